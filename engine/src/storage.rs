@@ -1,0 +1,217 @@
+//! Where a repository lives: the trait that every storage driver implements.
+//!
+//! Only what a repository needs is here. PostgreSQL's data directory, with its owners, links and renames, is another
+//! subject and goes through `crate::pg::data_dir`.
+
+use std::fmt;
+use std::io::{Read, Write};
+
+use crate::Result;
+
+/// A path inside a repository, relative to its root, e.g. `archive/main/archive.info`.
+///
+/// Never absolute, never with `..`, an empty or a `.` component: a path built from file names of a hostile repository can't
+/// leave it. The root itself is the empty path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RepoPath(String);
+
+impl RepoPath {
+    /// Checks and takes a relative path.
+    ///
+    /// # Errors
+    /// [`crate::ErrorCode::Format`] for a path that is absolute or has an empty, `.` or `..` component or a NUL byte.
+    pub fn new(path: impl Into<String>) -> Result<Self> {
+        let path = path.into();
+        let bad = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains('\0');
+        if !path.is_empty() && path.split('/').any(bad) {
+            return Err(crate::Error::new(
+                crate::ErrorCode::Format,
+                format!("'{path}' is not a path inside the repository"),
+            ));
+        }
+        Ok(RepoPath(path))
+    }
+
+    /// The repository's root.
+    pub fn root() -> Self {
+        RepoPath(String::new())
+    }
+
+    /// This path with more components, checked like [`RepoPath::new`].
+    ///
+    /// # Errors
+    /// As [`RepoPath::new`].
+    pub fn join(&self, more: &str) -> Result<Self> {
+        if self.0.is_empty() { Self::new(more) } else { Self::new(format!("{}/{more}", self.0)) }
+    }
+
+    /// The directory that holds this path; `None` for the root.
+    pub fn parent(&self) -> Option<Self> {
+        if self.0.is_empty() {
+            return None;
+        }
+        Some(RepoPath(self.0.rsplit_once('/').map_or_else(String::new, |(dir, _)| dir.to_owned())))
+    }
+
+    /// The last component; empty for the root.
+    pub fn file_name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or("")
+    }
+
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RepoPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What kind of thing a directory entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file or an object.
+    File,
+    /// A directory, or a common prefix of an object store.
+    Path,
+    /// A symbolic link.
+    Link,
+    /// A socket, pipe or device.
+    Special,
+}
+
+/// One entry of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The name without its directory.
+    pub name: String,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Size in bytes; 0 for anything but a file.
+    pub size: u64,
+    /// Modification time in seconds since the epoch; 0 where the store has none.
+    pub modified: i64,
+}
+
+/// Which part of a file to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadRange {
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes at the most; `None` reads to the end.
+    pub limit: Option<u64>,
+}
+
+/// How a file is written. Object stores ignore all of it: an object appears whole and durable or not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// Write `<name>.pgbackrest.tmp` and rename it, so that the final name never holds half a file.
+    pub atomic: bool,
+    /// Sync the file before it counts as written.
+    pub sync_file: bool,
+    /// Sync the directory after the file is in place.
+    pub sync_path: bool,
+}
+
+impl WriteOptions {
+    /// For info files, manifests and WAL: whole or absent, and durable when `finish` returns.
+    pub const ATOMIC: Self = WriteOptions { atomic: true, sync_file: true, sync_path: true };
+    /// For backup data files and bundles: written in place, directories are synced once at the end of the backup.
+    pub const IN_PLACE: Self = WriteOptions { atomic: false, sync_file: true, sync_path: false };
+}
+
+/// A file being written. Dropping it without [`RepoWriter::finish`] abandons it: an atomic write leaves nothing.
+pub trait RepoWriter: Write + Send {
+    /// Makes the file appear under its name, as durable as its [`WriteOptions`] ask.
+    ///
+    /// # Errors
+    /// The write, sync or rename failed; the file must not be trusted.
+    fn finish(self: Box<Self>) -> Result<()>;
+}
+
+/// What a driver can do beyond objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Empty directories can exist and are made.
+    pub paths: bool,
+    /// Hard links can be made.
+    pub hard_links: bool,
+    /// Symbolic links can be made.
+    pub symlinks: bool,
+    /// Directories must be synced for their entries to be durable.
+    pub path_sync: bool,
+}
+
+/// A place that holds a repository. Shared by all worker threads.
+///
+/// Missing files are no errors: `info`, `list` and `read` answer `None`, removals succeed.
+pub trait RepoStorage: Send + Sync {
+    /// What this driver can do.
+    fn features(&self) -> Features;
+
+    /// The path as messages show it: absolute, with whatever names the store.
+    fn display(&self, path: &RepoPath) -> String;
+
+    /// Attributes of one entry (links are not followed).
+    ///
+    /// # Errors
+    /// The store can't tell.
+    fn info(&self, path: &RepoPath) -> Result<Option<Entry>>;
+
+    /// The entries of one directory, sorted by name (byte order); `None` when there is no such directory.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>>;
+
+    /// Opens a file for reading; `None` when it is missing. A range past the end reads nothing.
+    ///
+    /// # Errors
+    /// The file is there but can't be opened.
+    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>>;
+
+    /// Starts writing a file, making missing parent directories.
+    ///
+    /// # Errors
+    /// The file can't be made.
+    fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>>;
+
+    /// Makes a directory and its parents; nothing where [`Features::paths`] is false.
+    ///
+    /// # Errors
+    /// It can't be made.
+    fn create_path(&self, path: &RepoPath) -> Result<()>;
+
+    /// Removes one file or link.
+    ///
+    /// # Errors
+    /// It is there and can't be removed.
+    fn remove(&self, path: &RepoPath) -> Result<()>;
+
+    /// Removes a directory and all below it.
+    ///
+    /// # Errors
+    /// Something in it can't be removed.
+    fn remove_all(&self, path: &RepoPath) -> Result<()>;
+
+    /// Makes the entries of a directory durable; nothing where [`Features::path_sync`] is false.
+    ///
+    /// # Errors
+    /// [`crate::ErrorCode::PathSync`].
+    fn sync_path(&self, path: &RepoPath) -> Result<()>;
+
+    /// Makes (or replaces) a symbolic link with this text as destination.
+    ///
+    /// # Errors
+    /// It can't be made, or the driver has none.
+    fn symlink(&self, destination: &str, link: &RepoPath) -> Result<()>;
+
+    /// Makes a hard link `link` to the file `existing`.
+    ///
+    /// # Errors
+    /// It can't be made, or the driver has none.
+    fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()>;
+}
