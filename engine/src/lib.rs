@@ -2,6 +2,7 @@
 //!
 //! It never sees an option's name and never prints.
 
+pub mod log;
 pub mod storage;
 
 pub use repo_format::{Error, ErrorCode, Result};

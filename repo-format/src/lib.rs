@@ -3,5 +3,12 @@
 //! Nothing here opens a file, reads a clock or the environment, or logs.
 
 pub mod error;
+pub mod layout;
 
 pub use error::{Error, ErrorCode, Result};
+
+/// The pgBackRest version whose repositories these are; written as `backrest-version`, which resume and other readers compare.
+pub const BACKREST_VERSION: &str = "2.60.0";
+
+/// The repository format number, written as `backrest-format`.
+pub const REPOSITORY_FORMAT: u32 = 5;
