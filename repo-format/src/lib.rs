@@ -2,8 +2,12 @@
 //!
 //! Nothing here opens a file, reads a clock or the environment, or logs.
 
+pub mod cipher;
+pub mod compress;
 pub mod error;
+pub mod hash;
 pub mod layout;
+pub mod pg;
 
 pub use error::{Error, ErrorCode, Result};
 
