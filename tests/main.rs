@@ -1,1 +1,9 @@
-fn main() {}
+//! Integration tests: the built program against real PostgreSQL clusters and the real pgBackRest.
+//!
+//! One test binary, one folder per subject. [`env`] makes what a test needs and takes it away again. Tests that compare
+//! with other programs need `scripts/oracles` to have been run; without it they print that they are skipped, and fail
+//! when `RBR_REQUIRE_ORACLES=1`.
+
+mod compat;
+#[allow(dead_code, unused_imports)]
+mod env;

@@ -1,0 +1,53 @@
+# make demo       the main job, step by step, on a throw-away cluster
+# make test       everything that a change must pass
+# make test-full  the same with the complete matrices (an hour)
+# make bench      side by side with the real pgBackRest
+# make dist       one statically linked binary in dist/
+# make oracles    the real pgBackRest and several PostgreSQL servers, for the tests
+
+CARGO ?= cargo
+# What `make test` leaves to `make test-full`
+SLOW = full_matrix
+
+.PHONY: build demo test test-full fmt lint deny oracles oracles-if-possible bench dist golden clean
+
+build:
+	$(CARGO) build --release
+
+demo:
+	scripts/demo
+
+fmt:
+	$(CARGO) fmt --all --check
+
+lint:
+	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+
+deny:
+	scripts/deny
+
+oracles:
+	scripts/oracles
+
+# Where the oracles can't be installed the tests that need them say so and are skipped, unless RBR_REQUIRE_ORACLES=1
+oracles-if-possible:
+	scripts/oracles || [ -z "$$RBR_REQUIRE_ORACLES" ]
+
+test: fmt deny oracles-if-possible lint
+	$(CARGO) test --workspace --quiet -- --skip $(SLOW)
+
+test-full: fmt deny oracles lint
+	$(CARGO) test --workspace
+
+bench:
+	scripts/bench
+
+dist:
+	scripts/dist
+
+golden:
+	scripts/golden
+
+clean:
+	$(CARGO) clean
+	rm -rf dist

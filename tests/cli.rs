@@ -1,0 +1,3 @@
+//! The command line as programs and people see it.
+
+mod version;

@@ -1,0 +1,3 @@
+//! rbr and the real pgBackRest on the same repository.
+
+mod oracle_cycle;

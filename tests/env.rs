@@ -1,0 +1,21 @@
+//! What the integration tests stand on: throw-away folders, configuration files, PostgreSQL clusters, and the programs
+//! under test.
+//!
+//! Everything a test makes lives in its own [`Space`] in the system's folder for temporary files, belongs to an
+//! unprivileged user (PostgreSQL and the backup programs refuse root), and goes away when the test ends. Setting
+//! `RBR_TEST_KEEP=1` keeps the folders and prints where they are.
+
+mod cluster;
+mod command;
+mod compare;
+mod oracle;
+mod scenario;
+mod space;
+mod user;
+
+pub use cluster::{Cluster, Shutdown};
+pub use command::{Background, Run, Tool};
+pub use compare::{Difference, Entry, Tree};
+pub use oracle::{Oracles, oracles};
+pub use scenario::{Scenario, ScenarioOptions, restored_matches};
+pub use space::Space;

@@ -1,0 +1,228 @@
+//! Throw-away PostgreSQL clusters.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::command::Run;
+use super::oracle::Oracles;
+use super::space::Space;
+
+/// How long a server may take to start, recover or stop.
+const SERVER_LIMIT_S: u64 = 90;
+
+/// How a server is stopped.
+#[derive(Clone, Copy, Debug)]
+pub enum Shutdown {
+    /// With a checkpoint.
+    Fast,
+    /// Without one, as in a crash.
+    Immediate,
+}
+
+/// A cluster in a [`Space`]; its server is stopped when it goes out of scope.
+pub struct Cluster {
+    space: Arc<Space>,
+    oracles: &'static Oracles,
+    version: u32,
+    /// Name of the data directory in the space; the socket is in `<name>-socket`, the log in `log/<name>.log`.
+    name: String,
+    running: bool,
+}
+
+impl Cluster {
+    /// Makes a cluster with page checksums, settings for speed, and `settings` appended to `postgresql.conf`.
+    pub fn create(
+        space: &Arc<Space>,
+        oracles: &'static Oracles,
+        version: u32,
+        name: &str,
+        settings: &[String],
+    ) -> Self {
+        let cluster = Self::existing(space, oracles, version, name);
+        let data = cluster.data_text();
+        cluster
+            .server_program(
+                "initdb",
+                &["-D", &data, "-k", "-N", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C"],
+            )
+            .success();
+        let mut file =
+            OpenOptions::new().append(true).open(cluster.data().join("postgresql.conf")).expect("postgresql.conf");
+        let socket = cluster.socket();
+        writeln!(
+            file,
+            "listen_addresses = ''\nunix_socket_directories = '{socket}'\nfsync = off\njit = off\nautovacuum = off\n\
+             shared_buffers = 32MB\nmax_wal_size = 1GB\nwal_level = replica\nlog_min_messages = info"
+        )
+        .expect("write postgresql.conf");
+        for setting in settings {
+            writeln!(file, "{setting}").expect("write postgresql.conf");
+        }
+        cluster
+    }
+
+    /// A cluster whose files are there already, as after a restore.
+    pub fn existing(space: &Arc<Space>, oracles: &'static Oracles, version: u32, name: &str) -> Self {
+        space.folder(&format!("{name}-socket"));
+        Self { space: Arc::clone(space), oracles, version, name: name.to_owned(), running: false }
+    }
+
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.space.path(&self.name)
+    }
+
+    pub fn data_text(&self) -> String {
+        self.space.text(&self.name)
+    }
+
+    /// The folder of the server's socket.
+    pub fn socket(&self) -> String {
+        self.space.text(&format!("{}-socket", self.name))
+    }
+
+    fn log(&self) -> String {
+        self.space.text(&format!("log/{}.log", self.name))
+    }
+
+    /// What the server has logged.
+    pub fn log_text(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    fn server_program(&self, program: &str, arguments: &[&str]) -> Run {
+        let folder = self.oracles.postgres.get(&self.version).expect("version was asked for");
+        self.space.run(folder.join(program), arguments)
+    }
+
+    /// Starts the server and waits until it takes connections.
+    #[track_caller]
+    pub fn start(&mut self) {
+        let run = self.try_start();
+        assert!(run.code == 0, "{}\nserver log:\n{}", run.describe(), self.log_text());
+    }
+
+    /// Starts the server, which may be meant to fail. Archiving is on only where the data directory is the one that the
+    /// socket belongs to, so that a restored copy never writes to the archive of its original.
+    pub fn try_start(&mut self) -> Run {
+        let (data, log, socket) = (self.data_text(), self.log(), self.socket());
+        let original = fs::read_to_string(self.data().join("postgresql.conf"))
+            .unwrap_or_default()
+            .contains(&format!("unix_socket_directories = '{socket}'"));
+        let mut options = format!("-c unix_socket_directories='{socket}'");
+        if !original {
+            options.push_str(" -c archive_mode=off");
+        }
+        let limit = SERVER_LIMIT_S.to_string();
+        let run = self
+            .server_program("pg_ctl", &["start", "-D", &data, "-l", &log, "-w", "-s", "-t", &limit, "-o", &options]);
+        self.running = run.code == 0;
+        run
+    }
+
+    /// Waits until a server in recovery has reached its target and takes writes.
+    #[track_caller]
+    pub fn wait_writable(&self) {
+        let end = Instant::now() + Duration::from_secs(SERVER_LIMIT_S);
+        loop {
+            let run = self.try_sql("select pg_is_in_recovery()");
+            if run.code == 0 && run.stdout.trim() == "f" {
+                return;
+            }
+            assert!(Instant::now() < end, "still in recovery\n{}\nserver log:\n{}", run.describe(), self.log_text());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Stops the server.
+    #[track_caller]
+    pub fn stop(&mut self, how: Shutdown) {
+        let mode = match how {
+            Shutdown::Fast => "fast",
+            Shutdown::Immediate => "immediate",
+        };
+        let data = self.data_text();
+        self.server_program("pg_ctl", &["stop", "-D", &data, "-m", mode, "-w", "-s"]).success();
+        self.running = false;
+    }
+
+    fn client(&self, program: &str, arguments: &[&str]) -> Run {
+        let socket = self.socket();
+        let mut all = vec!["-h", &socket, "-U", "postgres"];
+        all.extend(arguments);
+        self.space.run(self.oracles.client(program), &all)
+    }
+
+    /// Runs SQL in the database `postgres`; it may fail.
+    pub fn try_sql(&self, sql: &str) -> Run {
+        self.client("psql", &["-d", "postgres", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql])
+    }
+
+    /// Runs SQL in the database `postgres` and returns its output without the last line feed.
+    #[track_caller]
+    pub fn sql(&self, sql: &str) -> String {
+        self.try_sql(sql).success().stdout.trim_end_matches('\n').to_owned()
+    }
+
+    /// Ends the current WAL segment and returns its name.
+    #[track_caller]
+    pub fn switch_wal(&self) -> String {
+        self.sql("create table if not exists wal_switch(); drop table wal_switch");
+        self.sql("select pg_walfile_name(pg_switch_wal())")
+    }
+
+    /// Everything in the cluster as SQL, without what differs between two dumps of the same content.
+    #[track_caller]
+    pub fn dump(&self) -> String {
+        let dump = self.client("pg_dumpall", &["-l", "postgres"]).success().stdout;
+        // A restored copy has its tablespaces elsewhere
+        let place = regex_lite::Regex::new("(?m)^(CREATE TABLESPACE .* LOCATION) .*$").expect("valid pattern");
+        let dump = place.replace_all(&dump, "$1");
+        let kept: Vec<_> = dump
+            .lines()
+            .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))
+            .filter(|line| !line.starts_with("-- Started on") && !line.starts_with("-- Completed on"))
+            .collect();
+        kept.join("\n")
+    }
+
+    /// Checks tables and indexes for damage with pg_amcheck (from version 14 on; older servers check their indexes).
+    #[track_caller]
+    pub fn check_relations(&self) {
+        if self.version >= 14 {
+            let check = ["--all", "--install-missing", "--heapallindexed", "--parent-check"];
+            self.client("pg_amcheck", &check).success();
+        } else {
+            self.sql("create extension if not exists amcheck");
+            self.sql(
+                "select count(bt_index_parent_check(c.oid, true)) from pg_class c join pg_am a on a.oid = c.relam \
+                 where a.amname = 'btree' and c.relkind = 'i' and c.relpersistence = 'p'",
+            );
+        }
+    }
+
+    /// Checks every page of a stopped cluster with pg_checksums.
+    #[track_caller]
+    pub fn check_pages(&self) {
+        assert!(!self.running, "pg_checksums needs a stopped cluster");
+        let data = self.data_text();
+        self.server_program("pg_checksums", &["--check", "-D", &data]).success();
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // A server that stopped by itself is none of this one's business: its file is gone
+        if Path::new(&self.data()).join("postmaster.pid").exists() {
+            let data = self.data_text();
+            self.server_program("pg_ctl", &["stop", "-D", &data, "-m", "immediate", "-w", "-s"]);
+        }
+    }
+}

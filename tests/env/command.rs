@@ -1,0 +1,139 @@
+//! Running programs and looking at what they said.
+
+use std::fs::{self, File};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// No command of a test runs longer than this.
+pub const TIME_LIMIT_S: u64 = 240;
+
+/// Which of the two programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tool {
+    /// The program under test.
+    Rbr,
+    /// The real pgBackRest.
+    PgBackRest,
+}
+
+/// A command that has ended.
+#[derive(Clone, Debug)]
+pub struct Run {
+    line: String,
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Run {
+    pub(super) fn of(mut command: Command) -> Self {
+        let line = format!("{command:?}");
+        let output = command.output().unwrap_or_else(|error| panic!("start {line}: {error}"));
+        Self {
+            line,
+            // A signal shows as a shell shows it
+            code: output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0)),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The command must have succeeded.
+    #[track_caller]
+    pub fn success(self) -> Self {
+        self.fails(0)
+    }
+
+    /// The command must have ended with `code`.
+    #[track_caller]
+    pub fn fails(self, code: i32) -> Self {
+        assert!(self.code == code, "exit status {} instead of {code}\n{}", self.code, self.describe());
+        self
+    }
+
+    /// Its standard output or error output must contain `text`.
+    #[track_caller]
+    pub fn says(self, text: &str) -> Self {
+        assert!(self.stdout.contains(text) || self.stderr.contains(text), "'{text}' not found\n{}", self.describe());
+        self
+    }
+
+    /// Neither output may contain `text`.
+    #[track_caller]
+    pub fn never_says(self, text: &str) -> Self {
+        assert!(!self.stdout.contains(text) && !self.stderr.contains(text), "'{text}' found\n{}", self.describe());
+        self
+    }
+
+    /// Standard output as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not JSON: {error}\n{}", self.describe()))
+    }
+
+    pub fn describe(&self) -> String {
+        format!(
+            "command: {}\nexit status: {}\nstdout:\n{}\nstderr:\n{}",
+            self.line, self.code, self.stdout, self.stderr
+        )
+    }
+}
+
+/// A command that still runs, in a process group of its own. It is killed when this goes out of scope.
+pub struct Background {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Background {
+    pub(super) fn of(mut command: Command, log: PathBuf) -> Self {
+        let file = File::create(&log).expect("log of a background command");
+        let line = format!("{command:?}");
+        command.process_group(0).stdout(file.try_clone().expect("log handle")).stderr(file).stdin(Stdio::null());
+        let child = command.spawn().unwrap_or_else(|error| panic!("start {line}: {error}"));
+        Self { child, log }
+    }
+
+    fn group(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Kills the command and all its children with SIGKILL. Returns whether it was still running.
+    pub fn kill(&mut self) -> bool {
+        let running = self.child.try_wait().expect("wait").is_none();
+        if running {
+            // The group's leader has not been waited for, so the number is still its own
+            let _ = kill_process_group(self.group(), Signal::KILL);
+            self.child.wait().expect("wait");
+        }
+        running
+    }
+
+    /// Waits for the end and returns the exit status (128 + signal for a signal).
+    #[track_caller]
+    pub fn wait(&mut self) -> i32 {
+        let end = Instant::now() + Duration::from_secs(TIME_LIMIT_S);
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                return status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+            }
+            assert!(Instant::now() < end, "no end after {TIME_LIMIT_S} s:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What it has written so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,85 @@
+//! The programs that rbr is compared with: the real pgBackRest and PostgreSQL of several versions.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Where the oracles are, as `scripts/oracles` installs them.
+#[derive(Debug)]
+pub struct Oracles {
+    /// The real pgBackRest.
+    pub pgbackrest: PathBuf,
+    /// Folders with a server's programs, by major version.
+    pub postgres: BTreeMap<u32, PathBuf>,
+}
+
+impl Oracles {
+    /// Searches the cache of `scripts/oracles` and the system's own servers.
+    fn find() -> Result<Self, String> {
+        let cache = match std::env::var_os("RBR_ORACLES") {
+            Some(path) => PathBuf::from(path),
+            None if rustix::process::geteuid().is_root() => PathBuf::from("/var/cache/rbr-oracles"),
+            None => PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/rbr-oracles"),
+        };
+        let pgbackrest = cache.join("pgbackrest/usr/bin/pgbackrest");
+        if !pgbackrest.exists() {
+            return Err(format!("no pgBackRest at {}", pgbackrest.display()));
+        }
+        let mut postgres = BTreeMap::new();
+        for folder in [Path::new("/usr/lib/postgresql"), &cache.join("pg")] {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let programs = entry.path().join("bin");
+                if let Some(major) = entry.file_name().to_str().and_then(|name| name.parse().ok())
+                    && programs.join("postgres").exists()
+                {
+                    postgres.insert(major, programs);
+                }
+            }
+        }
+        if postgres.is_empty() {
+            return Err(format!("no PostgreSQL server in {}", cache.join("pg").display()));
+        }
+        let version = Command::new(&pgbackrest).arg("version").output().map_err(|error| error.to_string())?;
+        let versions: Vec<_> = postgres.keys().map(u32::to_string).collect();
+        say(&format!(
+            "oracles: {}, PostgreSQL {}",
+            String::from_utf8_lossy(&version.stdout).trim(),
+            versions.join(" ")
+        ));
+        Ok(Self { pgbackrest, postgres })
+    }
+
+    /// The newest folder that holds a client program: new clients talk to old servers.
+    pub fn client(&self, program: &str) -> PathBuf {
+        self.postgres
+            .values()
+            .rev()
+            .map(|folder| folder.join(program))
+            .find(|path| path.exists())
+            .unwrap_or_else(|| panic!("no {program} beside any PostgreSQL server"))
+    }
+}
+
+/// The oracles, or nothing where a test has to be skipped. With `RBR_REQUIRE_ORACLES` set, missing ones are a failure.
+pub fn oracles(versions: &[u32]) -> Option<&'static Oracles> {
+    static FOUND: OnceLock<Result<Oracles, String>> = OnceLock::new();
+    let missing = match FOUND.get_or_init(Oracles::find) {
+        Ok(oracles) => match versions.iter().find(|version| !oracles.postgres.contains_key(version)) {
+            None => return Some(oracles),
+            Some(version) => format!("no PostgreSQL {version}"),
+        },
+        Err(error) => error.clone(),
+    };
+    let required = std::env::var("RBR_REQUIRE_ORACLES").is_ok_and(|value| !value.is_empty() && value != "0");
+    assert!(!required, "{missing}: run scripts/oracles");
+    say(&format!("SKIPPED {}: {missing}; run scripts/oracles", std::thread::current().name().unwrap_or("test")));
+    None
+}
+
+/// Prints past the test runner, which hides what a passing test prints.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

@@ -1,0 +1,197 @@
+//! A cluster with data in it, a repository, and both programs configured for them.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::cluster::{Cluster, Shutdown};
+use super::command::{Background, Run, Tool};
+use super::oracle::{Oracles, oracles};
+use super::space::Space;
+
+/// The stanza of every scenario.
+pub const STANZA: &str = "demo";
+
+/// What a scenario is made of.
+#[derive(Clone, Debug)]
+pub struct ScenarioOptions {
+    /// PostgreSQL's major version.
+    pub version: u32,
+    /// Lines of `[global]` besides the paths.
+    pub global: Vec<String>,
+    /// Whether part of the data lies in a tablespace.
+    pub tablespace: bool,
+    /// The program in `archive_command`.
+    pub archive_with: Tool,
+    /// More lines of `postgresql.conf`.
+    pub settings: Vec<String>,
+}
+
+impl Default for ScenarioOptions {
+    fn default() -> Self {
+        Self { version: 15, global: Vec::new(), tablespace: false, archive_with: Tool::Rbr, settings: Vec::new() }
+    }
+}
+
+/// See the module.
+pub struct Scenario {
+    pub space: Arc<Space>,
+    pub oracles: &'static Oracles,
+    pub cluster: Cluster,
+    pub options: ScenarioOptions,
+}
+
+impl Scenario {
+    /// A running cluster with tables, indexes, out-of-line values and (if asked for) a tablespace; no stanza yet.
+    /// Nothing where the oracles are missing.
+    pub fn start(options: ScenarioOptions) -> Option<Self> {
+        let oracles = oracles(&[options.version])?;
+        let space = Arc::new(Space::new());
+        let archiver = match options.archive_with {
+            Tool::Rbr => space.path("bin/rbr"),
+            Tool::PgBackRest => oracles.pgbackrest.clone(),
+        };
+        let mut settings = vec![
+            "archive_mode = on".to_owned(),
+            format!(
+                "archive_command = '{} --config={} --stanza={STANZA} archive-push %p'",
+                archiver.display(),
+                space.text("pgbackrest.conf")
+            ),
+        ];
+        settings.extend(options.settings.iter().cloned());
+        let cluster = Cluster::create(&space, oracles, options.version, "pg", &settings);
+        let mut scenario = Self { space, oracles, cluster, options };
+        scenario.configure(&scenario.options.global);
+        scenario.cluster.start();
+        scenario.load();
+        Some(scenario)
+    }
+
+    /// Writes the configuration file of both programs anew, with these lines in `[global]`.
+    pub fn configure(&self, global: &[String]) {
+        let space = &self.space;
+        let mut text = String::from("[global]\n");
+        if !global.iter().any(|line| line.starts_with("repo1-path=")) {
+            let _ = writeln!(text, "repo1-path={}", space.text("repo"));
+        }
+        for (option, folder) in [("log-path", "log"), ("lock-path", "lock"), ("spool-path", "spool")] {
+            let _ = writeln!(text, "{option}={}", space.text(folder));
+        }
+        for line in ["log-level-console=detail", "log-level-file=off", "start-fast=y", "archive-timeout=30"] {
+            let option = line.split('=').next().unwrap_or(line);
+            if !global.iter().any(|given| given.starts_with(option)) {
+                let _ = writeln!(text, "{line}");
+            }
+        }
+        if !global.iter().any(|line| line.starts_with("process-max")) {
+            text.push_str("process-max=2\n");
+        }
+        for line in global {
+            let _ = writeln!(text, "{line}");
+        }
+        let _ = write!(
+            text,
+            "[{STANZA}]\npg1-path={}\npg1-socket-path={}\npg1-user=postgres\n",
+            self.cluster.data_text(),
+            self.cluster.socket()
+        );
+        space.write("pgbackrest.conf", text);
+    }
+
+    fn load(&mut self) {
+        self.cluster.sql(
+            "create table plain(id int primary key, note text not null);
+             insert into plain select g, md5(g::text) from generate_series(1, 20000) g;
+             create index plain_note on plain(note);
+             create table wide(id int primary key, body text);
+             alter table wide alter body set storage external;
+             insert into wide select g, repeat(md5(g::text), 400) from generate_series(1, 100) g;
+             create table empty_table(id int);
+             create table \"naïve näme\"(\"a b\" int); insert into \"naïve näme\" values (1)",
+        );
+        if self.options.tablespace {
+            self.space.folder("ts1");
+            self.cluster.sql(&format!("create tablespace ts1 location '{}'", self.space.text("ts1")));
+            self.cluster.sql(
+                "create table elsewhere(id int primary key, note text) tablespace ts1;
+                 insert into elsewhere select g, md5(g::text) from generate_series(1, 5000) g",
+            );
+        }
+        self.cluster.sql("checkpoint");
+    }
+
+    /// The path of a program.
+    pub fn program(&self, tool: Tool) -> PathBuf {
+        match tool {
+            Tool::Rbr => self.space.path("bin/rbr"),
+            Tool::PgBackRest => self.oracles.pgbackrest.clone(),
+        }
+    }
+
+    fn arguments(&self, arguments: &[&str]) -> Vec<String> {
+        let mut all = vec![format!("--config={}", self.space.text("pgbackrest.conf")), format!("--stanza={STANZA}")];
+        all.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        all
+    }
+
+    /// Runs a command of one of the programs with the scenario's configuration and stanza.
+    pub fn run(&self, tool: Tool, arguments: &[&str]) -> Run {
+        self.space.run(self.program(tool), &self.arguments(arguments))
+    }
+
+    /// [`Scenario::run`] of rbr.
+    pub fn rbr(&self, arguments: &[&str]) -> Run {
+        self.run(Tool::Rbr, arguments)
+    }
+
+    /// [`Scenario::run`] of the real pgBackRest.
+    pub fn pgbackrest(&self, arguments: &[&str]) -> Run {
+        self.run(Tool::PgBackRest, arguments)
+    }
+
+    /// Starts a command and returns at once.
+    pub fn start_command(&self, tool: Tool, arguments: &[&str]) -> Background {
+        self.space.start(self.program(tool), &self.arguments(arguments))
+    }
+
+    /// Restores with `tool` into the new data directory `name` (its tablespaces beside it) and returns that cluster,
+    /// not started.
+    #[track_caller]
+    pub fn restore(&self, tool: Tool, name: &str, arguments: &[&str]) -> Cluster {
+        self.space.folder(name);
+        let path = format!("--pg1-path={}", self.space.text(name));
+        let map = format!("--tablespace-map-all={}", self.space.folder(&format!("{name}-ts")).display());
+        let mut all = vec![path.as_str()];
+        if self.options.tablespace {
+            all.push(&map);
+        }
+        all.extend(arguments);
+        all.push("restore");
+        self.run(tool, &all).success();
+        Cluster::existing(&self.space, self.oracles, self.options.version, name)
+    }
+
+    /// The labels in the repository, oldest first, as the real pgBackRest lists them.
+    #[track_caller]
+    pub fn labels(&self) -> Vec<String> {
+        let info = self.pgbackrest(&["info", "--output=json", "--log-level-console=off"]).success().json();
+        let backups = info[0]["backup"].as_array().expect("backups").clone();
+        backups.iter().map(|backup| backup["label"].as_str().expect("label").to_owned()).collect()
+    }
+}
+
+/// Starts a restored cluster and checks that it is sound and holds what `dump` says; stops it at the end.
+#[track_caller]
+pub fn restored_matches(restored: &mut Cluster, dump: &str) {
+    restored.start();
+    restored.wait_writable();
+    let found = restored.dump();
+    if found != dump {
+        let first = dump.lines().zip(found.lines()).find(|(left, right)| left != right);
+        panic!("dumps differ ({} and {} bytes), first: {first:?}", dump.len(), found.len());
+    }
+    restored.check_relations();
+    restored.stop(Shutdown::Fast);
+    restored.check_pages();
+}

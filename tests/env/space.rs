@@ -1,0 +1,118 @@
+//! A throw-away folder for one test.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::command::{Background, Run, TIME_LIMIT_S};
+use super::user::User;
+
+/// A folder of one test, owned by the test user and removed at the end.
+///
+/// It is short (`/tmp/rbr-XXXXXX`), since the sockets of servers lie in it and their paths are limited to 107 bytes.
+pub struct Space {
+    root: PathBuf,
+    user: &'static User,
+    keep: bool,
+}
+
+impl Space {
+    /// Makes the folder with the usual places (`repo`, `log`, `lock`, `spool`) and a copy of the program under test that
+    /// the test user can run wherever the sources are kept.
+    pub fn new() -> Self {
+        let user = User::for_tests();
+        let folder = tempfile::Builder::new().prefix("rbr-").tempdir().expect("temporary folder");
+        let space = Self { root: folder.keep(), user, keep: std::env::var_os("RBR_TEST_KEEP").is_some() };
+        fs::set_permissions(&space.root, fs::Permissions::from_mode(0o755)).expect("chmod");
+        user.own(&space.root);
+        for name in ["repo", "log", "lock", "spool", "bin"] {
+            space.folder(name);
+        }
+        let program = space.path("bin/rbr");
+        // A hard link costs nothing; over a border of file systems, or into another user's folder, it takes a copy.
+        if fs::hard_link(env!("CARGO_BIN_EXE_rbr"), &program).is_err() {
+            fs::copy(env!("CARGO_BIN_EXE_rbr"), &program).expect("copy the program under test");
+        }
+        space
+    }
+
+    /// The path of `name` in this folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The same as text, for configuration files and arguments.
+    pub fn text(&self, name: &str) -> String {
+        self.path(name).to_str().expect("temporary paths are UTF-8").to_owned()
+    }
+
+    /// The user everything here belongs to.
+    pub fn user(&self) -> &'static User {
+        self.user
+    }
+
+    /// Makes a folder and returns its path; one that is there already stays as it is.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        if !path.is_dir() {
+            fs::create_dir_all(&path).expect("create folder");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).expect("chmod");
+            self.user.own(&path);
+        }
+        path
+    }
+
+    /// Writes a file that belongs to the test user.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, content).expect("write file");
+        self.user.own(&path);
+        path
+    }
+
+    /// A command that will run as the test user, in this folder, with a clean environment.
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(program.as_ref());
+        command
+            .current_dir(&self.root)
+            .env_clear()
+            .env("HOME", &self.root)
+            .env("LC_ALL", "C.UTF-8")
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .stdin(Stdio::null());
+        self.user.apply(&mut command);
+        command
+    }
+
+    /// Runs `program` to its end, or kills it after [`TIME_LIMIT_S`].
+    pub fn run<S: AsRef<str>>(&self, program: impl AsRef<Path>, arguments: &[S]) -> Run {
+        let mut command = self.command("timeout");
+        command.args(["--kill-after=5", &TIME_LIMIT_S.to_string()]).arg(program.as_ref());
+        command.args(arguments.iter().map(AsRef::as_ref));
+        Run::of(command)
+    }
+
+    /// Starts `program` and returns at once.
+    pub fn start<S: AsRef<str>>(&self, program: impl AsRef<Path>, arguments: &[S]) -> Background {
+        let mut command = self.command(program);
+        command.args(arguments.iter().map(AsRef::as_ref));
+        Background::of(command, self.path("log/background.log"))
+    }
+
+    /// Copies a folder with everything in it, as `cp -a` does.
+    pub fn copy(&self, from: &str, to: &str) -> PathBuf {
+        self.run("cp", &["-a", "--reflink=auto", &self.text(from), &self.text(to)]).success();
+        self.path(to)
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        if self.keep || std::thread::panicking() && std::env::var_os("RBR_TEST_KEEP_FAILED").is_some() {
+            eprintln!("kept {}", self.root.display());
+        } else if let Err(error) = fs::remove_dir_all(&self.root) {
+            eprintln!("could not remove {}: {error}", self.root.display());
+        }
+    }
+}
