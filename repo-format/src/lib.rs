@@ -8,6 +8,7 @@ pub mod error;
 pub mod hash;
 pub mod layout;
 pub mod pg;
+pub mod size;
 
 pub use error::{Error, ErrorCode, Result};
 
