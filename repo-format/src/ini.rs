@@ -1,0 +1,282 @@
+//! INI text: the strict form of info files and manifests, and the lenient form of configuration files.
+//!
+//! Strict: lines end with LF alone and nothing is trimmed. An empty line is skipped, a line from `[` to `]` starts a section, and
+//! every other line is `key=value` where the value is JSON. Keys are raw text and may contain `=`: the split is the first one
+//! that leaves valid JSON (source: pgBackRest `src/common/ini.c`).
+
+use std::io::BufRead;
+
+use crate::{Error, ErrorCode, Result, json};
+
+/// The longest line in bytes that is read. The longest real ones are lists of damaged pages, some megabytes at the very most.
+pub const LINE_SIZE_MAX: usize = 64 << 20;
+
+/// How much of a line an error message shows, in characters.
+const CONTEXT_CHARS: usize = 120;
+
+/// One `key=value` line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// The section that the line is in.
+    pub section: &'a str,
+    /// The text before the split.
+    pub key: &'a str,
+    /// The text after the split: valid JSON in strict text.
+    pub value: &'a str,
+    /// The line's number, from 1.
+    pub line: u64,
+}
+
+fn shown(line: &str) -> String {
+    line.chars().take(CONTEXT_CHARS).collect()
+}
+
+fn format_error(message: &str, number: u64, line: &str) -> Error {
+    Error::new(ErrorCode::Format, format!("{message} at line {number}: {}", shown(line)))
+}
+
+/// Reads strict INI line by line, holding one line in memory.
+#[derive(Debug)]
+pub struct StrictReader<R> {
+    input: R,
+    buffer: Vec<u8>,
+    section: String,
+    line: u64,
+}
+
+impl<R: BufRead> StrictReader<R> {
+    /// A reader at the start of `input`.
+    pub fn new(input: R) -> Self {
+        StrictReader { input, buffer: Vec::new(), section: String::new(), line: 0 }
+    }
+
+    /// Reads one line without its LF into the buffer; false at the end of the input.
+    fn read_line(&mut self) -> Result<bool> {
+        self.buffer.clear();
+        loop {
+            let available = match self.input.fill_buf() {
+                Ok(available) => available,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Error::from_io(ErrorCode::FileRead, "unable to read", error)),
+            };
+            if available.is_empty() {
+                if self.buffer.is_empty() {
+                    return Ok(false);
+                }
+                break;
+            }
+            let end = memchr::memchr(b'\n', available);
+            let taken = end.unwrap_or(available.len());
+            if self.buffer.len() + taken > LINE_SIZE_MAX {
+                return Err(Error::new(
+                    ErrorCode::Format,
+                    format!("line {} is longer than {LINE_SIZE_MAX} bytes", self.line + 1),
+                ));
+            }
+            self.buffer.extend_from_slice(&available[..taken]);
+            self.input.consume(taken + usize::from(end.is_some()));
+            if end.is_some() {
+                break;
+            }
+        }
+        self.line += 1;
+        Ok(true)
+    }
+
+    /// The next `key=value` line; `None` at the end.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] for a line that follows no rule, names that are not UTF-8, and lines longer than
+    /// [`LINE_SIZE_MAX`]; the input's own error when reading fails.
+    pub fn next_entry(&mut self) -> Result<Option<Entry<'_>>> {
+        loop {
+            if !self.read_line()? {
+                return Ok(None);
+            }
+            match self.buffer.as_slice() {
+                [] => {}
+                [b'[', name @ .., b']'] => {
+                    let name = std::str::from_utf8(name)
+                        .map_err(|_| Error::new(ErrorCode::Format, format!("section name is not UTF-8 at line {}", self.line)))?;
+                    if name.is_empty() {
+                        return Err(format_error("invalid empty section", self.line, "[]"));
+                    }
+                    name.clone_into(&mut self.section);
+                }
+                _ => break,
+            }
+        }
+        let number = self.line;
+        if self.section.is_empty() {
+            let line = String::from_utf8_lossy(&self.buffer);
+            return Err(format_error("key/value found outside of section", number, &line));
+        }
+        let line = std::str::from_utf8(&self.buffer).map_err(|_| {
+            format_error("text that is not UTF-8", number, &String::from_utf8_lossy(&self.buffer))
+        })?;
+        let (key, value) = split_strict(line, number)?;
+        Ok(Some(Entry { section: &self.section, key, value, line: number }))
+    }
+}
+
+/// How many `=` of one line are tried as the split. Each try scans the rest of the line, so without a limit a hostile line would
+/// cost its length squared.
+const SPLIT_TRIES_MAX: usize = 4096;
+
+/// Splits a line at the first `=` that leaves valid JSON.
+fn split_strict(line: &str, number: u64) -> Result<(&str, &str)> {
+    let mut first_error = None;
+    for (position, _) in line.match_indices('=').take(SPLIT_TRIES_MAX) {
+        let (key, value) = (&line[..position], &line[position + 1..]);
+        match json::validate(value) {
+            Ok(()) if key.is_empty() => return Err(format_error("key is zero-length", number, line)),
+            Ok(()) => return Ok((key, value)),
+            Err(error) => {
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    Err(match first_error {
+        None => format_error("missing '=' in key/value", number, line),
+        Some(error) => {
+            Error::new(ErrorCode::Format, format!("invalid JSON value at line {number} '{}': {}", shown(line), error.message))
+        }
+    })
+}
+
+/// Checks that `key` can stand before the `=` of a strict line and be read back.
+///
+/// A key must not be empty, contain a line feed or a NUL byte. pgBackRest writes such names without a check, and nothing can read
+/// the file afterwards.
+///
+/// # Errors
+/// [`ErrorCode::Format`].
+pub fn check_key(key: &str) -> Result<()> {
+    if key.is_empty() || key.bytes().any(|byte| byte == b'\n' || byte == 0) {
+        let message = format!("name '{}' can't be stored: it is empty or contains a line feed or NUL", key.escape_debug());
+        return Err(Error::new(ErrorCode::Format, message));
+    }
+    Ok(())
+}
+
+/// Reads a configuration file: lines, keys and values are trimmed, lines that start with `#` are comments, and the split is the
+/// first `=`. The entries keep the file's order; a key that stands several times comes several times.
+///
+/// # Errors
+/// [`ErrorCode::Format`] for a section without its `]` or without name, a key before any section, a line without `=` or with an
+/// empty key.
+pub fn read_config(text: &str) -> Result<Vec<Entry<'_>>> {
+    const BLANK: [char; 4] = [' ', '\t', '\r', '\n'];
+    let mut entries = Vec::new();
+    let mut section = "";
+    for (number, line) in (1u64..).zip(text.split('\n')) {
+        let line = line.trim_matches(BLANK);
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if let Some(rest) = line.strip_prefix('[') {
+            section =
+                rest.strip_suffix(']').ok_or_else(|| format_error("ini section should end with ]", number, line))?;
+            if section.is_empty() {
+                return Err(format_error("invalid empty section", number, line));
+            }
+            continue;
+        }
+        if section.is_empty() {
+            return Err(format_error("key/value found outside of section", number, line));
+        }
+        let (key, value) =
+            line.split_once('=').ok_or_else(|| format_error("missing '=' in key/value", number, line))?;
+        let (key, value) = (key.trim_matches(BLANK), value.trim_matches(BLANK));
+        if key.is_empty() {
+            return Err(format_error("key is zero-length", number, line));
+        }
+        entries.push(Entry { section, key, value, line: number });
+    }
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn strict(text: &[u8]) -> Result<Vec<(String, String, String)>> {
+        let mut reader = StrictReader::new(text);
+        let mut entries = Vec::new();
+        while let Some(entry) = reader.next_entry()? {
+            entries.push((entry.section.to_owned(), entry.key.to_owned(), entry.value.to_owned()));
+        }
+        Ok(entries)
+    }
+
+    #[test]
+    fn strict_key_with_equals_splits_where_json_starts() -> Result<()> {
+        let entries = strict(b"[a]\nx=1=y={\"k\":\"=\"}\n\n[b]\n[z=1\nlast=[1]=2")?;
+        let flat: Vec<_> = entries.iter().map(|(s, k, v)| (s.as_str(), k.as_str(), v.as_str())).collect();
+        assert_eq!(flat, [("a", "x=1=y", "{\"k\":\"=\"}"), ("b", "[z", "1"), ("b", "last=[1]", "2")]);
+        Ok(())
+    }
+
+    #[test]
+    fn strict_broken_lines_are_format_errors() {
+        for (text, message) in [
+            ("x=1", "key/value found outside of section at line 1: x=1"),
+            ("[]", "invalid empty section at line 1: []"),
+            ("[a]\n\nx", "missing '=' in key/value at line 3: x"),
+            ("[a]\n=1", "key is zero-length at line 2: =1"),
+            ("[a]\nx= y", "invalid JSON value at line 2 'x= y': invalid type at: y"),
+            ("[a]\nx=1\r", ""),
+        ] {
+            match strict(text.as_bytes()) {
+                Err(error) => assert_eq!((error.code, error.message.as_str()), (ErrorCode::Format, message)),
+                // A carriage return is white space to JSON, and so part of the value.
+                Ok(entries) => assert_eq!(entries[0].2, "1\r"),
+            }
+        }
+    }
+
+    #[test]
+    fn strict_name_not_utf8_is_format_error() {
+        let error = strict(b"[a]\nx\xff=1\n").map_err(|error| error.code);
+        assert_eq!(error, Err(ErrorCode::Format));
+    }
+
+    #[test]
+    fn config_trims_and_keeps_duplicates() -> Result<()> {
+        let entries = read_config("# c\r\n [global] \r\n  a = b=c \n#x=1\na=d\n[demo]\nb=\n")?;
+        let flat: Vec<_> = entries.iter().map(|entry| (entry.section, entry.key, entry.value, entry.line)).collect();
+        assert_eq!(flat, [("global", "a", "b=c", 3), ("global", "a", "d", 5), ("demo", "b", "", 7)]);
+        Ok(())
+    }
+
+    #[test]
+    fn config_broken_lines_are_format_errors() {
+        for (text, message) in [
+            ("a=1", "key/value found outside of section at line 1: a=1"),
+            ("[a", "ini section should end with ] at line 1: [a"),
+            ("[a]\nb", "missing '=' in key/value at line 2: b"),
+            ("[a]\n = 1", "key is zero-length at line 2: = 1"),
+        ] {
+            let error = read_config(text).map_err(|error| error.message);
+            assert_eq!(error, Err(message.to_owned()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn strict_any_storable_key_round_trips(key in "[^\n\0]{1,20}", empty in any::<bool>()) {
+            prop_assume!(check_key(&key).is_ok());
+            let value = if empty { "{}" } else { "{\"size\":3,\"user\":\"a=b\"}" };
+            let entries = strict(format!("[s]\n{key}={value}\n").as_bytes())
+                .map_err(|error| TestCaseError::fail(error.to_string()))?;
+            prop_assert_eq!(entries, [("s".to_owned(), key, value.to_owned())]);
+        }
+
+        #[test]
+        fn readers_any_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = strict(&bytes);
+            let _ = read_config(&String::from_utf8_lossy(&bytes));
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The content and names of lock and stop files.
+//!
+//! A lock is the file lock itself; the content tells other processes who holds it and how far it is: one JSON object without line
+//! end, e.g. `{"execId":"23633-5d1ff3a2","pctCplt":8369,"pid":23633,"sz":1356479,"szCplt":1135285}` (source: pgBackRest
+//! `src/common/lock.c`).
+
+use std::fmt;
+
+use crate::json::{ObjectWriter, Reader};
+use crate::layout::Stanza;
+use crate::{Error, ErrorCode, Result};
+
+/// The most bytes of a lock file that are worth reading.
+pub const SIZE_MAX: usize = 64 << 10;
+
+/// What a lock protects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LockType {
+    /// The archive: archive-push and archive-get in asynchronous mode.
+    Archive,
+    /// Backups: backup, expire, annotate.
+    Backup,
+    /// The data directory: restore.
+    Restore,
+}
+
+impl LockType {
+    /// Every type, in the order in which a command that needs all takes them.
+    pub const ALL: [LockType; 3] = [LockType::Archive, LockType::Backup, LockType::Restore];
+
+    /// The name in file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            LockType::Archive => "archive",
+            LockType::Backup => "backup",
+            LockType::Restore => "restore",
+        }
+    }
+}
+
+impl fmt::Display for LockType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The lock file's name for a stanza, type and repository number.
+pub fn lock_name(stanza: &Stanza, kind: LockType, repo_key: u32) -> String {
+    format!("{stanza}-{kind}-{repo_key}.lock")
+}
+
+/// The stop file's name for a stanza, or for all.
+pub fn stop_name(stanza: Option<&Stanza>) -> String {
+    format!("{}.stop", stanza.map_or("all", Stanza::as_str))
+}
+
+/// The content of a lock file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockFile {
+    /// The id that a process shares with those it starts: `<pid>-<8 hex digits>`.
+    pub exec_id: String,
+    /// Progress in hundredths of a percent, 10000 = done.
+    pub percent_complete: Option<u32>,
+    /// The process id of the holder.
+    pub process_id: i32,
+    /// The total size in bytes.
+    pub size: Option<u64>,
+    /// The size done in bytes.
+    pub size_complete: Option<u64>,
+}
+
+impl LockFile {
+    /// Reads a lock file's content.
+    ///
+    /// # Errors
+    /// [`ErrorCode::JsonFormat`] or [`ErrorCode::Format`] for content that is none.
+    pub fn parse(content: &[u8]) -> Result<Self> {
+        let text = content.get(..content.len().min(SIZE_MAX)).unwrap_or(content);
+        let text =
+            std::str::from_utf8(text).map_err(|_| Error::new(ErrorCode::Format, "lock file is not UTF-8"))?;
+        let mut json = Reader::new(text);
+        json.object_begin()?;
+        json.key_require("execId")?;
+        let exec_id = json.string()?.into_owned();
+        let percent_complete = if json.key_expect("pctCplt")? { Some(json.u32()?) } else { None };
+        json.key_require("pid")?;
+        let process_id = json.i32()?;
+        let size = if json.key_expect("sz")? { Some(json.u64()?) } else { None };
+        let size_complete = if json.key_expect("szCplt")? { Some(json.u64()?) } else { None };
+        Ok(LockFile { exec_id, percent_complete, process_id, size, size_complete })
+    }
+
+    /// The content to write.
+    pub fn serialize(&self) -> String {
+        let mut out = String::new();
+        let mut json = ObjectWriter::new(&mut out);
+        json.string("execId", &self.exec_id);
+        if let Some(percent) = self.percent_complete {
+            json.scalar("pctCplt", percent);
+        }
+        json.scalar("pid", self.process_id);
+        if let Some(size) = self.size {
+            json.scalar("sz", size);
+        }
+        if let Some(size) = self.size_complete {
+            json.scalar("szCplt", size);
+        }
+        json.end();
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn lock_file_real_content_round_trips() -> Result<()> {
+        let text = r#"{"execId":"23633-5d1ff3a2","pctCplt":8369,"pid":23633,"sz":1356479,"szCplt":1135285}"#;
+        let lock = LockFile::parse(text.as_bytes())?;
+        assert_eq!(lock.percent_complete, Some(8369));
+        assert_eq!(lock.size_complete, Some(1_135_285));
+        assert_eq!(lock.serialize(), text);
+        Ok(())
+    }
+
+    #[test]
+    fn lock_file_without_progress_round_trips() -> Result<()> {
+        let text = r#"{"execId":"1-00000000","pid":1}"#;
+        assert_eq!(LockFile::parse(text.as_bytes())?.serialize(), text);
+        Ok(())
+    }
+
+    #[test]
+    fn lock_file_damaged_is_an_error() {
+        for content in [&b""[..], b"{", b"{}", b"{\"execId\":\"a\",\"pid\":\"1\"}", b"{\"execId\":1,\"pid\":1}", b"\xff"] {
+            assert!(LockFile::parse(content).is_err());
+        }
+    }
+
+    #[test]
+    fn names_follow_stanza_type_and_key() -> Result<()> {
+        let stanza: Stanza = "demo".parse()?;
+        assert_eq!(lock_name(&stanza, LockType::Backup, 2), "demo-backup-2.lock");
+        assert_eq!(stop_name(Some(&stanza)), "demo.stop");
+        assert_eq!(stop_name(None), "all.stop");
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn lock_file_any_values_round_trip(
+            exec_id in "[^\0]{0,20}", percent in any::<Option<u32>>(), pid in any::<i32>(), sizes in any::<(Option<u64>, Option<u64>)>()
+        ) {
+            let lock = LockFile {
+                exec_id, percent_complete: percent, process_id: pid, size: sizes.0, size_complete: sizes.1,
+            };
+            prop_assert_eq!(LockFile::parse(lock.serialize().as_bytes()).ok(), Some(lock));
+        }
+
+        #[test]
+        fn lock_file_any_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = LockFile::parse(&bytes);
+        }
+    }
+}
