@@ -96,8 +96,9 @@ impl<R: BufRead> StrictReader<R> {
             match self.buffer.as_slice() {
                 [] => {}
                 [b'[', name @ .., b']'] => {
-                    let name = std::str::from_utf8(name)
-                        .map_err(|_| Error::new(ErrorCode::Format, format!("section name is not UTF-8 at line {}", self.line)))?;
+                    let name = std::str::from_utf8(name).map_err(|_| {
+                        Error::new(ErrorCode::Format, format!("section name is not UTF-8 at line {}", self.line))
+                    })?;
                     if name.is_empty() {
                         return Err(format_error("invalid empty section", self.line, "[]"));
                     }
@@ -111,9 +112,8 @@ impl<R: BufRead> StrictReader<R> {
             let line = String::from_utf8_lossy(&self.buffer);
             return Err(format_error("key/value found outside of section", number, &line));
         }
-        let line = std::str::from_utf8(&self.buffer).map_err(|_| {
-            format_error("text that is not UTF-8", number, &String::from_utf8_lossy(&self.buffer))
-        })?;
+        let line = std::str::from_utf8(&self.buffer)
+            .map_err(|_| format_error("text that is not UTF-8", number, &String::from_utf8_lossy(&self.buffer)))?;
         let (key, value) = split_strict(line, number)?;
         Ok(Some(Entry { section: &self.section, key, value, line: number }))
     }
@@ -138,9 +138,10 @@ fn split_strict(line: &str, number: u64) -> Result<(&str, &str)> {
     }
     Err(match first_error {
         None => format_error("missing '=' in key/value", number, line),
-        Some(error) => {
-            Error::new(ErrorCode::Format, format!("invalid JSON value at line {number} '{}': {}", shown(line), error.message))
-        }
+        Some(error) => Error::new(
+            ErrorCode::Format,
+            format!("invalid JSON value at line {number} '{}': {}", shown(line), error.message),
+        ),
     })
 }
 
@@ -153,7 +154,8 @@ fn split_strict(line: &str, number: u64) -> Result<(&str, &str)> {
 /// [`ErrorCode::Format`].
 pub fn check_key(key: &str) -> Result<()> {
     if key.is_empty() || key.bytes().any(|byte| byte == b'\n' || byte == 0) {
-        let message = format!("name '{}' can't be stored: it is empty or contains a line feed or NUL", key.escape_debug());
+        let message =
+            format!("name '{}' can't be stored: it is empty or contains a line feed or NUL", key.escape_debug());
         return Err(Error::new(ErrorCode::Format, message));
     }
     Ok(())

@@ -162,7 +162,10 @@ impl BackupLabel {
     pub fn is_label(text: &str) -> bool {
         fn is_time(bytes: &[u8]) -> bool {
             bytes.len() == TIME_LEN
-                && bytes.iter().enumerate().all(|(index, byte)| if index == 8 { *byte == b'-' } else { byte.is_ascii_digit() })
+                && bytes
+                    .iter()
+                    .enumerate()
+                    .all(|(index, byte)| if index == 8 { *byte == b'-' } else { byte.is_ascii_digit() })
         }
         let bytes = text.as_bytes();
         match bytes.len() {

@@ -6,9 +6,15 @@ pub mod cipher;
 pub mod compress;
 pub mod error;
 pub mod hash;
+pub mod ini;
+pub mod json;
+pub mod label;
 pub mod layout;
+pub mod lock_file;
 pub mod pg;
 pub mod size;
+pub mod spool;
+pub mod wal_name;
 
 pub use error::{Error, ErrorCode, Result};
 

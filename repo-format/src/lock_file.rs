@@ -76,8 +76,7 @@ impl LockFile {
     /// [`ErrorCode::JsonFormat`] or [`ErrorCode::Format`] for content that is none.
     pub fn parse(content: &[u8]) -> Result<Self> {
         let text = content.get(..content.len().min(SIZE_MAX)).unwrap_or(content);
-        let text =
-            std::str::from_utf8(text).map_err(|_| Error::new(ErrorCode::Format, "lock file is not UTF-8"))?;
+        let text = std::str::from_utf8(text).map_err(|_| Error::new(ErrorCode::Format, "lock file is not UTF-8"))?;
         let mut json = Reader::new(text);
         json.object_begin()?;
         json.key_require("execId")?;
@@ -134,7 +133,9 @@ mod tests {
 
     #[test]
     fn lock_file_damaged_is_an_error() {
-        for content in [&b""[..], b"{", b"{}", b"{\"execId\":\"a\",\"pid\":\"1\"}", b"{\"execId\":1,\"pid\":1}", b"\xff"] {
+        for content in
+            [&b""[..], b"{", b"{}", b"{\"execId\":\"a\",\"pid\":\"1\"}", b"{\"execId\":1,\"pid\":1}", b"\xff"]
+        {
             assert!(LockFile::parse(content).is_err());
         }
     }

@@ -113,7 +113,10 @@ mod tests {
     fn status_error_file_gives_code_and_message() -> Result<()> {
         let status = Status::parse("a.error", &error_content(ErrorCode::ArchiveDuplicate, "dup\nHINT: x"))?;
         let error = status.map(|status| status.to_error());
-        assert_eq!(error.map(|error| (error.code, error.message)), Some((ErrorCode::ArchiveDuplicate, "dup\nHINT: x".to_owned())));
+        assert_eq!(
+            error.map(|error| (error.code, error.message)),
+            Some((ErrorCode::ArchiveDuplicate, "dup\nHINT: x".to_owned()))
+        );
         Ok(())
     }
 

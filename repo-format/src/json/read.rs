@@ -33,7 +33,9 @@ struct Number<'a> {
 
 impl Number<'_> {
     fn narrow<T: std::str::FromStr>(self, name: &str) -> Result<T> {
-        self.text.parse().map_err(|_| Error::new(ErrorCode::JsonFormat, format!("{} is out of range for {name}", self.text)))
+        self.text
+            .parse()
+            .map_err(|_| Error::new(ErrorCode::JsonFormat, format!("{} is out of range for {name}", self.text)))
     }
 }
 
@@ -307,7 +309,8 @@ impl<'a> Reader<'a> {
     /// [`ErrorCode::JsonFormat`].
     pub fn timestamp(&mut self) -> Result<i64> {
         let value = self.u64()?;
-        i64::try_from(value).map_err(|_| Error::new(ErrorCode::JsonFormat, format!("{value} is out of range for a time")))
+        i64::try_from(value)
+            .map_err(|_| Error::new(ErrorCode::JsonFormat, format!("{value} is out of range for a time")))
     }
 
     /// Reads a string or `null`.
@@ -398,7 +401,9 @@ impl<'a> Reader<'a> {
             Some(b'f') => '\u{c}',
             Some(b'u') => {
                 let digits = rest.get(1..5).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-                let code = digits.and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+                let code = digits
+                    .and_then(|digits| std::str::from_utf8(digits).ok())
+                    .and_then(|digits| u8::from_str_radix(digits, 16).ok());
                 return match code {
                     Some(code @ 1..0x80) => Ok((char::from(code), 6)),
                     _ => Err(self.error("unable to decode")),
@@ -417,7 +422,11 @@ impl<'a> Reader<'a> {
         let depth = self.stack.len();
         loop {
             if self.stack.len() > depth && !self.has_more() {
-                if self.stack.last().is_some_and(|top| top.end == b'}') { self.object_end()? } else { self.array_end()? }
+                if self.stack.last().is_some_and(|top| top.end == b'}') {
+                    self.object_end()?
+                } else {
+                    self.array_end()?
+                }
             } else {
                 if self.stack.len() > depth && self.stack.last().is_some_and(|top| top.end == b'}') {
                     self.key()?;
@@ -493,7 +502,18 @@ mod tests {
 
     #[test]
     fn validate_accepts_what_pgbackrest_writes() {
-        for text in ["1", "-5", "\"a\\\"b\"", "null", "true", "{}", "[]", "[2,[5,7]]", "{\"a\":{\"b\":[]},\"c\":false}", " { \"a\" : 1 } "] {
+        for text in [
+            "1",
+            "-5",
+            "\"a\\\"b\"",
+            "null",
+            "true",
+            "{}",
+            "[]",
+            "[2,[5,7]]",
+            "{\"a\":{\"b\":[]},\"c\":false}",
+            " { \"a\" : 1 } ",
+        ] {
             assert!(validate(text).is_ok(), "{text}");
         }
     }
@@ -501,8 +521,31 @@ mod tests {
     #[test]
     fn validate_refuses_everything_else() {
         for text in [
-            "", "1.5", "1e3", "{", "}", "[1,]", "[,1]", "{,\"a\":1}", "{\"a\":1,}", "{\"a\"}", "{\"a\" 1}", "{\"a\\\"\":1}", "\"a", "tru", "nul",
-            "1 2", "{}{}", "\"\\x\"", "\"\\u00e9\"", "\"\\u12\"", "-", "{\"a\":1 \"b\":2}", "[1 2]", "]", "\"a\0b\"",
+            "",
+            "1.5",
+            "1e3",
+            "{",
+            "}",
+            "[1,]",
+            "[,1]",
+            "{,\"a\":1}",
+            "{\"a\":1,}",
+            "{\"a\"}",
+            "{\"a\" 1}",
+            "{\"a\\\"\":1}",
+            "\"a",
+            "tru",
+            "nul",
+            "1 2",
+            "{}{}",
+            "\"\\x\"",
+            "\"\\u00e9\"",
+            "\"\\u12\"",
+            "-",
+            "{\"a\":1 \"b\":2}",
+            "[1 2]",
+            "]",
+            "\"a\0b\"",
         ] {
             assert!(validate(text).is_err(), "{text}");
         }
@@ -531,7 +574,7 @@ mod tests {
             let mut out = String::new();
             write_string(&mut out, &text);
             prop_assert!(validate(&out).is_ok());
-            prop_assert_eq!(Reader::new(&out).string().ok().as_deref(), Some(text.as_str()));
+            prop_assert_eq!(Reader::new(&out).string().ok().map(Cow::into_owned), Some(text));
         }
 
         #[test]
