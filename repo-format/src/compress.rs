@@ -3,7 +3,13 @@
 //! Source of the formats: pgBackRest `src/common/compress`. Exact compressed bytes are no part of the format; the frame's
 //! properties are (no content size, no zst checksum, linked lz4 blocks of 64 KiB, ...).
 
+mod bz2;
+mod gz;
+mod lz4;
+mod zst;
+
 use std::fmt;
+use std::io::{self, Read};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -152,5 +158,256 @@ impl Compression {
             ));
         }
         Ok(Compression { kind, level })
+    }
+}
+
+/// What one step of a decoder did, in bytes.
+struct Progress {
+    consumed: usize,
+    produced: usize,
+}
+
+/// Free space that a compressor's output gets at least for one step.
+const OUTPUT_STEP_BYTES: usize = 16 * 1024;
+
+/// Makes room for one step of a library that writes into spare capacity only.
+fn reserve_output(out: &mut Vec<u8>) {
+    // `reserve` doubles the capacity when it grows, so a big output costs few copies.
+    if out.capacity() - out.len() < OUTPUT_STEP_BYTES / 4 {
+        out.reserve(OUTPUT_STEP_BYTES);
+    }
+}
+
+/// Compresses streams, one after the other, keeping its contexts: a backup has a million small files.
+pub struct Compressor(Encoder);
+
+enum Encoder {
+    None,
+    Bz2(bz2::Encoder),
+    Gz(gz::Encoder),
+    Lz4(lz4::Encoder),
+    Zst(zst::Encoder),
+}
+
+impl Compressor {
+    /// A compressor; without compression it passes bytes unchanged. Memory error [094] if there is no memory for its context.
+    pub fn new(compression: Compression, framing: Framing) -> Result<Self> {
+        let Compression { kind, level } = Compression::new(compression.kind, Some(compression.level))?;
+        Ok(Compressor(match kind {
+            CompressType::None => Encoder::None,
+            CompressType::Bz2 => Encoder::Bz2(bz2::Encoder::new(level)),
+            CompressType::Gz => Encoder::Gz(gz::Encoder::new(level, framing)),
+            CompressType::Lz4 => Encoder::Lz4(lz4::Encoder::new(level, framing)),
+            CompressType::Zst => Encoder::Zst(zst::Encoder::new(level)?),
+        }))
+    }
+
+    /// Adds plain bytes and appends to `out` what is compressed so far, which may be nothing.
+    pub fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        match &mut self.0 {
+            Encoder::None => {
+                out.extend_from_slice(data);
+                Ok(())
+            }
+            Encoder::Bz2(encoder) => encoder.push(data, out),
+            Encoder::Gz(encoder) => encoder.push(data, out),
+            Encoder::Lz4(encoder) => encoder.push(data, out),
+            Encoder::Zst(encoder) => encoder.push(data, out),
+        }
+    }
+
+    /// Ends the stream, appending the rest of it to `out`; the next `push` begins a new stream. A stream without any byte has
+    /// its header and trailer too.
+    pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        match &mut self.0 {
+            Encoder::None => Ok(()),
+            Encoder::Bz2(encoder) => encoder.finish(out),
+            Encoder::Gz(encoder) => encoder.finish(out),
+            Encoder::Lz4(encoder) => encoder.finish(out),
+            Encoder::Zst(encoder) => encoder.finish(out),
+        }
+    }
+
+    /// Abandons a stream that was begun, so that the next `push` begins a new one.
+    pub fn reset(&mut self) -> Result<()> {
+        match &mut self.0 {
+            Encoder::None => {}
+            Encoder::Bz2(encoder) => encoder.reset(),
+            Encoder::Gz(encoder) => encoder.reset(),
+            Encoder::Lz4(encoder) => encoder.reset(),
+            Encoder::Zst(encoder) => encoder.reset()?,
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Compressor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Compressor")
+    }
+}
+
+/// Compressed bytes that a [`Decompressor`] reads at a time.
+const DECOMPRESS_BUFFER_BYTES: usize = 64 * 1024;
+
+/// The contexts and the buffer of a [`Decompressor`], to be used for one stream after the other.
+pub struct DecompressContext {
+    decoder: Decoder,
+    buffer: Box<[u8]>,
+}
+
+enum Decoder {
+    None,
+    // The states of the libraries for bz2 and gz are pointers; those of lz4 and zst too, or nearly so.
+    Bz2(bz2::Decoder),
+    Gz(gz::Decoder),
+    Lz4(Box<lz4::Decoder>),
+    Zst(zst::Decoder),
+}
+
+impl DecompressContext {
+    /// A context. Memory error [094] if there is no memory for it.
+    pub fn new(kind: CompressType, framing: Framing) -> Result<Self> {
+        let decoder = match kind {
+            CompressType::None => Decoder::None,
+            CompressType::Bz2 => Decoder::Bz2(bz2::Decoder::new()),
+            CompressType::Gz => Decoder::Gz(gz::Decoder::new(framing)),
+            CompressType::Lz4 => Decoder::Lz4(Box::new(lz4::Decoder::new())),
+            CompressType::Zst => Decoder::Zst(zst::Decoder::new()?),
+        };
+        let size = if kind == CompressType::None { 0 } else { DECOMPRESS_BUFFER_BYTES };
+        Ok(DecompressContext { decoder, buffer: vec![0; size].into_boxed_slice() })
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        match &mut self.decoder {
+            Decoder::None => {}
+            Decoder::Bz2(decoder) => decoder.reset(),
+            Decoder::Gz(decoder) => decoder.reset(),
+            Decoder::Lz4(decoder) => decoder.reset(),
+            Decoder::Zst(decoder) => decoder.reset()?,
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for DecompressContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DecompressContext")
+    }
+}
+
+/// Decompresses one stream while it is read.
+///
+/// Errors are inside an `io::Error` ([`Error::from_io`] takes them out): format [029] for damaged data and for a stream that
+/// ends too early. As in pgBackRest, bytes after the end of a gz or bz2 stream are not looked at, while lz4 and zst streams may
+/// be several frames and anything else after a frame is an error.
+pub struct Decompressor<R> {
+    context: DecompressContext,
+    reader: R,
+    /// Compressed bytes not used yet: `buffer[start..end]`.
+    start: usize,
+    end: usize,
+    reader_done: bool,
+}
+
+impl<R: Read> Decompressor<R> {
+    /// A decompressor of what `reader` gives. Memory error [094] if there is no memory for its context.
+    pub fn new(kind: CompressType, framing: Framing, reader: R) -> Result<Self> {
+        Ok(Self::start(DecompressContext::new(kind, framing)?, reader))
+    }
+
+    /// A decompressor with the context of an earlier one ([`Decompressor::into_context`]).
+    pub fn with_context(mut context: DecompressContext, reader: R) -> Result<Self> {
+        context.reset()?;
+        Ok(Self::start(context, reader))
+    }
+
+    fn start(context: DecompressContext, reader: R) -> Self {
+        Decompressor { context, reader, start: 0, end: 0, reader_done: false }
+    }
+
+    /// The context, for the next stream.
+    pub fn into_context(self) -> DecompressContext {
+        self.context
+    }
+
+    /// The reader. More may have been read from it than the stream is long.
+    pub fn get_ref(&self) -> &R {
+        &self.reader
+    }
+}
+
+impl<R: Read> Read for Decompressor<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if let Decoder::None = self.context.decoder {
+            return self.reader.read(out);
+        }
+        if out.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if self.start == self.end && !self.reader_done && !self.context.decoder.ended() {
+                self.end = self.reader.read(&mut self.context.buffer)?;
+                self.start = 0;
+                self.reader_done = self.end == 0;
+            }
+            let input = &self.context.buffer[self.start..self.end];
+            let progress = self.context.decoder.decode(input, out)?;
+            self.start += progress.consumed;
+            if progress.produced > 0 {
+                return Ok(progress.produced);
+            }
+            if self.context.decoder.ended() {
+                return Ok(0);
+            }
+            if self.start == self.end && self.reader_done {
+                return if self.context.decoder.may_end() {
+                    Ok(0)
+                } else {
+                    Err(Error::new(ErrorCode::Format, "unexpected eof in compressed data").into())
+                };
+            }
+        }
+    }
+}
+
+impl Decoder {
+    /// Whether nothing more will be read.
+    fn ended(&self) -> bool {
+        match self {
+            Decoder::None | Decoder::Lz4(_) | Decoder::Zst(_) => false,
+            Decoder::Bz2(decoder) => decoder.done(),
+            Decoder::Gz(decoder) => decoder.done(),
+        }
+    }
+
+    /// Whether the stream is complete if nothing more comes.
+    fn may_end(&self) -> bool {
+        match self {
+            Decoder::None => true,
+            Decoder::Bz2(decoder) => decoder.done(),
+            Decoder::Gz(decoder) => decoder.done(),
+            Decoder::Lz4(decoder) => decoder.frame_done(),
+            Decoder::Zst(decoder) => decoder.frame_done(),
+        }
+    }
+
+    fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress> {
+        match self {
+            // Handled by the caller, which reads past the buffer.
+            Decoder::None => Ok(Progress { consumed: 0, produced: 0 }),
+            _ if self.ended() => Ok(Progress { consumed: 0, produced: 0 }),
+            Decoder::Bz2(decoder) => decoder.decode(input, output),
+            Decoder::Gz(decoder) => decoder.decode(input, output),
+            Decoder::Lz4(decoder) => decoder.decode(input, output),
+            Decoder::Zst(decoder) => decoder.decode(input, output),
+        }
+    }
+}
+
+impl<R> fmt::Debug for Decompressor<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Decompressor")
     }
 }

@@ -1,0 +1,96 @@
+//! gz: a gzip stream, or a zlib stream (RFC 1950) in raw framing.
+
+use flate2::{Compress, Compression as Level, Decompress, FlushCompress, FlushDecompress, Status};
+
+use super::{Framing, Progress, reserve_output};
+use crate::{Error, ErrorCode, Result};
+
+/// zlib's largest window, which pgBackRest uses.
+const WINDOW_BITS: u8 = 15;
+/// What zlib takes for level -1.
+const DEFAULT_LEVEL: u32 = 6;
+
+/// A reusable deflate state.
+pub(super) struct Encoder(Compress);
+
+impl Encoder {
+    pub(super) fn new(level: i32, framing: Framing) -> Self {
+        let level = Level::new(u32::try_from(level).unwrap_or(DEFAULT_LEVEL));
+        Encoder(match framing {
+            Framing::Full => Compress::new_gzip(level, WINDOW_BITS),
+            Framing::Raw => Compress::new(level, true),
+        })
+    }
+
+    pub(super) fn push(&mut self, mut data: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        while !data.is_empty() {
+            reserve_output(out);
+            let before = self.0.total_in();
+            self.0.compress_vec(data, out, FlushCompress::None).map_err(compress_error)?;
+            // The state can't take more than it was given, so the difference fits.
+            data = &data[(self.0.total_in() - before) as usize..];
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        loop {
+            reserve_output(out);
+            if self.0.compress_vec(&[], out, FlushCompress::Finish).map_err(compress_error)? == Status::StreamEnd {
+                break;
+            }
+        }
+        self.reset();
+        Ok(())
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
+fn compress_error(error: flate2::CompressError) -> Error {
+    Error::new(ErrorCode::Format, "zlib threw error: [-2] stream error").cause(error)
+}
+
+/// A reusable inflate state.
+pub(super) struct Decoder {
+    state: Decompress,
+    done: bool,
+}
+
+impl Decoder {
+    pub(super) fn new(framing: Framing) -> Self {
+        let state = match framing {
+            Framing::Full => Decompress::new_gzip(WINDOW_BITS),
+            Framing::Raw => Decompress::new(true),
+        };
+        Decoder { state, done: false }
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.state.reset(true);
+        self.done = false;
+    }
+
+    /// Whether the stream's end was seen. What follows it is not read, as in pgBackRest.
+    pub(super) fn done(&self) -> bool {
+        self.done
+    }
+
+    pub(super) fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress> {
+        let (total_in, total_out) = (self.state.total_in(), self.state.total_out());
+        let status = self.state.decompress(input, output, FlushDecompress::None).map_err(|error| {
+            if error.needs_dictionary().is_some() {
+                Error::new(ErrorCode::Assert, "zlib threw error: [2] need dictionary").cause(error)
+            } else {
+                Error::new(ErrorCode::Format, "zlib threw error: [-3] data error").cause(error)
+            }
+        })?;
+        self.done = status == Status::StreamEnd;
+        Ok(Progress {
+            consumed: (self.state.total_in() - total_in) as usize,
+            produced: (self.state.total_out() - total_out) as usize,
+        })
+    }
+}
