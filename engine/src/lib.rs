@@ -2,7 +2,17 @@
 //!
 //! It never sees an option's name and never prints.
 
+pub mod cancel;
+pub mod control;
+pub mod job_queue;
+pub mod lock;
 pub mod log;
+pub mod progress;
+pub mod repo;
 pub mod storage;
+pub mod users;
+pub mod wait;
 
+pub use cancel::CancelToken;
+pub use repo::Repo;
 pub use repo_format::{Error, ErrorCode, Result};

@@ -3,11 +3,17 @@
 //! Only what a repository needs is here. PostgreSQL's data directory, with its owners, links and renames, is another
 //! subject and goes through `crate::pg::data_dir`.
 
+#[cfg(test)]
+pub(crate) mod conformance;
+pub mod faulty;
+pub mod memory;
+pub mod posix;
+
 use std::io::{Read, Write};
 
 pub use repo_format::layout::RepoPath;
 
-use crate::Result;
+use crate::{Error, ErrorCode, Result};
 
 /// What kind of thing a directory entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,4 +159,49 @@ pub trait RepoStorage: Send + Sync {
     /// # Errors
     /// It can't be made, or the driver has none.
     fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()>;
+}
+
+/// The error for a file that had to be there, in pgBackRest's words.
+pub fn missing(storage: &dyn RepoStorage, path: &RepoPath) -> Error {
+    let path = storage.display(path);
+    Error::new(ErrorCode::FileMissing, format!("unable to open missing file '{path}' for read"))
+}
+
+/// Whether there is a file (or a link, which is taken to lead to one).
+///
+/// # Errors
+/// The store can't tell.
+pub fn exists(storage: &dyn RepoStorage, path: &RepoPath) -> Result<bool> {
+    Ok(storage.info(path)?.is_some_and(|entry| matches!(entry.kind, EntryKind::File | EntryKind::Link)))
+}
+
+/// Reads a whole file into memory; `None` when it is missing.
+///
+/// # Errors
+/// The file can't be read, or [`ErrorCode::FileRead`] when it is larger than `size_max` bytes: a repository is input, and
+/// a file that grew without limit must not take all memory.
+pub fn get(storage: &dyn RepoStorage, path: &RepoPath, size_max: u64) -> Result<Option<Vec<u8>>> {
+    let Some(reader) = storage.read(path, ReadRange::default())? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    let size = reader
+        .take(size_max.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::from_io(ErrorCode::FileRead, format!("unable to read '{}'", storage.display(path)), e))?;
+    if size as u64 > size_max {
+        let path = storage.display(path);
+        return Err(Error::new(ErrorCode::FileRead, format!("file '{path}' is larger than {size_max} bytes")));
+    }
+    Ok(Some(bytes))
+}
+
+/// Writes a whole file.
+///
+/// # Errors
+/// It can't be written; with an atomic write the earlier file is then still there.
+pub fn put(storage: &dyn RepoStorage, path: &RepoPath, bytes: &[u8], options: WriteOptions) -> Result<()> {
+    let mut writer = storage.write(path, options)?;
+    writer
+        .write_all(bytes)
+        .map_err(|e| Error::from_io(ErrorCode::FileWrite, format!("unable to write '{}'", storage.display(path)), e))?;
+    writer.finish()
 }

@@ -1,0 +1,359 @@
+//! Runs independent jobs on worker threads and hands their results to the calling thread, one after another.
+//!
+//! Everything that needs an order or one owner (log lines, manifest, lock progress) so stays on the main thread.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::{CancelToken, Error, ErrorCode, Result};
+
+/// Results that may wait for the main thread, per worker.
+const RESULTS_WAITING_MAX: usize = 4;
+/// How long the main thread waits for a result before it is told so.
+const IDLE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How jobs are run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// Number of worker threads, at least one.
+    pub process_max: u32,
+    /// The pause before each retry of a failed job; empty for no retries.
+    pub retry_intervals: Vec<Duration>,
+}
+
+impl QueueSettings {
+    /// So many workers; a failed job is tried again `job_retry` times, the first time at once, then after
+    /// `job_retry_interval` each.
+    pub fn new(process_max: u32, job_retry: u32, job_retry_interval: Duration) -> Self {
+        let retry_intervals =
+            (0..job_retry).map(|retry| if retry == 0 { Duration::ZERO } else { job_retry_interval }).collect();
+        QueueSettings { process_max: process_max.max(1), retry_intervals }
+    }
+}
+
+/// What the main thread hears of.
+pub enum Event<J, R> {
+    /// A job was done.
+    Done {
+        /// The number of the worker, from 1, for log lines.
+        worker: u32,
+        /// The job.
+        job: J,
+        /// What it returned.
+        result: R,
+    },
+    /// Nothing was done for half a second: time for what must not wait too long.
+    Idle,
+}
+
+/// Runs all jobs, each on one of the workers.
+///
+/// `jobs` gives the next job when a worker is free. `init` makes what a worker keeps between jobs (buffers, codec
+/// contexts); it is called once per worker and again after a failed job, which may have left it in any state. `work` does one
+/// job; it looks at the token now and then. `on_event` runs on the calling thread.
+///
+/// # Errors
+/// The first error of any part: it cancels the token that the other jobs see, and is returned when they have ended. A panic
+/// is such an error too ([`ErrorCode::Assert`]). [`ErrorCode::Term`] when `cancel` was cancelled.
+pub fn run<J, R, S>(
+    settings: &QueueSettings,
+    cancel: &CancelToken,
+    jobs: impl Iterator<Item = J> + Send,
+    init: impl Fn(u32) -> Result<S> + Sync,
+    work: impl Fn(&mut S, &J, &CancelToken) -> Result<R> + Sync,
+    mut on_event: impl FnMut(Event<J, R>) -> Result<()>,
+) -> Result<()>
+where
+    J: Send,
+    R: Send,
+{
+    let workers = settings.process_max.max(1);
+    let group = cancel.child();
+    let jobs = Mutex::new(jobs.fuse());
+    let (sender, receiver) = mpsc::sync_channel(RESULTS_WAITING_MAX * workers as usize);
+    let mut failed: Option<Error> = None;
+
+    std::thread::scope(|scope| {
+        for worker in 1..=workers {
+            let sender = sender.clone();
+            let (settings, group, jobs, init, work) = (settings, &group, &jobs, &init, &work);
+            let body = move || work_through(worker, settings, group, jobs, init, work, &sender);
+            let name = format!("worker-{worker}");
+            if let Err(e) = std::thread::Builder::new().name(name).spawn_scoped(scope, body) {
+                failed.get_or_insert(Error::from_io(ErrorCode::Kernel, "unable to start worker thread", e));
+                group.cancel();
+            }
+        }
+        // Only the workers' senders are left: when all are gone, so are the workers
+        drop(sender);
+        loop {
+            let event = match receiver.recv_timeout(IDLE_INTERVAL) {
+                Ok((worker, job, Ok(result))) => Event::Done { worker, job, result },
+                Ok((_, _, Err(error))) => {
+                    keep_first(&mut failed, error);
+                    group.cancel();
+                    continue;
+                }
+                Err(RecvTimeoutError::Timeout) => Event::Idle,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            // After an error what is done is still heard of: it may be what a later resume can use
+            if matches!(event, Event::Idle) && failed.is_some() {
+                continue;
+            }
+            if let Err(error) = on_event(event) {
+                keep_first(&mut failed, error);
+                group.cancel();
+            }
+        }
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => cancel.check(),
+    }
+}
+
+/// The error that is told is the first one that is not itself a consequence of stopping.
+fn keep_first(failed: &mut Option<Error>, error: Error) {
+    match failed {
+        Some(first) if first.code != ErrorCode::Term || error.code == ErrorCode::Term => {}
+        _ => *failed = Some(error),
+    }
+}
+
+type Message<J, R> = (u32, J, Result<R>);
+
+fn work_through<J, R, S>(
+    worker: u32,
+    settings: &QueueSettings,
+    group: &CancelToken,
+    jobs: &Mutex<impl Iterator<Item = J>>,
+    init: &impl Fn(u32) -> Result<S>,
+    work: &impl Fn(&mut S, &J, &CancelToken) -> Result<R>,
+    sender: &SyncSender<Message<J, R>>,
+) {
+    let mut state: Option<S> = None;
+    while !group.is_cancelled() {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let Some(job) = job else { return };
+        let mut attempt = || {
+            let mut kept = match state.take() {
+                Some(kept) => kept,
+                None => init(worker)?,
+            };
+            let result = work(&mut kept, &job, group)?;
+            state = Some(kept);
+            Ok(result)
+        };
+        let result = with_retries(&settings.retry_intervals, group, || {
+            catch_unwind(AssertUnwindSafe(&mut attempt)).unwrap_or_else(|panic| Err(panic_error(&*panic)))
+        });
+        // The main thread listens until the last sender is gone
+        let _ = sender.send((worker, job, result));
+    }
+}
+
+fn panic_error(panic: &(dyn Any + Send)) -> Error {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "unknown panic".to_owned());
+    Error::new(ErrorCode::Assert, format!("worker failed: {text}"))
+}
+
+/// Tries once and then once more after each interval. The error that is left tells of the retries as pgBackRest does
+/// (`src/common/error/retry.c`): the first message, then each further one with when it came.
+fn with_retries<R>(
+    intervals: &[Duration],
+    group: &CancelToken,
+    mut attempt: impl FnMut() -> Result<R>,
+) -> Result<R> {
+    let begin = Instant::now();
+    let mut first = match attempt() {
+        Err(error) if is_retried(&error) => error,
+        result => return result,
+    };
+    let mut more: Vec<Retried> = Vec::new();
+    for interval in intervals {
+        crate::debug!("retry {} after {}ms: {first}", first.code, interval.as_millis());
+        // Stopped while waiting: the error that led here says more than that
+        if group.sleep(*interval).is_err() {
+            break;
+        }
+        match attempt() {
+            Err(error) => {
+                let at_ms = begin.elapsed().as_millis();
+                match more.iter_mut().find(|known| known.text == error.to_string()) {
+                    Some(known) => (known.count, known.last_ms) = (known.count + 1, at_ms),
+                    None => more.push(Retried {
+                        code: error.code,
+                        text: error.to_string(),
+                        count: 1,
+                        first_ms: at_ms,
+                        last_ms: at_ms,
+                    }),
+                }
+                if !is_retried(&error) {
+                    break;
+                }
+            }
+            result => return result,
+        }
+    }
+    if !more.is_empty() {
+        let mut message = first.to_string();
+        first.hints.clear();
+        for retried in &more {
+            message += &retried.describe();
+        }
+        first.message = message;
+    }
+    Err(first)
+}
+
+/// A retry can't help after a signal or a broken invariant.
+fn is_retried(error: &Error) -> bool {
+    !matches!(error.code, ErrorCode::Term | ErrorCode::Assert)
+}
+
+struct Retried {
+    code: ErrorCode,
+    text: String,
+    count: u32,
+    first_ms: u128,
+    last_ms: u128,
+}
+
+impl Retried {
+    fn describe(&self) -> String {
+        let Retried { code, text, count, first_ms, last_ms } = self;
+        if first_ms == last_ms {
+            format!("\n    [{code}] on retry at {first_ms}ms: {text}")
+        } else {
+            format!("\n    [{code}] on {count} retries from {first_ms}-{last_ms}ms: {text}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    fn settings(process_max: u32, retries: usize) -> QueueSettings {
+        QueueSettings { process_max, retry_intervals: vec![Duration::ZERO; retries] }
+    }
+
+    fn sum(settings: &QueueSettings, work: impl Fn(u32) -> Result<u32> + Sync) -> (Result<()>, u32) {
+        let mut sum = 0;
+        let on_event = |event| {
+            if let Event::Done { worker, job, result } = event {
+                assert!((1..=settings.process_max).contains(&worker));
+                assert_eq!(result, job * 2);
+                sum += result;
+            }
+            Ok(())
+        };
+        let result =
+            run(settings, &CancelToken::new(), 1..=100_u32, |_| Ok(()), |(), job, _| work(*job), on_event);
+        (result, sum)
+    }
+
+    #[test]
+    fn run_gives_every_result_once() {
+        for process_max in [1, 4] {
+            let (result, sum) = sum(&settings(process_max, 0), |job| Ok(job * 2));
+            result.unwrap();
+            assert_eq!(sum, 100 * 101);
+        }
+    }
+
+    #[test]
+    fn run_with_failed_job_returns_its_error_and_stops() {
+        let started = AtomicU32::new(0);
+        let (result, _) = sum(&settings(2, 0), |job| {
+            started.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(2));
+            if job == 3 { Err(Error::new(ErrorCode::FileRead, "broken")) } else { Ok(job * 2) }
+        });
+        assert_eq!(result.unwrap_err().code, ErrorCode::FileRead);
+        assert!(started.load(Ordering::SeqCst) < 100);
+    }
+
+    #[test]
+    fn run_with_panic_returns_assert_error() {
+        let (result, _) = sum(&settings(2, 3), |job| if job == 50 { panic!("boom {job}") } else { Ok(job * 2) });
+        let error = result.unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::Assert, "worker failed: boom 50"));
+    }
+
+    #[test]
+    fn run_retries_and_tells_of_it() {
+        let failures = AtomicU32::new(2);
+        let flaky = |job| {
+            let fails = job == 7 && failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+            if fails { Err(Error::new(ErrorCode::FileRead, "flaky")) } else { Ok(job * 2) }
+        };
+        let (result, sum) = sum(&settings(2, 2), flaky);
+        result.unwrap();
+        assert_eq!(sum, 100 * 101);
+
+        failures.store(2, Ordering::SeqCst);
+        let error = with_retries(&[Duration::ZERO], &CancelToken::new(), || flaky(7)).unwrap_err();
+        let (first, second) = error.message.split_once('\n').unwrap();
+        assert_eq!(first, "flaky");
+        assert!(second.starts_with("    [FileReadError] on retry at "), "{second}");
+    }
+
+    #[test]
+    fn run_with_error_on_main_thread_stops() {
+        let mut seen = 0;
+        let result = run(
+            &settings(3, 0),
+            &CancelToken::new(),
+            0..1000,
+            |_| Ok(()),
+            |(), _, _| Ok(()),
+            |_| {
+                seen += 1;
+                Err(Error::new(ErrorCode::FileWrite, "full"))
+            },
+        );
+        assert_eq!(result.unwrap_err().code, ErrorCode::FileWrite);
+        assert!(seen < 1000);
+    }
+
+    #[test]
+    fn run_cancelled_by_signal_returns_term() {
+        let cancel = CancelToken::new();
+        let by_signal = cancel.clone();
+        let work = |(): &mut (), job: &u32, group: &CancelToken| {
+            if *job == 5 {
+                by_signal.cancel_by_signal(15);
+            }
+            group.check()
+        };
+        let error = run(&settings(2, 2), &cancel, 0..1000, |_| Ok(()), work, |_| Ok(())).unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::Term, "terminated on signal [SIGTERM]"));
+    }
+
+    #[test]
+    fn worker_state_is_kept_between_jobs_and_renewed_after_an_error() {
+        let inits = AtomicU32::new(0);
+        let init = |_| Ok(inits.fetch_add(1, Ordering::SeqCst));
+        let failed = AtomicU32::new(0);
+        let work = |_: &mut u32, job: &u32, _: &CancelToken| {
+            if *job == 5 && failed.fetch_add(1, Ordering::SeqCst) == 0 {
+                return Err(Error::new(ErrorCode::FileRead, "once"));
+            }
+            Ok(())
+        };
+        run(&settings(1, 1), &CancelToken::new(), 0..10, init, work, |_| Ok(())).unwrap();
+        assert_eq!(inits.load(Ordering::SeqCst), 2);
+    }
+}

@@ -1,0 +1,353 @@
+//! A blocking connection to a PostgreSQL server, with the connection rules of libpq and the error texts of pgBackRest
+//! (`src/postgres/client.c`).
+
+use std::env;
+use std::error::Error as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use repo_format::pg::version::PgVersion;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+
+use super::passfile;
+use crate::users::Users;
+use crate::{CancelToken, Error, ErrorCode, Result};
+
+/// Where a server listens if nothing says otherwise.
+const SOCKET_PATH_DEFAULT: &str = "/var/run/postgresql";
+/// How long a cancelled query may take to end before the connection is given up.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long saying goodbye to the server may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a running query looks for a signal.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How to reach one cluster.
+#[derive(Clone, Debug)]
+pub struct PgSettings {
+    /// The N of the options `pgN-...`, for messages.
+    pub key: u32,
+    /// The data directory.
+    pub path: PathBuf,
+    /// The server's port, which is also part of the socket's name.
+    pub port: u16,
+    /// The directory of the server's socket; otherwise `PGHOST`, otherwise the usual place.
+    pub socket_path: Option<PathBuf>,
+    /// The database user; otherwise `PGUSER`, otherwise the user of the process.
+    pub user: Option<String>,
+    /// The database to connect to.
+    pub database: String,
+    /// The longest that one query may take.
+    pub db_timeout: Duration,
+    /// The version to take for granted instead of the one that `pg_control` tells.
+    pub version_force: Option<PgVersion>,
+    /// The command, which the server shows as `pgBackRest [command]`.
+    pub command: String,
+}
+
+/// One row as text, as the server sends it.
+pub type Row = Vec<Option<String>>;
+
+/// An open connection.
+pub struct PgClient {
+    /// Taken only by `drop`, which needs the client gone before it waits for the connection to end.
+    client: Option<Client>,
+    connection: Option<JoinHandle<()>>,
+    runtime: Runtime,
+    timeout: Duration,
+    cancel: CancelToken,
+}
+
+impl PgClient {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbConnect`].
+    pub fn connect(settings: &PgSettings, cancel: &CancelToken) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start the PostgreSQL client", e))?;
+        let target = Target::new(settings);
+        let failed =
+            |text: String| Error::new(ErrorCode::DbConnect, format!("unable to connect to '{}': {text}", conninfo(settings)));
+        let connected = runtime.block_on(async {
+            tokio::time::timeout(settings.db_timeout, target.config(settings).connect(NoTls)).await
+        });
+        let (client, connection) = match connected {
+            Ok(Ok(connected)) => connected,
+            Ok(Err(e)) => return Err(failed(target.connect_error(&e)).cause(e)),
+            Err(_) => return Err(failed(format!("timed out after {}ms", settings.db_timeout.as_millis()))),
+        };
+        // The connection only moves while the runtime runs, which is while a query runs; nothing is expected in between
+        let connection = runtime.spawn(async move {
+            // The query that is running reports the error
+            let _ = connection.await;
+        });
+        Ok(PgClient {
+            client: Some(client),
+            connection: Some(connection),
+            runtime,
+            timeout: settings.db_timeout,
+            cancel: cancel.clone(),
+        })
+    }
+
+    /// Runs a query and returns its rows.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbQuery`] when it fails or takes too long, [`ErrorCode::Term`] after a signal.
+    pub fn rows(&mut self, query: &str) -> Result<Vec<Row>> {
+        let Some(client) = &self.client else { return Err(Error::new(ErrorCode::Assert, "invalid connection")) };
+        let (timeout, cancel) = (self.timeout, &self.cancel);
+        let messages = self.runtime.block_on(async {
+            let begin = Instant::now();
+            let mut running = std::pin::pin!(client.simple_query(query));
+            let reason = loop {
+                match tokio::time::timeout(SIGNAL_INTERVAL.min(timeout), &mut running).await {
+                    Ok(done) => return done.map_err(|e| query_error(query, &e).cause(e)),
+                    Err(_) if begin.elapsed() >= timeout => {
+                        let text = format!("query '{query}' timed out after {}ms", timeout.as_millis());
+                        break Error::new(ErrorCode::DbQuery, text);
+                    }
+                    Err(_) => {
+                        if let Err(error) = cancel.check() {
+                            break error;
+                        }
+                    }
+                }
+            };
+            // The connection stays usable only if the query is really over
+            let cancelling = async {
+                if let Err(e) = client.cancel_token().cancel_query(NoTls).await {
+                    crate::warn!("unable to cancel query '{query}': {e}");
+                }
+                let _ = running.await;
+            };
+            let _ = tokio::time::timeout(CANCEL_TIMEOUT, cancelling).await;
+            Err(reason)
+        })?;
+        Ok(messages
+            .into_iter()
+            .filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => {
+                    Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect())
+                }
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// Runs a statement that returns nothing.
+    ///
+    /// # Errors
+    /// As [`PgClient::rows`].
+    pub fn exec(&mut self, statement: &str) -> Result<()> {
+        match self.rows(statement)?.is_empty() {
+            true => Ok(()),
+            false => Err(Error::new(ErrorCode::DbQuery, format!("no result expected from '{statement}'"))),
+        }
+    }
+
+    /// Runs a query that returns exactly one row of so many columns.
+    ///
+    /// # Errors
+    /// As [`PgClient::rows`], and [`ErrorCode::DbQuery`] for any other result.
+    pub fn row<const COLUMNS: usize>(&mut self, query: &str) -> Result<[Option<String>; COLUMNS]> {
+        let rows: [Row; 1] = self
+            .rows(query)?
+            .try_into()
+            .map_err(|_| Error::new(ErrorCode::DbQuery, format!("expected one row from '{query}'")))?;
+        let [row] = rows;
+        row.try_into().map_err(|_| {
+            let columns = if COLUMNS == 1 { "one column".to_owned() } else { format!("{COLUMNS} columns") };
+            Error::new(ErrorCode::DbQuery, format!("expected {columns} from '{query}'"))
+        })
+    }
+
+    /// Runs a query that returns exactly one value.
+    ///
+    /// # Errors
+    /// As [`PgClient::row`], and [`ErrorCode::DbQuery`] for a null.
+    pub fn value(&mut self, query: &str) -> Result<String> {
+        let [value] = self.row(query)?;
+        value.ok_or_else(|| Error::new(ErrorCode::DbQuery, format!("unexpected null from '{query}'")))
+    }
+}
+
+impl Drop for PgClient {
+    fn drop(&mut self) {
+        // Without its client the connection says goodbye and ends
+        self.client = None;
+        if let Some(connection) = self.connection.take() {
+            let _ = self.runtime.block_on(async { tokio::time::timeout(CLOSE_TIMEOUT, connection).await });
+        }
+    }
+}
+
+/// What libpq would be told, for messages.
+fn conninfo(settings: &PgSettings) -> String {
+    let quote = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
+    let mut info = format!("dbname={} port={}", quote(&settings.database), settings.port);
+    if let Some(user) = &settings.user {
+        info += &format!(" user={}", quote(user));
+    }
+    if let Some(path) = &settings.socket_path {
+        info += &format!(" host={}", quote(&path.to_string_lossy()));
+    }
+    info
+}
+
+/// Where and as whom to connect, after libpq's defaults.
+struct Target {
+    /// A socket directory, or a host's name if it does not begin with a slash.
+    host: String,
+    port: u16,
+    user: String,
+}
+
+impl Target {
+    fn new(settings: &PgSettings) -> Self {
+        let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+        let host = settings.socket_path.as_ref().map(|path| path.to_string_lossy().into_owned());
+        Target {
+            host: host.or_else(|| variable("PGHOST")).unwrap_or_else(|| SOCKET_PATH_DEFAULT.to_owned()),
+            port: settings.port,
+            user: settings
+                .user
+                .clone()
+                .or_else(|| variable("PGUSER"))
+                .or_else(|| Users::new().current_user())
+                // Without a name nothing better is known; the server then says that there is no such role
+                .unwrap_or_else(|| rustix::process::geteuid().as_raw().to_string()),
+        }
+    }
+
+    fn is_socket(&self) -> bool {
+        self.host.starts_with('/')
+    }
+
+    fn config(&self, settings: &PgSettings) -> Config {
+        let mut config = Config::new();
+        if self.is_socket() {
+            config.host_path(&self.host);
+        } else {
+            config.host(&self.host);
+        }
+        config.port(self.port).user(&self.user).dbname(&settings.database);
+        // Sent only if the server asks for it
+        if let Some(password) = self.password(settings) {
+            config.password(password);
+        }
+        config
+    }
+
+    fn password(&self, settings: &PgSettings) -> Option<String> {
+        if let Ok(password) = env::var("PGPASSWORD") {
+            return Some(password);
+        }
+        let file = |name| env::var_os(name).map(PathBuf::from).filter(|path| !path.as_os_str().is_empty());
+        let path = passfile::path(file("PGPASSFILE"), file("HOME"))?;
+        let host = if self.host == SOCKET_PATH_DEFAULT { "localhost" } else { &self.host };
+        let target =
+            passfile::Target { host, port: self.port, database: &settings.database, user: &self.user };
+        passfile::lookup(&path, target)
+    }
+
+    /// The failure in libpq's words, which operators know.
+    fn connect_error(&self, error: &tokio_postgres::Error) -> String {
+        let place = if self.is_socket() {
+            format!("connection to server on socket \"{}/.s.PGSQL.{}\" failed", self.host, self.port)
+        } else {
+            format!("connection to server at \"{}\", port {} failed", self.host, self.port)
+        };
+        if let Some(db) = error.as_db_error() {
+            return format!("{place}: {}", db_error_text(db));
+        }
+        let (text, missing) = root_cause(error);
+        let question = match missing {
+            true if self.is_socket() => {
+                "\n\tIs the server running locally and accepting connections on that socket?"
+            }
+            true => "\n\tIs the server running on that host and accepting TCP/IP connections?",
+            false => "",
+        };
+        format!("{place}: {text}{question}")
+    }
+}
+
+/// The innermost error's text, and whether it says that nobody listens there.
+fn root_cause(error: &tokio_postgres::Error) -> (String, bool) {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    match cause.downcast_ref::<std::io::Error>() {
+        Some(io) => {
+            let full = io.to_string();
+            let text = full.rsplit_once(" (os error").map_or(full.as_str(), |(text, _)| text).to_owned();
+            let nobody = [std::io::ErrorKind::NotFound, std::io::ErrorKind::ConnectionRefused];
+            (text, nobody.contains(&io.kind()))
+        }
+        None => (cause.to_string(), false),
+    }
+}
+
+/// A server's error as libpq shows it.
+fn db_error_text(error: &tokio_postgres::error::DbError) -> String {
+    let mut text = format!("{}:  {}", error.severity(), error.message());
+    for (name, more) in [("DETAIL", error.detail()), ("HINT", error.hint()), ("CONTEXT", error.where_())] {
+        if let Some(more) = more {
+            text += &format!("\n{name}:  {more}");
+        }
+    }
+    text
+}
+
+fn query_error(query: &str, error: &tokio_postgres::Error) -> Error {
+    match error.as_db_error() {
+        Some(db) => {
+            Error::new(ErrorCode::DbQuery, format!("unable to execute query '{query}': {}", db_error_text(db)))
+        }
+        None => {
+            let text = format!("unable to complete query '{query}': {}", root_cause(error).0);
+            Error::new(ErrorCode::DbQuery, text)
+                .hint("this is usually caused by the connection to PostgreSQL being lost while the query was running.")
+                .hint("check idle_session_timeout and idle_in_transaction_session_timeout for aggressive settings.")
+                .hint("check the PostgreSQL log and network for a crash, restart, or timeout.")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(socket_path: &str) -> PgSettings {
+        PgSettings {
+            key: 1,
+            path: PathBuf::from("/pg"),
+            port: 5432,
+            socket_path: Some(PathBuf::from(socket_path)),
+            user: Some("o'brien".to_owned()),
+            database: "postgres".to_owned(),
+            db_timeout: Duration::from_secs(5),
+            version_force: None,
+            command: "check".to_owned(),
+        }
+    }
+
+    #[test]
+    fn connect_without_server_names_the_socket() {
+        let error = PgClient::connect(&settings("/no/such/dir"), &CancelToken::new()).err().unwrap();
+        assert_eq!(error.code, ErrorCode::DbConnect);
+        assert_eq!(
+            error.message,
+            "unable to connect to 'dbname='postgres' port=5432 user='o\\'brien' host='/no/such/dir'': connection to \
+             server on socket \"/no/such/dir/.s.PGSQL.5432\" failed: No such file or directory\n\tIs the server running \
+             locally and accepting connections on that socket?"
+        );
+    }
+}

@@ -1,0 +1,94 @@
+//! Reading `global/pg_control` of a data directory whose server may be running.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use repo_format::pg::control::PgControl;
+use repo_format::pg::version::PgVersion;
+
+use crate::{Error, ErrorCode, Result};
+
+/// The part of the file that is used, in bytes; the server writes it in one piece because a disk sector is no smaller.
+pub const DATA_SIZE: usize = 512;
+/// The size of the file, in bytes; all after [`DATA_SIZE`] is zero.
+pub const FILE_SIZE: usize = 8192;
+/// Where the file is, below the data directory.
+pub const FILE_NAME: &str = "global/pg_control";
+
+/// How long a write of the server is given to become complete.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Reads and checks `pg_control`.
+///
+/// # Errors
+/// The file can't be read, or twice in a row has the same damaged content.
+pub fn read(pg_path: &Path, force: Option<PgVersion>) -> Result<PgControl> {
+    Ok(read_valid(pg_path, force)?.0)
+}
+
+/// Reads and checks `pg_control`, and returns the whole file as it is to be stored: [`FILE_SIZE`] bytes, zero after the
+/// part that means something.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_bytes(pg_path: &Path, force: Option<PgVersion>) -> Result<(PgControl, Vec<u8>)> {
+    let (control, mut bytes) = read_valid(pg_path, force)?;
+    bytes.resize(FILE_SIZE, 0);
+    Ok((control, bytes))
+}
+
+/// On some file systems a read that meets the server's write sees half of both. So a damaged file is read again until it is
+/// valid or does not change any more; there is no time limit because the server does not write forever.
+fn read_valid(pg_path: &Path, force: Option<PgVersion>) -> Result<(PgControl, Vec<u8>)> {
+    let mut before: Option<Vec<u8>> = None;
+    loop {
+        let bytes = read_once(&pg_path.join(FILE_NAME))?;
+        match PgControl::parse(&bytes, force) {
+            Ok(control) => return Ok((control, bytes)),
+            Err(error) if before.as_ref() == Some(&bytes) => return Err(error),
+            Err(_) => before = Some(bytes),
+        }
+        std::thread::sleep(SETTLE);
+    }
+}
+
+fn read_once(path: &Path) -> Result<Vec<u8>> {
+    let name = path.display();
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            let text = format!("unable to open missing file '{name}' for read");
+            return Err(Error::new(ErrorCode::FileMissing, text).cause(e));
+        }
+        Err(e) => {
+            return Err(Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{name}' for read"), e));
+        }
+    };
+    let mut bytes = Vec::with_capacity(DATA_SIZE);
+    file.take(DATA_SIZE as u64)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::from_io(ErrorCode::FileRead, format!("unable to read '{name}'"), e))?;
+    if bytes.len() < DATA_SIZE {
+        let text = format!("unable to read {DATA_SIZE} byte(s) from '{name}'");
+        return Err(Error::new(ErrorCode::FileRead, text));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_file_missing_or_short_or_damaged_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read(dir.path(), None).unwrap_err().code, ErrorCode::FileMissing);
+        std::fs::create_dir(dir.path().join("global")).unwrap();
+        std::fs::write(dir.path().join(FILE_NAME), [0; 100]).unwrap();
+        assert_eq!(read(dir.path(), None).unwrap_err().code, ErrorCode::FileRead);
+        std::fs::write(dir.path().join(FILE_NAME), [0; FILE_SIZE]).unwrap();
+        assert_eq!(read(dir.path(), None).unwrap_err().code, ErrorCode::VersionNotSupported);
+    }
+}

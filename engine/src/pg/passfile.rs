@@ -1,0 +1,115 @@
+//! The password file of PostgreSQL's client programs (`~/.pgpass`).
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// No honest password file is larger, in bytes.
+const SIZE_MAX: u64 = 1024 * 1024;
+
+/// What a password is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target<'a> {
+    /// `localhost` for the default socket directory, else the socket directory or host as configured.
+    pub host: &'a str,
+    pub port: u16,
+    pub database: &'a str,
+    pub user: &'a str,
+}
+
+/// Where the file is: `PGPASSFILE`, else in the home directory.
+pub(super) fn path(passfile: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
+    passfile.or_else(|| home.map(|home| home.join(".pgpass")))
+}
+
+/// The password for this target; nothing when there is no file, no matching line, or others may read the file.
+pub(super) fn lookup(path: &Path, target: Target<'_>) -> Option<String> {
+    let metadata = fs::metadata(path).ok()?;
+    if !metadata.is_file() {
+        crate::warn!("password file '{}' is not a plain file", path.display());
+        return None;
+    }
+    if metadata.mode() & 0o077 != 0 {
+        crate::warn!(
+            "password file '{}' has group or world access; permissions should be u=rw (0600) or less",
+            path.display()
+        );
+        return None;
+    }
+    if metadata.len() > SIZE_MAX {
+        crate::warn!("password file '{}' is larger than {SIZE_MAX} bytes", path.display());
+        return None;
+    }
+    let text = fs::read(path).ok()?;
+    find(&String::from_utf8_lossy(&text), target)
+}
+
+/// The password of the first line that matches (`host:port:database:user:password`, `*` for any, `\` before `:` and `\`).
+fn find(text: &str, target: Target<'_>) -> Option<String> {
+    let port = target.port.to_string();
+    let wanted = [target.host, &port, target.database, target.user];
+    text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
+        let mut rest = line;
+        for want in wanted {
+            let (raw, after) = split_field(rest)?;
+            if raw != "*" && unescape(raw) != want {
+                return None;
+            }
+            rest = after;
+        }
+        Some(unescape(split_field(rest).map_or(rest, |(password, _)| password)))
+    })
+}
+
+/// Splits at the first colon that no backslash precedes.
+fn split_field(text: &str) -> Option<(&str, &str)> {
+    let mut escaped = false;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b':' => return Some((&text[..at], &text[at + 1..])),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        out.push(if c == '\\' { chars.next().unwrap_or('\\') } else { c });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const TARGET: Target<'_> = Target { host: "localhost", port: 5432, database: "postgres", user: "backup" };
+
+    #[test]
+    fn find_takes_first_match_with_wildcards_and_escapes() {
+        let text = "# localhost:5432:postgres:backup:comment\nbroken\nlocalhost:5433:*:*:other\n*:*:postgres:backup:p\\:w\\\\d:x\n*:*:*:*:late";
+        assert_eq!(find(text, TARGET).as_deref(), Some("p:w\\d"));
+        assert_eq!(find("localhost:5432:postgres:backup:p w ", TARGET).as_deref(), Some("p w "));
+        assert_eq!(find("a\\:b:*:*:*:x", Target { host: "a:b", ..TARGET }).as_deref(), Some("x"));
+        assert_eq!(find("otherhost:*:*:*:x", TARGET), None);
+    }
+
+    #[test]
+    fn lookup_refuses_file_that_others_may_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = path(None, Some(dir.path().to_owned())).unwrap();
+        fs::write(&path, "*:*:*:*:secret").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(lookup(&path, TARGET), None);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(lookup(&path, TARGET).as_deref(), Some("secret"));
+        assert_eq!(lookup(&dir.path().join("none"), TARGET), None);
+    }
+}

@@ -1,0 +1,431 @@
+//! The session that a command holds with a cluster: what pgBackRest asks, in its words (`src/db/db.c`).
+//!
+//! Everything is sent as a simple query, so that texts come back as the server prints them.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use repo_format::pg::control::PgControl;
+use repo_format::pg::version::PgVersion;
+use repo_format::wal_name::{Lsn, TimelineId, WalSegment};
+
+use super::client::{PgClient, PgSettings};
+use super::control_file;
+use crate::wait::Wait;
+use crate::{CancelToken, Error, ErrorCode, Result};
+
+/// How often the recovery state is looked at during a backup.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What starting a backup returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupStart {
+    /// Where recovery has to begin.
+    pub lsn: Lsn,
+    /// The segment that holds `lsn`.
+    pub wal_segment: WalSegment,
+    /// The segment that was current before the start and must arrive in the archive; only with the archive check.
+    pub wal_segment_check: Option<WalSegment>,
+}
+
+/// What stopping a backup returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupStop {
+    /// Where the backup becomes consistent.
+    pub lsn: Lsn,
+    /// The segment that holds `lsn`.
+    pub wal_segment: WalSegment,
+    /// The content of the file `backup_label`.
+    pub backup_label: String,
+    /// The content of the file `tablespace_map`, if it is needed.
+    pub tablespace_map: Option<String>,
+}
+
+/// A database of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseRow {
+    /// Its object id.
+    pub oid: u32,
+    /// Its name.
+    pub name: String,
+    /// The object id of `template0`, which stands for the last one of the system's; 0 if there is no such database.
+    pub last_system_oid: u32,
+}
+
+/// A tablespace of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TablespaceRow {
+    /// Its object id.
+    pub oid: u32,
+    /// Its name.
+    pub name: String,
+}
+
+/// An open session and what was learned from it.
+pub struct PgSession {
+    client: PgClient,
+    settings: PgSettings,
+    version: PgVersion,
+    data_directory: String,
+    archive_mode: String,
+    archive_command: String,
+    checkpoint_timeout: Duration,
+    standby: bool,
+    control: PgControl,
+    ping_last: Option<Instant>,
+    cancel: CancelToken,
+}
+
+impl PgSession {
+    /// Connects, sets up the session, asks for the settings that the commands need and reads `pg_control`.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbConnect`], [`ErrorCode::DbQuery`], and those of [`control_file::read`].
+    pub fn connect(settings: &PgSettings, cancel: &CancelToken) -> Result<Self> {
+        let mut client = PgClient::connect(settings, cancel)?;
+        // Keeps functions of the database's owner from taking the place of the ones called below
+        client.exec("set search_path = 'pg_catalog'")?;
+        client.exec("set client_encoding = 'UTF8'")?;
+        let row = client.row(
+            "select (select setting from pg_catalog.pg_settings where name = 'server_version_num')::int4, \
+             (select setting from pg_catalog.pg_settings where name = 'data_directory')::text, \
+             (select setting from pg_catalog.pg_settings where name = 'archive_mode')::text, \
+             (select setting from pg_catalog.pg_settings where name = 'archive_command')::text, \
+             (select setting from pg_catalog.pg_settings where name = 'checkpoint_timeout')::int4",
+        )?;
+        let [Some(version), Some(data_directory), Some(archive_mode), Some(archive_command), Some(checkpoint)] = row
+        else {
+            return Err(Error::new(ErrorCode::DbQuery, "unable to select some rows from pg_settings")
+                .hint("is the backup running as the postgres user?")
+                .hint("is the pg_read_all_settings role assigned for PostgreSQL >= 10?"));
+        };
+        client.exec(&format!("set application_name = 'pgBackRest [{}]'", settings.command.replace('\'', "''")))?;
+        // 9.6 says that pg_stop_backup() may run in a parallel worker, where it then fails
+        client.exec("set max_parallel_workers_per_gather = 0")?;
+        let standby = is_in_recovery(&mut client)?;
+        Ok(PgSession {
+            client,
+            version: PgVersion::from_server_version_num(number(&version)?),
+            data_directory,
+            archive_mode,
+            archive_command,
+            checkpoint_timeout: Duration::from_secs(number(&checkpoint)?),
+            standby,
+            control: control_file::read(&settings.path, settings.version_force)?,
+            settings: settings.clone(),
+            ping_last: None,
+            cancel: cancel.clone(),
+        })
+    }
+
+    /// How the session was opened.
+    pub fn settings(&self) -> &PgSettings {
+        &self.settings
+    }
+
+    /// The data directory as configured.
+    pub fn path(&self) -> &Path {
+        &self.settings.path
+    }
+
+    /// The server's version.
+    pub fn version(&self) -> PgVersion {
+        self.version
+    }
+
+    /// The data directory as the server tells it.
+    pub fn data_directory(&self) -> &str {
+        &self.data_directory
+    }
+
+    /// The setting `archive_mode`.
+    pub fn archive_mode(&self) -> &str {
+        &self.archive_mode
+    }
+
+    /// The setting `archive_command`.
+    pub fn archive_command(&self) -> &str {
+        &self.archive_command
+    }
+
+    /// Whether the cluster was in recovery when the session was opened.
+    pub fn is_standby(&self) -> bool {
+        self.standby
+    }
+
+    /// The content of `pg_control` when the session was opened, or after [`PgSession::replay_wait`].
+    pub fn control(&self) -> &PgControl {
+        &self.control
+    }
+
+    /// The server's clock in milliseconds since the epoch.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbQuery`].
+    pub fn time_ms(&mut self) -> Result<i64> {
+        number(&self.client.value("select (extract(epoch from clock_timestamp()) * 1000)::bigint")?)
+    }
+
+    /// Makes sure that the cluster did not change between primary and standby, at most every 30 seconds unless forced.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbMismatch`] when a standby was promoted, [`ErrorCode::DbQuery`] when the session is lost.
+    pub fn ping(&mut self, force: bool) -> Result<()> {
+        if !force && self.ping_last.is_some_and(|last| last.elapsed() <= PING_INTERVAL) {
+            return Ok(());
+        }
+        match (is_in_recovery(&mut self.client)?, self.standby) {
+            (false, true) => Err(Error::new(ErrorCode::DbMismatch, "standby is no longer in recovery")
+                .hint("was the standby promoted during the backup?")),
+            (true, false) => Err(Error::new(ErrorCode::Assert, "primary has switched to recovery")),
+            _ => {
+                self.ping_last = Some(Instant::now());
+                Ok(())
+            }
+        }
+    }
+
+    /// Begins a non-exclusive backup. The session must stay open until [`PgSession::backup_stop`]: if it ends before, the
+    /// server abandons the backup.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbQuery`]; [`ErrorCode::DbMismatch`] when `pg_control` does not show the backup's checkpoint or is on
+    /// another timeline.
+    pub fn backup_start(&mut self, start_fast: bool, archive_check: bool) -> Result<BackupStart> {
+        if !start_fast && self.settings.db_timeout <= self.checkpoint_timeout {
+            crate::warn!(
+                "start-fast is disabled and db-timeout ({}s) is smaller than the PostgreSQL checkpoint_timeout ({}s) - \
+                 timeout may occur before the backup starts",
+                self.settings.db_timeout.as_secs(),
+                self.checkpoint_timeout.as_secs()
+            );
+        }
+        let version = self.version;
+        let file_name = version.wal_file_name_function();
+        let wal_segment_check = if archive_check {
+            let insert_lsn = version.current_wal_insert_lsn_function();
+            let name =
+                self.client.value(&format!("select pg_catalog.{file_name}(pg_catalog.{insert_lsn}())::text"))?;
+            Some(name.parse::<WalSegment>()?)
+        } else {
+            None
+        };
+
+        let query = backup_start_query(version, start_fast);
+        let [lsn, name] = self.client.row(&query)?;
+        let (lsn, wal_segment): (Lsn, WalSegment) = (required(lsn, &query)?.parse()?, required(name, &query)?.parse()?);
+
+        // Read anew: this shows that the data directory at pg-path is really the server's
+        let checkpoint = control_file::read(&self.settings.path, self.settings.version_force)?.checkpoint;
+        if checkpoint < lsn {
+            let text = format!("current checkpoint '{checkpoint}' is less than backup start '{lsn}'");
+            return Err(Error::new(ErrorCode::DbMismatch, text));
+        }
+        // A start shortly after another switch does not switch again, and then nothing would be archived to look for
+        if wal_segment_check == Some(wal_segment) {
+            self.wal_switch()?;
+        }
+        if wal_segment.timeline != self.control.timeline {
+            return Err(Error::new(
+                ErrorCode::DbMismatch,
+                format!(
+                    "WAL timeline {} does not match pg_control timeline {}",
+                    wal_segment.timeline.0, self.control.timeline.0
+                ),
+            ));
+        }
+        Ok(BackupStart { lsn, wal_segment, wal_segment_check })
+    }
+
+    /// Ends the backup.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbQuery`].
+    pub fn backup_stop(&mut self) -> Result<BackupStop> {
+        let query = backup_stop_query(self.version);
+        let [lsn, name, label, map] = self.client.row(&query)?;
+        Ok(BackupStop {
+            lsn: required(lsn, &query)?.parse()?,
+            wal_segment: required(name, &query)?.parse()?,
+            backup_label: required(label, &query)?,
+            tablespace_map: map.filter(|map| !map.trim().is_empty()),
+        })
+    }
+
+    /// Switches to a new WAL segment and returns the one that was completed, which the server will archive now.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbQuery`].
+    pub fn wal_switch(&mut self) -> Result<WalSegment> {
+        // The restore point is written because a segment without any new record is not switched
+        self.client.value("select pg_catalog.pg_create_restore_point('pgBackRest Archive Check')::text")?;
+        let (file_name, switch) = (self.version.wal_file_name_function(), self.version.switch_wal_function());
+        self.client.value(&format!("select pg_catalog.{file_name}(pg_catalog.{switch}())::text"))?.parse()
+    }
+
+    /// The databases of the cluster.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbQuery`].
+    pub fn databases(&mut self) -> Result<Vec<DatabaseRow>> {
+        let query = "select oid::oid, datname::text, (select oid::oid from pg_catalog.pg_database where datname = \
+                     'template0') as datlastsysoid from pg_catalog.pg_database";
+        let rows = self.client.rows(query)?;
+        rows.into_iter()
+            .map(|row| {
+                let [oid, name, last] = columns(row, query)?;
+                let last_system_oid = last.map_or(Ok(0), |last| number(&last))?;
+                Ok(DatabaseRow { oid: number(&required(oid, query)?)?, name: required(name, query)?, last_system_oid })
+            })
+            .collect()
+    }
+
+    /// The tablespaces of the cluster.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbQuery`].
+    pub fn tablespaces(&mut self) -> Result<Vec<TablespaceRow>> {
+        let query = "select oid::oid, spcname::text from pg_catalog.pg_tablespace";
+        let rows = self.client.rows(query)?;
+        rows.into_iter()
+            .map(|row| {
+                let [oid, name] = columns(row, query)?;
+                Ok(TablespaceRow { oid: number(&required(oid, query)?)?, name: required(name, query)? })
+            })
+            .collect()
+    }
+
+    /// Waits until this standby has replayed the primary's backup start and has a checkpoint after it.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbMismatch`] if the standby does not follow that primary, [`ErrorCode::ArchiveTimeout`] if it makes no
+    /// progress for `timeout`.
+    pub fn replay_wait(&mut self, target: Lsn, timeline: TimelineId, timeout: Duration) -> Result<()> {
+        if self.control.checkpoint > target {
+            let text = format!("standby checkpoint '{}' is ahead of target '{target}'", self.control.checkpoint);
+            return Err(Error::new(ErrorCode::DbMismatch, text));
+        }
+        self.replay_wait_lsn(target, timeout)?;
+        self.client.exec("checkpoint")?;
+        self.replay_wait_checkpoint(target, timeout)?;
+
+        self.control = control_file::read(&self.settings.path, self.settings.version_force)?;
+        if self.control.timeline != timeline {
+            let text = format!("standby is on timeline {} but expected {}", self.control.timeline.0, timeline.0);
+            return Err(Error::new(ErrorCode::DbMismatch, text));
+        }
+        Ok(())
+    }
+
+    fn replay_wait_lsn(&mut self, target: Lsn, timeout: Duration) -> Result<()> {
+        let function = format!("pg_catalog.{}()", self.version.last_wal_replay_lsn_function());
+        let query = format!("select replayLsn::text from {function} as replayLsn");
+        let mut wait = Wait::new(timeout);
+        let mut before: Option<Lsn> = None;
+        loop {
+            let [replayed] = self.client.row(&query)?;
+            let Some(replayed) = replayed else {
+                // Promoted since the session was opened
+                let text = format!("unable to query replay lsn on the standby using '{function}'");
+                return Err(Error::new(ErrorCode::ArchiveTimeout, text).hint("Is this a standby?"));
+            };
+            let replayed: Lsn = replayed.parse()?;
+            if replayed > target {
+                return Ok(());
+            }
+            // Slow is fine as long as it moves
+            if before.is_some_and(|before| replayed > before) {
+                wait = Wait::new(timeout);
+            }
+            before = Some(replayed);
+            if !wait.more(&self.cancel)? {
+                let text = format!("timeout before standby replayed to {target} - only reached {replayed}");
+                return Err(Error::new(ErrorCode::ArchiveTimeout, text)
+                    .hint("is replication running and current on the standby?")
+                    .hint("disable the 'backup-standby' option to backup directly from the primary."));
+            }
+        }
+    }
+
+    fn replay_wait_checkpoint(&mut self, target: Lsn, timeout: Duration) -> Result<()> {
+        let query = format!(
+            "select checkpoint_{}::text as checkpointLsn from pg_catalog.pg_control_checkpoint()",
+            self.version.lsn_name()
+        );
+        let mut wait = Wait::new(timeout);
+        loop {
+            let checkpoint: Lsn = self.client.value(&query)?.parse()?;
+            if checkpoint >= target {
+                return Ok(());
+            }
+            if !wait.more(&self.cancel)? {
+                let text = format!("timeout before standby checkpoint lsn reached {target} - only reached {checkpoint}");
+                return Err(Error::new(ErrorCode::ArchiveTimeout, text));
+            }
+        }
+    }
+}
+
+fn is_in_recovery(client: &mut PgClient) -> Result<bool> {
+    Ok(client.value("select pg_catalog.pg_is_in_recovery()")? == "t")
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T> {
+    text.parse().map_err(|_| Error::new(ErrorCode::DbQuery, format!("expected a number from the server but found '{text}'")))
+}
+
+fn required(value: Option<String>, query: &str) -> Result<String> {
+    value.ok_or_else(|| Error::new(ErrorCode::DbQuery, format!("unexpected null from '{query}'")))
+}
+
+fn columns<const N: usize>(row: Vec<Option<String>>, query: &str) -> Result<[Option<String>; N]> {
+    row.try_into().map_err(|_| Error::new(ErrorCode::DbQuery, format!("expected {N} columns from '{query}'")))
+}
+
+fn backup_start_query(version: PgVersion, start_fast: bool) -> String {
+    let function = if version >= PgVersion::V15 { "backup_start" } else { "start_backup" };
+    // Before 15 there was an exclusive mode, which the last argument turns off
+    let exclusive = if version < PgVersion::V15 { ", false" } else { "" };
+    format!(
+        "select lsn::text as lsn,\n       pg_catalog.{}(lsn)::text as wal_segment_name\n  from \
+         pg_catalog.pg_{function}('pgBackRest backup started at ' || current_timestamp, {start_fast}{exclusive}) as lsn",
+        version.wal_file_name_function()
+    )
+}
+
+fn backup_stop_query(version: PgVersion) -> String {
+    // Arguments: not exclusive (before 15), and not to wait for the archive (since 10), which is checked otherwise
+    let call = match version {
+        v if v >= PgVersion::V15 => "backup_stop(false)",
+        v if v >= PgVersion::V10 => "stop_backup(false, false)",
+        _ => "stop_backup(false)",
+    };
+    format!(
+        "select lsn::text as lsn,\n       pg_catalog.{}(lsn)::text as wal_segment_name,\n       labelfile::text as \
+         backuplabel_file,\n       spcmapfile::text as tablespacemap_file\n  from pg_catalog.pg_{call}",
+        version.wal_file_name_function()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backup_start_query_follows_version() {
+        assert_eq!(
+            backup_start_query(PgVersion::V15, true),
+            "select lsn::text as lsn,\n       pg_catalog.pg_walfile_name(lsn)::text as wal_segment_name\n  from \
+             pg_catalog.pg_backup_start('pgBackRest backup started at ' || current_timestamp, true) as lsn"
+        );
+        assert!(backup_start_query(PgVersion::V14, false).ends_with("current_timestamp, false, false) as lsn"));
+        assert!(backup_start_query(PgVersion::V9_6, false).contains("pg_xlogfile_name(lsn)"));
+    }
+
+    #[test]
+    fn backup_stop_query_follows_version() {
+        assert!(backup_stop_query(PgVersion::V18).ends_with("from pg_catalog.pg_backup_stop(false)"));
+        assert!(backup_stop_query(PgVersion::V10).ends_with("from pg_catalog.pg_stop_backup(false, false)"));
+        assert!(backup_stop_query(PgVersion::V9_6).ends_with("from pg_catalog.pg_stop_backup(false)"));
+    }
+}

@@ -1,0 +1,68 @@
+//! A repository and its main files.
+
+pub mod archive_find;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use repo_format::cipher::{Cipher, Passphrase};
+
+use crate::Result;
+use crate::storage::RepoStorage;
+use crate::storage::posix::PosixStorage;
+
+/// Where a repository lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StorageSettings {
+    /// In a directory of this machine.
+    Posix {
+        /// The repository's root.
+        path: PathBuf,
+    },
+    /// In a directory on a CIFS mount.
+    Cifs {
+        /// The repository's root.
+        path: PathBuf,
+    },
+}
+
+/// How to open a repository.
+#[derive(Clone, Debug)]
+pub struct RepoSettings {
+    /// The N of the options `repoN-...`.
+    pub key: u32,
+    /// Where it lives.
+    pub storage: StorageSettings,
+    /// The main passphrase, if it is encrypted.
+    pub cipher_pass: Option<Passphrase>,
+}
+
+/// An open repository. Clones share the storage.
+#[derive(Clone)]
+pub struct Repo {
+    /// The N of the options `repoN-...`, which names it in messages and lock files.
+    pub key: u32,
+    /// Where it lives.
+    pub storage: Arc<dyn RepoStorage>,
+    /// How the info files are encrypted. Everything else has its own passphrase, which the info files hold.
+    pub cipher: Cipher,
+}
+
+impl Repo {
+    /// Opens a repository, which need not exist yet.
+    ///
+    /// # Errors
+    /// The storage can't be used at all; a directory that can't be read shows only later.
+    pub fn open(settings: &RepoSettings) -> Result<Self> {
+        let storage: Arc<dyn RepoStorage> = match &settings.storage {
+            StorageSettings::Posix { path } => Arc::new(PosixStorage::new(path)),
+            StorageSettings::Cifs { path } => Arc::new(PosixStorage::cifs(path)),
+        };
+        Ok(Repo { key: settings.key, storage, cipher: Cipher::from_passphrase(settings.cipher_pass.as_ref()) })
+    }
+
+    /// The name in messages, e.g. `repo1`.
+    pub fn name(&self) -> String {
+        format!("repo{}", self.key)
+    }
+}

@@ -1,0 +1,270 @@
+//! Finding WAL segments in the archive (pgBackRest `src/command/archive/find.c`).
+
+use std::time::Duration;
+
+use repo_format::layout::{self, ArchiveId, RepoPath, Stanza};
+use repo_format::wal_name::{ArchivedSegment, PARTIAL_SUFFIX, WalSegment};
+
+use crate::storage::RepoStorage;
+use crate::wait::Wait;
+use crate::{CancelToken, Error, ErrorCode, Result};
+
+/// A segment found in the archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundSegment {
+    /// What its name tells.
+    pub name: ArchivedSegment,
+    /// Where it is.
+    pub path: RepoPath,
+}
+
+/// Looks for segments in one archive. The listing of a directory is kept while it gives answers, so that looking for many
+/// segments in ascending order does not list it each time.
+pub struct WalSegmentFind<'a> {
+    storage: &'a dyn RepoStorage,
+    stanza: &'a Stanza,
+    archive_id: ArchiveId,
+    timeout: Duration,
+    cancel: &'a CancelToken,
+    directory: Option<RepoPath>,
+    /// Names of the directory not passed over yet, in ascending order.
+    names: Vec<String>,
+}
+
+impl<'a> WalSegmentFind<'a> {
+    /// A search that waits up to `timeout` for each segment to arrive; with zero it looks once and finds nothing without an
+    /// error.
+    pub fn new(
+        storage: &'a dyn RepoStorage,
+        stanza: &'a Stanza,
+        archive_id: ArchiveId,
+        timeout: Duration,
+        cancel: &'a CancelToken,
+    ) -> Self {
+        WalSegmentFind { storage, stanza, archive_id, timeout, cancel, directory: None, names: Vec::new() }
+    }
+
+    /// Finds a segment, or with `partial` the partial one of that name.
+    ///
+    /// # Errors
+    /// [`ErrorCode::ArchiveDuplicate`] when the archive holds it with several contents or compressions;
+    /// [`ErrorCode::ArchiveTimeout`] when it does not arrive; [`ErrorCode::OptionInvalidValue`] when it is compressed with
+    /// xz.
+    pub fn find(&mut self, segment: &WalSegment, partial: bool) -> Result<Option<FoundSegment>> {
+        let directory = layout::wal_dir(self.stanza, self.archive_id, segment);
+        let mut wait = Wait::new(self.timeout);
+        loop {
+            let is_kept = self.directory.as_ref() == Some(&directory) && !self.names.is_empty();
+            if !is_kept {
+                self.list(&directory)?;
+            }
+            if let Some(found) = self.find_listed(&directory, segment, partial)? {
+                return Ok(Some(found));
+            }
+            // What was read for an earlier segment may be too old for this one
+            if is_kept {
+                continue;
+            }
+            if !wait.more(self.cancel)? {
+                break;
+            }
+        }
+        if self.timeout.is_zero() {
+            return Ok(None);
+        }
+        let suffix = if partial { PARTIAL_SUFFIX } else { "" };
+        let text = format!(
+            "WAL segment {segment}{suffix} was not archived before the {}ms timeout",
+            self.timeout.as_millis()
+        );
+        Err(Error::new(ErrorCode::ArchiveTimeout, text)
+            .hint("check the archive_command to ensure that all options are correct (especially --stanza).")
+            .hint("check the PostgreSQL server log for errors.")
+            .hint("run the 'start' command if the stanza was previously stopped."))
+    }
+
+    fn list(&mut self, directory: &RepoPath) -> Result<()> {
+        let entries = self.storage.list(directory)?.unwrap_or_default();
+        self.names = entries.into_iter().map(|entry| entry.name).collect();
+        self.directory = Some(directory.clone());
+        Ok(())
+    }
+
+    /// Looks in the kept names, and drops those up to the segment's: so a later segment finds its names first, and an earlier
+    /// or missing one soon empties the list and makes it read anew.
+    fn find_listed(
+        &mut self,
+        directory: &RepoPath,
+        segment: &WalSegment,
+        partial: bool,
+    ) -> Result<Option<FoundSegment>> {
+        let wanted = segment.to_string();
+        let mut matches = Vec::new();
+        let mut failed = None;
+        let mut keep_from = self.names.len();
+        for (at, name) in self.names.iter().enumerate() {
+            if !name.starts_with(&wanted) {
+                if name.as_str() > wanted.as_str() {
+                    keep_from = at;
+                    break;
+                }
+                continue;
+            }
+            match name.parse::<ArchivedSegment>() {
+                Ok(archived) if archived.partial == partial => matches.push((name.clone(), archived)),
+                // A name of another form is not this segment: its partial, a backup's note, something foreign
+                Ok(_) => {}
+                Err(error) if error.code == ErrorCode::Format => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        self.names.drain(..keep_from);
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        match matches.as_slice() {
+            [] => {
+                self.names.clear();
+                Ok(None)
+            }
+            [(name, archived)] => Ok(Some(FoundSegment { name: *archived, path: directory.join(name)? })),
+            several => {
+                self.names.clear();
+                let names: Vec<&str> = several.iter().map(|(name, _)| name.as_str()).collect();
+                let suffix = if partial { PARTIAL_SUFFIX } else { "" };
+                let text =
+                    format!("duplicates found in archive for WAL segment {wanted}{suffix}: {}", names.join(", "));
+                Err(Error::new(ErrorCode::ArchiveDuplicate, text)
+                    .hint("are multiple primaries archiving to this stanza?"))
+            }
+        }
+    }
+}
+
+/// Finds one segment; see [`WalSegmentFind`].
+///
+/// # Errors
+/// As [`WalSegmentFind::find`].
+pub fn find_one(
+    storage: &dyn RepoStorage,
+    stanza: &Stanza,
+    archive_id: ArchiveId,
+    segment: &WalSegment,
+    timeout: Duration,
+    cancel: &CancelToken,
+) -> Result<Option<FoundSegment>> {
+    WalSegmentFind::new(storage, stanza, archive_id, timeout, cancel).find(segment, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::storage::faulty::{FaultyStorage, Op};
+    use crate::storage::memory::MemoryStorage;
+    use crate::storage::{WriteOptions, put};
+
+    const DIR: &str = "archive/main/15-1/0000000100000000";
+    const HASH: &str = "da39a3ee5e6b4b0d3255bfef95601890afd80709";
+
+    fn stanza() -> Stanza {
+        "main".parse::<Stanza>().unwrap()
+    }
+
+    fn archive_with(names: &[&str]) -> FaultyStorage {
+        let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
+        for name in names {
+            put(&storage, &RepoPath::new(format!("{DIR}/{name}")).unwrap(), b"x", WriteOptions::ATOMIC).unwrap();
+        }
+        storage
+    }
+
+    fn find(storage: &FaultyStorage, segment: &str, partial: bool, timeout_ms: u64) -> Result<Option<String>> {
+        let (stanza, cancel) = (stanza(), CancelToken::new());
+        let timeout = Duration::from_millis(timeout_ms);
+        let mut find = WalSegmentFind::new(storage, &stanza, "15-1".parse().unwrap(), timeout, &cancel);
+        Ok(find.find(&segment.parse()?, partial)?.map(|found| found.path.file_name().to_owned()))
+    }
+
+    #[test]
+    fn find_one_matches_only_the_segment_itself() {
+        let name = format!("000000010000000000000002-{HASH}.gz");
+        let partial = format!("000000010000000000000002.partial-{HASH}.gz");
+        let storage = archive_with(&[
+            &format!("000000010000000000000001-{HASH}.gz"),
+            &name,
+            &partial,
+            "000000010000000000000002.00000028.backup",
+            &format!("000000010000000000000002-{HASH}.gz.pgbackrest.tmp"),
+            "junk",
+        ]);
+        assert_eq!(find(&storage, "000000010000000000000002", false, 0).unwrap(), Some(name));
+        assert_eq!(find(&storage, "000000010000000000000002", true, 0).unwrap(), Some(partial));
+        assert_eq!(find(&storage, "000000010000000000000003", false, 0).unwrap(), None);
+        assert_eq!(find(&storage, "000000020000000000000002", false, 0).unwrap(), None);
+    }
+
+    #[test]
+    fn find_with_several_contents_is_archive_duplicate() {
+        let other = "ea39a3ee5e6b4b0d3255bfef95601890afd80709";
+        let storage = archive_with(&[
+            &format!("000000010000000000000002-{HASH}.gz"),
+            &format!("000000010000000000000002-{other}.zst"),
+        ]);
+        let error = find(&storage, "000000010000000000000002", false, 100).unwrap_err();
+        assert_eq!(error.code, ErrorCode::ArchiveDuplicate);
+        assert_eq!(
+            error.message,
+            format!(
+                "duplicates found in archive for WAL segment 000000010000000000000002: 000000010000000000000002-{HASH}.gz, \
+                 000000010000000000000002-{other}.zst"
+            )
+        );
+    }
+
+    #[test]
+    fn find_that_waits_in_vain_is_archive_timeout() {
+        let error = find(&archive_with(&[]), "000000010000000000000002", false, 30).unwrap_err();
+        assert_eq!(error.code, ErrorCode::ArchiveTimeout);
+        assert_eq!(error.message, "WAL segment 000000010000000000000002 was not archived before the 30ms timeout");
+        assert_eq!(error.hints.len(), 3);
+    }
+
+    #[test]
+    fn find_many_lists_a_directory_once() {
+        let names: Vec<String> = (1..=5).map(|n| format!("00000001000000000000000{n}-{HASH}.gz")).collect();
+        let storage = archive_with(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let (stanza, cancel) = (stanza(), CancelToken::new());
+        let mut find =
+            WalSegmentFind::new(&storage, &stanza, "15-1".parse().unwrap(), Duration::from_millis(20), &cancel);
+        for n in 1..=5 {
+            let segment = format!("00000001000000000000000{n}").parse().unwrap();
+            assert_eq!(find.find(&segment, false).unwrap().unwrap().path.file_name(), names[n - 1]);
+        }
+        assert_eq!(storage.calls().iter().filter(|(op, _)| *op == Op::List).count(), 1);
+        // An earlier one is found again, too
+        let segment = "000000010000000000000002".parse().unwrap();
+        assert_eq!(find.find(&segment, false).unwrap().unwrap().path.file_name(), names[1]);
+    }
+
+    #[test]
+    fn find_sees_a_segment_that_arrives_meanwhile() {
+        let storage = archive_with(&[&format!("000000010000000000000001-{HASH}.gz")]);
+        let name = format!("000000010000000000000002-{HASH}.gz");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(50));
+                let path = RepoPath::new(format!("{DIR}/{name}")).unwrap();
+                put(&storage, &path, b"x", WriteOptions::ATOMIC).unwrap();
+            });
+            assert_eq!(find(&storage, "000000010000000000000002", false, 20_000).unwrap().as_ref(), Some(&name));
+        });
+    }
+
+    #[test]
+    fn find_with_listing_fault_is_that_error() {
+        let storage = archive_with(&[]).fail(Op::List, 1);
+        assert_eq!(find(&storage, "000000010000000000000002", false, 0).unwrap_err().code, ErrorCode::Service);
+    }
+}

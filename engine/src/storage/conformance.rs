@@ -1,0 +1,126 @@
+//! What every storage driver must do, as one suite that each driver's tests run.
+
+use super::{EntryKind, ReadRange, RepoPath, RepoStorage, WriteOptions, exists, get, put};
+
+fn path(text: &str) -> RepoPath {
+    RepoPath::new(text).unwrap()
+}
+
+fn names(storage: &dyn RepoStorage, at: &str) -> Option<Vec<String>> {
+    let entries = storage.list(&path(at)).unwrap()?;
+    Some(entries.into_iter().map(|entry| entry.name).collect())
+}
+
+/// Runs the whole suite on an empty repository, which is left with some content.
+pub(crate) fn run(storage: &dyn RepoStorage) {
+    missing_things(storage);
+    write_and_read(storage);
+    ranges(storage);
+    listings(storage);
+    abandoned_writes(storage);
+    removals(storage);
+    paths_and_links(storage);
+}
+
+fn missing_things(storage: &dyn RepoStorage) {
+    assert_eq!(storage.info(&path("none")).unwrap(), None);
+    assert_eq!(storage.info(&path("none/deeper")).unwrap(), None);
+    assert_eq!(storage.list(&path("none")).unwrap(), None);
+    assert!(storage.read(&path("none"), ReadRange::default()).unwrap().is_none());
+    assert!(!exists(storage, &path("none")).unwrap());
+    storage.remove(&path("none")).unwrap();
+    storage.remove_all(&path("none")).unwrap();
+}
+
+fn write_and_read(storage: &dyn RepoStorage) {
+    for options in [WriteOptions::ATOMIC, WriteOptions::IN_PLACE] {
+        let at = path("a/b/file");
+        put(storage, &at, b"a longer first text", options).unwrap();
+        put(storage, &at, b"second", options).unwrap();
+        assert_eq!(get(storage, &at, 100).unwrap().unwrap(), b"second");
+        assert!(get(storage, &at, 5).is_err(), "a file above the limit must be refused");
+        let info = storage.info(&at).unwrap().unwrap();
+        assert_eq!((info.name.as_str(), info.kind, info.size), ("file", EntryKind::File, 6));
+        assert!(info.modified > 1_600_000_000);
+        assert!(exists(storage, &at).unwrap());
+        assert!(!exists(storage, &path("a/b")).unwrap());
+        put(storage, &path("empty"), b"", options).unwrap();
+        assert_eq!(get(storage, &path("empty"), 0).unwrap().unwrap(), b"");
+    }
+}
+
+fn ranges(storage: &dyn RepoStorage) {
+    let at = path("range");
+    put(storage, &at, b"0123456789", WriteOptions::ATOMIC).unwrap();
+    let read = |offset, limit| {
+        let mut bytes = Vec::new();
+        let mut reader = storage.read(&at, ReadRange { offset, limit }).unwrap().unwrap();
+        std::io::Read::read_to_end(&mut reader, &mut bytes).unwrap();
+        String::from_utf8(bytes).unwrap()
+    };
+    assert_eq!(read(0, None), "0123456789");
+    assert_eq!(read(3, Some(4)), "3456");
+    assert_eq!(read(8, Some(100)), "89");
+    assert_eq!(read(0, Some(0)), "");
+    assert_eq!(read(50, None), "");
+    storage.remove(&at).unwrap();
+}
+
+fn listings(storage: &dyn RepoStorage) {
+    for name in ["list/b", "list/a/1", "list/a/2", "list/a.x", "list/é", "list/B", "lister"] {
+        put(storage, &path(name), b"x", WriteOptions::ATOMIC).unwrap();
+    }
+    assert_eq!(names(storage, "list").unwrap(), ["B", "a", "a.x", "b", "é"]);
+    assert_eq!(names(storage, "list/a").unwrap(), ["1", "2"]);
+    let entries = storage.list(&path("list")).unwrap().unwrap();
+    assert_eq!(entries[1].kind, EntryKind::Path);
+    assert_eq!((entries[0].kind, entries[0].size), (EntryKind::File, 1));
+    assert!(names(storage, "").unwrap().contains(&"lister".to_owned()));
+}
+
+fn abandoned_writes(storage: &dyn RepoStorage) {
+    let mut writer = storage.write(&path("gone/file"), WriteOptions::ATOMIC).unwrap();
+    std::io::Write::write_all(&mut writer, b"half").unwrap();
+    drop(writer);
+    assert_eq!(get(storage, &path("gone/file"), 10).unwrap(), None);
+    assert_eq!(names(storage, "gone").unwrap_or_default(), Vec::<String>::new());
+}
+
+fn removals(storage: &dyn RepoStorage) {
+    for name in ["rm/x", "rm/d/y", "rm/d/e/z", "rmx"] {
+        put(storage, &path(name), b"x", WriteOptions::ATOMIC).unwrap();
+    }
+    storage.remove(&path("rm/x")).unwrap();
+    assert_eq!(names(storage, "rm").unwrap(), ["d"]);
+    storage.remove_all(&path("rm")).unwrap();
+    assert_eq!(storage.list(&path("rm")).unwrap(), None);
+    assert!(exists(storage, &path("rmx")).unwrap());
+}
+
+fn paths_and_links(storage: &dyn RepoStorage) {
+    let features = storage.features();
+    storage.create_path(&path("p/q")).unwrap();
+    storage.create_path(&path("p/q")).unwrap();
+    assert_eq!(storage.info(&path("p/q")).unwrap().is_some(), features.paths);
+    put(storage, &path("p/q/file"), b"text", WriteOptions::ATOMIC).unwrap();
+    storage.sync_path(&path("p/q")).unwrap();
+    if features.symlinks {
+        storage.symlink("q", &path("p/new/link")).unwrap();
+        storage.symlink("other", &path("p/link")).unwrap();
+        storage.symlink("q", &path("p/link")).unwrap();
+        let info = storage.info(&path("p/link")).unwrap().unwrap();
+        assert_eq!((info.kind, info.size), (EntryKind::Link, 0));
+        assert_eq!(get(storage, &path("p/link/file"), 10).unwrap().unwrap(), b"text");
+        storage.remove(&path("p/link")).unwrap();
+        assert!(exists(storage, &path("p/q/file")).unwrap());
+    } else {
+        assert!(storage.symlink("q", &path("p/link")).is_err());
+    }
+    if features.hard_links {
+        storage.hard_link(&path("p/q/file"), &path("p/new2/hard")).unwrap();
+        assert_eq!(get(storage, &path("p/new2/hard"), 10).unwrap().unwrap(), b"text");
+        assert!(storage.hard_link(&path("p/no"), &path("p/hard3")).is_err());
+    } else {
+        assert!(storage.hard_link(&path("p/q/file"), &path("p/hard")).is_err());
+    }
+}

@@ -1,0 +1,291 @@
+//! A storage that fails on purpose, for tests of what happens when a repository does.
+
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Entry, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions};
+use crate::{Error, ErrorCode, Result};
+
+/// One kind of call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// [`RepoStorage::info`].
+    Info,
+    /// [`RepoStorage::list`].
+    List,
+    /// [`RepoStorage::read`].
+    Read,
+    /// [`RepoStorage::write`].
+    Write,
+    /// [`RepoWriter::finish`].
+    Finish,
+    /// [`RepoStorage::create_path`].
+    CreatePath,
+    /// [`RepoStorage::remove`].
+    Remove,
+    /// [`RepoStorage::remove_all`].
+    RemoveAll,
+    /// [`RepoStorage::sync_path`].
+    SyncPath,
+    /// [`RepoStorage::symlink`] and [`RepoStorage::hard_link`].
+    Link,
+}
+
+impl Op {
+    /// Whether the call changes the repository.
+    pub fn changes(self) -> bool {
+        !matches!(self, Op::Info | Op::List | Op::Read)
+    }
+}
+
+/// When a call fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fault {
+    /// The nth call (from 1) of this kind, once.
+    Nth(Op, u64),
+    /// The nth changing call (from 1) and every call after it, as if the process had died there.
+    CrashAt(u64),
+    /// Every call of this kind on a path that contains this text.
+    Path(Op, String),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    faults: Vec<Fault>,
+    calls: Vec<(Op, RepoPath)>,
+    read_size_max: Option<usize>,
+    write_bytes_left: Option<u64>,
+}
+
+impl State {
+    fn call(&mut self, op: Op, path: &RepoPath) -> Result<()> {
+        self.calls.push((op, path.clone()));
+        let same = self.calls.iter().filter(|(called, _)| *called == op).count() as u64;
+        let changes = self.calls.iter().filter(|(called, _)| called.changes()).count() as u64;
+        let fails = self.faults.iter().any(|fault| match fault {
+            Fault::Nth(which, n) => *which == op && *n == same,
+            Fault::CrashAt(n) => changes >= *n,
+            Fault::Path(which, text) => *which == op && path.as_str().contains(text.as_str()),
+        });
+        if fails {
+            return Err(Error::new(ErrorCode::Service, format!("fault injected: {op:?} '{path}'")));
+        }
+        Ok(())
+    }
+}
+
+/// Passes calls on to another storage and fails those that it was told to.
+#[derive(Clone)]
+pub struct FaultyStorage {
+    inner: Arc<dyn RepoStorage>,
+    state: Arc<Mutex<State>>,
+}
+
+impl FaultyStorage {
+    /// Fails nothing yet.
+    pub fn new(inner: Arc<dyn RepoStorage>) -> Self {
+        FaultyStorage { inner, state: Arc::default() }
+    }
+
+    /// Fails the nth call (from 1) of this kind.
+    #[must_use]
+    pub fn fail(self, op: Op, n: u64) -> Self {
+        self.with(|state| state.faults.push(Fault::Nth(op, n)));
+        self
+    }
+
+    /// Fails the nth changing call (from 1) and every call after it.
+    #[must_use]
+    pub fn crash_at(self, n: u64) -> Self {
+        self.with(|state| state.faults.push(Fault::CrashAt(n)));
+        self
+    }
+
+    /// Fails every call of this kind on paths that contain `text`.
+    #[must_use]
+    pub fn fail_path(self, op: Op, text: &str) -> Self {
+        self.with(|state| state.faults.push(Fault::Path(op, text.to_owned())));
+        self
+    }
+
+    /// Readers return at most this many bytes per call.
+    #[must_use]
+    pub fn short_reads(self, bytes_max: usize) -> Self {
+        self.with(|state| state.read_size_max = Some(bytes_max));
+        self
+    }
+
+    /// Writers fail with "no space left" after this many bytes in all.
+    #[must_use]
+    pub fn full_after(self, bytes: u64) -> Self {
+        self.with(|state| state.write_bytes_left = Some(bytes));
+        self
+    }
+
+    /// Every call so far.
+    pub fn calls(&self) -> Vec<(Op, RepoPath)> {
+        self.with(|state| state.calls.clone())
+    }
+
+    fn with<T>(&self, use_state: impl FnOnce(&mut State) -> T) -> T {
+        use_state(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn call(&self, op: Op, path: &RepoPath) -> Result<()> {
+        self.with(|state| state.call(op, path))
+    }
+}
+
+impl RepoStorage for FaultyStorage {
+    fn features(&self) -> Features {
+        self.inner.features()
+    }
+
+    fn display(&self, path: &RepoPath) -> String {
+        self.inner.display(path)
+    }
+
+    fn info(&self, path: &RepoPath) -> Result<Option<Entry>> {
+        self.call(Op::Info, path)?;
+        self.inner.info(path)
+    }
+
+    fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
+        self.call(Op::List, path)?;
+        self.inner.list(path)
+    }
+
+    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
+        self.call(Op::Read, path)?;
+        let size_max = self.with(|state| state.read_size_max).unwrap_or(usize::MAX);
+        let inner = self.inner.read(path, range)?;
+        Ok(inner.map(|inner| Box::new(ShortReader { inner, size_max }) as Box<dyn Read + Send>))
+    }
+
+    fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
+        self.call(Op::Write, path)?;
+        let inner = self.inner.write(path, options)?;
+        Ok(Box::new(FaultyWriter { inner, path: path.clone(), storage: self.clone() }))
+    }
+
+    fn create_path(&self, path: &RepoPath) -> Result<()> {
+        self.call(Op::CreatePath, path)?;
+        self.inner.create_path(path)
+    }
+
+    fn remove(&self, path: &RepoPath) -> Result<()> {
+        self.call(Op::Remove, path)?;
+        self.inner.remove(path)
+    }
+
+    fn remove_all(&self, path: &RepoPath) -> Result<()> {
+        self.call(Op::RemoveAll, path)?;
+        self.inner.remove_all(path)
+    }
+
+    fn sync_path(&self, path: &RepoPath) -> Result<()> {
+        self.call(Op::SyncPath, path)?;
+        self.inner.sync_path(path)
+    }
+
+    fn symlink(&self, destination: &str, link: &RepoPath) -> Result<()> {
+        self.call(Op::Link, link)?;
+        self.inner.symlink(destination, link)
+    }
+
+    fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()> {
+        self.call(Op::Link, link)?;
+        self.inner.hard_link(existing, link)
+    }
+}
+
+struct ShortReader {
+    inner: Box<dyn Read + Send>,
+    size_max: usize,
+}
+
+impl Read for ShortReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let size = buffer.len().min(self.size_max);
+        self.inner.read(&mut buffer[..size])
+    }
+}
+
+struct FaultyWriter {
+    inner: Box<dyn RepoWriter>,
+    path: RepoPath,
+    storage: FaultyStorage,
+}
+
+impl Write for FaultyWriter {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let fits = self.storage.with(|state| match &mut state.write_bytes_left {
+            None => true,
+            Some(left) if *left >= buffer.len() as u64 => {
+                *left -= buffer.len() as u64;
+                true
+            }
+            Some(_) => false,
+        });
+        if !fits {
+            let no_space = io::Error::from(rustix::io::Errno::NOSPC);
+            let message = format!("unable to write '{}'", self.storage.display(&self.path));
+            return Err(Error::from_io(ErrorCode::FileWrite, message, no_space).into());
+        }
+        self.inner.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl RepoWriter for FaultyWriter {
+    fn finish(self: Box<Self>) -> Result<()> {
+        self.storage.call(Op::Finish, &self.path)?;
+        self.inner.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::memory::MemoryStorage;
+    use crate::storage::{conformance, get, put};
+
+    fn path(text: &str) -> RepoPath {
+        RepoPath::new(text).unwrap()
+    }
+
+    #[test]
+    fn faulty_without_faults_conforms_with_short_reads() {
+        conformance::run(&FaultyStorage::new(Arc::new(MemoryStorage::new())).short_reads(3));
+    }
+
+    #[test]
+    fn fail_nth_fails_only_that_call() {
+        let storage = FaultyStorage::new(Arc::new(MemoryStorage::new())).fail(Op::Finish, 2);
+        put(&storage, &path("a"), b"x", WriteOptions::ATOMIC).unwrap();
+        assert!(put(&storage, &path("b"), b"x", WriteOptions::ATOMIC).is_err());
+        put(&storage, &path("c"), b"x", WriteOptions::ATOMIC).unwrap();
+        assert_eq!(get(&storage, &path("b"), 9).unwrap(), None);
+    }
+
+    #[test]
+    fn crash_fails_everything_after() {
+        let memory = MemoryStorage::new();
+        let storage = FaultyStorage::new(Arc::new(memory.clone())).crash_at(3);
+        put(&storage, &path("a"), b"x", WriteOptions::ATOMIC).unwrap();
+        assert!(put(&storage, &path("b"), b"x", WriteOptions::ATOMIC).is_err());
+        assert!(storage.list(&RepoPath::root()).is_err());
+        assert_eq!(memory.paths(), ["a"]);
+    }
+
+    #[test]
+    fn full_storage_reports_no_space() {
+        let storage = FaultyStorage::new(Arc::new(MemoryStorage::new())).full_after(4);
+        let error = put(&storage, &path("a"), b"12345", WriteOptions::ATOMIC).unwrap_err();
+        assert_eq!(error.code, ErrorCode::FileWrite);
+        assert_eq!(error.message, "unable to write '/a': [28] No space left on device");
+    }
+}
