@@ -99,10 +99,13 @@ fn make_stop_file(lock_path: &Path, stanza: Option<&Stanza>) -> Result<()> {
     let path = stop_file(lock_path, stanza);
     let name = path.display();
     // Not truncated: somebody may have made it in the meantime
-    let file =
-        OpenOptions::new().write(true).create(true).truncate(false).mode(FILE_MODE).open(&path).map_err(|e| {
-            Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{name}' for write"), e)
-        })?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE_MODE)
+        .open(&path)
+        .map_err(|e| Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{name}' for write"), e))?;
     file.sync_all()
         .map_err(|e| Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{name}' after write"), e))?;
     sync_path(lock_path)

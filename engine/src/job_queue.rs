@@ -167,11 +167,7 @@ fn panic_error(panic: &(dyn Any + Send)) -> Error {
 
 /// Tries once and then once more after each interval. The error that is left tells of the retries as pgBackRest does
 /// (`src/common/error/retry.c`): the first message, then each further one with when it came.
-fn with_retries<R>(
-    intervals: &[Duration],
-    group: &CancelToken,
-    mut attempt: impl FnMut() -> Result<R>,
-) -> Result<R> {
+fn with_retries<R>(intervals: &[Duration], group: &CancelToken, mut attempt: impl FnMut() -> Result<R>) -> Result<R> {
     let begin = Instant::now();
     let mut first = match attempt() {
         Err(error) if is_retried(&error) => error,
@@ -259,8 +255,7 @@ mod tests {
             }
             Ok(())
         };
-        let result =
-            run(settings, &CancelToken::new(), 1..=100_u32, |_| Ok(()), |(), job, _| work(*job), on_event);
+        let result = run(settings, &CancelToken::new(), 1..=100_u32, |_| Ok(()), |(), job, _| work(*job), on_event);
         (result, sum)
     }
 
@@ -296,7 +291,8 @@ mod tests {
     fn run_retries_and_tells_of_it() {
         let failures = AtomicU32::new(2);
         let flaky = |job| {
-            let fails = job == 7 && failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+            let fails =
+                job == 7 && failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
             if fails { Err(Error::new(ErrorCode::FileRead, "flaky")) } else { Ok(job * 2) }
         };
         let (result, sum) = sum(&settings(2, 2), flaky);

@@ -9,8 +9,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use repo_format::layout::Stanza;
-use repo_format::lock_file::{LockFile, SIZE_MAX, lock_name};
 pub use repo_format::lock_file::LockType;
+use repo_format::lock_file::{LockFile, SIZE_MAX, lock_name};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::progress::percent_hundredths;
@@ -27,7 +27,8 @@ const PERCENT_STEP: u32 = 10;
 /// [`ErrorCode::Kernel`] if the system gives no random bytes.
 pub fn new_exec_id() -> Result<String> {
     let mut random = [0; 4];
-    getrandom::fill(&mut random).map_err(|e| Error::new(ErrorCode::Kernel, format!("unable to get random bytes: {e}")))?;
+    getrandom::fill(&mut random)
+        .map_err(|e| Error::new(ErrorCode::Kernel, format!("unable to get random bytes: {e}")))?;
     Ok(format!("{}-{:08x}", std::process::id(), u32::from_be_bytes(random)))
 }
 
@@ -159,7 +160,8 @@ impl Held {
             file.set_len(0)?;
             file.write_all(content.serialize().as_bytes())
         };
-        write().map_err(|e| Error::from_io(ErrorCode::FileWrite, format!("unable to write '{}'", self.path.display()), e))
+        write()
+            .map_err(|e| Error::from_io(ErrorCode::FileWrite, format!("unable to write '{}'", self.path.display()), e))
     }
 }
 

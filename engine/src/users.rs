@@ -148,7 +148,9 @@ mod tests {
     #[test]
     fn table_takes_first_entry_of_a_number_and_skips_noise() {
         let mut table = Table::default();
-        table.add("root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:/bin/sh\n# a:b:1\n\n:x:2:\nbroken\nbad:x:y:\npg:x:26:26::/:");
+        table.add(
+            "root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:/bin/sh\n# a:b:1\n\n:x:2:\nbroken\nbad:x:y:\npg:x:26:26::/:",
+        );
         assert_eq!(table.names[&0], Some("root".to_owned()));
         assert_eq!(table.ids["toor"], Some(0));
         assert_eq!(table.ids["pg"], Some(26));

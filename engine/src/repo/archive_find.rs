@@ -73,10 +73,8 @@ impl<'a> WalSegmentFind<'a> {
             return Ok(None);
         }
         let suffix = if partial { PARTIAL_SUFFIX } else { "" };
-        let text = format!(
-            "WAL segment {segment}{suffix} was not archived before the {}ms timeout",
-            self.timeout.as_millis()
-        );
+        let text =
+            format!("WAL segment {segment}{suffix} was not archived before the {}ms timeout", self.timeout.as_millis());
         Err(Error::new(ErrorCode::ArchiveTimeout, text)
             .hint("check the archive_command to ensure that all options are correct (especially --stanza).")
             .hint("check the PostgreSQL server log for errors.")

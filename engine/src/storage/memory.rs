@@ -150,8 +150,7 @@ impl Write for MemoryWriter {
 
 impl RepoWriter for MemoryWriter {
     fn finish(self: Box<Self>) -> Result<()> {
-        let modified =
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+        let modified = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
         let object = Object { bytes: self.bytes.into(), modified };
         self.storage.lock().insert(self.path.as_str().to_owned(), object);
         Ok(())

@@ -51,7 +51,6 @@ impl PosixStorage {
     fn absolute(&self, path: &RepoPath) -> PathBuf {
         if path.as_str().is_empty() { self.root.clone() } else { self.root.join(path.as_str()) }
     }
-
 }
 
 /// Runs `make` once more after making the parent directories of `path`, if they were missing.
@@ -122,8 +121,7 @@ fn remove_tree(path: &Path) -> Result<()> {
         Err(e) => return Err(error(ErrorCode::PathOpen, "unable to list file info for path '{}'", path, e)),
     };
     for entry in entries {
-        let entry =
-            entry.map_err(|e| error(ErrorCode::PathOpen, "unable to list file info for path '{}'", path, e))?;
+        let entry = entry.map_err(|e| error(ErrorCode::PathOpen, "unable to list file info for path '{}'", path, e))?;
         let child = entry.path();
         let kind = match entry.file_type() {
             Ok(kind) => kind,
@@ -328,8 +326,7 @@ impl PosixWriter {
     /// [`ErrorCode::FileOpen`], [`ErrorCode::PathCreate`].
     pub fn open(path: PathBuf, options: WriteOptions) -> Result<Self> {
         let path_open = if options.atomic { temporary_name(&path) } else { path.clone() };
-        let open =
-            || OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&path_open);
+        let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&path_open);
         let sync_paths = if options.sync_path { changed_paths(&path) } else { Vec::new() };
         let file = with_parents(&path, open)?
             .map_err(|e| error(ErrorCode::FileOpen, "unable to open file '{}' for write", &path, e))?;
@@ -363,7 +360,11 @@ impl RepoWriter for PosixWriter {
         if self.options.atomic {
             fs::rename(&self.path_open, &self.path).map_err(|e| {
                 let to = self.path.display();
-                Error::from_io(ErrorCode::FileMove, format!("unable to move '{}' to '{to}'", self.path_open.display()), e)
+                Error::from_io(
+                    ErrorCode::FileMove,
+                    format!("unable to move '{}' to '{to}'", self.path_open.display()),
+                    e,
+                )
             })?;
         }
         self.file = None;
