@@ -79,6 +79,7 @@ impl Space {
             .env_clear()
             .env("HOME", &self.root)
             .env("LC_ALL", "C.UTF-8")
+            .env("TZ", "UTC")
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::null());
         self.user.apply(&mut command);
