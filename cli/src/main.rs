@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `rbr`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(cli::run(std::env::args_os()))
+}

@@ -1,0 +1,34 @@
+//! The commands: one file each, called here.
+
+pub mod version;
+
+use engine::{Error, ErrorCode, Result};
+
+use crate::config::{Command, Config, Role};
+use crate::exit::ExitStatus;
+
+/// Runs a command with its options.
+type Handler = fn(&Config) -> Result<ExitStatus>;
+
+/// What runs a command in a role; `None` where the feature does not exist yet. **This is the line to change when a command
+/// lands**: add `pub mod NAME;` above and `Some(NAME::run)` here.
+pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
+    match (command, role) {
+        (Command::Version, Role::Main) => Some(version::run),
+        _ => None,
+    }
+}
+
+/// Runs the command of a configuration.
+///
+/// # Errors
+/// The command failed, or it does not exist yet.
+pub fn run(config: &Config) -> Result<ExitStatus> {
+    match handler(config.command(), config.role()) {
+        Some(run) => run(config),
+        None => {
+            let name = config.command().role_name(config.role());
+            Err(Error::new(ErrorCode::FeatureNotSupported, format!("command '{name}' is not supported yet")))
+        }
+    }
+}

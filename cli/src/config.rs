@@ -1,0 +1,325 @@
+//! The configuration: what the options of this process are, and where each value came from.
+
+mod adjust;
+mod commands;
+pub mod decl;
+mod env;
+mod export;
+mod file;
+mod names;
+pub mod options;
+mod parse;
+mod resolve;
+mod support;
+pub mod value;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use engine::{Error, ErrorCode, Result};
+
+pub use self::decl::{Command, Group, Opt, OptIndexed, OptionDecl, Role};
+pub use self::export::Replacement;
+pub use self::file::{ConfigFiles, SystemFiles};
+pub use self::names::{FoundName, find_option};
+pub use self::options::opt;
+pub use self::parse::CommandLine;
+pub use self::resolve::Environment;
+
+use self::options::OptionIndex;
+
+/// Where a value came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// From the declaration, or derived from other options.
+    Default,
+    /// From a configuration file.
+    File,
+    /// From a `PGBACKREST_*` variable.
+    Environment,
+    /// From the command line, or made up by this process for its children.
+    CommandLine,
+}
+
+/// A value in the form of its kind.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Value {
+    Bool(bool),
+    /// Integers as they are, sizes in bytes, times in milliseconds.
+    Number(i64),
+    Text(Cow<'static, str>),
+    List(Vec<String>),
+    /// In the order in which the user gave them.
+    Map(Vec<(String, String)>),
+}
+
+/// One option, or one index of an option that has several.
+#[derive(Clone)]
+pub(crate) struct Slot {
+    value: Option<Value>,
+    /// As it was typed; made from the value where nobody typed it.
+    display: Option<Cow<'static, str>>,
+    /// The default as help shows it.
+    default: Option<Cow<'static, str>>,
+    source: Source,
+    negate: bool,
+    reset: bool,
+}
+
+impl Slot {
+    const EMPTY: Slot =
+        Slot { value: None, display: None, default: None, source: Source::Default, negate: false, reset: false };
+}
+
+/// The indexes in use of one group.
+#[derive(Clone, Default)]
+pub(crate) struct GroupState {
+    /// The users' numbers, ascending; empty where the command has no options of the group.
+    keys: Vec<u32>,
+    /// The position that commands for a single repository or cluster use.
+    default: usize,
+}
+
+/// The options of one command, resolved. Values of secret options are never shown by `Debug`, because nothing is.
+#[derive(Clone)]
+pub struct Config {
+    command: Command,
+    role: Role,
+    help: bool,
+    params: Vec<String>,
+    program: String,
+    /// Per option its slots, one per key of its group; empty where the command does not know the option.
+    slots: Vec<Vec<Slot>>,
+    groups: [GroupState; 2],
+    input: resolve::Input,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config").field("command", &self.command.role_name(self.role)).finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// The command; of `help COMMAND` it is that command.
+    pub fn command(&self) -> Command {
+        self.command
+    }
+
+    /// The role of this process.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Whether help about the command is wanted instead of the command.
+    pub fn is_help(&self) -> bool {
+        self.help
+    }
+
+    /// The parameters after the command.
+    pub fn params(&self) -> &[String] {
+        &self.params
+    }
+
+    /// The path by which the program was started.
+    pub fn program(&self) -> &str {
+        &self.program
+    }
+
+    /// Whether the option has a meaning for the command.
+    pub fn is_valid(&self, decl: &OptionDecl) -> bool {
+        options::find(decl.name).is_some_and(|index| !self.slots[index].is_empty())
+    }
+
+    /// The value of an option that always has one.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Assert`]: the command does not know the option, or nothing gave it a value.
+    pub fn get<T: FromValue>(&self, option: Opt<T>) -> Result<T::Out<'_>> {
+        self.find(option).ok_or_else(|| self.missing(option.decl(), 0))
+    }
+
+    /// The value of an option, if the command knows it and it has one.
+    pub fn find<T: FromValue>(&self, option: Opt<T>) -> Option<T::Out<'_>> {
+        T::from_value(self.slot(option.decl(), 0)?.value.as_ref()?)
+    }
+
+    /// Where the value of an option came from.
+    pub fn source<T: FromValue>(&self, option: Opt<T>) -> Source {
+        self.slot(option.decl(), 0).map_or(Source::Default, |slot| slot.source)
+    }
+
+    /// The value of an indexed option that always has one; `key` is the user's number.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Assert`]: the command does not know the option, the key is not in use, or nothing gave it a value.
+    pub fn get_at<T: FromValue>(&self, option: OptIndexed<T>, key: u32) -> Result<T::Out<'_>> {
+        self.find_at(option, key).ok_or_else(|| self.missing(option.decl(), key))
+    }
+
+    /// The value of an indexed option, if the command knows it and it has one; `key` is the user's number.
+    pub fn find_at<T: FromValue>(&self, option: OptIndexed<T>, key: u32) -> Option<T::Out<'_>> {
+        T::from_value(self.slot(option.decl(), key)?.value.as_ref()?)
+    }
+
+    /// Where the value of an indexed option came from.
+    pub fn source_at<T: FromValue>(&self, option: OptIndexed<T>, key: u32) -> Source {
+        self.slot(option.decl(), key).map_or(Source::Default, |slot| slot.source)
+    }
+
+    /// The numbers of the configured repositories, ascending; at least one where the command has repository options.
+    pub fn repo_keys(&self) -> &[u32] {
+        self.keys(Group::Repo)
+    }
+
+    /// The numbers of the configured clusters, ascending; 1 is always one of them.
+    pub fn pg_keys(&self) -> &[u32] {
+        self.keys(Group::Pg)
+    }
+
+    /// The number of the repository that commands for a single one use: `--repo`, else the lowest.
+    pub fn repo_default(&self) -> u32 {
+        let group = &self.groups[Group::Repo as usize];
+        group.keys.get(group.default).copied().unwrap_or(1)
+    }
+
+    /// The repositories that the command is about: the one of `--repo`, else all.
+    pub fn repo_keys_selected(&self) -> Vec<u32> {
+        match self.find(opt::REPO) {
+            Some(_) => vec![self.repo_default()],
+            None => self.repo_keys().to_vec(),
+        }
+    }
+
+    fn keys(&self, group: Group) -> &[u32] {
+        &self.groups[group as usize].keys
+    }
+
+    /// The stanzas that the configuration files have sections for, sorted.
+    pub fn stanzas(&self) -> Vec<String> {
+        self.input.stanzas()
+    }
+
+    /// The same command with another stanza, for commands that go through all of them.
+    ///
+    /// # Errors
+    /// The stanza's options are invalid or incomplete.
+    pub fn with_stanza(&self, stanza: &str) -> Result<Config> {
+        let mut config = resolve::with_stanza(self, stanza)?;
+        if let Some(exec_id) = self.find(opt::EXEC_ID) {
+            config.set_text(opt::EXEC_ID, exec_id.to_owned(), Source::CommandLine);
+        }
+        config.adjust()?;
+        Ok(config)
+    }
+
+    /// The same options for another command that this process goes on with. Options that this command does not know keep
+    /// their values, those that only the other one knows stay unset.
+    pub fn with_command(&self, command: Command) -> Config {
+        Config { command, role: Role::Main, ..self.clone() }
+    }
+
+    /// An option's value as it was typed, for messages; adjusted values in their natural form.
+    pub fn display(&self, decl: &OptionDecl, key: u32) -> Option<Cow<'_, str>> {
+        let slot = self.slot(decl, key)?;
+        if let Some(display) = &slot.display {
+            return Some(Cow::Borrowed(display));
+        }
+        Some(match slot.value.as_ref()? {
+            Value::Bool(value) => Cow::Borrowed(if *value { "true" } else { "false" }),
+            Value::Number(value) if decl.kind == decl::Kind::Time => Cow::Owned(value::format_time(*value)),
+            Value::Number(value) => Cow::Owned(value.to_string()),
+            Value::Text(value) => Cow::Borrowed(value),
+            Value::List(values) => Cow::Owned(values.join(", ")),
+            Value::Map(values) => {
+                let pairs: Vec<String> = values.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                Cow::Owned(pairs.join(", "))
+            }
+        })
+    }
+
+    pub(crate) fn slot(&self, decl: &OptionDecl, key: u32) -> Option<&Slot> {
+        let index = options::find(decl.name)?;
+        self.slots[index].get(self.position(decl, key)?)
+    }
+
+    fn slot_mut(&mut self, decl: &OptionDecl, key: u32) -> Option<&mut Slot> {
+        let index = options::find(decl.name)?;
+        let position = self.position(decl, key)?;
+        self.slots[index].get_mut(position)
+    }
+
+    /// The slot that belongs to the user's number.
+    fn position(&self, decl: &OptionDecl, key: u32) -> Option<usize> {
+        match decl.group {
+            None => Some(0),
+            Some(group) => self.keys(group).iter().position(|&known| known == key),
+        }
+    }
+
+    fn missing(&self, decl: &OptionDecl, key: u32) -> Error {
+        let name = decl.indexed_name(key);
+        if self.is_valid(decl) {
+            Error::new(ErrorCode::Assert, format!("option '{name}' is null but non-null was requested"))
+        } else {
+            Error::new(ErrorCode::Assert, format!("option '{name}' is not valid for the current command"))
+        }
+    }
+
+    /// Sets an option of this process, as if its user had typed it or as a derived default.
+    pub(crate) fn set_text(&mut self, option: Opt<String>, value: String, source: Source) {
+        if let Some(slot) = self.slot_mut(option.decl(), 0) {
+            slot.value = Some(Value::Text(value.clone().into()));
+            slot.display = Some(value.into());
+            slot.source = source;
+        }
+    }
+
+    /// Each slot of each option that the command knows, in table order, with the option's index and the user's number.
+    pub(crate) fn each_slot(&self) -> impl Iterator<Item = (&'static OptionDecl, u32, &Slot)> {
+        self.slots.iter().enumerate().flat_map(move |(index, slots): (OptionIndex, _)| {
+            let decl = options::ALL[index];
+            let keys = decl.group.map(|group| self.keys(group));
+            slots.iter().enumerate().map(move |(position, slot)| {
+                let key = keys.and_then(|keys| keys.get(position)).copied().unwrap_or(0);
+                (decl, key, slot)
+            })
+        })
+    }
+}
+
+/// How a value of a kind looks to the program.
+pub trait FromValue: decl::OptionType {
+    /// What the accessors return: the type itself, or a borrowed form of it.
+    type Out<'a>;
+
+    /// The value, if it is of this type.
+    #[expect(private_interfaces, reason = "only this crate's types implement it")]
+    fn from_value(value: &Value) -> Option<Self::Out<'_>>;
+}
+
+macro_rules! from_value {
+    ($($type:ty => $out:ty: $pattern:pat => $result:expr;)*) => {
+        $(impl FromValue for $type {
+            type Out<'a> = $out;
+            #[expect(private_interfaces, reason = "only this crate's types implement it")]
+            fn from_value(value: &Value) -> Option<Self::Out<'_>> {
+                match value {
+                    $pattern => $result,
+                    _ => None,
+                }
+            }
+        })*
+    };
+}
+
+from_value! {
+    bool => bool: Value::Bool(value) => Some(*value);
+    i64 => i64: Value::Number(value) => Some(*value);
+    u64 => u64: Value::Number(value) => u64::try_from(*value).ok();
+    Duration => Duration: Value::Number(value) => u64::try_from(*value).ok().map(Duration::from_millis);
+    String => &'a str: Value::Text(value) => Some(&**value);
+    Vec<String> => &'a [String]: Value::List(values) => Some(values);
+    BTreeMap<String, String> => BTreeMap<String, String>: Value::Map(values) => Some(values.iter().cloned().collect());
+}

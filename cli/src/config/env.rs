@@ -1,0 +1,68 @@
+//! The environment as a source of options: `PGBACKREST_<NAME>`.
+
+use engine::{Error, ErrorCode, Result};
+
+use super::Source;
+use super::decl::{Command, Kind, Role};
+use super::names::{Match, find_option};
+use super::options::ALL;
+use super::parse::{Found, FoundOptions};
+use super::resolve::Environment;
+
+/// What names begin with.
+pub(super) const PREFIX: &str = "PGBACKREST_";
+
+/// Adds what the environment sets and the command line does not.
+///
+/// # Errors
+/// [`ErrorCode::OptionInvalidValue`] for an empty value or a wrong boolean, [`ErrorCode::OptionInvalid`] for a name in a form
+/// that can't be. Unknown names are only warned about.
+pub(super) fn add(
+    found: &mut FoundOptions,
+    environment: &Environment,
+    command: Command,
+    role: Role,
+    warn: &mut dyn FnMut(String),
+) -> Result<()> {
+    for (name, value) in &environment.0 {
+        let Some(name) = name.strip_prefix(PREFIX) else { continue };
+        let key = name.to_ascii_lowercase().replace('_', "-");
+        let Some(option) = find_option(&key, Match::Exact)? else {
+            warn(format!("environment contains invalid option '{key}'"));
+            continue;
+        };
+        if option.negate {
+            warn(format!("environment contains invalid negate option '{key}'"));
+            continue;
+        }
+        if option.reset {
+            warn(format!("environment contains invalid reset option '{key}'"));
+            continue;
+        }
+        let decl = ALL[option.option];
+        if !decl.is_valid(command, role) {
+            continue;
+        }
+        let invalid = |text: String| Err(Error::new(ErrorCode::OptionInvalidValue, text));
+        if value.is_empty() {
+            return invalid(format!("environment variable '{key}' must have a value"));
+        }
+        if found.get(option.option, option.key).is_some() {
+            continue;
+        }
+        let mut entry = Found { negate: false, reset: false, source: Source::Environment, values: Vec::new() };
+        if decl.kind == Kind::Boolean {
+            match value.as_str() {
+                "y" => (),
+                "n" => entry.negate = true,
+                _ => return invalid(format!("environment boolean option '{key}' must be 'y' or 'n'")),
+            }
+        } else if decl.kind.is_multi() {
+            entry.values = value.split(':').map(str::to_owned).collect();
+        } else {
+            entry.values.push(value.clone());
+        }
+        found.add(option.option, option.key, entry);
+    }
+    Ok(())
+}

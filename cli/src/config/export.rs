@@ -1,0 +1,135 @@
+//! Options as text again: for log lines, and as arguments of other processes.
+
+use super::decl::{Command, Kind, OptionDecl, Role};
+use super::options::{ALL, opt};
+use super::{Config, Slot, Source, Value};
+
+/// What another process gets instead of this process's value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replacement {
+    /// Nothing.
+    Omit,
+    /// `--name` or `--no-name`.
+    Bool(bool),
+    /// `--name=text`.
+    Text(String),
+}
+
+impl Config {
+    /// What stands behind `command begin` in the log: parameters and options that were set, without secrets. Begins with a
+    /// blank where there is anything.
+    pub fn begin_text(&self) -> String {
+        let mut text = String::new();
+        if !self.params.is_empty() {
+            let params: Vec<String> = self.params.iter().map(|param| quote_blanks(param)).collect();
+            text = format!(" [{}]", params.join(", "));
+        }
+        for (decl, key, slot) in self.each_slot() {
+            // Commands that follow each other don't show each other's options
+            if !decl.is_valid(self.command, self.role) {
+                continue;
+            }
+            let name = decl.indexed_name(key);
+            if slot.negate {
+                text += &format!(" --no-{name}");
+            } else if slot.reset {
+                text += &format!(" --reset-{name}");
+            } else if slot.source != Source::Default {
+                if decl.secure {
+                    text += &format!(" --{name}=<redacted>");
+                } else if decl.kind == Kind::Boolean {
+                    text += &format!(" --{name}");
+                } else {
+                    for value in self.texts(decl, key, slot) {
+                        text += &format!(" --{name}={}", quote_blanks(&value));
+                    }
+                }
+            }
+        }
+        text
+    }
+
+    /// The arguments with which another process runs `command` with the options of this one, the command last.
+    ///
+    /// Options are given that the other process knows and that are not secret. `replace` has the changes, by full name. A
+    /// process on the same host (`local`) reads the same files and environment, so it gets only what the command line had.
+    /// With `quote`, values with blanks are put in quotes, for a text that a shell reads.
+    pub fn options_for_exec(
+        &self,
+        command: Command,
+        role: Role,
+        replace: &[(&str, Replacement)],
+        local: bool,
+        quote: bool,
+    ) -> Vec<String> {
+        let mut args = Vec::new();
+        for (index, decl) in ALL.iter().enumerate() {
+            // Without the passphrase the type of cipher is of no use
+            if !decl.is_valid(command, role) || decl.secure || decl.name == opt::REPO_CIPHER_TYPE.decl().name {
+                continue;
+            }
+            let keys = decl.group.map_or_else(|| vec![0], |group| self.keys(group).to_vec());
+            for (position, key) in keys.into_iter().enumerate() {
+                let name = decl.indexed_name(key);
+                let slot = self.slots[index].get(position);
+                let replaced = replace.iter().find(|(replaced, _)| *replaced == name).map(|(_, value)| value);
+                self.exec_args(&mut args, decl, key, slot, replaced, local, quote);
+            }
+        }
+        args.push(command.role_name(role));
+        args
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the body of one loop")]
+    fn exec_args(
+        &self,
+        args: &mut Vec<String>,
+        decl: &OptionDecl,
+        key: u32,
+        slot: Option<&Slot>,
+        replaced: Option<&Replacement>,
+        local: bool,
+        quote: bool,
+    ) {
+        let name = decl.indexed_name(key);
+        let quoted = |value: &str| if quote { quote_blanks(value) } else { value.to_owned() };
+        match (replaced, slot) {
+            (Some(Replacement::Omit), _) | (None, None) => (),
+            (Some(Replacement::Bool(value)), _) => {
+                args.push(format!("--{}{name}", if *value { "" } else { "no-" }));
+            }
+            (Some(Replacement::Text(value)), _) => args.push(format!("--{name}={}", quoted(value))),
+            (None, Some(slot)) if slot.negate || slot.source != Source::Default => {
+                if local && slot.source != Source::CommandLine {
+                    return;
+                }
+                match &slot.value {
+                    _ if slot.negate => args.push(format!("--no-{name}")),
+                    Some(Value::Bool(value)) => args.push(format!("--{}{name}", if *value { "" } else { "no-" })),
+                    _ => {
+                        args.extend(
+                            self.texts(decl, key, slot).iter().map(|value| format!("--{name}={}", quoted(value))),
+                        );
+                    }
+                }
+            }
+            (None, Some(slot)) if slot.reset => args.push(format!("--reset-{name}")),
+            (None, Some(_)) => (),
+        }
+    }
+
+    /// The values of an option, one per time that it would be written.
+    fn texts(&self, decl: &OptionDecl, key: u32, slot: &Slot) -> Vec<String> {
+        match &slot.value {
+            None => Vec::new(),
+            Some(Value::List(values)) => values.clone(),
+            Some(Value::Map(pairs)) => pairs.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+            Some(_) => self.display(decl, key).map(std::borrow::Cow::into_owned).into_iter().collect(),
+        }
+    }
+}
+
+/// The text in quotes if it has a blank.
+fn quote_blanks(text: &str) -> String {
+    if text.contains(' ') { format!("\"{text}\"") } else { text.to_owned() }
+}

@@ -1,0 +1,314 @@
+//! Configuration files: which are read, and their syntax.
+
+use std::io;
+use std::path::Path;
+
+use engine::{Error, ErrorCode, Result};
+
+use super::Source;
+use super::decl::{Command, Kind, Role, Section};
+use super::names::{Match, find_option};
+use super::options::{self, ALL, opt};
+use super::parse::{Found, FoundOptions};
+
+const DEFAULT_FILE: &str = "/etc/pgbackrest/pgbackrest.conf";
+const DEFAULT_INCLUDE_PATH: &str = "/etc/pgbackrest/conf.d";
+/// Where the file was in old versions.
+const OLD_FILE: &str = "/etc/pgbackrest.conf";
+/// More than any configuration needs; a wrong path must not fill the memory.
+const SIZE_MAX: u64 = 16 * 1024 * 1024;
+
+/// The files as the resolver sees them; tests have their own.
+pub trait ConfigFiles {
+    /// The content of a file, `None` where it does not exist.
+    ///
+    /// # Errors
+    /// The file exists but can't be read.
+    fn read(&self, path: &str) -> Result<Option<String>>;
+
+    /// The names in a directory, `None` where it does not exist.
+    ///
+    /// # Errors
+    /// The directory exists but can't be read.
+    fn list(&self, path: &str) -> Result<Option<Vec<String>>>;
+}
+
+/// The files of this host.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemFiles;
+
+impl ConfigFiles for SystemFiles {
+    fn read(&self, path: &str) -> Result<Option<String>> {
+        use std::io::Read;
+        let file = match std::fs::File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                let text = format!("unable to open file '{path}' for read");
+                return Err(Error::from_io(ErrorCode::FileOpen, text, error));
+            }
+        };
+        let mut bytes = Vec::new();
+        file.take(SIZE_MAX + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{path}'"), error))?;
+        if bytes.len() as u64 > SIZE_MAX {
+            let text = format!("configuration file '{path}' is larger than {SIZE_MAX} bytes");
+            return Err(Error::new(ErrorCode::FileInvalid, text));
+        }
+        String::from_utf8(bytes).map(Some).map_err(|error| {
+            Error::new(ErrorCode::Format, format!("configuration file '{path}' is not valid UTF-8")).cause(error)
+        })
+    }
+
+    fn list(&self, path: &str) -> Result<Option<Vec<String>>> {
+        let failed = |error| {
+            let text = format!("unable to list file info for path '{path}'");
+            Error::from_io(ErrorCode::PathOpen, text, error)
+        };
+        let entries = match std::fs::read_dir(Path::new(path)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            // A name that is no text can't end in .conf in a way that anybody meant
+            names.extend(entry.map_err(failed)?.file_name().into_string());
+        }
+        Ok(Some(names))
+    }
+}
+
+/// One `key=value` line, with the section that it is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) section: usize,
+    pub(super) key: String,
+    pub(super) value: String,
+}
+
+/// The content of all files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ini {
+    pub(super) sections: Vec<String>,
+    pub(super) lines: Vec<Line>,
+}
+
+impl Ini {
+    /// Parses a text: `[section]`, `key=value`, empty lines and lines that begin with `#`.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] with the number of the line.
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        let mut ini = Ini::default();
+        let mut section = None;
+        for (number, line) in (1u32..).zip(text.lines()) {
+            let line = line.trim_matches(|c: char| c.is_ascii_whitespace());
+            let invalid =
+                |problem: &str| Err(Error::new(ErrorCode::Format, format!("{problem} at line {number}: {line}")));
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            if let Some(rest) = line.strip_prefix('[') {
+                let Some(name) = rest.strip_suffix(']') else {
+                    return invalid("ini section should end with ]");
+                };
+                if name.is_empty() {
+                    return invalid("invalid empty section");
+                }
+                let known = ini.sections.iter().position(|known| known == name);
+                section = Some(known.unwrap_or_else(|| {
+                    ini.sections.push(name.to_owned());
+                    ini.sections.len() - 1
+                }));
+                continue;
+            }
+            let Some(section) = section else {
+                return invalid("key/value found outside of section");
+            };
+            let Some((key, value)) = line.split_once('=') else {
+                return invalid("missing '=' in key/value");
+            };
+            let (key, value) = (key.trim_ascii(), value.trim_ascii());
+            if key.is_empty() {
+                return invalid("key is zero-length");
+            }
+            ini.lines.push(Line { section, key: key.to_owned(), value: value.to_owned() });
+        }
+        Ok(ini)
+    }
+
+    /// The keys of a section in the order of their first appearance, each with all its values.
+    pub(super) fn keys(&self, section: &str) -> Vec<(&str, Vec<&str>)> {
+        let mut keys: Vec<(&str, Vec<&str>)> = Vec::new();
+        let Some(section) = self.sections.iter().position(|known| known == section) else { return keys };
+        for line in self.lines.iter().filter(|line| line.section == section) {
+            match keys.iter_mut().find(|(key, _)| *key == line.key) {
+                Some((_, values)) => values.push(&line.value),
+                None => keys.push((&line.key, vec![&line.value])),
+            }
+        }
+        keys
+    }
+}
+
+/// Reads the files that the command line asks for, or the default ones. `None` where there are none.
+///
+/// # Errors
+/// A file that was asked for is missing, a file can't be read, or its syntax is wrong.
+pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Option<Ini>> {
+    let given = |decl: &super::OptionDecl| {
+        // Other sources can't have been read yet, apart from the environment, which counts like the command line
+        options::find(decl.name).and_then(|index| found.get(index, 1))
+    };
+    let first = |entry: Option<&Found>| entry.and_then(|found| found.values.first().cloned());
+    let config = given(opt::CONFIG.decl());
+    let no_config = config.is_some_and(|found| found.negate);
+    let config_path = first(given(opt::CONFIG_PATH.decl()));
+    let include_path = first(given(opt::CONFIG_INCLUDE_PATH.decl()));
+    debug_assert!(config.is_none_or(|found| found.source != Source::File));
+
+    let mut text = String::new();
+    if !no_config {
+        let chosen = first(config);
+        let required = chosen.is_some();
+        let path = match (&chosen, &config_path) {
+            (Some(path), _) => path.clone(),
+            (None, Some(base)) => format!("{base}/pgbackrest.conf"),
+            (None, None) => DEFAULT_FILE.to_owned(),
+        };
+        let mut content = files.read(&path)?;
+        if content.is_none() && path == DEFAULT_FILE && !required {
+            content = files.read(OLD_FILE)?;
+        }
+        match content {
+            Some(content) => text = content,
+            None if required => {
+                let text = format!("unable to open missing file '{path}' for read");
+                return Err(Error::new(ErrorCode::FileMissing, text));
+            }
+            None => (),
+        }
+    }
+
+    // An explicit file stands for itself unless a directory is named too; --no-config counts as one
+    if config.is_none() || config_path.is_some() || include_path.is_some() {
+        // Each file must be complete in itself
+        Ini::parse(&text)?;
+        let required = include_path.is_some();
+        let path = match (include_path, &config_path) {
+            (Some(path), _) => path,
+            (None, Some(base)) => format!("{base}/conf.d"),
+            (None, None) => DEFAULT_INCLUDE_PATH.to_owned(),
+        };
+        let mut names = match files.list(&path)? {
+            Some(names) => names,
+            None if required => {
+                let text = format!("unable to list file info for missing path '{path}'");
+                return Err(Error::new(ErrorCode::PathMissing, text));
+            }
+            None => Vec::new(),
+        };
+        names.retain(|name| name.len() > ".conf".len() && name.ends_with(".conf"));
+        names.sort();
+        for name in names {
+            // It may have been removed since
+            if let Some(part) = files.read(&format!("{path}/{name}"))? {
+                Ini::parse(&part)?;
+                text.push('\n');
+                text.push_str(&part);
+            }
+        }
+    }
+    if text.is_empty() { Ok(None) } else { Ini::parse(&text).map(Some) }
+}
+
+/// Adds what the files set and neither command line nor environment do. The sections of the stanza come before the global
+/// ones, those of the command before the general ones.
+///
+/// # Errors
+/// [`ErrorCode::OptionInvalid`] for an option set twice, [`ErrorCode::OptionInvalidValue`] for a missing value or a wrong
+/// boolean. Unknown and misplaced options are only warned about.
+pub(super) fn add(
+    found: &mut FoundOptions,
+    ini: &Ini,
+    command: Command,
+    role: Role,
+    warn: &mut dyn FnMut(String),
+) -> Result<()> {
+    let stanza = options::find("stanza").and_then(|index| found.get(index, 1)).and_then(|found| found.values.first());
+    let mut sections = Vec::new();
+    if let Some(stanza) = stanza {
+        sections.push((format!("{stanza}:{}", command.name()), true));
+        sections.push((stanza.clone(), false));
+    }
+    sections.push((format!("global:{}", command.name()), true));
+    sections.push(("global".to_owned(), false));
+
+    for (section, of_command) in &sections {
+        let mut seen: Vec<(usize, u32, &str)> = Vec::new();
+        for (key, values) in ini.keys(section) {
+            let Some(option) = find_option(key, Match::Exact)? else {
+                warn(format!("configuration file contains invalid option '{key}'"));
+                continue;
+            };
+            if option.negate {
+                warn(format!("configuration file contains negate option '{key}'"));
+                continue;
+            }
+            if option.reset {
+                warn(format!("configuration file contains reset option '{key}'"));
+                continue;
+            }
+            let decl = ALL[option.option];
+            if decl.section == Section::CommandLine {
+                warn(format!("configuration file contains command-line only option '{key}'"));
+                continue;
+            }
+            let invalid = |text: String| Err(Error::new(ErrorCode::OptionInvalid, text));
+            let same = seen.iter().find(|(index, number, _)| (*index, *number) == (option.option, option.key));
+            if let Some((_, _, other)) = same {
+                return invalid(format!(
+                    "configuration file contains duplicate options ('{key}', '{other}') in section '[{section}]'"
+                ));
+            }
+            seen.push((option.option, option.key, key));
+            if !decl.is_valid(command, role) {
+                if *of_command {
+                    warn(format!("configuration file contains option '{key}' invalid for section '{section}'"));
+                }
+                continue;
+            }
+            if decl.section == Section::Stanza && (section == "global" || section.starts_with("global:")) {
+                warn(format!("configuration file contains stanza-only option '{key}' in global section '{section}'"));
+                continue;
+            }
+            if found.get(option.option, option.key).is_some() {
+                continue;
+            }
+            let mut entry = Found { negate: false, reset: false, source: Source::File, values: Vec::new() };
+            if values.len() > 1 {
+                if !decl.kind.is_multi() {
+                    let name = decl.indexed_name(option.key);
+                    return invalid(format!("option '{name}' cannot be set multiple times"));
+                }
+                entry.values = values.into_iter().map(str::to_owned).collect();
+            } else {
+                let value = values.first().copied().unwrap_or_default();
+                let invalid = |text: String| Err(Error::new(ErrorCode::OptionInvalidValue, text));
+                if value.is_empty() {
+                    return invalid(format!("section '{section}', key '{key}' must have a value"));
+                }
+                match (decl.kind, value) {
+                    (Kind::Boolean, "y") => (),
+                    (Kind::Boolean, "n") => entry.negate = true,
+                    (Kind::Boolean, _) => return invalid(format!("boolean option '{key}' must be 'y' or 'n'")),
+                    _ => entry.values.push(value.to_owned()),
+                }
+            }
+            found.add(option.option, option.key, entry);
+        }
+    }
+    Ok(())
+}

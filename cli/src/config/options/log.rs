@@ -1,0 +1,78 @@
+//! Options of the log.
+
+use crate::config::decl::DefaultValue::Fixed;
+use crate::config::decl::Support::Moot;
+use crate::config::decl::{HelpGroup, Kind, Opt, OptionDecl, options};
+use crate::config::options::{EVERY, STANZA_AND_REPO};
+
+options! {
+    LOG_LEVEL_CONSOLE: Opt<String> = OptionDecl {
+        name: "log-level-console",
+        kind: Kind::StringId,
+        commands: EVERY,
+        default: Fixed("warn"),
+        allow: &["off", "error", "warn", "info", "detail", "debug", "trace"],
+        help: HelpGroup::Log,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    LOG_LEVEL_FILE: Opt<String> = OptionDecl {
+        name: "log-level-file",
+        kind: Kind::StringId,
+        commands: EVERY,
+        default: Fixed("info"),
+        allow: &["off", "error", "warn", "info", "detail", "debug", "trace"],
+        help: HelpGroup::Log,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    LOG_LEVEL_STDERR: Opt<String> = OptionDecl {
+        name: "log-level-stderr",
+        kind: Kind::StringId,
+        commands: EVERY,
+        default: Fixed("off"),
+        allow: &["off", "error", "warn", "info", "detail", "debug", "trace"],
+        help: HelpGroup::Log,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    LOG_PATH: Opt<String> = OptionDecl {
+        name: "log-path",
+        kind: Kind::Path,
+        commands: EVERY,
+        default: Fixed("/var/log/pgbackrest"),
+        help: HelpGroup::Log,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    LOG_SUBPROCESS: Opt<bool> = OptionDecl {
+        name: "log-subprocess",
+        kind: Kind::Boolean,
+        commands: STANZA_AND_REPO,
+        default: Fixed("n"),
+        help: HelpGroup::Log,
+        support: Moot("workers are threads of the one process"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    LOG_TIMESTAMP: Opt<bool> = OptionDecl {
+        name: "log-timestamp",
+        kind: Kind::Boolean,
+        commands: EVERY,
+        default: Fixed("y"),
+        help: HelpGroup::Log,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+}

@@ -1,0 +1,379 @@
+//! Options of the PostgreSQL clusters.
+
+use std::time::Duration;
+
+use crate::config::decl::Command::{
+    ArchiveGet, ArchivePush, Backup, Check, Manifest, Restore, StanzaCreate, StanzaDelete, StanzaUpgrade, Verify,
+};
+use crate::config::decl::DefaultValue::{ByDepend, Fixed};
+use crate::config::decl::Support::NotYet;
+use crate::config::decl::{
+    DefaultValue, Group, HelpGroup, Kind, MAIN, NOT_REMOTE, Opt, OptIndexed, OptionDecl, Override, Range, Role,
+    RoleSet, Section, depend, on, options,
+};
+use crate::config::options::{WITH_PG_DATA, WITH_PG_HOST, WITH_PG_SESSION};
+
+options! {
+    DB_TIMEOUT: Opt<Duration> = OptionDecl {
+        name: "db-timeout",
+        kind: Kind::Time,
+        commands: WITH_PG_SESSION,
+        default: Fixed("30m"),
+        range: Range::Fixed("100ms", "7d"),
+        help: HelpGroup::General,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG: Opt<i64> = OptionDecl {
+        name: "pg",
+        kind: Kind::Integer,
+        section: Section::CommandLine,
+        commands: on(&[Backup, Manifest]),
+        roles: MAIN,
+        required: false,
+        range: Range::Fixed("1", "256"),
+        overrides: &[
+            Override {
+                command: Backup,
+                roles: Some(RoleSet::of(&[Role::Local])),
+                ..Override::NONE
+            },
+        ],
+        internal: true,
+        help: HelpGroup::General,
+        support: NotYet("worker processes"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_DATABASE: OptIndexed<String> = OptionDecl {
+        name: "pg-database",
+        kind: Kind::String,
+        section: Section::Stanza,
+        group: Some(Group::Pg),
+        commands: WITH_PG_SESSION,
+        default: Fixed("postgres"),
+        depend: depend("pg-path", &[]),
+        help: HelpGroup::Stanza,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_HOST: OptIndexed<String> = OptionDecl {
+        name: "pg-host",
+        kind: Kind::String,
+        section: Section::Stanza,
+        group: Some(Group::Pg),
+        commands: WITH_PG_DATA,
+        roles: NOT_REMOTE,
+        required: false,
+        depend: depend("pg-local", &["n"]),
+        overrides: &[
+            Override {
+                command: ArchiveGet,
+                internal: Some(true),
+                ..Override::NONE
+            },
+            Override {
+                command: ArchivePush,
+                internal: Some(true),
+                ..Override::NONE
+            },
+            Override {
+                command: Restore,
+                internal: Some(true),
+                ..Override::NONE
+            },
+        ],
+        deprecated: &["db-host", "db?-host"],
+        help: HelpGroup::Stanza,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_HOST_CA_FILE: OptIndexed<String> = OptionDecl {
+        name: "pg-host-ca-file",
+        kind: Kind::String,
+        group: Some(Group::Pg),
+        commands: WITH_PG_HOST,
+        roles: NOT_REMOTE,
+        required: false,
+        depend: depend("pg-host-type", &["tls"]),
+        help: HelpGroup::Stanza,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_HOST_CA_PATH: OptIndexed<String> = OptionDecl {
+        name: "pg-host-ca-path",
+        kind: Kind::String,
+        group: Some(Group::Pg),
+        commands: WITH_PG_HOST,
+        roles: NOT_REMOTE,
+        required: false,
+        depend: depend("pg-host-type", &["tls"]),
+        help: HelpGroup::Stanza,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_HOST_CERT_FILE: OptIndexed<String> = OptionDecl {
+        name: "pg-host-cert-file",
+        kind: Kind::String,
+        group: Some(Group::Pg),
+        commands: WITH_PG_HOST,
+        roles: NOT_REMOTE,
+        depend: depend("pg-host-type", &["tls"]),
+        help: HelpGroup::Stanza,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_HOST_CMD: OptIndexed<String> = OptionDecl {
+        name: "pg-host-cmd",
+        kind: Kind::String,
+        section: Section::Stanza,
+        group: Some(Group::Pg),
+        commands: WITH_PG_HOST,
+        roles: NOT_REMOTE,
+        default: DefaultValue::Program,
+        depend: depend("pg-host-type", &["ssh"]),
+        deprecated: &["db-cmd", "db?-cmd"],
+        help: HelpGroup::Stanza,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_HOST_CONFIG: OptIndexed<String> = OptionDecl {
+        name: "pg-host-config",
+        kind: Kind::Path,
+        section: Section::Stanza,
+        group: Some(Group::Pg),
+        commands: WITH_PG_HOST,
+        roles: NOT_REMOTE,
+        default: Fixed("/etc/pgbackrest/pgbackrest.conf"),
+        depend: depend("pg-host", &[]),
+        deprecated: &["db-config", "db?-config"],
+        help: HelpGroup::Stanza,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_HOST_CONFIG_INCLUDE_PATH: OptIndexed<String> = OptionDecl {
+        name: "pg-host-config-include-path",
+        kind: Kind::Path,
+        section: Section::Stanza,
+        group: Some(Group::Pg),
+        commands: WITH_PG_HOST,
+        roles: NOT_REMOTE,
+        default: Fixed("/etc/pgbackrest/conf.d"),
+        depend: depend("pg-host", &[]),
+        help: HelpGroup::Stanza,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_HOST_CONFIG_PATH: OptIndexed<String> = OptionDecl {
+        name: "pg-host-config-path",
+        kind: Kind::Path,
+        section: Section::Stanza,
+        group: Some(Group::Pg),
+        commands: WITH_PG_HOST,
+        roles: NOT_REMOTE,
+        default: Fixed("/etc/pgbackrest"),
+        depend: depend("pg-host", &[]),
+        help: HelpGroup::Stanza,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_HOST_KEY_FILE: OptIndexed<String> = OptionDecl {
+        name: "pg-host-key-file",
+        kind: Kind::String,
+        group: Some(Group::Pg),
+        commands: WITH_PG_HOST,
+        roles: NOT_REMOTE,
+        depend: depend("pg-host-type", &["tls"]),
+        help: HelpGroup::Stanza,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_HOST_PORT: OptIndexed<i64> = OptionDecl {
+        name: "pg-host-port",
+        kind: Kind::Integer,
+        section: Section::Stanza,
+        group: Some(Group::Pg),
+        commands: WITH_PG_HOST,
+        roles: NOT_REMOTE,
+        required: false,
+        default: ByDepend(&[("tls", "8432")]),
+        range: Range::Fixed("0", "65535"),
+        depend: depend("pg-host-type", &["ssh", "tls"]),
+        deprecated: &["db-ssh-port", "db?-ssh-port"],
+        help: HelpGroup::Stanza,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_HOST_TYPE: OptIndexed<String> = OptionDecl {
+        name: "pg-host-type",
+        kind: Kind::StringId,
+        group: Some(Group::Pg),
+        commands: WITH_PG_HOST,
+        roles: NOT_REMOTE,
+        default: Fixed("ssh"),
+        allow: &["ssh", "tls"],
+        depend: depend("pg-host", &[]),
+        help: HelpGroup::Stanza,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_HOST_USER: OptIndexed<String> = OptionDecl {
+        name: "pg-host-user",
+        kind: Kind::String,
+        section: Section::Stanza,
+        group: Some(Group::Pg),
+        commands: WITH_PG_HOST,
+        roles: NOT_REMOTE,
+        required: false,
+        default: Fixed("postgres"),
+        depend: depend("pg-host-type", &["ssh"]),
+        deprecated: &["db-user", "db?-user"],
+        help: HelpGroup::Stanza,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_LOCAL: OptIndexed<bool> = OptionDecl {
+        name: "pg-local",
+        kind: Kind::Boolean,
+        section: Section::Stanza,
+        group: Some(Group::Pg),
+        commands: WITH_PG_DATA,
+        roles: NOT_REMOTE,
+        default: Fixed("n"),
+        internal: true,
+        help: HelpGroup::Stanza,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_PATH: OptIndexed<String> = OptionDecl {
+        name: "pg-path",
+        kind: Kind::Path,
+        section: Section::Stanza,
+        group: Some(Group::Pg),
+        commands: WITH_PG_DATA,
+        overrides: &[
+            Override {
+                command: ArchivePush,
+                required: Some(false),
+                ..Override::NONE
+            },
+            Override {
+                command: Check,
+                depend: depend("stanza", &[]),
+                ..Override::NONE
+            },
+            Override {
+                command: Manifest,
+                required: Some(false),
+                ..Override::NONE
+            },
+        ],
+        deprecated: &["db-path", "db?-path"],
+        help: HelpGroup::Stanza,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_PORT: OptIndexed<i64> = OptionDecl {
+        name: "pg-port",
+        kind: Kind::Integer,
+        section: Section::Stanza,
+        group: Some(Group::Pg),
+        commands: WITH_PG_SESSION,
+        default: Fixed("5432"),
+        range: Range::Fixed("0", "65535"),
+        depend: depend("pg-path", &[]),
+        deprecated: &["db-port", "db?-port"],
+        help: HelpGroup::Stanza,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_SOCKET_PATH: OptIndexed<String> = OptionDecl {
+        name: "pg-socket-path",
+        kind: Kind::String,
+        section: Section::Stanza,
+        group: Some(Group::Pg),
+        commands: WITH_PG_SESSION,
+        required: false,
+        depend: depend("pg-path", &[]),
+        deprecated: &["db-socket-path", "db?-socket-path"],
+        help: HelpGroup::Stanza,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_USER: OptIndexed<String> = OptionDecl {
+        name: "pg-user",
+        kind: Kind::String,
+        section: Section::Stanza,
+        group: Some(Group::Pg),
+        commands: WITH_PG_SESSION,
+        required: false,
+        depend: depend("pg-path", &[]),
+        help: HelpGroup::Stanza,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    PG_VERSION_FORCE: Opt<String> = OptionDecl {
+        name: "pg-version-force",
+        kind: Kind::String,
+        section: Section::Stanza,
+        commands: on(&[ArchiveGet, ArchivePush, Backup, Check, Manifest, Restore, StanzaCreate, StanzaDelete, StanzaUpgrade, Verify]),
+        required: false,
+        help: HelpGroup::Maintainer,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+}

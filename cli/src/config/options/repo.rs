@@ -1,0 +1,584 @@
+//! Options of the repositories.
+
+use std::collections::BTreeMap;
+
+use crate::config::decl::Command::{
+    ArchiveGet, ArchivePush, Backup, Check, Expire, Info, Manifest, RepoGet, RepoLs, Restore, StanzaCreate,
+    StanzaUpgrade, Verify,
+};
+use crate::config::decl::DefaultValue::{ByDepend, Fixed};
+use crate::config::decl::Support::NotYet;
+use crate::config::decl::{
+    DefaultValue, Group, HelpGroup, Kind, MAIN, NOT_REMOTE, Opt, OptIndexed, OptionDecl, Override, Range, Role,
+    RoleSet, Section, depend, depend_or, on, options,
+};
+use crate::config::options::STANZA_AND_REPO;
+
+options! {
+    REPO: Opt<i64> = OptionDecl {
+        name: "repo",
+        kind: Kind::Integer,
+        section: Section::CommandLine,
+        commands: STANZA_AND_REPO,
+        required: false,
+        range: Range::Fixed("1", "256"),
+        overrides: &[
+            Override {
+                command: ArchivePush,
+                roles: Some(RoleSet::of(&[Role::Remote])),
+                ..Override::NONE
+            },
+            Override {
+                command: Check,
+                roles: Some(RoleSet::of(&[Role::Remote])),
+                ..Override::NONE
+            },
+            Override {
+                command: StanzaCreate,
+                roles: Some(RoleSet::of(&[Role::Remote])),
+                ..Override::NONE
+            },
+            Override {
+                command: StanzaUpgrade,
+                roles: Some(RoleSet::of(&[Role::Remote])),
+                ..Override::NONE
+            },
+        ],
+        help: HelpGroup::Repository,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_BLOCK: OptIndexed<bool> = OptionDecl {
+        name: "repo-block",
+        kind: Kind::Boolean,
+        group: Some(Group::Repo),
+        commands: on(&[Backup]),
+        roles: MAIN,
+        default: Fixed("n"),
+        depend: depend_or("repo-bundle", &["y"], "n"),
+        help: HelpGroup::Repository,
+        not_yet: &[("y", "block incremental backups")],
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_BLOCK_AGE_MAP: OptIndexed<BTreeMap<String, String>> = OptionDecl {
+        name: "repo-block-age-map",
+        kind: Kind::Hash,
+        group: Some(Group::Repo),
+        commands: on(&[Backup]),
+        roles: MAIN,
+        required: false,
+        depend: depend("repo-block", &["y"]),
+        internal: true,
+        help: HelpGroup::Repository,
+        support: NotYet("block incremental backups"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_BLOCK_CHECKSUM_SIZE_MAP: OptIndexed<BTreeMap<String, String>> = OptionDecl {
+        name: "repo-block-checksum-size-map",
+        kind: Kind::Hash,
+        group: Some(Group::Repo),
+        commands: on(&[Backup]),
+        roles: MAIN,
+        required: false,
+        depend: depend("repo-block", &["y"]),
+        internal: true,
+        help: HelpGroup::Repository,
+        support: NotYet("block incremental backups"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_BLOCK_SIZE_MAP: OptIndexed<BTreeMap<String, String>> = OptionDecl {
+        name: "repo-block-size-map",
+        kind: Kind::Hash,
+        group: Some(Group::Repo),
+        commands: on(&[Backup]),
+        roles: MAIN,
+        required: false,
+        depend: depend("repo-block", &["y"]),
+        internal: true,
+        help: HelpGroup::Repository,
+        support: NotYet("block incremental backups"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_BLOCK_SIZE_SUPER: OptIndexed<u64> = OptionDecl {
+        name: "repo-block-size-super",
+        kind: Kind::Size,
+        group: Some(Group::Repo),
+        commands: on(&[Backup]),
+        roles: MAIN,
+        default: Fixed("256KiB"),
+        range: Range::Fixed("32KiB", "16MiB"),
+        depend: depend("repo-block", &["y"]),
+        internal: true,
+        help: HelpGroup::Repository,
+        support: NotYet("block incremental backups"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_BLOCK_SIZE_SUPER_FULL: OptIndexed<u64> = OptionDecl {
+        name: "repo-block-size-super-full",
+        kind: Kind::Size,
+        group: Some(Group::Repo),
+        commands: on(&[Backup]),
+        roles: MAIN,
+        default: Fixed("1MiB"),
+        range: Range::Fixed("32KiB", "16MiB"),
+        depend: depend("repo-block", &["y"]),
+        internal: true,
+        help: HelpGroup::Repository,
+        support: NotYet("block incremental backups"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_BUNDLE: OptIndexed<bool> = OptionDecl {
+        name: "repo-bundle",
+        kind: Kind::Boolean,
+        group: Some(Group::Repo),
+        commands: on(&[Backup]),
+        roles: MAIN,
+        default: Fixed("n"),
+        help: HelpGroup::Repository,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_BUNDLE_LIMIT: OptIndexed<u64> = OptionDecl {
+        name: "repo-bundle-limit",
+        kind: Kind::Size,
+        group: Some(Group::Repo),
+        commands: on(&[Backup]),
+        roles: MAIN,
+        default: Fixed("2MiB"),
+        range: Range::Fixed("8KiB", "1PiB"),
+        depend: depend("repo-bundle", &["y"]),
+        help: HelpGroup::Repository,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_BUNDLE_SIZE: OptIndexed<u64> = OptionDecl {
+        name: "repo-bundle-size",
+        kind: Kind::Size,
+        group: Some(Group::Repo),
+        commands: on(&[Backup]),
+        roles: MAIN,
+        default: Fixed("20MiB"),
+        range: Range::Fixed("1MiB", "1PiB"),
+        depend: depend("repo-bundle", &["y"]),
+        help: HelpGroup::Repository,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_CIPHER_PASS: OptIndexed<String> = OptionDecl {
+        name: "repo-cipher-pass",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-cipher-type", &["aes-256-cbc"]),
+        deprecated: &["repo-cipher-pass"],
+        secure: true,
+        help: HelpGroup::Repository,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_CIPHER_TYPE: OptIndexed<String> = OptionDecl {
+        name: "repo-cipher-type",
+        kind: Kind::StringId,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("none"),
+        allow: &["none", "aes-256-cbc"],
+        deprecated: &["repo-cipher-type"],
+        help: HelpGroup::Repository,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HARDLINK: OptIndexed<bool> = OptionDecl {
+        name: "repo-hardlink",
+        kind: Kind::Boolean,
+        group: Some(Group::Repo),
+        commands: on(&[Backup]),
+        roles: MAIN,
+        default: Fixed("n"),
+        depend: depend_or("repo-bundle", &["n"], "n"),
+        deprecated: &["hardlink"],
+        help: HelpGroup::Repository,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST: OptIndexed<String> = OptionDecl {
+        name: "repo-host",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        required: false,
+        depend: depend("repo-local", &["n"]),
+        deprecated: &["backup-host"],
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_CA_FILE: OptIndexed<String> = OptionDecl {
+        name: "repo-host-ca-file",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        required: false,
+        depend: depend("repo-host-type", &["tls"]),
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_CA_PATH: OptIndexed<String> = OptionDecl {
+        name: "repo-host-ca-path",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        required: false,
+        depend: depend("repo-host-type", &["tls"]),
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_CERT_FILE: OptIndexed<String> = OptionDecl {
+        name: "repo-host-cert-file",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        depend: depend("repo-host-type", &["tls"]),
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_CMD: OptIndexed<String> = OptionDecl {
+        name: "repo-host-cmd",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        default: DefaultValue::Program,
+        depend: depend("repo-host-type", &["ssh"]),
+        deprecated: &["backup-cmd"],
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_CONFIG: OptIndexed<String> = OptionDecl {
+        name: "repo-host-config",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        default: Fixed("/etc/pgbackrest/pgbackrest.conf"),
+        depend: depend("repo-host", &[]),
+        deprecated: &["backup-config"],
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_CONFIG_INCLUDE_PATH: OptIndexed<String> = OptionDecl {
+        name: "repo-host-config-include-path",
+        kind: Kind::Path,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        default: Fixed("/etc/pgbackrest/conf.d"),
+        depend: depend("repo-host", &[]),
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_CONFIG_PATH: OptIndexed<String> = OptionDecl {
+        name: "repo-host-config-path",
+        kind: Kind::Path,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        default: Fixed("/etc/pgbackrest"),
+        depend: depend("repo-host", &[]),
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_KEY_FILE: OptIndexed<String> = OptionDecl {
+        name: "repo-host-key-file",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        depend: depend("repo-host-type", &["tls"]),
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_PORT: OptIndexed<i64> = OptionDecl {
+        name: "repo-host-port",
+        kind: Kind::Integer,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        required: false,
+        default: ByDepend(&[("tls", "8432")]),
+        range: Range::Fixed("0", "65535"),
+        depend: depend("repo-host-type", &["ssh", "tls"]),
+        deprecated: &["backup-ssh-port"],
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_TYPE: OptIndexed<String> = OptionDecl {
+        name: "repo-host-type",
+        kind: Kind::StringId,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        default: Fixed("ssh"),
+        allow: &["ssh", "tls"],
+        depend: depend("repo-host", &[]),
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_USER: OptIndexed<String> = OptionDecl {
+        name: "repo-host-user",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        required: false,
+        default: Fixed("pgbackrest"),
+        depend: depend("repo-host-type", &["ssh"]),
+        deprecated: &["backup-user"],
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_LOCAL: OptIndexed<bool> = OptionDecl {
+        name: "repo-local",
+        kind: Kind::Boolean,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        default: Fixed("n"),
+        internal: true,
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_PATH: OptIndexed<String> = OptionDecl {
+        name: "repo-path",
+        kind: Kind::Path,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("/var/lib/pgbackrest"),
+        deprecated: &["repo-path"],
+        help: HelpGroup::Repository,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_RETENTION_ARCHIVE: OptIndexed<i64> = OptionDecl {
+        name: "repo-retention-archive",
+        kind: Kind::Integer,
+        group: Some(Group::Repo),
+        commands: on(&[Backup, Expire]),
+        roles: MAIN,
+        required: false,
+        range: Range::Fixed("1", "9999999"),
+        deprecated: &["retention-archive"],
+        help: HelpGroup::Repository,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_RETENTION_ARCHIVE_TYPE: OptIndexed<String> = OptionDecl {
+        name: "repo-retention-archive-type",
+        kind: Kind::StringId,
+        group: Some(Group::Repo),
+        commands: on(&[Backup, Expire]),
+        roles: MAIN,
+        default: Fixed("full"),
+        allow: &["full", "diff", "incr"],
+        deprecated: &["retention-archive-type"],
+        help: HelpGroup::Repository,
+        not_yet: &[("diff", "expiry of differential backups"), ("incr", "expiry of differential backups")],
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_RETENTION_DIFF: OptIndexed<i64> = OptionDecl {
+        name: "repo-retention-diff",
+        kind: Kind::Integer,
+        group: Some(Group::Repo),
+        commands: on(&[Backup, Expire]),
+        roles: MAIN,
+        required: false,
+        range: Range::Fixed("1", "9999999"),
+        deprecated: &["retention-diff"],
+        help: HelpGroup::Repository,
+        support: NotYet("expiry of differential backups"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_RETENTION_FULL: OptIndexed<i64> = OptionDecl {
+        name: "repo-retention-full",
+        kind: Kind::Integer,
+        group: Some(Group::Repo),
+        commands: on(&[Backup, Expire]),
+        roles: MAIN,
+        required: false,
+        range: Range::Fixed("1", "9999999"),
+        deprecated: &["retention-full"],
+        help: HelpGroup::Repository,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_RETENTION_FULL_TYPE: OptIndexed<String> = OptionDecl {
+        name: "repo-retention-full-type",
+        kind: Kind::StringId,
+        group: Some(Group::Repo),
+        commands: on(&[Backup, Expire]),
+        roles: MAIN,
+        default: Fixed("count"),
+        allow: &["count", "time"],
+        help: HelpGroup::Repository,
+        not_yet: &[("time", "expiry by time")],
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_RETENTION_HISTORY: OptIndexed<i64> = OptionDecl {
+        name: "repo-retention-history",
+        kind: Kind::Integer,
+        group: Some(Group::Repo),
+        commands: on(&[Backup, Expire]),
+        roles: MAIN,
+        required: false,
+        range: Range::Fixed("0", "9999999"),
+        help: HelpGroup::Repository,
+        support: NotYet("expiry of the history manifests"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_SYMLINK: OptIndexed<bool> = OptionDecl {
+        name: "repo-symlink",
+        kind: Kind::Boolean,
+        group: Some(Group::Repo),
+        commands: on(&[Backup, Expire]),
+        roles: MAIN,
+        default: Fixed("y"),
+        depend: depend_or("repo-type", &["posix"], "n"),
+        help: HelpGroup::Repository,
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_TARGET_TIME: Opt<String> = OptionDecl {
+        name: "repo-target-time",
+        kind: Kind::String,
+        commands: on(&[ArchiveGet, Info, Manifest, RepoGet, RepoLs, Restore, Verify]),
+        roles: NOT_REMOTE,
+        required: false,
+        help: HelpGroup::Repository,
+        support: NotYet("versioned storage"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_TYPE: OptIndexed<String> = OptionDecl {
+        name: "repo-type",
+        kind: Kind::StringId,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("posix"),
+        allow: &["azure", "cifs", "gcs", "posix", "s3", "sftp"],
+        deprecated: &["repo-type"],
+        help: HelpGroup::Repository,
+        not_yet: &[("azure", "object stores"), ("cifs", "CIFS repositories"), ("gcs", "object stores"), ("s3", "object stores"), ("sftp", "SFTP repositories")],
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+}

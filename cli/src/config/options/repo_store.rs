@@ -1,0 +1,657 @@
+//! Options of the stores that hold repositories: object stores and SFTP.
+
+use std::collections::BTreeMap;
+
+use crate::config::decl::DefaultValue::{ByDepend, Fixed};
+use crate::config::decl::Support::NotYet;
+use crate::config::decl::{Group, HelpGroup, Kind, OptIndexed, OptionDecl, Range, depend, options};
+use crate::config::options::STANZA_AND_REPO;
+
+options! {
+    REPO_AZURE_ACCOUNT: OptIndexed<String> = OptionDecl {
+        name: "repo-azure-account",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-type", &["azure"]),
+        secure: true,
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_AZURE_CONTAINER: OptIndexed<String> = OptionDecl {
+        name: "repo-azure-container",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-type", &["azure"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_AZURE_ENDPOINT: OptIndexed<String> = OptionDecl {
+        name: "repo-azure-endpoint",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("blob.core.windows.net"),
+        depend: depend("repo-type", &["azure"]),
+        secure: true,
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_AZURE_KEY: OptIndexed<String> = OptionDecl {
+        name: "repo-azure-key",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        depend: depend("repo-azure-key-type", &["shared", "sas"]),
+        secure: true,
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_AZURE_KEY_TYPE: OptIndexed<String> = OptionDecl {
+        name: "repo-azure-key-type",
+        kind: Kind::StringId,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("shared"),
+        allow: &["shared", "sas", "auto"],
+        depend: depend("repo-type", &["azure"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_AZURE_URI_STYLE: OptIndexed<String> = OptionDecl {
+        name: "repo-azure-uri-style",
+        kind: Kind::StringId,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("host"),
+        allow: &["host", "path"],
+        depend: depend("repo-type", &["azure"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_GCS_BUCKET: OptIndexed<String> = OptionDecl {
+        name: "repo-gcs-bucket",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-gcs-key-type", &[]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_GCS_ENDPOINT: OptIndexed<String> = OptionDecl {
+        name: "repo-gcs-endpoint",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("storage.googleapis.com"),
+        depend: depend("repo-gcs-key-type", &[]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_GCS_KEY: OptIndexed<String> = OptionDecl {
+        name: "repo-gcs-key",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-gcs-key-type", &["service", "token"]),
+        secure: true,
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_GCS_KEY_TYPE: OptIndexed<String> = OptionDecl {
+        name: "repo-gcs-key-type",
+        kind: Kind::StringId,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("service"),
+        allow: &["service", "token", "auto"],
+        depend: depend("repo-type", &["gcs"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_GCS_USER_PROJECT: OptIndexed<String> = OptionDecl {
+        name: "repo-gcs-user-project",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_BUCKET: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-bucket",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-type", &["s3"]),
+        deprecated: &["repo-s3-bucket"],
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_ENDPOINT: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-endpoint",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-type", &["s3"]),
+        deprecated: &["repo-s3-endpoint"],
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_KEY: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-key",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-s3-key-type", &["shared"]),
+        deprecated: &["repo-s3-key"],
+        secure: true,
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_KEY_SECRET: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-key-secret",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-s3-key-type", &["shared"]),
+        deprecated: &["repo-s3-key-secret"],
+        secure: true,
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_KEY_TYPE: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-key-type",
+        kind: Kind::StringId,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("shared"),
+        allow: &["shared", "auto", "web-id", "pod-id", "process"],
+        depend: depend("repo-type", &["s3"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_KMS_KEY_ID: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-kms-key-id",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        depend: depend("repo-type", &["s3"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_PROCESS_CMD: OptIndexed<Vec<String>> = OptionDecl {
+        name: "repo-s3-process-cmd",
+        kind: Kind::List,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-s3-key-type", &["process"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_REGION: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-region",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-type", &["s3"]),
+        deprecated: &["repo-s3-region"],
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_REQUESTER_PAYS: OptIndexed<bool> = OptionDecl {
+        name: "repo-s3-requester-pays",
+        kind: Kind::Boolean,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("n"),
+        depend: depend("repo-type", &["s3"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_ROLE: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-role",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        depend: depend("repo-s3-key-type", &["auto"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_SERVICE: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-service",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        default: Fixed("s3"),
+        depend: depend("repo-type", &["s3"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_SSE_CUSTOMER_KEY: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-sse-customer-key",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        depend: depend("repo-type", &["s3"]),
+        secure: true,
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_STS_HOST: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-sts-host",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("sts.amazonaws.com"),
+        depend: depend("repo-s3-key-type", &["web-id"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_TOKEN: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-token",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        depend: depend("repo-s3-key-type", &["shared"]),
+        secure: true,
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_URI_STYLE: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-uri-style",
+        kind: Kind::StringId,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("host"),
+        allow: &["host", "path"],
+        depend: depend("repo-type", &["s3"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_SFTP_HOST: OptIndexed<String> = OptionDecl {
+        name: "repo-sftp-host",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-type", &["sftp"]),
+        help: HelpGroup::Repository,
+        support: NotYet("SFTP repositories"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_SFTP_HOST_FINGERPRINT: OptIndexed<String> = OptionDecl {
+        name: "repo-sftp-host-fingerprint",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        depend: depend("repo-sftp-host-key-check-type", &["fingerprint", "strict"]),
+        help: HelpGroup::Repository,
+        support: NotYet("SFTP repositories"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_SFTP_HOST_KEY_CHECK_TYPE: OptIndexed<String> = OptionDecl {
+        name: "repo-sftp-host-key-check-type",
+        kind: Kind::StringId,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("strict"),
+        allow: &["accept-new", "fingerprint", "none", "strict"],
+        depend: depend("repo-type", &["sftp"]),
+        help: HelpGroup::Repository,
+        support: NotYet("SFTP repositories"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_SFTP_HOST_KEY_HASH_TYPE: OptIndexed<String> = OptionDecl {
+        name: "repo-sftp-host-key-hash-type",
+        kind: Kind::StringId,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        allow: &["md5", "sha1", "sha256"],
+        depend: depend("repo-type", &["sftp"]),
+        help: HelpGroup::Repository,
+        support: NotYet("SFTP repositories"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_SFTP_HOST_PORT: OptIndexed<i64> = OptionDecl {
+        name: "repo-sftp-host-port",
+        kind: Kind::Integer,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("22"),
+        range: Range::Fixed("1", "65535"),
+        depend: depend("repo-type", &["sftp"]),
+        help: HelpGroup::Repository,
+        support: NotYet("SFTP repositories"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_SFTP_HOST_USER: OptIndexed<String> = OptionDecl {
+        name: "repo-sftp-host-user",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-type", &["sftp"]),
+        help: HelpGroup::Repository,
+        support: NotYet("SFTP repositories"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_SFTP_KNOWN_HOST: OptIndexed<Vec<String>> = OptionDecl {
+        name: "repo-sftp-known-host",
+        kind: Kind::List,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        depend: depend("repo-sftp-host-key-check-type", &["accept-new", "strict"]),
+        help: HelpGroup::Repository,
+        support: NotYet("SFTP repositories"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_SFTP_PRIVATE_KEY_FILE: OptIndexed<String> = OptionDecl {
+        name: "repo-sftp-private-key-file",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-type", &["sftp"]),
+        help: HelpGroup::Repository,
+        support: NotYet("SFTP repositories"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_SFTP_PRIVATE_KEY_PASSPHRASE: OptIndexed<String> = OptionDecl {
+        name: "repo-sftp-private-key-passphrase",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        depend: depend("repo-type", &["sftp"]),
+        secure: true,
+        help: HelpGroup::Repository,
+        support: NotYet("SFTP repositories"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_SFTP_PUBLIC_KEY_FILE: OptIndexed<String> = OptionDecl {
+        name: "repo-sftp-public-key-file",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        depend: depend("repo-type", &["sftp"]),
+        help: HelpGroup::Repository,
+        support: NotYet("SFTP repositories"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_STORAGE_CA_FILE: OptIndexed<String> = OptionDecl {
+        name: "repo-storage-ca-file",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        depend: depend("repo-type", &["azure", "gcs", "s3"]),
+        deprecated: &["repo?-azure-ca-file", "repo-s3-ca-file", "repo?-s3-ca-file"],
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_STORAGE_CA_PATH: OptIndexed<String> = OptionDecl {
+        name: "repo-storage-ca-path",
+        kind: Kind::Path,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        depend: depend("repo-type", &["azure", "gcs", "s3"]),
+        deprecated: &["repo?-azure-ca-path", "repo-s3-ca-path", "repo?-s3-ca-path"],
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_STORAGE_HOST: OptIndexed<String> = OptionDecl {
+        name: "repo-storage-host",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        depend: depend("repo-type", &["azure", "s3"]),
+        deprecated: &["repo?-azure-host", "repo-s3-host", "repo?-s3-host"],
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_STORAGE_PORT: OptIndexed<i64> = OptionDecl {
+        name: "repo-storage-port",
+        kind: Kind::Integer,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("443"),
+        range: Range::Fixed("1", "65535"),
+        depend: depend("repo-type", &["azure", "s3"]),
+        deprecated: &["repo?-azure-port", "repo?-s3-port"],
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_STORAGE_PREFETCH: OptIndexed<i64> = OptionDecl {
+        name: "repo-storage-prefetch",
+        kind: Kind::Integer,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("3"),
+        range: Range::Fixed("0", "1024"),
+        depend: depend("repo-type", &["azure", "gcs", "s3"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_STORAGE_READ_OVER: OptIndexed<u64> = OptionDecl {
+        name: "repo-storage-read-over",
+        kind: Kind::Size,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("64KiB"),
+        range: Range::Fixed("0B", "1MiB"),
+        depend: depend("repo-type", &["azure", "gcs", "s3"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_STORAGE_TAG: OptIndexed<BTreeMap<String, String>> = OptionDecl {
+        name: "repo-storage-tag",
+        kind: Kind::Hash,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        depend: depend("repo-type", &["azure", "gcs", "s3"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_STORAGE_UPLOAD_CHUNK_SIZE: OptIndexed<u64> = OptionDecl {
+        name: "repo-storage-upload-chunk-size",
+        kind: Kind::Size,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: ByDepend(&[("azure", "4MiB"), ("gcs", "4MiB"), ("s3", "5MiB")]),
+        range: Range::ByDepend(&[("azure", "4MiB", "1GiB"), ("gcs", "4MiB", "1GiB"), ("s3", "5MiB", "1GiB")]),
+        depend: depend("repo-type", &["azure", "gcs", "s3"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+
+    REPO_STORAGE_VERIFY_TLS: OptIndexed<bool> = OptionDecl {
+        name: "repo-storage-verify-tls",
+        kind: Kind::Boolean,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("y"),
+        depend: depend("repo-type", &["azure", "gcs", "s3"]),
+        deprecated: &["repo?-azure-verify-tls", "repo-s3-verify-ssl", "repo?-s3-verify-ssl", "repo?-s3-verify-tls"],
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "",
+        detail: "",
+        ..OptionDecl::BASE
+    };
+}

@@ -1,0 +1,243 @@
+//! The command line: which command it is, and what is set, negated and reset.
+
+use std::ffi::OsString;
+
+use engine::{Error, ErrorCode, Result};
+
+use super::Source;
+use super::decl::{Command, CommandDecl, Kind, Role};
+use super::names::{Match, find_option};
+use super::options::{ALL, COUNT, OptionIndex};
+
+/// What was found about one option (of one index) before it was checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) negate: bool,
+    pub(super) reset: bool,
+    pub(super) source: Source,
+    /// Without a value for booleans, and for negated and reset options.
+    pub(super) values: Vec<String>,
+}
+
+/// Everything found, per option and the user's number.
+#[derive(Clone, Debug)]
+pub(super) struct FoundOptions(Vec<Vec<(u32, Found)>>);
+
+impl FoundOptions {
+    fn new() -> Self {
+        FoundOptions(vec![Vec::new(); COUNT])
+    }
+
+    /// All that was found about one option.
+    pub(super) fn of(&self, option: OptionIndex) -> &[(u32, Found)] {
+        &self.0[option]
+    }
+
+    /// What was found about one index of an option.
+    pub(super) fn get(&self, option: OptionIndex, key: u32) -> Option<&Found> {
+        self.0[option].iter().find(|(known, _)| *known == key).map(|(_, found)| found)
+    }
+
+    fn get_mut(&mut self, option: OptionIndex, key: u32) -> Option<&mut Found> {
+        self.0[option].iter_mut().find(|(known, _)| *known == key).map(|(_, found)| found)
+    }
+
+    /// Adds an option that was not there.
+    pub(super) fn add(&mut self, option: OptionIndex, key: u32, found: Found) {
+        self.0[option].push((key, found));
+    }
+
+    /// Sets the only value of an option.
+    pub(super) fn replace(&mut self, option: OptionIndex, found: Found) {
+        self.0[option] = vec![(1, found)];
+    }
+}
+
+/// The parsed command line.
+#[derive(Clone, Debug)]
+pub struct CommandLine {
+    pub(super) program: String,
+    pub(super) command: Command,
+    pub(super) role: Role,
+    /// `help COMMAND`
+    pub(super) help: bool,
+    pub(super) params: Vec<String>,
+    pub(super) found: FoundOptions,
+}
+
+impl CommandLine {
+    /// Parses the arguments; the first is the path of the program. Without a command it is `help`.
+    ///
+    /// # Errors
+    /// [`ErrorCode::OptionInvalid`], [`ErrorCode::OptionInvalidValue`], [`ErrorCode::CommandInvalid`],
+    /// [`ErrorCode::CommandRequired`], [`ErrorCode::ParamInvalid`]
+    pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self> {
+        let raw = clap_lex::RawArgs::new(args);
+        let mut cursor = raw.cursor();
+        let mut line = CommandLine {
+            program: raw.next_os(&mut cursor).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            command: Command::Help,
+            role: Role::Main,
+            help: false,
+            params: Vec::new(),
+            found: FoundOptions::new(),
+        };
+        let mut command_set = false;
+        let mut help_set = false;
+        while let Some(arg) = raw.next(&mut cursor) {
+            let text = arg.to_value().map_err(|bad| {
+                let text = format!("argument '{}' is not valid UTF-8", bad.to_string_lossy());
+                Error::new(ErrorCode::OptionInvalid, text)
+            })?;
+            if let Some(option) = text.strip_prefix("--") {
+                line.add_option(option, || raw.next_os(&mut cursor).map(OsString::from))?;
+            } else if text.starts_with('-') {
+                let text = format!("option '{text}' must begin with --");
+                return Err(Error::new(ErrorCode::OptionInvalid, text));
+            } else if command_set {
+                line.params.push(text.to_owned());
+            } else {
+                line.command = find_command(text)?;
+                if line.command == Command::Help && !help_set {
+                    help_set = true;
+                } else {
+                    line.role = find_role(text, line.command, help_set)?;
+                    line.help = help_set;
+                    command_set = true;
+                }
+            }
+        }
+
+        if !command_set && !help_set {
+            let unknown_to_help = |option: OptionIndex| !ALL[option].is_valid(Command::Help, Role::Main);
+            if (0..COUNT).any(|option| !line.found.of(option).is_empty() && unknown_to_help(option)) {
+                return Err(Error::new(ErrorCode::CommandRequired, "no command found"));
+            }
+        }
+        let decl: &CommandDecl = line.command.decl();
+        if !line.params.is_empty() && !line.help && !decl.parameters {
+            return Err(Error::new(ErrorCode::ParamInvalid, "command does not allow parameters"));
+        }
+        Ok(line)
+    }
+
+    /// The command, before options from elsewhere are known.
+    pub fn command(&self) -> Command {
+        self.command
+    }
+
+    /// The role of this process.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Takes one option without its dashes; `next` gives the argument behind it.
+    fn add_option(&mut self, text: &str, next: impl FnOnce() -> Option<OsString>) -> Result<()> {
+        let invalid = |text: String| Err(Error::new(ErrorCode::OptionInvalid, text));
+        let (name, argument) = match text.split_once('=') {
+            Some((name, argument)) => (name, Some(argument.to_owned())),
+            None => (text, None),
+        };
+        let Some(found) = find_option(name, Match::Prefix)? else {
+            return invalid(format!("invalid option '--{text}'"));
+        };
+        let decl = ALL[found.option];
+        let (mut negate, mut argument) = (found.negate, argument);
+        if !negate && !found.reset {
+            if decl.kind == Kind::Boolean {
+                match argument.as_deref() {
+                    None | Some("y") => (),
+                    Some("n") => negate = true,
+                    Some(_) => {
+                        let text = format!("boolean option '--{name}' argument must be 'y' or 'n'");
+                        return Err(Error::new(ErrorCode::OptionInvalidValue, text));
+                    }
+                }
+            } else if argument.is_none() {
+                argument = if decl.bool_like {
+                    Some("y".to_owned())
+                } else {
+                    let Some(argument) = next() else {
+                        return invalid(format!("option '--{name}' requires an argument"));
+                    };
+                    match argument.into_string() {
+                        Ok(argument) => Some(argument),
+                        Err(_) => return invalid(format!("argument of option '--{name}' is not valid UTF-8")),
+                    }
+                };
+            }
+        } else if argument.is_some() {
+            return invalid(format!("option '{name}' does not allow an argument"));
+        }
+        if negate && decl.bool_like {
+            negate = false;
+            argument = Some("n".to_owned());
+        }
+        if decl.kind == Kind::Boolean {
+            // The negation says all of it
+            argument = argument.filter(|_| false);
+        }
+
+        let full_name = decl.indexed_name(found.key);
+        if decl.secure {
+            return Err(Error::new(
+                ErrorCode::OptionInvalid,
+                format!("option '{full_name}' is not allowed on the command-line"),
+            )
+            .hint("this option could expose secrets in the process list.")
+            .hint("specify the option in a configuration file or an environment variable instead."));
+        }
+        let Some(known) = self.found.get_mut(found.option, found.key) else {
+            let values = argument.into_iter().collect();
+            let entry = Found { negate, reset: found.reset, source: Source::CommandLine, values };
+            self.found.add(found.option, found.key, entry);
+            return Ok(());
+        };
+        let problem = if known.negate && negate {
+            "is negated multiple times"
+        } else if known.reset && found.reset {
+            "is reset multiple times"
+        } else if (known.reset && negate) || (known.negate && found.reset) {
+            "cannot be negated and reset"
+        } else if known.negate != negate {
+            "cannot be set and negated"
+        } else if known.reset != found.reset {
+            "cannot be set and reset"
+        } else if let (Some(argument), true) = (argument, decl.kind.is_multi()) {
+            known.values.push(argument);
+            return Ok(());
+        } else {
+            "cannot be set multiple times"
+        };
+        invalid(format!("option '{full_name}' {problem}"))
+    }
+}
+
+/// The command whose name begins with the text up to a colon.
+fn find_command(text: &str) -> Result<Command> {
+    let name = text.split(':').next().unwrap_or(text);
+    super::decl::COMMANDS
+        .iter()
+        .find(|decl| decl.name.starts_with(name))
+        .map(|decl| decl.command)
+        .ok_or_else(|| Error::new(ErrorCode::CommandInvalid, format!("invalid command '{text}'")))
+}
+
+/// The role after the colon of the command.
+fn find_role(text: &str, command: Command, help: bool) -> Result<Role> {
+    let invalid = |text: String| Err(Error::new(ErrorCode::CommandInvalid, text));
+    let role = match text.split_once(':') {
+        None => Role::Main,
+        Some((_, name)) => match Role::ALL.into_iter().find(|role| role.name() == Some(name)) {
+            Some(role) => role,
+            None => return invalid(format!("invalid command role '{name}'")),
+        },
+    };
+    if !command.decl().roles.has(role) {
+        return invalid(format!("invalid command/role combination '{text}'"));
+    }
+    if help && let Some(name) = role.name() {
+        return invalid(format!("help is not available for the '{name}' role"));
+    }
+    Ok(role)
+}

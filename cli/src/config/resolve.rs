@@ -1,0 +1,484 @@
+//! From what was found to the configuration: precedence, dependencies, defaults, checks.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use engine::{Error, ErrorCode, Result};
+
+use super::decl::{Command, DefaultValue, Depend, Group, Kind, OptionDecl, Range};
+use super::file::{ConfigFiles, Ini};
+use super::names::KEY_MAX;
+use super::options::{self, ALL, COUNT, OptionIndex, RESOLVE_ORDER, opt};
+use super::parse::{CommandLine, Found, FoundOptions};
+use super::{Config, GroupState, Slot, Source, Value, env, file, value};
+
+/// The variables whose names begin with `PGBACKREST_`, in the order of the environment.
+#[derive(Clone, Debug, Default)]
+pub struct Environment(pub Vec<(String, String)>);
+
+impl Environment {
+    /// The environment of this process.
+    ///
+    /// # Errors
+    /// [`ErrorCode::OptionInvalidValue`]: a value is no text.
+    pub fn from_process() -> Result<Self> {
+        let mut found = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            let Some(name) = name.to_str().filter(|name| name.starts_with(env::PREFIX)) else { continue };
+            let value = value.into_string().map_err(|_| {
+                let text = format!("environment variable '{name}' must be valid UTF-8");
+                Error::new(ErrorCode::OptionInvalidValue, text)
+            })?;
+            found.push((name.to_owned(), value));
+        }
+        Ok(Environment(found))
+    }
+}
+
+/// What a configuration was made from, kept to make another one for another stanza.
+#[derive(Clone)]
+pub(super) struct Input(Arc<InputData>);
+
+struct InputData {
+    line: CommandLine,
+    environment: Environment,
+    ini: Option<Ini>,
+}
+
+impl Input {
+    /// Stanzas with sections in the files, sorted, each once.
+    pub(super) fn stanzas(&self) -> Vec<String> {
+        let sections = self.0.ini.iter().flat_map(|ini| &ini.sections);
+        let mut names: Vec<String> = sections
+            .filter(|section| *section != "global" && !section.starts_with("global:"))
+            .map(|section| section.split(':').next().unwrap_or(section).to_owned())
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+impl Config {
+    /// Resolves the options of a command line, the environment and the configuration files. `warn` takes the warnings in
+    /// the order of discovery.
+    ///
+    /// # Errors
+    /// [`ErrorCode::OptionInvalid`], [`ErrorCode::OptionInvalidValue`], [`ErrorCode::OptionRequired`], and what reading and
+    /// parsing the files reports.
+    pub fn resolve(
+        line: CommandLine,
+        environment: Environment,
+        files: &dyn ConfigFiles,
+        warn: &mut dyn FnMut(String),
+    ) -> Result<Config> {
+        let mut found = line.found.clone();
+        // Help and version must work whatever is wrong with the rest
+        let mut ini = None;
+        if !matches!(line.command, Command::Help | Command::Version) {
+            env::add(&mut found, &environment, line.command, line.role, warn)?;
+            ini = file::load(files, &found)?;
+            if let Some(ini) = &ini {
+                file::add(&mut found, ini, line.command, line.role, warn)?;
+            }
+        }
+        build(Input(Arc::new(InputData { line, environment, ini })), found, warn)
+    }
+}
+
+/// The configuration for another stanza, from the same sources.
+pub(super) fn with_stanza(config: &Config, stanza: &str) -> Result<Config> {
+    let input = config.input.clone();
+    let line = &input.0.line;
+    let mut found = line.found.clone();
+    if let Some(index) = options::find(opt::STANZA.decl().name) {
+        let values = vec![stanza.to_owned()];
+        found.replace(index, Found { negate: false, reset: false, source: Source::CommandLine, values });
+    }
+    // The first run has already said what is wrong
+    let mut ignore = |_| ();
+    env::add(&mut found, &input.0.environment, line.command, line.role, &mut ignore)?;
+    if let Some(ini) = &input.0.ini {
+        file::add(&mut found, ini, line.command, line.role, &mut ignore)?;
+    }
+    build(input, found, &mut ignore)
+}
+
+fn build(input: Input, found: FoundOptions, warn: &mut dyn FnMut(String)) -> Result<Config> {
+    let line = &input.0.line;
+    let mut config = Config {
+        command: line.command,
+        role: line.role,
+        help: line.help,
+        params: line.params.clone(),
+        program: line.program.clone(),
+        slots: vec![Vec::new(); COUNT],
+        groups: find_groups(line, &found)?,
+        input: input.clone(),
+    };
+    let mut keep: [Vec<bool>; 2] = Group::ALL.map(|group| vec![false; config.keys(group).len()]);
+    for index in RESOLVE_ORDER.iter().map(|&index| OptionIndex::from(index)) {
+        let decl = ALL[index];
+        if !decl.is_valid(config.command, config.role) {
+            continue;
+        }
+        let keys = decl.group.map_or_else(|| vec![1], |group| config.keys(group).to_vec());
+        let mut slots = Vec::with_capacity(keys.len());
+        for (position, key) in keys.into_iter().enumerate() {
+            let slot = Resolver { config: &config, decl, key, position }.resolve(found.get(index, key), warn)?;
+            if let Some(group) = decl.group
+                && slot.source != Source::Default
+            {
+                keep[group as usize][position] = true;
+            }
+            slots.push(slot);
+        }
+        config.slots[index] = slots;
+    }
+    for group in Group::ALL {
+        config.drop_default_keys(group, &keep[group as usize]);
+    }
+    config.select_default_keys()?;
+    Ok(config)
+}
+
+/// Which indexes of each group are in use, from everything that was set.
+fn find_groups(line: &CommandLine, found: &FoundOptions) -> Result<[GroupState; 2]> {
+    let mut used = [[false; KEY_MAX as usize + 1]; 2];
+    let mut valid = [false; 2];
+    for (index, decl) in ALL.iter().enumerate() {
+        if !decl.is_valid(line.command, line.role) {
+            if found.of(index).is_empty() {
+                continue;
+            }
+            let text = format!("option '{}' not valid for command '{}'", decl.name, line.command.name());
+            return Err(Error::new(ErrorCode::OptionInvalid, text));
+        }
+        let Some(group) = decl.group else { continue };
+        valid[group as usize] = true;
+        for (key, found) in found.of(index) {
+            if !found.reset {
+                used[group as usize][*key as usize] = true;
+            }
+        }
+    }
+    Ok(Group::ALL.map(|group| {
+        let mut keys: Vec<u32> = (1..=KEY_MAX).filter(|&key| used[group as usize][key as usize]).collect();
+        // Every valid group has at least one index, and cluster 1 always exists
+        if valid[group as usize] && (keys.is_empty() || (group == Group::Pg && keys[0] != 1)) {
+            keys.insert(0, 1);
+        }
+        GroupState { keys, default: 0 }
+    }))
+}
+
+impl Config {
+    /// Removes indexes whose options all turned out to be defaults, but keeps one; an index that is left with nothing but
+    /// defaults becomes 1, so that an unused option does not choose it.
+    fn drop_default_keys(&mut self, group: Group, keep: &[bool]) {
+        let state = &mut self.groups[group as usize];
+        let mut kept: Vec<bool> = keep.to_vec();
+        for position in (0..keep.len()).rev() {
+            if state.keys.len() == 1 {
+                break;
+            }
+            if !keep[position] {
+                state.keys.remove(position);
+                kept.remove(position);
+                for (decl, slots) in ALL.iter().zip(&mut self.slots) {
+                    if decl.group == Some(group) && !slots.is_empty() {
+                        slots.remove(position);
+                    }
+                }
+            }
+        }
+        if let ([key], [false]) = (state.keys.as_mut_slice(), kept.as_slice()) {
+            *key = 1;
+        }
+    }
+
+    /// Finds the positions of `--pg` and `--repo`.
+    fn select_default_keys(&mut self) -> Result<()> {
+        for (group, option) in [(Group::Pg, opt::PG), (Group::Repo, opt::REPO)] {
+            let Some(chosen) = self.find(option) else { continue };
+            let position = self.keys(group).iter().position(|&key| i64::from(key) == chosen);
+            let Some(position) = position else {
+                let name = option.decl().name;
+                let display = self.display(option.decl(), 0).unwrap_or_default();
+                let text = format!("key '{display}' is not valid for '{name}' option");
+                return Err(Error::new(ErrorCode::OptionInvalidValue, text));
+            };
+            self.groups[group as usize].default = position;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the option that another one depends on makes it valid.
+struct DependState {
+    valid: bool,
+    /// The other option's value, if it is one of a list.
+    matched: Option<&'static str>,
+}
+
+/// Resolves one option of one index.
+struct Resolver<'a> {
+    config: &'a Config,
+    decl: &'static OptionDecl,
+    key: u32,
+    position: usize,
+}
+
+impl Resolver<'_> {
+    fn resolve(&self, found: Option<&Found>, warn: &mut dyn FnMut(String)) -> Result<Slot> {
+        let decl = self.decl;
+        let mut slot = Slot {
+            negate: found.is_some_and(|found| found.negate),
+            reset: found.is_some_and(|found| found.reset),
+            ..Slot::EMPTY
+        };
+        let set = found.filter(|found| (decl.kind == Kind::Boolean || !found.negate) && !found.reset);
+        let mut matched = None;
+        if let Some(depend) = decl.depend_for(self.config.command) {
+            let state = self.depend_state(&depend);
+            if !state.valid {
+                if set.is_some_and(|found| found.source == Source::CommandLine) {
+                    return Err(self.depend_error(&depend));
+                }
+                if let Some(otherwise) = depend.otherwise {
+                    slot = Slot {
+                        value: Some(self.own_value(otherwise)?),
+                        display: Some(otherwise.into()),
+                        ..Slot::EMPTY
+                    };
+                }
+                return Ok(slot);
+            }
+            matched = state.matched.map(|value| (depend, value));
+        }
+
+        if let Some(found) = set {
+            slot.source = found.source;
+            self.set_value(&mut slot, found, matched, warn)?;
+        } else if let Some(found) = found.filter(|found| found.negate) {
+            slot.source = found.source;
+        }
+
+        if (slot.value.is_none() && !slot.negate) || self.config.help {
+            if let Some(default) = self.default_text(matched.map(|(_, value)| value)) {
+                if slot.value.is_none() {
+                    slot.value = Some(match &default {
+                        Cow::Borrowed(text) => self.own_value(text)?,
+                        Cow::Owned(text) => Value::Text(text.clone().into()),
+                    });
+                    slot.display = Some(default.clone());
+                }
+                slot.default = Some(default);
+            } else if !self.config.help && slot.value.is_none() && decl.required_for(self.config.command) {
+                let text = format!("{} command requires option: {}", self.config.command.name(), self.name());
+                let error = Error::new(ErrorCode::OptionRequired, text);
+                return Err(match decl.section {
+                    super::decl::Section::Stanza => error.hint("does this stanza exist?"),
+                    _ => error,
+                });
+            }
+        }
+        Ok(slot)
+    }
+
+    fn name(&self) -> String {
+        self.decl.indexed_name(self.key)
+    }
+
+    /// The slot of the option that this one depends on, if the command knows it.
+    fn depend_slot(&self, depend: &Depend) -> Option<(&'static OptionDecl, &Slot)> {
+        let index = options::find(depend.option)?;
+        let decl = ALL[index];
+        let position = if decl.group.is_some() { self.position } else { 0 };
+        self.config.slots[index].get(position).map(|slot| (decl, slot))
+    }
+
+    fn depend_state(&self, depend: &Depend) -> DependState {
+        let value = self.depend_slot(depend).and_then(|(_, slot)| slot.value.as_ref());
+        match value {
+            None => DependState { valid: false, matched: None },
+            Some(_) if depend.values.is_empty() => DependState { valid: true, matched: None },
+            Some(value) => {
+                let value = match value {
+                    Value::Bool(true) => "y",
+                    Value::Bool(false) => "n",
+                    Value::Text(text) => text,
+                    Value::Number(_) | Value::List(_) | Value::Map(_) => "",
+                };
+                let matched = depend.values.iter().find(|known| **known == value).copied();
+                DependState { valid: matched.is_some(), matched }
+            }
+        }
+    }
+
+    fn depend_error(&self, depend: &Depend) -> Error {
+        let (name, slot) = match self.depend_slot(depend) {
+            Some((decl, slot)) => (decl.indexed_name(self.key), Some((decl, slot))),
+            None => (depend.option.to_owned(), None),
+        };
+        let mut text = format!("option '{}' not valid without option '", self.name());
+        match slot.filter(|(_, slot)| slot.value.is_some()) {
+            None => text += &format!("{name}'"),
+            Some((decl, _)) if decl.kind == Kind::Boolean => {
+                let negation = if depend.values.contains(&"n") { "no-" } else { "" };
+                text += &format!("{negation}{name}'");
+            }
+            Some(_) => {
+                let values: Vec<String> = depend.values.iter().map(|value| format!("'{value}'")).collect();
+                text += &match values.as_slice() {
+                    [only] => format!("{name}' = {only}"),
+                    _ => format!("{name}' in ({})", values.join(", ")),
+                };
+            }
+        }
+        Error::new(ErrorCode::OptionInvalid, text)
+    }
+
+    fn default_text(&self, matched: Option<&str>) -> Option<Cow<'static, str>> {
+        match self.decl.default_for(self.config.command) {
+            DefaultValue::None => None,
+            DefaultValue::Fixed(text) => Some(text.into()),
+            DefaultValue::ByDepend(map) => {
+                map.iter().find(|(value, _)| Some(*value) == matched).map(|(_, text)| (*text).into())
+            }
+            DefaultValue::Program => Some(self.config.program.clone().into()),
+        }
+    }
+
+    /// A value from a declaration.
+    fn own_value(&self, text: &'static str) -> Result<Value> {
+        Ok(match self.decl.kind {
+            Kind::Boolean => Value::Bool(text == "y"),
+            Kind::Integer | Kind::Size | Kind::Time => Value::Number(self.number(text)?),
+            _ => Value::Text(text.into()),
+        })
+    }
+
+    /// A number with the option's units.
+    fn number(&self, text: &str) -> Result<i64> {
+        let number = match self.decl.kind {
+            Kind::Size => value::parse_size(text).and_then(|size| size.try_into().ok()),
+            Kind::Time => value::parse_time(text),
+            _ => value::parse_integer(text),
+        };
+        number.ok_or_else(|| self.invalid_value(format!("'{text}' is not valid for '{}' option", self.name())))
+    }
+
+    fn invalid_value(&self, text: String) -> Error {
+        Error::new(ErrorCode::OptionInvalidValue, text)
+    }
+
+    fn set_value(
+        &self,
+        slot: &mut Slot,
+        found: &Found,
+        matched: Option<(Depend, &'static str)>,
+        warn: &mut dyn FnMut(String),
+    ) -> Result<()> {
+        let first = || found.values.first().cloned().unwrap_or_default();
+        slot.value = Some(match self.decl.kind {
+            Kind::Boolean => Value::Bool(!found.negate),
+            Kind::List => Value::List(found.values.clone()),
+            Kind::Hash => Value::Map(self.pairs(&found.values, warn)?),
+            Kind::Integer | Kind::Size | Kind::Time => {
+                let text = first();
+                let number = self.number(&text)?;
+                self.check_range(&text, number, matched)?;
+                self.check_allowed(&text, Some(number))?;
+                slot.display = Some(text.into());
+                Value::Number(number)
+            }
+            Kind::StringId => {
+                let text = first();
+                self.check_allowed(&text, None)?;
+                slot.display = Some(text.clone().into());
+                Value::Text(text.into())
+            }
+            Kind::String | Kind::Path => {
+                let text = first();
+                slot.display = Some(text.clone().into());
+                if text.is_empty() {
+                    let text = format!("'{text}' must be >= 1 character for '{}' option", self.name());
+                    return Err(self.invalid_value(text));
+                }
+                let text = if self.decl.kind == Kind::Path { self.clean_path(text)? } else { text };
+                self.check_allowed(&text, None)?;
+                Value::Text(text.into())
+            }
+        });
+        Ok(())
+    }
+
+    /// The pairs of a hash, later values of a key in the place of the first.
+    fn pairs(&self, values: &[String], warn: &mut dyn FnMut(String)) -> Result<Vec<(String, String)>> {
+        let mut pairs: Vec<(String, String)> = Vec::with_capacity(values.len());
+        for pair in values {
+            let Some((key, value)) = pair.split_once('=') else {
+                let text = format!("key/value '{pair}' not valid for '{}' option", self.name());
+                return Err(Error::new(ErrorCode::OptionInvalid, text));
+            };
+            match pairs.iter_mut().find(|(known, _)| known == key) {
+                Some((_, old)) => {
+                    let name = self.name();
+                    warn(format!("key '{key}' value '{old}' is overwritten with '{value}' for '{name}' option"));
+                    *old = value.to_owned();
+                }
+                None => pairs.push((key.to_owned(), value.to_owned())),
+            }
+        }
+        Ok(pairs)
+    }
+
+    fn clean_path(&self, mut path: String) -> Result<String> {
+        let problem = if !path.starts_with('/') {
+            "must begin with /"
+        } else if path.contains("//") {
+            "cannot contain //"
+        } else {
+            if path.len() > 1 && path.ends_with('/') {
+                path.pop();
+            }
+            return Ok(path);
+        };
+        Err(self.invalid_value(format!("'{path}' {problem} for '{}' option", self.name())))
+    }
+
+    fn check_range(&self, text: &str, number: i64, matched: Option<(Depend, &'static str)>) -> Result<()> {
+        let (min, max, condition) = match self.decl.range {
+            Range::Any => return Ok(()),
+            Range::Fixed(min, max) => (min, max, String::new()),
+            Range::ByDepend(map) => {
+                let Some((depend, value)) = matched else { return Ok(()) };
+                let Some((_, min, max)) = map.iter().find(|(known, ..)| *known == value) else { return Ok(()) };
+                let name = self
+                    .depend_slot(&depend)
+                    .map_or_else(|| depend.option.to_owned(), |(decl, _)| decl.indexed_name(self.key));
+                (*min, *max, format!(" when '{name}' option = '{value}'"))
+            }
+        };
+        if number >= self.number(min)? && number <= self.number(max)? {
+            return Ok(());
+        }
+        let text = format!("'{text}' is out of range for '{}' option{condition}", self.name());
+        Err(self.invalid_value(text).hint(format!("allowed range is {min} to {max} inclusive")))
+    }
+
+    fn check_allowed(&self, text: &str, number: Option<i64>) -> Result<()> {
+        let allowed = self.decl.allow_for(self.config.command);
+        let fits = |word: &&str| match number {
+            Some(number) => self.number(word).ok() == Some(number),
+            None => *word == text,
+        };
+        if allowed.is_empty() || allowed.iter().any(fits) {
+            return Ok(());
+        }
+        let words: Vec<String> = allowed.iter().map(|word| format!("'{word}'")).collect();
+        let text = format!("'{text}' is not allowed for '{}' option", self.name());
+        Err(self.invalid_value(text).hint(format!("allowed values are {}", words.join(", "))))
+    }
+}

@@ -1,0 +1,53 @@
+//! Texts to values: numbers with units, paths.
+
+/// Parses a decimal number with an optional sign, as C's `strtoll` of the whole text does (without leading blanks).
+pub fn parse_integer(text: &str) -> Option<i64> {
+    text.parse().ok()
+}
+
+/// Parses a number of bytes: digits and an optional unit, always powers of 1024 (`k`, `kb` and `kib` are the same).
+/// `None` where the text is no such number or does not fit.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: i64 = number.parse().ok()?;
+    let unit = unit.to_ascii_lowercase();
+    let shift = match unit.as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        "p" | "pb" | "pib" => 50,
+        _ => return None,
+    };
+    number.checked_mul(1 << shift)?.try_into().ok()
+}
+
+/// Parses a time span: a number and an optional unit (`ms s m h d w`), seconds without one. The result is in milliseconds.
+/// `None` where the text is no such span or does not fit.
+pub fn parse_time(text: &str) -> Option<i64> {
+    let lower = text.to_ascii_lowercase();
+    let (number, factor) = if let Some(number) = lower.strip_suffix("ms") {
+        (number, 1)
+    } else if let Some(number) = lower.strip_suffix('s') {
+        (number, 1000)
+    } else if let Some(number) = lower.strip_suffix('m') {
+        (number, 60 * 1000)
+    } else if let Some(number) = lower.strip_suffix('h') {
+        (number, 60 * 60 * 1000)
+    } else if let Some(number) = lower.strip_suffix('d') {
+        (number, 24 * 60 * 60 * 1000)
+    } else if let Some(number) = lower.strip_suffix('w') {
+        (number, 7 * 24 * 60 * 60 * 1000)
+    } else {
+        (lower.as_str(), 1000)
+    };
+    number.parse::<i64>().ok()?.checked_mul(factor)
+}
+
+/// Formats milliseconds as seconds with at most three decimals, as adjusted time options are shown.
+pub fn format_time(milliseconds: i64) -> String {
+    let text = format!("{}.{:03}", milliseconds / 1000, milliseconds % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}

@@ -1,0 +1,54 @@
+//! Under which name the program runs.
+
+use std::path::Path;
+
+/// The name by which the program was started decides what it says about itself; tools that parse pgBackRest's output call it
+/// by a link named `pgbackrest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// Its own name.
+    Rbr,
+    /// The name of the program that it stands in for.
+    PgBackRest,
+}
+
+impl Identity {
+    /// From the path by which the program was started.
+    pub fn of(program: &str) -> Self {
+        match Path::new(program).file_name() {
+            Some(name) if name == "pgbackrest" => Identity::PgBackRest,
+            _ => Identity::Rbr,
+        }
+    }
+
+    /// The name of the program file, for usage lines.
+    pub fn program(self) -> &'static str {
+        match self {
+            Identity::Rbr => "rbr",
+            Identity::PgBackRest => "pgbackrest",
+        }
+    }
+
+    /// Name and version as help shows them.
+    pub fn title(self) -> String {
+        match self {
+            Identity::Rbr => format!("rbr {}", env!("CARGO_PKG_VERSION")),
+            Identity::PgBackRest => format!("pgBackRest {}", repo_format::BACKREST_VERSION),
+        }
+    }
+
+    /// What `version` prints.
+    pub fn version_line(self) -> String {
+        match self {
+            Identity::Rbr => format!("{} (compatible with pgBackRest {})", self.title(), repo_format::BACKREST_VERSION),
+            Identity::PgBackRest => self.title(),
+        }
+    }
+
+    /// The compatible version as a number, e.g. 2060000: what scripts compare.
+    pub fn version_number(self) -> String {
+        let mut parts = repo_format::BACKREST_VERSION.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        let mut next = || parts.next().unwrap_or(0);
+        format!("{}{:03}{:03}", next(), next(), next())
+    }
+}
