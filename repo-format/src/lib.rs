@@ -2,6 +2,8 @@
 //!
 //! Nothing here opens a file, reads a clock or the environment, or logs.
 
+pub mod block_map;
+pub mod block_size;
 pub mod cipher;
 pub mod compress;
 pub mod error;

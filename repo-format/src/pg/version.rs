@@ -97,6 +97,7 @@ impl PgVersion {
         VERSIONS.iter().find(|facts| facts.version == self).ok_or_else(|| {
             Error::new(ErrorCode::VersionNotSupported, format!("invalid PostgreSQL version {self}"))
                 .hint("is this version of PostgreSQL supported?")
+                .hint("is rbr up to date on all hosts?")
         })
     }
 

@@ -1,0 +1,81 @@
+//! Timeline history files, `<timeline>.history`: from which timelines a timeline descends, and where it left them.
+
+use crate::wal_name::{Lsn, TimelineId};
+use crate::{Error, ErrorCode, Result};
+
+/// One step of a timeline's past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryEntry {
+    /// The older timeline.
+    pub timeline: TimelineId,
+    /// Where it was left: its WAL counts up to here.
+    pub end_lsn: Lsn,
+}
+
+/// The past of a timeline, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TimelineHistory(pub Vec<HistoryEntry>);
+
+impl TimelineHistory {
+    /// Reads a history file. Empty lines and lines that begin with `#` don't count. Format error [029] for other lines that are
+    /// not a timeline (decimal) and an LSN with a tab between them, whatever follows after another tab.
+    pub fn parse(text: &str) -> Result<Self> {
+        text.split('\n')
+            .map(|line| (line, line.trim()))
+            .filter(|(_, trimmed)| !trimmed.is_empty() && !trimmed.starts_with('#'))
+            .map(|(line, trimmed)| {
+                entry(trimmed)
+                    .ok_or_else(|| Error::new(ErrorCode::Format, format!("invalid history line format '{line}'")))
+            })
+            .collect::<Result<_>>()
+            .map(TimelineHistory)
+    }
+
+    /// Where `timeline` was left on the way to the timeline that this is the history of; `None` if it is not on the way.
+    pub fn end_lsn(&self, timeline: TimelineId) -> Option<Lsn> {
+        self.0.iter().find(|entry| entry.timeline == timeline).map(|entry| entry.end_lsn)
+    }
+}
+
+fn entry(line: &str) -> Option<HistoryEntry> {
+    let mut fields = line.split('\t');
+    let timeline: u32 = fields.next()?.trim().parse().ok().filter(|&timeline| timeline > 0)?;
+    let end_lsn: Lsn = fields.next()?.trim().parse().ok().filter(|lsn: &Lsn| lsn.0 > 0)?;
+    Some(HistoryEntry { timeline: TimelineId(timeline), end_lsn })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_of_the_server_is_read_with_its_steps_in_order() {
+        let text = "1\t0/9000000\tno recovery target specified\n\n2\t1/A0000D8\tat restore point \"x\"\n";
+        let history = TimelineHistory::parse(text).unwrap();
+        assert_eq!(
+            history.0,
+            [
+                HistoryEntry { timeline: TimelineId(1), end_lsn: Lsn(0x900_0000) },
+                HistoryEntry { timeline: TimelineId(2), end_lsn: Lsn(0x1_0A00_00D8) },
+            ]
+        );
+        assert_eq!(history.end_lsn(TimelineId(2)), Some(Lsn(0x1_0A00_00D8)));
+        assert_eq!(history.end_lsn(TimelineId(3)), None);
+    }
+
+    #[test]
+    fn history_comments_and_empty_lines_do_not_count() {
+        assert_eq!(TimelineHistory::parse("# a comment\r\n \n").unwrap().0, []);
+    }
+
+    #[test]
+    fn history_in_another_form_gives_029() {
+        for bad in ["1", "1 0/9000000", "x\t0/9000000", "1\t9000000", "0\t0/9000000", "1\t0/0", "-1\t0/1"] {
+            let error = TimelineHistory::parse(bad).unwrap_err();
+            assert_eq!(
+                (error.code, error.message),
+                (ErrorCode::Format, format!("invalid history line format '{bad}'"))
+            );
+        }
+    }
+}
