@@ -227,7 +227,7 @@ mod tests {
             ("[]", "invalid empty section at line 1: []"),
             ("[a]\n\nx", "missing '=' in key/value at line 3: x"),
             ("[a]\n=1", "key is zero-length at line 2: =1"),
-            ("[a]\nx= y", "invalid JSON value at line 2 'x= y': invalid type at: y"),
+            ("[a]\nx= y", "invalid JSON value at line 2 'x= y': invalid type at:  y"),
             ("[a]\nx=1\r", ""),
         ] {
             match strict(text.as_bytes()) {

@@ -53,11 +53,15 @@ impl RepoPath {
     /// [`ErrorCode::Format`] for a path that is absolute or has an empty, `.` or `..` component or a NUL byte.
     pub fn new(path: impl Into<String>) -> Result<Self> {
         let path = path.into();
-        let bad = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains('\0');
-        if !path.is_empty() && path.split('/').any(bad) {
+        if !path.is_empty() && !Self::is_inside(&path) {
             return Err(Error::new(ErrorCode::Format, format!("'{path}' is not a path inside the repository")));
         }
         Ok(RepoPath(path))
+    }
+
+    /// Whether `path` is relative, not empty, and stays below where it starts.
+    pub(crate) fn is_inside(path: &str) -> bool {
+        path.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'))
     }
 
     /// The repository's root.

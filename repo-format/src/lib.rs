@@ -2,17 +2,21 @@
 //!
 //! Nothing here opens a file, reads a clock or the environment, or logs.
 
+pub mod archive_info;
+pub mod backup_info;
 pub mod block_map;
 pub mod block_size;
 pub mod cipher;
 pub mod compress;
 pub mod error;
 pub mod hash;
+pub mod info;
 pub mod ini;
 pub mod json;
 pub mod label;
 pub mod layout;
 pub mod lock_file;
+pub mod manifest;
 pub mod pg;
 pub mod size;
 pub mod spool;

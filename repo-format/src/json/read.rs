@@ -1,6 +1,7 @@
 //! Reading JSON forward only.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use super::DEPTH_MAX;
 use crate::{Error, ErrorCode, Result};
@@ -348,6 +349,27 @@ impl<'a> Reader<'a> {
             return Err(Error::new(ErrorCode::Format, "owner bool must be false"));
         }
         Err(self.error("expected string or false"))
+    }
+
+    /// Reads an object whose values are all strings.
+    ///
+    /// # Errors
+    /// [`ErrorCode::JsonFormat`].
+    pub fn string_map(&mut self) -> Result<BTreeMap<String, String>> {
+        let mut map = BTreeMap::new();
+        self.object_begin()?;
+        while self.has_more() {
+            let key = self.key()?.to_owned();
+            map.insert(key, self.string()?.into_owned());
+        }
+        self.object_end()?;
+        Ok(map)
+    }
+
+    /// Whether the next member of the current array is itself an array.
+    pub fn next_is_array(&mut self) -> bool {
+        let rest = self.text.as_bytes()[self.pos..].iter();
+        rest.copied().find(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',')) == Some(b'[')
     }
 
     fn string_body(&mut self) -> Result<Cow<'a, str>> {

@@ -1,0 +1,234 @@
+//! archive.info: which clusters a stanza's archive holds WAL of.
+//!
+//! Source: pgBackRest `src/info/infoArchive.c`, `src/info/infoPg.c`.
+
+use crate::cipher::Passphrase;
+use crate::info::{self, Writer};
+use crate::json::{ObjectWriter, Reader};
+use crate::layout::ArchiveId;
+use crate::pg::PgVersion;
+use crate::{Error, ErrorCode, Result};
+
+/// One cluster of a stanza's history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PgHistory {
+    /// The number in the history, from 1.
+    pub id: u32,
+    /// PostgreSQL's version.
+    pub version: PgVersion,
+    /// The cluster's system identifier.
+    pub system_id: u64,
+}
+
+impl PgHistory {
+    /// The name of this cluster's directory in the archive.
+    pub fn archive_id(&self) -> ArchiveId {
+        ArchiveId { version: self.version, id: self.id }
+    }
+}
+
+/// The content of archive.info.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveInfo {
+    /// The version that wrote the file.
+    pub backrest_version: String,
+    /// Every cluster that the stanza has had, oldest first.
+    pub history: Vec<PgHistory>,
+    /// The passphrase of the files in the archive.
+    pub cipher_pass: Option<Passphrase>,
+    current: PgHistory,
+}
+
+impl ArchiveInfo {
+    /// The information of a new stanza.
+    pub fn new(version: PgVersion, system_id: u64, cipher_pass: Option<Passphrase>) -> Self {
+        let current = PgHistory { id: 1, version, system_id };
+        let backrest_version = crate::BACKREST_VERSION.to_owned();
+        ArchiveInfo { backrest_version, history: vec![current], cipher_pass, current }
+    }
+
+    /// The cluster that WAL is pushed for.
+    pub fn current(&self) -> &PgHistory {
+        &self.current
+    }
+
+    /// Adds an upgraded cluster, which becomes the current one.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] when the history's numbers are used up.
+    pub fn upgrade(&mut self, version: PgVersion, system_id: u64) -> Result<()> {
+        self.current = PgHistory { id: next_id(self.current.id)?, version, system_id };
+        self.history.push(self.current);
+        Ok(())
+    }
+
+    /// Reads the file's text.
+    ///
+    /// # Errors
+    /// As [`info::read`]; [`ErrorCode::Format`] or [`ErrorCode::JsonFormat`] for a history that is missing or damaged.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        let mut history = Vec::new();
+        let mut current_id = 0;
+        let header = info::read(text, |entry| {
+            let mut json = Reader::new(entry.value);
+            match (entry.section, entry.key) {
+                ("db", "db-id") => current_id = json.u32()?,
+                ("db:history", id) => {
+                    let id = parse_id(id)?;
+                    json.object_begin()?;
+                    // In this file the system id has the name of another key: a slip that the format has kept.
+                    json.key_require("db-id")?;
+                    let system_id = json.u64()?;
+                    json.key_require("db-version")?;
+                    let version = json.string()?.parse()?;
+                    history.push(PgHistory { id, version, system_id });
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        let current = find_current(&history, current_id, |pg| pg.id)?;
+        Ok(ArchiveInfo { backrest_version: header.backrest_version, history, cipher_pass: header.cipher_pass, current })
+    }
+
+    /// The file's text, with this program's version.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileWrite`] does not happen with memory, so none in practice.
+    pub fn serialize(&self) -> Result<Vec<u8>> {
+        let mut writer = Writer::new(Vec::new())?;
+        writer.cipher_pass(self.cipher_pass.as_ref())?;
+        writer.value("db", "db-id", &self.current.id.to_string())?;
+        writer.value("db", "db-system-id", &self.current.system_id.to_string())?;
+        writer.string("db", "db-version", &self.current.version.to_string())?;
+        for pg in &self.history {
+            let mut json = String::new();
+            let mut object = ObjectWriter::new(&mut json);
+            object.scalar("db-id", pg.system_id);
+            object.plain("db-version", pg.version);
+            object.end();
+            writer.value("db:history", &pg.id.to_string(), &json)?;
+        }
+        writer.finish()
+    }
+}
+
+/// A number of the history as it stands before the `=`.
+pub(crate) fn parse_id(text: &str) -> Result<u32> {
+    let valid = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse()
+        .ok()
+        .filter(|_| valid)
+        .ok_or_else(|| Error::new(ErrorCode::Format, format!("'{}' is not a history id", text.escape_debug())))
+}
+
+pub(crate) fn next_id(id: u32) -> Result<u32> {
+    id.checked_add(1).ok_or_else(|| Error::new(ErrorCode::Format, "history ids are used up"))
+}
+
+/// The entry of the history that the file names as the current one.
+pub(crate) fn find_current<T: Copy>(history: &[T], current_id: u32, id: impl Fn(&T) -> u32) -> Result<T> {
+    let format = |message: &str| Err(Error::new(ErrorCode::Format, message));
+    if history.is_empty() {
+        return format("history is missing");
+    }
+    if current_id == 0 {
+        return format("current id is missing");
+    }
+    match history.iter().find(|pg| id(pg) == current_id) {
+        Some(current) => Ok(*current),
+        None => format("unable to find current id in history"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A real file of 255 bytes.
+    const REAL: &str = "[backrest]\nbackrest-format=5\nbackrest-version=\"2.59.1\"\n\n[db]\ndb-id=1\n\
+        db-system-id=7710887564186981822\ndb-version=\"15\"\n\n[db:history]\n\
+        1={\"db-id\":7710887564186981822,\"db-version\":\"15\"}\n\n[backrest]\n\
+        backrest-checksum=\"0a05914de646cb4ddd807772976ec88252434529\"\n";
+
+    #[test]
+    fn parse_real_file_checksum_holds() -> Result<()> {
+        assert_eq!(REAL.len(), 255);
+        let info = ArchiveInfo::parse(REAL.as_bytes())?;
+        assert_eq!(info.backrest_version, "2.59.1");
+        assert_eq!(info.current().archive_id().to_string(), "15-1");
+        assert_eq!(info.current().system_id, 7_710_887_564_186_981_822);
+        assert_eq!(info.cipher_pass, None);
+        Ok(())
+    }
+
+    #[test]
+    fn serialize_real_file_differs_in_version_and_checksum_alone() -> Result<()> {
+        let text = String::from_utf8_lossy(&ArchiveInfo::parse(REAL.as_bytes())?.serialize()?).into_owned();
+        let body = |text: &str| text.split("[backrest]").nth(1).map(|body| body.replace("2.60.0", "2.59.1"));
+        assert_eq!(body(&text), body(REAL));
+        Ok(())
+    }
+
+    #[test]
+    fn upgrade_becomes_current_and_keeps_order() -> Result<()> {
+        let mut info = ArchiveInfo::new(PgVersion::V9_6, 1, Some(Passphrase::new("p")));
+        for system_id in 2..=10 {
+            info.upgrade(PgVersion::V15, system_id)?;
+        }
+        let read = ArchiveInfo::parse(&info.serialize()?)?;
+        assert_eq!(read, info);
+        assert_eq!(read.current().id, 10);
+        assert_eq!(read.history.iter().map(|pg| pg.id).collect::<Vec<_>>(), (1..=10).collect::<Vec<_>>());
+        Ok(())
+    }
+
+    #[test]
+    fn parse_incomplete_file_is_format_error() -> Result<()> {
+        for (values, message) in [
+            (&[][..], "history is missing"),
+            (&[("db:history", "1", "{\"db-id\":1,\"db-version\":\"15\"}")], "current id is missing"),
+            (
+                &[("db", "db-id", "2"), ("db:history", "1", "{\"db-id\":1,\"db-version\":\"15\"}")],
+                "unable to find current id in history",
+            ),
+            (&[("db:history", "x", "{\"db-id\":1,\"db-version\":\"15\"}")], "'x' is not a history id"),
+            (&[("db:history", "1", "{\"db-version\":\"15\"}")], "required key 'db-id' not found"),
+        ] {
+            let mut writer = Writer::new(Vec::new())?;
+            for (section, key, json) in values {
+                writer.value(section, key, json)?;
+            }
+            let error = ArchiveInfo::parse(&writer.finish()?).map_err(|error| error.message);
+            assert_eq!(error, Err(message.to_owned()));
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn archive_info_any_history_round_trips(
+            systems in proptest::collection::vec((any::<u64>(), 96u32..200), 1..6), pass in "[ -~]{0,64}"
+        ) {
+            let version = |number: u32| PgVersion::from_server_version_num(if number < 100 { 90_600 } else { number / 10 * 10_000 });
+            let mut info = ArchiveInfo::new(version(systems[0].1), systems[0].0, Some(Passphrase::new(pass)));
+            for (system_id, number) in &systems[1..] {
+                info.upgrade(version(*number), *system_id).map_err(|error| TestCaseError::fail(error.to_string()))?;
+            }
+            let text = info.serialize().map_err(|error| TestCaseError::fail(error.to_string()))?;
+            prop_assert_eq!(ArchiveInfo::parse(&text).ok(), Some(info));
+        }
+
+        #[test]
+        fn archive_info_damaged_byte_is_an_error(position in 0usize..255, byte in any::<u8>()) {
+            let mut text = REAL.as_bytes().to_vec();
+            prop_assume!(text[position] != byte);
+            text[position] = byte;
+            // A line feed more or less between sections is the only change that the checksum does not see.
+            if let Ok(info) = ArchiveInfo::parse(&text) {
+                prop_assert_eq!(info.history, ArchiveInfo::parse(REAL.as_bytes()).map(|info| info.history).unwrap_or_default());
+            }
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! backup.manifest: every file, directory and link of a backup, and how the backup was made.
+//!
+//! Source: pgBackRest `src/info/manifest/manifest.c`, `src/info/manifest/serialize.c.inc`.
+
+mod file;
+mod owner;
+mod read;
+mod validate;
+mod write;
+
+use std::collections::BTreeMap;
+
+pub use file::{BlockIncr, Bundle, ManifestFile, PageCheck, PageRange};
+pub use owner::{OwnerId, OwnerTable};
+pub use validate::check_name;
+
+use crate::BACKREST_VERSION;
+use crate::cipher::Passphrase;
+use crate::compress::CompressType;
+use crate::label::{BackupLabel, BackupType};
+use crate::pg::PgVersion;
+use crate::wal_name::WalSegment;
+
+/// The manifest name of the data directory, and the first component of the names of everything in it.
+pub const PG_DATA: &str = "pg_data";
+/// The first component of the names of tablespaces and of everything in them.
+pub const PG_TBLSPC: &str = "pg_tblspc";
+
+/// The factor between the block size in bytes and its number in the file.
+pub const BLOCK_SIZE_FACTOR: u32 = 8192;
+/// The size in bytes of a block's checksum when the file does not say it.
+pub const BLOCK_CHECKSUM_SIZE_DEFAULT: u8 = 6;
+
+/// The facts of a backup as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestData {
+    /// The backup's own label.
+    pub label: BackupLabel,
+    /// The type.
+    pub backup_type: BackupType,
+    /// The backup that a differential or incremental one is based on.
+    pub prior: Option<BackupLabel>,
+    /// When the backup started, in seconds since 1970.
+    pub timestamp_start: i64,
+    /// The second after which files were copied.
+    pub timestamp_copy_start: i64,
+    /// When the backup stopped; 0 while it has not.
+    pub timestamp_stop: i64,
+    /// The first WAL segment that the backup needs; none for an offline backup.
+    pub archive_start: Option<WalSegment>,
+    /// The last WAL segment that the backup needs.
+    pub archive_stop: Option<WalSegment>,
+    /// The LSN of the start, as PostgreSQL wrote it (from 19 on it fills with zeros, and the text is kept as it was).
+    pub lsn_start: Option<String>,
+    /// The LSN of the stop, as PostgreSQL wrote it.
+    pub lsn_stop: Option<String>,
+    /// Whether small files are stored together.
+    pub bundle: bool,
+    /// Whether bundled files are compressed and encrypted without headers.
+    pub bundle_raw: bool,
+    /// Whether files may be stored in blocks.
+    pub block_incr: bool,
+    /// The number of the cluster in the stanza's history; 0 while it is not known.
+    pub pg_id: u32,
+    /// PostgreSQL's version.
+    pub pg_version: PgVersion,
+    /// The cluster's system identifier; 0 while it is not known.
+    pub pg_system_id: u64,
+    /// The cluster's catalog version.
+    pub pg_catalog_version: u32,
+    /// The options that the backup was made with.
+    pub options: ManifestOptions,
+}
+
+impl ManifestData {
+    /// The facts of a backup that is about to start: everything that is not given is unset.
+    pub fn new(
+        label: BackupLabel,
+        backup_type: BackupType,
+        timestamp_start: i64,
+        pg_version: PgVersion,
+        pg_catalog_version: u32,
+    ) -> Self {
+        ManifestData {
+            label,
+            backup_type,
+            prior: None,
+            timestamp_start,
+            timestamp_copy_start: 0,
+            timestamp_stop: 0,
+            archive_start: None,
+            archive_stop: None,
+            lsn_start: None,
+            lsn_stop: None,
+            bundle: false,
+            bundle_raw: false,
+            block_incr: false,
+            pg_id: 0,
+            pg_version,
+            pg_system_id: 0,
+            pg_catalog_version,
+            options: ManifestOptions::default(),
+        }
+    }
+}
+
+/// The options that a backup was made with. Those that are `None` are not known yet (in a partial manifest), or the manifest is
+/// older than they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestOptions {
+    /// Whether the backup waited for its WAL.
+    pub archive_check: bool,
+    /// Whether the backup has a copy of its WAL.
+    pub archive_copy: bool,
+    /// Whether files came from a standby.
+    pub backup_standby: Option<bool>,
+    /// The buffer size in bytes.
+    pub buffer_size: Option<u32>,
+    /// Whether page checksums were checked.
+    pub checksum_page: Option<bool>,
+    /// The compression.
+    pub compress_type: CompressType,
+    /// The compression's level; negative levels are stored as 32 bits without sign.
+    pub compress_level: Option<u32>,
+    /// The level of compression between hosts, stored in the same way.
+    pub compress_level_network: Option<u32>,
+    /// Whether files were compared by checksum instead of time and size.
+    pub delta: Option<bool>,
+    /// Whether unchanged files are hard links.
+    pub hardlink: bool,
+    /// Whether the cluster was running.
+    pub online: bool,
+    /// The number of workers.
+    pub process_max: Option<u32>,
+}
+
+impl Default for ManifestOptions {
+    /// Nothing known, nothing enabled, no compression.
+    fn default() -> Self {
+        ManifestOptions {
+            archive_check: false,
+            archive_copy: false,
+            backup_standby: None,
+            buffer_size: None,
+            checksum_page: None,
+            compress_type: CompressType::None,
+            compress_level: None,
+            compress_level_network: None,
+            delta: None,
+            hardlink: false,
+            online: false,
+            process_max: None,
+        }
+    }
+}
+
+/// Whether a target is the data directory or something that a link points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetType {
+    /// The data directory.
+    Path,
+    /// A link's destination.
+    Link,
+}
+
+/// A place that files of the backup came from: the data directory, a tablespace, or the destination of another link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// `pg_data`, `pg_data/<path of the link>` or `pg_tblspc/<oid>`.
+    pub name: String,
+    /// The kind.
+    pub target_type: TargetType,
+    /// The directory: absolute for the data directory, otherwise as the link has it.
+    pub path: String,
+    /// The file's name when the link points to a file in `path`.
+    pub file: Option<String>,
+    /// The tablespace, if it is one.
+    pub tablespace: Option<Tablespace>,
+}
+
+/// A tablespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tablespace {
+    /// The oid, at least 1.
+    pub id: u32,
+    /// The name; `ts<oid>` for offline backups.
+    pub name: String,
+}
+
+/// A database of an online backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// The name.
+    pub name: String,
+    /// The oid.
+    pub id: u32,
+    /// The oid of `template0`, kept because the format has it.
+    pub last_system_id: u32,
+}
+
+/// A link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestLink {
+    /// The manifest name, below `pg_data`.
+    pub name: String,
+    /// The destination as the link has it.
+    pub destination: String,
+    /// The owner.
+    pub user: OwnerId,
+    /// The group.
+    pub group: OwnerId,
+}
+
+/// A directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestPath {
+    /// The manifest name.
+    pub name: String,
+    /// The permission bits.
+    pub mode: u16,
+    /// The owner.
+    pub user: OwnerId,
+    /// The group.
+    pub group: OwnerId,
+}
+
+/// The manifest of one backup. All lists are sorted by the bytes of their names ([`Manifest::sort`]).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    /// The version that wrote the file.
+    pub backrest_version: String,
+    /// The backup as a whole.
+    pub data: ManifestData,
+    /// The passphrase of the backup's files.
+    pub cipher_pass: Option<Passphrase>,
+    /// Where the files came from. A manifest that was read has the data directory among them.
+    pub targets: Vec<Target>,
+    /// The databases; only of online backups.
+    pub databases: Vec<Database>,
+    /// Notes of the operator.
+    pub annotation: BTreeMap<String, String>,
+    /// The files.
+    pub files: Vec<ManifestFile>,
+    /// The links.
+    pub links: Vec<ManifestLink>,
+    /// The directories.
+    pub paths: Vec<ManifestPath>,
+    /// The backups that hold files of this one, oldest first, its own label last. Block maps store indexes into this list, so its
+    /// order never changes within a set.
+    pub references: Vec<BackupLabel>,
+    /// The names behind the owners of files, links and directories.
+    pub owners: OwnerTable,
+}
+
+impl Manifest {
+    /// A manifest without files that refers to its own backup alone.
+    pub fn new(data: ManifestData) -> Self {
+        Manifest {
+            backrest_version: BACKREST_VERSION.to_owned(),
+            references: vec![data.label.clone()],
+            data,
+            cipher_pass: None,
+            targets: Vec::new(),
+            databases: Vec::new(),
+            annotation: BTreeMap::new(),
+            files: Vec::new(),
+            links: Vec::new(),
+            paths: Vec::new(),
+            owners: OwnerTable::default(),
+        }
+    }
+
+    /// Sorts every list by name.
+    pub fn sort(&mut self) {
+        self.files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.links.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.paths.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.targets.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.databases.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    }
+
+    /// The file with this manifest name. The files must be sorted, as after reading.
+    pub fn file(&self, name: &str) -> Option<&ManifestFile> {
+        let index = self.files.binary_search_by(|file| (*file.name).cmp(name)).ok()?;
+        self.files.get(index)
+    }
+
+    /// The file with this manifest name, to be changed.
+    pub fn file_mut(&mut self, name: &str) -> Option<&mut ManifestFile> {
+        let index = self.files.binary_search_by(|file| (*file.name).cmp(name)).ok()?;
+        self.files.get_mut(index)
+    }
+
+    /// The link with this manifest name.
+    pub fn link(&self, name: &str) -> Option<&ManifestLink> {
+        let index = self.links.binary_search_by(|link| link.name.as_str().cmp(name)).ok()?;
+        self.links.get(index)
+    }
+
+    /// The directory with this manifest name.
+    pub fn path(&self, name: &str) -> Option<&ManifestPath> {
+        let index = self.paths.binary_search_by(|path| path.name.as_str().cmp(name)).ok()?;
+        self.paths.get(index)
+    }
+
+    /// The target with this name.
+    pub fn target(&self, name: &str) -> Option<&Target> {
+        let index = self.targets.binary_search_by(|target| target.name.as_str().cmp(name)).ok()?;
+        self.targets.get(index)
+    }
+
+    /// The data directory's target, which every manifest that was read has.
+    pub fn base_target(&self) -> Option<&Target> {
+        self.target(PG_DATA)
+    }
+
+    /// The data directory's entry among the directories.
+    pub fn base_path(&self) -> Option<&ManifestPath> {
+        self.path(PG_DATA)
+    }
+
+    /// The label of the backup that holds the file's bytes: the one that the file refers to, or this backup itself.
+    pub fn holder(&self, file: &ManifestFile) -> &BackupLabel {
+        file.reference.and_then(|index| self.references.get(index as usize)).unwrap_or(&self.data.label)
+    }
+}
+
+/// The path below the data directory of what has this manifest name: names in `pg_data` lose that part, names of tablespaces are
+/// reached through the links in the data directory's `pg_tblspc`.
+pub fn pg_path(name: &str) -> &str {
+    match name.strip_prefix(PG_DATA) {
+        Some("") => "",
+        Some(rest) => rest.strip_prefix('/').unwrap_or(name),
+        None => name,
+    }
+}

@@ -1,0 +1,152 @@
+//! A file's entry in the manifest.
+
+use crate::hash::Sha1;
+
+use super::OwnerId;
+
+/// A file of a backup. A backup may have millions, so this is kept small.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestFile {
+    /// The manifest name: `pg_data/...` or `pg_tblspc/<oid>/...`.
+    pub name: Box<str>,
+    /// The size in bytes as copied; before the copy the size at the scan or of the prior backup's copy.
+    pub size: u64,
+    /// The size in bytes at the scan.
+    pub size_original: u64,
+    /// The size in bytes as stored. Without one of its own in the file it equals `size`.
+    pub size_repo: u64,
+    /// The modification time in seconds since 1970.
+    pub timestamp: i64,
+    /// The checksum of the file's bytes; none before the copy.
+    pub checksum: Option<Sha1>,
+    /// The checksum of the stored bytes; none before the copy, and where the stored bytes are the file's own.
+    pub checksum_repo: Option<Sha1>,
+    /// The permission bits.
+    pub mode: u16,
+    /// The owner.
+    pub user: OwnerId,
+    /// The group.
+    pub group: OwnerId,
+    /// The index in the manifest's references of the backup that holds the bytes; none when that is this backup.
+    pub reference: Option<u32>,
+    /// Where the bytes are when they are in a bundle.
+    pub bundle: Option<Bundle>,
+    /// How the bytes are split when the file is stored in blocks.
+    pub block: Option<BlockIncr>,
+    /// The result of the page check; none when pages were not checked.
+    pub page_check: Option<PageCheck>,
+}
+
+impl ManifestFile {
+    /// A file that has been found and not copied, with an unknown owner.
+    pub fn new(name: &str, size: u64, timestamp: i64) -> Self {
+        ManifestFile {
+            name: name.into(),
+            size,
+            size_original: size,
+            size_repo: 0,
+            timestamp,
+            checksum: None,
+            checksum_repo: None,
+            mode: 0o600,
+            user: OwnerId::UNKNOWN,
+            group: OwnerId::UNKNOWN,
+            reference: None,
+            bundle: None,
+            block: None,
+            page_check: None,
+        }
+    }
+
+    /// The bytes that the file takes in the repository: the stored size, or for older manifests the size itself.
+    pub fn repo_bytes(&self) -> u64 {
+        if self.size_repo > 0 { self.size_repo } else { self.size }
+    }
+}
+
+/// A place in a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bundle {
+    /// The bundle's number, from 1.
+    pub id: u64,
+    /// The offset in bytes.
+    pub offset: u64,
+}
+
+/// How a file is stored in blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockIncr {
+    /// The size of a block in bytes, a multiple of 8192.
+    pub size: u32,
+    /// The bytes of each block's checksum in the map, 1 to 16.
+    pub checksum_size: u8,
+    /// The bytes of the map at the end of what is stored; 0 before the copy.
+    pub map_size: u64,
+}
+
+/// Damaged pages from `first` to `last`, counted from the start of the relation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRange {
+    /// The first page.
+    pub first: u32,
+    /// The last page, at least `first`.
+    pub last: u32,
+}
+
+/// The result of checking a file's pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageCheck {
+    /// Whether every page was as it should be.
+    pub valid: bool,
+    /// Boxed twice because nearly every file has none, and this keeps the entry of the others short.
+    errors: Option<Box<PageErrors>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct PageErrors(Vec<PageRange>);
+
+impl PageCheck {
+    /// A check without a fault; also the mark of a file whose pages are yet to be checked.
+    pub const VALID: PageCheck = PageCheck { valid: true, errors: None };
+
+    /// A check with faults. There are none to list when the file is not made of whole pages.
+    pub fn invalid(errors: Vec<PageRange>) -> Self {
+        PageCheck { valid: false, errors: if errors.is_empty() { None } else { Some(Box::new(PageErrors(errors))) } }
+    }
+
+    /// A check with these damaged pages, in ascending order: neighbours become one range.
+    pub fn from_pages(pages: impl IntoIterator<Item = u32>) -> Self {
+        let mut errors: Vec<PageRange> = Vec::new();
+        for page in pages {
+            match errors.last_mut() {
+                Some(range) if range.last.checked_add(1) == Some(page) => range.last = page,
+                _ => errors.push(PageRange { first: page, last: page }),
+            }
+        }
+        Self::invalid(errors)
+    }
+
+    /// The damaged pages.
+    pub fn errors(&self) -> &[PageRange] {
+        self.errors.as_deref().map_or(&[], |errors| &errors.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_entry_stays_small() {
+        assert!(size_of::<ManifestFile>() <= 176, "{}", size_of::<ManifestFile>());
+    }
+
+    #[test]
+    fn from_pages_merges_neighbours() {
+        let check = PageCheck::from_pages([2, 5, 6, 7, 9, u32::MAX - 1, u32::MAX]);
+        let ranges: Vec<_> = check.errors().iter().map(|range| (range.first, range.last)).collect();
+        assert_eq!(ranges, [(2, 2), (5, 7), (9, 9), (u32::MAX - 1, u32::MAX)]);
+        assert!(!check.valid);
+        assert!(PageCheck::from_pages([]).errors().is_empty());
+    }
+}
