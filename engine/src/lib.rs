@@ -3,12 +3,15 @@
 //! It never sees an option's name and never prints.
 
 pub mod cancel;
+pub mod check;
 pub mod control;
 pub mod job_queue;
 pub mod lock;
 pub mod log;
+pub mod pg;
 pub mod progress;
 pub mod repo;
+pub mod stanza;
 pub mod storage;
 pub mod users;
 pub mod wait;

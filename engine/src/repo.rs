@@ -1,6 +1,10 @@
 //! A repository and its main files.
 
 pub mod archive_find;
+pub mod encode;
+pub mod info_files;
+pub mod manifest_store;
+pub mod reconstruct;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -52,13 +52,18 @@ pub fn find(settings: &[PgSettings], search: Search, cancel: &CancelToken) -> Re
         }
     }
     if cluster.primary.is_none() && search.primary_required {
-        return Err(Error::new(ErrorCode::DbConnect, "unable to find primary cluster - cannot proceed")
-            .hint("are all available clusters in recovery?"));
+        return Err(no_primary());
     }
     if cluster.standby.is_none() && search.standby_required {
         return Err(Error::new(ErrorCode::DbConnect, "unable to find standby cluster - cannot proceed"));
     }
     Ok(cluster)
+}
+
+/// The error when a primary is needed and there is none.
+pub(crate) fn no_primary() -> Error {
+    Error::new(ErrorCode::DbConnect, "unable to find primary cluster - cannot proceed")
+        .hint("are all available clusters in recovery?")
 }
 
 /// Which archive settings of a primary to insist on.

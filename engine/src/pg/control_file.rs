@@ -5,15 +5,11 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use repo_format::pg::control::PgControl;
+use repo_format::pg::control::{CONTROL_DATA_SIZE, CONTROL_FILE_SIZE, PgControl};
 use repo_format::pg::version::PgVersion;
 
 use crate::{Error, ErrorCode, Result};
 
-/// The part of the file that is used, in bytes; the server writes it in one piece because a disk sector is no smaller.
-pub const DATA_SIZE: usize = 512;
-/// The size of the file, in bytes; all after [`DATA_SIZE`] is zero.
-pub const FILE_SIZE: usize = 8192;
 /// Where the file is, below the data directory.
 pub const FILE_NAME: &str = "global/pg_control";
 
@@ -28,14 +24,14 @@ pub fn read(pg_path: &Path, force: Option<PgVersion>) -> Result<PgControl> {
     Ok(read_valid(pg_path, force)?.0)
 }
 
-/// Reads and checks `pg_control`, and returns the whole file as it is to be stored: [`FILE_SIZE`] bytes, zero after the
+/// Reads and checks `pg_control`, and returns the whole file as it is to be stored: [`CONTROL_FILE_SIZE`] bytes, zero after the
 /// part that means something.
 ///
 /// # Errors
 /// As [`read`].
 pub fn read_bytes(pg_path: &Path, force: Option<PgVersion>) -> Result<(PgControl, Vec<u8>)> {
     let (control, mut bytes) = read_valid(pg_path, force)?;
-    bytes.resize(FILE_SIZE, 0);
+    bytes.resize(CONTROL_FILE_SIZE, 0);
     Ok((control, bytes))
 }
 
@@ -66,12 +62,12 @@ fn read_once(path: &Path) -> Result<Vec<u8>> {
             return Err(Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{name}' for read"), e));
         }
     };
-    let mut bytes = Vec::with_capacity(DATA_SIZE);
-    file.take(DATA_SIZE as u64)
+    let mut bytes = Vec::with_capacity(CONTROL_DATA_SIZE);
+    file.take(CONTROL_DATA_SIZE as u64)
         .read_to_end(&mut bytes)
         .map_err(|e| Error::from_io(ErrorCode::FileRead, format!("unable to read '{name}'"), e))?;
-    if bytes.len() < DATA_SIZE {
-        let text = format!("unable to read {DATA_SIZE} byte(s) from '{name}'");
+    if bytes.len() < CONTROL_DATA_SIZE {
+        let text = format!("unable to read {CONTROL_DATA_SIZE} byte(s) from '{name}'");
         return Err(Error::new(ErrorCode::FileRead, text));
     }
     Ok(bytes)
@@ -88,7 +84,7 @@ mod tests {
         std::fs::create_dir(dir.path().join("global")).unwrap();
         std::fs::write(dir.path().join(FILE_NAME), [0; 100]).unwrap();
         assert_eq!(read(dir.path(), None).unwrap_err().code, ErrorCode::FileRead);
-        std::fs::write(dir.path().join(FILE_NAME), [0; FILE_SIZE]).unwrap();
+        std::fs::write(dir.path().join(FILE_NAME), [0; CONTROL_FILE_SIZE]).unwrap();
         assert_eq!(read(dir.path(), None).unwrap_err().code, ErrorCode::VersionNotSupported);
     }
 }

@@ -22,6 +22,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 pub struct BackupStart {
     /// Where recovery has to begin.
     pub lsn: Lsn,
+    /// `lsn` as the server wrote it, for the manifest.
+    pub lsn_text: String,
     /// The segment that holds `lsn`.
     pub wal_segment: WalSegment,
     /// The segment that was current before the start and must arrive in the archive; only with the archive check.
@@ -33,6 +35,8 @@ pub struct BackupStart {
 pub struct BackupStop {
     /// Where the backup becomes consistent.
     pub lsn: Lsn,
+    /// `lsn` as the server wrote it, for the manifest.
+    pub lsn_text: String,
     /// The segment that holds `lsn`.
     pub wal_segment: WalSegment,
     /// The content of the file `backup_label`.
@@ -213,7 +217,8 @@ impl PgSession {
 
         let query = backup_start_query(version, start_fast);
         let [lsn, name] = self.client.row(&query)?;
-        let (lsn, wal_segment): (Lsn, WalSegment) = (required(lsn, &query)?.parse()?, required(name, &query)?.parse()?);
+        let lsn_text = required(lsn, &query)?;
+        let (lsn, wal_segment): (Lsn, WalSegment) = (lsn_text.parse()?, required(name, &query)?.parse()?);
 
         // Read anew: this shows that the data directory at pg-path is really the server's
         let checkpoint = control_file::read(&self.settings.path, self.settings.version_force)?.checkpoint;
@@ -234,7 +239,7 @@ impl PgSession {
                 ),
             ));
         }
-        Ok(BackupStart { lsn, wal_segment, wal_segment_check })
+        Ok(BackupStart { lsn, lsn_text, wal_segment, wal_segment_check })
     }
 
     /// Ends the backup.
@@ -244,8 +249,10 @@ impl PgSession {
     pub fn backup_stop(&mut self) -> Result<BackupStop> {
         let query = backup_stop_query(self.version);
         let [lsn, name, label, map] = self.client.row(&query)?;
+        let lsn_text = required(lsn, &query)?;
         Ok(BackupStop {
-            lsn: required(lsn, &query)?.parse()?,
+            lsn: lsn_text.parse()?,
+            lsn_text,
             wal_segment: required(name, &query)?.parse()?,
             backup_label: required(label, &query)?,
             tablespace_map: map.filter(|map| !map.trim().is_empty()),

@@ -1,0 +1,112 @@
+//! Checking that a stanza can archive and be backed up (pgBackRest `src/command/check`).
+
+use std::fs;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use repo_format::layout::Stanza;
+
+use crate::pg::cluster::{self, ArchiveCheck, Search};
+use crate::pg::{PgSession, PgSettings};
+use crate::repo::archive_find::find_one;
+use crate::stanza::check_info;
+use crate::{CancelToken, Error, ErrorCode, Repo, Result};
+
+/// What check needs to know.
+#[derive(Clone, Debug)]
+pub struct CheckSettings {
+    /// The stanza.
+    pub stanza: Stanza,
+    /// The clusters, in the order of their keys.
+    pub pg: Vec<PgSettings>,
+    /// Check the archive settings of the primary; `None` leaves them unchecked.
+    pub archive: Option<ArchiveCheck>,
+    /// How long a WAL segment may take to arrive.
+    pub archive_timeout: Duration,
+    /// Backups are to come from a standby, so there should be one.
+    pub backup_standby: bool,
+}
+
+/// Checks settings and repositories of every cluster that can be reached; on a primary it switches WAL and waits for the
+/// segment in each repository.
+///
+/// # Errors
+/// [`ErrorCode::Config`] when no cluster can be reached, and the first thing that is wrong.
+pub fn check(settings: &CheckSettings, repos: &[Repo], cancel: &CancelToken) -> Result<()> {
+    let found = cluster::find(&settings.pg, Search::default(), cancel)?;
+    if found.primary.is_none() && found.standby.is_none() {
+        return Err(Error::new(ErrorCode::Config, "no database found")
+            .hint("check indexed pg-path/pg-host configurations"));
+    }
+    for pg in &settings.pg {
+        check_readable(pg)?;
+    }
+    match &found.standby {
+        Some(standby) => check_standby(settings, repos, standby, found.primary.is_some())?,
+        None if settings.backup_standby => {
+            crate::warn!("option 'backup-standby' is enabled but standby is not properly configured");
+        }
+        None => {}
+    }
+    // Its session is not needed while the archive is waited for
+    drop(found.standby);
+    found.primary.map_or(Ok(()), |mut primary| check_primary(settings, repos, &mut primary, cancel))
+}
+
+fn check_readable(pg: &PgSettings) -> Result<()> {
+    match fs::read_dir(&pg.path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            let message = format!("unable to list file info for path '{}'", pg.path.display());
+            Err(Error::from_io(ErrorCode::PathOpen, message, e))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_standby(settings: &CheckSettings, repos: &[Repo], standby: &PgSession, has_primary: bool) -> Result<()> {
+    // A repository on this machine is written by the primary's host, which then must be known here
+    if !has_primary && (settings.pg.len() > 1 || !repos.is_empty()) {
+        return Err(Error::new(ErrorCode::Config, "primary database not found")
+            .hint("check indexed pg-path/pg-host configurations"));
+    }
+    cluster::check_config(standby, None)?;
+    for repo in repos {
+        crate::info!("check {} (standby)", repo.name());
+        check_info(repo, &settings.stanza, standby.control().version, standby.control().system_id)?;
+    }
+    crate::info!("switch wal not performed because this is a standby");
+    Ok(())
+}
+
+fn check_primary(
+    settings: &CheckSettings,
+    repos: &[Repo],
+    primary: &mut PgSession,
+    cancel: &CancelToken,
+) -> Result<()> {
+    cluster::check_config(primary, settings.archive)?;
+    let mut archive_ids = Vec::with_capacity(repos.len());
+    for repo in repos {
+        crate::info!("check {} configuration (primary)", repo.name());
+        let archive =
+            check_info(repo, &settings.stanza, primary.control().version, primary.control().system_id)?;
+        archive_ids.push(archive.current().archive_id());
+    }
+    let segment = primary.wal_switch()?;
+    for (repo, archive_id) in repos.iter().zip(archive_ids) {
+        crate::info!("check {} archive for WAL (primary)", repo.name());
+        let found =
+            find_one(&*repo.storage, &settings.stanza, archive_id, &segment, settings.archive_timeout, cancel)?;
+        // Without a timeout there would be no error for a missing segment; the option does not allow zero
+        let Some(found) = found else {
+            let text = format!("WAL segment {segment} was not archived");
+            return Err(Error::new(ErrorCode::ArchiveTimeout, text));
+        };
+        crate::info!(
+            "WAL segment {segment} successfully archived to '{}' on {}",
+            repo.storage.display(&found.path),
+            repo.name()
+        );
+    }
+    Ok(())
+}

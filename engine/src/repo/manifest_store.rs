@@ -1,0 +1,112 @@
+//! Manifests in a repository.
+//!
+//! A backup is complete when `backup.manifest` is there; `backup.manifest.copy` is written before the first file is copied
+//! and again at the end, just before the manifest itself.
+
+use std::io::BufReader;
+
+use repo_format::cipher::{Cipher, Decryptor, Framing};
+use repo_format::compress::{CompressType, Compression};
+use repo_format::info;
+use repo_format::label::BackupLabel;
+use repo_format::layout::{self, RepoPath, Stanza};
+use repo_format::manifest::Manifest;
+
+use super::Repo;
+use super::encode::EncodeWriter;
+use crate::storage::{self, ReadRange, WriteOptions};
+use crate::{Error, ErrorCode, Result};
+
+/// Bytes read from the storage at once.
+const BUFFER_SIZE: usize = 256 * 1024;
+/// The compression level of manifests in the history; they are never compressed otherwise.
+const HISTORY_LEVEL: i32 = 9;
+
+/// Loads a backup's manifest, or its copy if it can't be used. `cipher` is that of backup.info's passphrase
+/// ([`super::info_files::manifest_cipher`]).
+///
+/// # Errors
+/// Neither can be used: the code and message tell of both.
+pub fn load(repo: &Repo, stanza: &Stanza, label: &BackupLabel, cipher: &Cipher) -> Result<Manifest> {
+    let path = layout::manifest(stanza, label);
+    load_file(repo, &path, cipher).or_else(|first| {
+        load_file(repo, &layout::copy(&path), cipher).map_err(|second| {
+            let name = repo.storage.display(&path);
+            let message = format!("unable to load backup manifest file '{name}' or '{name}.copy'");
+            info::pair_error(&message, &first, &second)
+        })
+    })
+}
+
+/// Loads the copy alone, which is all that an interrupted backup has.
+///
+/// # Errors
+/// [`ErrorCode::FileMissing`] when there is none, and those of a damaged one.
+pub fn load_copy(repo: &Repo, stanza: &Stanza, label: &BackupLabel, cipher: &Cipher) -> Result<Manifest> {
+    load_file(repo, &layout::manifest_copy(stanza, label), cipher)
+}
+
+fn load_file(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result<Manifest> {
+    let stored =
+        repo.storage.read(path, ReadRange::default())?.ok_or_else(|| storage::missing(&*repo.storage, path))?;
+    let plain = Decryptor::new(cipher, Framing::Full, BufReader::with_capacity(BUFFER_SIZE, stored));
+    Manifest::read(BufReader::with_capacity(BUFFER_SIZE, plain)).map_err(info::crypto_hint)
+}
+
+/// Whether the backup is complete.
+///
+/// # Errors
+/// The storage can't tell.
+pub fn is_complete(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<bool> {
+    storage::exists(&*repo.storage, &layout::manifest(stanza, label))
+}
+
+/// Writes the copy, which marks a backup as under way.
+///
+/// # Errors
+/// It can't be written.
+pub fn save_copy(repo: &Repo, stanza: &Stanza, manifest: &Manifest, cipher: &Cipher) -> Result<()> {
+    let path = layout::manifest_copy(stanza, &manifest.data.label);
+    write(repo, &path, manifest, Compression::NONE, cipher)
+}
+
+/// Makes the backup complete: writes the copy in its last form and then the manifest with the same bytes.
+///
+/// # Errors
+/// One of them can't be written; unless it was the last, the backup is not complete.
+pub fn save(repo: &Repo, stanza: &Stanza, manifest: &Manifest, cipher: &Cipher) -> Result<()> {
+    save_copy(repo, stanza, manifest, cipher)?;
+    let path = layout::manifest(stanza, &manifest.data.label);
+    let copy = layout::copy(&path);
+    let mut from =
+        repo.storage.read(&copy, ReadRange::default())?.ok_or_else(|| storage::missing(&*repo.storage, &copy))?;
+    let mut to = repo.storage.write(&path, WriteOptions::ATOMIC)?;
+    std::io::copy(&mut from, &mut to).map_err(|e| {
+        let name = repo.storage.display(&path);
+        Error::from_io(ErrorCode::FileWrite, format!("unable to write '{name}'"), e)
+    })?;
+    to.finish()
+}
+
+/// Writes the manifest into the history, which outlives the backup, and makes the history's directory durable.
+///
+/// # Errors
+/// It can't be written.
+pub fn save_history(repo: &Repo, stanza: &Stanza, manifest: &Manifest, cipher: &Cipher) -> Result<()> {
+    let path = layout::history_manifest(stanza, &manifest.data.label);
+    write(repo, &path, manifest, Compression::new(CompressType::Gz, Some(HISTORY_LEVEL))?, cipher)?;
+    repo.storage.sync_path(&layout::history(stanza))
+}
+
+fn write(
+    repo: &Repo,
+    path: &RepoPath,
+    manifest: &Manifest,
+    compression: Compression,
+    cipher: &Cipher,
+) -> Result<()> {
+    let file = repo.storage.write(path, WriteOptions::ATOMIC)?;
+    let mut out = EncodeWriter::new(file, compression, cipher)?;
+    manifest.write(&mut out)?;
+    out.finish()?.finish()
+}

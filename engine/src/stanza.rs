@@ -1,0 +1,421 @@
+//! Making, upgrading and deleting a stanza (pgBackRest `src/command/stanza`).
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use repo_format::archive_info::ArchiveInfo;
+use repo_format::backup_info::BackupInfo;
+use repo_format::layout::{self, RepoPath, Stanza};
+use repo_format::pg::control::PgControl;
+use repo_format::pg::version::PgVersion;
+
+use crate::pg::{PgSettings, cluster, control_file};
+use crate::repo::info_files::{self, generate_passphrase};
+use crate::{CancelToken, Error, ErrorCode, Repo, Result, control};
+
+/// What stanza-create and stanza-upgrade need to know.
+#[derive(Clone, Debug)]
+pub struct StanzaSettings {
+    /// The stanza.
+    pub stanza: Stanza,
+    /// Where lock and stop files are.
+    pub lock_path: PathBuf,
+    /// Ask the running primary for its identity; otherwise the first data directory is taken for the primary's.
+    pub online: bool,
+    /// The clusters, in the order of their keys.
+    pub pg: Vec<PgSettings>,
+}
+
+/// The identity of the cluster that the stanza is for.
+fn primary_control(settings: &StanzaSettings, cancel: &CancelToken) -> Result<PgControl> {
+    if settings.online {
+        let search = cluster::Search { primary_required: true, ..cluster::Search::default() };
+        let found = cluster::find(&settings.pg, search, cancel)?;
+        let Some(primary) = found.primary else { return Err(cluster::no_primary()) };
+        cluster::check_config(&primary, None)?;
+        return Ok(*primary.control());
+    }
+    match settings.pg.first() {
+        Some(pg) => control_file::read(&pg.path, pg.version_force),
+        None => Err(Error::new(ErrorCode::OptionRequired, "stanza-create command requires option: pg1-path")),
+    }
+}
+
+/// Makes the stanza in every repository, or checks it where it exists.
+///
+/// # Errors
+/// [`ErrorCode::Stop`]; [`ErrorCode::PathNotEmpty`] when something else is in its place; [`ErrorCode::FileMissing`] when half
+/// of its info files are gone; [`ErrorCode::FileInvalid`] when it is of another cluster.
+pub fn create(settings: &StanzaSettings, repos: &[Repo], cancel: &CancelToken) -> Result<()> {
+    control::check_stop(&settings.lock_path, Some(&settings.stanza))?;
+    let pg = primary_control(settings, cancel)?;
+    for repo in repos {
+        crate::info!("stanza-create for stanza '{}' on {}", settings.stanza, repo.name());
+        create_in(repo, &settings.stanza, &pg)?;
+    }
+    Ok(())
+}
+
+fn create_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<()> {
+    let (archive_info, backup_info) = (layout::archive_info(stanza), layout::backup_info(stanza));
+    let archive_exists = info_files::exists_any(repo, &archive_info)?;
+    let backup_exists = info_files::exists_any(repo, &backup_info)?;
+    match (archive_exists, backup_exists) {
+        (false, false) => create_new(repo, stanza, pg),
+        (true, true) => {
+            check_info(repo, stanza, pg.version, pg.system_id)?;
+            // Both are made up for, even if the first one was
+            let archive_copied = info_files::copy_if_missing(repo, &archive_info)?;
+            let backup_copied = info_files::copy_if_missing(repo, &backup_info)?;
+            if !archive_copied && !backup_copied {
+                crate::info!("stanza '{stanza}' already exists on {} and is valid", repo.name());
+            }
+            Ok(())
+        }
+        (archive_exists, _) => {
+            let what = match archive_exists {
+                true => "archive.info exists but backup.info is missing",
+                false => "backup.info exists but archive.info is missing",
+            };
+            Err(Error::new(ErrorCode::FileMissing, format!("{what} on {}", repo.name()))
+                .hint("this may be a symptom of repository corruption!"))
+        }
+    }
+}
+
+fn create_new(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<()> {
+    let backup_used = !is_empty(repo, &layout::backup_stanza(stanza))?;
+    let archive_used = !is_empty(repo, &layout::archive_stanza(stanza))?;
+    let what = match (backup_used, archive_used) {
+        (false, false) => None,
+        (true, false) => Some("backup directory"),
+        (false, true) => Some("archive directory"),
+        (true, true) => Some("backup directory and/or archive directory"),
+    };
+    if let Some(what) = what {
+        return Err(Error::new(ErrorCode::PathNotEmpty, format!("{what} not empty")));
+    }
+    let archive = ArchiveInfo::new(pg.version, pg.system_id, generate_passphrase(repo)?);
+    info_files::save_archive_info(repo, stanza, &archive)?;
+    let backup = BackupInfo::new(pg.version, pg.system_id, pg.catalog_version, generate_passphrase(repo)?)?;
+    info_files::save_backup_info(repo, stanza, &backup)
+}
+
+fn is_empty(repo: &Repo, path: &RepoPath) -> Result<bool> {
+    Ok(repo.storage.list(path)?.is_none_or(|entries| entries.is_empty()))
+}
+
+/// Adds the cluster to the stanza's history in every repository where it is not the current one, which it becomes.
+///
+/// # Errors
+/// [`ErrorCode::Stop`]; the info files can't be loaded or saved; [`ErrorCode::FileInvalid`] when they do not agree.
+pub fn upgrade(settings: &StanzaSettings, repos: &[Repo], cancel: &CancelToken) -> Result<()> {
+    control::check_stop(&settings.lock_path, Some(&settings.stanza))?;
+    let pg = primary_control(settings, cancel)?;
+    for repo in repos {
+        crate::info!("stanza-upgrade for stanza '{}' on {}", settings.stanza, repo.name());
+        upgrade_in(repo, &settings.stanza, &pg)?;
+    }
+    Ok(())
+}
+
+fn upgrade_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<()> {
+    let mut archive = info_files::load_archive_info(repo, stanza)?;
+    let mut backup = info_files::load_backup_info(repo, stanza)?;
+    let is_other = |current: &Identity| (current.version, current.system_id) != (pg.version, pg.system_id);
+    // Each by itself: an upgrade that was cut short has done only one of them
+    let archive_upgrade = is_other(&Identity::of_archive(&archive));
+    if archive_upgrade {
+        archive.upgrade(pg.version, pg.system_id)?;
+    }
+    let backup_upgrade = is_other(&Identity::of_backup(&backup));
+    if backup_upgrade {
+        backup.upgrade(pg.version, pg.system_id, pg.catalog_version)?;
+    }
+    check_match(&archive, &backup)?;
+    if archive_upgrade {
+        info_files::save_archive_info(repo, stanza, &archive)?;
+    }
+    if backup_upgrade {
+        info_files::save_backup_info(repo, stanza, &backup)?;
+    }
+    if !archive_upgrade && !backup_upgrade {
+        crate::info!("stanza '{stanza}' on {} is already up to date", repo.name());
+    }
+    Ok(())
+}
+
+/// The current cluster as both info files have it.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    id: u32,
+    version: PgVersion,
+    system_id: u64,
+}
+
+impl Identity {
+    fn of_archive(info: &ArchiveInfo) -> Self {
+        let pg = info.current();
+        Identity { id: pg.id, version: pg.version, system_id: pg.system_id }
+    }
+
+    fn of_backup(info: &BackupInfo) -> Self {
+        let pg = info.current();
+        Identity { id: pg.id, version: pg.version, system_id: pg.system_id }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "id = {}, version = {}, system-id = {}", self.id, self.version, self.system_id)
+    }
+}
+
+/// Both info files must name the same current cluster.
+fn check_match(archive: &ArchiveInfo, backup: &BackupInfo) -> Result<()> {
+    let (archive, backup) = (Identity::of_archive(archive), Identity::of_backup(backup));
+    if archive == backup {
+        return Ok(());
+    }
+    let text = format!("backup info file and archive info file do not match\narchive: {archive}\nbackup : {backup}");
+    Err(Error::new(ErrorCode::FileInvalid, text).hint("this may be a symptom of repository corruption!"))
+}
+
+/// Checks that the stanza's info files exist, agree with each other and are of this cluster.
+///
+/// # Errors
+/// They can't be loaded, or [`ErrorCode::FileInvalid`].
+pub fn check_info(repo: &Repo, stanza: &Stanza, version: PgVersion, system_id: u64) -> Result<ArchiveInfo> {
+    let archive = info_files::load_archive_info(repo, stanza)?;
+    let backup = info_files::load_backup_info(repo, stanza)?;
+    check_match(&archive, &backup)?;
+    if (archive.current().version, archive.current().system_id) != (version, system_id) {
+        let text = "backup and archive info files exist but do not match the database";
+        return Err(Error::new(ErrorCode::FileInvalid, text)
+            .hint("is this the correct stanza?")
+            .hint("did an error occur during stanza-upgrade?"));
+    }
+    Ok(archive)
+}
+
+/// What stanza-delete needs to know.
+#[derive(Clone, Debug)]
+pub struct DeleteSettings {
+    /// The stanza.
+    pub stanza: Stanza,
+    /// Where lock and stop files are.
+    pub lock_path: PathBuf,
+    /// The data directory, where a running server can be seen.
+    pub pg_path: Option<PathBuf>,
+    /// Delete even if the server runs.
+    pub force: bool,
+}
+
+/// Deletes all of a stanza from one repository. Nothing to delete is no error.
+///
+/// # Errors
+/// [`ErrorCode::FileMissing`] without a stop file, [`ErrorCode::PgRunning`], or something can't be removed.
+pub fn delete(settings: &DeleteSettings, repo: &Repo) -> Result<()> {
+    let stanza = &settings.stanza;
+    let (archive_path, backup_path) = (layout::archive_stanza(stanza), layout::backup_stanza(stanza));
+    let archive = repo.storage.list(&archive_path)?;
+    let backup = repo.storage.list(&backup_path)?;
+    if archive.is_none() && backup.is_none() {
+        return Ok(());
+    }
+    let is_used = |entries: &Option<Vec<_>>| entries.as_ref().is_some_and(|entries| !entries.is_empty());
+    if is_used(&archive) || is_used(&backup) {
+        check_delete(settings, repo)?;
+        // First, so that no command takes the stanza for whole while the rest goes
+        for info in [layout::archive_info(stanza), layout::backup_info(stanza)] {
+            repo.storage.remove(&info)?;
+            repo.storage.remove(&layout::copy(&info))?;
+        }
+    }
+    for (path, entries) in [(&archive_path, &archive), (&backup_path, &backup)] {
+        if entries.is_some() {
+            repo.storage.remove_all(path)?;
+        }
+    }
+    control::remove_stop_file(&settings.lock_path, Some(stanza))
+}
+
+fn check_delete(settings: &DeleteSettings, repo: &Repo) -> Result<()> {
+    let stanza = &settings.stanza;
+    if !control::is_stopped(&settings.lock_path, Some(stanza))? {
+        return Err(Error::new(ErrorCode::FileMissing, format!("stop file does not exist for stanza '{stanza}'"))
+            .hint("has the pgbackrest stop command been run on this server for this stanza?"));
+    }
+    let runs = settings.pg_path.as_deref().map(is_running).transpose()?.unwrap_or(false);
+    if runs && !settings.force {
+        return Err(Error::new(
+            ErrorCode::PgRunning,
+            format!(
+                "postmaster.pid exists - looks like PostgreSQL is running. To delete stanza '{stanza}' on {}, shut down \
+                 PostgreSQL for stanza '{stanza}' and try again, or use --force.",
+                repo.name()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn is_running(pg_path: &Path) -> Result<bool> {
+    let path = pg_path.join("postmaster.pid");
+    path.try_exists().map_err(|e| {
+        Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{}'", path.display()), e)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use repo_format::cipher::{Cipher, Passphrase};
+    use repo_format::wal_name::{Lsn, TimelineId};
+
+    use super::*;
+    use crate::storage::faulty::FaultyStorage;
+    use crate::storage::memory::MemoryStorage;
+    use crate::storage::{RepoStorage, WriteOptions, put};
+
+    const VERSION: PgVersion = PgVersion::V15;
+
+    fn stanza() -> Stanza {
+        "main".parse().unwrap()
+    }
+
+    fn pg(version: PgVersion, system_id: u64) -> PgControl {
+        let catalog_version = version.catalog_version().unwrap();
+        PgControl {
+            version,
+            system_id,
+            control_version: version.control_version().unwrap(),
+            catalog_version,
+            checkpoint: Lsn(0),
+            timeline: TimelineId(1),
+            page_size: 8192,
+            wal_segment_size: 16 << 20,
+            data_checksums: false,
+        }
+    }
+
+    fn repo_on(storage: Arc<dyn RepoStorage>, pass: Option<&str>) -> Repo {
+        let pass = pass.map(Passphrase::new);
+        Repo { key: 1, storage, cipher: Cipher::from_passphrase(pass.as_ref()) }
+    }
+
+    fn put_text(repo: &Repo, path: &str) {
+        put(&*repo.storage, &RepoPath::new(path).unwrap(), b"x", WriteOptions::ATOMIC).unwrap();
+    }
+
+    #[test]
+    fn create_makes_four_files_whose_copies_are_equal() {
+        let memory = MemoryStorage::new();
+        let repo = repo_on(Arc::new(memory.clone()), Some("secret"));
+        create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
+        assert_eq!(
+            memory.paths(),
+            [
+                "archive/main/archive.info",
+                "archive/main/archive.info.copy",
+                "backup/main/backup.info",
+                "backup/main/backup.info.copy"
+            ]
+        );
+        let bytes = |path: &RepoPath| crate::storage::get(&memory, path, 9999).unwrap().unwrap();
+        let info = layout::backup_info(&stanza());
+        assert_eq!(bytes(&info), bytes(&layout::copy(&info)));
+        assert_eq!(&bytes(&info)[..8], b"Salted__");
+        let archive = check_info(&repo, &stanza(), VERSION, 7).unwrap();
+        let backup = info_files::load_backup_info(&repo, &stanza()).unwrap();
+        assert!(archive.cipher_pass.is_some() && archive.cipher_pass != backup.cipher_pass);
+    }
+
+    #[test]
+    fn create_over_other_things_is_path_not_empty() {
+        let repo = repo_on(Arc::new(MemoryStorage::new()), None);
+        put_text(&repo, "archive/main/15-1/x");
+        let error = create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::PathNotEmpty, "archive directory not empty"));
+        put_text(&repo, "backup/main/x");
+        let error = create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap_err();
+        assert_eq!(error.message, "backup directory and/or archive directory not empty");
+    }
+
+    #[test]
+    fn create_with_half_of_the_files_restores_copies_or_refuses() {
+        let memory = MemoryStorage::new();
+        let repo = repo_on(Arc::new(memory.clone()), None);
+        create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
+        repo.storage.remove(&layout::archive_info(&stanza())).unwrap();
+        repo.storage.remove(&layout::copy(&layout::backup_info(&stanza()))).unwrap();
+        create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
+        assert_eq!(memory.paths().len(), 4);
+
+        repo.storage.remove(&layout::archive_info(&stanza())).unwrap();
+        repo.storage.remove(&layout::copy(&layout::archive_info(&stanza()))).unwrap();
+        let error = create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap_err();
+        assert_eq!(error.code, ErrorCode::FileMissing);
+        assert_eq!(error.message, "backup.info exists but archive.info is missing on repo1");
+    }
+
+    #[test]
+    fn create_for_another_cluster_is_file_invalid() {
+        let repo = repo_on(Arc::new(MemoryStorage::new()), None);
+        create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
+        create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
+        assert_eq!(create_in(&repo, &stanza(), &pg(VERSION, 8)).unwrap_err().code, ErrorCode::FileInvalid);
+    }
+
+    #[test]
+    fn upgrade_appends_to_both_histories_once() {
+        let repo = repo_on(Arc::new(MemoryStorage::new()), None);
+        create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
+        for _ in 0..2 {
+            upgrade_in(&repo, &stanza(), &pg(PgVersion::V16, 8)).unwrap();
+        }
+        let archive = check_info(&repo, &stanza(), PgVersion::V16, 8).unwrap();
+        assert_eq!(archive.current().archive_id().to_string(), "16-2");
+        assert_eq!(archive.history.len(), 2);
+    }
+
+    #[test]
+    fn upgrade_cut_short_is_finished_by_the_next() {
+        let memory = MemoryStorage::new();
+        let repo = repo_on(Arc::new(memory.clone()), None);
+        create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
+        // Each save is two files of two calls each: the crash comes when archive.info is saved and backup.info not
+        let crashing = repo_on(Arc::new(FaultyStorage::new(Arc::new(memory)).crash_at(5)), None);
+        assert!(upgrade_in(&crashing, &stanza(), &pg(PgVersion::V16, 8)).is_err());
+        assert_eq!(check_info(&repo, &stanza(), PgVersion::V16, 8).unwrap_err().code, ErrorCode::FileInvalid);
+        upgrade_in(&repo, &stanza(), &pg(PgVersion::V16, 8)).unwrap();
+        check_info(&repo, &stanza(), PgVersion::V16, 8).unwrap();
+    }
+
+    #[test]
+    fn delete_needs_stop_file_and_stopped_server() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = MemoryStorage::new();
+        let repo = repo_on(Arc::new(memory.clone()), None);
+        let mut settings = DeleteSettings {
+            stanza: stanza(),
+            lock_path: dir.path().join("lock"),
+            pg_path: Some(dir.path().to_owned()),
+            force: false,
+        };
+        delete(&settings, &repo).unwrap();
+        create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
+        put_text(&repo, "archive/main/15-1/0000000100000000/x");
+        put_text(&repo, "archive/other/archive.info");
+        assert_eq!(delete(&settings, &repo).unwrap_err().code, ErrorCode::FileMissing);
+
+        control::stop(&settings.lock_path, Some(&stanza()), false).unwrap();
+        std::fs::write(dir.path().join("postmaster.pid"), "").unwrap();
+        assert_eq!(delete(&settings, &repo).unwrap_err().code, ErrorCode::PgRunning);
+        settings.force = true;
+        delete(&settings, &repo).unwrap();
+        assert_eq!(memory.paths(), ["archive/other/archive.info"]);
+        control::check_stop(&settings.lock_path, Some(&stanza())).unwrap();
+    }
+}
