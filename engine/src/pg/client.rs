@@ -2,7 +2,6 @@
 //! (`src/postgres/client.c`).
 
 use std::env;
-use std::error::Error as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -71,8 +70,9 @@ impl PgClient {
             .build()
             .map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start the PostgreSQL client", e))?;
         let target = Target::new(settings);
-        let failed =
-            |text: String| Error::new(ErrorCode::DbConnect, format!("unable to connect to '{}': {text}", conninfo(settings)));
+        let failed = |text: String| {
+            Error::new(ErrorCode::DbConnect, format!("unable to connect to '{}': {text}", conninfo(settings)))
+        };
         let connected = runtime.block_on(async {
             tokio::time::timeout(settings.db_timeout, target.config(settings).connect(NoTls)).await
         });
@@ -251,8 +251,7 @@ impl Target {
         let file = |name| env::var_os(name).map(PathBuf::from).filter(|path| !path.as_os_str().is_empty());
         let path = passfile::path(file("PGPASSFILE"), file("HOME"))?;
         let host = if self.host == SOCKET_PATH_DEFAULT { "localhost" } else { &self.host };
-        let target =
-            passfile::Target { host, port: self.port, database: &settings.database, user: &self.user };
+        let target = passfile::Target { host, port: self.port, database: &settings.database, user: &self.user };
         passfile::lookup(&path, target)
     }
 
@@ -268,9 +267,7 @@ impl Target {
         }
         let (text, missing) = root_cause(error);
         let question = match missing {
-            true if self.is_socket() => {
-                "\n\tIs the server running locally and accepting connections on that socket?"
-            }
+            true if self.is_socket() => "\n\tIs the server running locally and accepting connections on that socket?",
             true => "\n\tIs the server running on that host and accepting TCP/IP connections?",
             false => "",
         };
@@ -308,9 +305,7 @@ fn db_error_text(error: &tokio_postgres::error::DbError) -> String {
 
 fn query_error(query: &str, error: &tokio_postgres::Error) -> Error {
     match error.as_db_error() {
-        Some(db) => {
-            Error::new(ErrorCode::DbQuery, format!("unable to execute query '{query}': {}", db_error_text(db)))
-        }
+        Some(db) => Error::new(ErrorCode::DbQuery, format!("unable to execute query '{query}': {}", db_error_text(db))),
         None => {
             let text = format!("unable to complete query '{query}': {}", root_cause(error).0);
             Error::new(ErrorCode::DbQuery, text)

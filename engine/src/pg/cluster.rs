@@ -141,7 +141,9 @@ mod tests {
 
     #[test]
     fn archive_command_must_call_a_known_archiver() {
-        for good in ["pgbackrest --stanza=a archive-push %p", "/usr/bin/rbr archive-push %p", "exec rbr-0.1 archive-push %p"] {
+        for good in
+            ["pgbackrest --stanza=a archive-push %p", "/usr/bin/rbr archive-push %p", "exec rbr-0.1 archive-push %p"]
+        {
             assert!(calls_archiver(good), "{good}");
         }
         for bad in ["", "cp %p /archive/%f", "arbre %p", "/opt/xrbr1 %p"] {

@@ -208,8 +208,7 @@ impl PgSession {
         let file_name = version.wal_file_name_function();
         let wal_segment_check = if archive_check {
             let insert_lsn = version.current_wal_insert_lsn_function();
-            let name =
-                self.client.value(&format!("select pg_catalog.{file_name}(pg_catalog.{insert_lsn}())::text"))?;
+            let name = self.client.value(&format!("select pg_catalog.{file_name}(pg_catalog.{insert_lsn}())::text"))?;
             Some(name.parse::<WalSegment>()?)
         } else {
             None
@@ -366,7 +365,8 @@ impl PgSession {
                 return Ok(());
             }
             if !wait.more(&self.cancel)? {
-                let text = format!("timeout before standby checkpoint lsn reached {target} - only reached {checkpoint}");
+                let text =
+                    format!("timeout before standby checkpoint lsn reached {target} - only reached {checkpoint}");
                 return Err(Error::new(ErrorCode::ArchiveTimeout, text));
             }
         }
@@ -378,7 +378,8 @@ fn is_in_recovery(client: &mut PgClient) -> Result<bool> {
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T> {
-    text.parse().map_err(|_| Error::new(ErrorCode::DbQuery, format!("expected a number from the server but found '{text}'")))
+    text.parse()
+        .map_err(|_| Error::new(ErrorCode::DbQuery, format!("expected a number from the server but found '{text}'")))
 }
 
 fn required(value: Option<String>, query: &str) -> Result<String> {
