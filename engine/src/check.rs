@@ -35,8 +35,9 @@ pub struct CheckSettings {
 pub fn check(settings: &CheckSettings, repos: &[Repo], cancel: &CancelToken) -> Result<()> {
     let found = cluster::find(&settings.pg, Search::default(), cancel)?;
     if found.primary.is_none() && found.standby.is_none() {
-        return Err(Error::new(ErrorCode::Config, "no database found")
-            .hint("check indexed pg-path/pg-host configurations"));
+        return Err(
+            Error::new(ErrorCode::Config, "no database found").hint("check indexed pg-path/pg-host configurations")
+        );
     }
     for pg in &settings.pg {
         check_readable(pg)?;
@@ -88,15 +89,13 @@ fn check_primary(
     let mut archive_ids = Vec::with_capacity(repos.len());
     for repo in repos {
         crate::info!("check {} configuration (primary)", repo.name());
-        let archive =
-            check_info(repo, &settings.stanza, primary.control().version, primary.control().system_id)?;
+        let archive = check_info(repo, &settings.stanza, primary.control().version, primary.control().system_id)?;
         archive_ids.push(archive.current().archive_id());
     }
     let segment = primary.wal_switch()?;
     for (repo, archive_id) in repos.iter().zip(archive_ids) {
         crate::info!("check {} archive for WAL (primary)", repo.name());
-        let found =
-            find_one(&*repo.storage, &settings.stanza, archive_id, &segment, settings.archive_timeout, cancel)?;
+        let found = find_one(&*repo.storage, &settings.stanza, archive_id, &segment, settings.archive_timeout, cancel)?;
         // Without a timeout there would be no error for a missing segment; the option does not allow zero
         let Some(found) = found else {
             let text = format!("WAL segment {segment} was not archived");

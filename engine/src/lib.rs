@@ -3,6 +3,7 @@
 //! It never sees an option's name and never prints.
 
 pub mod cancel;
+pub mod check;
 pub mod control;
 pub mod job_queue;
 pub mod lock;
@@ -10,6 +11,7 @@ pub mod log;
 pub mod pg;
 pub mod progress;
 pub mod repo;
+pub mod stanza;
 pub mod storage;
 pub mod users;
 pub mod wait;

@@ -2,6 +2,9 @@
 
 pub mod archive_find;
 pub mod encode;
+pub mod info_files;
+pub mod manifest_store;
+pub mod reconstruct;
 
 use std::path::PathBuf;
 use std::sync::Arc;

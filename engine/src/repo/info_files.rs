@@ -10,8 +10,8 @@ use repo_format::info;
 use repo_format::layout::{self, RepoPath, Stanza};
 
 use super::Repo;
+use crate::Result;
 use crate::storage::{self, WriteOptions};
-use crate::{Error, Result};
 
 /// The most bytes of an info file: far above any honest one (a backup takes some hundred), and well below what memory holds.
 const SIZE_MAX: u64 = 1 << 30;
@@ -78,8 +78,8 @@ pub fn save_backup_info(repo: &Repo, stanza: &Stanza, info: &BackupInfo) -> Resu
 
 fn load_pair<T>(repo: &Repo, path: &RepoPath, parse: impl Fn(&[u8]) -> Result<T>) -> Result<T> {
     let load = |path: &RepoPath| -> Result<T> {
-        let stored = storage::get(&*repo.storage, path, SIZE_MAX)?
-            .ok_or_else(|| storage::missing(&*repo.storage, path))?;
+        let stored =
+            storage::get(&*repo.storage, path, SIZE_MAX)?.ok_or_else(|| storage::missing(&*repo.storage, path))?;
         parse(&info::decrypt(&repo.cipher, &stored)?)
     };
     load(path).or_else(|first| {
@@ -106,8 +106,7 @@ pub(crate) fn copy_if_missing(repo: &Repo, path: &RepoPath) -> Result<bool> {
         (false, true) => (&copy, path),
         _ => return Ok(false),
     };
-    let bytes =
-        storage::get(&*repo.storage, from, SIZE_MAX)?.ok_or_else(|| storage::missing(&*repo.storage, from))?;
+    let bytes = storage::get(&*repo.storage, from, SIZE_MAX)?.ok_or_else(|| storage::missing(&*repo.storage, from))?;
     storage::put(&*repo.storage, to, &bytes, WriteOptions::ATOMIC)?;
     Ok(true)
 }
@@ -119,4 +118,93 @@ pub(crate) fn exists(repo: &Repo, path: &RepoPath) -> Result<bool> {
 /// Whether the file or its copy is there.
 pub(crate) fn exists_any(repo: &Repo, path: &RepoPath) -> Result<bool> {
     Ok(exists(repo, path)? || exists(repo, &layout::copy(path))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use repo_format::pg::version::PgVersion;
+
+    use super::*;
+    use crate::ErrorCode;
+    use crate::storage::faulty::{FaultyStorage, Op};
+    use crate::storage::memory::MemoryStorage;
+
+    fn stanza() -> Stanza {
+        "main".parse().unwrap()
+    }
+
+    fn repo(pass: Option<&str>, storage: &MemoryStorage) -> Repo {
+        let pass = pass.map(Passphrase::new);
+        Repo { key: 1, storage: Arc::new(storage.clone()), cipher: Cipher::from_passphrase(pass.as_ref()) }
+    }
+
+    fn saved(pass: Option<&str>) -> (MemoryStorage, ArchiveInfo) {
+        let storage = MemoryStorage::new();
+        let info = ArchiveInfo::new(PgVersion::V15, 7, pass.map(|_| Passphrase::new("sub")));
+        save_archive_info(&repo(pass, &storage), &stanza(), &info).unwrap();
+        (storage, info)
+    }
+
+    #[test]
+    fn load_gives_what_was_saved() {
+        for pass in [None, Some("secret")] {
+            let (storage, info) = saved(pass);
+            assert_eq!(load_archive_info(&repo(pass, &storage), &stanza()).unwrap(), info);
+        }
+    }
+
+    #[test]
+    fn load_with_missing_or_damaged_file_takes_the_copy() {
+        let (storage, info) = saved(None);
+        let path = layout::archive_info(&stanza());
+        storage::put(&storage, &path, b"[broken", WriteOptions::ATOMIC).unwrap();
+        assert_eq!(load_archive_info(&repo(None, &storage), &stanza()).unwrap(), info);
+        storage::RepoStorage::remove(&storage, &path).unwrap();
+        assert_eq!(load_archive_info(&repo(None, &storage), &stanza()).unwrap(), info);
+    }
+
+    #[test]
+    fn load_without_any_file_lists_both_causes_and_hints() {
+        let error = load_archive_info(&repo(None, &MemoryStorage::new()), &stanza()).unwrap_err();
+        assert_eq!(error.code, ErrorCode::FileMissing);
+        assert_eq!(
+            error.to_string(),
+            "unable to load info file '/archive/main/archive.info' or '/archive/main/archive.info.copy':\n\
+             FileMissingError: unable to open missing file '/archive/main/archive.info' for read\n\
+             FileMissingError: unable to open missing file '/archive/main/archive.info.copy' for read\n\
+             HINT: archive.info cannot be opened but is required to push/get WAL segments.\n\
+             HINT: is archive_command configured correctly in postgresql.conf?\n\
+             HINT: has a stanza-create been performed?\n\
+             HINT: use --no-archive-check to disable archive checks during backup if you have an alternate archiving scheme."
+        );
+    }
+
+    #[test]
+    fn load_with_wrong_passphrase_is_crypto_error() {
+        let (storage, _) = saved(Some("secret"));
+        assert_eq!(load_archive_info(&repo(Some("other"), &storage), &stanza()).unwrap_err().code, ErrorCode::Crypto);
+    }
+
+    #[test]
+    fn save_cut_short_leaves_a_loadable_stanza() {
+        let (memory, old) = saved(None);
+        let mut new = old.clone();
+        new.upgrade(PgVersion::V16, 8).unwrap();
+        for (op, n) in [(Op::Write, 1), (Op::Finish, 1), (Op::Write, 2), (Op::Finish, 2)] {
+            let faulty = FaultyStorage::new(Arc::new(memory.clone())).fail(op, n);
+            let failing = Repo { key: 1, storage: Arc::new(faulty), cipher: Cipher::None };
+            assert!(save_archive_info(&failing, &stanza(), &new).is_err());
+            let loaded = load_archive_info(&repo(None, &memory), &stanza()).unwrap();
+            assert!(loaded == old || loaded == new);
+        }
+    }
+
+    #[test]
+    fn generated_passphrase_only_with_encryption() {
+        let storage = MemoryStorage::new();
+        assert_eq!(generate_passphrase(&repo(None, &storage)).unwrap(), None);
+        assert_eq!(generate_passphrase(&repo(Some("x"), &storage)).unwrap().unwrap().expose().len(), 64);
+    }
 }

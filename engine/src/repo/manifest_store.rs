@@ -98,13 +98,7 @@ pub fn save_history(repo: &Repo, stanza: &Stanza, manifest: &Manifest, cipher: &
     repo.storage.sync_path(&layout::history(stanza))
 }
 
-fn write(
-    repo: &Repo,
-    path: &RepoPath,
-    manifest: &Manifest,
-    compression: Compression,
-    cipher: &Cipher,
-) -> Result<()> {
+fn write(repo: &Repo, path: &RepoPath, manifest: &Manifest, compression: Compression, cipher: &Cipher) -> Result<()> {
     let file = repo.storage.write(path, WriteOptions::ATOMIC)?;
     let mut out = EncodeWriter::new(file, compression, cipher)?;
     manifest.write(&mut out)?;

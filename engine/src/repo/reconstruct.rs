@@ -57,10 +57,7 @@ fn add_found(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo, labels: &[Back
         // loop adds comes before its dependents
         let full = label.full_label();
         let set_is_known = *label == full || info.has_set(&full);
-        if info.backups.contains_key(label)
-            || !set_is_known
-            || !manifest_store::is_complete(repo, stanza, label)?
-        {
+        if info.backups.contains_key(label) || !set_is_known || !manifest_store::is_complete(repo, stanza, label)? {
             continue;
         }
         let manifest = manifest_store::load(repo, stanza, label, &manifest_cipher(info))?;
