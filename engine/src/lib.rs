@@ -5,6 +5,8 @@
 pub mod cancel;
 pub mod check;
 pub mod control;
+pub mod expire;
+pub mod info;
 pub mod job_queue;
 pub mod lock;
 pub mod log;

@@ -411,6 +411,3 @@ impl<R> fmt::Debug for Decompressor<R> {
         f.write_str("Decompressor")
     }
 }
-
-#[cfg(test)]
-mod tests;
