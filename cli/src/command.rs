@@ -1,5 +1,6 @@
 //! The commands: one file each, called here.
 
+pub mod help;
 pub mod version;
 
 use engine::{Error, ErrorCode, Result};
@@ -14,6 +15,7 @@ type Handler = fn(&Config) -> Result<ExitStatus>;
 /// lands**: add `pub mod NAME;` above and `Some(NAME::run)` here.
 pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
     match (command, role) {
+        (Command::Help, Role::Main) => Some(help::run),
         (Command::Version, Role::Main) => Some(version::run),
         _ => None,
     }
@@ -24,7 +26,8 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
 /// # Errors
 /// The command failed, or it does not exist yet.
 pub fn run(config: &Config) -> Result<ExitStatus> {
-    match handler(config.command(), config.role()) {
+    let command = if config.is_help() { Command::Help } else { config.command() };
+    match handler(command, config.role()) {
         Some(run) => run(config),
         None => {
             let name = config.command().role_name(config.role());

@@ -22,7 +22,7 @@ use engine::{Error, ErrorCode, Result};
 pub use self::decl::{Command, Group, Opt, OptIndexed, OptionDecl, Role};
 pub use self::export::Replacement;
 pub use self::file::{ConfigFiles, SystemFiles};
-pub use self::names::{FoundName, find_option};
+pub use self::names::{FoundName, Match as NameMatch, find_option};
 pub use self::options::opt;
 pub use self::parse::CommandLine;
 pub use self::resolve::Environment;
@@ -237,6 +237,21 @@ impl Config {
                 Cow::Owned(pairs.join(", "))
             }
         })
+    }
+
+    /// What help shows of an option per index in use: the value that was set, and the default.
+    pub fn shown_values(&self, decl: &OptionDecl) -> Vec<(u32, Option<String>, Option<String>)> {
+        let keys = decl.group.map_or_else(|| vec![0], |group| self.keys(group).to_vec());
+        let shown = |key| {
+            let slot = self.slot(decl, key)?;
+            let set = slot.source != Source::Default;
+            let value = self.display(decl, key).filter(|_| set).map(|value| match slot.value {
+                Some(Value::Bool(value)) => if value { "y" } else { "n" }.to_owned(),
+                _ => value.into_owned(),
+            });
+            Some((key, value, slot.default.as_ref().map(|default| default.clone().into_owned())))
+        };
+        keys.into_iter().filter_map(shown).collect()
     }
 
     pub(crate) fn slot(&self, decl: &OptionDecl, key: u32) -> Option<&Slot> {

@@ -29,11 +29,19 @@ impl Identity {
         }
     }
 
+    /// The version alone, as log lines show it.
+    pub fn version(self) -> &'static str {
+        match self {
+            Identity::Rbr => env!("CARGO_PKG_VERSION"),
+            Identity::PgBackRest => repo_format::BACKREST_VERSION,
+        }
+    }
+
     /// Name and version as help shows them.
     pub fn title(self) -> String {
         match self {
-            Identity::Rbr => format!("rbr {}", env!("CARGO_PKG_VERSION")),
-            Identity::PgBackRest => format!("pgBackRest {}", repo_format::BACKREST_VERSION),
+            Identity::Rbr => format!("rbr {}", self.version()),
+            Identity::PgBackRest => format!("pgBackRest {}", self.version()),
         }
     }
 

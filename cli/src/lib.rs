@@ -5,38 +5,67 @@
 
 pub mod command;
 pub mod config;
+pub mod docs;
 pub mod exit;
+pub mod help;
 pub mod identity;
-pub mod render;
+pub mod lifecycle;
+pub mod log;
+pub mod progress;
+pub mod repos;
+
+use std::ffi::OsString;
+use std::time::Instant;
+
+use engine::{Error, ErrorCode, Result};
+
+use config::{CommandLine, Environment, SystemFiles};
+use log::LogSettings;
 
 pub use config::{Command, Config, Role, Source, opt};
-pub use exit::ExitStatus;
+pub use exit::{ExitStatus, cancel_token};
 
 /// Writes a text to standard output and makes sure that it is out.
-pub(crate) fn print(text: &str) -> std::io::Result<()> {
+///
+/// # Errors
+/// [`ErrorCode::FileWrite`]
+pub fn print(text: &str) -> Result<()> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Error::from_io(ErrorCode::FileWrite, "unable to write to stdout", error))
 }
 
 /// Runs the program with these arguments, the first of which is its path, and returns the exit status.
-pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
-    match try_run(args) {
-        Ok(status) => status.0,
-        Err(error) => {
-            eprintln!("ERROR: [{:03}]: {error}", error.code.number());
-            error.code.number()
-        }
+pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let started = Instant::now();
+    log::configure(LogSettings::EARLY);
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    if let Some(status) = docs::run_if_asked(&args) {
+        return exit::finish(status, None);
     }
+    if args.is_empty() {
+        args.push(OsString::from("rbr"));
+    }
+    let mut config = match resolve(args) {
+        Ok(config) => config,
+        Err(error) => return exit::finish(Err(error), None),
+    };
+    // Help and version do nothing that a signal must not cut short, and have no log
+    let prepared = match config.command() {
+        Command::Help | Command::Version => Ok(()),
+        _ => lifecycle::start(&mut config, started),
+    };
+    let outcome = prepared.and_then(|()| command::run(&config));
+    exit::finish(outcome, Some(&config))
 }
 
-fn try_run(args: impl IntoIterator<Item = std::ffi::OsString>) -> engine::Result<ExitStatus> {
-    let line = config::CommandLine::parse(args)?;
-    let environment = config::Environment::from_process()?;
-    let mut warn = |text: String| engine::warn!("{text}");
-    let mut config = Config::resolve(line, environment, &config::SystemFiles, &mut warn)?;
-    config.check_support()?;
-    config.adjust()?;
-    command::run(&config)
+fn resolve(args: Vec<OsString>) -> Result<Config> {
+    let line = CommandLine::parse(args)?;
+    if line.role() == Role::Main {
+        log::configure(LogSettings::PARSING);
+    }
+    let environment = Environment::from_process()?;
+    Config::resolve(line, environment, &SystemFiles, &mut |text| engine::warn!("{text}"))
 }

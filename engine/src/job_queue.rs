@@ -64,6 +64,27 @@ pub fn run<J, R, S>(
     jobs: impl Iterator<Item = J> + Send,
     init: impl Fn(u32) -> Result<S> + Sync,
     work: impl Fn(&mut S, &J, &CancelToken) -> Result<R> + Sync,
+    on_event: impl FnMut(Event<J, R>) -> Result<()>,
+) -> Result<()>
+where
+    J: Send,
+    R: Send,
+{
+    let mut jobs = jobs.fuse();
+    run_from(settings, cancel, |_| Ok(jobs.next()), init, work, on_event)
+}
+
+/// As [`run`], for jobs that are not the same for every worker: `next` gives the next job for the worker with this number,
+/// or nothing when that worker has no more to do.
+///
+/// # Errors
+/// As [`run`], and those of `next`.
+pub fn run_from<J, R, S>(
+    settings: &QueueSettings,
+    cancel: &CancelToken,
+    next: impl FnMut(u32) -> Result<Option<J>> + Send,
+    init: impl Fn(u32) -> Result<S> + Sync,
+    work: impl Fn(&mut S, &J, &CancelToken) -> Result<R> + Sync,
     mut on_event: impl FnMut(Event<J, R>) -> Result<()>,
 ) -> Result<()>
 where
@@ -72,15 +93,15 @@ where
 {
     let workers = settings.process_max.max(1);
     let group = cancel.child();
-    let jobs = Mutex::new(jobs.fuse());
+    let next = Mutex::new(next);
     let (sender, receiver) = mpsc::sync_channel(RESULTS_WAITING_MAX * workers as usize);
     let mut failed: Option<Error> = None;
 
     std::thread::scope(|scope| {
         for worker in 1..=workers {
             let sender = sender.clone();
-            let (settings, group, jobs, init, work) = (settings, &group, &jobs, &init, &work);
-            let body = move || work_through(worker, settings, group, jobs, init, work, &sender);
+            let (settings, group, next, init, work) = (settings, &group, &next, &init, &work);
+            let body = move || work_through(worker, settings, group, next, init, work, &sender);
             let name = format!("worker-{worker}");
             if let Err(e) = std::thread::Builder::new().name(name).spawn_scoped(scope, body) {
                 failed.get_or_insert(Error::from_io(ErrorCode::Kernel, "unable to start worker thread", e));
@@ -91,8 +112,8 @@ where
         drop(sender);
         loop {
             let event = match receiver.recv_timeout(IDLE_INTERVAL) {
-                Ok((worker, job, Ok(result))) => Event::Done { worker, job, result },
-                Ok((_, _, Err(error))) => {
+                Ok(Ok((worker, job, result))) => Event::Done { worker, job, result },
+                Ok(Err(error)) => {
                     keep_first(&mut failed, error);
                     group.cancel();
                     continue;
@@ -124,21 +145,31 @@ fn keep_first(failed: &mut Option<Error>, error: Error) {
     }
 }
 
-type Message<J, R> = (u32, J, Result<R>);
+type Message<J, R> = Result<(u32, J, R)>;
 
 fn work_through<J, R, S>(
     worker: u32,
     settings: &QueueSettings,
     group: &CancelToken,
-    jobs: &Mutex<impl Iterator<Item = J>>,
+    next: &Mutex<impl FnMut(u32) -> Result<Option<J>>>,
     init: &impl Fn(u32) -> Result<S>,
     work: &impl Fn(&mut S, &J, &CancelToken) -> Result<R>,
     sender: &SyncSender<Message<J, R>>,
 ) {
     let mut state: Option<S> = None;
     while !group.is_cancelled() {
-        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let Some(job) = job else { return };
+        let job = {
+            let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
+            match next(worker) {
+                Ok(Some(job)) => job,
+                Ok(None) => return,
+                Err(error) => {
+                    // The main thread listens until the last sender is gone
+                    let _ = sender.send(Err(error));
+                    return;
+                }
+            }
+        };
         let mut attempt = || {
             let mut kept = match state.take() {
                 Some(kept) => kept,
@@ -151,8 +182,7 @@ fn work_through<J, R, S>(
         let result = with_retries(&settings.retry_intervals, group, || {
             catch_unwind(AssertUnwindSafe(&mut attempt)).unwrap_or_else(|panic| Err(panic_error(&*panic)))
         });
-        // The main thread listens until the last sender is gone
-        let _ = sender.send((worker, job, result));
+        let _ = sender.send(result.map(|result| (worker, job, result)));
     }
 }
 

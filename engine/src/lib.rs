@@ -2,15 +2,15 @@
 //!
 //! It never sees an option's name and never prints.
 
+pub mod backup;
 pub mod cancel;
 pub mod check;
 pub mod control;
-pub mod expire;
-pub mod info;
 pub mod job_queue;
 pub mod lock;
 pub mod log;
 pub mod pg;
+pub mod pipeline;
 pub mod progress;
 pub mod repo;
 pub mod stanza;

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod cluster;
 pub mod control_file;
+pub mod data_dir;
 mod passfile;
 pub mod session;
 

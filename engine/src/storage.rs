@@ -66,6 +66,8 @@ impl WriteOptions {
     pub const ATOMIC: Self = WriteOptions { atomic: true, sync_file: true, sync_path: true };
     /// For backup data files and bundles: written in place, directories are synced once at the end of the backup.
     pub const IN_PLACE: Self = WriteOptions { atomic: false, sync_file: true, sync_path: false };
+    /// For backup data files within a [`SyncBatch`], which makes them durable together.
+    pub const BATCH: Self = WriteOptions { atomic: false, sync_file: false, sync_path: false };
 }
 
 /// A file being written. Dropping it without [`RepoWriter::finish`] abandons it: an atomic write leaves nothing.
@@ -74,6 +76,16 @@ pub trait RepoWriter: Write + Send {
     ///
     /// # Errors
     /// The write, sync or rename failed; the file must not be trusted.
+    fn finish(self: Box<Self>) -> Result<()>;
+}
+
+/// Makes everything durable that was written since it was begun, files and directory entries alike. A million small files
+/// are synced at once in a fraction of the time that a million syncs take.
+pub trait SyncBatch: Send {
+    /// Syncs.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileSync`] if anything written since the batch was begun may be lost.
     fn finish(self: Box<Self>) -> Result<()>;
 }
 
@@ -147,6 +159,15 @@ pub trait RepoStorage: Send + Sync {
     /// # Errors
     /// [`crate::ErrorCode::PathSync`].
     fn sync_path(&self, path: &RepoPath) -> Result<()>;
+
+    /// Begins a batch of writes with [`WriteOptions::BATCH`]; `None` if this store can't sync many files at once, which must
+    /// then be synced one by one ([`WriteOptions::IN_PLACE`]).
+    ///
+    /// # Errors
+    /// The store can't tell.
+    fn begin_batch(&self) -> Result<Option<Box<dyn SyncBatch>>> {
+        Ok(None)
+    }
 
     /// Makes (or replaces) a symbolic link with this text as destination.
     ///

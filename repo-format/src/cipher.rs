@@ -376,7 +376,7 @@ fn decrypt_blocks(stream: &mut CbcDecryptor, data: &mut [u8]) {
 /// Decrypts the last blocks and checks the padding; gives the number of plain bytes.
 fn finish_blocks(stream: &mut CbcDecryptor, data: &mut [u8]) -> Result<usize> {
     let flush_error = || Error::new(ErrorCode::Crypto, "unable to flush");
-    if data.is_empty() || data.len() % BLOCK_SIZE != 0 {
+    if data.is_empty() || !data.len().is_multiple_of(BLOCK_SIZE) {
         return Err(flush_error());
     }
     decrypt_blocks(stream, data);
@@ -450,3 +450,6 @@ pub fn decrypt_framed(cipher: &Cipher, framing: Framing, data: &[u8]) -> Result<
     plain.truncate(len);
     Ok(plain)
 }
+
+#[cfg(test)]
+mod tests;

@@ -411,3 +411,6 @@ impl<R> fmt::Debug for Decompressor<R> {
         f.write_str("Decompressor")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use std::time::UNIX_EPOCH;
 
 use repo_format::layout::TEMP_SUFFIX;
 
-use super::{Entry, EntryKind, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions};
+use super::{Entry, EntryKind, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, SyncBatch, WriteOptions};
 use crate::{Error, ErrorCode, Result};
 
 /// Mode of a repository file.
@@ -246,6 +246,16 @@ impl RepoStorage for PosixStorage {
         if self.features.path_sync { sync_path(&self.absolute(path)) } else { Ok(()) }
     }
 
+    fn begin_batch(&self) -> Result<Option<Box<dyn SyncBatch>>> {
+        if !self.features.path_sync || !syncfs_reports_errors() {
+            return Ok(None);
+        }
+        // Opened before anything is written: errors of writing back are told to those who had the file system open
+        let root = File::open(&self.root)
+            .map_err(|e| error(ErrorCode::PathOpen, "unable to open path '{}' for sync", &self.root, e))?;
+        Ok(Some(Box::new(PosixBatch { root, path: self.root.clone() })))
+    }
+
     fn symlink(&self, destination: &str, link: &RepoPath) -> Result<()> {
         if !self.features.symlinks {
             return Err(unsupported("symbolic links"));
@@ -274,6 +284,28 @@ impl RepoStorage for PosixStorage {
         with_parents(&link, || fs::hard_link(&existing, &link))?
             .map_err(|e| Error::from_io(ErrorCode::FileOpen, message(), e))
     }
+}
+
+/// Syncs the file system that holds the repository.
+struct PosixBatch {
+    root: File,
+    path: PathBuf,
+}
+
+impl SyncBatch for PosixBatch {
+    fn finish(self: Box<Self>) -> Result<()> {
+        rustix::fs::syncfs(&self.root)
+            .map_err(|e| error(ErrorCode::FileSync, "unable to sync file system of '{}'", &self.path, e.into()))
+    }
+}
+
+/// Whether the kernel tells of data that it could not write when a file system is synced: Linux does since 5.8.
+fn syncfs_reports_errors() -> bool {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    uname.sysname().to_bytes() == b"Linux" && version >= (5, 8)
 }
 
 fn unsupported(what: &str) -> Error {

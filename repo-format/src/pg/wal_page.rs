@@ -118,4 +118,12 @@ mod tests {
         }
         assert!(WalHeader::parse(&data[..36], None).is_ok());
     }
+
+    #[test]
+    fn header_of_a_real_segment_is_read() {
+        let data = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/pg/wal_header_15"));
+        let header = WalHeader::parse(data, None).unwrap();
+        assert_eq!((header.version, header.system_id), (PgVersion::V15, 7_710_988_385_751_255_555));
+        assert_eq!(header.segment_size, 16 << 20);
+    }
 }

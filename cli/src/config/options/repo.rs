@@ -576,7 +576,7 @@ options! {
         allow: &["azure", "cifs", "gcs", "posix", "s3", "sftp"],
         deprecated: &["repo-type"],
         help: HelpGroup::Repository,
-        not_yet: &[("azure", "object stores"), ("cifs", "CIFS repositories"), ("gcs", "object stores"), ("s3", "object stores"), ("sftp", "SFTP repositories")],
+        not_yet: &[("azure", "object stores"), ("gcs", "object stores"), ("s3", "object stores"), ("sftp", "SFTP repositories")],
         summary: "",
         detail: "",
         ..OptionDecl::BASE

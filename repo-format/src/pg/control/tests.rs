@@ -141,3 +141,12 @@ fn invalidate_checkpoint_of_a_damaged_file_changes_nothing() {
     assert_eq!(invalidate_checkpoint(&mut data, None).unwrap_err().code, ErrorCode::Checksum);
     assert_eq!(data, before);
 }
+
+#[test]
+fn control_of_a_real_cluster_is_read() {
+    let data = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/pg/pg_control_15"));
+    let control = PgControl::parse(data, None).unwrap();
+    assert_eq!((control.version, control.system_id), (PgVersion::V15, 7_710_988_385_751_255_555));
+    assert_eq!((control.checkpoint, control.timeline), (Lsn(0x174_14D0), TimelineId(1)));
+    assert_eq!((control.page_size, control.wal_segment_size, control.data_checksums), (8192, 16 << 20, true));
+}

@@ -1,0 +1,169 @@
+//! What surrounds every command: settings of the process, the log, begin and end lines.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use engine::log::Level;
+use engine::{Error, ErrorCode, Result};
+
+use crate::config::{Command, Config, Role, Source, opt};
+use crate::exit;
+use crate::identity::Identity;
+use crate::log::{self, LogSettings};
+
+/// The command that runs, for its end line.
+struct Running {
+    name: String,
+    level: Level,
+    started: Instant,
+}
+
+static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
+
+/// Prepares the process for a command: log, user, umask, priority, id; then logs the begin line. `started` is when the process
+/// started.
+///
+/// # Errors
+/// [`ErrorCode::OptionInvalid`] for root where that is not allowed, [`ErrorCode::FeatureNotSupported`],
+/// [`ErrorCode::Kernel`], and what [`Config::adjust`] reports.
+pub fn start(config: &mut Config, started: Instant) -> Result<()> {
+    log::configure(log_settings(config));
+    if config.is_help() {
+        return config.adjust();
+    }
+    exit::catch_signals()?;
+    config.check_support()?;
+    check_root(config)?;
+    if config.find(opt::NEUTRAL_UMASK) == Some(true) {
+        rustix::process::umask(rustix::fs::Mode::empty());
+    }
+    if config.source(opt::PRIORITY) != Source::Default
+        && let Some(priority) = config.find(opt::PRIORITY)
+    {
+        set_priority(priority)?;
+    }
+    open_log_file(config);
+    if config.is_valid(opt::EXEC_ID.decl()) && config.find(opt::EXEC_ID).is_none() {
+        config.set_text(opt::EXEC_ID, engine::lock::new_exec_id()?, Source::CommandLine);
+    }
+    begin(config, started);
+    config.adjust()
+}
+
+fn log_settings(config: &Config) -> LogSettings {
+    let level = |option| config.find(option).map_or(Level::Off, level_of);
+    LogSettings {
+        console: level(opt::LOG_LEVEL_CONSOLE),
+        stderr: level(opt::LOG_LEVEL_STDERR),
+        file: level(opt::LOG_LEVEL_FILE),
+        timestamp: config.find(opt::LOG_TIMESTAMP).unwrap_or(true),
+        process_width: if config.find(opt::PROCESS_MAX).unwrap_or(1) > 99 { 3 } else { 2 },
+        dry_run: config.find(opt::DRY_RUN).unwrap_or(false),
+    }
+}
+
+/// The level of a word that the option allows.
+fn level_of(word: &str) -> Level {
+    match word {
+        "off" => Level::Off,
+        "error" => Level::Error,
+        "warn" => Level::Warn,
+        "info" => Level::Info,
+        "detail" => Level::Detail,
+        "debug" => Level::Debug,
+        _ => Level::Trace,
+    }
+}
+
+/// Files that root made are the usual reason why the next command of the right user fails.
+fn check_root(config: &Config) -> Result<()> {
+    if config.is_help() || config.find(opt::ALLOW_ROOT) != Some(false) || !rustix::process::getuid().is_root() {
+        return Ok(());
+    }
+    let text = format!("the '{}' command must not be run as the root user", config.command().name());
+    Err(Error::new(ErrorCode::OptionInvalid, text)
+        .hint("running as root can create files that the regular user cannot access, causing later commands to fail.")
+        .hint("set the 'allow-root' option to allow running this command as root."))
+}
+
+fn set_priority(priority: i64) -> Result<()> {
+    // The option's range fits
+    let priority = i32::try_from(priority).unwrap_or(0);
+    rustix::process::setpriority_process(None, priority)
+        .map_err(|error| Error::from_io(ErrorCode::Kernel, "unable to set process priority", error.into()))
+}
+
+/// Opens the log file where the command has one. When that fails, the options say so too.
+pub(crate) fn open_log_file(config: &mut Config) {
+    // Asynchronous archiving logs to a file although the command does not
+    let wanted = config.command().decl().log_file || config.role() == Role::Async;
+    if wanted
+        && !config.is_help()
+        && let Some(path) = log_file_name(config)
+        && !log::open_file(&path)
+    {
+        config.set_text(opt::LOG_LEVEL_FILE, "off".to_owned(), Source::CommandLine);
+    }
+}
+
+/// `<log-path>/<stanza or all>-<command>[-async][-role][-NNN].log`
+fn log_file_name(config: &Config) -> Option<String> {
+    let role = config.role();
+    let is_child = matches!(role, Role::Local | Role::Remote);
+    let mut name = format!(
+        "{}/{}-{}",
+        config.find(opt::LOG_PATH)?,
+        config.find(opt::STANZA).unwrap_or("all"),
+        config.command().name()
+    );
+    if is_child && config.find(opt::ARCHIVE_ASYNC) == Some(true) {
+        name += "-async";
+    }
+    if let Some(role) = role.name() {
+        name += &format!("-{role}");
+    }
+    if is_child {
+        name += &format!("-{:03}", config.find(opt::PROCESS).unwrap_or(0));
+    }
+    Some(name + ".log")
+}
+
+fn begin(config: &Config, started: Instant) {
+    let name = config.command().role_name(config.role());
+    let quiet = config.command().decl().quiet || config.is_help();
+    let level = if quiet { Level::Debug } else { Level::Info };
+    if engine::log::enabled(level) {
+        let version = Identity::of(config.program()).version();
+        let options = config.begin_text();
+        engine::log::emit(level, 0, None, format_args!("{name} command begin {version}:{options}"));
+    }
+    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { name, level, started });
+}
+
+/// Logs the end line of the command that runs, if one has begun. `code` is the error that ended it.
+pub(crate) fn end(code: Option<ErrorCode>) {
+    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(Running { name, level, started }) = running else { return };
+    let outcome = match code {
+        Some(code) => format!("aborted with exception [{:03}]", code.number()),
+        None if log::has_timestamp() => format!("completed successfully ({}ms)", started.elapsed().as_millis()),
+        None => "completed successfully".to_owned(),
+    };
+    engine::log::emit(level, 0, None, format_args!("{name} command end: {outcome}"));
+}
+
+/// Whether the begin and end lines of the running command are for debugging only.
+pub(crate) fn is_quiet() -> bool {
+    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    running.as_ref().is_some_and(|running| running.level > Level::Info)
+}
+
+/// Goes on with another command in the same process, as backup does with expire: ends the one, begins the other with its own
+/// log file, and returns its options.
+pub fn switch(config: &Config, command: Command) -> Config {
+    end(None);
+    let mut next = config.with_command(command);
+    open_log_file(&mut next);
+    begin(&next, Instant::now());
+    next
+}

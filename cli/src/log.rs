@@ -1,0 +1,281 @@
+//! Where log lines go: standard output, standard error and the log file, in pgBackRest's formats (its `src/common/log.c`).
+//!
+//! ```text
+//! 2026-11-22 07:02:21.494 P00   INFO: message          standard output and file
+//! INFO: message                                        standard error
+//! ```
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use engine::log::{Level, Record, Sink};
+use engine::{Error, ErrorCode};
+
+/// Mode of log files before the umask.
+const FILE_MODE: u32 = 0o640;
+const BANNER: &str = "-------------------PROCESS START-------------------\n";
+
+/// What the `log-*` options say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// The least important level on standard output.
+    pub console: Level,
+    /// The least important level on standard error; such lines do not go to standard output too.
+    pub stderr: Level,
+    /// The least important level in the log file.
+    pub file: Level,
+    /// Whether lines begin with the time.
+    pub timestamp: bool,
+    /// Digits of the process number: 2, or 3 with more than 99 workers.
+    pub process_width: usize,
+    /// Whether lines are marked as a dry run.
+    pub dry_run: bool,
+}
+
+impl LogSettings {
+    /// Until the command line is parsed: errors only, to standard error.
+    pub const EARLY: LogSettings = LogSettings {
+        console: Level::Error,
+        stderr: Level::Error,
+        file: Level::Off,
+        timestamp: false,
+        process_width: 2,
+        dry_run: false,
+    };
+    /// While the configuration is read, so that its warnings show.
+    pub const PARSING: LogSettings = LogSettings { console: Level::Warn, stderr: Level::Off, ..Self::EARLY };
+}
+
+/// The state of the log of this process.
+struct Output {
+    settings: LogSettings,
+    file: Option<File>,
+    banner_written: bool,
+    /// The live line that must not be on the screen while a line is written.
+    live: Option<indicatif::ProgressBar>,
+}
+
+static OUTPUT: Mutex<Output> =
+    Mutex::new(Output { settings: LogSettings::EARLY, file: None, banner_written: false, live: None });
+
+/// A thread that panicked while logging leaves the state whole.
+fn output() -> MutexGuard<'static, Output> {
+    OUTPUT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes the engine's lines.
+struct ProgramLog;
+
+impl Sink for ProgramLog {
+    fn log(&self, record: &Record<'_>) {
+        let text = record.message.to_string();
+        output().write(record.level, record.process, record.code, &text, None);
+    }
+}
+
+/// Starts logging with these settings, or changes them.
+pub fn configure(settings: LogSettings) {
+    let mut output = output();
+    output.settings = settings;
+    engine::log::install(Box::new(ProgramLog), output.level_max());
+}
+
+/// Opens the log file of a command, instead of the one that was open. Nothing is written to it before the first line. Returns
+/// whether that worked; if not, a warning is logged and there is no log file.
+pub fn open_file(path: &str) -> bool {
+    {
+        let mut output = output();
+        output.file = None;
+        output.banner_written = false;
+        if output.settings.file == Level::Off {
+            return true;
+        }
+    }
+    match OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path) {
+        Ok(file) => {
+            let mut output = output();
+            output.file = Some(file);
+            engine::log::install(Box::new(ProgramLog), output.level_max());
+            true
+        }
+        Err(error) => {
+            // "No such file or directory (os error 2)" without the number
+            let text = error.to_string();
+            let text = text.split(" (os error").next().unwrap_or(&text);
+            engine::warn!("unable to open log file '{path}': {text}\nNOTE: process will continue without log file.");
+            let mut output = output();
+            output.settings.file = Level::Off;
+            engine::log::install(Box::new(ProgramLog), output.level_max());
+            false
+        }
+    }
+}
+
+/// Whether begin and end lines show the time.
+pub fn has_timestamp() -> bool {
+    output().settings.timestamp
+}
+
+/// Logs the error that ends the command. Where an output shows debugging, `detail` follows the message.
+pub fn error(error: &Error, detail: impl FnOnce() -> String) {
+    let text = error.to_string();
+    let mut output = output();
+    let detail = (output.level_max() >= Level::Debug).then(detail);
+    output.write(Level::Error, 0, Some(error.code), &text, detail.as_deref());
+}
+
+/// Logs that a signal ends the process: a line without time and level.
+pub fn signal(name: &str, quiet: bool) {
+    let level = if quiet { Level::Debug } else { Level::Info };
+    output().write_plain(level, &format!("terminated on signal {name}\n"));
+}
+
+/// Shows a live line, or none; log lines are written above it.
+pub(crate) fn set_live(live: Option<indicatif::ProgressBar>) {
+    output().live = live;
+}
+
+/// Whether lines of files or for debugging go to standard output, between which a live line would only flicker.
+pub(crate) fn console_is_busy() -> bool {
+    output().settings.console >= Level::Detail
+}
+
+impl Output {
+    fn level_max(&self) -> Level {
+        let file = if self.file.is_some() { self.settings.file } else { Level::Off };
+        self.settings.console.max(self.settings.stderr).max(file)
+    }
+
+    fn write(&mut self, level: Level, process: u32, code: Option<ErrorCode>, text: &str, detail: Option<&str>) {
+        let settings = self.settings;
+        let label = match (level, code) {
+            (_, Some(ErrorCode::Assert)) => "ASSERT",
+            (Level::Off, _) => "OFF",
+            (Level::Error, _) => "ERROR",
+            (Level::Warn, _) => "WARN",
+            (Level::Info, _) => "INFO",
+            (Level::Detail, _) => "DETAIL",
+            (Level::Debug, _) => "DEBUG",
+            (Level::Trace, _) => "TRACE",
+        };
+        let mut body = String::new();
+        if let Some(code) = code {
+            let _ = write!(body, "[{:03}]: ", code.number());
+        }
+        if settings.dry_run {
+            body += "[DRY-RUN] ";
+        }
+        // Debugging stands further right, continuation lines too
+        let padding = match level {
+            Level::Debug => "    ",
+            Level::Trace => "        ",
+            _ => "",
+        };
+        body += padding;
+        body += text;
+
+        let time = if settings.timestamp { now() } else { String::new() };
+        let process = format!("P{process:0width$} ", width = settings.process_width);
+        let head = format!("{time}{process}{label:>6}: ");
+        let line = |detail: Option<&str>| {
+            let detail = detail.map(|detail| format!("\n{detail}")).unwrap_or_default();
+            indent(&head, &format!("{body}{detail}"), head.len() + padding.len())
+        };
+
+        let wants_detail = |limit: Level| detail.filter(|_| limit >= Level::Debug);
+        if level <= settings.stderr {
+            let head = format!("{label}: ");
+            let shown = wants_detail(settings.stderr.max(settings.console));
+            let detail = shown.map(|detail| format!("\n{detail}")).unwrap_or_default();
+            let text = indent(&head, &format!("{body}{detail}"), head.len() + padding.len());
+            self.above_live(|| io::stderr().lock().write_all(text.as_bytes()));
+        } else if level <= settings.console {
+            let text = line(wants_detail(settings.console));
+            self.above_live(|| write_stdout(&text));
+        }
+        if level <= settings.file {
+            let text = line(wants_detail(settings.file));
+            self.write_file(&text);
+        }
+    }
+
+    fn write_plain(&mut self, level: Level, text: &str) {
+        if level <= self.settings.stderr {
+            self.above_live(|| io::stderr().lock().write_all(text.as_bytes()));
+        } else if level <= self.settings.console {
+            self.above_live(|| write_stdout(text));
+        }
+        if level <= self.settings.file {
+            self.write_file(text);
+        }
+    }
+
+    fn write_file(&mut self, text: &str) {
+        let Some(file) = &mut self.file else { return };
+        let mut out = String::new();
+        if !self.banner_written {
+            self.banner_written = true;
+            if file.metadata().is_ok_and(|metadata| metadata.len() > 0) {
+                out.push('\n');
+            }
+            out += BANNER;
+        }
+        out += text;
+        // A full disk must not end a backup that could still succeed; the lines are on the console too
+        let _ = file.write_all(out.as_bytes());
+    }
+
+    fn above_live(&self, write: impl FnOnce() -> io::Result<()>) {
+        // As above: who closed the console does not want to read about it
+        let _ = match &self.live {
+            Some(live) => live.suspend(write),
+            None => write(),
+        };
+    }
+}
+
+fn write_stdout(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Head and body, the lines after the first indented, with a line end.
+fn indent(head: &str, body: &str, width: usize) -> String {
+    let mut text = String::with_capacity(head.len() + body.len() + 1);
+    text += head;
+    for (number, line) in body.split('\n').enumerate() {
+        if number > 0 {
+            text.push('\n');
+            text.extend(std::iter::repeat_n(' ', width));
+        }
+        text += line;
+    }
+    text.push('\n');
+    text
+}
+
+/// The local time with milliseconds and a blank.
+fn now() -> String {
+    jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S%.3f ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indent_moves_lines_after_the_first() {
+        assert_eq!(indent("P00   WARN: ", "a\nHINT: b", 12), "P00   WARN: a\n            HINT: b\n");
+    }
+
+    #[test]
+    fn now_has_milliseconds() {
+        let time = now();
+        assert_eq!(time.len(), "2026-11-22 07:02:21.494 ".len(), "{time}");
+        assert_eq!(&time[19..20], ".");
+    }
+}

@@ -1,0 +1,104 @@
+//! From the configuration to what the engine opens: repositories, locks, the stanza.
+
+use std::path::{Path, PathBuf};
+
+use engine::lock::{Lock, LockType};
+use engine::repo::{RepoSettings, StorageSettings};
+use engine::{Error, ErrorCode, Repo, Result};
+use repo_format::cipher::Passphrase;
+use repo_format::layout::Stanza;
+
+use crate::config::decl::LockKind;
+use crate::config::{Config, opt};
+
+/// Opens the repository with this number.
+///
+/// # Errors
+/// [`ErrorCode::FeatureNotSupported`] for a kind of storage that does not exist yet.
+pub fn open(config: &Config, key: u32) -> Result<Repo> {
+    Repo::open(&settings(config, key)?)
+}
+
+/// Opens every configured repository, in the order of their numbers.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_all(config: &Config) -> Result<Vec<Repo>> {
+    config.repo_keys().iter().map(|&key| open(config, key)).collect()
+}
+
+/// Opens the repositories that the command is about: the one of `--repo`, else all.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_selected(config: &Config) -> Result<Vec<Repo>> {
+    config.repo_keys_selected().into_iter().map(|key| open(config, key)).collect()
+}
+
+/// Opens the repository of a command that works on a single one: the one of `--repo`, else the lowest.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_default(config: &Config) -> Result<Repo> {
+    open(config, config.repo_default())
+}
+
+/// How to open a repository.
+///
+/// # Errors
+/// As [`open`].
+pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
+    let path = PathBuf::from(config.get_at(opt::REPO_PATH, key)?);
+    let storage = match config.get_at(opt::REPO_TYPE, key)? {
+        "posix" => StorageSettings::Posix { path },
+        "cifs" => StorageSettings::Cifs { path },
+        other => {
+            let text = format!("repo{key}-type '{other}' is not supported yet");
+            return Err(Error::new(ErrorCode::FeatureNotSupported, text));
+        }
+    };
+    // The option is valid only with a cipher type that needs it
+    let cipher_pass = config.find_at(opt::REPO_CIPHER_PASS, key).map(Passphrase::new);
+    Ok(RepoSettings { key, storage, cipher_pass })
+}
+
+/// The stanza of a command that needs one.
+///
+/// # Errors
+/// The name can't be that of a stanza.
+pub fn stanza(config: &Config) -> Result<Stanza> {
+    config.get(opt::STANZA)?.parse()
+}
+
+/// The stanza, where one was given.
+///
+/// # Errors
+/// The name can't be that of a stanza.
+pub fn stanza_if_set(config: &Config) -> Result<Option<Stanza>> {
+    config.find(opt::STANZA).map(str::parse).transpose()
+}
+
+/// Where lock and stop files are.
+///
+/// # Errors
+/// [`ErrorCode::Assert`]: the command knows no such path.
+pub fn lock_path(config: &Config) -> Result<&Path> {
+    config.get(opt::LOCK_PATH).map(Path::new)
+}
+
+/// Takes the lock that the command declares, on the repository of `--repo` or else on all; nothing for a command without
+/// one. The lock lasts as long as the value.
+///
+/// # Errors
+/// [`ErrorCode::LockAcquire`]: another process has it.
+pub fn lock(config: &Config) -> Result<Option<Lock>> {
+    let kinds: &[LockType] = match config.command().decl().lock {
+        LockKind::None => return Ok(None),
+        LockKind::Archive => &[LockType::Archive],
+        LockKind::Backup => &[LockType::Backup],
+        LockKind::Restore => &[LockType::Restore],
+        LockKind::All => &LockType::ALL,
+    };
+    let repo_keys = config.repo_keys_selected();
+    Lock::acquire(lock_path(config)?, &stanza(config)?, kinds, &repo_keys, config.get(opt::EXEC_ID)?).map(Some)
+}

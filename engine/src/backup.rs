@@ -1,0 +1,415 @@
+//! Backups of a PostgreSQL cluster.
+//!
+//! Source of order and messages: pgBackRest `src/command/backup/backup.c`.
+
+mod block_size;
+mod build;
+mod finish;
+mod incr;
+mod label;
+mod process;
+mod queue;
+mod resume;
+mod settings;
+mod source;
+
+use std::sync::Arc;
+
+use repo_format::archive_info::ArchiveInfo;
+use repo_format::backup_info::BackupInfo;
+use repo_format::cipher::{Cipher, Passphrase};
+use repo_format::json;
+use repo_format::label::{BackupLabel, BackupType};
+use repo_format::layout;
+use repo_format::manifest::{Database, Manifest, ManifestData};
+use repo_format::size::format_size;
+use repo_format::wal_name::WalSegment;
+
+use self::block_size::BlockSizes;
+use self::build::FileState;
+use self::process::Process;
+use self::queue::{JobSettings, Queues};
+pub use self::settings::{BackupSettings, BlockSettings, BundleSettings, StandbyChoice};
+use self::source::{Source, Start, Stop};
+use crate::cancel::CancelToken;
+use crate::job_queue::QueueSettings;
+use crate::lock::Lock;
+use crate::pg::data_dir::{self, ScanOptions};
+use crate::pipeline::CoreBudget;
+use crate::pipeline::backup::CopySettings;
+use crate::progress::Progress;
+use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
+use crate::storage::WriteOptions;
+use crate::{Error, ErrorCode, Result, detail, info};
+
+/// Makes a backup. Returns its label.
+///
+/// The caller holds the backup lock of the repository.
+///
+/// # Errors
+/// Whatever keeps the backup from being complete. What was copied of a full backup can be used by the next one.
+pub fn run(
+    mut settings: BackupSettings,
+    repo: &Repo,
+    lock: &mut Lock,
+    progress: &dyn Progress,
+    cancel: &CancelToken,
+) -> Result<BackupLabel> {
+    check_settings(&settings)?;
+    let (mut info, _) = reconstruct::load_backup_info_reconstruct(repo, &settings.stanza)?;
+    let mut source = Source::open(&settings, cancel)?;
+    check_cluster(&source, &info)?;
+    let mut checksum_page = source.checksum_page(settings.checksum_page);
+    let archive = match settings.archive_check {
+        true => Some(info_files::load_archive_info(repo, &settings.stanza)?),
+        false => None,
+    };
+    let timestamp_start = source.time()?;
+    let prior = incr::load_prior(repo, &info, &mut settings, &mut checksum_page)?;
+
+    let start = source.start(&settings)?;
+    if let (Some(archive), Some(segment)) = (&archive, &start.wal_segment_check) {
+        let before = if start.wal_segment == Some(*segment) { "" } else { "prior " };
+        info!("check archive for {before}segment {segment}");
+        let id = archive.current().archive_id();
+        archive_find::find_one(&*repo.storage, &settings.stanza, id, segment, settings.archive_timeout, cancel)?;
+    }
+
+    let backup = Backup { settings: &settings, repo, manifest_pass: info.cipher_pass.clone() };
+    let (mut manifest, mut states) =
+        backup.scan(&mut source, &start, timestamp_start, checksum_page, info.current().catalog_version)?;
+    match &prior {
+        Some(prior) => {
+            incr::merge(&mut manifest, &mut states, prior, start.wal_segment.as_ref())?;
+            manifest.cipher_pass = prior.cipher_pass.clone();
+        }
+        None => manifest.cipher_pass = info_files::generate_passphrase(repo)?,
+    }
+    // The prior manifest can be as large as the new one and is not needed any more
+    drop(prior);
+    backup.choose_label(&mut manifest, &mut states, cancel)?;
+
+    let batch = repo.storage.begin_batch()?;
+    backup.save_copy(&manifest)?;
+    let write_options = if batch.is_some() { WriteOptions::BATCH } else { WriteOptions::IN_PLACE };
+    let running = Running { lock, progress, cancel };
+    let mut manifest = backup.process(&mut source, manifest, states, write_options, running)?;
+    backup.after_copy(&manifest)?;
+    match batch {
+        Some(batch) => batch.finish()?,
+        None => backup.sync_paths(&manifest)?,
+    }
+
+    source.ping(true)?;
+    let stop = source.stop()?;
+    finish::put_stop_files(repo, &settings, &mut manifest, &stop)?;
+    backup.describe(&mut manifest, &info, &start, &stop, source.has_standby());
+    let wal_segment_size = source.control.wal_segment_size;
+    source.close();
+    if let Some(archive) = &archive {
+        backup.check_archive(&mut manifest, archive, wal_segment_size, &start, &stop, cancel)?;
+    }
+
+    info!("new backup label = {}", manifest.data.label);
+    finish::complete(repo, &settings, &mut info, &manifest)?;
+    let size = info.backups.get(&manifest.data.label).map_or(0, |entry| entry.size_delta);
+    info!("{} backup size = {}, file total = {}", manifest.data.backup_type, format_size(size), manifest.files.len());
+    Ok(manifest.data.label)
+}
+
+/// Refuses what would only show when the manifest is written at the end.
+fn check_settings(settings: &BackupSettings) -> Result<()> {
+    settings.annotation.keys().try_for_each(|key| json::check_key(key))
+}
+
+/// Makes sure that the cluster is the one that the stanza was made for.
+fn check_cluster(source: &Source, info: &BackupInfo) -> Result<()> {
+    let (control, current) = (&source.control, info.current());
+    if control.version == current.version && control.system_id == current.system_id {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorCode::BackupMismatch,
+        format!(
+            "PostgreSQL version {}, system-id {} do not match stanza version {}, system-id {}",
+            control.version, control.system_id, current.version, current.system_id
+        ),
+    )
+    .hint("is this the correct stanza?"))
+}
+
+/// Gives a manifest its label, also as the last of its references.
+fn set_label(manifest: &mut Manifest, label: BackupLabel) {
+    manifest.references.pop();
+    manifest.references.push(label.clone());
+    manifest.data.label = label;
+}
+
+/// What the copy tells others, and what ends it.
+struct Running<'a> {
+    lock: &'a mut Lock,
+    progress: &'a dyn Progress,
+    cancel: &'a CancelToken,
+}
+
+/// What the steps of one backup have in common.
+struct Backup<'a> {
+    settings: &'a BackupSettings,
+    repo: &'a Repo,
+    /// Passphrase of manifests.
+    manifest_pass: Option<Passphrase>,
+}
+
+impl Backup<'_> {
+    fn manifest_cipher(&self) -> Cipher {
+        Cipher::from_passphrase(self.manifest_pass.as_ref())
+    }
+
+    /// Lists the data directory and waits until later changes get a later time.
+    fn scan(
+        &self,
+        source: &mut Source,
+        start: &Start,
+        timestamp_start: i64,
+        checksum_page: bool,
+        catalog_version: u32,
+    ) -> Result<(Manifest, Vec<FileState>)> {
+        let settings = self.settings;
+        let version = source.version();
+        // Only until the label is known, which depends on what can be resumed
+        let label = label::preliminary(timestamp_start)?;
+        let mut data = ManifestData::new(label, settings.kind, timestamp_start, version, catalog_version);
+        data.bundle = settings.bundle.is_some();
+        data.block_incr = settings.block.is_some();
+        data.bundle_raw = data.block_incr;
+        data.options.online = settings.online;
+        data.options.checksum_page = Some(checksum_page);
+        data.options.compress_type = settings.compression.kind;
+        let mut manifest = Manifest::new(data);
+
+        let scan = data_dir::scan(
+            source.data_dir().path(),
+            &ScanOptions {
+                version,
+                tablespace_id: &version.tablespace_dir(catalog_version),
+                wal_path: version.wal_dir(),
+                online: settings.online,
+                exclude: &settings.exclude,
+                tablespaces: start.tablespaces.as_deref(),
+            },
+        )?;
+        let blocks = settings.block.as_ref().map(BlockSizes::new);
+        let states = build::fill(&mut manifest, scan, blocks.as_ref(), checksum_page)?;
+        build::validate_times(&mut manifest, settings.delta, source.time_wait()?);
+        Ok((manifest, states))
+    }
+
+    /// Goes on with an interrupted backup, or makes a new label.
+    fn choose_label(&self, manifest: &mut Manifest, states: &mut [FileState], cancel: &CancelToken) -> Result<()> {
+        if resume::resume(self.repo, self.settings, &self.manifest_cipher(), manifest, states)? {
+            return Ok(());
+        }
+        let label = label::create(
+            &*self.repo.storage,
+            &self.settings.stanza,
+            manifest.data.backup_type,
+            manifest.data.prior.as_ref(),
+            manifest.data.timestamp_start,
+            cancel,
+        )?;
+        set_label(manifest, label);
+        Ok(())
+    }
+
+    /// Saves what is known so far, from which an interrupted backup can go on.
+    fn save_copy(&self, manifest: &Manifest) -> Result<()> {
+        if !self.settings.resume {
+            return Ok(());
+        }
+        manifest_store::save_copy(self.repo, &self.settings.stanza, manifest, &self.manifest_cipher())
+    }
+
+    /// Whether the backup's directory has every directory of the cluster, so that a copy of it is a whole cluster.
+    fn has_all_paths(&self, manifest: &Manifest) -> bool {
+        (manifest.data.backup_type == BackupType::Full && !manifest.data.bundle) || self.hardlink()
+    }
+
+    fn hardlink(&self) -> bool {
+        self.settings.hardlink && self.repo.storage.features().hard_links
+    }
+
+    fn create_paths(&self, manifest: &Manifest) -> Result<()> {
+        let storage = &*self.repo.storage;
+        let member = |name: &str| layout::backup_member(&self.settings.stanza, &manifest.data.label, name);
+        if storage.features().paths {
+            for path in &manifest.paths {
+                storage.create_path(&member(&path.name)?)?;
+            }
+        }
+        if storage.features().symlinks {
+            let tablespaces = manifest.targets.iter().filter_map(|target| Some((target, target.tablespace.as_ref()?)));
+            for (target, tablespace) in tablespaces {
+                let link = member(&format!("{}/{}", data_dir::TARGET_PGDATA, target.name))?;
+                storage.symlink(&format!("../../{}/{}", data_dir::TARGET_TBLSPC, tablespace.id), &link)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies all files.
+    fn process(
+        &self,
+        source: &mut Source,
+        manifest: Manifest,
+        states: Vec<FileState>,
+        write_options: WriteOptions,
+        running: Running<'_>,
+    ) -> Result<Manifest> {
+        let settings = self.settings;
+        if self.has_all_paths(&manifest) {
+            self.create_paths(&manifest)?;
+        }
+        if manifest.data.bundle {
+            for (file, _) in manifest.files.iter().zip(&states).filter(|(file, state)| file.size == 0 && !state.copy) {
+                detail!("store zero-length file {}", source.data_dir().file_path(&file.name).display());
+            }
+        }
+        let full = manifest.data.backup_type == BackupType::Full;
+        let job_settings = JobSettings {
+            stanza: settings.stanza.clone(),
+            label: manifest.data.label.clone(),
+            compress_type: settings.compression.kind,
+            bundle: settings.bundle,
+            super_block_size: settings
+                .block
+                .as_ref()
+                .map(|block| if full { block.super_full } else { block.super_other }),
+            xact_path: source.version().xact_dir(),
+            standby: source.has_standby(),
+        };
+        let (queues, total) = Queues::build(job_settings, &manifest, &states, settings.online)?;
+        let copy = CopySettings {
+            storage: Arc::clone(&self.repo.storage),
+            data_dirs: source.data_dirs.clone(),
+            compression: settings.compression,
+            cipher: Cipher::from_passphrase(manifest.cipher_pass.as_ref()),
+            bundle_raw: manifest.data.bundle_raw,
+            reference: u32::try_from(manifest.references.len().saturating_sub(1)).unwrap_or(u32::MAX),
+            page_size: source.control.page_size,
+            page_header_check: settings.page_header_check,
+            compare_buffer_bytes: usize::try_from(settings.buffer_size).unwrap_or(usize::MAX),
+            version_force: settings.version_force,
+            write_options,
+            cores: CoreBudget::new(std::thread::available_parallelism().map_or(1, usize::from)),
+        };
+        // The worker for the primary does not count in a backup from a standby
+        let workers = settings.process_max + u32::from(source.has_standby());
+        let process = Process {
+            copy: &copy,
+            queue: QueueSettings::new(workers, settings.job_retry, settings.job_retry_interval),
+            save_bytes: settings.manifest_save_threshold.max(total.bytes / 100),
+            total,
+            repo_key: self.repo.key,
+            lock: running.lock,
+            progress: running.progress,
+            cancel: running.cancel,
+        };
+        process.run(queues, manifest, states, || source.ping(false), |manifest| self.save_copy(manifest))
+    }
+
+    /// Links or tells of what the prior backups hold.
+    fn after_copy(&self, manifest: &Manifest) -> Result<()> {
+        let extension = self.settings.compression.kind.extension();
+        for file in manifest.files.iter().filter(|file| file.reference.is_some()) {
+            let holder = manifest.holder(file);
+            if self.hardlink() {
+                detail!("hardlink {} to {holder}", file.name);
+                let path =
+                    |label| layout::backup_member(&self.settings.stanza, label, &format!("{}{extension}", file.name));
+                self.repo.storage.hard_link(&path(holder)?, &path(&manifest.data.label)?)?;
+            } else {
+                detail!("reference {} to {holder}", file.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the entries of all directories durable; the files are already.
+    fn sync_paths(&self, manifest: &Manifest) -> Result<()> {
+        let storage = &*self.repo.storage;
+        if !storage.features().path_sync {
+            return Ok(());
+        }
+        let member = |name: &str| layout::backup_member(&self.settings.stanza, &manifest.data.label, name);
+        let bundles = layout::bundle_path(&self.settings.stanza, &manifest.data.label);
+        if storage.info(&bundles)?.is_some() {
+            storage.sync_path(&bundles)?;
+        }
+        for path in &manifest.paths {
+            let path = member(&path.name)?;
+            // Directories without a file of their own are not made in other backups
+            if self.has_all_paths(manifest) || storage.info(&path)?.is_some() {
+                storage.sync_path(&path)?;
+            }
+        }
+        storage.sync_path(&layout::backup_path(&self.settings.stanza, &manifest.data.label))?;
+        storage.sync_path(&layout::backup_stanza(&self.settings.stanza))
+    }
+
+    /// Records how the backup was made.
+    fn describe(&self, manifest: &mut Manifest, info: &BackupInfo, start: &Start, stop: &Stop, standby: bool) {
+        let settings = self.settings;
+        let data = &mut manifest.data;
+        data.timestamp_stop = stop.timestamp;
+        data.lsn_start = start.lsn.map(|lsn| lsn.to_string());
+        data.archive_start = start.wal_segment;
+        data.lsn_stop = stop.online.as_ref().map(|stop| stop.lsn.to_string());
+        data.archive_stop = stop.online.as_ref().map(|stop| stop.wal_segment);
+        data.pg_id = info.current().id;
+        data.pg_system_id = info.current().system_id;
+        let options = &mut data.options;
+        options.archive_check = settings.archive_check;
+        options.archive_copy = settings.archive_copy;
+        options.backup_standby = Some(standby);
+        options.buffer_size = u32::try_from(settings.buffer_size).ok();
+        // Levels are stored without their sign
+        options.compress_level = Some(settings.compression.level.cast_unsigned());
+        options.compress_level_network = Some(settings.compress_level_network);
+        options.hardlink = settings.hardlink;
+        options.process_max = Some(settings.process_max);
+        manifest.databases = start
+            .databases
+            .iter()
+            .map(|row| Database { name: row.name.clone(), id: row.oid, last_system_id: row.last_system_oid })
+            .collect();
+        manifest.databases.sort_by(|a, b| a.name.cmp(&b.name));
+        manifest.annotation = settings
+            .annotation
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+    }
+
+    /// Waits for the WAL of the backup, and copies it if asked for.
+    fn check_archive(
+        &self,
+        manifest: &mut Manifest,
+        archive: &ArchiveInfo,
+        wal_segment_size: u32,
+        start: &Start,
+        stop: &Stop,
+        cancel: &CancelToken,
+    ) -> Result<()> {
+        let (Some(start_lsn), Some(first), Some(stop)) = (start.lsn, start.wal_segment, &stop.online) else {
+            return Ok(());
+        };
+        let last = WalSegment::from_lsn(first.timeline, stop.lsn, wal_segment_size);
+        info!("check archive for segment(s) {first}:{last}");
+        self.save_copy(manifest)?;
+        let segments: Vec<WalSegment> =
+            WalSegment::range(first.timeline, start_lsn, stop.lsn, wal_segment_size)?.collect();
+        let wal = finish::Wal { archive, segments: &segments, segment_size: wal_segment_size };
+        finish::check_archive(self.repo, self.settings, &wal, manifest, cancel)
+    }
+}

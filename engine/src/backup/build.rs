@@ -1,0 +1,129 @@
+//! The manifest of a new backup, from the scan of the data directory.
+
+use repo_format::hash::Sha1;
+use repo_format::manifest::{
+    BlockIncr, Manifest, ManifestFile, ManifestLink, ManifestPath, OwnerId, OwnerTable, PageCheck, Tablespace, Target,
+    TargetType,
+};
+
+use super::block_size::BlockSizes;
+use crate::pg::data_dir::{Scan, relative_path};
+use crate::users::Users;
+use crate::{Error, ErrorCode, Result, warn};
+
+/// What is to be done with one file; the manifest itself does not record it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct FileState {
+    /// Copy it, unless the copy finds that it did not change.
+    pub(super) copy: bool,
+    /// Compare it by checksum first.
+    pub(super) delta: bool,
+    /// An interrupted run of this backup stored it.
+    pub(super) resume: bool,
+}
+
+/// Fills the manifest of a backup whose data say how files are stored. Returns the state of each file.
+///
+/// # Errors
+/// [`ErrorCode::Format`] when the cluster has too many owners for a manifest, or a block size that it can't hold.
+pub(super) fn fill(
+    manifest: &mut Manifest,
+    scan: Scan,
+    blocks: Option<&BlockSizes>,
+    checksum_page: bool,
+) -> Result<Vec<FileState>> {
+    let users = Users::new();
+    let mut owners = Owners { users: &users, table: &mut manifest.owners, last: None };
+    for target in scan.targets {
+        manifest.targets.push(Target {
+            name: target.name,
+            target_type: if target.is_link { TargetType::Link } else { TargetType::Path },
+            path: target.path,
+            file: target.file,
+            tablespace: target.tablespace.map(|known| Tablespace { id: known.id, name: known.name }),
+        });
+    }
+    for path in scan.paths {
+        let (user, group) = owners.get(path.uid, path.gid)?;
+        manifest.paths.push(ManifestPath { name: path.name, mode: path.mode, user, group });
+    }
+    for link in scan.links {
+        let (user, group) = owners.get(link.uid, link.gid)?;
+        manifest.links.push(ManifestLink { name: link.name, destination: link.destination, user, group });
+    }
+    let start = manifest.data.timestamp_start;
+    let mut states = Vec::with_capacity(scan.files.len());
+    manifest.files.reserve_exact(scan.files.len());
+    for file in scan.files {
+        let (user, group) = owners.get(file.uid, file.gid)?;
+        // An empty file in a backup with bundles is only a line in the manifest
+        let stored = file.size != 0 || !manifest.data.bundle;
+        states.push(FileState { copy: stored, ..FileState::default() });
+        let block = match blocks.and_then(|blocks| blocks.of(file.size, start - file.modified)) {
+            Some((size, checksum_size)) => Some(BlockIncr {
+                size: u32::try_from(size).map_err(|_| {
+                    Error::new(ErrorCode::Format, format!("block size {size} for '{}' is too large", file.name))
+                })?,
+                checksum_size,
+                map_size: 0,
+            }),
+            None => None,
+        };
+        manifest.files.push(ManifestFile {
+            size: file.size,
+            size_original: file.size,
+            size_repo: 0,
+            timestamp: file.modified,
+            checksum: (!stored).then_some(Sha1::EMPTY),
+            checksum_repo: None,
+            mode: file.mode,
+            user,
+            group,
+            reference: None,
+            bundle: None,
+            block,
+            page_check: (checksum_page && file.pages).then_some(PageCheck::VALID),
+            name: file.name,
+        });
+    }
+    Ok(states)
+}
+
+/// Records when copying starts, and switches to comparing by checksum if a file has a time after that: such a file could
+/// change without getting a newer time.
+pub(super) fn validate_times(manifest: &mut Manifest, delta: bool, copy_start: i64) {
+    manifest.data.options.delta = Some(delta);
+    manifest.data.timestamp_copy_start = copy_start + i64::from(manifest.data.options.online);
+    if delta {
+        return;
+    }
+    if let Some(file) = manifest.files.iter().find(|file| file.timestamp > copy_start) {
+        warn!(
+            "file '{}' has timestamp ({}) in the future (relative to copy start {copy_start}), enabling delta checksum",
+            relative_path(&file.name),
+            file.timestamp
+        );
+        manifest.data.options.delta = Some(true);
+    }
+}
+
+/// Turns numbers into names; neighbouring entries mostly have the same owners.
+struct Owners<'a> {
+    users: &'a Users,
+    table: &'a mut OwnerTable,
+    last: Option<((u32, u32), (OwnerId, OwnerId))>,
+}
+
+impl Owners<'_> {
+    fn get(&mut self, uid: u32, gid: u32) -> Result<(OwnerId, OwnerId)> {
+        if let Some((numbers, ids)) = self.last
+            && numbers == (uid, gid)
+        {
+            return Ok(ids);
+        }
+        let user = self.table.intern(self.users.user_name(uid).as_deref())?;
+        let group = self.table.intern(self.users.group_name(gid).as_deref())?;
+        self.last = Some(((uid, gid), (user, group)));
+        Ok((user, group))
+    }
+}

@@ -1,0 +1,217 @@
+//! What follows the copy: files that the server returned, WAL, and the files that make the backup count.
+//!
+//! Source of order and messages: pgBackRest `src/command/backup/complete.c.inc` and `db.c.inc`.
+
+use std::io::{Read, Write};
+
+use repo_format::archive_info::ArchiveInfo;
+use repo_format::backup_info::{BackupEntry, BackupInfo};
+use repo_format::cipher::{Cipher, Decryptor, Framing};
+use repo_format::compress::{CompressType, Compression, Decompressor};
+use repo_format::hash::Sha1;
+use repo_format::layout::{self, FileForm, RepoPath};
+use repo_format::manifest::{Manifest, ManifestFile};
+use repo_format::wal_name::WalSegment;
+
+use super::settings::BackupSettings;
+use super::source::Stop;
+use crate::cancel::CancelToken;
+use crate::pg::data_dir::TARGET_PGDATA;
+use crate::pipeline::encode::Encoder;
+use crate::repo::archive_find::{FoundSegment, WalSegmentFind};
+use crate::repo::{Repo, info_files, manifest_store};
+use crate::storage::{self, ReadRange, WriteOptions};
+use crate::{Error, ErrorCode, Result, detail};
+
+/// Bytes of WAL that are in memory at a time.
+const COPY_BUFFER_BYTES: usize = 1 << 20;
+
+/// Stores the files that the server returned at the end of the backup.
+///
+/// # Errors
+/// They can't be written.
+pub(super) fn put_stop_files(
+    repo: &Repo,
+    settings: &BackupSettings,
+    manifest: &mut Manifest,
+    stop: &Stop,
+) -> Result<()> {
+    let Some(online) = &stop.online else { return Ok(()) };
+    put_file(repo, settings, manifest, "backup_label", stop.timestamp, online.backup_label.as_bytes())?;
+    if let Some(map) = &online.tablespace_map {
+        put_file(repo, settings, manifest, "tablespace_map", stop.timestamp, map.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn put_file(
+    repo: &Repo,
+    settings: &BackupSettings,
+    manifest: &mut Manifest,
+    name: &str,
+    timestamp: i64,
+    content: &[u8],
+) -> Result<()> {
+    let manifest_name = format!("{TARGET_PGDATA}/{name}");
+    let form = FileForm::Whole(settings.compression.kind);
+    let path = layout::backup_file(&settings.stanza, &manifest.data.label, &manifest_name, form)?;
+    let cipher = Cipher::from_passphrase(manifest.cipher_pass.as_ref());
+    let mut encoder = Encoder::new(settings.compression, &cipher, Framing::Full)?;
+    let mut stored = Vec::new();
+    encoder.push(content, &mut stored)?;
+    encoder.finish(&mut stored)?;
+    storage::put(&*repo.storage, &path, &stored, WriteOptions::ATOMIC)?;
+    let size = content.len() as u64;
+    add_file(
+        manifest,
+        &manifest_name,
+        size,
+        stored.len() as u64,
+        timestamp,
+        Sha1::of(content),
+        encoder.transforms().then(|| Sha1::of(&stored)),
+    );
+    detail!("wrote '{name}' file returned from backup stop function");
+    Ok(())
+}
+
+/// Adds a file that was not in the scan, with owner and mode from the data directory.
+fn add_file(
+    manifest: &mut Manifest,
+    name: &str,
+    size: u64,
+    size_repo: u64,
+    timestamp: i64,
+    checksum: Sha1,
+    checksum_repo: Option<Sha1>,
+) {
+    let mut file = ManifestFile::new(name, size, timestamp);
+    if let Some(base) = manifest.base_path() {
+        (file.mode, file.user, file.group) = (base.mode & 0o644, base.user, base.group);
+    }
+    file.size_repo = size_repo;
+    file.checksum = Some(checksum);
+    file.checksum_repo = checksum_repo;
+    match manifest.files.binary_search_by(|known| (*known.name).cmp(name)) {
+        Ok(index) => manifest.files[index] = file,
+        Err(index) => manifest.files.insert(index, file),
+    }
+}
+
+/// The WAL that a backup needs.
+pub(super) struct Wal<'a> {
+    pub(super) archive: &'a ArchiveInfo,
+    pub(super) segments: &'a [WalSegment],
+    /// Bytes of a segment.
+    pub(super) segment_size: u32,
+}
+
+/// Waits until all WAL of the backup is in the archive and, if asked for, copies it into the backup.
+///
+/// # Errors
+/// [`ErrorCode::ArchiveTimeout`] when a segment does not arrive, and what reading and writing gives.
+pub(super) fn check_archive(
+    repo: &Repo,
+    settings: &BackupSettings,
+    wal: &Wal<'_>,
+    manifest: &mut Manifest,
+    cancel: &CancelToken,
+) -> Result<()> {
+    let archive_id = wal.archive.current().archive_id();
+    let mut find = WalSegmentFind::new(&*repo.storage, &settings.stanza, archive_id, settings.archive_timeout, cancel);
+    for segment in wal.segments {
+        let Some(found) = find.find(segment, false)? else {
+            let message = format!("WAL segment {segment} was not archived");
+            return Err(Error::new(ErrorCode::ArchiveTimeout, message));
+        };
+        if settings.archive_copy {
+            // Copying is slow, so each one is told of
+            detail!("copy segment {segment} to backup");
+            copy_segment(repo, settings, wal, manifest, segment, &found)?;
+        }
+    }
+    Ok(())
+}
+
+fn copy_segment(
+    repo: &Repo,
+    settings: &BackupSettings,
+    wal: &Wal<'_>,
+    manifest: &mut Manifest,
+    segment: &WalSegment,
+    found: &FoundSegment,
+) -> Result<()> {
+    let name = format!("{TARGET_PGDATA}/{}/{segment}", manifest.data.pg_version.wal_dir());
+    let kind = settings.compression.kind;
+    let path = layout::backup_file(&settings.stanza, &manifest.data.label, &name, FileForm::Whole(kind))?;
+    let fail = |path: &RepoPath, error| {
+        Error::from_io(ErrorCode::FileRead, format!("unable to copy '{}'", repo.storage.display(path)), error)
+    };
+    let stored = repo.storage.read(&found.path, ReadRange::default())?;
+    let stored = stored.ok_or_else(|| storage::missing(&*repo.storage, &found.path))?;
+    let decrypted = Decryptor::new(&info_files::archive_cipher(wal.archive), Framing::Full, stored);
+    let same_kind = found.name.compress_type == kind;
+    let mut reader: Box<dyn Read> = if same_kind || found.name.compress_type == CompressType::None {
+        Box::new(decrypted)
+    } else {
+        Box::new(Decompressor::new(found.name.compress_type, Framing::Full, decrypted)?)
+    };
+    let compression = if same_kind { Compression::NONE } else { settings.compression };
+    let mut encoder =
+        Encoder::new(compression, &Cipher::from_passphrase(manifest.cipher_pass.as_ref()), Framing::Full)?;
+
+    let mut writer = repo.storage.write(&path, WriteOptions::ATOMIC)?;
+    let mut buffer = vec![0; COPY_BUFFER_BYTES];
+    let mut out = Vec::new();
+    let mut size_repo = 0;
+    loop {
+        let count = reader.read(&mut buffer).map_err(|error| fail(&found.path, error))?;
+        match count {
+            0 => encoder.finish(&mut out)?,
+            count => encoder.push(&buffer[..count], &mut out)?,
+        }
+        size_repo += out.len() as u64;
+        writer.write_all(&out).map_err(|error| fail(&path, error))?;
+        out.clear();
+        if count == 0 {
+            break;
+        }
+    }
+    writer.finish()?;
+    let timestamp = manifest.data.timestamp_stop;
+    let size = u64::from(wal.segment_size);
+    add_file(manifest, &name, size, size_repo, timestamp, found.name.checksum, None);
+    Ok(())
+}
+
+/// Makes the backup count: manifest, history, link, and the info files last.
+///
+/// # Errors
+/// [`ErrorCode::Format`] for a manifest that is not complete, and what writing gives.
+pub(super) fn complete(
+    repo: &Repo,
+    settings: &BackupSettings,
+    info: &mut BackupInfo,
+    manifest: &Manifest,
+) -> Result<()> {
+    let storage = &*repo.storage;
+    let cipher = info_files::manifest_cipher(info);
+    manifest.validate(true)?;
+    manifest_store::save(repo, &settings.stanza, manifest, &cipher)?;
+    manifest_store::save_history(repo, &settings.stanza, manifest, &cipher)?;
+
+    // Only for people: nothing reads it
+    let latest = layout::latest(&settings.stanza);
+    if storage.features().symlinks {
+        storage.symlink(manifest.data.label.as_str(), &latest)?;
+    } else {
+        storage.remove(&latest)?;
+    }
+    storage.sync_path(&layout::backup_stanza(&settings.stanza))?;
+
+    info.backups.insert(manifest.data.label.clone(), BackupEntry::from_manifest(manifest)?);
+    info_files::save_backup_info(repo, &settings.stanza, info)?;
+    // Written anew only to be as young as the backup, so that no life cycle rule of a store removes it before
+    let archive = info_files::load_archive_info(repo, &settings.stanza)?;
+    info_files::save_archive_info(repo, &settings.stanza, &archive)
+}

@@ -1,0 +1,176 @@
+//! Differential and incremental backups: which backup they are based on, and what of it still holds.
+//!
+//! Source of the rules: pgBackRest `src/command/backup/incr.c.inc` and `manifestBuildIncr` in `src/info/manifest/manifest.c`.
+
+use repo_format::backup_info::BackupInfo;
+use repo_format::compress::{CompressType, Compression};
+use repo_format::label::{BackupLabel, BackupType};
+use repo_format::manifest::Manifest;
+use repo_format::wal_name::WalSegment;
+
+use super::build::FileState;
+use super::settings::BackupSettings;
+use crate::pg::data_dir::relative_path;
+use crate::repo::{Repo, info_files, manifest_store};
+use crate::{Error, ErrorCode, Result, info, warn};
+
+/// The newest backup of this cluster that a backup of this type can be based on.
+pub(super) fn prior_label(info: &BackupInfo, kind: BackupType) -> Option<BackupLabel> {
+    let current = info.current().id;
+    info.backups
+        .iter()
+        .rev()
+        .find(|(label, entry)| {
+            (kind != BackupType::Diff || label.backup_type() == BackupType::Full) && entry.pg_id == current
+        })
+        .map(|(label, _)| label.clone())
+}
+
+/// Loads the manifest of the prior backup, and sets what can't change within a set back to what that has. Without a prior
+/// backup the type becomes full.
+///
+/// `checksum_page` is what was decided for this backup so far.
+///
+/// # Errors
+/// The manifest can't be loaded.
+pub(super) fn load_prior(
+    repo: &Repo,
+    info: &BackupInfo,
+    settings: &mut BackupSettings,
+    checksum_page: &mut bool,
+) -> Result<Option<Manifest>> {
+    let kind = settings.kind;
+    if kind == BackupType::Full {
+        return Ok(None);
+    }
+    let Some(label) = prior_label(info, kind) else {
+        warn!("no prior backup exists, {kind} backup has been changed to full");
+        settings.kind = BackupType::Full;
+        return Ok(None);
+    };
+    let prior = manifest_store::load(repo, &settings.stanza, &label, &info_files::manifest_cipher(info))?;
+    info!("last backup label = {label}, version = {}", prior.backrest_version);
+
+    let options = &prior.data.options;
+    if options.compress_type != settings.compression.kind {
+        warn!(
+            "{kind} backup cannot alter compress-type option to '{}', reset to value in {label}",
+            settings.compression.kind
+        );
+        settings.compression = prior_compression(options.compress_type, options.compress_level)?;
+    }
+    match options.checksum_page {
+        // From before page checksums were checked; they begin with the next full backup
+        None => *checksum_page = false,
+        Some(prior_value) => {
+            if prior_value != *checksum_page {
+                warn!(
+                    "{kind} backup cannot alter 'checksum-page' option to '{checksum_page}', reset to '{prior_value}' \
+                     from {label}"
+                );
+            }
+            *checksum_page = prior_value;
+        }
+    }
+    Ok(Some(prior))
+}
+
+fn prior_compression(kind: CompressType, level: Option<u32>) -> Result<Compression> {
+    let Some(level) = level else {
+        return Err(Error::new(ErrorCode::Format, "compress-level missing in prior manifest"));
+    };
+    // Negative levels are stored without their sign
+    Compression::new(kind, Some(level.cast_signed()))
+}
+
+/// Takes over from the prior manifest what may be unchanged, and decides which files are copied and how they are compared.
+///
+/// # Errors
+/// [`ErrorCode::Format`] when references of the prior manifest contradict each other.
+pub(super) fn merge(
+    manifest: &mut Manifest,
+    states: &mut [FileState],
+    prior: &Manifest,
+    archive_start: Option<&WalSegment>,
+) -> Result<()> {
+    manifest.data.prior = Some(prior.data.label.clone());
+    manifest.references = prior.references.clone();
+    manifest.references.push(manifest.data.label.clone());
+    // Raw or not must be the same in a whole set
+    manifest.data.bundle_raw = prior.data.bundle_raw;
+    let prior_index = prior
+        .references
+        .iter()
+        .position(|label| *label == prior.data.label)
+        .and_then(|index| u32::try_from(index).ok())
+        .ok_or_else(|| {
+            Error::new(ErrorCode::Format, format!("backup '{}' is missing in its own references", prior.data.label))
+        })?;
+
+    let delta = decide_delta(manifest, prior, archive_start);
+    manifest.data.options.delta = Some(delta);
+    for (file, state) in manifest.files.iter_mut().zip(states) {
+        if !state.copy {
+            continue;
+        }
+        let Some(known) = prior.file(&file.name) else { continue };
+        let same_size = file.size == known.size;
+        // With less than one block left the map of the prior backup is of no use
+        let keeps_map = known.block.is_some_and(|block| block.map_size > 0 && file.size >= u64::from(block.size));
+        state.delta = delta && same_size && file.size != 0;
+        if (file.size == 0 && known.size == 0) || (!state.delta && same_size && file.timestamp == known.timestamp) {
+            state.copy = false;
+        }
+        if same_size || keeps_map {
+            file.size = known.size;
+            file.size_repo = known.size_repo;
+            file.checksum = known.checksum;
+            file.checksum_repo = known.checksum_repo;
+            file.reference = Some(known.reference.unwrap_or(prior_index));
+            file.page_check = known.page_check.clone();
+            file.bundle = known.bundle;
+            file.block = known.block;
+        }
+    }
+    Ok(())
+}
+
+/// Whether files have to be compared by checksum because their times can't be trusted.
+fn decide_delta(manifest: &Manifest, prior: &Manifest, archive_start: Option<&WalSegment>) -> bool {
+    let mut delta = manifest.data.options.delta == Some(true);
+    let timelines = archive_start.zip(prior.data.archive_stop.as_ref());
+    if timelines.is_some_and(|(start, stop)| start.timeline != stop.timeline) {
+        warn!(
+            "a timeline switch has occurred since the {} backup, enabling delta checksum\nHINT: this is normal after \
+             restoring from backup or promoting a standby.",
+            prior.data.label
+        );
+        delta = true;
+    } else if prior.data.options.online != manifest.data.options.online {
+        warn!("the online option has changed since the {} backup, enabling delta checksum", prior.data.label);
+        delta = true;
+    }
+    if delta {
+        return true;
+    }
+    for file in &manifest.files {
+        let Some(known) = prior.file(&file.name) else { continue };
+        let path = relative_path(&file.name);
+        if file.timestamp < known.timestamp {
+            warn!(
+                "file '{path}' has timestamp earlier than prior backup (prior {}, current {}), enabling delta checksum",
+                known.timestamp, file.timestamp
+            );
+            return true;
+        }
+        if file.size_original != known.size_original && file.timestamp == known.timestamp {
+            warn!(
+                "file '{path}' has same timestamp ({}) as prior but different size (prior {}, current {}), enabling \
+                 delta checksum",
+                file.timestamp, known.size_original, file.size_original
+            );
+            return true;
+        }
+    }
+    false
+}

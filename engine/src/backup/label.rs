@@ -1,0 +1,160 @@
+//! The label of a new backup.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use repo_format::label::{BackupLabel, BackupType, CivilTime};
+use repo_format::layout::{self, Stanza};
+
+use crate::cancel::CancelToken;
+use crate::storage::{EntryKind, RepoStorage};
+use crate::{Error, ErrorCode, Result};
+
+/// Makes a label that sorts after all others of its kind: of all backups for a full one, of the same full backup's set for
+/// the others. History counts too, so that the label of a removed backup is not used again.
+///
+/// # Errors
+/// [`ErrorCode::Clock`] when a label of the future is there.
+pub(super) fn create(
+    storage: &dyn RepoStorage,
+    stanza: &Stanza,
+    kind: BackupType,
+    prior: Option<&BackupLabel>,
+    timestamp: i64,
+    cancel: &CancelToken,
+) -> Result<BackupLabel> {
+    let latest = latest(storage, stanza, kind, prior)?;
+    let label = BackupLabel::format(kind, prior, &civil(timestamp)?)?;
+    let Some(latest) = latest.filter(|latest| label <= *latest) else { return Ok(label) };
+    // Two backups within one second, which only very short ones are
+    let label = BackupLabel::format(kind, prior, &civil(timestamp + 1)?)?;
+    if label <= latest {
+        let message = format!("new backup label '{label}' is not later than latest backup label '{latest}'");
+        return Err(Error::new(ErrorCode::Clock, message)
+            .hint("has the timezone changed?")
+            .hint("is there clock skew?"));
+    }
+    // The next backup must not begin in the second that the label stands for
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    cancel.sleep(Duration::from_millis(1000 - u64::from(since_epoch.subsec_millis())))?;
+    Ok(label)
+}
+
+/// A label that stands in until the real one is chosen.
+///
+/// # Errors
+/// [`ErrorCode::Clock`] for a time that no label can have.
+pub(super) fn preliminary(timestamp: i64) -> Result<BackupLabel> {
+    BackupLabel::format(BackupType::Full, None, &civil(timestamp)?)
+}
+
+/// The greatest label that the new one has to sort after.
+fn latest(
+    storage: &dyn RepoStorage,
+    stanza: &Stanza,
+    kind: BackupType,
+    prior: Option<&BackupLabel>,
+) -> Result<Option<BackupLabel>> {
+    let competes = |label: &BackupLabel| match (kind, prior) {
+        (BackupType::Full, _) | (_, None) => true,
+        (_, Some(prior)) => label.backup_type() != BackupType::Full && label.full_part() == prior.full_part(),
+    };
+    let greatest = |names: &mut dyn Iterator<Item = BackupLabel>| names.filter(|label| competes(label)).max();
+
+    let backups = storage.list(&layout::backup_stanza(stanza))?.unwrap_or_default();
+    let latest = greatest(&mut backups.iter().filter_map(|entry| entry.name.parse().ok()));
+
+    let history = layout::history(stanza);
+    let years = storage.list(&history)?.unwrap_or_default();
+    let is_year =
+        |name: &str| name.len() == 4 && name.starts_with('2') && name.bytes().all(|byte| byte.is_ascii_digit());
+    let last_year = years.iter().rev().find(|entry| entry.kind == EntryKind::Path && is_year(&entry.name));
+    let Some(year) = last_year else { return Ok(latest) };
+    let manifests = storage.list(&history.join(&year.name)?)?.unwrap_or_default();
+    let labels = manifests.iter().filter_map(|entry| entry.name.strip_suffix(".manifest.gz")?.parse().ok());
+    Ok(latest.max(greatest(&mut labels.into_iter())))
+}
+
+/// Seconds since the epoch as local time, which labels are in.
+fn civil(timestamp: i64) -> Result<CivilTime> {
+    let fail = |text: String| Error::new(ErrorCode::Clock, format!("time {timestamp} can't be a label: {text}"));
+    let time = Timestamp::from_second(timestamp).map_err(|error| fail(error.to_string()))?;
+    let time = time.to_zoned(TimeZone::system());
+    let number = |value: i8| u8::try_from(value).map_err(|error| fail(error.to_string()));
+    Ok(CivilTime {
+        year: u16::try_from(time.year()).map_err(|error| fail(error.to_string()))?,
+        month: number(time.month())?,
+        day: number(time.day())?,
+        hour: number(time.hour())?,
+        minute: number(time.minute())?,
+        second: number(time.second())?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::memory::MemoryStorage;
+    use crate::storage::{WriteOptions, put};
+
+    const START: i64 = 1_700_000_000;
+
+    fn stanza() -> Stanza {
+        "demo".parse().unwrap()
+    }
+
+    fn label_at(kind: BackupType, prior: Option<&BackupLabel>, timestamp: i64) -> BackupLabel {
+        BackupLabel::format(kind, prior, &civil(timestamp).unwrap()).unwrap()
+    }
+
+    fn storage_with(labels: &[&BackupLabel], history: &[&BackupLabel]) -> MemoryStorage {
+        let storage = MemoryStorage::new();
+        for label in labels {
+            put(&storage, &layout::manifest(&stanza(), label), b"", WriteOptions::ATOMIC).unwrap();
+        }
+        for label in history {
+            put(&storage, &layout::history_manifest(&stanza(), label), b"", WriteOptions::ATOMIC).unwrap();
+        }
+        storage
+    }
+
+    fn new_label(storage: &MemoryStorage, kind: BackupType, prior: Option<&BackupLabel>) -> Result<BackupLabel> {
+        create(storage, &stanza(), kind, prior, START, &CancelToken::new())
+    }
+
+    #[test]
+    fn label_in_an_empty_repository_is_the_start() {
+        let label = new_label(&storage_with(&[], &[]), BackupType::Full, None).unwrap();
+        assert_eq!(label, label_at(BackupType::Full, None, START));
+    }
+
+    #[test]
+    fn label_of_the_same_second_is_the_next_second() {
+        let same = label_at(BackupType::Full, None, START);
+        for storage in [storage_with(&[&same], &[]), storage_with(&[], &[&same])] {
+            let label = new_label(&storage, BackupType::Full, None).unwrap();
+            assert_eq!(label, label_at(BackupType::Full, None, START + 1));
+        }
+    }
+
+    #[test]
+    fn label_before_a_later_one_is_a_clock_error() {
+        let later = label_at(BackupType::Full, None, START + 100);
+        let error = new_label(&storage_with(&[], &[&later]), BackupType::Full, None).unwrap_err();
+        assert_eq!((error.code, error.hints.len()), (ErrorCode::Clock, 2));
+    }
+
+    #[test]
+    fn label_of_a_diff_competes_only_within_its_set() {
+        let full = label_at(BackupType::Full, None, START - 100);
+        let other = label_at(BackupType::Full, None, START + 100);
+        let other_diff = label_at(BackupType::Diff, Some(&other), START + 200);
+        let storage = storage_with(&[&full, &other, &other_diff], &[]);
+        let label = new_label(&storage, BackupType::Diff, Some(&full)).unwrap();
+        assert_eq!(label, label_at(BackupType::Diff, Some(&full), START));
+        let sibling = label_at(BackupType::Incr, Some(&full), START + 100);
+        let storage = storage_with(&[&full, &sibling], &[]);
+        assert_eq!(new_label(&storage, BackupType::Diff, Some(&full)).unwrap_err().code, ErrorCode::Clock);
+    }
+}

@@ -1,0 +1,219 @@
+//! Going on with a backup that was interrupted.
+//!
+//! Source of the rules: pgBackRest `src/command/backup/resume.c.inc`. Files are kept only if the interrupted manifest has a
+//! checksum for them and size and time are still the same; their stored bytes are checked against it before they count.
+
+use repo_format::cipher::Cipher;
+use repo_format::compress::CompressType;
+use repo_format::label::{BackupLabel, BackupType};
+use repo_format::layout::{self, RepoPath};
+use repo_format::manifest::Manifest;
+
+use super::build::FileState;
+use super::settings::BackupSettings;
+use crate::log::{self, Level};
+use crate::repo::{Repo, manifest_store};
+use crate::storage::{EntryKind, exists};
+use crate::{Result, detail, warn};
+
+/// The end of a block incremental file's name.
+const BLOCK_INCR_EXTENSION: &str = ".pgbi";
+
+/// Looks for an interrupted backup. One that can be gone on with gives the new manifest its label and passphrase, and what
+/// of it still fits is taken over; any other is removed.
+///
+/// # Errors
+/// The repository can't be read or cleaned.
+pub(super) fn resume(
+    repo: &Repo,
+    settings: &BackupSettings,
+    manifest_cipher: &Cipher,
+    manifest: &mut Manifest,
+    states: &mut [FileState],
+) -> Result<bool> {
+    let Some(interrupted) = find(repo, settings, manifest_cipher, manifest)? else { return Ok(false) };
+    let label = interrupted.data.label.clone();
+    warn!("resumable backup {label} of same type exists -- invalid files will be removed then the backup will resume");
+    super::set_label(manifest, label.clone());
+    manifest.cipher_pass = interrupted.cipher_pass.clone();
+    let path = layout::backup_path(&settings.stanza, &label);
+    let delta = manifest.data.options.delta == Some(true);
+    let mut cleaner =
+        Cleaner { repo, manifest, states, interrupted: &interrupted, kind: settings.compression.kind, delta };
+    cleaner.directory(&path, None)?;
+    Ok(true)
+}
+
+/// The manifest of an interrupted backup that can be gone on with.
+fn find(
+    repo: &Repo,
+    settings: &BackupSettings,
+    manifest_cipher: &Cipher,
+    manifest: &Manifest,
+) -> Result<Option<Manifest>> {
+    let storage = &*repo.storage;
+    let entries = storage.list(&layout::backup_stanza(&settings.stanza))?.unwrap_or_default();
+    // Only the last one: a later backup may be complete, and then the earlier one is in nobody's way
+    let last = entries.iter().filter_map(|entry| entry.name.parse::<BackupLabel>().ok()).max();
+    let Some(label) = last else { return Ok(None) };
+    let manifest_path = layout::manifest(&settings.stanza, &label);
+    if exists(storage, &manifest_path)? {
+        return Ok(None);
+    }
+    let wanted = settings.resume && settings.kind == BackupType::Full;
+    let reason = if settings.kind != BackupType::Full {
+        "resume only valid for full backup".to_owned()
+    } else if !exists(storage, &layout::manifest_copy(&settings.stanza, &label))? {
+        "partially deleted by prior resume or invalid".to_owned()
+    } else if !settings.resume {
+        "resume is disabled".to_owned()
+    } else {
+        match manifest_store::load_copy(repo, &settings.stanza, &label, manifest_cipher) {
+            Ok(interrupted) => match misfit(manifest, &interrupted, &label, settings) {
+                None => return Ok(Some(interrupted)),
+                Some(reason) => reason,
+            },
+            Err(_) => format!("unable to read {}.copy", storage.display(&manifest_path)),
+        }
+    };
+    let level = if wanted { Level::Warn } else { Level::Info };
+    log::emit(level, 0, None, format_args!("backup '{label}' cannot be resumed: {reason}"));
+    storage.remove_all(&layout::backup_path(&settings.stanza, &label))?;
+    Ok(None)
+}
+
+/// Why the new backup can't go on with the interrupted one.
+fn misfit(
+    manifest: &Manifest,
+    interrupted: &Manifest,
+    label: &BackupLabel,
+    settings: &BackupSettings,
+) -> Option<String> {
+    let undefined = |label: &Option<BackupLabel>| label.as_ref().map_or("<undef>".to_owned(), ToString::to_string);
+    if interrupted.backrest_version != manifest.backrest_version {
+        Some(format!(
+            "new pgBackRest version '{}' does not match resumable pgBackRest version '{}'",
+            manifest.backrest_version, interrupted.backrest_version
+        ))
+    } else if interrupted.data.backup_type != settings.kind {
+        Some(format!(
+            "new backup type '{}' does not match resumable backup type '{}'",
+            settings.kind, interrupted.data.backup_type
+        ))
+    } else if interrupted.data.prior != manifest.data.prior {
+        Some(format!(
+            "new prior backup label '{}' does not match resumable prior backup label '{}'",
+            undefined(&manifest.data.prior),
+            undefined(&interrupted.data.prior)
+        ))
+    } else if interrupted.data.options.compress_type != settings.compression.kind {
+        Some(format!(
+            "new compression '{}' does not match resumable compression '{}'",
+            settings.compression.kind, interrupted.data.options.compress_type
+        ))
+    } else if interrupted.data.label != *label {
+        Some(format!("the manifest is for backup '{}'", interrupted.data.label))
+    } else if interrupted.cipher_pass.is_some() != manifest.cipher_pass.is_some() {
+        Some("the encryption of the repository has changed".to_owned())
+    } else {
+        None
+    }
+}
+
+struct Cleaner<'a> {
+    repo: &'a Repo,
+    manifest: &'a mut Manifest,
+    states: &'a mut [FileState],
+    interrupted: &'a Manifest,
+    kind: CompressType,
+    delta: bool,
+}
+
+impl Cleaner<'_> {
+    /// Cleans one directory of the backup. `name` is its manifest name, `None` for the backup's own directory.
+    fn directory(&mut self, path: &RepoPath, name: Option<&str>) -> Result<()> {
+        let storage = self.repo.storage.clone();
+        for entry in storage.list(path)?.unwrap_or_default() {
+            // Allows to go on once more should this run fail early
+            if name.is_none() && entry.name == "backup.manifest.copy" {
+                continue;
+            }
+            let entry_name = name.map_or_else(|| entry.name.clone(), |name| format!("{name}/{}", entry.name));
+            let entry_path = path.join(&entry.name)?;
+            match entry.kind {
+                EntryKind::Path if self.manifest.path(&entry_name).is_some() => {
+                    self.directory(&entry_path, Some(&entry_name))?;
+                }
+                EntryKind::Path => {
+                    detail!("remove path '{}' from resumed backup", storage.display(&entry_path));
+                    storage.remove_all(&entry_path)?;
+                }
+                EntryKind::File => {
+                    if let Err(reason) = self.file(&entry_name) {
+                        detail!("remove file '{}' from resumed backup ({reason})", storage.display(&entry_path));
+                        storage.remove(&entry_path)?;
+                    }
+                }
+                // Made again where it is needed
+                EntryKind::Link => storage.remove(&entry_path)?,
+                EntryKind::Special => {
+                    warn!("remove special file '{}' from resumed backup", storage.display(&entry_path));
+                    storage.remove(&entry_path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over a stored file, or tells why not.
+    fn file(&mut self, stored_name: &str) -> std::result::Result<(), &'static str> {
+        let mut name = stored_name;
+        let mut kind = CompressType::None;
+        for candidate in CompressType::ALL {
+            if candidate != CompressType::None
+                && let Some(stripped) = stored_name.strip_suffix(candidate.extension())
+            {
+                (name, kind) = (stripped, candidate);
+            }
+        }
+        let in_blocks = name.strip_suffix(BLOCK_INCR_EXTENSION);
+        name = in_blocks.unwrap_or(name);
+        if kind != self.kind && in_blocks.is_none() {
+            return Err("mismatched compression type");
+        }
+        let index = self.manifest.files.binary_search_by(|file| (*file.name).cmp(name));
+        let Ok(index) = index else { return Err("missing in manifest") };
+        let Some(known) = self.interrupted.file(name) else { return Err("missing in resumed manifest") };
+        let file = &mut self.manifest.files[index];
+        let state = &mut self.states[index];
+        if known.checksum.is_none() {
+            return Err("no checksum in resumed manifest");
+        }
+        if file.size != known.size {
+            return Err("mismatched size");
+        }
+        if !self.delta && file.timestamp != known.timestamp {
+            return Err("mismatched timestamp");
+        }
+        if file.size == 0 {
+            return Err("zero size");
+        }
+        // A name can be stored twice, whole and in blocks, when an earlier run used other settings. Only the form that the
+        // manifest tells of counts, and only if this run would write the same name.
+        let known_blocks = known.block.is_some_and(|block| block.map_size > 0);
+        if known.bundle.is_some() || known_blocks != in_blocks.is_some() || file.block.is_some() != known_blocks {
+            return Err("mismatched storage");
+        }
+        if !state.copy || known.reference.is_some() {
+            return Err("not part of the backup");
+        }
+        file.size_repo = known.size_repo;
+        file.checksum = known.checksum;
+        file.checksum_repo = known.checksum_repo;
+        file.block = known.block;
+        file.page_check = known.page_check.clone();
+        state.resume = true;
+        state.delta = self.delta;
+        Ok(())
+    }
+}

@@ -1,0 +1,244 @@
+//! The cluster that is backed up: its sessions, its data directories, its clock.
+//!
+//! Source of order and messages: pgBackRest `src/command/backup/backup.c` and `db.c.inc`.
+
+use std::time::{Duration, SystemTime};
+
+use repo_format::pg::PgVersion;
+use repo_format::pg::control::PgControl;
+use repo_format::wal_name::{Lsn, WalSegment};
+
+use super::settings::{BackupSettings, StandbyChoice};
+use crate::cancel::CancelToken;
+use crate::pg::cluster::{self, ArchiveCheck, Search};
+use crate::pg::data_dir::{DataDir, Tablespace};
+use crate::pg::session::{BackupStop, DatabaseRow};
+use crate::pg::{PgSession, control_file};
+use crate::{Error, ErrorCode, Result, info, warn};
+
+/// How often the clock is looked at before it counts as standing still.
+const CLOCK_ATTEMPTS_MAX: u32 = 3;
+
+/// The cluster.
+pub(super) struct Source {
+    /// The sessions of an online backup.
+    primary: Option<PgSession>,
+    standby: Option<PgSession>,
+    /// The primary's data directory, then the standby's when files are copied from there.
+    pub(super) data_dirs: Vec<DataDir>,
+    /// `pg_control` of the primary.
+    pub(super) control: PgControl,
+    cancel: CancelToken,
+}
+
+/// What starting the backup returned.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Start {
+    pub(super) lsn: Option<Lsn>,
+    pub(super) wal_segment: Option<WalSegment>,
+    /// Segment that has to arrive in the archive before it is worth going on.
+    pub(super) wal_segment_check: Option<WalSegment>,
+    pub(super) databases: Vec<DatabaseRow>,
+    /// `None` offline.
+    pub(super) tablespaces: Option<Vec<Tablespace>>,
+}
+
+/// What stopping the backup returned.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stop {
+    /// Seconds since the epoch.
+    pub(super) timestamp: i64,
+    /// The server's part; `None` offline.
+    pub(super) online: Option<BackupStop>,
+}
+
+impl Source {
+    /// Finds the cluster and reads its `pg_control`.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbConnect`] when what is needed can't be found, those of the sessions and of `pg_control`.
+    pub(super) fn open(settings: &BackupSettings, cancel: &CancelToken) -> Result<Self> {
+        if !settings.online {
+            if settings.standby != StandbyChoice::Never {
+                warn!(
+                    "option backup-standby is enabled but backup is offline - backups will be performed from the primary"
+                );
+            }
+            let Some(pg) = settings.pg.first() else {
+                return Err(Error::new(ErrorCode::OptionRequired, "a backup requires option: pg1-path"));
+            };
+            return Ok(Source {
+                primary: None,
+                standby: None,
+                control: control_file::read(&pg.path, settings.version_force)?,
+                data_dirs: vec![DataDir::new(&pg.path)],
+                cancel: cancel.clone(),
+            });
+        }
+        let search = Search {
+            primary_only: settings.standby == StandbyChoice::Never,
+            primary_required: true,
+            standby_required: settings.standby == StandbyChoice::Always,
+        };
+        let found = cluster::find(&settings.pg, search, cancel)?;
+        let Some(primary) = found.primary else {
+            return Err(Error::new(ErrorCode::DbConnect, "unable to find primary cluster - cannot proceed"));
+        };
+        if settings.standby == StandbyChoice::Prefer && found.standby.is_none() {
+            warn!("unable to find a standby to perform the backup, using primary instead");
+        }
+        let mut data_dirs = vec![DataDir::new(primary.path())];
+        data_dirs.extend(found.standby.as_ref().map(|standby| DataDir::new(standby.path())));
+        Ok(Source {
+            control: *primary.control(),
+            primary: Some(primary),
+            standby: found.standby,
+            data_dirs,
+            cancel: cancel.clone(),
+        })
+    }
+
+    /// Whether files are copied from a standby.
+    pub(super) fn has_standby(&self) -> bool {
+        self.data_dirs.len() > 1
+    }
+
+    /// The primary's data directory.
+    pub(super) fn data_dir(&self) -> &DataDir {
+        &self.data_dirs[0]
+    }
+
+    /// The version of the cluster.
+    pub(super) fn version(&self) -> PgVersion {
+        self.control.version
+    }
+
+    /// Whether pages are checked: as asked for if the cluster has checksums, offline only if asked for because there may be
+    /// false alarms.
+    pub(super) fn checksum_page(&self, wanted: Option<bool>) -> bool {
+        match (wanted, self.primary.is_some()) {
+            (None, online) => online && self.control.data_checksums,
+            (Some(true), true) if !self.control.data_checksums => {
+                warn!(
+                    "checksum-page option set to true but checksums are not enabled on the cluster, resetting to false"
+                );
+                false
+            }
+            (Some(wanted), _) => wanted,
+        }
+    }
+
+    /// Seconds since the epoch by the server's clock, offline by this machine's.
+    ///
+    /// # Errors
+    /// Those of the session.
+    pub(super) fn time(&mut self) -> Result<i64> {
+        match &mut self.primary {
+            Some(primary) => Ok(primary.time_ms()?.div_euclid(1000)),
+            None => Ok(local_time()),
+        }
+    }
+
+    /// As [`Source::time`], and waits for the next second of the server's clock: what changes after that gets a later time
+    /// than the one returned.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Kernel`] when the clock stands still, and those of the session.
+    pub(super) fn time_wait(&mut self) -> Result<i64> {
+        let Some(primary) = &mut self.primary else { return Ok(local_time()) };
+        let mut now_ms = primary.time_ms()?;
+        let second = now_ms.div_euclid(1000);
+        for _ in 0..CLOCK_ATTEMPTS_MAX {
+            let rest_ms = u64::try_from((second + 1) * 1000 - now_ms).unwrap_or(0);
+            self.cancel.sleep(Duration::from_millis(rest_ms))?;
+            now_ms = primary.time_ms()?;
+            if now_ms.div_euclid(1000) > second {
+                return Ok(second);
+            }
+        }
+        Err(Error::new(
+            ErrorCode::Kernel,
+            format!("PostgreSQL clock has not advanced to the next second after {CLOCK_ATTEMPTS_MAX} tries"),
+        ))
+    }
+
+    /// Tells the server that a backup begins; offline makes sure that it does not run.
+    ///
+    /// # Errors
+    /// [`ErrorCode::PgRunning`] offline, and those of the session.
+    pub(super) fn start(&mut self, settings: &BackupSettings) -> Result<Start> {
+        let Some(primary) = &mut self.primary else {
+            if self.data_dirs[0].has_postmaster_pid()? {
+                if !settings.force {
+                    return Err(Error::new(
+                        ErrorCode::PgRunning,
+                        "--no-online passed but postmaster.pid exists - looks like PostgreSQL is running. Shut down \
+                         PostgreSQL and try again, or use --force.",
+                    ));
+                }
+                warn!(
+                    "--no-online passed and postmaster.pid exists but --force was passed so backup will continue though \
+                     it looks like PostgreSQL is running and the backup will probably not be consistent"
+                );
+            }
+            return Ok(Start::default());
+        };
+        let archive = settings.archive_check.then_some(ArchiveCheck { mode_check: settings.archive_mode_check });
+        cluster::check_config(primary, archive)?;
+        info!(
+            "execute backup start: backup begins after the {} checkpoint completes",
+            if settings.start_fast { "requested immediate" } else { "next regular" }
+        );
+        let start = primary.backup_start(settings.start_fast, settings.archive_check)?;
+        let databases = primary.databases()?;
+        let tablespaces = primary.tablespaces()?;
+        info!("backup start archive = {}, lsn = {}", start.wal_segment, start.lsn);
+        if let Some(standby) = &mut self.standby {
+            info!("wait for replay on the standby to reach {}", start.lsn);
+            standby.replay_wait(start.lsn, self.control.timeline, settings.archive_timeout)?;
+            info!("replay on the standby reached {}", start.lsn);
+        }
+        Ok(Start {
+            lsn: Some(start.lsn),
+            wal_segment: Some(start.wal_segment),
+            wal_segment_check: start.wal_segment_check,
+            databases,
+            tablespaces: Some(
+                tablespaces.into_iter().map(|found| Tablespace { id: found.oid, name: found.name }).collect(),
+            ),
+        })
+    }
+
+    /// Makes sure that the servers are still what they were.
+    ///
+    /// # Errors
+    /// Those of the sessions.
+    pub(super) fn ping(&mut self, force: bool) -> Result<()> {
+        self.primary.iter_mut().chain(self.standby.iter_mut()).try_for_each(|session| session.ping(force))
+    }
+
+    /// Tells the server that the backup ends. The standby is not needed from here on.
+    ///
+    /// # Errors
+    /// Those of the session.
+    pub(super) fn stop(&mut self) -> Result<Stop> {
+        self.standby = None;
+        let Some(primary) = &mut self.primary else { return Ok(Stop { timestamp: local_time(), online: None }) };
+        info!("execute backup stop and wait for all WAL segments to archive");
+        let stop = primary.backup_stop()?;
+        let timestamp = primary.time_ms()?.div_euclid(1000);
+        info!("backup stop archive = {}, lsn = {}", stop.wal_segment, stop.lsn);
+        Ok(Stop { timestamp, online: Some(stop) })
+    }
+
+    /// Ends the session with the server.
+    pub(super) fn close(&mut self) {
+        self.primary = None;
+        self.standby = None;
+    }
+}
+
+fn local_time() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since_epoch.as_secs().cast_signed()
+}

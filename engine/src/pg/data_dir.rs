@@ -1,0 +1,145 @@
+//! PostgreSQL's data directory: what of it belongs into a backup, and how its files are read.
+//!
+//! The scan follows pgBackRest (`src/info/manifest/build.c.inc`): the same entries are left out, the same links refused, and
+//! entries are visited in the same order, so that both programs find the same files and fail with the same message.
+
+mod links;
+mod names;
+mod scan;
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+pub use names::{DatabasePaths, from_standby, segment_number};
+pub use scan::{Scan, ScanOptions, ScannedFile, ScannedLink, ScannedPath, ScannedTarget, Tablespace, scan};
+
+use crate::{Error, ErrorCode, Result};
+
+/// The manifest name of the data directory itself; names of its files begin with it and a slash.
+pub const TARGET_PGDATA: &str = "pg_data";
+/// What the names of files in tablespaces begin with, before the oid.
+pub const TARGET_TBLSPC: &str = "pg_tblspc";
+/// The manifest name of `pg_control`.
+pub const PG_CONTROL: &str = "pg_data/global/pg_control";
+
+/// The path of a manifest entry relative to the data directory; empty for the data directory itself. Names of tablespace
+/// files resolve through the links in `pg_tblspc`.
+pub fn relative_path(name: &str) -> &str {
+    match name.strip_prefix(TARGET_PGDATA) {
+        Some("") => "",
+        Some(rest) => rest.strip_prefix('/').unwrap_or(name),
+        None => name,
+    }
+}
+
+/// One data directory on this host.
+#[derive(Clone, Debug)]
+pub struct DataDir {
+    path: PathBuf,
+}
+
+impl DataDir {
+    /// The data directory at this absolute path.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        DataDir { path: path.into() }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The absolute path of the file with this manifest name.
+    pub fn file_path(&self, name: &str) -> PathBuf {
+        match relative_path(name) {
+            "" => self.path.clone(),
+            relative => self.path.join(relative),
+        }
+    }
+
+    /// Opens a file for reading; `None` when it is missing.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileOpen`].
+    pub fn open(&self, name: &str) -> Result<Option<File>> {
+        let path = self.file_path(name);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::from_io(
+                ErrorCode::FileOpen,
+                format!("unable to open file '{}' for read", path.display()),
+                error,
+            )),
+        }
+    }
+
+    /// Whether `postmaster.pid` is there, which means that PostgreSQL runs or was not shut down.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileOpen`] when the directory can't be looked into.
+    pub fn has_postmaster_pid(&self) -> Result<bool> {
+        let path = self.path.join("postmaster.pid");
+        path.try_exists().map_err(|error| {
+            Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{}'", path.display()), error)
+        })
+    }
+}
+
+/// Reads as many bytes as the buffer holds, less only at the end of the file. Returns their number.
+///
+/// # Errors
+/// The error of the read, interruptions excepted.
+pub fn read_full(file: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Reads one page of a relation file again, through a handle of its own so that the copy's position stays; `None` when the
+/// file is gone. The result is shorter than a page when the file ends before.
+///
+/// # Errors
+/// [`ErrorCode::FileRead`].
+pub fn reread_page(path: &Path, offset: u64, page_size: usize) -> Result<Option<Vec<u8>>> {
+    let fail = |error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{}'", path.display()), error);
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fail(error)),
+    };
+    file.seek(SeekFrom::Start(offset)).map_err(fail)?;
+    let mut page = vec![0; page_size];
+    let count = read_full(&mut file, &mut page).map_err(fail)?;
+    page.truncate(count);
+    Ok(Some(page))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_path_of_names_strips_only_pg_data() {
+        assert_eq!(relative_path("pg_data"), "");
+        assert_eq!(relative_path("pg_data/base/1/1"), "base/1/1");
+        assert_eq!(relative_path("pg_tblspc/1/PG_15_1/2"), "pg_tblspc/1/PG_15_1/2");
+    }
+
+    #[test]
+    fn reread_page_past_the_end_returns_less() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, b"0123456789").unwrap();
+        assert_eq!(reread_page(&path, 8, 8).unwrap().unwrap(), b"89");
+        assert_eq!(reread_page(&dir.path().join("missing"), 0, 8).unwrap(), None);
+    }
+}

@@ -1,0 +1,673 @@
+//! Lists what of a data directory belongs into a backup.
+
+use std::collections::BTreeSet;
+use std::fs::Metadata;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use repo_format::pg::PgVersion;
+
+use super::links::LinkCheck;
+use super::names::{self, DatabasePaths};
+use super::{TARGET_PGDATA, TARGET_TBLSPC};
+use crate::{Error, ErrorCode, Result, info, warn};
+
+/// A tablespace as the server names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tablespace {
+    /// Its oid.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+}
+
+/// What a scan needs to know.
+#[derive(Clone, Debug)]
+pub struct ScanOptions<'a> {
+    /// Version of the cluster.
+    pub version: PgVersion,
+    /// `PG_<version>_<catalog>`, the directory of this cluster in a tablespace.
+    pub tablespace_id: &'a str,
+    /// Name of the WAL directory, `pg_wal` or `pg_xlog`.
+    pub wal_path: &'a str,
+    /// The server runs and WAL comes from the archive, so files in the WAL directory are left out.
+    pub online: bool,
+    /// The user's exclusions, relative to the data directory; with a slash at the end only the contents are left out.
+    pub exclude: &'a [String],
+    /// The server's tablespaces; `None` offline.
+    pub tablespaces: Option<&'a [Tablespace]>,
+}
+
+/// A file to back up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScannedFile {
+    /// Manifest name.
+    pub name: Box<str>,
+    /// Size in bytes.
+    pub size: u64,
+    /// Modification time in seconds since the epoch.
+    pub modified: i64,
+    /// Permission bits.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// It may have pages with checksums.
+    pub pages: bool,
+}
+
+/// A directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScannedPath {
+    /// Manifest name.
+    pub name: String,
+    /// Permission bits.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// A symbolic link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScannedLink {
+    /// Manifest name.
+    pub name: String,
+    /// Destination as stored in the link.
+    pub destination: String,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// The data directory, or where a link leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScannedTarget {
+    /// Manifest name.
+    pub name: String,
+    /// Destination as stored in the link, without the file's name for links to files.
+    pub path: String,
+    /// Name of the file, for links to files.
+    pub file: Option<String>,
+    /// Set for tablespaces.
+    pub tablespace: Option<Tablespace>,
+    /// False only for the data directory.
+    pub is_link: bool,
+}
+
+/// What belongs into the backup. All lists are sorted by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scan {
+    /// Where entries are.
+    pub targets: Vec<ScannedTarget>,
+    /// Directories.
+    pub paths: Vec<ScannedPath>,
+    /// Symbolic links.
+    pub links: Vec<ScannedLink>,
+    /// Files.
+    pub files: Vec<ScannedFile>,
+}
+
+/// Lists a data directory.
+///
+/// # Errors
+/// [`ErrorCode::LinkExpected`], [`ErrorCode::LinkDestination`] for links that a restore could not make,
+/// [`ErrorCode::Assert`] for a tablespace that the server does not name (pgBackRest's number), [`ErrorCode::Format`] for
+/// names that a manifest can't hold, [`ErrorCode::FileOpen`], [`ErrorCode::PathOpen`] and [`ErrorCode::PathMissing`] for
+/// what can't be read.
+pub fn scan(pg_path: &Path, options: &ScanOptions<'_>) -> Result<Scan> {
+    let Some(pg_path) = pg_path.to_str() else {
+        return Err(Error::new(ErrorCode::Format, format!("path '{}' is not valid UTF-8", pg_path.display())));
+    };
+    let mut exclude_single = BTreeSet::new();
+    let mut exclude_content = BTreeSet::new();
+    for exclude in options.exclude {
+        let name = format!("{TARGET_PGDATA}/{exclude}");
+        match name.strip_suffix('/') {
+            Some(path) => exclude_content.insert(path.to_owned()),
+            None => exclude_single.insert(name),
+        };
+    }
+
+    let root = std::fs::metadata(pg_path)
+        .map_err(|error| open_error(format!("unable to get info for path/file '{pg_path}'"), error))?;
+    let mut scanner = Scanner {
+        options,
+        wal_name: format!("{TARGET_PGDATA}/{}", options.wal_path),
+        database_paths: DatabasePaths::new(options.tablespace_id),
+        exclude_single,
+        exclude_content,
+        pg_path,
+        links: LinkCheck::new(pg_path),
+        scan: Scan::default(),
+    };
+    scanner.scan.paths.push(path_entry(TARGET_PGDATA.to_owned(), &root));
+    scanner.scan.targets.push(ScannedTarget {
+        name: TARGET_PGDATA.to_owned(),
+        path: pg_path.to_owned(),
+        file: None,
+        tablespace: None,
+        is_link: false,
+    });
+    let Some(entries) = list(pg_path)? else {
+        return Err(Error::new(
+            ErrorCode::PathMissing,
+            format!("unable to list file info for missing path '{pg_path}'"),
+        ));
+    };
+    for entry in entries {
+        scanner.entry(TARGET_PGDATA, pg_path, false, &entry)?;
+    }
+
+    let mut scan = scanner.scan;
+    scan.targets.sort_by(|a, b| a.name.cmp(&b.name));
+    scan.paths.sort_by(|a, b| a.name.cmp(&b.name));
+    scan.links.sort_by(|a, b| a.name.cmp(&b.name));
+    scan.files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    remove_unlogged(&mut scan.files, &scanner.database_paths);
+    Ok(scan)
+}
+
+/// One entry of a directory with its attributes.
+struct Entry {
+    name: String,
+    metadata: Metadata,
+}
+
+struct Scanner<'a> {
+    options: &'a ScanOptions<'a>,
+    wal_name: String,
+    database_paths: DatabasePaths,
+    exclude_single: BTreeSet<String>,
+    exclude_content: BTreeSet<String>,
+    pg_path: &'a str,
+    links: LinkCheck,
+    scan: Scan,
+}
+
+impl Scanner<'_> {
+    /// Takes one entry of the directory `path`, whose manifest name is `parent`.
+    fn entry(&mut self, parent: &str, path: &str, is_database: bool, entry: &Entry) -> Result<()> {
+        // PostgreSQL removes these files and makes the directories again when it starts
+        if entry.name.starts_with("pgsql_tmp") {
+            return Ok(());
+        }
+        let name = format!("{parent}/{}", entry.name);
+        if self.exclude_single.contains(&name) {
+            info!("exclude '{path}/{}' from backup using '{}' exclusion", entry.name, &name[TARGET_PGDATA.len() + 1..]);
+            return Ok(());
+        }
+        let kind = entry.metadata.file_type();
+        let in_tablespaces = parent.strip_prefix(TARGET_PGDATA) == Some("/pg_tblspc");
+        if in_tablespaces && (kind.is_dir() || kind.is_file()) {
+            return Err(Error::new(
+                ErrorCode::LinkExpected,
+                format!("'{name}' is not a symlink - {TARGET_TBLSPC} should contain only symlinks"),
+            ));
+        }
+        if kind.is_dir() {
+            self.path(parent, path, name, entry)
+        } else if kind.is_file() {
+            self.file(parent, is_database, name, entry);
+            Ok(())
+        } else if kind.is_symlink() {
+            self.link(parent, path, is_database, in_tablespaces, name, entry)
+        } else {
+            debug_assert!(kind.is_socket() || kind.is_fifo() || kind.is_block_device() || kind.is_char_device());
+            warn!("exclude special file '{path}/{}' from backup", entry.name);
+            Ok(())
+        }
+    }
+
+    fn path(&mut self, parent: &str, path: &str, name: String, entry: &Entry) -> Result<()> {
+        self.scan.paths.push(path_entry(name.clone(), &entry.metadata));
+        let path = format!("{path}/{}", entry.name);
+        if self.exclude_content.contains(&name) {
+            info!("exclude contents of '{path}' from backup using '{}/' exclusion", &name[TARGET_PGDATA.len() + 1..]);
+            return Ok(());
+        }
+        // Contents that PostgreSQL does not use after recovery. pg_stat_tmp is used by extensions in all versions.
+        let unused = matches!(
+            entry.name.as_str(),
+            "pg_dynshmem" | "pg_notify" | "pg_replslot" | "pg_serial" | "pg_snapshots" | "pg_stat_tmp" | "pg_subtrans"
+        );
+        if unused && parent == TARGET_PGDATA {
+            return Ok(());
+        }
+        if self.options.online && parent == self.wal_name && entry.name == "archive_status" {
+            return Ok(());
+        }
+        let is_database = self.database_paths.is_database(&name);
+        // A directory that PostgreSQL removed in the meantime is an empty one
+        for entry in list(&path)?.unwrap_or_default() {
+            self.entry(&name, &path, is_database, &entry)?;
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, parent: &str, is_database: bool, name: String, entry: &Entry) {
+        let left_out = (is_database
+            && (names::is_relation_cache(&entry.name) || names::is_temporary_relation(&entry.name)))
+            || (parent == TARGET_PGDATA && self.is_root_file_left_out(&entry.name))
+            // WAL comes from the archive, or is copied from there at the end
+            || (self.options.online && parent == self.wal_name);
+        if left_out {
+            return;
+        }
+        self.scan.files.push(ScannedFile {
+            size: entry.metadata.len(),
+            modified: entry.metadata.mtime(),
+            mode: mode(&entry.metadata),
+            uid: entry.metadata.uid(),
+            gid: entry.metadata.gid(),
+            pages: is_database && names::has_pages(&name),
+            name: name.into_boxed_str(),
+        });
+    }
+
+    /// Files in the data directory itself that would hinder or mislead a restored server.
+    fn is_root_file_left_out(&self, file: &str) -> bool {
+        match file {
+            "recovery.signal" | "standby.signal" => self.options.version >= PgVersion::V12,
+            "recovery.conf" | "recovery.done" => self.options.version < PgVersion::V12,
+            "backup_manifest" | "backup_manifest.tmp" => self.options.version >= PgVersion::V13,
+            "postgresql.auto.conf.tmp" | "backup_label" | "backup_label.old" | "postmaster.opts" | "postmaster.pid" => {
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn link(
+        &mut self,
+        parent: &str,
+        path: &str,
+        is_database: bool,
+        in_tablespaces: bool,
+        name: String,
+        entry: &Entry,
+    ) -> Result<()> {
+        let link_path = format!("{path}/{}", entry.name);
+        let destination = std::fs::read_link(&link_path).map_err(|error| {
+            Error::from_io(ErrorCode::FileRead, format!("unable to get destination for link '{link_path}'"), error)
+        })?;
+        let destination = manifest_text(destination.into_os_string(), &link_path)?;
+        let absolute = absolute_path(&destination, path)?;
+        match std::fs::symlink_metadata(&absolute) {
+            Ok(metadata) if metadata.file_type().is_symlink() => {
+                return Err(Error::new(
+                    ErrorCode::LinkDestination,
+                    format!("link '{link_path}' cannot reference another link '{absolute}'"),
+                ));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(open_error(format!("unable to get info for path/file '{absolute}'"), error)),
+        }
+        self.scan.links.push(ScannedLink {
+            name: name.clone(),
+            destination: destination.clone(),
+            uid: entry.metadata.uid(),
+            gid: entry.metadata.gid(),
+        });
+
+        // Where the scan goes on: for a tablespace in the directory of this cluster below the destination
+        let (target_name, tablespace, next_parent, next_path, next_name) = if in_tablespaces {
+            let tablespace = self.tablespace(&entry.name)?;
+            let target = format!("{TARGET_TBLSPC}/{}", entry.name);
+            self.tablespace_paths(&target);
+            (target.clone(), Some(tablespace), target, link_path.clone(), self.options.tablespace_id.to_owned())
+        } else {
+            (name, None, parent.to_owned(), path.to_owned(), entry.name.clone())
+        };
+        let linked_path = format!("{next_path}/{next_name}");
+        let linked = match std::fs::metadata(&linked_path) {
+            Ok(metadata) => Some(metadata),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(open_error(format!("unable to get info for path/file '{linked_path}'"), error)),
+        };
+        let is_file = linked.as_ref().is_some_and(|metadata| !metadata.is_dir());
+        if is_file && tablespace.is_some() {
+            return Err(Error::new(ErrorCode::Format, format!("tablespace '{link_path}' links to a file")));
+        }
+        let (target_path, target_file) = if is_file {
+            let (path, file) = destination.rsplit_once('/').unwrap_or(("", &destination));
+            let path = if path.is_empty() && destination.starts_with('/') { "/" } else { path };
+            (path.to_owned(), Some(file.to_owned()))
+        } else {
+            (destination, None)
+        };
+        self.check_link(&target_name, &target_path, target_file.as_deref())?;
+        self.scan.targets.push(ScannedTarget {
+            name: target_name,
+            path: target_path,
+            file: target_file,
+            tablespace,
+            is_link: true,
+        });
+        // The checks above come first, so that a link into the data directory is told as such even when it leads nowhere
+        let Some(metadata) = linked else {
+            return Err(Error::new(
+                ErrorCode::FileOpen,
+                format!("unable to get info for missing path/file '{linked_path}'"),
+            ));
+        };
+        self.entry(&next_parent, &next_path, is_database, &Entry { name: next_name, metadata })
+    }
+
+    /// Looks up the tablespace that a link in `pg_tblspc` is for.
+    fn tablespace(&self, link: &str) -> Result<Tablespace> {
+        let id = link.parse().map_err(|_| {
+            Error::new(ErrorCode::Format, format!("'{TARGET_TBLSPC}/{link}' is not named by a tablespace's oid"))
+        })?;
+        match self.options.tablespaces {
+            None => Ok(Tablespace { id, name: format!("ts{link}") }),
+            Some(known) => known.iter().find(|known| known.id == id).cloned().ok_or_else(|| {
+                Error::new(ErrorCode::Assert, format!("tablespace with oid {id} not found in tablespace map"))
+                    .hint("was a tablespace created or dropped during the backup?")
+            }),
+        }
+    }
+
+    /// Tablespaces lie beside `pg_data` in a backup; these entries give the directories above their files, with the
+    /// attributes of their counterparts in the data directory.
+    fn tablespace_paths(&mut self, target: &str) {
+        let find = |paths: &[ScannedPath], name: &str| paths.iter().find(|path| path.name == name).cloned();
+        if find(&self.scan.paths, TARGET_TBLSPC).is_none()
+            && let Some(base) = find(&self.scan.paths, TARGET_PGDATA)
+        {
+            self.scan.paths.push(ScannedPath { name: TARGET_TBLSPC.to_owned(), ..base });
+        }
+        if let Some(base) = find(&self.scan.paths, "pg_data/pg_tblspc") {
+            self.scan.paths.push(ScannedPath { name: target.to_owned(), ..base });
+        }
+    }
+
+    fn check_link(&mut self, target_name: &str, target_path: &str, file: Option<&str>) -> Result<()> {
+        let link = super::relative_path(target_name);
+        let absolute = if target_path.starts_with('/') {
+            target_path.to_owned()
+        } else {
+            // Relative to the directory that holds the link
+            let directory = link.rsplit_once('/').map_or("", |(directory, _)| directory);
+            let separator = if directory.is_empty() { "" } else { "/" };
+            absolute_path(&format!("{directory}{separator}{target_path}"), self.pg_path)?
+        };
+        self.links.add(link, &absolute, file)
+    }
+}
+
+/// The entries of a directory by name; `None` when it is missing. Entries that vanish while listing are left out.
+fn list(path: &str) -> Result<Option<Vec<Entry>>> {
+    let fail =
+        |error| Error::from_io(ErrorCode::PathOpen, format!("unable to list file info for path '{path}'"), error);
+    let reader = match std::fs::read_dir(path) {
+        Ok(reader) => reader,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fail(error)),
+    };
+    let mut entries = Vec::new();
+    for entry in reader {
+        let entry = entry.map_err(fail)?;
+        let metadata = match entry.metadata() {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                let path = entry.path();
+                return Err(open_error(format!("unable to get info for path/file '{}'", path.display()), error));
+            }
+        };
+        entries.push(Entry { name: manifest_text(entry.file_name(), path)?, metadata });
+    }
+    entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Ok(Some(entries))
+}
+
+/// Names stand in the manifest as one line of UTF-8 text each. pgBackRest writes any name and can't read the result again.
+fn manifest_text(name: std::ffi::OsString, place: &str) -> Result<String> {
+    let name = name.into_string().map_err(|name| {
+        Error::new(ErrorCode::Format, format!("name '{}' in '{place}' is not valid UTF-8", name.display()))
+            .hint("rename the file, or exclude its directory.")
+    })?;
+    if name.contains(['\n', '\r']) {
+        return Err(Error::new(
+            ErrorCode::Format,
+            format!("name '{}' in '{place}' contains a line break", name.escape_default()),
+        )
+        .hint("rename the file, or exclude its directory."));
+    }
+    Ok(name)
+}
+
+fn open_error(message: String, error: std::io::Error) -> Error {
+    Error::from_io(ErrorCode::FileOpen, message, error)
+}
+
+fn mode(metadata: &Metadata) -> u16 {
+    (metadata.mode() & 0o777) as u16
+}
+
+fn path_entry(name: String, metadata: &Metadata) -> ScannedPath {
+    ScannedPath { name, mode: mode(metadata), uid: metadata.uid(), gid: metadata.gid() }
+}
+
+/// The absolute form of a link's destination, `.` and `..` resolved by name only.
+fn absolute_path(path: &str, base: &str) -> Result<String> {
+    if path.starts_with('/') {
+        return Ok(path.to_owned());
+    }
+    let mut parts: Vec<&str> = base.split('/').filter(|part| !part.is_empty()).collect();
+    for part in path.trim_end_matches('/').split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                if parts.pop().is_none() {
+                    return Err(Error::new(
+                        ErrorCode::Assert,
+                        format!("relative path '{path}' goes back too far in base path '{base}'"),
+                    ));
+                }
+            }
+            part => parts.push(part),
+        }
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+/// Takes out the files of unlogged relations: those that have an `_init` fork, which stays and from which PostgreSQL makes
+/// them again. `files` is sorted by name.
+fn remove_unlogged(files: &mut Vec<ScannedFile>, paths: &DatabasePaths) {
+    let unlogged: BTreeSet<String> = files
+        .iter()
+        .filter_map(|file| file.name.strip_suffix("_init"))
+        .filter(|relation| paths.relation(relation).is_some())
+        .map(str::to_owned)
+        .collect();
+    if unlogged.is_empty() {
+        return;
+    }
+    files.retain(|file| match paths.relation(&file.name) {
+        Some((path, number)) => !unlogged.contains(&file.name[..path.len() + 1 + number.len()]),
+        None => true,
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const ID: &str = "PG_15_202209061";
+
+    fn options<'a>(exclude: &'a [String], tablespaces: Option<&'a [Tablespace]>) -> ScanOptions<'a> {
+        ScanOptions {
+            version: PgVersion::V15,
+            tablespace_id: ID,
+            wal_path: "pg_wal",
+            online: true,
+            exclude,
+            tablespaces,
+        }
+    }
+
+    fn make(root: &Path, files: &[&str]) {
+        for file in files {
+            let path = root.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, file).unwrap();
+        }
+    }
+
+    fn names(scan: &Scan) -> Vec<&str> {
+        scan.files.iter().map(|file| &*file.name).collect()
+    }
+
+    #[test]
+    fn scan_of_a_cluster_leaves_out_what_restores_without() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("pg");
+        make(
+            &root,
+            &[
+                "PG_VERSION",
+                "backup_label",
+                "postmaster.pid",
+                "recovery.signal",
+                "recovery.conf",
+                "base/1/1",
+                "base/1/1_fsm",
+                "base/1/2",
+                "base/1/2_init",
+                "base/1/2.1",
+                "base/1/t3_4",
+                "base/1/pg_internal.init",
+                "base/pgsql_tmp/x",
+                "base/pgsql_tmp1",
+                "global/pg_control",
+                "global/1260",
+                "pg_wal/000000010000000000000001",
+                "pg_wal/archive_status/x.ready",
+                "pg_wal/summaries/y",
+                "pg_notify/0000",
+                "sub/pg_notify/0000",
+            ],
+        );
+        let scan = scan(&root, &options(&[], None)).unwrap();
+        assert_eq!(
+            names(&scan),
+            [
+                "pg_data/PG_VERSION",
+                "pg_data/base/1/1",
+                "pg_data/base/1/1_fsm",
+                "pg_data/base/1/2_init",
+                "pg_data/global/1260",
+                "pg_data/global/pg_control",
+                "pg_data/pg_wal/summaries/y",
+                "pg_data/recovery.conf",
+                "pg_data/sub/pg_notify/0000",
+            ]
+        );
+        let pages: Vec<&str> = scan.files.iter().filter(|file| file.pages).map(|file| &*file.name).collect();
+        assert_eq!(pages, ["pg_data/base/1/1", "pg_data/base/1/1_fsm", "pg_data/base/1/2_init", "pg_data/global/1260"]);
+        let paths: Vec<&str> = scan.paths.iter().map(|path| path.name.as_str()).collect();
+        assert!(paths.contains(&"pg_data/pg_wal/archive_status") && paths.contains(&"pg_data/pg_notify"));
+        assert!(!paths.iter().any(|path| path.contains("pgsql_tmp")));
+    }
+
+    #[test]
+    fn scan_with_exclusions_leaves_out_files_and_contents() {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path(), &["a/b", "a/c", "d/e", "f"]);
+        let exclude = ["a/b".to_owned(), "d/".to_owned(), "missing".to_owned()];
+        let scan = scan(dir.path(), &options(&exclude, None)).unwrap();
+        assert_eq!(names(&scan), ["pg_data/a/c", "pg_data/f"]);
+        assert_eq!(scan.paths.len(), 3);
+    }
+
+    #[test]
+    fn scan_of_a_tablespace_enters_only_the_directory_of_the_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("pg");
+        make(&root, &["PG_VERSION"]);
+        make(&dir.path().join("ts"), &[&format!("{ID}/5/16400"), "PG_14_202107181/5/1"]);
+        fs::create_dir(root.join("pg_tblspc")).unwrap();
+        symlink(dir.path().join("ts"), root.join("pg_tblspc/16385")).unwrap();
+
+        let known = [Tablespace { id: 16385, name: "fast".into() }];
+        let scan1 = scan(&root, &options(&[], Some(&known))).unwrap();
+        assert_eq!(names(&scan1), ["pg_data/PG_VERSION", &format!("pg_tblspc/16385/{ID}/5/16400")]);
+        assert!(scan1.files[1].pages);
+        assert_eq!(scan1.targets[1].name, "pg_tblspc/16385");
+        assert_eq!(scan1.targets[1].tablespace.as_ref().unwrap().name, "fast");
+        assert_eq!(scan1.links[0].name, "pg_data/pg_tblspc/16385");
+        let paths: Vec<&str> = scan1.paths.iter().map(|path| path.name.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "pg_data",
+                "pg_data/pg_tblspc",
+                "pg_tblspc",
+                "pg_tblspc/16385",
+                &format!("pg_tblspc/16385/{ID}"),
+                &format!("pg_tblspc/16385/{ID}/5"),
+            ]
+        );
+
+        assert_eq!(scan(&root, &options(&[], Some(&[]))).unwrap_err().code, ErrorCode::Assert);
+        let offline = scan(&root, &options(&[], None)).unwrap();
+        assert_eq!(offline.targets[1].tablespace.as_ref().unwrap().name, "ts16385");
+
+        fs::write(root.join("pg_tblspc/16386"), b"x").unwrap();
+        assert_eq!(scan(&root, &options(&[], None)).unwrap_err().code, ErrorCode::LinkExpected);
+    }
+
+    #[test]
+    fn scan_follows_links_to_files_and_directories() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("pg");
+        make(&root, &["PG_VERSION"]);
+        make(dir.path(), &["etc/a.conf", "wal/x/y"]);
+        symlink("../etc/a.conf", root.join("a.conf")).unwrap();
+        symlink(dir.path().join("wal"), root.join("wal2")).unwrap();
+        let found = scan(&root, &options(&[], None)).unwrap();
+        assert_eq!(names(&found), ["pg_data/PG_VERSION", "pg_data/a.conf", "pg_data/wal2/x/y"]);
+        assert_eq!(found.targets[1].path, "../etc");
+        assert_eq!(found.targets[1].file.as_deref(), Some("a.conf"));
+        assert_eq!(found.targets[2].file, None);
+
+        symlink("wal2", root.join("wal3")).unwrap();
+        assert_eq!(scan(&root, &options(&[], None)).unwrap_err().code, ErrorCode::LinkDestination);
+        fs::remove_file(root.join("wal3")).unwrap();
+        symlink("nowhere", root.join("wal3")).unwrap();
+        let error = scan(&root, &options(&[], None)).unwrap_err();
+        assert!(error.message.ends_with("is in PGDATA"), "{error}");
+        fs::remove_file(root.join("wal3")).unwrap();
+        symlink("../nowhere", root.join("wal3")).unwrap();
+        assert_eq!(scan(&root, &options(&[], None)).unwrap_err().code, ErrorCode::FileOpen);
+    }
+
+    #[test]
+    fn scan_with_a_line_break_in_a_name_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path(), &["a\nb"]);
+        assert_eq!(scan(dir.path(), &options(&[], None)).unwrap_err().code, ErrorCode::Format);
+    }
+
+    #[test]
+    fn scan_of_a_missing_directory_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(scan(&dir.path().join("missing"), &options(&[], None)).unwrap_err().code, ErrorCode::FileOpen);
+    }
+
+    #[test]
+    fn absolute_path_resolves_dots_by_name() {
+        assert_eq!(absolute_path("../a/./b/", "/x/y").unwrap(), "/x/a/b");
+        assert_eq!(absolute_path("/a", "/x").unwrap(), "/a");
+        assert_eq!(absolute_path("../..", "/x").unwrap_err().code, ErrorCode::Assert);
+    }
+}

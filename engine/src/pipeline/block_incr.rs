@@ -1,0 +1,249 @@
+//! Block incremental storage of one file: only the blocks that the prior backup's map does not have.
+//!
+//! Source of the form: pgBackRest `src/command/backup/blockIncr.c`. Changed blocks are gathered, in the order of the file,
+//! into super blocks, each an independent compressed and encrypted stream; the block map follows the last one.
+
+use rayon::prelude::*;
+use repo_format::Result;
+use repo_format::block_map::{BlockMap, BlockRef};
+use repo_format::cipher::{Cipher, Encryptor, Framing};
+use repo_format::compress::Compression;
+use repo_format::hash::{BLOCK_CHECKSUM_SIZE_MAX, block_checksum};
+
+use super::budget::CoreBudget;
+use super::encode::Encoder;
+
+/// Super blocks that one file may have encoded at a time, which bounds its memory.
+const LANES_MAX: usize = 8;
+
+/// How one file is cut into blocks and where its bytes go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BlockLayout {
+    /// Bytes of a block.
+    pub(super) block_size: u32,
+    /// Bytes of a checksum in the map.
+    pub(super) checksum_size: u8,
+    /// Plain bytes of a super block at least; a multiple of the block size is used.
+    pub(super) super_block_size: u64,
+    /// Index of this backup in the list of references.
+    pub(super) reference: u32,
+    /// Bundle that the file goes into, 0 for a file of its own.
+    pub(super) bundle_id: u64,
+    /// Where in that file the first byte goes.
+    pub(super) offset: u64,
+}
+
+/// Encodes super blocks, several at a time where cores are idle.
+pub(super) struct SuperBlockEncoders {
+    compression: Compression,
+    cipher: Cipher,
+    lanes: Vec<Lane>,
+}
+
+struct Lane {
+    encoder: Encoder,
+    plain: Vec<u8>,
+    stored: Vec<u8>,
+    /// Items of the output map whose blocks are in here.
+    items: Vec<usize>,
+}
+
+impl SuperBlockEncoders {
+    pub(super) fn new(compression: Compression, cipher: Cipher) -> Self {
+        SuperBlockEncoders { compression, cipher, lanes: Vec::new() }
+    }
+
+    /// Makes sure that there are that many lanes, and empties all.
+    fn prepare(&mut self, count: usize) -> Result<()> {
+        while self.lanes.len() < count {
+            self.lanes.push(Lane {
+                encoder: Encoder::new(self.compression, &self.cipher, Framing::Raw)?,
+                plain: Vec::new(),
+                stored: Vec::new(),
+                items: Vec::new(),
+            });
+        }
+        for lane in &mut self.lanes {
+            lane.plain.clear();
+            lane.stored.clear();
+            lane.items.clear();
+        }
+        Ok(())
+    }
+}
+
+impl Lane {
+    fn encode(&mut self) -> Result<()> {
+        self.stored.clear();
+        self.encoder.push(&self.plain, &mut self.stored)?;
+        self.encoder.finish(&mut self.stored)
+    }
+}
+
+/// One file on its way into block incremental form.
+pub(super) struct BlockIncr<'a> {
+    layout: BlockLayout,
+    super_block_size: usize,
+    checksum_size: usize,
+    encoders: &'a mut SuperBlockEncoders,
+    cores: &'a CoreBudget,
+    /// Lane that takes the next block.
+    current: usize,
+    prior: Option<BlockMap>,
+    map: BlockMap,
+    /// Bytes of a block that is not complete yet.
+    partial: Vec<u8>,
+    offset: u64,
+    changed: bool,
+}
+
+impl<'a> BlockIncr<'a> {
+    /// Begins a file. `prior` is the map of the same file in the prior backup, with equal block and checksum size.
+    pub(super) fn new(
+        layout: BlockLayout,
+        prior: Option<BlockMap>,
+        encoders: &'a mut SuperBlockEncoders,
+        cores: &'a CoreBudget,
+    ) -> Result<Self> {
+        encoders.prepare(1)?;
+        let blocks = layout.super_block_size.div_ceil(u64::from(layout.block_size)).max(1);
+        Ok(BlockIncr {
+            super_block_size: blocks as usize * layout.block_size as usize,
+            checksum_size: usize::from(layout.checksum_size).min(BLOCK_CHECKSUM_SIZE_MAX),
+            encoders,
+            cores,
+            current: 0,
+            prior,
+            map: BlockMap(Vec::new()),
+            partial: Vec::new(),
+            offset: layout.offset,
+            changed: false,
+            layout,
+        })
+    }
+
+    /// Adds plain bytes; appends complete super blocks to `out`.
+    pub(super) fn push(&mut self, mut data: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let size = self.layout.block_size as usize;
+        if !self.partial.is_empty() {
+            let take = data.len().min(size - self.partial.len());
+            self.partial.extend_from_slice(&data[..take]);
+            data = &data[take..];
+            if self.partial.len() < size {
+                return Ok(());
+            }
+            let block = std::mem::take(&mut self.partial);
+            self.block(&block, out)?;
+            self.partial = block;
+            self.partial.clear();
+        }
+        let blocks = data.chunks_exact(size);
+        self.partial.extend_from_slice(blocks.remainder());
+        for block in blocks {
+            self.block(block, out)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the file: appends the last super blocks and, if anything is new or the file became shorter, the map. Returns the
+    /// map's stored size, 0 for a file that did not change.
+    pub(super) fn finish(mut self, out: &mut Vec<u8>) -> Result<u64> {
+        if !self.partial.is_empty() {
+            let block = std::mem::take(&mut self.partial);
+            self.block(&block, out)?;
+        }
+        self.flush(out)?;
+        let truncated = self.prior.as_ref().is_some_and(|prior| self.map.0.len() < prior.0.len());
+        if !self.changed && !truncated {
+            return Ok(0);
+        }
+        let mut map = Vec::new();
+        self.map.write(self.layout.block_size, self.layout.checksum_size, &mut map)?;
+        let begin = out.len();
+        // An empty stream of its own; maps are never compressed
+        let mut encryptor = Encryptor::new(&self.encoders.cipher, Framing::Raw);
+        encryptor.push(&map, out)?;
+        encryptor.finish(out)?;
+        Ok((out.len() - begin) as u64)
+    }
+
+    /// Takes one block, the last of the file possibly a short one.
+    fn block(&mut self, block: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let mut checksum = block_checksum(block);
+        // Only the prefix is kept, in memory as in the map
+        checksum[self.checksum_size..].fill(0);
+        let index = self.map.0.len();
+        if let Some(known) = self.prior.as_ref().and_then(|prior| prior.0.get(index))
+            && known.checksum[..self.checksum_size] == checksum[..self.checksum_size]
+        {
+            let known = *known;
+            self.map.0.push(known);
+            return Ok(());
+        }
+        self.changed = true;
+        let lane = &mut self.encoders.lanes[self.current];
+        self.map.0.push(BlockRef {
+            reference: self.layout.reference,
+            bundle_id: self.layout.bundle_id,
+            // The next three are known when the super block is complete
+            offset: 0,
+            size: 0,
+            super_block_size: 0,
+            block: lane.items.len() as u64,
+            checksum,
+        });
+        lane.items.push(index);
+        lane.plain.extend_from_slice(block);
+        if lane.plain.len() >= self.super_block_size {
+            self.super_block_complete(out)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on in another lane while cores are idle, and otherwise encodes what is there.
+    fn super_block_complete(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        let filled = self.current + 1;
+        if filled < LANES_MAX && self.cores.borrow(filled).taken() == filled {
+            if self.encoders.lanes.len() == filled {
+                self.encoders.lanes.push(Lane {
+                    encoder: Encoder::new(self.encoders.compression, &self.encoders.cipher, Framing::Raw)?,
+                    plain: Vec::with_capacity(self.super_block_size),
+                    stored: Vec::new(),
+                    items: Vec::new(),
+                });
+            }
+            self.current = filled;
+            return Ok(());
+        }
+        self.flush(out)
+    }
+
+    /// Encodes all gathered super blocks and appends them in order.
+    fn flush(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        let used = self.current + usize::from(!self.encoders.lanes[self.current].items.is_empty());
+        self.current = 0;
+        let lanes = &mut self.encoders.lanes[..used];
+        match lanes {
+            [] => return Ok(()),
+            [lane] => lane.encode()?,
+            lanes => {
+                let _cores = self.cores.borrow(lanes.len() - 1);
+                lanes.par_iter_mut().try_for_each(Lane::encode)?;
+            }
+        }
+        for lane in &mut self.encoders.lanes[..used] {
+            for &item in &lane.items {
+                let entry = &mut self.map.0[item];
+                entry.offset = self.offset;
+                entry.size = lane.stored.len() as u64;
+                entry.super_block_size = lane.plain.len() as u64;
+            }
+            self.offset += lane.stored.len() as u64;
+            out.extend_from_slice(&lane.stored);
+            lane.plain.clear();
+            lane.stored.clear();
+            lane.items.clear();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,64 @@
+//! Plain bytes to stored bytes: compressed, then encrypted.
+
+use repo_format::Result;
+use repo_format::cipher::{Cipher, Encryptor, Framing};
+use repo_format::compress::{CompressType, Compression, Compressor};
+
+/// Makes one stream after the other, keeping the codec's memory.
+pub(crate) struct Encoder {
+    compressor: Option<Compressor>,
+    encryptor: Option<Encryptor>,
+    /// Compressed bytes on their way to the encryptor.
+    compressed: Vec<u8>,
+}
+
+impl Encoder {
+    pub(crate) fn new(compression: Compression, cipher: &Cipher, framing: Framing) -> Result<Self> {
+        Ok(Encoder {
+            compressor: match compression.kind {
+                CompressType::None => None,
+                _ => Some(Compressor::new(compression, framing)?),
+            },
+            encryptor: (!cipher.is_none()).then(|| Encryptor::new(cipher, framing)),
+            compressed: Vec::new(),
+        })
+    }
+
+    /// Whether stored bytes differ from plain ones.
+    pub(crate) fn transforms(&self) -> bool {
+        self.compressor.is_some() || self.encryptor.is_some()
+    }
+
+    /// Adds plain bytes; appends stored bytes to `out` as far as there are any yet.
+    pub(crate) fn push(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        match (&mut self.compressor, &mut self.encryptor) {
+            (None, None) => out.extend_from_slice(plain),
+            (Some(compressor), None) => compressor.push(plain, out)?,
+            (None, Some(encryptor)) => encryptor.push(plain, out)?,
+            (Some(compressor), Some(encryptor)) => {
+                self.compressed.clear();
+                compressor.push(plain, &mut self.compressed)?;
+                if !self.compressed.is_empty() {
+                    encryptor.push(&self.compressed, out)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the stream; the next `push` begins another one.
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        match (&mut self.compressor, &mut self.encryptor) {
+            (None, None) => {}
+            (Some(compressor), None) => compressor.finish(out)?,
+            (None, Some(encryptor)) => encryptor.finish(out)?,
+            (Some(compressor), Some(encryptor)) => {
+                self.compressed.clear();
+                compressor.finish(&mut self.compressed)?;
+                encryptor.push(&self.compressed, out)?;
+                encryptor.finish(out)?;
+            }
+        }
+        Ok(())
+    }
+}

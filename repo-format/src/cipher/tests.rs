@@ -1,0 +1,215 @@
+use proptest::prelude::*;
+
+use super::*;
+
+macro_rules! fixture {
+    ($name:literal) => {
+        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/codecs/", $name)).as_slice()
+    };
+}
+
+fn cipher(passphrase: &[u8]) -> Cipher {
+    Cipher::Aes256Cbc(Passphrase::new(std::str::from_utf8(passphrase).unwrap()))
+}
+
+fn decrypt_error(cipher: &Cipher, framing: Framing, data: &[u8]) -> Error {
+    let whole = decrypt_framed(cipher, framing, data).unwrap_err();
+    let read = Decryptor::new(cipher, framing, data).read_to_end(&mut Vec::new()).unwrap_err();
+    let read = Error::from_io(ErrorCode::FileRead, "x", read);
+    assert_eq!((whole.code, &whole.message), (read.code, &read.message));
+    whole
+}
+
+#[test]
+fn stream_of_openssl_is_decrypted() {
+    // printf 'attack at dawn' | openssl enc -aes-256-cbc -md sha1 -k secret -S 0102030405060708
+    let ciphertext = [
+        0x53, 0x61, 0x6c, 0x74, 0x65, 0x64, 0x5f, 0x5f, 1, 2, 3, 4, 5, 6, 7, 8, 0xf8, 0xd8, 0x66, 0x54, 0xd1, 0xe8,
+        0x17, 0xe2, 0xcc, 0x4b, 0x2a, 0xd1, 0xc6, 0x09, 0x64, 0x8c,
+    ];
+    assert_eq!(decrypt(&cipher(b"secret"), &ciphertext).unwrap(), b"attack at dawn");
+    assert_eq!(decrypt_framed(&cipher(b"secret"), Framing::Raw, &ciphertext[8..]).unwrap(), b"attack at dawn");
+}
+
+#[test]
+fn streams_of_pgbackrest_are_decrypted() {
+    let full = decrypt(&cipher(fixture!("full.aes.passphrase")), fixture!("full.zst.aes")).unwrap();
+    assert_eq!(full, fixture!("full.zst"));
+    let raw = cipher(fixture!("raw.aes.passphrase"));
+    assert_eq!(decrypt_framed(&raw, Framing::Raw, fixture!("raw.zst.aes")).unwrap(), fixture!("raw.zst"));
+}
+
+#[test]
+fn stream_of_each_framing_has_its_header_and_size() {
+    let cipher = cipher(b"x");
+    for size in [0, 1, 15, 16, 17, 31, 32, 100_000] {
+        let data = vec![7; size];
+        for (framing, header) in [(Framing::Full, 16), (Framing::Raw, 8)] {
+            let stream = encrypt_framed(&cipher, framing, &data).unwrap();
+            assert_eq!(stream.len(), header + 16 * (size / 16 + 1));
+            assert_eq!(stream.len() as u64, cipher.encrypted_size(framing, size as u64));
+            assert_eq!(stream.starts_with(b"Salted__"), framing == Framing::Full);
+        }
+    }
+    assert_eq!(Cipher::None.encrypted_size(Framing::Full, 5), 5);
+}
+
+#[test]
+fn streams_of_one_encryptor_have_different_salts() {
+    let cipher = cipher(b"x");
+    let mut encryptor = Encryptor::new(&cipher, Framing::Full);
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let mut stream = Vec::new();
+        encryptor.push(b"same", &mut stream).unwrap();
+        encryptor.finish(&mut stream).unwrap();
+        assert_eq!(decrypt(&cipher, &stream).unwrap(), b"same");
+        streams.push(stream);
+    }
+    assert_ne!(streams[0][8..16], streams[1][8..16]);
+    assert_ne!(streams[1][16..], streams[2][16..]);
+}
+
+#[test]
+fn encryptor_after_reset_begins_a_new_stream() {
+    let cipher = cipher(b"x");
+    let mut encryptor = Encryptor::new(&cipher, Framing::Raw);
+    encryptor.push(b"given up in the middle", &mut Vec::new()).unwrap();
+    encryptor.reset();
+    let mut stream = Vec::new();
+    encryptor.push(b"kept", &mut stream).unwrap();
+    encryptor.finish(&mut stream).unwrap();
+    assert_eq!(decrypt_framed(&cipher, Framing::Raw, &stream).unwrap(), b"kept");
+}
+
+#[test]
+fn decryptor_after_reset_reads_another_stream() {
+    let cipher = cipher(b"x");
+    let streams = [b"one".as_slice(), b"", b"three"].map(|data| encrypt(&cipher, data).unwrap());
+    let mut decryptor = Decryptor::new(&cipher, Framing::Full, streams[0].as_slice());
+    let mut out = Vec::new();
+    decryptor.read_to_end(&mut out).unwrap();
+    for stream in &streams[1..] {
+        decryptor.reset(stream);
+        decryptor.read_to_end(&mut out).unwrap();
+    }
+    assert_eq!(out, b"onethree");
+}
+
+#[test]
+fn stream_without_whole_header_gives_095() {
+    for (framing, size) in [(Framing::Full, 16), (Framing::Raw, 8)] {
+        for len in 0..size {
+            let error = decrypt_error(&cipher(b"x"), framing, &b"Salted__12345678"[..len]);
+            assert_eq!((error.code, error.message.as_str()), (ErrorCode::Crypto, "cipher header missing"));
+        }
+    }
+}
+
+#[test]
+fn stream_with_another_magic_gives_095() {
+    let error = decrypt_error(&cipher(b"x"), Framing::Full, &[b'x'; 32]);
+    assert_eq!((error.code, error.message.as_str()), (ErrorCode::Crypto, "cipher header invalid"));
+}
+
+#[test]
+fn stream_cut_in_a_block_or_without_one_gives_095() {
+    let stream = encrypt(&cipher(b"x"), &[b'x'; 100]).unwrap();
+    for len in 16..stream.len() {
+        // A cut between blocks leaves a last block of data, which is no padding.
+        let error = decrypt_error(&cipher(b"x"), Framing::Full, &stream[..len]);
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::Crypto, "unable to flush"), "{len}");
+    }
+}
+
+#[test]
+fn stream_with_another_passphrase_is_not_read_as_the_same() {
+    let stream = encrypt(&cipher(b"x"), b"some text").unwrap();
+    for other in 0..20 {
+        match decrypt(&cipher(format!("wrong {other}").as_bytes()), &stream) {
+            Ok(data) => assert_ne!(data, b"some text"),
+            Err(error) => assert_eq!(error.code, ErrorCode::Crypto),
+        }
+    }
+}
+
+#[test]
+fn passphrase_generated_is_64_characters_and_new_each_time() {
+    let (one, other) = (Passphrase::generate().unwrap(), Passphrase::generate().unwrap());
+    assert_ne!(one, other);
+    assert_eq!(one.expose().len(), 64);
+    assert!(one.expose().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte)));
+}
+
+#[test]
+fn passphrase_is_not_in_debug_output() {
+    let cipher = cipher(b"hush");
+    let encryptor = Encryptor::new(&cipher, Framing::Full);
+    let decryptor = Decryptor::new(&cipher, Framing::Full, [].as_slice());
+    assert!(!format!("{cipher:?} {encryptor:?} {decryptor:?}").contains("hush"));
+}
+
+/// Gives what it has in pieces of the sizes given, again and again, with interruptions.
+struct Pieces<'a> {
+    data: &'a [u8],
+    sizes: std::iter::Cycle<std::vec::IntoIter<usize>>,
+    interrupt: bool,
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.interrupt = !self.interrupt;
+        if self.interrupt {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let size = self.sizes.next().unwrap().min(out.len()).min(self.data.len());
+        let (piece, rest) = self.data.split_at(size);
+        out[..size].copy_from_slice(piece);
+        self.data = rest;
+        Ok(size)
+    }
+}
+
+proptest! {
+    #[test]
+    fn stream_in_any_pieces_round_trips(
+        data in proptest::collection::vec(any::<u8>(), 0..5000),
+        pieces in proptest::collection::vec(1..300usize, 1..20),
+        reads in proptest::collection::vec(1..300usize, 1..20),
+        raw in any::<bool>(),
+    ) {
+        let framing = if raw { Framing::Raw } else { Framing::Full };
+        let cipher = cipher(b"any");
+        let mut encryptor = Encryptor::new(&cipher, framing);
+        let mut stream = b"kept".to_vec();
+        let mut rest = data.as_slice();
+        for size in pieces.iter().cycle() {
+            let (piece, tail) = rest.split_at((*size).min(rest.len()));
+            encryptor.push(piece, &mut stream).unwrap();
+            rest = tail;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        encryptor.finish(&mut stream).unwrap();
+        let stream = stream.strip_prefix(b"kept").unwrap();
+        prop_assert_eq!(decrypt_framed(&cipher, framing, stream).unwrap(), data.clone());
+        let reader = Pieces { data: stream, sizes: reads.into_iter().cycle(), interrupt: false };
+        let mut read = Vec::new();
+        Decryptor::new(&cipher, framing, reader).read_to_end(&mut read).unwrap();
+        prop_assert_eq!(read, data);
+    }
+
+    #[test]
+    fn stream_of_any_bytes_is_decrypted_or_refused_alike(data in proptest::collection::vec(any::<u8>(), 0..100)) {
+        let cipher = cipher(b"any");
+        match decrypt_framed(&cipher, Framing::Raw, &data) {
+            Err(_) => { decrypt_error(&cipher, Framing::Raw, &data); }
+            Ok(plain) => {
+                let mut read = Vec::new();
+                Decryptor::new(&cipher, Framing::Raw, data.as_slice()).read_to_end(&mut read).unwrap();
+                prop_assert_eq!(read, plain);
+            }
+        }
+    }
+}
