@@ -226,13 +226,17 @@ impl Target {
     }
 
     fn is_socket(&self) -> bool {
-        self.host.starts_with('/')
+        // An @ begins the name of an abstract socket, one without a file
+        self.host.starts_with(['/', '@'])
     }
 
     fn config(&self, settings: &PgSettings) -> Config {
         let mut config = Config::new();
         if self.is_socket() {
-            config.host_path(&self.host);
+            config.host_path(match self.host.strip_prefix('@') {
+                Some(name) => format!("\0{name}"),
+                None => self.host.clone(),
+            });
         } else {
             config.host(&self.host);
         }

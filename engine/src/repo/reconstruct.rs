@@ -81,3 +81,143 @@ fn is_valid(info: &BackupInfo, manifest: &Manifest) -> bool {
         .any(|pg| (pg.id, pg.system_id, pg.version) == (data.pg_id, data.pg_system_id, data.pg_version));
     of_stanza && data.prior.as_ref().is_none_or(|prior| info.backups.contains_key(prior))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use repo_format::cipher::{Cipher, Passphrase};
+    use repo_format::label::BackupType;
+    use repo_format::manifest::{ManifestData, ManifestPath, OwnerId, PG_DATA, Target, TargetType};
+    use repo_format::pg::version::PgVersion;
+
+    use super::*;
+    use crate::repo::info_files::save_backup_info;
+    use crate::storage::memory::MemoryStorage;
+
+    const FULL: &str = "20260101-000000F";
+    const DIFF: &str = "20260101-000000F_20260102-000000D";
+    const INCR: &str = "20260101-000000F_20260103-000000I";
+
+    fn manifest(label: &str, prior: Option<&str>, system_id: u64) -> Manifest {
+        let label: BackupLabel = label.parse().unwrap();
+        let backup_type = label.backup_type();
+        let mut data = ManifestData::new(label, backup_type, 1, PgVersion::V15, 202_209_061);
+        data.prior = prior.map(|prior| prior.parse().unwrap());
+        (data.pg_id, data.pg_system_id) = (1, system_id);
+        let mut manifest = Manifest::new(data);
+        if backup_type != BackupType::Full {
+            manifest.references.insert(0, FULL.parse().unwrap());
+        }
+        manifest.targets.push(Target {
+            name: PG_DATA.to_owned(),
+            target_type: TargetType::Path,
+            path: "/pg".to_owned(),
+            file: None,
+            tablespace: None,
+        });
+        let (user, group) = (OwnerId::UNKNOWN, OwnerId::UNKNOWN);
+        manifest.paths.push(ManifestPath { name: PG_DATA.to_owned(), mode: 0o700, user, group });
+        manifest
+    }
+
+    struct Fixture {
+        repo: Repo,
+        stanza: Stanza,
+        cipher: Cipher,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let stanza = "main".parse().unwrap();
+            let pass = Passphrase::new("main");
+            let cipher = Cipher::from_passphrase(Some(&pass));
+            let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher };
+            let sub = Passphrase::new("sub");
+            let info = BackupInfo::new(PgVersion::V15, 7, 202_209_061, Some(sub.clone())).unwrap();
+            save_backup_info(&repo, &stanza, &info).unwrap();
+            Fixture { repo, stanza, cipher: Cipher::from_passphrase(Some(&sub)) }
+        }
+
+        fn save(&self, manifest: &Manifest) {
+            manifest_store::save(&self.repo, &self.stanza, manifest, &self.cipher).unwrap();
+        }
+
+        fn load(&self) -> (Vec<String>, bool) {
+            let (info, changed) = load_backup_info_reconstruct(&self.repo, &self.stanza).unwrap();
+            save_backup_info(&self.repo, &self.stanza, &info).unwrap();
+            (info.backups.keys().map(BackupLabel::to_string).collect(), changed)
+        }
+    }
+
+    #[test]
+    fn manifest_is_loaded_from_copy_when_damaged() {
+        let fixture = Fixture::new();
+        let manifest = manifest(FULL, None, 7);
+        fixture.save(&manifest);
+        let label = &manifest.data.label;
+        let path = layout::manifest(&fixture.stanza, label);
+        let stored = |path| crate::storage::get(&*fixture.repo.storage, path, 1 << 20).unwrap().unwrap();
+        assert_eq!(stored(&path), stored(&layout::copy(&path)));
+        let put = |path, bytes: &[u8]| {
+            crate::storage::put(&*fixture.repo.storage, path, bytes, crate::storage::WriteOptions::ATOMIC).unwrap();
+        };
+        put(&path, b"Salted__nonsense");
+        let loaded = manifest_store::load(&fixture.repo, &fixture.stanza, label, &fixture.cipher).unwrap();
+        assert_eq!(loaded.data, manifest.data);
+        put(&layout::copy(&path), b"");
+        let error = manifest_store::load(&fixture.repo, &fixture.stanza, label, &fixture.cipher).unwrap_err();
+        assert_eq!(error.code, crate::ErrorCode::Crypto);
+        assert!(
+            error
+                .message
+                .starts_with("unable to load backup manifest file '/backup/main/20260101-000000F/backup.manifest' or ")
+        );
+    }
+
+    #[test]
+    fn history_is_compressed_then_encrypted() {
+        let fixture = Fixture::new();
+        let manifest = manifest(FULL, None, 7);
+        manifest_store::save_history(&fixture.repo, &fixture.stanza, &manifest, &fixture.cipher).unwrap();
+        let path = layout::history_manifest(&fixture.stanza, &manifest.data.label);
+        assert_eq!(path.as_str(), "backup/main/backup.history/2026/20260101-000000F.manifest.gz");
+        let stored = crate::storage::get(&*fixture.repo.storage, &path, 1 << 20).unwrap().unwrap();
+        let plain = repo_format::cipher::decrypt(&fixture.cipher, &stored).unwrap();
+        assert_eq!(&plain[..2], &[0x1f, 0x8b]);
+    }
+
+    #[test]
+    fn reconstruct_adds_found_backups_and_their_dependents() {
+        let fixture = Fixture::new();
+        assert_eq!(fixture.load(), (vec![], false));
+        fixture.save(&manifest(FULL, None, 7));
+        fixture.save(&manifest(DIFF, Some(FULL), 7));
+        assert_eq!(fixture.load(), (vec![FULL.to_owned(), DIFF.to_owned()], true));
+        assert_eq!(fixture.load().1, false);
+    }
+
+    #[test]
+    fn reconstruct_leaves_out_unfinished_foreign_and_orphaned_backups() {
+        let fixture = Fixture::new();
+        let interrupted = manifest("20260105-000000F", None, 7);
+        manifest_store::save_copy(&fixture.repo, &fixture.stanza, &interrupted, &fixture.cipher).unwrap();
+        fixture.save(&manifest("20260104-000000F", None, 8));
+        fixture.save(&manifest(DIFF, Some(FULL), 7));
+        assert_eq!(fixture.load(), (vec![], false));
+        fixture.save(&manifest(FULL, None, 7));
+        fixture.save(&manifest(INCR, Some("20260101-000000F_20260102-120000D"), 7));
+        assert_eq!(fixture.load().0, [FULL, DIFF]);
+    }
+
+    #[test]
+    fn reconstruct_removes_backups_without_manifest_and_their_dependents() {
+        let fixture = Fixture::new();
+        fixture.save(&manifest(FULL, None, 7));
+        fixture.save(&manifest(DIFF, Some(FULL), 7));
+        fixture.save(&manifest(INCR, Some(DIFF), 7));
+        assert_eq!(fixture.load().0.len(), 3);
+        fixture.repo.storage.remove(&layout::manifest(&fixture.stanza, &DIFF.parse().unwrap())).unwrap();
+        assert_eq!(fixture.load(), (vec![FULL.to_owned()], true));
+    }
+}

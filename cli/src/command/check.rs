@@ -1,0 +1,38 @@
+//! `check`: whether a stanza can archive and be backed up.
+
+use engine::check::{self, CheckSettings};
+use engine::Result;
+
+use crate::config::{Config, opt};
+use crate::{ExitStatus, cancel_token, pg, repos};
+
+/// Checks the stanza, or every stanza of the configuration file if none is given.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn run(config: &Config) -> Result<ExitStatus> {
+    if config.find(opt::STANZA).is_some() {
+        return check_one(config);
+    }
+    let stanzas = config.stanzas();
+    if stanzas.is_empty() {
+        engine::warn!("no stanzas found to check\nHINT: are there non-empty stanza sections in the configuration?");
+    }
+    for stanza in stanzas {
+        engine::info!("check stanza '{stanza}'");
+        check_one(&config.with_stanza(&stanza)?)?;
+    }
+    Ok(ExitStatus::SUCCESS)
+}
+
+fn check_one(config: &Config) -> Result<ExitStatus> {
+    let settings = CheckSettings {
+        stanza: repos::stanza(config)?,
+        pg: pg::all(config)?,
+        archive: pg::archive_check(config),
+        archive_timeout: config.get(opt::ARCHIVE_TIMEOUT)?,
+        backup_standby: config.get(opt::BACKUP_STANDBY)? != "n",
+    };
+    check::check(&settings, &repos::open_all(config)?, cancel_token())?;
+    Ok(ExitStatus::SUCCESS)
+}

@@ -1,0 +1,30 @@
+//! `stanza-create`: makes a stanza in every repository.
+
+use engine::Result;
+use engine::stanza::{self, StanzaSettings};
+
+use crate::config::{Config, opt};
+use crate::{ExitStatus, cancel_token, pg, repos};
+
+/// Makes the stanza, or checks it where it exists.
+///
+/// # Errors
+/// The stanza can't be made or is of another cluster.
+pub fn run(config: &Config) -> Result<ExitStatus> {
+    let _lock = repos::lock(config, &config.repo_keys_selected())?;
+    if config.find(opt::FORCE) == Some(true) {
+        engine::warn!("option --force is no longer supported");
+    }
+    stanza::create(&settings(config)?, &repos::open_all(config)?, cancel_token())?;
+    Ok(ExitStatus::SUCCESS)
+}
+
+/// What stanza-create and stanza-upgrade need to know.
+pub(super) fn settings(config: &Config) -> Result<StanzaSettings> {
+    Ok(StanzaSettings {
+        stanza: repos::stanza(config)?,
+        lock_path: repos::lock_path(config)?.to_owned(),
+        online: config.get(opt::ONLINE)?,
+        pg: pg::all(config)?,
+    })
+}

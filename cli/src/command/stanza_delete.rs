@@ -1,0 +1,26 @@
+//! `stanza-delete`: deletes a stanza from one repository.
+
+use std::path::PathBuf;
+
+use engine::Result;
+use engine::stanza::{self, DeleteSettings};
+
+use crate::config::{Config, opt};
+use crate::{ExitStatus, repos};
+
+/// Deletes the stanza from the repository of `--repo`.
+///
+/// # Errors
+/// Commands were not stopped, PostgreSQL runs, or something can't be removed.
+pub fn run(config: &Config) -> Result<ExitStatus> {
+    let _lock = repos::lock(config, &config.repo_keys_selected())?;
+    let pg_key = config.pg_keys().first();
+    let settings = DeleteSettings {
+        stanza: repos::stanza(config)?,
+        lock_path: repos::lock_path(config)?.to_owned(),
+        pg_path: pg_key.and_then(|&key| config.find_at(opt::PG_PATH, key)).map(PathBuf::from),
+        force: config.get(opt::FORCE)?,
+    };
+    stanza::delete(&settings, &repos::open_default(config)?)?;
+    Ok(ExitStatus::SUCCESS)
+}

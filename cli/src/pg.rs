@@ -1,0 +1,46 @@
+//! From the configuration to the clusters that the engine connects to.
+
+use std::path::PathBuf;
+
+use engine::pg::PgSettings;
+use engine::pg::cluster::ArchiveCheck;
+use engine::{Error, ErrorCode, Result};
+
+use crate::config::{Config, opt};
+
+/// How to reach the cluster with this number.
+///
+/// # Errors
+/// [`ErrorCode::OptionInvalidValue`] for a port or version that can't be, [`ErrorCode::Assert`] if the command knows no
+/// clusters.
+pub fn settings(config: &Config, key: u32) -> Result<PgSettings> {
+    let port = config.get_at(opt::PG_PORT, key)?;
+    Ok(PgSettings {
+        key,
+        path: PathBuf::from(config.get_at(opt::PG_PATH, key)?),
+        port: u16::try_from(port).map_err(|_| {
+            let text = format!("'{port}' is out of range for 'pg{key}-port' option");
+            Error::new(ErrorCode::OptionInvalidValue, text)
+        })?,
+        socket_path: config.find_at(opt::PG_SOCKET_PATH, key).map(PathBuf::from),
+        user: config.find_at(opt::PG_USER, key).map(str::to_owned),
+        database: config.get_at(opt::PG_DATABASE, key)?.to_owned(),
+        db_timeout: config.get(opt::DB_TIMEOUT)?,
+        version_force: config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()?,
+        command: config.command().name().to_owned(),
+    })
+}
+
+/// How to reach every configured cluster, in the order of their numbers.
+///
+/// # Errors
+/// As [`settings`].
+pub fn all(config: &Config) -> Result<Vec<PgSettings>> {
+    config.pg_keys().iter().map(|&key| settings(config, key)).collect()
+}
+
+/// Which archive settings to insist on; none if the archive is not to be checked.
+pub fn archive_check(config: &Config) -> Option<ArchiveCheck> {
+    let wanted = config.find(opt::ARCHIVE_CHECK).unwrap_or(false);
+    wanted.then(|| ArchiveCheck { mode_check: config.find(opt::ARCHIVE_MODE_CHECK).unwrap_or(true) })
+}
