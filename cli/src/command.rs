@@ -1,6 +1,12 @@
 //! The commands: one file each, called here.
 
+pub mod check;
 pub mod help;
+pub mod stanza_create;
+pub mod stanza_delete;
+pub mod stanza_upgrade;
+pub mod start;
+pub mod stop;
 pub mod version;
 
 use engine::{Error, ErrorCode, Result};
@@ -15,7 +21,13 @@ type Handler = fn(&Config) -> Result<ExitStatus>;
 /// lands**: add `pub mod NAME;` above and `Some(NAME::run)` here.
 pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
     match (command, role) {
+        (Command::Check, Role::Main) => Some(check::run),
         (Command::Help, Role::Main) => Some(help::run),
+        (Command::StanzaCreate, Role::Main) => Some(stanza_create::run),
+        (Command::StanzaDelete, Role::Main) => Some(stanza_delete::run),
+        (Command::StanzaUpgrade, Role::Main) => Some(stanza_upgrade::run),
+        (Command::Start, Role::Main) => Some(start::run),
+        (Command::Stop, Role::Main) => Some(stop::run),
         (Command::Version, Role::Main) => Some(version::run),
         _ => None,
     }

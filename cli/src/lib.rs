@@ -11,6 +11,7 @@ pub mod help;
 pub mod identity;
 pub mod lifecycle;
 pub mod log;
+pub mod pg;
 pub mod progress;
 pub mod repos;
 

@@ -1,7 +1,7 @@
 //! `check`: whether a stanza can archive and be backed up.
 
-use engine::check::{self, CheckSettings};
 use engine::Result;
+use engine::check::{self, CheckSettings};
 
 use crate::config::{Config, opt};
 use crate::{ExitStatus, cancel_token, pg, repos};

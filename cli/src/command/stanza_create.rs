@@ -11,7 +11,7 @@ use crate::{ExitStatus, cancel_token, pg, repos};
 /// # Errors
 /// The stanza can't be made or is of another cluster.
 pub fn run(config: &Config) -> Result<ExitStatus> {
-    let _lock = repos::lock(config, &config.repo_keys_selected())?;
+    let _lock = repos::lock(config)?;
     if config.find(opt::FORCE) == Some(true) {
         engine::warn!("option --force is no longer supported");
     }

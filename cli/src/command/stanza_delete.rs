@@ -13,7 +13,7 @@ use crate::{ExitStatus, repos};
 /// # Errors
 /// Commands were not stopped, PostgreSQL runs, or something can't be removed.
 pub fn run(config: &Config) -> Result<ExitStatus> {
-    let _lock = repos::lock(config, &config.repo_keys_selected())?;
+    let _lock = repos::lock(config)?;
     let pg_key = config.pg_keys().first();
     let settings = DeleteSettings {
         stanza: repos::stanza(config)?,

@@ -11,7 +11,7 @@ use crate::{ExitStatus, cancel_token, repos};
 /// # Errors
 /// The stanza's files can't be loaded or saved.
 pub fn run(config: &Config) -> Result<ExitStatus> {
-    let _lock = repos::lock(config, &config.repo_keys_selected())?;
+    let _lock = repos::lock(config)?;
     stanza::upgrade(&settings(config)?, &repos::open_all(config)?, cancel_token())?;
     Ok(ExitStatus::SUCCESS)
 }
