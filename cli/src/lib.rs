@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod log;
 pub mod pg;
 pub mod progress;
+pub mod render;
 pub mod repos;
 
 use std::ffi::OsString;

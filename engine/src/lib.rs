@@ -6,6 +6,8 @@ pub mod backup;
 pub mod cancel;
 pub mod check;
 pub mod control;
+pub mod expire;
+pub mod info;
 pub mod job_queue;
 pub mod lock;
 pub mod log;

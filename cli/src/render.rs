@@ -1,0 +1,5 @@
+//! Reports in the forms that people and programs read.
+
+pub mod info_json;
+mod info_lock;
+pub mod info_text;

@@ -1,0 +1,222 @@
+//! The JSON form of `info`, byte for byte pgBackRest's: compact, keys in byte order, no line end.
+
+use engine::info::{BackupFact, Detail, RunningLock, StanzaFact};
+use repo_format::json::{ObjectWriter, write_string};
+
+use super::info_lock;
+
+/// All stanzas as one array.
+pub fn render(stanzas: &[StanzaFact], detail: Detail) -> String {
+    let mut out = String::from("[");
+    for (index, stanza) in stanzas.iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        render_stanza(&mut out, stanza, detail);
+    }
+    out.push(']');
+    out
+}
+
+fn render_stanza(out: &mut String, stanza: &StanzaFact, detail: Detail) {
+    let mut json = ObjectWriter::new(out);
+    if detail == Detail::Full {
+        json.raw(
+            "archive",
+            &list(&stanza.archives, |archive| {
+                object(|json| {
+                    let mut database = json.object("database");
+                    database.scalar("id", archive.db_id);
+                    database.scalar("repo-key", archive.repo_key);
+                    database.end();
+                    json.plain("id", archive.id);
+                    json.string_or_null("max", archive.max.as_deref());
+                    json.string_or_null("min", archive.min.as_deref());
+                })
+            }),
+        );
+        json.raw("backup", &list(&stanza.backups, render_backup));
+        json.string("cipher", stanza.cipher());
+        json.raw(
+            "db",
+            &list(&stanza.databases, |database| {
+                object(|json| {
+                    json.scalar("id", database.id);
+                    json.scalar("repo-key", database.repo_key);
+                    json.scalar("system-id", database.system_id);
+                    json.plain("version", database.version);
+                })
+            }),
+        );
+    }
+    json.string("name", &stanza.name);
+    if detail == Detail::Full {
+        json.raw(
+            "repo",
+            &list(&stanza.repos, |repo| {
+                object(|json| {
+                    json.string("cipher", repo.cipher);
+                    json.scalar("key", repo.key);
+                    let mut status = json.object("status");
+                    status.scalar("code", repo.status.number());
+                    status.string("message", repo.message());
+                    status.end();
+                })
+            }),
+        );
+    }
+    let mut status = json.object("status");
+    status.scalar("code", stanza.status.number());
+    let mut lock = status.object("lock");
+    render_backup_lock(&mut lock, stanza);
+    let mut restore = lock.object("restore");
+    restore.scalar("held", stanza.restore_lock.held);
+    render_lock_size(&mut restore, &stanza.restore_lock);
+    restore.end();
+    lock.end();
+    status.string("message", stanza.status.message());
+    status.end();
+    json.end();
+}
+
+fn render_backup_lock(lock: &mut ObjectWriter<'_>, stanza: &StanzaFact) {
+    let total = info_lock::backup_total(stanza);
+    let known: Vec<_> = info_lock::backups_with_size(stanza).collect();
+    let mut backup = lock.object("backup");
+    backup.scalar("held", total.held);
+    if !known.is_empty() {
+        backup.raw(
+            "repo",
+            &list(&known, |repo| {
+                object(|json| {
+                    json.scalar("key", repo.key);
+                    render_lock_size(json, &repo.backup_lock);
+                })
+            }),
+        );
+    }
+    render_lock_size(&mut backup, &total);
+    backup.end();
+}
+
+fn render_lock_size(json: &mut ObjectWriter<'_>, lock: &RunningLock) {
+    if lock.size != 0 {
+        json.scalar("size", lock.size);
+        json.scalar("size-cplt", lock.size_complete);
+    }
+}
+
+fn render_backup(backup: &BackupFact) -> String {
+    let entry = &backup.entry;
+    object(|json| {
+        if !entry.annotation.is_empty() {
+            let mut annotation = json.object("annotation");
+            for (key, value) in &entry.annotation {
+                annotation.string(key, value);
+            }
+            annotation.end();
+        }
+        let mut archive = json.object("archive");
+        archive.string_or_null("start", entry.archive_start.map(|segment| segment.to_string()).as_deref());
+        archive.string_or_null("stop", entry.archive_stop.map(|segment| segment.to_string()).as_deref());
+        archive.end();
+        let mut backrest = json.object("backrest");
+        backrest.scalar("format", entry.backrest_format);
+        backrest.string("version", &entry.backrest_version);
+        backrest.end();
+        let mut database = json.object("database");
+        database.scalar("id", entry.pg_id);
+        database.scalar("repo-key", backup.repo_key);
+        database.end();
+        if let Some(set) = &backup.set {
+            json.raw(
+                "database-ref",
+                &list(&set.databases, |database| {
+                    object(|json| {
+                        json.string("name", &database.name);
+                        json.scalar("oid", database.oid);
+                    })
+                }),
+            );
+        }
+        if let Some(error) = backup.error() {
+            json.scalar("error", error);
+        }
+        if let Some(set) = backup.set.as_ref().filter(|set| !set.errors.is_empty()) {
+            json.raw("error-list", &strings(&set.errors));
+        }
+        render_size(json, backup);
+        json.plain("label", &backup.label);
+        if let Some(set) = &backup.set {
+            let links = list(&set.links, |link| {
+                object(|json| {
+                    json.string("destination", &link.destination);
+                    json.string("name", &link.name);
+                })
+            });
+            json.raw("link", if set.links.is_empty() { "null" } else { &links });
+        }
+        if let (Some(start), Some(stop)) = (&entry.lsn_start, &entry.lsn_stop) {
+            let mut lsn = json.object("lsn");
+            lsn.string("start", start);
+            lsn.string("stop", stop);
+            lsn.end();
+        }
+        json.string_or_null("prior", entry.prior.as_ref().map(AsRef::as_ref));
+        let references = strings(&entry.reference);
+        json.raw("reference", if entry.reference.is_empty() { "null" } else { &references });
+        if let Some(set) = &backup.set {
+            let tablespaces = list(&set.tablespaces, |tablespace| {
+                object(|json| {
+                    json.string("destination", &tablespace.destination);
+                    json.string("name", &tablespace.name);
+                    json.scalar("oid", tablespace.oid);
+                })
+            });
+            json.raw("tablespace", if set.tablespaces.is_empty() { "null" } else { &tablespaces });
+        }
+        let mut timestamp = json.object("timestamp");
+        timestamp.scalar("start", entry.timestamp_start);
+        timestamp.scalar("stop", entry.timestamp_stop);
+        timestamp.end();
+        json.plain("type", entry.backup_type);
+    })
+}
+
+fn render_size(json: &mut ObjectWriter<'_>, backup: &BackupFact) {
+    let entry = &backup.entry;
+    let mut info = json.object("info");
+    info.scalar("delta", entry.size_delta);
+    let mut repository = info.object("repository");
+    repository.scalar("delta", entry.repo_size_delta);
+    if let Some(delta_map) = entry.repo_size_map_delta {
+        repository.scalar("delta-map", delta_map);
+    }
+    match entry.repo_size_map {
+        None => repository.scalar("size", entry.repo_size),
+        Some(map) => repository.scalar("size-map", map),
+    }
+    repository.end();
+    info.scalar("size", entry.size);
+    info.end();
+}
+
+fn object(fill: impl FnOnce(&mut ObjectWriter<'_>)) -> String {
+    let mut out = String::new();
+    let mut json = ObjectWriter::new(&mut out);
+    fill(&mut json);
+    json.end();
+    out
+}
+
+fn list<T>(items: &[T], render: impl Fn(&T) -> String) -> String {
+    format!("[{}]", items.iter().map(render).collect::<Vec<_>>().join(","))
+}
+
+fn strings<T: AsRef<str>>(items: &[T]) -> String {
+    list(items, |item| {
+        let mut out = String::new();
+        write_string(&mut out, item.as_ref());
+        out
+    })
+}

@@ -1,0 +1,400 @@
+//! `expire`: removing backups, WAL and history that retention does not keep.
+//!
+//! What goes is decided in [`plan`]; here facts are collected, files removed and steps logged. The order keeps a crash
+//! harmless: a backup is first invalidated by removing its manifest, then leaves backup.info, then its files go.
+
+pub mod plan;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use repo_format::backup_info::BackupInfo;
+use repo_format::label::{BackupLabel, BackupType, CivilTime};
+use repo_format::layout::{self, ArchiveId, RepoPath, Stanza};
+use repo_format::wal_name::WalSegment;
+
+use crate::repo::info_files::{self, manifest_cipher};
+use crate::repo::reconstruct::load_backup_info_reconstruct;
+use crate::repo::{Repo, manifest_store};
+use crate::{CancelToken, Error, ErrorCode, Result};
+use plan::{ArchivePlan, ArchiveRules, BackupFact, BackupPlan, FullRetention, Retention, Verdict, WalPlan};
+
+/// What to expire.
+#[derive(Clone, Debug)]
+pub struct ExpireSettings {
+    /// The stanza.
+    pub stanza: Stanza,
+    /// Only this backup, with what depends on it, whatever the retention says.
+    pub set: Option<BackupLabel>,
+    /// The oldest full backup, with what depends on it and its WAL.
+    pub oldest: bool,
+    /// Only WAL before this segment may go.
+    pub archive_expire_before: Option<WalSegment>,
+    /// Only say what would go.
+    pub dry_run: bool,
+}
+
+/// A repository with its retention.
+#[derive(Clone)]
+pub struct ExpireRepo<'a> {
+    /// The repository.
+    pub repo: &'a Repo,
+    /// What it keeps.
+    pub retention: Retention,
+}
+
+/// Expires in every repository. What fails in one is logged and keeps no other from being expired.
+///
+/// # Errors
+/// [`ErrorCode::OptionInvalid`] for a backup together with the oldest one, [`ErrorCode::Command`] when any repository failed,
+/// and that of the token.
+pub fn run(repos: &[ExpireRepo<'_>], settings: &ExpireSettings, cancel: &CancelToken) -> Result<()> {
+    if settings.set.is_some() && settings.oldest {
+        return Err(Error::new(ErrorCode::OptionInvalid, "--oldest and --set cannot be used together"));
+    }
+    let mut errors = 0;
+    let mut set_found = false;
+    for (index, repo) in repos.iter().enumerate() {
+        let task = Task { repo: repo.repo, settings, cancel, is_last: index + 1 == repos.len() };
+        if let Err(error) = task.run(&repo.retention, &mut set_found) {
+            cancel.check()?;
+            crate::error!(error.code, "repo{}: {error}", repo.repo.key);
+            errors += 1;
+        }
+    }
+    match errors {
+        0 => Ok(()),
+        _ => Err(Error::new(
+            ErrorCode::Command,
+            format!("expire command encountered {errors} error(s), check the log file for details"),
+        )),
+    }
+}
+
+/// Expiry in one repository.
+struct Task<'a> {
+    repo: &'a Repo,
+    settings: &'a ExpireSettings,
+    cancel: &'a CancelToken,
+    is_last: bool,
+}
+
+impl Task<'_> {
+    fn run(&self, retention: &Retention, set_found: &mut bool) -> Result<()> {
+        let stanza = &self.settings.stanza;
+        let (mut info, repaired) = load_backup_info_reconstruct(self.repo, stanza)?;
+        let facts = facts(&info);
+        let retention = self.lower_for_oldest(&facts, retention);
+        let now = Timestamp::now().as_second();
+        let plan = match &self.settings.set {
+            None => plan::by_retention(facts, &retention, now),
+            Some(set) => {
+                if info.backups.contains_key(set) {
+                    *set_found = true;
+                } else if !*set_found && self.is_last {
+                    crate::warn!(
+                        "backup {set} does not exist\nHINT: run the info command and confirm the backup is listed"
+                    );
+                }
+                plan::ad_hoc(facts, set, &retention)?
+            }
+        };
+        self.remove_backups(&mut info, &plan, repaired)?;
+        self.remove_directories(&info, &plan)?;
+        self.remove_archives(&info, &plan, &retention)?;
+        self.remove_history(&plan, &retention, now)
+    }
+
+    /// Runs a step that changes the repository, unless it is only to be told what would be done.
+    fn change(&self, step: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.cancel.check()?;
+        if self.settings.dry_run { Ok(()) } else { step() }
+    }
+
+    fn list(&self, path: &RepoPath) -> Result<Vec<String>> {
+        let entries = self.repo.storage.list(path)?.unwrap_or_default();
+        Ok(entries.into_iter().map(|entry| entry.name).collect())
+    }
+
+    fn lower_for_oldest(&self, facts: &[BackupFact], retention: &Retention) -> Retention {
+        if !self.settings.oldest {
+            return retention.clone();
+        }
+        let key = self.repo.key;
+        let Some(lowered) = plan::oldest(facts, retention) else {
+            crate::warn!("repo{key}: expire oldest requested but no eligible full backup to expire");
+            return retention.clone();
+        };
+        if retention.full_type == FullRetention::Time {
+            crate::info!(
+                "repo{key}: expire oldest overrides configured time-based retention with count-based retention for this execution"
+            );
+        }
+        let keep = lowered.full.unwrap_or(0);
+        crate::detail!(
+            "repo{key}: expire oldest enforcing repo{key}-retention-full-type=count, repo{key}-retention-full={keep}, \
+             repo{key}-retention-archive-type=full, and repo{key}-retention-archive={keep} for this execution"
+        );
+        lowered
+    }
+
+    fn remove_backups(&self, info: &mut BackupInfo, plan: &BackupPlan, repaired: bool) -> Result<()> {
+        let (storage, stanza, key) = (&self.repo.storage, &self.settings.stanza, self.repo.key);
+        for set in &plan.expired {
+            for label in set.labels.iter().rev() {
+                self.change(|| {
+                    storage.remove(&layout::manifest(stanza, label))?;
+                    storage.remove(&layout::manifest_copy(stanza, label))
+                })?;
+                info.backups.remove(label);
+            }
+            if let Some(newest) = &plan.newest_expired {
+                crate::warn!(
+                    "repo{key}: expiring latest backup {newest} - the ability to perform point-in-time-recovery (PITR) may be \
+                     affected\nHINT: non-default settings for 'repo{key}-retention-archive'/'repo{key}-retention-archive-type' \
+                     (even in prior expires) can cause gaps in the WAL."
+                );
+                self.change(|| self.link_latest(plan))?;
+            }
+            let labels: Vec<&str> = set.labels.iter().map(AsRef::as_ref).collect();
+            let several = if labels.len() > 1 { "set " } else { "" };
+            crate::info!("repo{key}: expire {} backup {several}{}", set.reason, labels.join(", "));
+        }
+        if repaired || !plan.expired.is_empty() {
+            self.change(|| info_files::save_backup_info(self.repo, stanza, info))?;
+        }
+        Ok(())
+    }
+
+    fn link_latest(&self, plan: &BackupPlan) -> Result<()> {
+        let (storage, stanza) = (&self.repo.storage, &self.settings.stanza);
+        let latest = layout::latest(stanza);
+        match plan.kept.last() {
+            Some(backup) if storage.features().symlinks => storage.symlink(backup.label.as_str(), &latest)?,
+            _ => storage.remove(&latest)?,
+        }
+        storage.sync_path(&layout::backup_stanza(stanza))
+    }
+
+    fn remove_directories(&self, info: &BackupInfo, plan: &BackupPlan) -> Result<()> {
+        let (storage, stanza, key) = (&self.repo.storage, &self.settings.stanza, self.repo.key);
+        let names = self.list(&layout::backup_stanza(stanza))?;
+        let mut labels: Vec<BackupLabel> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        labels.sort_unstable();
+        let keep_newest = match labels.last() {
+            Some(newest) => self.is_unfinished(newest)? && !self.is_orphan(newest, info)?,
+            None => false,
+        };
+        for label in plan::directories(&labels, &plan.kept, keep_newest) {
+            crate::info!("repo{key}: remove expired backup {label}");
+            self.change(|| storage.remove_all(&layout::backup_path(stanza, &label)))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a backup has not got so far as to have a manifest: it runs, or was interrupted and may be resumed.
+    fn is_unfinished(&self, label: &BackupLabel) -> Result<bool> {
+        let (storage, stanza) = (&self.repo.storage, &self.settings.stanza);
+        Ok(storage.info(&layout::manifest(stanza, label))?.is_none()
+            && storage.info(&layout::manifest_copy(stanza, label))?.is_some())
+    }
+
+    /// Whether an unfinished backup depended on the one that was named to be expired and can't be resumed any more.
+    fn is_orphan(&self, label: &BackupLabel, info: &BackupInfo) -> Result<bool> {
+        let Some(set) = &self.settings.set else { return Ok(false) };
+        if label.full_part() != set.full_part() {
+            return Ok(false);
+        }
+        let manifest = manifest_store::load(self.repo, &self.settings.stanza, label, &manifest_cipher(info))?;
+        Ok(manifest.data.prior.is_some_and(|prior| !info.backups.contains_key(&prior)))
+    }
+
+    fn remove_archives(&self, info: &BackupInfo, plan: &BackupPlan, retention: &Retention) -> Result<()> {
+        let (stanza, key) = (&self.settings.stanza, self.repo.key);
+        let Some(amount) = plan.archive.filter(|amount| *amount > 0) else {
+            if retention.full_type == FullRetention::Time {
+                crate::info!("repo{key}: time-based archive retention not met - archive logs will not be expired");
+            } else {
+                crate::info!("option 'repo{key}-retention-archive' is not set - archive logs will not be expired");
+            }
+            return Ok(());
+        };
+        let before = self.settings.archive_expire_before.map(|segment| segment.to_string());
+        let rules = ArchiveRules {
+            kept: &plan.kept,
+            archive_type: retention.archive_type,
+            archive: amount,
+            expire_before: before.as_deref(),
+        };
+        if !rules.satisfied() {
+            return Ok(());
+        }
+        let archive_info = info_files::load_archive_info(self.repo, stanza)?;
+        let mut backup_history = info.history.iter().rev();
+        for pg in archive_info.history.iter().rev() {
+            let same = backup_history
+                .next()
+                .is_some_and(|other| (other.id, other.version, other.system_id) == (pg.id, pg.version, pg.system_id));
+            if !same {
+                return Err(Error::new(
+                    ErrorCode::Format,
+                    "archive expiration cannot continue - archive and backup history lists do not match",
+                ));
+            }
+        }
+        let on_disk = self.list(&layout::archive_stanza(stanza))?;
+        for pg in &archive_info.history {
+            let id = pg.archive_id();
+            if !on_disk.contains(&id.to_string()) {
+                continue;
+            }
+            match rules.archive(pg.id, archive_info.current().id) {
+                ArchivePlan::Keep => {}
+                ArchivePlan::RemoveAll => {
+                    let path = layout::archive_path(stanza, id);
+                    crate::info!("repo{key}: remove archive path {}", self.repo.storage.display(&path));
+                    self.change(|| self.repo.storage.remove_all(&path))?;
+                }
+                ArchivePlan::Expire(wal) => self.remove_wal(id, &wal)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_wal(&self, id: ArchiveId, plan: &WalPlan) -> Result<()> {
+        let key = self.repo.key;
+        let archive = layout::archive_path(&self.settings.stanza, id);
+        for (label, range) in &plan.ranges {
+            if let Some(label) = label {
+                let stop = range.stop.as_ref().map_or_else(String::new, |stop| format!(", stop = {stop}"));
+                crate::detail!("repo{key}: {id} archive retention on backup {label}, start = {}{stop}", range.start);
+            }
+        }
+        let entries = self.list(&archive)?;
+        let mut run = Run::default();
+        for directory in entries.iter().filter(|name| name.len() == 16 && is_wal_like(name)) {
+            let path = archive.join(directory)?;
+            match plan.directory(directory) {
+                Verdict::Keep => {}
+                Verdict::Remove => {
+                    self.change(|| self.repo.storage.remove_all(&path))?;
+                    crate::detail!("repo{key}: {id} remove archive path {directory}");
+                    run.add(directory);
+                }
+                Verdict::Scan => {
+                    for file in self.list(&path)?.iter().filter(|name| name.len() >= 24 && is_wal_like(name)) {
+                        if plan.keeps_file(file) {
+                            run.log(key, id);
+                        } else {
+                            let path = path.join(file)?;
+                            self.change(|| self.repo.storage.remove(&path))?;
+                            run.add(file.get(..24).unwrap_or(file));
+                        }
+                    }
+                }
+            }
+        }
+        if run.any {
+            run.log(key, id);
+        } else {
+            crate::info!("repo{key}: {id} no archive to remove");
+        }
+        for file in entries.iter().filter(|name| is_timeline_history(name) && plan.removes_history(name)) {
+            self.change(|| self.repo.storage.remove(&archive.join(file)?))?;
+            crate::info!("repo{key}: {id} remove history file {file}");
+        }
+        Ok(())
+    }
+
+    fn remove_history(&self, plan: &BackupPlan, retention: &Retention, now: i64) -> Result<()> {
+        let Some(days) = retention.history else { return Ok(()) };
+        let (storage, key) = (&self.repo.storage, self.repo.key);
+        let minimum = label_at(now - i64::from(days) * plan::SECONDS_PER_DAY)?;
+        let history = layout::history(&self.settings.stanza);
+        for year in self.list(&history)? {
+            if year.len() != 4 || !year.starts_with('2') || !year.bytes().all(|byte| byte.is_ascii_digit()) {
+                continue;
+            }
+            let path = history.join(&year)?;
+            match plan::history_year(&year, &minimum) {
+                Verdict::Keep => {}
+                Verdict::Remove => {
+                    crate::info!("repo{key}: remove expired backup history path {year}");
+                    self.change(|| storage.remove_all(&path))?;
+                }
+                Verdict::Scan => {
+                    for file in self.list(&path)?.iter().rev() {
+                        let label =
+                            file.strip_suffix(layout::HISTORY_MANIFEST_SUFFIX).and_then(|name| name.parse().ok());
+                        if label.is_some_and(|label| plan::removes_history_manifest(&label, &minimum, &plan.kept)) {
+                            crate::info!("repo{key}: remove expired backup history manifest {file}");
+                            self.change(|| storage.remove(&path.join(file)?))?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// WAL removed in a row, for one log line.
+#[derive(Default)]
+struct Run {
+    any: bool,
+    bounds: Option<(String, String)>,
+}
+
+impl Run {
+    fn add(&mut self, name: &str) {
+        self.any = true;
+        let start = self.bounds.take().map_or_else(|| name.to_owned(), |(start, _)| start);
+        self.bounds = Some((start, name.to_owned()));
+    }
+
+    fn log(&mut self, repo_key: u32, id: ArchiveId) {
+        if let Some((start, stop)) = self.bounds.take() {
+            crate::info!("repo{repo_key}: {id} remove archive, start = {start}, stop = {stop}");
+        }
+    }
+}
+
+/// Whether a name begins like WAL: up to 24 characters of the range that pgBackRest takes for upper-case hex digits.
+fn is_wal_like(name: &str) -> bool {
+    name.bytes().take(24).all(|byte| (b'0'..=b'F').contains(&byte))
+}
+
+/// Whether a name is that of a timeline's history, `00000002.history`.
+fn is_timeline_history(name: &str) -> bool {
+    name.strip_suffix(layout::TIMELINE_HISTORY_SUFFIX)
+        .is_some_and(|timeline| timeline.len() == 8 && is_wal_like(timeline))
+}
+
+fn facts(info: &BackupInfo) -> Vec<BackupFact> {
+    let fact = |(label, entry): (&BackupLabel, &repo_format::backup_info::BackupEntry)| BackupFact {
+        label: label.clone(),
+        prior: entry.prior.clone(),
+        db_id: entry.pg_id,
+        timestamp_stop: entry.timestamp_stop,
+        archive_start: entry.archive_start.map(|segment| segment.to_string()),
+        archive_stop: entry.archive_stop.map(|segment| segment.to_string()),
+    };
+    info.backups.iter().map(fact).collect()
+}
+
+/// The label that a full backup begun at this time has in the local time zone.
+fn label_at(epoch: i64) -> Result<BackupLabel> {
+    let time = Timestamp::from_second(epoch)
+        .map_err(|error| Error::new(ErrorCode::Format, format!("{epoch} is not a time: {error}")))?
+        .to_zoned(TimeZone::system());
+    // Each part is in the range of its type: jiff gives no others
+    let small = |value: i8| value.unsigned_abs();
+    let civil = CivilTime {
+        year: time.year().unsigned_abs(),
+        month: small(time.month()),
+        day: small(time.day()),
+        hour: small(time.hour()),
+        minute: small(time.minute()),
+        second: small(time.second()),
+    };
+    BackupLabel::format(BackupType::Full, None, &civil)
+}

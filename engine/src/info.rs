@@ -1,0 +1,532 @@
+//! The facts that `info` reports: stanzas, their repositories, archives, backups and running operations.
+//!
+//! Nothing here is rendered and nothing fails as a whole: a repository or stanza that can't be read is itself a fact, with a
+//! status code. The codes and the rules by which they add up over repositories are pgBackRest's.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use repo_format::archive_info::ArchiveInfo;
+use repo_format::backup_info::{BackupEntry, BackupInfo, PgHistory};
+use repo_format::label::{BackupLabel, BackupType};
+use repo_format::layout::{self, ArchiveId, RepoPath, Stanza};
+use repo_format::manifest::Manifest;
+use repo_format::pg::PgVersion;
+use repo_format::wal_name::{ArchivedSegment, SEGMENT_DIR_LEN};
+
+use crate::lock::{self, LockStatus, LockType};
+use crate::repo::info_files::{self, manifest_cipher};
+use crate::repo::{Repo, manifest_store};
+use crate::{Error, ErrorCode, Result};
+
+mod set;
+
+pub use set::{DatabaseRef, LinkRef, SetFacts, TablespaceRef};
+
+/// The state of a stanza, in one repository or over all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum StatusCode {
+    /// All is well.
+    Ok = 0,
+    /// The stanza has no directory.
+    MissingStanzaPath = 1,
+    /// There is a stanza but no backup yet.
+    NoBackup = 2,
+    /// The stanza's directory has no backup.info.
+    MissingStanzaData = 3,
+    /// Repositories differ.
+    Mixed = 4,
+    /// Repositories hold different clusters.
+    PgMismatch = 5,
+    /// The backup that was asked for is not there.
+    BackupMissing = 6,
+    /// Anything else, told by a message.
+    Other = 99,
+}
+
+impl StatusCode {
+    /// The number in the JSON form.
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The text of both forms.
+    pub fn message(self) -> &'static str {
+        match self {
+            StatusCode::Ok => "ok",
+            StatusCode::MissingStanzaPath => "missing stanza path",
+            StatusCode::NoBackup => "no valid backups",
+            StatusCode::MissingStanzaData => "missing stanza data",
+            StatusCode::Mixed => "different across repos",
+            StatusCode::PgMismatch => "database mismatch across repos",
+            StatusCode::BackupMissing => "requested backup not found",
+            StatusCode::Other => "other",
+        }
+    }
+}
+
+/// How much is collected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Everything.
+    Full,
+    /// Only status and locks: reads no info file.
+    Progress,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct InfoSettings {
+    /// Only this stanza; `None` reports all that are found.
+    pub stanza: Option<Stanza>,
+    /// Only this backup, with what its manifest tells. Needs a stanza.
+    pub set: Option<String>,
+    /// Only backups of this type.
+    pub backup_type: Option<BackupType>,
+    /// How much is collected.
+    pub detail: Detail,
+    /// Where lock files are.
+    pub lock_path: PathBuf,
+}
+
+/// A running backup (or expire) or restore on this host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunningLock {
+    /// Whether the lock is held.
+    pub held: bool,
+    /// Bytes to copy, 0 while not known.
+    pub size: u64,
+    /// Bytes copied.
+    pub size_complete: u64,
+}
+
+impl RepoFact {
+    /// What its state means.
+    pub fn message(&self) -> &str {
+        match (self.status, &self.error) {
+            (StatusCode::Other, Some(error)) => error,
+            (status, _) => status.message(),
+        }
+    }
+}
+
+impl StanzaFact {
+    /// What [`StanzaFact::cipher`] says when repositories differ.
+    pub const CIPHER_MIXED: &'static str = "mixed";
+
+    /// The cipher of all repositories.
+    pub fn cipher(&self) -> &'static str {
+        let mut ciphers = self.repos.iter().map(|repo| repo.cipher);
+        let first = ciphers.next().unwrap_or("none");
+        if ciphers.all(|cipher| cipher == first) { first } else { Self::CIPHER_MIXED }
+    }
+}
+
+impl BackupFact {
+    /// Whether damaged pages were found, as far as it is known.
+    pub fn error(&self) -> Option<bool> {
+        match &self.set {
+            // Old entries in backup.info don't tell, but manifests do
+            Some(set) if !set.errors.is_empty() => Some(true),
+            _ => self.entry.error,
+        }
+    }
+}
+
+/// One entry of a cluster history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseFact {
+    /// Id in the history.
+    pub id: u32,
+    /// Repository that it was read from.
+    pub repo_key: u32,
+    /// The cluster's system identifier.
+    pub system_id: u64,
+    /// Its version.
+    pub version: PgVersion,
+}
+
+/// The WAL of one cluster in one repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveFact {
+    /// Id of the cluster in backup.info's history.
+    pub db_id: u32,
+    /// Repository.
+    pub repo_key: u32,
+    /// Directory of the archive.
+    pub id: ArchiveId,
+    /// Name of the first segment.
+    pub min: Option<String>,
+    /// Name of the last segment.
+    pub max: Option<String>,
+}
+
+/// One backup.
+#[derive(Clone, Debug)]
+pub struct BackupFact {
+    /// Its label.
+    pub label: BackupLabel,
+    /// Repository.
+    pub repo_key: u32,
+    /// Its line in backup.info.
+    pub entry: BackupEntry,
+    /// What its manifest tells, when the backup was asked for by label.
+    pub set: Option<SetFacts>,
+}
+
+/// A stanza in one repository.
+#[derive(Clone, Debug)]
+pub struct RepoFact {
+    /// Repository.
+    pub key: u32,
+    /// `none` or `aes-256-cbc`.
+    pub cipher: &'static str,
+    /// State.
+    pub status: StatusCode,
+    /// The message for [`StatusCode::Other`], as `[ErrorType] text`.
+    pub error: Option<String>,
+    /// The backup that runs into it.
+    pub backup_lock: RunningLock,
+}
+
+/// A stanza over all repositories.
+#[derive(Clone, Debug)]
+pub struct StanzaFact {
+    /// Its name, or `[invalid]` when nothing could be read.
+    pub name: String,
+    /// State over all repositories.
+    pub status: StatusCode,
+    /// Its repositories, by key.
+    pub repos: Vec<RepoFact>,
+    /// The restore that runs.
+    pub restore_lock: RunningLock,
+    /// The current cluster, from the first repository that has one.
+    pub current: Option<(PgVersion, u64)>,
+    /// Cluster histories, oldest first in each repository.
+    pub databases: Vec<DatabaseFact>,
+    /// Archives, in the order of `databases`.
+    pub archives: Vec<ArchiveFact>,
+    /// Backups of all repositories, by the time of their end.
+    pub backups: Vec<BackupFact>,
+}
+
+/// A stanza in one repository while it is collected.
+struct RepoState {
+    fact: RepoFact,
+    backup_info: Option<BackupInfo>,
+    archive_info: Option<ArchiveInfo>,
+    manifest: Option<Manifest>,
+}
+
+struct StanzaState {
+    name: String,
+    current: Option<(PgVersion, u64)>,
+    restore_lock: RunningLock,
+    repos: Vec<RepoState>,
+}
+
+impl RepoState {
+    fn new(repo: &Repo) -> Self {
+        let fact = RepoFact {
+            key: repo.key,
+            cipher: if repo.cipher.is_none() { "none" } else { "aes-256-cbc" },
+            status: StatusCode::Ok,
+            error: None,
+            backup_lock: RunningLock::default(),
+        };
+        RepoState { fact, backup_info: None, archive_info: None, manifest: None }
+    }
+
+    fn fail(&mut self, error: &Error) {
+        self.fact.status = StatusCode::Other;
+        self.fact.error = Some(format!("[{}] {error}", error.code));
+        self.backup_info = None;
+        self.archive_info = None;
+        self.manifest = None;
+    }
+}
+
+/// Collects the facts of all stanzas, sorted by name. `repos` are those to look at, by key.
+///
+/// # Errors
+/// [`ErrorCode::OptionInvalid`] when a backup is asked for together with [`Detail::Progress`]; nothing else.
+pub fn collect(repos: &[Repo], settings: &InfoSettings) -> Result<Vec<StanzaFact>> {
+    let mut stanzas: BTreeMap<String, StanzaState> = BTreeMap::new();
+    let mut repo_errors: Vec<(usize, Error)> = Vec::new();
+    let mut set_found = false;
+
+    for index in 0..repos.len() {
+        if let Err(error) = collect_repo(repos, index, settings, &mut stanzas, &mut set_found) {
+            repo_errors.push((index, error));
+        }
+    }
+
+    // A repository that can't be read at all is reported with every stanza, or with a made-up one when there is none
+    if !repo_errors.is_empty() && stanzas.is_empty() {
+        let name = settings.stanza.as_ref().map_or_else(|| "[invalid]".to_owned(), ToString::to_string);
+        stanzas.insert(name.clone(), StanzaState::new(name, repos));
+    }
+    for stanza in stanzas.values_mut() {
+        for (index, error) in &repo_errors {
+            stanza.repos[*index].fail(error);
+        }
+    }
+
+    if settings.set.is_some() && !set_found {
+        for repo in stanzas.values_mut().flat_map(|stanza| &mut stanza.repos) {
+            if repo.fact.status == StatusCode::Ok {
+                repo.fact.status = StatusCode::BackupMissing;
+                repo.backup_info = None;
+            }
+        }
+    }
+    Ok(stanzas.into_values().map(|stanza| finish(stanza, repos, settings)).collect())
+}
+
+impl StanzaState {
+    fn new(name: String, repos: &[Repo]) -> Self {
+        let repos = repos.iter().map(RepoState::new).collect();
+        StanzaState { name, current: None, restore_lock: RunningLock::default(), repos }
+    }
+}
+
+/// Looks at one repository; an error is one of the repository as a whole.
+fn collect_repo(
+    repos: &[Repo],
+    index: usize,
+    settings: &InfoSettings,
+    stanzas: &mut BTreeMap<String, StanzaState>,
+    set_found: &mut bool,
+) -> Result<()> {
+    let repo = &repos[index];
+    let mut label = None;
+    if let (Some(stanza), Some(set)) = (&settings.stanza, &settings.set)
+        && let Ok(set) = set.parse::<BackupLabel>()
+        && repo.storage.info(&layout::manifest(stanza, &set))?.is_some()
+    {
+        *set_found = true;
+        label = Some(set);
+    }
+    let backup_path = RepoPath::new(layout::BACKUP)?;
+    let found: Vec<String> = repo.storage.list(&backup_path)?.unwrap_or_default().into_iter().map(|e| e.name).collect();
+    let names = match &settings.stanza {
+        Some(stanza) => vec![stanza.to_string()],
+        None => found.clone(),
+    };
+    for name in names {
+        let exists = found.contains(&name);
+        let stanza = stanzas.entry(name.clone()).or_insert_with(|| StanzaState::new(name, repos));
+        collect_stanza(repo, index, stanza, exists, settings, label.as_ref());
+    }
+    Ok(())
+}
+
+/// Reads what one repository says about one stanza; whatever fails becomes the stanza's state there.
+fn collect_stanza(
+    repo: &Repo,
+    index: usize,
+    state: &mut StanzaState,
+    exists: bool,
+    settings: &InfoSettings,
+    label: Option<&BackupLabel>,
+) {
+    if !exists {
+        state.repos[index].fact.status = StatusCode::MissingStanzaPath;
+    } else if let Err(error) = load_stanza(repo, index, state, settings, label) {
+        state.repos[index].fail(&error);
+    }
+    if state.current.is_none()
+        && let Some(backup_info) = &state.repos[index].backup_info
+    {
+        let current = backup_info.current();
+        state.current = Some((current.version, current.system_id));
+    }
+}
+
+fn load_stanza(
+    repo: &Repo,
+    index: usize,
+    state: &mut StanzaState,
+    settings: &InfoSettings,
+    label: Option<&BackupLabel>,
+) -> Result<()> {
+    let stanza: Stanza = state.name.parse()?;
+    let mut status = StatusCode::Ok;
+    let target = &mut state.repos[index];
+    if settings.detail == Detail::Full {
+        match info_files::load_backup_info(repo, &stanza) {
+            Ok(info) => target.backup_info = Some(info),
+            Err(error) if error.code == ErrorCode::FileMissing => status = StatusCode::MissingStanzaData,
+            Err(error) if error.code == ErrorCode::Crypto => {
+                return Err(error.hint(
+                    "use option --stanza if encryption settings are different for the stanza than the global settings.",
+                ));
+            }
+            Err(error) => return Err(error),
+        }
+        if let Some(backup_info) = &target.backup_info {
+            target.archive_info = Some(info_files::load_archive_info(repo, &stanza)?);
+            if let Some(label) = label {
+                let cipher = manifest_cipher(backup_info);
+                target.manifest = Some(manifest_store::load(repo, &stanza, label, &cipher)?);
+            }
+        }
+    }
+    if target.backup_info.is_some() || settings.detail == Detail::Progress {
+        add_lock(&mut target.fact.backup_lock, &settings.lock_path, &stanza, LockType::Backup, repo.key);
+        add_lock(&mut state.restore_lock, &settings.lock_path, &stanza, LockType::Restore, repo.key);
+    }
+    state.repos[index].fact.status = status;
+    Ok(())
+}
+
+fn add_lock(running: &mut RunningLock, lock_path: &std::path::Path, stanza: &Stanza, kind: LockType, repo_key: u32) {
+    if let LockStatus::Valid(content) = lock::read_status(lock_path, stanza, kind, repo_key) {
+        running.held = true;
+        running.size = running.size.saturating_add(content.size.unwrap_or(0));
+        running.size_complete = running.size_complete.saturating_add(content.size_complete.unwrap_or(0));
+    }
+}
+
+/// Adds up what the repositories say.
+fn finish(mut stanza: StanzaState, repos: &[Repo], settings: &InfoSettings) -> StanzaFact {
+    let mut status: Option<StatusCode> = None;
+    let (mut databases, mut archives) = (Vec::new(), Vec::new());
+    for (state, repo) in stanza.repos.iter_mut().zip(repos) {
+        if settings.detail == Detail::Full {
+            if state.fact.status == StatusCode::Ok && state.backup_info.is_none() {
+                // It exists in other repositories but not in this one
+                state.fact.status = StatusCode::MissingStanzaPath;
+            }
+            match clusters(state, repo, &stanza.name, &mut databases, &mut archives) {
+                Ok(Some(current)) if Some(current) != stanza.current => status = Some(StatusCode::PgMismatch),
+                Ok(_) => {}
+                Err(error) => state.fail(&error),
+            }
+            if state.fact.status == StatusCode::Ok
+                && state.backup_info.as_ref().is_some_and(|info| info.backups.is_empty())
+            {
+                state.fact.status = StatusCode::NoBackup;
+            }
+        }
+        status = Some(match status {
+            None => state.fact.status,
+            Some(StatusCode::PgMismatch) => StatusCode::PgMismatch,
+            Some(before) if before == state.fact.status => before,
+            Some(_) => StatusCode::Mixed,
+        });
+    }
+    let backups = backups(&mut stanza.repos, settings);
+    StanzaFact {
+        name: stanza.name,
+        status: status.unwrap_or(StatusCode::Ok),
+        repos: stanza.repos.into_iter().map(|state| state.fact).collect(),
+        restore_lock: stanza.restore_lock,
+        current: stanza.current,
+        databases,
+        archives,
+        backups,
+    }
+}
+
+/// The cluster history of one repository with the WAL of each; the answer is the current cluster.
+fn clusters(
+    state: &RepoState,
+    repo: &Repo,
+    stanza: &str,
+    databases: &mut Vec<DatabaseFact>,
+    archives: &mut Vec<ArchiveFact>,
+) -> Result<Option<(PgVersion, u64)>> {
+    let (Some(backup_info), Some(archive_info)) = (&state.backup_info, &state.archive_info) else { return Ok(None) };
+    let stanza: Stanza = stanza.parse()?;
+    let current = backup_info.current();
+    let newest = backup_info.history.last();
+    for pg in &backup_info.history {
+        databases.push(DatabaseFact { id: pg.id, repo_key: repo.key, system_id: pg.system_id, version: pg.version });
+        let id = archive_id(archive_info, pg)?;
+        let (min, max) = wal_range(repo, &stanza, id)?;
+        if min.is_some() || Some(pg) == newest {
+            archives.push(ArchiveFact { db_id: pg.id, repo_key: repo.key, id, min, max });
+        }
+    }
+    Ok(Some((current.version, current.system_id)))
+}
+
+/// The archive of a cluster. The same number in both histories is the rule; an archive.info that was made anew may count
+/// differently.
+fn archive_id(info: &ArchiveInfo, pg: &PgHistory) -> Result<ArchiveId> {
+    let same =
+        |other: &&repo_format::archive_info::PgHistory| (other.version, other.system_id) == (pg.version, pg.system_id);
+    let newest_first = || info.history.iter().rev().filter(same);
+    newest_first()
+        .find(|other| other.id == pg.id)
+        .or_else(|| newest_first().next())
+        .map(|pg| pg.archive_id())
+        .ok_or_else(|| {
+            let text = format!(
+                "unable to retrieve the archive id for database version '{}' and system-id '{}'",
+                pg.version, pg.system_id
+            );
+            Error::new(ErrorCode::ArchiveMismatch, text)
+        })
+}
+
+/// First and last segment of an archive.
+fn wal_range(repo: &Repo, stanza: &Stanza, id: ArchiveId) -> Result<(Option<String>, Option<String>)> {
+    let path = layout::archive_path(stanza, id);
+    let mut directories: Vec<String> =
+        repo.storage.list(&path)?.unwrap_or_default().into_iter().map(|e| e.name).collect();
+    directories.retain(|name| name.len() == SEGMENT_DIR_LEN && name.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let segments = |name: &String| -> Result<Vec<String>> {
+        let entries = repo.storage.list(&path.join(name)?)?.unwrap_or_default();
+        let segments = entries.iter().filter_map(|entry| entry.name.parse::<ArchivedSegment>().ok());
+        Ok(segments.filter(|stored| !stored.partial).map(|stored| stored.segment.to_string()).collect())
+    };
+    // Not every directory holds segments
+    let mut first = None;
+    for name in &directories {
+        first = segments(name)?.first().cloned();
+        if first.is_some() {
+            break;
+        }
+    }
+    let mut last = None;
+    for name in directories.iter().rev() {
+        last = segments(name)?.last().cloned();
+        if last.is_some() {
+            break;
+        }
+    }
+    Ok((first, last))
+}
+
+/// Merges the backups of all repositories by the time of their end; within a repository their order by label stays.
+fn backups(repos: &mut [RepoState], settings: &InfoSettings) -> Vec<BackupFact> {
+    let mut queues: Vec<_> = repos
+        .iter_mut()
+        .filter_map(|state| {
+            let info = state.backup_info.take()?;
+            Some((state.fact.key, info.backups.into_iter().peekable(), state.manifest.take()))
+        })
+        .collect();
+    let mut result = Vec::new();
+    loop {
+        let mut next: Option<(usize, i64)> = None;
+        for (index, (_, queue, _)) in queues.iter_mut().enumerate() {
+            if let Some((_, entry)) = queue.peek()
+                && next.is_none_or(|(_, time)| entry.timestamp_stop < time)
+            {
+                next = Some((index, entry.timestamp_stop));
+            }
+        }
+        let Some((index, _)) = next else { return result };
+        let (repo_key, queue, manifest) = &mut queues[index];
+        let Some((label, entry)) = queue.next() else { return result };
+        let asked_for = settings.set.as_ref().is_none_or(|set| label.to_string() == *set);
+        if asked_for && settings.backup_type.is_none_or(|kind| kind == label.backup_type()) {
+            let set = manifest.as_ref().filter(|_| settings.set.is_some()).map(SetFacts::new);
+            result.push(BackupFact { label, repo_key: *repo_key, entry, set });
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Where the WAL files that PostgreSQL asks for are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use engine::repo::{Repo, info_files};
+use engine::{Error, ErrorCode, Result};
+use repo_format::cipher::Cipher;
+use repo_format::layout::{self, ArchiveId, RepoPath, Stanza};
+use repo_format::pg::PgVersion;
+use repo_format::wal_name::{self, ArchivedSegment};
+
+use crate::push::check::repo_error;
+
+const NO_REPOSITORY: &str = "unable to find a valid repository";
+
+/// Whose WAL is asked for.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// The stanza.
+    pub stanza: Stanza,
+    /// The data directory.
+    pub pg_path: PathBuf,
+    /// Takes the cluster for this version, whatever its files say.
+    pub version_force: Option<PgVersion>,
+}
+
+/// A stored file that answers a request.
+#[derive(Clone)]
+pub struct Candidate<'a> {
+    /// The repository.
+    pub repo: &'a Repo,
+    /// The archive.
+    pub archive_id: ArchiveId,
+    /// The path in the repository.
+    pub path: RepoPath,
+    /// The path below the stanza's archive, for messages.
+    pub name: String,
+    /// How it is encrypted.
+    pub cipher: Cipher,
+    /// Checksum and compression, for a segment.
+    pub segment: Option<ArchivedSegment>,
+}
+
+/// A request that can be answered.
+#[derive(Clone)]
+pub struct Answer<'a> {
+    /// The name that PostgreSQL asks for.
+    pub request: String,
+    /// Stored files with the same content, in the order in which they are tried.
+    pub candidates: Vec<Candidate<'a>>,
+    /// What went wrong on the way, `repoN: [ErrorType] message` each.
+    pub warnings: Vec<String>,
+}
+
+/// Why no further file can be got.
+#[derive(Debug)]
+pub struct Failure {
+    /// The request that failed; `None` when it concerns all.
+    pub request: Option<String>,
+    /// The error.
+    pub error: Error,
+    /// What led to it.
+    pub warnings: Vec<String>,
+}
+
+/// What was found.
+#[derive(Default)]
+pub struct Findings<'a> {
+    /// Answers to the first requests, in their order, up to the first missing file or failure.
+    pub answers: Vec<Answer<'a>>,
+    /// The failure that ended the search.
+    pub failure: Option<Failure>,
+    /// What is wrong with repositories that were left out.
+    pub warnings: Vec<String>,
+}
+
+/// A repository with the archives that may hold the cluster's WAL.
+struct Source<'a> {
+    repo: &'a Repo,
+    cipher: Cipher,
+    archive_ids: Vec<ArchiveId>,
+    /// Warnings that were logged, each once.
+    warned: BTreeSet<String>,
+}
+
+/// Looks for files, in this order, and stops at the first that is missing. Each trouble of one repository is logged once.
+///
+/// # Errors
+/// Those of reading `pg_control`, and [`ErrorCode::Format`] for one that restore made and that has lost its backup_label.
+/// Failures of the repositories are part of the answer.
+pub fn find<'a>(repos: &'a [Repo], cluster: &Cluster, requests: &[String]) -> Result<Findings<'a>> {
+    let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
+    if control.is_checkpoint_invalid() && !exists(&cluster.pg_path.join("backup_label"))? {
+        return Err(Error::new(ErrorCode::Format, "pg_control from backup is not valid without backup_label")
+            .hint("was the backup_label file removed?"));
+    }
+    let mut findings = Findings::default();
+    let mut sources = Vec::new();
+    for repo in repos {
+        match source(repo, &cluster.stanza, control.version, control.system_id) {
+            Ok(source) => sources.push(source),
+            Err(error) => {
+                let warning = repo_error(repo.key, &error);
+                engine::warn!("{warning}");
+                findings.warnings.push(warning);
+            }
+        }
+    }
+    if sources.is_empty() {
+        let error = Error::new(ErrorCode::RepoInvalid, NO_REPOSITORY);
+        findings.failure = Some(Failure { request: None, error, warnings: findings.warnings.clone() });
+        return Ok(findings);
+    }
+    let mut lists = ListCache::default();
+    for request in requests {
+        let mut warnings = findings.warnings.clone();
+        match find_one(&mut sources, &cluster.stanza, request, &mut lists, &mut warnings) {
+            Ok(Some(candidates)) => {
+                findings.answers.push(Answer { request: request.clone(), candidates, warnings });
+            }
+            Ok(None) => break,
+            Err(error) => {
+                findings.failure = Some(Failure { request: Some(request.clone()), error, warnings });
+                break;
+            }
+        }
+    }
+    Ok(findings)
+}
+
+fn exists(path: &Path) -> Result<bool> {
+    path.try_exists().map_err(|error| {
+        Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{}'", path.display()), error)
+    })
+}
+
+fn source<'a>(repo: &'a Repo, stanza: &Stanza, version: PgVersion, system_id: u64) -> Result<Source<'a>> {
+    let info = info_files::load_archive_info(repo, stanza)?;
+    let newest = info.history.last();
+    let mut archive_ids = Vec::new();
+    for pg in info.history.iter().filter(|pg| pg.version == version && pg.system_id == system_id) {
+        let id = pg.archive_id();
+        // An archive of the past is worth a look only if it has files
+        if Some(pg) == newest || repo.storage.info(&layout::archive_path(stanza, id))?.is_some() {
+            archive_ids.push(id);
+        }
+    }
+    archive_ids.sort_unstable_by(|a, b| b.cmp(a));
+    if archive_ids.is_empty() {
+        return Err(Error::new(
+            ErrorCode::ArchiveMismatch,
+            format!("unable to retrieve the archive id for database version '{version}' and system-id '{system_id}'"),
+        ));
+    }
+    Ok(Source { repo, cipher: info_files::archive_cipher(&info), archive_ids, warned: BTreeSet::new() })
+}
+
+/// Names in WAL directories, read once per search: by repository, archive and directory.
+type ListCache = BTreeMap<(u32, ArchiveId, String), Vec<String>>;
+
+/// `None` when no repository has the file.
+fn find_one<'a>(
+    sources: &mut [Source<'a>],
+    stanza: &Stanza,
+    request: &str,
+    lists: &mut ListCache,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Vec<Candidate<'a>>>> {
+    let mut candidates = Vec::new();
+    let mut failed = 0;
+    for source in sources.iter_mut() {
+        if let Err(error) = find_in(source, stanza, request, lists, &mut candidates) {
+            failed += 1;
+            let warning = repo_error(source.repo.key, &error);
+            if source.warned.insert(warning.clone()) {
+                engine::warn!("{warning}");
+            }
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+    }
+    if failed == sources.len() {
+        return Err(Error::new(ErrorCode::RepoInvalid, NO_REPOSITORY));
+    }
+    if candidates.is_empty() {
+        return Ok(None);
+    }
+    let checksums: BTreeSet<_> = candidates.iter().filter_map(|c| c.segment.map(|segment| segment.checksum)).collect();
+    if checksums.len() > 1 {
+        return Err(duplicates(request, candidates));
+    }
+    Ok(Some(candidates))
+}
+
+fn find_in<'a>(
+    source: &Source<'a>,
+    stanza: &Stanza,
+    request: &str,
+    lists: &mut ListCache,
+    candidates: &mut Vec<Candidate<'a>>,
+) -> Result<()> {
+    let repo = source.repo;
+    let cipher = &source.cipher;
+    for &archive_id in &source.archive_ids {
+        if !wal_name::kind(request).is_segment() {
+            let path = layout::archive_file(stanza, archive_id, request)?;
+            if repo.storage.info(&path)?.is_some() {
+                let name = format!("{archive_id}/{request}");
+                candidates.push(Candidate { repo, archive_id, path, name, cipher: cipher.clone(), segment: None });
+            }
+            continue;
+        }
+        let directory = request[..wal_name::SEGMENT_DIR_LEN].to_owned();
+        let path = layout::archive_path(stanza, archive_id).join(&directory)?;
+        let names = match lists.entry((repo.key, archive_id, directory.clone())) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                let entries = repo.storage.list(&path)?.unwrap_or_default();
+                entry.insert(entries.into_iter().map(|entry| entry.name).collect())
+            }
+        };
+        for stored in names.iter().filter(|name| name.strip_prefix(request).is_some_and(|rest| rest.starts_with('-'))) {
+            let segment: ArchivedSegment = match stored.parse() {
+                Ok(segment) => segment,
+                // Not the name of a segment, whoever put it there
+                Err(Error { code: ErrorCode::Format, .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let name = format!("{archive_id}/{directory}/{stored}");
+            let (path, cipher) = (path.join(stored)?, cipher.clone());
+            candidates.push(Candidate { repo, archive_id, path, name, cipher, segment: Some(segment) });
+        }
+    }
+    Ok(())
+}
+
+/// The error for a segment that is stored with different contents.
+fn duplicates(request: &str, mut candidates: Vec<Candidate<'_>>) -> Error {
+    candidates.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut message = format!("duplicates found for WAL segment {request}:");
+    let mut last = None;
+    for candidate in &candidates {
+        if last == Some(candidate.repo.key) {
+            message.push_str(&format!(", {}", candidate.name));
+        } else {
+            message.push_str(&format!("\nrepo{}: {}", candidate.repo.key, candidate.name));
+        }
+        last = Some(candidate.repo.key);
+    }
+    Error::new(ErrorCode::ArchiveDuplicate, message).hint("are multiple primaries archiving to this stanza?")
+}

@@ -1,0 +1,155 @@
+//! The call of PostgreSQL when a worker fetches in the background: it takes the segment from the spool, and has the worker
+//! started when there is too little left in it.
+
+use std::path::Path;
+
+use engine::repo::Repo;
+use engine::{CancelToken, Error, ErrorCode, Result};
+use repo_format::wal_name::{self, WalFileKind, WalSegment};
+
+use super::find::Cluster;
+use super::segment;
+use crate::background::Background;
+
+/// A worker fetches at least so many segments, or it would be of no use.
+const SEGMENTS_MIN: usize = 2;
+
+/// How segments are fetched ahead.
+#[derive(Clone, Debug)]
+pub struct PrefetchSettings {
+    /// Bytes to hold in the spool.
+    pub queue_max: u64,
+    /// Look again for a segment that an earlier call found missing.
+    pub missing_retry: bool,
+}
+
+/// Gets one segment (or partial one) by way of the spool; `false` when no repository has it.
+///
+/// `launch` starts a worker for the segments given. `open` opens the repositories, for the case that the segment has to be got
+/// without a worker: usually that is not needed.
+///
+/// # Errors
+/// The error that the worker met, [`ErrorCode::ArchiveTimeout`] when it does not come to the segment in time, and those of
+/// [`super::get`], the spool, the lock and `launch`.
+pub fn get(
+    background: &Background,
+    settings: &PrefetchSettings,
+    cluster: &Cluster,
+    wal_segment: &str,
+    destination: &Path,
+    launch: impl Fn(&[String]) -> Result<()>,
+    open: impl Fn() -> Result<Vec<Repo>>,
+    cancel: &CancelToken,
+) -> Result<bool> {
+    let spool = &background.spool;
+    let mut poll = background.poll();
+    let (mut first, mut launched) = (true, false);
+    loop {
+        let found = spool.exists(wal_segment)?;
+        let retry_missing = first && settings.missing_retry;
+        if spool.status(wal_segment, !first, found || !retry_missing)? {
+            spool.remove(&repo_format::spool::ok_name(wal_segment))?;
+            if !found && !retry_missing {
+                engine::info!("unable to find {wal_segment} in the archive asynchronously");
+                return Ok(false);
+            }
+        }
+        let mut is_full = false;
+        if found {
+            take(&spool.file(wal_segment), destination)?;
+            engine::info!("found {wal_segment} in the archive asynchronously");
+            is_full = is_half_full(background, settings, destination)?;
+        }
+        if !launched
+            && !is_full
+            && let Some(lock) = background.try_lock()?
+        {
+            let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
+            spool.create()?;
+            let needed = needed(background, settings, wal_segment, found, control.wal_segment_size)?;
+            spool.clear_errors(wal_segment)?;
+            drop(lock);
+            launch(&needed)?;
+            launched = true;
+        }
+        if found {
+            return Ok(true);
+        }
+        // Nobody will fetch it for us: another call's worker runs, or ours failed. Waiting could make PostgreSQL end its
+        // recovery without a segment that is there
+        if !first && !background.own_worker_runs() {
+            return super::get(&open()?, cluster, wal_segment, destination);
+        }
+        first = false;
+        if !poll.more(cancel)? {
+            let text = format!(
+                "unable to get WAL file '{wal_segment}' from the archive asynchronously after {} second(s)",
+                background.timeout_text()
+            );
+            return Err(Error::new(ErrorCode::ArchiveTimeout, text).hint(background.log_hint()));
+        }
+    }
+}
+
+/// Moves a segment out of the spool, or copies it where they are on different file systems.
+fn take(from: &Path, to: &Path) -> Result<()> {
+    match std::fs::rename(from, to) {
+        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {}
+        Err(error) => {
+            let text = format!("unable to move '{}' to '{}'", from.display(), to.display());
+            return Err(Error::from_io(ErrorCode::FileMove, text, error));
+        }
+        Ok(()) => return Ok(()),
+    }
+    let temporary = segment::temporary(to);
+    std::fs::copy(from, &temporary).map_err(|error| {
+        let text = format!("unable to copy '{}' to '{}'", from.display(), temporary.display());
+        Error::from_io(ErrorCode::FileWrite, text, error)
+    })?;
+    segment::rename(&temporary, to)?;
+    // PostgreSQL has the segment; one too many in the spool is removed by the next cleaning
+    let _ = std::fs::remove_file(from);
+    Ok(())
+}
+
+/// Whether more than half of what the spool may hold is in it. `taken` is a segment, for its size.
+fn is_half_full(background: &Background, settings: &PrefetchSettings, taken: &Path) -> Result<bool> {
+    let names = background.spool.list()?;
+    let total = names.iter().filter(|name| wal_name::kind(name) == WalFileKind::Segment).count() as u64;
+    if total == 0 {
+        return Ok(false);
+    }
+    Ok(crate::push::queue::file_size(taken)?.saturating_mul(total) > settings.queue_max / 2)
+}
+
+/// Removes from the spool what PostgreSQL won't ask for next, and gives what it will ask for and is not there.
+fn needed(
+    background: &Background,
+    settings: &PrefetchSettings,
+    wal_segment: &str,
+    found: bool,
+    size: u32,
+) -> Result<Vec<String>> {
+    let total = usize::try_from(settings.queue_max / u64::from(size)).unwrap_or(usize::MAX).max(SEGMENTS_MIN);
+    let wanted = match wal_segment.parse::<WalSegment>() {
+        Ok(segment) => {
+            let first = if found { segment.next(size) } else { segment };
+            std::iter::successors(Some(first), |segment| Some(segment.next(size)))
+                .take(total)
+                .map(|segment| segment.to_string())
+                .collect()
+        }
+        // A partial segment is the end of its timeline
+        Err(_) => vec![wal_segment.to_owned()],
+    };
+    let names = background.spool.list()?;
+    for name in &names {
+        // Warnings beside a segment that stays must stay too
+        let belongs = name.strip_suffix(repo_format::spool::OK_EXTENSION).unwrap_or(name);
+        let has_segment = names.binary_search_by(|other| other.as_str().cmp(belongs)).is_ok();
+        if !(has_segment && wanted.iter().any(|segment| segment == belongs)) {
+            background.spool.remove(name)?;
+        }
+    }
+    Ok(wanted.into_iter().filter(|segment| names.binary_search(segment).is_err()).collect())
+}

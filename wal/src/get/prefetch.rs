@@ -1,0 +1,102 @@
+//! Fetching segments in the background before PostgreSQL asks for them.
+//!
+//! The worker is told what to fetch. It puts each segment into the spool, and for the first that is missing a state that says
+//! so, as its last act.
+
+use engine::repo::Repo;
+use engine::{CancelToken, Error, Result};
+
+use super::find::{self, Answer, Cluster};
+use super::segment;
+use crate::spool::Spool;
+use crate::workers::{self, Retry};
+
+/// Fetches the segments, up to the first missing one, with up to `process_max` at the same time. A failure that concerns all
+/// of them is written into the spool, too.
+///
+/// # Errors
+/// The failure that concerns all segments. Trouble with single ones is in the spool.
+pub fn run(
+    repos: &[Repo],
+    cluster: &Cluster,
+    spool: &Spool,
+    segments: &[String],
+    process_max: usize,
+    retry: Retry,
+    cancel: &CancelToken,
+) -> Result<()> {
+    fetch_all(repos, cluster, spool, segments, process_max, retry, cancel).inspect_err(|error| {
+        // Nothing can tell PostgreSQL when even this fails; its call then ends with a timeout
+        if let Err(error) = spool.write_error(None, error) {
+            engine::error!(error.code, "{error}");
+        }
+    })
+}
+
+fn fetch_all(
+    repos: &[Repo],
+    cluster: &Cluster,
+    spool: &Spool,
+    segments: &[String],
+    process_max: usize,
+    retry: Retry,
+    cancel: &CancelToken,
+) -> Result<()> {
+    if let Some(first) = segments.first() {
+        let last = if segments.len() > 1 { segments.last() } else { None };
+        let last = last.map_or_else(String::new, |last| format!("...{last}"));
+        engine::info!("get {} WAL file(s) from archive: {first}{last}", segments.len());
+    }
+    let findings = find::find(repos, cluster, segments)?;
+    let fetch =
+        |answer: &Answer<'_>| retry.run(cancel, || segment::fetch_temporary(answer, &spool.file(&answer.request)));
+    workers::run(&findings.answers, process_max, false, cancel, fetch, |process, answer, result| {
+        let segment = &answer.request;
+        let mut warnings = answer.warnings.clone();
+        match result {
+            Ok((index, more)) => {
+                for warning in &more {
+                    engine::warn!(process: process, "{warning}");
+                }
+                warnings.extend(more);
+                // Before the segment appears, so that whoever finds it finds them too
+                if !warnings.is_empty() {
+                    spool.write_ok(segment, &warnings)?;
+                }
+                let candidate = &answer.candidates[index];
+                engine::detail!(
+                    process: process,
+                    "found {segment} in the repo{}: {} archive",
+                    candidate.repo.key,
+                    candidate.archive_id
+                );
+                let path = spool.file(segment);
+                segment::rename(&segment::temporary(&path), &path)
+            }
+            Err(error) => {
+                engine::warn!(process: process, "[{}] {error}", error.code);
+                spool.write_error(Some(segment), &with_lines(&error, &warnings))
+            }
+        }
+    })?;
+    // What could be got was got before this is told
+    if let Some(failure) = &findings.failure {
+        engine::warn!("[{}] {}", failure.error.code, failure.error);
+        return spool.write_error(failure.request.as_deref(), &with_lines(&failure.error, &failure.warnings));
+    }
+    if let Some(missing) = segments.get(findings.answers.len()) {
+        engine::detail!("unable to find {missing} in the archive");
+        spool.write_ok(missing, &findings.warnings)?;
+    }
+    Ok(())
+}
+
+/// An error with more lines below its message.
+fn with_lines(error: &Error, lines: &[String]) -> Error {
+    let mut text = error.to_string();
+    for line in lines {
+        text.push('\n');
+        text.push_str(line);
+    }
+    Error::new(error.code, text)
+}

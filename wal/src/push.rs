@@ -1,0 +1,58 @@
+//! `archive-push`: storing the WAL file that PostgreSQL hands over.
+
+pub mod async_worker;
+pub mod check;
+pub mod foreground;
+pub mod queue;
+pub mod segment;
+
+use std::path::PathBuf;
+
+use engine::Result;
+use engine::repo::Repo;
+use repo_format::compress::Compression;
+use repo_format::layout::Stanza;
+use repo_format::pg::PgVersion;
+
+use crate::path::file_name;
+
+/// How WAL files are pushed.
+#[derive(Clone, Debug)]
+pub struct PushSettings {
+    /// The stanza.
+    pub stanza: Stanza,
+    /// The data directory, when it is known: its `pg_control` is then compared with the repositories.
+    pub pg_path: Option<PathBuf>,
+    /// Takes the cluster for this version, whatever its files say.
+    pub version_force: Option<PgVersion>,
+    /// Compare each segment's header with the cluster of the stanza.
+    pub header_check: bool,
+    /// Warn when a segment is there already with the same content.
+    pub mode_check: bool,
+    /// How segments are compressed.
+    pub compression: Compression,
+    /// Drop WAL when more than so many bytes wait to be archived.
+    pub queue_max: Option<u64>,
+}
+
+/// Pushes one file and returns when it is durable in all repositories, or dropped because too much WAL waits.
+///
+/// # Errors
+/// Nothing may be taken for archived after an error, though some repositories may have the file: the codes are those of
+/// [`check::check`] and [`segment::push_file`].
+pub fn push(repos: &[Repo], settings: &PushSettings, wal_file: &std::path::Path) -> Result<()> {
+    let name = file_name(wal_file)?;
+    if let Some(queue_max) = settings.queue_max {
+        let wal_path = wal_file.parent().unwrap_or(wal_file);
+        if queue::is_exceeded(wal_path, &queue::ready_list(wal_path)?, queue_max)? {
+            engine::warn!("{}", queue::drop_warning(name, queue_max));
+            return Ok(());
+        }
+    }
+    let targets = check::check(repos, settings)?;
+    for warning in segment::push_file(&targets, settings, wal_file, name)? {
+        engine::warn!("{warning}");
+    }
+    engine::info!("pushed WAL file '{name}' to the archive");
+    Ok(())
+}

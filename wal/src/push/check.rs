@@ -1,0 +1,97 @@
+//! Whether the cluster is the one that the repositories hold, and where its WAL goes.
+
+use engine::repo::{Repo, info_files};
+use engine::{Error, ErrorCode, Result};
+use repo_format::cipher::Cipher;
+use repo_format::layout::ArchiveId;
+use repo_format::pg::PgVersion;
+
+use super::PushSettings;
+
+/// A repository that takes WAL.
+#[derive(Clone)]
+pub struct Target<'a> {
+    /// The repository.
+    pub repo: &'a Repo,
+    /// The directory of the current cluster.
+    pub archive_id: ArchiveId,
+    /// How files of the archive are encrypted.
+    pub cipher: Cipher,
+}
+
+/// Where WAL of the cluster goes.
+#[derive(Clone)]
+pub struct Targets<'a> {
+    /// Version of the cluster.
+    pub version: PgVersion,
+    /// System identifier of the cluster.
+    pub system_id: u64,
+    /// The repositories that can take it.
+    pub repos: Vec<Target<'a>>,
+    /// What is wrong with the others, one `repoN: [ErrorType] message` each. The push then fails after the file is stored
+    /// where it can be.
+    pub errors: Vec<String>,
+}
+
+/// The form in which the trouble of one of several repositories is reported.
+pub fn repo_error(repo_key: u32, error: &Error) -> String {
+    format!("repo{repo_key}: [{}] {error}", error.code)
+}
+
+/// Reads `pg_control` (when the data directory is known) and every repository's archive.info.
+///
+/// # Errors
+/// Those of reading `pg_control`, and [`ErrorCode::RepoInvalid`] when no repository fits.
+pub fn check<'a>(repos: &'a [Repo], settings: &PushSettings) -> Result<Targets<'a>> {
+    let mut reference: Option<(PgVersion, u64)> = match &settings.pg_path {
+        Some(path) => {
+            let control = engine::pg::control_file::read(path, settings.version_force)?;
+            Some((control.version, control.system_id))
+        }
+        None => None,
+    };
+    let (mut targets, mut errors) = (Vec::new(), Vec::new());
+    for repo in repos {
+        match check_repo(repo, repos, settings, reference) {
+            Ok((target, cluster)) => {
+                reference = Some(cluster);
+                targets.push(target);
+            }
+            Err(error) => errors.push(repo_error(repo.key, &error)),
+        }
+    }
+    match reference {
+        Some((version, system_id)) if !targets.is_empty() => Ok(Targets { version, system_id, repos: targets, errors }),
+        _ => Err(Error::new(
+            ErrorCode::RepoInvalid,
+            format!("unable to find a valid repository:\n{}", errors.join("\n")),
+        )),
+    }
+}
+
+fn check_repo<'a>(
+    repo: &'a Repo,
+    repos: &[Repo],
+    settings: &PushSettings,
+    reference: Option<(PgVersion, u64)>,
+) -> Result<(Target<'a>, (PgVersion, u64))> {
+    let info = info_files::load_archive_info(repo, &settings.stanza)?;
+    let current = info.current();
+    let cluster = (current.version, current.system_id);
+    if let Some((version, system_id)) = reference.filter(|reference| *reference != cluster) {
+        let whose = match (&settings.pg_path, repos.first()) {
+            (None, Some(first)) => format!("repo{} stanza", first.key),
+            _ => "PostgreSQL".to_owned(),
+        };
+        return Err(Error::new(
+            ErrorCode::ArchiveMismatch,
+            format!(
+                "{whose} version {version}, system-id {system_id} do not match repo{} stanza version {}, system-id {}",
+                repo.key, cluster.0, cluster.1
+            ),
+        )
+        .hint("are you archiving to the correct stanza?"));
+    }
+    let target = Target { repo, archive_id: current.archive_id(), cipher: info_files::archive_cipher(&info) };
+    Ok((target, cluster))
+}

@@ -1,0 +1,99 @@
+//! How much WAL waits to be archived, and when it is too much.
+
+use std::path::Path;
+
+use engine::{Error, ErrorCode, Result};
+use repo_format::size::format_size;
+
+/// PostgreSQL's directory of archive states, below that of the WAL.
+const ARCHIVE_STATUS: &str = "archive_status";
+/// Follows the name of a file that PostgreSQL wants archived.
+const READY: &str = ".ready";
+
+/// Names of the files that PostgreSQL wants archived, sorted.
+///
+/// # Errors
+/// [`ErrorCode::PathMissing`] or [`ErrorCode::PathOpen`] when PostgreSQL's list can't be read.
+pub fn ready_list(wal_path: &Path) -> Result<Vec<String>> {
+    let path = wal_path.join(ARCHIVE_STATUS);
+    let failed = |error: std::io::Error| {
+        if error.kind() == std::io::ErrorKind::NotFound {
+            let text = format!("unable to list file info for missing path '{}'", path.display());
+            return Error::new(ErrorCode::PathMissing, text).cause(error);
+        }
+        Error::from_io(ErrorCode::PathOpen, format!("unable to list file info for path '{}'", path.display()), error)
+    };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&path).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        if let Some(file) = name.to_str().and_then(|name| name.strip_suffix(READY)) {
+            names.push(file.to_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Whether the files that wait, each taken to be as large as the first, are more than `queue_max` bytes.
+///
+/// # Errors
+/// [`ErrorCode::FileMissing`] or [`ErrorCode::FileOpen`] when the first file can't be examined.
+pub fn is_exceeded(wal_path: &Path, ready: &[String], queue_max: u64) -> Result<bool> {
+    let Some(first) = ready.first() else { return Ok(false) };
+    Ok(file_size(&wal_path.join(first))?.saturating_mul(ready.len() as u64) > queue_max)
+}
+
+/// Size of a file in bytes.
+///
+/// # Errors
+/// [`ErrorCode::FileMissing`] or [`ErrorCode::FileOpen`].
+pub fn file_size(path: &Path) -> Result<u64> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let text = format!("unable to get info for missing path/file '{}'", path.display());
+            Err(Error::new(ErrorCode::FileMissing, text).cause(error))
+        }
+        Err(error) => {
+            let text = format!("unable to get info for path/file '{}'", path.display());
+            Err(Error::from_io(ErrorCode::FileOpen, text, error))
+        }
+    }
+}
+
+/// The warning about a file that is given up so that PostgreSQL's disk does not fill.
+pub fn drop_warning(name: &str, queue_max: u64) -> String {
+    format!("dropped WAL file '{name}' because archive queue exceeded {}", format_size(queue_max))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_list_without_directory_is_path_missing() {
+        let dir = tempfile::tempdir().expect("dir");
+        assert_eq!(ready_list(dir.path()).expect_err("missing").code, ErrorCode::PathMissing);
+    }
+
+    #[test]
+    fn queue_counts_ready_files_by_the_first_size() {
+        let dir = tempfile::tempdir().expect("dir");
+        std::fs::create_dir(dir.path().join(ARCHIVE_STATUS)).expect("directory");
+        assert!(!is_exceeded(dir.path(), &ready_list(dir.path()).expect("list"), 0).expect("empty queue"));
+        for name in ["000000010000000000000002", "000000010000000000000001"] {
+            std::fs::write(dir.path().join(name), [0; 100]).expect("segment");
+            std::fs::write(dir.path().join(ARCHIVE_STATUS).join(format!("{name}.ready")), "").expect("ready");
+        }
+        std::fs::write(dir.path().join(ARCHIVE_STATUS).join("000000010000000000000000.done"), "").expect("done");
+        let ready = ready_list(dir.path()).expect("list");
+        assert_eq!(ready, ["000000010000000000000001", "000000010000000000000002"]);
+        assert!(!is_exceeded(dir.path(), &ready, 200).expect("size"));
+        assert!(is_exceeded(dir.path(), &ready, 199).expect("size"));
+    }
+
+    #[test]
+    fn drop_warning_names_file_and_limit() {
+        assert_eq!(drop_warning("x", 5 << 30), "dropped WAL file 'x' because archive queue exceeded 5GB");
+    }
+}

@@ -1,0 +1,348 @@
+//! Pushing one file into every repository.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use engine::repo::archive_find::WalSegmentFind;
+use engine::storage::{RepoWriter, WriteOptions};
+use engine::{CancelToken, Error, ErrorCode, Result};
+use repo_format::cipher::{Encryptor, Framing};
+use repo_format::compress::{Compression, Compressor};
+use repo_format::hash::{Sha1, Sha1Hasher};
+use repo_format::layout::{self, Stanza};
+use repo_format::pg::wal_page::WalHeader;
+use repo_format::wal_name::{self, ArchivedSegment, PARTIAL_SUFFIX};
+
+use super::PushSettings;
+use super::check::{Target, Targets, repo_error};
+
+/// Files up to this size are read once and kept in memory in their stored form; larger ones are read twice, so that memory
+/// stays bounded: the name of a stored segment holds its checksum and must be known before the first byte is written.
+const IN_MEMORY_MAX: u64 = 64 << 20;
+
+/// The most bytes of a file that is no segment; history files have some hundreds.
+const OTHER_MAX: u64 = IN_MEMORY_MAX;
+
+/// Bytes read from the source at a time.
+const CHUNK: usize = 1 << 20;
+
+/// Bytes that tell a segment's version and system identifier.
+const HEADER: usize = 512;
+
+/// Stores one file in all repositories that lack it and returns warnings.
+///
+/// A segment (also a partial one) that a repository holds with the same content is left there; any other file is written
+/// without a look at what is there. One repository that fails does not keep the others from getting the file.
+///
+/// # Errors
+/// [`ErrorCode::ArchiveMismatch`] or [`ErrorCode::VersionNotSupported`] for a segment of another cluster,
+/// [`ErrorCode::ArchiveDuplicate`] when a repository has the segment with other content, the source's read errors, and
+/// [`ErrorCode::Command`] with one line per repository that does not have the file now.
+pub fn push_file(targets: &Targets<'_>, settings: &PushSettings, source: &Path, name: &str) -> Result<Vec<String>> {
+    let file = Source::open(source)?;
+    let mut warnings = Vec::new();
+    let mut errors = targets.errors.clone();
+    if wal_name::kind(name).is_segment() {
+        if settings.header_check {
+            check_header(targets, settings, &file)?;
+        }
+        push_segment(targets, settings, &file, name, &mut warnings, &mut errors)?;
+    } else {
+        push_other(targets, settings, &file, name, &mut errors)?;
+    }
+    if errors.is_empty() {
+        return Ok(warnings);
+    }
+    Err(Error::new(ErrorCode::Command, format!("archive-push command encountered error(s):\n{}", errors.join("\n"))))
+}
+
+/// Pushes a timeline history or backup history file, as it is, over whatever is there.
+fn push_other(
+    targets: &Targets<'_>,
+    settings: &PushSettings,
+    source: &Source<'_>,
+    name: &str,
+    errors: &mut Vec<String>,
+) -> Result<()> {
+    if source.size > OTHER_MAX {
+        let text = format!("'{}' is neither a WAL segment nor small enough for a history file", source.path.display());
+        return Err(Error::new(ErrorCode::FileInvalid, text));
+    }
+    let all: Vec<&Target<'_>> = targets.repos.iter().collect();
+    errors.extend(store(&all, settings, name, &encode(source, Compression::NONE)?.1));
+    Ok(())
+}
+
+/// The WAL file that PostgreSQL hands over.
+struct Source<'a> {
+    file: File,
+    path: &'a Path,
+    size: u64,
+}
+
+impl<'a> Source<'a> {
+    fn open(path: &'a Path) -> Result<Self> {
+        let open = || -> std::io::Result<(File, u64)> {
+            let file = File::open(path)?;
+            let size = file.metadata()?.len();
+            Ok((file, size))
+        };
+        match open() {
+            Ok((file, size)) => Ok(Source { file, path, size }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let text = format!("unable to open missing file '{}' for read", path.display());
+                Err(Error::new(ErrorCode::FileMissing, text).cause(error))
+            }
+            Err(error) => {
+                let text = format!("unable to open file '{}' for read", path.display());
+                Err(Error::from_io(ErrorCode::FileOpen, text, error))
+            }
+        }
+    }
+
+    fn failed(&self, error: std::io::Error) -> Error {
+        Error::from_io(ErrorCode::FileRead, format!("unable to read '{}'", self.path.display()), error)
+    }
+
+    /// Reads the file from its start to its end.
+    fn each_chunk(&self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        use std::os::unix::fs::FileExt;
+        let mut buffer = vec![0; CHUNK];
+        let mut offset = 0;
+        loop {
+            match self.file.read_at(&mut buffer, offset) {
+                Ok(0) => return Ok(()),
+                Ok(size) => {
+                    take(&buffer[..size])?;
+                    offset += size as u64;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+    }
+}
+
+fn check_header(targets: &Targets<'_>, settings: &PushSettings, source: &Source<'_>) -> Result<()> {
+    let mut header = Vec::with_capacity(HEADER);
+    // `&File` reads at the file's own position, which nothing else here uses
+    (&source.file).take(HEADER as u64).read_to_end(&mut header).map_err(|error| source.failed(error))?;
+    let header = WalHeader::parse(&header, settings.version_force)
+        .map_err(|error| error.context(format!("WAL file '{}'", source.path.display())))?;
+    if (header.version, header.system_id) == (targets.version, targets.system_id) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorCode::ArchiveMismatch,
+        format!(
+            "WAL file '{}' version {}, system-id {} do not match stanza version {}, system-id {}",
+            source.path.display(),
+            header.version,
+            header.system_id,
+            targets.version,
+            targets.system_id
+        ),
+    ))
+}
+
+/// Pushes a segment or partial segment: `<name>-<sha1><ext>`.
+fn push_segment(
+    targets: &Targets<'_>,
+    settings: &PushSettings,
+    source: &Source<'_>,
+    name: &str,
+    warnings: &mut Vec<String>,
+    errors: &mut Vec<String>,
+) -> Result<()> {
+    // What is there already decides whether compressing is needed at all
+    let (mut present, mut missing) = (Vec::new(), Vec::new());
+    for target in &targets.repos {
+        match find(target, &settings.stanza, name) {
+            Ok(Some(stored)) => present.push((target.repo.key, stored)),
+            Ok(None) => missing.push(target),
+            Err(error) => errors.push(repo_error(target.repo.key, &error)),
+        }
+    }
+    let in_memory = !missing.is_empty() && source.size <= IN_MEMORY_MAX;
+    let (checksum, content) =
+        if in_memory { encode(source, settings.compression)? } else { (checksum(source)?, Vec::new()) };
+    for (repo_key, stored) in present {
+        if stored.checksum != checksum {
+            // Corruption, split brain, or worse: nothing of it may go anywhere
+            let text =
+                format!("WAL file '{name}' already exists in the repo{repo_key} archive with a different checksum");
+            return Err(Error::new(ErrorCode::ArchiveDuplicate, text));
+        }
+        if settings.mode_check {
+            warnings.push(format!(
+                "WAL file '{name}' already exists in the repo{repo_key} archive with the same checksum\n\
+                 HINT: this is valid in some recovery scenarios but may also indicate a problem."
+            ));
+        }
+    }
+    let stored_name = format!("{name}-{checksum}{}", settings.compression.kind.extension());
+    if in_memory {
+        errors.extend(store(&missing, settings, &stored_name, &content));
+    } else if !missing.is_empty() {
+        stream(&missing, settings, source, &stored_name, checksum, errors)?;
+    }
+    Ok(())
+}
+
+/// What a repository has of a segment.
+fn find(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<Option<ArchivedSegment>> {
+    let (segment, partial) = match name.strip_suffix(PARTIAL_SUFFIX) {
+        Some(segment) => (segment, true),
+        None => (name, false),
+    };
+    // One look never waits, so there is nothing to cancel
+    let cancel = CancelToken::new();
+    let mut find = WalSegmentFind::new(&*target.repo.storage, stanza, target.archive_id, Duration::ZERO, &cancel);
+    Ok(find.find(&segment.parse()?, partial)?.map(|found| found.name))
+}
+
+/// Reads the file once: its checksum, and its bytes as they are stored before encryption.
+fn encode(source: &Source<'_>, compression: Compression) -> Result<(Sha1, Vec<u8>)> {
+    let mut hasher = Sha1Hasher::new();
+    let mut compressor = Compressor::new(compression, Framing::Full)?;
+    let mut content = Vec::new();
+    source.each_chunk(|chunk| {
+        hasher.update(chunk);
+        compressor.push(chunk, &mut content)
+    })?;
+    compressor.finish(&mut content)?;
+    Ok((hasher.finish(), content))
+}
+
+fn checksum(source: &Source<'_>) -> Result<Sha1> {
+    let mut hasher = Sha1Hasher::new();
+    source.each_chunk(|chunk| {
+        hasher.update(chunk);
+        Ok(())
+    })?;
+    Ok(hasher.finish())
+}
+
+/// Writes the same bytes into several repositories, side by side, and returns what went wrong.
+fn store(targets: &[&Target<'_>], settings: &PushSettings, file: &str, content: &[u8]) -> Vec<String> {
+    let one = |target: &Target<'_>| -> Result<()> {
+        let mut writer = create(target, settings, file)?;
+        if target.cipher.is_none() {
+            write(&mut *writer, content)?;
+        } else {
+            let mut encryptor = Encryptor::new(&target.cipher, Framing::Full);
+            let mut encrypted = Vec::with_capacity(CHUNK + 64);
+            for chunk in content.chunks(CHUNK) {
+                encryptor.push(chunk, &mut encrypted)?;
+                write(&mut *writer, &encrypted)?;
+                encrypted.clear();
+            }
+            encryptor.finish(&mut encrypted)?;
+            write(&mut *writer, &encrypted)?;
+        }
+        writer.finish()
+    };
+    let failed = |(target, result): (&&Target<'_>, Result<()>)| Some(repo_error(target.repo.key, &result.err()?));
+    // The common case needs no thread
+    if let [target] = targets {
+        return failed((target, one(target))).into_iter().collect();
+    }
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = targets.iter().map(|target| scope.spawn(|| one(target))).collect();
+        let results = threads.into_iter().map(|thread| {
+            thread.join().unwrap_or_else(|_| Err(Error::new(ErrorCode::Assert, "the thread that stores WAL panicked")))
+        });
+        targets.iter().zip(results).filter_map(failed).collect()
+    })
+}
+
+fn create(target: &Target<'_>, settings: &PushSettings, file: &str) -> Result<Box<dyn RepoWriter>> {
+    let path = layout::archive_file(&settings.stanza, target.archive_id, file)?;
+    target.repo.storage.write(&path, WriteOptions::ATOMIC)
+}
+
+fn write(writer: &mut dyn RepoWriter, content: &[u8]) -> Result<()> {
+    writer.write_all(content).map_err(|error| Error::from_io(ErrorCode::FileWrite, "unable to write WAL", error))
+}
+
+/// One repository's end of a large segment.
+struct Sink<'a> {
+    target: &'a Target<'a>,
+    encryptor: Encryptor,
+    /// Gone after an error, which makes the storage abandon the file.
+    writer: Option<Box<dyn RepoWriter>>,
+}
+
+impl Sink<'_> {
+    /// Runs one step unless an earlier one failed, and notes what goes wrong.
+    fn step(&mut self, errors: &mut Vec<String>, step: impl FnOnce(&mut Encryptor, &mut dyn RepoWriter) -> Result<()>) {
+        if let Some(writer) = &mut self.writer
+            && let Err(error) = step(&mut self.encryptor, &mut **writer)
+        {
+            errors.push(repo_error(self.target.repo.key, &error));
+            self.writer = None;
+        }
+    }
+}
+
+/// Reads a large segment again and writes it into several repositories at once, piece by piece.
+fn stream(
+    targets: &[&Target<'_>],
+    settings: &PushSettings,
+    source: &Source<'_>,
+    file: &str,
+    expected: Sha1,
+    errors: &mut Vec<String>,
+) -> Result<()> {
+    let mut sinks = Vec::new();
+    for target in targets {
+        match create(target, settings, file) {
+            Ok(writer) => {
+                let encryptor = Encryptor::new(&target.cipher, Framing::Full);
+                sinks.push(Sink { target, encryptor, writer: Some(writer) });
+            }
+            Err(error) => errors.push(repo_error(target.repo.key, &error)),
+        }
+    }
+    let mut hasher = Sha1Hasher::new();
+    let mut compressor = Compressor::new(settings.compression, Framing::Full)?;
+    let (mut compressed, mut encrypted) = (Vec::new(), Vec::new());
+    let mut distribute = |compressed: &mut Vec<u8>, last: bool, errors: &mut Vec<String>| {
+        for sink in &mut sinks {
+            sink.step(errors, |encryptor, writer| {
+                encrypted.clear();
+                encryptor.push(compressed, &mut encrypted)?;
+                if last {
+                    encryptor.finish(&mut encrypted)?;
+                }
+                write(writer, &encrypted)
+            });
+        }
+        compressed.clear();
+    };
+    source.each_chunk(|chunk| {
+        hasher.update(chunk);
+        compressor.push(chunk, &mut compressed)?;
+        if compressed.len() >= CHUNK {
+            distribute(&mut compressed, false, errors);
+        }
+        Ok(())
+    })?;
+    compressor.finish(&mut compressed)?;
+    distribute(&mut compressed, true, errors);
+    if hasher.finish() != expected {
+        // The name would lie about the content. Dropping the writers abandons the files
+        let text = format!("WAL file '{}' changed while it was archived", source.path.display());
+        return Err(Error::new(ErrorCode::FileRead, text));
+    }
+    for sink in sinks {
+        if let Some(writer) = sink.writer
+            && let Err(error) = writer.finish()
+        {
+            errors.push(repo_error(sink.target.repo.key, &error));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! A queue of the spool: where the calls of PostgreSQL and their asynchronous worker meet.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use engine::storage::posix::{PosixWriter, create_path};
+use engine::storage::{RepoWriter, WriteOptions};
+use engine::{Error, ErrorCode, Result};
+use repo_format::layout::Stanza;
+use repo_format::spool::{self, SpoolQueue, Status};
+
+/// Written and renamed like everything that another process looks at, but not synced: what is lost in a crash of the machine
+/// is only the knowledge that work was done, and the work is then found done.
+const NOT_SYNCED: WriteOptions = WriteOptions { atomic: true, sync_file: false, sync_path: false };
+
+/// One queue.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    path: PathBuf,
+}
+
+impl Spool {
+    /// The queue of a stanza below the spool path.
+    pub fn new(spool_path: &Path, stanza: &Stanza, queue: SpoolQueue) -> Self {
+        Spool { path: spool_path.join(spool::queue_dir(stanza, queue)) }
+    }
+
+    /// The queue's directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a file of the queue.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Makes the directory.
+    ///
+    /// # Errors
+    /// [`ErrorCode::PathCreate`].
+    pub fn create(&self) -> Result<()> {
+        create_path(&self.path)
+    }
+
+    /// The names in the directory, sorted.
+    ///
+    /// # Errors
+    /// [`ErrorCode::PathMissing`] or [`ErrorCode::PathOpen`].
+    pub fn list(&self) -> Result<Vec<String>> {
+        let failed = |error: std::io::Error| {
+            if error.kind() == std::io::ErrorKind::NotFound {
+                let text = format!("unable to list file info for missing path '{}'", self.path.display());
+                return Error::new(ErrorCode::PathMissing, text).cause(error);
+            }
+            Error::from_io(
+                ErrorCode::PathOpen,
+                format!("unable to list file info for path '{}'", self.path.display()),
+                error,
+            )
+        };
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
+            // Names that are not UTF-8 are none of ours
+            if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Removes a file; a missing one is fine, since the other side may have removed it.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileRemove`].
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let path = self.file(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::from_io(ErrorCode::FileRemove, format!("unable to remove '{}'", path.display()), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a file is there.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileOpen`] when that can't be told.
+    pub fn exists(&self, name: &str) -> Result<bool> {
+        let path = self.file(name);
+        path.try_exists().map_err(|error| {
+            Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{}'", path.display()), error)
+        })
+    }
+
+    /// What the queue says about a file: whether it is done.
+    ///
+    /// With `warn`, warnings of a file that is done are logged; with `fail`, an error file for it (or for all) is an error.
+    ///
+    /// # Errors
+    /// The error that the worker left, [`ErrorCode::Format`] for a status file that is none, and read errors.
+    pub fn status(&self, wal_file: &str, fail: bool, warn: bool) -> Result<bool> {
+        let name = spool::ok_name(wal_file);
+        if let Some(content) = self.read(&name)? {
+            let status = Status::parse(&name, &content)?;
+            if let Some(Status { code, message }) = status.filter(|_| warn) {
+                if code == 0 {
+                    engine::warn!("{message}");
+                } else {
+                    // An operator renamed an error file
+                    engine::warn!(
+                        "WAL segment '{wal_file}' was not pushed due to error [{code}] and was manually skipped: {message}"
+                    );
+                }
+            }
+            return Ok(true);
+        }
+        if fail {
+            for name in [spool::error_name(Some(wal_file)), spool::error_name(None)] {
+                if let Some(content) = self.read(&name)? {
+                    return Err(match Status::parse(&name, &content)? {
+                        Some(status) => status.to_error(),
+                        None => Error::new(ErrorCode::Assert, format!("status file '{name}' has no content")),
+                    });
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.file(name);
+        let mut content = Vec::new();
+        let read =
+            std::fs::File::open(&path).and_then(|file| file.take(spool::SIZE_MAX as u64).read_to_end(&mut content));
+        match read {
+            Ok(_) => Ok(Some(content)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => {
+                let text = format!("unable to open file '{}' for read", path.display());
+                Err(Error::from_io(ErrorCode::FileOpen, text, error))
+            }
+        }
+    }
+
+    /// Says that a file is done, with warnings for whoever asks for it.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn write_ok(&self, wal_file: &str, warnings: &[String]) -> Result<()> {
+        self.write(&spool::ok_name(wal_file), &spool::ok_content(warnings))
+    }
+
+    /// Says that a file (or all, for `None`) failed.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn write_error(&self, wal_file: Option<&str>, error: &Error) -> Result<()> {
+        self.write(&spool::error_name(wal_file), &spool::error_content(error.code, &error.to_string()))
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> Result<()> {
+        let path = self.file(name);
+        let mut writer = Box::new(PosixWriter::open(path.clone(), NOT_SYNCED)?);
+        std::io::Write::write_all(&mut *writer, content).map_err(|error| {
+            Error::from_io(ErrorCode::FileWrite, format!("unable to write '{}'", path.display()), error)
+        })?;
+        writer.finish()
+    }
+
+    /// Removes the error files that concern a file, so that only new errors are seen.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileRemove`].
+    pub fn clear_errors(&self, wal_file: &str) -> Result<()> {
+        self.remove(&spool::error_name(Some(wal_file)))?;
+        self.remove(&spool::error_name(None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAL: &str = "000000010000000000000001";
+
+    fn spool() -> (tempfile::TempDir, Spool) {
+        let dir = tempfile::tempdir().expect("dir");
+        let spool = Spool::new(dir.path(), &"demo".parse().expect("stanza"), SpoolQueue::Out);
+        spool.create().expect("create");
+        (dir, spool)
+    }
+
+    #[test]
+    fn status_without_files_is_not_done() {
+        let (_dir, spool) = spool();
+        assert!(!spool.status(WAL, true, true).expect("status"));
+    }
+
+    #[test]
+    fn status_with_ok_is_done_whatever_the_errors() {
+        let (_dir, spool) = spool();
+        spool.write_error(None, &Error::new(ErrorCode::RepoInvalid, "bad")).expect("error");
+        spool.write_ok(WAL, &[]).expect("ok");
+        assert!(spool.status(WAL, true, true).expect("status"));
+        spool.write_ok(WAL, &["a warning".to_owned()]).expect("ok");
+        assert_eq!(std::fs::read(spool.file(&format!("{WAL}.ok"))).expect("read"), b"0\na warning");
+    }
+
+    #[test]
+    fn status_with_error_fails_only_when_asked() {
+        let (_dir, spool) = spool();
+        spool.write_error(None, &Error::new(ErrorCode::RepoInvalid, "for all")).expect("error");
+        assert!(!spool.status(WAL, false, true).expect("not asked"));
+        assert_eq!(spool.status(WAL, true, true).expect_err("asked").code, ErrorCode::RepoInvalid);
+        let own = Error::new(ErrorCode::ArchiveDuplicate, "own").hint("look");
+        spool.write_error(Some(WAL), &own).expect("error");
+        let error = spool.status(WAL, true, true).expect_err("asked");
+        assert_eq!((error.code, error.to_string()), (ErrorCode::ArchiveDuplicate, "own\nHINT: look".to_owned()));
+        spool.clear_errors(WAL).expect("clear");
+        assert!(!spool.status(WAL, true, true).expect("cleared"));
+    }
+
+    #[test]
+    fn status_of_empty_error_file_is_an_error() {
+        let (_dir, spool) = spool();
+        std::fs::write(spool.file("global.error"), "").expect("write");
+        assert_eq!(spool.status(WAL, true, true).expect_err("empty").code, ErrorCode::Assert);
+    }
+
+    #[test]
+    fn list_without_directory_is_path_missing() {
+        let (dir, spool) = spool();
+        std::fs::remove_dir_all(dir.path().join("archive")).expect("remove");
+        assert_eq!(spool.list().expect_err("missing").code, ErrorCode::PathMissing);
+        spool.remove("x").expect("missing file");
+    }
+}
