@@ -1,0 +1,280 @@
+//! The data path of a restore: stored bytes are decrypted, decompressed, hashed and written, in one thread and with buffers
+//! that are kept from file to file.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+
+use repo_format::cipher::{Cipher, Decryptor};
+use repo_format::compress::{CompressType, DecompressContext, Decompressor, Framing};
+use repo_format::hash::{Sha1, Sha1Hasher, block_checksum};
+
+use crate::restore::block_delta::BlockRead;
+use crate::{CancelToken, Error, ErrorCode, Result};
+
+/// Plain bytes that are hashed and written at a time.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// Decodes files of one backup. One per worker.
+pub struct RestorePipeline {
+    cipher: Cipher,
+    compress_type: CompressType,
+    /// Decompression states, made when first needed: full and raw framing.
+    full: Option<DecompressContext>,
+    raw: Option<DecompressContext>,
+    buffer: Box<[u8]>,
+    hasher: Sha1Hasher,
+}
+
+/// What is known of a file after reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hashed {
+    /// Checksum of the whole file.
+    pub sha1: Sha1,
+    /// Checksums of its blocks, one after the other, if they were asked for.
+    pub blocks: Vec<u8>,
+}
+
+/// The geometry of block checksums.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockGeometry {
+    /// Size of a block in bytes.
+    pub block_size: usize,
+    /// Number of bytes kept of a block's checksum.
+    pub checksum_size: usize,
+}
+
+impl RestorePipeline {
+    /// For files that are encrypted and compressed this way.
+    pub fn new(cipher: Cipher, compress_type: CompressType) -> Self {
+        RestorePipeline {
+            cipher,
+            compress_type,
+            full: None,
+            raw: None,
+            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            hasher: Sha1Hasher::new(),
+        }
+    }
+
+    /// Decodes `stored` to its end into `out` and returns the checksum of the plain bytes. No more than `size` bytes are
+    /// written, whatever the stream holds. `None` if it holds more.
+    ///
+    /// # Errors
+    /// The stored bytes can't be read or decoded, or the file can't be written; `out_name` is its name in messages.
+    pub fn copy(
+        &mut self,
+        stored: &mut dyn Read,
+        framing: Framing,
+        size: u64,
+        out: &mut File,
+        out_name: &str,
+        cancel: &CancelToken,
+    ) -> Result<Option<Sha1>> {
+        self.hasher.finish_reset();
+        let context = self.context(framing)?;
+        let decryptor = Decryptor::new(&self.cipher, framing, stored);
+        let mut reader = Decompressor::with_context(context, decryptor)?;
+        let mut left = size;
+        let fits = loop {
+            let read = fill(&mut reader, &mut self.buffer).map_err(|error| read_error(out_name, error))?;
+            if read as u64 > left {
+                break false;
+            }
+            left -= read as u64;
+            let plain = &self.buffer[..read];
+            self.hasher.update(plain);
+            out.write_all(plain).map_err(|error| write_error(out_name, error))?;
+            // A short read means the end was seen
+            if read < self.buffer.len() {
+                break true;
+            }
+            cancel.check()?;
+        };
+        self.keep(framing, reader.into_context());
+        let sha1 = self.hasher.finish_reset();
+        Ok(fits.then_some(sha1))
+    }
+
+    /// Decodes the super blocks of one ranged read and writes the blocks wanted from them. With `hash` they are hashed in this
+    /// order; [`RestorePipeline::finish_hash`] gives the result.
+    ///
+    /// # Errors
+    /// As [`RestorePipeline::copy`]; also [`ErrorCode::Format`] when a super block is shorter than the map says.
+    pub fn copy_blocks(
+        &mut self,
+        stored: &mut dyn Read,
+        read: &BlockRead,
+        hash: bool,
+        out: &File,
+        out_name: &str,
+        cancel: &CancelToken,
+    ) -> Result<()> {
+        for super_block in &read.super_blocks {
+            cancel.check()?;
+            let mut stored = stored.take(super_block.size);
+            let context = self.context(Framing::Raw)?;
+            let decryptor = Decryptor::new(&self.cipher, Framing::Raw, &mut stored);
+            let mut reader = Decompressor::with_context(context, decryptor)?;
+            let mut position = 0u64;
+            for block in &super_block.blocks {
+                // Blocks are planned in ascending order
+                let mut skip = block.super_block_offset.saturating_sub(position);
+                while skip > 0 {
+                    skip -= self.read_some(&mut reader, skip, out_name)? as u64;
+                }
+                let mut done = 0u64;
+                while done < block.size {
+                    let read = self.read_some(&mut reader, block.size - done, out_name)?;
+                    let plain = &self.buffer[..read];
+                    if hash {
+                        self.hasher.update(plain);
+                    }
+                    out.write_all_at(plain, block.file_offset + done).map_err(|error| write_error(out_name, error))?;
+                    done += read as u64;
+                }
+                position = block.super_block_offset + block.size;
+            }
+            // When all of it was wanted, its end is checked too; otherwise the rest is of no interest
+            if position == super_block.decoded_size
+                && reader.read(&mut [0]).map_err(|error| read_error(out_name, error))? != 0
+            {
+                return Err(Error::new(ErrorCode::Format, format!("super block of '{out_name}' is too long")));
+            }
+            self.keep(Framing::Raw, reader.into_context());
+            // The next super block begins where this one's stored bytes end
+            io::copy(&mut stored, &mut io::sink()).map_err(|error| read_error(out_name, error))?;
+            if stored.limit() != 0 {
+                return Err(Error::new(ErrorCode::Format, format!("super block of '{out_name}' is too short")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a checksum over the blocks to come.
+    pub fn start_hash(&mut self) {
+        self.hasher.finish_reset();
+    }
+
+    /// The checksum of the blocks since [`RestorePipeline::start_hash`].
+    pub fn finish_hash(&mut self) -> Sha1 {
+        self.hasher.finish_reset()
+    }
+
+    /// Decrypts a block map as it is stored.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Crypto`].
+    pub fn decode_map(&self, stored: &[u8]) -> Result<Vec<u8>> {
+        let mut map = Vec::with_capacity(stored.len());
+        Decryptor::new(&self.cipher, Framing::Raw, stored)
+            .read_to_end(&mut map)
+            .map_err(|error| Error::from_io(ErrorCode::Crypto, "unable to decrypt block map", error))?;
+        Ok(map)
+    }
+
+    /// Reads a file from its first byte and hashes it, and its blocks when their geometry is given.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileRead`]; `name` is the file's in messages.
+    pub fn hash_file(
+        &mut self,
+        file: &File,
+        name: &str,
+        geometry: Option<BlockGeometry>,
+        cancel: &CancelToken,
+    ) -> Result<Hashed> {
+        self.hasher.finish_reset();
+        let mut blocks = Vec::new();
+        // Whole blocks at a time; a block larger than the buffer has its own, but never more than the file needs
+        let mut own_buffer = Vec::new();
+        let buffer: &mut [u8] = match geometry {
+            Some(geometry) if geometry.block_size > self.buffer.len() => {
+                let size = file.metadata().map_err(|error| read_error(name, error))?.len().saturating_add(1);
+                own_buffer.resize(geometry.block_size.min(usize::try_from(size).unwrap_or(usize::MAX)), 0);
+                &mut own_buffer
+            }
+            Some(geometry) => {
+                let whole = self.buffer.len() / geometry.block_size * geometry.block_size;
+                &mut self.buffer[..whole]
+            }
+            None => &mut self.buffer,
+        };
+        let mut offset = 0;
+        loop {
+            cancel.check()?;
+            let mut filled = 0;
+            while filled < buffer.len() {
+                match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+                    Ok(0) => break,
+                    Ok(read) => filled += read,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(read_error(name, error)),
+                }
+            }
+            let plain = &buffer[..filled];
+            self.hasher.update(plain);
+            if let Some(geometry) = geometry {
+                for block in plain.chunks(geometry.block_size) {
+                    let checksum = block_checksum(block);
+                    blocks.extend_from_slice(&checksum[..geometry.checksum_size.min(checksum.len())]);
+                }
+            }
+            offset += filled as u64;
+            if filled < buffer.len() {
+                return Ok(Hashed { sha1: self.hasher.finish_reset(), blocks });
+            }
+        }
+    }
+
+    /// Reads up to `limit` bytes into the buffer; the end of the stream is an error here.
+    fn read_some(&mut self, reader: &mut dyn Read, limit: u64, name: &str) -> Result<usize> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(self.buffer.len());
+        match fill(reader, &mut self.buffer[..limit]).map_err(|error| read_error(name, error))? {
+            0 => Err(Error::new(ErrorCode::Format, format!("super block of '{name}' is too short"))),
+            read => Ok(read),
+        }
+    }
+
+    fn context(&mut self, framing: Framing) -> Result<DecompressContext> {
+        match self.slot(framing).take() {
+            Some(context) => Ok(context),
+            None => DecompressContext::new(self.compress_type, framing),
+        }
+    }
+
+    fn keep(&mut self, framing: Framing, context: DecompressContext) {
+        *self.slot(framing) = Some(context);
+    }
+
+    fn slot(&mut self, framing: Framing) -> &mut Option<DecompressContext> {
+        match framing {
+            Framing::Full => &mut self.full,
+            Framing::Raw => &mut self.raw,
+        }
+    }
+}
+
+/// Reads until the buffer is full or the end is reached.
+fn fill(reader: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match reader.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+fn read_error(name: &str, error: io::Error) -> Error {
+    let mut error = Error::from_io(ErrorCode::FileRead, "unable to read", error);
+    error.message = format!("unable to restore '{name}': {}", error.message);
+    error
+}
+
+fn write_error(name: &str, error: io::Error) -> Error {
+    Error::from_io(ErrorCode::FileWrite, format!("unable to write '{name}'"), error)
+}

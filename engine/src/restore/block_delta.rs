@@ -1,0 +1,302 @@
+//! Which parts of the repository a block-incremental file is put together from.
+//!
+//! A pure plan: from the block map, and the checksums of the blocks that a file on disk has already, come the ranges to read
+//! and the blocks inside them to write (pgBackRest `src/command/restore/blockDelta.c`). Everything in a map is checked before
+//! it is used, because a map is only protected by the checksum of the finished file.
+
+use repo_format::block_map::BlockMap;
+
+use crate::{Error, ErrorCode, Result};
+
+/// The largest super block that `repo-block-size-super` and `repo-block-size-super-full` allow.
+const SUPER_BLOCK_SIZE_MAX: u64 = 16 * 1024 * 1024;
+
+/// The largest stored form of one block map entry without its checksum: six numbers of at most ten bytes.
+const MAP_ENTRY_SIZE_MAX: u64 = 60;
+
+/// What the manifest says about a block-incremental file.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockFile {
+    /// Size of the original file in bytes.
+    pub size: u64,
+    /// Size of a block in bytes.
+    pub block_size: u64,
+    /// Number of bytes kept of a block's checksum.
+    pub checksum_size: usize,
+    /// Number of backups that the map may refer to.
+    pub reference_total: usize,
+}
+
+impl BlockFile {
+    /// Number of blocks, the last one possibly short.
+    pub fn block_total(&self) -> u64 {
+        self.size.div_ceil(self.block_size)
+    }
+
+    /// Size of one block of the file in bytes.
+    fn block_len(&self, block: u64) -> u64 {
+        self.block_size.min(self.size.saturating_sub(block.saturating_mul(self.block_size)))
+    }
+
+    /// The largest stored map that can be right, so that no memory is spent on a wrong size.
+    pub fn map_size_max(&self) -> u64 {
+        let entry = MAP_ENTRY_SIZE_MAX + self.checksum_size as u64;
+        // Salt and padding of an encrypted map and the flags before the entries fit in the constant
+        self.block_total().saturating_mul(entry).saturating_add(64)
+    }
+}
+
+/// A block to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantedBlock {
+    /// Where it begins in the decoded super block, in bytes.
+    pub super_block_offset: u64,
+    /// Where it begins in the file, in bytes.
+    pub file_offset: u64,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// A super block to decode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuperBlockRead {
+    /// Stored bytes.
+    pub size: u64,
+    /// Decoded bytes.
+    pub decoded_size: u64,
+    /// What to take out of it, in ascending order.
+    pub blocks: Vec<WantedBlock>,
+}
+
+/// One ranged read: super blocks that follow each other in one file of the repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockRead {
+    /// Index of the backup in the manifest's references.
+    pub reference: usize,
+    /// The bundle that holds the bytes; 0 for a file of its own.
+    pub bundle_id: u64,
+    /// First byte in that file.
+    pub offset: u64,
+    /// Number of bytes.
+    pub size: u64,
+    /// The super blocks, one after the other.
+    pub super_blocks: Vec<SuperBlockRead>,
+}
+
+/// Everything to be read for one file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockPlan {
+    /// The reads; newest backup first.
+    pub reads: Vec<BlockRead>,
+    /// Bytes of the file that will be written.
+    pub size: u64,
+    /// The whole file is written, from its first byte to its last in order, so that it can be hashed on the way.
+    pub sequential: bool,
+}
+
+fn invalid(what: &str) -> Error {
+    Error::new(ErrorCode::Format, format!("block map is invalid: {what}"))
+}
+
+/// Plans the reads for a file. `existing` holds the checksums of the blocks on disk, one after the other; a block whose checksum
+/// stands in the map at the same place is left alone.
+///
+/// # Errors
+/// [`ErrorCode::Format`] for a map that can't belong to this file.
+pub fn plan(map: &BlockMap, file: &BlockFile, existing: &[u8]) -> Result<BlockPlan> {
+    if map.0.len() as u64 != file.block_total() {
+        return Err(invalid("wrong number of blocks"));
+    }
+    let super_block_size_max = SUPER_BLOCK_SIZE_MAX.max(file.block_size).saturating_add(file.block_size);
+
+    // Blocks by reference, each list in file order
+    let mut by_reference: Vec<Vec<u64>> = vec![Vec::new(); file.reference_total];
+    for (block, entry) in (0u64..).zip(&map.0) {
+        let wanted = by_reference
+            .get_mut(entry.reference as usize)
+            .ok_or_else(|| invalid("reference to an unknown backup"))?;
+        let on_disk = usize::try_from(block)
+            .ok()
+            .and_then(|block| block.checked_mul(file.checksum_size))
+            .and_then(|at| existing.get(at..at.checked_add(file.checksum_size)?));
+        if on_disk.is_none_or(|on_disk| on_disk != &entry.checksum[..file.checksum_size.min(entry.checksum.len())]) {
+            wanted.push(block);
+        }
+    }
+
+    let mut plan = BlockPlan::default();
+    for (reference, blocks) in by_reference.iter().enumerate().rev() {
+        let mut last: Option<(u64, u64, u64, u64)> = None;
+        for &block in blocks {
+            // `block` counts entries of the map, so the index is good
+            let Some(entry) = usize::try_from(block).ok().and_then(|block| map.0.get(block)) else { continue };
+            let size = file.block_len(block);
+            let super_block_offset = entry.block.saturating_mul(file.block_size);
+            if entry.super_block_size > super_block_size_max
+                || super_block_offset.saturating_add(size) > entry.super_block_size
+                || entry.super_block_size.saturating_sub(super_block_offset).min(file.block_size) != size
+            {
+                return Err(invalid("block outside of its super block"));
+            }
+            let end = entry.offset.checked_add(entry.size).ok_or_else(|| invalid("offset out of range"))?;
+            let wanted = WantedBlock { super_block_offset, file_offset: block * file.block_size, size };
+
+            let (same_super_block, adjacent) = match last {
+                Some((bundle_id, offset, last_end, last_block)) if bundle_id == entry.bundle_id => (
+                    offset == entry.offset && last_end == end && last_block < entry.block,
+                    last_end == entry.offset,
+                ),
+                _ => (false, false),
+            };
+            let new_super_block = || SuperBlockRead {
+                size: entry.size,
+                decoded_size: entry.super_block_size,
+                blocks: vec![wanted],
+            };
+            match plan.reads.last_mut() {
+                Some(read) if same_super_block => match read.super_blocks.last_mut() {
+                    Some(super_block) if super_block.decoded_size == entry.super_block_size => {
+                        super_block.blocks.push(wanted);
+                    }
+                    _ => return Err(invalid("super block with two sizes")),
+                },
+                Some(read) if adjacent => {
+                    read.size = read.size.saturating_add(entry.size);
+                    read.super_blocks.push(new_super_block());
+                }
+                _ => plan.reads.push(BlockRead {
+                    reference,
+                    bundle_id: entry.bundle_id,
+                    offset: entry.offset,
+                    size: entry.size,
+                    super_blocks: vec![new_super_block()],
+                }),
+            }
+            last = Some((entry.bundle_id, entry.offset, end, entry.block));
+            plan.size += size;
+        }
+    }
+
+    // All blocks from a single backup come in file order
+    let references_used = by_reference.iter().filter(|blocks| !blocks.is_empty()).count();
+    plan.sequential = plan.size == file.size && references_used <= 1;
+    Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use repo_format::block_map::BlockRef;
+
+    use super::*;
+
+    const BLOCK: u64 = 8192;
+
+    fn file(size: u64) -> BlockFile {
+        BlockFile { size, block_size: BLOCK, checksum_size: 6, reference_total: 3 }
+    }
+
+    fn entry(reference: u32, offset: u64, size: u64, blocks: u64, block: u64) -> BlockRef {
+        BlockRef {
+            reference,
+            bundle_id: 0,
+            offset,
+            size,
+            super_block_size: blocks * BLOCK,
+            block,
+            checksum: [u8::try_from(block).unwrap_or(0); 16],
+        }
+    }
+
+    #[test]
+    fn plan_of_one_backup_is_one_sequential_read() {
+        let map = BlockMap(vec![entry(0, 10, 100, 2, 0), entry(0, 10, 100, 2, 1), entry(0, 110, 50, 1, 0)]);
+        let plan = plan(&map, &file(3 * BLOCK), &[]).unwrap();
+        assert!(plan.sequential);
+        assert_eq!(plan.size, 3 * BLOCK);
+        assert_eq!(plan.reads.len(), 1);
+        assert_eq!((plan.reads[0].offset, plan.reads[0].size), (10, 150));
+        assert_eq!(plan.reads[0].super_blocks.len(), 2);
+        assert_eq!(plan.reads[0].super_blocks[0].blocks.len(), 2);
+    }
+
+    #[test]
+    fn plan_short_last_block_has_its_size() {
+        let mut last = entry(0, 0, 100, 2, 1);
+        last.super_block_size = BLOCK + 100;
+        let mut first = entry(0, 0, 100, 2, 0);
+        first.super_block_size = BLOCK + 100;
+        let plan = plan(&BlockMap(vec![first, last]), &file(BLOCK + 100), &[]).unwrap();
+        let sizes: Vec<u64> = plan.reads[0].super_blocks[0].blocks.iter().map(|block| block.size).collect();
+        assert_eq!(sizes, [BLOCK, 100]);
+    }
+
+    #[test]
+    fn plan_of_two_backups_reads_newest_first_and_splits_gaps() {
+        let map = BlockMap(vec![
+            entry(0, 0, 100, 1, 0),
+            entry(2, 0, 40, 2, 0),
+            entry(0, 200, 100, 1, 0),
+            entry(2, 0, 40, 2, 1),
+        ]);
+        let plan = plan(&map, &file(4 * BLOCK), &[]).unwrap();
+        let reads: Vec<(usize, u64, u64)> =
+            plan.reads.iter().map(|read| (read.reference, read.offset, read.size)).collect();
+        assert_eq!(reads, [(2, 0, 40), (0, 0, 100), (0, 200, 100)]);
+        assert!(!plan.sequential);
+    }
+
+    #[test]
+    fn plan_with_right_blocks_on_disk_reads_only_the_others() {
+        let map = BlockMap(vec![entry(0, 10, 100, 3, 0), entry(0, 10, 100, 3, 1), entry(0, 10, 100, 3, 2)]);
+        // Block 0 is right, block 1 is wrong, block 2 is missing
+        let existing = [[0u8; 6], [9u8; 6]].concat();
+        let plan = plan(&map, &file(3 * BLOCK), &existing).unwrap();
+        assert_eq!(plan.size, 2 * BLOCK);
+        let offsets: Vec<u64> = plan.reads[0].super_blocks[0].blocks.iter().map(|block| block.file_offset).collect();
+        assert_eq!(offsets, [BLOCK, 2 * BLOCK]);
+        assert!(!plan.sequential);
+    }
+
+    #[test]
+    fn plan_of_wrong_map_is_refused() {
+        let bad: [(Vec<BlockRef>, u64); 6] = [
+            (vec![entry(0, 0, 1, 1, 0)], 2 * BLOCK),
+            (vec![entry(3, 0, 1, 1, 0)], BLOCK),
+            (vec![entry(0, 0, 1, 1, 1)], BLOCK),
+            (vec![entry(0, u64::MAX, 1, 1, 0)], BLOCK),
+            (vec![entry(0, 0, 1, 1 << 40, 0)], BLOCK),
+            (vec![entry(0, 0, 1, 2, 0)], 100),
+        ];
+        for (entries, size) in bad {
+            assert_eq!(plan(&BlockMap(entries), &file(size), &[]).unwrap_err().code, ErrorCode::Format);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn plan_of_any_map_stays_inside_the_file(
+            raw in proptest::collection::vec((0u32..4, any::<u64>(), 0u64..1 << 20, 0u64..5, 0u64..5), 0..12),
+            size in 0u64..12 * BLOCK,
+        ) {
+            let map = BlockMap(
+                raw.into_iter()
+                    .map(|(reference, offset, size, blocks, block)| entry(reference, offset, size, blocks, block))
+                    .collect(),
+            );
+            if let Ok(plan) = plan(&map, &file(size), &[]) {
+                prop_assert_eq!(plan.size, size);
+                for read in &plan.reads {
+                    let stored: u64 = read.super_blocks.iter().map(|super_block| super_block.size).sum();
+                    prop_assert_eq!(stored, read.size);
+                    for super_block in &read.super_blocks {
+                        for block in &super_block.blocks {
+                            prop_assert!(block.file_offset + block.size <= size);
+                            prop_assert!(block.super_block_offset + block.size <= super_block.decoded_size);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

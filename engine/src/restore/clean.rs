@@ -1,0 +1,369 @@
+//! Makes the target directories ready: nothing in them that the backup does not have, every directory and link in place.
+//!
+//! Source: pgBackRest `restoreCleanBuild` in `src/command/restore/clean.c.inc`.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use repo_format::manifest::{Manifest, ManifestFile, ManifestPath, PG_DATA, PG_TBLSPC, Target};
+
+use super::names::{pg_absolute, target_path};
+use super::ownership::{Owner, Ownership};
+use super::sync::sync_dir;
+use crate::{Error, ErrorCode, Result, detail, info};
+
+/// The manifest's copy in the data directory while a restore runs; a later one with `--delta` knows the directory by it.
+pub(super) const BACKUP_MANIFEST: &str = "backup.manifest";
+
+/// Permission bits of user, group and others, the only ones that a backup records: no set-user-id from a made-up manifest.
+pub(super) const MODE_MASK: u32 = 0o777;
+
+/// What cleaning needs to know beside the manifest.
+#[derive(Clone, Copy, Debug)]
+pub struct CleanSettings<'a> {
+    /// The data directory.
+    pub pg_path: &'a str,
+    /// Existing files are expected (`--delta` or `--force`).
+    pub delta: bool,
+    /// Files of the data directory that stay as they are.
+    pub keep: &'a [&'a str],
+    /// The directory of this version and catalog in a tablespace.
+    pub tablespace_dir: &'a str,
+}
+
+/// A target directory and the manifest name of what is in it.
+struct Directory<'a> {
+    target: &'a Target,
+    name: String,
+    path: String,
+}
+
+/// Checks that every target directory may be written and, without delta, is empty. Nothing is changed.
+///
+/// # Errors
+/// [`ErrorCode::PathOpen`], [`ErrorCode::PathNotEmpty`], [`ErrorCode::FileExists`].
+pub fn check(manifest: &Manifest, ownership: &Ownership, settings: &CleanSettings<'_>) -> Result<()> {
+    let mut checked = HashSet::new();
+    for directory in directories(manifest, settings) {
+        if checked.insert(directory.path.clone()) {
+            detail!("check '{}' exists", directory.path);
+        }
+        let Some(metadata) = metadata(&directory.path)? else { continue };
+        if !ownership.is_root() && metadata.uid() != ownership.current().uid {
+            return Err(Error::new(
+                ErrorCode::PathOpen,
+                format!("unable to restore to path '{}' not owned by current user", directory.path),
+            ));
+        }
+        if metadata.mode() & 0o700 != 0o700 {
+            return Err(Error::new(
+                ErrorCode::PathOpen,
+                format!("unable to restore to path '{}' without rwx permissions", directory.path),
+            ));
+        }
+        if settings.delta {
+            continue;
+        }
+        match &directory.target.file {
+            None => check_empty(&directory, settings)?,
+            Some(file) => {
+                let file = format!("{}/{file}", directory.path);
+                if self::metadata(&file)?.is_some() {
+                    return Err(Error::new(
+                        ErrorCode::FileExists,
+                        format!("unable to restore file '{file}' because it already exists"),
+                    )
+                    .hint("try using --delta if this is what you intended."));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes what the backup does not have and makes what it has, but for the files. Comes after [`check`].
+///
+/// # Errors
+/// Something can't be removed, made or changed.
+pub fn build(manifest: &Manifest, ownership: &Ownership, settings: &CleanSettings<'_>) -> Result<()> {
+    // Before anything else, so that a server can't start on a mixture; and durably, so that a crash does not bring it back
+    let global = format!("{}/global", settings.pg_path);
+    let control = format!("{global}/pg_control");
+    if self::metadata(&control)?.is_some() {
+        detail!("remove 'global/pg_control' so cluster will not start if restore does not complete");
+        remove_file(Path::new(&control))?;
+        sync_dir(&global)?;
+    }
+
+    let cleaner = Cleaner { manifest, ownership, settings };
+    for directory in directories(manifest, settings) {
+        match metadata(&directory.path)? {
+            Some(metadata) => {
+                // A link to a file shares its directory with files that are none of ours
+                if directory.target.file.is_some() {
+                    continue;
+                }
+                if settings.delta {
+                    info!("remove invalid files/links/paths from '{}'", directory.path);
+                }
+                let path = manifest_path(manifest, &directory.name)?;
+                cleaner.own(&directory.path, ownership.of(path.user, path.group), &metadata)?;
+                cleaner.set_mode(&directory.path, path.mode, &metadata)?;
+                cleaner.clean(&directory.name, &directory.path, directory.name == PG_DATA)?;
+            }
+            None => {
+                let name = if directory.target.file.is_some() { PG_DATA } else { directory.target.name.as_str() };
+                let path = manifest_path(manifest, name)?;
+                make_dir(&directory.path, path.mode, true)?;
+                own_new(&directory.path, ownership.of(path.user, path.group), ownership)?;
+            }
+        }
+    }
+    make_paths(manifest, ownership, settings)
+}
+
+fn directories<'a>(manifest: &'a Manifest, settings: &CleanSettings<'_>) -> Vec<Directory<'a>> {
+    manifest
+        .targets
+        .iter()
+        .map(|target| {
+            let mut name = target.name.clone();
+            let mut path = target_path(settings.pg_path, target);
+            if target.tablespace.is_some() {
+                name = format!("{name}/{}", settings.tablespace_dir);
+                path = format!("{path}/{}", settings.tablespace_dir);
+            }
+            Directory { target, name, path }
+        })
+        .collect()
+}
+
+fn manifest_path<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a ManifestPath> {
+    manifest
+        .path(name)
+        .ok_or_else(|| Error::new(ErrorCode::Format, format!("unable to find '{name}' in manifest path list")))
+}
+
+fn check_empty(directory: &Directory<'_>, settings: &CleanSettings<'_>) -> Result<()> {
+    for entry in entries(&directory.path)? {
+        let kept = directory.name == PG_DATA
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+            && is_kept(entry.file_name().to_str(), settings);
+        if !kept {
+            return Err(Error::new(
+                ErrorCode::PathNotEmpty,
+                format!("unable to restore to path '{}' because it contains files", directory.path),
+            )
+            .hint("try using --delta if this is what you intended."));
+        }
+    }
+    Ok(())
+}
+
+fn is_kept(name: Option<&str>, settings: &CleanSettings<'_>) -> bool {
+    name.is_some_and(|name| name == BACKUP_MANIFEST || settings.keep.contains(&name))
+}
+
+/// The entries of a directory in the order of their names.
+fn entries(path: &str) -> Result<Vec<fs::DirEntry>> {
+    let fail = |error| Error::from_io(ErrorCode::PathOpen, format!("unable to list file info for path '{path}'"), error);
+    let mut entries = fs::read_dir(path).map_err(fail)?.collect::<io::Result<Vec<_>>>().map_err(fail)?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    Ok(entries)
+}
+
+/// Attributes of what a path leads to, links followed; `None` when it is missing.
+pub(super) fn metadata(path: &str) -> Result<Option<fs::Metadata>> {
+    missing_is_none(path, fs::metadata(path))
+}
+
+/// Attributes of the path itself; `None` when it is missing.
+pub(super) fn symlink_metadata(path: &str) -> Result<Option<fs::Metadata>> {
+    missing_is_none(path, fs::symlink_metadata(path))
+}
+
+fn missing_is_none(path: &str, result: io::Result<fs::Metadata>) -> Result<Option<fs::Metadata>> {
+    match result {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => {
+            Err(Error::from_io(ErrorCode::FileInfo, format!("unable to get info for path/file '{path}'"), error))
+        }
+    }
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    fs::remove_file(path).map_err(|error| {
+        Error::from_io(ErrorCode::FileRemove, format!("unable to remove '{}'", path.display()), error)
+    })
+}
+
+/// Makes a directory; with `parents` also those above it, in the same mode.
+fn make_dir(path: &str, mode: u16, parents: bool) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(parents)
+        .mode(u32::from(mode) & MODE_MASK)
+        .create(path)
+        .map_err(|error| Error::from_io(ErrorCode::PathCreate, format!("unable to create path '{path}'"), error))
+}
+
+fn set_owner(path: &str, owner: Owner) -> Result<()> {
+    std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid)).map_err(|error| {
+        Error::from_io(ErrorCode::FileOwner, format!("unable to set ownership for '{path}'"), error)
+    })
+}
+
+/// Gives something just made its owner.
+pub(super) fn own_new(path: &str, owner: Owner, ownership: &Ownership) -> Result<()> {
+    if owner == ownership.current() { Ok(()) } else { set_owner(path, owner) }
+}
+
+struct Cleaner<'a> {
+    manifest: &'a Manifest,
+    ownership: &'a Ownership,
+    settings: &'a CleanSettings<'a>,
+}
+
+impl Cleaner<'_> {
+    fn own(&self, path: &str, expected: Owner, actual: &fs::Metadata) -> Result<()> {
+        if (Owner { uid: actual.uid(), gid: actual.gid() }) == expected {
+            return Ok(());
+        }
+        detail!("update ownership for '{path}'");
+        set_owner(path, expected)
+    }
+
+    fn set_mode(&self, path: &str, mode: u16, actual: &fs::Metadata) -> Result<()> {
+        let mode = u32::from(mode) & MODE_MASK;
+        if actual.mode() & 0o777 == mode {
+            return Ok(());
+        }
+        detail!("update mode for '{path}' to {mode:04o}");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|error| {
+            Error::from_io(ErrorCode::FileMode, format!("unable to set mode for '{path}'"), error)
+        })
+    }
+
+    /// Cleans one directory and all below it that the backup has.
+    fn clean(&self, name: &str, path: &str, is_base: bool) -> Result<()> {
+        for entry in entries(path)? {
+            let file_name = entry.file_name();
+            let entry_path = entry.path();
+            let metadata = entry.metadata().map_err(|error| {
+                let message = format!("unable to get info for path/file '{}'", entry_path.display());
+                Error::from_io(ErrorCode::FileInfo, message, error)
+            })?;
+            let kind = metadata.file_type();
+            if is_base && kind.is_file() && is_kept(file_name.to_str(), self.settings) {
+                continue;
+            }
+            // A name that is no UTF-8 is in no manifest
+            let names = file_name.to_str().map(|file_name| (format!("{name}/{file_name}"), format!("{path}/{file_name}")));
+            let names = names.as_ref().map(|(name, path)| (name.as_str(), path.as_str()));
+            let shown = entry_path.display();
+            if kind.is_file() {
+                match names.and_then(|(name, path)| Some((self.file(name)?, path))) {
+                    Some((file, path)) => {
+                        self.own(path, self.ownership.of(file.user, file.group), &metadata)?;
+                        self.set_mode(path, file.mode, &metadata)?;
+                    }
+                    None => {
+                        detail!("remove invalid file '{shown}'");
+                        remove_file(&entry_path)?;
+                    }
+                }
+            } else if kind.is_dir() {
+                match names.and_then(|(name, path)| Some((self.path(name)?, name, path))) {
+                    Some((manifest_path, name, path)) => {
+                        self.own(path, self.ownership.of(manifest_path.user, manifest_path.group), &metadata)?;
+                        self.set_mode(path, manifest_path.mode, &metadata)?;
+                        self.clean(name, path, false)?;
+                    }
+                    None => {
+                        detail!("remove invalid path '{shown}'");
+                        fs::remove_dir_all(&entry_path).map_err(|error| {
+                            Error::from_io(ErrorCode::PathRemove, format!("unable to remove path '{shown}'"), error)
+                        })?;
+                    }
+                }
+            } else if kind.is_symlink() {
+                self.clean_link(names, &entry_path, &metadata)?;
+            } else {
+                debug_assert!(kind.is_fifo() || kind.is_socket() || kind.is_block_device() || kind.is_char_device());
+                detail!("remove special file '{shown}'");
+                remove_file(&entry_path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn clean_link(&self, names: Option<(&str, &str)>, entry_path: &Path, metadata: &fs::Metadata) -> Result<()> {
+        let shown = entry_path.display();
+        match names.and_then(|(name, path)| Some((self.manifest.link(name)?, path))) {
+            Some((link, path)) => {
+                let destination = fs::read_link(entry_path).map_err(|error| {
+                    Error::from_io(ErrorCode::FileInfo, format!("unable to get destination for link '{shown}'"), error)
+                })?;
+                if destination.as_os_str() == link.destination.as_str() {
+                    return self.own(path, self.ownership.of(link.user, link.group), metadata);
+                }
+                detail!("remove link '{shown}' because destination changed");
+            }
+            None => detail!("remove invalid link '{shown}'"),
+        }
+        remove_file(entry_path)
+    }
+
+    /// The file with this name, unless it is reached through a link.
+    fn file(&self, name: &str) -> Option<&ManifestFile> {
+        self.manifest.file(name).filter(|_| self.manifest.link(name).is_none())
+    }
+
+    /// The directory with this name, unless it is reached through a link.
+    fn path(&self, name: &str) -> Option<&ManifestPath> {
+        self.manifest.path(name).filter(|_| self.manifest.link(name).is_none())
+    }
+}
+
+/// Makes missing directories and links. Paths are sorted, so that parents come first.
+fn make_paths(manifest: &Manifest, ownership: &Ownership, settings: &CleanSettings<'_>) -> Result<()> {
+    for path in &manifest.paths {
+        let name = path.name.as_str();
+        // Exists in manifests only
+        if name == PG_TBLSPC || name == PG_DATA {
+            continue;
+        }
+        let link_name = if name.starts_with(PG_TBLSPC) { format!("{PG_DATA}/{name}") } else { name.to_owned() };
+        if manifest.link(&link_name).is_some() {
+            make_link(manifest, &link_name, ownership, settings)?;
+            continue;
+        }
+        let pg_path = pg_absolute(settings.pg_path, name);
+        if symlink_metadata(&pg_path)?.is_none() {
+            detail!("create path '{pg_path}'");
+            make_dir(&pg_path, path.mode, false)?;
+            own_new(&pg_path, ownership.of(path.user, path.group), ownership)?;
+        }
+    }
+    for link in &manifest.links {
+        make_link(manifest, &link.name, ownership, settings)?;
+    }
+    Ok(())
+}
+
+fn make_link(manifest: &Manifest, name: &str, ownership: &Ownership, settings: &CleanSettings<'_>) -> Result<()> {
+    let Some(link) = manifest.link(name) else { return Ok(()) };
+    let pg_path = pg_absolute(settings.pg_path, name);
+    if symlink_metadata(&pg_path)?.is_some() {
+        return Ok(());
+    }
+    detail!("create symlink '{pg_path}' to '{}'", link.destination);
+    symlink(&link.destination, &pg_path).map_err(|error| {
+        let message = format!("unable to create symlink '{pg_path}' to '{}'", link.destination);
+        Error::from_io(ErrorCode::FileOpen, message, error)
+    })?;
+    own_new(&pg_path, ownership.of(link.user, link.group), ownership)
+}

@@ -1,0 +1,476 @@
+//! Restores the files of one job: finds out which ones are right already, then copies the others from the repository.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+use repo_format::block_map::BlockMap;
+use repo_format::cipher::Cipher;
+use repo_format::compress::Framing;
+use repo_format::hash::Sha1;
+use repo_format::layout::{self, FileForm, RepoPath, Stanza};
+use repo_format::manifest::{BlockIncr, Manifest, ManifestFile};
+use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
+
+use super::block_delta::{self, BlockFile, BlockRead};
+use super::clean::{MODE_MASK, metadata};
+use super::names::pg_absolute;
+use super::ownership::Ownership;
+use super::queue::RestoreJob;
+use super::select_db::ZeroFilter;
+use crate::pipeline::restore::{BlockGeometry, RestorePipeline};
+use crate::storage::{ReadRange, RepoStorage};
+use crate::{CancelToken, Error, ErrorCode, Result};
+
+/// Name of the control file in a manifest. It gets its own name last.
+pub(super) const PG_CONTROL: &str = "pg_data/global/pg_control";
+
+/// Stored block-incremental files up to this size are read whole, with the files before and after them.
+const MEMBER_SIZE_MAX: u64 = 4 * 1024 * 1024;
+
+/// Bytes between two files of a bundle that are read and thrown away rather than starting another read.
+const READ_OVER_MAX: u64 = 64 * 1024;
+
+/// Bytes asked of the storage at a time where files are smaller.
+const READ_BUFFER_BYTES: u64 = 256 * 1024;
+
+/// What all workers of a restore share.
+pub struct FileContext<'a> {
+    /// The backup.
+    pub manifest: &'a Manifest,
+    /// Where it is stored.
+    pub storage: &'a dyn RepoStorage,
+    /// Its stanza.
+    pub stanza: &'a Stanza,
+    /// The data directory.
+    pub pg_path: &'a str,
+    /// Owners of the files.
+    pub ownership: &'a Ownership,
+    /// Files that are only zeros.
+    pub zero: Option<&'a ZeroFilter>,
+    /// Look at existing files before copying.
+    pub delta: bool,
+    /// For that, trust size and time instead of checksums.
+    pub delta_by_time: bool,
+    /// How the files are encrypted.
+    pub cipher: Cipher,
+}
+
+/// What was done with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Copied from the repository; for a block-incremental file, so many bytes of it.
+    Copied {
+        /// Bytes written.
+        size: u64,
+    },
+    /// Made without reading the repository: empty or only zeros.
+    Zeroed,
+    /// It was right already.
+    Preserved,
+}
+
+/// The result for one file of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileResult {
+    /// Index in the manifest's files.
+    pub index: u32,
+    /// What was done.
+    pub outcome: Outcome,
+}
+
+/// A file that is copied, and the stored bytes that are read for it first.
+struct Copy<'a> {
+    index: u32,
+    file: &'a ManifestFile,
+    /// First stored byte.
+    offset: u64,
+    /// Number of stored bytes; `None` for a whole repository file.
+    limit: Option<u64>,
+    /// Checksums of the blocks on disk, if there are usable ones.
+    existing: Option<Vec<u8>>,
+}
+
+impl Copy<'_> {
+    fn end(&self) -> u64 {
+        self.limit.map_or(u64::MAX, |limit| self.offset.saturating_add(limit))
+    }
+}
+
+/// What to do with a file.
+enum Decision {
+    Preserve,
+    Zero,
+    Copy { existing: Option<Vec<u8>> },
+}
+
+/// The absolute path that a file is written to.
+pub(super) fn restored_path(pg_path: &str, name: &str) -> String {
+    let mut path = pg_absolute(pg_path, name);
+    if name == PG_CONTROL {
+        path.push_str(layout::TEMP_SUFFIX);
+    }
+    path
+}
+
+impl FileContext<'_> {
+    /// Restores all files of a job. Safe to repeat after an error.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Checksum`] when what was restored is not what was backed up, errors of the codecs for damaged input, and
+    /// whatever reading or writing fails with.
+    pub fn restore(
+        &self,
+        pipeline: &mut RestorePipeline,
+        job: &RestoreJob,
+        cancel: &CancelToken,
+    ) -> Result<Vec<FileResult>> {
+        let mut results = Vec::with_capacity(job.files.len());
+        let mut copies = Vec::new();
+        for &index in &job.files {
+            cancel.check()?;
+            let Some(file) = self.manifest.files.get(index as usize) else { continue };
+            match self.decide(pipeline, file, cancel)? {
+                Decision::Preserve => results.push(FileResult { index, outcome: Outcome::Preserved }),
+                Decision::Zero => {
+                    self.write_zeros(file)?;
+                    results.push(FileResult { index, outcome: Outcome::Zeroed });
+                }
+                Decision::Copy { existing } => copies.push(self.plan_copy(index, file, existing)?),
+            }
+        }
+
+        let mut rest = copies.as_slice();
+        while let Some((first, after)) = rest.split_first() {
+            // A run ends where the next file is too far away to read on
+            let mut end = first.end();
+            let run_len = 1 + after
+                .iter()
+                .take_while(|next| {
+                    let near = end <= next.offset && next.offset - end <= READ_OVER_MAX;
+                    end = next.end();
+                    near
+                })
+                .count();
+            let (run, after) = rest.split_at(run_len);
+            self.copy_run(pipeline, run, &mut results, cancel)?;
+            rest = after;
+        }
+        Ok(results)
+    }
+
+    /// Looks at what is on disk.
+    fn decide(&self, pipeline: &mut RestorePipeline, file: &ManifestFile, cancel: &CancelToken) -> Result<Decision> {
+        let copy = |existing| {
+            Ok(if file.size == 0 { Decision::Zero } else { Decision::Copy { existing } })
+        };
+        if self.zero.is_some_and(|zero| zero.is_zeroed(&file.name)) {
+            return Ok(Decision::Zero);
+        }
+        if !self.delta {
+            return copy(None);
+        }
+        let path = restored_path(self.pg_path, &file.name);
+        let Some(on_disk) = metadata(&path)? else { return copy(None) };
+        if self.delta_by_time {
+            let same = on_disk.size() == file.size
+                && on_disk.mtime() == file.timestamp
+                && on_disk.mtime() < self.manifest.data.timestamp_copy_start;
+            return if same { Ok(Decision::Preserve) } else { copy(None) };
+        }
+        // A longer file may only have been appended to. A shorter one is of use when its blocks can be looked at one by one.
+        if on_disk.size() < file.size && (file.block.is_none() || on_disk.size() == 0) {
+            return copy(None);
+        }
+        let longer = on_disk.size() > file.size;
+        let existing = open_existing(&path, longer)?;
+        if longer {
+            existing.set_len(file.size).map_err(|error| {
+                Error::from_io(ErrorCode::FileWrite, format!("unable to truncate file '{path}'"), error)
+            })?;
+        }
+        let mut blocks = Vec::new();
+        let right = if file.size == 0 {
+            true
+        } else {
+            let hashed = pipeline.hash_file(&existing, &path, file.block.map(geometry), cancel)?;
+            blocks = hashed.blocks;
+            on_disk.size() >= file.size && Some(hashed.sha1) == file.checksum
+        };
+        if right {
+            // Only when it differs: a file that is right is not touched
+            if on_disk.mtime() != file.timestamp || longer {
+                set_time(&existing, file.timestamp, &path)?;
+            }
+            return Ok(Decision::Preserve);
+        }
+        copy(file.block.map(|_| blocks))
+    }
+
+    fn plan_copy<'a>(&self, index: u32, file: &'a ManifestFile, existing: Option<Vec<u8>>) -> Result<Copy<'a>> {
+        let damaged =
+            || Error::new(ErrorCode::Format, format!("manifest sizes of file '{}' are out of range", file.name));
+        let offset = file.bundle.map_or(0, |bundle| bundle.offset);
+        let size = file.repo_bytes();
+        offset.checked_add(size).ok_or_else(damaged)?;
+        let (offset, limit) = match file.block {
+            Some(block) => {
+                if block.map_size == 0 || block.map_size > size || block.map_size > self.block_file(file, block).map_size_max() {
+                    return Err(damaged());
+                }
+                if existing.is_none() && size <= MEMBER_SIZE_MAX {
+                    (offset, Some(size))
+                } else {
+                    (offset + size - block.map_size, Some(block.map_size))
+                }
+            }
+            None if file.bundle.is_some() => (offset, Some(size)),
+            None => (0, None),
+        };
+        Ok(Copy { index, file, offset, limit, existing })
+    }
+
+    /// Reads files that lie one after the other in the repository with one read.
+    fn copy_run(
+        &self,
+        pipeline: &mut RestorePipeline,
+        run: &[Copy<'_>],
+        results: &mut Vec<FileResult>,
+        cancel: &CancelToken,
+    ) -> Result<()> {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
+        let repo_file = self.repo_file(first.file)?;
+        let limit = last.limit.map(|_| last.end() - first.offset);
+        let stored = self.open_repo(&repo_file, ReadRange { offset: first.offset, limit })?;
+        // Large files are read past the buffer anyway
+        let capacity = usize::try_from(limit.unwrap_or(READ_BUFFER_BYTES).min(READ_BUFFER_BYTES)).unwrap_or(0);
+        let mut stored = BufReader::with_capacity(capacity, stored);
+        let mut position = first.offset;
+        for copy in run {
+            cancel.check()?;
+            skip(&mut stored, copy.offset - position, &repo_file)?;
+            let mut part = (&mut stored).take(copy.limit.unwrap_or(u64::MAX));
+            let size = match copy.file.block {
+                Some(block) => self.copy_blocks(pipeline, copy, block, &mut part, cancel)?,
+                None => self.copy_whole(pipeline, copy.file, &mut part, cancel)?,
+            };
+            if let Some(limit) = copy.limit {
+                let left = part.limit();
+                skip(&mut stored, left, &repo_file)?;
+                position = copy.offset + limit;
+            }
+            results.push(FileResult { index: copy.index, outcome: Outcome::Copied { size } });
+        }
+        Ok(())
+    }
+
+    fn copy_whole(
+        &self,
+        pipeline: &mut RestorePipeline,
+        file: &ManifestFile,
+        stored: &mut dyn Read,
+        cancel: &CancelToken,
+    ) -> Result<u64> {
+        let path = restored_path(self.pg_path, &file.name);
+        let mut out = self.create(file, &path, OFlags::WRONLY | OFlags::TRUNC)?;
+        let framing =
+            if file.bundle.is_some() && self.manifest.data.bundle_raw { Framing::Raw } else { Framing::Full };
+        match pipeline.copy(stored, framing, file.size, &mut out, &path, cancel)? {
+            Some(sha1) => check_sha1(file, &path, sha1)?,
+            None => {
+                return Err(Error::new(
+                    ErrorCode::Checksum,
+                    format!("error restoring '{path}': actual size is larger than expected size {}", file.size),
+                ));
+            }
+        }
+        set_time(&out, file.timestamp, &path)?;
+        Ok(file.size)
+    }
+
+    fn copy_blocks(
+        &self,
+        pipeline: &mut RestorePipeline,
+        copy: &Copy<'_>,
+        block: BlockIncr,
+        stored: &mut dyn Read,
+        cancel: &CancelToken,
+    ) -> Result<u64> {
+        let file = copy.file;
+        let path = restored_path(self.pg_path, &file.name);
+        let short = || Error::new(ErrorCode::Format, format!("stored form of '{path}' is too short"));
+        let limit = copy.limit.unwrap_or(0);
+        let mut member = Vec::with_capacity(usize::try_from(limit).unwrap_or(0));
+        stored
+            .read_to_end(&mut member)
+            .map_err(|error| Error::from_io(ErrorCode::FileRead, format!("unable to read stored form of '{path}'"), error))?;
+        let map_size = usize::try_from(block.map_size).map_err(|_| short())?;
+        if member.len() as u64 != limit || member.len() < map_size {
+            return Err(short());
+        }
+        let map = pipeline.decode_map(&member[member.len() - map_size..])?;
+        let map = BlockMap::read(&map, block.size, block.checksum_size)?;
+        let in_place = copy.existing.is_some();
+        let plan =
+            block_delta::plan(&map, &self.block_file(file, block), copy.existing.as_deref().unwrap_or_default())?;
+
+        let truncate = if in_place { OFlags::empty() } else { OFlags::TRUNC };
+        let out = self.create(file, &path, OFlags::RDWR | truncate)?;
+        pipeline.start_hash();
+        for read in &plan.reads {
+            let part = self.member_part(copy, &member, read);
+            match part {
+                Some(mut part) => pipeline.copy_blocks(&mut part, read, plan.sequential, &out, &path, cancel)?,
+                None => {
+                    let repo_file = self.block_repo_file(file, read)?;
+                    let range = ReadRange { offset: read.offset, limit: Some(read.size) };
+                    let mut stored = self.open_repo(&repo_file, range)?;
+                    pipeline.copy_blocks(&mut stored, read, plan.sequential, &out, &path, cancel)?;
+                }
+            }
+        }
+        let sha1 = if plan.sequential {
+            pipeline.finish_hash()
+        } else {
+            pipeline.hash_file(&out, &path, None, cancel)?.sha1
+        };
+        check_sha1(file, &path, sha1)?;
+        if in_place {
+            // Size and time of the file say nothing about the blocks inside: they must be safe before the time says they are
+            out.sync_data().map_err(|error| {
+                Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{path}' after write"), error)
+            })?;
+        }
+        set_time(&out, file.timestamp, &path)?;
+        Ok(plan.size)
+    }
+
+    /// The bytes of a read that have been read already, with the file's own stored form.
+    fn member_part<'m>(&self, copy: &Copy<'_>, member: &'m [u8], read: &BlockRead) -> Option<&'m [u8]> {
+        let own = copy.file.reference.map_or(self.manifest.references.len().checked_sub(1)?, |index| index as usize);
+        if read.reference != own || read.bundle_id != copy.file.bundle.map_or(0, |bundle| bundle.id) {
+            return None;
+        }
+        let start = usize::try_from(read.offset.checked_sub(copy.offset)?).ok()?;
+        member.get(start..start.checked_add(usize::try_from(read.size).ok()?)?)
+    }
+
+    fn block_file(&self, file: &ManifestFile, block: BlockIncr) -> BlockFile {
+        BlockFile {
+            size: file.size,
+            block_size: u64::from(block.size),
+            checksum_size: usize::from(block.checksum_size),
+            reference_total: self.manifest.references.len(),
+        }
+    }
+
+    /// The repository file that holds a file, alone or in a bundle.
+    fn repo_file(&self, file: &ManifestFile) -> Result<RepoPath> {
+        let label = self.manifest.holder(file);
+        match (file.bundle, file.block) {
+            (Some(bundle), _) => Ok(layout::bundle(self.stanza, label, bundle.id)),
+            (None, Some(_)) => layout::backup_file(self.stanza, label, &file.name, FileForm::BlockIncr),
+            (None, None) => {
+                let form = FileForm::Whole(self.manifest.data.options.compress_type);
+                layout::backup_file(self.stanza, label, &file.name, form)
+            }
+        }
+    }
+
+    /// The repository file that holds super blocks.
+    fn block_repo_file(&self, file: &ManifestFile, read: &BlockRead) -> Result<RepoPath> {
+        let label = self
+            .manifest
+            .references
+            .get(read.reference)
+            .ok_or_else(|| Error::new(ErrorCode::Format, "block map refers to an unknown backup"))?;
+        if read.bundle_id != 0 {
+            return Ok(layout::bundle(self.stanza, label, read.bundle_id));
+        }
+        layout::backup_file(self.stanza, label, &file.name, FileForm::BlockIncr)
+    }
+
+    fn open_repo(&self, path: &RepoPath, range: ReadRange) -> Result<Box<dyn Read + Send>> {
+        self.storage.read(path, range)?.ok_or_else(|| {
+            let shown = self.storage.display(path);
+            Error::new(ErrorCode::FileMissing, format!("unable to open missing file '{shown}' for read"))
+        })
+    }
+
+    /// Makes an empty file, or one of zeros that takes no space.
+    fn write_zeros(&self, file: &ManifestFile) -> Result<()> {
+        let path = restored_path(self.pg_path, &file.name);
+        let out = self.create(file, &path, OFlags::WRONLY | OFlags::TRUNC)?;
+        if file.size != 0 {
+            out.set_len(file.size).map_err(|error| {
+                Error::from_io(ErrorCode::FileWrite, format!("unable to truncate '{path}'"), error)
+            })?;
+        }
+        set_time(&out, file.timestamp, &path)
+    }
+
+    /// Opens a file for writing, with its mode if it is new, and gives it its owner.
+    fn create(&self, file: &ManifestFile, path: &str, flags: OFlags) -> Result<File> {
+        // After cleaning, the only links are those of the manifest
+        let follow = if self.manifest.link(&file.name).is_some() { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let mode = Mode::from_raw_mode(u32::from(file.mode) & MODE_MASK);
+        let fd = rustix::fs::open(path, flags | follow | OFlags::CREATE | OFlags::CLOEXEC, mode).map_err(|error| {
+            if error == rustix::io::Errno::NOENT {
+                let message = format!("unable to open file '{path}' for write in missing path");
+                return Error::new(ErrorCode::FileMissing, message).cause(std::io::Error::from(error));
+            }
+            Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{path}' for write"), error.into())
+        })?;
+        let out = File::from(fd);
+        let owner = self.ownership.of(file.user, file.group);
+        if self.ownership.is_root() {
+            std::os::unix::fs::fchown(&out, Some(owner.uid), Some(owner.gid)).map_err(|error| {
+                Error::from_io(ErrorCode::FileOwner, format!("unable to set ownership for '{path}'"), error)
+            })?;
+        }
+        Ok(out)
+    }
+}
+
+fn geometry(block: BlockIncr) -> BlockGeometry {
+    BlockGeometry { block_size: block.size.max(1) as usize, checksum_size: usize::from(block.checksum_size) }
+}
+
+fn open_existing(path: &str, write: bool) -> Result<File> {
+    File::options().read(true).write(write).open(path).map_err(|error| {
+        let purpose = if write { "write" } else { "read" };
+        Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{path}' for {purpose}"), error)
+    })
+}
+
+fn check_sha1(file: &ManifestFile, path: &str, actual: Sha1) -> Result<()> {
+    // The manifest was validated: every file has a checksum
+    let Some(expected) = file.checksum.filter(|expected| *expected != actual) else { return Ok(()) };
+    Err(Error::new(
+        ErrorCode::Checksum,
+        format!("error restoring '{path}': actual checksum '{actual}' does not match expected checksum '{expected}'"),
+    ))
+}
+
+/// Sets access and modification time, which the next backup and later deltas compare.
+fn set_time(file: &File, timestamp: i64, path: &str) -> Result<()> {
+    let time = Timespec { tv_sec: timestamp, tv_nsec: 0 };
+    rustix::fs::futimens(file.as_fd(), &Timestamps { last_access: time, last_modification: time }).map_err(|error| {
+        Error::from_io(ErrorCode::FileInfo, format!("unable to set time for '{path}'"), error.into())
+    })
+}
+
+/// Reads and throws away.
+fn skip(stored: &mut impl Read, size: u64, repo_file: &RepoPath) -> Result<()> {
+    if size == 0 {
+        return Ok(());
+    }
+    let skipped = std::io::copy(&mut stored.take(size), &mut std::io::sink())
+        .map_err(|error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{repo_file}'"), error))?;
+    if skipped == size {
+        Ok(())
+    } else {
+        Err(Error::new(ErrorCode::FileRead, format!("unexpected end of '{repo_file}'")))
+    }
+}

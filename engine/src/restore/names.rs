@@ -1,0 +1,205 @@
+//! Names in a manifest, and the checks that keep everything a restore writes inside its targets.
+//!
+//! A manifest may be damaged or made up. What it may decide is where its own tablespaces and links lie, because that is what a
+//! backup records; every other name must stay inside one of these places.
+
+use repo_format::manifest::{Manifest, PG_DATA, PG_TBLSPC, Target, TargetType, check_name, pg_path as pg_relative};
+
+use crate::{Error, ErrorCode, Result};
+
+/// The absolute path that a manifest name is reached by.
+pub(super) fn pg_absolute(pg_path: &str, name: &str) -> String {
+    match pg_relative(name) {
+        "" => pg_path.to_owned(),
+        relative => format!("{pg_path}/{relative}"),
+    }
+}
+
+/// The part before the last slash, `/` for a file of the root; `None` without a slash.
+pub(super) fn dir_name(path: &str) -> Option<&str> {
+    match path.rsplit_once('/')? {
+        ("", _) => Some("/"),
+        (dir, _) => Some(dir),
+    }
+}
+
+/// The part after the last slash.
+pub(super) fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// The absolute directory of a target. A relative destination counts from the directory that holds the link.
+pub(super) fn target_path(pg_path: &str, target: &Target) -> String {
+    if target.path.starts_with('/') {
+        return target.path.clone();
+    }
+    let link = pg_absolute(pg_path, &target.name);
+    normalize(&format!("{}/{}", dir_name(&link).unwrap_or("/"), target.path))
+}
+
+/// Takes `.`, `..` and empty components out of an absolute path, by its text alone.
+pub(super) fn normalize(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+fn invalid(what: impl Into<String>) -> Error {
+    Error::new(ErrorCode::Format, what)
+}
+
+/// Checks that the manifest, after mapping, describes a tree whose every part lies inside one of its targets: names are clean,
+/// parents are directories of the manifest, and links are exactly those that belong to a target.
+///
+/// # Errors
+/// [`ErrorCode::Format`].
+pub(super) fn check_manifest(manifest: &Manifest, tablespace_dir: &str) -> Result<()> {
+    let is_path = |name: &str| manifest.path(name).is_some();
+    let parent_is_path = |name: &str| match name.rsplit_once('/') {
+        Some((parent, _)) => is_path(parent) || parent == PG_TBLSPC,
+        None => true,
+    };
+    if !is_path(PG_DATA) {
+        return Err(invalid("manifest has no path 'pg_data'"));
+    }
+    // Below a tablespace only the directory of this version and catalog is ours
+    let tablespace_part_is_right = |name: &str| {
+        let Some(below) = name.strip_prefix("pg_tblspc/") else { return true };
+        let Some((id, inside)) = below.split_once('/') else { return true };
+        manifest.targets.iter().any(|target| {
+            target.tablespace.is_some() && target.name.strip_prefix("pg_tblspc/") == Some(id)
+        }) && inside.strip_prefix(tablespace_dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+
+    for path in &manifest.paths {
+        check_name(&path.name)?;
+        if !parent_is_path(&path.name) {
+            return Err(invalid(format!("manifest path '{}' has no parent path", path.name)));
+        }
+        if !tablespace_part_is_right(&path.name) {
+            return Err(invalid("backup target not found"));
+        }
+        if manifest.file(&path.name).is_some() {
+            return Err(invalid(format!("manifest has '{}' as file and as path", path.name)));
+        }
+    }
+    // Files are sorted, so most share the directory of the one before
+    let mut parent_checked = "";
+    for file in &manifest.files {
+        let name: &str = &file.name;
+        check_name(name)?;
+        let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
+        if parent != parent_checked {
+            if !is_path(parent) || parent == PG_TBLSPC {
+                return Err(invalid(format!("manifest file '{name}' has no parent path")));
+            }
+            parent_checked = parent;
+        }
+        if !tablespace_part_is_right(name) || matches!(name.split('/').count(), 0..=1) {
+            return Err(invalid("backup target not found"));
+        }
+        if let Some(below) = name.strip_prefix("pg_tblspc/")
+            && below.split('/').count() < 3
+        {
+            return Err(invalid("backup target not found"));
+        }
+    }
+
+    for target in &manifest.targets {
+        check_target(manifest, target)?;
+    }
+    for link in &manifest.links {
+        let name = link.name.as_str();
+        check_name(name)?;
+        let target_name = match name.strip_prefix("pg_data/") {
+            Some(below) if below.starts_with("pg_tblspc/") => below,
+            _ => name,
+        };
+        if !manifest.targets.iter().any(|target| target.target_type == TargetType::Link && target.name == target_name) {
+            return Err(invalid(format!("manifest link '{name}' has no target")));
+        }
+        if !name.starts_with("pg_data/") || !parent_is_path(name) {
+            return Err(invalid(format!("manifest link '{name}' has no parent path")));
+        }
+    }
+    Ok(())
+}
+
+/// A target that is a link must have that link, with the same destination, and be a directory or file of the manifest.
+fn check_target(manifest: &Manifest, target: &Target) -> Result<()> {
+    check_name(&target.name)?;
+    let wrong = |what: &str| Err(invalid(format!("manifest target '{}' {what}", target.name)));
+    if target.path.is_empty() || target.path.contains('\0') {
+        return wrong("has an invalid path");
+    }
+    if target.target_type == TargetType::Path {
+        return if target.name == PG_DATA { Ok(()) } else { wrong("must be a link") };
+    }
+    let link_name = match &target.tablespace {
+        Some(tablespace) => {
+            if target.name != format!("{PG_TBLSPC}/{}", tablespace.id) || target.file.is_some() {
+                return wrong("is not a tablespace");
+            }
+            format!("{PG_DATA}/{}", target.name)
+        }
+        None => {
+            if target.name.starts_with(PG_TBLSPC) || target.name.starts_with("pg_data/pg_tblspc/") {
+                return wrong("is not a tablespace");
+            }
+            target.name.clone()
+        }
+    };
+    let Some(link) = manifest.links.iter().find(|link| link.name == link_name) else {
+        return wrong("has no link");
+    };
+    let destination_is_right = match &target.file {
+        None => link.destination == target.path,
+        Some(file) => {
+            dir_name(&link.destination) == Some(target.path.as_str())
+                && base_name(&link.destination) == file
+                && !matches!(file.as_str(), "" | "." | "..")
+        }
+    };
+    if !destination_is_right {
+        return wrong("and its link have different destinations");
+    }
+    match &target.file {
+        Some(_) if manifest.file(&target.name).is_none() => wrong("has no file"),
+        None if manifest.path(&target.name).is_none() => wrong("has no path"),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pg_absolute_of_data_directory_is_its_path() {
+        assert_eq!(pg_absolute("/pg", "pg_data"), "/pg");
+        assert_eq!(pg_absolute("/pg", "pg_data/global"), "/pg/global");
+        assert_eq!(pg_absolute("/pg", "pg_tblspc/1/PG_15_1"), "/pg/pg_tblspc/1/PG_15_1");
+    }
+
+    #[test]
+    fn dir_name_of_root_file_is_root() {
+        assert_eq!(dir_name("/a"), Some("/"));
+        assert_eq!(dir_name("/a/b"), Some("/a"));
+        assert_eq!(dir_name("a"), None);
+        assert_eq!(base_name("../x/y"), "y");
+    }
+
+    #[test]
+    fn normalize_resolves_by_text() {
+        assert_eq!(normalize("/a/b/../c//./d"), "/a/c/d");
+        assert_eq!(normalize("/../.."), "/");
+    }
+}

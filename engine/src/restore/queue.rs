@@ -1,0 +1,123 @@
+//! In which order files are restored, and which files make one job.
+
+use std::cmp::Reverse;
+
+use repo_format::label::BackupLabel;
+use repo_format::manifest::Manifest;
+
+use crate::{Error, ErrorCode, Result};
+
+/// Files that one worker restores one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoreJob {
+    /// Indices into the manifest's files: one file, or neighbours of one bundle in the order of their offsets.
+    pub files: Vec<u32>,
+    /// Bytes of these files when restored.
+    pub size: u64,
+}
+
+/// The jobs of a restore.
+#[derive(Clone, Debug)]
+pub struct RestoreQueues {
+    /// One queue for the data directory and one per tablespace, so that workers spread over file systems.
+    pub queues: Vec<Vec<RestoreJob>>,
+    /// Bytes of all files when restored.
+    pub size: u64,
+}
+
+/// Where a file stands in its queue.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct SortKey<'a> {
+    is_empty: bool,
+    bundle_id: u64,
+    place: Place<'a>,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Place<'a> {
+    /// A file of its own: large ones first, so that the last ones are small and workers end together.
+    Alone(Reverse<u64>, Reverse<&'a str>),
+    /// In a bundle: those of other backups first, then by offset.
+    Bundled { is_own: bool, reference: Option<&'a BackupLabel>, offset: u64 },
+}
+
+/// Most bytes that one job restores from a bundle, so that cancelling and progress do not wait for all of a huge one.
+const JOB_FILES_MAX: usize = 16 * 1024;
+
+/// Makes the queues (pgBackRest `restoreProcessQueue` and `restoreJobCallback` in `src/command/restore/process.c.inc`).
+///
+/// # Errors
+/// [`ErrorCode::Format`] for a file that belongs to no target.
+pub fn queues(manifest: &Manifest) -> Result<RestoreQueues> {
+    let mut prefixes = vec!["pg_data/".to_owned()];
+    prefixes.extend(
+        manifest
+            .targets
+            .iter()
+            .filter(|target| target.tablespace.is_some())
+            .map(|target| format!("{}/", target.name)),
+    );
+    let mut files: Vec<Vec<u32>> = vec![Vec::new(); prefixes.len()];
+    let mut size = 0u64;
+    let mut last = 0;
+    for (index, file) in (0u32..).zip(&manifest.files) {
+        // Sorted by name, so most files have the target of the one before
+        if !file.name.starts_with(&prefixes[last]) {
+            last = prefixes
+                .iter()
+                .position(|prefix| file.name.starts_with(prefix))
+                .ok_or_else(|| Error::new(ErrorCode::Format, "backup target not found"))?;
+        }
+        files[last].push(index);
+        size = size.saturating_add(file.size);
+    }
+    let queues = files.into_iter().map(|files| queue(manifest, files)).collect();
+    Ok(RestoreQueues { queues, size })
+}
+
+fn queue(manifest: &Manifest, mut files: Vec<u32>) -> Vec<RestoreJob> {
+    let file = |index: u32| &manifest.files[index as usize];
+    let reference =
+        |index: u32| file(index).reference.and_then(|reference| manifest.references.get(reference as usize));
+    files.sort_by(|&a, &b| {
+        let key = |index: u32| {
+            let file = file(index);
+            SortKey {
+                is_empty: file.size == 0,
+                bundle_id: file.bundle.map_or(0, |bundle| bundle.id),
+                place: match file.bundle {
+                    None => Place::Alone(Reverse(file.size), Reverse(&file.name)),
+                    Some(bundle) => Place::Bundled {
+                        is_own: file.reference.is_none(),
+                        reference: reference(index),
+                        offset: bundle.offset,
+                    },
+                },
+            }
+        };
+        key(a).cmp(&key(b))
+    });
+
+    let mut jobs: Vec<RestoreJob> = Vec::new();
+    let mut last: Option<(u64, Option<u32>)> = None;
+    // Files without content read nothing, so any number of them may share a job
+    let mut last_empty = false;
+    for index in files {
+        let file = file(index);
+        let place = file.bundle.map(|bundle| (bundle.id, file.reference));
+        let is_empty = file.size == 0;
+        match jobs.last_mut() {
+            Some(job)
+                if job.files.len() < JOB_FILES_MAX
+                    && last_empty == is_empty
+                    && (is_empty || (place.is_some() && place == last)) =>
+            {
+                job.files.push(index);
+                job.size = job.size.saturating_add(file.size);
+            }
+            _ => jobs.push(RestoreJob { files: vec![index], size: file.size }),
+        }
+        (last, last_empty) = (place, is_empty);
+    }
+    jobs
+}

@@ -1,0 +1,156 @@
+//! Which backup set a restore takes: `--set`, or the newest that fits the target.
+
+use repo_format::label::BackupLabel;
+use repo_format::wal_name::Lsn;
+
+use crate::{Error, ErrorCode, Result};
+
+/// What a backup set must satisfy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Exactly this label, as the user gave it.
+    Label(String),
+    /// The newest of the first usable repository.
+    Newest,
+    /// The newest that stopped before this time (seconds since the epoch).
+    StoppedBefore(i64),
+    /// The newest that stopped at this LSN or before.
+    StoppedAt(Lsn),
+}
+
+/// What the choice needs to know about one backup of `backup.info`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetFacts {
+    /// Its label.
+    pub label: BackupLabel,
+    /// When it stopped, in seconds since the epoch.
+    pub stop_time: i64,
+    /// Where it stopped; `None` for offline backups and those of old versions.
+    pub stop_lsn: Option<Lsn>,
+    /// The id of its cluster in the history of `backup.info`.
+    pub history_id: u32,
+}
+
+/// The answer of one repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// This set is restored.
+    Found(BackupLabel),
+    /// Nothing here fits; the next repository is asked.
+    Next,
+    /// As [`Choice::Next`], because a backup without LSN came before a fitting one.
+    NoLsn,
+}
+
+/// Chooses among the backups of one repository, which stand in the order of their labels.
+///
+/// # Errors
+/// [`ErrorCode::BackupSetInvalid`] when the newest is asked for and belongs to a cluster from before a stanza upgrade.
+pub fn choose(wanted: &Wanted, backups: &[SetFacts], history_id_current: u32) -> Result<Choice> {
+    match wanted {
+        Wanted::Label(label) => {
+            let found = backups.iter().find(|backup| backup.label.to_string() == *label);
+            Ok(found.map_or(Choice::Next, |backup| Choice::Found(backup.label.clone())))
+        }
+        Wanted::Newest => {
+            let Some(newest) = backups.last() else { return Ok(Choice::Next) };
+            if newest.history_id < history_id_current {
+                return Err(Error::new(
+                    ErrorCode::BackupSetInvalid,
+                    format!("the latest backup set found '{}' is from a prior version of PostgreSQL", newest.label),
+                )
+                .hint("was a backup created after the stanza-upgrade?")
+                .hint("specify --set or --type=time/lsn to restore from a prior version of PostgreSQL."));
+            }
+            Ok(Choice::Found(newest.label.clone()))
+        }
+        Wanted::StoppedBefore(time) => {
+            let found = backups.iter().rev().find(|backup| backup.stop_time < *time);
+            Ok(found.map_or(Choice::Next, |backup| Choice::Found(backup.label.clone())))
+        }
+        Wanted::StoppedAt(target) => {
+            for backup in backups.iter().rev() {
+                match backup.stop_lsn {
+                    None => return Ok(Choice::NoLsn),
+                    Some(stop) if stop <= *target => return Ok(Choice::Found(backup.label.clone())),
+                    Some(_) => {}
+                }
+            }
+            Ok(Choice::Next)
+        }
+    }
+}
+
+/// The error when no repository had a fitting set. `target` is the text the user gave.
+pub fn not_found(wanted: &Wanted, target: &str) -> Error {
+    let message = match wanted {
+        Wanted::Label(label) => format!("backup set {label} is not valid"),
+        Wanted::Newest => "no backup set found to restore".to_owned(),
+        Wanted::StoppedBefore(_) => format!("unable to find backup set with stop time less than '{target}'"),
+        Wanted::StoppedAt(_) => format!("unable to find backup set with lsn less than or equal to '{target}'"),
+    };
+    Error::new(ErrorCode::BackupSetInvalid, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(label: &str, stop_time: i64, stop_lsn: Option<u64>, history_id: u32) -> SetFacts {
+        SetFacts { label: label.parse().unwrap(), stop_time, stop_lsn: stop_lsn.map(Lsn), history_id }
+    }
+
+    fn three() -> Vec<SetFacts> {
+        vec![
+            facts("20260101-000000F", 100, Some(10), 1),
+            facts("20260101-000000F_20260102-000000I", 200, Some(20), 1),
+            facts("20260103-000000F", 300, Some(30), 1),
+        ]
+    }
+
+    fn found(wanted: Wanted, backups: &[SetFacts]) -> Option<String> {
+        match choose(&wanted, backups, 1).unwrap() {
+            Choice::Found(label) => Some(label.to_string()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn choose_newest_takes_last_label() {
+        assert_eq!(found(Wanted::Newest, &three()).as_deref(), Some("20260103-000000F"));
+        assert_eq!(found(Wanted::Newest, &[]), None);
+    }
+
+    #[test]
+    fn choose_newest_of_old_cluster_is_refused() {
+        assert_eq!(choose(&Wanted::Newest, &three(), 2).unwrap_err().code, ErrorCode::BackupSetInvalid);
+    }
+
+    #[test]
+    fn choose_by_time_needs_stop_before_target() {
+        assert_eq!(found(Wanted::StoppedBefore(300), &three()).as_deref(), Some("20260101-000000F_20260102-000000I"));
+        assert_eq!(found(Wanted::StoppedBefore(301), &three()).as_deref(), Some("20260103-000000F"));
+        assert_eq!(found(Wanted::StoppedBefore(100), &three()), None);
+    }
+
+    #[test]
+    fn choose_by_lsn_takes_equal() {
+        assert_eq!(found(Wanted::StoppedAt(Lsn(20)), &three()).as_deref(), Some("20260101-000000F_20260102-000000I"));
+        assert_eq!(found(Wanted::StoppedAt(Lsn(9)), &three()), None);
+    }
+
+    #[test]
+    fn choose_by_lsn_stops_at_backup_without_lsn() {
+        let mut backups = three();
+        backups[1].stop_lsn = None;
+        assert_eq!(choose(&Wanted::StoppedAt(Lsn(15)), &backups, 1).unwrap(), Choice::NoLsn);
+        assert_eq!(found(Wanted::StoppedAt(Lsn(30)), &backups).as_deref(), Some("20260103-000000F"));
+    }
+
+    #[test]
+    fn choose_by_label_needs_exact_text() {
+        assert_eq!(found(Wanted::Label("20260101-000000F".into()), &three()).as_deref(), Some("20260101-000000F"));
+        assert_eq!(found(Wanted::Label("20260101".into()), &three()), None);
+        assert_eq!(not_found(&Wanted::Label("x".into()), "").to_string(), "backup set x is not valid");
+    }
+}

@@ -1,0 +1,129 @@
+//! Makes a restored cluster durable with few system calls.
+//!
+//! pgBackRest syncs each file when it closes it, which costs a wait for the disk per file. Here the file systems that hold the
+//! cluster are synced once, before `pg_control` appears: until then the cluster can't be started, and a restore that was cut
+//! off is repeated anyway. Where a file system may not report failed writes that way, every file is synced by itself as well.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use repo_format::manifest::{Manifest, PG_TBLSPC};
+use rustix::fs::{fstatfs, syncfs};
+
+use super::names::{pg_absolute, target_path};
+use crate::{Error, ErrorCode, Result, detail};
+
+/// File systems whose `syncfs` waits for all data and reports write errors: ext2 to ext4, xfs, btrfs, f2fs, zfs, tmpfs
+/// (numbers from `linux/magic.h` and the OpenZFS sources).
+const TRUSTED: [u64; 6] = [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0x2FC1_2FC1, 0x0102_1994];
+
+/// The first kernel whose `syncfs` reports errors of earlier write-backs.
+const KERNEL_MIN: (u32, u32) = (5, 8);
+
+/// Syncs a directory, so that its entries are durable.
+pub(super) fn sync_dir(path: &str) -> Result<()> {
+    let dir = File::open(path)
+        .map_err(|error| Error::from_io(ErrorCode::PathOpen, format!("unable to open path '{path}' for sync"), error))?;
+    dir.sync_all().map_err(|error| Error::from_io(ErrorCode::PathSync, format!("unable to sync path '{path}'"), error))
+}
+
+struct FileSystem {
+    device: u64,
+    dir: File,
+    trusted: bool,
+}
+
+/// The file systems that a restore writes to. Opened before the first write, because errors are reported to descriptors that
+/// were open when they happened.
+pub(super) struct SyncSet {
+    /// Every directory of the cluster: in the order of the manifest, each once.
+    dirs: Vec<String>,
+    file_systems: Vec<FileSystem>,
+}
+
+impl SyncSet {
+    /// Looks at every directory that gets files. They exist already.
+    pub fn open(manifest: &Manifest, pg_path: &str) -> Result<Self> {
+        // Directories of file links are in no manifest path
+        let mut dirs: Vec<String> = Vec::new();
+        for target in manifest.targets.iter().filter(|target| target.file.is_some()) {
+            let path = target_path(pg_path, target);
+            if !dirs.contains(&path) {
+                dirs.push(path);
+            }
+        }
+        dirs.extend(
+            manifest.paths.iter().filter(|path| path.name != PG_TBLSPC).map(|path| pg_absolute(pg_path, &path.name)),
+        );
+
+        let kernel_reports = kernel_version().is_some_and(|version| version >= KERNEL_MIN);
+        let mut file_systems: Vec<FileSystem> = Vec::new();
+        for path in &dirs {
+            let fail = |error| Error::from_io(ErrorCode::PathOpen, format!("unable to open path '{path}' for sync"), error);
+            let device = std::fs::metadata(path).map_err(fail)?.dev();
+            if file_systems.iter().any(|known| known.device == device) {
+                continue;
+            }
+            let dir = File::open(path).map_err(fail)?;
+            let kind = fstatfs(&dir).map(|stat| stat.f_type as u64).unwrap_or(0);
+            file_systems.push(FileSystem { device, dir, trusted: kernel_reports && TRUSTED.contains(&kind) });
+        }
+        Ok(SyncSet { dirs, file_systems })
+    }
+
+    /// Makes everything durable that was written to these directories, except what comes later into `last_dir`, which is left
+    /// to the caller.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileSync`] and [`ErrorCode::PathSync`]: what was restored must not be used.
+    pub fn sync(&self, manifest: &Manifest, pg_path: &str, process_max: u32, last_dir: &str) -> Result<()> {
+        for file_system in &self.file_systems {
+            syncfs(file_system.dir.as_fd()).map_err(|error| {
+                Error::from_io(ErrorCode::FileSync, format!("unable to sync file system of '{pg_path}'"), error.into())
+            })?;
+        }
+        if self.file_systems.iter().any(|file_system| !file_system.trusted) {
+            sync_files(manifest, pg_path, process_max)?;
+        }
+        for dir in self.dirs.iter().filter(|dir| *dir != last_dir) {
+            detail!("sync path '{dir}'");
+            sync_dir(dir)?;
+        }
+        Ok(())
+    }
+}
+
+/// The version of the running kernel, e.g. (6, 1).
+fn kernel_version() -> Option<(u32, u32)> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut parts = release.split(|char: char| !char.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Syncs every file of the manifest by itself. Their data is on its way already, so each waits only for its own errors.
+fn sync_files(manifest: &Manifest, pg_path: &str, process_max: u32) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let sync_some = || -> Result<()> {
+        while let Some(file) = manifest.files.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let path = super::file::restored_path(pg_path, &file.name);
+            let result = File::open(&path).and_then(|file| file.sync_all());
+            if let Err(error) = result {
+                next.store(manifest.files.len(), Ordering::Relaxed);
+                return Err(Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{path}' after write"), error));
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (1..process_max.max(1)).map(|_| scope.spawn(sync_some)).collect();
+        let own = sync_some();
+        workers.into_iter().fold(own, |result, worker| {
+            let other = worker
+                .join()
+                .unwrap_or_else(|_| Err(Error::new(ErrorCode::Assert, "file sync thread panicked")));
+            result.and(other)
+        })
+    })
+}

@@ -1,0 +1,149 @@
+//! The time form that `--target` of a time restore takes, read as pgBackRest reads it.
+
+use jiff::civil::DateTime;
+use jiff::tz::{Offset, TimeZone};
+
+use crate::{Error, ErrorCode, Result};
+
+/// Seconds since the epoch of `YYYY-MM-DD HH:MM:SS[.fff][+-HH[[:]MM]]`. Fractions are dropped; without an offset the time is
+/// taken in `local` (pgBackRest `src/common/type/convert.c`, `cvtZToTime`).
+///
+/// # Errors
+/// [`ErrorCode::Format`] for anything else, also for a date, time or offset that does not exist.
+pub fn parse(text: &str, local: &TimeZone) -> Result<i64> {
+    let invalid = || Error::new(ErrorCode::Format, format!("invalid date/time {text}"));
+    let bytes = text.as_bytes();
+    let separated = [(4, b'-'), (7, b'-'), (10, b' '), (13, b':'), (16, b':')];
+    if bytes.len() < 19 || separated.iter().any(|&(at, separator)| bytes[at] != separator) {
+        return Err(invalid());
+    }
+    let part = |from: usize, size: usize| digits(bytes.get(from..from + size)).ok_or_else(invalid);
+    let (year, month, day) = (part(0, 4)?, part(5, 2)?, part(8, 2)?);
+    let (hour, minute, second) = (part(11, 2)?, part(14, 2)?, part(17, 2)?);
+    if year < 1970 || second > 59 {
+        return Err(invalid());
+    }
+    let small = |value: i32| i8::try_from(value).map_err(|_| invalid());
+    let year = i16::try_from(year).map_err(|_| invalid())?;
+    let time = DateTime::new(year, small(month)?, small(day)?, small(hour)?, small(minute)?, small(second)?, 0)
+        .map_err(|error| invalid().cause(error))?;
+
+    let mut at = 19;
+    if matches!(bytes.get(at), Some(b'.' | b',')) && bytes.len() > at + 1 {
+        at += 1;
+        while bytes.get(at).is_some_and(u8::is_ascii_digit) {
+            at += 1;
+        }
+    }
+
+    let zone = match bytes.get(at) {
+        None => local.clone(),
+        Some(&sign @ (b'+' | b'-')) => {
+            let hours = part(at + 1, 2)?;
+            at += 3;
+            at += usize::from(bytes.get(at) == Some(&b':'));
+            let minutes = match bytes.len().saturating_sub(at) {
+                0 => 0,
+                2 => part(at, 2)?,
+                _ => return Err(invalid()),
+            };
+            // From GMT-12 to GMT+14, in quarters of an hour
+            let hours_max = if sign == b'-' { 12 } else { 14 };
+            if hours > hours_max || (hours == hours_max && minutes != 0) || minutes > 59 || minutes % 15 != 0 {
+                return Err(invalid());
+            }
+            let seconds = hours * 3600 + minutes * 60;
+            let seconds = if sign == b'-' { -seconds } else { seconds };
+            Offset::from_seconds(seconds).map_err(|error| invalid().cause(error))?.to_time_zone()
+        }
+        Some(_) => return Err(invalid()),
+    };
+    let timestamp = zone.to_ambiguous_timestamp(time).compatible().map_err(|error| invalid().cause(error))?;
+    Ok(timestamp.as_second())
+}
+
+/// The number that these bytes spell, if all are digits.
+fn digits(bytes: Option<&[u8]>) -> Option<i32> {
+    let bytes = bytes?;
+    if !bytes.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn utc(text: &str) -> Option<i64> {
+        parse(text, &TimeZone::UTC).ok()
+    }
+
+    #[test]
+    fn parse_with_offset_ignores_local_zone() {
+        let new_york = TimeZone::fixed(Offset::from_seconds(-4 * 3600).unwrap());
+        assert_eq!(parse("2019-09-14 20:02:49+00", &new_york).unwrap(), 1_568_491_369);
+        assert_eq!(parse("2019-09-14 20:02:49", &new_york).unwrap(), 1_568_505_769);
+    }
+
+    #[test]
+    fn parse_offset_forms_are_the_same() {
+        let expected = utc("2020-01-08 14:48:16-05");
+        assert_eq!(expected, Some(1_578_512_896));
+        for text in ["2020-01-08 14:48:16-0500", "2020-01-08 14:48:16-05:00", "2020-01-08 14:48:16.123-05"] {
+            assert_eq!(utc(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn parse_negative_half_hour_keeps_its_sign() {
+        assert_eq!(utc("2020-01-08 09:18:16-0030"), utc("2020-01-08 09:48:16+00"));
+    }
+
+    #[test]
+    fn parse_fraction_is_dropped() {
+        assert_eq!(utc("2020-01-08 09:18:16.999999"), utc("2020-01-08 09:18:16"));
+        assert_eq!(utc("2020-01-08 09:18:16,5"), utc("2020-01-08 09:18:16"));
+    }
+
+    #[test]
+    fn parse_invalid_is_refused() {
+        for text in [
+            "",
+            "Tue, 15 Nov 1994 12:45:26",
+            "2019-14-02 01:01:01",
+            "2019-02-29 01:01:01",
+            "1969-01-01 01:01:01",
+            "2019-01-01 24:00:00",
+            "2019-01-01 00:00:60",
+            "2019-01-01 00:00:00+",
+            "2019-01-01 00:00:00+0",
+            "2019-01-01 00:00:00+7",
+            "2019-01-01 00:00:00+15",
+            "2019-01-01 00:00:00-13",
+            "2019-01-01 00:00:00+0720",
+            "2019-01-01 00:00:00+00:0",
+            "2019-01-01 00:00:00.",
+            "2019-01-01 00:00:00 UTC",
+            "2019-01-01T00:00:00",
+            "20190-01-01 00:00:0",
+        ] {
+            assert_eq!(utc(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parse_any_text_does_not_panic(text in "\\PC{0,40}") {
+            let _ = utc(&text);
+        }
+
+        #[test]
+        fn parse_formatted_time_round_trips(seconds in 0i64..4_102_444_800) {
+            let text = jiff::Timestamp::from_second(seconds).unwrap().strftime("%Y-%m-%d %H:%M:%S").to_string();
+            prop_assert_eq!(utc(&text), Some(seconds));
+        }
+    }
+}
