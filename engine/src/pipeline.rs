@@ -5,6 +5,7 @@ mod block_incr;
 mod budget;
 pub(crate) mod encode;
 mod page_check;
+pub mod restore;
 
 pub use budget::CoreBudget;
 pub use page_check::PageOutcome;

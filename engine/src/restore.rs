@@ -1,0 +1,409 @@
+//! Restores a backup: chooses the set, prepares the target directories, copies files in parallel, writes the recovery settings
+//! and brings `pg_control` last.
+//!
+//! Source of the order of steps and of messages: pgBackRest `src/command/restore/restore.c`.
+
+pub mod block_delta;
+mod clean;
+mod copy;
+mod file;
+mod names;
+mod ownership;
+mod queue;
+pub mod recovery_conf;
+mod recovery_write;
+mod remap;
+mod select_db;
+mod set_select;
+mod sync;
+pub mod target_time;
+mod timeline;
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use repo_format::cipher::Cipher;
+use repo_format::label::BackupLabel;
+use repo_format::layout::{ArchiveId, Stanza};
+use repo_format::manifest::{Manifest, PG_DATA};
+use repo_format::pg::PgVersion;
+use repo_format::size::format_size;
+use repo_format::wal_name::Lsn;
+
+pub use self::recovery_conf::{RecoverySettings, RecoveryType, TargetAction};
+pub use self::remap::MapSettings;
+
+use self::clean::{BACKUP_MANIFEST, CleanSettings, metadata};
+use self::ownership::{Owner, Ownership};
+use self::select_db::DatabaseName;
+use self::set_select::{Choice, SetFacts, Wanted};
+use self::sync::SyncSet;
+use self::timeline::{ArchivePlace, BackupPosition};
+use crate::job_queue::QueueSettings;
+use crate::lock::Lock;
+use crate::progress::Progress;
+use crate::repo::{info_files, manifest_store};
+use crate::users::Users;
+use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, info, warn};
+
+/// What to restore, where to and how.
+#[derive(Clone, Debug)]
+pub struct RestoreSettings {
+    /// The stanza.
+    pub stanza: Stanza,
+    /// The data directory, absolute.
+    pub pg_path: String,
+    /// Where WAL waits for asynchronous archiving; what waits there for the old cluster is removed.
+    pub spool_path: Option<PathBuf>,
+    /// The label of the set to restore; otherwise one is chosen.
+    pub set: Option<String>,
+    /// Keep files that are right already.
+    pub delta: bool,
+    /// Overwrite existing files; with `delta`, trust their size and time.
+    pub force: bool,
+    /// New places of tablespaces and links.
+    pub map: MapSettings,
+    /// Databases to restore, by name or oid; all others but the system's are zeroed.
+    pub db_include: Vec<String>,
+    /// Databases to zero, by name or oid.
+    pub db_exclude: Vec<String>,
+    /// Up to where to recover, and with which settings.
+    pub recovery: RecoverySettings,
+    /// The recovery type is only the default: an offline backup then recovers nothing.
+    pub recovery_is_default: bool,
+    /// Take the control file for this version's whatever it says.
+    pub pg_version_force: Option<PgVersion>,
+    /// Workers and retries.
+    pub queue: QueueSettings,
+}
+
+impl RestoreSettings {
+    /// Existing files are expected in the targets.
+    fn is_delta(&self) -> bool {
+        self.delta || self.force
+    }
+}
+
+/// What was restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoreSummary {
+    /// The set.
+    pub label: BackupLabel,
+    /// Bytes of all files.
+    pub size: u64,
+    /// Number of files.
+    pub files: usize,
+}
+
+/// Where the command shows how far it is.
+pub struct RestoreDisplay<'a> {
+    /// The display.
+    pub progress: &'a dyn Progress,
+    /// The lock, which other processes read the progress from.
+    pub lock: Option<&'a mut Lock>,
+}
+
+/// Restores a backup from the first of `repos` that has a fitting one.
+///
+/// # Errors
+/// Many, each with pgBackRest's number: the target directories do not fit (38, 40, 53, 93), no set fits (75, 29), the timeline
+/// can't be reached (58), mappings or databases do not exist (76, 78, 80, 81), stored files are missing or damaged (26, 29, 55,
+/// 95), writing fails. After an error the cluster can't be started; a later restore with delta goes on.
+pub fn run(
+    settings: &RestoreSettings,
+    repos: &[Repo],
+    cancel: &CancelToken,
+    display: RestoreDisplay<'_>,
+) -> Result<RestoreSummary> {
+    let mut settings = settings.clone();
+    check_pg_path(&mut settings)?;
+
+    // Old acknowledgements could make the new cluster skip WAL
+    if let Some(spool) = &settings.spool_path {
+        remove_dir_all(&spool.join("archive").join(settings.stanza.as_str()))?;
+    }
+
+    let (repo, label, cipher) = choose_set(&settings, repos)?;
+    let mut manifest = manifest_store::load(repo, &settings.stanza, &label, &cipher)?;
+    let data = manifest.data.clone();
+    let version = data.pg_version;
+    if data.options.online {
+        verify_timeline(&settings, repo, &manifest)?;
+    } else if settings.recovery_is_default {
+        settings.recovery.kind = RecoveryType::None;
+    }
+    settings.recovery.check(version)?;
+    manifest.validate(false)?;
+    if manifest.files.is_empty() {
+        return Err(Error::new(ErrorCode::Format, "manifest missing files"));
+    }
+    if data.label != label {
+        return Err(Error::new(
+            ErrorCode::Format,
+            format!("requested backup '{label}' and manifest label '{}' do not match", data.label),
+        )
+        .hint("this indicates some sort of corruption (at the very least paths have been renamed)."));
+    }
+    let start = if data.options.online {
+        format!(", recovery will start at {}", local_time(data.timestamp_start))
+    } else {
+        String::new()
+    };
+    info!("{}: restore backup set {label}{start}", repo.name());
+
+    let tablespace_dir = version.tablespace_dir(data.pg_catalog_version);
+    remap::remap(&mut manifest, &settings.pg_path, &settings.map)?;
+    names::check_manifest(&manifest, &tablespace_dir)?;
+    names::check_links(&manifest, &settings.pg_path)?;
+
+    let users = Users::new();
+    let current =
+        Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    let data_dir =
+        metadata(&settings.pg_path)?.map(|metadata| Owner { uid: metadata.uid(), gid: metadata.gid() });
+    let ownership = Ownership::new(&manifest, &users, current, data_dir);
+    let databases: Vec<DatabaseName<'_>> = manifest
+        .databases
+        .iter()
+        .map(|database| DatabaseName { name: &database.name, id: database.id })
+        .collect();
+    let names = manifest.files.iter().map(|file| &*file.name);
+    let zero =
+        select_db::zero_filter(&settings.db_include, &settings.db_exclude, &databases, names, &tablespace_dir)?;
+
+    prepare(&settings, &mut manifest, &ownership, &tablespace_dir)?;
+    let file_systems = SyncSet::open(&manifest, &settings.pg_path)?;
+    save_manifest(&settings.pg_path, &manifest)?;
+
+    let queues = queue::queues(&manifest)?;
+    let context = file::FileContext {
+        manifest: &manifest,
+        storage: &*repo.storage,
+        stanza: &settings.stanza,
+        pg_path: &settings.pg_path,
+        ownership: &ownership,
+        zero: zero.as_ref(),
+        delta: settings.delta,
+        delta_by_time: settings.delta && settings.force,
+        cipher: Cipher::from_passphrase(manifest.cipher_pass.as_ref()),
+    };
+    let size = copy::run(&context, queues, &settings, repo.key, cancel, display)?;
+
+    recovery_write::write(&settings, version, &ownership)?;
+    remove_file(&format!("{}/{BACKUP_MANIFEST}", settings.pg_path))?;
+    let global = format!("{}/global", settings.pg_path);
+    file_systems.sync(&manifest, &settings.pg_path, settings.queue.process_max, &global)?;
+    cancel.check()?;
+    finish_control(&settings, &manifest)?;
+    detail!("sync path '{global}'");
+    sync::sync_dir(&global)?;
+
+    info!("restore size = {}, file total = {}", format_size(size), manifest.files.len());
+    Ok(RestoreSummary { label, size, files: manifest.files.len() })
+}
+
+/// PostgreSQL must not run there, and a directory that would lose files must look like one of its.
+fn check_pg_path(settings: &mut RestoreSettings) -> Result<()> {
+    let pg_path = &settings.pg_path;
+    let exists = |name: &str| Ok::<_, Error>(metadata(&format!("{pg_path}/{name}"))?.is_some());
+    if exists("postmaster.pid")? {
+        return Err(Error::new(ErrorCode::PgRunning, "unable to restore while PostgreSQL is running")
+            .hint(format!("presence of 'postmaster.pid' in '{pg_path}' indicates PostgreSQL is running."))
+            .hint("remove 'postmaster.pid' only if PostgreSQL is not running."));
+    }
+    if settings.is_delta() && !exists("PG_VERSION")? && !exists(BACKUP_MANIFEST)? {
+        warn!(
+            "--delta or --force specified but unable to find 'PG_VERSION' or '{BACKUP_MANIFEST}' in '{pg_path}' to confirm \
+             that this is a valid $PGDATA directory. --delta and --force have been disabled and if any files exist in the \
+             destination directories the restore will be aborted."
+        );
+        (settings.delta, settings.force) = (false, false);
+    }
+    Ok(())
+}
+
+/// The first repository with a fitting set, the set's label and how its manifest is encrypted.
+fn choose_set<'a>(settings: &RestoreSettings, repos: &'a [Repo]) -> Result<(&'a Repo, BackupLabel, Cipher)> {
+    let mut target = "";
+    let wanted = match (&settings.set, &settings.recovery.kind) {
+        (Some(label), _) => Wanted::Label(label.clone()),
+        (None, RecoveryType::Time(time)) => {
+            target = time;
+            Wanted::StoppedBefore(target_time::parse(time, &TimeZone::system()).map_err(|_| {
+                Error::new(
+                    ErrorCode::Format,
+                    format!("automatic backup set selection cannot be performed with provided time '{time}'"),
+                )
+                .hint(
+                    "time format must be YYYY-MM-DD HH:MM:SS with optional msec and optional timezone (+/- HH or HHMM or \
+                     HH:MM) - if timezone is omitted, local time is assumed (for UTC use +00)",
+                )
+            })?)
+        }
+        (None, RecoveryType::Lsn(lsn)) => {
+            target = lsn;
+            Wanted::StoppedAt(lsn.parse()?)
+        }
+        (None, _) => Wanted::Newest,
+    };
+    for repo in repos {
+        let name = repo.name();
+        let info = match info_files::load_backup_info(repo, &settings.stanza) {
+            Ok(info) => info,
+            Err(error) => {
+                warn!("{name}: [{}] {error}", error.code);
+                continue;
+            }
+        };
+        if info.backups.is_empty() {
+            warn!("{name}: [{}] no backup sets to restore", ErrorCode::BackupSetInvalid);
+            continue;
+        }
+        let facts: Vec<SetFacts> = info
+            .backups
+            .iter()
+            .map(|(label, backup)| SetFacts {
+                label: label.clone(),
+                stop_time: backup.timestamp_stop,
+                stop_lsn: backup.lsn_stop.as_deref().and_then(|lsn| lsn.parse().ok()),
+                history_id: backup.pg_id,
+            })
+            .collect();
+        match set_select::choose(&wanted, &facts, info.current().id)? {
+            Choice::Found(label) => return Ok((repo, label, Cipher::from_passphrase(info.cipher_pass.as_ref()))),
+            Choice::Next => {}
+            Choice::NoLsn => warn!(
+                "{name} reached backup from prior version missing required LSN info before finding a match -- backup \
+                 auto-select has been disabled for this repo\nHINT: you may specify a backup to restore using the --set option."
+            ),
+        }
+    }
+    Err(set_select::not_found(&wanted, target))
+}
+
+fn verify_timeline(settings: &RestoreSettings, repo: &Repo, manifest: &Manifest) -> Result<()> {
+    let data = &manifest.data;
+    let missing = |key: &str| Error::new(ErrorCode::Format, format!("online backup has no '{key}' in its manifest"));
+    let archive_start = data.archive_start.ok_or_else(|| missing("backup-archive-start"))?;
+    let lsn_start: Lsn = data.lsn_start.as_deref().ok_or_else(|| missing("backup-lsn-start"))?.parse()?;
+    let archive_info = info_files::load_archive_info(repo, &settings.stanza)?;
+    let archive = ArchivePlace {
+        repo,
+        stanza: &settings.stanza,
+        id: ArchiveId { version: data.pg_version, id: data.pg_id },
+        cipher: Cipher::from_passphrase(archive_info.cipher_pass.as_ref()),
+    };
+    timeline::verify(
+        &archive,
+        settings.recovery.target_timeline.as_deref(),
+        data.pg_version,
+        settings.recovery.kind == RecoveryType::Immediate,
+        BackupPosition { timeline: archive_start.timeline, lsn_start },
+    )
+}
+
+/// Checks, cleans and makes the target directories; takes files that are not to be restored out of the manifest.
+fn prepare(
+    settings: &RestoreSettings,
+    manifest: &mut Manifest,
+    ownership: &Ownership,
+    tablespace_dir: &str,
+) -> Result<()> {
+    let preserve = settings.recovery.kind == RecoveryType::Preserve;
+    let has_settings_file = manifest.data.pg_version >= recovery_conf::VERSION_RECOVERY_SETTINGS;
+    let keep: &[&str] = match (preserve, has_settings_file) {
+        (false, _) => &[],
+        (true, true) => &["postgresql.auto.conf", "recovery.signal", "standby.signal"],
+        (true, false) => &["recovery.conf"],
+    };
+    let clean = CleanSettings { pg_path: &settings.pg_path, delta: settings.is_delta(), keep, tablespace_dir };
+    clean::check(manifest, ownership, &clean)?;
+
+    let mut take_out = |file: &str, reason: &str| {
+        let name = format!("{PG_DATA}/{file}");
+        if let Ok(index) = manifest.files.binary_search_by(|file| (*file.name).cmp(&name)) {
+            detail!("skip '{file}' -- {reason}");
+            manifest.files.remove(index);
+        }
+    };
+    // PostgreSQL would make the links anew, where they were
+    take_out("tablespace_map", "tablespace links will be created based on mappings");
+    if preserve && has_settings_file {
+        take_out("postgresql.auto.conf", "recovery type is preserve");
+    }
+    clean::build(manifest, ownership, &clean)
+}
+
+/// Leaves the manifest in the data directory until the restore is complete: a later restore with delta takes it as proof that
+/// the directory is a cluster's. The passphrase of the backup does not belong there.
+fn save_manifest(pg_path: &str, manifest: &Manifest) -> Result<()> {
+    let path = format!("{pg_path}/{BACKUP_MANIFEST}");
+    let temp = format!("{path}{}", repo_format::layout::TEMP_SUFFIX);
+    let fail = |error| Error::from_io(ErrorCode::FileWrite, format!("unable to write '{temp}'"), error);
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temp).map_err(fail)?;
+    let mut out = BufWriter::with_capacity(256 * 1024, file);
+    manifest.serialize_without_passphrase(&mut out)?;
+    let file = out.into_inner().map_err(|error| fail(error.into_error()))?;
+    file.sync_all().map_err(|error| {
+        Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{temp}' after write"), error)
+    })?;
+    fs::rename(&temp, &path)
+        .map_err(|error| Error::from_io(ErrorCode::FileMove, format!("unable to move '{temp}' to '{path}'"), error))?;
+    sync::sync_dir(pg_path)
+}
+
+/// Gives `pg_control` its name, so that the cluster can be started.
+fn finish_control(settings: &RestoreSettings, manifest: &Manifest) -> Result<()> {
+    let path = format!("{}/global/pg_control", settings.pg_path);
+    let temp = file::restored_path(&settings.pg_path, file::PG_CONTROL);
+    let Some(file) = manifest.file(file::PG_CONTROL) else {
+        warn!("backup does not contain 'global/pg_control' -- cluster will not start");
+        return Ok(());
+    };
+    if manifest.data.options.online {
+        // Without its backup_label the cluster must not start: it would begin at the wrong checkpoint
+        let mut control = fs::read(&temp)
+            .map_err(|error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{temp}'"), error))?;
+        repo_format::pg::control::invalidate_checkpoint(&mut control, settings.pg_version_force)?;
+        let fail = |error| Error::from_io(ErrorCode::FileWrite, format!("unable to write '{temp}'"), error);
+        let mut out = File::options().write(true).open(&temp).map_err(fail)?;
+        out.write_all(&control).map_err(fail)?;
+        out.sync_all().map_err(|error| {
+            Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{temp}' after write"), error)
+        })?;
+        file::set_time(&out, file.timestamp, &temp)?;
+    }
+    info!("restore global/pg_control (performed last to ensure aborted restores cannot be started)");
+    fs::rename(&temp, &path)
+        .map_err(|error| Error::from_io(ErrorCode::FileMove, format!("unable to move '{temp}' to '{path}'"), error))
+}
+
+fn remove_file(path: &str) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::from_io(ErrorCode::FileRemove, format!("unable to remove '{path}'"), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove_dir_all(path: &std::path::Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::from_io(ErrorCode::PathRemove, format!("unable to remove path '{}'", path.display()), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A time as messages and recovery settings show it: `YYYY-MM-DD HH:MM:SS` of this host.
+fn local_time(seconds: i64) -> String {
+    match Timestamp::from_second(seconds) {
+        Ok(time) => time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Err(_) => seconds.to_string(),
+    }
+}

@@ -1,0 +1,129 @@
+//! Runs the jobs of a restore and reports each file.
+
+use std::fmt::Write as _;
+
+use repo_format::manifest::ManifestFile;
+use repo_format::size::{format_percent, format_size};
+
+use super::file::{FileContext, FileResult, Outcome, restored_path};
+use super::queue::{RestoreJob, RestoreQueues};
+use super::{RestoreDisplay, RestoreSettings};
+use crate::job_queue::{self, Event};
+use crate::log::{self, Level};
+use crate::pipeline::restore::RestorePipeline;
+use crate::{CancelToken, Result, detail};
+
+/// Copies everything; returns the bytes of all files.
+///
+/// # Errors
+/// The first error of a job, after its retries.
+pub(super) fn run(
+    context: &FileContext<'_>,
+    queues: RestoreQueues,
+    settings: &RestoreSettings,
+    repo_key: u32,
+    cancel: &CancelToken,
+    mut display: RestoreDisplay<'_>,
+) -> Result<u64> {
+    let total = queues.size;
+    let mut done = 0u64;
+    if let Some(lock) = &mut display.lock {
+        lock.update_begin(repo_key, total)?;
+    }
+    display.progress.start(context.manifest.files.len() as u64, total);
+    let result = job_queue::run(
+        &settings.queue,
+        cancel,
+        interleave(queues.queues),
+        |_| {
+            Ok(RestorePipeline::new(context.cipher.clone(), context.manifest.data.options.compress_type))
+        },
+        |pipeline, job, cancel| context.restore(pipeline, job, cancel),
+        |event| {
+            let Event::Done { worker, job, result } = event else { return Ok(()) };
+            for file_result in &result {
+                let Some(file) = context.manifest.files.get(file_result.index as usize) else { continue };
+                done = done.saturating_add(file.size);
+                if log::enabled(Level::Detail) {
+                    let text = describe(context, settings, file, file_result, done, total);
+                    detail!(process: worker, "{text}");
+                }
+            }
+            display.progress.advance(result.len() as u64, job.size);
+            match &mut display.lock {
+                Some(lock) => lock.update(repo_key, done, total),
+                None => Ok(()),
+            }
+        },
+    );
+    display.progress.finish();
+    result.map(|()| done)
+}
+
+/// Takes from all queues in turn, so that file systems of tablespaces are busy at the same time.
+fn interleave(queues: Vec<Vec<RestoreJob>>) -> impl Iterator<Item = RestoreJob> + Send {
+    let mut queues: Vec<_> = queues.into_iter().map(Vec::into_iter).collect();
+    let mut turn = 0;
+    std::iter::from_fn(move || {
+        for _ in 0..queues.len() {
+            turn = (turn + 1) % queues.len();
+            if let Some(job) = queues.get_mut(turn).and_then(Iterator::next) {
+                return Some(job);
+            }
+        }
+        None
+    })
+}
+
+/// The line about one file, in pgBackRest's words.
+fn describe(
+    context: &FileContext<'_>,
+    settings: &RestoreSettings,
+    file: &ManifestFile,
+    result: &FileResult,
+    done: u64,
+    total: u64,
+) -> String {
+    let zeroed = context.zero.is_some_and(|zero| zero.is_zeroed(&file.name));
+    let mut text = format!(
+        "restore{} file {}",
+        if zeroed { " zeroed" } else { "" },
+        restored_path(context.pg_path, &file.name)
+    );
+    // Writing to a String can't fail
+    if result.outcome == Outcome::Preserved {
+        let _ = if settings.force {
+            write!(text, " - exists and matches size {} and modification time {}", file.size, file.timestamp)
+        } else if file.size == 0 {
+            write!(text, " - exists and is zero size")
+        } else {
+            write!(text, " - exists and matches backup")
+        };
+    }
+    text.push_str(" (");
+    if let Some(bundle) = file.bundle {
+        text.push_str("bundle ");
+        if file.reference.is_some() {
+            let _ = write!(text, "{}/", context.manifest.holder(file));
+        }
+        let _ = write!(text, "{}/{}, ", bundle.id, bundle.offset);
+    }
+    if file.block.is_some_and(|block| block.map_size != 0) && result.outcome != Outcome::Preserved {
+        text.push_str("bi ");
+        let copied = match result.outcome {
+            Outcome::Copied { size } => size,
+            Outcome::Zeroed | Outcome::Preserved => 0,
+        };
+        if copied != file.size {
+            let _ = write!(text, "{}/", format_size(copied));
+        }
+    }
+    let _ = write!(text, "{}, {})", format_size(file.size), format_percent(done, total));
+    if file.size != 0
+        && !zeroed
+        && let Some(checksum) = file.checksum
+    {
+        let _ = write!(text, " checksum {checksum}");
+    }
+    text
+}
