@@ -15,6 +15,7 @@ pub mod pg;
 pub mod pipeline;
 pub mod progress;
 pub mod repo;
+pub mod restore;
 pub mod stanza;
 pub mod storage;
 pub mod users;

@@ -158,25 +158,20 @@ pub fn run(
     let tablespace_dir = version.tablespace_dir(data.pg_catalog_version);
     remap::remap(&mut manifest, &settings.pg_path, &settings.map)?;
     names::check_manifest(&manifest, &tablespace_dir)?;
-    names::check_links(&manifest, &settings.pg_path)?;
 
     let users = Users::new();
-    let current =
-        Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
-    let data_dir =
-        metadata(&settings.pg_path)?.map(|metadata| Owner { uid: metadata.uid(), gid: metadata.gid() });
+    let current = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    let data_dir = metadata(&settings.pg_path)?.map(|metadata| Owner { uid: metadata.uid(), gid: metadata.gid() });
     let ownership = Ownership::new(&manifest, &users, current, data_dir);
-    let databases: Vec<DatabaseName<'_>> = manifest
-        .databases
-        .iter()
-        .map(|database| DatabaseName { name: &database.name, id: database.id })
-        .collect();
+    let databases: Vec<DatabaseName<'_>> =
+        manifest.databases.iter().map(|database| DatabaseName { name: &database.name, id: database.id }).collect();
     let names = manifest.files.iter().map(|file| &*file.name);
-    let zero =
-        select_db::zero_filter(&settings.db_include, &settings.db_exclude, &databases, names, &tablespace_dir)?;
+    let zero = select_db::zero_filter(&settings.db_include, &settings.db_exclude, &databases, names, &tablespace_dir)?;
 
     prepare(&settings, &mut manifest, &ownership, &tablespace_dir)?;
     let file_systems = SyncSet::open(&manifest, &settings.pg_path)?;
+    // The passphrase of the backup does not belong into the data directory
+    let cipher = Cipher::from_passphrase(manifest.cipher_pass.take().as_ref());
     save_manifest(&settings.pg_path, &manifest)?;
 
     let queues = queue::queues(&manifest)?;
@@ -189,7 +184,7 @@ pub fn run(
         zero: zero.as_ref(),
         delta: settings.delta,
         delta_by_time: settings.delta && settings.force,
-        cipher: Cipher::from_passphrase(manifest.cipher_pass.as_ref()),
+        cipher,
     };
     let size = copy::run(&context, queues, &settings, repo.key, cancel, display)?;
 
@@ -339,14 +334,14 @@ fn prepare(
 }
 
 /// Leaves the manifest in the data directory until the restore is complete: a later restore with delta takes it as proof that
-/// the directory is a cluster's. The passphrase of the backup does not belong there.
+/// the directory is a cluster's.
 fn save_manifest(pg_path: &str, manifest: &Manifest) -> Result<()> {
     let path = format!("{pg_path}/{BACKUP_MANIFEST}");
     let temp = format!("{path}{}", repo_format::layout::TEMP_SUFFIX);
     let fail = |error| Error::from_io(ErrorCode::FileWrite, format!("unable to write '{temp}'"), error);
     let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temp).map_err(fail)?;
     let mut out = BufWriter::with_capacity(256 * 1024, file);
-    manifest.serialize_without_passphrase(&mut out)?;
+    manifest.write(&mut out)?;
     let file = out.into_inner().map_err(|error| fail(error.into_error()))?;
     file.sync_all().map_err(|error| {
         Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{temp}' after write"), error)

@@ -112,9 +112,8 @@ pub fn plan(map: &BlockMap, file: &BlockFile, existing: &[u8]) -> Result<BlockPl
     // Blocks by reference, each list in file order
     let mut by_reference: Vec<Vec<u64>> = vec![Vec::new(); file.reference_total];
     for (block, entry) in (0u64..).zip(&map.0) {
-        let wanted = by_reference
-            .get_mut(entry.reference as usize)
-            .ok_or_else(|| invalid("reference to an unknown backup"))?;
+        let wanted =
+            by_reference.get_mut(entry.reference as usize).ok_or_else(|| invalid("reference to an unknown backup"))?;
         let on_disk = usize::try_from(block)
             .ok()
             .and_then(|block| block.checked_mul(file.checksum_size))
@@ -142,17 +141,13 @@ pub fn plan(map: &BlockMap, file: &BlockFile, existing: &[u8]) -> Result<BlockPl
             let wanted = WantedBlock { super_block_offset, file_offset: block * file.block_size, size };
 
             let (same_super_block, adjacent) = match last {
-                Some((bundle_id, offset, last_end, last_block)) if bundle_id == entry.bundle_id => (
-                    offset == entry.offset && last_end == end && last_block < entry.block,
-                    last_end == entry.offset,
-                ),
+                Some((bundle_id, offset, last_end, last_block)) if bundle_id == entry.bundle_id => {
+                    (offset == entry.offset && last_end == end && last_block < entry.block, last_end == entry.offset)
+                }
                 _ => (false, false),
             };
-            let new_super_block = || SuperBlockRead {
-                size: entry.size,
-                decoded_size: entry.super_block_size,
-                blocks: vec![wanted],
-            };
+            let new_super_block =
+                || SuperBlockRead { size: entry.size, decoded_size: entry.super_block_size, blocks: vec![wanted] };
             match plan.reads.last_mut() {
                 Some(read) if same_super_block => match read.super_blocks.last_mut() {
                     Some(super_block) if super_block.decoded_size == entry.super_block_size => {

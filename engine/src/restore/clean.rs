@@ -169,7 +169,8 @@ fn is_kept(name: Option<&str>, settings: &CleanSettings<'_>) -> bool {
 
 /// The entries of a directory in the order of their names.
 fn entries(path: &str) -> Result<Vec<fs::DirEntry>> {
-    let fail = |error| Error::from_io(ErrorCode::PathOpen, format!("unable to list file info for path '{path}'"), error);
+    let fail =
+        |error| Error::from_io(ErrorCode::PathOpen, format!("unable to list file info for path '{path}'"), error);
     let mut entries = fs::read_dir(path).map_err(fail)?.collect::<io::Result<Vec<_>>>().map_err(fail)?;
     entries.sort_by_key(fs::DirEntry::file_name);
     Ok(entries)
@@ -196,9 +197,8 @@ fn missing_is_none(path: &str, result: io::Result<fs::Metadata>) -> Result<Optio
 }
 
 fn remove_file(path: &Path) -> Result<()> {
-    fs::remove_file(path).map_err(|error| {
-        Error::from_io(ErrorCode::FileRemove, format!("unable to remove '{}'", path.display()), error)
-    })
+    fs::remove_file(path)
+        .map_err(|error| Error::from_io(ErrorCode::FileRemove, format!("unable to remove '{}'", path.display()), error))
 }
 
 /// Makes a directory; with `parents` also those above it, in the same mode.
@@ -211,9 +211,8 @@ fn make_dir(path: &str, mode: u16, parents: bool) -> Result<()> {
 }
 
 fn set_owner(path: &str, owner: Owner) -> Result<()> {
-    std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid)).map_err(|error| {
-        Error::from_io(ErrorCode::FileOwner, format!("unable to set ownership for '{path}'"), error)
-    })
+    std::os::unix::fs::lchown(path, Some(owner.uid), Some(owner.gid))
+        .map_err(|error| Error::from_io(ErrorCode::FileOwner, format!("unable to set ownership for '{path}'"), error))
 }
 
 /// Gives something just made its owner.
@@ -242,9 +241,8 @@ impl Cleaner<'_> {
             return Ok(());
         }
         detail!("update mode for '{path}' to {mode:04o}");
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|error| {
-            Error::from_io(ErrorCode::FileMode, format!("unable to set mode for '{path}'"), error)
-        })
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            .map_err(|error| Error::from_io(ErrorCode::FileMode, format!("unable to set mode for '{path}'"), error))
     }
 
     /// Cleans one directory and all below it that the backup has.
@@ -261,7 +259,8 @@ impl Cleaner<'_> {
                 continue;
             }
             // A name that is no UTF-8 is in no manifest
-            let names = file_name.to_str().map(|file_name| (format!("{name}/{file_name}"), format!("{path}/{file_name}")));
+            let names =
+                file_name.to_str().map(|file_name| (format!("{name}/{file_name}"), format!("{path}/{file_name}")));
             let names = names.as_ref().map(|(name, path)| (name.as_str(), path.as_str()));
             let shown = entry_path.display();
             if kind.is_file() {

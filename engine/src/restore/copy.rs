@@ -35,9 +35,7 @@ pub(super) fn run(
         &settings.queue,
         cancel,
         interleave(queues.queues),
-        |_| {
-            Ok(RestorePipeline::new(context.cipher.clone(), context.manifest.data.options.compress_type))
-        },
+        |_| Ok(RestorePipeline::new(context.cipher.clone(), context.manifest.data.options.compress_type)),
         |pipeline, job, cancel| context.restore(pipeline, job, cancel),
         |event| {
             let Event::Done { worker, job, result } = event else { return Ok(()) };
@@ -85,11 +83,8 @@ fn describe(
     total: u64,
 ) -> String {
     let zeroed = context.zero.is_some_and(|zero| zero.is_zeroed(&file.name));
-    let mut text = format!(
-        "restore{} file {}",
-        if zeroed { " zeroed" } else { "" },
-        restored_path(context.pg_path, &file.name)
-    );
+    let mut text =
+        format!("restore{} file {}", if zeroed { " zeroed" } else { "" }, restored_path(context.pg_path, &file.name));
     // Writing to a String can't fail
     if result.outcome == Outcome::Preserved {
         let _ = if settings.force {

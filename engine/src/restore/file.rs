@@ -162,9 +162,7 @@ impl FileContext<'_> {
 
     /// Looks at what is on disk.
     fn decide(&self, pipeline: &mut RestorePipeline, file: &ManifestFile, cancel: &CancelToken) -> Result<Decision> {
-        let copy = |existing| {
-            Ok(if file.size == 0 { Decision::Zero } else { Decision::Copy { existing } })
-        };
+        let copy = |existing| Ok(if file.size == 0 { Decision::Zero } else { Decision::Copy { existing } });
         if self.zero.is_some_and(|zero| zero.is_zeroed(&file.name)) {
             return Ok(Decision::Zero);
         }
@@ -216,7 +214,10 @@ impl FileContext<'_> {
         offset.checked_add(size).ok_or_else(damaged)?;
         let (offset, limit) = match file.block {
             Some(block) => {
-                if block.map_size == 0 || block.map_size > size || block.map_size > self.block_file(file, block).map_size_max() {
+                if block.map_size == 0
+                    || block.map_size > size
+                    || block.map_size > self.block_file(file, block).map_size_max()
+                {
                     return Err(damaged());
                 }
                 if existing.is_none() && size <= MEMBER_SIZE_MAX {
@@ -274,8 +275,7 @@ impl FileContext<'_> {
     ) -> Result<u64> {
         let path = restored_path(self.pg_path, &file.name);
         let mut out = self.create(file, &path, OFlags::WRONLY | OFlags::TRUNC)?;
-        let framing =
-            if file.bundle.is_some() && self.manifest.data.bundle_raw { Framing::Raw } else { Framing::Full };
+        let framing = if file.bundle.is_some() && self.manifest.data.bundle_raw { Framing::Raw } else { Framing::Full };
         match pipeline.copy(stored, framing, file.size, &mut out, &path, cancel)? {
             Some(sha1) => check_sha1(file, &path, sha1)?,
             None => {
@@ -302,9 +302,9 @@ impl FileContext<'_> {
         let short = || Error::new(ErrorCode::Format, format!("stored form of '{path}' is too short"));
         let limit = copy.limit.unwrap_or(0);
         let mut member = Vec::with_capacity(usize::try_from(limit).unwrap_or(0));
-        stored
-            .read_to_end(&mut member)
-            .map_err(|error| Error::from_io(ErrorCode::FileRead, format!("unable to read stored form of '{path}'"), error))?;
+        stored.read_to_end(&mut member).map_err(|error| {
+            Error::from_io(ErrorCode::FileRead, format!("unable to read stored form of '{path}'"), error)
+        })?;
         let map_size = usize::try_from(block.map_size).map_err(|_| short())?;
         if member.len() as u64 != limit || member.len() < map_size {
             return Err(short());
@@ -330,11 +330,8 @@ impl FileContext<'_> {
                 }
             }
         }
-        let sha1 = if plan.sequential {
-            pipeline.finish_hash()
-        } else {
-            pipeline.hash_file(&out, &path, None, cancel)?.sha1
-        };
+        let sha1 =
+            if plan.sequential { pipeline.finish_hash() } else { pipeline.hash_file(&out, &path, None, cancel)?.sha1 };
         check_sha1(file, &path, sha1)?;
         if in_place {
             // Size and time of the file say nothing about the blocks inside: they must be safe before the time says they are
@@ -403,9 +400,8 @@ impl FileContext<'_> {
         let path = restored_path(self.pg_path, &file.name);
         let out = self.create(file, &path, OFlags::WRONLY | OFlags::TRUNC)?;
         if file.size != 0 {
-            out.set_len(file.size).map_err(|error| {
-                Error::from_io(ErrorCode::FileWrite, format!("unable to truncate '{path}'"), error)
-            })?;
+            out.set_len(file.size)
+                .map_err(|error| Error::from_io(ErrorCode::FileWrite, format!("unable to truncate '{path}'"), error))?;
         }
         set_time(&out, file.timestamp, &path)
     }
@@ -454,11 +450,10 @@ fn check_sha1(file: &ManifestFile, path: &str, actual: Sha1) -> Result<()> {
 }
 
 /// Sets access and modification time, which the next backup and later deltas compare.
-fn set_time(file: &File, timestamp: i64, path: &str) -> Result<()> {
+pub(super) fn set_time(file: &File, timestamp: i64, path: &str) -> Result<()> {
     let time = Timespec { tv_sec: timestamp, tv_nsec: 0 };
-    rustix::fs::futimens(file.as_fd(), &Timestamps { last_access: time, last_modification: time }).map_err(|error| {
-        Error::from_io(ErrorCode::FileInfo, format!("unable to set time for '{path}'"), error.into())
-    })
+    rustix::fs::futimens(file.as_fd(), &Timestamps { last_access: time, last_modification: time })
+        .map_err(|error| Error::from_io(ErrorCode::FileInfo, format!("unable to set time for '{path}'"), error.into()))
 }
 
 /// Reads and throws away.

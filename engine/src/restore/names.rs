@@ -74,9 +74,11 @@ pub(super) fn check_manifest(manifest: &Manifest, tablespace_dir: &str) -> Resul
     let tablespace_part_is_right = |name: &str| {
         let Some(below) = name.strip_prefix("pg_tblspc/") else { return true };
         let Some((id, inside)) = below.split_once('/') else { return true };
-        manifest.targets.iter().any(|target| {
-            target.tablespace.is_some() && target.name.strip_prefix("pg_tblspc/") == Some(id)
-        }) && inside.strip_prefix(tablespace_dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        manifest
+            .targets
+            .iter()
+            .any(|target| target.tablespace.is_some() && target.name.strip_prefix("pg_tblspc/") == Some(id))
+            && inside.strip_prefix(tablespace_dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
 
     for path in &manifest.paths {

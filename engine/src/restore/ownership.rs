@@ -53,22 +53,30 @@ impl Ownership {
         Ownership {
             root,
             current,
-            users: resolve(manifest, &user_ids, &Kind {
-                word: "user",
-                root,
-                current: current.uid,
-                fallback: fallback.uid,
-                id: &|name| users.user_id(name),
-                name: &|id| users.user_name(id),
-            }),
-            groups: resolve(manifest, &group_ids, &Kind {
-                word: "group",
-                root,
-                current: current.gid,
-                fallback: fallback.gid,
-                id: &|name| users.group_id(name),
-                name: &|id| users.group_name(id),
-            }),
+            users: resolve(
+                manifest,
+                &user_ids,
+                &Kind {
+                    word: "user",
+                    root,
+                    current: current.uid,
+                    fallback: fallback.uid,
+                    id: &|name| users.user_id(name),
+                    name: &|id| users.user_name(id),
+                },
+            ),
+            groups: resolve(
+                manifest,
+                &group_ids,
+                &Kind {
+                    word: "group",
+                    root,
+                    current: current.gid,
+                    fallback: fallback.gid,
+                    id: &|name| users.group_id(name),
+                    name: &|id| users.group_name(id),
+                },
+            ),
         }
     }
 

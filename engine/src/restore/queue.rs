@@ -51,11 +51,7 @@ const JOB_FILES_MAX: usize = 16 * 1024;
 pub fn queues(manifest: &Manifest) -> Result<RestoreQueues> {
     let mut prefixes = vec!["pg_data/".to_owned()];
     prefixes.extend(
-        manifest
-            .targets
-            .iter()
-            .filter(|target| target.tablespace.is_some())
-            .map(|target| format!("{}/", target.name)),
+        manifest.targets.iter().filter(|target| target.tablespace.is_some()).map(|target| format!("{}/", target.name)),
     );
     let mut files: Vec<Vec<u32>> = vec![Vec::new(); prefixes.len()];
     let mut size = 0u64;

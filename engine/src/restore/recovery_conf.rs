@@ -224,8 +224,7 @@ fn is_setting_name(name: &str) -> bool {
 
 /// Whether a line of `postgresql.auto.conf` sets a recovery target, which would interfere with the new ones.
 fn is_recovery_target(line: &[u8]) -> bool {
-    const SUFFIXES: [&[u8]; 8] =
-        [b"", b"_action", b"_inclusive", b"_lsn", b"_name", b"_time", b"_timeline", b"_xid"];
+    const SUFFIXES: [&[u8]; 8] = [b"", b"_action", b"_inclusive", b"_lsn", b"_name", b"_time", b"_timeline", b"_xid"];
     let blank = |byte: &&u8| matches!(byte, b' ' | b'\t');
     let start = line.iter().take_while(blank).count();
     let Some(rest) = line.get(start..).and_then(|line| line.strip_prefix(b"recovery_target".as_slice())) else {
@@ -271,10 +270,7 @@ mod tests {
             lines(&settings(RecoveryType::Immediate), v15),
             format!("{COMMAND}recovery_target = 'immediate'\nrecovery_target_timeline = 'current'\n")
         );
-        assert_eq!(
-            lines(&settings(RecoveryType::Immediate), v11),
-            format!("{COMMAND}recovery_target = 'immediate'\n")
-        );
+        assert_eq!(lines(&settings(RecoveryType::Immediate), v11), format!("{COMMAND}recovery_target = 'immediate'\n"));
         assert_eq!(lines(&settings(RecoveryType::Standby), v15), COMMAND);
         assert_eq!(lines(&settings(RecoveryType::Standby), v11), format!("{COMMAND}standby_mode = 'on'\n"));
         assert_eq!(

@@ -75,13 +75,10 @@ pub(super) fn write(settings: &RestoreSettings, version: PgVersion, ownership: &
 
 fn write_file(path: &str, content: &[u8], attributes: &Attributes) -> Result<()> {
     let fail = |error| Error::from_io(ErrorCode::FileWrite, format!("unable to write '{path}'"), error);
-    let mut file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(attributes.mode)
-        .open(path)
-        .map_err(|error| Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{path}' for write"), error))?;
+    let mut file =
+        File::options().write(true).create(true).truncate(true).mode(attributes.mode).open(path).map_err(|error| {
+            Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{path}' for write"), error)
+        })?;
     if attributes.is_root {
         let Owner { uid, gid } = attributes.owner;
         std::os::unix::fs::fchown(&file, Some(uid), Some(gid)).map_err(|error| {
@@ -90,6 +87,7 @@ fn write_file(path: &str, content: &[u8], attributes: &Attributes) -> Result<()>
     }
     file.write_all(content).map_err(fail)?;
     // Not in the manifest, so no other sync of single files would reach it
-    file.sync_all()
-        .map_err(|error| Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{path}' after write"), error))
+    file.sync_all().map_err(|error| {
+        Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{path}' after write"), error)
+    })
 }

@@ -64,7 +64,9 @@ fn map_tablespaces(manifest: &mut Manifest, settings: &MapSettings) -> Result<()
         let path = match (by_name.or(by_id), &settings.tablespaces_all) {
             (Some((_, path)), _) => path.clone(),
             // The name comes from the repository and must not lead out of the directory
-            (None, Some(_)) if tablespace.name.contains(['/', '\0']) || matches!(tablespace.name.as_str(), "" | "." | "..") => {
+            (None, Some(_))
+                if tablespace.name.contains(['/', '\0']) || matches!(tablespace.name.as_str(), "" | "." | "..") =>
+            {
                 return Err(Error::new(
                     ErrorCode::TablespaceMap,
                     format!("tablespace '{}' must be mapped by id", tablespace.name),
@@ -107,9 +109,8 @@ fn map_links(manifest: &mut Manifest, links: &BTreeMap<String, String>) -> Resul
                 let path_exists = manifest.path(&name).is_some();
                 let file_exists = manifest.file(&name).is_some();
                 // The name of a tablespace's target has no pg_data/ in front, so its link is looked up here
-                let is_tablespace = manifest.targets.iter().any(|target| {
-                    target.tablespace.is_some() && target.name == *link
-                });
+                let is_tablespace =
+                    manifest.targets.iter().any(|target| target.tablespace.is_some() && target.name == *link);
                 if is_tablespace {
                     return Err(Error::new(ErrorCode::LinkMap, format!("unable to remap tablespace '{link}'"))
                         .hint("use 'tablespace-map' option to remap tablespaces."));
@@ -164,14 +165,9 @@ fn add_link(
     path: String,
     file: Option<String>,
 ) -> Result<()> {
-    let base =
-        manifest.path(PG_DATA).ok_or_else(|| Error::new(ErrorCode::Format, "manifest has no path 'pg_data'"))?;
-    let link = ManifestLink {
-        name: name.clone(),
-        destination: destination.to_owned(),
-        user: base.user,
-        group: base.group,
-    };
+    let base = manifest.path(PG_DATA).ok_or_else(|| Error::new(ErrorCode::Format, "manifest has no path 'pg_data'"))?;
+    let link =
+        ManifestLink { name: name.clone(), destination: destination.to_owned(), user: base.user, group: base.group };
     let at = manifest.links.partition_point(|known| known.name < name);
     manifest.links.insert(at, link);
     let at = manifest.targets.partition_point(|known| known.name < name);

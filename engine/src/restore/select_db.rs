@@ -95,8 +95,9 @@ pub fn zero_filter<'a>(
         }
     }
     if present.is_empty() {
-        return Err(Error::new(ErrorCode::Format, "no databases found for selective restore")
-            .hint("is this a valid cluster?"));
+        return Err(
+            Error::new(ErrorCode::Format, "no databases found for selective restore").hint("is this a valid cluster?")
+        );
     }
     let join = |ids: &BTreeSet<String>| ids.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
     detail!("databases found for selective restore ({})", join(&present));
@@ -110,9 +111,7 @@ pub fn zero_filter<'a>(
             .find(|database| database.name == wanted)
             .map(|database| database.id.to_string())
             .filter(|id| present.contains(id))
-            .ok_or_else(|| {
-                Error::new(ErrorCode::DbMissing, format!("database to {purpose} '{wanted}' does not exist"))
-            })
+            .ok_or_else(|| Error::new(ErrorCode::DbMissing, format!("database to {purpose} '{wanted}' does not exist")))
     };
     let mut excluded = BTreeSet::new();
     for wanted in exclude {

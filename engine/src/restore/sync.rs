@@ -24,8 +24,9 @@ const KERNEL_MIN: (u32, u32) = (5, 8);
 
 /// Syncs a directory, so that its entries are durable.
 pub(super) fn sync_dir(path: &str) -> Result<()> {
-    let dir = File::open(path)
-        .map_err(|error| Error::from_io(ErrorCode::PathOpen, format!("unable to open path '{path}' for sync"), error))?;
+    let dir = File::open(path).map_err(|error| {
+        Error::from_io(ErrorCode::PathOpen, format!("unable to open path '{path}' for sync"), error)
+    })?;
     dir.sync_all().map_err(|error| Error::from_io(ErrorCode::PathSync, format!("unable to sync path '{path}'"), error))
 }
 
@@ -61,7 +62,8 @@ impl SyncSet {
         let kernel_reports = kernel_version().is_some_and(|version| version >= KERNEL_MIN);
         let mut file_systems: Vec<FileSystem> = Vec::new();
         for path in &dirs {
-            let fail = |error| Error::from_io(ErrorCode::PathOpen, format!("unable to open path '{path}' for sync"), error);
+            let fail =
+                |error| Error::from_io(ErrorCode::PathOpen, format!("unable to open path '{path}' for sync"), error);
             let device = std::fs::metadata(path).map_err(fail)?.dev();
             if file_systems.iter().any(|known| known.device == device) {
                 continue;
@@ -111,7 +113,11 @@ fn sync_files(manifest: &Manifest, pg_path: &str, process_max: u32) -> Result<()
             let result = File::open(&path).and_then(|file| file.sync_all());
             if let Err(error) = result {
                 next.store(manifest.files.len(), Ordering::Relaxed);
-                return Err(Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{path}' after write"), error));
+                return Err(Error::from_io(
+                    ErrorCode::FileSync,
+                    format!("unable to sync file '{path}' after write"),
+                    error,
+                ));
             }
         }
         Ok(())
@@ -120,9 +126,8 @@ fn sync_files(manifest: &Manifest, pg_path: &str, process_max: u32) -> Result<()
         let workers: Vec<_> = (1..process_max.max(1)).map(|_| scope.spawn(sync_some)).collect();
         let own = sync_some();
         workers.into_iter().fold(own, |result, worker| {
-            let other = worker
-                .join()
-                .unwrap_or_else(|_| Err(Error::new(ErrorCode::Assert, "file sync thread panicked")));
+            let other =
+                worker.join().unwrap_or_else(|_| Err(Error::new(ErrorCode::Assert, "file sync thread panicked")));
             result.and(other)
         })
     })

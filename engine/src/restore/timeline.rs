@@ -81,7 +81,7 @@ fn check(history: &TimelineHistory, target: TimelineId, backup: BackupPosition) 
 }
 
 /// The archive that holds a backup's WAL.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ArchivePlace<'a> {
     /// The repository.
     pub repo: &'a Repo,
@@ -131,9 +131,10 @@ fn load(archive: &ArchivePlace<'_>, timeline: TimelineId) -> Result<TimelineHist
     let path = layout::archive_file(archive.stanza, archive.id, &name)?;
     let shown = archive.repo.storage.display(&path);
     let range = ReadRange { offset: 0, limit: Some(HISTORY_SIZE_MAX) };
-    let mut reader = archive.repo.storage.read(&path, range)?.ok_or_else(|| {
-        Error::new(ErrorCode::FileMissing, format!("unable to open missing file '{shown}' for read"))
-    })?;
+    let mut reader =
+        archive.repo.storage.read(&path, range)?.ok_or_else(|| {
+            Error::new(ErrorCode::FileMissing, format!("unable to open missing file '{shown}' for read"))
+        })?;
     let mut stored = Vec::new();
     reader
         .read_to_end(&mut stored)
