@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod help;
+pub mod restore;
 pub mod stanza_create;
 pub mod stanza_delete;
 pub mod stanza_upgrade;
@@ -28,6 +29,7 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
         (Command::StanzaUpgrade, Role::Main) => Some(stanza_upgrade::run),
         (Command::Start, Role::Main) => Some(start::run),
         (Command::Stop, Role::Main) => Some(stop::run),
+        (Command::Restore, Role::Main) => Some(restore::run),
         (Command::Version, Role::Main) => Some(version::run),
         _ => None,
     }

@@ -1,0 +1,146 @@
+//! `restore`: a cluster from a backup.
+
+use std::path::{Path, PathBuf};
+
+use engine::job_queue::QueueSettings;
+use engine::restore::{
+    MapSettings, RecoverySettings, RecoveryType, RestoreDisplay, RestoreSettings, TargetAction, run as restore,
+};
+use engine::{Error, ErrorCode, Result};
+
+use crate::config::{Command, Config, Replacement, Role, Source, opt};
+use crate::exit::{self, ExitStatus};
+use crate::progress::LiveProgress;
+use crate::repos;
+
+/// Options of restore that `restore_command` does not take over: they say nothing about archive-get, or too much.
+const NOT_FOR_ARCHIVE_GET: [&str; 10] = [
+    "exec-id",
+    "job-retry",
+    "job-retry-interval",
+    "log-level-console",
+    "log-level-file",
+    "log-level-stderr",
+    "log-subprocess",
+    "log-timestamp",
+    "process-max",
+    "cmd",
+];
+
+/// Restores a backup into the data directory of `pg1-path`.
+///
+/// # Errors
+/// As [`engine::restore::run`].
+pub fn run(config: &Config) -> Result<ExitStatus> {
+    let settings = settings(config)?;
+    let repos = repos::open_selected(config)?;
+    let mut lock = repos::lock(config)?;
+    let progress = LiveProgress::new("restore");
+    let display = RestoreDisplay { progress: &progress, lock: lock.as_mut() };
+    restore(&settings, &repos, exit::cancel_token(), display)?;
+    Ok(ExitStatus::SUCCESS)
+}
+
+fn settings(config: &Config) -> Result<RestoreSettings> {
+    let pg_key = config.pg_keys().first().copied().unwrap_or(1);
+    let target = || {
+        let target = config.find(opt::TARGET).map(ToOwned::to_owned);
+        target.ok_or_else(|| Error::new(ErrorCode::OptionRequired, "restore command requires option: target"))
+    };
+    let kind = match config.get(opt::TYPE)? {
+        "immediate" => RecoveryType::Immediate,
+        "lsn" => RecoveryType::Lsn(target()?),
+        "name" => RecoveryType::Name(target()?),
+        "none" => RecoveryType::None,
+        "preserve" => RecoveryType::Preserve,
+        "standby" => RecoveryType::Standby,
+        "time" => RecoveryType::Time(target()?),
+        "xid" => RecoveryType::Xid(target()?),
+        _ => RecoveryType::Default,
+    };
+    let recovery = RecoverySettings {
+        kind,
+        target_exclusive: config.find(opt::TARGET_EXCLUSIVE).unwrap_or(false),
+        target_action: match config.find(opt::TARGET_ACTION) {
+            Some("promote") => TargetAction::Promote,
+            Some("shutdown") => TargetAction::Shutdown,
+            _ => TargetAction::Pause,
+        },
+        target_timeline: config.find(opt::TARGET_TIMELINE).map(ToOwned::to_owned),
+        options: config.find(opt::RECOVERY_OPTION).unwrap_or_default(),
+        archive_mode_off: config.find(opt::ARCHIVE_MODE) == Some("off"),
+        restore_command: restore_command(config),
+    };
+    let set = match config.source(opt::SET) {
+        Source::Default => None,
+        _ => config.find(opt::SET).map(ToOwned::to_owned),
+    };
+    let process_max = u32::try_from(config.get(opt::PROCESS_MAX)?).unwrap_or(1);
+    let job_retry = config.find(opt::JOB_RETRY).and_then(|retries| u32::try_from(retries).ok()).unwrap_or(0);
+    let job_retry_interval = config.find(opt::JOB_RETRY_INTERVAL).unwrap_or_default();
+    Ok(RestoreSettings {
+        stanza: repos::stanza(config)?,
+        pg_path: config.get_at(opt::PG_PATH, pg_key)?.to_owned(),
+        spool_path: config.find(opt::SPOOL_PATH).map(PathBuf::from),
+        set,
+        delta: config.get(opt::DELTA)?,
+        force: config.get(opt::FORCE)?,
+        map: MapSettings {
+            tablespaces: config.find(opt::TABLESPACE_MAP).unwrap_or_default(),
+            tablespaces_all: config.find(opt::TABLESPACE_MAP_ALL).map(ToOwned::to_owned),
+            links: config.find(opt::LINK_MAP).unwrap_or_default(),
+            links_all: config.get(opt::LINK_ALL)?,
+        },
+        db_include: config.find(opt::DB_INCLUDE).unwrap_or_default().to_vec(),
+        db_exclude: config.find(opt::DB_EXCLUDE).unwrap_or_default().to_vec(),
+        recovery,
+        recovery_is_default: config.source(opt::TYPE) == Source::Default,
+        pg_version_force: config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()?,
+        queue: QueueSettings::new(process_max, job_retry, job_retry_interval),
+    })
+}
+
+/// What PostgreSQL runs to get WAL: this program, with the options of this command line that archive-get knows.
+fn restore_command(config: &Config) -> String {
+    let replace = NOT_FOR_ARCHIVE_GET.map(|name| (name, Replacement::Omit));
+    let args = config.options_for_exec(Command::ArchiveGet, Role::Main, &replace, true, true);
+    let program = match (config.source(opt::CMD), config.find(opt::CMD)) {
+        (Source::Default, _) | (_, None) => own_program(config.program()),
+        (_, Some(cmd)) => cmd.to_owned(),
+    };
+    let program = if program.contains(' ') { format!("\"{program}\"") } else { program };
+    format!("{program} {} %f \"%p\"", args.join(" "))
+}
+
+/// The absolute path of this program under the name that it was called by: PostgreSQL calls it from another directory, and
+/// maybe with another search path.
+fn own_program(called: &str) -> String {
+    let called_path = Path::new(called);
+    let found = if called.contains('/') {
+        std::path::absolute(called_path).ok()
+    } else {
+        let search = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&search)
+            .map(|dir| dir.join(called_path))
+            .find(|path| path.is_absolute() && path.is_file())
+    };
+    let found = found.or_else(|| std::env::current_exe().ok());
+    found.and_then(|path| path.to_str().map(ToOwned::to_owned)).unwrap_or_else(|| called.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_program_called_by_path_keeps_its_name() {
+        assert_eq!(own_program("/usr/bin/pgbackrest"), "/usr/bin/pgbackrest");
+        let relative = own_program("./pgbackrest");
+        assert!(relative.starts_with('/') && relative.ends_with("/pgbackrest"), "{relative}");
+    }
+
+    #[test]
+    fn own_program_called_by_bare_name_is_absolute() {
+        assert!(own_program("no-such-program-anywhere").starts_with('/'));
+    }
+}
