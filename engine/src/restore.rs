@@ -158,6 +158,7 @@ pub fn run(
     let tablespace_dir = version.tablespace_dir(data.pg_catalog_version);
     remap::remap(&mut manifest, &settings.pg_path, &settings.map)?;
     names::check_manifest(&manifest, &tablespace_dir)?;
+    names::check_links(&manifest, &settings.pg_path)?;
 
     let users = Users::new();
     let current = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };

@@ -3,7 +3,7 @@
 //! The scan follows pgBackRest (`src/info/manifest/build.c.inc`): the same entries are left out, the same links refused, and
 //! entries are visited in the same order, so that both programs find the same files and fail with the same message.
 
-mod links;
+pub(crate) mod links;
 mod names;
 mod scan;
 

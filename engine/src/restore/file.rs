@@ -13,7 +13,7 @@ use repo_format::layout::{self, FileForm, RepoPath, Stanza};
 use repo_format::manifest::{BlockIncr, Manifest, ManifestFile};
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
 
-use super::block_delta::{self, BlockFile, BlockRead};
+use super::block_delta::{self, BlockFile, BlockPlan, BlockRead};
 use super::clean::{MODE_MASK, metadata};
 use super::names::pg_absolute;
 use super::ownership::Ownership;
@@ -311,16 +311,43 @@ impl FileContext<'_> {
         }
         let map = pipeline.decode_map(&member[member.len() - map_size..])?;
         let map = BlockMap::read(&map, block.size, block.checksum_size)?;
-        let in_place = copy.existing.is_some();
-        let plan =
-            block_delta::plan(&map, &self.block_file(file, block), copy.existing.as_deref().unwrap_or_default())?;
+        let existing = copy.existing.as_deref().unwrap_or_default();
+        let plan = block_delta::plan(&map, &self.block_file(file, block), existing)?;
+        let mut written = plan.size;
+        let (mut out, mut sha1) = self.write_blocks(pipeline, copy, &member, &plan, cancel)?;
+        if !existing.is_empty() && Some(sha1) != file.checksum {
+            // The short checksum of a block on disk can be right by chance: all blocks are copied then
+            let plan = block_delta::plan(&map, &self.block_file(file, block), &[])?;
+            (out, sha1) = self.write_blocks(pipeline, copy, &member, &plan, cancel)?;
+            written = plan.size;
+        }
+        check_sha1(file, &path, sha1)?;
+        if copy.existing.is_some() {
+            // Size and time of the file say nothing about the blocks inside: they must be safe before the time says they are
+            out.sync_data().map_err(|error| {
+                Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{path}' after write"), error)
+            })?;
+        }
+        set_time(&out, file.timestamp, &path)?;
+        Ok(written)
+    }
 
-        let truncate = if in_place { OFlags::empty() } else { OFlags::TRUNC };
+    /// Writes what a plan says into a file and hashes the file.
+    fn write_blocks(
+        &self,
+        pipeline: &mut RestorePipeline,
+        copy: &Copy<'_>,
+        member: &[u8],
+        plan: &BlockPlan,
+        cancel: &CancelToken,
+    ) -> Result<(File, Sha1)> {
+        let file = copy.file;
+        let path = restored_path(self.pg_path, &file.name);
+        let truncate = if copy.existing.is_some() { OFlags::empty() } else { OFlags::TRUNC };
         let out = self.create(file, &path, OFlags::RDWR | truncate)?;
         pipeline.start_hash();
         for read in &plan.reads {
-            let part = self.member_part(copy, &member, read);
-            match part {
+            match self.member_part(copy, member, read) {
                 Some(mut part) => pipeline.copy_blocks(&mut part, read, plan.sequential, &out, &path, cancel)?,
                 None => {
                     let repo_file = self.block_repo_file(file, read)?;
@@ -332,15 +359,7 @@ impl FileContext<'_> {
         }
         let sha1 =
             if plan.sequential { pipeline.finish_hash() } else { pipeline.hash_file(&out, &path, None, cancel)?.sha1 };
-        check_sha1(file, &path, sha1)?;
-        if in_place {
-            // Size and time of the file say nothing about the blocks inside: they must be safe before the time says they are
-            out.sync_data().map_err(|error| {
-                Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{path}' after write"), error)
-            })?;
-        }
-        set_time(&out, file.timestamp, &path)?;
-        Ok(plan.size)
+        Ok((out, sha1))
     }
 
     /// The bytes of a read that have been read already, with the file's own stored form.

@@ -5,6 +5,7 @@
 
 use repo_format::manifest::{Manifest, PG_DATA, PG_TBLSPC, Target, TargetType, check_name, pg_path as pg_relative};
 
+use crate::pg::data_dir::links::LinkCheck;
 use crate::{Error, ErrorCode, Result};
 
 /// The absolute path that a manifest name is reached by.
@@ -131,6 +132,19 @@ pub(super) fn check_manifest(manifest: &Manifest, tablespace_dir: &str) -> Resul
         if !name.starts_with("pg_data/") || !parent_is_path(name) {
             return Err(invalid(format!("manifest link '{name}' has no parent path")));
         }
+    }
+    Ok(())
+}
+
+/// Checks that no link leads into the data directory, and no two of them to the same place.
+///
+/// # Errors
+/// [`ErrorCode::LinkDestination`].
+pub(super) fn check_links(manifest: &Manifest, pg_path: &str) -> Result<()> {
+    let mut check = LinkCheck::new(&normalize(pg_path));
+    for target in manifest.targets.iter().filter(|target| target.target_type == TargetType::Link) {
+        let destination = normalize(&target_path(pg_path, target));
+        check.add(pg_relative(&target.name), &destination, target.file.as_deref())?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ struct Known {
 
 /// Checks each link against the data directory and all links before it.
 #[derive(Debug)]
-pub(super) struct LinkCheck {
+pub(crate) struct LinkCheck {
     base: String,
     /// Sorted by path.
     known: Vec<Known>,
@@ -23,7 +23,7 @@ pub(super) struct LinkCheck {
 
 impl LinkCheck {
     /// For the data directory at this absolute path.
-    pub(super) fn new(pg_path: &str) -> Self {
+    pub(crate) fn new(pg_path: &str) -> Self {
         LinkCheck { base: format!("{pg_path}/"), known: Vec::new() }
     }
 
@@ -31,7 +31,7 @@ impl LinkCheck {
     ///
     /// # Errors
     /// [`ErrorCode::LinkDestination`].
-    pub(super) fn add(&mut self, link: &str, destination: &str, file: Option<&str>) -> Result<()> {
+    pub(crate) fn add(&mut self, link: &str, destination: &str, file: Option<&str>) -> Result<()> {
         let path = format!("{destination}/");
         let fail = |message: String| Err(Error::new(ErrorCode::LinkDestination, message));
         if path.starts_with(&self.base) {
