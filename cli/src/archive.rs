@@ -1,0 +1,109 @@
+//! What archive-push and archive-get have in common.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use engine::{Error, ErrorCode, Result};
+use repo_format::pg::PgVersion;
+use repo_format::spool::SpoolQueue;
+use wal::background::Background;
+use wal::spool::Spool;
+use wal::workers::Retry;
+
+use crate::config::{Command, Config, Replacement, Role, opt};
+use crate::{lifecycle, repos};
+
+/// The number of the cluster that the command is about.
+fn pg_key(config: &Config) -> u32 {
+    config.pg_keys().first().copied().unwrap_or(1)
+}
+
+/// The name of the option that [`pg_path`] reads.
+pub(crate) fn pg_path_name(config: &Config) -> String {
+    opt::PG_PATH.decl().indexed_name(pg_key(config))
+}
+
+/// The data directory, where it was given.
+pub(crate) fn pg_path(config: &Config) -> Option<&str> {
+    config.find_at(opt::PG_PATH, pg_key(config))
+}
+
+/// WAL can only be pushed and got where PostgreSQL runs.
+pub(crate) fn check_local(config: &Config) -> Result<()> {
+    match config.find_at(opt::PG_HOST, pg_key(config)) {
+        None => Ok(()),
+        Some(_) => {
+            let text = format!("{} command must be run on the PostgreSQL host", config.command().name());
+            Err(Error::new(ErrorCode::HostInvalid, text))
+        }
+    }
+}
+
+/// The absolute form of a path that PostgreSQL passes.
+pub(crate) fn wal_path(config: &Config, path: &str) -> Result<PathBuf> {
+    let name = pg_path_name(config);
+    wal::path::wal_path(path, pg_path(config).map(Path::new), config.command().name(), &name)
+}
+
+/// The version that the operator says the cluster has.
+pub(crate) fn version_force(config: &Config) -> Result<Option<PgVersion>> {
+    config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()
+}
+
+/// Files worked on at the same time.
+pub(crate) fn process_max(config: &Config) -> Result<usize> {
+    Ok(usize::try_from(config.get(opt::PROCESS_MAX)?).unwrap_or(1))
+}
+
+/// What is done about a file that fails.
+pub(crate) fn retry(config: &Config) -> Result<Retry> {
+    let count = config.find(opt::JOB_RETRY).and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+    let interval = config.find(opt::JOB_RETRY_INTERVAL).unwrap_or(Duration::ZERO);
+    Ok(Retry { count, interval })
+}
+
+/// The queue of the stanza's spool.
+pub(crate) fn spool(config: &Config, queue: SpoolQueue) -> Result<Spool> {
+    Ok(Spool::new(Path::new(config.get(opt::SPOOL_PATH)?), &repos::stanza(config)?, queue))
+}
+
+/// Where this process meets the worker.
+pub(crate) fn background(config: &Config, queue: SpoolQueue) -> Result<Background> {
+    Ok(Background {
+        stanza: repos::stanza(config)?,
+        spool: spool(config, queue)?,
+        lock_path: repos::lock_path(config)?.to_owned(),
+        repo_keys: config.repo_keys_selected(),
+        exec_id: config.get(opt::EXEC_ID)?.to_owned(),
+        timeout: config.get(opt::ARCHIVE_TIMEOUT)?,
+        log_file: lifecycle::log_file_name_of(config, Role::Async).unwrap_or_default(),
+    })
+}
+
+/// Starts the worker: this program again, on its own and without any output but its log file.
+pub(crate) fn launch(config: &Config, command: Command, params: &[String]) -> Result<()> {
+    let off = || Replacement::Text("off".to_owned());
+    let replace = [("log-level-console", off()), ("log-level-stderr", off())];
+    let mut args = config.options_for_exec(command, Role::Async, &replace, true, false);
+    args.extend_from_slice(params);
+    let failed = |error| Error::from_io(ErrorCode::Execute, "unable to start the asynchronous process", error);
+    // The name by which the program was called says which program it is; without a directory it may not be found again
+    let program = match Path::new(config.program()) {
+        path if path.is_absolute() => path.to_owned(),
+        _ => std::env::current_exe().map_err(failed)?,
+    };
+    use std::os::unix::process::CommandExt;
+    // In a process group of its own, signals to PostgreSQL's archiver don't reach it. Nobody waits for it: this process ends
+    // soon, and the system's first process takes it over
+    std::process::Command::new(program)
+        .args(args)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map(drop)
+        .map_err(failed)
+}

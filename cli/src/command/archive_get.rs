@@ -1,0 +1,73 @@
+//! `archive-get`: fetches the WAL file that PostgreSQL asks for, or takes what a worker in the background has fetched.
+
+use std::path::PathBuf;
+
+use engine::{Error, ErrorCode, Result};
+use repo_format::spool::SpoolQueue;
+use repo_format::wal_name;
+use wal::get::foreground::{self, PrefetchSettings};
+use wal::get::{self, Cluster, prefetch};
+
+use crate::archive;
+use crate::config::{Command, Config, opt};
+use crate::{ExitStatus, cancel_token, repos};
+
+/// Gets the file given; the exit status tells whether there is one.
+///
+/// # Errors
+/// It can't be told whether there is one, or it can't be copied.
+pub fn run(config: &Config) -> Result<ExitStatus> {
+    archive::check_local(config)?;
+    let (wal_file, destination) = match config.params() {
+        [] => return Err(Error::new(ErrorCode::ParamRequired, "WAL segment to get required")),
+        [_] => return Err(Error::new(ErrorCode::ParamRequired, "path to copy WAL segment required")),
+        [wal_file, destination] => (wal_file.rsplit('/').next().unwrap_or(wal_file), destination),
+        _ => return Err(Error::new(ErrorCode::ParamInvalid, "extra parameters found")),
+    };
+    let destination = archive::wal_path(config, destination)?;
+    let cluster = cluster(config)?;
+    let open = || repos::open_selected(config);
+    let found = if config.get(opt::ARCHIVE_ASYNC)? && wal_name::kind(wal_file).is_segment() {
+        let settings = PrefetchSettings {
+            queue_max: config.get(opt::ARCHIVE_GET_QUEUE_MAX)?,
+            missing_retry: config.get(opt::ARCHIVE_MISSING_RETRY)?,
+        };
+        let background = archive::background(config, SpoolQueue::In)?;
+        let launch = |segments: &[String]| archive::launch(config, Command::ArchiveGet, segments);
+        let request = foreground::Request { cluster: &cluster, wal_segment: wal_file, destination: &destination };
+        foreground::get(&background, &settings, &request, launch, open, cancel_token())?
+    } else {
+        get::get(&open()?, &cluster, wal_file, &destination)?
+    };
+    Ok(if found { ExitStatus::SUCCESS } else { ExitStatus::NOT_FOUND })
+}
+
+/// The worker: fetches the segments given into the spool.
+///
+/// # Errors
+/// What concerns all segments; it is also in the spool.
+pub fn run_async(config: &Config) -> Result<ExitStatus> {
+    archive::check_local(config)?;
+    let segments = config.params();
+    if segments.is_empty() {
+        return Err(Error::new(ErrorCode::ParamInvalid, "at least one wal segment is required"));
+    }
+    let _lock = repos::lock(config)?;
+    let spool = archive::spool(config, SpoolQueue::In)?;
+    let workers = prefetch::Workers { process_max: archive::process_max(config)?, retry: archive::retry(config)? };
+    let repos = repos::open_selected(config)?;
+    prefetch::run(&repos, &cluster(config)?, &spool, segments, workers, cancel_token())?;
+    Ok(ExitStatus::SUCCESS)
+}
+
+fn cluster(config: &Config) -> Result<Cluster> {
+    let Some(pg_path) = archive::pg_path(config) else {
+        let text = format!("archive-get command requires option: {}", archive::pg_path_name(config));
+        return Err(Error::new(ErrorCode::OptionRequired, text));
+    };
+    Ok(Cluster {
+        stanza: repos::stanza(config)?,
+        pg_path: PathBuf::from(pg_path),
+        version_force: archive::version_force(config)?,
+    })
+}

@@ -1,0 +1,80 @@
+//! `archive-push`: stores the WAL file that PostgreSQL hands over, or has a worker in the background do it.
+
+use std::path::{Path, PathBuf};
+
+use engine::{Error, ErrorCode, Result};
+use repo_format::compress::Compression;
+use repo_format::spool::SpoolQueue;
+use wal::push::async_worker::{self, WorkerSettings};
+use wal::push::{self, PushSettings};
+
+use crate::archive;
+use crate::config::{Command, Config, opt};
+use crate::{ExitStatus, cancel_token, repos};
+
+/// Pushes the file given.
+///
+/// # Errors
+/// The file is not durable in every repository, whatever the reason.
+pub fn run(config: &Config) -> Result<ExitStatus> {
+    archive::check_local(config)?;
+    let [param] = config.params() else {
+        return Err(Error::new(ErrorCode::ParamRequired, "WAL segment to push required"));
+    };
+    check_stop(config)?;
+    let wal_file = archive::wal_path(config, param)?;
+    if !config.get(opt::ARCHIVE_ASYNC)? {
+        push::push(&repos::open_all(config)?, &settings(config)?, &wal_file)?;
+        return Ok(ExitStatus::SUCCESS);
+    }
+    if archive::pg_path(config).is_none() {
+        let name = archive::pg_path_name(config);
+        let text = format!("'archive-push' command in async mode requires option '{name}'");
+        return Err(Error::new(ErrorCode::OptionRequired, text));
+    }
+    let background = archive::background(config, SpoolQueue::Out)?;
+    let launch = |wal_path: &Path| {
+        archive::launch(config, Command::ArchivePush, &[wal_path.to_string_lossy().into_owned()])
+    };
+    push::foreground::push(&background, &wal_file, launch, cancel_token())?;
+    Ok(ExitStatus::SUCCESS)
+}
+
+/// The worker: pushes everything that is ready in the WAL directory given.
+///
+/// # Errors
+/// What concerns all files; it is also in the spool.
+pub fn run_async(config: &Config) -> Result<ExitStatus> {
+    archive::check_local(config)?;
+    let [wal_path] = config.params() else {
+        return Err(Error::new(ErrorCode::ParamRequired, "WAL path to push required"));
+    };
+    let _lock = repos::lock(config)?;
+    let settings = WorkerSettings {
+        push: settings(config)?,
+        process_max: archive::process_max(config)?,
+        batch_size: config.get(opt::ARCHIVE_PUSH_BATCH_SIZE)?,
+        retry: archive::retry(config)?,
+    };
+    let spool = archive::spool(config, SpoolQueue::Out)?;
+    let repos = repos::open_all(config)?;
+    async_worker::run(&repos, &settings, &spool, Path::new(wal_path), || check_stop(config), cancel_token())?;
+    Ok(ExitStatus::SUCCESS)
+}
+
+fn check_stop(config: &Config) -> Result<()> {
+    engine::control::check_stop(repos::lock_path(config)?, Some(&repos::stanza(config)?))
+}
+
+fn settings(config: &Config) -> Result<PushSettings> {
+    let level = config.find(opt::COMPRESS_LEVEL).and_then(|level| i32::try_from(level).ok());
+    Ok(PushSettings {
+        stanza: repos::stanza(config)?,
+        pg_path: archive::pg_path(config).map(PathBuf::from),
+        version_force: archive::version_force(config)?,
+        header_check: config.get(opt::ARCHIVE_HEADER_CHECK)?,
+        mode_check: config.get(opt::ARCHIVE_MODE_CHECK)?,
+        compression: Compression::new(config.get(opt::COMPRESS_TYPE)?.parse()?, level)?,
+        queue_max: config.find(opt::ARCHIVE_PUSH_QUEUE_MAX),
+    })
+}

@@ -1,0 +1,75 @@
+//! `expire`: removes what the retention does not keep; also what a backup ends with.
+
+use engine::expire::plan::{FullRetention, Retention};
+use engine::expire::{self, ExpireRepo, ExpireSettings};
+use engine::{Error, ErrorCode, Result};
+use repo_format::label::BackupLabel;
+use repo_format::wal_name::WalSegment;
+
+use crate::config::{Config, opt};
+use crate::{ExitStatus, cancel_token, repos};
+
+/// Takes the lock and expires.
+///
+/// # Errors
+/// As [`run_locked`]; another process holds the lock.
+pub fn run(config: &Config) -> Result<ExitStatus> {
+    let _lock = repos::lock(config)?;
+    run_locked(config)?;
+    Ok(ExitStatus::SUCCESS)
+}
+
+/// Expires in the repositories of the configuration. The caller holds the lock; a backup calls this with its configuration
+/// turned into that of expire.
+///
+/// # Errors
+/// Options that are wrong or contradict each other, a stopped stanza, and trouble in any repository.
+pub fn run_locked(config: &Config) -> Result<()> {
+    let stanza = repos::stanza(config)?;
+    engine::control::check_stop(repos::lock_path(config)?, Some(&stanza))?;
+    let settings = ExpireSettings {
+        stanza,
+        set: config.find(opt::SET).map(label).transpose()?,
+        oldest: config.find(opt::OLDEST).unwrap_or(false),
+        archive_expire_before: config.find(opt::ARCHIVE_EXPIRE_BEFORE).map(segment).transpose()?,
+        dry_run: config.find(opt::DRY_RUN).unwrap_or(false),
+    };
+    if settings.set.is_some() && settings.oldest {
+        return Err(Error::new(ErrorCode::OptionInvalid, "--oldest and --set cannot be used together"));
+    }
+    let repos = repos::open_selected(config)?;
+    let mut targets = Vec::new();
+    for repo in &repos {
+        targets.push(ExpireRepo { repo, retention: retention(config, repo.key)? });
+    }
+    expire::run(&targets, &settings, cancel_token())
+}
+
+fn label(text: &str) -> Result<BackupLabel> {
+    text.parse().map_err(|_| {
+        Error::new(ErrorCode::OptionInvalidValue, format!("'{text}' is not a valid backup label format"))
+    })
+}
+
+fn segment(text: &str) -> Result<WalSegment> {
+    text.parse().map_err(|_| {
+        let text = format!("'{text}' is not a valid WAL segment name for option '--archive-expire-before'");
+        Error::new(ErrorCode::OptionInvalidValue, text)
+    })
+}
+
+fn retention(config: &Config, key: u32) -> Result<Retention> {
+    // The options' ranges fit
+    let number = |option| config.find_at(option, key).and_then(|value: i64| u32::try_from(value).ok());
+    Ok(Retention {
+        full_type: match config.get_at(opt::REPO_RETENTION_FULL_TYPE, key)? {
+            "time" => FullRetention::Time,
+            _ => FullRetention::Count,
+        },
+        full: number(opt::REPO_RETENTION_FULL),
+        diff: number(opt::REPO_RETENTION_DIFF),
+        archive_type: config.get_at(opt::REPO_RETENTION_ARCHIVE_TYPE, key)?.parse()?,
+        archive: number(opt::REPO_RETENTION_ARCHIVE),
+        history: number(opt::REPO_RETENTION_HISTORY),
+    })
+}

@@ -1,0 +1,41 @@
+//! `info`: what is in the repositories.
+
+use engine::info::{self, Detail, InfoSettings};
+use engine::{Error, ErrorCode, Result};
+use jiff::tz::TimeZone;
+
+use crate::config::{Config, opt};
+use crate::render::{info_json, info_text};
+use crate::{ExitStatus, print, repos};
+
+/// Prints the report. What can't be read is part of it and no error.
+///
+/// # Errors
+/// Options that contradict each other; standard output can't be written to.
+pub fn run(config: &Config) -> Result<ExitStatus> {
+    let detail = match config.get(opt::DETAIL_LEVEL)? {
+        "progress" => Detail::Progress,
+        _ => Detail::Full,
+    };
+    let settings = InfoSettings {
+        stanza: repos::stanza_if_set(config)?,
+        set: config.find(opt::SET).map(str::to_owned),
+        backup_type: config.find(opt::TYPE).map(str::parse).transpose()?,
+        detail,
+        lock_path: repos::lock_path(config)?.to_owned(),
+    };
+    if settings.set.is_some() && detail == Detail::Progress {
+        let text = "option 'set' cannot be used with option 'detail-level' = 'progress'";
+        return Err(Error::new(ErrorCode::OptionInvalid, text));
+    }
+    let stanzas = info::collect(&repos::open_selected(config)?, &settings);
+    let text = match config.get(opt::OUTPUT)? {
+        "json" => info_json::render(&stanzas, detail),
+        _ => {
+            let set = settings.set.is_some();
+            info_text::render(&stanzas, &info_text::TextSettings { detail, set, time_zone: TimeZone::system() })
+        }
+    };
+    print(&text)?;
+    Ok(ExitStatus::SUCCESS)
+}
