@@ -1,7 +1,11 @@
 //! The commands: one file each, called here.
 
+pub mod archive_get;
+pub mod archive_push;
 pub mod check;
+pub mod expire;
 pub mod help;
+pub mod info;
 pub mod restore;
 pub mod stanza_create;
 pub mod stanza_delete;
@@ -22,6 +26,12 @@ type Handler = fn(&Config) -> Result<ExitStatus>;
 /// lands**: add `pub mod NAME;` above and `Some(NAME::run)` here.
 pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
     match (command, role) {
+        (Command::ArchiveGet, Role::Main) => Some(archive_get::run),
+        (Command::ArchiveGet, Role::Async) => Some(archive_get::run_async),
+        (Command::ArchivePush, Role::Main) => Some(archive_push::run),
+        (Command::ArchivePush, Role::Async) => Some(archive_push::run_async),
+        (Command::Expire, Role::Main) => Some(expire::run),
+        (Command::Info, Role::Main) => Some(info::run),
         (Command::Check, Role::Main) => Some(check::run),
         (Command::Help, Role::Main) => Some(help::run),
         (Command::StanzaCreate, Role::Main) => Some(stanza_create::run),

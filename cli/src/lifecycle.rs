@@ -108,7 +108,11 @@ pub(crate) fn open_log_file(config: &mut Config) {
 
 /// `<log-path>/<stanza or all>-<command>[-async][-role][-NNN].log`
 fn log_file_name(config: &Config) -> Option<String> {
-    let role = config.role();
+    log_file_name_of(config, config.role())
+}
+
+/// As [`log_file_name`], for the process of this command in another role.
+pub(crate) fn log_file_name_of(config: &Config, role: Role) -> Option<String> {
     let is_child = matches!(role, Role::Local | Role::Remote);
     let mut name = format!(
         "{}/{}-{}",

@@ -248,10 +248,7 @@ impl RepoState {
 }
 
 /// Collects the facts of all stanzas, sorted by name. `repos` are those to look at, by key.
-///
-/// # Errors
-/// [`ErrorCode::OptionInvalid`] when a backup is asked for together with [`Detail::Progress`]; nothing else.
-pub fn collect(repos: &[Repo], settings: &InfoSettings) -> Result<Vec<StanzaFact>> {
+pub fn collect(repos: &[Repo], settings: &InfoSettings) -> Vec<StanzaFact> {
     let mut stanzas: BTreeMap<String, StanzaState> = BTreeMap::new();
     let mut repo_errors: Vec<(usize, Error)> = Vec::new();
     let mut set_found = false;
@@ -281,7 +278,7 @@ pub fn collect(repos: &[Repo], settings: &InfoSettings) -> Result<Vec<StanzaFact
             }
         }
     }
-    Ok(stanzas.into_values().map(|stanza| finish(stanza, repos, settings)).collect())
+    stanzas.into_values().map(|stanza| finish(stanza, repos, settings)).collect()
 }
 
 impl StanzaState {

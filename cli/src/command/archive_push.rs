@@ -33,9 +33,8 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         return Err(Error::new(ErrorCode::OptionRequired, text));
     }
     let background = archive::background(config, SpoolQueue::Out)?;
-    let launch = |wal_path: &Path| {
-        archive::launch(config, Command::ArchivePush, &[wal_path.to_string_lossy().into_owned()])
-    };
+    let launch =
+        |wal_path: &Path| archive::launch(config, Command::ArchivePush, &[wal_path.to_string_lossy().into_owned()]);
     push::foreground::push(&background, &wal_file, launch, cancel_token())?;
     Ok(ExitStatus::SUCCESS)
 }

@@ -46,9 +46,8 @@ pub fn run_locked(config: &Config) -> Result<()> {
 }
 
 fn label(text: &str) -> Result<BackupLabel> {
-    text.parse().map_err(|_| {
-        Error::new(ErrorCode::OptionInvalidValue, format!("'{text}' is not a valid backup label format"))
-    })
+    text.parse()
+        .map_err(|_| Error::new(ErrorCode::OptionInvalidValue, format!("'{text}' is not a valid backup label format")))
 }
 
 fn segment(text: &str) -> Result<WalSegment> {

@@ -23,6 +23,17 @@ pub struct PrefetchSettings {
     pub missing_retry: bool,
 }
 
+/// What PostgreSQL asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Whose WAL.
+    pub cluster: &'a Cluster,
+    /// The segment, or partial segment.
+    pub wal_segment: &'a str,
+    /// Where it goes.
+    pub destination: &'a Path,
+}
+
 /// Gets one segment (or partial one) by way of the spool; `false` when no repository has it.
 ///
 /// `launch` starts a worker for the segments given. `open` opens the repositories, for the case that the segment has to be got
@@ -34,13 +45,12 @@ pub struct PrefetchSettings {
 pub fn get(
     background: &Background,
     settings: &PrefetchSettings,
-    cluster: &Cluster,
-    wal_segment: &str,
-    destination: &Path,
+    request: &Request<'_>,
     launch: impl Fn(&[String]) -> Result<()>,
     open: impl Fn() -> Result<Vec<Repo>>,
     cancel: &CancelToken,
 ) -> Result<bool> {
+    let Request { cluster, wal_segment, destination } = *request;
     let spool = &background.spool;
     let mut poll = background.poll();
     let (mut first, mut launched) = (true, false);

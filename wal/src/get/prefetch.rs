@@ -9,9 +9,18 @@ use engine::{CancelToken, Error, Result};
 use super::find::{self, Answer, Cluster};
 use super::segment;
 use crate::spool::Spool;
-use crate::workers::{self, Retry};
+use crate::workers::Retry;
 
-/// Fetches the segments, up to the first missing one, with up to `process_max` at the same time. A failure that concerns all
+/// How the worker works.
+#[derive(Clone, Copy, Debug)]
+pub struct Workers {
+    /// Segments fetched at the same time.
+    pub process_max: usize,
+    /// What a failed fetch is worth.
+    pub retry: Retry,
+}
+
+/// Fetches the segments, up to the first missing one, several at the same time. A failure that concerns all
 /// of them is written into the spool, too.
 ///
 /// # Errors
@@ -21,11 +30,10 @@ pub fn run(
     cluster: &Cluster,
     spool: &Spool,
     segments: &[String],
-    process_max: usize,
-    retry: Retry,
+    workers: Workers,
     cancel: &CancelToken,
 ) -> Result<()> {
-    fetch_all(repos, cluster, spool, segments, process_max, retry, cancel).inspect_err(|error| {
+    fetch_all(repos, cluster, spool, segments, workers, cancel).inspect_err(|error| {
         // Nothing can tell PostgreSQL when even this fails; its call then ends with a timeout
         if let Err(error) = spool.write_error(None, error) {
             engine::error!(error.code, "{error}");
@@ -38,8 +46,7 @@ fn fetch_all(
     cluster: &Cluster,
     spool: &Spool,
     segments: &[String],
-    process_max: usize,
-    retry: Retry,
+    workers: Workers,
     cancel: &CancelToken,
 ) -> Result<()> {
     if let Some(first) = segments.first() {
@@ -48,9 +55,10 @@ fn fetch_all(
         engine::info!("get {} WAL file(s) from archive: {first}{last}", segments.len());
     }
     let findings = find::find(repos, cluster, segments)?;
-    let fetch =
-        |answer: &Answer<'_>| retry.run(cancel, || segment::fetch_temporary(answer, &spool.file(&answer.request)));
-    workers::run(&findings.answers, process_max, false, cancel, fetch, |process, answer, result| {
+    let fetch = |answer: &Answer<'_>| {
+        workers.retry.run(cancel, || segment::fetch_temporary(answer, &spool.file(&answer.request)))
+    };
+    crate::workers::run(&findings.answers, workers.process_max, false, cancel, fetch, |process, answer, result| {
         let segment = &answer.request;
         let mut warnings = answer.warnings.clone();
         match result {

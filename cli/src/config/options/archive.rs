@@ -2,7 +2,6 @@
 
 use crate::config::decl::Command::{ArchiveGet, ArchivePush};
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::Support::NotYet;
 use crate::config::decl::{HelpGroup, Kind, MAIN, MAIN_ASYNC, Opt, OptionDecl, Range, on, options};
 
 options! {
@@ -11,7 +10,6 @@ options! {
         kind: Kind::Boolean,
         commands: on(&[ArchiveGet, ArchivePush]),
         default: Fixed("n"),
-        not_yet: &[("y", "asynchronous archiving")],
         summary: "",
         detail: "",
         ..OptionDecl::BASE
@@ -24,7 +22,6 @@ options! {
         roles: MAIN_ASYNC,
         default: Fixed("128MiB"),
         range: Range::Fixed("0B", "4PiB"),
-        support: NotYet("asynchronous archiving"),
         summary: "",
         detail: "",
         ..OptionDecl::BASE
@@ -60,7 +57,6 @@ options! {
         roles: MAIN_ASYNC,
         default: Fixed("16GiB"),
         range: Range::Fixed("1MiB", "4PiB"),
-        support: NotYet("asynchronous archiving"),
         summary: "",
         detail: "",
         ..OptionDecl::BASE
@@ -74,7 +70,6 @@ options! {
         required: false,
         range: Range::Fixed("0B", "4PiB"),
         deprecated: &["archive-queue-max"],
-        support: NotYet("asynchronous archiving"),
         summary: "",
         detail: "",
         ..OptionDecl::BASE

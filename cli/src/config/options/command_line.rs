@@ -19,7 +19,6 @@ options! {
         commands: on(&[Expire]),
         roles: MAIN,
         required: false,
-        support: NotYet("the expire command"),
         summary: "",
         detail: "",
         ..OptionDecl::BASE
@@ -83,7 +82,6 @@ options! {
         roles: MAIN,
         default: Fixed("n"),
         help: HelpGroup::General,
-        support: NotYet("the expire command"),
         summary: "",
         detail: "",
         ..OptionDecl::BASE
@@ -190,7 +188,6 @@ options! {
                 ..Override::NONE
             },
         ],
-        support: NotYet("the expire command"),
         summary: "",
         detail: "",
         ..OptionDecl::BASE

@@ -473,7 +473,6 @@ options! {
         allow: &["full", "diff", "incr"],
         deprecated: &["retention-archive-type"],
         help: HelpGroup::Repository,
-        not_yet: &[("diff", "expiry of differential backups"), ("incr", "expiry of differential backups")],
         summary: "",
         detail: "",
         ..OptionDecl::BASE
@@ -489,7 +488,6 @@ options! {
         range: Range::Fixed("1", "9999999"),
         deprecated: &["retention-diff"],
         help: HelpGroup::Repository,
-        support: NotYet("expiry of differential backups"),
         summary: "",
         detail: "",
         ..OptionDecl::BASE
@@ -519,7 +517,6 @@ options! {
         default: Fixed("count"),
         allow: &["count", "time"],
         help: HelpGroup::Repository,
-        not_yet: &[("time", "expiry by time")],
         summary: "",
         detail: "",
         ..OptionDecl::BASE
@@ -534,7 +531,6 @@ options! {
         required: false,
         range: Range::Fixed("0", "9999999"),
         help: HelpGroup::Repository,
-        support: NotYet("expiry of the history manifests"),
         summary: "",
         detail: "",
         ..OptionDecl::BASE
