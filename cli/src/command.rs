@@ -2,6 +2,7 @@
 
 pub mod archive_get;
 pub mod archive_push;
+pub mod backup;
 pub mod check;
 pub mod expire;
 pub mod help;
@@ -32,6 +33,7 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
         (Command::ArchivePush, Role::Async) => Some(archive_push::run_async),
         (Command::Expire, Role::Main) => Some(expire::run),
         (Command::Info, Role::Main) => Some(info::run),
+        (Command::Backup, Role::Main) => Some(backup::run),
         (Command::Check, Role::Main) => Some(check::run),
         (Command::Help, Role::Main) => Some(help::run),
         (Command::StanzaCreate, Role::Main) => Some(stanza_create::run),

@@ -38,7 +38,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     // The chained expire runs under the same lock
     lock.update_clear(key)?;
     if config.get(opt::EXPIRE_AUTO)? {
-        return command::expire::run(&lifecycle::switch(config, Command::Expire));
+        return command::run(&lifecycle::switch(config, Command::Expire));
     }
     Ok(ExitStatus::SUCCESS)
 }
@@ -73,7 +73,7 @@ fn settings(config: &Config, key: u32) -> Result<BackupSettings> {
         bundle: bundle(config, key)?,
         block: block(config, key)?,
         exclude: config.find(opt::EXCLUDE).map(<[String]>::to_vec).unwrap_or_default(),
-        annotation: config.find(opt::ANNOTATION).cloned().unwrap_or_default(),
+        annotation: config.find(opt::ANNOTATION).unwrap_or_default(),
         process_max: small(config.get(opt::PROCESS_MAX)?),
         buffer_size: config.get(opt::BUFFER_SIZE)?,
         manifest_save_threshold: config.get(opt::MANIFEST_SAVE_THRESHOLD)?,
@@ -119,15 +119,14 @@ fn map<K, V>(
     read_value: fn(&str) -> Option<V>,
 ) -> Result<Vec<(K, V)>> {
     let name = option.decl().indexed_name(key);
-    let invalid = |text: &str| {
-        Error::new(ErrorCode::OptionInvalidValue, format!("'{text}' is not valid for '{name}' option"))
-    };
+    let invalid =
+        |text: &str| Error::new(ErrorCode::OptionInvalidValue, format!("'{text}' is not valid for '{name}' option"));
     config
         .find_at(option, key)
         .into_iter()
         .flatten()
         .map(|(from, value)| {
-            Ok((read_key(from).ok_or_else(|| invalid(from))?, read_value(value).ok_or_else(|| invalid(value))?))
+            Ok((read_key(&from).ok_or_else(|| invalid(&from))?, read_value(&value).ok_or_else(|| invalid(&value))?))
         })
         .collect()
 }
