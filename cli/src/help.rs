@@ -153,11 +153,21 @@ fn of_option(config: &Config, identity: Identity, name: &str) -> Result<String> 
             }
         }
     }
-    if !option.deprecated.is_empty() {
-        let plural = if option.deprecated.len() > 1 { "s" } else { "" };
-        let _ = write!(text, "\ndeprecated name{plural}: {}\n", option.deprecated.join(", "));
+    let old = old_names(option);
+    if !old.is_empty() {
+        let plural = if old.len() > 1 { "s" } else { "" };
+        let _ = write!(text, "\ndeprecated name{plural}: {}\n", old.join(", "));
     }
     Ok(text)
+}
+
+/// The old names without their indexes, each once, without the present name.
+fn old_names(option: &OptionDecl) -> Vec<String> {
+    let mut names: Vec<String> = option.deprecated.iter().map(|name| name.replace('?', "")).collect();
+    names.retain(|name| name != option.name);
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// Summary and description of an option for a command.

@@ -31,8 +31,8 @@ pub fn start(config: &mut Config, started: Instant) -> Result<()> {
     if config.is_help() {
         return config.adjust();
     }
+    set_running(config, started);
     exit::catch_signals()?;
-    config.check_support()?;
     check_root(config)?;
     if config.find(opt::NEUTRAL_UMASK) == Some(true) {
         rustix::process::umask(rustix::fs::Mode::empty());
@@ -46,8 +46,10 @@ pub fn start(config: &mut Config, started: Instant) -> Result<()> {
     if config.is_valid(opt::EXEC_ID.decl()) && config.find(opt::EXEC_ID).is_none() {
         config.set_text(opt::EXEC_ID, engine::lock::new_exec_id()?, Source::CommandLine);
     }
-    begin(config, started);
-    config.adjust()
+    begin(config);
+    config.adjust()?;
+    // Behind the begin line, so that the log shows what was asked for, and behind errors that pgBackRest has too
+    config.check_support()
 }
 
 fn log_settings(config: &Config) -> LogSettings {
@@ -132,16 +134,26 @@ pub(crate) fn log_file_name_of(config: &Config, role: Role) -> Option<String> {
     Some(name + ".log")
 }
 
-fn begin(config: &Config, started: Instant) {
+/// From now on an end line is due.
+fn set_running(config: &Config, started: Instant) {
     let name = config.command().role_name(config.role());
-    let quiet = config.command().decl().quiet || config.is_help();
-    let level = if quiet { Level::Debug } else { Level::Info };
+    let running = Running { name, level: level(config), started };
+    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
+}
+
+/// The level of begin and end lines.
+fn level(config: &Config) -> Level {
+    if config.command().decl().quiet { Level::Debug } else { Level::Info }
+}
+
+fn begin(config: &Config) {
+    let level = level(config);
     if engine::log::enabled(level) {
+        let name = config.command().role_name(config.role());
         let version = Identity::of(config.program()).version();
         let options = config.begin_text();
         engine::log::emit(level, 0, None, format_args!("{name} command begin {version}:{options}"));
     }
-    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { name, level, started });
 }
 
 /// Logs the end line of the command that runs, if one has begun. `code` is the error that ended it.
@@ -167,7 +179,8 @@ pub(crate) fn is_quiet() -> bool {
 pub fn switch(config: &Config, command: Command) -> Config {
     end(None);
     let mut next = config.with_command(command);
+    set_running(&next, Instant::now());
     open_log_file(&mut next);
-    begin(&next, Instant::now());
+    begin(&next);
     next
 }

@@ -165,13 +165,15 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
     let first = |entry: Option<&Found>| entry.and_then(|found| found.values.first().cloned());
     let config = given(opt::CONFIG.decl());
     let no_config = config.is_some_and(|found| found.negate);
-    let config_path = first(given(opt::CONFIG_PATH.decl()));
-    let include_path = first(given(opt::CONFIG_INCLUDE_PATH.decl()));
+    // Paths are seen from the root, wherever the process was started
+    let path_of = |entry| first(entry).map(|path| if path.starts_with('/') { path } else { format!("/{path}") });
+    let config_path = path_of(given(opt::CONFIG_PATH.decl()));
+    let include_path = path_of(given(opt::CONFIG_INCLUDE_PATH.decl()));
     debug_assert!(config.is_none_or(|found| found.source != Source::File));
 
     let mut text = String::new();
     if !no_config {
-        let chosen = first(config);
+        let chosen = path_of(config);
         let required = chosen.is_some();
         let path = match (&chosen, &config_path) {
             (Some(path), _) => path.clone(),

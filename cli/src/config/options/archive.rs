@@ -10,8 +10,9 @@ options! {
         kind: Kind::Boolean,
         commands: on(&[ArchiveGet, ArchivePush]),
         default: Fixed("n"),
-        summary: "",
-        detail: "",
+        summary: "Push and get WAL segments in the background.",
+        detail: "A background process works ahead of PostgreSQL and keeps its results in the spool path, so that \
+            PostgreSQL rarely waits. Pays on servers that write more WAL than one process can transfer.",
         ..OptionDecl::BASE
     };
 
@@ -22,8 +23,8 @@ options! {
         roles: MAIN_ASYNC,
         default: Fixed("128MiB"),
         range: Range::Fixed("0B", "4PiB"),
-        summary: "",
-        detail: "",
+        summary: "Size of the queue of fetched WAL.",
+        detail: "How much WAL asynchronous archive-get fetches ahead into the spool path.",
         ..OptionDecl::BASE
     };
 
@@ -34,8 +35,9 @@ options! {
         roles: MAIN_ASYNC,
         default: Fixed("y"),
         help: HelpGroup::Maintainer,
-        summary: "",
-        detail: "",
+        summary: "Check the header of WAL before archiving it.",
+        detail: "Compares version and system identifier in the segment with the stanza, which catches a wrong pg-path \
+            or stanza. Turn it off only for forks that have another header.",
         ..OptionDecl::BASE
     };
 
@@ -45,8 +47,9 @@ options! {
         commands: on(&[ArchiveGet]),
         roles: MAIN,
         default: Fixed("y"),
-        summary: "",
-        detail: "",
+        summary: "Ask again for missing WAL.",
+        detail: "Asynchronous archive-get looks a second time for a segment that was missing before it tells PostgreSQL \
+            so.",
         ..OptionDecl::BASE
     };
 
@@ -57,8 +60,8 @@ options! {
         roles: MAIN_ASYNC,
         default: Fixed("16GiB"),
         range: Range::Fixed("1MiB", "4PiB"),
-        summary: "",
-        detail: "",
+        summary: "Most WAL in one asynchronous batch.",
+        detail: "Once so much WAL is pushed, the background process starts over and looks for settings that changed.",
         ..OptionDecl::BASE
     };
 
@@ -70,8 +73,10 @@ options! {
         required: false,
         range: Range::Fixed("0B", "4PiB"),
         deprecated: &["archive-queue-max"],
-        summary: "",
-        detail: "",
+        summary: "Drop WAL when more than this waits.",
+        detail: "When the WAL that is not archived grows beyond this size it is reported as archived and lost, which \
+            keeps PostgreSQL running and breaks the archive: a new backup is needed. Use only where a full disk is \
+            worse.",
         ..OptionDecl::BASE
     };
 }

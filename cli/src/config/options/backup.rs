@@ -20,11 +20,14 @@ options! {
             Override {
                 command: Annotate,
                 required: Some(true),
+                summary: "Pairs to add, change or remove.",
+                detail: "Give the option once for each pair. An empty value (--annotation=key=) removes the key.",
                 ..Override::NONE
             },
         ],
-        summary: "",
-        detail: "",
+        summary: "Attach key/value pairs to the backup.",
+        detail: "They are shown by info and copied to following backups of the set by nobody: each backup has its own. \
+            Give the option once for each pair, e.g. --annotation=source=nightly.",
         ..OptionDecl::BASE
     };
 
@@ -41,8 +44,9 @@ options! {
                 ..Override::NONE
             },
         ],
-        summary: "",
-        detail: "",
+        summary: "Check that all WAL of the backup is archived.",
+        detail: "The backup counts only when every WAL segment that it needs has reached the repository. When off, \
+            whether the backup can be made consistent is up to you. Needs an online backup.",
         ..OptionDecl::BASE
     };
 
@@ -59,8 +63,9 @@ options! {
                 ..Override::NONE
             },
         ],
-        summary: "",
-        detail: "",
+        summary: "Store the needed WAL in the backup too.",
+        detail: "Copies the segments that make the backup consistent into its pg_wal directory, so that it can be \
+            restored without the archive. Useful for backups that outlive their WAL. Needs archive-check.",
         ..OptionDecl::BASE
     };
 
@@ -71,8 +76,9 @@ options! {
         roles: MAIN_ASYNC,
         default: Fixed("y"),
         depend: depend_or("archive-check", &["y"], "n"),
-        summary: "",
-        detail: "",
+        summary: "Check archive_mode of PostgreSQL.",
+        detail: "archive_mode=always is refused, because a primary and its standbys would push the same segments. Turn \
+            it off if that can't happen. Needs archive-check.",
         ..OptionDecl::BASE
     };
 
@@ -85,8 +91,9 @@ options! {
         allow: &["n", "prefer", "y"],
         bool_like: true,
         not_yet: &[("y", "backup from a standby"), ("prefer", "backup from a standby")],
-        summary: "",
-        detail: "",
+        summary: "Copy files from a standby.",
+        detail: "The backup is controlled on the primary, but most files are read from a standby. y insists on a \
+            standby, prefer uses one if it is there.",
         ..OptionDecl::BASE
     };
 
@@ -96,8 +103,9 @@ options! {
         commands: on(&[Backup]),
         roles: MAIN,
         required: false,
-        summary: "",
-        detail: "",
+        summary: "Check page checksums.",
+        detail: "Each data page that is copied is checked. Without the option it is done when the cluster has \
+            checksums. Pages that fail are listed in the manifest and reported.",
         ..OptionDecl::BASE
     };
 
@@ -111,11 +119,14 @@ options! {
             Override {
                 command: Restore,
                 default: Some(Fixed("y")),
+                summary: "Fail on invalid page checksums.",
+                detail: "A restore that meets a file in which the backup found invalid pages fails. When off, each such \
+                    file is warned about and restored as it is.",
                 ..Override::NONE
             },
         ],
-        summary: "",
-        detail: "",
+        summary: "Fail on invalid page checksums.",
+        detail: "A backup that finds an invalid page fails instead of warning.",
         ..OptionDecl::BASE
     };
 
@@ -125,8 +136,10 @@ options! {
         commands: on(&[Backup]),
         roles: MAIN,
         required: false,
-        summary: "",
-        detail: "",
+        summary: "Leave files out of the backup.",
+        detail: "A path relative to the data directory; with a slash at its end the content of the directory is left \
+            out, without one the file or directory itself. Leaving out the wrong file makes the backup useless. \
+            May be given several times.",
         ..OptionDecl::BASE
     };
 
@@ -136,8 +149,8 @@ options! {
         commands: on(&[Backup]),
         roles: MAIN,
         default: Fixed("y"),
-        summary: "",
-        detail: "",
+        summary: "Expire after the backup.",
+        detail: "Runs expire at the end of each successful backup.",
         ..OptionDecl::BASE
     };
 
@@ -148,8 +161,8 @@ options! {
         roles: MAIN,
         default: Fixed("1GiB"),
         range: Range::Fixed("1B", "1TiB"),
-        summary: "",
-        detail: "",
+        summary: "Save the manifest each time so much is copied.",
+        detail: "A backup that is resumed loses at most about this much work.",
         ..OptionDecl::BASE
     };
 
@@ -160,8 +173,9 @@ options! {
         roles: MAIN,
         default: Fixed("y"),
         help: HelpGroup::Maintainer,
-        summary: "",
-        detail: "",
+        summary: "Check page headers.",
+        detail: "A page whose header is not plausible counts as invalid. Turn it off only for forks that have another \
+            header.",
         ..OptionDecl::BASE
     };
 
@@ -171,8 +185,9 @@ options! {
         commands: on(&[Backup]),
         roles: MAIN,
         default: Fixed("y"),
-        summary: "",
-        detail: "",
+        summary: "Resume an interrupted backup.",
+        detail: "Files of an unfinished backup are used if they are still right. They are checked, so a resumed backup \
+            is as good as a new one.",
         ..OptionDecl::BASE
     };
 
@@ -182,8 +197,9 @@ options! {
         commands: on(&[Backup]),
         roles: MAIN,
         default: Fixed("n"),
-        summary: "",
-        detail: "",
+        summary: "Start the backup at once.",
+        detail: "Asks PostgreSQL for an immediate checkpoint. Otherwise the backup waits for the next regular one, \
+            which can take as long as checkpoint_timeout.",
         ..OptionDecl::BASE
     };
 
@@ -196,8 +212,8 @@ options! {
         internal: true,
         help: HelpGroup::General,
         support: Moot("every supported PostgreSQL version ends a stale backup by itself"),
-        summary: "",
-        detail: "",
+        summary: "Stop an old backup (old).",
+        detail: "Has no effect with supported versions of PostgreSQL.",
         ..OptionDecl::BASE
     };
 }

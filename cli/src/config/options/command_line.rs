@@ -19,8 +19,8 @@ options! {
         commands: on(&[Expire]),
         roles: MAIN,
         required: false,
-        summary: "",
-        detail: "",
+        summary: "Expire WAL before this backup.",
+        detail: "Only the WAL that no backup after this one needs is removed.",
         ..OptionDecl::BASE
     };
 
@@ -32,8 +32,9 @@ options! {
         default: Fixed("/etc/pgbackrest/pgbackrest.conf"),
         negate: true,
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Configuration file.",
+        detail: "Read instead of the default file; it must exist, and no further files are read unless a path option is \
+            given. --no-config reads none.",
         ..OptionDecl::BASE
     };
 
@@ -44,8 +45,9 @@ options! {
         commands: EVERY,
         default: Fixed("/etc/pgbackrest/conf.d"),
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Directory of further configuration files.",
+        detail: "Every file in it whose name ends with .conf is read after the configuration file; sections of the same \
+            name are joined.",
         ..OptionDecl::BASE
     };
 
@@ -56,8 +58,9 @@ options! {
         commands: EVERY,
         default: Fixed("/etc/pgbackrest"),
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Directory of the configuration.",
+        detail: "Where the configuration file (pgbackrest.conf) and the directory of further files (conf.d) are looked \
+            for.",
         ..OptionDecl::BASE
     };
 
@@ -69,8 +72,8 @@ options! {
         roles: MAIN,
         default: Fixed("full"),
         allow: &["full", "progress"],
-        summary: "",
-        detail: "",
+        summary: "Level of detail.",
+        detail: "full shows everything, progress only the state of a running backup.",
         ..OptionDecl::BASE
     };
 
@@ -82,8 +85,8 @@ options! {
         roles: MAIN,
         default: Fixed("n"),
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Only say what would be done.",
+        detail: "Nothing is changed; the log lines are marked.",
         ..OptionDecl::BASE
     };
 
@@ -95,8 +98,8 @@ options! {
         required: false,
         internal: true,
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Id of this run.",
+        detail: "Shared by the processes of one run, so that they don't lock each other out.",
         ..OptionDecl::BASE
     };
 
@@ -107,8 +110,8 @@ options! {
         commands: on(&[Manifest, RepoLs]),
         roles: MAIN,
         required: false,
-        summary: "",
-        detail: "",
+        summary: "Show only names that match.",
+        detail: "A regular expression that the path must match.",
         ..OptionDecl::BASE
     };
 
@@ -123,15 +126,39 @@ options! {
             Override {
                 command: Backup,
                 depend: depend("online", &["n"]),
+                summary: "Backup although PostgreSQL seems to run.",
+                detail: "For an offline backup of a cluster whose postmaster.pid is still there. If PostgreSQL really \
+                    runs, the backup is useless.",
                 ..Override::NONE
             },
             Override {
                 command: StanzaCreate,
                 internal: Some(true),
+                summary: "Has no effect.",
+                detail: "Kept for old scripts.",
+                ..Override::NONE
+            },
+            Override {
+                command: Restore,
+                summary: "Overwrite what is in the way.",
+                detail: "Files that the backup has are overwritten, others are removed. With --delta, changed files are \
+                    found by time and size instead of checksum.",
+                ..Override::NONE
+            },
+            Override {
+                command: StanzaDelete,
+                summary: "Delete although PostgreSQL runs.",
+                detail: "Without it a stanza whose cluster is up is not deleted.",
+                ..Override::NONE
+            },
+            Override {
+                command: Stop,
+                summary: "End running processes.",
+                detail: "Sends them the signal to terminate instead of letting them finish.",
                 ..Override::NONE
             },
         ],
-        summary: "",
+        summary: "Force the command.",
         detail: "",
         ..OptionDecl::BASE
     };
@@ -142,8 +169,8 @@ options! {
         section: Section::CommandLine,
         commands: on(&[Help]),
         default: Fixed("n"),
-        summary: "",
-        detail: "",
+        summary: "Show help.",
+        detail: "The same as the help command.",
         ..OptionDecl::BASE
     };
 
@@ -154,8 +181,8 @@ options! {
         commands: on(&[RepoGet]),
         roles: MAIN,
         default: Fixed("n"),
-        summary: "",
-        detail: "",
+        summary: "Do not fail if the file is missing.",
+        detail: "The exit status is 1 then.",
         ..OptionDecl::BASE
     };
 
@@ -169,8 +196,8 @@ options! {
         internal: true,
         help: HelpGroup::General,
         support: NotYet("worker processes"),
-        summary: "",
-        detail: "",
+        summary: "Locks to take on another host.",
+        detail: "Given by a process to the one that it starts.",
         ..OptionDecl::BASE
     };
 
@@ -188,8 +215,9 @@ options! {
                 ..Override::NONE
             },
         ],
-        summary: "",
-        detail: "",
+        summary: "Expire the oldest full backup.",
+        detail: "With all backups that depend on it, even if retention would keep it. The last full backup is never \
+            expired.",
         ..OptionDecl::BASE
     };
 
@@ -201,8 +229,8 @@ options! {
         roles: MAIN,
         default: Fixed("y"),
         negate: true,
-        summary: "",
-        detail: "",
+        summary: "Backup a running cluster.",
+        detail: "--no-online copies the files of a cluster that is down and does not connect to PostgreSQL.",
         ..OptionDecl::BASE
     };
 
@@ -219,17 +247,21 @@ options! {
                 command: Verify,
                 default: Some(Fixed("none")),
                 allow: &["none", "text"],
+                summary: "Form of the output.",
+                detail: "none says nothing but errors, text reports the result.",
                 ..Override::NONE
             },
             Override {
                 command: Version,
                 default: Some(Fixed("text")),
                 allow: &["text", "num"],
+                summary: "Form of the output.",
+                detail: "text shows name and version, num the version as a number that can be compared.",
                 ..Override::NONE
             },
         ],
-        summary: "",
-        detail: "",
+        summary: "Form of the output.",
+        detail: "text for people, json for programs.",
         ..OptionDecl::BASE
     };
 
@@ -244,8 +276,8 @@ options! {
         internal: true,
         help: HelpGroup::General,
         support: NotYet("worker processes"),
-        summary: "",
-        detail: "",
+        summary: "Number of the worker.",
+        detail: "Given by a process to the one that it starts.",
         ..OptionDecl::BASE
     };
 
@@ -257,8 +289,8 @@ options! {
         roles: MAIN,
         default: Fixed("n"),
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Do not decrypt.",
+        detail: "The file is written as it is stored.",
         ..OptionDecl::BASE
     };
 
@@ -269,8 +301,8 @@ options! {
         commands: on(&[RepoLs, RepoRm]),
         roles: MAIN,
         default: Fixed("n"),
-        summary: "",
-        detail: "",
+        summary: "Go into subdirectories.",
+        detail: "Names are relative to the path that was given.",
         ..OptionDecl::BASE
     };
 
@@ -281,8 +313,8 @@ options! {
         commands: on(&[Manifest]),
         roles: MAIN,
         required: false,
-        summary: "",
-        detail: "",
+        summary: "Compare with this backup.",
+        detail: "Only files that this backup does not have are shown.",
         ..OptionDecl::BASE
     };
 
@@ -297,8 +329,8 @@ options! {
         internal: true,
         help: HelpGroup::General,
         support: NotYet("worker processes"),
-        summary: "",
-        detail: "",
+        summary: "What the other process works on.",
+        detail: "Given by a process to the one that it starts.",
         ..OptionDecl::BASE
     };
 
@@ -312,8 +344,8 @@ options! {
         internal: true,
         help: HelpGroup::General,
         support: NotYet("the report of the check command"),
-        summary: "",
-        detail: "",
+        summary: "Report the configuration.",
+        detail: "As JSON.",
         ..OptionDecl::BASE
     };
 
@@ -328,28 +360,48 @@ options! {
             Override {
                 command: Annotate,
                 required: Some(true),
+                summary: "Backup to annotate.",
+                detail: "Its label.",
                 ..Override::NONE
             },
             Override {
                 command: Info,
                 depend: depend("stanza", &[]),
+                summary: "Backup to show in detail.",
+                detail: "Its label. Shows databases, tablespaces, links and more.",
                 ..Override::NONE
             },
             Override {
                 command: Manifest,
                 required: Some(true),
                 default: Some(Fixed("latest")),
+                summary: "Backup whose manifest to show.",
+                detail: "Its label, or latest.",
                 ..Override::NONE
             },
             Override {
                 command: Restore,
                 required: Some(true),
                 default: Some(Fixed("latest")),
+                summary: "Backup to restore.",
+                detail: "Its label, or latest.",
+                ..Override::NONE
+            },
+            Override {
+                command: Expire,
+                summary: "Backup to expire.",
+                detail: "With all that depends on it, whatever retention says.",
+                ..Override::NONE
+            },
+            Override {
+                command: Verify,
+                summary: "Backup to verify.",
+                detail: "Its label. All are verified without it.",
                 ..Override::NONE
             },
         ],
-        summary: "",
-        detail: "",
+        summary: "Backup set.",
+        detail: "Its label.",
         ..OptionDecl::BASE
     };
 
@@ -361,8 +413,8 @@ options! {
         roles: MAIN,
         default: Fixed("asc"),
         allow: &["none", "asc", "desc"],
-        summary: "",
-        detail: "",
+        summary: "Order of names.",
+        detail: "asc, desc or none.",
         ..OptionDecl::BASE
     };
 
@@ -412,8 +464,9 @@ options! {
             },
         ],
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Name of the stanza.",
+        detail: "A stanza is a cluster with its backups and its archive; the name is up to you and should not be that \
+            of a host.",
         ..OptionDecl::BASE
     };
 
@@ -424,8 +477,8 @@ options! {
         commands: on(&[Restore]),
         roles: MAIN,
         depend: depend("type", &["lsn", "name", "time", "xid"]),
-        summary: "",
-        detail: "",
+        summary: "Where recovery stops.",
+        detail: "A time, transaction id, LSN or name of a restore point, depending on --type.",
         ..OptionDecl::BASE
     };
 
@@ -438,8 +491,9 @@ options! {
         default: Fixed("pause"),
         allow: &["pause", "promote", "shutdown"],
         depend: depend("type", &["immediate", "lsn", "name", "time", "xid"]),
-        summary: "",
-        detail: "",
+        summary: "What happens at the target.",
+        detail: "pause waits for the administrator, promote opens the cluster, shutdown stops it. Only PostgreSQL looks \
+            at it.",
         ..OptionDecl::BASE
     };
 
@@ -451,8 +505,8 @@ options! {
         roles: MAIN,
         default: Fixed("n"),
         depend: depend("type", &["lsn", "time", "xid"]),
-        summary: "",
-        detail: "",
+        summary: "Stop before the target.",
+        detail: "The transaction or record at the target is not recovered.",
         ..OptionDecl::BASE
     };
 
@@ -464,8 +518,8 @@ options! {
         roles: MAIN,
         required: false,
         depend: depend("type", &["default", "lsn", "name", "standby", "time", "xid"]),
-        summary: "",
-        detail: "",
+        summary: "Timeline to recover along.",
+        detail: "current, latest or a number. PostgreSQL's default when it is not given.",
         ..OptionDecl::BASE
     };
 
@@ -481,22 +535,31 @@ options! {
                 default: Some(Fixed("incr")),
                 allow: &["full", "diff", "incr"],
                 not_yet: &[("diff", "differential backups"), ("incr", "incremental backups")],
+                summary: "Type of the backup.",
+                detail: "full copies everything, diff what changed since the last full backup, incr what changed since \
+                    the last backup of any type. Without a full backup to build on, a full one is made.",
                 ..Override::NONE
             },
             Override {
                 command: Info,
                 required: Some(false),
                 allow: &["full", "diff", "incr"],
+                summary: "Show backups of this type only.",
+                detail: "full, diff or incr.",
                 ..Override::NONE
             },
             Override {
                 command: Restore,
                 default: Some(Fixed("default")),
                 allow: &["default", "preserve", "immediate", "standby", "none", "name", "time", "lsn", "xid"],
+                summary: "Where recovery ends.",
+                detail: "default: at the end of the archive; immediate: when consistent; lsn, name, time, xid: at \
+                    --target; none: no archive is used; preserve: the recovery settings that are there stay; \
+                    standby: follows a primary.",
                 ..Override::NONE
             },
         ],
-        summary: "",
+        summary: "Type.",
         detail: "",
         ..OptionDecl::BASE
     };
@@ -508,8 +571,8 @@ options! {
         commands: on(&[Verify]),
         roles: MAIN,
         default: Fixed("n"),
-        summary: "",
-        detail: "",
+        summary: "Report everything.",
+        detail: "Also what is in order.",
         ..OptionDecl::BASE
     };
 
@@ -519,8 +582,8 @@ options! {
         section: Section::CommandLine,
         commands: on(&[Help]),
         default: Fixed("n"),
-        summary: "",
-        detail: "",
+        summary: "Show the version.",
+        detail: "The same as the version command.",
         ..OptionDecl::BASE
     };
 }

@@ -28,8 +28,9 @@ options! {
             },
         ],
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Allow root to run the command.",
+        detail: "Files that root creates are the usual reason why the next command of the right user fails, so root is \
+            refused unless this is set. restore may run as root, since it sets the owner of what it writes.",
         ..OptionDecl::BASE
     };
 
@@ -40,8 +41,9 @@ options! {
         roles: MAIN,
         default: Fixed("1m"),
         range: Range::Fixed("100ms", "1d"),
-        summary: "",
-        detail: "",
+        summary: "Time to wait for WAL.",
+        detail: "How long backup and check wait for a WAL segment to arrive in the repository, and the asynchronous \
+            archive commands for their background process.",
         ..OptionDecl::BASE
     };
 
@@ -53,8 +55,8 @@ options! {
         internal: true,
         help: HelpGroup::General,
         support: Moot("there are no beta features"),
-        summary: "",
-        detail: "",
+        summary: "Allow features that are under test.",
+        detail: "No feature needs it at present.",
         ..OptionDecl::BASE
     };
 
@@ -65,8 +67,8 @@ options! {
         default: Fixed("1MiB"),
         allow: &["16KiB", "32KiB", "64KiB", "128KiB", "256KiB", "512KiB", "1MiB", "2MiB", "4MiB", "8MiB", "16MiB"],
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Size of buffers for reading and writing.",
+        detail: "Larger buffers may be faster on fast disks and need more memory in each worker.",
         ..OptionDecl::BASE
     };
 
@@ -77,8 +79,9 @@ options! {
         roles: NOT_REMOTE,
         default: DefaultValue::Program,
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Command that runs this program.",
+        detail: "Used where another program has to call this one, as in restore_command. The default is the path by \
+            which it was called.",
         ..OptionDecl::BASE
     };
 
@@ -90,8 +93,8 @@ options! {
         default: Fixed("ssh"),
         help: HelpGroup::General,
         support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
-        summary: "",
-        detail: "",
+        summary: "SSH client.",
+        detail: "The program that makes SSH connections.",
         ..OptionDecl::BASE
     };
 
@@ -102,8 +105,8 @@ options! {
         roles: MAIN,
         default: Fixed("y"),
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Compress files (old).",
+        detail: "Replaced by compress-type; n is the same as compress-type=none.",
         ..OptionDecl::BASE
     };
 
@@ -117,8 +120,8 @@ options! {
         range: Range::ByDepend(&[("bz2", "1", "9"), ("gz", "-1", "9"), ("lz4", "-5", "12"), ("zst", "-7", "22")]),
         depend: depend_or("compress-type", &["bz2", "gz", "lz4", "zst"], "0"),
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Level of compression.",
+        detail: "Higher levels are smaller and slower. Range and default depend on compress-type.",
         ..OptionDecl::BASE
     };
 
@@ -131,8 +134,8 @@ options! {
         range: Range::Fixed("-5", "12"),
         help: HelpGroup::General,
         support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
-        summary: "",
-        detail: "",
+        summary: "Level of compression between hosts.",
+        detail: "Applies where data is not compressed already.",
         ..OptionDecl::BASE
     };
 
@@ -144,8 +147,9 @@ options! {
         default: Fixed("gz"),
         allow: &["none", "bz2", "gz", "lz4", "zst"],
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Kind of compression.",
+        detail: "none, gz, bz2, lz4 or zst. lz4 and zst are much faster than gz at a similar size; zst is a good \
+            choice.",
         ..OptionDecl::BASE
     };
 
@@ -156,8 +160,9 @@ options! {
         roles: MAIN,
         default: Fixed("n"),
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Decide by checksum what to copy.",
+        detail: "Files are compared by checksum instead of time and size. For restore it means that files that are \
+            already right stay and files that don't belong there are removed.",
         ..OptionDecl::BASE
     };
 
@@ -169,8 +174,8 @@ options! {
         range: Range::Fixed("100ms", "1h"),
         help: HelpGroup::General,
         support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
-        summary: "",
-        detail: "",
+        summary: "Time limit for reading and writing.",
+        detail: "Applies to connections to other hosts and to object stores.",
         ..OptionDecl::BASE
     };
 
@@ -195,8 +200,8 @@ options! {
         ],
         internal: true,
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Retries of a failed job.",
+        detail: "How often a file is copied again after an error before the command fails.",
         ..OptionDecl::BASE
     };
 
@@ -209,8 +214,8 @@ options! {
         range: Range::Fixed("0s", "15m"),
         internal: true,
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Pause between retries of a job.",
+        detail: "The first retry comes at once.",
         ..OptionDecl::BASE
     };
 
@@ -220,8 +225,8 @@ options! {
         commands: EVERY.without(&[Check, Manifest, RepoGet, RepoLs, RepoRm, Server, ServerPing, Verify]),
         default: Fixed("/tmp/pgbackrest"),
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Directory of lock files.",
+        detail: "Every process of the host has to use the same one. It also holds the files by which stop works.",
         ..OptionDecl::BASE
     };
 
@@ -231,8 +236,8 @@ options! {
         commands: EVERY.without(&[Info, Manifest, Server, ServerPing]),
         default: Fixed("y"),
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Ignore the umask.",
+        detail: "Files and directories of the repository get the modes 0640 and 0750 whatever the umask of the user is.",
         ..OptionDecl::BASE
     };
 
@@ -243,8 +248,8 @@ options! {
         required: false,
         range: Range::Fixed("-20", "19"),
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Priority of the process.",
+        detail: "As nice: from -20 (high, for root only) to 19 (low).",
         ..OptionDecl::BASE
     };
 
@@ -256,8 +261,9 @@ options! {
         default: Fixed("1"),
         range: Range::Fixed("1", "999"),
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Number of workers.",
+        detail: "How many files are copied at the same time. Backups should leave some processors to PostgreSQL; \
+            restores may use all.",
         ..OptionDecl::BASE
     };
 
@@ -269,8 +275,8 @@ options! {
         range: Range::Fixed("100ms", "7d"),
         help: HelpGroup::General,
         support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
-        summary: "",
-        detail: "",
+        summary: "Time limit for an answer of another process.",
+        detail: "Must be longer than db-timeout.",
         ..OptionDecl::BASE
     };
 
@@ -282,8 +288,8 @@ options! {
         internal: true,
         help: HelpGroup::General,
         support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
-        summary: "",
-        detail: "",
+        summary: "Use blocking sockets.",
+        detail: "Only for tests.",
         ..OptionDecl::BASE
     };
 
@@ -294,8 +300,8 @@ options! {
         default: Fixed("y"),
         help: HelpGroup::General,
         support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
-        summary: "",
-        detail: "",
+        summary: "Send keep-alive probes.",
+        detail: "Finds out that a peer is gone.",
         ..OptionDecl::BASE
     };
 
@@ -323,8 +329,8 @@ options! {
             },
         ],
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Directory of the spool.",
+        detail: "Where asynchronous archiving keeps fetched WAL and the results of its work.",
         ..OptionDecl::BASE
     };
 
@@ -337,8 +343,8 @@ options! {
         depend: depend("sck-keep-alive", &["y"]),
         help: HelpGroup::General,
         support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
-        summary: "",
-        detail: "",
+        summary: "Probes before a peer is gone.",
+        detail: "The system's setting when it is not given.",
         ..OptionDecl::BASE
     };
 
@@ -351,8 +357,8 @@ options! {
         depend: depend("sck-keep-alive", &["y"]),
         help: HelpGroup::General,
         support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
-        summary: "",
-        detail: "",
+        summary: "Seconds without data before the first probe.",
+        detail: "The system's setting when it is not given.",
         ..OptionDecl::BASE
     };
 
@@ -365,8 +371,8 @@ options! {
         depend: depend("sck-keep-alive", &["y"]),
         help: HelpGroup::General,
         support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
-        summary: "",
-        detail: "",
+        summary: "Seconds between probes.",
+        detail: "The system's setting when it is not given.",
         ..OptionDecl::BASE
     };
 
@@ -377,8 +383,8 @@ options! {
         required: false,
         help: HelpGroup::General,
         support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
-        summary: "",
-        detail: "",
+        summary: "TLS 1.2 cipher suites.",
+        detail: "Those that may be used.",
         ..OptionDecl::BASE
     };
 
@@ -389,8 +395,8 @@ options! {
         required: false,
         help: HelpGroup::General,
         support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
-        summary: "",
-        detail: "",
+        summary: "TLS 1.3 cipher suites.",
+        detail: "Those that may be used.",
         ..OptionDecl::BASE
     };
 }

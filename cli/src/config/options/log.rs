@@ -13,8 +13,8 @@ options! {
         default: Fixed("warn"),
         allow: &["off", "error", "warn", "info", "detail", "debug", "trace"],
         help: HelpGroup::Log,
-        summary: "",
-        detail: "",
+        summary: "Level of the log on standard output.",
+        detail: "off, error, warn, info, detail (one line per file), debug or trace; each includes those before it.",
         ..OptionDecl::BASE
     };
 
@@ -25,8 +25,8 @@ options! {
         default: Fixed("info"),
         allow: &["off", "error", "warn", "info", "detail", "debug", "trace"],
         help: HelpGroup::Log,
-        summary: "",
-        detail: "",
+        summary: "Level of the log file.",
+        detail: "The levels are those of log-level-console.",
         ..OptionDecl::BASE
     };
 
@@ -37,8 +37,9 @@ options! {
         default: Fixed("off"),
         allow: &["off", "error", "warn", "info", "detail", "debug", "trace"],
         help: HelpGroup::Log,
-        summary: "",
-        detail: "",
+        summary: "Level of the log on standard error.",
+        detail: "Lines of these levels go to standard error instead of standard output. The levels are those of log- \
+            level-console.",
         ..OptionDecl::BASE
     };
 
@@ -48,8 +49,8 @@ options! {
         commands: EVERY,
         default: Fixed("/var/log/pgbackrest"),
         help: HelpGroup::Log,
-        summary: "",
-        detail: "",
+        summary: "Directory of log files.",
+        detail: "The name of a file has the stanza and the command. If it can't be opened the command runs without it.",
         ..OptionDecl::BASE
     };
 
@@ -60,8 +61,8 @@ options! {
         default: Fixed("n"),
         help: HelpGroup::Log,
         support: Moot("workers are threads of the one process"),
-        summary: "",
-        detail: "",
+        summary: "Log in subprocesses.",
+        detail: "Each worker process has its own log file.",
         ..OptionDecl::BASE
     };
 
@@ -71,8 +72,8 @@ options! {
         commands: EVERY,
         default: Fixed("y"),
         help: HelpGroup::Log,
-        summary: "",
-        detail: "",
+        summary: "Begin log lines with the time.",
+        detail: "Turn it off where something else adds the time.",
         ..OptionDecl::BASE
     };
 }

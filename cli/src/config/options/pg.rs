@@ -21,8 +21,9 @@ options! {
         default: Fixed("30m"),
         range: Range::Fixed("100ms", "7d"),
         help: HelpGroup::General,
-        summary: "",
-        detail: "",
+        summary: "Time limit for a query.",
+        detail: "Includes the time that PostgreSQL takes to start and stop a backup, which can be long without start- \
+            fast.",
         ..OptionDecl::BASE
     };
 
@@ -44,8 +45,8 @@ options! {
         internal: true,
         help: HelpGroup::General,
         support: NotYet("worker processes"),
-        summary: "",
-        detail: "",
+        summary: "Choose a cluster.",
+        detail: "The number of its options.",
         ..OptionDecl::BASE
     };
 
@@ -58,8 +59,8 @@ options! {
         default: Fixed("postgres"),
         depend: depend("pg-path", &[]),
         help: HelpGroup::Stanza,
-        summary: "",
-        detail: "",
+        summary: "Database to connect to.",
+        detail: "Any database that the user may connect to; nothing in it is used.",
         ..OptionDecl::BASE
     };
 
@@ -92,8 +93,8 @@ options! {
         deprecated: &["db-host", "db?-host"],
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Host of the cluster.",
+        detail: "PostgreSQL runs on another host, which is reached by SSH or TLS.",
         ..OptionDecl::BASE
     };
 
@@ -107,8 +108,8 @@ options! {
         depend: depend("pg-host-type", &["tls"]),
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "File of certificate authorities for the host.",
+        detail: "Instead of those of the system.",
         ..OptionDecl::BASE
     };
 
@@ -122,8 +123,8 @@ options! {
         depend: depend("pg-host-type", &["tls"]),
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Directory of certificate authorities for the host.",
+        detail: "Instead of those of the system.",
         ..OptionDecl::BASE
     };
 
@@ -136,8 +137,8 @@ options! {
         depend: depend("pg-host-type", &["tls"]),
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Certificate to show to the host.",
+        detail: "Proves to the server on the host who asks.",
         ..OptionDecl::BASE
     };
 
@@ -153,8 +154,8 @@ options! {
         deprecated: &["db-cmd", "db?-cmd"],
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Command that runs this program on the host.",
+        detail: "Needed when its path is not the same on both hosts.",
         ..OptionDecl::BASE
     };
 
@@ -170,8 +171,8 @@ options! {
         deprecated: &["db-config", "db?-config"],
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Configuration file on the host.",
+        detail: "Needed when it is not at the default place.",
         ..OptionDecl::BASE
     };
 
@@ -186,8 +187,8 @@ options! {
         depend: depend("pg-host", &[]),
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Directory of further configuration files on the host.",
+        detail: "Needed when it is not at the default place.",
         ..OptionDecl::BASE
     };
 
@@ -202,8 +203,8 @@ options! {
         depend: depend("pg-host", &[]),
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Directory of the configuration on the host.",
+        detail: "Needed when it is not at the default place.",
         ..OptionDecl::BASE
     };
 
@@ -216,8 +217,8 @@ options! {
         depend: depend("pg-host-type", &["tls"]),
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Key of the certificate to show to the host.",
+        detail: "Must be readable by its owner only.",
         ..OptionDecl::BASE
     };
 
@@ -235,8 +236,8 @@ options! {
         deprecated: &["db-ssh-port", "db?-ssh-port"],
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Port of the host.",
+        detail: "SSH uses the client's setting when it is not given, TLS 8432.",
         ..OptionDecl::BASE
     };
 
@@ -251,8 +252,8 @@ options! {
         depend: depend("pg-host", &[]),
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Protocol to the host.",
+        detail: "ssh or tls.",
         ..OptionDecl::BASE
     };
 
@@ -269,8 +270,8 @@ options! {
         deprecated: &["db-user", "db?-user"],
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "User on the host.",
+        detail: "Must own the cluster, usually postgres.",
         ..OptionDecl::BASE
     };
 
@@ -285,8 +286,8 @@ options! {
         internal: true,
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "The cluster is on this host.",
+        detail: "Set by a process for the one that it starts.",
         ..OptionDecl::BASE
     };
 
@@ -315,8 +316,8 @@ options! {
         ],
         deprecated: &["db-path", "db?-path"],
         help: HelpGroup::Stanza,
-        summary: "",
-        detail: "",
+        summary: "Data directory of the cluster.",
+        detail: "Must be the one that PostgreSQL reports as data_directory.",
         ..OptionDecl::BASE
     };
 
@@ -331,8 +332,8 @@ options! {
         depend: depend("pg-path", &[]),
         deprecated: &["db-port", "db?-port"],
         help: HelpGroup::Stanza,
-        summary: "",
-        detail: "",
+        summary: "Port of PostgreSQL.",
+        detail: "Also the number in the name of its socket.",
         ..OptionDecl::BASE
     };
 
@@ -346,8 +347,8 @@ options! {
         depend: depend("pg-path", &[]),
         deprecated: &["db-socket-path", "db?-socket-path"],
         help: HelpGroup::Stanza,
-        summary: "",
-        detail: "",
+        summary: "Directory of PostgreSQL's socket.",
+        detail: "Needed when it is not at the place that the client expects. A name with @ is an abstract socket.",
         ..OptionDecl::BASE
     };
 
@@ -360,8 +361,8 @@ options! {
         required: false,
         depend: depend("pg-path", &[]),
         help: HelpGroup::Stanza,
-        summary: "",
-        detail: "",
+        summary: "User to connect as.",
+        detail: "The user of the operating system when it is not given. Needs the right to start and stop backups.",
         ..OptionDecl::BASE
     };
 
@@ -372,8 +373,8 @@ options! {
         commands: on(&[ArchiveGet, ArchivePush, Backup, Check, Manifest, Restore, StanzaCreate, StanzaDelete, StanzaUpgrade, Verify]),
         required: false,
         help: HelpGroup::Maintainer,
-        summary: "",
-        detail: "",
+        summary: "Take this version for PostgreSQL's.",
+        detail: "For forks whose control file has numbers of their own.",
         ..OptionDecl::BASE
     };
 }

@@ -45,8 +45,8 @@ options! {
             },
         ],
         help: HelpGroup::Repository,
-        summary: "",
-        detail: "",
+        summary: "Choose a repository.",
+        detail: "The number of its options. Commands that can work on several use all without it.",
         ..OptionDecl::BASE
     };
 
@@ -60,8 +60,9 @@ options! {
         depend: depend_or("repo-bundle", &["y"], "n"),
         help: HelpGroup::Repository,
         not_yet: &[("y", "block incremental backups")],
-        summary: "",
-        detail: "",
+        summary: "Store changed blocks only.",
+        detail: "A diff or incr backup stores the changed blocks of a file instead of the whole file. Needs repo- \
+            bundle.",
         ..OptionDecl::BASE
     };
 
@@ -76,8 +77,8 @@ options! {
         internal: true,
         help: HelpGroup::Repository,
         support: NotYet("block incremental backups"),
-        summary: "",
-        detail: "",
+        summary: "Larger blocks for old files.",
+        detail: "Days since the last change and the factor to the block size.",
         ..OptionDecl::BASE
     };
 
@@ -92,8 +93,8 @@ options! {
         internal: true,
         help: HelpGroup::Repository,
         support: NotYet("block incremental backups"),
-        summary: "",
-        detail: "",
+        summary: "Size of checksums per block size.",
+        detail: "Block size and number of bytes.",
         ..OptionDecl::BASE
     };
 
@@ -108,8 +109,8 @@ options! {
         internal: true,
         help: HelpGroup::Repository,
         support: NotYet("block incremental backups"),
-        summary: "",
-        detail: "",
+        summary: "Size of blocks per file size.",
+        detail: "File size and block size.",
         ..OptionDecl::BASE
     };
 
@@ -125,8 +126,8 @@ options! {
         internal: true,
         help: HelpGroup::Repository,
         support: NotYet("block incremental backups"),
-        summary: "",
-        detail: "",
+        summary: "Size of super blocks.",
+        detail: "Blocks that are compressed together.",
         ..OptionDecl::BASE
     };
 
@@ -142,8 +143,8 @@ options! {
         internal: true,
         help: HelpGroup::Repository,
         support: NotYet("block incremental backups"),
-        summary: "",
-        detail: "",
+        summary: "Size of super blocks in a full backup.",
+        detail: "Blocks that are compressed together.",
         ..OptionDecl::BASE
     };
 
@@ -155,8 +156,9 @@ options! {
         roles: MAIN,
         default: Fixed("n"),
         help: HelpGroup::Repository,
-        summary: "",
-        detail: "",
+        summary: "Store small files together.",
+        detail: "Files up to repo-bundle-limit share a file in the repository, which saves much time and space with \
+            many small files.",
         ..OptionDecl::BASE
     };
 
@@ -170,8 +172,8 @@ options! {
         range: Range::Fixed("8KiB", "1PiB"),
         depend: depend("repo-bundle", &["y"]),
         help: HelpGroup::Repository,
-        summary: "",
-        detail: "",
+        summary: "Largest file that is bundled.",
+        detail: "Larger files are stored alone.",
         ..OptionDecl::BASE
     };
 
@@ -185,8 +187,8 @@ options! {
         range: Range::Fixed("1MiB", "1PiB"),
         depend: depend("repo-bundle", &["y"]),
         help: HelpGroup::Repository,
-        summary: "",
-        detail: "",
+        summary: "Size of a bundle.",
+        detail: "A bundle is closed when it has reached this size before compression.",
         ..OptionDecl::BASE
     };
 
@@ -199,8 +201,8 @@ options! {
         deprecated: &["repo-cipher-pass"],
         secure: true,
         help: HelpGroup::Repository,
-        summary: "",
-        detail: "",
+        summary: "Passphrase of the repository.",
+        detail: "Should be long and random. Whoever loses it loses the repository. Not allowed on the command line.",
         ..OptionDecl::BASE
     };
 
@@ -213,8 +215,8 @@ options! {
         allow: &["none", "aes-256-cbc"],
         deprecated: &["repo-cipher-type"],
         help: HelpGroup::Repository,
-        summary: "",
-        detail: "",
+        summary: "Encryption of the repository.",
+        detail: "none or aes-256-cbc. Can't be changed once the stanza exists.",
         ..OptionDecl::BASE
     };
 
@@ -228,8 +230,9 @@ options! {
         depend: depend_or("repo-bundle", &["n"], "n"),
         deprecated: &["hardlink"],
         help: HelpGroup::Repository,
-        summary: "",
-        detail: "",
+        summary: "Link unchanged files between backups.",
+        detail: "Each backup directory then looks like a complete one. Needs a file system with hard links and no \
+            bundles.",
         ..OptionDecl::BASE
     };
 
@@ -244,8 +247,8 @@ options! {
         deprecated: &["backup-host"],
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Host of the repository.",
+        detail: "The repository is on another host, which is reached by SSH or TLS.",
         ..OptionDecl::BASE
     };
 
@@ -259,8 +262,8 @@ options! {
         depend: depend("repo-host-type", &["tls"]),
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "File of certificate authorities for the host.",
+        detail: "Instead of those of the system.",
         ..OptionDecl::BASE
     };
 
@@ -274,8 +277,8 @@ options! {
         depend: depend("repo-host-type", &["tls"]),
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Directory of certificate authorities for the host.",
+        detail: "Instead of those of the system.",
         ..OptionDecl::BASE
     };
 
@@ -288,8 +291,8 @@ options! {
         depend: depend("repo-host-type", &["tls"]),
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Certificate to show to the host.",
+        detail: "Proves to the server on the host who asks.",
         ..OptionDecl::BASE
     };
 
@@ -304,8 +307,8 @@ options! {
         deprecated: &["backup-cmd"],
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Command that runs this program on the host.",
+        detail: "Needed when its path is not the same on both hosts.",
         ..OptionDecl::BASE
     };
 
@@ -320,8 +323,8 @@ options! {
         deprecated: &["backup-config"],
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Configuration file on the host.",
+        detail: "Needed when it is not at the default place.",
         ..OptionDecl::BASE
     };
 
@@ -335,8 +338,8 @@ options! {
         depend: depend("repo-host", &[]),
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Directory of further configuration files on the host.",
+        detail: "Needed when it is not at the default place.",
         ..OptionDecl::BASE
     };
 
@@ -350,8 +353,8 @@ options! {
         depend: depend("repo-host", &[]),
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Directory of the configuration on the host.",
+        detail: "Needed when it is not at the default place.",
         ..OptionDecl::BASE
     };
 
@@ -364,8 +367,8 @@ options! {
         depend: depend("repo-host-type", &["tls"]),
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Key of the certificate to show to the host.",
+        detail: "Must be readable by its owner only.",
         ..OptionDecl::BASE
     };
 
@@ -382,8 +385,8 @@ options! {
         deprecated: &["backup-ssh-port"],
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Port of the host.",
+        detail: "SSH uses the client's setting when it is not given, TLS 8432.",
         ..OptionDecl::BASE
     };
 
@@ -398,8 +401,8 @@ options! {
         depend: depend("repo-host", &[]),
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "Protocol to the host.",
+        detail: "ssh or tls.",
         ..OptionDecl::BASE
     };
 
@@ -415,8 +418,8 @@ options! {
         deprecated: &["backup-user"],
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "User on the host.",
+        detail: "Must own the repository.",
         ..OptionDecl::BASE
     };
 
@@ -430,8 +433,8 @@ options! {
         internal: true,
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
-        summary: "",
-        detail: "",
+        summary: "The repository is on this host.",
+        detail: "Set by a process for the one that it starts.",
         ..OptionDecl::BASE
     };
 
@@ -443,8 +446,9 @@ options! {
         default: Fixed("/var/lib/pgbackrest"),
         deprecated: &["repo-path"],
         help: HelpGroup::Repository,
-        summary: "",
-        detail: "",
+        summary: "Directory of the repository.",
+        detail: "Holds backups and WAL of all stanzas. With an object store it is the beginning of the names of \
+            objects.",
         ..OptionDecl::BASE
     };
 
@@ -458,8 +462,9 @@ options! {
         range: Range::Fixed("1", "9999999"),
         deprecated: &["retention-archive"],
         help: HelpGroup::Repository,
-        summary: "",
-        detail: "",
+        summary: "Number of backups to keep WAL for.",
+        detail: "Counted in backups of repo-retention-archive-type. Older backups keep only the WAL that makes them \
+            consistent. Usually better left to the default, which keeps WAL for every backup that is kept.",
         ..OptionDecl::BASE
     };
 
@@ -473,8 +478,8 @@ options! {
         allow: &["full", "diff", "incr"],
         deprecated: &["retention-archive-type"],
         help: HelpGroup::Repository,
-        summary: "",
-        detail: "",
+        summary: "Type of backup that WAL retention counts.",
+        detail: "full, diff or incr. Only full makes sense in most cases.",
         ..OptionDecl::BASE
     };
 
@@ -488,8 +493,9 @@ options! {
         range: Range::Fixed("1", "9999999"),
         deprecated: &["retention-diff"],
         help: HelpGroup::Repository,
-        summary: "",
-        detail: "",
+        summary: "Number of differential backups to keep.",
+        detail: "Older ones expire with the incremental backups that depend on them. All are kept without it, until \
+            their full backup expires.",
         ..OptionDecl::BASE
     };
 
@@ -503,8 +509,9 @@ options! {
         range: Range::Fixed("1", "9999999"),
         deprecated: &["retention-full"],
         help: HelpGroup::Repository,
-        summary: "",
-        detail: "",
+        summary: "Number of full backups, or days, to keep.",
+        detail: "Older ones expire with all that depends on them. By time (repo-retention-full-type), there is always a \
+            full backup at least this old. All are kept without it.",
         ..OptionDecl::BASE
     };
 
@@ -517,8 +524,8 @@ options! {
         default: Fixed("count"),
         allow: &["count", "time"],
         help: HelpGroup::Repository,
-        summary: "",
-        detail: "",
+        summary: "How full backups are retained.",
+        detail: "count: a number of backups; time: a number of days.",
         ..OptionDecl::BASE
     };
 
@@ -531,8 +538,9 @@ options! {
         required: false,
         range: Range::Fixed("0", "9999999"),
         help: HelpGroup::Repository,
-        summary: "",
-        detail: "",
+        summary: "Days to keep manifests in the history.",
+        detail: "Manifests of expired backups are kept for statistics. 0 keeps none but those of existing backups. All \
+            are kept without it.",
         ..OptionDecl::BASE
     };
 
@@ -545,8 +553,8 @@ options! {
         default: Fixed("y"),
         depend: depend_or("repo-type", &["posix"], "n"),
         help: HelpGroup::Repository,
-        summary: "",
-        detail: "",
+        summary: "Make symbolic links in the repository.",
+        detail: "latest, and in each backup a link per tablespace. Only for posix repositories.",
         ..OptionDecl::BASE
     };
 
@@ -558,8 +566,8 @@ options! {
         required: false,
         help: HelpGroup::Repository,
         support: NotYet("versioned storage"),
-        summary: "",
-        detail: "",
+        summary: "See the repository as of this time.",
+        detail: "For stores that keep old versions of objects, to get back what was changed or deleted since.",
         ..OptionDecl::BASE
     };
 
@@ -573,8 +581,9 @@ options! {
         deprecated: &["repo-type"],
         help: HelpGroup::Repository,
         not_yet: &[("azure", "object stores"), ("gcs", "object stores"), ("s3", "object stores"), ("sftp", "SFTP repositories")],
-        summary: "",
-        detail: "",
+        summary: "Kind of storage.",
+        detail: "posix (a directory), cifs (a directory on a CIFS mount, without links and directory syncs), sftp, or \
+            an object store: azure, gcs, s3.",
         ..OptionDecl::BASE
     };
 }

@@ -17,8 +17,8 @@ options! {
         secure: true,
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "Azure storage account.",
+        detail: "The account that owns the container.",
         ..OptionDecl::BASE
     };
 
@@ -30,8 +30,8 @@ options! {
         depend: depend("repo-type", &["azure"]),
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "Azure container.",
+        detail: "Must exist.",
         ..OptionDecl::BASE
     };
 
@@ -45,8 +45,8 @@ options! {
         secure: true,
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "Azure endpoint.",
+        detail: "Other clouds and emulators have their own.",
         ..OptionDecl::BASE
     };
 
@@ -60,8 +60,8 @@ options! {
         secure: true,
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "Azure key.",
+        detail: "A shared key or a shared access signature, see repo-azure-key-type.",
         ..OptionDecl::BASE
     };
 
@@ -75,8 +75,8 @@ options! {
         depend: depend("repo-type", &["azure"]),
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "Kind of Azure key.",
+        detail: "shared, sas or auto (managed identity).",
         ..OptionDecl::BASE
     };
 
@@ -90,8 +90,8 @@ options! {
         depend: depend("repo-type", &["azure"]),
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "Form of Azure addresses.",
+        detail: "host puts the account into the host name, path into the path.",
         ..OptionDecl::BASE
     };
 
@@ -103,8 +103,8 @@ options! {
         depend: depend("repo-gcs-key-type", &[]),
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "GCS bucket.",
+        detail: "Must exist.",
         ..OptionDecl::BASE
     };
 
@@ -117,8 +117,8 @@ options! {
         depend: depend("repo-gcs-key-type", &[]),
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "GCS endpoint.",
+        detail: "For private endpoints and emulators.",
         ..OptionDecl::BASE
     };
 
@@ -131,8 +131,8 @@ options! {
         secure: true,
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "GCS key.",
+        detail: "Path of the service key file, or a token, see repo-gcs-key-type.",
         ..OptionDecl::BASE
     };
 
@@ -146,8 +146,8 @@ options! {
         depend: depend("repo-type", &["gcs"]),
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "Kind of GCS key.",
+        detail: "service, token or auto (of the instance).",
         ..OptionDecl::BASE
     };
 
@@ -159,8 +159,8 @@ options! {
         required: false,
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "GCS project that pays.",
+        detail: "For buckets whose requester pays.",
         ..OptionDecl::BASE
     };
 
@@ -173,8 +173,8 @@ options! {
         deprecated: &["repo-s3-bucket"],
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "S3 bucket.",
+        detail: "Must exist. Names with dots need path style or no certificate check.",
         ..OptionDecl::BASE
     };
 
@@ -187,8 +187,8 @@ options! {
         deprecated: &["repo-s3-endpoint"],
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "S3 endpoint.",
+        detail: "The service's host without the bucket.",
         ..OptionDecl::BASE
     };
 
@@ -202,8 +202,8 @@ options! {
         secure: true,
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "S3 access key.",
+        detail: "The identity to use.",
         ..OptionDecl::BASE
     };
 
@@ -217,8 +217,8 @@ options! {
         secure: true,
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "S3 secret key.",
+        detail: "Belongs to the access key.",
         ..OptionDecl::BASE
     };
 
@@ -232,8 +232,8 @@ options! {
         depend: depend("repo-type", &["s3"]),
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "Kind of S3 keys.",
+        detail: "shared, auto (of the instance), web-id, pod-id or process.",
         ..OptionDecl::BASE
     };
 
@@ -246,8 +246,8 @@ options! {
         depend: depend("repo-type", &["s3"]),
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "S3 KMS key.",
+        detail: "The service encrypts objects with it.",
         ..OptionDecl::BASE
     };
 
@@ -259,8 +259,8 @@ options! {
         depend: depend("repo-s3-key-type", &["process"]),
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "Command that prints S3 credentials.",
+        detail: "For repo-s3-key-type=process; once for the command and each of its arguments.",
         ..OptionDecl::BASE
     };
 
@@ -273,8 +273,8 @@ options! {
         deprecated: &["repo-s3-region"],
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "S3 region.",
+        detail: "Where the bucket is.",
         ..OptionDecl::BASE
     };
 
@@ -287,8 +287,8 @@ options! {
         depend: depend("repo-type", &["s3"]),
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "The requester pays.",
+        detail: "For buckets that ask for it.",
         ..OptionDecl::BASE
     };
 
@@ -301,8 +301,8 @@ options! {
         depend: depend("repo-s3-key-type", &["auto"]),
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "S3 role.",
+        detail: "Role of the instance whose credentials are used; found out when it is not given.",
         ..OptionDecl::BASE
     };
 
@@ -316,8 +316,8 @@ options! {
         depend: depend("repo-type", &["s3"]),
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "S3 service name.",
+        detail: "Part of the signature; some compatible services have another one.",
         ..OptionDecl::BASE
     };
 
@@ -331,8 +331,8 @@ options! {
         secure: true,
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "S3 key for encryption by the service.",
+        detail: "Sent with each request; the service does not store it.",
         ..OptionDecl::BASE
     };
 
@@ -345,8 +345,8 @@ options! {
         depend: depend("repo-s3-key-type", &["web-id"]),
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "S3 token service.",
+        detail: "For repo-s3-key-type=web-id.",
         ..OptionDecl::BASE
     };
 
@@ -360,8 +360,8 @@ options! {
         secure: true,
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "S3 session token.",
+        detail: "Belongs to temporary keys.",
         ..OptionDecl::BASE
     };
 
@@ -375,8 +375,8 @@ options! {
         depend: depend("repo-type", &["s3"]),
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "Form of S3 addresses.",
+        detail: "host puts the bucket into the host name, path into the path.",
         ..OptionDecl::BASE
     };
 
@@ -388,8 +388,8 @@ options! {
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
         support: NotYet("SFTP repositories"),
-        summary: "",
-        detail: "",
+        summary: "SFTP host.",
+        detail: "Where the repository is.",
         ..OptionDecl::BASE
     };
 
@@ -402,8 +402,8 @@ options! {
         depend: depend("repo-sftp-host-key-check-type", &["fingerprint", "strict"]),
         help: HelpGroup::Repository,
         support: NotYet("SFTP repositories"),
-        summary: "",
-        detail: "",
+        summary: "Fingerprint of the SFTP host.",
+        detail: "In hexadecimal digits, made by repo-sftp-host-key-hash-type.",
         ..OptionDecl::BASE
     };
 
@@ -417,8 +417,9 @@ options! {
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
         support: NotYet("SFTP repositories"),
-        summary: "",
-        detail: "",
+        summary: "How the SFTP host's key is checked.",
+        detail: "strict: it must be known; accept-new: unknown hosts are added; fingerprint: by repo-sftp-host- \
+            fingerprint; none: not at all.",
         ..OptionDecl::BASE
     };
 
@@ -431,8 +432,8 @@ options! {
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
         support: NotYet("SFTP repositories"),
-        summary: "",
-        detail: "",
+        summary: "Hash of the SFTP host's fingerprint.",
+        detail: "md5, sha1 or sha256.",
         ..OptionDecl::BASE
     };
 
@@ -446,8 +447,8 @@ options! {
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
         support: NotYet("SFTP repositories"),
-        summary: "",
-        detail: "",
+        summary: "Port of the SFTP host.",
+        detail: "Where its SSH server listens.",
         ..OptionDecl::BASE
     };
 
@@ -459,8 +460,8 @@ options! {
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
         support: NotYet("SFTP repositories"),
-        summary: "",
-        detail: "",
+        summary: "User on the SFTP host.",
+        detail: "Must own the repository.",
         ..OptionDecl::BASE
     };
 
@@ -473,8 +474,8 @@ options! {
         depend: depend("repo-sftp-host-key-check-type", &["accept-new", "strict"]),
         help: HelpGroup::Repository,
         support: NotYet("SFTP repositories"),
-        summary: "",
-        detail: "",
+        summary: "Files of known SFTP hosts.",
+        detail: "Instead of those of the user and the system. May be given several times.",
         ..OptionDecl::BASE
     };
 
@@ -486,8 +487,8 @@ options! {
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
         support: NotYet("SFTP repositories"),
-        summary: "",
-        detail: "",
+        summary: "Private key for the SFTP host.",
+        detail: "Path of the file.",
         ..OptionDecl::BASE
     };
 
@@ -501,8 +502,8 @@ options! {
         secure: true,
         help: HelpGroup::Repository,
         support: NotYet("SFTP repositories"),
-        summary: "",
-        detail: "",
+        summary: "Passphrase of the private key.",
+        detail: "Where the key is encrypted.",
         ..OptionDecl::BASE
     };
 
@@ -515,8 +516,8 @@ options! {
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
         support: NotYet("SFTP repositories"),
-        summary: "",
-        detail: "",
+        summary: "Public key for the SFTP host.",
+        detail: "Needed only where it can't be made from the private one.",
         ..OptionDecl::BASE
     };
 
@@ -530,8 +531,8 @@ options! {
         deprecated: &["repo?-azure-ca-file", "repo-s3-ca-file", "repo?-s3-ca-file"],
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "File of certificate authorities for the store.",
+        detail: "Instead of those of the system.",
         ..OptionDecl::BASE
     };
 
@@ -545,8 +546,8 @@ options! {
         deprecated: &["repo?-azure-ca-path", "repo-s3-ca-path", "repo?-s3-ca-path"],
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "Directory of certificate authorities for the store.",
+        detail: "Instead of those of the system.",
         ..OptionDecl::BASE
     };
 
@@ -560,8 +561,8 @@ options! {
         deprecated: &["repo?-azure-host", "repo-s3-host", "repo?-s3-host"],
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "Host of the store.",
+        detail: "Connect to this host instead of the endpoint, e.g. to a proxy or for a test.",
         ..OptionDecl::BASE
     };
 
@@ -576,8 +577,8 @@ options! {
         deprecated: &["repo?-azure-port", "repo?-s3-port"],
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "Port of the store.",
+        detail: "Where the store listens.",
         ..OptionDecl::BASE
     };
 
@@ -591,8 +592,8 @@ options! {
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "Parts to read ahead.",
+        detail: "More parts hide the latency of the store and need more memory.",
         ..OptionDecl::BASE
     };
 
@@ -606,8 +607,8 @@ options! {
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "Gap that is read over.",
+        detail: "Two parts of a file that are closer than this are read with one request.",
         ..OptionDecl::BASE
     };
 
@@ -620,8 +621,8 @@ options! {
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "Tags of stored objects.",
+        detail: "key=value; applies to what is written from then on. May be given several times.",
         ..OptionDecl::BASE
     };
 
@@ -635,8 +636,8 @@ options! {
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "Size of uploaded parts.",
+        detail: "Larger parts allow larger files and need more memory.",
         ..OptionDecl::BASE
     };
 
@@ -650,8 +651,8 @@ options! {
         deprecated: &["repo?-azure-verify-tls", "repo-s3-verify-ssl", "repo?-s3-verify-ssl", "repo?-s3-verify-tls"],
         help: HelpGroup::Repository,
         support: NotYet("object stores"),
-        summary: "",
-        detail: "",
+        summary: "Check the certificate of the store.",
+        detail: "Turn it off for tests only.",
         ..OptionDecl::BASE
     };
 }

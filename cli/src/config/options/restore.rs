@@ -14,8 +14,9 @@ options! {
         roles: MAIN,
         default: Fixed("preserve"),
         allow: &["preserve", "off"],
-        summary: "",
-        detail: "",
+        summary: "Archive mode of the restored cluster.",
+        detail: "preserve keeps the setting of the backup; off turns archiving off, so that a copy does not write into \
+            the archive of its original.",
         ..OptionDecl::BASE
     };
 
@@ -25,8 +26,9 @@ options! {
         commands: on(&[Restore]),
         roles: MAIN,
         required: false,
-        summary: "",
-        detail: "",
+        summary: "Restore without these databases.",
+        detail: "The files of the database are restored as zeroes. It can't be connected to afterwards and should be \
+            dropped. May be given several times.",
         ..OptionDecl::BASE
     };
 
@@ -36,8 +38,9 @@ options! {
         commands: on(&[Restore]),
         roles: MAIN,
         required: false,
-        summary: "",
-        detail: "",
+        summary: "Restore only these databases.",
+        detail: "All other databases but the system's are restored as zeroes and should be dropped afterwards. May be \
+            given several times.",
         ..OptionDecl::BASE
     };
 
@@ -47,8 +50,9 @@ options! {
         commands: on(&[Restore]),
         roles: MAIN,
         default: Fixed("n"),
-        summary: "",
-        detail: "",
+        summary: "Restore all links.",
+        detail: "Symbolic links of the backup are restored to where they pointed. Otherwise their files are restored in \
+            the data directory.",
         ..OptionDecl::BASE
     };
 
@@ -58,8 +62,8 @@ options! {
         commands: on(&[Restore]),
         roles: MAIN,
         required: false,
-        summary: "",
-        detail: "",
+        summary: "Change the destination of a link.",
+        detail: "name=path for one link. May be given several times.",
         ..OptionDecl::BASE
     };
 
@@ -70,8 +74,9 @@ options! {
         roles: MAIN,
         required: false,
         depend: depend("type", &["default", "immediate", "lsn", "name", "time", "standby", "xid"]),
-        summary: "",
-        detail: "",
+        summary: "Further recovery settings.",
+        detail: "key=value as in recovery.conf or postgresql.conf; a - in a key stands for _. May be given several \
+            times. Settings for which there are options are better set by those.",
         ..OptionDecl::BASE
     };
 
@@ -81,8 +86,8 @@ options! {
         commands: on(&[Restore]),
         roles: MAIN,
         required: false,
-        summary: "",
-        detail: "",
+        summary: "Change the path of a tablespace.",
+        detail: "name=path or oid=path for one tablespace. May be given several times.",
         ..OptionDecl::BASE
     };
 
@@ -92,8 +97,8 @@ options! {
         commands: on(&[Restore]),
         roles: MAIN,
         required: false,
-        summary: "",
-        detail: "",
+        summary: "Put all tablespaces below one path.",
+        detail: "Each gets a directory of its name there. tablespace-map wins over it.",
         ..OptionDecl::BASE
     };
 }

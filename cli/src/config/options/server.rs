@@ -14,8 +14,8 @@ options! {
         commands: on(&[Server, ServerPing]),
         default: Fixed("localhost"),
         support: NotYet("the TLS server"),
-        summary: "",
-        detail: "",
+        summary: "Address of the server.",
+        detail: "Where the server listens; an asterisk is every address.",
         ..OptionDecl::BASE
     };
 
@@ -24,8 +24,9 @@ options! {
         kind: Kind::Hash,
         commands: on(&[Server]),
         support: NotYet("the TLS server"),
-        summary: "",
-        detail: "",
+        summary: "Clients that may connect.",
+        detail: "Name in the certificate and the stanzas that it may use, an asterisk for all. May be given several \
+            times.",
         ..OptionDecl::BASE
     };
 
@@ -34,8 +35,8 @@ options! {
         kind: Kind::Path,
         commands: on(&[Server]),
         support: NotYet("the TLS server"),
-        summary: "",
-        detail: "",
+        summary: "File of certificate authorities for clients.",
+        detail: "Certificates of clients must be signed by one of them.",
         ..OptionDecl::BASE
     };
 
@@ -44,8 +45,8 @@ options! {
         kind: Kind::Path,
         commands: on(&[Server]),
         support: NotYet("the TLS server"),
-        summary: "",
-        detail: "",
+        summary: "Certificate of the server.",
+        detail: "Proves to clients who answers.",
         ..OptionDecl::BASE
     };
 
@@ -54,8 +55,8 @@ options! {
         kind: Kind::Path,
         commands: on(&[Server]),
         support: NotYet("the TLS server"),
-        summary: "",
-        detail: "",
+        summary: "Key of the server's certificate.",
+        detail: "Must be readable by its owner only.",
         ..OptionDecl::BASE
     };
 
@@ -66,8 +67,8 @@ options! {
         default: Fixed("8432"),
         range: Range::Fixed("1", "65535"),
         support: NotYet("the TLS server"),
-        summary: "",
-        detail: "",
+        summary: "Port of the server.",
+        detail: "Where the server listens.",
         ..OptionDecl::BASE
     };
 }
