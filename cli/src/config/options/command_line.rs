@@ -159,7 +159,7 @@ options! {
             },
         ],
         summary: "Force the command.",
-        detail: "",
+        detail: "What it forces depends on the command.",
         ..OptionDecl::BASE
     };
 
@@ -559,8 +559,8 @@ options! {
                 ..Override::NONE
             },
         ],
-        summary: "Type.",
-        detail: "",
+        summary: "Type of backup or recovery.",
+        detail: "For backup and info the type of the backup, for restore where recovery ends.",
         ..OptionDecl::BASE
     };
 
