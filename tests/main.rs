@@ -7,3 +7,5 @@
 mod compat;
 #[allow(dead_code, unused_imports)]
 mod env;
+mod session;
+mod stanza;

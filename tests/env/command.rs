@@ -30,7 +30,7 @@ pub struct Run {
 }
 
 impl Run {
-    pub(super) fn of(mut command: Command) -> Self {
+    pub fn of(mut command: Command) -> Self {
         let line = format!("{command:?}");
         let output = command.output().unwrap_or_else(|error| panic!("start {line}: {error}"));
         Self {
@@ -90,7 +90,7 @@ pub struct Background {
 }
 
 impl Background {
-    pub(super) fn of(mut command: Command, log: PathBuf) -> Self {
+    pub fn of(mut command: Command, log: PathBuf) -> Self {
         let file = File::create(&log).expect("log of a background command");
         let line = format!("{command:?}");
         command.process_group(0).stdout(file.try_clone().expect("log handle")).stderr(file).stdin(Stdio::null());

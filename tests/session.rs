@@ -1,0 +1,220 @@
+//! The session with real servers.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use engine::pg::client::PgClient;
+use engine::pg::cluster::{ArchiveCheck, Search, check_config, find};
+use engine::pg::{PgSession, PgSettings};
+use engine::{CancelToken, ErrorCode};
+use repo_format::wal_name::WalSegment;
+
+use crate::env::{Cluster, Run, Shutdown, Space, oracles};
+
+const ARCHIVE_SETTINGS: [&str; 2] = ["archive_mode = on", "archive_command = 'true pgbackrest'"];
+
+fn cluster(version: u32) -> Option<Cluster> {
+    let oracles = oracles(&[version])?;
+    let settings = ARCHIVE_SETTINGS.map(str::to_owned);
+    let mut cluster = Cluster::create(&Arc::new(Space::new()), oracles, version, "pg", &settings);
+    cluster.start();
+    Some(cluster)
+}
+
+fn settings(cluster: &Cluster, key: u32) -> PgSettings {
+    PgSettings {
+        key,
+        path: cluster.data(),
+        port: 5432,
+        socket_path: Some(PathBuf::from(cluster.socket())),
+        user: Some("postgres".to_owned()),
+        database: "postgres".to_owned(),
+        db_timeout: Duration::from_secs(30),
+        version_force: None,
+        command: "backup".to_owned(),
+    }
+}
+
+fn backup_session_on(version: u32) {
+    let Some(cluster) = cluster(version) else { return };
+    let mut session = PgSession::connect(&settings(&cluster, 1), &CancelToken::new()).unwrap();
+    assert_eq!(session.version().to_string(), version.to_string());
+    assert!(!session.is_standby());
+    check_config(&session, Some(ArchiveCheck { mode_check: true })).unwrap();
+    let shown = cluster.sql("select application_name from pg_stat_activity where application_name like 'pgBackRest%'");
+    assert_eq!(shown, "pgBackRest [backup]");
+
+    let start = session.backup_start(true, true).unwrap();
+    let control = *session.control();
+    assert_eq!(start.wal_segment, WalSegment::from_lsn(control.timeline, start.lsn, control.wal_segment_size));
+    assert!(start.wal_segment_check.unwrap() <= start.wal_segment);
+    assert_eq!(start.lsn_text.parse::<repo_format::wal_name::Lsn>().unwrap(), start.lsn);
+
+    let databases = session.databases().unwrap();
+    let template0 = databases.iter().find(|database| database.name == "template0").unwrap();
+    assert!(databases.iter().all(|database| database.last_system_oid == template0.oid));
+    assert!(session.tablespaces().unwrap().iter().any(|tablespace| tablespace.name == "pg_default"));
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    assert!(now_ms.abs_diff(session.time_ms().unwrap() as u128) < 60_000);
+    session.ping(true).unwrap();
+
+    let stop = session.backup_stop().unwrap();
+    assert!(stop.lsn > start.lsn && stop.wal_segment >= start.wal_segment);
+    assert!(stop.backup_label.contains(&format!("START WAL LOCATION: {}", start.lsn_text)), "{}", stop.backup_label);
+    assert!(stop.backup_label.contains("LABEL: pgBackRest backup started at "), "{}", stop.backup_label);
+    assert_eq!(stop.tablespace_map, None);
+    assert!(session.wal_switch().unwrap() >= stop.wal_segment);
+}
+
+#[test]
+fn backup_session_on_13_starts_and_stops() {
+    backup_session_on(13);
+}
+
+#[test]
+fn backup_session_on_15_starts_and_stops() {
+    backup_session_on(15);
+}
+
+#[test]
+fn backup_session_on_18_starts_and_stops() {
+    backup_session_on(18);
+}
+
+#[test]
+fn query_too_slow_or_cancelled_leaves_the_connection_usable() {
+    let Some(cluster) = cluster(15) else { return };
+    let cancel = CancelToken::new();
+    let quick = PgSettings { db_timeout: Duration::from_millis(300), ..settings(&cluster, 1) };
+    let mut client = PgClient::connect(&quick, &cancel).unwrap();
+    let error = client.rows("select pg_sleep(60)").unwrap_err();
+    assert_eq!(error.code, ErrorCode::DbQuery);
+    assert_eq!(error.message, "query 'select pg_sleep(60)' timed out after 300ms");
+    assert_eq!(client.value("select 1").unwrap(), "1");
+    assert_eq!(cluster.sql("select count(*) from pg_stat_activity where query like '%pg_sl%(60)'"), "0");
+
+    let error = client.value("select 1/0").unwrap_err();
+    assert_eq!(error.message, "unable to execute query 'select 1/0': ERROR:  division by zero");
+    assert_eq!(
+        client.value("select 1 where false").unwrap_err().message,
+        "expected one row from 'select 1 where false'"
+    );
+
+    let mut client = PgClient::connect(&settings(&cluster, 1), &cancel).unwrap();
+    cancel.cancel_by_signal(15);
+    assert_eq!(client.rows("select pg_sleep(60)").unwrap_err().code, ErrorCode::Term);
+}
+
+#[test]
+fn query_on_a_stopped_server_is_db_query_error() {
+    let Some(mut cluster) = cluster(15) else { return };
+    let mut client = PgClient::connect(&settings(&cluster, 1), &CancelToken::new()).unwrap();
+    cluster.stop(Shutdown::Immediate);
+    let error = client.value("select 1").unwrap_err();
+    assert_eq!(error.code, ErrorCode::DbQuery);
+    assert!(error.message.starts_with("unable to "), "{}", error.message);
+}
+
+#[test]
+fn passwords_come_from_environment_and_password_file() {
+    let Some(oracles) = oracles(&[15]) else { return };
+    let space = Arc::new(Space::new());
+    let mut cluster = Cluster::create(&space, oracles, 15, "pg", &ARCHIVE_SETTINGS.map(str::to_owned));
+    cluster.start();
+    cluster.sql("create role keeper superuser login password 'pass:word'");
+    cluster.stop(Shutdown::Fast);
+    fs::write(cluster.data().join("pg_hba.conf"), "local all keeper scram-sha-256\nlocal all all trust\n").unwrap();
+    cluster.start();
+    let create = |password: Option<&str>| {
+        let mut command = space.command(space.path("bin/rbr"));
+        for (option, value) in [
+            ("repo1-path", space.text("repo")),
+            ("pg1-path", cluster.data_text()),
+            ("pg1-socket-path", cluster.socket()),
+            ("pg1-user", "keeper".to_owned()),
+            ("lock-path", space.text("lock")),
+            ("log-level-file", "off".to_owned()),
+            ("log-level-console", "info".to_owned()),
+            ("config", "/dev/null".to_owned()),
+        ] {
+            command.arg(format!("--{option}={value}"));
+        }
+        command.args(["--stanza=demo", "stanza-create"]);
+        if let Some(password) = password {
+            command.env("PGPASSWORD", password);
+        }
+        Run::of(command)
+    };
+    create(None).fails(56).says("password missing");
+    create(Some("wrong")).fails(56).says("password authentication failed for user \"keeper\"");
+    create(Some("pass:word")).success();
+    let passfile = space.write(".pgpass", format!("{}:5432:postgres:keeper:pass\\:word\n", cluster.socket()));
+    fs::set_permissions(&passfile, fs::Permissions::from_mode(0o644)).unwrap();
+    create(None).fails(56).says("has group or world access");
+    fs::set_permissions(&passfile, fs::Permissions::from_mode(0o600)).unwrap();
+    create(None).success();
+}
+
+/// A primary and a standby that follows it.
+fn pair() -> Option<(Cluster, Cluster)> {
+    let oracles = oracles(&[15])?;
+    let space = Arc::new(Space::new());
+    let mut primary = Cluster::create(&space, oracles, 15, "pg", &ARCHIVE_SETTINGS.map(str::to_owned));
+    let mut standby = Cluster::existing(&space, oracles, 15, "standby");
+    space.copy("pg", "standby");
+    fs::write(standby.data().join("standby.signal"), "").unwrap();
+    space.user().own(&standby.data().join("standby.signal"));
+    let conninfo = format!("primary_conninfo = 'host={} user=postgres'\n", primary.socket());
+    fs::write(standby.data().join("postgresql.auto.conf"), conninfo).unwrap();
+    primary.start();
+    standby.start();
+    Some((primary, standby))
+}
+
+#[test]
+fn find_tells_primary_from_standby_and_waits_for_replay() {
+    let Some((primary, mut standby)) = pair() else { return };
+    let cancel = CancelToken::new();
+    let mut both = [settings(&standby, 1), settings(&primary, 2)];
+    let search = Search { primary_required: true, standby_required: true, ..Search::default() };
+    let mut found = find(&both, search, &cancel).unwrap();
+    let (mut primary_session, mut standby_session) = (found.primary.take().unwrap(), found.standby.take().unwrap());
+    assert_eq!((primary_session.settings().key, standby_session.settings().key), (2, 1));
+    check_config(&standby_session, Some(ArchiveCheck { mode_check: true })).unwrap();
+
+    let start = primary_session.backup_start(true, true).unwrap();
+    primary.sql("create table after_start()");
+    standby_session.replay_wait(start.lsn, start.wal_segment.timeline, Duration::from_secs(60)).unwrap();
+    assert!(standby_session.control().checkpoint >= start.lsn);
+    standby_session.ping(true).unwrap();
+    primary_session.backup_stop().unwrap();
+    // A standby that is ahead of the start does not follow that primary
+    let error = standby_session
+        .replay_wait(repo_format::wal_name::Lsn(1), start.wal_segment.timeline, Duration::from_secs(1))
+        .unwrap_err();
+    assert_eq!(error.code, ErrorCode::DbMismatch);
+
+    let primary_only = find(&both, Search { primary_only: true, ..Search::default() }, &cancel).unwrap();
+    assert!(primary_only.primary.is_some() && primary_only.standby.is_none());
+    let alone = find(&both[..1], search, &cancel).err().unwrap();
+    assert_eq!(alone.message, "unable to find primary cluster - cannot proceed");
+    both[0] = settings(&primary, 1);
+    assert_eq!(find(&both, search, &cancel).err().unwrap().message, "more than one primary cluster found");
+
+    standby.sql("select pg_promote()");
+    assert_eq!(standby_session.ping(true).unwrap_err().code, ErrorCode::DbMismatch);
+    standby.stop(Shutdown::Immediate);
+}
+
+#[test]
+fn check_config_of_another_data_directory_is_db_mismatch() {
+    let Some((primary, standby)) = pair() else { return };
+    let crossed = PgSettings { path: standby.data(), ..settings(&primary, 1) };
+    let session = PgSession::connect(&crossed, &CancelToken::new()).unwrap();
+    let error = check_config(&session, None).unwrap_err();
+    assert_eq!(error.code, ErrorCode::DbMismatch);
+    assert_eq!(error.hints, ["the pg1-path and pg1-port settings likely reference different clusters."]);
+}
