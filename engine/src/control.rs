@@ -189,4 +189,27 @@ mod tests {
         assert!(dir.path().join("main2-backup-1.lock").exists());
         assert!(dir.path().join("main-note.txt").exists());
     }
+
+    #[test]
+    fn stop_force_ends_the_holder_of_a_lock_once() {
+        use std::os::unix::process::ExitStatusExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let content = format!(r#"{{"execId":"1-00000000","pid":{}}}"#, child.id());
+        let held: Vec<fs::File> = ["main-archive-1.lock", "main-backup-1.lock"]
+            .iter()
+            .map(|name| {
+                let path = dir.path().join(name);
+                fs::write(&path, &content).unwrap();
+                let file = fs::File::open(path).unwrap();
+                rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+                file
+            })
+            .collect();
+        stop(dir.path(), Some(&"main".parse::<Stanza>().unwrap()), true).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(15));
+        assert!(!dir.path().join("main-backup-1.lock").exists());
+        drop(held);
+    }
 }

@@ -88,6 +88,8 @@ fn unescape(text: &str) -> String {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     const TARGET: Target<'_> = Target { host: "localhost", port: 5432, database: "postgres", user: "backup" };
@@ -111,5 +113,23 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(lookup(&path, TARGET).as_deref(), Some("secret"));
         assert_eq!(lookup(&dir.path().join("none"), TARGET), None);
+    }
+
+    fn escape(text: &str) -> String {
+        text.replace('\\', "\\\\").replace(':', "\\:")
+    }
+
+    proptest! {
+        #[test]
+        fn escaped_line_is_found_again(host in "[^\n\r#*]{1,9}", user in "[^\n\r*]{1,9}", password in "[^\n\r]{0,20}") {
+            let line = format!("{}:5432:*:{}:{}", escape(&host), escape(&user), escape(&password));
+            let target = Target { host: &host, user: &user, ..TARGET };
+            prop_assert_eq!(find(&line, target), Some(password));
+        }
+
+        #[test]
+        fn any_text_is_read_without_panic(text in "[ -~\n\\\\:é]{0,80}") {
+            let _ = find(&text, TARGET);
+        }
     }
 }

@@ -194,7 +194,7 @@ mod tests {
         fixture.save(&manifest(FULL, None, 7));
         fixture.save(&manifest(DIFF, Some(FULL), 7));
         assert_eq!(fixture.load(), (vec![FULL.to_owned(), DIFF.to_owned()], true));
-        assert_eq!(fixture.load().1, false);
+        assert!(!fixture.load().1);
     }
 
     #[test]
