@@ -245,10 +245,7 @@ impl Config {
         let shown = |key| {
             let slot = self.slot(decl, key)?;
             let set = slot.source != Source::Default;
-            let value = self.display(decl, key).filter(|_| set).map(|value| match slot.value {
-                Some(Value::Bool(value)) => if value { "y" } else { "n" }.to_owned(),
-                _ => value.into_owned(),
-            });
+            let value = self.display(decl, key).filter(|_| set).map(Cow::into_owned);
             Some((key, value, slot.default.as_ref().map(|default| default.clone().into_owned())))
         };
         keys.into_iter().filter_map(shown).collect()

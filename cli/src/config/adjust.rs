@@ -3,7 +3,7 @@
 use engine::{Error, ErrorCode, Result};
 
 use super::decl::{Command, Group, Kind, OptIndexed, OptionDecl};
-use super::{Config, Source, Value, opt};
+use super::{Config, Source, Value, opt, value};
 
 const SECOND: i64 = 1000;
 /// How much longer the protocol waits than the database.
@@ -241,10 +241,13 @@ impl Config {
 
     /// Sets a derived number; the source stays the default.
     fn set_number(&mut self, decl: &OptionDecl, key: u32, number: i64) {
-        debug_assert!(matches!(decl.kind, Kind::Integer | Kind::Size | Kind::Time));
         if let Some(slot) = self.slot_mut(decl, key) {
             slot.value = Some(Value::Number(number));
             slot.display = None;
+            slot.default = Some(match decl.kind {
+                Kind::Time => value::format_time(number).into(),
+                _ => number.to_string().into(),
+            });
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::decl::Command::{Annotate, ArchivePush, Backup, Check, Restore};
+use crate::config::decl::Command::{Annotate, ArchivePush, Backup, Check, Expire, Restore};
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::Support::Moot;
 use crate::config::decl::{
@@ -112,13 +112,24 @@ options! {
     CHECKSUM_PAGE_ERROR: Opt<bool> = OptionDecl {
         name: "checksum-page-error",
         kind: Kind::Boolean,
-        commands: on(&[Backup, Restore]),
+        commands: on(&[Backup, Expire, Restore]),
         roles: MAIN,
-        default: Fixed("n"),
+        default: Fixed("y"),
         overrides: &[
             Override {
+                command: Backup,
+                default: Some(Fixed("n")),
+                ..Override::NONE
+            },
+            Override {
+                command: Expire,
+                summary: "Fail on invalid page checksums.",
+                detail: "Nothing is expired when the oldest backup that would remain has invalid pages. When off, or with \
+                    --set, that is only warned about.",
+                ..Override::NONE
+            },
+            Override {
                 command: Restore,
-                default: Some(Fixed("y")),
                 summary: "Fail on invalid page checksums.",
                 detail: "A restore that meets a file in which the backup found invalid pages fails. When off, each such \
                     file is warned about and restored as it is.",
