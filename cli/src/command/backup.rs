@@ -50,7 +50,7 @@ fn settings(config: &Config, key: u32) -> Result<BackupSettings> {
         stanza: repos::stanza(config)?,
         kind: config.get(opt::TYPE)?.parse()?,
         online: config.get(opt::ONLINE)?,
-        force: config.get(opt::FORCE)?,
+        force: config.find(opt::FORCE).unwrap_or(false),
         pg: pg::all(config)?,
         version_force: config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()?,
         standby: match config.get(opt::BACKUP_STANDBY)? {
