@@ -90,7 +90,6 @@ options! {
         default: Fixed("n"),
         allow: &["n", "prefer", "y"],
         bool_like: true,
-        not_yet: &[("y", "backup from a standby"), ("prefer", "backup from a standby")],
         summary: "Copy files from a standby.",
         detail: "The backup is controlled on the primary, but most files are read from a standby. y insists on a \
             standby, prefer uses one if it is there.",

@@ -534,7 +534,6 @@ options! {
                 command: Backup,
                 default: Some(Fixed("incr")),
                 allow: &["full", "diff", "incr"],
-                not_yet: &[("diff", "differential backups"), ("incr", "incremental backups")],
                 summary: "Type of the backup.",
                 detail: "full copies everything, diff what changed since the last full backup, incr what changed since \
                     the last backup of any type. Without a full backup to build on, a full one is made.",

@@ -59,7 +59,6 @@ options! {
         default: Fixed("n"),
         depend: depend_or("repo-bundle", &["y"], "n"),
         help: HelpGroup::Repository,
-        not_yet: &[("y", "block incremental backups")],
         summary: "Store changed blocks only.",
         detail: "A diff or incr backup stores the changed blocks of a file instead of the whole file. Needs repo- \
             bundle.",
@@ -76,7 +75,6 @@ options! {
         depend: depend("repo-block", &["y"]),
         internal: true,
         help: HelpGroup::Repository,
-        support: NotYet("block incremental backups"),
         summary: "Larger blocks for old files.",
         detail: "Days since the last change and the factor to the block size.",
         ..OptionDecl::BASE
@@ -92,7 +90,6 @@ options! {
         depend: depend("repo-block", &["y"]),
         internal: true,
         help: HelpGroup::Repository,
-        support: NotYet("block incremental backups"),
         summary: "Size of checksums per block size.",
         detail: "Block size and number of bytes.",
         ..OptionDecl::BASE
@@ -108,7 +105,6 @@ options! {
         depend: depend("repo-block", &["y"]),
         internal: true,
         help: HelpGroup::Repository,
-        support: NotYet("block incremental backups"),
         summary: "Size of blocks per file size.",
         detail: "File size and block size.",
         ..OptionDecl::BASE
@@ -125,7 +121,6 @@ options! {
         depend: depend("repo-block", &["y"]),
         internal: true,
         help: HelpGroup::Repository,
-        support: NotYet("block incremental backups"),
         summary: "Size of super blocks.",
         detail: "Blocks that are compressed together.",
         ..OptionDecl::BASE
@@ -142,7 +137,6 @@ options! {
         depend: depend("repo-block", &["y"]),
         internal: true,
         help: HelpGroup::Repository,
-        support: NotYet("block incremental backups"),
         summary: "Size of super blocks in a full backup.",
         detail: "Blocks that are compressed together.",
         ..OptionDecl::BASE
