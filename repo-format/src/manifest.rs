@@ -5,6 +5,8 @@
 mod file;
 mod owner;
 mod read;
+#[cfg(test)]
+mod tests;
 mod validate;
 mod write;
 
