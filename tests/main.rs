@@ -7,5 +7,6 @@
 mod compat;
 #[allow(dead_code, unused_imports)]
 mod env;
+mod seeds;
 mod session;
 mod stanza;

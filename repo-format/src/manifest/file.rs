@@ -13,7 +13,7 @@ pub struct ManifestFile {
     pub size: u64,
     /// The size in bytes at the scan.
     pub size_original: u64,
-    /// The size in bytes as stored. Without one of its own in the file it equals `size`.
+    /// The size in bytes as stored; equal to `size` until the copy, and when the manifest does not say another one.
     pub size_repo: u64,
     /// The modification time in seconds since 1970.
     pub timestamp: i64,
@@ -44,7 +44,7 @@ impl ManifestFile {
             name: name.into(),
             size,
             size_original: size,
-            size_repo: 0,
+            size_repo: size,
             timestamp,
             checksum: None,
             checksum_repo: None,

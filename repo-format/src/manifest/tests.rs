@@ -255,10 +255,24 @@ fn write_unreadable_names_are_refused() -> Result<()> {
 }
 
 #[test]
+fn write_file_not_copied_has_size_and_time_alone() -> Result<()> {
+    let mut manifest = small()?;
+    let (user, group) = (manifest.paths[0].user, manifest.paths[0].group);
+    manifest.files.push(ManifestFile { user, group, mode: 0o640, ..ManifestFile::new("pg_data/a", 3, 5) });
+    let text = String::from_utf8_lossy(&manifest.serialize()?).into_owned();
+    assert!(text.contains("\npg_data/a={\"size\":3,\"timestamp\":5}\n"), "{text}");
+    Ok(())
+}
+
+#[test]
 fn validate_strict_checks_sizes() -> Result<()> {
     let mut manifest = small()?;
     manifest.files.push(ManifestFile { checksum: Some(Sha1::of(b"x")), ..ManifestFile::new("pg_data/a", 0, 0) });
-    manifest.files.push(ManifestFile { checksum: Some(Sha1::of(b"x")), ..ManifestFile::new("pg_data/b", 1, 0) });
+    manifest.files.push(ManifestFile {
+        checksum: Some(Sha1::of(b"x")),
+        size_repo: 0,
+        ..ManifestFile::new("pg_data/b", 1, 0)
+    });
     assert!(manifest.validate(false).is_ok());
     let error = manifest.validate(true).map_err(|error| error.message);
     let expected = "manifest validation failed:\ninvalid checksum '11f6ad8ec52a2984abaafd7c3b516503785c2072' for zero size \

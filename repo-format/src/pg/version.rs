@@ -192,9 +192,11 @@ fn parse(text: &str) -> Option<PgVersion> {
             .then(|| digits.parse().ok())?
     };
     match text.split_once('.') {
-        None if text.len() == 2 => Some(PgVersion(number(text)? * 10_000)),
+        None if text.len() == 2 && !text.starts_with('0') => Some(PgVersion(number(text)? * 10_000)),
         None => None,
-        Some((major, minor)) => Some(PgVersion(number(major)? * 10_000 + number(minor)? * 100)),
+        // Only versions before 10 have two parts: `10.1` is a release of 10, and no directory or file says so.
+        Some((major, minor)) if major.len() == 1 => Some(PgVersion(number(major)? * 10_000 + number(minor)? * 100)),
+        Some(_) => None,
     }
 }
 
@@ -214,7 +216,7 @@ mod tests {
 
     #[test]
     fn version_in_another_form_is_refused() {
-        for bad in ["", "9", "9.", ".6", "15x", "-1", "9.6.1", "150000", "+9.6"] {
+        for bad in ["", "9", "09", "10.1", "99.4", "9.", ".6", "15x", "-1", "9.6.1", "150000", "+9.6"] {
             assert_eq!(bad.parse::<PgVersion>().unwrap_err().code, ErrorCode::Assert, "{bad}");
         }
     }
