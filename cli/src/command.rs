@@ -1,5 +1,6 @@
 //! The commands: one file each, called here.
 
+pub mod annotate;
 pub mod archive_get;
 pub mod archive_push;
 pub mod backup;
@@ -7,6 +8,9 @@ pub mod check;
 pub mod expire;
 pub mod help;
 pub mod info;
+pub mod repo_get;
+pub mod repo_ls;
+pub mod repo_rm;
 pub mod restore;
 pub mod stanza_create;
 pub mod stanza_delete;
@@ -27,6 +31,10 @@ type Handler = fn(&Config) -> Result<ExitStatus>;
 /// lands**: add `pub mod NAME;` above and `Some(NAME::run)` here.
 pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
     match (command, role) {
+        (Command::Annotate, Role::Main) => Some(annotate::run),
+        (Command::RepoGet, Role::Main) => Some(repo_get::run),
+        (Command::RepoLs, Role::Main) => Some(repo_ls::run),
+        (Command::RepoRm, Role::Main) => Some(repo_rm::run),
         (Command::ArchiveGet, Role::Main) => Some(archive_get::run),
         (Command::ArchiveGet, Role::Async) => Some(archive_get::run_async),
         (Command::ArchivePush, Role::Main) => Some(archive_push::run),

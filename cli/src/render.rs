@@ -3,3 +3,4 @@
 pub mod info_json;
 mod info_lock;
 pub mod info_text;
+pub mod ls;

@@ -111,8 +111,7 @@ impl Task<'_> {
     }
 
     fn list(&self, path: &RepoPath) -> Result<Vec<String>> {
-        let entries = self.repo.storage.list(path)?.unwrap_or_default();
-        Ok(entries.into_iter().map(|entry| entry.name).collect())
+        Ok(self.repo.storage.names(path)?.unwrap_or_default())
     }
 
     fn lower_for_oldest(&self, facts: &[BackupFact], retention: &Retention) -> Retention {

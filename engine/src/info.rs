@@ -306,7 +306,7 @@ fn collect_repo(
         label = Some(set);
     }
     let backup_path = RepoPath::new(layout::BACKUP)?;
-    let found: Vec<String> = repo.storage.list(&backup_path)?.unwrap_or_default().into_iter().map(|e| e.name).collect();
+    let found = repo.storage.names(&backup_path)?.unwrap_or_default();
     let names = match &settings.stanza {
         Some(stanza) => vec![stanza.to_string()],
         None => found.clone(),
@@ -472,12 +472,11 @@ fn archive_id(info: &ArchiveInfo, pg: &PgHistory) -> Result<ArchiveId> {
 /// First and last segment of an archive.
 fn wal_range(repo: &Repo, stanza: &Stanza, id: ArchiveId) -> Result<(Option<String>, Option<String>)> {
     let path = layout::archive_path(stanza, id);
-    let mut directories: Vec<String> =
-        repo.storage.list(&path)?.unwrap_or_default().into_iter().map(|e| e.name).collect();
+    let mut directories = repo.storage.names(&path)?.unwrap_or_default();
     directories.retain(|name| name.len() == SEGMENT_DIR_LEN && name.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let segments = |name: &String| -> Result<Vec<String>> {
-        let entries = repo.storage.list(&path.join(name)?)?.unwrap_or_default();
-        let segments = entries.iter().filter_map(|entry| entry.name.parse::<ArchivedSegment>().ok());
+        let names = repo.storage.names(&path.join(name)?)?.unwrap_or_default();
+        let segments = names.iter().filter_map(|name| name.parse::<ArchivedSegment>().ok());
         Ok(segments.filter(|stored| !stored.partial).map(|stored| stored.segment.to_string()).collect())
     };
     // Not every directory holds segments

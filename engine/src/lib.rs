@@ -2,6 +2,7 @@
 //!
 //! It never sees an option's name and never prints.
 
+pub mod annotate;
 pub mod backup;
 pub mod cancel;
 pub mod check;

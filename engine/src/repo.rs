@@ -1,6 +1,7 @@
 //! A repository and its main files.
 
 pub mod archive_find;
+pub mod browse;
 pub mod encode;
 pub mod info_files;
 pub mod manifest_store;

@@ -124,6 +124,22 @@ pub trait RepoStorage: Send + Sync {
     /// The directory can't be read.
     fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>>;
 
+    /// The names in one directory, sorted (byte order), for callers that need no more; `None` when there is no such directory.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    fn names(&self, path: &RepoPath) -> Result<Option<Vec<String>>> {
+        Ok(self.list(path)?.map(|entries| entries.into_iter().map(|entry| entry.name).collect()))
+    }
+
+    /// What a symbolic link points to; `None` when it is missing or the driver has no links.
+    ///
+    /// # Errors
+    /// The link can't be read.
+    fn link_destination(&self, _path: &RepoPath) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// Opens a file for reading; `None` when it is missing. A range past the end reads nothing.
     ///
     /// # Errors

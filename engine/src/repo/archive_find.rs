@@ -82,8 +82,7 @@ impl<'a> WalSegmentFind<'a> {
     }
 
     fn list(&mut self, directory: &RepoPath) -> Result<()> {
-        let entries = self.storage.list(directory)?.unwrap_or_default();
-        self.names = entries.into_iter().map(|entry| entry.name).collect();
+        self.names = self.storage.names(directory)?.unwrap_or_default();
         self.directory = Some(directory.clone());
         Ok(())
     }

@@ -185,6 +185,20 @@ impl RepoStorage for PosixStorage {
     }
 
     fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
+        let Some(names) = self.names(path)? else { return Ok(None) };
+        let path = self.absolute(path);
+        let mut entries = Vec::with_capacity(names.len());
+        for name in names {
+            let child = path.join(&name);
+            // Gone since the directory was read: it is simply not there
+            if let Some(entry) = entry(name, &child)? {
+                entries.push(entry);
+            }
+        }
+        Ok(Some(entries))
+    }
+
+    fn names(&self, path: &RepoPath) -> Result<Option<Vec<String>>> {
         let path = self.absolute(path);
         let list_error = |e| error(ErrorCode::PathOpen, "unable to list file info for path '{}'", &path, e);
         let directory = match fs::read_dir(&path) {
@@ -192,20 +206,25 @@ impl RepoStorage for PosixStorage {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(list_error(e)),
         };
-        let mut entries = Vec::new();
+        let mut names = Vec::new();
         for item in directory {
-            let item = item.map_err(list_error)?;
-            let name = item.file_name().into_string().map_err(|name| {
+            let name = item.map_err(list_error)?.file_name();
+            names.push(name.into_string().map_err(|name| {
                 let text = format!("name '{}' in path '{}' is not UTF-8", name.to_string_lossy(), path.display());
                 Error::new(ErrorCode::Format, text)
-            })?;
-            // Gone since the directory was read: it is simply not there
-            if let Some(entry) = entry(name, &item.path())? {
-                entries.push(entry);
-            }
+            })?);
         }
-        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok(Some(entries))
+        names.sort_unstable();
+        Ok(Some(names))
+    }
+
+    fn link_destination(&self, path: &RepoPath) -> Result<Option<String>> {
+        let path = self.absolute(path);
+        match fs::read_link(&path) {
+            Ok(destination) => Ok(Some(destination.to_string_lossy().into_owned())),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(error(ErrorCode::FileRead, "unable to get destination for link '{}'", &path, e)),
+        }
     }
 
     fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {

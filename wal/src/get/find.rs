@@ -217,8 +217,7 @@ fn find_in<'a>(
         let names = match lists.entry((repo.key, archive_id, directory.clone())) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::btree_map::Entry::Vacant(entry) => {
-                let entries = repo.storage.list(&path)?.unwrap_or_default();
-                entry.insert(entries.into_iter().map(|entry| entry.name).collect())
+                entry.insert(repo.storage.names(&path)?.unwrap_or_default())
             }
         };
         for stored in names.iter().filter(|name| name.strip_prefix(request).is_some_and(|rest| rest.starts_with('-'))) {

@@ -1,0 +1,21 @@
+//! `annotate`: notes of the operator about a backup.
+
+use engine::{Error, ErrorCode, Result};
+
+use crate::config::{Config, opt};
+use crate::{ExitStatus, repos};
+
+/// Changes the notes of the backup given.
+///
+/// # Errors
+/// No repository has the backup, or one of them can't be changed.
+pub fn run(config: &Config) -> Result<ExitStatus> {
+    let _lock = repos::lock(config)?;
+    let text = config.get(opt::SET)?;
+    let label = text.parse().map_err(|_| {
+        Error::new(ErrorCode::OptionInvalidValue, format!("'{text}' is not a valid backup label format"))
+    })?;
+    let opened = repos::open_selected(config)?;
+    engine::annotate::annotate(&opened, &repos::stanza(config)?, &label, &config.get(opt::ANNOTATION)?)?;
+    Ok(ExitStatus::SUCCESS)
+}

@@ -1,0 +1,30 @@
+//! The two forms of a listing of repository files.
+
+use engine::storage::{Entry, EntryKind};
+use repo_format::json::ObjectWriter;
+
+/// One name per line.
+pub fn text_line(entry: &Entry) -> String {
+    format!("{}\n", entry.name)
+}
+
+/// The value for one name in the object that the JSON form is.
+pub fn json_value(entry: &Entry, destination: Option<&str>) -> String {
+    let mut out = String::new();
+    let mut json = ObjectWriter::new(&mut out);
+    match entry.kind {
+        EntryKind::File => {
+            json.string("type", "file");
+            json.scalar("size", entry.size);
+            json.scalar("time", entry.modified);
+        }
+        EntryKind::Path => json.string("type", "path"),
+        EntryKind::Special => json.string("type", "special"),
+        EntryKind::Link => {
+            json.string("type", "link");
+            json.string_or_null("destination", destination);
+        }
+    }
+    json.end();
+    out
+}

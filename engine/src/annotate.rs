@@ -1,0 +1,66 @@
+//! `annotate`: notes of the operator about a backup.
+
+use std::collections::BTreeMap;
+
+use repo_format::json::check_key;
+use repo_format::label::BackupLabel;
+use repo_format::layout::Stanza;
+
+use crate::repo::reconstruct::load_backup_info_reconstruct;
+use crate::repo::{Repo, info_files};
+use crate::{Error, ErrorCode, Result};
+
+/// Sets notes of a backup in every repository that has it; an empty text takes a note away. Only backup.info is changed, never
+/// the backup itself. What fails in one repository is logged and keeps no other from being changed.
+///
+/// # Errors
+/// [`ErrorCode::OptionInvalidValue`] for a key that could not be read again, [`ErrorCode::Command`] when any repository failed,
+/// and [`ErrorCode::BackupSetInvalid`] when none has the backup.
+pub fn annotate(
+    repos: &[Repo],
+    stanza: &Stanza,
+    label: &BackupLabel,
+    annotation: &BTreeMap<String, String>,
+) -> Result<()> {
+    for key in annotation.keys() {
+        check_key(key).map_err(|error| error.context("annotation"))?;
+    }
+    let (mut found, mut errors) = (false, 0);
+    for repo in repos {
+        match annotate_in(repo, stanza, label, annotation) {
+            Ok(here) => found |= here,
+            Err(error) => {
+                crate::error!(error.code, "repo{}: {error}", repo.key);
+                errors += 1;
+            }
+        }
+    }
+    if errors > 0 {
+        let text = format!("annotate command encountered {errors} error(s), check the log file for details");
+        return Err(Error::new(ErrorCode::Command, text));
+    }
+    if !found {
+        return Err(Error::new(ErrorCode::BackupSetInvalid, "no backup set to annotate found"));
+    }
+    Ok(())
+}
+
+fn annotate_in(
+    repo: &Repo,
+    stanza: &Stanza,
+    label: &BackupLabel,
+    annotation: &BTreeMap<String, String>,
+) -> Result<bool> {
+    let (mut info, _) = load_backup_info_reconstruct(repo, stanza)?;
+    let Some(backup) = info.backups.get_mut(label) else { return Ok(false) };
+    crate::info!("backup set '{label}' to annotate found in repo{}", repo.key);
+    for (key, text) in annotation {
+        if text.is_empty() {
+            backup.annotation.remove(key);
+        } else {
+            backup.annotation.insert(key.clone(), text.clone());
+        }
+    }
+    info_files::save_backup_info(repo, stanza, &info)?;
+    Ok(true)
+}
