@@ -335,3 +335,6 @@ from_value! {
     Vec<String> => &'a [String]: Value::List(values) => Some(values);
     BTreeMap<String, String> => BTreeMap<String, String>: Value::Map(values) => Some(values.iter().cloned().collect());
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,3 +55,50 @@ pub fn render(name: &str) -> Result<String> {
         None => Err(Error::new(ErrorCode::ParamInvalid, format!("there is no document '{name}'"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_document_can_be_made() {
+        for (name, _) in DOCUMENTS {
+            assert!(render(name).unwrap().len() > 1000, "{name}");
+        }
+        assert_eq!(render("bogus").unwrap_err().code, ErrorCode::ParamInvalid);
+    }
+
+    /// To bring them up to date: `cargo run -- docs NAME > docs/NAME.md`.
+    #[test]
+    fn committed_documents_are_up_to_date() {
+        for name in ["compatibility", "reference"] {
+            let path = format!("{}/../docs/{name}.md", env!("CARGO_MANIFEST_DIR"));
+            let committed = std::fs::read_to_string(&path).unwrap();
+            assert!(committed == render(name).unwrap(), "docs/{name}.md is not what `rbr docs {name}` prints");
+        }
+    }
+
+    #[test]
+    fn sample_configuration_is_valid_when_uncommented() {
+        let text: String = render("sample")
+            .unwrap()
+            .lines()
+            .map(|line| {
+                line.strip_prefix('#').filter(|line| line.contains('=') && !line.starts_with(' ')).unwrap_or(line)
+            })
+            .filter(|line| !line.ends_with('='))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let config = format!("--config={}", file.path().display());
+        let line =
+            crate::config::CommandLine::parse(["rbr", "--stanza=demo", "--pg1-path=/p", &config, "backup"]).unwrap();
+        let mut warnings = Vec::new();
+        let environment = crate::config::Environment::default();
+        let files = crate::config::SystemFiles;
+        let config = crate::Config::resolve(line, environment, &files, &mut |text| warnings.push(text)).unwrap();
+        assert_eq!(warnings, Vec::<String>::new());
+        config.check_support().unwrap();
+    }
+}

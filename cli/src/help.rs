@@ -265,23 +265,4 @@ fn split(text: &str, size: usize) -> Vec<&str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn split_breaks_before_the_word_that_reaches_the_size() {
-        assert_eq!(split("aa bb cc", 5), ["aa", "bb cc"]);
-        assert_eq!(split("aa bb cc", 6), ["aa bb", "cc"]);
-        assert_eq!(split("aa bb", 5), ["aa bb"]);
-        assert_eq!(split("aaaaaaaaa b", 3), ["aaaaaaaaa", "b"]);
-        assert_eq!(split("", 3), [""]);
-    }
-
-    #[test]
-    fn list_summary_lowers_words_but_no_acronyms() {
-        assert_eq!(list_summary("Backup a cluster."), "backup a cluster");
-        assert_eq!(list_summary("SSH client command."), "SSH client command");
-        assert_eq!(list_summary("I/O timeout."), "I/O timeout");
-        assert_eq!(list_summary("PostgreSQL port."), "PostgreSQL port");
-    }
-}
+mod tests;

@@ -237,3 +237,6 @@ pub fn find_deprecated(name: &str, prefix: bool) -> Option<Deprecated> {
 fn same_spelling(pattern: &str, head: &str, tail: &str) -> bool {
     pattern.bytes().filter(|&byte| byte != b'?').eq(head.bytes().chain(tail.bytes()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,3 +51,48 @@ pub fn format_time(milliseconds: i64) -> String {
     let text = format!("{}.{:03}", milliseconds / 1000, milliseconds % 1000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn size_with_each_unit_is_a_power_of_1024() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("7b", 7),
+            ("2k", 2048),
+            ("2KB", 2048),
+            ("2kiB", 2048),
+            ("1m", 1 << 20),
+            ("1GiB", 1 << 30),
+            ("1tb", 1 << 40),
+            ("4PiB", 4 << 50),
+        ] {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "k", "1.5k", "-1", "1 k", "1x", "1ib", "9999999PiB", "99999999999999999999"] {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn time_with_each_unit_is_in_milliseconds() {
+        for (text, time) in
+            [("1", 1000), ("5ms", 5), ("2s", 2000), ("3M", 180_000), ("1h", 3_600_000), ("1d", 86_400_000)]
+        {
+            assert_eq!(parse_time(text), Some(time), "{text}");
+        }
+        assert_eq!(parse_time("1w"), Some(604_800_000));
+        for text in ["", "s", "ms", "1.5", "1x", "9999999999999999999w"] {
+            assert_eq!(parse_time(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn time_is_formatted_without_needless_zeroes() {
+        assert_eq!(format_time(1_830_000), "1830");
+        assert_eq!(format_time(2_500), "2.5");
+        assert_eq!(format_time(7), "0.007");
+    }
+}

@@ -11,7 +11,8 @@ const HEAD: &str = "# Compatibility with pgBackRest
 This page is made from the option table (`rbr docs compatibility`); a test compares it.
 
 rbr reads and writes repositories of pgBackRest 2.60 (format 5) and takes its commands, options, configuration files and
-environment variables. What is not built yet is refused with error 67 when it is asked for; nothing is accepted and ignored.
+environment variables. What is not built yet is refused with error 67 when it is asked for. Options that are accepted although
+there is nothing that they could apply to yet are listed with the reason.
 ";
 
 /// The page.

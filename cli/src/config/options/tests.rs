@@ -1,0 +1,251 @@
+//! Checks of the whole table.
+
+use super::*;
+use crate::config::decl::{DefaultValue, Depend, Kind, Range, Role, Section};
+use crate::config::value::{parse_integer, parse_size, parse_time};
+use crate::config::{NameMatch, find_option};
+
+fn number(decl: &OptionDecl, text: &str) -> Option<i64> {
+    match decl.kind {
+        Kind::Integer => parse_integer(text),
+        Kind::Size => parse_size(text).and_then(|size| i64::try_from(size).ok()),
+        Kind::Time => parse_time(text),
+        _ => None,
+    }
+}
+
+/// Every dependency of an option, of all commands.
+fn depends(decl: &OptionDecl) -> impl Iterator<Item = Depend> {
+    decl.depend.into_iter().chain(decl.overrides.iter().filter_map(|special| special.depend))
+}
+
+/// Every default of an option, of all commands.
+fn defaults(decl: &OptionDecl) -> Vec<&'static str> {
+    let all = std::iter::once(decl.default).chain(decl.overrides.iter().filter_map(|special| special.default));
+    all.flat_map(|default| match default {
+        DefaultValue::None | DefaultValue::Program => Vec::new(),
+        DefaultValue::Fixed(text) => vec![text],
+        DefaultValue::ByDepend(map) => map.iter().map(|(_, text)| *text).collect(),
+    })
+    .collect()
+}
+
+#[test]
+fn table_has_every_option_of_the_release_sorted() {
+    assert_eq!(COUNT, 200);
+    assert!(ALL.windows(2).all(|pair| pair[0].name < pair[1].name));
+    for (index, decl) in ALL.iter().enumerate() {
+        assert_eq!(find(decl.name), Some(index));
+    }
+}
+
+#[test]
+fn command_table_is_in_the_order_of_the_enum() {
+    for (index, decl) in COMMANDS.iter().enumerate() {
+        assert_eq!(decl.command as usize, index, "{}", decl.name);
+        assert!(decl.roles.has(Role::Main), "{}", decl.name);
+        assert!(decl.summary.ends_with('.') && !decl.detail.is_empty(), "{}", decl.name);
+    }
+}
+
+#[test]
+fn resolve_order_has_each_option_once_behind_what_it_depends_on() {
+    let place = |name: &str| RESOLVE_ORDER.iter().position(|&index| ALL[usize::from(index)].name == name).unwrap();
+    let mut seen: Vec<u8> = RESOLVE_ORDER.to_vec();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), COUNT);
+    for decl in ALL {
+        for depend in depends(decl) {
+            assert!(place(depend.option) < place(decl.name), "{}", decl.name);
+        }
+    }
+}
+
+#[test]
+fn names_fit_their_group_and_the_limit() {
+    for decl in ALL {
+        assert!(decl.name.len() + 4 <= 64, "{}", decl.name);
+        if let Some(group) = decl.group {
+            assert!(decl.name.starts_with(&format!("{}-", group.name())), "{}", decl.name);
+        }
+    }
+}
+
+#[test]
+fn texts_are_there() {
+    for decl in ALL {
+        assert!(decl.summary.ends_with('.') && decl.summary.len() <= 60, "{}", decl.name);
+        assert!(decl.detail.ends_with('.'), "{}", decl.name);
+        for special in decl.overrides {
+            assert_eq!(special.summary.is_empty(), special.detail.is_empty(), "{}", decl.name);
+        }
+    }
+}
+
+#[test]
+fn overrides_are_for_commands_that_know_the_option() {
+    for decl in ALL {
+        for (index, special) in decl.overrides.iter().enumerate() {
+            assert!(decl.commands.has(special.command), "{} {}", decl.name, special.command.name());
+            let again = decl.overrides[..index].iter().any(|other| other.command == special.command);
+            assert!(!again, "{} {}", decl.name, special.command.name());
+        }
+    }
+}
+
+#[test]
+fn dependencies_are_possible() {
+    for decl in ALL {
+        for depend in depends(decl) {
+            let other = ALL[find(depend.option).unwrap()];
+            for value in depend.values {
+                let possible = match other.kind {
+                    Kind::Boolean => matches!(*value, "y" | "n"),
+                    _ => COMMANDS.iter().any(|command| other.allow_for(command.command).contains(value)),
+                };
+                assert!(possible, "{}: {}={value}", decl.name, other.name);
+            }
+            if let Some(otherwise) = depend.otherwise {
+                let fits = match decl.kind {
+                    Kind::Boolean => matches!(otherwise, "y" | "n"),
+                    _ => number(decl, otherwise).is_some(),
+                };
+                assert!(fits, "{}", decl.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_option_and_what_it_depends_on_are_known_to_the_same_commands() {
+    for decl in ALL {
+        for command in decl.commands.iter() {
+            let Some(depend) = decl.depend_for(command) else { continue };
+            let other = ALL[find(depend.option).unwrap()];
+            assert!(other.commands.has(command), "{} needs {} in {}", decl.name, other.name, command.name());
+        }
+    }
+}
+
+#[test]
+fn ranges_are_ordered_and_hold_the_defaults() {
+    for decl in ALL {
+        let ranges: Vec<(&str, &str)> = match decl.range {
+            Range::Any => continue,
+            Range::Fixed(min, max) => vec![(min, max)],
+            Range::ByDepend(map) => map.iter().map(|(_, min, max)| (*min, *max)).collect(),
+        };
+        let limits: Vec<(i64, i64)> =
+            ranges.iter().map(|(min, max)| (number(decl, min).unwrap(), number(decl, max).unwrap())).collect();
+        assert!(limits.iter().all(|(min, max)| min < max), "{}", decl.name);
+        for default in defaults(decl) {
+            let default = number(decl, default).unwrap();
+            assert!(limits.iter().any(|(min, max)| (*min..=*max).contains(&default)), "{}", decl.name);
+        }
+        if let Range::ByDepend(map) = decl.range {
+            let depend = decl.depend.unwrap();
+            assert!(map.iter().all(|(value, ..)| depend.values.contains(value)), "{}", decl.name);
+        }
+    }
+}
+
+#[test]
+fn defaults_fit_the_kind() {
+    for decl in ALL {
+        for default in defaults(decl) {
+            let fits = match decl.kind {
+                Kind::Boolean => matches!(default, "y" | "n"),
+                Kind::Integer | Kind::Size | Kind::Time => number(decl, default).is_some(),
+                Kind::StringId => COMMANDS.iter().any(|command| decl.allow_for(command.command).contains(&default)),
+                Kind::Path => default.starts_with('/'),
+                Kind::String => !default.is_empty(),
+                Kind::List | Kind::Hash => false,
+            };
+            assert!(fits, "{} {default}", decl.name);
+        }
+        // A boolean without a default would have three values
+        assert!(decl.kind != Kind::Boolean || decl.default != DefaultValue::None || !decl.required, "{}", decl.name);
+    }
+}
+
+#[test]
+fn word_lists_exist_for_words() {
+    for decl in ALL {
+        let has_list = !decl.allow.is_empty() || decl.overrides.iter().any(|special| !special.allow.is_empty());
+        match decl.kind {
+            Kind::StringId => assert!(has_list, "{}", decl.name),
+            Kind::Size => assert!(decl.allow.iter().all(|text| number(decl, text).is_some()), "{}", decl.name),
+            _ => assert!(!has_list, "{}", decl.name),
+        }
+        assert!(!decl.bool_like || (decl.allow.contains(&"y") && decl.allow.contains(&"n")), "{}", decl.name);
+    }
+}
+
+#[test]
+fn refused_values_exist() {
+    for decl in ALL {
+        for (value, feature) in decl.not_yet.iter().chain(decl.overrides.iter().flat_map(|special| special.not_yet)) {
+            let exists = match decl.kind {
+                Kind::Boolean => matches!(*value, "y" | "n"),
+                _ => COMMANDS.iter().any(|command| decl.allow_for(command.command).contains(value)),
+            };
+            assert!(exists && !feature.is_empty(), "{} {value}", decl.name);
+        }
+    }
+}
+
+#[test]
+fn every_old_name_leads_to_its_option() {
+    let mut count = 0;
+    for (index, decl) in ALL.iter().enumerate() {
+        for old in decl.deprecated {
+            count += 1;
+            let name = old.replace('?', "3");
+            let found = find_option(&name, NameMatch::Exact).unwrap().unwrap_or_else(|| panic!("{name}"));
+            assert_eq!(found.option, index, "{name}");
+            assert_eq!(found.key, if old.contains('?') { 3 } else { 1 }, "{name}");
+        }
+    }
+    assert_eq!(count, 51);
+}
+
+#[test]
+fn every_name_and_every_unique_prefix_leads_to_its_option() {
+    for (index, decl) in ALL.iter().enumerate() {
+        let name = decl.indexed_name(2);
+        let found = find_option(&name, NameMatch::Prefix).unwrap().unwrap();
+        assert_eq!(found.option, index, "{name}");
+        let shorter = &decl.name[..decl.name.len() - 1];
+        let is_unique = ALL.iter().filter(|other| other.name.starts_with(shorter)).count() == 1;
+        if is_unique && decl.group.is_none() && shorter.len() > 1 && !shorter.ends_with('-') {
+            assert_eq!(find_option(shorter, NameMatch::Prefix).unwrap().unwrap().option, index, "{shorter}");
+            assert_eq!(find_option(shorter, NameMatch::Exact).unwrap(), None, "{shorter}");
+        }
+    }
+}
+
+#[test]
+fn secrets_can_be_set_in_files() {
+    for decl in ALL.iter().filter(|decl| decl.secure) {
+        assert_ne!(decl.section, Section::CommandLine, "{}", decl.name);
+    }
+}
+
+/// Options whose secrecy was not obvious when they were declared; a new secret must be added to both.
+#[test]
+fn keys_passphrases_and_tokens_are_secret() {
+    for decl in ALL {
+        let name = decl.name;
+        let holds_secret = name.ends_with("-pass")
+            || name.ends_with("-passphrase")
+            || name.ends_with("-token")
+            || name.ends_with("-secret")
+            || name.ends_with("-customer-key")
+            || matches!(
+                name,
+                "repo-azure-key" | "repo-azure-account" | "repo-azure-endpoint" | "repo-gcs-key" | "repo-s3-key"
+            );
+        assert_eq!(decl.secure, holds_secret, "{name}");
+    }
+}

@@ -1,0 +1,90 @@
+use super::*;
+use crate::config::decl::CommandDecl;
+use crate::config::{CommandLine, Environment, SystemFiles};
+
+/// What help prints for these arguments, as the program whose place it takes.
+fn help(args: &str) -> String {
+    let args = std::iter::once("/usr/bin/pgbackrest").chain(args.split_whitespace());
+    let line = CommandLine::parse(args).unwrap();
+    let config = Config::resolve(line, Environment::default(), &SystemFiles, &mut |_| ()).unwrap();
+    render(&config).unwrap()
+}
+
+#[test]
+fn general_help_lists_commands_that_are_not_internal() {
+    // Which commands exist changes; the layout must not
+    let text = help("help").replace(" (not supported yet)", "");
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn command_help_lists_options_by_group() {
+    insta::assert_snapshot!(help("--no-config help stop"));
+}
+
+#[test]
+fn command_help_shows_current_values() {
+    insta::assert_snapshot!(help(
+        "--no-config --stanza=s --log-level-console=info --repo1-path=/a --repo2-path=/b help info"
+    ));
+}
+
+#[test]
+fn option_help_lists_values_of_several_repositories() {
+    insta::assert_snapshot!(help("--no-config --repo1-path=/a --repo3-path=/b help expire repo-path"));
+}
+
+#[test]
+fn option_help_names_old_names() {
+    insta::assert_snapshot!(help("--no-config help check pg-socket-path"));
+}
+
+#[test]
+fn option_help_is_the_commands_own() {
+    assert_ne!(help("--no-config help backup type"), help("--no-config help restore type"));
+    assert!(help("--no-config help restore type").contains("default: default"));
+}
+
+#[test]
+fn option_help_for_unknown_option_is_an_error() {
+    let line = CommandLine::parse(["x", "--no-config", "help", "stop", "delta"]).unwrap();
+    let config = Config::resolve(line, Environment::default(), &SystemFiles, &mut |_| ()).unwrap();
+    let error = render(&config).unwrap_err();
+    assert_eq!(error.message, "option 'delta' is not valid for command 'stop'");
+}
+
+#[test]
+fn own_name_is_used_under_the_own_name() {
+    let line = CommandLine::parse(["/x/rbr"]).unwrap();
+    let config = Config::resolve(line, Environment::default(), &SystemFiles, &mut |_| ()).unwrap();
+    let text = render(&config).unwrap();
+    assert!(text.starts_with("rbr ") && text.contains("    rbr [options] [command]"), "{text}");
+}
+
+#[test]
+fn no_line_is_wider_than_the_console() {
+    let known = |decl: &&CommandDecl| !decl.internal && !matches!(decl.name, "help" | "version");
+    for command in COMMANDS.iter().filter(known) {
+        for line in help(&format!("--no-config help {}", command.name)).lines() {
+            // Only a single word may be
+            assert!(line.len() <= WIDTH || line.trim().split(' ').count() == 1, "{}: {line}", command.name);
+        }
+    }
+}
+
+#[test]
+fn split_breaks_before_the_word_that_reaches_the_size() {
+    assert_eq!(split("aa bb cc", 5), ["aa", "bb cc"]);
+    assert_eq!(split("aa bb cc", 6), ["aa bb", "cc"]);
+    assert_eq!(split("aa bb", 5), ["aa bb"]);
+    assert_eq!(split("aaaaaaaaa b", 3), ["aaaaaaaaa", "b"]);
+    assert_eq!(split("", 3), [""]);
+}
+
+#[test]
+fn list_summary_lowers_words_but_no_acronyms() {
+    assert_eq!(list_summary("Backup a cluster."), "backup a cluster");
+    assert_eq!(list_summary("SSH client command."), "SSH client command");
+    assert_eq!(list_summary("I/O timeout."), "I/O timeout");
+    assert_eq!(list_summary("PostgreSQL port."), "PostgreSQL port");
+}
