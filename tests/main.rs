@@ -7,6 +7,6 @@
 mod compat;
 #[allow(dead_code, unused_imports)]
 mod env;
-mod seeds;
+mod fuzz;
 mod session;
 mod stanza;

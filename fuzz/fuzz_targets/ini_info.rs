@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| rbr_fuzz::ini_info(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| rbr_fuzz::run("ini_info", data));

@@ -72,37 +72,11 @@ pub fn check_page_size(size: u32) -> Result<()> {
 /// The size of a page is a multiple of 128 bytes; bytes after the last multiple don't count.
 pub fn checksum(page: &[u8], block: u32) -> u16 {
     let (rows, _) = page.as_chunks::<ROW_SIZE>();
-    let sum = sum(rows) ^ block;
+    let sum = sum_rows(rows) ^ block;
     // The remainder is below 65535, so one more fits. No page has the checksum 0.
     (sum % 65535) as u16 + 1
 }
 
-#[cfg(target_arch = "x86_64")]
-fn sum(rows: &[[u8; ROW_SIZE]]) -> u32 {
-    #[target_feature(enable = "avx2")]
-    fn sum_avx2(rows: &[[u8; ROW_SIZE]]) -> u32 {
-        sum_rows(rows)
-    }
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // More than twice as fast: without AVX2 there is no 32-bit multiplication of several lanes that compilers use.
-        #[expect(
-            unsafe_code,
-            reason = "the processor was just asked for the feature that the function is compiled with"
-        )]
-        unsafe {
-            sum_avx2(rows)
-        }
-    } else {
-        sum_rows(rows)
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn sum(rows: &[[u8; ROW_SIZE]]) -> u32 {
-    sum_rows(rows)
-}
-
-#[inline(always)]
 fn sum_rows(rows: &[[u8; ROW_SIZE]]) -> u32 {
     let mut lanes = LANES_BEGIN;
     if let Some((first, rest)) = rows.split_first() {
@@ -119,7 +93,7 @@ fn sum_rows(rows: &[[u8; ROW_SIZE]]) -> u32 {
     lanes.iter().fold(0, |sum, lane| sum ^ lane)
 }
 
-#[inline(always)]
+#[inline]
 fn add_row(lanes: &mut [u32; LANES], row: &[u8; ROW_SIZE]) {
     let (values, _) = row.as_chunks::<4>();
     for (lane, value) in lanes.iter_mut().zip(values) {

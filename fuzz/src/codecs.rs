@@ -1,0 +1,92 @@
+//! Targets of compression, encryption and block maps.
+
+use std::io::Read;
+
+use repo_format::block_map::BlockMap;
+use repo_format::cipher::{Cipher, Decryptor, Framing, Passphrase, decrypt_framed};
+use repo_format::compress::{CompressType, Decompressor};
+
+/// Decompressed bytes that are looked at: a stream of a few bytes may stand for terabytes.
+const DECOMPRESSED_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// The first byte chooses block and checksum size. What is read and can be written must be read alike again.
+pub fn block_map(data: &[u8]) {
+    let Some((&choice, data)) = data.split_first() else { return };
+    let block_size = 8192 * (1 + u32::from(choice & 15));
+    let checksum_size = 6 + (choice >> 4) % 11;
+    let Ok(map) = BlockMap::read(data, block_size, checksum_size) else { return };
+    assert!(map.0.len() * usize::from(checksum_size) <= data.len());
+    let mut written = Vec::new();
+    if map.write(block_size, checksum_size, &mut written).is_ok() {
+        assert_eq!(BlockMap::read(&written, block_size, checksum_size).ok(), Some(map));
+    }
+}
+
+/// Gives its bytes a few at a time.
+struct Drip<'a>(&'a [u8], usize);
+
+impl Read for Drip<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        self.1 = self.1 % 7 + 1;
+        let (piece, rest) = self.0.split_at(self.0.len().min(self.1).min(out.len()));
+        out[..piece.len()].copy_from_slice(piece);
+        self.0 = rest;
+        Ok(piece.len())
+    }
+}
+
+/// The content and whether the stream was good.
+fn read_all(reader: impl Read) -> (Vec<u8>, bool) {
+    let mut content = Vec::new();
+    let good = reader.take(DECOMPRESSED_BYTES_MAX).read_to_end(&mut content).is_ok();
+    (content, good)
+}
+
+/// The first byte chooses the framing. The pieces in which a stream comes must change nothing.
+fn decompress(kind: CompressType, data: &[u8]) {
+    let Some((&choice, data)) = data.split_first() else { return };
+    let framing = if choice & 1 == 0 { Framing::Full } else { Framing::Raw };
+    let (Ok(whole), Ok(dripped)) =
+        (Decompressor::new(kind, framing, data), Decompressor::new(kind, framing, Drip(data, 0)))
+    else {
+        return;
+    };
+    let (whole, whole_good) = read_all(whole);
+    let (dripped, dripped_good) = read_all(dripped);
+    assert_eq!(whole_good, dripped_good);
+    // How much a damaged stream gives before its damage is seen depends on the pieces.
+    assert!(if whole_good { whole == dripped } else { whole.starts_with(&dripped) || dripped.starts_with(&whole) });
+}
+
+/// bz2 streams.
+pub fn decompress_bz2(data: &[u8]) {
+    decompress(CompressType::Bz2, data);
+}
+
+/// gz streams.
+pub fn decompress_gz(data: &[u8]) {
+    decompress(CompressType::Gz, data);
+}
+
+/// lz4 streams.
+pub fn decompress_lz4(data: &[u8]) {
+    decompress(CompressType::Lz4, data);
+}
+
+/// zst streams.
+pub fn decompress_zst(data: &[u8]) {
+    decompress(CompressType::Zst, data);
+}
+
+/// The first byte chooses the framing. Both ways to decrypt must agree.
+pub fn decrypt(data: &[u8]) {
+    let Some((&choice, data)) = data.split_first() else { return };
+    let framing = if choice & 1 == 0 { Framing::Full } else { Framing::Raw };
+    let cipher = Cipher::Aes256Cbc(Passphrase::new("fuzz"));
+    let whole = decrypt_framed(&cipher, framing, data);
+    let (read, good) = read_all(Decryptor::new(&cipher, framing, Drip(data, 0)));
+    match whole {
+        Ok(content) => assert!(good && read == content),
+        Err(_) => assert!(!good),
+    }
+}

@@ -1,0 +1,138 @@
+//! Targets of the repository's text files, names and labels. What is accepted must come out the same when it is written and read
+//! again.
+
+use repo_format::archive_info::ArchiveInfo;
+use repo_format::backup_info::BackupInfo;
+use repo_format::label::BackupLabel;
+use repo_format::layout::{ArchiveId, RepoPath, Stanza};
+use repo_format::lock_file::LockFile;
+use repo_format::manifest::Manifest;
+use repo_format::spool::{self, Status};
+use repo_format::wal_name::{self, ArchivedSegment, Lsn, WalSegment};
+use repo_format::{ErrorCode, info, ini};
+
+/// Adds the checksum that `data` lacks, so that mutated files are read to their end.
+fn with_checksum(data: &[u8]) -> Option<Vec<u8>> {
+    let error = info::read(data, |_| Ok(())).err()?;
+    if error.code != ErrorCode::Checksum {
+        return None;
+    }
+    let checksum = error.message.split('\'').nth(1)?;
+    let mut sealed = data.to_vec();
+    sealed.extend_from_slice(format!("\n\n[backrest]\nbackrest-checksum=\"{checksum}\"\n").as_bytes());
+    Some(sealed)
+}
+
+/// Strict INI with header and checksum, and the lenient INI of configuration files.
+pub fn ini_info(data: &[u8]) {
+    let mut values = 0usize;
+    let read = info::read(data, |_| {
+        values += 1;
+        Ok(())
+    });
+    if read.is_err() {
+        if let Some(sealed) = with_checksum(data) {
+            assert!(info::read(sealed.as_slice(), |_| Ok(())).is_ok());
+        }
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        for entry in ini::read_config(text).unwrap_or_default() {
+            assert!(!entry.section.is_empty() && !entry.key.is_empty());
+        }
+    }
+}
+
+/// archive.info.
+pub fn archive_info(data: &[u8]) {
+    for text in [Some(data.to_vec()), with_checksum(data)].into_iter().flatten() {
+        let Ok(info) = ArchiveInfo::parse(&text) else { continue };
+        let Ok(written) = info.serialize() else { continue };
+        let again = ArchiveInfo::parse(&written).expect("what was written reads back");
+        assert_eq!(again.history, info.history);
+        assert_eq!(again.current(), info.current());
+    }
+}
+
+/// backup.info.
+pub fn backup_info(data: &[u8]) {
+    for text in [Some(data.to_vec()), with_checksum(data)].into_iter().flatten() {
+        let Ok(info) = BackupInfo::parse(&text) else { continue };
+        for label in info.backups.keys() {
+            assert!(info.dependents(label).contains(label));
+        }
+        let Ok(written) = info.serialize() else { continue };
+        let again = BackupInfo::parse(&written).expect("what was written reads back");
+        assert_eq!(again.backups, info.backups);
+        assert_eq!(again.history, info.history);
+    }
+}
+
+/// backup.manifest.
+pub fn manifest(data: &[u8]) {
+    for text in [Some(data.to_vec()), with_checksum(data)].into_iter().flatten() {
+        let Ok(manifest) = Manifest::parse(&text) else { continue };
+        let _ = manifest.validate(true);
+        for file in &manifest.files {
+            assert!(RepoPath::new(&*file.name).is_ok());
+            assert!(manifest.file(&file.name).is_some());
+            let _ = manifest.holder(file);
+        }
+        let _ = repo_format::backup_info::BackupEntry::from_manifest(&manifest);
+        let Ok(written) = manifest.serialize() else { continue };
+        let again = Manifest::parse(&written).expect("what was written reads back");
+        assert_eq!(again.serialize().expect("what was read can be written"), written);
+    }
+}
+
+/// Lock files.
+pub fn lock_file(data: &[u8]) {
+    if let Ok(lock) = LockFile::parse(data) {
+        assert_eq!(LockFile::parse(lock.serialize().as_bytes()).expect("what was written reads back"), lock);
+    }
+}
+
+/// Status files of the spool.
+pub fn spool(data: &[u8]) {
+    if let Ok(Some(status)) = Status::parse("file", data) {
+        let _ = status.to_error();
+        let written = spool::ok_content(std::slice::from_ref(&status.message));
+        if !status.message.is_empty() {
+            let again = Status::parse("file", &written).expect("what was written reads back");
+            assert_eq!(again.map(|again| again.message), Some(status.message));
+        }
+    }
+}
+
+/// Names of WAL files, archives and positions.
+pub fn wal_name(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let kind = wal_name::kind(text);
+    if kind.is_segment() {
+        assert!(wal_name::archive_directory(text).is_some());
+    }
+    if let Ok(segment) = text.parse::<WalSegment>() {
+        assert_eq!(segment.to_string(), text);
+        assert_eq!(segment.next(16 << 20).directory().len(), wal_name::SEGMENT_DIR_LEN);
+    }
+    if let Ok(segment) = text.parse::<ArchivedSegment>() {
+        assert_eq!(segment.to_string(), text);
+    }
+    if let Ok(lsn) = text.parse::<Lsn>() {
+        assert_eq!(lsn.to_string().parse::<Lsn>().ok(), Some(lsn));
+    }
+    if let Ok(id) = text.parse::<ArchiveId>() {
+        assert_eq!(id.to_string().parse::<ArchiveId>().ok(), Some(id));
+    }
+}
+
+/// Labels and stanza names.
+pub fn label(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(label) = text.parse::<BackupLabel>() {
+        assert_eq!(label.as_str(), text);
+        assert!(BackupLabel::is_label(label.full_part()));
+    }
+    if let Ok(stanza) = text.parse::<Stanza>() {
+        assert!(RepoPath::new(stanza.as_str()).is_ok());
+    }
+}

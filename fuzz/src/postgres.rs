@@ -1,0 +1,57 @@
+//! Targets of PostgreSQL's structures.
+
+use repo_format::pg::page::{PAGE_SIZES, PageCheck, checksum};
+use repo_format::pg::{PgControl, PgVersion, TimelineHistory, WalHeader, control};
+
+/// Timeline history files.
+pub fn history(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(history) = TimelineHistory::parse(text) {
+        assert!(history.0.iter().all(|entry| entry.timeline.0 > 0 && entry.end_lsn.0 > 0));
+    }
+}
+
+/// The first byte chooses the page size. A page that is given its checksum must be good.
+pub fn page(data: &[u8]) {
+    let Some((&choice, data)) = data.split_first() else { return };
+    let page_size = PAGE_SIZES[usize::from(choice) % PAGE_SIZES.len()];
+    let check = PageCheck { page_size, first_page: u32::from(choice) << 24, header_check: choice & 0x80 != 0 };
+    let mut suspects = Vec::new();
+    let rest = check.check(data, 0, &mut suspects);
+    assert_eq!(rest, data.len() % page_size as usize);
+    assert!(suspects.len() <= data.len() / page_size as usize);
+    let mut page = data.to_vec();
+    page.resize(page_size as usize, choice);
+    page[14] |= 1;
+    let sum = checksum(&page, check.first_page);
+    page[8..10].copy_from_slice(&sum.to_le_bytes());
+    suspects.clear();
+    assert_eq!((check.check(&page, 0, &mut suspects), suspects.as_slice()), (0, [].as_slice()));
+}
+
+/// Control files, with their version found and with it forced.
+pub fn pg_control(data: &[u8]) {
+    for force in std::iter::once(None).chain(PgVersion::supported().map(Some)) {
+        let parsed = PgControl::parse(data, force);
+        let mut changed = data.to_vec();
+        let invalidated = control::invalidate_checkpoint(&mut changed, force);
+        assert_eq!(parsed.is_ok(), invalidated.is_ok());
+        if let Ok(parsed) = parsed {
+            assert_eq!(
+                PgControl::parse(&changed, force).ok(),
+                Some(PgControl { checkpoint: control::CHECKPOINT_INVALID, ..parsed })
+            );
+        } else {
+            assert_eq!(changed, data);
+        }
+    }
+}
+
+/// First pages of WAL segments.
+pub fn wal_header(data: &[u8]) {
+    for force in [None, Some(PgVersion::V15)] {
+        if let Ok(header) = WalHeader::parse(data, force) {
+            assert!(header.segment_size.is_power_of_two() && header.version.is_supported());
+        }
+    }
+}

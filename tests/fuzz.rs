@@ -1,0 +1,88 @@
+//! The fuzz targets over their corpora, and for a short time over changed copies of them.
+
+#[path = "../fuzz/src/lib.rs"]
+mod targets;
+
+use std::path::Path;
+
+/// Changed copies of each corpus file that are tried.
+const CHANGED_COPIES: u32 = 60;
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// (name, content) of the files that a target begins with.
+fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let files: Vec<_> =
+        names_in(&folder).into_iter().map(|name| (name.clone(), std::fs::read(folder.join(name)).unwrap())).collect();
+    assert!(!files.is_empty(), "no corpus for {target}");
+    files
+}
+
+#[test]
+fn targets_are_all_listed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let listed: Vec<&str> = targets::TARGETS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names_in(&root.join("corpus")), listed);
+    assert_eq!(
+        names_in(&root.join("fuzz_targets")),
+        listed.iter().map(|name| format!("{name}.rs")).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn targets_return_for_their_corpus_and_its_cuts() {
+    for (name, function) in targets::TARGETS {
+        for (file, data) in corpus(name) {
+            println!("{name}/{file}");
+            function(&data);
+            // Cut short, and with one bit turned, at places spread over the whole.
+            for position in (0..data.len()).step_by(data.len() / 100 + 1) {
+                function(&data[..position]);
+                let mut turned = data.clone();
+                turned[position] ^= 1 << (position % 8);
+                function(&turned);
+            }
+        }
+    }
+}
+
+#[test]
+fn targets_return_for_changed_copies_of_their_corpus() {
+    let mut state = 88_172_645_463_325_252u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as usize % below.max(1)
+    };
+    for (name, _) in targets::TARGETS {
+        for (file, data) in corpus(name) {
+            for copy in 0..CHANGED_COPIES {
+                println!("{name}/{file}, copy {copy}");
+                let mut data = data.clone();
+                for _ in 0..1 + random(4) {
+                    let index = random(data.len());
+                    match random(5) {
+                        0 => data.truncate(index),
+                        1 if !data.is_empty() => data[index] ^= 1 << random(8),
+                        2 if !data.is_empty() => data[index] = [0, 1, 0x7f, 0x80, 0xff][random(5)],
+                        3 => data.insert(index, random(256) as u8),
+                        _ => {
+                            let end = (index + random(20)).min(data.len());
+                            data.drain(index..end);
+                        }
+                    }
+                }
+                targets::run(name, &data);
+            }
+        }
+    }
+}
