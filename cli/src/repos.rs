@@ -50,7 +50,10 @@ pub fn open_default(config: &Config) -> Result<Repo> {
 pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
     let path = PathBuf::from(config.get_at(opt::REPO_PATH, key)?);
     let storage = match config.get_at(opt::REPO_TYPE, key)? {
-        "posix" => StorageSettings::Posix { path },
+        "posix" => {
+            // Commands that make no links do not know the option
+            StorageSettings::Posix { path, symlinks: config.find_at(opt::REPO_SYMLINK, key).unwrap_or(true) }
+        }
         "cifs" => StorageSettings::Cifs { path },
         other => {
             let text = format!("repo{key}-type '{other}' is not supported yet");

@@ -23,6 +23,8 @@ pub enum StorageSettings {
     Posix {
         /// The repository's root.
         path: PathBuf,
+        /// Make symbolic links, which are for people and copies of a backup's directory only.
+        symlinks: bool,
     },
     /// In a directory on a CIFS mount.
     Cifs {
@@ -60,7 +62,7 @@ impl Repo {
     /// The storage can't be used at all; a directory that can't be read shows only later.
     pub fn open(settings: &RepoSettings) -> Result<Self> {
         let storage: Arc<dyn RepoStorage> = match &settings.storage {
-            StorageSettings::Posix { path } => Arc::new(PosixStorage::new(path)),
+            StorageSettings::Posix { path, symlinks } => Arc::new(PosixStorage::new(path).with_symlinks(*symlinks)),
             StorageSettings::Cifs { path } => Arc::new(PosixStorage::cifs(path)),
         };
         Ok(Repo { key: settings.key, storage, cipher: Cipher::from_passphrase(settings.cipher_pass.as_ref()) })

@@ -43,6 +43,12 @@ impl PosixStorage {
         }
     }
 
+    /// The same repository, which may be told not to make symbolic links.
+    #[must_use]
+    pub fn with_symlinks(self, symlinks: bool) -> Self {
+        PosixStorage { features: Features { symlinks, ..self.features }, ..self }
+    }
+
     /// The directory that holds the repository.
     pub fn root(&self) -> &Path {
         &self.root
