@@ -89,14 +89,14 @@ pub fn run(
     drop(prior);
     backup.choose_label(&mut manifest, &mut states, cancel)?;
 
-    let batch = repo.storage.begin_batch()?;
+    let batch = repo.storage.begin_batch(&layout::backup_stanza(&settings.stanza))?;
     backup.save_copy(&manifest)?;
     let write_options = if batch.is_some() { WriteOptions::BATCH } else { WriteOptions::IN_PLACE };
     let running = Running { lock, progress, cancel };
     let mut manifest = backup.process(&mut source, manifest, states, write_options, running)?;
     backup.after_copy(&manifest)?;
     match batch {
-        Some(batch) => batch.finish()?,
+        Some(batch) => finish::sync(repo, &settings.stanza, &manifest.data.label, batch)?,
         None => backup.sync_paths(&manifest)?,
     }
 

@@ -98,6 +98,8 @@ where
     let mut failed: Option<Error> = None;
 
     std::thread::scope(|scope| {
+        // Should this thread panic, the receiver goes with the stack: workers then end instead of waiting for it forever
+        let receiver = receiver;
         for worker in 1..=workers {
             let sender = sender.clone();
             let (settings, group, next, init, work) = (settings, &group, &next, &init, &work);
@@ -182,7 +184,9 @@ fn work_through<J, R, S>(
         let result = with_retries(&settings.retry_intervals, group, || {
             catch_unwind(AssertUnwindSafe(&mut attempt)).unwrap_or_else(|panic| Err(panic_error(&*panic)))
         });
-        let _ = sender.send(result.map(|result| (worker, job, result)));
+        if sender.send(result.map(|result| (worker, job, result))).is_err() {
+            return;
+        }
     }
 }
 
@@ -352,6 +356,13 @@ mod tests {
         );
         assert_eq!(result.unwrap_err().code, ErrorCode::FileWrite);
         assert!(seen < 1000);
+    }
+
+    #[test]
+    fn run_with_panic_on_main_thread_ends() {
+        let run =
+            || run(&settings(2, 0), &CancelToken::new(), 0..1000, |_| Ok(()), |(), _, _| Ok(()), |_| panic!("main"));
+        assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
     }
 
     #[test]

@@ -7,11 +7,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use repo_format::layout::Stanza;
 pub use repo_format::lock_file::LockType;
 use repo_format::lock_file::{LockFile, SIZE_MAX, lock_name};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::progress::percent_hundredths;
 use crate::storage::posix::{FILE_MODE, create_path};
@@ -20,6 +22,11 @@ use crate::{Error, ErrorCode, Result};
 
 /// Progress is written only when it moved by more than this, in units of 0.01%.
 const PERCENT_STEP: u32 = 10;
+
+/// How often a lock is tried whose holder has not written who it is, and the pause between. Those who only look at a lock hold
+/// it for a moment, and so does a holder that has yet to write.
+const UNNAMED_TRIES: u32 = 10;
+const UNNAMED_PAUSE: Duration = Duration::from_millis(10);
 
 /// Makes the id that a process shares with those it starts: the process id and 32 random bits.
 ///
@@ -177,6 +184,7 @@ impl Drop for Held {
 
 /// Opens and locks the file; `None` when our own family holds it.
 fn open_locked(path: &Path, exec_id: &str) -> io::Result<Option<File>> {
+    let mut unnamed = 0;
     loop {
         let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path);
         let file = match open() {
@@ -190,11 +198,15 @@ fn open_locked(path: &Path, exec_id: &str) -> io::Result<Option<File>> {
         };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(e) => {
-                // A short or strange content means that the holder is just writing it
-                let holder = read_content(&file).map(|content| content.exec_id);
-                return if holder.as_deref() == Some(exec_id) { Ok(None) } else { Err(e.into()) };
-            }
+            Err(e) => match read_content(&file) {
+                Some(holder) if holder.exec_id == exec_id => return Ok(None),
+                None if e == Errno::WOULDBLOCK && unnamed < UNNAMED_TRIES => {
+                    unnamed += 1;
+                    std::thread::sleep(UNNAMED_PAUSE);
+                    continue;
+                }
+                _ => return Err(e.into()),
+            },
         }
         // The holder before us may have removed the file between our open and our lock; then the lock is on a file that
         // nobody else sees
@@ -329,6 +341,20 @@ mod tests {
         );
         assert!(!dir.path().join("main-archive-1.lock").exists());
         assert!(Lock::try_acquire(dir.path(), &stanza(), &[LockType::Backup], &[1], "2-00000000").unwrap().is_none());
+    }
+
+    #[test]
+    fn acquire_while_somebody_looks_at_the_lock_succeeds() {
+        let dir = tempfile::tempdir().unwrap();
+        // As `read_status` does with a file that was just made
+        let looking = File::create(dir.path().join("main-backup-1.lock")).unwrap();
+        flock(&looking, FlockOperation::LockExclusive).unwrap();
+        let looker = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            drop(looking);
+        });
+        acquire(dir.path(), &[LockType::Backup], &[1], "1-00000000").unwrap();
+        looker.join().unwrap();
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub(crate) mod conformance;
 pub mod faulty;
 pub mod memory;
 pub mod posix;
+pub(crate) mod whole_sync;
 
 use std::io::{Read, Write};
 
@@ -79,7 +80,7 @@ pub trait RepoWriter: Write + Send {
     fn finish(self: Box<Self>) -> Result<()>;
 }
 
-/// Makes everything durable that was written since it was begun, files and directory entries alike. A million small files
+/// Makes everything durable that was written below its path since it was begun, files and directory entries alike. A million small files
 /// are synced at once in a fraction of the time that a million syncs take.
 pub trait SyncBatch: Send {
     /// Syncs.
@@ -176,12 +177,13 @@ pub trait RepoStorage: Send + Sync {
     /// [`crate::ErrorCode::PathSync`].
     fn sync_path(&self, path: &RepoPath) -> Result<()>;
 
-    /// Begins a batch of writes with [`WriteOptions::BATCH`]; `None` if this store can't sync many files at once, which must
-    /// then be synced one by one ([`WriteOptions::IN_PLACE`]).
+    /// Begins a batch of writes with [`WriteOptions::BATCH`], all of them below `path`, which is there; `None` if many files
+    /// can't be synced at once there, which must then be synced one by one ([`WriteOptions::IN_PLACE`]).
     ///
     /// # Errors
     /// The store can't tell.
-    fn begin_batch(&self) -> Result<Option<Box<dyn SyncBatch>>> {
+    fn begin_batch(&self, path: &RepoPath) -> Result<Option<Box<dyn SyncBatch>>> {
+        let _ = path;
         Ok(None)
     }
 

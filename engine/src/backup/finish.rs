@@ -9,7 +9,8 @@ use repo_format::backup_info::{BackupEntry, BackupInfo};
 use repo_format::cipher::{Cipher, Decryptor, Framing};
 use repo_format::compress::{CompressType, Compression, Decompressor};
 use repo_format::hash::Sha1;
-use repo_format::layout::{self, FileForm, RepoPath};
+use repo_format::label::BackupLabel;
+use repo_format::layout::{self, FileForm, RepoPath, Stanza};
 use repo_format::manifest::{Manifest, ManifestFile};
 use repo_format::wal_name::WalSegment;
 
@@ -20,11 +21,24 @@ use crate::pg::data_dir::TARGET_PGDATA;
 use crate::pipeline::encode::Encoder;
 use crate::repo::archive_find::{FoundSegment, WalSegmentFind};
 use crate::repo::{Repo, info_files, manifest_store};
-use crate::storage::{self, ReadRange, WriteOptions};
-use crate::{Error, ErrorCode, Result, detail};
+use crate::storage::{self, ReadRange, SyncBatch, WriteOptions};
+use crate::{Error, ErrorCode, Result, detail, warn};
 
 /// Bytes of WAL that are in memory at a time.
 const COPY_BUFFER_BYTES: usize = 1 << 20;
+
+/// Makes all copied files durable. When that fails, the interrupted backup can't be gone on with: its files may look right as
+/// long as they are in memory, and the kernel tells of lost data only once.
+///
+/// # Errors
+/// Those of the batch.
+pub(super) fn sync(repo: &Repo, stanza: &Stanza, label: &BackupLabel, batch: Box<dyn SyncBatch>) -> Result<()> {
+    batch.finish().inspect_err(|_| {
+        if let Err(error) = repo.storage.remove(&layout::manifest_copy(stanza, label)) {
+            warn!("unable to keep backup '{label}' from being resumed, remove it: {error}");
+        }
+    })
+}
 
 /// Stores the files that the server returned at the end of the backup.
 ///
@@ -214,4 +228,32 @@ pub(super) fn complete(
     // Written anew only to be as young as the backup, so that no life cycle rule of a store removes it before
     let archive = info_files::load_archive_info(repo, &settings.stanza)?;
     info_files::save_archive_info(repo, &settings.stanza, &archive)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::storage::memory::MemoryStorage;
+
+    struct FailingBatch;
+
+    impl SyncBatch for FailingBatch {
+        fn finish(self: Box<Self>) -> Result<()> {
+            Err(Error::new(ErrorCode::FileSync, "lost"))
+        }
+    }
+
+    #[test]
+    fn sync_that_fails_leaves_nothing_to_resume() {
+        let storage = MemoryStorage::new();
+        let repo = Repo { key: 1, storage: Arc::new(storage.clone()), cipher: Cipher::None };
+        let (stanza, label) = ("demo".parse().unwrap(), "20260101-000000F".parse().unwrap());
+        let copy = layout::manifest_copy(&stanza, &label);
+        storage::put(&storage, &copy, b"x", WriteOptions::ATOMIC).unwrap();
+        let error = sync(&repo, &stanza, &label, Box::new(FailingBatch)).unwrap_err();
+        assert_eq!(error.code, ErrorCode::FileSync);
+        assert!(!storage::exists(&storage, &copy).unwrap());
+    }
 }

@@ -56,7 +56,8 @@ impl Source {
     /// Finds the cluster and reads its `pg_control`.
     ///
     /// # Errors
-    /// [`ErrorCode::DbConnect`] when what is needed can't be found, those of the sessions and of `pg_control`.
+    /// [`ErrorCode::DbConnect`] when what is needed can't be found, [`ErrorCode::DbMismatch`] for a standby of another cluster,
+    /// those of the sessions and of `pg_control`.
     pub(super) fn open(settings: &BackupSettings, cancel: &CancelToken) -> Result<Self> {
         if !settings.online {
             if settings.standby != StandbyChoice::Never {
@@ -86,6 +87,9 @@ impl Source {
         };
         if settings.standby == StandbyChoice::Prefer && found.standby.is_none() {
             warn!("unable to find a standby to perform the backup, using primary instead");
+        }
+        if let Some(standby) = &found.standby {
+            check_standby(primary.control(), standby.control(), standby.settings().key)?;
         }
         let mut data_dirs = vec![DataDir::new(primary.path())];
         data_dirs.extend(found.standby.as_ref().map(|standby| DataDir::new(standby.path())));
@@ -238,7 +242,50 @@ impl Source {
     }
 }
 
+/// A standby of another cluster would give files that no WAL of the primary fits. pgBackRest only compares positions, which can
+/// agree by chance.
+fn check_standby(primary: &PgControl, standby: &PgControl, standby_key: u32) -> Result<()> {
+    if (primary.version, primary.system_id) == (standby.version, standby.system_id) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorCode::DbMismatch,
+        format!(
+            "standby pg{standby_key} version {}, system-id {} do not match primary version {}, system-id {}",
+            standby.version, standby.system_id, primary.version, primary.system_id
+        ),
+    )
+    .hint(format!("does pg{standby_key} reference a standby of another cluster?")))
+}
+
 fn local_time() -> i64 {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     since_epoch.as_secs().cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use repo_format::wal_name::TimelineId;
+
+    use super::*;
+
+    #[test]
+    fn standby_of_another_cluster_is_refused() {
+        let primary = PgControl {
+            version: PgVersion::V15,
+            system_id: 7,
+            control_version: 1300,
+            catalog_version: 202_209_061,
+            checkpoint: Lsn(0x0300_0028),
+            timeline: TimelineId(1),
+            page_size: 8192,
+            wal_segment_size: 16 << 20,
+            data_checksums: true,
+        };
+        // Where a standby is, and on which timeline, is looked at when it has replayed
+        let behind = PgControl { checkpoint: Lsn(0x0200_0028), ..primary };
+        check_standby(&primary, &behind, 2).unwrap();
+        let other = PgControl { system_id: 8, ..primary };
+        assert_eq!(check_standby(&primary, &other, 2).unwrap_err().code, ErrorCode::DbMismatch);
+    }
 }

@@ -348,7 +348,16 @@ impl<'a> Copier<'a> {
 
     /// Size and checksum of the file as it is now; `None` if it is gone.
     fn plain_checksum(&mut self, job: &CopyJob, file: &FileJob) -> Result<Option<(u64, Sha1)>> {
-        let Some(source) = self.settings.data_dirs[job.data_dir].open(&file.name)? else { return Ok(None) };
+        let data_dir = &self.settings.data_dirs[job.data_dir];
+        let Some(source) = data_dir.open(&file.name)? else {
+            // Every other file may be dropped while the server runs
+            if &*file.name == PG_CONTROL {
+                let path = data_dir.file_path(&file.name);
+                let text = format!("unable to open missing file '{}' for read", path.display());
+                return Err(Error::new(ErrorCode::FileMissing, text));
+            }
+            return Ok(None);
+        };
         let mut source = limited(source, file);
         let display = || self.settings.data_dirs[job.data_dir].file_path(&file.name).display().to_string();
         sum(&mut source, &mut self.read_buffer, &display).map(Some)
@@ -724,6 +733,19 @@ mod tests {
         std::fs::write(dir.path().join("a"), b"abx").unwrap();
         let results = run(&settings, &job(vec![FileJob { delta: true, ..known }], None)).unwrap();
         assert!(!copied(&results[0]).repo_invalid);
+    }
+
+    #[test]
+    fn control_file_that_is_missing_is_an_error_and_not_a_dropped_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Arc::new(MemoryStorage::new());
+        let settings = settings(dir.path(), &storage, CompressType::None, Cipher::None);
+        for delta in [false, true] {
+            let results = run(&settings, &job(vec![FileJob { delta, ..file("base/1/1", 3) }], None)).unwrap();
+            assert_eq!(results[0].outcome, FileOutcome::Removed);
+            let control = FileJob { delta, ..file("global/pg_control", 8192) };
+            assert_eq!(run(&settings, &job(vec![control], None)).unwrap_err().code, ErrorCode::FileMissing);
+        }
     }
 
     /// Reads a block incremental file back through its map.

@@ -301,7 +301,8 @@ impl FileContext<'_> {
         let path = restored_path(self.pg_path, &file.name);
         let short = || Error::new(ErrorCode::Format, format!("stored form of '{path}' is too short"));
         let limit = copy.limit.unwrap_or(0);
-        let mut member = Vec::with_capacity(usize::try_from(limit).unwrap_or(0));
+        // The manifest's size is only a claim until so many bytes are there
+        let mut member = Vec::with_capacity(usize::try_from(limit.min(MEMBER_SIZE_MAX)).unwrap_or(0));
         stored.read_to_end(&mut member).map_err(|error| {
             Error::from_io(ErrorCode::FileRead, format!("unable to read stored form of '{path}'"), error)
         })?;

@@ -10,17 +10,11 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use repo_format::manifest::{Manifest, PG_TBLSPC};
-use rustix::fs::{fstatfs, syncfs};
+use rustix::fs::syncfs;
 
 use super::names::{pg_absolute, target_path};
+use crate::storage::whole_sync;
 use crate::{Error, ErrorCode, Result, detail};
-
-/// File systems whose `syncfs` waits for all data and reports write errors: ext2 to ext4, xfs, btrfs, f2fs, zfs, tmpfs
-/// (numbers from `linux/magic.h` and the OpenZFS sources).
-const TRUSTED: [u64; 6] = [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0x2FC1_2FC1, 0x0102_1994];
-
-/// The first kernel whose `syncfs` reports errors of earlier write-backs.
-const KERNEL_MIN: (u32, u32) = (5, 8);
 
 /// Syncs a directory, so that its entries are durable.
 pub(super) fn sync_dir(path: &str) -> Result<()> {
@@ -59,7 +53,6 @@ impl SyncSet {
             manifest.paths.iter().filter(|path| path.name != PG_TBLSPC).map(|path| pg_absolute(pg_path, &path.name)),
         );
 
-        let kernel_reports = kernel_version().is_some_and(|version| version >= KERNEL_MIN);
         let mut file_systems: Vec<FileSystem> = Vec::new();
         for path in &dirs {
             let fail =
@@ -69,8 +62,8 @@ impl SyncSet {
                 continue;
             }
             let dir = File::open(path).map_err(fail)?;
-            let kind = fstatfs(&dir).map(|stat| stat.f_type as u64).unwrap_or(0);
-            file_systems.push(FileSystem { device, dir, trusted: kernel_reports && TRUSTED.contains(&kind) });
+            let trusted = whole_sync::is_trusted(&dir);
+            file_systems.push(FileSystem { device, dir, trusted });
         }
         Ok(SyncSet { dirs, file_systems })
     }
@@ -95,13 +88,6 @@ impl SyncSet {
         }
         Ok(())
     }
-}
-
-/// The version of the running kernel, e.g. (6, 1).
-fn kernel_version() -> Option<(u32, u32)> {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut parts = release.split(|char: char| !char.is_ascii_digit());
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// Syncs every file of the manifest by itself. Their data is on its way already, so each waits only for its own errors.

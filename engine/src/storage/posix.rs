@@ -11,7 +11,9 @@ use std::time::UNIX_EPOCH;
 
 use repo_format::layout::TEMP_SUFFIX;
 
-use super::{Entry, EntryKind, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, SyncBatch, WriteOptions};
+use super::{
+    Entry, EntryKind, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, SyncBatch, WriteOptions, whole_sync,
+};
 use crate::{Error, ErrorCode, Result};
 
 /// Mode of a repository file.
@@ -271,14 +273,19 @@ impl RepoStorage for PosixStorage {
         if self.features.path_sync { sync_path(&self.absolute(path)) } else { Ok(()) }
     }
 
-    fn begin_batch(&self) -> Result<Option<Box<dyn SyncBatch>>> {
-        if !self.features.path_sync || !syncfs_reports_errors() {
+    fn begin_batch(&self, path: &RepoPath) -> Result<Option<Box<dyn SyncBatch>>> {
+        if !self.features.path_sync {
             return Ok(None);
         }
-        // Opened before anything is written: errors of writing back are told to those who had the file system open
-        let root = File::open(&self.root)
-            .map_err(|e| error(ErrorCode::PathOpen, "unable to open path '{}' for sync", &self.root, e))?;
-        Ok(Some(Box::new(PosixBatch { root, path: self.root.clone() })))
+        // The directory itself and not the root: it may be a mount point or a link to another file system. Opened before
+        // anything is written: errors of writing back are told to those who had the file system open
+        let path = self.absolute(path);
+        let directory =
+            File::open(&path).map_err(|e| error(ErrorCode::PathOpen, "unable to open path '{}' for sync", &path, e))?;
+        if !whole_sync::is_trusted(&directory) {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(PosixBatch { directory, path })))
     }
 
     fn symlink(&self, destination: &str, link: &RepoPath) -> Result<()> {
@@ -311,26 +318,17 @@ impl RepoStorage for PosixStorage {
     }
 }
 
-/// Syncs the file system that holds the repository.
+/// Syncs the file system that holds a directory.
 struct PosixBatch {
-    root: File,
+    directory: File,
     path: PathBuf,
 }
 
 impl SyncBatch for PosixBatch {
     fn finish(self: Box<Self>) -> Result<()> {
-        rustix::fs::syncfs(&self.root)
+        rustix::fs::syncfs(&self.directory)
             .map_err(|e| error(ErrorCode::FileSync, "unable to sync file system of '{}'", &self.path, e.into()))
     }
-}
-
-/// Whether the kernel tells of data that it could not write when a file system is synced: Linux does since 5.8.
-fn syncfs_reports_errors() -> bool {
-    let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    uname.sysname().to_bytes() == b"Linux" && version >= (5, 8)
 }
 
 fn unsupported(what: &str) -> Error {
@@ -509,6 +507,16 @@ mod tests {
         PosixStorage::new(dir.path().join("repo")).remove_all(&path("a")).unwrap();
         assert!(dir.path().join("precious").exists());
         assert!(!dir.path().join("repo/a").exists());
+    }
+
+    #[test]
+    fn batch_below_another_file_system_is_decided_by_that() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/proc", dir.path().join("backup")).unwrap();
+        // Whatever holds the root: what is written goes to /proc, and a sync of the root would not reach it
+        assert!(PosixStorage::new(dir.path()).begin_batch(&path("backup")).unwrap().is_none());
+        let missing = PosixStorage::new(dir.path()).begin_batch(&path("none")).err().unwrap();
+        assert_eq!(missing.code, ErrorCode::PathOpen);
     }
 
     #[test]

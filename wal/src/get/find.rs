@@ -141,8 +141,9 @@ fn source<'a>(repo: &'a Repo, stanza: &Stanza, version: PgVersion, system_id: u6
     let mut archive_ids = Vec::new();
     for pg in info.history.iter().filter(|pg| pg.version == version && pg.system_id == system_id) {
         let id = pg.archive_id();
-        // An archive of the past is worth a look only if it has files
-        if Some(pg) == newest || repo.storage.info(&layout::archive_path(stanza, id))?.is_some() {
+        // An archive of the past is worth a look only if it has files. Listed, because object stores know nothing of the
+        // directory itself
+        if Some(pg) == newest || repo.storage.names(&layout::archive_path(stanza, id))?.is_some() {
             archive_ids.push(id);
         }
     }

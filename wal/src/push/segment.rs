@@ -160,7 +160,7 @@ fn push_segment(
     let (mut present, mut missing) = (Vec::new(), Vec::new());
     for target in &targets.repos {
         match find(target, &settings.stanza, name) {
-            Ok(Some(stored)) => present.push((target.repo.key, stored)),
+            Ok(Some(stored)) => present.push((target, stored)),
             Ok(None) => missing.push(target),
             Err(error) => errors.push(repo_error(target.repo.key, &error)),
         }
@@ -168,12 +168,17 @@ fn push_segment(
     let in_memory = !missing.is_empty() && source.size <= IN_MEMORY_MAX;
     let (checksum, content) =
         if in_memory { encode(source, settings.compression)? } else { (checksum(source)?, Vec::new()) };
-    for (repo_key, stored) in present {
+    for (target, stored) in present {
+        let repo_key = target.repo.key;
         if stored.checksum != checksum {
             // Corruption, split brain, or worse: nothing of it may go anywhere
             let text =
                 format!("WAL file '{name}' already exists in the repo{repo_key} archive with a different checksum");
             return Err(Error::new(ErrorCode::ArchiveDuplicate, text));
+        }
+        if let Err(error) = sync_entry(target, &settings.stanza, name) {
+            errors.push(repo_error(repo_key, &error));
+            continue;
         }
         if settings.mode_check {
             warnings.push(format!(
@@ -201,6 +206,16 @@ fn find(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<Option<Archi
     let cancel = CancelToken::new();
     let mut find = WalSegmentFind::new(&*target.repo.storage, stanza, target.archive_id, Duration::ZERO, &cancel);
     Ok(find.find(&segment.parse()?, partial)?.map(|found| found.name))
+}
+
+/// Makes the name of a stored segment durable. Whoever wrote it synced its content before it got its name, but may have been
+/// ended before the name was; PostgreSQL then asks again and must not be told of success too early.
+fn sync_entry(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<()> {
+    let segment = name.strip_suffix(PARTIAL_SUFFIX).unwrap_or(name).parse()?;
+    let storage = &target.repo.storage;
+    storage.sync_path(&layout::wal_dir(stanza, target.archive_id, &segment))?;
+    storage.sync_path(&layout::archive_path(stanza, target.archive_id))?;
+    storage.sync_path(&layout::archive_stanza(stanza))
 }
 
 /// Reads the file once: its checksum, and its bytes as they are stored before encryption.
@@ -345,4 +360,56 @@ fn stream(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use engine::repo::Repo;
+    use engine::storage::faulty::{FaultyStorage, Op};
+    use engine::storage::memory::MemoryStorage;
+    use repo_format::cipher::Cipher;
+    use repo_format::pg::PgVersion;
+
+    use super::*;
+
+    const SEGMENT: &str = "000000010000000000000001";
+
+    #[test]
+    fn push_of_a_segment_that_is_there_syncs_its_name_or_fails() {
+        let dir = tempfile::tempdir().expect("dir");
+        let source = dir.path().join(SEGMENT);
+        std::fs::write(&source, [7; 4096]).expect("segment");
+        let settings = PushSettings {
+            stanza: "demo".parse().expect("stanza"),
+            pg_path: None,
+            version_force: None,
+            header_check: false,
+            mode_check: true,
+            compression: Compression::NONE,
+            queue_max: None,
+        };
+        let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
+        let repo = Repo { key: 1, storage: Arc::new(storage.clone()), cipher: Cipher::None };
+        let archive_id = "15-1".parse().expect("archive id");
+        let targets = Targets {
+            version: PgVersion::V15,
+            system_id: 1,
+            repos: vec![Target { repo: &repo, archive_id, cipher: Cipher::None }],
+            errors: Vec::new(),
+        };
+        assert!(push_file(&targets, &settings, &source, SEGMENT).expect("new").is_empty());
+        let before = storage.calls().len();
+        assert_eq!(push_file(&targets, &settings, &source, SEGMENT).expect("again").len(), 1);
+        let synced: Vec<String> = storage.calls()[before..]
+            .iter()
+            .filter(|(op, _)| *op == Op::SyncPath)
+            .map(|(_, path)| path.to_string())
+            .collect();
+        assert_eq!(synced, ["archive/demo/15-1/0000000100000000", "archive/demo/15-1", "archive/demo"]);
+
+        let _failing = storage.clone().fail_path(Op::SyncPath, "15-1");
+        assert_eq!(push_file(&targets, &settings, &source, SEGMENT).expect_err("sync").code, ErrorCode::Command);
+    }
 }
