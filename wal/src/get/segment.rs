@@ -47,7 +47,7 @@ pub fn fetch_temporary(answer: &Answer<'_>, destination: &Path) -> Result<(usize
     let temporary = temporary(destination);
     let mut warnings = Vec::new();
     for (index, candidate) in answer.candidates.iter().enumerate() {
-        match copy(candidate, &temporary) {
+        match copy(candidate, destination) {
             Ok(()) => return Ok((index, warnings)),
             Err(error) => {
                 // The next candidate overwrites it; after the last one nothing useful is left in it
@@ -69,6 +69,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
     })
 }
 
+/// Writes a stored file's plain content beside `destination`.
 fn copy(candidate: &Candidate<'_>, destination: &Path) -> Result<()> {
     let storage = &candidate.repo.storage;
     let Some(stored) = storage.read(&candidate.path, ReadRange::default())? else {
@@ -80,15 +81,18 @@ fn copy(candidate: &Candidate<'_>, destination: &Path) -> Result<()> {
         Some(segment) => Box::new(Decompressor::new(segment.compress_type, Framing::Full, plain)?),
         None => Box::new(plain),
     };
-    let failed =
-        |code, what: &str, error| Error::from_io(code, format!("unable to {what} '{}'", destination.display()), error);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(FILE_MODE)
-        .open(destination)
-        .map_err(|error| failed(ErrorCode::FileOpen, "open for write", error))?;
+    let temporary = temporary(destination);
+    let open = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&temporary);
+    let mut file = open.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            let text = format!("unable to open file '{}' for write in missing path", destination.display());
+            Error::new(ErrorCode::FileMissing, text).cause(error)
+        }
+        _ => {
+            let text = format!("unable to open file '{}' for write", temporary.display());
+            Error::from_io(ErrorCode::FileOpen, text, error)
+        }
+    })?;
     let mut hasher = candidate.segment.map(|_| Sha1Hasher::new());
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -104,7 +108,9 @@ fn copy(candidate: &Candidate<'_>, destination: &Path) -> Result<()> {
         if let Some(hasher) = &mut hasher {
             hasher.update(&buffer[..size]);
         }
-        file.write_all(&buffer[..size]).map_err(|error| failed(ErrorCode::FileWrite, "write", error))?;
+        file.write_all(&buffer[..size]).map_err(|error| {
+            Error::from_io(ErrorCode::FileWrite, format!("unable to write '{}'", temporary.display()), error)
+        })?;
     }
     if let (Some(segment), Some(hasher)) = (candidate.segment, hasher) {
         let checksum = hasher.finish();

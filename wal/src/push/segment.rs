@@ -129,8 +129,11 @@ fn check_header(targets: &Targets<'_>, settings: &PushSettings, source: &Source<
     let mut header = Vec::with_capacity(HEADER);
     // `&File` reads at the file's own position, which nothing else here uses
     (&source.file).take(HEADER as u64).read_to_end(&mut header).map_err(|error| source.failed(error))?;
-    let header = WalHeader::parse(&header, settings.version_force)
-        .map_err(|error| error.context(format!("WAL file '{}'", source.path.display())))?;
+    if header.len() < HEADER {
+        let text = format!("unable to read {HEADER} byte(s) from '{}'", source.path.display());
+        return Err(Error::new(ErrorCode::FileRead, text));
+    }
+    let header = WalHeader::parse(&header, settings.version_force)?;
     if (header.version, header.system_id) == (targets.version, targets.system_id) {
         return Ok(());
     }
