@@ -4,6 +4,7 @@
 //! with other programs need `scripts/oracles` to have been run; without it they print that they are skipped, and fail
 //! when `RBR_REQUIRE_ORACLES=1`.
 
+mod cli;
 mod compat;
 #[allow(dead_code, unused_imports)]
 mod env;

@@ -151,6 +151,9 @@ impl Output {
 
     fn write(&mut self, level: Level, process: u32, code: Option<ErrorCode>, text: &str, detail: Option<&str>) {
         let settings = self.settings;
+        if level > self.level_max() {
+            return;
+        }
         let label = match (level, code) {
             (_, Some(ErrorCode::Assert)) => "ASSERT",
             (Level::Off, _) => "OFF",
@@ -260,7 +263,8 @@ fn indent(head: &str, body: &str, width: usize) -> String {
 
 /// The local time with milliseconds and a blank.
 fn now() -> String {
-    jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S%.3f ").to_string()
+    let now = jiff::Timestamp::now().to_zoned(engine::time_zone::local().clone());
+    now.strftime("%Y-%m-%d %H:%M:%S%.3f ").to_string()
 }
 
 #[cfg(test)]

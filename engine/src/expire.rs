@@ -6,7 +6,6 @@
 pub mod plan;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use repo_format::backup_info::BackupInfo;
 use repo_format::label::{BackupLabel, BackupType, CivilTime};
 use repo_format::layout::{self, ArchiveId, RepoPath, Stanza};
@@ -384,7 +383,7 @@ fn facts(info: &BackupInfo) -> Vec<BackupFact> {
 fn label_at(epoch: i64) -> Result<BackupLabel> {
     let time = Timestamp::from_second(epoch)
         .map_err(|error| Error::new(ErrorCode::Format, format!("{epoch} is not a time: {error}")))?
-        .to_zoned(TimeZone::system());
+        .to_zoned(crate::time_zone::local().clone());
     // Each part is in the range of its type: jiff gives no others
     let small = |value: i8| value.unsigned_abs();
     let civil = CivilTime {

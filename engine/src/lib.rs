@@ -19,6 +19,7 @@ pub mod repo;
 pub mod restore;
 pub mod stanza;
 pub mod storage;
+pub mod time_zone;
 pub mod users;
 pub mod wait;
 

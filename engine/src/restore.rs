@@ -25,7 +25,6 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use repo_format::cipher::Cipher;
 use repo_format::label::BackupLabel;
 use repo_format::layout::{ArchiveId, Stanza};
@@ -229,7 +228,7 @@ fn choose_set<'a>(settings: &RestoreSettings, repos: &'a [Repo]) -> Result<(&'a 
         (Some(label), _) => Wanted::Label(label.clone()),
         (None, RecoveryType::Time(time)) => {
             target = time;
-            Wanted::StoppedBefore(target_time::parse(time, &TimeZone::system()).map_err(|_| {
+            Wanted::StoppedBefore(target_time::parse(time, crate::time_zone::local()).map_err(|_| {
                 Error::new(
                     ErrorCode::Format,
                     format!("automatic backup set selection cannot be performed with provided time '{time}'"),
@@ -399,7 +398,7 @@ fn remove_dir_all(path: &std::path::Path) -> Result<()> {
 /// A time as messages and recovery settings show it: `YYYY-MM-DD HH:MM:SS` of this host.
 fn local_time(seconds: i64) -> String {
     match Timestamp::from_second(seconds) {
-        Ok(time) => time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Ok(time) => time.to_zoned(crate::time_zone::local().clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
         Err(_) => seconds.to_string(),
     }
 }

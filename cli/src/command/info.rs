@@ -2,7 +2,6 @@
 
 use engine::info::{self, Detail, InfoSettings};
 use engine::{Error, ErrorCode, Result};
-use jiff::tz::TimeZone;
 
 use crate::config::{Config, opt};
 use crate::render::{info_json, info_text};
@@ -33,7 +32,10 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         "json" => info_json::render(&stanzas, detail),
         _ => {
             let set = settings.set.is_some();
-            info_text::render(&stanzas, &info_text::TextSettings { detail, set, time_zone: TimeZone::system() })
+            info_text::render(
+                &stanzas,
+                &info_text::TextSettings { detail, set, time_zone: engine::time_zone::local().clone() },
+            )
         }
     };
     print(&text)?;

@@ -1,9 +1,10 @@
-//! Configuration files: which are read, and their syntax.
+//! Configuration files: which are read, and what their sections set.
 
 use std::io;
 use std::path::Path;
 
 use engine::{Error, ErrorCode, Result};
+use repo_format::ini;
 
 use super::Source;
 use super::decl::{Command, Kind, Role, Section};
@@ -83,67 +84,36 @@ impl ConfigFiles for SystemFiles {
 /// One `key=value` line, with the section that it is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
-    pub(super) section: usize,
-    pub(super) key: String,
-    pub(super) value: String,
+    section: String,
+    key: String,
+    value: String,
 }
 
 /// The content of all files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ini {
-    pub(super) sections: Vec<String>,
-    pub(super) lines: Vec<Line>,
-}
+pub(super) struct Ini(Vec<Line>);
 
 impl Ini {
-    /// Parses a text: `[section]`, `key=value`, empty lines and lines that begin with `#`.
-    ///
     /// # Errors
     /// [`ErrorCode::Format`] with the number of the line.
-    pub(super) fn parse(text: &str) -> Result<Self> {
-        let mut ini = Ini::default();
-        let mut section = None;
-        for (number, line) in (1u32..).zip(text.lines()) {
-            let line = line.trim_matches(|c: char| c.is_ascii_whitespace());
-            let invalid =
-                |problem: &str| Err(Error::new(ErrorCode::Format, format!("{problem} at line {number}: {line}")));
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            if let Some(rest) = line.strip_prefix('[') {
-                let Some(name) = rest.strip_suffix(']') else {
-                    return invalid("ini section should end with ]");
-                };
-                if name.is_empty() {
-                    return invalid("invalid empty section");
-                }
-                let known = ini.sections.iter().position(|known| known == name);
-                section = Some(known.unwrap_or_else(|| {
-                    ini.sections.push(name.to_owned());
-                    ini.sections.len() - 1
-                }));
-                continue;
-            }
-            let Some(section) = section else {
-                return invalid("key/value found outside of section");
-            };
-            let Some((key, value)) = line.split_once('=') else {
-                return invalid("missing '=' in key/value");
-            };
-            let (key, value) = (key.trim_ascii(), value.trim_ascii());
-            if key.is_empty() {
-                return invalid("key is zero-length");
-            }
-            ini.lines.push(Line { section, key: key.to_owned(), value: value.to_owned() });
-        }
-        Ok(ini)
+    fn parse(text: &str) -> Result<Self> {
+        let own = |entry: ini::Entry<'_>| Line {
+            section: entry.section.to_owned(),
+            key: entry.key.to_owned(),
+            value: entry.value.to_owned(),
+        };
+        Ok(Ini(ini::read_config(text)?.into_iter().map(own).collect()))
+    }
+
+    /// The section of each line.
+    pub(super) fn sections(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|line| line.section.as_str())
     }
 
     /// The keys of a section in the order of their first appearance, each with all its values.
-    pub(super) fn keys(&self, section: &str) -> Vec<(&str, Vec<&str>)> {
+    fn keys(&self, section: &str) -> Vec<(&str, Vec<&str>)> {
         let mut keys: Vec<(&str, Vec<&str>)> = Vec::new();
-        let Some(section) = self.sections.iter().position(|known| known == section) else { return keys };
-        for line in self.lines.iter().filter(|line| line.section == section) {
+        for line in self.0.iter().filter(|line| line.section == section) {
             match keys.iter_mut().find(|(key, _)| *key == line.key) {
                 Some((_, values)) => values.push(&line.value),
                 None => keys.push((&line.key, vec![&line.value])),
@@ -234,7 +204,7 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
 /// boolean. Unknown and misplaced options are only warned about.
 pub(super) fn add(
     found: &mut FoundOptions,
-    ini: &Ini,
+    content: &Ini,
     command: Command,
     role: Role,
     warn: &mut dyn FnMut(String),
@@ -250,7 +220,7 @@ pub(super) fn add(
 
     for (section, of_command) in &sections {
         let mut seen: Vec<(usize, u32, &str)> = Vec::new();
-        for (key, values) in ini.keys(section) {
+        for (key, values) in content.keys(section) {
             let Some(option) = find_option(key, Match::Exact)? else {
                 warn(format!("configuration file contains invalid option '{key}'"));
                 continue;

@@ -48,9 +48,9 @@ struct InputData {
 impl Input {
     /// Stanzas with sections in the files, sorted, each once.
     pub(super) fn stanzas(&self) -> Vec<String> {
-        let sections = self.0.ini.iter().flat_map(|ini| &ini.sections);
+        let sections = self.0.ini.iter().flat_map(Ini::sections);
         let mut names: Vec<String> = sections
-            .filter(|section| *section != "global" && !section.starts_with("global:"))
+            .filter(|&section| section != "global" && !section.starts_with("global:"))
             .map(|section| section.split(':').next().unwrap_or(section).to_owned())
             .collect();
         names.sort();

@@ -3,7 +3,6 @@
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use repo_format::label::{BackupLabel, BackupType, CivilTime};
 use repo_format::layout::{self, Stanza};
 
@@ -80,7 +79,7 @@ fn latest(
 fn civil(timestamp: i64) -> Result<CivilTime> {
     let fail = |text: String| Error::new(ErrorCode::Clock, format!("time {timestamp} can't be a label: {text}"));
     let time = Timestamp::from_second(timestamp).map_err(|error| fail(error.to_string()))?;
-    let time = time.to_zoned(TimeZone::system());
+    let time = time.to_zoned(crate::time_zone::local().clone());
     let number = |value: i8| u8::try_from(value).map_err(|error| fail(error.to_string()));
     Ok(CivilTime {
         year: u16::try_from(time.year()).map_err(|error| fail(error.to_string()))?,
