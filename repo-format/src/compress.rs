@@ -159,6 +159,25 @@ impl Compression {
         }
         Ok(Compression { kind, level })
     }
+
+    /// An upper bound of the memory in bytes that one [`Compressor`] takes besides its output, for jobs that reserve memory
+    /// before they begin. It is measured, not promised by the libraries; zst of the highest levels stands out.
+    pub fn memory_bytes_max(self) -> u64 {
+        const MIB: u64 = 1024 * 1024;
+        match (self.kind, self.level) {
+            (CompressType::None, _) => 0,
+            (CompressType::Gz | CompressType::Lz4, _) => MIB,
+            // Blocks of 100,000 bytes times the level, about eight times.
+            (CompressType::Bz2, _) => 8 * MIB,
+            (CompressType::Zst, ..=4) => 6 * MIB,
+            (CompressType::Zst, ..=9) => 16 * MIB,
+            (CompressType::Zst, ..=18) => 72 * MIB,
+            (CompressType::Zst, 19) => 96 * MIB,
+            (CompressType::Zst, 20) => 208 * MIB,
+            (CompressType::Zst, 21) => 400 * MIB,
+            (CompressType::Zst, _) => 864 * MIB,
+        }
+    }
 }
 
 /// What one step of a decoder did, in bytes.

@@ -117,7 +117,7 @@ fn streams_without_content_have_the_size_of_pgbackrest_and_round_trip() {
 
 #[test]
 fn streams_of_every_level_round_trip() {
-    let data = sample(200_000);
+    let data = sample(100_000);
     for kind in CompressType::ALL {
         for level in kind.level_range() {
             // Levels from 20 take hundreds of MiB; the last one stands for them.
@@ -304,6 +304,20 @@ fn names_and_extensions_round_trip() {
     assert_eq!("xz".parse::<CompressType>().unwrap_err().code, ErrorCode::OptionInvalidValue);
     assert_eq!(CompressType::from_file_name("a.xz").unwrap_err().code, ErrorCode::OptionInvalidValue);
     assert_eq!("zip".parse::<CompressType>().unwrap_err().code, ErrorCode::Assert);
+}
+
+#[test]
+fn memory_of_the_zst_contexts_is_within_the_bound() {
+    use ::zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer};
+    for level in CompressType::Zst.level_range() {
+        let mut context = CCtx::create();
+        context.set_parameter(CParameter::CompressionLevel(level)).unwrap();
+        let mut out = Vec::with_capacity(1000);
+        // The first bytes make the context take all of its memory.
+        context.compress_stream(&mut OutBuffer::around(&mut out), &mut InBuffer::around(b"x")).unwrap();
+        let bound = Compression { kind: CompressType::Zst, level }.memory_bytes_max();
+        assert!(context.sizeof() as u64 <= bound, "{level}: {}", context.sizeof());
+    }
 }
 
 #[test]
