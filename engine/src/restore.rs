@@ -7,6 +7,8 @@ pub mod block_delta;
 mod clean;
 mod copy;
 mod file;
+#[cfg(test)]
+mod fixture;
 mod names;
 mod ownership;
 mod queue;

@@ -196,6 +196,7 @@ fn check_target(manifest: &Manifest, target: &Target) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::{TABLESPACE_DIR, file, link, manifest, path, target};
     use super::*;
 
     #[test]
@@ -217,5 +218,68 @@ mod tests {
     fn normalize_resolves_by_text() {
         assert_eq!(normalize("/a/b/../c//./d"), "/a/c/d");
         assert_eq!(normalize("/../.."), "/");
+    }
+
+    #[test]
+    fn check_manifest_of_a_real_shape_passes() {
+        check_manifest(&manifest(), TABLESPACE_DIR).unwrap();
+        check_links(&manifest(), "/old/pg").unwrap();
+    }
+
+    /// A change that makes a manifest write elsewhere.
+    type Change = fn(&mut Manifest);
+
+    #[test]
+    fn check_manifest_that_leaves_its_targets_is_refused() {
+        let changes: [(&str, Change); 19] = [
+            ("file outside", |manifest| manifest.files.push(file("/etc/passwd", b""))),
+            ("file above", |manifest| manifest.files.push(file("pg_data/../x", b""))),
+            ("file in no path", |manifest| manifest.files.push(file("pg_data/none/x", b""))),
+            ("file in a file", |manifest| manifest.files.push(file("pg_data/PG_VERSION/x", b""))),
+            ("file is a path", |manifest| manifest.files.push(file("pg_data/base", b""))),
+            ("file is the data directory", |manifest| manifest.files.push(file("pg_data", b""))),
+            ("file beside the version's directory", |manifest| {
+                manifest.files.push(file("pg_tblspc/16384/x", b""));
+            }),
+            ("file in another version's directory", |manifest| {
+                manifest.paths.push(path("pg_tblspc/16384/PG_15_2022090612"));
+                manifest.files.push(file("pg_tblspc/16384/PG_15_2022090612/x", b""));
+            }),
+            ("file in an unknown tablespace", |manifest| {
+                manifest.paths.push(path("pg_tblspc/1"));
+                manifest.paths.push(path("pg_tblspc/1/PG_15_202209061"));
+                manifest.files.push(file("pg_tblspc/1/PG_15_202209061/x", b""));
+            }),
+            ("path without parent", |manifest| manifest.paths.push(path("pg_data/a/b"))),
+            ("path above", |manifest| manifest.paths.push(path("pg_data/.."))),
+            ("link without target", |manifest| manifest.links.push(link("pg_data/base/1", "/etc"))),
+            ("link in no path", |manifest| {
+                manifest.links.push(link("pg_data/none/x", "/etc"));
+                manifest.targets.push(target("pg_data/none/x", "/etc", None));
+            }),
+            ("link with another destination", |manifest| {
+                manifest.links.iter_mut().for_each(|link| "/etc".clone_into(&mut link.destination));
+            }),
+            ("target without link", |manifest| manifest.targets.push(target("pg_data/base", "/etc", None))),
+            ("target of nothing", |manifest| {
+                manifest.links.push(link("pg_data/none", "/etc"));
+                manifest.targets.push(target("pg_data/none", "/etc", None));
+            }),
+            ("tablespace with another number", |manifest| {
+                manifest.targets[3].tablespace.as_mut().unwrap().id = 1;
+            }),
+            ("tablespaces as a link", |manifest| {
+                manifest.links.push(link("pg_data/pg_tblspc", "/etc"));
+                manifest.targets.push(target("pg_tblspc", "/etc", None));
+            }),
+            ("no data directory", |manifest| manifest.paths.retain(|path| path.name != "pg_data")),
+        ];
+        for (what, change) in changes {
+            let mut manifest = manifest();
+            change(&mut manifest);
+            manifest.sort();
+            let error = check_manifest(&manifest, TABLESPACE_DIR).expect_err(what);
+            assert_eq!(error.code, ErrorCode::Format, "{what}");
+        }
     }
 }

@@ -41,7 +41,7 @@ enum Place<'a> {
     Bundled { is_own: bool, reference: Option<&'a BackupLabel>, offset: u64 },
 }
 
-/// Most bytes that one job restores from a bundle, so that cancelling and progress do not wait for all of a huge one.
+/// Most files of one job, so that cancelling and progress do not wait for all of a huge bundle.
 const JOB_FILES_MAX: usize = 16 * 1024;
 
 /// Makes the queues (pgBackRest `restoreProcessQueue` and `restoreJobCallback` in `src/command/restore/process.c.inc`).
@@ -116,4 +116,65 @@ fn queue(manifest: &Manifest, mut files: Vec<u32>) -> Vec<RestoreJob> {
         (last, last_empty) = (place, is_empty);
     }
     jobs
+}
+
+#[cfg(test)]
+mod tests {
+    use repo_format::manifest::Bundle;
+
+    use super::super::fixture::{file, manifest};
+    use super::*;
+
+    fn names(manifest: &Manifest, queue: &[RestoreJob]) -> Vec<Vec<String>> {
+        let name = |index: &u32| manifest.files[*index as usize].name.rsplit('/').next().unwrap().to_owned();
+        queue.iter().map(|job| job.files.iter().map(name).collect()).collect()
+    }
+
+    #[test]
+    fn queues_are_one_per_tablespace_and_the_largest_file_comes_first() {
+        let manifest = manifest();
+        let queues = queues(&manifest).unwrap();
+        assert_eq!(
+            names(&manifest, &queues.queues[0]),
+            [
+                vec!["pg_hba.conf"],
+                vec!["postgresql.auto.conf"],
+                vec!["pg_control"],
+                vec!["1259"],
+                vec!["PG_VERSION"],
+                vec!["2600"]
+            ]
+        );
+        assert_eq!(names(&manifest, &queues.queues[1]), [vec!["3000"]]);
+        assert_eq!(queues.size, manifest.files.iter().map(|file| file.size).sum());
+    }
+
+    #[test]
+    fn queues_of_bundles_are_jobs_by_backup_in_order_of_offset() {
+        let mut manifest = manifest();
+        manifest.references = vec!["20250101-000000F".parse().unwrap(), manifest.data.label.clone()];
+        manifest.files =
+            [("a", 1, 5, None), ("b", 1, 0, None), ("c", 1, 9, Some(0)), ("d", 2, 0, Some(0)), ("e", 0, 0, None)]
+                .map(|(name, id, offset, reference)| {
+                    let mut file = file(&format!("pg_data/{name}"), b"x");
+                    file.bundle = (id != 0).then_some(Bundle { id, offset });
+                    file.reference = reference;
+                    file
+                })
+                .to_vec();
+        manifest.files.push(file("pg_data/f", b""));
+        manifest.files.push(file("pg_data/g", b""));
+        let queues = queues(&manifest).unwrap();
+        assert_eq!(
+            names(&manifest, &queues.queues[0]),
+            [vec!["e"], vec!["c"], vec!["b", "a"], vec!["d"], vec!["g", "f"]]
+        );
+    }
+
+    #[test]
+    fn queues_of_a_file_without_target_are_refused() {
+        let mut manifest = manifest();
+        manifest.files.push(file("pg_tblspc/5/PG_15_1/1/1", b""));
+        assert_eq!(queues(&manifest).unwrap_err().code, ErrorCode::Format);
+    }
 }

@@ -193,3 +193,96 @@ fn drop_links(manifest: &mut Manifest, mapped: &BTreeMap<String, String>) {
     });
     manifest.links.retain(|link| !dropped.contains(&link.name));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::manifest;
+    use super::super::names;
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+
+    fn mapped(settings: &MapSettings) -> Result<Manifest> {
+        let mut manifest = manifest();
+        remap(&mut manifest, "/new/pg", settings)?;
+        names::check_manifest(&manifest, super::super::fixture::TABLESPACE_DIR)?;
+        names::check_links(&manifest, "/new/pg")?;
+        Ok(manifest)
+    }
+
+    #[test]
+    fn remap_without_options_drops_links_but_no_tablespaces() {
+        let manifest = mapped(&MapSettings::default()).unwrap();
+        let targets: Vec<_> =
+            manifest.targets.iter().map(|target| (target.name.as_str(), target.path.as_str())).collect();
+        assert_eq!(targets, [("pg_data", "/new/pg"), ("pg_tblspc/16384", "/old/ts1")]);
+        let links: Vec<_> = manifest.links.iter().map(|link| link.name.as_str()).collect();
+        assert_eq!(links, ["pg_data/pg_tblspc/16384"]);
+    }
+
+    #[test]
+    fn remap_link_all_keeps_links() {
+        let manifest = mapped(&MapSettings { links_all: true, ..MapSettings::default() }).unwrap();
+        assert_eq!(manifest.targets.len(), 4);
+        assert_eq!(manifest.links.len(), 3);
+    }
+
+    #[test]
+    fn remap_tablespace_by_name_or_id_changes_target_and_link() {
+        for key in ["ts1", "16384"] {
+            let tablespaces = settings(&[(key, "/new/space")]);
+            let manifest = mapped(&MapSettings { tablespaces, ..MapSettings::default() }).unwrap();
+            assert_eq!(manifest.target("pg_tblspc/16384").unwrap().path, "/new/space");
+            assert_eq!(manifest.link("pg_data/pg_tblspc/16384").unwrap().destination, "/new/space");
+        }
+    }
+
+    #[test]
+    fn remap_all_tablespaces_uses_their_names() {
+        let all = MapSettings { tablespaces_all: Some("/all".to_owned()), ..MapSettings::default() };
+        assert_eq!(mapped(&all).unwrap().target("pg_tblspc/16384").unwrap().path, "/all/ts1");
+        let mut hostile = manifest();
+        hostile.targets[3].tablespace.as_mut().unwrap().name = "../../etc".to_owned();
+        assert_eq!(remap(&mut hostile, "/new/pg", &all).unwrap_err().code, ErrorCode::TablespaceMap);
+    }
+
+    #[test]
+    fn remap_wrong_tablespaces_are_refused() {
+        for pairs in [&[("nope", "/x")][..], &[("ts1", "/x"), ("16384", "/y")][..]] {
+            let tablespaces = settings(pairs);
+            let error = mapped(&MapSettings { tablespaces, ..MapSettings::default() }).unwrap_err();
+            assert_eq!(error.code, ErrorCode::TablespaceMap);
+        }
+    }
+
+    #[test]
+    fn remap_link_changes_or_makes_it() {
+        let links = settings(&[("pg_wal", "/new/wal"), ("base/1", "/new/db"), ("PG_VERSION", "../v/version")]);
+        let manifest = mapped(&MapSettings { links, ..MapSettings::default() }).unwrap();
+        assert_eq!(manifest.target("pg_data/pg_wal").unwrap().path, "/new/wal");
+        assert_eq!(manifest.target("pg_data/base/1").unwrap().path, "/new/db");
+        let file = manifest.target("pg_data/PG_VERSION").unwrap();
+        assert_eq!((file.path.as_str(), file.file.as_deref()), ("../v", Some("version")));
+        assert_eq!(manifest.link("pg_data/PG_VERSION").unwrap().destination, "../v/version");
+        // Not mapped, so it is a file again
+        assert!(manifest.target("pg_data/pg_hba.conf").is_none());
+    }
+
+    #[test]
+    fn remap_wrong_links_are_refused() {
+        for (link, destination) in [("nope", "/x"), ("pg_tblspc/16384", "/x"), ("PG_VERSION", "version")] {
+            let links = settings(&[(link, destination)]);
+            let error = mapped(&MapSettings { links, ..MapSettings::default() }).unwrap_err();
+            assert_eq!(error.code, ErrorCode::LinkMap, "{link}");
+        }
+    }
+
+    #[test]
+    fn remap_link_into_data_directory_is_refused() {
+        let links = settings(&[("base", "/new/pg/../pg/x")]);
+        let error = mapped(&MapSettings { links, ..MapSettings::default() }).unwrap_err();
+        assert_eq!(error.code, ErrorCode::LinkDestination);
+    }
+}
