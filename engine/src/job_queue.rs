@@ -201,7 +201,11 @@ fn panic_error(panic: &(dyn Any + Send)) -> Error {
 
 /// Tries once and then once more after each interval. The error that is left tells of the retries as pgBackRest does
 /// (`src/common/error/retry.c`): the first message, then each further one with when it came.
-fn with_retries<R>(intervals: &[Duration], group: &CancelToken, mut attempt: impl FnMut() -> Result<R>) -> Result<R> {
+pub(crate) fn with_retries<R>(
+    intervals: &[Duration],
+    group: &CancelToken,
+    mut attempt: impl FnMut() -> Result<R>,
+) -> Result<R> {
     let begin = Instant::now();
     let mut first = match attempt() {
         Err(error) if is_retried(&error) => error,

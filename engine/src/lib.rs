@@ -21,6 +21,7 @@ pub mod stanza;
 pub mod storage;
 pub mod time_zone;
 pub mod users;
+pub mod verify;
 pub mod wait;
 
 pub use cancel::CancelToken;

@@ -172,7 +172,7 @@ impl fmt::Display for Identity {
 }
 
 /// Both info files must name the same current cluster.
-fn check_match(archive: &ArchiveInfo, backup: &BackupInfo) -> Result<()> {
+pub(crate) fn check_match(archive: &ArchiveInfo, backup: &BackupInfo) -> Result<()> {
     let (archive, backup) = (Identity::of_archive(archive), Identity::of_backup(backup));
     if archive == backup {
         return Ok(());

@@ -1,0 +1,224 @@
+//! What was found, and how the report tells it.
+//!
+//! Source of the words: pgBackRest `verifyRender` in `src/command/verify/verify.c`.
+
+use std::fmt::Write as _;
+
+use repo_format::label::BackupLabel;
+
+use super::file::Fault;
+
+/// WAL segments that follow each other without a gap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalRange {
+    /// The first segment.
+    pub start: String,
+    /// The last segment.
+    pub stop: String,
+    /// Faults of segments in it.
+    pub faults: Vec<Fault>,
+}
+
+/// What was found in one cluster's archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveResult {
+    /// Its name, e.g. `15-1`.
+    pub id: String,
+    /// Segments found, duplicates included.
+    pub total: u32,
+    /// Segments that are valid.
+    pub valid: u32,
+    /// Size of a segment in bytes; 0 until one was read.
+    pub segment_size: u32,
+    /// The segments, in order.
+    pub ranges: Vec<WalRange>,
+}
+
+impl ArchiveResult {
+    /// Nothing found yet.
+    pub fn new(id: String) -> Self {
+        ArchiveResult { id, total: 0, valid: 0, segment_size: 0, ranges: Vec::new() }
+    }
+
+    /// Adds a fault to the range that the segment is in.
+    pub fn add_fault(&mut self, segment: &str, fault: Fault) {
+        if let Some(range) = self.ranges.iter_mut().find(|range| range.stop.as_str() >= segment) {
+            range.faults.push(fault);
+        }
+    }
+}
+
+/// What a backup is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackupStatus {
+    /// All its files are valid.
+    Valid,
+    /// Some file is not, or the manifest can't be used.
+    Invalid,
+    /// There is no manifest: the backup may have expired meanwhile.
+    ManifestMissing,
+    /// The backup is being made.
+    InProgress,
+}
+
+impl BackupStatus {
+    fn text(self) -> &'static str {
+        match self {
+            BackupStatus::Valid => "valid",
+            BackupStatus::Invalid => "invalid",
+            BackupStatus::ManifestMissing => "manifest missing",
+            BackupStatus::InProgress => "in-progress",
+        }
+    }
+}
+
+/// What was found in one backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupResult {
+    /// Its label.
+    pub label: BackupLabel,
+    /// What it is worth.
+    pub status: BackupStatus,
+    /// Files of its manifest.
+    pub total_manifest: u32,
+    /// Files looked at.
+    pub total: u32,
+    /// Files that are valid.
+    pub valid: u32,
+    /// All of its files have been looked at, and the last result is in.
+    pub is_complete: bool,
+    /// The files that are not valid, by their path below the stanza's backups.
+    pub faults: Vec<(String, Fault)>,
+}
+
+impl BackupResult {
+    /// Nothing found yet.
+    pub fn new(label: BackupLabel) -> Self {
+        BackupResult {
+            label,
+            status: BackupStatus::Valid,
+            total_manifest: 0,
+            total: 0,
+            valid: 0,
+            is_complete: false,
+            faults: Vec::new(),
+        }
+    }
+}
+
+/// The lines about archives and backups, each after a line feed. Without `verbose`, only what is not right.
+pub fn render(archives: &[ArchiveResult], backups: &[BackupResult], verbose: bool) -> String {
+    let mut text = String::new();
+    // Writing to a String can't fail
+    if verbose && archives.is_empty() {
+        text.push_str("\n  archiveId: none found");
+    }
+    for archive in archives {
+        if verbose || archive.total != archive.valid {
+            let _ = write!(
+                text,
+                "\n  archiveId: {}, total WAL checked: {}, total valid WAL: {}",
+                archive.id, archive.total, archive.valid
+            );
+        }
+        if archive.total > 0 {
+            let faults = archive.ranges.iter().flat_map(|range| range.faults.iter().copied());
+            render_faults(&mut text, faults, verbose);
+        }
+    }
+    if verbose && backups.is_empty() {
+        text.push_str("\n  backup: none found");
+    }
+    for backup in backups {
+        if verbose || !matches!(backup.status, BackupStatus::Valid | BackupStatus::InProgress) {
+            let _ = write!(
+                text,
+                "\n  backup: {}, status: {}, total files checked: {}, total valid files: {}",
+                backup.label,
+                backup.status.text(),
+                backup.total,
+                backup.valid
+            );
+        }
+        if backup.total > 0 {
+            render_faults(&mut text, backup.faults.iter().map(|(_, fault)| *fault), verbose);
+        }
+    }
+    text
+}
+
+/// The line that counts faults by kind.
+fn render_faults(text: &mut String, faults: impl Iterator<Item = Fault>, verbose: bool) {
+    let mut counts = [0u32; 4];
+    for fault in faults {
+        counts[fault as usize] += 1;
+    }
+    if !verbose && counts == [0; 4] {
+        return;
+    }
+    let names = ["missing", "checksum invalid", "size invalid", "other"];
+    let parts: Vec<String> = names
+        .iter()
+        .zip(counts)
+        .filter(|(_, count)| verbose || *count > 0)
+        .map(|(name, count)| format!("{name}: {count}"))
+        .collect();
+    let _ = write!(text, "\n    {}", parts.join(", "));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive(valid: u32, faults: Vec<Fault>) -> ArchiveResult {
+        let range = WalRange { start: "a".into(), stop: "b".into(), faults };
+        ArchiveResult { id: "15-1".into(), total: 3, valid, segment_size: 0, ranges: vec![range] }
+    }
+
+    fn backup(status: BackupStatus, faults: &[Fault]) -> BackupResult {
+        let faults = faults.iter().map(|fault| ("x".to_owned(), *fault)).collect();
+        BackupResult { status, total: 5, valid: 4, faults, ..BackupResult::new("20260101-000000F".parse().unwrap()) }
+    }
+
+    #[test]
+    fn render_without_faults_is_empty_unless_verbose() {
+        let (archives, backups) = ([archive(3, vec![])], [backup(BackupStatus::Valid, &[])]);
+        assert_eq!(render(&archives, &backups, false), "");
+        assert_eq!(
+            render(&archives, &backups, true),
+            "\n  archiveId: 15-1, total WAL checked: 3, total valid WAL: 3\
+             \n    missing: 0, checksum invalid: 0, size invalid: 0, other: 0\
+             \n  backup: 20260101-000000F, status: valid, total files checked: 5, total valid files: 4\
+             \n    missing: 0, checksum invalid: 0, size invalid: 0, other: 0"
+        );
+    }
+
+    #[test]
+    fn render_counts_only_faults_that_there_are() {
+        let archives = [archive(1, vec![Fault::Missing, Fault::Other])];
+        let backups = [backup(BackupStatus::Invalid, &[Fault::Checksum]), backup(BackupStatus::InProgress, &[])];
+        assert_eq!(
+            render(&archives, &backups, false),
+            "\n  archiveId: 15-1, total WAL checked: 3, total valid WAL: 1\n    missing: 1, other: 1\
+             \n  backup: 20260101-000000F, status: invalid, total files checked: 5, total valid files: 4\
+             \n    checksum invalid: 1"
+        );
+    }
+
+    #[test]
+    fn render_of_nothing_says_so_when_verbose() {
+        assert_eq!(render(&[], &[], true), "\n  archiveId: none found\n  backup: none found");
+        assert_eq!(render(&[], &[], false), "");
+    }
+
+    #[test]
+    fn add_fault_goes_to_the_first_range_that_reaches_the_segment() {
+        let range = |start: &str, stop: &str| WalRange { start: start.into(), stop: stop.into(), faults: vec![] };
+        let mut archive = ArchiveResult::new("15-1".into());
+        archive.ranges = vec![range("01", "05"), range("07", "09")];
+        archive.add_fault("05", Fault::Size);
+        archive.add_fault("08", Fault::Checksum);
+        assert_eq!(archive.ranges[0].faults, [Fault::Size]);
+        assert_eq!(archive.ranges[1].faults, [Fault::Checksum]);
+    }
+}
