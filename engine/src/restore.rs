@@ -170,11 +170,10 @@ pub fn run(
     let names = manifest.files.iter().map(|file| &*file.name);
     let zero = select_db::zero_filter(&settings.db_include, &settings.db_exclude, &databases, names, &tablespace_dir)?;
 
-    prepare(&settings, &mut manifest, &ownership, &tablespace_dir)?;
-    let file_systems = SyncSet::open(&manifest, &settings.pg_path)?;
     // The passphrase of the backup does not belong into the data directory
     let cipher = Cipher::from_passphrase(manifest.cipher_pass.take().as_ref());
-    save_manifest(&settings.pg_path, &manifest)?;
+    prepare(&settings, &mut manifest, &ownership, &tablespace_dir)?;
+    let file_systems = SyncSet::open(&manifest, &settings.pg_path)?;
 
     let queues = queue::queues(&manifest)?;
     let context = file::FileContext {
@@ -303,7 +302,8 @@ fn verify_timeline(settings: &RestoreSettings, repo: &Repo, manifest: &Manifest)
     )
 }
 
-/// Checks, cleans and makes the target directories; takes files that are not to be restored out of the manifest.
+/// Checks, cleans and makes the target directories, with the manifest in the data directory; takes files that are not to be
+/// restored out of it.
 fn prepare(
     settings: &RestoreSettings,
     manifest: &mut Manifest,
@@ -332,6 +332,8 @@ fn prepare(
     if preserve && has_settings_file {
         take_out("postgresql.auto.conf", "recovery type is preserve");
     }
+    clean::open_data_dir(manifest, ownership, &clean)?;
+    save_manifest(&settings.pg_path, manifest)?;
     clean::build(manifest, ownership, &clean)
 }
 

@@ -160,9 +160,14 @@ impl Cluster {
         self.space.run(self.oracles.client(program), &all)
     }
 
-    /// Runs SQL in the database `postgres`; it may fail.
+    /// Runs SQL in the database `postgres`, each statement in a transaction of its own; it may fail. Semicolons separate
+    /// statements, wherever they stand.
     pub fn try_sql(&self, sql: &str) -> Run {
-        self.client("psql", &["-d", "postgres", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql])
+        let mut arguments = vec!["-d", "postgres", "-XAtq", "-v", "ON_ERROR_STOP=1"];
+        for statement in sql.split(';') {
+            arguments.extend(["-c", statement]);
+        }
+        self.client("psql", &arguments)
     }
 
     /// Runs SQL in the database `postgres` and returns its output without the last line feed.

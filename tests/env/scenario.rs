@@ -78,14 +78,19 @@ impl Scenario {
         for (option, folder) in [("log-path", "log"), ("lock-path", "lock"), ("spool-path", "spool")] {
             let _ = writeln!(text, "{option}={}", space.text(folder));
         }
-        for line in ["log-level-console=detail", "log-level-file=off", "start-fast=y", "archive-timeout=30"] {
+        let defaults = [
+            "log-level-console=detail",
+            "log-level-file=off",
+            "start-fast=y",
+            "archive-timeout=30",
+            "repo1-retention-full=9",
+            "process-max=2",
+        ];
+        for line in defaults {
             let option = line.split('=').next().unwrap_or(line);
             if !global.iter().any(|given| given.starts_with(option)) {
                 let _ = writeln!(text, "{line}");
             }
-        }
-        if !global.iter().any(|line| line.starts_with("process-max")) {
-            text.push_str("process-max=2\n");
         }
         for line in global {
             let _ = writeln!(text, "{line}");

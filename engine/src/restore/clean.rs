@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
+use repo_format::layout::TEMP_SUFFIX;
 use repo_format::manifest::{Manifest, ManifestFile, ManifestPath, PG_DATA, PG_TBLSPC, Target};
 
 use super::names::{pg_absolute, target_path};
@@ -84,11 +85,17 @@ pub fn check(manifest: &Manifest, ownership: &Ownership, settings: &CleanSetting
     Ok(())
 }
 
-/// Removes what the backup does not have and makes what it has, but for the files. Comes after [`check`].
+/// Makes sure that there is a data directory and that no server starts in it. Comes after [`check`] and before the manifest
+/// is left there, so that a restore which ends at any later moment can be continued with delta.
 ///
 /// # Errors
-/// Something can't be removed, made or changed.
-pub fn build(manifest: &Manifest, ownership: &Ownership, settings: &CleanSettings<'_>) -> Result<()> {
+/// Something can't be removed or made.
+pub fn open_data_dir(manifest: &Manifest, ownership: &Ownership, settings: &CleanSettings<'_>) -> Result<()> {
+    if metadata(settings.pg_path)?.is_none() {
+        let path = manifest_path(manifest, PG_DATA)?;
+        make_dir(settings.pg_path, path.mode, true)?;
+        own_new(settings.pg_path, ownership.of(path.user, path.group), ownership)?;
+    }
     // Before anything else, so that a server can't start on a mixture; and durably, so that a crash does not bring it back
     let global = format!("{}/global", settings.pg_path);
     let control = format!("{global}/pg_control");
@@ -97,7 +104,14 @@ pub fn build(manifest: &Manifest, ownership: &Ownership, settings: &CleanSetting
         remove_file(Path::new(&control))?;
         sync_dir(&global)?;
     }
+    Ok(())
+}
 
+/// Removes what the backup does not have and makes what it has, but for the files. Comes after [`open_data_dir`].
+///
+/// # Errors
+/// Something can't be removed, made or changed.
+pub fn build(manifest: &Manifest, ownership: &Ownership, settings: &CleanSettings<'_>) -> Result<()> {
     let cleaner = Cleaner { manifest, ownership, settings };
     for directory in directories(manifest, settings) {
         match metadata(&directory.path)? {
@@ -164,7 +178,10 @@ fn check_empty(directory: &Directory<'_>, settings: &CleanSettings<'_>) -> Resul
 }
 
 fn is_kept(name: Option<&str>, settings: &CleanSettings<'_>) -> bool {
-    name.is_some_and(|name| name == BACKUP_MANIFEST || settings.keep.contains(&name))
+    name.is_some_and(|name| {
+        // Also the manifest that a restore was writing when it was killed
+        name.strip_suffix(TEMP_SUFFIX).unwrap_or(name) == BACKUP_MANIFEST || settings.keep.contains(&name)
+    })
 }
 
 /// The entries of a directory in the order of their names.

@@ -1,0 +1,5 @@
+//! Backups that rbr takes of live clusters.
+
+mod kill;
+mod manifest;
+mod matrix;

@@ -1,0 +1,49 @@
+//! SIGKILL in the middle of a backup leaves nothing that a later run mistakes for good.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::env::{Scenario, ScenarioOptions, Tool, restored_matches};
+
+/// Moments of the kill, in milliseconds after the start; spread over a backup's whole length.
+const KILLED_AFTER_MS: [u64; 8] = [20, 60, 120, 200, 350, 500, 800, 1200];
+
+fn later_backup_succeeds(global: &[&str]) {
+    let Some(scenario) = Scenario::start(ScenarioOptions {
+        version: 15,
+        // One process makes the copy phase longer
+        global: global.iter().map(|&line| line.to_owned()).chain(["process-max=1".into()]).collect(),
+        ..ScenarioOptions::default()
+    }) else {
+        return;
+    };
+    scenario.rbr(&["stanza-create"]).success();
+    let mut killed = 0;
+    for after_ms in KILLED_AFTER_MS {
+        let mut backup = scenario.start_command(Tool::Rbr, &["backup", "--type=full"]);
+        sleep(Duration::from_millis(after_ms));
+        killed += usize::from(backup.kill());
+        // What is left must be listed by neither as a backup that it is not
+        let arguments = ["info", "--output=json", "--log-level-console=warn"];
+        let (ours, theirs) =
+            (scenario.rbr(&arguments).success().json(), scenario.pgbackrest(&arguments).success().json());
+        assert_eq!(ours[0]["backup"], theirs[0]["backup"]);
+    }
+    assert!(killed >= 3, "only {killed} of the backups were still running when they were killed");
+    scenario.rbr(&["backup", "--type=full"]).success();
+    let dump = scenario.cluster.dump();
+    let verify = scenario.pgbackrest(&["verify", "--verbose", "--output=text", "--log-level-console=error"]).success();
+    assert!(verify.stdout.contains("status: ok"), "{}", verify.describe());
+    let mut restored = scenario.restore(Tool::PgBackRest, "restored", &[]);
+    restored_matches(&mut restored, &dump);
+}
+
+#[test]
+fn backup_killed_at_many_moments_next_one_succeeds() {
+    later_backup_succeeds(&["compress-type=gz"]);
+}
+
+#[test]
+fn bundled_backup_killed_at_many_moments_next_one_succeeds() {
+    later_backup_succeeds(&["compress-type=zst", "repo1-bundle=y"]);
+}

@@ -1,0 +1,57 @@
+//! `help`: what shell completion and people parse has pgBackRest's layout and its whole list of commands and options.
+
+use std::collections::BTreeSet;
+
+use crate::env::{Space, oracles};
+
+/// The first words of the lines that are indented by exactly `indent` spaces, between a heading and the closing line.
+fn first_words(text: &str, indent: usize) -> BTreeSet<String> {
+    text.lines()
+        .filter(|line| line.len() > indent && line[..indent].trim().is_empty() && !line[indent..].starts_with(' '))
+        .filter_map(|line| line[indent..].split_whitespace().next())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn general_help_lists_the_commands_of_pgbackrest() {
+    let Some(oracles) = oracles(&[]) else { return };
+    let space = Space::new();
+    let theirs = space.run(&oracles.pgbackrest, &["help"]).success().stdout;
+    let ours = space.run(space.path("bin/rbr"), &["help"]).success().stdout;
+    let commands = |text: &str| -> BTreeSet<String> {
+        first_words(text, 4).into_iter().filter(|word| word != "rbr" && word != "pgbackrest").collect()
+    };
+    let (expected, found) = (commands(&theirs), commands(&ours));
+    assert!(expected.len() > 15, "{theirs}");
+    assert_eq!(expected, found, "{ours}");
+}
+
+#[test]
+fn command_help_lists_the_options_of_pgbackrest() {
+    let Some(oracles) = oracles(&[]) else { return };
+    let space = Space::new();
+    let general = space.run(&oracles.pgbackrest, &["help"]).success().stdout;
+    let mut commands = first_words(&general, 4);
+    commands.remove("pgbackrest");
+    for command in commands {
+        let theirs = space.run(&oracles.pgbackrest, &["help", &command]).success().stdout;
+        let ours = space.run(space.path("bin/rbr"), &["help", &command]).success().stdout;
+        let options = |text: &str| -> BTreeSet<String> {
+            first_words(text, 2).into_iter().filter(|word| word.starts_with("--")).collect()
+        };
+        assert_eq!(options(&theirs), options(&ours), "{command}");
+        let headings = |text: &str| -> Vec<String> {
+            text.lines().filter(|line| line.ends_with("Options:")).map(str::to_owned).collect()
+        };
+        assert_eq!(headings(&theirs), headings(&ours), "{command}");
+    }
+}
+
+#[test]
+fn option_help_names_default_and_option() {
+    let space = Space::new();
+    let text = space.run(space.path("bin/rbr"), &["help", "backup", "process-max"]).success().stdout;
+    assert!(text.contains("'backup' command - 'process-max' option help") && text.contains("default: 1"), "{text}");
+    space.run(space.path("bin/rbr"), &["help", "nosuch"]).fails(48);
+}

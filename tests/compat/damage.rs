@@ -1,0 +1,218 @@
+//! Damaged repositories, named by the damage: each gives the error that pgBackRest gives (by its number), and nothing that
+//! looks restored.
+
+use std::fs;
+
+use super::golden::Golden;
+
+/// The last full backup's label and the folder of a golden repository's backups.
+const BACKUPS: &str = "repo/backup/demo";
+
+fn full(golden: &Golden) -> String {
+    golden.labels().remove(0)
+}
+
+fn file(golden: &Golden, name: &str) -> std::path::PathBuf {
+    golden.space.path(BACKUPS).join(name)
+}
+
+/// Changes one byte in the middle of a file.
+fn flip(golden: &Golden, name: &str) {
+    let path = file(golden, name);
+    let mut content = fs::read(&path).expect("file to damage");
+    let middle = content.len() / 2;
+    content[middle] ^= 0x55;
+    fs::write(path, content).expect("write");
+}
+
+fn truncate(golden: &Golden, name: &str) {
+    let path = file(golden, name);
+    let content = fs::read(&path).expect("file to damage");
+    fs::write(path, &content[..content.len() / 2]).expect("write");
+}
+
+fn remove(golden: &Golden, name: &str) {
+    fs::remove_file(file(golden, name)).expect("file to remove");
+}
+
+/// Restores the full backup, which must fail with one of `codes` and leave no `pg_control`.
+fn restore_fails(golden: &Golden, codes: &[i32]) {
+    let run = golden.restore("restored", &full(golden));
+    assert!(codes.contains(&run.code), "expected one of {codes:?}\n{}", run.describe());
+    run.says("ERROR").never_says("panicked");
+    assert!(!golden.space.path("restored/global/pg_control").exists(), "pg_control was put in place");
+}
+
+fn damaged_data_file(name: &str, stored: &str, codes: &[i32]) {
+    for damage in [flip as fn(&Golden, &str), truncate] {
+        let golden = Golden::unpack(name);
+        damage(&golden, &format!("{}/{stored}", full(&golden)));
+        restore_fails(&golden, codes);
+    }
+}
+
+#[test]
+fn data_file_damaged_uncompressed() {
+    damaged_data_file("plain-none", "pg_data/base/5/16384", &[26]);
+}
+
+#[test]
+fn data_file_damaged_gz() {
+    damaged_data_file("plain-gz", "pg_data/base/5/16384.gz", &[26, 29]);
+}
+
+#[test]
+fn data_file_damaged_bz2_cipher() {
+    damaged_data_file("plain-bz2-cipher", "pg_data/base/5/16384.bz2", &[26, 29, 95]);
+}
+
+#[test]
+fn bundle_damaged_lz4() {
+    damaged_data_file("bundle-lz4", "bundle/1", &[26, 29, 42]);
+}
+
+#[test]
+fn bundle_damaged_zst_blocks() {
+    damaged_data_file("block-zst", "bundle/1", &[26, 29, 42]);
+}
+
+#[test]
+fn bundle_damaged_lz4_cipher_blocks() {
+    damaged_data_file("block-lz4-cipher", "bundle/1", &[26, 29, 42, 95]);
+}
+
+#[test]
+fn data_file_missing() {
+    let golden = Golden::unpack("plain-gz");
+    remove(&golden, &format!("{}/pg_data/base/5/16384.gz", full(&golden)));
+    restore_fails(&golden, &[55]);
+}
+
+#[test]
+fn bundle_missing() {
+    let golden = Golden::unpack("bundle-lz4");
+    remove(&golden, &format!("{}/bundle/1", full(&golden)));
+    restore_fails(&golden, &[55]);
+}
+
+#[test]
+fn block_chain_of_which_the_full_backup_lost_its_bundle() {
+    let golden = Golden::unpack("block-zst");
+    remove(&golden, &format!("{}/bundle/1", full(&golden)));
+    let last = golden.labels().pop().expect("incr");
+    golden.restore("restored", &last).fails(55);
+    assert!(!golden.space.path("restored/global/pg_control").exists());
+}
+
+#[test]
+fn manifest_damaged_is_read_from_its_copy() {
+    for damage in [flip as fn(&Golden, &str), truncate, remove] {
+        let golden = Golden::unpack("plain-gz");
+        let label = full(&golden);
+        damage(&golden, &format!("{label}/backup.manifest"));
+        golden.restore("restored", &label).success();
+    }
+}
+
+#[test]
+fn manifest_and_copy_damaged() {
+    let golden = Golden::unpack("plain-gz");
+    for name in ["backup.manifest", "backup.manifest.copy"] {
+        flip(&golden, &format!("{}/{name}", full(&golden)));
+    }
+    restore_fails(&golden, &[26, 29]);
+}
+
+#[test]
+fn manifest_and_copy_missing() {
+    let golden = Golden::unpack("bundle-gz-cipher");
+    for name in ["backup.manifest", "backup.manifest.copy"] {
+        remove(&golden, &format!("{}/{name}", full(&golden)));
+    }
+    restore_fails(&golden, &[55]);
+}
+
+#[test]
+fn backup_info_damaged_is_read_from_its_copy() {
+    for damage in [flip as fn(&Golden, &str), truncate, remove] {
+        let golden = Golden::unpack("block-lz4-cipher");
+        damage(&golden, "backup.info");
+        golden.restore("restored", &full(&golden)).success();
+    }
+}
+
+#[test]
+fn backup_info_and_copy_missing_or_damaged() {
+    // A repository whose information can't be read is passed over; then no backup is left to restore
+    for damage in [flip as fn(&Golden, &str), truncate, remove] {
+        let golden = Golden::unpack("plain-none");
+        damage(&golden, "backup.info");
+        damage(&golden, "backup.info.copy");
+        restore_fails(&golden, &[75]);
+    }
+}
+
+#[test]
+fn passphrase_wrong() {
+    let golden = Golden::unpack("bundle-gz-cipher");
+    let config = fs::read_to_string(golden.space.path("pgbackrest.conf")).expect("configuration");
+    golden.space.write("pgbackrest.conf", config.replace("cipher-pass=golden", "cipher-pass=wrong"));
+    restore_fails(&golden, &[75]);
+}
+
+#[test]
+fn manifest_that_leads_out_of_the_data_directory() {
+    // A hostile manifest with a right checksum: no path in it may lead to a file outside of the target
+    let golden = Golden::unpack("plain-none");
+    let label = full(&golden);
+    for evil in ["pg_data/../../escaped", "pg_data/base/../../../escaped", "/escaped", "pg_data/./../escaped"] {
+        for name in ["backup.manifest", "backup.manifest.copy"] {
+            let path = file(&golden, &format!("{label}/{name}"));
+            let text = fs::read_to_string(&path).expect("manifest");
+            let start = text.find("pg_data/base/5/16386").expect("a file");
+            let end = start + text[start..].find('=').expect("its value");
+            let text = format!("{}{evil}{}", &text[..start], &text[end..]);
+            golden.space.write("manifest", sealed(&text));
+            fs::copy(golden.space.path("manifest"), &path).expect("replace manifest");
+        }
+        let run = golden.restore("restored", &label);
+        assert_ne!(run.code, 0, "{evil}\n{}", run.describe());
+        run.never_says("panicked");
+        assert!(!golden.space.path("escaped").exists(), "{evil} was written");
+        fs::remove_dir_all(golden.space.path("restored")).expect("clean");
+        let fresh = Golden::unpack("plain-none");
+        for name in ["backup.manifest", "backup.manifest.copy"] {
+            let name = format!("{label}/{name}");
+            fs::copy(file(&fresh, &name), file(&golden, &name)).expect("restore manifest");
+        }
+    }
+}
+
+/// The text with the checksum line that belongs to it: SHA-1 over the sections as JSON.
+fn sealed(text: &str) -> String {
+    use sha1::{Digest, Sha1};
+    let mut sections: Vec<(&str, Vec<String>)> = Vec::new();
+    for line in text.lines().filter(|line| !line.starts_with("backrest-checksum=")) {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            sections.push((name, Vec::new()));
+        } else if let Some((key, value)) = line.split_once('=') {
+            let keys = &mut sections.last_mut().expect("a section first").1;
+            keys.push(format!("{}:{value}", serde_json::to_string(key).expect("JSON")));
+        }
+    }
+    // The last section holds the checksum only
+    sections.retain(|(_, keys)| !keys.is_empty());
+    let sections: Vec<_> =
+        sections.into_iter().map(|(name, keys)| format!("\"{name}\":{{{}}}", keys.join(","))).collect();
+    let json = format!("{{{}}}", sections.join(","));
+    let sum: String = Sha1::digest(json.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let old = text.lines().find(|line| line.starts_with("backrest-checksum=")).expect("checksum line");
+    text.replace(old, &format!("backrest-checksum=\"{sum}\""))
+}
+
+#[test]
+fn sealing_an_unchanged_manifest_gives_its_own_checksum() {
+    let golden = Golden::unpack("plain-none");
+    let text = fs::read_to_string(file(&golden, &format!("{}/backup.manifest", full(&golden)))).expect("manifest");
+    assert_eq!(sealed(&text), text);
+}

@@ -1,0 +1,7 @@
+//! Restores by rbr.
+
+mod chain;
+mod kill;
+mod recovery;
+mod selective;
+mod target;

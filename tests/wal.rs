@@ -1,0 +1,4 @@
+//! archive-push and archive-get.
+
+mod direct;
+mod kill;
