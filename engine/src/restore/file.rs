@@ -178,7 +178,7 @@ impl FileContext<'_> {
             return if same { Ok(Decision::Preserve) } else { copy(None) };
         }
         // A longer file may only have been appended to. A shorter one is of use when its blocks can be looked at one by one.
-        if on_disk.size() < file.size && (file.block.is_none() || on_disk.size() == 0) {
+        if on_disk.size() < file.size && (file.stored_blocks().is_none() || on_disk.size() == 0) {
             return copy(None);
         }
         let longer = on_disk.size() > file.size;
@@ -192,7 +192,7 @@ impl FileContext<'_> {
         let right = if file.size == 0 {
             true
         } else {
-            let hashed = pipeline.hash_file(&existing, &path, file.block.map(geometry), cancel)?;
+            let hashed = pipeline.hash_file(&existing, &path, file.stored_blocks().map(geometry), cancel)?;
             blocks = hashed.blocks;
             on_disk.size() >= file.size && Some(hashed.sha1) == file.checksum
         };
@@ -203,7 +203,7 @@ impl FileContext<'_> {
             }
             return Ok(Decision::Preserve);
         }
-        copy(file.block.map(|_| blocks))
+        copy(file.stored_blocks().map(|_| blocks))
     }
 
     fn plan_copy<'a>(&self, index: u32, file: &'a ManifestFile, existing: Option<Vec<u8>>) -> Result<Copy<'a>> {
@@ -212,12 +212,9 @@ impl FileContext<'_> {
         let offset = file.bundle.map_or(0, |bundle| bundle.offset);
         let size = file.repo_bytes();
         offset.checked_add(size).ok_or_else(damaged)?;
-        let (offset, limit) = match file.block {
+        let (offset, limit) = match file.stored_blocks() {
             Some(block) => {
-                if block.map_size == 0
-                    || block.map_size > size
-                    || block.map_size > self.block_file(file, block).map_size_max()
-                {
+                if block.map_size > size || block.map_size > self.block_file(file, block).map_size_max() {
                     return Err(damaged());
                 }
                 if existing.is_none() && size <= MEMBER_SIZE_MAX {
@@ -252,7 +249,7 @@ impl FileContext<'_> {
             cancel.check()?;
             skip(&mut stored, copy.offset - position, &repo_file)?;
             let mut part = (&mut stored).take(copy.limit.unwrap_or(u64::MAX));
-            let size = match copy.file.block {
+            let size = match copy.file.stored_blocks() {
                 Some(block) => self.copy_blocks(pipeline, copy, block, &mut part, cancel)?,
                 None => self.copy_whole(pipeline, copy.file, &mut part, cancel)?,
             };
@@ -385,7 +382,7 @@ impl FileContext<'_> {
     /// The repository file that holds a file, alone or in a bundle.
     fn repo_file(&self, file: &ManifestFile) -> Result<RepoPath> {
         let label = self.manifest.holder(file);
-        match (file.bundle, file.block) {
+        match (file.bundle, file.stored_blocks()) {
             (Some(bundle), _) => Ok(layout::bundle(self.stanza, label, bundle.id)),
             (None, Some(_)) => layout::backup_file(self.stanza, label, &file.name, FileForm::BlockIncr),
             (None, None) => {
@@ -487,5 +484,74 @@ fn skip(stored: &mut impl Read, size: u64, repo_file: &RepoPath) -> Result<()> {
         Ok(())
     } else {
         Err(Error::new(ErrorCode::FileRead, format!("unexpected end of '{repo_file}'")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use repo_format::compress::CompressType;
+    use repo_format::label::BackupType;
+    use repo_format::manifest::ManifestData;
+    use repo_format::pg::PgVersion;
+
+    use super::super::ownership::Owner;
+    use super::*;
+    use crate::storage::memory::MemoryStorage;
+    use crate::storage::{WriteOptions, put};
+    use crate::users::Users;
+
+    const NAME: &str = "pg_data/base/1/1259";
+
+    /// Restores a file of 7 bytes that is stored whole, with this record of blocks, into an empty directory.
+    fn restore(block: Option<BlockIncr>, size_repo: u64) -> Result<Vec<u8>> {
+        let label = "20260101-000000F".parse().unwrap();
+        let mut manifest = Manifest::new(ManifestData::new(label, BackupType::Full, 1, PgVersion::V15, 202_209_061));
+        let mut file = ManifestFile::new(NAME, 7, 1_700_000_000);
+        file.checksum = Some(Sha1::of(b"catalog"));
+        file.block = block;
+        file.size_repo = size_repo;
+        manifest.files.push(file);
+        let storage = MemoryStorage::new();
+        let stanza: Stanza = "demo".parse().unwrap();
+        for form in [FileForm::Whole(CompressType::None), FileForm::BlockIncr] {
+            let path = layout::backup_file(&stanza, &manifest.data.label, NAME, form).unwrap();
+            let content: &[u8] = if form == FileForm::BlockIncr { b"blocks!" } else { b"catalog" };
+            put(&storage, &path, content, WriteOptions::ATOMIC).unwrap();
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("base/1")).unwrap();
+        let current = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+        let ownership = Ownership::new(&manifest, &Users::new(), current, None);
+        let context = FileContext {
+            manifest: &manifest,
+            storage: &storage,
+            stanza: &stanza,
+            pg_path: dir.path().to_str().unwrap(),
+            ownership: &ownership,
+            zero: None,
+            delta: false,
+            delta_by_time: false,
+            cipher: Cipher::None,
+        };
+        let job = RestoreJob { files: vec![0], size: 7 };
+        let mut pipeline = RestorePipeline::new(Cipher::None, CompressType::None);
+        context.restore(&mut pipeline, &job, &CancelToken::new())?;
+        Ok(std::fs::read(dir.path().join("base/1/1259")).unwrap())
+    }
+
+    #[test]
+    fn file_with_a_block_size_but_no_map_is_restored_whole() {
+        let block = BlockIncr { size: 8192, checksum_size: 6, map_size: 0 };
+        assert_eq!(restore(Some(block), 7).unwrap(), b"catalog");
+        assert_eq!(restore(None, 7).unwrap(), b"catalog");
+    }
+
+    #[test]
+    fn map_that_the_repository_does_not_have_is_an_error() {
+        let block = BlockIncr { size: 8192, checksum_size: 6, map_size: 20 };
+        // More bytes than any machine has memory for, and more than are there
+        for size_repo in [u64::MAX / 4, 1 << 20] {
+            assert!(restore(Some(block), size_repo).is_err());
+        }
     }
 }

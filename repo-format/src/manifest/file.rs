@@ -62,6 +62,12 @@ impl ManifestFile {
     pub fn repo_bytes(&self) -> u64 {
         if self.size_repo > 0 { self.size_repo } else { self.size }
     }
+
+    /// How the stored bytes are split into blocks; none for a file that is stored whole. That may have a block size all the same:
+    /// pgBackRest keeps it when a later backup of the set does not store blocks.
+    pub fn stored_blocks(&self) -> Option<BlockIncr> {
+        self.block.filter(|block| block.map_size != 0)
+    }
 }
 
 /// A place in a bundle.
