@@ -39,8 +39,12 @@ use crate::pipeline::CoreBudget;
 use crate::pipeline::backup::CopySettings;
 use crate::progress::Progress;
 use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
-use crate::storage::WriteOptions;
+use crate::storage::{SyncBatch, WriteOptions};
 use crate::{Error, ErrorCode, Result, detail, info};
+
+/// Files to store from which on they are synced together. A batch also syncs what others wrote to the same file system, so it
+/// must be worth it.
+const BATCH_FILES_MIN: usize = 1000;
 
 /// Makes a backup. Returns its label.
 ///
@@ -89,7 +93,7 @@ pub fn run(
     drop(prior);
     backup.choose_label(&mut manifest, &mut states, cancel)?;
 
-    let batch = repo.storage.begin_batch(&layout::backup_stanza(&settings.stanza))?;
+    let batch = backup.begin_batch(&states)?;
     backup.save_copy(&manifest)?;
     let write_options = if batch.is_some() { WriteOptions::BATCH } else { WriteOptions::IN_PLACE };
     let running = Running { lock, progress, cancel };
@@ -254,6 +258,17 @@ impl Backup<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Decides how files are made durable: many small ones together, bundles and a few files one by one. What an interrupted
+    /// run stored may not be durable yet, since it would have synced it only at its end.
+    fn begin_batch(&self, states: &[FileState]) -> Result<Option<Box<dyn SyncBatch>>> {
+        let files = states.iter().filter(|state| state.copy).count();
+        let resumes = states.iter().any(|state| state.resume);
+        if !resumes && (self.settings.bundle.is_some() || files < BATCH_FILES_MIN) {
+            return Ok(None);
+        }
+        self.repo.storage.begin_batch(&layout::backup_stanza(&self.settings.stanza))
     }
 
     /// Copies all files.

@@ -174,3 +174,112 @@ fn decide_delta(manifest: &Manifest, prior: &Manifest, archive_start: Option<&Wa
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use repo_format::hash::Sha1;
+    use repo_format::label::CivilTime;
+    use repo_format::manifest::{BlockIncr, Bundle, ManifestData, ManifestFile};
+    use repo_format::pg::PgVersion;
+
+    use super::*;
+
+    const TIME: CivilTime = CivilTime { year: 2026, month: 1, day: 1, hour: 0, minute: 0, second: 0 };
+
+    fn prior() -> Manifest {
+        let label = BackupLabel::format(BackupType::Full, None, &TIME).unwrap();
+        let mut prior = Manifest::new(ManifestData::new(label, BackupType::Full, 1_000, PgVersion::V15, 1));
+        prior.data.archive_stop = Some("000000010000000000000005".parse().unwrap());
+        prior.data.options.online = true;
+        prior.data.bundle_raw = true;
+        prior
+    }
+
+    fn stored(name: &str, size: u64, time: i64) -> ManifestFile {
+        ManifestFile {
+            checksum: Some(Sha1::of(name.as_bytes())),
+            size_repo: size / 2,
+            bundle: Some(Bundle { id: 1, offset: 7 }),
+            ..ManifestFile::new(name, size, time)
+        }
+    }
+
+    fn next(prior: &Manifest, files: &[(&str, u64, i64)]) -> (Manifest, Vec<FileState>) {
+        let label =
+            BackupLabel::format(BackupType::Diff, Some(&prior.data.label), &CivilTime { day: 2, ..TIME }).unwrap();
+        let mut manifest = Manifest::new(ManifestData::new(label, BackupType::Diff, 2_000, PgVersion::V15, 1));
+        manifest.data.options.online = true;
+        manifest.data.options.delta = Some(false);
+        manifest.files = files.iter().map(|(name, size, time)| ManifestFile::new(name, *size, *time)).collect();
+        let states = vec![FileState { copy: true, ..FileState::default() }; files.len()];
+        (manifest, states)
+    }
+
+    fn segment(text: &str) -> WalSegment {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn merge_refers_to_files_of_equal_size_and_copies_what_has_another_time() {
+        let mut prior = prior();
+        prior.files = vec![stored("pg_data/a", 10, 5), stored("pg_data/b", 10, 5), stored("pg_data/c", 10, 5)];
+        let (mut manifest, mut states) =
+            next(&prior, &[("pg_data/a", 10, 5), ("pg_data/b", 10, 6), ("pg_data/c", 11, 6), ("pg_data/d", 1, 6)]);
+        merge(&mut manifest, &mut states, &prior, Some(&segment("000000010000000000000006"))).unwrap();
+        let copies: Vec<bool> = states.iter().map(|state| state.copy).collect();
+        assert_eq!(copies, [false, true, true, true]);
+        let references: Vec<Option<u32>> = manifest.files.iter().map(|file| file.reference).collect();
+        assert_eq!(references, [Some(0), Some(0), None, None]);
+        assert_eq!(manifest.files[1].checksum, prior.files[1].checksum);
+        assert_eq!(manifest.files[1].bundle, prior.files[1].bundle);
+        assert_eq!(manifest.references, [prior.data.label.clone(), manifest.data.label.clone()]);
+        assert_eq!(manifest.data.prior, Some(prior.data.label.clone()));
+        assert!(manifest.data.bundle_raw);
+        assert_eq!(manifest.data.options.delta, Some(false));
+    }
+
+    #[test]
+    fn merge_keeps_the_map_of_a_file_that_still_has_a_block() {
+        let mut prior = prior();
+        let block = Some(BlockIncr { size: 8192, checksum_size: 6, map_size: 30 });
+        prior.files = ["pg_data/a", "pg_data/b"].map(|name| ManifestFile { block, ..stored(name, 80_000, 5) }).into();
+        let (mut manifest, mut states) = next(&prior, &[("pg_data/a", 8192, 6), ("pg_data/b", 8191, 6)]);
+        merge(&mut manifest, &mut states, &prior, None).unwrap();
+        // Until it is copied the entry tells of the prior backup's file
+        assert_eq!((manifest.files[0].size, manifest.files[0].size_original), (80_000, 8192));
+        assert_eq!((manifest.files[0].block, manifest.files[0].reference), (block, Some(0)));
+        assert_eq!((manifest.files[1].block, manifest.files[1].reference), (None, None));
+        assert!(states.iter().all(|state| state.copy && !state.delta));
+    }
+
+    #[test]
+    fn merge_with_delta_compares_files_of_equal_size_but_no_empty_ones() {
+        let mut prior = prior();
+        prior.files = vec![stored("pg_data/a", 10, 5), stored("pg_data/b", 0, 5), stored("pg_data/c", 3, 5)];
+        let (mut manifest, mut states) =
+            next(&prior, &[("pg_data/a", 10, 5), ("pg_data/b", 0, 6), ("pg_data/c", 4, 6)]);
+        manifest.data.options.delta = Some(true);
+        merge(&mut manifest, &mut states, &prior, None).unwrap();
+        let state = |copy, delta| FileState { copy, delta, resume: false };
+        assert_eq!(states, [state(true, true), state(false, false), state(true, false)]);
+    }
+
+    #[test]
+    fn delta_is_switched_on_when_times_can_not_be_trusted() {
+        let mut prior = prior();
+        prior.files = vec![stored("pg_data/a", 10, 5)];
+        let delta = |file: (&str, u64, i64), start: &str, online: bool| {
+            let (mut manifest, mut states) = next(&prior, &[file]);
+            manifest.data.options.online = online;
+            merge(&mut manifest, &mut states, &prior, Some(&segment(start))).unwrap();
+            manifest.data.options.delta == Some(true)
+        };
+        let (same, other) = ("000000010000000000000006", "000000020000000000000006");
+        assert!(!delta(("pg_data/a", 10, 5), same, true));
+        assert!(delta(("pg_data/a", 10, 5), other, true));
+        assert!(delta(("pg_data/a", 10, 5), same, false));
+        assert!(delta(("pg_data/a", 10, 4), same, true));
+        assert!(delta(("pg_data/a", 11, 5), same, true));
+        assert!(!delta(("pg_data/a", 11, 6), same, true));
+    }
+}

@@ -251,3 +251,160 @@ fn compare_in_job(a: &FileJob, b: &FileJob) -> Ordering {
         .then_with(|| a.size.cmp(&b.size))
         .then_with(|| a.name.cmp(&b.name))
 }
+
+#[cfg(test)]
+mod tests {
+    use repo_format::label::{BackupType, CivilTime};
+    use repo_format::manifest::{BlockIncr, Bundle, ManifestData, Tablespace, Target, TargetType};
+    use repo_format::pg::PgVersion;
+
+    use super::*;
+
+    fn label(day: u8) -> BackupLabel {
+        let time = CivilTime { year: 2026, month: 1, day, hour: 0, minute: 0, second: 0 };
+        BackupLabel::format(BackupType::Full, None, &time).unwrap()
+    }
+
+    /// A manifest of these files (name, size, time) whose references are two earlier backups and itself.
+    fn manifest(files: &[(&str, u64, i64)]) -> Manifest {
+        let data = ManifestData::new(label(3), BackupType::Full, 1_000, PgVersion::V15, 1);
+        let mut manifest = Manifest::new(data);
+        manifest.references = vec![label(1), label(2), label(3)];
+        let target = |name: &str, tablespace| Target {
+            name: name.into(),
+            target_type: TargetType::Link,
+            path: "/x".into(),
+            file: None,
+            tablespace,
+        };
+        manifest.targets = vec![
+            target("pg_data", None),
+            target("pg_data/link", None),
+            target("pg_tblspc/1", Some(Tablespace { id: 1, name: "a".into() })),
+        ];
+        manifest.files = files.iter().map(|(name, size, time)| ManifestFile::new(name, *size, *time)).collect();
+        manifest.sort();
+        manifest
+    }
+
+    fn settings(bundle: Option<BundleSettings>) -> JobSettings {
+        JobSettings {
+            stanza: "demo".parse().unwrap(),
+            label: label(3),
+            compress_type: CompressType::Zst,
+            bundle,
+            super_block_size: Some(1 << 20),
+            xact_path: "pg_xact",
+            standby: false,
+        }
+    }
+
+    fn copied(manifest: &Manifest) -> Vec<FileState> {
+        vec![FileState { copy: true, ..FileState::default() }; manifest.files.len()]
+    }
+
+    /// The names in each job, in the order that these workers take them.
+    fn jobs(settings: JobSettings, manifest: &Manifest, workers: &[usize]) -> Vec<(usize, Vec<String>)> {
+        let states = copied(manifest);
+        let (mut queues, _) = Queues::build(settings, manifest, &states, false).unwrap();
+        let mut jobs = Vec::new();
+        for worker in workers.iter().cycle().take(100) {
+            if let Some(job) = queues.next(*worker, manifest, &states).unwrap() {
+                let name = |file: &FileJob| file.name.trim_start_matches("pg_data/").to_owned();
+                jobs.push((job.data_dir, job.files.iter().map(name).collect()));
+            }
+        }
+        jobs
+    }
+
+    const BUNDLE: BundleSettings = BundleSettings { size: 100, limit: 60 };
+
+    #[test]
+    fn files_alone_are_copied_by_size() {
+        let manifest = manifest(&[("pg_data/a", 1, 0), ("pg_data/b", 3, 0), ("pg_data/c", 3, 9), ("pg_data/d", 2, 0)]);
+        let names: Vec<String> =
+            jobs(settings(None), &manifest, &[0]).into_iter().flat_map(|(_, names)| names).collect();
+        assert_eq!(names, ["b", "c", "d", "a"]);
+    }
+
+    #[test]
+    fn bundles_take_small_files_by_age_until_they_are_full() {
+        let manifest = manifest(&[
+            ("pg_data/big", 61, 0),
+            ("pg_data/new", 50, 9),
+            ("pg_data/old", 60, 1),
+            ("pg_data/mid", 40, 5),
+            ("pg_data/tiny", 1, 8),
+        ]);
+        let jobs: Vec<Vec<String>> =
+            jobs(settings(Some(BUNDLE)), &manifest, &[0]).into_iter().map(|(_, names)| names).collect();
+        // Within a bundle files are stored by size
+        assert_eq!(jobs, [vec!["big"], vec!["mid", "old"], vec!["tiny", "new"]]);
+    }
+
+    #[test]
+    fn bundled_files_keep_the_order_of_the_prior_backups() {
+        let mut manifest =
+            manifest(&[("pg_data/a", 1, 0), ("pg_data/b", 1, 0), ("pg_data/c", 1, 0), ("pg_data/d", 1, 0)]);
+        let places = [(None, 0, 0), (Some(1), 1, 0), (Some(0), 2, 5), (Some(0), 2, 4)];
+        for (file, (reference, id, offset)) in manifest.files.iter_mut().zip(places) {
+            file.reference = reference;
+            file.bundle = reference.map(|_| Bundle { id, offset });
+            file.size_repo = 10;
+            file.block = reference.map(|_| BlockIncr { size: 8192, checksum_size: 6, map_size: 4 });
+        }
+        let (mut queues, total) = Queues::build(settings(Some(BUNDLE)), &manifest, &copied(&manifest), false).unwrap();
+        assert_eq!(total, Total { files: 4, bytes: 4 });
+        let job = queues.next(0, &manifest, &copied(&manifest)).unwrap().unwrap();
+        let names: Vec<&str> = job.files.iter().map(|file| &*file.name).collect();
+        assert_eq!(names, ["pg_data/d", "pg_data/c", "pg_data/b", "pg_data/a"]);
+        let prior = job.files[0].block.as_ref().unwrap().prior.as_ref().unwrap();
+        assert_eq!((prior.path.as_str(), prior.offset, prior.size), ("backup/demo/20260101-000000F/bundle/2", 10, 4));
+        assert_eq!(job.path.as_str(), "backup/demo/20260103-000000F/bundle/1");
+        assert!(queues.next(0, &manifest, &copied(&manifest)).unwrap().is_none());
+    }
+
+    #[test]
+    fn workers_begin_at_different_tablespaces_and_bundles_do_not_mix_them() {
+        let manifest = manifest(&[("pg_data/a", 1, 0), ("pg_tblspc/1/PG_15_1/5/1", 1, 0)]);
+        let jobs = jobs(settings(Some(BUNDLE)), &manifest, &[1, 0]);
+        assert_eq!(jobs, [(0, vec!["pg_tblspc/1/PG_15_1/5/1".to_owned()]), (0, vec!["a".to_owned()])]);
+    }
+
+    #[test]
+    fn standby_gives_the_first_worker_only_what_the_primary_has() {
+        let manifest = manifest(&[
+            ("pg_data/PG_VERSION", 3, 0),
+            ("pg_data/base/1/1", 1, 0),
+            ("pg_data/global/pg_control", 8192, 0),
+            ("pg_data/pg_xact/0000", 2, 0),
+        ]);
+        let jobs = jobs(JobSettings { standby: true, ..settings(None) }, &manifest, &[0, 1]);
+        let of = |data_dir| -> Vec<&str> {
+            jobs.iter().filter(|job| job.0 == data_dir).flat_map(|job| job.1.iter().map(String::as_str)).collect()
+        };
+        assert_eq!(of(0), ["global/pg_control", "PG_VERSION"]);
+        assert_eq!(of(1), ["pg_xact/0000", "base/1/1"]);
+    }
+
+    #[test]
+    fn nothing_to_copy_and_a_missing_pg_control_are_errors() {
+        let manifest = manifest(&[("pg_data/a", 1, 0)]);
+        let build = |states: &[FileState], online| Queues::build(settings(None), &manifest, states, online).err();
+        assert_eq!(build(&[FileState::default()], false).unwrap().code, ErrorCode::FileMissing);
+        let error = build(&copied(&manifest), true).unwrap();
+        assert!(error.message.starts_with("pg_control must be present"), "{error}");
+        assert!(build(&copied(&manifest), false).is_none());
+    }
+
+    #[test]
+    fn block_map_larger_than_the_stored_file_is_an_error() {
+        let mut manifest = manifest(&[("pg_data/a", 1, 0)]);
+        manifest.files[0].reference = Some(0);
+        manifest.files[0].size_repo = 3;
+        manifest.files[0].block = Some(BlockIncr { size: 8192, checksum_size: 6, map_size: 4 });
+        let states = copied(&manifest);
+        let (mut queues, _) = Queues::build(settings(None), &manifest, &states, false).unwrap();
+        assert_eq!(queues.next(0, &manifest, &states).unwrap_err().code, ErrorCode::Format);
+    }
+}
