@@ -152,6 +152,7 @@ fn verify(
         manifest_cipher,
         history: &archive_info.history,
         version_force: settings.pg_version_force,
+        process_max: settings.queue.process_max,
         current_backup,
         wal_filter,
     };
@@ -162,6 +163,7 @@ fn verify(
     if let Some(error) = plan.failure.take() {
         return Err(error);
     }
+    plan.settle();
     if log::enabled(Level::Detail) {
         for archive in plan.archives.iter().filter(|archive| archive.total > 0) {
             for range in &archive.ranges {

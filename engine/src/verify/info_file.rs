@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use repo_format::cipher::{Cipher, Decryptor, Framing};
 use repo_format::hash::{Sha1, Sha1Hasher};
-use repo_format::info;
+use repo_format::info::crypto_hint;
 use repo_format::layout::{self, RepoPath};
 
 use crate::storage::{self, ReadRange};
@@ -55,7 +55,7 @@ fn read<T>(
     let plain = Decryptor::new(cipher, Framing::Full, BufReader::with_capacity(BUFFER_BYTES, stored));
     let hashing = HashReader { inner: plain, hasher: Sha1Hasher::new() };
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, hashing);
-    let content = parse(&mut reader).map_err(info::crypto_hint)?;
+    let content = parse(&mut reader)?;
     drain(&mut reader)?;
     Ok((content, reader.into_inner().hasher.finish()))
 }
@@ -78,7 +78,8 @@ pub(super) fn usable<T>(
     let name = path.file_name();
     let copy = layout::copy(path);
     let copy_name = copy.file_name();
-    match load(repo, path, &format!("{directory}/{name}"), &repo.cipher, &parse) {
+    let parse = |reader: &mut dyn BufRead| parse(reader).map_err(crypto_hint);
+    match load(repo, path, &format!("{directory}/{name}"), &repo.cipher, parse) {
         Ok((content, checksum)) => {
             let copied = load(repo, &copy, &format!("{directory}/{copy_name}"), &repo.cipher, drain);
             if copied.is_ok_and(|((), copied)| copied != checksum) {
@@ -86,9 +87,9 @@ pub(super) fn usable<T>(
             }
             Some(content)
         }
-        Err(_) => load(repo, &copy, &format!("{directory}/{copy_name}"), &repo.cipher, &parse)
-            .ok()
-            .map(|(content, _)| content),
+        Err(_) => {
+            load(repo, &copy, &format!("{directory}/{copy_name}"), &repo.cipher, parse).ok().map(|(content, _)| content)
+        }
     }
 }
 

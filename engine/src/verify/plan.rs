@@ -6,6 +6,7 @@ use repo_format::archive_info::PgHistory;
 use repo_format::cipher::{Cipher, Decryptor, Framing};
 use repo_format::compress::{CompressType, Decompressor};
 use repo_format::hash::Sha1;
+use repo_format::info::crypto_hint;
 use repo_format::label::BackupLabel;
 use repo_format::layout::{self, FileForm, RepoPath, Stanza};
 use repo_format::manifest::{Manifest, ManifestFile};
@@ -49,10 +50,21 @@ pub(super) struct PlanSettings<'a> {
     pub manifest_cipher: Cipher,
     pub history: &'a [PgHistory],
     pub version_force: Option<PgVersion>,
+    pub process_max: u32,
     /// The newest backup, when backup.info does not have it: it may be one that is being made.
     pub current_backup: Option<BackupLabel>,
     /// Check only this part of the archive.
     pub wal_filter: Option<WalFilter>,
+}
+
+/// A file whose result is that of another backup's file.
+struct Deferred {
+    /// Index of the backup that refers to it.
+    backup: usize,
+    /// Index of the backup that holds it.
+    holder: usize,
+    /// The name that a fault of it is listed under.
+    name: String,
 }
 
 /// The work that is left, and what was found.
@@ -63,7 +75,10 @@ pub(super) struct Plan<'a> {
     wal_files: VecDeque<String>,
     labels: VecDeque<BackupLabel>,
     manifest: Option<(Manifest, usize)>,
-    backup_index: BTreeMap<BackupLabel, usize>,
+    /// Backups whose files are not checked again for the backups that refer to them.
+    checked: BTreeMap<BackupLabel, usize>,
+    /// Files that are as good as the same file of an earlier backup, whose result may not be in yet.
+    deferred: Vec<Deferred>,
     pub archives: Vec<ArchiveResult>,
     pub backups: Vec<BackupResult>,
     pub errors: u32,
@@ -80,7 +95,8 @@ impl<'a> Plan<'a> {
             wal_files: VecDeque::new(),
             labels: labels.into(),
             manifest: None,
-            backup_index: BTreeMap::new(),
+            checked: BTreeMap::new(),
+            deferred: Vec::new(),
             archives: Vec::new(),
             backups: Vec::new(),
             errors: 0,
@@ -135,14 +151,11 @@ impl<'a> Plan<'a> {
             }
             Owner::Backup(index) => {
                 let Some(backup) = self.backups.get_mut(index) else { return };
+                backup.waiting -= 1;
                 match fault {
                     None => backup.valid += 1,
-                    Some(fault) => {
-                        backup.status = BackupStatus::Invalid;
-                        backup.faults.push((job.name.clone(), fault));
-                    }
+                    Some(fault) => backup.add_fault(job.name.clone(), fault),
                 }
-                backup.is_complete |= backup.total == backup.total_manifest;
             }
         }
     }
@@ -258,6 +271,7 @@ impl<'a> Plan<'a> {
 
     fn start_backup(&mut self, label: BackupLabel) {
         let mut result = BackupResult::new(label.clone());
+        let mut result_counts = false;
         let manifest = self.load_manifest(&mut result);
         match manifest {
             None => {}
@@ -267,11 +281,13 @@ impl<'a> Plan<'a> {
                 result.status = BackupStatus::Invalid;
             }
             Some(manifest) => {
-                result.total_manifest = u32::try_from(manifest.files.len()).unwrap_or(u32::MAX);
+                result_counts = self.counts_for_later(&manifest);
                 self.manifest = Some((manifest, 0));
             }
         }
-        self.backup_index.insert(label, self.backups.len());
+        if result_counts {
+            self.checked.insert(label, self.backups.len());
+        }
         self.backups.push(result);
     }
 
@@ -283,32 +299,35 @@ impl<'a> Plan<'a> {
         let copy = layout::copy(&path);
         let shown = format!("<REPO:BACKUP>/{label}/{}", layout::BACKUP_MANIFEST);
         let shown_copy = format!("{shown}{}", layout::COPY_SUFFIX);
-        let manifest = match info_file::load(repo, &path, &shown, cipher, |reader| Manifest::read(reader)) {
-            Ok((manifest, checksum)) => {
-                let copied = info_file::load(repo, &copy, &shown_copy, cipher, info_file::drain);
-                if copied.is_ok_and(|((), copied)| copied != checksum) {
-                    detail!("backup '{label}' manifest.copy does not match manifest");
-                }
-                Some(manifest)
-            }
-            Err(ErrorCode::FileMissing) if self.settings.current_backup.as_ref() == Some(label) => {
-                info!("backup '{label}' appears to be in progress, skipping");
-                result.status = BackupStatus::InProgress;
-                return None;
-            }
-            Err(code) => match info_file::load(repo, &copy, &shown_copy, cipher, |reader| Manifest::read(reader)) {
-                Ok((manifest, _)) => {
-                    detail!("{label}/backup.manifest is missing or unusable, using copy");
+        let manifest =
+            match info_file::load(repo, &path, &shown, cipher, |reader| Manifest::read(reader).map_err(crypto_hint)) {
+                Ok((manifest, checksum)) => {
+                    let copied = info_file::load(repo, &copy, &shown_copy, cipher, info_file::drain);
+                    if copied.is_ok_and(|((), copied)| copied != checksum) {
+                        detail!("backup '{label}' manifest.copy does not match manifest");
+                    }
                     Some(manifest)
                 }
-                Err(ErrorCode::FileMissing) if code == ErrorCode::FileMissing => {
-                    detail!("manifest missing for '{label}' - backup may have expired");
-                    result.status = BackupStatus::ManifestMissing;
+                Err(ErrorCode::FileMissing) if self.settings.current_backup.as_ref() == Some(label) => {
+                    info!("backup '{label}' appears to be in progress, skipping");
+                    result.status = BackupStatus::InProgress;
                     return None;
                 }
-                Err(_) => None,
-            },
-        };
+                Err(code) => match info_file::load(repo, &copy, &shown_copy, cipher, |reader| {
+                    Manifest::read(reader).map_err(crypto_hint)
+                }) {
+                    Ok((manifest, _)) => {
+                        detail!("{label}/backup.manifest is missing or unusable, using copy");
+                        Some(manifest)
+                    }
+                    Err(ErrorCode::FileMissing) if code == ErrorCode::FileMissing => {
+                        detail!("manifest missing for '{label}' - backup may have expired");
+                        result.status = BackupStatus::ManifestMissing;
+                        return None;
+                    }
+                    Err(_) => None,
+                },
+            };
         let manifest = manifest.filter(|manifest| {
             let data = &manifest.data;
             let known = self.settings.history.iter().any(|pg| {
@@ -330,6 +349,35 @@ impl<'a> Plan<'a> {
         manifest
     }
 
+    /// Whether the result of this backup's files will do for backups that refer to them.
+    ///
+    /// pgBackRest takes a backup as checked when a result arrives after all files were looked at. With one worker that is so
+    /// only if the very last file had to be read; with more, practically always.
+    fn counts_for_later(&self, manifest: &Manifest) -> bool {
+        let is_read = |file: &ManifestFile| {
+            (file.size != 0 || !manifest.data.bundle)
+                && (file.reference.is_none() || !self.checked.contains_key(manifest.holder(file)))
+        };
+        self.settings.process_max > 1 || manifest.files.last().is_some_and(is_read)
+    }
+
+    /// Takes over what had to wait for the results of other backups. Call it when all results are in.
+    pub fn settle(&mut self) {
+        for item in std::mem::take(&mut self.deferred) {
+            self.take_over(&item);
+        }
+    }
+
+    /// Gives a file the result of the backup that holds it.
+    fn take_over(&mut self, item: &Deferred) {
+        let fault = self.backups.get(item.holder).and_then(|holder| holder.fault_of(&item.name));
+        let Some(backup) = self.backups.get_mut(item.backup) else { return };
+        match fault {
+            None => backup.valid += 1,
+            Some(fault) => backup.add_fault(item.name.clone(), fault),
+        }
+    }
+
     /// The check of one file of a backup, unless it needs none.
     fn backup_file(&mut self, index: usize, manifest: &Manifest, file: &ManifestFile) -> Result<Option<VerifyJob>> {
         let Some(backup) = self.backups.get_mut(index) else { return Ok(None) };
@@ -339,23 +387,18 @@ impl<'a> Plan<'a> {
             backup.valid += 1;
             return Ok(None);
         }
-        let holder = manifest.holder(file).clone();
+        // The directory's name counts, even if the manifest should have another one
+        let holder = if file.reference.is_some() { manifest.holder(file).clone() } else { backup.label.clone() };
         if file.reference.is_some()
-            && let Some(prior) = self.backup_index.get(&holder).and_then(|prior| self.backups.get(*prior))
-            && prior.is_complete
+            && let Some(&checked) = self.checked.get(&holder)
         {
-            // Checked already with the backup that holds it. As in pgBackRest, only files that are stored alone are found again:
-            // a fault in a bundle shows with the backup that the bundle belongs to.
+            // As in pgBackRest, only files that are stored alone are found again by this name: a fault in a bundle shows with the
+            // backup that the bundle belongs to
             let name = format!("{holder}/{}{}", file.name, manifest.data.options.compress_type.extension());
-            let fault = prior.faults.iter().find(|(faulty, _)| *faulty == name).map(|(_, fault)| *fault);
-            if let Some(backup) = self.backups.get_mut(index) {
-                match fault {
-                    None => backup.valid += 1,
-                    Some(fault) => {
-                        backup.status = BackupStatus::Invalid;
-                        backup.faults.push((name, fault));
-                    }
-                }
+            if self.backups.get(checked).is_some_and(|holder| holder.waiting == 0) {
+                self.take_over(&Deferred { backup: index, holder: checked, name });
+            } else {
+                self.deferred.push(Deferred { backup: index, holder: checked, name });
             }
             return Ok(None);
         }
@@ -395,6 +438,9 @@ impl<'a> Plan<'a> {
                 size: file.size,
             },
         };
+        if let Some(backup) = self.backups.get_mut(index) {
+            backup.waiting += 1;
+        }
         Ok(Some(VerifyJob { owner: Owner::Backup(index), name, check }))
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Source of the words: pgBackRest `verifyRender` in `src/command/verify/verify.c`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use repo_format::label::BackupLabel;
@@ -79,16 +80,16 @@ pub struct BackupResult {
     pub label: BackupLabel,
     /// What it is worth.
     pub status: BackupStatus,
-    /// Files of its manifest.
-    pub total_manifest: u32,
     /// Files looked at.
     pub total: u32,
     /// Files that are valid.
     pub valid: u32,
-    /// All of its files have been looked at, and the last result is in.
-    pub is_complete: bool,
-    /// The files that are not valid, by their path below the stanza's backups.
-    pub faults: Vec<(String, Fault)>,
+    /// Files given out to be checked whose results are not in.
+    pub waiting: u32,
+    /// What is wrong, in the order in which it was found.
+    pub faults: Vec<Fault>,
+    /// What is wrong with which file, by the path below the stanza's backups. A bundle has one of the faults of its files.
+    fault_names: BTreeMap<String, Fault>,
 }
 
 impl BackupResult {
@@ -97,12 +98,24 @@ impl BackupResult {
         BackupResult {
             label,
             status: BackupStatus::Valid,
-            total_manifest: 0,
             total: 0,
             valid: 0,
-            is_complete: false,
+            waiting: 0,
             faults: Vec::new(),
+            fault_names: BTreeMap::new(),
         }
+    }
+
+    /// Notes that a file is not valid, and so the backup.
+    pub fn add_fault(&mut self, name: String, fault: Fault) {
+        self.status = BackupStatus::Invalid;
+        self.faults.push(fault);
+        self.fault_names.insert(name, fault);
+    }
+
+    /// What is wrong with the file, if anything.
+    pub fn fault_of(&self, name: &str) -> Option<Fault> {
+        self.fault_names.get(name).copied()
     }
 }
 
@@ -141,7 +154,7 @@ pub fn render(archives: &[ArchiveResult], backups: &[BackupResult], verbose: boo
             );
         }
         if backup.total > 0 {
-            render_faults(&mut text, backup.faults.iter().map(|(_, fault)| *fault), verbose);
+            render_faults(&mut text, backup.faults.iter().copied(), verbose);
         }
     }
     text
@@ -176,7 +189,7 @@ mod tests {
     }
 
     fn backup(status: BackupStatus, faults: &[Fault]) -> BackupResult {
-        let faults = faults.iter().map(|fault| ("x".to_owned(), *fault)).collect();
+        let faults = faults.to_vec();
         BackupResult { status, total: 5, valid: 4, faults, ..BackupResult::new("20260101-000000F".parse().unwrap()) }
     }
 
