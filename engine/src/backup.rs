@@ -27,7 +27,7 @@ use repo_format::wal_name::WalSegment;
 
 use self::block_size::BlockSizes;
 use self::build::FileState;
-use self::process::Process;
+use self::process::{Process, Processed};
 use self::queue::{JobSettings, Queues};
 pub use self::settings::{BackupSettings, BlockSettings, BundleSettings, StandbyChoice};
 use self::source::{Source, Start, Stop};
@@ -40,7 +40,7 @@ use crate::pipeline::backup::CopySettings;
 use crate::progress::Progress;
 use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
 use crate::storage::{SyncBatch, WriteOptions};
-use crate::{Error, ErrorCode, Result, detail, info};
+use crate::{Error, ErrorCode, Result, detail, info, warn};
 
 /// Files to store from which on they are synced together. A batch also syncs what others wrote to the same file system, so it
 /// must be worth it.
@@ -97,7 +97,8 @@ pub fn run(
     backup.save_copy(&manifest)?;
     let write_options = if batch.is_some() { WriteOptions::BATCH } else { WriteOptions::IN_PLACE };
     let running = Running { lock, progress, cancel };
-    let mut manifest = backup.process(&mut source, manifest, states, write_options, running)?;
+    let Processed { mut manifest, page_errors } =
+        backup.process(&mut source, manifest, states, write_options, running)?;
     backup.after_copy(&manifest)?;
     match batch {
         Some(batch) => finish::sync(repo, &settings.stanza, &manifest.data.label, batch)?,
@@ -118,6 +119,9 @@ pub fn run(
     finish::complete(repo, &settings, &mut info, &manifest)?;
     let size = info.backups.get(&manifest.data.label).map_or(0, |entry| entry.size_delta);
     info!("{} backup size = {}, file total = {}", manifest.data.backup_type, format_size(size), manifest.files.len());
+    if page_errors > 0 {
+        warn!("backup command encountered {page_errors} checksum warning(s), check the log file for details");
+    }
     Ok(manifest.data.label)
 }
 
@@ -279,7 +283,7 @@ impl Backup<'_> {
         states: Vec<FileState>,
         write_options: WriteOptions,
         running: Running<'_>,
-    ) -> Result<Manifest> {
+    ) -> Result<Processed> {
         let settings = self.settings;
         if self.has_all_paths(&manifest) {
             self.create_paths(&manifest)?;
@@ -324,6 +328,7 @@ impl Backup<'_> {
             queue: QueueSettings::new(workers, settings.job_retry, settings.job_retry_interval),
             save_bytes: settings.manifest_save_threshold.max(total.bytes / 100),
             total,
+            checksum_page_error: settings.checksum_page_error,
             repo_key: self.repo.key,
             lock: running.lock,
             progress: running.progress,

@@ -66,6 +66,7 @@ fn settings(config: &Config, key: u32) -> Result<BackupSettings> {
         compression: Compression::new(config.get(opt::COMPRESS_TYPE)?.parse()?, level)?,
         compress_level_network: small(config.get(opt::COMPRESS_LEVEL_NETWORK)?),
         checksum_page: config.find(opt::CHECKSUM_PAGE),
+        checksum_page_error: config.get(opt::CHECKSUM_PAGE_ERROR)?,
         page_header_check: config.get(opt::PAGE_HEADER_CHECK)?,
         delta: config.get(opt::DELTA)?,
         resume: config.get(opt::RESUME)?,

@@ -16,7 +16,7 @@ use crate::lock::Lock;
 use crate::pipeline::PageOutcome;
 use crate::pipeline::backup::{Copied, Copier, CopyJob, CopySettings, FileOutcome, FileResult};
 use crate::progress::Progress;
-use crate::{Result, detail, warn};
+use crate::{Error, ErrorCode, Result, detail, warn};
 
 /// How often the main thread looks after the server.
 const TICK_INTERVAL: Duration = Duration::from_millis(500);
@@ -28,6 +28,8 @@ pub(super) struct Process<'a> {
     /// Bytes copied after which the manifest is saved.
     pub(super) save_bytes: u64,
     pub(super) total: Total,
+    /// Wrong pages are an error.
+    pub(super) checksum_page_error: bool,
     pub(super) repo_key: u32,
     pub(super) lock: &'a mut Lock,
     pub(super) progress: &'a dyn Progress,
@@ -47,6 +49,15 @@ struct Done {
     saved: u64,
     /// Indices of files that are gone.
     removed: BTreeSet<usize>,
+    /// Files with wrong pages.
+    page_errors: u32,
+}
+
+/// What the copy phase leaves.
+pub(super) struct Processed {
+    pub(super) manifest: Manifest,
+    /// Files with wrong pages.
+    pub(super) page_errors: u32,
 }
 
 impl Process<'_> {
@@ -64,11 +75,11 @@ impl Process<'_> {
         states: Vec<FileState>,
         mut tick: impl FnMut() -> Result<()>,
         mut save: impl FnMut(&Manifest) -> Result<()>,
-    ) -> Result<Manifest> {
+    ) -> Result<Processed> {
         self.lock.update_begin(self.repo_key, self.total.bytes)?;
         self.progress.start(self.total.files, self.total.bytes);
         let shared = Mutex::new(Shared { queues, manifest, states });
-        let mut done = Done { bytes: 0, saved: 0, removed: BTreeSet::new() };
+        let mut done = Done { bytes: 0, saved: 0, removed: BTreeSet::new(), page_errors: 0 };
         let mut last_tick = Instant::now();
         let queue = self.queue.clone();
         let (copy, cancel) = (self.copy, self.cancel);
@@ -110,7 +121,7 @@ impl Process<'_> {
             index += 1;
             !done.removed.contains(&(index - 1))
         });
-        Ok(manifest)
+        Ok(Processed { manifest, page_errors: done.page_errors })
     }
 
     /// Takes over what a job did.
@@ -130,14 +141,21 @@ impl Process<'_> {
             }
             done.bytes += manifest.files[result.index].size_original;
             let context = ReportContext { worker, bundle_id: job.bundle_id, done: done.bytes, total: self.total.bytes };
-            self.apply(manifest, job.data_dir, &context, result);
+            let page_error = self.apply(manifest, job.data_dir, &context, result)?;
+            done.page_errors += u32::from(page_error);
         }
         self.progress.advance(files, done.bytes - before);
         self.lock.update(self.repo_key, done.bytes, self.total.bytes)
     }
 
-    /// Logs what became of one file and takes it into the manifest.
-    fn apply(&self, manifest: &mut Manifest, data_dir: usize, context: &ReportContext, result: FileResult) {
+    /// Logs what became of one file and takes it into the manifest. Says whether it has wrong pages.
+    fn apply(
+        &self,
+        manifest: &mut Manifest,
+        data_dir: usize,
+        context: &ReportContext,
+        result: FileResult,
+    ) -> Result<bool> {
         let file = &mut manifest.files[result.index];
         let path = self.copy.data_dirs[data_dir].file_path(&file.name);
         let path = path.display();
@@ -180,23 +198,28 @@ impl Process<'_> {
                         file.name
                     );
                 }
-                file.page_check = copied.pages.as_ref().map(|pages| self.page_check(pages, &path, copied.size));
+                file.page_check = match &copied.pages {
+                    Some(pages) => Some(self.page_check(pages, &path, copied.size)?),
+                    None => None,
+                };
                 store(file, copied, context.bundle_id);
+                return Ok(file.page_check.as_ref().is_some_and(|check| !check.valid));
             }
         }
+        Ok(false)
     }
 
-    /// Warns of wrong pages.
-    fn page_check(&self, pages: &PageOutcome, path: &dyn std::fmt::Display, size: u64) -> PageCheck {
-        match pages {
-            PageOutcome::Valid => PageCheck::VALID,
-            PageOutcome::Misaligned => {
-                warn!(
+    /// Warns of wrong pages, or fails if asked to.
+    fn page_check(&self, pages: &PageOutcome, path: &dyn std::fmt::Display, size: u64) -> Result<PageCheck> {
+        let (check, text) = match pages {
+            PageOutcome::Valid => return Ok(PageCheck::VALID),
+            PageOutcome::Misaligned => (
+                PageCheck::invalid(Vec::new()),
+                format!(
                     "page misalignment in file {path}: file size {size} is not divisible by page size {}",
                     self.copy.page_size
-                );
-                PageCheck::invalid(Vec::new())
-            }
+                ),
+            ),
             PageOutcome::Errors(errors) => {
                 let texts: Vec<String> = errors
                     .iter()
@@ -204,10 +227,17 @@ impl Process<'_> {
                     .collect();
                 let plural =
                     if errors.len() > 1 || errors.iter().any(|(first, last)| first != last) { "s" } else { "" };
-                warn!("invalid page checksum{plural} found in file {path} at page{plural} {}", texts.join(", "));
-                PageCheck::invalid(errors.iter().map(|&(first, last)| PageRange { first, last }).collect())
+                (
+                    PageCheck::invalid(errors.iter().map(|&(first, last)| PageRange { first, last }).collect()),
+                    format!("invalid page checksum{plural} found in file {path} at page{plural} {}", texts.join(", ")),
+                )
             }
+        };
+        if self.checksum_page_error {
+            return Err(Error::new(ErrorCode::Checksum, text));
         }
+        warn!("{text}");
+        Ok(check)
     }
 }
 

@@ -78,6 +78,8 @@ pub struct BackupSettings {
     pub compress_level_network: u32,
     /// Check page checksums; `None` decides by the cluster.
     pub checksum_page: Option<bool>,
+    /// Fail when a page is wrong, instead of a warning.
+    pub checksum_page_error: bool,
     /// Check page headers too.
     pub page_header_check: bool,
     /// Find changed files by checksum.
