@@ -110,12 +110,14 @@ fn missing_feature_ends_with_67() {
 fn signal_ends_a_waiting_command_with_63() {
     let space = Space::new();
     // A server that never answers
-    let _server = UnixListener::bind(space.path(".s.PGSQL.5432")).expect("bind");
-    fs::set_permissions(space.path(".s.PGSQL.5432"), fs::Permissions::from_mode(0o777)).expect("chmod");
+    let _server = UnixListener::bind(space.path("bin/.s.PGSQL.5432")).expect("bind");
+    fs::set_permissions(space.path("bin/.s.PGSQL.5432"), fs::Permissions::from_mode(0o777)).expect("chmod");
     let mut command = space.command(space.path("bin/rbr"));
     command.args(["check", "--no-config", "--stanza=demo", "--log-level-console=info"]);
-    command.args(["lock", "log"].map(|name| format!("--{name}-path={}", space.text(name))));
-    command.args([format!("--pg1-path={}", space.text("data")), format!("--pg1-socket-path={}", space.text(""))]);
+    command.args(
+        [("log-path", "log"), ("pg1-path", "data"), ("pg1-socket-path", "bin")]
+            .map(|(option, name)| format!("--{option}={}", space.text(name))),
+    );
     let mut child = command.stdout(Stdio::piped()).spawn().expect("start");
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map(|line| line.expect("read"));
     let begin = lines.next().expect("begin line");
