@@ -28,6 +28,8 @@ pub struct ExpireSettings {
     pub oldest: bool,
     /// Only WAL before this segment may go.
     pub archive_expire_before: Option<WalSegment>,
+    /// Expire nothing when the oldest backup that would stay has invalid pages; else that is only warned about.
+    pub checksum_page_error: bool,
     /// Only say what would go.
     pub dry_run: bool,
 }
@@ -97,8 +99,21 @@ impl Task<'_> {
                 plan::ad_hoc(facts, set, &retention)?
             }
         };
+        let damaged = oldest_damaged(&info, &plan)
+            .map(|label| format!("oldest retained backup {label} contains invalid page checksum(s)"));
+        let hint = "use info --set command to get details about errors in the backup.";
+        if let Some(text) = &damaged
+            && self.settings.checksum_page_error
+            && self.settings.set.is_none()
+            && !plan.expired.is_empty()
+        {
+            return Err(Error::new(ErrorCode::Checksum, text).hint(hint));
+        }
         self.remove_backups(&mut info, &plan, repaired)?;
         self.remove_directories(&info, &plan)?;
+        if let Some(text) = damaged {
+            crate::warn!("repo{}: {text}\nHINT: {hint}", self.repo.key);
+        }
         self.remove_archives(&info, &plan, &retention)?;
         self.remove_history(&plan, &retention, now)
     }
@@ -379,6 +394,12 @@ fn facts(info: &BackupInfo) -> Vec<BackupFact> {
     info.backups.iter().map(fact).collect()
 }
 
+/// The oldest backup that stays, if pages of it were invalid when it was made. Backups before it are what one would go back to.
+fn oldest_damaged<'a>(info: &BackupInfo, plan: &'a BackupPlan) -> Option<&'a BackupLabel> {
+    let oldest = &plan.kept.first()?.label;
+    info.backups.get(oldest).filter(|entry| entry.error == Some(true)).map(|_| oldest)
+}
+
 /// The label that a full backup begun at this time has in the local time zone.
 fn label_at(epoch: i64) -> Result<BackupLabel> {
     let time = Timestamp::from_second(epoch)
@@ -395,4 +416,38 @@ fn label_at(epoch: i64) -> Result<BackupLabel> {
         second: small(time.second()),
     };
     BackupLabel::format(BackupType::Full, None, &civil)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written by pgBackRest.
+    const BACKUP_INFO: &[u8] = include_bytes!("../../tests/fixtures/info/online/backup.info");
+
+    #[test]
+    fn oldest_damaged_is_the_first_that_stays_if_it_has_errors() -> Result<()> {
+        let mut info = BackupInfo::parse(BACKUP_INFO)?;
+        let retention = Retention {
+            full_type: FullRetention::Count,
+            full: None,
+            diff: None,
+            archive_type: repo_format::label::BackupType::Full,
+            archive: None,
+            history: None,
+        };
+        let plan = plan::by_retention(facts(&info), &retention, 0);
+        assert_eq!(oldest_damaged(&info, &plan), None);
+        let labels: Vec<BackupLabel> = info.backups.keys().cloned().collect();
+        assert!(labels.len() > 1);
+        for label in &labels {
+            info.backups.values_mut().for_each(|entry| entry.error = Some(false));
+            info.backups.entry(label.clone()).and_modify(|entry| entry.error = Some(true));
+            assert_eq!(oldest_damaged(&info, &plan), Some(label).filter(|&label| *label == labels[0]));
+        }
+        // Backups of programs that did not record it are taken for sound
+        info.backups.values_mut().for_each(|entry| entry.error = None);
+        assert_eq!(oldest_damaged(&info, &plan), None);
+        Ok(())
+    }
 }

@@ -32,6 +32,8 @@ pub fn run_locked(config: &Config) -> Result<()> {
         set: config.find(opt::SET).map(label).transpose()?,
         oldest: config.find(opt::OLDEST).unwrap_or(false),
         archive_expire_before: config.find(opt::ARCHIVE_EXPIRE_BEFORE).map(segment).transpose()?,
+        // Under a backup it is that command's option
+        checksum_page_error: config.find(opt::CHECKSUM_PAGE_ERROR).unwrap_or(true),
         dry_run: config.find(opt::DRY_RUN).unwrap_or(false),
     };
     if settings.set.is_some() && settings.oldest {
