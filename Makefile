@@ -39,8 +39,8 @@ test: fmt deny oracles-if-possible lint
 test-full: fmt deny oracles lint
 	$(CARGO) test --workspace
 
-bench:
-	scripts/bench
+bench: oracles
+	$(CARGO) bench --bench compare
 
 dist:
 	scripts/dist

@@ -3,3 +3,4 @@
 mod kill;
 mod manifest;
 mod matrix;
+mod turns;

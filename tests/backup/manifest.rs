@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::env::{Scenario, ScenarioOptions, Tool};
+use crate::env::{Scenario, ScenarioOptions, Shutdown, Tool};
 
 type Sections = BTreeMap<String, BTreeMap<String, Value>>;
 
@@ -52,6 +52,10 @@ fn comparable(text: &str) -> Sections {
         for key in ["repo-size", "rck", "bno", "bni"] {
             keys.remove(key);
         }
+        // The size of a block map follows from them; that there is one does not
+        if let Some(size) = keys.get_mut("bim") {
+            *size = Value::Null;
+        }
     }
     sections
 }
@@ -63,6 +67,21 @@ fn manifest_of(scenario: &Scenario, tool: Tool, options: &[&str]) -> Sections {
     let label = scenario.labels().pop().expect("a backup");
     let path = scenario.space.path(&format!("repo/backup/demo/{label}/backup.manifest"));
     comparable(&fs::read_to_string(path).expect("manifest"))
+}
+
+#[track_caller]
+fn assert_same(theirs: &Sections, ours: &Sections) {
+    for (section, keys) in theirs {
+        let none = BTreeMap::new();
+        let found = ours.get(section).unwrap_or(&none);
+        for (key, value) in keys {
+            assert_eq!(found.get(key), Some(value), "[{section}] {key}");
+        }
+        for key in found.keys() {
+            assert!(keys.contains_key(key), "[{section}] {key} is only in rbr's manifest");
+        }
+    }
+    assert_eq!(theirs.keys().collect::<Vec<_>>(), ours.keys().collect::<Vec<_>>());
 }
 
 fn same_manifests(version: u32, options: &[&str]) {
@@ -77,17 +96,7 @@ fn same_manifests(version: u32, options: &[&str]) {
     scenario.cluster.sql("vacuum freeze; checkpoint");
     let theirs = manifest_of(&scenario, Tool::PgBackRest, options);
     let ours = manifest_of(&scenario, Tool::Rbr, options);
-    for (section, keys) in &theirs {
-        let none = BTreeMap::new();
-        let found = ours.get(section).unwrap_or(&none);
-        for (key, value) in keys {
-            assert_eq!(found.get(key), Some(value), "[{section}] {key}");
-        }
-        for key in found.keys() {
-            assert!(keys.contains_key(key), "[{section}] {key} is only in rbr's manifest");
-        }
-    }
-    assert_eq!(theirs.keys().collect::<Vec<_>>(), ours.keys().collect::<Vec<_>>());
+    assert_same(&theirs, &ours);
 }
 
 #[test]
@@ -103,4 +112,61 @@ fn manifest_of_a_bundled_backup_equals_pgbackrest() {
 #[test]
 fn manifest_with_exclusions_and_without_page_checksums_equals_pgbackrest() {
     same_manifests(13, &["--exclude=pg_hba.conf", "--exclude=base/1/", "--no-checksum-page"]);
+}
+
+/// On the same stopped cluster and the same prior backups both decide alike: copy, refer to, split into blocks.
+fn same_decisions(version: u32, kind: &str, options: &[&str]) {
+    let Some(mut scenario) =
+        Scenario::start(ScenarioOptions { version, tablespace: true, ..ScenarioOptions::default() })
+    else {
+        return;
+    };
+    let mut full = vec!["--no-online", "backup", "--type=full"];
+    full.extend(options);
+    let mut incr = vec!["--no-online", "backup", kind];
+    incr.extend(options);
+    scenario.pgbackrest(&["stanza-create"]).success();
+    for round in 0..2 {
+        scenario.cluster.stop(Shutdown::Fast);
+        scenario.pgbackrest(if round == 0 { &full } else { &incr }).success();
+        scenario.cluster.start();
+        scenario.change(round + 1);
+        scenario.cluster.sql(&format!("alter table plain add column more_{round} int default 7; vacuum full plain"));
+    }
+    scenario.cluster.stop(Shutdown::Fast);
+    scenario.space.copy("repo", "repo-rbr");
+    let manifest = |repo: &str, label: &str| {
+        let path = scenario.space.path(&format!("{repo}/backup/demo/{label}/backup.manifest"));
+        comparable(&fs::read_to_string(path).expect("manifest"))
+    };
+    scenario.pgbackrest(&incr).success();
+    let theirs = manifest("repo", &scenario.labels()[2]);
+    let mut other = vec!["--repo1-path".to_owned(), scenario.space.text("repo-rbr")];
+    other.extend(incr.iter().map(|&argument| argument.to_owned()));
+    let other: Vec<_> = other.iter().map(String::as_str).collect();
+    let run = scenario.rbr(&other).success();
+    let label = run.stdout.split("new backup label = ").nth(1).expect("label").lines().next().expect("line").to_owned();
+    let ours = manifest("repo-rbr", &label);
+    assert!(theirs["target:file"].values().any(|file| file.get("reference").is_some()), "nothing is referred to");
+    assert_same(&theirs, &ours);
+}
+
+#[test]
+fn incr_decides_as_pgbackrest() {
+    same_decisions(15, "--type=incr", &["--compress-type=gz"]);
+}
+
+#[test]
+fn diff_with_bundles_decides_as_pgbackrest() {
+    same_decisions(17, "--type=diff", &["--compress-type=zst", "--repo1-bundle"]);
+}
+
+#[test]
+fn incr_with_blocks_decides_as_pgbackrest() {
+    same_decisions(18, "--type=incr", &["--compress-type=zst", "--repo1-bundle", "--repo1-block"]);
+}
+
+#[test]
+fn incr_with_delta_decides_as_pgbackrest() {
+    same_decisions(13, "--type=incr", &["--compress-type=lz4", "--delta"]);
 }

@@ -161,11 +161,14 @@ impl Cluster {
     }
 
     /// Runs SQL in the database `postgres`, each statement in a transaction of its own; it may fail. Semicolons separate
-    /// statements, wherever they stand.
+    /// statements wherever they stand, but for `;;`, which is a semicolon inside of one.
     pub fn try_sql(&self, sql: &str) -> Run {
+        const INSIDE: &str = "\u{1}";
+        let statements: Vec<_> =
+            sql.replace(";;", INSIDE).split(';').map(|statement| statement.replace(INSIDE, ";")).collect();
         let mut arguments = vec!["-d", "postgres", "-XAtq", "-v", "ON_ERROR_STOP=1"];
-        for statement in sql.split(';') {
-            arguments.extend(["-c", statement]);
+        for statement in &statements {
+            arguments.extend(["-c", statement.as_str()]);
         }
         self.client("psql", &arguments)
     }

@@ -126,6 +126,19 @@ impl Scenario {
         self.cluster.sql("checkpoint");
     }
 
+    /// Changes all over the data: rows in the middle of a table, growth, a table that shrinks, a new one, one less.
+    pub fn change(&self, round: u32) {
+        self.cluster.sql(&format!(
+            "update plain set note = md5(note || {round}) where id % 500 = {round};
+             insert into wide select g, repeat(md5(g::text), 400)
+                 from generate_series({round} * 1000, {round} * 1000 + 20) g;
+             delete from plain where id > 20000 - {round} * 1000; vacuum plain;
+             create table new_{round} as select g as id from generate_series(1, 1000) g;
+             drop table if exists new_{before}; checkpoint",
+            before = round.saturating_sub(1)
+        ));
+    }
+
     /// The path of a program.
     pub fn program(&self, tool: Tool) -> PathBuf {
         match tool {

@@ -2,18 +2,6 @@
 
 use crate::env::{Scenario, ScenarioOptions, Tool, Tree, restored_matches};
 
-/// Changes all over the data: rows in the middle of a table, growth, a table that shrinks, a new one, one less.
-fn change(scenario: &Scenario, round: u32) {
-    scenario.cluster.sql(&format!(
-        "update plain set note = md5(note || {round}) where id % 500 = {round};
-         insert into wide select g, repeat(md5(g::text), 400) from generate_series({round} * 1000, {round} * 1000 + 20) g;
-         delete from plain where id > 20000 - {round} * 1000; vacuum plain;
-         create table new_{round} as select g as id from generate_series(1, 1000) g;
-         drop table if exists new_{before}; checkpoint",
-        before = round - 1
-    ));
-}
-
 fn restores_every_link(version: u32, global: &[&str], tablespace: bool) {
     let Some(scenario) = Scenario::start(ScenarioOptions {
         version,
@@ -27,7 +15,7 @@ fn restores_every_link(version: u32, global: &[&str], tablespace: bool) {
     scenario.pgbackrest(&["stanza-create"]).success();
     for (round, kind) in ["--type=full", "--type=diff", "--type=incr", "--type=incr"].into_iter().enumerate() {
         if round > 0 {
-            change(&scenario, u32::try_from(round).expect("small"));
+            scenario.change(u32::try_from(round).expect("small"));
         }
         scenario.pgbackrest(&["backup", kind]).success();
     }
