@@ -6,6 +6,7 @@ pub mod decl;
 mod env;
 mod export;
 mod file;
+mod handle;
 mod names;
 pub mod options;
 mod parse;

@@ -1,12 +1,8 @@
-//! What a declaration says: commands, roles, kinds of values, and the option declaration with its typed handle.
+//! What a declaration says: commands, roles, kinds of values, and the option declaration itself.
 //!
 //! Each option is declared once, in a file of [`super::options`]; the argument parser, the environment and file readers, help,
 //! completions, the manual page and the documents are all made from these declarations. The facts are pgBackRest 2.60's
 //! (its `build/config.yaml`).
-
-use std::collections::BTreeMap;
-use std::marker::PhantomData;
-use std::time::Duration;
 
 /// A command, in the order in which prefixes are matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -180,6 +176,8 @@ pub struct CommandDecl {
 }
 
 pub use super::commands::COMMANDS;
+pub(in crate::config) use super::handle::options;
+pub use super::handle::{Opt, OptIndexed, OptionType};
 
 impl Command {
     /// Its declaration.
@@ -537,92 +535,3 @@ impl OptionDecl {
         self.for_command(command).and_then(|special| special.internal).unwrap_or(self.internal)
     }
 }
-
-/// A Rust type that an option's value has for the program.
-pub trait OptionType {
-    /// The kinds of options that have it, as a set of bits.
-    const KINDS: u16;
-}
-
-macro_rules! option_types {
-    ($($type:ty: $($kind:ident)|+;)*) => {
-        $(impl OptionType for $type { const KINDS: u16 = 0 $(| 1 << Kind::$kind as u8)+; })*
-    };
-}
-
-option_types! {
-    bool: Boolean;
-    i64: Integer;
-    u64: Size;
-    Duration: Time;
-    String: Path | String | StringId;
-    Vec<String>: List;
-    BTreeMap<String, String>: Hash;
-}
-
-/// The handle of an option that exists once.
-pub struct Opt<T> {
-    decl: &'static OptionDecl,
-    value: PhantomData<fn() -> T>,
-}
-
-/// The handle of an option that exists once per index of its group.
-pub struct OptIndexed<T> {
-    decl: &'static OptionDecl,
-    value: PhantomData<fn() -> T>,
-}
-
-// Derived impls would ask the same of T
-impl<T> Clone for Opt<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T> Copy for Opt<T> {}
-impl<T> Clone for OptIndexed<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T> Copy for OptIndexed<T> {}
-
-impl<T: OptionType> Opt<T> {
-    /// A handle; the program does not compile when type or grouping contradicts the declaration.
-    pub const fn new(decl: &'static OptionDecl) -> Self {
-        assert!(T::KINDS & (1 << decl.kind as u8) != 0, "the type does not fit the kind");
-        assert!(decl.group.is_none(), "grouped options need OptIndexed");
-        Opt { decl, value: PhantomData }
-    }
-
-    /// The declaration.
-    pub const fn decl(self) -> &'static OptionDecl {
-        self.decl
-    }
-}
-
-impl<T: OptionType> OptIndexed<T> {
-    /// A handle; the program does not compile when type or grouping contradicts the declaration.
-    pub const fn new(decl: &'static OptionDecl) -> Self {
-        assert!(T::KINDS & (1 << decl.kind as u8) != 0, "the type does not fit the kind");
-        assert!(decl.group.is_some(), "options without a group need Opt");
-        OptIndexed { decl, value: PhantomData }
-    }
-
-    /// The declaration.
-    pub const fn decl(self) -> &'static OptionDecl {
-        self.decl
-    }
-}
-
-/// Declares the options of one file: a public handle each, and the slice `TABLE` of them all.
-macro_rules! options {
-    ($($name:ident: $handle:ident<$type:ty> = $decl:expr;)*) => {
-        $(
-            #[doc = concat!("The option of this name, a `", stringify!($type), "`.")]
-            pub const $name: $handle<$type> = $handle::new(&$decl);
-        )*
-        /// Every option declared here.
-        pub(in crate::config) const TABLE: &[&crate::config::decl::OptionDecl] = &[$($name.decl(),)*];
-    };
-}
-pub(in crate::config) use options;

@@ -7,6 +7,7 @@ mod general;
 mod log;
 mod pg;
 mod repo;
+mod repo_s3;
 mod repo_store;
 mod restore;
 mod server;
@@ -26,6 +27,7 @@ pub mod opt {
     pub use super::log::*;
     pub use super::pg::*;
     pub use super::repo::*;
+    pub use super::repo_s3::*;
     pub use super::repo_store::*;
     pub use super::restore::*;
     pub use super::server::*;
@@ -54,7 +56,7 @@ const WITH_PG_HOST: CommandSet = WITH_PG_SESSION.with(&[Manifest]);
 /// Commands that talk to a PostgreSQL server.
 const WITH_PG_SESSION: CommandSet = on(&[Backup, Check, StanzaCreate, StanzaDelete, StanzaUpgrade]);
 
-const TABLES: [&[&OptionDecl]; 10] = [
+const TABLES: [&[&OptionDecl]; 11] = [
     archive::TABLE,
     backup::TABLE,
     command_line::TABLE,
@@ -62,6 +64,7 @@ const TABLES: [&[&OptionDecl]; 10] = [
     log::TABLE,
     pg::TABLE,
     repo::TABLE,
+    repo_s3::TABLE,
     repo_store::TABLE,
     restore::TABLE,
     server::TABLE,

@@ -1,0 +1,224 @@
+//! Options of repositories in S3.
+
+use crate::config::decl::DefaultValue::Fixed;
+use crate::config::decl::Support::NotYet;
+use crate::config::decl::{Group, HelpGroup, Kind, OptIndexed, OptionDecl, depend, options};
+use crate::config::options::STANZA_AND_REPO;
+
+options! {
+    REPO_S3_BUCKET: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-bucket",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-type", &["s3"]),
+        deprecated: &["repo-s3-bucket"],
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "S3 bucket.",
+        detail: "Must exist. Names with dots need path style or no certificate check.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_ENDPOINT: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-endpoint",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-type", &["s3"]),
+        deprecated: &["repo-s3-endpoint"],
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "S3 endpoint.",
+        detail: "The service's host without the bucket.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_KEY: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-key",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-s3-key-type", &["shared"]),
+        deprecated: &["repo-s3-key"],
+        secure: true,
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "S3 access key.",
+        detail: "The identity to use.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_KEY_SECRET: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-key-secret",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-s3-key-type", &["shared"]),
+        deprecated: &["repo-s3-key-secret"],
+        secure: true,
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "S3 secret key.",
+        detail: "Belongs to the access key.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_KEY_TYPE: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-key-type",
+        kind: Kind::StringId,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("shared"),
+        allow: &["shared", "auto", "web-id", "pod-id", "process"],
+        depend: depend("repo-type", &["s3"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "Kind of S3 keys.",
+        detail: "shared, auto (of the instance), web-id, pod-id or process.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_KMS_KEY_ID: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-kms-key-id",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        depend: depend("repo-type", &["s3"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "S3 KMS key.",
+        detail: "The service encrypts objects with it.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_PROCESS_CMD: OptIndexed<Vec<String>> = OptionDecl {
+        name: "repo-s3-process-cmd",
+        kind: Kind::List,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-s3-key-type", &["process"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "Command that prints S3 credentials.",
+        detail: "For repo-s3-key-type=process; once for the command and each of its arguments.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_REGION: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-region",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        depend: depend("repo-type", &["s3"]),
+        deprecated: &["repo-s3-region"],
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "S3 region.",
+        detail: "Where the bucket is.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_REQUESTER_PAYS: OptIndexed<bool> = OptionDecl {
+        name: "repo-s3-requester-pays",
+        kind: Kind::Boolean,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("n"),
+        depend: depend("repo-type", &["s3"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "The requester pays.",
+        detail: "For buckets that ask for it.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_ROLE: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-role",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        depend: depend("repo-s3-key-type", &["auto"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "S3 role.",
+        detail: "Role of the instance whose credentials are used; found out when it is not given.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_SERVICE: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-service",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        default: Fixed("s3"),
+        depend: depend("repo-type", &["s3"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "S3 service name.",
+        detail: "Part of the signature; some compatible services have another one.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_SSE_CUSTOMER_KEY: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-sse-customer-key",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        depend: depend("repo-type", &["s3"]),
+        secure: true,
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "S3 key for encryption by the service.",
+        detail: "Sent with each request; the service does not store it.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_STS_HOST: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-sts-host",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("sts.amazonaws.com"),
+        depend: depend("repo-s3-key-type", &["web-id"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "S3 token service.",
+        detail: "For repo-s3-key-type=web-id.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_TOKEN: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-token",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        required: false,
+        depend: depend("repo-s3-key-type", &["shared"]),
+        secure: true,
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "S3 session token.",
+        detail: "Belongs to temporary keys.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_S3_URI_STYLE: OptIndexed<String> = OptionDecl {
+        name: "repo-s3-uri-style",
+        kind: Kind::StringId,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        default: Fixed("host"),
+        allow: &["host", "path"],
+        depend: depend("repo-type", &["s3"]),
+        help: HelpGroup::Repository,
+        support: NotYet("object stores"),
+        summary: "Form of S3 addresses.",
+        detail: "host puts the bucket into the host name, path into the path.",
+        ..OptionDecl::BASE
+    };
+}
