@@ -62,6 +62,22 @@ pub(crate) fn catch_signals() -> engine::Result<()> {
     std::thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024).spawn(listen).map(drop).map_err(failed)
 }
 
+/// Has SIGHUP, SIGINT and SIGTERM end the process at once with the status of a terminated command: for commands that are over
+/// in a moment and can be cut short anywhere, and whose way must stay short, without a thread that listens.
+///
+/// # Errors
+/// [`ErrorCode::Kernel`]: the handlers can't be installed.
+pub(crate) fn end_on_signals() -> engine::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let always = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        let status = i32::from(ErrorCode::Term.number());
+        signal_hook::flag::register_conditional_shutdown(signal, status, always.clone())
+            .map_err(|error| Error::from_io(ErrorCode::Kernel, "unable to catch signals", error))?;
+    }
+    Ok(())
+}
+
 /// Turns the outcome of a command into the exit status; logs the error and the end line. `config` is there once options were
 /// resolved.
 pub(crate) fn finish(outcome: engine::Result<ExitStatus>, config: Option<&Config>) -> u8 {

@@ -32,7 +32,10 @@ pub fn start(config: &mut Config, started: Instant) -> Result<()> {
         return config.adjust();
     }
     set_running(config, started);
-    exit::catch_signals()?;
+    match (config.command(), config.role()) {
+        (Command::ArchivePush | Command::ArchiveGet, Role::Main) => exit::end_on_signals()?,
+        _ => exit::catch_signals()?,
+    }
     check_root(config)?;
     if config.find(opt::NEUTRAL_UMASK) == Some(true) {
         rustix::process::umask(rustix::fs::Mode::empty());
