@@ -4,12 +4,15 @@
 //! with other programs need `scripts/oracles` to have been run; without it they print that they are skipped, and fail
 //! when `RBR_REQUIRE_ORACLES=1`.
 
+mod archive;
 mod backup;
 mod cli;
 mod compat;
 #[allow(dead_code, unused_imports)]
 mod env;
+mod expire;
 mod fuzz;
+mod info;
 mod restore;
 mod session;
 mod stanza;
