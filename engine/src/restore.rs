@@ -8,6 +8,8 @@ mod clean;
 mod copy;
 mod file;
 #[cfg(test)]
+mod file_tests;
+#[cfg(test)]
 mod fixture;
 mod names;
 mod ownership;

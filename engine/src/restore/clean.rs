@@ -383,3 +383,130 @@ fn make_link(manifest: &Manifest, name: &str, ownership: &Ownership, settings: &
     })?;
     own_new(&pg_path, ownership.of(link.user, link.group), ownership)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{TABLESPACE_DIR, manifest};
+    use super::super::remap::{MapSettings, remap};
+    use super::*;
+    use crate::users::Users;
+
+    /// A manifest whose targets all lie in a new directory.
+    fn mapped() -> (tempfile::TempDir, Manifest, Ownership) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().display().to_string();
+        let mut manifest = manifest();
+        let settings = MapSettings {
+            tablespaces_all: Some(format!("{root}/ts")),
+            links: [("pg_wal", "wal"), ("pg_hba.conf", "conf/hba.conf")]
+                .map(|(link, destination)| (link.to_owned(), format!("{root}/{destination}")))
+                .into(),
+            ..MapSettings::default()
+        };
+        remap(&mut manifest, &format!("{root}/pg"), &settings).unwrap();
+        let current = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+        let ownership = Ownership::new(&manifest, &Users::new(), current, Some(current));
+        (dir, manifest, ownership)
+    }
+
+    fn prepare(dir: &tempfile::TempDir, manifest: &Manifest, ownership: &Ownership, delta: bool) -> Result<()> {
+        let pg_path = dir.path().join("pg").display().to_string();
+        let settings =
+            CleanSettings { pg_path: &pg_path, delta, keep: &["recovery.conf"], tablespace_dir: TABLESPACE_DIR };
+        check(manifest, ownership, &settings)?;
+        open_data_dir(manifest, ownership, &settings)?;
+        build(manifest, ownership, &settings)
+    }
+
+    #[test]
+    fn build_in_nothing_makes_all_directories_and_links() {
+        let (dir, manifest, ownership) = mapped();
+        prepare(&dir, &manifest, &ownership, false).unwrap();
+        let root = dir.path();
+        assert!(root.join("pg/base/1").is_dir());
+        assert!(root.join("ts/ts1").join(TABLESPACE_DIR).join("1").is_dir());
+        assert!(root.join("conf").is_dir());
+        assert_eq!(fs::read_link(root.join("pg/pg_wal")).unwrap(), root.join("wal"));
+        assert_eq!(fs::read_link(root.join("pg/pg_hba.conf")).unwrap(), root.join("conf/hba.conf"));
+        assert_eq!(fs::read_link(root.join("pg/pg_tblspc/16384")).unwrap(), root.join("ts/ts1"));
+        assert_eq!(root.join("pg/base").metadata().unwrap().mode() & 0o777, 0o700);
+        // Again, with everything there
+        prepare(&dir, &manifest, &ownership, true).unwrap();
+    }
+
+    #[test]
+    fn check_of_directories_with_files_is_refused_and_changes_nothing() {
+        for (file, code) in [
+            ("pg/x", ErrorCode::PathNotEmpty),
+            ("wal/x", ErrorCode::PathNotEmpty),
+            ("ts/ts1/PG_15_202209061/x", ErrorCode::PathNotEmpty),
+            ("conf/hba.conf", ErrorCode::FileExists),
+        ] {
+            let (dir, manifest, ownership) = mapped();
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "x").unwrap();
+            assert_eq!(prepare(&dir, &manifest, &ownership, false).unwrap_err().code, code, "{file}");
+            assert!(path.exists() && !dir.path().join("pg/base").exists());
+        }
+    }
+
+    #[test]
+    fn check_ignores_kept_files_and_other_files_of_shared_directories() {
+        let (dir, manifest, ownership) = mapped();
+        for file in ["pg/recovery.conf", "pg/backup.manifest", "conf/other.conf", "ts/ts1/PG_14_1/x"] {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "x").unwrap();
+        }
+        prepare(&dir, &manifest, &ownership, false).unwrap();
+        for file in ["pg/recovery.conf", "pg/backup.manifest", "conf/other.conf", "ts/ts1/PG_14_1/x"] {
+            assert!(dir.path().join(file).exists(), "{file}");
+        }
+    }
+
+    #[test]
+    fn build_with_delta_removes_what_the_backup_does_not_have() {
+        let (dir, manifest, ownership) = mapped();
+        prepare(&dir, &manifest, &ownership, false).unwrap();
+        let pg = dir.path().join("pg");
+        let outside = dir.path().join("outside");
+        fs::create_dir_all(outside.join("sub")).unwrap();
+        fs::write(outside.join("sub/file"), "x").unwrap();
+
+        for file in ["base/1/1259", "base/1/9999", "global/pg_control", "recovery.conf"] {
+            fs::write(pg.join(file), "x").unwrap();
+        }
+        fs::create_dir_all(pg.join("extra/deep")).unwrap();
+        symlink(&outside, pg.join("extra/link")).unwrap();
+        symlink(&outside, pg.join("link")).unwrap();
+        // A directory that became a link, a link with another destination, a file that became a link
+        fs::remove_dir(pg.join("global")).unwrap_err();
+        fs::remove_file(pg.join("pg_wal")).unwrap();
+        symlink(&outside, pg.join("pg_wal")).unwrap();
+        symlink(outside.join("sub/file"), pg.join("PG_VERSION")).unwrap();
+        fs::remove_dir_all(pg.join("pg_tblspc")).unwrap();
+        symlink(&outside, pg.join("pg_tblspc")).unwrap();
+
+        prepare(&dir, &manifest, &ownership, true).unwrap();
+        for gone in ["base/1/9999", "global/pg_control", "extra", "link", "PG_VERSION"] {
+            assert!(pg.join(gone).symlink_metadata().is_err(), "{gone}");
+        }
+        for kept in ["base/1/1259", "recovery.conf"] {
+            assert!(pg.join(kept).exists(), "{kept}");
+        }
+        assert_eq!(fs::read_link(pg.join("pg_wal")).unwrap(), dir.path().join("wal"));
+        assert!(pg.join("pg_tblspc").symlink_metadata().unwrap().is_dir());
+        // Nothing was removed through a link
+        assert!(outside.join("sub/file").exists());
+    }
+
+    #[test]
+    fn check_of_a_directory_without_rights_is_refused() {
+        let (dir, manifest, ownership) = mapped();
+        let pg = dir.path().join("pg");
+        fs::create_dir(&pg).unwrap();
+        fs::set_permissions(&pg, fs::Permissions::from_mode(0o500)).unwrap();
+        assert_eq!(prepare(&dir, &manifest, &ownership, true).unwrap_err().code, ErrorCode::PathOpen);
+    }
+}
