@@ -12,6 +12,8 @@ mod queue;
 mod resume;
 mod settings;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

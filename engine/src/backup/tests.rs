@@ -1,0 +1,333 @@
+//! Whole offline backups of a small data directory, without PostgreSQL.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use repo_format::cipher::{Cipher, Framing, decrypt_framed};
+use repo_format::compress::{CompressType, Compression, Decompressor};
+use repo_format::hash::Sha1;
+use repo_format::layout::FileForm;
+use repo_format::pg::control::PgControl;
+use tempfile::TempDir;
+
+use super::*;
+use crate::lock::LockType;
+use crate::pg::PgSettings;
+use crate::progress::NoProgress;
+use crate::storage::faulty::FaultyStorage;
+use crate::storage::posix::PosixStorage;
+use crate::storage::{RepoStorage, get};
+
+const CONTROL: &[u8] = include_bytes!("../../../tests/fixtures/pg/pg_control_15");
+
+/// A data directory and a stanza for it.
+struct World {
+    dir: TempDir,
+    repo: Repo,
+}
+
+impl World {
+    fn new(passphrase: Option<&str>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let storage: Arc<dyn RepoStorage> = Arc::new(PosixStorage::new(dir.path().join("repo")));
+        let cipher = passphrase.map_or(Cipher::None, |text| Cipher::Aes256Cbc(Passphrase::new(text)));
+        let world = World { repo: Repo { key: 1, storage, cipher }, dir };
+        let files = ["PG_VERSION", "base/5/1", "base/5/2", "base/5/3", "pg_wal/x", "postgresql.conf"];
+        for (number, file) in files.iter().enumerate() {
+            world.write(file, &vec![number as u8; 20_000 * number]);
+        }
+        let mut control = CONTROL.to_vec();
+        control.resize(8192, 0);
+        world.write("global/pg_control", &control);
+        let control = PgControl::parse(CONTROL, None).unwrap();
+        let pass = || info_files::generate_passphrase(&world.repo).unwrap();
+        let archive = ArchiveInfo::new(control.version, control.system_id, pass());
+        info_files::save_archive_info(&world.repo, &stanza(), &archive).unwrap();
+        let info = BackupInfo::new(control.version, control.system_id, control.catalog_version, pass()).unwrap();
+        info_files::save_backup_info(&world.repo, &stanza(), &info).unwrap();
+        world
+    }
+
+    fn pg_path(&self) -> PathBuf {
+        self.dir.path().join("pg")
+    }
+
+    /// Writes a file of the data directory as if some time ago.
+    fn write(&self, file: &str, content: &[u8]) {
+        let path = self.pg_path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        self.set_age(file, 3600);
+    }
+
+    fn set_age(&self, file: &str, seconds: u64) {
+        let time = SystemTime::now() - Duration::from_secs(seconds);
+        fs::File::options().write(true).open(self.pg_path().join(file)).unwrap().set_modified(time).unwrap();
+    }
+
+    fn settings(&self, kind: BackupType) -> BackupSettings {
+        BackupSettings {
+            stanza: stanza(),
+            kind,
+            online: false,
+            force: false,
+            pg: vec![PgSettings {
+                key: 1,
+                path: self.pg_path(),
+                port: 5432,
+                socket_path: None,
+                user: None,
+                database: "postgres".into(),
+                db_timeout: Duration::from_secs(1),
+                version_force: None,
+                command: "backup".into(),
+            }],
+            version_force: None,
+            standby: StandbyChoice::Never,
+            start_fast: false,
+            archive_check: false,
+            archive_mode_check: false,
+            archive_copy: false,
+            archive_timeout: Duration::from_secs(1),
+            compression: Compression::new(CompressType::Lz4, None).unwrap(),
+            compress_level_network: 1,
+            checksum_page: None,
+            checksum_page_error: false,
+            page_header_check: true,
+            delta: false,
+            resume: true,
+            hardlink: false,
+            bundle: None,
+            block: None,
+            exclude: Vec::new(),
+            annotation: [("a", "b"), ("c", "")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            process_max: 2,
+            buffer_size: 1 << 20,
+            manifest_save_threshold: 1,
+            job_retry: 0,
+            job_retry_interval: Duration::ZERO,
+        }
+    }
+
+    fn run(&self, settings: BackupSettings) -> Result<BackupLabel> {
+        self.run_on(&self.repo, settings)
+    }
+
+    fn run_on(&self, repo: &Repo, settings: BackupSettings) -> Result<BackupLabel> {
+        let locks = self.dir.path().join("lock");
+        let mut lock = Lock::acquire(&locks, &stanza(), &[LockType::Backup], &[1], "1-x").unwrap();
+        run(settings, repo, &mut lock, &NoProgress, &CancelToken::new())
+    }
+
+    fn info(&self) -> BackupInfo {
+        info_files::load_backup_info(&self.repo, &stanza()).unwrap()
+    }
+
+    /// Loads a manifest and checks every stored file that is whole against it and against the data directory.
+    fn check(&self, label: &BackupLabel) -> Manifest {
+        let cipher = info_files::manifest_cipher(&self.info());
+        let manifest = manifest_store::load(&self.repo, &stanza(), label, &cipher).unwrap();
+        manifest.validate(true).unwrap();
+        let cipher = Cipher::from_passphrase(manifest.cipher_pass.as_ref());
+        for file in manifest.files.iter().filter(|file| file.block.is_none() && file.size > 0) {
+            let holder = manifest.holder(file);
+            let (path, offset, framing) = match file.bundle {
+                Some(bundle) => (layout::bundle(&stanza(), holder, bundle.id), bundle.offset, Framing::Full),
+                None => {
+                    let form = FileForm::Whole(CompressType::Lz4);
+                    (layout::backup_file(&stanza(), holder, &file.name, form).unwrap(), 0, Framing::Full)
+                }
+            };
+            let stored = get(&*self.repo.storage, &path, 1 << 30).unwrap().unwrap();
+            let stored = &stored[offset as usize..(offset + file.size_repo) as usize];
+            assert_eq!(file.checksum_repo, Some(Sha1::of(stored)), "{}", file.name);
+            let compressed = decrypt_framed(&cipher, framing, stored).unwrap();
+            let mut plain = Vec::new();
+            Decompressor::new(CompressType::Lz4, framing, &*compressed).unwrap().read_to_end(&mut plain).unwrap();
+            let now = fs::read(self.pg_path().join(data_dir::relative_path(&file.name))).unwrap();
+            assert!(plain == now && file.size == now.len() as u64, "{}", file.name);
+            assert_eq!(file.checksum, Some(Sha1::of(&plain)));
+        }
+        manifest
+    }
+
+    fn has(&self, path: &str) -> bool {
+        Path::new(&self.dir.path().join("repo").join(path)).exists()
+    }
+}
+
+fn stanza() -> layout::Stanza {
+    "demo".parse().unwrap()
+}
+
+fn bundled(settings: BackupSettings) -> BackupSettings {
+    BackupSettings { bundle: Some(BundleSettings { size: 50_000, limit: 70_000 }), ..settings }
+}
+
+#[test]
+fn full_backup_stores_every_file_and_its_facts() {
+    for passphrase in [None, Some("secret")] {
+        for bundle in [false, true] {
+            let world = World::new(passphrase);
+            let settings = world.settings(BackupType::Full);
+            let label = world.run(if bundle { bundled(settings) } else { settings }).unwrap();
+            let manifest = world.check(&label);
+            let names: Vec<&str> = manifest.files.iter().map(|file| data_dir::relative_path(&file.name)).collect();
+            // Offline, what is in the WAL directory belongs to the cluster
+            let expected =
+                ["PG_VERSION", "base/5/1", "base/5/2", "base/5/3", "global/pg_control", "pg_wal/x", "postgresql.conf"];
+            assert_eq!(names, expected);
+            assert_eq!(manifest.files.iter().filter(|file| file.bundle.is_some()).count(), if bundle { 4 } else { 0 });
+            assert_eq!(manifest.annotation.len(), 1);
+            assert_eq!(manifest.data.options.checksum_page, Some(false));
+            let info = world.info();
+            assert_eq!(info.backups.keys().collect::<Vec<_>>(), [&label]);
+            assert!(world.has("backup/demo/latest/backup.manifest"));
+            assert!(world.has(layout::history_manifest(&stanza(), &label).as_str()));
+            assert_eq!(world.has(&format!("backup/demo/{label}/pg_data/base")), !bundle);
+        }
+    }
+}
+
+#[test]
+fn incremental_backup_without_prior_becomes_full() {
+    let world = World::new(None);
+    let label = world.run(world.settings(BackupType::Incr)).unwrap();
+    assert_eq!(label.backup_type(), BackupType::Full);
+}
+
+#[test]
+fn incremental_backup_stores_only_what_changed() {
+    let world = World::new(Some("secret"));
+    let full = world.run(world.settings(BackupType::Full)).unwrap();
+    let error = world.run(world.settings(BackupType::Incr)).unwrap_err();
+    assert!(error.message.starts_with("no files have changed"), "{error}");
+
+    world.write("base/5/2", b"other");
+    world.write("base/5/9", b"new");
+    fs::remove_file(world.pg_path().join("base/5/3")).unwrap();
+    world.set_age("base/5/2", 10);
+    let incr = world.run(world.settings(BackupType::Incr)).unwrap();
+    assert_eq!(incr.full_label(), full);
+    let manifest = world.check(&incr);
+    let stored: Vec<&str> =
+        manifest.files.iter().filter(|file| file.reference.is_none()).map(|file| &*file.name).collect();
+    assert_eq!(stored, ["pg_data/base/5/2", "pg_data/base/5/9"]);
+    assert_eq!(manifest.file("pg_data/base/5/3"), None);
+    assert_eq!(manifest.references, [full, incr]);
+}
+
+#[test]
+fn backup_of_another_cluster_is_refused() {
+    let world = World::new(None);
+    let other = BackupInfo::new(repo_format::pg::PgVersion::V15, 1, 2, None).unwrap();
+    info_files::save_backup_info(&world.repo, &stanza(), &other).unwrap();
+    assert_eq!(world.run(world.settings(BackupType::Full)).unwrap_err().code, ErrorCode::BackupMismatch);
+}
+
+#[test]
+fn backup_of_a_running_cluster_needs_force_offline() {
+    let world = World::new(None);
+    world.write("postmaster.pid", b"1");
+    assert_eq!(world.run(world.settings(BackupType::Full)).unwrap_err().code, ErrorCode::PgRunning);
+    world.run(BackupSettings { force: true, ..world.settings(BackupType::Full) }).unwrap();
+}
+
+#[test]
+fn annotation_that_could_not_be_read_again_is_refused_before_anything_is_copied() {
+    let world = World::new(None);
+    let mut settings = world.settings(BackupType::Full);
+    settings.annotation.insert("a\"b".to_owned(), "c".to_owned());
+    assert_eq!(world.run(settings).unwrap_err().code, ErrorCode::OptionInvalidValue);
+    assert!(!world.has("backup/demo/latest"));
+}
+
+#[test]
+fn backup_that_dies_at_any_change_is_followed_by_a_good_one() {
+    for (wanted, bundle) in [(BackupType::Full, false), (BackupType::Full, true), (BackupType::Incr, false)] {
+        let mut crashes = 0;
+        // Incremental backups of one set wait for the next second, so fewer moments must do
+        let step = if wanted == BackupType::Incr { 5 } else { 1 };
+        for change in (1_u64..).step_by(step) {
+            let world = World::new(None);
+            let settings = |kind| {
+                let settings = BackupSettings { process_max: 1, ..world.settings(kind) };
+                if bundle { bundled(settings) } else { settings }
+            };
+            let first = (wanted == BackupType::Incr).then(|| world.run(settings(BackupType::Full)).unwrap());
+            world.write("base/5/2", b"changed since");
+            world.set_age("base/5/2", 10);
+            let dying = FaultyStorage::new(Arc::clone(&world.repo.storage)).crash_at(change);
+            let repo = Repo { storage: Arc::new(dying), ..world.repo.clone() };
+            let died = world.run_on(&repo, settings(wanted)).is_err();
+            crashes += usize::from(died);
+            // What remains is a backup or none: its manifest is there only when all else is
+            let cipher = info_files::manifest_cipher(&world.info());
+            for label in reconstruct::backup_labels(&world.repo, &stanza()).unwrap() {
+                if manifest_store::is_complete(&world.repo, &stanza(), &label).unwrap() {
+                    manifest_store::load(&world.repo, &stanza(), &label, &cipher).unwrap().validate(true).unwrap();
+                    if first.as_ref() != Some(&label) {
+                        world.check(&label);
+                    }
+                }
+            }
+            world.write("base/5/1", b"changed again");
+            world.set_age("base/5/1", 5);
+            let label = world.run(settings(wanted)).unwrap();
+            world.check(&label);
+            assert!(world.info().backups.contains_key(&label));
+            assert!(first.is_none_or(|first| world.info().backups.contains_key(&first)));
+            if !died {
+                break;
+            }
+        }
+        assert!(crashes * step > 10, "{crashes}");
+    }
+}
+
+#[test]
+fn resumed_backup_keeps_its_label_and_copies_only_what_is_missing() {
+    let world = World::new(Some("secret"));
+    let settings = || BackupSettings { process_max: 1, ..world.settings(BackupType::Full) };
+    // Dies while the last small files are copied
+    let mut change = 1;
+    let (interrupted, stored) = loop {
+        let dying = FaultyStorage::new(Arc::clone(&world.repo.storage)).crash_at(change);
+        world.run_on(&Repo { storage: Arc::new(dying), ..world.repo.clone() }, settings()).unwrap_err();
+        let labels = reconstruct::backup_labels(&world.repo, &stanza()).unwrap();
+        let cipher = info_files::manifest_cipher(&world.info());
+        let copy =
+            labels.last().and_then(|label| manifest_store::load_copy(&world.repo, &stanza(), label, &cipher).ok());
+        if let Some(copy) = copy {
+            let stored = copy.files.iter().filter(|file| file.checksum.is_some() && file.size > 0).count();
+            if stored >= 3 {
+                break (copy, stored);
+            }
+        }
+        change += 1;
+    };
+    assert!(stored < interrupted.files.len());
+    let calls = FaultyStorage::new(Arc::clone(&world.repo.storage));
+    let repo = Repo { storage: Arc::new(calls.clone()), ..world.repo.clone() };
+    let label = world.run_on(&repo, settings()).unwrap();
+    assert_eq!(label, interrupted.data.label);
+    let manifest = world.check(&label);
+    assert_eq!(manifest.cipher_pass, interrupted.cipher_pass);
+    let largest = "pg_data/postgresql.conf.lz4";
+    let written = calls
+        .calls()
+        .iter()
+        .any(|(op, path)| *op == crate::storage::faulty::Op::Write && path.as_str().ends_with(largest));
+    assert!(!written, "what was stored is stored again: {:?}", calls.calls());
+
+    // Without resume it starts anew
+    let world = World::new(None);
+    let dying = FaultyStorage::new(Arc::clone(&world.repo.storage)).crash_at(8);
+    let settings = world.settings(BackupType::Full);
+    world.run_on(&Repo { storage: Arc::new(dying), ..world.repo.clone() }, settings.clone()).unwrap_err();
+    let label = world.run(BackupSettings { resume: false, ..settings }).unwrap();
+    world.check(&label);
+    assert_eq!(reconstruct::backup_labels(&world.repo, &stanza()).unwrap(), [label]);
+}
