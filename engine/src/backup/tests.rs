@@ -331,3 +331,26 @@ fn resumed_backup_keeps_its_label_and_copies_only_what_is_missing() {
     world.check(&label);
     assert_eq!(reconstruct::backup_labels(&world.repo, &stanza()).unwrap(), [label]);
 }
+
+#[test]
+fn job_that_fails_once_is_tried_again_and_one_that_always_fails_ends_the_backup() {
+    use crate::storage::faulty::Op;
+    let world = World::new(None);
+    let storage = |faulty: fn(FaultyStorage) -> FaultyStorage| {
+        let faulty = faulty(FaultyStorage::new(Arc::clone(&world.repo.storage)));
+        Repo { storage: Arc::new(faulty), ..world.repo.clone() }
+    };
+    let settings = || BackupSettings {
+        resume: false,
+        job_retry_interval: Duration::from_millis(5),
+        ..world.settings(BackupType::Full)
+    };
+    let once = || storage(|faulty| faulty.fail(Op::Write, 2));
+    assert_eq!(world.run_on(&once(), settings()).unwrap_err().code, ErrorCode::Service);
+    let label = world.run_on(&once(), BackupSettings { job_retry: 1, ..settings() }).unwrap();
+    world.check(&label);
+    let always = storage(|faulty| faulty.fail_path(Op::Write, "base/5/1.lz4"));
+    let error = world.run_on(&always, BackupSettings { job_retry: 2, ..settings() }).unwrap_err();
+    assert!(error.message.contains("[ServiceError] on 2 retries from "), "{error}");
+    assert_eq!(world.info().backups.len(), 1);
+}
