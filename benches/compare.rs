@@ -18,7 +18,8 @@ mod tests {
     pub mod env;
 }
 
-use tests::env::{Cluster, Oracles, Shutdown, Space, Tool, oracles};
+use tests::env::oracle::{Oracles, oracles};
+use tests::env::{Cluster, Shutdown, Space, Tool};
 
 /// PostgreSQL's version in the comparison.
 const VERSION: u32 = 17;

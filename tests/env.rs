@@ -8,14 +8,14 @@
 mod cluster;
 mod command;
 mod compare;
-mod oracle;
+pub mod oracle;
 mod scenario;
 mod space;
 mod user;
 
 pub use cluster::{Cluster, Shutdown};
-pub use command::{Background, Run, Tool};
-pub use compare::{Difference, Entry, Tree};
-pub use oracle::{Oracles, oracles};
+pub use command::{Run, Tool};
+pub use compare::Tree;
+pub use oracle::oracles;
 pub use scenario::{Scenario, ScenarioOptions, restored_matches};
 pub use space::Space;

@@ -8,7 +8,6 @@ mod archive;
 mod backup;
 mod cli;
 mod compat;
-#[allow(dead_code, unused_imports)]
 mod env;
 mod expire;
 mod fuzz;

@@ -30,10 +30,10 @@ pub fn ini_info(data: &[u8]) {
         values += 1;
         Ok(())
     });
-    if read.is_err() {
-        if let Some(sealed) = with_checksum(data) {
-            assert!(info::read(sealed.as_slice(), |_| Ok(())).is_ok());
-        }
+    if read.is_err()
+        && let Some(sealed) = with_checksum(data)
+    {
+        assert!(info::read(sealed.as_slice(), |_| Ok(())).is_ok());
     }
     if let Ok(text) = std::str::from_utf8(data) {
         for entry in ini::read_config(text).unwrap_or_default() {

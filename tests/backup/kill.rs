@@ -47,3 +47,33 @@ fn backup_killed_at_many_moments_next_one_succeeds() {
 fn bundled_backup_killed_at_many_moments_next_one_succeeds() {
     later_backup_succeeds(&["compress-type=zst", "repo1-bundle=y"]);
 }
+
+/// Fulls and incrementals over one repository, each killed at another moment or left to end: 50 rounds.
+#[test]
+fn full_matrix_of_kills_leaves_a_clean_repository() {
+    let Some(scenario) = Scenario::start(ScenarioOptions {
+        version: 17,
+        global: ["compress-type=zst", "repo1-bundle=y", "repo1-block=y", "process-max=2"].map(str::to_owned).to_vec(),
+        ..ScenarioOptions::default()
+    }) else {
+        return;
+    };
+    scenario.rbr(&["stanza-create"]).success();
+    for round in 1..=50_u32 {
+        let kind = ["--type=full", "--type=incr", "--type=diff"][round as usize % 3];
+        // Rows that every round changes, so that an incremental backup has something to copy
+        scenario.cluster.sql(&format!("update plain set note = md5(note || {round}) where id % 50 = {round} % 50"));
+        let mut backup = scenario.start_command(Tool::Rbr, &["backup", kind]);
+        sleep(Duration::from_millis(u64::from(round * 7919 % 900)));
+        backup.kill();
+        if round % 5 == 0 {
+            scenario.rbr(&["backup", kind]).success();
+        }
+    }
+    scenario.rbr(&["backup", "--type=incr"]).success();
+    let dump = scenario.cluster.dump();
+    let verify = scenario.pgbackrest(&["verify", "--verbose", "--output=text", "--log-level-console=error"]).success();
+    assert!(verify.stdout.contains("status: ok"), "{}", verify.describe());
+    let mut restored = scenario.restore(Tool::PgBackRest, "restored", &[]);
+    restored_matches(&mut restored, &dump);
+}

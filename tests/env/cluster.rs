@@ -70,10 +70,6 @@ impl Cluster {
         Self { space: Arc::clone(space), oracles, version, name: name.to_owned(), running: false }
     }
 
-    pub fn version(&self) -> u32 {
-        self.version
-    }
-
     /// The data directory.
     pub fn data(&self) -> PathBuf {
         self.space.path(&self.name)
