@@ -15,7 +15,7 @@ mod user;
 
 pub use cluster::{Cluster, Shutdown};
 pub use command::{Run, Tool};
-pub use compare::Tree;
+pub use compare::{Entry, Tree};
 pub use oracle::oracles;
 pub use scenario::{Scenario, ScenarioOptions, restored_matches};
 pub use space::Space;
