@@ -4,11 +4,16 @@
 //! Where the worker has already pushed the segment, the whole way is one look into the spool.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use engine::{CancelToken, Error, ErrorCode, Result};
 
 use crate::background::Background;
 use crate::path::file_name;
+
+/// A worker that has gone without a word about the file, most likely killed, is replaced after this time. Long enough for a new
+/// worker to take its lock.
+const LAUNCH_AGAIN: Duration = Duration::from_secs(2);
 
 /// Waits until the worker has pushed a file; `launch` starts a worker that pushes from the directory given.
 ///
@@ -24,17 +29,18 @@ pub fn push(
     let name = file_name(wal_file)?;
     let spool = &background.spool;
     let mut poll = background.poll();
-    let mut launched = false;
+    let mut launched: Option<Instant> = None;
     let mut first = true;
     // Errors of the first look are those of an earlier worker, which the new one may have got rid of
     while !spool.status(name, !first, true)? {
-        if !launched && let Some(lock) = background.try_lock()? {
+        let may_launch = launched.is_none_or(|launched| launched.elapsed() > LAUNCH_AGAIN);
+        if may_launch && let Some(lock) = background.try_lock()? {
             // Made here so that PostgreSQL's log tells why it can't be made
             spool.create()?;
             spool.clear_errors(name)?;
             drop(lock);
             launch(wal_file.parent().unwrap_or(wal_file))?;
-            launched = true;
+            launched = Some(Instant::now());
         }
         first = false;
         if !poll.more(cancel)? {
