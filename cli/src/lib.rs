@@ -12,10 +12,12 @@ pub mod help;
 pub mod identity;
 pub mod lifecycle;
 pub mod log;
+pub mod object_store;
 pub mod pg;
 pub mod progress;
 pub mod render;
 pub mod repos;
+pub mod sftp_store;
 
 use std::ffi::OsString;
 use std::time::Instant;

@@ -168,6 +168,12 @@ pub(crate) fn end(code: Option<ErrorCode>) {
         None if log::has_timestamp() => format!("completed successfully ({}ms)", started.elapsed().as_millis()),
         None => "completed successfully".to_owned(),
     };
+    let requests = engine::storage::network::request_counts();
+    if !requests.is_empty() {
+        // Of the process so far: a command that follows in it counts on
+        let counts: Vec<String> = requests.into_iter().map(|(method, count)| format!("{method} {count}")).collect();
+        engine::debug!("storage requests: {}", counts.join(", "));
+    }
     engine::log::emit(level, 0, None, format_args!("{name} command end: {outcome}"));
 }
 

@@ -10,6 +10,7 @@ use repo_format::layout::Stanza;
 
 use crate::config::decl::LockKind;
 use crate::config::{Config, opt};
+use crate::{object_store, sftp_store};
 
 /// Opens the repository with this number.
 ///
@@ -55,6 +56,10 @@ pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
             StorageSettings::Posix { path, symlinks: config.find_at(opt::REPO_SYMLINK, key).unwrap_or(true) }
         }
         "cifs" => StorageSettings::Cifs { path },
+        "s3" => object_store::s3(config, key)?,
+        "azure" => object_store::azure(config, key)?,
+        "gcs" => object_store::gcs(config, key)?,
+        "sftp" => sftp_store::sftp(config, key)?,
         other => {
             let text = format!("repo{key}-type '{other}' is not supported yet");
             return Err(Error::new(ErrorCode::FeatureNotSupported, text));

@@ -14,10 +14,14 @@ use repo_format::cipher::{Cipher, Passphrase};
 
 use crate::Result;
 use crate::storage::RepoStorage;
+use crate::storage::azure::{self, AzureSettings};
+use crate::storage::gcs::{self, GcsSettings};
 use crate::storage::posix::PosixStorage;
+use crate::storage::s3::{self, S3Settings};
+use crate::storage::sftp::{SftpSettings, SftpStorage};
 
 /// Where a repository lives.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum StorageSettings {
     /// In a directory of this machine.
     Posix {
@@ -31,6 +35,14 @@ pub enum StorageSettings {
         /// The repository's root.
         path: PathBuf,
     },
+    /// In an S3 bucket.
+    S3(Box<S3Settings>),
+    /// In an Azure container.
+    Azure(Box<AzureSettings>),
+    /// In a GCS bucket.
+    Gcs(Box<GcsSettings>),
+    /// On an SFTP server.
+    Sftp(Box<SftpSettings>),
 }
 
 /// How to open a repository.
@@ -64,6 +76,10 @@ impl Repo {
         let storage: Arc<dyn RepoStorage> = match &settings.storage {
             StorageSettings::Posix { path, symlinks } => Arc::new(PosixStorage::new(path).with_symlinks(*symlinks)),
             StorageSettings::Cifs { path } => Arc::new(PosixStorage::cifs(path)),
+            StorageSettings::S3(settings) => Arc::new(s3::open(settings)?),
+            StorageSettings::Azure(settings) => Arc::new(azure::open(settings)?),
+            StorageSettings::Gcs(settings) => Arc::new(gcs::open(settings)?),
+            StorageSettings::Sftp(settings) => Arc::new(SftpStorage::new(SftpSettings::clone(settings))?),
         };
         Ok(Repo { key: settings.key, storage, cipher: Cipher::from_passphrase(settings.cipher_pass.as_ref()) })
     }

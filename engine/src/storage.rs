@@ -3,11 +3,18 @@
 //! Only what a repository needs is here. PostgreSQL's data directory, with its owners, links and renames, is another
 //! subject and goes through `crate::pg::data_dir`.
 
+pub mod azure;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod faulty;
+pub mod gcs;
+pub mod http;
 pub mod memory;
+pub mod network;
+pub mod object;
 pub mod posix;
+pub mod s3;
+pub mod sftp;
 pub(crate) mod whole_sync;
 
 use std::io::{Read, Write};

@@ -99,11 +99,15 @@ fn missing_feature_ends_with_67() {
         .into_iter()
         .map(|argument| if argument == "start" { "stanza-create".to_owned() } else { argument })
         .collect();
-    arguments.extend(["--pg1-path=/p".to_owned(), "--repo1-type=s3".to_owned(), "--repo1-s3-key-type=auto".to_owned()]);
-    arguments.extend(["bucket", "endpoint", "region"].map(|name| format!("--repo1-s3-{name}=x")));
+    arguments.extend([
+        "--pg1-path=/p".to_owned(),
+        "--repo1-type=gcs".to_owned(),
+        "--repo1-gcs-key-type=auto".to_owned(),
+    ]);
+    arguments.push("--repo1-gcs-bucket=x".to_owned());
     let run = space.run(space.path("bin/rbr"), &arguments);
     assert_eq!(run.code, 67, "{}", run.describe());
-    run.says("ERROR: [067]: option 'repo1-s3-bucket' is not supported yet: it needs object stores");
+    run.says("ERROR: [067]: option 'repo1-gcs-bucket' is not supported yet: it needs Google Cloud Storage");
 }
 
 #[test]

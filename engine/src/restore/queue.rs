@@ -146,7 +146,7 @@ mod tests {
             ]
         );
         assert_eq!(names(&manifest, &queues.queues[1]), [vec!["3000"]]);
-        assert_eq!(queues.size, manifest.files.iter().map(|file| file.size).sum());
+        assert_eq!(queues.size, manifest.files.iter().map(|file| file.size).sum::<u64>());
     }
 
     #[test]

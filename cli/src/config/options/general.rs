@@ -7,7 +7,7 @@ use crate::config::decl::Command::{
     Start, Stop, Verify,
 };
 use crate::config::decl::DefaultValue::{ByDepend, Fixed};
-use crate::config::decl::Support::Moot;
+use crate::config::decl::Support::{Moot, NotYet};
 use crate::config::decl::{
     DefaultValue, HelpGroup, Kind, MAIN, MAIN_ASYNC, NOT_REMOTE, Opt, OptionDecl, Override, Range, depend, depend_or,
     on, options,
@@ -92,7 +92,7 @@ options! {
         roles: NOT_REMOTE,
         default: Fixed("ssh"),
         help: HelpGroup::General,
-        support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
+        support: Moot("it concerns connections to remote hosts, which do not exist yet"),
         summary: "SSH client.",
         detail: "The program that makes SSH connections.",
         ..OptionDecl::BASE
@@ -133,7 +133,7 @@ options! {
         default: Fixed("1"),
         range: Range::Fixed("-5", "12"),
         help: HelpGroup::General,
-        support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
+        support: Moot("it concerns connections to remote hosts, which do not exist yet"),
         summary: "Level of compression between hosts.",
         detail: "Applies where data is not compressed already.",
         ..OptionDecl::BASE
@@ -173,9 +173,8 @@ options! {
         default: Fixed("1m"),
         range: Range::Fixed("100ms", "1h"),
         help: HelpGroup::General,
-        support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
         summary: "Time limit for reading and writing.",
-        detail: "Applies to connections to other hosts and to object stores.",
+        detail: "Applies to connections to object stores and SFTP servers.",
         ..OptionDecl::BASE
     };
 
@@ -274,7 +273,7 @@ options! {
         default: Fixed("31m"),
         range: Range::Fixed("100ms", "7d"),
         help: HelpGroup::General,
-        support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
+        support: Moot("it concerns connections to remote hosts, which do not exist yet"),
         summary: "Time limit for an answer of another process.",
         detail: "Must be longer than db-timeout.",
         ..OptionDecl::BASE
@@ -287,7 +286,7 @@ options! {
         default: Fixed("n"),
         internal: true,
         help: HelpGroup::General,
-        support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
+        support: Moot("it concerns connections to remote hosts, which do not exist yet"),
         summary: "Use blocking sockets.",
         detail: "Only for tests.",
         ..OptionDecl::BASE
@@ -299,7 +298,7 @@ options! {
         commands: WITH_IO,
         default: Fixed("y"),
         help: HelpGroup::General,
-        support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
+        support: Moot("stores are watched by io-timeout, and connections to remote hosts do not exist yet"),
         summary: "Send keep-alive probes.",
         detail: "Finds out that a peer is gone.",
         ..OptionDecl::BASE
@@ -342,7 +341,7 @@ options! {
         range: Range::Fixed("1", "32"),
         depend: depend("sck-keep-alive", &["y"]),
         help: HelpGroup::General,
-        support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
+        support: Moot("stores are watched by io-timeout, and connections to remote hosts do not exist yet"),
         summary: "Probes before a peer is gone.",
         detail: "The system's setting when it is not given.",
         ..OptionDecl::BASE
@@ -356,7 +355,7 @@ options! {
         range: Range::Fixed("1", "3600"),
         depend: depend("sck-keep-alive", &["y"]),
         help: HelpGroup::General,
-        support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
+        support: Moot("stores are watched by io-timeout, and connections to remote hosts do not exist yet"),
         summary: "Seconds without data before the first probe.",
         detail: "The system's setting when it is not given.",
         ..OptionDecl::BASE
@@ -370,7 +369,7 @@ options! {
         range: Range::Fixed("1", "900"),
         depend: depend("sck-keep-alive", &["y"]),
         help: HelpGroup::General,
-        support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
+        support: Moot("stores are watched by io-timeout, and connections to remote hosts do not exist yet"),
         summary: "Seconds between probes.",
         detail: "The system's setting when it is not given.",
         ..OptionDecl::BASE
@@ -382,7 +381,7 @@ options! {
         commands: WITH_IO,
         required: false,
         help: HelpGroup::General,
-        support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
+        support: NotYet("a choice of TLS ciphers"),
         summary: "TLS 1.2 cipher suites.",
         detail: "Those that may be used.",
         ..OptionDecl::BASE
@@ -394,7 +393,7 @@ options! {
         commands: WITH_IO,
         required: false,
         help: HelpGroup::General,
-        support: Moot("it concerns connections to remote hosts and object stores, which do not exist yet"),
+        support: NotYet("a choice of TLS ciphers"),
         summary: "TLS 1.3 cipher suites.",
         detail: "Those that may be used.",
         ..OptionDecl::BASE

@@ -14,7 +14,6 @@ options! {
         depend: depend("repo-type", &["s3"]),
         deprecated: &["repo-s3-bucket"],
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "S3 bucket.",
         detail: "Must exist. Names with dots need path style or no certificate check.",
         ..OptionDecl::BASE
@@ -28,7 +27,6 @@ options! {
         depend: depend("repo-type", &["s3"]),
         deprecated: &["repo-s3-endpoint"],
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "S3 endpoint.",
         detail: "The service's host without the bucket.",
         ..OptionDecl::BASE
@@ -43,7 +41,6 @@ options! {
         deprecated: &["repo-s3-key"],
         secure: true,
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "S3 access key.",
         detail: "The identity to use.",
         ..OptionDecl::BASE
@@ -58,7 +55,6 @@ options! {
         deprecated: &["repo-s3-key-secret"],
         secure: true,
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "S3 secret key.",
         detail: "Belongs to the access key.",
         ..OptionDecl::BASE
@@ -73,7 +69,6 @@ options! {
         allow: &["shared", "auto", "web-id", "pod-id", "process"],
         depend: depend("repo-type", &["s3"]),
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "Kind of S3 keys.",
         detail: "shared, auto (of the instance), web-id, pod-id or process.",
         ..OptionDecl::BASE
@@ -87,7 +82,6 @@ options! {
         required: false,
         depend: depend("repo-type", &["s3"]),
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "S3 KMS key.",
         detail: "The service encrypts objects with it.",
         ..OptionDecl::BASE
@@ -100,7 +94,6 @@ options! {
         commands: STANZA_AND_REPO,
         depend: depend("repo-s3-key-type", &["process"]),
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "Command that prints S3 credentials.",
         detail: "For repo-s3-key-type=process; once for the command and each of its arguments.",
         ..OptionDecl::BASE
@@ -114,7 +107,6 @@ options! {
         depend: depend("repo-type", &["s3"]),
         deprecated: &["repo-s3-region"],
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "S3 region.",
         detail: "Where the bucket is.",
         ..OptionDecl::BASE
@@ -128,7 +120,6 @@ options! {
         default: Fixed("n"),
         depend: depend("repo-type", &["s3"]),
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "The requester pays.",
         detail: "For buckets that ask for it.",
         ..OptionDecl::BASE
@@ -142,7 +133,7 @@ options! {
         required: false,
         depend: depend("repo-s3-key-type", &["auto"]),
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
+        support: NotYet("a choice of the instance's role"),
         summary: "S3 role.",
         detail: "Role of the instance whose credentials are used; found out when it is not given.",
         ..OptionDecl::BASE
@@ -157,7 +148,7 @@ options! {
         default: Fixed("s3"),
         depend: depend("repo-type", &["s3"]),
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
+        support: NotYet("other services than s3 in signatures"),
         summary: "S3 service name.",
         detail: "Part of the signature; some compatible services have another one.",
         ..OptionDecl::BASE
@@ -172,7 +163,6 @@ options! {
         depend: depend("repo-type", &["s3"]),
         secure: true,
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "S3 key for encryption by the service.",
         detail: "Sent with each request; the service does not store it.",
         ..OptionDecl::BASE
@@ -186,7 +176,6 @@ options! {
         default: Fixed("sts.amazonaws.com"),
         depend: depend("repo-s3-key-type", &["web-id"]),
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "S3 token service.",
         detail: "For repo-s3-key-type=web-id.",
         ..OptionDecl::BASE
@@ -201,7 +190,6 @@ options! {
         depend: depend("repo-s3-key-type", &["shared"]),
         secure: true,
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "S3 session token.",
         detail: "Belongs to temporary keys.",
         ..OptionDecl::BASE
@@ -216,7 +204,6 @@ options! {
         allow: &["host", "path"],
         depend: depend("repo-type", &["s3"]),
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "Form of S3 addresses.",
         detail: "host puts the bucket into the host name, path into the path.",
         ..OptionDecl::BASE

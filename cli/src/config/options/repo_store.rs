@@ -16,7 +16,6 @@ options! {
         depend: depend("repo-type", &["azure"]),
         secure: true,
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "Azure storage account.",
         detail: "The account that owns the container.",
         ..OptionDecl::BASE
@@ -29,7 +28,6 @@ options! {
         commands: STANZA_AND_REPO,
         depend: depend("repo-type", &["azure"]),
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "Azure container.",
         detail: "Must exist.",
         ..OptionDecl::BASE
@@ -44,7 +42,6 @@ options! {
         depend: depend("repo-type", &["azure"]),
         secure: true,
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "Azure endpoint.",
         detail: "Other clouds and emulators have their own.",
         ..OptionDecl::BASE
@@ -59,7 +56,6 @@ options! {
         depend: depend("repo-azure-key-type", &["shared", "sas"]),
         secure: true,
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "Azure key.",
         detail: "A shared key or a shared access signature, see repo-azure-key-type.",
         ..OptionDecl::BASE
@@ -72,9 +68,9 @@ options! {
         commands: STANZA_AND_REPO,
         default: Fixed("shared"),
         allow: &["shared", "sas", "auto"],
+        not_yet: &[("auto", "managed identities")],
         depend: depend("repo-type", &["azure"]),
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "Kind of Azure key.",
         detail: "shared, sas or auto (managed identity).",
         ..OptionDecl::BASE
@@ -89,7 +85,6 @@ options! {
         allow: &["host", "path"],
         depend: depend("repo-type", &["azure"]),
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "Form of Azure addresses.",
         detail: "host puts the account into the host name, path into the path.",
         ..OptionDecl::BASE
@@ -102,7 +97,7 @@ options! {
         commands: STANZA_AND_REPO,
         depend: depend("repo-gcs-key-type", &[]),
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
+        support: NotYet("Google Cloud Storage"),
         summary: "GCS bucket.",
         detail: "Must exist.",
         ..OptionDecl::BASE
@@ -116,7 +111,7 @@ options! {
         default: Fixed("storage.googleapis.com"),
         depend: depend("repo-gcs-key-type", &[]),
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
+        support: NotYet("Google Cloud Storage"),
         summary: "GCS endpoint.",
         detail: "For private endpoints and emulators.",
         ..OptionDecl::BASE
@@ -130,7 +125,7 @@ options! {
         depend: depend("repo-gcs-key-type", &["service", "token"]),
         secure: true,
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
+        support: NotYet("Google Cloud Storage"),
         summary: "GCS key.",
         detail: "Path of the service key file, or a token, see repo-gcs-key-type.",
         ..OptionDecl::BASE
@@ -145,7 +140,7 @@ options! {
         allow: &["service", "token", "auto"],
         depend: depend("repo-type", &["gcs"]),
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
+        support: NotYet("Google Cloud Storage"),
         summary: "Kind of GCS key.",
         detail: "service, token or auto (of the instance).",
         ..OptionDecl::BASE
@@ -158,7 +153,7 @@ options! {
         commands: STANZA_AND_REPO,
         required: false,
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
+        support: NotYet("Google Cloud Storage"),
         summary: "GCS project that pays.",
         detail: "For buckets whose requester pays.",
         ..OptionDecl::BASE
@@ -171,7 +166,6 @@ options! {
         commands: STANZA_AND_REPO,
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
-        support: NotYet("SFTP repositories"),
         summary: "SFTP host.",
         detail: "Where the repository is.",
         ..OptionDecl::BASE
@@ -185,7 +179,6 @@ options! {
         required: false,
         depend: depend("repo-sftp-host-key-check-type", &["fingerprint", "strict"]),
         help: HelpGroup::Repository,
-        support: NotYet("SFTP repositories"),
         summary: "Fingerprint of the SFTP host.",
         detail: "In hexadecimal digits, made by repo-sftp-host-key-hash-type.",
         ..OptionDecl::BASE
@@ -200,7 +193,6 @@ options! {
         allow: &["accept-new", "fingerprint", "none", "strict"],
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
-        support: NotYet("SFTP repositories"),
         summary: "How the SFTP host's key is checked.",
         detail: "strict: it must be known; accept-new: unknown hosts are added; fingerprint: by repo-sftp-host- \
             fingerprint; none: not at all.",
@@ -215,7 +207,6 @@ options! {
         allow: &["md5", "sha1", "sha256"],
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
-        support: NotYet("SFTP repositories"),
         summary: "Hash of the SFTP host's fingerprint.",
         detail: "md5, sha1 or sha256.",
         ..OptionDecl::BASE
@@ -230,7 +221,6 @@ options! {
         range: Range::Fixed("1", "65535"),
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
-        support: NotYet("SFTP repositories"),
         summary: "Port of the SFTP host.",
         detail: "Where its SSH server listens.",
         ..OptionDecl::BASE
@@ -243,7 +233,6 @@ options! {
         commands: STANZA_AND_REPO,
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
-        support: NotYet("SFTP repositories"),
         summary: "User on the SFTP host.",
         detail: "Must own the repository.",
         ..OptionDecl::BASE
@@ -257,7 +246,6 @@ options! {
         required: false,
         depend: depend("repo-sftp-host-key-check-type", &["accept-new", "strict"]),
         help: HelpGroup::Repository,
-        support: NotYet("SFTP repositories"),
         summary: "Files of known SFTP hosts.",
         detail: "Instead of those of the user and the system. May be given several times.",
         ..OptionDecl::BASE
@@ -270,7 +258,6 @@ options! {
         commands: STANZA_AND_REPO,
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
-        support: NotYet("SFTP repositories"),
         summary: "Private key for the SFTP host.",
         detail: "Path of the file.",
         ..OptionDecl::BASE
@@ -285,7 +272,6 @@ options! {
         depend: depend("repo-type", &["sftp"]),
         secure: true,
         help: HelpGroup::Repository,
-        support: NotYet("SFTP repositories"),
         summary: "Passphrase of the private key.",
         detail: "Where the key is encrypted.",
         ..OptionDecl::BASE
@@ -299,9 +285,8 @@ options! {
         required: false,
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
-        support: NotYet("SFTP repositories"),
         summary: "Public key for the SFTP host.",
-        detail: "Needed only where it can't be made from the private one.",
+        detail: "Not needed. If given, it must belong to the private key.",
         ..OptionDecl::BASE
     };
 
@@ -314,7 +299,6 @@ options! {
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
         deprecated: &["repo?-azure-ca-file", "repo-s3-ca-file", "repo?-s3-ca-file"],
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "File of certificate authorities for the store.",
         detail: "Instead of those of the system.",
         ..OptionDecl::BASE
@@ -329,7 +313,6 @@ options! {
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
         deprecated: &["repo?-azure-ca-path", "repo-s3-ca-path", "repo?-s3-ca-path"],
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "Directory of certificate authorities for the store.",
         detail: "Instead of those of the system.",
         ..OptionDecl::BASE
@@ -344,7 +327,6 @@ options! {
         depend: depend("repo-type", &["azure", "s3"]),
         deprecated: &["repo?-azure-host", "repo-s3-host", "repo?-s3-host"],
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "Host of the store.",
         detail: "Connect to this host instead of the endpoint, e.g. to a proxy or for a test.",
         ..OptionDecl::BASE
@@ -360,7 +342,6 @@ options! {
         depend: depend("repo-type", &["azure", "s3"]),
         deprecated: &["repo?-azure-port", "repo?-s3-port"],
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "Port of the store.",
         detail: "Where the store listens.",
         ..OptionDecl::BASE
@@ -375,7 +356,7 @@ options! {
         range: Range::Fixed("0", "1024"),
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
+        support: NotYet("a choice of the parts that are read ahead"),
         summary: "Parts to read ahead.",
         detail: "More parts hide the latency of the store and need more memory.",
         ..OptionDecl::BASE
@@ -390,7 +371,7 @@ options! {
         range: Range::Fixed("0B", "1MiB"),
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
+        support: NotYet("merged reads of neighbouring parts"),
         summary: "Gap that is read over.",
         detail: "Two parts of a file that are closer than this are read with one request.",
         ..OptionDecl::BASE
@@ -404,7 +385,6 @@ options! {
         required: false,
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "Tags of stored objects.",
         detail: "key=value; applies to what is written from then on. May be given several times.",
         ..OptionDecl::BASE
@@ -419,7 +399,6 @@ options! {
         range: Range::ByDepend(&[("azure", "4MiB", "1GiB"), ("gcs", "4MiB", "1GiB"), ("s3", "5MiB", "1GiB")]),
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "Size of uploaded parts.",
         detail: "Larger parts allow larger files and need more memory.",
         ..OptionDecl::BASE
@@ -434,7 +413,6 @@ options! {
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
         deprecated: &["repo?-azure-verify-tls", "repo-s3-verify-ssl", "repo?-s3-verify-ssl", "repo?-s3-verify-tls"],
         help: HelpGroup::Repository,
-        support: NotYet("object stores"),
         summary: "Check the certificate of the store.",
         detail: "Turn it off for tests only.",
         ..OptionDecl::BASE

@@ -1,0 +1,216 @@
+//! What all object stores share on the wire: TLS, certificates, time limits, retries and another host to connect to.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::client::{Certificate, DnsFuture, DnsResolver};
+use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+
+use crate::{Error, ErrorCode, Result};
+
+/// A certificate file larger than this is not one.
+const CERTIFICATE_SIZE_MAX_BYTES: u64 = 16 << 20;
+/// A request is tried this often after the first time.
+const RETRIES_MAX: usize = 12;
+/// The first pause between two tries; each further one is twice as long.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+/// Pauses stop growing here.
+const BACKOFF_MAX: Duration = Duration::from_secs(15);
+
+/// How to reach a server (pgBackRest's `repo-storage-*` options).
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// Connect to this host instead of the one that requests are addressed to.
+    pub host: Option<String>,
+    /// Check the server's certificate.
+    pub verify_tls: bool,
+    /// Trust only the certificates of this PEM file.
+    pub ca_file: Option<PathBuf>,
+    /// Trust only the certificates of the PEM files in this directory.
+    pub ca_path: Option<PathBuf>,
+    /// Longest wait for a connection or for the next bytes of an answer.
+    pub io_timeout: Duration,
+}
+
+impl HttpSettings {
+    /// Takes the other host into account: requests stay addressed to and signed for the endpoint's name, scheme and port
+    /// become those of `host`, which may be an URL. Answers the endpoint to address and the settings to connect with.
+    pub(crate) fn route(&self, endpoint: Endpoint) -> Result<(Endpoint, Self)> {
+        let mut http = self.clone();
+        let Some(other) = http.host.take() else { return Ok((endpoint, http)) };
+        let other = Endpoint::parse(&other)?;
+        http.host = Some(other.host.trim_matches(['[', ']']).to_owned());
+        Ok((Endpoint { host: endpoint.host, tls: other.tls, port: other.port }, http))
+    }
+
+    /// The client's options.
+    ///
+    /// # Errors
+    /// A certificate file can't be read or holds no certificate.
+    pub(crate) fn client_options(&self) -> Result<ClientOptions> {
+        let mut options = ClientOptions::new()
+            .with_allow_http(true)
+            .with_allow_invalid_certificates(!self.verify_tls)
+            .with_connect_timeout(self.io_timeout)
+            .with_read_timeout(self.io_timeout)
+            .with_timeout_disabled();
+        if let Some(host) = &self.host {
+            options = options.with_dns_resolver(Arc::new(OtherHost(host.clone())));
+        }
+        let certificates = self.certificates()?;
+        if !certificates.is_empty() {
+            options = options.with_no_system_certificates(true);
+            for certificate in certificates {
+                options = options.with_root_certificate(certificate);
+            }
+        }
+        Ok(options)
+    }
+
+    fn certificates(&self) -> Result<Vec<Certificate>> {
+        let mut found = Vec::new();
+        if let Some(file) = &self.ca_file {
+            found.extend(certificates_in(file)?);
+        }
+        if let Some(path) = &self.ca_path {
+            let failed =
+                |error| Error::from_io(ErrorCode::PathOpen, format!("unable to open '{}'", path.display()), error);
+            for entry in fs::read_dir(path).map_err(failed)? {
+                let entry = entry.map_err(failed)?.path();
+                if entry.is_file() {
+                    found.extend(certificates_in(&entry)?);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn certificates_in(file: &Path) -> Result<Vec<Certificate>> {
+    let failed = |error| Error::from_io(ErrorCode::FileOpen, format!("unable to open '{}'", file.display()), error);
+    let size = fs::metadata(file).map_err(failed)?.len();
+    if size > CERTIFICATE_SIZE_MAX_BYTES {
+        return Err(Error::new(ErrorCode::Crypto, format!("'{}' is too large for certificates", file.display())));
+    }
+    Certificate::from_pem_bundle(&fs::read(file).map_err(failed)?).map_err(|error| {
+        Error::new(ErrorCode::Crypto, format!("unable to load certificates from '{}': {error}", file.display()))
+            .cause(error)
+    })
+}
+
+/// The retries of every request: passing faults (5xx, 429, resets, time-outs) are tried again with growing pauses, for
+/// `io_timeout` or a minute, whichever is longer.
+pub(crate) fn retry_config(io_timeout: Duration) -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig { init_backoff: BACKOFF_FIRST, max_backoff: BACKOFF_MAX, base: 2.0 },
+        max_retries: RETRIES_MAX,
+        retry_timeout: io_timeout.max(Duration::from_secs(60)),
+    }
+}
+
+/// Answers every look-up with the addresses of one host, so that requests keep the name that they are signed for.
+#[derive(Debug)]
+struct OtherHost(String);
+
+impl DnsResolver for OtherHost {
+    fn resolve(&self, _host: &str) -> DnsFuture {
+        let host = self.0.clone();
+        Box::pin(async move {
+            if let Ok(address) = host.parse::<IpAddr>() {
+                return Ok(vec![address]);
+            }
+            Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
+        })
+    }
+}
+
+/// A server's address as options give it: `host`, `host:port`, or an URL with either.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+    /// The host's name or address (an IPv6 address in brackets).
+    pub host: String,
+    /// The port, when it was given.
+    pub port: Option<u16>,
+}
+
+impl Endpoint {
+    /// Takes an address apart.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] when it has a path, another scheme, or no host.
+    pub fn parse(text: &str) -> Result<Self> {
+        let bad = || Error::new(ErrorCode::Format, format!("invalid URL '{text}'"));
+        let (tls, rest) = match text.split_once("://") {
+            Some(("https", rest)) => (true, rest),
+            Some(("http", rest)) => (false, rest),
+            Some(_) => return Err(bad()),
+            None => (true, text),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = match rest.rsplit_once(':') {
+            // The colons of a bracketed IPv6 address are not before a port
+            Some((host, port)) if !port.contains(']') => (host, Some(port.parse().map_err(|_| bad())?)),
+            _ => (rest, None),
+        };
+        if host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) {
+            return Err(bad());
+        }
+        Ok(Endpoint { tls, host: host.to_owned(), port })
+    }
+
+    /// The address as an URL, with `prefix` before the host and this port instead of its own if one is given.
+    pub(crate) fn url(&self, prefix: &str, port: Option<u16>) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        match port.or(self.port) {
+            Some(port) => format!("{scheme}://{prefix}{}:{port}", self.host),
+            None => format!("{scheme}://{prefix}{}", self.host),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The server that a conformance test runs against: a look-up of `<prefix>_<NAME>` and how to connect. `None`, said
+    /// aloud, where the environment names none.
+    pub(crate) fn from_environment(prefix: &'static str) -> Option<(impl Fn(&str) -> String, HttpSettings)> {
+        let env = move |name: &str| std::env::var(format!("{prefix}_{name}"));
+        if env("ENDPOINT").is_err() {
+            eprintln!("SKIPPED: {prefix}_ENDPOINT is not set");
+            return None;
+        }
+        let http = HttpSettings {
+            host: None,
+            verify_tls: true,
+            ca_file: env("CA").ok().map(PathBuf::from),
+            ca_path: None,
+            io_timeout: Duration::from_secs(10),
+        };
+        Some((move |name: &str| env(name).unwrap(), http))
+    }
+
+    #[test]
+    fn endpoint_forms_are_taken_apart() {
+        let parse = |text| Endpoint::parse(text).map(|e| (e.tls, e.host, e.port)).ok();
+        assert_eq!(parse("s3.example.com"), Some((true, "s3.example.com".into(), None)));
+        assert_eq!(parse("http://127.0.0.1:9000/"), Some((false, "127.0.0.1".into(), Some(9000))));
+        assert_eq!(parse("https://[::1]:19000"), Some((true, "[::1]".into(), Some(19000))));
+        assert_eq!(parse("[::1]"), Some((true, "[::1]".into(), None)));
+        for bad in ["", "ftp://x", "http://", "x/y", "a@b", "host:port", "host:70000"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn endpoint_url_prefers_the_given_port() {
+        let endpoint = Endpoint::parse("localhost:1").unwrap();
+        assert_eq!(endpoint.url("bucket.", Some(2)), "https://bucket.localhost:2");
+        assert_eq!(endpoint.url("", None), "https://localhost:1");
+    }
+}

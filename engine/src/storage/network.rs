@@ -1,0 +1,97 @@
+//! The one asynchronous runtime, shared by all object stores and SFTP servers of a process and started when the first is opened.
+//!
+//! Everything else is straight-line work on threads; only requests on the network are asynchronous, and they are driven
+//! here. A local repository never starts it.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, SpawnedReqwestConnector,
+};
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::{Error, ErrorCode, Result};
+
+/// Threads that drive all requests. TLS and copying cost little beside hashing and compression, which have threads of
+/// their own.
+const NETWORK_THREADS: usize = 2;
+
+static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+
+/// The runtime's handle, starting it if this is the first call.
+///
+/// # Errors
+/// [`ErrorCode::Kernel`] when its threads can't be started.
+pub fn handle() -> Result<Handle> {
+    if let Some(runtime) = RUNTIME.get() {
+        return Ok(runtime.handle().clone());
+    }
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(NETWORK_THREADS)
+        .thread_name("rbr-network")
+        .enable_all()
+        .build()
+        .map_err(|error| Error::from_io(ErrorCode::Kernel, "unable to start network threads", error))?;
+    // Where two threads race, the loser's runtime is dropped here, outside of any asynchronous context
+    Ok(RUNTIME.get_or_init(|| runtime).handle().clone())
+}
+
+/// The methods that requests are counted by.
+const METHODS: [&str; 6] = ["DELETE", "GET", "HEAD", "POST", "PUT", SFTP];
+/// Requests to SFTP servers, of whatever kind.
+const SFTP: &str = "SFTP";
+
+static REQUESTS: [AtomicU64; METHODS.len()] = [const { AtomicU64::new(0) }; METHODS.len()];
+
+/// How many requests this process has sent, by method; retries are counted too. Methods without any are left out.
+pub fn request_counts() -> Vec<(&'static str, u64)> {
+    let counts = REQUESTS.iter().map(|count| count.load(Ordering::Relaxed));
+    METHODS.into_iter().zip(counts).filter(|&(_, count)| count > 0).collect()
+}
+
+fn count(method: &str) {
+    if let Some(at) = METHODS.iter().position(|known| *known == method) {
+        REQUESTS[at].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts one request to an SFTP server.
+pub(crate) fn count_sftp_request() {
+    count(SFTP);
+}
+
+/// Connects as [`SpawnedReqwestConnector`] does, on the shared runtime, and counts requests.
+#[derive(Debug)]
+pub(crate) struct CountingConnector(SpawnedReqwestConnector);
+
+impl CountingConnector {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(CountingConnector(SpawnedReqwestConnector::new(handle()?)))
+    }
+}
+
+impl HttpConnector for CountingConnector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(CountingService(self.0.connect(options)?)))
+    }
+}
+
+struct CountingService(HttpClient);
+
+impl fmt::Debug for CountingService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CountingService")
+    }
+}
+
+#[async_trait::async_trait]
+impl HttpService for CountingService {
+    async fn call(&self, request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
+        count(request.method().as_str());
+        self.0.execute(request).await
+    }
+}

@@ -1,0 +1,421 @@
+//! Repositories on an SFTP server.
+//!
+//! One connection serves all threads of a process. Reads and writes keep many requests in flight, so that the distance to
+//! the server does not rule the throughput. A lost connection is opened again, and what can be repeated without harm is
+//! repeated: everything but the writing of a file that has begun.
+//!
+//! Modes, names and the order of things are pgBackRest's (`src/storage/sftp`): files with mode 0640 and directories with
+//! 0750 (less the server's umask), `.pgbackrest.tmp` and a rename for files that must be whole. A server can sync files
+//! with an extension of OpenSSH, and no server can sync directories.
+
+mod client;
+mod connection;
+mod host_key;
+mod protocol;
+mod read;
+mod write;
+
+use std::fmt;
+use std::future::Future;
+use std::io::Read;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use secrecy::SecretString;
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+
+use self::client::{Client, Failure, unexpected};
+pub use self::host_key::{HashType, HostKeyCheck};
+use self::protocol::{Attributes, Response, status, status_name};
+use super::posix::PATH_MODE;
+use super::{Entry, EntryKind, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions, network};
+use crate::{Error, ErrorCode, Result};
+
+/// An operation is tried this often when connections are lost.
+const TRIES_MAX: usize = 3;
+/// Files that are removed at the same time.
+const REMOVES_IN_FLIGHT_MAX: usize = 32;
+/// Requests for names of one directory that are in flight. Each brings about a hundred.
+const LISTS_IN_FLIGHT_MAX: usize = 16;
+
+const MODE_TYPE: u32 = 0o170_000;
+const MODE_FILE: u32 = 0o100_000;
+const MODE_PATH: u32 = 0o040_000;
+const MODE_LINK: u32 = 0o120_000;
+
+/// An SFTP repository's options.
+#[derive(Clone, Debug)]
+pub struct SftpSettings {
+    /// `repo-path`.
+    pub repo_path: String,
+    /// `repo-sftp-host`.
+    pub host: String,
+    /// `repo-sftp-host-port`.
+    pub port: u16,
+    /// `repo-sftp-host-user`.
+    pub user: String,
+    /// `repo-sftp-private-key-file`.
+    pub private_key_file: String,
+    /// `repo-sftp-private-key-passphrase`.
+    pub private_key_passphrase: Option<SecretString>,
+    /// `repo-sftp-public-key-file`; it must belong to the private key.
+    pub public_key_file: Option<String>,
+    /// `repo-sftp-host-key-hash-type`.
+    pub host_key_hash: HashType,
+    /// `repo-sftp-host-key-check-type` and `repo-sftp-host-fingerprint`.
+    pub host_key_check: HostKeyCheck,
+    /// `repo-sftp-known-host`; the usual files where it is empty.
+    pub known_host_files: Vec<String>,
+    /// The user's home, for `~` and the usual files.
+    pub home: Option<PathBuf>,
+    /// Longest wait for a connection or an answer.
+    pub io_timeout: Duration,
+}
+
+impl SftpSettings {
+    /// The server's name in messages.
+    fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+/// A repository below a directory of an SFTP server.
+#[derive(Clone)]
+pub struct SftpStorage(Arc<Shared>);
+
+/// What storage, readers and writers share.
+struct Shared {
+    settings: SftpSettings,
+    runtime: Handle,
+    /// The connection, once there is one. The lock is held while connecting, so that all threads wait for the same.
+    client: Mutex<Option<Arc<Client>>>,
+}
+
+impl SftpStorage {
+    /// A repository on a server. There is no connection before it is used.
+    ///
+    /// # Errors
+    /// The network threads can't be started.
+    pub fn new(settings: SftpSettings) -> Result<Self> {
+        Ok(SftpStorage(Arc::new(Shared { settings, runtime: network::handle()?, client: Mutex::new(None) })))
+    }
+
+    fn absolute(&self, path: &RepoPath) -> String {
+        match (self.0.settings.repo_path.trim_end_matches('/'), path.as_str()) {
+            ("", "") => "/".to_owned(),
+            (root, "") => root.to_owned(),
+            (root, path) => format!("{root}/{path}"),
+        }
+    }
+
+    fn run<T, F>(&self, operation: impl Fn(Arc<Client>) -> F) -> std::result::Result<T, Failure>
+    where
+        F: Future<Output = std::result::Result<T, Failure>>,
+    {
+        self.0.runtime.block_on(self.0.repeat(operation))
+    }
+}
+
+impl Shared {
+    /// The connection, opened again if it was lost.
+    async fn client(&self) -> std::result::Result<Arc<Client>, Failure> {
+        let mut current = self.client.lock().await;
+        if let Some(client) = &*current {
+            if !client.is_lost() {
+                return Ok(Arc::clone(client));
+            }
+            crate::debug!("reconnect to lost sftp connection '{}'", self.settings.address());
+        }
+        let client = connection::connect(&self.settings).await.map_err(|error| Failure::Connect(Arc::new(error)))?;
+        let client = Arc::new(client);
+        *current = Some(Arc::clone(&client));
+        Ok(client)
+    }
+
+    /// Runs an operation that does no harm when it is done twice, again if the connection is lost.
+    async fn repeat<T, F>(&self, operation: impl Fn(Arc<Client>) -> F) -> std::result::Result<T, Failure>
+    where
+        F: Future<Output = std::result::Result<T, Failure>>,
+    {
+        let mut tries = 1;
+        loop {
+            match operation(self.client().await?).await {
+                Err(Failure::Lost(_)) if tries < TRIES_MAX => tries += 1,
+                done => return done,
+            }
+        }
+    }
+
+    /// The error of a failed operation: what was tried with which path, what the server said, and which server it is.
+    fn error(&self, code: ErrorCode, message: &str, failure: &Failure) -> Error {
+        let address = self.settings.address();
+        match failure {
+            Failure::Status { code: status, message: words } => {
+                let name = status_name(*status);
+                // Most servers say the same again, OpenSSH in capitals
+                let words = match words.trim() {
+                    words if words.is_empty() || words.eq_ignore_ascii_case(name) => String::new(),
+                    words => format!(" ({words})"),
+                };
+                Error::new(code, format!("{message}: sftp error [{status}] {name}{words} on host '{address}'"))
+            }
+            Failure::Lost(why) => Error::new(code, format!("{message}: {why} (host '{address}')")),
+            Failure::Protocol => {
+                Error::new(code, format!("{message}: host '{address}' does not follow the SFTP protocol"))
+            }
+            Failure::Connect(error) => {
+                let mut found = Error::new(error.code, error.message.clone());
+                found.hints.clone_from(&error.hints);
+                found.cause(Arc::clone(error))
+            }
+        }
+    }
+}
+
+/// Makes a directory and its missing parents; one that exists is as good.
+fn create_path<'a>(
+    client: &'a Client,
+    path: &'a str,
+) -> Pin<Box<dyn Future<Output = std::result::Result<(), Failure>> + Send + 'a>> {
+    Box::pin(async move {
+        match client.make_directory(path, PATH_MODE).await {
+            Err(failure) if failure.may_exist() => match client.attributes(path, true).await {
+                Ok(found) if found.mode.is_none_or(|mode| mode & MODE_TYPE == MODE_PATH) => Ok(()),
+                _ => Err(failure),
+            },
+            Err(failure) if failure.is_missing() => match parent(path) {
+                Some(parent) => {
+                    create_path(client, parent).await?;
+                    match client.make_directory(path, PATH_MODE).await {
+                        // Another thread was faster
+                        Err(failure) if failure.may_exist() && client.attributes(path, true).await.is_ok() => Ok(()),
+                        done => done,
+                    }
+                }
+                None => Err(failure),
+            },
+            done => done,
+        }
+    })
+}
+
+/// The directory that holds this path; `None` for the root or for a name alone.
+fn parent(path: &str) -> Option<&str> {
+    match path.rsplit_once('/') {
+        Some(("", name)) if !name.is_empty() => Some("/"),
+        Some((parent, _)) if !parent.is_empty() => Some(parent),
+        _ => None,
+    }
+}
+
+fn entry(name: String, found: Attributes) -> Entry {
+    let kind = match found.mode.map_or(MODE_FILE, |mode| mode & MODE_TYPE) {
+        MODE_FILE => EntryKind::File,
+        MODE_PATH => EntryKind::Path,
+        MODE_LINK => EntryKind::Link,
+        _ => EntryKind::Special,
+    };
+    let size = if kind == EntryKind::File { found.size.unwrap_or(0) } else { 0 };
+    Entry { name, kind, size, modified: i64::from(found.modified.unwrap_or(0)) }
+}
+
+/// Names and attributes of a directory without `.` and `..`.
+async fn list(client: &Client, path: &str) -> std::result::Result<Vec<(Bytes, Attributes)>, Failure> {
+    let handle = client.open_directory(path).await?;
+    let mut found = Vec::new();
+    let mut in_flight = std::collections::VecDeque::new();
+    let mut width = 2;
+    let mut end = false;
+    while !end || !in_flight.is_empty() {
+        while !end && in_flight.len() < width {
+            in_flight.push_back(client.read_directory(&handle).await?);
+        }
+        let Some(next) = in_flight.pop_front() else { break };
+        match next.response().await? {
+            Response::Names(names) => {
+                found.extend(names.into_iter().filter(|(name, _)| !matches!(&name[..], b"." | b"..")));
+                width = (width * 2).min(LISTS_IN_FLIGHT_MAX);
+            }
+            Response::Status { code: status::EOF, .. } => end = true,
+            other => return Err(unexpected(other)),
+        }
+    }
+    // Nothing depends on when the server closes it
+    drop(client.close(&handle).await?);
+    Ok(found)
+}
+
+/// Removes what a directory holds, and the directory.
+fn remove_tree<'a>(
+    client: &'a Client,
+    path: &'a str,
+) -> Pin<Box<dyn Future<Output = std::result::Result<(), Failure>> + Send + 'a>> {
+    Box::pin(async move {
+        let found = match list(client, path).await {
+            Err(failure) if failure.is_missing() => return Ok(()),
+            found => found?,
+        };
+        let mut files = Vec::new();
+        for (name, attributes) in found {
+            let name = std::str::from_utf8(&name).map_err(|_| Failure::Protocol)?;
+            let child = format!("{path}/{name}");
+            match attributes.mode {
+                Some(mode) if mode & MODE_TYPE == MODE_PATH => remove_tree(client, &child).await?,
+                _ => files.push(child),
+            }
+        }
+        stream::iter(files)
+            .map(|file| async move {
+                match client.remove(&file).await {
+                    Err(failure) if failure.is_missing() => Ok(()),
+                    // A server that tells no types: what can't be unlinked is a directory
+                    Err(failure) if failure.may_exist() => match remove_tree(client, &file).await {
+                        Ok(()) => Ok(()),
+                        Err(_) => Err(failure),
+                    },
+                    done => done,
+                }
+            })
+            .buffer_unordered(REMOVES_IN_FLIGHT_MAX)
+            .try_collect::<()>()
+            .await?;
+        match client.remove_directory(path).await {
+            Err(failure) if failure.is_missing() => Ok(()),
+            done => done,
+        }
+    })
+}
+
+impl RepoStorage for SftpStorage {
+    fn features(&self) -> Features {
+        Features { paths: true, hard_links: false, symlinks: false, path_sync: false }
+    }
+
+    fn display(&self, path: &RepoPath) -> String {
+        self.absolute(path)
+    }
+
+    fn info(&self, path: &RepoPath) -> Result<Option<Entry>> {
+        let absolute = &self.absolute(path);
+        match self.run(|client| async move { client.attributes(absolute, false).await }) {
+            Ok(found) => Ok(Some(entry(path.file_name().to_owned(), found))),
+            Err(failure) if failure.is_missing() => Ok(None),
+            Err(failure) => {
+                let message = format!("unable to get info for path/file '{absolute}'");
+                Err(self.0.error(ErrorCode::FileOpen, &message, &failure))
+            }
+        }
+    }
+
+    fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
+        let absolute = &self.absolute(path);
+        let found = match self.run(|client| async move { list(&client, absolute).await }) {
+            Ok(found) => found,
+            Err(failure) if failure.is_missing() => return Ok(None),
+            Err(failure) => {
+                let message = format!("unable to list file info for path '{absolute}'");
+                return Err(self.0.error(ErrorCode::PathOpen, &message, &failure));
+            }
+        };
+        let mut entries = Vec::with_capacity(found.len());
+        for (name, attributes) in found {
+            let name = String::from_utf8(name.to_vec()).map_err(|error| {
+                let name = String::from_utf8_lossy(error.as_bytes());
+                Error::new(ErrorCode::Format, format!("name '{name}' in path '{absolute}' is not UTF-8"))
+            })?;
+            // Most servers send attributes along; only one that does not is asked
+            let complete = attributes.mode.is_some() && attributes.size.is_some() && attributes.modified.is_some();
+            if complete {
+                entries.push(entry(name, attributes));
+            } else {
+                entries.extend(self.info(&path.join(&name)?)?);
+            }
+        }
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(Some(entries))
+    }
+
+    fn link_destination(&self, path: &RepoPath) -> Result<Option<String>> {
+        let absolute = &self.absolute(path);
+        match self.run(|client| async move { client.link_destination(absolute).await }) {
+            Ok(destination) => Ok(Some(String::from_utf8_lossy(&destination).into_owned())),
+            Err(failure) if failure.is_missing() => Ok(None),
+            Err(failure) => {
+                let message = format!("unable to get destination for link '{absolute}'");
+                Err(self.0.error(ErrorCode::FileRead, &message, &failure))
+            }
+        }
+    }
+
+    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
+        let absolute = self.absolute(path);
+        let opened = self.0.runtime.block_on(read::SftpReader::open(Arc::clone(&self.0), &absolute, range));
+        match opened {
+            Ok(reader) => Ok(Some(Box::new(reader))),
+            Err(failure) if failure.is_missing() => Ok(None),
+            Err(failure) => {
+                let message = format!("unable to open file '{absolute}' for read");
+                Err(self.0.error(ErrorCode::FileOpen, &message, &failure))
+            }
+        }
+    }
+
+    fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
+        Ok(Box::new(write::SftpWriter::open(Arc::clone(&self.0), self.absolute(path), options)?))
+    }
+
+    fn create_path(&self, path: &RepoPath) -> Result<()> {
+        let absolute = &self.absolute(path);
+        self.run(|client| async move { create_path(&client, absolute).await }).map_err(|failure| {
+            self.0.error(ErrorCode::PathCreate, &format!("unable to create path '{absolute}'"), &failure)
+        })
+    }
+
+    fn remove(&self, path: &RepoPath) -> Result<()> {
+        let absolute = &self.absolute(path);
+        match self.run(|client| async move { client.remove(absolute).await }) {
+            Err(failure) if !failure.is_missing() => {
+                Err(self.0.error(ErrorCode::FileRemove, &format!("unable to remove file '{absolute}'"), &failure))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn remove_all(&self, path: &RepoPath) -> Result<()> {
+        let absolute = &self.absolute(path);
+        self.run(|client| async move { remove_tree(&client, absolute).await }).map_err(|failure| {
+            self.0.error(ErrorCode::PathRemove, &format!("unable to remove path '{absolute}'"), &failure)
+        })
+    }
+
+    fn sync_path(&self, _path: &RepoPath) -> Result<()> {
+        Ok(())
+    }
+
+    fn symlink(&self, _destination: &str, link: &RepoPath) -> Result<()> {
+        Err(no_links(&self.display(link)))
+    }
+
+    fn hard_link(&self, _existing: &RepoPath, link: &RepoPath) -> Result<()> {
+        Err(no_links(&self.display(link)))
+    }
+}
+
+fn no_links(path: &str) -> Error {
+    let text = format!("unable to make link '{path}': SFTP repositories have no links");
+    Error::new(ErrorCode::FeatureNotSupported, text)
+}
+
+impl fmt::Debug for SftpStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SftpStorage").field("settings", &self.0.settings).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,327 @@
+//! Requests to one SFTP server over one connection, any number of them in flight.
+//!
+//! A task sends, another receives and hands each response to whoever waits for it, so requests of all threads share the
+//! connection and none waits for another's answer. Servers answer requests on the same file in the order they came
+//! (draft-ietf-secsh-filexfer-02, section 6.1), which makes it safe to send writes, a sync and a close in one go.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot};
+
+use super::protocol::{self, Attributes, PACKET_SIZE_MAX_BYTES, Request, Response, kind, status};
+use crate::storage::network;
+
+/// Packets that may wait for the connection; a sender waits when there are more.
+const PACKETS_WAITING_MAX: usize = 64;
+
+const FSYNC: &str = "fsync@openssh.com";
+const POSIX_RENAME: &str = "posix-rename@openssh.com";
+
+/// Why a request brought nothing.
+#[derive(Clone, Debug)]
+pub(super) enum Failure {
+    /// The server refused it.
+    Status {
+        /// The protocol's number.
+        code: u32,
+        /// The server's words.
+        message: String,
+    },
+    /// The connection is gone, or the answer did not come in time; what became of the request is unknown.
+    Lost(String),
+    /// The server broke the protocol.
+    Protocol,
+    /// There could be no connection, or none that may be used.
+    Connect(Arc<crate::Error>),
+}
+
+impl Failure {
+    /// Whether a file or directory was not there.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Failure::Status { code: status::NO_SUCH_FILE | status::NO_SUCH_PATH, .. })
+    }
+
+    /// Whether this may mean that the target exists already: most servers have no better word for it than "failure".
+    pub(super) fn may_exist(&self) -> bool {
+        matches!(self, Failure::Status { code: status::FAILURE | status::FILE_ALREADY_EXISTS, .. })
+    }
+}
+
+type Done<T> = std::result::Result<T, Failure>;
+
+/// Who waits for which response; `None` once the connection is gone.
+type Waiting = Arc<Mutex<Option<HashMap<u32, oneshot::Sender<Response>>>>>;
+
+/// A request that was sent.
+pub(super) struct Pending {
+    response: oneshot::Receiver<Response>,
+    time_out: Duration,
+    lost: Arc<AtomicBool>,
+}
+
+impl Pending {
+    /// Waits for the response.
+    pub(super) async fn response(self) -> Done<Response> {
+        match tokio::time::timeout(self.time_out, self.response).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(_)) => Err(Failure::Lost("connection lost".into())),
+            Err(_) => {
+                // Whatever is wrong with this connection, the next request gets a new one
+                self.lost.store(true, Ordering::Relaxed);
+                Err(Failure::Lost(format!("no answer within {} seconds", self.time_out.as_secs())))
+            }
+        }
+    }
+
+    /// Waits for the request's success.
+    pub(super) async fn done(self) -> Done<()> {
+        match self.response().await? {
+            Response::Status { code: status::OK, .. } | Response::Extended => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+}
+
+/// The failure that a response means where another was wanted.
+pub(super) fn unexpected(response: Response) -> Failure {
+    match response {
+        Response::Status { code, message } if code != status::OK => Failure::Status { code, message },
+        _ => Failure::Protocol,
+    }
+}
+
+/// A connection to a server.
+pub(super) struct Client {
+    outgoing: mpsc::Sender<Bytes>,
+    waiting: Waiting,
+    id_next: AtomicU32,
+    time_out: Duration,
+    lost: Arc<AtomicBool>,
+    fsync: bool,
+    posix_rename: bool,
+    /// Whatever must live as long as the connection.
+    _transport: Box<dyn std::any::Any + Send + Sync>,
+}
+
+impl Client {
+    /// Begins the protocol on a stream. `transport` is kept as long as the client.
+    pub(super) async fn start<S>(
+        stream: S,
+        time_out: Duration,
+        transport: Box<dyn std::any::Any + Send + Sync>,
+    ) -> Done<Self>
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let (mut receiver, mut sender) = tokio::io::split(stream);
+        let hello = Bytes::copy_from_slice(&[0, 0, 0, 5, kind::INIT, 0, 0, 0, protocol::VERSION as u8]);
+        let answer = async {
+            sender.write_all(&hello).await.ok()?;
+            sender.flush().await.ok()?;
+            receive(&mut receiver).await
+        };
+        let packet = match tokio::time::timeout(time_out, answer).await {
+            Ok(Some(packet)) => packet,
+            Ok(None) => return Err(Failure::Lost("the server does not speak SFTP".into())),
+            Err(_) => return Err(Failure::Lost(format!("no answer within {} seconds", time_out.as_secs()))),
+        };
+        let (version, extensions) = protocol::version(packet).map_err(|_| Failure::Protocol)?;
+        if version != protocol::VERSION {
+            return Err(Failure::Protocol);
+        }
+        let offered = |name: &str| extensions.iter().any(|extension| extension == name);
+        let (outgoing, packets) = mpsc::channel(PACKETS_WAITING_MAX);
+        let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
+        let lost = Arc::new(AtomicBool::new(false));
+        tokio::spawn(send_all(sender, packets));
+        tokio::spawn(receive_all(receiver, Arc::clone(&waiting), Arc::clone(&lost)));
+        Ok(Client {
+            outgoing,
+            waiting,
+            id_next: AtomicU32::new(1),
+            time_out,
+            lost,
+            fsync: offered(FSYNC),
+            posix_rename: offered(POSIX_RENAME),
+            _transport: transport,
+        })
+    }
+
+    /// Whether the connection is gone.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Ends the connection as if the network had.
+    #[cfg(test)]
+    pub(super) fn break_connection(&self) {
+        self.lost.store(true, Ordering::Relaxed);
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Whether the server can make files durable.
+    pub(super) fn can_sync(&self) -> bool {
+        self.fsync
+    }
+
+    /// Sends a request without waiting for the response.
+    pub(super) async fn send(&self, request: Request) -> Done<Pending> {
+        network::count_sftp_request();
+        let id = self.id_next.fetch_add(1, Ordering::Relaxed);
+        let (sender, response) = oneshot::channel();
+        match &mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(waiting) => waiting.insert(id, sender),
+            None => return Err(Failure::Lost("connection lost".into())),
+        };
+        let pending = Pending { response, time_out: self.time_out, lost: Arc::clone(&self.lost) };
+        match tokio::time::timeout(self.time_out, self.outgoing.send(request.packet(id))).await {
+            Ok(Ok(())) => Ok(pending),
+            Ok(Err(_)) => Err(Failure::Lost("connection lost".into())),
+            Err(_) => {
+                self.lost.store(true, Ordering::Relaxed);
+                Err(Failure::Lost(format!("nothing could be sent for {} seconds", self.time_out.as_secs())))
+            }
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Done<Response> {
+        self.send(request).await?.response().await
+    }
+
+    async fn run(&self, request: Request) -> Done<()> {
+        self.send(request).await?.done().await
+    }
+
+    /// Opens a file with flags of [`protocol::open`].
+    pub(super) async fn open(&self, path: &str, flags: u32, mode: Option<u32>) -> Done<Bytes> {
+        match self.ask(Request::new(kind::OPEN).bytes(path.as_bytes()).u32(flags).attributes(mode)).await? {
+            Response::Handle(handle) => Ok(handle),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Opens a directory.
+    pub(super) async fn open_directory(&self, path: &str) -> Done<Bytes> {
+        match self.ask(Request::new(kind::OPENDIR).bytes(path.as_bytes())).await? {
+            Response::Handle(handle) => Ok(handle),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Begins reading from a file.
+    pub(super) async fn read(&self, handle: &[u8], offset: u64, size: u32) -> Done<Pending> {
+        self.send(Request::new(kind::READ).bytes(handle).u64(offset).u32(size)).await
+    }
+
+    /// Begins writing to a file.
+    pub(super) async fn write(&self, handle: &[u8], offset: u64, data: &[u8]) -> Done<Pending> {
+        self.send(Request::new(kind::WRITE).bytes(handle).u64(offset).bytes(data)).await
+    }
+
+    /// Begins syncing a file; [`Client::can_sync`] must be true.
+    pub(super) async fn sync(&self, handle: &[u8]) -> Done<Pending> {
+        self.send(Request::extended(FSYNC).bytes(handle)).await
+    }
+
+    /// Begins closing a file or directory.
+    pub(super) async fn close(&self, handle: &[u8]) -> Done<Pending> {
+        self.send(Request::new(kind::CLOSE).bytes(handle)).await
+    }
+
+    /// Begins reading the next names of a directory.
+    pub(super) async fn read_directory(&self, handle: &[u8]) -> Done<Pending> {
+        self.send(Request::new(kind::READDIR).bytes(handle)).await
+    }
+
+    /// Attributes of a file, or of the link itself.
+    pub(super) async fn attributes(&self, path: &str, follow_link: bool) -> Done<Attributes> {
+        let kind = if follow_link { kind::STAT } else { kind::LSTAT };
+        match self.ask(Request::new(kind).bytes(path.as_bytes())).await? {
+            Response::Attributes(attributes) => Ok(attributes),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// What a link leads to.
+    pub(super) async fn link_destination(&self, path: &str) -> Done<Bytes> {
+        match self.ask(Request::new(kind::READLINK).bytes(path.as_bytes())).await? {
+            Response::Names(names) => names.into_iter().next().map(|(name, _)| name).ok_or(Failure::Protocol),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Removes a file or link.
+    pub(super) async fn remove(&self, path: &str) -> Done<()> {
+        self.run(Request::new(kind::REMOVE).bytes(path.as_bytes())).await
+    }
+
+    /// Removes an empty directory.
+    pub(super) async fn remove_directory(&self, path: &str) -> Done<()> {
+        self.run(Request::new(kind::RMDIR).bytes(path.as_bytes())).await
+    }
+
+    /// Makes a directory whose parent exists.
+    pub(super) async fn make_directory(&self, path: &str, mode: u32) -> Done<()> {
+        self.run(Request::new(kind::MKDIR).bytes(path.as_bytes()).attributes(Some(mode))).await
+    }
+
+    /// Renames a file over another: in one step where the server can, else by removing the other first.
+    pub(super) async fn replace(&self, from: &str, to: &str) -> Done<()> {
+        if self.posix_rename {
+            return self.run(Request::extended(POSIX_RENAME).bytes(from.as_bytes()).bytes(to.as_bytes())).await;
+        }
+        let rename = || self.run(Request::new(kind::RENAME).bytes(from.as_bytes()).bytes(to.as_bytes()));
+        match rename().await {
+            Err(failure) if failure.may_exist() => match self.remove(to).await {
+                Ok(()) => rename().await,
+                // Nothing was in the way
+                Err(other) if other.is_missing() => Err(failure),
+                Err(other) => Err(other),
+            },
+            done => done,
+        }
+    }
+}
+
+/// Reads one packet without its length; `None` at the end of the stream or of its sense.
+async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Option<Bytes> {
+    let size = stream.read_u32().await.ok()? as usize;
+    if size == 0 || size > PACKET_SIZE_MAX_BYTES {
+        return None;
+    }
+    let mut packet = vec![0; size];
+    stream.read_exact(&mut packet).await.ok()?;
+    Some(packet.into())
+}
+
+/// Hands responses to those who wait until the connection ends, then tells all that are left.
+async fn receive_all(mut stream: impl AsyncRead + Unpin, waiting: Waiting, lost: Arc<AtomicBool>) {
+    while let Some(packet) = receive(&mut stream).await {
+        let Ok((id, response)) = protocol::response(packet) else { break };
+        let sender = match &mut *waiting.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(waiting) => waiting.remove(&id),
+            None => break,
+        };
+        // Who gave up waiting wants no answer
+        if let Some(sender) = sender {
+            let _ = sender.send(response);
+        }
+    }
+    lost.store(true, Ordering::Relaxed);
+    // Dropping the senders is what tells
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+}
+
+/// Sends packets until there are no more senders or the connection is gone.
+async fn send_all(mut stream: impl AsyncWrite + Unpin, mut packets: mpsc::Receiver<Bytes>) {
+    while let Some(packet) = packets.recv().await {
+        if stream.write_all(&packet).await.is_err() || packets.is_empty() && stream.flush().await.is_err() {
+            break;
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Writing a file with many requests in flight.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use repo_format::layout::TEMP_SUFFIX;
+
+use super::client::{Client, Failure, Pending};
+use super::protocol::open;
+use super::{Shared, create_path, parent};
+use crate::storage::posix::FILE_MODE;
+use crate::storage::{RepoWriter, WriteOptions};
+use crate::{ErrorCode, Result};
+
+/// Bytes of one request, which every server takes.
+const CHUNK_SIZE_BYTES: usize = 32 * 1024;
+/// Requests in flight for one file: 2 MiB.
+const IN_FLIGHT_MAX: usize = 64;
+
+/// A file being written. A connection that is lost meanwhile ends it: what the server has of it is not known.
+pub(super) struct SftpWriter {
+    shared: Arc<Shared>,
+    client: Arc<Client>,
+    /// `None` once closed.
+    handle: Option<Bytes>,
+    path: String,
+    /// Where the bytes go: the temporary name, or `path` itself when not atomic.
+    path_open: String,
+    options: WriteOptions,
+    buffer: BytesMut,
+    /// Bytes sent.
+    offset: u64,
+    in_flight: VecDeque<Pending>,
+}
+
+impl SftpWriter {
+    /// Opens the file (or its temporary name) for writing from its start, making missing directories.
+    pub(super) fn open(shared: Arc<Shared>, path: String, options: WriteOptions) -> Result<Self> {
+        let path_open = if options.atomic { format!("{path}{TEMP_SUFFIX}") } else { path.clone() };
+        let name = path_open.as_str();
+        let opened = shared.runtime.block_on(shared.repeat(|client| async move {
+            let flags = open::WRITE | open::CREATE | open::TRUNCATE;
+            let handle = match client.open(name, flags, Some(FILE_MODE)).await {
+                Err(failure) if failure.is_missing() => {
+                    if let Some(parent) = parent(name) {
+                        create_path(&client, parent).await?;
+                    }
+                    client.open(name, flags, Some(FILE_MODE)).await?
+                }
+                done => done?,
+            };
+            Ok((client, handle))
+        }));
+        let (client, handle) = opened.map_err(|failure| {
+            let code = if failure.is_missing() { ErrorCode::FileMissing } else { ErrorCode::FileOpen };
+            shared.error(code, &format!("unable to open file '{path}' for write"), &failure)
+        })?;
+        Ok(SftpWriter {
+            shared,
+            client,
+            handle: Some(handle),
+            path,
+            path_open,
+            options,
+            buffer: BytesMut::with_capacity(CHUNK_SIZE_BYTES),
+            offset: 0,
+            in_flight: VecDeque::new(),
+        })
+    }
+
+    fn fail(&self, code: ErrorCode, message: &str, failure: &Failure) -> crate::Error {
+        self.shared.error(code, &message.replace("{}", &self.path_open), failure)
+    }
+
+    /// Sends what is in the buffer, waiting only while too much is on its way.
+    async fn send(&mut self) -> std::result::Result<(), Failure> {
+        let Some(handle) = self.handle.clone() else { return Ok(()) };
+        while self.in_flight.len() >= IN_FLIGHT_MAX {
+            if let Some(oldest) = self.in_flight.pop_front() {
+                oldest.done().await?;
+            }
+        }
+        let pending = self.client.write(&handle, self.offset, &self.buffer).await?;
+        self.offset += self.buffer.len() as u64;
+        self.buffer.clear();
+        self.in_flight.push_back(pending);
+        Ok(())
+    }
+
+    /// Waits for all writes, the sync and the close, which are sent together: the server does them in this order.
+    async fn close(&mut self) -> std::result::Result<(), (ErrorCode, &'static str, Failure)> {
+        const WRITE: (ErrorCode, &str) = (ErrorCode::FileWrite, "unable to write '{}'");
+        const SYNC: (ErrorCode, &str) = (ErrorCode::FileSync, "unable to sync file '{}' after write");
+        const CLOSE: (ErrorCode, &str) = (ErrorCode::FileClose, "unable to close file '{}' after write");
+        let during = |(code, message)| move |failure| (code, message, failure);
+        if !self.buffer.is_empty() {
+            self.send().await.map_err(during(WRITE))?;
+        }
+        let Some(handle) = self.handle.take() else { return Ok(()) };
+        let sync = if self.options.sync_file && self.client.can_sync() {
+            Some(self.client.sync(&handle).await.map_err(during(SYNC))?)
+        } else {
+            None
+        };
+        let close = self.client.close(&handle).await.map_err(during(CLOSE))?;
+        for pending in self.in_flight.drain(..) {
+            pending.done().await.map_err(during(WRITE))?;
+        }
+        if let Some(sync) = sync {
+            sync.done().await.map_err(during(SYNC))?;
+        }
+        close.done().await.map_err(during(CLOSE))
+    }
+
+    /// Gives the file its name.
+    async fn rename(&self) -> std::result::Result<(), Failure> {
+        let (from, to) = (self.path_open.as_str(), self.path.as_str());
+        let done = self.client.replace(from, to).await;
+        let Err(Failure::Lost(_)) = done else { return done };
+        // Whether it was done is not known: it was if the temporary name is gone and the file there, since nobody else
+        // renames it
+        let size = self.offset;
+        self.shared
+            .repeat(|client| async move {
+                match client.replace(from, to).await {
+                    Err(missing) if missing.is_missing() => match client.attributes(to, true).await {
+                        Ok(found) if found.size == Some(size) => Ok(()),
+                        _ => Err(missing),
+                    },
+                    done => done,
+                }
+            })
+            .await
+    }
+}
+
+impl Write for SftpWriter {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() >= CHUNK_SIZE_BYTES {
+            let runtime = self.shared.runtime.clone();
+            runtime
+                .block_on(self.send())
+                .map_err(|failure| self.fail(ErrorCode::FileWrite, "unable to write '{}'", &failure))?;
+        }
+        let size = data.len().min(CHUNK_SIZE_BYTES - self.buffer.len());
+        self.buffer.extend_from_slice(&data[..size]);
+        Ok(size)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl RepoWriter for SftpWriter {
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        let runtime = self.shared.runtime.clone();
+        runtime.block_on(self.close()).map_err(|(code, message, failure)| self.fail(code, message, &failure))?;
+        if self.options.atomic {
+            let message = format!("unable to move '{}' to '{}'", self.path_open, self.path);
+            runtime
+                .block_on(self.rename())
+                .map_err(|failure| self.shared.error(ErrorCode::FileClose, &message, &failure))?;
+            self.options.atomic = false;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SftpWriter {
+    fn drop(&mut self) {
+        let handle = self.handle.take();
+        // Still set only where the file did not get its name
+        let abandoned = self.options.atomic;
+        if handle.is_none() && !abandoned || self.client.is_lost() {
+            return;
+        }
+        let done = self.shared.runtime.block_on(async {
+            if let Some(handle) = handle {
+                self.client.close(&handle).await?.done().await?;
+            }
+            if abandoned { self.client.remove(&self.path_open).await } else { Ok(()) }
+        });
+        // A temporary file that stays does no harm, the next write replaces it
+        if let Err(failure) = done {
+            let error = self.fail(ErrorCode::FileRemove, "unable to remove file '{}'", &failure);
+            crate::debug!("{}", error.message);
+        }
+    }
+}
