@@ -142,6 +142,38 @@ fn killed_push_leaves_nothing_mistaken_for_a_segment() {
 }
 
 #[test]
+fn killed_get_leaves_no_half_segment() {
+    let Some((scenario, segment)) = scenario(&["compress-type=gz"]) else { return };
+    scenario.rbr(&["stanza-create"]).success();
+    let source = path(&scenario, &format!("wal/{segment}"));
+    scenario.rbr(&["archive-push", &source]).success();
+    let got = path(&scenario, "wal/got");
+    for attempt in 0..12 {
+        let mut get = scenario.start_command(Tool::Rbr, &["archive-get", &segment, &got]);
+        std::thread::sleep(Duration::from_millis(10 * attempt));
+        get.kill();
+        if let Ok(content) = fs::read(&got) {
+            assert_eq!(content, fs::read(&source).expect("source"));
+            fs::remove_file(&got).expect("remove");
+        }
+    }
+    scenario.rbr(&["archive-get", &segment, &got]).success();
+    assert_eq!(fs::read(&got).expect("got"), fs::read(&source).expect("source"));
+}
+
+#[test]
+fn full_queue_drops_wal_with_a_warning() {
+    let Some((scenario, segment)) = scenario(&[]) else { return };
+    scenario.rbr(&["stanza-create"]).success();
+    let ready = format!("{}/pg_wal/{segment}", scenario.cluster.data_text());
+    for (tool, _) in TOOLS {
+        let warning = format!("dropped WAL file '{segment}' because archive queue exceeded 1MB");
+        scenario.run(tool, &["--archive-push-queue-max=1MB", "archive-push", &ready]).success().says(&warning);
+        assert!(archived(&scenario).is_empty());
+    }
+}
+
+#[test]
 fn second_repository_gets_the_segment_when_the_first_fails() {
     let Some((scenario, segment)) = scenario(&[]) else { return };
     let second = format!("repo2-path={}", scenario.space.folder("repo2").display());
