@@ -160,12 +160,20 @@ impl From<russh::Error> for SessionError {
     }
 }
 
+/// A server's key.
+struct NewKey {
+    /// As files name it, e.g. `ssh-ed25519`.
+    key_type: String,
+    /// In its wire form.
+    key: Vec<u8>,
+}
+
 /// Checks the server's key.
 struct ServerCheck {
     settings: SftpSettings,
     known_hosts: Arc<KnownHosts>,
-    /// Type and wire form of a key that was accepted though it was not known.
-    new_key: Arc<Mutex<Option<(String, Vec<u8>)>>>,
+    /// A key that was accepted though it was not known.
+    new_key: Arc<Mutex<Option<NewKey>>>,
 }
 
 impl ServerCheck {
@@ -192,7 +200,7 @@ impl ServerCheck {
                 }
                 (Verdict::NotFound, HostKeyCheck::AcceptNew) => {
                     *self.new_key.lock().unwrap_or_else(PoisonError::into_inner) =
-                        Some((key_type.to_owned(), key.to_owned()));
+                        Some(NewKey { key_type: key_type.to_owned(), key: key.to_owned() });
                     return Ok(());
                 }
                 (Verdict::NotFound, _) => ("not found in known hosts files", "strict"),
@@ -235,7 +243,7 @@ async fn handshake(
         },
         ..client::Config::default()
     };
-    let new_key = Arc::new(Mutex::new(None));
+    let new_key: Arc<Mutex<Option<NewKey>>> = Arc::default();
     let check = ServerCheck { settings: settings.clone(), known_hosts, new_key: Arc::clone(&new_key) };
     let session = tokio::time::timeout(settings.io_timeout, client::connect_stream(Arc::new(config), socket, check))
         .await
@@ -243,7 +251,7 @@ async fn handshake(
             SessionError::Refused(service(format!("timeout during SSH handshake with '{}'", settings.address())))
         })??;
     let new_key = new_key.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let (Some((key_type, key)), Some(home)) = (new_key, &settings.home) {
+    if let (Some(NewKey { key_type, key }), Some(home)) = (new_key, &settings.home) {
         host_key::learn(&home.join(".ssh/known_hosts"), &settings.host, settings.port, &key_type, &key);
     }
     Ok(session)
