@@ -14,8 +14,8 @@ mod space;
 mod user;
 
 pub use cluster::{Cluster, Shutdown};
-pub use command::{Run, Tool};
+pub use command::{Background, Run, Tool};
 pub use compare::{Entry, Tree};
-pub use oracle::oracles;
+pub use oracle::{optional_oracle, oracles};
 pub use scenario::{Scenario, ScenarioOptions, restored_matches};
 pub use space::Space;

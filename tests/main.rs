@@ -12,6 +12,7 @@ mod env;
 mod expire;
 mod fuzz;
 mod info;
+mod object;
 mod restore;
 mod session;
 mod stanza;

@@ -19,11 +19,7 @@ pub struct Oracles {
 impl Oracles {
     /// Searches the cache of `scripts/oracles` and the system's own servers.
     fn find() -> Result<Self, String> {
-        let cache = match std::env::var_os("RBR_ORACLES") {
-            Some(path) => PathBuf::from(path),
-            None if rustix::process::geteuid().is_root() => PathBuf::from("/var/cache/rbr-oracles"),
-            None => PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/rbr-oracles"),
-        };
+        let cache = cache();
         let pgbackrest = cache.join("pgbackrest/usr/bin/pgbackrest");
         if !pgbackrest.exists() {
             return Err(format!("no pgBackRest at {}", pgbackrest.display()));
@@ -73,10 +69,34 @@ pub fn oracles(versions: &[u32]) -> Option<&'static Oracles> {
         },
         Err(error) => error.clone(),
     };
+    skip(&missing);
+    None
+}
+
+/// A program of the cache besides [`Oracles`], or nothing where a test has to be skipped.
+pub fn optional_oracle(path: &str) -> Option<PathBuf> {
+    let program = cache().join(path);
+    if program.exists() {
+        return Some(program);
+    }
+    skip(&format!("no {}", program.display()));
+    None
+}
+
+/// Says that a test is skipped, or fails it with `RBR_REQUIRE_ORACLES`.
+fn skip(missing: &str) {
     let required = std::env::var("RBR_REQUIRE_ORACLES").is_ok_and(|value| !value.is_empty() && value != "0");
     assert!(!required, "{missing}: run scripts/oracles");
     say(&format!("SKIPPED {}: {missing}; run scripts/oracles", std::thread::current().name().unwrap_or("test")));
-    None
+}
+
+/// Where `scripts/oracles` puts them.
+fn cache() -> PathBuf {
+    match std::env::var_os("RBR_ORACLES") {
+        Some(path) => PathBuf::from(path),
+        None if rustix::process::geteuid().is_root() => PathBuf::from("/var/cache/rbr-oracles"),
+        None => PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/rbr-oracles"),
+    }
 }
 
 /// Prints past the test runner, which hides what a passing test prints.

@@ -1,0 +1,45 @@
+//! Repositories on servers: S3 and SFTP, written by both programs in turns and restored by both.
+
+mod s3;
+mod sftp;
+
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use crate::env::{Scenario, Tool, restored_matches};
+
+/// What must hold wherever a repository is: both programs write to it in turns, and each restores what the other wrote.
+fn cycle(scenario: &Scenario) {
+    scenario.rbr(&["stanza-create"]).success();
+    scenario.rbr(&["check"]).success();
+    scenario.rbr(&["backup", "--type=full"]).success().says("new backup label").never_says("WARN");
+    scenario.change(1);
+    scenario.pgbackrest(&["backup", "--type=diff"]).success();
+    scenario.change(2);
+    scenario.rbr(&["backup", "--type=incr"]).success().says("new backup label");
+    let dump = scenario.cluster.dump();
+    scenario.cluster.switch_wal();
+    let info = scenario.rbr(&["info", "--output=json", "--log-level-console=off"]).success().json();
+    assert_eq!(info[0]["backup"].as_array().map(Vec::len), Some(3));
+    for (tool, name) in [(Tool::Rbr, "by-rbr"), (Tool::PgBackRest, "by-pgbackrest")] {
+        let mut restored = scenario.restore(tool, name, &[]);
+        restored_matches(&mut restored, &dump);
+    }
+    assert_eq!(scenario.labels().len(), 3);
+    scenario.rbr(&["backup", "--type=full", "--repo1-retention-full=1"]).success();
+    assert_eq!(scenario.labels().len(), 1, "expire removed the older backups");
+    scenario.rbr(&["verify", "--log-level-console=error"]).success();
+}
+
+/// The first of this many ports in a row that nothing listens on, and that no other test of this process was given.
+fn free_ports(count: u16) -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let is_free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+    // Another run of the tests begins elsewhere
+    let start = 20_000 + u16::try_from(std::process::id() % 1000).expect("below 1000") * 10;
+    loop {
+        let first = start + NEXT.fetch_add(count, Ordering::Relaxed);
+        if (first..first + count).all(is_free) {
+            return first;
+        }
+    }
+}
