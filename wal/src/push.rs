@@ -3,6 +3,7 @@
 pub mod async_worker;
 pub mod check;
 pub mod foreground;
+mod large;
 pub mod queue;
 pub mod segment;
 

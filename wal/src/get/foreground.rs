@@ -10,6 +10,7 @@ use repo_format::wal_name::{self, WalFileKind, WalSegment};
 use super::find::Cluster;
 use super::segment;
 use crate::background::Background;
+use crate::spool::Spool;
 
 /// A worker fetches at least so many segments, or it would be of no use.
 const SEGMENTS_MIN: usize = 2;
@@ -55,7 +56,7 @@ pub fn get(
     let mut poll = background.poll();
     let (mut first, mut launched) = (true, false);
     loop {
-        let found = spool.exists(wal_segment)?;
+        let found = if first { is_whole(spool, cluster, wal_segment)? } else { spool.exists(wal_segment)? };
         let retry_missing = first && settings.missing_retry;
         if spool.status(wal_segment, !first, found || !retry_missing)? {
             spool.remove(&repo_format::spool::ok_name(wal_segment))?;
@@ -99,6 +100,28 @@ pub fn get(
             return Err(Error::new(ErrorCode::ArchiveTimeout, text).hint(background.log_hint()));
         }
     }
+}
+
+/// Whether the spool holds a segment that an earlier worker has fetched. Nothing in the spool is synced, so that after a crash of
+/// the machine part of a file may be missing under its final name: one of another size than segments have is removed and got
+/// again. (What a worker fetches while this call waits needs no such look: it was just compared with its checksum.)
+fn is_whole(spool: &Spool, cluster: &Cluster, wal_segment: &str) -> Result<bool> {
+    if !spool.exists(wal_segment)? {
+        return Ok(false);
+    }
+    let size = crate::push::queue::file_size(&spool.file(wal_segment))?;
+    let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
+    if size == u64::from(control.wal_segment_size) {
+        return Ok(true);
+    }
+    engine::warn!(
+        "WAL segment '{wal_segment}' in the spool has {size} byte(s) instead of {} and is fetched again",
+        control.wal_segment_size
+    );
+    // First what was said about it, which without the segment would mean that it is in no archive
+    spool.remove(&repo_format::spool::ok_name(wal_segment))?;
+    spool.remove(wal_segment)?;
+    Ok(false)
 }
 
 /// Moves a segment out of the spool, or copies it where they are on different file systems.
@@ -162,4 +185,36 @@ fn needed(
         }
     }
     Ok(wanted.into_iter().filter(|segment| names.binary_search(segment).is_err()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use repo_format::spool::{SpoolQueue, ok_name};
+
+    use super::*;
+
+    const WAL: &str = "000000010000000000000001";
+    /// Of a cluster with segments of 16 MiB.
+    const CONTROL: &[u8] = include_bytes!("../../../tests/fixtures/pg/pg_control_15");
+
+    #[test]
+    fn segment_in_the_spool_with_another_size_is_dropped_with_its_state() {
+        let dir = tempfile::tempdir().expect("dir");
+        std::fs::create_dir_all(dir.path().join("pg/global")).expect("data directory");
+        std::fs::write(dir.path().join("pg/global/pg_control"), CONTROL).expect("pg_control");
+        let stanza: repo_format::layout::Stanza = "demo".parse().expect("stanza");
+        let cluster = Cluster { stanza: stanza.clone(), pg_path: dir.path().join("pg"), version_force: None };
+        let spool = Spool::new(dir.path(), &stanza, SpoolQueue::In);
+        spool.create().expect("spool");
+        assert!(!is_whole(&spool, &cluster, WAL).expect("missing"));
+        for (size, whole) in [(16 << 20, true), (0, false), ((16 << 20) - 1, false), (32 << 20, false)] {
+            let file = std::fs::File::create(spool.file(WAL)).expect("segment");
+            file.set_len(size).expect("size");
+            spool.write_ok(WAL, &["a warning".to_owned()]).expect("state");
+            assert_eq!(is_whole(&spool, &cluster, WAL).expect("look"), whole, "{size}");
+            for name in [WAL, &ok_name(WAL)] {
+                assert_eq!(spool.exists(name).expect("exists"), whole, "{name} at {size}");
+            }
+        }
+    }
 }

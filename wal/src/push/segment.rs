@@ -17,16 +17,17 @@ use repo_format::wal_name::{self, ArchivedSegment, PARTIAL_SUFFIX};
 
 use super::PushSettings;
 use super::check::{Target, Targets, repo_error};
+use super::large;
 
-/// Files up to this size are read once and kept in memory in their stored form; larger ones are read twice, so that memory
-/// stays bounded: the name of a stored segment holds its checksum and must be known before the first byte is written.
+/// Files up to this size are read once and kept in memory in their stored form; larger ones are read twice ([`large`]), so that
+/// memory stays bounded: the name of a stored segment holds its checksum and must be known before the first byte is written.
 const IN_MEMORY_MAX: u64 = 64 << 20;
 
 /// The most bytes of a file that is no segment; history files have some hundreds.
 const OTHER_MAX: u64 = IN_MEMORY_MAX;
 
 /// Bytes read from the source at a time.
-const CHUNK: usize = 1 << 20;
+pub(super) const CHUNK: usize = 1 << 20;
 
 /// Bytes that tell a segment's version and system identifier.
 const HEADER: usize = 512;
@@ -76,14 +77,14 @@ fn push_other(
 }
 
 /// The WAL file that PostgreSQL hands over.
-struct Source<'a> {
+pub(super) struct Source<'a> {
     file: File,
-    path: &'a Path,
+    pub(super) path: &'a Path,
     size: u64,
 }
 
 impl<'a> Source<'a> {
-    fn open(path: &'a Path) -> Result<Self> {
+    pub(super) fn open(path: &'a Path) -> Result<Self> {
         let open = || -> std::io::Result<(File, u64)> {
             let file = File::open(path)?;
             let size = file.metadata()?.len();
@@ -106,22 +107,27 @@ impl<'a> Source<'a> {
         Error::from_io(ErrorCode::FileRead, format!("unable to read '{}'", self.path.display()), error)
     }
 
-    /// Reads the file from its start to its end.
-    fn each_chunk(&self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    /// Reads the file from its start to its end in chunks of [`CHUNK`] bytes, the last of which may be shorter.
+    pub(super) fn each_chunk(&self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         use std::os::unix::fs::FileExt;
         let mut buffer = vec![0; CHUNK];
-        let mut offset = 0;
+        let (mut offset, mut filled) = (0, 0);
         loop {
-            match self.file.read_at(&mut buffer, offset) {
-                Ok(0) => return Ok(()),
+            match self.file.read_at(&mut buffer[filled..], offset) {
+                Ok(0) => break,
                 Ok(size) => {
-                    take(&buffer[..size])?;
                     offset += size as u64;
+                    filled += size;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.failed(error)),
             }
+            if filled == CHUNK {
+                take(&buffer)?;
+                filled = 0;
+            }
         }
+        if filled == 0 { Ok(()) } else { take(&buffer[..filled]) }
     }
 }
 
@@ -168,33 +174,37 @@ fn push_segment(
             Err(error) => errors.push(repo_error(target.repo.key, &error)),
         }
     }
-    let in_memory = !missing.is_empty() && source.size <= IN_MEMORY_MAX;
-    let (checksum, content) =
-        if in_memory { encode(source, settings.compression)? } else { (checksum(source)?, Vec::new()) };
-    for (target, stored) in present {
-        let repo_key = target.repo.key;
-        if stored.checksum != checksum {
-            // Corruption, split brain, or worse: nothing of it may go anywhere
-            let text =
-                format!("WAL file '{name}' already exists in the repo{repo_key} archive with a different checksum");
-            return Err(Error::new(ErrorCode::ArchiveDuplicate, text));
+    // What the checksum decides, before anything is written: what is there must be the same, and the name of the rest
+    let known = |checksum: Sha1, errors: &mut Vec<String>| -> Result<String> {
+        for (target, stored) in present {
+            let repo_key = target.repo.key;
+            if stored.checksum != checksum {
+                // Corruption, split brain, or worse: nothing of it may go anywhere
+                let text =
+                    format!("WAL file '{name}' already exists in the repo{repo_key} archive with a different checksum");
+                return Err(Error::new(ErrorCode::ArchiveDuplicate, text));
+            }
+            if let Err(error) = sync_entry(target, &settings.stanza, name) {
+                errors.push(repo_error(repo_key, &error));
+                continue;
+            }
+            if settings.mode_check {
+                warnings.push(format!(
+                    "WAL file '{name}' already exists in the repo{repo_key} archive with the same checksum\n\
+                     HINT: this is valid in some recovery scenarios but may also indicate a problem."
+                ));
+            }
         }
-        if let Err(error) = sync_entry(target, &settings.stanza, name) {
-            errors.push(repo_error(repo_key, &error));
-            continue;
-        }
-        if settings.mode_check {
-            warnings.push(format!(
-                "WAL file '{name}' already exists in the repo{repo_key} archive with the same checksum\n\
-                 HINT: this is valid in some recovery scenarios but may also indicate a problem."
-            ));
-        }
-    }
-    let stored_name = format!("{name}-{checksum}{}", settings.compression.kind.extension());
-    if in_memory {
+        Ok(format!("{name}-{checksum}{}", settings.compression.kind.extension()))
+    };
+    if missing.is_empty() {
+        known(checksum(source)?, errors)?;
+    } else if source.size <= IN_MEMORY_MAX {
+        let (checksum, content) = encode(source, settings.compression)?;
+        let stored_name = known(checksum, errors)?;
         errors.extend(store(&missing, settings, &stored_name, &content));
-    } else if !missing.is_empty() {
-        stream(&missing, settings, source, &stored_name, checksum, errors)?;
+    } else {
+        large::store(&missing, settings, source, known, errors)?;
     }
     Ok(())
 }
@@ -276,93 +286,13 @@ fn store(targets: &[&Target<'_>], settings: &PushSettings, file: &str, content: 
     })
 }
 
-fn create(target: &Target<'_>, settings: &PushSettings, file: &str) -> Result<Box<dyn RepoWriter>> {
+pub(super) fn create(target: &Target<'_>, settings: &PushSettings, file: &str) -> Result<Box<dyn RepoWriter>> {
     let path = layout::archive_file(&settings.stanza, target.archive_id, file)?;
     target.repo.storage.write(&path, WriteOptions::ATOMIC)
 }
 
-fn write(writer: &mut dyn RepoWriter, content: &[u8]) -> Result<()> {
+pub(super) fn write(writer: &mut dyn RepoWriter, content: &[u8]) -> Result<()> {
     writer.write_all(content).map_err(|error| Error::from_io(ErrorCode::FileWrite, "unable to write WAL", error))
-}
-
-/// One repository's end of a large segment.
-struct Sink<'a> {
-    target: &'a Target<'a>,
-    encryptor: Encryptor,
-    /// Gone after an error, which makes the storage abandon the file.
-    writer: Option<Box<dyn RepoWriter>>,
-}
-
-impl Sink<'_> {
-    /// Runs one step unless an earlier one failed, and notes what goes wrong.
-    fn step(&mut self, errors: &mut Vec<String>, step: impl FnOnce(&mut Encryptor, &mut dyn RepoWriter) -> Result<()>) {
-        if let Some(writer) = &mut self.writer
-            && let Err(error) = step(&mut self.encryptor, &mut **writer)
-        {
-            errors.push(repo_error(self.target.repo.key, &error));
-            self.writer = None;
-        }
-    }
-}
-
-/// Reads a large segment again and writes it into several repositories at once, piece by piece.
-fn stream(
-    targets: &[&Target<'_>],
-    settings: &PushSettings,
-    source: &Source<'_>,
-    file: &str,
-    expected: Sha1,
-    errors: &mut Vec<String>,
-) -> Result<()> {
-    let mut sinks = Vec::new();
-    for target in targets {
-        match create(target, settings, file) {
-            Ok(writer) => {
-                let encryptor = Encryptor::new(&target.cipher, Framing::Full);
-                sinks.push(Sink { target, encryptor, writer: Some(writer) });
-            }
-            Err(error) => errors.push(repo_error(target.repo.key, &error)),
-        }
-    }
-    let mut hasher = Sha1Hasher::new();
-    let mut compressor = Compressor::new(settings.compression, Framing::Full)?;
-    let (mut compressed, mut encrypted) = (Vec::new(), Vec::new());
-    let mut distribute = |compressed: &mut Vec<u8>, last: bool, errors: &mut Vec<String>| {
-        for sink in &mut sinks {
-            sink.step(errors, |encryptor, writer| {
-                encrypted.clear();
-                encryptor.push(compressed, &mut encrypted)?;
-                if last {
-                    encryptor.finish(&mut encrypted)?;
-                }
-                write(writer, &encrypted)
-            });
-        }
-        compressed.clear();
-    };
-    source.each_chunk(|chunk| {
-        hasher.update(chunk);
-        compressor.push(chunk, &mut compressed)?;
-        if compressed.len() >= CHUNK {
-            distribute(&mut compressed, false, errors);
-        }
-        Ok(())
-    })?;
-    compressor.finish(&mut compressed)?;
-    distribute(&mut compressed, true, errors);
-    if hasher.finish() != expected {
-        // The name would lie about the content. Dropping the writers abandons the files
-        let text = format!("WAL file '{}' changed while it was archived", source.path.display());
-        return Err(Error::new(ErrorCode::FileRead, text));
-    }
-    for sink in sinks {
-        if let Some(writer) = sink.writer
-            && let Err(error) = writer.finish()
-        {
-            errors.push(repo_error(sink.target.repo.key, &error));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,293 @@
+//! Pushing a segment that is too large to be held in memory, on several cores.
+//!
+//! The name of a stored segment holds its checksum, and no storage gives a file its name only when it is complete. So the
+//! segment is read twice, but at the same time: one thread finds the checksum while another compresses ahead, as far as a
+//! bounded queue goes. As soon as the name is known, what was compressed is encrypted and written.
+
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread::{self, ScopedJoinHandle};
+
+use engine::storage::RepoWriter;
+use engine::{Error, ErrorCode, Result};
+use repo_format::cipher::{Encryptor, Framing};
+use repo_format::compress::{Compression, Compressor};
+use repo_format::hash::{Sha1, Sha1Hasher, block_checksum};
+
+use super::PushSettings;
+use super::check::{Target, repo_error};
+use super::segment::{CHUNK, Source, create, write};
+
+/// Compressed pieces, of little more than [`CHUNK`] bytes each, that wait for the name or for the storage.
+const QUEUE_PIECES: usize = 32;
+
+/// What a chunk was when it was read, to compare both times.
+type Fingerprint = [u8; 16];
+
+/// Stores a segment in several repositories that lack it. `known` gets the checksum before anything is written and returns the
+/// name that the segment is stored under.
+///
+/// # Errors
+/// Those of reading, compressing and `known`, after which no repository has the segment. What goes wrong with single
+/// repositories is added to `errors`.
+pub(super) fn store(
+    targets: &[&Target<'_>],
+    settings: &PushSettings,
+    source: &Source<'_>,
+    known: impl FnOnce(Sha1, &mut Vec<String>) -> Result<String>,
+    errors: &mut Vec<String>,
+) -> Result<()> {
+    thread::scope(|scope| {
+        let hashing = scope.spawn(|| hash(source));
+        let (sender, pieces) = mpsc::sync_channel(QUEUE_PIECES);
+        let compressing = scope.spawn(move || compress(source, settings.compression, &sender));
+        // An error on the way drops the queue's end, which ends the compression, and the writers, which abandons the files
+        let (checksum, before) = join(hashing)?;
+        let file = known(checksum, errors)?;
+        let mut sinks = Sinks::create(targets, settings, &file, errors);
+        sinks.take(pieces, errors);
+        if join(compressing)? != before {
+            // The name would lie about the content
+            let text = format!("WAL file '{}' changed while it was archived", source.path.display());
+            return Err(Error::new(ErrorCode::FileRead, text));
+        }
+        sinks.finish(errors);
+        Ok(())
+    })
+}
+
+fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|_| Err(Error::new(ErrorCode::Assert, "a thread that reads WAL panicked")))
+}
+
+fn hash(source: &Source<'_>) -> Result<(Sha1, Vec<Fingerprint>)> {
+    let mut hasher = Sha1Hasher::new();
+    let mut fingerprints = Vec::new();
+    source.each_chunk(|chunk| {
+        hasher.update(chunk);
+        fingerprints.push(block_checksum(chunk));
+        Ok(())
+    })?;
+    Ok((hasher.finish(), fingerprints))
+}
+
+fn compress(source: &Source<'_>, compression: Compression, pieces: &SyncSender<Vec<u8>>) -> Result<Vec<Fingerprint>> {
+    let gone = |_| Error::new(ErrorCode::FileWrite, "nobody takes the compressed WAL");
+    let mut fingerprints = Vec::new();
+    let mut compressor = Compressor::new(compression, Framing::Full)?;
+    let mut piece = Vec::new();
+    source.each_chunk(|chunk| {
+        fingerprints.push(block_checksum(chunk));
+        compressor.push(chunk, &mut piece)?;
+        if piece.len() >= CHUNK {
+            pieces.send(std::mem::take(&mut piece)).map_err(gone)?;
+        }
+        Ok(())
+    })?;
+    compressor.finish(&mut piece)?;
+    pieces.send(piece).map_err(gone)?;
+    Ok(fingerprints)
+}
+
+/// The repositories' ends of the segment.
+struct Sinks<'a> {
+    sinks: Vec<Sink<'a>>,
+}
+
+struct Sink<'a> {
+    target: &'a Target<'a>,
+    encryptor: Encryptor,
+    /// Gone after an error, which makes the storage abandon the file.
+    writer: Option<Box<dyn RepoWriter>>,
+}
+
+impl Sink<'_> {
+    /// Runs one step unless an earlier one failed, and notes what goes wrong.
+    fn step(&mut self, errors: &mut Vec<String>, step: impl FnOnce(&mut Encryptor, &mut dyn RepoWriter) -> Result<()>) {
+        if let Some(writer) = &mut self.writer
+            && let Err(error) = step(&mut self.encryptor, &mut **writer)
+        {
+            errors.push(repo_error(self.target.repo.key, &error));
+            self.writer = None;
+        }
+    }
+}
+
+impl<'a> Sinks<'a> {
+    fn create(targets: &[&'a Target<'a>], settings: &PushSettings, file: &str, errors: &mut Vec<String>) -> Self {
+        let mut sinks = Vec::new();
+        for &target in targets {
+            match create(target, settings, file) {
+                Ok(writer) => {
+                    let encryptor = Encryptor::new(&target.cipher, Framing::Full);
+                    sinks.push(Sink { target, encryptor, writer: Some(writer) });
+                }
+                Err(error) => errors.push(repo_error(target.repo.key, &error)),
+            }
+        }
+        Sinks { sinks }
+    }
+
+    /// Writes what comes out of the queue, piece by piece, as long as any repository takes it.
+    fn take(&mut self, pieces: Receiver<Vec<u8>>, errors: &mut Vec<String>) {
+        let mut encrypted = Vec::new();
+        for piece in pieces {
+            for sink in &mut self.sinks {
+                sink.step(errors, |encryptor, writer| {
+                    encrypted.clear();
+                    encryptor.push(&piece, &mut encrypted)?;
+                    write(writer, &encrypted)
+                });
+            }
+        }
+        for sink in &mut self.sinks {
+            sink.step(errors, |encryptor, writer| {
+                encrypted.clear();
+                encryptor.finish(&mut encrypted)?;
+                write(writer, &encrypted)
+            });
+        }
+    }
+
+    /// Makes the segment appear, durable, in every repository that has taken all of it.
+    fn finish(self, errors: &mut Vec<String>) {
+        for sink in self.sinks {
+            if let Some(writer) = sink.writer
+                && let Err(error) = writer.finish()
+            {
+                errors.push(repo_error(sink.target.repo.key, &error));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use engine::repo::Repo;
+    use engine::storage::faulty::FaultyStorage;
+    use engine::storage::memory::MemoryStorage;
+    use engine::storage::{self, RepoStorage};
+    use repo_format::cipher::{Cipher, Decryptor, Passphrase};
+    use repo_format::compress::{CompressType, Decompressor};
+    use repo_format::layout::RepoPath;
+
+    use super::*;
+
+    const SEGMENT: &str = "000000010000000000000001";
+    /// More than the queue holds, and no multiple of a chunk.
+    const SIZE: usize = (QUEUE_PIECES + 8) * CHUNK + 12345;
+
+    fn settings(compression: Compression) -> PushSettings {
+        PushSettings {
+            stanza: "demo".parse().expect("stanza"),
+            pg_path: None,
+            version_force: None,
+            header_check: false,
+            mode_check: true,
+            compression,
+            queue_max: None,
+        }
+    }
+
+    /// Bytes that hardly compress.
+    fn content() -> Vec<u8> {
+        let mut state = 1_u64;
+        let mut content = Vec::with_capacity(SIZE);
+        while content.len() < SIZE {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            content.extend_from_slice(&(state >> 24).to_le_bytes()[..5]);
+        }
+        content.truncate(SIZE);
+        content
+    }
+
+    fn repo(key: u32, storage: impl RepoStorage + 'static) -> Repo {
+        Repo { key, storage: Arc::new(storage), cipher: Cipher::None }
+    }
+
+    fn target(repo: &Repo, cipher: Cipher) -> Target<'_> {
+        Target { repo, archive_id: "15-1".parse().expect("archive id"), cipher }
+    }
+
+    fn stored(repo: &Repo, file: &str) -> Option<Vec<u8>> {
+        let path = RepoPath::new(format!("archive/demo/15-1/{}/{file}", &SEGMENT[..16])).expect("path");
+        storage::get(&*repo.storage, &path, 2 * SIZE as u64).expect("read")
+    }
+
+    fn write_source(dir: &Path, content: &[u8]) -> std::path::PathBuf {
+        let path = dir.join(SEGMENT);
+        std::fs::write(&path, content).expect("segment");
+        path
+    }
+
+    #[test]
+    fn large_segment_is_stored_whole_in_every_repository_that_works() {
+        let content = content();
+        let dir = tempfile::tempdir().expect("dir");
+        let path = write_source(dir.path(), &content);
+        for kind in [CompressType::None, CompressType::Lz4] {
+            let plain = repo(1, MemoryStorage::new());
+            let full = repo(2, FaultyStorage::new(Arc::new(MemoryStorage::new())).full_after(3 << 20));
+            let secret = repo(3, MemoryStorage::new());
+            let cipher = Cipher::Aes256Cbc(Passphrase::new("secret".to_owned()));
+            let targets = [target(&plain, Cipher::None), target(&full, Cipher::None), target(&secret, cipher.clone())];
+            let targets: Vec<_> = targets.iter().collect();
+            let compression = Compression::new(kind, None).expect("compression");
+            let file = format!("{SEGMENT}-{}{}", Sha1::of(&content), kind.extension());
+            let mut errors = Vec::new();
+            let known = |checksum: Sha1, _: &mut Vec<String>| Ok(format!("{SEGMENT}-{checksum}{}", kind.extension()));
+            let source = Source::open(&path).expect("open");
+            store(&targets, &settings(compression), &source, known, &mut errors).expect("store");
+
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            assert!(errors[0].starts_with("repo2: "), "{errors:?}");
+            assert!(stored(&full, &file).is_none());
+            for (repo, cipher) in [(&plain, &Cipher::None), (&secret, &cipher)] {
+                let stored = stored(repo, &file).expect("stored");
+                let reader = Decryptor::new(cipher, Framing::Full, stored.as_slice());
+                let mut found = Vec::new();
+                let mut reader = Decompressor::new(kind, Framing::Full, reader).expect("decompressor");
+                reader.read_to_end(&mut found).expect("decompress");
+                assert!(found == content, "{kind:?} in repo{}", repo.key);
+            }
+        }
+    }
+
+    #[test]
+    fn large_segment_refused_by_its_checksum_is_written_nowhere() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = write_source(dir.path(), &content());
+        let memory = MemoryStorage::new();
+        let repo = repo(1, memory.clone());
+        let target = target(&repo, Cipher::None);
+        let source = Source::open(&path).expect("open");
+        let refuse = |_, _: &mut Vec<String>| Err(Error::new(ErrorCode::ArchiveDuplicate, "other content"));
+        let refused = store(&[&target], &settings(Compression::NONE), &source, refuse, &mut Vec::new());
+        assert_eq!(refused.expect_err("refused").code, ErrorCode::ArchiveDuplicate);
+        assert!(memory.paths().is_empty());
+    }
+
+    #[test]
+    fn large_segment_that_changes_meanwhile_is_an_error_and_is_not_stored() {
+        let content = content();
+        let dir = tempfile::tempdir().expect("dir");
+        let path = write_source(dir.path(), &content);
+        let memory = MemoryStorage::new();
+        let repo = repo(1, memory.clone());
+        let target = target(&repo, Cipher::None);
+        let source = Source::open(&path).expect("open");
+        let change = |checksum: Sha1, _: &mut Vec<String>| {
+            // The compression has stopped before the last chunk, since its queue is full
+            let mut changed = content.clone();
+            changed[SIZE - 1] ^= 1;
+            std::fs::write(&path, changed).expect("change");
+            Ok(format!("{SEGMENT}-{checksum}"))
+        };
+        let error = store(&[&target], &settings(Compression::NONE), &source, change, &mut Vec::new());
+        assert!(error.expect_err("changed").message.contains("changed while it was archived"));
+        assert!(memory.paths().is_empty());
+    }
+}
