@@ -15,6 +15,62 @@ environment variables. What is not built yet is refused with error 67 when it is
 there is nothing that they could apply to yet are listed with the reason.
 ";
 
+const DIFFERENCES_HEAD: &str = "
+## Deliberate differences
+
+Where rbr behaves otherwise than pgBackRest on purpose. Repositories stay the same.
+
+| command | difference |
+| --- | --- |
+";
+
+/// Where the program behaves otherwise than pgBackRest on purpose: commands, and what differs.
+const DIFFERENCES: &[(&str, &str)] = &[
+    (
+        "restore",
+        "Quotes and backslashes in recovery settings are doubled, so that PostgreSQL reads the value that was given.",
+    ),
+    ("restore", "A line break in the value of `recovery-option` is refused [032]; it would begin another setting."),
+    ("restore", "`restore_command` names this program by its absolute path."),
+    ("restore", "The `backup.manifest` that stands in the data directory meanwhile holds no passphrase."),
+    (
+        "check, backup",
+        "`archive_command` must contain `pgbackrest` or the word `rbr`; pgBackRest asks for its own name alone.",
+    ),
+    (
+        "backup",
+        "A file name with a line break or that is not UTF-8 is refused [029] before anything is copied: the manifest could not be read again.",
+    ),
+    ("backup", "A standby of another cluster (version or system identifier) is refused, not only one that is behind."),
+    ("backup", "The directory of the bundles is synced too."),
+    (
+        "backup, restore",
+        "Where kernel and file system report failed writes that way, one sync of the file system stands for the syncs of its many files.",
+    ),
+    (
+        "annotate",
+        "Each repository's `backup.info` is saved to the repository it was loaded from; keys that would make it unreadable are refused [032].",
+    ),
+    (
+        "archive-get",
+        "A file is written under a temporary name, a segment compared with the checksum in its stored name, and then renamed.",
+    ),
+    (
+        "archive-push",
+        "With `archive-async`, a worker that went without a word, such as one that was killed, is replaced after 2 seconds.",
+    ),
+    ("archive-push, archive-get", "A signal ends them at once with the same exit status but without a log line."),
+    ("info", "A wrong passphrase is a CryptoError [095]."),
+    ("repo-rm", "A link is removed itself, never what it leads to."),
+    ("all", "Errors of the system name their cause (`[28] No space left on device`)."),
+    ("all", "Workers are threads: there are no processes of the roles `local` and `remote`."),
+    (
+        "all",
+        "For repositories on local file systems, options of connections (`io-timeout` and its like) have nothing to act on.",
+    ),
+    ("all", "The TLS server and remote hosts (`pg-host`, `repo-host`) are not built and are refused."),
+];
+
 /// The page.
 pub(super) fn render() -> String {
     let mut text = HEAD.to_owned();
@@ -57,6 +113,11 @@ pub(super) fn render() -> String {
                 let _ = writeln!(text, "| {} ({name}) | {value} | not yet: needs {feature} |", decl.name);
             }
         }
+    }
+
+    text += DIFFERENCES_HEAD;
+    for (commands, difference) in DIFFERENCES {
+        let _ = writeln!(text, "| {commands} | {difference} |");
     }
     text
 }
