@@ -5,8 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::block_size::BLOCK_CHECKSUM_SIZE_MIN;
-use crate::hash::BLOCK_CHECKSUM_SIZE_MAX;
+use crate::hash::{BLOCK_CHECKSUM_SIZE_MAX, BLOCK_CHECKSUM_SIZE_MIN};
 use crate::{Error, ErrorCode, Result};
 
 // Flags of a reference. Two of them mean other things when the reference has been in the map before.

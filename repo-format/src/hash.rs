@@ -118,6 +118,9 @@ impl fmt::Debug for Sha1Hasher {
 /// The largest number of bytes of a block's checksum.
 pub const BLOCK_CHECKSUM_SIZE_MAX: usize = 16;
 
+/// The smallest number of bytes of a block's checksum.
+pub const BLOCK_CHECKSUM_SIZE_MIN: u8 = 6;
+
 /// The XXH3-128 of one block, seed 0, in canonical (big-endian) form.
 ///
 /// A block map keeps the first bytes only, as many as its checksum size says.

@@ -5,7 +5,6 @@
 pub mod archive_info;
 pub mod backup_info;
 pub mod block_map;
-pub mod block_size;
 pub mod cipher;
 pub mod compress;
 pub mod error;

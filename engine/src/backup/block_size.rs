@@ -2,6 +2,8 @@
 //!
 //! Source of the tables: pgBackRest `src/command/backup/option.c.inc`.
 
+use repo_format::hash::BLOCK_CHECKSUM_SIZE_MIN;
+
 use super::settings::BlockSettings;
 
 const KIB: u64 = 1 << 10;
@@ -29,9 +31,6 @@ const AGES: [(u32, u32); 3] = [(28, 0), (14, 4), (7, 2)];
 /// Block size and checksum size from that size on, descending.
 const CHECKSUM_SIZES: [(u64, u8); 6] =
     [(4 * MIB, 12), (2 * MIB, 11), (MIB, 10), (512 * KIB, 9), (128 * KIB, 8), (32 * KIB, 7)];
-
-/// Bytes of a block checksum at least.
-const CHECKSUM_SIZE_MIN: u8 = 6;
 
 /// The tables of one backup.
 #[derive(Clone, Debug)]
@@ -66,8 +65,11 @@ impl BlockSizes {
         if block == 0 {
             return None;
         }
-        let checksum =
-            self.checksum_sizes.iter().find(|(from, _)| block >= *from).map_or(CHECKSUM_SIZE_MIN, |(_, size)| *size);
+        let checksum = self
+            .checksum_sizes
+            .iter()
+            .find(|(from, _)| block >= *from)
+            .map_or(BLOCK_CHECKSUM_SIZE_MIN, |(_, size)| *size);
         Some((block, checksum))
     }
 }
