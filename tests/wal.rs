@@ -1,4 +1,6 @@
 //! archive-push and archive-get.
 
+mod calls;
 mod direct;
+mod full;
 mod kill;

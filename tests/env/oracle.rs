@@ -84,7 +84,7 @@ pub fn optional_oracle(path: &str) -> Option<PathBuf> {
 }
 
 /// Says that a test is skipped, or fails it with `RBR_REQUIRE_ORACLES`.
-fn skip(missing: &str) {
+pub fn skip(missing: &str) {
     let required = std::env::var("RBR_REQUIRE_ORACLES").is_ok_and(|value| !value.is_empty() && value != "0");
     assert!(!required, "{missing}: run scripts/oracles");
     say(&format!("SKIPPED {}: {missing}; run scripts/oracles", std::thread::current().name().unwrap_or("test")));
@@ -100,6 +100,6 @@ fn cache() -> PathBuf {
 }
 
 /// Prints past the test runner, which hides what a passing test prints.
-fn say(line: &str) {
+pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
