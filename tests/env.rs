@@ -8,14 +8,19 @@
 mod cluster;
 mod command;
 mod compare;
+pub mod network;
 pub mod oracle;
+pub mod proxy;
 mod scenario;
 mod space;
 mod user;
+mod weed;
 
 pub use cluster::{Cluster, Shutdown};
-pub use command::{Background, Run, Tool};
+pub use command::{Run, Tool};
 pub use compare::{Entry, Tree};
+pub use network::free_ports;
 pub use oracle::{optional_oracle, oracles};
 pub use scenario::{Scenario, ScenarioOptions, restored_matches};
 pub use space::Space;
+pub use weed::Weed;

@@ -1,9 +1,9 @@
 //! Repositories on servers: S3 and SFTP, written by both programs in turns and restored by both.
 
+mod faults;
+mod proxy;
 mod s3;
 mod sftp;
-
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::env::{Scenario, Tool, restored_matches};
 
@@ -28,18 +28,4 @@ fn cycle(scenario: &Scenario) {
     scenario.rbr(&["backup", "--type=full", "--repo1-retention-full=1"]).success();
     assert_eq!(scenario.labels().len(), 1, "expire removed the older backups");
     scenario.rbr(&["verify", "--log-level-console=error"]).success();
-}
-
-/// The first of this many ports in a row that nothing listens on, and that no other test of this process was given.
-fn free_ports(count: u16) -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let is_free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-    // Another run of the tests begins elsewhere
-    let start = 20_000 + u16::try_from(std::process::id() % 1000).expect("below 1000") * 10;
-    loop {
-        let first = start + NEXT.fetch_add(count, Ordering::Relaxed);
-        if (first..first + count).all(is_free) {
-            return first;
-        }
-    }
 }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{cycle, free_ports};
-use crate::env::{Scenario, ScenarioOptions, Space, optional_oracle};
+use super::cycle;
+use crate::env::{Scenario, ScenarioOptions, Space, free_ports, optional_oracle};
 
 #[test]
 fn sftp_repository_is_shared_with_pgbackrest() {

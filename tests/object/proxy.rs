@@ -1,0 +1,104 @@
+//! The proxy that other tests stand on does what they believe it does.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::env::proxy::{Fault, Proxy, ProxyOptions, Rule};
+
+/// Answers every request of every connection with `hello`, until the test ends.
+fn server() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("port");
+    let address = listener.local_addr().expect("address");
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while socket.read_exact(&mut byte).is_ok() {
+                    head.push(byte[0]);
+                    if head.ends_with(b"\r\n\r\n") {
+                        head.clear();
+                        let place = "location: http://x/upload?a=b&upload_id=ID42";
+                        let _ = write!(socket, "HTTP/1.1 200 OK\r\n{place}\r\ncontent-length: 10\r\n\r\n0123456789");
+                    }
+                }
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+/// Sends one request and returns all that comes back within the connection's life, or what its end was.
+fn ask(proxy: &Proxy, path: &str) -> Result<String, std::io::ErrorKind> {
+    let mut socket = TcpStream::connect(("127.0.0.1", proxy.port())).expect("proxy");
+    write!(socket, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("request");
+    let mut text = String::new();
+    // The server keeps its connections, so that only a fault ends this one
+    socket.set_read_timeout(Some(Duration::from_millis(300))).expect("time limit");
+    match socket.read_to_string(&mut text) {
+        Err(error) if !matches!(error.kind(), std::io::ErrorKind::WouldBlock) => Err(error.kind()),
+        _ => Ok(text),
+    }
+}
+
+#[test]
+fn every_fault_is_what_it_says() {
+    let proxy = Proxy::start(ProxyOptions { target: server(), upload_id_header: true, ..ProxyOptions::default() });
+    let healthy = ask(&proxy, "/").expect("answer");
+    assert!(healthy.ends_with("\r\n\r\n0123456789"), "{healthy}");
+    assert!(healthy.contains("X-GUploader-UploadID: ID42\r\n"), "{healthy}");
+
+    let fault = |fault| Rule::new(fault).on("^GET /bad").every(2).times(1);
+    for (kind, expected) in [
+        (Fault::Reset, Err(std::io::ErrorKind::ConnectionReset)),
+        (Fault::LoseReply, Err(std::io::ErrorKind::ConnectionReset)),
+        (Fault::Close, Ok(String::new())),
+        (Fault::CutBody, Ok(healthy[..healthy.len() - 5].to_owned())),
+        (Fault::Stall(Duration::from_millis(100)), Ok(healthy.clone())),
+    ] {
+        proxy.set_rules(vec![fault(kind.clone())]);
+        assert_eq!(ask(&proxy, "/good"), Ok(healthy.clone()), "another request");
+        assert_eq!(ask(&proxy, "/bad/1"), Ok(healthy.clone()), "the first request");
+        assert_eq!(ask(&proxy, "/bad/2"), expected, "{kind:?}");
+        assert_eq!(ask(&proxy, "/bad/3"), Ok(healthy.clone()), "the third request");
+        assert_eq!(ask(&proxy, "/bad/4"), Ok(healthy.clone()), "no more than once");
+        assert_eq!(proxy.hits(), [1]);
+    }
+    proxy.set_rules(vec![Rule::new(Fault::error(503))]);
+    proxy.clear();
+    let answer = ask(&proxy, "/path?query").expect("answer");
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("<Code>SlowDown</Code>"), "{answer}");
+    let log = proxy.requests();
+    assert_eq!((log.len(), log[0].path.as_str(), log[0].status), (1, "/path?query", 503));
+    assert_eq!(proxy.counts().into_iter().collect::<Vec<_>>(), [(("GET".to_owned(), 503), 1)]);
+}
+
+#[test]
+fn latency_delays_each_request_and_serializes_none() {
+    let latency = Duration::from_millis(200);
+    let proxy = Proxy::start(ProxyOptions { target: server(), ..ProxyOptions::default() });
+    proxy.set_latency(latency);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut socket = TcpStream::connect(("127.0.0.1", proxy.port())).expect("proxy");
+                for _ in 0..2 {
+                    write!(socket, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").expect("request");
+                    let mut answer = Vec::new();
+                    while !answer.ends_with(b"0123456789") {
+                        let mut byte = [0];
+                        socket.read_exact(&mut byte).expect("answer");
+                        answer.push(byte[0]);
+                    }
+                }
+            });
+        }
+    });
+    let took = start.elapsed();
+    assert!(took >= latency * 2 && took < latency * 8, "{took:?}");
+    let connections: std::collections::BTreeSet<_> =
+        proxy.requests().iter().map(|request| request.connection).collect();
+    assert_eq!((proxy.requests().len(), connections.len()), (16, 8), "connections are kept");
+}
