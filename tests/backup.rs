@@ -1,7 +1,10 @@
 //! Backups that rbr takes of live clusters.
 
+mod chain;
+mod changed_options;
 mod kill;
 mod lock;
 mod manifest;
 mod matrix;
+mod standby;
 mod turns;

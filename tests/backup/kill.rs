@@ -59,17 +59,20 @@ fn full_matrix_of_kills_leaves_a_clean_repository() {
         return;
     };
     scenario.rbr(&["stanza-create"]).success();
+    let mut killed = 0;
     for round in 1..=50_u32 {
         let kind = ["--type=full", "--type=incr", "--type=diff"][round as usize % 3];
         // Rows that every round changes, so that an incremental backup has something to copy
         scenario.cluster.sql(&format!("update plain set note = md5(note || {round}) where id % 50 = {round} % 50"));
         let mut backup = scenario.start_command(Tool::Rbr, &["backup", kind]);
         sleep(Duration::from_millis(u64::from(round * 7919 % 900)));
-        backup.kill();
+        killed += usize::from(backup.kill());
         if round % 5 == 0 {
             scenario.rbr(&["backup", kind]).success();
         }
     }
+    println!("{killed} of 50 backups were killed");
+    assert!(killed >= 15, "only {killed} of the backups were still running when they were killed");
     scenario.rbr(&["backup", "--type=incr"]).success();
     let dump = scenario.cluster.dump();
     let verify = scenario.pgbackrest(&["verify", "--verbose", "--output=text", "--log-level-console=error"]).success();

@@ -1,71 +1,133 @@
-//! Chains in which rbr and the real pgBackRest take turns: every link restores, by both, to the same files.
+//! Chains in which rbr and the real pgBackRest take turns: who begins x compress type x form of storage x cipher x
+//! PostgreSQL version.
+//!
+//! `make test` runs a choice in which the properties meet in pairs; [`full_matrix_of_turns`] runs the rest, on one version
+//! of PostgreSQL each.
 
-use crate::env::{Scenario, ScenarioOptions, Tool, Tree, restored_matches};
+use super::chain::Chain;
+use crate::env::{Scenario, ScenarioOptions, Tool};
 
-fn take_turns(version: u32, first: Tool, global: &[&str]) {
+/// How files lie in the repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Plain,
+    Bundle,
+    Block,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    version: u32,
+    compress: &'static str,
+    form: Form,
+    cipher: bool,
+    first: Tool,
+}
+
+const COMPRESS_TYPES: [&str; 5] = ["none", "gz", "lz4", "zst", "bz2"];
+const FORMS: [Form; 3] = [Form::Plain, Form::Bundle, Form::Block];
+const TOOLS: [Tool; 2] = [Tool::Rbr, Tool::PgBackRest];
+const VERSIONS: [u32; 4] = [13, 15, 17, 18];
+
+impl Case {
+    fn global(&self) -> Vec<String> {
+        let compress = format!("compress-type={}", self.compress);
+        let mut lines = vec![compress.as_str()];
+        match self.form {
+            Form::Plain => {}
+            Form::Bundle => lines.extend(["repo1-bundle=y"]),
+            // Small bundles: what a block map refers to lies in many of them
+            Form::Block => lines.extend(["repo1-bundle=y", "repo1-block=y", "repo1-bundle-limit=64KiB"]),
+        }
+        if self.cipher {
+            lines.extend(["repo1-cipher-type=aes-256-cbc", "repo1-cipher-pass=secret"]);
+        }
+        lines.into_iter().map(str::to_owned).collect()
+    }
+}
+
+fn take_turns(case: Case, kinds: &[&str]) {
     let Some(scenario) = Scenario::start(ScenarioOptions {
-        version,
-        global: global.iter().map(|&line| line.to_owned()).collect(),
+        version: case.version,
+        global: case.global(),
         tablespace: true,
+        archive_with: case.first,
         ..ScenarioOptions::default()
     }) else {
         return;
     };
-    let second = if first == Tool::Rbr { Tool::PgBackRest } else { Tool::Rbr };
-    scenario.run(first, &["stanza-create"]).success();
-    let links =
-        [(first, "full"), (second, "diff"), (first, "incr"), (second, "incr"), (first, "diff"), (second, "incr")];
-    for (round, (tool, kind)) in links.into_iter().enumerate() {
-        if round > 0 {
-            scenario.change(u32::try_from(round).expect("small"));
+    scenario.run(case.first, &["stanza-create"]).success();
+    let mut chain = Chain::new(scenario);
+    let second = if case.first == Tool::Rbr { Tool::PgBackRest } else { Tool::Rbr };
+    for (kind, tool) in kinds.iter().zip([case.first, second].into_iter().cycle()) {
+        chain.add(tool, kind, &[]);
+    }
+    chain.check();
+}
+
+macro_rules! cases {
+    ($($name:ident: $version:literal $compress:literal $form:ident $cipher:literal $first:ident),+ $(,)?) => {
+        const CHOSEN: &[Case] = &[$(
+            Case {
+                version: $version, compress: $compress, form: Form::$form, cipher: $cipher, first: Tool::$first,
+            },
+        )+];
+        $(
+            #[test]
+            fn $name() {
+                let case = Case {
+                    version: $version, compress: $compress, form: Form::$form, cipher: $cipher, first: Tool::$first,
+                };
+                take_turns(case, &["full", "diff", "incr", "incr"]);
+            }
+        )+
+    };
+}
+
+cases! {
+    pg13_gz_plain_begun_by_rbr: 13 "gz" Plain false Rbr,
+    pg13_gz_block_cipher_begun_by_pgbackrest: 13 "gz" Block true PgBackRest,
+    pg15_none_bundle_cipher_begun_by_pgbackrest: 15 "none" Bundle true PgBackRest,
+    pg15_bz2_bundle_begun_by_rbr: 15 "bz2" Bundle false Rbr,
+    pg17_zst_block_cipher_begun_by_rbr: 17 "zst" Block true Rbr,
+    pg17_zst_bundle_begun_by_pgbackrest: 17 "zst" Bundle false PgBackRest,
+    pg17_lz4_plain_cipher_begun_by_rbr: 17 "lz4" Plain true Rbr,
+    pg18_lz4_block_begun_by_pgbackrest: 18 "lz4" Block false PgBackRest,
+    pg18_none_plain_begun_by_rbr: 18 "none" Plain false Rbr,
+    pg18_bz2_plain_cipher_begun_by_pgbackrest: 18 "bz2" Plain true PgBackRest,
+}
+
+#[test]
+fn chosen_chains_hold_the_pairs_of_properties() {
+    let has = |wanted: &dyn Fn(&Case) -> bool| CHOSEN.iter().any(wanted);
+    for first in TOOLS {
+        assert!(COMPRESS_TYPES.iter().all(|compress| has(&|case| case.first == first && case.compress == *compress)));
+        assert!(FORMS.iter().all(|form| has(&|case| case.first == first && case.form == *form)));
+        assert!(VERSIONS.iter().all(|version| has(&|case| case.first == first && case.version == *version)));
+    }
+    for cipher in [false, true] {
+        assert!(COMPRESS_TYPES.iter().all(|compress| has(&|case| case.cipher == cipher && case.compress == *compress)));
+        assert!(FORMS.iter().all(|form| has(&|case| case.cipher == cipher && case.form == *form)));
+        assert!(VERSIONS.iter().all(|version| has(&|case| case.cipher == cipher && case.version == *version)));
+        assert!(TOOLS.iter().all(|first| has(&|case| case.cipher == cipher && case.first == *first)));
+    }
+}
+
+#[test]
+fn full_matrix_of_turns() {
+    let mut versions = VERSIONS.into_iter().cycle();
+    for compress in COMPRESS_TYPES {
+        for form in FORMS {
+            for cipher in [false, true] {
+                for first in TOOLS {
+                    let version = versions.next().unwrap_or_default();
+                    let case = Case { version, compress, form, cipher, first };
+                    println!("{case:?}");
+                    take_turns(case, &["full", "diff", "incr", "incr", "diff", "incr"]);
+                }
+            }
+            // Else who begins and the cipher would always meet the same version
+            versions.next();
         }
-        let run = scenario.run(tool, &["backup", &format!("--type={kind}")]).success();
-        assert!(run.stdout.contains(&format!("{kind} backup size")), "{}", run.describe());
     }
-    let dump = scenario.cluster.dump();
-    let labels = scenario.labels();
-    assert_eq!(labels.len(), links.len());
-    for tool in [Tool::PgBackRest, Tool::Rbr] {
-        let verify =
-            scenario.run(tool, &["verify", "--verbose", "--output=text", "--log-level-console=warn"]).success();
-        assert!(verify.stdout.contains("status: ok"), "{}", verify.describe());
-    }
-    let json = ["info", "--output=json", "--log-level-console=warn"];
-    assert_eq!(scenario.rbr(&json).success().stdout, scenario.pgbackrest(&json).success().stdout);
-    for (link, label) in labels.iter().enumerate() {
-        let set = format!("--set={label}");
-        let (theirs, ours) = (format!("theirs-{link}"), format!("ours-{link}"));
-        scenario.restore(Tool::PgBackRest, &theirs, &["--type=none", &set]);
-        scenario.restore(Tool::Rbr, &ours, &["--type=none", &set]);
-        Tree::read_restored(&scenario.space.path(&theirs))
-            .assert_same(&Tree::read_restored(&scenario.space.path(&ours)));
-    }
-    scenario.cluster.switch_wal();
-    for (tool, name) in [(Tool::PgBackRest, "server-pgbackrest"), (Tool::Rbr, "server-rbr")] {
-        let mut restored = scenario.restore(tool, name, &[]);
-        restored_matches(&mut restored, &dump);
-    }
-}
-
-#[test]
-fn plain_gz_chain_begun_by_rbr() {
-    take_turns(13, Tool::Rbr, &["compress-type=gz"]);
-}
-
-#[test]
-fn bundled_cipher_chain_begun_by_pgbackrest() {
-    let cipher = ["repo1-cipher-type=aes-256-cbc", "repo1-cipher-pass=secret"];
-    take_turns(15, Tool::PgBackRest, &["compress-type=none", "repo1-bundle=y", cipher[0], cipher[1]]);
-}
-
-#[test]
-fn block_zst_cipher_chain_begun_by_rbr() {
-    let cipher = ["repo1-cipher-type=aes-256-cbc", "repo1-cipher-pass=secret"];
-    take_turns(17, Tool::Rbr, &["compress-type=zst", "repo1-bundle=y", "repo1-block=y", cipher[0], cipher[1]]);
-}
-
-#[test]
-fn block_lz4_chain_begun_by_pgbackrest() {
-    let limit = "repo1-bundle-limit=64KiB";
-    take_turns(18, Tool::PgBackRest, &["compress-type=lz4", "repo1-bundle=y", "repo1-block=y", limit]);
 }
