@@ -1,4 +1,5 @@
 # make demo       the main job, step by step, on a throw-away cluster
+# make demo-s3    the same with the repository in an S3 server, which it starts itself
 # make test       everything that a change must pass
 # make test-full  the same with the complete matrices (an hour)
 # make bench      side by side with the real pgBackRest
@@ -9,13 +10,16 @@ CARGO ?= cargo
 # What `make test` leaves to `make test-full`
 SLOW = full_matrix
 
-.PHONY: build demo test test-full fmt lint deny oracles oracles-if-possible bench dist golden clean
+.PHONY: build demo demo-s3 test test-full fmt lint deny oracles oracles-if-possible bench dist golden clean
 
 build:
 	$(CARGO) build --release
 
 demo:
 	scripts/demo
+
+demo-s3:
+	scripts/demo s3
 
 fmt:
 	$(CARGO) fmt --all --check
