@@ -2,7 +2,7 @@
 # make demo-s3    the same with the repository in an S3 server, which it starts itself
 # make test       everything that a change must pass
 # make test-full  the same with the complete matrices (an hour)
-# make bench      side by side with the real pgBackRest
+# make bench      side by side with the real pgBackRest; RBR_BENCH=incr,wal for some subjects (benches/compare/main.rs)
 # make dist       one statically linked binary in dist/
 # make oracles    the real pgBackRest and several PostgreSQL servers, for the tests
 

@@ -41,14 +41,23 @@ impl Cluster {
         name: &str,
         settings: &[String],
     ) -> Self {
+        Self::create_with(space, oracles, version, name, &[], settings)
+    }
+
+    /// The same with more arguments for `initdb`, such as `--wal-segsize`.
+    pub fn create_with(
+        space: &Arc<Space>,
+        oracles: &'static Oracles,
+        version: u32,
+        name: &str,
+        initdb: &[&str],
+        settings: &[String],
+    ) -> Self {
         let cluster = Self::existing(space, oracles, version, name);
         let data = cluster.data_text();
-        cluster
-            .server_program(
-                "initdb",
-                &["-D", &data, "-k", "-N", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C"],
-            )
-            .success();
+        let mut arguments = vec!["-D", &data, "-k", "-N", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C"];
+        arguments.extend(initdb);
+        cluster.server_program("initdb", &arguments).success();
         let mut file =
             OpenOptions::new().append(true).open(cluster.data().join("postgresql.conf")).expect("postgresql.conf");
         let socket = cluster.socket();
@@ -149,7 +158,8 @@ impl Cluster {
         self.running = false;
     }
 
-    fn client(&self, program: &str, arguments: &[&str]) -> Run {
+    /// Runs a client program, such as psql or pgbench, against the server.
+    pub fn client(&self, program: &str, arguments: &[&str]) -> Run {
         let socket = self.socket();
         let mut all = vec!["-h", &socket, "-U", "postgres"];
         all.extend(arguments);

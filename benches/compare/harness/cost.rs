@@ -1,0 +1,106 @@
+//! What commands cost: wall time, processor time, and the memory of all processes of a program.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The measures of one measurement; less is better in each.
+pub type Figures = Vec<(&'static str, f64)>;
+
+/// Memory is looked at often in the beginning, for commands of milliseconds, then less and less often, up to this.
+const SAMPLE_MAX: Duration = Duration::from_millis(20);
+const SAMPLE_FIRST: Duration = Duration::from_millis(1);
+/// Kernel clock ticks per second in `/proc`, fixed for user space.
+const TICKS_PER_S: f64 = 100.0;
+
+/// Seconds of processor time of all children that have been waited for, and theirs.
+fn children_processor_s() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").expect("/proc/self/stat");
+    let fields = stat.rsplit_once(')').expect("name in parentheses").1.split_whitespace();
+    fields.skip(13).take(2).map(|ticks| ticks.parse::<f64>().expect("ticks")).sum::<f64>() / TICKS_PER_S
+}
+
+/// Seconds that all processors together have worked: for work whose processes are children of a server.
+pub fn machine_processor_s() -> f64 {
+    let stat = fs::read_to_string("/proc/stat").expect("/proc/stat");
+    let ticks: Vec<f64> =
+        stat.lines().next().expect("first line").split_whitespace().skip(1).flat_map(str::parse).collect();
+    // user, nice, system; then idle and iowait; then irq, softirq
+    [0, 1, 2, 5, 6].iter().map(|&field| ticks[field]).sum::<f64>() / TICKS_PER_S
+}
+
+/// Watches the memory of all processes of one program that were started in one space, from whatever parent.
+pub struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Watch {
+    pub fn start(program: &Path, home: &str) -> Self {
+        let program = fs::metadata(program).map(|found| (found.dev(), found.ino())).expect("program");
+        let home = format!("HOME={home}").into_bytes();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let (mut peak_kib, mut pause) = (0, SAMPLE_FIRST);
+            while !stopped.load(Ordering::Relaxed) {
+                peak_kib = peak_kib.max(memory_kib(program, &home));
+                std::thread::sleep(pause);
+                pause = SAMPLE_MAX.min(pause + pause / 4);
+            }
+            peak_kib
+        });
+        Self { stop, thread }
+    }
+
+    /// Ends the watch and returns the peak.
+    pub fn peak_mib(self) -> f64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("watch of memory") as f64 / 1024.0
+    }
+}
+
+/// Proportional memory of the processes that run the file `program` and have `home` in their environment: what they share
+/// counts once.
+fn memory_kib(program: (u64, u64), home: &[u8]) -> u64 {
+    let mut sum = 0;
+    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+        let process = entry.path();
+        let ours = fs::metadata(process.join("exe")).is_ok_and(|found| (found.dev(), found.ino()) == program)
+            && fs::read(process.join("environ"))
+                .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|line| line == home));
+        if ours {
+            let rollup = fs::read_to_string(process.join("smaps_rollup")).unwrap_or_default();
+            sum += rollup
+                .lines()
+                .find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+                .unwrap_or(0);
+        }
+    }
+    sum
+}
+
+/// Runs commands one after the other, which must succeed; `watch` is on their memory. What the iterator does between two
+/// commands is not counted.
+pub fn of_commands(commands: impl IntoIterator<Item = Command>, watch: Watch) -> Figures {
+    let before_s = children_processor_s();
+    let mut wall = Duration::ZERO;
+    for mut command in commands {
+        let start = Instant::now();
+        let output = command.output().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+        wall += start.elapsed();
+        assert!(
+            output.status.success(),
+            "{command:?}: {}\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    vec![("wall s", wall.as_secs_f64()), ("cpu s", children_processor_s() - before_s), ("peak MiB", watch.peak_mib())]
+}

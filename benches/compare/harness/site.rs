@@ -1,0 +1,182 @@
+//! A cluster and, for each program, a repository and a configuration file of its own.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use super::cost::{self, Figures, Watch};
+use crate::tests::env::oracle::Oracles;
+use crate::tests::env::{Cluster, Shutdown, Space, Tool, oracles};
+
+/// PostgreSQL's version in the comparisons.
+pub const VERSION: u32 = 17;
+const STANZA: &str = "bench";
+
+/// See the module.
+pub struct Site {
+    pub space: Arc<Space>,
+    pub oracles: &'static Oracles,
+    pub cluster: Cluster,
+}
+
+impl Site {
+    /// A stopped cluster with these `initdb` arguments and settings.
+    pub fn new(initdb: &[&str], settings: &[&str]) -> Self {
+        let oracles = oracles(&[VERSION]).expect("run scripts/oracles first");
+        let space = Arc::new(Space::new());
+        let fixed = ["max_wal_size = 8GB", "checkpoint_timeout = 30min", "max_locks_per_transaction = 1024"];
+        let settings: Vec<_> = fixed.iter().chain(settings).map(|&line| line.to_owned()).collect();
+        let cluster = Cluster::create_with(&space, oracles, VERSION, "pg", initdb, &settings);
+        Self { space, oracles, cluster }
+    }
+
+    /// A stopped cluster with data, loaded without WAL where that can be.
+    pub fn load(fill: impl Fn(&Cluster)) -> Self {
+        let mut site = Self::new(&[], &["wal_level = minimal", "max_wal_senders = 0", "synchronous_commit = off"]);
+        site.change(fill);
+        site
+    }
+
+    /// Starts the cluster for a change and stops it again.
+    pub fn change(&mut self, change: impl Fn(&Cluster)) {
+        self.cluster.start();
+        change(&self.cluster);
+        self.cluster.sql("checkpoint");
+        self.cluster.stop(Shutdown::Fast);
+    }
+
+    /// A path of what belongs to `tool` alone.
+    pub fn path(&self, tool: Tool, name: &str) -> PathBuf {
+        self.space.path(&Self::name(tool, name))
+    }
+
+    /// The same as text.
+    pub fn text(&self, tool: Tool, name: &str) -> String {
+        self.space.text(&Self::name(tool, name))
+    }
+
+    fn name(tool: Tool, name: &str) -> String {
+        let folder = if tool == Tool::Rbr { "rbr" } else { "pgbackrest" };
+        format!("{folder}/{name}")
+    }
+
+    /// Makes an empty folder of `tool`'s.
+    pub fn empty(&self, tool: Tool, name: &str) -> PathBuf {
+        let path = self.path(tool, name);
+        if path.exists() {
+            fs::remove_dir_all(&path).expect("remove folder");
+        }
+        // The one above too, so that it belongs to the user of the tests
+        self.space.folder(&Self::name(tool, ""));
+        self.space.folder(&Self::name(tool, name))
+    }
+
+    /// Empties `tool`'s repository and spool and writes its configuration with these lines in `[global]`, which may also
+    /// name a repository elsewhere.
+    pub fn configure(&self, tool: Tool, lines: &[&str]) {
+        let mut text = String::from("[global]\n");
+        for folder in ["repo", "spool", "lock", "log"] {
+            self.empty(tool, folder);
+            let option = if folder == "repo" { "repo1" } else { folder };
+            if !lines.iter().any(|line| line.starts_with(&format!("{option}-path="))) {
+                let _ = writeln!(text, "{option}-path={}", self.text(tool, folder));
+            }
+        }
+        text.push_str("log-level-file=off\nlog-level-console=warn\nprocess-max=2\nstart-fast=y\n");
+        for line in lines {
+            let _ = writeln!(text, "{line}");
+        }
+        let _ = write!(
+            text,
+            "[{STANZA}]\npg1-path={}\npg1-socket-path={}\npg1-user=postgres\n",
+            self.cluster.data_text(),
+            self.cluster.socket()
+        );
+        self.space.write(&Self::name(tool, "pgbackrest.conf"), text);
+    }
+
+    /// [`Site::configure`] and a stanza.
+    pub fn create_stanza(&self, tool: Tool, lines: &[&str]) {
+        self.configure(tool, lines);
+        self.run(tool, &["--no-online", "stanza-create"]);
+    }
+
+    /// The file of a program.
+    pub fn program(&self, tool: Tool) -> PathBuf {
+        match tool {
+            Tool::Rbr => self.space.path("bin/rbr"),
+            Tool::PgBackRest => self.oracles.pgbackrest.clone(),
+        }
+    }
+
+    /// A command of one of the programs with its configuration and the stanza.
+    pub fn command(&self, tool: Tool, arguments: &[&str]) -> Command {
+        let mut command = self.space.command(self.program(tool));
+        command.arg(format!("--config={}", self.text(tool, "pgbackrest.conf"))).arg(format!("--stanza={STANZA}"));
+        command.args(arguments);
+        command
+    }
+
+    /// The same as a line for `archive_command` and `restore_command`.
+    pub fn command_line(&self, tool: Tool, arguments: &str) -> String {
+        let (program, config) = (self.program(tool), self.text(tool, "pgbackrest.conf"));
+        format!("{} --config={config} --stanza={STANZA} {arguments}", program.display())
+    }
+
+    /// Runs a command that is not measured; it must succeed.
+    pub fn run(&self, tool: Tool, arguments: &[&str]) {
+        cost::of_commands([self.command(tool, arguments)], self.watch(tool));
+    }
+
+    /// Measures a command.
+    pub fn measure(&self, tool: Tool, arguments: &[&str]) -> Figures {
+        self.measure_all(tool, [self.command(tool, arguments)])
+    }
+
+    /// Measures commands, one after the other, together. What the iterator does between two is not counted.
+    pub fn measure_all(&self, tool: Tool, commands: impl IntoIterator<Item = Command>) -> Figures {
+        rustix::fs::sync();
+        cost::of_commands(commands, self.watch(tool))
+    }
+
+    /// Size of `tool`'s local repository.
+    pub fn stored_kib(&self, tool: Tool) -> f64 {
+        size_kib(&self.path(tool, "repo"))
+    }
+
+    /// Measures a command and how much `tool`'s local repository grows.
+    pub fn measure_growth(&self, tool: Tool, arguments: &[&str]) -> Figures {
+        let before_kib = self.stored_kib(tool);
+        let mut figures = self.measure(tool, arguments);
+        figures.push(("stored KiB", self.stored_kib(tool) - before_kib));
+        figures
+    }
+
+    /// A watch on the memory of `tool`'s processes here.
+    pub fn watch(&self, tool: Tool) -> Watch {
+        Watch::start(&self.program(tool), self.space.text("").trim_end_matches('/'))
+    }
+
+    /// Removes what both programs keep.
+    pub fn clear(&self) {
+        for tool in [Tool::Rbr, Tool::PgBackRest] {
+            self.empty(tool, "");
+        }
+    }
+}
+
+/// What the files in a folder hold, links left out.
+fn size_kib(folder: &Path) -> f64 {
+    let mut sum = 0.0;
+    for entry in fs::read_dir(folder).expect("repository").flatten() {
+        let kind = entry.file_type().expect("kind of file");
+        if kind.is_dir() {
+            sum += size_kib(&entry.path());
+        } else if kind.is_file() {
+            sum += entry.metadata().expect("size").len() as f64 / 1024.0;
+        }
+    }
+    sum
+}

@@ -1,0 +1,78 @@
+//! rbr beside the real pgBackRest: the same work with the same options on the same data, in turn on the same machine.
+//!
+//! `make bench` runs every subject; `RBR_BENCH=incr,wal make bench` (or `cargo bench --bench compare -- incr wal`) those
+//! whose names begin so. Needs `scripts/oracles`. Every line is one measure of one comparison: median, least and greatest of each
+//! program, and the ratio of the medians, rbr / pgBackRest (less is better everywhere; below 1.00 rbr is better).
+//!
+//! Each comparison is repeated `RBR_BENCH_ROUNDS` times (3), and the program that begins changes from round to round. What is
+//! still to be written to the disk is written before each measurement. `wall s` is the time until the command ends, `cpu s`
+//! the processor time of the command and its children, `peak MiB` the greatest proportional memory of all processes of the
+//! program taken together, `stored KiB` what the command added to the repository.
+//!
+//! Sizes: `RBR_BENCH_MB` (1024) of the large cluster, `RBR_BENCH_RELATIONS` (100000) and `RBR_BENCH_TABLES` (20000) of the ones
+//! with many relations, `RBR_BENCH_SEGMENTS` (500) of the recovery, `RBR_BENCH_TRANSACTIONS` (30000) and `RBR_BENCH_INSERTS` (200) of
+//! each client under which WAL is archived, `RBR_BENCH_CODECS` ("none lz4 zst gz bz2").
+//!
+//! Measure on an idle machine, with nothing beside it: both programs use every core.
+
+#[path = "../../tests"]
+mod tests {
+    #[allow(dead_code, unused_imports)]
+    pub mod env;
+}
+
+mod data;
+mod delta;
+mod full;
+mod harness;
+mod incr;
+mod wal_calls;
+mod wal_load;
+mod wal_recovery;
+mod wal_segment;
+
+use harness::Report;
+
+type Subject = fn(&mut Report);
+
+/// Every subject by its name.
+const SUBJECTS: [(&str, Subject); 10] = [
+    ("full", full::codecs_of_large),
+    ("relations", full::relations),
+    ("incr-tables", incr::unchanged_tables),
+    ("incr-blocks", incr::changed_blocks),
+    ("delta", delta::restore),
+    ("wal-load", wal_load::load),
+    ("wal-recovery", wal_recovery::recovery),
+    ("wal-segment", wal_segment::usual),
+    ("wal-large", wal_segment::large),
+    ("wal-calls", wal_calls::calls),
+];
+
+/// The names asked for, as arguments or in the environment; none stand for all.
+fn wanted() -> Vec<String> {
+    let mut wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    if wanted.is_empty() {
+        let names = std::env::var("RBR_BENCH").unwrap_or_default();
+        wanted = names.split([',', ' ']).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    }
+    for name in &wanted {
+        let known = SUBJECTS.map(|(known, _)| known);
+        assert!(known.iter().any(|known| known.starts_with(name)), "no subject '{name}', there are {known:?}");
+    }
+    wanted
+}
+
+fn main() {
+    // `cargo test --benches` runs benchmarks only to see that they start
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    let wanted = wanted();
+    let mut report = Report::begin();
+    for (name, subject) in SUBJECTS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| name.starts_with(wanted)) {
+            subject(&mut report);
+        }
+    }
+}
