@@ -4,3 +4,4 @@ mod calls;
 mod direct;
 mod full;
 mod kill;
+mod segment_size;

@@ -6,6 +6,7 @@
 mod bz2;
 mod gz;
 mod lz4;
+mod pieces;
 mod zst;
 
 use std::fmt;
@@ -206,6 +207,7 @@ enum Encoder {
     Gz(gz::Encoder),
     Lz4(lz4::Encoder),
     Zst(zst::Encoder),
+    Pieces(pieces::Encoder),
 }
 
 impl Compressor {
@@ -221,6 +223,24 @@ impl Compressor {
         }))
     }
 
+    /// A compressor of full streams that works on several threads, where the type and its level gain from that; readers can't
+    /// tell. It takes some MiB for each thread besides what that many compressors take. Memory error [094] or kernel error [120]
+    /// if there is no memory or no thread for it.
+    pub fn parallel(compression: Compression, threads: usize) -> Result<Self> {
+        let Compression { kind, level } = Compression::new(compression.kind, Some(compression.level))?;
+        let join: Box<dyn pieces::Join> = match kind {
+            _ if threads <= 1 => return Self::new(compression, Framing::Full),
+            CompressType::Zst if level <= zst::PARALLEL_LEVEL_MAX => {
+                return Ok(Compressor(Encoder::Zst(zst::Encoder::parallel(level, threads)?)));
+            }
+            CompressType::None | CompressType::Zst => return Self::new(compression, Framing::Full),
+            CompressType::Bz2 => Box::new(bz2::Pieces::new(level)),
+            CompressType::Gz => Box::new(gz::Pieces::new(level)),
+            CompressType::Lz4 => Box::new(lz4::Pieces::new(level)),
+        };
+        Ok(Compressor(Encoder::Pieces(pieces::Encoder::new(join, threads)?)))
+    }
+
     /// Adds plain bytes and appends to `out` what is compressed so far, which may be nothing.
     pub fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<()> {
         match &mut self.0 {
@@ -232,6 +252,7 @@ impl Compressor {
             Encoder::Gz(encoder) => encoder.push(data, out),
             Encoder::Lz4(encoder) => encoder.push(data, out),
             Encoder::Zst(encoder) => encoder.push(data, out),
+            Encoder::Pieces(encoder) => encoder.push(data, out),
         }
     }
 
@@ -244,6 +265,7 @@ impl Compressor {
             Encoder::Gz(encoder) => encoder.finish(out),
             Encoder::Lz4(encoder) => encoder.finish(out),
             Encoder::Zst(encoder) => encoder.finish(out),
+            Encoder::Pieces(encoder) => encoder.finish(out),
         }
     }
 
@@ -255,6 +277,7 @@ impl Compressor {
             Encoder::Gz(encoder) => encoder.reset(),
             Encoder::Lz4(encoder) => encoder.reset(),
             Encoder::Zst(encoder) => encoder.reset()?,
+            Encoder::Pieces(encoder) => encoder.reset(),
         }
         Ok(())
     }

@@ -25,11 +25,20 @@ pub struct ScenarioOptions {
     pub archive_with: Tool,
     /// More lines of `postgresql.conf`.
     pub settings: Vec<String>,
+    /// MiB of a WAL segment.
+    pub segment_mib: u32,
 }
 
 impl Default for ScenarioOptions {
     fn default() -> Self {
-        Self { version: 15, global: Vec::new(), tablespace: false, archive_with: Tool::Rbr, settings: Vec::new() }
+        Self {
+            version: 15,
+            global: Vec::new(),
+            tablespace: false,
+            archive_with: Tool::Rbr,
+            settings: Vec::new(),
+            segment_mib: 16,
+        }
     }
 }
 
@@ -60,7 +69,8 @@ impl Scenario {
             ),
         ];
         settings.extend(options.settings.iter().cloned());
-        let cluster = Cluster::create(&space, oracles, options.version, "pg", &settings);
+        let segment_size = format!("--wal-segsize={}", options.segment_mib);
+        let cluster = Cluster::create_with(&space, oracles, options.version, "pg", &[&segment_size], &settings);
         let mut scenario = Self { space, oracles, cluster, options };
         scenario.configure(&scenario.options.global);
         scenario.cluster.start();

@@ -32,6 +32,8 @@ pub struct PushSettings {
     pub mode_check: bool,
     /// How segments are compressed.
     pub compression: Compression,
+    /// Files pushed at the same time, or threads that compress one large file where there are fewer files.
+    pub process_max: usize,
     /// Drop WAL when more than so many bytes wait to be archived.
     pub queue_max: Option<u64>,
 }
@@ -51,7 +53,7 @@ pub fn push(repos: &[Repo], settings: &PushSettings, wal_file: &std::path::Path)
         }
     }
     let targets = check::check(repos, settings)?;
-    for warning in segment::push_file(&targets, settings, wal_file, name)? {
+    for warning in segment::push_file(&targets, settings, wal_file, name, settings.process_max)? {
         engine::warn!("{warning}");
     }
     engine::info!("pushed WAL file '{name}' to the archive");

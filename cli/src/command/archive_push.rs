@@ -51,7 +51,6 @@ pub fn run_async(config: &Config) -> Result<ExitStatus> {
     let _lock = repos::lock(config)?;
     let settings = WorkerSettings {
         push: settings(config)?,
-        process_max: archive::process_max(config)?,
         batch_size: config.get(opt::ARCHIVE_PUSH_BATCH_SIZE)?,
         retry: archive::retry(config)?,
     };
@@ -74,6 +73,7 @@ fn settings(config: &Config) -> Result<PushSettings> {
         header_check: config.get(opt::ARCHIVE_HEADER_CHECK)?,
         mode_check: config.get(opt::ARCHIVE_MODE_CHECK)?,
         compression: Compression::new(config.get(opt::COMPRESS_TYPE)?.parse()?, level)?,
+        process_max: archive::process_max(config)?,
         queue_max: config.find(opt::ARCHIVE_PUSH_QUEUE_MAX),
     })
 }

@@ -2,6 +2,7 @@
 
 use bzip2::{Action, Compress, Compression as Level, Decompress, Status};
 
+use super::pieces::Join;
 use super::{Progress, reserve_output};
 use crate::{Error, ErrorCode, Result};
 
@@ -47,6 +48,103 @@ impl Encoder {
 
     pub(super) fn reset(&mut self) {
         self.state = None;
+    }
+}
+
+/// One stream of pieces, each a single block. Blocks begin at any bit, so they are shifted into place.
+pub(super) struct Pieces {
+    level: i32,
+    /// The checksums of all blocks so far.
+    checksum: u32,
+    /// Bits at the end that make no whole byte yet, from the highest on.
+    last: u8,
+    last_bits: usize,
+}
+
+/// Bytes before the first block: magic and level.
+const HEADER_SIZE: usize = 4;
+/// Follows the last block, and is followed by the checksum of the stream: 80 bits, then bits that fill a byte.
+const END_MAGIC: u128 = 0x1772_4538_5090;
+const END_BITS: usize = 80;
+/// Where the checksum of the first block is: after the header and the block's magic.
+const BLOCK_CHECKSUM: std::ops::Range<usize> = 10..14;
+
+impl Pieces {
+    pub(super) fn new(level: i32) -> Self {
+        Pieces { level, checksum: 0, last: 0, last_bits: 0 }
+    }
+
+    /// Appends the first `count` bits of `bits`.
+    fn append_bits(&mut self, bits: &[u8], count: usize, out: &mut Vec<u8>) {
+        let whole = count / 8;
+        out.reserve(whole + 1);
+        for &byte in &bits[..whole] {
+            out.push(self.last | byte >> self.last_bits);
+            self.last = ((u16::from(byte) << 8) >> self.last_bits) as u8;
+        }
+        let rest = count % 8;
+        if rest == 0 {
+            return;
+        }
+        let wide = (u16::from(bits[whole] & (0xff00_u16 >> rest) as u8) << 8) >> self.last_bits;
+        self.last |= (wide >> 8) as u8;
+        self.last_bits += rest;
+        if self.last_bits >= 8 {
+            out.push(self.last);
+            self.last = wide as u8;
+            self.last_bits -= 8;
+        }
+    }
+}
+
+/// The checksum of a stream's only block, and how many bits of the stream are before the end of that block.
+fn only_block(stream: &[u8]) -> Option<(u32, usize)> {
+    let checksum = u32::from_be_bytes(stream.get(BLOCK_CHECKSUM)?.try_into().ok()?);
+    // With one block, its checksum is also that of the stream
+    let end = END_MAGIC << 32 | u128::from(checksum);
+    let tail = stream.last_chunk::<16>().map(|tail| u128::from_be_bytes(*tail))?;
+    let fill = (0..8).find(|fill| tail >> fill & ((1 << END_BITS) - 1) == end)?;
+    Some((checksum, stream.len() * 8 - fill - END_BITS))
+}
+
+impl Join for Pieces {
+    /// The library first shortens runs of equal bytes, which makes four of them five, and then fills blocks of 100,000 bytes
+    /// times the level but for 19: so many bytes always fit into one.
+    fn piece_size(&self) -> usize {
+        (self.level.unsigned_abs() as usize * 100_000 - 19) / 5 * 4
+    }
+
+    fn context_size(&self) -> usize {
+        0
+    }
+
+    fn encode(&self, _context: &[u8], plain: &[u8]) -> Result<Vec<u8>> {
+        let mut stream = Vec::with_capacity(plain.len() / 2);
+        let mut encoder = Encoder::new(self.level);
+        encoder.push(plain, &mut stream)?;
+        encoder.finish(&mut stream)?;
+        Ok(stream)
+    }
+
+    fn begin(&mut self, out: &mut Vec<u8>) {
+        *self = Self::new(self.level);
+        out.extend_from_slice(format!("BZh{}", self.level).as_bytes());
+    }
+
+    fn append(&mut self, _plain: &[u8], piece: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let block = only_block(piece).ok_or_else(|| Error::new(ErrorCode::Assert, "bz2 stream of more than one block"));
+        let (checksum, end) = block?;
+        self.append_bits(&piece[HEADER_SIZE..], end - HEADER_SIZE * 8, out);
+        self.checksum = self.checksum.rotate_left(1) ^ checksum;
+        Ok(())
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) {
+        let end = (END_MAGIC << 32 | u128::from(self.checksum)).to_be_bytes();
+        self.append_bits(&end[end.len() - END_BITS / 8..], END_BITS, out);
+        if self.last_bits > 0 {
+            out.push(self.last);
+        }
     }
 }
 

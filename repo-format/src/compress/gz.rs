@@ -1,7 +1,8 @@
 //! gz: a gzip stream, or a zlib stream (RFC 1950) in raw framing.
 
-use flate2::{Compress, Compression as Level, Decompress, FlushCompress, FlushDecompress, Status};
+use flate2::{Compress, Compression as Level, Crc, Decompress, FlushCompress, FlushDecompress, Status};
 
+use super::pieces::Join;
 use super::{Framing, Progress, reserve_output};
 use crate::{Error, ErrorCode, Result};
 
@@ -13,9 +14,13 @@ const DEFAULT_LEVEL: u32 = 6;
 /// A reusable deflate state.
 pub(super) struct Encoder(Compress);
 
+fn library_level(level: i32) -> Level {
+    Level::new(u32::try_from(level).unwrap_or(DEFAULT_LEVEL))
+}
+
 impl Encoder {
     pub(super) fn new(level: i32, framing: Framing) -> Self {
-        let level = Level::new(u32::try_from(level).unwrap_or(DEFAULT_LEVEL));
+        let level = library_level(level);
         Encoder(match framing {
             Framing::Full => Compress::new_gzip(level, WINDOW_BITS),
             Framing::Raw => Compress::new(level, true),
@@ -51,6 +56,72 @@ impl Encoder {
 
 fn compress_error(error: flate2::CompressError) -> Error {
     Error::new(ErrorCode::Format, "zlib threw error: [-2] stream error").cause(error)
+}
+
+/// One gzip stream of pieces: each ends at a byte with a flush, and begins with the bytes before it as its dictionary.
+pub(super) struct Pieces {
+    level: i32,
+    content: Crc,
+}
+
+impl Pieces {
+    pub(super) fn new(level: i32) -> Self {
+        Pieces { level, content: Crc::new() }
+    }
+}
+
+/// An empty block that is the last one.
+const LAST_BLOCK: [u8; 2] = [0x03, 0x00];
+
+impl Join for Pieces {
+    fn piece_size(&self) -> usize {
+        1 << 20
+    }
+
+    fn context_size(&self) -> usize {
+        1 << WINDOW_BITS
+    }
+
+    fn encode(&self, context: &[u8], mut plain: &[u8]) -> Result<Vec<u8>> {
+        let mut state = Compress::new(library_level(self.level), false);
+        if !context.is_empty() {
+            state.set_dictionary(context).map_err(compress_error)?;
+        }
+        let mut out = Vec::with_capacity(plain.len() / 2);
+        loop {
+            reserve_output(&mut out);
+            let before = state.total_in();
+            state.compress_vec(plain, &mut out, FlushCompress::Sync).map_err(compress_error)?;
+            plain = &plain[(state.total_in() - before) as usize..];
+            // A full output may mean that there is more of the flush
+            if plain.is_empty() && out.len() < out.capacity() {
+                return Ok(out);
+            }
+        }
+    }
+
+    fn begin(&mut self, out: &mut Vec<u8>) {
+        self.content.reset();
+        // What zlib notes about the level, and that the system is Unix
+        let effort = match self.level {
+            9 => 2,
+            1 => 4,
+            _ => 0,
+        };
+        out.extend_from_slice(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, effort, 3]);
+    }
+
+    fn append(&mut self, plain: &[u8], piece: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        self.content.update(plain);
+        out.extend_from_slice(piece);
+        Ok(())
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&LAST_BLOCK);
+        out.extend_from_slice(&self.content.sum().to_le_bytes());
+        out.extend_from_slice(&self.content.amount().to_le_bytes());
+    }
 }
 
 /// A reusable inflate state.

@@ -7,6 +7,7 @@
 mod decode;
 
 use std::cell::Cell;
+use std::hash::Hasher;
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
 
@@ -14,7 +15,10 @@ use lz4::{BlockMode as CBlockMode, BlockSize as CBlockSize, ContentChecksum, lib
 use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 
 pub(super) use self::decode::Decoder;
+use twox_hash::XxHash32;
+
 use super::Framing;
+use super::pieces::Join;
 use crate::{Error, ErrorCode, Result};
 
 /// The levels of `lz4_flex`, which has one kind of search: that of the C library's levels up to 1.
@@ -159,4 +163,56 @@ fn c_encoder(level: i32, framing: Framing) -> io::Result<lz4::Encoder<Lent>> {
             Framing::Raw => ContentChecksum::NoChecksum,
         })
         .build(Lent::default())
+}
+
+/// One frame of pieces, whose blocks don't refer to what is before their piece.
+pub(super) struct Pieces {
+    level: i32,
+    content: XxHash32,
+}
+
+/// Bytes of the magic number and the descriptor.
+const HEADER_SIZE: usize = 7;
+/// Follows the last block.
+const END_MARK: [u8; 4] = [0; 4];
+
+impl Pieces {
+    pub(super) fn new(level: i32) -> Self {
+        Pieces { level, content: XxHash32::with_seed(0) }
+    }
+}
+
+impl Join for Pieces {
+    fn piece_size(&self) -> usize {
+        1 << 20
+    }
+
+    fn context_size(&self) -> usize {
+        0
+    }
+
+    fn encode(&self, _context: &[u8], plain: &[u8]) -> Result<Vec<u8>> {
+        let mut frame = Vec::with_capacity(plain.len() / 2);
+        let mut encoder = Encoder::new(self.level, Framing::Raw);
+        encoder.push(plain, &mut frame)?;
+        encoder.finish(&mut frame)?;
+        Ok(frame)
+    }
+
+    fn begin(&mut self, out: &mut Vec<u8>) {
+        self.content = XxHash32::with_seed(0);
+        out.extend_from_slice(&EMPTY_FULL[..HEADER_SIZE]);
+    }
+
+    fn append(&mut self, plain: &[u8], piece: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        self.content.write(plain);
+        let blocks = piece.strip_prefix(&EMPTY_RAW[..HEADER_SIZE]).and_then(|rest| rest.strip_suffix(&END_MARK));
+        out.extend_from_slice(blocks.ok_or_else(|| Error::new(ErrorCode::Assert, "lz4 frame of an unknown form"))?);
+        Ok(())
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&END_MARK);
+        out.extend_from_slice(&self.content.finish_32().to_le_bytes());
+    }
 }

@@ -12,6 +12,12 @@ fn zst_error(code: usize) -> Error {
     Error::new(ErrorCode::Format, format!("zst error: [{}] {}", code as isize, get_error_name(code)))
 }
 
+/// Up to this level the library's own threads are used: above it, what they look at again of each other's bytes costs more than
+/// they gain, and they take very much memory.
+pub(super) const PARALLEL_LEVEL_MAX: i32 = 12;
+/// Plain bytes that one of the library's threads compresses at a time: as large as windows are up to that level.
+const JOB_BYTES: u32 = 4 << 20;
+
 /// A reusable compression context.
 pub(super) struct Encoder(CCtx<'static>);
 
@@ -23,6 +29,15 @@ impl Encoder {
         // pgBackRest's readers take any frame, but its own frames have no content size even where it is known.
         context.set_parameter(CParameter::ContentSizeFlag(false)).map_err(zst_error)?;
         Ok(Encoder(context))
+    }
+
+    /// An encoder in which the library's own threads compress; there is one frame all the same. Errors as for [`Encoder::new`].
+    pub(super) fn parallel(level: i32, threads: usize) -> Result<Self> {
+        let mut encoder = Self::new(level)?;
+        let threads = u32::try_from(threads).unwrap_or(u32::MAX);
+        encoder.0.set_parameter(CParameter::NbWorkers(threads)).map_err(zst_error)?;
+        encoder.0.set_parameter(CParameter::JobSize(JOB_BYTES)).map_err(zst_error)?;
+        Ok(encoder)
     }
 
     pub(super) fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The worker that pushes in the background everything that PostgreSQL wants archived.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::repo::Repo;
@@ -19,8 +20,6 @@ const GO_ON_MAX: Duration = Duration::from_secs(60);
 pub struct WorkerSettings {
     /// How one file is pushed; the data directory is set.
     pub push: PushSettings,
-    /// Files pushed at the same time.
-    pub process_max: usize,
     /// Bytes to push before the queue is looked at again.
     pub batch_size: u64,
     /// What a failed push is worth.
@@ -118,10 +117,17 @@ fn round(
     }
     let targets = check::check(repos, &settings.push)?;
     let mut failed = false;
+    let process_max = settings.push.process_max;
+    let left = AtomicUsize::new(todo.len());
     let push = |file: &String| {
-        settings.retry.run(cancel, || segment::push_file(&targets, &settings.push, &wal_path.join(file), file))
+        // Towards the end there is less to do than there are workers
+        let threads = process_max / left.load(Ordering::Relaxed).clamp(1, process_max.max(1));
+        let path = wal_path.join(file);
+        let pushed = settings.retry.run(cancel, || segment::push_file(&targets, &settings.push, &path, file, threads));
+        left.fetch_sub(1, Ordering::Relaxed);
+        pushed
     };
-    workers::run(&todo, settings.process_max, true, cancel, push, |process, file, result| match result {
+    workers::run(&todo, process_max, true, cancel, push, |process, file, result| match result {
         Ok(warnings) => {
             for warning in &warnings {
                 engine::warn!(process: process, "{warning}");

@@ -1,8 +1,8 @@
 //! Pushing a segment that is too large to be held in memory, on several cores.
 //!
 //! The name of a stored segment holds its checksum, and no storage gives a file its name only when it is complete. So the
-//! segment is read twice, but at the same time: one thread finds the checksum while another compresses ahead, as far as a
-//! bounded queue goes. As soon as the name is known, what was compressed is encrypted and written.
+//! segment is read twice, but at the same time: one thread finds the checksum while others compress ahead, as far as a bounded
+//! queue goes. As soon as the name is known, what was compressed is encrypted and written.
 
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::{self, ScopedJoinHandle};
@@ -10,7 +10,7 @@ use std::thread::{self, ScopedJoinHandle};
 use engine::storage::RepoWriter;
 use engine::{Error, ErrorCode, Result};
 use repo_format::cipher::{Encryptor, Framing};
-use repo_format::compress::{Compression, Compressor};
+use repo_format::compress::Compression;
 use repo_format::hash::{Sha1, Sha1Hasher, block_checksum};
 
 use super::PushSettings;
@@ -73,7 +73,7 @@ fn hash(source: &Source<'_>) -> Result<(Sha1, Vec<Fingerprint>)> {
 fn compress(source: &Source<'_>, compression: Compression, pieces: &SyncSender<Vec<u8>>) -> Result<Vec<Fingerprint>> {
     let gone = |_| Error::new(ErrorCode::FileWrite, "nobody takes the compressed WAL");
     let mut fingerprints = Vec::new();
-    let mut compressor = Compressor::new(compression, Framing::Full)?;
+    let mut compressor = source.compressor(compression)?;
     let mut piece = Vec::new();
     source.each_chunk(|chunk| {
         fingerprints.push(block_checksum(chunk));
@@ -188,6 +188,7 @@ mod tests {
             header_check: false,
             mode_check: true,
             compression,
+            process_max: 2,
             queue_max: None,
         }
     }
@@ -228,7 +229,7 @@ mod tests {
         let content = content();
         let dir = tempfile::tempdir().expect("dir");
         let path = write_source(dir.path(), &content);
-        for kind in [CompressType::None, CompressType::Lz4] {
+        for kind in [CompressType::None, CompressType::Lz4, CompressType::Gz] {
             let plain = repo(1, MemoryStorage::new());
             let full = repo(2, FaultyStorage::new(Arc::new(MemoryStorage::new())).full_after(3 << 20));
             let secret = repo(3, MemoryStorage::new());
@@ -239,7 +240,7 @@ mod tests {
             let file = format!("{SEGMENT}-{}{}", Sha1::of(&content), kind.extension());
             let mut errors = Vec::new();
             let known = |checksum: Sha1, _: &mut Vec<String>| Ok(format!("{SEGMENT}-{checksum}{}", kind.extension()));
-            let source = Source::open(&path).expect("open");
+            let source = Source::open(&path, 2).expect("open");
             store(&targets, &settings(compression), &source, known, &mut errors).expect("store");
 
             assert_eq!(errors.len(), 1, "{errors:?}");
@@ -263,7 +264,7 @@ mod tests {
         let memory = MemoryStorage::new();
         let repo = repo(1, memory.clone());
         let target = target(&repo, Cipher::None);
-        let source = Source::open(&path).expect("open");
+        let source = Source::open(&path, 2).expect("open");
         let refuse = |_, _: &mut Vec<String>| Err(Error::new(ErrorCode::ArchiveDuplicate, "other content"));
         let refused = store(&[&target], &settings(Compression::NONE), &source, refuse, &mut Vec::new());
         assert_eq!(refused.expect_err("refused").code, ErrorCode::ArchiveDuplicate);
@@ -278,7 +279,7 @@ mod tests {
         let memory = MemoryStorage::new();
         let repo = repo(1, memory.clone());
         let target = target(&repo, Cipher::None);
-        let source = Source::open(&path).expect("open");
+        let source = Source::open(&path, 2).expect("open");
         let change = |checksum: Sha1, _: &mut Vec<String>| {
             // The compression has stopped before the last chunk, since its queue is full
             let mut changed = content.clone();

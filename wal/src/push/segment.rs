@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::num::NonZero;
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ const IN_MEMORY_MAX: u64 = 64 << 20;
 /// The most bytes of a file that is no segment; history files have some hundreds.
 const OTHER_MAX: u64 = IN_MEMORY_MAX;
 
+/// A smaller file is not worth the start of threads.
+const PARALLEL_MIN: u64 = 4 << 20;
+
 /// Bytes read from the source at a time.
 pub(super) const CHUNK: usize = 1 << 20;
 
@@ -35,14 +39,21 @@ const HEADER: usize = 512;
 /// Stores one file in all repositories that lack it and returns warnings.
 ///
 /// A segment (also a partial one) that a repository holds with the same content is left there; any other file is written
-/// without a look at what is there. One repository that fails does not keep the others from getting the file.
+/// without a look at what is there. One repository that fails does not keep the others from getting the file. `threads`
+/// compress a large segment.
 ///
 /// # Errors
 /// [`ErrorCode::ArchiveMismatch`] or [`ErrorCode::VersionNotSupported`] for a segment of another cluster,
 /// [`ErrorCode::ArchiveDuplicate`] when a repository has the segment with other content, the source's read errors, and
 /// [`ErrorCode::Command`] with one line per repository that does not have the file now.
-pub fn push_file(targets: &Targets<'_>, settings: &PushSettings, source: &Path, name: &str) -> Result<Vec<String>> {
-    let file = Source::open(source)?;
+pub fn push_file(
+    targets: &Targets<'_>,
+    settings: &PushSettings,
+    source: &Path,
+    name: &str,
+    threads: usize,
+) -> Result<Vec<String>> {
+    let file = Source::open(source, threads)?;
     let mut warnings = Vec::new();
     let mut errors = targets.errors.clone();
     if wal_name::kind(name).is_segment() {
@@ -81,17 +92,18 @@ pub(super) struct Source<'a> {
     file: File,
     pub(super) path: &'a Path,
     size: u64,
+    threads: usize,
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn open(path: &'a Path) -> Result<Self> {
+    pub(super) fn open(path: &'a Path, threads: usize) -> Result<Self> {
         let open = || -> std::io::Result<(File, u64)> {
             let file = File::open(path)?;
             let size = file.metadata()?.len();
             Ok((file, size))
         };
         match open() {
-            Ok((file, size)) => Ok(Source { file, path, size }),
+            Ok((file, size)) => Ok(Source { file, path, size, threads }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let text = format!("unable to open missing file '{}' for read", path.display());
                 Err(Error::new(ErrorCode::FileMissing, text).cause(error))
@@ -101,6 +113,16 @@ impl<'a> Source<'a> {
                 Err(Error::from_io(ErrorCode::FileOpen, text, error))
             }
         }
+    }
+
+    /// A compressor for the file, with as many threads as it is worth.
+    pub(super) fn compressor(&self, compression: Compression) -> Result<Compressor> {
+        if self.size < PARALLEL_MIN {
+            return Compressor::new(compression, Framing::Full);
+        }
+        // More of them than cores would only take memory
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Compressor::parallel(compression, self.threads.min(cores))
     }
 
     fn failed(&self, error: std::io::Error) -> Error {
@@ -234,7 +256,7 @@ fn sync_entry(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<()> {
 /// Reads the file once: its checksum, and its bytes as they are stored before encryption.
 fn encode(source: &Source<'_>, compression: Compression) -> Result<(Sha1, Vec<u8>)> {
     let mut hasher = Sha1Hasher::new();
-    let mut compressor = Compressor::new(compression, Framing::Full)?;
+    let mut compressor = source.compressor(compression)?;
     let mut content = Vec::new();
     source.each_chunk(|chunk| {
         hasher.update(chunk);
@@ -321,6 +343,7 @@ mod tests {
             header_check: false,
             mode_check: true,
             compression: Compression::NONE,
+            process_max: 2,
             queue_max: None,
         };
         let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
@@ -332,9 +355,9 @@ mod tests {
             repos: vec![Target { repo: &repo, archive_id, cipher: Cipher::None }],
             errors: Vec::new(),
         };
-        assert!(push_file(&targets, &settings, &source, SEGMENT).expect("new").is_empty());
+        assert!(push_file(&targets, &settings, &source, SEGMENT, 2).expect("new").is_empty());
         let before = storage.calls().len();
-        assert_eq!(push_file(&targets, &settings, &source, SEGMENT).expect("again").len(), 1);
+        assert_eq!(push_file(&targets, &settings, &source, SEGMENT, 2).expect("again").len(), 1);
         let synced: Vec<String> = storage.calls()[before..]
             .iter()
             .filter(|(op, _)| *op == Op::SyncPath)
@@ -343,6 +366,6 @@ mod tests {
         assert_eq!(synced, ["archive/demo/15-1/0000000100000000", "archive/demo/15-1", "archive/demo"]);
 
         let _failing = storage.clone().fail_path(Op::SyncPath, "15-1");
-        assert_eq!(push_file(&targets, &settings, &source, SEGMENT).expect_err("sync").code, ErrorCode::Command);
+        assert_eq!(push_file(&targets, &settings, &source, SEGMENT, 2).expect_err("sync").code, ErrorCode::Command);
     }
 }
