@@ -1,8 +1,11 @@
 //! Repositories on servers: S3 and SFTP, written by both programs in turns and restored by both.
 
 mod faults;
+mod past;
 mod proxy;
+mod read_ahead;
 mod s3;
+mod s3_options;
 mod sftp;
 
 use crate::env::{Scenario, Tool, restored_matches};

@@ -4,12 +4,14 @@ use std::env;
 use std::path::PathBuf;
 
 use engine::repo::StorageSettings;
+use engine::restore::target_time;
+use engine::storage::ReadAhead;
 use engine::storage::azure::{AzureCredentials, AzureSettings};
 use engine::storage::gcs::{GcsCredentials, GcsSettings};
 use engine::storage::http::HttpSettings;
 use engine::storage::object::UriStyle;
 use engine::storage::s3::{S3Credentials, S3Settings};
-use engine::{Error, ErrorCode, Result};
+use engine::{Error, ErrorCode, Result, time_zone};
 
 use crate::config::decl::OptIndexed;
 use crate::config::{Config, Source, opt};
@@ -25,6 +27,7 @@ pub fn s3(config: &Config, key: u32) -> Result<StorageSettings> {
         endpoint: config.get_at(opt::REPO_S3_ENDPOINT, key)?.to_owned(),
         port: port(config, key)?,
         region: config.get_at(opt::REPO_S3_REGION, key)?.to_owned(),
+        service: config.get_at(opt::REPO_S3_SERVICE, key)?.to_owned(),
         credentials: s3_credentials(config, key)?,
         uri_style: uri_style(config, opt::REPO_S3_URI_STYLE, key)?,
         kms_key_id: config.find_at(opt::REPO_S3_KMS_KEY_ID, key).map(str::to_owned),
@@ -32,6 +35,7 @@ pub fn s3(config: &Config, key: u32) -> Result<StorageSettings> {
         requester_pays: config.get_at(opt::REPO_S3_REQUESTER_PAYS, key)?,
         tags: tags(config, key),
         part_size_bytes: part_size_bytes(config, key)?,
+        target_time: target_time(config)?,
         http: http(config, key)?,
     })))
 }
@@ -52,7 +56,9 @@ fn s3_credentials(config: &Config, key: u32) -> Result<S3Credentials> {
             secret: config.get_at(opt::REPO_S3_KEY_SECRET, key)?.into(),
             token: config.find_at(opt::REPO_S3_TOKEN, key).map(Into::into),
         }),
-        "auto" => Ok(S3Credentials::InstanceMetadata),
+        "auto" => {
+            Ok(S3Credentials::InstanceMetadata { role: config.find_at(opt::REPO_S3_ROLE, key).map(str::to_owned) })
+        }
         "web-id" => {
             let (role, token_file) = from_environment("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")?;
             let sts_host = config.get_at(opt::REPO_S3_STS_HOST, key)?.to_owned();
@@ -117,6 +123,14 @@ pub fn gcs(config: &Config, key: u32) -> Result<StorageSettings> {
     })))
 }
 
+/// `repo-target-time`, in seconds since the epoch.
+///
+/// # Errors
+/// [`ErrorCode::Format`]: it is no time.
+fn target_time(config: &Config) -> Result<Option<i64>> {
+    config.find(opt::REPO_TARGET_TIME).map(|time| target_time::parse(time, time_zone::local())).transpose()
+}
+
 fn uri_style(config: &Config, option: OptIndexed<String>, key: u32) -> Result<UriStyle> {
     Ok(if config.get_at(option, key)? == "path" { UriStyle::Path } else { UriStyle::Host })
 }
@@ -140,6 +154,24 @@ fn tags(config: &Config, key: u32) -> Vec<(String, String)> {
 
 fn part_size_bytes(config: &Config, key: u32) -> Result<usize> {
     Ok(usize::try_from(config.get_at(opt::REPO_STORAGE_UPLOAD_CHUNK_SIZE, key)?).unwrap_or(usize::MAX))
+}
+
+/// How a repository is read; options say so for object stores only.
+///
+/// # Errors
+/// [`ErrorCode::OptionInvalidValue`]
+pub fn read_ahead(config: &Config, key: u32) -> Result<ReadAhead> {
+    let mut read_ahead = ReadAhead::NEAR;
+    if let Some(prefetch) = config.find_at(opt::REPO_STORAGE_PREFETCH, key) {
+        read_ahead.prefetch = usize::try_from(prefetch).map_err(|error| {
+            let text = format!("'{prefetch}' is not valid for 'repo{key}-storage-prefetch' option");
+            Error::new(ErrorCode::OptionInvalidValue, text).cause(error)
+        })?;
+    }
+    if let Some(read_over_bytes) = config.find_at(opt::REPO_STORAGE_READ_OVER, key) {
+        read_ahead.read_over_bytes = read_over_bytes;
+    }
+    Ok(read_ahead)
 }
 
 fn http(config: &Config, key: u32) -> Result<HttpSettings> {

@@ -50,7 +50,15 @@ pub fn open_default(config: &Config) -> Result<Repo> {
 /// As [`open`].
 pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
     let path = PathBuf::from(config.get_at(opt::REPO_PATH, key)?);
-    let storage = match config.get_at(opt::REPO_TYPE, key)? {
+    let kind = config.get_at(opt::REPO_TYPE, key)?;
+    if kind != "s3" && config.find(opt::REPO_TARGET_TIME).is_some() {
+        // To read the present where the past was asked for would be worse than an error
+        let text = format!("option 'repo-target-time' is not supported for repo{key}-type '{kind}'");
+        return Err(
+            Error::new(ErrorCode::FeatureNotSupported, text).hint("only S3 repositories can be read as of a time")
+        );
+    }
+    let storage = match kind {
         "posix" => {
             // Commands that make no links do not know the option
             StorageSettings::Posix { path, symlinks: config.find_at(opt::REPO_SYMLINK, key).unwrap_or(true) }
@@ -67,7 +75,7 @@ pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
     };
     // The option is valid only with a cipher type that needs it
     let cipher_pass = config.find_at(opt::REPO_CIPHER_PASS, key).map(Passphrase::new);
-    Ok(RepoSettings { key, storage, cipher_pass })
+    Ok(RepoSettings { key, storage, cipher_pass, read_ahead: object_store::read_ahead(config, key)? })
 }
 
 /// The stanza of a command that needs one.

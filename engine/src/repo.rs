@@ -13,12 +13,12 @@ use std::sync::Arc;
 use repo_format::cipher::{Cipher, Passphrase};
 
 use crate::Result;
-use crate::storage::RepoStorage;
 use crate::storage::azure::{self, AzureSettings};
 use crate::storage::gcs::{self, GcsSettings};
 use crate::storage::posix::PosixStorage;
 use crate::storage::s3::{self, S3Settings};
 use crate::storage::sftp::{SftpSettings, SftpStorage};
+use crate::storage::{ReadAhead, RepoStorage};
 
 /// Where a repository lives.
 #[derive(Clone, Debug)]
@@ -54,6 +54,8 @@ pub struct RepoSettings {
     pub storage: StorageSettings,
     /// The main passphrase, if it is encrypted.
     pub cipher_pass: Option<Passphrase>,
+    /// How object stores are read.
+    pub read_ahead: ReadAhead,
 }
 
 /// An open repository. Clones share the storage.
@@ -73,12 +75,13 @@ impl Repo {
     /// # Errors
     /// The storage can't be used at all; a directory that can't be read shows only later.
     pub fn open(settings: &RepoSettings) -> Result<Self> {
+        let read_ahead = settings.read_ahead;
         let storage: Arc<dyn RepoStorage> = match &settings.storage {
             StorageSettings::Posix { path, symlinks } => Arc::new(PosixStorage::new(path).with_symlinks(*symlinks)),
             StorageSettings::Cifs { path } => Arc::new(PosixStorage::cifs(path)),
-            StorageSettings::S3(settings) => Arc::new(s3::open(settings)?),
-            StorageSettings::Azure(settings) => Arc::new(azure::open(settings)?),
-            StorageSettings::Gcs(settings) => Arc::new(gcs::open(settings)?),
+            StorageSettings::S3(settings) => Arc::new(s3::open(settings)?.with_read_ahead(read_ahead)),
+            StorageSettings::Azure(settings) => Arc::new(azure::open(settings)?.with_read_ahead(read_ahead)),
+            StorageSettings::Gcs(settings) => Arc::new(gcs::open(settings)?.with_read_ahead(read_ahead)),
             StorageSettings::Sftp(settings) => Arc::new(SftpStorage::new(SftpSettings::clone(settings))?),
         };
         Ok(Repo { key: settings.key, storage, cipher: Cipher::from_passphrase(settings.cipher_pass.as_ref()) })

@@ -3,6 +3,7 @@
 //! Only what a repository needs is here. PostgreSQL's data directory, with its owners, links and renames, is another
 //! subject and goes through `crate::pg::data_dir`.
 
+pub(crate) mod as_of;
 pub mod azure;
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -13,6 +14,7 @@ pub mod memory;
 pub mod network;
 pub mod object;
 pub mod posix;
+pub mod read_ahead;
 pub mod s3;
 pub mod sftp;
 pub(crate) mod whole_sync;
@@ -20,6 +22,8 @@ pub(crate) mod whole_sync;
 use std::io::{Read, Write};
 
 pub use repo_format::layout::RepoPath;
+
+pub use self::read_ahead::{PendingRead, ReadAhead};
 
 use crate::{Error, ErrorCode, Result};
 
@@ -47,6 +51,8 @@ pub struct Entry {
     pub size: u64,
     /// Modification time in seconds since the epoch; 0 where the store has none.
     pub modified: i64,
+    /// Which version of the file it is, where a store that keeps versions was listed as of a time.
+    pub version: Option<String>,
 }
 
 /// Which part of a file to read.
@@ -153,6 +159,16 @@ pub trait RepoStorage: Send + Sync {
     /// # Errors
     /// The file is there but can't be opened.
     fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>>;
+
+    /// How several ranges are best read.
+    fn read_ahead(&self) -> ReadAhead {
+        ReadAhead::NEAR
+    }
+
+    /// Begins what [`RepoStorage::read`] does; where answers take their time, without waiting for it.
+    fn begin_read(&self, path: &RepoPath, range: ReadRange) -> PendingRead {
+        PendingRead::opened(self.read(path, range))
+    }
 
     /// Starts writing a file, making missing parent directories.
     ///

@@ -56,6 +56,16 @@ impl Weed {
         }
     }
 
+    /// From now on old versions of objects are kept.
+    pub fn keep_versions(&self) {
+        let program = optional_oracle("weed").expect("the server was started from it");
+        let shell = "echo \"s3.bucket.versioning -name $2 -enable\" | \"$0\" shell -master=$1";
+        // The master's port and that of its gRPC
+        let master = format!("127.0.0.1:{}.{}", self.port + 2, self.port + 5);
+        let program = program.display().to_string();
+        self.space.run("sh", &["-c", shell, &program, &master, BUCKET]).success().says("set to Enabled");
+    }
+
     /// The port that speaks HTTPS.
     pub fn port(&self) -> u16 {
         self.port

@@ -54,7 +54,7 @@ fn list(config: &Config) -> Result<()> {
         }
         _ => {
             // The directory itself is always told, so that stores without directories give the same answer
-            let itself = Entry { name: ".".to_owned(), kind: EntryKind::Path, size: 0, modified: 0 };
+            let itself = Entry { name: ".".to_owned(), kind: EntryKind::Path, size: 0, modified: 0, version: None };
             if out.json && settings.matches(".") {
                 out.add(&itself, None)?;
             }

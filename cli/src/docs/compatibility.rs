@@ -62,6 +62,18 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("archive-push, archive-get", "A signal ends them at once with the same exit status but without a log line."),
     ("info", "A wrong passphrase is a CryptoError [095]."),
     ("repo-rm", "A link is removed itself, never what it leads to."),
+    (
+        "all",
+        "`repo-target-time` is refused where the repository keeps no old versions; pgBackRest then reads the present.",
+    ),
+    (
+        "all",
+        "Listings of more than a thousand old versions in S3 are read to their end; pgBackRest stops with an error.",
+    ),
+    (
+        "all",
+        "Credentials of S3 that live for less than five minutes are used for ten seconds before they are asked for again, not for one request.",
+    ),
     ("all", "Errors of the system name their cause (`[28] No space left on device`)."),
     ("all", "Workers are threads: there are no processes of the roles `local` and `remote`."),
     (

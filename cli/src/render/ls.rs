@@ -17,6 +17,9 @@ pub fn json_value(entry: &Entry, destination: Option<&str>) -> String {
             json.string("type", "file");
             json.scalar("size", entry.size);
             json.scalar("time", entry.modified);
+            if let Some(version) = &entry.version {
+                json.string("version", version);
+            }
         }
         EntryKind::Path => json.string("type", "path"),
         EntryKind::Special => json.string("type", "special"),

@@ -112,6 +112,8 @@ impl RestorePipeline {
     ) -> Result<()> {
         for super_block in &read.super_blocks {
             cancel.check()?;
+            io::copy(&mut (&mut *stored).take(super_block.skip), &mut io::sink())
+                .map_err(|error| read_error(out_name, error))?;
             let mut stored = stored.take(super_block.size);
             let context = self.context(Framing::Raw)?;
             let decryptor = Decryptor::new(&self.cipher, Framing::Raw, &mut stored);

@@ -60,6 +60,8 @@ pub struct WantedBlock {
 /// A super block to decode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SuperBlockRead {
+    /// Stored bytes before it that are read over.
+    pub skip: u64,
     /// Stored bytes.
     pub size: u64,
     /// Decoded bytes.
@@ -68,7 +70,7 @@ pub struct SuperBlockRead {
     pub blocks: Vec<WantedBlock>,
 }
 
-/// One ranged read: super blocks that follow each other in one file of the repository.
+/// One ranged read: super blocks that follow each other in one file of the repository, at most with small gaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockRead {
     /// Index of the backup in the manifest's references.
@@ -99,11 +101,12 @@ fn invalid(what: &str) -> Error {
 }
 
 /// Plans the reads for a file. `existing` holds the checksums of the blocks on disk, one after the other; a block whose checksum
-/// stands in the map at the same place is left alone.
+/// stands in the map at the same place is left alone. Gaps of up to `read_over_bytes` between super blocks are read over rather
+/// than beginning another read.
 ///
 /// # Errors
 /// [`ErrorCode::Format`] for a map that can't belong to this file.
-pub fn plan(map: &BlockMap, file: &BlockFile, existing: &[u8]) -> Result<BlockPlan> {
+pub fn plan(map: &BlockMap, file: &BlockFile, existing: &[u8], read_over_bytes: u64) -> Result<BlockPlan> {
     if map.0.len() as u64 != file.block_total() {
         return Err(invalid("wrong number of blocks"));
     }
@@ -140,14 +143,19 @@ pub fn plan(map: &BlockMap, file: &BlockFile, existing: &[u8]) -> Result<BlockPl
             let end = entry.offset.checked_add(entry.size).ok_or_else(|| invalid("offset out of range"))?;
             let wanted = WantedBlock { super_block_offset, file_offset: block * file.block_size, size };
 
-            let (same_super_block, adjacent) = match last {
-                Some((bundle_id, offset, last_end, last_block)) if bundle_id == entry.bundle_id => {
-                    (offset == entry.offset && last_end == end && last_block < entry.block, last_end == entry.offset)
-                }
-                _ => (false, false),
+            let (same_super_block, gap) = match last {
+                Some((bundle_id, offset, last_end, last_block)) if bundle_id == entry.bundle_id => (
+                    offset == entry.offset && last_end == end && last_block < entry.block,
+                    entry.offset.checked_sub(last_end).filter(|gap| *gap <= read_over_bytes),
+                ),
+                _ => (false, None),
             };
-            let new_super_block =
-                || SuperBlockRead { size: entry.size, decoded_size: entry.super_block_size, blocks: vec![wanted] };
+            let new_super_block = |skip| SuperBlockRead {
+                skip,
+                size: entry.size,
+                decoded_size: entry.super_block_size,
+                blocks: vec![wanted],
+            };
             match plan.reads.last_mut() {
                 Some(read) if same_super_block => match read.super_blocks.last_mut() {
                     Some(super_block) if super_block.decoded_size == entry.super_block_size => {
@@ -155,17 +163,19 @@ pub fn plan(map: &BlockMap, file: &BlockFile, existing: &[u8]) -> Result<BlockPl
                     }
                     _ => return Err(invalid("super block with two sizes")),
                 },
-                Some(read) if adjacent => {
-                    read.size = read.size.saturating_add(entry.size);
-                    read.super_blocks.push(new_super_block());
-                }
-                _ => plan.reads.push(BlockRead {
-                    reference,
-                    bundle_id: entry.bundle_id,
-                    offset: entry.offset,
-                    size: entry.size,
-                    super_blocks: vec![new_super_block()],
-                }),
+                last_read => match (last_read, gap) {
+                    (Some(read), Some(gap)) => {
+                        read.size = read.size.saturating_add(gap).saturating_add(entry.size);
+                        read.super_blocks.push(new_super_block(gap));
+                    }
+                    _ => plan.reads.push(BlockRead {
+                        reference,
+                        bundle_id: entry.bundle_id,
+                        offset: entry.offset,
+                        size: entry.size,
+                        super_blocks: vec![new_super_block(0)],
+                    }),
+                },
             }
             last = Some((entry.bundle_id, entry.offset, end, entry.block));
             plan.size += size;
@@ -206,7 +216,7 @@ mod tests {
     #[test]
     fn plan_of_one_backup_is_one_sequential_read() {
         let map = BlockMap(vec![entry(0, 10, 100, 2, 0), entry(0, 10, 100, 2, 1), entry(0, 110, 50, 1, 0)]);
-        let plan = plan(&map, &file(3 * BLOCK), &[]).unwrap();
+        let plan = plan(&map, &file(3 * BLOCK), &[], 0).unwrap();
         assert!(plan.sequential);
         assert_eq!(plan.size, 3 * BLOCK);
         assert_eq!(plan.reads.len(), 1);
@@ -221,7 +231,7 @@ mod tests {
         last.super_block_size = BLOCK + 100;
         let mut first = entry(0, 0, 100, 2, 0);
         first.super_block_size = BLOCK + 100;
-        let plan = plan(&BlockMap(vec![first, last]), &file(BLOCK + 100), &[]).unwrap();
+        let plan = plan(&BlockMap(vec![first, last]), &file(BLOCK + 100), &[], 0).unwrap();
         let sizes: Vec<u64> = plan.reads[0].super_blocks[0].blocks.iter().map(|block| block.size).collect();
         assert_eq!(sizes, [BLOCK, 100]);
     }
@@ -234,7 +244,7 @@ mod tests {
             entry(0, 200, 100, 1, 0),
             entry(2, 0, 40, 2, 1),
         ]);
-        let plan = plan(&map, &file(4 * BLOCK), &[]).unwrap();
+        let plan = plan(&map, &file(4 * BLOCK), &[], 0).unwrap();
         let reads: Vec<(usize, u64, u64)> =
             plan.reads.iter().map(|read| (read.reference, read.offset, read.size)).collect();
         assert_eq!(reads, [(2, 0, 40), (0, 0, 100), (0, 200, 100)]);
@@ -242,11 +252,23 @@ mod tests {
     }
 
     #[test]
+    fn plan_reads_over_gaps_up_to_the_limit() {
+        let map = BlockMap(vec![entry(0, 0, 100, 1, 0), entry(0, 164, 100, 1, 0), entry(0, 20, 5, 1, 0)]);
+        for (read_over_bytes, expected) in [(63, vec![100, 100, 5]), (64, vec![264, 5])] {
+            let plan = plan(&map, &file(3 * BLOCK), &[], read_over_bytes).unwrap();
+            assert_eq!(plan.reads.iter().map(|read| read.size).collect::<Vec<_>>(), expected);
+            let skipped: u64 = plan.reads.iter().flat_map(|read| &read.super_blocks).map(|block| block.skip).sum();
+            assert_eq!(skipped, if read_over_bytes < 64 { 0 } else { 64 });
+            assert!(plan.sequential, "whatever is read, blocks are written in order");
+        }
+    }
+
+    #[test]
     fn plan_with_right_blocks_on_disk_reads_only_the_others() {
         let map = BlockMap(vec![entry(0, 10, 100, 3, 0), entry(0, 10, 100, 3, 1), entry(0, 10, 100, 3, 2)]);
         // Block 0 is right, block 1 is wrong, block 2 is missing
         let existing = [[0u8; 6], [9u8; 6]].concat();
-        let plan = plan(&map, &file(3 * BLOCK), &existing).unwrap();
+        let plan = plan(&map, &file(3 * BLOCK), &existing, 0).unwrap();
         assert_eq!(plan.size, 2 * BLOCK);
         let offsets: Vec<u64> = plan.reads[0].super_blocks[0].blocks.iter().map(|block| block.file_offset).collect();
         assert_eq!(offsets, [BLOCK, 2 * BLOCK]);
@@ -264,7 +286,7 @@ mod tests {
             (vec![entry(0, 0, 1, 2, 0)], 100),
         ];
         for (entries, size) in bad {
-            assert_eq!(plan(&BlockMap(entries), &file(size), &[]).unwrap_err().code, ErrorCode::Format);
+            assert_eq!(plan(&BlockMap(entries), &file(size), &[], 0).unwrap_err().code, ErrorCode::Format);
         }
     }
 
@@ -273,16 +295,17 @@ mod tests {
         fn plan_of_any_map_stays_inside_the_file(
             raw in proptest::collection::vec((0u32..4, any::<u64>(), 0u64..1 << 20, 0u64..5, 0u64..5), 0..12),
             size in 0u64..12 * BLOCK,
+            read_over_bytes in any::<u64>(),
         ) {
             let map = BlockMap(
                 raw.into_iter()
                     .map(|(reference, offset, size, blocks, block)| entry(reference, offset, size, blocks, block))
                     .collect(),
             );
-            if let Ok(plan) = plan(&map, &file(size), &[]) {
+            if let Ok(plan) = plan(&map, &file(size), &[], read_over_bytes) {
                 prop_assert_eq!(plan.size, size);
                 for read in &plan.reads {
-                    let stored: u64 = read.super_blocks.iter().map(|super_block| super_block.size).sum();
+                    let stored: u64 = read.super_blocks.iter().map(|super_block| super_block.skip + super_block.size).sum();
                     prop_assert_eq!(stored, read.size);
                     for super_block in &read.super_blocks {
                         for block in &super_block.blocks {

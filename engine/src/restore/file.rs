@@ -20,6 +20,7 @@ use super::ownership::Ownership;
 use super::queue::RestoreJob;
 use super::select_db::ZeroFilter;
 use crate::pipeline::restore::{BlockGeometry, RestorePipeline};
+use crate::storage::read_ahead::ReadQueue;
 use crate::storage::{ReadRange, RepoStorage};
 use crate::{CancelToken, Error, ErrorCode, Result};
 
@@ -28,9 +29,6 @@ pub(super) const PG_CONTROL: &str = "pg_data/global/pg_control";
 
 /// Stored block-incremental files up to this size are read whole, with the files before and after them.
 const MEMBER_SIZE_MAX: u64 = 4 * 1024 * 1024;
-
-/// Bytes between two files of a bundle that are read and thrown away rather than starting another read.
-const READ_OVER_MAX: u64 = 64 * 1024;
 
 /// Bytes asked of the storage at a time where files are smaller.
 const READ_BUFFER_BYTES: u64 = 256 * 1024;
@@ -98,6 +96,20 @@ impl Copy<'_> {
     }
 }
 
+/// Files that are copied from one read.
+struct Run<'c, 'm> {
+    copies: &'c [Copy<'m>],
+    first: &'c Copy<'m>,
+    last: &'c Copy<'m>,
+}
+
+/// Splits files, which are in the order of their places in the repository, where the next one is too far away to read on.
+fn runs<'c, 'm>(copies: &'c [Copy<'m>], read_over_bytes: u64) -> Vec<Run<'c, 'm>> {
+    let near = |a: &Copy<'_>, b: &Copy<'_>| b.offset.checked_sub(a.end()).is_some_and(|gap| gap <= read_over_bytes);
+    let run = |copies: &'c [Copy<'m>]| Some(Run { copies, first: copies.first()?, last: copies.last()? });
+    copies.chunk_by(near).filter_map(run).collect()
+}
+
 /// What to do with a file.
 enum Decision {
     Preserve,
@@ -141,21 +153,11 @@ impl FileContext<'_> {
             }
         }
 
-        let mut rest = copies.as_slice();
-        while let Some((first, after)) = rest.split_first() {
-            // A run ends where the next file is too far away to read on
-            let mut end = first.end();
-            let run_len = 1 + after
-                .iter()
-                .take_while(|next| {
-                    let near = end <= next.offset && next.offset - end <= READ_OVER_MAX;
-                    end = next.end();
-                    near
-                })
-                .count();
-            let (run, after) = rest.split_at(run_len);
-            self.copy_run(pipeline, run, &mut results, cancel)?;
-            rest = after;
+        let runs = runs(&copies, self.storage.read_ahead().read_over_bytes);
+        let reads = runs.iter().map(|run| self.read_of(run)).collect::<Result<Vec<_>>>()?;
+        let mut reads = ReadQueue::new(self.storage, reads);
+        for run in runs {
+            self.copy_run(pipeline, run, reads.next()?, &mut results, cancel)?;
         }
         Ok(results)
     }
@@ -229,23 +231,28 @@ impl FileContext<'_> {
         Ok(Copy { index, file, offset, limit, existing })
     }
 
-    /// Reads files that lie one after the other in the repository with one read.
+    /// The one read that a run needs.
+    fn read_of(&self, run: &Run<'_, '_>) -> Result<(RepoPath, ReadRange)> {
+        let range =
+            ReadRange { offset: run.first.offset, limit: run.last.limit.map(|_| run.last.end() - run.first.offset) };
+        Ok((self.repo_file(run.first.file)?, range))
+    }
+
+    /// Copies files that lie one after the other in the repository from one read.
     fn copy_run(
         &self,
         pipeline: &mut RestorePipeline,
-        run: &[Copy<'_>],
+        run: Run<'_, '_>,
+        stored: Box<dyn Read + Send>,
         results: &mut Vec<FileResult>,
         cancel: &CancelToken,
     ) -> Result<()> {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
-        let repo_file = self.repo_file(first.file)?;
-        let limit = last.limit.map(|_| last.end() - first.offset);
-        let stored = self.open_repo(&repo_file, ReadRange { offset: first.offset, limit })?;
+        let (repo_file, ReadRange { limit, .. }) = self.read_of(&run)?;
         // Large files are read past the buffer anyway
         let capacity = usize::try_from(limit.unwrap_or(READ_BUFFER_BYTES).min(READ_BUFFER_BYTES)).unwrap_or(0);
         let mut stored = BufReader::with_capacity(capacity, stored);
-        let mut position = first.offset;
-        for copy in run {
+        let mut position = run.first.offset;
+        for copy in run.copies {
             cancel.check()?;
             skip(&mut stored, copy.offset - position, &repo_file)?;
             let mut part = (&mut stored).take(copy.limit.unwrap_or(u64::MAX));
@@ -310,12 +317,13 @@ impl FileContext<'_> {
         let map = pipeline.decode_map(&member[member.len() - map_size..])?;
         let map = BlockMap::read(&map, block.size, block.checksum_size)?;
         let existing = copy.existing.as_deref().unwrap_or_default();
-        let plan = block_delta::plan(&map, &self.block_file(file, block), existing)?;
+        let read_over_bytes = self.storage.read_ahead().read_over_bytes;
+        let plan = block_delta::plan(&map, &self.block_file(file, block), existing, read_over_bytes)?;
         let mut written = plan.size;
         let (mut out, mut sha1) = self.write_blocks(pipeline, copy, &member, &plan, cancel)?;
         if !existing.is_empty() && Some(sha1) != file.checksum {
             // The short checksum of a block on disk can be right by chance: all blocks are copied then
-            let plan = block_delta::plan(&map, &self.block_file(file, block), &[])?;
+            let plan = block_delta::plan(&map, &self.block_file(file, block), &[], read_over_bytes)?;
             (out, sha1) = self.write_blocks(pipeline, copy, &member, &plan, cancel)?;
             written = plan.size;
         }
@@ -344,13 +352,16 @@ impl FileContext<'_> {
         let truncate = if copy.existing.is_some() { OFlags::empty() } else { OFlags::TRUNC };
         let out = self.create(file, &path, OFlags::RDWR | truncate)?;
         pipeline.start_hash();
+        let from_repo = plan.reads.iter().filter(|read| self.member_part(copy, member, read).is_none());
+        let wanted = from_repo.map(|read| {
+            Ok((self.block_repo_file(file, read)?, ReadRange { offset: read.offset, limit: Some(read.size) }))
+        });
+        let mut reads = ReadQueue::new(self.storage, wanted.collect::<Result<Vec<_>>>()?);
         for read in &plan.reads {
             match self.member_part(copy, member, read) {
                 Some(mut part) => pipeline.copy_blocks(&mut part, read, plan.sequential, &out, &path, cancel)?,
                 None => {
-                    let repo_file = self.block_repo_file(file, read)?;
-                    let range = ReadRange { offset: read.offset, limit: Some(read.size) };
-                    let mut stored = self.open_repo(&repo_file, range)?;
+                    let mut stored = reads.next()?;
                     pipeline.copy_blocks(&mut stored, read, plan.sequential, &out, &path, cancel)?;
                 }
             }
@@ -403,13 +414,6 @@ impl FileContext<'_> {
             return Ok(layout::bundle(self.stanza, label, read.bundle_id));
         }
         layout::backup_file(self.stanza, label, &file.name, FileForm::BlockIncr)
-    }
-
-    fn open_repo(&self, path: &RepoPath, range: ReadRange) -> Result<Box<dyn Read + Send>> {
-        self.storage.read(path, range)?.ok_or_else(|| {
-            let shown = self.storage.display(path);
-            Error::new(ErrorCode::FileMissing, format!("unable to open missing file '{shown}' for read"))
-        })
     }
 
     /// Makes an empty file, or one of zeros that takes no space.

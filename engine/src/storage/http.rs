@@ -1,5 +1,7 @@
 //! What all object stores share on the wire: TLS, certificates, time limits, retries and another host to connect to.
 
+pub(crate) mod request;
+
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

@@ -66,10 +66,10 @@ impl RepoStorage for MemoryStorage {
         let name = path.file_name().to_owned();
         if let Some(object) = objects.get(path.as_str()) {
             let size = object.bytes.len() as u64;
-            return Ok(Some(Entry { name, kind: EntryKind::File, size, modified: object.modified }));
+            return Ok(Some(Entry { name, kind: EntryKind::File, size, modified: object.modified, version: None }));
         }
         let is_path = below(&objects, &prefix(path)).next().is_some();
-        Ok(is_path.then_some(Entry { name, kind: EntryKind::Path, size: 0, modified: 0 }))
+        Ok(is_path.then_some(Entry { name, kind: EntryKind::Path, size: 0, modified: 0, version: None }))
     }
 
     fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
@@ -80,10 +80,18 @@ impl RepoStorage for MemoryStorage {
         for (name, object) in below(&objects, &prefix) {
             let rest = &name[prefix.len()..];
             let entry = match rest.split_once('/') {
-                Some((dir, _)) => Entry { name: dir.to_owned(), kind: EntryKind::Path, size: 0, modified: 0 },
+                Some((dir, _)) => {
+                    Entry { name: dir.to_owned(), kind: EntryKind::Path, size: 0, modified: 0, version: None }
+                }
                 None => {
                     let size = object.bytes.len() as u64;
-                    Entry { name: rest.to_owned(), kind: EntryKind::File, size, modified: object.modified }
+                    Entry {
+                        name: rest.to_owned(),
+                        kind: EntryKind::File,
+                        size,
+                        modified: object.modified,
+                        version: None,
+                    }
                 }
             };
             entries.entry(entry.name.clone()).or_insert(entry);

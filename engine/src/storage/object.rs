@@ -20,7 +20,9 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Entry, EntryKind, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions};
+use super::{
+    Entry, EntryKind, Features, PendingRead, ReadAhead, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions,
+};
 use crate::{Error, ErrorCode, Result};
 
 /// Parts of one file that may be on their way at the same time.
@@ -41,7 +43,8 @@ pub enum UriStyle {
     Path,
 }
 
-/// A repository below a prefix of a bucket or container.
+/// A repository below a prefix of a bucket or container. Clones share the connections.
+#[derive(Clone)]
 pub struct ObjectStorage {
     store: Arc<dyn ObjectStore>,
     /// Key prefix of the repository without slashes at its ends; empty for the whole bucket.
@@ -49,6 +52,7 @@ pub struct ObjectStorage {
     part_size_bytes: usize,
     tags: TagSet,
     runtime: Handle,
+    read_ahead: ReadAhead,
 }
 
 impl ObjectStorage {
@@ -73,7 +77,14 @@ impl ObjectStorage {
             part_size_bytes: part_size_bytes.max(1),
             tags: set,
             runtime: super::network::handle()?,
+            read_ahead: ReadAhead::NEAR,
         })
+    }
+
+    /// Reads ahead this way.
+    #[must_use]
+    pub fn with_read_ahead(self, read_ahead: ReadAhead) -> Self {
+        ObjectStorage { read_ahead, ..self }
     }
 
     fn key(&self, path: &RepoPath) -> Result<Path> {
@@ -107,6 +118,14 @@ impl ObjectStorage {
 /// Turns a store's error into ours: [`ErrorCode::Protocol`], as pgBackRest reports a failed request, with the status and
 /// the server's message.
 fn request_error(message: &str, error: object_store::Error) -> Error {
+    // What failed before a request was sent, such as getting credentials, says enough itself
+    let error = match error {
+        object_store::Error::Generic { store, source } => match source.downcast::<Error>() {
+            Ok(own) => return *own,
+            Err(source) => object_store::Error::Generic { store, source },
+        },
+        error => error,
+    };
     // The chain of causes says the status and the server's answer; each is shown once
     let mut text = error.to_string();
     let mut source = std::error::Error::source(&error);
@@ -145,6 +164,7 @@ impl RepoStorage for ObjectStorage {
                 kind: EntryKind::File,
                 size: meta.size,
                 modified: meta.last_modified.timestamp(),
+                version: None,
             })),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.fail("get info for path/file", path, error)),
@@ -161,12 +181,13 @@ impl RepoStorage for ObjectStorage {
         let mut entries: Vec<Entry> = result
             .common_prefixes
             .iter()
-            .map(|prefix| Entry { name: name(prefix), kind: EntryKind::Path, size: 0, modified: 0 })
+            .map(|prefix| Entry { name: name(prefix), kind: EntryKind::Path, size: 0, modified: 0, version: None })
             .chain(result.objects.iter().map(|meta| Entry {
                 name: name(&meta.location),
                 kind: EntryKind::File,
                 size: meta.size,
                 modified: meta.last_modified.timestamp(),
+                version: meta.version.clone(),
             }))
             .collect();
         entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -199,6 +220,20 @@ impl RepoStorage for ObjectStorage {
                 _ => Err(self.fail("open file for read", path, error)),
             },
         }
+    }
+
+    fn read_ahead(&self) -> ReadAhead {
+        self.read_ahead
+    }
+
+    fn begin_read(&self, path: &RepoPath, range: ReadRange) -> PendingRead {
+        let (sender, answer) = std::sync::mpsc::sync_channel(1);
+        let (storage, path) = (self.clone(), path.clone());
+        self.runtime.spawn_blocking(move || {
+            // Nobody may want it any more
+            let _ = sender.send(storage.read(&path, range));
+        });
+        PendingRead::later(answer)
     }
 
     fn write(&self, path: &RepoPath, _options: WriteOptions) -> Result<Box<dyn RepoWriter>> {

@@ -176,7 +176,7 @@ fn entry(name: String, path: &Path) -> Result<Option<Entry>> {
         Err(before) => -(before.duration().as_secs().cast_signed()),
     });
     let size = if kind == EntryKind::File { metadata.len() } else { 0 };
-    Ok(Some(Entry { name, kind, size, modified }))
+    Ok(Some(Entry { name, kind, size, modified, version: None }))
 }
 
 impl RepoStorage for PosixStorage {

@@ -1,23 +1,30 @@
 //! S3 and servers that speak its protocol.
 //!
-//! The requests are `object_store`'s; this file says how pgBackRest's `repo-s3-*` options reach it.
+//! The requests are `object_store`'s; this file says how pgBackRest's `repo-s3-*` options reach it. What it lacks is in the
+//! files below: who we are (`credentials.rs`), other signatures (`sign.rs`), and the versions of objects (`versions.rs`).
 
-use std::process::Command;
+mod credentials;
+mod sign;
+mod versions;
+mod xml;
+
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-use object_store::CredentialProvider;
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential};
+use object_store::ObjectStore;
+use object_store::aws::AmazonS3Builder;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Mutex;
 
+use self::sign::{Signer, SigningConnector};
+use self::versions::VersionList;
+use super::as_of::AsOf;
+use super::http::request::Requests;
 use super::http::{Endpoint, HttpSettings, retry_config};
 use super::network::CountingConnector;
 use super::object::{ObjectStorage, UriStyle};
 use crate::{Error, ErrorCode, Result};
 
-/// Credentials of a process are asked for again this long before they expire.
-const RENEW_BEFORE: Duration = Duration::from_secs(300);
+/// The service that signatures name unless told otherwise; `object_store` knows no other.
+const SERVICE: &str = "s3";
 
 /// Where the credentials come from (`repo-s3-key-type`).
 #[derive(Clone, Debug)]
@@ -32,7 +39,10 @@ pub enum S3Credentials {
         token: Option<SecretString>,
     },
     /// `auto`: from the metadata service of the machine.
-    InstanceMetadata,
+    InstanceMetadata {
+        /// `repo-s3-role`; found out when it is not given.
+        role: Option<String>,
+    },
     /// `web-id`: a role assumed with a token from a file.
     WebIdentity {
         /// The role's ARN.
@@ -69,6 +79,8 @@ pub struct S3Settings {
     pub port: Option<u16>,
     /// `repo-s3-region`.
     pub region: String,
+    /// `repo-s3-service`.
+    pub service: String,
     /// `repo-s3-key-type` and what belongs to it.
     pub credentials: S3Credentials,
     /// `repo-s3-uri-style`.
@@ -83,6 +95,8 @@ pub struct S3Settings {
     pub tags: Vec<(String, String)>,
     /// `repo-storage-upload-chunk-size`, bytes.
     pub part_size_bytes: usize,
+    /// `repo-target-time`, in seconds since the epoch: read only, what was there then.
+    pub target_time: Option<i64>,
     /// The connection. Its `host` may be an URL, as `repo-storage-host` allows.
     pub http: HttpSettings,
 }
@@ -92,39 +106,29 @@ pub struct S3Settings {
 /// # Errors
 /// An option can't be used: an endpoint that is no address, certificates that can't be read.
 pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
-    let (endpoint, http) = settings.http.route(Endpoint::parse(&settings.endpoint)?)?;
-    let prefix = match settings.uri_style {
-        UriStyle::Host => format!("{}.", settings.bucket),
-        UriStyle::Path => String::new(),
-    };
+    let route = Route::new(settings)?;
+    let credentials = credentials::provider(settings)?;
+    let signer = Arc::new(Signer {
+        credentials: Arc::clone(&credentials),
+        region: settings.region.clone(),
+        service: settings.service.clone(),
+        host: route.host.clone(),
+        requester_pays: settings.requester_pays,
+    });
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&settings.bucket)
         .with_region(&settings.region)
-        .with_endpoint(endpoint.url(&prefix, settings.port))
+        .with_endpoint(&route.url)
         .with_virtual_hosted_style_request(settings.uri_style == UriStyle::Host)
-        .with_client_options(http.client_options()?)
-        .with_retry(retry_config(http.io_timeout))
+        .with_client_options(route.http.client_options()?)
+        .with_retry(retry_config(route.http.io_timeout))
         .with_request_payer(settings.requester_pays)
-        .with_http_connector(CountingConnector::new()?);
-    builder = match &settings.credentials {
-        S3Credentials::Shared { key, secret, token } => {
-            let builder =
-                builder.with_access_key_id(key.expose_secret()).with_secret_access_key(secret.expose_secret());
-            match token {
-                Some(token) => builder.with_token(token.expose_secret()),
-                None => builder,
-            }
-        }
-        S3Credentials::InstanceMetadata => builder.with_imdsv1_fallback(),
-        S3Credentials::WebIdentity { role, token_file, sts_host } => builder
-            .with_config(AmazonS3ConfigKey::RoleArn, role)
-            .with_config(AmazonS3ConfigKey::WebIdentityTokenFile, token_file)
-            .with_config(AmazonS3ConfigKey::StsEndpoint, Endpoint::parse(sts_host)?.url("", None)),
-        S3Credentials::PodIdentity { url, token_file } => builder
-            .with_config(AmazonS3ConfigKey::ContainerCredentialsFullUri, url)
-            .with_config(AmazonS3ConfigKey::ContainerAuthorizationTokenFile, token_file),
-        S3Credentials::Process { command } => builder
-            .with_credentials(Arc::new(ProcessCredentials { command: command.clone(), current: Mutex::new(None) })),
+        .with_credentials(credentials);
+    builder = if settings.service == SERVICE && route.host.is_none() {
+        builder.with_http_connector(CountingConnector::new()?)
+    } else {
+        let inner = CountingConnector::new()?;
+        builder.with_http_connector(SigningConnector { inner, signer: Arc::clone(&signer) })
     };
     if let Some(key) = &settings.kms_key_id {
         builder = builder.with_sse_kms_encryption(key);
@@ -135,107 +139,56 @@ pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
     let store = builder.build().map_err(|error| {
         Error::new(ErrorCode::Config, format!("unable to use S3 bucket '{}': {error}", settings.bucket)).cause(error)
     })?;
-    ObjectStorage::new(Arc::new(store), &settings.repo_path, settings.part_size_bytes, &settings.tags)
-}
-
-/// Credentials that a program prints, kept until shortly before they expire.
-struct ProcessCredentials {
-    command: Vec<String>,
-    current: Mutex<Option<Issued>>,
-}
-
-/// Credentials and when to ask for new ones (`None`: never).
-struct Issued {
-    credential: Arc<AwsCredential>,
-    renew_at: Option<SystemTime>,
-}
-
-impl std::fmt::Debug for ProcessCredentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ProcessCredentials").finish_non_exhaustive()
+    let mut store: Arc<dyn ObjectStore> = Arc::new(store);
+    if let Some(time) = settings.target_time {
+        let requests = Requests::new(&route.http)?;
+        let versions = VersionList { bucket_url: route.bucket_url(settings), signer, requests };
+        store = Arc::new(AsOf::new(store, Arc::new(versions), time));
     }
+    ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &settings.tags)
 }
 
-#[async_trait::async_trait]
-impl CredentialProvider for ProcessCredentials {
-    type Credential = AwsCredential;
+/// How requests find their way.
+struct Route {
+    /// The server's URL; with the bucket in its host for that style.
+    url: String,
+    /// The host that requests are addressed to, where it is not that of the URL.
+    host: Option<String>,
+    http: HttpSettings,
+}
 
-    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let mut current = self.current.lock().await;
-        if let Some(issued) = &*current
-            && issued.renew_at.is_none_or(|at| SystemTime::now() < at)
-        {
-            return Ok(Arc::clone(&issued.credential));
+impl Route {
+    /// With `repo-storage-host`, the connection is to that host and its certificate must name it, while the requests inside
+    /// stay addressed to the endpoint.
+    fn new(settings: &S3Settings) -> Result<Self> {
+        let endpoint = Endpoint::parse(&settings.endpoint)?;
+        let prefix = match settings.uri_style {
+            UriStyle::Host => format!("{}.", settings.bucket),
+            UriStyle::Path => String::new(),
+        };
+        let mut http = settings.http.clone();
+        let (url, host) = match http.host.take() {
+            Some(other) => {
+                let url = Endpoint::parse(&other)?.url("", settings.port);
+                (url, Some(format!("{prefix}{}", endpoint.host)))
+            }
+            None => (endpoint.url(&prefix, settings.port), None),
+        };
+        Ok(Route { url, host, http })
+    }
+
+    fn bucket_url(&self, settings: &S3Settings) -> String {
+        match settings.uri_style {
+            UriStyle::Host => format!("{}/", self.url),
+            UriStyle::Path => format!("{}/{}/", self.url, settings.bucket),
         }
-        let command = self.command.clone();
-        let issued = tokio::task::spawn_blocking(move || ask_process(&command))
-            .await?
-            .map_err(|error| object_store::Error::Generic { store: "S3", source: error.into() })?;
-        let credential = Arc::clone(&issued.credential);
-        *current = Some(issued);
-        Ok(credential)
     }
-}
-
-/// Runs the program and reads its answer. What it printed is never shown: it may hold secrets.
-fn ask_process(command: &[String]) -> Result<Issued> {
-    let Some((program, arguments)) = command.split_first() else {
-        return Err(Error::new(ErrorCode::OptionInvalidValue, "the credential command is empty"));
-    };
-    let failed = |why: &str| Error::new(ErrorCode::Execute, format!("credential command '{program}' {why}"));
-    let output = Command::new(program).args(arguments).output().map_err(|error| {
-        Error::from_io(ErrorCode::Execute, format!("unable to execute credential command '{program}'"), error)
-    })?;
-    if !output.status.success() {
-        return Err(failed(&format!("failed with {}", output.status)));
-    }
-    let json: serde_json::Value =
-        serde_json::from_slice(&output.stdout).map_err(|_| failed("did not print valid JSON"))?;
-    let text = |key: &str| json.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
-    let missing = |key: &str| failed(&format!("did not print '{key}'"));
-    let expires: Option<jiff::Timestamp> = match text("Expiration") {
-        Some(time) => Some(time.parse().map_err(|_| failed("printed an invalid 'Expiration'"))?),
-        None => None,
-    };
-    Ok(Issued {
-        credential: Arc::new(AwsCredential {
-            key_id: text("AccessKeyId").ok_or_else(|| missing("AccessKeyId"))?,
-            secret_key: text("SecretAccessKey").ok_or_else(|| missing("SecretAccessKey"))?,
-            token: text("SessionToken"),
-        }),
-        renew_at: expires.map(|at| {
-            let at = SystemTime::from(at);
-            at.checked_sub(RENEW_BEFORE).unwrap_or(at)
-        }),
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::http::tests::from_environment;
     use super::*;
-
-    fn ask(output: &str) -> Result<Issued> {
-        ask_process(&["/bin/echo".into(), output.into()])
-    }
-
-    #[test]
-    fn credential_process_answer_is_read() {
-        let issued = ask(r#"{"Version":1,"AccessKeyId":"k","SecretAccessKey":"s","SessionToken":"t"}"#).unwrap();
-        assert_eq!(issued.credential.key_id, "k");
-        assert_eq!(issued.credential.token.as_deref(), Some("t"));
-        assert!(issued.renew_at.is_none());
-    }
-
-    #[test]
-    fn credential_process_without_secret_is_an_error_that_shows_nothing() {
-        let error = ask(r#"{"AccessKeyId":"topsecret"}"#).err().unwrap();
-        assert_eq!(error.code, ErrorCode::Execute);
-        assert!(!error.to_string().contains("topsecret"));
-        assert!(ask("not json").is_err());
-        assert!(ask_process(&["/bin/false".into()]).is_err());
-        assert!(ask_process(&[]).is_err());
-    }
 
     /// The head of the one request that writing a small file sends to a server without TLS.
     fn head_of_write(change: impl FnOnce(&mut S3Settings)) -> String {
@@ -247,6 +200,7 @@ mod tests {
             endpoint: format!("http://{}", server.local_addr().unwrap()),
             port: None,
             region: "us-east-1".into(),
+            service: "s3".into(),
             credentials: S3Credentials::Shared { key: "k".into(), secret: "s".into(), token: Some("session".into()) },
             uri_style: UriStyle::Path,
             kms_key_id: None,
@@ -254,6 +208,7 @@ mod tests {
             requester_pays: false,
             tags: vec![("a b".into(), "c".into())],
             part_size_bytes: 5 << 20,
+            target_time: None,
             http: HttpSettings {
                 host: None,
                 verify_tls: true,
@@ -295,6 +250,25 @@ mod tests {
     }
 
     #[test]
+    fn request_to_another_host_is_addressed_to_the_endpoint() {
+        for (style, addressed, path) in [
+            (UriStyle::Path, "s3.example.com", "/bucket/repo/file"),
+            (UriStyle::Host, "bucket.s3.example.com", "/repo/file"),
+        ] {
+            let head = head_of_write(|settings| {
+                let server = std::mem::replace(&mut settings.endpoint, "s3.example.com".into());
+                settings.http.host = Some(server);
+                settings.uri_style = style;
+                settings.service = "s3-outposts".into();
+            });
+            assert!(head.starts_with(&format!("put {path} http/1.1")), "{head}");
+            assert!(head.lines().any(|line| line == format!("host: {addressed}")), "{head}");
+            assert!(head.contains("/us-east-1/s3-outposts/aws4_request, signedheaders="), "{head}");
+            assert!(head.lines().any(|line| line == "x-amz-security-token: session"), "{head}");
+        }
+    }
+
+    #[test]
     fn write_carries_the_customers_key() {
         let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
         let head = head_of_write(|settings| settings.sse_customer_key = Some(key.into()));
@@ -316,6 +290,7 @@ mod tests {
             endpoint: env("ENDPOINT"),
             port: None,
             region: "us-east-1".into(),
+            service: "s3".into(),
             credentials: S3Credentials::Shared { key: env("KEY").into(), secret: env("SECRET").into(), token: None },
             uri_style: UriStyle::Path,
             kms_key_id: None,
@@ -323,6 +298,7 @@ mod tests {
             requester_pays: false,
             tags: Vec::new(),
             part_size_bytes: 5 << 20,
+            target_time: None,
             http,
         };
         super::super::object::tests::server_conforms(&open(&settings).unwrap());

@@ -221,7 +221,7 @@ fn entry(name: String, found: Attributes) -> Entry {
         _ => EntryKind::Special,
     };
     let size = if kind == EntryKind::File { found.size.unwrap_or(0) } else { 0 };
-    Entry { name, kind, size, modified: i64::from(found.modified.unwrap_or(0)) }
+    Entry { name, kind, size, modified: i64::from(found.modified.unwrap_or(0)), version: None }
 }
 
 /// Names and attributes of a directory without `.` and `..`.

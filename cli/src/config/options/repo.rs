@@ -559,9 +559,9 @@ options! {
         roles: NOT_REMOTE,
         required: false,
         help: HelpGroup::Repository,
-        support: NotYet("versioned storage"),
         summary: "See the repository as of this time.",
-        detail: "For stores that keep old versions of objects, to get back what was changed or deleted since.",
+        detail: "For stores that keep old versions of objects, to get back what was changed or deleted since. As YYYY-MM-DD \
+            HH:MM:SS with an offset, else in local time. Needs repo, and a repository in S3.",
         ..OptionDecl::BASE
     };
 

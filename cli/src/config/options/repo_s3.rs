@@ -1,7 +1,6 @@
 //! Options of repositories in S3.
 
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::Support::NotYet;
 use crate::config::decl::{Group, HelpGroup, Kind, OptIndexed, OptionDecl, depend, options};
 use crate::config::options::STANZA_AND_REPO;
 
@@ -133,7 +132,6 @@ options! {
         required: false,
         depend: depend("repo-s3-key-type", &["auto"]),
         help: HelpGroup::Repository,
-        support: NotYet("a choice of the instance's role"),
         summary: "S3 role.",
         detail: "Role of the instance whose credentials are used; found out when it is not given.",
         ..OptionDecl::BASE
@@ -148,7 +146,6 @@ options! {
         default: Fixed("s3"),
         depend: depend("repo-type", &["s3"]),
         help: HelpGroup::Repository,
-        support: NotYet("other services than s3 in signatures"),
         summary: "S3 service name.",
         detail: "Part of the signature; some compatible services have another one.",
         ..OptionDecl::BASE

@@ -356,9 +356,9 @@ options! {
         range: Range::Fixed("0", "1024"),
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
         help: HelpGroup::Repository,
-        support: NotYet("a choice of the parts that are read ahead"),
-        summary: "Parts to read ahead.",
-        detail: "More parts hide the latency of the store and need more memory.",
+        summary: "Reads that are begun ahead.",
+        detail: "Each restoring process begins so many further reads of a bundle or file while one is in progress. More of them \
+            hide the latency of the store and need more memory.",
         ..OptionDecl::BASE
     };
 
@@ -371,9 +371,9 @@ options! {
         range: Range::Fixed("0B", "1MiB"),
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
         help: HelpGroup::Repository,
-        support: NotYet("merged reads of neighbouring parts"),
         summary: "Gap that is read over.",
-        detail: "Two parts of a file that are closer than this are read with one request.",
+        detail: "Two parts of a file that are not farther from each other than this are read with one request; what is between \
+            them is thrown away.",
         ..OptionDecl::BASE
     };
 

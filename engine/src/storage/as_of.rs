@@ -1,0 +1,259 @@
+//! A store as it was at a time (`repo-target-time`): for each object the version that was current then.
+//!
+//! Only for reading. What was is taken not to change: every listing is asked for once.
+
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use tokio::sync::Mutex;
+
+/// One version of an object.
+#[derive(Clone, Debug)]
+pub(crate) struct Version {
+    /// The object; its `version` is the version's name, its `last_modified` when it became current.
+    pub meta: ObjectMeta,
+    /// Whether the object was deleted then.
+    pub is_deletion: bool,
+    /// Whether it still is the current one.
+    pub is_latest: bool,
+}
+
+/// What is directly below a prefix.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Versions {
+    /// All versions of all objects.
+    pub versions: Vec<Version>,
+    /// Prefixes of objects further below.
+    pub prefixes: BTreeSet<Path>,
+}
+
+/// A store that keeps old versions and can list them.
+#[async_trait]
+pub(crate) trait ListVersions: fmt::Debug + Send + Sync + 'static {
+    /// The versions of what is directly below a prefix (`None`: the whole store).
+    async fn list_versions(&self, prefix: Option<&Path>) -> Result<Versions>;
+}
+
+/// The objects directly below a prefix at the time, by name.
+#[derive(Debug)]
+struct Listing {
+    objects: BTreeMap<Path, ObjectMeta>,
+    prefixes: BTreeSet<Path>,
+}
+
+impl Listing {
+    /// What was current at a time, in seconds since the epoch; fractions of a second do not count.
+    fn at(time: i64, found: Versions) -> Self {
+        let mut current: BTreeMap<Path, Version> = BTreeMap::new();
+        for version in found.versions {
+            if version.meta.last_modified.timestamp() > time {
+                continue;
+            }
+            match current.entry(version.meta.location.clone()) {
+                Entry::Vacant(place) => {
+                    place.insert(version);
+                }
+                Entry::Occupied(mut place) => {
+                    // Stores name the newer one first where both have the same time
+                    let older = (place.get().meta.last_modified, place.get().is_latest);
+                    if (version.meta.last_modified, version.is_latest) > older {
+                        place.insert(version);
+                    }
+                }
+            }
+        }
+        let objects = current.into_iter().filter(|(_, version)| !version.is_deletion);
+        Listing { objects: objects.map(|(path, version)| (path, version.meta)).collect(), prefixes: found.prefixes }
+    }
+}
+
+/// See the module.
+pub(crate) struct AsOf {
+    store: Arc<dyn ObjectStore>,
+    versions: Arc<dyn ListVersions>,
+    time: i64,
+    listings: Mutex<HashMap<Option<Path>, Arc<Listing>>>,
+}
+
+impl AsOf {
+    /// The store as it was at a time in seconds since the epoch.
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, versions: Arc<dyn ListVersions>, time: i64) -> Self {
+        AsOf { store, versions, time, listings: Mutex::new(HashMap::new()) }
+    }
+
+    async fn listing(&self, prefix: Option<&Path>) -> Result<Arc<Listing>> {
+        let mut listings = self.listings.lock().await;
+        let key = prefix.cloned();
+        if let Some(known) = listings.get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let listing = Arc::new(Listing::at(self.time, self.versions.list_versions(prefix).await?));
+        listings.insert(key, Arc::clone(&listing));
+        Ok(listing)
+    }
+}
+
+impl fmt::Debug for AsOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsOf").field("store", &self.store).field("time", &self.time).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for AsOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} as of {}", self.store, self.time)
+    }
+}
+
+fn read_only(operation: &str) -> Error {
+    Error::NotSupported { source: format!("unable to {operation}: the past can only be read").into() }
+}
+
+fn parent(location: &Path) -> Option<Path> {
+    let (parent, _) = location.as_ref().rsplit_once('/')?;
+    Path::parse(parent).ok()
+}
+
+#[async_trait]
+impl ObjectStore for AsOf {
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let listing = self.listing(parent(location).as_ref()).await?;
+        let Some(meta) = listing.objects.get(location).cloned() else {
+            return Err(Error::NotFound { path: location.to_string(), source: "no such object at that time".into() });
+        };
+        if options.head {
+            return Ok(GetResult {
+                payload: GetResultPayload::Stream(stream::empty().boxed()),
+                range: 0..meta.size,
+                meta,
+                attributes: Default::default(),
+                extensions: Default::default(),
+            });
+        }
+        self.store.get_opts(location, GetOptions { version: meta.version, ..options }).await
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let listing = self.listing(prefix).await?;
+        Ok(ListResult {
+            common_prefixes: listing.prefixes.iter().cloned().collect(),
+            objects: listing.objects.values().cloned().collect(),
+            extensions: Default::default(),
+        })
+    }
+
+    fn list(&self, _prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        stream::iter([Err(read_only("list all objects below a prefix"))]).boxed()
+    }
+
+    async fn put_opts(&self, _: &Path, _: PutPayload, _: PutOptions) -> Result<PutResult> {
+        Err(read_only("write"))
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(read_only("write"))
+    }
+
+    fn delete_stream(&self, _: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        stream::iter([Err(read_only("remove"))]).boxed()
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        Err(read_only("copy"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(name: &str, time: &str, kind: &str) -> Version {
+        Version {
+            meta: ObjectMeta {
+                location: Path::from(name),
+                last_modified: time.parse().unwrap(),
+                size: 1,
+                e_tag: None,
+                version: Some(format!("{name}@{time}")),
+            },
+            is_deletion: kind.contains("deleted"),
+            is_latest: kind.contains("latest"),
+        }
+    }
+
+    /// The names of the versions that were current.
+    fn at(time: i64, versions: &[Version]) -> Vec<String> {
+        let listing = Listing::at(time, Versions { versions: versions.to_vec(), prefixes: BTreeSet::new() });
+        listing.objects.into_values().map(|meta| meta.version.unwrap()).collect()
+    }
+
+    #[test]
+    fn newest_version_up_to_the_time_counts_in_any_order() {
+        let mut versions = vec![
+            version("a", "1970-01-01T00:00:30Z", "latest deleted"),
+            version("a", "1970-01-01T00:00:20.9Z", ""),
+            version("a", "1970-01-01T00:00:10Z", ""),
+            version("b", "1970-01-01T00:00:25Z", "latest"),
+        ];
+        for _ in 0..2 {
+            assert_eq!(at(9, &versions), Vec::<String>::new());
+            assert_eq!(at(19, &versions), ["a@1970-01-01T00:00:10Z"]);
+            assert_eq!(at(20, &versions), ["a@1970-01-01T00:00:20.9Z"]);
+            assert_eq!(at(29, &versions), ["a@1970-01-01T00:00:20.9Z", "b@1970-01-01T00:00:25Z"]);
+            assert_eq!(at(30, &versions), ["b@1970-01-01T00:00:25Z"]);
+            versions.reverse();
+        }
+    }
+
+    #[test]
+    fn of_two_versions_of_one_second_the_latest_or_first_counts() {
+        let time = "1970-01-01T00:00:10Z";
+        let written = version("a", time, "");
+        assert!(at(10, &[written.clone(), version("a", time, "latest deleted")]).is_empty());
+        assert!(at(10, &[version("a", time, "deleted"), written.clone()]).is_empty());
+        assert_eq!(at(10, &[written, version("a", time, "deleted")]).len(), 1);
+    }
+
+    #[derive(Debug)]
+    struct Fixed(Versions);
+
+    #[async_trait]
+    impl ListVersions for Fixed {
+        async fn list_versions(&self, prefix: Option<&Path>) -> Result<Versions> {
+            assert_eq!(prefix.map(AsRef::as_ref), Some("p"));
+            Ok(self.0.clone())
+        }
+    }
+
+    #[test]
+    fn store_of_the_past_is_read_only() {
+        use object_store::ObjectStoreExt as _;
+        let versions = vec![version("p/a", "1970-01-01T00:00:10Z", "")];
+        let store = AsOf::new(
+            Arc::new(object_store::memory::InMemory::new()),
+            Arc::new(Fixed(Versions { versions, prefixes: BTreeSet::new() })),
+            10,
+        );
+        let runtime = crate::storage::network::handle().unwrap();
+        runtime.block_on(async {
+            let (a, b) = (Path::from("p/a"), Path::from("p/b"));
+            assert_eq!(store.head(&a).await.unwrap().size, 1);
+            assert!(matches!(store.head(&b).await, Err(Error::NotFound { .. })));
+            assert!(store.put(&b, PutPayload::new()).await.is_err());
+            assert!(store.put_multipart(&b).await.is_err());
+            assert!(store.delete(&a).await.is_err());
+            assert!(store.copy(&a, &b).await.is_err());
+            assert!(store.list(None).next().await.unwrap().is_err());
+        });
+    }
+}

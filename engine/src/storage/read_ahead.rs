@@ -1,0 +1,124 @@
+//! Reads that are wanted one after the other: the next ones are begun while one is in progress, so that a store far away answers
+//! in time.
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::sync::mpsc::Receiver;
+
+use super::{ReadRange, RepoPath, RepoStorage, missing};
+use crate::{Error, ErrorCode, Result};
+
+/// How a store is best read where several ranges are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadAhead {
+    /// Reads that are begun before they are needed (`repo-storage-prefetch`).
+    pub prefetch: usize,
+    /// Bytes between two ranges of one file that are read and thrown away rather than beginning another read
+    /// (`repo-storage-read-over`).
+    pub read_over_bytes: u64,
+}
+
+impl ReadAhead {
+    /// For stores whose answers need not be waited for: nothing is begun ahead.
+    pub const NEAR: Self = ReadAhead { prefetch: 0, read_over_bytes: 64 * 1024 };
+}
+
+/// What a read answers; `None`: there is no such file.
+type Opened = Result<Option<Box<dyn Read + Send>>>;
+
+/// A read that has begun.
+pub struct PendingRead(Pending);
+
+enum Pending {
+    Opened(Opened),
+    Later(Receiver<Opened>),
+}
+
+impl PendingRead {
+    /// A read whose answer is there.
+    pub fn opened(opened: Opened) -> Self {
+        PendingRead(Pending::Opened(opened))
+    }
+
+    /// A read whose answer will come.
+    pub(crate) fn later(answer: Receiver<Opened>) -> Self {
+        PendingRead(Pending::Later(answer))
+    }
+
+    fn wait(self) -> Opened {
+        match self.0 {
+            Pending::Opened(opened) => opened,
+            Pending::Later(answer) => answer
+                .recv()
+                .map_err(|error| Error::new(ErrorCode::Kernel, "a read was given up without an answer").cause(error))?,
+        }
+    }
+}
+
+/// Reads of a store in the order in which they are wanted.
+pub(crate) struct ReadQueue<'a> {
+    storage: &'a dyn RepoStorage,
+    wanted: VecDeque<(RepoPath, ReadRange)>,
+    begun: VecDeque<(RepoPath, PendingRead)>,
+    begun_max: usize,
+}
+
+impl<'a> ReadQueue<'a> {
+    /// Nothing is begun before the first read is asked for.
+    pub(crate) fn new(storage: &'a dyn RepoStorage, wanted: impl IntoIterator<Item = (RepoPath, ReadRange)>) -> Self {
+        // The one in progress is not read ahead
+        let begun_max = storage.read_ahead().prefetch.saturating_add(1);
+        ReadQueue { storage, wanted: wanted.into_iter().collect(), begun: VecDeque::new(), begun_max }
+    }
+
+    /// The next read.
+    ///
+    /// # Errors
+    /// The file can't be read or is missing; there is no next read.
+    pub(crate) fn next(&mut self) -> Result<Box<dyn Read + Send>> {
+        while self.begun.len() < self.begun_max
+            && let Some((path, range)) = self.wanted.pop_front()
+        {
+            let pending = self.storage.begin_read(&path, range);
+            self.begun.push_back((path, pending));
+        }
+        let (path, pending) =
+            self.begun.pop_front().ok_or_else(|| Error::new(ErrorCode::Assert, "no more reads were planned"))?;
+        pending.wait()?.ok_or_else(|| missing(self.storage, &path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::memory::MemoryStorage;
+    use crate::storage::object::ObjectStorage;
+    use crate::storage::{WriteOptions, put};
+
+    fn read(queue: &mut ReadQueue<'_>) -> String {
+        let mut text = String::new();
+        queue.next().unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    fn ranges_come_in_order(storage: &dyn RepoStorage) {
+        let path = |name: &str| RepoPath::new(name).unwrap();
+        put(storage, &path("a"), b"0123456789", WriteOptions::ATOMIC).unwrap();
+        let range = |offset, limit| ReadRange { offset, limit: Some(limit) };
+        let wanted = [(0, 2), (5, 3), (2, 1), (9, 1), (0, 0), (3, 2)].map(|(at, size)| (path("a"), range(at, size)));
+        let mut queue = ReadQueue::new(storage, wanted.into_iter().chain([(path("b"), range(0, 1))]));
+        assert_eq!([(); 6].map(|()| read(&mut queue)), ["01", "567", "2", "9", "", "34"]);
+        assert_eq!(queue.next().err().unwrap().code, ErrorCode::FileMissing);
+        assert_eq!(queue.next().err().unwrap().code, ErrorCode::Assert);
+    }
+
+    #[test]
+    fn ranges_come_in_order_from_near_and_far() {
+        ranges_come_in_order(&MemoryStorage::new());
+        for prefetch in [0, 1, 20] {
+            let store = std::sync::Arc::new(object_store::memory::InMemory::new());
+            let far = ObjectStorage::new(store, "/repo", 1 << 20, &[]).unwrap();
+            ranges_come_in_order(&far.with_read_ahead(ReadAhead { prefetch, read_over_bytes: 0 }));
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Who sends the requests: the keys of the options, or temporary ones, asked for anew shortly before they expire.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use ::http::{Method, StatusCode};
+use bytes::Bytes;
+use object_store::aws::{AwsCredential, AwsCredentialProvider};
+use object_store::client::{HttpRequest, HttpRequestBody};
+use object_store::{CredentialProvider, StaticCredentialProvider};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use tokio::sync::{Mutex, OnceCell};
+
+use super::xml::Element;
+use super::{S3Credentials, S3Settings};
+use crate::storage::http::request::{Failure, Requests, whole};
+use crate::storage::http::{Endpoint, HttpSettings};
+use crate::{Error, ErrorCode, Result};
+
+/// Credentials are asked for again this long before they expire.
+const RENEW_BEFORE: Duration = Duration::from_secs(300);
+/// Ones that live shorter than that are used at least so long, unless they expire before.
+const USE_AT_LEAST: Duration = Duration::from_secs(10);
+/// The metadata service of a machine.
+const INSTANCE_URL: &str = "http://169.254.169.254";
+const INSTANCE_ROLES: &str = "latest/meta-data/iam/security-credentials";
+const INSTANCE_TOKEN_TTL: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds");
+const INSTANCE_TOKEN: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token");
+/// The name under which pgBackRest assumes roles; policies may ask for it.
+const SESSION_NAME: &str = "pgBackRest";
+/// What stands for itself in an URL.
+const URL_ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Where the credentials come from.
+///
+/// # Errors
+/// An option can't be used.
+pub(super) fn provider(settings: &S3Settings) -> Result<AwsCredentialProvider> {
+    // Services of credentials are not behind the storage's other host, and their certificates are always checked
+    let requests = || Requests::new(&HttpSettings { host: None, verify_tls: true, ..settings.http.clone() });
+    let source = match &settings.credentials {
+        S3Credentials::Shared { key, secret, token } => {
+            return Ok(Arc::new(StaticCredentialProvider::new(AwsCredential {
+                key_id: key.expose_secret().to_owned(),
+                secret_key: secret.expose_secret().to_owned(),
+                token: token.as_ref().map(|token| token.expose_secret().to_owned()),
+            })));
+        }
+        S3Credentials::InstanceMetadata { role } => Source::Instance {
+            url: INSTANCE_URL.to_owned(),
+            role: OnceCell::new_with(role.clone()),
+            token_ttl: settings.http.io_timeout * 3,
+            requests: requests()?,
+        },
+        S3Credentials::WebIdentity { role, token_file, sts_host } => Source::WebIdentity {
+            url: Endpoint::parse(sts_host)?.url("", None),
+            role: role.clone(),
+            token_file: token_file.clone(),
+            requests: requests()?,
+        },
+        S3Credentials::PodIdentity { url, token_file } => {
+            Source::PodIdentity { url: url.clone(), token_file: token_file.clone(), requests: requests()? }
+        }
+        S3Credentials::Process { command } => Source::Process { command: command.clone() },
+    };
+    Ok(Arc::new(Temporary { source: Arc::new(source), current: Mutex::new(None) }))
+}
+
+/// Credentials that expire.
+#[derive(Debug)]
+struct Temporary {
+    source: Arc<Source>,
+    current: Mutex<Option<Issued>>,
+}
+
+/// Credentials and when to ask for new ones (`None`: never).
+#[derive(Debug)]
+struct Issued {
+    credential: Arc<AwsCredential>,
+    renew_at: Option<SystemTime>,
+}
+
+#[async_trait::async_trait]
+impl CredentialProvider for Temporary {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        let mut current = self.current.lock().await;
+        if let Some(issued) = &*current
+            && issued.renew_at.is_none_or(|at| SystemTime::now() < at)
+        {
+            return Ok(Arc::clone(&issued.credential));
+        }
+        let issued = Source::ask(&self.source).await.map_err(|failure| {
+            let error = match failure {
+                Failure::Other(error) => error,
+                other => Error::new(ErrorCode::Protocol, format!("unable to get temporary credentials: {other}")),
+            };
+            object_store::Error::Generic { store: "S3", source: error.into() }
+        })?;
+        let credential = Arc::clone(&issued.credential);
+        *current = Some(issued);
+        Ok(credential)
+    }
+}
+
+/// Who issues temporary credentials.
+#[derive(Debug)]
+enum Source {
+    Instance { url: String, role: OnceCell<String>, token_ttl: Duration, requests: Requests },
+    WebIdentity { url: String, role: String, token_file: String, requests: Requests },
+    PodIdentity { url: String, token_file: String, requests: Requests },
+    Process { command: Vec<String> },
+}
+
+type Answer<T> = std::result::Result<T, Failure>;
+
+impl Source {
+    async fn ask(self: &Arc<Self>) -> Answer<Issued> {
+        match &**self {
+            Source::Instance { url, role, token_ttl, requests } => instance(url, role, *token_ttl, requests).await,
+            Source::WebIdentity { url, role, token_file, requests } => {
+                let token = token_in(token_file)?;
+                web_identity(url, role, &token, requests).await
+            }
+            Source::PodIdentity { url, token_file, requests } => {
+                let mut request = request(Method::GET, url)?;
+                request.headers_mut().insert(AUTHORIZATION, secret_value(&token_in(token_file)?)?);
+                Ok(issued(&parse_json(&answer(requests, &request).await?)?, "Token", Lasting::Refused)?)
+            }
+            Source::Process { command } => {
+                let command = command.clone();
+                let asked = tokio::task::spawn_blocking(move || ask_process(&command)).await;
+                let stopped = |error| Error::new(ErrorCode::Execute, "credential command was given up").cause(error);
+                Ok(asked.map_err(stopped)??)
+            }
+        }
+    }
+}
+
+/// Asks the metadata service of the machine, with a token of its second version where it has one.
+async fn instance(url: &str, role: &OnceCell<String>, token_ttl: Duration, requests: &Requests) -> Answer<Issued> {
+    let mut token_request = request(Method::PUT, &format!("{url}/latest/api/token"))?;
+    token_request.headers_mut().insert(INSTANCE_TOKEN_TTL, HeaderValue::from(token_ttl.as_secs()));
+    let response = requests.send(&token_request).await?;
+    // A service that has no tokens may need none; one that does will say so
+    let token = if response.status().is_success() { Some(whole(response).await?) } else { None };
+    let get = |path: &str| -> Answer<HttpRequest> {
+        let mut request = request(Method::GET, &format!("{url}/{path}"))?;
+        if let Some(token) = &token {
+            request.headers_mut().insert(INSTANCE_TOKEN, secret_value(&String::from_utf8_lossy(token))?);
+        }
+        Ok(request)
+    };
+    let role = role
+        .get_or_try_init(async || {
+            let body = answer(requests, &get(INSTANCE_ROLES)?).await.map_err(|failure| {
+                let text = "role to retrieve temporary credentials not found";
+                missing(failure, text, "is a valid IAM role associated with this instance?".to_owned())
+            })?;
+            Answer::Ok(String::from_utf8_lossy(&body).trim().to_owned())
+        })
+        .await?;
+    let path = format!("{INSTANCE_ROLES}/{}", utf8_percent_encode(role, URL_ENCODED));
+    let body = answer(requests, &get(&path)?).await.map_err(|failure| {
+        let hint = format!("is '{role}' a valid IAM role associated with this instance?");
+        missing(failure, &format!("role '{role}' not found"), hint)
+    })?;
+    let json = parse_json(&body)?;
+    match json.get("Code").map(|code| code.as_str().unwrap_or_default()) {
+        Some("Success") => Ok(issued(&json, "Token", Lasting::Refused)?),
+        code => {
+            let code = code.unwrap_or("code field is missing");
+            Err(Error::new(ErrorCode::Format, format!("unable to retrieve temporary credentials: {code}")).into())
+        }
+    }
+}
+
+/// Another error for what is not there.
+fn missing(failure: Failure, text: &str, hint: String) -> Failure {
+    if failure.is_missing() { Error::new(ErrorCode::Protocol, text).hint(hint).into() } else { failure }
+}
+
+/// Asks the token service for the role of a web identity.
+async fn web_identity(url: &str, role: &str, token: &str, requests: &Requests) -> Answer<Issued> {
+    let parameters = [
+        ("Action", "AssumeRoleWithWebIdentity"),
+        ("RoleArn", role),
+        ("RoleSessionName", SESSION_NAME),
+        ("Version", "2011-06-15"),
+        ("WebIdentityToken", token),
+    ]
+    .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, URL_ENCODED)));
+    let request = request(Method::GET, &format!("{url}/?{}", parameters.join("&")))?;
+    let root = Element::parse(&answer(requests, &request).await?)?;
+    let found = root
+        .child("AssumeRoleWithWebIdentityResult")
+        .and_then(|result| result.child("Credentials"))
+        .ok_or_else(|| Error::new(ErrorCode::Format, "the token service's answer holds no credentials"))?;
+    let credential = AwsCredential {
+        key_id: found.required("AccessKeyId")?.to_owned(),
+        secret_key: found.required("SecretAccessKey")?.to_owned(),
+        token: Some(found.required("SessionToken")?.to_owned()),
+    };
+    Ok(Issued { credential: Arc::new(credential), renew_at: Some(renew_at(found.required("Expiration")?)?) })
+}
+
+/// An empty request. Neither the URL nor the headers show in errors: they may hold tokens.
+fn request(method: Method, url: &str) -> Answer<HttpRequest> {
+    let mut request = HttpRequest::new(HttpRequestBody::empty());
+    *request.method_mut() = method;
+    *request.uri_mut() = url
+        .parse()
+        .map_err(|_| Error::new(ErrorCode::Format, "the address of the service of credentials is not valid"))?;
+    Ok(request)
+}
+
+/// Sends a request and reads what a success says.
+async fn answer(requests: &Requests, request: &HttpRequest) -> Answer<Bytes> {
+    let response = requests.send(request).await?;
+    if response.status() != StatusCode::OK {
+        return Err(Failure::of(response).await);
+    }
+    whole(response).await
+}
+
+fn secret_value(text: &str) -> Result<HeaderValue> {
+    let mut value = HeaderValue::from_str(text.trim())
+        .map_err(|_| Error::new(ErrorCode::Format, "a token has control characters"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The token in a file, which may change while we run.
+fn token_in(file: &str) -> Result<String> {
+    let token = std::fs::read_to_string(file).map_err(|error| {
+        Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{file}' for read"), error)
+    })?;
+    Ok(token.trim().to_owned())
+}
+
+fn parse_json(body: &[u8]) -> Result<Value> {
+    // Neither the text nor serde's description of it, which may quote it
+    serde_json::from_slice(body).map_err(|_| Error::new(ErrorCode::JsonFormat, "the credentials are not valid JSON"))
+}
+
+/// Whether credentials may be ones that never expire.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    Allowed,
+    Refused,
+}
+
+/// The credentials in an answer, whose session token has this name.
+fn issued(json: &Value, token: &str, lasting: Lasting) -> Result<Issued> {
+    let text = |key: &str, name: &str| {
+        let found = json.get(key).and_then(Value::as_str);
+        found.ok_or_else(|| Error::new(ErrorCode::Format, format!("{name} missing")))
+    };
+    let of_temporary = |key: &str, name: &str| match text(key, name) {
+        Err(_) if lasting == Lasting::Allowed => Ok(None),
+        found => found.map(Some),
+    };
+    let credential = AwsCredential {
+        key_id: text("AccessKeyId", "access key")?.to_owned(),
+        secret_key: text("SecretAccessKey", "secret access key")?.to_owned(),
+        token: of_temporary(token, "token")?.map(str::to_owned),
+    };
+    let renew_at = of_temporary("Expiration", "expiration")?.map(renew_at).transpose()?;
+    Ok(Issued { credential: Arc::new(credential), renew_at })
+}
+
+/// When to ask again for credentials that expire at a time.
+fn renew_at(expiration: &str) -> Result<SystemTime> {
+    let expires: jiff::Timestamp = expiration
+        .parse()
+        .map_err(|_| Error::new(ErrorCode::Format, "the expiration of the credentials is not a time"))?;
+    let expires = SystemTime::from(expires);
+    let early = expires.checked_sub(RENEW_BEFORE).unwrap_or(expires);
+    Ok(early.max(expires.min(SystemTime::now() + USE_AT_LEAST)))
+}
+
+/// Runs the program and reads its answer. What it printed is never shown: it may hold secrets.
+fn ask_process(command: &[String]) -> Result<Issued> {
+    let Some((program, arguments)) = command.split_first() else {
+        return Err(Error::new(ErrorCode::OptionInvalidValue, "the credential command is empty"));
+    };
+    let output = Command::new(program).args(arguments).output().map_err(|error| {
+        Error::from_io(ErrorCode::Execute, format!("unable to execute credential command '{program}'"), error)
+    })?;
+    if !output.status.success() {
+        let text = format!("credential command '{program}' failed with {}", output.status);
+        return Err(Error::new(ErrorCode::Execute, text));
+    }
+    // By the definition of such programs, token and expiration are optional
+    issued(&parse_json(&output.stdout)?, "SessionToken", Lasting::Allowed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! The answers of S3 and its token service: small XML documents of elements with text.
+
+use quick_xml::Reader;
+use quick_xml::escape::resolve_predefined_entity;
+use quick_xml::events::{BytesRef, Event};
+
+use crate::{Error, ErrorCode, Result};
+
+/// Elements are not nested deeper in any answer.
+const DEPTH_MAX: usize = 16;
+
+/// An element without its attributes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Element {
+    pub name: String,
+    pub text: String,
+    pub children: Vec<Element>,
+}
+
+impl Element {
+    /// Reads a document and answers its outermost element.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] when it is no XML. What it holds is not shown: it may be a secret.
+    pub(super) fn parse(document: &[u8]) -> Result<Self> {
+        let invalid = || Error::new(ErrorCode::Format, "the server's answer is not valid XML");
+        let document = str::from_utf8(document).map_err(|_| invalid())?;
+        let mut reader = Reader::from_str(document);
+        let mut open: Vec<Element> = Vec::new();
+        loop {
+            let closed = match reader.read_event().map_err(|_| invalid())? {
+                Event::Start(tag) => {
+                    if open.len() >= DEPTH_MAX {
+                        return Err(invalid());
+                    }
+                    open.push(Element::named(tag.local_name().as_ref()));
+                    None
+                }
+                Event::Empty(tag) => Some(Element::named(tag.local_name().as_ref())),
+                Event::End(_) => Some(open.pop().ok_or_else(invalid)?),
+                Event::Text(text) => {
+                    let text = text.decode().map_err(|_| invalid())?;
+                    if let Some(element) = open.last_mut() {
+                        element.text.push_str(&text);
+                    }
+                    None
+                }
+                Event::CData(text) => {
+                    let text = text.decode().map_err(|_| invalid())?;
+                    open.last_mut().ok_or_else(invalid)?.text.push_str(&text);
+                    None
+                }
+                Event::GeneralRef(reference) => {
+                    let meant = referenced(&reference).ok_or_else(invalid)?;
+                    open.last_mut().ok_or_else(invalid)?.text.push_str(&meant);
+                    None
+                }
+                Event::Eof => return Err(invalid()),
+                _ => None,
+            };
+            let Some(closed) = closed else { continue };
+            match open.last_mut() {
+                Some(parent) => parent.children.push(closed),
+                None => return Ok(closed),
+            }
+        }
+    }
+
+    fn named(name: &[u8]) -> Self {
+        Element { name: String::from_utf8_lossy(name).into_owned(), ..Element::default() }
+    }
+
+    /// The first child of this name.
+    pub(super) fn child(&self, name: &str) -> Option<&Self> {
+        self.children.iter().find(|child| child.name == name)
+    }
+
+    /// The text of the first child of this name.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] when there is none.
+    pub(super) fn required(&self, name: &str) -> Result<&str> {
+        let child = self.child(name).ok_or_else(|| {
+            Error::new(ErrorCode::Format, format!("unable to find child '{name}' in '{}'", self.name))
+        })?;
+        Ok(&child.text)
+    }
+}
+
+/// The text that a reference stands for.
+fn referenced(reference: &BytesRef<'_>) -> Option<String> {
+    let name = reference.decode().ok()?;
+    let number = match (name.strip_prefix("#x"), name.strip_prefix('#')) {
+        (Some(digits), _) => u32::from_str_radix(digits, 16).ok()?,
+        (None, Some(digits)) => digits.parse().ok()?,
+        (None, None) => return resolve_predefined_entity(&name).map(str::to_owned),
+    };
+    char::from_u32(number).map(String::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read() {
+        let document = b"<?xml version=\"1.0\"?>\n<a xmlns=\"http://x/\">\n <b>1 &amp; &#50;&#x33;</b><c/><b><![CDATA[<4>]]></b></a>\n";
+        let root = Element::parse(document).unwrap();
+        assert_eq!(root.name, "a");
+        let texts: Vec<(&str, &str)> =
+            root.children.iter().map(|child| (child.name.as_str(), child.text.as_str())).collect();
+        assert_eq!(texts, [("b", "1 & 23"), ("c", ""), ("b", "<4>")]);
+        assert_eq!(root.required("b").unwrap(), "1 & 23");
+        assert_eq!(root.required("d").unwrap_err().message, "unable to find child 'd' in 'a'");
+    }
+
+    #[test]
+    fn what_is_no_answer_is_refused() {
+        let deep = "<a>".repeat(DEPTH_MAX + 1);
+        for bad in ["", "text", "<a>", "<a></b>", "</a>", "<a>&secret;</a>", "<a>&#xD800;</a>", &deep] {
+            let error = Element::parse(bad.as_bytes()).unwrap_err();
+            assert_eq!(error.code, ErrorCode::Format, "{bad}");
+            assert!(!error.to_string().contains("secret"));
+        }
+        assert!(Element::parse(b"<a>\xff</a>").is_err());
+    }
+}
