@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use engine::repo::StorageSettings;
 use engine::restore::target_time;
 use engine::storage::ReadAhead;
-use engine::storage::azure::{AzureCredentials, AzureSettings};
+use engine::storage::azure::{self, AzureCredentials, AzureSettings};
 use engine::storage::gcs::{GcsCredentials, GcsSettings};
 use engine::storage::http::HttpSettings;
 use engine::storage::object::UriStyle;
@@ -79,7 +79,7 @@ fn s3_credentials(config: &Config, key: u32) -> Result<S3Credentials> {
 /// [`ErrorCode::OptionRequired`]: the key type needs a key.
 pub fn azure(config: &Config, key: u32) -> Result<StorageSettings> {
     let secret = || {
-        config.find_at(opt::REPO_AZURE_KEY, key).map(Into::into).ok_or_else(|| {
+        config.find_at(opt::REPO_AZURE_KEY, key).ok_or_else(|| {
             let command = config.command().decl().name;
             Error::new(ErrorCode::OptionRequired, format!("{command} command requires option: repo{key}-azure-key"))
         })
@@ -90,16 +90,36 @@ pub fn azure(config: &Config, key: u32) -> Result<StorageSettings> {
         container: config.get_at(opt::REPO_AZURE_CONTAINER, key)?.to_owned(),
         endpoint: config.get_at(opt::REPO_AZURE_ENDPOINT, key)?.to_owned(),
         port: port(config, key)?,
-        uri_style: uri_style(config, opt::REPO_AZURE_URI_STYLE, key)?,
+        uri_style: azure_uri_style(config, key)?,
         credentials: match config.get_at(opt::REPO_AZURE_KEY_TYPE, key)? {
-            "shared" => AzureCredentials::Shared(secret()?),
-            "sas" => AzureCredentials::Sas(secret()?),
-            _ => AzureCredentials::ManagedIdentity,
+            "shared" => azure_shared_key(secret()?, key)?,
+            "sas" => AzureCredentials::Sas(secret()?.into()),
+            _ => AzureCredentials::ManagedIdentity { metadata_url: None },
         },
         tags: tags(config, key),
         part_size_bytes: part_size_bytes(config, key)?,
         http: http(config, key)?,
     })))
+}
+
+fn azure_shared_key(text: &str, key: u32) -> Result<AzureCredentials> {
+    match azure::key_fault(text) {
+        None => Ok(AzureCredentials::Shared(text.into())),
+        Some(fault) => Err(Error::new(
+            ErrorCode::OptionInvalidValue,
+            format!("invalid value for 'repo{key}-azure-key' option: {fault}"),
+        )
+        .hint(format!("value must be valid base64 when 'repo{key}-azure-key-type = shared'."))),
+    }
+}
+
+/// Where no style was chosen, another host means an emulator, which has the account in the path.
+fn azure_uri_style(config: &Config, key: u32) -> Result<UriStyle> {
+    let is_default = config.source_at(opt::REPO_AZURE_URI_STYLE, key) == Source::Default;
+    if is_default && config.find_at(opt::REPO_STORAGE_HOST, key).is_some() {
+        return Ok(UriStyle::Path);
+    }
+    uri_style(config, opt::REPO_AZURE_URI_STYLE, key)
 }
 
 /// The settings of a GCS repository.
@@ -114,7 +134,7 @@ pub fn gcs(config: &Config, key: u32) -> Result<StorageSettings> {
         credentials: match config.get_at(opt::REPO_GCS_KEY_TYPE, key)? {
             "service" => GcsCredentials::Service { file: config.get_at(opt::REPO_GCS_KEY, key)?.to_owned() },
             "token" => GcsCredentials::Token(config.get_at(opt::REPO_GCS_KEY, key)?.into()),
-            _ => GcsCredentials::Auto,
+            _ => GcsCredentials::Auto { metadata_url: None },
         },
         user_project: config.find_at(opt::REPO_GCS_USER_PROJECT, key).map(str::to_owned),
         tags: tags(config, key),

@@ -2,11 +2,16 @@
 //!
 //! The requests are `object_store`'s; this file says how pgBackRest's `repo-azure-*` options reach it.
 
+mod identity;
+
 use std::sync::Arc;
 
+use base64::DecodeError;
+use base64::prelude::{BASE64_STANDARD, Engine};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use secrecy::{ExposeSecret, SecretString};
 
+use self::identity::ManagedIdentity;
 use super::http::{Endpoint, HttpSettings, retry_config};
 use super::network::CountingConnector;
 use super::object::{ObjectStorage, UriStyle};
@@ -20,7 +25,10 @@ pub enum AzureCredentials {
     /// `sas`: a shared access signature, with or without its leading `?`.
     Sas(SecretString),
     /// `auto`: the machine's managed identity.
-    ManagedIdentity,
+    ManagedIdentity {
+        /// Another metadata service than that of Azure's machines.
+        metadata_url: Option<String>,
+    },
 }
 
 /// An Azure repository's options.
@@ -54,9 +62,14 @@ pub struct AzureSettings {
 /// An option can't be used: an endpoint that is no address, certificates that can't be read, a key that is not base64.
 pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
     let (endpoint, http) = settings.http.route(Endpoint::parse(&settings.endpoint)?)?;
-    let url = match settings.uri_style {
-        UriStyle::Host => endpoint.url(&format!("{}.", settings.account), settings.port),
-        UriStyle::Path => format!("{}/{}", endpoint.url("", settings.port), settings.account),
+    let (host, url) = match settings.uri_style {
+        UriStyle::Host => (
+            format!("{}.{}", settings.account, endpoint.host),
+            endpoint.url(&format!("{}.", settings.account), settings.port),
+        ),
+        UriStyle::Path => {
+            (endpoint.host.clone(), format!("{}/{}", endpoint.url("", settings.port), settings.account))
+        }
     };
     let mut builder = MicrosoftAzureBuilder::new()
         .with_account(&settings.account)
@@ -70,13 +83,25 @@ pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
         AzureCredentials::Sas(signature) => {
             builder.with_config(AzureConfigKey::SasKey, signature.expose_secret().trim_start_matches('?'))
         }
-        AzureCredentials::ManagedIdentity => builder,
+        AzureCredentials::ManagedIdentity { metadata_url } => {
+            builder.with_credentials(Arc::new(ManagedIdentity::new(&host, metadata_url.as_deref(), &settings.http)?))
+        }
     };
     let store = builder.build().map_err(|error| {
         Error::new(ErrorCode::Config, format!("unable to use Azure container '{}': {error}", settings.container))
             .cause(error)
     })?;
     ObjectStorage::new(Arc::new(store), &settings.repo_path, settings.part_size_bytes, &settings.tags)
+}
+
+/// What is wrong with an account's key, which has to be base64.
+pub fn key_fault(key: &str) -> Option<String> {
+    let error = BASE64_STANDARD.decode(key).err()?;
+    Some(match error {
+        _ if key.len() % 4 != 0 => format!("base64 size {} is not evenly divisible by 4", key.len()),
+        DecodeError::InvalidByte(at, _) => format!("base64 invalid character found at position {at}"),
+        _ => "base64 last character may only be '=' if second to last is".to_owned(),
+    })
 }
 
 #[cfg(test)]

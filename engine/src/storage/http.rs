@@ -1,6 +1,7 @@
 //! What all object stores share on the wire: TLS, certificates, time limits, retries and another host to connect to.
 
 pub(crate) mod request;
+pub(crate) mod token;
 
 use std::fs;
 use std::net::IpAddr;

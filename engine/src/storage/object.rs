@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::http::request::Failure;
 use super::{
     Entry, EntryKind, Features, PendingRead, ReadAhead, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions,
 };
@@ -138,6 +139,10 @@ fn request_error(message: &str, error: object_store::Error) -> Error {
     }
     let code = match &error {
         object_store::Error::NotFound { .. } => ErrorCode::FileMissing,
+        object_store::Error::Generic { source, .. } => match source.downcast_ref() {
+            Some(Failure::Other(own)) => own.code,
+            _ => ErrorCode::Protocol,
+        },
         _ => ErrorCode::Protocol,
     };
     Error::new(code, format!("{message}: {text}")).cause(error)

@@ -574,7 +574,6 @@ options! {
         allow: &["azure", "cifs", "gcs", "posix", "s3", "sftp"],
         deprecated: &["repo-type"],
         help: HelpGroup::Repository,
-        not_yet: &[("gcs", "Google Cloud Storage")],
         summary: "Kind of storage.",
         detail: "posix (a directory), cifs (a directory on a CIFS mount, without links and directory syncs), sftp, or \
             an object store: azure, gcs, s3.",

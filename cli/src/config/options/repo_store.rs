@@ -68,7 +68,6 @@ options! {
         commands: STANZA_AND_REPO,
         default: Fixed("shared"),
         allow: &["shared", "sas", "auto"],
-        not_yet: &[("auto", "managed identities")],
         depend: depend("repo-type", &["azure"]),
         help: HelpGroup::Repository,
         summary: "Kind of Azure key.",
@@ -97,7 +96,6 @@ options! {
         commands: STANZA_AND_REPO,
         depend: depend("repo-gcs-key-type", &[]),
         help: HelpGroup::Repository,
-        support: NotYet("Google Cloud Storage"),
         summary: "GCS bucket.",
         detail: "Must exist.",
         ..OptionDecl::BASE
@@ -111,9 +109,8 @@ options! {
         default: Fixed("storage.googleapis.com"),
         depend: depend("repo-gcs-key-type", &[]),
         help: HelpGroup::Repository,
-        support: NotYet("Google Cloud Storage"),
         summary: "GCS endpoint.",
-        detail: "For private endpoints and emulators.",
+        detail: "For private endpoints and emulators, with a port if needed.",
         ..OptionDecl::BASE
     };
 
@@ -125,9 +122,8 @@ options! {
         depend: depend("repo-gcs-key-type", &["service", "token"]),
         secure: true,
         help: HelpGroup::Repository,
-        support: NotYet("Google Cloud Storage"),
         summary: "GCS key.",
-        detail: "Path of the service key file, or a token, see repo-gcs-key-type.",
+        detail: "Path of the service key file, or a token with its kind (Bearer ...), see repo-gcs-key-type.",
         ..OptionDecl::BASE
     };
 
@@ -140,9 +136,8 @@ options! {
         allow: &["service", "token", "auto"],
         depend: depend("repo-type", &["gcs"]),
         help: HelpGroup::Repository,
-        support: NotYet("Google Cloud Storage"),
         summary: "Kind of GCS key.",
-        detail: "service, token or auto (of the instance).",
+        detail: "service, token or auto (of the instance, by its metadata service).",
         ..OptionDecl::BASE
     };
 
@@ -153,7 +148,6 @@ options! {
         commands: STANZA_AND_REPO,
         required: false,
         help: HelpGroup::Repository,
-        support: NotYet("Google Cloud Storage"),
         summary: "GCS project that pays.",
         detail: "For buckets whose requester pays.",
         ..OptionDecl::BASE

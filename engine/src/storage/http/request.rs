@@ -1,11 +1,11 @@
-//! Requests of our own: versions of objects, credentials from metadata services.
+//! Requests of our own: Google's JSON API, versions of objects, credentials from metadata services.
 //!
 //! Connections, TLS and counting are those of the other object stores; what is added here is trying again after passing
 //! faults, and answers that may not be larger than expected.
 
 use std::time::Instant;
 
-use ::http::StatusCode;
+use ::http::{Method, StatusCode};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use object_store::RetryConfig;
@@ -90,6 +90,16 @@ pub(crate) async fn whole(response: HttpResponse) -> std::result::Result<Bytes, 
     Ok(body.freeze())
 }
 
+/// Reads an answer as JSON. What it holds is not shown when it is none: it may be a token.
+///
+/// # Errors
+/// As [`whole`]; [`ErrorCode::JsonFormat`] when it is no JSON.
+pub(crate) async fn json(response: HttpResponse) -> std::result::Result<serde_json::Value, Failure> {
+    let body = whole(response).await?;
+    serde_json::from_slice(&body)
+        .map_err(|_| Error::new(ErrorCode::JsonFormat, "the server's answer is not valid JSON").into())
+}
+
 /// Sends requests, each as often as it takes.
 #[derive(Debug)]
 pub(crate) struct Requests {
@@ -136,4 +146,10 @@ impl Requests {
 
 fn is_passing(status: StatusCode) -> bool {
     status.is_server_error() || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status)
+}
+
+/// Whether a method's answer of this status is a success.
+pub(crate) fn is_done(method: &Method, status: StatusCode) -> bool {
+    // What is gone already need not be deleted
+    status.is_success() || (*method == Method::DELETE && status == StatusCode::NOT_FOUND)
 }

@@ -1,0 +1,104 @@
+//! Requests of Google Cloud Storage's JSON API.
+
+use std::sync::Arc;
+
+use ::http::{HeaderMap, Method, header};
+use object_store::PutPayload;
+use object_store::client::{HttpRequestBody, HttpResponse};
+use object_store::path::Path;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::token::Tokens;
+use crate::storage::http::request::{Failure, Requests, is_done};
+use crate::{Error, ErrorCode};
+
+/// All but what RFC 3986 calls unreserved; object names are one segment of a path, so their slashes are encoded too.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+pub(super) fn encode(text: &str) -> String {
+    utf8_percent_encode(text, ENCODED).to_string()
+}
+
+/// One bucket of one server.
+#[derive(Debug)]
+pub(super) struct Api {
+    /// Scheme, host and port.
+    pub(super) server: String,
+    pub(super) bucket: String,
+    /// The project that pays.
+    pub(super) user_project: Option<String>,
+    pub(super) tokens: Tokens,
+    pub(super) requests: Arc<Requests>,
+}
+
+/// What is asked of the server.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    /// Begins with a slash.
+    pub(super) path: String,
+    pub(super) query: &'a [(&'a str, &'a str)],
+    pub(super) headers: HeaderMap,
+    pub(super) body: Option<PutPayload>,
+    /// The identifier of an upload is its own proof.
+    pub(super) with_token: bool,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(method: Method, path: String, query: &'a [(&'a str, &'a str)]) -> Self {
+        Call { method, path, query, headers: HeaderMap::new(), body: None, with_token: true }
+    }
+}
+
+impl Api {
+    /// The path of an object, or of all of them.
+    pub(super) fn object_path(&self, object: Option<&Path>) -> String {
+        let objects = format!("/storage/v1/b/{}/o", encode(&self.bucket));
+        match object {
+            Some(object) => format!("{objects}/{}", encode(object.as_ref())),
+            None => objects,
+        }
+    }
+
+    /// The path that takes new objects.
+    pub(super) fn upload_path(&self) -> String {
+        format!("/upload{}", self.object_path(None))
+    }
+
+    /// A path with its query, as it stands in a request.
+    pub(super) fn target(&self, path: &str, query: &[(&str, &str)]) -> String {
+        let mut target = path.to_owned();
+        let project = self.user_project.as_deref().map(|project| ("userProject", project));
+        for (at, (key, value)) in query.iter().copied().chain(project).enumerate() {
+            target.push(if at == 0 { '?' } else { '&' });
+            target.push_str(key);
+            target.push('=');
+            target.push_str(&encode(value));
+        }
+        target
+    }
+
+    /// Sends a request and answers whatever the server says.
+    pub(super) async fn send_any(&self, call: Call<'_>) -> std::result::Result<HttpResponse, Failure> {
+        let size = call.body.as_ref().map_or(0, PutPayload::content_length);
+        let url = format!("{}{}", self.server, self.target(&call.path, call.query));
+        let mut request = ::http::Request::builder()
+            .method(call.method)
+            .uri(&url)
+            .body(call.body.map_or_else(HttpRequestBody::empty, Into::into))
+            .map_err(|error| Error::new(ErrorCode::Format, format!("invalid URL '{}'", self.server)).cause(error))?;
+        *request.headers_mut() = call.headers;
+        request.headers_mut().insert(header::CONTENT_LENGTH, size.into());
+        if call.with_token {
+            request.headers_mut().insert(header::AUTHORIZATION, self.tokens.header().await?);
+        }
+        Ok(self.requests.send(&request).await?)
+    }
+
+    /// Sends a request that has to succeed.
+    pub(super) async fn send(&self, call: Call<'_>) -> std::result::Result<HttpResponse, Failure> {
+        let method = call.method.clone();
+        let response = self.send_any(call).await?;
+        if is_done(&method, response.status()) { Ok(response) } else { Err(Failure::of(response).await) }
+    }
+}

@@ -1,0 +1,68 @@
+//! Many deletes in one request.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use ::http::{Method, header};
+use object_store::client::HttpResponse;
+use object_store::path::Path;
+
+use super::api::{Api, Call};
+use super::boundary;
+use super::upload::multipart_type;
+use crate::storage::http::request::{Failure, whole};
+
+/// Requests that the server takes at once.
+pub(super) const SIZE_MAX: usize = 100;
+
+/// Deletes up to [`SIZE_MAX`] objects; those that are missing count as deleted. What the batch does not confirm is deleted on
+/// its own.
+pub(super) async fn delete(api: &Api, locations: &[Path]) -> Result<(), Failure> {
+    let done = if locations.len() > 1 { send(api, locations).await? } else { BTreeSet::new() };
+    for (_, location) in locations.iter().enumerate().filter(|(at, _)| !done.contains(at)) {
+        whole(api.send(Call::new(Method::DELETE, api.object_path(Some(location)), &[])).await?).await?;
+    }
+    Ok(())
+}
+
+/// Sends a batch; answers the positions of those that were deleted.
+async fn send(api: &Api, locations: &[Path]) -> Result<BTreeSet<usize>, Failure> {
+    let boundary = boundary()?;
+    let mut body = String::new();
+    for (at, location) in locations.iter().enumerate() {
+        let target = api.target(&api.object_path(Some(location)), &[]);
+        // Writing to a string can't fail
+        let _ = write!(
+            body,
+            "--{boundary}\r\ncontent-type: application/http\r\ncontent-transfer-encoding: binary\r\ncontent-id: {at}\r\n\r\n\
+             DELETE {target} HTTP/1.1\r\ncontent-length: 0\r\n\r\n"
+        );
+    }
+    let _ = write!(body, "--{boundary}--\r\n");
+    let mut call = Call::new(Method::POST, "/batch/storage/v1".to_owned(), &[]);
+    call.headers.insert(header::CONTENT_TYPE, multipart_type("mixed", &boundary)?);
+    call.body = Some(body.into());
+    confirmed(api.send(call).await?).await
+}
+
+/// The positions that an answer confirms.
+async fn confirmed(response: HttpResponse) -> Result<BTreeSet<usize>, Failure> {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let Some((_, boundary)) = kind.split_once("boundary=") else { return Ok(BTreeSet::new()) };
+    let boundary = format!("--{}", boundary.split(';').next().unwrap_or_default().trim().trim_matches('"'));
+    let body = whole(response).await?;
+    Ok(String::from_utf8_lossy(&body).split(&boundary).filter_map(position).collect())
+}
+
+/// The position of one part of an answer, if it says that the object is gone.
+fn position(part: &str) -> Option<usize> {
+    let mut lines = part.lines();
+    let id = lines.by_ref().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-id").then(|| value.trim().trim_end_matches('>'))
+    })?;
+    let status = lines.find_map(|line| line.strip_prefix("HTTP/1.1 "))?.split(' ').next()?;
+    let is_gone = status.starts_with('2') || status == "404";
+    let digits = id.rsplit(|char: char| !char.is_ascii_digit()).next()?;
+    is_gone.then(|| digits.parse().ok())?
+}

@@ -1,0 +1,320 @@
+//! Google Cloud Storage as the general driver of object stores sees it.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use ::http::{HeaderValue, Method, StatusCode, header};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use object_store::client::{HttpError, HttpResponse};
+use object_store::path::Path;
+use object_store::{
+    Attributes, CopyOptions, Error, Extensions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use serde_json::Value;
+
+use super::api::{Api, Call};
+use super::upload::{Resumable, put};
+use super::{batch, failed};
+use crate::storage::http::request::{Failure, json};
+use crate::{Error as EngineError, ErrorCode};
+
+/// Batches of deletes on their way at the same time.
+const BATCHES_IN_FLIGHT_MAX: usize = 4;
+/// How often reading is resumed where it brings nothing more.
+const RESUMES_IN_VAIN_MAX: usize = 3;
+/// The version of an object, in an answer that holds its content.
+const GENERATION_HEADER: &str = "x-goog-generation";
+
+/// The driver. Tags are given once, for all objects.
+pub(super) struct GcsStore {
+    api: Arc<Api>,
+    /// What every object's metadata says besides its name.
+    tags: Vec<(String, String)>,
+}
+
+impl GcsStore {
+    pub(super) fn new(api: Api, tags: &[(String, String)]) -> Self {
+        GcsStore { api: Arc::new(api), tags: tags.to_vec() }
+    }
+
+    fn metadata(&self, location: &Path) -> serde_json::Map<String, Value> {
+        let mut metadata = serde_json::Map::new();
+        metadata.insert("name".into(), location.as_ref().into());
+        if !self.tags.is_empty() {
+            let tags = self.tags.iter().map(|(key, value)| (key.clone(), value.as_str().into()));
+            metadata.insert("metadata".into(), Value::Object(tags.collect()));
+        }
+        metadata
+    }
+}
+
+impl fmt::Debug for GcsStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GcsStore").field("bucket", &self.api.bucket).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for GcsStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GCS bucket '{}'", self.api.bucket)
+    }
+}
+
+/// A failure that belongs to an object, which may be missing.
+fn object_failed(location: &Path, failure: Failure) -> Error {
+    if failure.is_missing() {
+        return Error::NotFound { path: location.to_string(), source: Box::new(failure) };
+    }
+    failed(failure)
+}
+
+fn not_supported(what: &str) -> Error {
+    Error::NotSupported { source: format!("{what} is not used in repositories").into() }
+}
+
+#[async_trait]
+impl ObjectStore for GcsStore {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        if options.mode != PutMode::Overwrite {
+            return Err(not_supported("writing on a condition"));
+        }
+        put(&self.api, location, self.metadata(location), payload).await.map_err(failed)
+    }
+
+    async fn put_multipart_opts(&self, location: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        let upload = Resumable::begin(Arc::clone(&self.api), location, self.metadata(location)).await;
+        Ok(Box::new(upload.map_err(failed)?))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if options.head {
+            let meta = head(&self.api, location).await.map_err(|failure| object_failed(location, failure))?;
+            let (range, payload) = (0..meta.size, GetResultPayload::Stream(stream::empty().boxed()));
+            return Ok(result(meta, range, payload));
+        }
+        let response = media(&self.api, location, options.range.as_ref().map(GetRange::to_string), None)
+            .await
+            .map_err(|failure| object_failed(location, failure))?;
+        let (range, size) = content_range(&response, options.range.is_some()).map_err(failed)?;
+        let generation = response.headers().get(GENERATION_HEADER).and_then(|value| value.to_str().ok());
+        let content = Content {
+            api: Arc::clone(&self.api),
+            location: location.clone(),
+            generation: generation.map(str::to_owned),
+            body: response.into_body().bytes_stream(),
+            rest: range.clone(),
+            in_vain: 0,
+        };
+        let meta = ObjectMeta {
+            location: location.clone(),
+            // Nobody asks an object that is being read for its age
+            last_modified: SystemTime::UNIX_EPOCH.into(),
+            size,
+            e_tag: None,
+            version: None,
+        };
+        let stream = stream::try_unfold(content, |mut content| async move {
+            let chunk = content.next().await.map_err(failed)?;
+            Ok(chunk.map(|chunk| (chunk, content)))
+        });
+        Ok(result(meta, range, GetResultPayload::Stream(stream.boxed())))
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let api = Arc::clone(&self.api);
+        locations
+            .try_chunks(batch::SIZE_MAX)
+            .map(move |chunk| {
+                let api = Arc::clone(&api);
+                async move {
+                    let locations = chunk.map_err(|error| error.1)?;
+                    batch::delete(&api, &locations).await.map_err(failed)?;
+                    Ok::<_, Error>(stream::iter(locations.into_iter().map(Ok)))
+                }
+            })
+            .buffered(BATCHES_IN_FLIGHT_MAX)
+            .try_flatten()
+            .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (api, prefix) = (Arc::clone(&self.api), prefix.cloned());
+        let pages = stream::try_unfold(Some(String::new()), move |token| {
+            let (api, prefix) = (Arc::clone(&api), prefix.clone());
+            async move {
+                let Some(token) = token else { return Ok(None) };
+                let page = page(&api, prefix.as_ref(), false, &token).await.map_err(failed)?;
+                Ok::<_, Error>(Some((stream::iter(page.objects.into_iter().map(Ok)), page.next)))
+            }
+        });
+        pages.try_flatten().boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let mut found = ListResult { common_prefixes: Vec::new(), objects: Vec::new(), extensions: Extensions::new() };
+        let mut token = Some(String::new());
+        while let Some(this) = token {
+            let page = page(&self.api, prefix, true, &this).await.map_err(failed)?;
+            found.common_prefixes.extend(page.prefixes);
+            found.objects.extend(page.objects);
+            token = page.next;
+        }
+        Ok(found)
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        Err(not_supported("copying objects"))
+    }
+}
+
+fn result(meta: ObjectMeta, range: Range<u64>, payload: GetResultPayload) -> GetResult {
+    GetResult { payload, meta, range, attributes: Attributes::new(), extensions: Extensions::new() }
+}
+
+/// Asks for an object's size and age.
+async fn head(api: &Api, location: &Path) -> std::result::Result<ObjectMeta, Failure> {
+    let query = [("fields", "name,size,updated")];
+    let response = api.send(Call::new(Method::GET, api.object_path(Some(location)), &query)).await?;
+    Ok(object(&json(response).await?)?)
+}
+
+/// Asks for an object's content.
+async fn media(
+    api: &Api,
+    location: &Path,
+    range: Option<String>,
+    generation: Option<&str>,
+) -> std::result::Result<HttpResponse, Failure> {
+    let query: Vec<_> = [("alt", "media")].into_iter().chain(generation.map(|value| ("generation", value))).collect();
+    let mut call = Call::new(Method::GET, api.object_path(Some(location)), &query);
+    if let Some(range) = range {
+        let value = HeaderValue::from_str(&range);
+        let value = value.map_err(|_| EngineError::new(ErrorCode::Assert, format!("'{range}' is no range")))?;
+        call.headers.insert(header::RANGE, value);
+    }
+    api.send(call).await
+}
+
+/// Which bytes an answer holds, and how many the object has.
+fn content_range(response: &HttpResponse, is_part: bool) -> std::result::Result<(Range<u64>, u64), EngineError> {
+    let bad = |what: &str| EngineError::new(ErrorCode::Protocol, format!("the server's answer has no valid {what}"));
+    let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    if response.status() != StatusCode::PARTIAL_CONTENT {
+        let size = text(header::CONTENT_LENGTH).and_then(|text| text.parse().ok());
+        let size = size.ok_or_else(|| bad("content-length"))?;
+        return if is_part { Err(bad("content-range")) } else { Ok((0..size, size)) };
+    }
+    let parse = |text: &str| {
+        let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
+        let (first, last) = range.split_once('-')?;
+        let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+        Some((first..last.checked_add(1).filter(|end| *end > first)?, size.parse().ok()?))
+    };
+    text(header::CONTENT_RANGE).and_then(parse).ok_or_else(|| bad("content-range"))
+}
+
+/// The content of an object on its way here, asked for again where the connection breaks.
+struct Content {
+    api: Arc<Api>,
+    location: Path,
+    generation: Option<String>,
+    body: BoxStream<'static, std::result::Result<Bytes, HttpError>>,
+    /// What has not come yet.
+    rest: Range<u64>,
+    in_vain: usize,
+}
+
+impl Content {
+    async fn next(&mut self) -> std::result::Result<Option<Bytes>, Failure> {
+        loop {
+            if self.rest.is_empty() {
+                return Ok(None);
+            }
+            let broken: Failure = match self.body.next().await {
+                Some(Ok(chunk)) => {
+                    let left = usize::try_from(self.rest.end - self.rest.start).unwrap_or(usize::MAX);
+                    let chunk = chunk.slice(..chunk.len().min(left));
+                    self.rest.start += chunk.len() as u64;
+                    self.in_vain = 0;
+                    return Ok(Some(chunk));
+                }
+                Some(Err(error)) => error.into(),
+                None => EngineError::new(ErrorCode::Protocol, "the server's answer ended early").into(),
+            };
+            if self.in_vain >= RESUMES_IN_VAIN_MAX {
+                return Err(broken);
+            }
+            self.in_vain += 1;
+            let range = format!("bytes={}-{}", self.rest.start, self.rest.end - 1);
+            let response = media(&self.api, &self.location, Some(range), self.generation.as_deref()).await?;
+            let (range, _) = content_range(&response, true)?;
+            if range != self.rest {
+                return Err(broken);
+            }
+            self.body = response.into_body().bytes_stream();
+        }
+    }
+}
+
+/// One page of a listing.
+struct Page {
+    objects: Vec<ObjectMeta>,
+    prefixes: Vec<Path>,
+    next: Option<String>,
+}
+
+/// Asks for the page of a listing that `token` names; the first has an empty one.
+async fn page(
+    api: &Api,
+    prefix: Option<&Path>,
+    by_folder: bool,
+    token: &str,
+) -> std::result::Result<Page, Failure> {
+    let below = prefix.map(|prefix| prefix.as_ref()).filter(|prefix| !prefix.is_empty());
+    let below = below.map(|prefix| format!("{prefix}/")).unwrap_or_default();
+    let mut query = vec![("fields", "nextPageToken,prefixes,items(name,size,updated)")];
+    if by_folder {
+        query.push(("delimiter", "/"));
+    }
+    if !below.is_empty() {
+        query.push(("prefix", &below));
+    }
+    if !token.is_empty() {
+        query.push(("pageToken", token));
+    }
+    let answer = json(api.send(Call::new(Method::GET, api.object_path(None), &query)).await?).await?;
+    let entries = |key: &str| answer.get(key).and_then(Value::as_array).into_iter().flatten();
+    // What other programs show as a folder is an object whose name ends with a slash
+    let is_folder = |item: &Value| item.get("name").and_then(Value::as_str).is_some_and(|name| name.ends_with('/'));
+    let objects = entries("items").filter(|item| !is_folder(item)).map(object).collect::<crate::Result<_>>()?;
+    let prefixes = entries("prefixes").filter_map(Value::as_str).map(path).collect::<crate::Result<_>>()?;
+    let next = answer.get("nextPageToken").and_then(Value::as_str).filter(|next| !next.is_empty());
+    Ok(Page { objects, prefixes, next: next.map(str::to_owned) })
+}
+
+fn path(name: &str) -> crate::Result<Path> {
+    Path::parse(name).map_err(|error| {
+        EngineError::new(ErrorCode::Format, format!("'{name}' can't be the name of an object: {error}")).cause(error)
+    })
+}
+
+/// Reads the description of an object.
+fn object(item: &Value) -> crate::Result<ObjectMeta> {
+    let text = |key: &str| {
+        let found = item.get(key).and_then(Value::as_str);
+        found.ok_or_else(|| EngineError::new(ErrorCode::Format, format!("object's {key} missing")))
+    };
+    let bad = |key: &str| EngineError::new(ErrorCode::Format, format!("object's {key} is not valid"));
+    Ok(ObjectMeta {
+        location: path(text("name")?)?,
+        last_modified: text("updated")?.parse().map_err(|_| bad("updated"))?,
+        size: text("size")?.parse().map_err(|_| bad("size"))?,
+        e_tag: None,
+        version: None,
+    })
+}

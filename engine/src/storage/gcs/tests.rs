@@ -1,0 +1,334 @@
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::super::http::tests::from_environment;
+use super::*;
+use crate::storage::{RepoPath, RepoStorage, WriteOptions, get, put};
+
+/// One request as a server sees it.
+struct Received {
+    /// Method, path and query.
+    line: String,
+    /// The headers, in lower case.
+    head: String,
+    body: Vec<u8>,
+}
+
+/// A server that gives one answer after the other and hands over the requests. An answer is all that stands on the wire.
+fn server(answers: Vec<String>) -> (String, mpsc::Receiver<Received>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, requests) = mpsc::channel();
+    std::thread::spawn(move || {
+        for answer in answers {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(connection.try_clone().unwrap());
+            let mut lines = Vec::new();
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                if line.trim().is_empty() {
+                    break;
+                }
+                lines.push(line.trim().to_owned());
+            }
+            let line = lines.remove(0).trim_end_matches(" HTTP/1.1").to_owned();
+            let head = lines.join("\n").to_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+            reader.read_exact(&mut body).unwrap();
+            let _ = sender.send(Received { line, head, body });
+            connection.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    (address, requests)
+}
+
+fn answer_with(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
+}
+
+fn answer(body: &str) -> String {
+    answer_with("200 OK", "", body)
+}
+
+fn settings(endpoint: &str) -> GcsSettings {
+    GcsSettings {
+        repo_path: "/repo".into(),
+        bucket: "bucket".into(),
+        endpoint: endpoint.into(),
+        credentials: GcsCredentials::Token("Bearer secret-token".into()),
+        user_project: None,
+        tags: Vec::new(),
+        part_size_bytes: 4 << 20,
+        http: HttpSettings {
+            host: None,
+            verify_tls: true,
+            ca_file: None,
+            ca_path: None,
+            io_timeout: Duration::from_secs(10),
+        },
+    }
+}
+
+/// What a server says of an object that holds these bytes.
+fn description(data: &[u8]) -> String {
+    let crc = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, crc32c::crc32c(data).to_be_bytes());
+    format!(r#"{{"crc32c":"{crc}","size":"{}"}}"#, data.len())
+}
+
+fn at(path: &str) -> RepoPath {
+    RepoPath::new(path).unwrap()
+}
+
+#[test]
+fn small_file_is_one_request_with_tags_project_and_checksum() {
+    let (address, requests) = server(vec![answer(&description(b"data"))]);
+    let storage = open(&GcsSettings {
+        user_project: Some("my project".into()),
+        tags: vec![("a b".into(), "c\"d".into())],
+        ..settings(&address)
+    });
+    put(&storage.unwrap(), &at("a/b c"), b"data", WriteOptions::ATOMIC).unwrap();
+    let request = requests.recv().unwrap();
+    let expected = "POST /upload/storage/v1/b/bucket/o?uploadType=multipart&fields=crc32c%2Csize&userProject=my%20project";
+    assert_eq!(request.line, expected);
+    assert!(request.head.contains("authorization: bearer secret-token"), "{}", request.head);
+    let body = String::from_utf8(request.body).unwrap();
+    let metadata = body.lines().find(|line| line.starts_with('{')).unwrap();
+    let metadata: serde_json::Value = serde_json::from_str(metadata).unwrap();
+    assert_eq!(metadata["name"], "repo/a/b c");
+    assert_eq!(metadata["metadata"]["a b"], "c\"d");
+    assert_eq!(metadata["crc32c"], "rth90Q==");
+    assert!(body.contains("\r\n\r\ndata\r\n--"), "{body}");
+}
+
+#[test]
+fn large_file_goes_up_in_whole_units_and_ends_with_its_size() {
+    let data: Vec<u8> = (0..(9u32 << 20) + 5).map(|i| (i >> 8) as u8).collect();
+    let unit = 256 << 10;
+    let stored = |size: usize| {
+        answer_with("308 Resume Incomplete", &format!("range: bytes=0-{}\r\n", size - 1), "")
+    };
+    // A part of 4 MiB and some is sent without its remainder; of the second the server keeps only a part at first
+    let part = (4 << 20) + 1000;
+    let (first, second) = (part - part % unit, 2 * part - 2 * part % unit);
+    let (address, requests) = server(vec![
+        answer_with("200 OK", "location: http://elsewhere/upload?x=y&upload_id=secret%2Did\r\n", "{}"),
+        stored(first),
+        stored(first + unit),
+        stored(second),
+        answer(&description(&data)),
+    ]);
+    let storage = open(&GcsSettings { part_size_bytes: part, ..settings(&address) }).unwrap();
+    put(&storage, &at("big"), &data, WriteOptions::ATOMIC).unwrap();
+    let begin = requests.recv().unwrap();
+    assert_eq!(begin.line, "POST /upload/storage/v1/b/bucket/o?uploadType=resumable&name=repo%2Fbig");
+    let mut sent = Vec::new();
+    for range in [
+        format!("0-{}/*", first - 1),
+        format!("{first}-{}/*", second - 1),
+        format!("{}-{}/*", first + unit, second - 1),
+        format!("{second}-{}/{}", data.len() - 1, data.len()),
+    ] {
+        let chunk = requests.recv().unwrap();
+        assert!(chunk.line.starts_with("PUT /upload/storage/v1/b/bucket/o?uploadType=resumable&upload_id=secret-id&"));
+        assert!(chunk.head.contains(&format!("content-range: bytes {range}")), "{range}\n{}", chunk.head);
+        assert!(!chunk.head.contains("authorization"), "{}", chunk.head);
+        let start: usize = range.split('-').next().unwrap().parse().unwrap();
+        sent.truncate(start);
+        sent.extend(chunk.body);
+    }
+    assert!(sent == data);
+}
+
+#[test]
+fn object_with_another_checksum_is_an_error_and_removed() {
+    let (address, requests) = server(vec![answer(&description(b"other")), answer_with("204 No Content", "", "")]);
+    let storage = open(&settings(&address)).unwrap();
+    let error = put(&storage, &at("file"), b"data", WriteOptions::ATOMIC).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Format);
+    assert!(error.to_string().contains("expected crc32c 'rth90Q==' and 4 bytes for '/repo/file'"), "{error}");
+    assert!(requests.recv().unwrap().line.starts_with("POST "));
+    assert_eq!(requests.recv().unwrap().line, "DELETE /storage/v1/b/bucket/o/repo%2Ffile");
+}
+
+#[test]
+fn refused_request_shows_status_and_message_but_no_token() {
+    let body = r#"{"error":{"code":403,"message":"no access to bucket"}}"#;
+    let (address, _requests) = server(vec![answer_with("403 Forbidden", "", body)]);
+    let error = put(&open(&settings(&address)).unwrap(), &at("file"), b"", WriteOptions::ATOMIC).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Protocol);
+    let text = error.to_string();
+    assert!(text.contains("unable to write '/repo/file'"), "{text}");
+    assert!(text.ends_with("HTTP request failed with 403 (Forbidden): no access to bucket"), "{text}");
+    assert!(!format!("{error:?}{text}").contains("secret"), "{error:?}");
+}
+
+#[test]
+fn content_is_asked_for_again_from_where_the_connection_broke() {
+    let whole = "HTTP/1.1 200 OK\r\nconnection: close\r\nx-goog-generation: 7\r\ncontent-length: 10\r\n\r\n0123";
+    let rest = answer_with("206 Partial Content", "content-range: bytes 4-9/10\r\n", "456789");
+    let (address, requests) = server(vec![whole.to_owned(), rest]);
+    let storage = open(&settings(&address)).unwrap();
+    assert_eq!(get(&storage, &at("file"), 100).unwrap().unwrap(), b"0123456789");
+    assert_eq!(requests.recv().unwrap().line, "GET /storage/v1/b/bucket/o/repo%2Ffile?alt=media");
+    let again = requests.recv().unwrap();
+    assert_eq!(again.line, "GET /storage/v1/b/bucket/o/repo%2Ffile?alt=media&generation=7");
+    assert!(again.head.contains("range: bytes=4-9"), "{}", again.head);
+}
+
+#[test]
+fn listing_follows_the_pages() {
+    let page = |name: &str, next: &str| {
+        answer(&format!(
+            r#"{{"items":[{{"name":"repo/{name}","size":"3","updated":"2026-01-02T03:04:05.678Z"}},
+                {{"name":"repo/folder/","size":"0","updated":"2026-01-02T03:04:05.678Z"}}],
+                "prefixes":["repo/p-{name}/"]{next}}}"#
+        ))
+    };
+    let (address, requests) = server(vec![page("b", r#","nextPageToken":"t/1""#), page("a", "")]);
+    let storage = open(&settings(&address)).unwrap();
+    let entries = storage.list(&at("")).unwrap().unwrap();
+    let names: Vec<_> = entries.iter().map(|entry| (entry.name.as_str(), entry.size, entry.modified)).collect();
+    assert_eq!(names, [("a", 3, 1_767_323_045), ("b", 3, 1_767_323_045), ("p-a", 0, 0), ("p-b", 0, 0)]);
+    let query = "GET /storage/v1/b/bucket/o?fields=nextPageToken%2Cprefixes%2Citems%28name%2Csize%2Cupdated%29\
+                 &delimiter=%2F&prefix=repo%2F";
+    assert_eq!(requests.recv().unwrap().line, query);
+    assert_eq!(requests.recv().unwrap().line, format!("{query}&pageToken=t%2F1"));
+}
+
+#[test]
+fn batch_deletes_alone_what_it_did_not_confirm() {
+    let item = |name: &str| format!(r#"{{"name":"repo/{name}","size":"1","updated":"2026-01-02T03:04:05Z"}}"#);
+    let part = |id: &str, status: &str| {
+        format!("--batch\r\nContent-Type: application/http\r\nContent-ID: {id}\r\n\r\nHTTP/1.1 {status}\r\n\r\n\r\n")
+    };
+    let confirmed = [
+        part("response-0", "204 No Content"),
+        part("<response-1>", "404 Not Found"),
+        part("response-2", "503 Service Unavailable"),
+    ];
+    let kind = "content-type: multipart/mixed; boundary=\"batch\"\r\n";
+    let (address, requests) = server(vec![
+        answer(&format!(r#"{{"items":[{},{},{},{}]}}"#, item("a"), item("b"), item("c"), item("d"))),
+        answer_with("200 OK", kind, &format!("{}--batch--", confirmed.concat())),
+        answer_with("204 No Content", "", ""),
+        answer_with("404 Not Found", "", ""),
+    ]);
+    open(&settings(&address)).unwrap().remove_all(&at("")).unwrap();
+    let lines: Vec<_> = std::iter::from_fn(|| requests.recv().ok()).map(|request| request.line).collect();
+    assert_eq!(lines[1], "POST /batch/storage/v1");
+    // "c" failed in the batch and "d" was not mentioned
+    assert_eq!(lines[2..], ["DELETE /storage/v1/b/bucket/o/repo%2Fc", "DELETE /storage/v1/b/bucket/o/repo%2Fd"]);
+}
+
+#[test]
+fn metadata_service_is_asked_once_for_a_token() {
+    let token = r#"{"access_token":"meta-token","expires_in":3599,"token_type":"Bearer"}"#;
+    let (metadata, asked) = server(vec![answer(token)]);
+    let (address, requests) = server(vec![answer("{}"), answer("{}")]);
+    let metadata_url = Some(format!("{metadata}/token"));
+    let credentials = GcsCredentials::Auto { metadata_url };
+    let storage = open(&GcsSettings { credentials, ..settings(&address) }).unwrap();
+    for _ in 0..2 {
+        assert!(storage.list(&at("")).unwrap().is_none());
+        assert!(requests.recv().unwrap().head.contains("authorization: bearer meta-token"));
+    }
+    let question = asked.recv().unwrap();
+    assert_eq!(question.line, "GET /token");
+    assert!(question.head.contains("metadata-flavor: google"), "{}", question.head);
+}
+
+/// A service account's key file for a token service. The key is made for each run.
+fn key_file(folder: &std::path::Path, token_uri: &str) -> (GcsCredentials, Vec<u8>) {
+    use aws_lc_rs::encoding::AsDer;
+    use aws_lc_rs::rsa::{KeyPair, KeySize};
+    use aws_lc_rs::signature::KeyPair as _;
+    let key = KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> = key.as_der().unwrap();
+    let text = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, der.as_ref());
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+    let file = folder.join("key.json");
+    let json = serde_json::json!({"client_email": "me@example.com", "private_key": pem, "token_uri": token_uri});
+    std::fs::write(&file, json.to_string()).unwrap();
+    (GcsCredentials::Service { file: file.to_str().unwrap().into() }, key.public_key().as_ref().to_vec())
+}
+
+#[test]
+fn service_account_signs_its_request_for_a_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = r#"{"access_token":"service-token","expires_in":"3599","token_type":"Bearer"}"#;
+    let (tokens, asked) = server(vec![answer(token)]);
+    let (credentials, public) = key_file(folder.path(), &format!("{tokens}/token"));
+    let (address, requests) = server(vec![answer("{}")]);
+    let storage = open(&GcsSettings { credentials, ..settings(&address) }).unwrap();
+    assert!(storage.list(&at("")).unwrap().is_none());
+    assert!(requests.recv().unwrap().head.contains("authorization: bearer service-token"));
+    let question = asked.recv().unwrap();
+    let body = String::from_utf8(question.body).unwrap();
+    let assertion =
+        body.strip_prefix("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=").unwrap();
+    let (signed, signature) = assertion.rsplit_once('.').unwrap();
+    let decode = |text| base64::Engine::decode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, text).unwrap();
+    let claim: serde_json::Value = serde_json::from_slice(&decode(signed.split_once('.').unwrap().1)).unwrap();
+    assert_eq!(claim["iss"], "me@example.com");
+    assert_eq!(claim["aud"], format!("{tokens}/token"));
+    assert_eq!(claim["exp"].as_u64().unwrap() - claim["iat"].as_u64().unwrap(), 3600);
+    let key = aws_lc_rs::signature::UnparsedPublicKey::new(
+        &aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256,
+        public,
+    );
+    key.verify(signed.as_bytes(), &decode(signature)).unwrap();
+}
+
+#[test]
+fn refused_token_is_reported_as_pgbackrest_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = r#"{"error":"invalid_grant","error_description":"Invalid JWT Signature."}"#;
+    let (tokens, _asked) = server(vec![answer_with("400 Bad Request", "", refused)]);
+    let (credentials, _) = key_file(folder.path(), &tokens);
+    let storage = open(&GcsSettings { credentials, ..settings("http://127.0.0.1:9") }).unwrap();
+    let error = storage.list(&at("")).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Protocol);
+    let expected = "unable to get authentication token: [invalid_grant] Invalid JWT Signature.";
+    assert!(error.to_string().contains(expected), "{error}");
+}
+
+#[test]
+fn key_file_that_can_not_be_used_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key.json");
+    let open_with = |text: Option<&str>| {
+        if let Some(text) = text {
+            std::fs::write(&file, text).unwrap();
+        }
+        let credentials = GcsCredentials::Service { file: file.to_str().unwrap().into() };
+        open(&GcsSettings { credentials, ..settings("localhost") }).map(drop).unwrap_err()
+    };
+    assert_eq!(open_with(None).code, ErrorCode::FileMissing);
+    let error = open_with(Some("my-secret"));
+    assert_eq!(error.code, ErrorCode::JsonFormat);
+    assert!(!error.to_string().contains("my-secret"));
+    assert_eq!(open_with(Some("{}")).to_string(), "uri missing");
+    assert_eq!(open_with(Some(r#"{"token_uri":"https://x"}"#)).to_string(), "credentials missing");
+}
+
+/// Runs the conformance suite against a real server, named by the environment as `RBR_TEST_GCS_ENDPOINT` and so on.
+#[test]
+fn gcs_server_conforms() {
+    let Some((env, http)) = from_environment("RBR_TEST_GCS") else { return };
+    let settings = GcsSettings {
+        repo_path: format!("/conformance-{}", std::process::id()),
+        bucket: env("BUCKET"),
+        endpoint: env("ENDPOINT"),
+        credentials: GcsCredentials::Token(env("TOKEN").into()),
+        user_project: None,
+        tags: Vec::new(),
+        part_size_bytes: 4 << 20,
+        http,
+    };
+    super::super::object::tests::server_conforms(&open(&settings).unwrap());
+}
