@@ -8,6 +8,7 @@
 mod cluster;
 mod command;
 mod compare;
+mod gcs;
 pub mod network;
 pub mod oracle;
 pub mod proxy;
@@ -19,6 +20,7 @@ mod weed;
 pub use cluster::{Cluster, Shutdown};
 pub use command::{Run, Tool};
 pub use compare::{Entry, Tree};
+pub use gcs::Gcs;
 pub use network::free_ports;
 pub use oracle::{optional_oracle, oracles};
 pub use scenario::{Scenario, ScenarioOptions, restored_matches};

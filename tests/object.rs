@@ -1,6 +1,7 @@
 //! Repositories on servers: S3 and SFTP, written by both programs in turns and restored by both.
 
 mod faults;
+mod gcs;
 mod past;
 mod proxy;
 mod read_ahead;

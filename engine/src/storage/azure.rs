@@ -67,9 +67,7 @@ pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
             format!("{}.{}", settings.account, endpoint.host),
             endpoint.url(&format!("{}.", settings.account), settings.port),
         ),
-        UriStyle::Path => {
-            (endpoint.host.clone(), format!("{}/{}", endpoint.url("", settings.port), settings.account))
-        }
+        UriStyle::Path => (endpoint.host.clone(), format!("{}/{}", endpoint.url("", settings.port), settings.account)),
     };
     let mut builder = MicrosoftAzureBuilder::new()
         .with_account(&settings.account)

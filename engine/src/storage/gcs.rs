@@ -87,7 +87,8 @@ fn failed(failure: impl Into<Failure>) -> object_store::Error {
 /// What separates the parts of a body: nobody can put it into their data by chance.
 fn boundary() -> Result<String> {
     let number = getrandom::u64().and_then(|first| Ok((first, getrandom::u64()?)));
-    let (first, second) = number
-        .map_err(|error| Error::new(ErrorCode::Kernel, format!("unable to get random numbers: {error}")).cause(error))?;
+    let (first, second) = number.map_err(|error| {
+        Error::new(ErrorCode::Kernel, format!("unable to get random numbers: {error}")).cause(error)
+    })?;
     Ok(format!("{first:016x}{second:016x}"))
 }

@@ -269,12 +269,7 @@ struct Page {
 }
 
 /// Asks for the page of a listing that `token` names; the first has an empty one.
-async fn page(
-    api: &Api,
-    prefix: Option<&Path>,
-    by_folder: bool,
-    token: &str,
-) -> std::result::Result<Page, Failure> {
+async fn page(api: &Api, prefix: Option<&Path>, by_folder: bool, token: &str) -> std::result::Result<Page, Failure> {
     let below = prefix.map(|prefix| prefix.as_ref()).filter(|prefix| !prefix.is_empty());
     let below = below.map(|prefix| format!("{prefix}/")).unwrap_or_default();
     let mut query = vec![("fields", "nextPageToken,prefixes,items(name,size,updated)")];

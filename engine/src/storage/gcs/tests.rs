@@ -93,7 +93,8 @@ fn small_file_is_one_request_with_tags_project_and_checksum() {
     });
     put(&storage.unwrap(), &at("a/b c"), b"data", WriteOptions::ATOMIC).unwrap();
     let request = requests.recv().unwrap();
-    let expected = "POST /upload/storage/v1/b/bucket/o?uploadType=multipart&fields=crc32c%2Csize&userProject=my%20project";
+    let expected =
+        "POST /upload/storage/v1/b/bucket/o?uploadType=multipart&fields=crc32c%2Csize&userProject=my%20project";
     assert_eq!(request.line, expected);
     assert!(request.head.contains("authorization: bearer secret-token"), "{}", request.head);
     let body = String::from_utf8(request.body).unwrap();
@@ -109,9 +110,7 @@ fn small_file_is_one_request_with_tags_project_and_checksum() {
 fn large_file_goes_up_in_whole_units_and_ends_with_its_size() {
     let data: Vec<u8> = (0..(9u32 << 20) + 5).map(|i| (i >> 8) as u8).collect();
     let unit = 256 << 10;
-    let stored = |size: usize| {
-        answer_with("308 Resume Incomplete", &format!("range: bytes=0-{}\r\n", size - 1), "")
-    };
+    let stored = |size: usize| answer_with("308 Resume Incomplete", &format!("range: bytes=0-{}\r\n", size - 1), "");
     // A part of 4 MiB and some is sent without its remainder; of the second the server keeps only a part at first
     let part = (4 << 20) + 1000;
     let (first, second) = (part - part % unit, 2 * part - 2 * part % unit);
@@ -277,10 +276,7 @@ fn service_account_signs_its_request_for_a_token() {
     assert_eq!(claim["iss"], "me@example.com");
     assert_eq!(claim["aud"], format!("{tokens}/token"));
     assert_eq!(claim["exp"].as_u64().unwrap() - claim["iat"].as_u64().unwrap(), 3600);
-    let key = aws_lc_rs::signature::UnparsedPublicKey::new(
-        &aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256,
-        public,
-    );
+    let key = aws_lc_rs::signature::UnparsedPublicKey::new(&aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256, public);
     key.verify(signed.as_bytes(), &decode(signature)).unwrap();
 }
 

@@ -21,8 +21,7 @@ use crate::storage::http::token::{Kept, Token, missing, renew_at};
 use crate::{Error, ErrorCode, Result};
 
 /// Where an instance in Google's cloud gets the token of its service account.
-const METADATA_URL: &str =
-    "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token";
+const METADATA_URL: &str = "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token";
 /// What the token of a service account may be used for.
 const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
 /// How long a signed request for a token is valid.
@@ -191,8 +190,7 @@ impl ServiceKey {
             "iat": now,
         });
         let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
-        let text =
-            format!("{}.{}", encode(br#"{"alg":"RS256","typ":"JWT"}"#), encode(claim.to_string().as_bytes()));
+        let text = format!("{}.{}", encode(br#"{"alg":"RS256","typ":"JWT"}"#), encode(claim.to_string().as_bytes()));
         let mut signature = vec![0; key.public_modulus_len()];
         key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature)
             .map_err(|_| Error::new(ErrorCode::Crypto, "unable to sign the request for a token"))?;

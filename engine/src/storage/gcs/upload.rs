@@ -116,11 +116,7 @@ impl fmt::Debug for Resumable {
 
 impl Resumable {
     /// Begins an upload.
-    pub(super) async fn begin(
-        api: Arc<Api>,
-        location: &Path,
-        metadata: Map<String, Value>,
-    ) -> Result<Self, Failure> {
+    pub(super) async fn begin(api: Arc<Api>, location: &Path, metadata: Map<String, Value>) -> Result<Self, Failure> {
         let query = [("uploadType", "resumable"), ("name", location.as_ref())];
         let mut call = Call::new(Method::POST, api.upload_path(), &query);
         call.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));

@@ -23,7 +23,10 @@ impl<T: Clone> Kept<T> {
     }
 
     /// The token; `ask` gets one where there is none that will do. Whoever comes while one is on its way waits for it.
-    pub(crate) async fn get<E>(&self, ask: impl Future<Output = std::result::Result<Token<T>, E>>) -> std::result::Result<T, E> {
+    pub(crate) async fn get<E>(
+        &self,
+        ask: impl Future<Output = std::result::Result<Token<T>, E>>,
+    ) -> std::result::Result<T, E> {
         let mut current = self.0.lock().await;
         if let Some(token) = &*current
             && SystemTime::now() < token.renew_at
