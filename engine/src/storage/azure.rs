@@ -96,7 +96,7 @@ pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
 pub fn key_fault(key: &str) -> Option<String> {
     let error = BASE64_STANDARD.decode(key).err()?;
     Some(match error {
-        _ if key.len() % 4 != 0 => format!("base64 size {} is not evenly divisible by 4", key.len()),
+        _ if !key.len().is_multiple_of(4) => format!("base64 size {} is not evenly divisible by 4", key.len()),
         DecodeError::InvalidByte(at, _) => format!("base64 invalid character found at position {at}"),
         _ => "base64 last character may only be '=' if second to last is".to_owned(),
     })
