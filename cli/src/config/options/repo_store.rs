@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crate::config::decl::DefaultValue::{ByDepend, Fixed};
-use crate::config::decl::Support::NotYet;
 use crate::config::decl::{Group, HelpGroup, Kind, OptIndexed, OptionDecl, Range, depend, options};
 use crate::config::options::STANZA_AND_REPO;
 
