@@ -6,36 +6,54 @@ use super::pieces::Join;
 use super::{Progress, reserve_output};
 use crate::{Error, ErrorCode, Result};
 
+/// So many bytes surely fit into one block of a level. The library first shortens runs of equal bytes, which makes four of them
+/// five, and then fills blocks of 100,000 bytes times the level but for 19.
+fn one_block_size(level: u32) -> usize {
+    (level as usize * 100_000).saturating_sub(19) / 5 * 4
+}
+
 /// A bzip2 encoder. The library's state serves one stream only, so each stream has a new one.
+///
+/// A state takes memory by its level, 7.6 MB at the ninth, which is cleared: for a file of one page that is most of the work. The
+/// level is nothing but the size of a block, so a stream that fits into one block of a lower level is made by that; the beginning of
+/// each stream is held until that is known.
 pub(super) struct Encoder {
     level: u32,
+    held: Vec<u8>,
     state: Option<Compress>,
 }
 
 impl Encoder {
     pub(super) fn new(level: i32) -> Self {
         // The level was checked to be 1 to 9.
-        Encoder { level: level.unsigned_abs(), state: None }
+        Encoder { level: level.unsigned_abs(), held: Vec::new(), state: None }
     }
 
-    fn state(&mut self) -> &mut Compress {
-        self.state.get_or_insert_with(|| Compress::new(Level::new(self.level), 0))
-    }
-
-    pub(super) fn push(&mut self, mut data: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        let state = self.state();
-        while !data.is_empty() {
-            reserve_output(out);
-            let before = state.total_in();
-            state.compress_vec(data, out, Action::Run).map_err(bz2_error)?;
-            // The state can't take more than it was given, so the difference fits.
-            data = &data[(state.total_in() - before) as usize..];
+    pub(super) fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        if let Some(state) = &mut self.state {
+            return run(state, data, out);
         }
-        Ok(())
+        if self.held.len() + data.len() <= one_block_size(self.level - 1) {
+            self.held.extend_from_slice(data);
+            return Ok(());
+        }
+        let state = self.state.insert(Compress::new(Level::new(self.level), 0));
+        run(state, &self.held, out)?;
+        self.held.clear();
+        run(state, data, out)
     }
 
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) -> Result<()> {
-        let state = self.state();
+        let mut state = match self.state.take() {
+            Some(state) => state,
+            None => {
+                let fits = |&level: &u32| self.held.len() <= one_block_size(level);
+                let level = (1..self.level).find(fits).unwrap_or(self.level);
+                let mut state = Compress::new(Level::new(level), 0);
+                run(&mut state, &self.held, out)?;
+                state
+            }
+        };
         loop {
             reserve_output(out);
             if state.compress_vec(&[], out, Action::Finish).map_err(bz2_error)? == Status::StreamEnd {
@@ -47,8 +65,20 @@ impl Encoder {
     }
 
     pub(super) fn reset(&mut self) {
+        self.held.clear();
         self.state = None;
     }
+}
+
+fn run(state: &mut Compress, mut data: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    while !data.is_empty() {
+        reserve_output(out);
+        let before = state.total_in();
+        state.compress_vec(data, out, Action::Run).map_err(bz2_error)?;
+        // The state can't take more than it was given, so the difference fits.
+        data = &data[(state.total_in() - before) as usize..];
+    }
+    Ok(())
 }
 
 /// One stream of pieces, each a single block. Blocks begin at any bit, so they are shifted into place.
@@ -108,10 +138,8 @@ fn only_block(stream: &[u8]) -> Option<(u32, usize)> {
 }
 
 impl Join for Pieces {
-    /// The library first shortens runs of equal bytes, which makes four of them five, and then fills blocks of 100,000 bytes
-    /// times the level but for 19: so many bytes always fit into one.
     fn piece_size(&self) -> usize {
-        (self.level.unsigned_abs() as usize * 100_000 - 19) / 5 * 4
+        one_block_size(self.level.unsigned_abs())
     }
 
     fn context_size(&self) -> usize {

@@ -88,6 +88,8 @@ fn streams_begin_as_those_of_pgbackrest() {
     {
         for framing in FRAMINGS {
             let len = if (kind, framing) == (CompressType::Gz, Framing::Raw) { 2 } else { len };
+            // A short bz2 stream names a lower level
+            let content = content.repeat(if kind == CompressType::Bz2 { 9 } else { 1 });
             let ours = compress(&mut compressor(kind, kind.default_level(), framing), &content);
             assert_eq!(ours[..len], golden(kind, framing)[..len], "{kind} {framing:?}");
         }
@@ -111,6 +113,33 @@ fn streams_without_content_have_the_size_of_pgbackrest_and_round_trip() {
                 compress(&mut compressor, b"x");
                 assert_eq!(compress(&mut compressor, &[]), stream);
             }
+        }
+    }
+}
+
+/// The level of a bz2 stream says how large its blocks may be; a stream of one block is the same with every level that can
+/// hold it.
+#[test]
+fn short_bz2_streams_are_those_of_the_level_asked_for_but_for_the_name_of_a_lower_one() {
+    use std::io::Write as _;
+    // The second is the worst case of the size before sorting
+    let contents = [sample(900_000), b"aaaabbbb".repeat(120_000)];
+    let mut compressor = compressor(CompressType::Bz2, 9, Framing::Full);
+    for content in contents {
+        for (size, level) in
+            [(0, b'1'), (8192, b'1'), (79_984, b'1'), (79_985, b'2'), (639_984, b'8'), (639_985, b'9'), (900_000, b'9')]
+        {
+            let mut stream = Vec::new();
+            // Also where the content comes in pieces
+            for piece in content[..size].chunks(50_000) {
+                compressor.push(piece, &mut stream).unwrap();
+            }
+            compressor.finish(&mut stream).unwrap();
+            assert_eq!(stream[3], level, "{size} bytes");
+            let mut library = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+            library.write_all(&content[..size]).unwrap();
+            stream[3] = b'9';
+            assert!(stream == library.finish().unwrap(), "{size} bytes");
         }
     }
 }
