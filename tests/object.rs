@@ -7,6 +7,7 @@ mod proxy;
 mod read_ahead;
 mod s3;
 mod s3_options;
+mod s3_secrets;
 mod sftp;
 
 use crate::env::{Scenario, Tool, restored_matches};

@@ -59,7 +59,7 @@ fn repository_is_read_as_it_was_before_it_was_expired() {
 
     // Before there was anything, and where the option can't be used
     let long_ago = "--repo-target-time=2001-01-01 00:00:00+00";
-    scenario.rbr(&["--repo=1", long_ago, "info"]).success().says("No stanzas exist").never_says(&kept[0]);
+    scenario.rbr(&["--repo=1", long_ago, "info"]).success().says("missing stanza data").never_says(&kept[0]);
     scenario.rbr(&[&time, "info"]).fails(31).says("option 'repo-target-time' not valid without option 'repo'");
     scenario
         .rbr(&["--repo=1", &time, "backup"])

@@ -114,7 +114,7 @@ fn s3_repository_is_configured_by_the_environment_and_by_old_names() {
     let restored = replaced(&lines, &[("pg1-path", &with("pg1-path", &target))]);
     // The server that is started here has no such environment
     let get = format!(
-        "--recovery-option=restore_command={} --config={} --stanza=demo archive-get %f \"%p\"",
+        "--recovery-option=restore_command={} --config={} --pg1-path={target} --stanza=demo archive-get %f \"%p\"",
         space.text("bin/rbr"),
         space.text("pgbackrest.conf")
     );
