@@ -3,5 +3,6 @@
 mod browse;
 mod damage;
 mod golden;
+mod odd_names;
 mod oracle_cycle;
 mod verify;

@@ -18,7 +18,7 @@ mod user;
 mod weed;
 
 pub use cluster::{Cluster, Shutdown};
-pub use command::{Run, Tool};
+pub use command::{Background, Run, Tool};
 pub use compare::{Entry, Tree};
 pub use gcs::Gcs;
 pub use network::free_ports;

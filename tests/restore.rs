@@ -5,3 +5,4 @@ mod kill;
 mod recovery;
 mod selective;
 mod target;
+mod unfinished;

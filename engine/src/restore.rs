@@ -174,8 +174,12 @@ pub fn run(
 
     // The passphrase of the backup does not belong into the data directory
     let cipher = Cipher::from_passphrase(manifest.cipher_pass.take().as_ref());
+    let is_continued = settings.delta && is_unfinished(&settings.pg_path)?;
     prepare(&settings, &mut manifest, &ownership, &tablespace_dir)?;
     let file_systems = SyncSet::open(&manifest, &settings.pg_path)?;
+    if is_continued {
+        detail!("an earlier restore did not finish: existing files are read from disk and compared by checksum");
+    }
 
     let queues = queue::queues(&manifest)?;
     let context = file::FileContext {
@@ -186,7 +190,9 @@ pub fn run(
         ownership: &ownership,
         zero: zero.as_ref(),
         delta: settings.delta,
-        delta_by_time: settings.delta && settings.force,
+        // Of an earlier restore, which makes files durable only at its end, size and time say nothing
+        delta_by_time: settings.delta && settings.force && !is_continued,
+        page_cache: is_continued.then(|| file_systems.write_back()),
         cipher,
     };
     let size = copy::run(&context, queues, &settings, repo.key, cancel, display)?;
@@ -222,6 +228,12 @@ fn check_pg_path(settings: &mut RestoreSettings) -> Result<()> {
         (settings.delta, settings.force) = (false, false);
     }
     Ok(())
+}
+
+/// Whether an earlier restore into this directory did not come to its end, so that what it wrote may not be on disk.
+fn is_unfinished(pg_path: &str) -> Result<bool> {
+    Ok(metadata(&format!("{pg_path}/{BACKUP_MANIFEST}"))?.is_some()
+        || metadata(&format!("{pg_path}/global/pg_control"))?.is_none())
 }
 
 /// The first repository with a fitting set, the set's label and how its manifest is encrypted.

@@ -13,6 +13,7 @@ pub mod http;
 pub mod memory;
 pub mod network;
 pub mod object;
+pub(crate) mod page_cache;
 pub mod posix;
 pub mod read_ahead;
 pub mod s3;
@@ -43,7 +44,8 @@ pub enum EntryKind {
 /// One entry of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The name without its directory.
+    /// The name without its directory. One that is no UTF-8 is shown with replacement characters: it can be seen, and is
+    /// nothing that any command looks for, but it can't be reached.
     pub name: String,
     /// What it is.
     pub kind: EntryKind,
@@ -188,7 +190,7 @@ pub trait RepoStorage: Send + Sync {
     /// It is there and can't be removed.
     fn remove(&self, path: &RepoPath) -> Result<()>;
 
-    /// Removes a directory and all below it.
+    /// Removes a directory and all below it. A link is removed itself and never followed.
     ///
     /// # Errors
     /// Something in it can't be removed.
@@ -199,6 +201,12 @@ pub trait RepoStorage: Send + Sync {
     /// # Errors
     /// [`crate::ErrorCode::PathSync`].
     fn sync_path(&self, path: &RepoPath) -> Result<()>;
+
+    /// Makes the next reads of these files come from where they are stored and not from this machine's memory, which after a
+    /// failed write may hold more than the disk. Nothing where nothing is remembered.
+    fn forget_cached(&self, files: &[RepoPath]) {
+        let _ = files;
+    }
 
     /// Begins a batch of writes with [`WriteOptions::BATCH`], all of them below `path`, which is there; `None` if many files
     /// can't be synced at once there, which must then be synced one by one ([`WriteOptions::IN_PLACE`]).

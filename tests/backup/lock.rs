@@ -2,26 +2,35 @@
 
 use std::time::{Duration, Instant};
 
-use crate::env::{Scenario, ScenarioOptions, Tool};
+use crate::env::{Background, Scenario, ScenarioOptions, Tool};
+
+/// A stanza whose backups are slow enough to be met while they run.
+fn slow_scenario() -> Option<Scenario> {
+    let scenario = Scenario::start(ScenarioOptions {
+        global: vec!["compress-type=bz2".into(), "process-max=1".into()],
+        ..ScenarioOptions::default()
+    })?;
+    scenario.rbr(&["stanza-create"]).success();
+    Some(scenario)
+}
+
+/// Starts a full backup and waits until it holds its lock.
+fn start_backup(scenario: &Scenario, tool: Tool) -> Background {
+    let backup = scenario.start_command(tool, &["backup", "--type=full"]);
+    let lock = scenario.space.path("lock/demo-backup-1.lock");
+    let end = Instant::now() + Duration::from_secs(30);
+    while std::fs::read_to_string(&lock).map_or(true, |content| !content.ends_with('}')) {
+        assert!(Instant::now() < end, "no lock file:\n{}", backup.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    backup
+}
 
 #[test]
 fn second_backup_while_one_runs_is_refused_and_info_shows_the_first() {
     for (first, second) in [(Tool::Rbr, Tool::PgBackRest), (Tool::PgBackRest, Tool::Rbr), (Tool::Rbr, Tool::Rbr)] {
-        let Some(scenario) = Scenario::start(ScenarioOptions {
-            // Slow enough that the first still runs
-            global: vec!["compress-type=bz2".into(), "process-max=1".into()],
-            ..ScenarioOptions::default()
-        }) else {
-            return;
-        };
-        scenario.rbr(&["stanza-create"]).success();
-        let mut backup = scenario.start_command(first, &["backup", "--type=full"]);
-        let lock = scenario.space.path("lock/demo-backup-1.lock");
-        let end = Instant::now() + Duration::from_secs(30);
-        while std::fs::read_to_string(&lock).map_or(true, |content| !content.ends_with('}')) {
-            assert!(Instant::now() < end, "no lock file:\n{}", backup.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let Some(scenario) = slow_scenario() else { return };
+        let mut backup = start_backup(&scenario, first);
         scenario.run(second, &["backup", "--type=full"]).fails(50).says("unable to acquire lock on file");
         for tool in [Tool::Rbr, Tool::PgBackRest] {
             let info = scenario.run(tool, &["info", "--output=json", "--log-level-console=warn"]).success().json();
@@ -31,6 +40,46 @@ fn second_backup_while_one_runs_is_refused_and_info_shows_the_first() {
         let info = scenario.rbr(&["info", "--output=json", "--log-level-console=warn"]).success().json();
         assert_eq!(info[0]["status"]["lock"]["backup"]["held"], false);
         assert_eq!(info[0]["backup"].as_array().map(Vec::len), Some(1));
-        assert!(!lock.exists(), "the lock file is left over");
+        assert!(!scenario.space.path("lock/demo-backup-1.lock").exists(), "the lock file is left over");
     }
+}
+
+#[test]
+fn expire_of_the_other_program_is_refused_while_a_backup_runs() {
+    let Some(scenario) = slow_scenario() else { return };
+    for (first, second) in [(Tool::Rbr, Tool::PgBackRest), (Tool::PgBackRest, Tool::Rbr)] {
+        let mut backup = start_backup(&scenario, first);
+        for command in ["expire", "stanza-upgrade"] {
+            scenario.run(second, &[command]).fails(50).says("unable to acquire lock on file");
+        }
+        // What takes no such lock goes on
+        scenario.run(second, &["check"]).success();
+        assert_eq!(backup.wait(), 0, "{}", backup.log());
+        scenario.run(second, &["expire"]).success();
+    }
+    assert_eq!(scenario.labels().len(), 2);
+}
+
+#[test]
+fn stop_of_the_other_program_ends_a_backup_and_keeps_commands_from_starting() {
+    let Some(scenario) = slow_scenario() else { return };
+    for (first, second) in [(Tool::Rbr, Tool::PgBackRest), (Tool::PgBackRest, Tool::Rbr)] {
+        let mut backup = start_backup(&scenario, first);
+        let end = Instant::now() + Duration::from_secs(30);
+        while !backup.log().contains("backup file ") {
+            assert!(Instant::now() < end, "nothing is copied:\n{}", backup.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        scenario.run(second, &["stop", "--force"]).success().says("sent term signal to process");
+        assert_eq!(backup.wait(), 63, "{}", backup.log());
+        assert!(backup.log().contains("terminated on signal SIGTERM"), "{}", backup.log());
+        for command in ["backup", "expire", "stanza-upgrade"] {
+            scenario.run(first, &[command]).fails(62).says("stop file exists for stanza demo");
+        }
+        scenario.run(second, &["start"]).success();
+        // What the other left is gone on with
+        scenario.run(second, &["backup", "--type=full"]).success().says("resumable backup");
+    }
+    let verify = scenario.pgbackrest(&["verify", "--verbose", "--output=text", "--log-level-console=error"]).success();
+    assert!(verify.stdout.contains("status: ok"), "{}", verify.describe());
 }

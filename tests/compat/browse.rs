@@ -36,6 +36,12 @@ fn repo_get_equals_pgbackrest() {
     }
     same(&golden, &["repo-get", "--raw", "--ignore-missing", quiet, "backup/demo/nosuch"]);
     golden.run(&["repo-get", quiet, "archive/demo/nosuch"]).fails(55);
+    // To know how it would be encrypted the manifest is looked for, which is not there either
+    for missing in ["backup/demo/nosuch", "backup/demo/nosuch/file", "backup/demo/20200101-000000F/file"] {
+        same(&golden, &["repo-get", "--log-level-console=off", missing]);
+        same(&golden, &["repo-get", "--ignore-missing", "--log-level-console=off", missing]);
+        golden.run(&["repo-get", missing]).fails(55).says("unable to load backup manifest file");
+    }
 }
 
 #[test]

@@ -61,7 +61,19 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("archive-push, archive-get", "A signal ends them at once with the same exit status but without a log line."),
     ("info", "A wrong passphrase is a CryptoError [095]."),
-    ("repo-rm", "A link is removed itself, never what it leads to."),
+    (
+        "restore",
+        "After a restore that did not finish, `--delta` reads existing files from disk and not from memory, and with `--force` too compares checksums.",
+    ),
+    ("backup", "Files of an interrupted backup are read from disk and not from memory before they count."),
+    (
+        "backup",
+        "Something else than a file (a pipe, a device) that takes a file's place during the backup is an error [041].",
+    ),
+    (
+        "expire, repo-rm, stanza-delete",
+        "A link is removed itself, never what it leads to; pgBackRest empties a directory behind a link and then fails.",
+    ),
     (
         "all",
         "`repo-target-time` is refused where the repository keeps no old versions; pgBackRest then reads the present.",

@@ -38,9 +38,18 @@ pub(super) fn resume(
     manifest.cipher_pass = interrupted.cipher_pass.clone();
     let path = layout::backup_path(&settings.stanza, &label);
     let delta = manifest.data.options.delta == Some(true);
-    let mut cleaner =
-        Cleaner { repo, manifest, states, interrupted: &interrupted, kind: settings.compression.kind, delta };
+    let mut cleaner = Cleaner {
+        repo,
+        manifest,
+        states,
+        interrupted: &interrupted,
+        kind: settings.compression.kind,
+        delta,
+        kept: Vec::new(),
+    };
     cleaner.directory(&path, None)?;
+    // The interrupted run may have ended because what it wrote could not reach the disk
+    repo.storage.forget_cached(&cleaner.kept);
     Ok(true)
 }
 
@@ -127,6 +136,8 @@ struct Cleaner<'a> {
     interrupted: &'a Manifest,
     kind: CompressType,
     delta: bool,
+    /// Stored files that were taken over.
+    kept: Vec<RepoPath>,
 }
 
 impl Cleaner<'_> {
@@ -148,12 +159,13 @@ impl Cleaner<'_> {
                     detail!("remove path '{}' from resumed backup", storage.display(&entry_path));
                     storage.remove_all(&entry_path)?;
                 }
-                EntryKind::File => {
-                    if let Err(reason) = self.file(&entry_name) {
+                EntryKind::File => match self.file(&entry_name) {
+                    Ok(()) => self.kept.push(entry_path),
+                    Err(reason) => {
                         detail!("remove file '{}' from resumed backup ({reason})", storage.display(&entry_path));
                         storage.remove(&entry_path)?;
                     }
-                }
+                },
                 // Made again where it is needed
                 EntryKind::Link => storage.remove(&entry_path)?,
                 EntryKind::Special => {

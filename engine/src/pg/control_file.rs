@@ -1,13 +1,13 @@
 //! Reading `global/pg_control` of a data directory whose server may be running.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
 use repo_format::pg::control::{CONTROL_DATA_SIZE, CONTROL_FILE_SIZE, PgControl};
 use repo_format::pg::version::PgVersion;
 
+use super::data_dir::open_file;
 use crate::{Error, ErrorCode, Result};
 
 /// Where the file is, below the data directory.
@@ -52,15 +52,8 @@ fn read_valid(pg_path: &Path, force: Option<PgVersion>) -> Result<(PgControl, Ve
 
 fn read_once(path: &Path) -> Result<Vec<u8>> {
     let name = path.display();
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == ErrorKind::NotFound => {
-            let text = format!("unable to open missing file '{name}' for read");
-            return Err(Error::new(ErrorCode::FileMissing, text).cause(e));
-        }
-        Err(e) => {
-            return Err(Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{name}' for read"), e));
-        }
+    let Some(file) = open_file(path)? else {
+        return Err(Error::new(ErrorCode::FileMissing, format!("unable to open missing file '{name}' for read")));
     };
     let mut bytes = Vec::with_capacity(CONTROL_DATA_SIZE);
     file.take(CONTROL_DATA_SIZE as u64)

@@ -9,10 +9,13 @@ mod scan;
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 pub use names::{DatabasePaths, from_standby, segment_number};
 pub use scan::{Scan, ScanOptions, ScannedFile, ScannedLink, ScannedPath, ScannedTarget, Tablespace, scan};
+
+use rustix::fs::OFlags;
 
 use crate::{Error, ErrorCode, Result};
 
@@ -63,16 +66,7 @@ impl DataDir {
     /// # Errors
     /// [`ErrorCode::FileOpen`].
     pub fn open(&self, name: &str) -> Result<Option<File>> {
-        let path = self.file_path(name);
-        match File::open(&path) {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::from_io(
-                ErrorCode::FileOpen,
-                format!("unable to open file '{}' for read", path.display()),
-                error,
-            )),
-        }
+        open_file(&self.file_path(name))
     }
 
     /// Whether `postmaster.pid` is there, which means that PostgreSQL runs or was not shut down.
@@ -85,6 +79,28 @@ impl DataDir {
             Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{}'", path.display()), error)
         })
     }
+}
+
+/// Opens a regular file for reading; `None` when it is missing. Whatever else may have taken its place since the scan, a pipe
+/// for one, is an error and nothing that a backup waits for.
+///
+/// # Errors
+/// [`ErrorCode::FileOpen`].
+pub(crate) fn open_file(path: &Path) -> Result<Option<File>> {
+    let fail = |error| {
+        Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{}' for read", path.display()), error)
+    };
+    let file = match File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fail(error)),
+    };
+    if !file.metadata().map_err(fail)?.is_file() {
+        let text = format!("unable to open '{}' for read: it is not a regular file", path.display());
+        return Err(Error::new(ErrorCode::FileOpen, text));
+    }
+    rustix::fs::fcntl_setfl(&file, OFlags::empty()).map_err(|error| fail(error.into()))?;
+    Ok(Some(file))
 }
 
 /// Reads as many bytes as the buffer holds, less only at the end of the file. Returns their number.
@@ -108,14 +124,10 @@ pub fn read_full(file: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usi
 /// file is gone. The result is shorter than a page when the file ends before.
 ///
 /// # Errors
-/// [`ErrorCode::FileRead`].
+/// [`ErrorCode::FileOpen`] and [`ErrorCode::FileRead`].
 pub fn reread_page(path: &Path, offset: u64, page_size: usize) -> Result<Option<Vec<u8>>> {
     let fail = |error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{}'", path.display()), error);
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(fail(error)),
-    };
+    let Some(mut file) = open_file(path)? else { return Ok(None) };
     file.seek(SeekFrom::Start(offset)).map_err(fail)?;
     let mut page = vec![0; page_size];
     let count = read_full(&mut file, &mut page).map_err(fail)?;
@@ -132,6 +144,17 @@ mod tests {
         assert_eq!(relative_path("pg_data"), "");
         assert_eq!(relative_path("pg_data/base/1/1"), "base/1/1");
         assert_eq!(relative_path("pg_tblspc/1/PG_15_1/2"), "pg_tblspc/1/PG_15_1/2");
+    }
+
+    #[test]
+    fn open_of_a_pipe_or_directory_fails_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let data_dir = DataDir::new(dir.path());
+        assert_eq!(data_dir.open("pg_data/pipe").unwrap_err().code, ErrorCode::FileOpen);
+        assert_eq!(data_dir.open("pg_data").unwrap_err().code, ErrorCode::FileOpen);
+        assert_eq!(reread_page(&pipe, 0, 8).unwrap_err().code, ErrorCode::FileOpen);
     }
 
     #[test]

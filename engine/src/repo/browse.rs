@@ -2,7 +2,6 @@
 
 use regex_lite::Regex;
 use repo_format::cipher::Cipher;
-use repo_format::label::BackupLabel;
 use repo_format::layout::{self, RepoPath, Stanza};
 
 use super::info_files::{archive_cipher, load_archive_info, load_backup_info, manifest_cipher};
@@ -138,8 +137,9 @@ pub fn cipher_of(repo: &Repo, path: &RepoPath, stanza: Option<&Stanza>) -> Resul
             if *first == layout::BACKUP_HISTORY || ends_with(layout::BACKUP_MANIFEST) {
                 return Ok(of_manifests);
             }
-            let label: BackupLabel = first.parse().map_err(|_| unknown())?;
-            let manifest = manifest_store::load(repo, &stanza, &label, &of_manifests)?;
+            // Where there is no such backup, that its manifest is missing says so
+            let manifest_path = layout::backup_stanza(&stanza).join(first)?.join(layout::BACKUP_MANIFEST)?;
+            let manifest = manifest_store::load_from(repo, &manifest_path, &of_manifests)?;
             Ok(Cipher::from_passphrase(manifest.cipher_pass.as_ref()))
         }
         _ => Err(unknown()),

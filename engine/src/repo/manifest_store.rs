@@ -28,10 +28,17 @@ const HISTORY_LEVEL: i32 = 9;
 /// # Errors
 /// Neither can be used: the code and message tell of both.
 pub fn load(repo: &Repo, stanza: &Stanza, label: &BackupLabel, cipher: &Cipher) -> Result<Manifest> {
-    let path = layout::manifest(stanza, label);
-    load_file(repo, &path, cipher).or_else(|first| {
-        load_file(repo, &layout::copy(&path), cipher).map_err(|second| {
-            let name = repo.storage.display(&path);
+    load_from(repo, &layout::manifest(stanza, label), cipher)
+}
+
+/// [`load`] of the manifest with this path.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_from(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result<Manifest> {
+    load_file(repo, path, cipher).or_else(|first| {
+        load_file(repo, &layout::copy(path), cipher).map_err(|second| {
+            let name = repo.storage.display(path);
             let message = format!("unable to load backup manifest file '{name}' or '{name}.copy'");
             info::pair_error(&message, &first, &second)
         })

@@ -43,7 +43,7 @@ pub(super) fn run(
                 let Some(file) = context.manifest.files.get(file_result.index as usize) else { continue };
                 done = done.saturating_add(file.size);
                 if log::enabled(Level::Detail) {
-                    let text = describe(context, settings, file, file_result, done, total);
+                    let text = describe(context, file, file_result, done, total);
                     detail!(process: worker, "{text}");
                 }
             }
@@ -74,20 +74,13 @@ fn interleave(queues: Vec<Vec<RestoreJob>>) -> impl Iterator<Item = RestoreJob> 
 }
 
 /// The line about one file, in pgBackRest's words.
-fn describe(
-    context: &FileContext<'_>,
-    settings: &RestoreSettings,
-    file: &ManifestFile,
-    result: &FileResult,
-    done: u64,
-    total: u64,
-) -> String {
+fn describe(context: &FileContext<'_>, file: &ManifestFile, result: &FileResult, done: u64, total: u64) -> String {
     let zeroed = context.zero.is_some_and(|zero| zero.is_zeroed(&file.name));
     let mut text =
         format!("restore{} file {}", if zeroed { " zeroed" } else { "" }, restored_path(context.pg_path, &file.name));
     // Writing to a String can't fail
     if result.outcome == Outcome::Preserved {
-        let _ = if settings.force {
+        let _ = if context.delta_by_time {
             write!(text, " - exists and matches size {} and modification time {}", file.size, file.timestamp)
         } else if file.size == 0 {
             write!(text, " - exists and is zero size")

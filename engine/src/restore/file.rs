@@ -20,6 +20,7 @@ use super::ownership::Ownership;
 use super::queue::RestoreJob;
 use super::select_db::ZeroFilter;
 use crate::pipeline::restore::{BlockGeometry, RestorePipeline};
+use crate::storage::page_cache::PageCache;
 use crate::storage::read_ahead::ReadQueue;
 use crate::storage::{ReadRange, RepoStorage};
 use crate::{CancelToken, Error, ErrorCode, Result};
@@ -51,6 +52,8 @@ pub struct FileContext<'a> {
     pub delta: bool,
     /// For that, trust size and time instead of checksums.
     pub delta_by_time: bool,
+    /// For that, what takes existing files out of memory, where that may hold more than the disk.
+    pub(crate) page_cache: Option<PageCache>,
     /// How the files are encrypted.
     pub cipher: Cipher,
 }
@@ -185,6 +188,9 @@ impl FileContext<'_> {
         }
         let longer = on_disk.size() > file.size;
         let existing = open_existing(&path, longer)?;
+        if let Some(page_cache) = self.page_cache {
+            page_cache.forget(&existing);
+        }
         if longer {
             existing.set_len(file.size).map_err(|error| {
                 Error::from_io(ErrorCode::FileWrite, format!("unable to truncate file '{path}'"), error)
@@ -535,6 +541,7 @@ mod tests {
             zero: None,
             delta: false,
             delta_by_time: false,
+            page_cache: None,
             cipher: Cipher::None,
         };
         let job = RestoreJob { files: vec![0], size: 7 };

@@ -60,6 +60,7 @@ impl Restore {
             zero: None,
             delta,
             delta_by_time: false,
+            page_cache: None,
             cipher: Cipher::None,
         };
         let job = RestoreJob { files: (0..self.manifest.files.len() as u32).collect(), size: 0 };

@@ -13,6 +13,7 @@ use repo_format::manifest::{Manifest, PG_TBLSPC};
 use rustix::fs::syncfs;
 
 use super::names::{pg_absolute, target_path};
+use crate::storage::page_cache::PageCache;
 use crate::storage::whole_sync;
 use crate::{Error, ErrorCode, Result, detail};
 
@@ -66,6 +67,11 @@ impl SyncSet {
             file_systems.push(FileSystem { device, dir, trusted });
         }
         Ok(SyncSet { dirs, file_systems })
+    }
+
+    /// For reading what is on these file systems and not what is in memory.
+    pub fn write_back(&self) -> PageCache {
+        PageCache::write_back(self.file_systems.iter().map(|file_system| &file_system.dir))
     }
 
     /// Makes everything durable that was written to these directories, except what comes later into `last_dir`, which is left

@@ -168,6 +168,10 @@ impl RepoStorage for FaultyStorage {
         Ok(Box::new(FaultyWriter { inner, path: path.clone(), storage: self.clone() }))
     }
 
+    fn forget_cached(&self, files: &[RepoPath]) {
+        self.inner.forget_cached(files);
+    }
+
     fn create_path(&self, path: &RepoPath) -> Result<()> {
         self.call(Op::CreatePath, path)?;
         self.inner.create_path(path)

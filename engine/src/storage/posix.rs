@@ -3,6 +3,7 @@
 //! Modes, temporary names, sync rules and message texts are pgBackRest's (`src/storage/posix`). Files are made with mode
 //! 0640 and directories with 0750; the process's umask applies, which the program clears by default (`neutral-umask`).
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -12,9 +13,10 @@ use std::time::UNIX_EPOCH;
 use repo_format::layout::TEMP_SUFFIX;
 
 use super::{
-    Entry, EntryKind, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, SyncBatch, WriteOptions, whole_sync,
+    Entry, EntryKind, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, SyncBatch, WriteOptions, page_cache,
+    whole_sync,
 };
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, ErrorCode, Result, warn};
 
 /// Mode of a repository file.
 pub const FILE_MODE: u32 = 0o640;
@@ -159,6 +161,22 @@ fn remove_entry(path: &Path, code: ErrorCode) -> Result<()> {
     }
 }
 
+/// The names in a directory, in no order; `None` when it is missing.
+fn read_names(path: &Path) -> Result<Option<Vec<OsString>>> {
+    let list_error = |e| error(ErrorCode::PathOpen, "unable to list file info for path '{}'", path, e);
+    let directory = match fs::read_dir(path) {
+        Ok(directory) => directory,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(list_error(e)),
+    };
+    directory.map(|item| item.map(|item| item.file_name()).map_err(list_error)).collect::<Result<_>>().map(Some)
+}
+
+/// A name as text. Commands look for names that they know: one that is no text is another's, and no reason to stop.
+fn name_text(name: OsString) -> String {
+    name.into_string().unwrap_or_else(|name| name.to_string_lossy().into_owned())
+}
+
 fn entry(name: String, path: &Path) -> Result<Option<Entry>> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -193,35 +211,23 @@ impl RepoStorage for PosixStorage {
     }
 
     fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
-        let Some(names) = self.names(path)? else { return Ok(None) };
         let path = self.absolute(path);
+        let Some(names) = read_names(&path)? else { return Ok(None) };
         let mut entries = Vec::with_capacity(names.len());
         for name in names {
             let child = path.join(&name);
             // Gone since the directory was read: it is simply not there
-            if let Some(entry) = entry(name, &child)? {
+            if let Some(entry) = entry(name_text(name), &child)? {
                 entries.push(entry);
             }
         }
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(Some(entries))
     }
 
     fn names(&self, path: &RepoPath) -> Result<Option<Vec<String>>> {
-        let path = self.absolute(path);
-        let list_error = |e| error(ErrorCode::PathOpen, "unable to list file info for path '{}'", &path, e);
-        let directory = match fs::read_dir(&path) {
-            Ok(directory) => directory,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(list_error(e)),
-        };
-        let mut names = Vec::new();
-        for item in directory {
-            let name = item.map_err(list_error)?.file_name();
-            names.push(name.into_string().map_err(|name| {
-                let text = format!("name '{}' in path '{}' is not UTF-8", name.to_string_lossy(), path.display());
-                Error::new(ErrorCode::Format, text)
-            })?);
-        }
+        let Some(names) = read_names(&self.absolute(path))? else { return Ok(None) };
+        let mut names: Vec<_> = names.into_iter().map(name_text).collect();
         names.sort_unstable();
         Ok(Some(names))
     }
@@ -266,11 +272,25 @@ impl RepoStorage for PosixStorage {
     }
 
     fn remove_all(&self, path: &RepoPath) -> Result<()> {
-        remove_tree(&self.absolute(path))
+        let absolute = self.absolute(path);
+        // The repository itself is what is behind its link; any other link may lead to what is another's
+        if !path.as_str().is_empty() && fs::symlink_metadata(&absolute).is_ok_and(|found| found.is_symlink()) {
+            warn!("path '{}' is a link: what it leads to is not removed", absolute.display());
+            return remove_entry(&absolute, ErrorCode::PathRemove);
+        }
+        remove_tree(&absolute)
     }
 
     fn sync_path(&self, path: &RepoPath) -> Result<()> {
         if self.features.path_sync { sync_path(&self.absolute(path)) } else { Ok(()) }
+    }
+
+    fn forget_cached(&self, files: &[RepoPath]) {
+        // A file that can't be opened is found out when it is read
+        let open = |path: &RepoPath| File::open(self.absolute(path)).ok();
+        // All of them lie below one directory of a backup
+        let cache = page_cache::PageCache::write_back(files.first().and_then(open).as_ref());
+        files.iter().filter_map(open).for_each(|file| cache.forget(&file));
     }
 
     fn begin_batch(&self, path: &RepoPath) -> Result<Option<Box<dyn SyncBatch>>> {
@@ -507,6 +527,34 @@ mod tests {
         PosixStorage::new(dir.path().join("repo")).remove_all(&path("a")).unwrap();
         assert!(dir.path().join("precious").exists());
         assert!(!dir.path().join("repo/a").exists());
+    }
+
+    #[test]
+    fn remove_all_of_a_link_leaves_what_it_leads_to() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("repo")).unwrap();
+        fs::create_dir_all(dir.path().join("precious/deep")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("precious"), dir.path().join("repo/a")).unwrap();
+        PosixStorage::new(dir.path().join("repo")).remove_all(&path("a")).unwrap();
+        assert!(dir.path().join("precious/deep").exists());
+        assert!(dir.path().join("repo/a").symlink_metadata().is_err());
+    }
+
+    #[test]
+    fn names_that_are_no_text_hinder_nothing_and_stay() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        let odd = dir.path().join(std::ffi::OsStr::from_bytes(b"od\xffd"));
+        fs::write(&odd, b"123").unwrap();
+        fs::write(dir.path().join("b"), b"x").unwrap();
+        let storage = PosixStorage::new(dir.path());
+        assert_eq!(storage.names(&RepoPath::root()).unwrap().unwrap(), ["b", "od\u{fffd}d"]);
+        let entries = storage.list(&RepoPath::root()).unwrap().unwrap();
+        let found: Vec<_> = entries.iter().map(|entry| (entry.name.as_str(), entry.kind, entry.size)).collect();
+        assert_eq!(found, [("b", EntryKind::File, 1), ("od\u{fffd}d", EntryKind::File, 3)]);
+        storage.remove(&path("od\u{fffd}d")).unwrap();
+        storage.remove_all(&path("od\u{fffd}d")).unwrap();
+        assert!(odd.exists());
     }
 
     #[test]

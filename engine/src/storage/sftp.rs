@@ -324,10 +324,7 @@ impl RepoStorage for SftpStorage {
         };
         let mut entries = Vec::with_capacity(found.len());
         for (name, attributes) in found {
-            let name = String::from_utf8(name.to_vec()).map_err(|error| {
-                let name = String::from_utf8_lossy(error.as_bytes());
-                Error::new(ErrorCode::Format, format!("name '{name}' in path '{absolute}' is not UTF-8"))
-            })?;
+            let name = String::from_utf8_lossy(&name).into_owned();
             // Most servers send attributes along; only one that does not is asked
             let complete = attributes.mode.is_some() && attributes.size.is_some() && attributes.modified.is_some();
             if complete {

@@ -315,6 +315,7 @@ options! {
         required: false,
         summary: "Compare with this backup.",
         detail: "Only files that this backup does not have are shown.",
+        support: NotYet("the manifest command"),
         ..OptionDecl::BASE
     };
 

@@ -59,6 +59,14 @@ impl<'a> Copier<'a> {
     pub fn run(&mut self, job: &CopyJob, cancel: &CancelToken) -> Result<Vec<FileResult>> {
         let _core = self.settings.cores.enter();
         self.sink.begin_job();
+        let result = self.files(job, cancel);
+        if result.is_err() {
+            self.sink.abandon(self.settings, &job.path);
+        }
+        result
+    }
+
+    fn files(&mut self, job: &CopyJob, cancel: &CancelToken) -> Result<Vec<FileResult>> {
         let mut results = Vec::with_capacity(job.files.len());
         let mut stored = false;
         for file in &job.files {
@@ -75,12 +83,7 @@ impl<'a> Copier<'a> {
         let mut matches = None;
         if file.delta {
             match self.plain_checksum(job, file)? {
-                None => {
-                    if file.resume {
-                        self.settings.storage.remove(&job.path)?;
-                    }
-                    return Ok(FileOutcome::Removed);
-                }
+                None => return self.removed(job, file),
                 Some((size, checksum)) => {
                     let same = size == file.size && Some(checksum) == file.checksum;
                     if same && file.has_reference {
@@ -104,6 +107,14 @@ impl<'a> Copier<'a> {
             }
         }
         self.copy(job, file, repo_invalid, cancel)
+    }
+
+    /// The file is gone, and with it what an interrupted run stored of it.
+    fn removed(&self, job: &CopyJob, file: &FileJob) -> Result<FileOutcome> {
+        if file.resume {
+            self.settings.storage.remove(&job.path)?;
+        }
+        Ok(FileOutcome::Removed)
     }
 
     /// Size and checksum of the file as it is now; `None` if it is gone.
@@ -137,7 +148,7 @@ impl<'a> Copier<'a> {
         } else {
             match data_dir.open(&file.name)? {
                 Some(source) => Box::new(limited(source, file)),
-                None => return Ok(FileOutcome::Removed),
+                None => return self.removed(job, file),
             }
         };
         let mut pages = file.page_check.then(|| {

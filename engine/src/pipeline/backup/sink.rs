@@ -12,6 +12,8 @@ use crate::{Error, ErrorCode, Result};
 #[derive(Default)]
 pub(super) struct Sink {
     writer: Option<Box<dyn RepoWriter>>,
+    /// Whether the file was made.
+    made: bool,
     /// Bytes not written yet.
     pub(super) pending: Vec<u8>,
     /// Where in `pending` the current file begins; 0 when some of it is written already.
@@ -52,7 +54,10 @@ impl Sink {
         let writer = match &mut self.writer {
             Some(writer) => writer,
             // Not atomic: resume checks sums
-            none => none.insert(settings.storage.write(path, settings.write_options)?),
+            none => {
+                self.made = true;
+                none.insert(settings.storage.write(path, settings.write_options)?)
+            }
         };
         writer.write_all(&self.pending).map_err(|error| {
             let path = settings.storage.display(path);
@@ -61,6 +66,16 @@ impl Sink {
         self.pending.clear();
         self.file_begin = 0;
         Ok(())
+    }
+
+    /// Removes what was written of a job that failed. When it is tried again its files may be gone, and nothing would be
+    /// written over it.
+    pub(super) fn abandon(&mut self, settings: &CopySettings, path: &RepoPath) {
+        self.writer = None;
+        if std::mem::take(&mut self.made) {
+            // The error that led here is the one to tell of; a file that no manifest names is only in the way
+            let _ = settings.storage.remove(path);
+        }
     }
 
     /// Forgets the current file, of which nothing may be written yet.

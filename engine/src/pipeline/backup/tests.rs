@@ -9,7 +9,9 @@ use repo_format::layout::RepoPath;
 
 use super::*;
 use crate::cancel::CancelToken;
+use crate::storage::faulty::FaultyStorage;
 use crate::storage::memory::MemoryStorage;
+use crate::storage::posix::PosixStorage;
 use crate::storage::{get, put};
 use crate::{ErrorCode, Result};
 
@@ -295,4 +297,31 @@ fn block_incremental_file_without_change_stores_nothing() {
     let bad = FileJob { block: Some(BlockJob { prior: Some(wrong), ..block }), ..first };
     let error = run(&settings, &job(vec![bad], None)).unwrap_err();
     assert!(error.message.starts_with("unable to read block map for 'pg_data/a' from "), "{error}");
+}
+
+#[test]
+fn job_that_fails_and_finds_no_file_when_tried_again_leaves_nothing() {
+    for bundle_id in [None, Some(1)] {
+        let (source, repo) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let content = noise(5_000_000);
+        std::fs::write(source.path().join("a"), &content).unwrap();
+        let mut settings = settings(source.path(), &Arc::new(MemoryStorage::new()), CompressType::None, Cipher::None);
+        settings.storage = Arc::new(FaultyStorage::new(Arc::new(PosixStorage::new(repo.path()))).full_after(3_000_000));
+        let job = job(vec![file("a", content.len() as u64)], bundle_id);
+        assert_eq!(run(&settings, &job).unwrap_err().code, ErrorCode::FileWrite);
+        std::fs::remove_file(source.path().join("a")).unwrap();
+        assert_eq!(run(&settings, &job).unwrap()[0].outcome, FileOutcome::Removed);
+        assert!(!repo.path().join("file").exists());
+    }
+}
+
+#[test]
+fn resumed_file_that_is_damaged_and_gone_by_now_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Arc::new(MemoryStorage::new());
+    put(&*storage, &RepoPath::new("file").unwrap(), b"hal", WriteOptions::IN_PLACE).unwrap();
+    let resumed = FileJob { resume: true, checksum: Some(Sha1::of(b"half")), size_repo: 4, ..file("gone", 4) };
+    let settings = settings(dir.path(), &storage, CompressType::None, Cipher::None);
+    assert_eq!(run(&settings, &job(vec![resumed], None)).unwrap()[0].outcome, FileOutcome::Removed);
+    assert_eq!(stored(&storage), None);
 }
