@@ -67,7 +67,7 @@ pub(crate) mod tests {
             std::fs::write(&path, [7; 100_000]).unwrap();
             let file = File::open(&path).unwrap();
             let directory = File::open(dir.path()).unwrap();
-            let cache = PageCache { sync_each, ..PageCache::write_back([&directory]) };
+            let cache = if sync_each { PageCache { sync_each } } else { PageCache::write_back([&directory]) };
             // Memory behind the file, or a file system that can't tell: nothing can be seen here
             if is_in_memory(&directory) || is_cached(&file).is_none() {
                 return;
