@@ -10,7 +10,7 @@
 //! program taken together, `stored KiB` what the command added to the repository.
 //!
 //! Sizes: `RBR_BENCH_MB` (1024) of the large cluster, `RBR_BENCH_RELATIONS` (100000) and `RBR_BENCH_TABLES` (20000) of the ones
-//! with many relations, `RBR_BENCH_SEGMENTS` (500) of the recovery, `RBR_BENCH_TRANSACTIONS` (30000) and `RBR_BENCH_INSERTS` (200) of
+//! with many relations, `RBR_BENCH_SEGMENTS` (500) of the recovery, `RBR_BENCH_TRANSACTIONS` (10000) and `RBR_BENCH_INSERTS` (200) of
 //! each client under which WAL is archived, `RBR_BENCH_CODECS` ("none lz4 zst gz bz2").
 //!
 //! Measure on an idle machine, with nothing beside it: both programs use every core.

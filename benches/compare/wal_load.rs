@@ -35,7 +35,7 @@ pub fn load(report: &mut Report) {
     let pristine = site.space.text("pristine");
     site.space.copy("pg", "pristine");
     let loads = [
-        Load { name: "pgbench", arguments: &["-n"], transactions: setting("RBR_BENCH_TRANSACTIONS", 30_000) },
+        Load { name: "pgbench", arguments: &["-n"], transactions: setting("RBR_BENCH_TRANSACTIONS", 10_000) },
         Load { name: "inserts", arguments: &["-n", "-f", script], transactions: setting("RBR_BENCH_INSERTS", 200) },
     ];
     for load in loads {
