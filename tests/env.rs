@@ -5,6 +5,7 @@
 //! unprivileged user (PostgreSQL and the backup programs refuse root), and goes away when the test ends. Setting
 //! `RBR_TEST_KEEP=1` keeps the folders and prints where they are.
 
+mod azurite;
 mod cluster;
 mod command;
 mod compare;
@@ -17,6 +18,7 @@ mod space;
 mod user;
 mod weed;
 
+pub use azurite::Azurite;
 pub use cluster::{Cluster, Shutdown};
 pub use command::{Background, Run, Tool};
 pub use compare::{Entry, Tree};

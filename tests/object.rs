@@ -1,5 +1,6 @@
-//! Repositories on servers: S3 and SFTP, written by both programs in turns and restored by both.
+//! Repositories on servers: S3, Azure, GCS and SFTP, written by both programs in turns and restored by both.
 
+mod azure;
 mod faults;
 mod gcs;
 mod past;
@@ -9,6 +10,7 @@ mod s3;
 mod s3_options;
 mod s3_secrets;
 mod sftp;
+mod sftp_keys;
 
 use crate::env::{Scenario, Tool, restored_matches};
 

@@ -61,7 +61,9 @@ pub struct AzureSettings {
 /// # Errors
 /// An option can't be used: an endpoint that is no address, certificates that can't be read, a key that is not base64.
 pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
-    let (endpoint, http) = settings.http.route(Endpoint::parse(&settings.endpoint)?)?;
+    // Another host stands for the endpoint altogether
+    let http = &settings.http;
+    let endpoint = Endpoint::parse(http.host.as_ref().unwrap_or(&settings.endpoint))?;
     let (host, url) = match settings.uri_style {
         UriStyle::Host => (
             format!("{}.{}", settings.account, endpoint.host),
@@ -82,7 +84,7 @@ pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
             builder.with_config(AzureConfigKey::SasKey, signature.expose_secret().trim_start_matches('?'))
         }
         AzureCredentials::ManagedIdentity { metadata_url } => {
-            builder.with_credentials(Arc::new(ManagedIdentity::new(&host, metadata_url.as_deref(), &settings.http)?))
+            builder.with_credentials(Arc::new(ManagedIdentity::new(&host, metadata_url.as_deref(), http)?))
         }
     };
     let store = builder.build().map_err(|error| {
@@ -104,8 +106,89 @@ pub fn key_fault(key: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::http::mock::{answer, answer_with, server};
     use super::super::http::tests::from_environment;
     use super::*;
+    use crate::storage::{RepoPath, WriteOptions, put};
+
+    fn settings(endpoint: &str) -> AzureSettings {
+        AzureSettings {
+            repo_path: "/repo".into(),
+            account: "account".into(),
+            container: "container".into(),
+            endpoint: endpoint.into(),
+            port: None,
+            uri_style: UriStyle::Path,
+            credentials: AzureCredentials::Shared("c2VjcmV0".into()),
+            tags: Vec::new(),
+            part_size_bytes: 4 << 20,
+            http: HttpSettings {
+                host: None,
+                verify_tls: true,
+                ca_file: None,
+                ca_path: None,
+                io_timeout: std::time::Duration::from_secs(10),
+            },
+        }
+    }
+
+    fn write(settings: &AzureSettings) -> Result<()> {
+        put(&open(settings)?, &RepoPath::new("file")?, b"data", WriteOptions::ATOMIC)
+    }
+
+    const CREATED: &str = "HTTP/1.1 201 Created\r\nconnection: close\r\netag: \"e\"\r\ncontent-length: 0\r\n\r\n";
+
+    #[test]
+    fn managed_identity_is_asked_once_for_a_token_that_is_good_for_the_account() {
+        let token = r#"{"access_token":"id-token","expires_in":"3599","token_type":"Bearer"}"#;
+        let (metadata, asked) = server(vec![answer(token)]);
+        let (address, requests) = server(vec![CREATED.to_owned(), CREATED.to_owned()]);
+        let credentials = AzureCredentials::ManagedIdentity { metadata_url: Some(format!("{metadata}/token")) };
+        let settings = AzureSettings { credentials, ..settings(&address) };
+        let storage = open(&settings).unwrap();
+        for _ in 0..2 {
+            put(&storage, &RepoPath::new("file").unwrap(), b"data", WriteOptions::ATOMIC).unwrap();
+            assert!(requests.recv().unwrap().head.contains("authorization: bearer id-token"));
+        }
+        let question = asked.recv().unwrap();
+        assert_eq!(question.line, "GET /token?api-version=2018-02-01&resource=https%3A%2F%2F127%2E0%2E0%2E1");
+        assert!(question.head.contains("metadata: true"), "{}", question.head);
+    }
+
+    #[test]
+    fn machine_without_identity_is_told_so() {
+        let refused = r#"{"error":"invalid_request","error_description":"Identity not found"}"#;
+        let (metadata, _asked) = server(vec![answer_with("400 Bad Request", "", refused)]);
+        let credentials = AzureCredentials::ManagedIdentity { metadata_url: Some(metadata) };
+        let error = write(&AzureSettings { credentials, ..settings("http://127.0.0.1:9") }).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Protocol);
+        let text = error.to_string();
+        assert!(
+            text.contains("HTTP request failed with 400 (Bad Request)") && text.contains("Identity not found"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn write_carries_tags_and_goes_to_the_other_host() {
+        let (address, requests) = server(vec![CREATED.to_owned()]);
+        let mut settings = settings("blob.core.windows.net");
+        settings.http.host = Some(address.clone());
+        settings.tags = vec![("a b".into(), "c".into())];
+        write(&settings).unwrap();
+        let request = requests.recv().unwrap();
+        assert_eq!(request.line, "PUT /account/container/repo/file");
+        assert!(request.head.contains(&format!("host: {}", address.trim_start_matches("http://"))), "{}", request.head);
+        let tags = request.head.lines().find(|line| line.starts_with("x-ms-tags: "));
+        assert!(tags.is_some_and(|line| line.ends_with("=c")), "{}", request.head);
+    }
+
+    #[test]
+    fn key_that_is_not_base64_is_said_to_be_so() {
+        assert_eq!(key_fault("c2VjcmV0"), None);
+        assert_eq!(key_fault("abc").as_deref(), Some("base64 size 3 is not evenly divisible by 4"));
+        assert_eq!(key_fault("ab%d").as_deref(), Some("base64 invalid character found at position 2"));
+    }
 
     /// Runs the conformance suite against a real server, named by the environment as `RBR_TEST_AZURE_ENDPOINT` and so on.
     #[test]

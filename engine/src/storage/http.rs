@@ -1,15 +1,15 @@
-//! What all object stores share on the wire: TLS, certificates, time limits, retries and another host to connect to.
+//! What all object stores share on the wire: TLS, certificates, time limits and retries.
 
+#[cfg(test)]
+pub(crate) mod mock;
 pub(crate) mod request;
 pub(crate) mod token;
 
 use std::fs;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::client::{Certificate, DnsFuture, DnsResolver};
+use object_store::client::Certificate;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
 use crate::{Error, ErrorCode, Result};
@@ -26,7 +26,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(15);
 /// How to reach a server (pgBackRest's `repo-storage-*` options).
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
-    /// Connect to this host instead of the one that requests are addressed to.
+    /// The host to connect to instead of the endpoint; may be an URL.
     pub host: Option<String>,
     /// Check the server's certificate.
     pub verify_tls: bool,
@@ -39,16 +39,6 @@ pub struct HttpSettings {
 }
 
 impl HttpSettings {
-    /// Takes the other host into account: requests stay addressed to and signed for the endpoint's name, scheme and port
-    /// become those of `host`, which may be an URL. Answers the endpoint to address and the settings to connect with.
-    pub(crate) fn route(&self, endpoint: Endpoint) -> Result<(Endpoint, Self)> {
-        let mut http = self.clone();
-        let Some(other) = http.host.take() else { return Ok((endpoint, http)) };
-        let other = Endpoint::parse(&other)?;
-        http.host = Some(other.host.trim_matches(['[', ']']).to_owned());
-        Ok((Endpoint { host: endpoint.host, tls: other.tls, port: other.port }, http))
-    }
-
     /// The client's options.
     ///
     /// # Errors
@@ -60,9 +50,6 @@ impl HttpSettings {
             .with_connect_timeout(self.io_timeout)
             .with_read_timeout(self.io_timeout)
             .with_timeout_disabled();
-        if let Some(host) = &self.host {
-            options = options.with_dns_resolver(Arc::new(OtherHost(host.clone())));
-        }
         let certificates = self.certificates()?;
         if !certificates.is_empty() {
             options = options.with_no_system_certificates(true);
@@ -111,22 +98,6 @@ pub(crate) fn retry_config(io_timeout: Duration) -> RetryConfig {
         backoff: BackoffConfig { init_backoff: BACKOFF_FIRST, max_backoff: BACKOFF_MAX, base: 2.0 },
         max_retries: RETRIES_MAX,
         retry_timeout: io_timeout.max(Duration::from_secs(60)),
-    }
-}
-
-/// Answers every look-up with the addresses of one host, so that requests keep the name that they are signed for.
-#[derive(Debug)]
-struct OtherHost(String);
-
-impl DnsResolver for OtherHost {
-    fn resolve(&self, _host: &str) -> DnsFuture {
-        let host = self.0.clone();
-        Box::pin(async move {
-            if let Ok(address) = host.parse::<IpAddr>() {
-                return Ok(vec![address]);
-            }
-            Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
-        })
     }
 }
 

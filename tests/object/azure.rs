@@ -1,0 +1,28 @@
+//! Azure Blob Storage, by its emulator.
+
+use super::cycle;
+use crate::env::{Azurite, Scenario, ScenarioOptions};
+
+#[test]
+fn azure_repository_is_shared_with_pgbackrest() {
+    let Some(server) = Azurite::start() else { return };
+    let common = ["repo1-bundle=y", "repo1-block=y", "compress-type=none", "repo1-storage-tag=owner=a b"];
+    let with_common = |mut lines: Vec<String>| {
+        lines.extend(common.map(str::to_owned));
+        lines
+    };
+    let global = with_common(server.options_with_key());
+    let Some(scenario) = Scenario::start(ScenarioOptions { global, ..ScenarioOptions::default() }) else { return };
+    cycle(&scenario);
+
+    // The same repository with another proof
+    scenario.configure(&with_common(server.options_with_signature()));
+    server.proxy.clear();
+    scenario.change(3);
+    scenario.rbr(&["backup", "--type=diff", "--log-level-console=debug"]).success().never_says("sig=");
+    scenario.pgbackrest(&["backup", "--type=incr"]).success();
+    let requests = server.proxy.requests();
+    assert!(requests.iter().any(|request| request.path.contains("comp=blocklist")), "{requests:#?}");
+    assert_eq!(scenario.labels().len(), 3);
+    scenario.rbr(&["verify", "--log-level-console=error"]).success();
+}
