@@ -14,8 +14,11 @@ use repo_format::wal_name::WalSegment;
 use crate::repo::info_files::{self, manifest_cipher};
 use crate::repo::reconstruct::load_backup_info_reconstruct;
 use crate::repo::{Repo, manifest_store};
-use crate::{CancelToken, Error, ErrorCode, Result};
+use crate::{CancelToken, Error, ErrorCode, Result, side_by_side};
 use plan::{ArchivePlan, ArchiveRules, BackupFact, BackupPlan, FullRetention, Retention, Verdict, WalPlan};
+
+/// Files that are removed before it is looked again whether to stop.
+const REMOVED_AT_ONCE: usize = 100;
 
 /// What to expire.
 #[derive(Clone, Debug)]
@@ -154,10 +157,8 @@ impl Task<'_> {
         let (storage, stanza, key) = (&self.repo.storage, &self.settings.stanza, self.repo.key);
         for set in &plan.expired {
             for label in set.labels.iter().rev() {
-                self.change(|| {
-                    storage.remove(&layout::manifest(stanza, label))?;
-                    storage.remove(&layout::manifest_copy(stanza, label))
-                })?;
+                let manifests = [layout::manifest(stanza, label), layout::manifest_copy(stanza, label)];
+                self.change(|| storage.remove_many(&manifests))?;
                 info.backups.remove(label);
             }
             if let Some(newest) = &plan.newest_expired {
@@ -197,10 +198,11 @@ impl Task<'_> {
             Some(newest) => self.is_unfinished(newest)? && !self.is_orphan(newest, info)?,
             None => false,
         };
-        for label in plan::directories(&labels, &plan.kept, keep_newest) {
+        let directories = plan::directories(&labels, &plan.kept, keep_newest);
+        side_by_side::each(storage.features().remote, &directories, |label| {
             crate::info!("repo{key}: remove expired backup {label}");
-            self.change(|| storage.remove_all(&layout::backup_path(stanza, &label)))?;
-        }
+            self.change(|| storage.remove_all(&layout::backup_path(stanza, label)))
+        })?;
         Ok(())
     }
 
@@ -293,17 +295,7 @@ impl Task<'_> {
                     crate::detail!("repo{key}: {id} remove archive path {directory}");
                     run.add(directory);
                 }
-                Verdict::Scan => {
-                    for file in self.list(&path)?.iter().filter(|name| name.len() >= 24 && is_wal_like(name)) {
-                        if plan.keeps_file(file) {
-                            run.log(key, id);
-                        } else {
-                            let path = path.join(file)?;
-                            self.change(|| self.repo.storage.remove(&path))?;
-                            run.add(file.get(..24).unwrap_or(file));
-                        }
-                    }
-                }
+                Verdict::Scan => self.remove_segments(id, plan, &path, &mut run)?,
             }
         }
         if run.any {
@@ -314,6 +306,25 @@ impl Task<'_> {
         for file in entries.iter().filter(|name| is_timeline_history(name) && plan.removes_history(name)) {
             self.change(|| self.repo.storage.remove(&archive.join(file)?))?;
             crate::info!("repo{key}: {id} remove history file {file}");
+        }
+        Ok(())
+    }
+
+    /// Removes the segments of one directory that are not kept.
+    fn remove_segments(&self, id: ArchiveId, plan: &WalPlan, directory: &RepoPath, run: &mut Run) -> Result<()> {
+        let files = self.list(directory)?;
+        let files: Vec<&String> = files.iter().filter(|name| name.len() >= 24 && is_wal_like(name)).collect();
+        let gone = files.iter().filter(|file| !plan.keeps_file(file)).map(|file| directory.join(file));
+        let gone = gone.collect::<Result<Vec<_>>>()?;
+        for some in gone.chunks(REMOVED_AT_ONCE) {
+            self.change(|| self.repo.storage.remove_many(some))?;
+        }
+        for file in files {
+            if plan.keeps_file(file) {
+                run.log(self.repo.key, id);
+            } else {
+                run.add(file.get(..24).unwrap_or(file));
+            }
         }
         Ok(())
     }

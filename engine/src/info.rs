@@ -17,7 +17,7 @@ use repo_format::wal_name::{ArchivedSegment, SEGMENT_DIR_LEN};
 use crate::lock::{self, LockStatus, LockType};
 use crate::repo::info_files::{self, manifest_cipher};
 use crate::repo::{Repo, manifest_store};
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, ErrorCode, Result, side_by_side};
 
 mod set;
 
@@ -352,7 +352,14 @@ fn load_stanza(
     let mut status = StatusCode::Ok;
     let target = &mut state.repos[index];
     if settings.detail == Detail::Full {
-        match info_files::load_backup_info(repo, &stanza) {
+        let remote = repo.storage.features().remote;
+        let (backup_info, archive_info) = side_by_side::both(
+            remote,
+            || info_files::load_backup_info(repo, &stanza),
+            // What else is asked for is of no use without backup.info, but there is no waiting for that
+            || if remote { info_files::load_archive_info(repo, &stanza).map(Some) } else { Ok(None) },
+        );
+        match backup_info {
             Ok(info) => target.backup_info = Some(info),
             Err(error) if error.code == ErrorCode::FileMissing => status = StatusCode::MissingStanzaData,
             Err(error) if error.code == ErrorCode::Crypto => {
@@ -363,7 +370,10 @@ fn load_stanza(
             Err(error) => return Err(error),
         }
         if let Some(backup_info) = &target.backup_info {
-            target.archive_info = Some(info_files::load_archive_info(repo, &stanza)?);
+            target.archive_info = match archive_info? {
+                None => Some(info_files::load_archive_info(repo, &stanza)?),
+                info => info,
+            };
             if let Some(label) = label {
                 let cipher = manifest_cipher(backup_info);
                 target.manifest = Some(manifest_store::load(repo, &stanza, label, &cipher)?);
@@ -480,21 +490,24 @@ fn wal_range(repo: &Repo, stanza: &Stanza, id: ArchiveId) -> Result<(Option<Stri
         Ok(segments.filter(|stored| !stored.partial).map(|stored| stored.segment.to_string()).collect())
     };
     // Not every directory holds segments
-    let mut first = None;
-    for name in &directories {
-        first = segments(name)?.first().cloned();
-        if first.is_some() {
-            break;
+    let first = || -> Result<Option<String>> {
+        for name in &directories {
+            if let Some(first) = segments(name)?.first() {
+                return Ok(Some(first.clone()));
+            }
         }
-    }
-    let mut last = None;
-    for name in directories.iter().rev() {
-        last = segments(name)?.last().cloned();
-        if last.is_some() {
-            break;
+        Ok(None)
+    };
+    let last = || -> Result<Option<String>> {
+        for name in directories.iter().rev() {
+            if let Some(last) = segments(name)?.last() {
+                return Ok(Some(last.clone()));
+            }
         }
-    }
-    Ok((first, last))
+        Ok(None)
+    };
+    let (first, last) = side_by_side::both(repo.storage.features().remote, first, last);
+    Ok((first?, last?))
 }
 
 /// Merges the backups of all repositories by the time of their end; within a repository their order by label stays.

@@ -5,13 +5,17 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::slots::Slots;
+use crate::storage::RepoStorage;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// Results that may wait for the main thread, per worker.
 const RESULTS_WAITING_MAX: usize = 4;
+/// Threads of a worker whose repository is on a server.
+const THREADS_REMOTE: u32 = 4;
 /// How long the main thread waits for a result before it is told so.
 const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -22,6 +26,8 @@ pub struct QueueSettings {
     pub process_max: u32,
     /// The pause before each retry of a failed job; empty for no retries.
     pub retry_intervals: Vec<Duration>,
+    /// Threads of each worker, of which one at a time computes while others wait for a server.
+    pub threads: u32,
 }
 
 impl QueueSettings {
@@ -30,7 +36,13 @@ impl QueueSettings {
     pub fn new(process_max: u32, job_retry: u32, job_retry_interval: Duration) -> Self {
         let retry_intervals =
             (0..job_retry).map(|retry| if retry == 0 { Duration::ZERO } else { job_retry_interval }).collect();
-        QueueSettings { process_max: process_max.max(1), retry_intervals }
+        QueueSettings { process_max: process_max.max(1), retry_intervals, threads: 1 }
+    }
+
+    /// The same for jobs that work with this storage.
+    #[must_use]
+    pub fn for_storage(self, storage: &dyn RepoStorage) -> Self {
+        QueueSettings { threads: if storage.features().remote { THREADS_REMOTE } else { 1 }, ..self }
     }
 }
 
@@ -92,18 +104,22 @@ where
     R: Send,
 {
     let workers = settings.process_max.max(1);
+    let threads = workers * settings.threads.max(1);
+    let slots = (threads > workers).then(|| Slots::new(workers));
     let group = cancel.child();
     let next = Mutex::new(next);
-    let (sender, receiver) = mpsc::sync_channel(RESULTS_WAITING_MAX * workers as usize);
+    let (sender, receiver) = mpsc::sync_channel(RESULTS_WAITING_MAX * threads as usize);
     let mut failed: Option<Error> = None;
 
     std::thread::scope(|scope| {
         // Should this thread panic, the receiver goes with the stack: workers then end instead of waiting for it forever
         let receiver = receiver;
-        for worker in 1..=workers {
+        for thread in 0..threads {
+            let worker = thread % workers + 1;
             let sender = sender.clone();
-            let (settings, group, next, init, work) = (settings, &group, &next, &init, &work);
-            let body = move || work_through(worker, settings, group, next, init, work, &sender);
+            let crew = Crew { settings, slots: slots.as_ref(), group: &group };
+            let (next, init, work) = (&next, &init, &work);
+            let body = move || work_through(worker, crew, next, init, work, &sender);
             let name = format!("worker-{worker}");
             if let Err(e) = std::thread::Builder::new().name(name).spawn_scoped(scope, body) {
                 failed.get_or_insert(Error::from_io(ErrorCode::Kernel, "unable to start worker thread", e));
@@ -149,15 +165,24 @@ fn keep_first(failed: &mut Option<Error>, error: Error) {
 
 type Message<J, R> = Result<(u32, J, R)>;
 
+/// What all threads of a queue share.
+#[derive(Clone, Copy)]
+struct Crew<'a> {
+    settings: &'a QueueSettings,
+    /// Limits how many of them compute, where there are more than workers.
+    slots: Option<&'a Arc<Slots>>,
+    group: &'a CancelToken,
+}
+
 fn work_through<J, R, S>(
     worker: u32,
-    settings: &QueueSettings,
-    group: &CancelToken,
+    crew: Crew<'_>,
     next: &Mutex<impl FnMut(u32) -> Result<Option<J>>>,
     init: &impl Fn(u32) -> Result<S>,
     work: &impl Fn(&mut S, &J, &CancelToken) -> Result<R>,
     sender: &SyncSender<Message<J, R>>,
 ) {
+    let Crew { settings, slots, group } = crew;
     let mut state: Option<S> = None;
     while !group.is_cancelled() {
         let job = {
@@ -181,8 +206,11 @@ fn work_through<J, R, S>(
             state = Some(kept);
             Ok(result)
         };
-        let result = with_retries(&settings.retry_intervals, group, || {
-            catch_unwind(AssertUnwindSafe(&mut attempt)).unwrap_or_else(|panic| Err(panic_error(&*panic)))
+        let mut attempt =
+            || catch_unwind(AssertUnwindSafe(&mut attempt)).unwrap_or_else(|panic| Err(panic_error(&*panic)));
+        let result = with_retries(&settings.retry_intervals, group, || match slots {
+            Some(slots) => slots.run(&mut attempt),
+            None => attempt(),
         });
         if sender.send(result.map(|result| (worker, job, result))).is_err() {
             return;
@@ -280,7 +308,7 @@ mod tests {
     use super::*;
 
     fn settings(process_max: u32, retries: usize) -> QueueSettings {
-        QueueSettings { process_max, retry_intervals: vec![Duration::ZERO; retries] }
+        QueueSettings { process_max, retry_intervals: vec![Duration::ZERO; retries], threads: 1 }
     }
 
     fn sum(settings: &QueueSettings, work: impl Fn(u32) -> Result<u32> + Sync) -> (Result<()>, u32) {

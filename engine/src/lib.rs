@@ -17,6 +17,8 @@ pub mod pipeline;
 pub mod progress;
 pub mod repo;
 pub mod restore;
+pub mod side_by_side;
+pub mod slots;
 pub mod stanza;
 pub mod storage;
 pub mod time_zone;

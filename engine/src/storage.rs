@@ -116,6 +116,8 @@ pub struct Features {
     pub symlinks: bool,
     /// Directories must be synced for their entries to be durable.
     pub path_sync: bool,
+    /// Every call waits for a server, so that several at a time take hardly longer than one.
+    pub remote: bool,
 }
 
 /// A place that holds a repository. Shared by all worker threads.
@@ -146,6 +148,16 @@ pub trait RepoStorage: Send + Sync {
     /// The directory can't be read.
     fn names(&self, path: &RepoPath) -> Result<Option<Vec<String>>> {
         Ok(self.list(path)?.map(|entries| entries.into_iter().map(|entry| entry.name).collect()))
+    }
+
+    /// The names in one directory that sort after `after`, sorted (byte order), for callers that look for a few of many.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    fn names_after(&self, path: &RepoPath, after: &str) -> Result<Vec<String>> {
+        let mut names = self.names(path)?.unwrap_or_default();
+        names.retain(|name| name.as_str() > after);
+        Ok(names)
     }
 
     /// What a symbolic link points to; `None` when it is missing or the driver has no links.
@@ -189,6 +201,15 @@ pub trait RepoStorage: Send + Sync {
     /// # Errors
     /// It is there and can't be removed.
     fn remove(&self, path: &RepoPath) -> Result<()>;
+
+    /// Removes several files or links. After an error the first of them may be gone, or any of them where
+    /// [`Features::remote`] is true.
+    ///
+    /// # Errors
+    /// One of them is there and can't be removed.
+    fn remove_many(&self, paths: &[RepoPath]) -> Result<()> {
+        paths.iter().try_for_each(|path| self.remove(path))
+    }
 
     /// Removes a directory and all below it. A link is removed itself and never followed.
     ///

@@ -1,7 +1,9 @@
 //! An S3 server that throttles, breaks connections and loses answers: commands succeed, or leave nothing half-made.
 
+use std::time::{Duration, Instant};
+
 use crate::env::proxy::{Fault, Proxy, Rule};
-use crate::env::{Scenario, ScenarioOptions, Weed};
+use crate::env::{Run, Scenario, ScenarioOptions, Tool, Weed, restored_matches};
 
 /// A server behind a proxy and a scenario whose repository is reached through it.
 struct Faulty {
@@ -15,35 +17,132 @@ impl Faulty {
         let weed = Weed::start()?;
         let proxy = weed.proxy();
         let mut global = weed.options(proxy.port());
-        global.extend(["compress-type=zst", "archive-timeout=60"].map(str::to_owned));
+        global.extend(["compress-type=zst", "archive-timeout=60", "repo1-bundle=y"].map(str::to_owned));
         global.extend(more.iter().map(|&line| line.to_owned()));
         let scenario = Scenario::start(ScenarioOptions { global, ..ScenarioOptions::default() })?;
+        // Larger than a part of an upload, compressed too
+        scenario.cluster.sql(
+            "create table large as select g, (select string_agg(sha512((g * 100 + i)::text::bytea), '')
+             from generate_series(1, 30) i) from generate_series(1, 6000) g",
+        );
         Some(Self { weed, proxy, scenario })
+    }
+
+    fn rbr(&self, arguments: &[&str]) -> Run {
+        self.scenario.rbr(arguments).never_says("rbrsecret")
+    }
+
+    /// Every rule must have had its turn.
+    #[track_caller]
+    fn all_happened(&self) {
+        let hits = self.proxy.hits();
+        assert!(hits.iter().all(|&hits| hits > 0), "faults that never happened: {hits:?}");
     }
 
     /// Sound in the eyes of both programs, and without remains of uploads.
     #[track_caller]
     fn is_sound(&self) {
         self.proxy.set_rules(Vec::new());
-        self.scenario.rbr(&["verify", "--log-level-console=error"]).success();
-        self.scenario.pgbackrest(&["verify", "--log-level-console=error"]).success().never_says("ERROR");
+        for tool in [Tool::Rbr, Tool::PgBackRest] {
+            self.scenario
+                .run(tool, &["verify", "--output=text", "--verbose", "--log-level-console=off"])
+                .success()
+                .says("status: ok");
+        }
         assert_eq!(self.weed.uploads(), Vec::<String>::new(), "uploads that were not aborted");
     }
 }
 
 #[test]
 fn throttling_server_is_asked_again() {
-    let Some(faulty) = Faulty::start(&["repo1-bundle=y"]) else { return };
-    let (proxy, scenario) = (&faulty.proxy, &faulty.scenario);
-    proxy.set_rules(vec![Rule::new(Fault::error(503)).every(3), Rule::new(Fault::error(429)).every(3)]);
-    scenario.rbr(&["stanza-create"]).success();
-    scenario.rbr(&["backup", "--type=full"]).success().never_says("WARN");
+    let Some(faulty) = Faulty::start(&[]) else { return };
+    let scenario = &faulty.scenario;
+    faulty.proxy.set_rules(vec![Rule::new(Fault::error(503)).every(3), Rule::new(Fault::error(429)).every(3)]);
+    faulty.rbr(&["stanza-create"]).success();
+    faulty.rbr(&["backup", "--type=full"]).success().never_says("WARN");
     scenario.change(1);
-    scenario.rbr(&["backup", "--type=incr", "--repo1-retention-full=1"]).success().never_says("WARN");
-    scenario.rbr(&["check"]).success();
-    scenario.restore(crate::env::Tool::Rbr, "restored", &[]);
-    scenario.rbr(&["backup", "--type=full", "--repo1-retention-full=1"]).success();
-    assert_eq!(scenario.labels().len(), 1, "expire removed the others");
-    assert!(proxy.hits().iter().all(|&hits| hits > 10), "{:?}", proxy.hits());
+    faulty.rbr(&["backup", "--type=incr"]).success().never_says("WARN");
+    faulty.rbr(&["check"]).success();
+    faulty.rbr(&["backup", "--type=full", "--repo1-retention-full=1"]).success().says("expire full backup set");
+    faulty.all_happened();
+    faulty.is_sound();
+}
+
+#[test]
+fn broken_connections_and_lost_answers_do_no_harm() {
+    let Some(faulty) = Faulty::start(&["io-timeout=2"]) else { return };
+    let scenario = &faulty.scenario;
+    let lost = |pattern| Rule::new(Fault::LoseReply).on(pattern).times(1);
+    faulty.proxy.set_rules(vec![
+        lost("^PUT .*backup.info$"),
+        lost("^PUT .*archive/demo/15-1/"),
+        lost("^POST .*uploadId="),
+        lost("^POST .*delete"),
+        Rule::new(Fault::Stall(Duration::from_secs(4))).on("^GET ").every(10).times(2),
+        // But for the answer that begins an upload: who does not learn its name can't abort it
+        Rule::new(Fault::CutBody).on("^(GET|POST .*(uploadId=|delete))").every(4),
+        Rule::new(Fault::Close).every(7),
+        Rule::new(Fault::Reset).every(9),
+    ]);
+    faulty.rbr(&["stanza-create"]).success();
+    faulty.rbr(&["backup", "--type=full"]).success();
+    scenario.change(1);
+    faulty.rbr(&["backup", "--type=incr"]).success();
+    faulty.rbr(&["backup", "--type=full", "--repo1-retention-full=1"]).success().says("expire full backup set");
+    let dump = scenario.cluster.dump();
+    scenario.cluster.switch_wal();
+    faulty.rbr(&["check"]).success();
+    restored_matches(&mut scenario.restore(Tool::Rbr, "restored", &[]), &dump);
+    faulty.all_happened();
+    faulty.is_sound();
+}
+
+#[test]
+fn wal_passes_a_faulty_server_in_the_background() {
+    let Some(faulty) = Faulty::start(&["archive-async=y", "io-timeout=5"]) else { return };
+    let scenario = &faulty.scenario;
+    faulty.rbr(&["stanza-create"]).success();
+    faulty.rbr(&["backup", "--type=full"]).success();
+    faulty.proxy.set_rules(vec![
+        Rule::new(Fault::error(503)).every(4),
+        Rule::new(Fault::LoseReply).on("^PUT .*archive/").every(3),
+        Rule::new(Fault::CutBody).on("^GET ").every(4),
+        Rule::new(Fault::Reset).every(7),
+    ]);
+    for round in 1..=6 {
+        scenario.cluster.sql(&format!("create table wal_{round} as select g from generate_series(1, 1000) g"));
+        scenario.cluster.switch_wal();
+    }
+    let dump = scenario.cluster.dump();
+    faulty.rbr(&["check"]).success();
+    restored_matches(&mut scenario.restore(Tool::Rbr, "restored", &[]), &dump);
+    faulty.all_happened();
+    faulty.is_sound();
+}
+
+#[test]
+fn server_that_stays_away_is_an_error_in_time_and_no_backup() {
+    let Some(faulty) = Faulty::start(&["io-timeout=2", "job-retry=0"]) else { return };
+    let scenario = &faulty.scenario;
+    faulty.rbr(&["stanza-create"]).success();
+    faulty.proxy.set_rules(vec![Rule::new(Fault::error(503)).on("^P(UT|OST) .*(bundle/|large|/base/)")]);
+    let begin = Instant::now();
+    let failed = faulty.rbr(&["backup", "--type=full"]).fails(101);
+    assert!(begin.elapsed() < Duration::from_secs(40), "{:?}", begin.elapsed());
+    // What, why, and in whose words
+    failed.says("/demo/backup/demo/").says("503").says("Please reduce your request rate.");
+    faulty.proxy.set_rules(Vec::new());
+    assert_eq!(scenario.labels(), Vec::<String>::new());
+    assert_eq!(faulty.weed.uploads(), Vec::<String>::new());
+
+    // A removal that the server refuses for one file is an error, too
+    faulty.rbr(&["backup", "--type=full"]).success();
+    faulty.rbr(&["backup", "--type=full"]).success();
+    let refused = Fault::error_with(403, "AccessDenied", "not this one");
+    faulty.proxy.set_rules(vec![Rule::new(refused).on("^POST .*delete")]);
+    faulty.rbr(&["expire", "--repo1-retention-full=1"]).fails(104).says("403").says("not this one");
+    faulty.proxy.set_rules(Vec::new());
+    faulty.rbr(&["expire", "--repo1-retention-full=1"]).success();
+    assert_eq!(scenario.labels().len(), 1);
     faulty.is_sound();
 }

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use engine::repo::Repo;
+use engine::slots::Slots;
 use engine::{CancelToken, ErrorCode, Result};
 
 /// How often and when a failed item is tried again.
@@ -44,14 +46,31 @@ impl Retry {
     }
 }
 
-/// Works on `items` with up to `total` threads. `report` gets each result on this thread, with the number of the thread from 1.
-/// With `stop_at_error` no new item is begun after one failed.
+/// Threads of a worker whose repository is on a server. No more, since each holds a segment in memory.
+const THREADS_REMOTE: usize = 2;
+
+/// How many work on a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Crew {
+    workers: usize,
+    threads: usize,
+}
+
+impl Crew {
+    /// So many workers, where these repositories are read or written.
+    pub fn new(workers: usize, repos: &[Repo]) -> Self {
+        let remote = repos.iter().any(|repo| repo.storage.features().remote);
+        Crew { workers: workers.max(1), threads: if remote { THREADS_REMOTE } else { 1 } }
+    }
+}
+
+/// Works on `items` with a crew. `report` gets each result on this thread, with the number of the worker from 1. With `stop_at_error` no new item is begun after one failed.
 ///
 /// # Errors
 /// That of `report`, after which no new item is begun, or that of the token.
 pub fn run<I: Sync, T: Send>(
     items: &[I],
-    total: usize,
+    crew: Crew,
     stop_at_error: bool,
     cancel: &CancelToken,
     work: impl Fn(&I) -> Result<T> + Sync,
@@ -59,16 +78,18 @@ pub fn run<I: Sync, T: Send>(
 ) -> Result<()> {
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
+    let slots = Slots::new(u32::try_from(crew.workers).unwrap_or(u32::MAX));
     let (sender, receiver) = mpsc::channel();
     let mut outcome = Ok(());
     std::thread::scope(|scope| {
-        for process in 1..=u32::try_from(total.clamp(1, items.len().max(1))).unwrap_or(u32::MAX) {
-            let (sender, next, stop, work) = (sender.clone(), &next, &stop, &work);
+        for thread in 0..(crew.workers * crew.threads).clamp(1, items.len().max(1)) {
+            let process = u32::try_from(thread % crew.workers + 1).unwrap_or(u32::MAX);
+            let (sender, next, stop, work, slots) = (sender.clone(), &next, &stop, &work, &slots);
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) && !cancel.is_cancelled() {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(item) = items.get(index) else { break };
-                    let result = work(item);
+                    let result = slots.run(|| work(item));
                     if stop_at_error && result.is_err() {
                         stop.store(true, Ordering::Relaxed);
                     }
@@ -102,12 +123,12 @@ mod tests {
         let mut seen = Vec::new();
         run(
             &items,
-            4,
+            Crew { workers: 2, threads: 2 },
             true,
             &CancelToken::new(),
             |item| Ok(item * 2),
             |process, item, result| {
-                assert!((1..=4).contains(&process));
+                assert!((1..=2).contains(&process));
                 assert_eq!(result.expect("result"), item * 2);
                 seen.push(*item);
                 Ok(())
@@ -126,7 +147,7 @@ mod tests {
             _ => Ok(()),
         };
         let mut seen = Vec::new();
-        run(&items, 1, true, &CancelToken::new(), fail_third, |_, item, result| {
+        run(&items, Crew { workers: 1, threads: 1 }, true, &CancelToken::new(), fail_third, |_, item, result| {
             seen.push((*item, result.is_ok()));
             Ok(())
         })
@@ -138,7 +159,7 @@ mod tests {
     fn run_with_failing_report_returns_its_error() {
         let error = run(
             &[1, 2, 3],
-            1,
+            Crew { workers: 1, threads: 1 },
             true,
             &CancelToken::new(),
             |_| Ok(()),

@@ -56,7 +56,7 @@ impl<'a> WalSegmentFind<'a> {
         loop {
             let is_kept = self.directory.as_ref() == Some(&directory) && !self.names.is_empty();
             if !is_kept {
-                self.list(&directory)?;
+                self.list(&directory, segment)?;
             }
             if let Some(found) = self.find_listed(&directory, segment, partial)? {
                 return Ok(Some(found));
@@ -81,8 +81,9 @@ impl<'a> WalSegmentFind<'a> {
             .hint("run the 'start' command if the stanza was previously stopped."))
     }
 
-    fn list(&mut self, directory: &RepoPath) -> Result<()> {
-        self.names = self.storage.names(directory)?.unwrap_or_default();
+    /// Stored names go on after the segment's.
+    fn list(&mut self, directory: &RepoPath, segment: &WalSegment) -> Result<()> {
+        self.names = self.storage.names_after(directory, &segment.to_string())?;
         self.directory = Some(directory.clone());
         Ok(())
     }

@@ -7,7 +7,7 @@ use repo_format::manifest::Manifest;
 
 use super::info_files::{load_backup_info, manifest_cipher};
 use super::{Repo, manifest_store};
-use crate::Result;
+use crate::{Result, side_by_side};
 
 /// Loads backup.info, takes out backups that are gone and adds complete ones that it does not have. Says whether anything
 /// was changed; saving is the caller's.
@@ -15,8 +15,9 @@ use crate::Result;
 /// # Errors
 /// backup.info or the manifest of a backup that it lacks can't be loaded, or the directory not be listed.
 pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<(BackupInfo, bool)> {
-    let mut info = load_backup_info(repo, stanza)?;
-    let labels = backup_labels(repo, stanza)?;
+    let remote = repo.storage.features().remote;
+    let (info, labels) = side_by_side::both(remote, || load_backup_info(repo, stanza), || backup_labels(repo, stanza));
+    let (mut info, labels) = (info?, labels?);
     let removed = remove_missing(repo, stanza, &mut info, &labels)?;
     let added = add_found(repo, stanza, &mut info, &labels)?;
     Ok((info, removed || added))
@@ -35,9 +36,12 @@ pub fn backup_labels(repo: &Repo, stanza: &Stanza) -> Result<Vec<BackupLabel>> {
 fn remove_missing(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo, labels: &[BackupLabel]) -> Result<bool> {
     let mut changed = false;
     let current: Vec<BackupLabel> = info.backups.keys().cloned().collect();
-    for label in current {
-        // Without its directory there is no need to look for the manifest; a dependent may be gone already
-        let is_there = labels.binary_search(&label).is_ok() && manifest_store::is_complete(repo, stanza, &label)?;
+    // Without its directory there is no need to look for the manifest
+    let is_there = side_by_side::each(repo.storage.features().remote, &current, |label| {
+        Ok(labels.binary_search(label).is_ok() && manifest_store::is_complete(repo, stanza, label)?)
+    })?;
+    for (label, is_there) in current.into_iter().zip(is_there) {
+        // A dependent may be gone already
         if is_there || !info.backups.contains_key(&label) {
             continue;
         }

@@ -16,12 +16,14 @@ use crate::{Error, ErrorCode, Result};
 
 /// A certificate file larger than this is not one.
 const CERTIFICATE_SIZE_MAX_BYTES: u64 = 16 << 20;
-/// A request is tried this often after the first time.
-const RETRIES_MAX: usize = 12;
-/// The first pause between two tries; each further one is twice as long.
+/// A request is tried no more often than this after the first time; mostly time runs out before.
+const RETRIES_MAX: usize = 100;
+/// The first pause between two tries; each further one is up to three times as long as the one before.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// Pauses stop growing here.
-const BACKOFF_MAX: Duration = Duration::from_secs(15);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How much longer than the time limit of one request its retries may begin.
+const AFTER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How to reach a server (pgBackRest's `repo-storage-*` options).
 #[derive(Clone, Debug)]
@@ -91,13 +93,13 @@ fn certificates_in(file: &Path) -> Result<Vec<Certificate>> {
     })
 }
 
-/// The retries of every request: passing faults (5xx, 429, resets, time-outs) are tried again with growing pauses, for
-/// `io_timeout` or a minute, whichever is longer.
+/// The retries of every request: passing faults (5xx, 429, resets, time-outs) are tried again with growing pauses. No retry
+/// begins later than `io_timeout` after the request, but one that a time-out of just this length leaves room for.
 pub(crate) fn retry_config(io_timeout: Duration) -> RetryConfig {
     RetryConfig {
-        backoff: BackoffConfig { init_backoff: BACKOFF_FIRST, max_backoff: BACKOFF_MAX, base: 2.0 },
+        backoff: BackoffConfig { init_backoff: BACKOFF_FIRST, max_backoff: BACKOFF_MAX, base: 3.0 },
         max_retries: RETRIES_MAX,
-        retry_timeout: io_timeout.max(Duration::from_secs(60)),
+        retry_timeout: io_timeout + AFTER_TIMEOUT,
     }
 }
 

@@ -7,9 +7,11 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures_util::StreamExt;
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, SpawnedReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+    SpawnedReqwestConnector,
 };
 
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -19,6 +21,9 @@ use crate::{Error, ErrorCode, Result};
 /// Threads that drive all requests. TLS and copying cost little beside hashing and compression, which have threads of
 /// their own.
 const NETWORK_THREADS: usize = 2;
+
+/// Answers besides the content of objects are smaller than this: a page of a listing has a thousand names.
+const ANSWER_SIZE_MAX_BYTES: usize = 64 << 20;
 
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
@@ -64,7 +69,8 @@ pub(crate) fn count_sftp_request() {
     count(SFTP);
 }
 
-/// Connects as [`SpawnedReqwestConnector`] does, on the shared runtime, and counts requests.
+/// Connects as [`SpawnedReqwestConnector`] does, on the shared runtime, counts requests, and tells failures in a way that they
+/// are tried again wherever that does no harm.
 #[derive(Debug)]
 pub(crate) struct CountingConnector(SpawnedReqwestConnector);
 
@@ -92,6 +98,78 @@ impl fmt::Debug for CountingService {
 impl HttpService for CountingService {
     async fn call(&self, request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
         count(request.method().as_str());
-        self.0.execute(request).await
+        let (repeatable, streamed) = (is_repeatable(&request), is_streamed(&request));
+        let answer = match self.0.execute(request).await {
+            // The caller repeats such a request only if it is told that the server never got it
+            Err(error) if repeatable => return Err(HttpError::new(HttpErrorKind::Request, error)),
+            answer => answer?,
+        };
+        if streamed { Ok(answer) } else { whole(answer, repeatable).await }
+    }
+}
+
+/// Whether a request may be sent again when its answer was lost, which `object_store` does not know of removals: what is gone
+/// stays gone.
+fn is_repeatable(request: &HttpRequest) -> bool {
+    match request.method().as_str() {
+        "DELETE" => true,
+        // S3's removal of many objects
+        "POST" => request.uri().query().is_some_and(|query| query.split('&').any(|part| part.starts_with("delete"))),
+        _ => false,
+    }
+}
+
+/// Whether the answer is an object's content, which the reader takes as it comes and asks for again where it broke off. All
+/// other answers are small and of use only as a whole.
+fn is_streamed(request: &HttpRequest) -> bool {
+    let lists = |query: &str| {
+        let mut keys = query.split('&').map(|part| part.split('=').next().unwrap_or(part));
+        keys.any(|key| matches!(key, "list-type" | "comp" | "prefix" | "versions" | "uploads"))
+    };
+    request.method().as_str() == "GET" && !request.uri().query().is_some_and(lists)
+}
+
+/// Receives the whole body, so that one that breaks off counts as a failed request, which is tried again.
+async fn whole(answer: HttpResponse, repeatable: bool) -> std::result::Result<HttpResponse, HttpError> {
+    let (parts, body) = answer.into_parts();
+    let kind = if repeatable { HttpErrorKind::Request } else { HttpErrorKind::Interrupted };
+    let mut stream = body.bytes_stream();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        bytes.extend_from_slice(&chunk.map_err(|error| HttpError::new(kind, error))?);
+        if bytes.len() > ANSWER_SIZE_MAX_BYTES {
+            let error = std::io::Error::other(format!("answer is larger than {ANSWER_SIZE_MAX_BYTES} bytes"));
+            return Err(HttpError::new(HttpErrorKind::Decode, error));
+        }
+    }
+    Ok(HttpResponse::from_parts(parts, bytes.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: &str, uri: &str) -> HttpRequest {
+        let mut request = HttpRequest::new(object_store::client::HttpRequestBody::empty());
+        *request.method_mut() = method.parse().unwrap();
+        *request.uri_mut() = uri.parse().unwrap();
+        request
+    }
+
+    #[test]
+    fn removals_are_repeated_and_only_content_is_streamed() {
+        for (method, uri, repeatable, streamed) in [
+            ("GET", "https://s/b/key", false, true),
+            ("GET", "https://s/b/key?versionId=1", false, true),
+            ("GET", "https://s/b?list-type=2&prefix=x", false, false),
+            ("GET", "https://s/c?restype=container&comp=list", false, false),
+            ("PUT", "https://s/b/key", false, false),
+            ("POST", "https://s/b/key?uploads=", false, false),
+            ("POST", "https://s/b?delete", true, false),
+            ("DELETE", "https://s/b/key?uploadId=1", true, false),
+        ] {
+            let request = request(method, uri);
+            assert_eq!((is_repeatable(&request), is_streamed(&request)), (repeatable, streamed), "{method} {uri}");
+        }
     }
 }

@@ -6,28 +6,32 @@
 //! by a few chunks for the same reason.
 
 use std::fmt;
+use std::future::Future;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
+use object_store::client::HttpError;
 use object_store::path::Path;
 use object_store::{
     GetOptions, GetRange, GetResult, MultipartUpload, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions,
     PutPayload, TagSet,
 };
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{self, error::TryRecvError};
 use tokio::task::JoinSet;
 
 use super::http::request::Failure;
 use super::{
     Entry, EntryKind, Features, PendingRead, ReadAhead, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions,
 };
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, ErrorCode, Result, slots};
 
-/// Parts of one file that may be on their way at the same time.
-const PARTS_IN_FLIGHT_MAX: usize = 4;
+/// Parts that may be on their way at the same time, over all files, since each is held in memory.
+const PARTS_IN_FLIGHT_MAX: usize = 8;
 /// Chunks that reading may run ahead of the reader; the HTTP client hands over chunks of at most a few hundred KiB.
 const CHUNKS_AHEAD_MAX: usize = 16;
 /// Parts per doubling of the part size. Stores allow 10,000 parts, so files of terabytes need larger ones.
@@ -54,6 +58,8 @@ pub struct ObjectStorage {
     tags: TagSet,
     runtime: Handle,
     read_ahead: ReadAhead,
+    /// Parts that may still be sent, over all writers.
+    parts_free: Arc<Semaphore>,
 }
 
 impl ObjectStorage {
@@ -79,6 +85,7 @@ impl ObjectStorage {
             tags: set,
             runtime: super::network::handle()?,
             read_ahead: ReadAhead::NEAR,
+            parts_free: Arc::new(Semaphore::new(PARTS_IN_FLIGHT_MAX)),
         })
     }
 
@@ -86,6 +93,11 @@ impl ObjectStorage {
     #[must_use]
     pub fn with_read_ahead(self, read_ahead: ReadAhead) -> Self {
         ObjectStorage { read_ahead, ..self }
+    }
+
+    /// Waits for the answer to a request.
+    fn wait<R>(&self, request: impl Future<Output = R>) -> R {
+        wait(&self.runtime, request)
     }
 
     fn key(&self, path: &RepoPath) -> Result<Path> {
@@ -103,8 +115,8 @@ impl ObjectStorage {
         request_error(&format!("unable to {doing} '{}'", self.display(path)), error)
     }
 
-    async fn remove_below(&self, prefix: Path) -> object_store::Result<()> {
-        let locations = self.store.list(Some(&prefix)).map_ok(|meta| meta.location).boxed();
+    /// Removes objects, a thousand with one request where the store has such a thing.
+    async fn remove_each(&self, locations: BoxStream<'static, object_store::Result<Path>>) -> object_store::Result<()> {
         let mut removed = self.store.delete_stream(locations);
         while let Some(result) = removed.next().await {
             match result {
@@ -116,8 +128,13 @@ impl ObjectStorage {
     }
 }
 
-/// Turns a store's error into ours: [`ErrorCode::Protocol`], as pgBackRest reports a failed request, with the status and
-/// the server's message.
+/// Waits for something on the network, without keeping others from computing.
+fn wait<R>(runtime: &Handle, request: impl Future<Output = R>) -> R {
+    slots::waiting(|| runtime.block_on(request))
+}
+
+/// Turns a store's error into ours, with the status and the server's message. The codes are pgBackRest's: [`ErrorCode::Service`]
+/// for what may pass (no connection, throttling, faults of the server), [`ErrorCode::Protocol`] for a request that was refused.
 fn request_error(message: &str, error: object_store::Error) -> Error {
     // What failed before a request was sent, such as getting credentials, says enough itself
     let error = match error {
@@ -130,7 +147,9 @@ fn request_error(message: &str, error: object_store::Error) -> Error {
     // The chain of causes says the status and the server's answer; each is shown once
     let mut text = error.to_string();
     let mut source = std::error::Error::source(&error);
+    let mut no_answer = false;
     while let Some(cause) = source {
+        no_answer |= cause.is::<HttpError>();
         let more = cause.to_string();
         if !text.contains(&more) {
             text = format!("{text}: {more}");
@@ -139,18 +158,29 @@ fn request_error(message: &str, error: object_store::Error) -> Error {
     }
     let code = match &error {
         object_store::Error::NotFound { .. } => ErrorCode::FileMissing,
-        object_store::Error::Generic { source, .. } => match source.downcast_ref() {
+        object_store::Error::Generic { source, .. } if source.is::<Failure>() => match source.downcast_ref() {
             Some(Failure::Other(own)) => own.code,
+            _ if no_answer || may_pass(&text) => ErrorCode::Service,
             _ => ErrorCode::Protocol,
         },
+        _ if text.contains("invalid peer certificate") => ErrorCode::Crypto,
+        _ if no_answer || may_pass(&text) => ErrorCode::Service,
         _ => ErrorCode::Protocol,
     };
     Error::new(code, format!("{message}: {text}")).cause(error)
 }
 
+/// Whether an error's text tells of a status that a later request need not have. (`object_store` keeps the type that has the
+/// number to itself.)
+fn may_pass(text: &str) -> bool {
+    let status =
+        text.split_once("status code: ").and_then(|(_, rest)| rest.get(..3)).and_then(|digits| digits.parse().ok());
+    status.is_some_and(|status: u16| status >= 500 || status == 429 || status == 408)
+}
+
 impl RepoStorage for ObjectStorage {
     fn features(&self) -> Features {
-        Features { paths: false, hard_links: false, symlinks: false, path_sync: false }
+        Features { paths: false, hard_links: false, symlinks: false, path_sync: false, remote: true }
     }
 
     fn display(&self, path: &RepoPath) -> String {
@@ -163,7 +193,7 @@ impl RepoStorage for ObjectStorage {
 
     fn info(&self, path: &RepoPath) -> Result<Option<Entry>> {
         let key = self.key(path)?;
-        match self.runtime.block_on(self.store.head(&key)) {
+        match self.wait(self.store.head(&key)) {
             Ok(meta) => Ok(Some(Entry {
                 name: path.file_name().to_owned(),
                 kind: EntryKind::File,
@@ -179,8 +209,7 @@ impl RepoStorage for ObjectStorage {
     fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
         let key = self.key(path)?;
         let result = self
-            .runtime
-            .block_on(self.store.list_with_delimiter(Some(&key)))
+            .wait(self.store.list_with_delimiter(Some(&key)))
             .map_err(|error| self.fail("list file info for path", path, error))?;
         let name = |path: &Path| path.filename().unwrap_or_default().to_owned();
         let mut entries: Vec<Entry> = result
@@ -200,6 +229,19 @@ impl RepoStorage for ObjectStorage {
         Ok((!entries.is_empty()).then_some(entries))
     }
 
+    fn names_after(&self, path: &RepoPath, after: &str) -> Result<Vec<String>> {
+        let (key, offset) = (self.key(path)?, self.key(&path.join(after)?)?);
+        let found = self.store.list_with_offset(Some(&key), &offset).map_ok(|meta| meta.location);
+        let found: Vec<Path> =
+            self.wait(found.try_collect()).map_err(|error| self.fail("list file info for path", path, error))?;
+        // What lies deeper is listed too
+        let depth = key.parts().count() + 1;
+        let direct = found.iter().filter(|location| location.parts().count() == depth);
+        let mut names: Vec<String> = direct.filter_map(|location| location.filename().map(str::to_owned)).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
     fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
         let key = self.key(path)?;
         if range.limit == Some(0) {
@@ -211,8 +253,8 @@ impl RepoStorage for ObjectStorage {
             (offset, Some(limit)) => Some(GetRange::Bounded(offset..offset.saturating_add(limit))),
         };
         let options = GetOptions { range: wanted, ..GetOptions::default() };
-        match self.runtime.block_on(self.store.get_opts(&key, options)) {
-            Ok(result) => Ok(Some(Box::new(ObjectReader::start(self, path, result)))),
+        match self.wait(self.store.get_opts(&key, options)) {
+            Ok(result) => Ok(Some(Box::new(ObjectReader::start(self, path, key, result)))),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             // A range that begins past the end is an error for a store and an empty read for a file system
             Err(error) if range.offset > 0 => match self.info(path)? {
@@ -245,6 +287,7 @@ impl RepoStorage for ObjectStorage {
         Ok(Box::new(ObjectWriter {
             store: Arc::clone(&self.store),
             runtime: self.runtime.clone(),
+            parts_free: Arc::clone(&self.parts_free),
             key: self.key(path)?,
             name: self.display(path),
             tags: self.tags.clone(),
@@ -261,15 +304,24 @@ impl RepoStorage for ObjectStorage {
 
     fn remove(&self, path: &RepoPath) -> Result<()> {
         let key = self.key(path)?;
-        match self.runtime.block_on(self.store.delete(&key)) {
+        match self.wait(self.store.delete(&key)) {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.fail("remove file", path, error)),
         }
     }
 
+    fn remove_many(&self, paths: &[RepoPath]) -> Result<()> {
+        let Some(first) = paths.first() else { return Ok(()) };
+        let keys = paths.iter().map(|path| self.key(path).map(Ok)).collect::<Result<Vec<_>>>()?;
+        self.wait(self.remove_each(stream::iter(keys).boxed())).map_err(|error| {
+            let what = if paths.len() == 1 { "remove file" } else { "remove files, the first of them" };
+            self.fail(what, first, error)
+        })
+    }
+
     fn remove_all(&self, path: &RepoPath) -> Result<()> {
-        let key = self.key(path)?;
-        self.runtime.block_on(self.remove_below(key)).map_err(|error| self.fail("remove path", path, error))
+        let found = self.store.list(Some(&self.key(path)?)).map_ok(|meta| meta.location).boxed();
+        self.wait(self.remove_each(found)).map_err(|error| self.fail("remove path", path, error))
     }
 
     fn sync_path(&self, _path: &RepoPath) -> Result<()> {
@@ -297,26 +349,60 @@ struct ObjectReader {
 }
 
 impl ObjectReader {
-    fn start(storage: &ObjectStorage, path: &RepoPath, result: GetResult) -> Self {
+    fn start(storage: &ObjectStorage, path: &RepoPath, key: Path, result: GetResult) -> Self {
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD_MAX);
-        storage.runtime.spawn(async move {
-            let mut stream = result.into_stream();
-            while let Some(chunk) = stream.next().await {
-                let failed = chunk.is_err();
-                // The reader may have been dropped: nobody wants the rest
-                if sender.send(chunk).await.is_err() || failed {
-                    break;
+        storage.runtime.spawn(fetch(Arc::clone(&storage.store), key, result, sender));
+        ObjectReader { chunks, current: Bytes::new(), name: storage.display(path) }
+    }
+}
+
+/// Hands over the content of an object. Where the connection breaks off the rest is asked for again, as long as each time
+/// brings something and the object is still the same. (`object_store` does so too, but only for the first minute.)
+async fn fetch(
+    store: Arc<dyn ObjectStore>,
+    key: Path,
+    mut result: GetResult,
+    sender: mpsc::Sender<object_store::Result<Bytes>>,
+) {
+    loop {
+        let (mut left, same) = (result.range.clone(), result.meta.e_tag.clone());
+        let begin = left.start;
+        let mut stream = result.into_stream();
+        let failed = loop {
+            match stream.next().await {
+                None => return,
+                Some(Err(error)) => break error,
+                Some(Ok(chunk)) => {
+                    left.start += chunk.len() as u64;
+                    // The reader may have been dropped: nobody wants the rest
+                    if sender.send(Ok(chunk)).await.is_err() {
+                        return;
+                    }
                 }
             }
-        });
-        ObjectReader { chunks, current: Bytes::new(), name: storage.display(path) }
+        };
+        if left.start > begin && same.is_some() {
+            let range = Some(GetRange::Bounded(left));
+            let options = GetOptions { range, if_match: same, ..GetOptions::default() };
+            if let Ok(rest) = store.get_opts(&key, options).await {
+                result = rest;
+                continue;
+            }
+        }
+        // Without a receiver there is nobody to tell
+        let _ = sender.send(Err(failed)).await;
+        return;
     }
 }
 
 impl Read for ObjectReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
-            match self.chunks.blocking_recv() {
+            let next = match self.chunks.try_recv() {
+                Err(TryRecvError::Empty) => slots::waiting(|| self.chunks.blocking_recv()),
+                next => next.ok(),
+            };
+            match next {
                 None => return Ok(0),
                 Some(Ok(chunk)) => self.current = chunk,
                 Some(Err(error)) => {
@@ -340,6 +426,7 @@ struct Upload {
 struct ObjectWriter {
     store: Arc<dyn ObjectStore>,
     runtime: Handle,
+    parts_free: Arc<Semaphore>,
     key: Path,
     name: String,
     tags: TagSet,
@@ -358,7 +445,8 @@ impl ObjectWriter {
     /// Sends the buffer as the next part, waiting only while too many are on their way.
     fn send_part(&mut self) -> Result<()> {
         let data = self.buffer.split().freeze();
-        let result = self.runtime.clone().block_on(async {
+        let (runtime, parts_free) = (self.runtime.clone(), Arc::clone(&self.parts_free));
+        let result = wait(&runtime, async {
             let state = match &mut self.upload {
                 Some(state) => state,
                 None => {
@@ -367,11 +455,16 @@ impl ObjectWriter {
                     self.upload.insert(Upload { upload, in_flight: JoinSet::new() })
                 }
             };
-            while state.in_flight.len() >= PARTS_IN_FLIGHT_MAX {
-                join_one(&mut state.in_flight).await?;
+            // What went wrong meanwhile is heard of before more is sent
+            while let Some(sent) = state.in_flight.try_join_next() {
+                sent??;
             }
+            let free = Arc::clone(&parts_free).acquire_owned().await;
             let part = state.upload.put_part(PutPayload::from_bytes(data));
-            state.in_flight.spawn(part);
+            state.in_flight.spawn(async move {
+                let _free = free;
+                part.await
+            });
             Ok(())
         });
         result.map_err(|error| self.fail(error))?;
@@ -412,13 +505,13 @@ impl RepoWriter for ObjectWriter {
         if self.upload.is_none() {
             let payload = PutPayload::from_bytes(self.buffer.split().freeze());
             let options = PutOptions { tags: self.tags.clone(), ..PutOptions::default() };
-            let result = self.runtime.block_on(self.store.put_opts(&self.key, payload, options));
+            let result = wait(&self.runtime, self.store.put_opts(&self.key, payload, options));
             return result.map(drop).map_err(|error| self.fail(error));
         }
         if !self.buffer.is_empty() {
             self.send_part()?;
         }
-        let result = self.runtime.clone().block_on(async {
+        let result = wait(&self.runtime.clone(), async {
             if let Some(state) = &mut self.upload {
                 while !state.in_flight.is_empty() {
                     join_one(&mut state.in_flight).await?;
@@ -438,7 +531,7 @@ impl Drop for ObjectWriter {
         if let Some(mut state) = self.upload.take() {
             // Nothing was completed, so no reader can see the object; the parts are removed so that they cost nothing
             let name = std::mem::take(&mut self.name);
-            self.runtime.block_on(async {
+            wait(&self.runtime, async {
                 state.in_flight.shutdown().await;
                 if let Err(error) = state.upload.abort().await {
                     crate::warn!("unable to abort the upload of '{name}': {error}");

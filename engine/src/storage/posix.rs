@@ -35,7 +35,7 @@ impl PosixStorage {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         PosixStorage {
             root: root.into(),
-            features: Features { paths: true, hard_links: true, symlinks: true, path_sync: true },
+            features: Features { paths: true, hard_links: true, symlinks: true, path_sync: true, remote: false },
         }
     }
 
@@ -43,7 +43,7 @@ impl PosixStorage {
     pub fn cifs(root: impl Into<PathBuf>) -> Self {
         PosixStorage {
             root: root.into(),
-            features: Features { paths: true, hard_links: false, symlinks: false, path_sync: false },
+            features: Features { paths: true, hard_links: false, symlinks: false, path_sync: false, remote: false },
         }
     }
 

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::sync::mpsc::Receiver;
 
 use super::{ReadRange, RepoPath, RepoStorage, missing};
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, ErrorCode, Result, slots};
 
 /// How a store is best read where several ranges are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +48,7 @@ impl PendingRead {
     fn wait(self) -> Opened {
         match self.0 {
             Pending::Opened(opened) => opened,
-            Pending::Later(answer) => answer
-                .recv()
+            Pending::Later(answer) => slots::waiting(|| answer.recv())
                 .map_err(|error| Error::new(ErrorCode::Kernel, "a read was given up without an answer").cause(error))?,
         }
     }

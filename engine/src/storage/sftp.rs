@@ -117,7 +117,7 @@ impl SftpStorage {
     where
         F: Future<Output = std::result::Result<T, Failure>>,
     {
-        self.0.runtime.block_on(self.0.repeat(operation))
+        crate::slots::waiting(|| self.0.runtime.block_on(self.0.repeat(operation)))
     }
 }
 
@@ -293,7 +293,7 @@ fn remove_tree<'a>(
 
 impl RepoStorage for SftpStorage {
     fn features(&self) -> Features {
-        Features { paths: true, hard_links: false, symlinks: false, path_sync: false }
+        Features { paths: true, hard_links: false, symlinks: false, path_sync: false, remote: true }
     }
 
     fn display(&self, path: &RepoPath) -> String {
@@ -351,7 +351,9 @@ impl RepoStorage for SftpStorage {
 
     fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
         let absolute = self.absolute(path);
-        let opened = self.0.runtime.block_on(read::SftpReader::open(Arc::clone(&self.0), &absolute, range));
+        let opened = crate::slots::waiting(|| {
+            self.0.runtime.block_on(read::SftpReader::open(Arc::clone(&self.0), &absolute, range))
+        });
         match opened {
             Ok(reader) => Ok(Some(Box::new(reader))),
             Err(failure) if failure.is_missing() => Ok(None),

@@ -1,5 +1,6 @@
 //! Where the WAL files that PostgreSQL asks for are.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -157,8 +158,20 @@ fn source<'a>(repo: &'a Repo, stanza: &Stanza, version: PgVersion, system_id: u6
     Ok(Source { repo, cipher: info_files::archive_cipher(&info), archive_ids, warned: BTreeSet::new() })
 }
 
-/// Names in WAL directories, read once per search: by repository, archive and directory.
-type ListCache = BTreeMap<(u32, ArchiveId, String), Vec<String>>;
+/// Names in WAL directories, read once per search from the first segment asked for on: by repository, archive and directory.
+type ListCache = BTreeMap<(u32, ArchiveId, String), Listed>;
+
+/// The names in a directory after a segment's.
+struct Listed {
+    after: String,
+    names: Vec<String>,
+}
+
+impl Listed {
+    fn read(repo: &Repo, path: &RepoPath, segment: &str) -> Result<Self> {
+        Ok(Listed { after: segment.to_owned(), names: repo.storage.names_after(path, segment)? })
+    }
+}
 
 /// `None` when no repository has the file.
 fn find_one<'a>(
@@ -215,13 +228,16 @@ fn find_in<'a>(
         }
         let directory = request[..wal_name::SEGMENT_DIR_LEN].to_owned();
         let path = layout::archive_path(stanza, archive_id).join(&directory)?;
-        let names = match lists.entry((repo.key, archive_id, directory.clone())) {
-            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(repo.storage.names(&path)?.unwrap_or_default())
-            }
+        let listed = match lists.entry((repo.key, archive_id, directory.clone())) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Listed::read(repo, &path, request)?),
         };
-        for stored in names.iter().filter(|name| name.strip_prefix(request).is_some_and(|rest| rest.starts_with('-'))) {
+        if request < listed.after.as_str() {
+            *listed = Listed::read(repo, &path, request)?;
+        }
+        for stored in
+            listed.names.iter().filter(|name| name.strip_prefix(request).is_some_and(|rest| rest.starts_with('-')))
+        {
             let segment: ArchivedSegment = match stored.parse() {
                 Ok(segment) => segment,
                 // Not the name of a segment, whoever put it there

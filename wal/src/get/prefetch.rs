@@ -9,7 +9,7 @@ use engine::{CancelToken, Error, Result};
 use super::find::{self, Answer, Cluster};
 use super::segment;
 use crate::spool::Spool;
-use crate::workers::Retry;
+use crate::workers::{Crew, Retry};
 
 /// How the worker works.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +58,8 @@ fn fetch_all(
     let fetch = |answer: &Answer<'_>| {
         workers.retry.run(cancel, || segment::fetch_temporary(answer, &spool.file(&answer.request)))
     };
-    crate::workers::run(&findings.answers, workers.process_max, false, cancel, fetch, |process, answer, result| {
+    let crew = Crew::new(workers.process_max, repos);
+    crate::workers::run(&findings.answers, crew, false, cancel, fetch, |process, answer, result| {
         let segment = &answer.request;
         let mut warnings = answer.warnings.clone();
         match result {

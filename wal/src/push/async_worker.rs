@@ -9,7 +9,7 @@ use engine::{CancelToken, Error, ErrorCode, Result};
 
 use super::{PushSettings, check, queue, segment};
 use crate::spool::Spool;
-use crate::workers::{self, Retry};
+use crate::workers::{self, Crew, Retry};
 
 /// How long a worker goes on while new WAL keeps coming, before it leaves the rest to a new one, which reads its
 /// configuration anew.
@@ -127,7 +127,8 @@ fn round(
         left.fetch_sub(1, Ordering::Relaxed);
         pushed
     };
-    workers::run(&todo, process_max, true, cancel, push, |process, file, result| match result {
+    let crew = Crew::new(process_max, repos);
+    workers::run(&todo, crew, true, cancel, push, |process, file, result| match result {
         Ok(warnings) => {
             for warning in &warnings {
                 engine::warn!(process: process, "{warning}");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use engine::repo::archive_find::WalSegmentFind;
 use engine::storage::{RepoWriter, WriteOptions};
-use engine::{CancelToken, Error, ErrorCode, Result};
+use engine::{CancelToken, Error, ErrorCode, Result, side_by_side};
 use repo_format::cipher::{Encryptor, Framing};
 use repo_format::compress::{Compression, Compressor};
 use repo_format::hash::{Sha1, Sha1Hasher};
@@ -187,15 +187,24 @@ fn push_segment(
     warnings: &mut Vec<String>,
     errors: &mut Vec<String>,
 ) -> Result<()> {
-    // What is there already decides whether compressing is needed at all
+    // What is there already decides whether compressing is needed at all. It is rarely there: nothing is gained by waiting for
+    // the answer of a server
+    let remote = targets.repos.iter().any(|target| target.repo.storage.features().remote);
     let (mut present, mut missing) = (Vec::new(), Vec::new());
-    for target in &targets.repos {
-        match find(target, &settings.stanza, name) {
-            Ok(Some(stored)) => present.push((target, stored)),
-            Ok(None) => missing.push(target),
-            Err(error) => errors.push(repo_error(target.repo.key, &error)),
+    let look = || {
+        for target in &targets.repos {
+            match find(target, &settings.stanza, name) {
+                Ok(Some(stored)) => present.push((target, stored)),
+                Ok(None) => missing.push(target),
+                Err(error) => errors.push(repo_error(target.repo.key, &error)),
+            }
         }
-    }
+        Ok(())
+    };
+    let ahead = || {
+        if remote && source.size <= IN_MEMORY_MAX { encode(source, settings.compression).map(Some) } else { Ok(None) }
+    };
+    let (encoded, _) = side_by_side::both(remote, ahead, look);
     // What the checksum decides, before anything is written: what is there must be the same, and the name of the rest
     let known = |checksum: Sha1, errors: &mut Vec<String>| -> Result<String> {
         for (target, stored) in present {
@@ -222,7 +231,10 @@ fn push_segment(
     if missing.is_empty() {
         known(checksum(source)?, errors)?;
     } else if source.size <= IN_MEMORY_MAX {
-        let (checksum, content) = encode(source, settings.compression)?;
+        let (checksum, content) = match encoded? {
+            Some(encoded) => encoded,
+            None => encode(source, settings.compression)?,
+        };
         let stored_name = known(checksum, errors)?;
         errors.extend(store(&missing, settings, &stored_name, &content));
     } else {
