@@ -2,14 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::env::{Scenario, ScenarioOptions, Shutdown, Tool, restored_matches};
 
 const TOOLS: [(Tool, Tool); 2] = [(Tool::Rbr, Tool::PgBackRest), (Tool::PgBackRest, Tool::Rbr)];
-
-/// A worker that has done its work ends within this.
-const WORKER_END_MAX: Duration = Duration::from_secs(30);
 
 /// A cluster that archives nothing by itself, and a segment of it under its own name in `wal/`.
 fn scenario(global: &[&str]) -> Option<(Scenario, String)> {
@@ -223,22 +220,14 @@ fn spool_of_one_program_is_continued_by_the_other() {
     // The real thing: PostgreSQL wants it archived, a worker does it
     let ready = format!("{}/pg_wal/{segment}", scenario.cluster.data_text());
     // While a worker holds the lock, a call can't start another one and does the work itself, with another message
-    let lock = scenario.space.path("lock/demo-archive-1.lock");
-    let worker_ended = || {
-        let until = Instant::now() + WORKER_END_MAX;
-        while lock.exists() {
-            assert!(Instant::now() < until, "the worker does not end");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    };
     for (first, second) in TOOLS {
         scenario.run(first, &["archive-push", &ready]).success().says("asynchronously");
         scenario.run(second, &["archive-push", &ready]).success().says("asynchronously");
         let got = path(&scenario, "wal/got");
-        worker_ended();
+        scenario.worker_ends();
         scenario.run(second, &["archive-get", &segment, &got]).success().says("in the archive asynchronously");
         assert_eq!(fs::read(&got).expect("got"), fs::read(&source).expect("source"));
-        worker_ended();
+        scenario.worker_ends();
         scenario
             .run(second, &["archive-get", "0000000100000000000000FF", &got])
             .fails(1)

@@ -1,6 +1,7 @@
 //! rbr and the real pgBackRest on the same repository.
 
 mod browse;
+mod check_pgbackrest;
 mod damage;
 mod golden;
 mod odd_names;

@@ -69,6 +69,20 @@ impl Run {
         self
     }
 
+    /// The error that it ended with, number and text, without time and process.
+    pub fn error(&self) -> String {
+        let text = format!("{}{}", self.stdout, self.stderr);
+        let mut lines = text.lines().skip_while(|line| !line.contains("ERROR: ["));
+        let Some(first) = lines.next() else { return String::new() };
+        let mut error = first[first.find("ERROR: [").unwrap_or(0)..].to_owned();
+        // Further lines of it are indented
+        for line in lines.take_while(|line| line.starts_with(' ')) {
+            error.push('\n');
+            error.push_str(line.trim_start());
+        }
+        error
+    }
+
     /// Standard output as JSON.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::cluster::{Cluster, Shutdown};
 use super::command::{Background, Run, Tool};
@@ -11,6 +12,9 @@ use super::space::Space;
 
 /// The stanza of every scenario.
 pub const STANZA: &str = "demo";
+
+/// A worker that has done its work ends within this.
+const WORKER_END_MAX: Duration = Duration::from_secs(30);
 
 /// What a scenario is made of.
 #[derive(Clone, Debug)]
@@ -198,6 +202,17 @@ impl Scenario {
         all.push("restore");
         self.run(tool, &all).success();
         Cluster::existing(&self.space, self.oracles, self.options.version, name)
+    }
+
+    /// Waits until the worker that archives or fetches in the background has ended.
+    #[track_caller]
+    pub fn worker_ends(&self) {
+        let lock = self.space.path(&format!("lock/{STANZA}-archive-1.lock"));
+        let end = Instant::now() + WORKER_END_MAX;
+        while lock.exists() {
+            assert!(Instant::now() < end, "the worker does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The labels in the repository, oldest first, as the real pgBackRest lists them.

@@ -14,13 +14,18 @@ const RECOVERY_S: u64 = 30;
 const SEGMENTS: usize = 3;
 
 /// A file system of its own that is small enough to be filled in no time.
-struct Disk {
+pub(super) struct Disk {
     path: PathBuf,
 }
 
 impl Disk {
+    /// Whether one can be mounted.
+    pub(super) fn possible() -> bool {
+        rustix::process::geteuid().is_root()
+    }
+
     /// Mounts over the folder `name` of the scenario.
-    fn mount(scenario: &Scenario, name: &str) -> Self {
+    pub(super) fn mount(scenario: &Scenario, name: &str) -> Self {
         let path = scenario.space.folder(name);
         let user = scenario.space.user();
         let options = format!("size=160m,nr_inodes=200,mode=750,uid={},gid={}", user.uid, user.gid);
@@ -31,7 +36,7 @@ impl Disk {
     }
 
     /// Takes every byte and every inode.
-    fn fill(&self) {
+    pub(super) fn fill(&self) {
         use std::io::Write;
         let folder = self.path.join("filler");
         fs::create_dir(&folder).expect("folder");
@@ -46,7 +51,7 @@ impl Disk {
         }
     }
 
-    fn free(&self) {
+    pub(super) fn free(&self) {
         fs::remove_dir_all(self.path.join("filler")).expect("remove");
     }
 }
@@ -61,7 +66,7 @@ impl Drop for Disk {
 
 /// A cluster with segments that wait to be archived, which PostgreSQL itself never does.
 fn scenario(global: &[&str]) -> Option<(Scenario, Vec<String>)> {
-    if !rustix::process::geteuid().is_root() {
+    if !Disk::possible() {
         // Required only where it is possible
         oracle::say("SKIPPED a full disk: only root can mount a small one");
         return None;

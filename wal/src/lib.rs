@@ -5,6 +5,7 @@
 //! contacted before it is needed. A segment is acknowledged only after it is durable in every repository.
 
 pub mod background;
+pub mod boot;
 pub mod get;
 pub mod path;
 pub mod push;

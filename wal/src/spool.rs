@@ -9,8 +9,9 @@ use engine::{Error, ErrorCode, Result};
 use repo_format::layout::Stanza;
 use repo_format::spool::{self, SpoolQueue, Status};
 
-/// Written and renamed like everything that another process looks at, but not synced: what is lost in a crash of the machine
-/// is only the knowledge that work was done, and the work is then found done.
+/// Written and renamed like everything that another process looks at, but not synced: what is lost of the `out` queue in a crash
+/// of the machine is only the knowledge that work was done, and the work is then found done. For the `in` queue see
+/// [`crate::boot`].
 const NOT_SYNCED: WriteOptions = WriteOptions { atomic: true, sync_file: false, sync_path: false };
 
 /// One queue.
@@ -161,7 +162,11 @@ impl Spool {
         self.write(&spool::error_name(wal_file), &spool::error_content(error.code, &error.to_string()))
     }
 
-    fn write(&self, name: &str, content: &[u8]) -> Result<()> {
+    /// Writes a file.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub(crate) fn write(&self, name: &str, content: &[u8]) -> Result<()> {
         let path = self.file(name);
         let mut writer = Box::new(PosixWriter::open(path.clone(), NOT_SYNCED)?);
         std::io::Write::write_all(&mut *writer, content).map_err(|error| {

@@ -2,6 +2,7 @@
 //! started when there is too little left in it.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use engine::repo::Repo;
 use engine::{CancelToken, Error, ErrorCode, Result};
@@ -10,10 +11,14 @@ use repo_format::wal_name::{self, WalFileKind, WalSegment};
 use super::find::Cluster;
 use super::segment;
 use crate::background::Background;
+use crate::boot::Boot;
 use crate::spool::Spool;
 
 /// A worker fetches at least so many segments, or it would be of no use.
 const SEGMENTS_MIN: usize = 2;
+
+/// A worker has taken its lock within this time, or it won't.
+const WORKER_START_MAX: Duration = Duration::from_secs(1);
 
 /// How segments are fetched ahead.
 #[derive(Clone, Debug)]
@@ -53,12 +58,17 @@ pub fn get(
 ) -> Result<bool> {
     let Request { cluster, wal_segment, destination } = *request;
     let spool = &background.spool;
+    let boot = Boot::current();
+    // Otherwise the files are those of before a crash, or of another program
+    let mut believed = boot.is_of(spool)?;
     let mut poll = background.poll();
-    let (mut first, mut launched) = (true, false);
+    let mut first = true;
+    let mut launched: Option<Instant> = None;
     loop {
-        let found = if first { is_whole(spool, cluster, wal_segment)? } else { spool.exists(wal_segment)? };
+        let found =
+            believed && if first { is_whole(spool, cluster, wal_segment)? } else { spool.exists(wal_segment)? };
         let retry_missing = first && settings.missing_retry;
-        if spool.status(wal_segment, !first, found || !retry_missing)? {
+        if believed && spool.status(wal_segment, !first, found || !retry_missing)? {
             spool.remove(&repo_format::spool::ok_name(wal_segment))?;
             if !found && !retry_missing {
                 engine::info!("unable to find {wal_segment} in the archive asynchronously");
@@ -71,24 +81,29 @@ pub fn get(
             engine::info!("found {wal_segment} in the archive asynchronously");
             is_full = is_half_full(background, settings, destination)?;
         }
-        if !launched
+        if launched.is_none()
             && !is_full
             && let Some(lock) = background.try_lock()?
         {
             let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
             spool.create()?;
-            let needed = needed(background, settings, wal_segment, found, control.wal_segment_size)?;
+            if !believed {
+                boot.begin(spool)?;
+                believed = true;
+            }
+            let needed = needed(background, &boot, settings, wal_segment, found, control.wal_segment_size)?;
             spool.clear_errors(wal_segment)?;
             drop(lock);
             launch(&needed)?;
-            launched = true;
+            launched = Some(Instant::now());
         }
         if found {
             return Ok(true);
         }
         // Nobody will fetch it for us: another call's worker runs, or ours failed. Waiting could make PostgreSQL end its
         // recovery without a segment that is there
-        if !first && !background.own_worker_runs() {
+        let starts = launched.is_some_and(|launched| launched.elapsed() < WORKER_START_MAX);
+        if !first && !starts && !background.own_worker_runs() {
             return super::get(&open()?, cluster, wal_segment, destination);
         }
         first = false;
@@ -102,9 +117,9 @@ pub fn get(
     }
 }
 
-/// Whether the spool holds a segment that an earlier worker has fetched. Nothing in the spool is synced, so that after a crash of
-/// the machine part of a file may be missing under its final name: one of another size than segments have is removed and got
-/// again. (What a worker fetches while this call waits needs no such look: it was just compared with its checksum.)
+/// Whether the spool holds a segment that an earlier worker has fetched. One of another size than segments have, which a broken
+/// file system may leave, is removed and got again. (What a worker fetches while this call waits needs no such look: it was just
+/// compared with its checksum.)
 fn is_whole(spool: &Spool, cluster: &Cluster, wal_segment: &str) -> Result<bool> {
     if !spool.exists(wal_segment)? {
         return Ok(false);
@@ -158,6 +173,7 @@ fn is_half_full(background: &Background, settings: &PrefetchSettings, taken: &Pa
 /// Removes from the spool what PostgreSQL won't ask for next, and gives what it will ask for and is not there.
 fn needed(
     background: &Background,
+    boot: &Boot,
     settings: &PrefetchSettings,
     wal_segment: &str,
     found: bool,
@@ -180,7 +196,8 @@ fn needed(
         // Warnings beside a segment that stays must stay too
         let belongs = name.strip_suffix(repo_format::spool::OK_EXTENSION).unwrap_or(name);
         let has_segment = names.binary_search_by(|other| other.as_str().cmp(belongs)).is_ok();
-        if !(has_segment && wanted.iter().any(|segment| segment == belongs)) {
+        let stays = has_segment && wanted.iter().any(|segment| segment == belongs);
+        if !stays && !boot.is_mark(name) {
             background.spool.remove(name)?;
         }
     }

@@ -8,6 +8,7 @@ use engine::{CancelToken, Error, Result};
 
 use super::find::{self, Answer, Cluster};
 use super::segment;
+use crate::boot::Boot;
 use crate::spool::Spool;
 use crate::workers::{Crew, Retry};
 
@@ -55,6 +56,7 @@ fn fetch_all(
         engine::info!("get {} WAL file(s) from archive: {first}{last}", segments.len());
     }
     let findings = find::find(repos, cluster, segments)?;
+    let is_synced = Boot::current().is_unknown();
     let fetch = |answer: &Answer<'_>| {
         workers.retry.run(cancel, || segment::fetch_temporary(answer, &spool.file(&answer.request)))
     };
@@ -80,6 +82,9 @@ fn fetch_all(
                     candidate.archive_id
                 );
                 let path = spool.file(segment);
+                if is_synced {
+                    segment::sync(&segment::temporary(&path))?;
+                }
                 segment::rename(&segment::temporary(&path), &path)
             }
             Err(error) => {

@@ -59,6 +59,16 @@ pub fn fetch_temporary(answer: &Answer<'_>, destination: &Path) -> Result<(usize
     Err(Error::new(ErrorCode::FileRead, format!("unable to get {}:\n{}", answer.request, warnings.join("\n"))))
 }
 
+/// Has the system write a file to its disk.
+///
+/// # Errors
+/// [`ErrorCode::FileSync`].
+pub fn sync(path: &Path) -> Result<()> {
+    std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(|error| {
+        Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{}'", path.display()), error)
+    })
+}
+
 /// Moves a file into place.
 ///
 /// # Errors
