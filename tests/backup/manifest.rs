@@ -55,6 +55,10 @@ fn comparable(text: &str) -> Sections {
         // The size of a block map follows from them; that there is one does not
         if let Some(size) = keys.get_mut("bim") {
             *size = Value::Null;
+        } else {
+            // pgBackRest goes on naming the block size of the prior backup when a file is no longer stored in blocks
+            keys.remove("bi");
+            keys.remove("bic");
         }
     }
     sections
@@ -116,13 +120,18 @@ fn manifest_with_exclusions_and_without_page_checksums_equals_pgbackrest() {
 
 /// On the same stopped cluster and the same prior backups both decide alike: copy, refer to, split into blocks.
 fn same_decisions(version: u32, kind: &str, options: &[&str]) {
+    same_decisions_after(version, options, kind, options);
+}
+
+/// The same after a full backup with other options.
+fn same_decisions_after(version: u32, full_options: &[&str], kind: &str, options: &[&str]) {
     let Some(mut scenario) =
         Scenario::start(ScenarioOptions { version, tablespace: true, ..ScenarioOptions::default() })
     else {
         return;
     };
     let mut full = vec!["--no-online", "backup", "--type=full"];
-    full.extend(options);
+    full.extend(full_options);
     let mut incr = vec!["--no-online", "backup", kind];
     incr.extend(options);
     scenario.pgbackrest(&["stanza-create"]).success();
@@ -169,4 +178,15 @@ fn incr_with_blocks_decides_as_pgbackrest() {
 #[test]
 fn incr_with_delta_decides_as_pgbackrest() {
     same_decisions(13, "--type=incr", &["--compress-type=lz4", "--delta"]);
+}
+
+#[test]
+fn incr_with_blocks_after_plain_files_decides_as_pgbackrest() {
+    same_decisions_after(17, &["--compress-type=gz"], "--type=diff", &["--repo1-bundle", "--repo1-block"]);
+}
+
+#[test]
+fn plain_incr_after_blocks_decides_as_pgbackrest() {
+    let full = ["--compress-type=zst", "--repo1-bundle", "--repo1-block"];
+    same_decisions_after(15, &full, "--type=diff", &["--compress-type=lz4"]);
 }
