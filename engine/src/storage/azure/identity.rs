@@ -56,11 +56,11 @@ impl ManagedIdentity {
 
     async fn ask(&self) -> std::result::Result<Token<Arc<AzureCredential>>, Failure> {
         let now = SystemTime::now();
-        let response = self.requests.send(&self.request).await?;
-        if !response.status().is_success() {
-            return Err(Failure::of(response).await);
+        let answer = self.requests.send(&self.request).await?;
+        if !answer.status().is_success() {
+            return Err(Failure::of(&answer));
         }
-        let answer = json(response).await?;
+        let answer = json(&answer)?;
         let token = answer.get("access_token").and_then(Value::as_str).ok_or_else(|| missing("access token"))?;
         let value = Arc::new(AzureCredential::BearerToken(token.to_owned()));
         Ok(Token { value, renew_at: renew_at(&answer, now, self.io_timeout)? })

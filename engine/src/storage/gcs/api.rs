@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use ::http::{HeaderMap, Method, header};
 use object_store::PutPayload;
-use object_store::client::{HttpRequestBody, HttpResponse};
+use object_store::client::{HttpRequest, HttpRequestBody, HttpResponse};
 use object_store::path::Path;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::token::Tokens;
-use crate::storage::http::request::{Failure, Requests, is_done};
+use crate::storage::http::request::{Answer, Failure, Requests, is_done};
 use crate::{Error, ErrorCode};
 
 /// All but what RFC 3986 calls unreserved; object names are one segment of a path, so their slashes are encoded too.
@@ -78,8 +78,7 @@ impl Api {
         target
     }
 
-    /// Sends a request and answers whatever the server says.
-    pub(super) async fn send_any(&self, call: Call<'_>) -> std::result::Result<HttpResponse, Failure> {
+    async fn request(&self, call: Call<'_>) -> std::result::Result<HttpRequest, Failure> {
         let size = call.body.as_ref().map_or(0, PutPayload::content_length);
         let url = format!("{}{}", self.server, self.target(&call.path, call.query));
         let mut request = ::http::Request::builder()
@@ -92,13 +91,23 @@ impl Api {
         if call.with_token {
             request.headers_mut().insert(header::AUTHORIZATION, self.tokens.header().await?);
         }
-        Ok(self.requests.send(&request).await?)
+        Ok(request)
+    }
+
+    /// Sends a request and answers whatever the server says.
+    pub(super) async fn send_any(&self, call: Call<'_>) -> std::result::Result<Answer, Failure> {
+        self.requests.send(&self.request(call).await?).await
+    }
+
+    /// Sends a request for content, which is read as it comes.
+    pub(super) async fn stream(&self, call: Call<'_>) -> std::result::Result<HttpResponse, Failure> {
+        self.requests.stream(&self.request(call).await?).await
     }
 
     /// Sends a request that has to succeed.
-    pub(super) async fn send(&self, call: Call<'_>) -> std::result::Result<HttpResponse, Failure> {
+    pub(super) async fn send(&self, call: Call<'_>) -> std::result::Result<Answer, Failure> {
         let method = call.method.clone();
-        let response = self.send_any(call).await?;
-        if is_done(&method, response.status()) { Ok(response) } else { Err(Failure::of(response).await) }
+        let answer = self.send_any(call).await?;
+        if is_done(&method, answer.status()) { Ok(answer) } else { Err(Failure::of(&answer)) }
     }
 }

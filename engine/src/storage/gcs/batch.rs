@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use ::http::{Method, header};
-use object_store::client::HttpResponse;
 use object_store::path::Path;
 
 use super::api::{Api, Call};
 use super::boundary;
 use super::upload::multipart_type;
-use crate::storage::http::request::{Failure, whole};
+use crate::storage::http::request::{Answer, Failure};
 
 /// Requests that the server takes at once.
 pub(super) const SIZE_MAX: usize = 100;
@@ -20,7 +19,7 @@ pub(super) const SIZE_MAX: usize = 100;
 pub(super) async fn delete(api: &Api, locations: &[Path]) -> Result<(), Failure> {
     let done = if locations.len() > 1 { send(api, locations).await? } else { BTreeSet::new() };
     for (_, location) in locations.iter().enumerate().filter(|(at, _)| !done.contains(at)) {
-        whole(api.send(Call::new(Method::DELETE, api.object_path(Some(location)), &[])).await?).await?;
+        api.send(Call::new(Method::DELETE, api.object_path(Some(location)), &[])).await?;
     }
     Ok(())
 }
@@ -42,16 +41,15 @@ async fn send(api: &Api, locations: &[Path]) -> Result<BTreeSet<usize>, Failure>
     let mut call = Call::new(Method::POST, "/batch/storage/v1".to_owned(), &[]);
     call.headers.insert(header::CONTENT_TYPE, multipart_type("mixed", &boundary)?);
     call.body = Some(body.into());
-    confirmed(api.send(call).await?).await
+    Ok(confirmed(&api.send(call).await?))
 }
 
 /// The positions that an answer confirms.
-async fn confirmed(response: HttpResponse) -> Result<BTreeSet<usize>, Failure> {
-    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let Some((_, boundary)) = kind.split_once("boundary=") else { return Ok(BTreeSet::new()) };
+fn confirmed(answer: &Answer) -> BTreeSet<usize> {
+    let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let Some((_, boundary)) = kind.split_once("boundary=") else { return BTreeSet::new() };
     let boundary = format!("--{}", boundary.split(';').next().unwrap_or_default().trim().trim_matches('"'));
-    let body = whole(response).await?;
-    Ok(String::from_utf8_lossy(&body).split(&boundary).filter_map(position).collect())
+    String::from_utf8_lossy(answer.body()).split(&boundary).filter_map(position).collect()
 }
 
 /// The position of one part of an answer, if it says that the object is gone.

@@ -179,8 +179,8 @@ fn result(meta: ObjectMeta, range: Range<u64>, payload: GetResultPayload) -> Get
 /// Asks for an object's size and age.
 async fn head(api: &Api, location: &Path) -> std::result::Result<ObjectMeta, Failure> {
     let query = [("fields", "name,size,updated")];
-    let response = api.send(Call::new(Method::GET, api.object_path(Some(location)), &query)).await?;
-    Ok(object(&json(response).await?)?)
+    let answer = api.send(Call::new(Method::GET, api.object_path(Some(location)), &query)).await?;
+    Ok(object(&json(&answer)?)?)
 }
 
 /// Asks for an object's content.
@@ -197,7 +197,7 @@ async fn media(
         let value = value.map_err(|_| EngineError::new(ErrorCode::Assert, format!("'{range}' is no range")))?;
         call.headers.insert(header::RANGE, value);
     }
-    api.send(call).await
+    api.stream(call).await
 }
 
 /// Which bytes an answer holds, and how many the object has.
@@ -282,7 +282,7 @@ async fn page(api: &Api, prefix: Option<&Path>, by_folder: bool, token: &str) ->
     if !token.is_empty() {
         query.push(("pageToken", token));
     }
-    let answer = json(api.send(Call::new(Method::GET, api.object_path(None), &query)).await?).await?;
+    let answer = json(&api.send(Call::new(Method::GET, api.object_path(None), &query)).await?)?;
     let entries = |key: &str| answer.get(key).and_then(Value::as_array).into_iter().flatten();
     // What other programs show as a folder is an object whose name ends with a slash
     let is_folder = |item: &Value| item.get("name").and_then(Value::as_str).is_some_and(|name| name.ends_with('/'));

@@ -91,11 +91,11 @@ impl Tokens {
                 .map_err(|error| Error::new(ErrorCode::Format, format!("invalid URL '{url}'")).cause(error))?,
             Source::Fixed(_) => return Err(Error::new(ErrorCode::Assert, "a fixed token needs no request").into()),
         };
-        let response = self.requests.send(&request).await?;
-        let status = response.status();
-        match json(response).await {
+        let answer = self.requests.send(&request).await?;
+        let status = answer.status();
+        match json(&answer) {
             Ok(answer) if status.is_success() || answer.get("error").is_some() => Ok(self.read(&answer, now)?),
-            Err(failure) if status.is_success() => Err(failure),
+            Err(error) if status.is_success() => Err(error.into()),
             // What else a server says may hold anything
             _ => Err(Failure::Status { status, message: String::new() }),
         }

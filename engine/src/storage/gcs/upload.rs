@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::api::{Api, Call};
 use super::{boundary, failed};
-use crate::storage::http::request::{Failure, json, whole};
+use crate::storage::http::request::{Failure, json};
 use crate::{Error, ErrorCode};
 
 /// All chunks but the last must be multiples of this.
@@ -57,7 +57,7 @@ pub(super) async fn put(
     let mut call = Call::new(Method::POST, api.upload_path(), &query);
     call.headers.insert(header::CONTENT_TYPE, multipart_type("related", &boundary)?);
     call.body = Some([Bytes::from(head)].into_iter().chain(payload).chain([Bytes::from(tail)]).collect());
-    let answer = json(api.send(call).await?).await?;
+    let answer = json(&api.send(call).await?)?;
     check(api, location, &answer, crc, size).await?;
     Ok(put_result())
 }
@@ -121,12 +121,11 @@ impl Resumable {
         let mut call = Call::new(Method::POST, api.upload_path(), &query);
         call.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
         call.body = Some(Value::Object(metadata).to_string().into());
-        let response = api.send(call).await?;
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let answer = api.send(call).await?;
+        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
         let from_location = || header("location").and_then(upload_id);
         let id = header("x-guploader-uploadid").map(str::to_owned).or_else(from_location);
         let id = id.ok_or_else(|| Error::new(ErrorCode::Format, "upload id missing"))?;
-        whole(response).await?;
         let (first, progress) = oneshot::channel();
         // The receiver is right here
         let _ = first.send(Progress { crc: 0, sent: 0, held: Bytes::new() });
@@ -211,17 +210,16 @@ impl Session {
             call.headers.insert(header::CONTENT_RANGE, range);
             call.body = Some(chunk.clone().into());
             call.with_token = false;
-            let response = self.api.send_any(call).await?;
-            match response.status() {
+            let answer = self.api.send_any(call).await?;
+            match answer.status() {
                 StatusCode::PERMANENT_REDIRECT => {}
-                status if status.is_success() && total.is_some() => return json(response).await,
+                status if status.is_success() && total.is_some() => return Ok(json(&answer)?),
                 status if status.is_success() => {
                     return Err(Error::new(ErrorCode::Protocol, "the server ended the upload early").into());
                 }
-                _ => return Err(Failure::of(response).await),
+                _ => return Err(Failure::of(&answer)),
             }
-            let stored = response.headers().get(header::RANGE).and_then(stored_bytes).unwrap_or(0);
-            whole(response).await?;
+            let stored = answer.headers().get(header::RANGE).and_then(stored_bytes).unwrap_or(0);
             if stored == end && total.is_none() {
                 progress.sent = end;
                 return Ok(Value::Null);
@@ -242,10 +240,10 @@ impl Session {
         let query = [("uploadType", "resumable"), ("upload_id", self.id.as_str())];
         let mut call = Call::new(Method::DELETE, self.api.upload_path(), &query);
         call.with_token = false;
-        let response = self.api.send_any(call).await?;
-        let status = response.status();
+        let answer = self.api.send_any(call).await?;
+        let status = answer.status();
         let is_gone = status.as_u16() == CANCELLED || status.is_success() || status == StatusCode::NOT_FOUND;
-        if is_gone { Ok(()) } else { Err(Failure::of(response).await) }
+        if is_gone { Ok(()) } else { Err(Failure::of(&answer)) }
     }
 }
 

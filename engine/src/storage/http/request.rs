@@ -3,9 +3,11 @@
 //! Connections, TLS and counting are those of the other object stores; what is added here is trying again after passing
 //! faults, and answers that may not be larger than expected.
 
-use std::time::Instant;
+use std::borrow::Cow;
+use std::future::{Future, ready};
+use std::time::{Duration, Instant};
 
-use ::http::{Method, StatusCode};
+use ::http::{Method, Response, StatusCode};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use object_store::RetryConfig;
@@ -19,6 +21,9 @@ use crate::{Error, ErrorCode, Result};
 const ANSWER_SIZE_MAX_BYTES: usize = 16 << 20;
 /// So much of a server's message is shown.
 const MESSAGE_SIZE_MAX_BYTES: usize = 2048;
+
+/// An answer that came to its end.
+pub(crate) type Answer = Response<Bytes>;
 
 /// Why a request brought no answer that is of use.
 #[derive(Debug, thiserror::Error)]
@@ -54,11 +59,8 @@ impl Failure {
     }
 
     /// Takes what a refusing server says.
-    pub(crate) async fn of(response: HttpResponse) -> Self {
-        let status = response.status();
-        // Where the explanation can't be read, the status has to do
-        let body = whole(response).await.unwrap_or_default();
-        Failure::Status { status, message: message(&body) }
+    pub(crate) fn of(answer: &Answer) -> Self {
+        Failure::Status { status: answer.status(), message: message(answer.body()) }
     }
 }
 
@@ -66,19 +68,20 @@ impl Failure {
 fn message(body: &[u8]) -> String {
     let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let said = json.as_ref().and_then(|json| json.pointer("/error/message")).and_then(serde_json::Value::as_str);
-    let text = match said {
-        Some(said) => said.to_owned(),
-        None => String::from_utf8_lossy(&body[..body.len().min(MESSAGE_SIZE_MAX_BYTES)]).into_owned(),
-    };
-    text.trim().to_owned()
+    let text = said.map_or_else(|| String::from_utf8_lossy(body), Cow::from);
+    let text = text.trim();
+    let fits = |end: &usize| *end <= MESSAGE_SIZE_MAX_BYTES;
+    let ends = text.char_indices().map(|(start, char)| start + char.len_utf8());
+    text[..ends.take_while(fits).last().unwrap_or(0)].to_owned()
 }
 
 /// Reads an answer to its end.
 ///
 /// # Errors
 /// The connection failed, or the answer is larger than any that makes sense.
-pub(crate) async fn whole(response: HttpResponse) -> std::result::Result<Bytes, Failure> {
-    let mut stream = response.into_body().bytes_stream();
+async fn whole(response: HttpResponse) -> std::result::Result<Answer, Failure> {
+    let (head, body) = response.into_parts();
+    let mut stream = body.bytes_stream();
     let mut body = BytesMut::new();
     while let Some(chunk) = stream.next().await {
         let chunk = chunk?;
@@ -87,17 +90,16 @@ pub(crate) async fn whole(response: HttpResponse) -> std::result::Result<Bytes, 
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body.freeze())
+    Ok(Response::from_parts(head, body.freeze()))
 }
 
 /// Reads an answer as JSON. What it holds is not shown when it is none: it may be a token.
 ///
 /// # Errors
-/// As [`whole`]; [`ErrorCode::JsonFormat`] when it is no JSON.
-pub(crate) async fn json(response: HttpResponse) -> std::result::Result<serde_json::Value, Failure> {
-    let body = whole(response).await?;
-    serde_json::from_slice(&body)
-        .map_err(|_| Error::new(ErrorCode::JsonFormat, "the server's answer is not valid JSON").into())
+/// [`ErrorCode::JsonFormat`] when it is no JSON.
+pub(crate) fn json(answer: &Answer) -> Result<serde_json::Value> {
+    serde_json::from_slice(answer.body())
+        .map_err(|_| Error::new(ErrorCode::JsonFormat, "the server's answer is not valid JSON"))
 }
 
 /// Sends requests, each as often as it takes.
@@ -119,28 +121,81 @@ impl Requests {
         Ok(Requests { client, retry: retry_config(settings.io_timeout) })
     }
 
-    /// Sends a request, again and with growing pauses while it meets passing faults, and answers what the server says in the
-    /// end, whatever its status. Only for requests that may be carried out twice.
+    /// Sends a request and reads the answer to its end, again and with growing pauses while it meets passing faults; answers
+    /// what the server says in the end, whatever its status. Only for requests that may be carried out twice.
     ///
     /// # Errors
-    /// The connection failed.
-    pub(crate) async fn send(&self, request: &HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
-        let begun = Instant::now();
-        let mut pause = self.retry.backoff.init_backoff;
-        let mut retries = 0;
+    /// The connection failed, or the answer is larger than any that makes sense.
+    pub(crate) async fn send(&self, request: &HttpRequest) -> std::result::Result<Answer, Failure> {
+        self.retry(request, whole).await
+    }
+
+    /// Sends a request as [`Requests::send`] does, but leaves the content of a success to be read as it comes.
+    ///
+    /// # Errors
+    /// The connection failed before there was an answer, or the server refused.
+    pub(crate) async fn stream(&self, request: &HttpRequest) -> std::result::Result<HttpResponse, Failure> {
+        let response = self.retry(request, |response| ready(Ok(response))).await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        // Where the explanation can't be read, the status has to do
+        let failure = whole(response).await.map(|answer| Failure::of(&answer));
+        Err(failure.unwrap_or(Failure::Status { status, message: String::new() }))
+    }
+
+    /// Sends a request until its answer can be read.
+    async fn retry<T, F: Future<Output = std::result::Result<T, Failure>>>(
+        &self,
+        request: &HttpRequest,
+        read: impl Fn(HttpResponse) -> F,
+    ) -> std::result::Result<T, Failure> {
+        let mut pauses = self.pauses();
         loop {
-            let result = self.client.execute(request.clone()).await;
-            let is_passing = match &result {
-                Ok(response) => is_passing(response.status()),
-                Err(error) => error.kind() != HttpErrorKind::Decode,
+            let (result, is_passing) = match self.client.execute(request.clone()).await {
+                Ok(response) => {
+                    let is_passing = is_passing(response.status());
+                    let result = read(response).await;
+                    // Of use is only an answer that came to its end
+                    let is_broken = matches!(result, Err(Failure::Transport(_)));
+                    (result, is_passing || is_broken)
+                }
+                Err(error) => {
+                    let is_passing = error.kind() != HttpErrorKind::Decode;
+                    (Err(error.into()), is_passing)
+                }
             };
-            if !is_passing || retries >= self.retry.max_retries || begun.elapsed() > self.retry.retry_timeout {
+            if !is_passing || !pauses.wait().await {
                 return result;
             }
-            retries += 1;
-            tokio::time::sleep(pause).await;
-            pause = pause.mul_f64(self.retry.backoff.base).min(self.retry.backoff.max_backoff);
         }
+    }
+
+    /// The pauses between tries of something.
+    pub(crate) fn pauses(&self) -> Pauses<'_> {
+        Pauses { retry: &self.retry, begun: Instant::now(), count: 0, next: self.retry.backoff.init_backoff }
+    }
+}
+
+/// Growing pauses between tries, which end when it is time to give up.
+pub(crate) struct Pauses<'a> {
+    retry: &'a RetryConfig,
+    begun: Instant,
+    count: usize,
+    next: Duration,
+}
+
+impl Pauses<'_> {
+    /// Waits before another try; `false` when there should be none.
+    pub(crate) async fn wait(&mut self) -> bool {
+        if self.count >= self.retry.max_retries || self.begun.elapsed() > self.retry.retry_timeout {
+            return false;
+        }
+        self.count += 1;
+        tokio::time::sleep(self.next).await;
+        self.next = self.next.mul_f64(self.retry.backoff.base).min(self.retry.backoff.max_backoff);
+        true
     }
 }
 
@@ -152,4 +207,47 @@ fn is_passing(status: StatusCode) -> bool {
 pub(crate) fn is_done(method: &Method, status: StatusCode) -> bool {
     // What is gone already need not be deleted
     status.is_success() || (*method == Method::DELETE && status == StatusCode::NOT_FOUND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::http::mock::{answer, server};
+    use crate::storage::network;
+
+    fn send(url: &str) -> std::result::Result<Answer, Failure> {
+        let io_timeout = Duration::from_secs(5);
+        let settings = HttpSettings { host: None, verify_tls: true, ca_file: None, ca_path: None, io_timeout };
+        let request = ::http::Request::get(url).body(object_store::client::HttpRequestBody::empty()).unwrap();
+        network::handle().unwrap().block_on(Requests::new(&settings).unwrap().send(&request))
+    }
+
+    #[test]
+    fn answer_that_breaks_off_is_asked_for_again() {
+        let broken = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 10\r\n\r\n0123".to_owned();
+        let chunked =
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n4\r\n0123\r\n".to_owned();
+        let (address, requests) = server(vec![broken, chunked, answer("0123456789")]);
+        assert_eq!(send(&address).unwrap().body().as_ref(), b"0123456789");
+        assert_eq!(requests.iter().map(|request| request.line).collect::<Vec<_>>(), ["GET /"; 3]);
+    }
+
+    #[test]
+    fn answer_without_end_is_refused_at_once() {
+        let (address, requests) = server(vec![answer(&"x".repeat(ANSWER_SIZE_MAX_BYTES + 1))]);
+        assert_eq!(send(&address).unwrap_err().to_string(), "the server's answer is too large");
+        assert_eq!(requests.iter().count(), 1);
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        // Two bytes each after an odd number
+        let long = format!("x{}", "\u{e4}".repeat(MESSAGE_SIZE_MAX_BYTES));
+        let cut = &long[..MESSAGE_SIZE_MAX_BYTES - 1];
+        let json = format!("{{\"error\":{{\"message\":\"{long}\"}}}}");
+        for body in [&long, &json] {
+            assert_eq!(message(body.as_bytes()), cut);
+        }
+        assert_eq!(message(b" refused\n"), "refused");
+    }
 }

@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::xml::Element;
 use super::{S3Credentials, S3Settings};
-use crate::storage::http::request::{Failure, Requests, whole};
+use crate::storage::http::request::{Failure, Requests};
 use crate::storage::http::{Endpoint, HttpSettings};
 use crate::{Error, ErrorCode, Result};
 
@@ -146,9 +146,9 @@ impl Source {
 async fn instance(url: &str, role: &OnceCell<String>, token_ttl: Duration, requests: &Requests) -> Answer<Issued> {
     let mut token_request = request(Method::PUT, &format!("{url}/latest/api/token"))?;
     token_request.headers_mut().insert(INSTANCE_TOKEN_TTL, HeaderValue::from(token_ttl.as_secs()));
-    let response = requests.send(&token_request).await?;
+    let answered = requests.send(&token_request).await?;
     // A service that has no tokens may need none; one that does will say so
-    let token = if response.status().is_success() { Some(whole(response).await?) } else { None };
+    let token = answered.status().is_success().then(|| answered.into_body());
     let get = |path: &str| -> Answer<HttpRequest> {
         let mut request = request(Method::GET, &format!("{url}/{path}"))?;
         if let Some(token) = &token {
@@ -221,11 +221,11 @@ fn request(method: Method, url: &str) -> Answer<HttpRequest> {
 
 /// Sends a request and reads what a success says.
 async fn answer(requests: &Requests, request: &HttpRequest) -> Answer<Bytes> {
-    let response = requests.send(request).await?;
-    if response.status() != StatusCode::OK {
-        return Err(Failure::of(response).await);
+    let answer = requests.send(request).await?;
+    if answer.status() != StatusCode::OK {
+        return Err(Failure::of(&answer));
     }
-    whole(response).await
+    Ok(answer.into_body())
 }
 
 fn secret_value(text: &str) -> Result<HeaderValue> {

@@ -12,7 +12,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::sign::Signer;
 use super::xml::Element;
 use crate::storage::as_of::{ListVersions, Version, Versions};
-use crate::storage::http::request::{Failure, Requests, whole};
+use crate::storage::http::request::{Failure, Requests};
 use crate::{Error, ErrorCode};
 
 /// What stands for itself in a query.
@@ -68,12 +68,11 @@ impl VersionList {
             generic(Error::new(ErrorCode::Format, format!("'{}' is not a valid URL", self.bucket_url)).into())
         })?;
         self.signer.sign(&mut request).await?;
-        let response = self.requests.send(&request).await.map_err(|error| generic(error.into()))?;
-        if !response.status().is_success() {
-            return Err(generic(Failure::of(response).await.into()));
+        let answer = self.requests.send(&request).await.map_err(|failure| generic(failure.into()))?;
+        if !answer.status().is_success() {
+            return Err(generic(Failure::of(&answer).into()));
         }
-        let body = whole(response).await.map_err(|failure| generic(failure.into()))?;
-        Element::parse(&body).map_err(|error| generic(error.into()))
+        Element::parse(answer.body()).map_err(|error| generic(error.into()))
     }
 }
 
