@@ -17,7 +17,7 @@ use super::PushSettings;
 use super::check::{Target, repo_error};
 use super::segment::{CHUNK, Source, create, write};
 
-/// Compressed pieces, of little more than [`CHUNK`] bytes each, that wait for the name or for the storage.
+/// Compressed pieces, of at most [`CHUNK`] bytes each, that wait for the name or for the storage.
 const QUEUE_PIECES: usize = 32;
 
 /// What a chunk was when it was read, to compare both times.
@@ -71,21 +71,30 @@ fn hash(source: &Source<'_>) -> Result<(Sha1, Vec<Fingerprint>)> {
 }
 
 fn compress(source: &Source<'_>, compression: Compression, pieces: &SyncSender<Vec<u8>>) -> Result<Vec<Fingerprint>> {
-    let gone = |_| Error::new(ErrorCode::FileWrite, "nobody takes the compressed WAL");
     let mut fingerprints = Vec::new();
     let mut compressor = source.compressor(compression)?;
-    let mut piece = Vec::new();
+    let mut compressed = Vec::new();
     source.each_chunk(|chunk| {
         fingerprints.push(block_checksum(chunk));
-        compressor.push(chunk, &mut piece)?;
-        if piece.len() >= CHUNK {
-            pieces.send(std::mem::take(&mut piece)).map_err(gone)?;
+        compressor.push(chunk, &mut compressed)?;
+        if compressed.len() >= CHUNK {
+            send(&mut compressed, pieces)?;
         }
         Ok(())
     })?;
-    compressor.finish(&mut piece)?;
-    pieces.send(piece).map_err(gone)?;
+    compressor.finish(&mut compressed)?;
+    send(&mut compressed, pieces)?;
     Ok(fingerprints)
+}
+
+/// Sends what was compressed. A compressor with many threads hands over a lot at once: in pieces of bounded size it is the queue
+/// that says how much waits.
+fn send(compressed: &mut Vec<u8>, pieces: &SyncSender<Vec<u8>>) -> Result<()> {
+    for piece in compressed.chunks(CHUNK) {
+        pieces.send(piece.to_vec()).map_err(|_| Error::new(ErrorCode::FileWrite, "nobody takes the compressed WAL"))?;
+    }
+    compressed.clear();
+    Ok(())
 }
 
 /// The repositories' ends of the segment.
@@ -254,6 +263,20 @@ mod tests {
                 reader.read_to_end(&mut found).expect("decompress");
                 assert!(found == content, "{kind:?} in repo{}", repo.key);
             }
+        }
+    }
+
+    #[test]
+    fn compressed_pieces_are_small_however_many_threads_make_them() {
+        let content = content();
+        let dir = tempfile::tempdir().expect("dir");
+        let path = write_source(dir.path(), &content);
+        for kind in CompressType::ALL {
+            let source = Source::open(&path, 8).expect("open");
+            let (sender, pieces) = mpsc::sync_channel(2 * SIZE / CHUNK);
+            compress(&source, Compression::new(kind, None).expect("compression"), &sender).expect("compress");
+            drop(sender);
+            assert!(pieces.iter().all(|piece| piece.len() <= CHUNK), "{kind}");
         }
     }
 

@@ -122,7 +122,14 @@ impl<'a> Source<'a> {
         }
         // More of them than cores would only take memory
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Compressor::parallel(compression, self.threads.min(cores))
+        match Compressor::parallel(compression, self.threads.min(cores)) {
+            // Where there are no threads to be had, one takes longer, which is better than no archive
+            Err(error) if error.code == ErrorCode::Kernel => {
+                engine::debug!("{}: going on with one thread", error.message);
+                Compressor::new(compression, Framing::Full)
+            }
+            compressor => compressor,
+        }
     }
 
     fn failed(&self, error: std::io::Error) -> Error {
