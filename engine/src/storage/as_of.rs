@@ -8,8 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
@@ -80,6 +80,11 @@ impl Listing {
 /// See the module.
 pub(crate) struct AsOf {
     store: Arc<dyn ObjectStore>,
+    past: Arc<Past>,
+}
+
+/// What was where.
+struct Past {
     versions: Arc<dyn ListVersions>,
     time: i64,
     listings: Mutex<HashMap<Option<Path>, Arc<Listing>>>,
@@ -88,9 +93,11 @@ pub(crate) struct AsOf {
 impl AsOf {
     /// The store as it was at a time in seconds since the epoch.
     pub(crate) fn new(store: Arc<dyn ObjectStore>, versions: Arc<dyn ListVersions>, time: i64) -> Self {
-        AsOf { store, versions, time, listings: Mutex::new(HashMap::new()) }
+        AsOf { store, past: Arc::new(Past { versions, time, listings: Mutex::new(HashMap::new()) }) }
     }
+}
 
+impl Past {
     async fn listing(&self, prefix: Option<&Path>) -> Result<Arc<Listing>> {
         // The root of a bucket comes as an empty path too
         let prefix = prefix.filter(|prefix| !prefix.as_ref().is_empty());
@@ -103,17 +110,28 @@ impl AsOf {
         listings.insert(key, Arc::clone(&listing));
         Ok(listing)
     }
+
+    /// All objects below a prefix, at any depth.
+    async fn below(&self, prefix: Option<Path>) -> Result<Vec<ObjectMeta>> {
+        let (mut objects, mut prefixes) = (Vec::new(), vec![prefix]);
+        while let Some(prefix) = prefixes.pop() {
+            let listing = self.listing(prefix.as_ref()).await?;
+            objects.extend(listing.objects.values().cloned());
+            prefixes.extend(listing.prefixes.iter().cloned().map(Some));
+        }
+        Ok(objects)
+    }
 }
 
 impl fmt::Debug for AsOf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AsOf").field("store", &self.store).field("time", &self.time).finish_non_exhaustive()
+        f.debug_struct("AsOf").field("store", &self.store).field("time", &self.past.time).finish_non_exhaustive()
     }
 }
 
 impl fmt::Display for AsOf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} as of {}", self.store, self.time)
+        write!(f, "{} as of {}", self.store, self.past.time)
     }
 }
 
@@ -129,7 +147,7 @@ fn parent(location: &Path) -> Option<Path> {
 #[async_trait]
 impl ObjectStore for AsOf {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let listing = self.listing(parent(location).as_ref()).await?;
+        let listing = self.past.listing(parent(location).as_ref()).await?;
         let Some(meta) = listing.objects.get(location).cloned() else {
             return Err(Error::NotFound { path: location.to_string(), source: "no such object at that time".into() });
         };
@@ -146,7 +164,7 @@ impl ObjectStore for AsOf {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        let listing = self.listing(prefix).await?;
+        let listing = self.past.listing(prefix).await?;
         Ok(ListResult {
             common_prefixes: listing.prefixes.iter().cloned().collect(),
             objects: listing.objects.values().cloned().collect(),
@@ -154,8 +172,10 @@ impl ObjectStore for AsOf {
         })
     }
 
-    fn list(&self, _prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        stream::iter([Err(read_only("list all objects below a prefix"))]).boxed()
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (past, prefix) = (Arc::clone(&self.past), prefix.cloned());
+        let objects = stream::once(async move { past.below(prefix).await });
+        objects.map_ok(|objects| stream::iter(objects.into_iter().map(Ok))).try_flatten().boxed()
     }
 
     async fn put_opts(&self, _: &Path, _: PutPayload, _: PutOptions) -> Result<PutResult> {
@@ -255,7 +275,8 @@ mod tests {
             assert!(store.put_multipart(&b).await.is_err());
             assert!(store.delete(&a).await.is_err());
             assert!(store.copy(&a, &b).await.is_err());
-            assert!(store.list(None).next().await.unwrap().is_err());
+            let all: Vec<_> = store.list(Some(&Path::from("p"))).try_collect().await.unwrap();
+            assert_eq!(all.iter().map(|meta| &meta.location).collect::<Vec<_>>(), [&a]);
             // The root of a bucket
             assert!(store.list_with_delimiter(Some(&Path::default())).await.is_ok());
         });
