@@ -24,7 +24,7 @@ fn gcs_repository_is_shared_with_pgbackrest() {
     let info = server.describe("demo%2Fbackup%2Fdemo%2Fbackup.info");
     assert_eq!(info["metadata"], serde_json::json!({"owner": "a b"}));
 
-    let cut = Rule::new(Fault::CutBody).on("^GET .*alt=media").every(3);
+    let cut = Rule::new(Fault::CutBody).on("^GET ").every(3);
     server.proxy.set_rules(vec![cut, Rule::new(Fault::error(503)).every(7), Rule::new(Fault::Reset).every(11)]);
     scenario.change(3);
     scenario.rbr(&["backup", "--type=incr"]).success();

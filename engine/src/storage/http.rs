@@ -14,6 +14,11 @@ use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
 use crate::{Error, ErrorCode, Result};
 
+/// Connections are direct, as pgBackRest's are: a proxy that the environment names for other programs must not see the tokens of
+/// metadata services. The client leaves the environment alone only where it is given a proxy, so it gets one for no host.
+const PROXY_OF_NOBODY: &str = "http://unused.invalid";
+/// Every name and every address.
+const ALL_HOSTS: &str = "*,0.0.0.0/0,::/0";
 /// A certificate file larger than this is not one.
 const CERTIFICATE_SIZE_MAX_BYTES: u64 = 16 << 20;
 /// A request is tried no more often than this after the first time; mostly time runs out before.
@@ -51,7 +56,9 @@ impl HttpSettings {
             .with_allow_invalid_certificates(!self.verify_tls)
             .with_connect_timeout(self.io_timeout)
             .with_read_timeout(self.io_timeout)
-            .with_timeout_disabled();
+            .with_timeout_disabled()
+            .with_proxy_url(PROXY_OF_NOBODY)
+            .with_proxy_excludes(ALL_HOSTS);
         let certificates = self.certificates()?;
         if !certificates.is_empty() {
             options = options.with_no_system_certificates(true);

@@ -101,6 +101,12 @@ impl ObjectStore for GcsStore {
             .await
             .map_err(|failure| object_failed(location, failure))?;
         let (range, size) = content_range(&response, options.range.is_some()).map_err(failed)?;
+        let asked = options.range.map_or(Ok(0..size), |asked| asked.as_range(size));
+        if !asked.is_ok_and(|asked| asked == range) {
+            let text =
+                format!("the server's answer holds the bytes {range:?} of {size}, which are others than asked for");
+            return Err(failed(EngineError::new(ErrorCode::Protocol, text)));
+        }
         let generation = response.headers().get(GENERATION_HEADER).and_then(|value| value.to_str().ok());
         let content = Content {
             api: Arc::clone(&self.api),
@@ -246,7 +252,8 @@ impl Content {
                 Some(Err(error)) => error.into(),
                 None => EngineError::new(ErrorCode::Protocol, "the server's answer ended early").into(),
             };
-            if self.in_vain >= RESUMES_IN_VAIN_MAX {
+            // Without its name, another version of the object might continue this one
+            if self.in_vain >= RESUMES_IN_VAIN_MAX || self.generation.is_none() {
                 return Err(broken);
             }
             self.in_vain += 1;
@@ -289,6 +296,9 @@ async fn page(api: &Api, prefix: Option<&Path>, by_folder: bool, token: &str) ->
     let objects = entries("items").filter(|item| !is_folder(item)).map(object).collect::<crate::Result<_>>()?;
     let prefixes = entries("prefixes").filter_map(Value::as_str).map(path).collect::<crate::Result<_>>()?;
     let next = answer.get("nextPageToken").and_then(Value::as_str).filter(|next| !next.is_empty());
+    if next == Some(token) {
+        return Err(EngineError::new(ErrorCode::Protocol, "a page of the listing is followed by itself").into());
+    }
     Ok(Page { objects, prefixes, next: next.map(str::to_owned) })
 }
 

@@ -1,9 +1,10 @@
+use std::io::Read;
 use std::time::Duration;
 
 use super::super::http::mock::{answer, answer_with, server};
 use super::super::http::tests::from_environment;
 use super::*;
-use crate::storage::{RepoPath, RepoStorage, WriteOptions, get, put};
+use crate::storage::{ReadRange, RepoPath, RepoStorage, WriteOptions, get, put};
 
 fn settings(endpoint: &str) -> GcsSettings {
     GcsSettings {
@@ -95,6 +96,49 @@ fn large_file_goes_up_in_whole_units_and_ends_with_its_size() {
 }
 
 #[test]
+fn chunk_of_which_nothing_was_kept_is_sent_again() {
+    let unit = 256 << 10;
+    let data = vec![7; unit + 5];
+    let resume = |headers: &str| answer_with("308 Resume Incomplete", headers, "");
+    let stored = |size: usize| resume(&format!("range: bytes=0-{}\r\n", size - 1));
+    let (address, requests) = server(vec![
+        answer_with("200 OK", "location: http://elsewhere/upload?upload_id=id\r\n", "{}"),
+        resume(""),
+        resume(""),
+        stored(unit),
+        // Nothing of the last chunk, then all of it, but the object is not made yet
+        stored(unit),
+        stored(data.len()),
+        answer(&description(&data)),
+    ]);
+    let storage = open(&GcsSettings { part_size_bytes: unit, ..settings(&address) }).unwrap();
+    put(&storage, &at("big"), &data, WriteOptions::ATOMIC).unwrap();
+    let ranges: Vec<_> = requests
+        .iter()
+        .skip(1)
+        .map(|chunk| chunk.head.lines().find_map(|line| Some(line.strip_prefix("content-range: bytes ")?.to_owned())))
+        .map(Option::unwrap)
+        .collect();
+    let (first, last) = (format!("0-{}/*", unit - 1), format!("{unit}-{}/{}", data.len() - 1, data.len()));
+    assert_eq!(ranges, [first.as_str(), &first, &first, &last, &last, &format!("*/{}", data.len())]);
+}
+
+#[test]
+fn upload_that_lost_what_it_had_is_an_error() {
+    let unit = 256 << 10;
+    let stored = |size: usize| answer_with("308 Resume Incomplete", &format!("range: bytes=0-{}\r\n", size - 1), "");
+    let (address, _requests) = server(vec![
+        answer_with("200 OK", "location: http://elsewhere/upload?upload_id=id\r\n", "{}"),
+        stored(2 * unit),
+        stored(unit),
+        answer_with("204 No Content", "", ""),
+    ]);
+    let storage = open(&GcsSettings { part_size_bytes: 2 * unit, ..settings(&address) }).unwrap();
+    let error = put(&storage, &at("big"), &vec![7; 4 * unit], WriteOptions::ATOMIC).unwrap_err();
+    assert!(error.to_string().contains("the server has 262144 bytes of an upload instead of 1048576"), "{error}");
+}
+
+#[test]
 fn object_with_another_checksum_is_an_error_and_removed() {
     let (address, requests) = server(vec![answer(&description(b"other")), answer_with("204 No Content", "", "")]);
     let storage = open(&settings(&address)).unwrap();
@@ -128,6 +172,44 @@ fn content_is_asked_for_again_from_where_the_connection_broke() {
     let again = requests.recv().unwrap();
     assert_eq!(again.line, "GET /storage/v1/b/bucket/o/repo%2Ffile?alt=media&generation=7");
     assert!(again.head.contains("range: bytes=4-9"), "{}", again.head);
+}
+
+#[test]
+fn content_that_was_not_asked_for_is_refused() {
+    let part = |range: &str| answer_with("206 Partial Content", &format!("content-range: bytes {range}\r\n"), "2345");
+    let read = |answers: Vec<String>| {
+        let (address, _requests) = server(answers);
+        let range = ReadRange { offset: 2, limit: Some(4) };
+        let mut content = Vec::new();
+        open(&settings(&address)).unwrap().read(&at("file"), range)?.unwrap().read_to_end(&mut content).unwrap();
+        Result::Ok(content)
+    };
+    assert_eq!(read(vec![part("2-5/10")]).unwrap(), b"2345");
+    // Less than asked for is right only at the end
+    assert_eq!(read(vec![part("2-5/6")]).unwrap(), b"2345");
+    let described = r#"{"name":"repo/file","size":"10","updated":"2026-01-02T03:04:05Z"}"#;
+    for bad in ["3-6/10", "2-4/10", "0-3/10"] {
+        let error = read(vec![part(bad), answer(described)]).unwrap_err();
+        assert!(error.to_string().contains("others than asked for"), "{bad}: {error}");
+    }
+}
+
+#[test]
+fn content_of_a_version_without_a_name_is_not_continued() {
+    let broken = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 10\r\n\r\n0123";
+    let rest = answer_with("206 Partial Content", "content-range: bytes 4-9/10\r\n", "456789");
+    let (address, requests) = server(vec![broken.to_owned(), rest]);
+    assert!(get(&open(&settings(&address)).unwrap(), &at("file"), 100).is_err());
+    assert_eq!(requests.try_iter().count(), 1);
+}
+
+#[test]
+fn listing_whose_page_follows_itself_is_refused() {
+    let page = answer(r#"{"prefixes":["repo/p/"],"nextPageToken":"t"}"#);
+    let (address, requests) = server(vec![page.clone(), page.clone(), page]);
+    let error = open(&settings(&address)).unwrap().list(&at("")).unwrap_err();
+    assert!(error.to_string().contains("a page of the listing is followed by itself"), "{error}");
+    assert_eq!(requests.try_iter().count(), 2);
 }
 
 #[test]

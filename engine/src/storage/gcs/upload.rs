@@ -199,6 +199,7 @@ impl Session {
 
     /// Sends a chunk until the server has all of it; the total size says that it is the last, whose answer describes the object.
     async fn send(&self, progress: &mut Progress, mut chunk: Bytes, total: Option<u64>) -> Result<Value, Failure> {
+        let mut pauses = self.api.requests.pauses();
         loop {
             let end = progress.sent + chunk.len() as u64;
             let range = if chunk.is_empty() { "*".to_owned() } else { format!("{}-{}", progress.sent, end - 1) };
@@ -219,17 +220,27 @@ impl Session {
                 }
                 _ => return Err(Failure::of(&answer)),
             }
-            let stored = answer.headers().get(header::RANGE).and_then(stored_bytes).unwrap_or(0);
+            // A server that kept nothing names no range
+            let stored = answer.headers().get(header::RANGE).map_or(Some(progress.sent), stored_bytes).unwrap_or(0);
             if stored == end && total.is_none() {
                 progress.sent = end;
                 return Ok(Value::Null);
             }
-            // The server may keep only part of a chunk
-            let taken = stored.checked_sub(progress.sent).filter(|&taken| taken > 0 && stored < end);
-            let Some(taken) = taken.and_then(|taken| usize::try_from(taken).ok()) else {
+            // The server may keep only part of a chunk, and all of the last one without being done: then it is asked again
+            let taken = stored.checked_sub(progress.sent).filter(|_| stored <= end);
+            let taken = taken.and_then(|taken| usize::try_from(taken).ok());
+            let may_go_on = match taken {
+                Some(0) => pauses.wait().await,
+                Some(_) => true,
+                None => false,
+            };
+            let Some(taken) = taken.filter(|_| may_go_on) else {
                 let text = format!("the server has {stored} bytes of an upload instead of {end}");
                 return Err(Error::new(ErrorCode::Protocol, text).into());
             };
+            if taken > 0 {
+                pauses = self.api.requests.pauses();
+            }
             chunk = chunk.split_off(taken);
             progress.sent = stored;
         }

@@ -250,4 +250,25 @@ mod tests {
         }
         assert_eq!(message(b" refused\n"), "refused");
     }
+
+    #[test]
+    fn no_request_goes_through_the_proxy_of_the_environment() {
+        const NAME: &str = "storage::http::request::tests::no_request_goes_through_the_proxy_of_the_environment";
+        if std::env::var_os("http_proxy").is_none() {
+            // A process of its own, since the other tests share the environment
+            let (proxy, asked) = server(vec![answer("from the proxy")]);
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            let child = child.args(["--exact", NAME]).env("http_proxy", &proxy).env("all_proxy", &proxy);
+            let output = child.env_remove("no_proxy").env_remove("NO_PROXY").output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+            assert!(asked.try_recv().is_err());
+            return;
+        }
+        for host in ["127.0.0.1", "localhost"] {
+            let (address, _requests) = server(vec![answer("direct")]);
+            let body = send(&address.replace("127.0.0.1", host)).unwrap().into_body();
+            assert_eq!(body.as_ref(), b"direct", "{host}");
+        }
+    }
 }

@@ -28,6 +28,7 @@ pub(super) struct VersionList {
 }
 
 /// Where a page of the listing begins: the last key and version of the page before.
+#[derive(PartialEq, Eq)]
 struct Marker {
     key: String,
     version: String,
@@ -38,13 +39,16 @@ impl ListVersions for VersionList {
     async fn list_versions(&self, prefix: Option<&Path>) -> object_store::Result<Versions> {
         let prefix = prefix.map_or_else(String::new, |prefix| format!("{prefix}/"));
         let mut found = Versions { versions: Vec::new(), prefixes: BTreeSet::new() };
-        let mut marker = None;
+        let mut marker: Option<Marker> = None;
         loop {
             let page = self.page(&prefix, marker.as_ref()).await?;
-            marker = read_page(&page, &prefix, &mut found).map_err(|error| generic(error.into()))?;
-            if marker.is_none() {
-                return Ok(found);
+            let next = read_page(&page, &prefix, &mut found).map_err(|error| generic(error.into()))?;
+            let Some(next) = next else { return Ok(found) };
+            if marker.is_some_and(|before| next == before || next.key < before.key) {
+                let error = Error::new(ErrorCode::Protocol, "a page of the listing is followed by an earlier one");
+                return Err(generic(error.into()));
             }
+            marker = Some(next);
         }
     }
 }
@@ -131,7 +135,13 @@ fn generic(source: Box<dyn std::error::Error + Send + Sync>) -> object_store::Er
 
 #[cfg(test)]
 mod tests {
+    use object_store::StaticCredentialProvider;
+    use object_store::aws::AwsCredential;
+
     use super::*;
+    use crate::storage::http::HttpSettings;
+    use crate::storage::http::mock::{answer, server};
+    use crate::storage::network;
 
     const PAGE: &str = "<ListVersionsResult><IsTruncated>true</IsTruncated><NextKeyMarker>p/b</NextKeyMarker>\
         <NextVersionIdMarker>2</NextVersionIdMarker>\
@@ -162,6 +172,30 @@ mod tests {
             .collect();
         assert_eq!(versions, [("null", 7, false), ("2", 0, true)]);
         assert_eq!(found.versions[0].meta.last_modified.timestamp(), 1_767_225_600);
+    }
+
+    #[test]
+    fn listing_that_goes_in_circles_is_refused() {
+        let page = |key: &str| answer(&PAGE.replace("Marker>p/b<", &format!("Marker>{key}<")));
+        for last in ["p/c", "p/a"] {
+            let (address, requests) = server(vec![page("p/b"), page("p/c"), page(last), page("p/d")]);
+            let io_timeout = std::time::Duration::from_secs(5);
+            let http = HttpSettings { host: None, verify_tls: true, ca_file: None, ca_path: None, io_timeout };
+            let credential = AwsCredential { key_id: "k".into(), secret_key: "s".into(), token: None };
+            let signer = Arc::new(Signer {
+                credentials: Arc::new(StaticCredentialProvider::new(credential)),
+                region: "us-east-1".into(),
+                service: "s3".into(),
+                host: None,
+                requester_pays: false,
+            });
+            let requests_of_ours = Requests::new(&http).unwrap();
+            let list = VersionList { bucket_url: format!("{address}/bucket/"), signer, requests: requests_of_ours };
+            let error = network::handle().unwrap().block_on(list.list_versions(Some(&Path::from("p")))).unwrap_err();
+            assert!(error.to_string().contains("followed by an earlier one"), "{error}");
+            let lines: Vec<_> = requests.try_iter().map(|request| request.line).collect();
+            assert_eq!(lines.len(), 3, "{lines:#?}");
+        }
     }
 
     #[test]
