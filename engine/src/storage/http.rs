@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use object_store::client::Certificate;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 
 use crate::{Error, ErrorCode, Result};
 
+/// Of the parts of an URL, all is encoded but what RFC 3986 calls unreserved.
+pub(crate) const URL_ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// Connections are direct, as pgBackRest's are: a proxy that the environment names for other programs must not see the tokens of
 /// metadata services. The client leaves the environment alone only where it is given a proxy, so it gets one for no host.
 const PROXY_OF_NOBODY: &str = "http://unused.invalid";

@@ -6,17 +6,16 @@ use ::http::{HeaderMap, Method, header};
 use object_store::PutPayload;
 use object_store::client::{HttpRequest, HttpRequestBody, HttpResponse};
 use object_store::path::Path;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 
 use super::token::Tokens;
+use crate::storage::http::URL_ENCODED;
 use crate::storage::http::request::{Answer, Failure, Requests, is_done};
 use crate::{Error, ErrorCode};
 
-/// All but what RFC 3986 calls unreserved; object names are one segment of a path, so their slashes are encoded too.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
+/// Object names are one segment of a path, so their slashes are encoded too.
 pub(super) fn encode(text: &str) -> String {
-    utf8_percent_encode(text, ENCODED).to_string()
+    utf8_percent_encode(text, URL_ENCODED).to_string()
 }
 
 /// One bucket of one server.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use object_store::aws::{AwsCredential, AwsCredentialProvider};
 use object_store::client::{HttpRequest, HttpRequestBody};
 use object_store::{CredentialProvider, StaticCredentialProvider};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::sync::{Mutex, OnceCell};
@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, OnceCell};
 use super::xml::Element;
 use super::{S3Credentials, S3Settings};
 use crate::storage::http::request::{Failure, Requests};
-use crate::storage::http::{Endpoint, HttpSettings};
+use crate::storage::http::{Endpoint, HttpSettings, URL_ENCODED};
 use crate::{Error, ErrorCode, Result};
 
 /// Credentials are asked for again this long before they expire.
@@ -32,8 +32,6 @@ const INSTANCE_TOKEN_TTL: HeaderName = HeaderName::from_static("x-aws-ec2-metada
 const INSTANCE_TOKEN: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token");
 /// The name under which pgBackRest assumes roles; policies may ask for it.
 const SESSION_NAME: &str = "pgBackRest";
-/// What stands for itself in an URL.
-const URL_ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Where the credentials come from.
 ///

@@ -14,8 +14,9 @@ use object_store::aws::{AwsCredential, AwsCredentialProvider};
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
 };
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{percent_decode_str, utf8_percent_encode};
 
+use crate::storage::http::URL_ENCODED;
 use crate::storage::network::CountingConnector;
 use crate::{Error, ErrorCode, Result};
 
@@ -26,8 +27,6 @@ const TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 const REQUEST_PAYER: HeaderName = HeaderName::from_static("x-amz-request-payer");
 /// SHA-256 of nothing.
 const EMPTY_HASH: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-/// What stands for itself in a signed query.
-const QUERY_ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Signs requests with whatever credentials are in force.
 pub(super) struct Signer {
@@ -118,7 +117,7 @@ fn host_of(uri: &Uri) -> String {
 fn canonical_query(uri: &Uri) -> String {
     let strict = |part: &str| {
         let spaced = part.replace('+', " ");
-        utf8_percent_encode(&percent_decode_str(&spaced).decode_utf8_lossy(), QUERY_ENCODED).to_string()
+        utf8_percent_encode(&percent_decode_str(&spaced).decode_utf8_lossy(), URL_ENCODED).to_string()
     };
     let mut parameters: Vec<(String, String)> = uri
         .query()

@@ -7,16 +7,14 @@ use async_trait::async_trait;
 use object_store::ObjectMeta;
 use object_store::client::{HttpRequest, HttpRequestBody};
 use object_store::path::Path;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 
 use super::sign::Signer;
 use super::xml::Element;
 use crate::storage::as_of::{ListVersions, Version, Versions};
+use crate::storage::http::URL_ENCODED;
 use crate::storage::http::request::{Failure, Requests};
 use crate::{Error, ErrorCode};
-
-/// What stands for itself in a query.
-const QUERY_ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// See the module.
 #[derive(Debug)]
@@ -55,7 +53,7 @@ impl ListVersions for VersionList {
 
 impl VersionList {
     async fn page(&self, prefix: &str, marker: Option<&Marker>) -> object_store::Result<Element> {
-        let encode = |text| utf8_percent_encode(text, QUERY_ENCODED);
+        let encode = |text| utf8_percent_encode(text, URL_ENCODED);
         let mut url = format!("{}?delimiter=%2F", self.bucket_url);
         if let Some(marker) = marker {
             url += &format!("&key-marker={}", encode(&marker.key));
