@@ -34,8 +34,14 @@ impl Chain {
     /// finds what the cluster held at the end of that backup.
     #[track_caller]
     pub fn check(&self) {
+        self.check_verified_by(&[Tool::PgBackRest, Tool::Rbr]);
+    }
+
+    /// [`Chain::check`] where only these programs' `verify` can be believed.
+    #[track_caller]
+    pub fn check_verified_by(&self, verifiers: &[Tool]) {
         let scenario = &self.scenario;
-        for tool in [Tool::PgBackRest, Tool::Rbr] {
+        for &tool in verifiers {
             let verify =
                 scenario.run(tool, &["verify", "--verbose", "--output=text", "--log-level-console=warn"]).success();
             assert!(verify.stdout.contains("status: ok"), "{}", verify.describe());

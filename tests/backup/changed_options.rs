@@ -36,7 +36,9 @@ fn forms_change(first: Tool, second: Tool) {
     let run = chain.add(second, "incr", &["--compress-type=zst", "--repo1-bundle", "--repo1-block"]);
     let reset = "incr backup cannot alter compress-type option to 'zst', reset to value in ";
     run.says(&format!("{reset}{}", chain.scenario.labels()[4]));
-    chain.check();
+    // An empty file is not stored in a bundled backup. A plain one refers to it there, whichever program made it, and now and
+    // then pgBackRest's verify misses it: its answer on the same repository changes from run to run
+    chain.check_verified_by(&[Tool::Rbr]);
 }
 
 #[test]
