@@ -19,8 +19,9 @@ use crate::{Error, ErrorCode, Result};
 
 /// Bytes read from the storage at once.
 const BUFFER_SIZE: usize = 256 * 1024;
-/// The compression level of manifests in the history; they are never compressed otherwise.
-const HISTORY_LEVEL: i32 = 9;
+/// The compression level of manifests in the history; they are never compressed otherwise. pgBackRest takes 9, but with this
+/// library a manifest of 20,000 files gets a tenth larger and takes twice as long at 9: at 7 it is smaller than pgBackRest's.
+const HISTORY_LEVEL: i32 = 7;
 
 /// Loads a backup's manifest, or its copy if it can't be used. `cipher` is that of backup.info's passphrase
 /// ([`super::info_files::manifest_cipher`]).
