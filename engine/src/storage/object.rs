@@ -5,26 +5,25 @@
 //! hashes and compresses the next: memory is bounded by part size times parts in flight. Reading runs ahead of the reader
 //! by a few chunks for the same reason.
 
+mod error;
+mod reader;
+mod writer;
+
 use std::fmt;
 use std::future::Future;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
-use object_store::client::HttpError;
 use object_store::path::Path;
-use object_store::{
-    GetOptions, GetRange, GetResult, MultipartUpload, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions,
-    PutPayload, TagSet,
-};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, TagSet};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::sync::mpsc::{self, error::TryRecvError};
-use tokio::task::JoinSet;
 
-use super::http::request::Failure;
+use self::error::request_error;
+use self::reader::ObjectReader;
+use self::writer::ObjectWriter;
 use super::{
     Entry, EntryKind, Features, PendingRead, ReadAhead, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions,
 };
@@ -32,12 +31,6 @@ use crate::{Error, ErrorCode, Result, slots};
 
 /// Parts that may be on their way at the same time, over all files, since each is held in memory.
 const PARTS_IN_FLIGHT_MAX: usize = 8;
-/// Chunks that reading may run ahead of the reader; the HTTP client hands over chunks of at most a few hundred KiB.
-const CHUNKS_AHEAD_MAX: usize = 16;
-/// Parts per doubling of the part size. Stores allow 10,000 parts, so files of terabytes need larger ones.
-const PARTS_PER_SIZE: usize = 1000;
-/// Part sizes stop growing here.
-const PART_SIZE_MAX_BYTES: usize = 1 << 30;
 
 /// Where requests name the bucket or account (`repo-s3-uri-style`, `repo-azure-uri-style`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,51 +124,6 @@ impl ObjectStorage {
 /// Waits for something on the network, without keeping others from computing.
 fn wait<R>(runtime: &Handle, request: impl Future<Output = R>) -> R {
     slots::waiting(|| runtime.block_on(request))
-}
-
-/// Turns a store's error into ours, with the status and the server's message. The codes are pgBackRest's: [`ErrorCode::Service`]
-/// for what may pass (no connection, throttling, faults of the server), [`ErrorCode::Protocol`] for a request that was refused.
-fn request_error(message: &str, error: object_store::Error) -> Error {
-    // What failed before a request was sent, such as getting credentials, says enough itself
-    let error = match error {
-        object_store::Error::Generic { store, source } => match source.downcast::<Error>() {
-            Ok(own) => return *own,
-            Err(source) => object_store::Error::Generic { store, source },
-        },
-        error => error,
-    };
-    // The chain of causes says the status and the server's answer; each is shown once
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    let mut no_answer = false;
-    while let Some(cause) = source {
-        no_answer |= cause.is::<HttpError>();
-        let more = cause.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = cause.source();
-    }
-    let code = match &error {
-        object_store::Error::NotFound { .. } => ErrorCode::FileMissing,
-        object_store::Error::Generic { source, .. } if source.is::<Failure>() => match source.downcast_ref() {
-            Some(Failure::Other(own)) => own.code,
-            _ if no_answer || may_pass(&text) => ErrorCode::Service,
-            _ => ErrorCode::Protocol,
-        },
-        _ if text.contains("invalid peer certificate") => ErrorCode::Crypto,
-        _ if no_answer || may_pass(&text) => ErrorCode::Service,
-        _ => ErrorCode::Protocol,
-    };
-    Error::new(code, format!("{message}: {text}")).cause(error)
-}
-
-/// Whether an error's text tells of a status that a later request need not have. (`object_store` keeps the type that has the
-/// number to itself.)
-fn may_pass(text: &str) -> bool {
-    let status =
-        text.split_once("status code: ").and_then(|(_, rest)| rest.get(..3)).and_then(|digits| digits.parse().ok());
-    status.is_some_and(|status: u16| status >= 500 || status == 429 || status == 408)
 }
 
 impl RepoStorage for ObjectStorage {
@@ -284,18 +232,7 @@ impl RepoStorage for ObjectStorage {
     }
 
     fn write(&self, path: &RepoPath, _options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
-        Ok(Box::new(ObjectWriter {
-            store: Arc::clone(&self.store),
-            runtime: self.runtime.clone(),
-            parts_free: Arc::clone(&self.parts_free),
-            key: self.key(path)?,
-            name: self.display(path),
-            tags: self.tags.clone(),
-            part_size_bytes: self.part_size_bytes,
-            parts: 0,
-            buffer: BytesMut::new(),
-            upload: None,
-        }))
+        Ok(Box::new(ObjectWriter::new(self, path)?))
     }
 
     fn create_path(&self, _path: &RepoPath) -> Result<()> {
@@ -339,206 +276,6 @@ impl RepoStorage for ObjectStorage {
 
 fn no_links(path: &str) -> Error {
     Error::new(ErrorCode::FeatureNotSupported, format!("unable to make link '{path}': object stores have no links"))
-}
-
-/// Reads an object while a task fetches the next chunks.
-struct ObjectReader {
-    chunks: mpsc::Receiver<object_store::Result<Bytes>>,
-    current: Bytes,
-    name: String,
-}
-
-impl ObjectReader {
-    fn start(storage: &ObjectStorage, path: &RepoPath, key: Path, result: GetResult) -> Self {
-        let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD_MAX);
-        storage.runtime.spawn(fetch(Arc::clone(&storage.store), key, result, sender));
-        ObjectReader { chunks, current: Bytes::new(), name: storage.display(path) }
-    }
-}
-
-/// Hands over the content of an object. Where the connection breaks off the rest is asked for again, as long as each time
-/// brings something and the object is still the same. (`object_store` does so too, but only for the first minute.)
-async fn fetch(
-    store: Arc<dyn ObjectStore>,
-    key: Path,
-    mut result: GetResult,
-    sender: mpsc::Sender<object_store::Result<Bytes>>,
-) {
-    loop {
-        let (mut left, same) = (result.range.clone(), result.meta.e_tag.clone());
-        let begin = left.start;
-        let mut stream = result.into_stream();
-        let failed = loop {
-            match stream.next().await {
-                None => return,
-                Some(Err(error)) => break error,
-                Some(Ok(chunk)) => {
-                    left.start += chunk.len() as u64;
-                    // The reader may have been dropped: nobody wants the rest
-                    if sender.send(Ok(chunk)).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        };
-        if left.start > begin && same.is_some() {
-            let range = Some(GetRange::Bounded(left));
-            let options = GetOptions { range, if_match: same, ..GetOptions::default() };
-            if let Ok(rest) = store.get_opts(&key, options).await {
-                result = rest;
-                continue;
-            }
-        }
-        // Without a receiver there is nobody to tell
-        let _ = sender.send(Err(failed)).await;
-        return;
-    }
-}
-
-impl Read for ObjectReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            let next = match self.chunks.try_recv() {
-                Err(TryRecvError::Empty) => slots::waiting(|| self.chunks.blocking_recv()),
-                next => next.ok(),
-            };
-            match next {
-                None => return Ok(0),
-                Some(Ok(chunk)) => self.current = chunk,
-                Some(Err(error)) => {
-                    return Err(request_error(&format!("unable to read '{}'", self.name), error).into());
-                }
-            }
-        }
-        let size = buffer.len().min(self.current.len());
-        buffer[..size].copy_from_slice(&self.current.split_to(size));
-        Ok(size)
-    }
-}
-
-/// A multi-part upload that has begun.
-struct Upload {
-    upload: Box<dyn MultipartUpload>,
-    in_flight: JoinSet<object_store::Result<()>>,
-}
-
-/// Writes one object, in parts when it is larger than one part.
-struct ObjectWriter {
-    store: Arc<dyn ObjectStore>,
-    runtime: Handle,
-    parts_free: Arc<Semaphore>,
-    key: Path,
-    name: String,
-    tags: TagSet,
-    part_size_bytes: usize,
-    /// Parts sent so far.
-    parts: usize,
-    buffer: BytesMut,
-    upload: Option<Upload>,
-}
-
-impl ObjectWriter {
-    fn fail(&self, error: object_store::Error) -> Error {
-        request_error(&format!("unable to write '{}'", self.name), error)
-    }
-
-    /// Sends the buffer as the next part, waiting only while too many are on their way.
-    fn send_part(&mut self) -> Result<()> {
-        let data = self.buffer.split().freeze();
-        let (runtime, parts_free) = (self.runtime.clone(), Arc::clone(&self.parts_free));
-        let result = wait(&runtime, async {
-            let state = match &mut self.upload {
-                Some(state) => state,
-                None => {
-                    let options = PutMultipartOptions { tags: self.tags.clone(), ..PutMultipartOptions::default() };
-                    let upload = self.store.put_multipart_opts(&self.key, options).await?;
-                    self.upload.insert(Upload { upload, in_flight: JoinSet::new() })
-                }
-            };
-            // What went wrong meanwhile is heard of before more is sent
-            while let Some(sent) = state.in_flight.try_join_next() {
-                sent??;
-            }
-            let free = Arc::clone(&parts_free).acquire_owned().await;
-            let part = state.upload.put_part(PutPayload::from_bytes(data));
-            state.in_flight.spawn(async move {
-                let _free = free;
-                part.await
-            });
-            Ok(())
-        });
-        result.map_err(|error| self.fail(error))?;
-        self.parts += 1;
-        if self.parts.is_multiple_of(PARTS_PER_SIZE) {
-            self.part_size_bytes = (self.part_size_bytes * 2).min(PART_SIZE_MAX_BYTES.max(self.part_size_bytes));
-        }
-        Ok(())
-    }
-}
-
-/// Waits for one part and takes its result.
-async fn join_one(in_flight: &mut JoinSet<object_store::Result<()>>) -> object_store::Result<()> {
-    match in_flight.join_next().await {
-        Some(Ok(result)) => result,
-        Some(Err(error)) => Err(error.into()),
-        None => Ok(()),
-    }
-}
-
-impl Write for ObjectWriter {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        if self.buffer.len() >= self.part_size_bytes {
-            self.send_part()?;
-        }
-        let size = data.len().min(self.part_size_bytes - self.buffer.len());
-        self.buffer.extend_from_slice(&data[..size]);
-        Ok(size)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl RepoWriter for ObjectWriter {
-    fn finish(mut self: Box<Self>) -> Result<()> {
-        if self.upload.is_none() {
-            let payload = PutPayload::from_bytes(self.buffer.split().freeze());
-            let options = PutOptions { tags: self.tags.clone(), ..PutOptions::default() };
-            let result = wait(&self.runtime, self.store.put_opts(&self.key, payload, options));
-            return result.map(drop).map_err(|error| self.fail(error));
-        }
-        if !self.buffer.is_empty() {
-            self.send_part()?;
-        }
-        let result = wait(&self.runtime.clone(), async {
-            if let Some(state) = &mut self.upload {
-                while !state.in_flight.is_empty() {
-                    join_one(&mut state.in_flight).await?;
-                }
-                state.upload.complete().await?;
-            }
-            Ok(())
-        });
-        result.map_err(|error| self.fail(error))?;
-        self.upload = None;
-        Ok(())
-    }
-}
-
-impl Drop for ObjectWriter {
-    fn drop(&mut self) {
-        if let Some(mut state) = self.upload.take() {
-            // Nothing was completed, so no reader can see the object; the parts are removed so that they cost nothing
-            let name = std::mem::take(&mut self.name);
-            wait(&self.runtime, async {
-                state.in_flight.shutdown().await;
-                if let Err(error) = state.upload.abort().await {
-                    crate::warn!("unable to abort the upload of '{name}': {error}");
-                }
-            });
-        }
-    }
 }
 
 impl fmt::Debug for ObjectStorage {

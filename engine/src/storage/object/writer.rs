@@ -1,0 +1,161 @@
+//! Writing an object: with one request, or in parts of which several are on their way while the next is filled.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use object_store::path::Path;
+use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, TagSet};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::error::request_error;
+use super::{ObjectStorage, wait};
+use crate::storage::{RepoPath, RepoStorage, RepoWriter};
+use crate::{Error, Result};
+
+/// Parts per doubling of the part size. Stores allow 10,000 parts, so files of terabytes need larger ones.
+const PARTS_PER_SIZE: usize = 1000;
+/// Part sizes stop growing here.
+const PART_SIZE_MAX_BYTES: usize = 1 << 30;
+
+/// A multi-part upload that has begun.
+struct Upload {
+    upload: Box<dyn MultipartUpload>,
+    in_flight: JoinSet<object_store::Result<()>>,
+}
+
+/// Writes one object, in parts when it is larger than one part.
+pub(super) struct ObjectWriter {
+    store: Arc<dyn ObjectStore>,
+    runtime: Handle,
+    parts_free: Arc<Semaphore>,
+    key: Path,
+    name: String,
+    tags: TagSet,
+    part_size_bytes: usize,
+    /// Parts sent so far.
+    parts: usize,
+    buffer: BytesMut,
+    upload: Option<Upload>,
+}
+
+impl ObjectWriter {
+    pub(super) fn new(storage: &ObjectStorage, path: &RepoPath) -> Result<Self> {
+        Ok(ObjectWriter {
+            store: Arc::clone(&storage.store),
+            runtime: storage.runtime.clone(),
+            parts_free: Arc::clone(&storage.parts_free),
+            key: storage.key(path)?,
+            name: storage.display(path),
+            tags: storage.tags.clone(),
+            part_size_bytes: storage.part_size_bytes,
+            parts: 0,
+            buffer: BytesMut::new(),
+            upload: None,
+        })
+    }
+
+    fn fail(&self, error: object_store::Error) -> Error {
+        request_error(&format!("unable to write '{}'", self.name), error)
+    }
+
+    /// Sends the buffer as the next part, waiting only while too many are on their way.
+    fn send_part(&mut self) -> Result<()> {
+        let data = self.buffer.split().freeze();
+        let (runtime, parts_free) = (self.runtime.clone(), Arc::clone(&self.parts_free));
+        let result = wait(&runtime, async {
+            let state = match &mut self.upload {
+                Some(state) => state,
+                None => {
+                    let options = PutMultipartOptions { tags: self.tags.clone(), ..PutMultipartOptions::default() };
+                    let upload = self.store.put_multipart_opts(&self.key, options).await?;
+                    self.upload.insert(Upload { upload, in_flight: JoinSet::new() })
+                }
+            };
+            // What went wrong meanwhile is heard of before more is sent
+            while let Some(sent) = state.in_flight.try_join_next() {
+                sent??;
+            }
+            let free = Arc::clone(&parts_free).acquire_owned().await;
+            let part = state.upload.put_part(PutPayload::from_bytes(data));
+            state.in_flight.spawn(async move {
+                let _free = free;
+                part.await
+            });
+            Ok(())
+        });
+        result.map_err(|error| self.fail(error))?;
+        self.parts += 1;
+        if self.parts.is_multiple_of(PARTS_PER_SIZE) {
+            self.part_size_bytes = (self.part_size_bytes * 2).min(PART_SIZE_MAX_BYTES.max(self.part_size_bytes));
+        }
+        Ok(())
+    }
+}
+
+/// Waits for one part and takes its result.
+async fn join_one(in_flight: &mut JoinSet<object_store::Result<()>>) -> object_store::Result<()> {
+    match in_flight.join_next().await {
+        Some(Ok(result)) => result,
+        Some(Err(error)) => Err(error.into()),
+        None => Ok(()),
+    }
+}
+
+impl Write for ObjectWriter {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() >= self.part_size_bytes {
+            self.send_part()?;
+        }
+        let size = data.len().min(self.part_size_bytes - self.buffer.len());
+        self.buffer.extend_from_slice(&data[..size]);
+        Ok(size)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl RepoWriter for ObjectWriter {
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        if self.upload.is_none() {
+            let payload = PutPayload::from_bytes(self.buffer.split().freeze());
+            let options = PutOptions { tags: self.tags.clone(), ..PutOptions::default() };
+            let result = wait(&self.runtime, self.store.put_opts(&self.key, payload, options));
+            return result.map(drop).map_err(|error| self.fail(error));
+        }
+        if !self.buffer.is_empty() {
+            self.send_part()?;
+        }
+        let result = wait(&self.runtime.clone(), async {
+            if let Some(state) = &mut self.upload {
+                while !state.in_flight.is_empty() {
+                    join_one(&mut state.in_flight).await?;
+                }
+                state.upload.complete().await?;
+            }
+            Ok(())
+        });
+        result.map_err(|error| self.fail(error))?;
+        self.upload = None;
+        Ok(())
+    }
+}
+
+impl Drop for ObjectWriter {
+    fn drop(&mut self) {
+        if let Some(mut state) = self.upload.take() {
+            // Nothing was completed, so no reader can see the object; the parts are removed so that they cost nothing
+            let name = std::mem::take(&mut self.name);
+            wait(&self.runtime, async {
+                state.in_flight.shutdown().await;
+                if let Err(error) = state.upload.abort().await {
+                    crate::warn!("unable to abort the upload of '{name}': {error}");
+                }
+            });
+        }
+    }
+}
