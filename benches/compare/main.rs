@@ -11,7 +11,8 @@
 //!
 //! Sizes: `RBR_BENCH_MB` (1024) of the large cluster, `RBR_BENCH_RELATIONS` (100000) and `RBR_BENCH_TABLES` (20000) of the ones
 //! with many relations, `RBR_BENCH_SEGMENTS` (500) of the recovery, `RBR_BENCH_TRANSACTIONS` (10000) and `RBR_BENCH_INSERTS` (200) of
-//! each client under which WAL is archived, `RBR_BENCH_CODECS` ("none lz4 zst gz bz2").
+//! each client under which WAL is archived, `RBR_BENCH_CODECS` ("none lz4 zst gz bz2"). For a repository in an S3 server,
+//! `RBR_BENCH_LATENCY_MS` ("0 20") is what each request waits, `RBR_BENCH_PROCESSES` ("2 4") the values of process-max.
 //!
 //! Measure on an idle machine, with nothing beside it: both programs use every core.
 
@@ -26,6 +27,8 @@ mod delta;
 mod full;
 mod harness;
 mod incr;
+mod s3;
+mod s3_wal;
 mod wal_calls;
 mod wal_load;
 mod wal_recovery;
@@ -36,7 +39,7 @@ use harness::Report;
 type Subject = fn(&mut Report);
 
 /// Every subject by its name.
-const SUBJECTS: [(&str, Subject); 10] = [
+const SUBJECTS: [(&str, Subject); 14] = [
     ("full", full::codecs_of_large),
     ("relations", full::relations),
     ("incr-tables", incr::unchanged_tables),
@@ -47,6 +50,10 @@ const SUBJECTS: [(&str, Subject); 10] = [
     ("wal-segment", wal_segment::usual),
     ("wal-large", wal_segment::large),
     ("wal-calls", wal_calls::calls),
+    ("s3-full", s3::full),
+    ("s3-incr", s3::incr),
+    ("s3-wal", s3_wal::segments),
+    ("s3-archive", s3_wal::archive),
 ];
 
 /// The names asked for, as arguments or in the environment; none stand for all.

@@ -23,14 +23,8 @@ fn compare(report: &mut Report, segment_mb: usize, calls: usize) {
     let size = format!("--wal-segsize={segment_mb}");
     let mut site = Site::new(&[&size], &["archive_mode = on", "archive_command = 'false'", "max_wal_size = 16GB"]);
     let source = fill(&mut site, segment_mb);
-    // One name for each call; what is in them is the same
     let wal = site.cluster.data().join("pg_wal");
-    let names: Vec<_> = (0..calls).map(|number| format!("00000001000000A0000000{number:02X}")).collect();
-    for name in &names {
-        let pushed = wal.join(name);
-        fs::copy(wal.join(&source), &pushed).expect("copy segment");
-        site.space.user().own(&pushed);
-    }
+    let names = copies(&site, &source, calls);
     for codec in codecs() {
         let compress = format!("compress-type={codec}");
         report.in_turn(
@@ -61,12 +55,24 @@ fn compare(report: &mut Report, segment_mb: usize, calls: usize) {
     }
 }
 
-fn text(path: &Path) -> String {
+/// Puts copies of a segment beside it: one name for each call, with the same content.
+pub fn copies(site: &Site, source: &str, count: usize) -> Vec<String> {
+    let wal = site.cluster.data().join("pg_wal");
+    let names: Vec<_> = (0..count).map(|number| format!("00000001000000A0000000{number:02X}")).collect();
+    for name in &names {
+        let copy = wal.join(name);
+        fs::copy(wal.join(source), &copy).expect("copy segment");
+        site.space.user().own(&copy);
+    }
+    names
+}
+
+pub fn text(path: &Path) -> String {
     path.to_str().expect("UTF-8").to_owned()
 }
 
 /// Fills a segment with rows and returns its name.
-fn fill(site: &mut Site, segment_mb: usize) -> String {
+pub fn fill(site: &mut Site, segment_mb: usize) -> String {
     site.cluster.start();
     let current = |cluster: &Cluster| cluster.sql("select pg_walfile_name(pg_current_wal_lsn())");
     site.cluster.sql("create table bulk(id int, number double precision, body text)");

@@ -76,6 +76,11 @@ impl Weed {
         format!("http://127.0.0.1:{}", self.port + 1)
     }
 
+    /// The bucket as its folder of files, which asks for no signature.
+    pub fn files(&self) -> String {
+        format!("http://127.0.0.1:{}/buckets/{BUCKET}", self.port + 4)
+    }
+
     /// A file of the server's folder, as `tls/ca.crt`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.space.path(name)

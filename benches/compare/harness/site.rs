@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::cost::{self, Figures, Watch};
 use crate::tests::env::oracle::Oracles;
@@ -12,7 +13,13 @@ use crate::tests::env::{Cluster, Shutdown, Space, Tool, oracles};
 
 /// PostgreSQL's version in the comparisons.
 pub const VERSION: u32 = 17;
-const STANZA: &str = "bench";
+pub const STANZA: &str = "bench";
+/// Options of every configuration that does not set them otherwise.
+const FIXED: [(&str, &str); 4] =
+    [("log-level-file", "off"), ("log-level-console", "warn"), ("process-max", "2"), ("start-fast", "y")];
+
+/// How often the worker in the background is looked at.
+const WORKER_POLL: Duration = Duration::from_millis(2);
 
 /// See the module.
 pub struct Site {
@@ -84,7 +91,11 @@ impl Site {
                 let _ = writeln!(text, "{option}-path={}", self.text(tool, folder));
             }
         }
-        text.push_str("log-level-file=off\nlog-level-console=warn\nprocess-max=2\nstart-fast=y\n");
+        for (option, value) in FIXED {
+            if !lines.iter().any(|line| line.split('=').next() == Some(option)) {
+                let _ = writeln!(text, "{option}={value}");
+            }
+        }
         for line in lines {
             let _ = writeln!(text, "{line}");
         }
@@ -152,6 +163,14 @@ impl Site {
         let mut figures = self.measure(tool, arguments);
         figures.push(("stored KiB", self.stored_kib(tool) - before_kib));
         figures
+    }
+
+    /// Waits until `tool`'s worker that archives or fetches in the background has ended.
+    pub fn worker_ends(&self, tool: Tool) {
+        let lock = self.path(tool, &format!("lock/{STANZA}-archive-1.lock"));
+        while lock.exists() {
+            std::thread::sleep(WORKER_POLL);
+        }
     }
 
     /// A watch on the memory of `tool`'s processes here.
