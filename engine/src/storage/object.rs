@@ -108,6 +108,50 @@ impl ObjectStorage {
         request_error(&format!("unable to {doing} '{}'", self.display(path)), error)
     }
 
+    /// Asks for an object's size and age.
+    async fn find(&self, path: &RepoPath) -> Result<Option<Entry>> {
+        match self.store.head(&self.key(path)?).await {
+            Ok(meta) => Ok(Some(Entry {
+                name: path.file_name().to_owned(),
+                kind: EntryKind::File,
+                size: meta.size,
+                modified: meta.last_modified.timestamp(),
+                version: None,
+            })),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.fail("get info for path/file", path, error)),
+        }
+    }
+
+    /// Asks for an object's content.
+    async fn open(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
+        if range.limit == Some(0) {
+            return Ok(self.find(path).await?.map(|_| Box::new(io::empty()) as Box<dyn Read + Send>));
+        }
+        let key = self.key(path)?;
+        let wanted = match (range.offset, range.limit) {
+            (0, None) => None,
+            (offset, None) => Some(GetRange::Offset(offset)),
+            (offset, Some(limit)) => Some(GetRange::Bounded(offset..offset.saturating_add(limit))),
+        };
+        let options = GetOptions { range: wanted, ..GetOptions::default() };
+        let error = match self.store.get_opts(&key, options).await {
+            Ok(result) => return Ok(Some(Box::new(ObjectReader::start(self, path, key, result)))),
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => self.fail("open file for read", path, error),
+        };
+        // A server that can't answer now would only be waited for again
+        if error.code == ErrorCode::Service {
+            return Err(error);
+        }
+        // A range that begins at the end or past it is an error for a store and an empty read for a file system
+        match self.find(path).await {
+            Ok(Some(info)) if info.size <= range.offset => Ok(Some(Box::new(io::empty()))),
+            Ok(None) if range.offset > 0 => Ok(None),
+            _ => Err(error),
+        }
+    }
+
     /// Removes objects, a thousand with one request where the store has such a thing.
     async fn remove_each(&self, locations: BoxStream<'static, object_store::Result<Path>>) -> object_store::Result<()> {
         let mut removed = self.store.delete_stream(locations);
@@ -140,18 +184,7 @@ impl RepoStorage for ObjectStorage {
     }
 
     fn info(&self, path: &RepoPath) -> Result<Option<Entry>> {
-        let key = self.key(path)?;
-        match self.wait(self.store.head(&key)) {
-            Ok(meta) => Ok(Some(Entry {
-                name: path.file_name().to_owned(),
-                kind: EntryKind::File,
-                size: meta.size,
-                modified: meta.last_modified.timestamp(),
-                version: None,
-            })),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(self.fail("get info for path/file", path, error)),
-        }
+        self.wait(self.find(path))
     }
 
     fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
@@ -191,30 +224,7 @@ impl RepoStorage for ObjectStorage {
     }
 
     fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
-        let key = self.key(path)?;
-        if range.limit == Some(0) {
-            return Ok(self.info(path)?.map(|_| Box::new(io::empty()) as Box<dyn Read + Send>));
-        }
-        let wanted = match (range.offset, range.limit) {
-            (0, None) => None,
-            (offset, None) => Some(GetRange::Offset(offset)),
-            (offset, Some(limit)) => Some(GetRange::Bounded(offset..offset.saturating_add(limit))),
-        };
-        let options = GetOptions { range: wanted, ..GetOptions::default() };
-        match self.wait(self.store.get_opts(&key, options)) {
-            Ok(result) => Ok(Some(Box::new(ObjectReader::start(self, path, key, result)))),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            // A range that begins past the end is an error for a store and an empty read for a file system
-            Err(error) if range.offset > 0 => match self.info(path)? {
-                Some(info) if info.size <= range.offset => Ok(Some(Box::new(io::empty()))),
-                Some(_) => Err(self.fail("open file for read", path, error)),
-                None => Ok(None),
-            },
-            Err(error) => match self.info(path)? {
-                Some(info) if info.size == 0 => Ok(Some(Box::new(io::empty()))),
-                _ => Err(self.fail("open file for read", path, error)),
-            },
-        }
+        self.wait(self.open(path, range))
     }
 
     fn read_ahead(&self) -> ReadAhead {
@@ -224,9 +234,9 @@ impl RepoStorage for ObjectStorage {
     fn begin_read(&self, path: &RepoPath, range: ReadRange) -> PendingRead {
         let (sender, answer) = std::sync::mpsc::sync_channel(1);
         let (storage, path) = (self.clone(), path.clone());
-        self.runtime.spawn_blocking(move || {
+        self.runtime.spawn(async move {
             // Nobody may want it any more
-            let _ = sender.send(storage.read(&path, range));
+            let _ = sender.send(storage.open(&path, range).await);
         });
         PendingRead::later(answer)
     }
