@@ -98,6 +98,7 @@ pub fn azure(config: &Config, key: u32) -> Result<StorageSettings> {
         },
         tags: tags(config, key),
         part_size_bytes: part_size_bytes(config, key)?,
+        target_time: target_time(config)?,
         http: http(config, key)?,
     })))
 }
@@ -139,6 +140,7 @@ pub fn gcs(config: &Config, key: u32) -> Result<StorageSettings> {
         user_project: config.find_at(opt::REPO_GCS_USER_PROJECT, key).map(str::to_owned),
         tags: tags(config, key),
         part_size_bytes: part_size_bytes(config, key)?,
+        target_time: target_time(config)?,
         http: http(config, key)?,
     })))
 }

@@ -51,12 +51,11 @@ pub fn open_default(config: &Config) -> Result<Repo> {
 pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
     let path = PathBuf::from(config.get_at(opt::REPO_PATH, key)?);
     let kind = config.get_at(opt::REPO_TYPE, key)?;
-    if kind != "s3" && config.find(opt::REPO_TARGET_TIME).is_some() {
+    if !matches!(kind, "azure" | "gcs" | "s3") && config.find(opt::REPO_TARGET_TIME).is_some() {
         // To read the present where the past was asked for would be worse than an error
         let text = format!("option 'repo-target-time' is not supported for repo{key}-type '{kind}'");
-        return Err(
-            Error::new(ErrorCode::FeatureNotSupported, text).hint("only S3 repositories can be read as of a time")
-        );
+        return Err(Error::new(ErrorCode::FeatureNotSupported, text)
+            .hint("only repositories in object stores can be read as of a time"));
     }
     let storage = match kind {
         "posix" => {

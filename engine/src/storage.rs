@@ -14,6 +14,7 @@ pub mod memory;
 pub mod network;
 pub mod object;
 pub(crate) mod page_cache;
+pub(crate) mod pages;
 pub mod posix;
 pub mod read_ahead;
 pub mod s3;

@@ -4,7 +4,7 @@
 //! client keeps them: latency delays each request by itself and never serializes two connections.
 
 mod connection;
-mod http;
+pub(super) mod http;
 mod tls;
 
 use std::collections::{BTreeMap, HashMap};

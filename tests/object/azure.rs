@@ -14,9 +14,11 @@ fn azure_repository_is_shared_with_pgbackrest() {
     let global = with_common(server.options_with_key());
     let Some(scenario) = Scenario::start(ScenarioOptions { global, ..ScenarioOptions::default() }) else { return };
     cycle(&scenario);
+    versions_are_listed(&scenario);
 
     // The same repository with another proof
     scenario.configure(&with_common(server.options_with_signature()));
+    versions_are_listed(&scenario);
     server.proxy.clear();
     scenario.change(3);
     scenario.rbr(&["backup", "--type=diff", "--log-level-console=debug"]).success().never_says("sig=");
@@ -25,4 +27,10 @@ fn azure_repository_is_shared_with_pgbackrest() {
     assert!(requests.iter().any(|request| request.path.contains("comp=blocklist")), "{requests:#?}");
     assert_eq!(scenario.labels().len(), 3);
     scenario.rbr(&["verify", "--log-level-console=error"]).success();
+}
+
+/// The emulator keeps no old versions, but it checks who asks for them.
+fn versions_are_listed(scenario: &Scenario) {
+    let past = ["--repo=1", "--repo-target-time=2001-01-01 00:00:00+00", "--log-level-console=off"];
+    assert_eq!(scenario.rbr(&[&past[..], &["repo-ls"]].concat()).success().stdout, "archive\nbackup\n");
 }

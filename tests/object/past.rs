@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::env::{Scenario, ScenarioOptions, Tool, Weed, restored_matches};
+use crate::env::{History, Scenario, ScenarioOptions, Service, Shutdown, Tool, Weed, restored_matches};
+
+/// When a repository had its first backups, and when they were expired: before this test, so that nothing has to be waited for.
+const TIMES: [i64; 2] = [1_000_000_000, 1_000_000_100];
 
 /// The time now, in the form of the option, at least a second after what was and before what will be written.
 fn now(scenario: &Scenario) -> String {
@@ -11,6 +14,22 @@ fn now(scenario: &Scenario) -> String {
         scenario.cluster.sql("select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') || '+00'");
     std::thread::sleep(Duration::from_millis(1100));
     time.trim().to_owned()
+}
+
+/// Both programs say the same about the repository as it was.
+fn same_past(scenario: &Scenario, time: &str) {
+    let file_time = regex_lite::Regex::new(",\"time\":[0-9]+").expect("pattern");
+    let past = ["--repo=1", time, "--log-level-console=warn", "--no-log-timestamp"];
+    for arguments in
+        [&["info", "--output=json"][..], &["info"], &["repo-ls", "--recurse", "--output=json"], &["verify"]]
+    {
+        let [ours, theirs] = [Tool::Rbr, Tool::PgBackRest].map(|tool| {
+            let said = scenario.run(tool, &[&past[..], arguments].concat()).success().stdout;
+            // The times that pgBackRest lists are those of other versions
+            file_time.replace_all(&said, "").into_owned()
+        });
+        assert_eq!(ours, theirs, "{time} {arguments:?}");
+    }
 }
 
 #[test]
@@ -36,18 +55,8 @@ fn repository_is_read_as_it_was_before_it_was_expired() {
     scenario.rbr(&["backup", "--type=full", "--repo1-retention-full=1"]).success();
     assert!(!scenario.labels().iter().any(|label| kept.contains(label)));
 
-    let file_time = regex_lite::Regex::new(",\"time\":[0-9]+").expect("pattern");
+    same_past(&scenario, &time);
     let past = ["--repo=1", time.as_str(), "--log-level-console=warn", "--no-log-timestamp"];
-    for arguments in
-        [&["info", "--output=json"][..], &["info"], &["repo-ls", "--recurse", "--output=json"], &["verify"]]
-    {
-        let [ours, theirs] = [Tool::Rbr, Tool::PgBackRest].map(|tool| {
-            let said = scenario.run(tool, &[&past[..], arguments].concat()).success().stdout;
-            // The times that pgBackRest lists are those of the oldest versions
-            file_time.replace_all(&said, "").into_owned()
-        });
-        assert_eq!(ours, theirs, "{arguments:?}");
-    }
     let info = scenario.rbr(&[&past[..], &["info", "--output=json"]].concat()).success();
     for label in &kept {
         assert!(info.stdout.contains(label.as_str()), "{label}");
@@ -69,4 +78,46 @@ fn repository_is_read_as_it_was_before_it_was_expired() {
         .rbr(&["--repo=1", "--repo-target-time=yesterday", "repo-ls"])
         .fails(29)
         .says("invalid date/time yesterday");
+}
+
+/// A repository that was made in a folder is read from servers as it was at two times.
+#[test]
+fn azure_and_gcs_repositories_are_read_as_they_were() {
+    let global: Vec<String> = ["repo1-bundle=y", "repo1-block=y", "compress-type=zst"].map(str::to_owned).to_vec();
+    let options = ScenarioOptions { global: global.clone(), ..ScenarioOptions::default() };
+    let Some(mut scenario) = Scenario::start(options) else { return };
+    let servers = [Service::Azure, Service::Gcs].map(History::start);
+    let folder = scenario.space.path("repo");
+    let record = |time| servers.iter().for_each(|server| server.record(&folder, time));
+    scenario.rbr(&["stanza-create"]).success();
+    record(TIMES[0] - 1);
+    scenario.rbr(&["backup", "--type=full"]).success();
+    // Of two versions of one second, the later one counts
+    record(TIMES[0]);
+    scenario.change(1);
+    scenario.rbr(&["backup", "--type=incr"]).success();
+    let dump = scenario.cluster.dump();
+    scenario.cluster.switch_wal();
+    scenario.rbr(&["check"]).success();
+    record(TIMES[0]);
+    scenario.rbr(&["backup", "--type=full", "--repo1-retention-full=1"]).success();
+    scenario.cluster.stop(Shutdown::Fast);
+    record(TIMES[1]);
+
+    for (number, server) in servers.iter().enumerate() {
+        scenario.configure(&[server.options(), global.clone()].concat());
+        for (time, backups) in TIMES.into_iter().zip([2, 1]) {
+            let time = format!("--repo-target-time=2001-09-09 01:{:02}:{:02}+00", time / 60 % 60, time % 60);
+            same_past(&scenario, &time);
+            let info = scenario.rbr(&["--repo=1", &time, "info", "--output=json", "--log-level-console=off"]);
+            assert_eq!(info.success().json()[0]["backup"].as_array().map(Vec::len), Some(backups), "{time}");
+        }
+        let requests = server.proxy.requests();
+        for part in ["marker=", "pageToken=", "versionid=", "generation="].iter().skip(number % 2).step_by(2) {
+            assert!(requests.iter().any(|request| request.path.contains(part)), "{part}");
+        }
+        let past = ["--repo=1", "--repo-target-time=2001-09-09 01:46:40+00", "--archive-mode=off"];
+        let mut restored = scenario.restore(Tool::Rbr, &format!("restored-{number}"), &past);
+        restored_matches(&mut restored, &dump);
+    }
 }

@@ -76,7 +76,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "all",
-        "`repo-target-time` is built for S3. It is refused for Azure and Google Cloud Storage, where pgBackRest has it, and for file systems and SFTP, which keep no old versions: pgBackRest then reads the present.",
+        "`repo-target-time` is refused for file systems and SFTP, which keep no old versions: pgBackRest then reads the present.",
     ),
     (
         "all",

@@ -17,6 +17,9 @@ use object_store::{
 };
 use tokio::sync::Mutex;
 
+use super::http::request::store_error;
+use super::pages::{self, Pages};
+
 /// One version of an object.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
@@ -31,17 +34,47 @@ pub(crate) struct Version {
 /// What is directly below a prefix.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Versions {
-    /// All versions of all objects.
+    /// All versions of all objects, in the order of the server.
     pub versions: Vec<Version>,
     /// Prefixes of objects further below.
     pub prefixes: BTreeSet<Path>,
 }
 
+/// In which order a server lists the versions of an object, which counts where two have the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    NewestFirst,
+    OldestFirst,
+}
+
 /// A store that keeps old versions and can list them.
 #[async_trait]
 pub(crate) trait ListVersions: fmt::Debug + Send + Sync + 'static {
-    /// The versions of what is directly below a prefix (`None`: the whole store).
-    async fn list_versions(&self, prefix: Option<&Path>) -> Result<Versions>;
+    /// The order of one object's versions.
+    fn order(&self) -> Order;
+
+    /// Adds a page of what is directly below `prefix`, which is empty for the whole store, else it ends with a slash. Answers
+    /// the token of the next page, if there is one.
+    async fn page(&self, prefix: &str, token: Option<&str>, found: &mut Versions) -> Result<Option<String>>;
+}
+
+/// The versions of what is directly below a prefix (`None`: the whole store), newest first where they have the same time.
+async fn list_versions(store: &dyn ListVersions, prefix: Option<&Path>) -> Result<Versions> {
+    let prefix = pages::below(prefix);
+    let (mut found, mut seen, mut token) = (Versions::default(), Pages::kept(), None);
+    loop {
+        let before = found.versions.len() + found.prefixes.len();
+        let next = store.page(&prefix, token.as_deref(), &mut found).await?;
+        let entries = found.versions.len() + found.prefixes.len() - before;
+        token = seen.next(entries, next).map_err(|error| store_error("remote", error))?;
+        if token.is_none() {
+            break;
+        }
+    }
+    if store.order() == Order::OldestFirst {
+        found.versions.reverse();
+    }
+    Ok(found)
 }
 
 /// The objects directly below a prefix at the time, by name.
@@ -64,7 +97,7 @@ impl Listing {
                     place.insert(version);
                 }
                 Entry::Occupied(mut place) => {
-                    // Stores name the newer one first where both have the same time
+                    // Of two with the same time, the newer one comes first
                     let older = (place.get().meta.last_modified, place.get().is_latest);
                     if (version.meta.last_modified, version.is_latest) > older {
                         place.insert(version);
@@ -106,7 +139,7 @@ impl Past {
         if let Some(known) = listings.get(&key) {
             return Ok(Arc::clone(known));
         }
-        let listing = Arc::new(Listing::at(self.time, self.versions.list_versions(prefix).await?));
+        let listing = Arc::new(Listing::at(self.time, list_versions(&*self.versions, prefix).await?));
         listings.insert(key, Arc::clone(&listing));
         Ok(listing)
     }
@@ -247,13 +280,36 @@ mod tests {
     }
 
     #[derive(Debug)]
-    struct Fixed(Versions);
+    struct Fixed(Vec<Version>, Order);
 
     #[async_trait]
     impl ListVersions for Fixed {
-        async fn list_versions(&self, prefix: Option<&Path>) -> Result<Versions> {
-            assert!(prefix.is_none_or(|prefix| prefix.as_ref() == "p"), "{prefix:?}");
-            Ok(self.0.clone())
+        fn order(&self) -> Order {
+            self.1
+        }
+
+        async fn page(&self, prefix: &str, token: Option<&str>, found: &mut Versions) -> Result<Option<String>> {
+            assert!(["", "p/"].contains(&prefix), "{prefix}");
+            // One version a page
+            let number = token.map_or(0, |token| token.parse().unwrap());
+            found.versions.push(self.0[number].clone());
+            Ok((number + 1 < self.0.len()).then(|| (number + 1).to_string()))
+        }
+    }
+
+    #[test]
+    fn of_two_versions_of_one_second_the_server_says_which_is_newer() {
+        let versions = ["20.1Z", "20.1Z", "10Z"].map(|time| version("p/a", &format!("1970-01-01T00:00:{time}"), ""));
+        let mut versions = versions.to_vec();
+        for (number, version) in versions.iter_mut().enumerate() {
+            version.meta.version = Some(number.to_string());
+        }
+        for (order, expected) in [(Order::NewestFirst, "0"), (Order::OldestFirst, "1")] {
+            let store = Fixed(versions.clone(), order);
+            let found = crate::storage::network::handle().unwrap().block_on(list_versions(&store, None)).unwrap();
+            assert_eq!(found.versions.len(), 3);
+            let listing = Listing::at(25, found);
+            assert_eq!(listing.objects[&Path::from("p/a")].version.as_deref(), Some(expected), "{order:?}");
         }
     }
 
@@ -263,7 +319,7 @@ mod tests {
         let versions = vec![version("p/a", "1970-01-01T00:00:10Z", "")];
         let store = AsOf::new(
             Arc::new(object_store::memory::InMemory::new()),
-            Arc::new(Fixed(Versions { versions, prefixes: BTreeSet::new() })),
+            Arc::new(Fixed(versions, Order::NewestFirst)),
             10,
         );
         let runtime = crate::storage::network::handle().unwrap();

@@ -3,18 +3,24 @@
 //! The requests are `object_store`'s; this file says how pgBackRest's `repo-azure-*` options reach it.
 
 mod identity;
+mod versions;
 
 use std::sync::Arc;
 
 use base64::DecodeError;
 use base64::prelude::{BASE64_STANDARD, Engine};
+use object_store::ObjectStore;
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use secrecy::{ExposeSecret, SecretString};
 
 use self::identity::ManagedIdentity;
+use self::versions::VersionList;
+use super::as_of::AsOf;
+use super::http::request::Requests;
 use super::http::{Endpoint, HttpSettings, retry_config};
 use super::network::CountingConnector;
 use super::object::{ObjectStorage, UriStyle};
+use super::pages::Ending;
 use crate::{Error, ErrorCode, Result};
 
 /// Where the credentials come from (`repo-azure-key-type`).
@@ -52,6 +58,8 @@ pub struct AzureSettings {
     pub tags: Vec<(String, String)>,
     /// `repo-storage-upload-chunk-size`, bytes.
     pub part_size_bytes: usize,
+    /// `repo-target-time`, in seconds since the epoch: read only, what was there then.
+    pub target_time: Option<i64>,
     /// The connection.
     pub http: HttpSettings,
 }
@@ -74,7 +82,7 @@ pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
     let mut builder = MicrosoftAzureBuilder::new()
         .with_account(&settings.account)
         .with_container_name(&settings.container)
-        .with_endpoint(url)
+        .with_endpoint(url.clone())
         .with_client_options(http.client_options()?)
         .with_retry(retry_config(http.io_timeout))
         .with_http_connector(CountingConnector::new()?);
@@ -91,7 +99,18 @@ pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
         Error::new(ErrorCode::Config, format!("unable to use Azure container '{}': {error}", settings.container))
             .cause(error)
     })?;
-    ObjectStorage::new(Arc::new(store), &settings.repo_path, settings.part_size_bytes, &settings.tags)
+    let credentials = Arc::clone(store.credentials());
+    let mut store: Arc<dyn ObjectStore> = Arc::new(Ending(Arc::new(store)));
+    if let Some(time) = settings.target_time {
+        let versions = VersionList {
+            container_url: format!("{url}/{}", settings.container),
+            account: settings.account.clone(),
+            credentials,
+            requests: Requests::new(http)?,
+        };
+        store = Arc::new(AsOf::new(store, Arc::new(versions), time));
+    }
+    ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &settings.tags)
 }
 
 /// What is wrong with an account's key, which has to be base64.
@@ -122,6 +141,7 @@ mod tests {
             credentials: AzureCredentials::Shared("c2VjcmV0".into()),
             tags: Vec::new(),
             part_size_bytes: 4 << 20,
+            target_time: None,
             http: HttpSettings {
                 host: None,
                 verify_tls: true,
@@ -204,6 +224,7 @@ mod tests {
             credentials: AzureCredentials::Shared(env("KEY").into()),
             tags: Vec::new(),
             part_size_bytes: 4 << 20,
+            target_time: None,
             http,
         };
         super::super::object::tests::server_conforms(&open(&settings).unwrap());

@@ -1,11 +1,13 @@
 //! Google Cloud Storage.
 //!
 //! The requests are those of its JSON API, as pgBackRest sends them, below the general driver of object stores: `api.rs` sends them,
-//! `token.rs` proves who sends them, `upload.rs` and `batch.rs` are the two that are more than one call. The crate
-//! `object_store` reaches the same objects by the XML API, which emulators lack and which takes no checksums.
+//! `token.rs` proves who sends them, `upload.rs` and `batch.rs` are the two that are more than one call, `list.rs` reads
+//! listings. The crate `object_store` reaches the same objects by the XML API, which emulators lack and which takes no
+//! checksums.
 
 mod api;
 mod batch;
+mod list;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -14,12 +16,14 @@ mod upload;
 
 use std::sync::Arc;
 
+use object_store::ObjectStore;
 use secrecy::SecretString;
 
 use self::api::Api;
 use self::store::GcsStore;
 use self::token::Tokens;
-use super::http::request::{Failure, Requests};
+use super::as_of::AsOf;
+use super::http::request::{Failure, Requests, store_error};
 use super::http::{Endpoint, HttpSettings};
 use super::object::ObjectStorage;
 use crate::{Error, ErrorCode, Result};
@@ -58,6 +62,8 @@ pub struct GcsSettings {
     pub tags: Vec<(String, String)>,
     /// `repo-storage-upload-chunk-size`, bytes.
     pub part_size_bytes: usize,
+    /// `repo-target-time`, in seconds since the epoch: read only, what was there then.
+    pub target_time: Option<i64>,
     /// The connection.
     pub http: HttpSettings,
 }
@@ -68,20 +74,23 @@ pub struct GcsSettings {
 /// An option can't be used: an endpoint that is no address, certificates or a key file that can't be read.
 pub fn open(settings: &GcsSettings) -> Result<ObjectStorage> {
     let requests = Arc::new(Requests::new(&settings.http)?);
-    let api = Api {
+    let api = Arc::new(Api {
         server: Endpoint::parse(&settings.endpoint)?.url("", None),
         bucket: settings.bucket.clone(),
         user_project: settings.user_project.clone(),
         tokens: Tokens::new(&settings.credentials, Arc::clone(&requests), settings.http.io_timeout)?,
         requests,
-    };
-    let store = GcsStore::new(api, &settings.tags);
+    });
+    let mut store: Arc<dyn ObjectStore> = Arc::new(GcsStore::new(Arc::clone(&api), &settings.tags));
+    if let Some(time) = settings.target_time {
+        store = Arc::new(AsOf::new(store, api, time));
+    }
     // The store puts the tags into the metadata of its objects
-    ObjectStorage::new(Arc::new(store), &settings.repo_path, settings.part_size_bytes, &[])
+    ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &[])
 }
 
 fn failed(failure: impl Into<Failure>) -> object_store::Error {
-    object_store::Error::Generic { store: "GCS", source: Box::new(failure.into()) }
+    store_error("GCS", failure)
 }
 
 /// What separates the parts of a body: nobody can put it into their data by chance.

@@ -4,6 +4,7 @@
 pub(crate) mod mock;
 pub(crate) mod request;
 pub(crate) mod token;
+pub(crate) mod xml;
 
 use std::fs;
 use std::path::{Path, PathBuf};

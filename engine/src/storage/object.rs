@@ -99,9 +99,7 @@ impl ObjectStorage {
             (prefix, "") => prefix.to_owned(),
             (prefix, path) => format!("{prefix}/{path}"),
         };
-        Path::parse(&text).map_err(|error| {
-            Error::new(ErrorCode::Format, format!("'{text}' can't be the name of an object: {error}")).cause(error)
-        })
+        location(&text)
     }
 
     fn fail(&self, doing: &str, path: &RepoPath, error: object_store::Error) -> Error {
@@ -163,6 +161,16 @@ impl ObjectStorage {
         }
         Ok(())
     }
+}
+
+/// An object's name as the crate knows it.
+///
+/// # Errors
+/// [`ErrorCode::Format`]
+pub(crate) fn location(name: &str) -> Result<Path> {
+    Path::parse(name).map_err(|error| {
+        Error::new(ErrorCode::Format, format!("'{name}' can't be the name of an object: {error}")).cause(error)
+    })
 }
 
 /// Waits for something on the network, without keeping others from computing.

@@ -6,7 +6,6 @@
 mod credentials;
 mod sign;
 mod versions;
-mod xml;
 
 use std::sync::Arc;
 
@@ -21,6 +20,7 @@ use super::http::request::Requests;
 use super::http::{Endpoint, HttpSettings, retry_config};
 use super::network::CountingConnector;
 use super::object::{ObjectStorage, UriStyle};
+use super::pages::Ending;
 use crate::{Error, ErrorCode, Result};
 
 /// The service that signatures name unless told otherwise; `object_store` knows no other.
@@ -139,7 +139,7 @@ pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
     let store = builder.build().map_err(|error| {
         Error::new(ErrorCode::Config, format!("unable to use S3 bucket '{}': {error}", settings.bucket)).cause(error)
     })?;
-    let mut store: Arc<dyn ObjectStore> = Arc::new(store);
+    let mut store: Arc<dyn ObjectStore> = Arc::new(Ending(Arc::new(store)));
     if let Some(time) = settings.target_time {
         let requests = Requests::new(&route.http)?;
         let versions = VersionList { bucket_url: route.bucket_url(settings), signer, requests };

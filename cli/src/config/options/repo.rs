@@ -561,7 +561,8 @@ options! {
         help: HelpGroup::Repository,
         summary: "See the repository as of this time.",
         detail: "For stores that keep old versions of objects, to get back what was changed or deleted since. As YYYY-MM-DD \
-            HH:MM:SS with an offset, else in local time. Needs repo, and a repository in S3.",
+            HH:MM:SS with an offset, else in local time. Needs repo, and a repository in an object store. Of Azure and \
+            Google Cloud Storage, files that had been deleted by then are seen too.",
         ..OptionDecl::BASE
     };
 

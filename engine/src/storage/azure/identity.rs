@@ -12,7 +12,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::storage::http::HttpSettings;
-use crate::storage::http::request::{Failure, Requests, json};
+use crate::storage::http::request::{Failure, Requests, json, store_error};
 use crate::storage::http::token::{Kept, Token, missing, renew_at};
 use crate::{Error, ErrorCode, Result};
 
@@ -72,7 +72,6 @@ impl CredentialProvider for ManagedIdentity {
     type Credential = AzureCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AzureCredential>> {
-        let token = self.current.get(self.ask()).await;
-        token.map_err(|failure| object_store::Error::Generic { store: "Azure", source: Box::new(failure) })
+        self.current.get(self.ask()).await.map_err(|failure| store_error("Azure", failure))
     }
 }

@@ -18,9 +18,11 @@ use object_store::{
 use serde_json::Value;
 
 use super::api::{Api, Call};
+use super::list::object;
 use super::upload::{Resumable, put};
 use super::{batch, failed};
 use crate::storage::http::request::{Failure, json};
+use crate::storage::pages;
 use crate::{Error as EngineError, ErrorCode};
 
 /// Batches of deletes on their way at the same time.
@@ -38,8 +40,8 @@ pub(super) struct GcsStore {
 }
 
 impl GcsStore {
-    pub(super) fn new(api: Api, tags: &[(String, String)]) -> Self {
-        GcsStore { api: Arc::new(api), tags: tags.to_vec() }
+    pub(super) fn new(api: Arc<Api>, tags: &[(String, String)]) -> Self {
+        GcsStore { api, tags: tags.to_vec() }
     }
 
     fn metadata(&self, location: &Path) -> serde_json::Map<String, Value> {
@@ -97,7 +99,8 @@ impl ObjectStore for GcsStore {
             let (range, payload) = (0..meta.size, GetResultPayload::Stream(stream::empty().boxed()));
             return Ok(result(meta, range, payload));
         }
-        let response = media(&self.api, location, options.range.as_ref().map(GetRange::to_string), None)
+        let range = options.range.as_ref().map(GetRange::to_string);
+        let response = media(&self.api, location, range, options.version.as_deref())
             .await
             .map_err(|failure| object_failed(location, failure))?;
         let (range, size) = content_range(&response, options.range.is_some()).map_err(failed)?;
@@ -149,28 +152,11 @@ impl ObjectStore for GcsStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (api, prefix) = (Arc::clone(&self.api), prefix.cloned());
-        let pages = stream::try_unfold(Some(String::new()), move |token| {
-            let (api, prefix) = (Arc::clone(&api), prefix.clone());
-            async move {
-                let Some(token) = token else { return Ok(None) };
-                let page = page(&api, prefix.as_ref(), false, &token).await.map_err(failed)?;
-                Ok::<_, Error>(Some((stream::iter(page.objects.into_iter().map(Ok)), page.next)))
-            }
-        });
-        pages.try_flatten().boxed()
+        pages::list(Arc::clone(&self.api), prefix)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        let mut found = ListResult { common_prefixes: Vec::new(), objects: Vec::new(), extensions: Extensions::new() };
-        let mut token = Some(String::new());
-        while let Some(this) = token {
-            let page = page(&self.api, prefix, true, &this).await.map_err(failed)?;
-            found.common_prefixes.extend(page.prefixes);
-            found.objects.extend(page.objects);
-            token = page.next;
-        }
-        Ok(found)
+        pages::list_with_delimiter(Arc::clone(&self.api), prefix).await
     }
 
     async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
@@ -266,60 +252,4 @@ impl Content {
             self.body = response.into_body().bytes_stream();
         }
     }
-}
-
-/// One page of a listing.
-struct Page {
-    objects: Vec<ObjectMeta>,
-    prefixes: Vec<Path>,
-    next: Option<String>,
-}
-
-/// Asks for the page of a listing that `token` names; the first has an empty one.
-async fn page(api: &Api, prefix: Option<&Path>, by_folder: bool, token: &str) -> std::result::Result<Page, Failure> {
-    let below = prefix.map(|prefix| prefix.as_ref()).filter(|prefix| !prefix.is_empty());
-    let below = below.map(|prefix| format!("{prefix}/")).unwrap_or_default();
-    let mut query = vec![("fields", "nextPageToken,prefixes,items(name,size,updated)")];
-    if by_folder {
-        query.push(("delimiter", "/"));
-    }
-    if !below.is_empty() {
-        query.push(("prefix", &below));
-    }
-    if !token.is_empty() {
-        query.push(("pageToken", token));
-    }
-    let answer = json(&api.send(Call::new(Method::GET, api.object_path(None), &query)).await?)?;
-    let entries = |key: &str| answer.get(key).and_then(Value::as_array).into_iter().flatten();
-    // What other programs show as a folder is an object whose name ends with a slash
-    let is_folder = |item: &Value| item.get("name").and_then(Value::as_str).is_some_and(|name| name.ends_with('/'));
-    let objects = entries("items").filter(|item| !is_folder(item)).map(object).collect::<crate::Result<_>>()?;
-    let prefixes = entries("prefixes").filter_map(Value::as_str).map(path).collect::<crate::Result<_>>()?;
-    let next = answer.get("nextPageToken").and_then(Value::as_str).filter(|next| !next.is_empty());
-    if next == Some(token) {
-        return Err(EngineError::new(ErrorCode::Protocol, "a page of the listing is followed by itself").into());
-    }
-    Ok(Page { objects, prefixes, next: next.map(str::to_owned) })
-}
-
-fn path(name: &str) -> crate::Result<Path> {
-    Path::parse(name).map_err(|error| {
-        EngineError::new(ErrorCode::Format, format!("'{name}' can't be the name of an object: {error}")).cause(error)
-    })
-}
-
-/// Reads the description of an object.
-fn object(item: &Value) -> crate::Result<ObjectMeta> {
-    let text = |key: &str| {
-        let found = item.get(key).and_then(Value::as_str);
-        found.ok_or_else(|| EngineError::new(ErrorCode::Format, format!("object's {key} missing")))
-    };
-    let bad = |key: &str| EngineError::new(ErrorCode::Format, format!("object's {key} is not valid"));
-    Ok(ObjectMeta {
-        location: path(text("name")?)?,
-        last_modified: text("updated")?.parse().map_err(|_| bad("updated"))?,
-        size: text("size")?.parse().map_err(|_| bad("size"))?,
-        e_tag: None,
-        version: None,
-    })
 }

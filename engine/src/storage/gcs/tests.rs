@@ -15,6 +15,7 @@ fn settings(endpoint: &str) -> GcsSettings {
         user_project: None,
         tags: Vec::new(),
         part_size_bytes: 4 << 20,
+        target_time: None,
         http: HttpSettings {
             host: None,
             verify_tls: true,
@@ -208,8 +209,35 @@ fn listing_whose_page_follows_itself_is_refused() {
     let page = answer(r#"{"prefixes":["repo/p/"],"nextPageToken":"t"}"#);
     let (address, requests) = server(vec![page.clone(), page.clone(), page]);
     let error = open(&settings(&address)).unwrap().list(&at("")).unwrap_err();
-    assert!(error.to_string().contains("a page of the listing is followed by itself"), "{error}");
+    assert!(error.to_string().contains("leads back to a page that it had already"), "{error}");
     assert_eq!(requests.try_iter().count(), 2);
+}
+
+#[test]
+fn past_is_read_from_versions() {
+    let item = |updated: &str, generation: &str| {
+        format!(r#"{{"name":"repo/file","size":"3","updated":"{updated}","generation":"{generation}"}}"#)
+    };
+    let page = format!(
+        r#"{{"items":[{},{},{}]}}"#,
+        item("1970-01-01T00:00:10.1Z", "1"),
+        item("1970-01-01T00:00:10.9Z", "2"),
+        item("1970-01-01T00:00:11Z", "3")
+    );
+    let (address, requests) = server(vec![answer(&page), answer("abc")]);
+    let storage = open(&GcsSettings { target_time: Some(10), ..settings(&address) }).unwrap();
+    assert_eq!(get(&storage, &at("file"), 100).unwrap().unwrap(), b"abc");
+    let found = storage.list(&at("")).unwrap().unwrap();
+    assert_eq!((found.len(), found[0].version.as_deref()), (1, Some("2")));
+    let lines: Vec<_> = requests.try_iter().map(|request| request.line).collect();
+    assert_eq!(
+        lines,
+        [
+            "GET /storage/v1/b/bucket/o?fields=nextPageToken%2Cprefixes%2Citems%28name%2Csize%2Cupdated%2Cgeneration%29\
+             &delimiter=%2F&versions=true&prefix=repo%2F",
+            "GET /storage/v1/b/bucket/o/repo%2Ffile?alt=media&generation=2"
+        ]
+    );
 }
 
 #[test]
@@ -357,6 +385,7 @@ fn gcs_server_conforms() {
         user_project: None,
         tags: Vec::new(),
         part_size_bytes: 4 << 20,
+        target_time: None,
         http,
     };
     super::super::object::tests::server_conforms(&open(&settings).unwrap());

@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use object_store::RetryConfig;
 use object_store::client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse};
 
+use super::xml::Element;
 use super::{HttpSettings, retry_config};
 use crate::storage::network::CountingConnector;
 use crate::{Error, ErrorCode, Result};
@@ -62,6 +63,11 @@ impl Failure {
     pub(crate) fn of(answer: &Answer) -> Self {
         Failure::Status { status: answer.status(), message: message(answer.body()) }
     }
+}
+
+/// A failure as `object_store` hands it on.
+pub(crate) fn store_error(store: &'static str, failure: impl Into<Failure>) -> object_store::Error {
+    object_store::Error::Generic { store, source: Box::new(failure.into()) }
 }
 
 /// The message in an answer: that of a JSON error, else the text itself.
@@ -128,6 +134,18 @@ impl Requests {
     /// The connection failed, or the answer is larger than any that makes sense.
     pub(crate) async fn send(&self, request: &HttpRequest) -> std::result::Result<Answer, Failure> {
         self.retry(request, whole).await
+    }
+
+    /// Sends a request as [`Requests::send`] does, whose answer has to be a success and XML.
+    ///
+    /// # Errors
+    /// The connection failed, the server refused, or the answer is no XML.
+    pub(crate) async fn document(&self, request: &HttpRequest) -> std::result::Result<Element, Failure> {
+        let answer = self.send(request).await?;
+        if !answer.status().is_success() {
+            return Err(Failure::of(&answer));
+        }
+        Ok(Element::parse(answer.body())?)
     }
 
     /// Sends a request as [`Requests::send`] does, but leaves the content of a success to be read as it comes.

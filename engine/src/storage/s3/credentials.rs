@@ -15,7 +15,6 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::sync::{Mutex, OnceCell};
 
-use super::xml::Element;
 use super::{S3Credentials, S3Settings};
 use crate::storage::http::request::{Failure, Requests};
 use crate::storage::http::{Endpoint, HttpSettings, URL_ENCODED};
@@ -194,7 +193,7 @@ async fn web_identity(url: &str, role: &str, token: &str, requests: &Requests) -
     ]
     .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, URL_ENCODED)));
     let request = request(Method::GET, &format!("{url}/?{}", parameters.join("&")))?;
-    let root = Element::parse(&answer(requests, &request).await?)?;
+    let root = requests.document(&request).await?;
     let found = root
         .child("AssumeRoleWithWebIdentityResult")
         .and_then(|result| result.child("Credentials"))

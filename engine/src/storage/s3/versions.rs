@@ -1,20 +1,19 @@
 //! Lists the versions that a bucket keeps (ListObjectVersions), which `object_store` can't.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use object_store::ObjectMeta;
 use object_store::client::{HttpRequest, HttpRequestBody};
-use object_store::path::Path;
-use percent_encoding::utf8_percent_encode;
+use percent_encoding::{PercentEncode, utf8_percent_encode};
 
 use super::sign::Signer;
-use super::xml::Element;
-use crate::storage::as_of::{ListVersions, Version, Versions};
+use crate::storage::as_of::{ListVersions, Order, Version, Versions};
 use crate::storage::http::URL_ENCODED;
-use crate::storage::http::request::{Failure, Requests};
-use crate::{Error, ErrorCode};
+use crate::storage::http::request::{Failure, Requests, store_error};
+use crate::storage::http::xml::Element;
+use crate::storage::object::location;
+use crate::{Error, ErrorCode, Result};
 
 /// See the module.
 #[derive(Debug)]
@@ -25,65 +24,54 @@ pub(super) struct VersionList {
     pub requests: Requests,
 }
 
-/// Where a page of the listing begins: the last key and version of the page before.
-#[derive(PartialEq, Eq)]
-struct Marker {
-    key: String,
-    version: String,
-}
-
 #[async_trait]
 impl ListVersions for VersionList {
-    async fn list_versions(&self, prefix: Option<&Path>) -> object_store::Result<Versions> {
-        let prefix = prefix.map_or_else(String::new, |prefix| format!("{prefix}/"));
-        let mut found = Versions { versions: Vec::new(), prefixes: BTreeSet::new() };
-        let mut marker: Option<Marker> = None;
-        loop {
-            let page = self.page(&prefix, marker.as_ref()).await?;
-            let next = read_page(&page, &prefix, &mut found).map_err(|error| generic(error.into()))?;
-            let Some(next) = next else { return Ok(found) };
-            if marker.is_some_and(|before| next == before || next.key < before.key) {
-                let error = Error::new(ErrorCode::Protocol, "a page of the listing is followed by an earlier one");
-                return Err(generic(error.into()));
-            }
-            marker = Some(next);
-        }
+    fn order(&self) -> Order {
+        Order::NewestFirst
+    }
+
+    async fn page(
+        &self,
+        prefix: &str,
+        token: Option<&str>,
+        found: &mut Versions,
+    ) -> object_store::Result<Option<String>> {
+        let mut request = self.request(prefix, token).map_err(failed)?;
+        self.signer.sign(&mut request).await?;
+        let page = self.requests.document(&request).await.map_err(failed)?;
+        read_page(&page, prefix, found).map_err(failed)
     }
 }
 
 impl VersionList {
-    async fn page(&self, prefix: &str, marker: Option<&Marker>) -> object_store::Result<Element> {
-        let encode = |text| utf8_percent_encode(text, URL_ENCODED);
+    fn request(&self, prefix: &str, token: Option<&str>) -> Result<HttpRequest> {
         let mut url = format!("{}?delimiter=%2F", self.bucket_url);
-        if let Some(marker) = marker {
-            url += &format!("&key-marker={}", encode(&marker.key));
-        }
         if !prefix.is_empty() {
             url += &format!("&prefix={}", encode(prefix));
         }
-        if let Some(marker) = marker.filter(|marker| !marker.version.is_empty()) {
-            url += &format!("&version-id-marker={}", encode(&marker.version));
+        if let Some(token) = token {
+            url += &format!("&{token}");
         }
         url += "&versions=";
         let mut request = HttpRequest::new(HttpRequestBody::empty());
-        *request.uri_mut() = url.parse().map_err(|_| {
-            generic(Error::new(ErrorCode::Format, format!("'{}' is not a valid URL", self.bucket_url)).into())
-        })?;
-        self.signer.sign(&mut request).await?;
-        let answer = self.requests.send(&request).await.map_err(|failure| generic(failure.into()))?;
-        if !answer.status().is_success() {
-            return Err(generic(Failure::of(&answer).into()));
-        }
-        Element::parse(answer.body()).map_err(|error| generic(error.into()))
+        *request.uri_mut() = url
+            .parse()
+            .map_err(|_| Error::new(ErrorCode::Format, format!("'{}' is not a valid URL", self.bucket_url)))?;
+        Ok(request)
     }
 }
 
-/// Adds what is on a page; answers where the next one begins, if there is one.
-fn read_page(page: &Element, prefix: &str, found: &mut Versions) -> crate::Result<Option<Marker>> {
+fn encode(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, URL_ENCODED)
+}
+
+/// Adds what is on a page. Where the next one begins is said by the last key and version of this one: they are the token, in the
+/// form in which a request names them.
+fn read_page(page: &Element, prefix: &str, found: &mut Versions) -> Result<Option<String>> {
     for child in &page.children {
         match child.name.as_str() {
             "CommonPrefixes" => {
-                found.prefixes.insert(path(child.required("Prefix")?)?);
+                found.prefixes.insert(location(child.required("Prefix")?)?);
             }
             "Version" | "DeleteMarker" => {
                 let key = child.required("Key")?;
@@ -98,20 +86,20 @@ fn read_page(page: &Element, prefix: &str, found: &mut Versions) -> crate::Resul
     if page.required("IsTruncated")? != "true" {
         return Ok(None);
     }
-    let marker = Marker {
-        key: page.required("NextKeyMarker")?.to_owned(),
-        version: page.child("NextVersionIdMarker").map_or_else(String::new, |child| child.text.clone()),
-    };
-    Ok(Some(marker))
+    let mut token = format!("key-marker={}", encode(page.required("NextKeyMarker")?));
+    if let Some(version) = page.child("NextVersionIdMarker").filter(|version| !version.text.is_empty()) {
+        token += &format!("&version-id-marker={}", encode(&version.text));
+    }
+    Ok(Some(token))
 }
 
-fn version(element: &Element, key: &str) -> crate::Result<Version> {
+fn version(element: &Element, key: &str) -> Result<Version> {
     let invalid = |name: &str| Error::new(ErrorCode::Format, format!("'{name}' of a version of '{key}' is not valid"));
     let is_deletion = element.name == "DeleteMarker";
     let size = if is_deletion { 0 } else { element.required("Size")?.parse().map_err(|_| invalid("Size"))? };
     Ok(Version {
         meta: ObjectMeta {
-            location: path(key)?,
+            location: location(key)?,
             last_modified: element.required("LastModified")?.parse().map_err(|_| invalid("LastModified"))?,
             size,
             e_tag: None,
@@ -122,13 +110,8 @@ fn version(element: &Element, key: &str) -> crate::Result<Version> {
     })
 }
 
-fn path(key: &str) -> crate::Result<Path> {
-    Path::parse(key)
-        .map_err(|error| Error::new(ErrorCode::Format, format!("'{key}' can't be the name of an object")).cause(error))
-}
-
-fn generic(source: Box<dyn std::error::Error + Send + Sync>) -> object_store::Error {
-    object_store::Error::Generic { store: "S3", source }
+fn failed(failure: impl Into<Failure>) -> object_store::Error {
+    store_error("S3", failure)
 }
 
 #[cfg(test)]
@@ -151,7 +134,7 @@ mod tests {
         <LastModified>2026-01-02T00:00:00.000Z</LastModified></DeleteMarker>\
         <CommonPrefixes><Prefix>p/d/</Prefix></CommonPrefixes></ListVersionsResult>";
 
-    fn read(page: &str) -> crate::Result<(Versions, Option<Marker>)> {
+    fn read(page: &str) -> Result<(Versions, Option<String>)> {
         let mut found = Versions::default();
         let marker = read_page(&Element::parse(page.as_bytes())?, "p/", &mut found)?;
         Ok((found, marker))
@@ -160,8 +143,7 @@ mod tests {
     #[test]
     fn page_is_read() {
         let (found, marker) = read(PAGE).unwrap();
-        let marker = marker.unwrap();
-        assert_eq!((marker.key.as_str(), marker.version.as_str()), ("p/b", "2"));
+        assert_eq!(marker.as_deref(), Some("key-marker=p%2Fb&version-id-marker=2"));
         assert_eq!(found.prefixes.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), ["p/d"]);
         let versions: Vec<_> = found
             .versions
@@ -173,27 +155,35 @@ mod tests {
     }
 
     #[test]
-    fn listing_that_goes_in_circles_is_refused() {
-        let page = |key: &str| answer(&PAGE.replace("Marker>p/b<", &format!("Marker>{key}<")));
-        for last in ["p/c", "p/a"] {
-            let (address, requests) = server(vec![page("p/b"), page("p/c"), page(last), page("p/d")]);
-            let io_timeout = std::time::Duration::from_secs(5);
-            let http = HttpSettings { host: None, verify_tls: true, ca_file: None, ca_path: None, io_timeout };
-            let credential = AwsCredential { key_id: "k".into(), secret_key: "s".into(), token: None };
-            let signer = Arc::new(Signer {
-                credentials: Arc::new(StaticCredentialProvider::new(credential)),
-                region: "us-east-1".into(),
-                service: "s3".into(),
-                host: None,
-                requester_pays: false,
-            });
-            let requests_of_ours = Requests::new(&http).unwrap();
-            let list = VersionList { bucket_url: format!("{address}/bucket/"), signer, requests: requests_of_ours };
-            let error = network::handle().unwrap().block_on(list.list_versions(Some(&Path::from("p")))).unwrap_err();
-            assert!(error.to_string().contains("followed by an earlier one"), "{error}");
-            let lines: Vec<_> = requests.try_iter().map(|request| request.line).collect();
-            assert_eq!(lines.len(), 3, "{lines:#?}");
+    fn pages_are_asked_for_one_after_the_other() {
+        let last = PAGE.replace("<IsTruncated>true", "<IsTruncated>false");
+        let (address, requests) = server(vec![answer(PAGE), answer(&last)]);
+        let io_timeout = std::time::Duration::from_secs(5);
+        let http = HttpSettings { host: None, verify_tls: true, ca_file: None, ca_path: None, io_timeout };
+        let credential = AwsCredential { key_id: "k".into(), secret_key: "s".into(), token: None };
+        let signer = Arc::new(Signer {
+            credentials: Arc::new(StaticCredentialProvider::new(credential)),
+            region: "us-east-1".into(),
+            service: "s3".into(),
+            host: None,
+            requester_pays: false,
+        });
+        let requests_of_ours = Requests::new(&http).unwrap();
+        let list = VersionList { bucket_url: format!("{address}/bucket/"), signer, requests: requests_of_ours };
+        let (mut found, mut token) = (Versions::default(), None);
+        for _ in 0..2 {
+            let page = list.page("p/", token.as_deref(), &mut found);
+            token = network::handle().unwrap().block_on(page).unwrap();
         }
+        assert_eq!((token, found.versions.len()), (None, 4));
+        let lines: Vec<_> = requests.iter().map(|request| request.line).collect();
+        assert_eq!(
+            lines,
+            [
+                "GET /bucket/?delimiter=%2F&prefix=p%2F&versions=",
+                "GET /bucket/?delimiter=%2F&prefix=p%2F&key-marker=p%2Fb&version-id-marker=2&versions="
+            ]
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The answers of S3 and its token service: small XML documents of elements with text.
+//! The answers of S3, its token service and Azure: small XML documents of elements with text.
 
 use quick_xml::Reader;
 use quick_xml::escape::resolve_predefined_entity;
@@ -11,10 +11,10 @@ const DEPTH_MAX: usize = 16;
 
 /// An element without its attributes.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Element {
-    pub name: String,
-    pub text: String,
-    pub children: Vec<Element>,
+pub(crate) struct Element {
+    pub(crate) name: String,
+    pub(crate) text: String,
+    pub(crate) children: Vec<Element>,
 }
 
 impl Element {
@@ -22,9 +22,11 @@ impl Element {
     ///
     /// # Errors
     /// [`ErrorCode::Format`] when it is no XML. What it holds is not shown: it may be a secret.
-    pub(super) fn parse(document: &[u8]) -> Result<Self> {
+    pub(crate) fn parse(document: &[u8]) -> Result<Self> {
         let invalid = || Error::new(ErrorCode::Format, "the server's answer is not valid XML");
         let document = str::from_utf8(document).map_err(|_| invalid())?;
+        // Azure's answers begin with a byte order mark
+        let document = document.trim_start_matches('\u{feff}');
         let mut reader = Reader::from_str(document);
         let mut open: Vec<Element> = Vec::new();
         loop {
@@ -71,7 +73,7 @@ impl Element {
     }
 
     /// The first child of this name.
-    pub(super) fn child(&self, name: &str) -> Option<&Self> {
+    pub(crate) fn child(&self, name: &str) -> Option<&Self> {
         self.children.iter().find(|child| child.name == name)
     }
 
@@ -79,11 +81,17 @@ impl Element {
     ///
     /// # Errors
     /// [`ErrorCode::Format`] when there is none.
-    pub(super) fn required(&self, name: &str) -> Result<&str> {
-        let child = self.child(name).ok_or_else(|| {
-            Error::new(ErrorCode::Format, format!("unable to find child '{name}' in '{}'", self.name))
-        })?;
-        Ok(&child.text)
+    pub(crate) fn required(&self, name: &str) -> Result<&str> {
+        self.required_child(name).map(|child| child.text.as_str())
+    }
+
+    /// The first child of this name.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] when there is none.
+    pub(crate) fn required_child(&self, name: &str) -> Result<&Self> {
+        self.child(name)
+            .ok_or_else(|| Error::new(ErrorCode::Format, format!("unable to find child '{name}' in '{}'", self.name)))
     }
 }
 

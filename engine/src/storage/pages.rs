@@ -1,0 +1,262 @@
+//! Listings that come page by page, of servers that may never come to an end.
+//!
+//! Nothing says how long a listing may be: there are directories of millions of files. What no sound server does is to send
+//! a client back to a page that it has seen, or through one empty page after the other. Both are refused, as is a listing
+//! that is kept in memory and grows beyond any directory that there can be.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::path::{DELIMITER, Path};
+use object_store::{
+    CopyOptions, Extensions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
+};
+
+use super::http::request::store_error;
+use crate::{Error, ErrorCode, Result};
+
+/// Entries of a listing that is kept in memory; they take up to some GiB. PostgreSQL has a directory per database, with no
+/// more files than a few for each of its tables.
+const ENTRIES_MAX: usize = 20_000_000;
+/// Empty pages in a row. A store may look through that many entries that are none of ours, such as deleted ones, at a time.
+const EMPTY_PAGES_MAX: usize = 1000;
+
+/// What has been seen of a listing.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    tokens: HashSet<String>,
+    empty: usize,
+    entries_left: usize,
+}
+
+impl Pages {
+    /// A listing that is kept in memory.
+    pub(crate) fn kept() -> Self {
+        Pages { tokens: HashSet::new(), empty: 0, entries_left: ENTRIES_MAX }
+    }
+
+    /// A listing of which one page is in memory at a time.
+    fn passing() -> Self {
+        Pages { entries_left: usize::MAX, ..Pages::kept() }
+    }
+
+    /// Takes note of a page with so many entries and of the token that leads to the next one, which it answers.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Protocol`]: the listing would not end.
+    pub(crate) fn next(&mut self, entries: usize, token: Option<String>) -> Result<Option<String>> {
+        let endless = |what: &str| Err(Error::new(ErrorCode::Protocol, format!("the server's listing {what}")));
+        let Some(left) = self.entries_left.checked_sub(entries) else {
+            return endless(&format!("has more than {ENTRIES_MAX} entries"));
+        };
+        self.entries_left = left;
+        let Some(token) = token.filter(|token| !token.is_empty()) else { return Ok(None) };
+        self.empty = if entries == 0 { self.empty + 1 } else { 0 };
+        if self.empty > EMPTY_PAGES_MAX {
+            return endless(&format!("has more than {EMPTY_PAGES_MAX} empty pages in a row"));
+        }
+        if !self.tokens.insert(token.clone()) {
+            return endless("leads back to a page that it had already");
+        }
+        Ok(Some(token))
+    }
+}
+
+/// How an object store's methods name a prefix: with the delimiter at its end, and nothing for the whole store.
+pub(crate) fn below(prefix: Option<&Path>) -> String {
+    let prefix = prefix.filter(|prefix| !prefix.as_ref().is_empty());
+    prefix.map_or_else(String::new, |prefix| format!("{prefix}{DELIMITER}"))
+}
+
+/// The pages of a listing.
+fn pages<S: PaginatedListStore>(
+    store: Arc<S>,
+    prefix: Option<&Path>,
+    options: PaginatedListOptions,
+    seen: Pages,
+) -> BoxStream<'static, object_store::Result<ListResult>> {
+    let prefix = below(prefix);
+    stream::try_unfold(Some((None, seen)), move |state| {
+        let (store, prefix, options) = (Arc::clone(&store), prefix.clone(), options.clone());
+        async move {
+            let Some((page_token, mut seen)) = state else { return Ok(None) };
+            let prefix = Some(prefix.as_str()).filter(|prefix| !prefix.is_empty());
+            let page = store.list_paginated(prefix, PaginatedListOptions { page_token, ..options }).await?;
+            let entries = page.result.objects.len() + page.result.common_prefixes.len();
+            let next = seen.next(entries, page.page_token).map_err(|error| store_error("remote", error))?;
+            Ok(Some((page.result, next.map(|token| (Some(token), seen)))))
+        }
+    })
+    .boxed()
+}
+
+/// All objects below a prefix, at any depth, as they come.
+pub(crate) fn list<S: PaginatedListStore>(
+    store: Arc<S>,
+    prefix: Option<&Path>,
+) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+    let pages = pages(store, prefix, PaginatedListOptions::default(), Pages::passing());
+    pages.map_ok(|page| stream::iter(page.objects.into_iter().map(Ok))).try_flatten().boxed()
+}
+
+/// What is directly below a prefix.
+pub(crate) async fn list_with_delimiter<S: PaginatedListStore>(
+    store: Arc<S>,
+    prefix: Option<&Path>,
+) -> object_store::Result<ListResult> {
+    let options = PaginatedListOptions { delimiter: Some(DELIMITER.into()), ..PaginatedListOptions::default() };
+    let mut pages = pages(store, prefix, options, Pages::kept());
+    let (mut objects, mut prefixes) = (Vec::new(), BTreeSet::new());
+    while let Some(page) = pages.try_next().await? {
+        objects.extend(page.objects);
+        prefixes.extend(page.common_prefixes);
+    }
+    Ok(ListResult { objects, common_prefixes: prefixes.into_iter().collect(), extensions: Extensions::new() })
+}
+
+/// A store of the crate `object_store` whose listings come to an end.
+#[derive(Debug)]
+pub(crate) struct Ending<S>(pub(crate) Arc<S>);
+
+impl<S: fmt::Display> fmt::Display for Ending<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[async_trait]
+impl<S: ObjectStore + PaginatedListStore> ObjectStore for Ending<S> {
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        list(Arc::clone(&self.0), prefix)
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        let options = PaginatedListOptions { offset: Some(offset.to_string()), ..PaginatedListOptions::default() };
+        let pages = pages(Arc::clone(&self.0), prefix, options, Pages::kept());
+        let objects = pages.map_ok(|page| stream::iter(page.objects.into_iter().map(Ok))).try_flatten();
+        // Not every server knows where to begin
+        let offset = offset.clone();
+        objects.try_filter(move |object| std::future::ready(object.location > offset)).boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        list_with_delimiter(Arc::clone(&self.0), prefix).await
+    }
+
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        self.0.put_opts(location, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        self.0.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        self.0.get_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, object_store::Result<Path>>,
+    ) -> BoxStream<'static, object_store::Result<Path>> {
+        self.0.delete_stream(locations)
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+        self.0.copy_opts(from, to, options).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::list::PaginatedListResult;
+
+    use super::*;
+    use crate::storage::network;
+
+    #[test]
+    fn page_that_was_seen_is_not_asked_for_again() {
+        let mut pages = Pages::kept();
+        for token in ["b", "c", "a"] {
+            assert_eq!(pages.next(1, Some(token.into())).unwrap().as_deref(), Some(token));
+        }
+        assert_eq!(pages.next(1, Some("c".into())).unwrap_err().code, ErrorCode::Protocol);
+        for end in [None, Some(String::new())] {
+            assert_eq!(pages.next(1, end).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn empty_pages_may_be_many_but_not_for_ever() {
+        let mut pages = Pages::kept();
+        let mut tokens = (0..).map(|number: u32| Some(number.to_string()));
+        let mut ask = |entries| pages.next(entries, tokens.next().unwrap());
+        for entries in [0, 1, 0] {
+            for _ in 1..EMPTY_PAGES_MAX {
+                ask(entries).unwrap();
+            }
+        }
+        ask(0).unwrap();
+        assert!(ask(0).unwrap_err().message.contains("empty pages"));
+    }
+
+    #[test]
+    fn listing_in_memory_has_an_end() {
+        let mut pages = Pages::kept();
+        assert_eq!(pages.next(ENTRIES_MAX, Some("a".into())).unwrap().as_deref(), Some("a"));
+        assert!(pages.next(1, None).unwrap_err().message.contains("entries"));
+        assert!(Pages::passing().next(ENTRIES_MAX + 1, None).is_ok());
+    }
+
+    /// Pages of one object each, whose names and tokens are numbers up to this one and then begin again at 2.
+    #[derive(Debug)]
+    struct Circle(u32);
+
+    #[async_trait]
+    impl PaginatedListStore for Circle {
+        async fn list_paginated(
+            &self,
+            prefix: Option<&str>,
+            options: PaginatedListOptions,
+        ) -> object_store::Result<PaginatedListResult> {
+            let number: u32 = options.page_token.map_or(0, |token| token.parse().unwrap());
+            let location = Path::from(format!("{}{number}", prefix.unwrap_or_default()));
+            let last_modified = std::time::SystemTime::UNIX_EPOCH.into();
+            let object = ObjectMeta { location, last_modified, size: 0, e_tag: None, version: None };
+            let next = if number == self.0 { 2 } else { number + 1 };
+            let result =
+                ListResult { objects: vec![object], common_prefixes: Vec::new(), extensions: Extensions::new() };
+            Ok(PaginatedListResult { result, page_token: Some(next.to_string()) })
+        }
+    }
+
+    #[test]
+    fn listings_in_circles_end_with_an_error() {
+        let runtime = network::handle().unwrap();
+        let error = runtime.block_on(list_with_delimiter(Arc::new(Circle(7)), None)).unwrap_err();
+        assert!(error.to_string().contains("leads back"), "{error}");
+        let found = list(Arc::new(Circle(7)), Some(&Path::from("p")));
+        let found: Vec<_> = runtime.block_on(found.collect());
+        let names: Vec<_> = found[..7].iter().map(|found| found.as_ref().unwrap().location.to_string()).collect();
+        assert_eq!(names, ["p/0", "p/1", "p/2", "p/3", "p/4", "p/5", "p/6"]);
+        assert!(found[7].is_err() && found.len() == 8);
+    }
+}
