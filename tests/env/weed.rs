@@ -77,6 +77,7 @@ impl Weed {
     }
 
     /// The bucket as its folder of files, which asks for no signature.
+    #[allow(dead_code, reason = "it is for the benchmarks, which share this file")]
     pub fn files(&self) -> String {
         format!("http://127.0.0.1:{}/buckets/{BUCKET}", self.port + 4)
     }
