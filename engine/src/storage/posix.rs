@@ -3,14 +3,19 @@
 //! Modes, temporary names, sync rules and message texts are pgBackRest's (`src/storage/posix`). Files are made with mode
 //! 0640 and directories with 0750; the process's umask applies, which the program clears by default (`neutral-umask`).
 
+mod directory;
+mod file;
+
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use repo_format::layout::TEMP_SUFFIX;
+pub use directory::{create_path, sync_path};
+use directory::{remove_entry, remove_tree, with_parents};
+pub use file::PosixWriter;
+use file::{PosixReader, temporary_name};
 
 use super::{
     Entry, EntryKind, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, SyncBatch, WriteOptions, page_cache,
@@ -63,102 +68,8 @@ impl PosixStorage {
     }
 }
 
-/// Runs `make` once more after making the parent directories of `path`, if they were missing.
-fn with_parents<T>(path: &Path, mut make: impl FnMut() -> io::Result<T>) -> Result<io::Result<T>> {
-    match make() {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            if let Some(parent) = path.parent() {
-                create_path(parent)?;
-            }
-            Ok(make())
-        }
-        result => Ok(result),
-    }
-}
-
-/// The directories that get a new entry when `path` and its missing parents are made: the parent first, the deepest
-/// directory that exists already last.
-fn changed_paths(path: &Path) -> Vec<PathBuf> {
-    let mut changed = Vec::new();
-    for parent in path.ancestors().skip(1) {
-        // An empty ancestor of a relative path is the working directory
-        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        changed.push(parent.to_owned());
-        if parent.exists() {
-            break;
-        }
-    }
-    changed
-}
-
 fn error(code: ErrorCode, message: &str, path: &Path, error: io::Error) -> Error {
     Error::from_io(code, message.replace("{}", &path.to_string_lossy()), error)
-}
-
-/// Makes a directory and its parents with [`PATH_MODE`].
-///
-/// # Errors
-/// [`ErrorCode::PathCreate`].
-pub fn create_path(path: &Path) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(PATH_MODE)
-        .create(path)
-        .map_err(|e| error(ErrorCode::PathCreate, "unable to create path '{}'", path, e))
-}
-
-/// Makes the entries of a directory durable.
-///
-/// # Errors
-/// [`ErrorCode::PathMissing`], [`ErrorCode::PathOpen`] or [`ErrorCode::PathSync`].
-pub fn sync_path(path: &Path) -> Result<()> {
-    let directory = match File::open(path) {
-        Ok(directory) => directory,
-        Err(e) if e.kind() == ErrorKind::NotFound => {
-            let text = format!("unable to sync missing path '{}'", path.display());
-            return Err(Error::new(ErrorCode::PathMissing, text).cause(e));
-        }
-        Err(e) => return Err(error(ErrorCode::PathOpen, "unable to open path '{}' for sync", path, e)),
-    };
-    directory.sync_all().map_err(|e| error(ErrorCode::PathSync, "unable to sync path '{}'", path, e))
-}
-
-/// Removes a directory and all below it; links in it are removed and not followed.
-fn remove_tree(path: &Path) -> Result<()> {
-    let entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(error(ErrorCode::PathOpen, "unable to list file info for path '{}'", path, e)),
-    };
-    for entry in entries {
-        let entry = entry.map_err(|e| error(ErrorCode::PathOpen, "unable to list file info for path '{}'", path, e))?;
-        let child = entry.path();
-        let kind = match entry.file_type() {
-            Ok(kind) => kind,
-            Err(e) if e.kind() == ErrorKind::NotFound => continue,
-            Err(e) => return Err(error(ErrorCode::FileOpen, "unable to get info for path/file '{}'", &child, e)),
-        };
-        if kind.is_dir() {
-            remove_tree(&child)?;
-        } else {
-            remove_entry(&child, ErrorCode::PathRemove)?;
-        }
-    }
-    match fs::remove_dir(path) {
-        // The directory itself was reached through a link: what it led to is empty now, the link goes
-        Err(e) if e.kind() == ErrorKind::NotADirectory => remove_entry(path, ErrorCode::PathRemove),
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            Err(error(ErrorCode::PathRemove, "unable to remove path '{}'", path, e))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn remove_entry(path: &Path, code: ErrorCode) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(error(code, "unable to remove file '{}'", path, e)),
-        _ => Ok(()),
-    }
 }
 
 /// The names in a directory, in no order; `None` when it is missing.
@@ -355,108 +266,6 @@ fn unsupported(what: &str) -> Error {
     Error::new(ErrorCode::Assert, format!("this repository has no {what}"))
 }
 
-fn temporary_name(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(TEMP_SUFFIX);
-    PathBuf::from(name)
-}
-
-/// Reads one file, at most `left` more bytes of it.
-struct PosixReader {
-    file: File,
-    path: PathBuf,
-    left: u64,
-}
-
-impl Read for PosixReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let size = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        let done = match self.file.read(&mut buffer[..size]) {
-            // `read_exact` and friends retry on this by themselves, so it must stay as it is
-            Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
-            done => done.map_err(|e| error(ErrorCode::FileRead, "unable to read '{}'", &self.path, e))?,
-        };
-        self.left -= done as u64;
-        Ok(done)
-    }
-}
-
-/// Writes one file. Also used for local files outside a repository that follow the same rules (spool, stop files).
-pub struct PosixWriter {
-    /// Closed (and `None`) once finished.
-    file: Option<File>,
-    path: PathBuf,
-    /// Where the bytes go: the temporary name, or `path` itself when not atomic.
-    path_open: PathBuf,
-    options: WriteOptions,
-    /// To be synced at the end: the file's directory and, where directories were made for it, those above them too. A
-    /// file is not durable as long as the entry of one of its directories is not.
-    sync_paths: Vec<PathBuf>,
-}
-
-impl PosixWriter {
-    /// Opens the file (or its temporary name) for writing from its start, making missing directories.
-    ///
-    /// # Errors
-    /// [`ErrorCode::FileOpen`], [`ErrorCode::PathCreate`].
-    pub fn open(path: PathBuf, options: WriteOptions) -> Result<Self> {
-        let path_open = if options.atomic { temporary_name(&path) } else { path.clone() };
-        let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&path_open);
-        let sync_paths = if options.sync_path { changed_paths(&path) } else { Vec::new() };
-        let file = with_parents(&path, open)?
-            .map_err(|e| error(ErrorCode::FileOpen, "unable to open file '{}' for write", &path, e))?;
-        Ok(PosixWriter { file: Some(file), path, path_open, options, sync_paths })
-    }
-}
-
-impl Write for PosixWriter {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let Some(file) = &mut self.file else { return Err(io::Error::other("written to after its end")) };
-        match file.write(buffer) {
-            Err(e) if e.kind() == ErrorKind::Interrupted => Err(e),
-            done => Ok(done.map_err(|e| error(ErrorCode::FileWrite, "unable to write '{}'", &self.path_open, e))?),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl RepoWriter for PosixWriter {
-    fn finish(mut self: Box<Self>) -> Result<()> {
-        // Taken out only at the end: an error before leaves it to `drop` to remove the temporary file
-        if let Some(file) = &self.file
-            && self.options.sync_file
-        {
-            file.sync_all()
-                .map_err(|e| error(ErrorCode::FileSync, "unable to sync file '{}' after write", &self.path_open, e))?;
-        }
-        if self.options.atomic {
-            fs::rename(&self.path_open, &self.path).map_err(|e| {
-                let to = self.path.display();
-                Error::from_io(
-                    ErrorCode::FileMove,
-                    format!("unable to move '{}' to '{to}'", self.path_open.display()),
-                    e,
-                )
-            })?;
-        }
-        self.file = None;
-        self.sync_paths.iter().try_for_each(|path| sync_path(path))
-    }
-}
-
-impl Drop for PosixWriter {
-    fn drop(&mut self) {
-        if self.file.is_some() && self.options.atomic {
-            // The file was abandoned, most often because of an error that is already on its way; a temporary file that
-            // can't be removed does no harm and is overwritten by the next attempt
-            let _ = fs::remove_file(&self.path_open);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -568,14 +377,6 @@ mod tests {
     }
 
     #[test]
-    fn changed_paths_ends_at_the_first_existing_directory() {
-        let dir = tempfile::tempdir().unwrap();
-        let changed = changed_paths(&dir.path().join("a/b/file"));
-        assert_eq!(changed, [dir.path().join("a/b"), dir.path().join("a"), dir.path().to_owned()]);
-        assert_eq!(changed_paths(&dir.path().join("file")), [dir.path().to_owned()]);
-    }
-
-    #[test]
     fn write_below_a_file_names_path_and_errno() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), b"x").unwrap();
@@ -584,17 +385,6 @@ mod tests {
         assert_eq!(error.code, ErrorCode::FileOpen);
         let name = dir.path().join("file/x");
         assert_eq!(error.message, format!("unable to open file '{}' for write: [20] Not a directory", name.display()));
-    }
-
-    #[test]
-    fn write_to_a_full_device_reports_no_space() {
-        if !Path::new("/dev/full").exists() {
-            return;
-        }
-        let mut writer = PosixWriter::open(PathBuf::from("/dev/full"), WriteOptions::IN_PLACE).unwrap();
-        let error = Error::from_io(ErrorCode::Unknown, "outer", writer.write_all(b"x").unwrap_err());
-        assert_eq!(error.code, ErrorCode::FileWrite);
-        assert_eq!(error.message, "unable to write '/dev/full': [28] No space left on device");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Lists what of a data directory belongs into a backup.
 
+mod link;
+
 use std::collections::BTreeSet;
 use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -280,124 +282,6 @@ impl Scanner<'_> {
             _ => false,
         }
     }
-
-    fn link(
-        &mut self,
-        parent: &str,
-        path: &str,
-        is_database: bool,
-        in_tablespaces: bool,
-        name: String,
-        entry: &Entry,
-    ) -> Result<()> {
-        let link_path = format!("{path}/{}", entry.name);
-        let destination = std::fs::read_link(&link_path).map_err(|error| {
-            Error::from_io(ErrorCode::FileRead, format!("unable to get destination for link '{link_path}'"), error)
-        })?;
-        let destination = manifest_text(destination.into_os_string(), &link_path)?;
-        let absolute = absolute_path(&destination, path)?;
-        match std::fs::symlink_metadata(&absolute) {
-            Ok(metadata) if metadata.file_type().is_symlink() => {
-                return Err(Error::new(
-                    ErrorCode::LinkDestination,
-                    format!("link '{link_path}' cannot reference another link '{absolute}'"),
-                ));
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(open_error(format!("unable to get info for path/file '{absolute}'"), error)),
-        }
-        self.scan.links.push(ScannedLink {
-            name: name.clone(),
-            destination: destination.clone(),
-            uid: entry.metadata.uid(),
-            gid: entry.metadata.gid(),
-        });
-
-        // Where the scan goes on: for a tablespace in the directory of this cluster below the destination
-        let (target_name, tablespace, next_parent, next_path, next_name) = if in_tablespaces {
-            let tablespace = self.tablespace(&entry.name)?;
-            let target = format!("{TARGET_TBLSPC}/{}", entry.name);
-            self.tablespace_paths(&target);
-            (target.clone(), Some(tablespace), target, link_path.clone(), self.options.tablespace_id.to_owned())
-        } else {
-            (name, None, parent.to_owned(), path.to_owned(), entry.name.clone())
-        };
-        let linked_path = format!("{next_path}/{next_name}");
-        let linked = match std::fs::metadata(&linked_path) {
-            Ok(metadata) => Some(metadata),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(open_error(format!("unable to get info for path/file '{linked_path}'"), error)),
-        };
-        let is_file = linked.as_ref().is_some_and(|metadata| !metadata.is_dir());
-        if is_file && tablespace.is_some() {
-            return Err(Error::new(ErrorCode::Format, format!("tablespace '{link_path}' links to a file")));
-        }
-        let (target_path, target_file) = if is_file {
-            let (path, file) = destination.rsplit_once('/').unwrap_or(("", &destination));
-            let path = if path.is_empty() && destination.starts_with('/') { "/" } else { path };
-            (path.to_owned(), Some(file.to_owned()))
-        } else {
-            (destination, None)
-        };
-        self.check_link(&target_name, &target_path, target_file.as_deref())?;
-        self.scan.targets.push(ScannedTarget {
-            name: target_name,
-            path: target_path,
-            file: target_file,
-            tablespace,
-            is_link: true,
-        });
-        // The checks above come first, so that a link into the data directory is told as such even when it leads nowhere
-        let Some(metadata) = linked else {
-            return Err(Error::new(
-                ErrorCode::FileOpen,
-                format!("unable to get info for missing path/file '{linked_path}'"),
-            ));
-        };
-        self.entry(&next_parent, &next_path, is_database, &Entry { name: next_name, metadata })
-    }
-
-    /// Looks up the tablespace that a link in `pg_tblspc` is for.
-    fn tablespace(&self, link: &str) -> Result<Tablespace> {
-        let id = link.parse().map_err(|_| {
-            Error::new(ErrorCode::Format, format!("'{TARGET_TBLSPC}/{link}' is not named by a tablespace's oid"))
-        })?;
-        match self.options.tablespaces {
-            None => Ok(Tablespace { id, name: format!("ts{link}") }),
-            Some(known) => known.iter().find(|known| known.id == id).cloned().ok_or_else(|| {
-                Error::new(ErrorCode::Assert, format!("tablespace with oid {id} not found in tablespace map"))
-                    .hint("was a tablespace created or dropped during the backup?")
-            }),
-        }
-    }
-
-    /// Tablespaces lie beside `pg_data` in a backup; these entries give the directories above their files, with the
-    /// attributes of their counterparts in the data directory.
-    fn tablespace_paths(&mut self, target: &str) {
-        let find = |paths: &[ScannedPath], name: &str| paths.iter().find(|path| path.name == name).cloned();
-        if find(&self.scan.paths, TARGET_TBLSPC).is_none()
-            && let Some(base) = find(&self.scan.paths, TARGET_PGDATA)
-        {
-            self.scan.paths.push(ScannedPath { name: TARGET_TBLSPC.to_owned(), ..base });
-        }
-        if let Some(base) = find(&self.scan.paths, "pg_data/pg_tblspc") {
-            self.scan.paths.push(ScannedPath { name: target.to_owned(), ..base });
-        }
-    }
-
-    fn check_link(&mut self, target_name: &str, target_path: &str, file: Option<&str>) -> Result<()> {
-        let link = super::relative_path(target_name);
-        let absolute = if target_path.starts_with('/') {
-            target_path.to_owned()
-        } else {
-            // Relative to the directory that holds the link
-            let directory = link.rsplit_once('/').map_or("", |(directory, _)| directory);
-            let separator = if directory.is_empty() { "" } else { "/" };
-            absolute_path(&format!("{directory}{separator}{target_path}"), self.pg_path)?
-        };
-        self.links.add(link, &absolute, file)
-    }
 }
 
 /// The entries of a directory by name; `None` when it is missing. Entries that vanish while listing are left out.
@@ -452,29 +336,6 @@ fn mode(metadata: &Metadata) -> u16 {
 
 fn path_entry(name: String, metadata: &Metadata) -> ScannedPath {
     ScannedPath { name, mode: mode(metadata), uid: metadata.uid(), gid: metadata.gid() }
-}
-
-/// The absolute form of a link's destination, `.` and `..` resolved by name only.
-fn absolute_path(path: &str, base: &str) -> Result<String> {
-    if path.starts_with('/') {
-        return Ok(path.to_owned());
-    }
-    let mut parts: Vec<&str> = base.split('/').filter(|part| !part.is_empty()).collect();
-    for part in path.trim_end_matches('/').split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                if parts.pop().is_none() {
-                    return Err(Error::new(
-                        ErrorCode::Assert,
-                        format!("relative path '{path}' goes back too far in base path '{base}'"),
-                    ));
-                }
-            }
-            part => parts.push(part),
-        }
-    }
-    Ok(format!("/{}", parts.join("/")))
 }
 
 /// Takes out the files of unlogged relations: those that have an `_init` fork, which stays and from which PostgreSQL makes
@@ -662,12 +523,5 @@ mod tests {
     fn scan_of_a_missing_directory_fails() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(scan(&dir.path().join("missing"), &options(&[], None)).unwrap_err().code, ErrorCode::FileOpen);
-    }
-
-    #[test]
-    fn absolute_path_resolves_dots_by_name() {
-        assert_eq!(absolute_path("../a/./b/", "/x/y").unwrap(), "/x/a/b");
-        assert_eq!(absolute_path("/a", "/x").unwrap(), "/a");
-        assert_eq!(absolute_path("../..", "/x").unwrap_err().code, ErrorCode::Assert);
     }
 }

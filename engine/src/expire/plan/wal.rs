@@ -1,0 +1,131 @@
+//! Which WAL of the archive is still needed.
+
+use repo_format::label::{BackupLabel, BackupType};
+
+use super::{BackupFact, Verdict, cut};
+
+/// A run of WAL that must stay, compared as text: timeline first, then position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalRange {
+    /// First segment name.
+    pub start: String,
+    /// Last segment name; `None` keeps everything from `start` on.
+    pub stop: Option<String>,
+}
+
+impl WalRange {
+    /// Whether the name (a segment, or any file whose first characters name one) lies in the range, when only the first
+    /// `digits` characters of the bounds count.
+    fn holds(&self, name: &str, digits: usize) -> bool {
+        name >= cut(&self.start, digits) && self.stop.as_deref().is_none_or(|stop| name <= cut(stop, digits))
+    }
+}
+
+/// What to do with one archive directory, like `15-1`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ArchivePlan {
+    /// Nothing.
+    Keep,
+    /// Remove it whole: it is not the current cluster's and no backup needs it.
+    RemoveAll,
+    /// Remove what the ranges don't hold.
+    Expire(WalPlan),
+}
+
+/// The WAL of one archive directory that stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WalPlan {
+    /// Ranges that stay, with the backup that needs them (none for the operator's own limit).
+    pub ranges: Vec<(Option<BackupLabel>, WalRange)>,
+    /// Directories past this segment hold nothing that could go; `None` looks into all of them.
+    pub scan_max: Option<String>,
+    /// Timeline history files below this timeline (8 hex digits) go; `None` keeps all.
+    pub history_before: Option<String>,
+}
+
+impl WalPlan {
+    /// Judges a directory by its name.
+    pub fn directory(&self, name: &str) -> Verdict {
+        if !self.ranges.iter().any(|(_, range)| range.holds(name, 16)) {
+            Verdict::Remove
+        } else if self.scan_max.as_deref().is_none_or(|max| name <= cut(max, 16)) {
+            Verdict::Scan
+        } else {
+            Verdict::Keep
+        }
+    }
+
+    /// Whether a file of a directory stays; its first 24 characters are the segment that it belongs to.
+    pub fn keeps_file(&self, name: &str) -> bool {
+        self.ranges.iter().any(|(_, range)| range.holds(cut(name, 24), 24))
+    }
+
+    /// Whether a timeline history file (`00000002.history`) goes.
+    pub fn removes_history(&self, name: &str) -> bool {
+        self.history_before.as_deref().is_some_and(|before| cut(name, 8) < before)
+    }
+}
+
+/// Which backups of which kind decide about WAL.
+#[derive(Clone, Debug)]
+pub struct ArchiveRules<'a> {
+    /// Backups that are kept, by label.
+    pub kept: &'a [BackupFact],
+    /// Which kind of backup counts.
+    pub archive_type: BackupType,
+    /// The number of newest ones after which all WAL is kept, at least 1.
+    pub archive: u32,
+    /// Only WAL before this segment may go (24 hex digits).
+    pub expire_before: Option<&'a str>,
+}
+
+impl ArchiveRules<'_> {
+    fn counts(&self, backup: &BackupFact) -> bool {
+        match self.archive_type {
+            BackupType::Full => backup.label.backup_type() == BackupType::Full,
+            BackupType::Diff => backup.label.backup_type() != BackupType::Incr,
+            BackupType::Incr => true,
+        }
+    }
+
+    /// Whether there are enough backups to expire any WAL.
+    pub fn satisfied(&self) -> bool {
+        let total = self.kept.iter().filter(|backup| self.counts(backup)).count();
+        self.expire_before.is_some() || (total > 0 && self.archive as usize <= total)
+    }
+
+    /// Decides about the archive directory of one cluster.
+    pub fn archive(&self, db_id: u32, current_db_id: u32) -> ArchivePlan {
+        let counted = || self.kept.iter().rev().filter(|backup| self.counts(backup));
+        let Some(newest) = counted().find(|backup| backup.db_id == db_id) else {
+            // No backup needs it. The current cluster still archives into it
+            return match self.expire_before {
+                _ if db_id != current_db_id => ArchivePlan::RemoveAll,
+                None => ArchivePlan::Keep,
+                Some(before) => ArchivePlan::Expire(WalPlan {
+                    ranges: vec![(None, WalRange { start: before.to_owned(), stop: None })],
+                    ..WalPlan::default()
+                }),
+            };
+        };
+        // The oldest backup from which recovery must be able to go anywhere. A cluster that is past its time keeps that
+        // ability for its newest backup
+        let selected =
+            counted().take(self.archive as usize).filter(|backup| backup.db_id == db_id).last().unwrap_or(newest);
+        let Some(selected_start) = selected.archive_start.as_deref() else { return ArchivePlan::Keep };
+        let mut ranges = Vec::new();
+        for backup in self.kept.iter().filter(|backup| backup.db_id == db_id && backup.label <= selected.label) {
+            let Some(start) = backup.archive_start.clone() else { continue };
+            let stop = if backup.label == selected.label { None } else { backup.archive_stop.clone() };
+            ranges.push((Some(backup.label.clone()), WalRange { start, stop }));
+        }
+        if let Some(before) = self.expire_before.filter(|before| *before < selected_start) {
+            ranges.push((None, WalRange { start: before.to_owned(), stop: Some(selected_start.to_owned()) }));
+        }
+        ArchivePlan::Expire(WalPlan {
+            ranges,
+            scan_max: Some(selected_start.to_owned()),
+            history_before: Some(cut(selected_start, 8).to_owned()),
+        })
+    }
+}

@@ -1,0 +1,130 @@
+//! Copies block incremental files: the blocks that differ from what is on disk, from the backups that hold them.
+
+use std::fs::File;
+use std::io::Read;
+
+use repo_format::block_map::BlockMap;
+use repo_format::hash::Sha1;
+use repo_format::layout::{self, FileForm, RepoPath};
+use repo_format::manifest::{BlockIncr, ManifestFile};
+use rustix::fs::OFlags;
+
+use super::super::block_delta::{self, BlockFile, BlockPlan, BlockRead};
+use super::{Copy, FileContext, MEMBER_SIZE_MAX, check_sha1, restored_path, set_time};
+use crate::pipeline::restore::RestorePipeline;
+use crate::storage::ReadRange;
+use crate::storage::read_ahead::ReadQueue;
+use crate::{CancelToken, Error, ErrorCode, Result};
+
+impl FileContext<'_> {
+    /// Copies a block incremental file; returns how many bytes were written. `stored` begins with what [`Copy`] asked for.
+    pub(super) fn copy_blocks(
+        &self,
+        pipeline: &mut RestorePipeline,
+        copy: &Copy<'_>,
+        block: BlockIncr,
+        stored: &mut dyn Read,
+        cancel: &CancelToken,
+    ) -> Result<u64> {
+        let file = copy.file;
+        let path = restored_path(self.pg_path, &file.name);
+        let short = || Error::new(ErrorCode::Format, format!("stored form of '{path}' is too short"));
+        let limit = copy.limit.unwrap_or(0);
+        // The manifest's size is only a claim until so many bytes are there
+        let mut member = Vec::with_capacity(usize::try_from(limit.min(MEMBER_SIZE_MAX)).unwrap_or(0));
+        stored.read_to_end(&mut member).map_err(|error| {
+            Error::from_io(ErrorCode::FileRead, format!("unable to read stored form of '{path}'"), error)
+        })?;
+        let map_size = usize::try_from(block.map_size).map_err(|_| short())?;
+        if member.len() as u64 != limit || member.len() < map_size {
+            return Err(short());
+        }
+        let map = pipeline.decode_map(&member[member.len() - map_size..])?;
+        let map = BlockMap::read(&map, block.size, block.checksum_size)?;
+        let existing = copy.existing.as_deref().unwrap_or_default();
+        let read_over_bytes = self.storage.read_ahead().read_over_bytes;
+        let plan = block_delta::plan(&map, &self.block_file(file, block), existing, read_over_bytes)?;
+        let mut written = plan.size;
+        let (mut out, mut sha1) = self.write_blocks(pipeline, copy, &member, &plan, cancel)?;
+        if !existing.is_empty() && Some(sha1) != file.checksum {
+            // The short checksum of a block on disk can be right by chance: all blocks are copied then
+            let plan = block_delta::plan(&map, &self.block_file(file, block), &[], read_over_bytes)?;
+            (out, sha1) = self.write_blocks(pipeline, copy, &member, &plan, cancel)?;
+            written = plan.size;
+        }
+        check_sha1(file, &path, sha1)?;
+        if copy.existing.is_some() {
+            // Size and time of the file say nothing about the blocks inside: they must be safe before the time says they are
+            out.sync_data().map_err(|error| {
+                Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{path}' after write"), error)
+            })?;
+        }
+        set_time(&out, file.timestamp, &path)?;
+        Ok(written)
+    }
+
+    /// Writes what a plan says into a file and hashes the file.
+    fn write_blocks(
+        &self,
+        pipeline: &mut RestorePipeline,
+        copy: &Copy<'_>,
+        member: &[u8],
+        plan: &BlockPlan,
+        cancel: &CancelToken,
+    ) -> Result<(File, Sha1)> {
+        let file = copy.file;
+        let path = restored_path(self.pg_path, &file.name);
+        let truncate = if copy.existing.is_some() { OFlags::empty() } else { OFlags::TRUNC };
+        let out = self.create(file, &path, OFlags::RDWR | truncate)?;
+        pipeline.start_hash();
+        let from_repo = plan.reads.iter().filter(|read| self.member_part(copy, member, read).is_none());
+        let wanted = from_repo.map(|read| {
+            Ok((self.block_repo_file(file, read)?, ReadRange { offset: read.offset, limit: Some(read.size) }))
+        });
+        let mut reads = ReadQueue::new(self.storage, wanted.collect::<Result<Vec<_>>>()?);
+        for read in &plan.reads {
+            match self.member_part(copy, member, read) {
+                Some(mut part) => pipeline.copy_blocks(&mut part, read, plan.sequential, &out, &path, cancel)?,
+                None => {
+                    let mut stored = reads.next()?;
+                    pipeline.copy_blocks(&mut stored, read, plan.sequential, &out, &path, cancel)?;
+                }
+            }
+        }
+        let sha1 =
+            if plan.sequential { pipeline.finish_hash() } else { pipeline.hash_file(&out, &path, None, cancel)?.sha1 };
+        Ok((out, sha1))
+    }
+
+    /// The bytes of a read that have been read already, with the file's own stored form.
+    fn member_part<'m>(&self, copy: &Copy<'_>, member: &'m [u8], read: &BlockRead) -> Option<&'m [u8]> {
+        let own = copy.file.reference.map_or(self.manifest.references.len().checked_sub(1)?, |index| index as usize);
+        if read.reference != own || read.bundle_id != copy.file.bundle.map_or(0, |bundle| bundle.id) {
+            return None;
+        }
+        let start = usize::try_from(read.offset.checked_sub(copy.offset)?).ok()?;
+        member.get(start..start.checked_add(usize::try_from(read.size).ok()?)?)
+    }
+
+    pub(super) fn block_file(&self, file: &ManifestFile, block: BlockIncr) -> BlockFile {
+        BlockFile {
+            size: file.size,
+            block_size: u64::from(block.size),
+            checksum_size: usize::from(block.checksum_size),
+            reference_total: self.manifest.references.len(),
+        }
+    }
+
+    /// The repository file that holds super blocks.
+    fn block_repo_file(&self, file: &ManifestFile, read: &BlockRead) -> Result<RepoPath> {
+        let label = self
+            .manifest
+            .references
+            .get(read.reference)
+            .ok_or_else(|| Error::new(ErrorCode::Format, "block map refers to an unknown backup"))?;
+        if read.bundle_id != 0 {
+            return Ok(layout::bundle(self.stanza, label, read.bundle_id));
+        }
+        layout::backup_file(self.stanza, label, &file.name, FileForm::BlockIncr)
+    }
+}

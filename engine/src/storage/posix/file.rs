@@ -1,0 +1,132 @@
+//! Reading and writing one file.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use repo_format::layout::TEMP_SUFFIX;
+
+use super::directory::{changed_paths, sync_path, with_parents};
+use super::{FILE_MODE, error};
+use crate::storage::{RepoWriter, WriteOptions};
+use crate::{Error, ErrorCode, Result};
+
+/// The name of a file until it is complete.
+pub(super) fn temporary_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(TEMP_SUFFIX);
+    PathBuf::from(name)
+}
+
+/// Reads one file, at most `left` more bytes of it.
+pub(super) struct PosixReader {
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+    pub(super) left: u64,
+}
+
+impl Read for PosixReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let size = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let done = match self.file.read(&mut buffer[..size]) {
+            // `read_exact` and friends retry on this by themselves, so it must stay as it is
+            Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
+            done => done.map_err(|e| error(ErrorCode::FileRead, "unable to read '{}'", &self.path, e))?,
+        };
+        self.left -= done as u64;
+        Ok(done)
+    }
+}
+
+/// Writes one file. Also used for local files outside a repository that follow the same rules (spool, stop files).
+pub struct PosixWriter {
+    /// Closed (and `None`) once finished.
+    file: Option<File>,
+    path: PathBuf,
+    /// Where the bytes go: the temporary name, or `path` itself when not atomic.
+    path_open: PathBuf,
+    options: WriteOptions,
+    /// To be synced at the end: the file's directory and, where directories were made for it, those above them too. A
+    /// file is not durable as long as the entry of one of its directories is not.
+    sync_paths: Vec<PathBuf>,
+}
+
+impl PosixWriter {
+    /// Opens the file (or its temporary name) for writing from its start, making missing directories.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileOpen`], [`ErrorCode::PathCreate`].
+    pub fn open(path: PathBuf, options: WriteOptions) -> Result<Self> {
+        let path_open = if options.atomic { temporary_name(&path) } else { path.clone() };
+        let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&path_open);
+        let sync_paths = if options.sync_path { changed_paths(&path) } else { Vec::new() };
+        let file = with_parents(&path, open)?
+            .map_err(|e| error(ErrorCode::FileOpen, "unable to open file '{}' for write", &path, e))?;
+        Ok(PosixWriter { file: Some(file), path, path_open, options, sync_paths })
+    }
+}
+
+impl Write for PosixWriter {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let Some(file) = &mut self.file else { return Err(io::Error::other("written to after its end")) };
+        match file.write(buffer) {
+            Err(e) if e.kind() == ErrorKind::Interrupted => Err(e),
+            done => Ok(done.map_err(|e| error(ErrorCode::FileWrite, "unable to write '{}'", &self.path_open, e))?),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl RepoWriter for PosixWriter {
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        // Taken out only at the end: an error before leaves it to `drop` to remove the temporary file
+        if let Some(file) = &self.file
+            && self.options.sync_file
+        {
+            file.sync_all()
+                .map_err(|e| error(ErrorCode::FileSync, "unable to sync file '{}' after write", &self.path_open, e))?;
+        }
+        if self.options.atomic {
+            fs::rename(&self.path_open, &self.path).map_err(|e| {
+                let to = self.path.display();
+                Error::from_io(
+                    ErrorCode::FileMove,
+                    format!("unable to move '{}' to '{to}'", self.path_open.display()),
+                    e,
+                )
+            })?;
+        }
+        self.file = None;
+        self.sync_paths.iter().try_for_each(|path| sync_path(path))
+    }
+}
+
+impl Drop for PosixWriter {
+    fn drop(&mut self) {
+        if self.file.is_some() && self.options.atomic {
+            // The file was abandoned, most often because of an error that is already on its way; a temporary file that
+            // can't be removed does no harm and is overwritten by the next attempt
+            let _ = fs::remove_file(&self.path_open);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn write_to_a_full_device_reports_no_space() {
+        if !Path::new("/dev/full").exists() {
+            return;
+        }
+        let mut writer = PosixWriter::open(PathBuf::from("/dev/full"), WriteOptions::IN_PLACE).unwrap();
+        let error = Error::from_io(ErrorCode::Unknown, "outer", writer.write_all(b"x").unwrap_err());
+        assert_eq!(error.code, ErrorCode::FileWrite);
+        assert_eq!(error.message, "unable to write '/dev/full': [28] No space left on device");
+    }
+}
