@@ -24,8 +24,9 @@ use crate::{Error, ErrorCode, Result};
 const PERCENT_STEP: u32 = 10;
 
 /// How often a lock is tried whose holder has not written who it is, and the pause between. Those who only look at a lock hold
-/// it for a moment, and so does a holder that has yet to write.
-const UNNAMED_TRIES: u32 = 10;
+/// it for a moment, so does a holder that has yet to write, and so does a process that a holder is just starting. On a busy
+/// machine that moment is long: any of them may have to wait for a processor in it.
+const UNNAMED_TRIES: u32 = 100;
 const UNNAMED_PAUSE: Duration = Duration::from_millis(10);
 
 /// Makes the id that a process shares with those it starts: the process id and 32 random bits.
