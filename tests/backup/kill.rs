@@ -13,6 +13,7 @@ fn later_backup_succeeds(global: &[&str]) {
         version: 15,
         // One process makes the copy phase longer
         global: global.iter().map(|&line| line.to_owned()).chain(["process-max=1".into()]).collect(),
+        on_disk: true,
         ..ScenarioOptions::default()
     }) else {
         return;

@@ -31,6 +31,8 @@ pub struct ScenarioOptions {
     pub settings: Vec<String>,
     /// MiB of a WAL segment.
     pub segment_mib: u32,
+    /// Whether everything lies on a disk, where it could as well be in memory.
+    pub on_disk: bool,
 }
 
 impl Default for ScenarioOptions {
@@ -42,6 +44,7 @@ impl Default for ScenarioOptions {
             archive_with: Tool::Rbr,
             settings: Vec::new(),
             segment_mib: 16,
+            on_disk: false,
         }
     }
 }
@@ -59,7 +62,7 @@ impl Scenario {
     /// Nothing where the oracles are missing.
     pub fn start(options: ScenarioOptions) -> Option<Self> {
         let oracles = oracles(&[options.version])?;
-        let space = Arc::new(Space::new());
+        let space = Arc::new(if options.on_disk { Space::on_disk() } else { Space::new() });
         let archiver = match options.archive_with {
             Tool::Rbr => space.path("bin/rbr"),
             Tool::PgBackRest => oracles.pgbackrest.clone(),

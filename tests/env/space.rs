@@ -1,12 +1,19 @@
 //! A throw-away folder for one test.
 
+use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::fs::{StatVfsMountFlags, statvfs};
+
 use super::command::{Background, Run, TIME_LIMIT_S};
 use super::user::User;
+
+/// Where files are kept in memory, and the room that tests ask for there: more than those that run at a time have taken.
+const MEMORY: &str = "/dev/shm";
+const MEMORY_MIN: u64 = 4 << 30;
 
 /// A folder of one test, owned by the test user and removed at the end.
 ///
@@ -20,17 +27,32 @@ pub struct Space {
 impl Space {
     /// Makes the folder with the usual places (`repo`, `log`, `lock`, `spool`) and a copy of the program under test that
     /// the test user can run wherever the sources are kept.
+    ///
+    /// It is in memory where there is room, unless `TMPDIR` says otherwise: tests make, sync and remove files by the
+    /// hundred thousand, which takes most of their time on a disk.
     pub fn new() -> Self {
+        match env::var_os("TMPDIR").is_none() && has_room(Path::new(MEMORY)) {
+            true => Self::below(Path::new(MEMORY)),
+            false => Self::on_disk(),
+        }
+    }
+
+    /// The same in the system's folder for temporary files, for measurements and for what disks and memory differ in.
+    pub fn on_disk() -> Self {
+        Self::below(&env::temp_dir())
+    }
+
+    fn below(folder: &Path) -> Self {
         let user = User::for_tests();
-        let folder = tempfile::Builder::new().prefix("rbr-").tempdir().expect("temporary folder");
-        let space = Self { root: folder.keep(), user, keep: std::env::var_os("RBR_TEST_KEEP").is_some() };
+        let folder = tempfile::Builder::new().prefix("rbr-").tempdir_in(folder).expect("temporary folder");
+        let space = Self { root: folder.keep(), user, keep: env::var_os("RBR_TEST_KEEP").is_some() };
         fs::set_permissions(&space.root, fs::Permissions::from_mode(0o755)).expect("chmod");
         user.own(&space.root);
         for name in ["repo", "log", "lock", "spool", "bin"] {
             space.folder(name);
         }
         let program = space.path("bin/rbr");
-        if let Some(other) = std::env::var_os("RBR_TEST_PROGRAM") {
+        if let Some(other) = env::var_os("RBR_TEST_PROGRAM") {
             // Another program in rbr's place, above all the real pgBackRest: what it fails is a mistake of the tests
             std::os::unix::fs::symlink(other, &program).expect("link to RBR_TEST_PROGRAM");
         } else if fs::hard_link(env!("CARGO_BIN_EXE_rbr"), &program).is_err() {
@@ -111,9 +133,19 @@ impl Space {
     }
 }
 
+/// Whether programs can be run in `folder`, and it and the machine have memory to spare.
+fn has_room(folder: &Path) -> bool {
+    let free = statvfs(folder).is_ok_and(|stat| {
+        !stat.f_flag.contains(StatVfsMountFlags::NOEXEC) && stat.f_bavail * stat.f_frsize >= MEMORY_MIN
+    });
+    let machine = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = machine.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
+    free && available.and_then(|kib| kib.parse::<u64>().ok()).is_some_and(|kib| kib << 10 >= MEMORY_MIN)
+}
+
 impl Drop for Space {
     fn drop(&mut self) {
-        if self.keep || std::thread::panicking() && std::env::var_os("RBR_TEST_KEEP_FAILED").is_some() {
+        if self.keep || std::thread::panicking() && env::var_os("RBR_TEST_KEEP_FAILED").is_some() {
             eprintln!("kept {}", self.root.display());
         } else if let Err(error) = fs::remove_dir_all(&self.root) {
             eprintln!("could not remove {}: {error}", self.root.display());

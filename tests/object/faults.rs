@@ -57,7 +57,8 @@ impl Faulty {
 fn throttling_server_is_asked_again() {
     let Some(faulty) = Faulty::start(&[]) else { return };
     let scenario = &faulty.scenario;
-    faulty.proxy.set_rules(vec![Rule::new(Fault::error(503)).every(3), Rule::new(Fault::error(429)).every(3)]);
+    // More than every third request
+    faulty.proxy.set_rules(vec![Rule::new(Fault::error(503)).every(5), Rule::new(Fault::error(429)).every(5)]);
     faulty.rbr(&["stanza-create"]).success();
     faulty.rbr(&["backup", "--type=full"]).success().never_says("WARN");
     scenario.change(1);
@@ -73,12 +74,16 @@ fn broken_connections_and_lost_answers_do_no_harm() {
     let Some(faulty) = Faulty::start(&["io-timeout=2"]) else { return };
     let scenario = &faulty.scenario;
     let lost = |pattern| Rule::new(Fault::LoseReply).on(pattern).times(1);
+    // Each befalls a request that has not failed yet, or too little time would be left for it
+    let stalled = |pattern| Rule::new(Fault::Stall(Duration::from_secs(4))).on(pattern).times(1);
     faulty.proxy.set_rules(vec![
         lost("^PUT .*backup.info$"),
         lost("^PUT .*archive/demo/15-1/"),
         lost("^POST .*uploadId="),
         lost("^POST .*delete"),
-        Rule::new(Fault::Stall(Duration::from_secs(4))).on("^GET ").every(10).times(2),
+        stalled("^GET .*backup.info$"),
+        stalled("^GET .*list-type="),
+        stalled("^GET .*/bundle/"),
         // But for the answer that begins an upload: who does not learn its name can't abort it
         Rule::new(Fault::CutBody).on("^(GET|POST .*(uploadId=|delete))").every(4),
         Rule::new(Fault::Close).every(7),

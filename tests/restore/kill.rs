@@ -10,6 +10,7 @@ fn restore_killed_at_many_moments_never_looks_complete_and_can_be_continued() {
     let Some(scenario) = Scenario::start(ScenarioOptions {
         version: 17,
         global: vec!["compress-type=gz".into(), "process-max=1".into()],
+        on_disk: true,
         ..ScenarioOptions::default()
     }) else {
         return;

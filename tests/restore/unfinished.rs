@@ -43,6 +43,7 @@ fn restore_after_an_unfinished_one_compares_what_is_on_disk() {
     let Some(scenario) = Scenario::start(ScenarioOptions {
         version: 18,
         global: vec!["compress-type=zst".into()],
+        on_disk: true,
         ..ScenarioOptions::default()
     }) else {
         return;

@@ -32,7 +32,7 @@ impl Site {
     /// A stopped cluster with these `initdb` arguments and settings.
     pub fn new(initdb: &[&str], settings: &[&str]) -> Self {
         let oracles = oracles(&[VERSION]).expect("run scripts/oracles first");
-        let space = Arc::new(Space::new());
+        let space = Arc::new(Space::on_disk());
         let fixed = ["max_wal_size = 8GB", "checkpoint_timeout = 30min", "max_locks_per_transaction = 1024"];
         let settings: Vec<_> = fixed.iter().chain(settings).map(|&line| line.to_owned()).collect();
         let cluster = Cluster::create_with(&space, oracles, VERSION, "pg", initdb, &settings);
