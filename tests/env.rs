@@ -5,19 +5,21 @@
 //! unprivileged user (PostgreSQL and the backup programs refuse root), and goes away when the test ends. Setting
 //! `RBR_TEST_KEEP=1` keeps the folders and prints where they are.
 
-mod azurite;
+pub mod azurite;
 mod cluster;
 mod command;
 mod compare;
-mod gcs;
+pub mod gcs;
 mod history;
 pub mod network;
 pub mod oracle;
+mod passage;
 pub mod proxy;
 mod scenario;
 mod space;
+mod sshd;
 mod user;
-mod weed;
+pub mod weed;
 
 pub use azurite::Azurite;
 pub use cluster::{Cluster, Shutdown};
@@ -25,8 +27,9 @@ pub use command::{Background, Run, Tool};
 pub use compare::{Entry, Tree};
 pub use gcs::Gcs;
 pub use history::{History, Service};
-pub use network::free_ports;
-pub use oracle::{optional_oracle, oracles};
+pub use oracle::oracles;
+pub use passage::Passage;
 pub use scenario::{Scenario, ScenarioOptions, restored_matches};
 pub use space::Space;
+pub use sshd::Sshd;
 pub use weed::Weed;

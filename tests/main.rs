@@ -16,4 +16,5 @@ mod object;
 mod restore;
 mod session;
 mod stanza;
+mod storage;
 mod wal;

@@ -5,8 +5,6 @@
 
 pub(crate) mod as_of;
 pub mod azure;
-#[cfg(test)]
-pub(crate) mod conformance;
 pub mod faulty;
 pub mod gcs;
 pub mod http;

@@ -1,5 +1,6 @@
 //! Azurite, an emulator of Azure's blob storage that checks signatures.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::command::Background;
@@ -11,13 +12,13 @@ use super::space::Space;
 /// How long the server may take to be ready.
 const READY_LIMIT_S: u64 = 60;
 /// Its one account, and that account's key, which is the same everywhere.
-const ACCOUNT: (&str, &str) =
+pub const ACCOUNT: (&str, &str) =
     ("devstoreaccount1", "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==");
 /// Until when signatures are valid, and the version of the rules they are made by.
 const EXPIRY: &str = "2099-12-31T00:00:00Z";
 const VERSION: &str = "2021-06-08";
 /// Its one container.
-const CONTAINER: &str = "rbr";
+pub const CONTAINER: &str = "rbr";
 
 /// A running server with one container, behind a proxy that speaks TLS.
 pub struct Azurite {
@@ -90,6 +91,11 @@ impl Azurite {
         );
         let signature = self.space.run("sh", &["-c", &sign]).success().stdout;
         signature.trim().replace('+', "%2B").replace('/', "%2F").replace('=', "%3D")
+    }
+
+    /// A file of the server's folder, as `tls/ca.crt`.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.space.path(name)
     }
 
     /// What the lines of a configuration for a repository on this server have in common.

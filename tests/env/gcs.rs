@@ -12,7 +12,7 @@ use super::space::Space;
 /// How long the server may take to be ready.
 const READY_LIMIT_S: u64 = 20;
 /// Its one bucket.
-const BUCKET: &str = "rbr";
+pub const BUCKET: &str = "rbr";
 
 /// A running server with one bucket, behind a proxy that speaks TLS and adds what Google's servers say besides.
 pub struct Gcs {

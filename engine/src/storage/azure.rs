@@ -126,7 +126,6 @@ pub fn key_fault(key: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::super::http::mock::{answer, answer_with, server};
-    use super::super::http::tests::from_environment;
     use super::*;
     use crate::storage::{RepoPath, WriteOptions, put};
 
@@ -208,25 +207,5 @@ mod tests {
         assert_eq!(key_fault("c2VjcmV0"), None);
         assert_eq!(key_fault("abc").as_deref(), Some("base64 size 3 is not evenly divisible by 4"));
         assert_eq!(key_fault("ab%d").as_deref(), Some("base64 invalid character found at position 2"));
-    }
-
-    /// Runs the conformance suite against a real server, named by the environment as `RBR_TEST_AZURE_ENDPOINT` and so on.
-    #[test]
-    fn azure_server_conforms() {
-        let Some((env, http)) = from_environment("RBR_TEST_AZURE") else { return };
-        let settings = AzureSettings {
-            repo_path: format!("/conformance-{}", std::process::id()),
-            account: env("ACCOUNT"),
-            container: env("CONTAINER"),
-            endpoint: env("ENDPOINT"),
-            port: None,
-            uri_style: UriStyle::Path,
-            credentials: AzureCredentials::Shared(env("KEY").into()),
-            tags: Vec::new(),
-            part_size_bytes: 4 << 20,
-            target_time: None,
-            http,
-        };
-        super::super::object::tests::server_conforms(&open(&settings).unwrap());
     }
 }

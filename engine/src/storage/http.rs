@@ -161,26 +161,8 @@ impl Endpoint {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    /// The server that a conformance test runs against: a look-up of `<prefix>_<NAME>` and how to connect. `None`, said
-    /// aloud, where the environment names none.
-    pub(crate) fn from_environment(prefix: &'static str) -> Option<(impl Fn(&str) -> String, HttpSettings)> {
-        let env = move |name: &str| std::env::var(format!("{prefix}_{name}"));
-        if env("ENDPOINT").is_err() {
-            eprintln!("SKIPPED: {prefix}_ENDPOINT is not set");
-            return None;
-        }
-        let http = HttpSettings {
-            host: None,
-            verify_tls: true,
-            ca_file: env("CA").ok().map(PathBuf::from),
-            ca_path: None,
-            io_timeout: Duration::from_secs(10),
-        };
-        Some((move |name: &str| env(name).unwrap(), http))
-    }
 
     #[test]
     fn endpoint_forms_are_taken_apart() {

@@ -164,14 +164,3 @@ impl RepoWriter for MemoryWriter {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::storage::conformance;
-
-    #[test]
-    fn memory_driver_conforms() {
-        conformance::run(&MemoryStorage::new());
-    }
-}

@@ -301,19 +301,3 @@ impl fmt::Debug for ObjectStorage {
         f.debug_struct("ObjectStorage").field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use crate::storage::{RepoStorage, WriteOptions, conformance, get, put};
-
-    /// Runs the conformance suite and writes a file of several parts.
-    pub(crate) fn server_conforms(storage: &dyn RepoStorage) {
-        conformance::run(storage);
-        let big: Vec<u8> = (0..23_000_000u32).map(|i| (i >> 7) as u8).collect();
-        let at = crate::storage::RepoPath::new("big/file").unwrap();
-        put(storage, &at, &big, WriteOptions::ATOMIC).unwrap();
-        assert!(get(storage, &at, 1 << 30).unwrap().unwrap() == big);
-        storage.remove_all(&crate::storage::RepoPath::new("big").unwrap()).unwrap();
-        assert!(storage.info(&at).unwrap().is_none());
-    }
-}

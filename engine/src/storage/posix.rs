@@ -271,7 +271,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::storage::{conformance, get, put};
+    use crate::storage::{get, put};
 
     fn path(text: &str) -> RepoPath {
         RepoPath::new(text).unwrap()
@@ -279,18 +279,6 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o7777
-    }
-
-    #[test]
-    fn posix_driver_conforms() {
-        let dir = tempfile::tempdir().unwrap();
-        conformance::run(&PosixStorage::new(dir.path().join("repo")));
-    }
-
-    #[test]
-    fn cifs_driver_conforms() {
-        let dir = tempfile::tempdir().unwrap();
-        conformance::run(&PosixStorage::cifs(dir.path().join("repo")));
     }
 
     #[test]

@@ -45,7 +45,11 @@ impl PendingRead {
         PendingRead(Pending::Later(answer))
     }
 
-    fn wait(self) -> Opened {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// Those of [`RepoStorage::read`].
+    pub fn wait(self) -> Opened {
         match self.0 {
             Pending::Opened(opened) => opened,
             Pending::Later(answer) => slots::waiting(|| answer.recv())

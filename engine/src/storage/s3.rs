@@ -187,7 +187,6 @@ impl Route {
 
 #[cfg(test)]
 mod tests {
-    use super::super::http::tests::from_environment;
     use super::*;
 
     /// The head of the one request that writing a small file sends to a server without TLS.
@@ -278,29 +277,5 @@ mod tests {
         ] {
             assert!(head.lines().any(|found| found == line), "{line}\n{head}");
         }
-    }
-
-    /// Runs the conformance suite against a real server, named by the environment as `RBR_TEST_S3_ENDPOINT` and so on.
-    #[test]
-    fn s3_server_conforms() {
-        let Some((env, http)) = from_environment("RBR_TEST_S3") else { return };
-        let settings = S3Settings {
-            repo_path: format!("/conformance-{}", std::process::id()),
-            bucket: env("BUCKET"),
-            endpoint: env("ENDPOINT"),
-            port: None,
-            region: "us-east-1".into(),
-            service: "s3".into(),
-            credentials: S3Credentials::Shared { key: env("KEY").into(), secret: env("SECRET").into(), token: None },
-            uri_style: UriStyle::Path,
-            kms_key_id: None,
-            sse_customer_key: None,
-            requester_pays: false,
-            tags: Vec::new(),
-            part_size_bytes: 5 << 20,
-            target_time: None,
-            http,
-        };
-        super::super::object::tests::server_conforms(&open(&settings).unwrap());
     }
 }

@@ -2,7 +2,6 @@ use std::io::Read;
 use std::time::Duration;
 
 use super::super::http::mock::{answer, answer_with, server};
-use super::super::http::tests::from_environment;
 use super::*;
 use crate::storage::{ReadRange, RepoPath, RepoStorage, WriteOptions, get, put};
 
@@ -371,22 +370,4 @@ fn key_file_that_can_not_be_used_is_refused_at_once() {
     assert!(!error.to_string().contains("my-secret"));
     assert_eq!(open_with(Some("{}")).to_string(), "uri missing");
     assert_eq!(open_with(Some(r#"{"token_uri":"https://x"}"#)).to_string(), "credentials missing");
-}
-
-/// Runs the conformance suite against a real server, named by the environment as `RBR_TEST_GCS_ENDPOINT` and so on.
-#[test]
-fn gcs_server_conforms() {
-    let Some((env, http)) = from_environment("RBR_TEST_GCS") else { return };
-    let settings = GcsSettings {
-        repo_path: format!("/conformance-{}", std::process::id()),
-        bucket: env("BUCKET"),
-        endpoint: env("ENDPOINT"),
-        credentials: GcsCredentials::Token(env("TOKEN").into()),
-        user_project: None,
-        tags: Vec::new(),
-        part_size_bytes: 4 << 20,
-        target_time: None,
-        http,
-    };
-    super::super::object::tests::server_conforms(&open(&settings).unwrap());
 }

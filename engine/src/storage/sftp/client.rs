@@ -157,13 +157,6 @@ impl Client {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Ends the connection as if the network had.
-    #[cfg(test)]
-    pub(super) fn break_connection(&self) {
-        self.lost.store(true, Ordering::Relaxed);
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
-
     /// Whether the server can make files durable.
     pub(super) fn can_sync(&self) -> bool {
         self.fsync

@@ -1,6 +1,6 @@
-//! What every storage driver must do, as one suite that each driver's tests run.
+//! What every storage driver must do.
 
-use super::{EntryKind, ReadRange, RepoPath, RepoStorage, WriteOptions, exists, get, put};
+use engine::storage::{EntryKind, ReadRange, RepoPath, RepoStorage, WriteOptions, exists, get, put};
 
 fn path(text: &str) -> RepoPath {
     RepoPath::new(text).unwrap()
@@ -11,8 +11,13 @@ fn names(storage: &dyn RepoStorage, at: &str) -> Option<Vec<String>> {
     Some(entries.into_iter().map(|entry| entry.name).collect())
 }
 
+/// Larger than several parts of an upload, and many requests of SFTP.
+const LARGE_SIZE_BYTES: u32 = 23_000_001;
+/// More than one answer of SFTP names.
+const MANY_FILES: usize = 250;
+
 /// Runs the whole suite on an empty repository, which is left with some content.
-pub(crate) fn run(storage: &dyn RepoStorage) {
+pub fn run(storage: &dyn RepoStorage) {
     missing_things(storage);
     write_and_read(storage);
     ranges(storage);
@@ -63,6 +68,11 @@ fn ranges(storage: &dyn RepoStorage) {
     assert_eq!(read(8, Some(100)), "89");
     assert_eq!(read(0, Some(0)), "");
     assert_eq!(read(50, None), "");
+    let begun = [(0, 2), (9, 5), (4, 1)]
+        .map(|(offset, limit)| storage.begin_read(&at, ReadRange { offset, limit: Some(limit) }));
+    let found = begun.map(|pending| std::io::read_to_string(pending.wait().unwrap().unwrap()).unwrap());
+    assert_eq!(found, ["01", "9", "4"]);
+    assert!(storage.begin_read(&path("none"), ReadRange::default()).wait().unwrap().is_none());
     storage.remove(&at).unwrap();
 }
 
@@ -76,6 +86,11 @@ fn listings(storage: &dyn RepoStorage) {
     assert_eq!(entries[1].kind, EntryKind::Path);
     assert_eq!((entries[0].kind, entries[0].size), (EntryKind::File, 1));
     assert!(names(storage, "").unwrap().contains(&"lister".to_owned()));
+    assert_eq!(storage.names(&path("list")).unwrap().unwrap(), ["B", "a", "a.x", "b", "é"]);
+    assert_eq!(storage.names(&path("none")).unwrap(), None);
+    assert_eq!(storage.names_after(&path("list"), "a").unwrap(), ["a.x", "b", "é"]);
+    assert_eq!(storage.names_after(&path("list"), "aa").unwrap(), ["b", "é"]);
+    assert!(storage.names_after(&path("none"), "a").unwrap().is_empty());
 }
 
 fn abandoned_writes(storage: &dyn RepoStorage) {
@@ -98,6 +113,11 @@ fn removals(storage: &dyn RepoStorage) {
     let left = storage.list(&path("rm")).unwrap();
     assert!(left.is_none() || !storage.features().paths && left.unwrap().iter().all(|e| e.kind == EntryKind::Path));
     assert!(exists(storage, &path("rmx")).unwrap());
+    for name in ["many/1", "many/2", "many/3"] {
+        put(storage, &path(name), b"x", WriteOptions::ATOMIC).unwrap();
+    }
+    storage.remove_many(&["many/1", "many/none", "many/3"].map(path)).unwrap();
+    assert_eq!(names(storage, "many").unwrap(), ["2"]);
 }
 
 fn paths_and_links(storage: &dyn RepoStorage) {
@@ -113,12 +133,14 @@ fn paths_and_links(storage: &dyn RepoStorage) {
         storage.symlink("q", &path("p/link")).unwrap();
         let info = storage.info(&path("p/link")).unwrap().unwrap();
         assert_eq!((info.kind, info.size), (EntryKind::Link, 0));
+        assert_eq!(storage.link_destination(&path("p/link")).unwrap().unwrap(), "q");
         assert_eq!(get(storage, &path("p/link/file"), 10).unwrap().unwrap(), b"text");
         storage.remove(&path("p/link")).unwrap();
         assert!(exists(storage, &path("p/q/file")).unwrap());
     } else {
         assert!(storage.symlink("q", &path("p/link")).is_err());
     }
+    assert_eq!(storage.link_destination(&path("p/none")).unwrap(), None);
     if features.hard_links {
         storage.hard_link(&path("p/q/file"), &path("p/new2/hard")).unwrap();
         assert_eq!(get(storage, &path("p/new2/hard"), 10).unwrap().unwrap(), b"text");
@@ -126,4 +148,27 @@ fn paths_and_links(storage: &dyn RepoStorage) {
     } else {
         assert!(storage.hard_link(&path("p/q/file"), &path("p/hard")).is_err());
     }
+}
+
+/// What takes several requests: a file of many parts, read whole and from its middle, and a directory of many files. All of it
+/// is removed again.
+pub fn large_things(storage: &dyn RepoStorage) {
+    let (at, content) = (path("large/file"), large_content());
+    put(storage, &at, &content, WriteOptions::ATOMIC).unwrap();
+    assert!(get(storage, &at, 1 << 30).unwrap().unwrap() == content);
+    let mut middle = Vec::new();
+    let range = ReadRange { offset: 7_000_003, limit: Some(9_000_000) };
+    std::io::Read::read_to_end(&mut storage.read(&at, range).unwrap().unwrap(), &mut middle).unwrap();
+    assert!(middle == content[7_000_003..16_000_003]);
+    for number in 0..MANY_FILES {
+        put(storage, &path(&format!("large/many/{number:03}")), b"x", WriteOptions::IN_PLACE).unwrap();
+    }
+    assert_eq!(storage.names(&path("large/many")).unwrap().unwrap().len(), MANY_FILES);
+    storage.remove_all(&path("large")).unwrap();
+    assert!(storage.info(&at).unwrap().is_none());
+}
+
+/// Bytes that differ from place to place.
+pub fn large_content() -> Vec<u8> {
+    (0..LARGE_SIZE_BYTES).map(|at| (at >> 7) as u8).collect()
 }

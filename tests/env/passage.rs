@@ -1,0 +1,160 @@
+//! A passage for TCP connections on loopback, which can be cut.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// Bytes that are passed on at once.
+const BUFFER_BYTES: usize = 32 << 10;
+
+/// A running passage; it and its connections end when this goes out of scope.
+pub struct Passage {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    accepting: Option<JoinHandle<()>>,
+}
+
+/// What the threads of a passage share.
+struct Shared {
+    target: u16,
+    stopping: AtomicBool,
+    closed: AtomicBool,
+    cuts: AtomicU64,
+    /// After how many bytes, of all connections and both directions, the next cuts happen.
+    plan: Mutex<VecDeque<u64>>,
+    /// Both sockets of every connection.
+    open: Mutex<HashMap<u64, [TcpStream; 2]>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Passage {
+    /// A passage to a port of this machine.
+    pub fn start(target: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("port of the passage");
+        let address = listener.local_addr().expect("address of the passage");
+        let shared = Arc::new(Shared {
+            target,
+            stopping: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            cuts: AtomicU64::new(0),
+            plan: Mutex::default(),
+            open: Mutex::default(),
+        });
+        let accepting = {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || shared.accept(&listener))
+        };
+        Self { shared, address, accepting: Some(accepting) }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// From now on a connection is cut when it carries the byte after this many, then the next after as many as the second
+    /// number says, and so on.
+    pub fn cut_after(&self, bytes: &[u64]) {
+        *lock(&self.shared.plan) = bytes.iter().copied().collect();
+    }
+
+    /// Cuts all connections.
+    pub fn cut(&self) {
+        let numbers: Vec<u64> = lock(&self.shared.open).keys().copied().collect();
+        self.shared.cuts.fetch_add(numbers.len() as u64, Ordering::SeqCst);
+        numbers.into_iter().for_each(|number| self.shared.end(number));
+    }
+
+    /// Whether new connections end at once.
+    pub fn set_closed(&self, closed: bool) {
+        self.shared.closed.store(closed, Ordering::SeqCst);
+    }
+
+    /// How many connections have been cut.
+    pub fn cuts(&self) -> u64 {
+        self.shared.cuts.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        // Wakes the thread that accepts
+        let _ = TcpStream::connect(self.address);
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
+        self.cut();
+    }
+}
+
+impl Shared {
+    fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        for number in 0.. {
+            let Ok((client, _)) = listener.accept() else { return };
+            if self.stopping.load(Ordering::SeqCst) {
+                return;
+            }
+            // What can't be connected ends, which is what its client sees of a server that is away
+            if !self.closed.load(Ordering::SeqCst) {
+                let _ = self.connect(number, client);
+            }
+        }
+    }
+
+    fn connect(self: &Arc<Self>, number: u64, client: TcpStream) -> io::Result<()> {
+        let server = TcpStream::connect(("127.0.0.1", self.target))?;
+        client.set_nodelay(true)?;
+        server.set_nodelay(true)?;
+        let ways = [(client.try_clone()?, server.try_clone()?), (server.try_clone()?, client.try_clone()?)];
+        lock(&self.open).insert(number, [client, server]);
+        for (from, to) in ways {
+            let shared = Arc::clone(self);
+            std::thread::spawn(move || {
+                let _ = shared.carry(from, &to);
+                shared.end(number);
+            });
+        }
+        Ok(())
+    }
+
+    fn carry(&self, mut from: TcpStream, mut to: &TcpStream) -> io::Result<()> {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            let size = from.read(&mut buffer)?;
+            if size == 0 {
+                return Ok(());
+            }
+            if self.is_cut_within(size as u64) {
+                self.cuts.fetch_add(1, Ordering::SeqCst);
+                return Ok(());
+            }
+            to.write_all(&buffer[..size])?;
+        }
+    }
+
+    /// Counts bytes, and says whether a cut is due among them.
+    fn is_cut_within(&self, size: u64) -> bool {
+        let mut plan = lock(&self.plan);
+        let Some(left) = plan.front_mut() else { return false };
+        if let Some(rest) = left.checked_sub(size) {
+            *left = rest;
+            return false;
+        }
+        plan.pop_front();
+        true
+    }
+
+    /// Ends a connection on both sides.
+    fn end(&self, number: u64) {
+        let sockets = lock(&self.open).remove(&number);
+        for socket in sockets.iter().flatten() {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What an SFTP connection that is cut does to files that are being read and written.
+
+use std::io::{Read, Write};
+
+use engine::storage::{ReadRange, RepoPath, WriteOptions, get, put};
+
+use super::conformance::large_content;
+use super::{open, servers};
+use crate::env::{Passage, Sshd};
+
+fn path(text: &str) -> RepoPath {
+    RepoPath::new(text).unwrap()
+}
+
+#[test]
+fn sftp_connection_that_is_cut_is_opened_again() {
+    let Some(server) = Sshd::start_usual() else { return };
+    let passage = Passage::start(server.port());
+    let storage = open(servers::sftp(&server, "repo", passage.port()));
+    let content = large_content();
+    put(&*storage, &path("file"), &content, WriteOptions::ATOMIC).unwrap();
+
+    // Reading goes on where it stopped
+    passage.cut_after(&[2_000_000, 3_000_000, 5_000_000]);
+    assert!(get(&*storage, &path("file"), 1 << 30).unwrap().unwrap() == content);
+    assert_eq!(passage.cuts(), 3);
+    let mut reader = storage.read(&path("file"), ReadRange::default()).unwrap().unwrap();
+    let mut read = vec![0; 100_000];
+    reader.read_exact(&mut read).unwrap();
+    passage.cut();
+    reader.read_to_end(&mut read).unwrap();
+    assert!(read == content);
+
+    // Writing does not, as nobody knows what the server has, and the file does not appear
+    let mut writer = storage.write(&path("half"), WriteOptions::ATOMIC).unwrap();
+    writer.write_all(&content).unwrap();
+    passage.cut();
+    let error = writer.finish().unwrap_err();
+    assert!(error.message.contains("connection lost"), "{}", error.message);
+    assert!(storage.info(&path("half")).unwrap().is_none());
+    put(&*storage, &path("half"), b"whole", WriteOptions::ATOMIC).unwrap();
+    assert_eq!(get(&*storage, &path("half"), 10).unwrap().unwrap(), b"whole");
+
+    // Everything else is done again
+    for round in 0..3 {
+        passage.cut();
+        match round {
+            0 => assert_eq!(storage.names(&path("")).unwrap().unwrap(), ["file", "half"]),
+            1 => storage.remove(&path("half")).unwrap(),
+            _ => storage.create_path(&path("deep/er")).unwrap(),
+        }
+    }
+    assert_eq!(storage.names(&path("")).unwrap().unwrap(), ["deep", "file"]);
+    passage.set_closed(true);
+    passage.cut();
+    let error = storage.info(&path("file")).unwrap_err();
+    assert!(error.message.contains(&format!("127.0.0.1:{}", passage.port())), "{}", error.message);
+}
+
+#[test]
+fn sftp_connection_is_cut_anywhere_in_a_small_write() {
+    let Some(server) = Sshd::start_usual() else { return };
+    let passage = Passage::start(server.port());
+    let storage = open(servers::sftp(&server, "repo", passage.port()));
+    let mut failed = 0;
+    for round in 0..60u64 {
+        let at = path(&format!("file-{round}"));
+        put(&*storage, &at, b"old", WriteOptions::ATOMIC).unwrap();
+        passage.cut_after(&[round * 25]);
+        let written = put(&*storage, &at, b"new content", WriteOptions::ATOMIC);
+        passage.cut_after(&[]);
+        let found = get(&*storage, &at, 100).unwrap().unwrap();
+        match &written {
+            Ok(()) => assert_eq!(found, b"new content", "round {round}"),
+            Err(_) => assert!(found == b"old" || found == b"new content", "round {round}: {found:?}"),
+        }
+        failed += u64::from(written.is_err());
+    }
+    assert!(failed > 0 && passage.cuts() > failed, "{failed} of {} cuts", passage.cuts());
+}
