@@ -63,7 +63,7 @@ impl ManagedIdentity {
         let answer = json(&answer)?;
         let token = answer.get("access_token").and_then(Value::as_str).ok_or_else(|| missing("access token"))?;
         let value = Arc::new(AzureCredential::BearerToken(token.to_owned()));
-        Ok(Token { value, renew_at: renew_at(&answer, now, self.io_timeout)? })
+        Ok(Token { value, renew_at: Some(renew_at(&answer, now, self.io_timeout)?) })
     }
 }
 

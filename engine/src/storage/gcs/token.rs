@@ -115,7 +115,7 @@ impl Tokens {
         let token = text("access_token").ok_or_else(|| missing("access token"))?;
         Ok(Token {
             value: secret_header(&format!("{kind} {token}"))?,
-            renew_at: renew_at(answer, now, self.io_timeout)?,
+            renew_at: Some(renew_at(answer, now, self.io_timeout)?),
         })
     }
 }

@@ -8,10 +8,10 @@ use tokio::sync::Mutex;
 
 use crate::{Error, ErrorCode, Result};
 
-/// A token and when a new one is needed.
+/// A token and when a new one is needed (`None`: never).
 pub(crate) struct Token<T> {
     pub(crate) value: T,
-    pub(crate) renew_at: SystemTime,
+    pub(crate) renew_at: Option<SystemTime>,
 }
 
 /// The token of a store, shared by all requests.
@@ -29,7 +29,7 @@ impl<T: Clone> Kept<T> {
     ) -> std::result::Result<T, E> {
         let mut current = self.0.lock().await;
         if let Some(token) = &*current
-            && SystemTime::now() < token.renew_at
+            && token.renew_at.is_none_or(|at| SystemTime::now() < at)
         {
             return Ok(token.value.clone());
         }

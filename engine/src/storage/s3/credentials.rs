@@ -13,10 +13,11 @@ use object_store::{CredentialProvider, StaticCredentialProvider};
 use percent_encoding::utf8_percent_encode;
 use secrecy::ExposeSecret;
 use serde_json::Value;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::OnceCell;
 
 use super::{S3Credentials, S3Settings};
 use crate::storage::http::request::{Failure, Requests};
+use crate::storage::http::token::{Kept, Token};
 use crate::storage::http::{Endpoint, HttpSettings, URL_ENCODED};
 use crate::{Error, ErrorCode, Result};
 
@@ -64,21 +65,22 @@ pub(super) fn provider(settings: &S3Settings) -> Result<AwsCredentialProvider> {
         }
         S3Credentials::Process { command } => Source::Process { command: command.clone() },
     };
-    Ok(Arc::new(Temporary { source: Arc::new(source), current: Mutex::new(None) }))
+    Ok(Arc::new(Temporary { source: Arc::new(source), current: Kept::new() }))
 }
 
 /// Credentials that expire.
-#[derive(Debug)]
 struct Temporary {
     source: Arc<Source>,
-    current: Mutex<Option<Issued>>,
+    current: Kept<Arc<AwsCredential>>,
 }
 
-/// Credentials and when to ask for new ones (`None`: never).
-#[derive(Debug)]
-struct Issued {
-    credential: Arc<AwsCredential>,
-    renew_at: Option<SystemTime>,
+/// What a source issues.
+type Issued = Token<Arc<AwsCredential>>;
+
+impl std::fmt::Debug for Temporary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Temporary").field("source", &self.source).finish_non_exhaustive()
+    }
 }
 
 #[async_trait::async_trait]
@@ -86,22 +88,13 @@ impl CredentialProvider for Temporary {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let mut current = self.current.lock().await;
-        if let Some(issued) = &*current
-            && issued.renew_at.is_none_or(|at| SystemTime::now() < at)
-        {
-            return Ok(Arc::clone(&issued.credential));
-        }
-        let issued = Source::ask(&self.source).await.map_err(|failure| {
+        self.current.get(Source::ask(&self.source)).await.map_err(|failure| {
             let error = match failure {
                 Failure::Other(error) => error,
                 other => Error::new(ErrorCode::Protocol, format!("unable to get temporary credentials: {other}")),
             };
             object_store::Error::Generic { store: "S3", source: error.into() }
-        })?;
-        let credential = Arc::clone(&issued.credential);
-        *current = Some(issued);
-        Ok(credential)
+        })
     }
 }
 
@@ -203,7 +196,7 @@ async fn web_identity(url: &str, role: &str, token: &str, requests: &Requests) -
         secret_key: found.required("SecretAccessKey")?.to_owned(),
         token: Some(found.required("SessionToken")?.to_owned()),
     };
-    Ok(Issued { credential: Arc::new(credential), renew_at: Some(renew_at(found.required("Expiration")?)?) })
+    Ok(Token { value: Arc::new(credential), renew_at: Some(renew_at(found.required("Expiration")?)?) })
 }
 
 /// An empty request. Neither the URL nor the headers show in errors: they may hold tokens.
@@ -268,7 +261,7 @@ fn issued(json: &Value, token: &str, lasting: Lasting) -> Result<Issued> {
         token: of_temporary(token, "token")?.map(str::to_owned),
     };
     let renew_at = of_temporary("Expiration", "expiration")?.map(renew_at).transpose()?;
-    Ok(Issued { credential: Arc::new(credential), renew_at })
+    Ok(Token { value: Arc::new(credential), renew_at })
 }
 
 /// When to ask again for credentials that expire at a time.

@@ -53,7 +53,7 @@ fn requests() -> Requests {
 }
 
 fn temporary(source: Source) -> Temporary {
-    Temporary { source: Arc::new(source), current: Mutex::new(None) }
+    Temporary { source: Arc::new(source), current: Kept::new() }
 }
 
 fn instance_of(fake: &Fake, role: Option<&str>) -> Temporary {
@@ -304,8 +304,8 @@ fn ask(output: &str) -> Result<Issued> {
 #[test]
 fn credential_process_answer_is_read() {
     let issued = ask(r#"{"Version":1,"AccessKeyId":"k","SecretAccessKey":"s","SessionToken":"t"}"#).unwrap();
-    assert_eq!(issued.credential.key_id, "k");
-    assert_eq!(issued.credential.token.as_deref(), Some("t"));
+    assert_eq!(issued.value.key_id, "k");
+    assert_eq!(issued.value.token.as_deref(), Some("t"));
     assert!(issued.renew_at.is_none());
     assert!(ask(&key_json(1, "SessionToken", 3600)).unwrap().renew_at.is_some());
 }
