@@ -85,7 +85,7 @@ pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
         .with_endpoint(url.clone())
         .with_client_options(http.client_options()?)
         .with_retry(retry_config(http.io_timeout))
-        .with_http_connector(CountingConnector::new()?);
+        .with_http_connector(CountingConnector);
     builder = match &settings.credentials {
         AzureCredentials::Shared(key) => builder.with_access_key(key.expose_secret()),
         AzureCredentials::Sas(signature) => {

@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::StreamExt;
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
-    SpawnedReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
 };
 
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -69,20 +68,15 @@ pub(crate) fn count_sftp_request() {
     count(SFTP);
 }
 
-/// Connects as [`SpawnedReqwestConnector`] does, on the shared runtime, counts requests, and tells failures in a way that they
-/// are tried again wherever that does no harm.
-#[derive(Debug)]
-pub(crate) struct CountingConnector(SpawnedReqwestConnector);
-
-impl CountingConnector {
-    pub(crate) fn new() -> Result<Self> {
-        Ok(CountingConnector(SpawnedReqwestConnector::new(handle()?)))
-    }
-}
+/// Connects as [`ReqwestConnector`] does, counts requests, and tells failures in a way that they are tried again wherever that
+/// does no harm. Requests have to be sent on the shared runtime. (`SpawnedReqwestConnector` would see to that, but it takes in
+/// the content of an object without end while nobody reads it.)
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CountingConnector;
 
 impl HttpConnector for CountingConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(CountingService(self.0.connect(options)?)))
+        Ok(HttpClient::new(CountingService(ReqwestConnector::default().connect(options)?)))
     }
 }
 

@@ -125,9 +125,9 @@ pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
         .with_request_payer(settings.requester_pays)
         .with_credentials(credentials);
     builder = if settings.service == SERVICE && route.host.is_none() {
-        builder.with_http_connector(CountingConnector::new()?)
+        builder.with_http_connector(CountingConnector)
     } else {
-        let inner = CountingConnector::new()?;
+        let inner = CountingConnector;
         builder.with_http_connector(SigningConnector { inner, signer: Arc::clone(&signer) })
     };
     if let Some(key) = &settings.kms_key_id {

@@ -121,7 +121,7 @@ impl Requests {
     /// # Errors
     /// Certificates can't be read, or the network threads can't be started.
     pub(crate) fn new(settings: &HttpSettings) -> Result<Self> {
-        let client = CountingConnector::new()?.connect(&settings.client_options()?).map_err(|error| {
+        let client = CountingConnector.connect(&settings.client_options()?).map_err(|error| {
             Error::new(ErrorCode::Service, format!("unable to set up requests: {error}")).cause(error)
         })?;
         Ok(Requests { client, retry: retry_config(settings.io_timeout) })
@@ -233,11 +233,18 @@ mod tests {
     use crate::storage::http::mock::{answer, server};
     use crate::storage::network;
 
-    fn send(url: &str) -> std::result::Result<Answer, Failure> {
+    fn requests() -> Requests {
         let io_timeout = Duration::from_secs(5);
         let settings = HttpSettings { host: None, verify_tls: true, ca_file: None, ca_path: None, io_timeout };
-        let request = ::http::Request::get(url).body(object_store::client::HttpRequestBody::empty()).unwrap();
-        network::handle().unwrap().block_on(Requests::new(&settings).unwrap().send(&request))
+        Requests::new(&settings).unwrap()
+    }
+
+    fn request(url: &str) -> HttpRequest {
+        ::http::Request::get(url).body(object_store::client::HttpRequestBody::empty()).unwrap()
+    }
+
+    fn send(url: &str) -> std::result::Result<Answer, Failure> {
+        network::handle().unwrap().block_on(requests().send(&request(url)))
     }
 
     #[test]
@@ -255,6 +262,38 @@ mod tests {
         let (address, requests) = server(vec![answer(&"x".repeat(ANSWER_SIZE_MAX_BYTES + 1))]);
         assert_eq!(send(&address).unwrap_err().to_string(), "the server's answer is too large");
         assert_eq!(requests.iter().count(), 1);
+    }
+
+    #[test]
+    fn content_that_nobody_reads_is_not_taken_in() {
+        use std::io::{Read, Write};
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        const SIZE: usize = 1 << 30;
+        static SENT: AtomicUsize = AtomicUsize::new(0);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            let _ = connection.read(&mut [0; 4096]).unwrap();
+            write!(connection, "HTTP/1.1 200 OK\r\ncontent-length: {SIZE}\r\n\r\n").unwrap();
+            // Ends with the client's connection
+            while let Ok(size) = connection.write(&[0; 64 << 10]) {
+                SENT.fetch_add(size, Ordering::Relaxed);
+            }
+        });
+        let content = network::handle().unwrap().block_on(async {
+            let mut content = requests().stream(&request(&url)).await.unwrap().into_body().bytes_stream();
+            content.next().await.unwrap().unwrap();
+            content
+        });
+        // What the system keeps for a connection is full before long
+        let mut before = 0;
+        while SENT.load(Ordering::Relaxed) != before {
+            before = SENT.load(Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        assert!(before < SIZE / 4, "{before}");
+        drop(content);
     }
 
     #[test]
