@@ -7,10 +7,12 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
+    ReqwestConnector,
 };
 
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -21,8 +23,9 @@ use crate::{Error, ErrorCode, Result};
 /// their own.
 const NETWORK_THREADS: usize = 2;
 
-/// Answers besides the content of objects are smaller than this: a page of a listing has a thousand names.
-const ANSWER_SIZE_MAX_BYTES: usize = 64 << 20;
+/// The largest answer that is received as a whole, which is any but the content of objects. The largest of those are pages of
+/// listings: Azure's have 5000 entries of up to 2 KiB.
+pub(crate) const ANSWER_SIZE_MAX_BYTES: usize = 16 << 20;
 
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
@@ -126,17 +129,28 @@ fn is_streamed(request: &HttpRequest) -> bool {
 /// Receives the whole body, so that one that breaks off counts as a failed request, which is tried again.
 async fn whole(answer: HttpResponse, repeatable: bool) -> std::result::Result<HttpResponse, HttpError> {
     let (parts, body) = answer.into_parts();
-    let kind = if repeatable { HttpErrorKind::Request } else { HttpErrorKind::Interrupted };
+    let broken = if repeatable { HttpErrorKind::Request } else { HttpErrorKind::Interrupted };
+    let body = receive(body, broken).await?;
+    Ok(HttpResponse::from_parts(parts, body.into()))
+}
+
+/// Receives a body to its end.
+///
+/// # Errors
+/// One of the kind `broken` where the connection breaks off; [`HttpErrorKind::Decode`] where there is more of it than of any
+/// answer that makes sense, which no further try would change.
+pub(crate) async fn receive(body: HttpResponseBody, broken: HttpErrorKind) -> std::result::Result<Bytes, HttpError> {
     let mut stream = body.bytes_stream();
-    let mut bytes = Vec::new();
+    let mut bytes = BytesMut::new();
     while let Some(chunk) = stream.next().await {
-        bytes.extend_from_slice(&chunk.map_err(|error| HttpError::new(kind, error))?);
-        if bytes.len() > ANSWER_SIZE_MAX_BYTES {
+        let chunk = chunk.map_err(|error| HttpError::new(broken, error))?;
+        if bytes.len() + chunk.len() > ANSWER_SIZE_MAX_BYTES {
             let error = std::io::Error::other(format!("answer is larger than {ANSWER_SIZE_MAX_BYTES} bytes"));
             return Err(HttpError::new(HttpErrorKind::Decode, error));
         }
+        bytes.extend_from_slice(&chunk);
     }
-    Ok(HttpResponse::from_parts(parts, bytes.into()))
+    Ok(bytes.freeze())
 }
 
 #[cfg(test)]

@@ -8,18 +8,15 @@ use std::future::{Future, ready};
 use std::time::{Duration, Instant};
 
 use ::http::{Method, Response, StatusCode};
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use bytes::Bytes;
 use object_store::RetryConfig;
 use object_store::client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse};
 
 use super::xml::Element;
 use super::{HttpSettings, retry_config};
-use crate::storage::network::CountingConnector;
+use crate::storage::network::{CountingConnector, receive};
 use crate::{Error, ErrorCode, Result};
 
-/// The largest answer that is read as a whole: listings have pages of a thousand names.
-const ANSWER_SIZE_MAX_BYTES: usize = 16 << 20;
 /// So much of a server's message is shown.
 const MESSAGE_SIZE_MAX_BYTES: usize = 2048;
 
@@ -87,16 +84,7 @@ fn message(body: &[u8]) -> String {
 /// The connection failed, or the answer is larger than any that makes sense.
 async fn whole(response: HttpResponse) -> std::result::Result<Answer, Failure> {
     let (head, body) = response.into_parts();
-    let mut stream = body.bytes_stream();
-    let mut body = BytesMut::new();
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk?;
-        if body.len() + chunk.len() > ANSWER_SIZE_MAX_BYTES {
-            return Err(Error::new(ErrorCode::Protocol, "the server's answer is too large").into());
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(Response::from_parts(head, body.freeze()))
+    Ok(Response::from_parts(head, receive(body, HttpErrorKind::Interrupted).await?))
 }
 
 /// Reads an answer as JSON. What it holds is not shown when it is none: it may be a token.
@@ -176,11 +164,11 @@ impl Requests {
                     let is_passing = is_passing(response.status());
                     let result = read(response).await;
                     // Of use is only an answer that came to its end
-                    let is_broken = matches!(result, Err(Failure::Transport(_)));
+                    let is_broken = matches!(&result, Err(Failure::Transport(error)) if may_pass(error));
                     (result, is_passing || is_broken)
                 }
                 Err(error) => {
-                    let is_passing = error.kind() != HttpErrorKind::Decode;
+                    let is_passing = may_pass(&error);
                     (Err(error.into()), is_passing)
                 }
             };
@@ -217,6 +205,10 @@ impl Pauses<'_> {
     }
 }
 
+fn may_pass(error: &HttpError) -> bool {
+    error.kind() != HttpErrorKind::Decode
+}
+
 fn is_passing(status: StatusCode) -> bool {
     status.is_server_error() || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status)
 }
@@ -229,6 +221,8 @@ pub(crate) fn is_done(method: &Method, status: StatusCode) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt;
+
     use super::*;
     use crate::storage::http::mock::{answer, server};
     use crate::storage::network;
@@ -259,8 +253,8 @@ mod tests {
 
     #[test]
     fn answer_without_end_is_refused_at_once() {
-        let (address, requests) = server(vec![answer(&"x".repeat(ANSWER_SIZE_MAX_BYTES + 1))]);
-        assert_eq!(send(&address).unwrap_err().to_string(), "the server's answer is too large");
+        let (address, requests) = server(vec![answer(&"x".repeat(network::ANSWER_SIZE_MAX_BYTES + 1))]);
+        assert!(send(&address).unwrap_err().to_string().contains("answer is larger than 16777216 bytes"));
         assert_eq!(requests.iter().count(), 1);
     }
 
