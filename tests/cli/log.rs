@@ -127,5 +127,6 @@ fn signal_ends_a_waiting_command_with_63() {
     let rest: Vec<String> = lines.collect();
     let status = child.wait().expect("wait");
     assert_eq!((status.code(), rest.join("|").as_str()), (Some(63), "terminated on signal SIGTERM"));
-    assert!(started.elapsed() < Duration::from_secs(30));
+    // No waiting for the server
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }

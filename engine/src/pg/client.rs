@@ -3,6 +3,7 @@
 
 use std::env;
 use std::path::PathBuf;
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
 use repo_format::pg::version::PgVersion;
@@ -20,7 +21,7 @@ const SOCKET_PATH_DEFAULT: &str = "/var/run/postgresql";
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long saying goodbye to the server may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a running query looks for a signal.
+/// How often what waits for the server looks for a signal.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How to reach one cluster.
@@ -63,7 +64,7 @@ impl PgClient {
     /// Connects.
     ///
     /// # Errors
-    /// [`ErrorCode::DbConnect`].
+    /// [`ErrorCode::DbConnect`], [`ErrorCode::Term`] after a signal.
     pub fn connect(settings: &PgSettings, cancel: &CancelToken) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -73,13 +74,12 @@ impl PgClient {
         let failed = |text: String| {
             Error::new(ErrorCode::DbConnect, format!("unable to connect to '{}': {text}", conninfo(settings)))
         };
-        let connected = runtime.block_on(async {
-            tokio::time::timeout(settings.db_timeout, target.config(settings).connect(NoTls)).await
-        });
-        let (client, connection) = match connected {
-            Ok(Ok(connected)) => connected,
-            Ok(Err(e)) => return Err(failed(target.connect_error(&e)).cause(e)),
-            Err(_) => return Err(failed(format!("timed out after {}ms", settings.db_timeout.as_millis()))),
+        let config = target.config(settings);
+        let connecting = async { within(settings.db_timeout, cancel, pin!(config.connect(NoTls))).await };
+        let (client, connection) = match runtime.block_on(connecting)? {
+            Some(Ok(connected)) => connected,
+            Some(Err(e)) => return Err(failed(target.connect_error(&e)).cause(e)),
+            None => return Err(failed(format!("timed out after {}ms", settings.db_timeout.as_millis()))),
         };
         // The connection only moves while the runtime runs, which is while a query runs; nothing is expected in between
         let connection = runtime.spawn(async move {
@@ -103,21 +103,14 @@ impl PgClient {
         let Some(client) = &self.client else { return Err(Error::new(ErrorCode::Assert, "invalid connection")) };
         let (timeout, cancel) = (self.timeout, &self.cancel);
         let messages = self.runtime.block_on(async {
-            let begin = Instant::now();
-            let mut running = std::pin::pin!(client.simple_query(query));
-            let reason = loop {
-                match tokio::time::timeout(SIGNAL_INTERVAL.min(timeout), &mut running).await {
-                    Ok(done) => return done.map_err(|e| query_error(query, &e).cause(e)),
-                    Err(_) if begin.elapsed() >= timeout => {
-                        let text = format!("query '{query}' timed out after {}ms", timeout.as_millis());
-                        break Error::new(ErrorCode::DbQuery, text);
-                    }
-                    Err(_) => {
-                        if let Err(error) = cancel.check() {
-                            break error;
-                        }
-                    }
+            let mut running = pin!(client.simple_query(query));
+            let reason = match within(timeout, cancel, running.as_mut()).await {
+                Ok(Some(done)) => return done.map_err(|e| query_error(query, &e).cause(e)),
+                Ok(None) => {
+                    let text = format!("query '{query}' timed out after {}ms", timeout.as_millis());
+                    Error::new(ErrorCode::DbQuery, text)
                 }
+                Err(error) => error,
             };
             // The connection stays usable only if the query is really over
             let cancelling = async {
@@ -174,6 +167,25 @@ impl PgClient {
     pub fn value(&mut self, query: &str) -> Result<String> {
         let [value] = self.row(query)?;
         value.ok_or_else(|| Error::new(ErrorCode::DbQuery, format!("unexpected null from '{query}'")))
+    }
+}
+
+/// Waits for something to be done; `None` when it takes longer than `timeout`.
+///
+/// # Errors
+/// [`ErrorCode::Term`] after a signal.
+async fn within<T>(
+    timeout: Duration,
+    cancel: &CancelToken,
+    mut running: Pin<&mut impl Future<Output = T>>,
+) -> Result<Option<T>> {
+    let begin = Instant::now();
+    loop {
+        match tokio::time::timeout(SIGNAL_INTERVAL.min(timeout), running.as_mut()).await {
+            Ok(done) => return Ok(Some(done)),
+            Err(_) if begin.elapsed() >= timeout => return Ok(None),
+            Err(_) => cancel.check()?,
+        }
     }
 }
 
