@@ -9,6 +9,8 @@
 CARGO ?= cargo
 # What `make test` leaves to `make test-full`
 SLOW = full_matrix
+# One more than there are processors: live tests also wait, for servers and for the archive
+export RUST_TEST_THREADS ?= $(shell expr $$(nproc) + 1)
 
 .PHONY: build demo demo-s3 test test-full fmt lint deny oracles oracles-if-possible bench dist golden clean
 

@@ -95,6 +95,15 @@ fn stop_and_start_rule_both_programs() {
         scenario.run(first, &["start"]).success().says("stop file does not exist for stanza demo");
     }
     scenario.rbr(&["stanza-create"]).success();
+    scenario.rbr(&["stop"]).success();
+    for tool in TOOLS {
+        // This one is not refused: it waits for the segment that archive-push may not take
+        scenario
+            .run(tool, &["check", "--archive-timeout=500ms"])
+            .fails(82)
+            .says("was not archived before the 500ms timeout")
+            .says("HINT: run the 'start' command if the stanza was previously stopped.");
+    }
 }
 
 #[test]
