@@ -110,8 +110,11 @@ impl HttpService for CountingService {
 fn is_repeatable(request: &HttpRequest) -> bool {
     match request.method().as_str() {
         "DELETE" => true,
-        // S3's removal of many objects
-        "POST" => request.uri().query().is_some_and(|query| query.split('&').any(|part| part.starts_with("delete"))),
+        // Removals of many objects, as S3 and Azure name them
+        "POST" => request
+            .uri()
+            .query()
+            .is_some_and(|query| query.split('&').any(|part| part.starts_with("delete") || part == "comp=batch")),
         _ => false,
     }
 }
@@ -174,6 +177,7 @@ mod tests {
             ("PUT", "https://s/b/key", false, false),
             ("POST", "https://s/b/key?uploads=", false, false),
             ("POST", "https://s/b?delete", true, false),
+            ("POST", "https://s/c?restype=container&comp=batch", true, false),
             ("DELETE", "https://s/b/key?uploadId=1", true, false),
         ] {
             let request = request(method, uri);

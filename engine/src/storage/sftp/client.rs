@@ -174,7 +174,11 @@ impl Client {
         let pending = Pending { response, time_out: self.time_out, lost: Arc::clone(&self.lost) };
         match tokio::time::timeout(self.time_out, self.outgoing.send(request.packet(id))).await {
             Ok(Ok(())) => Ok(pending),
-            Ok(Err(_)) => Err(Failure::Lost("connection lost".into())),
+            Ok(Err(_)) => {
+                // Sending ends a little before receiving does; who tries again meanwhile must get a new connection
+                self.lost.store(true, Ordering::Relaxed);
+                Err(Failure::Lost("connection lost".into()))
+            }
             Err(_) => {
                 self.lost.store(true, Ordering::Relaxed);
                 Err(Failure::Lost(format!("nothing could be sent for {} seconds", self.time_out.as_secs())))
