@@ -2,6 +2,8 @@
 
 mod azure;
 mod faults;
+mod faults_elsewhere;
+mod faults_sftp;
 mod gcs;
 mod past;
 mod proxy;

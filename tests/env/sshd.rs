@@ -86,6 +86,16 @@ impl Sshd {
         lines
     }
 
+    /// The lines of a configuration that reaches a [usual](Sshd::start_usual) server through `port`, and trusts its key.
+    pub fn usual_options(&self, port: u16) -> Vec<String> {
+        let mut lines = self.options("ed25519", port);
+        lines.extend([
+            "repo1-sftp-host-key-check-type=fingerprint".to_owned(),
+            format!("repo1-sftp-host-fingerprint={}", self.fingerprint("ed25519", "sha256")),
+        ]);
+        lines
+    }
+
     /// The fingerprint of the host's key of one type.
     pub fn fingerprint(&self, kind: &str, hash: &str) -> String {
         let file = self.space.text(&format!("host-{kind}.pub"));

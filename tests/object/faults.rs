@@ -5,6 +5,14 @@ use std::time::{Duration, Instant};
 use crate::env::proxy::{Fault, Proxy, Rule};
 use crate::env::{Run, Scenario, ScenarioOptions, Tool, Weed, restored_matches};
 
+/// Makes a table that is larger than a part of an upload, compressed too.
+pub(super) fn load_large_table(scenario: &Scenario) {
+    scenario.cluster.sql(
+        "create table large as select g, (select string_agg(sha512((g * 100 + i)::text::bytea), '')
+         from generate_series(1, 30) i) from generate_series(1, 6000) g",
+    );
+}
+
 /// A server behind a proxy and a scenario whose repository is reached through it.
 struct Faulty {
     weed: Weed,
@@ -20,11 +28,7 @@ impl Faulty {
         global.extend(["compress-type=zst", "archive-timeout=60", "repo1-bundle=y"].map(str::to_owned));
         global.extend(more.iter().map(|&line| line.to_owned()));
         let scenario = Scenario::start(ScenarioOptions { global, ..ScenarioOptions::default() })?;
-        // Larger than a part of an upload, compressed too
-        scenario.cluster.sql(
-            "create table large as select g, (select string_agg(sha512((g * 100 + i)::text::bytea), '')
-             from generate_series(1, 30) i) from generate_series(1, 6000) g",
-        );
+        load_large_table(&scenario);
         Some(Self { weed, proxy, scenario })
     }
 
@@ -150,4 +154,33 @@ fn server_that_stays_away_is_an_error_in_time_and_no_backup() {
     faulty.rbr(&["expire", "--repo1-retention-full=1"]).success();
     assert_eq!(scenario.labels().len(), 1);
     faulty.is_sound();
+}
+
+#[test]
+fn fetched_segment_is_whole_or_not_there() {
+    let Some(faulty) = Faulty::start(&["io-timeout=1"]) else { return };
+    let scenario = &faulty.scenario;
+    faulty.rbr(&["stanza-create"]).success();
+    // What the large table took
+    let segment = scenario.cluster.switch_wal();
+    faulty.rbr(&["check"]).success();
+    let content = std::fs::read(scenario.cluster.data().join("pg_wal").join(&segment)).expect("segment");
+    let folder = scenario.space.folder("fetch");
+    let target = folder.join("RECOVERYXLOG");
+    let get = ["archive-get", &segment, target.to_str().expect("UTF-8")];
+    let on_segment = |fault| Rule::new(fault).on(&format!("^GET .*{segment}"));
+    let stall = Fault::Stall(Duration::from_secs(2));
+    for fault in [Fault::CutBody, Fault::error(503), Fault::Close, stall] {
+        faulty.proxy.set_rules(vec![on_segment(fault.clone()).times(1)]);
+        faulty.rbr(&get).success();
+        faulty.all_happened();
+        assert!(std::fs::read(&target).expect("fetched") == content, "{fault:?} once");
+        std::fs::remove_file(&target).expect("remove");
+        faulty.proxy.set_rules(vec![on_segment(fault.clone())]);
+        let failed = faulty.rbr(&get);
+        // 1 says that the segment is not in the archive, on which PostgreSQL would end its recovery
+        assert!(failed.code > 1, "{fault:?}: {}", failed.describe());
+        failed.says(&segment);
+        assert_eq!(std::fs::read_dir(&folder).expect("folder").count(), 0, "{fault:?}: {target:?}");
+    }
 }
