@@ -9,6 +9,7 @@ pub mod azurite;
 mod cluster;
 mod command;
 mod compare;
+pub mod config;
 pub mod gcs;
 mod history;
 pub mod network;

@@ -1,17 +1,27 @@
 //! A cluster with data in it, a repository, and both programs configured for them.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cluster::{Cluster, Shutdown};
 use super::command::{Background, Run, Tool};
+use super::config::config_text;
 use super::oracle::{Oracles, oracles};
 use super::space::Space;
 
 /// The stanza of every scenario.
 pub const STANZA: &str = "demo";
+
+/// Options of every configuration that does not set them otherwise.
+const DEFAULTS: [&str; 6] = [
+    "log-level-console=detail",
+    "log-level-file=off",
+    "start-fast=y",
+    "archive-timeout=30",
+    "repo1-retention-full=9",
+    "process-max=2",
+];
 
 /// A worker that has done its work ends within this.
 const WORKER_END_MAX: Duration = Duration::from_secs(30);
@@ -88,36 +98,11 @@ impl Scenario {
     /// Writes the configuration file of both programs anew, with these lines in `[global]`.
     pub fn configure(&self, global: &[String]) {
         let space = &self.space;
-        let mut text = String::from("[global]\n");
-        if !global.iter().any(|line| line.starts_with("repo1-path=")) {
-            let _ = writeln!(text, "repo1-path={}", space.text("repo"));
+        let mut defaults: Vec<_> = DEFAULTS.map(str::to_owned).into();
+        for (option, folder) in [("repo1", "repo"), ("log", "log"), ("lock", "lock"), ("spool", "spool")] {
+            defaults.push(format!("{option}-path={}", space.text(folder)));
         }
-        for (option, folder) in [("log-path", "log"), ("lock-path", "lock"), ("spool-path", "spool")] {
-            let _ = writeln!(text, "{option}={}", space.text(folder));
-        }
-        let defaults = [
-            "log-level-console=detail",
-            "log-level-file=off",
-            "start-fast=y",
-            "archive-timeout=30",
-            "repo1-retention-full=9",
-            "process-max=2",
-        ];
-        for line in defaults {
-            let option = line.split('=').next().unwrap_or(line);
-            if !global.iter().any(|given| given.starts_with(option)) {
-                let _ = writeln!(text, "{line}");
-            }
-        }
-        for line in global {
-            let _ = writeln!(text, "{line}");
-        }
-        let _ = write!(
-            text,
-            "[{STANZA}]\npg1-path={}\npg1-socket-path={}\npg1-user=postgres\n",
-            self.cluster.data_text(),
-            self.cluster.socket()
-        );
+        let text = config_text(&defaults, global, STANZA, &self.cluster);
         space.write("pgbackrest.conf", text);
     }
 

@@ -1,6 +1,5 @@
 //! A cluster and, for each program, a repository and a configuration file of its own.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cost::{self, Figures, Watch};
+use crate::tests::env::config::config_text;
 use crate::tests::env::oracle::Oracles;
 use crate::tests::env::{Cluster, Shutdown, Space, Tool, oracles};
 
@@ -15,8 +15,7 @@ use crate::tests::env::{Cluster, Shutdown, Space, Tool, oracles};
 pub const VERSION: u32 = 17;
 pub const STANZA: &str = "bench";
 /// Options of every configuration that does not set them otherwise.
-const FIXED: [(&str, &str); 4] =
-    [("log-level-file", "off"), ("log-level-console", "warn"), ("process-max", "2"), ("start-fast", "y")];
+const FIXED: [&str; 4] = ["log-level-file=off", "log-level-console=warn", "process-max=2", "start-fast=y"];
 
 /// How often the worker in the background is looked at.
 const WORKER_POLL: Duration = Duration::from_millis(2);
@@ -83,28 +82,13 @@ impl Site {
     /// Empties `tool`'s repository and spool and writes its configuration with these lines in `[global]`, which may also
     /// name a repository elsewhere.
     pub fn configure(&self, tool: Tool, lines: &[&str]) {
-        let mut text = String::from("[global]\n");
+        let mut defaults: Vec<_> = FIXED.map(str::to_owned).into();
         for folder in ["repo", "spool", "lock", "log"] {
             self.empty(tool, folder);
             let option = if folder == "repo" { "repo1" } else { folder };
-            if !lines.iter().any(|line| line.starts_with(&format!("{option}-path="))) {
-                let _ = writeln!(text, "{option}-path={}", self.text(tool, folder));
-            }
+            defaults.push(format!("{option}-path={}", self.text(tool, folder)));
         }
-        for (option, value) in FIXED {
-            if !lines.iter().any(|line| line.split('=').next() == Some(option)) {
-                let _ = writeln!(text, "{option}={value}");
-            }
-        }
-        for line in lines {
-            let _ = writeln!(text, "{line}");
-        }
-        let _ = write!(
-            text,
-            "[{STANZA}]\npg1-path={}\npg1-socket-path={}\npg1-user=postgres\n",
-            self.cluster.data_text(),
-            self.cluster.socket()
-        );
+        let text = config_text(&defaults, lines, STANZA, &self.cluster);
         self.space.write(&Self::name(tool, "pgbackrest.conf"), text);
     }
 
