@@ -1,6 +1,7 @@
 //! Repositories on servers: S3, Azure, GCS and SFTP, written by both programs in turns and restored by both.
 
 mod azure;
+mod ciphers;
 mod faults;
 mod faults_elsewhere;
 mod faults_sftp;

@@ -8,7 +8,7 @@ use engine::restore::target_time;
 use engine::storage::ReadAhead;
 use engine::storage::azure::{self, AzureCredentials, AzureSettings};
 use engine::storage::gcs::{GcsCredentials, GcsSettings};
-use engine::storage::http::HttpSettings;
+use engine::storage::http::{HttpSettings, ciphers};
 use engine::storage::object::UriStyle;
 use engine::storage::s3::{S3Credentials, S3Settings};
 use engine::{Error, ErrorCode, Result, time_zone};
@@ -197,6 +197,7 @@ pub fn read_ahead(config: &Config, key: u32) -> Result<ReadAhead> {
 }
 
 fn http(config: &Config, key: u32) -> Result<HttpSettings> {
+    ciphers::choose(config.find(opt::TLS_CIPHER_12), config.find(opt::TLS_CIPHER_13))?;
     Ok(HttpSettings {
         host: config.find_at(opt::REPO_STORAGE_HOST, key).map(str::to_owned),
         verify_tls: config.get_at(opt::REPO_STORAGE_VERIFY_TLS, key)?,

@@ -107,6 +107,16 @@ impl History {
         }
     }
 
+    /// The server without TLS, for another proxy.
+    pub fn http(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A file of the server's folder, as `tls/ca.crt`.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.space.path(name)
+    }
+
     /// The lines of a configuration for a repository on this server.
     pub fn options(&self) -> Vec<String> {
         let port = self.proxy.port();

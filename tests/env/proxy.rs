@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use regex_lite::Regex;
+use rustls::SupportedCipherSuite;
 
 /// Connections beyond this many are closed at once.
 const CONNECTIONS_MAX: usize = 256;
@@ -114,6 +115,8 @@ pub struct ProxyOptions {
     pub ca_file: Option<PathBuf>,
     /// Certificate and key (PEM files) to speak TLS with clients; without them they speak plain HTTP.
     pub certificate: Option<(PathBuf, PathBuf)>,
+    /// The only cipher suite for clients; any where it is not given.
+    pub suite: Option<SupportedCipherSuite>,
     /// The port to listen on; 0 takes a free one.
     pub port: u16,
     /// How long every request waits before it is passed on.

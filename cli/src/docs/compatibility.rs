@@ -76,6 +76,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "all",
+        "`tls-cipher-12` and `tls-cipher-13` are lists of names of single suites, of which TLS 1.2 has those with ECDHE and GCM or ChaCha20. OpenSSL's classes and operators are refused.",
+    ),
+    (
+        "all",
         "`repo-target-time` is refused for file systems and SFTP, which keep no old versions: pgBackRest then reads the present.",
     ),
     (

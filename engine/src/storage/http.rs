@@ -1,5 +1,6 @@
 //! What all object stores share on the wire: TLS, certificates, time limits and retries.
 
+pub mod ciphers;
 #[cfg(test)]
 pub(crate) mod mock;
 pub(crate) mod request;

@@ -36,7 +36,11 @@ impl Tls {
     pub fn load(options: &ProxyOptions) -> Self {
         let server = options.certificate.as_ref().map(|(certificate, key)| {
             let key = PrivateKeyDer::from_pem_file(key).expect("key of the proxy");
-            let config = ServerConfig::builder_with_provider(provider())
+            let mut provider = aws_lc_rs::default_provider();
+            if let Some(suite) = options.suite {
+                provider.cipher_suites = vec![suite];
+            }
+            let config = ServerConfig::builder_with_provider(Arc::new(provider))
                 .with_safe_default_protocol_versions()
                 .expect("protocol versions")
                 .with_no_client_auth()

@@ -7,7 +7,7 @@ use crate::config::decl::Command::{
     Start, Stop, Verify,
 };
 use crate::config::decl::DefaultValue::{ByDepend, Fixed};
-use crate::config::decl::Support::{Moot, NotYet};
+use crate::config::decl::Support::Moot;
 use crate::config::decl::{
     DefaultValue, HelpGroup, Kind, MAIN, MAIN_ASYNC, NOT_REMOTE, Opt, OptionDecl, Override, Range, depend, depend_or,
     on, options,
@@ -381,9 +381,9 @@ options! {
         commands: WITH_IO,
         required: false,
         help: HelpGroup::General,
-        support: NotYet("a choice of TLS ciphers"),
         summary: "TLS 1.2 cipher suites.",
-        detail: "Those that may be used.",
+        detail: "Those that may be used, by OpenSSL's names with colons between them. Only single suites can be named: no classes \
+            and no operators.",
         ..OptionDecl::BASE
     };
 
@@ -393,9 +393,8 @@ options! {
         commands: WITH_IO,
         required: false,
         help: HelpGroup::General,
-        support: NotYet("a choice of TLS ciphers"),
         summary: "TLS 1.3 cipher suites.",
-        detail: "Those that may be used.",
+        detail: "Those that may be used, with colons between them.",
         ..OptionDecl::BASE
     };
 }
