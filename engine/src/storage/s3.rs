@@ -187,16 +187,16 @@ impl Route {
 
 #[cfg(test)]
 mod tests {
+    use super::super::http::mock::{answer_with, server};
     use super::*;
 
-    /// The head of the one request that writing a small file sends to a server without TLS.
+    /// The one request that writing a small file sends to a server without TLS, and its headers.
     fn head_of_write(change: impl FnOnce(&mut S3Settings)) -> String {
-        use std::io::{BufRead, BufReader, Write};
-        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (endpoint, requests) = server(vec![answer_with("200 OK", "etag: \"e\"\r\n", "")]);
         let mut settings = S3Settings {
             repo_path: "/repo".into(),
             bucket: "bucket".into(),
-            endpoint: format!("http://{}", server.local_addr().unwrap()),
+            endpoint,
             port: None,
             region: "us-east-1".into(),
             service: "s3".into(),
@@ -217,17 +217,11 @@ mod tests {
             },
         };
         change(&mut settings);
-        let answer = std::thread::spawn(move || {
-            let (mut connection, _) = server.accept().unwrap();
-            let lines = BufReader::new(connection.try_clone().unwrap()).lines().map(|line| line.unwrap());
-            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
-            connection.write_all(b"HTTP/1.1 200 OK\r\netag: \"e\"\r\ncontent-length: 0\r\n\r\n").unwrap();
-            head.join("\n").to_lowercase()
-        });
         let storage = open(&settings).unwrap();
         let at = crate::storage::RepoPath::new("file").unwrap();
         crate::storage::put(&storage, &at, b"", crate::storage::WriteOptions::ATOMIC).unwrap();
-        answer.join().unwrap()
+        let request = requests.recv().unwrap();
+        format!("{}\n{}", request.line, request.head)
     }
 
     #[test]
@@ -236,7 +230,7 @@ mod tests {
             settings.kms_key_id = Some("key-1".into());
             settings.requester_pays = true;
         });
-        assert!(head.starts_with("put /bucket/repo/file http/1.1"), "{head}");
+        assert!(head.starts_with("PUT /bucket/repo/file\n"), "{head}");
         for line in [
             "x-amz-security-token: session",
             "x-amz-server-side-encryption: aws:kms",
@@ -260,7 +254,7 @@ mod tests {
                 settings.uri_style = style;
                 settings.service = "s3-outposts".into();
             });
-            assert!(head.starts_with(&format!("put {path} http/1.1")), "{head}");
+            assert!(head.starts_with(&format!("PUT {path}\n")), "{head}");
             assert!(head.lines().any(|line| line == format!("host: {addressed}")), "{head}");
             assert!(head.contains("/us-east-1/s3-outposts/aws4_request, signedheaders="), "{head}");
             assert!(head.lines().any(|line| line == "x-amz-security-token: session"), "{head}");
