@@ -244,46 +244,56 @@ fn annotation_that_could_not_be_read_again_is_refused_before_anything_is_copied(
     assert!(!world.has("backup/demo/latest"));
 }
 
+/// A backup that dies at its nth change of the repository, and the next one. Returns whether it was still running then.
+fn dies_and_is_followed(wanted: BackupType, bundle: bool, change: u64) -> bool {
+    let world = World::new(None);
+    let settings = |kind| {
+        let settings = BackupSettings { process_max: 1, ..world.settings(kind) };
+        if bundle { bundled(settings) } else { settings }
+    };
+    let first = (wanted == BackupType::Incr).then(|| world.run(settings(BackupType::Full)).unwrap());
+    world.write("base/5/2", b"changed since");
+    world.set_age("base/5/2", 10);
+    let dying = FaultyStorage::new(Arc::clone(&world.repo.storage)).crash_at(change);
+    let repo = Repo { storage: Arc::new(dying), ..world.repo.clone() };
+    let died = world.run_on(&repo, settings(wanted)).is_err();
+    // What remains is a backup or none: its manifest is there only when all else is
+    let cipher = info_files::manifest_cipher(&world.info());
+    for label in reconstruct::backup_labels(&world.repo, &stanza()).unwrap() {
+        if manifest_store::is_complete(&world.repo, &stanza(), &label).unwrap() {
+            manifest_store::load(&world.repo, &stanza(), &label, &cipher).unwrap().validate(true).unwrap();
+            if first.as_ref() != Some(&label) {
+                world.check(&label);
+            }
+        }
+    }
+    world.write("base/5/1", b"changed again");
+    world.set_age("base/5/1", 5);
+    let label = world.run(settings(wanted)).unwrap();
+    world.check(&label);
+    assert!(world.info().backups.contains_key(&label));
+    assert!(first.is_none_or(|first| world.info().backups.contains_key(&first)));
+    died
+}
+
 #[test]
 fn backup_that_dies_at_any_change_is_followed_by_a_good_one() {
+    // Side by side, since each waits for the next second before its second backup
+    const AT_A_TIME: u64 = 12;
     for (wanted, bundle) in [(BackupType::Full, false), (BackupType::Full, true), (BackupType::Incr, false)] {
         let mut crashes = 0;
-        // Incremental backups of one set wait for the next second, so fewer moments must do
-        let step = if wanted == BackupType::Incr { 5 } else { 1 };
-        for change in (1_u64..).step_by(step) {
-            let world = World::new(None);
-            let settings = |kind| {
-                let settings = BackupSettings { process_max: 1, ..world.settings(kind) };
-                if bundle { bundled(settings) } else { settings }
-            };
-            let first = (wanted == BackupType::Incr).then(|| world.run(settings(BackupType::Full)).unwrap());
-            world.write("base/5/2", b"changed since");
-            world.set_age("base/5/2", 10);
-            let dying = FaultyStorage::new(Arc::clone(&world.repo.storage)).crash_at(change);
-            let repo = Repo { storage: Arc::new(dying), ..world.repo.clone() };
-            let died = world.run_on(&repo, settings(wanted)).is_err();
-            crashes += usize::from(died);
-            // What remains is a backup or none: its manifest is there only when all else is
-            let cipher = info_files::manifest_cipher(&world.info());
-            for label in reconstruct::backup_labels(&world.repo, &stanza()).unwrap() {
-                if manifest_store::is_complete(&world.repo, &stanza(), &label).unwrap() {
-                    manifest_store::load(&world.repo, &stanza(), &label, &cipher).unwrap().validate(true).unwrap();
-                    if first.as_ref() != Some(&label) {
-                        world.check(&label);
-                    }
-                }
-            }
-            world.write("base/5/1", b"changed again");
-            world.set_age("base/5/1", 5);
-            let label = world.run(settings(wanted)).unwrap();
-            world.check(&label);
-            assert!(world.info().backups.contains_key(&label));
-            assert!(first.is_none_or(|first| world.info().backups.contains_key(&first)));
-            if !died {
+        for first in (1..).step_by(AT_A_TIME as usize) {
+            let died = std::thread::scope(|scope| {
+                let start = |change| scope.spawn(move || dies_and_is_followed(wanted, bundle, change));
+                let running: Vec<_> = (first..first + AT_A_TIME).map(start).collect();
+                running.into_iter().map(|thread| thread.join().unwrap()).filter(|died| *died).count()
+            });
+            crashes += died;
+            if died < AT_A_TIME as usize {
                 break;
             }
         }
-        assert!(crashes * step > 10, "{crashes}");
+        assert!(crashes > 10, "{crashes}");
     }
 }
 
