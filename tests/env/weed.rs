@@ -15,6 +15,8 @@ const READY_LIMIT_S: u64 = 60;
 const PORTS: u16 = 9;
 /// Key and secret of its one user.
 pub const KEY: (&str, &str) = ("rbrkey", "rbrsecret");
+/// Where buckets are hosts: that is what they have in common.
+pub const DOMAIN: &str = "s3.example.test";
 /// Its one bucket.
 pub const BUCKET: &str = "rbr";
 
@@ -155,6 +157,7 @@ fn arguments(space: &Space, port: u16) -> Vec<String> {
         ("s3.localSocket", "s3.sock"),
     ];
     all.extend(files.iter().map(|(option, file)| format!("-{option}={}", space.text(file))));
+    all.push(format!("-s3.domainName={DOMAIN}"));
     let fixed = [
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",

@@ -1,7 +1,8 @@
 //! SeaweedFS, an S3 server that checks signatures, over TLS.
 
 use super::cycle;
-use crate::env::{Scenario, ScenarioOptions, Weed};
+use crate::env::proxy::Proxy;
+use crate::env::{Scenario, ScenarioOptions, Tool, Weed, weed};
 
 #[test]
 fn s3_repository_is_shared_with_pgbackrest() {
@@ -11,4 +12,50 @@ fn s3_repository_is_shared_with_pgbackrest() {
     let Some(scenario) = Scenario::start(ScenarioOptions { global, ..ScenarioOptions::default() }) else { return };
     cycle(&scenario);
     scenario.rbr(&["repo-ls", "--log-level-console=debug"]).success().says("storage requests: GET");
+}
+
+/// The paths that were asked for since the last time.
+fn paths(proxy: &Proxy) -> Vec<String> {
+    let requests = proxy.requests();
+    proxy.clear();
+    requests.into_iter().map(|request| request.path).collect()
+}
+
+#[test]
+fn bucket_is_found_as_a_host() {
+    let Some(server) = Weed::start() else { return };
+    let proxy = server.proxy();
+    let styled = |style: &str| {
+        let mut global = server.options(proxy.port());
+        global.retain(|line| !line.starts_with("repo1-s3-endpoint=") && !line.starts_with("repo1-s3-uri-style="));
+        // No name server knows the endpoint, so that the address to connect to is given beside it
+        global.push(format!("repo1-s3-endpoint={}", weed::DOMAIN));
+        global.push("repo1-storage-host=127.0.0.1".to_owned());
+        global.push(format!("repo1-s3-uri-style={style}"));
+        global.extend(["repo1-bundle=y", "repo1-block=y", "compress-type=zst"].map(str::to_owned));
+        global
+    };
+    let Some(scenario) = Scenario::start(ScenarioOptions { global: styled("host"), ..ScenarioOptions::default() })
+    else {
+        return;
+    };
+    cycle(&scenario);
+    assert!(paths(&proxy).iter().all(|path| !path.starts_with(&format!("/{}", weed::BUCKET))));
+
+    // Both styles lead to the same bucket, whichever program asks
+    let info = ["info", "--output=json", "--log-level-console=off"];
+    let expected = scenario.rbr(&info).success().stdout;
+    for (style, tool) in [("host", Tool::PgBackRest), ("path", Tool::Rbr), ("path", Tool::PgBackRest)] {
+        scenario.configure(&styled(style));
+        paths(&proxy);
+        assert_eq!(scenario.run(tool, &info).success().stdout, expected, "{style} {tool:?}");
+        let in_path = paths(&proxy).iter().all(|path| path.starts_with(&format!("/{}", weed::BUCKET)));
+        assert_eq!(in_path, style == "path", "{style} {tool:?}");
+    }
+
+    // This server leaves marks of directories whose files were removed: pgBackRest lists them as files without names
+    let list = ["repo-ls", "--recurse", "--log-level-console=off"];
+    let [ours, theirs] = [Tool::Rbr, Tool::PgBackRest].map(|tool| scenario.run(tool, &list).success().stdout);
+    assert!(theirs.lines().any(|name| name.ends_with("/bundle/")), "{theirs}");
+    assert!(ours.contains("backup.info.copy") && !ours.contains("bundle/bundle"), "{ours}");
 }

@@ -205,7 +205,8 @@ impl RepoStorage for ObjectStorage {
             .common_prefixes
             .iter()
             .map(|prefix| Entry { name: name(prefix), kind: EntryKind::Path, size: 0, modified: 0, version: None })
-            .chain(result.objects.iter().map(|meta| Entry {
+            // Some servers and tools mark a directory by an empty object of its own name, which is nothing in it
+            .chain(result.objects.iter().filter(|meta| meta.location != key).map(|meta| Entry {
                 name: name(&meta.location),
                 kind: EntryKind::File,
                 size: meta.size,
