@@ -52,8 +52,12 @@ pub fn push(repos: &[Repo], settings: &PushSettings, wal_file: &std::path::Path)
             return Ok(());
         }
     }
-    let targets = check::check(repos, settings)?;
-    for warning in segment::push_file(&targets, settings, wal_file, name, settings.process_max)? {
+    let warnings = std::thread::scope(|scope| {
+        let begun = segment::begin(scope, repos, settings, wal_file, name);
+        let targets = check::check(repos, settings)?;
+        segment::push_file(&targets, settings, wal_file, name, settings.process_max, begun)
+    })?;
+    for warning in warnings {
         engine::warn!("{warning}");
     }
     engine::info!("pushed WAL file '{name}' to the archive");

@@ -123,7 +123,8 @@ fn round(
         // Towards the end there is less to do than there are workers
         let threads = process_max / left.load(Ordering::Relaxed).clamp(1, process_max.max(1));
         let path = wal_path.join(file);
-        let pushed = settings.retry.run(cancel, || segment::push_file(&targets, &settings.push, &path, file, threads));
+        let push = || segment::push_file(&targets, &settings.push, &path, file, threads, None);
+        let pushed = settings.retry.run(cancel, push);
         left.fetch_sub(1, Ordering::Relaxed);
         pushed
     };

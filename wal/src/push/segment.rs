@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io::Read;
 use std::num::NonZero;
 use std::path::Path;
+use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
 
+use engine::repo::Repo;
 use engine::repo::archive_find::WalSegmentFind;
 use engine::storage::{RepoWriter, WriteOptions};
 use engine::{CancelToken, Error, ErrorCode, Result, side_by_side};
@@ -36,11 +38,31 @@ pub(super) const CHUNK: usize = 1 << 20;
 /// Bytes that tell a segment's version and system identifier.
 const HEADER: usize = 512;
 
+/// A file read once: its checksum, and its bytes as they are stored before encryption.
+pub type Encoded = (Sha1, Vec<u8>);
+
+/// Begins to read and compress a segment before it is known where it goes, since repositories on servers take a while to
+/// answer. Nothing where nothing is gained by that.
+pub fn begin<'scope, 'env>(
+    scope: &'scope Scope<'scope, 'env>,
+    repos: &[Repo],
+    settings: &'env PushSettings,
+    path: &'env Path,
+    name: &str,
+) -> Option<ScopedJoinHandle<'scope, Result<Encoded>>> {
+    if !wal_name::kind(name).is_segment() || !repos.iter().any(|repo| repo.storage.features().remote) {
+        return None;
+    }
+    // What is wrong with the file is told when its turn has come
+    let source = Source::open(path, settings.process_max).ok().filter(|source| source.size <= IN_MEMORY_MAX)?;
+    std::thread::Builder::new().spawn_scoped(scope, move || encode(&source, settings.compression)).ok()
+}
+
 /// Stores one file in all repositories that lack it and returns warnings.
 ///
 /// A segment (also a partial one) that a repository holds with the same content is left there; any other file is written
 /// without a look at what is there. One repository that fails does not keep the others from getting the file. `threads`
-/// compress a large segment.
+/// compress a large segment. `begun` is what [`begin`] began.
 ///
 /// # Errors
 /// [`ErrorCode::ArchiveMismatch`] or [`ErrorCode::VersionNotSupported`] for a segment of another cluster,
@@ -52,6 +74,7 @@ pub fn push_file(
     source: &Path,
     name: &str,
     threads: usize,
+    begun: Option<ScopedJoinHandle<'_, Result<Encoded>>>,
 ) -> Result<Vec<String>> {
     let file = Source::open(source, threads)?;
     let mut warnings = Vec::new();
@@ -60,7 +83,7 @@ pub fn push_file(
         if settings.header_check {
             check_header(targets, settings, &file)?;
         }
-        push_segment(targets, settings, &file, name, &mut warnings, &mut errors)?;
+        push_segment(targets, settings, &file, name, begun, &mut warnings, &mut errors)?;
     } else {
         push_other(targets, settings, &file, name, &mut errors)?;
     }
@@ -191,6 +214,7 @@ fn push_segment(
     settings: &PushSettings,
     source: &Source<'_>,
     name: &str,
+    begun: Option<ScopedJoinHandle<'_, Result<Encoded>>>,
     warnings: &mut Vec<String>,
     errors: &mut Vec<String>,
 ) -> Result<()> {
@@ -208,8 +232,10 @@ fn push_segment(
         }
         Ok(())
     };
-    let ahead = || {
-        if remote && source.size <= IN_MEMORY_MAX { encode(source, settings.compression).map(Some) } else { Ok(None) }
+    let ahead = || match begun {
+        Some(begun) => begun.join().unwrap_or_else(|_| Err(panicked("reads"))).map(Some),
+        None if remote && source.size <= IN_MEMORY_MAX => encode(source, settings.compression).map(Some),
+        None => Ok(None),
     };
     let (encoded, _) = side_by_side::both(remote, ahead, look);
     // What the checksum decides, before anything is written: what is there must be the same, and the name of the rest
@@ -272,8 +298,7 @@ fn sync_entry(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<()> {
     storage.sync_path(&layout::archive_stanza(stanza))
 }
 
-/// Reads the file once: its checksum, and its bytes as they are stored before encryption.
-fn encode(source: &Source<'_>, compression: Compression) -> Result<(Sha1, Vec<u8>)> {
+fn encode(source: &Source<'_>, compression: Compression) -> Result<Encoded> {
     let mut hasher = Sha1Hasher::new();
     let mut compressor = source.compressor(compression)?;
     let mut content = Vec::new();
@@ -320,11 +345,13 @@ fn store(targets: &[&Target<'_>], settings: &PushSettings, file: &str, content: 
     }
     std::thread::scope(|scope| {
         let threads: Vec<_> = targets.iter().map(|target| scope.spawn(|| one(target))).collect();
-        let results = threads.into_iter().map(|thread| {
-            thread.join().unwrap_or_else(|_| Err(Error::new(ErrorCode::Assert, "the thread that stores WAL panicked")))
-        });
+        let results = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked("stores"))));
         targets.iter().zip(results).filter_map(failed).collect()
     })
+}
+
+fn panicked(does: &str) -> Error {
+    Error::new(ErrorCode::Assert, format!("the thread that {does} WAL panicked"))
 }
 
 pub(super) fn create(target: &Target<'_>, settings: &PushSettings, file: &str) -> Result<Box<dyn RepoWriter>> {
@@ -340,7 +367,6 @@ pub(super) fn write(writer: &mut dyn RepoWriter, content: &[u8]) -> Result<()> {
 mod tests {
     use std::sync::Arc;
 
-    use engine::repo::Repo;
     use engine::storage::faulty::{FaultyStorage, Op};
     use engine::storage::memory::MemoryStorage;
     use repo_format::cipher::Cipher;
@@ -374,9 +400,9 @@ mod tests {
             repos: vec![Target { repo: &repo, archive_id, cipher: Cipher::None }],
             errors: Vec::new(),
         };
-        assert!(push_file(&targets, &settings, &source, SEGMENT, 2).expect("new").is_empty());
+        assert!(push_file(&targets, &settings, &source, SEGMENT, 2, None).expect("new").is_empty());
         let before = storage.calls().len();
-        assert_eq!(push_file(&targets, &settings, &source, SEGMENT, 2).expect("again").len(), 1);
+        assert_eq!(push_file(&targets, &settings, &source, SEGMENT, 2, None).expect("again").len(), 1);
         let synced: Vec<String> = storage.calls()[before..]
             .iter()
             .filter(|(op, _)| *op == Op::SyncPath)
@@ -385,6 +411,9 @@ mod tests {
         assert_eq!(synced, ["archive/demo/15-1/0000000100000000", "archive/demo/15-1", "archive/demo"]);
 
         let _failing = storage.clone().fail_path(Op::SyncPath, "15-1");
-        assert_eq!(push_file(&targets, &settings, &source, SEGMENT, 2).expect_err("sync").code, ErrorCode::Command);
+        assert_eq!(
+            push_file(&targets, &settings, &source, SEGMENT, 2, None).expect_err("sync").code,
+            ErrorCode::Command
+        );
     }
 }

@@ -20,10 +20,11 @@ use crate::pipeline::page_check::PageChecker;
 use crate::storage::ReadRange;
 use crate::{Error, ErrorCode, Result};
 
-/// Plain bytes read at a time; a multiple of every page size.
-const READ_BUFFER_BYTES: usize = 1 << 20;
+/// Plain bytes read at a time; a multiple of every page size. Few enough to stay in the processor's cache from the check of
+/// pages to compression.
+const READ_BUFFER_BYTES: usize = 256 << 10;
 /// Stored bytes gathered before they are written.
-const WRITE_BUFFER_BYTES: usize = 1 << 20;
+const WRITE_BUFFER_BYTES: usize = 256 << 10;
 
 /// One worker's buffers and codecs, kept from file to file.
 pub struct Copier<'a> {

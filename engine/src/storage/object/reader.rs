@@ -14,8 +14,9 @@ use super::error::request_error;
 use crate::slots;
 use crate::storage::{RepoPath, RepoStorage};
 
-/// Chunks that reading may run ahead of the reader; the HTTP client hands over chunks of at most a few hundred KiB.
-const CHUNKS_AHEAD_MAX: usize = 16;
+/// Chunks that reading may run ahead of the reader; the HTTP client hands over chunks of at most a few hundred KiB, and the
+/// system keeps more of what has arrived.
+const CHUNKS_AHEAD_MAX: usize = 2;
 
 /// Reads an object while a task fetches the next chunks.
 pub(super) struct ObjectReader {

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, TagSet};
 use tokio::runtime::Handle;
@@ -37,7 +37,8 @@ pub(super) struct ObjectWriter {
     part_size_bytes: usize,
     /// Parts sent so far.
     parts: usize,
-    buffer: BytesMut,
+    /// The next part; full at [`Self::part_size_bytes`].
+    buffer: Vec<u8>,
     upload: Option<Upload>,
 }
 
@@ -52,7 +53,7 @@ impl ObjectWriter {
             tags: storage.tags.clone(),
             part_size_bytes: storage.part_size_bytes,
             parts: 0,
-            buffer: BytesMut::new(),
+            buffer: Vec::new(),
             upload: None,
         })
     }
@@ -61,9 +62,18 @@ impl ObjectWriter {
         request_error(&format!("unable to write '{}'", self.name), error)
     }
 
+    /// Makes room for more bytes of the part, by doubling, but not beyond the part's end: many parts are in memory at a time.
+    fn reserve(&mut self, size: usize) {
+        let wanted = self.buffer.len() + size;
+        if wanted > self.buffer.capacity() {
+            let capacity = wanted.max(self.buffer.capacity() * 2).min(self.part_size_bytes);
+            self.buffer.reserve_exact(capacity - self.buffer.len());
+        }
+    }
+
     /// Sends the buffer as the next part, waiting only while too many are on their way.
     fn send_part(&mut self) -> Result<()> {
-        let data = self.buffer.split().freeze();
+        let data = Bytes::from(std::mem::take(&mut self.buffer));
         let (runtime, parts_free) = (self.runtime.clone(), Arc::clone(&self.parts_free));
         let result = wait(&runtime, async {
             let state = match &mut self.upload {
@@ -110,6 +120,7 @@ impl Write for ObjectWriter {
             self.send_part()?;
         }
         let size = data.len().min(self.part_size_bytes - self.buffer.len());
+        self.reserve(size);
         self.buffer.extend_from_slice(&data[..size]);
         Ok(size)
     }
@@ -122,7 +133,7 @@ impl Write for ObjectWriter {
 impl RepoWriter for ObjectWriter {
     fn finish(mut self: Box<Self>) -> Result<()> {
         if self.upload.is_none() {
-            let payload = PutPayload::from_bytes(self.buffer.split().freeze());
+            let payload = PutPayload::from(std::mem::take(&mut self.buffer));
             let options = PutOptions { tags: self.tags.clone(), ..PutOptions::default() };
             let result = wait(&self.runtime, self.store.put_opts(&self.key, payload, options));
             return result.map(drop).map_err(|error| self.fail(error));
