@@ -3,6 +3,7 @@
 //! Every option is declared once (see [`config::options`]); a command is one file in [`mod@command`] that turns the
 //! configuration into the plain settings of the engine and shows what comes back.
 
+pub mod allocator;
 mod archive;
 pub mod command;
 pub mod config;
