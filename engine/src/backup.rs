@@ -328,7 +328,7 @@ impl Backup<'_> {
         let process = Process {
             copy: &copy,
             queue: QueueSettings::new(workers, settings.job_retry, settings.job_retry_interval)
-                .for_storage(&*self.repo.storage),
+                .for_writing(&*self.repo.storage),
             save_bytes: settings.manifest_save_threshold.max(total.bytes / 100),
             total,
             checksum_page_error: settings.checksum_page_error,

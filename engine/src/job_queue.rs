@@ -14,8 +14,10 @@ use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// Results that may wait for the main thread, per worker.
 const RESULTS_WAITING_MAX: usize = 4;
-/// Threads of a worker whose repository is on a server.
-const THREADS_REMOTE: u32 = 4;
+/// Threads of a worker that writes to a server.
+const THREADS_WRITING: u32 = 4;
+/// Threads of a worker that reads from a server. Each has a decoder with its window, and answers begun ahead.
+const THREADS_READING: u32 = 3;
 /// How long the main thread waits for a result before it is told so.
 const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -39,10 +41,20 @@ impl QueueSettings {
         QueueSettings { process_max: process_max.max(1), retry_intervals, threads: 1 }
     }
 
-    /// The same for jobs that work with this storage.
+    /// The same for jobs that write to this storage.
     #[must_use]
-    pub fn for_storage(self, storage: &dyn RepoStorage) -> Self {
-        QueueSettings { threads: if storage.features().remote { THREADS_REMOTE } else { 1 }, ..self }
+    pub fn for_writing(self, storage: &dyn RepoStorage) -> Self {
+        self.for_remote(storage, THREADS_WRITING)
+    }
+
+    /// The same for jobs that read from this storage.
+    #[must_use]
+    pub fn for_reading(self, storage: &dyn RepoStorage) -> Self {
+        self.for_remote(storage, THREADS_READING)
+    }
+
+    fn for_remote(self, storage: &dyn RepoStorage, threads: u32) -> Self {
+        QueueSettings { threads: if storage.features().remote { threads } else { 1 }, ..self }
     }
 }
 

@@ -236,7 +236,7 @@ fn check_files(settings: &VerifySettings, repo: &Repo, plan: &Mutex<Plan<'_>>, c
     let lock = || plan.lock().unwrap_or_else(PoisonError::into_inner);
     // A file that can't be checked is a result here, so the queue sees no errors and its retries are done below
     let retries: &[Duration] = &settings.queue.retry_intervals;
-    let queue = QueueSettings { retry_intervals: Vec::new(), ..settings.queue.clone() }.for_storage(&*repo.storage);
+    let queue = QueueSettings { retry_intervals: Vec::new(), ..settings.queue.clone() }.for_reading(&*repo.storage);
     job_queue::run(
         &queue,
         cancel,

@@ -32,7 +32,7 @@ pub(super) fn run(
     }
     display.progress.start(context.manifest.files.len() as u64, total);
     let result = job_queue::run(
-        &settings.queue.clone().for_storage(context.storage),
+        &settings.queue.clone().for_reading(context.storage),
         cancel,
         interleave(queues.queues),
         |_| Ok(RestorePipeline::new(context.cipher.clone(), context.manifest.data.options.compress_type)),

@@ -1,4 +1,4 @@
-//! Reading an object, ahead of the reader by a few chunks.
+//! Reading an object, ahead of the reader by a chunk or two.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use super::error::request_error;
 use crate::slots;
 use crate::storage::{RepoPath, RepoStorage};
 
-/// Chunks that reading may run ahead of the reader; the HTTP client hands over chunks of at most a few hundred KiB, and the
+/// Chunks that wait for the reader while the next is on its way; the HTTP client hands over at most a few hundred KiB, and the
 /// system keeps more of what has arrived.
-const CHUNKS_AHEAD_MAX: usize = 2;
+const CHUNKS_AHEAD_MAX: usize = 1;
 
 /// Reads an object while a task fetches the next chunks.
 pub(super) struct ObjectReader {
