@@ -15,8 +15,9 @@ fn zst_error(code: usize) -> Error {
 /// Up to this level the library's own threads are used: above it, what they look at again of each other's bytes costs more than
 /// they gain, and they take very much memory.
 pub(super) const PARALLEL_LEVEL_MAX: i32 = 12;
-/// Plain bytes that one of the library's threads compresses at a time: as large as windows are up to that level.
-const JOB_BYTES: u32 = 4 << 20;
+/// Plain bytes that one of the library's threads compresses at a time. Larger ones cost memory several times over, and a WAL segment
+/// gets no smaller by them.
+const JOB_BYTES: u32 = 1 << 20;
 
 /// A reusable compression context.
 pub(super) struct Encoder(CCtx<'static>);
