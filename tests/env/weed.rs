@@ -31,8 +31,13 @@ pub struct Weed {
 impl Weed {
     /// Starts a server with empty storage. Nothing where the test has to be skipped.
     pub fn start() -> Option<Self> {
+        Self::start_in(Space::new())
+    }
+
+    /// The same with the server's files in this folder.
+    pub fn start_in(space: Space) -> Option<Self> {
         let program = optional_oracle("weed")?;
-        let (space, port) = (Space::new(), free_ports(PORTS));
+        let port = free_ports(PORTS);
         certificates(&space);
         space.folder("weed");
         let (key, secret) = KEY;

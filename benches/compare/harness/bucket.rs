@@ -18,9 +18,9 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A server with an empty bucket.
+    /// A server with an empty bucket, on a disk: it never makes room again.
     pub fn start() -> Self {
-        let weed = Weed::start().expect("run scripts/oracles first");
+        let weed = Weed::start_in(Space::on_disk()).expect("run scripts/oracles first");
         Self { proxy: weed.proxy(), weed, space: Space::new(), repos: Cell::new(0) }
     }
 
