@@ -13,8 +13,8 @@ use crate::wal_segment::{copies, fill, text};
 const SEGMENTS: usize = 64;
 /// Segments in the long archive.
 const LONG: u64 = 10_000;
-/// The first of them, in numbers of 1 MB.
-const LONG_FIRST: u64 = 4096;
+/// Segments of 16 MB in one log file of 4 GB, and thus in one directory of the archive.
+const SEGMENTS_PER_LOG: u64 = 256;
 
 /// archive-push and archive-get, a call for each segment; then asynchronous, with the work done in the background.
 pub fn segments(report: &mut Report) {
@@ -97,9 +97,9 @@ fn compare(report: &mut Report, site: &Site, bucket: &Bucket, names: &[String], 
 
 /// info and expire with an archive of many segments before the only backup.
 pub fn archive(report: &mut Report) {
-    let (mut site, bucket) = (Site::new(&["--wal-segsize=1"], &["archive_mode = on"]), Bucket::start());
+    let (mut site, bucket) = (Site::new(&[], &["archive_mode = on"]), Bucket::start());
     // The cluster goes on behind the long archive
-    let next = data::segment_name(LONG_FIRST + LONG + 1000);
+    let next = segment_name(LONG + SEGMENTS_PER_LOG);
     let resetwal = site.oracles.postgres[&VERSION].join("pg_resetwal");
     site.space.run(resetwal, &["-l", &next, &site.cluster.data_text()]).success();
     let repos = [Tool::Rbr, Tool::PgBackRest].map(|tool| {
@@ -124,8 +124,12 @@ pub fn archive(report: &mut Report) {
 
 /// Names of archived segments below a repository.
 fn long_archive(repo: &str) -> impl Iterator<Item = String> {
-    (LONG_FIRST..LONG_FIRST + LONG).map(move |number| {
-        let name = data::segment_name(number);
+    (1..=LONG).map(move |number| {
+        let name = segment_name(number);
         format!("{repo}/archive/{STANZA}/{VERSION}-1/{}/{name}-{number:040x}.zst", &name[..16])
     })
+}
+
+fn segment_name(number: u64) -> String {
+    format!("00000001{:08X}{:08X}", number / SEGMENTS_PER_LOG, number % SEGMENTS_PER_LOG)
 }
