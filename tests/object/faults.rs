@@ -78,16 +78,11 @@ fn broken_connections_and_lost_answers_do_no_harm() {
     let Some(faulty) = Faulty::start(&["io-timeout=2"]) else { return };
     let scenario = &faulty.scenario;
     let lost = |pattern| Rule::new(Fault::LoseReply).on(pattern).times(1);
-    // Each befalls a request that has not failed yet, or too little time would be left for it
-    let stalled = |pattern| Rule::new(Fault::Stall(Duration::from_secs(4))).on(pattern).times(1);
     faulty.proxy.set_rules(vec![
         lost("^PUT .*backup.info$"),
         lost("^PUT .*archive/demo/15-1/"),
         lost("^POST .*uploadId="),
         lost("^POST .*delete"),
-        stalled("^GET .*backup.info$"),
-        stalled("^GET .*list-type="),
-        stalled("^GET .*/bundle/"),
         // But for the answer that begins an upload: who does not learn its name can't abort it
         Rule::new(Fault::CutBody).on("^(GET|POST .*(uploadId=|delete))").every(4),
         Rule::new(Fault::Close).every(7),
@@ -98,6 +93,19 @@ fn broken_connections_and_lost_answers_do_no_harm() {
     scenario.change(1);
     faulty.rbr(&["backup", "--type=incr"]).success();
     faulty.rbr(&["backup", "--type=full", "--repo1-retention-full=1"]).success().says("expire full backup set");
+    faulty.all_happened();
+    faulty.is_sound();
+}
+
+#[test]
+fn requests_that_stall_are_sent_again() {
+    let Some(faulty) = Faulty::start(&["io-timeout=2"]) else { return };
+    let scenario = &faulty.scenario;
+    faulty.rbr(&["stanza-create"]).success();
+    // Without other faults beside them: waiting for the first answer takes most of the time that a request has
+    let stalled = |pattern| Rule::new(Fault::Stall(Duration::from_secs(4))).on(pattern).times(1);
+    faulty.proxy.set_rules(["^GET .*backup.info$", "^GET .*list-type=", "^GET .*/bundle/"].map(stalled).into());
+    faulty.rbr(&["backup", "--type=full"]).success();
     let dump = scenario.cluster.dump();
     scenario.cluster.switch_wal();
     faulty.rbr(&["check"]).success();
