@@ -15,7 +15,9 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
@@ -37,7 +39,6 @@ use crate::cancel::CancelToken;
 use crate::job_queue::QueueSettings;
 use crate::lock::Lock;
 use crate::pg::data_dir::{self, ScanOptions};
-use crate::pipeline::CoreBudget;
 use crate::pipeline::backup::CopySettings;
 use crate::progress::Progress;
 use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
@@ -307,6 +308,7 @@ impl Backup<'_> {
                 .map(|block| if full { block.super_full } else { block.super_other }),
             xact_path: source.version().xact_dir(),
             standby: source.has_standby(),
+            threads_max: (settings.process_max as usize).min(available_parallelism().map_or(1, NonZero::get)),
         };
         let (queues, total) = Queues::build(job_settings, &manifest, &states, settings.online)?;
         let copy = CopySettings {
@@ -321,7 +323,6 @@ impl Backup<'_> {
             compare_buffer_bytes: usize::try_from(settings.buffer_size).unwrap_or(usize::MAX),
             version_force: settings.version_force,
             write_options,
-            cores: CoreBudget::new(std::thread::available_parallelism().map_or(1, usize::from)),
         };
         // The worker for the primary does not count in a backup from a standby
         let workers = settings.process_max + u32::from(source.has_standby());

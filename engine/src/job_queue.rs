@@ -16,8 +16,6 @@ use crate::{CancelToken, Error, ErrorCode, Result};
 const RESULTS_WAITING_MAX: usize = 4;
 /// Threads of a worker that writes to a server.
 const THREADS_WRITING: u32 = 4;
-/// Threads of a worker that reads from a server. Each has a decoder with its window, and answers begun ahead.
-const THREADS_READING: u32 = 3;
 /// How long the main thread waits for a result before it is told so.
 const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -47,10 +45,10 @@ impl QueueSettings {
         self.for_remote(storage, THREADS_WRITING)
     }
 
-    /// The same for jobs that read from this storage.
+    /// The same for jobs that read from this storage, with so many threads for each worker if it is on a server.
     #[must_use]
-    pub fn for_reading(self, storage: &dyn RepoStorage) -> Self {
-        self.for_remote(storage, THREADS_READING)
+    pub fn for_reading(self, storage: &dyn RepoStorage, threads: u32) -> Self {
+        self.for_remote(storage, threads)
     }
 
     fn for_remote(self, storage: &dyn RepoStorage, threads: u32) -> Self {
@@ -117,7 +115,7 @@ where
 {
     let workers = settings.process_max.max(1);
     let threads = workers * settings.threads.max(1);
-    let slots = (threads > workers).then(|| Slots::new(workers));
+    let slots = Slots::new(workers);
     let group = cancel.child();
     let next = Mutex::new(next);
     let (sender, receiver) = mpsc::sync_channel(RESULTS_WAITING_MAX * threads as usize);
@@ -129,7 +127,7 @@ where
         for thread in 0..threads {
             let worker = thread % workers + 1;
             let sender = sender.clone();
-            let crew = Crew { settings, slots: slots.as_ref(), group: &group };
+            let crew = Crew { settings, slots: &slots, group: &group };
             let (next, init, work) = (&next, &init, &work);
             let body = move || work_through(worker, crew, next, init, work, &sender);
             let name = format!("worker-{worker}");
@@ -182,7 +180,7 @@ type Message<J, R> = Result<(u32, J, R)>;
 struct Crew<'a> {
     settings: &'a QueueSettings,
     /// Limits how many of them compute, where there are more than workers.
-    slots: Option<&'a Arc<Slots>>,
+    slots: &'a Arc<Slots>,
     group: &'a CancelToken,
 }
 
@@ -220,10 +218,7 @@ fn work_through<J, R, S>(
         };
         let mut attempt =
             || catch_unwind(AssertUnwindSafe(&mut attempt)).unwrap_or_else(|panic| Err(panic_error(&*panic)));
-        let result = with_retries(&settings.retry_intervals, group, || match slots {
-            Some(slots) => slots.run(&mut attempt),
-            None => attempt(),
-        });
+        let result = with_retries(&settings.retry_intervals, group, || slots.run(&mut attempt));
         if sender.send(result.map(|result| (worker, job, result))).is_err() {
             return;
         }

@@ -1,77 +1,200 @@
-//! How many threads compute at the same time, where more of them than that wait for a server.
+//! How many threads compute at the same time, and whose turn it is.
 //!
-//! A request over a network takes a while in which its thread has nothing to do. So a remote repository gets more threads than
-//! `process-max` asks for, but only so many of them compute at any time; whoever waits lets another one in.
+//! `process-max` says how many. A request over a network takes a while in which its thread has nothing to do, so a remote
+//! repository gets more threads than that, of which only so many compute at any time; whoever waits lets another one in. Work that
+//! is short goes first, since it soon waits for the server again. Of long work, what was begun first does: it is the largest, and
+//! should not be all that is left in the end. Where fewer compute than may, one with much to do can take others in to help it
+//! ([`borrow`]).
 
 use std::cell::RefCell;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Thread;
 
 thread_local! {
-    /// The slots of which this thread holds one.
-    static HELD: RefCell<Option<Arc<Slots>>> = const { RefCell::new(None) };
+    /// The slot that this thread holds.
+    static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
 }
 
 /// A number of slots; computing takes one.
 #[derive(Debug)]
-pub struct Slots {
-    free: Mutex<u32>,
-    freed: Condvar,
+pub struct Slots(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    free: usize,
+    /// Helpers of threads that compute. They never keep a thread from its slot: for a short time more may compute than should.
+    borrowed: usize,
+    /// Work that was begun so far.
+    begun: u64,
+    waiting: BTreeMap<Turn, Arc<Waiter>>,
+}
+
+/// Work, in the order in which slots are handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    long: bool,
+    /// Its number in the order in which work was begun.
+    begun: u64,
+}
+
+/// A thread that waits for a slot.
+#[derive(Debug)]
+struct Waiter {
+    thread: Thread,
+    /// Whether one of the slots was handed over to it.
+    granted: AtomicBool,
+}
+
+/// A slot, and for what.
+#[derive(Clone, Debug)]
+struct Held {
+    slots: Arc<Slots>,
+    turn: Turn,
 }
 
 impl Slots {
     /// So many slots, all free.
     pub fn new(count: u32) -> Arc<Self> {
-        Arc::new(Slots { free: Mutex::new(count.max(1)), freed: Condvar::new() })
+        let free = usize::try_from(count.max(1)).unwrap_or(usize::MAX);
+        Arc::new(Slots(Mutex::new(State { free, ..State::default() })))
     }
 
     /// Computes with one of the slots, once it is free.
     pub fn run<R>(self: &Arc<Self>, work: impl FnOnce() -> R) -> R {
-        self.take();
-        let _held = Held::of(Some(Arc::clone(self)));
+        let begun = {
+            let mut state = self.state();
+            state.begun += 1;
+            state.begun
+        };
+        let turn = Turn { long: false, begun };
+        self.take(turn);
+        hold(Held { slots: Arc::clone(self), turn });
+        let _guard = Guard;
         work()
     }
 
-    fn free(&self) -> MutexGuard<'_, u32> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) {
-        let mut free = self.freed.wait_while(self.free(), |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
+    /// Takes a slot, at once or when the turn has come.
+    fn take(&self, turn: Turn) {
+        let waiter = {
+            let mut state = self.state();
+            if state.free > 0 {
+                state.free -= 1;
+                return;
+            }
+            let waiter = Arc::new(Waiter { thread: std::thread::current(), granted: AtomicBool::new(false) });
+            state.waiting.insert(turn, Arc::clone(&waiter));
+            waiter
+        };
+        while !waiter.granted.load(Ordering::Acquire) {
+            std::thread::park();
+        }
     }
 
     fn give_back(&self) {
-        *self.free() += 1;
-        self.freed.notify_one();
+        let next = {
+            let mut state = self.state();
+            let next = state.waiting.pop_first();
+            if next.is_none() {
+                state.free += 1;
+            }
+            next
+        };
+        if let Some((_, next)) = next {
+            next.granted.store(true, Ordering::Release);
+            next.thread.unpark();
+        }
     }
+}
+
+fn hold(held: Held) {
+    HELD.with(|kept| *kept.borrow_mut() = Some(held));
+}
+
+fn let_go() -> Option<Held> {
+    HELD.with(|kept| kept.borrow_mut().take())
 }
 
 /// Gives back what the thread holds when it goes out of scope, also in a panic.
-struct Held;
+struct Guard;
 
-impl Held {
-    fn of(slots: Option<Arc<Slots>>) -> Self {
-        HELD.with(|held| *held.borrow_mut() = slots);
-        Held
-    }
-}
-
-impl Drop for Held {
+impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(slots) = HELD.with(|held| held.borrow_mut().take()) {
-            slots.give_back();
+        if let Some(held) = let_go() {
+            held.slots.give_back();
         }
     }
 }
 
 /// Waits for something that takes no processor, meanwhile without the slot that this thread may hold.
 pub fn waiting<R>(wait: impl FnOnce() -> R) -> R {
-    let Some(slots) = HELD.with(|held| held.borrow_mut().take()) else { return wait() };
-    slots.give_back();
+    let Some(held) = let_go() else { return wait() };
+    held.slots.give_back();
     let result = wait();
-    slots.take();
-    HELD.with(|held| *held.borrow_mut() = Some(slots));
+    held.slots.take(held.turn);
+    hold(held);
     result
+}
+
+/// Says that what the thread has to do takes long, and gives way to others.
+pub fn takes_long() {
+    HELD.with(|kept| {
+        if let Some(held) = kept.borrow_mut().as_mut() {
+            held.turn.long = true;
+        }
+    });
+    give_way();
+}
+
+/// Lets others in whose turn is before that of this thread. Who computes for long calls this now and then.
+pub fn give_way() {
+    HELD.with(|kept| {
+        let kept = kept.borrow();
+        let Some(Held { slots, turn }) = kept.as_ref() else { return };
+        if slots.state().waiting.first_key_value().is_some_and(|(first, _)| first < turn) {
+            slots.give_back();
+            slots.take(*turn);
+        }
+    });
+}
+
+/// Takes up to so many helpers for the thread, as far as fewer compute than may.
+pub fn borrow(wanted: usize) -> Borrowed {
+    let slots = HELD.with(|kept| Some(Arc::clone(&kept.borrow().as_ref()?.slots)));
+    let taken = slots.as_ref().map_or(0, |slots| {
+        let mut state = slots.state();
+        let taken = wanted.min(state.free.saturating_sub(state.borrowed));
+        state.borrowed += taken;
+        taken
+    });
+    Borrowed { slots, taken }
+}
+
+/// Helpers of a thread; they are given back when this goes out of scope.
+#[derive(Debug)]
+pub struct Borrowed {
+    slots: Option<Arc<Slots>>,
+    taken: usize,
+}
+
+impl Borrowed {
+    /// How many there are.
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if let Some(slots) = &self.slots {
+            slots.state().borrowed -= self.taken;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -117,5 +240,61 @@ mod tests {
             assert!(failed.join().is_err());
         });
         assert_eq!(slots.run(|| 7), 7);
+    }
+
+    #[test]
+    fn short_work_goes_first_and_then_what_was_begun_first() {
+        let (slots, order) = (Slots::new(1), Mutex::new(Vec::new()));
+        let note = |name| order.lock().unwrap().push(name);
+        let waits = |count| {
+            while slots.state().waiting.len() < count {
+                std::thread::yield_now();
+            }
+        };
+        std::thread::scope(|scope| {
+            slots.run(|| {
+                let work = |name: &'static str, long| {
+                    let (slots, note) = (&slots, &note);
+                    scope.spawn(move || {
+                        slots.run(|| {
+                            if long {
+                                takes_long();
+                            }
+                            note(name);
+                        });
+                    });
+                };
+                work("second", true);
+                waits(1);
+                work("third", true);
+                waits(2);
+                work("short", false);
+                waits(3);
+                // What was begun later is still taken for short, so all others come before this goes on
+                takes_long();
+                note("first");
+                give_way();
+                note("first, again");
+            });
+        });
+        assert_eq!(order.into_inner().unwrap(), ["short", "first", "first, again", "second", "third"]);
+    }
+
+    #[test]
+    fn helpers_are_the_slots_that_nobody_uses() {
+        let slots = Slots::new(3);
+        assert_eq!(borrow(3).taken(), 0);
+        slots.run(|| {
+            let rest = borrow(5);
+            assert_eq!((rest.taken(), borrow(1).taken()), (2, 0));
+            std::thread::scope(|scope| {
+                // A helper keeps nobody from its slot, and who waits keeps none
+                scope.spawn(|| slots.run(|| assert_eq!(waiting(|| borrow(1).taken()), 0)));
+            });
+            drop(rest);
+            assert_eq!(borrow(1).taken(), 1);
+        });
+        let state = slots.state();
+        assert_eq!((state.free, state.borrowed), (3, 0));
     }
 }

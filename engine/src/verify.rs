@@ -27,6 +27,9 @@ use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, info, warn};
 /// The most bytes of an info file, far above any honest one.
 const INFO_SIZE_MAX: u64 = 1 << 30;
 
+/// Threads of each worker where the repository is on a server. Each has a decoder with its window.
+const THREADS_REMOTE: u32 = 3;
+
 /// What to check and how.
 #[derive(Clone, Debug)]
 pub struct VerifySettings {
@@ -236,7 +239,8 @@ fn check_files(settings: &VerifySettings, repo: &Repo, plan: &Mutex<Plan<'_>>, c
     let lock = || plan.lock().unwrap_or_else(PoisonError::into_inner);
     // A file that can't be checked is a result here, so the queue sees no errors and its retries are done below
     let retries: &[Duration] = &settings.queue.retry_intervals;
-    let queue = QueueSettings { retry_intervals: Vec::new(), ..settings.queue.clone() }.for_reading(&*repo.storage);
+    let queue = QueueSettings { retry_intervals: Vec::new(), ..settings.queue.clone() }
+        .for_reading(&*repo.storage, THREADS_REMOTE);
     job_queue::run(
         &queue,
         cancel,

@@ -230,6 +230,7 @@ impl Compressor {
         let Compression { kind, level } = Compression::new(compression.kind, Some(compression.level))?;
         let join: Box<dyn pieces::Join> = match kind {
             _ if threads <= 1 => return Self::new(compression, Framing::Full),
+            CompressType::Zst if level <= zst::FRAMES_LEVEL_MAX => Box::new(zst::Pieces::new(level)),
             CompressType::Zst if level <= zst::PARALLEL_LEVEL_MAX => {
                 return Ok(Compressor(Encoder::Zst(zst::Encoder::parallel(level, threads)?)));
             }

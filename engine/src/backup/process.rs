@@ -96,6 +96,7 @@ impl Process<'_> {
             |event| {
                 if let Event::Done { worker, job, result } = event {
                     let mut shared = lock(&shared);
+                    shared.queues.done(&job);
                     self.report(&mut shared.manifest, worker, &job, result, &mut done)?;
                     if done.bytes - done.saved >= self.save_bytes {
                         save(&shared.manifest)?;

@@ -18,6 +18,9 @@ use crate::pg::data_dir::{PG_CONTROL, from_standby};
 use crate::pipeline::backup::{BlockJob, CopyJob, FileJob, PriorMap};
 use crate::{Error, ErrorCode, Result};
 
+/// A smaller file is compressed by one thread.
+const PARALLEL_MIN_BYTES: u64 = 16 << 20;
+
 /// What turns a manifest entry into a job.
 pub(super) struct JobSettings {
     pub(super) stanza: Stanza,
@@ -30,6 +33,8 @@ pub(super) struct JobSettings {
     pub(super) xact_path: &'static str,
     /// The second data directory is a standby's, and worker 0 alone copies what must come from the primary.
     pub(super) standby: bool,
+    /// Threads that may compress at the same time.
+    pub(super) threads_max: usize,
 }
 
 /// Files that are not handed out yet.
@@ -38,6 +43,10 @@ pub(super) struct Queues {
     /// Indices of files; with a standby the first queue is for the primary, then one for `pg_data` and each tablespace.
     queues: Vec<VecDeque<usize>>,
     next_bundle_id: u64,
+    /// Bytes of the files that are not handed out yet.
+    bytes_left: u64,
+    /// Threads that compress large files now.
+    threads_used: usize,
 }
 
 /// What there is to copy.
@@ -103,7 +112,38 @@ impl Queues {
         for queue in &mut queues {
             queue.sort_unstable_by(|&a, &b| compare(manifest, &manifest.files[a], &manifest.files[b], limit));
         }
-        Ok((Queues { settings, queues: queues.into_iter().map(VecDeque::from).collect(), next_bundle_id: 1 }, total))
+        let queues = Queues {
+            settings,
+            queues: queues.into_iter().map(VecDeque::from).collect(),
+            next_bundle_id: 1,
+            bytes_left: total.bytes,
+            threads_used: 0,
+        };
+        Ok((queues, total))
+    }
+
+    /// Takes note that a job was done, so that others may use its threads.
+    pub(super) fn done(&mut self, job: &CopyJob) {
+        if job.threads > 1 {
+            self.threads_used -= job.threads;
+        }
+    }
+
+    /// How many threads are to compress a file of that size that is handed out. Where it is more than a worker's share of what is
+    /// left, the others would have nothing to do in the end.
+    fn threads(&mut self, size: u64) -> usize {
+        if size < PARALLEL_MIN_BYTES {
+            return 1;
+        }
+        let all = self.settings.threads_max as u64;
+        // Rounded, so that a file is not split for a little more than a share
+        let share = (size.saturating_mul(all * 2) / self.bytes_left.max(1)).div_ceil(2).min(all) as usize;
+        let threads = share.min(self.settings.threads_max.saturating_sub(self.threads_used));
+        if threads <= 1 {
+            return 1;
+        }
+        self.threads_used += threads;
+        threads
     }
 
     /// The next job for a worker; `None` when nothing is left for it.
@@ -148,6 +188,12 @@ impl Queues {
             }
         }
         files.sort_by(compare_in_job);
+        // Blocks are encoded side by side in another way
+        let threads = match files.as_slice() {
+            [file] if bundle.is_none() && file.block.is_none() => self.threads(size),
+            _ => 1,
+        };
+        self.bytes_left = self.bytes_left.saturating_sub(size);
         let (path, bundle_id) = if bundle.is_some() {
             let id = self.next_bundle_id;
             self.next_bundle_id += 1;
@@ -159,7 +205,7 @@ impl Queues {
             };
             (layout::backup_file(&self.settings.stanza, &self.settings.label, &file.name, form)?, None)
         };
-        Ok(Some(CopyJob { path, bundle_id, data_dir, files }))
+        Ok(Some(CopyJob { path, bundle_id, data_dir, files, threads }))
     }
 
     fn file_job(&self, index: usize, manifest: &Manifest, state: &FileState) -> Result<FileJob> {
@@ -296,6 +342,7 @@ mod tests {
             super_block_size: Some(1 << 20),
             xact_path: "pg_xact",
             standby: false,
+            threads_max: 4,
         }
     }
 

@@ -17,7 +17,6 @@ use repo_format::pg::PgVersion;
 
 pub use self::copier::Copier;
 pub use self::job::{BlockJob, Copied, CopyJob, FileJob, FileOutcome, FileResult, PriorMap};
-use super::budget::CoreBudget;
 use crate::pg::data_dir::DataDir;
 use crate::storage::{RepoStorage, WriteOptions};
 
@@ -45,6 +44,4 @@ pub struct CopySettings {
     pub version_force: Option<PgVersion>,
     /// How the files are made durable.
     pub write_options: WriteOptions,
-    /// Cores for super blocks.
-    pub cores: CoreBudget,
 }

@@ -10,8 +10,8 @@ use repo_format::cipher::{Cipher, Encryptor, Framing};
 use repo_format::compress::Compression;
 use repo_format::hash::{BLOCK_CHECKSUM_SIZE_MAX, block_checksum};
 
-use super::budget::CoreBudget;
 use super::encode::Encoder;
+use crate::slots;
 
 /// Super blocks that one file may have encoded at a time, which bounds its memory.
 const LANES_MAX: usize = 8;
@@ -33,7 +33,7 @@ pub(super) struct BlockLayout {
     pub(super) offset: u64,
 }
 
-/// Encodes super blocks, several at a time where cores are idle.
+/// Encodes super blocks, several at a time where fewer threads compute than may.
 pub(super) struct SuperBlockEncoders {
     compression: Compression,
     cipher: Cipher,
@@ -86,7 +86,6 @@ pub(super) struct BlockIncr<'a> {
     super_block_size: usize,
     checksum_size: usize,
     encoders: &'a mut SuperBlockEncoders,
-    cores: &'a CoreBudget,
     /// Lane that takes the next block.
     current: usize,
     prior: Option<BlockMap>,
@@ -103,7 +102,6 @@ impl<'a> BlockIncr<'a> {
         layout: BlockLayout,
         prior: Option<BlockMap>,
         encoders: &'a mut SuperBlockEncoders,
-        cores: &'a CoreBudget,
     ) -> Result<Self> {
         encoders.prepare(1)?;
         let blocks = layout.super_block_size.div_ceil(u64::from(layout.block_size)).max(1);
@@ -111,7 +109,6 @@ impl<'a> BlockIncr<'a> {
             super_block_size: blocks as usize * layout.block_size as usize,
             checksum_size: usize::from(layout.checksum_size).min(BLOCK_CHECKSUM_SIZE_MAX),
             encoders,
-            cores,
             current: 0,
             prior,
             map: BlockMap(Vec::new()),
@@ -200,10 +197,10 @@ impl<'a> BlockIncr<'a> {
         Ok(())
     }
 
-    /// Goes on in another lane while cores are idle, and otherwise encodes what is there.
+    /// Goes on in another lane while there are helpers to be had, and otherwise encodes what is there.
     fn super_block_complete(&mut self, out: &mut Vec<u8>) -> Result<()> {
         let filled = self.current + 1;
-        if filled < LANES_MAX && self.cores.borrow(filled).taken() == filled {
+        if filled < LANES_MAX && slots::borrow(filled).taken() == filled {
             if self.encoders.lanes.len() == filled {
                 self.encoders.lanes.push(Lane {
                     encoder: Encoder::new(self.encoders.compression, &self.encoders.cipher, Framing::Raw)?,
@@ -227,7 +224,7 @@ impl<'a> BlockIncr<'a> {
             [] => return Ok(()),
             [lane] => lane.encode()?,
             lanes => {
-                let _cores = self.cores.borrow(lanes.len() - 1);
+                let _helpers = slots::borrow(lanes.len() - 1);
                 lanes.par_iter_mut().try_for_each(Lane::encode)?;
             }
         }

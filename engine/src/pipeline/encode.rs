@@ -1,8 +1,8 @@
 //! Plain bytes to stored bytes: compressed, then encrypted.
 
-use repo_format::Result;
 use repo_format::cipher::{Cipher, Encryptor, Framing};
 use repo_format::compress::{CompressType, Compression, Compressor};
+use repo_format::{ErrorCode, Result};
 
 /// Makes one stream after the other, keeping the codec's memory.
 pub(crate) struct Encoder {
@@ -22,6 +22,20 @@ impl Encoder {
             encryptor: (!cipher.is_none()).then(|| Encryptor::new(cipher, framing)),
             compressed: Vec::new(),
         })
+    }
+
+    /// One for full streams that compresses with several threads.
+    pub(crate) fn parallel(compression: Compression, cipher: &Cipher, threads: usize) -> Result<Self> {
+        let mut encoder = Self::new(compression, cipher, Framing::Full)?;
+        match Compressor::parallel(compression, threads) {
+            _ if encoder.compressor.is_none() => {}
+            // Where there are no threads to be had, one takes longer
+            Err(error) if error.code == ErrorCode::Kernel => {
+                crate::debug!("{}: going on with one thread", error.message)
+            }
+            compressor => encoder.compressor = Some(compressor?),
+        }
+        Ok(encoder)
     }
 
     /// Whether stored bytes differ from plain ones.

@@ -10,7 +10,7 @@ use repo_format::compress::{CompressType, DecompressContext, Decompressor, Frami
 use repo_format::hash::{Sha1, Sha1Hasher, block_checksum};
 
 use crate::restore::block_delta::BlockRead;
-use crate::{CancelToken, Error, ErrorCode, Result};
+use crate::{CancelToken, Error, ErrorCode, Result, slots};
 
 /// Plain bytes that are hashed and written at a time.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -90,6 +90,7 @@ impl RestorePipeline {
                 break true;
             }
             cancel.check()?;
+            slots::give_way();
         };
         self.keep(framing, reader.into_context());
         let sha1 = self.hasher.finish_reset();
@@ -112,6 +113,7 @@ impl RestorePipeline {
     ) -> Result<()> {
         for super_block in &read.super_blocks {
             cancel.check()?;
+            slots::give_way();
             io::copy(&mut (&mut *stored).take(super_block.skip), &mut io::sink())
                 .map_err(|error| read_error(out_name, error))?;
             let mut stored = stored.take(super_block.size);

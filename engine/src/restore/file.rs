@@ -21,15 +21,18 @@ use super::queue::RestoreJob;
 use super::select_db::ZeroFilter;
 use crate::pipeline::restore::{BlockGeometry, RestorePipeline};
 use crate::storage::page_cache::PageCache;
-use crate::storage::read_ahead::ReadQueue;
+use crate::storage::read_ahead::{PendingRead, ReadQueue};
 use crate::storage::{ReadRange, RepoStorage};
-use crate::{CancelToken, Error, ErrorCode, Result};
+use crate::{CancelToken, Error, ErrorCode, Result, slots};
 
 /// Name of the control file in a manifest. It gets its own name last.
 pub(super) const PG_CONTROL: &str = "pg_data/global/pg_control";
 
 /// Stored block-incremental files up to this size are read whole, with the files before and after them.
 const MEMBER_SIZE_MAX: u64 = 4 * 1024 * 1024;
+
+/// From so many plain bytes on a job takes longer to compute than to wait for its requests.
+const LONG_MIN_BYTES: u64 = 4 << 20;
 
 /// Bytes asked of the storage at a time where files are smaller.
 const READ_BUFFER_BYTES: u64 = 256 * 1024;
@@ -130,7 +133,26 @@ pub(super) fn restored_path(pg_path: &str, name: &str) -> String {
 }
 
 impl FileContext<'_> {
-    /// Restores all files of a job. Safe to repeat after an error.
+    /// The read that a job begins with, unless that depends on what is on disk.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] for sizes or names that can't be.
+    pub(super) fn first_read(&self, job: &RestoreJob) -> Result<Option<(RepoPath, ReadRange)>> {
+        if self.delta {
+            return Ok(None);
+        }
+        let files = job.files.iter().filter_map(|&index| Some((index, self.manifest.files.get(index as usize)?)));
+        let copied = files.filter(|(_, file)| file.size != 0 && !self.is_zeroed(file));
+        let copies = copied.map(|(index, file)| self.plan_copy(index, file, None)).collect::<Result<Vec<_>>>()?;
+        let first = runs(&copies, self.storage.read_ahead().read_over_bytes).into_iter().next();
+        first.map(|run| self.read_of(&run)).transpose()
+    }
+
+    fn is_zeroed(&self, file: &ManifestFile) -> bool {
+        self.zero.is_some_and(|zero| zero.is_zeroed(&file.name))
+    }
+
+    /// Restores all files of a job, of which the first read may have begun. Safe to repeat after an error.
     ///
     /// # Errors
     /// [`ErrorCode::Checksum`] when what was restored is not what was backed up, errors of the codecs for damaged input, and
@@ -139,8 +161,12 @@ impl FileContext<'_> {
         &self,
         pipeline: &mut RestorePipeline,
         job: &RestoreJob,
+        begun: Option<PendingRead>,
         cancel: &CancelToken,
     ) -> Result<Vec<FileResult>> {
+        if job.size >= LONG_MIN_BYTES {
+            slots::takes_long();
+        }
         let mut results = Vec::with_capacity(job.files.len());
         let mut copies = Vec::new();
         for &index in &job.files {
@@ -158,7 +184,7 @@ impl FileContext<'_> {
 
         let runs = runs(&copies, self.storage.read_ahead().read_over_bytes);
         let reads = runs.iter().map(|run| self.read_of(run)).collect::<Result<Vec<_>>>()?;
-        let mut reads = ReadQueue::new(self.storage, reads);
+        let mut reads = ReadQueue::new(self.storage, reads).go_on(begun);
         for run in runs {
             self.copy_run(pipeline, run, reads.next()?, &mut results, cancel)?;
         }
@@ -168,7 +194,7 @@ impl FileContext<'_> {
     /// Looks at what is on disk.
     fn decide(&self, pipeline: &mut RestorePipeline, file: &ManifestFile, cancel: &CancelToken) -> Result<Decision> {
         let copy = |existing| Ok(if file.size == 0 { Decision::Zero } else { Decision::Copy { existing } });
-        if self.zero.is_some_and(|zero| zero.is_zeroed(&file.name)) {
+        if self.is_zeroed(file) {
             return Ok(Decision::Zero);
         }
         if !self.delta {
@@ -436,7 +462,7 @@ mod tests {
         };
         let job = RestoreJob { files: vec![0], size: 7 };
         let mut pipeline = RestorePipeline::new(Cipher::None, CompressType::None);
-        context.restore(&mut pipeline, &job, &CancelToken::new())?;
+        context.restore(&mut pipeline, &job, None, &CancelToken::new())?;
         Ok(std::fs::read(dir.path().join("base/1/1259")).unwrap())
     }
 

@@ -16,7 +16,7 @@ use super::ownership::{Owner, Ownership};
 use super::queue::RestoreJob;
 use crate::pipeline::restore::RestorePipeline;
 use crate::storage::memory::MemoryStorage;
-use crate::storage::{WriteOptions, put};
+use crate::storage::{RepoStorage as _, WriteOptions, put};
 use crate::users::Users;
 use crate::{CancelToken, ErrorCode, Result};
 
@@ -65,7 +65,8 @@ impl Restore {
         };
         let job = RestoreJob { files: (0..self.manifest.files.len() as u32).collect(), size: 0 };
         let mut pipeline = RestorePipeline::new(Cipher::None, CompressType::None);
-        let mut results = context.restore(&mut pipeline, &job, &CancelToken::new())?;
+        let begun = context.first_read(&job)?.map(|(path, range)| self.storage.begin_read(&path, range));
+        let mut results = context.restore(&mut pipeline, &job, begun, &CancelToken::new())?;
         results.sort_by_key(|result| result.index);
         Ok(results.into_iter().map(|result| result.outcome).collect())
     }

@@ -74,6 +74,15 @@ impl<'a> ReadQueue<'a> {
         ReadQueue { storage, wanted: wanted.into_iter().collect(), begun: VecDeque::new(), begun_max }
     }
 
+    /// The same, where the first read has begun.
+    pub(crate) fn go_on(self, first: Option<PendingRead>) -> Self {
+        let ReadQueue { storage, mut wanted, mut begun, begun_max } = self;
+        if let Some(first) = first {
+            begun.extend(wanted.pop_front().map(|(path, _)| (path, first)));
+        }
+        ReadQueue { storage, wanted, begun, begun_max }
+    }
+
     /// The next read.
     ///
     /// # Errors

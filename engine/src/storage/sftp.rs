@@ -33,7 +33,9 @@ use self::client::{Client, Failure, unexpected};
 pub use self::host_key::{HashType, HostKeyCheck};
 use self::protocol::{Attributes, Response, status, status_name};
 use super::posix::PATH_MODE;
-use super::{Entry, EntryKind, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions, network};
+use super::{
+    Entry, EntryKind, Features, PendingRead, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions, network,
+};
 use crate::{Error, ErrorCode, Result};
 
 /// An operation is tried this often when connections are lost.
@@ -94,6 +96,18 @@ struct Shared {
     runtime: Handle,
     /// The connection, once there is one. The lock is held while connecting, so that all threads wait for the same.
     client: Mutex<Option<Arc<Client>>>,
+}
+
+/// Opens a file for reading; nothing if it is missing.
+async fn open(server: Arc<Shared>, absolute: String, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
+    match read::SftpReader::open(Arc::clone(&server), &absolute, range).await {
+        Ok(reader) => Ok(Some(Box::new(reader))),
+        Err(failure) if failure.is_missing() => Ok(None),
+        Err(failure) => {
+            let message = format!("unable to open file '{absolute}' for read");
+            Err(server.error(ErrorCode::FileOpen, &message, &failure))
+        }
+    }
 }
 
 impl SftpStorage {
@@ -351,17 +365,17 @@ impl RepoStorage for SftpStorage {
 
     fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
         let absolute = self.absolute(path);
-        let opened = crate::slots::waiting(|| {
-            self.0.runtime.block_on(read::SftpReader::open(Arc::clone(&self.0), &absolute, range))
+        crate::slots::waiting(|| self.0.runtime.block_on(open(Arc::clone(&self.0), absolute, range)))
+    }
+
+    fn begin_read(&self, path: &RepoPath, range: ReadRange) -> PendingRead {
+        let (sender, answer) = std::sync::mpsc::sync_channel(1);
+        let (server, absolute) = (Arc::clone(&self.0), self.absolute(path));
+        self.0.runtime.spawn(async move {
+            // Nobody may want it any more
+            let _ = sender.send(open(server, absolute, range).await);
         });
-        match opened {
-            Ok(reader) => Ok(Some(Box::new(reader))),
-            Err(failure) if failure.is_missing() => Ok(None),
-            Err(failure) => {
-                let message = format!("unable to open file '{absolute}' for read");
-                Err(self.0.error(ErrorCode::FileOpen, &message, &failure))
-            }
-        }
+        PendingRead::later(answer)
     }
 
     fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {

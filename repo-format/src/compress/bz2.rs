@@ -1,8 +1,10 @@
 //! bz2: a bzip2 stream; there is no raw form.
 
+use std::sync::Arc;
+
 use bzip2::{Action, Compress, Compression as Level, Decompress, Status};
 
-use super::pieces::Join;
+use super::pieces::{EncodePiece, Join};
 use super::{Progress, reserve_output};
 use crate::{Error, ErrorCode, Result};
 
@@ -146,12 +148,15 @@ impl Join for Pieces {
         0
     }
 
-    fn encode(&self, _context: &[u8], plain: &[u8]) -> Result<Vec<u8>> {
-        let mut stream = Vec::with_capacity(plain.len() / 2);
-        let mut encoder = Encoder::new(self.level);
-        encoder.push(plain, &mut stream)?;
-        encoder.finish(&mut stream)?;
-        Ok(stream)
+    fn encode(&self) -> EncodePiece {
+        let level = self.level;
+        Arc::new(move |_context, plain| {
+            let mut stream = Vec::with_capacity(plain.len() / 2);
+            let mut encoder = Encoder::new(level);
+            encoder.push(plain, &mut stream)?;
+            encoder.finish(&mut stream)?;
+            Ok(stream)
+        })
     }
 
     fn begin(&mut self, out: &mut Vec<u8>) {
@@ -167,12 +172,13 @@ impl Join for Pieces {
         Ok(())
     }
 
-    fn end(&mut self, out: &mut Vec<u8>) {
+    fn end(&mut self, out: &mut Vec<u8>) -> Result<()> {
         let end = (END_MAGIC << 32 | u128::from(self.checksum)).to_be_bytes();
         self.append_bits(&end[end.len() - END_BITS / 8..], END_BITS, out);
         if self.last_bits > 0 {
             out.push(self.last);
         }
+        Ok(())
     }
 }
 

@@ -1,8 +1,10 @@
 //! gz: a gzip stream, or a zlib stream (RFC 1950) in raw framing.
 
+use std::sync::Arc;
+
 use flate2::{Compress, Compression as Level, Crc, Decompress, FlushCompress, FlushDecompress, Status};
 
-use super::pieces::Join;
+use super::pieces::{EncodePiece, Join};
 use super::{Framing, Progress, reserve_output};
 use crate::{Error, ErrorCode, Result};
 
@@ -82,22 +84,9 @@ impl Join for Pieces {
         1 << WINDOW_BITS
     }
 
-    fn encode(&self, context: &[u8], mut plain: &[u8]) -> Result<Vec<u8>> {
-        let mut state = Compress::new(library_level(self.level), false);
-        if !context.is_empty() {
-            state.set_dictionary(context).map_err(compress_error)?;
-        }
-        let mut out = Vec::with_capacity(plain.len() / 2);
-        loop {
-            reserve_output(&mut out);
-            let before = state.total_in();
-            state.compress_vec(plain, &mut out, FlushCompress::Sync).map_err(compress_error)?;
-            plain = &plain[(state.total_in() - before) as usize..];
-            // A full output may mean that there is more of the flush
-            if plain.is_empty() && out.len() < out.capacity() {
-                return Ok(out);
-            }
-        }
+    fn encode(&self) -> EncodePiece {
+        let level = library_level(self.level);
+        Arc::new(move |context, plain| encode_piece(level, context, plain))
     }
 
     fn begin(&mut self, out: &mut Vec<u8>) {
@@ -117,10 +106,29 @@ impl Join for Pieces {
         Ok(())
     }
 
-    fn end(&mut self, out: &mut Vec<u8>) {
+    fn end(&mut self, out: &mut Vec<u8>) -> Result<()> {
         out.extend_from_slice(&LAST_BLOCK);
         out.extend_from_slice(&self.content.sum().to_le_bytes());
         out.extend_from_slice(&self.content.amount().to_le_bytes());
+        Ok(())
+    }
+}
+
+fn encode_piece(level: Level, context: &[u8], mut plain: &[u8]) -> Result<Vec<u8>> {
+    let mut state = Compress::new(level, false);
+    if !context.is_empty() {
+        state.set_dictionary(context).map_err(compress_error)?;
+    }
+    let mut out = Vec::with_capacity(plain.len() / 2);
+    loop {
+        reserve_output(&mut out);
+        let before = state.total_in();
+        state.compress_vec(plain, &mut out, FlushCompress::Sync).map_err(compress_error)?;
+        plain = &plain[(state.total_in() - before) as usize..];
+        // A full output may mean that there is more of the flush
+        if plain.is_empty() && out.len() < out.capacity() {
+            return Ok(out);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::hash::Hasher;
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use lz4::{BlockMode as CBlockMode, BlockSize as CBlockSize, ContentChecksum, liblz4::BlockChecksum};
 use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
@@ -18,7 +19,7 @@ pub(super) use self::decode::Decoder;
 use twox_hash::XxHash32;
 
 use super::Framing;
-use super::pieces::Join;
+use super::pieces::{EncodePiece, Join};
 use crate::{Error, ErrorCode, Result};
 
 /// The levels of `lz4_flex`, which has one kind of search: that of the C library's levels up to 1.
@@ -191,12 +192,15 @@ impl Join for Pieces {
         0
     }
 
-    fn encode(&self, _context: &[u8], plain: &[u8]) -> Result<Vec<u8>> {
-        let mut frame = Vec::with_capacity(plain.len() / 2);
-        let mut encoder = Encoder::new(self.level, Framing::Raw);
-        encoder.push(plain, &mut frame)?;
-        encoder.finish(&mut frame)?;
-        Ok(frame)
+    fn encode(&self) -> EncodePiece {
+        let level = self.level;
+        Arc::new(move |_context, plain| {
+            let mut frame = Vec::with_capacity(plain.len() / 2);
+            let mut encoder = Encoder::new(level, Framing::Raw);
+            encoder.push(plain, &mut frame)?;
+            encoder.finish(&mut frame)?;
+            Ok(frame)
+        })
     }
 
     fn begin(&mut self, out: &mut Vec<u8>) {
@@ -211,8 +215,9 @@ impl Join for Pieces {
         Ok(())
     }
 
-    fn end(&mut self, out: &mut Vec<u8>) {
+    fn end(&mut self, out: &mut Vec<u8>) -> Result<()> {
         out.extend_from_slice(&END_MARK);
         out.extend_from_slice(&self.content.finish_32().to_le_bytes());
+        Ok(())
     }
 }

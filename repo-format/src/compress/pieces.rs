@@ -1,26 +1,32 @@
-//! One stream that several threads compress.
+//! One stream that several threads compress, while the caller prepares what comes next.
 //!
 //! Readers of gz and bz2 stop at the end of the first stream, pgBackRest's without a word, so that streams one after the other
 //! would lose all but the first. Here the pieces become one stream: whoever reads it can't tell how it was made.
 
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{Error, ErrorCode, Result};
 
-/// Pieces that each thread compresses before the stream goes on: more of them even out that not all take the same time.
-const PIECES_PER_THREAD: usize = 2;
+/// Pieces that are being compressed or wait for it, besides one for each thread: so that no thread waits for the caller.
+const PIECES_MORE: usize = 1;
+
+/// Compresses one piece, given the plain bytes before it to which it may refer, and its own.
+pub(super) type EncodePiece = Arc<dyn Fn(&[u8], &[u8]) -> Result<Vec<u8>> + Send + Sync>;
 
 /// How pieces, compressed on their own, are joined to a stream of one format.
-pub(super) trait Join: Send + Sync {
+pub(super) trait Join: Send {
     /// Plain bytes of a piece.
     fn piece_size(&self) -> usize;
 
     /// Plain bytes before a piece to which it may refer.
     fn context_size(&self) -> usize;
 
-    /// Compresses one piece.
-    fn encode(&self, context: &[u8], plain: &[u8]) -> Result<Vec<u8>>;
+    /// What compresses a piece, on any thread.
+    fn encode(&self) -> EncodePiece;
 
     /// Begins a stream.
     fn begin(&mut self, out: &mut Vec<u8>);
@@ -29,17 +35,31 @@ pub(super) trait Join: Send + Sync {
     fn append(&mut self, plain: &[u8], piece: &[u8], out: &mut Vec<u8>) -> Result<()>;
 
     /// Ends the stream.
-    fn end(&mut self, out: &mut Vec<u8>);
+    fn end(&mut self, out: &mut Vec<u8>) -> Result<()>;
 }
 
-/// An encoder with threads of its own. Besides the output it holds some plain and compressed pieces for each of them.
+/// An encoder with threads of its own. Besides the output it holds a plain and a compressed piece for each of them, and one more.
 pub(super) struct Encoder {
     join: Box<dyn Join>,
+    encode: EncodePiece,
     threads: ThreadPool,
-    /// The context of the next piece, then bytes that are not compressed yet.
+    /// The context of the next piece, then bytes of it.
     buffer: Vec<u8>,
     context: usize,
+    in_flight: VecDeque<InFlight>,
     begun: bool,
+}
+
+/// A piece that a thread compresses.
+struct InFlight {
+    /// The context, then the plain bytes from `start` on.
+    buffer: Arc<Vec<u8>>,
+    start: usize,
+    piece: Receiver<Result<Vec<u8>>>,
+}
+
+fn panicked() -> Error {
+    Error::new(ErrorCode::Assert, "a thread that compresses panicked")
 }
 
 impl Encoder {
@@ -47,60 +67,80 @@ impl Encoder {
     pub(super) fn new(join: Box<dyn Join>, threads: usize) -> Result<Self> {
         let threads = ThreadPoolBuilder::new()
             .num_threads(threads)
+            // Told by the answer that does not come
+            .panic_handler(|_| {})
             .build()
             .map_err(|error| Error::new(ErrorCode::Kernel, "unable to start threads for compression").cause(error))?;
-        Ok(Encoder { join, threads, buffer: Vec::new(), context: 0, begun: false })
+        let encode = join.encode();
+        let in_flight = VecDeque::new();
+        Ok(Encoder { join, encode, threads, buffer: Vec::new(), context: 0, in_flight, begun: false })
     }
 
     pub(super) fn push(&mut self, mut data: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        let batch = self.threads.current_num_threads() * PIECES_PER_THREAD * self.join.piece_size();
+        let piece_size = self.join.piece_size();
         while !data.is_empty() {
-            let (now, later) = data.split_at(data.len().min(batch + self.context - self.buffer.len()));
+            if self.buffer.len() == self.context + piece_size {
+                self.send();
+                if self.in_flight.len() > self.threads.current_num_threads() + PIECES_MORE {
+                    self.take(out)?;
+                }
+            }
+            let (now, later) = data.split_at(data.len().min(self.context + piece_size - self.buffer.len()));
+            self.buffer.reserve_exact(self.context + piece_size - self.buffer.len());
             self.buffer.extend_from_slice(now);
             data = later;
-            if self.buffer.len() == batch + self.context {
-                self.encode(out)?;
-            }
         }
         Ok(())
     }
 
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) -> Result<()> {
-        self.encode(out)?;
-        self.join.end(out);
+        if self.buffer.len() > self.context {
+            self.send();
+        }
+        while !self.in_flight.is_empty() {
+            self.take(out)?;
+        }
+        self.begin(out);
+        self.join.end(out)?;
         self.reset();
         Ok(())
     }
 
     pub(super) fn reset(&mut self) {
         self.buffer.clear();
+        self.in_flight.clear();
         (self.context, self.begun) = (0, false);
     }
 
-    /// Compresses all that waits.
-    fn encode(&mut self, out: &mut Vec<u8>) -> Result<()> {
-        if !self.begun {
+    /// Has a thread compress what is in the buffer.
+    fn send(&mut self) {
+        let start = self.context;
+        let context = self.join.context_size().min(self.buffer.len());
+        let next = self.buffer[self.buffer.len() - context..].to_vec();
+        let buffer = Arc::new(std::mem::replace(&mut self.buffer, next));
+        self.context = context;
+        let (sender, piece) = mpsc::sync_channel(1);
+        let (encode, plain) = (Arc::clone(&self.encode), Arc::clone(&buffer));
+        self.threads.spawn(move || {
+            let (context, plain) = plain.split_at(start);
+            // Nobody may want it any more
+            let _ = sender.send(encode(context, plain));
+        });
+        self.in_flight.push_back(InFlight { buffer, start, piece });
+    }
+
+    /// Waits for the piece that was sent first and adds it to the stream.
+    fn take(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        let Some(InFlight { buffer, start, piece }) = self.in_flight.pop_front() else { return Ok(()) };
+        let piece = piece.recv().map_err(|_| panicked())??;
+        self.begin(out);
+        self.join.append(&buffer[start..], &piece, out)
+    }
+
+    fn begin(&mut self, out: &mut Vec<u8>) {
+        if !std::mem::replace(&mut self.begun, true) {
             self.join.begin(out);
-            self.begun = true;
         }
-        let (join, buffer) = (&*self.join, &self.buffer);
-        let context_size = join.context_size();
-        let starts: Vec<usize> = (self.context..buffer.len()).step_by(join.piece_size()).collect();
-        let plain = |start: usize| &buffer[start..buffer.len().min(start + join.piece_size())];
-        let encode = |&start: &usize| join.encode(&buffer[start.saturating_sub(context_size)..start], plain(start));
-        let pieces = match starts.as_slice() {
-            [] => return Ok(()),
-            // Nothing to share
-            [start] => vec![encode(start)?],
-            starts => self.threads.install(|| starts.into_par_iter().map(encode).collect::<Result<Vec<_>>>())?,
-        };
-        for (start, piece) in starts.into_iter().zip(pieces) {
-            let plain = &self.buffer[start..self.buffer.len().min(start + self.join.piece_size())];
-            self.join.append(plain, &piece, out)?;
-        }
-        self.context = context_size.min(self.buffer.len());
-        self.buffer.drain(..self.buffer.len() - self.context);
-        Ok(())
     }
 }
 

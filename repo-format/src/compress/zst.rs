@@ -1,9 +1,18 @@
-//! zst: one Zstandard frame without content size and checksum; there is no raw form.
+//! zst: Zstandard frames without content size and checksum; there is no raw form.
+//!
+//! A stream may be several frames, which all readers, pgBackRest's too, take for one. Up to a level they are: a frame that is
+//! compressed at once, from one piece of memory, takes a fifth to a quarter less time than a part of a frame without end, for which
+//! the library keeps its window in a buffer that begins again and again.
+
+use std::io::Cursor;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use zstd::zstd_safe::{
-    CCtx, CParameter, DCtx, InBuffer, OutBuffer, ResetDirective, get_error_name, zstd_sys::ZSTD_EndDirective,
+    CCtx, CParameter, DCtx, InBuffer, OutBuffer, ResetDirective, compress_bound, get_error_name,
+    zstd_sys::ZSTD_EndDirective,
 };
 
+use super::pieces::{EncodePiece, Join};
 use super::{Progress, reserve_output};
 use crate::{Error, ErrorCode, Result};
 
@@ -12,53 +21,110 @@ fn zst_error(code: usize) -> Error {
     Error::new(ErrorCode::Format, format!("zst error: [{}] {}", code as isize, get_error_name(code)))
 }
 
-/// Up to this level the library's own threads are used: above it, what they look at again of each other's bytes costs more than
-/// they gain, and they take very much memory.
+/// Up to this level streams are made of frames of [`FRAME_BYTES`]. Its window and those of the levels below are no larger, so that
+/// the streams are not larger either: within 0.3 % for data files, WAL, programs and text, mostly smaller. The levels above find
+/// more in what is further away.
+pub(super) const FRAMES_LEVEL_MAX: i32 = 6;
+/// Plain bytes of a frame.
+const FRAME_BYTES: usize = 2 << 20;
+/// Plain bytes of a frame where several threads compress frames.
+const FRAME_PARALLEL_BYTES: usize = 1 << 20;
+/// Up to this level the library's own threads are used for one frame: above it, what they look at again of each other's bytes costs
+/// more than they gain, and they take very much memory.
 pub(super) const PARALLEL_LEVEL_MAX: i32 = 12;
 /// Plain bytes that one of the library's threads compresses at a time. Larger ones cost memory several times over, and a WAL segment
 /// gets no smaller by them.
 const JOB_BYTES: u32 = 1 << 20;
 
+fn new_context(level: i32) -> Result<CCtx<'static>> {
+    let mut context = CCtx::try_create().ok_or_else(memory_error)?;
+    context.set_parameter(CParameter::CompressionLevel(level)).map_err(zst_error)?;
+    // pgBackRest's readers take any frame, but its own frames have no content size even where it is known.
+    context.set_parameter(CParameter::ContentSizeFlag(false)).map_err(zst_error)?;
+    Ok(context)
+}
+
+/// Compresses one frame at once.
+fn encode_frame(context: &mut CCtx<'static>, plain: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    out.reserve(compress_bound(plain.len()));
+    let end = out.len() as u64;
+    let mut out = Cursor::new(out);
+    out.set_position(end);
+    context.compress2(&mut out, plain).map(drop).map_err(zst_error)
+}
+
 /// A reusable compression context.
-pub(super) struct Encoder(CCtx<'static>);
+pub(super) struct Encoder {
+    context: CCtx<'static>,
+    /// Where the stream is made of frames, the next one.
+    frame: Option<Frame>,
+}
+
+/// A frame to come.
+#[derive(Default)]
+struct Frame {
+    plain: Vec<u8>,
+    /// Whether there is one before it in the stream.
+    follows: bool,
+}
 
 impl Encoder {
     /// Memory error [094] if there is no memory for the context.
     pub(super) fn new(level: i32) -> Result<Self> {
-        let mut context = CCtx::try_create().ok_or_else(memory_error)?;
-        context.set_parameter(CParameter::CompressionLevel(level)).map_err(zst_error)?;
-        // pgBackRest's readers take any frame, but its own frames have no content size even where it is known.
-        context.set_parameter(CParameter::ContentSizeFlag(false)).map_err(zst_error)?;
-        Ok(Encoder(context))
+        Ok(Encoder { context: new_context(level)?, frame: (level <= FRAMES_LEVEL_MAX).then(Frame::default) })
     }
 
-    /// An encoder in which the library's own threads compress; there is one frame all the same. Errors as for [`Encoder::new`].
+    /// An encoder in which the library's own threads compress one frame. Errors as for [`Encoder::new`].
     pub(super) fn parallel(level: i32, threads: usize) -> Result<Self> {
-        let mut encoder = Self::new(level)?;
+        let mut context = new_context(level)?;
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);
-        encoder.0.set_parameter(CParameter::NbWorkers(threads)).map_err(zst_error)?;
-        encoder.0.set_parameter(CParameter::JobSize(JOB_BYTES)).map_err(zst_error)?;
-        Ok(encoder)
+        context.set_parameter(CParameter::NbWorkers(threads)).map_err(zst_error)?;
+        context.set_parameter(CParameter::JobSize(JOB_BYTES)).map_err(zst_error)?;
+        Ok(Encoder { context, frame: None })
     }
 
-    pub(super) fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    pub(super) fn push(&mut self, mut data: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let Some(frame) = &mut self.frame else { return self.push_on(data, out) };
+        while !data.is_empty() {
+            if frame.plain.len() == FRAME_BYTES {
+                encode_frame(&mut self.context, &frame.plain, out)?;
+                frame.plain.clear();
+                frame.follows = true;
+            }
+            let (now, later) = data.split_at(data.len().min(FRAME_BYTES - frame.plain.len()));
+            frame.plain.extend_from_slice(now);
+            data = later;
+        }
+        Ok(())
+    }
+
+    /// Goes on with a frame without end.
+    fn push_on(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<()> {
         let mut input = InBuffer::around(data);
         while input.pos() < data.len() {
             reserve_output(out);
             let end = out.len();
             let mut output = OutBuffer::around_pos(out, end);
-            self.0.compress_stream2(&mut output, &mut input, ZSTD_EndDirective::ZSTD_e_continue).map_err(zst_error)?;
+            self.context
+                .compress_stream2(&mut output, &mut input, ZSTD_EndDirective::ZSTD_e_continue)
+                .map_err(zst_error)?;
         }
         Ok(())
     }
 
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        if let Some(frame) = &mut self.frame {
+            if !frame.plain.is_empty() || !frame.follows {
+                encode_frame(&mut self.context, &frame.plain, out)?;
+            }
+            return self.reset();
+        }
         loop {
             reserve_output(out);
             let end = out.len();
             let mut output = OutBuffer::around_pos(out, end);
             let rest = self
-                .0
+                .context
                 .compress_stream2(&mut output, &mut InBuffer::around(&[]), ZSTD_EndDirective::ZSTD_e_end)
                 .map_err(zst_error)?;
             // The end of a frame also resets the session, keeping the level.
@@ -69,7 +135,70 @@ impl Encoder {
     }
 
     pub(super) fn reset(&mut self) -> Result<()> {
-        self.0.reset(ResetDirective::SessionOnly).map(drop).map_err(zst_error)
+        if let Some(frame) = &mut self.frame {
+            frame.plain.clear();
+            frame.follows = false;
+            // Each frame begins anew by itself
+            return Ok(());
+        }
+        self.context.reset(ResetDirective::SessionOnly).map(drop).map_err(zst_error)
+    }
+}
+
+/// One stream of frames, each compressed by one thread.
+pub(super) struct Pieces {
+    level: i32,
+    empty: bool,
+}
+
+impl Pieces {
+    pub(super) fn new(level: i32) -> Self {
+        Pieces { level, empty: true }
+    }
+}
+
+impl Join for Pieces {
+    fn piece_size(&self) -> usize {
+        FRAME_PARALLEL_BYTES
+    }
+
+    fn context_size(&self) -> usize {
+        0
+    }
+
+    fn encode(&self) -> EncodePiece {
+        let level = self.level;
+        // Those that no thread uses now
+        let contexts: Mutex<Vec<CCtx<'static>>> = Mutex::default();
+        Arc::new(move |_context, plain| {
+            let idle = || contexts.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = idle().pop();
+            let mut context = match kept {
+                Some(context) => context,
+                None => new_context(level)?,
+            };
+            let mut frame = Vec::new();
+            encode_frame(&mut context, plain, &mut frame)?;
+            // Room for what does not compress is rarely needed
+            frame.shrink_to_fit();
+            idle().push(context);
+            Ok(frame)
+        })
+    }
+
+    fn begin(&mut self, _out: &mut Vec<u8>) {
+        self.empty = true;
+    }
+
+    fn append(&mut self, _plain: &[u8], piece: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        self.empty = false;
+        out.extend_from_slice(piece);
+        Ok(())
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        // An empty stream has a frame, too
+        if self.empty { encode_frame(&mut new_context(self.level)?, &[], out) } else { Ok(()) }
     }
 }
 

@@ -18,11 +18,13 @@ use crate::pipeline::block_incr::{BlockIncr, BlockLayout, SuperBlockEncoders};
 use crate::pipeline::encode::Encoder;
 use crate::pipeline::page_check::PageChecker;
 use crate::storage::ReadRange;
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, ErrorCode, Result, slots};
 
 /// Plain bytes read at a time; a multiple of every page size. Few enough to stay in the processor's cache from the check of
 /// pages to compression.
 const READ_BUFFER_BYTES: usize = 256 << 10;
+/// From so many plain bytes on a job takes longer to compute than to wait for its requests.
+const LONG_MIN_BYTES: u64 = 4 << 20;
 /// Stored bytes gathered before they are written.
 const WRITE_BUFFER_BYTES: usize = 256 << 10;
 
@@ -58,7 +60,9 @@ impl<'a> Copier<'a> {
     /// A file can't be read or stored; what was written of the job must not be trusted. The job can be tried again with a new
     /// copier: this one may hold half a stream.
     pub fn run(&mut self, job: &CopyJob, cancel: &CancelToken) -> Result<Vec<FileResult>> {
-        let _core = self.settings.cores.enter();
+        if job.files.iter().map(|file| file.size_original).sum::<u64>() >= LONG_MIN_BYTES {
+            slots::takes_long();
+        }
         self.sink.begin_job();
         let result = self.files(job, cancel);
         if result.is_err() {
@@ -166,18 +170,25 @@ impl<'a> Copier<'a> {
             offset: self.sink.offset,
         });
         let raw = job.bundle_id.is_some() && settings.bundle_raw;
+        let mut parallel = None;
         let mut transform = match (&file.block, block_layout) {
             (Some(block), Some(layout)) => {
                 let prior = match &block.prior {
                     Some(prior) => Some(read_prior_map(settings, file, block, prior)?),
                     None => None,
                 };
-                Transform::Blocks(BlockIncr::new(layout, prior, &mut self.super_blocks, &settings.cores)?)
+                Transform::Blocks(BlockIncr::new(layout, prior, &mut self.super_blocks)?)
             }
             _ if raw => Transform::Whole(match &mut self.raw {
                 Some(raw) => raw,
                 none => none.insert(Encoder::new(settings.compression, &settings.cipher, Framing::Raw)?),
             }),
+            // Kept by nobody: it takes more memory than others
+            _ if job.threads > 1 => Transform::Whole(parallel.insert(Encoder::parallel(
+                settings.compression,
+                &settings.cipher,
+                job.threads,
+            )?)),
             _ => Transform::Whole(&mut self.full),
         };
 
@@ -201,6 +212,7 @@ impl<'a> Copier<'a> {
                 break;
             }
             cancel.check()?;
+            slots::give_way();
             if sink.file_pending().len() >= settings.compare_buffer_bytes {
                 sink.flush(settings, &job.path)?;
             }

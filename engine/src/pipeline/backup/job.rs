@@ -16,6 +16,8 @@ pub struct CopyJob {
     pub data_dir: usize,
     /// The files, one unless bundled, in the order they are stored in.
     pub files: Vec<FileJob>,
+    /// Threads that compress a large file of its own.
+    pub threads: usize,
 }
 
 /// One file to copy.

@@ -9,6 +9,7 @@ use repo_format::layout::RepoPath;
 
 use super::*;
 use crate::cancel::CancelToken;
+use crate::slots::Slots;
 use crate::storage::faulty::FaultyStorage;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::posix::PosixStorage;
@@ -28,7 +29,6 @@ fn settings(root: &Path, storage: &Arc<MemoryStorage>, kind: CompressType, ciphe
         compare_buffer_bytes: 1 << 20,
         version_force: None,
         write_options: WriteOptions::IN_PLACE,
-        cores: CoreBudget::new(4),
     }
 }
 
@@ -51,7 +51,7 @@ fn file(name: &str, size: u64) -> FileJob {
 }
 
 fn job(files: Vec<FileJob>, bundle_id: Option<u64>) -> CopyJob {
-    CopyJob { path: RepoPath::new("file").unwrap(), bundle_id, data_dir: 0, files }
+    CopyJob { path: RepoPath::new("file").unwrap(), bundle_id, data_dir: 0, files, threads: 1 }
 }
 
 fn run(settings: &CopySettings, job: &CopyJob) -> Result<Vec<FileResult>> {
@@ -237,13 +237,12 @@ fn block_incremental_chain_rebuilds_every_state() {
     let mut grown = changed.clone();
     grown.extend_from_slice(&noise(50_000));
     let states = [base.clone(), changed, grown, base[..300_001].to_vec()];
-    for cores in [0, 4] {
+    for threads in [1, 4] {
         for (kind, cipher) in
             [(CompressType::None, Cipher::None), (CompressType::Lz4, Cipher::Aes256Cbc(Passphrase::new("x")))]
         {
             let storage = Arc::new(MemoryStorage::new());
             let mut settings = settings(dir.path(), &storage, kind, cipher);
-            settings.cores = CoreBudget::new(cores);
             let mut prior: Option<PriorMap> = None;
             let mut paths = Vec::new();
             for (number, state) in states.iter().enumerate() {
@@ -253,7 +252,7 @@ fn block_incremental_chain_rebuilds_every_state() {
                 let path = RepoPath::new(format!("backup{number}")).unwrap();
                 let mut job = job(vec![FileJob { block: Some(block), ..file("a", 1) }], None);
                 job.path = path.clone();
-                let results = run(&settings, &job).unwrap();
+                let results = Slots::new(threads).run(|| run(&settings, &job)).unwrap();
                 let result = copied(&results[0]);
                 let map_size = result.map_size.unwrap();
                 assert!(number == 0 || result.size_repo < 200_000, "{number} {}", result.size_repo);

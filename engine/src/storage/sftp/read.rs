@@ -5,13 +5,13 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use super::Shared;
 use super::client::{Client, Failure, Pending, unexpected};
 use super::protocol::{Response, open, status};
-use crate::ErrorCode;
 use crate::storage::ReadRange;
+use crate::{ErrorCode, slots};
 
 /// Bytes of one request, which every server takes.
 const CHUNK_SIZE_BYTES: u32 = 32 * 1024;
@@ -52,7 +52,11 @@ impl SftpReader {
 impl Read for SftpReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
-            match self.chunks.blocking_recv() {
+            let next = match self.chunks.try_recv() {
+                Err(TryRecvError::Empty) => slots::waiting(|| self.chunks.blocking_recv()),
+                next => next.ok(),
+            };
+            match next {
                 None => return Ok(0),
                 Some(Ok(chunk)) => self.current = chunk,
                 Some(Err(failure)) => {

@@ -60,8 +60,8 @@ fn is_one_stream(kind: CompressType, stream: &[u8]) -> bool {
             reader.finish().1.unwrap();
             rest.is_empty()
         }
-        CompressType::Zst => zstd::zstd_safe::find_frame_compressed_size(stream) == Ok(stream.len()),
-        CompressType::None => true,
+        // Readers take all frames
+        CompressType::Zst | CompressType::None => true,
     }
 }
 
