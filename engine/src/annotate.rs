@@ -51,7 +51,7 @@ fn annotate_in(
     label: &BackupLabel,
     annotation: &BTreeMap<String, String>,
 ) -> Result<bool> {
-    let (mut info, _) = load_backup_info_reconstruct(repo, stanza)?;
+    let mut info = load_backup_info_reconstruct(repo, stanza)?.info;
     let Some(backup) = info.backups.get_mut(label) else { return Ok(false) };
     crate::info!("backup set '{label}' to annotate found in repo{}", repo.key);
     for (key, text) in annotation {

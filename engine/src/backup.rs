@@ -43,7 +43,7 @@ use crate::pipeline::backup::CopySettings;
 use crate::progress::Progress;
 use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
 use crate::storage::{SyncBatch, WriteOptions};
-use crate::{Error, ErrorCode, Result, detail, info, warn};
+use crate::{Error, ErrorCode, Result, detail, info, side_by_side, warn};
 
 /// Files to store from which on they are synced together. A batch also syncs what others wrote to the same file system, so it
 /// must be worth it.
@@ -63,7 +63,7 @@ pub fn run(
     cancel: &CancelToken,
 ) -> Result<BackupLabel> {
     check_settings(&settings)?;
-    let (mut info, _) = reconstruct::load_backup_info_reconstruct(repo, &settings.stanza)?;
+    let mut info = reconstruct::load_backup_info_reconstruct(repo, &settings.stanza)?.info;
     let mut source = Source::open(&settings, cancel)?;
     check_cluster(&source, &info)?;
     let mut checksum_page = source.checksum_page(settings.checksum_page);
@@ -217,12 +217,17 @@ impl Backup<'_> {
 
     /// Goes on with an interrupted backup, or makes a new label.
     fn choose_label(&self, manifest: &mut Manifest, states: &mut [FileState], cancel: &CancelToken) -> Result<()> {
-        if resume::resume(self.repo, self.settings, &self.manifest_cipher(), manifest, states)? {
+        let storage = &*self.repo.storage;
+        let (resumed, used) = side_by_side::both(
+            storage.features().remote,
+            || resume::resume(self.repo, self.settings, &self.manifest_cipher(), manifest, states),
+            || label::used(storage, &self.settings.stanza),
+        );
+        if resumed? {
             return Ok(());
         }
         let label = label::create(
-            &*self.repo.storage,
-            &self.settings.stanza,
+            &used?,
             manifest.data.backup_type,
             manifest.data.prior.as_ref(),
             manifest.data.timestamp_start,

@@ -12,7 +12,7 @@ use repo_format::layout::{self, ArchiveId, RepoPath, Stanza};
 use repo_format::wal_name::WalSegment;
 
 use crate::repo::info_files::{self, manifest_cipher};
-use crate::repo::reconstruct::load_backup_info_reconstruct;
+use crate::repo::reconstruct::{Reconstructed, load_backup_info_reconstruct};
 use crate::repo::{Repo, manifest_store};
 use crate::{CancelToken, Error, ErrorCode, Result, side_by_side};
 use plan::{ArchivePlan, ArchiveRules, BackupFact, BackupPlan, FullRetention, Retention, Verdict, WalPlan};
@@ -85,7 +85,7 @@ struct Task<'a> {
 impl Task<'_> {
     fn run(&self, retention: &Retention, set_found: &mut bool) -> Result<()> {
         let stanza = &self.settings.stanza;
-        let (mut info, repaired) = load_backup_info_reconstruct(self.repo, stanza)?;
+        let Reconstructed { mut info, changed: repaired, labels } = load_backup_info_reconstruct(self.repo, stanza)?;
         let facts = facts(&info);
         let retention = self.lower_for_oldest(&facts, retention);
         let now = Timestamp::now().as_second();
@@ -113,7 +113,7 @@ impl Task<'_> {
             return Err(Error::new(ErrorCode::Checksum, text).hint(hint));
         }
         self.remove_backups(&mut info, &plan, repaired)?;
-        self.remove_directories(&info, &plan)?;
+        self.remove_directories(&info, &labels, &plan)?;
         if let Some(text) = damaged {
             crate::warn!("repo{}: {text}\nHINT: {hint}", self.repo.key);
         }
@@ -189,16 +189,16 @@ impl Task<'_> {
         storage.sync_path(&layout::backup_stanza(stanza))
     }
 
-    fn remove_directories(&self, info: &BackupInfo, plan: &BackupPlan) -> Result<()> {
+    /// Removes the directories of backups that are not kept; `labels` are those that have one.
+    fn remove_directories(&self, info: &BackupInfo, labels: &[BackupLabel], plan: &BackupPlan) -> Result<()> {
         let (storage, stanza, key) = (&self.repo.storage, &self.settings.stanza, self.repo.key);
-        let names = self.list(&layout::backup_stanza(stanza))?;
-        let mut labels: Vec<BackupLabel> = names.iter().filter_map(|name| name.parse().ok()).collect();
-        labels.sort_unstable();
         let keep_newest = match labels.last() {
+            // What is in backup.info has a manifest
+            Some(newest) if info.backups.contains_key(newest) => false,
             Some(newest) => self.is_unfinished(newest)? && !self.is_orphan(newest, info)?,
             None => false,
         };
-        let directories = plan::directories(&labels, &plan.kept, keep_newest);
+        let directories = plan::directories(labels, &plan.kept, keep_newest);
         side_by_side::each(storage.features().remote, &directories, |label| {
             crate::info!("repo{key}: remove expired backup {label}");
             self.change(|| storage.remove_all(&layout::backup_path(stanza, label)))

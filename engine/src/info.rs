@@ -306,7 +306,15 @@ fn collect_repo(
         label = Some(set);
     }
     let backup_path = RepoPath::new(layout::BACKUP)?;
-    let found = repo.storage.names(&backup_path)?.unwrap_or_default();
+    let remote = repo.storage.features().remote;
+    // A stanza that is asked for is mostly there, and there is no waiting for the answer that it is
+    let ahead = settings.stanza.as_ref().filter(|_| remote && settings.detail == Detail::Full);
+    let (found, mut infos) = side_by_side::both(
+        remote,
+        || repo.storage.names(&backup_path),
+        || Ok(ahead.map(|stanza| load_infos(repo, stanza))),
+    );
+    let found = found?.unwrap_or_default();
     let names = match &settings.stanza {
         Some(stanza) => vec![stanza.to_string()],
         None => found.clone(),
@@ -314,24 +322,39 @@ fn collect_repo(
     for name in names {
         let exists = found.contains(&name);
         let stanza = stanzas.entry(name.clone()).or_insert_with(|| StanzaState::new(name, repos));
-        collect_stanza(repo, index, stanza, exists, settings, label.as_ref());
+        let infos = infos.as_mut().ok().and_then(Option::take);
+        collect_stanza(repo, index, stanza, exists.then_some(infos), settings, label.as_ref());
     }
     Ok(())
 }
 
-/// Reads what one repository says about one stanza; whatever fails becomes the stanza's state there.
+/// backup.info, and archive.info if it was loaded at the same time.
+type Infos = (Result<BackupInfo>, Result<Option<ArchiveInfo>>);
+
+fn load_infos(repo: &Repo, stanza: &Stanza) -> Infos {
+    let remote = repo.storage.features().remote;
+    side_by_side::both(
+        remote,
+        || info_files::load_backup_info(repo, stanza),
+        // What else is asked for is of no use without backup.info, but there is no waiting for that
+        || if remote { info_files::load_archive_info(repo, stanza).map(Some) } else { Ok(None) },
+    )
+}
+
+/// Reads what one repository says about one stanza; whatever fails becomes the stanza's state there. `found` is nothing for one that
+/// has no directory, and may have what was loaded of others.
 fn collect_stanza(
     repo: &Repo,
     index: usize,
     state: &mut StanzaState,
-    exists: bool,
+    found: Option<Option<Infos>>,
     settings: &InfoSettings,
     label: Option<&BackupLabel>,
 ) {
-    if !exists {
-        state.repos[index].fact.status = StatusCode::MissingStanzaPath;
-    } else if let Err(error) = load_stanza(repo, index, state, settings, label) {
-        state.repos[index].fail(&error);
+    match found.map(|infos| load_stanza(repo, index, state, infos, settings, label)) {
+        None => state.repos[index].fact.status = StatusCode::MissingStanzaPath,
+        Some(Err(error)) => state.repos[index].fail(&error),
+        Some(Ok(())) => {}
     }
     if state.current.is_none()
         && let Some(backup_info) = &state.repos[index].backup_info
@@ -345,6 +368,7 @@ fn load_stanza(
     repo: &Repo,
     index: usize,
     state: &mut StanzaState,
+    infos: Option<Infos>,
     settings: &InfoSettings,
     label: Option<&BackupLabel>,
 ) -> Result<()> {
@@ -352,13 +376,7 @@ fn load_stanza(
     let mut status = StatusCode::Ok;
     let target = &mut state.repos[index];
     if settings.detail == Detail::Full {
-        let remote = repo.storage.features().remote;
-        let (backup_info, archive_info) = side_by_side::both(
-            remote,
-            || info_files::load_backup_info(repo, &stanza),
-            // What else is asked for is of no use without backup.info, but there is no waiting for that
-            || if remote { info_files::load_archive_info(repo, &stanza).map(Some) } else { Ok(None) },
-        );
+        let (backup_info, archive_info) = infos.unwrap_or_else(|| load_infos(repo, &stanza));
         match backup_info {
             Ok(info) => target.backup_info = Some(info),
             Err(error) if error.code == ErrorCode::FileMissing => status = StatusCode::MissingStanzaData,
@@ -489,6 +507,10 @@ fn wal_range(repo: &Repo, stanza: &Stanza, id: ArchiveId) -> Result<(Option<Stri
         let segments = names.iter().filter_map(|name| name.parse::<ArchivedSegment>().ok());
         Ok(segments.filter(|stored| !stored.partial).map(|stored| stored.segment.to_string()).collect())
     };
+    if let [only] = directories.as_slice() {
+        let segments = segments(only)?;
+        return Ok((segments.first().cloned(), segments.last().cloned()));
+    }
     // Not every directory holds segments
     let first = || -> Result<Option<String>> {
         for name in &directories {

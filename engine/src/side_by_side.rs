@@ -29,7 +29,11 @@ pub fn both<A, B: Send>(
 ///
 /// # Errors
 /// That of the first item which has one. Later ones may then be done or not.
-pub fn each<T: Sync, R: Send>(remote: bool, items: &[T], work: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
+pub fn each<'a, T: Sync, R: Send>(
+    remote: bool,
+    items: &'a [T],
+    work: impl Fn(&'a T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
     if !remote || items.len() < 2 {
         return items.iter().map(work).collect();
     }

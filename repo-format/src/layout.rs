@@ -145,6 +145,13 @@ pub struct ArchiveId {
     pub id: u32,
 }
 
+impl ArchiveId {
+    /// The archive of a stanza that was made for this version and never upgraded.
+    pub fn first(version: PgVersion) -> Self {
+        ArchiveId { version, id: 1 }
+    }
+}
+
 impl PartialOrd for ArchiveId {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))

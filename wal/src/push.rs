@@ -14,6 +14,7 @@ use engine::repo::Repo;
 use repo_format::compress::Compression;
 use repo_format::layout::Stanza;
 use repo_format::pg::PgVersion;
+use repo_format::wal_name::PARTIAL_SUFFIX;
 
 use crate::path::file_name;
 
@@ -54,7 +55,8 @@ pub fn push(repos: &[Repo], settings: &PushSettings, wal_file: &std::path::Path)
     }
     let warnings = std::thread::scope(|scope| {
         let begun = segment::begin(scope, repos, settings, wal_file, name);
-        let targets = check::check(repos, settings)?;
+        let segment = name.strip_suffix(PARTIAL_SUFFIX).unwrap_or(name).parse().ok();
+        let targets = check::check(repos, settings, segment.as_ref())?;
         segment::push_file(&targets, settings, wal_file, name, settings.process_max, begun)
     })?;
     for warning in warnings {

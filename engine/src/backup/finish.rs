@@ -22,7 +22,7 @@ use crate::pipeline::encode::Encoder;
 use crate::repo::archive_find::{FoundSegment, WalSegmentFind};
 use crate::repo::{Repo, info_files, manifest_store};
 use crate::storage::{self, ReadRange, SyncBatch, WriteOptions};
-use crate::{Error, ErrorCode, Result, detail, warn};
+use crate::{Error, ErrorCode, Result, detail, side_by_side, warn};
 
 /// Bytes of WAL that are in memory at a time.
 const COPY_BUFFER_BYTES: usize = 1 << 20;
@@ -212,22 +212,39 @@ pub(super) fn complete(
     let cipher = info_files::manifest_cipher(info);
     manifest.validate(true)?;
     manifest_store::save(repo, &settings.stanza, manifest, &cipher)?;
-    manifest_store::save_history(repo, &settings.stanza, manifest, &cipher)?;
 
+    let save_history = || manifest_store::save_history(repo, &settings.stanza, manifest, &cipher);
     // Only for people: nothing reads it
-    let latest = layout::latest(&settings.stanza);
-    if storage.features().symlinks {
-        storage.symlink(manifest.data.label.as_str(), &latest)?;
-    } else {
-        storage.remove(&latest)?;
-    }
-    storage.sync_path(&layout::backup_stanza(&settings.stanza))?;
+    let link_latest = || {
+        let latest = layout::latest(&settings.stanza);
+        if storage.features().symlinks {
+            storage.symlink(manifest.data.label.as_str(), &latest)?;
+        } else {
+            storage.remove(&latest)?;
+        }
+        storage.sync_path(&layout::backup_stanza(&settings.stanza))
+    };
+    let remote = storage.features().remote;
+    let load_archive_info = || info_files::load_archive_info(repo, &settings.stanza);
+    let (archive, done) =
+        side_by_side::both(remote, load_archive_info, || steps(remote, [&save_history, &link_latest]));
+    done?;
 
     info.backups.insert(manifest.data.label.clone(), BackupEntry::from_manifest(manifest)?);
-    info_files::save_backup_info(repo, &settings.stanza, info)?;
+    let info = &*info;
+    let save_info = || info_files::save_backup_info(repo, &settings.stanza, info);
     // Written anew only to be as young as the backup, so that no life cycle rule of a store removes it before
-    let archive = info_files::load_archive_info(repo, &settings.stanza)?;
-    info_files::save_archive_info(repo, &settings.stanza, &archive)
+    let save_archive_info = || match &archive {
+        Ok(archive) => info_files::save_archive_info(repo, &settings.stanza, archive),
+        Err(_) => Ok(()),
+    };
+    steps(remote, [&save_info, &save_archive_info])?;
+    archive.map(drop)
+}
+
+/// Takes steps that don't depend on each other, at the same time where each waits for a server.
+fn steps<const N: usize>(remote: bool, steps: [&(dyn Fn() -> Result<()> + Sync); N]) -> Result<()> {
+    side_by_side::each(remote, &steps, |step| step()).map(drop)
 }
 
 #[cfg(test)]

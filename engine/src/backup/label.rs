@@ -4,31 +4,34 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use repo_format::label::{BackupLabel, BackupType, CivilTime};
-use repo_format::layout::{self, Stanza};
+use repo_format::layout::{self, RepoPath, Stanza};
 
 use crate::cancel::CancelToken;
 use crate::storage::{EntryKind, RepoStorage};
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, ErrorCode, Result, side_by_side};
 
 /// Makes a label that sorts after all others of its kind: of all backups for a full one, of the same full backup's set for
-/// the others. History counts too, so that the label of a removed backup is not used again.
+/// the others. `used` are the labels of [`used`].
 ///
 /// # Errors
 /// [`ErrorCode::Clock`] when a label of the future is there.
 pub(super) fn create(
-    storage: &dyn RepoStorage,
-    stanza: &Stanza,
+    used: &[BackupLabel],
     kind: BackupType,
     prior: Option<&BackupLabel>,
     timestamp: i64,
     cancel: &CancelToken,
 ) -> Result<BackupLabel> {
-    let latest = latest(storage, stanza, kind, prior)?;
+    let competes = |label: &&BackupLabel| match (kind, prior) {
+        (BackupType::Full, _) | (_, None) => true,
+        (_, Some(prior)) => label.backup_type() != BackupType::Full && label.full_part() == prior.full_part(),
+    };
+    let latest = used.iter().filter(competes).max();
     let label = BackupLabel::format(kind, prior, &civil(timestamp)?)?;
-    let Some(latest) = latest.filter(|latest| label <= *latest) else { return Ok(label) };
+    let Some(latest) = latest.filter(|latest| label <= **latest) else { return Ok(label) };
     // Two backups within one second, which only very short ones are
     let label = BackupLabel::format(kind, prior, &civil(timestamp + 1)?)?;
-    if label <= latest {
+    if label <= *latest {
         let message = format!("new backup label '{label}' is not later than latest backup label '{latest}'");
         return Err(Error::new(ErrorCode::Clock, message)
             .hint("has the timezone changed?")
@@ -48,31 +51,28 @@ pub(super) fn preliminary(timestamp: i64) -> Result<BackupLabel> {
     BackupLabel::format(BackupType::Full, None, &civil(timestamp)?)
 }
 
-/// The greatest label that the new one has to sort after.
-fn latest(
-    storage: &dyn RepoStorage,
-    stanza: &Stanza,
-    kind: BackupType,
-    prior: Option<&BackupLabel>,
-) -> Result<Option<BackupLabel>> {
-    let competes = |label: &BackupLabel| match (kind, prior) {
-        (BackupType::Full, _) | (_, None) => true,
-        (_, Some(prior)) => label.backup_type() != BackupType::Full && label.full_part() == prior.full_part(),
-    };
-    let greatest = |names: &mut dyn Iterator<Item = BackupLabel>| names.filter(|label| competes(label)).max();
-
-    let backups = storage.list(&layout::backup_stanza(stanza))?.unwrap_or_default();
-    let latest = greatest(&mut backups.iter().filter_map(|entry| entry.name.parse().ok()));
-
-    let history = layout::history(stanza);
-    let years = storage.list(&history)?.unwrap_or_default();
-    let is_year =
-        |name: &str| name.len() == 4 && name.starts_with('2') && name.bytes().all(|byte| byte.is_ascii_digit());
-    let last_year = years.iter().rev().find(|entry| entry.kind == EntryKind::Path && is_year(&entry.name));
-    let Some(year) = last_year else { return Ok(latest) };
-    let manifests = storage.list(&history.join(&year.name)?)?.unwrap_or_default();
-    let labels = manifests.iter().filter_map(|entry| entry.name.strip_suffix(".manifest.gz")?.parse().ok());
-    Ok(latest.max(greatest(&mut labels.into_iter())))
+/// The labels of all backups, and of those in the last year of the history, so that the label of a removed backup is not used again.
+///
+/// # Errors
+/// A directory can't be listed.
+pub(super) fn used(storage: &dyn RepoStorage, stanza: &Stanza) -> Result<Vec<BackupLabel>> {
+    let list = |path: &RepoPath| Ok(storage.list(path)?.unwrap_or_default());
+    let (backups, history) = side_by_side::both(
+        storage.features().remote,
+        || list(&layout::backup_stanza(stanza)),
+        || {
+            let history = layout::history(stanza);
+            let is_year =
+                |name: &str| name.len() == 4 && name.starts_with('2') && name.bytes().all(|byte| byte.is_ascii_digit());
+            let years = list(&history)?;
+            let last_year = years.iter().rev().find(|entry| entry.kind == EntryKind::Path && is_year(&entry.name));
+            last_year.map_or(Ok(Vec::new()), |year| list(&history.join(&year.name)?))
+        },
+    );
+    let (backups, history) = (backups?, history?);
+    let in_history = history.iter().filter_map(|entry| entry.name.strip_suffix(".manifest.gz"));
+    let names = backups.iter().map(|entry| entry.name.as_str()).chain(in_history);
+    Ok(names.filter_map(|name| name.parse().ok()).collect())
 }
 
 /// Seconds since the epoch as local time, which labels are in.
@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn new_label(storage: &MemoryStorage, kind: BackupType, prior: Option<&BackupLabel>) -> Result<BackupLabel> {
-        create(storage, &stanza(), kind, prior, START, &CancelToken::new())
+        create(&used(storage, &stanza())?, kind, prior, START, &CancelToken::new())
     }
 
     #[test]

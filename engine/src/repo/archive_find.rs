@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use repo_format::layout::{self, ArchiveId, RepoPath, Stanza};
+use repo_format::pg::PgVersion;
 use repo_format::wal_name::{ArchivedSegment, PARTIAL_SUFFIX, WalSegment};
 
 use crate::storage::RepoStorage;
@@ -18,6 +19,29 @@ pub struct FoundSegment {
     pub path: RepoPath,
 }
 
+/// The names in a segment's directory from the segment on.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    directory: RepoPath,
+    names: Vec<String>,
+}
+
+/// Lists the directory of a segment in the first archive of a stanza. That is the right one unless the stanza was upgraded, and
+/// from a server it comes while archive.info, which says so, is on its way too.
+///
+/// # Errors
+/// The directory can't be listed.
+pub fn list_ahead(
+    storage: &dyn RepoStorage,
+    stanza: &Stanza,
+    version: PgVersion,
+    segment: &WalSegment,
+) -> Result<Listed> {
+    let directory = layout::wal_dir(stanza, ArchiveId::first(version), segment);
+    let names = storage.names_after(&directory, &segment.to_string())?;
+    Ok(Listed { directory, names })
+}
+
 /// Looks for segments in one archive. The listing of a directory is kept while it gives answers, so that looking for many
 /// segments in ascending order does not list it each time.
 pub struct WalSegmentFind<'a> {
@@ -29,6 +53,8 @@ pub struct WalSegmentFind<'a> {
     directory: Option<RepoPath>,
     /// Names of the directory not passed over yet, in ascending order.
     names: Vec<String>,
+    /// What was listed before the first look.
+    ahead: Option<Listed>,
 }
 
 impl<'a> WalSegmentFind<'a> {
@@ -41,7 +67,13 @@ impl<'a> WalSegmentFind<'a> {
         timeout: Duration,
         cancel: &'a CancelToken,
     ) -> Self {
-        WalSegmentFind { storage, stanza, archive_id, timeout, cancel, directory: None, names: Vec::new() }
+        WalSegmentFind { storage, stanza, archive_id, timeout, cancel, directory: None, names: Vec::new(), ahead: None }
+    }
+
+    /// The same, where a directory was listed just now.
+    #[must_use]
+    pub fn with_listed(self, ahead: Option<Listed>) -> Self {
+        WalSegmentFind { ahead, ..self }
     }
 
     /// Finds a segment, or with `partial` the partial one of that name.
@@ -83,7 +115,10 @@ impl<'a> WalSegmentFind<'a> {
 
     /// Stored names go on after the segment's.
     fn list(&mut self, directory: &RepoPath, segment: &WalSegment) -> Result<()> {
-        self.names = self.storage.names_after(directory, &segment.to_string())?;
+        self.names = match self.ahead.take().filter(|ahead| ahead.directory == *directory) {
+            Some(ahead) => ahead.names,
+            None => self.storage.names_after(directory, &segment.to_string())?,
+        };
         self.directory = Some(directory.clone());
         Ok(())
     }

@@ -10,8 +10,8 @@ use repo_format::info;
 use repo_format::layout::{self, RepoPath, Stanza};
 
 use super::Repo;
-use crate::Result;
 use crate::storage::{self, WriteOptions};
+use crate::{Result, side_by_side};
 
 /// The most bytes of an info file: far above any honest one (a backup takes some hundred), and well below what memory holds.
 const SIZE_MAX: u64 = 1 << 30;
@@ -94,8 +94,8 @@ fn save_pair(repo: &Repo, path: &RepoPath, text: &[u8]) -> Result<()> {
     // The same bytes, salt included, for both
     let stored = cipher::encrypt(&repo.cipher, text)?;
     let put = |path: &RepoPath| storage::put(&*repo.storage, path, &stored, WriteOptions::ATOMIC);
-    put(path)?;
-    put(&layout::copy(path))
+    // On servers files appear whole, so that one of both is whole at any time whatever comes first
+    side_by_side::each(repo.storage.features().remote, &[path.clone(), layout::copy(path)], put).map(drop)
 }
 
 /// Makes the one of file and copy that is missing from the other, byte for byte; says whether it had to.

@@ -3,7 +3,7 @@
 //! A backup is complete when `backup.manifest` is there; `backup.manifest.copy` is written before the first file is copied
 //! and again at the end, just before the manifest itself.
 
-use std::io::BufReader;
+use std::io::{self, BufReader, Write};
 
 use repo_format::cipher::{Cipher, Decryptor, Framing};
 use repo_format::compress::{CompressType, Compression};
@@ -14,8 +14,8 @@ use repo_format::manifest::Manifest;
 
 use super::Repo;
 use super::encode::EncodeWriter;
-use crate::storage::{self, ReadRange, WriteOptions};
-use crate::{Error, ErrorCode, Result};
+use crate::Result;
+use crate::storage::{self, ReadRange, RepoWriter, WriteOptions};
 
 /// Bytes read from the storage at once.
 const BUFFER_SIZE: usize = 256 * 1024;
@@ -78,22 +78,35 @@ pub fn save_copy(repo: &Repo, stanza: &Stanza, manifest: &Manifest, cipher: &Cip
     write(repo, &path, manifest, Compression::NONE, cipher)
 }
 
-/// Makes the backup complete: writes the copy in its last form and then the manifest with the same bytes.
+/// Makes the backup complete: writes the copy in its last form and the manifest with the same bytes, which appears after it.
 ///
 /// # Errors
 /// One of them can't be written; unless it was the last, the backup is not complete.
 pub fn save(repo: &Repo, stanza: &Stanza, manifest: &Manifest, cipher: &Cipher) -> Result<()> {
-    save_copy(repo, stanza, manifest, cipher)?;
     let path = layout::manifest(stanza, &manifest.data.label);
-    let copy = layout::copy(&path);
-    let mut from =
-        repo.storage.read(&copy, ReadRange::default())?.ok_or_else(|| storage::missing(&*repo.storage, &copy))?;
-    let mut to = repo.storage.write(&path, WriteOptions::ATOMIC)?;
-    std::io::copy(&mut from, &mut to).map_err(|e| {
-        let name = repo.storage.display(&path);
-        Error::from_io(ErrorCode::FileWrite, format!("unable to write '{name}'"), e)
-    })?;
-    to.finish()
+    let copy = repo.storage.write(&layout::copy(&path), WriteOptions::ATOMIC)?;
+    let both = Both { copy, manifest: repo.storage.write(&path, WriteOptions::ATOMIC)? };
+    let Both { copy, manifest } = encode(both, manifest, Compression::NONE, cipher)?;
+    copy.finish()?;
+    manifest.finish()
+}
+
+/// Two files with the same bytes.
+struct Both {
+    copy: Box<dyn RepoWriter>,
+    manifest: Box<dyn RepoWriter>,
+}
+
+impl Write for Both {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.copy.write_all(data)?;
+        self.manifest.write_all(data)?;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Writes the manifest into the history, which outlives the backup, and makes the history's directory durable.
@@ -107,8 +120,12 @@ pub fn save_history(repo: &Repo, stanza: &Stanza, manifest: &Manifest, cipher: &
 }
 
 fn write(repo: &Repo, path: &RepoPath, manifest: &Manifest, compression: Compression, cipher: &Cipher) -> Result<()> {
-    let file = repo.storage.write(path, WriteOptions::ATOMIC)?;
+    encode(repo.storage.write(path, WriteOptions::ATOMIC)?, manifest, compression, cipher)?.finish()
+}
+
+/// Writes a manifest, and gives the file back to be finished.
+fn encode<W: Write>(file: W, manifest: &Manifest, compression: Compression, cipher: &Cipher) -> Result<W> {
     let mut out = EncodeWriter::new(file, compression, cipher)?;
     manifest.write(&mut out)?;
-    out.finish()?.finish()
+    out.finish()
 }

@@ -9,18 +9,28 @@ use super::info_files::{load_backup_info, manifest_cipher};
 use super::{Repo, manifest_store};
 use crate::{Result, side_by_side};
 
-/// Loads backup.info, takes out backups that are gone and adds complete ones that it does not have. Says whether anything
-/// was changed; saving is the caller's.
+/// backup.info as it should be.
+#[derive(Debug)]
+pub struct Reconstructed {
+    /// The repaired file.
+    pub info: BackupInfo,
+    /// Whether anything had to be changed; saving is the caller's.
+    pub changed: bool,
+    /// The labels of all backups that have a directory, complete or not, in ascending order.
+    pub labels: Vec<BackupLabel>,
+}
+
+/// Loads backup.info, takes out backups that are gone and adds complete ones that it does not have.
 ///
 /// # Errors
 /// backup.info or the manifest of a backup that it lacks can't be loaded, or the directory not be listed.
-pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<(BackupInfo, bool)> {
+pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reconstructed> {
     let remote = repo.storage.features().remote;
     let (info, labels) = side_by_side::both(remote, || load_backup_info(repo, stanza), || backup_labels(repo, stanza));
     let (mut info, labels) = (info?, labels?);
     let removed = remove_missing(repo, stanza, &mut info, &labels)?;
     let added = add_found(repo, stanza, &mut info, &labels)?;
-    Ok((info, removed || added))
+    Ok(Reconstructed { info, changed: removed || added, labels })
 }
 
 /// The labels of all backups that have a directory, complete or not, in ascending order.
@@ -148,7 +158,7 @@ mod tests {
         }
 
         fn load(&self) -> (Vec<String>, bool) {
-            let (info, changed) = load_backup_info_reconstruct(&self.repo, &self.stanza).unwrap();
+            let Reconstructed { info, changed, .. } = load_backup_info_reconstruct(&self.repo, &self.stanza).unwrap();
             save_backup_info(&self.repo, &self.stanza, &info).unwrap();
             (info.backups.keys().map(BackupLabel::to_string).collect(), changed)
         }

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use engine::repo::{Repo, info_files};
-use engine::{Error, ErrorCode, Result};
+use engine::{Error, ErrorCode, Result, side_by_side};
 use repo_format::cipher::Cipher;
 use repo_format::layout::{self, ArchiveId, RepoPath, Stanza};
 use repo_format::pg::PgVersion;
-use repo_format::wal_name::{self, ArchivedSegment};
+use repo_format::pg::control::PgControl;
+use repo_format::wal_name::{self, ArchivedSegment, WalSegment};
 
 use crate::push::check::repo_error;
 
@@ -98,8 +99,13 @@ pub fn find<'a>(repos: &'a [Repo], cluster: &Cluster, requests: &[String]) -> Re
     }
     let mut findings = Findings::default();
     let mut sources = Vec::new();
-    for repo in repos {
-        match source(repo, &cluster.stanza, control.version, control.system_id) {
+    let mut lists = ListCache::default();
+    let first = requests.first().and_then(|request| request.parse().ok());
+    let remote = repos.iter().any(|repo| repo.storage.features().remote);
+    let looks = side_by_side::each(remote, repos, |repo| Ok(look(repo, &cluster.stanza, &control, first.as_ref())))?;
+    for (repo, (source, listed)) in repos.iter().zip(looks) {
+        lists.extend(listed);
+        match source {
             Ok(source) => sources.push(source),
             Err(error) => {
                 let warning = repo_error(repo.key, &error);
@@ -113,7 +119,6 @@ pub fn find<'a>(repos: &'a [Repo], cluster: &Cluster, requests: &[String]) -> Re
         findings.failure = Some(Failure { request: None, error, warnings: findings.warnings.clone() });
         return Ok(findings);
     }
-    let mut lists = ListCache::default();
     for request in requests {
         let mut warnings = findings.warnings.clone();
         match find_one(&mut sources, &cluster.stanza, request, &mut lists, &mut warnings) {
@@ -128,6 +133,20 @@ pub fn find<'a>(repos: &'a [Repo], cluster: &Cluster, requests: &[String]) -> Re
         }
     }
     Ok(findings)
+}
+
+type Look<'a> = (Result<Source<'a>>, Option<((u32, ArchiveId, String), Listed)>);
+
+/// Finds out which archives of a repository may hold the cluster's WAL. From a server comes meanwhile what the first one has from
+/// the first segment on: that is the right one unless the stanza was upgraded.
+fn look<'a>(repo: &'a Repo, stanza: &Stanza, control: &PgControl, first: Option<&WalSegment>) -> Look<'a> {
+    let source = || source(repo, stanza, control.version, control.system_id);
+    let Some(segment) = first.filter(|_| repo.storage.features().remote) else { return (source(), None) };
+    let id = ArchiveId::first(control.version);
+    let list = || Listed::read(repo, &layout::wal_dir(stanza, id, segment), &segment.to_string());
+    let (source, listed) = side_by_side::both(true, source, list);
+    // What is wrong with it shows when it is listed again
+    (source, listed.ok().map(|listed| ((repo.key, id, segment.directory()), listed)))
 }
 
 fn exists(path: &Path) -> Result<bool> {

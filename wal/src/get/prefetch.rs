@@ -7,7 +7,7 @@ use engine::repo::Repo;
 use engine::{CancelToken, Error, Result};
 
 use super::find::{self, Answer, Cluster};
-use super::segment;
+use super::segment::{self, Decode};
 use crate::boot::Boot;
 use crate::spool::Spool;
 use crate::workers::{Crew, Retry};
@@ -58,7 +58,7 @@ fn fetch_all(
     let findings = find::find(repos, cluster, segments)?;
     let is_synced = Boot::current().is_unknown();
     let fetch = |answer: &Answer<'_>| {
-        workers.retry.run(cancel, || segment::fetch_temporary(answer, &spool.file(&answer.request)))
+        workers.retry.run(cancel, || segment::fetch_temporary(answer, &spool.file(&answer.request), Decode::InTurn))
     };
     let crew = Crew::new(workers.process_max, repos);
     crate::workers::run(&findings.answers, crew, false, cancel, fetch, |process, answer, result| {

@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 
 use engine::storage::ReadRange;
 use engine::storage::posix::FILE_MODE;
@@ -16,7 +17,9 @@ use repo_format::layout::TEMP_SUFFIX;
 use super::find::{Answer, Candidate};
 
 /// Bytes moved at a time.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 256 << 10;
+/// Buffers of so many bytes between two threads.
+const CHUNKS_BESIDE: usize = 4;
 
 /// The temporary name beside a destination.
 pub fn temporary(destination: &Path) -> PathBuf {
@@ -34,7 +37,7 @@ pub fn temporary(destination: &Path) -> PathBuf {
 /// # Errors
 /// [`ErrorCode::FileRead`] when none can be copied.
 pub fn fetch(answer: &Answer<'_>, destination: &Path) -> Result<(usize, Vec<String>)> {
-    let (index, warnings) = fetch_temporary(answer, destination)?;
+    let (index, warnings) = fetch_temporary(answer, destination, Decode::Beside)?;
     rename(&temporary(destination), destination)?;
     Ok((index, warnings))
 }
@@ -43,11 +46,11 @@ pub fn fetch(answer: &Answer<'_>, destination: &Path) -> Result<(usize, Vec<Stri
 ///
 /// # Errors
 /// As [`fetch`].
-pub fn fetch_temporary(answer: &Answer<'_>, destination: &Path) -> Result<(usize, Vec<String>)> {
+pub fn fetch_temporary(answer: &Answer<'_>, destination: &Path, decode: Decode) -> Result<(usize, Vec<String>)> {
     let temporary = temporary(destination);
     let mut warnings = Vec::new();
     for (index, candidate) in answer.candidates.iter().enumerate() {
-        match copy(candidate, destination) {
+        match copy(candidate, destination, decode) {
             Ok(()) => return Ok((index, warnings)),
             Err(error) => {
                 // The next candidate overwrites it; after the last one nothing useful is left in it
@@ -80,14 +83,14 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Writes a stored file's plain content beside `destination`.
-fn copy(candidate: &Candidate<'_>, destination: &Path) -> Result<()> {
+fn copy(candidate: &Candidate<'_>, destination: &Path, decode: Decode) -> Result<()> {
     let storage = &candidate.repo.storage;
     let Some(stored) = storage.read(&candidate.path, ReadRange::default())? else {
         let text = format!("unable to open missing file '{}' for read", storage.display(&candidate.path));
         return Err(Error::new(ErrorCode::FileMissing, text));
     };
     let plain = Decryptor::new(&candidate.cipher, Framing::Full, stored);
-    let mut reader: Box<dyn Read> = match candidate.segment {
+    let reader: Box<dyn Read + Send> = match candidate.segment {
         Some(segment) => Box::new(Decompressor::new(segment.compress_type, Framing::Full, plain)?),
         None => Box::new(plain),
     };
@@ -104,23 +107,18 @@ fn copy(candidate: &Candidate<'_>, destination: &Path) -> Result<()> {
         }
     })?;
     let mut hasher = candidate.segment.map(|_| Sha1Hasher::new());
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        let size = match reader.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(size) => size,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => {
-                let text = format!("unable to read '{}'", storage.display(&candidate.path));
-                return Err(Error::from_io(ErrorCode::FileRead, text, error));
-            }
-        };
+    let take = |plain: &[u8]| {
         if let Some(hasher) = &mut hasher {
-            hasher.update(&buffer[..size]);
+            hasher.update(plain);
         }
-        file.write_all(&buffer[..size]).map_err(|error| {
+        file.write_all(plain).map_err(|error| {
             Error::from_io(ErrorCode::FileWrite, format!("unable to write '{}'", temporary.display()), error)
-        })?;
+        })
+    };
+    let name = || format!("unable to read '{}'", storage.display(&candidate.path));
+    match candidate.segment.filter(|_| decode == Decode::Beside) {
+        Some(_) => each_chunk_beside(reader, &name, take)?,
+        None => each_chunk(reader, &name, take)?,
     }
     if let (Some(segment), Some(hasher)) = (candidate.segment, hasher) {
         let checksum = hasher.finish();
@@ -130,4 +128,117 @@ fn copy(candidate: &Candidate<'_>, destination: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a stored segment is decoded while what was decoded before is hashed and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decode {
+    /// One after the other: other segments keep the processors busy.
+    InTurn,
+    /// By a thread of its own: somebody waits for this segment.
+    Beside,
+}
+
+/// Reads up to the buffer's size.
+fn read_some(reader: &mut dyn Read, buffer: &mut [u8], failed: &dyn Fn() -> String) -> Result<usize> {
+    loop {
+        match reader.read(buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            result => return result.map_err(|error| Error::from_io(ErrorCode::FileRead, failed(), error)),
+        }
+    }
+}
+
+/// Gives all that is read to `take`.
+fn each_chunk(
+    mut reader: impl Read,
+    failed: &dyn Fn() -> String,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match read_some(&mut reader, &mut buffer, failed)? {
+            0 => return Ok(()),
+            size => take(&buffer[..size])?,
+        }
+    }
+}
+
+/// The same, where a thread of its own reads.
+fn each_chunk_beside(
+    mut reader: impl Read + Send,
+    failed: &(dyn Fn() -> String + Sync),
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let (fill, filled) = mpsc::sync_channel(CHUNKS_BESIDE);
+    let (empty, emptied) = mpsc::sync_channel(CHUNKS_BESIDE);
+    // All ends of the channels go with the closure: whoever ends first with an error ends the other
+    std::thread::scope(move |scope| {
+        for _ in 0..CHUNKS_BESIDE {
+            // There is room for all
+            let _ = empty.send(vec![0; CHUNK]);
+        }
+        scope.spawn(move || {
+            // Ends with the first error, and when the other side has ended with one
+            while let Ok(mut buffer) = emptied.recv() {
+                let read = read_some(&mut reader, &mut buffer, failed).map(|size| (size, buffer));
+                let is_last = read.as_ref().map_or(true, |(size, _)| *size == 0);
+                if fill.send(read).is_err() || is_last {
+                    break;
+                }
+            }
+        });
+        loop {
+            let lost = |_| Error::new(ErrorCode::Assert, "the thread that reads WAL panicked");
+            let (size, buffer) = filled.recv().map_err(lost)??;
+            if size == 0 {
+                return Ok(());
+            }
+            take(&buffer[..size])?;
+            // The last ones are not wanted back
+            let _ = empty.send(buffer);
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed() -> String {
+        "unable to read".to_owned()
+    }
+
+    /// Gives so many bytes, and then an error.
+    struct Broken(usize);
+
+    impl Read for Broken {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let size = self.0.min(buffer.len());
+            self.0 -= size;
+            if size == 0 { Err(std::io::ErrorKind::ConnectionReset.into()) } else { Ok(size) }
+        }
+    }
+
+    #[test]
+    fn both_ways_give_the_same_bytes() {
+        let content: Vec<u8> = (0..10 * CHUNK as u32 + 7).map(|number| (number / 3) as u8).collect();
+        let (mut in_turn, mut beside) = (Vec::new(), Vec::new());
+        let append = |to: &mut Vec<u8>, chunk: &[u8]| {
+            to.extend_from_slice(chunk);
+            Ok(())
+        };
+        each_chunk(content.as_slice(), &failed, |chunk| append(&mut in_turn, chunk)).expect("in turn");
+        each_chunk_beside(content.as_slice(), &failed, |chunk| append(&mut beside, chunk)).expect("beside");
+        assert!(in_turn == content && beside == content);
+    }
+
+    #[test]
+    fn an_error_on_either_side_ends_both() {
+        let error = each_chunk_beside(Broken(20 * CHUNK), &failed, |_| Ok(())).expect_err("broken");
+        assert_eq!(error.code, ErrorCode::FileRead);
+        let full = || Error::new(ErrorCode::FileWrite, "disk full");
+        let error = each_chunk_beside(std::io::repeat(1), &failed, |_| Err(full())).expect_err("full");
+        assert_eq!(error.code, ErrorCode::FileWrite);
+    }
 }

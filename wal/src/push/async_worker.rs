@@ -115,7 +115,7 @@ fn round(
         }
         return Ok(false);
     }
-    let targets = check::check(repos, &settings.push)?;
+    let targets = check::check(repos, &settings.push, None)?;
     let mut failed = false;
     let process_max = settings.push.process_max;
     let left = AtomicUsize::new(todo.len());

@@ -1,10 +1,13 @@
 //! Whether the cluster is the one that the repositories hold, and where its WAL goes.
 
+use engine::repo::archive_find::{self, Listed};
 use engine::repo::{Repo, info_files};
-use engine::{Error, ErrorCode, Result};
+use engine::{Error, ErrorCode, Result, side_by_side};
+use repo_format::archive_info::ArchiveInfo;
 use repo_format::cipher::Cipher;
-use repo_format::layout::ArchiveId;
+use repo_format::layout::{ArchiveId, Stanza};
 use repo_format::pg::PgVersion;
+use repo_format::wal_name::WalSegment;
 
 use super::PushSettings;
 
@@ -17,6 +20,8 @@ pub struct Target<'a> {
     pub archive_id: ArchiveId,
     /// How files of the archive are encrypted.
     pub cipher: Cipher,
+    /// What the archive has from the segment on that is to be pushed, where that came with archive.info.
+    pub listed: Option<Listed>,
 }
 
 /// Where WAL of the cluster goes.
@@ -38,11 +43,12 @@ pub fn repo_error(repo_key: u32, error: &Error) -> String {
     format!("repo{repo_key}: [{}] {error}", error.code)
 }
 
-/// Reads `pg_control` (when the data directory is known) and every repository's archive.info.
+/// Reads `pg_control` (when the data directory is known) and every repository's archive.info. From servers comes meanwhile what
+/// they have from `segment` on.
 ///
 /// # Errors
 /// Those of reading `pg_control`, and [`ErrorCode::RepoInvalid`] when no repository fits.
-pub fn check<'a>(repos: &'a [Repo], settings: &PushSettings) -> Result<Targets<'a>> {
+pub fn check<'a>(repos: &'a [Repo], settings: &PushSettings, segment: Option<&WalSegment>) -> Result<Targets<'a>> {
     let mut reference: Option<(PgVersion, u64)> = match &settings.pg_path {
         Some(path) => {
             let control = engine::pg::control_file::read(path, settings.version_force)?;
@@ -51,8 +57,11 @@ pub fn check<'a>(repos: &'a [Repo], settings: &PushSettings) -> Result<Targets<'
         None => None,
     };
     let (mut targets, mut errors) = (Vec::new(), Vec::new());
-    for repo in repos {
-        match check_repo(repo, repos, settings, reference) {
+    let ahead = reference.and_then(|(version, _)| Some((version, segment?)));
+    let remote = repos.iter().any(|repo| repo.storage.features().remote);
+    let loaded = side_by_side::each(remote, repos, |repo| Ok(load(repo, &settings.stanza, ahead)))?;
+    for (repo, loaded) in repos.iter().zip(loaded) {
+        match check_repo(repo, loaded, repos, settings, reference) {
             Ok((target, cluster)) => {
                 reference = Some(cluster);
                 targets.push(target);
@@ -69,13 +78,30 @@ pub fn check<'a>(repos: &'a [Repo], settings: &PushSettings) -> Result<Targets<'
     }
 }
 
+type Loaded = (Result<ArchiveInfo>, Option<Listed>);
+
+/// Loads archive.info, and the listing of a segment's directory in the archive that is likely the right one.
+fn load(repo: &Repo, stanza: &Stanza, ahead: Option<(PgVersion, &WalSegment)>) -> Loaded {
+    let info = || info_files::load_archive_info(repo, stanza);
+    match ahead.filter(|_| repo.storage.features().remote) {
+        Some((version, segment)) => {
+            let list = || archive_find::list_ahead(&*repo.storage, stanza, version, segment);
+            let (info, listed) = side_by_side::both(true, info, list);
+            // What is wrong with it shows when it is listed again
+            (info, listed.ok())
+        }
+        None => (info(), None),
+    }
+}
+
 fn check_repo<'a>(
     repo: &'a Repo,
+    (info, listed): Loaded,
     repos: &[Repo],
     settings: &PushSettings,
     reference: Option<(PgVersion, u64)>,
 ) -> Result<(Target<'a>, (PgVersion, u64))> {
-    let info = info_files::load_archive_info(repo, &settings.stanza)?;
+    let info = info?;
     let current = info.current();
     let cluster = (current.version, current.system_id);
     if let Some((version, system_id)) = reference.filter(|reference| *reference != cluster) {
@@ -92,6 +118,6 @@ fn check_repo<'a>(
         )
         .hint("are you archiving to the correct stanza?"));
     }
-    let target = Target { repo, archive_id: current.archive_id(), cipher: info_files::archive_cipher(&info) };
+    let target = Target { repo, archive_id: current.archive_id(), cipher: info_files::archive_cipher(&info), listed };
     Ok((target, cluster))
 }

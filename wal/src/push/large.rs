@@ -219,7 +219,7 @@ mod tests {
     }
 
     fn target(repo: &Repo, cipher: Cipher) -> Target<'_> {
-        Target { repo, archive_id: "15-1".parse().expect("archive id"), cipher }
+        Target { repo, archive_id: "15-1".parse().expect("archive id"), cipher, listed: None }
     }
 
     fn stored(repo: &Repo, file: &str) -> Option<Vec<u8>> {

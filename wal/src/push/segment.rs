@@ -284,7 +284,8 @@ fn find(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<Option<Archi
     };
     // One look never waits, so there is nothing to cancel
     let cancel = CancelToken::new();
-    let mut find = WalSegmentFind::new(&*target.repo.storage, stanza, target.archive_id, Duration::ZERO, &cancel);
+    let mut find = WalSegmentFind::new(&*target.repo.storage, stanza, target.archive_id, Duration::ZERO, &cancel)
+        .with_listed(target.listed.clone());
     Ok(find.find(&segment.parse()?, partial)?.map(|found| found.name))
 }
 
@@ -397,7 +398,7 @@ mod tests {
         let targets = Targets {
             version: PgVersion::V15,
             system_id: 1,
-            repos: vec![Target { repo: &repo, archive_id, cipher: Cipher::None }],
+            repos: vec![Target { repo: &repo, archive_id, cipher: Cipher::None, listed: None }],
             errors: Vec::new(),
         };
         assert!(push_file(&targets, &settings, &source, SEGMENT, 2, None).expect("new").is_empty());
