@@ -3,6 +3,7 @@
 mod chain;
 mod changed_options;
 mod kill;
+mod large_file;
 mod lock;
 mod manifest;
 mod matrix;

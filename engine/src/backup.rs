@@ -226,13 +226,15 @@ impl Backup<'_> {
         if resumed? {
             return Ok(());
         }
-        let label = label::create(
-            &used?,
-            manifest.data.backup_type,
-            manifest.data.prior.as_ref(),
-            manifest.data.timestamp_start,
-            cancel,
-        )?;
+        let create = |used: &[BackupLabel]| {
+            let data = &manifest.data;
+            label::create(used, data.backup_type, data.prior.as_ref(), data.timestamp_start, cancel)
+        };
+        let label = match create(&used?) {
+            // It may be the label of an interrupted backup that was removed meanwhile
+            Err(error) if error.code == ErrorCode::Clock => create(&label::used(storage, &self.settings.stanza)?)?,
+            label => label?,
+        };
         set_label(manifest, label);
         Ok(())
     }
@@ -313,7 +315,15 @@ impl Backup<'_> {
                 .map(|block| if full { block.super_full } else { block.super_other }),
             xact_path: source.version().xact_dir(),
             standby: source.has_standby(),
-            threads_max: (settings.process_max as usize).min(available_parallelism().map_or(1, NonZero::get)),
+            threads_max: match settings.compression.gains_from_threads() {
+                true => (settings.process_max as usize).min(available_parallelism().map_or(1, NonZero::get)),
+                false => 1,
+            },
+            // While one waits for a server, others compute
+            long_max: match self.repo.storage.features().remote {
+                true => settings.process_max as usize + 1,
+                false => usize::MAX,
+            },
         };
         let (queues, total) = Queues::build(job_settings, &manifest, &states, settings.online)?;
         let copy = CopySettings {

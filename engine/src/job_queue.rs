@@ -179,7 +179,7 @@ type Message<J, R> = Result<(u32, J, R)>;
 #[derive(Clone, Copy)]
 struct Crew<'a> {
     settings: &'a QueueSettings,
-    /// Limits how many of them compute, where there are more than workers.
+    /// Limits how many of them compute.
     slots: &'a Arc<Slots>,
     group: &'a CancelToken,
 }

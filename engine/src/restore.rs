@@ -3,6 +3,7 @@
 //!
 //! Source of the order of steps and of messages: pgBackRest `src/command/restore/restore.c`.
 
+mod ahead;
 pub mod block_delta;
 mod clean;
 mod copy;

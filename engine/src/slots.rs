@@ -4,7 +4,7 @@
 //! repository gets more threads than that, of which only so many compute at any time; whoever waits lets another one in. Work that
 //! is short goes first, since it soon waits for the server again. Of long work, what was begun first does: it is the largest, and
 //! should not be all that is left in the end. Where fewer compute than may, one with much to do can take others in to help it
-//! ([`borrow`]).
+//! ([`borrow`]); for work that would be left in the end all the same it keeps others from computing ([`reserve`]).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,7 +23,11 @@ pub struct Slots(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
+    count: usize,
     free: usize,
+    /// Slots that are kept for helpers, and how many of those are still in use by others.
+    reserved: usize,
+    owed: usize,
     /// Helpers of threads that compute. They never keep a thread from its slot: for a short time more may compute than should.
     borrowed: usize,
     /// Work that was begun so far.
@@ -57,8 +61,8 @@ struct Held {
 impl Slots {
     /// So many slots, all free.
     pub fn new(count: u32) -> Arc<Self> {
-        let free = usize::try_from(count.max(1)).unwrap_or(usize::MAX);
-        Arc::new(Slots(Mutex::new(State { free, ..State::default() })))
+        let count = usize::try_from(count.max(1)).unwrap_or(usize::MAX);
+        Arc::new(Slots(Mutex::new(State { count, free: count, ..State::default() })))
     }
 
     /// Computes with one of the slots, once it is free.
@@ -99,13 +103,20 @@ impl Slots {
     fn give_back(&self) {
         let next = {
             let mut state = self.state();
-            let next = state.waiting.pop_first();
-            if next.is_none() {
-                state.free += 1;
+            let owed = state.owed > 0;
+            match state.waiting.first_entry() {
+                Some(first) if !owed || !first.key().long => Some(first.remove()),
+                _ if owed => {
+                    state.owed -= 1;
+                    None
+                }
+                _ => {
+                    state.free += 1;
+                    None
+                }
             }
-            next
         };
-        if let Some((_, next)) = next {
+        if let Some(next) = next {
             next.granted.store(true, Ordering::Release);
             next.thread.unpark();
         }
@@ -173,6 +184,43 @@ pub fn borrow(wanted: usize) -> Borrowed {
         taken
     });
     Borrowed { slots, taken }
+}
+
+/// Keeps so many slots for helpers of the thread: at once those that are free, then those that others give back, unless there is
+/// short work. One is always left for each thread that does so.
+pub fn reserve(wanted: usize) -> Reserved {
+    let slots = HELD.with(|kept| Some(Arc::clone(&kept.borrow().as_ref()?.slots)));
+    let count = slots.as_ref().map_or(0, |slots| {
+        let mut state = slots.state();
+        let count = wanted.min(state.count.saturating_sub(state.reserved + 1));
+        let now = count.min(state.free);
+        state.free -= now;
+        state.owed += count - now;
+        state.reserved += count;
+        count
+    });
+    Reserved { slots, count }
+}
+
+/// Slots for helpers of a thread; they are given back when this goes out of scope.
+#[derive(Debug)]
+pub struct Reserved {
+    slots: Option<Arc<Slots>>,
+    count: usize,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let Some(slots) = &self.slots else { return };
+        let in_use = {
+            let mut state = slots.state();
+            let owed = self.count.min(state.owed);
+            state.owed -= owed;
+            state.reserved -= self.count;
+            self.count - owed
+        };
+        (0..in_use).for_each(|_| slots.give_back());
+    }
 }
 
 /// Helpers of a thread; they are given back when this goes out of scope.
@@ -278,6 +326,45 @@ mod tests {
             });
         });
         assert_eq!(order.into_inner().unwrap(), ["short", "first", "first, again", "second", "third"]);
+    }
+
+    #[test]
+    fn reserved_slots_are_kept_from_long_work_as_they_become_free() {
+        let slots = Slots::new(3);
+        let (reached, go_on) = (Barrier::new(2), Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                slots.run(|| {
+                    reached.wait();
+                    go_on.wait();
+                });
+            });
+            slots.run(|| {
+                reached.wait();
+                let reserved = reserve(9);
+                let state = || {
+                    let state = slots.state();
+                    (state.free, state.owed, state.reserved)
+                };
+                assert_eq!(state(), (0, 1, 2), "one was free, one is in use, and this thread has its own");
+                // Nothing is left for another
+                assert_eq!(reserve(1).count, 0);
+                go_on.wait();
+                while state() != (0, 0, 2) {
+                    std::thread::yield_now();
+                }
+                // Whoever waits gets its own slot back all the same, and short work comes in between
+                waiting(|| ());
+                scope.spawn(|| slots.run(|| assert!(slots.state().waiting.len() == 1)));
+                while slots.state().waiting.is_empty() {
+                    std::thread::yield_now();
+                }
+                takes_long();
+                drop(reserved);
+                assert_eq!(state(), (2, 0, 0));
+            });
+        });
+        assert_eq!(slots.state().free, 3);
     }
 
     #[test]

@@ -161,6 +161,15 @@ impl Compression {
         Ok(Compression { kind, level })
     }
 
+    /// Whether [`Compressor::parallel`] uses several threads.
+    pub fn gains_from_threads(self) -> bool {
+        match self.kind {
+            CompressType::None => false,
+            CompressType::Zst => self.level <= zst::PARALLEL_LEVEL_MAX,
+            CompressType::Bz2 | CompressType::Gz | CompressType::Lz4 => true,
+        }
+    }
+
     /// An upper bound of the memory in bytes that one [`Compressor`] takes besides its output, for jobs that reserve memory
     /// before they begin. It is measured, not promised by the libraries; zst of the highest levels stands out.
     pub fn memory_bytes_max(self) -> u64 {
@@ -229,12 +238,12 @@ impl Compressor {
     pub fn parallel(compression: Compression, threads: usize) -> Result<Self> {
         let Compression { kind, level } = Compression::new(compression.kind, Some(compression.level))?;
         let join: Box<dyn pieces::Join> = match kind {
-            _ if threads <= 1 => return Self::new(compression, Framing::Full),
+            _ if threads <= 1 || !compression.gains_from_threads() => return Self::new(compression, Framing::Full),
             CompressType::Zst if level <= zst::FRAMES_LEVEL_MAX => Box::new(zst::Pieces::new(level)),
-            CompressType::Zst if level <= zst::PARALLEL_LEVEL_MAX => {
+            CompressType::Zst => {
                 return Ok(Compressor(Encoder::Zst(zst::Encoder::parallel(level, threads)?)));
             }
-            CompressType::None | CompressType::Zst => return Self::new(compression, Framing::Full),
+            CompressType::None => return Self::new(compression, Framing::Full),
             CompressType::Bz2 => Box::new(bz2::Pieces::new(level)),
             CompressType::Gz => Box::new(gz::Pieces::new(level)),
             CompressType::Lz4 => Box::new(lz4::Pieces::new(level)),

@@ -15,7 +15,7 @@ use repo_format::manifest::{Manifest, ManifestFile};
 use super::build::FileState;
 use super::settings::BundleSettings;
 use crate::pg::data_dir::{PG_CONTROL, from_standby};
-use crate::pipeline::backup::{BlockJob, CopyJob, FileJob, PriorMap};
+use crate::pipeline::backup::{BlockJob, CopyJob, FileJob, LONG_MIN_BYTES, PriorMap};
 use crate::{Error, ErrorCode, Result};
 
 /// A smaller file is compressed by one thread.
@@ -35,6 +35,8 @@ pub(super) struct JobSettings {
     pub(super) standby: bool,
     /// Threads that may compress at the same time.
     pub(super) threads_max: usize,
+    /// Long jobs that may run at the same time while there are short ones.
+    pub(super) long_max: usize,
 }
 
 /// Files that are not handed out yet.
@@ -47,6 +49,8 @@ pub(super) struct Queues {
     bytes_left: u64,
     /// Threads that compress large files now.
     threads_used: usize,
+    /// Long jobs that run now.
+    long_running: usize,
 }
 
 /// What there is to copy.
@@ -118,6 +122,7 @@ impl Queues {
             next_bundle_id: 1,
             bytes_left: total.bytes,
             threads_used: 0,
+            long_running: 0,
         };
         Ok((queues, total))
     }
@@ -127,6 +132,17 @@ impl Queues {
         if job.threads > 1 {
             self.threads_used -= job.threads;
         }
+        if job.is_long() {
+            self.long_running -= 1;
+        }
+    }
+
+    /// The next file of a queue. While enough threads compute for long, the others take short files, which only wait for the server.
+    fn pop(&mut self, queue: usize, manifest: &Manifest) -> Option<usize> {
+        let long = self.long_running >= self.settings.long_max && self.settings.bundle.is_none();
+        let queue = &mut self.queues[queue];
+        let is_short = |&index: &usize| manifest.files[index].size_original < LONG_MIN_BYTES;
+        if long && queue.back().is_some_and(is_short) { queue.pop_back() } else { queue.pop_front() }
     }
 
     /// How many threads are to compress a file of that size that is handed out. Where it is more than a worker's share of what is
@@ -180,7 +196,7 @@ impl Queues {
         let bundle = self.settings.bundle.filter(|bundle| file.size <= bundle.limit);
         let mut files = Vec::new();
         let mut size = 0;
-        while let Some(index) = self.queues[queue].pop_front() {
+        while let Some(index) = self.pop(queue, manifest) {
             files.push(self.file_job(index, manifest, &states[index])?);
             size += manifest.files[index].size_original;
             if bundle.is_none_or(|bundle| size >= bundle.size) {
@@ -205,7 +221,9 @@ impl Queues {
             };
             (layout::backup_file(&self.settings.stanza, &self.settings.label, &file.name, form)?, None)
         };
-        Ok(Some(CopyJob { path, bundle_id, data_dir, files, threads }))
+        let job = CopyJob { path, bundle_id, data_dir, files, threads };
+        self.long_running += usize::from(job.is_long());
+        Ok(Some(job))
     }
 
     fn file_job(&self, index: usize, manifest: &Manifest, state: &FileState) -> Result<FileJob> {
@@ -343,6 +361,7 @@ mod tests {
             xact_path: "pg_xact",
             standby: false,
             threads_max: 4,
+            long_max: 3,
         }
     }
 
@@ -372,6 +391,54 @@ mod tests {
         let names: Vec<String> =
             jobs(settings(None), &manifest, &[0]).into_iter().flat_map(|(_, names)| names).collect();
         assert_eq!(names, ["b", "c", "d", "a"]);
+    }
+
+    #[test]
+    fn file_larger_than_a_share_gets_threads_that_others_do_not_use() {
+        let manifest = manifest(&[
+            ("pg_data/a", 600 << 20, 0),
+            ("pg_data/b", 200 << 20, 0),
+            ("pg_data/c", 200 << 20, 0),
+            ("pg_data/d", 15 << 20, 0),
+        ]);
+        let states = copied(&manifest);
+        let (mut queues, _) = Queues::build(settings(None), &manifest, &states, false).unwrap();
+        let next = |queues: &mut Queues| queues.next(0, &manifest, &states).unwrap().unwrap();
+        let first = next(&mut queues);
+        let second = next(&mut queues);
+        assert_eq!((first.threads, second.threads), (2, 2), "2.4 and 1.9 of 4");
+        queues.done(&first);
+        let third = next(&mut queues);
+        assert_eq!(
+            (third.threads, next(&mut queues).threads),
+            (2, 1),
+            "no more than are free, and none for a small one"
+        );
+    }
+
+    #[test]
+    fn short_files_are_taken_while_enough_long_ones_run() {
+        let long = LONG_MIN_BYTES;
+        let manifest = manifest(&[
+            ("pg_data/a", long + 3, 0),
+            ("pg_data/b", long + 2, 0),
+            ("pg_data/c", long + 1, 0),
+            ("pg_data/d", long, 0),
+            ("pg_data/e", 2, 0),
+            ("pg_data/f", 1, 0),
+        ]);
+        let states = copied(&manifest);
+        let (mut queues, _) = Queues::build(settings(None), &manifest, &states, false).unwrap();
+        let mut taken = Vec::new();
+        for number in 0..6 {
+            let job = queues.next(0, &manifest, &states).unwrap().unwrap();
+            taken.push(job.files[0].name.trim_start_matches("pg_data/").to_owned());
+            // One of the long ones ends before the fifth is taken
+            if number == 3 {
+                queues.long_running -= 1;
+            }
+        }
+        assert_eq!(taken, ["a", "b", "c", "f", "d", "e"]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use repo_format::compress::Compression;
 use repo_format::pg::PgVersion;
 
 pub use self::copier::Copier;
-pub use self::job::{BlockJob, Copied, CopyJob, FileJob, FileOutcome, FileResult, PriorMap};
+pub use self::job::{BlockJob, Copied, CopyJob, FileJob, FileOutcome, FileResult, LONG_MIN_BYTES, PriorMap};
 use crate::pg::data_dir::DataDir;
 use crate::storage::{RepoStorage, WriteOptions};
 

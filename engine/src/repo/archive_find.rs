@@ -282,6 +282,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_listed_ahead_is_used_for_its_archive_alone() {
+        let storage = archive_with(&[&format!("000000010000000000000002-{HASH}.gz")]);
+        let (stanza, cancel, segment) = (stanza(), CancelToken::new(), "000000010000000000000002".parse().unwrap());
+        for (archive, found, lists) in [("15-1", true, 1), ("15-2", false, 2)] {
+            let before = storage.calls().len();
+            let ahead = list_ahead(&storage, &stanza, PgVersion::V15, &segment).unwrap();
+            let mut find = WalSegmentFind::new(&storage, &stanza, archive.parse().unwrap(), Duration::ZERO, &cancel)
+                .with_listed(Some(ahead));
+            assert_eq!(find.find(&segment, false).unwrap().is_some(), found, "{archive}");
+            assert_eq!(storage.calls().len() - before, lists, "{archive}");
+        }
+    }
+
+    #[test]
     fn find_sees_a_segment_that_arrives_meanwhile() {
         let storage = archive_with(&[&format!("000000010000000000000001-{HASH}.gz")]);
         let name = format!("000000010000000000000002-{HASH}.gz");

@@ -1,7 +1,7 @@
 //! Loading and saving archive.info and backup.info (pgBackRest `src/info/{info,infoArchive,infoBackup}.c`).
 //!
 //! Each file has a copy with the same bytes, encrypted with the repository's main passphrase. A load takes the copy when the
-//! file itself can't be used; a save writes the file first, so that one of both is whole at any time.
+//! file itself can't be used; while one is saved, one of both is whole at any time.
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
@@ -94,8 +94,10 @@ fn save_pair(repo: &Repo, path: &RepoPath, text: &[u8]) -> Result<()> {
     // The same bytes, salt included, for both
     let stored = cipher::encrypt(&repo.cipher, text)?;
     let put = |path: &RepoPath| storage::put(&*repo.storage, path, &stored, WriteOptions::ATOMIC);
-    // On servers files appear whole, so that one of both is whole at any time whatever comes first
-    side_by_side::each(repo.storage.features().remote, &[path.clone(), layout::copy(path)], put).map(drop)
+    // Object stores replace a file in one step, so that one of both is whole at any time whatever comes first. Others may need
+    // several: then the copy stays as it is until the file is there
+    let features = repo.storage.features();
+    side_by_side::each(features.remote && !features.paths, &[path.clone(), layout::copy(path)], put).map(drop)
 }
 
 /// Makes the one of file and copy that is missing from the other, byte for byte; says whether it had to.

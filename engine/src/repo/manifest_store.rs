@@ -14,8 +14,8 @@ use repo_format::manifest::Manifest;
 
 use super::Repo;
 use super::encode::EncodeWriter;
-use crate::Result;
 use crate::storage::{self, ReadRange, RepoWriter, WriteOptions};
+use crate::{Error, Result};
 
 /// Bytes read from the storage at once.
 const BUFFER_SIZE: usize = 256 * 1024;
@@ -86,7 +86,8 @@ pub fn save(repo: &Repo, stanza: &Stanza, manifest: &Manifest, cipher: &Cipher) 
     let path = layout::manifest(stanza, &manifest.data.label);
     let copy = repo.storage.write(&layout::copy(&path), WriteOptions::ATOMIC)?;
     let both = Both { copy, manifest: repo.storage.write(&path, WriteOptions::ATOMIC)? };
-    let Both { copy, manifest } = encode(both, manifest, Compression::NONE, cipher)?;
+    let Both { copy, manifest } =
+        encode(both, manifest, Compression::NONE, cipher).map_err(|error| write_error(repo, &path, error))?;
     copy.finish()?;
     manifest.finish()
 }
@@ -120,7 +121,12 @@ pub fn save_history(repo: &Repo, stanza: &Stanza, manifest: &Manifest, cipher: &
 }
 
 fn write(repo: &Repo, path: &RepoPath, manifest: &Manifest, compression: Compression, cipher: &Cipher) -> Result<()> {
-    encode(repo.storage.write(path, WriteOptions::ATOMIC)?, manifest, compression, cipher)?.finish()
+    let file = repo.storage.write(path, WriteOptions::ATOMIC)?;
+    encode(file, manifest, compression, cipher).map_err(|error| write_error(repo, path, error))?.finish()
+}
+
+fn write_error(repo: &Repo, path: &RepoPath, error: Error) -> Error {
+    error.context(format!("unable to write '{}'", repo.storage.display(path)))
 }
 
 /// Writes a manifest, and gives the file back to be finished.

@@ -1,28 +1,21 @@
 //! Runs the jobs of a restore and reports each file.
 
-use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::iter::Peekable;
-use std::sync::{Mutex, PoisonError};
 
 use repo_format::manifest::ManifestFile;
 use repo_format::size::{format_percent, format_size};
 
+use super::ahead::{BegunJob, JobsAhead};
 use super::file::{FileContext, FileResult, Outcome, restored_path};
 use super::queue::{RestoreJob, RestoreQueues};
 use super::{RestoreDisplay, RestoreSettings};
 use crate::job_queue::{self, Event};
 use crate::log::{self, Level};
 use crate::pipeline::restore::RestorePipeline;
-use crate::storage::read_ahead::PendingRead;
 use crate::{CancelToken, Result, detail};
 
 /// Threads of a worker whose jobs wait for reads that can't be begun ahead.
 const THREADS_DEPENDENT: u32 = 2;
-/// Jobs for each worker that are begun ahead.
-const JOBS_AHEAD_MAX: usize = 4;
-/// Plain bytes of all jobs that are begun ahead: the server must not wait for long until somebody reads what it has to send.
-const BYTES_AHEAD_MAX: u64 = 64 << 20;
 
 /// Copies everything; returns the bytes of all files.
 ///
@@ -43,10 +36,11 @@ pub(super) fn run(
     }
     display.progress.start(context.manifest.files.len() as u64, total);
     let queue = settings.queue.clone().for_reading(context.storage, threads(context));
+    let mut jobs = JobsAhead::new(context, interleave(queues.queues), queue.process_max);
     let result = job_queue::run_from(
         &queue,
         cancel,
-        JobsAhead::new(context, interleave(queues.queues), queue.process_max).into_next(),
+        |_| jobs.next(),
         |_| Ok(RestorePipeline::new(context.cipher.clone(), context.manifest.data.options.compress_type)),
         |pipeline, begun, cancel| context.restore(pipeline, &begun.job, begun.take_read(), cancel),
         |event| {
@@ -74,59 +68,6 @@ pub(super) fn run(
 /// follow from what they found: each has a decoder with its window.
 fn threads(context: &FileContext<'_>) -> u32 {
     if context.delta || context.manifest.data.block_incr { THREADS_DEPENDENT } else { 1 }
-}
-
-/// A job of which the first read may have begun.
-struct BegunJob {
-    job: RestoreJob,
-    read: Mutex<Option<PendingRead>>,
-}
-
-impl BegunJob {
-    /// The read, for the first attempt.
-    fn take_read(&self) -> Option<PendingRead> {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-/// Jobs, of which the next ones are begun while a store far away would be waited for.
-struct JobsAhead<'a, I: Iterator<Item = RestoreJob>> {
-    context: &'a FileContext<'a>,
-    jobs: Peekable<I>,
-    begun: VecDeque<BegunJob>,
-    /// Plain bytes of those.
-    begun_bytes: u64,
-    begun_max: usize,
-}
-
-impl<'a, I: Iterator<Item = RestoreJob> + Send> JobsAhead<'a, I> {
-    fn new(context: &'a FileContext<'a>, jobs: I, workers: u32) -> Self {
-        let begun_max = if context.storage.features().remote { JOBS_AHEAD_MAX * workers.max(1) as usize } else { 0 };
-        JobsAhead { context, jobs: jobs.peekable(), begun: VecDeque::new(), begun_bytes: 0, begun_max }
-    }
-
-    fn into_next(mut self) -> impl FnMut(u32) -> Result<Option<BegunJob>> + Send {
-        move |_| self.next()
-    }
-
-    fn next(&mut self) -> Result<Option<BegunJob>> {
-        let next = match self.begun.pop_front() {
-            Some(begun) => {
-                self.begun_bytes -= begun.job.size;
-                Some(begun)
-            }
-            None => self.jobs.next().map(|job| BegunJob { job, read: Mutex::new(None) }),
-        };
-        while self.begun.len() < self.begun_max
-            && let Some(job) = self.jobs.next_if(|job| self.begun_bytes.saturating_add(job.size) <= BYTES_AHEAD_MAX)
-        {
-            let read =
-                self.context.first_read(&job)?.map(|(path, range)| self.context.storage.begin_read(&path, range));
-            self.begun_bytes += job.size;
-            self.begun.push_back(BegunJob { job, read: Mutex::new(read) });
-        }
-        Ok(next)
-    }
 }
 
 /// Takes from all queues in turn, so that file systems of tablespaces are busy at the same time.

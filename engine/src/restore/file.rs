@@ -19,6 +19,7 @@ use super::names::pg_absolute;
 use super::ownership::Ownership;
 use super::queue::RestoreJob;
 use super::select_db::ZeroFilter;
+use crate::pipeline::backup::LONG_MIN_BYTES;
 use crate::pipeline::restore::{BlockGeometry, RestorePipeline};
 use crate::storage::page_cache::PageCache;
 use crate::storage::read_ahead::{PendingRead, ReadQueue};
@@ -30,9 +31,6 @@ pub(super) const PG_CONTROL: &str = "pg_data/global/pg_control";
 
 /// Stored block-incremental files up to this size are read whole, with the files before and after them.
 const MEMBER_SIZE_MAX: u64 = 4 * 1024 * 1024;
-
-/// From so many plain bytes on a job takes longer to compute than to wait for its requests.
-const LONG_MIN_BYTES: u64 = 4 << 20;
 
 /// Bytes asked of the storage at a time where files are smaller.
 const READ_BUFFER_BYTES: u64 = 256 * 1024;

@@ -17,7 +17,7 @@ use object_store::client::{
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, ErrorCode, Result, slots};
 
 /// Threads that drive all requests. TLS and copying cost little beside hashing and compression, which have threads of
 /// their own.
@@ -45,6 +45,11 @@ pub fn handle() -> Result<Handle> {
         .map_err(|error| Error::from_io(ErrorCode::Kernel, "unable to start network threads", error))?;
     // Where two threads race, the loser's runtime is dropped here, outside of any asynchronous context
     Ok(RUNTIME.get_or_init(|| runtime).handle().clone())
+}
+
+/// Waits for something on the network, without keeping others from computing.
+pub(crate) fn wait<R>(runtime: &Handle, request: impl Future<Output = R>) -> R {
+    slots::waiting(|| runtime.block_on(request))
 }
 
 /// The methods that requests are counted by.

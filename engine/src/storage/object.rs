@@ -27,7 +27,7 @@ use self::writer::ObjectWriter;
 use super::{
     Entry, EntryKind, Features, PendingRead, ReadAhead, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions,
 };
-use crate::{Error, ErrorCode, Result, slots};
+use crate::{Error, ErrorCode, Result};
 
 /// Parts that may be on their way at the same time, over all files, since each is held in memory.
 const PARTS_IN_FLIGHT_MAX: usize = 8;
@@ -90,7 +90,7 @@ impl ObjectStorage {
 
     /// Waits for the answer to a request.
     fn wait<R>(&self, request: impl Future<Output = R>) -> R {
-        wait(&self.runtime, request)
+        super::network::wait(&self.runtime, request)
     }
 
     fn key(&self, path: &RepoPath) -> Result<Path> {
@@ -171,11 +171,6 @@ pub(crate) fn location(name: &str) -> Result<Path> {
     Path::parse(name).map_err(|error| {
         Error::new(ErrorCode::Format, format!("'{name}' can't be the name of an object: {error}")).cause(error)
     })
-}
-
-/// Waits for something on the network, without keeping others from computing.
-fn wait<R>(runtime: &Handle, request: impl Future<Output = R>) -> R {
-    slots::waiting(|| runtime.block_on(request))
 }
 
 impl RepoStorage for ObjectStorage {

@@ -131,7 +131,7 @@ impl SftpStorage {
     where
         F: Future<Output = std::result::Result<T, Failure>>,
     {
-        crate::slots::waiting(|| self.0.runtime.block_on(self.0.repeat(operation)))
+        network::wait(&self.0.runtime, self.0.repeat(operation))
     }
 }
 
@@ -365,7 +365,7 @@ impl RepoStorage for SftpStorage {
 
     fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
         let absolute = self.absolute(path);
-        crate::slots::waiting(|| self.0.runtime.block_on(open(Arc::clone(&self.0), absolute, range)))
+        network::wait(&self.0.runtime, open(Arc::clone(&self.0), absolute, range))
     }
 
     fn begin_read(&self, path: &RepoPath, range: ReadRange) -> PendingRead {

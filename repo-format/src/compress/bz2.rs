@@ -150,12 +150,10 @@ impl Join for Pieces {
 
     fn encode(&self) -> EncodePiece {
         let level = self.level;
-        Arc::new(move |_context, plain| {
-            let mut stream = Vec::with_capacity(plain.len() / 2);
+        Arc::new(move |_context, plain, stream| {
             let mut encoder = Encoder::new(level);
-            encoder.push(plain, &mut stream)?;
-            encoder.finish(&mut stream)?;
-            Ok(stream)
+            encoder.push(plain, stream)?;
+            encoder.finish(stream)
         })
     }
 

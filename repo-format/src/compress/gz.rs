@@ -5,7 +5,7 @@ use std::sync::Arc;
 use flate2::{Compress, Compression as Level, Crc, Decompress, FlushCompress, FlushDecompress, Status};
 
 use super::pieces::{EncodePiece, Join};
-use super::{Framing, Progress, reserve_output};
+use super::{Framing, OUTPUT_STEP_BYTES, Progress, reserve_output};
 use crate::{Error, ErrorCode, Result};
 
 /// zlib's largest window, which pgBackRest uses.
@@ -86,7 +86,7 @@ impl Join for Pieces {
 
     fn encode(&self) -> EncodePiece {
         let level = library_level(self.level);
-        Arc::new(move |context, plain| encode_piece(level, context, plain))
+        Arc::new(move |context, plain, out| encode_piece(level, context, plain, out))
     }
 
     fn begin(&mut self, out: &mut Vec<u8>) {
@@ -114,20 +114,21 @@ impl Join for Pieces {
     }
 }
 
-fn encode_piece(level: Level, context: &[u8], mut plain: &[u8]) -> Result<Vec<u8>> {
+fn encode_piece(level: Level, context: &[u8], mut plain: &[u8], out: &mut Vec<u8>) -> Result<()> {
     let mut state = Compress::new(level, false);
     if !context.is_empty() {
         state.set_dictionary(context).map_err(compress_error)?;
     }
-    let mut out = Vec::with_capacity(plain.len() / 2);
+    // Room for what does not compress at all, so that one call does it and the same piece always becomes the same bytes
+    out.reserve(plain.len() + plain.len() / 8 + OUTPUT_STEP_BYTES);
     loop {
-        reserve_output(&mut out);
+        reserve_output(out);
         let before = state.total_in();
-        state.compress_vec(plain, &mut out, FlushCompress::Sync).map_err(compress_error)?;
+        state.compress_vec(plain, out, FlushCompress::Sync).map_err(compress_error)?;
         plain = &plain[(state.total_in() - before) as usize..];
         // A full output may mean that there is more of the flush
         if plain.is_empty() && out.len() < out.capacity() {
-            return Ok(out);
+            return Ok(());
         }
     }
 }

@@ -194,12 +194,10 @@ impl Join for Pieces {
 
     fn encode(&self) -> EncodePiece {
         let level = self.level;
-        Arc::new(move |_context, plain| {
-            let mut frame = Vec::with_capacity(plain.len() / 2);
+        Arc::new(move |_context, plain, frame| {
             let mut encoder = Encoder::new(level, Framing::Raw);
-            encoder.push(plain, &mut frame)?;
-            encoder.finish(&mut frame)?;
-            Ok(frame)
+            encoder.push(plain, frame)?;
+            encoder.finish(frame)
         })
     }
 

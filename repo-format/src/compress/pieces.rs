@@ -14,8 +14,8 @@ use crate::{Error, ErrorCode, Result};
 /// Pieces that are being compressed or wait for it, besides one for each thread: so that no thread waits for the caller.
 const PIECES_MORE: usize = 1;
 
-/// Compresses one piece, given the plain bytes before it to which it may refer, and its own.
-pub(super) type EncodePiece = Arc<dyn Fn(&[u8], &[u8]) -> Result<Vec<u8>> + Send + Sync>;
+/// Compresses one piece, given the plain bytes before it to which it may refer, and its own, into an empty buffer.
+pub(super) type EncodePiece = Arc<dyn Fn(&[u8], &[u8], &mut Vec<u8>) -> Result<()> + Send + Sync>;
 
 /// How pieces, compressed on their own, are joined to a stream of one format.
 pub(super) trait Join: Send {
@@ -38,7 +38,7 @@ pub(super) trait Join: Send {
     fn end(&mut self, out: &mut Vec<u8>) -> Result<()>;
 }
 
-/// An encoder with threads of its own. Besides the output it holds a plain and a compressed piece for each of them, and one more.
+/// An encoder with threads of its own. Besides the output it holds a plain and a compressed piece for each of them, and two more.
 pub(super) struct Encoder {
     join: Box<dyn Join>,
     encode: EncodePiece,
@@ -46,16 +46,24 @@ pub(super) struct Encoder {
     /// The context of the next piece, then bytes of it.
     buffer: Vec<u8>,
     context: usize,
-    in_flight: VecDeque<InFlight>,
+    in_flight: VecDeque<Receiver<Piece>>,
+    /// Buffers to be used again: they are large enough that the system would have to make each anew.
+    spare: Vec<Buffers>,
     begun: bool,
 }
 
-/// A piece that a thread compresses.
-struct InFlight {
-    /// The context, then the plain bytes from `start` on.
-    buffer: Arc<Vec<u8>>,
+/// A piece that was compressed.
+struct Piece {
+    buffers: Buffers,
     start: usize,
-    piece: Receiver<Result<Vec<u8>>>,
+    result: Result<()>,
+}
+
+#[derive(Default)]
+struct Buffers {
+    /// The context, then the plain bytes.
+    plain: Vec<u8>,
+    encoded: Vec<u8>,
 }
 
 fn panicked() -> Error {
@@ -72,8 +80,8 @@ impl Encoder {
             .build()
             .map_err(|error| Error::new(ErrorCode::Kernel, "unable to start threads for compression").cause(error))?;
         let encode = join.encode();
-        let in_flight = VecDeque::new();
-        Ok(Encoder { join, encode, threads, buffer: Vec::new(), context: 0, in_flight, begun: false })
+        let (in_flight, spare) = (VecDeque::new(), Vec::new());
+        Ok(Encoder { join, encode, threads, buffer: Vec::new(), context: 0, in_flight, spare, begun: false })
     }
 
     pub(super) fn push(&mut self, mut data: &[u8], out: &mut Vec<u8>) -> Result<()> {
@@ -116,25 +124,32 @@ impl Encoder {
     fn send(&mut self) {
         let start = self.context;
         let context = self.join.context_size().min(self.buffer.len());
-        let next = self.buffer[self.buffer.len() - context..].to_vec();
-        let buffer = Arc::new(std::mem::replace(&mut self.buffer, next));
+        let mut buffers = self.spare.pop().unwrap_or_default();
+        buffers.plain.clear();
+        buffers.plain.extend_from_slice(&self.buffer[self.buffer.len() - context..]);
+        std::mem::swap(&mut self.buffer, &mut buffers.plain);
         self.context = context;
         let (sender, piece) = mpsc::sync_channel(1);
-        let (encode, plain) = (Arc::clone(&self.encode), Arc::clone(&buffer));
+        let encode = Arc::clone(&self.encode);
         self.threads.spawn(move || {
-            let (context, plain) = plain.split_at(start);
+            let (context, plain) = buffers.plain.split_at(start);
+            buffers.encoded.clear();
+            let result = encode(context, plain, &mut buffers.encoded);
             // Nobody may want it any more
-            let _ = sender.send(encode(context, plain));
+            let _ = sender.send(Piece { buffers, start, result });
         });
-        self.in_flight.push_back(InFlight { buffer, start, piece });
+        self.in_flight.push_back(piece);
     }
 
     /// Waits for the piece that was sent first and adds it to the stream.
     fn take(&mut self, out: &mut Vec<u8>) -> Result<()> {
-        let Some(InFlight { buffer, start, piece }) = self.in_flight.pop_front() else { return Ok(()) };
-        let piece = piece.recv().map_err(|_| panicked())??;
+        let Some(piece) = self.in_flight.pop_front() else { return Ok(()) };
+        let Piece { buffers, start, result } = piece.recv().map_err(|_| panicked())?;
+        result?;
         self.begin(out);
-        self.join.append(&buffer[start..], &piece, out)
+        self.join.append(&buffers.plain[start..], &buffers.encoded, out)?;
+        self.spare.push(buffers);
+        Ok(())
     }
 
     fn begin(&mut self, out: &mut Vec<u8>) {

@@ -4,7 +4,8 @@ use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Mutex, PoisonError};
 
 use engine::storage::ReadRange;
 use engine::storage::posix::FILE_MODE;
@@ -166,19 +167,21 @@ fn each_chunk(
 
 /// The same, where a thread of its own reads.
 fn each_chunk_beside(
-    mut reader: impl Read + Send,
+    reader: impl Read + Send,
     failed: &(dyn Fn() -> String + Sync),
-    mut take: impl FnMut(&[u8]) -> Result<()>,
+    take: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
-    let (fill, filled) = mpsc::sync_channel(CHUNKS_BESIDE);
-    let (empty, emptied) = mpsc::sync_channel(CHUNKS_BESIDE);
-    // All ends of the channels go with the closure: whoever ends first with an error ends the other
-    std::thread::scope(move |scope| {
+    let kept = Mutex::new(Some(reader));
+    let reader = || kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+    std::thread::scope(|scope| {
+        let (fill, filled) = mpsc::sync_channel(CHUNKS_BESIDE);
+        let (empty, emptied) = mpsc::sync_channel(CHUNKS_BESIDE);
         for _ in 0..CHUNKS_BESIDE {
             // There is room for all
             let _ = empty.send(vec![0; CHUNK]);
         }
-        scope.spawn(move || {
+        let read = move || {
+            let Some(mut reader) = reader() else { return };
             // Ends with the first error, and when the other side has ended with one
             while let Ok(mut buffer) = emptied.recv() {
                 let read = read_some(&mut reader, &mut buffer, failed).map(|size| (size, buffer));
@@ -187,18 +190,39 @@ fn each_chunk_beside(
                     break;
                 }
             }
-        });
-        loop {
-            let lost = |_| Error::new(ErrorCode::Assert, "the thread that reads WAL panicked");
-            let (size, buffer) = filled.recv().map_err(lost)??;
-            if size == 0 {
-                return Ok(());
+        };
+        match std::thread::Builder::new().spawn_scoped(scope, read) {
+            Ok(thread) => {
+                let result = take_chunks(filled, empty, take);
+                // That it panicked is told already, by what did not come
+                let _ = thread.join();
+                result
             }
-            take(&buffer[..size])?;
-            // The last ones are not wanted back
-            let _ = empty.send(buffer);
+            // Where there is no thread to be had, one takes longer
+            Err(_) => reader().map_or(Ok(()), |reader| each_chunk(reader, failed, take)),
         }
     })
+}
+
+/// A chunk's size and buffer. One without bytes is the last.
+type Chunk = Result<(usize, Vec<u8>)>;
+
+/// Gives the chunks that another thread reads to `take`. Both channels go with an error, which ends the other thread.
+fn take_chunks(
+    filled: Receiver<Chunk>,
+    empty: SyncSender<Vec<u8>>,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let panicked = |_| Error::new(ErrorCode::Assert, "the thread that reads WAL panicked");
+    loop {
+        let (size, buffer) = filled.recv().map_err(panicked)??;
+        if size == 0 {
+            return Ok(());
+        }
+        take(&buffer[..size])?;
+        // The last ones are not wanted back
+        let _ = empty.send(buffer);
+    }
 }
 
 #[cfg(test)]
@@ -240,5 +264,17 @@ mod tests {
         let full = || Error::new(ErrorCode::FileWrite, "disk full");
         let error = each_chunk_beside(std::io::repeat(1), &failed, |_| Err(full())).expect_err("full");
         assert_eq!(error.code, ErrorCode::FileWrite);
+    }
+
+    #[test]
+    fn a_panic_of_the_reader_is_an_error() {
+        struct Panics;
+        impl Read for Panics {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                panic!("on purpose")
+            }
+        }
+        let error = each_chunk_beside(Panics, &failed, |_| Ok(())).expect_err("panic");
+        assert_eq!(error.code, ErrorCode::Assert);
     }
 }

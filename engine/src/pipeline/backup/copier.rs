@@ -23,8 +23,6 @@ use crate::{Error, ErrorCode, Result, slots};
 /// Plain bytes read at a time; a multiple of every page size. Few enough to stay in the processor's cache from the check of
 /// pages to compression.
 const READ_BUFFER_BYTES: usize = 256 << 10;
-/// From so many plain bytes on a job takes longer to compute than to wait for its requests.
-const LONG_MIN_BYTES: u64 = 4 << 20;
 /// Stored bytes gathered before they are written.
 const WRITE_BUFFER_BYTES: usize = 256 << 10;
 
@@ -60,9 +58,14 @@ impl<'a> Copier<'a> {
     /// A file can't be read or stored; what was written of the job must not be trusted. The job can be tried again with a new
     /// copier: this one may hold half a stream.
     pub fn run(&mut self, job: &CopyJob, cancel: &CancelToken) -> Result<Vec<FileResult>> {
-        if job.files.iter().map(|file| file.size_original).sum::<u64>() >= LONG_MIN_BYTES {
+        if job.is_long() {
             slots::takes_long();
         }
+        let _helpers = (job.threads > 1).then(|| {
+            let name = job.files.first().map_or("", |file| &file.name);
+            crate::debug!("{} threads compress '{name}'", job.threads);
+            slots::reserve(job.threads - 1)
+        });
         self.sink.begin_job();
         let result = self.files(job, cancel);
         if result.is_err() {

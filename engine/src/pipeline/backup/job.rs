@@ -20,6 +20,16 @@ pub struct CopyJob {
     pub threads: usize,
 }
 
+/// From so many plain bytes on a job takes longer to compute than to wait for its requests.
+pub const LONG_MIN_BYTES: u64 = 4 << 20;
+
+impl CopyJob {
+    /// Whether it mostly computes.
+    pub fn is_long(&self) -> bool {
+        self.files.iter().map(|file| file.size_original).sum::<u64>() >= LONG_MIN_BYTES
+    }
+}
+
 /// One file to copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileJob {

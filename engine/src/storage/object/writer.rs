@@ -10,8 +10,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::ObjectStorage;
 use super::error::request_error;
-use super::{ObjectStorage, wait};
+use crate::storage::network::wait;
 use crate::storage::{RepoPath, RepoStorage, RepoWriter};
 use crate::{Error, Result};
 

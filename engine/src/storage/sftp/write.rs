@@ -10,6 +10,7 @@ use repo_format::layout::TEMP_SUFFIX;
 use super::client::{Client, Failure, Pending};
 use super::protocol::open;
 use super::{Shared, create_path, parent};
+use crate::storage::network::wait;
 use crate::storage::posix::FILE_MODE;
 use crate::storage::{RepoWriter, WriteOptions};
 use crate::{ErrorCode, Result};
@@ -40,19 +41,22 @@ impl SftpWriter {
     pub(super) fn open(shared: Arc<Shared>, path: String, options: WriteOptions) -> Result<Self> {
         let path_open = if options.atomic { format!("{path}{TEMP_SUFFIX}") } else { path.clone() };
         let name = path_open.as_str();
-        let opened = shared.runtime.block_on(shared.repeat(|client| async move {
-            let flags = open::WRITE | open::CREATE | open::TRUNCATE;
-            let handle = match client.open(name, flags, Some(FILE_MODE)).await {
-                Err(failure) if failure.is_missing() => {
-                    if let Some(parent) = parent(name) {
-                        create_path(&client, parent).await?;
+        let opened = wait(
+            &shared.runtime,
+            shared.repeat(|client| async move {
+                let flags = open::WRITE | open::CREATE | open::TRUNCATE;
+                let handle = match client.open(name, flags, Some(FILE_MODE)).await {
+                    Err(failure) if failure.is_missing() => {
+                        if let Some(parent) = parent(name) {
+                            create_path(&client, parent).await?;
+                        }
+                        client.open(name, flags, Some(FILE_MODE)).await?
                     }
-                    client.open(name, flags, Some(FILE_MODE)).await?
-                }
-                done => done?,
-            };
-            Ok((client, handle))
-        }));
+                    done => done?,
+                };
+                Ok((client, handle))
+            }),
+        );
         let (client, handle) = opened.map_err(|failure| {
             let code = if failure.is_missing() { ErrorCode::FileMissing } else { ErrorCode::FileOpen };
             shared.error(code, &format!("unable to open file '{path}' for write"), &failure)
@@ -140,8 +144,7 @@ impl Write for SftpWriter {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         if self.buffer.len() >= CHUNK_SIZE_BYTES {
             let runtime = self.shared.runtime.clone();
-            runtime
-                .block_on(self.send())
+            wait(&runtime, self.send())
                 .map_err(|failure| self.fail(ErrorCode::FileWrite, "unable to write '{}'", &failure))?;
         }
         let size = data.len().min(CHUNK_SIZE_BYTES - self.buffer.len());
@@ -157,11 +160,10 @@ impl Write for SftpWriter {
 impl RepoWriter for SftpWriter {
     fn finish(mut self: Box<Self>) -> Result<()> {
         let runtime = self.shared.runtime.clone();
-        runtime.block_on(self.close()).map_err(|(code, message, failure)| self.fail(code, message, &failure))?;
+        wait(&runtime, self.close()).map_err(|(code, message, failure)| self.fail(code, message, &failure))?;
         if self.options.atomic {
             let message = format!("unable to move '{}' to '{}'", self.path_open, self.path);
-            runtime
-                .block_on(self.rename())
+            wait(&runtime, self.rename())
                 .map_err(|failure| self.shared.error(ErrorCode::FileClose, &message, &failure))?;
             self.options.atomic = false;
         }
