@@ -13,6 +13,18 @@ pub(super) fn load_large_table(scenario: &Scenario) {
     );
 }
 
+/// Some segments go to the archive and come from there again, in a cluster that was backed up before.
+#[track_caller]
+pub(super) fn archives_and_recovers(scenario: &Scenario) {
+    for round in 1..=6 {
+        scenario.cluster.sql(&format!("create table wal_{round} as select g from generate_series(1, 1000) g"));
+        scenario.cluster.switch_wal();
+    }
+    let dump = scenario.cluster.dump();
+    scenario.rbr(&["check"]).success();
+    restored_matches(&mut scenario.restore(Tool::Rbr, "restored", &[]), &dump);
+}
+
 /// A server behind a proxy and a scenario whose repository is reached through it.
 struct Faulty {
     weed: Weed,
@@ -126,13 +138,7 @@ fn wal_passes_a_faulty_server_in_the_background() {
         Rule::new(Fault::CutBody).on("^GET ").every(4),
         Rule::new(Fault::Reset).every(7),
     ]);
-    for round in 1..=6 {
-        scenario.cluster.sql(&format!("create table wal_{round} as select g from generate_series(1, 1000) g"));
-        scenario.cluster.switch_wal();
-    }
-    let dump = scenario.cluster.dump();
-    faulty.rbr(&["check"]).success();
-    restored_matches(&mut scenario.restore(Tool::Rbr, "restored", &[]), &dump);
+    archives_and_recovers(scenario);
     faulty.all_happened();
     faulty.is_sound();
 }

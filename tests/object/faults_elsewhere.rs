@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::faults::load_large_table;
+use super::faults::{archives_and_recovers, load_large_table};
 use crate::env::proxy::{Fault, Proxy, Rule};
 use crate::env::{Azurite, Gcs, Run, Scenario, ScenarioOptions, Tool, restored_matches};
 
@@ -15,6 +15,8 @@ struct Server<'a> {
     busy: Fault,
     /// Requests of which the nth answer is lost.
     lost: &'a [(&'a str, u64)],
+    /// Requests that store a segment.
+    stores_segment: &'a str,
     secret: &'a str,
 }
 
@@ -35,6 +37,25 @@ impl Server<'_> {
         self.stalls(&scenario);
         is_sound(&scenario);
         self.stays_away(&scenario);
+        is_sound(&scenario);
+    }
+
+    /// Faults while segments are stored and fetched in the background.
+    fn suffers_in_the_background(&self) {
+        let mut global = self.options.clone();
+        let more = ["compress-type=zst", "archive-timeout=60", "archive-async=y", "io-timeout=5"];
+        global.extend(more.map(str::to_owned));
+        let Some(scenario) = Scenario::start(ScenarioOptions { global, ..ScenarioOptions::default() }) else { return };
+        self.rbr(&scenario, &["stanza-create"]).success();
+        self.rbr(&scenario, &["backup", "--type=full"]).success();
+        self.proxy.set_rules(vec![
+            Rule::new(self.busy.clone()).every(4),
+            Rule::new(Fault::LoseReply).on(self.stores_segment).every(3),
+            Rule::new(Fault::CutBody).on("^GET ").every(4),
+            Rule::new(Fault::Reset).every(7),
+        ]);
+        archives_and_recovers(&scenario);
+        self.all_happened();
         is_sound(&scenario);
     }
 
@@ -119,6 +140,7 @@ fn azure(server: &Azurite) -> Server<'_> {
             ("^PUT .*comp=blocklist", 1),
             ("^(DELETE|POST .*comp=batch)", 1),
         ],
+        stores_segment: "^PUT .*archive/demo/15-1/",
         secret: "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq",
     }
 }
@@ -137,6 +159,7 @@ fn gcs(server: &Gcs) -> Server<'_> {
             ("^POST /batch", 1),
             ("^DELETE", 1),
         ],
+        stores_segment: "^POST .*uploadType=(multipart|resumable)",
         secret: "secret-token",
     }
 }
@@ -152,5 +175,19 @@ fn faults_of_azure_do_no_harm() {
 fn faults_of_gcs_do_no_harm() {
     if let Some(server) = Gcs::start() {
         gcs(&server).suffers();
+    }
+}
+
+#[test]
+fn wal_passes_a_faulty_azure_in_the_background() {
+    if let Some(server) = Azurite::start() {
+        azure(&server).suffers_in_the_background();
+    }
+}
+
+#[test]
+fn wal_passes_a_faulty_gcs_in_the_background() {
+    if let Some(server) = Gcs::start() {
+        gcs(&server).suffers_in_the_background();
     }
 }

@@ -1,6 +1,7 @@
 //! An SFTP server whose connections are cut: commands succeed or say what happened, the next ones succeed, and both programs
 //! find the repository sound.
 
+use super::faults::archives_and_recovers;
 use crate::env::{Passage, Run, Scenario, ScenarioOptions, Sshd, Tool, restored_matches};
 
 /// A server behind a passage and a scenario whose repository is reached through it.
@@ -124,5 +125,19 @@ fn sftp_wal_survives_cut_connections() {
     assert!(get.code != 0 && get.code != 1, "missing is another thing than away: {}", get.describe());
     assert!(!target.exists());
     faulty.passage.set_closed(false);
+    faulty.is_sound();
+}
+
+#[test]
+fn sftp_wal_survives_cut_connections_in_the_background() {
+    let options = ["compress-type=none", "archive-async=y", "archive-timeout=60"];
+    let Some(faulty) = Faulty::start(&options, &[]) else { return };
+    let scenario = &faulty.scenario;
+    scenario.rbr(&["backup", "--type=full"]).success();
+    let cuts = faulty.passage.cuts();
+    faulty.passage.cut_after(&[5_000, 9_000_000, 16_000_000, 30_000_000, 60_000_000, 16_000_000]);
+    archives_and_recovers(scenario);
+    faulty.passage.cut_after(&[]);
+    assert!(faulty.passage.cuts() > cuts + 3, "{} cuts", faulty.passage.cuts() - cuts);
     faulty.is_sound();
 }

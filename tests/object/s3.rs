@@ -2,7 +2,7 @@
 
 use super::cycle;
 use crate::env::proxy::Proxy;
-use crate::env::{Scenario, ScenarioOptions, Tool, Weed, weed};
+use crate::env::{Scenario, ScenarioOptions, Tool, Weed, restored_matches, weed};
 
 #[test]
 fn s3_repository_is_shared_with_pgbackrest() {
@@ -12,6 +12,30 @@ fn s3_repository_is_shared_with_pgbackrest() {
     let Some(scenario) = Scenario::start(ScenarioOptions { global, ..ScenarioOptions::default() }) else { return };
     cycle(&scenario);
     scenario.rbr(&["repo-ls", "--log-level-console=debug"]).success().says("storage requests: GET");
+}
+
+#[test]
+fn large_and_small_files_of_their_own_are_all_there() {
+    let Some(weed) = Weed::start() else { return };
+    let mut global = weed.options(weed.port());
+    global.extend(["repo1-bundle=n", "compress-type=zst"].map(str::to_owned));
+    let Some(scenario) = Scenario::start(ScenarioOptions { global, ..ScenarioOptions::default() }) else { return };
+    // More long files than are copied at the same time, so that short ones come in between
+    for number in 1..=8 {
+        scenario.cluster.sql(&format!(
+            "create table large_{number} as select g, md5(g::text) as note from generate_series(1, 100000) g"
+        ));
+    }
+    scenario.rbr(&["stanza-create"]).success();
+    let full = ["backup", "--type=full"];
+    scenario.rbr(&full).success();
+    let dump = scenario.cluster.dump();
+    scenario.cluster.switch_wal();
+    for (tool, name) in [(Tool::Rbr, "by-rbr"), (Tool::PgBackRest, "by-pgbackrest")] {
+        let verify = ["verify", "--output=text", "--verbose", "--log-level-console=off"];
+        scenario.run(tool, &verify).success().says("status: ok");
+        restored_matches(&mut scenario.restore(tool, name, &[]), &dump);
+    }
 }
 
 /// The paths that were asked for since the last time.

@@ -44,6 +44,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("backup", "A standby of another cluster (version or system identifier) is refused, not only one that is behind."),
     ("backup", "The directory of the bundles is synced too."),
     (
+        "backup, archive-push",
+        "A zst stream is several frames of 2 MiB up to level 6, which every reader takes for one; pgBackRest writes one without end.",
+    ),
+    (
         "backup, restore",
         "Where kernel and file system report failed writes that way, one sync of the file system stands for the syncs of its many files.",
     ),

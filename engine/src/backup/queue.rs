@@ -191,17 +191,17 @@ impl Queues {
         manifest: &Manifest,
         states: &[FileState],
     ) -> Result<Option<CopyJob>> {
-        let Some(&first) = self.queues[queue].front() else { return Ok(None) };
+        let Some(first) = self.pop(queue, manifest) else { return Ok(None) };
         let file = &manifest.files[first];
         let bundle = self.settings.bundle.filter(|bundle| file.size <= bundle.limit);
         let mut files = Vec::new();
         let mut size = 0;
-        while let Some(index) = self.pop(queue, manifest) {
+        let mut next = Some(first);
+        while let Some(index) = next {
             files.push(self.file_job(index, manifest, &states[index])?);
             size += manifest.files[index].size_original;
-            if bundle.is_none_or(|bundle| size >= bundle.size) {
-                break;
-            }
+            let is_full = bundle.is_none_or(|bundle| size >= bundle.size);
+            next = if is_full { None } else { self.pop(queue, manifest) };
         }
         files.sort_by(compare_in_job);
         // Blocks are encoded side by side in another way
@@ -432,7 +432,9 @@ mod tests {
         let mut taken = Vec::new();
         for number in 0..6 {
             let job = queues.next(0, &manifest, &states).unwrap().unwrap();
-            taken.push(job.files[0].name.trim_start_matches("pg_data/").to_owned());
+            let name = &*job.files[0].name;
+            assert_eq!(job.path.as_str(), format!("backup/demo/20260103-000000F/{name}.zst"));
+            taken.push(name.trim_start_matches("pg_data/").to_owned());
             // One of the long ones ends before the fifth is taken
             if number == 3 {
                 queues.long_running -= 1;
