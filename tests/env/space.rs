@@ -56,8 +56,10 @@ impl Space {
             // Another program in rbr's place, above all the real pgBackRest: what it fails is a mistake of the tests
             std::os::unix::fs::symlink(other, &program).expect("link to RBR_TEST_PROGRAM");
         } else if fs::hard_link(env!("CARGO_BIN_EXE_rbr"), &program).is_err() {
-            // Over a border of file systems
-            fs::copy(env!("CARGO_BIN_EXE_rbr"), &program).expect("copy the program under test");
+            // Over a border of file systems, by another process: a file that is open for writing here would be so in every process
+            // that another test starts meanwhile, and could not be executed
+            let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_rbr")).arg(&program).status();
+            assert!(copied.expect("cp").success(), "copy the program under test");
         }
         space
     }
