@@ -137,6 +137,7 @@ impl Process<'_> {
         let before = done.bytes;
         let files = results.len() as u64;
         for result in results {
+            check_place(job, &manifest.files[result.index].name)?;
             if result.outcome == FileOutcome::Removed {
                 done.removed.insert(result.index);
             }
@@ -268,6 +269,16 @@ impl ReportContext {
     }
 }
 
+/// Makes sure that a file of its own was stored under its own name: nothing else would notice before it is missed.
+fn check_place(job: &CopyJob, name: &str) -> Result<()> {
+    let path = job.path.as_str();
+    let is_right = |at: usize| path[..at].ends_with('/') && !path[at + name.len()..].contains('/');
+    if job.bundle_id.is_some() || path.rfind(name).is_some_and(is_right) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::Assert, format!("file '{name}' was stored as '{path}'")))
+}
+
 /// Takes a stored file into the manifest.
 fn store(file: &mut ManifestFile, copied: Copied, bundle_id: Option<u64>) {
     file.size = copied.size;
@@ -289,4 +300,31 @@ fn store(file: &mut ManifestFile, copied: Copied, bundle_id: Option<u64>) {
 /// No worker leaves the shared state half changed: changes are plain assignments.
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use repo_format::layout::RepoPath;
+
+    use super::*;
+
+    #[test]
+    fn file_under_another_name_is_an_error() {
+        let check = |path: &str, bundle_id| {
+            let path = RepoPath::new(path).unwrap();
+            let job = CopyJob { path, bundle_id, data_dir: 0, files: Vec::new(), threads: 1 };
+            check_place(&job, "pg_data/base/1/2").map_err(|error| error.code)
+        };
+        for right in ["pg_data/base/1/2", "pg_data/base/1/2.zst", "pg_data/base/1/2.pgbi"] {
+            assert_eq!(check(&format!("backup/demo/20260101-000000F/{right}"), None), Ok(()));
+        }
+        assert_eq!(check("backup/demo/20260101-000000F/bundle/1", Some(1)), Ok(()));
+        for wrong in ["pg_data/base/1/3.zst", "pg_data/base/1/2/x", "bundle/1"] {
+            assert_eq!(
+                check(&format!("backup/demo/20260101-000000F/{wrong}"), None),
+                Err(ErrorCode::Assert),
+                "{wrong}"
+            );
+        }
+    }
 }
