@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use engine::lock::Lock;
 use engine::{Error, ErrorCode, Result};
 use repo_format::pg::PgVersion;
 use repo_format::spool::SpoolQueue;
@@ -61,6 +62,12 @@ pub(crate) fn retry(config: &Config) -> Result<Retry> {
     let count = config.find(opt::JOB_RETRY).and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
     let interval = config.find(opt::JOB_RETRY_INTERVAL).unwrap_or(Duration::ZERO);
     Ok(Retry { count, interval })
+}
+
+/// The lock of a worker in the background. Two workers would write the same temporary files, so it must be the worker's own,
+/// not one that another worker of the same call holds.
+pub(crate) fn worker_lock(config: &Config) -> Result<Option<Lock>> {
+    repos::lock(config)?.map(Lock::own).transpose()
 }
 
 /// The queue of the stanza's spool.

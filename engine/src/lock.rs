@@ -134,6 +134,17 @@ impl Lock {
         self.held.iter().all(|held| held.file.is_some())
     }
 
+    /// These locks if every one is held by this process itself, not by another of its family.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LockAcquire`] as for a lock that a stranger holds.
+    pub fn own(self) -> Result<Self> {
+        match self.held.iter().find(|held| held.file.is_none()) {
+            Some(held) => Err(acquire_error(&held.path, &Errno::WOULDBLOCK.into())),
+            None => Ok(self),
+        }
+    }
+
     fn write_progress(&mut self, repo_key: u32, percent: u32, size_done: u64, size: u64) -> Result<()> {
         let content = LockFile {
             percent_complete: Some(percent),
@@ -364,9 +375,13 @@ mod tests {
         let main = acquire(dir.path(), &[LockType::Archive], &[1], "1-00000000").unwrap();
         let child = acquire(dir.path(), &[LockType::Archive], &[1], "1-00000000").unwrap();
         assert!(main.is_own() && !child.is_own());
-        drop(child);
+        let error = child.own().unwrap_err();
+        assert_eq!(error.code, ErrorCode::LockAcquire);
+        assert!(is_would_block(&error), "{error}");
+        let main = main.own().unwrap();
         assert!(is_held_by(dir.path(), &stanza(), LockType::Archive, &[2, 1], "1-00000000"));
         assert!(!is_held_by(dir.path(), &stanza(), LockType::Archive, &[1], "2-00000000"));
+        drop(main);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::env::proxy::{Fault, Proxy, Rule};
-use crate::env::{Run, Scenario, ScenarioOptions, Tool, Weed, restored_matches};
+use crate::env::{Run, Scenario, ScenarioOptions, Shutdown, Tool, Weed, restored_matches};
 
 /// Makes a table that is larger than a part of an upload, compressed too.
 pub(super) fn load_large_table(scenario: &Scenario) {
@@ -21,7 +21,8 @@ pub(super) fn archives_and_recovers(scenario: &Scenario) {
         scenario.cluster.switch_wal();
     }
     let dump = scenario.cluster.dump();
-    scenario.rbr(&["check"]).success();
+    // After three failures in a row PostgreSQL rests for a minute
+    scenario.rbr(&["check", "--archive-timeout=150"]).success();
     restored_matches(&mut scenario.restore(Tool::Rbr, "restored", &[]), &dump);
 }
 
@@ -140,6 +141,30 @@ fn wal_passes_a_faulty_server_in_the_background() {
     ]);
     archives_and_recovers(scenario);
     faulty.all_happened();
+    faulty.is_sound();
+}
+
+#[test]
+fn slow_server_gets_one_worker_of_a_call() {
+    let Some(mut faulty) = Faulty::start(&["archive-async=y"]) else { return };
+    faulty.rbr(&["stanza-create"]).success();
+    let scenario = &mut faulty.scenario;
+    // Segments wait to be archived, and nobody but this test does it
+    scenario.cluster.sql("alter system set archive_command = ''");
+    scenario.cluster.stop(Shutdown::Fast);
+    scenario.cluster.start();
+    scenario.cluster.sql("create table archived as select g from generate_series(1, 1000) g");
+    let segment = scenario.cluster.data().join("pg_wal").join(scenario.cluster.switch_wal());
+    let scenario = &faulty.scenario;
+    let slow = Fault::Stall(Duration::from_secs(5));
+    faulty.proxy.set_rules(vec![Rule::new(slow).on("^PUT .*archive/demo/15-1/").times(1)]);
+    let push = ["archive-push", segment.to_str().expect("UTF-8"), "--log-level-file=info"];
+    let begin = Instant::now();
+    faulty.rbr(&push).success();
+    assert!(begin.elapsed() > Duration::from_secs(4), "{:?}", begin.elapsed());
+    faulty.all_happened();
+    let log = std::fs::read_to_string(scenario.space.path("log/demo-archive-push-async.log")).expect("log");
+    assert_eq!(log.matches("archive-push:async command begin").count(), 1, "{log}");
     faulty.is_sound();
 }
 

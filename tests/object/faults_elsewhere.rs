@@ -43,7 +43,7 @@ impl Server<'_> {
     /// Faults while segments are stored and fetched in the background.
     fn suffers_in_the_background(&self) {
         let mut global = self.options.clone();
-        let more = ["compress-type=zst", "archive-timeout=60", "archive-async=y", "io-timeout=5"];
+        let more = ["compress-type=zst", "archive-timeout=60", "archive-async=y", "repo1-bundle=y", "io-timeout=5"];
         global.extend(more.map(str::to_owned));
         let Some(scenario) = Scenario::start(ScenarioOptions { global, ..ScenarioOptions::default() }) else { return };
         self.rbr(&scenario, &["stanza-create"]).success();

@@ -34,12 +34,14 @@ pub struct Background {
 }
 
 impl Background {
-    /// The lock of the worker; `None` while one runs.
+    /// The lock of the worker; `None` while one runs, also one that this process started.
     ///
     /// # Errors
     /// [`engine::ErrorCode::LockAcquire`] when the lock can't be tried.
     pub fn try_lock(&self) -> Result<Option<Lock>> {
-        Lock::try_acquire(&self.lock_path, &self.stanza, &[LockType::Archive], &self.repo_keys, &self.exec_id)
+        let lock =
+            Lock::try_acquire(&self.lock_path, &self.stanza, &[LockType::Archive], &self.repo_keys, &self.exec_id)?;
+        Ok(lock.filter(Lock::is_own))
     }
 
     /// Whether the worker that this process started still runs.

@@ -175,6 +175,14 @@ impl Spool {
         writer.finish()
     }
 
+    /// Whether there is an error file for a file, or for all.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileOpen`] when that can't be told.
+    pub fn has_error(&self, wal_file: &str) -> Result<bool> {
+        Ok(self.exists(&spool::error_name(Some(wal_file)))? || self.exists(&spool::error_name(None))?)
+    }
+
     /// Removes the error files that concern a file, so that only new errors are seen.
     ///
     /// # Errors

@@ -52,7 +52,7 @@ pub fn run_async(config: &Config) -> Result<ExitStatus> {
     if segments.is_empty() {
         return Err(Error::new(ErrorCode::ParamInvalid, "at least one wal segment is required"));
     }
-    let _lock = repos::lock(config)?;
+    let _lock = archive::worker_lock(config)?;
     let spool = archive::spool(config, SpoolQueue::In)?;
     let workers = prefetch::Workers { process_max: archive::process_max(config)?, retry: archive::retry(config)? };
     let repos = repos::open_selected(config)?;

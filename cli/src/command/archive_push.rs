@@ -48,7 +48,7 @@ pub fn run_async(config: &Config) -> Result<ExitStatus> {
     let [wal_path] = config.params() else {
         return Err(Error::new(ErrorCode::ParamRequired, "WAL path to push required"));
     };
-    let _lock = repos::lock(config)?;
+    let _lock = archive::worker_lock(config)?;
     let settings = WorkerSettings {
         push: settings(config)?,
         batch_size: config.get(opt::ARCHIVE_PUSH_BATCH_SIZE)?,

@@ -63,12 +63,14 @@ pub fn get(
     let mut believed = boot.is_of(spool)?;
     let mut poll = background.poll();
     let mut first = true;
+    let mut stale = false;
     let mut launched: Option<Instant> = None;
     loop {
         let found =
             believed && if first { is_whole(spool, cluster, wal_segment)? } else { spool.exists(wal_segment)? };
         let retry_missing = first && settings.missing_retry;
-        if believed && spool.status(wal_segment, !first, found || !retry_missing)? {
+        let fail = !first && (launched.is_some() || !stale);
+        if believed && spool.status(wal_segment, fail, found || !retry_missing)? {
             spool.remove(&repo_format::spool::ok_name(wal_segment))?;
             if !found && !retry_missing {
                 engine::info!("unable to find {wal_segment} in the archive asynchronously");
@@ -81,6 +83,8 @@ pub fn get(
             engine::info!("found {wal_segment} in the archive asynchronously");
             is_full = is_half_full(background, settings, destination)?;
         }
+        // What an earlier worker could not fetch is fetched again, here if that worker is still busy with other segments
+        stale |= first && !found && believed && spool.has_error(wal_segment)?;
         if launched.is_none()
             && !is_full
             && let Some(lock) = background.try_lock()?

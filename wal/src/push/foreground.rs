@@ -27,23 +27,37 @@ pub fn push(
     cancel: &CancelToken,
 ) -> Result<()> {
     let name = file_name(wal_file)?;
+    if !background.spool.status(name, false, true)? {
+        let wal_path = wal_file.parent().unwrap_or(wal_file);
+        wait(background, name, || launch(wal_path), cancel)?;
+    }
+    engine::info!("pushed WAL file '{name}' to the archive asynchronously");
+    Ok(())
+}
+
+/// Waits for a worker that has not pushed the file yet, or is still to be started.
+fn wait(background: &Background, name: &str, launch: impl Fn() -> Result<()>, cancel: &CancelToken) -> Result<()> {
     let spool = &background.spool;
+    // An error that is there already is that of an earlier attempt, which a new worker may do better; the earlier worker may
+    // still be busy with other files. Three calls that fail at once would make PostgreSQL rest for a minute
+    let stale = spool.has_error(name)?;
     let mut poll = background.poll();
     let mut launched: Option<Instant> = None;
-    let mut first = true;
-    // Errors of the first look are those of an earlier worker, which the new one may have got rid of
-    while !spool.status(name, !first, true)? {
+    loop {
         let may_launch = launched.is_none_or(|launched| launched.elapsed() > LAUNCH_AGAIN);
         if may_launch && let Some(lock) = background.try_lock()? {
             // Made here so that PostgreSQL's log tells why it can't be made
             spool.create()?;
             spool.clear_errors(name)?;
             drop(lock);
-            launch(wal_file.parent().unwrap_or(wal_file))?;
+            launch()?;
             launched = Some(Instant::now());
         }
-        first = false;
-        if !poll.more(cancel)? {
+        let more = poll.more(cancel)?;
+        if spool.status(name, !stale || launched.is_some() || !more, true)? {
+            return Ok(());
+        }
+        if !more {
             let text = format!(
                 "unable to push WAL file '{name}' to the archive asynchronously after {} second(s)",
                 background.timeout_text()
@@ -51,6 +65,114 @@ pub fn push(
             return Err(Error::new(ErrorCode::ArchiveTimeout, text).hint(background.log_hint()));
         }
     }
-    engine::info!("pushed WAL file '{name}' to the archive asynchronously");
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use engine::lock::{Lock, LockType};
+    use repo_format::layout::Stanza;
+    use repo_format::spool::SpoolQueue;
+
+    use super::*;
+    use crate::spool::Spool;
+
+    const WAL: &str = "000000010000000000000001";
+    const EXEC_ID: &str = "1-00000000";
+
+    fn background(dir: &Path, timeout: Duration) -> Background {
+        let stanza: Stanza = "demo".parse().expect("stanza");
+        let spool = Spool::new(dir, &stanza, SpoolQueue::Out);
+        spool.create().expect("spool");
+        Background {
+            stanza,
+            spool,
+            lock_path: dir.join("lock"),
+            repo_keys: vec![1],
+            exec_id: EXEC_ID.to_owned(),
+            timeout,
+            log_file: "log".to_owned(),
+        }
+    }
+
+    /// The lock as a worker has it that a call with this id started.
+    fn worker(background: &Background, exec_id: &str) -> Lock {
+        Lock::acquire(&background.lock_path, &background.stanza, &[LockType::Archive], &[1], exec_id).expect("lock")
+    }
+
+    fn failure(text: &str) -> Error {
+        Error::new(ErrorCode::FileWrite, text)
+    }
+
+    #[test]
+    fn a_worker_that_takes_long_is_not_joined_by_another() {
+        let dir = tempfile::tempdir().expect("dir");
+        let background = background(dir.path(), Duration::from_secs(60));
+        let launches = Cell::new(0);
+        let running = Cell::new(None);
+        let launch = |_: &Path| {
+            launches.set(launches.get() + 1);
+            let lock = worker(&background, EXEC_ID);
+            let spool = background.spool.clone();
+            running.set(Some(std::thread::spawn(move || {
+                std::thread::sleep(LAUNCH_AGAIN + Duration::from_millis(700));
+                spool.write_ok(WAL, &[]).expect("ok");
+                drop(lock);
+            })));
+            Ok(())
+        };
+        push(&background, Path::new("pg_wal").join(WAL).as_path(), launch, &CancelToken::new()).expect("pushed");
+        running.take().expect("worker").join().expect("worker");
+        assert_eq!(launches.get(), 1);
+    }
+
+    #[test]
+    fn a_worker_that_was_killed_is_replaced() {
+        let dir = tempfile::tempdir().expect("dir");
+        let background = background(dir.path(), Duration::from_secs(60));
+        let launches = Cell::new(0);
+        let launch = |_: &Path| {
+            launches.set(launches.get() + 1);
+            if launches.get() == 2 { background.spool.write_ok(WAL, &[]) } else { Ok(()) }
+        };
+        push(&background, Path::new(WAL), launch, &CancelToken::new()).expect("pushed");
+        assert_eq!(launches.get(), 2);
+    }
+
+    #[test]
+    fn an_earlier_error_does_not_count_while_its_worker_is_busy() {
+        let dir = tempfile::tempdir().expect("dir");
+        let background = background(dir.path(), Duration::from_secs(60));
+        background.spool.write_error(Some(WAL), &failure("before")).expect("error");
+        let earlier = worker(&background, "2-00000000");
+        let busy = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(earlier);
+        });
+        let launch = |_: &Path| background.spool.write_ok(WAL, &[]);
+        push(&background, Path::new(WAL), launch, &CancelToken::new()).expect("pushed");
+        busy.join().expect("earlier worker");
+    }
+
+    #[test]
+    fn an_error_counts_once_a_worker_was_started_for_it() {
+        let dir = tempfile::tempdir().expect("dir");
+        let background = background(dir.path(), Duration::from_secs(60));
+        background.spool.write_error(Some(WAL), &failure("before")).expect("error");
+        let launch = |_: &Path| background.spool.write_error(None, &failure("now"));
+        let error = push(&background, Path::new(WAL), launch, &CancelToken::new()).expect_err("failed");
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::FileWrite, "now"));
+    }
+
+    #[test]
+    fn an_earlier_error_is_told_when_its_worker_never_ends() {
+        let dir = tempfile::tempdir().expect("dir");
+        let background = background(dir.path(), Duration::from_millis(50));
+        background.spool.write_error(Some(WAL), &failure("before")).expect("error");
+        let _earlier = worker(&background, "2-00000000");
+        let launch = |_: &Path| panic!("nothing can be launched");
+        let error = push(&background, Path::new(WAL), launch, &CancelToken::new()).expect_err("failed");
+        assert_eq!(error.message, "before");
+    }
 }

@@ -138,8 +138,13 @@ impl Client {
         let (outgoing, packets) = mpsc::channel(PACKETS_WAITING_MAX);
         let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
         let lost = Arc::new(AtomicBool::new(false));
-        tokio::spawn(send_all(sender, packets));
-        tokio::spawn(receive_all(receiver, Arc::clone(&waiting), Arc::clone(&lost)));
+        let sending = tokio::spawn(send_all(sender, packets));
+        let receiving = receive_all(receiver, Arc::clone(&waiting), Arc::clone(&lost));
+        tokio::spawn(async move {
+            receiving.await;
+            // Else it could wait for ever until a connection that is gone takes more, and others for it
+            sending.abort();
+        });
         Ok(Client {
             outgoing,
             waiting,

@@ -49,3 +49,23 @@ fn error_names_host_path_and_what_the_server_said() {
     assert_eq!(error.code, ErrorCode::FileMissing);
     assert!(error.message.contains("'/none'"), "{}", error.message);
 }
+
+#[test]
+fn requests_that_wait_to_be_sent_fail_when_the_connection_ends() {
+    let done = network::handle().unwrap().block_on(async {
+        let (mut server, incoming) = tokio::io::duplex(64);
+        // A server that takes the greeting and nothing more
+        let (outgoing, _unread) = tokio::io::duplex(16);
+        tokio::io::AsyncWriteExt::write_all(&mut server, &[0, 0, 0, 5, 2, 0, 0, 0, 3]).await.unwrap();
+        let stream = tokio::io::join(incoming, outgoing);
+        let client = Client::start(stream, Duration::from_secs(60), Box::new(())).await.ok().unwrap();
+        let requests = stream::iter(0..1000).map(|_| client.remove("x")).buffer_unordered(1000).collect::<Vec<_>>();
+        let end = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            drop(server);
+        };
+        tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(requests, end).0 }).await
+    });
+    let done = done.expect("an answer long before the time-out of a request");
+    assert!(done.iter().all(|done| matches!(done, Err(Failure::Lost(why)) if why == "connection lost")), "{done:?}");
+}
