@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// No command of a test runs longer than this.
 pub const TIME_LIMIT_S: u64 = 240;
@@ -144,6 +144,53 @@ impl Background {
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
+
+    /// Stops the processes that it has started, and those that they have, until the value goes out of scope.
+    pub fn freeze_children(&self) -> Frozen {
+        let mut found = vec![Pid::from_child(&self.child)];
+        let mut at = 0;
+        while let Some(parent) = found.get(at).copied() {
+            found.extend(children(parent));
+            at += 1;
+        }
+        let frozen = Frozen(found.split_off(1));
+        frozen.signal(Signal::STOP);
+        frozen
+    }
+}
+
+/// Processes that are stopped.
+pub struct Frozen(Vec<Pid>);
+
+impl Frozen {
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn signal(&self, signal: Signal) {
+        // One may have ended meanwhile
+        self.0.iter().for_each(|&pid| {
+            let _ = kill_process(pid, signal);
+        });
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.signal(Signal::CONT);
+    }
+}
+
+/// The processes that a process has started and that still run.
+fn children(parent: Pid) -> Vec<Pid> {
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_child = |number: &i32| {
+        let status = fs::read_to_string(format!("/proc/{number}/status")).unwrap_or_default();
+        let of = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse::<i32>().ok());
+        of == Some(parent.as_raw_nonzero().get())
+    };
+    numbers.filter(is_child).filter_map(Pid::from_raw).collect()
 }
 
 impl Drop for Background {

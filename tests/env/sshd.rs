@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::command::Background;
+use super::command::{Background, Frozen};
 use super::network::free_ports;
 use super::oracle::optional_oracle;
 use super::space::Space;
@@ -13,7 +13,7 @@ const READY_LIMIT_S: u64 = 20;
 /// A server with host keys of some types (`host-TYPE`), which lets users in who have a key of one of them (`id-TYPE`).
 pub struct Sshd {
     // Before the folder that the server works in
-    _server: Background,
+    server: Background,
     pub space: Space,
     port: u16,
     keys: Vec<(&'static str, &'static str)>,
@@ -48,12 +48,17 @@ impl Sshd {
             assert!(Instant::now() < end, "sshd is not ready:\n{}", server.log());
             std::thread::sleep(Duration::from_millis(50));
         }
-        Some(Self { _server: server, space, port, keys: keys.to_vec() })
+        Some(Self { server, space, port, keys: keys.to_vec() })
     }
 
     /// A server as most tests need it, with keys of type ed25519.
     pub fn start_usual() -> Option<Self> {
         Self::start("internal-sftp", &[("ed25519", "")])
+    }
+
+    /// Stops what serves the connections that there are; new ones are served.
+    pub fn freeze(&self) -> Frozen {
+        self.server.freeze_children()
     }
 
     pub fn port(&self) -> u16 {

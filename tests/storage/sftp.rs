@@ -1,7 +1,9 @@
 //! What an SFTP connection that is cut does to files that are being read and written.
 
 use std::io::{Read, Write};
+use std::time::Duration;
 
+use engine::repo::StorageSettings;
 use engine::storage::{ReadRange, RepoPath, WriteOptions, get, put};
 
 use super::conformance::large_content;
@@ -55,6 +57,33 @@ fn sftp_connection_that_is_cut_is_opened_again() {
     passage.cut();
     let error = storage.info(&path("file")).unwrap_err();
     assert!(error.message.contains(&format!("127.0.0.1:{}", passage.port())), "{}", error.message);
+}
+
+#[test]
+fn writes_of_a_server_that_was_given_up_do_not_reach_the_next_attempt() {
+    let Some(server) = Sshd::start_usual() else { return };
+    let mut settings = servers::sftp(&server, "repo", server.port());
+    let StorageSettings::Sftp(sftp) = &mut settings else { panic!("{settings:?}") };
+    sftp.io_timeout = Duration::from_secs(2);
+    let storage = open(settings);
+    let (first, second) = (vec![b'1'; 8 << 20], vec![b'2'; 3 << 20]);
+    for options in [WriteOptions::ATOMIC, WriteOptions { atomic: false, ..WriteOptions::ATOMIC }] {
+        let path = path("file");
+        let mut writer = storage.write(&path, options).unwrap();
+        writer.write_all(&first[..40_000]).unwrap();
+        let frozen = server.freeze();
+        assert!(frozen.count() > 0);
+        let error = writer
+            .write_all(&first)
+            .map_err(|error| error.to_string())
+            .and_then(|()| writer.finish().map_err(|error| error.message));
+        let error = error.unwrap_err();
+        assert!(error.contains("for 2 seconds") || error.contains("within 2 seconds"), "{error}");
+        put(&*storage, &path, &second, options).unwrap();
+        drop(frozen);
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(get(&*storage, &path, 1 << 30).unwrap().unwrap() == second, "{options:?}");
+    }
 }
 
 #[test]

@@ -22,9 +22,9 @@ use crate::{Error, ErrorCode, Result};
 
 /// Entries of a listing that is kept in memory; they take up to some GiB. PostgreSQL has a directory per database, with no
 /// more files than a few for each of its tables.
-const ENTRIES_MAX: usize = 20_000_000;
+pub(crate) const ENTRIES_MAX: usize = 20_000_000;
 /// Empty pages in a row. A store may look through that many entries that are none of ours, such as deleted ones, at a time.
-const EMPTY_PAGES_MAX: usize = 1000;
+pub(crate) const EMPTY_PAGES_MAX: usize = 1000;
 
 /// What has been seen of a listing.
 #[derive(Debug)]

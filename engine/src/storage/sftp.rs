@@ -21,6 +21,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,7 +35,7 @@ pub use self::host_key::{HashType, HostKeyCheck};
 use self::protocol::{Attributes, Response, status, status_name};
 use super::posix::PATH_MODE;
 use super::{
-    Entry, EntryKind, Features, PendingRead, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions, network,
+    Entry, EntryKind, Features, PendingRead, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions, network, pages,
 };
 use crate::{Error, ErrorCode, Result};
 
@@ -44,6 +45,9 @@ const TRIES_MAX: usize = 3;
 const REMOVES_IN_FLIGHT_MAX: usize = 32;
 /// Requests for names of one directory that are in flight. Each brings about a hundred.
 const LISTS_IN_FLIGHT_MAX: usize = 16;
+
+/// No system has longer paths. Ends the way down into directories that a server makes up.
+const PATH_SIZE_MAX_BYTES: usize = 32 << 10;
 
 const MODE_TYPE: u32 = 0o170_000;
 const MODE_FILE: u32 = 0o100_000;
@@ -94,8 +98,19 @@ pub struct SftpStorage(Arc<Shared>);
 struct Shared {
     settings: SftpSettings,
     runtime: Handle,
-    /// The connection, once there is one. The lock is held while connecting, so that all threads wait for the same.
-    client: Mutex<Option<Arc<Client>>>,
+    /// The lock is held while connecting, so that all threads wait for the same.
+    connection: Mutex<Connection>,
+    /// How often connecting has ended, one way or the other.
+    attempts: AtomicU64,
+    /// Whether a connection was lost.
+    has_lost: AtomicBool,
+}
+
+/// The connection, or what came of the last attempt to have one.
+#[derive(Default)]
+struct Connection {
+    client: Option<Arc<Client>>,
+    failure: Option<Arc<Error>>,
 }
 
 /// Opens a file for reading; nothing if it is missing.
@@ -116,7 +131,13 @@ impl SftpStorage {
     /// # Errors
     /// The network threads can't be started.
     pub fn new(settings: SftpSettings) -> Result<Self> {
-        Ok(SftpStorage(Arc::new(Shared { settings, runtime: network::handle()?, client: Mutex::new(None) })))
+        Ok(SftpStorage(Arc::new(Shared {
+            settings,
+            runtime: network::handle()?,
+            connection: Mutex::default(),
+            attempts: AtomicU64::new(0),
+            has_lost: AtomicBool::new(false),
+        })))
     }
 
     fn absolute(&self, path: &RepoPath) -> String {
@@ -138,17 +159,40 @@ impl SftpStorage {
 impl Shared {
     /// The connection, opened again if it was lost.
     async fn client(&self) -> std::result::Result<Arc<Client>, Failure> {
-        let mut current = self.client.lock().await;
-        if let Some(client) = &*current {
+        let attempts = self.attempts.load(Ordering::Relaxed);
+        let mut current = self.connection.lock().await;
+        if let Some(client) = &current.client {
             if !client.is_lost() {
                 return Ok(Arc::clone(client));
             }
             crate::debug!("reconnect to lost sftp connection '{}'", self.settings.address());
+            self.has_lost.store(true, Ordering::Relaxed);
+            current.client = None;
         }
-        let client = connection::connect(&self.settings).await.map_err(|error| Failure::Connect(Arc::new(error)))?;
-        let client = Arc::new(client);
-        *current = Some(Arc::clone(&client));
-        Ok(client)
+        // Who waited while another thread tried in vain does not wait for as long once more
+        if let Some(failure) = &current.failure
+            && self.attempts.load(Ordering::Relaxed) != attempts
+        {
+            return Err(Failure::Connect(Arc::clone(failure)));
+        }
+        let connected = connection::connect(&self.settings).await;
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+        match connected {
+            Ok(client) => {
+                let client = Arc::new(client);
+                *current = Connection { client: Some(Arc::clone(&client)), failure: None };
+                Ok(client)
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                current.failure = Some(Arc::clone(&error));
+                Err(Failure::Connect(error))
+            }
+        }
+    }
+
+    fn has_lost(&self) -> bool {
+        self.has_lost.load(Ordering::Relaxed)
     }
 
     /// Runs an operation that does no harm when it is done twice, again if the connection is lost.
@@ -242,6 +286,7 @@ fn entry(name: String, found: Attributes) -> Entry {
 async fn list(client: &Client, path: &str) -> std::result::Result<Vec<(Bytes, Attributes)>, Failure> {
     let handle = client.open_directory(path).await?;
     let mut found = Vec::new();
+    let mut empty = 0;
     let mut in_flight = std::collections::VecDeque::new();
     let mut width = 2;
     let mut end = false;
@@ -252,7 +297,13 @@ async fn list(client: &Client, path: &str) -> std::result::Result<Vec<(Bytes, At
         let Some(next) = in_flight.pop_front() else { break };
         match next.response().await? {
             Response::Names(names) => {
+                let before = found.len();
                 found.extend(names.into_iter().filter(|(name, _)| !matches!(&name[..], b"." | b"..")));
+                empty = if found.len() == before { empty + 1 } else { 0 };
+                // No directory is like that, but a server could go on for ever
+                if found.len() > pages::ENTRIES_MAX || empty > pages::EMPTY_PAGES_MAX {
+                    return Err(Failure::Protocol);
+                }
                 width = (width * 2).min(LISTS_IN_FLIGHT_MAX);
             }
             Response::Status { code: status::EOF, .. } => end = true,
@@ -278,6 +329,9 @@ fn remove_tree<'a>(
         for (name, attributes) in found {
             let name = std::str::from_utf8(&name).map_err(|_| Failure::Protocol)?;
             let child = format!("{path}/{name}");
+            if name.is_empty() || name.contains('/') || child.len() > PATH_SIZE_MAX_BYTES {
+                return Err(Failure::Protocol);
+            }
             match attributes.mode {
                 Some(mode) if mode & MODE_TYPE == MODE_PATH => remove_tree(client, &child).await?,
                 _ => files.push(child),

@@ -6,12 +6,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 use super::protocol::{self, Attributes, PACKET_SIZE_MAX_BYTES, Request, Response, kind, status};
 use crate::storage::network;
@@ -54,14 +55,50 @@ impl Failure {
 
 type Done<T> = std::result::Result<T, Failure>;
 
-/// Who waits for which response; `None` once the connection is gone.
-type Waiting = Arc<Mutex<Option<HashMap<u32, oneshot::Sender<Response>>>>>;
+/// What a connection runs over; kept as long as it is used.
+pub(super) trait Transport: Send + Sync {
+    /// Ends the connection at once. What was sent and has not left this machine must not reach the server any more.
+    fn cut(&self);
+}
+
+/// What the requests and the tasks of a connection share.
+struct Line {
+    lost: AtomicBool,
+    /// Who waits for which response; `None` once the connection is gone.
+    waiting: Mutex<Option<HashMap<u32, oneshot::Sender<Response>>>>,
+    transport: Box<dyn Transport>,
+    /// Those that send and receive, once they run.
+    tasks: OnceLock<[AbortHandle; 2]>,
+}
+
+impl Line {
+    fn waiting(&self) -> MutexGuard<'_, Option<HashMap<u32, oneshot::Sender<Response>>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Gives the connection up. Its requests may be made again over another one, so those that are still on their way must
+    /// not arrive later: a write would fall into the file that the second attempt has written.
+    fn lose(&self) {
+        if self.lost.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.transport.cut();
+        // Dropping the senders is what tells those who wait
+        self.waiting().take();
+        // Else sending could wait for ever until a connection that is gone takes more, and others for it
+        self.tasks.get().into_iter().flatten().for_each(AbortHandle::abort);
+    }
+}
 
 /// A request that was sent.
 pub(super) struct Pending {
     response: oneshot::Receiver<Response>,
     time_out: Duration,
-    lost: Arc<AtomicBool>,
+    line: Arc<Line>,
 }
 
 impl Pending {
@@ -72,7 +109,7 @@ impl Pending {
             Ok(Err(_)) => Err(Failure::Lost("connection lost".into())),
             Err(_) => {
                 // Whatever is wrong with this connection, the next request gets a new one
-                self.lost.store(true, Ordering::Relaxed);
+                self.line.lose();
                 Err(Failure::Lost(format!("no answer within {} seconds", self.time_out.as_secs())))
             }
         }
@@ -98,23 +135,16 @@ pub(super) fn unexpected(response: Response) -> Failure {
 /// A connection to a server.
 pub(super) struct Client {
     outgoing: mpsc::Sender<Bytes>,
-    waiting: Waiting,
+    line: Arc<Line>,
     id_next: AtomicU32,
     time_out: Duration,
-    lost: Arc<AtomicBool>,
     fsync: bool,
     posix_rename: bool,
-    /// Whatever must live as long as the connection.
-    _transport: Box<dyn std::any::Any + Send + Sync>,
 }
 
 impl Client {
-    /// Begins the protocol on a stream. `transport` is kept as long as the client.
-    pub(super) async fn start<S>(
-        stream: S,
-        time_out: Duration,
-        transport: Box<dyn std::any::Any + Send + Sync>,
-    ) -> Done<Self>
+    /// Begins the protocol on a stream over a transport.
+    pub(super) async fn start<S>(stream: S, time_out: Duration, transport: Box<dyn Transport>) -> Done<Self>
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
@@ -136,30 +166,33 @@ impl Client {
         }
         let offered = |name: &str| extensions.iter().any(|extension| extension == name);
         let (outgoing, packets) = mpsc::channel(PACKETS_WAITING_MAX);
-        let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
-        let lost = Arc::new(AtomicBool::new(false));
-        let sending = tokio::spawn(send_all(sender, packets));
-        let receiving = receive_all(receiver, Arc::clone(&waiting), Arc::clone(&lost));
-        tokio::spawn(async move {
-            receiving.await;
-            // Else it could wait for ever until a connection that is gone takes more, and others for it
-            sending.abort();
+        let line = Arc::new(Line {
+            lost: AtomicBool::new(false),
+            waiting: Mutex::new(Some(HashMap::new())),
+            transport,
+            tasks: OnceLock::new(),
         });
+        let tasks = [
+            tokio::spawn(send_all(sender, packets)).abort_handle(),
+            tokio::spawn(receive_all(receiver, Arc::clone(&line))).abort_handle(),
+        ];
+        let [sending, _] = line.tasks.get_or_init(|| tasks);
+        if line.is_lost() {
+            sending.abort();
+        }
         Ok(Client {
             outgoing,
-            waiting,
+            line,
             id_next: AtomicU32::new(1),
             time_out,
-            lost,
             fsync: offered(FSYNC),
             posix_rename: offered(POSIX_RENAME),
-            _transport: transport,
         })
     }
 
     /// Whether the connection is gone.
     pub(super) fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Relaxed)
+        self.line.is_lost()
     }
 
     /// Whether the server can make files durable.
@@ -172,20 +205,20 @@ impl Client {
         network::count_sftp_request();
         let id = self.id_next.fetch_add(1, Ordering::Relaxed);
         let (sender, response) = oneshot::channel();
-        match &mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &mut *self.line.waiting() {
             Some(waiting) => waiting.insert(id, sender),
             None => return Err(Failure::Lost("connection lost".into())),
         };
-        let pending = Pending { response, time_out: self.time_out, lost: Arc::clone(&self.lost) };
+        let pending = Pending { response, time_out: self.time_out, line: Arc::clone(&self.line) };
         match tokio::time::timeout(self.time_out, self.outgoing.send(request.packet(id))).await {
             Ok(Ok(())) => Ok(pending),
             Ok(Err(_)) => {
                 // Sending ends a little before receiving does; who tries again meanwhile must get a new connection
-                self.lost.store(true, Ordering::Relaxed);
+                self.line.lose();
                 Err(Failure::Lost("connection lost".into()))
             }
             Err(_) => {
-                self.lost.store(true, Ordering::Relaxed);
+                self.line.lose();
                 Err(Failure::Lost(format!("nothing could be sent for {} seconds", self.time_out.as_secs())))
             }
         }
@@ -302,10 +335,10 @@ async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Option<Bytes> {
 }
 
 /// Hands responses to those who wait until the connection ends, then tells all that are left.
-async fn receive_all(mut stream: impl AsyncRead + Unpin, waiting: Waiting, lost: Arc<AtomicBool>) {
+async fn receive_all(mut stream: impl AsyncRead + Unpin, line: Arc<Line>) {
     while let Some(packet) = receive(&mut stream).await {
         let Ok((id, response)) = protocol::response(packet) else { break };
-        let sender = match &mut *waiting.lock().unwrap_or_else(PoisonError::into_inner) {
+        let sender = match &mut *line.waiting() {
             Some(waiting) => waiting.remove(&id),
             None => break,
         };
@@ -314,9 +347,7 @@ async fn receive_all(mut stream: impl AsyncRead + Unpin, waiting: Waiting, lost:
             let _ = sender.send(response);
         }
     }
-    lost.store(true, Ordering::Relaxed);
-    // Dropping the senders is what tells
-    waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+    line.lose();
 }
 
 /// Sends packets until there are no more senders or the connection is gone.

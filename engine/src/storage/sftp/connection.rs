@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpStream;
 
 use super::SftpSettings;
-use super::client::{Client, Failure};
+use super::client::{Client, Failure, Transport};
 use super::host_key::{self, HostKeyCheck, KnownHosts, Verdict};
 use crate::{Error, ErrorCode, Result};
 
@@ -56,9 +57,9 @@ pub(super) async fn connect(settings: &SftpSettings) -> Result<Client> {
     let mut refused: Option<Error> = None;
     loop {
         match handshake(settings, Arc::clone(&known_hosts), &algorithms).await {
-            Ok(mut session) => {
+            Ok((mut session, socket)) => {
                 authenticate(settings, key, &mut session).await?;
-                return start(settings, session).await;
+                return start(settings, session, socket).await;
             }
             // A host has keys of several types. A fingerprint is that of one of them, and which one a server shows depends
             // on what it is asked for.
@@ -227,12 +228,28 @@ impl Handler for ServerCheck {
     }
 }
 
+/// A session and its socket.
+struct SshTransport {
+    _session: Handle<ServerCheck>,
+    socket: OwnedFd,
+}
+
+impl Transport for SshTransport {
+    fn cut(&self) {
+        // Takes what waits in the socket away, also when the session would close it only later or not at all
+        if let Err(error) = rustix::net::connect_unspec(&self.socket) {
+            crate::debug!("unable to cut SFTP connection: {error}");
+        }
+    }
+}
+
 async fn handshake(
     settings: &SftpSettings,
     known_hosts: Arc<KnownHosts>,
     algorithms: &[Algorithm],
-) -> std::result::Result<Handle<ServerCheck>, SessionError> {
+) -> std::result::Result<(Handle<ServerCheck>, OwnedFd), SessionError> {
     let socket = reach(settings).await.map_err(SessionError::Refused)?;
+    let same = socket.as_fd().try_clone_to_owned().map_err(|error| SessionError::Ssh(error.into()))?;
     let config = client::Config {
         window_size: WINDOW_SIZE_BYTES,
         keepalive_interval: Some(KEEPALIVE),
@@ -254,7 +271,7 @@ async fn handshake(
     if let (Some(NewKey { key_type, key }), Some(home)) = (new_key, &settings.home) {
         host_key::learn(&home.join(".ssh/known_hosts"), &settings.host, settings.port, &key_type, &key);
     }
-    Ok(session)
+    Ok((session, same))
 }
 
 /// Opens the socket. A server that is just starting is waited for.
@@ -313,7 +330,7 @@ async fn authenticate(settings: &SftpSettings, key: Arc<PrivateKey>, session: &m
 }
 
 /// Starts the subsystem and the protocol.
-async fn start(settings: &SftpSettings, session: Handle<ServerCheck>) -> Result<Client> {
+async fn start(settings: &SftpSettings, session: Handle<ServerCheck>, socket: OwnedFd) -> Result<Client> {
     let failed = |why: String| service(format!("unable to init SFTP session with '{}': {why}", settings.address()));
     let open = async {
         let mut channel = session.channel_open_session().await?;
@@ -332,7 +349,8 @@ async fn start(settings: &SftpSettings, session: Handle<ServerCheck>) -> Result<
         Ok(Err(error)) => return Err(failed(russh::Error::to_string(&error)).cause(error)),
         Err(_) => return Err(failed("timeout".into())),
     };
-    let client = Client::start(channel.into_stream(), settings.io_timeout, Box::new(session)).await;
+    let transport = Box::new(SshTransport { _session: session, socket });
+    let client = Client::start(channel.into_stream(), settings.io_timeout, transport).await;
     let client = client.map_err(|failure| match failure {
         Failure::Lost(why) => failed(why),
         _ => failed("the server does not speak version 3 of the protocol".into()),

@@ -42,6 +42,7 @@ pub(super) mod open {
     pub(crate) const WRITE: u32 = 0x02;
     pub(crate) const CREATE: u32 = 0x08;
     pub(crate) const TRUNCATE: u32 = 0x10;
+    pub(crate) const EXCLUSIVE: u32 = 0x20;
 }
 
 /// Status codes that are acted on.

@@ -22,22 +22,26 @@ fn entry_kind_is_that_of_the_mode() {
     assert_eq!(kind(Some(0o140_777)).kind, EntryKind::Special);
 }
 
-#[test]
-fn error_names_host_path_and_what_the_server_said() {
-    let settings = SftpSettings {
+fn settings() -> SftpSettings {
+    SftpSettings {
         repo_path: "/repo".into(),
         host: "backup".into(),
         port: 22,
         user: "u".into(),
         private_key_file: "/none".into(),
-        private_key_passphrase: Some("topsecret".into()),
+        private_key_passphrase: None,
         public_key_file: None,
         host_key_hash: HashType::Sha256,
         host_key_check: HostKeyCheck::None,
         known_host_files: Vec::new(),
         home: None,
         io_timeout: Duration::from_secs(1),
-    };
+    }
+}
+
+#[test]
+fn error_names_host_path_and_what_the_server_said() {
+    let settings = SftpSettings { private_key_passphrase: Some("topsecret".into()), ..settings() };
     assert!(!format!("{settings:?}").contains("topsecret"));
     let storage = SftpStorage::new(settings).unwrap();
     let refused = Failure::Status { code: 3, message: "Permission denied".into() };
@@ -58,7 +62,7 @@ fn requests_that_wait_to_be_sent_fail_when_the_connection_ends() {
         let (outgoing, _unread) = tokio::io::duplex(16);
         tokio::io::AsyncWriteExt::write_all(&mut server, &[0, 0, 0, 5, 2, 0, 0, 0, 3]).await.unwrap();
         let stream = tokio::io::join(incoming, outgoing);
-        let client = Client::start(stream, Duration::from_secs(60), Box::new(())).await.ok().unwrap();
+        let client = Client::start(stream, Duration::from_secs(60), Box::new(Cuts::default())).await.ok().unwrap();
         let requests = stream::iter(0..1000).map(|_| client.remove("x")).buffer_unordered(1000).collect::<Vec<_>>();
         let end = async {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -68,4 +72,72 @@ fn requests_that_wait_to_be_sent_fail_when_the_connection_ends() {
     });
     let done = done.expect("an answer long before the time-out of a request");
     assert!(done.iter().all(|done| matches!(done, Err(Failure::Lost(why)) if why == "connection lost")), "{done:?}");
+}
+
+/// Counts how often a connection was cut.
+#[derive(Clone, Default)]
+struct Cuts(Arc<AtomicU64>);
+
+impl client::Transport for Cuts {
+    fn cut(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_request_without_answer_ends_the_connection() {
+    network::handle().unwrap().block_on(async {
+        let (mut server, stream) = tokio::io::duplex(1 << 20);
+        tokio::io::AsyncWriteExt::write_all(&mut server, &[0, 0, 0, 5, 2, 0, 0, 0, 3]).await.unwrap();
+        let cuts = Cuts::default();
+        let client = Client::start(stream, Duration::from_millis(50), Box::new(cuts.clone())).await.ok().unwrap();
+        let other = client.send(protocol::Request::new(protocol::kind::STAT).bytes(b"y")).await.ok().unwrap();
+        let failure = client.remove("x").await.unwrap_err();
+        assert!(matches!(&failure, Failure::Lost(why) if why.starts_with("no answer")), "{failure:?}");
+        assert!(client.is_lost());
+        assert_eq!(cuts.0.load(Ordering::Relaxed), 1);
+        assert!(other.response().await.is_err());
+        // Nothing more goes out, and the server's side ends
+        assert!(client.remove("x").await.is_err());
+        let rest = async {
+            let mut rest = Vec::new();
+            tokio::io::AsyncReadExt::read_to_end(&mut server, &mut rest).await
+        };
+        tokio::time::timeout(Duration::from_secs(20), rest).await.expect("the end of the stream").unwrap();
+        assert_eq!(cuts.0.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn threads_that_wait_for_a_connection_share_its_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = russh::keys::ssh_key::private::Ed25519Keypair::from_seed(&[7; 32]);
+    let key = russh::keys::PrivateKey::from(key).to_openssh(russh::keys::ssh_key::LineEnding::LF).unwrap();
+    let file = directory.path().join("key");
+    std::fs::write(&file, key.as_bytes()).unwrap();
+    // The system accepts connections, and nobody answers
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let storage = SftpStorage::new(SftpSettings {
+        host: "127.0.0.1".into(),
+        port: silent.local_addr().unwrap().port(),
+        private_key_file: file.to_str().unwrap().to_owned(),
+        io_timeout: Duration::from_millis(500),
+        ..settings()
+    })
+    .unwrap();
+    const THREADS: usize = 8;
+    let begin = std::sync::Barrier::new(THREADS);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                begin.wait();
+                let error = storage.info(&path("x")).unwrap_err();
+                assert!(error.message.contains("timeout during SSH handshake"), "{}", error.message);
+            });
+        }
+    });
+    silent.set_nonblocking(true).unwrap();
+    let connections = std::iter::from_fn(|| silent.accept().ok()).count();
+    // A thread that comes late makes an attempt of its own
+    assert!((1..THREADS / 2).contains(&connections), "{connections}");
 }

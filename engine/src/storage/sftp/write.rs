@@ -36,6 +36,23 @@ pub(super) struct SftpWriter {
     in_flight: VecDeque<Pending>,
 }
 
+/// Makes an empty file and opens it; one that is there is replaced, not emptied. It is mostly left of an attempt whose
+/// connection was lost, and the server may still be about to open it or to write to it for that one.
+async fn create(client: &Client, path: &str) -> std::result::Result<Bytes, Failure> {
+    // A server that does not know the second flag empties the file
+    let new = open::WRITE | open::CREATE | open::TRUNCATE | open::EXCLUSIVE;
+    match client.open(path, new, Some(FILE_MODE)).await {
+        Err(failure) if failure.may_exist() => match client.remove(path).await {
+            Ok(()) => client.open(path, new, Some(FILE_MODE)).await,
+            // It was not that it exists
+            Err(missing) if missing.is_missing() => client.open(path, new & !open::EXCLUSIVE, Some(FILE_MODE)).await,
+            Err(lost @ Failure::Lost(_)) => Err(lost),
+            Err(_) => Err(failure),
+        },
+        done => done,
+    }
+}
+
 impl SftpWriter {
     /// Opens the file (or its temporary name) for writing from its start, making missing directories.
     pub(super) fn open(shared: Arc<Shared>, path: String, options: WriteOptions) -> Result<Self> {
@@ -44,13 +61,12 @@ impl SftpWriter {
         let opened = wait(
             &shared.runtime,
             shared.repeat(|client| async move {
-                let flags = open::WRITE | open::CREATE | open::TRUNCATE;
-                let handle = match client.open(name, flags, Some(FILE_MODE)).await {
+                let handle = match create(&client, name).await {
                     Err(failure) if failure.is_missing() => {
                         if let Some(parent) = parent(name) {
                             create_path(&client, parent).await?;
                         }
-                        client.open(name, flags, Some(FILE_MODE)).await?
+                        create(&client, name).await?
                     }
                     done => done?,
                 };
@@ -161,6 +177,17 @@ impl RepoWriter for SftpWriter {
     fn finish(mut self: Box<Self>) -> Result<()> {
         let runtime = self.shared.runtime.clone();
         wait(&runtime, self.close()).map_err(|(code, message, failure)| self.fail(code, message, &failure))?;
+        if !self.options.atomic && self.shared.has_lost() {
+            // A removal that an earlier attempt asked for may have come late
+            let path = self.path.as_str();
+            let found = wait(&runtime, self.shared.repeat(|client| async move { client.attributes(path, true).await }));
+            let message = "unable to get info for path/file '{}' after write";
+            let found = found.map_err(|failure| self.fail(ErrorCode::FileOpen, message, &failure))?;
+            if let Some(size) = found.size.filter(|&size| size != self.offset) {
+                let text = format!("file '{path}' has {size} byte(s) after write instead of {}", self.offset);
+                return Err(crate::Error::new(ErrorCode::FileWrite, text));
+            }
+        }
         if self.options.atomic {
             let message = format!("unable to move '{}' to '{}'", self.path_open, self.path);
             wait(&runtime, self.rename())
