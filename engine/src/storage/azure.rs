@@ -17,8 +17,8 @@ use self::identity::ManagedIdentity;
 use self::versions::VersionList;
 use super::as_of::AsOf;
 use super::http::request::Requests;
+use super::http::service::Connector;
 use super::http::{Endpoint, HttpSettings, retry_config};
-use super::network::CountingConnector;
 use super::object::{ObjectStorage, UriStyle};
 use super::pages::Ending;
 use crate::{Error, ErrorCode, Result};
@@ -83,9 +83,9 @@ pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
         .with_account(&settings.account)
         .with_container_name(&settings.container)
         .with_endpoint(url.clone())
-        .with_client_options(http.client_options()?)
+        .with_allow_http(true)
         .with_retry(retry_config(http.io_timeout))
-        .with_http_connector(CountingConnector);
+        .with_http_connector(Connector::new(http)?);
     builder = match &settings.credentials {
         AzureCredentials::Shared(key) => builder.with_access_key(key.expose_secret()),
         AzureCredentials::Sas(signature) => {

@@ -4,6 +4,8 @@ pub mod ciphers;
 #[cfg(test)]
 pub(crate) mod mock;
 pub(crate) mod request;
+pub(crate) mod service;
+mod stall;
 pub(crate) mod token;
 pub(crate) mod xml;
 
@@ -11,19 +13,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use object_store::client::Certificate;
-use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+use object_store::{BackoffConfig, RetryConfig};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
+use reqwest::Certificate;
 
 use crate::{Error, ErrorCode, Result};
 
 /// Of the parts of an URL, all is encoded but what RFC 3986 calls unreserved.
 pub(crate) const URL_ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// Connections are direct, as pgBackRest's are: a proxy that the environment names for other programs must not see the tokens of
-/// metadata services. The client leaves the environment alone only where it is given a proxy, so it gets one for no host.
-const PROXY_OF_NOBODY: &str = "http://unused.invalid";
-/// Every name and every address.
-const ALL_HOSTS: &str = "*,0.0.0.0/0,::/0";
 /// A certificate file larger than this is not one.
 const CERTIFICATE_SIZE_MAX_BYTES: u64 = 16 << 20;
 /// A request is tried no more often than this after the first time; mostly time runs out before.
@@ -51,27 +48,24 @@ pub struct HttpSettings {
 }
 
 impl HttpSettings {
-    /// The client's options.
+    /// A client with these settings. How long it waits for answers is up to [`service::Connector`].
     ///
     /// # Errors
     /// A certificate file can't be read or holds no certificate.
-    pub(crate) fn client_options(&self) -> Result<ClientOptions> {
-        let mut options = ClientOptions::new()
-            .with_allow_http(true)
-            .with_allow_invalid_certificates(!self.verify_tls)
-            .with_connect_timeout(self.io_timeout)
-            .with_read_timeout(self.io_timeout)
-            .with_timeout_disabled()
-            .with_proxy_url(PROXY_OF_NOBODY)
-            .with_proxy_excludes(ALL_HOSTS);
+    fn client(&self) -> Result<reqwest::Client> {
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("rbr/", env!("CARGO_PKG_VERSION")))
+            // Direct, as pgBackRest's connections are: a proxy that the environment names for other programs must not see the
+            // tokens of metadata services
+            .no_proxy()
+            .http1_only()
+            .connect_timeout(self.io_timeout)
+            .tls_danger_accept_invalid_certs(!self.verify_tls);
         let certificates = self.certificates()?;
-        if !certificates.is_empty() {
-            options = options.with_no_system_certificates(true);
-            for certificate in certificates {
-                options = options.with_root_certificate(certificate);
-            }
-        }
-        Ok(options)
+        let client = if certificates.is_empty() { client } else { client.tls_certs_only(certificates) };
+        client.build().map_err(|error| {
+            Error::new(ErrorCode::Service, format!("unable to set up requests: {}", error_text(&error))).cause(error)
+        })
     }
 
     fn certificates(&self) -> Result<Vec<Certificate>> {
@@ -103,6 +97,12 @@ fn certificates_in(file: &Path) -> Result<Vec<Certificate>> {
         Error::new(ErrorCode::Crypto, format!("unable to load certificates from '{}': {error}", file.display()))
             .cause(error)
     })
+}
+
+/// An error and its causes in one line.
+fn error_text(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// The retries of every request: passing faults (5xx, 429, resets, time-outs) are tried again with growing pauses. No retry

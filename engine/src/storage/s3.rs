@@ -17,8 +17,8 @@ use self::sign::{Signer, SigningConnector};
 use self::versions::VersionList;
 use super::as_of::AsOf;
 use super::http::request::Requests;
+use super::http::service::Connector;
 use super::http::{Endpoint, HttpSettings, retry_config};
-use super::network::CountingConnector;
 use super::object::{ObjectStorage, UriStyle};
 use super::pages::Ending;
 use crate::{Error, ErrorCode, Result};
@@ -120,14 +120,14 @@ pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
         .with_region(&settings.region)
         .with_endpoint(&route.url)
         .with_virtual_hosted_style_request(settings.uri_style == UriStyle::Host)
-        .with_client_options(route.http.client_options()?)
+        .with_allow_http(true)
         .with_retry(retry_config(route.http.io_timeout))
         .with_request_payer(settings.requester_pays)
         .with_credentials(credentials);
+    let inner = Connector::new(&route.http)?;
     builder = if settings.service == SERVICE && route.host.is_none() {
-        builder.with_http_connector(CountingConnector)
+        builder.with_http_connector(inner)
     } else {
-        let inner = CountingConnector;
         builder.with_http_connector(SigningConnector { inner, signer: Arc::clone(&signer) })
     };
     if let Some(key) = &settings.kms_key_id {

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::storage::http::HttpSettings;
 use crate::storage::http::request::{Failure, Requests, json, store_error};
-use crate::storage::http::token::{Kept, Token, missing, renew_at};
+use crate::storage::http::token::{Kept, Token, missing, validity};
 use crate::{Error, ErrorCode, Result};
 
 /// Where a machine asks for the token of its identity.
@@ -63,7 +63,7 @@ impl ManagedIdentity {
         let answer = json(&answer)?;
         let token = answer.get("access_token").and_then(Value::as_str).ok_or_else(|| missing("access token"))?;
         let value = Arc::new(AzureCredential::BearerToken(token.to_owned()));
-        Ok(Token { value, renew_at: Some(renew_at(&answer, now, self.io_timeout)?) })
+        Ok(Token { value, validity: Some(validity(&answer, now, self.io_timeout)?) })
     }
 }
 

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::GcsCredentials;
 use crate::storage::http::request::{Failure, Requests, json};
-use crate::storage::http::token::{Kept, Token, missing, renew_at};
+use crate::storage::http::token::{Kept, Token, missing, validity};
 use crate::{Error, ErrorCode, Result};
 
 /// Where an instance in Google's cloud gets the token of its service account.
@@ -115,7 +115,7 @@ impl Tokens {
         let token = text("access_token").ok_or_else(|| missing("access token"))?;
         Ok(Token {
             value: secret_header(&format!("{kind} {token}"))?,
-            renew_at: Some(renew_at(answer, now, self.io_timeout)?),
+            validity: Some(validity(answer, now, self.io_timeout)?),
         })
     }
 }

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use ::http::{Method, Response, StatusCode};
 use bytes::Bytes;
 use object_store::RetryConfig;
-use object_store::client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse};
+use object_store::client::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse};
 
+use super::service::{Connector, receive};
 use super::xml::Element;
 use super::{HttpSettings, retry_config};
-use crate::storage::network::{CountingConnector, receive};
 use crate::{Error, ErrorCode, Result};
 
 /// So much of a server's message is shown.
@@ -54,6 +54,19 @@ impl Failure {
     /// Whether the server says that there is no such thing.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Failure::Status { status: StatusCode::NOT_FOUND, .. })
+    }
+
+    /// The same failure for another who waited for the same.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Failure::Status { status, message } => Failure::Status { status: *status, message: message.clone() },
+            Failure::Transport(error) => Failure::Other(Error::new(ErrorCode::Service, error.to_string())),
+            Failure::Other(error) => {
+                let mut same = Error::new(error.code, error.message.clone());
+                same.hints.clone_from(&error.hints);
+                Failure::Other(same)
+            }
+        }
     }
 
     /// Takes what a refusing server says.
@@ -109,9 +122,7 @@ impl Requests {
     /// # Errors
     /// Certificates can't be read, or the network threads can't be started.
     pub(crate) fn new(settings: &HttpSettings) -> Result<Self> {
-        let client = CountingConnector.connect(&settings.client_options()?).map_err(|error| {
-            Error::new(ErrorCode::Service, format!("unable to set up requests: {error}")).cause(error)
-        })?;
+        let client = Connector::new(settings)?.client();
         Ok(Requests { client, retry: retry_config(settings.io_timeout) })
     }
 
@@ -225,6 +236,7 @@ mod tests {
 
     use super::*;
     use crate::storage::http::mock::{answer, server};
+    use crate::storage::http::service;
     use crate::storage::network;
 
     fn requests() -> Requests {
@@ -253,7 +265,7 @@ mod tests {
 
     #[test]
     fn answer_without_end_is_refused_at_once() {
-        let (address, requests) = server(vec![answer(&"x".repeat(network::ANSWER_SIZE_MAX_BYTES + 1))]);
+        let (address, requests) = server(vec![answer(&"x".repeat(service::ANSWER_SIZE_MAX_BYTES + 1))]);
         assert!(send(&address).unwrap_err().to_string().contains("answer is larger than 16777216 bytes"));
         assert_eq!(requests.iter().count(), 1);
     }

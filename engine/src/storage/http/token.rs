@@ -1,55 +1,159 @@
 //! Tokens that expire: kept until shortly before, and then asked for again.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use tokio::sync::Mutex;
 
+use super::request::Failure;
 use crate::{Error, ErrorCode, Result};
 
-/// A token and when a new one is needed (`None`: never).
+/// A token that was refused while the one before is still good is asked for again after this time.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// How long a token lasts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Validity {
+    /// When a new one is to be asked for.
+    pub(crate) renew_at: SystemTime,
+    /// When this one is of no more use.
+    pub(crate) expires_at: SystemTime,
+}
+
+/// A token.
 pub(crate) struct Token<T> {
     pub(crate) value: T,
-    pub(crate) renew_at: Option<SystemTime>,
+    /// Nothing for one that lasts for ever.
+    pub(crate) validity: Option<Validity>,
 }
 
 /// The token of a store, shared by all requests.
-pub(crate) struct Kept<T>(Mutex<Option<Token<T>>>);
+pub(crate) struct Kept<T> {
+    current: Mutex<Current<T>>,
+    /// How often asking has ended, one way or the other.
+    attempts: AtomicU64,
+}
+
+/// The token, and what came of the last attempt to have a new one if nothing came of it.
+struct Current<T> {
+    token: Option<Token<T>>,
+    failure: Option<Failure>,
+}
 
 impl<T: Clone> Kept<T> {
     pub(crate) fn new() -> Self {
-        Kept(Mutex::new(None))
+        Kept { current: Mutex::new(Current { token: None, failure: None }), attempts: AtomicU64::new(0) }
     }
 
-    /// The token; `ask` gets one where there is none that will do. Whoever comes while one is on its way waits for it.
-    pub(crate) async fn get<E>(
+    /// The token; `ask` gets one where there is none that will do. Whoever comes while one is on its way waits for it, also for
+    /// the failure to have one. As long as the one before is good, it is used instead.
+    pub(crate) async fn get(
         &self,
-        ask: impl Future<Output = std::result::Result<Token<T>, E>>,
-    ) -> std::result::Result<T, E> {
-        let mut current = self.0.lock().await;
-        if let Some(token) = &*current
-            && token.renew_at.is_none_or(|at| SystemTime::now() < at)
+        ask: impl Future<Output = std::result::Result<Token<T>, Failure>>,
+    ) -> std::result::Result<T, Failure> {
+        let attempts = self.attempts.load(Ordering::Relaxed);
+        let mut current = self.current.lock().await;
+        if let Some(token) = &current.token
+            && token.validity.is_none_or(|validity| SystemTime::now() < validity.renew_at)
         {
             return Ok(token.value.clone());
         }
-        let token = ask.await?;
-        let value = token.value.clone();
-        *current = Some(token);
-        Ok(value)
+        if let Some(failure) = &current.failure
+            && self.attempts.load(Ordering::Relaxed) != attempts
+        {
+            return Err(failure.again());
+        }
+        let asked = ask.await;
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+        match (asked, &mut current.token) {
+            (Ok(token), _) => {
+                let value = token.value.clone();
+                *current = Current { token: Some(token), failure: None };
+                Ok(value)
+            }
+            (Err(failure), Some(Token { value, validity: Some(validity) }))
+                if SystemTime::now() < validity.expires_at =>
+            {
+                crate::debug!("unable to renew the token that is in use, which is tried again: {failure}");
+                validity.renew_at = SystemTime::now() + ASK_AGAIN;
+                Ok(value.clone())
+            }
+            (Err(failure), _) => {
+                current.failure = Some(failure.again());
+                Err(failure)
+            }
+        }
     }
 }
 
-/// When a token has to be exchanged: as long before `expires_in` of the answer as requests may be tried again with it.
-pub(crate) fn renew_at(answer: &Value, asked_at: SystemTime, io_timeout: Duration) -> Result<SystemTime> {
+/// How long a token lasts: it is exchanged as long before `expires_in` of the answer as requests may be tried again with it.
+pub(crate) fn validity(answer: &Value, asked_at: SystemTime, io_timeout: Duration) -> Result<Validity> {
     let expires_in = answer.get("expires_in");
     let seconds = expires_in.and_then(|value| value.as_u64().or_else(|| value.as_str()?.parse().ok()));
-    seconds
-        .and_then(|seconds| asked_at.checked_add(Duration::from_secs(seconds).saturating_sub(io_timeout * 2)))
-        .ok_or_else(|| missing("expiry"))
+    let validity = seconds.map(Duration::from_secs).and_then(|lasts| {
+        let expires_at = asked_at.checked_add(lasts)?;
+        let renew_at = asked_at.checked_add(lasts.saturating_sub(io_timeout * 2))?;
+        Some(Validity { renew_at, expires_at })
+    });
+    validity.ok_or_else(|| missing("expiry"))
 }
 
 /// The error for an answer or a file that lacks something.
 pub(crate) fn missing(what: &str) -> Error {
     Error::new(ErrorCode::Format, format!("{what} missing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::network;
+
+    fn token(value: u32, renews_in: i64, expires_in: u64) -> Token<u32> {
+        let now = SystemTime::now();
+        let seconds = Duration::from_secs(renews_in.unsigned_abs());
+        let renew_at = if renews_in < 0 { now - seconds } else { now + seconds };
+        Token { value, validity: Some(Validity { renew_at, expires_at: now + Duration::from_secs(expires_in) }) }
+    }
+
+    fn refused() -> Failure {
+        Error::new(ErrorCode::Service, "refused").into()
+    }
+
+    #[test]
+    fn token_that_cannot_be_renewed_is_used_until_it_expires() {
+        network::handle().unwrap().block_on(async {
+            let kept = Kept::new();
+            assert_eq!(kept.get(async { Ok(token(1, -1, 60)) }).await.ok(), Some(1));
+            assert_eq!(kept.get(async { Err(refused()) }).await.ok(), Some(1));
+            // And nobody is asked for a while
+            assert_eq!(kept.get(async { panic!("asked") }).await.ok(), Some(1));
+            let kept = Kept::new();
+            assert_eq!(kept.get(async { Ok(token(1, -1, 0)) }).await.ok(), Some(1));
+            assert!(kept.get(async { Err(refused()) }).await.is_err());
+            assert_eq!(kept.get(async { Ok(token(2, 60, 60)) }).await.ok(), Some(2));
+        });
+    }
+
+    #[test]
+    fn who_waits_for_a_token_shares_the_failure_to_have_one() {
+        network::handle().unwrap().block_on(async {
+            let (kept, asked) = (Kept::<u32>::new(), AtomicU64::new(0));
+            let get = || {
+                kept.get(async {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    Err(refused())
+                })
+            };
+            let (first, second, third) = tokio::join!(get(), get(), get());
+            for failure in [first, second, third] {
+                assert!(matches!(failure, Err(Failure::Other(error)) if error.message == "refused"));
+            }
+            assert_eq!(asked.load(Ordering::Relaxed), 1);
+            assert!(get().await.is_err());
+            assert_eq!(asked.load(Ordering::Relaxed), 2);
+        });
+    }
 }

@@ -1,6 +1,7 @@
 //! Reading an object, ahead of the reader by a chunk or two.
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,8 +12,9 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use super::ObjectStorage;
 use super::error::request_error;
-use crate::slots;
+use crate::storage::http::request::store_error;
 use crate::storage::{RepoPath, RepoStorage};
+use crate::{Error, ErrorCode, slots};
 
 /// Chunks that wait for the reader while the next is on its way; the HTTP client hands over at most a few hundred KiB, and the
 /// system keeps more of what has arrived.
@@ -47,9 +49,12 @@ async fn fetch(
         let mut stream = result.into_stream();
         let failed = loop {
             match stream.next().await {
-                None => return,
+                None if left.is_empty() => return,
+                // An answer may come to a proper end and yet lack something
+                None => break incomplete(&left),
                 Some(Err(error)) => break error,
-                Some(Ok(chunk)) => {
+                Some(Ok(mut chunk)) => {
+                    chunk.truncate(usize::try_from(left.end - left.start).unwrap_or(usize::MAX));
                     left.start += chunk.len() as u64;
                     // The reader may have been dropped: nobody wants the rest
                     if sender.send(Ok(chunk)).await.is_err() {
@@ -72,6 +77,11 @@ async fn fetch(
     }
 }
 
+fn incomplete(left: &Range<u64>) -> object_store::Error {
+    let text = format!("the answer ends {} byte(s) early", left.end - left.start);
+    store_error("remote", Error::new(ErrorCode::FileRead, text))
+}
+
 impl Read for ObjectReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
@@ -90,5 +100,49 @@ impl Read for ObjectReader {
         let size = buffer.len().min(self.current.len());
         buffer[..size].copy_from_slice(&self.current.split_to(size));
         Ok(size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+    use object_store::{GetResultPayload, ObjectStoreExt};
+
+    use super::*;
+    use crate::storage::network;
+
+    /// What is read of an object of which an answer holds only these bytes.
+    fn read(content: &'static [u8], answered: &'static [u8], e_tag: bool) -> object_store::Result<Vec<u8>> {
+        network::handle().unwrap().block_on(async {
+            let (store, key) = (Arc::new(InMemory::new()), Path::from("key"));
+            store.put(&key, content.into()).await?;
+            let mut result = store.get(&key).await?;
+            if !e_tag {
+                result.meta.e_tag = None;
+            }
+            let answer = futures_util::stream::iter([Ok(Bytes::from_static(answered))]);
+            result.payload = GetResultPayload::Stream(answer.boxed());
+            let (sender, mut chunks) = mpsc::channel(10);
+            fetch(store, key, result, sender).await;
+            let mut read = Vec::new();
+            while let Some(chunk) = chunks.recv().await {
+                read.extend_from_slice(&chunk?);
+            }
+            Ok(read)
+        })
+    }
+
+    #[test]
+    fn answer_that_ends_early_is_completed_or_an_error() {
+        assert_eq!(read(b"hello world", b"hello", true).unwrap(), b"hello world");
+        let error = read(b"hello world", b"hello", false).unwrap_err();
+        assert!(error.to_string().contains("ends 6 byte(s) early"), "{error}");
+        assert!(read(b"hello world", b"", true).is_err());
+        assert_eq!(read(b"", b"", true).unwrap(), b"");
+    }
+
+    #[test]
+    fn nothing_beyond_the_object_is_read() {
+        assert_eq!(read(b"hello", b"hello world", true).unwrap(), b"hello");
     }
 }

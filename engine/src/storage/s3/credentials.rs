@@ -1,8 +1,9 @@
 //! Who sends the requests: the keys of the options, or temporary ones, asked for anew shortly before they expire.
 
-use std::process::Command;
+use std::io::Read;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use ::http::{Method, StatusCode};
@@ -17,7 +18,7 @@ use tokio::sync::OnceCell;
 
 use super::{S3Credentials, S3Settings};
 use crate::storage::http::request::{Failure, Requests};
-use crate::storage::http::token::{Kept, Token};
+use crate::storage::http::token::{Kept, Token, Validity};
 use crate::storage::http::{Endpoint, HttpSettings, URL_ENCODED};
 use crate::{Error, ErrorCode, Result};
 
@@ -25,6 +26,10 @@ use crate::{Error, ErrorCode, Result};
 const RENEW_BEFORE: Duration = Duration::from_secs(300);
 /// Ones that live shorter than that are used at least so long, unless they expire before.
 const USE_AT_LEAST: Duration = Duration::from_secs(10);
+/// What a credential command prints is smaller than this.
+const PRINTED_SIZE_MAX_BYTES: u64 = 1 << 20;
+/// How often it is looked whether it has ended.
+const PROCESS_PAUSE: Duration = Duration::from_millis(10);
 /// The metadata service of a machine.
 const INSTANCE_URL: &str = "http://169.254.169.254";
 const INSTANCE_ROLES: &str = "latest/meta-data/iam/security-credentials";
@@ -63,7 +68,9 @@ pub(super) fn provider(settings: &S3Settings) -> Result<AwsCredentialProvider> {
         S3Credentials::PodIdentity { url, token_file } => {
             Source::PodIdentity { url: url.clone(), token_file: token_file.clone(), requests: requests()? }
         }
-        S3Credentials::Process { command } => Source::Process { command: command.clone() },
+        S3Credentials::Process { command } => {
+            Source::Process { command: command.clone(), limit: settings.http.io_timeout }
+        }
     };
     Ok(Arc::new(Temporary { source: Arc::new(source), current: Kept::new() }))
 }
@@ -104,7 +111,7 @@ enum Source {
     Instance { url: String, role: OnceCell<String>, token_ttl: Duration, requests: Requests },
     WebIdentity { url: String, role: String, token_file: String, requests: Requests },
     PodIdentity { url: String, token_file: String, requests: Requests },
-    Process { command: Vec<String> },
+    Process { command: Vec<String>, limit: Duration },
 }
 
 type Answer<T> = std::result::Result<T, Failure>;
@@ -122,9 +129,9 @@ impl Source {
                 request.headers_mut().insert(AUTHORIZATION, secret_value(&token_in(token_file)?)?);
                 Ok(issued(&parse_json(&answer(requests, &request).await?)?, "Token", Lasting::Refused)?)
             }
-            Source::Process { command } => {
-                let command = command.clone();
-                let asked = tokio::task::spawn_blocking(move || ask_process(&command)).await;
+            Source::Process { command, limit } => {
+                let (command, limit) = (command.clone(), *limit);
+                let asked = tokio::task::spawn_blocking(move || ask_process(&command, limit)).await;
                 let stopped = |error| Error::new(ErrorCode::Execute, "credential command was given up").cause(error);
                 Ok(asked.map_err(stopped)??)
             }
@@ -196,7 +203,7 @@ async fn web_identity(url: &str, role: &str, token: &str, requests: &Requests) -
         secret_key: found.required("SecretAccessKey")?.to_owned(),
         token: Some(found.required("SessionToken")?.to_owned()),
     };
-    Ok(Token { value: Arc::new(credential), renew_at: Some(renew_at(found.required("Expiration")?)?) })
+    Ok(Token { value: Arc::new(credential), validity: Some(validity(found.required("Expiration")?)?) })
 }
 
 /// An empty request. Neither the URL nor the headers show in errors: they may hold tokens.
@@ -260,34 +267,69 @@ fn issued(json: &Value, token: &str, lasting: Lasting) -> Result<Issued> {
         secret_key: text("SecretAccessKey", "secret access key")?.to_owned(),
         token: of_temporary(token, "token")?.map(str::to_owned),
     };
-    let renew_at = of_temporary("Expiration", "expiration")?.map(renew_at).transpose()?;
-    Ok(Token { value: Arc::new(credential), renew_at })
+    let validity = of_temporary("Expiration", "expiration")?.map(validity).transpose()?;
+    Ok(Token { value: Arc::new(credential), validity })
 }
 
-/// When to ask again for credentials that expire at a time.
-fn renew_at(expiration: &str) -> Result<SystemTime> {
+/// How long credentials last that expire at a time.
+fn validity(expiration: &str) -> Result<Validity> {
     let expires: jiff::Timestamp = expiration
         .parse()
         .map_err(|_| Error::new(ErrorCode::Format, "the expiration of the credentials is not a time"))?;
     let expires = SystemTime::from(expires);
     let early = expires.checked_sub(RENEW_BEFORE).unwrap_or(expires);
-    Ok(early.max(expires.min(SystemTime::now() + USE_AT_LEAST)))
+    let renew_at = early.max(expires.min(SystemTime::now() + USE_AT_LEAST));
+    Ok(Validity { renew_at, expires_at: expires })
 }
 
 /// Runs the program and reads its answer. What it printed is never shown: it may hold secrets.
-fn ask_process(command: &[String]) -> Result<Issued> {
+fn ask_process(command: &[String], limit: Duration) -> Result<Issued> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(Error::new(ErrorCode::OptionInvalidValue, "the credential command is empty"));
     };
-    let output = Command::new(program).args(arguments).output().map_err(|error| {
-        Error::from_io(ErrorCode::Execute, format!("unable to execute credential command '{program}'"), error)
-    })?;
-    if !output.status.success() {
-        let text = format!("credential command '{program}' failed with {}", output.status);
-        return Err(Error::new(ErrorCode::Execute, text));
+    let failed =
+        |error| Error::from_io(ErrorCode::Execute, format!("unable to execute credential command '{program}'"), error);
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    let (sender, printed) = std::sync::mpsc::sync_channel(1);
+    if let Some(stdout) = child.stdout.take() {
+        std::thread::spawn(move || {
+            let mut printed = Vec::new();
+            let read = stdout.take(PRINTED_SIZE_MAX_BYTES).read_to_end(&mut printed);
+            // Without a receiver it took too long
+            let _ = sender.send(read.map(|_| printed));
+        });
     }
+    let end = Instant::now() + limit;
+    let late = || {
+        let text = format!("credential command '{program}' did not end within {} second(s)", limit.as_secs());
+        Error::new(ErrorCode::Execute, text)
+    };
+    let status = loop {
+        match child.try_wait().map_err(failed)? {
+            Some(status) => break status,
+            None if Instant::now() < end => std::thread::sleep(PROCESS_PAUSE),
+            None => {
+                // It may end by itself just now
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(late());
+            }
+        }
+    };
+    if !status.success() {
+        return Err(Error::new(ErrorCode::Execute, format!("credential command '{program}' failed with {status}")));
+    }
+    // Another process may have its output, too, and not end
+    let printed = printed.recv_timeout(end.saturating_duration_since(Instant::now()));
+    let printed = printed.map_err(|_| late())?.map_err(failed)?;
     // By the definition of such programs, token and expiration are optional
-    issued(&parse_json(&output.stdout)?, "SessionToken", Lasting::Allowed)
+    issued(&parse_json(&printed)?, "SessionToken", Lasting::Allowed)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use object_store::client::{
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
 
 use crate::storage::http::URL_ENCODED;
-use crate::storage::network::CountingConnector;
+use crate::storage::http::service::Connector;
 use crate::{Error, ErrorCode, Result};
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -176,7 +176,7 @@ fn hex(bytes: &[u8]) -> String {
 /// Connects as all object stores do and signs whatever is sent.
 #[derive(Debug)]
 pub(super) struct SigningConnector {
-    pub inner: CountingConnector,
+    pub inner: Connector,
     pub signer: Arc<Signer>,
 }
 

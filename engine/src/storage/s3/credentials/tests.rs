@@ -166,12 +166,17 @@ fn credentials_are_renewed_when_they_expire_and_the_role_is_kept() {
 #[test]
 fn credentials_are_renewed_before_they_expire() {
     let now = SystemTime::now();
-    let after = |seconds| renew_at(&in_seconds(seconds)).unwrap().duration_since(now).unwrap_or_default().as_secs();
+    let after = |seconds| {
+        let renew_at = validity(&in_seconds(seconds)).unwrap().renew_at;
+        renew_at.duration_since(now).unwrap_or_default().as_secs()
+    };
     assert!((3295..=3300).contains(&after(3600)));
     assert!((5..=10).contains(&after(200)));
     assert!((0..=2).contains(&after(2)));
     assert_eq!(after(-5), 0);
-    assert!(renew_at("soon").is_err());
+    assert!(validity("soon").is_err());
+    let expires = validity(&in_seconds(3600)).unwrap().expires_at.duration_since(now).unwrap();
+    assert!((3598..=3600).contains(&expires.as_secs()), "{expires:?}");
 }
 
 #[test]
@@ -263,7 +268,10 @@ fn no_error_shows_a_secret() {
                 requests: requests(),
             },
             Source::PodIdentity { url: fake.url.clone(), token_file: file.clone(), requests: requests() },
-            Source::Process { command: vec!["/bin/cat".into(), printed.path().to_str().unwrap().to_owned()] },
+            Source::Process {
+                command: vec!["/bin/cat".into(), printed.path().to_str().unwrap().to_owned()],
+                limit: LIMIT,
+            },
         ];
         let providers = sources.into_iter().map(temporary).chain([instance_of(&fake, Some("reader"))]);
         for provider in providers {
@@ -297,8 +305,11 @@ fn no_error_shows_a_secret() {
     assert_eq!(get(&token_missing).unwrap_err().code, ErrorCode::FileOpen);
 }
 
+/// Longer than any command needs that ends.
+const LIMIT: Duration = Duration::from_secs(60);
+
 fn ask(output: &str) -> Result<Issued> {
-    ask_process(&["/bin/echo".into(), output.into()])
+    ask_process(&["/bin/echo".into(), output.into()], LIMIT)
 }
 
 #[test]
@@ -306,8 +317,8 @@ fn credential_process_answer_is_read() {
     let issued = ask(r#"{"Version":1,"AccessKeyId":"k","SecretAccessKey":"s","SessionToken":"t"}"#).unwrap();
     assert_eq!(issued.value.key_id, "k");
     assert_eq!(issued.value.token.as_deref(), Some("t"));
-    assert!(issued.renew_at.is_none());
-    assert!(ask(&key_json(1, "SessionToken", 3600)).unwrap().renew_at.is_some());
+    assert!(issued.validity.is_none());
+    assert!(ask(&key_json(1, "SessionToken", 3600)).unwrap().validity.is_some());
 }
 
 #[test]
@@ -315,9 +326,28 @@ fn credential_process_that_fails_is_an_error() {
     assert_eq!(ask(r#"{"AccessKeyId":"k"}"#).err().unwrap().message, "secret access key missing");
     assert_eq!(ask("not json").err().unwrap().code, ErrorCode::JsonFormat);
     for command in [vec!["/bin/false".to_owned()], vec!["/does/not/exist".to_owned()]] {
-        assert_eq!(ask_process(&command).err().unwrap().code, ErrorCode::Execute);
+        assert_eq!(ask_process(&command, LIMIT).err().unwrap().code, ErrorCode::Execute);
     }
-    assert!(ask_process(&[]).is_err());
+    assert!(ask_process(&[], LIMIT).is_err());
+}
+
+#[test]
+fn credential_process_that_does_not_end_is_an_error_in_time() {
+    let printed = "{\"AccessKeyId\":\"k\",\"SecretAccessKey\":\"s\"}";
+    for (command, in_time) in [
+        ("exec sleep 60".to_owned(), false),
+        // Somebody else keeps its output open
+        (format!("sleep 60 & echo '{printed}'"), false),
+        (format!("echo '{printed}'; exec sleep 0.1"), true),
+    ] {
+        let begin = Instant::now();
+        let asked = ask_process(&["/bin/sh".into(), "-c".into(), command.clone()], Duration::from_secs(1));
+        assert!(begin.elapsed() < Duration::from_secs(30), "{command}");
+        match asked {
+            Ok(issued) => assert!(in_time && issued.value.key_id == "k", "{command}"),
+            Err(error) => assert!(!in_time && error.message.contains("within 1 second"), "{command}: {error}"),
+        }
+    }
 }
 
 #[test]
@@ -329,7 +359,7 @@ fn credential_process_is_run_again_when_its_credentials_expire() {
          \"Expiration\":\"'$(date -u -d '+2 seconds' +%Y-%m-%dT%H:%M:%SZ)'\"}}'",
         count = count.display()
     );
-    let provider = temporary(Source::Process { command: vec!["/bin/sh".into(), "-c".into(), script] });
+    let provider = temporary(Source::Process { command: vec!["/bin/sh".into(), "-c".into(), script], limit: LIMIT });
     assert_eq!(get(&provider).unwrap().key_id, "k1");
     std::thread::sleep(Duration::from_millis(2100));
     assert_eq!(get(&provider).unwrap().key_id, "k2");
