@@ -143,7 +143,7 @@ impl<'a> BlockIncr<'a> {
     }
 
     /// Ends the file: appends the last super blocks and, if anything is new or the file became shorter, the map. Returns the
-    /// map's stored size, 0 for a file that did not change.
+    /// map's stored size, 0 for a file that did not change or is empty.
     pub(super) fn finish(mut self, out: &mut Vec<u8>) -> Result<u64> {
         if !self.partial.is_empty() {
             let block = std::mem::take(&mut self.partial);
@@ -151,7 +151,8 @@ impl<'a> BlockIncr<'a> {
         }
         self.flush(out)?;
         let truncated = self.prior.as_ref().is_some_and(|prior| self.map.0.len() < prior.0.len());
-        if !self.changed && !truncated {
+        // There is no map without blocks
+        if self.map.0.is_empty() || (!self.changed && !truncated) {
             return Ok(0);
         }
         let mut map = Vec::new();

@@ -224,8 +224,12 @@ impl<'a> Copier<'a> {
         let checksum = hasher.finish();
 
         if !sink.file_written && sink.file_pending().len() < settings.compare_buffer_bytes.max(1) {
-            if job.bundle_id.is_some() && size == 0 {
+            // Without blocks there is no map, which the manifest would need to tell where the file is
+            if size == 0 && (job.bundle_id.is_some() || file.block.is_some()) {
                 sink.drop_file();
+                if file.resume {
+                    settings.storage.remove(&job.path)?;
+                }
                 return Ok(FileOutcome::Truncated);
             }
             if file.has_reference && size == file.size && Some(checksum) == file.checksum {

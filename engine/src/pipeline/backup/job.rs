@@ -113,7 +113,7 @@ pub enum FileOutcome {
         /// Its checksum.
         checksum: Sha1,
     },
-    /// Empty by now, and in a bundle nothing is stored for that.
+    /// Empty by now, for which nothing is stored in a bundle or in blocks.
     Truncated,
     /// Gone by now.
     Removed,

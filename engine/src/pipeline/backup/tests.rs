@@ -299,6 +299,51 @@ fn block_incremental_file_without_change_stores_nothing() {
 }
 
 #[test]
+fn block_incremental_file_that_became_empty_is_truncated_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a"), noise(50_000)).unwrap();
+    for cipher in [Cipher::None, Cipher::Aes256Cbc(Passphrase::new("x"))] {
+        let storage = Arc::new(MemoryStorage::new());
+        let settings = settings(dir.path(), &storage, CompressType::Zst, cipher);
+        let block = BlockJob { block_size: 8192, checksum_size: 6, super_block_size: 16_384, prior: None };
+        let first = FileJob { block: Some(block.clone()), ..file("a", 50_000) };
+        let mut prior_job = job(vec![first.clone()], None);
+        prior_job.path = RepoPath::new("prior").unwrap();
+        let results = run(&settings, &prior_job).unwrap();
+        let result = copied(&results[0]);
+        let size = result.map_size.unwrap();
+        let prior = PriorMap { path: prior_job.path, offset: result.size_repo - size, size };
+
+        std::fs::write(dir.path().join("b"), b"").unwrap();
+        std::fs::write(dir.path().join("c"), b"xyz").unwrap();
+        for prior in [None, Some(prior)] {
+            let empty = FileJob {
+                has_reference: prior.is_some(),
+                block: Some(BlockJob { prior, ..block.clone() }),
+                ..file("b", 50_000)
+            };
+            for bundle_id in [None, Some(1)] {
+                let results = run(&settings, &job(vec![empty.clone()], bundle_id)).unwrap();
+                assert_eq!(results[0].outcome, FileOutcome::Truncated);
+                assert_eq!(stored(&storage), None, "{bundle_id:?}");
+            }
+            let results = run(&settings, &job(vec![empty, file("c", 3)], Some(1))).unwrap();
+            assert_eq!(results[0].outcome, FileOutcome::Truncated);
+            assert_eq!(copied(&results[1]).bundle_offset, 0);
+            settings.storage.remove(&RepoPath::new("file").unwrap()).unwrap();
+        }
+        // What an interrupted run stored of it goes
+        put(&*storage, &RepoPath::new("file").unwrap(), b"half", WriteOptions::IN_PLACE).unwrap();
+        let block = Some(block);
+        let resumed =
+            FileJob { resume: true, checksum: Some(Sha1::of(b"x")), size_repo: 9, block, ..file("b", 50_000) };
+        let results = run(&settings, &job(vec![resumed], None)).unwrap();
+        assert_eq!(results[0].outcome, FileOutcome::Truncated);
+        assert_eq!(stored(&storage), None);
+    }
+}
+
+#[test]
 fn job_that_fails_and_finds_no_file_when_tried_again_leaves_nothing() {
     for bundle_id in [None, Some(1)] {
         let (source, repo) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
