@@ -10,7 +10,7 @@ use repo_format::layout::{self, RepoPath};
 use repo_format::manifest::Manifest;
 
 use super::build::FileState;
-use super::settings::BackupSettings;
+use super::settings::{BackupSettings, BundleSettings};
 use crate::log::{self, Level};
 use crate::repo::{Repo, manifest_store};
 use crate::storage::{EntryKind, exists};
@@ -44,6 +44,7 @@ pub(super) fn resume(
         states,
         interrupted: &interrupted,
         kind: settings.compression.kind,
+        bundle: settings.bundle,
         delta,
         kept: Vec::new(),
     };
@@ -135,6 +136,7 @@ struct Cleaner<'a> {
     states: &'a mut [FileState],
     interrupted: &'a Manifest,
     kind: CompressType,
+    bundle: Option<BundleSettings>,
     delta: bool,
     /// Stored files that were taken over.
     kept: Vec<RepoPath>,
@@ -215,6 +217,10 @@ impl Cleaner<'_> {
         let known_blocks = known.block.is_some_and(|block| block.map_size > 0);
         if known.bundle.is_some() || known_blocks != in_blocks.is_some() || file.block.is_some() != known_blocks {
             return Err("mismatched storage");
+        }
+        // The bundle would be taken for the stored file
+        if self.bundle.is_some_and(|bundle| file.size <= bundle.limit) {
+            return Err("mismatched bundling");
         }
         if !state.copy || known.reference.is_some() {
             return Err("not part of the backup");

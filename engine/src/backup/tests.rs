@@ -16,7 +16,7 @@ use super::*;
 use crate::lock::LockType;
 use crate::pg::PgSettings;
 use crate::progress::NoProgress;
-use crate::storage::faulty::FaultyStorage;
+use crate::storage::faulty::{FaultyStorage, Op};
 use crate::storage::posix::PosixStorage;
 use crate::storage::{RepoStorage, get};
 
@@ -326,10 +326,7 @@ fn resumed_backup_keeps_its_label_and_copies_only_what_is_missing() {
     let manifest = world.check(&label);
     assert_eq!(manifest.cipher_pass, interrupted.cipher_pass);
     let largest = "pg_data/postgresql.conf.lz4";
-    let written = calls
-        .calls()
-        .iter()
-        .any(|(op, path)| *op == crate::storage::faulty::Op::Write && path.as_str().ends_with(largest));
+    let written = calls.calls().iter().any(|(op, path)| *op == Op::Write && path.as_str().ends_with(largest));
     assert!(!written, "what was stored is stored again: {:?}", calls.calls());
 
     // Without resume it starts anew
@@ -342,9 +339,34 @@ fn resumed_backup_keeps_its_label_and_copies_only_what_is_missing() {
     assert_eq!(reconstruct::backup_labels(&world.repo, &stanza()).unwrap(), [label]);
 }
 
+/// Runs a backup without others beside it that fails when it stores this file.
+fn interrupt_at(world: &World, file: &str, settings: BackupSettings) {
+    let failing = FaultyStorage::new(Arc::clone(&world.repo.storage)).fail_path(Op::Write, file);
+    let repo = Repo { storage: Arc::new(failing), ..world.repo.clone() };
+    let error = world.run_on(&repo, BackupSettings { process_max: 1, ..settings }).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Service, "{error}");
+}
+
+#[test]
+fn resumed_backup_bundles_what_was_stored_alone() {
+    let world = World::new(None);
+    let settings = || world.settings(BackupType::Full);
+    interrupt_at(&world, "base/5/1.lz4", settings());
+    let interrupted = reconstruct::backup_labels(&world.repo, &stanza()).unwrap();
+    let alone = |name: &str| world.has(&format!("backup/demo/{}/pg_data/{name}.lz4", interrupted[0]));
+    assert!(alone("base/5/2") && alone("base/5/3") && alone("postgresql.conf"));
+
+    let label = world.run(bundled(settings())).unwrap();
+    assert_eq!(label, interrupted[0]);
+    let manifest = world.check(&label);
+    for (name, is_bundled) in [("base/5/2", true), ("base/5/3", true), ("postgresql.conf", false)] {
+        let file = manifest.file(&format!("pg_data/{name}")).unwrap();
+        assert_eq!((file.bundle.is_some(), alone(name)), (is_bundled, !is_bundled), "{name}");
+    }
+}
+
 #[test]
 fn job_that_fails_once_is_tried_again_and_one_that_always_fails_ends_the_backup() {
-    use crate::storage::faulty::Op;
     let world = World::new(None);
     let storage = |faulty: fn(FaultyStorage) -> FaultyStorage| {
         let faulty = faulty(FaultyStorage::new(Arc::clone(&world.repo.storage)));

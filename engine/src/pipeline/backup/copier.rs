@@ -88,6 +88,11 @@ impl<'a> Copier<'a> {
     }
 
     fn file(&mut self, job: &CopyJob, file: &FileJob, cancel: &CancelToken) -> Result<FileOutcome> {
+        if file.resume && job.bundle_id.is_some() {
+            // The path is the bundle's, which would be checked and removed in place of the file
+            let message = format!("file '{}' of an interrupted backup can't be resumed in a bundle", file.name);
+            return Err(Error::new(ErrorCode::Assert, message));
+        }
         let mut matches = None;
         if file.delta {
             match self.plain_checksum(job, file)? {

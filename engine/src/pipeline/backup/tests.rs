@@ -195,6 +195,17 @@ fn resumed_file_counts_only_with_its_checksum() {
 }
 
 #[test]
+fn resumed_file_in_a_bundle_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a"), b"abc").unwrap();
+    let storage = Arc::new(MemoryStorage::new());
+    let settings = settings(dir.path(), &storage, CompressType::None, Cipher::None);
+    let resumed = FileJob { resume: true, checksum: Some(Sha1::of(b"abc")), size_repo: 3, ..file("a", 3) };
+    let error = run(&settings, &job(vec![resumed], Some(1))).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Assert);
+}
+
+#[test]
 fn control_file_that_is_missing_is_an_error_and_not_a_dropped_file() {
     let dir = tempfile::tempdir().unwrap();
     let storage = Arc::new(MemoryStorage::new());
