@@ -37,7 +37,13 @@ pub(super) fn resume(
     super::set_label(manifest, label.clone());
     manifest.cipher_pass = interrupted.cipher_pass.clone();
     let path = layout::backup_path(&settings.stanza, &label);
-    let delta = manifest.data.options.delta == Some(true);
+    // With delta it took over what an even earlier run had stored, and the times of files that it may not have compared any
+    // more. The same then goes for the manifest of this run.
+    let delta = manifest.data.options.delta == Some(true) || interrupted.data.options.delta == Some(true);
+    if manifest.data.options.delta != Some(delta) {
+        warn!("backup {label} was interrupted while it used delta checksum, enabling delta checksum");
+        manifest.data.options.delta = Some(delta);
+    }
     let mut cleaner = Cleaner {
         repo,
         manifest,

@@ -339,9 +339,10 @@ fn resumed_backup_keeps_its_label_and_copies_only_what_is_missing() {
     assert_eq!(reconstruct::backup_labels(&world.repo, &stanza()).unwrap(), [label]);
 }
 
-/// Runs a backup without others beside it that fails when it stores this file.
+/// Runs a backup with one worker that dies when it stores this file, of which what is there stays.
 fn interrupt_at(world: &World, file: &str, settings: BackupSettings) {
-    let failing = FaultyStorage::new(Arc::clone(&world.repo.storage)).fail_path(Op::Write, file);
+    let failing = FaultyStorage::new(Arc::clone(&world.repo.storage));
+    let failing = failing.fail_path(Op::Write, file).fail_path(Op::Remove, file);
     let repo = Repo { storage: Arc::new(failing), ..world.repo.clone() };
     let error = world.run_on(&repo, BackupSettings { process_max: 1, ..settings }).unwrap_err();
     assert_eq!(error.code, ErrorCode::Service, "{error}");
@@ -363,6 +364,23 @@ fn resumed_backup_bundles_what_was_stored_alone() {
         let file = manifest.file(&format!("pg_data/{name}")).unwrap();
         assert_eq!((file.bundle.is_some(), alone(name)), (is_bundled, !is_bundled), "{name}");
     }
+}
+
+#[test]
+fn file_that_changed_between_interruptions_is_not_taken_from_the_first_run() {
+    let world = World::new(None);
+    let settings = |delta| BackupSettings { delta, ..world.settings(BackupType::Full) };
+    interrupt_at(&world, "base/5/1.lz4", settings(false));
+    world.write("base/5/2", &[9; 40_000]);
+    world.set_age("base/5/2", 10);
+    // The first of these takes over the new time, but does not get to store the file anew
+    for delta in [true, false] {
+        interrupt_at(&world, "base/5/2.lz4", settings(delta));
+    }
+    let label = world.run(settings(false)).unwrap();
+    assert_eq!(reconstruct::backup_labels(&world.repo, &stanza()).unwrap(), std::slice::from_ref(&label));
+    let manifest = world.check(&label);
+    assert_eq!(manifest.data.options.delta, Some(true));
 }
 
 #[test]
