@@ -343,6 +343,7 @@ impl Backup<'_> {
         let workers = settings.process_max + u32::from(source.has_standby());
         let process = Process {
             copy: &copy,
+            stanza: &settings.stanza,
             queue: QueueSettings::new(workers, settings.job_retry, settings.job_retry_interval)
                 .for_writing(&*self.repo.storage),
             save_bytes: settings.manifest_save_threshold.max(total.bytes / 100),

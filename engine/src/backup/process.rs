@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use repo_format::hash::Sha1;
+use repo_format::layout::{self, FileForm, Stanza};
 use repo_format::manifest::{Bundle, Manifest, ManifestFile, PageCheck, PageRange};
 use repo_format::size::{format_percent, format_size};
 
@@ -24,6 +25,7 @@ const TICK_INTERVAL: Duration = Duration::from_millis(500);
 /// What the copy phase works with.
 pub(super) struct Process<'a> {
     pub(super) copy: &'a CopySettings,
+    pub(super) stanza: &'a Stanza,
     pub(super) queue: QueueSettings,
     /// Bytes copied after which the manifest is saved.
     pub(super) save_bytes: u64,
@@ -45,6 +47,7 @@ struct Shared {
 
 /// How far the copy is.
 struct Done {
+    files: u64,
     bytes: u64,
     saved: u64,
     /// Indices of files that are gone.
@@ -79,7 +82,7 @@ impl Process<'_> {
         self.lock.update_begin(self.repo_key, self.total.bytes)?;
         self.progress.start(self.total.files, self.total.bytes);
         let shared = Mutex::new(Shared { queues, manifest, states });
-        let mut done = Done { bytes: 0, saved: 0, removed: BTreeSet::new(), page_errors: 0 };
+        let mut done = Done { files: 0, bytes: 0, saved: 0, removed: BTreeSet::new(), page_errors: 0 };
         let mut last_tick = Instant::now();
         let queue = self.queue.clone();
         let (copy, cancel) = (self.copy, self.cancel);
@@ -111,7 +114,8 @@ impl Process<'_> {
             },
         );
         self.progress.finish();
-        let Shared { mut manifest, .. } = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Shared { mut manifest, queues, .. } = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let result = result.and_then(|()| check_all_done(self.total.files, done.files, queues.left()));
         if let Err(error) = result {
             // What was copied can be used by the next backup. That it could not be saved is no news beside the error.
             let _ = save(&manifest);
@@ -136,14 +140,23 @@ impl Process<'_> {
     ) -> Result<()> {
         let before = done.bytes;
         let files = results.len() as u64;
+        if !results.iter().map(|result| result.index).eq(job.files.iter().map(|file| file.index)) {
+            let message = format!("files of '{}' and results do not match", job.path);
+            return Err(Error::new(ErrorCode::Assert, message));
+        }
+        done.files += files;
         for result in results {
-            check_place(job, &manifest.files[result.index].name)?;
+            let index = result.index;
+            let is_stored = matches!(result.outcome, FileOutcome::Copied(_) | FileOutcome::Resumed { .. });
             if result.outcome == FileOutcome::Removed {
-                done.removed.insert(result.index);
+                done.removed.insert(index);
             }
-            done.bytes += manifest.files[result.index].size_original;
+            done.bytes += manifest.files[index].size_original;
             let context = ReportContext { worker, bundle_id: job.bundle_id, done: done.bytes, total: self.total.bytes };
             let page_error = self.apply(manifest, job.data_dir, &context, result)?;
+            if is_stored {
+                check_place(self.stanza, manifest, &manifest.files[index], job)?;
+            }
             done.page_errors += u32::from(page_error);
         }
         self.progress.advance(files, done.bytes - before);
@@ -269,14 +282,31 @@ impl ReportContext {
     }
 }
 
-/// Makes sure that a file of its own was stored under its own name: nothing else would notice before it is missed.
-fn check_place(job: &CopyJob, name: &str) -> Result<()> {
-    let path = job.path.as_str();
-    let is_right = |at: usize| path[..at].ends_with('/') && !path[at + name.len()..].contains('/');
-    if job.bundle_id.is_some() || path.rfind(name).is_some_and(is_right) {
+/// Makes sure that a file was stored where its entry says: nothing else would notice before it is missed.
+fn check_place(stanza: &Stanza, manifest: &Manifest, file: &ManifestFile, job: &CopyJob) -> Result<()> {
+    let (data, name) = (&manifest.data, &file.name);
+    let expected = match file.bundle {
+        Some(bundle) => layout::bundle(stanza, &data.label, bundle.id),
+        None => {
+            let form = match file.block {
+                Some(block) if block.map_size > 0 => FileForm::BlockIncr,
+                _ => FileForm::Whole(data.options.compress_type),
+            };
+            layout::backup_file(stanza, &data.label, name, form)?
+        }
+    };
+    if job.path == expected {
         return Ok(());
     }
-    Err(Error::new(ErrorCode::Assert, format!("file '{name}' was stored as '{path}'")))
+    Err(Error::new(ErrorCode::Assert, format!("file '{name}' was stored as '{}'", job.path)))
+}
+
+/// Makes sure that something became of every file: an entry from the prior backup looks complete without.
+fn check_all_done(total: u64, done: u64, left: usize) -> Result<()> {
+    if done == total && left == 0 {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::Assert, format!("{} file(s) were not copied", total.saturating_sub(done))))
 }
 
 /// Takes a stored file into the manifest.
@@ -304,27 +334,132 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 
 #[cfg(test)]
 mod tests {
+    use repo_format::compress::{CompressType, Compression};
+    use repo_format::label::{BackupLabel, BackupType};
     use repo_format::layout::RepoPath;
+    use repo_format::manifest::{BlockIncr, ManifestData, Target, TargetType};
+    use repo_format::pg::PgVersion;
 
     use super::*;
+    use crate::backup::queue::JobSettings;
+    use crate::lock::LockType;
+    use crate::pg::data_dir::DataDir;
+    use crate::progress::NoProgress;
+    use crate::storage::WriteOptions;
+    use crate::storage::memory::MemoryStorage;
+
+    fn label() -> BackupLabel {
+        "20260101-000000F".parse().unwrap()
+    }
+
+    fn stanza() -> Stanza {
+        "demo".parse().unwrap()
+    }
+
+    fn manifest(kind: CompressType) -> Manifest {
+        let mut data = ManifestData::new(label(), BackupType::Full, 1_000, PgVersion::V15, 1);
+        data.options.compress_type = kind;
+        Manifest::new(data)
+    }
+
+    fn check(kind: CompressType, path: &str, bundle_id: Option<u64>, map_size: u64) -> Option<ErrorCode> {
+        let path = RepoPath::new(format!("backup/demo/20260101-000000F/{path}")).unwrap();
+        let job = CopyJob { path, bundle_id, data_dir: 0, files: Vec::new(), threads: 1 };
+        let file = ManifestFile {
+            bundle: bundle_id.map(|id| Bundle { id, offset: 7 }),
+            block: Some(BlockIncr { size: 8192, checksum_size: 6, map_size }),
+            ..ManifestFile::new("pg_data/base/1/2", 3, 0)
+        };
+        check_place(&stanza(), &manifest(kind), &file, &job).err().map(|error| error.code)
+    }
 
     #[test]
     fn file_under_another_name_is_an_error() {
-        let check = |path: &str, bundle_id| {
-            let path = RepoPath::new(path).unwrap();
-            let job = CopyJob { path, bundle_id, data_dir: 0, files: Vec::new(), threads: 1 };
-            check_place(&job, "pg_data/base/1/2").map_err(|error| error.code)
+        let names = ["2", "2.1", "2_fsm", "23", "12", "3", "2/2"];
+        for kind in CompressType::ALL {
+            let extension = kind.extension();
+            for name in names {
+                let expected = (name != "2").then_some(ErrorCode::Assert);
+                assert_eq!(check(kind, &format!("pg_data/base/1/{name}{extension}"), None, 0), expected, "{name}");
+                assert_eq!(check(kind, &format!("pg_data/base/1/{name}.pgbi"), None, 9), expected, "{name}");
+            }
+            for (path, map_size) in [("pg_data/base/1/2.pgbi", 0), ("pg_data/base/1/2.x", 0), ("bundle/1", 0)] {
+                assert_eq!(check(kind, path, None, map_size), Some(ErrorCode::Assert), "{path}");
+            }
+            assert_eq!(check(kind, &format!("pg_data/base/1/2{extension}"), None, 9), Some(ErrorCode::Assert));
+            assert_eq!(check(kind, "bundle/1", Some(1), 9), None);
+            for wrong in ["bundle/11", "bundle/2", "pg_data/base/1/2"] {
+                assert_eq!(check(kind, wrong, Some(1), 0), Some(ErrorCode::Assert), "{wrong}");
+            }
+        }
+        assert_eq!(check(CompressType::None, "pg_data/base/1/2.zst", None, 0), Some(ErrorCode::Assert));
+    }
+
+    #[test]
+    fn file_that_no_worker_takes_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut manifest = manifest(CompressType::None);
+        manifest.targets = vec![Target {
+            name: "pg_data".into(),
+            target_type: TargetType::Path,
+            path: "/x".into(),
+            file: None,
+            tablespace: None,
+        }];
+        for name in ["PG_VERSION", "base/1/2", "gone"] {
+            std::fs::create_dir_all(dir.path().join("pg/base/1")).unwrap();
+            if name != "gone" {
+                std::fs::write(dir.path().join("pg").join(name), b"abc").unwrap();
+            }
+            manifest.files.push(ManifestFile::new(&format!("pg_data/{name}"), 3, 0));
+        }
+        manifest.sort();
+        let states = vec![FileState { copy: true, ..FileState::default() }; manifest.files.len()];
+        let copy = CopySettings {
+            storage: std::sync::Arc::new(MemoryStorage::new()),
+            data_dirs: vec![DataDir::new(dir.path().join("pg")); 2],
+            compression: Compression::NONE,
+            cipher: repo_format::cipher::Cipher::None,
+            bundle_raw: false,
+            reference: 0,
+            page_size: 8192,
+            page_header_check: true,
+            compare_buffer_bytes: 1 << 20,
+            version_force: None,
+            write_options: WriteOptions::IN_PLACE,
         };
-        for right in ["pg_data/base/1/2", "pg_data/base/1/2.zst", "pg_data/base/1/2.pgbi"] {
-            assert_eq!(check(&format!("backup/demo/20260101-000000F/{right}"), None), Ok(()));
-        }
-        assert_eq!(check("backup/demo/20260101-000000F/bundle/1", Some(1)), Ok(()));
-        for wrong in ["pg_data/base/1/3.zst", "pg_data/base/1/2/x", "bundle/1"] {
-            assert_eq!(
-                check(&format!("backup/demo/20260101-000000F/{wrong}"), None),
-                Err(ErrorCode::Assert),
-                "{wrong}"
-            );
-        }
+        let run = |workers| {
+            let settings = JobSettings {
+                stanza: stanza(),
+                label: label(),
+                compress_type: CompressType::None,
+                bundle: None,
+                super_block_size: None,
+                xact_path: "pg_xact",
+                standby: true,
+                threads_max: 1,
+                long_max: usize::MAX,
+            };
+            let (queues, total) = Queues::build(settings, &manifest, &states, false).unwrap();
+            let locks = dir.path().join("lock");
+            let process = Process {
+                copy: &copy,
+                stanza: &stanza(),
+                queue: QueueSettings::new(workers, 0, Duration::ZERO),
+                save_bytes: u64::MAX,
+                total,
+                checksum_page_error: false,
+                repo_key: 1,
+                lock: &mut Lock::acquire(&locks, &stanza(), &[LockType::Backup], &[1], "1-x").unwrap(),
+                progress: &NoProgress,
+                cancel: &CancelToken::new(),
+            };
+            process.run(queues, manifest.clone(), states.clone(), || Ok(()), |_| Ok(()))
+        };
+        let names: Vec<Box<str>> = run(2).unwrap().manifest.files.into_iter().map(|file| file.name).collect();
+        assert_eq!(names, ["pg_data/PG_VERSION".into(), "pg_data/base/1/2".into()]);
+        // The only worker has what is on the primary
+        let error = run(1).err().unwrap();
+        assert_eq!((error.code, &*error.message), (ErrorCode::Assert, "1 file(s) were not copied"));
     }
 }

@@ -127,6 +127,11 @@ impl Queues {
         Ok((queues, total))
     }
 
+    /// Files that were not handed out.
+    pub(super) fn left(&self) -> usize {
+        self.queues.iter().map(VecDeque::len).sum()
+    }
+
     /// Takes note that a job was done, so that others may use its threads.
     pub(super) fn done(&mut self, job: &CopyJob) {
         if job.threads > 1 {
