@@ -115,8 +115,9 @@ pub(super) fn merge(
         }
         let Some(known) = prior.file(&file.name) else { continue };
         let same_size = file.size == known.size;
-        // With less than one block left the map of the prior backup is of no use
-        let keeps_map = known.block.is_some_and(|block| block.map_size > 0 && file.size >= u64::from(block.size));
+        // With less than one block left the map of the prior backup is of no use, and that of an empty file has no blocks
+        let keeps_map =
+            known.size > 0 && known.block.is_some_and(|block| block.map_size > 0 && file.size >= u64::from(block.size));
         state.delta = delta && same_size && file.size != 0;
         if (file.size == 0 && known.size == 0) || (!state.delta && same_size && file.timestamp == known.timestamp) {
             state.copy = false;
@@ -243,12 +244,18 @@ mod tests {
         let mut prior = prior();
         let block = Some(BlockIncr { size: 8192, checksum_size: 6, map_size: 30 });
         prior.files = ["pg_data/a", "pg_data/b"].map(|name| ManifestFile { block, ..stored(name, 80_000, 5) }).into();
-        let (mut manifest, mut states) = next(&prior, &[("pg_data/a", 8192, 6), ("pg_data/b", 8191, 6)]);
+        // pgBackRest can write an empty map for a file that became empty before it was copied
+        let empty = Some(BlockIncr { size: 8192, checksum_size: 6, map_size: 1 });
+        prior.files.push(ManifestFile { block: empty, size_repo: 1, bundle: None, ..stored("pg_data/c", 0, 5) });
+        let (mut manifest, mut states) =
+            next(&prior, &[("pg_data/a", 8192, 6), ("pg_data/b", 8191, 6), ("pg_data/c", 80_000, 6)]);
         merge(&mut manifest, &mut states, &prior, None).unwrap();
         // Until it is copied the entry tells of the prior backup's file
         assert_eq!((manifest.files[0].size, manifest.files[0].size_original), (80_000, 8192));
         assert_eq!((manifest.files[0].block, manifest.files[0].reference), (block, Some(0)));
-        assert_eq!((manifest.files[1].block, manifest.files[1].reference), (None, None));
+        for file in &manifest.files[1..] {
+            assert_eq!((file.block, file.reference), (None, None), "{}", file.name);
+        }
         assert!(states.iter().all(|state| state.copy && !state.delta));
     }
 
