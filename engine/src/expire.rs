@@ -85,7 +85,8 @@ struct Task<'a> {
 impl Task<'_> {
     fn run(&self, retention: &Retention, set_found: &mut bool) -> Result<()> {
         let stanza = &self.settings.stanza;
-        let Reconstructed { mut info, changed: repaired, labels } = load_backup_info_reconstruct(self.repo, stanza)?;
+        let Reconstructed { mut info, changed: repaired, labels, unfinished } =
+            load_backup_info_reconstruct(self.repo, stanza)?;
         let facts = facts(&info);
         let retention = self.lower_for_oldest(&facts, retention);
         let now = Timestamp::now().as_second();
@@ -113,7 +114,7 @@ impl Task<'_> {
             return Err(Error::new(ErrorCode::Checksum, text).hint(hint));
         }
         self.remove_backups(&mut info, &plan, repaired)?;
-        self.remove_directories(&info, &labels, &plan)?;
+        self.remove_directories(&info, &labels, &unfinished, &plan)?;
         if let Some(text) = damaged {
             crate::warn!("repo{}: {text}\nHINT: {hint}", self.repo.key);
         }
@@ -189,13 +190,20 @@ impl Task<'_> {
         storage.sync_path(&layout::backup_stanza(stanza))
     }
 
-    /// Removes the directories of backups that are not kept; `labels` are those that have one.
-    fn remove_directories(&self, info: &BackupInfo, labels: &[BackupLabel], plan: &BackupPlan) -> Result<()> {
+    /// Removes the directories of backups that are not kept; `labels` are those that have one, `unfinished` those that had no
+    /// manifest when `info` was made.
+    fn remove_directories(
+        &self,
+        info: &BackupInfo,
+        labels: &[BackupLabel],
+        unfinished: &[BackupLabel],
+        plan: &BackupPlan,
+    ) -> Result<()> {
         let (storage, stanza, key) = (&self.repo.storage, &self.settings.stanza, self.repo.key);
         let keep_newest = match labels.last() {
             // What is in backup.info has a manifest
             Some(newest) if info.backups.contains_key(newest) => false,
-            Some(newest) => self.is_unfinished(newest)? && !self.is_orphan(newest, info)?,
+            Some(newest) => self.is_unfinished(newest, unfinished)? && !self.is_orphan(newest, info)?,
             None => false,
         };
         let directories = plan::directories(labels, &plan.kept, keep_newest);
@@ -206,11 +214,13 @@ impl Task<'_> {
         Ok(())
     }
 
-    /// Whether a backup has not got so far as to have a manifest: it runs, or was interrupted and may be resumed.
-    fn is_unfinished(&self, label: &BackupLabel) -> Result<bool> {
-        let (storage, stanza) = (&self.repo.storage, &self.settings.stanza);
-        Ok(storage.info(&layout::manifest(stanza, label))?.is_none()
-            && storage.info(&layout::manifest_copy(stanza, label))?.is_some())
+    /// Whether a backup had not got so far as to have a manifest: it ran, or was interrupted and may be resumed. One that
+    /// another host has completed since must not be taken for one that backup.info would have if it were valid.
+    fn is_unfinished(&self, label: &BackupLabel, unfinished: &[BackupLabel]) -> Result<bool> {
+        let has = |path| Ok(self.repo.storage.info(&path)?.is_some());
+        let (manifest, copy) =
+            (layout::manifest(&self.settings.stanza, label), layout::manifest_copy(&self.settings.stanza, label));
+        if unfinished.contains(label) { Ok(has(copy)? || has(manifest)?) } else { Ok(!has(manifest)? && has(copy)?) }
     }
 
     /// Whether an unfinished backup depended on the one that was named to be expired and can't be resumed any more.
@@ -431,7 +441,15 @@ fn label_at(epoch: i64) -> Result<BackupLabel> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use repo_format::cipher::Cipher;
+    use repo_format::pg::PgVersion;
+
     use super::*;
+    use crate::storage::faulty::{FaultyStorage, Op};
+    use crate::storage::memory::MemoryStorage;
+    use crate::storage::{RepoStorage, WriteOptions, exists, put};
 
     /// Written by pgBackRest.
     const BACKUP_INFO: &[u8] = include_bytes!("../../tests/fixtures/info/online/backup.info");
@@ -460,6 +478,50 @@ mod tests {
         // Backups of programs that did not record it are taken for sound
         info.backups.values_mut().for_each(|entry| entry.error = None);
         assert_eq!(oldest_damaged(&info, &plan), None);
+        Ok(())
+    }
+
+    #[test]
+    fn newest_backup_that_had_no_manifest_stays_also_if_it_is_complete_by_now() -> Result<()> {
+        let stanza: Stanza = "demo".parse()?;
+        let (older, newest) = ("20260101-000000F".parse()?, "20260102-000000F".parse()?);
+        let path = |label, file: &str| layout::backup_member(&stanza, label, file);
+        let copied = ["backup.manifest.copy"].as_slice();
+        let complete = ["backup.manifest.copy", "backup.manifest"].as_slice();
+        for (before, after, stays) in
+            [(copied, copied, true), (copied, complete, true), (&[], &[], false), (copied, &["backup.manifest"], true)]
+        {
+            let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
+            let repo = Repo { key: 1, storage: Arc::new(storage.clone()), cipher: Cipher::None };
+            let write = |label, file: &str| put(&storage, &path(label, file)?, b"x", WriteOptions::ATOMIC);
+            info_files::save_backup_info(&repo, &stanza, &BackupInfo::new(PgVersion::V15, 1, 2, None)?)?;
+            for label in [&older, &newest] {
+                write(label, "pg_data/x")?;
+                before.iter().try_for_each(|file| write(label, file))?;
+            }
+            let Reconstructed { info, labels, unfinished, .. } = load_backup_info_reconstruct(&repo, &stanza)?;
+            assert_eq!(labels, [older.clone(), newest.clone()]);
+            // Another host goes on meanwhile
+            before.iter().try_for_each(|file| storage.remove(&path(&newest, file)?))?;
+            after.iter().try_for_each(|file| write(&newest, file))?;
+
+            let settings = ExpireSettings {
+                stanza: stanza.clone(),
+                set: None,
+                oldest: false,
+                archive_expire_before: None,
+                checksum_page_error: false,
+                dry_run: false,
+            };
+            let calls = storage.calls().len();
+            let task = Task { repo: &repo, settings: &settings, cancel: &CancelToken::new(), is_last: true };
+            let plan = BackupPlan { expired: Vec::new(), kept: Vec::new(), archive: None, newest_expired: None };
+            task.remove_directories(&info, &labels, &unfinished, &plan)?;
+            let asked = storage.calls()[calls..].iter().filter(|(op, _)| *op == Op::Info).count();
+            assert!(asked <= 2, "{asked}");
+            assert!(!exists(&storage, &path(&older, "pg_data/x")?)?);
+            assert_eq!(exists(&storage, &path(&newest, "pg_data/x")?)?, stays, "{before:?} {after:?}");
+        }
         Ok(())
     }
 }

@@ -18,6 +18,9 @@ pub struct Reconstructed {
     pub changed: bool,
     /// The labels of all backups that have a directory, complete or not, in ascending order.
     pub labels: Vec<BackupLabel>,
+    /// Those of them that could be added but had no manifest when it was looked for: they ran, or were interrupted. They may
+    /// be complete by now.
+    pub unfinished: Vec<BackupLabel>,
 }
 
 /// Loads backup.info, takes out backups that are gone and adds complete ones that it does not have.
@@ -29,8 +32,8 @@ pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reco
     let (info, labels) = side_by_side::both(remote, || load_backup_info(repo, stanza), || backup_labels(repo, stanza));
     let (mut info, labels) = (info?, labels?);
     let removed = remove_missing(repo, stanza, &mut info, &labels)?;
-    let added = add_found(repo, stanza, &mut info, &labels)?;
-    Ok(Reconstructed { info, changed: removed || added, labels })
+    let Found { added, unfinished } = add_found(repo, stanza, &mut info, &labels)?;
+    Ok(Reconstructed { info, changed: removed || added, labels, unfinished })
 }
 
 /// The labels of all backups that have a directory, complete or not, in ascending order.
@@ -64,26 +67,39 @@ fn remove_missing(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo, labels: &
     Ok(changed)
 }
 
-fn add_found(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo, labels: &[BackupLabel]) -> Result<bool> {
-    let mut changed = false;
+/// What became of backups that backup.info does not have.
+#[derive(Default)]
+struct Found {
+    /// Whether any was added.
+    added: bool,
+    /// Those without a manifest.
+    unfinished: Vec<BackupLabel>,
+}
+
+fn add_found(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo, labels: &[BackupLabel]) -> Result<Found> {
+    let mut found = Found::default();
     for label in labels {
         // A dependent whose whole set is unknown could not be added, whatever its manifest says; a full backup that this
         // loop adds comes before its dependents
         let full = label.full_label();
         let set_is_known = *label == full || info.has_set(&full);
-        if info.backups.contains_key(label) || !set_is_known || !manifest_store::is_complete(repo, stanza, label)? {
+        if info.backups.contains_key(label) || !set_is_known {
+            continue;
+        }
+        if !manifest_store::is_complete(repo, stanza, label)? {
+            found.unfinished.push(label.clone());
             continue;
         }
         let manifest = manifest_store::load(repo, stanza, label, &manifest_cipher(info))?;
         if manifest.data.label == *label && is_valid(info, &manifest) {
             crate::warn!("backup '{label}' found in repository added to backup.info");
             info.add_manifest(&manifest)?;
-            changed = true;
+            found.added = true;
         } else {
             crate::warn!("invalid backup '{label}' cannot be added to current backups");
         }
     }
-    Ok(changed)
+    Ok(found)
 }
 
 /// Whether the backup is of a cluster of this stanza and what it is based on is there.
