@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use engine::repo::Repo;
 use engine::{CancelToken, Error, ErrorCode, Result};
+use repo_format::layout::TEMP_SUFFIX;
 use repo_format::wal_name::{self, WalFileKind, WalSegment};
 
 use super::find::Cluster;
@@ -66,13 +67,21 @@ pub fn get(
     let mut stale = false;
     let mut launched: Option<Instant> = None;
     loop {
-        let found =
+        let mut found =
             believed && if first { is_whole(spool, cluster, wal_segment)? } else { spool.exists(wal_segment)? };
         let retry_missing = first && settings.missing_retry;
         let fail = !first && (launched.is_some() || !stale);
-        if believed && spool.status(wal_segment, fail, found || !retry_missing)? {
-            spool.remove(&repo_format::spool::ok_name(wal_segment))?;
-            if !found && !retry_missing {
+        if believed && spool.status(wal_segment, fail, false)? {
+            let now = if found { Now::Here } else { look_again(spool, wal_segment)? };
+            found = now == Now::Here;
+            if found || (now == Now::Missing && !retry_missing) {
+                // For its warnings, now that it is decided
+                spool.status(wal_segment, false, true)?;
+            }
+            if now != Now::OnItsWay {
+                spool.remove(&repo_format::spool::ok_name(wal_segment))?;
+            }
+            if now == Now::Missing && !retry_missing {
                 engine::info!("unable to find {wal_segment} in the archive asynchronously");
                 return Ok(false);
             }
@@ -119,6 +128,27 @@ pub fn get(
             return Err(Error::new(ErrorCode::ArchiveTimeout, text).hint(background.log_hint()));
         }
     }
+}
+
+/// Where a segment is that the worker has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Now {
+    /// In the spool.
+    Here,
+    /// About to get its name there, unless the worker has died.
+    OnItsWay,
+    /// In no archive.
+    Missing,
+}
+
+/// Where a segment is whose state says that it is done, and that was not in the spool before the state was read. The worker
+/// writes warnings before it gives the segment its name, so the state alone does not mean that there is none. Looked at in the
+/// order in which the worker renames: first the temporary name, then the segment's own.
+fn look_again(spool: &Spool, wal_segment: &str) -> Result<Now> {
+    if spool.exists(&format!("{wal_segment}{TEMP_SUFFIX}"))? {
+        return Ok(Now::OnItsWay);
+    }
+    Ok(if spool.exists(wal_segment)? { Now::Here } else { Now::Missing })
 }
 
 /// Whether the spool holds a segment that an earlier worker has fetched. One of another size than segments have, which a broken
@@ -210,6 +240,17 @@ fn needed(
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use engine::lock::{Lock, LockType};
+    use engine::repo::info_files;
+    use engine::storage::memory::MemoryStorage;
+    use engine::storage::{self, WriteOptions};
+    use repo_format::archive_info::ArchiveInfo;
+    use repo_format::cipher::Cipher;
+    use repo_format::hash::Sha1Hasher;
+    use repo_format::layout::{self, Stanza};
     use repo_format::spool::{SpoolQueue, ok_name};
 
     use super::*;
@@ -218,21 +259,124 @@ mod tests {
     /// Of a cluster with segments of 16 MiB.
     const CONTROL: &[u8] = include_bytes!("../../../tests/fixtures/pg/pg_control_15");
 
+    const EXEC_ID: &str = "1-00000000";
+
+    /// A data directory, a spool, and a repository that has no segment.
+    struct Place {
+        dir: tempfile::TempDir,
+        background: Background,
+        cluster: Cluster,
+        repo: Repo,
+    }
+
+    impl Place {
+        fn make() -> Self {
+            let dir = tempfile::tempdir().expect("dir");
+            std::fs::create_dir_all(dir.path().join("pg/global")).expect("data directory");
+            std::fs::write(dir.path().join("pg/global/pg_control"), CONTROL).expect("pg_control");
+            let stanza: Stanza = "demo".parse().expect("stanza");
+            let cluster = Cluster { stanza: stanza.clone(), pg_path: dir.path().join("pg"), version_force: None };
+            let control = engine::pg::control_file::read(&cluster.pg_path, None).expect("control");
+            let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
+            let info = ArchiveInfo::new(control.version, control.system_id, None);
+            info_files::save_archive_info(&repo, &stanza, &info).expect("info");
+            let background = Background {
+                spool: Spool::new(dir.path(), &stanza, SpoolQueue::In),
+                stanza,
+                lock_path: dir.path().join("lock"),
+                repo_keys: vec![1],
+                exec_id: EXEC_ID.to_owned(),
+                timeout: Duration::from_secs(60),
+                log_file: "log".to_owned(),
+            };
+            background.spool.create().expect("spool");
+            Boot::current().begin(&background.spool).expect("mark");
+            Place { dir, background, cluster, repo }
+        }
+
+        fn archive(&self, content: &[u8]) {
+            let mut hasher = Sha1Hasher::new();
+            hasher.update(content);
+            let id = "15-1".parse().expect("archive id");
+            let path = layout::archive_file(&self.cluster.stanza, id, &format!("{WAL}-{}", hasher.finish()));
+            storage::put(&*self.repo.storage, &path.expect("path"), content, WriteOptions::ATOMIC).expect("put");
+        }
+
+        fn destination(&self) -> PathBuf {
+            self.dir.path().join("got")
+        }
+
+        /// The lock as a worker has it that a call with this id started.
+        fn worker(&self, exec_id: &str) -> Lock {
+            let Background { lock_path, stanza, .. } = &self.background;
+            Lock::acquire(lock_path, stanza, &[LockType::Archive], &[1], exec_id).expect("lock")
+        }
+
+        fn get(&self, launch: impl Fn(&[String]) -> Result<()>) -> Result<bool> {
+            let settings = PrefetchSettings { queue_max: 64 << 20, missing_retry: true };
+            let destination = self.destination();
+            let request = Request { cluster: &self.cluster, wal_segment: WAL, destination: &destination };
+            let open = || Ok(vec![self.repo.clone()]);
+            get(&self.background, &settings, &request, launch, open, &CancelToken::new())
+        }
+    }
+
+    #[test]
+    fn state_without_its_segment_means_missing_only_when_none_is_on_its_way() {
+        let place = Place::make();
+        let spool = &place.background.spool;
+        spool.write_ok(WAL, &["a warning".to_owned()]).expect("state");
+        assert_eq!(look_again(spool, WAL).expect("look"), Now::Missing);
+        let path = spool.file(WAL);
+        std::fs::write(segment::temporary(&path), "wal").expect("temporary");
+        assert_eq!(look_again(spool, WAL).expect("look"), Now::OnItsWay);
+        segment::rename(&segment::temporary(&path), &path).expect("rename");
+        assert_eq!(look_again(spool, WAL).expect("look"), Now::Here);
+    }
+
+    #[test]
+    fn segment_whose_state_comes_first_is_waited_for() {
+        let place = Place::make();
+        let launch = |_: &[String]| {
+            let (lock, spool) = (place.worker(EXEC_ID), place.background.spool.clone());
+            let path = spool.file(WAL);
+            std::fs::write(segment::temporary(&path), "wal").expect("temporary");
+            spool.write_ok(WAL, &["a warning".to_owned()])?;
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(100));
+                segment::rename(&segment::temporary(&path), &path).expect("rename");
+                drop(lock);
+            });
+            Ok(())
+        };
+        assert!(place.get(launch).expect("get"));
+        assert_eq!(std::fs::read(place.destination()).expect("got"), b"wal");
+        assert!(!place.background.spool.exists(&ok_name(WAL)).expect("state"));
+    }
+
+    #[test]
+    fn segment_of_a_worker_that_died_before_its_last_step_is_got_directly() {
+        let place = Place::make();
+        place.archive(b"archived");
+        let spool = &place.background.spool;
+        let launch = |_: &[String]| {
+            std::fs::write(segment::temporary(&spool.file(WAL)), "wal").expect("temporary");
+            spool.write_ok(WAL, &["a warning".to_owned()])
+        };
+        assert!(place.get(launch).expect("get"));
+        assert_eq!(std::fs::read(place.destination()).expect("got"), b"archived");
+    }
+
     #[test]
     fn segment_in_the_spool_with_another_size_is_dropped_with_its_state() {
-        let dir = tempfile::tempdir().expect("dir");
-        std::fs::create_dir_all(dir.path().join("pg/global")).expect("data directory");
-        std::fs::write(dir.path().join("pg/global/pg_control"), CONTROL).expect("pg_control");
-        let stanza: repo_format::layout::Stanza = "demo".parse().expect("stanza");
-        let cluster = Cluster { stanza: stanza.clone(), pg_path: dir.path().join("pg"), version_force: None };
-        let spool = Spool::new(dir.path(), &stanza, SpoolQueue::In);
-        spool.create().expect("spool");
-        assert!(!is_whole(&spool, &cluster, WAL).expect("missing"));
+        let place = Place::make();
+        let (spool, cluster) = (&place.background.spool, &place.cluster);
+        assert!(!is_whole(spool, cluster, WAL).expect("missing"));
         for (size, whole) in [(16 << 20, true), (0, false), ((16 << 20) - 1, false), (32 << 20, false)] {
             let file = std::fs::File::create(spool.file(WAL)).expect("segment");
             file.set_len(size).expect("size");
             spool.write_ok(WAL, &["a warning".to_owned()]).expect("state");
-            assert_eq!(is_whole(&spool, &cluster, WAL).expect("look"), whole, "{size}");
+            assert_eq!(is_whole(spool, cluster, WAL).expect("look"), whole, "{size}");
             for name in [WAL, &ok_name(WAL)] {
                 assert_eq!(spool.exists(name).expect("exists"), whole, "{name} at {size}");
             }
