@@ -48,7 +48,7 @@ pub struct Request<'a> {
 ///
 /// # Errors
 /// The error that the worker met, [`ErrorCode::ArchiveTimeout`] when it does not come to the segment in time, and those of
-/// [`super::get`], the spool, the lock and `launch`.
+/// [`super::get`] and of reading the spool. A worker that can't be started is a warning.
 pub fn get(
     background: &Background,
     settings: &PrefetchSettings,
@@ -86,29 +86,27 @@ pub fn get(
                 return Ok(false);
             }
         }
-        let mut is_full = false;
         if found {
             take(&spool.file(wal_segment), destination)?;
             engine::info!("found {wal_segment} in the archive asynchronously");
-            is_full = is_half_full(background, settings, destination)?;
         }
         // What an earlier worker could not fetch is fetched again, here if that worker is still busy with other segments
         stale |= first && !found && believed && spool.has_error(wal_segment)?;
-        if launched.is_none()
-            && !is_full
-            && let Some(lock) = background.try_lock()?
-        {
-            let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
-            spool.create()?;
-            if !believed {
-                boot.begin(spool)?;
-                believed = true;
+        if launched.is_none() {
+            match start(background, settings, request, &boot, believed, found, &launch) {
+                Ok(false) => {}
+                Ok(true) => {
+                    // The queue was begun anew if it had to be
+                    believed = true;
+                    launched = Some(Instant::now());
+                }
+                Err(error) => {
+                    engine::warn!("unable to get WAL files ahead: [{}] {error}", error.code);
+                    if !found {
+                        return super::get(&open()?, cluster, wal_segment, destination);
+                    }
+                }
             }
-            let needed = needed(background, &boot, settings, wal_segment, found, control.wal_segment_size)?;
-            spool.clear_errors(wal_segment)?;
-            drop(lock);
-            launch(&needed)?;
-            launched = Some(Instant::now());
         }
         if found {
             return Ok(true);
@@ -128,6 +126,36 @@ pub fn get(
             return Err(Error::new(ErrorCode::ArchiveTimeout, text).hint(background.log_hint()));
         }
     }
+}
+
+/// Starts a worker unless one runs or the spool holds enough; whether it did. `found` says that PostgreSQL has its segment.
+///
+/// # Errors
+/// Whatever keeps a worker from being started. None of it keeps PostgreSQL from getting its segment.
+fn start(
+    background: &Background,
+    settings: &PrefetchSettings,
+    request: &Request<'_>,
+    boot: &Boot,
+    believed: bool,
+    found: bool,
+    launch: impl Fn(&[String]) -> Result<()>,
+) -> Result<bool> {
+    let Request { cluster, wal_segment, destination } = *request;
+    if found && is_half_full(background, settings, destination)? {
+        return Ok(false);
+    }
+    let Some(lock) = background.try_lock()? else { return Ok(false) };
+    let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
+    background.spool.create()?;
+    if !believed {
+        boot.begin(&background.spool)?;
+    }
+    let needed = needed(background, boot, settings, wal_segment, found, control.wal_segment_size)?;
+    background.spool.clear_errors(wal_segment)?;
+    drop(lock);
+    launch(&needed)?;
+    Ok(true)
 }
 
 /// Where a segment is that the worker has done.
@@ -302,6 +330,12 @@ mod tests {
             storage::put(&*self.repo.storage, &path.expect("path"), content, WriteOptions::ATOMIC).expect("put");
         }
 
+        /// Puts a segment of the right size there.
+        fn in_spool(&self) {
+            let file = std::fs::File::create(self.background.spool.file(WAL)).expect("segment");
+            file.set_len(16 << 20).expect("size");
+        }
+
         fn destination(&self) -> PathBuf {
             self.dir.path().join("got")
         }
@@ -365,6 +399,27 @@ mod tests {
         };
         assert!(place.get(launch).expect("get"));
         assert_eq!(std::fs::read(place.destination()).expect("got"), b"archived");
+    }
+
+    #[test]
+    fn worker_that_cannot_be_started_does_not_keep_postgresql_from_its_segment() {
+        let place = Place::make();
+        let fails = |_: &[String]| Err(Error::new(ErrorCode::Execute, "no more processes"));
+        assert!(!place.get(fails).expect("nowhere"));
+        place.archive(b"archived");
+        assert!(place.get(fails).expect("direct"));
+        assert_eq!(std::fs::read(place.destination()).expect("got"), b"archived");
+        place.in_spool();
+        assert!(place.get(fails).expect("from the spool"));
+        assert_eq!(std::fs::metadata(place.destination()).expect("got").len(), 16 << 20);
+
+        // Nor does a lock that can't be tried
+        let place = Place {
+            background: Background { lock_path: place.destination().join("lock"), ..place.background },
+            ..place
+        };
+        place.in_spool();
+        assert!(place.get(|_| panic!("launched without a lock")).expect("from the spool"));
     }
 
     #[test]
