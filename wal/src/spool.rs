@@ -154,11 +154,15 @@ impl Spool {
         self.write(&spool::ok_name(wal_file), &spool::ok_content(warnings))
     }
 
-    /// Says that a file (or all, for `None`) failed.
+    /// Says that a file (or all, for `None`) failed. That the worker was told to end is no failure: whoever waits for the file
+    /// notices that the worker is gone and must not fail with it.
     ///
     /// # Errors
     /// Those of writing.
     pub fn write_error(&self, wal_file: Option<&str>, error: &Error) -> Result<()> {
+        if error.code == ErrorCode::Term {
+            return Ok(());
+        }
         self.write(&spool::error_name(wal_file), &spool::error_content(error.code, &error.to_string()))
     }
 
@@ -234,6 +238,16 @@ mod tests {
         assert_eq!((error.code, error.to_string()), (ErrorCode::ArchiveDuplicate, "own\nHINT: look".to_owned()));
         spool.clear_errors(WAL).expect("clear");
         assert!(!spool.status(WAL, true, true).expect("cleared"));
+    }
+
+    #[test]
+    fn end_of_a_worker_is_not_written_as_a_failure() {
+        let (_dir, spool) = spool();
+        let term = Error::new(ErrorCode::Term, "terminated by signal");
+        spool.write_error(None, &term).expect("all");
+        spool.write_error(Some(WAL), &term).expect("one");
+        assert!(spool.list().expect("list").is_empty());
+        assert!(!spool.status(WAL, true, true).expect("status"));
     }
 
     #[test]
