@@ -186,9 +186,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if self.file.is_some() {
-            // Removed while still locked, so that nobody's new file is removed; if it can't be removed it stays as a file
-            // without a lock, which harms nobody
+        // Removed while still locked, and not when another file has the name since somebody removed ours: that one's lock is
+        // another process'. If it can't be removed it stays as a file without a lock, which harms nobody
+        if self.file.as_ref().is_some_and(|file| is_named(file, &self.path).unwrap_or(false)) {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -222,13 +222,19 @@ fn open_locked(path: &Path, exec_id: &str) -> io::Result<Option<File>> {
         }
         // The holder before us may have removed the file between our open and our lock; then the lock is on a file that
         // nobody else sees
-        let locked = file.metadata()?;
-        match fs::metadata(path) {
-            Ok(current) if (current.dev(), current.ino()) == (locked.dev(), locked.ino()) => return Ok(Some(file)),
-            Ok(_) => {}
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
+        if is_named(&file, path)? {
+            return Ok(Some(file));
         }
+    }
+}
+
+/// Whether the path leads to this open file.
+fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (open.dev(), open.ino())),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
     }
 }
 
@@ -335,6 +341,19 @@ mod tests {
         );
         drop(lock);
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn drop_leaves_the_lock_of_another_that_has_the_name_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("main-archive-1.lock");
+        let first = acquire(dir.path(), &[LockType::Archive], &[1], "1-00000000").unwrap();
+        fs::remove_file(&path).unwrap();
+        let second = acquire(dir.path(), &[LockType::Archive], &[1], "2-00000000").unwrap();
+        drop(first);
+        assert!(is_held_by(dir.path(), &stanza(), LockType::Archive, &[1], "2-00000000"));
+        drop(second);
+        assert!(!path.exists());
     }
 
     #[test]
