@@ -33,26 +33,30 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         return Err(Error::new(ErrorCode::OptionRequired, text));
     }
     let background = archive::background(config, SpoolQueue::Out)?;
-    let launch =
-        |wal_path: &Path| archive::launch(config, Command::ArchivePush, &[wal_path.to_string_lossy().into_owned()]);
+    let launch = |wal_path: &Path, name: &str| {
+        archive::launch(config, Command::ArchivePush, &[wal_path.to_string_lossy().into_owned(), name.to_owned()])
+    };
     push::foreground::push(&background, &wal_file, launch, cancel_token())?;
     Ok(ExitStatus::SUCCESS)
 }
 
-/// The worker: pushes everything that is ready in the WAL directory given.
+/// The worker: pushes everything that is ready in the WAL directory given, and first the file that is named behind it.
 ///
 /// # Errors
 /// What concerns all files; it is also in the spool.
 pub fn run_async(config: &Config) -> Result<ExitStatus> {
     archive::check_local(config)?;
-    let [wal_path] = config.params() else {
-        return Err(Error::new(ErrorCode::ParamRequired, "WAL path to push required"));
+    let (wal_path, asked) = match config.params() {
+        [wal_path] => (wal_path, None),
+        [wal_path, asked] => (wal_path, Some(asked.clone())),
+        _ => return Err(Error::new(ErrorCode::ParamRequired, "WAL path to push required")),
     };
     let _lock = archive::worker_lock(config)?;
     let settings = WorkerSettings {
         push: settings(config)?,
         batch_size: config.get(opt::ARCHIVE_PUSH_BATCH_SIZE)?,
         retry: archive::retry(config)?,
+        asked,
     };
     let spool = archive::spool(config, SpoolQueue::Out)?;
     let repos = repos::open_all(config)?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use engine::repo::Repo;
 use engine::{CancelToken, Error, ErrorCode, Result};
+use repo_format::wal_name;
 
 use super::{PushSettings, check, queue, segment};
 use crate::spool::Spool;
@@ -24,6 +25,8 @@ pub struct WorkerSettings {
     pub batch_size: u64,
     /// What a failed push is worth.
     pub retry: Retry,
+    /// The file that PostgreSQL waits for, which is pushed before all others: an earlier one may fail every time.
+    pub asked: Option<String>,
 }
 
 /// Pushes all that is ready below `wal_path` and writes each file's state into the spool. A failure that concerns all files is
@@ -44,14 +47,25 @@ pub fn run(
         let mut first = true;
         loop {
             check_stop()?;
-            let todo = todo(spool, wal_path)?;
+            let (ready, mut todo) = todo(spool, wal_path)?;
             if todo.is_empty() {
                 if first {
                     return Err(Error::new(ErrorCode::Assert, "no WAL files to process"));
                 }
                 return Ok(());
             }
-            if !round(repos, settings, spool, wal_path, todo, cancel)? || begin.elapsed() > GO_ON_MAX {
+            // Later PostgreSQL is just acknowledging what was pushed in the round before. In the first round all that waits counts,
+            // also what is pushed already: it is kept as long as an earlier file is not pushed
+            let waiting = if first { ready } else { todo.clone() };
+            let is_full = match settings.push.queue_max {
+                Some(queue_max) => queue::is_exceeded(wal_path, &waiting, queue_max)?.then_some(queue_max),
+                None => None,
+            };
+            if let Some(queue_max) = is_full {
+                return drop_all(spool, &todo, queue_max);
+            }
+            limit(&mut todo, wal_path, settings)?;
+            if !round(repos, settings, spool, wal_path, &todo, cancel)? || begin.elapsed() > GO_ON_MAX {
                 return Ok(());
             }
             first = false;
@@ -65,8 +79,8 @@ pub fn run(
     })
 }
 
-/// What PostgreSQL wants archived and is not pushed yet. States that nobody asks for any more are removed.
-fn todo(spool: &Spool, wal_path: &Path) -> Result<Vec<String>> {
+/// What PostgreSQL wants archived, and the part of it that is not pushed yet. States that nobody asks for any more are removed.
+fn todo(spool: &Spool, wal_path: &Path) -> Result<(Vec<String>, Vec<String>)> {
     let states = spool.list()?;
     let ready = queue::ready_list(wal_path)?;
     let mut done = Vec::new();
@@ -77,7 +91,45 @@ fn todo(spool: &Spool, wal_path: &Path) -> Result<Vec<String>> {
         }
     }
     done.sort_unstable();
-    Ok(ready.into_iter().filter(|file| done.binary_search(&file.as_str()).is_err()).collect())
+    let is_todo = |file: &&String| done.binary_search(&file.as_str()).is_err();
+    let todo = ready.iter().filter(is_todo).cloned().collect();
+    Ok((ready, todo))
+}
+
+/// Takes the file that PostgreSQL waits for to the front, and leaves no more than a batch.
+fn limit(todo: &mut Vec<String>, wal_path: &Path, settings: &WorkerSettings) -> Result<()> {
+    let segments = todo.iter().filter(|file| wal_name::kind(file).is_segment());
+    let count = match queue::first_size(wal_path, segments)? {
+        Some((file, 0)) => {
+            return Err(Error::new(ErrorCode::Format, format!("size of WAL segment '{file}' is 0")));
+        }
+        Some((_, size)) => usize::try_from(settings.batch_size / size).unwrap_or(usize::MAX).max(1),
+        None => usize::MAX,
+    };
+    if let Some(asked) = todo.iter().position(|file| Some(file) == settings.asked.as_ref()) {
+        todo[..=asked].rotate_right(1);
+    }
+    todo.truncate(count);
+    Ok(())
+}
+
+fn begin_line(todo: &[String]) {
+    let last = match todo {
+        [_] | [] => String::new(),
+        [.., last] => format!("...{last}"),
+    };
+    engine::info!("push {} WAL file(s) to archive: {}{last}", todo.len(), todo.first().map_or("", String::as_str));
+}
+
+/// Gives up all that waits, so that PostgreSQL's disk does not fill.
+fn drop_all(spool: &Spool, todo: &[String], queue_max: u64) -> Result<()> {
+    begin_line(todo);
+    for file in todo {
+        let warning = queue::drop_warning(file, queue_max);
+        engine::warn!("{warning}");
+        spool.write_ok(file, &[warning])?;
+    }
+    Ok(())
 }
 
 /// Pushes one batch; `false` when it was cut short.
@@ -86,35 +138,10 @@ fn round(
     settings: &WorkerSettings,
     spool: &Spool,
     wal_path: &Path,
-    mut todo: Vec<String>,
+    todo: &[String],
     cancel: &CancelToken,
 ) -> Result<bool> {
-    // All that waits counts, also what is pushed already: PostgreSQL keeps it as long as an earlier file is not pushed
-    let drop = match settings.push.queue_max {
-        Some(queue_max) if queue::is_exceeded(wal_path, &queue::ready_list(wal_path)?, queue_max)? => Some(queue_max),
-        _ => None,
-    };
-    if drop.is_none() {
-        let first = &todo[0];
-        let size = queue::file_size(&wal_path.join(first))?;
-        if size == 0 {
-            return Err(Error::new(ErrorCode::Format, format!("size of WAL segment '{first}' is 0")));
-        }
-        todo.truncate(usize::try_from(settings.batch_size / size).unwrap_or(usize::MAX).max(1));
-    }
-    let last = match todo.as_slice() {
-        [_] | [] => String::new(),
-        [.., last] => format!("...{last}"),
-    };
-    engine::info!("push {} WAL file(s) to archive: {}{last}", todo.len(), todo[0]);
-    if let Some(queue_max) = drop {
-        for file in &todo {
-            let warning = queue::drop_warning(file, queue_max);
-            engine::warn!("{warning}");
-            spool.write_ok(file, &[warning])?;
-        }
-        return Ok(false);
-    }
+    begin_line(todo);
     let targets = check::check(repos, &settings.push, None)?;
     let mut failed = false;
     let process_max = settings.push.process_max;
@@ -129,7 +156,7 @@ fn round(
         pushed
     };
     let crew = Crew::new(process_max, repos);
-    workers::run(&todo, crew, true, cancel, push, |process, file, result| match result {
+    workers::run(todo, crew, true, cancel, push, |process, file, result| match result {
         Ok(warnings) => {
             for warning in &warnings {
                 engine::warn!(process: process, "{warning}");
@@ -151,4 +178,154 @@ fn round(
         engine::warn!("stopped archive-push after an error, remaining WAL will be processed on the next run");
     }
     Ok(!failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use engine::repo::info_files;
+    use engine::storage::memory::MemoryStorage;
+    use engine::storage::{self, WriteOptions};
+    use repo_format::archive_info::ArchiveInfo;
+    use repo_format::cipher::Cipher;
+    use repo_format::compress::Compression;
+    use repo_format::layout;
+    use repo_format::pg::PgVersion;
+    use repo_format::spool::SpoolQueue;
+
+    use super::*;
+
+    const SEGMENTS: [&str; 3] = ["000000010000000000000001", "000000010000000000000002", "000000010000000000000003"];
+    const HISTORY: &str = "00000002.history";
+    const SIZE: u64 = 4096;
+
+    /// Segments and a history file that wait, and a repository.
+    struct Place {
+        dir: tempfile::TempDir,
+        spool: Spool,
+        repo: Repo,
+        settings: WorkerSettings,
+    }
+
+    impl Place {
+        fn make() -> Self {
+            let dir = tempfile::tempdir().expect("dir");
+            let stanza: layout::Stanza = "demo".parse().expect("stanza");
+            let spool = Spool::new(dir.path(), &stanza, SpoolQueue::Out);
+            spool.create().expect("spool");
+            let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
+            let info = ArchiveInfo::new(PgVersion::V15, 1, None);
+            info_files::save_archive_info(&repo, &stanza, &info).expect("info");
+            let settings = WorkerSettings {
+                push: PushSettings {
+                    stanza,
+                    pg_path: None,
+                    version_force: None,
+                    header_check: false,
+                    mode_check: true,
+                    compression: Compression::NONE,
+                    process_max: 1,
+                    queue_max: None,
+                },
+                batch_size: 1 << 30,
+                retry: Retry { count: 0, interval: Duration::ZERO },
+                asked: None,
+            };
+            let place = Place { dir, spool, repo, settings };
+            for segment in SEGMENTS {
+                place.ready(segment, &[7; SIZE as usize]);
+            }
+            place
+        }
+
+        fn ready(&self, name: &str, content: &[u8]) {
+            let status = self.dir.path().join("archive_status");
+            std::fs::create_dir_all(&status).expect("directory");
+            std::fs::write(self.dir.path().join(name), content).expect("file");
+            std::fs::write(status.join(format!("{name}.ready")), "").expect("ready");
+        }
+
+        /// Has the repository hold a segment with other content.
+        fn block(&self, segment: &str) {
+            let id = "15-1".parse().expect("archive id");
+            let name = format!("{segment}-{}", "0".repeat(40));
+            let path = layout::archive_file(&self.settings.push.stanza, id, &name).expect("path");
+            storage::put(&*self.repo.storage, &path, b"other", WriteOptions::ATOMIC).expect("put");
+        }
+
+        fn run(&self, cancel: &CancelToken) -> Result<()> {
+            let repos = std::slice::from_ref(&self.repo);
+            run(repos, &self.settings, &self.spool, self.dir.path(), || Ok(()), cancel)
+        }
+
+        fn states(&self) -> Vec<String> {
+            self.spool.list().expect("list")
+        }
+    }
+
+    #[test]
+    fn file_asked_for_is_pushed_though_an_earlier_one_always_fails() {
+        let mut place = Place::make();
+        place.ready(HISTORY, b"1\t0/3000000\tno recovery target specified\n");
+        place.block(SEGMENTS[0]);
+        place.run(&CancelToken::new()).expect("without a file asked for");
+        assert_eq!(place.states(), [format!("{}.error", SEGMENTS[0])]);
+        place.settings.asked = Some(HISTORY.to_owned());
+        place.run(&CancelToken::new()).expect("run");
+        assert_eq!(place.states(), [format!("{}.error", SEGMENTS[0]), format!("{HISTORY}.ok")]);
+    }
+
+    #[test]
+    fn batch_is_measured_in_segments_and_begins_with_the_file_asked_for() {
+        let mut place = Place::make();
+        place.ready(HISTORY, b"1\t0/3000000\tno recovery target specified\n");
+        place.settings.asked = Some(HISTORY.to_owned());
+        place.settings.batch_size = 2 * SIZE;
+        let (_, mut todo) = todo(&place.spool, place.dir.path()).expect("todo");
+        limit(&mut todo, place.dir.path(), &place.settings).expect("limit");
+        assert_eq!(todo, [HISTORY, SEGMENTS[0]]);
+        // One that is not there any more
+        place.settings.asked = Some("00000003.history".to_owned());
+        limit(&mut todo, place.dir.path(), &place.settings).expect("limit");
+        assert_eq!(todo, [HISTORY, SEGMENTS[0]]);
+    }
+
+    #[test]
+    fn later_rounds_do_not_count_what_they_pushed_as_waiting() {
+        let mut place = Place::make();
+        place.settings.batch_size = SIZE;
+        place.settings.push.queue_max = Some(3 * SIZE);
+        let more = format!("{}4", &SEGMENTS[0][..23]);
+        // Comes while the first round runs, and PostgreSQL has acknowledged nothing yet
+        let calls = std::cell::Cell::new(0);
+        let check_stop = || {
+            calls.set(calls.get() + 1);
+            if calls.get() == 2 {
+                place.ready(&more, &[7; SIZE as usize]);
+            }
+            Ok(())
+        };
+        let repos = std::slice::from_ref(&place.repo);
+        run(repos, &place.settings, &place.spool, place.dir.path(), check_stop, &CancelToken::new()).expect("run");
+        let states = place.states();
+        assert_eq!(states.len(), 4, "{states:?}");
+        for state in states {
+            assert_eq!(std::fs::read(place.spool.file(&state)).expect("state"), b"", "{state}");
+        }
+        // A new worker measures all
+        place.spool.remove(&format!("{more}.ok")).expect("remove");
+        place.run(&CancelToken::new()).expect("run");
+        let state = std::fs::read_to_string(place.spool.file(&format!("{more}.ok"))).expect("state");
+        assert!(state.contains("because archive queue exceeded"), "{state}");
+    }
+
+    #[test]
+    fn worker_that_is_told_to_end_leaves_no_error() {
+        let place = Place::make();
+        let cancel = CancelToken::new();
+        cancel.cancel_by_signal(15);
+        assert_eq!(place.run(&cancel).expect_err("ended").code, ErrorCode::Term);
+        assert!(place.states().is_empty());
+    }
 }

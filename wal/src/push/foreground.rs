@@ -15,7 +15,7 @@ use crate::path::file_name;
 /// worker to take its lock.
 const LAUNCH_AGAIN: Duration = Duration::from_secs(2);
 
-/// Waits until the worker has pushed a file; `launch` starts a worker that pushes from the directory given.
+/// Waits until the worker has pushed a file; `launch` starts a worker that pushes from the directory given, this file first.
 ///
 /// # Errors
 /// The error that the worker met with this file (or with all), [`ErrorCode::ArchiveTimeout`] when it does not come to it in
@@ -23,13 +23,13 @@ const LAUNCH_AGAIN: Duration = Duration::from_secs(2);
 pub fn push(
     background: &Background,
     wal_file: &Path,
-    launch: impl Fn(&Path) -> Result<()>,
+    launch: impl Fn(&Path, &str) -> Result<()>,
     cancel: &CancelToken,
 ) -> Result<()> {
     let name = file_name(wal_file)?;
     if !background.spool.status(name, false, true)? {
         let wal_path = wal_file.parent().unwrap_or(wal_file);
-        wait(background, name, || launch(wal_path), cancel)?;
+        wait(background, name, || launch(wal_path, name), cancel)?;
     }
     engine::info!("pushed WAL file '{name}' to the archive asynchronously");
     Ok(())
@@ -111,7 +111,7 @@ mod tests {
         let background = background(dir.path(), Duration::from_secs(60));
         let launches = Cell::new(0);
         let running = Cell::new(None);
-        let launch = |_: &Path| {
+        let launch = |_: &Path, _: &str| {
             launches.set(launches.get() + 1);
             let lock = worker(&background, EXEC_ID);
             let spool = background.spool.clone();
@@ -132,7 +132,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let background = background(dir.path(), Duration::from_secs(60));
         let launches = Cell::new(0);
-        let launch = |_: &Path| {
+        let launch = |_: &Path, _: &str| {
             launches.set(launches.get() + 1);
             if launches.get() == 2 { background.spool.write_ok(WAL, &[]) } else { Ok(()) }
         };
@@ -150,7 +150,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(100));
             drop(earlier);
         });
-        let launch = |_: &Path| background.spool.write_ok(WAL, &[]);
+        let launch = |_: &Path, _: &str| background.spool.write_ok(WAL, &[]);
         push(&background, Path::new(WAL), launch, &CancelToken::new()).expect("pushed");
         busy.join().expect("earlier worker");
     }
@@ -160,7 +160,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let background = background(dir.path(), Duration::from_secs(60));
         background.spool.write_error(Some(WAL), &failure("before")).expect("error");
-        let launch = |_: &Path| background.spool.write_error(None, &failure("now"));
+        let launch = |_: &Path, _: &str| background.spool.write_error(None, &failure("now"));
         let error = push(&background, Path::new(WAL), launch, &CancelToken::new()).expect_err("failed");
         assert_eq!((error.code, error.message.as_str()), (ErrorCode::FileWrite, "now"));
     }
@@ -171,7 +171,7 @@ mod tests {
         let background = background(dir.path(), Duration::from_millis(50));
         background.spool.write_error(Some(WAL), &failure("before")).expect("error");
         let _earlier = worker(&background, "2-00000000");
-        let launch = |_: &Path| panic!("nothing can be launched");
+        let launch = |_: &Path, _: &str| panic!("nothing can be launched");
         let error = push(&background, Path::new(WAL), launch, &CancelToken::new()).expect_err("failed");
         assert_eq!(error.message, "before");
     }

@@ -37,10 +37,25 @@ pub fn ready_list(wal_path: &Path) -> Result<Vec<String>> {
 /// Whether the files that wait, each taken to be as large as the first, are more than `queue_max` bytes.
 ///
 /// # Errors
-/// [`ErrorCode::FileMissing`] or [`ErrorCode::FileOpen`] when the first file can't be examined.
+/// [`ErrorCode::FileOpen`] when the first file can't be examined.
 pub fn is_exceeded(wal_path: &Path, ready: &[String], queue_max: u64) -> Result<bool> {
-    let Some(first) = ready.first() else { return Ok(false) };
-    Ok(file_size(&wal_path.join(first))?.saturating_mul(ready.len() as u64) > queue_max)
+    let Some((_, size)) = first_size(wal_path, ready)? else { return Ok(false) };
+    Ok(size.saturating_mul(ready.len() as u64) > queue_max)
+}
+
+/// The first file that is there, and its size in bytes. PostgreSQL may just be taking away those that it has acknowledged.
+///
+/// # Errors
+/// [`ErrorCode::FileOpen`].
+pub fn first_size<'a>(wal_path: &Path, names: impl IntoIterator<Item = &'a String>) -> Result<Option<(&'a str, u64)>> {
+    for name in names {
+        match file_size(&wal_path.join(name)) {
+            Ok(size) => return Ok(Some((name, size))),
+            Err(error) if error.code == ErrorCode::FileMissing => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 /// Size of a file in bytes.
@@ -90,6 +105,10 @@ mod tests {
         assert_eq!(ready, ["000000010000000000000001", "000000010000000000000002"]);
         assert!(!is_exceeded(dir.path(), &ready, 200).expect("size"));
         assert!(is_exceeded(dir.path(), &ready, 199).expect("size"));
+        std::fs::remove_file(dir.path().join(&ready[0])).expect("recycled");
+        assert!(!is_exceeded(dir.path(), &ready, 200).expect("size of the next"));
+        assert!(is_exceeded(dir.path(), &ready, 199).expect("size of the next"));
+        assert!(!is_exceeded(dir.path(), &ready[..1], 0).expect("none left"));
     }
 
     #[test]
