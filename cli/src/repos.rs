@@ -7,6 +7,7 @@ use engine::repo::{RepoSettings, StorageSettings};
 use engine::{Error, ErrorCode, Repo, Result};
 use repo_format::cipher::Passphrase;
 use repo_format::layout::Stanza;
+use wal::repos::Repos;
 
 use crate::config::decl::LockKind;
 use crate::config::{Config, opt};
@@ -34,6 +35,18 @@ pub fn open_all(config: &Config) -> Result<Vec<Repo>> {
 /// As [`open`].
 pub fn open_selected(config: &Config) -> Result<Vec<Repo>> {
     config.repo_keys_selected().into_iter().map(|key| open(config, key)).collect()
+}
+
+/// Opens as many of these repositories as can be opened.
+pub fn open_usable(config: &Config, keys: &[u32]) -> Repos {
+    let mut repos = Repos::default();
+    for &key in keys {
+        match open(config, key) {
+            Ok(repo) => repos.open.push(repo),
+            Err(error) => repos.broken.push((key, error)),
+        }
+    }
+    repos
 }
 
 /// Opens the repository of a command that works on a single one: the one of `--repo`, else the lowest.

@@ -169,3 +169,17 @@ fn push_to_two_repositories_of_which_one_is_broken_fails_until_it_is_mended() {
         assert_eq!(fs::read(&target).expect("fetched"), archive.content(), "{repo}");
     }
 }
+
+#[test]
+fn repository_that_cannot_be_opened_does_not_keep_the_other_from_being_used() {
+    let Some(archive) = Archive::make(15, &[]) else { return };
+    let scenario = &archive.scenario;
+    let key = format!("repo2-gcs-key={}", scenario.space.text("nowhere.json"));
+    let options = ["repo2-type=gcs", "repo2-path=/demo", "repo2-gcs-bucket=none", &key];
+    scenario.configure(&options.map(str::to_owned));
+    archive.push(Tool::Rbr).fails(104).says("repo2: [FileMissingError]");
+    let target = scenario.space.text("fetched");
+    let get = ["archive-get", &archive.segment, &target];
+    scenario.rbr(&get).success().says("repo2: [FileMissingError]");
+    assert_eq!(fs::read(&target).expect("fetched"), archive.content());
+}

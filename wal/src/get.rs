@@ -8,9 +8,10 @@ pub mod segment;
 use std::path::Path;
 
 use engine::Result;
-use engine::repo::Repo;
 
 pub use find::Cluster;
+
+use crate::repos::Repos;
 
 /// Copies one file to its destination; `false` when no repository has it. `repos` are those to look at, in order.
 ///
@@ -18,7 +19,7 @@ pub use find::Cluster;
 /// [`engine::ErrorCode::RepoInvalid`] without a usable repository, [`engine::ErrorCode::ArchiveDuplicate`] for a segment that
 /// is stored with different contents, [`engine::ErrorCode::FileRead`] when no stored copy can be read, and those of
 /// [`find::find`].
-pub fn get(repos: &[Repo], cluster: &Cluster, wal_file: &str, destination: &Path) -> Result<bool> {
+pub fn get(repos: &Repos, cluster: &Cluster, wal_file: &str, destination: &Path) -> Result<bool> {
     let findings = find::find(repos, cluster, &[wal_file.to_owned()])?;
     if let Some(failure) = findings.failure {
         return Err(failure.error);

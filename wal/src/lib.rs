@@ -9,6 +9,7 @@ pub mod boot;
 pub mod get;
 pub mod path;
 pub mod push;
+pub mod repos;
 pub mod spool;
 pub mod workers;
 

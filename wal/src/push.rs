@@ -10,13 +10,13 @@ pub mod segment;
 use std::path::PathBuf;
 
 use engine::Result;
-use engine::repo::Repo;
 use repo_format::compress::Compression;
 use repo_format::layout::Stanza;
 use repo_format::pg::PgVersion;
 use repo_format::wal_name::PARTIAL_SUFFIX;
 
 use crate::path::file_name;
+use crate::repos::Repos;
 
 /// How WAL files are pushed.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ pub struct PushSettings {
 /// # Errors
 /// Nothing may be taken for archived after an error, though some repositories may have the file: the codes are those of
 /// [`check::check`] and [`segment::push_file`].
-pub fn push(repos: &[Repo], settings: &PushSettings, wal_file: &std::path::Path) -> Result<()> {
+pub fn push(repos: &Repos, settings: &PushSettings, wal_file: &std::path::Path) -> Result<()> {
     let name = file_name(wal_file)?;
     if let Some(queue_max) = settings.queue_max {
         let wal_path = wal_file.parent().unwrap_or(wal_file);
@@ -54,7 +54,7 @@ pub fn push(repos: &[Repo], settings: &PushSettings, wal_file: &std::path::Path)
         }
     }
     let warnings = std::thread::scope(|scope| {
-        let begun = segment::begin(scope, repos, settings, wal_file, name);
+        let begun = segment::begin(scope, &repos.open, settings, wal_file, name);
         let segment = name.strip_suffix(PARTIAL_SUFFIX).unwrap_or(name).parse().ok();
         let targets = check::check(repos, settings, segment.as_ref())?;
         segment::push_file(&targets, settings, wal_file, name, settings.process_max, begun)

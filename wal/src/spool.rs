@@ -166,6 +166,14 @@ impl Spool {
         self.write(&spool::error_name(wal_file), &spool::error_content(error.code, &error.to_string()))
     }
 
+    /// Says that all files failed, as far as that is possible.
+    pub fn tell_all(&self, error: &Error) {
+        // Nothing can tell PostgreSQL when even this fails; its call then ends with a timeout
+        if let Err(error) = self.write_error(None, error) {
+            engine::error!(error.code, "{error}");
+        }
+    }
+
     /// Writes a file.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     };
     let destination = archive::wal_path(config, destination)?;
     let cluster = cluster(config)?;
-    let open = || repos::open_selected(config);
+    let open = || repos::open_usable(config, &config.repo_keys_selected());
     let found = if config.get(opt::ARCHIVE_ASYNC)? && wal_name::kind(wal_file).is_segment() {
         let settings = PrefetchSettings {
             queue_max: config.get(opt::ARCHIVE_GET_QUEUE_MAX)?,
@@ -37,7 +37,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         let request = foreground::Request { cluster: &cluster, wal_segment: wal_file, destination: &destination };
         foreground::get(&background, &settings, &request, launch, open, cancel_token())?
     } else {
-        get::get(&open()?, &cluster, wal_file, &destination)?
+        get::get(&open(), &cluster, wal_file, &destination)?
     };
     Ok(if found { ExitStatus::SUCCESS } else { ExitStatus::NOT_FOUND })
 }
@@ -54,9 +54,13 @@ pub fn run_async(config: &Config) -> Result<ExitStatus> {
     }
     let _lock = archive::worker_lock(config)?;
     let spool = archive::spool(config, SpoolQueue::In)?;
-    let workers = prefetch::Workers { process_max: archive::process_max(config)?, retry: archive::retry(config)? };
-    let repos = repos::open_selected(config)?;
-    prefetch::run(&repos, &cluster(config)?, &spool, segments, workers, cancel_token())?;
+    let prepare = || -> Result<_> {
+        let workers = prefetch::Workers { process_max: archive::process_max(config)?, retry: archive::retry(config)? };
+        Ok((workers, cluster(config)?))
+    };
+    let (workers, cluster) = prepare().inspect_err(|error| spool.tell_all(error))?;
+    let repos = repos::open_usable(config, &config.repo_keys_selected());
+    prefetch::run(&repos, &cluster, &spool, segments, workers, cancel_token())?;
     Ok(ExitStatus::SUCCESS)
 }
 

@@ -24,7 +24,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     check_stop(config)?;
     let wal_file = archive::wal_path(config, param)?;
     if !config.get(opt::ARCHIVE_ASYNC)? {
-        push::push(&repos::open_all(config)?, &settings(config)?, &wal_file)?;
+        push::push(&repos::open_usable(config, config.repo_keys()), &settings(config)?, &wal_file)?;
         return Ok(ExitStatus::SUCCESS);
     }
     if archive::pg_path(config).is_none() {
@@ -52,16 +52,20 @@ pub fn run_async(config: &Config) -> Result<ExitStatus> {
         _ => return Err(Error::new(ErrorCode::ParamRequired, "WAL path to push required")),
     };
     let _lock = archive::worker_lock(config)?;
-    let settings = WorkerSettings {
+    let spool = archive::spool(config, SpoolQueue::Out)?;
+    let settings = worker_settings(config, asked).inspect_err(|error| spool.tell_all(error))?;
+    let repos = repos::open_usable(config, config.repo_keys());
+    async_worker::run(&repos, &settings, &spool, Path::new(wal_path), || check_stop(config), cancel_token())?;
+    Ok(ExitStatus::SUCCESS)
+}
+
+fn worker_settings(config: &Config, asked: Option<String>) -> Result<WorkerSettings> {
+    Ok(WorkerSettings {
         push: settings(config)?,
         batch_size: config.get(opt::ARCHIVE_PUSH_BATCH_SIZE)?,
         retry: archive::retry(config)?,
         asked,
-    };
-    let spool = archive::spool(config, SpoolQueue::Out)?;
-    let repos = repos::open_all(config)?;
-    async_worker::run(&repos, &settings, &spool, Path::new(wal_path), || check_stop(config), cancel_token())?;
-    Ok(ExitStatus::SUCCESS)
+    })
 }
 
 fn check_stop(config: &Config) -> Result<()> {

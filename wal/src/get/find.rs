@@ -12,7 +12,7 @@ use repo_format::pg::PgVersion;
 use repo_format::pg::control::PgControl;
 use repo_format::wal_name::{self, ArchivedSegment, WalSegment};
 
-use crate::push::check::repo_error;
+use crate::repos::{Repos, in_order, repo_error};
 
 const NO_REPOSITORY: &str = "unable to find a valid repository";
 
@@ -91,7 +91,7 @@ struct Source<'a> {
 /// # Errors
 /// Those of reading `pg_control`, and [`ErrorCode::Format`] for one that restore made and that has lost its backup_label.
 /// Failures of the repositories are part of the answer.
-pub fn find<'a>(repos: &'a [Repo], cluster: &Cluster, requests: &[String]) -> Result<Findings<'a>> {
+pub fn find<'a>(repos: &'a Repos, cluster: &Cluster, requests: &[String]) -> Result<Findings<'a>> {
     let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
     if control.is_checkpoint_invalid() && !exists(&cluster.pg_path.join("backup_label"))? {
         return Err(Error::new(ErrorCode::Format, "pg_control from backup is not valid without backup_label")
@@ -101,18 +101,20 @@ pub fn find<'a>(repos: &'a [Repo], cluster: &Cluster, requests: &[String]) -> Re
     let mut sources = Vec::new();
     let mut lists = ListCache::default();
     let first = requests.first().and_then(|request| request.parse().ok());
+    let mut trouble = repos.trouble();
+    let repos = repos.open.as_slice();
     let remote = repos.iter().any(|repo| repo.storage.features().remote);
     let looks = side_by_side::each(remote, repos, |repo| Ok(look(repo, &cluster.stanza, &control, first.as_ref())))?;
     for (repo, (source, listed)) in repos.iter().zip(looks) {
         lists.extend(listed);
         match source {
             Ok(source) => sources.push(source),
-            Err(error) => {
-                let warning = repo_error(repo.key, &error);
-                engine::warn!("{warning}");
-                findings.warnings.push(warning);
-            }
+            Err(error) => trouble.push((repo.key, repo_error(repo.key, &error))),
         }
+    }
+    findings.warnings = in_order(trouble);
+    for warning in &findings.warnings {
+        engine::warn!("{warning}");
     }
     if sources.is_empty() {
         let error = Error::new(ErrorCode::RepoInvalid, NO_REPOSITORY);

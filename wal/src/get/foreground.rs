@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use engine::repo::Repo;
 use engine::{CancelToken, Error, ErrorCode, Result};
 use repo_format::layout::TEMP_SUFFIX;
 use repo_format::wal_name::{self, WalFileKind, WalSegment};
@@ -13,6 +12,7 @@ use super::find::Cluster;
 use super::segment;
 use crate::background::Background;
 use crate::boot::Boot;
+use crate::repos::Repos;
 use crate::spool::Spool;
 
 /// A worker fetches at least so many segments, or it would be of no use.
@@ -54,7 +54,7 @@ pub fn get(
     settings: &PrefetchSettings,
     request: &Request<'_>,
     launch: impl Fn(&[String]) -> Result<()>,
-    open: impl Fn() -> Result<Vec<Repo>>,
+    open: impl Fn() -> Repos,
     cancel: &CancelToken,
 ) -> Result<bool> {
     let Request { cluster, wal_segment, destination } = *request;
@@ -103,7 +103,7 @@ pub fn get(
                 Err(error) => {
                     engine::warn!("unable to get WAL files ahead: [{}] {error}", error.code);
                     if !found {
-                        return super::get(&open()?, cluster, wal_segment, destination);
+                        return super::get(&open(), cluster, wal_segment, destination);
                     }
                 }
             }
@@ -115,7 +115,7 @@ pub fn get(
         // recovery without a segment that is there
         let starts = launched.is_some_and(|launched| launched.elapsed() < WORKER_START_MAX);
         if !first && !starts && !background.own_worker_runs() {
-            return super::get(&open()?, cluster, wal_segment, destination);
+            return super::get(&open(), cluster, wal_segment, destination);
         }
         first = false;
         if !poll.more(cancel)? {
@@ -272,7 +272,7 @@ mod tests {
     use std::sync::Arc;
 
     use engine::lock::{Lock, LockType};
-    use engine::repo::info_files;
+    use engine::repo::{Repo, info_files};
     use engine::storage::memory::MemoryStorage;
     use engine::storage::{self, WriteOptions};
     use repo_format::archive_info::ArchiveInfo;
@@ -350,7 +350,7 @@ mod tests {
             let settings = PrefetchSettings { queue_max: 64 << 20, missing_retry: true };
             let destination = self.destination();
             let request = Request { cluster: &self.cluster, wal_segment: WAL, destination: &destination };
-            let open = || Ok(vec![self.repo.clone()]);
+            let open = || vec![self.repo.clone()].into();
             get(&self.background, &settings, &request, launch, open, &CancelToken::new())
         }
     }

@@ -3,12 +3,12 @@
 //! The worker is told what to fetch. It puts each segment into the spool, and for the first that is missing a state that says
 //! so, as its last act.
 
-use engine::repo::Repo;
 use engine::{CancelToken, Error, Result};
 
 use super::find::{self, Answer, Cluster};
 use super::segment::{self, Decode};
 use crate::boot::Boot;
+use crate::repos::Repos;
 use crate::spool::Spool;
 use crate::workers::{Crew, Retry};
 
@@ -27,23 +27,18 @@ pub struct Workers {
 /// # Errors
 /// The failure that concerns all segments. Trouble with single ones is in the spool.
 pub fn run(
-    repos: &[Repo],
+    repos: &Repos,
     cluster: &Cluster,
     spool: &Spool,
     segments: &[String],
     workers: Workers,
     cancel: &CancelToken,
 ) -> Result<()> {
-    fetch_all(repos, cluster, spool, segments, workers, cancel).inspect_err(|error| {
-        // Nothing can tell PostgreSQL when even this fails; its call then ends with a timeout
-        if let Err(error) = spool.write_error(None, error) {
-            engine::error!(error.code, "{error}");
-        }
-    })
+    fetch_all(repos, cluster, spool, segments, workers, cancel).inspect_err(|error| spool.tell_all(error))
 }
 
 fn fetch_all(
-    repos: &[Repo],
+    repos: &Repos,
     cluster: &Cluster,
     spool: &Spool,
     segments: &[String],
@@ -60,7 +55,7 @@ fn fetch_all(
     let fetch = |answer: &Answer<'_>| {
         workers.retry.run(cancel, || segment::fetch_temporary(answer, &spool.file(&answer.request), Decode::InTurn))
     };
-    let crew = Crew::new(workers.process_max, repos);
+    let crew = Crew::new(workers.process_max, &repos.open);
     crate::workers::run(&findings.answers, crew, false, cancel, fetch, |process, answer, result| {
         let segment = &answer.request;
         let mut warnings = answer.warnings.clone();

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use engine::repo::Repo;
 use engine::{CancelToken, Error, ErrorCode, Result};
 use repo_format::wal_name;
 
 use super::{PushSettings, check, queue, segment};
+use crate::repos::Repos;
 use crate::spool::Spool;
 use crate::workers::{self, Crew, Retry};
 
@@ -35,7 +35,7 @@ pub struct WorkerSettings {
 /// # Errors
 /// The failure that concerns all files. Trouble with single files is in the spool.
 pub fn run(
-    repos: &[Repo],
+    repos: &Repos,
     settings: &WorkerSettings,
     spool: &Spool,
     wal_path: &Path,
@@ -71,12 +71,7 @@ pub fn run(
             first = false;
         }
     };
-    rounds().inspect_err(|error| {
-        // Nothing can tell PostgreSQL when even this fails; its call then ends with a timeout
-        if let Err(error) = spool.write_error(None, error) {
-            engine::error!(error.code, "{error}");
-        }
-    })
+    rounds().inspect_err(|error| spool.tell_all(error))
 }
 
 /// What PostgreSQL wants archived, and the part of it that is not pushed yet. States that nobody asks for any more are removed.
@@ -134,7 +129,7 @@ fn drop_all(spool: &Spool, todo: &[String], queue_max: u64) -> Result<()> {
 
 /// Pushes one batch; `false` when it was cut short.
 fn round(
-    repos: &[Repo],
+    repos: &Repos,
     settings: &WorkerSettings,
     spool: &Spool,
     wal_path: &Path,
@@ -155,7 +150,7 @@ fn round(
         left.fetch_sub(1, Ordering::Relaxed);
         pushed
     };
-    let crew = Crew::new(process_max, repos);
+    let crew = Crew::new(process_max, &repos.open);
     workers::run(todo, crew, true, cancel, push, |process, file, result| match result {
         Ok(warnings) => {
             for warning in &warnings {
@@ -184,7 +179,7 @@ fn round(
 mod tests {
     use std::sync::Arc;
 
-    use engine::repo::info_files;
+    use engine::repo::{Repo, info_files};
     use engine::storage::memory::MemoryStorage;
     use engine::storage::{self, WriteOptions};
     use repo_format::archive_info::ArchiveInfo;
@@ -204,7 +199,7 @@ mod tests {
     struct Place {
         dir: tempfile::TempDir,
         spool: Spool,
-        repo: Repo,
+        repos: Repos,
         settings: WorkerSettings,
     }
 
@@ -232,7 +227,7 @@ mod tests {
                 retry: Retry { count: 0, interval: Duration::ZERO },
                 asked: None,
             };
-            let place = Place { dir, spool, repo, settings };
+            let place = Place { dir, spool, repos: vec![repo].into(), settings };
             for segment in SEGMENTS {
                 place.ready(segment, &[7; SIZE as usize]);
             }
@@ -251,12 +246,11 @@ mod tests {
             let id = "15-1".parse().expect("archive id");
             let name = format!("{segment}-{}", "0".repeat(40));
             let path = layout::archive_file(&self.settings.push.stanza, id, &name).expect("path");
-            storage::put(&*self.repo.storage, &path, b"other", WriteOptions::ATOMIC).expect("put");
+            storage::put(&*self.repos.open[0].storage, &path, b"other", WriteOptions::ATOMIC).expect("put");
         }
 
         fn run(&self, cancel: &CancelToken) -> Result<()> {
-            let repos = std::slice::from_ref(&self.repo);
-            run(repos, &self.settings, &self.spool, self.dir.path(), || Ok(()), cancel)
+            run(&self.repos, &self.settings, &self.spool, self.dir.path(), || Ok(()), cancel)
         }
 
         fn states(&self) -> Vec<String> {
@@ -306,8 +300,8 @@ mod tests {
             }
             Ok(())
         };
-        let repos = std::slice::from_ref(&place.repo);
-        run(repos, &place.settings, &place.spool, place.dir.path(), check_stop, &CancelToken::new()).expect("run");
+        run(&place.repos, &place.settings, &place.spool, place.dir.path(), check_stop, &CancelToken::new())
+            .expect("run");
         let states = place.states();
         assert_eq!(states.len(), 4, "{states:?}");
         for state in states {

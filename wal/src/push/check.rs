@@ -10,6 +10,7 @@ use repo_format::pg::PgVersion;
 use repo_format::wal_name::WalSegment;
 
 use super::PushSettings;
+use crate::repos::{Repos, in_order, repo_error};
 
 /// A repository that takes WAL.
 #[derive(Clone)]
@@ -38,17 +39,12 @@ pub struct Targets<'a> {
     pub errors: Vec<String>,
 }
 
-/// The form in which the trouble of one of several repositories is reported.
-pub fn repo_error(repo_key: u32, error: &Error) -> String {
-    format!("repo{repo_key}: [{}] {error}", error.code)
-}
-
 /// Reads `pg_control` (when the data directory is known) and every repository's archive.info. From servers comes meanwhile what
 /// they have from `segment` on.
 ///
 /// # Errors
 /// Those of reading `pg_control`, and [`ErrorCode::RepoInvalid`] when no repository fits.
-pub fn check<'a>(repos: &'a [Repo], settings: &PushSettings, segment: Option<&WalSegment>) -> Result<Targets<'a>> {
+pub fn check<'a>(repos: &'a Repos, settings: &PushSettings, segment: Option<&WalSegment>) -> Result<Targets<'a>> {
     let mut reference: Option<(PgVersion, u64)> = match &settings.pg_path {
         Some(path) => {
             let control = engine::pg::control_file::read(path, settings.version_force)?;
@@ -56,7 +52,8 @@ pub fn check<'a>(repos: &'a [Repo], settings: &PushSettings, segment: Option<&Wa
         }
         None => None,
     };
-    let (mut targets, mut errors) = (Vec::new(), Vec::new());
+    let (mut targets, mut errors) = (Vec::new(), repos.trouble());
+    let repos = repos.open.as_slice();
     let ahead = reference.and_then(|(version, _)| Some((version, segment?)));
     let remote = repos.iter().any(|repo| repo.storage.features().remote);
     let loaded = side_by_side::each(remote, repos, |repo| Ok(load(repo, &settings.stanza, ahead)))?;
@@ -66,9 +63,10 @@ pub fn check<'a>(repos: &'a [Repo], settings: &PushSettings, segment: Option<&Wa
                 reference = Some(cluster);
                 targets.push(target);
             }
-            Err(error) => errors.push(repo_error(repo.key, &error)),
+            Err(error) => errors.push((repo.key, repo_error(repo.key, &error))),
         }
     }
+    let errors = in_order(errors);
     match reference {
         Some((version, system_id)) if !targets.is_empty() => Ok(Targets { version, system_id, repos: targets, errors }),
         _ => Err(Error::new(

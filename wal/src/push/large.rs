@@ -14,8 +14,9 @@ use repo_format::compress::Compression;
 use repo_format::hash::{Sha1, Sha1Hasher, block_checksum};
 
 use super::PushSettings;
-use super::check::{Target, repo_error};
+use super::check::Target;
 use super::segment::{CHUNK, Source, create, write};
+use crate::repos::repo_error;
 
 /// Compressed pieces, of at most [`CHUNK`] bytes each, that wait for the name or for the storage.
 const QUEUE_PIECES: usize = 32;

@@ -19,8 +19,9 @@ use repo_format::pg::wal_page::WalHeader;
 use repo_format::wal_name::{self, ArchivedSegment, PARTIAL_SUFFIX};
 
 use super::PushSettings;
-use super::check::{Target, Targets, repo_error};
+use super::check::{Target, Targets};
 use super::large;
+use crate::repos::repo_error;
 
 /// Files up to this size are read once and kept in memory in their stored form; larger ones are read twice ([`large`]), so that
 /// memory stays bounded: the name of a stored segment holds its checksum and must be known before the first byte is written.
