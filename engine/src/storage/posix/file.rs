@@ -61,9 +61,21 @@ impl PosixWriter {
         let path_open = if options.atomic { temporary_name(&path) } else { path.clone() };
         let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&path_open);
         let sync_paths = if options.sync_path { changed_paths(&path) } else { Vec::new() };
-        let file = with_parents(&path, open)?
-            .map_err(|e| error(ErrorCode::FileOpen, "unable to open file '{}' for write", &path, e))?;
+        let file = with_parents(&path, open)
+            .and_then(|file| {
+                file.map_err(|e| error(ErrorCode::FileOpen, "unable to open file '{}' for write", &path, e))
+            })
+            .inspect_err(|_| sync_made(&sync_paths))?;
         Ok(PosixWriter { file: Some(file), path, path_open, options, sync_paths })
+    }
+}
+
+/// Makes directories durable whose file did not come: the next attempt finds them there and takes their entries for durable.
+/// The first path is the file's own directory, where nothing is to be kept.
+fn sync_made(sync_paths: &[PathBuf]) {
+    for path in sync_paths.iter().skip(1) {
+        // An error is on its way already; one here leaves what a crash before this had left
+        let _ = sync_path(path);
     }
 }
 
@@ -107,17 +119,35 @@ impl RepoWriter for PosixWriter {
 
 impl Drop for PosixWriter {
     fn drop(&mut self) {
-        if self.file.is_some() && self.options.atomic {
+        if self.file.is_none() {
+            return;
+        }
+        if self.options.atomic {
             // The file was abandoned, most often because of an error that is already on its way; a temporary file that
             // can't be removed does no harm and is overwritten by the next attempt
             let _ = fs::remove_file(&self.path_open);
         }
+        sync_made(&self.sync_paths);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn abandoned_file_leaves_only_its_directories() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("15-1/0000000100000001/file");
+        let mut writer = PosixWriter::open(path.clone(), WriteOptions::ATOMIC).unwrap();
+        writer.write_all(b"x").unwrap();
+        assert_eq!(writer.sync_paths.len(), 3);
+        drop(writer);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+        // A file where a directory should be
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(PosixWriter::open(dir.path().join("file/a/b"), WriteOptions::ATOMIC).is_err());
+    }
 
     #[test]
     fn write_to_a_full_device_reports_no_space() {
