@@ -63,6 +63,11 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "archive-push",
         "With `archive-async`, a worker that went without a word, such as one that was killed, is replaced after 2 seconds.",
     ),
+    (
+        "archive-get",
+        "With `archive-async`, a segment is got directly when no worker can be started; pgBackRest fails, also when the spool had it.",
+    ),
+    ("archive-push", "With `archive-async`, the worker pushes the file that PostgreSQL asks for before all others."),
     ("archive-push, archive-get", "A signal ends them at once with the same exit status but without a log line."),
     ("info", "A wrong passphrase is a CryptoError [095]."),
     (
