@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::progress::percent_hundredths;
-use crate::storage::posix::{FILE_MODE, create_path};
+use crate::storage::posix::{FILE_MODE, create_path, is_named};
 use crate::users::Users;
 use crate::{Error, ErrorCode, Result};
 
@@ -225,16 +225,6 @@ fn open_locked(path: &Path, exec_id: &str) -> io::Result<Option<File>> {
         if is_named(&file, path)? {
             return Ok(Some(file));
         }
-    }
-}
-
-/// Whether the path leads to this open file.
-fn is_named(file: &File, path: &Path) -> io::Result<bool> {
-    let open = file.metadata()?;
-    match fs::metadata(path) {
-        Ok(named) => Ok((named.dev(), named.ino()) == (open.dev(), open.ino())),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(e),
     }
 }
 

@@ -28,7 +28,7 @@ impl Server<'_> {
     /// Faults of all kinds, one after the other, on one repository.
     fn suffers(&self) {
         let mut global = self.options.clone();
-        let more = ["compress-type=zst", "archive-timeout=60", "repo1-bundle=y", "io-timeout=2"];
+        let more = ["compress-type=zst", "archive-timeout=60", "repo1-bundle=y", "io-timeout=5"];
         global.extend(more.map(str::to_owned));
         let Some(scenario) = Scenario::start(ScenarioOptions { global, ..ScenarioOptions::default() }) else { return };
         load_large_table(&scenario);
@@ -94,7 +94,7 @@ impl Server<'_> {
 
     /// Without other faults beside it: waiting for the first answer takes most of the time that a request has.
     fn stalls(&self, scenario: &Scenario) {
-        self.proxy.set_rules(vec![Rule::new(Fault::Stall(Duration::from_secs(4))).on("^GET ").times(1)]);
+        self.proxy.set_rules(vec![Rule::new(Fault::Stall(Duration::from_secs(8))).on("^GET ").times(1)]);
         self.rbr(scenario, &["check"]).success();
         self.all_happened();
     }

@@ -15,6 +15,7 @@ use std::time::UNIX_EPOCH;
 pub use directory::{create_path, sync_path};
 use directory::{remove_entry, remove_tree, with_parents};
 pub use file::PosixWriter;
+pub(crate) use file::is_named;
 use file::{PosixReader, temporary_name};
 
 use super::{
@@ -171,7 +172,9 @@ impl RepoStorage for PosixStorage {
     fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
         let path = self.absolute(path);
         let options = WriteOptions { sync_path: options.sync_path && self.features.path_sync, ..options };
-        Ok(Box::new(PosixWriter::open(path, options)?))
+        let writer = PosixWriter::open(path, options)?;
+        // Without hard links the file system may make up the numbers of files
+        Ok(Box::new(if self.features.hard_links { writer } else { writer.without_inodes() }))
     }
 
     fn create_path(&self, path: &RepoPath) -> Result<()> {

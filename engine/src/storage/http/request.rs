@@ -85,10 +85,14 @@ fn message(body: &[u8]) -> String {
     let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let said = json.as_ref().and_then(|json| json.pointer("/error/message")).and_then(serde_json::Value::as_str);
     let text = said.map_or_else(|| String::from_utf8_lossy(body), Cow::from);
-    let text = text.trim();
+    shown(text.trim()).to_owned()
+}
+
+/// As much of a message as is shown.
+pub(crate) fn shown(text: &str) -> &str {
     let fits = |end: &usize| *end <= MESSAGE_SIZE_MAX_BYTES;
     let ends = text.char_indices().map(|(start, char)| start + char.len_utf8());
-    text[..ends.take_while(fits).last().unwrap_or(0)].to_owned()
+    &text[..ends.take_while(fits).last().unwrap_or(0)]
 }
 
 /// Reads an answer to its end.

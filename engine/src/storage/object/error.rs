@@ -2,7 +2,7 @@
 
 use object_store::client::HttpError;
 
-use crate::storage::http::request::Failure;
+use crate::storage::http::request::{Failure, shown};
 use crate::{Error, ErrorCode};
 
 /// Turns a store's error into ours, with the status and the server's message. The codes are pgBackRest's: [`ErrorCode::Service`]
@@ -17,13 +17,14 @@ pub(super) fn request_error(message: &str, error: object_store::Error) -> Error 
         error => error,
     };
     // The chain of causes says the status and the server's answer; each is shown once
-    let mut text = error.to_string();
+    let mut text = shown(&error.to_string()).to_owned();
     let mut source = std::error::Error::source(&error);
     let mut no_answer = false;
     while let Some(cause) = source {
         no_answer |= cause.is::<HttpError>();
         let more = cause.to_string();
-        if !text.contains(&more) {
+        let more = shown(&more);
+        if !text.contains(more) {
             text = format!("{text}: {more}");
         }
         source = cause.source();

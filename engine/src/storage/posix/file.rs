@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use repo_format::layout::TEMP_SUFFIX;
@@ -47,6 +47,8 @@ pub struct PosixWriter {
     /// Where the bytes go: the temporary name, or `path` itself when not atomic.
     path_open: PathBuf,
     options: WriteOptions,
+    /// Whether the file system tells by their numbers whether two files are the same.
+    has_inodes: bool,
     /// To be synced at the end: the file's directory and, where directories were made for it, those above them too. A
     /// file is not durable as long as the entry of one of its directories is not.
     sync_paths: Vec<PathBuf>,
@@ -59,14 +61,59 @@ impl PosixWriter {
     /// [`ErrorCode::FileOpen`], [`ErrorCode::PathCreate`].
     pub fn open(path: PathBuf, options: WriteOptions) -> Result<Self> {
         let path_open = if options.atomic { temporary_name(&path) } else { path.clone() };
-        let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&path_open);
+        let open = || if options.atomic { create_new(&path_open) } else { create(&path_open) };
         let sync_paths = if options.sync_path { changed_paths(&path) } else { Vec::new() };
         let file = with_parents(&path, open)
             .and_then(|file| {
                 file.map_err(|e| error(ErrorCode::FileOpen, "unable to open file '{}' for write", &path, e))
             })
             .inspect_err(|_| sync_made(&sync_paths))?;
-        Ok(PosixWriter { file: Some(file), path, path_open, options, sync_paths })
+        Ok(PosixWriter { file: Some(file), path, path_open, options, has_inodes: true, sync_paths })
+    }
+
+    /// Takes it on trust that the temporary name is still that of this file.
+    #[must_use]
+    pub(super) fn without_inodes(mut self) -> Self {
+        self.has_inodes = false;
+        self
+    }
+
+    /// Whether the temporary name is this file's. Another process may write the same file: on another host, or after the
+    /// operator has stopped and started the stanza.
+    fn is_own(&self) -> bool {
+        let Some(file) = &self.file else { return false };
+        // Where this can't be told it goes on as if it were
+        !self.has_inodes || is_named(file, &self.path_open).unwrap_or(true)
+    }
+}
+
+/// Whether a path leads to this open file.
+///
+/// # Errors
+/// It can't be looked at.
+pub(crate) fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (open.dev(), open.ino())),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Opens a file to write it from its start.
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)
+}
+
+/// Makes a file in the place of one that there may be. Who still writes that one must not write into this one.
+fn create_new(path: &Path) -> io::Result<File> {
+    let create_new = || OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path);
+    match create_new() {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => match fs::remove_file(path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+            _ => create_new(),
+        },
+        file => file,
     }
 }
 
@@ -103,6 +150,10 @@ impl RepoWriter for PosixWriter {
                 .map_err(|e| error(ErrorCode::FileSync, "unable to sync file '{}' after write", &self.path_open, e))?;
         }
         if self.options.atomic {
+            if !self.is_own() {
+                let path = self.path_open.display();
+                return Err(Error::new(ErrorCode::FileMove, format!("file '{path}' is written by another process")));
+            }
             fs::rename(&self.path_open, &self.path).map_err(|e| {
                 let to = self.path.display();
                 Error::from_io(
@@ -122,7 +173,7 @@ impl Drop for PosixWriter {
         if self.file.is_none() {
             return;
         }
-        if self.options.atomic {
+        if self.options.atomic && self.is_own() {
             // The file was abandoned, most often because of an error that is already on its way; a temporary file that
             // can't be removed does no harm and is overwritten by the next attempt
             let _ = fs::remove_file(&self.path_open);
@@ -147,6 +198,24 @@ mod tests {
         // A file where a directory should be
         fs::write(dir.path().join("file"), "").unwrap();
         assert!(PosixWriter::open(dir.path().join("file/a/b"), WriteOptions::ATOMIC).is_err());
+    }
+
+    #[test]
+    fn two_writers_of_a_file_do_not_mix() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let mut first = Box::new(PosixWriter::open(path.clone(), WriteOptions::ATOMIC).unwrap());
+        first.write_all(b"first").unwrap();
+        let mut second = Box::new(PosixWriter::open(path.clone(), WriteOptions::ATOMIC).unwrap());
+        second.write_all(b"sec").unwrap();
+        first.write_all(b" more").unwrap();
+        let error = first.finish().unwrap_err();
+        assert_eq!(error.code, ErrorCode::FileMove);
+        assert!(error.message.ends_with("is written by another process"), "{error}");
+        second.write_all(b"ond").unwrap();
+        second.finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
