@@ -19,6 +19,8 @@ use plan::{ArchivePlan, ArchiveRules, BackupFact, BackupPlan, FullRetention, Ret
 
 /// Files that are removed before it is looked again whether to stop.
 const REMOVED_AT_ONCE: usize = 100;
+/// The same for directories of WAL.
+const DIRECTORIES_AT_ONCE: usize = 4;
 
 /// What to expire.
 #[derive(Clone, Debug)]
@@ -296,18 +298,18 @@ impl Task<'_> {
         }
         let entries = self.list(&archive)?;
         let mut run = Run::default();
+        let mut whole = Vec::new();
         for directory in entries.iter().filter(|name| name.len() == 16 && is_wal_like(name)) {
-            let path = archive.join(directory)?;
             match plan.directory(directory) {
                 Verdict::Keep => {}
-                Verdict::Remove => {
-                    self.change(|| self.repo.storage.remove_all(&path))?;
-                    crate::detail!("repo{key}: {id} remove archive path {directory}");
-                    run.add(directory);
+                Verdict::Remove => whole.push(directory.as_str()),
+                Verdict::Scan => {
+                    self.remove_wal_directories(id, &archive, &mut whole, &mut run)?;
+                    self.remove_segments(id, plan, &archive.join(directory)?, &mut run)?;
                 }
-                Verdict::Scan => self.remove_segments(id, plan, &path, &mut run)?,
             }
         }
+        self.remove_wal_directories(id, &archive, &mut whole, &mut run)?;
         if run.any {
             run.log(key, id);
         } else {
@@ -317,6 +319,28 @@ impl Task<'_> {
             self.change(|| self.repo.storage.remove(&archive.join(file)?))?;
             crate::info!("repo{key}: {id} remove history file {file}");
         }
+        Ok(())
+    }
+
+    /// Removes directories of which nothing is kept, oldest first, several at a time from a server.
+    fn remove_wal_directories(
+        &self,
+        id: ArchiveId,
+        archive: &RepoPath,
+        directories: &mut Vec<&str>,
+        run: &mut Run,
+    ) -> Result<()> {
+        let (storage, key) = (&self.repo.storage, self.repo.key);
+        for some in directories.chunks(DIRECTORIES_AT_ONCE) {
+            let paths = some.iter().map(|directory| archive.join(directory)).collect::<Result<Vec<_>>>()?;
+            let remote = storage.features().remote;
+            self.change(|| side_by_side::each(remote, &paths, |path| storage.remove_all(path)).map(drop))?;
+            for directory in some {
+                crate::detail!("repo{key}: {id} remove archive path {directory}");
+                run.add(directory);
+            }
+        }
+        directories.clear();
         Ok(())
     }
 
