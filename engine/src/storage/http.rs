@@ -10,12 +10,15 @@ pub(crate) mod token;
 pub(crate) mod xml;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::{BackoffConfig, RetryConfig};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use reqwest::Certificate;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::{Error, ErrorCode, Result};
 
@@ -60,6 +63,7 @@ impl HttpSettings {
             .no_proxy()
             .http1_only()
             .connect_timeout(self.io_timeout)
+            .dns_resolver(Arc::new(Shuffled))
             .tls_danger_accept_invalid_certs(!self.verify_tls);
         let certificates = self.certificates()?;
         let client = if certificates.is_empty() { client } else { client.tls_certs_only(certificates) };
@@ -97,6 +101,23 @@ fn certificates_in(file: &Path) -> Result<Vec<Certificate>> {
         Error::new(ErrorCode::Crypto, format!("unable to load certificates from '{}': {error}", file.display()))
             .cause(error)
     })
+}
+
+/// Finds a host's addresses and puts them into no order, so that connections spread over the servers behind the name.
+struct Shuffled;
+
+impl Resolve for Shuffled {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            // Without random bytes the order stays
+            let mut random = vec![0; addresses.len()];
+            let _ = getrandom::fill(&mut random);
+            let mut random = random.into_iter();
+            addresses.sort_by_cached_key(|_| random.next());
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
 }
 
 /// An error and its causes in one line.

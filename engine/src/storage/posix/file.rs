@@ -68,7 +68,10 @@ impl PosixWriter {
                 file.map_err(|e| error(ErrorCode::FileOpen, "unable to open file '{}' for write", &path, e))
             })
             .inspect_err(|_| sync_made(&sync_paths))?;
-        Ok(PosixWriter { file: Some(file), path, path_open, options, has_inodes: true, sync_paths })
+        let mut writer = PosixWriter { file: Some(file), path, path_open, options, has_inodes: true, sync_paths };
+        // Some network file systems make the numbers up
+        writer.has_inodes = options.atomic && !writer.is_replaced();
+        Ok(writer)
     }
 
     /// Takes it on trust that the temporary name is still that of this file.
@@ -78,12 +81,12 @@ impl PosixWriter {
         self
     }
 
-    /// Whether the temporary name is this file's. Another process may write the same file: on another host, or after the
-    /// operator has stopped and started the stanza.
-    fn is_own(&self) -> bool {
-        let Some(file) = &self.file else { return false };
-        // Where this can't be told it goes on as if it were
-        !self.has_inodes || is_named(file, &self.path_open).unwrap_or(true)
+    /// Whether the temporary name is that of another file, which another process writes: on another host, or after the operator
+    /// has stopped and started the stanza.
+    fn is_replaced(&self) -> bool {
+        let Some(file) = self.file.as_ref().filter(|_| self.has_inodes) else { return false };
+        // One that is missing or can't be looked at can't be renamed either
+        self.path_open.exists() && !is_named(file, &self.path_open).unwrap_or(true)
     }
 }
 
@@ -150,7 +153,7 @@ impl RepoWriter for PosixWriter {
                 .map_err(|e| error(ErrorCode::FileSync, "unable to sync file '{}' after write", &self.path_open, e))?;
         }
         if self.options.atomic {
-            if !self.is_own() {
+            if self.is_replaced() {
                 let path = self.path_open.display();
                 return Err(Error::new(ErrorCode::FileMove, format!("file '{path}' is written by another process")));
             }
@@ -173,7 +176,7 @@ impl Drop for PosixWriter {
         if self.file.is_none() {
             return;
         }
-        if self.options.atomic && self.is_own() {
+        if self.options.atomic && !self.is_replaced() {
             // The file was abandoned, most often because of an error that is already on its way; a temporary file that
             // can't be removed does no harm and is overwritten by the next attempt
             let _ = fs::remove_file(&self.path_open);

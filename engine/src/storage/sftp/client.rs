@@ -323,6 +323,13 @@ impl Client {
     }
 }
 
+impl Drop for Client {
+    fn drop(&mut self) {
+        // It would keep the connection for as long as the server does. The task that sends ends by itself
+        self.line.tasks.get().into_iter().for_each(|[_, receiving]| receiving.abort());
+    }
+}
+
 /// Reads one packet without its length; `None` at the end of the stream or of its sense.
 async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Option<Bytes> {
     let size = stream.read_u32().await.ok()? as usize;

@@ -239,6 +239,8 @@ impl Transport for SshTransport {
         // Takes what waits in the socket away, also when the session would close it only later or not at all
         if let Err(error) = rustix::net::connect_unspec(&self.socket) {
             crate::debug!("unable to cut SFTP connection: {error}");
+            // Not every system can; so at least nothing more goes out
+            let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         }
     }
 }

@@ -39,18 +39,26 @@ pub(super) struct SftpWriter {
 /// Makes an empty file and opens it; one that is there is replaced, not emptied. It is mostly left of an attempt whose
 /// connection was lost, and the server may still be about to open it or to write to it for that one.
 async fn create(client: &Client, path: &str) -> std::result::Result<Bytes, Failure> {
-    // A server that does not know the second flag empties the file
+    // A server that does not know the last flag empties the file
     let new = open::WRITE | open::CREATE | open::TRUNCATE | open::EXCLUSIVE;
-    match client.open(path, new, Some(FILE_MODE)).await {
-        Err(failure) if failure.may_exist() => match client.remove(path).await {
-            Ok(()) => client.open(path, new, Some(FILE_MODE)).await,
-            // It was not that it exists
-            Err(missing) if missing.is_missing() => client.open(path, new & !open::EXCLUSIVE, Some(FILE_MODE)).await,
-            Err(lost @ Failure::Lost(_)) => Err(lost),
-            Err(_) => Err(failure),
-        },
-        done => done,
+    let is_refusal = |failure: &Failure| matches!(failure, Failure::Status { .. }) && !failure.is_missing();
+    let exists = match client.open(path, new, Some(FILE_MODE)).await {
+        Err(failure) if is_refusal(&failure) => failure.may_exist(),
+        done => return done,
+    };
+    if exists {
+        match client.remove(path).await {
+            Ok(()) => match client.open(path, new, Some(FILE_MODE)).await {
+                Err(failure) if is_refusal(&failure) => {}
+                done => return done,
+            },
+            Err(lost @ Failure::Lost(_)) => return Err(lost),
+            // It was something else, or it can't be removed
+            Err(_) => {}
+        }
     }
+    // Or a server refuses the flag
+    client.open(path, new & !open::EXCLUSIVE, Some(FILE_MODE)).await
 }
 
 impl SftpWriter {
