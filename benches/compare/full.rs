@@ -1,7 +1,5 @@
 //! Full backup and restore: one large table in every compression type, and many relations.
 
-use std::fs;
-
 use crate::data;
 use crate::harness::{Report, Site, codecs, setting};
 
@@ -36,7 +34,7 @@ fn compare(report: &mut Report, site: &Site, what: &str, codec: &str) {
         |tool| {
             let target = site.empty(tool, "restored");
             let cost = site.measure(tool, &[&format!("--pg1-path={}", target.display()), "--type=none", "restore"]);
-            fs::remove_dir_all(target).expect("remove what was restored");
+            site.put_away(tool, "restored");
             cost
         },
     );

@@ -1,7 +1,5 @@
 //! Backup and restore with the repository in an S3 server, at once and with time added to every request.
 
-use std::fs;
-
 use crate::data;
 use crate::harness::{Bucket, Report, Site, latencies, processes, setting};
 use crate::tests::env::{Cluster, Tool};
@@ -74,6 +72,6 @@ fn restore(site: &Site, bucket: &Bucket, tool: Tool) -> crate::harness::Figures 
     let target = site.empty(tool, "restored");
     let path = format!("--pg1-path={}", target.display());
     let figures = bucket.count(|| site.measure(tool, &[&path, "--type=none", "restore"]));
-    fs::remove_dir_all(target).expect("remove what was restored");
+    site.put_away(tool, "restored");
     figures
 }

@@ -79,6 +79,16 @@ impl Site {
         self.space.folder(&Self::name(tool, name))
     }
 
+    /// Makes room for the next folder of this name. The files stay, without content: a file system that looks through the numbers
+    /// of files that were just deleted, as ext4 does, would have whoever comes next pay for it.
+    pub fn put_away(&self, tool: Tool, name: &str) {
+        let path = self.path(tool, name);
+        empty_files(&path).expect("empty files");
+        let away = self.space.folder("away");
+        let number = fs::read_dir(&away).expect("folder").count();
+        fs::rename(path, away.join(number.to_string())).expect("move folder");
+    }
+
     /// Empties `tool`'s repository and spool and writes its configuration with these lines in `[global]`, which may also
     /// name a repository elsewhere.
     pub fn configure(&self, tool: Tool, lines: &[&str]) {
@@ -182,4 +192,17 @@ fn size_kib(folder: &Path) -> f64 {
         }
     }
     sum
+}
+
+/// Takes away the content of all files below a folder.
+fn empty_files(folder: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            empty_files(&entry.path())?;
+        } else if entry.file_type()?.is_file() {
+            fs::OpenOptions::new().write(true).truncate(true).open(entry.path())?;
+        }
+    }
+    Ok(())
 }
