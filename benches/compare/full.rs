@@ -33,6 +33,7 @@ fn compare(report: &mut Report, site: &Site, what: &str, codec: &str) {
         |_| {},
         |tool| {
             let target = site.empty(tool, "restored");
+            site.warm_memory();
             let cost = site.measure(tool, &[&format!("--pg1-path={}", target.display()), "--type=none", "restore"]);
             site.put_away(tool, "restored");
             cost

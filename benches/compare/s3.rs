@@ -71,6 +71,7 @@ pub fn create_stanza(site: &Site, bucket: &Bucket, tool: Tool, lines: &[&str]) {
 fn restore(site: &Site, bucket: &Bucket, tool: Tool) -> crate::harness::Figures {
     let target = site.empty(tool, "restored");
     let path = format!("--pg1-path={}", target.display());
+    site.warm_memory();
     let figures = bucket.count(|| site.measure(tool, &[&path, "--type=none", "restore"]));
     site.put_away(tool, "restored");
     figures

@@ -1,6 +1,7 @@
 //! A cluster and, for each program, a repository and a configuration file of its own.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -10,6 +11,9 @@ use super::cost::{self, Figures, Watch};
 use crate::tests::env::config::config_text;
 use crate::tests::env::oracle::Oracles;
 use crate::tests::env::{Cluster, Shutdown, Space, Tool, oracles};
+
+/// As much as a restore of the usual size writes, and some more.
+const WARM_MB: usize = 2048;
 
 /// PostgreSQL's version in the comparisons.
 pub const VERSION: u32 = 17;
@@ -77,6 +81,17 @@ impl Site {
         // The one above too, so that it belongs to the user of the tests
         self.space.folder(&Self::name(tool, ""));
         self.space.folder(&Self::name(tool, name))
+    }
+
+    /// Has the system's free memory at hand. A virtual machine may have given it back to its host, and whoever first writes so much
+    /// again pays several times for getting it.
+    pub fn warm_memory(&self) {
+        let path = self.space.path("warm");
+        let mut file = fs::File::create(&path).expect("file");
+        for _ in 0..WARM_MB {
+            file.write_all(&[0; 1 << 20]).expect("write");
+        }
+        fs::remove_file(path).expect("remove file");
     }
 
     /// Makes room for the next folder of this name. The files stay, without content: a file system that looks through the numbers
