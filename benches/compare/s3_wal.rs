@@ -84,6 +84,7 @@ fn compare(report: &mut Report, site: &Site, bucket: &Bucket, names: &[String], 
             let folder = site.empty(tool, "fetched");
             site.empty(tool, "spool");
             let get = |name: &String| site.command(tool, &["archive-get", name, &text(&folder.join(name))]);
+            site.warm_memory();
             let figures = measure(tool, &mut names.iter().map(get));
             for name in names {
                 let same = fs::read(folder.join(name)).expect("fetched") == fs::read(wal.join(name)).expect("segment");
