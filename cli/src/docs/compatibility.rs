@@ -68,6 +68,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "With `archive-async`, a segment is got directly when no worker can be started; pgBackRest fails, also when the spool had it.",
     ),
     ("archive-push", "With `archive-async`, the worker pushes the file that PostgreSQL asks for before all others."),
+    (
+        "archive-push, archive-get",
+        "With `archive-async`, an error that an earlier worker left is no answer before the file was tried once more.",
+    ),
     ("archive-push, archive-get", "A signal ends them at once with the same exit status but without a log line."),
     ("info", "A wrong passphrase is a CryptoError [095]."),
     (
