@@ -9,3 +9,4 @@ mod manifest;
 mod matrix;
 mod standby;
 mod turns;
+mod two_hosts;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use engine::claim::Claimant;
 use engine::lock::{Lock, LockType};
 use engine::repo::{RepoSettings, StorageSettings};
 use engine::{Error, ErrorCode, Repo, Result};
@@ -112,6 +113,15 @@ pub fn stanza_if_set(config: &Config) -> Result<Option<Stanza>> {
 /// [`ErrorCode::Assert`]: the command knows no such path.
 pub fn lock_path(config: &Config) -> Result<&Path> {
     config.get(opt::LOCK_PATH).map(Path::new)
+}
+
+/// Who claims a stanza in a repository.
+///
+/// # Errors
+/// [`ErrorCode::Kernel`] if the system gives no random bytes.
+pub fn claimant(config: &Config) -> Result<Claimant> {
+    let exec_id = if config.is_valid(opt::EXEC_ID.decl()) { config.find(opt::EXEC_ID) } else { None };
+    Ok(Claimant::this_process(&exec_id.map_or_else(engine::lock::new_exec_id, |id| Ok(id.to_owned()))?))
 }
 
 /// Takes the lock that the command declares, on the repository of `--repo` or else on all; nothing for a command without

@@ -14,6 +14,8 @@ mod settings;
 mod source;
 #[cfg(test)]
 mod tests;
+mod unfinished;
+mod whole;
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -24,8 +26,8 @@ use repo_format::backup_info::BackupInfo;
 use repo_format::cipher::{Cipher, Passphrase};
 use repo_format::json;
 use repo_format::label::{BackupLabel, BackupType};
-use repo_format::layout;
-use repo_format::manifest::{Database, Manifest, ManifestData};
+use repo_format::layout::{self, RepoPath};
+use repo_format::manifest::{Database, Manifest, ManifestData, ManifestFile};
 use repo_format::size::format_size;
 use repo_format::wal_name::WalSegment;
 
@@ -35,14 +37,17 @@ use self::process::{Process, Processed};
 use self::queue::{JobSettings, Queues};
 pub use self::settings::{BackupSettings, BlockSettings, BundleSettings, StandbyChoice};
 use self::source::{Source, Start, Stop};
+use self::unfinished::Unfinished;
 use crate::cancel::CancelToken;
+use crate::claim::Claim;
 use crate::job_queue::QueueSettings;
 use crate::lock::Lock;
 use crate::pg::data_dir::{self, ScanOptions};
 use crate::pipeline::backup::CopySettings;
 use crate::progress::Progress;
+use crate::repo::manifest_store::CopyProgress;
 use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
-use crate::storage::{SyncBatch, WriteOptions};
+use crate::storage::{SyncBatch, WriteOptions, exists};
 use crate::{Error, ErrorCode, Result, detail, info, side_by_side, warn};
 
 /// Files to store from which on they are synced together. A batch also syncs what others wrote to the same file system, so it
@@ -51,19 +56,21 @@ const BATCH_FILES_MIN: usize = 1000;
 
 /// Makes a backup. Returns its label.
 ///
-/// The caller holds the backup lock of the repository.
+/// The caller holds the backup lock of the repository, and `claim` on the stanza.
 ///
 /// # Errors
 /// Whatever keeps the backup from being complete. What was copied of a full backup can be used by the next one.
 pub fn run(
     mut settings: BackupSettings,
     repo: &Repo,
+    claim: &Claim,
     lock: &mut Lock,
     progress: &dyn Progress,
     cancel: &CancelToken,
 ) -> Result<BackupLabel> {
     check_settings(&settings)?;
-    let mut info = reconstruct::load_backup_info_reconstruct(repo, &settings.stanza)?.info;
+    let repo = &claim.guard(repo);
+    let info = reconstruct::load_backup_info_reconstruct(repo, &settings.stanza)?.info;
     let mut source = Source::open(&settings, cancel)?;
     check_cluster(&source, &info)?;
     let mut checksum_page = source.checksum_page(settings.checksum_page);
@@ -82,7 +89,7 @@ pub fn run(
         archive_find::find_one(&*repo.storage, &settings.stanza, id, segment, settings.archive_timeout, cancel)?;
     }
 
-    let backup = Backup { settings: &settings, repo, manifest_pass: info.cipher_pass.clone() };
+    let backup = Backup { settings: &settings, repo, claim, manifest_pass: info.cipher_pass.clone() };
     let (mut manifest, mut states) =
         backup.scan(&mut source, &start, timestamp_start, checksum_page, info.current().catalog_version)?;
     match &prior {
@@ -94,10 +101,11 @@ pub fn run(
     }
     // The prior manifest can be as large as the new one and is not needed any more
     drop(prior);
-    backup.choose_label(&mut manifest, &mut states, cancel)?;
+    backup.choose_label(&mut source, &mut manifest, &mut states, cancel)?;
+    claim.mark(&settings.stanza, &manifest.data.label)?;
 
     let batch = backup.begin_batch(&states)?;
-    backup.save_copy(&manifest)?;
+    backup.save_copy(&manifest, CopyProgress::Runs)?;
     let write_options = if batch.is_some() { WriteOptions::BATCH } else { WriteOptions::IN_PLACE };
     let running = Running { lock, progress, cancel };
     let Processed { mut manifest, page_errors } =
@@ -119,8 +127,7 @@ pub fn run(
     }
 
     info!("new backup label = {}", manifest.data.label);
-    finish::complete(repo, &settings, &mut info, &manifest)?;
-    let size = info.backups.get(&manifest.data.label).map_or(0, |entry| entry.size_delta);
+    let size = finish::complete(repo, &settings, claim, &manifest, &backup.manifest_cipher())?;
     info!("{} backup size = {}, file total = {}", manifest.data.backup_type, format_size(size), manifest.files.len());
     if page_errors > 0 {
         warn!("backup command encountered {page_errors} checksum warning(s), check the log file for details");
@@ -167,6 +174,7 @@ struct Running<'a> {
 struct Backup<'a> {
     settings: &'a BackupSettings,
     repo: &'a Repo,
+    claim: &'a Claim,
     /// Passphrase of manifests.
     manifest_pass: Option<Passphrase>,
 }
@@ -216,11 +224,24 @@ impl Backup<'_> {
     }
 
     /// Goes on with an interrupted backup, or makes a new label.
-    fn choose_label(&self, manifest: &mut Manifest, states: &mut [FileState], cancel: &CancelToken) -> Result<()> {
+    fn choose_label(
+        &self,
+        source: &mut Source,
+        manifest: &mut Manifest,
+        states: &mut [FileState],
+        cancel: &CancelToken,
+    ) -> Result<()> {
         let storage = &*self.repo.storage;
+        let mut unfinished = Unfinished {
+            repo: self.repo,
+            stanza: &self.settings.stanza,
+            manifest_cipher: &self.manifest_cipher(),
+            sessions: &mut || source.other_backups(),
+            cancel,
+        };
         let (resumed, used) = side_by_side::both(
             storage.features().remote,
-            || resume::resume(self.repo, self.settings, &self.manifest_cipher(), manifest, states),
+            || resume::resume(&mut unfinished, self.settings, manifest, states),
             || label::used(storage, &self.settings.stanza),
         );
         if resumed? {
@@ -240,11 +261,11 @@ impl Backup<'_> {
     }
 
     /// Saves what is known so far, from which an interrupted backup can go on.
-    fn save_copy(&self, manifest: &Manifest) -> Result<()> {
+    fn save_copy(&self, manifest: &Manifest, progress: CopyProgress) -> Result<()> {
         if !self.settings.resume {
             return Ok(());
         }
-        manifest_store::save_copy(self.repo, &self.settings.stanza, manifest, &self.manifest_cipher())
+        manifest_store::save_copy(self.repo, &self.settings.stanza, manifest, &self.manifest_cipher(), progress)
     }
 
     /// Whether the backup's directory has every directory of the cluster, so that a copy of it is a whole cluster.
@@ -354,7 +375,11 @@ impl Backup<'_> {
             progress: running.progress,
             cancel: running.cancel,
         };
-        process.run(queues, manifest, states, || source.ping(false), |manifest| self.save_copy(manifest))
+        let look_after = || {
+            self.claim.glance(self.repo)?;
+            source.ping(false)
+        };
+        process.run(queues, manifest, states, look_after, |manifest, progress| self.save_copy(manifest, progress))
     }
 
     /// Links or tells of what the prior backups hold.
@@ -362,16 +387,23 @@ impl Backup<'_> {
         let extension = self.settings.compression.kind.extension();
         for file in manifest.files.iter().filter(|file| file.reference.is_some()) {
             let holder = manifest.holder(file);
-            if self.hardlink() {
+            let path =
+                |label| layout::backup_member(&self.settings.stanza, label, &format!("{}{extension}", file.name));
+            if self.hardlink() && self.is_stored_alone(file, &path(holder)?)? {
                 detail!("hardlink {} to {holder}", file.name);
-                let path =
-                    |label| layout::backup_member(&self.settings.stanza, label, &format!("{}{extension}", file.name));
                 self.repo.storage.hard_link(&path(holder)?, &path(&manifest.data.label)?)?;
             } else {
                 detail!("reference {} to {holder}", file.name);
             }
         }
         Ok(())
+    }
+
+    /// Whether an earlier backup holds the file in a form that a link makes part of a whole cluster: not in a bundle, nor in
+    /// blocks, nor as a mere line of its manifest, which it may be in a chain that began with other options.
+    fn is_stored_alone(&self, file: &ManifestFile, path: &RepoPath) -> Result<bool> {
+        let in_blocks = file.block.is_some_and(|block| block.map_size > 0);
+        Ok(file.bundle.is_none() && !in_blocks && (file.size > 0 || exists(&*self.repo.storage, path)?))
     }
 
     /// Makes the entries of all directories durable; the files are already.
@@ -446,7 +478,7 @@ impl Backup<'_> {
         };
         let last = WalSegment::from_lsn(first.timeline, stop.lsn, wal_segment_size);
         info!("check archive for segment(s) {first}:{last}");
-        self.save_copy(manifest)?;
+        self.save_copy(manifest, CopyProgress::Runs)?;
         let segments: Vec<WalSegment> =
             WalSegment::range(first.timeline, start_lsn, stop.lsn, wal_segment_size)?.collect();
         let wal = finish::Wal { archive, segments: &segments, segment_size: wal_segment_size };

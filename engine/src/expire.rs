@@ -4,16 +4,21 @@
 //! harmless: a backup is first invalidated by removing its manifest, then leaves backup.info, then its files go.
 
 pub mod plan;
+#[cfg(test)]
+mod tests;
+mod unfinished;
 
 use jiff::Timestamp;
+use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
 use repo_format::label::{BackupLabel, BackupType, CivilTime};
 use repo_format::layout::{self, ArchiveId, RepoPath, Stanza};
 use repo_format::wal_name::WalSegment;
 
-use crate::repo::info_files::{self, manifest_cipher};
+use crate::claim::{Claim, Claimant};
+use crate::repo::Repo;
+use crate::repo::info_files;
 use crate::repo::reconstruct::{Reconstructed, load_backup_info_reconstruct};
-use crate::repo::{Repo, manifest_store};
 use crate::{CancelToken, Error, ErrorCode, Result, side_by_side};
 use plan::{ArchivePlan, ArchiveRules, BackupFact, BackupPlan, FullRetention, Retention, Verdict, WalPlan};
 
@@ -27,6 +32,8 @@ const DIRECTORIES_AT_ONCE: usize = 4;
 pub struct ExpireSettings {
     /// The stanza.
     pub stanza: Stanza,
+    /// Who works on it.
+    pub claimant: Claimant,
     /// Only this backup, with what depends on it, whatever the retention says.
     pub set: Option<BackupLabel>,
     /// The oldest full backup, with what depends on it and its WAL.
@@ -60,8 +67,8 @@ pub fn run(repos: &[ExpireRepo<'_>], settings: &ExpireSettings, cancel: &CancelT
     let mut errors = 0;
     let mut set_found = false;
     for (index, repo) in repos.iter().enumerate() {
-        let task = Task { repo: repo.repo, settings, cancel, is_last: index + 1 == repos.len() };
-        if let Err(error) = task.run(&repo.retention, &mut set_found) {
+        let is_last = index + 1 == repos.len();
+        if let Err(error) = run_in(repo, settings, is_last, &mut set_found, cancel) {
             cancel.check()?;
             crate::error!(error.code, "repo{}: {error}", repo.repo.key);
             errors += 1;
@@ -76,9 +83,29 @@ pub fn run(repos: &[ExpireRepo<'_>], settings: &ExpireSettings, cancel: &CancelT
     }
 }
 
+/// Expires in one repository, which nobody else works on meanwhile.
+fn run_in(
+    repo: &ExpireRepo<'_>,
+    settings: &ExpireSettings,
+    is_last: bool,
+    set_found: &mut bool,
+    cancel: &CancelToken,
+) -> Result<()> {
+    let stanza = &settings.stanza;
+    if settings.dry_run {
+        return Task { repo: repo.repo, now: None, settings, cancel, is_last }.run(&repo.retention, set_found);
+    }
+    let claim = Claim::join(repo.repo, stanza, &settings.claimant, "expire", cancel)?;
+    let now = Some(claim.renewed_at()?);
+    let guarded = claim.guard(repo.repo);
+    Task { repo: &guarded, now, settings, cancel, is_last }.run(&repo.retention, set_found)
+}
+
 /// Expiry in one repository.
 struct Task<'a> {
     repo: &'a Repo,
+    /// The time by the clock of the store, where it is known.
+    now: Option<i64>,
     settings: &'a ExpireSettings,
     cancel: &'a CancelToken,
     is_last: bool,
@@ -89,10 +116,12 @@ impl Task<'_> {
         let stanza = &self.settings.stanza;
         let Reconstructed { mut info, changed: repaired, labels, unfinished } =
             load_backup_info_reconstruct(self.repo, stanza)?;
+        let running = self.maybe_running(&info, &labels)?;
         let facts = facts(&info);
+        let all = facts.clone();
         let retention = self.lower_for_oldest(&facts, retention);
         let now = Timestamp::now().as_second();
-        let plan = match &self.settings.set {
+        let mut plan = match &self.settings.set {
             None => plan::by_retention(facts, &retention, now),
             Some(set) => {
                 if info.backups.contains_key(set) {
@@ -105,6 +134,7 @@ impl Task<'_> {
                 plan::ad_hoc(facts, set, &retention)?
             }
         };
+        self.keep_needed(&mut plan, &running, &all)?;
         let damaged = oldest_damaged(&info, &plan)
             .map(|label| format!("oldest retained backup {label} contains invalid page checksum(s)"));
         let hint = "use info --set command to get details about errors in the backup.";
@@ -115,12 +145,39 @@ impl Task<'_> {
         {
             return Err(Error::new(ErrorCode::Checksum, text).hint(hint));
         }
+        // What can fail because of what others left comes before anything is removed
+        let amount = plan.archive.filter(|amount| *amount > 0);
+        let before = self.settings.archive_expire_before.map(|segment| segment.to_string());
+        let rules = ArchiveRules {
+            kept: &plan.kept,
+            archive_type: retention.archive_type,
+            archive: amount.unwrap_or(0),
+            expire_before: before.as_deref(),
+        };
+        let archive_info = match amount.is_some() && rules.satisfied() {
+            true => Some(self.load_archive_info(&info)?),
+            false => None,
+        };
+        let directories = self.directories(&info, &labels, &unfinished, &running, &plan)?;
         self.remove_backups(&mut info, &plan, repaired)?;
-        self.remove_directories(&info, &labels, &unfinished, &plan)?;
+        self.remove_directories(&directories)?;
         if let Some(text) = damaged {
             crate::warn!("repo{}: {text}\nHINT: {hint}", self.repo.key);
         }
-        self.remove_archives(&info, &plan, &retention)?;
+        match &archive_info {
+            Some(archive_info) => self.remove_archives(archive_info, &rules)?,
+            None if amount.is_some() => {}
+            None if retention.full_type == FullRetention::Time => {
+                crate::info!(
+                    "repo{}: time-based archive retention not met - archive logs will not be expired",
+                    self.repo.key
+                );
+            }
+            None => crate::info!(
+                "option 'repo{}-retention-archive' is not set - archive logs will not be expired",
+                self.repo.key
+            ),
+        }
         self.remove_history(&plan, &retention, now)
     }
 
@@ -192,70 +249,18 @@ impl Task<'_> {
         storage.sync_path(&layout::backup_stanza(stanza))
     }
 
-    /// Removes the directories of backups that are not kept; `labels` are those that have one, `unfinished` those that had no
-    /// manifest when `info` was made.
-    fn remove_directories(
-        &self,
-        info: &BackupInfo,
-        labels: &[BackupLabel],
-        unfinished: &[BackupLabel],
-        plan: &BackupPlan,
-    ) -> Result<()> {
+    fn remove_directories(&self, directories: &[BackupLabel]) -> Result<()> {
         let (storage, stanza, key) = (&self.repo.storage, &self.settings.stanza, self.repo.key);
-        let keep_newest = match labels.last() {
-            // What is in backup.info has a manifest
-            Some(newest) if info.backups.contains_key(newest) => false,
-            Some(newest) => self.is_unfinished(newest, unfinished)? && !self.is_orphan(newest, info)?,
-            None => false,
-        };
-        let directories = plan::directories(labels, &plan.kept, keep_newest);
-        side_by_side::each(storage.features().remote, &directories, |label| {
+        side_by_side::each(storage.features().remote, directories, |label| {
             crate::info!("repo{key}: remove expired backup {label}");
             self.change(|| storage.remove_all(&layout::backup_path(stanza, label)))
         })?;
         Ok(())
     }
 
-    /// Whether a backup had not got so far as to have a manifest: it ran, or was interrupted and may be resumed. One that
-    /// another host has completed since must not be taken for one that backup.info would have if it were valid.
-    fn is_unfinished(&self, label: &BackupLabel, unfinished: &[BackupLabel]) -> Result<bool> {
-        let has = |path| Ok(self.repo.storage.info(&path)?.is_some());
-        let (manifest, copy) =
-            (layout::manifest(&self.settings.stanza, label), layout::manifest_copy(&self.settings.stanza, label));
-        if unfinished.contains(label) { Ok(has(copy)? || has(manifest)?) } else { Ok(!has(manifest)? && has(copy)?) }
-    }
-
-    /// Whether an unfinished backup depended on the one that was named to be expired and can't be resumed any more.
-    fn is_orphan(&self, label: &BackupLabel, info: &BackupInfo) -> Result<bool> {
-        let Some(set) = &self.settings.set else { return Ok(false) };
-        if label.full_part() != set.full_part() {
-            return Ok(false);
-        }
-        let manifest = manifest_store::load(self.repo, &self.settings.stanza, label, &manifest_cipher(info))?;
-        Ok(manifest.data.prior.is_some_and(|prior| !info.backups.contains_key(&prior)))
-    }
-
-    fn remove_archives(&self, info: &BackupInfo, plan: &BackupPlan, retention: &Retention) -> Result<()> {
-        let (stanza, key) = (&self.settings.stanza, self.repo.key);
-        let Some(amount) = plan.archive.filter(|amount| *amount > 0) else {
-            if retention.full_type == FullRetention::Time {
-                crate::info!("repo{key}: time-based archive retention not met - archive logs will not be expired");
-            } else {
-                crate::info!("option 'repo{key}-retention-archive' is not set - archive logs will not be expired");
-            }
-            return Ok(());
-        };
-        let before = self.settings.archive_expire_before.map(|segment| segment.to_string());
-        let rules = ArchiveRules {
-            kept: &plan.kept,
-            archive_type: retention.archive_type,
-            archive: amount,
-            expire_before: before.as_deref(),
-        };
-        if !rules.satisfied() {
-            return Ok(());
-        }
-        let archive_info = info_files::load_archive_info(self.repo, stanza)?;
+    /// Loads archive.info, whose clusters have to be those of backup.info.
+    fn load_archive_info(&self, info: &BackupInfo) -> Result<ArchiveInfo> {
+        let archive_info = info_files::load_archive_info(self.repo, &self.settings.stanza)?;
         let mut backup_history = info.history.iter().rev();
         for pg in archive_info.history.iter().rev() {
             let same = backup_history
@@ -268,6 +273,11 @@ impl Task<'_> {
                 ));
             }
         }
+        Ok(archive_info)
+    }
+
+    fn remove_archives(&self, archive_info: &ArchiveInfo, rules: &ArchiveRules<'_>) -> Result<()> {
+        let (stanza, key) = (&self.settings.stanza, self.repo.key);
         let on_disk = self.list(&layout::archive_stanza(stanza))?;
         for pg in &archive_info.history {
             let id = pg.archive_id();
@@ -461,91 +471,4 @@ fn label_at(epoch: i64) -> Result<BackupLabel> {
         second: small(time.second()),
     };
     BackupLabel::format(BackupType::Full, None, &civil)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use repo_format::cipher::Cipher;
-    use repo_format::pg::PgVersion;
-
-    use super::*;
-    use crate::storage::faulty::{FaultyStorage, Op};
-    use crate::storage::memory::MemoryStorage;
-    use crate::storage::{RepoStorage, WriteOptions, exists, put};
-
-    /// Written by pgBackRest.
-    const BACKUP_INFO: &[u8] = include_bytes!("../../tests/fixtures/info/online/backup.info");
-
-    #[test]
-    fn oldest_damaged_is_the_first_that_stays_if_it_has_errors() -> Result<()> {
-        let mut info = BackupInfo::parse(BACKUP_INFO)?;
-        let retention = Retention {
-            full_type: FullRetention::Count,
-            full: None,
-            diff: None,
-            archive_type: repo_format::label::BackupType::Full,
-            archive: None,
-            history: None,
-        };
-        let plan = plan::by_retention(facts(&info), &retention, 0);
-        let labels: Vec<BackupLabel> = info.backups.keys().cloned().collect();
-        assert!(labels.len() > 1);
-        // The cluster of this file has a damaged page
-        assert_eq!(oldest_damaged(&info, &plan), labels.first());
-        for label in &labels {
-            info.backups.values_mut().for_each(|entry| entry.error = Some(false));
-            info.backups.entry(label.clone()).and_modify(|entry| entry.error = Some(true));
-            assert_eq!(oldest_damaged(&info, &plan), Some(label).filter(|&label| *label == labels[0]));
-        }
-        // Backups of programs that did not record it are taken for sound
-        info.backups.values_mut().for_each(|entry| entry.error = None);
-        assert_eq!(oldest_damaged(&info, &plan), None);
-        Ok(())
-    }
-
-    #[test]
-    fn newest_backup_that_had_no_manifest_stays_also_if_it_is_complete_by_now() -> Result<()> {
-        let stanza: Stanza = "demo".parse()?;
-        let (older, newest) = ("20260101-000000F".parse()?, "20260102-000000F".parse()?);
-        let path = |label, file: &str| layout::backup_member(&stanza, label, file);
-        let copied = ["backup.manifest.copy"].as_slice();
-        let complete = ["backup.manifest.copy", "backup.manifest"].as_slice();
-        for (before, after, stays) in
-            [(copied, copied, true), (copied, complete, true), (&[], &[], false), (copied, &["backup.manifest"], true)]
-        {
-            let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
-            let repo = Repo { key: 1, storage: Arc::new(storage.clone()), cipher: Cipher::None };
-            let write = |label, file: &str| put(&storage, &path(label, file)?, b"x", WriteOptions::ATOMIC);
-            info_files::save_backup_info(&repo, &stanza, &BackupInfo::new(PgVersion::V15, 1, 2, None)?)?;
-            for label in [&older, &newest] {
-                write(label, "pg_data/x")?;
-                before.iter().try_for_each(|file| write(label, file))?;
-            }
-            let Reconstructed { info, labels, unfinished, .. } = load_backup_info_reconstruct(&repo, &stanza)?;
-            assert_eq!(labels, [older.clone(), newest.clone()]);
-            // Another host goes on meanwhile
-            before.iter().try_for_each(|file| storage.remove(&path(&newest, file)?))?;
-            after.iter().try_for_each(|file| write(&newest, file))?;
-
-            let settings = ExpireSettings {
-                stanza: stanza.clone(),
-                set: None,
-                oldest: false,
-                archive_expire_before: None,
-                checksum_page_error: false,
-                dry_run: false,
-            };
-            let calls = storage.calls().len();
-            let task = Task { repo: &repo, settings: &settings, cancel: &CancelToken::new(), is_last: true };
-            let plan = BackupPlan { expired: Vec::new(), kept: Vec::new(), archive: None, newest_expired: None };
-            task.remove_directories(&info, &labels, &unfinished, &plan)?;
-            let asked = storage.calls()[calls..].iter().filter(|(op, _)| *op == Op::Info).count();
-            assert!(asked <= 2, "{asked}");
-            assert!(!exists(&storage, &path(&older, "pg_data/x")?)?);
-            assert_eq!(exists(&storage, &path(&newest, "pg_data/x")?)?, stays, "{before:?} {after:?}");
-        }
-        Ok(())
-    }
 }

@@ -6,6 +6,7 @@ pub mod annotate;
 pub mod backup;
 pub mod cancel;
 pub mod check;
+pub mod claim;
 pub mod control;
 pub mod expire;
 pub mod info;

@@ -9,6 +9,7 @@ use repo_format::layout::{self, RepoPath, Stanza};
 use repo_format::pg::control::PgControl;
 use repo_format::pg::version::PgVersion;
 
+use crate::claim::{Claim, Claimant, unclaimed};
 use crate::pg::{PgSettings, cluster, control_file};
 use crate::repo::info_files::{self, generate_passphrase};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, control};
@@ -209,13 +210,16 @@ pub struct DeleteSettings {
     pub pg_path: Option<PathBuf>,
     /// Delete even if the server runs.
     pub force: bool,
+    /// Who deletes.
+    pub claimant: Claimant,
 }
 
 /// Deletes all of a stanza from one repository. Nothing to delete is no error.
 ///
 /// # Errors
-/// [`ErrorCode::FileMissing`] without a stop file, [`ErrorCode::PgRunning`], or something can't be removed.
-pub fn delete(settings: &DeleteSettings, repo: &Repo) -> Result<()> {
+/// [`ErrorCode::FileMissing`] without a stop file, [`ErrorCode::PgRunning`], [`ErrorCode::LockAcquire`] when a command of another
+/// host works on the stanza, or something can't be removed.
+pub fn delete(settings: &DeleteSettings, repo: &Repo, cancel: &CancelToken) -> Result<()> {
     let stanza = &settings.stanza;
     let (archive_path, backup_path) = (layout::archive_stanza(stanza), layout::backup_stanza(stanza));
     let archive = repo.storage.list(&archive_path)?;
@@ -226,6 +230,12 @@ pub fn delete(settings: &DeleteSettings, repo: &Repo) -> Result<()> {
     let is_used = |entries: &Option<Vec<_>>| entries.as_ref().is_some_and(|entries| !entries.is_empty());
     if is_used(&archive) || is_used(&backup) {
         check_delete(settings, repo)?;
+        if is_used(&backup) {
+            // The claim goes with all else
+            let claim = Claim::acquire(repo, stanza, &settings.claimant, "stanza-delete", cancel)?;
+            unclaimed::watch_all(repo, stanza, None, cancel)?;
+            claim.leave();
+        }
         // First, so that no command takes the stanza for whole while the rest goes
         for info in [layout::archive_info(stanza), layout::backup_info(stanza)] {
             repo.storage.remove(&info)?;
@@ -403,7 +413,9 @@ mod tests {
             lock_path: dir.path().join("lock"),
             pg_path: Some(dir.path().to_owned()),
             force: false,
+            claimant: Claimant::this_process("1-x"),
         };
+        let delete = |settings: &DeleteSettings, repo: &Repo| super::delete(settings, repo, &CancelToken::new());
         delete(&settings, &repo).unwrap();
         create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
         put_text(&repo, "archive/main/15-1/0000000100000000/x");

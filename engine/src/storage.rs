@@ -56,6 +56,17 @@ pub struct Entry {
     pub version: Option<String>,
 }
 
+/// One file below a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSize {
+    /// Its path, relative to the directory.
+    pub path: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its modification time in seconds since the epoch; 0 where the store has none.
+    pub modified: i64,
+}
+
 /// Which part of a file to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadRange {
@@ -140,6 +151,17 @@ pub trait RepoStorage: Send + Sync {
     /// # Errors
     /// The directory can't be read.
     fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>>;
+
+    /// All files below a directory, sorted by path (byte order). A missing directory has none.
+    ///
+    /// # Errors
+    /// A directory can't be read.
+    fn list_files(&self, path: &RepoPath) -> Result<Vec<FileSize>> {
+        let mut files = Vec::new();
+        list_files_below(self, path, "", &mut files)?;
+        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        Ok(files)
+    }
 
     /// The names in one directory, sorted (byte order), for callers that need no more; `None` when there is no such directory.
     ///
@@ -249,6 +271,23 @@ pub trait RepoStorage: Send + Sync {
     /// # Errors
     /// It can't be made, or the driver has none.
     fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()>;
+}
+
+fn list_files_below<S: RepoStorage + ?Sized>(
+    storage: &S,
+    path: &RepoPath,
+    prefix: &str,
+    files: &mut Vec<FileSize>,
+) -> Result<()> {
+    for entry in storage.list(path)?.unwrap_or_default() {
+        let name = format!("{prefix}{}", entry.name);
+        match entry.kind {
+            EntryKind::Path => list_files_below(storage, &path.join(&entry.name)?, &format!("{name}/"), files)?,
+            EntryKind::File => files.push(FileSize { path: name, size: entry.size, modified: entry.modified }),
+            EntryKind::Link | EntryKind::Special => {}
+        }
+    }
+    Ok(())
 }
 
 /// The error for a file that had to be there, in pgBackRest's words.

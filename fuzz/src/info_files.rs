@@ -3,6 +3,7 @@
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
+use repo_format::claim::Claim;
 use repo_format::label::BackupLabel;
 use repo_format::layout::{ArchiveId, RepoPath, Stanza};
 use repo_format::lock_file::LockFile;
@@ -81,6 +82,13 @@ pub fn manifest(data: &[u8]) {
         let Ok(written) = manifest.serialize() else { continue };
         let again = Manifest::parse(&written).expect("what was written reads back");
         assert_eq!(again.serialize().expect("what was read can be written"), written);
+    }
+}
+
+/// Claims.
+pub fn claim(data: &[u8]) {
+    if let Ok(claim) = Claim::parse(data) {
+        assert_eq!(Claim::parse(claim.serialize().as_bytes()).expect("what was written reads back"), claim);
     }
 }
 

@@ -15,6 +15,7 @@ pub const TARGETS: &[Target] = &[
     ("archive_info", info_files::archive_info),
     ("backup_info", info_files::backup_info),
     ("block_map", codecs::block_map),
+    ("claim", info_files::claim),
     ("decompress_bz2", codecs::decompress_bz2),
     ("decompress_gz", codecs::decompress_gz),
     ("decompress_lz4", codecs::decompress_lz4),

@@ -131,10 +131,18 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// [`ErrorCode::FileWrite`] when `out` fails, here and below.
     pub fn new(out: W) -> Result<Self> {
+        Self::with_version(out, BACKREST_VERSION)
+    }
+
+    /// Begins a file with this program's format and another version.
+    ///
+    /// # Errors
+    /// As [`Writer::new`].
+    pub fn with_version(out: W, version: &str) -> Result<Self> {
         let checksum = ChecksumBuilder::new();
         let mut writer = Writer { out, checksum, section: String::new(), line: String::new() };
         writer.value(SECTION_BACKREST, KEY_FORMAT, &REPOSITORY_FORMAT.to_string())?;
-        writer.string(SECTION_BACKREST, KEY_VERSION, BACKREST_VERSION)?;
+        writer.string(SECTION_BACKREST, KEY_VERSION, version)?;
         Ok(writer)
     }
 

@@ -6,6 +6,7 @@ pub mod archive_info;
 pub mod backup_info;
 pub mod block_map;
 pub mod cipher;
+pub mod claim;
 pub mod compress;
 pub mod error;
 pub mod hash;

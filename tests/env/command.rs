@@ -127,6 +127,11 @@ impl Background {
         running
     }
 
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("state of a background command").is_none()
+    }
+
     /// Waits for the end and returns the exit status (128 + signal for a signal).
     #[track_caller]
     pub fn wait(&mut self) -> i32 {

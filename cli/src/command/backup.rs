@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use engine::backup::{self, BackupSettings, BlockSettings, BundleSettings, StandbyChoice};
+use engine::claim::Claim;
 use engine::lock::{Lock, LockType};
 use engine::{Error, ErrorCode, Result, control};
 use repo_format::compress::Compression;
@@ -34,7 +35,9 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         engine::info!("repo option not specified, defaulting to repo{key}");
     }
     let repo = repos::open_default(config)?;
-    backup::run(settings(config, key)?, &repo, &mut lock, &LiveProgress::new("backup"), cancel_token())?;
+    // Held to the end of the chained expire, as the lock is
+    let claim = Claim::acquire(&repo, &stanza, &repos::claimant(config)?, "backup", cancel_token())?;
+    backup::run(settings(config, key)?, &repo, &claim, &mut lock, &LiveProgress::new("backup"), cancel_token())?;
     // The chained expire runs under the same lock
     lock.update_clear(key)?;
     if config.get(opt::EXPIRE_AUTO)? {

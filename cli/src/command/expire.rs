@@ -29,6 +29,7 @@ pub fn run_locked(config: &Config) -> Result<()> {
     engine::control::check_stop(repos::lock_path(config)?, Some(&stanza))?;
     let settings = ExpireSettings {
         stanza,
+        claimant: repos::claimant(config)?,
         set: config.find(opt::SET).map(label).transpose()?,
         oldest: config.find(opt::OLDEST).unwrap_or(false),
         archive_expire_before: config.find(opt::ARCHIVE_EXPIRE_BEFORE).map(segment).transpose()?,

@@ -1,12 +1,13 @@
 //! `repo-rm`: removes a file or directory of a repository.
 
+use engine::claim;
 use engine::repo::browse;
 use engine::storage::EntryKind;
 use engine::{Error, ErrorCode, Result};
 use repo_format::layout::RepoPath;
 
 use crate::config::{Config, opt};
-use crate::{ExitStatus, repos};
+use crate::{ExitStatus, cancel_token, repos};
 
 /// Removes the path given, or the whole repository.
 ///
@@ -19,6 +20,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         [path] => browse::user_path(&repo, path)?,
         _ => return Err(Error::new(ErrorCode::ParamInvalid, "only one path may be specified")),
     };
+    claim::check_path_free(&repo, &path, &repos::claimant(config)?, cancel_token())?;
     match repo.storage.info(&path)? {
         // A link goes itself, never what it leads to
         Some(entry) if entry.kind != EntryKind::Path && !path.as_str().is_empty() => repo.storage.remove(&path)?,

@@ -6,7 +6,7 @@ use engine::Result;
 use engine::stanza::{self, DeleteSettings};
 
 use crate::config::{Config, opt};
-use crate::{ExitStatus, repos};
+use crate::{ExitStatus, cancel_token, repos};
 
 /// Deletes the stanza from the repository of `--repo`.
 ///
@@ -20,7 +20,8 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         lock_path: repos::lock_path(config)?.to_owned(),
         pg_path: pg_key.and_then(|&key| config.find_at(opt::PG_PATH, key)).map(PathBuf::from),
         force: config.get(opt::FORCE)?,
+        claimant: repos::claimant(config)?,
     };
-    stanza::delete(&settings, &repos::open_default(config)?)?;
+    stanza::delete(&settings, &repos::open_default(config)?, cancel_token())?;
     Ok(ExitStatus::SUCCESS)
 }

@@ -103,6 +103,35 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "all",
         "Credentials of S3 that live for less than five minutes are used for ten seconds before they are asked for again, not for one request.",
     ),
+    (
+        "backup, expire, stanza-delete",
+        "They claim the stanza in the repository (`backup/<stanza>/backup.claim.<id>`, renewed every 20 seconds) and fail [050] while another host has a claim, which a lock file does not show. A process that is gone is known at once on its own host, and on another after 120 seconds without a renewal. pgBackRest takes no notice of these files.",
+    ),
+    (
+        "backup",
+        "An unfinished backup is resumed or removed only if nobody makes it any more. pgBackRest has no claims: a session for a backup with PostgreSQL, or a change while the directory is watched for 60 seconds, is an error [050]. pgBackRest takes every unfinished backup for an interrupted one.",
+    ),
+    (
+        "backup",
+        "While it runs, the version in `backup.manifest.copy` ends with `+running`, so that pgBackRest on another host does not write into the same directory. It says that the backup cannot be resumed, and makes a new one. The same holds after a backup was killed.",
+    ),
+    (
+        "backup",
+        "Before the manifest is written, the directory is listed: each file that the manifest names must be there with its size, and each backup that it refers to must be complete [055].",
+    ),
+    (
+        "backup",
+        "With `repo-hardlink`, files that an earlier backup of the chain keeps in bundles or blocks are referred to; pgBackRest fails.",
+    ),
+    (
+        "expire",
+        "An unfinished backup without a claim stays, with the backups that it may be based on, until it has not changed for a day. What can't be read fails before anything is removed.",
+    ),
+    (
+        "all",
+        "A backup leaves `backup.info` only if its manifest is looked for and not found. An empty listing of the directory from which `backup.info` was just read is an error [073].",
+    ),
+    ("repo-rm", "What a backup of another host works on is not removed [050]."),
     ("all", "Errors of the system name their cause (`[28] No space left on device`)."),
     ("all", "Workers are threads: there are no processes of the roles `local` and `remote`."),
     (

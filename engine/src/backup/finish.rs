@@ -5,7 +5,7 @@
 use std::io::{Read, Write};
 
 use repo_format::archive_info::ArchiveInfo;
-use repo_format::backup_info::{BackupEntry, BackupInfo};
+use repo_format::backup_info::BackupEntry;
 use repo_format::cipher::{Cipher, Decryptor, Framing};
 use repo_format::compress::{CompressType, Compression, Decompressor};
 use repo_format::hash::Sha1;
@@ -16,7 +16,9 @@ use repo_format::wal_name::WalSegment;
 
 use super::settings::BackupSettings;
 use super::source::Stop;
+use super::whole;
 use crate::cancel::CancelToken;
+use crate::claim::Claim;
 use crate::pg::data_dir::TARGET_PGDATA;
 use crate::pipeline::encode::Encoder;
 use crate::repo::archive_find::{FoundSegment, WalSegmentFind};
@@ -198,22 +200,31 @@ fn copy_segment(
     Ok(())
 }
 
-/// Makes the backup count: manifest, history, link, and the info files last.
+/// Makes the backup count: manifest, history, link, and the info files last. Returns the bytes that it added.
 ///
 /// # Errors
-/// [`ErrorCode::Format`] for a manifest that is not complete, and what writing gives.
+/// [`ErrorCode::Format`] for a manifest that is not complete, [`ErrorCode::FileMissing`] when something that it names is not in
+/// the repository, [`ErrorCode::LockAcquire`] when the claim is lost, and what writing gives.
 pub(super) fn complete(
     repo: &Repo,
     settings: &BackupSettings,
-    info: &mut BackupInfo,
+    claim: &Claim,
     manifest: &Manifest,
-) -> Result<()> {
+    cipher: &Cipher,
+) -> Result<u64> {
     let storage = &*repo.storage;
-    let cipher = info_files::manifest_cipher(info);
     manifest.validate(true)?;
-    manifest_store::save(repo, &settings.stanza, manifest, &cipher)?;
+    let remote = storage.features().remote;
+    let (whole, held) = side_by_side::both(remote, || whole::check(repo, &settings.stanza, manifest), || claim.check());
+    whole?;
+    held?;
+    manifest_store::save(repo, &settings.stanza, manifest, cipher)?;
+    if let Err(error) = claim.check() {
+        withdraw(repo, claim, &layout::manifest(&settings.stanza, &manifest.data.label));
+        return Err(error);
+    }
 
-    let save_history = || manifest_store::save_history(repo, &settings.stanza, manifest, &cipher);
+    let save_history = || manifest_store::save_history(repo, &settings.stanza, manifest, cipher);
     // Only for people: nothing reads it
     let link_latest = || {
         let latest = layout::latest(&settings.stanza);
@@ -224,22 +235,44 @@ pub(super) fn complete(
         }
         storage.sync_path(&layout::backup_stanza(&settings.stanza))
     };
-    let remote = storage.features().remote;
     let load_archive_info = || info_files::load_archive_info(repo, &settings.stanza);
-    let (archive, done) =
-        side_by_side::both(remote, load_archive_info, || steps(remote, [&save_history, &link_latest]));
+    // Anew: others may have changed it while files were copied
+    let load_backup_info = || info_files::load_backup_info(repo, &settings.stanza);
+    let (loaded, done) = side_by_side::both(
+        remote,
+        || Ok(side_by_side::both(remote, load_archive_info, load_backup_info)),
+        || steps(remote, [&save_history, &link_latest]),
+    );
     done?;
+    let (archive, info) = loaded?;
+    let mut info = info?;
 
-    info.backups.insert(manifest.data.label.clone(), BackupEntry::from_manifest(manifest)?);
-    let info = &*info;
-    let save_info = || info_files::save_backup_info(repo, &settings.stanza, info);
+    let entry = BackupEntry::from_manifest(manifest)?;
+    let size = entry.size_delta;
+    info.backups.insert(manifest.data.label.clone(), entry);
+    let save_info = || info_files::save_backup_info(repo, &settings.stanza, &info);
     // Written anew only to be as young as the backup, so that no life cycle rule of a store removes it before
     let save_archive_info = || match &archive {
         Ok(archive) => info_files::save_archive_info(repo, &settings.stanza, archive),
         Err(_) => Ok(()),
     };
-    steps(remote, [&save_info, &save_archive_info])?;
-    archive.map(drop)
+    // The manifest made the backup complete, whether that succeeds or not
+    let unmark = || {
+        if let Err(error) = claim.unmark() {
+            warn!("unable to remove the claim on the directory of backup '{}': {error}", manifest.data.label);
+        }
+        Ok(())
+    };
+    steps(remote, [&save_info, &save_archive_info, &unmark])?;
+    archive?;
+    Ok(size)
+}
+
+/// Makes a manifest not count that was written into a directory which another has taken meanwhile.
+fn withdraw(repo: &Repo, claim: &Claim, manifest: &RepoPath) {
+    if let Err(error) = claim.withdraw(manifest) {
+        warn!("remove '{}', the backup is not complete: {error}", repo.storage.display(manifest));
+    }
 }
 
 /// Takes steps that don't depend on each other, at the same time where each waits for a server.

@@ -17,6 +17,7 @@ use crate::lock::Lock;
 use crate::pipeline::PageOutcome;
 use crate::pipeline::backup::{Copied, Copier, CopyJob, CopySettings, FileOutcome, FileResult};
 use crate::progress::Progress;
+use crate::repo::manifest_store::CopyProgress;
 use crate::{Error, ErrorCode, Result, detail, warn};
 
 /// How often the main thread looks after the server.
@@ -77,7 +78,7 @@ impl Process<'_> {
         manifest: Manifest,
         states: Vec<FileState>,
         mut tick: impl FnMut() -> Result<()>,
-        mut save: impl FnMut(&Manifest) -> Result<()>,
+        mut save: impl FnMut(&Manifest, CopyProgress) -> Result<()>,
     ) -> Result<Processed> {
         self.lock.update_begin(self.repo_key, self.total.bytes)?;
         self.progress.start(self.total.files, self.total.bytes);
@@ -102,7 +103,7 @@ impl Process<'_> {
                     shared.queues.done(&job);
                     self.report(&mut shared.manifest, worker, &job, result, &mut done)?;
                     if done.bytes - done.saved >= self.save_bytes {
-                        save(&shared.manifest)?;
+                        save(&shared.manifest, CopyProgress::Runs)?;
                         done.saved = done.bytes;
                     }
                 }
@@ -118,7 +119,7 @@ impl Process<'_> {
         let result = result.and_then(|()| check_all_done(self.total.files, done.files, queues.left()));
         if let Err(error) = result {
             // What was copied can be used by the next backup. That it could not be saved is no news beside the error.
-            let _ = save(&manifest);
+            let _ = save(&manifest, CopyProgress::Ended);
             return Err(error);
         }
         let mut index = 0;
@@ -454,7 +455,7 @@ mod tests {
                 progress: &NoProgress,
                 cancel: &CancelToken::new(),
             };
-            process.run(queues, manifest.clone(), states.clone(), || Ok(()), |_| Ok(()))
+            process.run(queues, manifest.clone(), states.clone(), || Ok(()), |_, _| Ok(()))
         };
         let names: Vec<Box<str>> = run(2).unwrap().manifest.files.into_iter().map(|file| file.name).collect();
         assert_eq!(names, ["pg_data/PG_VERSION".into(), "pg_data/base/1/2".into()]);

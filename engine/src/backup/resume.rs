@@ -3,7 +3,7 @@
 //! Source of the rules: pgBackRest `src/command/backup/resume.c.inc`. Files are kept only if the interrupted manifest has a
 //! checksum for them and size and time are still the same; their stored bytes are checked against it before they count.
 
-use repo_format::cipher::Cipher;
+use repo_format::claim::{self, RUNNING_SUFFIX};
 use repo_format::compress::CompressType;
 use repo_format::label::{BackupLabel, BackupType};
 use repo_format::layout::{self, RepoPath};
@@ -11,6 +11,7 @@ use repo_format::manifest::Manifest;
 
 use super::build::FileState;
 use super::settings::{BackupSettings, BundleSettings};
+use super::unfinished::Unfinished;
 use crate::log::{self, Level};
 use crate::repo::{Repo, manifest_store};
 use crate::storage::{EntryKind, exists};
@@ -25,13 +26,13 @@ const BLOCK_INCR_EXTENSION: &str = ".pgbi";
 /// # Errors
 /// The repository can't be read or cleaned.
 pub(super) fn resume(
-    repo: &Repo,
+    unfinished: &mut Unfinished<'_>,
     settings: &BackupSettings,
-    manifest_cipher: &Cipher,
     manifest: &mut Manifest,
     states: &mut [FileState],
 ) -> Result<bool> {
-    let Some(interrupted) = find(repo, settings, manifest_cipher, manifest)? else { return Ok(false) };
+    let Some(interrupted) = find(unfinished, settings, manifest)? else { return Ok(false) };
+    let repo = unfinished.repo;
     let label = interrupted.data.label.clone();
     warn!("resumable backup {label} of same type exists -- invalid files will be removed then the backup will resume");
     super::set_label(manifest, label.clone());
@@ -61,12 +62,8 @@ pub(super) fn resume(
 }
 
 /// The manifest of an interrupted backup that can be gone on with.
-fn find(
-    repo: &Repo,
-    settings: &BackupSettings,
-    manifest_cipher: &Cipher,
-    manifest: &Manifest,
-) -> Result<Option<Manifest>> {
+fn find(unfinished: &mut Unfinished<'_>, settings: &BackupSettings, manifest: &Manifest) -> Result<Option<Manifest>> {
+    let (repo, manifest_cipher) = (unfinished.repo, unfinished.manifest_cipher);
     let storage = &*repo.storage;
     let entries = storage.list(&layout::backup_stanza(&settings.stanza))?.unwrap_or_default();
     // Only the last one: a later backup may be complete, and then the earlier one is in nobody's way
@@ -76,6 +73,7 @@ fn find(
     if exists(storage, &manifest_path)? {
         return Ok(None);
     }
+    unfinished.check_ended(&label)?;
     let wanted = settings.resume && settings.kind == BackupType::Full;
     let reason = if settings.kind != BackupType::Full {
         "resume only valid for full backup".to_owned()
@@ -85,8 +83,11 @@ fn find(
         "resume is disabled".to_owned()
     } else {
         match manifest_store::load_copy(repo, &settings.stanza, &label, manifest_cipher) {
-            Ok(interrupted) => match misfit(manifest, &interrupted, &label, settings) {
-                None => return Ok(Some(interrupted)),
+            Ok(mut interrupted) => match misfit(manifest, &interrupted, &label, settings) {
+                None => {
+                    manifest.backrest_version.clone_into(&mut interrupted.backrest_version);
+                    return Ok(Some(interrupted));
+                }
                 Some(reason) => reason,
             },
             Err(_) => format!("unable to read {}.copy", storage.display(&manifest_path)),
@@ -106,7 +107,8 @@ fn misfit(
     settings: &BackupSettings,
 ) -> Option<String> {
     let undefined = |label: &Option<BackupLabel>| label.as_ref().map_or("<undef>".to_owned(), ToString::to_string);
-    if interrupted.backrest_version != manifest.backrest_version {
+    let version = interrupted.backrest_version.strip_suffix(RUNNING_SUFFIX);
+    if version.unwrap_or(&interrupted.backrest_version) != manifest.backrest_version {
         Some(format!(
             "new pgBackRest version '{}' does not match resumable pgBackRest version '{}'",
             manifest.backrest_version, interrupted.backrest_version
@@ -159,6 +161,11 @@ impl Cleaner<'_> {
             }
             let entry_name = name.map_or_else(|| entry.name.clone(), |name| format!("{name}/{}", entry.name));
             let entry_path = path.join(&entry.name)?;
+            if name.is_none() && claim::claimant(&entry.name).is_some() {
+                // Should its process only stand still, it sees that the directory is not its own any more
+                storage.remove(&entry_path)?;
+                continue;
+            }
             match entry.kind {
                 EntryKind::Path if self.manifest.path(&entry_name).is_some() => {
                     self.directory(&entry_path, Some(&entry_name))?;

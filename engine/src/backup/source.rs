@@ -213,6 +213,14 @@ impl Source {
         })
     }
 
+    /// Other backups of the cluster that the server knows; `None` offline.
+    ///
+    /// # Errors
+    /// Those of the session.
+    pub(super) fn other_backups(&mut self) -> Result<Option<Vec<String>>> {
+        self.primary.as_mut().map(PgSession::other_backups).transpose()
+    }
+
     /// Makes sure that the servers are still what they were.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use repo_format::pg::control::PgControl;
 use tempfile::TempDir;
 
 use super::*;
+use crate::claim::Claimant;
 use crate::lock::LockType;
 use crate::pg::PgSettings;
 use crate::progress::NoProgress;
@@ -118,7 +119,9 @@ impl World {
     fn run_on(&self, repo: &Repo, settings: BackupSettings) -> Result<BackupLabel> {
         let locks = self.dir.path().join("lock");
         let mut lock = Lock::acquire(&locks, &stanza(), &[LockType::Backup], &[1], "1-x").unwrap();
-        run(settings, repo, &mut lock, &NoProgress, &CancelToken::new())
+        let (who, cancel) = (Claimant::this_process("1-x"), CancelToken::new());
+        let claim = Claim::acquire(repo, &stanza(), &who, "backup", &cancel)?;
+        run(settings, repo, &claim, &mut lock, &NoProgress, &cancel)
     }
 
     fn info(&self) -> BackupInfo {
@@ -395,7 +398,8 @@ fn job_that_fails_once_is_tried_again_and_one_that_always_fails_ends_the_backup(
         job_retry_interval: Duration::from_millis(5),
         ..world.settings(BackupType::Full)
     };
-    let once = || storage(|faulty| faulty.fail(Op::Write, 2));
+    // The first two are claims
+    let once = || storage(|faulty| faulty.fail(Op::Write, 4));
     assert_eq!(world.run_on(&once(), settings()).unwrap_err().code, ErrorCode::Service);
     let label = world.run_on(&once(), BackupSettings { job_retry: 1, ..settings() }).unwrap();
     world.check(&label);
@@ -403,4 +407,149 @@ fn job_that_fails_once_is_tried_again_and_one_that_always_fails_ends_the_backup(
     let error = world.run_on(&always, BackupSettings { job_retry: 2, ..settings() }).unwrap_err();
     assert!(error.message.contains("[ServiceError] on 2 retries from "), "{error}");
     assert_eq!(world.info().backups.len(), 1);
+}
+
+/// Ways to store files, each with its name.
+const FORMS: [(&str, fn(BackupSettings) -> BackupSettings); 6] = [
+    ("plain", |settings| settings),
+    ("gz", |settings| BackupSettings { compression: Compression::new(CompressType::Gz, None).unwrap(), ..settings }),
+    ("bundle", bundled),
+    ("block", in_blocks),
+    ("hardlink", |settings| BackupSettings { hardlink: true, ..settings }),
+    ("hardlink with bundle and block", |settings| BackupSettings { hardlink: true, ..in_blocks(settings) }),
+];
+
+fn in_blocks(settings: BackupSettings) -> BackupSettings {
+    let block = BlockSettings {
+        super_full: 1 << 20,
+        super_other: 1 << 18,
+        size_map: vec![(1, 8192)],
+        ..BlockSettings::default()
+    };
+    BackupSettings { block: Some(block), ..bundled(settings) }
+}
+
+/// A chain of three: one form, another, and the first again.
+fn chain_changes(first: usize, second: usize, passphrase: Option<&str>) {
+    let world = World::new(passphrase);
+    world.write("base/5/empty", b"");
+    let backup = |kind, form: usize| FORMS[form].1(world.settings(kind));
+    for (link, form) in [first, second, first].into_iter().enumerate() {
+        world.write("base/5/2", &vec![link as u8 + 50; 40_000]);
+        world.set_age("base/5/2", 1000 - link as u64);
+        let kind = if link == 0 { BackupType::Full } else { BackupType::Incr };
+        let settings = backup(kind, form);
+        world.run(settings).unwrap_or_else(|error| panic!("{} after {}: {error}", FORMS[form].0, FORMS[second].0));
+    }
+    let settings = crate::verify::VerifySettings {
+        stanza: stanza(),
+        set: None,
+        verbose: false,
+        pg_version_force: None,
+        queue: QueueSettings::new(1, 0, Duration::ZERO),
+    };
+    let verified = crate::verify::run(&settings, &world.repo, &CancelToken::new()).unwrap();
+    assert_eq!(verified.errors, 0, "{}, {}: {}", FORMS[first].0, FORMS[second].0, verified.text);
+    assert_eq!(world.info().backups.len(), 3);
+}
+
+#[test]
+fn chain_whose_options_change_between_two_backups_goes_on() {
+    // Side by side, since each waits for the next second before each backup
+    std::thread::scope(|scope| {
+        for first in 0..FORMS.len() {
+            for second in 0..FORMS.len() {
+                let passphrase = ((first + second) % 2 == 1).then_some("secret");
+                scope.spawn(move || chain_changes(first, second, passphrase));
+            }
+        }
+    });
+}
+
+#[test]
+fn backup_whose_file_is_removed_before_its_end_does_not_count() {
+    let world = World::new(None);
+    let first = world.run(world.settings(BackupType::Full)).unwrap();
+    // Another host takes a file away, which the backup sees when it lists what it has
+    let storage = Arc::new(RemovingStorage { inner: Arc::clone(&world.repo.storage), file: "base/5/3.lz4" });
+    let repo = Repo { storage, ..world.repo.clone() };
+    let error = world.run_on(&repo, world.settings(BackupType::Full)).unwrap_err();
+    assert_eq!(error.code, ErrorCode::FileMissing, "{error}");
+    assert!(error.message.contains("base/5/3.lz4' is missing"), "{error}");
+    assert_eq!(world.info().backups.keys().collect::<Vec<_>>(), [&first]);
+    // What is left is gone on with
+    let label = world.run(world.settings(BackupType::Full)).unwrap();
+    world.check(&label);
+    assert_eq!(reconstruct::backup_labels(&world.repo, &stanza()).unwrap(), [first, label]);
+}
+
+/// Loses one file of a backup once it is written.
+struct RemovingStorage {
+    inner: Arc<dyn RepoStorage>,
+    file: &'static str,
+}
+
+impl RemovingStorage {
+    fn takes(&self, path: &RepoPath) -> bool {
+        path.as_str().ends_with(self.file)
+    }
+}
+
+impl RepoStorage for RemovingStorage {
+    fn features(&self) -> crate::storage::Features {
+        self.inner.features()
+    }
+
+    fn display(&self, path: &RepoPath) -> String {
+        self.inner.display(path)
+    }
+
+    fn info(&self, path: &RepoPath) -> Result<Option<crate::storage::Entry>> {
+        self.inner.info(path)
+    }
+
+    fn list(&self, path: &RepoPath) -> Result<Option<Vec<crate::storage::Entry>>> {
+        let listed = self.inner.list(path)?;
+        if let Some(entries) = &listed {
+            for entry in entries {
+                let entry_path = path.join(&entry.name)?;
+                if self.takes(&entry_path) {
+                    self.inner.remove(&entry_path)?;
+                }
+            }
+        }
+        self.inner.list(path)
+    }
+
+    fn read(&self, path: &RepoPath, range: crate::storage::ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
+        self.inner.read(path, range)
+    }
+
+    fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn crate::storage::RepoWriter>> {
+        self.inner.write(path, options)
+    }
+
+    fn create_path(&self, path: &RepoPath) -> Result<()> {
+        self.inner.create_path(path)
+    }
+
+    fn remove(&self, path: &RepoPath) -> Result<()> {
+        self.inner.remove(path)
+    }
+
+    fn remove_all(&self, path: &RepoPath) -> Result<()> {
+        self.inner.remove_all(path)
+    }
+
+    fn sync_path(&self, path: &RepoPath) -> Result<()> {
+        self.inner.sync_path(path)
+    }
+
+    fn symlink(&self, destination: &str, link: &RepoPath) -> Result<()> {
+        self.inner.symlink(destination, link)
+    }
+
+    fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()> {
+        self.inner.hard_link(existing, link)
+    }
 }

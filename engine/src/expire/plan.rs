@@ -116,6 +116,17 @@ impl BackupPlan {
         self.kept.iter().filter(|b| wanted(b.label.backup_type())).map(|b| b.label.clone()).collect()
     }
 
+    /// Takes back what concerns the sets of these full backups. Returns what was to expire and stays.
+    pub fn keep_sets(&mut self, fulls: &BTreeSet<BackupLabel>, facts: &[BackupFact]) -> Vec<BackupLabel> {
+        let stays = |set: &ExpiredSet| set.labels.iter().any(|label| fulls.contains(&label.full_label()));
+        let (stay, expired): (Vec<_>, Vec<_>) = self.expired.drain(..).partition(stays);
+        self.expired = expired;
+        let labels: Vec<BackupLabel> = stay.into_iter().flat_map(|set| set.labels).collect();
+        self.kept.extend(facts.iter().filter(|fact| labels.contains(&fact.label)).cloned());
+        self.kept.sort_by(|a, b| a.label.cmp(&b.label));
+        labels
+    }
+
     /// Moves a backup and its dependents from kept to expired. The label may be gone already with another one's dependents.
     fn expire(&mut self, label: &BackupLabel, reason: Reason) {
         // Labels ascend along every chain, so one pass finds dependents of dependents. A full backup depends on none, even if
@@ -215,14 +226,18 @@ pub fn ad_hoc(backups: Vec<BackupFact>, label: &BackupLabel, retention: &Retenti
     Ok(plan)
 }
 
-/// The backup directories to remove, newest first: all that no kept backup owns.
+/// The backup directories to remove, newest first: all that no kept backup owns and no process of another host may be making.
 ///
-/// `keep_newest` protects the newest directory although it is not in the list of backups: it may be a backup that runs (even
-/// on another host) or that the next backup resumes.
-pub fn directories(on_disk: &[BackupLabel], kept: &[BackupFact], keep_newest: bool) -> Vec<BackupLabel> {
+/// `keep_newest` protects the newest directory although it is not in the list of backups: the next backup resumes it.
+pub fn directories(
+    on_disk: &[BackupLabel],
+    kept: &[BackupFact],
+    running: &[BackupLabel],
+    keep_newest: bool,
+) -> Vec<BackupLabel> {
     let mut labels: Vec<&BackupLabel> = on_disk.iter().collect();
     labels.sort_by(|a, b| b.cmp(a));
-    let kept: BTreeSet<&BackupLabel> = kept.iter().map(|backup| &backup.label).collect();
+    let kept: BTreeSet<&BackupLabel> = kept.iter().map(|backup| &backup.label).chain(running).collect();
     labels.into_iter().skip(usize::from(keep_newest)).filter(|label| !kept.contains(label)).cloned().collect()
 }
 

@@ -269,6 +269,25 @@ impl PgSession {
         self.client.value(&format!("select pg_catalog.{file_name}(pg_catalog.{switch}())::text"))?.parse()
     }
 
+    /// Other sessions that make a backup, by this program or by pgBackRest, in words for people.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbQuery`].
+    pub fn other_backups(&mut self) -> Result<Vec<String>> {
+        // Every role may see these columns
+        let query = "select 'process ' || pid || ', client ' || coalesce(pg_catalog.host(client_addr), 'local') || ', since ' || \
+                     backend_start from pg_catalog.pg_stat_activity where application_name like 'pgBackRest [backup%' and pid \
+                     <> pg_catalog.pg_backend_pid() order by pid";
+        let rows = self.client.rows(query)?;
+        rows.into_iter()
+            .map(|row| {
+                let [text] = columns(row, query)?;
+                // The times of other roles' sessions may be hidden
+                Ok(text.unwrap_or_else(|| "of another role".to_owned()))
+            })
+            .collect()
+    }
+
     /// The databases of the cluster.
     ///
     /// # Errors

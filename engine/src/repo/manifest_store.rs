@@ -5,7 +5,9 @@
 
 use std::io::{self, BufReader, Write};
 
+use repo_format::BACKREST_VERSION;
 use repo_format::cipher::{Cipher, Decryptor, Framing};
+use repo_format::claim::RUNNING_SUFFIX;
 use repo_format::compress::{CompressType, Compression};
 use repo_format::info;
 use repo_format::label::BackupLabel;
@@ -73,9 +75,30 @@ pub fn is_complete(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<
 ///
 /// # Errors
 /// It can't be written.
-pub fn save_copy(repo: &Repo, stanza: &Stanza, manifest: &Manifest, cipher: &Cipher) -> Result<()> {
+pub fn save_copy(
+    repo: &Repo,
+    stanza: &Stanza,
+    manifest: &Manifest,
+    cipher: &Cipher,
+    progress: CopyProgress,
+) -> Result<()> {
     let path = layout::manifest_copy(stanza, &manifest.data.label);
-    write(repo, &path, manifest, Compression::NONE, cipher)
+    let version = match progress {
+        CopyProgress::Runs => format!("{BACKREST_VERSION}{RUNNING_SUFFIX}"),
+        CopyProgress::Ended => BACKREST_VERSION.to_owned(),
+    };
+    let mut out = EncodeWriter::new(repo.storage.write(&path, WriteOptions::ATOMIC)?, Compression::NONE, cipher)?;
+    let done = manifest.write_as(&mut out, &version).and_then(|()| out.finish());
+    done.map_err(|error| write_error(repo, &path, error))?.finish()
+}
+
+/// Whether files are still being copied when the copy of the manifest is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyProgress {
+    /// They are: pgBackRest must not go on with this backup.
+    Runs,
+    /// They are not, and never will be by this process.
+    Ended,
 }
 
 /// Makes the backup complete: writes the copy in its last form and the manifest with the same bytes, which appears after it.

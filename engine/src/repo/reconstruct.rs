@@ -7,7 +7,7 @@ use repo_format::manifest::Manifest;
 
 use super::info_files::{load_backup_info, manifest_cipher};
 use super::{Repo, manifest_store};
-use crate::{Result, side_by_side};
+use crate::{Error, ErrorCode, Result, side_by_side};
 
 /// backup.info as it should be.
 #[derive(Debug)]
@@ -29,9 +29,18 @@ pub struct Reconstructed {
 /// backup.info or the manifest of a backup that it lacks can't be loaded, or the directory not be listed.
 pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reconstructed> {
     let remote = repo.storage.features().remote;
-    let (info, labels) = side_by_side::both(remote, || load_backup_info(repo, stanza), || backup_labels(repo, stanza));
-    let (mut info, labels) = (info?, labels?);
-    let removed = remove_missing(repo, stanza, &mut info, &labels)?;
+    let (info, names) = side_by_side::both(remote, || load_backup_info(repo, stanza), || names(repo, stanza));
+    let (mut info, names) = (info?, names?);
+    if names.is_empty() {
+        let directory = repo.storage.display(&layout::backup_stanza(stanza));
+        return Err(Error::new(
+            ErrorCode::PathMissing,
+            format!("listing of '{directory}' is empty but backup.info was read from it"),
+        )
+        .hint("does the server, or a gateway before it, answer listings wrongly?"));
+    }
+    let labels = labels_of(&names);
+    let removed = remove_missing(repo, stanza, &mut info)?;
     let Found { added, unfinished } = add_found(repo, stanza, &mut info, &labels)?;
     Ok(Reconstructed { info, changed: removed || added, labels, unfinished })
 }
@@ -41,17 +50,24 @@ pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reco
 /// # Errors
 /// The directory can't be listed.
 pub fn backup_labels(repo: &Repo, stanza: &Stanza) -> Result<Vec<BackupLabel>> {
-    let entries = repo.storage.list(&layout::backup_stanza(stanza))?.unwrap_or_default();
-    // Everything else that is there has no label's name
-    Ok(entries.iter().filter_map(|entry| entry.name.parse().ok()).collect())
+    Ok(labels_of(&names(repo, stanza)?))
 }
 
-fn remove_missing(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo, labels: &[BackupLabel]) -> Result<bool> {
+fn names(repo: &Repo, stanza: &Stanza) -> Result<Vec<String>> {
+    Ok(repo.storage.names(&layout::backup_stanza(stanza))?.unwrap_or_default())
+}
+
+fn labels_of(names: &[String]) -> Vec<BackupLabel> {
+    // Everything else that is there has no label's name
+    names.iter().filter_map(|name| name.parse().ok()).collect()
+}
+
+/// Takes out backups whose manifest is gone. Only a look-up of the manifest itself proves that: a listing can lack what is there.
+fn remove_missing(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo) -> Result<bool> {
     let mut changed = false;
     let current: Vec<BackupLabel> = info.backups.keys().cloned().collect();
-    // Without its directory there is no need to look for the manifest
     let is_there = side_by_side::each(repo.storage.features().remote, &current, |label| {
-        Ok(labels.binary_search(label).is_ok() && manifest_store::is_complete(repo, stanza, label)?)
+        manifest_store::is_complete(repo, stanza, label)
     })?;
     for (label, is_there) in current.into_iter().zip(is_there) {
         // A dependent may be gone already
@@ -114,16 +130,20 @@ fn is_valid(info: &BackupInfo, manifest: &Manifest) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::sync::Arc;
 
     use repo_format::cipher::{Cipher, Passphrase};
     use repo_format::label::BackupType;
+    use repo_format::layout::RepoPath;
     use repo_format::manifest::{ManifestData, ManifestPath, OwnerId, PG_DATA, Target, TargetType};
     use repo_format::pg::version::PgVersion;
 
     use super::*;
     use crate::repo::info_files::save_backup_info;
+    use crate::repo::manifest_store::CopyProgress;
     use crate::storage::memory::MemoryStorage;
+    use crate::storage::{Entry, Features, ReadRange, RepoStorage, RepoWriter, WriteOptions};
 
     const FULL: &str = "20260101-000000F";
     const DIFF: &str = "20260101-000000F_20260102-000000D";
@@ -231,13 +251,89 @@ mod tests {
     fn reconstruct_leaves_out_unfinished_foreign_and_orphaned_backups() {
         let fixture = Fixture::new();
         let interrupted = manifest("20260105-000000F", None, 7);
-        manifest_store::save_copy(&fixture.repo, &fixture.stanza, &interrupted, &fixture.cipher).unwrap();
+        manifest_store::save_copy(&fixture.repo, &fixture.stanza, &interrupted, &fixture.cipher, CopyProgress::Ended)
+            .unwrap();
         fixture.save(&manifest("20260104-000000F", None, 8));
         fixture.save(&manifest(DIFF, Some(FULL), 7));
         assert_eq!(fixture.load(), (vec![], false));
         fixture.save(&manifest(FULL, None, 7));
         fixture.save(&manifest(INCR, Some("20260101-000000F_20260102-120000D"), 7));
         assert_eq!(fixture.load().0, [FULL, DIFF]);
+    }
+
+    #[test]
+    fn listing_that_lacks_what_is_there_removes_no_backup() {
+        let fixture = Fixture::new();
+        fixture.save(&manifest(FULL, None, 7));
+        fixture.save(&manifest(DIFF, Some(FULL), 7));
+        assert_eq!(fixture.load().0.len(), 2);
+        let with_listing = |names: &[&str]| {
+            let names = names.iter().map(|&name| name.to_owned()).collect();
+            let storage = Arc::new(LyingStorage { inner: Arc::clone(&fixture.repo.storage), names });
+            load_backup_info_reconstruct(&Repo { storage, ..fixture.repo.clone() }, &fixture.stanza)
+        };
+        let error = with_listing(&[]).unwrap_err();
+        assert_eq!(error.code, ErrorCode::PathMissing);
+        let found = with_listing(&["backup.info", FULL]).unwrap();
+        assert_eq!((found.info.backups.len(), found.changed), (2, false));
+    }
+
+    /// A server whose listings are not what it has.
+    struct LyingStorage {
+        inner: Arc<dyn RepoStorage>,
+        names: Vec<String>,
+    }
+
+    impl RepoStorage for LyingStorage {
+        fn features(&self) -> Features {
+            self.inner.features()
+        }
+
+        fn display(&self, path: &RepoPath) -> String {
+            self.inner.display(path)
+        }
+
+        fn info(&self, path: &RepoPath) -> Result<Option<Entry>> {
+            self.inner.info(path)
+        }
+
+        fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
+            let mut entries = self.inner.list(path)?.unwrap_or_default();
+            entries.retain(|entry| self.names.contains(&entry.name));
+            Ok((!entries.is_empty()).then_some(entries))
+        }
+
+        fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
+            self.inner.read(path, range)
+        }
+
+        fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
+            self.inner.write(path, options)
+        }
+
+        fn create_path(&self, path: &RepoPath) -> Result<()> {
+            self.inner.create_path(path)
+        }
+
+        fn remove(&self, path: &RepoPath) -> Result<()> {
+            self.inner.remove(path)
+        }
+
+        fn remove_all(&self, path: &RepoPath) -> Result<()> {
+            self.inner.remove_all(path)
+        }
+
+        fn sync_path(&self, path: &RepoPath) -> Result<()> {
+            self.inner.sync_path(path)
+        }
+
+        fn symlink(&self, destination: &str, link: &RepoPath) -> Result<()> {
+            self.inner.symlink(destination, link)
+        }
+
+        fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()> {
+            self.inner.hard_link(existing, link)
+        }
     }
 
     #[test]

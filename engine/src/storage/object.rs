@@ -25,7 +25,8 @@ use self::error::request_error;
 use self::reader::ObjectReader;
 use self::writer::ObjectWriter;
 use super::{
-    Entry, EntryKind, Features, PendingRead, ReadAhead, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions,
+    Entry, EntryKind, Features, FileSize, PendingRead, ReadAhead, ReadRange, RepoPath, RepoStorage, RepoWriter,
+    WriteOptions,
 };
 use crate::{Error, ErrorCode, Result};
 
@@ -163,6 +164,12 @@ impl ObjectStorage {
     }
 }
 
+/// An object's name, relative to a directory above it.
+fn below(location: &Path, directory: &Path) -> String {
+    let name = location.as_ref();
+    name.strip_prefix(directory.as_ref()).unwrap_or(name).trim_start_matches('/').to_owned()
+}
+
 /// An object's name as the crate knows it.
 ///
 /// # Errors
@@ -212,6 +219,19 @@ impl RepoStorage for ObjectStorage {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         // A store has no directories: one without entries is one that is not there
         Ok((!entries.is_empty()).then_some(entries))
+    }
+
+    fn list_files(&self, path: &RepoPath) -> Result<Vec<FileSize>> {
+        let key = self.key(path)?;
+        let found = self.store.list(Some(&key)).map_ok(|meta| FileSize {
+            path: below(&meta.location, &key),
+            size: meta.size,
+            modified: meta.last_modified.timestamp(),
+        });
+        let found = self.wait(found.try_collect::<Vec<FileSize>>());
+        let mut files = found.map_err(|error| self.fail("list file info for path", path, error))?;
+        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        Ok(files)
     }
 
     fn names_after(&self, path: &RepoPath, after: &str) -> Result<Vec<String>> {

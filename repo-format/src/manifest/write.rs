@@ -9,7 +9,7 @@ use super::{
 use crate::hash::Sha1;
 use crate::info::Writer;
 use crate::json::{ArrayWriter, ObjectWriter, check_key, write_string};
-use crate::{Error, ErrorCode, Result};
+use crate::{BACKREST_VERSION, Error, ErrorCode, Result};
 
 /// The bits of the data directory's mode that make the default mode of files.
 const FILE_MODE_MASK: u16 = 0o640;
@@ -48,6 +48,14 @@ impl Manifest {
     /// an entry for the data directory; [`ErrorCode::VersionNotSupported`] for a PostgreSQL version that is not known;
     /// [`ErrorCode::FileWrite`] when the output fails.
     pub fn write<W: Write>(&self, out: W) -> Result<()> {
+        self.write_as(out, BACKREST_VERSION)
+    }
+
+    /// As [`Manifest::write`], with another version.
+    ///
+    /// # Errors
+    /// As [`Manifest::write`].
+    pub fn write_as<W: Write>(&self, out: W, version: &str) -> Result<()> {
         self.check_unique()?;
         let base = self
             .base_path()
@@ -58,7 +66,7 @@ impl Manifest {
             file_mode: base.mode & FILE_MODE_MASK,
             path_mode: base.mode,
         };
-        let mut writer = Writer::new(out)?;
+        let mut writer = Writer::with_version(out, version)?;
         self.write_backup(&mut writer)?;
         self.write_backup_db(&mut writer)?;
         self.write_options(&mut writer)?;

@@ -156,8 +156,9 @@ fn full_backup_with_prior_never_depends() {
 #[test]
 fn directories_of_kept_and_newest_stay() {
     let disk = labels("F1 D1.1 F2 F3");
-    assert_eq!(directories(&disk, &facts("F2"), false), labels("F3 D1.1 F1"));
-    assert_eq!(directories(&disk, &facts("F2"), true), [fact("D1.1").label, fact("F1").label]);
+    assert_eq!(directories(&disk, &facts("F2"), &[], false), labels("F3 D1.1 F1"));
+    assert_eq!(directories(&disk, &facts("F2"), &[], true), [fact("D1.1").label, fact("F1").label]);
+    assert_eq!(directories(&disk, &facts("F2"), &labels("D1.1"), false), labels("F3 F1"));
 }
 
 fn rules<'a>(kept: &'a [BackupFact], archive_type: BackupType, archive: u32) -> ArchiveRules<'a> {

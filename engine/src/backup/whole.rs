@@ -1,0 +1,152 @@
+//! Whether everything that a manifest names is in the repository, looked at before the manifest makes the backup count.
+//!
+//! The manifest says what was stored, which another host may have removed since.
+
+use std::collections::{BTreeMap, HashMap};
+
+use repo_format::label::BackupLabel;
+use repo_format::layout::{self, FileForm, RepoPath, Stanza};
+use repo_format::manifest::{Manifest, ManifestFile};
+
+use crate::repo::{Repo, manifest_store};
+use crate::{Error, ErrorCode, Result, side_by_side};
+
+/// Makes sure that every stored file is listed with its size, and that the backups which are referred to are complete.
+///
+/// # Errors
+/// [`ErrorCode::FileMissing`] for the first file or backup that is not there, and what listing gives.
+pub(super) fn check(repo: &Repo, stanza: &Stanza, manifest: &Manifest) -> Result<()> {
+    let label = &manifest.data.label;
+    let directory = layout::backup_path(stanza, label);
+    let remote = repo.storage.features().remote;
+    let earlier: Vec<&BackupLabel> =
+        manifest.references.iter().filter(|reference| *reference != label).chain(&manifest.data.prior).collect();
+    let (files, complete) = side_by_side::both(
+        remote,
+        || repo.storage.list_files(&directory),
+        || side_by_side::each(remote, &earlier, |label| manifest_store::is_complete(repo, stanza, label)),
+    );
+    let (files, complete) = (files?, complete?);
+    if let Some((label, _)) = earlier.iter().zip(complete).find(|(_, complete)| !complete) {
+        return Err(missing(manifest, &format!("backup '{label}', which it needs, is not complete any more")));
+    }
+    let sizes: HashMap<&str, u64> = files.iter().map(|file| (file.path.as_str(), file.size)).collect();
+    let mut bundles: BTreeMap<u64, u64> = BTreeMap::new();
+    for file in manifest.files.iter().filter(|file| file.reference.is_none()) {
+        if let Some(bundle) = file.bundle {
+            let end = bundles.entry(bundle.id).or_default();
+            *end = (*end).max(bundle.offset.saturating_add(file.size_repo));
+        } else if file.size > 0 {
+            // Nothing is read of an empty file, which is not stored in every case
+            let path = stored_path(manifest, stanza, file)?;
+            check_size(repo, manifest, &directory, &sizes, &path, |size| size == file.size_repo)?;
+        }
+    }
+    for (id, end) in bundles {
+        let path = layout::bundle(stanza, label, id);
+        check_size(repo, manifest, &directory, &sizes, &path, |size| size >= end)?;
+    }
+    Ok(())
+}
+
+fn stored_path(manifest: &Manifest, stanza: &Stanza, file: &ManifestFile) -> Result<RepoPath> {
+    let form = match file.block {
+        Some(block) if block.map_size > 0 => FileForm::BlockIncr,
+        _ => FileForm::Whole(manifest.data.options.compress_type),
+    };
+    layout::backup_file(stanza, &manifest.data.label, &file.name, form)
+}
+
+fn check_size(
+    repo: &Repo,
+    manifest: &Manifest,
+    directory: &RepoPath,
+    sizes: &HashMap<&str, u64>,
+    path: &RepoPath,
+    fits: impl Fn(u64) -> bool,
+) -> Result<()> {
+    let name =
+        path.as_str().strip_prefix(directory.as_str()).map_or(path.as_str(), |name| name.trim_start_matches('/'));
+    let text = match sizes.get(name) {
+        Some(size) if fits(*size) => return Ok(()),
+        Some(size) => format!("file '{}' has {size} bytes and not what was written", repo.storage.display(path)),
+        None => format!("file '{}' is missing", repo.storage.display(path)),
+    };
+    Err(missing(manifest, &text))
+}
+
+fn missing(manifest: &Manifest, why: &str) -> Error {
+    let text = format!("backup '{}' can't be completed: {why}", manifest.data.label);
+    Error::new(ErrorCode::FileMissing, text)
+        .hint("did another host, or pgBackRest, back up or expire the same stanza at the same time?")
+        .hint("does a rule of the store remove files?")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use repo_format::cipher::Cipher;
+    use repo_format::hash::Sha1;
+    use repo_format::label::BackupType;
+    use repo_format::manifest::{Bundle, ManifestData};
+    use repo_format::pg::PgVersion;
+
+    use super::*;
+    use crate::storage::memory::MemoryStorage;
+    use crate::storage::{WriteOptions, put};
+
+    const FULL: &str = "20260101-000000F";
+    const DIFF: &str = "20260101-000000F_20260102-000000D";
+
+    /// A backup with a file, an empty one and two in a bundle, and one of the full backup.
+    fn manifest() -> Manifest {
+        let mut data = ManifestData::new(DIFF.parse().unwrap(), BackupType::Diff, 1, PgVersion::V15, 1);
+        data.prior = Some(FULL.parse().unwrap());
+        let mut manifest = Manifest::new(data);
+        manifest.references.insert(0, FULL.parse().unwrap());
+        let file = |name: &str, size, size_repo| ManifestFile {
+            size_repo,
+            checksum: Some(Sha1::EMPTY),
+            ..ManifestFile::new(format!("pg_data/{name}").as_str(), size, 1)
+        };
+        let bundled = |name, offset| ManifestFile { bundle: Some(Bundle { id: 3, offset }), ..file(name, 9, 5) };
+        let referred = ManifestFile { reference: Some(0), ..file("old", 7, 7) };
+        manifest.files = vec![file("a", 4, 4), bundled("b", 0), bundled("c", 5), file("empty", 0, 0), referred];
+        manifest
+    }
+
+    #[test]
+    fn backup_is_whole_only_with_every_file_in_its_size_and_every_backup_it_needs() {
+        let stanza: Stanza = "demo".parse().unwrap();
+        let stored = [
+            (format!("{DIFF}/pg_data/a"), 4),
+            (format!("{DIFF}/bundle/3"), 10),
+            (format!("{FULL}/backup.manifest"), 1),
+        ];
+        let fails = |change: &dyn Fn(&str, usize) -> Option<usize>| {
+            let storage = MemoryStorage::new();
+            for (name, size) in &stored {
+                if let Some(size) = change(name, *size) {
+                    let path = RepoPath::new(format!("backup/demo/{name}")).unwrap();
+                    put(&storage, &path, &vec![0; size], WriteOptions::ATOMIC).unwrap();
+                }
+            }
+            let repo = Repo { key: 1, storage: Arc::new(storage), cipher: Cipher::None };
+            check(&repo, &stanza, &manifest()).err().map(|error| {
+                assert_eq!(error.code, ErrorCode::FileMissing);
+                error.message
+            })
+        };
+        assert_eq!(fails(&|_, size| Some(size)), None);
+        for (missing, _) in &stored {
+            assert!(fails(&|name, size| (name != missing).then_some(size)).is_some(), "{missing}");
+        }
+        for (wrong, size, is_wrong) in
+            [("pg_data/a", 3, true), ("pg_data/a", 5, true), ("bundle/3", 9, true), ("bundle/3", 11, false)]
+        {
+            let message = fails(&|name, old| Some(if name.ends_with(wrong) { size } else { old }));
+            assert_eq!(message.is_some(), is_wrong, "{wrong} {size}");
+        }
+    }
+}

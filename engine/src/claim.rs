@@ -1,0 +1,391 @@
+//! Claims, which keep two hosts from working on the backups of one stanza at once.
+//!
+//! Lock files ([`crate::lock`]) do that between the processes of one host. Pods and the nodes of a cluster share a repository
+//! and no lock path, so the repository itself has to say who works in it:
+//!
+//! * A command writes a claim `backup/<stanza>/backup.claim.<id>` and then looks for those of others. Each writes before it looks,
+//!   so of two at least one sees the other. Who sees another takes its own claim back. This needs no feature of a store but
+//!   that a listing shows what was written before.
+//! * It renews the claim every [`Timing::interval`]. No clocks are compared: others look whether the content changes.
+//! * A claim whose process is known to be gone (same boot, same namespace of process ids) counts no more. Any other is watched:
+//!   once it changes, its holder lives; if it does not for [`Timing::patience`], it is taken away.
+//! * The directory of the backup gets a claim of its own, written once. pgBackRest knows no claims: when it resumes or removes the
+//!   directory, this file goes too, and the backup ends with an error instead of a manifest that names files which are gone.
+//! * Before anything is changed, a claim that could not be renewed for long is confirmed ([`Claim::guard`]).
+
+mod guard;
+mod holder;
+mod lease;
+#[cfg(test)]
+mod tests;
+pub mod unclaimed;
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use repo_format::cipher;
+use repo_format::claim::{self as format, Holder};
+use repo_format::label::BackupLabel;
+use repo_format::layout::{self, RepoPath, Stanza};
+
+use self::guard::GuardedStorage;
+use self::holder::Fate;
+use self::lease::Lease;
+use crate::repo::info_files;
+use crate::storage;
+use crate::{CancelToken, Error, ErrorCode, Repo, Result};
+
+/// How often a claim is tried that meets another's which is taken back too.
+const TRIES_MAX: u64 = 8;
+
+/// How often claims are renewed and for how long others wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Between two renewals.
+    pub interval: Duration,
+    /// How long a claim must not change before its holder counts as gone.
+    pub patience: Duration,
+    /// Between two looks at another's claim.
+    pub look: Duration,
+}
+
+impl Timing {
+    /// What all hosts use.
+    pub const DEFAULT: Self =
+        Timing { interval: Duration::from_secs(20), patience: Duration::from_secs(120), look: Duration::from_secs(2) };
+
+    /// How long a claim is trusted after it was seen: shorter than others wait.
+    fn trusted(&self) -> Duration {
+        self.patience / 2
+    }
+}
+
+/// Who claims.
+#[derive(Clone, Debug)]
+pub struct Claimant {
+    exec_id: String,
+    holder: Holder,
+    timing: Timing,
+}
+
+impl Claimant {
+    /// The calling process, under the id that it shares with those it starts.
+    pub fn this_process(exec_id: &str) -> Self {
+        // The id becomes part of a name, and may come from the command line
+        let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+        Claimant {
+            exec_id: exec_id.chars().map(safe).collect(),
+            holder: holder::this_process(),
+            timing: Timing::DEFAULT,
+        }
+    }
+}
+
+/// A claim on a stanza in one repository, given back when dropped.
+pub struct Claim {
+    lease: Arc<Lease>,
+    beat: Option<Beat>,
+    /// Another part of this process holds it.
+    joined: bool,
+}
+
+impl Claim {
+    /// Claims the stanza for a command.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LockAcquire`] when another process works on it, and what listing and writing gives.
+    pub fn acquire(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str, cancel: &CancelToken) -> Result<Self> {
+        let others = Others { repo, stanza, who, cancel };
+        for attempt in 1..=TRIES_MAX {
+            match others.find()? {
+                Some(found) => others.settle(&found)?,
+                // No directory comes to be for a stanza that does not exist
+                None => drop(info_files::load_backup_info(repo, stanza)?),
+            }
+            let lease = Arc::new(new_lease(repo, stanza, who, command)?);
+            lease.put()?;
+            let mut claim = Claim { lease, beat: None, joined: false };
+            if others.find()?.is_none_or(|found| found.is_empty()) {
+                claim.beat = Some(Beat::start(&claim.lease, who.timing.interval)?);
+                return Ok(claim);
+            }
+            // Both came at once. Each goes, and comes back after a time of its own
+            drop(claim);
+            cancel.sleep(pause(who.timing.look, attempt)?)?;
+        }
+        Err(Error::new(ErrorCode::LockAcquire, format!("unable to claim stanza '{stanza}' on {}", repo.name()))
+            .hint("do many processes begin at once?"))
+    }
+
+    /// As [`Claim::acquire`], or takes part in the claim that this process has already.
+    ///
+    /// # Errors
+    /// As [`Claim::acquire`].
+    pub fn join(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str, cancel: &CancelToken) -> Result<Self> {
+        let own = format::stanza_claim(stanza, &who.exec_id)?;
+        if storage::exists(&*repo.storage, &own)? {
+            let lease = Arc::new(new_lease(repo, stanza, who, command)?);
+            return Ok(Claim { lease, beat: None, joined: true });
+        }
+        Self::acquire(repo, stanza, who, command, cancel)
+    }
+
+    /// Marks the directory of a backup as made under this claim.
+    ///
+    /// # Errors
+    /// The mark can't be written.
+    pub fn mark(&self, stanza: &Stanza, label: &BackupLabel) -> Result<()> {
+        self.lease.mark(stanza, label)
+    }
+
+    /// Takes the mark away, when the backup is complete.
+    ///
+    /// # Errors
+    /// It can't be removed.
+    pub fn unmark(&self) -> Result<()> {
+        self.lease.unmark()
+    }
+
+    /// When the claim was renewed last, by the clock of the store: that is no later than now.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LockAcquire`] when the claim is lost, and what looking gives.
+    pub fn renewed_at(&self) -> Result<i64> {
+        self.lease.renewed_at()
+    }
+
+    /// Looks whether the claim and the mark are there.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LockAcquire`] when they are not, and what looking gives.
+    pub fn check(&self) -> Result<()> {
+        self.lease.check()
+    }
+
+    /// Fails if it was seen that the claim is lost. Asks the repository only where that takes no time.
+    ///
+    /// # Errors
+    /// As [`Claim::check`].
+    pub fn glance(&self, repo: &Repo) -> Result<()> {
+        match repo.storage.features().remote {
+            true if self.lease.is_lost() => Err(self.lease.lost()),
+            true => Ok(()),
+            false => self.check(),
+        }
+    }
+
+    /// The repository, in which nothing is changed once the claim is lost.
+    pub fn guard(&self, repo: &Repo) -> Repo {
+        let storage = GuardedStorage::new(Arc::clone(&repo.storage), Arc::clone(&self.lease));
+        Repo { storage: Arc::new(storage), ..repo.clone() }
+    }
+
+    /// Removes a file although the claim may be lost, because it must not stay.
+    ///
+    /// # Errors
+    /// It can't be removed.
+    pub fn withdraw(&self, path: &RepoPath) -> Result<()> {
+        self.lease.storage().remove(path)
+    }
+
+    /// Leaves the claim without taking it away, for what is removed with all else.
+    pub fn leave(mut self) {
+        self.beat = None;
+        self.joined = true;
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // Not renewed any more before it goes, or it would come back
+        self.beat = None;
+        if !self.joined
+            && let Err(error) = self.lease.remove()
+        {
+            crate::warn!("unable to give back the claim on the stanza: {error}");
+        }
+    }
+}
+
+/// Makes sure that no other process works on the stanza now.
+///
+/// # Errors
+/// [`ErrorCode::LockAcquire`] when one does, and what looking gives.
+pub fn check_free(repo: &Repo, stanza: &Stanza, who: &Claimant, cancel: &CancelToken) -> Result<()> {
+    let others = Others { repo, stanza, who, cancel };
+    others.settle(&others.find()?.unwrap_or_default())
+}
+
+/// Makes sure that no other process works on what is at this path of a repository. Claims themselves may always be removed.
+///
+/// # Errors
+/// [`ErrorCode::LockAcquire`] when one does, and what looking gives.
+pub fn check_path_free(repo: &Repo, path: &RepoPath, who: &Claimant, cancel: &CancelToken) -> Result<()> {
+    if format::claimant(path.file_name()).is_some() {
+        return Ok(());
+    }
+    let parts: Vec<&str> = path.as_str().split('/').collect();
+    let top = RepoPath::new(layout::BACKUP)?;
+    let (names, label) = match parts.as_slice() {
+        [""] | [layout::BACKUP | layout::ARCHIVE] => (repo.storage.names(&top)?.unwrap_or_default(), None),
+        [layout::ARCHIVE, stanza, ..] | [layout::BACKUP, stanza] => (vec![(*stanza).to_owned()], None),
+        [layout::BACKUP, stanza, label, ..] => (vec![(*stanza).to_owned()], label.parse::<BackupLabel>().ok()),
+        _ => return Ok(()),
+    };
+    // Only what holds a backup's directory, or is in it, can be in the way of one without a claim
+    let above = parts.len() < 3 && parts[0] != layout::ARCHIVE;
+    for stanza in names.iter().filter_map(|name| name.parse::<Stanza>().ok()) {
+        check_free(repo, &stanza, who, cancel)?;
+        if above || label.is_some() {
+            unclaimed::watch_all(repo, &stanza, label.as_ref(), cancel)?;
+        }
+    }
+    Ok(())
+}
+
+fn new_lease(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str) -> Result<Lease> {
+    let claim = format::Claim {
+        beat: 0,
+        command: command.to_owned(),
+        holder: who.holder.clone(),
+        since: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+    };
+    let path = format::stanza_claim(stanza, &who.exec_id)?;
+    Ok(Lease::new(Arc::clone(&repo.storage), repo.cipher.clone(), path, who.exec_id.clone(), claim, who.timing))
+}
+
+/// A time between nothing and some looks, longer with each attempt.
+fn pause(look: Duration, attempt: u64) -> Result<Duration> {
+    let mut random = [0; 2];
+    getrandom::fill(&mut random)
+        .map_err(|e| Error::new(ErrorCode::Kernel, format!("unable to get random bytes: {e}")))?;
+    Ok(look.mul_f64(f64::from(u16::from_be_bytes(random)) / f64::from(u16::MAX) * attempt as f64))
+}
+
+/// The thread that renews a claim.
+struct Beat {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Beat {
+    fn start(lease: &Arc<Lease>, interval: Duration) -> Result<Self> {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let (lease, stopped) = (Arc::clone(lease), Arc::clone(&stop));
+        let thread = std::thread::Builder::new().name("claim".to_owned()).spawn(move || {
+            let (flag, changed) = &*stopped;
+            loop {
+                let guard = flag.lock().unwrap_or_else(PoisonError::into_inner);
+                let wait = changed.wait_timeout_while(guard, interval, |stop| !*stop);
+                if *wait.unwrap_or_else(PoisonError::into_inner).0 {
+                    return;
+                }
+                // What can't be renewed now may be the next time. Who changes the repository finds out before
+                if let Err(error) = lease.renew() {
+                    crate::debug!("unable to renew claim: {error}");
+                }
+            }
+        });
+        let thread = thread.map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start a thread", e))?;
+        Ok(Beat { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Beat {
+    fn drop(&mut self) {
+        let (flag, changed) = &*self.stop;
+        *flag.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        changed.notify_all();
+        // A thread that panicked renews nothing any more, which is all that counts
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// The claims of other processes on a stanza.
+struct Others<'a> {
+    repo: &'a Repo,
+    stanza: &'a Stanza,
+    who: &'a Claimant,
+    cancel: &'a CancelToken,
+}
+
+impl Others<'_> {
+    /// Lists them; `None` if the stanza has no directory.
+    fn find(&self) -> Result<Option<Vec<RepoPath>>> {
+        let directory = layout::backup_stanza(self.stanza);
+        let Some(names) = self.repo.storage.names(&directory)? else { return Ok(None) };
+        let is_other = |name: &&String| format::claimant(name).is_some_and(|id| id != self.who.exec_id);
+        names.iter().filter(is_other).map(|name| directory.join(name)).collect::<Result<_>>().map(Some)
+    }
+
+    /// Takes away those whose process is gone, and fails if one lives.
+    fn settle(&self, found: &[RepoPath]) -> Result<()> {
+        found.iter().try_for_each(|path| self.settle_one(path))
+    }
+
+    fn settle_one(&self, path: &RepoPath) -> Result<()> {
+        let Some(first) = self.content(path)? else { return Ok(()) };
+        let claim = self.read(&first);
+        let name = || self.repo.storage.display(path);
+        match claim.as_ref().map_or(Fate::Unknown, |claim| holder::fate(&claim.holder, &self.who.holder)) {
+            Fate::Runs => return Err(self.runs(path, claim.as_ref())),
+            Fate::Gone => {
+                crate::info!("claim '{}' is of a process that is gone, removing it", name());
+                return self.repo.storage.remove(path);
+            }
+            Fate::Unknown => {}
+        }
+        let patience = self.who.timing.patience;
+        crate::info!(
+            "claim '{}' is watched for up to {}s, to see whether {}",
+            name(),
+            patience.as_secs(),
+            of(claim.as_ref())
+        );
+        let start = Instant::now();
+        while start.elapsed() < patience {
+            self.cancel.sleep(self.who.timing.look)?;
+            match self.content(path)? {
+                None => return Ok(()),
+                Some(now) if now != first => return Err(self.runs(path, self.read(&now).as_ref())),
+                Some(_) => {}
+            }
+        }
+        crate::warn!(
+            "claim '{}' was not renewed for {}s, its process is taken for gone: {}",
+            name(),
+            patience.as_secs(),
+            of(claim.as_ref())
+        );
+        self.repo.storage.remove(path)
+    }
+
+    fn content(&self, path: &RepoPath) -> Result<Option<Vec<u8>>> {
+        storage::get(&*self.repo.storage, path, format::SIZE_MAX)
+    }
+
+    fn read(&self, stored: &[u8]) -> Option<format::Claim> {
+        format::Claim::parse(&cipher::decrypt(&self.repo.cipher, stored).ok()?).ok()
+    }
+
+    fn runs(&self, path: &RepoPath, claim: Option<&format::Claim>) -> Error {
+        let name = self.repo.storage.display(path);
+        Error::new(
+            ErrorCode::LockAcquire,
+            format!("unable to claim stanza '{}' on {}: {} is running", self.stanza, self.repo.name(), of(claim)),
+        )
+        .hint("wait until it has ended, or end it where it runs.")
+        .hint(format!(
+            "claim '{name}' is renewed while the process lives, and counts no more {}s after that.",
+            self.who.timing.patience.as_secs()
+        ))
+    }
+}
+
+/// What a claim says of its process.
+fn of(claim: Option<&format::Claim>) -> String {
+    let Some(claim) = claim else { return "an unknown process".to_owned() };
+    let holder = &claim.holder;
+    format!("{} on host '{}' (process {}, since {})", claim.command, holder.host, holder.process_id, claim.since)
+}

@@ -1,0 +1,209 @@
+//! Claims of several hosts on one repository in memory.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use repo_format::backup_info::BackupInfo;
+use repo_format::cipher::{Cipher, Passphrase};
+use repo_format::pg::PgVersion;
+
+use super::*;
+use crate::storage::memory::MemoryStorage;
+use crate::storage::{RepoStorage, WriteOptions, put};
+
+const NEVER: Duration = Duration::from_secs(3600);
+const SOON: Duration = Duration::from_millis(5);
+
+fn stanza() -> Stanza {
+    "demo".parse().unwrap()
+}
+
+/// A repository with a stanza.
+fn repo(passphrase: Option<&str>) -> (MemoryStorage, Repo) {
+    let storage = MemoryStorage::new();
+    let passphrase = passphrase.map(Passphrase::new);
+    let repo =
+        Repo { key: 1, storage: Arc::new(storage.clone()), cipher: Cipher::from_passphrase(passphrase.as_ref()) };
+    let info = BackupInfo::new(PgVersion::V15, 7, 202_209_061, passphrase).unwrap();
+    info_files::save_backup_info(&repo, &stanza(), &info).unwrap();
+    (storage, repo)
+}
+
+/// A process on a host of its own.
+fn on_host(host: &str, timing: Timing) -> Claimant {
+    let holder = Holder {
+        boot: format!("boot of {host}"),
+        host: host.to_owned(),
+        process_id: 77,
+        process_namespace: "pid:[1]".into(),
+        process_start: 5,
+    };
+    Claimant { exec_id: format!("77-{host}"), holder, timing }
+}
+
+const RENEWING: Timing = Timing { interval: SOON, patience: NEVER, look: SOON };
+const SILENT: Timing = Timing { interval: NEVER, patience: NEVER, look: SOON };
+const IMPATIENT: Timing = Timing { interval: NEVER, patience: Duration::from_millis(40), look: SOON };
+
+fn acquire(repo: &Repo, who: &Claimant) -> Result<Claim> {
+    Claim::acquire(repo, &stanza(), who, "backup", &CancelToken::new())
+}
+
+fn claims(storage: &MemoryStorage) -> Vec<String> {
+    storage.paths().into_iter().filter(|path| path.contains(format::CLAIM_PREFIX)).collect()
+}
+
+#[test]
+fn claim_is_given_back_when_dropped_and_needs_a_stanza() {
+    let (storage, repo) = repo(Some("secret"));
+    let claim = acquire(&repo, &on_host("a", RENEWING)).unwrap();
+    assert_eq!(claims(&storage), ["backup/demo/backup.claim.77-a"]);
+    claim.check().unwrap();
+    drop(claim);
+    assert!(claims(&storage).is_empty());
+    let missing = "other".parse().unwrap();
+    let error = Claim::acquire(&repo, &missing, &on_host("a", RENEWING), "backup", &CancelToken::new()).err().unwrap();
+    assert_eq!(error.code, ErrorCode::FileMissing);
+    assert!(claims(&storage).is_empty());
+}
+
+#[test]
+fn claim_that_is_renewed_elsewhere_is_refused_and_says_by_whom() {
+    let (storage, repo) = repo(Some("secret"));
+    let _first = acquire(&repo, &on_host("a", RENEWING)).unwrap();
+    let error = acquire(&repo, &on_host("b", RENEWING)).err().unwrap();
+    assert_eq!(error.code, ErrorCode::LockAcquire);
+    assert!(error.message.contains("backup on host 'a' (process 77, since 2"), "{error}");
+    assert_eq!(claims(&storage), ["backup/demo/backup.claim.77-a"]);
+}
+
+#[test]
+fn claim_that_is_not_renewed_elsewhere_is_taken_and_its_holder_notices() {
+    let (storage, repo) = repo(None);
+    let silent = acquire(&repo, &on_host("a", SILENT)).unwrap();
+    let label = "20260101-000000F".parse().unwrap();
+    silent.mark(&stanza(), &label).unwrap();
+    let guarded = silent.guard(&repo);
+    let file = RepoPath::new("backup/demo/x").unwrap();
+    put(&*guarded.storage, &file, b"1", WriteOptions::ATOMIC).unwrap();
+    let _second = acquire(&repo, &on_host("b", IMPATIENT)).unwrap();
+    assert_eq!(silent.check().unwrap_err().code, ErrorCode::LockAcquire);
+    // From then on it changes nothing
+    assert!(put(&*guarded.storage, &file, b"2", WriteOptions::ATOMIC).is_err());
+    assert!(guarded.storage.remove(&file).is_err());
+    assert_eq!(storage::get(&storage, &file, 9).unwrap().unwrap(), b"1");
+    // And does not come back
+    assert!(silent.lease.renew().is_err());
+    assert!(!claims(&storage).contains(&"backup/demo/backup.claim.77-a".to_owned()));
+}
+
+#[test]
+fn claim_of_a_process_of_this_host_that_is_gone_is_taken_at_once() {
+    let (storage, repo) = repo(None);
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let process_id = i32::try_from(child.id()).unwrap();
+    child.wait().unwrap();
+    let me = Claimant { timing: RENEWING, ..Claimant::this_process("1-me") };
+    let gone = Claimant {
+        exec_id: "1-gone".into(),
+        holder: Holder { process_id, process_start: 1, ..me.holder.clone() },
+        timing: SILENT,
+    };
+    acquire(&repo, &gone).unwrap().leave();
+    assert_eq!(claims(&storage).len(), 1);
+    let claim = acquire(&repo, &me).unwrap();
+    assert_eq!(claims(&storage), ["backup/demo/backup.claim.1-me"]);
+    // A command that another begins in the same process takes part
+    let joined = Claim::join(&repo, &stanza(), &me, "expire", &CancelToken::new()).unwrap();
+    joined.check().unwrap();
+    drop(joined);
+    claim.check().unwrap();
+}
+
+#[test]
+fn claim_that_can_not_be_read_is_watched_and_not_ignored() {
+    let (storage, repo) = repo(Some("secret"));
+    let path = format::stanza_claim(&stanza(), "9-x").unwrap();
+    put(&storage, &path, b"not encrypted", WriteOptions::ATOMIC).unwrap();
+    let storing = storage.clone();
+    let stop = CancelToken::new();
+    let (token, changing) = (stop.clone(), path.clone());
+    let writer = std::thread::spawn(move || {
+        for beat in 0_u64.. {
+            if token.is_cancelled() {
+                return;
+            }
+            put(&storing, &changing, &beat.to_be_bytes(), WriteOptions::ATOMIC).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let error = acquire(&repo, &on_host("b", RENEWING)).err().unwrap();
+    assert!(error.message.contains("an unknown process is running"), "{error}");
+    stop.cancel();
+    writer.join().unwrap();
+    acquire(&repo, &on_host("b", IMPATIENT)).unwrap();
+    assert!(claims(&storage).is_empty());
+}
+
+#[test]
+fn mark_that_another_removes_ends_the_claim() {
+    let (storage, repo) = repo(None);
+    let claim = acquire(&repo, &on_host("a", SILENT)).unwrap();
+    let label: BackupLabel = "20260101-000000F".parse().unwrap();
+    claim.mark(&stanza(), &label).unwrap();
+    assert!(unclaimed::has_mark(&repo, &stanza(), &label).unwrap());
+    claim.check().unwrap();
+    // As pgBackRest does with a directory that it resumes or removes
+    storage.remove_all(&layout::backup_path(&stanza(), &label)).unwrap();
+    assert_eq!(claim.check().unwrap_err().code, ErrorCode::LockAcquire);
+    assert!(claim.lease.renew().is_err());
+}
+
+#[test]
+fn mark_that_is_taken_away_by_its_own_process_is_not_missed() {
+    let (_, repo) = repo(None);
+    let claim = acquire(&repo, &on_host("a", SILENT)).unwrap();
+    claim.mark(&stanza(), &"20260101-000000F".parse().unwrap()).unwrap();
+    claim.unmark().unwrap();
+    claim.check().unwrap();
+}
+
+#[test]
+fn claims_of_many_at_once_are_never_held_by_two() {
+    let (storage, repo) = repo(None);
+    let holding = AtomicU32::new(0);
+    let held = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for host in ["a", "b", "c", "d"] {
+            let (repo, holding, held) = (&repo, &holding, &held);
+            scope.spawn(move || {
+                for _ in 0..10 {
+                    let timing = Timing { look: Duration::from_millis(1), ..RENEWING };
+                    let Ok(claim) = acquire(repo, &on_host(host, timing)) else { continue };
+                    assert_eq!(holding.fetch_add(1, Ordering::SeqCst), 0);
+                    std::thread::sleep(Duration::from_millis(2));
+                    claim.check().unwrap();
+                    holding.fetch_sub(1, Ordering::SeqCst);
+                    held.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    assert!(held.load(Ordering::SeqCst) > 0);
+    assert!(claims(&storage).is_empty());
+}
+
+#[test]
+fn path_above_or_below_a_claimed_stanza_is_not_free() {
+    let (_, repo) = repo(None);
+    let _claim = acquire(&repo, &on_host("a", RENEWING)).unwrap();
+    let is_free = |path: &str| {
+        let path = RepoPath::new(path).unwrap();
+        check_path_free(&repo, &path, &on_host("b", RENEWING), &CancelToken::new()).is_ok()
+    };
+    for taken in ["", "backup", "archive", "backup/demo", "backup/demo/20260101-000000F/x", "archive/demo/15-1"] {
+        assert!(!is_free(taken), "{taken}");
+    }
+    for free in ["backup/other", "archive/other/15-1", "else", "backup/demo/backup.claim.77-a"] {
+        assert!(is_free(free), "{free}");
+    }
+}

@@ -1,0 +1,214 @@
+//! What expire does with a repository in memory.
+
+use std::sync::Arc;
+
+use repo_format::cipher::Cipher;
+use repo_format::manifest::{Manifest, ManifestData};
+use repo_format::pg::PgVersion;
+
+use super::*;
+use crate::storage::faulty::{FaultyStorage, Op};
+use crate::storage::memory::MemoryStorage;
+use crate::storage::{RepoStorage, WriteOptions, exists, put};
+
+/// Written by pgBackRest.
+const BACKUP_INFO: &[u8] = include_bytes!("../../../tests/fixtures/info/online/backup.info");
+
+#[test]
+fn oldest_damaged_is_the_first_that_stays_if_it_has_errors() -> Result<()> {
+    let mut info = BackupInfo::parse(BACKUP_INFO)?;
+    let retention = Retention {
+        full_type: FullRetention::Count,
+        full: None,
+        diff: None,
+        archive_type: repo_format::label::BackupType::Full,
+        archive: None,
+        history: None,
+    };
+    let plan = plan::by_retention(facts(&info), &retention, 0);
+    let labels: Vec<BackupLabel> = info.backups.keys().cloned().collect();
+    assert!(labels.len() > 1);
+    // The cluster of this file has a damaged page
+    assert_eq!(oldest_damaged(&info, &plan), labels.first());
+    for label in &labels {
+        info.backups.values_mut().for_each(|entry| entry.error = Some(false));
+        info.backups.entry(label.clone()).and_modify(|entry| entry.error = Some(true));
+        assert_eq!(oldest_damaged(&info, &plan), Some(label).filter(|&label| *label == labels[0]));
+    }
+    // Backups of programs that did not record it are taken for sound
+    info.backups.values_mut().for_each(|entry| entry.error = None);
+    assert_eq!(oldest_damaged(&info, &plan), None);
+    Ok(())
+}
+
+#[test]
+fn newest_backup_that_had_no_manifest_stays_also_if_it_is_complete_by_now() -> Result<()> {
+    let stanza: Stanza = "demo".parse()?;
+    let (older, newest) = ("20260101-000000F".parse()?, "20260102-000000F".parse()?);
+    let path = |label, file: &str| layout::backup_member(&stanza, label, file);
+    let copied = ["backup.manifest.copy"].as_slice();
+    let complete = ["backup.manifest.copy", "backup.manifest"].as_slice();
+    for (before, after, stays) in
+        [(copied, copied, true), (copied, complete, true), (&[], &[], false), (copied, &["backup.manifest"], true)]
+    {
+        let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
+        let repo = Repo { key: 1, storage: Arc::new(storage.clone()), cipher: Cipher::None };
+        let write = |label, file: &str| put(&storage, &path(label, file)?, b"x", WriteOptions::ATOMIC);
+        info_files::save_backup_info(&repo, &stanza, &BackupInfo::new(PgVersion::V15, 1, 2, None)?)?;
+        for label in [&older, &newest] {
+            write(label, "pg_data/x")?;
+            before.iter().try_for_each(|file| write(label, file))?;
+        }
+        let Reconstructed { info, labels, unfinished, .. } = load_backup_info_reconstruct(&repo, &stanza)?;
+        assert_eq!(labels, [older.clone(), newest.clone()]);
+        // Another host goes on meanwhile
+        before.iter().try_for_each(|file| storage.remove(&path(&newest, file)?))?;
+        after.iter().try_for_each(|file| write(&newest, file))?;
+
+        let settings = ExpireSettings {
+            stanza: stanza.clone(),
+            claimant: Claimant::this_process("1-x"),
+            set: None,
+            oldest: false,
+            archive_expire_before: None,
+            checksum_page_error: false,
+            dry_run: false,
+        };
+        let calls = storage.calls().len();
+        let task = Task { repo: &repo, now: None, settings: &settings, cancel: &CancelToken::new(), is_last: true };
+        let plan = BackupPlan { expired: Vec::new(), kept: Vec::new(), archive: None, newest_expired: None };
+        task.remove_directories(&task.directories(&info, &labels, &unfinished, &[], &plan)?)?;
+        let asked = storage.calls()[calls..].iter().filter(|(op, _)| *op == Op::Info).count();
+        assert!(asked <= 2, "{asked}");
+        assert!(!exists(&storage, &path(&older, "pg_data/x")?)?);
+        assert_eq!(exists(&storage, &path(&newest, "pg_data/x")?)?, stays, "{before:?} {after:?}");
+    }
+    Ok(())
+}
+
+const FULL: &str = "20260101-000000F";
+const DIFF: &str = "20260101-000000F_20260102-000000D";
+const LATER: &str = "20260103-000000F";
+/// What is left of a backup on the first full one.
+const INCR: &str = "20260101-000000F_20260104-000000I";
+
+/// A repository with two full backups, a differential one of the first, and WAL.
+fn repository() -> Result<(MemoryStorage, Repo)> {
+    let storage = MemoryStorage::new();
+    let repo = Repo { key: 1, storage: Arc::new(storage.clone()), cipher: Cipher::None };
+    let stanza: Stanza = "demo".parse()?;
+    let mut info = BackupInfo::new(PgVersion::V15, 7, 202_209_061, None)?;
+    for (number, (label, prior)) in [(FULL, None), (DIFF, Some(FULL)), (LATER, None)].into_iter().enumerate() {
+        let label: BackupLabel = label.parse()?;
+        let mut data = ManifestData::new(label.clone(), label.backup_type(), 1, PgVersion::V15, 202_209_061);
+        data.prior = prior.map(str::parse).transpose()?;
+        (data.pg_id, data.pg_system_id) = (1, 7);
+        let segment = format!("00000001000000000000000{}", number + 1);
+        data.archive_start = Some(segment.parse()?);
+        data.archive_stop = Some(segment.parse()?);
+        put_file(&storage, &format!("backup/demo/{label}/backup.manifest"))?;
+        put_file(&storage, &format!("archive/demo/15-1/0000000100000000/{segment}-{}", "a".repeat(40)))?;
+        info.add_manifest(&Manifest::new(data))?;
+    }
+    info_files::save_backup_info(&repo, &stanza, &info)?;
+    info_files::save_archive_info(&repo, &stanza, &ArchiveInfo::new(PgVersion::V15, 7, None))?;
+    Ok((storage, repo))
+}
+
+fn put_file(storage: &MemoryStorage, path: &str) -> Result<()> {
+    put(storage, &RepoPath::new(path)?, b"x", WriteOptions::ATOMIC)
+}
+
+fn expire(repo: &Repo, full: u32, set: Option<&str>) -> Result<()> {
+    let retention = Retention {
+        full_type: FullRetention::Count,
+        full: Some(full),
+        diff: None,
+        archive_type: BackupType::Full,
+        archive: Some(full),
+        history: None,
+    };
+    let settings = ExpireSettings {
+        stanza: "demo".parse()?,
+        claimant: Claimant::this_process("1-x"),
+        set: set.map(str::parse).transpose()?,
+        oldest: false,
+        archive_expire_before: None,
+        checksum_page_error: true,
+        dry_run: false,
+    };
+    run(&[ExpireRepo { repo, retention }], &settings, &CancelToken::new())
+}
+
+fn labels(repo: &Repo) -> Result<Vec<String>> {
+    Ok(info_files::load_backup_info(repo, &"demo".parse()?)?.backups.keys().map(BackupLabel::to_string).collect())
+}
+
+fn segments(storage: &MemoryStorage) -> usize {
+    storage.paths().iter().filter(|path| path.contains("/0000000100000000/")).count()
+}
+
+#[test]
+fn backup_that_may_run_without_a_claim_stays_with_what_it_may_be_based_on() -> Result<()> {
+    for set in [None, Some(DIFF)] {
+        let (storage, repo) = repository()?;
+        put_file(&storage, &format!("backup/demo/{INCR}/pg_data/1"))?;
+        put_file(&storage, &format!("backup/demo/{INCR}/backup.manifest.copy"))?;
+        let before = storage.paths();
+        assert_eq!(expire(&repo, 1, set).is_err(), set.is_some());
+        assert_eq!(labels(&repo)?, [FULL, DIFF, LATER]);
+        assert_eq!(storage.paths(), before, "{set:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn backup_whose_claim_is_gone_was_interrupted_and_keeps_nothing() -> Result<()> {
+    let (storage, repo) = repository()?;
+    put_file(&storage, &format!("backup/demo/{INCR}/pg_data/1"))?;
+    put_file(&storage, &format!("backup/demo/{INCR}/backup.claim.9-b"))?;
+    expire(&repo, 1, None)?;
+    assert_eq!(labels(&repo)?, [LATER]);
+    assert!(!storage.paths().iter().any(|path| path.contains(FULL)), "{:?}", storage.paths());
+    assert_eq!(segments(&storage), 1);
+    Ok(())
+}
+
+#[test]
+fn manifest_copy_that_can_not_be_read_keeps_nothing_from_being_expired() -> Result<()> {
+    let (storage, repo) = repository()?;
+    let newest = "20260103-000000F_20260104-000000I";
+    put_file(&storage, &format!("backup/demo/{newest}/backup.manifest.copy"))?;
+    put_file(&storage, &format!("backup/demo/{newest}/backup.claim.9-b"))?;
+    for set in [Some(DIFF), None, Some(FULL)] {
+        expire(&repo, 2, set)?;
+        assert!(storage.paths().iter().any(|path| path.contains(newest)));
+    }
+    assert_eq!(labels(&repo)?, [LATER]);
+    Ok(())
+}
+
+#[test]
+fn archive_info_that_can_not_be_read_fails_before_any_backup_is_removed() -> Result<()> {
+    let (storage, repo) = repository()?;
+    for name in ["archive/demo/archive.info", "archive/demo/archive.info.copy"] {
+        put_file(&storage, name)?;
+    }
+    let before = storage.paths();
+    assert!(expire(&repo, 1, None).is_err());
+    assert_eq!(storage.paths(), before);
+    assert_eq!(labels(&repo)?, [FULL, DIFF, LATER]);
+    Ok(())
+}
+
+#[test]
+fn expire_with_nothing_to_do_writes_no_info_file() -> Result<()> {
+    let (storage, _) = repository()?;
+    let faulty = FaultyStorage::new(Arc::new(storage));
+    let repo = Repo { key: 1, storage: Arc::new(faulty.clone()), cipher: Cipher::None };
+    expire(&repo, 9, None)?;
+    let calls = faulty.calls();
+    let written: Vec<&str> = calls.iter().filter(|(op, _)| *op == Op::Write).map(|(_, path)| path.as_str()).collect();
+    assert_eq!(written, ["backup/demo/backup.claim.1-x"]);
+    Ok(())
+}
