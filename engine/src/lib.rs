@@ -8,6 +8,8 @@ pub mod cancel;
 pub mod check;
 pub mod control;
 pub mod expire;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod info;
 pub mod job_queue;
 pub mod lock;
