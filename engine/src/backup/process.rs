@@ -79,7 +79,7 @@ impl Process<'_> {
         mut tick: impl FnMut() -> Result<()>,
         mut save: impl FnMut(&Manifest) -> Result<()>,
     ) -> Result<Processed> {
-        self.lock.update_begin(self.repo_key, self.total.bytes)?;
+        self.lock.update_begin(self.repo_key, self.total.bytes);
         self.progress.start(self.total.files, self.total.bytes);
         let shared = Mutex::new(Shared { queues, manifest, states });
         let mut done = Done { files: 0, bytes: 0, saved: 0, removed: BTreeSet::new(), page_errors: 0 };
@@ -160,7 +160,8 @@ impl Process<'_> {
             done.page_errors += u32::from(page_error);
         }
         self.progress.advance(files, done.bytes - before);
-        self.lock.update(self.repo_key, done.bytes, self.total.bytes)
+        self.lock.update(self.repo_key, done.bytes, self.total.bytes);
+        Ok(())
     }
 
     /// Logs what became of one file and takes it into the manifest. Says whether it has wrong pages.
