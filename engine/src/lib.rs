@@ -7,6 +7,7 @@ pub mod backup;
 pub mod cancel;
 pub mod check;
 pub mod control;
+pub mod ending;
 pub mod expire;
 pub mod info;
 pub mod job_queue;

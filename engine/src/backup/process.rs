@@ -97,14 +97,26 @@ impl Process<'_> {
             |_| Copier::new(copy),
             |copier, job: &CopyJob, cancel| copier.run(job, cancel),
             |event| {
-                if let Event::Done { worker, job, result } = event {
-                    let mut shared = lock(&shared);
-                    shared.queues.done(&job);
-                    self.report(&mut shared.manifest, worker, &job, result, &mut done)?;
-                    if done.bytes - done.saved >= self.save_bytes {
-                        save(&shared.manifest)?;
-                        done.saved = done.bytes;
+                match event {
+                    Event::Done { worker, job, result } => {
+                        let mut shared = lock(&shared);
+                        shared.queues.done(&job);
+                        self.report(&mut shared.manifest, worker, &job, result, &mut done)?;
+                        if done.bytes - done.saved >= self.save_bytes {
+                            save(&shared.manifest)?;
+                            done.saved = done.bytes;
+                        }
                     }
+                    // Jobs that are under way may wait for a server that does not answer
+                    Event::Stopping if cancel.signal().is_some() && done.bytes > done.saved => {
+                        // If that fails it is tried again at the end
+                        if save(&lock(&shared).manifest).is_ok() {
+                            done.saved = done.bytes;
+                        }
+                        return Ok(());
+                    }
+                    Event::Stopping => return Ok(()),
+                    Event::Idle => {}
                 }
                 if last_tick.elapsed() >= TICK_INTERVAL {
                     tick()?;
@@ -118,7 +130,9 @@ impl Process<'_> {
         let result = result.and_then(|()| check_all_done(self.total.files, done.files, queues.left()));
         if let Err(error) = result {
             // What was copied can be used by the next backup. That it could not be saved is no news beside the error.
-            let _ = save(&manifest);
+            if done.bytes > done.saved {
+                let _ = save(&manifest);
+            }
             return Err(error);
         }
         let mut index = 0;
