@@ -15,6 +15,7 @@ pub mod lock;
 pub mod log;
 pub mod pg;
 pub mod pipeline;
+pub mod posix_regex;
 pub mod progress;
 pub mod repo;
 pub mod restore;
