@@ -7,6 +7,7 @@ pub mod backup;
 pub mod cancel;
 pub mod check;
 pub mod control;
+pub mod ending;
 pub mod expire;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -16,6 +17,7 @@ pub mod lock;
 pub mod log;
 pub mod pg;
 pub mod pipeline;
+pub mod posix_regex;
 pub mod progress;
 pub mod repo;
 pub mod restore;
