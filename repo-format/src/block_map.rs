@@ -31,6 +31,9 @@ const TOTAL_SKIP: u64 = 1;
 /// The largest super block that `repo-block-size-super` and `repo-block-size-super-full` allow, where it is whole blocks.
 pub const SUPER_BLOCK_SIZE_MAX: u64 = 16 * 1024 * 1024;
 
+/// Blocks one after the other whose checksums are zero. By chance there is none in all of time; a hole in a file has any number.
+const ZERO_CHECKSUMS_MAX: u32 = 16;
+
 /// Bytes of the longest number: ten groups of seven bits hold 64.
 const VARINT_BYTES_MAX: usize = 10;
 
@@ -103,6 +106,7 @@ impl BlockMap {
             checksum_size: usize::from(checksum_size),
             block_total_max,
             blocks: Vec::new(),
+            zero_checksums: 0,
             references: HashMap::new(),
             size_last: 0,
         };
@@ -145,6 +149,8 @@ struct Reader<R> {
     checksum_size: usize,
     block_total_max: u64,
     blocks: Vec<BlockRef>,
+    /// Checksums of zero that were read last.
+    zero_checksums: u32,
     references: HashMap<u32, ReferenceState>,
     /// The stored size of the super block read last, of whatever reference.
     size_last: u64,
@@ -277,6 +283,10 @@ impl<R: BufRead> Reader<R> {
         for _ in 0..total {
             let mut checksum = [0; BLOCK_CHECKSUM_SIZE_MAX];
             self.input.read_exact(&mut checksum[..self.checksum_size]).map_err(read_error)?;
+            self.zero_checksums = if checksum == [0; BLOCK_CHECKSUM_SIZE_MAX] { self.zero_checksums + 1 } else { 0 };
+            if self.zero_checksums > ZERO_CHECKSUMS_MAX {
+                return Err(format_error("checksums are missing"));
+            }
             self.blocks.push(BlockRef {
                 reference,
                 bundle_id: state.bundle_id,

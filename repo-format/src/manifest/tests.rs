@@ -319,6 +319,7 @@ prop_compose! {
     ) -> (ManifestFile, (u8, u8)) {
         let size = if sizes.3 { sizes.0 } else { sizes.1 };
         let checksum = if size == 0 { Some(Sha1::EMPTY) } else { checksums.0.map(Sha1) };
+        let pages = pages.map(|pages| pages.into_iter().filter(|page| u64::from(*page) * 1024 < size).collect::<Vec<_>>());
         (ManifestFile {
             size,
             size_original: if sizes.3 { size } else { sizes.2 },
