@@ -346,8 +346,14 @@ fn store(targets: &[&Target<'_>], settings: &PushSettings, file: &str, content: 
         return failed((target, one(target))).into_iter().collect();
     }
     std::thread::scope(|scope| {
-        let threads: Vec<_> = targets.iter().map(|target| scope.spawn(|| one(target))).collect();
-        let results = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked("stores"))));
+        let one = &one;
+        let begin = |target| std::thread::Builder::new().spawn_scoped(scope, move || one(target));
+        let threads: Vec<_> = targets.iter().map(|target| (target, begin(target))).collect();
+        let results = threads.into_iter().map(|(target, thread)| match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|_| Err(panicked("stores"))),
+            // Without a thread the repositories get the file one after the other
+            Err(_) => one(target),
+        });
         targets.iter().zip(results).filter_map(failed).collect()
     })
 }
