@@ -39,7 +39,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     let claim = Claim::acquire(&repo, &stanza, &repos::claimant(config)?, "backup", cancel_token())?;
     backup::run(settings(config, key)?, &repo, &claim, &mut lock, &LiveProgress::new("backup"), cancel_token())?;
     // The chained expire runs under the same lock
-    lock.update_clear(key)?;
+    lock.update_clear(key);
     if config.get(opt::EXPIRE_AUTO)? {
         return command::run(&lifecycle::switch(config, Command::Expire));
     }

@@ -17,7 +17,7 @@ use repo_format::manifest::Manifest;
 use super::Repo;
 use super::encode::EncodeWriter;
 use crate::storage::{self, ReadRange, RepoWriter, WriteOptions};
-use crate::{Error, Result};
+use crate::{Error, Result, ending};
 
 /// Bytes read from the storage at once.
 const BUFFER_SIZE: usize = 256 * 1024;
@@ -82,6 +82,7 @@ pub fn save_copy(
     cipher: &Cipher,
     progress: CopyProgress,
 ) -> Result<()> {
+    let _saving = ending::saving();
     let path = layout::manifest_copy(stanza, &manifest.data.label);
     let version = match progress {
         CopyProgress::Runs => format!("{BACKREST_VERSION}{RUNNING_SUFFIX}"),
