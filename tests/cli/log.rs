@@ -112,7 +112,7 @@ fn signal_ends_a_command_whose_storage_server_never_answers() {
     let server = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
     let port = server.local_addr().expect("address").port();
     let config = format!(
-        "[global]\nrepo1-type=s3\nrepo1-s3-bucket=b\nrepo1-s3-endpoint=127.0.0.1\nrepo1-s3-region=r\nrepo1-s3-key=k\n\
+        "[global]\nrepo1-type=s3\nrepo1-s3-bucket=b\nrepo1-s3-endpoint=127.0.0.1\nrepo1-s3-region=r\nrepo1-s3-uri-style=path\nrepo1-s3-key=k\n\
          repo1-s3-key-secret=s\nrepo1-storage-port={port}\nlog-level-file=off\n[demo]\npg1-path=/nonexistent\n"
     );
     space.write("silent.conf", config);
