@@ -3,7 +3,7 @@
 //! The requests are `object_store`'s; this file says how pgBackRest's `repo-azure-*` options reach it.
 
 mod identity;
-mod versions;
+pub(crate) mod versions;
 
 use std::sync::Arc;
 

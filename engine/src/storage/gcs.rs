@@ -7,7 +7,7 @@
 
 mod api;
 mod batch;
-mod list;
+pub(crate) mod list;
 mod store;
 #[cfg(test)]
 mod tests;

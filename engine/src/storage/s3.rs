@@ -3,9 +3,9 @@
 //! The requests are `object_store`'s; this file says how pgBackRest's `repo-s3-*` options reach it. What it lacks is in the
 //! files below: who we are (`credentials.rs`), other signatures (`sign.rs`), and the versions of objects (`versions.rs`).
 
-mod credentials;
+pub(crate) mod credentials;
 mod sign;
-mod versions;
+pub(crate) mod versions;
 
 use std::sync::Arc;
 
