@@ -6,6 +6,8 @@
 pub(crate) mod as_of;
 pub mod azure;
 pub mod faulty;
+#[cfg(test)]
+mod gateway;
 pub mod gcs;
 pub mod http;
 pub mod memory;

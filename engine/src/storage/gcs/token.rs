@@ -16,6 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::GcsCredentials;
+use crate::storage::http::refusal::Refusal;
 use crate::storage::http::request::{Failure, Requests, json};
 use crate::storage::http::token::{Kept, Token, missing, validity};
 use crate::{Error, ErrorCode, Result};
@@ -91,13 +92,13 @@ impl Tokens {
                 .map_err(|error| Error::new(ErrorCode::Format, format!("invalid URL '{url}'")).cause(error))?,
             Source::Fixed(_) => return Err(Error::new(ErrorCode::Assert, "a fixed token needs no request").into()),
         };
-        let answer = self.requests.send(&request).await?;
-        let status = answer.status();
-        match json(&answer) {
+        let response = self.requests.send(&request).await?;
+        let status = response.status();
+        match json(&response) {
             Ok(answer) if status.is_success() || answer.get("error").is_some() => Ok(self.read(&answer, now)?),
             Err(error) if status.is_success() => Err(error.into()),
             // What else a server says may hold anything
-            _ => Err(Failure::Status { status, message: String::new() }),
+            _ => Err(Refusal::silent(&response).into()),
         }
     }
 
