@@ -53,6 +53,7 @@ pub(crate) fn catch_signals() -> engine::Result<()> {
             };
             log::signal(name, lifecycle::is_quiet());
             cancel_token().cancel_by_signal(signal);
+            engine::storage::network::stop();
             std::thread::spawn(|| {
                 std::thread::sleep(GRACE);
                 std::process::exit(i32::from(ErrorCode::Term.number()));

@@ -4,7 +4,8 @@
 //! here. A local repository never starts it.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -13,6 +14,12 @@ use crate::{Error, ErrorCode, Result, slots};
 /// Threads that drive all requests. TLS and copying cost little beside hashing and compression, which have threads of
 /// their own.
 const NETWORK_THREADS: usize = 2;
+
+/// How long a request that waits takes at most to see that the process is to end.
+pub(crate) const STOP_POLL: Duration = Duration::from_millis(200);
+
+/// Whether the process is to end.
+static STOPPING: AtomicBool = AtomicBool::new(false);
 
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
@@ -37,6 +44,24 @@ pub fn handle() -> Result<Handle> {
 /// Waits for something on the network, without keeping others from computing.
 pub(crate) fn wait<R>(runtime: &Handle, request: impl Future<Output = R>) -> R {
     slots::waiting(|| runtime.block_on(request))
+}
+
+/// Ends requests to object stores that wait for a server, now that the process is to end, and has no more of them tried again. What
+/// makes progress goes on, and so do short requests, by which a command cleans up.
+pub fn stop() {
+    STOPPING.store(true, Ordering::Relaxed);
+}
+
+/// Whether [`stop`] was called.
+pub(crate) fn is_stopping() -> bool {
+    STOPPING.load(Ordering::Relaxed)
+}
+
+/// Waits until a time, or until the process is to end.
+pub(crate) async fn pause_until(end: Instant) {
+    while !is_stopping() && Instant::now() < end {
+        tokio::time::sleep_until(end.min(Instant::now() + STOP_POLL).into()).await;
+    }
 }
 
 /// The methods that requests are counted by.

@@ -118,11 +118,12 @@ options! {
         kind: Kind::String,
         group: Some(Group::Repo),
         commands: STANZA_AND_REPO,
-        depend: depend("repo-gcs-key-type", &["service", "token"]),
+        depend: depend("repo-gcs-key-type", &["service", "token", "web-id"]),
         secure: true,
         help: HelpGroup::Repository,
         summary: "GCS key.",
-        detail: "Path of the service key file, or a token with its kind (Bearer ...), see repo-gcs-key-type.",
+        detail: "Path of the service key file or of the external account credential file, or a token with its kind (Bearer ...), see \
+                 repo-gcs-key-type.",
         ..OptionDecl::BASE
     };
 
@@ -132,11 +133,12 @@ options! {
         group: Some(Group::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("service"),
-        allow: &["service", "token", "auto"],
+        allow: &["service", "token", "auto", "web-id"],
         depend: depend("repo-type", &["gcs"]),
         help: HelpGroup::Repository,
         summary: "Kind of GCS key.",
-        detail: "service, token or auto (of the instance, by its metadata service).",
+        detail: "service, token, auto (of the instance, by its metadata service), or web-id (Workload Identity Federation: \
+                 credential_source.file of an external account, in the format text and without impersonation).",
         ..OptionDecl::BASE
     };
 

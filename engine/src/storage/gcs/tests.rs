@@ -353,6 +353,49 @@ fn service_account_signs_its_request_for_a_token() {
 }
 
 #[test]
+fn web_identity_is_exchanged_for_a_token_again_when_it_expires() {
+    let folder = tempfile::tempdir().unwrap();
+    // The second one is needed at once: a token is renewed before requests could be tried again with it
+    let token = |name: &str| format!(r#"{{"access_token":"{name}","expires_in":1,"token_type":"Bearer"}}"#);
+    let (tokens, asked) = server(vec![answer(&token("first-token")), answer(&token("second-token"))]);
+    let (address, requests) = server(vec![answer(EMPTY), answer(EMPTY)]);
+    let (identity, file) = (folder.path().join("identity"), folder.path().join("key.json"));
+    let account = serde_json::json!({
+        "type": "external_account",
+        "audience": "//iam.googleapis.com/p",
+        "token_url": format!("{tokens}/v1/token"),
+        "credential_source": {"file": identity, "format": {"type": "text"}},
+    });
+    std::fs::write(&file, account.to_string()).unwrap();
+    let credentials = GcsCredentials::External { file: file.to_str().unwrap().into() };
+    let storage = open(&GcsSettings { credentials, ..settings(&address) }).unwrap();
+    for name in ["first", "second"] {
+        std::fs::write(&identity, format!("{name}-identity\n")).unwrap();
+        assert!(storage.list(&at("")).unwrap().is_none());
+        assert!(requests.recv().unwrap().head.contains(&format!("authorization: bearer {name}-token")));
+        let question = asked.recv().unwrap();
+        assert_eq!(question.line, "POST /v1/token");
+        let body = String::from_utf8(question.body).unwrap();
+        assert!(body.contains(&format!("&subject_token={name}-identity&")), "{body}");
+    }
+}
+
+#[test]
+fn token_service_is_checked_though_the_storage_is_not() {
+    let http = HttpSettings { verify_tls: false, ..settings("").http };
+    let services = token::Services::new("https://localhost:4443", &http).unwrap();
+    assert!(!std::sync::Arc::ptr_eq(&services.storage, &services.others));
+    let of = |url: &str| {
+        let request = token::form_request(url, String::new()).unwrap();
+        std::ptr::eq(services.of(&request), &*services.storage)
+    };
+    assert!(of("https://localhost:4443/token"));
+    assert!(
+        !of("https://oauth2.googleapis.com/token") && !of("https://localhost/token") && !of("http://localhost:4443/x")
+    );
+}
+
+#[test]
 fn refused_token_is_reported_as_pgbackrest_does() {
     let folder = tempfile::tempdir().unwrap();
     let refused = r#"{"error":"invalid_grant","error_description":"Invalid JWT Signature."}"#;

@@ -15,6 +15,7 @@ use super::refusal::{Refusal, shown};
 use super::service::{Connector, is_certificate_refused, receive};
 use super::xml::Element;
 use super::{HttpSettings, retry_config};
+use crate::storage::network;
 use crate::{Error, ErrorCode, Result};
 
 /// An answer that came to its end.
@@ -230,11 +231,12 @@ pub(crate) struct Pauses<'a> {
 impl Pauses<'_> {
     /// Waits before another try; `false` when there should be none.
     pub(crate) async fn wait(&mut self) -> bool {
-        if self.count >= self.retry.max_retries || self.begun.elapsed() > self.retry.retry_timeout {
+        let is_over = self.count >= self.retry.max_retries || self.begun.elapsed() > self.retry.retry_timeout;
+        if is_over || network::is_stopping() {
             return false;
         }
         self.count += 1;
-        tokio::time::sleep(self.next).await;
+        network::pause_until(Instant::now() + self.next).await;
         self.next = next_pause(&self.retry.backoff, self.next);
         true
     }
@@ -269,7 +271,6 @@ mod tests {
     use super::*;
     use crate::storage::http::mock::{answer, server};
     use crate::storage::http::service;
-    use crate::storage::network;
 
     fn requests() -> Requests {
         let io_timeout = Duration::from_secs(5);
@@ -362,6 +363,31 @@ mod tests {
             assert_eq!(requests.iter().count(), 1, "{status}");
         }
         assert!(asked.try_recv().is_err());
+    }
+
+    #[test]
+    fn request_that_hangs_ends_when_the_process_is_to_end() {
+        const NAME: &str = "storage::http::request::tests::request_that_hangs_ends_when_the_process_is_to_end";
+        if std::env::var_os("RBR_TEST_STOP").is_none() {
+            // A process of its own, since this one goes on
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            let output = child.args(["--exact", NAME]).env("RBR_TEST_STOP", "y").output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let partial = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n0123".to_owned();
+        let (half, asked) = server(vec![partial, answer("never")]);
+        let urls = [format!("http://{}", silent.local_addr().unwrap()), half];
+        let waiting: Vec<_> = urls.map(|url| std::thread::spawn(move || send(&url).unwrap_err())).into();
+        asked.recv().unwrap();
+        let _connection = silent.accept().unwrap();
+        network::stop();
+        for waiting in waiting {
+            let failure = waiting.join().unwrap();
+            assert_eq!(failure.code(), ErrorCode::Term, "{failure}");
+        }
     }
 
     #[test]
