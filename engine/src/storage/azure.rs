@@ -100,6 +100,7 @@ pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
             Arc::new(ManagedIdentity::new(&host, metadata_url.as_deref(), http)?)
         }
     };
+    let connector = Connector::new(http)?;
     let store = MicrosoftAzureBuilder::new()
         .with_account(&settings.account)
         .with_container_name(&settings.container)
@@ -108,7 +109,7 @@ pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
         .with_retry(retry_config(http.io_timeout))
         .with_credentials(Arc::clone(&credentials))
         .with_http_connector(CheckedConnector {
-            inner: Connector::new(http)?,
+            inner: connector.clone(),
             store: Arc::new(AzureStore { account: settings.account.clone(), credentials: Arc::clone(&credentials) }),
         })
         .build()
@@ -117,7 +118,7 @@ pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
         container_url: format!("{url}/{}", settings.container),
         account: settings.account.clone(),
         credentials,
-        requests: Requests::new(http)?,
+        requests: Requests::over(&connector),
     });
     let mut store: Arc<dyn ObjectStore> = Arc::new(Listed { store: Arc::new(store), list: Arc::clone(&list) });
     if let Some(time) = settings.target_time {

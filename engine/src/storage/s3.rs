@@ -115,6 +115,7 @@ pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
         host: route.host.clone(),
         requester_pays: settings.requester_pays,
     });
+    let connector = Connector::new(&route.http)?;
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&settings.bucket)
         .with_region(&settings.region)
@@ -125,7 +126,7 @@ pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
         // The store's client signs
         .with_skip_signature(true)
         .with_http_connector(CheckedConnector {
-            inner: Connector::new(&route.http)?,
+            inner: connector.clone(),
             store: Arc::new(S3Store { signer: Arc::clone(&signer) }),
         });
     if let Some(key) = &settings.kms_key_id {
@@ -138,7 +139,7 @@ pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
         Error::new(ErrorCode::Config, format!("unable to use S3 bucket '{}': {error}", settings.bucket)).cause(error)
     })?;
     let list =
-        Arc::new(S3List { bucket_url: route.bucket_url(settings), signer, requests: Requests::new(&route.http)? });
+        Arc::new(S3List { bucket_url: route.bucket_url(settings), signer, requests: Requests::over(&connector) });
     let mut store: Arc<dyn ObjectStore> = Arc::new(Listed { store: Arc::new(store), list: Arc::clone(&list) });
     if let Some(time) = settings.target_time {
         store = Arc::new(AsOf::new(store, list, time));

@@ -217,6 +217,9 @@ fn upload_in_parts_that_a_gateway_cuts_in_on_is_an_error() {
     }
     let gateway = with_one(Kind::S3, meant[2].2, move |_| error());
     fails("end", Kind::S3, &gateway, write_large, ErrorCode::Format, "InvalidPart no such part");
+    let echo = || Reply::new(200, &[], "<Error><Code>Odd</Code><Message>session-token</Message></Error>");
+    let gateway = with_one(Kind::S3, meant[2].2, move |_| echo());
+    fails("echo", Kind::S3, &gateway, write_large, ErrorCode::Format, "Odd <redacted>");
 }
 
 #[test]

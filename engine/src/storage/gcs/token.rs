@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::GcsCredentials;
 use super::federation::ExternalAccount;
 use crate::storage::http::HttpSettings;
-use crate::storage::http::refusal::Refusal;
+use crate::storage::http::refusal::{Refusal, redacted, shown};
 use crate::storage::http::request::{Failure, Requests, json};
 use crate::storage::http::token::{Kept, Token, missing, validity};
 use crate::{Error, ErrorCode, Result};
@@ -137,7 +137,13 @@ impl Tokens {
         let response = self.services.of(&request).send(&request).await?;
         let status = response.status();
         match json(&response) {
-            Ok(answer) if status.is_success() || answer.get("error").is_some() => Ok(self.read(&answer, now)?),
+            Ok(answer) if status.is_success() || answer.get("error").is_some() => {
+                let read = self.read(&answer, now);
+                Ok(read.map_err(|mut error| {
+                    error.message = redacted(&response, shown(&error.message));
+                    error
+                })?)
+            }
             Err(error) if status.is_success() => Err(error.into()),
             // What else a server says may hold anything
             _ => Err(Refusal::silent(&response).into()),

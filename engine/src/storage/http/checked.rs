@@ -21,7 +21,7 @@ use object_store::client::{
 };
 use percent_encoding::percent_decode_str;
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, redacted};
 use super::request::is_passing;
 use super::service::{Connector, receive};
 use super::xml::Element;
@@ -205,8 +205,7 @@ impl<S: Store> HttpService for CheckedService<S> {
             let (head, body) = answer.into_parts();
             return match self.store.check(&asked, &head, None) {
                 Ok(()) => Ok(Response::from_parts(head, body)),
-                Err(Wrong::Final(error)) => Err(HttpError::new(HttpErrorKind::Decode, error)),
-                Err(Wrong::Passing) => Ok(passing(head, Bytes::new())),
+                Err(wrong) => disbelieved(wrong, head, &[]),
             };
         }
         let (head, body) = answer.into_parts();
@@ -217,18 +216,25 @@ impl<S: Store> HttpService for CheckedService<S> {
         }
         match self.store.check(&asked, &head, Some(&body)) {
             Ok(()) => Ok(Response::from_parts(head, body.into())),
-            Err(Wrong::Final(error)) => Err(HttpError::new(HttpErrorKind::Decode, error)),
-            Err(Wrong::Passing) => Ok(passing(head, body)),
+            Err(wrong) => disbelieved(wrong, head, &body),
         }
     }
 }
 
-/// A failure that is worth another try.
-fn passing(mut head: Parts, body: Bytes) -> HttpResponse {
-    head.status = StatusCode::SERVICE_UNAVAILABLE;
-    let answer = Response::from_parts(head, ());
-    let explained = Refusal::of(&answer, &body).explanation();
-    answer.map(|()| explained.into())
+/// What becomes of a success that is none: a failure that is worth another try, or the error.
+fn disbelieved(wrong: Wrong, mut head: Parts, body: &[u8]) -> std::result::Result<HttpResponse, HttpError> {
+    match wrong {
+        Wrong::Passing => {
+            head.status = StatusCode::SERVICE_UNAVAILABLE;
+            let answer = Response::from_parts(head, ());
+            let explained = Refusal::of(&answer, body).explanation();
+            Ok(answer.map(|()| explained.into()))
+        }
+        Wrong::Final(mut error) => {
+            error.message = redacted(&Response::from_parts(head, ()), &error.message);
+            Err(HttpError::new(HttpErrorKind::Decode, error))
+        }
+    }
 }
 
 /// A failure: one that may pass, or the word that there is no such object, is left to the caller; any other is final.

@@ -179,8 +179,8 @@ impl Refusal {
     /// A refusal whose explanation can't be read, or may hold anything.
     pub(crate) fn silent<B>(answer: &Response<B>) -> Self {
         let text = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
-        let redacted = |text: &str| sent(answer).map_or_else(|| text.to_owned(), |sent| sent.redact(text).into_owned());
-        let headers = SHOWN_HEADERS.iter().filter_map(|name| Some(format!("{name}: {}", redacted(shown(text(name)?)))));
+        let shown = |name: &str| Some(format!("{name}: {}", redacted(answer, shown(text(name)?))));
+        let headers = SHOWN_HEADERS.iter().filter_map(|name| shown(name));
         let line = sent(answer).map(|sent| sent.0.line.clone()).unwrap_or_default();
         Refusal { status: answer.status(), line, headers: headers.collect(), message: String::new() }
     }
@@ -189,6 +189,11 @@ impl Refusal {
 /// The request that an answer belongs to.
 fn sent<B>(answer: &Response<B>) -> Option<&Sent> {
     answer.extensions().get::<Sent>()
+}
+
+/// What a server said, without the secrets of the request that it answered.
+pub(crate) fn redacted<B>(answer: &Response<B>, said: &str) -> String {
+    sent(answer).map_or_else(|| said.to_owned(), |sent| sent.redact(said).into_owned())
 }
 
 /// The message in an answer: that of a JSON error, code and message of an XML error, else the text itself.

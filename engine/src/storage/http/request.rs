@@ -148,8 +148,12 @@ impl Requests {
     /// # Errors
     /// Certificates can't be read, or the network threads can't be started.
     pub(crate) fn new(settings: &HttpSettings) -> Result<Self> {
-        let client = Connector::new(settings)?.client();
-        Ok(Requests { client, retry: retry_config(settings.io_timeout) })
+        Ok(Self::over(&Connector::new(settings)?))
+    }
+
+    /// Requests over the connections of others.
+    pub(crate) fn over(connector: &Connector) -> Self {
+        Requests { client: connector.client(), retry: retry_config(connector.io_timeout()) }
     }
 
     /// Sends a request and reads the answer to its end, again and with growing pauses while it meets passing faults; answers
@@ -170,7 +174,9 @@ impl Requests {
         if !answer.status().is_success() {
             return Err(Failure::of(&answer));
         }
-        Ok(Element::parse(answer.body())?)
+        let document = Element::parse(answer.body())?;
+        // A success that is none
+        if document.name == "Error" { Err(Failure::of(&answer)) } else { Ok(document) }
     }
 
     /// Sends a request as [`Requests::send`] does, but leaves the content of a success to be read as it comes.
@@ -376,13 +382,12 @@ mod tests {
             assert!(output.status.success() && said.contains("1 passed"), "{said}");
             return;
         }
-        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let partial = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n0123".to_owned();
-        let (half, asked) = server(vec![partial, answer("never")]);
-        let urls = [format!("http://{}", silent.local_addr().unwrap()), half];
-        let waiting: Vec<_> = urls.map(|url| std::thread::spawn(move || send(&url).unwrap_err())).into();
-        asked.recv().unwrap();
-        let _connection = silent.accept().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let waiting = [(); 2].map(|()| url.clone()).map(|url| std::thread::spawn(move || send(&url).unwrap_err()));
+        // One of them gets half an answer, and both stay open
+        let mut connections = [(); 2].map(|()| listener.accept().unwrap().0);
+        std::io::Write::write_all(&mut connections[0], b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n0123").unwrap();
         network::stop();
         for waiting in waiting {
             let failure = waiting.join().unwrap();

@@ -49,6 +49,11 @@ impl Connector {
         Ok(Connector { client: settings.client()?, io_timeout, patience: Arc::new(Patience::new(io_timeout)) })
     }
 
+    /// Longest wait for a connection or for the next bytes of an answer.
+    pub(crate) fn io_timeout(&self) -> Duration {
+        self.io_timeout
+    }
+
     /// What sends requests.
     pub(crate) fn client(&self) -> HttpClient {
         HttpClient::new(self.clone())
