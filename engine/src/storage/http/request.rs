@@ -387,6 +387,7 @@ mod tests {
         let waiting = [(); 2].map(|()| url.clone()).map(|url| std::thread::spawn(move || send(&url).unwrap_err()));
         // One of them gets half an answer, and both stay open
         let mut connections = [(); 2].map(|()| listener.accept().unwrap().0);
+        assert!(std::io::Read::read(&mut connections[0], &mut [0; 4096]).unwrap() > 0);
         std::io::Write::write_all(&mut connections[0], b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n0123").unwrap();
         network::stop();
         for waiting in waiting {
