@@ -32,6 +32,22 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("restore", "A line break in the value of `recovery-option` is refused [032]; it would begin another setting."),
     ("restore", "`restore_command` names this program by its absolute path."),
+    (
+        "restore",
+        "The destination of a link or tablespace is cleaned with `--delta` only if the cluster's own link led there before; otherwise it must be empty [040, 093].",
+    ),
+    (
+        "restore",
+        "Destinations that contain the data directory or a repository, spool, lock or log path are refused [070], and so is what would remove another cluster [040]. Links are resolved first.",
+    ),
+    (
+        "restore",
+        "With `--delta`, a cluster that was never one of the stanza is not overwritten [051]; `--force` allows it.",
+    ),
+    (
+        "restore",
+        "A backup that does not fit on its file systems is refused [064] before anything is changed; on file systems that may compress it is warned about.",
+    ),
     ("restore", "The `backup.manifest` that stands in the data directory meanwhile holds no passphrase."),
     (
         "check, backup",
@@ -48,6 +64,21 @@ const DIFFERENCES: &[(&str, &str)] = &[
          anything is copied, unless it goes into a bundle.",
     ),
     ("backup", "The directory of the bundles is synced too."),
+    (
+        "backup",
+        "A signal does not cut short what makes the backup complete; pgBackRest ends at once, and a backup that was all but done is made again.",
+    ),
+    ("backup, restore", "Progress that cannot be written to the lock file is a warning; pgBackRest ends the command."),
+    (
+        "backup, expire, restore",
+        "A lock is tried again for a moment where another command may only be reading it; pgBackRest fails at once [050].",
+    ),
+    ("stop", "With `--force`, processes of a stanza whose name only begins the same are left alone."),
+    (
+        "repo-ls",
+        "Back references in `--filter` are refused, and expressions whose compiled form takes more than 512 KiB; every match takes linear time.",
+    ),
+    ("all", "A value that is not UTF-8 is refused [032] where the command uses the option."),
     (
         "backup, archive-push",
         "A zst stream is several frames of 2 MiB up to level 6, which every reader takes for one; pgBackRest writes one without end.",

@@ -3,9 +3,10 @@
 //! Everything else is straight-line work on threads; only requests on the network are asynchronous, and they are driven
 //! here. A local repository never starts it.
 
+use std::io;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -14,12 +15,6 @@ use crate::{Error, ErrorCode, Result, slots};
 /// Threads that drive all requests. TLS and copying cost little beside hashing and compression, which have threads of
 /// their own.
 const NETWORK_THREADS: usize = 2;
-
-/// How long a request that waits takes at most to see that the process is to end.
-pub(crate) const STOP_POLL: Duration = Duration::from_millis(200);
-
-/// Whether the process is to end.
-static STOPPING: AtomicBool = AtomicBool::new(false);
 
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
@@ -31,37 +26,35 @@ pub fn handle() -> Result<Handle> {
     if let Some(runtime) = RUNTIME.get() {
         return Ok(runtime.handle().clone());
     }
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(NETWORK_THREADS)
-        .thread_name("rbr-network")
-        .enable_all()
-        .build()
-        .map_err(|error| Error::from_io(ErrorCode::Kernel, "unable to start network threads", error))?;
+    let failed = |error| Error::from_io(ErrorCode::Kernel, "unable to start network threads", error);
+    check_threads().map_err(failed)?;
+    let build =
+        || Builder::new_multi_thread().worker_threads(NETWORK_THREADS).thread_name("rbr-network").enable_all().build();
+    let runtime = std::panic::catch_unwind(build)
+        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::WouldBlock)))
+        .map_err(failed)?;
     // Where two threads race, the loser's runtime is dropped here, outside of any asynchronous context
     Ok(RUNTIME.get_or_init(|| runtime).handle().clone())
+}
+
+/// Whether the system gives as many threads as the runtime needs, and one for looking up names. The runtime panics where it can't
+/// start one.
+fn check_threads() -> io::Result<()> {
+    let gate = Mutex::new(());
+    std::thread::scope(|scope| {
+        // Held until all are there
+        let _closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..=NETWORK_THREADS {
+            let wait = || drop(gate.lock());
+            std::thread::Builder::new().spawn_scoped(scope, wait)?;
+        }
+        Ok(())
+    })
 }
 
 /// Waits for something on the network, without keeping others from computing.
 pub(crate) fn wait<R>(runtime: &Handle, request: impl Future<Output = R>) -> R {
     slots::waiting(|| runtime.block_on(request))
-}
-
-/// Ends requests to object stores that wait for a server, now that the process is to end, and has no more of them tried again. What
-/// makes progress goes on, and so do short requests, by which a command cleans up.
-pub fn stop() {
-    STOPPING.store(true, Ordering::Relaxed);
-}
-
-/// Whether [`stop`] was called.
-pub(crate) fn is_stopping() -> bool {
-    STOPPING.load(Ordering::Relaxed)
-}
-
-/// Waits until a time, or until the process is to end.
-pub(crate) async fn pause_until(end: Instant) {
-    while !is_stopping() && Instant::now() < end {
-        tokio::time::sleep_until(end.min(Instant::now() + STOP_POLL).into()).await;
-    }
 }
 
 /// The methods that requests are counted by.

@@ -7,8 +7,6 @@ use ::http::header::RETRY_AFTER;
 use ::http::{Response, StatusCode};
 use jiff::fmt::rfc2822;
 
-use crate::storage::network;
-
 /// What a server said of when it wants to be asked again. Holds for all requests to it, since they would make it no less busy.
 #[derive(Debug)]
 pub(super) struct Patience {
@@ -31,7 +29,7 @@ impl Patience {
     /// Waits until the server may be asked.
     pub(super) async fn wait(&self) {
         if let Some(until) = self.until() {
-            network::pause_until(until).await;
+            tokio::time::sleep_until(until.into()).await;
         }
     }
 

@@ -15,7 +15,6 @@ use super::refusal::{Refusal, shown};
 use super::service::{Connector, is_certificate_refused, receive};
 use super::xml::Element;
 use super::{HttpSettings, retry_config};
-use crate::storage::network;
 use crate::{Error, ErrorCode, Result};
 
 /// An answer that came to its end.
@@ -237,12 +236,11 @@ pub(crate) struct Pauses<'a> {
 impl Pauses<'_> {
     /// Waits before another try; `false` when there should be none.
     pub(crate) async fn wait(&mut self) -> bool {
-        let is_over = self.count >= self.retry.max_retries || self.begun.elapsed() > self.retry.retry_timeout;
-        if is_over || network::is_stopping() {
+        if self.count >= self.retry.max_retries || self.begun.elapsed() > self.retry.retry_timeout {
             return false;
         }
         self.count += 1;
-        network::pause_until(Instant::now() + self.next).await;
+        tokio::time::sleep(self.next).await;
         self.next = next_pause(&self.retry.backoff, self.next);
         true
     }
@@ -277,6 +275,7 @@ mod tests {
     use super::*;
     use crate::storage::http::mock::{answer, server};
     use crate::storage::http::service;
+    use crate::storage::network;
 
     fn requests() -> Requests {
         let io_timeout = Duration::from_secs(5);
@@ -369,31 +368,6 @@ mod tests {
             assert_eq!(requests.iter().count(), 1, "{status}");
         }
         assert!(asked.try_recv().is_err());
-    }
-
-    #[test]
-    fn request_that_hangs_ends_when_the_process_is_to_end() {
-        const NAME: &str = "storage::http::request::tests::request_that_hangs_ends_when_the_process_is_to_end";
-        if std::env::var_os("RBR_TEST_STOP").is_none() {
-            // A process of its own, since this one goes on
-            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-            let output = child.args(["--exact", NAME]).env("RBR_TEST_STOP", "y").output().unwrap();
-            let said = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success() && said.contains("1 passed"), "{said}");
-            return;
-        }
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let waiting = [(); 2].map(|()| url.clone()).map(|url| std::thread::spawn(move || send(&url).unwrap_err()));
-        // One of them gets half an answer, and both stay open
-        let mut connections = [(); 2].map(|()| listener.accept().unwrap().0);
-        assert!(std::io::Read::read(&mut connections[0], &mut [0; 4096]).unwrap() > 0);
-        std::io::Write::write_all(&mut connections[0], b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n0123").unwrap();
-        network::stop();
-        for waiting in waiting {
-            let failure = waiting.join().unwrap();
-            assert_eq!(failure.code(), ErrorCode::Term, "{failure}");
-        }
     }
 
     #[test]

@@ -16,9 +16,8 @@ use object_store::client::{
 use super::HttpSettings;
 use super::patience::Patience;
 use super::refusal::Sent;
-use super::request::is_passing;
-use super::stall::{Progress, TimedBody, WatchedBody, stopped};
-use crate::storage::network::{count, is_stopping};
+use super::stall::{self, Progress, TimedBody, WatchedBody};
+use crate::storage::network::count;
 use crate::{Error, ErrorCode, Result};
 
 /// The largest answer that is received as a whole, which is any but the content of objects. The largest of those are pages of
@@ -73,7 +72,7 @@ impl Connector {
         let answer = tokio::select! {
             biased;
             answer = self.client.execute(request) => answer.map_err(http_error)?,
-            error = progress.stalled(self.io_timeout, AFTER_CONNECT) => return Err(error),
+            () = progress.stalled(self.io_timeout + AFTER_CONNECT) => return Err(stall::timed_out(self.io_timeout)),
         };
         let answer = Response::<reqwest::Body>::from(answer);
         Ok(answer.map(|body| HttpResponseBody::new(TimedBody::new(body, self.io_timeout))))
@@ -103,10 +102,6 @@ impl HttpService for Connector {
         self.patience.note(&answer);
         if let Some(error) = led_elsewhere(answer.status(), answer.headers()) {
             return Err(HttpError::new(HttpErrorKind::Decode, error));
-        }
-        // Nobody has the time to try again
-        if is_stopping() && is_passing(answer.status()) {
-            return Err(stopped());
         }
         answer.extensions_mut().insert(sent);
         // What a server says of a failure is small, or of no use

@@ -14,11 +14,7 @@ use object_store::client::{HttpError, HttpErrorKind, HttpRequestBody};
 use tokio::time::{Instant, Sleep};
 
 use super::service::http_error;
-use crate::storage::network;
-use crate::{Error, ErrorCode};
 
-/// How long a server may keep a request waiting while the process is to end.
-const STOP_LIMIT: Duration = Duration::from_secs(1);
 /// Bytes of a body after which progress is noted.
 const PIECE_SIZE_BYTES: usize = 64 << 10;
 
@@ -40,19 +36,14 @@ impl Progress {
         self.last.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// Ends when there was no progress for this long and a bit more, or for a moment while the process is to end.
-    pub(super) async fn stalled(&self, limit: Duration, more: Duration) -> HttpError {
+    /// Ends when there was no progress for this long.
+    pub(super) async fn stalled(&self, limit: Duration) {
         loop {
-            let last = self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed));
-            let now = Instant::now();
-            if network::is_stopping() && last + STOP_LIMIT <= now {
-                return stopped();
+            let end = self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed)) + limit;
+            if end <= Instant::now() {
+                return;
             }
-            let end = last + limit + more;
-            if end <= now {
-                return timed_out(limit);
-            }
-            tokio::time::sleep_until(end.min(now + network::STOP_POLL)).await;
+            tokio::time::sleep_until(end).await;
         }
     }
 }
@@ -101,14 +92,6 @@ impl Body for WatchedBody {
     }
 }
 
-/// The error of what was given up because the process is to end. It is not tried again.
-pub(super) fn stopped() -> HttpError {
-    HttpError::new(
-        HttpErrorKind::Decode,
-        Error::new(ErrorCode::Term, "a request was given up since the process is to end"),
-    )
-}
-
 /// The error of a request or an answer that made no progress.
 pub(super) fn timed_out(limit: Duration) -> HttpError {
     let text = format!("operation timed out: nothing was sent or received for {} second(s)", limit.as_secs_f64());
@@ -119,8 +102,7 @@ pub(super) fn timed_out(limit: Duration) -> HttpError {
 pub(super) struct TimedBody {
     body: reqwest::Body,
     limit: Duration,
-    /// The time at which it is too late, and a timer that ends then or before.
-    end: Option<(Instant, Pin<Box<Sleep>>)>,
+    end: Option<Pin<Box<Sleep>>>,
 }
 
 impl TimedBody {
@@ -142,21 +124,9 @@ impl Body for TimedBody {
             this.end = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(http_error)));
         }
-        let next = |end: Instant| end.min(Instant::now() + network::STOP_POLL);
-        let (end, timer) = this.end.get_or_insert_with(|| {
-            let end = Instant::now() + this.limit;
-            (end, Box::pin(tokio::time::sleep_until(next(end))))
-        });
-        loop {
-            ready!(timer.as_mut().poll(context));
-            if network::is_stopping() {
-                return Poll::Ready(Some(Err(stopped())));
-            }
-            if Instant::now() >= *end {
-                return Poll::Ready(Some(Err(timed_out(this.limit))));
-            }
-            timer.as_mut().reset(next(*end));
-        }
+        let limit = this.limit;
+        let end = this.end.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        end.as_mut().poll(context).map(|()| Some(Err(timed_out(limit))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -176,6 +146,7 @@ mod tests {
     use super::*;
     use crate::storage::http::HttpSettings;
     use crate::storage::http::service::Connector;
+    use crate::storage::network;
     use object_store::client::{HttpRequest, HttpResponse};
 
     const LIMIT: Duration = Duration::from_secs(1);
