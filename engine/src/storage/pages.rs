@@ -70,6 +70,9 @@ impl Pages {
     }
 }
 
+/// Where the objects of a page are, each with what describes it, and common prefixes.
+pub(crate) type Located<'a, E> = (Vec<(Path, &'a E)>, Vec<Path>);
+
 /// The objects of a page that can be reached, and the names of those that can't.
 #[derive(Debug)]
 pub(crate) struct Reached<'a> {

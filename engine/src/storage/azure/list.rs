@@ -19,7 +19,7 @@ use crate::storage::http::URL_ENCODED;
 use crate::storage::http::checked::foreign;
 use crate::storage::http::request::{Failure, Requests, store_error};
 use crate::storage::http::xml::Element;
-use crate::storage::pages::Reached;
+use crate::storage::pages::{Located, Reached};
 use crate::{Error, ErrorCode, Result};
 
 /// See the module.
@@ -91,7 +91,7 @@ impl AzureList {
 }
 
 /// Where objects of a page are, with the elements that describe them, and common prefixes.
-fn entries<'a>(page: &'a Element, prefix: &str) -> Result<(Vec<(Path, &'a Element)>, Vec<Path>)> {
+fn entries<'a>(page: &'a Element, prefix: &str) -> Result<Located<'a, Element>> {
     page.expect("EnumerationResults")?;
     if let Some(other) = page.child("Prefix").filter(|found| found.text != prefix) {
         return Err(foreign(&format!("it is a listing of '{}' instead of '{prefix}'", other.text)));

@@ -197,7 +197,8 @@ fn fails(case: &str, kind: Kind, gateway: &Gateway, operation: Operation, code: 
 fn upload_in_parts_that_a_gateway_cuts_in_on_is_an_error() {
     let login = || Reply::new(200, &[("content-type", "text/html"), ("etag", "\"x\"")], LOGIN);
     let error = || Reply::new(200, &[], "<Error><Code>InvalidPart</Code><Message>no such part</Message></Error>");
-    let meant: [(&str, Kind, fn(&Asked) -> bool); 8] = [
+    type Meant = (&'static str, Kind, fn(&Asked) -> bool);
+    let meant: [Meant; 8] = [
         ("begin", Kind::S3, |asked| asked.query.contains("uploads")),
         ("part", Kind::S3, |asked| asked.query.contains("partNumber=2")),
         ("end", Kind::S3, |asked| asked.method == "POST" && asked.query.contains("uploadId")),

@@ -15,7 +15,7 @@ use super::failed;
 use crate::storage::as_of::{ListVersions, Order, Version, Versions};
 use crate::storage::http::checked::foreign;
 use crate::storage::http::request::{Failure, json};
-use crate::storage::pages::Reached;
+use crate::storage::pages::{Located, Reached};
 use crate::{Error, ErrorCode};
 
 /// What a page says that it is.
@@ -78,7 +78,7 @@ impl Page {
     }
 
     /// Where the objects of the page are, with what describes them, and common prefixes.
-    fn entries(&self, prefix: &str) -> crate::Result<(Vec<(Path, &Value)>, Vec<Path>)> {
+    fn entries(&self, prefix: &str) -> crate::Result<Located<'_, Value>> {
         let of = |key: &str| self.0.get(key).and_then(Value::as_array).into_iter().flatten();
         let (mut reached, mut objects, mut prefixes) = (Reached::below(prefix), Vec::new(), Vec::new());
         for item in of("items") {

@@ -137,7 +137,7 @@ mod tests {
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
         write("broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
         write("secret.pem", "whatever");
-        fs::set_permissions(folder.path().join("secret.pem"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(folder.path().join("secret.pem"), fs::Permissions::from_mode(0o000)).unwrap();
         write("good.pem", CERTIFICATE);
         std::os::unix::fs::symlink("good.pem", folder.path().join("0a1b2c3d.0")).unwrap();
         std::os::unix::fs::symlink("gone.pem", folder.path().join("0a1b2c3e.0")).unwrap();

@@ -18,7 +18,7 @@ use crate::storage::http::URL_ENCODED;
 use crate::storage::http::checked::foreign;
 use crate::storage::http::request::{Failure, Requests, store_error};
 use crate::storage::http::xml::Element;
-use crate::storage::pages::Reached;
+use crate::storage::pages::{Located, Reached};
 use crate::{Error, ErrorCode, Result};
 
 /// See the module.
@@ -103,7 +103,7 @@ fn is_page(page: &Element, kind: &str, prefix: &str) -> Result<bool> {
 }
 
 /// Where objects of a page are, with the elements that describe them, and common prefixes.
-fn entries<'a>(page: &'a Element, prefix: &str, kinds: &[&str]) -> Result<(Vec<(Path, &'a Element)>, Vec<Path>)> {
+fn entries<'a>(page: &'a Element, prefix: &str, kinds: &[&str]) -> Result<Located<'a, Element>> {
     let (mut reached, mut objects, mut prefixes) = (Reached::below(prefix), Vec::new(), Vec::new());
     for child in &page.children {
         if child.name == "CommonPrefixes" {
