@@ -6,7 +6,7 @@
 
 mod answers;
 mod identity;
-mod list;
+pub(crate) mod list;
 
 use std::sync::Arc;
 

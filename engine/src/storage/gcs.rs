@@ -8,7 +8,7 @@
 mod api;
 mod batch;
 mod federation;
-mod list;
+pub(crate) mod list;
 mod store;
 #[cfg(test)]
 mod tests;

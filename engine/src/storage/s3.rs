@@ -5,8 +5,8 @@
 //! the versions of objects (`list.rs`).
 
 mod answers;
-mod credentials;
-mod list;
+pub(crate) mod credentials;
+pub(crate) mod list;
 mod sign;
 
 use std::sync::Arc;

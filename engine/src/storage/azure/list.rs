@@ -113,7 +113,7 @@ fn next(page: &Element) -> Option<String> {
     page.child("NextMarker").map(|marker| marker.text.clone()).filter(|marker| !marker.is_empty())
 }
 
-fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListResult> {
+pub(crate) fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListResult> {
     let (objects, common_prefixes) = entries(page, prefix)?;
     let objects = objects.into_iter().map(|(location, blob)| object(location, blob)).collect::<Result<_>>()?;
     let result = ListResult { objects, common_prefixes, extensions: Extensions::new() };
@@ -121,7 +121,7 @@ fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListResult> {
 }
 
 /// Adds what is on a page of versions; answers the token of the next one.
-fn read_versions(page: &Element, prefix: &str, found: &mut Versions) -> Result<Option<String>> {
+pub(crate) fn read_versions(page: &Element, prefix: &str, found: &mut Versions) -> Result<Option<String>> {
     let (versions, prefixes) = entries(page, prefix)?;
     found.prefixes.extend(prefixes);
     for (location, blob) in versions {

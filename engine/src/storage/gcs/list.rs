@@ -57,7 +57,7 @@ impl ListVersions for Api {
 }
 
 /// A page as the server sent it.
-struct Page(Value);
+pub(crate) struct Page(Value);
 
 impl Page {
     async fn ask<'a>(
@@ -71,14 +71,19 @@ impl Page {
         }
         query.extend(token.map(|token| ("pageToken", token)));
         let page = json(&api.send(Call::new(Method::GET, api.object_path(None), &query)).await?)?;
+        Ok(Page::of(page)?)
+    }
+
+    /// A page, if it is one.
+    pub(crate) fn of(page: Value) -> crate::Result<Self> {
         match page.get("kind").and_then(Value::as_str) {
             Some(LISTING) => Ok(Page(page)),
-            _ => Err(foreign(&format!("it is not of the kind '{LISTING}'")).into()),
+            _ => Err(foreign(&format!("it is not of the kind '{LISTING}'"))),
         }
     }
 
     /// Where the objects of the page are, with what describes them, and common prefixes.
-    fn entries(&self, prefix: &str) -> crate::Result<Located<'_, Value>> {
+    pub(crate) fn entries(&self, prefix: &str) -> crate::Result<Located<'_, Value>> {
         let of = |key: &str| self.0.get(key).and_then(Value::as_array).into_iter().flatten();
         let (mut reached, mut objects, mut prefixes) = (Reached::below(prefix), Vec::new(), Vec::new());
         for item in of("items") {
@@ -104,7 +109,7 @@ pub(super) fn text<'a>(item: &'a Value, key: &str) -> crate::Result<&'a str> {
 }
 
 /// Reads the description of an object.
-pub(super) fn object(location: Path, item: &Value) -> crate::Result<ObjectMeta> {
+pub(crate) fn object(location: Path, item: &Value) -> crate::Result<ObjectMeta> {
     let bad = |key: &str| Error::new(ErrorCode::Format, format!("object's {key} is not valid"));
     Ok(ObjectMeta {
         location,
@@ -116,7 +121,7 @@ pub(super) fn object(location: Path, item: &Value) -> crate::Result<ObjectMeta> 
 }
 
 /// Reads the description of a version of an object.
-fn version(location: Path, item: &Value) -> crate::Result<Version> {
+pub(crate) fn version(location: Path, item: &Value) -> crate::Result<Version> {
     let generation = text(item, "generation")?.to_owned();
     let meta = ObjectMeta { version: Some(generation), ..object(location, item)? };
     Ok(Version { meta, is_deletion: false, is_latest: false })

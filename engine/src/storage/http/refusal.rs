@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 use super::xml::Element;
 
 /// So much of a server's message is shown.
-const MESSAGE_SIZE_MAX_BYTES: usize = 2048;
+pub(crate) const MESSAGE_SIZE_MAX_BYTES: usize = 2048;
 /// A shorter value is not looked for: it stands in texts by chance.
 const SECRET_SIZE_MIN_BYTES: usize = 6;
 /// What takes the place of a secret, in the words of pgBackRest.
@@ -197,7 +197,7 @@ pub(crate) fn redacted<B>(answer: &Response<B>, said: &str) -> String {
 }
 
 /// The message in an answer: that of a JSON error, code and message of an XML error, else the text itself.
-fn message(body: &[u8], sent: Option<&Sent>) -> String {
+pub(crate) fn message(body: &[u8], sent: Option<&Sent>) -> String {
     let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let json = json.as_ref().and_then(|json| json.pointer("/error/message")).and_then(serde_json::Value::as_str);
     let text = json.map(Cow::from).or_else(|| xml_message(body).map(Cow::from));

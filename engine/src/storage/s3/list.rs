@@ -117,7 +117,7 @@ fn entries<'a>(page: &'a Element, prefix: &str, kinds: &[&str]) -> Result<Locate
 }
 
 /// What is on a page, and the token of the next one.
-fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListResult> {
+pub(crate) fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListResult> {
     let page_token = if is_page(page, "ListBucketResult", prefix)? {
         let token = page.child("NextContinuationToken").map(|token| token.text.clone()).unwrap_or_default();
         if token.is_empty() {
@@ -137,7 +137,7 @@ fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListResult> {
 
 /// Adds what is on a page of versions. Where the next one begins is said by the last key and version of this one: they are the
 /// token, in the form in which a request names them.
-fn read_versions(page: &Element, prefix: &str, found: &mut Versions) -> Result<Option<String>> {
+pub(crate) fn read_versions(page: &Element, prefix: &str, found: &mut Versions) -> Result<Option<String>> {
     let is_truncated = is_page(page, "ListVersionsResult", prefix)?;
     let (versions, prefixes) = entries(page, prefix, &["Version", "DeleteMarker"])?;
     found.prefixes.extend(prefixes);
