@@ -80,9 +80,9 @@ pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
     let (host, url) = match settings.uri_style {
         UriStyle::Host => (
             format!("{}.{}", settings.account, endpoint.host),
-            endpoint.url(&format!("{}.", settings.account), settings.port),
+            endpoint.url(&format!("{}.", settings.account), settings.port)?,
         ),
-        UriStyle::Path => (endpoint.host.clone(), format!("{}/{}", endpoint.url("", settings.port), settings.account)),
+        UriStyle::Path => (endpoint.host.clone(), format!("{}/{}", endpoint.url("", settings.port)?, settings.account)),
     };
     let unusable = |error: object_store::Error| {
         Error::new(ErrorCode::Config, format!("unable to use Azure container '{}': {error}", settings.container))

@@ -79,7 +79,7 @@ pub struct GcsSettings {
 /// # Errors
 /// An option can't be used: an endpoint that is no address, certificates or a key file that can't be read.
 pub fn open(settings: &GcsSettings) -> Result<ObjectStorage> {
-    let server = Endpoint::parse(&settings.endpoint)?.url("", None);
+    let server = Endpoint::parse(&settings.endpoint)?.url("", None)?;
     let services = Services::new(&server, &settings.http)?;
     let api = Arc::new(Api {
         server,

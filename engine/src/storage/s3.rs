@@ -168,10 +168,10 @@ impl Route {
         let mut http = settings.http.clone();
         let (url, host) = match http.host.take() {
             Some(other) => {
-                let url = Endpoint::parse(&other)?.url("", settings.port);
+                let url = Endpoint::parse(&other)?.url("", settings.port)?;
                 (url, Some(format!("{prefix}{}", endpoint.host)))
             }
-            None => (endpoint.url(&prefix, settings.port), None),
+            None => (endpoint.url(&prefix, settings.port)?, None),
         };
         Ok(Route { url, host, http })
     }

@@ -61,7 +61,7 @@ pub(super) fn provider(settings: &S3Settings) -> Result<AwsCredentialProvider> {
             requests: requests()?,
         },
         S3Credentials::WebIdentity { role, token_file, sts_host } => Source::WebIdentity {
-            url: Endpoint::parse(sts_host)?.url("", None),
+            url: Endpoint::parse(sts_host)?.url("", None)?,
             role: role.clone(),
             token_file: token_file.clone(),
             requests: requests()?,
