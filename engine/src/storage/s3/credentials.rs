@@ -99,7 +99,7 @@ impl CredentialProvider for Temporary {
         self.current.get(Source::ask(&self.source)).await.map_err(|failure| {
             let error = match failure {
                 Failure::Other(error) => error,
-                other => Error::new(ErrorCode::Protocol, format!("unable to get temporary credentials: {other}")),
+                other => other.error("unable to get temporary credentials"),
             };
             object_store::Error::Generic { store: "S3", source: error.into() }
         })
