@@ -7,6 +7,7 @@ mod large_file;
 mod lock;
 mod manifest;
 mod matrix;
+mod signal;
 mod standby;
 mod turns;
 mod two_hosts;
