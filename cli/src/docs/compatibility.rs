@@ -98,6 +98,27 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "archive-get",
         "With `archive-async`, a segment is got directly when no worker can be started; pgBackRest fails, also when the spool had it.",
     ),
+    (
+        "archive-get",
+        "With `archive-async`, a spool that fails, an error of the worker or one that takes longer than `archive-timeout` is no answer: the repository is asked directly. PostgreSQL would take the error for the end of the WAL.",
+    ),
+    ("archive-get", "A stored segment that decodes to more than a segment's size is refused before it fills the disk."),
+    (
+        "archive-push",
+        "With `archive-async`, a state in the spool that is older than the last change of its WAL file does not count: it is about an earlier file of that name.",
+    ),
+    (
+        "archive-push",
+        "A segment that a file system already has is read before it is acknowledged, and stored again if it is damaged.",
+    ),
+    (
+        "archive-push",
+        "The archive is listed again after a segment was stored: of two clusters that push different content at the same time, at least one fails [045].",
+    ),
+    (
+        "archive-push",
+        "`archive-push-queue-max` counts segments by the size of the first segment and other files by their own; pgBackRest takes all files to be as large as the first.",
+    ),
     ("archive-push", "With `archive-async`, the worker pushes the file that PostgreSQL asks for before all others."),
     (
         "archive-push, archive-get",
