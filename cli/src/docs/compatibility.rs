@@ -28,10 +28,26 @@ Where rbr behaves otherwise than pgBackRest on purpose. Repositories stay the sa
 const DIFFERENCES: &[(&str, &str)] = &[
     (
         "restore",
-        "Quotes and backslashes in recovery settings are doubled, so that PostgreSQL reads the value that was given.",
+        "Quotes, backslashes and line breaks in recovery settings are escaped, so that PostgreSQL reads the value that was given.",
     ),
     ("restore", "A line break in the value of `recovery-option` is refused [032]; it would begin another setting."),
-    ("restore", "`restore_command` names this program by its absolute path."),
+    (
+        "restore",
+        "Every word of `restore_command` is quoted for the shell where it needs it, and `%` is doubled; pgBackRest quotes blanks alone. A program that was called by a relative path has its absolute one.",
+    ),
+    (
+        "restore",
+        "A time target without a zone is written to `recovery_target_time` with this host's offset, so that the instant that chooses the set also ends recovery. A comma before the fraction becomes a point.",
+    ),
+    (
+        "restore",
+        "Targets that PostgreSQL would refuse are refused before anything is changed, also with `--set`: times [029], positions, transactions and names [032].",
+    ),
+    (
+        "restore",
+        "A manifest with two entries that restore to one path is refused [029] before anything is changed; files that an unfinished restore left in the cluster are neither backed up nor restored.",
+    ),
+    ("restore", "A file of another size than the manifest says is an error [026] even if its checksum fits."),
     (
         "restore",
         "The destination of a link or tablespace is cleaned with `--delta` only if the cluster's own link led there before; otherwise it must be empty [040, 093].",

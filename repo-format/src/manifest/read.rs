@@ -185,7 +185,8 @@ impl Loader {
         }
         file.size = json.u64()?;
         file.size_repo = size_repo.unwrap_or(file.size);
-        if file.size == 0 {
+        // Another checksum that stands there says that the size is wrong
+        if file.size == 0 && file.checksum.is_none() {
             file.checksum = Some(Sha1::EMPTY);
         }
         file.size_original = if json.key_expect("szo")? { json.u64()? } else { file.size };

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 
 use repo_format::block_map::BlockMap;
+use repo_format::cipher::Cipher;
 use repo_format::hash::Sha1;
 use repo_format::layout::{self, FileForm, RepoPath};
 use repo_format::manifest::{BlockIncr, ManifestFile};
@@ -14,7 +15,7 @@ use super::{Copy, FileContext, MEMBER_SIZE_MAX, check_sha1, restored_path, set_t
 use crate::pipeline::restore::RestorePipeline;
 use crate::storage::ReadRange;
 use crate::storage::read_ahead::ReadQueue;
-use crate::{CancelToken, Error, ErrorCode, Result};
+use crate::{CancelToken, Error, ErrorCode, Result, warn};
 
 impl FileContext<'_> {
     /// Copies a block incremental file; returns how many bytes were written. `stored` begins with what [`Copy`] asked for.
@@ -36,7 +37,8 @@ impl FileContext<'_> {
             Error::from_io(ErrorCode::FileRead, format!("unable to read stored form of '{path}'"), error)
         })?;
         let map_size = usize::try_from(block.map_size).map_err(|_| short())?;
-        if member.len() as u64 != limit || member.len() < map_size {
+        self.complete_member(&mut member, limit, block, &path)?;
+        if member.len() < map_size {
             return Err(short());
         }
         let map = pipeline.decode_map(&member[member.len() - map_size..])?;
@@ -61,6 +63,25 @@ impl FileContext<'_> {
         }
         set_time(&out, file.timestamp, &path)?;
         Ok(written)
+    }
+
+    /// Makes a stored file whole that lacks its last bytes, if these are of the checksum of the last block: that is only compared
+    /// with what is on disk already. The content is proven by the checksum of the file (pgBackRest does not see it).
+    fn complete_member(&self, member: &mut Vec<u8>, size: u64, block: BlockIncr, path: &str) -> Result<()> {
+        let missing = size.saturating_sub(member.len() as u64);
+        if missing == 0 {
+            return Ok(());
+        }
+        // Without its last bytes nothing encrypted can be read
+        if missing > u64::from(block.checksum_size) || !matches!(self.cipher, Cipher::None) {
+            return Err(Error::new(ErrorCode::Format, format!("stored form of '{path}' is too short")));
+        }
+        warn!(
+            "the last {missing} byte(s) of the stored form of '{path}' are missing; they are not needed, and what is restored is \
+             proven by its checksum"
+        );
+        member.resize(usize::try_from(size).unwrap_or(member.len()), 0);
+        Ok(())
     }
 
     /// Writes what a plan says into a file and hashes the file.
