@@ -47,6 +47,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "restore",
         "A manifest with two entries that restore to one path is refused [029] before anything is changed; files that an unfinished restore left in the cluster are neither backed up nor restored.",
     ),
+    (
+        "restore",
+        "Invalid page checksums are an error [026], or a warning, for files that `--delta` finds there already too.",
+    ),
     ("restore", "A file of another size than the manifest says is an error [026] even if its checksum fits."),
     (
         "restore",
