@@ -1,7 +1,7 @@
 //! Copies block incremental files: the blocks that differ from what is on disk, from the backups that hold them.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufReader, Read, Take};
 
 use repo_format::block_map::BlockMap;
 use repo_format::cipher::Cipher;
@@ -17,6 +17,35 @@ use crate::storage::ReadRange;
 use crate::storage::read_ahead::ReadQueue;
 use crate::{CancelToken, Error, ErrorCode, Result, warn};
 
+/// A stored form that may lack its last bytes, if these are of the checksum of the last block: that is only compared with what is
+/// on disk already, and the content is proven by the checksum of the file. Zeros stand for them. pgBackRest does not see it.
+struct Completed<'a> {
+    stored: Take<&'a mut dyn Read>,
+    missing_max: u64,
+    /// Zeros that were given.
+    missing: u64,
+}
+
+impl Completed<'_> {
+    /// Bytes that were to come and did not.
+    fn left(&self) -> u64 {
+        self.stored.limit().saturating_sub(self.missing)
+    }
+}
+
+impl Read for Completed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.stored.read(buffer)?;
+        if read != 0 || self.stored.limit() > self.missing_max {
+            return Ok(read);
+        }
+        let zeros = usize::try_from(self.left()).unwrap_or(usize::MAX).min(buffer.len());
+        buffer[..zeros].fill(0);
+        self.missing += zeros as u64;
+        Ok(zeros)
+    }
+}
+
 impl FileContext<'_> {
     /// Copies a block incremental file; returns how many bytes were written. `stored` begins with what [`Copy`] asked for.
     pub(super) fn copy_blocks(
@@ -31,18 +60,39 @@ impl FileContext<'_> {
         let path = restored_path(self.pg_path, &file.name);
         let short = || Error::new(ErrorCode::Format, format!("stored form of '{path}' is too short"));
         let limit = copy.limit.unwrap_or(0);
-        // The manifest's size is only a claim until so many bytes are there
-        let mut member = Vec::with_capacity(usize::try_from(limit.min(MEMBER_SIZE_MAX)).unwrap_or(0));
-        stored.read_to_end(&mut member).map_err(|error| {
-            Error::from_io(ErrorCode::FileRead, format!("unable to read stored form of '{path}'"), error)
-        })?;
-        let map_size = usize::try_from(block.map_size).map_err(|_| short())?;
-        self.complete_member(&mut member, limit, block, &path)?;
-        if member.len() < map_size {
-            return Err(short());
+        let block_total = self.block_file(file, block).block_total();
+        let read_map = |map: &mut dyn Read| {
+            let map = BufReader::new(pipeline.decrypt_raw(map));
+            BlockMap::read_from(map, block.size, block.checksum_size, block_total)
+        };
+        // Without its last bytes nothing encrypted can be read
+        let missing_max = if matches!(self.cipher, Cipher::None) { u64::from(block.checksum_size) } else { 0 };
+        let mut stored = Completed { stored: stored.take(limit), missing_max, missing: 0 };
+        let mut member = Vec::new();
+        let map = if limit > MEMBER_SIZE_MAX {
+            // The map alone, whose size is only a claim: it takes memory as far as it makes sense
+            let map = read_map(&mut stored)?;
+            if stored.left() != 0 {
+                return Err(short());
+            }
+            map
+        } else {
+            stored.read_to_end(&mut member).map_err(|error| {
+                Error::from_io(ErrorCode::FileRead, format!("unable to read stored form of '{path}'"), error)
+            })?;
+            let map_size = usize::try_from(block.map_size).map_err(|_| short())?;
+            if member.len() as u64 != limit || member.len() < map_size {
+                return Err(short());
+            }
+            read_map(&mut &member[member.len() - map_size..])?
+        };
+        if stored.missing > 0 {
+            warn!(
+                "the last {} byte(s) of the stored form of '{path}' are missing; they are not needed, and what is restored is \
+                 proven by its checksum",
+                stored.missing
+            );
         }
-        let map = pipeline.decode_map(&member[member.len() - map_size..])?;
-        let map = BlockMap::read(&map, block.size, block.checksum_size)?;
         let existing = copy.existing.as_deref().unwrap_or_default();
         let read_over_bytes = self.storage.read_ahead().read_over_bytes;
         let plan = block_delta::plan(&map, &self.block_file(file, block), existing, read_over_bytes)?;
@@ -63,25 +113,6 @@ impl FileContext<'_> {
         }
         set_time(&out, file.timestamp, &path)?;
         Ok(written)
-    }
-
-    /// Makes a stored file whole that lacks its last bytes, if these are of the checksum of the last block: that is only compared
-    /// with what is on disk already. The content is proven by the checksum of the file (pgBackRest does not see it).
-    fn complete_member(&self, member: &mut Vec<u8>, size: u64, block: BlockIncr, path: &str) -> Result<()> {
-        let missing = size.saturating_sub(member.len() as u64);
-        if missing == 0 {
-            return Ok(());
-        }
-        // Without its last bytes nothing encrypted can be read
-        if missing > u64::from(block.checksum_size) || !matches!(self.cipher, Cipher::None) {
-            return Err(Error::new(ErrorCode::Format, format!("stored form of '{path}' is too short")));
-        }
-        warn!(
-            "the last {missing} byte(s) of the stored form of '{path}' are missing; they are not needed, and what is restored is \
-             proven by its checksum"
-        );
-        member.resize(usize::try_from(size).unwrap_or(member.len()), 0);
-        Ok(())
     }
 
     /// Writes what a plan says into a file and hashes the file.
