@@ -5,12 +5,14 @@
 mod entry;
 
 use std::collections::BTreeMap;
+use std::io::BufRead;
 
 pub use entry::BackupEntry;
 
 use crate::archive_info::{find_current, next_id, parse_id};
 use crate::cipher::Passphrase;
-use crate::info::{self, Writer};
+use crate::info::{self, Origin, Writer};
+use crate::ini::LINE_SIZE_MAX;
 use crate::json::{ObjectWriter, Reader, check_key};
 use crate::label::BackupLabel;
 use crate::layout::ArchiveId;
@@ -93,15 +95,23 @@ impl BackupInfo {
         Ok(())
     }
 
-    /// Reads the file's text.
+    /// Reads the text of a file that is not encrypted.
+    ///
+    /// # Errors
+    /// As [`BackupInfo::read`].
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        Self::read(text, Origin::Plain)
+    }
+
+    /// Reads the file's text line by line.
     ///
     /// # Errors
     /// As [`info::read`]; [`ErrorCode::Format`] or [`ErrorCode::JsonFormat`] for a history or backup that is missing or damaged.
-    pub fn parse(text: &[u8]) -> Result<Self> {
+    pub fn read<R: BufRead>(input: R, origin: Origin) -> Result<Self> {
         let mut history = Vec::new();
         let mut backups = BTreeMap::new();
         let mut current_id = 0;
-        let header = info::read(text, |entry| {
+        let header = info::read(input, origin, LINE_SIZE_MAX, |entry| {
             let mut json = Reader::new(entry.value);
             match (entry.section, entry.key) {
                 ("db", "db-id") => current_id = json.u32()?,

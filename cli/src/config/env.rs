@@ -27,7 +27,9 @@ pub(super) fn add(
     for (name, value) in &environment.0 {
         let Some(name) = name.strip_prefix(PREFIX) else { continue };
         let key = name.to_ascii_lowercase().replace('_', "-");
-        let Some(option) = find_option(&key, Match::Exact)? else {
+        // pgBackRest, which reads the same environment, does not know our own
+        let option = find_option(&key, Match::Exact)?.filter(|option| !ALL[option.option].own);
+        let Some(option) = option else {
             warn(format!("environment contains invalid option '{key}'"));
             continue;
         };

@@ -73,7 +73,7 @@ pub fn find_option(candidate: &str, matching: Match) -> Result<Option<FoundName>
 
     let mut found = options::find(&base);
     if found.is_none() && prefix {
-        let mut starting = (0..ALL.len()).filter(|&index| ALL[index].name.starts_with(&*base));
+        let mut starting = (0..ALL.len()).filter(|&index| !ALL[index].own && ALL[index].name.starts_with(&*base));
         if let (Some(only), None) = (starting.next(), starting.next()) {
             found = Some(only);
         }

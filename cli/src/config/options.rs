@@ -5,6 +5,7 @@ mod backup;
 mod command_line;
 mod general;
 mod log;
+mod own;
 mod pg;
 mod repo;
 mod repo_s3;
@@ -25,6 +26,7 @@ pub mod opt {
     pub use super::command_line::*;
     pub use super::general::*;
     pub use super::log::*;
+    pub use super::own::*;
     pub use super::pg::*;
     pub use super::repo::*;
     pub use super::repo_s3::*;
@@ -56,12 +58,13 @@ const WITH_PG_HOST: CommandSet = WITH_PG_SESSION.with(&[Manifest]);
 /// Commands that talk to a PostgreSQL server.
 const WITH_PG_SESSION: CommandSet = on(&[Backup, Check, StanzaCreate, StanzaDelete, StanzaUpgrade]);
 
-const TABLES: [&[&OptionDecl]; 11] = [
+const TABLES: [&[&OptionDecl]; 12] = [
     archive::TABLE,
     backup::TABLE,
     command_line::TABLE,
     general::TABLE,
     log::TABLE,
+    own::TABLE,
     pg::TABLE,
     repo::TABLE,
     repo_s3::TABLE,

@@ -75,6 +75,35 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("archive-push, archive-get", "A signal ends them at once with the same exit status but without a log line."),
     ("info", "A wrong passphrase is a CryptoError [095]."),
     (
+        "all",
+        "Format 6, which pgBackRest 2.60 can make, is refused [029]. The copy of an info file or manifest is not taken in place of a file of another format.",
+    ),
+    (
+        "backup, expire, check, annotate, stanza-create, stanza-upgrade",
+        "All four info files must have one format, or the command fails [028] before it changes anything; pgBackRest compares two of them, and not in all of these commands.",
+    ),
+    (
+        "all",
+        "Messages about damaged info files, manifests and configuration files do not quote what was encrypted or may be a passphrase.",
+    ),
+    (
+        "verify",
+        "A backup is invalid too when a bundle or file is damaged that it needs of an earlier backup; pgBackRest finds only files that are stored alone again.",
+    ),
+    (
+        "verify",
+        "An info file or manifest of which only one of file and copy is whole is warned about, and `--repair` makes both whole. pgBackRest does not have this option.",
+    ),
+    (
+        "verify",
+        "`--verify-exit-code` gives exit status 104 for what is not valid. pgBackRest does not have this option and always succeeds.",
+    ),
+    (
+        "verify",
+        "A first WAL segment that can't be read, or a name of another compression, is a fault like others; pgBackRest ends without a report.",
+    ),
+    ("verify", "With `--set`, WAL of the backup's own cluster is checked and none of other clusters."),
+    (
         "restore",
         "After a restore that did not finish, `--delta` reads existing files from disk and not from memory, and with `--force` too compares checksums.",
     ),

@@ -2,9 +2,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::backup_info::{BackupEntry, BackupInfo};
-use crate::cipher::Cipher;
+use crate::cipher::{self, Cipher};
 use crate::hash::Sha1;
-use crate::info::{self, Writer};
+use crate::info::Writer;
 use crate::{Error, ErrorCode, Result};
 
 /// Real repositories' files: a small data directory with links, a tablespace, odd names and owners (plain, encrypted), and an
@@ -46,12 +46,12 @@ fn fixtures() -> [Fixture; 3] {
 fn manifest_real_files_come_out_byte_for_byte() -> Result<()> {
     for (pass, info, manifests) in fixtures() {
         let main = Cipher::from_passphrase(pass.map(Passphrase::new).as_ref());
-        let text = info::decrypt(&main, info)?;
+        let text = cipher::decrypt(&main, info)?;
         let info = BackupInfo::parse(&text)?;
         assert_eq!(String::from_utf8_lossy(&info.serialize()?), String::from_utf8_lossy(&text));
         let cipher = Cipher::from_passphrase(info.cipher_pass.as_ref());
         for manifest in manifests {
-            let text = info::decrypt(&cipher, manifest)?;
+            let text = cipher::decrypt(&cipher, manifest)?;
             let manifest = Manifest::parse(&text)?;
             manifest.validate(true)?;
             assert_eq!(String::from_utf8_lossy(&manifest.serialize()?), String::from_utf8_lossy(&text));
