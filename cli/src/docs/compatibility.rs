@@ -32,6 +32,22 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("restore", "A line break in the value of `recovery-option` is refused [032]; it would begin another setting."),
     ("restore", "`restore_command` names this program by its absolute path."),
+    (
+        "restore",
+        "The destination of a link or tablespace is cleaned with `--delta` only if the cluster's own link led there before; otherwise it must be empty [040, 093].",
+    ),
+    (
+        "restore",
+        "Destinations that contain the data directory or a repository, spool, lock or log path are refused [070], and so is what would remove another cluster [040]. Links are resolved first.",
+    ),
+    (
+        "restore",
+        "With `--delta`, a cluster that was never one of the stanza is not overwritten [051]; `--force` allows it.",
+    ),
+    (
+        "restore",
+        "A backup that does not fit on its file systems is refused [064] before anything is changed; on file systems that may compress it is warned about.",
+    ),
     ("restore", "The `backup.manifest` that stands in the data directory meanwhile holds no passphrase."),
     (
         "check, backup",
