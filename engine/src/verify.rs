@@ -10,6 +10,7 @@ mod plan;
 mod repair;
 mod report;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -217,9 +218,10 @@ fn verify(
         });
         wal = WalScope::Backup(needs.transpose()?.flatten());
     } else {
-        for label in backup_info.backups.keys().filter(|label| !labels.contains(label)).cloned().collect::<Vec<_>>() {
+        let on_disk: BTreeSet<BackupLabel> = labels.iter().cloned().collect();
+        for label in backup_info.backups.keys().filter(|label| !on_disk.contains(label)) {
             warn!("backup '{label}' found in backup.info but not in the repository");
-            labels.push(label);
+            labels.push(label.clone());
         }
     }
     labels.sort();

@@ -4,7 +4,7 @@
 
 mod entry;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 
 pub use entry::BackupEntry;
@@ -187,8 +187,11 @@ impl BackupInfo {
     /// The backup with this label and those that need it, directly or through others: the label first, then in ascending order.
     pub fn dependents(&self, label: &BackupLabel) -> Vec<BackupLabel> {
         let mut result = vec![label.clone()];
-        for (other, backup) in &self.backups {
-            if backup.prior.as_ref().is_some_and(|prior| result.contains(prior)) {
+        let mut known = BTreeSet::from([label]);
+        // Labels ascend along every chain, and those of one set begin in the same way
+        let set = label.full_part();
+        for (other, backup) in self.backups.range(label..).take_while(|(other, _)| other.full_part() == set) {
+            if backup.prior.as_ref().is_some_and(|prior| known.contains(prior)) && known.insert(other) {
                 result.push(other.clone());
             }
         }

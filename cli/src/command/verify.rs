@@ -6,6 +6,7 @@ use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Config, opt};
 use crate::exit::{self, ExitStatus};
+use crate::render::control::visible_text;
 use crate::repos;
 
 /// Checks the repository and reports; unless it is asked for, the exit status does not depend on what is found.
@@ -32,7 +33,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     };
     let summary = verify(&settings, &repos::open_default(config)?, exit::cancel_token())?;
     if !summary.text.is_empty() && config.find(opt::OUTPUT) == Some("text") {
-        crate::print(&format!("{}\n", summary.text))?;
+        crate::print(&format!("{}\n", visible_text(&summary.text)))?;
     }
     if let Some(error) = summary.failure {
         return Err(error.context("unable to repair"));

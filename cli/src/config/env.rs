@@ -4,7 +4,7 @@ use engine::{Error, ErrorCode, Result};
 
 use super::Source;
 use super::decl::{Command, Kind, Role};
-use super::names::{Match, find_option};
+use super::names::{Match, find_option, shown};
 use super::options::ALL;
 use super::parse::{Found, FoundOptions};
 use super::resolve::Environment;
@@ -30,7 +30,7 @@ pub(super) fn add(
         // pgBackRest, which reads the same environment, does not know our own
         let option = find_option(&key, Match::Exact)?.filter(|option| !ALL[option.option].own);
         let Some(option) = option else {
-            warn(format!("environment contains invalid option '{key}'"));
+            warn(format!("environment contains invalid option '{}'", shown(&key)));
             continue;
         };
         if option.negate {

@@ -6,7 +6,7 @@ use engine::{Error, ErrorCode, Result};
 
 use super::Source;
 use super::decl::{Command, CommandDecl, Kind, Role};
-use super::names::{Match, find_option};
+use super::names::{Match, find_option, shown};
 use super::options::{ALL, COUNT, OptionIndex};
 
 /// What was found about one option (of one index) before it was checked.
@@ -139,7 +139,8 @@ impl CommandLine {
             None => (text, None),
         };
         let Some(found) = find_option(name, Match::Prefix)? else {
-            return invalid(format!("invalid option '--{text}'"));
+            let shown = shown(name);
+            return invalid(format!("invalid option '--{}'", if shown == name { text } else { &shown }));
         };
         let decl = ALL[found.option];
         let (mut negate, mut argument) = (found.negate, argument);

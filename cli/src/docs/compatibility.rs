@@ -98,6 +98,11 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "backup, expire, check, annotate, stanza-create, stanza-upgrade",
         "All four info files must have one format, or the command fails [028] before it changes anything; pgBackRest compares two of them, and not in all of these commands.",
     ),
+    ("info", "`--set=latest` shows the newest backup of each repository; pgBackRest shows none."),
+    (
+        "info, repo-ls",
+        "Control characters in JSON are escaped, without which it is no JSON. Text shows them as `\\x1b`, as do log lines; pgBackRest prints them.",
+    ),
     (
         "all",
         "Messages about damaged info files, manifests and configuration files do not quote what was encrypted or may be a passphrase.",

@@ -239,8 +239,10 @@ impl Queues {
                     (0, _) | (_, true) => None,
                     (map_size, false) => Some(PriorMap {
                         path: self.reference_path(manifest, file)?,
-                        offset: (file.bundle.map_or(0, |bundle| bundle.offset) + file.size_repo)
-                            .checked_sub(map_size)
+                        offset: file
+                            .bundle
+                            .map_or(0, |bundle| bundle.offset)
+                            .checked_add(file.size_repo.checked_sub(map_size).unwrap_or(u64::MAX))
                             .ok_or_else(|| {
                                 let message = format!("block map of '{}' is larger than the stored file", file.name);
                                 Error::new(ErrorCode::Format, message)

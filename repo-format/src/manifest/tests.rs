@@ -43,6 +43,16 @@ fn fixtures() -> [Fixture; 3] {
 }
 
 #[test]
+fn manifest_with_a_bundle_place_beyond_64_bits_is_refused() -> Result<()> {
+    let json = format!("{{\"bni\":1,\"bno\":{},\"repo-size\":9,\"size\":9,\"timestamp\":{}}}", u64::MAX - 8, i64::MIN);
+    let mut writer = Writer::new(Vec::new())?;
+    writer.value("target:file", "pg_data/x", &json)?;
+    let error = Manifest::parse(&writer.finish()?).map(drop).map_err(|error| error.message);
+    assert_eq!(error, Err("invalid bundle offset for file 'pg_data/x'".to_owned()));
+    Ok(())
+}
+
+#[test]
 fn manifest_real_files_come_out_byte_for_byte() -> Result<()> {
     for (pass, info, manifests) in fixtures() {
         let main = Cipher::from_passphrase(pass.map(Passphrase::new).as_ref());

@@ -32,7 +32,7 @@ fn defaults(decl: &OptionDecl) -> Vec<&'static str> {
 
 #[test]
 fn table_has_every_option_of_the_release_sorted() {
-    assert_eq!(COUNT, 200);
+    assert_eq!(ALL.iter().filter(|decl| !decl.own).count(), 200);
     assert!(ALL.windows(2).all(|pair| pair[0].name < pair[1].name));
     for (index, decl) in ALL.iter().enumerate() {
         assert_eq!(find(decl.name), Some(index));
