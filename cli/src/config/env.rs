@@ -8,6 +8,7 @@ use super::names::{Match, find_option, shown};
 use super::options::ALL;
 use super::parse::{Found, FoundOptions};
 use super::resolve::Environment;
+use super::text;
 
 /// What names begin with.
 pub(super) const PREFIX: &str = "PGBACKREST_";
@@ -30,7 +31,7 @@ pub(super) fn add(
         // pgBackRest, which reads the same environment, does not know our own
         let option = find_option(&key, Match::Exact)?.filter(|option| !ALL[option.option].own);
         let Some(option) = option else {
-            warn(format!("environment contains invalid option '{}'", shown(&key)));
+            warn(format!("environment contains invalid option '{}'", text::show(&shown(&key))));
             continue;
         };
         if option.negate {

@@ -60,6 +60,21 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("backup", "A standby of another cluster (version or system identifier) is refused, not only one that is behind."),
     ("backup", "The directory of the bundles is synced too."),
     (
+        "backup",
+        "A signal does not cut short what makes the backup complete; pgBackRest ends at once, and a backup that was all but done is made again.",
+    ),
+    ("backup, restore", "Progress that cannot be written to the lock file is a warning; pgBackRest ends the command."),
+    (
+        "backup, expire, restore",
+        "A lock is tried again for a moment where another command may only be reading it; pgBackRest fails at once [050].",
+    ),
+    ("stop", "With `--force`, processes of a stanza whose name only begins the same are left alone."),
+    (
+        "repo-ls",
+        "Back references in `--filter` are refused, and expressions whose compiled form takes more than 512 KiB; every match takes linear time.",
+    ),
+    ("all", "A value that is not UTF-8 is refused [032] where the command uses the option."),
+    (
         "backup, archive-push",
         "A zst stream is several frames of 2 MiB up to level 6, which every reader takes for one; pgBackRest writes one without end.",
     ),

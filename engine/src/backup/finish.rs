@@ -22,7 +22,7 @@ use crate::pipeline::encode::Encoder;
 use crate::repo::archive_find::{FoundSegment, WalSegmentFind};
 use crate::repo::{Repo, formats, info_files, manifest_store};
 use crate::storage::{self, ReadRange, SyncBatch, WriteOptions};
-use crate::{Error, ErrorCode, Result, detail, side_by_side, warn};
+use crate::{Error, ErrorCode, Result, detail, ending, side_by_side, warn};
 
 /// Bytes of WAL that are in memory at a time.
 const COPY_BUFFER_BYTES: usize = 1 << 20;
@@ -208,6 +208,8 @@ pub(super) fn complete(
     info: &mut BackupInfo,
     manifest: &Manifest,
 ) -> Result<()> {
+    // All that a signal could gain from here on is a backup that has to be made again
+    let _saving = ending::saving();
     let storage = &*repo.storage;
     let cipher = info_files::manifest_cipher(info);
     manifest.validate(true)?;

@@ -16,7 +16,7 @@ use repo_format::manifest::Manifest;
 use super::encode::EncodeWriter;
 use super::{Repo, info_files};
 use crate::storage::{self, ReadRange, RepoWriter, WriteOptions};
-use crate::{Error, Result};
+use crate::{Error, Result, ending};
 
 /// Bytes read from the storage at once.
 const BUFFER_SIZE: usize = 256 * 1024;
@@ -79,6 +79,7 @@ pub fn is_complete(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<
 /// # Errors
 /// It can't be written.
 pub fn save_copy(repo: &Repo, stanza: &Stanza, manifest: &Manifest, cipher: &Cipher) -> Result<()> {
+    let _saving = ending::saving();
     let path = layout::manifest_copy(stanza, &manifest.data.label);
     write(repo, &path, manifest, Compression::NONE, cipher)
 }

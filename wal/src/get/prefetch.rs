@@ -3,8 +3,9 @@
 //! The worker is told what to fetch. It puts each segment into the spool, and for the first that is missing a state that says
 //! so, as its last act.
 
-use engine::{CancelToken, Error, Result};
+use engine::{CancelToken, Error, ErrorCode, Result};
 
+use super::claim::Claim;
 use super::find::{self, Answer, Cluster};
 use super::segment::{self, Decode};
 use crate::boot::Boot;
@@ -53,14 +54,21 @@ fn fetch_all(
     let findings = find::find(repos, cluster, segments)?;
     let is_synced = Boot::current().is_unknown();
     let fetch = |answer: &Answer<'_>| {
-        workers.retry.run(cancel, || segment::fetch_temporary(answer, &spool.file(&answer.request), Decode::InTurn))
+        let mut claim = Claim::new(&spool.file(&answer.request));
+        let fetched = workers.retry.run(cancel, || match segment::fetch(answer, &mut claim, Decode::InTurn) {
+            // A spool that cannot be written is no better a moment later
+            Err(error) if error.code != ErrorCode::FileRead => Ok(Err(error)),
+            fetched => fetched.map(Ok),
+        })?;
+        Ok(fetched.map(|(index, warnings)| (index, warnings, claim)))
     };
     let crew = Crew::new(workers.process_max, &repos.open);
     crate::workers::run(&findings.answers, crew, false, cancel, fetch, |process, answer, result| {
         let segment = &answer.request;
         let mut warnings = answer.warnings.clone();
         match result {
-            Ok((index, more)) => {
+            Ok(Err(error)) => Err(error),
+            Ok(Ok((index, more, claim))) => {
                 for warning in &more {
                     engine::warn!(process: process, "{warning}");
                 }
@@ -76,11 +84,10 @@ fn fetch_all(
                     candidate.repo.key,
                     candidate.archive_id
                 );
-                let path = spool.file(segment);
                 if is_synced {
-                    segment::sync(&segment::temporary(&path))?;
+                    claim.sync()?;
                 }
-                segment::rename(&segment::temporary(&path), &path)
+                claim.finish()
             }
             Err(error) => {
                 engine::warn!(process: process, "[{}] {error}", error.code);
