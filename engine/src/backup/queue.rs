@@ -240,9 +240,9 @@ impl Queues {
                     (map_size, false) => Some(PriorMap {
                         path: self.reference_path(manifest, file)?,
                         offset: file
-                            .bundle
-                            .map_or(0, |bundle| bundle.offset)
-                            .checked_add(file.size_repo.checked_sub(map_size).unwrap_or(u64::MAX))
+                            .size_repo
+                            .checked_sub(map_size)
+                            .and_then(|at| at.checked_add(file.bundle.map_or(0, |bundle| bundle.offset)))
                             .ok_or_else(|| {
                                 let message = format!("block map of '{}' is larger than the stored file", file.name);
                                 Error::new(ErrorCode::Format, message)

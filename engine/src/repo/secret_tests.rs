@@ -124,7 +124,7 @@ fn damaged_encrypted_files_show_no_passphrase() {
     let backup = BackupInfo::new(PgVersion::V15, 7, 202_209_061, sub.clone()).unwrap();
     let manifest = manifest();
     let label = manifest.data.label.clone();
-    let files: [(RepoPath, (Vec<u8>, Vec<u8>)); 3] = [
+    let files = [
         (layout::archive_info(&stanza()), stored(archive.serialize().unwrap(), MAIN)),
         (layout::backup_info(&stanza()), stored(backup.serialize().unwrap(), MAIN)),
         (layout::manifest(&stanza(), &label), stored(manifest.serialize().unwrap(), SUB)),

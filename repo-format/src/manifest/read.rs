@@ -190,7 +190,7 @@ impl Loader {
         }
         file.size = json.u64()?;
         file.size_repo = size_repo.unwrap_or(file.size);
-        if file.bundle.is_some_and(|bundle| bundle.offset.checked_add(file.repo_bytes()).is_none()) {
+        if file.bundle.is_some_and(|bundle| bundle.offset.checked_add(file.size_repo).is_none()) {
             return Err(format_error(format!("invalid bundle offset for file '{name}'")));
         }
         if file.size == 0 {

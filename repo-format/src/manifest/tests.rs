@@ -307,7 +307,7 @@ prop_compose! {
         mode in 0u16..0o10000,
         owners in (0u8..3, 0u8..3),
         reference in proptest::option::of(0u32..2),
-        bundle in proptest::option::of((1u64.., any::<u64>())),
+        bundle in proptest::option::of((1u64.., 0..u64::MAX - 4)),
         block in proptest::option::of((1u32..524_288, 1u8..=16, any::<u64>())),
         pages in proptest::option::of(proptest::collection::btree_set(0u32..40, 0..6)),
     ) -> (ManifestFile, (u8, u8)) {
