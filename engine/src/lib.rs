@@ -9,6 +9,8 @@ pub mod check;
 pub mod control;
 pub mod ending;
 pub mod expire;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod info;
 pub mod job_queue;
 pub mod lock;

@@ -4,7 +4,7 @@ pub mod client;
 pub mod cluster;
 pub mod control_file;
 pub mod data_dir;
-mod passfile;
+pub(crate) mod passfile;
 pub mod session;
 
 pub use client::PgSettings;

@@ -3,7 +3,7 @@
 //! The requests are `object_store`'s; this file says how pgBackRest's `repo-azure-*` options reach it.
 
 mod identity;
-mod versions;
+pub(crate) mod versions;
 
 use std::sync::Arc;
 
@@ -75,9 +75,9 @@ pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
     let (host, url) = match settings.uri_style {
         UriStyle::Host => (
             format!("{}.{}", settings.account, endpoint.host),
-            endpoint.url(&format!("{}.", settings.account), settings.port),
+            endpoint.url(&format!("{}.", settings.account), settings.port)?,
         ),
-        UriStyle::Path => (endpoint.host.clone(), format!("{}/{}", endpoint.url("", settings.port), settings.account)),
+        UriStyle::Path => (endpoint.host.clone(), format!("{}/{}", endpoint.url("", settings.port)?, settings.account)),
     };
     let mut builder = MicrosoftAzureBuilder::new()
         .with_account(&settings.account)

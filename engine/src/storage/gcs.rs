@@ -7,7 +7,7 @@
 
 mod api;
 mod batch;
-mod list;
+pub(crate) mod list;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -75,7 +75,7 @@ pub struct GcsSettings {
 pub fn open(settings: &GcsSettings) -> Result<ObjectStorage> {
     let requests = Arc::new(Requests::new(&settings.http)?);
     let api = Arc::new(Api {
-        server: Endpoint::parse(&settings.endpoint)?.url("", None),
+        server: Endpoint::parse(&settings.endpoint)?.url("", None)?,
         bucket: settings.bucket.clone(),
         user_project: settings.user_project.clone(),
         tokens: Tokens::new(&settings.credentials, Arc::clone(&requests), settings.http.io_timeout)?,

@@ -173,12 +173,22 @@ impl Endpoint {
     }
 
     /// The address as an URL, with `prefix` before the host and this port instead of its own if one is given.
-    pub(crate) fn url(&self, prefix: &str, port: Option<u16>) -> String {
+    ///
+    /// # Errors
+    /// [`ErrorCode::HostConnect`] when no host can have that name, such as a bucket before an IP address.
+    pub(crate) fn url(&self, prefix: &str, port: Option<u16>) -> Result<String> {
         let scheme = if self.tls { "https" } else { "http" };
-        match port.or(self.port) {
-            Some(port) => format!("{scheme}://{prefix}{}:{port}", self.host),
-            None => format!("{scheme}://{prefix}{}", self.host),
-        }
+        let host = format!("{prefix}{}", self.host);
+        let url = match port.or(self.port) {
+            Some(port) => format!("{scheme}://{host}:{port}"),
+            None => format!("{scheme}://{host}"),
+        };
+        reqwest::Url::parse(&url).map_err(|error| {
+            Error::new(ErrorCode::HostConnect, format!("unable to get address for '{host}': {error}"))
+                .hint("with an IP address as endpoint, path-style addresses are needed.")
+                .cause(error)
+        })?;
+        Ok(url)
     }
 }
 
@@ -201,7 +211,10 @@ mod tests {
     #[test]
     fn endpoint_url_prefers_the_given_port() {
         let endpoint = Endpoint::parse("localhost:1").unwrap();
-        assert_eq!(endpoint.url("bucket.", Some(2)), "https://bucket.localhost:2");
-        assert_eq!(endpoint.url("", None), "https://localhost:1");
+        assert_eq!(endpoint.url("bucket.", Some(2)).unwrap(), "https://bucket.localhost:2");
+        assert_eq!(endpoint.url("", None).unwrap(), "https://localhost:1");
+        let error = Endpoint::parse("127.0.0.1").unwrap().url("bucket.", None).unwrap_err();
+        assert_eq!(error.code, ErrorCode::HostConnect);
+        assert!(error.message.starts_with("unable to get address for 'bucket.127.0.0.1': "), "{error}");
     }
 }

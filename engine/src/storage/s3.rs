@@ -3,9 +3,9 @@
 //! The requests are `object_store`'s; this file says how pgBackRest's `repo-s3-*` options reach it. What it lacks is in the
 //! files below: who we are (`credentials.rs`), other signatures (`sign.rs`), and the versions of objects (`versions.rs`).
 
-mod credentials;
+pub(crate) mod credentials;
 mod sign;
-mod versions;
+pub(crate) mod versions;
 
 use std::sync::Arc;
 
@@ -169,10 +169,10 @@ impl Route {
         let mut http = settings.http.clone();
         let (url, host) = match http.host.take() {
             Some(other) => {
-                let url = Endpoint::parse(&other)?.url("", settings.port);
+                let url = Endpoint::parse(&other)?.url("", settings.port)?;
                 (url, Some(format!("{prefix}{}", endpoint.host)))
             }
-            None => (endpoint.url(&prefix, settings.port), None),
+            None => (endpoint.url(&prefix, settings.port)?, None),
         };
         Ok(Route { url, host, http })
     }

@@ -18,6 +18,9 @@ use crate::{CancelToken, Error, ErrorCode, Result};
 /// Bytes hashed at a time.
 const BUFFER_BYTES: usize = 256 * 1024;
 
+/// What is decoded of a file beyond twice its size: a damaged file may have any checksum, and a few bytes may stand for terabytes.
+const SIZE_MORE_MAX: u64 = 1 << 20;
+
 /// Why a file is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -114,8 +117,10 @@ impl BlockCheck {
     /// Checks the map in the way a restore does, and finds what it refers to in other backups.
     fn needs(&self, stored: &[u8]) -> Result<Vec<Part>> {
         let map = cipher::decrypt_framed(&self.cipher, Framing::Raw, stored)?;
-        let map = BlockMap::read(&map, self.block.size, self.block.checksum_size)?;
-        let plan = block_delta::plan(&map, &self.block_file(), &[], 0)?;
+        let file = self.block_file();
+        let (size, checksum_size) = (self.block.size, self.block.checksum_size);
+        let map = BlockMap::read_from(map.as_slice(), size, checksum_size, file.block_total())?;
+        let plan = block_delta::plan(&map, &file, &[], 0)?;
         let mut needs = Vec::new();
         for read in plan.reads {
             let unknown = || Error::new(ErrorCode::Format, "block map refers to an unknown backup");
@@ -176,8 +181,12 @@ impl FileChecker {
         let mut hasher = Sha1Hasher::new();
         let mut size = 0u64;
         let mut map = Vec::new();
+        let size_max = check.size.map_or(u64::MAX, |size| size.saturating_mul(2).saturating_add(SIZE_MORE_MAX));
         loop {
             cancel.check()?;
+            if size > size_max {
+                return found(Fault::Size);
+            }
             match reader.read(&mut self.buffer) {
                 Ok(0) => break,
                 Ok(read) => {
@@ -254,6 +263,22 @@ mod tests {
         assert_eq!(fault(&storage, &other).unwrap(), Some(Fault::Checksum));
         let missing = FileCheck { path: RepoPath::new("backup/demo/y").unwrap(), ..check };
         assert_eq!(fault(&storage, &missing).unwrap(), Some(Fault::Missing));
+    }
+
+    #[test]
+    fn check_of_a_file_that_decodes_to_far_more_than_its_size_ends() {
+        let mut bytes = Vec::new();
+        let mut compressor =
+            Compressor::new(Compression::new(CompressType::Gz, Some(1)).unwrap(), Framing::Full).unwrap();
+        for _ in 0..4 {
+            compressor.push(&vec![0; 1 << 20], &mut bytes).unwrap();
+        }
+        let sum = Sha1::of(&vec![0; 4 << 20]);
+        // Without its end: to be seen, that would have to be reached
+        let (storage, check) = stored(&bytes);
+        let check = FileCheck { compress_type: CompressType::Gz, checksum: sum, ..check };
+        assert_eq!(fault(&storage, &check).unwrap(), Some(Fault::Size));
+        assert_eq!(fault(&storage, &FileCheck { size: Some(2 << 20), ..check }).unwrap_err().code, ErrorCode::Format);
     }
 
     #[test]

@@ -3,11 +3,11 @@
 //! The worker is told what to fetch. It puts each segment into the spool, and for the first that is missing a state that says
 //! so, as its last act.
 
-use engine::{CancelToken, Error, ErrorCode, Result};
+use engine::{CancelToken, Error, Result};
 
 use super::claim::Claim;
 use super::find::{self, Answer, Cluster};
-use super::segment::{self, Decode};
+use super::segment::{self, Decode, Fault};
 use crate::boot::Boot;
 use crate::repos::Repos;
 use crate::spool::Spool;
@@ -57,8 +57,9 @@ fn fetch_all(
         let mut claim = Claim::new(&spool.file(&answer.request));
         let fetched = workers.retry.run(cancel, || match segment::fetch(answer, &mut claim, Decode::InTurn) {
             // A spool that cannot be written is no better a moment later
-            Err(error) if error.code != ErrorCode::FileRead => Ok(Err(error)),
-            fetched => fetched.map(Ok),
+            Err(Fault::Destination(error)) => Ok(Err(error)),
+            Err(Fault::Stored(error)) => Err(error),
+            Ok(fetched) => Ok(Ok(fetched)),
         })?;
         Ok(fetched.map(|(index, warnings)| (index, warnings, claim)))
     };

@@ -28,29 +28,46 @@ const OTHER_MAX: u64 = 64 << 20;
 /// the destination's name. Nothing is synced: after a crash PostgreSQL asks again.
 ///
 /// # Errors
-/// [`ErrorCode::FileRead`] if no stored file can be read. Any other code says that the claim cannot be written, which no other
-/// stored file would change.
-pub fn fetch(answer: &Answer<'_>, claim: &mut Claim, decode: Decode) -> Result<(usize, Vec<String>)> {
+/// [`Fault::Stored`] if no stored file can be read, [`Fault::Destination`] if the claim cannot be written, which no other stored
+/// file would change. Both hold a [`ErrorCode::FileRead`] with a line for each attempt, as pgBackRest has it.
+pub fn fetch(
+    answer: &Answer<'_>,
+    claim: &mut Claim,
+    decode: Decode,
+) -> std::result::Result<(usize, Vec<String>), Fault> {
     let mut warnings = Vec::new();
+    let failed = |warnings: &[String]| {
+        Error::new(ErrorCode::FileRead, format!("unable to get {}:\n{}", answer.request, warnings.join("\n")))
+    };
     for (index, candidate) in answer.candidates.iter().enumerate() {
+        let line = |error: &Error| format!("repo{}: {} [{}] {error}", candidate.repo.key, candidate.name, error.code);
         match copy(candidate, answer.segment_size, claim, decode) {
             Ok(()) => return Ok((index, warnings)),
-            Err(Fault::Stored(error)) => {
-                warnings.push(format!("repo{}: {} [{}] {error}", candidate.repo.key, candidate.name, error.code));
+            Err(Fault::Stored(error)) => warnings.push(line(&error)),
+            Err(Fault::Destination(error)) => {
+                warnings.push(line(&error));
+                return Err(Fault::Destination(failed(&warnings)));
             }
-            Err(Fault::Destination(error)) => return Err(error),
         }
     }
-    Err(Error::new(ErrorCode::FileRead, format!("unable to get {}:\n{}", answer.request, warnings.join("\n"))))
+    Err(Fault::Stored(failed(&warnings)))
 }
 
 /// Why a stored file was not copied.
 #[derive(Debug)]
-enum Fault {
+pub enum Fault {
     /// It cannot be read, or is damaged.
     Stored(Error),
     /// The destination cannot be written.
     Destination(Error),
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Stored(error) | Fault::Destination(error) => error,
+        }
+    }
 }
 
 /// Writes a stored file's plain content into `claim`.

@@ -68,7 +68,7 @@ fn failed(failure: impl Into<Failure>) -> object_store::Error {
 }
 
 /// Adds what is on a page; answers the token of the next one.
-fn read_page(page: &Element, prefix: &str, found: &mut Versions) -> Result<Option<String>> {
+pub(crate) fn read_page(page: &Element, prefix: &str, found: &mut Versions) -> Result<Option<String>> {
     for child in &page.required_child("Blobs")?.children {
         let name = || child.required("Name");
         match child.name.as_str() {

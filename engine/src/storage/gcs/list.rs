@@ -94,7 +94,7 @@ fn text<'a>(item: &'a Value, key: &str) -> crate::Result<&'a str> {
 }
 
 /// Reads the description of an object.
-pub(super) fn object(item: &Value) -> crate::Result<ObjectMeta> {
+pub(crate) fn object(item: &Value) -> crate::Result<ObjectMeta> {
     let bad = |key: &str| Error::new(ErrorCode::Format, format!("object's {key} is not valid"));
     Ok(ObjectMeta {
         location: location(text(item, "name")?)?,
@@ -106,7 +106,7 @@ pub(super) fn object(item: &Value) -> crate::Result<ObjectMeta> {
 }
 
 /// Reads the description of a version of an object.
-fn version(item: &Value) -> crate::Result<Version> {
+pub(crate) fn version(item: &Value) -> crate::Result<Version> {
     let generation = text(item, "generation")?.to_owned();
     let meta = ObjectMeta { version: Some(generation), ..object(item)? };
     Ok(Version { meta, is_deletion: false, is_latest: false })

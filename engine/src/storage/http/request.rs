@@ -18,7 +18,7 @@ use super::{HttpSettings, retry_config};
 use crate::{Error, ErrorCode, Result};
 
 /// So much of a server's message is shown.
-const MESSAGE_SIZE_MAX_BYTES: usize = 2048;
+pub(crate) const MESSAGE_SIZE_MAX_BYTES: usize = 2048;
 
 /// An answer that came to its end.
 pub(crate) type Answer = Response<Bytes>;
@@ -81,7 +81,7 @@ pub(crate) fn store_error(store: &'static str, failure: impl Into<Failure>) -> o
 }
 
 /// The message in an answer: that of a JSON error, else the text itself.
-fn message(body: &[u8]) -> String {
+pub(crate) fn message(body: &[u8]) -> String {
     let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let said = json.as_ref().and_then(|json| json.pointer("/error/message")).and_then(serde_json::Value::as_str);
     let text = said.map_or_else(|| String::from_utf8_lossy(body), Cow::from);

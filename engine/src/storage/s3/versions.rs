@@ -67,7 +67,7 @@ fn encode(text: &str) -> PercentEncode<'_> {
 
 /// Adds what is on a page. Where the next one begins is said by the last key and version of this one: they are the token, in the
 /// form in which a request names them.
-fn read_page(page: &Element, prefix: &str, found: &mut Versions) -> Result<Option<String>> {
+pub(crate) fn read_page(page: &Element, prefix: &str, found: &mut Versions) -> Result<Option<String>> {
     for child in &page.children {
         match child.name.as_str() {
             "CommonPrefixes" => {
