@@ -58,6 +58,11 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "A file name with a line break or that is not UTF-8 is refused [029] before anything is copied: the manifest could not be read again.",
     ),
     ("backup", "A standby of another cluster (version or system identifier) is refused, not only one that is behind."),
+    (
+        "backup",
+        "For object stores, a file whose name has control characters or makes a name of more than 1024 bytes is refused [029] before \
+         anything is copied, unless it goes into a bundle.",
+    ),
     ("backup", "The directory of the bundles is synced too."),
     (
         "backup",
@@ -167,6 +172,26 @@ const DIFFERENCES: &[(&str, &str)] = &[
     (
         "all",
         "Credentials of S3 that live for less than five minutes are used for ten seconds before they are asked for again, not for one request.",
+    ),
+    (
+        "all",
+        "An answer of an object store is believed only if the store can have given it: the kind and the prefix of a listing, status, \
+         ETag and checksum of what was stored, each object of a removal. pgBackRest looks only at the parts of an answer that it reads.",
+    ),
+    (
+        "all",
+        "Objects whose names no path leads to (`a//b`, `./x`) are passed over with a warning; no path of a repository has such names.",
+    ),
+    ("all", "`repo-storage-ca-file` and `repo-storage-ca-path` without a certificate in them are an error [095]."),
+    (
+        "all",
+        "`repo-storage-verify-tls=n` holds for the storage alone: the certificates of token services are checked. pgBackRest leaves \
+         out that check for the token service of GCS, too.",
+    ),
+    (
+        "all",
+        "Errors of object stores show the request, what identifies it to the store and the store's message, but not the headers of the \
+         request, and no secret that the store sends back.",
     ),
     ("all", "Errors of the system name their cause (`[28] No space left on device`)."),
     ("all", "Workers are threads: there are no processes of the roles `local` and `remote`."),
