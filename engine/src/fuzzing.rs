@@ -6,12 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use jiff::tz::TimeZone;
+use object_store::path::Path;
 
 use crate::pg::passfile;
 use crate::restore::target_time;
 use crate::storage::as_of::Versions;
 use crate::storage::http::xml::Element;
-use crate::storage::http::{request, token};
+use crate::storage::http::{refusal, token};
 use crate::storage::sftp::host_key::{KnownHosts, Verdict};
 use crate::storage::sftp::protocol::{self, Response};
 use crate::storage::{azure, gcs, s3};
@@ -59,20 +60,29 @@ pub fn target_time(text: &str) {
 pub fn xml_answer(data: &[u8]) {
     let Ok(root) = Element::parse(data) else { return };
     let (mut of_s3, mut of_azure) = (Versions::default(), Versions::default());
-    if let Ok(Some(token)) = s3::versions::read_page(&root, "prefix/", &mut of_s3) {
+    if let Ok(Some(token)) = s3::list::read_versions(&root, "prefix/", &mut of_s3) {
         assert!(token.starts_with("key-marker="));
     }
-    let _ = azure::versions::read_page(&root, "prefix/", &mut of_azure);
+    let _ = azure::list::read_versions(&root, "prefix/", &mut of_azure);
+    let pages = [s3::list::read_page(&root, "prefix/"), azure::list::read_page(&root, "prefix/")];
+    for page in pages.into_iter().flatten() {
+        assert!(page.result.objects.iter().all(|object| object.location.as_ref().starts_with("prefix/")));
+    }
     assert!(of_s3.versions.len() + of_azure.versions.len() <= data.len());
     let _ = s3::credentials::of_web_identity(&root);
 }
 
 /// A JSON answer: an error, a token, credentials, or an object of a listing.
 pub fn json_answer(data: &[u8]) {
-    assert!(request::message(data).len() <= request::MESSAGE_SIZE_MAX_BYTES);
-    let Ok(answer) = serde_json::from_slice(data) else { return };
+    assert!(refusal::message(data, None).len() <= refusal::MESSAGE_SIZE_MAX_BYTES);
+    let Ok(answer) = serde_json::from_slice::<serde_json::Value>(data) else { return };
     let _ = token::validity(&answer, SystemTime::now(), Duration::from_secs(60));
     let _ = s3::credentials::of_json(&answer);
-    let _ = gcs::list::version(&answer);
-    let _ = gcs::list::object(&answer);
+    let _ = gcs::list::version(Path::default(), &answer);
+    let _ = gcs::list::object(Path::default(), &answer);
+    if let Ok(page) = gcs::list::Page::of(answer)
+        && let Ok((objects, _)) = page.entries("prefix/")
+    {
+        assert!(objects.iter().all(|(location, _)| location.as_ref().starts_with("prefix/")));
+    }
 }

@@ -127,11 +127,12 @@ options! {
         kind: Kind::String,
         group: Some(Group::Repo),
         commands: STANZA_AND_REPO,
-        depend: depend("repo-gcs-key-type", &["service", "token"]),
+        depend: depend("repo-gcs-key-type", &["service", "token", "web-id"]),
         secure: true,
         help: HelpGroup::Repository,
         summary: "GCS key.",
-        detail: "Path of the service key file, or a token with its kind (Bearer ...), see repo-gcs-key-type.",
+        detail: "Path of the service key file or of the external account credential file, or a token with its kind (Bearer ...), see \
+                 repo-gcs-key-type.",
         ..OptionDecl::BASE
     };
 
@@ -141,7 +142,7 @@ options! {
         group: Some(Group::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("service"),
-        allow: &["service", "token", "auto"],
+        allow: &["service", "token", "auto", "web-id"],
         values: &[
             ("auto", "the service account of the instance that the program runs on"),
             ("service", "repo-gcs-key is the file of a service account"),
