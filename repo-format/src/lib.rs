@@ -9,6 +9,7 @@ pub mod cipher;
 pub mod claim;
 pub mod compress;
 pub mod error;
+pub mod format;
 pub mod hash;
 pub mod info;
 pub mod ini;

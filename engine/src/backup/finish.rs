@@ -22,7 +22,7 @@ use crate::claim::Claim;
 use crate::pg::data_dir::TARGET_PGDATA;
 use crate::pipeline::encode::Encoder;
 use crate::repo::archive_find::{FoundSegment, WalSegmentFind};
-use crate::repo::{Repo, info_files, manifest_store};
+use crate::repo::{Repo, formats, info_files, manifest_store};
 use crate::storage::{self, ReadRange, SyncBatch, WriteOptions};
 use crate::{Error, ErrorCode, Result, detail, ending, side_by_side, warn};
 
@@ -216,6 +216,8 @@ pub(super) fn complete(
     let _saving = ending::saving();
     let storage = &*repo.storage;
     manifest.validate(true)?;
+    // Another host may have begun an upgrade to another format since the backup began
+    formats::check(repo, &settings.stanza)?;
     let remote = storage.features().remote;
     let (whole, held) = side_by_side::both(remote, || whole::check(repo, &settings.stanza, manifest), || claim.check());
     whole?;

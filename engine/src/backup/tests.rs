@@ -409,8 +409,11 @@ fn job_that_fails_once_is_tried_again_and_one_that_always_fails_ends_the_backup(
     assert_eq!(world.info().backups.len(), 1);
 }
 
+/// A change of settings.
+type Change = fn(BackupSettings) -> BackupSettings;
+
 /// Ways to store files, each with its name.
-const FORMS: [(&str, fn(BackupSettings) -> BackupSettings); 6] = [
+const FORMS: [(&str, Change); 6] = [
     ("plain", |settings| settings),
     ("gz", |settings| BackupSettings { compression: Compression::new(CompressType::Gz, None).unwrap(), ..settings }),
     ("bundle", bundled),
