@@ -103,6 +103,30 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "all",
         "Credentials of S3 that live for less than five minutes are used for ten seconds before they are asked for again, not for one request.",
     ),
+    (
+        "all",
+        "Every writer has a temporary name of its own (`<file>.<writer>.pgbackrest.tmp`) on file systems and SFTP, and looks at the stored file once more. A later run removes what a killed process left.",
+    ),
+    (
+        "all",
+        "Known hosts of SFTP: patterns, negated ones and `@revoked *` mean what they mean to ssh. libssh2, which pgBackRest uses, does not know them.",
+    ),
+    (
+        "backup, check, stanza-create, stanza-upgrade",
+        "The session turns off `idle_session_timeout` and its like for itself, so that a setting of the role or the database does not end a backup.",
+    ),
+    (
+        "backup, check, stanza-create, stanza-upgrade",
+        "Variables of PostgreSQL's client library that are not supported (`PGSERVICE`, `PGTARGETSESSIONATTRS` and others that change where a session leads or how it is protected) are refused [056]. A key of the client that needs a passphrase, lists of revoked certificates and channel binding are not supported.",
+    ),
+    (
+        "backup",
+        "A tablespace that is made or dropped while the data directory is listed does not end the backup: the server is asked again.",
+    ),
+    (
+        "backup",
+        "With `archive-copy`, a segment whose content does not match the checksum in its name ends the backup [026].",
+    ),
     ("all", "Errors of the system name their cause (`[28] No space left on device`)."),
     ("all", "Workers are threads: there are no processes of the roles `local` and `remote`."),
     (

@@ -33,7 +33,7 @@ use tokio::sync::Mutex;
 
 use self::client::{Client, Failure, unexpected};
 pub use self::host_key::{HashType, HostKeyCheck};
-use self::protocol::{Attributes, Response, status, status_name};
+use self::protocol::{Attributes, MODE_FILE, MODE_LINK, MODE_PATH, MODE_TYPE, Response, status, status_name};
 use super::posix::PATH_MODE;
 use super::{
     Entry, EntryKind, Features, PendingRead, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions, network, pages,
@@ -49,11 +49,6 @@ const LISTS_IN_FLIGHT_MAX: usize = 16;
 
 /// No system has longer paths. Ends the way down into directories that a server makes up.
 const PATH_SIZE_MAX_BYTES: usize = 32 << 10;
-
-const MODE_TYPE: u32 = 0o170_000;
-const MODE_FILE: u32 = 0o100_000;
-const MODE_PATH: u32 = 0o040_000;
-const MODE_LINK: u32 = 0o120_000;
 
 /// An SFTP repository's options.
 #[derive(Clone, Debug)]
@@ -103,6 +98,8 @@ struct Shared {
     connection: Mutex<Connection>,
     /// How often connecting has ended, one way or the other.
     attempts: AtomicU64,
+    /// Temporary files of writers whose connection was lost, to be removed over the next one.
+    abandoned: std::sync::Mutex<Vec<String>>,
 }
 
 /// The connection, or what came of the last attempt to have one.
@@ -135,6 +132,7 @@ impl SftpStorage {
             runtime: network::handle()?,
             connection: Mutex::default(),
             attempts: AtomicU64::new(0),
+            abandoned: std::sync::Mutex::default(),
         })))
     }
 
@@ -186,6 +184,10 @@ impl Shared {
                 Err(Failure::Connect(error))
             }
         }
+    }
+
+    fn abandoned(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.abandoned.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Runs an operation that does no harm when it is done twice, again if the connection is lost.
@@ -326,7 +328,7 @@ fn remove_tree<'a>(
     Box::pin(async move {
         // Also below a directory: whether a listing follows links is up to the server
         let (found, own) = join(list(client, path), client.attributes(path, false)).await;
-        if !root && own.is_ok_and(|own| is_kind(&own, MODE_LINK)) {
+        if !root && own.is_ok_and(|own| own.is_link()) {
             warn!("path '{path}' is a link: what it leads to is not removed");
             return present(client.remove(path).await);
         }
@@ -341,7 +343,7 @@ fn remove_tree<'a>(
             if name.is_empty() || name.contains('/') || child.len() > PATH_SIZE_MAX_BYTES {
                 return Err(Failure::Protocol);
             }
-            if is_kind(&attributes, MODE_PATH) {
+            if attributes.is_directory() {
                 remove_tree(client, &child, false).await?;
             } else {
                 files.push(child);
@@ -371,10 +373,6 @@ fn present(removed: std::result::Result<(), Failure>) -> std::result::Result<(),
         Err(failure) if failure.is_missing() => Ok(()),
         done => done,
     }
-}
-
-fn is_kind(attributes: &Attributes, kind: u32) -> bool {
-    attributes.mode.is_some_and(|mode| mode & MODE_TYPE == kind)
 }
 
 impl RepoStorage for SftpStorage {

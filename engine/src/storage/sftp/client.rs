@@ -317,6 +317,8 @@ impl Client {
             done => return done,
         };
         match self.attributes(to, false).await {
+            // No file takes the place of a directory
+            Ok(found) if found.is_directory() => return Err(failure),
             Ok(_) => {}
             // Nothing was in the way
             Err(missing) if missing.is_missing() => return Err(failure),

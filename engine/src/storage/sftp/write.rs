@@ -85,6 +85,17 @@ impl SftpWriter {
             let code = if failure.is_missing() { ErrorCode::FileMissing } else { ErrorCode::FileOpen };
             shared.error(code, &format!("unable to open file '{path}' for write"), &failure)
         })?;
+        let abandoned = std::mem::take(&mut *shared.abandoned());
+        if !abandoned.is_empty() {
+            wait(&shared.runtime, async {
+                for path in &abandoned {
+                    if let Err(failure) = client.remove(path).await {
+                        let message = format!("unable to remove file '{path}'");
+                        crate::debug!("{}", shared.error(ErrorCode::FileRemove, &message, &failure).message);
+                    }
+                }
+            });
+        }
         Ok(SftpWriter {
             shared,
             client,
@@ -231,7 +242,13 @@ impl Drop for SftpWriter {
         let handle = self.handle.take();
         // Still set only where the file did not get its name
         let abandoned = self.options.atomic;
-        if handle.is_none() && !abandoned || self.client.is_lost() {
+        if handle.is_none() && !abandoned {
+            return;
+        }
+        if self.client.is_lost() {
+            if abandoned {
+                self.shared.abandoned().push(self.path_open.clone());
+            }
             return;
         }
         let done = self.shared.runtime.block_on(async {
