@@ -2,6 +2,7 @@
 # make demo-s3    the same with the repository in an S3 server, which it starts itself
 # make test       everything that a change must pass
 # make test-full  the same with the complete matrices (an hour)
+# make fuzz       every fuzz target for some minutes; FUZZ_SECONDS for each
 # make bench      side by side with the real pgBackRest; RBR_BENCH=incr,wal for some subjects (benches/compare/main.rs)
 # make dist       one statically linked binary in dist/
 # make oracles    the real pgBackRest and several PostgreSQL servers, for the tests
@@ -9,10 +10,12 @@
 CARGO ?= cargo
 # What `make test` leaves to `make test-full`
 SLOW = full_matrix
+# How long a fuzz target runs
+FUZZ_SECONDS ?= 120
 # One more than there are processors: live tests also wait, for servers and for the archive
 export RUST_TEST_THREADS ?= $(shell expr $$(nproc) + 1)
 
-.PHONY: build demo demo-s3 test test-full fmt lint deny oracles oracles-if-possible bench dist golden clean
+.PHONY: build demo demo-s3 test test-full fuzz fuzz-short fmt lint deny oracles oracles-if-possible bench dist golden clean
 
 build:
 	$(CARGO) build --release
@@ -42,8 +45,14 @@ oracles-if-possible:
 test: fmt deny oracles-if-possible lint
 	$(CARGO) test --workspace --quiet -- --skip $(SLOW)
 
-test-full: fmt deny oracles lint
+test-full: fmt deny oracles lint fuzz-short
 	$(CARGO) test --workspace
+
+fuzz:
+	scripts/fuzz $(FUZZ_SECONDS)
+
+fuzz-short:
+	scripts/fuzz 10
 
 bench: oracles
 	$(CARGO) bench --bench compare

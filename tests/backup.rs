@@ -7,5 +7,6 @@ mod large_file;
 mod lock;
 mod manifest;
 mod matrix;
+mod signal;
 mod standby;
 mod turns;

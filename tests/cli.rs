@@ -1,7 +1,9 @@
 //! The command line as programs and people see it.
 
+mod configuration;
 mod errors;
 mod help;
 mod log;
 mod options;
+mod threads;
 mod version;

@@ -3,7 +3,7 @@
 mod browse;
 mod check_pgbackrest;
 mod damage;
-mod golden;
+pub mod golden;
 mod odd_names;
 mod oracle_cycle;
 mod verify;

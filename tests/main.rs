@@ -11,6 +11,7 @@ mod compat;
 mod env;
 mod expire;
 mod fuzz;
+mod hostile;
 mod info;
 mod object;
 mod restore;

@@ -5,6 +5,7 @@ mod ciphers;
 mod faults;
 mod faults_elsewhere;
 mod faults_sftp;
+mod gateway;
 mod gcs;
 mod past;
 mod proxy;

@@ -88,8 +88,9 @@ pub(crate) fn background(config: &Config, queue: SpoolQueue) -> Result<Backgroun
     })
 }
 
-/// Starts the worker: this program again, on its own and without any output but its log file.
-pub(crate) fn launch(config: &Config, command: Command, params: &[String]) -> Result<()> {
+/// Starts the worker: this program again, on its own and without any output but its log file. Returns what tells whether the
+/// worker has ended.
+pub(crate) fn launch(config: &Config, command: Command, params: &[String]) -> Result<impl FnMut() -> bool + use<>> {
     let off = || Replacement::Text("off".to_owned());
     let replace = [("log-level-console", off()), ("log-level-stderr", off())];
     let mut args = config.options_for_exec(command, Role::Async, &replace, true, false);
@@ -103,7 +104,7 @@ pub(crate) fn launch(config: &Config, command: Command, params: &[String]) -> Re
     use std::os::unix::process::CommandExt;
     // In a process group of its own, signals to PostgreSQL's archiver don't reach it. Nobody waits for it: this process ends
     // soon, and the system's first process takes it over
-    std::process::Command::new(program)
+    let mut worker = std::process::Command::new(program)
         .args(args)
         .current_dir("/")
         .stdin(Stdio::null())
@@ -111,6 +112,7 @@ pub(crate) fn launch(config: &Config, command: Command, params: &[String]) -> Re
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()
-        .map(drop)
-        .map_err(failed)
+        .map_err(failed)?;
+    // If the system does not say so, the worker is taken for one that still runs
+    Ok(move || worker.try_wait().is_ok_and(|status| status.is_some()))
 }

@@ -12,6 +12,7 @@ pub mod options;
 mod parse;
 mod resolve;
 mod support;
+mod text;
 pub mod value;
 
 use std::borrow::Cow;

@@ -1,9 +1,12 @@
 //! How a process ends: exit status, the error line, signals.
 
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
+use engine::ending::{is_cleaning, is_saving};
 use engine::{CancelToken, Error, ErrorCode};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::Config;
 use crate::identity::Identity;
@@ -20,46 +23,95 @@ impl ExitStatus {
     pub const NOT_FOUND: ExitStatus = ExitStatus(1);
 }
 
-/// How long a command may take to stop after a signal before the process just ends, which is safe at any time.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long a command may take to stop after a signal where it only waits. Then the process just ends, which is safe at any time.
+const WAITING_MAX: Duration = Duration::from_secs(1);
+/// How long it may take to remove what would be left over.
+const CLEANING_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked whether the command may be ended.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 static CANCEL: OnceLock<CancelToken> = OnceLock::new();
+
+/// Whether it was decided how the process ends: by its command's result, or by a signal. Only one of them counts.
+static DECIDED: AtomicBool = AtomicBool::new(false);
+
+/// While set, a signal ends a process that has no thread to listen for it.
+static ENDS_AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// The token that SIGHUP, SIGINT and SIGTERM cancel.
 pub fn cancel_token() -> &'static CancelToken {
     CANCEL.get_or_init(CancelToken::new)
 }
 
-/// Starts to listen for signals: the first one cancels [`cancel_token`], a second one or the end of a grace period ends the
-/// process.
+/// Starts to listen for signals: the first one cancels [`cancel_token`]. A second one ends the process, and so does this thread
+/// once the command had its time to stop.
 ///
 /// # Errors
 /// [`ErrorCode::Kernel`]: the handlers can't be installed.
 pub(crate) fn catch_signals() -> engine::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let failed = |error| Error::from_io(ErrorCode::Kernel, "unable to catch signals", error);
     let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(failed)?;
+    let handle = signals.handle();
     let listen = move || {
-        let mut seen = 0;
-        for signal in signals.forever() {
-            seen += 1;
-            if seen > 1 {
-                std::process::exit(i32::from(ErrorCode::Term.number()));
+        let Some(first) = signals.forever().next() else { return };
+        cancel_token().cancel_by_signal(first);
+        let mut stop = Stop { signalled: Instant::now(), waiting_since: Instant::now() };
+        loop {
+            if signals.pending().next().is_some() || stop.is_over(Instant::now(), is_saving(), is_cleaning()) {
+                if decide() {
+                    end_by_signal(first);
+                }
+                return;
             }
-            let name = match signal {
-                SIGHUP => "SIGHUP",
-                SIGINT => "SIGINT",
-                _ => "SIGTERM",
-            };
-            log::signal(name, lifecycle::is_quiet());
-            cancel_token().cancel_by_signal(signal);
-            std::thread::spawn(|| {
-                std::thread::sleep(GRACE);
-                std::process::exit(i32::from(ErrorCode::Term.number()));
-            });
+            std::thread::sleep(LOOK_INTERVAL);
         }
     };
-    std::thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024).spawn(listen).map(drop).map_err(failed)
+    let thread = std::thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024);
+    if thread.spawn(listen).is_err() {
+        // The system gives no more threads
+        handle.close();
+        return end_on_signals();
+    }
+    Ok(())
+}
+
+/// How long a command that was told to stop takes.
+struct Stop {
+    signalled: Instant,
+    /// Since when nothing is being saved.
+    waiting_since: Instant,
+}
+
+impl Stop {
+    /// Whether its time is over.
+    fn is_over(&mut self, now: Instant, is_saving: bool, is_cleaning: bool) -> bool {
+        if is_saving {
+            self.waiting_since = now;
+            return false;
+        }
+        let (since, limit) =
+            if is_cleaning { (self.signalled, CLEANING_MAX) } else { (self.waiting_since, WAITING_MAX) };
+        now.saturating_duration_since(since.max(self.waiting_since)) >= limit
+    }
+}
+
+/// Whether the caller is the first to decide how the process ends.
+fn decide() -> bool {
+    !DECIDED.swap(true, Ordering::SeqCst)
+}
+
+/// Ends the process with the line that says so.
+fn end_by_signal(signal: i32) -> ! {
+    log::signal(signal_name(signal), lifecycle::is_quiet());
+    std::process::exit(i32::from(ErrorCode::Term.number()))
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        SIGHUP => "SIGHUP",
+        SIGINT => "SIGINT",
+        _ => "SIGTERM",
+    }
 }
 
 /// Has SIGHUP, SIGINT and SIGTERM end the process at once with the status of a terminated command: for commands that are over
@@ -68,11 +120,10 @@ pub(crate) fn catch_signals() -> engine::Result<()> {
 /// # Errors
 /// [`ErrorCode::Kernel`]: the handlers can't be installed.
 pub(crate) fn end_on_signals() -> engine::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let always = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let active = ENDS_AT_ONCE.get_or_init(|| Arc::new(AtomicBool::new(true)));
     for signal in [SIGHUP, SIGINT, SIGTERM] {
         let status = i32::from(ErrorCode::Term.number());
-        signal_hook::flag::register_conditional_shutdown(signal, status, always.clone())
+        signal_hook::flag::register_conditional_shutdown(signal, status, Arc::clone(active))
             .map_err(|error| Error::from_io(ErrorCode::Kernel, "unable to catch signals", error))?;
     }
     Ok(())
@@ -80,22 +131,48 @@ pub(crate) fn end_on_signals() -> engine::Result<()> {
 
 /// Turns the outcome of a command into the exit status; logs the error and the end line. `config` is there once options were
 /// resolved.
+///
+/// A command that did its work reports success, also when a signal came that it did not stop for any more.
 pub(crate) fn finish(outcome: engine::Result<ExitStatus>, config: Option<&Config>) -> u8 {
-    if cancel_token().signal().is_some() {
-        // The line about the signal has been written, and the error is only its consequence
-        return ErrorCode::Term.number();
+    if let Some(active) = ENDS_AT_ONCE.get() {
+        active.store(false, Ordering::SeqCst);
     }
-    match outcome {
-        Ok(status) => {
+    if !decide() {
+        // The thread that listens for signals is just ending the process
+        loop {
+            std::thread::park();
+        }
+    }
+    let signal = cancel_token().signal();
+    match (outcome, signal) {
+        (Ok(status), _) => {
             lifecycle::end(None);
             status.0
         }
-        Err(error) => {
+        (Err(error), Some(signal)) => {
+            if error.code != ErrorCode::Term {
+                // It came before the signal, or is what ended the wait
+                log::error(&error, || detail(&error, config));
+            }
+            log::signal(signal_name(signal), lifecycle::is_quiet());
+            ErrorCode::Term.number()
+        }
+        (Err(error), None) => {
             log::error(&error, || detail(&error, config));
             lifecycle::end(Some(error.code));
             error.code.number()
         }
     }
+}
+
+/// Turns a panic into an error of the command. The panic itself has been told of on standard error.
+pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text.as_str(),
+        _ => "unknown panic",
+    };
+    Error::new(ErrorCode::Assert, format!("program failed: {text}"))
 }
 
 /// What helps to understand an error, for outputs that show debugging.
@@ -117,4 +194,40 @@ fn detail(error: &Error, config: Option<&Config>) -> String {
         "{rule}\nIf SUBMITTING AN ISSUE please provide the following information:\n\nversion: {version}\n\
          command: {command}\noptions:{options}\n\ncauses:{causes}\n{rule}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After so many milliseconds, with what is under way: whether the process ends.
+    fn over(steps: &[(u64, bool, bool)]) -> Vec<bool> {
+        let begin = Instant::now();
+        let mut stop = Stop { signalled: begin, waiting_since: begin };
+        steps
+            .iter()
+            .map(|&(ms, is_saving, is_cleaning)| {
+                stop.is_over(begin + Duration::from_millis(ms), is_saving, is_cleaning)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn command_that_only_waits_after_a_signal_is_ended_soon() {
+        assert_eq!(over(&[(0, false, false), (999, false, false), (1000, false, false)]), [false, false, true]);
+    }
+
+    #[test]
+    fn saving_after_a_signal_is_never_cut_short_and_what_follows_has_its_own_time() {
+        let hour = 3_600_000;
+        assert_eq!(
+            over(&[(100, true, false), (hour, true, false), (hour + 999, false, false), (hour + 1000, false, false)]),
+            [false, false, false, true]
+        );
+    }
+
+    #[test]
+    fn removal_of_what_would_be_left_over_has_longer_than_a_wait() {
+        assert_eq!(over(&[(1000, false, true), (9_999, false, true), (10_000, false, true)]), [false, false, true]);
+    }
 }

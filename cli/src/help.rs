@@ -5,13 +5,15 @@ use std::fmt::Write as _;
 use engine::{Error, ErrorCode, Result};
 
 use crate::command;
-use crate::config::decl::{COMMANDS, HelpGroup, OptionDecl, Support};
+use crate::config::decl::{COMMANDS, DefaultValue, HelpGroup, Kind, OptionDecl, Range, Support};
 use crate::config::options::ALL;
 use crate::config::{Command, Config, NameMatch, Role, find_option, opt};
 use crate::identity::Identity;
 
 /// Columns of a line.
 const WIDTH: usize = 80;
+/// The mark in a description where the allowed values stand.
+const VALUES: &str = "{values}";
 /// How an option is shown whose value or default differs between indexes.
 const MULTI: &str = "<multi>";
 
@@ -109,7 +111,7 @@ fn of_option(config: &Config, identity: Identity, name: &str) -> Result<String> 
         return Err(Error::new(ErrorCode::OptionInvalid, text));
     };
     let (summary, detail) = summary_of(option, command);
-    let mut detail = detail.to_owned();
+    let mut detail = with_values(detail, option, command);
     match option.support {
         Support::Full => (),
         Support::Moot(reason) => detail += &format!("\n\nThe option has no effect yet: {reason}."),
@@ -153,12 +155,57 @@ fn of_option(config: &Config, identity: Identity, name: &str) -> Result<String> 
             }
         }
     }
+    if let Some(example) = example(option, command) {
+        let _ = write!(text, "\nexample: {example}\n");
+    }
     let old = old_names(option);
     if !old.is_empty() {
         let plural = if old.len() > 1 { "s" } else { "" };
         let _ = write!(text, "\ndeprecated name{plural}: {}\n", old.join(", "));
     }
     Ok(text)
+}
+
+/// The description with the allowed values, in the place of its mark or at its end. Shell completion for pgBackRest reads them.
+pub(crate) fn with_values(detail: &str, option: &OptionDecl, command: Command) -> String {
+    let mut values: Vec<String> =
+        option.values_for(command).map(|(value, meaning)| format!("* {value} - {meaning}")).collect();
+    if let (Kind::Size, [others @ .., last]) = (option.kind, option.allow_for(command)) {
+        values = vec![format!("Allowed values are {}, and {last}.", others.join(", "))];
+    }
+    let values = values.join("\n");
+    match detail.split_once(VALUES) {
+        Some((before, after)) => format!("{before}{values}{after}"),
+        None if values.is_empty() => detail.to_owned(),
+        None => format!("{detail}\n\n{values}"),
+    }
+}
+
+/// How the option may be written; nothing where no value is as good as any other, and for secrets.
+fn example(option: &OptionDecl, command: Command) -> Option<String> {
+    let name = option.indexed_name(1);
+    let default = match option.default_for(command) {
+        DefaultValue::Fixed(text) => Some(text),
+        DefaultValue::ByDepend([(_, text), ..]) => Some(*text),
+        _ => None,
+    };
+    let limit = match option.range {
+        Range::Fixed(min, _) => Some(min),
+        Range::ByDepend([(_, min, _), ..]) => Some(*min),
+        _ => None,
+    };
+    let other = option.allow_for(command).iter().copied().find(|&word| Some(word) != default);
+    let value = match option.kind {
+        Kind::Boolean if default == Some("y") && option.can_negate() => return Some(format!("--no-{name}")),
+        Kind::Boolean => return Some(format!("--{name}")),
+        _ if option.secure => return None,
+        Kind::StringId | Kind::Size | Kind::Time | Kind::Integer => other.or(default).or(limit)?,
+        Kind::Path => default.unwrap_or("/path/to/it"),
+        Kind::Hash => "key=value",
+        Kind::String => default?,
+        Kind::List => return None,
+    };
+    Some(format!("--{name}={value}"))
 }
 
 /// The old names without their indexes, each once, without the present name.

@@ -21,6 +21,7 @@ pub mod repos;
 pub mod sftp_store;
 
 use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use engine::{Error, ErrorCode, Result};
@@ -63,7 +64,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Help | Command::Version => Ok(()),
         _ => lifecycle::start(&mut config, started),
     };
-    let outcome = prepared.and_then(|()| command::run(&config));
+    // What another thread's panic leaves unfinished is not gone on with: the command ends here
+    let run = AssertUnwindSafe(|| prepared.and_then(|()| command::run(&config)));
+    let outcome = catch_unwind(run).unwrap_or_else(|panic| Err(exit::panicked(&*panic)));
     exit::finish(outcome, Some(&config))
 }
 
@@ -72,6 +75,6 @@ fn resolve(args: Vec<OsString>) -> Result<Config> {
     if line.role() == Role::Main {
         log::configure(LogSettings::PARSING);
     }
-    let environment = Environment::from_process()?;
+    let environment = Environment::from_process();
     Config::resolve(line, environment, &SystemFiles, &mut |text| engine::warn!("{text}"))
 }

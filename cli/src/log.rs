@@ -84,7 +84,7 @@ pub fn configure(settings: LogSettings) {
 }
 
 /// Opens the log file of a command, instead of the one that was open. Nothing is written to it before the first line. Returns
-/// whether that worked; if not, a warning is logged and there is no log file.
+/// whether that worked; if not, a warning is logged and there is no log file until a command that follows opens its own.
 pub fn open_file(path: &str) -> bool {
     {
         let mut output = output();
@@ -106,9 +106,7 @@ pub fn open_file(path: &str) -> bool {
             let text = error.to_string();
             let text = text.split(" (os error").next().unwrap_or(&text);
             engine::warn!("unable to open log file '{path}': {text}\nNOTE: process will continue without log file.");
-            let mut output = output();
-            output.settings.file = Level::Off;
-            engine::log::install(Box::new(ProgramLog), output.level_max());
+            engine::log::install(Box::new(ProgramLog), output().level_max());
             false
         }
     }
@@ -281,5 +279,17 @@ mod tests {
         let time = now();
         assert_eq!(time.len(), "2026-11-22 07:02:21.494 ".len(), "{time}");
         assert_eq!(&time[19..20], ".");
+    }
+
+    #[test]
+    fn log_file_that_cannot_be_opened_is_tried_again_for_the_next_command() {
+        let dir = tempfile::tempdir().unwrap();
+        configure(LogSettings { console: Level::Off, stderr: Level::Off, file: Level::Info, ..LogSettings::EARLY });
+        assert!(!open_file(&format!("{}/missing/demo-backup.log", dir.path().display())));
+        let path = dir.path().join("demo-expire.log");
+        assert!(open_file(path.to_str().unwrap()));
+        assert!(path.exists());
+        output().file = None;
+        configure(LogSettings::EARLY);
     }
 }

@@ -134,6 +134,7 @@ pub fn gcs(config: &Config, key: u32) -> Result<StorageSettings> {
         endpoint: config.get_at(opt::REPO_GCS_ENDPOINT, key)?.to_owned(),
         credentials: match config.get_at(opt::REPO_GCS_KEY_TYPE, key)? {
             "service" => GcsCredentials::Service { file: config.get_at(opt::REPO_GCS_KEY, key)?.to_owned() },
+            "web-id" => GcsCredentials::External { file: config.get_at(opt::REPO_GCS_KEY, key)?.to_owned() },
             "token" => GcsCredentials::Token(config.get_at(opt::REPO_GCS_KEY, key)?.into()),
             _ => GcsCredentials::Auto { metadata_url: None },
         },

@@ -7,6 +7,7 @@ mod build;
 mod finish;
 mod incr;
 mod label;
+mod names;
 mod process;
 mod queue;
 mod resume;
@@ -96,6 +97,7 @@ pub fn run(
     // The prior manifest can be as large as the new one and is not needed any more
     drop(prior);
     backup.choose_label(&mut manifest, &mut states, cancel)?;
+    names::check(&*repo.storage, &settings.stanza, settings.bundle, &manifest, &states)?;
 
     let batch = backup.begin_batch(&states)?;
     backup.save_copy(&manifest)?;

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use repo_format::layout::Stanza;
-use repo_format::lock_file::stop_name;
+use repo_format::lock_file::{is_lock_name, stop_name};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::lock::{LockStatus, read_status_file};
@@ -122,9 +122,8 @@ fn terminate(lock_path: &Path, stanza: Option<&Stanza>) -> Result<()> {
         names.extend(entry.map_err(list_error)?.file_name().into_string().ok());
     }
     names.sort();
-    let prefix = stanza.map_or_else(String::new, |stanza| format!("{stanza}-"));
     let mut signalled = BTreeSet::new();
-    for name in names.iter().filter(|name| name.ends_with(".lock") && name.starts_with(&prefix)) {
+    for name in names.iter().filter(|name| is_lock_name(name, stanza)) {
         let path = lock_path.join(name);
         let status = read_status_file(&path);
         // Removed, so that the process is not asked again; it goes on holding the lock until it ends
@@ -181,12 +180,13 @@ mod tests {
     #[test]
     fn stop_force_removes_stale_locks_of_the_stanza_only() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["main-backup-1.lock", "main2-backup-1.lock", "main-note.txt"] {
+        for name in ["main-backup-1.lock", "main2-backup-1.lock", "main-2-backup-1.lock", "main-note.txt"] {
             fs::write(dir.path().join(name), "").unwrap();
         }
         stop(dir.path(), Some(&"main".parse::<Stanza>().unwrap()), true).unwrap();
         assert!(!dir.path().join("main-backup-1.lock").exists());
         assert!(dir.path().join("main2-backup-1.lock").exists());
+        assert!(dir.path().join("main-2-backup-1.lock").exists());
         assert!(dir.path().join("main-note.txt").exists());
     }
 

@@ -3,10 +3,10 @@
 //! Nothing here is rendered and nothing fails as a whole: a repository or stanza that can't be read is itself a fact, with a
 //! status code. The codes and the rules by which they add up over repositories are pgBackRest's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use repo_format::archive_info::ArchiveInfo;
+use repo_format::archive_info::{self, ArchiveInfo};
 use repo_format::backup_info::{BackupEntry, BackupInfo, PgHistory};
 use repo_format::label::{BackupLabel, BackupType};
 use repo_format::layout::{self, ArchiveId, RepoPath, Stanza};
@@ -467,9 +467,10 @@ fn clusters(
     let stanza: Stanza = stanza.parse()?;
     let current = backup_info.current();
     let newest = backup_info.history.last();
+    let archive_ids = Archives::new(archive_info);
     for pg in &backup_info.history {
         databases.push(DatabaseFact { id: pg.id, repo_key: repo.key, system_id: pg.system_id, version: pg.version });
-        let id = archive_id(archive_info, pg)?;
+        let id = archive_ids.of(pg)?;
         let (min, max) = wal_range(repo, &stanza, id)?;
         if min.is_some() || Some(pg) == newest {
             archives.push(ArchiveFact { db_id: pg.id, repo_key: repo.key, id, min, max });
@@ -478,23 +479,33 @@ fn clusters(
     Ok(Some((current.version, current.system_id)))
 }
 
-/// The archive of a cluster. The same number in both histories is the rule; an archive.info that was made anew may count
-/// differently.
-fn archive_id(info: &ArchiveInfo, pg: &PgHistory) -> Result<ArchiveId> {
-    let same =
-        |other: &&repo_format::archive_info::PgHistory| (other.version, other.system_id) == (pg.version, pg.system_id);
-    let newest_first = || info.history.iter().rev().filter(same);
-    newest_first()
-        .find(|other| other.id == pg.id)
-        .or_else(|| newest_first().next())
-        .map(|pg| pg.archive_id())
-        .ok_or_else(|| {
+/// The archives of a history. They are looked up, not searched: a history may be long where someone has made it so.
+struct Archives<'a> {
+    by_id: HashMap<(PgVersion, u64, u32), &'a archive_info::PgHistory>,
+    /// The last one of a cluster.
+    newest: HashMap<(PgVersion, u64), &'a archive_info::PgHistory>,
+}
+
+impl<'a> Archives<'a> {
+    fn new(info: &'a ArchiveInfo) -> Self {
+        let by_id = info.history.iter().map(|pg| ((pg.version, pg.system_id, pg.id), pg)).collect();
+        let newest = info.history.iter().map(|pg| ((pg.version, pg.system_id), pg)).collect();
+        Archives { by_id, newest }
+    }
+
+    /// The archive of a cluster. The same number in both histories is the rule; an archive.info that was made anew may count
+    /// differently.
+    fn of(&self, pg: &PgHistory) -> Result<ArchiveId> {
+        let same_id = self.by_id.get(&(pg.version, pg.system_id, pg.id));
+        let found = same_id.or_else(|| self.newest.get(&(pg.version, pg.system_id)));
+        found.map(|pg| pg.archive_id()).ok_or_else(|| {
             let text = format!(
                 "unable to retrieve the archive id for database version '{}' and system-id '{}'",
                 pg.version, pg.system_id
             );
             Error::new(ErrorCode::ArchiveMismatch, text)
         })
+    }
 }
 
 /// First and last segment of an archive.

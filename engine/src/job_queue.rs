@@ -17,7 +17,7 @@ const RESULTS_WAITING_MAX: usize = 4;
 /// Threads of a worker that writes to a server.
 const THREADS_WRITING: u32 = 4;
 /// How long the main thread waits for a result before it is told so.
-const IDLE_INTERVAL: Duration = Duration::from_millis(500);
+const IDLE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How jobs are run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,8 +67,11 @@ pub enum Event<J, R> {
         /// What it returned.
         result: R,
     },
-    /// Nothing was done for half a second: time for what must not wait too long.
+    /// Nothing was done for a tenth of a second: time for what must not wait too long.
     Idle,
+    /// The queue was told to stop, or a job failed. Comes once, while other jobs may still be under way: the time to save what
+    /// must not wait for them.
+    Stopping,
 }
 
 /// Runs all jobs, each on one of the workers.
@@ -131,26 +134,42 @@ where
             let (next, init, work) = (&next, &init, &work);
             let body = move || work_through(worker, crew, next, init, work, &sender);
             let name = format!("worker-{worker}");
-            if let Err(e) = std::thread::Builder::new().name(name).spawn_scoped(scope, body) {
-                failed.get_or_insert(Error::from_io(ErrorCode::Kernel, "unable to start worker thread", e));
-                group.cancel();
+            match std::thread::Builder::new().name(name).spawn_scoped(scope, body) {
+                Ok(_) => {}
+                // Every worker has its first thread already, and goes on with that
+                Err(e) if thread >= workers => {
+                    crate::debug!("{} of {threads} worker threads can be started: {e}", thread);
+                    break;
+                }
+                Err(e) => {
+                    failed.get_or_insert(Error::from_io(ErrorCode::Kernel, "unable to start worker thread", e));
+                    group.cancel();
+                    break;
+                }
             }
         }
         // Only the workers' senders are left: when all are gone, so are the workers
         drop(sender);
+        let mut stopping = false;
         loop {
+            if !stopping && group.is_cancelled() {
+                stopping = true;
+                if let Err(error) = on_event(Event::Stopping) {
+                    keep_first(&mut failed, error);
+                }
+            }
             let event = match receiver.recv_timeout(IDLE_INTERVAL) {
                 Ok(Ok((worker, job, result))) => Event::Done { worker, job, result },
+                Err(RecvTimeoutError::Disconnected) => break,
                 Ok(Err(error)) => {
                     keep_first(&mut failed, error);
                     group.cancel();
                     continue;
                 }
                 Err(RecvTimeoutError::Timeout) => Event::Idle,
-                Err(RecvTimeoutError::Disconnected) => break,
             };
             // After an error what is done is still heard of: it may be what a later resume can use
-            if matches!(event, Event::Idle) && failed.is_some() {
+            if matches!(event, Event::Idle) && (failed.is_some() || stopping) {
                 continue;
             }
             if let Err(error) = on_event(event) {
@@ -416,6 +435,32 @@ mod tests {
         };
         let error = run(&settings(2, 2), &cancel, 0..1000, |_| Ok(()), work, |_| Ok(())).unwrap_err();
         assert_eq!((error.code, error.message.as_str()), (ErrorCode::Term, "terminated on signal [SIGTERM]"));
+    }
+
+    #[test]
+    fn stopping_is_told_while_a_job_still_waits() {
+        let (cancel, told) = (CancelToken::new(), std::sync::atomic::AtomicBool::new(false));
+        let by_signal = cancel.clone();
+        let work = |(): &mut (), job: &u32, _: &CancelToken| {
+            if *job == 0 {
+                by_signal.cancel_by_signal(15);
+            }
+            // As for a server that does not answer
+            while !told.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        };
+        let mut times = 0;
+        let on_event = |event: Event<u32, ()>| {
+            if matches!(event, Event::Stopping) {
+                times += 1;
+                told.store(true, Ordering::SeqCst);
+            }
+            Ok(())
+        };
+        run(&settings(2, 0), &cancel, 0..1000, |_| Ok(()), work, on_event).unwrap_err();
+        assert_eq!(times, 1);
     }
 
     #[test]

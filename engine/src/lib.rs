@@ -7,13 +7,17 @@ pub mod backup;
 pub mod cancel;
 pub mod check;
 pub mod control;
+pub mod ending;
 pub mod expire;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod info;
 pub mod job_queue;
 pub mod lock;
 pub mod log;
 pub mod pg;
 pub mod pipeline;
+pub mod posix_regex;
 pub mod progress;
 pub mod repo;
 pub mod restore;

@@ -4,8 +4,8 @@
 //! locks, so they exclude each other.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ pub use repo_format::lock_file::LockType;
 use repo_format::lock_file::{LockFile, SIZE_MAX, lock_name};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use crate::progress::percent_hundredths;
 use crate::storage::posix::{FILE_MODE, create_path, is_named};
@@ -23,11 +24,23 @@ use crate::{Error, ErrorCode, Result};
 /// Progress is written only when it moved by more than this, in units of 0.01%.
 const PERCENT_STEP: u32 = 10;
 
-/// How often a lock is tried whose holder has not written who it is, and the pause between. Those who only look at a lock hold
-/// it for a moment, so does a holder that has yet to write, and so does a process that a holder is just starting. On a busy
-/// machine that moment is long: any of them may have to wait for a processor in it.
-const UNNAMED_TRIES: u32 = 100;
-const UNNAMED_PAUSE: Duration = Duration::from_millis(10);
+/// Pause before a lock is tried again that somebody may hold only for a moment.
+const TRY_PAUSE: Duration = Duration::from_millis(10);
+/// How often a lock is tried again when its content names no living process. Whoever looks at a lock holds it for a moment, a
+/// new holder has yet to write who it is, and a process that a holder is just starting inherits it. On a busy machine that
+/// moment is long: any of them may have to wait for a processor.
+const TRIES_NO_HOLDER: u32 = 100;
+/// How often a lock is tried again when its content names a living process: that process most likely holds it, but its id may
+/// also belong to another process by now.
+const TRIES_HOLDER: u32 = 20;
+/// How often the content of a lock is read again that makes no sense. pgBackRest empties the file before each write.
+const READ_TRIES: u32 = 100;
+/// The same for content that names no living process.
+const READ_TRIES_NO_HOLDER: u32 = 10;
+const READ_PAUSE: Duration = Duration::from_millis(2);
+/// The size of a lock file: more than the longest content. Every write fills it with blanks up to here, so that a write never
+/// needs new space on the disk, and a reader never sees less than one whole content.
+const CONTENT_SIZE: usize = 192;
 
 /// Makes the id that a process shares with those it starts: the process id and 32 random bits.
 ///
@@ -55,13 +68,16 @@ pub struct Lock {
     exec_id: String,
     held: Vec<Held>,
     percent_written: u32,
+    /// Whether the user was told that progress can't be written.
+    warned: bool,
 }
 
 impl Lock {
     /// Takes the locks of these types on these repositories, all or none.
     ///
     /// # Errors
-    /// [`ErrorCode::LockAcquire`] when another process holds one or a file can't be made.
+    /// [`ErrorCode::LockAcquire`] when another process holds one or a file can't be made, [`ErrorCode::PathCreate`] when the
+    /// lock path can't be made, [`ErrorCode::FileWrite`] when the lock file can't be written.
     pub fn acquire(
         lock_path: &Path,
         stanza: &Stanza,
@@ -69,23 +85,13 @@ impl Lock {
         repo_keys: &[u32],
         exec_id: &str,
     ) -> Result<Self> {
-        let mut lock = Lock { exec_id: exec_id.to_owned(), held: Vec::new(), percent_written: 0 };
-        for &kind in kinds {
-            for &repo_key in repo_keys {
-                let path = lock_path.join(lock_name(stanza, kind, repo_key));
-                let file = open_locked(&path, exec_id).map_err(|error| acquire_error(&path, &error))?;
-                let mut held = Held { repo_key, path, file };
-                held.write(&lock.content())?;
-                lock.held.push(held);
-            }
-        }
-        Ok(lock)
+        Self::acquire_within(TRIES_HOLDER, lock_path, stanza, kinds, repo_keys, exec_id)
     }
 
     /// As [`Lock::acquire`], but `None` when another process holds one.
     ///
     /// # Errors
-    /// [`ErrorCode::LockAcquire`] when a file can't be made.
+    /// As [`Lock::acquire`] for all other reasons.
     pub fn try_acquire(
         lock_path: &Path,
         stanza: &Stanza,
@@ -93,40 +99,52 @@ impl Lock {
         repo_keys: &[u32],
         exec_id: &str,
     ) -> Result<Option<Self>> {
-        match Self::acquire(lock_path, stanza, kinds, repo_keys, exec_id) {
+        match Self::acquire_within(0, lock_path, stanza, kinds, repo_keys, exec_id) {
             Ok(lock) => Ok(Some(lock)),
             Err(error) if is_would_block(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
+    fn acquire_within(
+        tries_holder: u32,
+        lock_path: &Path,
+        stanza: &Stanza,
+        kinds: &[LockType],
+        repo_keys: &[u32],
+        exec_id: &str,
+    ) -> Result<Self> {
+        let mut lock = Lock { exec_id: exec_id.to_owned(), held: Vec::new(), percent_written: 0, warned: false };
+        for &kind in kinds {
+            for &repo_key in repo_keys {
+                let path = lock_path.join(lock_name(stanza, kind, repo_key));
+                let file = open_locked(&path, exec_id, tries_holder)?;
+                let held = Held { repo_key, path, file };
+                held.write(&lock.content()).map_err(|error| held.write_error(error))?;
+                lock.held.push(held);
+            }
+        }
+        Ok(lock)
+    }
+
     /// Shows progress to others in the lock of one repository. Written when it moved by more than 0.1% since the last time.
-    ///
-    /// # Errors
-    /// [`ErrorCode::FileWrite`].
-    pub fn update(&mut self, repo_key: u32, size_done: u64, size: u64) -> Result<()> {
+    /// Where that fails the user is warned once: others then see old progress, which is no reason to end the command.
+    pub fn update(&mut self, repo_key: u32, size_done: u64, size: u64) {
         let percent = percent_hundredths(size_done, size);
         if percent.saturating_sub(self.percent_written) > PERCENT_STEP {
-            self.write_progress(repo_key, percent, size_done, size)?;
+            self.write_progress(repo_key, percent, size_done, size);
         }
-        Ok(())
     }
 
     /// Shows that a copy of `size` bytes begins.
-    ///
-    /// # Errors
-    /// [`ErrorCode::FileWrite`].
-    pub fn update_begin(&mut self, repo_key: u32, size: u64) -> Result<()> {
-        self.write_progress(repo_key, 0, 0, size)
+    pub fn update_begin(&mut self, repo_key: u32, size: u64) {
+        self.write_progress(repo_key, 0, 0, size);
     }
 
     /// Takes the progress away, for what comes after the copy.
-    ///
-    /// # Errors
-    /// [`ErrorCode::FileWrite`].
-    pub fn update_clear(&mut self, repo_key: u32) -> Result<()> {
+    pub fn update_clear(&mut self, repo_key: u32) {
         let content = self.content();
-        self.write(repo_key, &content)
+        self.write(repo_key, &content);
     }
 
     /// Whether every lock is held by this process itself.
@@ -140,12 +158,12 @@ impl Lock {
     /// [`ErrorCode::LockAcquire`] as for a lock that a stranger holds.
     pub fn own(self) -> Result<Self> {
         match self.held.iter().find(|held| held.file.is_none()) {
-            Some(held) => Err(acquire_error(&held.path, &Errno::WOULDBLOCK.into())),
+            Some(held) => Err(acquire_error(&held.path, Errno::WOULDBLOCK)),
             None => Ok(self),
         }
     }
 
-    fn write_progress(&mut self, repo_key: u32, percent: u32, size_done: u64, size: u64) -> Result<()> {
+    fn write_progress(&mut self, repo_key: u32, percent: u32, size_done: u64, size: u64) {
         let content = LockFile {
             percent_complete: Some(percent),
             size: Some(size),
@@ -153,11 +171,18 @@ impl Lock {
             ..self.content()
         };
         self.percent_written = percent;
-        self.write(repo_key, &content)
+        self.write(repo_key, &content);
     }
 
-    fn write(&mut self, repo_key: u32, content: &LockFile) -> Result<()> {
-        self.held.iter_mut().filter(|held| held.repo_key == repo_key).try_for_each(|held| held.write(content))
+    fn write(&mut self, repo_key: u32, content: &LockFile) {
+        for held in self.held.iter().filter(|held| held.repo_key == repo_key) {
+            if let Err(error) = held.write(content)
+                && !self.warned
+            {
+                self.warned = true;
+                crate::warn!("other processes do not see the progress: {}", held.write_error(error));
+            }
+        }
     }
 
     fn content(&self) -> LockFile {
@@ -172,15 +197,16 @@ impl Lock {
 }
 
 impl Held {
-    fn write(&mut self, content: &LockFile) -> Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        let mut write = || -> io::Result<()> {
-            file.seek(SeekFrom::Start(0))?;
-            file.set_len(0)?;
-            file.write_all(content.serialize().as_bytes())
-        };
-        write()
-            .map_err(|e| Error::from_io(ErrorCode::FileWrite, format!("unable to write '{}'", self.path.display()), e))
+    fn write(&self, content: &LockFile) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let mut text = content.serialize();
+        text.extend(std::iter::repeat_n(' ', CONTENT_SIZE.saturating_sub(text.len())));
+        // Readers stop at the end of the object, so what is left behind it of a longer content does no harm
+        file.write_all_at(text.as_bytes(), 0)
+    }
+
+    fn write_error(&self, error: io::Error) -> Error {
+        Error::from_io(ErrorCode::FileWrite, format!("unable to write '{}'", self.path.display()), error)
     }
 }
 
@@ -194,56 +220,66 @@ impl Drop for Held {
     }
 }
 
-/// Opens and locks the file; `None` when our own family holds it.
-fn open_locked(path: &Path, exec_id: &str) -> io::Result<Option<File>> {
-    let mut unnamed = 0;
+/// Opens and locks the file; `None` when our own family holds it. A living process that the content names is given
+/// `tries_holder` more chances to let go.
+fn open_locked(path: &Path, exec_id: &str, tries_holder: u32) -> Result<Option<File>> {
+    let failed = |error: io::Error| acquire_error(path, Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    let mut tries = 0;
     loop {
         let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path);
         let file = match open() {
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 if let Some(parent) = path.parent() {
-                    create_path(parent).map_err(io::Error::from)?;
+                    create_path(parent)?;
                 }
-                open()?
+                open().map_err(failed)?
             }
-            file => file?,
+            file => file.map_err(failed)?,
         };
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(e) => match read_content(&file) {
-                Some(holder) if holder.exec_id == exec_id => return Ok(None),
-                None if e == Errno::WOULDBLOCK && unnamed < UNNAMED_TRIES => {
-                    unnamed += 1;
-                    std::thread::sleep(UNNAMED_PAUSE);
-                    continue;
-                }
-                _ => return Err(e.into()),
-            },
+        if let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            let holder = read_content(&file);
+            if holder.as_ref().is_some_and(|holder| holder.exec_id == exec_id) {
+                return Ok(None);
+            }
+            let tries_max = if holder.is_some_and(|holder| is_alive(&holder)) { tries_holder } else { TRIES_NO_HOLDER };
+            if errno != Errno::WOULDBLOCK || tries >= tries_max {
+                return Err(acquire_error(path, errno));
+            }
+            tries += 1;
+            std::thread::sleep(TRY_PAUSE);
+            continue;
         }
         // The holder before us may have removed the file between our open and our lock; then the lock is on a file that
         // nobody else sees
-        if is_named(&file, path)? {
+        if is_named(&file, path).map_err(failed)? {
             return Ok(Some(file));
         }
     }
 }
 
-fn read_content(file: &File) -> Option<LockFile> {
-    let mut bytes = Vec::new();
-    file.take(SIZE_MAX as u64).read_to_end(&mut bytes).ok()?;
-    LockFile::parse(&bytes).ok()
+/// Whether the process that a lock names runs, as far as this host can tell.
+fn is_alive(holder: &LockFile) -> bool {
+    let process = Some(holder.process_id).filter(|id| *id > 0).and_then(Pid::from_raw);
+    process.is_some_and(|process| test_kill_process(process) != Err(Errno::SRCH))
 }
 
-fn acquire_error(path: &Path, error: &io::Error) -> Error {
-    let full = error.to_string();
+fn read_content(file: &File) -> Option<LockFile> {
+    let mut bytes = vec![0; SIZE_MAX];
+    // One call, so that no write falls between two parts
+    let size = file.read_at(&mut bytes, 0).ok()?;
+    LockFile::parse(&bytes[..size]).ok()
+}
+
+fn acquire_error(path: &Path, errno: Errno) -> Error {
+    let full = io::Error::from(errno).to_string();
     let text = full.rsplit_once(" (os error").map_or(full.as_str(), |(text, _)| text);
     let failed =
         Error::new(ErrorCode::LockAcquire, format!("unable to acquire lock on file '{}': {text}", path.display()));
-    match error.kind() {
-        ErrorKind::WouldBlock => {
+    match errno {
+        Errno::WOULDBLOCK => {
             failed.hint("is another pgBackRest process running?").cause(io::Error::from(ErrorKind::WouldBlock))
         }
-        ErrorKind::PermissionDenied => {
+        Errno::ACCESS => {
             let users = Users::new();
             let name = |name: Option<String>| name.unwrap_or_else(|| "[unknown]".to_owned());
             failed.hint(format!(
@@ -283,11 +319,26 @@ pub fn read_status(lock_path: &Path, stanza: &Stanza, kind: LockType, repo_key: 
 /// Looks at a lock file.
 pub(crate) fn read_status_file(path: &Path) -> LockStatus {
     let Ok(file) = File::open(path) else { return LockStatus::Missing };
-    // Taken for a moment only: closing the file gives it back
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-        return LockStatus::Unlocked;
+    let mut status = LockStatus::Invalid;
+    for attempt in 0..READ_TRIES {
+        if attempt > 0 {
+            std::thread::sleep(READ_PAUSE);
+        }
+        // Taken for a moment only: closing the file gives it back. Shared, so that two that look at the same time don't take
+        // each other for the holder
+        if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
+            return LockStatus::Unlocked;
+        }
+        // The holder is just writing
+        let Some(content) = read_content(&file) else { continue };
+        // Without a living process, another reader has a file that was left over, or the holder runs on another host
+        let is_sure = is_alive(&content) || attempt >= READ_TRIES_NO_HOLDER;
+        status = LockStatus::Valid(content);
+        if is_sure {
+            break;
+        }
     }
-    read_content(&file).map_or(LockStatus::Invalid, LockStatus::Valid)
+    status
 }
 
 /// Whether a process of the same family (with the same exec id) holds the lock on any of these repositories.
@@ -378,6 +429,103 @@ mod tests {
         looker.join().unwrap();
     }
 
+    /// Holds a lock as a reader does, for as long as it may take such a reader to be given a processor again.
+    fn reader_holds(path: PathBuf, operation: FlockOperation) -> std::thread::JoinHandle<()> {
+        let reading = File::open(path).unwrap();
+        flock(&reading, operation).unwrap();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            drop(reading);
+        })
+    }
+
+    #[test]
+    fn acquire_while_somebody_reads_a_lock_that_was_left_over_succeeds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("main-backup-1.lock");
+        // Of a process that is gone, and of one whose id another process has by now
+        for process in [i32::MAX, 1] {
+            for operation in [FlockOperation::LockExclusive, FlockOperation::LockShared] {
+                fs::write(&path, format!(r#"{{"execId":"7-00000000","pid":{process}}}"#)).unwrap();
+                let reader = reader_holds(path.clone(), operation);
+                acquire(dir.path(), &[LockType::Backup], &[1], "1-00000000").unwrap();
+                reader.join().unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn readers_at_the_same_time_do_not_take_each_other_for_the_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("main-backup-1.lock");
+        fs::write(&path, r#"{"execId":"7-00000000","pid":1}"#).unwrap();
+        let other = File::open(&path).unwrap();
+        flock(&other, FlockOperation::LockShared).unwrap();
+        assert_eq!(read_status_file(&path), LockStatus::Unlocked);
+    }
+
+    #[test]
+    fn acquire_in_a_lock_path_that_cannot_be_made_names_the_path() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        let path = dir.path().join("file").join("lock");
+        let error = acquire(&path, &[LockType::Backup], &[1], "1-00000000").unwrap_err();
+        // The file in the way is seen when the lock file is opened
+        assert_eq!(error.code, ErrorCode::LockAcquire);
+        let path = dir.path().join("link").join("lock");
+        std::os::unix::fs::symlink(dir.path().join("missing"), dir.path().join("link")).unwrap();
+        let error = acquire(&path, &[LockType::Backup], &[1], "1-00000000").unwrap_err();
+        assert_eq!(error.code, ErrorCode::PathCreate);
+        assert!(error.message.contains(&format!("unable to create path '{}'", path.display())), "{error}");
+    }
+
+    #[test]
+    fn content_is_whole_at_every_moment_of_an_update() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut lock = acquire(dir.path(), &[LockType::Backup], &[1], "1-00000000").unwrap();
+        let path = dir.path().join("main-backup-1.lock");
+        let size = fs::metadata(&path).unwrap().len();
+        let steps: [fn(&mut Lock); 3] = [
+            |lock| lock.update_begin(1, u64::MAX),
+            |lock| lock.update(1, u64::MAX, u64::MAX),
+            |lock| lock.update_clear(1),
+        ];
+        for step in steps {
+            step(&mut lock);
+            // A reader that knows the size from before must not see half of a longer content
+            assert_eq!(fs::metadata(&path).unwrap().len(), size);
+            LockFile::parse(&fs::read(&path).unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn progress_that_cannot_be_written_does_not_end_the_command() {
+        // As a file on a full disk
+        let full = OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
+        let held = Held { repo_key: 1, path: PathBuf::from("/dev/full-1"), file: Some(full) };
+        let mut lock = Lock { exec_id: "1-0".to_owned(), held: vec![held], percent_written: 0, warned: false };
+        lock.update_begin(1, 100);
+        lock.update(1, 50, 100);
+        assert!(lock.warned);
+    }
+
+    #[test]
+    fn content_that_is_just_written_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("main-backup-1.lock");
+        // As pgBackRest writes: first nothing, then all
+        let file = File::create(&path).unwrap();
+        flock(&file, FlockOperation::LockExclusive).unwrap();
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(5));
+            file.write_all_at(format!(r#"{{"execId":"1-0","pid":{}}}"#, std::process::id()).as_bytes(), 0).unwrap();
+            file
+        });
+        let status = read_status_file(&path);
+        assert!(matches!(status, LockStatus::Valid(_)), "{status:?}");
+        drop(writer.join().unwrap());
+    }
+
     #[test]
     fn acquire_held_by_own_family_succeeds_and_leaves_the_file() {
         let dir = tempfile::tempdir().unwrap();
@@ -402,13 +550,13 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(status(), (None, None, None));
-        lock.update_begin(1, 100_000).unwrap();
+        lock.update_begin(1, 100_000);
         assert_eq!(status(), (Some(0), Some(100_000), Some(0)));
-        lock.update(1, 100, 100_000).unwrap();
+        lock.update(1, 100, 100_000);
         assert_eq!(status().2, Some(0));
-        lock.update(1, 110, 100_000).unwrap();
+        lock.update(1, 110, 100_000);
         assert_eq!(status(), (Some(11), Some(100_000), Some(110)));
-        lock.update_clear(1).unwrap();
+        lock.update_clear(1);
         assert_eq!(status(), (None, None, None));
     }
 

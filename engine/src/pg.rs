@@ -5,7 +5,7 @@ pub mod cluster;
 pub mod control_file;
 pub mod data_dir;
 mod environment;
-mod passfile;
+pub(crate) mod passfile;
 pub mod session;
 mod tls;
 

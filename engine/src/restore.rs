@@ -7,6 +7,7 @@ mod ahead;
 pub mod block_delta;
 mod clean;
 mod copy;
+mod destinations;
 mod file;
 #[cfg(test)]
 mod file_tests;
@@ -14,12 +15,15 @@ mod file_tests;
 mod fixture;
 mod names;
 mod ownership;
+mod present_cluster;
 mod queue;
+mod real_path;
 pub mod recovery_conf;
 mod recovery_write;
 mod remap;
 mod select_db;
 mod set_select;
+mod space;
 mod sync;
 pub mod target_time;
 mod timeline;
@@ -30,6 +34,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use repo_format::backup_info::PgHistory;
 use repo_format::cipher::Cipher;
 use repo_format::label::BackupLabel;
 use repo_format::layout::{ArchiveId, Stanza};
@@ -38,11 +43,13 @@ use repo_format::pg::PgVersion;
 use repo_format::size::format_size;
 use repo_format::wal_name::Lsn;
 
+pub use self::destinations::KeepOut;
 pub use self::recovery_conf::{RecoverySettings, RecoveryType, TargetAction};
 pub use self::remap::MapSettings;
 
 use self::clean::{BACKUP_MANIFEST, CleanSettings, metadata};
 use self::ownership::{Owner, Ownership};
+use self::present_cluster::Present;
 use self::select_db::DatabaseName;
 use self::set_select::{Choice, SetFacts, Wanted};
 use self::sync::SyncSet;
@@ -71,6 +78,8 @@ pub struct RestoreSettings {
     pub force: bool,
     /// New places of tablespaces and links.
     pub map: MapSettings,
+    /// Places that no link or tablespace may lead to.
+    pub keep_out: Vec<KeepOut>,
     /// Databases to restore, by name or oid; all others but the system's are zeroed.
     pub db_include: Vec<String>,
     /// Databases to zero, by name or oid.
@@ -126,12 +135,7 @@ pub fn run(
     let mut settings = settings.clone();
     check_pg_path(&mut settings)?;
 
-    // Old acknowledgements could make the new cluster skip WAL
-    if let Some(spool) = &settings.spool_path {
-        remove_dir_all(&spool.join("archive").join(settings.stanza.as_str()))?;
-    }
-
-    let (repo, label, cipher) = choose_set(&settings, repos)?;
+    let ChosenSet { repo, label, cipher, history } = choose_set(&settings, repos)?;
     let mut manifest = manifest_store::load(repo, &settings.stanza, &label, &cipher)?;
     let data = manifest.data.clone();
     let version = data.pg_version;
@@ -176,7 +180,18 @@ pub fn run(
     // The passphrase of the backup does not belong into the data directory
     let cipher = Cipher::from_passphrase(manifest.cipher_pass.take().as_ref());
     let is_continued = settings.delta && is_unfinished(&settings.pg_path)?;
-    prepare(&settings, &mut manifest, &ownership, &tablespace_dir)?;
+    let keep = kept_files(&settings, version);
+    let clean =
+        CleanSettings { pg_path: &settings.pg_path, delta: settings.is_delta(), keep, tablespace_dir: &tablespace_dir };
+    clean::check(&manifest, &ownership, &clean)?;
+    destinations::check(&manifest, &clean, &settings.keep_out)?;
+    let present = match clean.delta {
+        true => present_cluster::check(clean.pg_path, &history, settings.pg_version_force, settings.force)?,
+        false => Present::Own,
+    };
+    space::check(&manifest, &clean, zero.as_ref())?;
+    // Nothing was changed up to here
+    prepare(&settings, &mut manifest, &ownership, &clean)?;
     let file_systems = SyncSet::open(&manifest, &settings.pg_path)?;
     if is_continued {
         detail!("an earlier restore did not finish: existing files are read from disk and compared by checksum");
@@ -191,8 +206,8 @@ pub fn run(
         ownership: &ownership,
         zero: zero.as_ref(),
         delta: settings.delta,
-        // Of an earlier restore, which makes files durable only at its end, size and time say nothing
-        delta_by_time: settings.delta && settings.force && !is_continued,
+        // Of another cluster size and time say nothing, nor of an earlier restore, which makes files durable only at its end
+        delta_by_time: settings.delta && settings.force && !is_continued && present == Present::Own,
         page_cache: is_continued.then(|| file_systems.write_back()),
         cipher,
     };
@@ -237,8 +252,18 @@ fn is_unfinished(pg_path: &str) -> Result<bool> {
         || metadata(&format!("{pg_path}/global/pg_control"))?.is_none())
 }
 
-/// The first repository with a fitting set, the set's label and how its manifest is encrypted.
-fn choose_set<'a>(settings: &RestoreSettings, repos: &'a [Repo]) -> Result<(&'a Repo, BackupLabel, Cipher)> {
+/// The set that is restored.
+struct ChosenSet<'a> {
+    /// The first repository with a fitting one.
+    repo: &'a Repo,
+    label: BackupLabel,
+    /// How its manifest is encrypted.
+    cipher: Cipher,
+    /// The clusters that the stanza had.
+    history: Vec<PgHistory>,
+}
+
+fn choose_set<'a>(settings: &RestoreSettings, repos: &'a [Repo]) -> Result<ChosenSet<'a>> {
     let mut target = "";
     let wanted = match (&settings.set, &settings.recovery.kind) {
         (Some(label), _) => Wanted::Label(label.clone()),
@@ -285,7 +310,10 @@ fn choose_set<'a>(settings: &RestoreSettings, repos: &'a [Repo]) -> Result<(&'a 
             })
             .collect();
         match set_select::choose(&wanted, &facts, info.current().id)? {
-            Choice::Found(label) => return Ok((repo, label, Cipher::from_passphrase(info.cipher_pass.as_ref()))),
+            Choice::Found(label) => {
+                let cipher = Cipher::from_passphrase(info.cipher_pass.as_ref());
+                return Ok(ChosenSet { repo, label, cipher, history: info.history });
+            }
             Choice::Next => {}
             Choice::NoLsn => warn!(
                 "{name} reached backup from prior version missing required LSN info before finding a match -- backup \
@@ -317,24 +345,27 @@ fn verify_timeline(settings: &RestoreSettings, repo: &Repo, manifest: &Manifest)
     )
 }
 
-/// Checks, cleans and makes the target directories, with the manifest in the data directory; takes files that are not to be
-/// restored out of it.
+/// Files of the data directory that stay as they are.
+fn kept_files(settings: &RestoreSettings, version: PgVersion) -> &'static [&'static str] {
+    match (settings.recovery.kind == RecoveryType::Preserve, version >= recovery_conf::VERSION_RECOVERY_SETTINGS) {
+        (false, _) => &[],
+        (true, true) => &["postgresql.auto.conf", "recovery.signal", "standby.signal"],
+        (true, false) => &["recovery.conf"],
+    }
+}
+
+/// Cleans and makes the target directories, with the manifest in the data directory; takes files that are not to be restored out
+/// of it.
 fn prepare(
     settings: &RestoreSettings,
     manifest: &mut Manifest,
     ownership: &Ownership,
-    tablespace_dir: &str,
+    clean: &CleanSettings<'_>,
 ) -> Result<()> {
-    let preserve = settings.recovery.kind == RecoveryType::Preserve;
-    let has_settings_file = manifest.data.pg_version >= recovery_conf::VERSION_RECOVERY_SETTINGS;
-    let keep: &[&str] = match (preserve, has_settings_file) {
-        (false, _) => &[],
-        (true, true) => &["postgresql.auto.conf", "recovery.signal", "standby.signal"],
-        (true, false) => &["recovery.conf"],
-    };
-    let clean = CleanSettings { pg_path: &settings.pg_path, delta: settings.is_delta(), keep, tablespace_dir };
-    clean::check(manifest, ownership, &clean)?;
-
+    // Old acknowledgements could make the new cluster skip WAL
+    if let Some(spool) = &settings.spool_path {
+        remove_dir_all(&spool.join("archive").join(settings.stanza.as_str()))?;
+    }
     let mut take_out = |file: &str, reason: &str| {
         let name = format!("{PG_DATA}/{file}");
         if let Ok(index) = manifest.files.binary_search_by(|file| (*file.name).cmp(&name)) {
@@ -344,12 +375,12 @@ fn prepare(
     };
     // PostgreSQL would make the links anew, where they were
     take_out("tablespace_map", "tablespace links will be created based on mappings");
-    if preserve && has_settings_file {
+    if clean.keep.contains(&"postgresql.auto.conf") {
         take_out("postgresql.auto.conf", "recovery type is preserve");
     }
-    clean::open_data_dir(manifest, ownership, &clean)?;
+    clean::open_data_dir(manifest, ownership, clean)?;
     save_manifest(&settings.pg_path, manifest)?;
-    clean::build(manifest, ownership, &clean)
+    clean::build(manifest, ownership, clean)
 }
 
 /// Leaves the manifest in the data directory until the restore is complete: a later restore with delta takes it as proof that

@@ -1,4 +1,9 @@
 //! Requests that do not depend on each other, sent at the same time where each waits for a server.
+//!
+//! Where the system gives no more threads, they are sent one after the other.
+
+use std::sync::{Mutex, PoisonError};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crate::{Error, ErrorCode, Result};
 
@@ -18,10 +23,50 @@ pub fn both<A, B: Send>(
     if !remote {
         return (first(), second());
     }
+    both_with(Start::Thread, first, second)
+}
+
+/// Whether a thread can be started; tests pretend that it can't.
+#[derive(Clone, Copy)]
+enum Start {
+    Thread,
+    #[cfg(test)]
+    Fail,
+}
+
+impl Start {
+    fn spawn<'scope, R: Send + 'scope>(
+        self,
+        scope: &'scope Scope<'scope, '_>,
+        work: impl FnOnce() -> R + Send + 'scope,
+    ) -> Option<ScopedJoinHandle<'scope, R>> {
+        match self {
+            Start::Thread => Builder::new().spawn_scoped(scope, work).ok(),
+            #[cfg(test)]
+            Start::Fail => None,
+        }
+    }
+}
+
+fn both_with<A, B: Send>(
+    start: Start,
+    first: impl FnOnce() -> Result<A>,
+    second: impl FnOnce() -> Result<B> + Send,
+) -> (Result<A>, Result<B>) {
+    // A thread that can't be started takes its work with it, so it only gets a way to it
+    let second = Mutex::new(Some(second));
+    let run_second = || {
+        let work = second.lock().unwrap_or_else(PoisonError::into_inner).take();
+        work.map_or_else(|| Err(panicked()), |work| work())
+    };
     std::thread::scope(|scope| {
-        let second = scope.spawn(second);
+        let thread = start.spawn(scope, run_second);
         let first = first();
-        (first, second.join().unwrap_or_else(|_| Err(panicked())))
+        let second = match thread {
+            Some(thread) => thread.join().unwrap_or_else(|_| Err(panicked())),
+            None => run_second(),
+        };
+        (first, second)
     })
 }
 
@@ -37,15 +82,26 @@ pub fn each<'a, T: Sync, R: Send>(
     if !remote || items.len() < 2 {
         return items.iter().map(work).collect();
     }
+    each_with(Start::Thread, items, work)
+}
+
+fn each_with<'a, T: Sync, R: Send>(
+    start: Start,
+    items: &'a [T],
+    work: impl Fn(&'a T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
     let share = items.len().div_ceil(THREADS_MAX);
+    let work_on = |share: &'a [T]| share.iter().map(&work).collect::<Result<Vec<R>>>();
+    let work_on = &work_on;
     std::thread::scope(|scope| {
-        let threads: Vec<_> = items
-            .chunks(share)
-            .map(|share| scope.spawn(|| share.iter().map(&work).collect::<Result<Vec<R>>>()))
-            .collect();
+        let threads: Vec<_> =
+            items.chunks(share).map(|share| (share, start.spawn(scope, move || work_on(share)))).collect();
         let mut all = Vec::with_capacity(items.len());
-        for thread in threads {
-            all.extend(thread.join().unwrap_or_else(|_| Err(panicked()))?);
+        for (share, thread) in threads {
+            all.extend(match thread {
+                Some(thread) => thread.join().unwrap_or_else(|_| Err(panicked()))?,
+                None => work_on(share)?,
+            });
         }
         Ok(all)
     })
@@ -68,6 +124,14 @@ mod tests {
             assert_eq!(each(remote, &items, |item| Ok(item + 1)).unwrap(), (1..=100).collect::<Vec<_>>());
             assert_eq!(each(remote, &items, failing).unwrap_err().message, "30");
         }
+    }
+
+    #[test]
+    fn work_is_done_one_after_the_other_where_no_thread_can_be_started() {
+        let (first, second) = both_with(Start::Fail, || Ok(1), || Ok(2));
+        assert_eq!((first.unwrap(), second.unwrap()), (1, 2));
+        let items: Vec<u32> = (0..20).collect();
+        assert_eq!(each_with(Start::Fail, &items, |item| Ok(item + 1)).unwrap(), (1..=20).collect::<Vec<_>>());
     }
 
     #[test]

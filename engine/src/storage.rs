@@ -6,6 +6,8 @@
 pub(crate) mod as_of;
 pub mod azure;
 pub mod faulty;
+#[cfg(test)]
+mod gateway;
 pub mod gcs;
 pub mod http;
 pub mod memory;
@@ -129,6 +131,14 @@ pub trait RepoStorage: Send + Sync {
 
     /// The path as messages show it: absolute, with whatever names the store.
     fn display(&self, path: &RepoPath) -> String;
+
+    /// Makes sure that a file can have this path, which for some stores is more than being a path.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`]
+    fn check_name(&self, _path: &RepoPath) -> Result<()> {
+        Ok(())
+    }
 
     /// Attributes of one entry (links are not followed).
     ///

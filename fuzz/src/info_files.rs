@@ -3,13 +3,14 @@
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
+use repo_format::json::{self, Reader};
 use repo_format::label::BackupLabel;
 use repo_format::layout::{ArchiveId, RepoPath, Stanza};
 use repo_format::lock_file::LockFile;
 use repo_format::manifest::Manifest;
 use repo_format::spool::{self, Status};
 use repo_format::wal_name::{self, ArchivedSegment, Lsn, WalSegment};
-use repo_format::{ErrorCode, info, ini};
+use repo_format::{ErrorCode, Result, info, ini};
 
 /// Adds the checksum that `data` lacks, so that mutated files are read to their end.
 fn with_checksum(data: &[u8]) -> Option<Vec<u8>> {
@@ -136,3 +137,76 @@ pub fn label(data: &[u8]) {
         assert!(RepoPath::new(stanza.as_str()).is_ok());
     }
 }
+
+/// JSON alone. What can be skipped as a whole can be read piece by piece.
+pub fn json(data: &[u8]) {
+    fn walk(reader: &mut Reader<'_>, text: &str) {
+        // Each kind of value is tried as every type
+        const READS: [fn(&mut Reader<'_>) -> Result<()>; 8] = [
+            |reader| reader.bool().map(drop),
+            |reader| reader.u64().map(drop),
+            |reader| reader.i32().map(drop),
+            |reader| reader.timestamp().map(drop),
+            |reader| reader.string_or_null().map(drop),
+            |reader| reader.string_or_false().map(drop),
+            |reader| reader.string_map().map(drop),
+            |reader| reader.key_require("k").and_then(|()| reader.skip()),
+        ];
+        for read in READS {
+            let _ = read(&mut Reader::new(text));
+        }
+        if reader.array_begin().is_ok() {
+            while reader.has_more() {
+                if reader.skip().is_err() {
+                    return;
+                }
+            }
+            let _ = reader.array_end();
+        } else if reader.object_begin().is_ok() {
+            while reader.has_more() {
+                if reader.key().is_err() || reader.skip().is_err() {
+                    return;
+                }
+            }
+            let _ = reader.object_end();
+        }
+    }
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let valid = json::validate(text).is_ok();
+    walk(&mut Reader::new(text), text);
+    let mut reader = Reader::new(text);
+    assert_eq!(valid, reader.skip().is_ok() && reader.finish().is_ok());
+    if valid && let Ok(read) = Reader::new(text).string() {
+        let mut written = String::new();
+        json::write_string(&mut written, &read);
+        assert_eq!(Reader::new(&written).string().ok().as_deref(), Some(&*read));
+    }
+}
+
+/// Lists of damaged pages: what a file has is in order and within its size.
+pub fn page_errors(data: &[u8]) {
+    let Ok(list) = std::str::from_utf8(data) else { return };
+    let Some(text) = with_checksum(PAGE_ERRORS.replace("LIST", list).as_bytes()) else { return };
+    let Ok(manifest) = Manifest::parse(&text) else { return };
+    for file in &manifest.files {
+        let Some(check) = &file.page_check else { continue };
+        let mut next = 0;
+        for range in check.errors() {
+            assert!(u64::from(range.first) >= next && range.first <= range.last);
+            next = u64::from(range.last) + 1;
+        }
+        let first = check.errors().first().map_or(0, |range| u64::from(range.first));
+        assert!(next.saturating_sub(first) <= file.size.div_ceil(1024), "more pages than the file has");
+    }
+}
+
+/// A manifest with one file and its list of damaged pages.
+const PAGE_ERRORS: &str = "[backrest]\nbackrest-format=5\nbackrest-version=\"2.60.0\"\n\n[backup]\n\
+    backup-label=\"20260101-000000F\"\nbackup-timestamp-copy-start=1\nbackup-timestamp-start=1\nbackup-timestamp-stop=1\n\
+    backup-type=\"full\"\n\n[backup:db]\ndb-catalog-version=202209061\ndb-control-version=1300\ndb-id=1\ndb-system-id=1\n\
+    db-version=\"15\"\n\n[backup:option]\noption-archive-check=true\noption-archive-copy=false\noption-compress=false\n\
+    option-compress-type=\"none\"\noption-hardlink=false\noption-online=true\n\n[backup:target]\n\
+    pg_data={\"path\":\"/pg\",\"type\":\"path\"}\n\n[target:file]\n\
+    pg_data/f={\"checksum\":\"da39a3ee5e6b4b0d3255bfef95601890afd80709\",\"checksum-page\":false,\"checksum-page-error\":LIST,\
+    \"size\":1073741824,\"timestamp\":1}\n\n[target:file:default]\ngroup=false\nmode=\"0600\"\nuser=false\n\n[target:path]\n\
+    pg_data={}\n\n[target:path:default]\ngroup=false\nmode=\"0700\"\nuser=false\n";

@@ -1,9 +1,11 @@
-//! What the fuzz targets do with their input, as plain functions: `cargo fuzz run <target>` calls them through
-//! `fuzz_targets/`, and the project's tests call them with every file of `corpus/<target>/`.
+//! What the fuzz targets do with their input, as plain functions: `scripts/fuzz` calls them through `main.rs`, and the
+//! project's tests call them with every file of `corpus/<target>/`.
 //!
 //! A function returns for any input; a broken promise of a format is a panic.
 
 mod codecs;
+mod configuration;
+mod engine_parts;
 mod info_files;
 mod postgres;
 
@@ -15,6 +17,8 @@ pub const TARGETS: &[Target] = &[
     ("archive_info", info_files::archive_info),
     ("backup_info", info_files::backup_info),
     ("block_map", codecs::block_map),
+    ("block_plan", engine_parts::block_plan),
+    ("configuration", configuration::configuration),
     ("decompress_bz2", codecs::decompress_bz2),
     ("decompress_gz", codecs::decompress_gz),
     ("decompress_lz4", codecs::decompress_lz4),
@@ -22,14 +26,22 @@ pub const TARGETS: &[Target] = &[
     ("decrypt", codecs::decrypt),
     ("history", postgres::history),
     ("ini_info", info_files::ini_info),
+    ("json", info_files::json),
+    ("json_answer", engine_parts::json_answer),
+    ("known_hosts", engine_parts::known_hosts),
     ("label", info_files::label),
     ("lock_file", info_files::lock_file),
     ("manifest", info_files::manifest),
     ("page", postgres::page),
+    ("page_errors", info_files::page_errors),
+    ("passfile", engine_parts::passfile),
     ("pg_control", postgres::pg_control),
+    ("sftp_packet", engine_parts::sftp_packet),
     ("spool", info_files::spool),
+    ("target_time", engine_parts::target_time),
     ("wal_header", postgres::wal_header),
     ("wal_name", info_files::wal_name),
+    ("xml_answer", engine_parts::xml_answer),
 ];
 
 /// Runs the target with this name.

@@ -4,6 +4,7 @@
 //! all that can be derived left out (source: pgBackRest `src/command/backup/blockMap.c`).
 
 use std::collections::HashMap;
+use std::io::{self, BufRead};
 
 use crate::hash::{BLOCK_CHECKSUM_SIZE_MAX, BLOCK_CHECKSUM_SIZE_MIN};
 use crate::{Error, ErrorCode, Result};
@@ -26,6 +27,12 @@ const SUPER_BLOCK_SHIFT: u32 = 3;
 const SIZE_REMAINDER: u64 = 1;
 /// A block total is followed by a number of blocks to skip.
 const TOTAL_SKIP: u64 = 1;
+
+/// The largest super block that `repo-block-size-super` and `repo-block-size-super-full` allow, where it is whole blocks.
+pub const SUPER_BLOCK_SIZE_MAX: u64 = 16 * 1024 * 1024;
+
+/// Blocks one after the other whose checksums are zero. By chance there is none in all of time; a hole in a file has any number.
+const ZERO_CHECKSUMS_MAX: u32 = 16;
 
 /// Bytes of the longest number: ten groups of seven bits hold 64.
 const VARINT_BYTES_MAX: usize = 10;
@@ -86,12 +93,20 @@ impl BlockMap {
     /// Format error [029] for anything that pgBackRest does not write, with file-read error [042] for a map that ends too early.
     /// A map takes memory in proportion to `data`.
     pub fn read(data: &[u8], block_size: u32, checksum_size: u8) -> Result<Self> {
+        Self::read_from(data, block_size, checksum_size, u64::MAX)
+    }
+
+    /// Reads a map of a file that has at most `block_total_max` blocks, without holding its stored form in memory. `input` must end
+    /// with the map. Errors as for [`BlockMap::read`], and those of the input.
+    pub fn read_from(input: impl BufRead, block_size: u32, checksum_size: u8, block_total_max: u64) -> Result<Self> {
         check_sizes(block_size, checksum_size)?;
         let mut reader = Reader {
-            data,
+            input,
             block_size: u64::from(block_size),
             checksum_size: usize::from(checksum_size),
+            block_total_max,
             blocks: Vec::new(),
+            zero_checksums: 0,
             references: HashMap::new(),
             size_last: 0,
         };
@@ -99,7 +114,7 @@ impl BlockMap {
             return Err(Error::new(ErrorCode::Format, "block map version must be zero"));
         }
         while !reader.group()? {}
-        if !reader.data.is_empty() {
+        if !reader.input.fill_buf().map_err(read_error)?.is_empty() {
             return Err(format_error("bytes after the last reference"));
         }
         Ok(BlockMap(reader.blocks))
@@ -128,24 +143,33 @@ impl BlockMap {
     }
 }
 
-struct Reader<'a> {
-    data: &'a [u8],
+struct Reader<R> {
+    input: R,
     block_size: u64,
     checksum_size: usize,
+    block_total_max: u64,
     blocks: Vec<BlockRef>,
+    /// Checksums of zero that were read last.
+    zero_checksums: u32,
     references: HashMap<u32, ReferenceState>,
     /// The stored size of the super block read last, of whatever reference.
     size_last: u64,
 }
 
-impl Reader<'_> {
+fn read_error(error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return Error::new(ErrorCode::FileRead, "unexpected eof");
+    }
+    Error::from_io(ErrorCode::FileRead, "unable to read block map", error)
+}
+
+impl<R: BufRead> Reader<R> {
     fn number(&mut self) -> Result<u64> {
         let mut result = 0u64;
         for index in 0..VARINT_BYTES_MAX {
-            let Some((&byte, rest)) = self.data.split_first() else {
-                return Err(Error::new(ErrorCode::FileRead, "unexpected eof"));
-            };
-            self.data = rest;
+            let mut byte = [0];
+            self.input.read_exact(&mut byte).map_err(read_error)?;
+            let [byte] = byte;
             let bits = u64::from(byte & 0x7f);
             let shift = 7 * index as u32;
             if bits << shift >> shift != bits {
@@ -229,6 +253,9 @@ impl Reader<'_> {
             if state.super_block_size == 0 {
                 return Err(format_error("a super block size is zero"));
             }
+            if state.super_block_size > SUPER_BLOCK_SIZE_MAX.max(self.block_size).saturating_add(self.block_size) {
+                return Err(format_error("a super block size is too large"));
+            }
         }
         state.block = 0;
         Ok(encoded & SUPER_BLOCK_LAST | encoded & SUPER_BLOCK_TOTAL)
@@ -249,15 +276,17 @@ impl Reader<'_> {
         if Self::add(state.block, total)? > block_max {
             return Err(format_error("a super block has more blocks than its size allows"));
         }
-        // Checked before any memory is taken for what the map claims to hold.
-        let bytes = usize::try_from(total).ok().and_then(|total| total.checked_mul(self.checksum_size));
-        let (checksums, rest) = bytes
-            .and_then(|bytes| self.data.split_at_checked(bytes))
-            .ok_or_else(|| Error::new(ErrorCode::FileRead, "unexpected eof"))?;
-        self.data = rest;
-        for prefix in checksums.chunks_exact(self.checksum_size) {
+        // What the map claims to hold takes memory only as its bytes come
+        if total > self.block_total_max.saturating_sub(self.blocks.len() as u64) {
+            return Err(format_error("it has more blocks than the file"));
+        }
+        for _ in 0..total {
             let mut checksum = [0; BLOCK_CHECKSUM_SIZE_MAX];
-            checksum[..prefix.len()].copy_from_slice(prefix);
+            self.input.read_exact(&mut checksum[..self.checksum_size]).map_err(read_error)?;
+            self.zero_checksums = if checksum == [0; BLOCK_CHECKSUM_SIZE_MAX] { self.zero_checksums + 1 } else { 0 };
+            if self.zero_checksums > ZERO_CHECKSUMS_MAX {
+                return Err(format_error("checksums are missing"));
+            }
             self.blocks.push(BlockRef {
                 reference,
                 bundle_id: state.bundle_id,

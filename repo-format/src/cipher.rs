@@ -11,6 +11,7 @@ use aes::Aes256;
 use aes::cipher::inout::InOutBuf;
 use aes::cipher::{BlockDecryptMut, BlockEncryptMut, KeyIvInit};
 use base64::Engine;
+use secrecy::zeroize::{Zeroize, Zeroizing};
 use secrecy::{ExposeSecret, SecretString};
 use sha1::Digest;
 
@@ -42,9 +43,9 @@ impl Passphrase {
     /// A new random passphrase: 48 bytes of the system's randomness as 64 base64 characters. Crypto error [095] if the system
     /// gives no randomness.
     pub fn generate() -> Result<Self> {
-        let mut random = [0; PASSPHRASE_RANDOM_BYTES];
-        fill_random(&mut random)?;
-        Ok(Passphrase::new(base64::engine::general_purpose::STANDARD.encode(random)))
+        let mut random = Zeroizing::new([0; PASSPHRASE_RANDOM_BYTES]);
+        fill_random(&mut *random)?;
+        Ok(Passphrase::new(base64::engine::general_purpose::STANDARD.encode(*random)))
     }
 
     /// The text, to be written into a file that is itself encrypted and nowhere else.
@@ -121,23 +122,22 @@ fn fill_random(bytes: &mut [u8]) -> Result<()> {
     getrandom::fill(bytes).map_err(|error| Error::new(ErrorCode::Crypto, "unable to get random bytes").cause(error))
 }
 
+/// What a stream is encrypted with. It does not stay in memory when it is not used any more.
+type KeyAndIv = (Zeroizing<[u8; KEY_SIZE]>, Zeroizing<[u8; BLOCK_SIZE]>);
+
 /// `EVP_BytesToKey` with SHA-1 and one iteration: hashes of (previous hash, passphrase, salt) until 48 bytes are there.
-fn derive_key(passphrase: &Passphrase, salt: &[u8]) -> ([u8; KEY_SIZE], [u8; BLOCK_SIZE]) {
-    let mut material = [0u8; 60];
-    let mut previous: Option<[u8; 20]> = None;
-    for part in material.chunks_exact_mut(20) {
+fn derive_key(passphrase: &Passphrase, salt: &[u8]) -> KeyAndIv {
+    const HASH_SIZE: usize = 20;
+    let mut material = Zeroizing::new([0u8; 3 * HASH_SIZE]);
+    for begin in (0..material.len()).step_by(HASH_SIZE) {
         let mut hasher = sha1::Sha1::new();
-        if let Some(previous) = previous {
-            hasher.update(previous);
-        }
+        hasher.update(&material[begin.saturating_sub(HASH_SIZE)..begin]);
         hasher.update(passphrase.expose().as_bytes());
         hasher.update(salt);
-        let hash: [u8; 20] = hasher.finalize().into();
-        part.copy_from_slice(&hash);
-        previous = Some(hash);
+        hasher.finalize_into((&mut material[begin..begin + HASH_SIZE]).into());
     }
-    let mut key = [0; KEY_SIZE];
-    let mut iv = [0; BLOCK_SIZE];
+    let mut key = Zeroizing::new([0; KEY_SIZE]);
+    let mut iv = Zeroizing::new([0; BLOCK_SIZE]);
     key.copy_from_slice(&material[..KEY_SIZE]);
     iv.copy_from_slice(&material[KEY_SIZE..KEY_SIZE + BLOCK_SIZE]);
     (key, iv)
@@ -156,6 +156,12 @@ struct AesEncryptor {
     /// Plain bytes that do not fill a block yet.
     partial: [u8; BLOCK_SIZE],
     partial_len: usize,
+}
+
+impl Drop for AesEncryptor {
+    fn drop(&mut self) {
+        self.partial.zeroize();
+    }
 }
 
 impl Encryptor {
@@ -210,7 +216,7 @@ impl AesEncryptor {
         out.extend_from_slice(&salt);
         let (key, iv) = derive_key(&self.passphrase, &salt);
         self.partial_len = 0;
-        Ok(CbcEncryptor::new(&key.into(), &iv.into()))
+        Ok(CbcEncryptor::new((&*key).into(), (&*iv).into()))
     }
 
     fn push(&mut self, mut data: &[u8], out: &mut Vec<u8>) -> Result<()> {
@@ -277,7 +283,16 @@ struct AesDecryptor {
     start: usize,
     end: usize,
     filled: usize,
+    /// The most bytes that the buffer has held.
+    used: usize,
     done: bool,
+}
+
+impl Drop for AesDecryptor {
+    /// What was decrypted may be the passphrase of other files.
+    fn drop(&mut self) {
+        self.buffer[..self.used].zeroize();
+    }
 }
 
 impl<R: Read> Decryptor<R> {
@@ -293,6 +308,7 @@ impl<R: Read> Decryptor<R> {
                 start: 0,
                 end: 0,
                 filled: 0,
+                used: 0,
                 done: false,
             }),
         };
@@ -328,6 +344,7 @@ impl AesDecryptor {
                 Err(error) => return Err(error),
             };
             self.filled += read;
+            self.used = self.used.max(self.filled);
             if self.stream.is_none() {
                 let header_size = self.framing.header_size();
                 if self.filled >= header_size {
@@ -362,7 +379,7 @@ impl AesDecryptor {
                 .ok_or_else(|| Error::new(ErrorCode::Crypto, "cipher header invalid"))?,
         };
         let (key, iv) = derive_key(&self.passphrase, salt);
-        self.stream = Some(CbcDecryptor::new(&key.into(), &iv.into()));
+        self.stream = Some(CbcDecryptor::new((&*key).into(), (&*iv).into()));
         Ok(())
     }
 }
@@ -446,7 +463,7 @@ pub fn decrypt_framed(cipher: &Cipher, framing: Framing, data: &[u8]) -> Result<
     };
     let (key, iv) = derive_key(passphrase, salt);
     let mut plain = ciphertext.to_vec();
-    let len = finish_blocks(&mut CbcDecryptor::new(&key.into(), &iv.into()), &mut plain)?;
+    let len = finish_blocks(&mut CbcDecryptor::new((&*key).into(), (&*iv).into()), &mut plain)?;
     plain.truncate(len);
     Ok(plain)
 }

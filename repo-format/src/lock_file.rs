@@ -49,6 +49,21 @@ pub fn lock_name(stanza: &Stanza, kind: LockType, repo_key: u32) -> String {
     format!("{stanza}-{kind}-{repo_key}.lock")
 }
 
+/// Whether a file name is that of a lock of this stanza, or of any. The repository number is missing in names of versions before
+/// 2.56. `main-2-backup-1.lock` belongs to the stanza `main-2`, not to `main`.
+pub fn is_lock_name(name: &str, stanza: Option<&Stanza>) -> bool {
+    let Some(name) = name.strip_suffix(".lock") else { return false };
+    let Some(stanza) = stanza else { return true };
+    let Some(rest) = name.strip_prefix(stanza.as_str()).and_then(|rest| rest.strip_prefix('-')) else { return false };
+    LockType::ALL.iter().any(|kind| match rest.strip_prefix(kind.name()) {
+        Some("") => true,
+        Some(key) => {
+            key.strip_prefix('-').is_some_and(|key| !key.is_empty() && key.bytes().all(|b| b.is_ascii_digit()))
+        }
+        None => false,
+    })
+}
+
 /// The stop file's name for a stanza, or for all.
 pub fn stop_name(stanza: Option<&Stanza>) -> String {
     format!("{}.stop", stanza.map_or("all", Stanza::as_str))
@@ -146,6 +161,31 @@ mod tests {
         assert_eq!(lock_name(&stanza, LockType::Backup, 2), "demo-backup-2.lock");
         assert_eq!(stop_name(Some(&stanza)), "demo.stop");
         assert_eq!(stop_name(None), "all.stop");
+        Ok(())
+    }
+
+    #[test]
+    fn lock_name_of_a_stanza_that_begins_the_same_is_not_its_own() -> Result<()> {
+        let stanza: Stanza = "main".parse()?;
+        for name in ["main-backup-1.lock", "main-archive-256.lock", "main-restore.lock"] {
+            assert!(is_lock_name(name, Some(&stanza)), "{name}");
+            assert!(is_lock_name(name, None), "{name}");
+        }
+        for name in
+            ["main-2-backup-1.lock", "main2-backup-1.lock", "main-backup-x.lock", "main-backup-.lock", "main-1.lock"]
+        {
+            assert!(!is_lock_name(name, Some(&stanza)), "{name}");
+        }
+        assert!(!is_lock_name("main-backup-1.txt", None));
+        Ok(())
+    }
+
+    #[test]
+    fn lock_file_filled_up_with_blanks_or_the_rest_of_a_longer_one_is_read() -> Result<()> {
+        for rest in ["    ", "12,\"szCplt\":77}  "] {
+            let lock = LockFile::parse(format!(r#"{{"execId":"1-0","pid":1,"sz":5,"szCplt":2}}{rest}"#).as_bytes())?;
+            assert_eq!((lock.size, lock.size_complete), (Some(5), Some(2)));
+        }
         Ok(())
     }
 

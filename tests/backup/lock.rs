@@ -14,13 +14,13 @@ fn slow_scenario() -> Option<Scenario> {
     Some(scenario)
 }
 
-/// Starts a full backup and waits until it holds its lock.
+/// Starts a full backup and waits until it shows progress in its lock file.
 fn start_backup(scenario: &Scenario, tool: Tool) -> Background {
     let backup = scenario.start_command(tool, &["backup", "--type=full"]);
     let lock = scenario.space.path("lock/demo-backup-1.lock");
     let end = Instant::now() + Duration::from_secs(30);
-    while std::fs::read_to_string(&lock).map_or(true, |content| !content.ends_with('}')) {
-        assert!(Instant::now() < end, "no lock file:\n{}", backup.log());
+    while std::fs::read_to_string(&lock).map_or(true, |content| !content.contains(r#""szCplt":"#)) {
+        assert!(Instant::now() < end, "no progress in the lock file:\n{}", backup.log());
         std::thread::sleep(Duration::from_millis(5));
     }
     backup
@@ -34,7 +34,9 @@ fn second_backup_while_one_runs_is_refused_and_info_shows_the_first() {
         scenario.run(second, &["backup", "--type=full"]).fails(50).says("unable to acquire lock on file");
         for tool in [Tool::Rbr, Tool::PgBackRest] {
             let info = scenario.run(tool, &["info", "--output=json", "--log-level-console=warn"]).success().json();
-            assert_eq!(info[0]["status"]["lock"]["backup"]["held"], true, "{tool:?} of a backup by {first:?}");
+            let held = &info[0]["status"]["lock"]["backup"];
+            assert_eq!(held["held"], true, "{tool:?} of a backup by {first:?}");
+            assert!(held["size"].as_u64().is_some_and(|size| size > 0), "{tool:?} of a backup by {first:?}: {held}");
         }
         assert_eq!(backup.wait(), 0, "{}", backup.log());
         let info = scenario.rbr(&["info", "--output=json", "--log-level-console=warn"]).success().json();

@@ -48,6 +48,42 @@ fn command_help_lists_the_options_of_pgbackrest() {
     }
 }
 
+/// What shell completion for pgBackRest takes from the help of an option: the words behind stars, and allowed sizes; and the default.
+fn extracted(text: &str) -> (Vec<&str>, String, Vec<&str>) {
+    let words = text.lines().filter_map(|line| line.strip_prefix("* ")?.split_whitespace().next()).collect();
+    let mut lines = text.lines().skip_while(|line| !line.starts_with("Allowed values"));
+    let sizes = format!("{} {}", lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    (words, sizes, text.lines().filter(|line| line.starts_with("default: ")).collect())
+}
+
+#[test]
+fn option_help_gives_completion_what_pgbackrest_gives() {
+    let Some(oracles) = oracles(&[]) else { return };
+    let space = Space::new();
+    let general = space.run(&oracles.pgbackrest, &["help"]).success().stdout;
+    let mut commands = first_words(&general, 4);
+    commands.remove("pgbackrest");
+    let mut seen = BTreeSet::new();
+    for command in commands {
+        let list = space.run(&oracles.pgbackrest, &["help", &command]).success().stdout;
+        for option in first_words(&list, 2).iter().filter_map(|word| word.strip_prefix("--")) {
+            // Most options are the same for all commands
+            if option == "cmd" || !seen.insert(option.to_owned()) && !matches!(option, "type" | "output") {
+                continue;
+            }
+            let theirs = space.run(&oracles.pgbackrest, &["help", &command, option]).success().stdout;
+            let ours = space.run(space.path("bin/rbr"), &["help", &command, option]).success().stdout;
+            // A value that is not built yet is not offered
+            let (mut expected, found) = (extracted(&theirs), extracted(&ours));
+            if option == "repo-gcs-key-type" && !found.0.contains(&"web-id") {
+                expected.0.retain(|word| *word != "web-id");
+            }
+            assert_eq!(found, expected, "{command} {option}");
+        }
+    }
+    assert!(seen.len() > 150, "{}", seen.len());
+}
+
 #[test]
 fn option_help_names_default_and_option() {
     let space = Space::new();

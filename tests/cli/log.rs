@@ -106,6 +106,32 @@ fn missing_feature_ends_with_67() {
 }
 
 #[test]
+fn signal_ends_a_command_whose_storage_server_never_answers() {
+    let space = Space::new();
+    // Connections wait in its queue
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = server.local_addr().expect("address").port();
+    let config = format!(
+        "[global]\nrepo1-type=s3\nrepo1-s3-bucket=b\nrepo1-s3-endpoint=127.0.0.1\nrepo1-s3-region=r\nrepo1-s3-uri-style=path\nrepo1-s3-key=k\n\
+         repo1-s3-key-secret=s\nrepo1-storage-port={port}\nlog-level-file=off\n[demo]\npg1-path=/nonexistent\n"
+    );
+    space.write("silent.conf", config);
+    let config = format!("--config={}", space.text("silent.conf"));
+    let mut command =
+        space.start(space.path("bin/rbr"), &[&config, "--stanza=demo", "--log-level-console=info", "verify"]);
+    let end = Instant::now() + Duration::from_secs(30);
+    while !command.log().contains("verify command begin") {
+        assert!(Instant::now() < end, "{}", command.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    command.terminate();
+    // Long before the server is given up
+    assert_eq!(command.wait(), 63, "{}", command.log());
+    assert!(command.log().ends_with("terminated on signal SIGTERM\n"), "{}", command.log());
+    drop(server);
+}
+
+#[test]
 fn signal_ends_a_waiting_command_with_63() {
     let space = Space::new();
     // A server that never answers

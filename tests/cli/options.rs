@@ -91,7 +91,7 @@ impl Random {
 }
 
 /// One run: exit status and words, without times and without what names the program.
-fn run(program: &str, arguments: &[String], environment: &[(String, String)]) -> (Option<i32>, String) {
+pub(super) fn run(program: &str, arguments: &[String], environment: &[(String, String)]) -> (Option<i32>, String) {
     let mut command = Command::new(program);
     command.args(arguments).env_clear().env("PATH", "/bin").stdin(Stdio::null());
     command.envs(environment.iter().map(|(name, value)| (name, value)));

@@ -4,6 +4,7 @@
 use std::fs;
 
 use super::golden::Golden;
+use crate::hostile::sealed;
 
 /// The last full backup's label and the folder of a golden repository's backups.
 const BACKUPS: &str = "repo/backup/demo";
@@ -186,28 +187,6 @@ fn manifest_that_leads_out_of_the_data_directory() {
             fs::copy(file(&fresh, &name), file(&golden, &name)).expect("restore manifest");
         }
     }
-}
-
-/// The text with the checksum line that belongs to it: SHA-1 over the sections as JSON.
-fn sealed(text: &str) -> String {
-    use sha1::{Digest, Sha1};
-    let mut sections: Vec<(&str, Vec<String>)> = Vec::new();
-    for line in text.lines().filter(|line| !line.starts_with("backrest-checksum=")) {
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            sections.push((name, Vec::new()));
-        } else if let Some((key, value)) = line.split_once('=') {
-            let keys = &mut sections.last_mut().expect("a section first").1;
-            keys.push(format!("{}:{value}", serde_json::to_string(key).expect("JSON")));
-        }
-    }
-    // The last section holds the checksum only
-    sections.retain(|(_, keys)| !keys.is_empty());
-    let sections: Vec<_> =
-        sections.into_iter().map(|(name, keys)| format!("\"{name}\":{{{}}}", keys.join(","))).collect();
-    let json = format!("{{{}}}", sections.join(","));
-    let sum: String = Sha1::digest(json.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-    let old = text.lines().find(|line| line.starts_with("backrest-checksum=")).expect("checksum line");
-    text.replace(old, &format!("backrest-checksum=\"{sum}\""))
 }
 
 #[test]

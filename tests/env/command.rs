@@ -127,6 +127,13 @@ impl Background {
         running
     }
 
+    /// Asks the command to end with SIGTERM, if it still runs.
+    pub fn terminate(&mut self) {
+        if self.child.try_wait().expect("wait").is_none() {
+            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        }
+    }
+
     /// Waits for the end and returns the exit status (128 + signal for a signal).
     #[track_caller]
     pub fn wait(&mut self) -> i32 {

@@ -192,7 +192,7 @@ impl Shared {
             None => versions.last()?,
             Some(number) => versions.iter().find(|version| version.number.to_string() == number)?,
         };
-        Some(Found { time: version.time, content: Arc::clone(version.content.as_ref()?) })
+        Some(Found { time: version.time, number: version.number, content: Arc::clone(version.content.as_ref()?) })
     }
 
     /// A page of what is directly below the prefix of a request. Where a token leads is a number of entries.
@@ -226,6 +226,8 @@ impl Shared {
 /// What is to be sent of an object.
 struct Found {
     time: i64,
+    /// Of the version.
+    number: usize,
     content: Arc<Vec<u8>>,
 }
 

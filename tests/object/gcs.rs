@@ -50,6 +50,7 @@ fn gcs_errors_name_the_object_and_the_status_but_no_secret() {
         .rbr(&["stanza-create", "--log-level-console=trace"])
         .fails(39)
         .says("/demo/archive/demo/archive.info")
-        .says("HTTP request failed with 403 (Forbidden): no access for you")
+        .says("HTTP request failed with 403 (Forbidden):")
+        .says("no access for you")
         .never_says("secret-token");
 }

@@ -52,7 +52,7 @@ fn credentials_of_a_process_are_renewed_during_a_backup_and_never_shown() {
     space.write("credentials.sh", "echo rbrsecret; echo rbrsecret >&2; exit 3\n");
     scenario.rbr(&["repo-ls"]).fails(102).says("credential command '/bin/sh' failed").never_says("rbrsecret");
     space.write("credentials.sh", "echo '{\"AccessKeyId\":\"rbrkey\",\"SecretAccessKey\":\"othersecret\"}'\n");
-    scenario.rbr(&["repo-ls"]).fails(39).says("403 Forbidden").never_says("othersecret");
+    scenario.rbr(&["repo-ls"]).fails(39).says("403 (Forbidden)").never_says("othersecret");
     nowhere_in(&scenario, "log", "othersecret");
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use crate::env::{Scenario, ScenarioOptions, Shutdown, Tool, Tree, restored_matches};
+use crate::env::{Cluster, Scenario, ScenarioOptions, Shutdown, Tool, Tree, restored_matches};
 
 fn with_backup(tablespace: bool) -> Option<Scenario> {
     let scenario = Scenario::start(ScenarioOptions {
@@ -110,4 +110,28 @@ fn set_that_does_not_exist_is_refused() {
     scenario.rbr(&[&path, "--type=time", "--target=2001-01-01 00:00:00+00", "restore"]).fails(75);
     scenario.rbr(&[&path, "--type=time", "--target=yesterday", "restore"]).fails(29);
     assert_eq!(fs::read_dir(scenario.space.path("new")).expect("folder").count(), 0);
+}
+
+#[test]
+fn delta_restore_over_another_cluster_is_refused_unless_forced() {
+    let Some(scenario) = with_backup(false) else { return };
+    let other = Cluster::create(&scenario.space, scenario.oracles, 17, "other", &[]);
+    let control = fs::read(other.data().join("global/pg_control")).expect("pg_control");
+    let path = format!("--pg1-path={}", other.data_text());
+    scenario.rbr(&[&path, "--delta", "restore"]).fails(51).says("system identifier").says("--force");
+    assert_eq!(fs::read(other.data().join("global/pg_control")).expect("pg_control"), control);
+    scenario.rbr(&[&path, "--delta", "--force", "restore"]).success().says("is overwritten");
+    // Now it is the stanza's own
+    scenario.rbr(&[&path, "--delta", "restore"]).success();
+}
+
+#[test]
+fn delta_restore_with_a_link_to_the_folder_of_all_is_refused_and_removes_nothing() {
+    let Some(scenario) = with_backup(false) else { return };
+    scenario.restore(Tool::Rbr, "again", &["--type=none"]);
+    let path = format!("--pg1-path={}", scenario.space.text("again"));
+    let before = Tree::read(&scenario.space.path("again"));
+    let map = format!("--link-map=pg_wal={}", scenario.space.text("again/.."));
+    scenario.rbr(&[&path, "--delta", &map, "restore"]).fails(70).says("contains the data directory");
+    before.assert_same(&Tree::read(&scenario.space.path("again")));
 }

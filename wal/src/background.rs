@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use engine::lock::{self, Lock, LockType};
+use engine::lock::{Lock, LockType};
 use engine::{CancelToken, Result};
 use repo_format::layout::Stanza;
 
@@ -42,11 +42,6 @@ impl Background {
         let lock =
             Lock::try_acquire(&self.lock_path, &self.stanza, &[LockType::Archive], &self.repo_keys, &self.exec_id)?;
         Ok(lock.filter(Lock::is_own))
-    }
-
-    /// Whether the worker that this process started still runs.
-    pub fn own_worker_runs(&self) -> bool {
-        lock::is_held_by(&self.lock_path, &self.stanza, LockType::Archive, &self.repo_keys, &self.exec_id)
     }
 
     pub(crate) fn poll(&self) -> Poll {

@@ -1,5 +1,6 @@
 //! `archive-get`: fetching the WAL file that PostgreSQL asks for.
 
+pub mod claim;
 pub mod find;
 pub mod foreground;
 pub mod prefetch;
@@ -11,6 +12,8 @@ use engine::Result;
 
 pub use find::Cluster;
 
+use self::claim::Claim;
+use self::segment::Decode;
 use crate::repos::Repos;
 
 /// Copies one file to its destination; `false` when no repository has it. `repos` are those to look at, in order.
@@ -20,6 +23,11 @@ use crate::repos::Repos;
 /// is stored with different contents, [`engine::ErrorCode::FileRead`] when no stored copy can be read, and those of
 /// [`find::find`].
 pub fn get(repos: &Repos, cluster: &Cluster, wal_file: &str, destination: &Path) -> Result<bool> {
+    get_into(Claim::new(destination), repos, cluster, wal_file)
+}
+
+/// As [`get`], into a file that is there already.
+fn get_into(mut claim: Claim, repos: &Repos, cluster: &Cluster, wal_file: &str) -> Result<bool> {
     let findings = find::find(repos, cluster, &[wal_file.to_owned()])?;
     if let Some(failure) = findings.failure {
         return Err(failure.error);
@@ -28,7 +36,8 @@ pub fn get(repos: &Repos, cluster: &Cluster, wal_file: &str, destination: &Path)
         engine::info!("unable to find {wal_file} in the archive");
         return Ok(false);
     };
-    let (index, warnings) = segment::fetch(answer, destination)?;
+    let (index, warnings) = segment::fetch(answer, &mut claim, Decode::Beside)?;
+    claim.finish()?;
     for warning in warnings {
         engine::warn!("{warning}");
     }

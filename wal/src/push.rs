@@ -6,6 +6,7 @@ pub mod foreground;
 mod large;
 pub mod queue;
 pub mod segment;
+mod stored;
 
 use std::path::PathBuf;
 

@@ -1,6 +1,7 @@
 //! A queue of the spool: where the calls of PostgreSQL and their asynchronous worker meet.
 
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use engine::storage::posix::{PosixWriter, create_path};
@@ -129,6 +130,29 @@ impl Spool {
             }
         }
         Ok(false)
+    }
+
+    /// Whether the state "done" of a WAL file is older than the file itself, and so tells of another file of that name: one
+    /// of a cluster that used the spool before, or one from before a restore. The change time counts, which no copy of a
+    /// cluster can carry over.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileOpen`] if either file cannot be examined.
+    pub fn is_stale(&self, wal_file: &str, path: &Path) -> Result<bool> {
+        let changed = |path: &Path| -> Result<Option<std::fs::Metadata>> {
+            match std::fs::metadata(path) {
+                Ok(metadata) => Ok(Some(metadata)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) => {
+                    let text = format!("unable to get info for path/file '{}'", path.display());
+                    Err(Error::from_io(ErrorCode::FileOpen, text, error))
+                }
+            }
+        };
+        let (Some(state), Some(file)) = (changed(&self.file(&spool::ok_name(wal_file)))?, changed(path)?) else {
+            return Ok(false);
+        };
+        Ok((state.mtime(), state.mtime_nsec()) < (file.ctime(), file.ctime_nsec()))
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
@@ -263,6 +287,22 @@ mod tests {
         let (_dir, spool) = spool();
         std::fs::write(spool.file("global.error"), "").expect("write");
         assert_eq!(spool.status(WAL, true, true).expect_err("empty").code, ErrorCode::Assert);
+    }
+
+    #[test]
+    fn state_from_before_the_wal_file_is_stale() {
+        let (dir, spool) = spool();
+        let path = dir.path().join(WAL);
+        assert!(!spool.is_stale(WAL, &path).expect("neither"));
+        std::fs::write(&path, "wal").expect("segment");
+        spool.write_ok(WAL, &[]).expect("ok");
+        assert!(!spool.is_stale(WAL, &path).expect("later"));
+        // A copy that keeps the time of its content, as of a cluster that was moved here
+        let state = std::fs::File::options().write(true).open(spool.file(&format!("{WAL}.ok"))).expect("open");
+        state.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(60)).expect("time");
+        let file = std::fs::File::options().write(true).open(&path).expect("open");
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(3600)).expect("time");
+        assert!(spool.is_stale(WAL, &path).expect("earlier"));
     }
 
     #[test]

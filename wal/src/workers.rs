@@ -1,12 +1,13 @@
 //! Several threads that work on one list in its order.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use engine::repo::Repo;
 use engine::slots::Slots;
-use engine::{CancelToken, ErrorCode, Result};
+use engine::{CancelToken, Error, ErrorCode, Result};
 
 /// How often and when a failed item is tried again.
 #[derive(Clone, Copy, Debug)]
@@ -78,26 +79,38 @@ pub fn run<I: Sync, T: Send>(
 ) -> Result<()> {
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
+    let step = |index: usize| -> Option<(&I, Result<T>)> {
+        let item = items.get(index)?;
+        let result = catch_unwind(AssertUnwindSafe(|| work(item)))
+            .unwrap_or_else(|_| Err(Error::new(ErrorCode::Assert, "a thread that archives WAL panicked")));
+        if stop_at_error && result.is_err() {
+            stop.store(true, Ordering::Relaxed);
+        }
+        Some((item, result))
+    };
+    let goes_on = || !stop.load(Ordering::Relaxed) && !cancel.is_cancelled();
     let slots = Slots::new(u32::try_from(crew.workers).unwrap_or(u32::MAX));
     let (sender, receiver) = mpsc::channel();
     let mut outcome = Ok(());
+    let mut started = 0;
     std::thread::scope(|scope| {
         for thread in 0..(crew.workers * crew.threads).clamp(1, items.len().max(1)) {
             let process = u32::try_from(thread % crew.workers + 1).unwrap_or(u32::MAX);
-            let (sender, next, stop, work, slots) = (sender.clone(), &next, &stop, &work, &slots);
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) && !cancel.is_cancelled() {
+            let (sender, next, step, goes_on, slots) = (sender.clone(), &next, &step, &goes_on, &slots);
+            let body = move || {
+                while goes_on() {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = items.get(index) else { break };
-                    let result = slots.run(|| work(item));
-                    if stop_at_error && result.is_err() {
-                        stop.store(true, Ordering::Relaxed);
-                    }
+                    let Some((_, result)) = slots.run(|| step(index)) else { break };
                     if sender.send((process, index, result)).is_err() {
                         break;
                     }
                 }
-            });
+            };
+            if let Err(error) = std::thread::Builder::new().spawn_scoped(scope, body) {
+                engine::debug!("unable to start a thread, going on with {started}: {error}");
+                break;
+            }
+            started += 1;
         }
         drop(sender);
         for (process, index, result) in receiver {
@@ -109,13 +122,19 @@ pub fn run<I: Sync, T: Send>(
             }
         }
     });
+    // Without any thread this one does the work, which takes longer
+    let mut index = 0;
+    while started == 0 && outcome.is_ok() && goes_on() {
+        let Some((item, result)) = step(index) else { break };
+        outcome = report(1, item, result);
+        index += 1;
+    }
     outcome.and_then(|()| cancel.check())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::Error;
 
     #[test]
     fn run_reports_every_item_once() {
@@ -166,6 +185,19 @@ mod tests {
             |_, _, _| Err(Error::new(ErrorCode::FileWrite, "spool is full")),
         );
         assert_eq!(error.expect_err("error").message, "spool is full");
+    }
+
+    #[test]
+    fn panic_of_a_worker_is_an_error_of_its_item() {
+        let mut seen = Vec::new();
+        let work = |item: &u32| if *item == 2 { panic!("on purpose") } else { Ok(()) };
+        run(&[1, 2, 3], Crew { workers: 2, threads: 1 }, false, &CancelToken::new(), work, |_, item, result| {
+            seen.push((*item, result.err().map(|error| error.code)));
+            Ok(())
+        })
+        .expect("run");
+        seen.sort_unstable();
+        assert_eq!(seen, [(1, None), (2, Some(ErrorCode::Assert)), (3, None)]);
     }
 
     #[test]

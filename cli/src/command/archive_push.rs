@@ -35,6 +35,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     let background = archive::background(config, SpoolQueue::Out)?;
     let launch = |wal_path: &Path, name: &str| {
         archive::launch(config, Command::ArchivePush, &[wal_path.to_string_lossy().into_owned(), name.to_owned()])
+            .map(drop)
     };
     push::foreground::push(&background, &wal_file, launch, cancel_token())?;
     Ok(ExitStatus::SUCCESS)

@@ -36,7 +36,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     let repo = repos::open_default(config)?;
     backup::run(settings(config, key)?, &repo, &mut lock, &LiveProgress::new("backup"), cancel_token())?;
     // The chained expire runs under the same lock
-    lock.update_clear(key)?;
+    lock.update_clear(key);
     if config.get(opt::EXPIRE_AUTO)? {
         return command::run(&lifecycle::switch(config, Command::Expire));
     }

@@ -6,7 +6,7 @@ use engine::{Error, ErrorCode, Result};
 use repo_format::label::BackupLabel;
 use repo_format::wal_name::WalSegment;
 
-use crate::config::{Config, opt};
+use crate::config::{Config, Source, opt};
 use crate::{ExitStatus, cancel_token, repos};
 
 /// Takes the lock and expires.
@@ -27,24 +27,38 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
 pub fn run_locked(config: &Config) -> Result<()> {
     let stanza = repos::stanza(config)?;
     engine::control::check_stop(repos::lock_path(config)?, Some(&stanza))?;
+    let oldest = config.find(opt::OLDEST).unwrap_or(false);
+    // Before the label is looked at: what is asked for makes no sense, whatever the label is
+    if config.find(opt::SET).is_some() && oldest {
+        return Err(Error::new(ErrorCode::OptionInvalid, "--oldest and --set cannot be used together"));
+    }
     let settings = ExpireSettings {
         stanza,
         set: config.find(opt::SET).map(label).transpose()?,
-        oldest: config.find(opt::OLDEST).unwrap_or(false),
+        oldest,
         archive_expire_before: config.find(opt::ARCHIVE_EXPIRE_BEFORE).map(segment).transpose()?,
         // Under a backup it is that command's option
         checksum_page_error: config.find(opt::CHECKSUM_PAGE_ERROR).unwrap_or(true),
         dry_run: config.find(opt::DRY_RUN).unwrap_or(false),
     };
-    if settings.set.is_some() && settings.oldest {
-        return Err(Error::new(ErrorCode::OptionInvalid, "--oldest and --set cannot be used together"));
-    }
     let repos = repos::open_selected(config)?;
     let mut targets = Vec::new();
     for repo in &repos {
         targets.push(ExpireRepo { repo, retention: retention(config, repo.key)? });
     }
-    expire::run(&targets, &settings, cancel_token())
+    expire::run(&targets, &settings, cancel_token())?;
+    warn_rotation(config);
+    Ok(())
+}
+
+/// Keys of the archive are rotated in repositories of format 6 only.
+fn warn_rotation(config: &Config) {
+    for key in config.repo_keys_selected() {
+        if config.source_at(opt::REPO_CIPHER_ROTATE, key) != Source::Default {
+            let name = opt::REPO_CIPHER_ROTATE.decl().indexed_name(key);
+            engine::warn!("option '{name}' requires repository format 6 or higher");
+        }
+    }
 }
 
 fn label(text: &str) -> Result<BackupLabel> {

@@ -23,7 +23,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         return Err(Error::new(ErrorCode::ParamRequired, "source file required"));
     };
     let repo = repos::open_default(config)?;
-    let path = browse::user_path(&repo, file)?;
+    let path = browse::user_path_read(&repo, file)?;
     let cipher = if repo.cipher.is_none() || config.get(opt::RAW)? {
         Cipher::None
     } else {

@@ -1,9 +1,9 @@
 //! `repo-ls`: lists files of a repository.
 
+use engine::posix_regex::PosixRegex;
 use engine::repo::browse::{self, ListSettings, Order};
 use engine::storage::{Entry, EntryKind};
 use engine::{Error, ErrorCode, Result};
-use regex_lite::Regex;
 use repo_format::json::write_string;
 use repo_format::layout::RepoPath;
 
@@ -30,17 +30,13 @@ fn list(config: &Config) -> Result<()> {
     let repo = repos::open_default(config)?;
     let path = match config.params() {
         [] => RepoPath::root(),
-        [path] => browse::user_path(&repo, path)?,
+        [path] => browse::user_path_read(&repo, path)?,
         _ => return Err(Error::new(ErrorCode::ParamInvalid, "only one path may be specified")),
-    };
-    let filter = |filter: &str| {
-        Regex::new(filter)
-            .map_err(|error| Error::new(ErrorCode::Format, format!("invalid regular expression '{filter}': {error}")))
     };
     let settings = ListSettings {
         recurse: config.get(opt::RECURSE)?,
         order: if config.get(opt::SORT)? == "desc" { Order::Descending } else { Order::Ascending },
-        filter: config.find(opt::FILTER).map(filter).transpose()?,
+        filter: config.find(opt::FILTER).map(PosixRegex::new).transpose()?,
     };
     let mut out = Output { json: config.get(opt::OUTPUT)? == "json", first: true, text: String::new() };
     if out.json {

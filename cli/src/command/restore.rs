@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use engine::job_queue::QueueSettings;
 use engine::restore::{
-    MapSettings, RecoverySettings, RecoveryType, RestoreDisplay, RestoreSettings, TargetAction, run as restore,
+    KeepOut, MapSettings, RecoverySettings, RecoveryType, RestoreDisplay, RestoreSettings, TargetAction, run as restore,
 };
 use engine::{Error, ErrorCode, Result};
 
@@ -91,6 +91,7 @@ fn settings(config: &Config) -> Result<RestoreSettings> {
             links: config.find(opt::LINK_MAP).unwrap_or_default(),
             links_all: config.get(opt::LINK_ALL)?,
         },
+        keep_out: keep_out(config)?,
         db_include: config.find(opt::DB_INCLUDE).unwrap_or_default().to_vec(),
         db_exclude: config.find(opt::DB_EXCLUDE).unwrap_or_default().to_vec(),
         recovery,
@@ -98,6 +99,23 @@ fn settings(config: &Config) -> Result<RestoreSettings> {
         pg_version_force: config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()?,
         queue: QueueSettings::new(process_max, job_retry, job_retry_interval),
     })
+}
+
+/// The places of this program: a link that is mapped to one of them, or above it, would have a restore with delta clean it.
+fn keep_out(config: &Config) -> Result<Vec<KeepOut>> {
+    let mut places = Vec::new();
+    for &key in config.repo_keys() {
+        if matches!(config.get_at(opt::REPO_TYPE, key)?, "posix" | "cifs") {
+            let path = PathBuf::from(config.get_at(opt::REPO_PATH, key)?);
+            places.push(KeepOut { what: "repository", path, is_repository: true });
+        }
+    }
+    for (what, path) in [("spool path", opt::SPOOL_PATH), ("lock path", opt::LOCK_PATH), ("log path", opt::LOG_PATH)] {
+        if let Some(path) = config.find(path) {
+            places.push(KeepOut { what, path: PathBuf::from(path), is_repository: false });
+        }
+    }
+    Ok(places)
 }
 
 /// What PostgreSQL runs to get WAL: this program, with the options of this command line that archive-get knows.

@@ -61,8 +61,8 @@ impl Config {
             let other =
                 self.repo_keys().iter().copied().find(|&other| other != key && local_path(other) == Some(place));
             if let Some(other) = other {
-                let text =
-                    format!("local repo{key} and repo{other} paths are both '{}' but must be different", place.1);
+                let path = self.display(opt::REPO_PATH.decl(), other).unwrap_or_default();
+                let text = format!("local repo{key} and repo{other} paths are both '{path}' but must be different");
                 return Err(Error::new(ErrorCode::OptionInvalidValue, text));
             }
         }

@@ -326,6 +326,8 @@ pub struct Override {
     pub default: Option<DefaultValue>,
     /// The allowed words.
     pub allow: &'static [&'static str],
+    /// What the allowed words mean.
+    pub values: &'static [(&'static str, &'static str)],
     /// The dependency.
     pub depend: Option<Depend>,
     /// Whether help leaves the option out.
@@ -346,6 +348,7 @@ impl Override {
         required: None,
         default: None,
         allow: &[],
+        values: &[],
         depend: None,
         internal: None,
         not_yet: &[],
@@ -420,8 +423,10 @@ pub struct OptionDecl {
     pub required: bool,
     /// Its value when nobody sets it.
     pub default: DefaultValue,
-    /// The allowed words (or numbers, for a size); empty: no such limit.
+    /// The allowed words (or numbers, for a size), in the order of pgBackRest's error; empty: no such limit.
     pub allow: &'static [&'static str],
+    /// What the allowed words mean, in the order of pgBackRest's help, which shell completion reads.
+    pub values: &'static [(&'static str, &'static str)],
     /// The allowed numbers.
     pub range: Range,
     /// The option that it depends on.
@@ -462,6 +467,7 @@ impl OptionDecl {
         required: true,
         default: DefaultValue::None,
         allow: &[],
+        values: &[],
         range: Range::Any,
         depend: None,
         overrides: &[],
@@ -523,6 +529,16 @@ impl OptionDecl {
             Some(special) if !special.allow.is_empty() => special.allow,
             _ => self.allow,
         }
+    }
+
+    /// The allowed words for a command with what they mean; empty where the words speak for themselves.
+    pub fn values_for(&self, command: Command) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let values = match self.for_command(command) {
+            Some(special) if !special.values.is_empty() => special.values,
+            _ => self.values,
+        };
+        let allowed = self.allow_for(command);
+        values.iter().copied().filter(|(value, _)| allowed.contains(value))
     }
 
     /// The dependency for a command.

@@ -8,6 +8,7 @@ use super::names::{Match, find_option};
 use super::options::ALL;
 use super::parse::{Found, FoundOptions};
 use super::resolve::Environment;
+use super::text;
 
 /// What names begin with.
 pub(super) const PREFIX: &str = "PGBACKREST_";
@@ -28,7 +29,7 @@ pub(super) fn add(
         let Some(name) = name.strip_prefix(PREFIX) else { continue };
         let key = name.to_ascii_lowercase().replace('_', "-");
         let Some(option) = find_option(&key, Match::Exact)? else {
-            warn(format!("environment contains invalid option '{key}'"));
+            warn(format!("environment contains invalid option '{}'", text::show(&key)));
             continue;
         };
         if option.negate {

@@ -11,6 +11,7 @@ use super::decl::{Command, Kind, Role, Section};
 use super::names::{Match, find_option};
 use super::options::{self, ALL, opt};
 use super::parse::{Found, FoundOptions};
+use super::text;
 
 const DEFAULT_FILE: &str = "/etc/pgbackrest/pgbackrest.conf";
 const DEFAULT_INCLUDE_PATH: &str = "/etc/pgbackrest/conf.d";
@@ -57,9 +58,7 @@ impl ConfigFiles for SystemFiles {
             let text = format!("configuration file '{path}' is larger than {SIZE_MAX} bytes");
             return Err(Error::new(ErrorCode::FileInvalid, text));
         }
-        String::from_utf8(bytes).map(Some).map_err(|error| {
-            Error::new(ErrorCode::Format, format!("configuration file '{path}' is not valid UTF-8")).cause(error)
-        })
+        Ok(Some(text::decode(&bytes)))
     }
 
     fn list(&self, path: &str) -> Result<Option<Vec<String>>> {
@@ -74,8 +73,7 @@ impl ConfigFiles for SystemFiles {
         };
         let mut names = Vec::new();
         for entry in entries {
-            // A name that is no text can't end in .conf in a way that anybody meant
-            names.extend(entry.map_err(failed)?.file_name().into_string());
+            names.push(text::decode_os(&entry.map_err(failed)?.file_name()));
         }
         Ok(Some(names))
     }
@@ -133,6 +131,11 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
         options::find(decl.name).and_then(|index| found.get(index, 1))
     };
     let first = |entry: Option<&Found>| entry.and_then(|found| found.values.first().cloned());
+    for decl in [opt::CONFIG.decl(), opt::CONFIG_PATH.decl(), opt::CONFIG_INCLUDE_PATH.decl()] {
+        if given(decl).is_some_and(|found| found.values.iter().any(|value| !text::is_whole(value))) {
+            return Err(text::not_whole(decl.name));
+        }
+    }
     let config = given(opt::CONFIG.decl());
     let no_config = config.is_some_and(|found| found.negate);
     // Paths are seen from the root, wherever the process was started
@@ -141,7 +144,7 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
     let include_path = path_of(given(opt::CONFIG_INCLUDE_PATH.decl()));
     debug_assert!(config.is_none_or(|found| found.source != Source::File));
 
-    let mut text = String::new();
+    let mut content = String::new();
     if !no_config {
         let chosen = path_of(config);
         let required = chosen.is_some();
@@ -150,12 +153,12 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
             (None, Some(base)) => format!("{base}/pgbackrest.conf"),
             (None, None) => DEFAULT_FILE.to_owned(),
         };
-        let mut content = files.read(&path)?;
-        if content.is_none() && path == DEFAULT_FILE && !required {
-            content = files.read(OLD_FILE)?;
+        let mut found = files.read(&path)?;
+        if found.is_none() && path == DEFAULT_FILE && !required {
+            found = files.read(OLD_FILE)?;
         }
-        match content {
-            Some(content) => text = content,
+        match found {
+            Some(found) => content = found,
             None if required => {
                 let text = format!("unable to open missing file '{path}' for read");
                 return Err(Error::new(ErrorCode::FileMissing, text));
@@ -167,7 +170,7 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
     // An explicit file stands for itself unless a directory is named too; --no-config counts as one
     if config.is_none() || config_path.is_some() || include_path.is_some() {
         // Each file must be complete in itself
-        Ini::parse(&text)?;
+        Ini::parse(&content)?;
         let required = include_path.is_some();
         let path = match (include_path, &config_path) {
             (Some(path), _) => path,
@@ -185,15 +188,20 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
         names.retain(|name| name.len() > ".conf".len() && name.ends_with(".conf"));
         names.sort();
         for name in names {
+            if !text::is_whole(&name) {
+                let name = text::show(&name);
+                let text = format!("name of configuration file '{name}' in path '{path}' is not valid UTF-8");
+                return Err(Error::new(ErrorCode::FileOpen, text).hint("rename the file."));
+            }
             // It may have been removed since
             if let Some(part) = files.read(&format!("{path}/{name}"))? {
                 Ini::parse(&part)?;
-                text.push('\n');
-                text.push_str(&part);
+                content.push('\n');
+                content.push_str(&part);
             }
         }
     }
-    if text.is_empty() { Ok(None) } else { Ini::parse(&text).map(Some) }
+    if content.is_empty() { Ok(None) } else { Ini::parse(&content).map(Some) }
 }
 
 /// Adds what the files set and neither command line nor environment do. The sections of the stanza come before the global
@@ -222,7 +230,7 @@ pub(super) fn add(
         let mut seen: Vec<(usize, u32, &str)> = Vec::new();
         for (key, values) in content.keys(section) {
             let Some(option) = find_option(key, Match::Exact)? else {
-                warn(format!("configuration file contains invalid option '{key}'"));
+                warn(format!("configuration file contains invalid option '{}'", text::show(key)));
                 continue;
             };
             if option.negate {

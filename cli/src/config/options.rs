@@ -7,6 +7,7 @@ mod general;
 mod log;
 mod pg;
 mod repo;
+mod repo_format;
 mod repo_s3;
 mod repo_store;
 mod restore;
@@ -27,6 +28,7 @@ pub mod opt {
     pub use super::log::*;
     pub use super::pg::*;
     pub use super::repo::*;
+    pub use super::repo_format::*;
     pub use super::repo_s3::*;
     pub use super::repo_store::*;
     pub use super::restore::*;
@@ -56,7 +58,10 @@ const WITH_PG_HOST: CommandSet = WITH_PG_SESSION.with(&[Manifest]);
 /// Commands that talk to a PostgreSQL server.
 const WITH_PG_SESSION: CommandSet = on(&[Backup, Check, StanzaCreate, StanzaDelete, StanzaUpgrade]);
 
-const TABLES: [&[&OptionDecl]; 11] = [
+/// Ways to another host.
+const PROTOCOLS: &[(&str, &str)] = &[("ssh", "a command started over SSH"), ("tls", "the server command of the host")];
+
+const TABLES: [&[&OptionDecl]; 12] = [
     archive::TABLE,
     backup::TABLE,
     command_line::TABLE,
@@ -64,6 +69,7 @@ const TABLES: [&[&OptionDecl]; 11] = [
     log::TABLE,
     pg::TABLE,
     repo::TABLE,
+    repo_format::TABLE,
     repo_s3::TABLE,
     repo_store::TABLE,
     restore::TABLE,

@@ -1,5 +1,6 @@
 //! The command line: which command it is, and what is set, negated and reset.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 
 use engine::{Error, ErrorCode, Result};
@@ -8,6 +9,7 @@ use super::Source;
 use super::decl::{Command, CommandDecl, Kind, Role};
 use super::names::{Match, find_option};
 use super::options::{ALL, COUNT, OptionIndex};
+use super::text;
 
 /// What was found about one option (of one index) before it was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,16 +87,17 @@ impl CommandLine {
         let mut command_set = false;
         let mut help_set = false;
         while let Some(arg) = raw.next(&mut cursor) {
-            let text = arg.to_value().map_err(|bad| {
-                let text = format!("argument '{}' is not valid UTF-8", bad.to_string_lossy());
-                Error::new(ErrorCode::OptionInvalid, text)
-            })?;
+            let text = &*arg.to_value().map_or_else(|bad| Cow::Owned(text::decode_os(bad)), Cow::Borrowed);
             if let Some(option) = text.strip_prefix("--") {
                 line.add_option(option, || raw.next_os(&mut cursor).map(OsString::from))?;
             } else if text.starts_with('-') {
                 let text = format!("option '{text}' must begin with --");
                 return Err(Error::new(ErrorCode::OptionInvalid, text));
             } else if command_set {
+                if !text::is_whole(text) {
+                    let text = format!("parameter '{}' is not valid UTF-8", text::show(text));
+                    return Err(Error::new(ErrorCode::ParamInvalid, text));
+                }
                 line.params.push(text.to_owned());
             } else {
                 line.command = find_command(text)?;
@@ -139,7 +142,7 @@ impl CommandLine {
             None => (text, None),
         };
         let Some(found) = find_option(name, Match::Prefix)? else {
-            return invalid(format!("invalid option '--{text}'"));
+            return invalid(format!("invalid option '--{}'", text::show(text)));
         };
         let decl = ALL[found.option];
         let (mut negate, mut argument) = (found.negate, argument);
@@ -160,10 +163,7 @@ impl CommandLine {
                     let Some(argument) = next() else {
                         return invalid(format!("option '--{name}' requires an argument"));
                     };
-                    match argument.into_string() {
-                        Ok(argument) => Some(argument),
-                        Err(_) => return invalid(format!("argument of option '--{name}' is not valid UTF-8")),
-                    }
+                    Some(text::decode_os(&argument))
                 };
             }
         } else if argument.is_some() {

@@ -10,7 +10,7 @@ use super::file::{ConfigFiles, Ini};
 use super::names::KEY_MAX;
 use super::options::{self, ALL, COUNT, OptionIndex, RESOLVE_ORDER, opt};
 use super::parse::{CommandLine, Found, FoundOptions};
-use super::{Config, GroupState, Slot, Source, Value, env, file, value};
+use super::{Config, GroupState, Slot, Source, Value, env, file, text, value};
 
 /// The variables whose names begin with `PGBACKREST_`, in the order of the environment.
 #[derive(Clone, Debug, Default)]
@@ -18,20 +18,9 @@ pub struct Environment(pub Vec<(String, String)>);
 
 impl Environment {
     /// The environment of this process.
-    ///
-    /// # Errors
-    /// [`ErrorCode::OptionInvalidValue`]: a value is no text.
-    pub fn from_process() -> Result<Self> {
-        let mut found = Vec::new();
-        for (name, value) in std::env::vars_os() {
-            let Some(name) = name.to_str().filter(|name| name.starts_with(env::PREFIX)) else { continue };
-            let value = value.into_string().map_err(|_| {
-                let text = format!("environment variable '{name}' must be valid UTF-8");
-                Error::new(ErrorCode::OptionInvalidValue, text)
-            })?;
-            found.push((name.to_owned(), value));
-        }
-        Ok(Environment(found))
+    pub fn from_process() -> Self {
+        let texts = std::env::vars_os().map(|(name, value)| (text::decode_os(&name), text::decode_os(&value)));
+        Environment(texts.filter(|(name, _)| name.starts_with(env::PREFIX)).collect())
     }
 }
 
@@ -380,6 +369,9 @@ impl Resolver<'_> {
         matched: Option<(Depend, &'static str)>,
         warn: &mut dyn FnMut(String),
     ) -> Result<()> {
+        if found.values.iter().any(|value| !text::is_whole(value)) {
+            return Err(text::not_whole(&self.name()));
+        }
         let first = || found.values.first().cloned().unwrap_or_default();
         slot.value = Some(match self.decl.kind {
             Kind::Boolean => Value::Bool(!found.negate),

@@ -17,7 +17,8 @@ impl Config {
                 Value::Bool(true) => "y",
                 Value::Bool(false) => "n",
                 Value::Text(text) => text,
-                Value::Number(_) | Value::List(_) | Value::Map(_) => "",
+                Value::Number(number) => &number.to_string(),
+                Value::List(_) | Value::Map(_) => "",
             };
             let name = decl.indexed_name(key);
             let refuse = |what: String, feature: &str| {

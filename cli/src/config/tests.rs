@@ -551,3 +551,50 @@ proptest! {
         prop_assert_eq!(again.get(opt::EXCLUDE).unwrap(), &[exclude][..]);
     }
 }
+
+/// A text as it is read from outside.
+fn outside(bytes: &[u8]) -> String {
+    super::text::decode(bytes)
+}
+
+#[test]
+fn bytes_that_are_not_utf8_do_not_matter_where_no_used_value_holds_them() {
+    let text = outside(
+        b"# caf\xe9\n[global]\nrepo1-path=/r\nlog-path=/l\xff\n[other]\npg1-path=/\xff\n[demo]\npg1-path=/pg\n\
+          [global:restore]\ndb-exclude=\xff\n",
+    );
+    let config = Run::default()
+        .file("/etc/pgbackrest/pgbackrest.conf", &text)
+        .env("DB_EXCLUDE", &outside(b"\xff"))
+        .ok("--stanza=demo --log-path=/log check");
+    assert_eq!(config.find_at(opt::PG_PATH, 1), Some("/pg"));
+}
+
+#[test]
+fn value_that_is_not_utf8_is_an_error_that_names_the_option() {
+    let text = outside(b"[global]\nlog-path=/l\xff\n[demo]\npg1-path=/pg\n");
+    let run = || Run::default().file("/etc/pgbackrest/pgbackrest.conf", &text);
+    assert_eq!(run().err("--stanza=demo check"), "[032] value of option 'log-path' is not valid UTF-8");
+    assert_eq!(
+        run().env("REPO1_PATH", &outside(b"/\xff")).err("--stanza=demo --log-path=/l check"),
+        "[032] value of option 'repo1-path' is not valid UTF-8"
+    );
+}
+
+#[test]
+fn argument_that_is_not_utf8_is_an_error_that_names_the_option() {
+    use std::os::unix::ffi::OsStringExt;
+    let bytes = |bytes: &[u8]| std::ffi::OsString::from_vec(bytes.to_vec());
+    for args in [vec![bytes(b"--log-path=/\xff")], vec![bytes(b"--log-path"), bytes(b"/\xff")]] {
+        let args = [bytes(b"rbr"), bytes(b"--stanza=demo"), bytes(b"info")].into_iter().chain(args);
+        let line = CommandLine::parse(args).unwrap();
+        let files = TestFiles::default();
+        let error = Config::resolve(line, Environment::default(), &files, &mut |_| ()).unwrap_err();
+        assert_eq!(error.message, "value of option 'log-path' is not valid UTF-8");
+    }
+    let error = CommandLine::parse([bytes(b"rbr"), bytes(b"repo-get"), bytes(b"\xff")]).unwrap_err();
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (ErrorCode::ParamInvalid, "parameter '\u{FFFD}' is not valid UTF-8")
+    );
+}

@@ -32,6 +32,22 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("restore", "A line break in the value of `recovery-option` is refused [032]; it would begin another setting."),
     ("restore", "`restore_command` names this program by its absolute path."),
+    (
+        "restore",
+        "The destination of a link or tablespace is cleaned with `--delta` only if the cluster's own link led there before; otherwise it must be empty [040, 093].",
+    ),
+    (
+        "restore",
+        "Destinations that contain the data directory or a repository, spool, lock or log path are refused [070], and so is what would remove another cluster [040]. Links are resolved first.",
+    ),
+    (
+        "restore",
+        "With `--delta`, a cluster that was never one of the stanza is not overwritten [051]; `--force` allows it.",
+    ),
+    (
+        "restore",
+        "A backup that does not fit on its file systems is refused [064] before anything is changed; on file systems that may compress it is warned about.",
+    ),
     ("restore", "The `backup.manifest` that stands in the data directory meanwhile holds no passphrase."),
     (
         "check, backup",
@@ -42,7 +58,27 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "A file name with a line break or that is not UTF-8 is refused [029] before anything is copied: the manifest could not be read again.",
     ),
     ("backup", "A standby of another cluster (version or system identifier) is refused, not only one that is behind."),
+    (
+        "backup",
+        "For object stores, a file whose name has control characters or makes a name of more than 1024 bytes is refused [029] before \
+         anything is copied, unless it goes into a bundle.",
+    ),
     ("backup", "The directory of the bundles is synced too."),
+    (
+        "backup",
+        "A signal does not cut short what makes the backup complete; pgBackRest ends at once, and a backup that was all but done is made again.",
+    ),
+    ("backup, restore", "Progress that cannot be written to the lock file is a warning; pgBackRest ends the command."),
+    (
+        "backup, expire, restore",
+        "A lock is tried again for a moment where another command may only be reading it; pgBackRest fails at once [050].",
+    ),
+    ("stop", "With `--force`, processes of a stanza whose name only begins the same are left alone."),
+    (
+        "repo-ls",
+        "Back references in `--filter` are refused, and expressions whose compiled form takes more than 512 KiB; every match takes linear time.",
+    ),
+    ("all", "A value that is not UTF-8 is refused [032] where the command uses the option."),
     (
         "backup, archive-push",
         "A zst stream is several frames of 2 MiB up to level 6, which every reader takes for one; pgBackRest writes one without end.",
@@ -126,6 +162,26 @@ const DIFFERENCES: &[(&str, &str)] = &[
     (
         "backup",
         "With `archive-copy`, a segment whose content does not match the checksum in its name ends the backup [026].",
+    ),
+    (
+        "all",
+        "An answer of an object store is believed only if the store can have given it: the kind and the prefix of a listing, status, \
+         ETag and checksum of what was stored, each object of a removal. pgBackRest looks only at the parts of an answer that it reads.",
+    ),
+    (
+        "all",
+        "Objects whose names no path leads to (`a//b`, `./x`) are passed over with a warning; no path of a repository has such names.",
+    ),
+    ("all", "`repo-storage-ca-file` and `repo-storage-ca-path` without a certificate in them are an error [095]."),
+    (
+        "all",
+        "`repo-storage-verify-tls=n` holds for the storage alone: the certificates of token services are checked. pgBackRest leaves \
+         out that check for the token service of GCS, too.",
+    ),
+    (
+        "all",
+        "Errors of object stores show the request, what identifies it to the store and the store's message, but not the headers of the \
+         request, and no secret that the store sends back.",
     ),
     ("all", "Errors of the system name their cause (`[28] No space left on device`)."),
     ("all", "Workers are threads: there are no processes of the roles `local` and `remote`."),

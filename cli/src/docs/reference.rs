@@ -66,6 +66,7 @@ fn option(text: &mut String, decl: &OptionDecl) {
             let _ = writeln!(text, "- range: {}", parts.join(", "));
         }
     }
+    values(text, decl.values);
     if let Some(default) = default(decl.default) {
         let _ = writeln!(text, "- default: {default}");
     }
@@ -87,6 +88,7 @@ fn option(text: &mut String, decl: &OptionDecl) {
         }
         if !parts.is_empty() {
             let _ = writeln!(text, "- {}: {}", special.command.name(), parts.join("; "));
+            values(text, special.values);
         }
     }
     if decl.section == Section::CommandLine {
@@ -106,6 +108,13 @@ fn option(text: &mut String, decl: &OptionDecl) {
         Support::NotYet(feature) => {
             let _ = writeln!(text, "- not supported yet: needs {feature}");
         }
+    }
+}
+
+/// What the allowed words mean.
+fn values(text: &mut String, values: &[(&str, &str)]) {
+    for (value, meaning) in values {
+        let _ = writeln!(text, "  - {value}: {meaning}");
     }
 }
 

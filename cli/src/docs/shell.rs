@@ -5,7 +5,7 @@ use engine::{Error, ErrorCode, Result};
 
 use crate::config::decl::{COMMANDS, CommandDecl, Kind, OptionDecl, Role, Support};
 use crate::config::options::ALL;
-use crate::help::summary_of;
+use crate::help::{summary_of, with_values};
 
 /// The command line as clap sees it. The program itself parses with its own rules (prefixes, indexes, options before the
 /// command), which clap does not have.
@@ -44,7 +44,7 @@ fn subcommand(decl: &'static CommandDecl) -> ClapCommand {
 fn argument(option: &'static OptionDecl, decl: &CommandDecl) -> Arg {
     let name = option.indexed_name(1);
     let (summary, detail) = summary_of(option, decl.command);
-    let arg = Arg::new(name.clone()).long(name).help(summary).long_help(detail);
+    let arg = Arg::new(name.clone()).long(name).help(summary).long_help(with_values(detail, option, decl.command));
     let allowed = option.allow_for(decl.command);
     match option.kind {
         Kind::Boolean => arg.action(ArgAction::SetTrue),

@@ -88,3 +88,37 @@ fn list_summary_lowers_words_but_no_acronyms() {
     assert_eq!(list_summary("I/O timeout."), "I/O timeout");
     assert_eq!(list_summary("PostgreSQL port."), "PostgreSQL port");
 }
+
+#[test]
+fn option_help_lists_the_allowed_values_as_completion_reads_them() {
+    let stars = |text: &str| -> Vec<String> {
+        text.lines().filter_map(|line| line.strip_prefix("* ")?.split(' ').next()).map(str::to_owned).collect()
+    };
+    let text = help("--no-config help backup compress-type");
+    assert_eq!(stars(&text), ["none", "bz2", "gz", "lz4", "zst"]);
+    assert!(text.ends_with("default: gz\n\nexample: --compress-type=none\n"), "{text}");
+    let text = help("--no-config help repo-ls output");
+    assert_eq!(stars(&text), ["text", "json", "name", "type", "size", "time", "destination"]);
+    let text = help("--no-config help restore type");
+    assert_eq!(stars(&text), ["default", "immediate", "lsn", "name", "xid", "time", "preserve", "standby", "none"]);
+    let text = help("--no-config help info buffer-size");
+    assert!(text.contains(
+        "Allowed values are 16KiB, 32KiB, 64KiB, 128KiB, 256KiB, 512KiB, 1MiB, 2MiB,\n4MiB, 8MiB, and 16MiB.\n"
+    ));
+}
+
+#[test]
+fn option_help_has_an_example_for_each_kind_of_value() {
+    for (option, example) in [
+        ("backup repo-bundle", "--repo1-bundle"),
+        ("backup archive-check", "--no-archive-check"),
+        ("backup annotation", "--annotation=key=value"),
+        ("backup process-max", "--process-max=1"),
+        ("backup repo-path", "--repo1-path=/var/lib/pgbackrest"),
+        ("backup repo-bundle-size", "--repo1-bundle-size=20MiB"),
+    ] {
+        let text = help(&format!("--no-config help {option}"));
+        assert!(text.contains(&format!("example: {example}\n")), "{text}");
+    }
+    assert!(!help("--no-config help backup repo-cipher-pass").contains("example:"));
+}

@@ -20,7 +20,7 @@ use crate::pipeline::encode::Encoder;
 use crate::repo::archive_find::WalSegmentFind;
 use crate::repo::{Repo, info_files, manifest_store};
 use crate::storage::{self, SyncBatch, WriteOptions};
-use crate::{Error, ErrorCode, Result, detail, side_by_side, warn};
+use crate::{Error, ErrorCode, Result, detail, ending, side_by_side, warn};
 
 /// Makes all copied files durable. When that fails, the interrupted backup can't be gone on with: its files may look right as
 /// long as they are in memory, and the kernel tells of lost data only once.
@@ -152,6 +152,8 @@ pub(super) fn complete(
     info: &mut BackupInfo,
     manifest: &Manifest,
 ) -> Result<()> {
+    // All that a signal could gain from here on is a backup that has to be made again
+    let _saving = ending::saving();
     let storage = &*repo.storage;
     let cipher = info_files::manifest_cipher(info);
     manifest.validate(true)?;

@@ -79,7 +79,7 @@ impl Process<'_> {
         mut tick: impl FnMut() -> Result<()>,
         mut save: impl FnMut(&Manifest) -> Result<()>,
     ) -> Result<Processed> {
-        self.lock.update_begin(self.repo_key, self.total.bytes)?;
+        self.lock.update_begin(self.repo_key, self.total.bytes);
         self.progress.start(self.total.files, self.total.bytes);
         let shared = Mutex::new(Shared { queues, manifest, states });
         let mut done = Done { files: 0, bytes: 0, saved: 0, removed: BTreeSet::new(), page_errors: 0 };
@@ -97,14 +97,26 @@ impl Process<'_> {
             |_| Copier::new(copy),
             |copier, job: &CopyJob, cancel| copier.run(job, cancel),
             |event| {
-                if let Event::Done { worker, job, result } = event {
-                    let mut shared = lock(&shared);
-                    shared.queues.done(&job);
-                    self.report(&mut shared.manifest, worker, &job, result, &mut done)?;
-                    if done.bytes - done.saved >= self.save_bytes {
-                        save(&shared.manifest)?;
-                        done.saved = done.bytes;
+                match event {
+                    Event::Done { worker, job, result } => {
+                        let mut shared = lock(&shared);
+                        shared.queues.done(&job);
+                        self.report(&mut shared.manifest, worker, &job, result, &mut done)?;
+                        if done.bytes - done.saved >= self.save_bytes {
+                            save(&shared.manifest)?;
+                            done.saved = done.bytes;
+                        }
                     }
+                    // Jobs that are under way may wait for a server that does not answer
+                    Event::Stopping if cancel.signal().is_some() && done.bytes > done.saved => {
+                        // If that fails it is tried again at the end
+                        if save(&lock(&shared).manifest).is_ok() {
+                            done.saved = done.bytes;
+                        }
+                        return Ok(());
+                    }
+                    Event::Stopping => return Ok(()),
+                    Event::Idle => {}
                 }
                 if last_tick.elapsed() >= TICK_INTERVAL {
                     tick()?;
@@ -118,7 +130,9 @@ impl Process<'_> {
         let result = result.and_then(|()| check_all_done(self.total.files, done.files, queues.left()));
         if let Err(error) = result {
             // What was copied can be used by the next backup. That it could not be saved is no news beside the error.
-            let _ = save(&manifest);
+            if done.bytes > done.saved {
+                let _ = save(&manifest);
+            }
             return Err(error);
         }
         let mut index = 0;
@@ -160,7 +174,8 @@ impl Process<'_> {
             done.page_errors += u32::from(page_error);
         }
         self.progress.advance(files, done.bytes - before);
-        self.lock.update(self.repo_key, done.bytes, self.total.bytes)
+        self.lock.update(self.repo_key, done.bytes, self.total.bytes);
+        Ok(())
     }
 
     /// Logs what became of one file and takes it into the manifest. Says whether it has wrong pages.

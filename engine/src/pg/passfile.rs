@@ -9,7 +9,7 @@ const SIZE_MAX: u64 = 1024 * 1024;
 
 /// What a password is asked for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Target<'a> {
+pub(crate) struct Target<'a> {
     /// `localhost` for the default socket directory, else the socket directory or host as configured.
     pub host: &'a str,
     pub port: u16,
@@ -40,7 +40,7 @@ pub(super) fn lookup(path: &Path, target: Target<'_>) -> Option<String> {
 }
 
 /// The password of the first line that matches (`host:port:database:user:password`, `*` for any, `\` before `:` and `\`).
-fn find(text: &str, target: Target<'_>) -> Option<String> {
+pub(crate) fn find(text: &str, target: Target<'_>) -> Option<String> {
     let port = target.port.to_string();
     let wanted = [target.host, &port, target.database, target.user];
     text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {

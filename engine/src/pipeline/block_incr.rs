@@ -3,7 +3,10 @@
 //! Source of the form: pgBackRest `src/command/backup/blockIncr.c`. Changed blocks are gathered, in the order of the file,
 //! into super blocks, each an independent compressed and encrypted stream; the block map follows the last one.
 
+use std::sync::OnceLock;
+
 use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use repo_format::Result;
 use repo_format::block_map::{BlockMap, BlockRef};
 use repo_format::cipher::{Cipher, Encryptor, Framing};
@@ -12,6 +15,12 @@ use repo_format::hash::{BLOCK_CHECKSUM_SIZE_MAX, block_checksum};
 
 use super::encode::Encoder;
 use crate::slots;
+
+/// The threads that encode super blocks side by side, started with the first call; none where the system gives no more.
+fn threads() -> Option<&'static ThreadPool> {
+    static THREADS: OnceLock<Option<ThreadPool>> = OnceLock::new();
+    THREADS.get_or_init(|| ThreadPoolBuilder::new().build().ok()).as_ref()
+}
 
 /// Super blocks that one file may have encoded at a time, which bounds its memory.
 const LANES_MAX: usize = 8;
@@ -226,7 +235,10 @@ impl<'a> BlockIncr<'a> {
             [lane] => lane.encode()?,
             lanes => {
                 let _helpers = slots::borrow(lanes.len() - 1);
-                lanes.par_iter_mut().try_for_each(Lane::encode)?;
+                match threads() {
+                    Some(threads) => threads.install(|| lanes.par_iter_mut().try_for_each(Lane::encode))?,
+                    None => lanes.iter_mut().try_for_each(Lane::encode)?,
+                }
             }
         }
         for lane in &mut self.encoders.lanes[..used] {

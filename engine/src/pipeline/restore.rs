@@ -57,8 +57,8 @@ impl RestorePipeline {
         }
     }
 
-    /// Decodes `stored` to its end into `out` and returns the checksum of the plain bytes. No more than `size` bytes are
-    /// written, whatever the stream holds. `None` if it holds more.
+    /// Decodes `stored` to its end into `out` and returns the checksum of the plain bytes and their number. No more than `size`
+    /// bytes are written, whatever the stream holds. `None` if it holds more.
     ///
     /// # Errors
     /// The stored bytes can't be read or decoded, or the file can't be written; `out_name` is its name in messages.
@@ -70,7 +70,7 @@ impl RestorePipeline {
         out: &mut File,
         out_name: &str,
         cancel: &CancelToken,
-    ) -> Result<Option<Sha1>> {
+    ) -> Result<Option<(Sha1, u64)>> {
         self.hasher.finish_reset();
         let context = self.context(framing)?;
         let decryptor = Decryptor::new(&self.cipher, framing, stored);
@@ -94,7 +94,7 @@ impl RestorePipeline {
         };
         self.keep(framing, reader.into_context());
         let sha1 = self.hasher.finish_reset();
-        Ok(fits.then_some(sha1))
+        Ok(fits.then_some((sha1, size - left)))
     }
 
     /// Decodes the super blocks of one ranged read and writes the blocks wanted from them. With `hash` they are hashed in this
@@ -165,16 +165,9 @@ impl RestorePipeline {
         self.hasher.finish_reset()
     }
 
-    /// Decrypts a block map as it is stored.
-    ///
-    /// # Errors
-    /// [`ErrorCode::Crypto`].
-    pub fn decode_map(&self, stored: &[u8]) -> Result<Vec<u8>> {
-        let mut map = Vec::with_capacity(stored.len());
+    /// Decrypts what is stored in raw framing and not compressed: a block map.
+    pub fn decrypt_raw<R: Read>(&self, stored: R) -> Decryptor<R> {
         Decryptor::new(&self.cipher, Framing::Raw, stored)
-            .read_to_end(&mut map)
-            .map_err(|error| Error::from_io(ErrorCode::Crypto, "unable to decrypt block map", error))?;
-        Ok(map)
     }
 
     /// Reads a file from its first byte and hashes it, and its blocks when their geometry is given.

@@ -1,11 +1,11 @@
 //! Looking at the files of a repository as they are: listing, and finding out how one is encrypted.
 
-use regex_lite::Regex;
 use repo_format::cipher::Cipher;
 use repo_format::layout::{self, RepoPath, Stanza};
 
 use super::info_files::{archive_cipher, load_archive_info, load_backup_info, manifest_cipher};
 use super::{Repo, manifest_store};
+use crate::posix_regex::PosixRegex;
 use crate::storage::{Entry, EntryKind};
 use crate::{Error, ErrorCode, Result};
 
@@ -26,7 +26,7 @@ pub struct ListSettings {
     /// The order.
     pub order: Order,
     /// Only entries whose name, relative to the listed directory, has a match.
-    pub filter: Option<Regex>,
+    pub filter: Option<PosixRegex>,
 }
 
 impl ListSettings {
@@ -57,6 +57,15 @@ pub fn user_path(repo: &Repo, path: &str) -> Result<RepoPath> {
         },
     };
     RepoPath::new(relative).or_else(|error| invalid(error.message))
+}
+
+/// As [`user_path`], for a path that is only read: components that stand for the directory itself are left out.
+///
+/// # Errors
+/// As [`user_path`].
+pub fn user_path_read(repo: &Repo, path: &str) -> Result<RepoPath> {
+    let parts: Vec<&str> = path.split('/').filter(|part| *part != ".").collect();
+    user_path(repo, &parts.join("/"))
 }
 
 /// Hands every entry of a directory that the filter lets through to `take`, with its name relative to the directory and, for
@@ -169,7 +178,7 @@ mod tests {
     }
 
     fn names(repo: &Repo, recurse: bool, order: Order, filter: Option<&str>) -> Vec<String> {
-        let filter = filter.map(|filter| Regex::new(filter).unwrap());
+        let filter = filter.map(|filter| PosixRegex::new(filter).unwrap());
         let mut names = Vec::new();
         list(repo, &RepoPath::root(), &ListSettings { recurse, order, filter }, &mut |entry, destination| {
             names.push(format!("{}{}", entry.name, destination.map_or_else(String::new, |to| format!(" -> {to}"))));

@@ -15,7 +15,7 @@ use repo_format::manifest::Manifest;
 use super::Repo;
 use super::encode::EncodeWriter;
 use crate::storage::{self, ReadRange, RepoWriter, WriteOptions};
-use crate::{Error, Result};
+use crate::{Error, Result, ending};
 
 /// Bytes read from the storage at once.
 const BUFFER_SIZE: usize = 256 * 1024;
@@ -74,6 +74,7 @@ pub fn is_complete(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<
 /// # Errors
 /// It can't be written.
 pub fn save_copy(repo: &Repo, stanza: &Stanza, manifest: &Manifest, cipher: &Cipher) -> Result<()> {
+    let _saving = ending::saving();
     let path = layout::manifest_copy(stanza, &manifest.data.label);
     write(repo, &path, manifest, Compression::NONE, cipher)
 }

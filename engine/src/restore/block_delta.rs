@@ -4,12 +4,9 @@
 //! and the blocks inside them to write (pgBackRest `src/command/restore/blockDelta.c`). Everything in a map is checked before
 //! it is used, because a map is only protected by the checksum of the finished file.
 
-use repo_format::block_map::BlockMap;
+use repo_format::block_map::{BlockMap, SUPER_BLOCK_SIZE_MAX};
 
 use crate::{Error, ErrorCode, Result};
-
-/// The largest super block that `repo-block-size-super` and `repo-block-size-super-full` allow.
-const SUPER_BLOCK_SIZE_MAX: u64 = 16 * 1024 * 1024;
 
 /// The largest stored form of one block map entry without its checksum: six numbers of at most ten bytes.
 const MAP_ENTRY_SIZE_MAX: u64 = 60;

@@ -36,10 +36,13 @@ pub struct CleanSettings<'a> {
 }
 
 /// A target directory and the manifest name of what is in it.
-struct Directory<'a> {
-    target: &'a Target,
-    name: String,
-    path: String,
+pub(super) struct Directory<'a> {
+    /// The data directory, link or tablespace.
+    pub target: &'a Target,
+    /// Its manifest name.
+    pub name: String,
+    /// Where it is.
+    pub path: String,
 }
 
 /// Checks that every target directory may be written and, without delta, is empty. Nothing is changed.
@@ -139,7 +142,7 @@ pub fn build(manifest: &Manifest, ownership: &Ownership, settings: &CleanSetting
     make_paths(manifest, ownership, settings)
 }
 
-fn directories<'a>(manifest: &'a Manifest, settings: &CleanSettings<'_>) -> Vec<Directory<'a>> {
+pub(super) fn directories<'a>(manifest: &'a Manifest, settings: &CleanSettings<'_>) -> Vec<Directory<'a>> {
     manifest
         .targets
         .iter()
@@ -161,7 +164,7 @@ fn manifest_path<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a ManifestP
         .ok_or_else(|| Error::new(ErrorCode::Format, format!("unable to find '{name}' in manifest path list")))
 }
 
-fn check_empty(directory: &Directory<'_>, settings: &CleanSettings<'_>) -> Result<()> {
+pub(super) fn check_empty(directory: &Directory<'_>, settings: &CleanSettings<'_>) -> Result<()> {
     for entry in entries(&directory.path)? {
         let kept = directory.name == PG_DATA
             && entry.file_type().is_ok_and(|kind| kind.is_file())
@@ -185,7 +188,7 @@ fn is_kept(name: Option<&str>, settings: &CleanSettings<'_>) -> bool {
 }
 
 /// The entries of a directory in the order of their names.
-fn entries(path: &str) -> Result<Vec<fs::DirEntry>> {
+pub(super) fn entries(path: &str) -> Result<Vec<fs::DirEntry>> {
     let fail =
         |error| Error::from_io(ErrorCode::PathOpen, format!("unable to list file info for path '{path}'"), error);
     let mut entries = fs::read_dir(path).map_err(fail)?.collect::<io::Result<Vec<_>>>().map_err(fail)?;

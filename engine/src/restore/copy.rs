@@ -32,7 +32,7 @@ pub(super) fn run(
     let total = queues.size;
     let mut done = 0u64;
     if let Some(lock) = &mut display.lock {
-        lock.update_begin(repo_key, total)?;
+        lock.update_begin(repo_key, total);
     }
     display.progress.start(context.manifest.files.len() as u64, total);
     let queue = settings.queue.clone().for_reading(context.storage, threads(context));
@@ -54,10 +54,10 @@ pub(super) fn run(
                 }
             }
             display.progress.advance(result.len() as u64, job.size);
-            match &mut display.lock {
-                Some(lock) => lock.update(repo_key, done, total),
-                None => Ok(()),
+            if let Some(lock) = &mut display.lock {
+                lock.update(repo_key, done, total);
             }
+            Ok(())
         },
     );
     display.progress.finish();

@@ -311,13 +311,13 @@ impl FileContext<'_> {
         let mut out = self.create(file, &path, OFlags::WRONLY | OFlags::TRUNC)?;
         let framing = if file.bundle.is_some() && self.manifest.data.bundle_raw { Framing::Raw } else { Framing::Full };
         match pipeline.copy(stored, framing, file.size, &mut out, &path, cancel)? {
-            Some(sha1) => check_sha1(file, &path, sha1)?,
-            None => {
-                return Err(Error::new(
-                    ErrorCode::Checksum,
-                    format!("error restoring '{path}': actual size is larger than expected size {}", file.size),
-                ));
+            Some((sha1, size)) => {
+                check_sha1(file, &path, sha1)?;
+                if size != file.size {
+                    return Err(size_error(file, &path, &format!("{size} is smaller")));
+                }
             }
+            None => return Err(size_error(file, &path, "is larger")),
         }
         set_time(&out, file.timestamp, &path)?;
         Ok(file.size)
@@ -390,6 +390,13 @@ fn check_sha1(file: &ManifestFile, path: &str, actual: Sha1) -> Result<()> {
     ))
 }
 
+fn size_error(file: &ManifestFile, path: &str, actual: &str) -> Error {
+    Error::new(
+        ErrorCode::Checksum,
+        format!("error restoring '{path}': actual size {actual} than expected size {}", file.size),
+    )
+}
+
 /// Sets access and modification time, which the next backup and later deltas compare.
 pub(super) fn set_time(file: &File, timestamp: i64, path: &str) -> Result<()> {
     let time = Timespec { tv_sec: timestamp, tv_nsec: 0 };
@@ -428,9 +435,14 @@ mod tests {
 
     /// Restores a file of 7 bytes that is stored whole, with this record of blocks, into an empty directory.
     fn restore(block: Option<BlockIncr>, size_repo: u64) -> Result<Vec<u8>> {
+        restore_sized(block, 7, size_repo)
+    }
+
+    /// The same with another size in the manifest.
+    fn restore_sized(block: Option<BlockIncr>, size: u64, size_repo: u64) -> Result<Vec<u8>> {
         let label = "20260101-000000F".parse().unwrap();
         let mut manifest = Manifest::new(ManifestData::new(label, BackupType::Full, 1, PgVersion::V15, 202_209_061));
-        let mut file = ManifestFile::new(NAME, 7, 1_700_000_000);
+        let mut file = ManifestFile::new(NAME, size, 1_700_000_000);
         file.checksum = Some(Sha1::of(b"catalog"));
         file.block = block;
         file.size_repo = size_repo;
@@ -469,6 +481,17 @@ mod tests {
         let block = BlockIncr { size: 8192, checksum_size: 6, map_size: 0 };
         assert_eq!(restore(Some(block), 7).unwrap(), b"catalog");
         assert_eq!(restore(None, 7).unwrap(), b"catalog");
+    }
+
+    #[test]
+    fn file_of_another_size_with_the_right_checksum_is_an_error() {
+        for (size, message) in
+            [(6, "actual size is larger than expected size 6"), (8, "actual size 7 is smaller than expected size 8")]
+        {
+            let error = restore_sized(None, size, 7).unwrap_err();
+            assert_eq!(error.code, ErrorCode::Checksum);
+            assert!(error.message.ends_with(message), "{error}");
+        }
     }
 
     #[test]

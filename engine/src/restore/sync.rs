@@ -115,7 +115,10 @@ fn sync_files(manifest: &Manifest, pg_path: &str, process_max: u32) -> Result<()
         Ok(())
     };
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (1..process_max.max(1)).map(|_| scope.spawn(sync_some)).collect();
+        // Where the system gives no more threads, those that there are do it
+        let workers: Vec<_> = (1..process_max.max(1))
+            .map_while(|_| std::thread::Builder::new().spawn_scoped(scope, sync_some).ok())
+            .collect();
         let own = sync_some();
         workers.into_iter().fold(own, |result, worker| {
             let other =

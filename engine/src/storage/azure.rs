@@ -1,26 +1,31 @@
 //! Azure Blob Storage.
 //!
-//! The requests are `object_store`'s; this file says how pgBackRest's `repo-azure-*` options reach it.
+//! Most requests are `object_store`'s; this file says how pgBackRest's `repo-azure-*` options reach it. What it lacks is in the files
+//! below: the identity of a machine (`identity.rs`), a look at the answers (`answers.rs`), and listings, also of the versions of
+//! objects (`list.rs`).
 
+mod answers;
 mod identity;
-mod versions;
+pub(crate) mod list;
 
 use std::sync::Arc;
 
 use base64::DecodeError;
 use base64::prelude::{BASE64_STANDARD, Engine};
-use object_store::ObjectStore;
-use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::azure::{AzureAccessKey, AzureCredential, AzureCredentialProvider, MicrosoftAzureBuilder, split_sas};
+use object_store::{ObjectStore, StaticCredentialProvider};
 use secrecy::{ExposeSecret, SecretString};
 
+use self::answers::AzureStore;
 use self::identity::ManagedIdentity;
-use self::versions::VersionList;
+use self::list::AzureList;
 use super::as_of::AsOf;
+use super::http::checked::CheckedConnector;
 use super::http::request::Requests;
 use super::http::service::Connector;
 use super::http::{Endpoint, HttpSettings, retry_config};
 use super::object::{ObjectStorage, UriStyle};
-use super::pages::Ending;
+use super::pages::Listed;
 use crate::{Error, ErrorCode, Result};
 
 /// Where the credentials come from (`repo-azure-key-type`).
@@ -75,40 +80,49 @@ pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
     let (host, url) = match settings.uri_style {
         UriStyle::Host => (
             format!("{}.{}", settings.account, endpoint.host),
-            endpoint.url(&format!("{}.", settings.account), settings.port),
+            endpoint.url(&format!("{}.", settings.account), settings.port)?,
         ),
-        UriStyle::Path => (endpoint.host.clone(), format!("{}/{}", endpoint.url("", settings.port), settings.account)),
+        UriStyle::Path => (endpoint.host.clone(), format!("{}/{}", endpoint.url("", settings.port)?, settings.account)),
     };
-    let mut builder = MicrosoftAzureBuilder::new()
+    let unusable = |error: object_store::Error| {
+        Error::new(ErrorCode::Config, format!("unable to use Azure container '{}': {error}", settings.container))
+            .cause(error)
+    };
+    let fixed = |credential| -> AzureCredentialProvider { Arc::new(StaticCredentialProvider::new(credential)) };
+    let credentials = match &settings.credentials {
+        AzureCredentials::Shared(key) => fixed(AzureCredential::AccessKey(
+            AzureAccessKey::try_new(key.expose_secret()).map_err(|error| unusable(error.into()))?,
+        )),
+        AzureCredentials::Sas(signature) => {
+            fixed(AzureCredential::SASToken(split_sas(signature.expose_secret()).map_err(unusable)?))
+        }
+        AzureCredentials::ManagedIdentity { metadata_url } => {
+            Arc::new(ManagedIdentity::new(&host, metadata_url.as_deref(), http)?)
+        }
+    };
+    let connector = Connector::new(http)?;
+    let store = MicrosoftAzureBuilder::new()
         .with_account(&settings.account)
         .with_container_name(&settings.container)
         .with_endpoint(url.clone())
         .with_allow_http(true)
         .with_retry(retry_config(http.io_timeout))
-        .with_http_connector(Connector::new(http)?);
-    builder = match &settings.credentials {
-        AzureCredentials::Shared(key) => builder.with_access_key(key.expose_secret()),
-        AzureCredentials::Sas(signature) => {
-            builder.with_config(AzureConfigKey::SasKey, signature.expose_secret().trim_start_matches('?'))
-        }
-        AzureCredentials::ManagedIdentity { metadata_url } => {
-            builder.with_credentials(Arc::new(ManagedIdentity::new(&host, metadata_url.as_deref(), http)?))
-        }
-    };
-    let store = builder.build().map_err(|error| {
-        Error::new(ErrorCode::Config, format!("unable to use Azure container '{}': {error}", settings.container))
-            .cause(error)
-    })?;
-    let credentials = Arc::clone(store.credentials());
-    let mut store: Arc<dyn ObjectStore> = Arc::new(Ending(Arc::new(store)));
+        .with_credentials(Arc::clone(&credentials))
+        .with_http_connector(CheckedConnector {
+            inner: connector.clone(),
+            store: Arc::new(AzureStore { account: settings.account.clone(), credentials: Arc::clone(&credentials) }),
+        })
+        .build()
+        .map_err(unusable)?;
+    let list = Arc::new(AzureList {
+        container_url: format!("{url}/{}", settings.container),
+        account: settings.account.clone(),
+        credentials,
+        requests: Requests::over(&connector),
+    });
+    let mut store: Arc<dyn ObjectStore> = Arc::new(Listed { store: Arc::new(store), list: Arc::clone(&list) });
     if let Some(time) = settings.target_time {
-        let versions = VersionList {
-            container_url: format!("{url}/{}", settings.container),
-            account: settings.account.clone(),
-            credentials,
-            requests: Requests::new(http)?,
-        };
-        store = Arc::new(AsOf::new(store, Arc::new(versions), time));
+        store = Arc::new(AsOf::new(store, list, time));
     }
     ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &settings.tags)
 }

@@ -1,13 +1,14 @@
 //! Google Cloud Storage.
 //!
 //! The requests are those of its JSON API, as pgBackRest sends them, below the general driver of object stores: `api.rs` sends them,
-//! `token.rs` proves who sends them, `upload.rs` and `batch.rs` are the two that are more than one call, `list.rs` reads
+//! `token.rs` and `federation.rs` prove who sends them, `upload.rs` and `batch.rs` are the two that are more than one call, `list.rs` reads
 //! listings. The crate `object_store` reaches the same objects by the XML API, which emulators lack and which takes no
 //! checksums.
 
 mod api;
 mod batch;
-mod list;
+mod federation;
+pub(crate) mod list;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -21,9 +22,9 @@ use secrecy::SecretString;
 
 use self::api::Api;
 use self::store::GcsStore;
-use self::token::Tokens;
+use self::token::{Services, Tokens};
 use super::as_of::AsOf;
-use super::http::request::{Failure, Requests, store_error};
+use super::http::request::{Failure, store_error};
 use super::http::{Endpoint, HttpSettings};
 use super::object::ObjectStorage;
 use crate::{Error, ErrorCode, Result};
@@ -33,6 +34,11 @@ use crate::{Error, ErrorCode, Result};
 pub enum GcsCredentials {
     /// `service`: a service account's key file.
     Service {
+        /// The file's path.
+        file: String,
+    },
+    /// `web-id`: an external account's credential file.
+    External {
         /// The file's path.
         file: String,
     },
@@ -73,13 +79,14 @@ pub struct GcsSettings {
 /// # Errors
 /// An option can't be used: an endpoint that is no address, certificates or a key file that can't be read.
 pub fn open(settings: &GcsSettings) -> Result<ObjectStorage> {
-    let requests = Arc::new(Requests::new(&settings.http)?);
+    let server = Endpoint::parse(&settings.endpoint)?.url("", None)?;
+    let services = Services::new(&server, &settings.http)?;
     let api = Arc::new(Api {
-        server: Endpoint::parse(&settings.endpoint)?.url("", None),
+        server,
         bucket: settings.bucket.clone(),
         user_project: settings.user_project.clone(),
-        tokens: Tokens::new(&settings.credentials, Arc::clone(&requests), settings.http.io_timeout)?,
-        requests,
+        requests: Arc::clone(&services.storage),
+        tokens: Tokens::new(&settings.credentials, services, settings.http.io_timeout)?,
     });
     let mut store: Arc<dyn ObjectStore> = Arc::new(GcsStore::new(Arc::clone(&api), &settings.tags));
     if let Some(time) = settings.target_time {

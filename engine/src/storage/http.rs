@@ -1,31 +1,33 @@
 //! What all object stores share on the wire: TLS, certificates, time limits and retries.
 
+mod certificates;
+pub(crate) mod checked;
 pub mod ciphers;
 #[cfg(test)]
 pub(crate) mod mock;
+pub(crate) mod multipart;
+mod patience;
+pub(crate) mod refusal;
 pub(crate) mod request;
 pub(crate) mod service;
 mod stall;
 pub(crate) mod token;
 pub(crate) mod xml;
 
-use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::{BackoffConfig, RetryConfig};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
-use reqwest::Certificate;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::redirect::Policy;
 
 use crate::{Error, ErrorCode, Result};
 
 /// Of the parts of an URL, all is encoded but what RFC 3986 calls unreserved.
 pub(crate) const URL_ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// A certificate file larger than this is not one.
-const CERTIFICATE_SIZE_MAX_BYTES: u64 = 16 << 20;
 /// A request is tried no more often than this after the first time; mostly time runs out before.
 const RETRIES_MAX: usize = 100;
 /// The first pause between two tries; each further one is up to three times as long as the one before.
@@ -61,46 +63,27 @@ impl HttpSettings {
             // Direct, as pgBackRest's connections are: a proxy that the environment names for other programs must not see the
             // tokens of metadata services
             .no_proxy()
+            // Another host would be sent our tokens, and what it answers would pass for the store's answer
+            .redirect(Policy::none())
+            .referer(false)
             .http1_only()
             .connect_timeout(self.io_timeout)
             .dns_resolver(Arc::new(Shuffled))
             .tls_danger_accept_invalid_certs(!self.verify_tls);
-        let certificates = self.certificates()?;
-        let client = if certificates.is_empty() { client } else { client.tls_certs_only(certificates) };
+        // Whose certificate does not matter needs none to compare it with
+        let trusted = if self.verify_tls {
+            certificates::trusted(self.ca_file.as_deref(), self.ca_path.as_deref())?
+        } else {
+            None
+        };
+        let client = match trusted {
+            Some(certificates) => client.tls_certs_only(certificates),
+            None => client,
+        };
         client.build().map_err(|error| {
             Error::new(ErrorCode::Service, format!("unable to set up requests: {}", error_text(&error))).cause(error)
         })
     }
-
-    fn certificates(&self) -> Result<Vec<Certificate>> {
-        let mut found = Vec::new();
-        if let Some(file) = &self.ca_file {
-            found.extend(certificates_in(file)?);
-        }
-        if let Some(path) = &self.ca_path {
-            let failed =
-                |error| Error::from_io(ErrorCode::PathOpen, format!("unable to open '{}'", path.display()), error);
-            for entry in fs::read_dir(path).map_err(failed)? {
-                let entry = entry.map_err(failed)?.path();
-                if entry.is_file() {
-                    found.extend(certificates_in(&entry)?);
-                }
-            }
-        }
-        Ok(found)
-    }
-}
-
-fn certificates_in(file: &Path) -> Result<Vec<Certificate>> {
-    let failed = |error| Error::from_io(ErrorCode::FileOpen, format!("unable to open '{}'", file.display()), error);
-    let size = fs::metadata(file).map_err(failed)?.len();
-    if size > CERTIFICATE_SIZE_MAX_BYTES {
-        return Err(Error::new(ErrorCode::Crypto, format!("'{}' is too large for certificates", file.display())));
-    }
-    Certificate::from_pem_bundle(&fs::read(file).map_err(failed)?).map_err(|error| {
-        Error::new(ErrorCode::Crypto, format!("unable to load certificates from '{}': {error}", file.display()))
-            .cause(error)
-    })
 }
 
 /// Finds a host's addresses and puts them into no order, so that connections spread over the servers behind the name.
@@ -173,12 +156,22 @@ impl Endpoint {
     }
 
     /// The address as an URL, with `prefix` before the host and this port instead of its own if one is given.
-    pub(crate) fn url(&self, prefix: &str, port: Option<u16>) -> String {
+    ///
+    /// # Errors
+    /// [`ErrorCode::HostConnect`] when no host can have that name, such as a bucket before an IP address.
+    pub(crate) fn url(&self, prefix: &str, port: Option<u16>) -> Result<String> {
         let scheme = if self.tls { "https" } else { "http" };
-        match port.or(self.port) {
-            Some(port) => format!("{scheme}://{prefix}{}:{port}", self.host),
-            None => format!("{scheme}://{prefix}{}", self.host),
-        }
+        let host = format!("{prefix}{}", self.host);
+        let url = match port.or(self.port) {
+            Some(port) => format!("{scheme}://{host}:{port}"),
+            None => format!("{scheme}://{host}"),
+        };
+        reqwest::Url::parse(&url).map_err(|error| {
+            Error::new(ErrorCode::HostConnect, format!("unable to get address for '{host}': {error}"))
+                .hint("with an IP address as endpoint, path-style addresses are needed.")
+                .cause(error)
+        })?;
+        Ok(url)
     }
 }
 
@@ -201,7 +194,10 @@ mod tests {
     #[test]
     fn endpoint_url_prefers_the_given_port() {
         let endpoint = Endpoint::parse("localhost:1").unwrap();
-        assert_eq!(endpoint.url("bucket.", Some(2)), "https://bucket.localhost:2");
-        assert_eq!(endpoint.url("", None), "https://localhost:1");
+        assert_eq!(endpoint.url("bucket.", Some(2)).unwrap(), "https://bucket.localhost:2");
+        assert_eq!(endpoint.url("", None).unwrap(), "https://localhost:1");
+        let error = Endpoint::parse("127.0.0.1").unwrap().url("bucket.", None).unwrap_err();
+        assert_eq!(error.code, ErrorCode::HostConnect);
+        assert!(error.message.starts_with("unable to get address for 'bucket.127.0.0.1': "), "{error}");
     }
 }

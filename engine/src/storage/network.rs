@@ -3,8 +3,10 @@
 //! Everything else is straight-line work on threads; only requests on the network are asynchronous, and they are driven
 //! here. A local repository never starts it.
 
+use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -24,14 +26,30 @@ pub fn handle() -> Result<Handle> {
     if let Some(runtime) = RUNTIME.get() {
         return Ok(runtime.handle().clone());
     }
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(NETWORK_THREADS)
-        .thread_name("rbr-network")
-        .enable_all()
-        .build()
-        .map_err(|error| Error::from_io(ErrorCode::Kernel, "unable to start network threads", error))?;
+    let failed = |error| Error::from_io(ErrorCode::Kernel, "unable to start network threads", error);
+    check_threads().map_err(failed)?;
+    let build =
+        || Builder::new_multi_thread().worker_threads(NETWORK_THREADS).thread_name("rbr-network").enable_all().build();
+    let runtime = std::panic::catch_unwind(build)
+        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::WouldBlock)))
+        .map_err(failed)?;
     // Where two threads race, the loser's runtime is dropped here, outside of any asynchronous context
     Ok(RUNTIME.get_or_init(|| runtime).handle().clone())
+}
+
+/// Whether the system gives as many threads as the runtime needs, and one for looking up names. The runtime panics where it can't
+/// start one.
+fn check_threads() -> io::Result<()> {
+    let gate = Mutex::new(());
+    std::thread::scope(|scope| {
+        // Held until all are there
+        let _closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..=NETWORK_THREADS {
+            let wait = || drop(gate.lock());
+            std::thread::Builder::new().spawn_scoped(scope, wait)?;
+        }
+        Ok(())
+    })
 }
 
 /// Waits for something on the network, without keeping others from computing.

@@ -32,6 +32,9 @@ use crate::{Error, ErrorCode, Result};
 /// Parts that may be on their way at the same time, over all files, since each is held in memory.
 const PARTS_IN_FLIGHT_MAX: usize = 8;
 
+/// The longest name of an object, in all stores.
+const NAME_SIZE_MAX_BYTES: usize = 1024;
+
 /// Where requests name the bucket or account (`repo-s3-uri-style`, `repo-azure-uri-style`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UriStyle {
@@ -169,7 +172,11 @@ impl ObjectStorage {
 /// [`ErrorCode::Format`]
 pub(crate) fn location(name: &str) -> Result<Path> {
     Path::parse(name).map_err(|error| {
-        Error::new(ErrorCode::Format, format!("'{name}' can't be the name of an object: {error}")).cause(error)
+        let text = format!(
+            "'{}' can't be the name of an object: it has control characters, or parts that lead elsewhere",
+            name.escape_debug()
+        );
+        Error::new(ErrorCode::Format, text).cause(error)
     })
 }
 
@@ -184,6 +191,17 @@ impl RepoStorage for ObjectStorage {
             (prefix, "") => format!("/{prefix}"),
             (prefix, path) => format!("/{prefix}/{path}"),
         }
+    }
+
+    fn check_name(&self, path: &RepoPath) -> Result<()> {
+        let key = self.key(path)?;
+        let size = key.as_ref().len();
+        if size > NAME_SIZE_MAX_BYTES {
+            let text =
+                format!("'{key}' can't be the name of an object: it has {size} bytes, more than {NAME_SIZE_MAX_BYTES}");
+            return Err(Error::new(ErrorCode::Format, text));
+        }
+        Ok(())
     }
 
     fn info(&self, path: &RepoPath) -> Result<Option<Entry>> {

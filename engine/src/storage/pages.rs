@@ -17,7 +17,10 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 
+use super::http::checked::foreign;
+use super::http::refusal::shown;
 use super::http::request::store_error;
+use super::object::location;
 use crate::{Error, ErrorCode, Result};
 
 /// Entries of a listing that is kept in memory; they take up to some GiB. PostgreSQL has a directory per database, with no
@@ -64,6 +67,68 @@ impl Pages {
             return endless("leads back to a page that it had already");
         }
         Ok(Some(token))
+    }
+}
+
+/// Where the objects of a page are, each with what describes it, and common prefixes.
+pub(crate) type Located<'a, E> = (Vec<(Path, &'a E)>, Vec<Path>);
+
+/// The objects of a page that can be reached, and the names of those that can't.
+#[derive(Debug)]
+pub(crate) struct Reached<'a> {
+    prefix: &'a str,
+    passed_over: Vec<String>,
+}
+
+impl<'a> Reached<'a> {
+    /// A page of a listing below this prefix, which is empty for the whole store.
+    pub(crate) fn below(prefix: &'a str) -> Self {
+        Reached { prefix, passed_over: Vec::new() }
+    }
+
+    /// Where something is that a page names; `None` for what no path leads to (`a//b`), which other programs put there and is nothing
+    /// of a repository's, and for the empty objects by which consoles mark directories.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] for what is not below the prefix: the listing is another than was asked for.
+    pub(crate) fn object(&mut self, name: &str) -> Result<Option<Path>> {
+        let name = self.within(name)?;
+        if name.ends_with(DELIMITER) || name.is_empty() { Ok(None) } else { Ok(self.location(name)) }
+    }
+
+    /// The same for a common prefix.
+    ///
+    /// # Errors
+    /// As for an object.
+    pub(crate) fn common_prefix(&mut self, name: &str) -> Result<Option<Path>> {
+        let name = self.within(name)?;
+        Ok(self.location(name.strip_suffix(DELIMITER).unwrap_or(name)))
+    }
+
+    fn within<'n>(&self, name: &'n str) -> Result<&'n str> {
+        if name.starts_with(self.prefix) {
+            return Ok(name);
+        }
+        Err(foreign(&format!("a listing of '{}' holds '{}'", self.prefix, shown(name))))
+    }
+
+    fn location(&mut self, name: &str) -> Option<Path> {
+        // The crate takes a slash at either end for none
+        let path = location(name).ok().filter(|path| path.as_ref() == name);
+        if path.is_none() {
+            self.passed_over.push(name.to_owned());
+        }
+        path
+    }
+
+    /// Says what was passed over.
+    pub(crate) fn warn(self) {
+        if let Some(first) = self.passed_over.first() {
+            let (count, prefix) = (self.passed_over.len(), self.prefix);
+            crate::warn!(
+                "{count} object(s) or path(s) below '/{prefix}' can't be reached and are passed over, first {first:?}"
+            );
+        }
     }
 }
 
@@ -119,20 +184,23 @@ pub(crate) async fn list_with_delimiter<S: PaginatedListStore>(
     Ok(ListResult { objects, common_prefixes: prefixes.into_iter().collect(), extensions: Extensions::new() })
 }
 
-/// A store of the crate `object_store` whose listings come to an end.
+/// A store of the crate `object_store` with listings of ours, which come to an end.
 #[derive(Debug)]
-pub(crate) struct Ending<S>(pub(crate) Arc<S>);
+pub(crate) struct Listed<L> {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) list: Arc<L>,
+}
 
-impl<S: fmt::Display> fmt::Display for Ending<S> {
+impl<L> fmt::Display for Listed<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.store.fmt(f)
     }
 }
 
 #[async_trait]
-impl<S: ObjectStore + PaginatedListStore> ObjectStore for Ending<S> {
+impl<L: PaginatedListStore + fmt::Debug> ObjectStore for Listed<L> {
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        list(Arc::clone(&self.0), prefix)
+        list(Arc::clone(&self.list), prefix)
     }
 
     fn list_with_offset(
@@ -141,7 +209,7 @@ impl<S: ObjectStore + PaginatedListStore> ObjectStore for Ending<S> {
         offset: &Path,
     ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
         let options = PaginatedListOptions { offset: Some(offset.to_string()), ..PaginatedListOptions::default() };
-        let pages = pages(Arc::clone(&self.0), prefix, options, Pages::kept());
+        let pages = pages(Arc::clone(&self.list), prefix, options, Pages::kept());
         let objects = pages.map_ok(|page| stream::iter(page.objects.into_iter().map(Ok))).try_flatten();
         // Not every server knows where to begin
         let offset = offset.clone();
@@ -149,7 +217,7 @@ impl<S: ObjectStore + PaginatedListStore> ObjectStore for Ending<S> {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        list_with_delimiter(Arc::clone(&self.0), prefix).await
+        list_with_delimiter(Arc::clone(&self.list), prefix).await
     }
 
     async fn put_opts(
@@ -158,7 +226,7 @@ impl<S: ObjectStore + PaginatedListStore> ObjectStore for Ending<S> {
         payload: PutPayload,
         options: PutOptions,
     ) -> object_store::Result<PutResult> {
-        self.0.put_opts(location, payload, options).await
+        self.store.put_opts(location, payload, options).await
     }
 
     async fn put_multipart_opts(
@@ -166,22 +234,22 @@ impl<S: ObjectStore + PaginatedListStore> ObjectStore for Ending<S> {
         location: &Path,
         options: PutMultipartOptions,
     ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        self.0.put_multipart_opts(location, options).await
+        self.store.put_multipart_opts(location, options).await
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
-        self.0.get_opts(location, options).await
+        self.store.get_opts(location, options).await
     }
 
     fn delete_stream(
         &self,
         locations: BoxStream<'static, object_store::Result<Path>>,
     ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.0.delete_stream(locations)
+        self.store.delete_stream(locations)
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
-        self.0.copy_opts(from, to, options).await
+        self.store.copy_opts(from, to, options).await
     }
 }
 
@@ -224,6 +292,31 @@ mod tests {
         assert_eq!(pages.next(ENTRIES_MAX, Some("a".into())).unwrap().as_deref(), Some("a"));
         assert!(pages.next(1, None).unwrap_err().message.contains("entries"));
         assert!(Pages::passing().next(ENTRIES_MAX + 1, None).is_ok());
+    }
+
+    #[test]
+    fn names_that_no_path_leads_to_are_passed_over() {
+        let mut reached = Reached::below("p/");
+        let mut object = |name: &str| reached.object(name).unwrap().map(String::from);
+        assert_eq!(object("p/a/b"), Some("p/a/b".into()));
+        for name in ["p//b", "p/./x", "p/../x", "p/a\u{1}b", "p/a//"] {
+            assert_eq!(object(name), None, "{name:?}");
+        }
+        for name in ["p/", "p/a/"] {
+            assert_eq!(object(name), None, "{name}");
+        }
+        assert_eq!(reached.common_prefix("p/a/").unwrap(), Some(Path::from("p/a")));
+        assert_eq!(reached.common_prefix("p//").unwrap(), None);
+        assert_eq!(reached.passed_over.len(), 5);
+    }
+
+    #[test]
+    fn listing_of_something_else_is_refused() {
+        let mut reached = Reached::below("p/");
+        for name in ["q/a", "p", "pp/a", ""] {
+            assert_eq!(reached.object(name).unwrap_err().code, ErrorCode::Format, "{name}");
+            assert!(reached.common_prefix(name).is_err(), "{name}");
+        }
     }
 
     /// Pages of one object each, whose names and tokens are numbers up to this one and then begin again at 2.

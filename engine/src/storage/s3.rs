@@ -1,11 +1,13 @@
 //! S3 and servers that speak its protocol.
 //!
-//! The requests are `object_store`'s; this file says how pgBackRest's `repo-s3-*` options reach it. What it lacks is in the
-//! files below: who we are (`credentials.rs`), other signatures (`sign.rs`), and the versions of objects (`versions.rs`).
+//! Most requests are `object_store`'s; this file says how pgBackRest's `repo-s3-*` options reach it. What it lacks is in the
+//! files below: who we are (`credentials.rs`), signatures (`sign.rs`), a look at the answers (`answers.rs`), and listings, also of
+//! the versions of objects (`list.rs`).
 
-mod credentials;
+mod answers;
+pub(crate) mod credentials;
+pub(crate) mod list;
 mod sign;
-mod versions;
 
 use std::sync::Arc;
 
@@ -13,18 +15,17 @@ use object_store::ObjectStore;
 use object_store::aws::AmazonS3Builder;
 use secrecy::{ExposeSecret, SecretString};
 
-use self::sign::{Signer, SigningConnector};
-use self::versions::VersionList;
+use self::answers::S3Store;
+use self::list::S3List;
+use self::sign::Signer;
 use super::as_of::AsOf;
+use super::http::checked::CheckedConnector;
 use super::http::request::Requests;
 use super::http::service::Connector;
 use super::http::{Endpoint, HttpSettings, retry_config};
 use super::object::{ObjectStorage, UriStyle};
-use super::pages::Ending;
+use super::pages::Listed;
 use crate::{Error, ErrorCode, Result};
-
-/// The service that signatures name unless told otherwise; `object_store` knows no other.
-const SERVICE: &str = "s3";
 
 /// Where the credentials come from (`repo-s3-key-type`).
 #[derive(Clone, Debug)]
@@ -107,14 +108,14 @@ pub struct S3Settings {
 /// An option can't be used: an endpoint that is no address, certificates that can't be read.
 pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
     let route = Route::new(settings)?;
-    let credentials = credentials::provider(settings)?;
     let signer = Arc::new(Signer {
-        credentials: Arc::clone(&credentials),
+        credentials: credentials::provider(settings)?,
         region: settings.region.clone(),
         service: settings.service.clone(),
         host: route.host.clone(),
         requester_pays: settings.requester_pays,
     });
+    let connector = Connector::new(&route.http)?;
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&settings.bucket)
         .with_region(&settings.region)
@@ -122,14 +123,12 @@ pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
         .with_virtual_hosted_style_request(settings.uri_style == UriStyle::Host)
         .with_allow_http(true)
         .with_retry(retry_config(route.http.io_timeout))
-        .with_request_payer(settings.requester_pays)
-        .with_credentials(credentials);
-    let inner = Connector::new(&route.http)?;
-    builder = if settings.service == SERVICE && route.host.is_none() {
-        builder.with_http_connector(inner)
-    } else {
-        builder.with_http_connector(SigningConnector { inner, signer: Arc::clone(&signer) })
-    };
+        // The store's client signs
+        .with_skip_signature(true)
+        .with_http_connector(CheckedConnector {
+            inner: connector.clone(),
+            store: Arc::new(S3Store { signer: Arc::clone(&signer) }),
+        });
     if let Some(key) = &settings.kms_key_id {
         builder = builder.with_sse_kms_encryption(key);
     }
@@ -139,11 +138,11 @@ pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
     let store = builder.build().map_err(|error| {
         Error::new(ErrorCode::Config, format!("unable to use S3 bucket '{}': {error}", settings.bucket)).cause(error)
     })?;
-    let mut store: Arc<dyn ObjectStore> = Arc::new(Ending(Arc::new(store)));
+    let list =
+        Arc::new(S3List { bucket_url: route.bucket_url(settings), signer, requests: Requests::over(&connector) });
+    let mut store: Arc<dyn ObjectStore> = Arc::new(Listed { store: Arc::new(store), list: Arc::clone(&list) });
     if let Some(time) = settings.target_time {
-        let requests = Requests::new(&route.http)?;
-        let versions = VersionList { bucket_url: route.bucket_url(settings), signer, requests };
-        store = Arc::new(AsOf::new(store, Arc::new(versions), time));
+        store = Arc::new(AsOf::new(store, list, time));
     }
     ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &settings.tags)
 }
@@ -169,10 +168,10 @@ impl Route {
         let mut http = settings.http.clone();
         let (url, host) = match http.host.take() {
             Some(other) => {
-                let url = Endpoint::parse(&other)?.url("", settings.port);
+                let url = Endpoint::parse(&other)?.url("", settings.port)?;
                 (url, Some(format!("{prefix}{}", endpoint.host)))
             }
-            None => (endpoint.url(&prefix, settings.port), None),
+            None => (endpoint.url(&prefix, settings.port)?, None),
         };
         Ok(Route { url, host, http })
     }

@@ -10,8 +10,8 @@
 
 mod client;
 mod connection;
-mod host_key;
-mod protocol;
+pub(crate) mod host_key;
+pub(crate) mod protocol;
 mod read;
 mod write;
 

@@ -13,6 +13,9 @@ use crate::{CancelToken, Error, ErrorCode, Result};
 /// Bytes hashed at a time.
 const BUFFER_BYTES: usize = 256 * 1024;
 
+/// What is decoded of a file beyond twice its size: a damaged file may have any checksum, and a few bytes may stand for terabytes.
+const SIZE_MORE_MAX: u64 = 1 << 20;
+
 /// Why a file is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -85,8 +88,12 @@ impl FileChecker {
         let mut reader = Decompressor::with_context(context, Decryptor::new(&check.cipher, Framing::Full, stored))?;
         let mut hasher = Sha1Hasher::new();
         let mut size = 0u64;
+        let size_max = check.size.saturating_mul(2).saturating_add(SIZE_MORE_MAX);
         loop {
             cancel.check()?;
+            if size > size_max {
+                return Ok(Some(Fault::Size));
+            }
             match reader.read(&mut self.buffer) {
                 Ok(0) => break,
                 Ok(read) => {
@@ -151,6 +158,22 @@ mod tests {
         assert_eq!(fault(&storage, &other).unwrap(), Some(Fault::Checksum));
         let missing = FileCheck { path: RepoPath::new("backup/demo/y").unwrap(), ..check };
         assert_eq!(fault(&storage, &missing).unwrap(), Some(Fault::Missing));
+    }
+
+    #[test]
+    fn check_of_a_file_that_decodes_to_far_more_than_its_size_ends() {
+        let mut bytes = Vec::new();
+        let mut compressor =
+            Compressor::new(Compression::new(CompressType::Gz, Some(1)).unwrap(), Framing::Full).unwrap();
+        for _ in 0..4 {
+            compressor.push(&vec![0; 1 << 20], &mut bytes).unwrap();
+        }
+        let sum = Sha1::of(&vec![0; 4 << 20]);
+        // Without its end: to be seen, that would have to be reached
+        let (storage, check) = stored(&bytes);
+        let check = FileCheck { compress_type: CompressType::Gz, checksum: sum, ..check };
+        assert_eq!(fault(&storage, &check).unwrap(), Some(Fault::Size));
+        assert_eq!(fault(&storage, &FileCheck { size: 2 << 20, ..check }).unwrap_err().code, ErrorCode::Format);
     }
 
     #[test]

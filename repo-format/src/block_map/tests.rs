@@ -116,7 +116,24 @@ fn map_with_a_number_of_more_than_64_bits_is_refused() {
 fn map_with_a_giant_block_total_takes_no_memory() {
     // A super block of 2^61 bytes and as many blocks as fit.
     assert_eq!(read_error("00 01 13 ffffffffffff7f").code, ErrorCode::FileRead);
+    assert_eq!(read_error("00 01 13 feffffffffff7f").code, ErrorCode::Format);
     assert_eq!(read_error("00 01 15 feffffffffffffff7f").code, ErrorCode::Format);
+}
+
+#[test]
+fn map_of_a_sparse_file_takes_no_memory() {
+    // A good begin and zeros for ever: each seven of them are a super block of the same size
+    let begin = bytes("00 00 08 #");
+    let input = std::io::BufReader::new(std::io::Read::chain(begin.as_slice(), std::io::repeat(0)));
+    assert_eq!(BlockMap::read_from(input, 8192, 6, u64::MAX).unwrap_err().code, ErrorCode::Format);
+}
+
+#[test]
+fn map_with_more_blocks_than_the_file_is_refused() {
+    let data = bytes("00 01 08 # 01 #");
+    assert_eq!(BlockMap::read_from(data.as_slice(), 8192, 6, 2).unwrap().0.len(), 2);
+    let error = BlockMap::read_from(data.as_slice(), 8192, 6, 1).unwrap_err();
+    assert_eq!(error.message, "block map is invalid: it has more blocks than the file");
 }
 
 #[test]

@@ -21,6 +21,14 @@ fn decrypt_error(cipher: &Cipher, framing: Framing, data: &[u8]) -> Error {
 }
 
 #[test]
+fn keys_do_not_stay_in_memory() {
+    fn cleared<T: secrecy::zeroize::ZeroizeOnDrop>() {}
+    // Compiles only while the features of the ciphers' crates that clear their keys are on
+    cleared::<CbcEncryptor>();
+    cleared::<CbcDecryptor>();
+}
+
+#[test]
 fn stream_of_openssl_is_decrypted() {
     // printf 'attack at dawn' | openssl enc -aes-256-cbc -md sha1 -k secret -S 0102030405060708
     let ciphertext = [

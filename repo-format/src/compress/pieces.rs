@@ -66,19 +66,28 @@ struct Buffers {
     encoded: Vec<u8>,
 }
 
+fn start_threads(wanted: usize) -> Result<ThreadPool> {
+    let mut count = wanted;
+    loop {
+        // Told by the answer that does not come
+        match ThreadPoolBuilder::new().num_threads(count).panic_handler(|_| {}).build() {
+            Ok(threads) => return Ok(threads),
+            Err(_) if count > 1 => count /= 2,
+            Err(error) => {
+                return Err(Error::new(ErrorCode::Kernel, "unable to start threads for compression").cause(error));
+            }
+        }
+    }
+}
+
 fn panicked() -> Error {
     Error::new(ErrorCode::Assert, "a thread that compresses panicked")
 }
 
 impl Encoder {
-    /// Kernel error [120] if there can't be that many threads.
+    /// With so many threads, or fewer where the system gives no more. Kernel error [120] if there can't be any.
     pub(super) fn new(join: Box<dyn Join>, threads: usize) -> Result<Self> {
-        let threads = ThreadPoolBuilder::new()
-            .num_threads(threads)
-            // Told by the answer that does not come
-            .panic_handler(|_| {})
-            .build()
-            .map_err(|error| Error::new(ErrorCode::Kernel, "unable to start threads for compression").cause(error))?;
+        let threads = start_threads(threads)?;
         let encode = join.encode();
         let (in_flight, spare) = (VecDeque::new(), Vec::new());
         Ok(Encoder { join, encode, threads, buffer: Vec::new(), context: 0, in_flight, spare, begun: false })

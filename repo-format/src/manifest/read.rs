@@ -18,6 +18,8 @@ use crate::{Error, ErrorCode, Result, info};
 
 /// Stands for the section's default mode until that has been read, which comes later in the file.
 const MODE_DEFAULT: u16 = u16::MAX;
+/// PostgreSQL's smallest page in bytes, as it can be compiled.
+const PAGE_SIZE_MIN: u32 = 1024;
 /// The highest mode: permission bits, set-uid, set-gid and sticky.
 const MODE_MAX: u16 = 0o7777;
 
@@ -168,7 +170,7 @@ impl Loader {
         }
         if json.key_expect("checksum-page")? {
             let valid = json.bool()?;
-            let errors = if json.key_expect("checksum-page-error")? { page_errors(json)? } else { Vec::new() };
+            let errors = if json.key_expect("checksum-page-error")? { page_errors(name, json)? } else { Vec::new() };
             file.page_check = Some(if valid { PageCheck::VALID } else { PageCheck::invalid(errors) });
         }
         file.group = if json.key_expect("group")? { owner(&mut self.owners, json)? } else { OwnerId::DEFAULT };
@@ -184,6 +186,13 @@ impl Loader {
             return Err(format_error(format!("missing size for file '{name}'")));
         }
         file.size = json.u64()?;
+        // Pages are counted from the start of the relation, of which the file may be a later part
+        let errors = file.page_check.as_ref().map_or(&[][..], PageCheck::errors);
+        if let (Some(first), Some(last)) = (errors.first(), errors.last())
+            && u64::from(last.last - first.first) >= file.size.div_ceil(u64::from(PAGE_SIZE_MIN))
+        {
+            return Err(format_error(format!("file '{name}' has no room for its damaged pages")));
+        }
         file.size_repo = size_repo.unwrap_or(file.size);
         if file.size == 0 {
             file.checksum = Some(Sha1::EMPTY);
@@ -439,11 +448,12 @@ fn block(name: &str, json: &mut Reader<'_>) -> Result<BlockIncr> {
     Ok(BlockIncr { size, checksum_size, map_size })
 }
 
-fn page_errors(json: &mut Reader<'_>) -> Result<Vec<PageRange>> {
-    let mut errors = Vec::new();
+/// Reads a list of damaged pages. They are in ascending order, so that a list can't be longer than the file.
+fn page_errors(name: &str, json: &mut Reader<'_>) -> Result<Vec<PageRange>> {
+    let mut errors: Vec<PageRange> = Vec::new();
     json.array_begin()?;
     while json.has_more() {
-        errors.push(if json.next_is_array() {
+        let range = if json.next_is_array() {
             json.array_begin()?;
             let range = PageRange { first: json.u32()?, last: json.u32()? };
             json.array_end()?;
@@ -451,7 +461,11 @@ fn page_errors(json: &mut Reader<'_>) -> Result<Vec<PageRange>> {
         } else {
             let page = json.u32()?;
             PageRange { first: page, last: page }
-        });
+        };
+        if range.first > range.last || errors.last().is_some_and(|before| range.first <= before.last) {
+            return Err(format_error(format!("damaged pages of file '{name}' are not in order")));
+        }
+        errors.push(range);
     }
     json.array_end()?;
     Ok(errors)

@@ -119,6 +119,22 @@ fn parse_with(values: &[(&str, &str, &str)]) -> Result<Manifest> {
 }
 
 #[test]
+fn manifest_damaged_pages_that_the_file_cannot_have_are_refused() -> Result<()> {
+    let with = |pages: &str| {
+        let file =
+            format!("{{\"checksum-page\":false,\"checksum-page-error\":{pages},\"size\":16384,\"timestamp\":1}}");
+        parse_with(&[("target:file", "pg_data/base/1/1.7", &file)]).map(drop).map_err(|error| error.code)
+    };
+    for good in ["[0,1]", "[[0,1]]", "[131072,131073]", "[]", "[4294967295]"] {
+        assert_eq!(with(good), Ok(()), "{good}");
+    }
+    for bad in ["[0,16]", "[[0,4294967295]]", "[1,0]", "[1,1]", "[[1,0]]", "[[0,2],2]"] {
+        assert_eq!(with(bad), Err(ErrorCode::Format), "{bad}");
+    }
+    Ok(())
+}
+
+#[test]
 fn manifest_without_reference_list_builds_it_from_files() -> Result<()> {
     let manifest = parse_with(&[
         ("target:file", "pg_data/a", "{\"reference\":\"20230101-000000F\",\"size\":1,\"timestamp\":-1}"),
@@ -303,6 +319,7 @@ prop_compose! {
     ) -> (ManifestFile, (u8, u8)) {
         let size = if sizes.3 { sizes.0 } else { sizes.1 };
         let checksum = if size == 0 { Some(Sha1::EMPTY) } else { checksums.0.map(Sha1) };
+        let pages = pages.map(|pages| pages.into_iter().filter(|page| u64::from(*page) * 1024 < size).collect::<Vec<_>>());
         (ManifestFile {
             size,
             size_original: if sizes.3 { size } else { sizes.2 },

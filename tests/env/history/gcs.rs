@@ -31,7 +31,7 @@ pub fn answer(store: &Shared, request: &Request) -> Answer {
     let Some(found) = store.find(name, generation) else { return error(404, "no such object") };
     if request.parameter("alt") == Some("media") {
         let mut answer = Answer::content(request, &found);
-        answer.headers.extend(generation.map(|generation| ("x-goog-generation", generation.to_owned())));
+        answer.headers.push(("x-goog-generation", found.number.to_string()));
         return answer;
     }
     Answer::new(200, object(name, found.content.len(), found.time).to_string())
@@ -58,7 +58,7 @@ fn list(page: &Page) -> Value {
             }
         }
     }
-    let mut answer = json!({ "items": items, "prefixes": prefixes });
+    let mut answer = json!({ "kind": "storage#objects", "items": items, "prefixes": prefixes });
     if let Some(next) = &page.next {
         answer["nextPageToken"] = next.as_str().into();
     }

@@ -51,6 +51,8 @@ pub struct Answer<'a> {
     pub request: String,
     /// Stored files with the same content, in the order in which they are tried.
     pub candidates: Vec<Candidate<'a>>,
+    /// Bytes of a segment of the cluster, which no stored segment may exceed.
+    pub segment_size: u64,
     /// What went wrong on the way, `repoN: [ErrorType] message` each.
     pub warnings: Vec<String>,
 }
@@ -125,7 +127,12 @@ pub fn find<'a>(repos: &'a Repos, cluster: &Cluster, requests: &[String]) -> Res
         let mut warnings = findings.warnings.clone();
         match find_one(&mut sources, &cluster.stanza, request, &mut lists, &mut warnings) {
             Ok(Some(candidates)) => {
-                findings.answers.push(Answer { request: request.clone(), candidates, warnings });
+                findings.answers.push(Answer {
+                    request: request.clone(),
+                    candidates,
+                    segment_size: u64::from(control.wal_segment_size),
+                    warnings,
+                });
             }
             Ok(None) => break,
             Err(error) => {

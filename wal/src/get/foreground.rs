@@ -2,14 +2,12 @@
 //! started when there is too little left in it.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use engine::{CancelToken, Error, ErrorCode, Result};
-use repo_format::layout::TEMP_SUFFIX;
 use repo_format::wal_name::{self, WalFileKind, WalSegment};
 
+use super::claim::{self, Claim};
 use super::find::Cluster;
-use super::segment;
 use crate::background::Background;
 use crate::boot::Boot;
 use crate::repos::Repos;
@@ -17,9 +15,6 @@ use crate::spool::Spool;
 
 /// A worker fetches at least so many segments, or it would be of no use.
 const SEGMENTS_MIN: usize = 2;
-
-/// A worker has taken its lock within this time, or it won't.
-const WORKER_START_MAX: Duration = Duration::from_secs(1);
 
 /// How segments are fetched ahead.
 #[derive(Clone, Debug)]
@@ -41,23 +36,73 @@ pub struct Request<'a> {
     pub destination: &'a Path,
 }
 
-/// Gets one segment (or partial one) by way of the spool; `false` when no repository has it.
+/// Gets one segment (or partial one) by way of the spool; `false` if no repository has it.
 ///
-/// `launch` starts a worker for the segments given. `open` opens the repositories, for the case that the segment has to be got
-/// without a worker: usually that is not needed.
+/// `launch` starts a worker for the segments given and returns what tells whether that worker has ended. `open` opens the
+/// repositories, for the case that the spool or the worker fails: PostgreSQL takes every error for the end of the archive, so
+/// only what the repositories themselves say becomes the answer.
 ///
 /// # Errors
-/// The error that the worker met, [`ErrorCode::ArchiveTimeout`] when it does not come to the segment in time, and those of
-/// [`super::get`] and of reading the spool. A worker that can't be started is a warning.
-pub fn get(
+/// [`ErrorCode::ArchiveTimeout`] if the worker does not come to the segment in time, [`ErrorCode::Term`] for a signal, and those
+/// of [`super::get`].
+pub fn get<W: FnMut() -> bool>(
     background: &Background,
     settings: &PrefetchSettings,
     request: &Request<'_>,
-    launch: impl Fn(&[String]) -> Result<()>,
+    launch: impl Fn(&[String]) -> Result<W>,
     open: impl Fn() -> Repos,
     cancel: &CancelToken,
 ) -> Result<bool> {
     let Request { cluster, wal_segment, destination } = *request;
+    let mut claim = Claim::new(destination);
+    match from_spool(background, settings, request, &mut claim, launch, cancel) {
+        Ok(Outcome::Taken) => claim.finish().map(|()| true),
+        Ok(Outcome::Missing) => Ok(false),
+        Ok(Outcome::NotFetched) => super::get_into(claim, &open(), cluster, wal_segment),
+        Ok(Outcome::TimedOut) => {
+            let text = format!(
+                "unable to get WAL file '{wal_segment}' from the archive asynchronously after {} second(s)",
+                background.timeout_text()
+            );
+            Err(Error::new(ErrorCode::ArchiveTimeout, text).hint(background.log_hint()))
+        }
+        Err(error) if error.code == ErrorCode::Term => Err(error),
+        Err(error) => {
+            engine::warn!(
+                "unable to get WAL file '{wal_segment}' by way of the spool, so the repository is asked directly: [{}] {error}",
+                error.code
+            );
+            super::get_into(claim, &open(), cluster, wal_segment)
+        }
+    }
+}
+
+/// What the spool gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The segment is in the claim.
+    Taken,
+    /// The worker found the segment in no repository.
+    Missing,
+    /// No worker fetches the segment.
+    NotFetched,
+    /// The worker is still busy.
+    TimedOut,
+}
+
+/// Takes a segment out of the spool into `claim` and sees to it that a worker fetches the next ones.
+///
+/// # Errors
+/// Whatever goes wrong with the spool, the worker or the claim. None of it says anything about the archive.
+fn from_spool<W: FnMut() -> bool>(
+    background: &Background,
+    settings: &PrefetchSettings,
+    request: &Request<'_>,
+    claim: &mut Claim,
+    launch: impl Fn(&[String]) -> Result<W>,
+    cancel: &CancelToken,
+) -> Result<Outcome> {
+    let Request { cluster, wal_segment, .. } = *request;
     let spool = &background.spool;
     let boot = Boot::current();
     // Otherwise the files are those of before a crash, or of another program
@@ -65,12 +110,14 @@ pub fn get(
     let mut poll = background.poll();
     let mut first = true;
     let mut stale = false;
-    let mut launched: Option<Instant> = None;
+    let mut worker: Option<W> = None;
     loop {
+        // Asked before the look into the spool, which then shows all that the worker has left there
+        let ended = worker.as_mut().is_some_and(|has_ended| has_ended());
         let mut found =
             believed && if first { is_whole(spool, cluster, wal_segment)? } else { spool.exists(wal_segment)? };
         let retry_missing = first && settings.missing_retry;
-        let fail = !first && (launched.is_some() || !stale);
+        let fail = !first && (worker.is_some() || !stale);
         if believed && spool.status(wal_segment, fail, false)? {
             let now = if found { Now::Here } else { look_again(spool, wal_segment)? };
             found = now == Now::Here;
@@ -83,79 +130,70 @@ pub fn get(
             }
             if now == Now::Missing && !retry_missing {
                 engine::info!("unable to find {wal_segment} in the archive asynchronously");
-                return Ok(false);
+                return Ok(Outcome::Missing);
             }
         }
         if found {
-            take(&spool.file(wal_segment), destination)?;
+            claim.take(&spool.file(wal_segment))?;
             engine::info!("found {wal_segment} in the archive asynchronously");
         }
         // What an earlier worker could not fetch is fetched again, here if that worker is still busy with other segments
         stale |= first && !found && believed && spool.has_error(wal_segment)?;
-        if launched.is_none() {
-            match start(background, settings, request, &boot, believed, found, &launch) {
-                Ok(false) => {}
-                Ok(true) => {
+        if worker.is_none() {
+            match start(background, settings, request, &boot, believed, found.then_some(claim.path()), &launch) {
+                Ok(None) => {}
+                Ok(started) => {
                     // The queue was begun anew if it had to be
                     believed = true;
-                    launched = Some(Instant::now());
+                    worker = started;
                 }
-                Err(error) => {
-                    engine::warn!("unable to get WAL files ahead: [{}] {error}", error.code);
-                    if !found {
-                        return super::get(&open(), cluster, wal_segment, destination);
-                    }
-                }
+                Err(error) if found => engine::warn!("unable to get WAL files ahead: [{}] {error}", error.code),
+                Err(error) => return Err(error),
             }
         }
         if found {
-            return Ok(true);
+            return Ok(Outcome::Taken);
         }
-        // Nobody will fetch it for us: another call's worker runs, or ours failed. Waiting could make PostgreSQL end its
-        // recovery without a segment that is there
-        let starts = launched.is_some_and(|launched| launched.elapsed() < WORKER_START_MAX);
-        if !first && !starts && !background.own_worker_runs() {
-            return super::get(&open(), cluster, wal_segment, destination);
+        // Nobody fetches the segment for this call: another call's worker runs, or ours has ended
+        if !first && (ended || worker.is_none()) {
+            return Ok(Outcome::NotFetched);
         }
         first = false;
         if !poll.more(cancel)? {
-            let text = format!(
-                "unable to get WAL file '{wal_segment}' from the archive asynchronously after {} second(s)",
-                background.timeout_text()
-            );
-            return Err(Error::new(ErrorCode::ArchiveTimeout, text).hint(background.log_hint()));
+            return Ok(Outcome::TimedOut);
         }
     }
 }
 
-/// Starts a worker unless one runs or the spool holds enough; whether it did. `found` says that PostgreSQL has its segment.
+/// Starts a worker unless one runs or the spool holds enough. `taken` is the segment if it was found.
 ///
 /// # Errors
-/// Whatever keeps a worker from being started. None of it keeps PostgreSQL from getting its segment.
-fn start(
+/// Whatever keeps a worker from being started.
+fn start<W>(
     background: &Background,
     settings: &PrefetchSettings,
     request: &Request<'_>,
     boot: &Boot,
     believed: bool,
-    found: bool,
-    launch: impl Fn(&[String]) -> Result<()>,
-) -> Result<bool> {
-    let Request { cluster, wal_segment, destination } = *request;
-    if found && is_half_full(background, settings, destination)? {
-        return Ok(false);
+    taken: Option<&Path>,
+    launch: impl Fn(&[String]) -> Result<W>,
+) -> Result<Option<W>> {
+    let Request { cluster, wal_segment, .. } = *request;
+    if let Some(taken) = taken
+        && is_half_full(background, settings, taken)?
+    {
+        return Ok(None);
     }
-    let Some(lock) = background.try_lock()? else { return Ok(false) };
+    let Some(lock) = background.try_lock()? else { return Ok(None) };
     let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
     background.spool.create()?;
     if !believed {
         boot.begin(&background.spool)?;
     }
-    let needed = needed(background, boot, settings, wal_segment, found, control.wal_segment_size)?;
+    let needed = needed(background, boot, settings, wal_segment, taken.is_some(), control.wal_segment_size)?;
     background.spool.clear_errors(wal_segment)?;
     drop(lock);
-    launch(&needed)?;
-    Ok(true)
+    launch(&needed).map(Some)
 }
 
 /// Where a segment is that the worker has done.
@@ -173,7 +211,7 @@ enum Now {
 /// writes warnings before it gives the segment its name, so the state alone does not mean that there is none. Looked at in the
 /// order in which the worker renames: first the temporary name, then the segment's own.
 fn look_again(spool: &Spool, wal_segment: &str) -> Result<Now> {
-    if spool.exists(&format!("{wal_segment}{TEMP_SUFFIX}"))? {
+    if spool.list()?.iter().any(|name| claim::is_temporary(name.as_bytes(), wal_segment.as_bytes())) {
         return Ok(Now::OnItsWay);
     }
     Ok(if spool.exists(wal_segment)? { Now::Here } else { Now::Missing })
@@ -199,27 +237,6 @@ fn is_whole(spool: &Spool, cluster: &Cluster, wal_segment: &str) -> Result<bool>
     spool.remove(&repo_format::spool::ok_name(wal_segment))?;
     spool.remove(wal_segment)?;
     Ok(false)
-}
-
-/// Moves a segment out of the spool, or copies it where they are on different file systems.
-fn take(from: &Path, to: &Path) -> Result<()> {
-    match std::fs::rename(from, to) {
-        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {}
-        Err(error) => {
-            let text = format!("unable to move '{}' to '{}'", from.display(), to.display());
-            return Err(Error::from_io(ErrorCode::FileMove, text, error));
-        }
-        Ok(()) => return Ok(()),
-    }
-    let temporary = segment::temporary(to);
-    std::fs::copy(from, &temporary).map_err(|error| {
-        let text = format!("unable to copy '{}' to '{}'", from.display(), temporary.display());
-        Error::from_io(ErrorCode::FileWrite, text, error)
-    })?;
-    segment::rename(&temporary, to)?;
-    // PostgreSQL has the segment; one too many in the spool is removed by the next cleaning
-    let _ = std::fs::remove_file(from);
-    Ok(())
 }
 
 /// Whether more than half of what the spool may hold is in it. `taken` is a segment, for its size.
@@ -268,8 +285,10 @@ fn needed(
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::path::PathBuf;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use engine::lock::{Lock, LockType};
     use engine::repo::{Repo, info_files};
@@ -346,7 +365,13 @@ mod tests {
             Lock::acquire(lock_path, stanza, &[LockType::Archive], &[1], exec_id).expect("lock")
         }
 
+        /// `launch` is all that the worker does before it ends.
         fn get(&self, launch: impl Fn(&[String]) -> Result<()>) -> Result<bool> {
+            self.get_while(|segments| launch(segments).map(|()| || true))
+        }
+
+        /// `launch` returns what tells whether the worker has ended.
+        fn get_while<W: FnMut() -> bool>(&self, launch: impl Fn(&[String]) -> Result<W>) -> Result<bool> {
             let settings = PrefetchSettings { queue_max: 64 << 20, missing_retry: true };
             let destination = self.destination();
             let request = Request { cluster: &self.cluster, wal_segment: WAL, destination: &destination };
@@ -362,9 +387,10 @@ mod tests {
         spool.write_ok(WAL, &["a warning".to_owned()]).expect("state");
         assert_eq!(look_again(spool, WAL).expect("look"), Now::Missing);
         let path = spool.file(WAL);
-        std::fs::write(segment::temporary(&path), "wal").expect("temporary");
+        let mut claim = Claim::new(&path);
+        claim.begin().expect("file").write_all(b"wal").expect("write");
         assert_eq!(look_again(spool, WAL).expect("look"), Now::OnItsWay);
-        segment::rename(&segment::temporary(&path), &path).expect("rename");
+        claim.finish().expect("rename");
         assert_eq!(look_again(spool, WAL).expect("look"), Now::Here);
     }
 
@@ -374,16 +400,17 @@ mod tests {
         let launch = |_: &[String]| {
             let (lock, spool) = (place.worker(EXEC_ID), place.background.spool.clone());
             let path = spool.file(WAL);
-            std::fs::write(segment::temporary(&path), "wal").expect("temporary");
+            let mut claim = Claim::new(&path);
+            claim.begin().expect("file").write_all(b"wal").expect("write");
             spool.write_ok(WAL, &["a warning".to_owned()])?;
-            std::thread::spawn(move || {
+            let worker = std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_millis(100));
-                segment::rename(&segment::temporary(&path), &path).expect("rename");
+                claim.finish().expect("rename");
                 drop(lock);
             });
-            Ok(())
+            Ok(move || worker.is_finished())
         };
-        assert!(place.get(launch).expect("get"));
+        assert!(place.get_while(launch).expect("get"));
         assert_eq!(std::fs::read(place.destination()).expect("got"), b"wal");
         assert!(!place.background.spool.exists(&ok_name(WAL)).expect("state"));
     }
@@ -394,11 +421,50 @@ mod tests {
         place.archive(b"archived");
         let spool = &place.background.spool;
         let launch = |_: &[String]| {
-            std::fs::write(segment::temporary(&spool.file(WAL)), "wal").expect("temporary");
+            std::mem::forget(Claim::new(&spool.file(WAL)));
             spool.write_ok(WAL, &["a warning".to_owned()])
         };
         assert!(place.get(launch).expect("get"));
         assert_eq!(std::fs::read(place.destination()).expect("got"), b"archived");
+    }
+
+    #[test]
+    fn error_of_the_worker_is_no_answer_while_the_repository_has_the_segment() {
+        let place = Place::make();
+        let spool = &place.background.spool;
+        let full = || Error::new(ErrorCode::FileWrite, "no space left on device");
+        for about in [Some(WAL), None] {
+            let fails = |_: &[String]| spool.write_error(about, &full());
+            assert!(!place.get(fails).expect("in no repository"));
+        }
+        place.archive(b"archived");
+        for about in [Some(WAL), None] {
+            assert!(place.get(|_| spool.write_error(about, &full())).expect("direct"), "{about:?}");
+            assert_eq!(std::fs::read(place.destination()).expect("got"), b"archived");
+            std::fs::remove_file(place.destination()).expect("remove");
+        }
+    }
+
+    #[test]
+    fn spool_that_cannot_be_made_does_not_keep_postgresql_from_its_segment() {
+        let mut place = Place::make();
+        place.archive(b"archived");
+        // A file is where the queue's directory should be
+        std::fs::write(place.dir.path().join("file"), "").expect("file");
+        let stanza = place.cluster.stanza.clone();
+        place.background.spool = Spool::new(&place.dir.path().join("file"), &stanza, SpoolQueue::In);
+        assert!(place.get(|_| panic!("launched without a spool")).expect("direct"));
+        assert_eq!(std::fs::read(place.destination()).expect("got"), b"archived");
+    }
+
+    #[test]
+    fn stored_segment_that_decodes_to_more_than_a_segment_is_refused_before_it_fills_the_disk() {
+        let place = Place::make();
+        place.archive(&vec![0; (16 << 20) + 1]);
+        let error = place.get(|_| Ok(())).expect_err("too large");
+        assert_eq!(error.code, ErrorCode::FileRead);
+        assert!(error.message.contains("holds more than 16777216 byte(s)"), "{error}");
+        assert!(!place.destination().exists());
     }
 
     #[test]

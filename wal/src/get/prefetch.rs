@@ -5,8 +5,9 @@
 
 use engine::{CancelToken, Error, Result};
 
+use super::claim::Claim;
 use super::find::{self, Answer, Cluster};
-use super::segment::{self, Decode};
+use super::segment::{self, Decode, Fault};
 use crate::boot::Boot;
 use crate::repos::Repos;
 use crate::spool::Spool;
@@ -53,14 +54,22 @@ fn fetch_all(
     let findings = find::find(repos, cluster, segments)?;
     let is_synced = Boot::current().is_unknown();
     let fetch = |answer: &Answer<'_>| {
-        workers.retry.run(cancel, || segment::fetch_temporary(answer, &spool.file(&answer.request), Decode::InTurn))
+        let mut claim = Claim::new(&spool.file(&answer.request));
+        let fetched = workers.retry.run(cancel, || match segment::fetch(answer, &mut claim, Decode::InTurn) {
+            // A spool that cannot be written is no better a moment later
+            Err(Fault::Destination(error)) => Ok(Err(error)),
+            Err(Fault::Stored(error)) => Err(error),
+            Ok(fetched) => Ok(Ok(fetched)),
+        })?;
+        Ok(fetched.map(|(index, warnings)| (index, warnings, claim)))
     };
     let crew = Crew::new(workers.process_max, &repos.open);
     crate::workers::run(&findings.answers, crew, false, cancel, fetch, |process, answer, result| {
         let segment = &answer.request;
         let mut warnings = answer.warnings.clone();
         match result {
-            Ok((index, more)) => {
+            Ok(Err(error)) => Err(error),
+            Ok(Ok((index, more, claim))) => {
                 for warning in &more {
                     engine::warn!(process: process, "{warning}");
                 }
@@ -76,11 +85,10 @@ fn fetch_all(
                     candidate.repo.key,
                     candidate.archive_id
                 );
-                let path = spool.file(segment);
                 if is_synced {
-                    segment::sync(&segment::temporary(&path))?;
+                    claim.sync()?;
                 }
-                segment::rename(&segment::temporary(&path), &path)
+                claim.finish()
             }
             Err(error) => {
                 engine::warn!(process: process, "[{}] {error}", error.code);

@@ -1,20 +1,16 @@
 //! Getting one file out of a repository.
 
-use std::fs::OpenOptions;
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Mutex, PoisonError};
 
 use engine::storage::ReadRange;
-use engine::storage::posix::FILE_MODE;
 use engine::{Error, ErrorCode, Result};
 use repo_format::cipher::{Decryptor, Framing};
 use repo_format::compress::Decompressor;
 use repo_format::hash::Sha1Hasher;
-use repo_format::layout::TEMP_SUFFIX;
 
+use super::claim::Claim;
 use super::find::{Answer, Candidate};
 
 /// Bytes moved at a time.
@@ -22,110 +18,114 @@ const CHUNK: usize = 256 << 10;
 /// Buffers of so many bytes between two threads.
 const CHUNKS_BESIDE: usize = 4;
 
-/// The temporary name beside a destination.
-pub fn temporary(destination: &Path) -> PathBuf {
-    let mut name = destination.as_os_str().to_owned();
-    name.push(TEMP_SUFFIX);
-    PathBuf::from(name)
-}
+/// The most bytes of a file that is no segment; history files have some hundreds.
+const OTHER_MAX: u64 = 64 << 20;
 
-/// Copies the first stored file that can be read to `destination` and gives its place in [`Answer::candidates`] and a warning
-/// for every one before it.
+/// Writes the first stored file that can be read into `claim`. Returns its place in [`Answer::candidates`] and a warning for
+/// every one before it.
 ///
-/// The bytes go to a temporary name first and are compared with the checksum in the stored name, so that neither half a
-/// segment nor a damaged one is ever found under `destination`. Nothing is synced: after a crash PostgreSQL asks again.
+/// The content is compared with the checksum in the stored name, so that neither half a segment nor a damaged one ever gets
+/// the destination's name. Nothing is synced: after a crash PostgreSQL asks again.
 ///
 /// # Errors
-/// [`ErrorCode::FileRead`] when none can be copied.
-pub fn fetch(answer: &Answer<'_>, destination: &Path) -> Result<(usize, Vec<String>)> {
-    let (index, warnings) = fetch_temporary(answer, destination, Decode::Beside)?;
-    rename(&temporary(destination), destination)?;
-    Ok((index, warnings))
-}
-
-/// As [`fetch`], but leaves the file under its temporary name.
-///
-/// # Errors
-/// As [`fetch`].
-pub fn fetch_temporary(answer: &Answer<'_>, destination: &Path, decode: Decode) -> Result<(usize, Vec<String>)> {
-    let temporary = temporary(destination);
+/// [`Fault::Stored`] if no stored file can be read, [`Fault::Destination`] if the claim cannot be written, which no other stored
+/// file would change. Both hold a [`ErrorCode::FileRead`] with a line for each attempt, as pgBackRest has it.
+pub fn fetch(
+    answer: &Answer<'_>,
+    claim: &mut Claim,
+    decode: Decode,
+) -> std::result::Result<(usize, Vec<String>), Fault> {
     let mut warnings = Vec::new();
+    let failed = |warnings: &[String]| {
+        Error::new(ErrorCode::FileRead, format!("unable to get {}:\n{}", answer.request, warnings.join("\n")))
+    };
     for (index, candidate) in answer.candidates.iter().enumerate() {
-        match copy(candidate, destination, decode) {
+        let line = |error: &Error| format!("repo{}: {} [{}] {error}", candidate.repo.key, candidate.name, error.code);
+        match copy(candidate, answer.segment_size, claim, decode) {
             Ok(()) => return Ok((index, warnings)),
-            Err(error) => {
-                // The next candidate overwrites it; after the last one nothing useful is left in it
-                let _ = std::fs::remove_file(&temporary);
-                warnings.push(format!("repo{}: {} [{}] {error}", candidate.repo.key, candidate.name, error.code));
+            Err(Fault::Stored(error)) => warnings.push(line(&error)),
+            Err(Fault::Destination(error)) => {
+                warnings.push(line(&error));
+                return Err(Fault::Destination(failed(&warnings)));
             }
         }
     }
-    Err(Error::new(ErrorCode::FileRead, format!("unable to get {}:\n{}", answer.request, warnings.join("\n"))))
+    Err(Fault::Stored(failed(&warnings)))
 }
 
-/// Has the system write a file to its disk.
-///
-/// # Errors
-/// [`ErrorCode::FileSync`].
-pub fn sync(path: &Path) -> Result<()> {
-    std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(|error| {
-        Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{}'", path.display()), error)
-    })
+/// Why a stored file was not copied.
+#[derive(Debug)]
+pub enum Fault {
+    /// It cannot be read, or is damaged.
+    Stored(Error),
+    /// The destination cannot be written.
+    Destination(Error),
 }
 
-/// Moves a file into place.
-///
-/// # Errors
-/// [`ErrorCode::FileMove`].
-pub fn rename(from: &Path, to: &Path) -> Result<()> {
-    std::fs::rename(from, to).map_err(|error| {
-        Error::from_io(ErrorCode::FileMove, format!("unable to move '{}' to '{}'", from.display(), to.display()), error)
-    })
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Stored(error) | Fault::Destination(error) => error,
+        }
+    }
 }
 
-/// Writes a stored file's plain content beside `destination`.
-fn copy(candidate: &Candidate<'_>, destination: &Path, decode: Decode) -> Result<()> {
+/// Writes a stored file's plain content into `claim`.
+fn copy(
+    candidate: &Candidate<'_>,
+    segment_size: u64,
+    claim: &mut Claim,
+    decode: Decode,
+) -> std::result::Result<(), Fault> {
     let storage = &candidate.repo.storage;
-    let Some(stored) = storage.read(&candidate.path, ReadRange::default())? else {
-        let text = format!("unable to open missing file '{}' for read", storage.display(&candidate.path));
-        return Err(Error::new(ErrorCode::FileMissing, text));
+    let open = || {
+        let Some(stored) = storage.read(&candidate.path, ReadRange::default())? else {
+            let text = format!("unable to open missing file '{}' for read", storage.display(&candidate.path));
+            return Err(Error::new(ErrorCode::FileMissing, text));
+        };
+        let plain = Decryptor::new(&candidate.cipher, Framing::Full, stored);
+        let reader: Box<dyn Read + Send> = match candidate.segment {
+            Some(segment) => Box::new(Decompressor::new(segment.compress_type, Framing::Full, plain)?),
+            None => Box::new(plain),
+        };
+        Ok(reader)
     };
-    let plain = Decryptor::new(&candidate.cipher, Framing::Full, stored);
-    let reader: Box<dyn Read + Send> = match candidate.segment {
-        Some(segment) => Box::new(Decompressor::new(segment.compress_type, Framing::Full, plain)?),
-        None => Box::new(plain),
-    };
-    let temporary = temporary(destination);
-    let open = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(&temporary);
-    let mut file = open.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            let text = format!("unable to open file '{}' for write in missing path", destination.display());
-            Error::new(ErrorCode::FileMissing, text).cause(error)
-        }
-        _ => {
-            let text = format!("unable to open file '{}' for write", temporary.display());
-            Error::from_io(ErrorCode::FileOpen, text, error)
-        }
-    })?;
+    let reader = open().map_err(Fault::Stored)?;
+    let path = claim.path().to_owned();
+    let file = claim.begin().map_err(Fault::Destination)?;
     let mut hasher = candidate.segment.map(|_| Sha1Hasher::new());
+    // A few stored bytes may decode to any size, which would fill the file system before the checksum is compared
+    let size_max = if candidate.segment.is_some() { segment_size } else { OTHER_MAX };
+    let mut left = size_max;
+    let mut destination = None;
     let take = |plain: &[u8]| {
+        left = left.checked_sub(plain.len() as u64).ok_or_else(|| {
+            let text = format!("'{}' holds more than {size_max} byte(s)", storage.display(&candidate.path));
+            Error::new(ErrorCode::Format, text)
+        })?;
         if let Some(hasher) = &mut hasher {
             hasher.update(plain);
         }
         file.write_all(plain).map_err(|error| {
-            Error::from_io(ErrorCode::FileWrite, format!("unable to write '{}'", temporary.display()), error)
+            let text = format!("unable to write '{}'", path.display());
+            destination = Some(Error::from_io(ErrorCode::FileWrite, text.clone(), error));
+            Error::new(ErrorCode::FileWrite, text)
         })
     };
     let name = || format!("unable to read '{}'", storage.display(&candidate.path));
-    match candidate.segment.filter(|_| decode == Decode::Beside) {
-        Some(_) => each_chunk_beside(reader, &name, take)?,
-        None => each_chunk(reader, &name, take)?,
+    let taken = match candidate.segment.filter(|_| decode == Decode::Beside) {
+        Some(_) => each_chunk_beside(reader, &name, take),
+        None => each_chunk(reader, &name, take),
+    };
+    if let Some(error) = destination {
+        return Err(Fault::Destination(error));
     }
+    taken.map_err(Fault::Stored)?;
     if let (Some(segment), Some(hasher)) = (candidate.segment, hasher) {
         let checksum = hasher.finish();
         if checksum != segment.checksum {
             let text = format!("checksum '{checksum}' does not match the one in the file's name");
-            return Err(Error::new(ErrorCode::Checksum, text));
+            return Err(Fault::Stored(Error::new(ErrorCode::Checksum, text)));
         }
     }
     Ok(())

@@ -81,7 +81,12 @@ fn todo(spool: &Spool, wal_path: &Path) -> Result<(Vec<String>, Vec<String>)> {
     let mut done = Vec::new();
     for state in &states {
         match state.strip_suffix(repo_format::spool::OK_EXTENSION) {
-            Some(file) if ready.binary_search_by(|name| name.as_str().cmp(file)).is_ok() => done.push(file),
+            Some(file)
+                if ready.binary_search_by(|name| name.as_str().cmp(file)).is_ok()
+                    && !spool.is_stale(file, &wal_path.join(file))? =>
+            {
+                done.push(file);
+            }
             _ => spool.remove(state)?,
         }
     }
@@ -312,6 +317,17 @@ mod tests {
         place.run(&CancelToken::new()).expect("run");
         let state = std::fs::read_to_string(place.spool.file(&format!("{more}.ok"))).expect("state");
         assert!(state.contains("because archive queue exceeded"), "{state}");
+    }
+
+    #[test]
+    fn state_of_an_earlier_cluster_does_not_keep_the_worker_from_pushing() {
+        let place = Place::make();
+        place.spool.write_ok(SEGMENTS[0], &["of an earlier cluster".to_owned()]).expect("ok");
+        let state = place.spool.file(&format!("{}.ok", SEGMENTS[0]));
+        let file = std::fs::File::options().write(true).open(&state).expect("open");
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(60)).expect("time");
+        place.run(&CancelToken::new()).expect("run");
+        assert_eq!(std::fs::read(state).expect("state"), b"");
     }
 
     #[test]

@@ -27,16 +27,22 @@ pub fn push(
     cancel: &CancelToken,
 ) -> Result<()> {
     let name = file_name(wal_file)?;
-    if !background.spool.status(name, false, true)? {
+    if background.spool.is_stale(name, wal_file)? || !background.spool.status(name, false, true)? {
         let wal_path = wal_file.parent().unwrap_or(wal_file);
-        wait(background, name, || launch(wal_path, name), cancel)?;
+        wait(background, wal_file, name, || launch(wal_path, name), cancel)?;
     }
     engine::info!("pushed WAL file '{name}' to the archive asynchronously");
     Ok(())
 }
 
 /// Waits for a worker that has not pushed the file yet, or is still to be started.
-fn wait(background: &Background, name: &str, launch: impl Fn() -> Result<()>, cancel: &CancelToken) -> Result<()> {
+fn wait(
+    background: &Background,
+    wal_file: &Path,
+    name: &str,
+    launch: impl Fn() -> Result<()>,
+    cancel: &CancelToken,
+) -> Result<()> {
     let spool = &background.spool;
     // An error that is there already is that of an earlier attempt, which a new worker may do better; the earlier worker may
     // still be busy with other files. Three calls that fail at once would make PostgreSQL rest for a minute
@@ -49,12 +55,19 @@ fn wait(background: &Background, name: &str, launch: impl Fn() -> Result<()>, ca
             // Made here so that PostgreSQL's log tells why it can't be made
             spool.create()?;
             spool.clear_errors(name)?;
+            if spool.is_stale(name, wal_file)? {
+                spool.remove(&repo_format::spool::ok_name(name))?;
+            }
             drop(lock);
             launch()?;
             launched = Some(Instant::now());
         }
         let more = poll.more(cancel)?;
-        if spool.status(name, !stale || launched.is_some() || !more, true)? {
+        let fail = !stale || launched.is_some() || !more;
+        // A stale state was removed before the worker was started, so what is there now is new, whatever the clocks of the file
+        // systems say. The worker of another call may not have come to a stale state yet
+        let is_new = launched.is_some() || !spool.is_stale(name, wal_file)?;
+        if is_new && spool.status(name, fail, true)? {
             return Ok(());
         }
         if !more {
@@ -124,6 +137,26 @@ mod tests {
         };
         push(&background, Path::new("pg_wal").join(WAL).as_path(), launch, &CancelToken::new()).expect("pushed");
         running.take().expect("worker").join().expect("worker");
+        assert_eq!(launches.get(), 1);
+    }
+
+    #[test]
+    fn state_of_an_earlier_cluster_acknowledges_nothing() {
+        let dir = tempfile::tempdir().expect("dir");
+        let background = background(dir.path(), Duration::from_secs(60));
+        background.spool.write_ok(WAL, &[]).expect("ok");
+        let state = std::fs::File::options().write(true).open(background.spool.file(&format!("{WAL}.ok")));
+        state.expect("open").set_modified(std::time::SystemTime::now() - Duration::from_secs(60)).expect("time");
+        let wal_file = dir.path().join(WAL);
+        std::fs::write(&wal_file, "wal").expect("segment");
+        let launches = Cell::new(0);
+        let launch = |_: &Path, _: &str| {
+            launches.set(launches.get() + 1);
+            background.spool.write_ok(WAL, &[])
+        };
+        push(&background, &wal_file, launch, &CancelToken::new()).expect("pushed");
+        assert_eq!(launches.get(), 1);
+        push(&background, &wal_file, launch, &CancelToken::new()).expect("acknowledged");
         assert_eq!(launches.get(), 1);
     }
 

@@ -38,9 +38,12 @@ pub(super) fn store(
     errors: &mut Vec<String>,
 ) -> Result<()> {
     thread::scope(|scope| {
-        let hashing = scope.spawn(|| hash(source));
+        let no_thread = |error| Error::from_io(ErrorCode::Kernel, "unable to start a thread to archive WAL", error);
+        let hashing = thread::Builder::new().spawn_scoped(scope, || hash(source)).map_err(no_thread)?;
         let (sender, pieces) = mpsc::sync_channel(QUEUE_PIECES);
-        let compressing = scope.spawn(move || compress(source, settings.compression, &sender));
+        let compressing = thread::Builder::new()
+            .spawn_scoped(scope, move || compress(source, settings.compression, &sender))
+            .map_err(no_thread)?;
         // An error on the way drops the queue's end, which ends the compression, and the writers, which abandons the files
         let (checksum, before) = join(hashing)?;
         let file = known(checksum, errors)?;

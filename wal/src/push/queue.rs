@@ -4,6 +4,7 @@ use std::path::Path;
 
 use engine::{Error, ErrorCode, Result};
 use repo_format::size::format_size;
+use repo_format::wal_name;
 
 /// PostgreSQL's directory of archive states, below that of the WAL.
 const ARCHIVE_STATUS: &str = "archive_status";
@@ -34,13 +35,22 @@ pub fn ready_list(wal_path: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Whether the files that wait, each taken to be as large as the first, are more than `queue_max` bytes.
+/// Whether the files that wait are more than `queue_max` bytes. Each segment is taken to be as large as the first one.
 ///
 /// # Errors
-/// [`ErrorCode::FileOpen`] when the first file can't be examined.
+/// [`ErrorCode::FileOpen`] if a file cannot be examined.
 pub fn is_exceeded(wal_path: &Path, ready: &[String], queue_max: u64) -> Result<bool> {
-    let Some((_, size)) = first_size(wal_path, ready)? else { return Ok(false) };
-    Ok(size.saturating_mul(ready.len() as u64) > queue_max)
+    let (segments, others): (Vec<&String>, Vec<&String>) =
+        ready.iter().partition(|name| wal_name::kind(name).is_segment());
+    let mut size = match first_size(wal_path, segments.iter().copied())? {
+        Some((_, size)) => size.saturating_mul(segments.len() as u64),
+        None => 0,
+    };
+    // History files are few, and far smaller than segments
+    for name in others {
+        size = size.saturating_add(first_size(wal_path, [name])?.map_or(0, |(_, size)| size));
+    }
+    Ok(size > queue_max)
 }
 
 /// The first file that is there, and its size in bytes. PostgreSQL may just be taking away those that it has acknowledged.
@@ -109,6 +119,19 @@ mod tests {
         assert!(!is_exceeded(dir.path(), &ready, 200).expect("size of the next"));
         assert!(is_exceeded(dir.path(), &ready, 199).expect("size of the next"));
         assert!(!is_exceeded(dir.path(), &ready[..1], 0).expect("none left"));
+    }
+
+    #[test]
+    fn history_file_at_the_front_does_not_hide_the_size_of_the_segments_behind_it() {
+        let dir = tempfile::tempdir().expect("dir");
+        std::fs::write(dir.path().join("00000002.history"), [0; 10]).expect("history");
+        std::fs::write(dir.path().join("000000020000000000000001"), [0; 100]).expect("segment");
+        let ready: Vec<String> = ["00000002.history", "000000020000000000000001", "000000020000000000000002"]
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect();
+        assert!(is_exceeded(dir.path(), &ready, 209).expect("size"));
+        assert!(!is_exceeded(dir.path(), &ready, 210).expect("size"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 use engine::repo::Repo;
-use engine::repo::archive_find::WalSegmentFind;
+use engine::repo::archive_find::{FoundSegment, WalSegmentFind};
 use engine::storage::{RepoWriter, WriteOptions, temporary};
 use engine::{CancelToken, Error, ErrorCode, Result, side_by_side};
 use repo_format::cipher::{Encryptor, Framing};
@@ -16,11 +16,11 @@ use repo_format::compress::{Compression, Compressor};
 use repo_format::hash::{Sha1, Sha1Hasher};
 use repo_format::layout::{self, Stanza};
 use repo_format::pg::wal_page::WalHeader;
-use repo_format::wal_name::{self, ArchivedSegment, PARTIAL_SUFFIX};
+use repo_format::wal_name::{self, PARTIAL_SUFFIX};
 
 use super::PushSettings;
 use super::check::{Target, Targets};
-use super::large;
+use super::{large, stored};
 use crate::repos::repo_error;
 
 /// Files up to this size are read once and kept in memory in their stored form; larger ones are read twice ([`large`]), so that
@@ -226,7 +226,13 @@ fn push_segment(
     let look = || {
         for target in &targets.repos {
             match find(target, &settings.stanza, name) {
-                Ok(Some(stored)) => present.push((target, stored)),
+                Ok(Some(found)) => {
+                    let damage = stored::check(target, &found, source.size).err();
+                    if damage.is_some() {
+                        missing.push(target);
+                    }
+                    present.push((target, found, damage));
+                }
                 Ok(None) => missing.push(target),
                 Err(error) => errors.push(repo_error(target.repo.key, &error)),
             }
@@ -240,14 +246,27 @@ fn push_segment(
     };
     let (encoded, _) = side_by_side::both(remote, ahead, look);
     // What the checksum decides, before anything is written: what is there must be the same, and the name of the rest
+    let mut replaced = Vec::new();
     let known = |checksum: Sha1, errors: &mut Vec<String>| -> Result<String> {
-        for (target, stored) in present {
+        let stored_name = format!("{name}-{checksum}{}", settings.compression.kind.extension());
+        for (target, found, damage) in present {
             let repo_key = target.repo.key;
-            if stored.checksum != checksum {
+            if found.name.checksum != checksum {
                 // Corruption, split brain, or worse: nothing of it may go anywhere
                 let text =
                     format!("WAL file '{name}' already exists in the repo{repo_key} archive with a different checksum");
                 return Err(Error::new(ErrorCode::ArchiveDuplicate, text));
+            }
+            if let Some(damage) = damage {
+                warnings.push(format!(
+                    "WAL file '{name}' already exists in the repo{repo_key} archive but is damaged and is stored again: \
+                     [{}] {damage}",
+                    damage.code
+                ));
+                if !found.path.to_string().ends_with(&stored_name) {
+                    replaced.push((target, found.path));
+                }
+                continue;
             }
             if let Err(error) = sync_entry(target, &settings.stanza, name) {
                 errors.push(repo_error(repo_key, &error));
@@ -260,8 +279,9 @@ fn push_segment(
                 ));
             }
         }
-        Ok(format!("{name}-{checksum}{}", settings.compression.kind.extension()))
+        Ok(stored_name)
     };
+    let failed_before = errors.len();
     if missing.is_empty() {
         known(checksum(source)?, errors)?;
     } else if source.size <= IN_MEMORY_MAX {
@@ -274,11 +294,19 @@ fn push_segment(
     } else {
         large::store(&missing, settings, source, known, errors)?;
     }
+    // The damaged file of another compression goes when the whole one is there
+    if errors.len() == failed_before {
+        for (target, path) in replaced {
+            if let Err(error) = target.repo.storage.remove(&path) {
+                errors.push(repo_error(target.repo.key, &error));
+            }
+        }
+    }
     Ok(())
 }
 
 /// What a repository has of a segment.
-fn find(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<Option<ArchivedSegment>> {
+fn find(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<Option<FoundSegment>> {
     let (segment, partial) = match name.strip_suffix(PARTIAL_SUFFIX) {
         Some(segment) => (segment, true),
         None => (name, false),
@@ -296,7 +324,7 @@ fn find(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<Option<Archi
         let names = unfinished.iter().map(String::as_str);
         temporary::sweep(&*target.repo.storage, &directory, names, found.as_ref().map(|found| &found.path));
     }
-    Ok(found.map(|found| found.name))
+    Ok(found)
 }
 
 /// Makes the name of a stored segment durable. Whoever wrote it synced its content before it got its name, but may have been
@@ -355,8 +383,14 @@ fn store(targets: &[&Target<'_>], settings: &PushSettings, file: &str, content: 
         return failed((target, one(target))).into_iter().collect();
     }
     std::thread::scope(|scope| {
-        let threads: Vec<_> = targets.iter().map(|target| scope.spawn(|| one(target))).collect();
-        let results = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked("stores"))));
+        let one = &one;
+        let begin = |target| std::thread::Builder::new().spawn_scoped(scope, move || one(target));
+        let threads: Vec<_> = targets.iter().map(|target| (target, begin(target))).collect();
+        let results = threads.into_iter().map(|(target, thread)| match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|_| Err(panicked("stores"))),
+            // Without a thread the repositories get the file one after the other
+            Err(_) => one(target),
+        });
         targets.iter().zip(results).filter_map(failed).collect()
     })
 }
@@ -380,37 +414,74 @@ mod tests {
 
     use engine::storage::faulty::{FaultyStorage, Op};
     use engine::storage::memory::MemoryStorage;
+    use engine::storage::posix::PosixStorage;
     use repo_format::cipher::Cipher;
+    use repo_format::compress::CompressType;
     use repo_format::pg::PgVersion;
 
     use super::*;
 
     const SEGMENT: &str = "000000010000000000000001";
 
-    #[test]
-    fn push_of_a_segment_that_is_there_syncs_its_name_or_fails() {
-        let dir = tempfile::tempdir().expect("dir");
-        let source = dir.path().join(SEGMENT);
-        std::fs::write(&source, [7; 4096]).expect("segment");
-        let settings = PushSettings {
+    fn settings(compression: Compression) -> PushSettings {
+        PushSettings {
             stanza: "demo".parse().expect("stanza"),
             pg_path: None,
             version_force: None,
             header_check: false,
             mode_check: true,
-            compression: Compression::NONE,
+            compression,
             process_max: 2,
             queue_max: None,
-        };
-        let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
-        let repo = Repo { key: 1, storage: Arc::new(storage.clone()), cipher: Cipher::None };
+        }
+    }
+
+    fn targets(repo: &Repo) -> Targets<'_> {
         let archive_id = "15-1".parse().expect("archive id");
-        let targets = Targets {
+        Targets {
             version: PgVersion::V15,
             system_id: 1,
-            repos: vec![Target { repo: &repo, archive_id, cipher: Cipher::None, listed: None }],
+            repos: vec![Target { repo, archive_id, cipher: Cipher::None, listed: None }],
             errors: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn half_a_segment_under_the_right_name_is_not_taken_for_the_segment() {
+        let dir = tempfile::tempdir().expect("dir");
+        let source = dir.path().join(SEGMENT);
+        std::fs::write(&source, [7; 4096]).expect("segment");
+        let posix = PosixStorage::new(dir.path().join("repo"));
+        let repo = Repo { key: 1, storage: Arc::new(posix), cipher: Cipher::None };
+        let archive = dir.path().join("repo/archive/demo/15-1/0000000100000000");
+        let push = |kind| {
+            let settings = settings(Compression::new(kind, None).expect("compression"));
+            push_file(&targets(&repo), &settings, &source, SEGMENT, 2, None).expect("push").join("\n")
         };
+        assert_eq!(push(CompressType::None), "");
+        let stored = archive.join(format!("{SEGMENT}-{}", Sha1::of(&[7; 4096])));
+        for damaged in [vec![], vec![7; 100], vec![8; 4096], vec![7; 5000]] {
+            std::fs::write(&stored, damaged).expect("damage");
+            assert!(push(CompressType::None).contains("is damaged and is stored again"));
+            assert_eq!(std::fs::read(&stored).expect("stored"), [7; 4096]);
+        }
+        assert!(push(CompressType::None).contains("with the same checksum"));
+        std::fs::write(&stored, "half").expect("damage");
+        assert!(push(CompressType::Lz4).contains("is damaged and is stored again"));
+        let names: Vec<_> =
+            std::fs::read_dir(&archive).expect("list").map(|entry| entry.expect("entry").path()).collect();
+        assert_eq!(names, [stored.with_file_name(format!("{SEGMENT}-{}.lz4", Sha1::of(&[7; 4096])))]);
+    }
+
+    #[test]
+    fn push_of_a_segment_that_is_there_syncs_its_name_or_fails() {
+        let dir = tempfile::tempdir().expect("dir");
+        let source = dir.path().join(SEGMENT);
+        std::fs::write(&source, [7; 4096]).expect("segment");
+        let settings = settings(Compression::NONE);
+        let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
+        let repo = Repo { key: 1, storage: Arc::new(storage.clone()), cipher: Cipher::None };
+        let targets = targets(&repo);
         assert!(push_file(&targets, &settings, &source, SEGMENT, 2, None).expect("new").is_empty());
         let before = storage.calls().len();
         assert_eq!(push_file(&targets, &settings, &source, SEGMENT, 2, None).expect("again").len(), 1);

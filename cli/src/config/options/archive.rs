@@ -74,9 +74,11 @@ options! {
         range: Range::Fixed("0B", "4PiB"),
         deprecated: &["archive-queue-max"],
         summary: "Drop WAL when more than this waits.",
-        detail: "When the WAL that is not archived grows beyond this size it is reported as archived and lost, which \
-            keeps PostgreSQL running and breaks the archive: a new backup is needed. Use only where a full disk is \
-            worse.",
+        detail: "When the WAL that waits to be archived grows beyond this size, two things happen:\n\n\
+            * pgBackRest and rbr tell PostgreSQL that the WAL was archived, and it is lost.\n\
+            * A warning goes to the log.\n\n\
+            That keeps PostgreSQL running and breaks the archive: make a new backup as soon as possible. Use this \
+            option only where a full disk is worse.",
         ..OptionDecl::BASE
     };
 }

@@ -89,10 +89,14 @@ options! {
         roles: MAIN,
         default: Fixed("n"),
         allow: &["n", "prefer", "y"],
+        values: &[
+            ("y", "read from a standby; the backup fails without one"),
+            ("prefer", "read from a standby if one is there, else from the primary"),
+            ("n", "read from the primary"),
+        ],
         bool_like: true,
         summary: "Copy files from a standby.",
-        detail: "The backup is controlled on the primary, but most files are read from a standby. y insists on a \
-            standby, prefer uses one if it is there.",
+        detail: "The primary controls the backup, but rbr reads most files from a standby.",
         ..OptionDecl::BASE
     };
 

@@ -72,8 +72,12 @@ options! {
         roles: MAIN,
         default: Fixed("full"),
         allow: &["full", "progress"],
+        values: &[
+            ("progress", "how far a backup or expire is that runs now; not with --set"),
+            ("full", "everything"),
+        ],
         summary: "Level of detail.",
-        detail: "full shows everything, progress only the state of a running backup.",
+        detail: "How much info shows.",
         ..OptionDecl::BASE
     };
 
@@ -242,26 +246,41 @@ options! {
         roles: MAIN,
         default: Fixed("text"),
         allow: &["text", "json"],
+        values: &[("text", "for people"), ("json", "for programs, with all details")],
         overrides: &[
+            Override {
+                command: RepoLs,
+                values: &[("text", "one name a line"), ("json", "an object with a member for each entry")],
+                summary: "Form of the output.",
+                detail: "{values}\n\nEntries have these members in JSON:\n\n\
+                    * name - the name, as the member's key; with --recurse the path below the one that is listed\n\
+                    * type - file, path or link\n\
+                    * size - bytes of a file\n\
+                    * time - when a file was changed last, in seconds since 1970\n\
+                    * destination - where a link leads",
+                ..Override::NONE
+            },
             Override {
                 command: Verify,
                 default: Some(Fixed("none")),
                 allow: &["none", "text"],
+                values: &[("none", "errors only, in the log"), ("text", "a report")],
                 summary: "Form of the output.",
-                detail: "none says nothing but errors, text reports the result.",
+                detail: "What verify prints.",
                 ..Override::NONE
             },
             Override {
                 command: Version,
                 default: Some(Fixed("text")),
                 allow: &["text", "num"],
+                values: &[("text", "name and version"), ("num", "the version as one number, to compare it")],
                 summary: "Form of the output.",
-                detail: "text shows name and version, num the version as a number that can be compared.",
+                detail: "How the version is shown.",
                 ..Override::NONE
             },
         ],
         summary: "Form of the output.",
-        detail: "text for people, json for programs.",
+        detail: "What is printed.",
         ..OptionDecl::BASE
     };
 
@@ -414,8 +433,13 @@ options! {
         roles: MAIN,
         default: Fixed("asc"),
         allow: &["none", "asc", "desc"],
+        values: &[
+            ("asc", "in ascending order"),
+            ("desc", "in descending order"),
+            ("none", "as the storage lists them"),
+        ],
         summary: "Order of names.",
-        detail: "asc, desc or none.",
+        detail: "Entries are sorted by name.",
         ..OptionDecl::BASE
     };
 
@@ -491,10 +515,14 @@ options! {
         roles: MAIN,
         default: Fixed("pause"),
         allow: &["pause", "promote", "shutdown"],
+        values: &[
+            ("pause", "wait for the administrator"),
+            ("promote", "open the cluster for writing"),
+            ("shutdown", "stop the server"),
+        ],
         depend: depend("type", &["immediate", "lsn", "name", "time", "xid"]),
         summary: "What happens at the target.",
-        detail: "pause waits for the administrator, promote opens the cluster, shutdown stops it. Only PostgreSQL looks \
-            at it.",
+        detail: "PostgreSQL does this when recovery reaches the target.",
         ..OptionDecl::BASE
     };
 
@@ -535,27 +563,41 @@ options! {
                 command: Backup,
                 default: Some(Fixed("incr")),
                 allow: &["full", "diff", "incr"],
+                values: &[
+                    ("full", "copy all files"),
+                    ("incr", "copy what changed since the last backup"),
+                    ("diff", "copy what changed since the last full backup"),
+                ],
                 summary: "Type of the backup.",
-                detail: "full copies everything, diff what changed since the last full backup, incr what changed since \
-                    the last backup of any type. Without a full backup to build on, a full one is made.",
+                detail: "What is copied. A diff or incr backup without a full backup to build on becomes a full one.",
                 ..Override::NONE
             },
             Override {
                 command: Info,
                 required: Some(false),
                 allow: &["full", "diff", "incr"],
+                values: &[("full", "full backups"), ("diff", "differential backups"), ("incr", "incremental backups")],
                 summary: "Show backups of this type only.",
-                detail: "full, diff or incr.",
+                detail: "Without it info shows backups of all types.",
                 ..Override::NONE
             },
             Override {
                 command: Restore,
                 default: Some(Fixed("default")),
                 allow: &["default", "preserve", "immediate", "standby", "none", "name", "time", "lsn", "xid"],
+                values: &[
+                    ("default", "to the end of the archive"),
+                    ("immediate", "until the cluster is consistent"),
+                    ("lsn", "to the position in --target"),
+                    ("name", "to the restore point in --target"),
+                    ("xid", "to the transaction in --target"),
+                    ("time", "to the time in --target"),
+                    ("preserve", "as the recovery settings in the backup say"),
+                    ("standby", "without end, as a standby"),
+                    ("none", "not at all: no recovery settings are written"),
+                ],
                 summary: "Where recovery ends.",
-                detail: "default: at the end of the archive; immediate: when consistent; lsn, name, time, xid: at \
-                    --target; none: no archive is used; preserve: the recovery settings that are there stay; \
-                    standby: follows a primary.",
+                detail: "How far PostgreSQL replays WAL when it starts on the restored files.",
                 ..Override::NONE
             },
         ],

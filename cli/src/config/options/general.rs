@@ -146,10 +146,16 @@ options! {
         roles: MAIN_ASYNC,
         default: Fixed("gz"),
         allow: &["none", "bz2", "gz", "lz4", "zst"],
+        values: &[
+            ("none", "no compression"),
+            ("bz2", "small and very slow"),
+            ("gz", "the format that every pgBackRest reads"),
+            ("lz4", "fast and larger than zst"),
+            ("zst", "fast and small, a good choice"),
+        ],
         help: HelpGroup::General,
         summary: "Kind of compression.",
-        detail: "none, gz, bz2, lz4 or zst. lz4 and zst are much faster than gz at a similar size; zst is a good \
-            choice.",
+        detail: "How new files are compressed. Files that are in the repository keep their compression.",
         ..OptionDecl::BASE
     };
 

@@ -5,6 +5,17 @@ use crate::config::decl::Support::Moot;
 use crate::config::decl::{HelpGroup, Kind, Opt, OptionDecl, options};
 use crate::config::options::{EVERY, STANZA_AND_REPO};
 
+/// The levels of all outputs.
+const LEVELS: &[(&str, &str)] = &[
+    ("off", "nothing"),
+    ("error", "errors"),
+    ("warn", "warnings and above"),
+    ("info", "the course of the command and above"),
+    ("detail", "a line for each file and above"),
+    ("debug", "what helps to find a fault and above"),
+    ("trace", "everything"),
+];
+
 options! {
     LOG_LEVEL_CONSOLE: Opt<String> = OptionDecl {
         name: "log-level-console",
@@ -12,9 +23,10 @@ options! {
         commands: EVERY,
         default: Fixed("warn"),
         allow: &["off", "error", "warn", "info", "detail", "debug", "trace"],
+        values: LEVELS,
         help: HelpGroup::Log,
         summary: "Level of the log on standard output.",
-        detail: "off, error, warn, info, detail (one line per file), debug or trace; each includes those before it.",
+        detail: "Lines of this level and above go to standard output.",
         ..OptionDecl::BASE
     };
 
@@ -24,9 +36,10 @@ options! {
         commands: EVERY,
         default: Fixed("info"),
         allow: &["off", "error", "warn", "info", "detail", "debug", "trace"],
+        values: LEVELS,
         help: HelpGroup::Log,
         summary: "Level of the log file.",
-        detail: "The levels are those of log-level-console.",
+        detail: "Lines of this level and above go to the log file.",
         ..OptionDecl::BASE
     };
 
@@ -36,10 +49,10 @@ options! {
         commands: EVERY,
         default: Fixed("off"),
         allow: &["off", "error", "warn", "info", "detail", "debug", "trace"],
+        values: LEVELS,
         help: HelpGroup::Log,
         summary: "Level of the log on standard error.",
-        detail: "Lines of these levels go to standard error instead of standard output. The levels are those of log- \
-            level-console.",
+        detail: "Lines of this level and above go to standard error instead of standard output.",
         ..OptionDecl::BASE
     };
 

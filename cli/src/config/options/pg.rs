@@ -11,7 +11,7 @@ use crate::config::decl::{
     DefaultValue, Group, HelpGroup, Kind, MAIN, NOT_REMOTE, Opt, OptIndexed, OptionDecl, Override, Range, Role,
     RoleSet, Section, depend, on, options,
 };
-use crate::config::options::{WITH_PG_DATA, WITH_PG_HOST, WITH_PG_SESSION};
+use crate::config::options::{PROTOCOLS, WITH_PG_DATA, WITH_PG_HOST, WITH_PG_SESSION};
 
 options! {
     DB_TIMEOUT: Opt<Duration> = OptionDecl {
@@ -22,8 +22,8 @@ options! {
         range: Range::Fixed("100ms", "7d"),
         help: HelpGroup::General,
         summary: "Time limit for a query.",
-        detail: "Includes the time that PostgreSQL takes to start and stop a backup, which can be long without start- \
-            fast.",
+        detail: "Includes the time that PostgreSQL takes to start and stop a backup, which can be long without \
+            start-fast.",
         ..OptionDecl::BASE
     };
 
@@ -249,11 +249,12 @@ options! {
         roles: NOT_REMOTE,
         default: Fixed("ssh"),
         allow: &["ssh", "tls"],
+        values: PROTOCOLS,
         depend: depend("pg-host", &[]),
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
         summary: "Protocol to the host.",
-        detail: "ssh or tls.",
+        detail: "How the host is reached.",
         ..OptionDecl::BASE
     };
 

@@ -12,7 +12,7 @@ use crate::config::decl::{
     DefaultValue, Group, HelpGroup, Kind, MAIN, NOT_REMOTE, Opt, OptIndexed, OptionDecl, Override, Range, Role,
     RoleSet, Section, depend, depend_or, on, options,
 };
-use crate::config::options::STANZA_AND_REPO;
+use crate::config::options::{PROTOCOLS, STANZA_AND_REPO};
 
 options! {
     REPO: Opt<i64> = OptionDecl {
@@ -60,8 +60,8 @@ options! {
         depend: depend_or("repo-bundle", &["y"], "n"),
         help: HelpGroup::Repository,
         summary: "Store changed blocks only.",
-        detail: "A diff or incr backup stores the changed blocks of a file instead of the whole file. Needs repo- \
-            bundle.",
+        detail: "A diff or incr backup stores the changed blocks of a file instead of the whole file. Needs \
+            repo-bundle.",
         ..OptionDecl::BASE
     };
 
@@ -207,10 +207,14 @@ options! {
         commands: STANZA_AND_REPO,
         default: Fixed("none"),
         allow: &["none", "aes-256-cbc"],
+        values: &[
+            ("none", "files are stored as they are"),
+            ("aes-256-cbc", "files are encrypted with AES in CBC mode and a key of 256 bits"),
+        ],
         deprecated: &["repo-cipher-type"],
         help: HelpGroup::Repository,
         summary: "Encryption of the repository.",
-        detail: "none or aes-256-cbc. Can't be changed once the stanza exists.",
+        detail: "rbr encrypts on this host, whatever the storage does. The type can't be changed once the stanza exists.",
         ..OptionDecl::BASE
     };
 
@@ -392,11 +396,12 @@ options! {
         roles: NOT_REMOTE,
         default: Fixed("ssh"),
         allow: &["ssh", "tls"],
+        values: PROTOCOLS,
         depend: depend("repo-host", &[]),
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
         summary: "Protocol to the host.",
-        detail: "ssh or tls.",
+        detail: "How the host is reached.",
         ..OptionDecl::BASE
     };
 
@@ -470,10 +475,15 @@ options! {
         roles: MAIN,
         default: Fixed("full"),
         allow: &["full", "diff", "incr"],
+        values: &[
+            ("full", "count full backups"),
+            ("diff", "count full and differential backups"),
+            ("incr", "count all backups"),
+        ],
         deprecated: &["retention-archive-type"],
         help: HelpGroup::Repository,
         summary: "Type of backup that WAL retention counts.",
-        detail: "full, diff or incr. Only full makes sense in most cases.",
+        detail: "repo-retention-archive counts backups of these types. Keep full unless you know why not.",
         ..OptionDecl::BASE
     };
 
@@ -517,9 +527,13 @@ options! {
         roles: MAIN,
         default: Fixed("count"),
         allow: &["count", "time"],
+        values: &[
+            ("time", "repo-retention-full is a number of days: an older full backup goes when another one is at least that old"),
+            ("count", "repo-retention-full is a number of full backups"),
+        ],
         help: HelpGroup::Repository,
         summary: "How full backups are retained.",
-        detail: "count: a number of backups; time: a number of days.",
+        detail: "What the number in repo-retention-full counts.",
         ..OptionDecl::BASE
     };
 
@@ -573,11 +587,18 @@ options! {
         commands: STANZA_AND_REPO,
         default: Fixed("posix"),
         allow: &["azure", "cifs", "gcs", "posix", "s3", "sftp"],
+        values: &[
+            ("azure", "a container of Azure Blob Storage"),
+            ("cifs", "a directory on a CIFS mount: no links, directories are not synced"),
+            ("gcs", "a bucket of Google Cloud Storage"),
+            ("posix", "a directory of this host"),
+            ("s3", "a bucket of S3 or of a store that speaks its protocol"),
+            ("sftp", "a directory of an SFTP server"),
+        ],
         deprecated: &["repo-type"],
         help: HelpGroup::Repository,
         summary: "Kind of storage.",
-        detail: "posix (a directory), cifs (a directory on a CIFS mount, without links and directory syncs), sftp, or \
-            an object store: azure, gcs, s3.",
+        detail: "Where the repository is.",
         ..OptionDecl::BASE
     };
 }

@@ -66,10 +66,17 @@ options! {
         commands: STANZA_AND_REPO,
         default: Fixed("shared"),
         allow: &["shared", "auto", "web-id", "pod-id", "process"],
+        values: &[
+            ("shared", "the keys in repo-s3-key and repo-s3-key-secret"),
+            ("auto", "temporary keys of the instance that the program runs on"),
+            ("web-id", "temporary keys for a web identity token"),
+            ("pod-id", "temporary keys for an EKS pod identity"),
+            ("process", "keys that a program prints"),
+        ],
         depend: depend("repo-type", &["s3"]),
         help: HelpGroup::Repository,
         summary: "Kind of S3 keys.",
-        detail: "shared, auto (of the instance), web-id, pod-id or process.",
+        detail: "Where the keys come from.",
         ..OptionDecl::BASE
     };
 
@@ -199,10 +206,14 @@ options! {
         commands: STANZA_AND_REPO,
         default: Fixed("host"),
         allow: &["host", "path"],
+        values: &[
+            ("host", "the bucket is part of the host name"),
+            ("path", "the bucket is the begin of the path"),
+        ],
         depend: depend("repo-type", &["s3"]),
         help: HelpGroup::Repository,
         summary: "Form of S3 addresses.",
-        detail: "host puts the bucket into the host name, path into the path.",
+        detail: "How requests name the bucket.",
         ..OptionDecl::BASE
     };
 }

@@ -67,10 +67,15 @@ options! {
         commands: STANZA_AND_REPO,
         default: Fixed("shared"),
         allow: &["shared", "sas", "auto"],
+        values: &[
+            ("shared", "repo-azure-key is the key of the account"),
+            ("sas", "repo-azure-key is a shared access signature"),
+            ("auto", "the managed identity of the host"),
+        ],
         depend: depend("repo-type", &["azure"]),
         help: HelpGroup::Repository,
         summary: "Kind of Azure key.",
-        detail: "shared, sas or auto (managed identity).",
+        detail: "How requests are authorized.",
         ..OptionDecl::BASE
     };
 
@@ -81,10 +86,14 @@ options! {
         commands: STANZA_AND_REPO,
         default: Fixed("host"),
         allow: &["host", "path"],
+        values: &[
+            ("host", "the account is part of the host name"),
+            ("path", "the account is the begin of the path"),
+        ],
         depend: depend("repo-type", &["azure"]),
         help: HelpGroup::Repository,
         summary: "Form of Azure addresses.",
-        detail: "host puts the account into the host name, path into the path.",
+        detail: "How requests name the account.",
         ..OptionDecl::BASE
     };
 
@@ -118,11 +127,12 @@ options! {
         kind: Kind::String,
         group: Some(Group::Repo),
         commands: STANZA_AND_REPO,
-        depend: depend("repo-gcs-key-type", &["service", "token"]),
+        depend: depend("repo-gcs-key-type", &["service", "token", "web-id"]),
         secure: true,
         help: HelpGroup::Repository,
         summary: "GCS key.",
-        detail: "Path of the service key file, or a token with its kind (Bearer ...), see repo-gcs-key-type.",
+        detail: "Path of the service key file or of the external account credential file, or a token with its kind (Bearer ...), see \
+                 repo-gcs-key-type.",
         ..OptionDecl::BASE
     };
 
@@ -132,11 +142,17 @@ options! {
         group: Some(Group::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("service"),
-        allow: &["service", "token", "auto"],
+        allow: &["service", "token", "auto", "web-id"],
+        values: &[
+            ("auto", "the service account of the instance that the program runs on"),
+            ("service", "repo-gcs-key is the file of a service account"),
+            ("token", "repo-gcs-key is a token, for tests with an emulator"),
+            ("web-id", "repo-gcs-key is the file of an external account (workload identity federation)"),
+        ],
         depend: depend("repo-type", &["gcs"]),
         help: HelpGroup::Repository,
         summary: "Kind of GCS key.",
-        detail: "service, token or auto (of the instance, by its metadata service).",
+        detail: "How requests are authorized.",
         ..OptionDecl::BASE
     };
 
@@ -184,11 +200,16 @@ options! {
         commands: STANZA_AND_REPO,
         default: Fixed("strict"),
         allow: &["accept-new", "fingerprint", "none", "strict"],
+        values: &[
+            ("strict", "the key must be in a known_hosts file"),
+            ("accept-new", "as strict, but the key of an unknown host is added"),
+            ("fingerprint", "the key must have repo-sftp-host-fingerprint"),
+            ("none", "any key is accepted"),
+        ],
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
         summary: "How the SFTP host's key is checked.",
-        detail: "strict: it must be known; accept-new: unknown hosts are added; fingerprint: by repo-sftp-host- \
-            fingerprint; none: not at all.",
+        detail: "Whether the server is the right one.",
         ..OptionDecl::BASE
     };
 

@@ -14,9 +14,12 @@ options! {
         roles: MAIN,
         default: Fixed("preserve"),
         allow: &["preserve", "off"],
+        values: &[
+            ("off", "turn archiving off, so that a copy does not write into the archive of its original"),
+            ("preserve", "keep the setting that the backup has"),
+        ],
         summary: "Archive mode of the restored cluster.",
-        detail: "preserve keeps the setting of the backup; off turns archiving off, so that a copy does not write into \
-            the archive of its original.",
+        detail: "Whether the restored cluster archives its WAL. Needs PostgreSQL 12 or later.",
         ..OptionDecl::BASE
     };
 

@@ -32,7 +32,7 @@ fn defaults(decl: &OptionDecl) -> Vec<&'static str> {
 
 #[test]
 fn table_has_every_option_of_the_release_sorted() {
-    assert_eq!(COUNT, 200);
+    assert_eq!(COUNT, 202);
     assert!(ALL.windows(2).all(|pair| pair[0].name < pair[1].name));
     for (index, decl) in ALL.iter().enumerate() {
         assert_eq!(find(decl.name), Some(index));
@@ -176,6 +176,7 @@ fn word_lists_exist_for_words() {
         match decl.kind {
             Kind::StringId => assert!(has_list, "{}", decl.name),
             Kind::Size => assert!(decl.allow.iter().all(|text| number(decl, text).is_some()), "{}", decl.name),
+            Kind::Integer => assert!(decl.allow.iter().all(|text| text.parse::<i64>().is_ok()), "{}", decl.name),
             _ => assert!(!has_list, "{}", decl.name),
         }
         assert!(!decl.bool_like || (decl.allow.contains(&"y") && decl.allow.contains(&"n")), "{}", decl.name);
@@ -247,5 +248,33 @@ fn keys_passphrases_and_tokens_are_secret() {
                 "repo-azure-key" | "repo-azure-account" | "repo-azure-endpoint" | "repo-gcs-key" | "repo-s3-key"
             );
         assert_eq!(decl.secure, holds_secret, "{name}");
+    }
+}
+
+#[test]
+fn every_allowed_word_is_explained_and_nothing_else() {
+    // Hashes have no other name, and the other option is for processes that rbr starts itself
+    let plain = |decl: &OptionDecl| decl.internal || decl.name == "repo-sftp-host-key-hash-type";
+    for decl in ALL.iter().filter(|decl| decl.kind == Kind::StringId && !plain(decl)) {
+        for command in decl.commands.iter() {
+            let explained: Vec<&str> = decl.values_for(command).map(|(value, _)| value).collect();
+            for word in decl.allow_for(command) {
+                assert!(explained.contains(word), "{} of {}: {word}", decl.name, command.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn no_text_has_a_word_that_was_torn_at_a_line_end() {
+    for decl in ALL {
+        let own = [decl.summary, decl.detail].into_iter();
+        for text in own.chain(decl.overrides.iter().flat_map(|special| [special.summary, special.detail])) {
+            let torn = text
+                .as_bytes()
+                .windows(4)
+                .any(|bytes| bytes[0].is_ascii_alphabetic() && &bytes[1..3] == b"- " && bytes[3].is_ascii_alphabetic());
+            assert!(!torn, "{}: {text}", decl.name);
+        }
     }
 }

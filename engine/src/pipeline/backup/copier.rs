@@ -1,10 +1,10 @@
 //! One worker: reads a file once, hashes, checks, encodes and stores it.
 
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::{BufReader, Cursor, Read};
 
 use repo_format::block_map::BlockMap;
-use repo_format::cipher::{self, Framing};
+use repo_format::cipher::{Decryptor, Framing};
 use repo_format::hash::{Sha1, Sha1Hasher};
 use repo_format::layout::RepoPath;
 
@@ -313,19 +313,18 @@ fn sum(source: &mut impl Read, buffer: &mut [u8], display: &dyn Fn() -> String) 
 fn read_prior_map(settings: &CopySettings, file: &FileJob, block: &BlockJob, prior: &PriorMap) -> Result<BlockMap> {
     let read = || -> Result<BlockMap> {
         let range = ReadRange { offset: prior.offset, limit: Some(prior.size) };
-        let Some(mut source) = settings.storage.read(&prior.path, range)? else {
+        let Some(source) = settings.storage.read(&prior.path, range)? else {
             return Err(crate::storage::missing(&*settings.storage, &prior.path));
         };
-        let mut stored = Vec::new();
-        source
-            .read_to_end(&mut stored)
-            .map_err(|error| Error::from_io(ErrorCode::FileRead, "unable to read", error))?;
-        if stored.len() as u64 != prior.size {
-            let message = format!("expected {} byte(s) but read {}", prior.size, stored.len());
+        let mut stored = source.take(prior.size);
+        let plain = Decryptor::new(&settings.cipher, Framing::Raw, &mut stored);
+        let map = BlockMap::read_from(BufReader::new(plain), block.block_size, block.checksum_size, u64::MAX)?;
+        if stored.limit() != 0 {
+            let read = prior.size - stored.limit();
+            let message = format!("expected {} byte(s) but read {read}", prior.size);
             return Err(Error::new(ErrorCode::FileRead, message));
         }
-        let plain = cipher::decrypt_framed(&settings.cipher, Framing::Raw, &stored)?;
-        BlockMap::read(&plain, block.block_size, block.checksum_size)
+        Ok(map)
     };
     read().map_err(|error| {
         error.context(format!(

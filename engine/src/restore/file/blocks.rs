@@ -1,7 +1,7 @@
 //! Copies block incremental files: the blocks that differ from what is on disk, from the backups that hold them.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufReader, Read};
 
 use repo_format::block_map::BlockMap;
 use repo_format::hash::Sha1;
@@ -30,17 +30,30 @@ impl FileContext<'_> {
         let path = restored_path(self.pg_path, &file.name);
         let short = || Error::new(ErrorCode::Format, format!("stored form of '{path}' is too short"));
         let limit = copy.limit.unwrap_or(0);
-        // The manifest's size is only a claim until so many bytes are there
-        let mut member = Vec::with_capacity(usize::try_from(limit.min(MEMBER_SIZE_MAX)).unwrap_or(0));
-        stored.read_to_end(&mut member).map_err(|error| {
-            Error::from_io(ErrorCode::FileRead, format!("unable to read stored form of '{path}'"), error)
-        })?;
-        let map_size = usize::try_from(block.map_size).map_err(|_| short())?;
-        if member.len() as u64 != limit || member.len() < map_size {
-            return Err(short());
-        }
-        let map = pipeline.decode_map(&member[member.len() - map_size..])?;
-        let map = BlockMap::read(&map, block.size, block.checksum_size)?;
+        let block_total = self.block_file(file, block).block_total();
+        let read_map = |map: &mut dyn Read| {
+            let map = BufReader::new(pipeline.decrypt_raw(map));
+            BlockMap::read_from(map, block.size, block.checksum_size, block_total)
+        };
+        let mut member = Vec::new();
+        let map = if limit > MEMBER_SIZE_MAX {
+            // The map alone, whose size is only a claim: it takes memory as far as it makes sense
+            let mut stored = stored.take(limit);
+            let map = read_map(&mut stored)?;
+            if stored.limit() != 0 {
+                return Err(short());
+            }
+            map
+        } else {
+            stored.read_to_end(&mut member).map_err(|error| {
+                Error::from_io(ErrorCode::FileRead, format!("unable to read stored form of '{path}'"), error)
+            })?;
+            let map_size = usize::try_from(block.map_size).map_err(|_| short())?;
+            if member.len() as u64 != limit || member.len() < map_size {
+                return Err(short());
+            }
+            read_map(&mut &member[member.len() - map_size..])?
+        };
         let existing = copy.existing.as_deref().unwrap_or_default();
         let read_over_bytes = self.storage.read_ahead().read_over_bytes;
         let plan = block_delta::plan(&map, &self.block_file(file, block), existing, read_over_bytes)?;

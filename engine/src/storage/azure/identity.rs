@@ -48,8 +48,8 @@ impl ManagedIdentity {
             .header("metadata", "true")
             .body(HttpRequestBody::empty())
             .map_err(|error| Error::new(ErrorCode::Format, format!("invalid URL '{url}'")).cause(error))?;
-        // The other host stands for the store alone
-        let http = HttpSettings { host: None, ..http.clone() };
+        // The other host stands for the store alone, as does a certificate that is not checked
+        let http = HttpSettings { host: None, verify_tls: true, ..http.clone() };
         let requests = Requests::new(&http)?;
         Ok(ManagedIdentity { request, requests, io_timeout: http.io_timeout, current: Kept::new() })
     }

@@ -10,6 +10,7 @@ use percent_encoding::utf8_percent_encode;
 
 use super::token::Tokens;
 use crate::storage::http::URL_ENCODED;
+use crate::storage::http::checked::{foreign, not_html};
 use crate::storage::http::request::{Answer, Failure, Requests, is_done};
 use crate::{Error, ErrorCode};
 
@@ -107,6 +108,16 @@ impl Api {
     pub(super) async fn send(&self, call: Call<'_>) -> std::result::Result<Answer, Failure> {
         let method = call.method.clone();
         let answer = self.send_any(call).await?;
-        if is_done(&method, answer.status()) { Ok(answer) } else { Err(Failure::of(&answer)) }
+        if !is_done(&method, answer.status()) {
+            return Err(Failure::of(&answer));
+        }
+        if !answer.body().is_empty() {
+            not_html(answer.headers())?;
+        }
+        let deleted: &[&[u8]] = &[b"", b"null", b"{}"];
+        if method == Method::DELETE && answer.status().is_success() && !deleted.contains(&answer.body().trim_ascii()) {
+            return Err(foreign("it has content where there should be none").into());
+        }
+        Ok(answer)
     }
 }

@@ -9,6 +9,7 @@ use object_store::path::Path;
 use super::api::{Api, Call};
 use super::boundary;
 use super::upload::multipart_type;
+use crate::storage::http::multipart;
 use crate::storage::http::request::{Answer, Failure};
 
 /// Requests that the server takes at once.
@@ -46,21 +47,6 @@ async fn send(api: &Api, locations: &[Path]) -> Result<BTreeSet<usize>, Failure>
 
 /// The positions that an answer confirms.
 fn confirmed(answer: &Answer) -> BTreeSet<usize> {
-    let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let Some((_, boundary)) = kind.split_once("boundary=") else { return BTreeSet::new() };
-    let boundary = format!("--{}", boundary.split(';').next().unwrap_or_default().trim().trim_matches('"'));
-    String::from_utf8_lossy(answer.body()).split(&boundary).filter_map(position).collect()
-}
-
-/// The position of one part of an answer, if it says that the object is gone.
-fn position(part: &str) -> Option<usize> {
-    let mut lines = part.lines();
-    let id = lines.by_ref().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-id").then(|| value.trim().trim_end_matches('>'))
-    })?;
-    let status = lines.find_map(|line| line.strip_prefix("HTTP/1.1 "))?.split(' ').next()?;
-    let is_gone = status.starts_with('2') || status == "404";
-    let digits = id.rsplit(|char: char| !char.is_ascii_digit()).next()?;
-    is_gone.then(|| digits.parse().ok())?
+    let parts = multipart::parts(answer.headers(), answer.body());
+    parts.into_iter().filter(|part| part.is_success() || part.status == 404).filter_map(|part| part.id).collect()
 }

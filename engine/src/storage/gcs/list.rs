@@ -6,26 +6,32 @@
 use ::http::Method;
 use async_trait::async_trait;
 use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
-use object_store::path::DELIMITER;
+use object_store::path::{DELIMITER, Path};
 use object_store::{Extensions, ListResult, ObjectMeta, Result};
 use serde_json::Value;
 
 use super::api::{Api, Call};
 use super::failed;
 use crate::storage::as_of::{ListVersions, Order, Version, Versions};
+use crate::storage::http::checked::foreign;
 use crate::storage::http::request::{Failure, json};
-use crate::storage::object::location;
+use crate::storage::pages::{Located, Reached};
 use crate::{Error, ErrorCode};
+
+/// What a page says that it is.
+const LISTING: &str = "storage#objects";
 
 #[async_trait]
 impl PaginatedListStore for Api {
     async fn list_paginated(&self, prefix: Option<&str>, options: PaginatedListOptions) -> Result<PaginatedListResult> {
-        let mut query = vec![("fields", "nextPageToken,prefixes,items(name,size,updated)")];
+        let mut query = vec![("fields", "kind,nextPageToken,prefixes,items(name,size,updated)")];
         query.extend(options.delimiter.as_deref().map(|delimiter| ("delimiter", delimiter)));
         let token = options.page_token.as_deref();
-        let page = Page::ask(self, query, prefix.unwrap_or_default(), token).await.map_err(failed)?;
-        let objects = page.objects().map(object).collect::<crate::Result<_>>().map_err(failed)?;
-        let common_prefixes = page.prefixes().collect::<crate::Result<_>>().map_err(failed)?;
+        let prefix = prefix.unwrap_or_default();
+        let page = Page::ask(self, query, prefix, token).await.map_err(failed)?;
+        let (items, common_prefixes) = page.entries(prefix).map_err(failed)?;
+        let objects = items.into_iter().map(|(location, item)| object(location, item));
+        let objects = objects.collect::<crate::Result<_>>().map_err(failed)?;
         let result = ListResult { objects, common_prefixes, extensions: Extensions::new() };
         Ok(PaginatedListResult { result, page_token: page.next() })
     }
@@ -38,21 +44,20 @@ impl ListVersions for Api {
     }
 
     async fn page(&self, prefix: &str, token: Option<&str>, found: &mut Versions) -> Result<Option<String>> {
-        let fields = "nextPageToken,prefixes,items(name,size,updated,generation)";
+        let fields = "kind,nextPageToken,prefixes,items(name,size,updated,generation)";
         let query = vec![("fields", fields), ("delimiter", DELIMITER), ("versions", "true")];
         let page = Page::ask(self, query, prefix, token).await.map_err(failed)?;
-        for item in page.objects() {
-            found.versions.push(version(item).map_err(failed)?);
-        }
-        for prefix in page.prefixes() {
-            found.prefixes.insert(prefix.map_err(failed)?);
+        let (items, prefixes) = page.entries(prefix).map_err(failed)?;
+        found.prefixes.extend(prefixes);
+        for (location, item) in items {
+            found.versions.push(version(location, item).map_err(failed)?);
         }
         Ok(page.next())
     }
 }
 
 /// A page as the server sent it.
-struct Page(Value);
+pub(crate) struct Page(Value);
 
 impl Page {
     async fn ask<'a>(
@@ -65,21 +70,31 @@ impl Page {
             query.push(("prefix", prefix));
         }
         query.extend(token.map(|token| ("pageToken", token)));
-        Ok(Page(json(&api.send(Call::new(Method::GET, api.object_path(None), &query)).await?)?))
+        let page = json(&api.send(Call::new(Method::GET, api.object_path(None), &query)).await?)?;
+        Ok(Page::of(page)?)
     }
 
-    fn entries(&self, key: &str) -> impl Iterator<Item = &Value> {
-        self.0.get(key).and_then(Value::as_array).into_iter().flatten()
+    /// A page, if it is one.
+    pub(crate) fn of(page: Value) -> crate::Result<Self> {
+        match page.get("kind").and_then(Value::as_str) {
+            Some(LISTING) => Ok(Page(page)),
+            _ => Err(foreign(&format!("it is not of the kind '{LISTING}'"))),
+        }
     }
 
-    /// The objects, without what other programs show as a folder: one whose name ends with a slash.
-    fn objects(&self) -> impl Iterator<Item = &Value> {
-        let is_folder = |item: &Value| item.get("name").and_then(Value::as_str).is_some_and(|name| name.ends_with('/'));
-        self.entries("items").filter(move |item| !is_folder(item))
-    }
-
-    fn prefixes(&self) -> impl Iterator<Item = crate::Result<object_store::path::Path>> {
-        self.entries("prefixes").filter_map(Value::as_str).map(location)
+    /// Where the objects of the page are, with what describes them, and common prefixes.
+    pub(crate) fn entries(&self, prefix: &str) -> crate::Result<Located<'_, Value>> {
+        let of = |key: &str| self.0.get(key).and_then(Value::as_array).into_iter().flatten();
+        let (mut reached, mut objects, mut prefixes) = (Reached::below(prefix), Vec::new(), Vec::new());
+        for item in of("items") {
+            objects.extend(reached.object(text(item, "name")?)?.map(|location| (location, item)));
+        }
+        for found in of("prefixes") {
+            let found = found.as_str().ok_or_else(|| foreign("a prefix in it is no text"))?;
+            prefixes.extend(reached.common_prefix(found)?);
+        }
+        reached.warn();
+        Ok((objects, prefixes))
     }
 
     fn next(&self) -> Option<String> {
@@ -88,16 +103,16 @@ impl Page {
 }
 
 /// A text in the description of an object.
-fn text<'a>(item: &'a Value, key: &str) -> crate::Result<&'a str> {
+pub(super) fn text<'a>(item: &'a Value, key: &str) -> crate::Result<&'a str> {
     let found = item.get(key).and_then(Value::as_str);
     found.ok_or_else(|| Error::new(ErrorCode::Format, format!("object's {key} missing")))
 }
 
 /// Reads the description of an object.
-pub(super) fn object(item: &Value) -> crate::Result<ObjectMeta> {
+pub(crate) fn object(location: Path, item: &Value) -> crate::Result<ObjectMeta> {
     let bad = |key: &str| Error::new(ErrorCode::Format, format!("object's {key} is not valid"));
     Ok(ObjectMeta {
-        location: location(text(item, "name")?)?,
+        location,
         last_modified: text(item, "updated")?.parse().map_err(|_| bad("updated"))?,
         size: text(item, "size")?.parse().map_err(|_| bad("size"))?,
         e_tag: None,
@@ -106,8 +121,8 @@ pub(super) fn object(item: &Value) -> crate::Result<ObjectMeta> {
 }
 
 /// Reads the description of a version of an object.
-fn version(item: &Value) -> crate::Result<Version> {
+pub(crate) fn version(location: Path, item: &Value) -> crate::Result<Version> {
     let generation = text(item, "generation")?.to_owned();
-    let meta = ObjectMeta { version: Some(generation), ..object(item)? };
+    let meta = ObjectMeta { version: Some(generation), ..object(location, item)? };
     Ok(Version { meta, is_deletion: false, is_latest: false })
 }

@@ -18,9 +18,11 @@ use object_store::{
 use serde_json::Value;
 
 use super::api::{Api, Call};
-use super::list::object;
+use super::list::{object, text};
 use super::upload::{Resumable, put};
 use super::{batch, failed};
+use crate::storage::http::checked::foreign;
+use crate::storage::http::refusal::shown;
 use crate::storage::http::request::{Failure, json};
 use crate::storage::pages;
 use crate::{Error as EngineError, ErrorCode};
@@ -172,7 +174,21 @@ fn result(meta: ObjectMeta, range: Range<u64>, payload: GetResultPayload) -> Get
 async fn head(api: &Api, location: &Path) -> std::result::Result<ObjectMeta, Failure> {
     let query = [("fields", "name,size,updated")];
     let answer = api.send(Call::new(Method::GET, api.object_path(Some(location)), &query)).await?;
-    Ok(object(&json(&answer)?)?)
+    let found = json(&answer)?;
+    is_of(location, &found)?;
+    Ok(object(location.clone(), &found)?)
+}
+
+/// Refuses the description of another object.
+///
+/// # Errors
+/// [`ErrorCode::Format`]
+pub(super) fn is_of(location: &Path, item: &Value) -> crate::Result<()> {
+    let name = text(item, "name")?;
+    if name == location.as_ref() {
+        return Ok(());
+    }
+    Err(foreign(&format!("it describes '{}' instead of '{location}'", shown(name))))
 }
 
 /// Asks for an object's content.
@@ -189,7 +205,11 @@ async fn media(
         let value = value.map_err(|_| EngineError::new(ErrorCode::Assert, format!("'{range}' is no range")))?;
         call.headers.insert(header::RANGE, value);
     }
-    api.stream(call).await
+    let response = api.stream(call).await?;
+    if !response.headers().contains_key(GENERATION_HEADER) {
+        return Err(foreign("it does not say which generation of the object it is").into());
+    }
+    Ok(response)
 }
 
 /// Which bytes an answer holds, and how many the object has.

@@ -25,10 +25,13 @@ fn settings(endpoint: &str) -> GcsSettings {
     }
 }
 
+/// A listing of nothing.
+const EMPTY: &str = r#"{"kind":"storage#objects"}"#;
+
 /// What a server says of an object that holds these bytes.
-fn description(data: &[u8]) -> String {
+fn description(name: &str, data: &[u8]) -> String {
     let crc = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, crc32c::crc32c(data).to_be_bytes());
-    format!(r#"{{"crc32c":"{crc}","size":"{}"}}"#, data.len())
+    format!(r#"{{"name":"repo/{name}","crc32c":"{crc}","size":"{}"}}"#, data.len())
 }
 
 fn at(path: &str) -> RepoPath {
@@ -37,7 +40,7 @@ fn at(path: &str) -> RepoPath {
 
 #[test]
 fn small_file_is_one_request_with_tags_project_and_checksum() {
-    let (address, requests) = server(vec![answer(&description(b"data"))]);
+    let (address, requests) = server(vec![answer(&description("a/b c", b"data"))]);
     let storage = open(&GcsSettings {
         user_project: Some("my project".into()),
         tags: vec![("a b".into(), "c\"d".into())],
@@ -46,7 +49,7 @@ fn small_file_is_one_request_with_tags_project_and_checksum() {
     put(&storage.unwrap(), &at("a/b c"), b"data", WriteOptions::ATOMIC).unwrap();
     let request = requests.recv().unwrap();
     let expected =
-        "POST /upload/storage/v1/b/bucket/o?uploadType=multipart&fields=crc32c%2Csize&userProject=my%20project";
+        "POST /upload/storage/v1/b/bucket/o?uploadType=multipart&fields=crc32c%2Cname%2Csize&userProject=my%20project";
     assert_eq!(request.line, expected);
     assert!(request.head.contains("authorization: bearer secret-token"), "{}", request.head);
     let body = String::from_utf8(request.body).unwrap();
@@ -71,7 +74,7 @@ fn large_file_goes_up_in_whole_units_and_ends_with_its_size() {
         stored(first),
         stored(first + unit),
         stored(second),
-        answer(&description(&data)),
+        answer(&description("big", &data)),
     ]);
     let storage = open(&GcsSettings { part_size_bytes: part, ..settings(&address) }).unwrap();
     put(&storage, &at("big"), &data, WriteOptions::ATOMIC).unwrap();
@@ -109,7 +112,7 @@ fn chunk_of_which_nothing_was_kept_is_sent_again() {
         // Nothing of the last chunk, then all of it, but the object is not made yet
         stored(unit),
         stored(data.len()),
-        answer(&description(&data)),
+        answer(&description("big", &data)),
     ]);
     let storage = open(&GcsSettings { part_size_bytes: unit, ..settings(&address) }).unwrap();
     put(&storage, &at("big"), &data, WriteOptions::ATOMIC).unwrap();
@@ -140,7 +143,8 @@ fn upload_that_lost_what_it_had_is_an_error() {
 
 #[test]
 fn object_with_another_checksum_is_an_error_and_removed() {
-    let (address, requests) = server(vec![answer(&description(b"other")), answer_with("204 No Content", "", "")]);
+    let (address, requests) =
+        server(vec![answer(&description("file", b"other")), answer_with("204 No Content", "", "")]);
     let storage = open(&settings(&address)).unwrap();
     let error = put(&storage, &at("file"), b"data", WriteOptions::ATOMIC).unwrap_err();
     assert_eq!(error.code, ErrorCode::Format);
@@ -157,14 +161,15 @@ fn refused_request_shows_status_and_message_but_no_token() {
     assert_eq!(error.code, ErrorCode::Protocol);
     let text = error.to_string();
     assert!(text.contains("unable to write '/repo/file'"), "{text}");
-    assert!(text.ends_with("HTTP request failed with 403 (Forbidden): no access to bucket"), "{text}");
+    assert!(text.contains(": HTTP request failed with 403 (Forbidden):\n*** Path/Query ***:\nPOST /upload/"), "{text}");
+    assert!(text.ends_with("*** Response Content ***:\nno access to bucket"), "{text}");
     assert!(!format!("{error:?}{text}").contains("secret"), "{error:?}");
 }
 
 #[test]
 fn content_is_asked_for_again_from_where_the_connection_broke() {
     let whole = "HTTP/1.1 200 OK\r\nconnection: close\r\nx-goog-generation: 7\r\ncontent-length: 10\r\n\r\n0123";
-    let rest = answer_with("206 Partial Content", "content-range: bytes 4-9/10\r\n", "456789");
+    let rest = answer_with("206 Partial Content", "x-goog-generation: 7\r\ncontent-range: bytes 4-9/10\r\n", "456789");
     let (address, requests) = server(vec![whole.to_owned(), rest]);
     let storage = open(&settings(&address)).unwrap();
     assert_eq!(get(&storage, &at("file"), 100).unwrap().unwrap(), b"0123456789");
@@ -176,7 +181,9 @@ fn content_is_asked_for_again_from_where_the_connection_broke() {
 
 #[test]
 fn content_that_was_not_asked_for_is_refused() {
-    let part = |range: &str| answer_with("206 Partial Content", &format!("content-range: bytes {range}\r\n"), "2345");
+    let part = |range: &str| {
+        answer_with("206 Partial Content", &format!("x-goog-generation: 7\r\ncontent-range: bytes {range}\r\n"), "2345")
+    };
     let read = |answers: Vec<String>| {
         let (address, _requests) = server(answers);
         let range = ReadRange { offset: 2, limit: Some(4) };
@@ -195,17 +202,16 @@ fn content_that_was_not_asked_for_is_refused() {
 }
 
 #[test]
-fn content_of_a_version_without_a_name_is_not_continued() {
-    let broken = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 10\r\n\r\n0123";
-    let rest = answer_with("206 Partial Content", "content-range: bytes 4-9/10\r\n", "456789");
-    let (address, requests) = server(vec![broken.to_owned(), rest]);
-    assert!(get(&open(&settings(&address)).unwrap(), &at("file"), 100).is_err());
-    assert_eq!(requests.try_iter().count(), 1);
+fn content_that_names_no_generation_is_not_the_stores() {
+    let page = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 10\r\n\r\n0123456789";
+    let (address, _requests) = server(vec![page.to_owned(), answer("{}")]);
+    let error = get(&open(&settings(&address)).unwrap(), &at("file"), 100).unwrap_err();
+    assert!(error.message.contains("the answer is not the store's"), "{error}");
 }
 
 #[test]
 fn listing_whose_page_follows_itself_is_refused() {
-    let page = answer(r#"{"prefixes":["repo/p/"],"nextPageToken":"t"}"#);
+    let page = answer(r#"{"kind":"storage#objects","prefixes":["repo/p/"],"nextPageToken":"t"}"#);
     let (address, requests) = server(vec![page.clone(), page.clone(), page]);
     let error = open(&settings(&address)).unwrap().list(&at("")).unwrap_err();
     assert!(error.to_string().contains("leads back to a page that it had already"), "{error}");
@@ -218,12 +224,12 @@ fn past_is_read_from_versions() {
         format!(r#"{{"name":"repo/file","size":"3","updated":"{updated}","generation":"{generation}"}}"#)
     };
     let page = format!(
-        r#"{{"items":[{},{},{}]}}"#,
+        r#"{{"kind":"storage#objects","items":[{},{},{}]}}"#,
         item("1970-01-01T00:00:10.1Z", "1"),
         item("1970-01-01T00:00:10.9Z", "2"),
         item("1970-01-01T00:00:11Z", "3")
     );
-    let (address, requests) = server(vec![answer(&page), answer("abc")]);
+    let (address, requests) = server(vec![answer(&page), answer_with("200 OK", "x-goog-generation: 2\r\n", "abc")]);
     let storage = open(&GcsSettings { target_time: Some(10), ..settings(&address) }).unwrap();
     assert_eq!(get(&storage, &at("file"), 100).unwrap().unwrap(), b"abc");
     let found = storage.list(&at("")).unwrap().unwrap();
@@ -232,7 +238,7 @@ fn past_is_read_from_versions() {
     assert_eq!(
         lines,
         [
-            "GET /storage/v1/b/bucket/o?fields=nextPageToken%2Cprefixes%2Citems%28name%2Csize%2Cupdated%2Cgeneration%29\
+            "GET /storage/v1/b/bucket/o?fields=kind%2CnextPageToken%2Cprefixes%2Citems%28name%2Csize%2Cupdated%2Cgeneration%29\
              &delimiter=%2F&versions=true&prefix=repo%2F",
             "GET /storage/v1/b/bucket/o/repo%2Ffile?alt=media&generation=2"
         ]
@@ -243,7 +249,7 @@ fn past_is_read_from_versions() {
 fn listing_follows_the_pages() {
     let page = |name: &str, next: &str| {
         answer(&format!(
-            r#"{{"items":[{{"name":"repo/{name}","size":"3","updated":"2026-01-02T03:04:05.678Z"}},
+            r#"{{"kind":"storage#objects","items":[{{"name":"repo/{name}","size":"3","updated":"2026-01-02T03:04:05.678Z"}},
                 {{"name":"repo/folder/","size":"0","updated":"2026-01-02T03:04:05.678Z"}}],
                 "prefixes":["repo/p-{name}/"]{next}}}"#
         ))
@@ -253,7 +259,7 @@ fn listing_follows_the_pages() {
     let entries = storage.list(&at("")).unwrap().unwrap();
     let names: Vec<_> = entries.iter().map(|entry| (entry.name.as_str(), entry.size, entry.modified)).collect();
     assert_eq!(names, [("a", 3, 1_767_323_045), ("b", 3, 1_767_323_045), ("p-a", 0, 0), ("p-b", 0, 0)]);
-    let query = "GET /storage/v1/b/bucket/o?fields=nextPageToken%2Cprefixes%2Citems%28name%2Csize%2Cupdated%29\
+    let query = "GET /storage/v1/b/bucket/o?fields=kind%2CnextPageToken%2Cprefixes%2Citems%28name%2Csize%2Cupdated%29\
                  &delimiter=%2F&prefix=repo%2F";
     assert_eq!(requests.recv().unwrap().line, query);
     assert_eq!(requests.recv().unwrap().line, format!("{query}&pageToken=t%2F1"));
@@ -272,7 +278,13 @@ fn batch_deletes_alone_what_it_did_not_confirm() {
     ];
     let kind = "content-type: multipart/mixed; boundary=\"batch\"\r\n";
     let (address, requests) = server(vec![
-        answer(&format!(r#"{{"items":[{},{},{},{}]}}"#, item("a"), item("b"), item("c"), item("d"))),
+        answer(&format!(
+            r#"{{"kind":"storage#objects","items":[{},{},{},{}]}}"#,
+            item("a"),
+            item("b"),
+            item("c"),
+            item("d")
+        )),
         answer_with("200 OK", kind, &format!("{}--batch--", confirmed.concat())),
         answer_with("204 No Content", "", ""),
         answer_with("404 Not Found", "", ""),
@@ -288,7 +300,7 @@ fn batch_deletes_alone_what_it_did_not_confirm() {
 fn metadata_service_is_asked_once_for_a_token() {
     let token = r#"{"access_token":"meta-token","expires_in":3599,"token_type":"Bearer"}"#;
     let (metadata, asked) = server(vec![answer(token)]);
-    let (address, requests) = server(vec![answer("{}"), answer("{}")]);
+    let (address, requests) = server(vec![answer(EMPTY), answer(EMPTY)]);
     let metadata_url = Some(format!("{metadata}/token"));
     let credentials = GcsCredentials::Auto { metadata_url };
     let storage = open(&GcsSettings { credentials, ..settings(&address) }).unwrap();
@@ -322,7 +334,7 @@ fn service_account_signs_its_request_for_a_token() {
     let token = r#"{"access_token":"service-token","expires_in":"3599","token_type":"Bearer"}"#;
     let (tokens, asked) = server(vec![answer(token)]);
     let (credentials, public) = key_file(folder.path(), &format!("{tokens}/token"));
-    let (address, requests) = server(vec![answer("{}")]);
+    let (address, requests) = server(vec![answer(EMPTY)]);
     let storage = open(&GcsSettings { credentials, ..settings(&address) }).unwrap();
     assert!(storage.list(&at("")).unwrap().is_none());
     assert!(requests.recv().unwrap().head.contains("authorization: bearer service-token"));
@@ -338,6 +350,49 @@ fn service_account_signs_its_request_for_a_token() {
     assert_eq!(claim["exp"].as_u64().unwrap() - claim["iat"].as_u64().unwrap(), 3600);
     let key = aws_lc_rs::signature::UnparsedPublicKey::new(&aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256, public);
     key.verify(signed.as_bytes(), &decode(signature)).unwrap();
+}
+
+#[test]
+fn web_identity_is_exchanged_for_a_token_again_when_it_expires() {
+    let folder = tempfile::tempdir().unwrap();
+    // The second one is needed at once: a token is renewed before requests could be tried again with it
+    let token = |name: &str| format!(r#"{{"access_token":"{name}","expires_in":1,"token_type":"Bearer"}}"#);
+    let (tokens, asked) = server(vec![answer(&token("first-token")), answer(&token("second-token"))]);
+    let (address, requests) = server(vec![answer(EMPTY), answer(EMPTY)]);
+    let (identity, file) = (folder.path().join("identity"), folder.path().join("key.json"));
+    let account = serde_json::json!({
+        "type": "external_account",
+        "audience": "//iam.googleapis.com/p",
+        "token_url": format!("{tokens}/v1/token"),
+        "credential_source": {"file": identity, "format": {"type": "text"}},
+    });
+    std::fs::write(&file, account.to_string()).unwrap();
+    let credentials = GcsCredentials::External { file: file.to_str().unwrap().into() };
+    let storage = open(&GcsSettings { credentials, ..settings(&address) }).unwrap();
+    for name in ["first", "second"] {
+        std::fs::write(&identity, format!("{name}-identity\n")).unwrap();
+        assert!(storage.list(&at("")).unwrap().is_none());
+        assert!(requests.recv().unwrap().head.contains(&format!("authorization: bearer {name}-token")));
+        let question = asked.recv().unwrap();
+        assert_eq!(question.line, "POST /v1/token");
+        let body = String::from_utf8(question.body).unwrap();
+        assert!(body.contains(&format!("&subject_token={name}-identity&")), "{body}");
+    }
+}
+
+#[test]
+fn token_service_is_checked_though_the_storage_is_not() {
+    let http = HttpSettings { verify_tls: false, ..settings("").http };
+    let services = token::Services::new("https://localhost:4443", &http).unwrap();
+    assert!(!std::sync::Arc::ptr_eq(&services.storage, &services.others));
+    let of = |url: &str| {
+        let request = token::form_request(url, String::new()).unwrap();
+        std::ptr::eq(services.of(&request), &*services.storage)
+    };
+    assert!(of("https://localhost:4443/token"));
+    assert!(
+        !of("https://oauth2.googleapis.com/token") && !of("https://localhost/token") && !of("http://localhost:4443/x")
+    );
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Tokens that prove who sends a request to Google Cloud Storage (`repo-gcs-key-type`).
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ::http::{HeaderValue, header};
+use ::http::{HeaderValue, Uri, header};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
@@ -16,6 +16,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::GcsCredentials;
+use super::federation::ExternalAccount;
+use crate::storage::http::HttpSettings;
+use crate::storage::http::refusal::{Refusal, redacted, shown};
 use crate::storage::http::request::{Failure, Requests, json};
 use crate::storage::http::token::{Kept, Token, missing, validity};
 use crate::{Error, ErrorCode, Result};
@@ -23,11 +26,11 @@ use crate::{Error, ErrorCode, Result};
 /// Where an instance in Google's cloud gets the token of its service account.
 const METADATA_URL: &str = "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token";
 /// What the token of a service account may be used for.
-const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
+pub(super) const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
 /// How long a signed request for a token is valid.
 const CLAIM_SECONDS: u64 = 3600;
 /// A key file larger than this is not one.
-const KEY_FILE_SIZE_MAX_BYTES: u64 = 1 << 20;
+pub(super) const KEY_FILE_SIZE_MAX_BYTES: u64 = 1 << 20;
 
 /// Where tokens come from.
 enum Source {
@@ -35,6 +38,8 @@ enum Source {
     Fixed(HeaderValue),
     /// A service account's key file, read for every new token: it may have been exchanged.
     Service(String),
+    /// An external account's credential file, read for every new token like that of a service account.
+    External(String),
     /// A metadata service.
     Metadata(String),
 }
@@ -42,9 +47,42 @@ enum Source {
 /// Gets tokens and keeps each until shortly before it expires.
 pub(super) struct Tokens {
     source: Source,
-    requests: Arc<Requests>,
+    services: Services,
     io_timeout: Duration,
     current: Kept<HeaderValue>,
+}
+
+/// Sends requests for tokens. A token service sees secrets that are good for more than one repository, so that its certificate is
+/// checked also where the storage's is not (`repo-storage-verify-tls=n`), unless it is the storage's server.
+pub(super) struct Services {
+    /// The storage's server as its URL begins.
+    pub(super) storage_url: String,
+    pub(super) storage: Arc<Requests>,
+    pub(super) others: Arc<Requests>,
+}
+
+impl Services {
+    /// Requests to the storage's server, and to any other.
+    ///
+    /// # Errors
+    /// The connection's settings can't be used.
+    pub(super) fn new(storage_url: &str, http: &HttpSettings) -> Result<Self> {
+        let storage = Arc::new(Requests::new(http)?);
+        let others = if http.verify_tls {
+            Arc::clone(&storage)
+        } else {
+            Arc::new(Requests::new(&HttpSettings { verify_tls: true, ..http.clone() })?)
+        };
+        Ok(Services { storage_url: storage_url.to_owned(), storage, others })
+    }
+
+    /// Who sends a request.
+    pub(super) fn of(&self, request: &HttpRequest) -> &Requests {
+        let server = |uri: &Uri| Some((uri.scheme_str()?.to_owned(), uri.authority()?.clone()));
+        let storage: Option<Uri> = self.storage_url.parse().ok();
+        let is_storage = storage.is_some_and(|storage| server(&storage) == server(request.uri()));
+        if is_storage { &self.storage } else { &self.others }
+    }
 }
 
 impl std::fmt::Debug for Tokens {
@@ -56,18 +94,22 @@ impl std::fmt::Debug for Tokens {
 impl Tokens {
     /// # Errors
     /// The key file can't be used, or the token can't be sent.
-    pub(super) fn new(credentials: &GcsCredentials, requests: Arc<Requests>, io_timeout: Duration) -> Result<Self> {
+    pub(super) fn new(credentials: &GcsCredentials, services: Services, io_timeout: Duration) -> Result<Self> {
         let source = match credentials {
             GcsCredentials::Service { file } => {
                 ServiceKey::load(file)?;
                 Source::Service(file.clone())
+            }
+            GcsCredentials::External { file } => {
+                ExternalAccount::load(file)?;
+                Source::External(file.clone())
             }
             GcsCredentials::Token(token) => Source::Fixed(secret_header(token.expose_secret())?),
             GcsCredentials::Auto { metadata_url } => {
                 Source::Metadata(metadata_url.clone().unwrap_or_else(|| METADATA_URL.to_owned()))
             }
         };
-        Ok(Tokens { source, requests, io_timeout, current: Kept::new() })
+        Ok(Tokens { source, services, io_timeout, current: Kept::new() })
     }
 
     /// The value of the header `authorization`.
@@ -85,19 +127,26 @@ impl Tokens {
         let now = SystemTime::now();
         let request = match &self.source {
             Source::Service(file) => ServiceKey::load(file)?.request(now)?,
+            Source::External(file) => ExternalAccount::load(file)?.request()?,
             Source::Metadata(url) => ::http::Request::get(url)
                 .header("metadata-flavor", "Google")
                 .body(HttpRequestBody::empty())
                 .map_err(|error| Error::new(ErrorCode::Format, format!("invalid URL '{url}'")).cause(error))?,
             Source::Fixed(_) => return Err(Error::new(ErrorCode::Assert, "a fixed token needs no request").into()),
         };
-        let answer = self.requests.send(&request).await?;
-        let status = answer.status();
-        match json(&answer) {
-            Ok(answer) if status.is_success() || answer.get("error").is_some() => Ok(self.read(&answer, now)?),
+        let response = self.services.of(&request).send(&request).await?;
+        let status = response.status();
+        match json(&response) {
+            Ok(answer) if status.is_success() || answer.get("error").is_some() => {
+                let read = self.read(&answer, now);
+                Ok(read.map_err(|mut error| {
+                    error.message = redacted(&response, shown(&error.message));
+                    error
+                })?)
+            }
             Err(error) if status.is_success() => Err(error.into()),
             // What else a server says may hold anything
-            _ => Err(Failure::Status { status, message: String::new() }),
+            _ => Err(Refusal::silent(&response).into()),
         }
     }
 
@@ -129,6 +178,45 @@ fn secret_header(text: &str) -> Result<HeaderValue> {
     Ok(value)
 }
 
+/// Opens a file that credentials are in.
+pub(super) fn open_key_file(path: &str) -> Result<File> {
+    File::open(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => {
+            Error::new(ErrorCode::FileMissing, format!("unable to open missing file '{path}' for read")).cause(error)
+        }
+        _ => Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{path}' for read"), error),
+    })
+}
+
+/// Reads a file of credentials as JSON. What it holds is not shown when it is none.
+pub(super) fn key_json(path: &str) -> Result<Value> {
+    let failed = |error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{path}'"), error);
+    let mut text = Vec::new();
+    open_key_file(path)?.take(KEY_FILE_SIZE_MAX_BYTES).read_to_end(&mut text).map_err(failed)?;
+    serde_json::from_slice(&text).map_err(|_| Error::new(ErrorCode::JsonFormat, format!("'{path}' is not valid JSON")))
+}
+
+/// Refuses a token service to which secrets would go in clear text. On this machine nobody listens in.
+pub(super) fn token_server(url: &str) -> Result<()> {
+    let uri: Uri =
+        url.parse().map_err(|error| Error::new(ErrorCode::Format, format!("invalid URL '{url}'")).cause(error))?;
+    let is_local = uri.host().is_some_and(|host| ["127.0.0.1", "[::1]", "localhost"].contains(&host));
+    match uri.scheme_str() {
+        Some("https") => Ok(()),
+        Some("http") if is_local => Ok(()),
+        _ => Err(Error::new(ErrorCode::Format, format!("expected protocol 'https' in URL '{url}'"))),
+    }
+}
+
+/// A form that is sent to a token service.
+pub(super) fn form_request(url: &str, form: String) -> Result<HttpRequest> {
+    ::http::Request::post(url)
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .header(header::CONTENT_LENGTH, form.len())
+        .body(HttpRequestBody::from(form))
+        .map_err(|error| Error::new(ErrorCode::Format, format!("invalid URL '{url}'")).cause(error))
+}
+
 /// What a service account's key file says.
 struct ServiceKey {
     email: String,
@@ -138,22 +226,12 @@ struct ServiceKey {
 
 impl ServiceKey {
     fn load(path: &str) -> Result<Self> {
-        let failed =
-            |error| Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{path}' for read"), error);
-        let file = match File::open(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let text = format!("unable to open missing file '{path}' for read");
-                return Err(Error::new(ErrorCode::FileMissing, text).cause(error));
-            }
-            file => file.map_err(failed)?,
-        };
-        let mut text = Vec::new();
-        file.take(KEY_FILE_SIZE_MAX_BYTES).read_to_end(&mut text).map_err(failed)?;
-        let json: Value = serde_json::from_slice(&text)
-            .map_err(|_| Error::new(ErrorCode::JsonFormat, format!("'{path}' is not valid JSON")))?;
+        let json = key_json(path)?;
         let text = |key: &str| json.get(key).and_then(Value::as_str).map(str::to_owned);
+        let token_uri = text("token_uri").ok_or_else(|| missing("uri"))?;
+        token_server(&token_uri)?;
         Ok(ServiceKey {
-            token_uri: text("token_uri").ok_or_else(|| missing("uri"))?,
+            token_uri,
             email: text("client_email").ok_or_else(|| missing("credentials"))?,
             private_key: text("private_key").ok_or_else(|| missing("credentials"))?.into(),
         })
@@ -163,11 +241,7 @@ impl ServiceKey {
     fn request(&self, now: SystemTime) -> Result<HttpRequest> {
         let assertion = self.assertion(now)?;
         let body = format!("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion={assertion}");
-        ::http::Request::post(&self.token_uri)
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .header(header::CONTENT_LENGTH, body.len())
-            .body(HttpRequestBody::from(body))
-            .map_err(|error| Error::new(ErrorCode::Format, format!("invalid URL '{}'", self.token_uri)).cause(error))
+        form_request(&self.token_uri, body)
     }
 
     /// A JSON web token, see RFC 7523.

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
 use super::api::{Api, Call};
+use super::store::is_of;
 use super::{boundary, failed};
 use crate::storage::http::request::{Failure, json};
 use crate::{Error, ErrorCode};
@@ -23,7 +24,7 @@ use crate::{Error, ErrorCode};
 /// All chunks but the last must be multiples of this.
 const CHUNK_UNIT_BYTES: usize = 256 << 10;
 /// The fields of the answer to an upload.
-const CHECKED_FIELDS: (&str, &str) = ("fields", "crc32c,size");
+const CHECKED_FIELDS: (&str, &str) = ("fields", "crc32c,name,size");
 /// A cancelled upload is answered with this status.
 const CANCELLED: u16 = 499;
 
@@ -71,16 +72,17 @@ pub(super) fn multipart_type(kind: &str, boundary: &str) -> crate::Result<Header
 /// Compares what the server has with what was sent. An object that differs is removed: under its name nobody would doubt it.
 async fn check(api: &Api, location: &Path, answer: &Value, crc: u32, size: u64) -> Result<(), Failure> {
     let text = |key: &str| answer.get(key).and_then(Value::as_str);
+    is_of(location, answer)?;
     let found_crc = text("crc32c").ok_or_else(|| Error::new(ErrorCode::Format, "checksum missing"))?;
     let found_size = text("size").and_then(|size| size.parse::<u64>().ok());
+    let found_size = found_size.ok_or_else(|| Error::new(ErrorCode::Format, "size missing"))?;
     let expected_crc = checksum_text(crc);
-    if found_crc == expected_crc && found_size.is_none_or(|found| found == size) {
+    if found_crc == expected_crc && found_size == size {
         return Ok(());
     }
     api.send(Call::new(Method::DELETE, api.object_path(Some(location)), &[])).await?;
-    let found_size = found_size.map_or_else(|| "an unknown size".to_owned(), |size| format!("{size} bytes"));
     let text = format!(
-        "expected crc32c '{expected_crc}' and {size} bytes for '/{location}' but actual is '{found_crc}' and {found_size}"
+        "expected crc32c '{expected_crc}' and {size} bytes for '/{location}' but actual is '{found_crc}' and {found_size} bytes"
     );
     Err(Error::new(ErrorCode::Format, text).into())
 }

@@ -3,22 +3,19 @@
 //! Connections, TLS and counting are those of the other object stores; what is added here is trying again after passing
 //! faults, and answers that may not be larger than expected.
 
-use std::borrow::Cow;
 use std::future::{Future, ready};
 use std::time::{Duration, Instant};
 
 use ::http::{Method, Response, StatusCode};
 use bytes::Bytes;
-use object_store::RetryConfig;
 use object_store::client::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse};
+use object_store::{BackoffConfig, RetryConfig};
 
-use super::service::{Connector, receive};
+use super::refusal::{Refusal, shown};
+use super::service::{Connector, is_certificate_refused, receive};
 use super::xml::Element;
 use super::{HttpSettings, retry_config};
 use crate::{Error, ErrorCode, Result};
-
-/// So much of a server's message is shown.
-const MESSAGE_SIZE_MAX_BYTES: usize = 2048;
 
 /// An answer that came to its end.
 pub(crate) type Answer = Response<Bytes>;
@@ -27,13 +24,8 @@ pub(crate) type Answer = Response<Bytes>;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// The server refused.
-    #[error("HTTP request failed with {}{}{}", .status.as_u16(), reason(*.status), colon(.message))]
-    Status {
-        /// The status of the answer.
-        status: StatusCode,
-        /// What the server said about it.
-        message: String,
-    },
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// The connection failed.
     #[error(transparent)]
     Transport(#[from] HttpError),
@@ -42,57 +34,86 @@ pub(crate) enum Failure {
     Other(#[from] Error),
 }
 
-fn reason(status: StatusCode) -> String {
-    status.canonical_reason().map(|reason| format!(" ({reason})")).unwrap_or_default()
-}
-
-fn colon(message: &str) -> String {
-    if message.is_empty() { String::new() } else { format!(": {message}") }
-}
-
 impl Failure {
     /// Whether the server says that there is no such thing.
     pub(crate) fn is_missing(&self) -> bool {
-        matches!(self, Failure::Status { status: StatusCode::NOT_FOUND, .. })
+        matches!(self, Failure::Refused(refusal) if refusal.status == StatusCode::NOT_FOUND)
+    }
+
+    /// The number of the error: [`ErrorCode::Service`] for what may pass, [`ErrorCode::Protocol`] for a request that was refused.
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Failure::Refused(refusal) if is_passing(refusal.status) => ErrorCode::Service,
+            Failure::Refused(_) => ErrorCode::Protocol,
+            Failure::Transport(error) => match own_cause(error) {
+                Some(own) => own.code,
+                None if is_certificate_refused(error) => ErrorCode::Crypto,
+                None => ErrorCode::Service,
+            },
+            Failure::Other(error) => error.code,
+        }
+    }
+
+    /// The failure as an error of ours, which says what was being done.
+    pub(crate) fn error(self, doing: &str) -> Error {
+        let own = match &self {
+            Failure::Other(own) => Some(own),
+            Failure::Transport(error) => own_cause(error),
+            Failure::Refused(_) => None,
+        };
+        let mut error = match own {
+            Some(own) => Error::new(own.code, format!("{doing}: {}", own.message)),
+            None => Error::new(self.code(), format!("{doing}: {}", causes_text(&self))),
+        };
+        error.hints.extend(own.into_iter().flat_map(|own| own.hints.iter().cloned()));
+        error.cause(self)
     }
 
     /// The same failure for another who waited for the same.
     pub(crate) fn again(&self) -> Self {
-        match self {
-            Failure::Status { status, message } => Failure::Status { status: *status, message: message.clone() },
-            Failure::Transport(error) => Failure::Other(Error::new(ErrorCode::Service, error.to_string())),
-            Failure::Other(error) => {
-                let mut same = Error::new(error.code, error.message.clone());
-                same.hints.clone_from(&error.hints);
-                Failure::Other(same)
-            }
-        }
+        let error = match self {
+            Failure::Refused(refusal) => return refusal.clone().into(),
+            Failure::Transport(error) => match own_cause(error) {
+                Some(own) => own,
+                None => return Error::new(self.code(), causes_text(self)).into(),
+            },
+            Failure::Other(error) => error,
+        };
+        let mut same = Error::new(error.code, error.message.clone());
+        same.hints.clone_from(&error.hints);
+        same.into()
     }
 
     /// Takes what a refusing server says.
     pub(crate) fn of(answer: &Answer) -> Self {
-        Failure::Status { status: answer.status(), message: message(answer.body()) }
+        Refusal::of(answer, answer.body()).into()
     }
+}
+
+/// An error of ours that is the cause of another.
+pub(crate) fn own_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
+    std::iter::successors(Some(error), |cause| cause.source()).find_map(|cause| match cause.downcast_ref() {
+        Some(Failure::Other(own)) => Some(own),
+        _ => cause.downcast_ref::<Error>(),
+    })
+}
+
+/// An error and its causes in one line, each as far as it says something new.
+pub(crate) fn causes_text(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = shown(&error.to_string()).to_owned();
+    for cause in std::iter::successors(error.source(), |cause| cause.source()) {
+        let more = cause.to_string();
+        let more = shown(&more);
+        if !text.contains(more) {
+            text = format!("{text}: {more}");
+        }
+    }
+    text
 }
 
 /// A failure as `object_store` hands it on.
 pub(crate) fn store_error(store: &'static str, failure: impl Into<Failure>) -> object_store::Error {
     object_store::Error::Generic { store, source: Box::new(failure.into()) }
-}
-
-/// The message in an answer: that of a JSON error, else the text itself.
-fn message(body: &[u8]) -> String {
-    let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let said = json.as_ref().and_then(|json| json.pointer("/error/message")).and_then(serde_json::Value::as_str);
-    let text = said.map_or_else(|| String::from_utf8_lossy(body), Cow::from);
-    shown(text.trim()).to_owned()
-}
-
-/// As much of a message as is shown.
-pub(crate) fn shown(text: &str) -> &str {
-    let fits = |end: &usize| *end <= MESSAGE_SIZE_MAX_BYTES;
-    let ends = text.char_indices().map(|(start, char)| start + char.len_utf8());
-    &text[..ends.take_while(fits).last().unwrap_or(0)]
 }
 
 /// Reads an answer to its end.
@@ -126,8 +147,12 @@ impl Requests {
     /// # Errors
     /// Certificates can't be read, or the network threads can't be started.
     pub(crate) fn new(settings: &HttpSettings) -> Result<Self> {
-        let client = Connector::new(settings)?.client();
-        Ok(Requests { client, retry: retry_config(settings.io_timeout) })
+        Ok(Self::over(&Connector::new(settings)?))
+    }
+
+    /// Requests over the connections of others.
+    pub(crate) fn over(connector: &Connector) -> Self {
+        Requests { client: connector.client(), retry: retry_config(connector.io_timeout()) }
     }
 
     /// Sends a request and reads the answer to its end, again and with growing pauses while it meets passing faults; answers
@@ -148,7 +173,9 @@ impl Requests {
         if !answer.status().is_success() {
             return Err(Failure::of(&answer));
         }
-        Ok(Element::parse(answer.body())?)
+        let document = Element::parse(answer.body())?;
+        // A success that is none
+        if document.name == "Error" { Err(Failure::of(&answer)) } else { Ok(document) }
     }
 
     /// Sends a request as [`Requests::send`] does, but leaves the content of a success to be read as it comes.
@@ -157,13 +184,12 @@ impl Requests {
     /// The connection failed before there was an answer, or the server refused.
     pub(crate) async fn stream(&self, request: &HttpRequest) -> std::result::Result<HttpResponse, Failure> {
         let response = self.retry(request, |response| ready(Ok(response))).await?;
-        let status = response.status();
-        if status.is_success() {
+        if response.status().is_success() {
             return Ok(response);
         }
         // Where the explanation can't be read, the status has to do
-        let failure = whole(response).await.map(|answer| Failure::of(&answer));
-        Err(failure.unwrap_or(Failure::Status { status, message: String::new() }))
+        let silent = Refusal::silent(&response);
+        Err(whole(response).await.map_or(silent.into(), |answer| Failure::of(&answer)))
     }
 
     /// Sends a request until its answer can be read.
@@ -215,16 +241,24 @@ impl Pauses<'_> {
         }
         self.count += 1;
         tokio::time::sleep(self.next).await;
-        self.next = self.next.mul_f64(self.retry.backoff.base).min(self.retry.backoff.max_backoff);
+        self.next = next_pause(&self.retry.backoff, self.next);
         true
     }
+}
+
+/// The pause after a pause: longer, up to a limit, and by chance, so that many who were refused at once don't come back at once.
+fn next_pause(backoff: &BackoffConfig, pause: Duration) -> Duration {
+    // Without random bytes all wait as long as they may
+    let chance = getrandom::u32().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX));
+    let most = pause.mul_f64(backoff.base);
+    (backoff.init_backoff + most.saturating_sub(backoff.init_backoff).mul_f64(chance)).min(backoff.max_backoff)
 }
 
 fn may_pass(error: &HttpError) -> bool {
     error.kind() != HttpErrorKind::Decode
 }
 
-fn is_passing(status: StatusCode) -> bool {
+pub(crate) fn is_passing(status: StatusCode) -> bool {
     status.is_server_error() || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status)
 }
 
@@ -307,15 +341,33 @@ mod tests {
     }
 
     #[test]
-    fn long_messages_are_cut_between_characters() {
-        // Two bytes each after an odd number
-        let long = format!("x{}", "\u{e4}".repeat(MESSAGE_SIZE_MAX_BYTES));
-        let cut = &long[..MESSAGE_SIZE_MAX_BYTES - 1];
-        let json = format!("{{\"error\":{{\"message\":\"{long}\"}}}}");
-        for body in [&long, &json] {
-            assert_eq!(message(body.as_bytes()), cut);
+    fn pauses_grow_by_chance_within_limits() {
+        let backoff = retry_config(Duration::from_secs(60)).backoff;
+        let pauses: Vec<Duration> = (0..100).map(|_| next_pause(&backoff, Duration::from_secs(1))).collect();
+        let allowed = backoff.init_backoff..=Duration::from_secs(3);
+        assert!(pauses.iter().all(|pause| allowed.contains(pause)), "{pauses:?}");
+        assert!(pauses.iter().any(|pause| *pause != pauses[0]), "all the same");
+        assert!(next_pause(&backoff, Duration::from_secs(3600)) <= backoff.max_backoff);
+    }
+
+    #[test]
+    fn redirect_is_not_followed_and_not_tried_again() {
+        let (other, asked) = server(vec![answer("other")]);
+        for status in
+            ["301 Moved Permanently", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect"]
+        {
+            let redirect = crate::storage::http::mock::answer_with(status, &format!("location: {other}/x\r\n"), "");
+            let (address, requests) = server(vec![redirect]);
+            let failure = send(&address).unwrap_err();
+            assert_eq!(failure.code(), ErrorCode::Protocol);
+            let error = failure.error("unable to ask").to_string();
+            assert!(
+                error.contains(&status[..3]) && error.contains("the server leads to 'http://127.0.0.1'"),
+                "{error}"
+            );
+            assert_eq!(requests.iter().count(), 1, "{status}");
         }
-        assert_eq!(message(b" refused\n"), "refused");
+        assert!(asked.try_recv().is_err());
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The client behind all requests to object stores and services of credentials.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::Response;
+use ::http::header::LOCATION;
+use ::http::{HeaderMap, Response, StatusCode, Uri};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use object_store::ClientOptions;
@@ -12,9 +14,11 @@ use object_store::client::{
 };
 
 use super::HttpSettings;
+use super::patience::Patience;
+use super::refusal::Sent;
 use super::stall::{self, Progress, TimedBody, WatchedBody};
-use crate::Result;
 use crate::storage::network::count;
+use crate::{Error, ErrorCode, Result};
 
 /// The largest answer that is received as a whole, which is any but the content of objects. The largest of those are pages of
 /// listings: Azure's have 5000 entries of up to 2 KiB.
@@ -31,6 +35,7 @@ const AFTER_CONNECT: Duration = Duration::from_millis(200);
 pub(crate) struct Connector {
     client: reqwest::Client,
     io_timeout: Duration,
+    patience: Arc<Patience>,
 }
 
 impl Connector {
@@ -39,7 +44,13 @@ impl Connector {
     /// # Errors
     /// A certificate file can't be read or holds no certificate.
     pub(crate) fn new(settings: &HttpSettings) -> Result<Self> {
-        Ok(Connector { client: settings.client()?, io_timeout: settings.io_timeout })
+        let io_timeout = settings.io_timeout;
+        Ok(Connector { client: settings.client()?, io_timeout, patience: Arc::new(Patience::new(io_timeout)) })
+    }
+
+    /// Longest wait for a connection or for the next bytes of an answer.
+    pub(crate) fn io_timeout(&self) -> Duration {
+        self.io_timeout
     }
 
     /// What sends requests.
@@ -55,7 +66,6 @@ impl Connector {
         let mut request = reqwest::Request::new(head.method, url);
         *request.headers_mut() = head.headers;
         *request.body_mut() = Some(match body.as_bytes() {
-            // Can be sent once more where the server leads to another address
             Some(bytes) if bytes.len() <= BODY_SMALL_BYTES => bytes.clone().into(),
             _ => reqwest::Body::wrap(WatchedBody::new(body, &progress)),
         });
@@ -78,25 +88,53 @@ impl HttpConnector for Connector {
 #[async_trait::async_trait]
 impl HttpService for Connector {
     async fn call(&self, request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
+        self.patience.wait().await;
         count(request.method().as_str());
-        let (repeatable, streamed, pages) = (is_repeatable(&request), is_streamed(&request), is_listing(&request));
-        let answer = match self.execute(request).await {
+        let (repeatable, streamed) = (is_repeatable(&request), is_streamed(&request));
+        let sent = Sent::of(&request);
+        let mut answer = match self.execute(request).await {
             // The caller repeats such a request only if it is told that the server never got it
-            Err(error) if repeatable => return Err(HttpError::new(HttpErrorKind::Request, error)),
+            Err(error) if repeatable && error.kind() != HttpErrorKind::Decode => {
+                return Err(HttpError::new(HttpErrorKind::Request, error));
+            }
             answer => answer?,
         };
+        self.patience.note(&answer);
+        if let Some(error) = led_elsewhere(answer.status(), answer.headers()) {
+            return Err(HttpError::new(HttpErrorKind::Decode, error));
+        }
+        answer.extensions_mut().insert(sent);
         // What a server says of a failure is small, or of no use
         if streamed && answer.status().is_success() {
             return Ok(answer);
         }
-        let answer = whole(answer, repeatable).await?;
-        let (head, body) = answer.into_parts();
-        if pages && head.status.is_success() && is_cut_short(&body) {
-            let error = io::Error::other("the listing is not at its end and does not say where it goes on");
-            return Err(HttpError::new(HttpErrorKind::Decode, error));
-        }
-        Ok(HttpResponse::from_parts(head, body.into()))
+        whole(answer, repeatable).await
     }
+}
+
+/// The error for an answer that leads to another address. Whatever is there, it is not what was asked.
+fn led_elsewhere(status: StatusCode, headers: &HeaderMap) -> Option<Error> {
+    let location = headers.get(LOCATION);
+    // An upload to GCS that is not at its end has a status of these, and leads nowhere
+    if !status.is_redirection()
+        || status == StatusCode::NOT_MODIFIED
+        || (status == StatusCode::PERMANENT_REDIRECT && location.is_none())
+    {
+        return None;
+    }
+    let reason = status.canonical_reason().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    // The rest of the address may hold a token
+    let place = location.and_then(|location| location.to_str().ok()?.parse::<Uri>().ok());
+    let place = place.and_then(|place| Some(format!("{}://{}", place.scheme_str()?, place.authority()?.host())));
+    let place = place.unwrap_or_else(|| "another address".to_owned());
+    let text = format!("HTTP request failed with {}{reason}: the server leads to '{place}'", status.as_u16());
+    let region = headers.get("x-amz-bucket-region").and_then(|region| region.to_str().ok());
+    let hint = match region {
+        Some(region) => format!("the bucket is in the region '{region}'."),
+        None => "is the region or the endpoint of the repository wrong, or a gateway in between that asks for a login?"
+            .to_owned(),
+    };
+    Some(Error::new(ErrorCode::Protocol, text).hint(hint))
 }
 
 /// Whether a request may be sent again when its answer was lost, which `object_store` does not know of removals: what is gone
@@ -126,7 +164,10 @@ fn is_streamed(request: &HttpRequest) -> bool {
 /// A client's error with its kind, on which it depends what is tried again. (As `object_store` has it for its own client, but for
 /// failures of the network that it does not know, such as a way to the server that is gone for a moment: they may pass.)
 pub(super) fn http_error(error: reqwest::Error) -> HttpError {
-    let kind = if error.is_timeout() {
+    let kind = if is_certificate_refused(&error) {
+        // It will be the same the next time
+        HttpErrorKind::Decode
+    } else if error.is_timeout() {
         HttpErrorKind::Timeout
     } else if error.is_connect() {
         HttpErrorKind::Connect
@@ -138,6 +179,24 @@ pub(super) fn http_error(error: reqwest::Error) -> HttpError {
     };
     // Who tells it names the object
     HttpError::new(kind, error.without_url())
+}
+
+/// Whether the server showed a certificate that is not trusted.
+pub(super) fn is_certificate_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        // An error of the system's kind shows the causes of what is in it as its own
+        let within = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let tls = error.downcast_ref::<rustls::Error>().or_else(|| within?.downcast_ref());
+        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        cause = match within {
+            Some(within) => Some(within as &(dyn std::error::Error + 'static)),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 fn kind_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<HttpErrorKind> {
@@ -152,23 +211,11 @@ fn kind_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<HttpErrorK
     Some(if error.kind() == io::ErrorKind::TimedOut { HttpErrorKind::Timeout } else { HttpErrorKind::Interrupted })
 }
 
-/// Whether the answer is a page of a listing of S3.
-fn is_listing(request: &HttpRequest) -> bool {
-    request.uri().query().is_some_and(|query| query.split('&').any(|part| part == "list-type=2"))
-}
-
-/// Whether a page of a listing has others behind it and does not lead to them, which would pass for the end of the listing.
-fn is_cut_short(page: &[u8]) -> bool {
-    let page = String::from_utf8_lossy(page);
-    let token = page.split_once("<NextContinuationToken>").map_or("", |(_, rest)| rest);
-    page.contains("<IsTruncated>true<") && (token.is_empty() || token.starts_with('<'))
-}
-
 /// Receives the whole body, so that one that breaks off counts as a failed request, which is tried again.
-async fn whole(answer: HttpResponse, repeatable: bool) -> std::result::Result<Response<Bytes>, HttpError> {
+async fn whole(answer: HttpResponse, repeatable: bool) -> std::result::Result<HttpResponse, HttpError> {
     let (parts, body) = answer.into_parts();
     let broken = if repeatable { HttpErrorKind::Request } else { HttpErrorKind::Interrupted };
-    Ok(Response::from_parts(parts, receive(body, broken).await?))
+    Ok(Response::from_parts(parts, receive(body, broken).await?.into()))
 }
 
 /// Receives a body to its end.
@@ -202,20 +249,30 @@ mod tests {
     }
 
     #[test]
-    fn page_that_is_not_the_last_leads_to_the_next() {
-        let page = |truncated, token| format!("<L><IsTruncated>{truncated}</IsTruncated>{token}<Key>a</Key></L>");
-        let token = "<NextContinuationToken>x</NextContinuationToken>";
-        let empty = "<NextContinuationToken></NextContinuationToken>";
-        for (page, cut_short) in [
-            (page(true, token), false),
-            (page(true, ""), true),
-            (page(true, empty), true),
-            (page(false, ""), false),
-            (page(false, token), false),
-            ("<L><Key>a</Key></L>".to_owned(), false),
-        ] {
-            assert_eq!(is_cut_short(page.as_bytes()), cut_short, "{page}");
+    fn answer_that_leads_elsewhere_is_an_error_that_names_the_host() {
+        let headers = |location: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.extend(location.map(|location| (LOCATION, location.parse().unwrap())));
+            headers
+        };
+        let error = |status, location| {
+            led_elsewhere(StatusCode::from_u16(status).unwrap(), &headers(location)).map(|error| error.message)
+        };
+        for status in [301, 302, 303, 307, 308] {
+            let text = error(status, Some("http://other.example.com:81/x?sig=secret")).unwrap();
+            assert!(text.contains(&format!("failed with {status} (")), "{text}");
+            assert!(text.ends_with("): the server leads to 'http://other.example.com'"), "{text}");
         }
+        for location in [None, Some("/login")] {
+            assert!(error(301, location).unwrap().ends_with("the server leads to 'another address'"));
+        }
+        for (status, location) in [(200, Some("http://other")), (304, None), (308, None), (404, Some("http://other"))] {
+            assert_eq!(error(status, location), None, "{status}");
+        }
+        let mut moved = headers(None);
+        moved.insert("x-amz-bucket-region", "eu-west-1".parse().unwrap());
+        let error = led_elsewhere(StatusCode::MOVED_PERMANENTLY, &moved).unwrap();
+        assert!(error.to_string().ends_with("HINT: the bucket is in the region 'eu-west-1'."), "{error}");
     }
 
     #[test]

@@ -4,6 +4,8 @@ use quick_xml::Reader;
 use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::{BytesRef, Event};
 
+use super::checked::foreign;
+use super::refusal::shown;
 use crate::{Error, ErrorCode, Result};
 
 /// Elements are not nested deeper in any answer.
@@ -72,6 +74,24 @@ impl Element {
         Element { name: String::from_utf8_lossy(name).into_owned(), ..Element::default() }
     }
 
+    /// Makes sure that the document is what was asked for.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] when its outermost element has another name, with what the server says where it is an error.
+    pub(crate) fn expect(&self, name: &str) -> Result<()> {
+        if self.name == name {
+            return Ok(());
+        }
+        let text = |child: &str| self.child(child).map_or("", |child| child.text.as_str());
+        let said = if self.name == "Error" { format!(": {} {}", text("Code"), text("Message")) } else { String::new() };
+        Err(foreign(&format!("it is '{}' instead of '{name}'{}", shown(&self.name), shown(&said))))
+    }
+
+    /// The children of this name.
+    pub(crate) fn children_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Self> {
+        self.children.iter().filter(move |child| child.name == name)
+    }
+
     /// The first child of this name.
     pub(crate) fn child(&self, name: &str) -> Option<&Self> {
         self.children.iter().find(|child| child.name == name)
@@ -120,6 +140,17 @@ mod tests {
         assert_eq!(texts, [("b", "1 & 23"), ("c", ""), ("b", "<4>")]);
         assert_eq!(root.required("b").unwrap(), "1 & 23");
         assert_eq!(root.required("d").unwrap_err().message, "unable to find child 'd' in 'a'");
+    }
+
+    #[test]
+    fn document_of_another_kind_is_refused_with_what_it_says() {
+        let page = Element::parse(b"<x:List xmlns:x='http://x/'/>").unwrap();
+        page.expect("List").unwrap();
+        let error = page.expect("Other").unwrap_err();
+        assert_eq!(error.code, ErrorCode::Format);
+        assert!(error.message.ends_with("it is 'List' instead of 'Other'"), "{error}");
+        let error = Element::parse(b"<Error><Code>Slow</Code><Message>Wait.</Message></Error>").unwrap();
+        assert!(error.expect("List").unwrap_err().message.ends_with("'Error' instead of 'List': Slow Wait."));
     }
 
     #[test]

@@ -2,45 +2,61 @@
 
 use object_store::client::HttpError;
 
-use crate::storage::http::request::{Failure, shown};
+use crate::storage::http::refusal::Refusal;
+use crate::storage::http::request::{Failure, causes_text, is_passing, own_cause};
 use crate::{Error, ErrorCode};
 
 /// Turns a store's error into ours, with the status and the server's message. The codes are pgBackRest's: [`ErrorCode::Service`]
 /// for what may pass (no connection, throttling, faults of the server), [`ErrorCode::Protocol`] for a request that was refused.
 pub(super) fn request_error(message: &str, error: object_store::Error) -> Error {
-    // What failed before a request was sent, such as getting credentials, says enough itself
     let error = match error {
         object_store::Error::Generic { store, source } => match source.downcast::<Error>() {
+            // What failed before a request was sent, such as getting credentials, says enough itself
             Ok(own) => return *own,
-            Err(source) => object_store::Error::Generic { store, source },
+            Err(source) => match source.downcast::<Failure>() {
+                Ok(failure) => return failure.error(message),
+                Err(source) => object_store::Error::Generic { store, source },
+            },
         },
         error => error,
     };
-    // The chain of causes says the status and the server's answer; each is shown once
-    let mut text = shown(&error.to_string()).to_owned();
-    let mut source = std::error::Error::source(&error);
-    let mut no_answer = false;
-    while let Some(cause) = source {
-        no_answer |= cause.is::<HttpError>();
-        let more = cause.to_string();
-        let more = shown(&more);
-        if !text.contains(more) {
-            text = format!("{text}: {more}");
-        }
-        source = cause.source();
-    }
     let code = match &error {
         object_store::Error::NotFound { .. } => ErrorCode::FileMissing,
-        object_store::Error::Generic { source, .. } if source.is::<Failure>() => match source.downcast_ref() {
-            Some(Failure::Other(own)) => own.code,
-            _ if no_answer || may_pass(&text) => ErrorCode::Service,
-            _ => ErrorCode::Protocol,
-        },
-        _ if text.contains("invalid peer certificate") => ErrorCode::Crypto,
-        _ if no_answer || may_pass(&text) => ErrorCode::Service,
-        _ => ErrorCode::Protocol,
+        error => code(error),
     };
-    Error::new(code, format!("{message}: {text}")).cause(error)
+    let (own, refusal) = (own_cause(&error), refusal(&error).map(ToString::to_string));
+    let text = own.map(|own| own.message.clone()).or(refusal).unwrap_or_else(|| causes_text(&error));
+    let hints = own.map(|own| own.hints.clone()).unwrap_or_default();
+    let mut result = Error::new(code, format!("{message}: {text}"));
+    result.hints = hints;
+    result.cause(error)
+}
+
+fn refusal(error: &object_store::Error) -> Option<&Refusal> {
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |cause| cause.source())
+}
+
+fn code(error: &object_store::Error) -> ErrorCode {
+    if let Some(own) = own_cause(error) {
+        return own.code;
+    }
+    if let Some(refusal) = refusal(error) {
+        return if is_passing(refusal.status) { ErrorCode::Service } else { ErrorCode::Protocol };
+    }
+    let text = causes_text(error);
+    if text.contains("invalid peer certificate") {
+        ErrorCode::Crypto
+    } else if may_pass(&text) || causes(error).any(|cause| cause.is::<HttpError>()) {
+        ErrorCode::Service
+    } else {
+        ErrorCode::Protocol
+    }
 }
 
 /// Whether an error's text tells of a status that a later request need not have. (`object_store` keeps the type that has the

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::ObjectStorage;
 use super::error::request_error;
+use crate::ending::{self, UnderWay};
 use crate::storage::network::wait;
 use crate::storage::{RepoPath, RepoStorage, RepoWriter};
 use crate::{Error, Result};
@@ -25,6 +26,8 @@ const PART_SIZE_MAX_BYTES: usize = 1 << 30;
 struct Upload {
     upload: Box<dyn MultipartUpload>,
     in_flight: JoinSet<object_store::Result<()>>,
+    /// Parts of an upload that is given up have to be removed.
+    _cleaning: UnderWay,
 }
 
 /// Writes one object, in parts when it is larger than one part.
@@ -82,7 +85,7 @@ impl ObjectWriter {
                 None => {
                     let options = PutMultipartOptions { tags: self.tags.clone(), ..PutMultipartOptions::default() };
                     let upload = self.store.put_multipart_opts(&self.key, options).await?;
-                    self.upload.insert(Upload { upload, in_flight: JoinSet::new() })
+                    self.upload.insert(Upload { upload, in_flight: JoinSet::new(), _cleaning: ending::cleaning() })
                 }
             };
             // What went wrong meanwhile is heard of before more is sent

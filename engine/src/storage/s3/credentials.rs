@@ -19,6 +19,7 @@ use tokio::sync::OnceCell;
 use super::{S3Credentials, S3Settings};
 use crate::storage::http::request::{Failure, Requests};
 use crate::storage::http::token::{Kept, Token, Validity};
+use crate::storage::http::xml::Element;
 use crate::storage::http::{Endpoint, HttpSettings, URL_ENCODED};
 use crate::{Error, ErrorCode, Result};
 
@@ -60,7 +61,7 @@ pub(super) fn provider(settings: &S3Settings) -> Result<AwsCredentialProvider> {
             requests: requests()?,
         },
         S3Credentials::WebIdentity { role, token_file, sts_host } => Source::WebIdentity {
-            url: Endpoint::parse(sts_host)?.url("", None),
+            url: Endpoint::parse(sts_host)?.url("", None)?,
             role: role.clone(),
             token_file: token_file.clone(),
             requests: requests()?,
@@ -98,7 +99,7 @@ impl CredentialProvider for Temporary {
         self.current.get(Source::ask(&self.source)).await.map_err(|failure| {
             let error = match failure {
                 Failure::Other(error) => error,
-                other => Error::new(ErrorCode::Protocol, format!("unable to get temporary credentials: {other}")),
+                other => other.error("unable to get temporary credentials"),
             };
             object_store::Error::Generic { store: "S3", source: error.into() }
         })
@@ -127,7 +128,7 @@ impl Source {
             Source::PodIdentity { url, token_file, requests } => {
                 let mut request = request(Method::GET, url)?;
                 request.headers_mut().insert(AUTHORIZATION, secret_value(&token_in(token_file)?)?);
-                Ok(issued(&parse_json(&answer(requests, &request).await?)?, "Token", Lasting::Refused)?)
+                Ok(of_json(&parse_json(&answer(requests, &request).await?)?)?)
             }
             Source::Process { command, limit } => {
                 let (command, limit) = (command.clone(), *limit);
@@ -169,7 +170,7 @@ async fn instance(url: &str, role: &OnceCell<String>, token_ttl: Duration, reque
     })?;
     let json = parse_json(&body)?;
     match json.get("Code").map(|code| code.as_str().unwrap_or_default()) {
-        Some("Success") => Ok(issued(&json, "Token", Lasting::Refused)?),
+        Some("Success") => Ok(of_json(&json)?),
         code => {
             let code = code.unwrap_or("code field is missing");
             Err(Error::new(ErrorCode::Format, format!("unable to retrieve temporary credentials: {code}")).into())
@@ -193,7 +194,11 @@ async fn web_identity(url: &str, role: &str, token: &str, requests: &Requests) -
     ]
     .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, URL_ENCODED)));
     let request = request(Method::GET, &format!("{url}/?{}", parameters.join("&")))?;
-    let root = requests.document(&request).await?;
+    Ok(of_web_identity(&requests.document(&request).await?)?)
+}
+
+/// The credentials in the token service's answer.
+pub(crate) fn of_web_identity(root: &Element) -> Result<Issued> {
     let found = root
         .child("AssumeRoleWithWebIdentityResult")
         .and_then(|result| result.child("Credentials"))
@@ -269,6 +274,11 @@ fn issued(json: &Value, token: &str, lasting: Lasting) -> Result<Issued> {
     };
     let validity = of_temporary("Expiration", "expiration")?.map(validity).transpose()?;
     Ok(Token { value: Arc::new(credential), validity })
+}
+
+/// The credentials in the answer of a service that never issues lasting ones.
+pub(crate) fn of_json(json: &Value) -> Result<Issued> {
+    issued(json, "Token", Lasting::Refused)
 }
 
 /// How long credentials last that expire at a time.

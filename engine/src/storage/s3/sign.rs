@@ -1,23 +1,20 @@
-//! Signatures (AWS Signature Version 4) where those of `object_store` do not serve: for other services than `s3`, for requests
-//! that go to another host than the one they are addressed to, and for requests that it does not know.
+//! Signatures (AWS Signature Version 4). Those of `object_store` do not serve for other services than `s3`, for requests that go to
+//! another host than the one they are addressed to, and for requests that it does not know.
 
 use std::fmt;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
+use ::http::Method;
 use ::http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use ::http::uri::Uri;
 use aws_lc_rs::{digest, hmac};
 use jiff::Timestamp;
-use object_store::ClientOptions;
 use object_store::aws::{AwsCredential, AwsCredentialProvider};
-use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
-};
+use object_store::client::HttpRequest;
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
 
 use crate::storage::http::URL_ENCODED;
-use crate::storage::http::service::Connector;
+use crate::storage::http::checked::{CONTENT_MD5, body_parts, md5_header};
 use crate::{Error, ErrorCode, Result};
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -46,15 +43,17 @@ impl fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// Puts a signature in the place of the one that may be there. The hash of the body must be there already; without one,
-    /// the body must be empty.
+    /// Adds the checksums of the body and a signature, in the place of those that may be there.
     ///
     /// # Errors
     /// There are no credentials, or a header can't be signed.
     pub(super) async fn sign(&self, request: &mut HttpRequest) -> object_store::Result<()> {
         let credential = self.credentials.get_credential().await?;
-        self.sign_at(request, &credential, Timestamp::now())
-            .map_err(|error| object_store::Error::Generic { store: "S3", source: error.into() })
+        let signed = match add_checksums(request).await {
+            Ok(()) => self.sign_at(request, &credential, Timestamp::now()),
+            Err(error) => Err(error),
+        };
+        signed.map_err(|error| object_store::Error::Generic { store: "S3", source: error.into() })
     }
 
     fn sign_at(&self, request: &mut HttpRequest, credential: &AwsCredential, now: Timestamp) -> Result<()> {
@@ -101,6 +100,20 @@ impl Signer {
         let key = sign(key.as_ref(), "aws4_request");
         hex(sign(key.as_ref(), text).as_ref())
     }
+}
+
+/// Adds the checksum that is part of the signature, and for what is to be stored the one that pgBackRest sends, which buckets with
+/// object locks ask for.
+async fn add_checksums(request: &mut HttpRequest) -> Result<()> {
+    let parts = body_parts(request).await;
+    let mut sha256 = digest::Context::new(&digest::SHA256);
+    parts.iter().for_each(|part| sha256.update(part));
+    let is_upload = *request.method() == Method::PUT || parts.iter().any(|part| !part.is_empty());
+    let md5 = if is_upload && !request.headers().contains_key(CONTENT_MD5) { Some(md5_header(&parts)?) } else { None };
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_HASH, value(&hex(sha256.finish().as_ref()))?);
+    headers.extend(md5.map(|md5| (CONTENT_MD5, md5)));
+    Ok(())
 }
 
 /// The host and port of an URL; the port that its scheme implies is left out, as clients do.
@@ -173,36 +186,10 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Connects as all object stores do and signs whatever is sent.
-#[derive(Debug)]
-pub(super) struct SigningConnector {
-    pub inner: Connector,
-    pub signer: Arc<Signer>,
-}
-
-impl HttpConnector for SigningConnector {
-    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = self.inner.connect(options)?;
-        Ok(HttpClient::new(SigningService { client, signer: Arc::clone(&self.signer) }))
-    }
-}
-
-#[derive(Debug)]
-struct SigningService {
-    client: HttpClient,
-    signer: Arc<Signer>,
-}
-
-#[async_trait::async_trait]
-impl HttpService for SigningService {
-    async fn call(&self, mut request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
-        self.signer.sign(&mut request).await.map_err(|error| HttpError::new(HttpErrorKind::Decode, error))?;
-        self.client.execute(request).await
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use object_store::StaticCredentialProvider;
     use object_store::client::HttpRequestBody;
 

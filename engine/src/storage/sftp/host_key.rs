@@ -56,7 +56,7 @@ pub(super) fn fingerprint(hash: HashType, key: &[u8]) -> String {
 
 /// What the files say about a host's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// It is this host's key.
     Match,
     /// The host is known, and this key is not, or the key is revoked.
@@ -78,7 +78,7 @@ struct Known {
 
 /// The content of all files of known hosts.
 #[derive(Debug, Default)]
-pub(super) struct KnownHosts(Vec<Known>);
+pub(crate) struct KnownHosts(Vec<Known>);
 
 impl KnownHosts {
     /// Reads the files that are there; others are passed over, as pgBackRest does.
@@ -100,17 +100,17 @@ impl KnownHosts {
 
     /// Takes the lines of one file. Lines that are none are passed over: another program's extension must not lock a
     /// user out, and a missing line never makes a host trusted.
-    fn add(&mut self, text: &str) {
+    pub(crate) fn add(&mut self, text: &str) {
         self.0.extend(text.lines().filter_map(parse_line));
     }
 
     /// The types of the keys that the host is known by, e.g. `ssh-ed25519`.
-    pub(super) fn key_types(&self, host: &str, port: u16) -> Vec<&str> {
+    pub(crate) fn key_types(&self, host: &str, port: u16) -> Vec<&str> {
         self.of(host, port).filter(|known| !known.revoked).map(|known| known.key_type.as_str()).collect()
     }
 
     /// Checks a key in its wire form.
-    pub(super) fn check(&self, host: &str, port: u16, key: &[u8]) -> Verdict {
+    pub(crate) fn check(&self, host: &str, port: u16, key: &[u8]) -> Verdict {
         let mut verdict = Verdict::NotFound;
         let mut matches = false;
         for known in self.of(host, port) {

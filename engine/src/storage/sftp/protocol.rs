@@ -86,7 +86,7 @@ pub(super) fn status_name(code: u32) -> &'static str {
 
 /// What a server tells of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Attributes {
+pub(crate) struct Attributes {
     /// Bytes.
     pub(super) size: Option<u64>,
     /// Type and permissions as in `st_mode`.
@@ -128,7 +128,7 @@ const ATTR_EXTENDED: u32 = 0x8000_0000;
 
 /// A response without its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Response {
+pub(crate) enum Response {
     /// How a request ended.
     Status { code: u32, message: String },
     /// An open file or directory.
@@ -200,7 +200,7 @@ impl Request {
 
 /// A packet that does not follow the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(crate) struct Malformed;
 
 fn take_u32(packet: &mut Bytes) -> Result<u32, Malformed> {
     packet.try_get_u32().map_err(|_| Malformed)
@@ -244,7 +244,7 @@ fn take_attributes(packet: &mut Bytes) -> Result<Attributes, Malformed> {
 }
 
 /// Reads a response: the number of its request, and what it says. `packet` is without its length.
-pub(super) fn response(mut packet: Bytes) -> Result<(u32, Response), Malformed> {
+pub(crate) fn response(mut packet: Bytes) -> Result<(u32, Response), Malformed> {
     let kind = packet.try_get_u8().map_err(|_| Malformed)?;
     let id = take_u32(&mut packet)?;
     let response = match kind {
@@ -275,7 +275,7 @@ pub(super) fn response(mut packet: Bytes) -> Result<(u32, Response), Malformed> 
 }
 
 /// Reads the answer to the first packet: the version and the names of the extensions.
-pub(super) fn version(mut packet: Bytes) -> Result<(u32, Vec<String>), Malformed> {
+pub(crate) fn version(mut packet: Bytes) -> Result<(u32, Vec<String>), Malformed> {
     if packet.try_get_u8() != Ok(kind::VERSION) {
         return Err(Malformed);
     }

@@ -148,7 +148,10 @@ fn roles_that_are_not_there_are_errors_with_a_hint() {
     assert!(error.to_string().starts_with("role to retrieve temporary credentials not found\nHINT: "), "{error}");
     let refused = Fake::start(|_| (403, "not you".into()));
     let error = get(&instance_of(&refused, None)).unwrap_err();
-    assert!(error.message.ends_with("HTTP request failed with 403 (Forbidden): not you"), "{error}");
+    assert!(
+        error.message.starts_with("unable to get temporary credentials: HTTP request failed with 403 (Forbidden):\n")
+    );
+    assert!(error.message.ends_with("\nnot you"), "{error}");
 }
 
 #[test]

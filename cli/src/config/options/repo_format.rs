@@ -1,0 +1,45 @@
+//! Options of a repository's format.
+
+use std::time::Duration;
+
+use crate::config::decl::Command::{Backup, Expire, StanzaCreate, StanzaUpgrade};
+use crate::config::decl::DefaultValue::Fixed;
+use crate::config::decl::Support::Moot;
+use crate::config::decl::{Group, HelpGroup, Kind, MAIN, OptIndexed, OptionDecl, Range, Section, depend, on, options};
+
+options! {
+    REPO_CIPHER_ROTATE: OptIndexed<Duration> = OptionDecl {
+        name: "repo-cipher-rotate",
+        kind: Kind::Time,
+        group: Some(Group::Repo),
+        commands: on(&[Backup, Expire]),
+        roles: MAIN,
+        default: Fixed("90d"),
+        range: Range::Fixed("15d", "9999999d"),
+        depend: depend("repo-cipher-type", &["aes-256-cbc"]),
+        internal: true,
+        help: HelpGroup::Repository,
+        support: Moot("only repositories of format 6 have keys to rotate"),
+        summary: "Age at which the archive gets a new key.",
+        detail: "expire makes a new key for later WAL when the present one is older. Earlier WAL keeps its key.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_FORMAT: OptIndexed<i64> = OptionDecl {
+        name: "repo-format",
+        kind: Kind::Integer,
+        section: Section::CommandLine,
+        group: Some(Group::Repo),
+        commands: on(&[StanzaCreate, StanzaUpgrade]),
+        roles: MAIN,
+        default: Fixed("5"),
+        allow: &["5", "6"],
+        values: &[("5", "the format that every pgBackRest reads"), ("6", "the format of pgBackRest 2.60 and later")],
+        internal: true,
+        help: HelpGroup::Repository,
+        not_yet: &[("6", "repository format 6")],
+        summary: "Format of the repository.",
+        detail: "Info files, manifests and archived files of the stanza get this format.",
+        ..OptionDecl::BASE
+    };
+}

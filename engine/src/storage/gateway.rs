@@ -1,0 +1,127 @@
+//! A server that stands in the place of an object store: sound, or with one of the tricks of gateways, portals and proxies.
+//! Every driver of HTTP has to see through them.
+
+mod stores;
+mod tests;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+/// A request as the server sees it.
+pub(crate) struct Asked {
+    pub(crate) method: String,
+    /// Decoded.
+    pub(crate) path: String,
+    /// As it was sent.
+    pub(crate) query: String,
+    /// The headers, with names in lower case.
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Asked {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter of the query, decoded.
+    pub(crate) fn parameter(&self, name: &str) -> Option<String> {
+        let value = self.query.split('&').find_map(|pair| {
+            let (found, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (found == name).then_some(value)
+        })?;
+        Some(percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned())
+    }
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Vec<u8>,
+    /// So many bytes of the body are announced and never sent.
+    pub(crate) missing: usize,
+}
+
+impl Reply {
+    pub(crate) fn new(status: u16, headers: &[(&'static str, &str)], body: impl Into<Vec<u8>>) -> Self {
+        let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Reply { status, headers, body: body.into(), missing: 0 }
+    }
+
+    fn write(&self, connection: &mut TcpStream, head_only: bool) -> std::io::Result<()> {
+        let mut head = format!("HTTP/1.1 {} X\r\nconnection: close\r\n", self.status);
+        for (name, value) in &self.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        if !self.headers.iter().any(|(name, _)| *name == "content-length") {
+            head += &format!("content-length: {}\r\n", self.body.len() + self.missing);
+        }
+        connection.write_all(format!("{head}\r\n").as_bytes())?;
+        if head_only { Ok(()) } else { connection.write_all(&self.body) }
+    }
+}
+
+/// A running server. It ends with the tests' process.
+pub(crate) struct Gateway {
+    pub(crate) url: String,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Gateway {
+    /// Starts a server with these answers.
+    pub(crate) fn start(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (lines, answer) = (Arc::new(Mutex::new(Vec::new())), Arc::new(answer));
+        let kept = Arc::clone(&lines);
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                let (answer, kept) = (Arc::clone(&answer), Arc::clone(&kept));
+                std::thread::spawn(move || serve(connection.unwrap(), &*answer, &kept));
+            }
+        });
+        Gateway { url, lines }
+    }
+
+    /// Methods and paths of the requests since the last call.
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.lines.lock().unwrap())
+    }
+}
+
+fn serve(mut connection: TcpStream, answer: &dyn Fn(&Asked) -> Reply, lines: &Mutex<Vec<String>>) {
+    let mut reader = BufReader::new(connection.try_clone().unwrap());
+    let mut head = Vec::new();
+    loop {
+        let mut line = String::new();
+        // A client that goes away ends the connection and nothing else
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return;
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+        head.push(line.trim().to_owned());
+    }
+    let first = head.remove(0);
+    let mut words = first.split(' ');
+    let (method, target) = (words.next().unwrap().to_owned(), words.next().unwrap());
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let headers: Vec<(String, String)> = head
+        .iter()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
+        .collect();
+    let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned();
+    let mut asked = Asked { method, path, query: query.to_owned(), headers, body: Vec::new() };
+    let size = asked.header("content-length").map_or(0, |size| size.parse().unwrap());
+    asked.body.resize(size, 0);
+    if reader.read_exact(&mut asked.body).is_err() {
+        return;
+    }
+    lines.lock().unwrap().push(format!("{} {}", asked.method, asked.path));
+    let _ = answer(&asked).write(&mut connection, asked.method == "HEAD");
+}

@@ -1,0 +1,388 @@
+//! Tricks and operations: no driver believes anything that its store did not say.
+
+use std::io::Read;
+use std::time::Duration;
+
+use super::stores::{ALL, CONTENT, Kind, http};
+use super::{Asked, Gateway, Reply};
+use crate::storage::{EntryKind, ReadRange, RepoPath, RepoStorage, WriteOptions, get, put};
+use crate::{Error, ErrorCode, Result};
+
+/// Longer than any answer takes that comes.
+const LIMIT: Duration = Duration::from_secs(60);
+const LOGIN: &str = "<!DOCTYPE html>\n<html><head><title>Login</title></head><body><form/></body></html>";
+
+type Operation = fn(&dyn RepoStorage) -> Result<()>;
+
+fn at(path: &str) -> RepoPath {
+    RepoPath::new(path).unwrap()
+}
+
+/// Two parts and some.
+pub(super) fn large() -> Vec<u8> {
+    (0..(512u32 << 10) + 5).map(|at| (at >> 8) as u8).collect()
+}
+
+fn list(storage: &dyn RepoStorage) -> Result<()> {
+    let entries = storage.list(&at("folder"))?.unwrap_or_default();
+    let found: Vec<_> = entries.iter().map(|entry| (entry.name.as_str(), entry.kind, entry.size)).collect();
+    assert_eq!(found, [("file", EntryKind::File, 10), ("path", EntryKind::Path, 0)]);
+    Ok(())
+}
+
+fn names_after(storage: &dyn RepoStorage) -> Result<()> {
+    assert_eq!(storage.names_after(&at("folder"), "a")?, ["file"]);
+    Ok(())
+}
+
+fn info(storage: &dyn RepoStorage) -> Result<()> {
+    assert_eq!(storage.info(&at("file"))?.unwrap().size, 10);
+    Ok(())
+}
+
+fn read(storage: &dyn RepoStorage) -> Result<()> {
+    assert_eq!(get(storage, &at("file"), 1 << 20)?.unwrap(), CONTENT.as_bytes());
+    Ok(())
+}
+
+fn read_part(storage: &dyn RepoStorage) -> Result<()> {
+    let (mut part, range) = (Vec::new(), ReadRange { offset: 2, limit: Some(4) });
+    storage
+        .read(&at("file"), range)?
+        .unwrap()
+        .read_to_end(&mut part)
+        .map_err(|error| Error::from_io(ErrorCode::FileRead, "unable to read", error))?;
+    assert_eq!(part, &CONTENT.as_bytes()[2..6]);
+    Ok(())
+}
+
+fn write(storage: &dyn RepoStorage) -> Result<()> {
+    put(storage, &at("file"), b"data", WriteOptions::ATOMIC)
+}
+
+fn write_large(storage: &dyn RepoStorage) -> Result<()> {
+    put(storage, &at("file"), &large(), WriteOptions::ATOMIC)
+}
+
+fn remove(storage: &dyn RepoStorage) -> Result<()> {
+    storage.remove(&at("file"))
+}
+
+fn remove_many(storage: &dyn RepoStorage) -> Result<()> {
+    storage.remove_many(&["a", "b", "c"].map(at))
+}
+
+fn remove_all(storage: &dyn RepoStorage) -> Result<()> {
+    storage.remove_all(&at("folder"))
+}
+
+const OPERATIONS: [(&str, Operation); 10] = [
+    ("list", list),
+    ("names after", names_after),
+    ("info", info),
+    ("read", read),
+    ("read a part", read_part),
+    ("write", write),
+    ("write in parts", write_large),
+    ("remove", remove),
+    ("remove many", remove_many),
+    ("remove all", remove_all),
+];
+
+#[test]
+fn sound_store_is_believed() {
+    for kind in ALL {
+        let gateway = Gateway::start(move |asked| kind.answer(asked));
+        let storage = kind.open(&gateway.url, http(LIMIT));
+        for (name, operation) in OPERATIONS {
+            operation(&*storage).unwrap_or_else(|error| panic!("{kind:?}, {name}: {error}"));
+        }
+    }
+}
+
+/// What may come in the place of any answer.
+fn tricks(elsewhere: &str) -> Vec<(&'static str, Reply)> {
+    let html = ("content-type", "text/html; charset=utf-8");
+    let (etag, modified) = (("etag", "\"6655a3b1-1a2\""), ("last-modified", "Thu, 01 Jan 2026 00:00:00 GMT"));
+    let to = ("location", elsewhere);
+    vec![
+        ("login page", Reply::new(200, &[html], LOGIN)),
+        ("login page from a file", Reply::new(200, &[html, etag, modified], LOGIN)),
+        ("login page without a type", Reply::new(200, &[], LOGIN)),
+        ("login page, created", Reply::new(201, &[html, etag], LOGIN)),
+        ("login page, accepted", Reply::new(202, &[html, etag], LOGIN)),
+        ("text", Reply::new(200, &[("content-type", "text/plain")], "hello")),
+        ("nothing", Reply::new(200, &[], "")),
+        ("no content that is some", Reply::new(203, &[etag, modified], "0123456789")),
+        ("error with a success", Reply::new(200, &[], "<Error><Code>AccessDenied</Code><Message>no</Message></Error>")),
+        ("other document", Reply::new(200, &[("content-type", "application/xml")], "<List><Item/></List>")),
+        ("other JSON", Reply::new(200, &[("content-type", "application/json")], r#"{"error":"login","name":"x"}"#)),
+        ("empty JSON", Reply::new(200, &[("content-type", "application/json")], "{}")),
+        ("moved", Reply::new(301, &[to], "")),
+        ("found", Reply::new(302, &[to], LOGIN)),
+        ("see other", Reply::new(303, &[to], "")),
+        ("temporary redirect", Reply::new(307, &[to], "")),
+        ("permanent redirect", Reply::new(308, &[to], "")),
+        ("redirect to nowhere", Reply::new(301, &[], "")),
+        ("not modified", Reply::new(304, &[], "")),
+        ("refused", Reply::new(403, &[html], LOGIN)),
+        ("missing as a page", Reply::new(404, &[html], LOGIN)),
+    ]
+}
+
+/// GCS says that there is no such object with a page of HTML, and that one is removed with next to nothing.
+fn may_succeed(kind: Kind, trick: &str, operation: &str) -> bool {
+    let of_gcs = match operation {
+        "remove" | "remove many" => ["missing as a page", "nothing", "empty JSON"].contains(&trick),
+        "info" | "read" | "read a part" => trick == "missing as a page",
+        _ => false,
+    };
+    kind == Kind::Gcs && of_gcs
+}
+
+#[test]
+fn answer_that_is_not_the_stores_is_an_error_at_once() {
+    let (elsewhere, mut wrong) = (Gateway::start(|_| Reply::new(200, &[], "elsewhere")), Vec::new());
+    for kind in ALL {
+        for (trick, reply) in tricks(&format!("{}/login?token=x", elsewhere.url)) {
+            let gateway = Gateway::start(move |_| reply.clone());
+            let storage = kind.open(&gateway.url, http(LIMIT));
+            for (name, operation) in OPERATIONS {
+                let is_allowed = may_succeed(kind, trick, name);
+                let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| operation(&*storage)));
+                let requests = gateway.take().len();
+                let case = format!("{kind:?}, {trick}, {name}");
+                match caught {
+                    Ok(Ok(())) if !is_allowed => wrong.push(format!("{case}: believed")),
+                    // What was read is looked at and is something else, or nothing
+                    Err(_) if !is_allowed => wrong.push(format!("{case}: other content believed")),
+                    Ok(Err(error)) if [ErrorCode::Service, ErrorCode::Assert].contains(&error.code) => {
+                        wrong.push(format!("{case}: as if it would pass: {error}"));
+                    }
+                    Ok(Err(error)) if error.to_string().contains("session-token") => {
+                        wrong.push(format!("{case}: shows a secret"));
+                    }
+                    _ => {}
+                }
+                if requests > 4 {
+                    wrong.push(format!("{case}: {requests} requests"));
+                }
+            }
+        }
+    }
+    assert_eq!(elsewhere.take(), Vec::<String>::new(), "redirects that were followed");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// One answer among sound ones.
+fn with_one(
+    kind: Kind,
+    is_meant: impl Fn(&Asked) -> bool + Send + Sync + 'static,
+    change: impl Fn(Reply) -> Reply + Send + Sync + 'static,
+) -> Gateway {
+    Gateway::start(move |asked| {
+        let reply = kind.answer(asked);
+        if is_meant(asked) { change(reply) } else { reply }
+    })
+}
+
+#[track_caller]
+fn fails(case: &str, kind: Kind, gateway: &Gateway, operation: Operation, code: ErrorCode, text: &str) {
+    let error = operation(&*kind.open(&gateway.url, http(LIMIT))).expect_err(case);
+    assert_eq!(error.code, code, "{case}: {error}");
+    assert!(error.to_string().contains(text), "{case}: {error}");
+}
+
+#[test]
+fn upload_in_parts_that_a_gateway_cuts_in_on_is_an_error() {
+    let login = || Reply::new(200, &[("content-type", "text/html"), ("etag", "\"x\"")], LOGIN);
+    let error = || Reply::new(200, &[], "<Error><Code>InvalidPart</Code><Message>no such part</Message></Error>");
+    type Meant = (&'static str, Kind, fn(&Asked) -> bool);
+    let meant: [Meant; 8] = [
+        ("begin", Kind::S3, |asked| asked.query.contains("uploads")),
+        ("part", Kind::S3, |asked| asked.query.contains("partNumber=2")),
+        ("end", Kind::S3, |asked| asked.method == "POST" && asked.query.contains("uploadId")),
+        ("part", Kind::Azure, |asked| asked.query.contains("comp=block&")),
+        ("end", Kind::Azure, |asked| asked.query.contains("comp=blocklist")),
+        ("begin", Kind::Gcs, |asked| asked.method == "POST"),
+        ("part", Kind::Gcs, |asked| asked.method == "PUT"),
+        ("end", Kind::Gcs, |asked| asked.header("content-range").is_some_and(|range| !range.ends_with('*'))),
+    ];
+    for (step, kind, is_meant) in meant {
+        for reply in [login(), error()] {
+            let gateway = with_one(kind, is_meant, move |_| reply.clone());
+            let failed = write_large(&*kind.open(&gateway.url, http(LIMIT)));
+            assert!(failed.is_err(), "{kind:?}, {step}");
+            assert!(gateway.take().len() < 10, "{kind:?}, {step}");
+        }
+    }
+    let gateway = with_one(Kind::S3, meant[2].2, move |_| error());
+    fails("end", Kind::S3, &gateway, write_large, ErrorCode::Format, "InvalidPart no such part");
+    let echo = || Reply::new(200, &[], "<Error><Code>Odd</Code><Message>session-token</Message></Error>");
+    let gateway = with_one(Kind::S3, meant[2].2, move |_| echo());
+    fails("echo", Kind::S3, &gateway, write_large, ErrorCode::Format, "Odd <redacted>");
+}
+
+#[test]
+fn failure_within_a_success_that_may_pass_is_asked_for_again() {
+    let failed = std::sync::atomic::AtomicBool::new(false);
+    let gateway = with_one(
+        Kind::S3,
+        |asked| asked.method == "POST" && asked.query.contains("uploadId"),
+        move |sound| match failed.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            false => Reply::new(200, &[], "<Error><Code>InternalError</Code><Message>again</Message></Error>"),
+            true => sound,
+        },
+    );
+    write_large(&*Kind::S3.open(&gateway.url, http(LIMIT))).unwrap();
+}
+
+#[test]
+fn store_that_has_something_else_than_was_sent_is_found_out() {
+    let tag = |_: Reply| Reply::new(200, &[("etag", "\"00000000000000000000000000000000\"")], "");
+    let gateway = with_one(Kind::S3, |asked| asked.method == "PUT", tag);
+    fails("S3", Kind::S3, &gateway, write, ErrorCode::Checksum, "something else than was sent");
+    fails("S3, parts", Kind::S3, &gateway, write_large, ErrorCode::Checksum, "something else than was sent");
+    // What is encrypted with another key has no checksum for its ETag
+    let encrypted = |reply: Reply| Reply {
+        headers: vec![
+            ("etag", "\"00000000000000000000000000000000\"".into()),
+            ("x-amz-server-side-encryption", "aws:kms".into()),
+        ],
+        ..reply
+    };
+    let gateway = with_one(Kind::S3, |asked| asked.method == "PUT", encrypted);
+    write(&*Kind::S3.open(&gateway.url, http(LIMIT))).unwrap();
+    let other = |_: Reply| Reply::new(201, &[("etag", "x"), ("content-md5", "AAAAAAAAAAAAAAAAAAAAAA==")], "");
+    let gateway = with_one(Kind::Azure, |asked| asked.method == "PUT", other);
+    fails("Azure", Kind::Azure, &gateway, write, ErrorCode::Checksum, "something else than was sent");
+    let other = |_: Reply| Reply::new(200, &[], r#"{"name":"repo/file","crc32c":"AAAAAA==","size":"4"}"#);
+    let gateway = with_one(Kind::Gcs, |asked| asked.method == "POST", other);
+    fails("GCS", Kind::Gcs, &gateway, write, ErrorCode::Format, "expected crc32c");
+}
+
+#[test]
+fn removal_that_does_not_tell_of_every_object_is_an_error() {
+    let posted = |asked: &Asked| asked.method == "POST";
+    let told = |keys: &[&str]| {
+        let keys: String = keys.iter().map(|key| format!("<Deleted><Key>repo/{key}</Key></Deleted>")).collect();
+        Reply::new(200, &[], format!("<DeleteResult>{keys}</DeleteResult>"))
+    };
+    for (keys, text) in [
+        (&["a", "b"] as &[&str], "tells of 2 of 3 object(s)"),
+        (&[], "tells of 0 of 3 object(s)"),
+        (&["a", "b", "c", "d"], "'repo/d', which was not to be removed"),
+    ] {
+        let reply = told(keys);
+        let gateway = with_one(Kind::S3, posted, move |_| reply.clone());
+        fails(text, Kind::S3, &gateway, remove_many, ErrorCode::Format, text);
+    }
+    let denied = "<DeleteResult><Deleted><Key>repo/a</Key></Deleted><Deleted><Key>repo/b</Key></Deleted>\
+        <Error><Key>repo/c</Key><Code>AccessDenied</Code><Message>not this one</Message></Error></DeleteResult>";
+    let gateway = with_one(Kind::S3, posted, move |_| Reply::new(200, &[], denied));
+    fails("denied", Kind::S3, &gateway, remove_many, ErrorCode::Protocol, "not this one");
+    // Of Azure's parts one is left out, and one is refused
+    for (from, to, text) in [
+        ("Content-ID: 1", "Content-ID: 0", "tells of 2 of 3 object(s)"),
+        ("Content-ID: 1", "Content-ID: 7", "tells of 3 of 3 object(s)"),
+        ("--batch\r\nContent-ID: 2\r\n\r\nHTTP/1.1 202 Accepted\r\n\r\n", "", "tells of 2 of 3 object(s)"),
+        ("Content-ID: 2\r\n\r\nHTTP/1.1 202 Accepted", "Content-ID: 2\r\n\r\nHTTP/1.1 403 Forbidden", "403"),
+    ] {
+        let change = move |reply: Reply| {
+            let body = String::from_utf8_lossy(&reply.body).replace(from, to);
+            Reply { body: body.into(), ..reply }
+        };
+        let gateway = with_one(Kind::Azure, posted, change);
+        let error = remove_many(&*Kind::Azure.open(&gateway.url, http(LIMIT))).expect_err(text);
+        assert!(error.message.contains(text), "{text}: {error}");
+    }
+}
+
+#[test]
+fn listing_of_another_place_or_half_of_one_is_no_listing() {
+    for kind in ALL {
+        let other =
+            with_one(kind, move |asked| kind.is_listing(asked), move |_| kind.page("other/", &["other/file"], &[]));
+        fails("other", kind, &other, list, ErrorCode::Format, "other/");
+        let half = with_one(
+            kind,
+            move |asked| kind.is_listing(asked),
+            |reply| Reply { body: reply.body[..reply.body.len() - 15].to_vec(), ..reply },
+        );
+        let error = list(&*kind.open(&half.url, http(LIMIT))).expect_err("half");
+        assert!([ErrorCode::Format, ErrorCode::JsonFormat].contains(&error.code), "{kind:?}: {error}");
+    }
+}
+
+#[test]
+fn foreign_keys_keep_nobody_from_a_listing() {
+    for kind in ALL {
+        let gateway = with_one(
+            kind,
+            move |asked| kind.is_listing(asked),
+            move |_| {
+                let prefix = "repo/folder/";
+                let foreign =
+                    ["repo/folder/", "repo/folder//x", "repo/folder/./y", "repo/folder/../z", "repo/folder/file"];
+                kind.page(prefix, &foreign, &["repo/folder//", "repo/folder/./", "repo/folder/path/"])
+            },
+        );
+        let storage = kind.open(&gateway.url, http(LIMIT));
+        list(&*storage).unwrap_or_else(|error| panic!("{kind:?}: {error}"));
+        assert_eq!(storage.names_after(&at("folder"), "a").unwrap(), ["file"], "{kind:?}");
+        storage.remove_all(&at("folder")).unwrap_or_else(|error| panic!("{kind:?}: {error}"));
+    }
+}
+
+#[test]
+fn bucket_that_is_not_there_is_no_missing_file() {
+    let none = |code: &str| Reply::new(404, &[], format!("<Error><Code>{code}</Code><Message>gone</Message></Error>"));
+    for (kind, code, missing) in
+        [(Kind::S3, "NoSuchBucket", "NoSuchKey"), (Kind::Azure, "ContainerNotFound", "BlobNotFound")]
+    {
+        let reply = none(code);
+        let gateway = Gateway::start(move |_| reply.clone());
+        fails(code, kind, &gateway, read, ErrorCode::Protocol, code);
+        let reply = none(missing);
+        let gateway = Gateway::start(move |_| reply.clone());
+        assert!(get(&*kind.open(&gateway.url, http(LIMIT)), &at("file"), 10).unwrap().is_none(), "{missing}");
+    }
+}
+
+#[test]
+fn refusal_shows_path_request_id_and_message_but_no_secret() {
+    for (kind, secret) in [(Kind::S3, "session-token"), (Kind::Azure, "SharedKey"), (Kind::Gcs, "bearer-token")] {
+        let gateway = Gateway::start(|asked| {
+            let headers: Vec<String> = asked.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+            let echo = format!("it was said {}", headers.join(" "));
+            let body = format!("<Error><Code>SignatureDoesNotMatch</Code><Message>{echo}</Message></Error>");
+            Reply::new(403, &[("x-amz-request-id", "4442587FB7D0A2F9"), ("x-ms-request-id", "4442587FB7D0A2F9")], body)
+        });
+        for (name, operation) in [("list", list as Operation), ("read", read), ("write", write)] {
+            let error = operation(&*kind.open(&gateway.url, http(LIMIT))).expect_err(name).to_string();
+            for text in
+                ["HTTP request failed with 403 (Forbidden):", "bucket", "request-id: 4442587FB7D0A2F9", "it was said"]
+            {
+                assert!(error.contains(text), "{kind:?}, {name}, {text}: {error}");
+            }
+            assert!(!error.contains(secret) && error.contains("<redacted>"), "{kind:?}, {name}: {error}");
+        }
+    }
+}
+
+#[test]
+fn answer_that_is_cut_or_does_not_come_is_an_error_that_may_pass() {
+    for kind in ALL {
+        let cut = with_one(kind, |_| true, |reply| Reply { missing: 5, ..reply });
+        let slow = Gateway::start(|_| {
+            std::thread::sleep(Duration::from_secs(20));
+            Reply::new(200, &[], "")
+        });
+        for (gateway, name) in [(&cut, "cut"), (&slow, "slow")] {
+            let storage = kind.open(&gateway.url, http(Duration::from_millis(300)));
+            let error = list(&*storage).expect_err(name);
+            assert_eq!(error.code, ErrorCode::Service, "{kind:?}, {name}: {error}");
+            assert!(write(&*storage).is_err(), "{kind:?}, {name}");
+        }
+    }
+}

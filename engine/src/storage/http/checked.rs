@@ -1,0 +1,255 @@
+//! A client of a store that looks at each answer before it is believed.
+//!
+//! What answers need not be the store: a gateway that asks for a login, a captive portal or a proxy with a page of its own says
+//! "200 OK", too. What `object_store` sees is therefore only what the store itself can have said.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use ::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE};
+use ::http::response::Parts;
+use ::http::{Method, Response, StatusCode};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use bytes::Bytes;
+use http_body::Body;
+use md5::{Digest, Md5};
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+};
+use percent_encoding::percent_decode_str;
+
+use super::refusal::{Refusal, redacted};
+use super::request::is_passing;
+use super::service::{Connector, receive};
+use super::xml::Element;
+use crate::{Error, ErrorCode, Result};
+
+/// The checksum of a body, in requests and in answers.
+pub(crate) const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
+/// What stores say of a bucket or a container that is not there, which is no missing object.
+const NO_BUCKET: [&str; 3] = ["NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"];
+
+/// What is particular to a store.
+#[async_trait::async_trait]
+pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Completes a request before it is sent: checksums, signature.
+    ///
+    /// # Errors
+    /// There are no credentials, or the request can't be signed.
+    async fn prepare(&self, request: &mut HttpRequest) -> object_store::Result<()>;
+
+    /// Looks at a success. The body of an object that is being read comes later and is not there.
+    ///
+    /// # Errors
+    /// The answer is not the store's, or not to this request.
+    fn check(&self, asked: &Asked, head: &Parts, body: Option<&[u8]>) -> std::result::Result<(), Wrong>;
+}
+
+/// What is wrong with an answer.
+#[derive(Debug)]
+pub(crate) enum Wrong {
+    /// The store says with a success that it failed, and may not fail the next time.
+    Passing,
+    /// It is of no use.
+    Final(Error),
+}
+
+impl From<Error> for Wrong {
+    fn from(error: Error) -> Self {
+        Wrong::Final(error)
+    }
+}
+
+/// The error for an answer that can't be the store's.
+pub(crate) fn foreign(why: &str) -> Error {
+    Error::new(ErrorCode::Format, format!("the answer is not the store's: {why}"))
+        .hint("does a gateway or a proxy answer in the place of the store, or is the endpoint that of something else?")
+}
+
+/// What was asked, as far as the answer depends on it.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    query: Vec<(String, String)>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Option<Bytes>,
+}
+
+impl Asked {
+    pub(crate) fn of(request: &HttpRequest) -> Self {
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let query = request.uri().query().unwrap_or_default();
+        let query = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decoded(name), decoded(value))
+        });
+        Asked {
+            method: request.method().clone(),
+            query: query.collect(),
+            headers: request.headers().clone(),
+            body: request.body().as_bytes().cloned(),
+        }
+    }
+
+    /// A parameter of the query.
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether the answer is an object's content.
+    fn is_content(&self) -> bool {
+        self.method == Method::GET && self.parameter("comp").is_none() && self.parameter("list-type").is_none()
+    }
+}
+
+/// The parts of a request's body, all of which are at hand.
+pub(crate) async fn body_parts(request: &HttpRequest) -> Vec<Bytes> {
+    let (mut body, mut parts) = (request.body().clone(), Vec::new());
+    // Of what is in memory, nothing fails
+    while let Some(Ok(frame)) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        parts.extend(frame.into_data().ok());
+    }
+    parts
+}
+
+/// The MD5 of a body, as the header [`CONTENT_MD5`] has it.
+///
+/// # Errors
+/// None that can happen: base64 has no characters that can't be sent.
+pub(crate) fn md5_header(parts: &[Bytes]) -> Result<HeaderValue> {
+    let mut md5 = Md5::new();
+    parts.iter().for_each(|part| md5.update(part));
+    HeaderValue::from_str(&BASE64_STANDARD.encode(md5.finalize()))
+        .map_err(|error| Error::new(ErrorCode::Assert, "a checksum can't be sent").cause(error))
+}
+
+/// A header of an answer.
+pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Refuses a page for people.
+pub(crate) fn not_html(headers: &HeaderMap) -> Result<()> {
+    let kind = header(headers, CONTENT_TYPE.as_str()).unwrap_or_default().trim_start().to_ascii_lowercase();
+    if kind.starts_with("text/html") || kind.starts_with("application/xhtml") {
+        return Err(foreign("it is a page of HTML"));
+    }
+    Ok(())
+}
+
+/// Refuses a body where a store sends none.
+pub(crate) fn is_empty(body: Option<&[u8]>) -> Result<()> {
+    if body.is_some_and(|body| !body.trim_ascii().is_empty()) {
+        return Err(foreign("it has content where there should be none"));
+    }
+    Ok(())
+}
+
+/// Refuses another status than those by which the store says that it has done what it was asked for.
+pub(crate) fn is_status(head: &Parts, expected: &[u16]) -> Result<()> {
+    if !expected.contains(&head.status.as_u16()) {
+        return Err(foreign(&format!("its status is {}", head.status)));
+    }
+    Ok(())
+}
+
+/// Looks at the head of an answer to a request for an object, or for what is known of it.
+///
+/// # Errors
+/// It is not what a store sends.
+pub(crate) fn describes_object(asked: &Asked, head: &Parts) -> Result<()> {
+    let is_part = asked.headers.contains_key(RANGE);
+    is_status(head, if is_part { &[206, 200] } else { &[200] })?;
+    let by_store = ["x-amz-request-id", "x-ms-request-id"].iter().any(|name| head.headers.contains_key(*name));
+    if !by_store {
+        not_html(&head.headers)?;
+    }
+    if header(&head.headers, "etag").is_none() && header(&head.headers, "last-modified").is_none() {
+        return Err(foreign("it has neither an ETag nor the time of the last change"));
+    }
+    Ok(())
+}
+
+/// Connects as all object stores do, and looks at the answers.
+#[derive(Debug)]
+pub(crate) struct CheckedConnector<S> {
+    pub(crate) inner: Connector,
+    pub(crate) store: Arc<S>,
+}
+
+impl<S: Store> HttpConnector for CheckedConnector<S> {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = self.inner.connect(options)?;
+        Ok(HttpClient::new(CheckedService { client, store: Arc::clone(&self.store) }))
+    }
+}
+
+#[derive(Debug)]
+struct CheckedService<S> {
+    client: HttpClient,
+    store: Arc<S>,
+}
+
+#[async_trait::async_trait]
+impl<S: Store> HttpService for CheckedService<S> {
+    async fn call(&self, mut request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
+        let failed = |error| HttpError::new(HttpErrorKind::Decode, error);
+        self.store.prepare(&mut request).await.map_err(failed)?;
+        let asked = Asked::of(&request);
+        let answer = self.client.execute(request).await?;
+        let is_success = answer.status().is_success();
+        if is_success && asked.is_content() {
+            let (head, body) = answer.into_parts();
+            return match self.store.check(&asked, &head, None) {
+                Ok(()) => Ok(Response::from_parts(head, body)),
+                Err(wrong) => disbelieved(wrong, head, &[]),
+            };
+        }
+        let (head, body) = answer.into_parts();
+        // All of it was received before
+        let body = receive(body, HttpErrorKind::Interrupted).await?;
+        if !is_success {
+            return refused(head, &body);
+        }
+        match self.store.check(&asked, &head, Some(&body)) {
+            Ok(()) => Ok(Response::from_parts(head, body.into())),
+            Err(wrong) => disbelieved(wrong, head, &body),
+        }
+    }
+}
+
+/// What becomes of a success that is none: a failure that is worth another try, or the error.
+fn disbelieved(wrong: Wrong, mut head: Parts, body: &[u8]) -> std::result::Result<HttpResponse, HttpError> {
+    match wrong {
+        Wrong::Passing => {
+            head.status = StatusCode::SERVICE_UNAVAILABLE;
+            let answer = Response::from_parts(head, ());
+            let explained = Refusal::of(&answer, body).explanation();
+            Ok(answer.map(|()| explained.into()))
+        }
+        Wrong::Final(mut error) => {
+            error.message = redacted(&Response::from_parts(head, ()), &error.message);
+            Err(HttpError::new(HttpErrorKind::Decode, error))
+        }
+    }
+}
+
+/// A failure: one that may pass, or the word that there is no such object, is left to the caller; any other is final.
+fn refused(head: Parts, body: &[u8]) -> std::result::Result<HttpResponse, HttpError> {
+    let answer = Response::from_parts(head, ());
+    let refusal = Refusal::of(&answer, body);
+    if is_passing(answer.status()) || (answer.status() == StatusCode::NOT_FOUND && is_missing(answer.headers(), body)) {
+        return Ok(answer.map(|()| refusal.explanation().into()));
+    }
+    Err(HttpError::new(HttpErrorKind::Decode, refusal))
+}
+
+/// Whether "404 Not Found" is what a store says of an object that is not there.
+fn is_missing(headers: &HeaderMap, body: &[u8]) -> bool {
+    let code = header(headers, "x-ms-error-code").map(Cow::from);
+    let code = code.or_else(|| Some(Cow::from(Element::parse(body).ok()?.child("Code")?.text.clone())));
+    not_html(headers).is_ok() && code.is_none_or(|code| !NO_BUCKET.contains(&&*code))
+}

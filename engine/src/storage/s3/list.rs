@@ -1,0 +1,310 @@
+//! Listings: what is there (ListObjectsV2), and all versions of it (ListObjectVersions).
+//!
+//! `object_store` takes any document for a page, one without entries for the end of a listing, and a single name that it can't have
+//! for a reason to give up. A page is believed here only if it is one, of the listing that was asked for.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use object_store::client::{HttpRequest, HttpRequestBody};
+use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
+use object_store::path::Path;
+use object_store::{Extensions, ListResult, ObjectMeta};
+use percent_encoding::{PercentEncode, utf8_percent_encode};
+
+use super::sign::Signer;
+use crate::storage::as_of::{ListVersions, Order, Version, Versions};
+use crate::storage::http::URL_ENCODED;
+use crate::storage::http::checked::foreign;
+use crate::storage::http::request::{Failure, Requests, store_error};
+use crate::storage::http::xml::Element;
+use crate::storage::pages::{Located, Reached};
+use crate::{Error, ErrorCode, Result};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct S3List {
+    /// The bucket's URL with a slash at its end.
+    pub bucket_url: String,
+    pub signer: Arc<Signer>,
+    pub requests: Requests,
+}
+
+#[async_trait]
+impl PaginatedListStore for S3List {
+    async fn list_paginated(
+        &self,
+        prefix: Option<&str>,
+        options: PaginatedListOptions,
+    ) -> object_store::Result<PaginatedListResult> {
+        let prefix = prefix.unwrap_or_default();
+        let mut query = vec![("list-type", "2".to_owned())];
+        query.extend(options.page_token.map(|token| ("continuation-token", encode(&token).to_string())));
+        query.extend(options.delimiter.map(|delimiter| ("delimiter", encode(&delimiter).to_string())));
+        query.extend(options.offset.map(|offset| ("start-after", encode(&offset).to_string())));
+        let page = self.ask(prefix, query).await?;
+        read_page(&page, prefix).map_err(failed)
+    }
+}
+
+#[async_trait]
+impl ListVersions for S3List {
+    fn order(&self) -> Order {
+        Order::NewestFirst
+    }
+
+    async fn page(
+        &self,
+        prefix: &str,
+        token: Option<&str>,
+        found: &mut Versions,
+    ) -> object_store::Result<Option<String>> {
+        let mut query = vec![("delimiter", "%2F".to_owned()), ("versions", String::new())];
+        // As it was read from the page before
+        let markers = token.unwrap_or_default().split('&').filter_map(|marker| marker.split_once('='));
+        query.extend(markers.map(|(name, value)| (name, value.to_owned())));
+        let page = self.ask(prefix, query).await?;
+        read_versions(&page, prefix, found).map_err(failed)
+    }
+}
+
+impl S3List {
+    /// Asks for a page below a prefix, with parameters whose values are encoded already.
+    async fn ask(&self, prefix: &str, mut query: Vec<(&str, String)>) -> object_store::Result<Element> {
+        if !prefix.is_empty() {
+            query.push(("prefix", encode(prefix).to_string()));
+        }
+        query.sort_unstable();
+        let query: Vec<String> = query.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let invalid = || Error::new(ErrorCode::Format, format!("'{}' is not a valid URL", self.bucket_url));
+        let mut request = HttpRequest::new(HttpRequestBody::empty());
+        *request.uri_mut() =
+            format!("{}?{}", self.bucket_url, query.join("&")).parse().map_err(|_| failed(invalid()))?;
+        self.signer.sign(&mut request).await?;
+        self.requests.document(&request).await.map_err(failed)
+    }
+}
+
+fn encode(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, URL_ENCODED)
+}
+
+/// Makes sure that a document is a page of the listing of a prefix. Answers whether others follow.
+fn is_page(page: &Element, kind: &str, prefix: &str) -> Result<bool> {
+    page.expect(kind)?;
+    if let Some(other) = page.child("Prefix").filter(|found| found.text != prefix) {
+        return Err(foreign(&format!("it is a listing of '{}' instead of '{prefix}'", other.text)));
+    }
+    match page.required("IsTruncated")? {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => Err(foreign(&format!("its 'IsTruncated' is '{other}'"))),
+    }
+}
+
+/// Where objects of a page are, with the elements that describe them, and common prefixes.
+fn entries<'a>(page: &'a Element, prefix: &str, kinds: &[&str]) -> Result<Located<'a, Element>> {
+    let (mut reached, mut objects, mut prefixes) = (Reached::below(prefix), Vec::new(), Vec::new());
+    for child in &page.children {
+        if child.name == "CommonPrefixes" {
+            prefixes.extend(reached.common_prefix(child.required("Prefix")?)?);
+        } else if kinds.contains(&child.name.as_str()) {
+            objects.extend(reached.object(child.required("Key")?)?.map(|location| (location, child)));
+        }
+    }
+    reached.warn();
+    Ok((objects, prefixes))
+}
+
+/// What is on a page, and the token of the next one.
+pub(crate) fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListResult> {
+    let page_token = if is_page(page, "ListBucketResult", prefix)? {
+        let token = page.child("NextContinuationToken").map(|token| token.text.clone()).unwrap_or_default();
+        if token.is_empty() {
+            return Err(foreign("the listing is not at its end and does not say where it goes on"));
+        }
+        Some(token)
+    } else {
+        None
+    };
+    let (objects, common_prefixes) = entries(page, prefix, &["Contents"])?;
+    let objects = objects.into_iter().map(|(location, entry)| object(location, entry)).collect::<Result<_>>()?;
+    Ok(PaginatedListResult {
+        result: ListResult { objects, common_prefixes, extensions: Extensions::new() },
+        page_token,
+    })
+}
+
+/// Adds what is on a page of versions. Where the next one begins is said by the last key and version of this one: they are the
+/// token, in the form in which a request names them.
+pub(crate) fn read_versions(page: &Element, prefix: &str, found: &mut Versions) -> Result<Option<String>> {
+    let is_truncated = is_page(page, "ListVersionsResult", prefix)?;
+    let (versions, prefixes) = entries(page, prefix, &["Version", "DeleteMarker"])?;
+    found.prefixes.extend(prefixes);
+    for (location, entry) in versions {
+        found.versions.push(version(location, entry)?);
+    }
+    if !is_truncated {
+        return Ok(None);
+    }
+    let mut token = format!("key-marker={}", encode(page.required("NextKeyMarker")?));
+    if let Some(version) = page.child("NextVersionIdMarker").filter(|version| !version.text.is_empty()) {
+        token += &format!("&version-id-marker={}", encode(&version.text));
+    }
+    Ok(Some(token))
+}
+
+/// Reads the description of an object.
+fn object(location: Path, entry: &Element) -> Result<ObjectMeta> {
+    let invalid = |name: &str| Error::new(ErrorCode::Format, format!("'{name}' of '{location}' is not valid"));
+    let last_modified = entry.required("LastModified")?.parse().map_err(|_| invalid("LastModified"))?;
+    // A version that is a deletion has none
+    let size = if entry.name == "DeleteMarker" { "0" } else { entry.required("Size")? };
+    let size = size.parse().map_err(|_| invalid("Size"))?;
+    Ok(ObjectMeta { location, last_modified, size, e_tag: None, version: None })
+}
+
+fn version(location: Path, entry: &Element) -> Result<Version> {
+    let version = Some(entry.required("VersionId")?.to_owned());
+    Ok(Version {
+        meta: ObjectMeta { version, ..object(location, entry)? },
+        is_deletion: entry.name == "DeleteMarker",
+        is_latest: entry.child("IsLatest").is_some_and(|latest| latest.text == "true"),
+    })
+}
+
+fn failed(failure: impl Into<Failure>) -> object_store::Error {
+    store_error("S3", failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::StaticCredentialProvider;
+    use object_store::aws::AwsCredential;
+
+    use super::*;
+    use crate::storage::http::HttpSettings;
+    use crate::storage::http::mock::{answer, server};
+    use crate::storage::network;
+
+    const PAGE: &str = "<ListVersionsResult><IsTruncated>true</IsTruncated><NextKeyMarker>p/b</NextKeyMarker>\
+        <NextVersionIdMarker>2</NextVersionIdMarker>\
+        <Version><Key>p/</Key><VersionId>0</VersionId><IsLatest>true</IsLatest>\
+        <LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>0</Size></Version>\
+        <Version><Key>p/a</Key><VersionId>null</VersionId><IsLatest>false</IsLatest>\
+        <LastModified>2026-01-01T00:00:00.500Z</LastModified><Size>7</Size></Version>\
+        <DeleteMarker><Key>p/a</Key><VersionId>2</VersionId><IsLatest>true</IsLatest>\
+        <LastModified>2026-01-02T00:00:00.000Z</LastModified></DeleteMarker>\
+        <CommonPrefixes><Prefix>p/d/</Prefix></CommonPrefixes></ListVersionsResult>";
+
+    fn read(page: &str) -> Result<(Versions, Option<String>)> {
+        let mut found = Versions::default();
+        let marker = read_versions(&Element::parse(page.as_bytes())?, "p/", &mut found)?;
+        Ok((found, marker))
+    }
+
+    #[test]
+    fn page_is_read() {
+        let (found, marker) = read(PAGE).unwrap();
+        assert_eq!(marker.as_deref(), Some("key-marker=p%2Fb&version-id-marker=2"));
+        assert_eq!(found.prefixes.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), ["p/d"]);
+        let versions: Vec<_> = found
+            .versions
+            .iter()
+            .map(|version| (version.meta.version.as_deref().unwrap(), version.meta.size, version.is_deletion))
+            .collect();
+        assert_eq!(versions, [("null", 7, false), ("2", 0, true)]);
+        assert_eq!(found.versions[0].meta.last_modified.timestamp(), 1_767_225_600);
+    }
+
+    #[test]
+    fn pages_are_asked_for_one_after_the_other() {
+        let last = PAGE.replace("<IsTruncated>true", "<IsTruncated>false");
+        let (address, requests) = server(vec![answer(PAGE), answer(&last)]);
+        let io_timeout = std::time::Duration::from_secs(5);
+        let http = HttpSettings { host: None, verify_tls: true, ca_file: None, ca_path: None, io_timeout };
+        let credential = AwsCredential { key_id: "k".into(), secret_key: "s".into(), token: None };
+        let signer = Arc::new(Signer {
+            credentials: Arc::new(StaticCredentialProvider::new(credential)),
+            region: "us-east-1".into(),
+            service: "s3".into(),
+            host: None,
+            requester_pays: false,
+        });
+        let requests_of_ours = Requests::new(&http).unwrap();
+        let list = S3List { bucket_url: format!("{address}/bucket/"), signer, requests: requests_of_ours };
+        let (mut found, mut token) = (Versions::default(), None);
+        for _ in 0..2 {
+            let page = list.page("p/", token.as_deref(), &mut found);
+            token = network::handle().unwrap().block_on(page).unwrap();
+        }
+        assert_eq!((token, found.versions.len()), (None, 4));
+        let lines: Vec<_> = requests.iter().map(|request| request.line).collect();
+        assert_eq!(
+            lines,
+            [
+                "GET /bucket/?delimiter=%2F&prefix=p%2F&versions=",
+                "GET /bucket/?delimiter=%2F&key-marker=p%2Fb&prefix=p%2F&version-id-marker=2&versions="
+            ]
+        );
+    }
+
+    #[test]
+    fn last_page_has_no_marker_and_bad_ones_are_refused() {
+        assert!(read(&PAGE.replace("<IsTruncated>true", "<IsTruncated>false")).unwrap().1.is_none());
+        for (text, bad) in [
+            ("<NextKeyMarker>p/b</NextKeyMarker>", ""),
+            ("<Size>7</Size>", "<Size>-1</Size>"),
+            ("2026-01-02T00:00:00.000Z", "today"),
+            ("<Prefix>p/d/</Prefix>", ""),
+            ("<Key>p/a</Key>", "<Key>../a</Key>"),
+            ("ListVersionsResult", "ListBucketResult"),
+            ("<IsTruncated>true", "<Prefix>q/</Prefix><IsTruncated>true"),
+            ("<IsTruncated>true</IsTruncated>", ""),
+        ] {
+            assert_eq!(read(&PAGE.replace(text, bad)).err().map(|error| error.code), Some(ErrorCode::Format), "{bad}");
+        }
+    }
+
+    const LIST: &str = "<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>b</Name><Prefix>p/</Prefix>\
+        <IsTruncated>false</IsTruncated><Contents><Key>p/</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>0</Size>\
+        </Contents><Contents><Key>p/a&amp;b</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>7</Size></Contents>\
+        <Contents><Key>p/x//y</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>7</Size></Contents>\
+        <CommonPrefixes><Prefix>p/d/</Prefix></CommonPrefixes><CommonPrefixes><Prefix>p//</Prefix></CommonPrefixes></ListBucketResult>";
+
+    fn list(page: &str) -> Result<PaginatedListResult> {
+        read_page(&Element::parse(page.as_bytes())?, "p/")
+    }
+
+    #[test]
+    fn foreign_key_in_a_listing_is_passed_over() {
+        let page = list(LIST).unwrap();
+        let names: Vec<&str> = page.result.objects.iter().map(|object| object.location.as_ref()).collect();
+        assert_eq!((names, page.result.objects[0].size), (vec!["p/a&b"], 7));
+        assert_eq!(page.result.common_prefixes, [Path::from("p/d")]);
+        assert_eq!(page.page_token, None);
+    }
+
+    #[test]
+    fn document_that_is_no_page_of_this_listing_is_no_empty_listing() {
+        for page in [
+            "<html><body>login</body></html>".to_owned(),
+            "<Error><Code>InternalError</Code></Error>".to_owned(),
+            "<ListBucketResult></ListBucketResult>".to_owned(),
+            LIST.replace("ListBucketResult", "ListVersionsResult"),
+            LIST.replace("<Prefix>p/</Prefix>", "<Prefix>q/</Prefix>"),
+            LIST.replace(">false<", ">maybe<"),
+            LIST.replace(">false<", ">true<"),
+            LIST.replace("<IsTruncated>false<", "<NextContinuationToken></NextContinuationToken><IsTruncated>true<"),
+            LIST.replace("p/a&amp;b", "q/a"),
+            LIST[..LIST.len() - 30].to_owned(),
+            "login".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(list(&page).err().map(|error| error.code), Some(ErrorCode::Format), "{page}");
+        }
+        let token = "<IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken>";
+        let page = list(&LIST.replace("<IsTruncated>false</IsTruncated>", token)).unwrap();
+        assert_eq!(page.page_token.as_deref(), Some("x"));
+    }
+}

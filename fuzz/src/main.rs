@@ -1,0 +1,10 @@
+//! One target under libFuzzer: `RBR_FUZZ_TARGET` names it. `scripts/fuzz` builds this program and runs it.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+static TARGET: LazyLock<String> =
+    LazyLock::new(|| std::env::var("RBR_FUZZ_TARGET").expect("RBR_FUZZ_TARGET names a target"));
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| rbr_fuzz::run(&TARGET, data));

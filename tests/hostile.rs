@@ -1,0 +1,72 @@
+//! Repositories that someone has changed on purpose: with right checksums, so that nothing but the values gives them away.
+
+mod mutate;
+mod repositories;
+mod sizes;
+
+use std::path::Path;
+
+use crate::env::{Run, Space};
+
+/// Memory that a command may take for its data, whatever it reads.
+const MEMORY_BYTES: u64 = 200 << 20;
+/// The largest file that a command may write.
+const FILE_BYTES: u64 = 512 << 20;
+/// A guard against endless loops, far above what a command takes.
+const TIME_LIMIT_S: u32 = 120;
+
+/// Runs `program` within [`MEMORY_BYTES`]. A program that asks for more than that aborts.
+pub fn run_limited(space: &Space, program: &Path, arguments: &[String]) -> Run {
+    let mut all = vec![
+        format!("--data={MEMORY_BYTES}"),
+        format!("--fsize={FILE_BYTES}"),
+        "--core=0".to_owned(),
+        "timeout".to_owned(),
+        "--kill-after=5".to_owned(),
+        TIME_LIMIT_S.to_string(),
+        program.to_str().expect("temporary paths are UTF-8").to_owned(),
+    ];
+    all.extend_from_slice(arguments);
+    space.run("prlimit", &all)
+}
+
+/// The command must have ended by itself: no panic, no abort for want of memory, no endless loop.
+#[track_caller]
+pub fn ended_by_itself(run: &Run, what: &str) {
+    let killed = run.code == 101 || run.code >= 124 && run.code <= 127 || run.code > 128;
+    assert!(!killed, "{what}\n{}", run.describe());
+    assert!(!run.stderr.contains("panicked") && !run.stdout.contains("panicked"), "{what}\n{}", run.describe());
+}
+
+/// The text of an info file with the checksum line that belongs to it: SHA-1 over the sections as JSON.
+pub fn sealed(text: &str) -> String {
+    use sha1::{Digest, Sha1};
+    const CHECKSUM: &str = "backrest-checksum=";
+    let mut json = String::from("{");
+    let (mut section, mut open) = ("", "");
+    for line in text.lines().filter(|line| !line.starts_with(CHECKSUM)) {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = name;
+        } else if let Some((key, value)) = split(line) {
+            if section != open {
+                json.push_str(if open.is_empty() { "" } else { "}," });
+                json.push_str(&format!("\"{section}\":{{"));
+                open = section;
+            } else {
+                json.push(',');
+            }
+            json.push_str(&format!("{}:{value}", serde_json::to_string(key).expect("JSON")));
+        }
+    }
+    json.push_str("}}");
+    let sum: String = Sha1::digest(json.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let old = text.lines().find(|line| line.starts_with(CHECKSUM)).expect("checksum line");
+    text.replace(old, &format!("{CHECKSUM}\"{sum}\""))
+}
+
+/// Splits a line at the first `=` that leaves JSON.
+fn split(line: &str) -> Option<(&str, &str)> {
+    line.match_indices('=')
+        .map(|(at, _)| (&line[..at], &line[at + 1..]))
+        .find(|(_, value)| serde_json::from_str::<serde_json::Value>(value).is_ok())
+}

@@ -1,0 +1,132 @@
+//! Files that claim to hold, or decode to, more than any memory has.
+
+use std::fs;
+
+use super::repositories::{Changed, Site};
+use super::{ended_by_itself, sealed};
+use crate::env::Run;
+
+const MIB: u64 = 1 << 20;
+/// The most plain bytes of a block of a zst frame.
+const ZST_BLOCK: u64 = 128 << 10;
+
+/// A zst frame of zeros: `size` bytes, with a window of two to the power of `window_log`.
+fn zst_zeros(window_log: u8, size: u64) -> Vec<u8> {
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, (window_log - 10) << 3];
+    let blocks = size / ZST_BLOCK;
+    for block in 1..=blocks {
+        // One byte that stands for all
+        let header = (ZST_BLOCK as u32) << 3 | 1 << 1 | u32::from(block == blocks);
+        frame.extend_from_slice(&header.to_le_bytes()[..3]);
+        frame.push(0);
+    }
+    frame
+}
+
+/// A hole of this size in place of a file.
+fn hole(site: &Site, name: &str, size: u64) {
+    let file = fs::File::create(site.space().path(name)).expect("file to replace");
+    file.set_len(size).expect("a hole takes no space");
+}
+
+#[track_caller]
+fn fails(run: Run) {
+    ended_by_itself(&run, "");
+    assert_ne!(run.code, 0, "{}", run.describe());
+}
+
+/// Puts something in place of an archived segment; gives its name.
+fn replaced_segment(site: &Site, content: &[u8]) -> String {
+    let (name, path) = site.segments().into_iter().next().expect("an archived segment");
+    fs::write(path, content).expect("segment to replace");
+    name
+}
+
+#[test]
+fn info_files_of_a_gibibyte_of_zeros_are_refused_in_little_memory() {
+    let site = Site::new("block-zst");
+    let label = site.last().to_owned();
+    for name in ["repo/backup/demo/backup.info", "repo/archive/demo/archive.info"] {
+        hole(&site, name, 1 << 30);
+        hole(&site, &format!("{name}.copy"), 1 << 30);
+        ended_by_itself(&site.command(&["info"]), name);
+        ended_by_itself(&site.command(&["verify", "--output=text"]), name);
+        fails(site.command(&["archive-get", "000000010000000000000001", &site.space().text("wal")]));
+        ended_by_itself(&site.command(&["--no-online", "backup"]), name);
+        site.reset();
+    }
+    let manifest = format!("repo/backup/demo/{label}/backup.manifest");
+    hole(&site, &manifest, 1 << 30);
+    hole(&site, &format!("{manifest}.copy"), 1 << 30);
+    fails(site.restore(&label, false));
+    ended_by_itself(&site.command(&["verify", "--output=text"]), "manifest");
+    ended_by_itself(&site.command(&["--no-online", "--type=incr", "backup"]), "manifest");
+}
+
+#[test]
+fn segment_that_decodes_to_4_gibibytes_is_not_valid() {
+    let site = Site::new("online");
+    replaced_segment(&site, &zst_zeros(27, 4 << 30));
+    fails(site.command(&["verify", "--output=text"]));
+}
+
+#[test]
+fn segment_with_a_window_of_2_gibibytes_is_refused() {
+    let site = Site::new("online");
+    let name = replaced_segment(&site, &zst_zeros(31, 16 * MIB));
+    fails(site.command(&["archive-get", &name, &site.space().text("wal")]));
+    fails(site.command(&["verify", "--output=text"]));
+}
+
+#[test]
+fn stored_file_that_decodes_to_4_gibibytes_is_not_restored() {
+    let site = Site::new("online");
+    let label = site.last().to_owned();
+    let stored = format!("repo/backup/demo/{label}/pg_data/backup_label.zst");
+    fs::write(site.space().path(&stored), zst_zeros(27, 4 << 30)).expect("file to replace");
+    fails(site.restore(&label, false));
+    let size = fs::metadata(site.space().path("restored/backup_label")).map_or(0, |found| found.len());
+    assert!(size <= MIB, "{size} bytes were written");
+}
+
+/// The last manifest with `change` made to the line of a file that is stored in blocks.
+fn with_changed_blocks(site: &Site, change: impl Fn(&str) -> String) {
+    let manifest = site.text(Changed::Manifest, site.last());
+    let line = manifest.lines().find(|line| line.contains("\"bim\":") && !line.contains("reference")).expect("blocks");
+    site.replace(Changed::Manifest, site.last(), &sealed(&manifest.replace(line, &change(line))));
+}
+
+#[test]
+fn block_map_of_a_billion_entries_takes_no_memory() {
+    let site = Site::new("block-zst");
+    let label = site.last().to_owned();
+    with_changed_blocks(&site, |line| {
+        let (name, _) = line.split_once('=').expect("value");
+        // The map is a hole behind the bundle
+        let (map, size) = (8_000_000_000u64, 1_000_000_000u64 * 8192);
+        format!(
+            "{name}={{\"bi\":1,\"bim\":{map},\"bni\":1,\"bno\":100,\"checksum\":\"{}\",\"repo-size\":{map},\"size\":{size},\"timestamp\":1}}",
+            "a".repeat(40)
+        )
+    });
+    let bundle = site.space().path(&format!("repo/backup/demo/{label}/bundle/1"));
+    fs::OpenOptions::new().write(true).open(bundle).expect("bundle").set_len(9_000_000_000).expect("a hole");
+    fails(site.restore(&label, false));
+    fails(site.restore(&label, true));
+    ended_by_itself(&site.command(&["--no-online", "--type=incr", "backup"]), "backup");
+}
+
+#[test]
+fn damaged_pages_without_number_are_refused() {
+    let site = Site::new("block-zst");
+    let label = site.last().to_owned();
+    let pages: Vec<String> = (0..1_500_000u32).map(|page| (page * 2).to_string()).collect();
+    for list in [pages.join(","), "1,".repeat(7_000_000) + "1"] {
+        with_changed_blocks(&site, |line| {
+            line.replace("\"mode\"", &format!("\"checksum-page\":false,\"checksum-page-error\":[{list}],\"mode\""))
+        });
+        fails(site.restore(&label, false));
+        ended_by_itself(&site.command(&["verify", "--output=text"]), "verify");
+        site.reset();
+    }
+}

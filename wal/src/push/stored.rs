@@ -1,0 +1,64 @@
+//! Whether a segment that a repository already has is whole.
+//!
+//! A writer that was cut off may have left half a file under the right name: an earlier release, another program, a network
+//! file system that lost what it had acknowledged. A push that believed the name would lose the segment.
+
+use std::io::Read;
+
+use engine::repo::archive_find::FoundSegment;
+use engine::storage::ReadRange;
+use engine::{Error, ErrorCode, Result};
+use repo_format::cipher::{Decryptor, Framing};
+use repo_format::compress::Decompressor;
+use repo_format::hash::Sha1Hasher;
+
+use super::check::Target;
+
+/// Bytes read at a time.
+const CHUNK: usize = 256 << 10;
+
+/// Reads a stored segment of `size` bytes and compares its content with the checksum in its name.
+///
+/// An object store shows an object only when all of it is there, so nothing is read from one.
+///
+/// # Errors
+/// [`ErrorCode::Checksum`] for other content, [`ErrorCode::Format`] for another size, and those of reading.
+pub(super) fn check(target: &Target<'_>, found: &FoundSegment, size: u64) -> Result<()> {
+    let storage = &target.repo.storage;
+    if !storage.features().paths {
+        return Ok(());
+    }
+    let Some(stored) = storage.read(&found.path, ReadRange::default())? else {
+        let text = format!("unable to open missing file '{}' for read", storage.display(&found.path));
+        return Err(Error::new(ErrorCode::FileMissing, text));
+    };
+    let plain = Decryptor::new(&target.cipher, Framing::Full, stored);
+    // One byte more than expected shows that there are too many
+    let mut plain = Decompressor::new(found.name.compress_type, Framing::Full, plain)?.take(size + 1);
+    let (mut hasher, mut read) = (Sha1Hasher::new(), 0);
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match plain.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => {
+                hasher.update(&buffer[..count]);
+                read += count as u64;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                let text = format!("unable to read '{}'", storage.display(&found.path));
+                return Err(Error::from_io(ErrorCode::FileRead, text, error));
+            }
+        }
+    }
+    if read != size {
+        let text = format!("'{}' does not hold {size} byte(s)", storage.display(&found.path));
+        return Err(Error::new(ErrorCode::Format, text));
+    }
+    let checksum = hasher.finish();
+    if checksum != found.name.checksum {
+        let text = format!("checksum '{checksum}' does not match the name of '{}'", storage.display(&found.path));
+        return Err(Error::new(ErrorCode::Checksum, text));
+    }
+    Ok(())
+}
