@@ -53,6 +53,45 @@ fn stanza_made_by_one_program_serves_the_other() {
     }
 }
 
+/// The info files of a repository.
+fn info_files(scenario: &Scenario) -> Vec<Vec<u8>> {
+    FILES.iter().map(|file| fs::read(scenario.space.path("repo").join(file)).expect("info file")).collect()
+}
+
+#[test]
+fn stanza_half_upgraded_to_format_6_is_left_alone() {
+    for cipher in [&[][..], &["repo1-cipher-type=aes-256-cbc", "repo1-cipher-pass=secret"]] {
+        let Some(scenario) = scenario(cipher) else { return };
+        scenario.rbr(&["stanza-create"]).success();
+        let old = info_files(&scenario);
+        scenario.run(Tool::PgBackRest, &["stanza-upgrade", "--repo1-format=6"]).success();
+        // Nothing but an upgrade of both programs helps
+        for command in [&["backup"][..], &["check"], &["stanza-create"], &["stanza-upgrade"]] {
+            scenario.rbr(command).fails(29).says("repository format 6").says("HINT: use a pgBackRest version");
+        }
+        let new = info_files(&scenario);
+        for left in 0..FILES.len() {
+            for (index, file) in FILES.iter().enumerate() {
+                let bytes = if index == left { &old[index] } else { &new[index] };
+                fs::write(scenario.space.path("repo").join(file), bytes).expect("info file");
+            }
+            let before = Tree::read(&scenario.space.path("repo"));
+            for (command, code) in [
+                (&["backup"][..], 28),
+                (&["check"], 28),
+                (&["stanza-create"], 28),
+                (&["stanza-upgrade"], 28),
+                (&["expire"], 104),
+            ] {
+                scenario.rbr(command).fails(code).says("different repository formats").says("--repo1-format=6");
+            }
+            Tree::read(&scenario.space.path("repo")).assert_same(&before);
+        }
+        scenario.run(Tool::PgBackRest, &["stanza-upgrade"]).success();
+        scenario.run(Tool::PgBackRest, &["check"]).success();
+    }
+}
+
 #[test]
 fn check_reports_what_is_wrong_as_pgbackrest_does() {
     let Some(scenario) = scenario(&[]) else { return };

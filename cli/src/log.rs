@@ -14,6 +14,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use engine::log::{Level, Record, Sink};
 use engine::{Error, ErrorCode};
 
+use crate::render::control::visible_text;
+
 /// Mode of log files before the umask.
 const FILE_MODE: u32 = 0o640;
 const BANNER: &str = "-------------------PROCESS START-------------------\n";
@@ -176,7 +178,9 @@ impl Output {
             _ => "",
         };
         body += padding;
-        body += text;
+        body += &visible_text(text);
+        let detail = detail.map(visible_text);
+        let detail = detail.as_deref();
 
         let time = if settings.timestamp { now() } else { String::new() };
         let process = format!("P{process:0width$} ", width = settings.process_width);

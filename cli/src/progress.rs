@@ -41,7 +41,10 @@ impl Progress for LiveProgress {
         bar.set_style(style.progress_chars("=> "));
         bar.set_prefix(self.what);
         bar.set_message(format!("0/{files} files"));
-        bar.enable_steady_tick(TICK);
+        // The bar starts a thread for it, and panics where it can't
+        if std::thread::Builder::new().spawn(|| ()).is_ok_and(|thread| thread.join().is_ok()) {
+            bar.enable_steady_tick(TICK);
+        }
         log::set_live(Some(bar.clone()));
         self.with_bar(|slot| *slot = Some((bar, 0, files)));
     }

@@ -45,7 +45,7 @@ use crate::pipeline::backup::CopySettings;
 use crate::progress::Progress;
 use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
 use crate::storage::{SyncBatch, WriteOptions};
-use crate::{Error, ErrorCode, Result, detail, info, side_by_side, warn};
+use crate::{Error, ErrorCode, Result, detail, ending, info, side_by_side, warn};
 
 /// Files to store from which on they are synced together. A batch also syncs what others wrote to the same file system, so it
 /// must be worth it.
@@ -106,10 +106,7 @@ pub fn run(
     let Processed { mut manifest, page_errors } =
         backup.process(&mut source, manifest, states, write_options, running)?;
     backup.after_copy(&manifest)?;
-    match batch {
-        Some(batch) => finish::sync(repo, &settings.stanza, &manifest.data.label, batch)?,
-        None => backup.sync_paths(&manifest)?,
-    }
+    backup.make_durable(&manifest, batch, cancel)?;
 
     source.ping(true)?;
     let stop = source.stop()?;
@@ -377,6 +374,20 @@ impl Backup<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Makes what was copied durable, which a signal does not cut short. After a signal the manifest is saved, too, so that a later
+    /// backup resumes from all of it.
+    fn make_durable(&self, manifest: &Manifest, batch: Option<Box<dyn SyncBatch>>, cancel: &CancelToken) -> Result<()> {
+        let _saving = ending::saving();
+        match batch {
+            Some(batch) => finish::sync(self.repo, &self.settings.stanza, &manifest.data.label, batch)?,
+            None => self.sync_paths(manifest)?,
+        }
+        if cancel.is_cancelled() {
+            self.save_copy(manifest)?;
+        }
+        cancel.check()
     }
 
     /// Makes the entries of all directories durable; the files are already.

@@ -80,7 +80,7 @@ pub enum Detail {
 pub struct InfoSettings {
     /// Only this stanza; `None` reports all that are found.
     pub stanza: Option<Stanza>,
-    /// Only this backup, with what its manifest tells. Needs a stanza.
+    /// Only this backup, or the `latest` one of each repository, with what its manifest tells. Needs a stanza.
     pub set: Option<String>,
     /// Only backups of this type.
     pub backup_type: Option<BackupType>,
@@ -217,6 +217,8 @@ struct RepoState {
     backup_info: Option<BackupInfo>,
     archive_info: Option<ArchiveInfo>,
     manifest: Option<Manifest>,
+    /// The backup that was asked for.
+    label: Option<BackupLabel>,
 }
 
 struct StanzaState {
@@ -235,7 +237,7 @@ impl RepoState {
             error: None,
             backup_lock: RunningLock::default(),
         };
-        RepoState { fact, backup_info: None, archive_info: None, manifest: None }
+        RepoState { fact, backup_info: None, archive_info: None, manifest: None, label: None }
     }
 
     fn fail(&mut self, error: &Error) {
@@ -298,7 +300,8 @@ fn collect_repo(
 ) -> Result<()> {
     let repo = &repos[index];
     let mut label = None;
-    if let (Some(stanza), Some(set)) = (&settings.stanza, &settings.set)
+    // Which backup the latest one is tells backup.info alone: object stores have no link of that name
+    if let (Some(stanza), Some(set)) = (&settings.stanza, settings.set.as_ref().filter(|set| *set != layout::LATEST))
         && let Ok(set) = set.parse::<BackupLabel>()
         && repo.storage.info(&layout::manifest(stanza, &set))?.is_some()
     {
@@ -324,6 +327,7 @@ fn collect_repo(
         let stanza = stanzas.entry(name.clone()).or_insert_with(|| StanzaState::new(name, repos));
         let infos = infos.as_mut().ok().and_then(Option::take);
         collect_stanza(repo, index, stanza, exists.then_some(infos), settings, label.as_ref());
+        *set_found |= stanza.repos[index].label.is_some();
     }
     Ok(())
 }
@@ -392,7 +396,10 @@ fn load_stanza(
                 None => Some(info_files::load_archive_info(repo, &stanza)?),
                 info => info,
             };
-            if let Some(label) = label {
+            let is_latest = settings.set.as_deref() == Some(layout::LATEST);
+            let latest = || newest(backup_info, settings.backup_type);
+            target.label = if is_latest { latest() } else { label.cloned() };
+            if let Some(label) = &target.label {
                 let cipher = manifest_cipher(backup_info);
                 target.manifest = Some(manifest_store::load(repo, &stanza, label, &cipher)?);
             }
@@ -404,6 +411,11 @@ fn load_stanza(
     }
     state.repos[index].fact.status = status;
     Ok(())
+}
+
+/// The newest backup, of a type if one is given.
+fn newest(info: &BackupInfo, kind: Option<BackupType>) -> Option<BackupLabel> {
+    info.backups.keys().rev().find(|label| kind.is_none_or(|kind| kind == label.backup_type())).cloned()
 }
 
 fn add_lock(running: &mut RunningLock, lock_path: &std::path::Path, stanza: &Stanza, kind: LockType, repo_key: u32) {
@@ -549,7 +561,8 @@ fn backups(repos: &mut [RepoState], settings: &InfoSettings) -> Vec<BackupFact> 
         .iter_mut()
         .filter_map(|state| {
             let info = state.backup_info.take()?;
-            Some((state.fact.key, info.backups.into_iter().peekable(), state.manifest.take()))
+            let asked_for = (state.label.take(), state.manifest.take());
+            Some((state.fact.key, info.backups.into_iter().peekable(), asked_for))
         })
         .collect();
     let mut result = Vec::new();
@@ -563,9 +576,10 @@ fn backups(repos: &mut [RepoState], settings: &InfoSettings) -> Vec<BackupFact> 
             }
         }
         let Some((index, _)) = next else { return result };
-        let (repo_key, queue, manifest) = &mut queues[index];
+        let (repo_key, queue, (asked_label, manifest)) = &mut queues[index];
         let Some((label, entry)) = queue.next() else { return result };
-        let asked_for = settings.set.as_ref().is_none_or(|set| label.to_string() == *set);
+        let is_named = settings.set.as_ref().is_none_or(|set| label.as_str() == set);
+        let asked_for = is_named || asked_label.as_ref() == Some(&label);
         if asked_for && settings.backup_type.is_none_or(|kind| kind == label.backup_type()) {
             let set = manifest.as_ref().filter(|_| settings.set.is_some()).map(SetFacts::new);
             result.push(BackupFact { label, repo_key: *repo_key, entry, set });

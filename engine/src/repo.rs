@@ -3,9 +3,12 @@
 pub mod archive_find;
 pub mod browse;
 pub mod encode;
+pub mod formats;
 pub mod info_files;
 pub mod manifest_store;
 pub mod reconstruct;
+#[cfg(test)]
+mod secret_tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -10,6 +10,7 @@ use repo_format::pg::control::PgControl;
 use repo_format::pg::version::PgVersion;
 
 use crate::pg::{PgSettings, cluster, control_file};
+use crate::repo::formats;
 use crate::repo::info_files::{self, generate_passphrase};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, control};
 
@@ -120,6 +121,7 @@ pub fn upgrade(settings: &StanzaSettings, repos: &[Repo], cancel: &CancelToken) 
 }
 
 fn upgrade_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<()> {
+    formats::check(repo, stanza)?;
     let mut archive = info_files::load_archive_info(repo, stanza)?;
     let mut backup = info_files::load_backup_info(repo, stanza)?;
     let is_other = |current: &Identity| (current.version, current.system_id) != (pg.version, pg.system_id);
@@ -186,6 +188,7 @@ pub(crate) fn check_match(archive: &ArchiveInfo, backup: &BackupInfo) -> Result<
 /// # Errors
 /// They can't be loaded, or [`ErrorCode::FileInvalid`].
 pub fn check_info(repo: &Repo, stanza: &Stanza, version: PgVersion, system_id: u64) -> Result<ArchiveInfo> {
+    formats::check(repo, stanza)?;
     let archive = info_files::load_archive_info(repo, stanza)?;
     let backup = info_files::load_backup_info(repo, stanza)?;
     check_match(&archive, &backup)?;

@@ -5,27 +5,33 @@
 
 mod file;
 mod info_file;
+mod known;
 mod plan;
+mod repair;
 mod report;
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
+use repo_format::cipher::Cipher;
 use repo_format::label::BackupLabel;
-use repo_format::layout::{self, Stanza};
+use repo_format::layout::{self, ArchiveId, Stanza};
+use repo_format::manifest::Manifest;
 use repo_format::pg::PgVersion;
 
 use self::file::FileChecker;
-use self::plan::{Plan, PlanSettings, WalFilter};
+use self::info_file::{Pair, Retry};
+use self::plan::{Plan, PlanSettings, WalFilter, WalScope};
+pub use self::repair::RepairSettings;
+use self::repair::{HalfWhole, Kind, Repair};
 use crate::job_queue::{self, Event, QueueSettings};
 use crate::log::{self, Level};
-use crate::repo::{info_files, manifest_store};
+use crate::repo::{formats, info_files, manifest_store};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, info, warn};
-
-/// The most bytes of an info file, far above any honest one.
-const INFO_SIZE_MAX: u64 = 1 << 30;
 
 /// Threads of each worker where the repository is on a server. Each has a decoder with its window.
 const THREADS_REMOTE: u32 = 3;
@@ -43,15 +49,21 @@ pub struct VerifySettings {
     pub pg_version_force: Option<PgVersion>,
     /// Workers and retries.
     pub queue: QueueSettings,
+    /// Make info files and manifests whole again of which only one of file and copy is.
+    pub repair: Option<RepairSettings>,
 }
 
 /// The outcome.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct VerifySummary {
     /// The report, without a line feed at its end; empty when all is right and nothing else was asked for.
     pub text: String,
     /// Number of faults.
     pub errors: u32,
+    /// Number of info files and manifests that are whole only once.
+    pub warnings: u32,
+    /// What kept them from being repaired.
+    pub failure: Option<Error>,
 }
 
 /// Checks one repository.
@@ -62,37 +74,89 @@ pub struct VerifySummary {
 pub fn run(settings: &VerifySettings, repo: &Repo, cancel: &CancelToken) -> Result<VerifySummary> {
     let mut text = String::new();
     let mut errors = 0;
-    let backup_info = info_file::usable(repo, &layout::backup_info(&settings.stanza), "<REPO:BACKUP>", |reader| {
-        BackupInfo::parse(&info_file::text(reader, INFO_SIZE_MAX)?)
-    });
-    if backup_info.is_none() {
-        text.push_str("\n  No usable backup.info file");
-        errors += 1;
+    if let Err(error) = formats::check(repo, &settings.stanza) {
+        let text = format!("stanza: {}\nstatus: error\n{error}", settings.stanza);
+        info!("{text}");
+        return Ok(VerifySummary { text, errors: 1, warnings: 0, failure: None });
     }
-    let archive_info = info_file::usable(repo, &layout::archive_info(&settings.stanza), "<REPO:ARCHIVE>", |reader| {
-        ArchiveInfo::parse(&info_file::text(reader, INFO_SIZE_MAX)?)
-    });
-    if archive_info.is_none() {
-        text.push_str("\n  No usable archive.info file");
+    let retry = Retry { intervals: &settings.queue.retry_intervals, cancel };
+    let stanza = &settings.stanza;
+    let mut half_whole = Vec::new();
+    let mut load_failed = |what: &str| {
+        let _ = write!(text, "\n  No usable {what} file");
         errors += 1;
-    }
-    if let (Some(archive_info), Some(backup_info)) = (archive_info, backup_info) {
-        match check_history(&archive_info, &backup_info) {
-            Ok(()) => (text, errors) = verify(settings, repo, &archive_info, &backup_info, cancel)?,
-            Err(error) => {
-                text = format!("\n{error}");
-                errors += 1;
+    };
+    let pair = |path, shown: &str| Pair { repo, path, shown: shown.to_owned(), cipher: &repo.cipher, retry };
+    let backup = pair(layout::backup_info(stanza), "<REPO:BACKUP>/backup.info");
+    let backup_info = backup.load(&|reader, origin| BackupInfo::read(info_files::limited(reader), origin));
+    let archive = pair(layout::archive_info(stanza), "<REPO:ARCHIVE>/archive.info");
+    let archive_info = archive.load(&|reader, origin| ArchiveInfo::read(info_files::limited(reader), origin));
+    let mut note = |kind, pair: Pair<'_>, repair: Option<Repair>| {
+        half_whole.extend(repair.map(|repair| HalfWhole { kind, path: pair.path, repair }));
+    };
+    let mut manifest_cipher = None;
+    match (backup_info, archive_info) {
+        (Ok(backup_info), Ok(archive_info)) => {
+            note(Kind::BackupInfo, backup, backup_info.repair);
+            note(Kind::ArchiveInfo, archive, archive_info.repair);
+            manifest_cipher = Some(info_files::manifest_cipher(&backup_info.content));
+            match check_history(&archive_info.content, &backup_info.content) {
+                Ok(()) => {
+                    let found = verify(settings, repo, &archive_info.content, &backup_info.content, cancel)?;
+                    (text, errors) = (found.text, found.errors);
+                    half_whole.extend(found.half_whole);
+                }
+                Err(error) => {
+                    text = format!("\n{error}");
+                    errors += 1;
+                }
+            }
+        }
+        (backup_info, archive_info) => {
+            match backup_info {
+                Ok(found) => note(Kind::BackupInfo, backup, found.repair),
+                Err(_) => load_failed("backup.info"),
+            }
+            match archive_info {
+                Ok(found) => note(Kind::ArchiveInfo, archive, found.repair),
+                Err(_) => load_failed("archive.info"),
             }
         }
     }
+    let (warnings, failure) = settle_half_whole(settings, repo, &half_whole, manifest_cipher, cancel);
 
     if !settings.verbose && errors == 0 {
-        return Ok(VerifySummary { text: String::new(), errors });
+        return Ok(VerifySummary { text: String::new(), errors, warnings, failure });
     }
     let status = if errors > 0 { "error" } else { "ok" };
-    let text = format!("stanza: {}\nstatus: {status}{text}", settings.stanza);
+    let text = format!("stanza: {stanza}\nstatus: {status}{text}");
     info!("{text}");
-    Ok(VerifySummary { text, errors })
+    Ok(VerifySummary { text, errors, warnings, failure })
+}
+
+/// Warns about files of which only one of two is whole, and repairs them if that was asked for. Returns how many are left, and
+/// what kept them from being repaired.
+fn settle_half_whole(
+    settings: &VerifySettings,
+    repo: &Repo,
+    files: &[HalfWhole],
+    manifest_cipher: Option<Cipher>,
+    cancel: &CancelToken,
+) -> (u32, Option<Error>) {
+    for file in files {
+        file.warn(repo);
+    }
+    let count = u32::try_from(files.len()).unwrap_or(u32::MAX);
+    match &settings.repair {
+        Some(repair) if !files.is_empty() => {
+            let cipher = manifest_cipher.unwrap_or_default();
+            match repair::run(repair, repo, &settings.stanza, files, &cipher, cancel) {
+                Ok(left) => (left, None),
+                Err(error) => (count, Some(error)),
+            }
+        }
+        _ => (count, None),
+    }
 }
 
 /// Both info files must tell of the same clusters.
@@ -105,17 +169,35 @@ fn check_history(archive_info: &ArchiveInfo, backup_info: &BackupInfo) -> Result
     if same { Ok(()) } else { Err(Error::new(ErrorCode::Format, "archive and backup history lists do not match")) }
 }
 
-/// Checks archives and backups; returns the lines of the report and the number of faults.
+/// What was found in archives and backups.
+#[derive(Default)]
+struct Findings {
+    /// The lines of the report.
+    text: String,
+    /// Number of faults.
+    errors: u32,
+    /// Manifests that are whole only once.
+    half_whole: Vec<HalfWhole>,
+}
+
+impl Findings {
+    fn new(text: impl Into<String>, errors: u32) -> Self {
+        Findings { text: text.into(), errors, half_whole: Vec::new() }
+    }
+}
+
+/// Checks archives and backups.
 fn verify(
     settings: &VerifySettings,
     repo: &Repo,
     archive_info: &ArchiveInfo,
     backup_info: &BackupInfo,
     cancel: &CancelToken,
-) -> Result<(String, u32)> {
+) -> Result<Findings> {
     let stanza = &settings.stanza;
+    let retry = Retry { intervals: &settings.queue.retry_intervals, cancel };
     if let Some(set) = settings.set.as_ref().filter(|set| !BackupLabel::is_label(set)) {
-        return Ok((format!("\n  '{set}' is not a valid backup label format"), 1));
+        return Ok(Findings::new(format!("\n  '{set}' is not a valid backup label format"), 1));
     }
     let mut labels = list_labels(settings, repo)?;
     for label in labels.iter().filter(|label| !backup_info.backups.contains_key(label)) {
@@ -123,24 +205,28 @@ fn verify(
         warn!("backup '{label}' found in the repository but not in backup.info");
     }
     if let Some(set) = settings.set.as_ref().filter(|_| labels.is_empty()) {
-        return Ok((format!("\n  backup set {set} is not valid"), 1));
+        return Ok(Findings::new(format!("\n  backup set {set} is not valid"), 1));
     }
     let archive_ids = list_archive_ids(stanza, repo)?;
 
     let manifest_cipher = info_files::manifest_cipher(backup_info);
-    let mut wal_filter = None;
+    let mut wal = WalScope::All;
     if settings.set.is_some() {
-        let label = labels.first().cloned();
-        wal_filter = Some(label.and_then(|label| set_needs(stanza, repo, &label, &manifest_cipher, &mut labels)));
+        let needs = labels.first().cloned().map(|label| {
+            let manifest = retry.run(|| manifest_store::load(repo, stanza, &label, &manifest_cipher));
+            set_needs(manifest, &mut labels)
+        });
+        wal = WalScope::Backup(needs.transpose()?.flatten());
     } else {
-        for label in backup_info.backups.keys().filter(|label| !labels.contains(label)).cloned().collect::<Vec<_>>() {
+        let on_disk: BTreeSet<BackupLabel> = labels.iter().cloned().collect();
+        for label in backup_info.backups.keys().filter(|label| !on_disk.contains(label)) {
             warn!("backup '{label}' found in backup.info but not in the repository");
-            labels.push(label);
+            labels.push(label.clone());
         }
     }
     labels.sort();
     if archive_ids.is_empty() && labels.is_empty() {
-        return Ok(("\n    no archives or backups exist in the repo".to_owned(), 0));
+        return Ok(Findings::new("\n    no archives or backups exist in the repo", 0));
     }
     if archive_ids.is_empty() || labels.is_empty() {
         detail!("no {} exist in the repo", if archive_ids.is_empty() { "archives" } else { "backups" });
@@ -155,9 +241,9 @@ fn verify(
         manifest_cipher,
         history: &archive_info.history,
         version_force: settings.pg_version_force,
-        process_max: settings.queue.process_max,
+        retry,
         current_backup,
-        wal_filter,
+        wal,
     };
     let plan = Mutex::new(Plan::new(plan_settings, archive_ids, labels));
     check_files(settings, repo, &plan, cancel)?;
@@ -175,7 +261,8 @@ fn verify(
         }
     }
     errors += plan.errors;
-    Ok((report::render(&plan.archives, &plan.backups, settings.verbose), errors))
+    let text = report::render(&plan.archives, &plan.backups, settings.verbose);
+    Ok(Findings { text, errors, half_whole: plan.half_whole })
 }
 
 /// Backups that have a directory, in order; only the one asked for, if one was.
@@ -201,23 +288,27 @@ fn list_archive_ids(stanza: &Stanza, repo: &Repo) -> Result<Vec<String>> {
 }
 
 /// What a single backup needs: with block maps, all backups that it refers to, which are added to `labels`; and its WAL.
-fn set_needs(
-    stanza: &Stanza,
-    repo: &Repo,
-    label: &BackupLabel,
-    cipher: &repo_format::cipher::Cipher,
-    labels: &mut Vec<BackupLabel>,
-) -> WalFilter {
-    // Without a manifest the backup is reported as invalid later, and no WAL belongs to it
-    let manifest = manifest_store::load(repo, stanza, label, cipher).ok()?;
-    if manifest.files.iter().any(|file| file.block.is_some_and(|block| block.map_size != 0)) {
+///
+/// # Errors
+/// The manifest could not be read in a way that says nothing about it, such as a server that does not answer.
+fn set_needs(manifest: Result<Manifest>, labels: &mut Vec<BackupLabel>) -> Result<Option<WalFilter>> {
+    let manifest = match manifest {
+        Ok(manifest) => manifest,
+        // The backup is reported as invalid later, and no WAL belongs to it
+        Err(error) if info_file::is_lasting(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if manifest.files.iter().any(|file| file.stored_blocks().is_some()) {
         for reference in &manifest.references {
             if !labels.contains(reference) {
                 labels.push(reference.clone());
             }
         }
     }
-    Some((manifest.data.archive_start?.to_string(), manifest.data.archive_stop?.to_string()))
+    let data = &manifest.data;
+    let (Some(first), Some(last)) = (data.archive_start, data.archive_stop) else { return Ok(None) };
+    let archive_id = ArchiveId { version: data.pg_version, id: data.pg_id }.to_string();
+    Ok(Some(WalFilter { archive_id, first: first.to_string(), last: last.to_string() }))
 }
 
 /// Clusters in the archive that archive.info knows nothing of; returns the number of faults.
@@ -253,10 +344,7 @@ fn check_files(settings: &VerifySettings, repo: &Repo, plan: &Mutex<Plan<'_>>, c
         },
         |event| {
             if let Event::Done { worker, job, result } = event {
-                match result {
-                    Ok(fault) => lock().add_result(worker, &job, fault, None),
-                    Err(error) => lock().add_result(worker, &job, None, Some(&error)),
-                }
+                lock().add_result(worker, &job, result);
             }
             Ok(())
         },

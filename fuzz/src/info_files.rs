@@ -3,6 +3,8 @@
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
+use repo_format::info::Origin;
+use repo_format::ini::LINE_SIZE_MAX;
 use repo_format::json::{self, Reader};
 use repo_format::label::BackupLabel;
 use repo_format::layout::{ArchiveId, RepoPath, Stanza};
@@ -14,7 +16,7 @@ use repo_format::{ErrorCode, Result, info, ini};
 
 /// Adds the checksum that `data` lacks, so that mutated files are read to their end.
 fn with_checksum(data: &[u8]) -> Option<Vec<u8>> {
-    let error = info::read(data, |_| Ok(())).err()?;
+    let error = info::read(data, Origin::Plain, LINE_SIZE_MAX, |_| Ok(())).err()?;
     if error.code != ErrorCode::Checksum {
         return None;
     }
@@ -27,14 +29,16 @@ fn with_checksum(data: &[u8]) -> Option<Vec<u8>> {
 /// Strict INI with header and checksum, and the lenient INI of configuration files.
 pub fn ini_info(data: &[u8]) {
     let mut values = 0usize;
-    let read = info::read(data, |_| {
+    let read = info::read(data, Origin::Plain, LINE_SIZE_MAX, |_| {
         values += 1;
         Ok(())
     });
     if read.is_err()
         && let Some(sealed) = with_checksum(data)
     {
-        assert!(info::read(sealed.as_slice(), |_| Ok(())).is_ok());
+        // All that can be missing now is the format number
+        let error = info::read(sealed.as_slice(), Origin::Plain, LINE_SIZE_MAX, |_| Ok(())).err();
+        assert!(error.is_none_or(|error| error.code == ErrorCode::Format));
     }
     if let Ok(text) = std::str::from_utf8(data) {
         for entry in ini::read_config(text).unwrap_or_default() {

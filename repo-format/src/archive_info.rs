@@ -2,8 +2,11 @@
 //!
 //! Source: pgBackRest `src/info/infoArchive.c`, `src/info/infoPg.c`.
 
+use std::io::BufRead;
+
 use crate::cipher::Passphrase;
-use crate::info::{self, Writer};
+use crate::info::{self, Origin, Writer};
+use crate::ini::LINE_SIZE_MAX;
 use crate::json::{ObjectWriter, Reader};
 use crate::layout::ArchiveId;
 use crate::pg::PgVersion;
@@ -62,14 +65,22 @@ impl ArchiveInfo {
         Ok(())
     }
 
-    /// Reads the file's text.
+    /// Reads the text of a file that is not encrypted.
+    ///
+    /// # Errors
+    /// As [`ArchiveInfo::read`].
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        Self::read(text, Origin::Plain)
+    }
+
+    /// Reads the file's text line by line.
     ///
     /// # Errors
     /// As [`info::read`]; [`ErrorCode::Format`] or [`ErrorCode::JsonFormat`] for a history that is missing or damaged.
-    pub fn parse(text: &[u8]) -> Result<Self> {
+    pub fn read<R: BufRead>(input: R, origin: Origin) -> Result<Self> {
         let mut history = Vec::new();
         let mut current_id = 0;
-        let header = info::read(text, |entry| {
+        let header = info::read(input, origin, LINE_SIZE_MAX, |entry| {
             let mut json = Reader::new(entry.value);
             match (entry.section, entry.key) {
                 ("db", "db-id") => current_id = json.u32()?,

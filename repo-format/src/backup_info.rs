@@ -4,13 +4,15 @@
 
 mod entry;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::BufRead;
 
 pub use entry::BackupEntry;
 
 use crate::archive_info::{find_current, next_id, parse_id};
 use crate::cipher::Passphrase;
-use crate::info::{self, Writer};
+use crate::info::{self, Origin, Writer};
+use crate::ini::LINE_SIZE_MAX;
 use crate::json::{ObjectWriter, Reader, check_key};
 use crate::label::BackupLabel;
 use crate::layout::ArchiveId;
@@ -93,15 +95,23 @@ impl BackupInfo {
         Ok(())
     }
 
-    /// Reads the file's text.
+    /// Reads the text of a file that is not encrypted.
+    ///
+    /// # Errors
+    /// As [`BackupInfo::read`].
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        Self::read(text, Origin::Plain)
+    }
+
+    /// Reads the file's text line by line.
     ///
     /// # Errors
     /// As [`info::read`]; [`ErrorCode::Format`] or [`ErrorCode::JsonFormat`] for a history or backup that is missing or damaged.
-    pub fn parse(text: &[u8]) -> Result<Self> {
+    pub fn read<R: BufRead>(input: R, origin: Origin) -> Result<Self> {
         let mut history = Vec::new();
         let mut backups = BTreeMap::new();
         let mut current_id = 0;
-        let header = info::read(text, |entry| {
+        let header = info::read(input, origin, LINE_SIZE_MAX, |entry| {
             let mut json = Reader::new(entry.value);
             match (entry.section, entry.key) {
                 ("db", "db-id") => current_id = json.u32()?,
@@ -177,8 +187,11 @@ impl BackupInfo {
     /// The backup with this label and those that need it, directly or through others: the label first, then in ascending order.
     pub fn dependents(&self, label: &BackupLabel) -> Vec<BackupLabel> {
         let mut result = vec![label.clone()];
-        for (other, backup) in &self.backups {
-            if backup.prior.as_ref().is_some_and(|prior| result.contains(prior)) {
+        let mut known = BTreeSet::from([label]);
+        // Labels ascend along every chain, and those of one set begin in the same way
+        let set = label.full_part();
+        for (other, backup) in self.backups.range(label..).take_while(|(other, _)| other.full_part() == set) {
+            if backup.prior.as_ref().is_some_and(|prior| known.contains(prior)) && known.insert(other) {
                 result.push(other.clone());
             }
         }

@@ -15,7 +15,7 @@ use secrecy::zeroize::{Zeroize, Zeroizing};
 use secrecy::{ExposeSecret, SecretString};
 use sha1::Digest;
 
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, ErrorCode, Result, format};
 
 type CbcEncryptor = cbc::Encryptor<Aes256>;
 type CbcDecryptor = cbc::Decryptor<Aes256>;
@@ -267,7 +267,8 @@ impl AesEncryptor {
 /// Decrypts one stream while it is read.
 ///
 /// Errors are crypto errors [095] inside an `io::Error` ([`Error::from_io`] takes them out): a missing or wrong header,
-/// ciphertext that is not whole blocks, wrong padding (which a wrong passphrase nearly always gives).
+/// ciphertext that is not whole blocks, wrong padding (which a wrong passphrase nearly always gives). A stream of a newer
+/// repository format is a format error [029].
 pub struct Decryptor<R> {
     reader: R,
     aes: Option<AesDecryptor>,
@@ -372,15 +373,21 @@ impl AesDecryptor {
 
     fn start_stream(&mut self) -> Result<()> {
         let header = &self.buffer[..self.framing.header_size()];
-        let salt = match self.framing {
-            Framing::Raw => header,
-            Framing::Full => header
-                .strip_prefix(MAGIC.as_slice())
-                .ok_or_else(|| Error::new(ErrorCode::Crypto, "cipher header invalid"))?,
-        };
+        let salt = salt_of(self.framing, header)?;
         let (key, iv) = derive_key(&self.passphrase, salt);
         self.stream = Some(CbcDecryptor::new((&*key).into(), (&*iv).into()));
         Ok(())
+    }
+}
+
+/// The salt in a stream's header.
+fn salt_of(framing: Framing, header: &[u8]) -> Result<&[u8]> {
+    match framing {
+        Framing::Raw => Ok(header),
+        Framing::Full => {
+            format::check_header(header)?;
+            header.strip_prefix(MAGIC.as_slice()).ok_or_else(|| Error::new(ErrorCode::Crypto, "cipher header invalid"))
+        }
     }
 }
 
@@ -455,12 +462,7 @@ pub fn decrypt_framed(cipher: &Cipher, framing: Framing, data: &[u8]) -> Result<
     let Some((header, ciphertext)) = data.split_at_checked(framing.header_size()) else {
         return Err(Error::new(ErrorCode::Crypto, "cipher header missing"));
     };
-    let salt = match framing {
-        Framing::Raw => header,
-        Framing::Full => header
-            .strip_prefix(MAGIC.as_slice())
-            .ok_or_else(|| Error::new(ErrorCode::Crypto, "cipher header invalid"))?,
-    };
+    let salt = salt_of(framing, header)?;
     let (key, iv) = derive_key(passphrase, salt);
     let mut plain = ciphertext.to_vec();
     let len = finish_blocks(&mut CbcDecryptor::new((&*key).into(), (&*iv).into()), &mut plain)?;

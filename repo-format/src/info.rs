@@ -6,15 +6,15 @@
 
 use std::io::{BufRead, Write};
 
-use crate::cipher::{self, Cipher, Passphrase};
+use crate::cipher::{Cipher, Passphrase};
 use crate::hash::{Sha1, Sha1Hasher};
 use crate::ini::{self, Entry, StrictReader};
 use crate::json::{Reader, write_string};
-use crate::{BACKREST_VERSION, Error, ErrorCode, REPOSITORY_FORMAT, Result};
+use crate::{BACKREST_VERSION, Error, ErrorCode, REPOSITORY_FORMAT, Result, format};
 
-const SECTION_BACKREST: &str = "backrest";
+pub(crate) const SECTION_BACKREST: &str = "backrest";
 const SECTION_CIPHER: &str = "cipher";
-const KEY_FORMAT: &str = "backrest-format";
+pub(crate) const KEY_FORMAT: &str = "backrest-format";
 const KEY_VERSION: &str = "backrest-version";
 const KEY_CHECKSUM: &str = "backrest-checksum";
 const KEY_CIPHER_PASS: &str = "cipher-pass";
@@ -28,52 +28,114 @@ pub struct Header {
     pub cipher_pass: Option<Passphrase>,
 }
 
-/// Reads an info file that is not (or no longer) encrypted. Every value outside of the sections `backrest` and `cipher` goes to
-/// `on_value`, in the file's order.
-///
-/// # Errors
-/// [`ErrorCode::Format`] for text that breaks the syntax or has another format number, [`ErrorCode::Checksum`] when the checksum
-/// is missing or wrong, and what `on_value` returns.
-pub fn read<R: BufRead>(input: R, mut on_value: impl FnMut(&Entry<'_>) -> Result<()>) -> Result<Header> {
-    let mut reader = StrictReader::new(input);
-    let mut checksum = ChecksumBuilder::new();
-    let mut expected = None;
-    let mut header = Header { backrest_version: BACKREST_VERSION.to_owned(), cipher_pass: None };
-    while let Some(entry) = reader.next_entry()? {
-        if entry.section == SECTION_BACKREST && entry.key == KEY_CHECKSUM {
-            expected = Some(Reader::new(entry.value).string()?.into_owned());
-            continue;
-        }
-        checksum.value(entry.section, entry.key, entry.value);
-        match (entry.section, entry.key) {
-            (SECTION_BACKREST, KEY_FORMAT) => {
-                let found = Reader::new(entry.value).u64()?;
-                if found != u64::from(REPOSITORY_FORMAT) {
-                    let message = format!("expected format {REPOSITORY_FORMAT} but found {found}");
-                    return Err(Error::new(ErrorCode::Format, message));
-                }
-            }
-            (SECTION_BACKREST, KEY_VERSION) => {
-                header.backrest_version = Reader::new(entry.value).string()?.into_owned();
-            }
-            (SECTION_CIPHER, KEY_CIPHER_PASS) => {
-                header.cipher_pass = Some(Passphrase::new(Reader::new(entry.value).string()?));
-            }
-            (SECTION_BACKREST | SECTION_CIPHER, _) => {}
-            _ => on_value(&entry)?,
+/// Where an info file's text comes from, which decides what an error message may show of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It is stored as it is, and messages quote it as pgBackRest's do.
+    Plain,
+    /// It was decrypted: a damaged line may hold a passphrase, so messages tell its number alone.
+    Decrypted,
+}
+
+impl Origin {
+    /// The origin of a file that is stored with this cipher.
+    pub fn of(cipher: &Cipher) -> Self {
+        if cipher.is_none() { Origin::Plain } else { Origin::Decrypted }
+    }
+
+    /// The error as it may be shown; `place` stands for the message of one about a decrypted file.
+    pub(crate) fn conceal(self, error: Error, place: impl std::fmt::Display) -> Error {
+        match self {
+            Origin::Plain => error,
+            Origin::Decrypted => Error::new(error.code, format!("invalid value {place}")),
         }
     }
-    let actual = checksum.finish();
-    match expected {
-        None => {
-            let message = format!("invalid checksum, actual '{actual}' but no checksum found");
-            Err(Error::new(ErrorCode::Checksum, message))
+}
+
+/// Reads an info file that is not (or no longer) encrypted, with lines of up to `line_size_max` bytes. Every value outside of the
+/// sections `backrest` and `cipher` goes to `on_value`, in the file's order.
+///
+/// # Errors
+/// [`ErrorCode::Format`] for text that breaks the syntax, has another format number ([`format::is_unsupported`]) or none,
+/// [`ErrorCode::Checksum`] when the checksum is missing or wrong, and what `on_value` returns.
+pub fn read<R: BufRead>(
+    input: R,
+    origin: Origin,
+    line_size_max: usize,
+    mut on_value: impl FnMut(&Entry<'_>) -> Result<()>,
+) -> Result<Header> {
+    let mut reader = StrictReader::new(input).with_line_size_max(line_size_max);
+    if origin == Origin::Decrypted {
+        reader.stop_quotes();
+    }
+    let mut content = Content::new();
+    loop {
+        let is_secret = !reader.quotes();
+        let Some(entry) = reader.next_entry()? else { break };
+        // What is in a file that has a passphrase was decrypted at some time
+        let origin = if is_secret || entry.section == SECTION_CIPHER { Origin::Decrypted } else { origin };
+        let line = entry.line;
+        content.value(&entry, &mut on_value).map_err(|error| match format::is_unsupported(&error) {
+            true => error,
+            false => origin.conceal(error, format_args!("at line {line}")),
+        })?;
+        if origin == Origin::Decrypted {
+            reader.stop_quotes();
         }
-        Some(expected) if expected != actual.to_string() => {
-            let message = format!("invalid checksum, actual '{actual}' but expected '{}'", expected.escape_debug());
-            Err(Error::new(ErrorCode::Checksum, message))
+    }
+    content.finish()
+}
+
+/// What was read of an info file.
+struct Content {
+    checksum: ChecksumBuilder,
+    expected: Option<String>,
+    has_format: bool,
+    header: Header,
+}
+
+impl Content {
+    fn new() -> Self {
+        let header = Header { backrest_version: BACKREST_VERSION.to_owned(), cipher_pass: None };
+        Content { checksum: ChecksumBuilder::new(), expected: None, has_format: false, header }
+    }
+
+    fn value(&mut self, entry: &Entry<'_>, on_value: &mut impl FnMut(&Entry<'_>) -> Result<()>) -> Result<()> {
+        let mut json = Reader::new(entry.value);
+        if entry.section == SECTION_BACKREST && entry.key == KEY_CHECKSUM {
+            self.expected = Some(json.string()?.into_owned());
+            return Ok(());
         }
-        Some(_) => Ok(header),
+        self.checksum.value(entry.section, entry.key, entry.value);
+        match (entry.section, entry.key) {
+            (SECTION_BACKREST, KEY_FORMAT) => {
+                // At once: of another format, the values that follow may have another form
+                format::check(json.u64()?)?;
+                self.has_format = true;
+            }
+            (SECTION_BACKREST, KEY_VERSION) => self.header.backrest_version = json.string()?.into_owned(),
+            (SECTION_CIPHER, KEY_CIPHER_PASS) => self.header.cipher_pass = Some(Passphrase::new(json.string()?)),
+            (SECTION_BACKREST | SECTION_CIPHER, _) => {}
+            _ => on_value(entry)?,
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Header> {
+        let actual = self.checksum.finish().to_string();
+        let error = |message| Err(Error::new(ErrorCode::Checksum, message));
+        match self.expected {
+            None => error(format!("invalid checksum, actual '{actual}' but no checksum found")),
+            Some(expected) if expected != actual => {
+                // Damage may have put anything in its place
+                let is_sum = Sha1::from_hex(expected.as_bytes()).is_some();
+                let shown = if is_sum { format!("'{expected}'") } else { "one that is not valid".to_owned() };
+                error(format!("invalid checksum, actual '{actual}' but expected {shown}"))
+            }
+            Some(_) if !self.has_format => Err(Error::new(ErrorCode::Format, "repository format not found")
+                .hint("is this a valid pgBackRest info file?")),
+            Some(_) => Ok(self.header),
+        }
     }
 }
 
@@ -199,14 +261,6 @@ fn write_error(error: std::io::Error) -> Error {
     Error::from_io(ErrorCode::FileWrite, "unable to write", error)
 }
 
-/// Decrypts a stored info file.
-///
-/// # Errors
-/// [`ErrorCode::Crypto`], with the hint that the repository may or may not be encrypted.
-pub fn decrypt(cipher: &Cipher, stored: &[u8]) -> Result<Vec<u8>> {
-    cipher::decrypt(cipher, stored).map_err(crypto_hint)
-}
-
 /// Adds to a failed decryption the hint that pgBackRest gives for info files.
 #[must_use]
 pub fn crypto_hint(error: Error) -> Error {
@@ -237,7 +291,7 @@ mod tests {
     const NO_VALUES: &str = "[backrest]\nbackrest-format=5\nbackrest-version=\"2.60.0\"\n";
 
     fn load(text: &str) -> Result<Header> {
-        read(text.as_bytes(), |_| Ok(()))
+        read(text.as_bytes(), Origin::Plain, ini::LINE_SIZE_MAX, |_| Ok(()))
     }
 
     #[test]
@@ -247,7 +301,7 @@ mod tests {
         writer.value("db", "x=y", "{\"a\":1}")?;
         let text = writer.finish()?;
         let mut values = Vec::new();
-        let header = read(text.as_slice(), |entry| {
+        let header = read(text.as_slice(), Origin::Plain, ini::LINE_SIZE_MAX, |entry| {
             values.push((entry.key.to_owned(), entry.value.to_owned()));
             Ok(())
         })?;
@@ -283,21 +337,56 @@ mod tests {
 
     #[test]
     fn read_other_format_is_format_error() {
-        let error = load("[backrest]\nbackrest-format=4\n").map(drop).map_err(|error| error.message);
-        assert_eq!(error, Err("expected format 5 but found 4".to_owned()));
+        for (text, message) in [
+            ("[backrest]\nbackrest-format=4\n", "repository format 4 is no longer supported"),
+            ("[backrest]\nbackrest-format=6\n[cipher]\n", "repository format 6 requires a newer version of rbr"),
+            ("PGBR006_abcdefgh", "repository format 6 requires a newer version of rbr"),
+        ] {
+            let error = load(text).unwrap_err();
+            assert_eq!((error.code, error.message.as_str()), (ErrorCode::Format, message));
+            assert!(format::is_unsupported(&error));
+        }
+    }
+
+    #[test]
+    fn read_without_format_number_is_format_error() {
+        let sum = Sha1::of(br#"{"backrest":{"backrest-version":"2.60.0"}}"#);
+        let text = format!("[backrest]\nbackrest-version=\"2.60.0\"\nbackrest-checksum=\"{sum}\"\n");
+        let error = load(&text).unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::Format, "repository format not found"));
+        assert_eq!(error.hints, ["is this a valid pgBackRest info file?"]);
+    }
+
+    #[test]
+    fn read_decrypted_file_with_wrong_value_tells_its_line_alone() {
+        let text = format!("{NO_VALUES}[db]\nkey=\"topsecret\"\n");
+        let fails = |entry: &Entry<'_>| Err(Error::new(ErrorCode::JsonFormat, format!("bad {}", entry.value)));
+        for (origin, message) in [(Origin::Plain, "bad \"topsecret\""), (Origin::Decrypted, "invalid value at line 5")]
+        {
+            let error = read(text.as_bytes(), origin, ini::LINE_SIZE_MAX, fails).unwrap_err();
+            assert_eq!((error.code, error.message.as_str()), (ErrorCode::JsonFormat, message));
+        }
+    }
+
+    #[test]
+    fn read_wrong_checksum_that_is_no_sum_is_not_shown() {
+        let error = load(&format!("{NO_VALUES}backrest-checksum=\"topsecret\"\n")).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Checksum);
+        assert!(!error.message.contains("topsecret"), "{error}");
     }
 
     #[test]
     fn read_encrypted_text_is_format_error() {
-        let error = read(&b"Salted__\xff\xfe\x00"[..], |_| Ok(())).map(drop).map_err(|error| error.code);
+        let error =
+            read(&b"Salted__\xff\xfe\x00"[..], Origin::Plain, 99, |_| Ok(())).map(drop).map_err(|error| error.code);
         assert_eq!(error, Err(ErrorCode::Format));
     }
 
     #[test]
-    fn decrypt_plain_text_hints_at_encryption() {
-        let cipher = Cipher::Aes256Cbc(Passphrase::new("x"));
-        let error = decrypt(&cipher, NO_VALUES.as_bytes()).map_err(|error| (error.code, error.hints));
-        assert_eq!(error, Err((ErrorCode::Crypto, vec!["is or was the repo encrypted?".to_owned()])));
+    fn crypto_hint_is_for_failed_decryption_alone() {
+        let hints = |code| crypto_hint(Error::new(code, "x")).hints;
+        assert_eq!(hints(ErrorCode::Crypto), ["is or was the repo encrypted?"]);
+        assert!(hints(ErrorCode::Format).is_empty());
     }
 
     #[test]

@@ -6,10 +6,10 @@
 
 use std::io::BufRead;
 
-use crate::{Error, ErrorCode, Result, json};
+use crate::{Error, ErrorCode, Result, format, json};
 
-/// The longest line in bytes that is read. The longest real ones are lists of damaged pages, some megabytes at the very most.
-pub const LINE_SIZE_MAX: usize = 64 << 20;
+/// The longest line in bytes that is read, unless the caller sets another limit.
+pub const LINE_SIZE_MAX: usize = 1 << 20;
 
 /// How much of a line an error message shows, in characters.
 const CONTEXT_CHARS: usize = 120;
@@ -31,23 +31,57 @@ fn shown(line: &str) -> String {
     line.chars().take(CONTEXT_CHARS).collect()
 }
 
-fn format_error(message: &str, number: u64, line: &str) -> Error {
-    Error::new(ErrorCode::Format, format!("{message} at line {number}: {}", shown(line)))
+/// The error about a line, which is quoted if `quotes` says so.
+fn format_error(message: &str, number: u64, line: &str, quotes: bool) -> Error {
+    let quote = if quotes { format!(": {}", shown(line)) } else { String::new() };
+    Error::new(ErrorCode::Format, format!("{message} at line {number}{quote}"))
 }
 
 /// Reads strict INI line by line, holding one line in memory.
-#[derive(Debug)]
 pub struct StrictReader<R> {
     input: R,
     buffer: Vec<u8>,
     section: String,
     line: u64,
+    line_size_max: usize,
+    quotes: bool,
+}
+
+impl<R> std::fmt::Debug for StrictReader<R> {
+    /// Without the line, which may hold a passphrase.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StrictReader").field("line", &self.line).finish_non_exhaustive()
+    }
 }
 
 impl<R: BufRead> StrictReader<R> {
     /// A reader at the start of `input`.
     pub fn new(input: R) -> Self {
-        StrictReader { input, buffer: Vec::new(), section: String::new(), line: 0 }
+        StrictReader {
+            input,
+            buffer: Vec::new(),
+            section: String::new(),
+            line: 0,
+            line_size_max: LINE_SIZE_MAX,
+            quotes: true,
+        }
+    }
+
+    /// Reads lines of up to `bytes`.
+    #[must_use]
+    pub fn with_line_size_max(mut self, bytes: usize) -> Self {
+        self.line_size_max = bytes;
+        self
+    }
+
+    /// Quotes no line in an error message from here on.
+    pub fn stop_quotes(&mut self) {
+        self.quotes = false;
+    }
+
+    /// Whether error messages may quote a line.
+    pub fn quotes(&self) -> bool {
+        self.quotes
     }
 
     /// Reads one line without its LF into the buffer; false at the end of the input.
@@ -67,11 +101,9 @@ impl<R: BufRead> StrictReader<R> {
             }
             let end = memchr::memchr(b'\n', available);
             let taken = end.unwrap_or(available.len());
-            if self.buffer.len() + taken > LINE_SIZE_MAX {
-                return Err(Error::new(
-                    ErrorCode::Format,
-                    format!("line {} is longer than {LINE_SIZE_MAX} bytes", self.line + 1),
-                ));
+            if self.buffer.len() + taken > self.line_size_max {
+                let message = format!("line {} is longer than {} bytes", self.line + 1, self.line_size_max);
+                return Err(Error::new(ErrorCode::Format, message));
             }
             self.buffer.extend_from_slice(&available[..taken]);
             self.input.consume(taken + usize::from(end.is_some()));
@@ -86,12 +118,15 @@ impl<R: BufRead> StrictReader<R> {
     /// The next `key=value` line; `None` at the end.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] for a line that follows no rule, names that are not UTF-8, and lines longer than
-    /// [`LINE_SIZE_MAX`]; the input's own error when reading fails.
+    /// [`ErrorCode::Format`] for a line that follows no rule, names that are not UTF-8, lines that are too long, and a file of
+    /// another format; the input's own error when reading fails.
     pub fn next_entry(&mut self) -> Result<Option<Entry<'_>>> {
         loop {
             if !self.read_line()? {
                 return Ok(None);
+            }
+            if self.line == 1 {
+                format::check_header(&self.buffer)?;
             }
             match self.buffer.as_slice() {
                 [] => {}
@@ -100,7 +135,7 @@ impl<R: BufRead> StrictReader<R> {
                         Error::new(ErrorCode::Format, format!("section name is not UTF-8 at line {}", self.line))
                     })?;
                     if name.is_empty() {
-                        return Err(format_error("invalid empty section", self.line, "[]"));
+                        return Err(format_error("invalid empty section", self.line, "[]", true));
                     }
                     name.clone_into(&mut self.section);
                 }
@@ -108,13 +143,15 @@ impl<R: BufRead> StrictReader<R> {
             }
         }
         let number = self.line;
-        if self.section.is_empty() {
+        let error = |message| {
             let line = String::from_utf8_lossy(&self.buffer);
-            return Err(format_error("key/value found outside of section", number, &line));
+            Err(format_error(message, number, &line, self.quotes && is_harmless(&self.section, &line)))
+        };
+        if self.section.is_empty() {
+            return error("key/value found outside of section");
         }
-        let line = std::str::from_utf8(&self.buffer)
-            .map_err(|_| format_error("text that is not UTF-8", number, &String::from_utf8_lossy(&self.buffer)))?;
-        let (key, value) = split_strict(line, number)?;
+        let Ok(line) = std::str::from_utf8(&self.buffer) else { return error("text that is not UTF-8") };
+        let (key, value) = split_strict(line, number, self.quotes && is_harmless(&self.section, line))?;
         Ok(Some(Entry { section: &self.section, key, value, line: number }))
     }
 }
@@ -123,13 +160,18 @@ impl<R: BufRead> StrictReader<R> {
 /// cost its length squared.
 const SPLIT_TRIES_MAX: usize = 4096;
 
+/// Whether a line of a file that is not encrypted can be quoted: not what may be its passphrase.
+fn is_harmless(section: &str, line: &str) -> bool {
+    !section.contains("cipher") && !line.contains("cipher")
+}
+
 /// Splits a line at the first `=` that leaves valid JSON.
-fn split_strict(line: &str, number: u64) -> Result<(&str, &str)> {
+fn split_strict(line: &str, number: u64, quotes: bool) -> Result<(&str, &str)> {
     let mut first_error = None;
     for (position, _) in line.match_indices('=').take(SPLIT_TRIES_MAX) {
         let (key, value) = (&line[..position], &line[position + 1..]);
         match json::validate(value) {
-            Ok(()) if key.is_empty() => return Err(format_error("key is zero-length", number, line)),
+            Ok(()) if key.is_empty() => return Err(format_error("key is zero-length", number, line, quotes)),
             Ok(()) => return Ok((key, value)),
             Err(error) => {
                 first_error.get_or_insert(error);
@@ -137,11 +179,12 @@ fn split_strict(line: &str, number: u64) -> Result<(&str, &str)> {
         }
     }
     Err(match first_error {
-        None => format_error("missing '=' in key/value", number, line),
-        Some(error) => Error::new(
+        None => format_error("missing '=' in key/value", number, line, quotes),
+        Some(error) if quotes => Error::new(
             ErrorCode::Format,
             format!("invalid JSON value at line {number} '{}': {}", shown(line), error.message),
         ),
+        Some(_) => Error::new(ErrorCode::Format, format!("invalid JSON value at line {number}")),
     })
 }
 
@@ -166,7 +209,7 @@ pub fn check_key(key: &str) -> Result<()> {
 ///
 /// # Errors
 /// [`ErrorCode::Format`] for a section without its `]` or without name, a key before any section, a line without `=` or with an
-/// empty key.
+/// empty key. Messages give the line's number and not its text: a line that lacks its `=` may hold a passphrase.
 pub fn read_config(text: &str) -> Result<Vec<Entry<'_>>> {
     const BLANK: [char; 4] = [' ', '\t', '\r', '\n'];
     let mut entries = Vec::new();
@@ -177,21 +220,22 @@ pub fn read_config(text: &str) -> Result<Vec<Entry<'_>>> {
             continue;
         }
         if let Some(rest) = line.strip_prefix('[') {
-            section =
-                rest.strip_suffix(']').ok_or_else(|| format_error("ini section should end with ]", number, line))?;
+            section = rest
+                .strip_suffix(']')
+                .ok_or_else(|| format_error("ini section should end with ]", number, line, false))?;
             if section.is_empty() {
-                return Err(format_error("invalid empty section", number, line));
+                return Err(format_error("invalid empty section", number, line, true));
             }
             continue;
         }
         if section.is_empty() {
-            return Err(format_error("key/value found outside of section", number, line));
+            return Err(format_error("key/value found outside of section", number, line, false));
         }
         let (key, value) =
-            line.split_once('=').ok_or_else(|| format_error("missing '=' in key/value", number, line))?;
+            line.split_once('=').ok_or_else(|| format_error("missing '=' in key/value", number, line, false))?;
         let (key, value) = (key.trim_matches(BLANK), value.trim_matches(BLANK));
         if key.is_empty() {
-            return Err(format_error("key is zero-length", number, line));
+            return Err(format_error("key is zero-length", number, line, false));
         }
         entries.push(Entry { section, key, value, line: number });
     }
@@ -245,6 +289,26 @@ mod tests {
     }
 
     #[test]
+    fn strict_line_that_may_hold_a_passphrase_is_not_quoted() {
+        for text in ["[cipher]\ncipher-pass\"topsecret\"", "[cipher]\nx=topsecret", "[a]\ncipher-pass=\"topsecret"] {
+            let message = strict(text.as_bytes()).unwrap_err().message;
+            assert!(!message.contains("tops"), "{message}");
+        }
+        let mut reader = StrictReader::new(&b"[a]\nx=topsecret\n"[..]);
+        reader.stop_quotes();
+        assert_eq!(reader.next_entry().unwrap_err().message, "invalid JSON value at line 2");
+        assert!(!format!("{reader:?}").contains("topsecret"));
+    }
+
+    #[test]
+    fn strict_zeros_of_a_sparse_file_are_not_held_in_memory() {
+        let zeros = std::io::BufReader::new(std::io::Read::take(std::io::repeat(0), 1 << 30));
+        let mut reader = StrictReader::new(zeros);
+        assert_eq!(reader.next_entry().unwrap_err().message, "line 1 is longer than 1048576 bytes");
+        assert!(reader.buffer.capacity() <= LINE_SIZE_MAX * 2);
+    }
+
+    #[test]
     fn config_trims_and_keeps_duplicates() -> Result<()> {
         let entries = read_config("# c\r\n [global] \r\n  a = b=c \n#x=1\na=d\n[demo]\nb=\n")?;
         let flat: Vec<_> = entries.iter().map(|entry| (entry.section, entry.key, entry.value, entry.line)).collect();
@@ -255,10 +319,10 @@ mod tests {
     #[test]
     fn config_broken_lines_are_format_errors() {
         for (text, message) in [
-            ("a=1", "key/value found outside of section at line 1: a=1"),
-            ("[a", "ini section should end with ] at line 1: [a"),
-            ("[a]\nb", "missing '=' in key/value at line 2: b"),
-            ("[a]\n = 1", "key is zero-length at line 2: = 1"),
+            ("a=1", "key/value found outside of section at line 1"),
+            ("[a", "ini section should end with ] at line 1"),
+            ("[a]\nb", "missing '=' in key/value at line 2"),
+            ("[a]\n = 1", "key is zero-length at line 2"),
         ] {
             let error = read_config(text).map_err(|error| error.message);
             assert_eq!(error, Err(message.to_owned()));

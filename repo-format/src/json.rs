@@ -11,9 +11,9 @@ mod write;
 pub use read::{Reader, validate};
 pub use write::{ArrayWriter, ObjectWriter, check_key, write_string};
 
-/// How deep arrays and objects may nest. pgBackRest's files need three levels; without a limit a hostile file could exhaust
-/// the stack.
-pub const DEPTH_MAX: usize = 64;
+/// How deep arrays and objects may nest, as in pgBackRest. Its files need three levels; without a limit a hostile file could
+/// exhaust memory.
+pub const DEPTH_MAX: usize = 32;
 
 /// The longest object key in bytes that pgBackRest can write again (it stops with an assert error on a longer one).
 pub const KEY_SIZE_MAX: usize = 66;

@@ -8,6 +8,7 @@ pub mod block_map;
 pub mod cipher;
 pub mod compress;
 pub mod error;
+pub mod format;
 pub mod hash;
 pub mod info;
 pub mod ini;

@@ -75,7 +75,7 @@ fn hard_linked_chain_has_every_file_in_every_link() {
     for (link, label) in chain.scenario.labels().into_iter().enumerate() {
         let folder = chain.scenario.space.path(&format!("repo/backup/demo/{label}"));
         let text = std::fs::read(folder.join("backup.manifest")).expect("manifest");
-        let manifest = Manifest::read(text.as_slice()).expect("manifest");
+        let manifest = Manifest::parse(&text).expect("manifest");
         let expected: BTreeSet<_> = manifest.files.iter().map(|file| format!("{}.lz4", file.name)).collect();
         let mut found = BTreeSet::new();
         stored_files(&folder, &folder, &mut found);

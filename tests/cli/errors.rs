@@ -82,8 +82,6 @@ errors! {
     environment_with_empty_value: "" [("PGBACKREST_STANZA", "")] ["--no-config", "info"];
     environment_with_bad_boolean: "" [("PGBACKREST_ONLINE", "yes"), ("PGBACKREST_PG1_PATH", "/x")] ["--no-config", "--stanza=d", "backup"];
     config_file_missing: "" [] ["--config=/nonexistent/pgbackrest.conf", "--stanza=d", "info"];
-    config_line_without_equals: "[global]\nbogus\n" [] ["--config=CONF", "--stanza=d", "info"];
-    config_key_outside_of_a_section: "repo1-path=/x\n[global]\n" [] ["--config=CONF", "--stanza=d", "info"];
     config_empty_value: "[global]\nrepo1-path=\n" [] ["--config=CONF", "--stanza=d", "info"];
     config_key_twice: "[global]\nrepo1-path=/a\nrepo1-path=/b\n" [] ["--config=CONF", "--stanza=d", "info"];
     config_boolean_not_y_or_n: "[global]\nstart-fast=true\n[d]\npg1-path=/x\n" [] ["--config=CONF", "--stanza=d", "backup"];

@@ -66,8 +66,8 @@ impl Random {
     fn option(&mut self, command: cli::Command) -> &'static OptionDecl {
         loop {
             let decl = ALL[self.below(ALL.len())];
-            // Root would get through, and more would be logged than both programs share
-            let unwanted = decl.name == "allow-root" || decl.name.starts_with("log-level");
+            // Root would get through, more would be logged than both programs share, and pgBackRest does not know our own
+            let unwanted = decl.name == "allow-root" || decl.name.starts_with("log-level") || decl.own;
             if !unwanted && (decl.commands.has(command) || self.chance(1)) {
                 return decl;
             }

@@ -195,3 +195,47 @@ fn sealing_an_unchanged_manifest_gives_its_own_checksum() {
     let text = fs::read_to_string(file(&golden, &format!("{}/backup.manifest", full(&golden)))).expect("manifest");
     assert_eq!(sealed(&text), text);
 }
+
+#[test]
+fn control_characters_reach_neither_terminal_nor_json_parser() {
+    let golden = Golden::unpack("plain-gz");
+    let set = format!("--set={}", full(&golden));
+    golden.run(&["annotate", &set, "--annotation=note=a\x1b[2J\x02b\nc"]).success();
+    fs::write(file(&golden, "x\x1by"), "").expect("file");
+    for arguments in [&["info", &set][..], &["repo-ls", "backup/demo"], &["verify", "--verbose", "--output=text"]] {
+        let mut arguments = arguments.to_vec();
+        arguments.push("--log-level-console=off");
+        let run = golden.run(&arguments).success();
+        assert!(!run.stdout.contains(|c: char| c.is_control() && c != '\n'), "{:?}", run.stdout);
+    }
+    for arguments in [&["info", &set][..], &["repo-ls", "backup/demo"]] {
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--log-level-console=off", "--output=json"]);
+        let json = golden.run(&arguments).success().json().to_string();
+        assert!(json.contains("\\u001b"), "{json}");
+    }
+    // Messages about damaged files hold what is in them
+    for name in ["backup.info", "backup.info.copy"] {
+        fs::write(file(&golden, name), "[x]\n\x1b\x07=\x02\n").expect("write");
+    }
+    let run = golden.run(&["info", "--log-level-console=off", "--output=json"]).success();
+    assert_eq!(run.json()[0]["status"]["code"], 99);
+}
+
+#[test]
+fn info_of_the_latest_backup_shows_that_of_each_repository() {
+    let golden = Golden::unpack("plain-gz");
+    let last = golden.labels().pop().expect("label");
+    golden.space.run("cp", &["-a", "repo", "second"]).success();
+    let second = format!("--repo2-path={}", golden.space.text("second"));
+    for arguments in [&["info", "--set=latest"][..], &["info", "--set=latest", &second]] {
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--log-level-console=off", "--output=json"]);
+        let json = golden.run(&arguments).success().json();
+        let backups = json[0]["backup"].as_array().expect("backups");
+        assert_eq!(backups.len(), if arguments.contains(&second.as_str()) { 2 } else { 1 });
+        assert!(backups.iter().all(|backup| backup["label"] == last.as_str()), "{json}");
+        assert_eq!(json[0]["status"]["code"], 0);
+    }
+    golden.run(&["info", "--set=latest", "--type=full"]).success().says(&full(&golden));
+}

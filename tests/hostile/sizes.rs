@@ -64,9 +64,11 @@ fn info_files_of_a_gibibyte_of_zeros_are_refused_in_little_memory() {
 }
 
 #[test]
-fn segment_that_decodes_to_4_gibibytes_is_not_valid() {
+fn segment_that_decodes_to_4_gibibytes_is_not_written() {
     let site = Site::new("online");
-    replaced_segment(&site, &zst_zeros(27, 4 << 30));
+    let name = replaced_segment(&site, &zst_zeros(27, 4 << 30));
+    fails(site.command(&["archive-get", &name, &site.space().text("wal")]));
+    assert!(!site.space().path("wal").exists());
     fails(site.command(&["verify", "--output=text"]));
 }
 

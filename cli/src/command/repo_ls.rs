@@ -8,6 +8,7 @@ use repo_format::json::write_string;
 use repo_format::layout::RepoPath;
 
 use crate::config::{Config, opt};
+use crate::render::control::valid_json;
 use crate::render::ls;
 use crate::{ExitStatus, print, repos};
 
@@ -76,7 +77,9 @@ impl Output {
             if !self.first {
                 self.text.push(',');
             }
-            write_string(&mut self.text, &entry.name);
+            let mut name = String::new();
+            write_string(&mut name, &entry.name);
+            self.text.push_str(&valid_json(&name));
             self.text.push(':');
             self.text.push_str(&ls::json_value(entry, destination));
         } else {

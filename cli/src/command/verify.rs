@@ -1,17 +1,18 @@
 //! `verify`: whether a repository holds what it should.
 
-use engine::Result;
 use engine::job_queue::QueueSettings;
-use engine::verify::{VerifySettings, run as verify};
+use engine::verify::{RepairSettings, VerifySettings, run as verify};
+use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Config, opt};
 use crate::exit::{self, ExitStatus};
+use crate::render::control::visible_text;
 use crate::repos;
 
-/// Checks the repository and reports; the exit status does not depend on what is found.
+/// Checks the repository and reports; unless it is asked for, the exit status does not depend on what is found.
 ///
 /// # Errors
-/// As [`engine::verify::run`].
+/// As [`engine::verify::run`]; a repair that failed; [`ErrorCode::Command`] for faults, if that is asked for.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let process_max = u32::try_from(config.get(opt::PROCESS_MAX)?).unwrap_or(1);
     let job_retry = config.find(opt::JOB_RETRY).and_then(|retries| u32::try_from(retries).ok()).unwrap_or(0);
@@ -22,10 +23,25 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         verbose: config.find(opt::VERBOSE).unwrap_or(false),
         pg_version_force: config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()?,
         queue: QueueSettings::new(process_max, job_retry, job_retry_interval),
+        repair: match config.get(opt::REPAIR)? {
+            true => Some(RepairSettings {
+                lock_path: repos::lock_path(config)?.to_owned(),
+                exec_id: config.get(opt::EXEC_ID)?.to_owned(),
+            }),
+            false => None,
+        },
     };
     let summary = verify(&settings, &repos::open_default(config)?, exit::cancel_token())?;
     if !summary.text.is_empty() && config.find(opt::OUTPUT) == Some("text") {
-        crate::print(&format!("{}\n", summary.text))?;
+        crate::print(&format!("{}\n", visible_text(&summary.text)))?;
+    }
+    if let Some(error) = summary.failure {
+        return Err(error.context("unable to repair"));
+    }
+    let faults = summary.errors.saturating_add(summary.warnings);
+    if faults > 0 && config.get(opt::VERIFY_EXIT_CODE)? {
+        let text = format!("verify found {faults} fault(s), check the log for details");
+        return Err(Error::new(ErrorCode::Command, text));
     }
     Ok(ExitStatus::SUCCESS)
 }

@@ -443,6 +443,8 @@ pub struct OptionDecl {
     pub secure: bool,
     /// Help leaves it out of lists.
     pub internal: bool,
+    /// pgBackRest does not have it: it can be given on the command line alone, by its full name.
+    pub own: bool,
     /// Help's heading.
     pub help: HelpGroup,
     /// Whether the feature behind it exists.
@@ -476,6 +478,7 @@ impl OptionDecl {
         bool_like: false,
         secure: false,
         internal: false,
+        own: false,
         help: HelpGroup::Command,
         support: Support::Full,
         not_yet: &[],

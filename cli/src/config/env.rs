@@ -4,7 +4,7 @@ use engine::{Error, ErrorCode, Result};
 
 use super::Source;
 use super::decl::{Command, Kind, Role};
-use super::names::{Match, find_option};
+use super::names::{Match, find_option, shown};
 use super::options::ALL;
 use super::parse::{Found, FoundOptions};
 use super::resolve::Environment;
@@ -28,8 +28,10 @@ pub(super) fn add(
     for (name, value) in &environment.0 {
         let Some(name) = name.strip_prefix(PREFIX) else { continue };
         let key = name.to_ascii_lowercase().replace('_', "-");
-        let Some(option) = find_option(&key, Match::Exact)? else {
-            warn(format!("environment contains invalid option '{}'", text::show(&key)));
+        // pgBackRest, which reads the same environment, does not know our own
+        let option = find_option(&key, Match::Exact)?.filter(|option| !ALL[option.option].own);
+        let Some(option) = option else {
+            warn(format!("environment contains invalid option '{}'", text::show(&shown(&key))));
             continue;
         };
         if option.negate {

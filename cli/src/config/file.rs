@@ -8,7 +8,7 @@ use repo_format::ini;
 
 use super::Source;
 use super::decl::{Command, Kind, Role, Section};
-use super::names::{Match, find_option};
+use super::names::{Match, find_option, shown};
 use super::options::{self, ALL, opt};
 use super::parse::{Found, FoundOptions};
 use super::text;
@@ -229,8 +229,10 @@ pub(super) fn add(
     for (section, of_command) in &sections {
         let mut seen: Vec<(usize, u32, &str)> = Vec::new();
         for (key, values) in content.keys(section) {
-            let Some(option) = find_option(key, Match::Exact)? else {
-                warn(format!("configuration file contains invalid option '{}'", text::show(key)));
+            // pgBackRest, which reads the same file, does not know our own
+            let option = find_option(key, Match::Exact)?.filter(|option| !ALL[option.option].own);
+            let Some(option) = option else {
+                warn(format!("configuration file contains invalid option '{}'", text::show(&shown(key))));
                 continue;
             };
             if option.negate {

@@ -2,10 +2,13 @@
 
 use engine::{Error, ErrorCode, Result};
 
+use super::decl::Group;
 use super::options::{self, ALL, OptionIndex};
 
 /// The largest index, as in `repo256-path`.
 pub(super) const KEY_MAX: u32 = 256;
+/// The digits of the largest index.
+const KEY_DIGITS_MAX: usize = 3;
 /// The longest option name that is looked at.
 const NAME_MAX: usize = 64;
 
@@ -33,6 +36,35 @@ pub struct FoundName {
     pub reset: bool,
 }
 
+/// The name as a message may show it. What only begins with the name of an option that holds a secret may be its value, with the
+/// equals sign forgotten; and what looks like no option at all may be the rest of a value. Of these, messages show the part that
+/// is the beginning of an option's name.
+pub(super) fn shown(name: &str) -> String {
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let base = without_index(name);
+    let may_be_value = options::find(&base).is_none()
+        && ALL.iter().any(|decl| decl.secure && base.len() > decl.name.len() && base.starts_with(decl.name));
+    if is_plain && !may_be_value {
+        return name.to_owned();
+    }
+    let unprefixed = name.strip_prefix("no-").or_else(|| name.strip_prefix("reset-")).unwrap_or(name);
+    let prefix_end = name.len() - unprefixed.len();
+    let is_beginning = |part: &str| {
+        part.len() <= prefix_end || ALL.iter().any(|decl| decl.name.starts_with(without_index(part).as_str()))
+    };
+    let end = name.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|&end| is_beginning(&name[..end])).last();
+    format!("{}...", &name[..end.unwrap_or(0)])
+}
+
+/// The name without `no-`, `reset-` and the index of a group.
+fn without_index(name: &str) -> String {
+    let name = name.strip_prefix("no-").or_else(|| name.strip_prefix("reset-")).unwrap_or(name);
+    let (head, rest) = name.split_at(name.find('-').unwrap_or(name.len()));
+    let group = head.trim_end_matches(|c: char| c.is_ascii_digit());
+    let is_group = Group::ALL.iter().any(|known| known.name() == group) && head.len() <= group.len() + KEY_DIGITS_MAX;
+    format!("{}{rest}", if is_group { group } else { head })
+}
+
 /// Finds the option; `None` where there is none of that name.
 ///
 /// # Errors
@@ -40,6 +72,7 @@ pub struct FoundName {
 pub fn find_option(candidate: &str, matching: Match) -> Result<Option<FoundName>> {
     let invalid = |text: String| Err(Error::new(ErrorCode::OptionInvalid, text));
     if candidate.len() > NAME_MAX {
+        let candidate = shown(candidate);
         return invalid(format!("option '{candidate}' exceeds maximum size of {NAME_MAX}"));
     }
     let (name, negate, reset) = if let Some(name) = candidate.strip_prefix("no-") {
@@ -55,16 +88,16 @@ pub fn find_option(candidate: &str, matching: Match) -> Result<Option<FoundName>
     let mut base = std::borrow::Cow::Borrowed(name);
     if let Some(dash) = name.find('-') {
         if dash == 0 {
-            return invalid(format!("option '{candidate}' cannot begin with a dash"));
+            return invalid(format!("option '{}' cannot begin with a dash", shown(candidate)));
         }
         let head = name[..dash].trim_end_matches(|c: char| c.is_ascii_digit());
         if head.is_empty() {
-            return invalid(format!("option '{candidate}' cannot begin with a number"));
+            return invalid(format!("option '{}' cannot begin with a number", shown(candidate)));
         }
         if head.len() < dash {
             key = match name[head.len()..dash].parse() {
                 Ok(key @ 1..=KEY_MAX) => Some(key),
-                _ => return invalid(format!("option '{candidate}' key must be between 1 and {KEY_MAX}")),
+                _ => return invalid(format!("option '{}' key must be between 1 and {KEY_MAX}", shown(candidate))),
             };
             base = format!("{head}{}", &name[dash..]).into();
         }
@@ -73,7 +106,7 @@ pub fn find_option(candidate: &str, matching: Match) -> Result<Option<FoundName>
 
     let mut found = options::find(&base);
     if found.is_none() && prefix {
-        let mut starting = (0..ALL.len()).filter(|&index| ALL[index].name.starts_with(&*base));
+        let mut starting = (0..ALL.len()).filter(|&index| !ALL[index].own && ALL[index].name.starts_with(&*base));
         if let (Some(only), None) = (starting.next(), starting.next()) {
             found = Some(only);
         }
@@ -121,4 +154,25 @@ pub fn find_option(candidate: &str, matching: Match) -> Result<Option<FoundName>
         }
     }
     Ok(Some(FoundName { option, key: key.unwrap_or(1), negate, reset }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shown_name_ends_where_a_passphrase_may_begin() {
+        for (name, expected) in [
+            ("compres-type", "compres-type"),
+            ("repo1-cipher-pass", "repo1-cipher-pass"),
+            ("repo1-cipher-passtopsecret", "repo1-cipher-pass..."),
+            ("repo1-cipher-pass topsecret", "repo1-cipher-pass..."),
+            ("no-repo12-cipher-pass-topsecret", "no-repo12-cipher-pass..."),
+            ("TopSecretPass", "..."),
+            ("aGVsbG8gd29ybGQ", "a..."),
+            ("", ""),
+        ] {
+            assert_eq!(shown(name), expected, "{name}");
+        }
+    }
 }

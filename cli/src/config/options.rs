@@ -5,6 +5,7 @@ mod backup;
 mod command_line;
 mod general;
 mod log;
+mod own;
 mod pg;
 mod repo;
 mod repo_format;
@@ -26,6 +27,7 @@ pub mod opt {
     pub use super::command_line::*;
     pub use super::general::*;
     pub use super::log::*;
+    pub use super::own::*;
     pub use super::pg::*;
     pub use super::repo::*;
     pub use super::repo_format::*;
@@ -61,12 +63,13 @@ const WITH_PG_SESSION: CommandSet = on(&[Backup, Check, StanzaCreate, StanzaDele
 /// Ways to another host.
 const PROTOCOLS: &[(&str, &str)] = &[("ssh", "a command started over SSH"), ("tls", "the server command of the host")];
 
-const TABLES: [&[&OptionDecl]; 12] = [
+const TABLES: [&[&OptionDecl]; 13] = [
     archive::TABLE,
     backup::TABLE,
     command_line::TABLE,
     general::TABLE,
     log::TABLE,
+    own::TABLE,
     pg::TABLE,
     repo::TABLE,
     repo_format::TABLE,

@@ -7,7 +7,7 @@ use engine::{Error, ErrorCode, Result};
 
 use super::Source;
 use super::decl::{Command, CommandDecl, Kind, Role};
-use super::names::{Match, find_option};
+use super::names::{Match, find_option, shown};
 use super::options::{ALL, COUNT, OptionIndex};
 use super::text;
 
@@ -142,7 +142,9 @@ impl CommandLine {
             None => (text, None),
         };
         let Some(found) = find_option(name, Match::Prefix)? else {
-            return invalid(format!("invalid option '--{}'", text::show(text)));
+            let shown = shown(name);
+            let shown = if shown == name { text } else { &shown };
+            return invalid(format!("invalid option '--{}'", text::show(shown)));
         };
         let decl = ALL[found.option];
         let (mut negate, mut argument) = (found.negate, argument);

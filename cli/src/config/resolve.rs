@@ -355,7 +355,14 @@ impl Resolver<'_> {
             Kind::Time => value::parse_time(text),
             _ => value::parse_integer(text),
         };
-        number.ok_or_else(|| self.invalid_value(format!("'{text}' is not valid for '{}' option", self.name())))
+        number.ok_or_else(|| {
+            self.invalid_value(format!("'{}' is not valid for '{}' option", self.shown(text), self.name()))
+        })
+    }
+
+    /// The value as a message may show it.
+    fn shown<'t>(&self, text: &'t str) -> &'t str {
+        if self.decl.secure { "<redacted>" } else { text }
     }
 
     fn invalid_value(&self, text: String) -> Error {
@@ -395,7 +402,7 @@ impl Resolver<'_> {
                 let text = first();
                 slot.display = Some(text.clone().into());
                 if text.is_empty() {
-                    let text = format!("'{text}' must be >= 1 character for '{}' option", self.name());
+                    let text = format!("'' must be >= 1 character for '{}' option", self.name());
                     return Err(self.invalid_value(text));
                 }
                 let text = if self.decl.kind == Kind::Path { self.clean_path(text)? } else { text };
@@ -411,13 +418,14 @@ impl Resolver<'_> {
         let mut pairs: Vec<(String, String)> = Vec::with_capacity(values.len());
         for pair in values {
             let Some((key, value)) = pair.split_once('=') else {
-                let text = format!("key/value '{pair}' not valid for '{}' option", self.name());
+                let text = format!("key/value '{}' not valid for '{}' option", self.shown(pair), self.name());
                 return Err(Error::new(ErrorCode::OptionInvalid, text));
             };
             match pairs.iter_mut().find(|(known, _)| known == key) {
                 Some((_, old)) => {
                     let name = self.name();
-                    warn(format!("key '{key}' value '{old}' is overwritten with '{value}' for '{name}' option"));
+                    let (before, after) = (self.shown(old), self.shown(value));
+                    warn(format!("key '{key}' value '{before}' is overwritten with '{after}' for '{name}' option"));
                     *old = value.to_owned();
                 }
                 None => pairs.push((key.to_owned(), value.to_owned())),
@@ -437,7 +445,7 @@ impl Resolver<'_> {
             }
             return Ok(path);
         };
-        Err(self.invalid_value(format!("'{path}' {problem} for '{}' option", self.name())))
+        Err(self.invalid_value(format!("'{}' {problem} for '{}' option", self.shown(&path), self.name())))
     }
 
     fn check_range(&self, text: &str, number: i64, matched: Option<(Depend, &'static str)>) -> Result<()> {
@@ -456,7 +464,7 @@ impl Resolver<'_> {
         if number >= self.number(min)? && number <= self.number(max)? {
             return Ok(());
         }
-        let text = format!("'{text}' is out of range for '{}' option{condition}", self.name());
+        let text = format!("'{}' is out of range for '{}' option{condition}", self.shown(text), self.name());
         Err(self.invalid_value(text).hint(format!("allowed range is {min} to {max} inclusive")))
     }
 
@@ -470,7 +478,7 @@ impl Resolver<'_> {
             return Ok(());
         }
         let words: Vec<String> = allowed.iter().map(|word| format!("'{word}'")).collect();
-        let text = format!("'{text}' is not allowed for '{}' option", self.name());
+        let text = format!("'{}' is not allowed for '{}' option", self.shown(text), self.name());
         Err(self.invalid_value(text).hint(format!("allowed values are {}", words.join(", "))))
     }
 }

@@ -377,10 +377,10 @@ fn wrong_values_have_pgbackrests_errors() {
 #[test]
 fn wrong_files_and_variables_have_pgbackrests_errors() {
     let cases = [
-        ("a=b", "[029] key/value found outside of section at line 1: a=b"),
-        ("[global]\nx", "[029] missing '=' in key/value at line 2: x"),
-        ("[global]\n =x", "[029] key is zero-length at line 2: =x"),
-        ("[global", "[029] ini section should end with ] at line 1: [global"),
+        ("a=b", "[029] key/value found outside of section at line 1"),
+        ("[global]\nx", "[029] missing '=' in key/value at line 2"),
+        ("[global]\n =x", "[029] key is zero-length at line 2"),
+        ("[global", "[029] ini section should end with ] at line 1"),
         ("[]", "[029] invalid empty section at line 1: []"),
         ("[global]\ndelta=x", "[032] boolean option 'delta' must be 'y' or 'n'"),
         ("[global]\nlock-path=", "[032] section 'global', key 'lock-path' must have a value"),
@@ -550,6 +550,32 @@ proptest! {
         prop_assert_eq!(again.get(opt::START_FAST).unwrap(), fast);
         prop_assert_eq!(again.get(opt::EXCLUDE).unwrap(), &[exclude][..]);
     }
+}
+
+#[test]
+fn passphrase_in_a_damaged_line_is_not_shown() {
+    let shows_nothing = |text: &str| assert!(!text.contains("topsecret"), "{text}");
+    for line in [
+        "repo1-cipher-pass topsecret",
+        "repo1-cipher-passtopsecret",
+        "repo1-cipher-passtopsecret=",
+        "repo1-cipher-passtopsecret=x",
+        "repo1-cipher-pass: topsecret",
+        "=topsecret",
+        "[topsecret",
+        "TOPSECRET topsecret=x",
+        "repo1-cipher-pass=topsecret\nrepo1-cipher-pass=topsecret",
+    ] {
+        let (config, warnings) = run().config(&format!("[global]\n{line}\n")).run(BACKUP);
+        warnings.iter().for_each(|text| shows_nothing(text));
+        if let Err(error) = config {
+            shows_nothing(&format!("{error} {error:?}"));
+        }
+    }
+    let (_, warnings) = run().env("REPO1_CIPHER_PASSTOPSECRET", "x").run(BACKUP);
+    assert_eq!(warnings, ["environment contains invalid option 'repo1-cipher-pass...'"]);
+    shows_nothing(&run().err("--repo1-cipher-passtopsecret backup"));
+    shows_nothing(&run().err("--repo1-cipher-pass=topsecret backup"));
 }
 
 /// A text as it is read from outside.

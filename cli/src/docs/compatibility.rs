@@ -28,10 +28,30 @@ Where rbr behaves otherwise than pgBackRest on purpose. Repositories stay the sa
 const DIFFERENCES: &[(&str, &str)] = &[
     (
         "restore",
-        "Quotes and backslashes in recovery settings are doubled, so that PostgreSQL reads the value that was given.",
+        "Quotes, backslashes and line breaks in recovery settings are escaped, so that PostgreSQL reads the value that was given.",
     ),
     ("restore", "A line break in the value of `recovery-option` is refused [032]; it would begin another setting."),
-    ("restore", "`restore_command` names this program by its absolute path."),
+    (
+        "restore",
+        "Every word of `restore_command` is quoted for the shell where it needs it, and `%` is doubled; pgBackRest quotes blanks alone. A program that was called by a relative path has its absolute one.",
+    ),
+    (
+        "restore",
+        "A time target without a zone is written to `recovery_target_time` with this host's offset, so that the instant that chooses the set also ends recovery. A comma before the fraction becomes a point.",
+    ),
+    (
+        "restore",
+        "Targets that PostgreSQL would refuse are refused before anything is changed, also with `--set`: times [029], positions, transactions and names [032].",
+    ),
+    (
+        "restore",
+        "A manifest with two entries that restore to one path is refused [029] before anything is changed; files that an unfinished restore left in the cluster are neither backed up nor restored.",
+    ),
+    (
+        "restore",
+        "Invalid page checksums are an error [026], or a warning, for files that `--delta` finds there already too.",
+    ),
+    ("restore", "A file of another size than the manifest says is an error [026] even if its checksum fits."),
     (
         "restore",
         "The destination of a link or tablespace is cleaned with `--delta` only if the cluster's own link led there before; otherwise it must be empty [040, 093].",
@@ -103,6 +123,27 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "archive-get",
         "With `archive-async`, a segment is got directly when no worker can be started; pgBackRest fails, also when the spool had it.",
     ),
+    (
+        "archive-get",
+        "With `archive-async`, a spool that fails, an error of the worker or one that takes longer than `archive-timeout` is no answer: the repository is asked directly. PostgreSQL would take the error for the end of the WAL.",
+    ),
+    ("archive-get", "A stored segment that decodes to more than a segment's size is refused before it fills the disk."),
+    (
+        "archive-push",
+        "With `archive-async`, a state in the spool that is older than the last change of its WAL file does not count: it is about an earlier file of that name.",
+    ),
+    (
+        "archive-push",
+        "A segment that a file system already has is read before it is acknowledged, and stored again if it is damaged.",
+    ),
+    (
+        "archive-push",
+        "The archive is listed again after a segment was stored: of two clusters that push different content at the same time, at least one fails [045].",
+    ),
+    (
+        "archive-push",
+        "`archive-push-queue-max` counts segments by the size of the first segment and other files by their own; pgBackRest takes all files to be as large as the first.",
+    ),
     ("archive-push", "With `archive-async`, the worker pushes the file that PostgreSQL asks for before all others."),
     (
         "archive-push, archive-get",
@@ -110,6 +151,40 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("archive-push, archive-get", "A signal ends them at once with the same exit status but without a log line."),
     ("info", "A wrong passphrase is a CryptoError [095]."),
+    (
+        "all",
+        "Format 6, which pgBackRest 2.60 can make, is refused [029]. The copy of an info file or manifest is not taken in place of a file of another format.",
+    ),
+    (
+        "backup, expire, check, annotate, stanza-create, stanza-upgrade",
+        "All four info files must have one format, or the command fails [028] before it changes anything; pgBackRest compares two of them, and not in all of these commands.",
+    ),
+    ("info", "`--set=latest` shows the newest backup of each repository; pgBackRest shows none."),
+    (
+        "info, repo-ls",
+        "Control characters in JSON are escaped, without which it is no JSON. Text shows them as `\\x1b`, as do log lines; pgBackRest prints them.",
+    ),
+    (
+        "all",
+        "Messages about damaged info files, manifests and configuration files do not quote what was encrypted or may be a passphrase.",
+    ),
+    (
+        "verify",
+        "A backup is invalid too when a bundle or file is damaged that it needs of an earlier backup; pgBackRest finds only files that are stored alone again.",
+    ),
+    (
+        "verify",
+        "An info file or manifest of which only one of file and copy is whole is warned about, and `--repair` makes both whole. pgBackRest does not have this option.",
+    ),
+    (
+        "verify",
+        "`--verify-exit-code` gives exit status 104 for what is not valid. pgBackRest does not have this option and always succeeds.",
+    ),
+    (
+        "verify",
+        "A first WAL segment that can't be read, or a name of another compression, is a fault like others; pgBackRest ends without a report.",
+    ),
+    ("verify", "With `--set`, WAL of the backup's own cluster is checked and none of other clusters."),
     (
         "restore",
         "After a restore that did not finish, `--delta` reads existing files from disk and not from memory, and with `--force` too compares checksums.",

@@ -91,7 +91,9 @@ fn option(text: &mut String, decl: &OptionDecl) {
             values(text, special.values);
         }
     }
-    if decl.section == Section::CommandLine {
+    if decl.own {
+        text.push_str("- pgBackRest does not have it: on the command line only, by its full name\n");
+    } else if decl.section == Section::CommandLine {
         text.push_str("- not in configuration files\n");
     }
     if decl.secure {

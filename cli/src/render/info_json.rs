@@ -1,8 +1,10 @@
-//! The JSON form of `info`, byte for byte pgBackRest's: compact, keys in byte order, no line end.
+//! The JSON form of `info`, byte for byte pgBackRest's: compact, keys in byte order, no line end. Only control characters are
+//! escaped, which pgBackRest leaves as they are.
 
 use engine::info::{BackupFact, Detail, RunningLock, StanzaFact};
 use repo_format::json::{ObjectWriter, write_string};
 
+use super::control::valid_json;
 use super::info_lock;
 
 /// All stanzas as one array.
@@ -15,7 +17,7 @@ pub fn render(stanzas: &[StanzaFact], detail: Detail) -> String {
         render_stanza(&mut out, stanza, detail);
     }
     out.push(']');
-    out
+    valid_json(&out).into_owned()
 }
 
 fn render_stanza(out: &mut String, stanza: &StanzaFact, detail: Detail) {

@@ -9,6 +9,7 @@ use repo_format::label::{BackupLabel, BackupType};
 use repo_format::pg::PgVersion;
 use repo_format::size::{format_percent, format_size};
 
+use super::control::{visible_text, visible_value};
 use super::info_lock;
 
 /// What decides about the form.
@@ -28,7 +29,7 @@ pub fn render(stanzas: &[StanzaFact], settings: &TextSettings) -> String {
         return "No stanzas exist in the repository.\n".to_owned();
     }
     let texts: Vec<String> = stanzas.iter().map(|stanza| render_stanza(stanza, settings)).collect();
-    texts.join("\n")
+    visible_text(&texts.join("\n")).into_owned()
 }
 
 // Writing into a String can't fail, so the results of `write!` below are dropped
@@ -235,32 +236,34 @@ fn render_backup(out: &mut String, backup: &BackupFact, settings: &TextSettings)
         });
     }
     if let Some(set) = &backup.set {
-        let databases: Vec<String> = set.databases.iter().map(|d| format!("{} ({})", d.name, d.oid)).collect();
+        let databases: Vec<String> =
+            set.databases.iter().map(|d| format!("{} ({})", visible_value(&d.name), d.oid)).collect();
         let databases = if databases.is_empty() { "none".to_owned() } else { databases.join(", ") };
         line(format!("database list: {databases}"));
         if !set.links.is_empty() {
             line("symlinks:".to_owned());
             for link in &set.links {
-                line(format!("    {} => {}", link.name, link.destination));
+                line(format!("    {} => {}", visible_value(&link.name), visible_value(&link.destination)));
             }
         }
         if !set.tablespaces.is_empty() {
             line("tablespaces:".to_owned());
             for tablespace in &set.tablespaces {
-                line(format!("    {} ({}) => {}", tablespace.name, tablespace.oid, tablespace.destination));
+                let (name, destination) = (visible_value(&tablespace.name), visible_value(&tablespace.destination));
+                line(format!("    {name} ({}) => {destination}", tablespace.oid));
             }
         }
     }
     if backup.error() == Some(true) {
         match backup.set.as_ref().filter(|set| !set.errors.is_empty()) {
-            Some(set) => line(format!("error list: {}", set.errors.join(", "))),
+            Some(set) => line(format!("error list: {}", visible_value(&set.errors.join(", ")))),
             None => line("error(s) detected during backup".to_owned()),
         }
     }
     if settings.set && !entry.annotation.is_empty() {
         line("annotation(s)".to_owned());
         for (key, value) in &entry.annotation {
-            line(format!("    {key}: {value}"));
+            line(format!("    {}: {}", visible_value(key), visible_value(value)));
         }
     }
 }

@@ -3,9 +3,11 @@
 use engine::storage::{Entry, EntryKind};
 use repo_format::json::ObjectWriter;
 
+use super::control::{valid_json, visible_value};
+
 /// One name per line.
 pub fn text_line(entry: &Entry) -> String {
-    format!("{}\n", entry.name)
+    format!("{}\n", visible_value(&entry.name))
 }
 
 /// The value for one name in the object that the JSON form is.
@@ -29,5 +31,5 @@ pub fn json_value(entry: &Entry, destination: Option<&str>) -> String {
         }
     }
     json.end();
-    out
+    valid_json(&out).into_owned()
 }

@@ -18,7 +18,7 @@ use crate::cancel::CancelToken;
 use crate::pg::data_dir::TARGET_PGDATA;
 use crate::pipeline::encode::Encoder;
 use crate::repo::archive_find::WalSegmentFind;
-use crate::repo::{Repo, info_files, manifest_store};
+use crate::repo::{Repo, formats, info_files, manifest_store};
 use crate::storage::{self, SyncBatch, WriteOptions};
 use crate::{Error, ErrorCode, Result, detail, ending, side_by_side, warn};
 
@@ -157,6 +157,8 @@ pub(super) fn complete(
     let storage = &*repo.storage;
     let cipher = info_files::manifest_cipher(info);
     manifest.validate(true)?;
+    // Another host may have begun an upgrade to another format since the backup began
+    formats::check(repo, &settings.stanza)?;
     manifest_store::save(repo, &settings.stanza, manifest, &cipher)?;
 
     let save_history = || manifest_store::save_history(repo, &settings.stanza, manifest, &cipher);

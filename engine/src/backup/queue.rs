@@ -239,8 +239,10 @@ impl Queues {
                     (0, _) | (_, true) => None,
                     (map_size, false) => Some(PriorMap {
                         path: self.reference_path(manifest, file)?,
-                        offset: (file.bundle.map_or(0, |bundle| bundle.offset) + file.size_repo)
+                        offset: file
+                            .size_repo
                             .checked_sub(map_size)
+                            .and_then(|at| at.checked_add(file.bundle.map_or(0, |bundle| bundle.offset)))
                             .ok_or_else(|| {
                                 let message = format!("block map of '{}' is larger than the stored file", file.name);
                                 Error::new(ErrorCode::Format, message)

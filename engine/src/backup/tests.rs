@@ -404,3 +404,35 @@ fn job_that_fails_once_is_tried_again_and_one_that_always_fails_ends_the_backup(
     assert!(error.message.contains("[ServiceError] on 2 retries from "), "{error}");
     assert_eq!(world.info().backups.len(), 1);
 }
+
+/// Gives a signal when all files are copied.
+struct SignalAfterCopy(CancelToken);
+
+impl Progress for SignalAfterCopy {
+    fn start(&self, _files: u64, _bytes: u64) {}
+
+    fn advance(&self, _files: u64, _bytes: u64) {}
+
+    fn finish(&self) {
+        self.0.cancel_by_signal(15);
+    }
+}
+
+#[test]
+fn signal_after_the_copy_keeps_all_that_was_copied_for_resume() {
+    let world = World::new(None);
+    let locks = world.dir.path().join("lock");
+    let cancel = CancelToken::new();
+    {
+        let mut lock = Lock::acquire(&locks, &stanza(), &[LockType::Backup], &[1], "1-x").unwrap();
+        // Nothing is saved on the way
+        let settings = BackupSettings { manifest_save_threshold: u64::MAX, ..world.settings(BackupType::Full) };
+        let signal = SignalAfterCopy(cancel.clone());
+        let error = run(settings, &world.repo, &mut lock, &signal, &cancel).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Term);
+    }
+    let label = label::used(&*world.repo.storage, &stanza()).unwrap().pop().unwrap();
+    let saved = manifest_store::load_copy(&world.repo, &stanza(), &label, &Cipher::None).unwrap();
+    assert!(saved.files.iter().filter(|file| file.size > 0).all(|file| file.checksum.is_some()));
+    assert_eq!(world.run(world.settings(BackupType::Full)).unwrap(), label);
+}

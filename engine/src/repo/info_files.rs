@@ -3,18 +3,23 @@
 //! Each file has a copy with the same bytes, encrypted with the repository's main passphrase. A load takes the copy when the
 //! file itself can't be used; while one is saved, one of both is whole at any time.
 
+use std::io::{self, BufRead, BufReader, Read};
+
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
-use repo_format::cipher::{self, Cipher, Passphrase};
-use repo_format::info;
+use repo_format::cipher::{self, Cipher, Decryptor, Framing, Passphrase};
+use repo_format::format;
+use repo_format::info::{self, Origin};
 use repo_format::layout::{self, RepoPath, Stanza};
 
 use super::Repo;
-use crate::storage::{self, WriteOptions};
-use crate::{Result, side_by_side};
+use crate::storage::{self, ReadRange, WriteOptions};
+use crate::{Error, ErrorCode, Result, side_by_side};
 
-/// The most bytes of an info file: far above any honest one (a backup takes some hundred), and well below what memory holds.
-const SIZE_MAX: u64 = 1 << 30;
+/// The most bytes of an info file. A backup takes some hundred, one with long lists of references and notes some thousand.
+const SIZE_MAX: u64 = 64 << 20;
+/// Bytes read from the storage at once.
+const BUFFER_BYTES: usize = 32 * 1024;
 
 /// How files below the archive directory are encrypted.
 pub fn archive_cipher(info: &ArchiveInfo) -> Cipher {
@@ -39,7 +44,7 @@ pub fn generate_passphrase(repo: &Repo) -> Result<Option<Passphrase>> {
 /// # Errors
 /// Neither the file nor its copy can be used: the code and message tell of both.
 pub fn load_archive_info(repo: &Repo, stanza: &Stanza) -> Result<ArchiveInfo> {
-    load_pair(repo, &layout::archive_info(stanza), ArchiveInfo::parse).map_err(|error| {
+    load_pair(repo, &layout::archive_info(stanza), |reader, origin| ArchiveInfo::read(reader, origin)).map_err(|error| {
         error
             .hint("archive.info cannot be opened but is required to push/get WAL segments.")
             .hint("is archive_command configured correctly in postgresql.conf?")
@@ -53,7 +58,7 @@ pub fn load_archive_info(repo: &Repo, stanza: &Stanza) -> Result<ArchiveInfo> {
 /// # Errors
 /// Neither the file nor its copy can be used: the code and message tell of both.
 pub fn load_backup_info(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
-    load_pair(repo, &layout::backup_info(stanza), BackupInfo::parse).map_err(|error| {
+    load_pair(repo, &layout::backup_info(stanza), |reader, origin| BackupInfo::read(reader, origin)).map_err(|error| {
         error
             .hint("backup.info cannot be opened and is required to perform a backup.")
             .hint("has a stanza-create been performed?")
@@ -76,18 +81,68 @@ pub fn save_backup_info(repo: &Repo, stanza: &Stanza, info: &BackupInfo) -> Resu
     save_pair(repo, &layout::backup_info(stanza), &info.serialize()?)
 }
 
-fn load_pair<T>(repo: &Repo, path: &RepoPath, parse: impl Fn(&[u8]) -> Result<T>) -> Result<T> {
-    let load = |path: &RepoPath| -> Result<T> {
-        let stored =
-            storage::get(&*repo.storage, path, SIZE_MAX)?.ok_or_else(|| storage::missing(&*repo.storage, path))?;
-        parse(&info::decrypt(&repo.cipher, &stored)?)
-    };
-    load(path).or_else(|first| {
-        load(&layout::copy(path)).map_err(|second| {
+fn load_pair<T>(repo: &Repo, path: &RepoPath, parse: impl Fn(&mut dyn BufRead, Origin) -> Result<T>) -> Result<T> {
+    let load = |path: &RepoPath| load_file(repo, path, &parse);
+    load(path).or_else(|first| match format::is_unsupported(&first) {
+        // The copy may still have the format from before an upgrade, and would take its place when it is saved
+        true => Err(first.context(format_args!("unable to load info file '{}'", repo.storage.display(path)))),
+        false => load(&layout::copy(path)).map_err(|second| {
             let name = repo.storage.display(path);
             info::pair_error(&format!("unable to load info file '{name}' or '{name}.copy'"), &first, &second)
-        })
+        }),
     })
+}
+
+/// Loads one file without looking at its copy.
+///
+/// # Errors
+/// It is missing, damaged, too large or of another format.
+pub(crate) fn load_file<T>(
+    repo: &Repo,
+    path: &RepoPath,
+    parse: impl FnOnce(&mut dyn BufRead, Origin) -> Result<T>,
+) -> Result<T> {
+    let stored =
+        repo.storage.read(path, ReadRange::default())?.ok_or_else(|| storage::missing(&*repo.storage, path))?;
+    let limited = SizeLimit { inner: stored, left: SIZE_MAX };
+    let plain = Decryptor::new(&repo.cipher, Framing::Full, BufReader::with_capacity(BUFFER_BYTES, limited));
+    let mut reader = BufReader::with_capacity(BUFFER_BYTES, plain);
+    parse(&mut reader, Origin::of(&repo.cipher)).map_err(|error| with_rest(error, &mut reader))
+}
+
+/// The error of a file that was read in part, or the error of decryption that shows only at its end. A wrong passphrase gives
+/// text that makes no sense, and the padding then tells why.
+pub(crate) fn with_rest(error: Error, reader: &mut dyn Read) -> Error {
+    if error.code != ErrorCode::Format || format::is_unsupported(&error) {
+        return info::crypto_hint(error);
+    }
+    match io::copy(reader, &mut io::sink()).map_err(|rest| Error::from_io(ErrorCode::FileRead, "unable to read", rest))
+    {
+        Err(rest) if rest.code == ErrorCode::Crypto => info::crypto_hint(rest),
+        _ => error,
+    }
+}
+
+/// Fails instead of reading more bytes than an info file may have.
+struct SizeLimit<R> {
+    inner: R,
+    left: u64,
+}
+
+/// The text of an info file, with an error instead of more bytes than it may have.
+pub(crate) fn limited(text: impl Read) -> impl BufRead {
+    BufReader::with_capacity(BUFFER_BYTES, SizeLimit { inner: text, left: SIZE_MAX })
+}
+
+impl<R: Read> Read for SizeLimit<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.left = self
+            .left
+            .checked_sub(read as u64)
+            .ok_or_else(|| Error::new(ErrorCode::Format, format!("info file has more than {SIZE_MAX} bytes")))?;
+        Ok(read)
+    }
 }
 
 fn save_pair(repo: &Repo, path: &RepoPath, text: &[u8]) -> Result<()> {

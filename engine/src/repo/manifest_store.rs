@@ -7,13 +7,14 @@ use std::io::{self, BufReader, Write};
 
 use repo_format::cipher::{Cipher, Decryptor, Framing};
 use repo_format::compress::{CompressType, Compression};
-use repo_format::info;
+use repo_format::format;
+use repo_format::info::{self, Origin};
 use repo_format::label::BackupLabel;
 use repo_format::layout::{self, RepoPath, Stanza};
 use repo_format::manifest::Manifest;
 
-use super::Repo;
 use super::encode::EncodeWriter;
+use super::{Repo, info_files};
 use crate::storage::{self, ReadRange, RepoWriter, WriteOptions};
 use crate::{Error, Result, ending};
 
@@ -37,12 +38,15 @@ pub fn load(repo: &Repo, stanza: &Stanza, label: &BackupLabel, cipher: &Cipher) 
 /// # Errors
 /// As [`load`].
 pub fn load_from(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result<Manifest> {
-    load_file(repo, path, cipher).or_else(|first| {
-        load_file(repo, &layout::copy(path), cipher).map_err(|second| {
+    load_file(repo, path, cipher).or_else(|first| match format::is_unsupported(&first) {
+        true => {
+            Err(first.context(format_args!("unable to load backup manifest file '{}'", repo.storage.display(path))))
+        }
+        false => load_file(repo, &layout::copy(path), cipher).map_err(|second| {
             let name = repo.storage.display(path);
             let message = format!("unable to load backup manifest file '{name}' or '{name}.copy'");
             info::pair_error(&message, &first, &second)
-        })
+        }),
     })
 }
 
@@ -58,7 +62,8 @@ fn load_file(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result<Manifest> 
     let stored =
         repo.storage.read(path, ReadRange::default())?.ok_or_else(|| storage::missing(&*repo.storage, path))?;
     let plain = Decryptor::new(cipher, Framing::Full, BufReader::with_capacity(BUFFER_SIZE, stored));
-    Manifest::read(BufReader::with_capacity(BUFFER_SIZE, plain)).map_err(info::crypto_hint)
+    let mut reader = BufReader::with_capacity(BUFFER_SIZE, plain);
+    Manifest::read(&mut reader, Origin::of(cipher)).map_err(|error| info_files::with_rest(error, &mut reader))
 }
 
 /// Whether the backup is complete.

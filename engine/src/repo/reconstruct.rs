@@ -6,7 +6,7 @@ use repo_format::layout::{self, Stanza};
 use repo_format::manifest::Manifest;
 
 use super::info_files::{load_backup_info, manifest_cipher};
-use super::{Repo, manifest_store};
+use super::{Repo, formats, manifest_store};
 use crate::{Result, side_by_side};
 
 /// backup.info as it should be.
@@ -26,8 +26,11 @@ pub struct Reconstructed {
 /// Loads backup.info, takes out backups that are gone and adds complete ones that it does not have.
 ///
 /// # Errors
-/// backup.info or the manifest of a backup that it lacks can't be loaded, or the directory not be listed.
+/// The info files have several formats; backup.info or the manifest of a backup that it lacks can't be loaded, or the directory
+/// not be listed.
 pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reconstructed> {
+    // Whoever repairs backup.info saves it
+    formats::check(repo, stanza)?;
     let remote = repo.storage.features().remote;
     let (info, labels) = side_by_side::both(remote, || load_backup_info(repo, stanza), || backup_labels(repo, stanza));
     let (mut info, labels) = (info?, labels?);

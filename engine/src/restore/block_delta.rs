@@ -97,6 +97,34 @@ fn invalid(what: &str) -> Error {
     Error::new(ErrorCode::Format, format!("block map is invalid: {what}"))
 }
 
+/// Checks that a map can belong to a file: a restore relies on it, and so does a backup that goes on with the map.
+///
+/// # Errors
+/// [`ErrorCode::Format`] if it can't.
+pub fn check(map: &BlockMap, file: &BlockFile) -> Result<()> {
+    if map.0.len() as u64 != file.block_total() {
+        return Err(invalid("wrong number of blocks"));
+    }
+    let super_block_size_max = SUPER_BLOCK_SIZE_MAX.max(file.block_size).saturating_add(file.block_size);
+    for (block, entry) in (0u64..).zip(&map.0) {
+        if entry.reference as usize >= file.reference_total {
+            return Err(invalid("reference to an unknown backup"));
+        }
+        let size = file.block_len(block);
+        let super_block_offset = entry.block.saturating_mul(file.block_size);
+        if entry.super_block_size > super_block_size_max
+            || super_block_offset.saturating_add(size) > entry.super_block_size
+            || entry.super_block_size.saturating_sub(super_block_offset).min(file.block_size) != size
+        {
+            return Err(invalid("block outside of its super block"));
+        }
+        if entry.offset.checked_add(entry.size).is_none() {
+            return Err(invalid("offset out of range"));
+        }
+    }
+    Ok(())
+}
+
 /// Plans the reads for a file. `existing` holds the checksums of the blocks on disk, one after the other; a block whose checksum
 /// stands in the map at the same place is left alone. Gaps of up to `read_over_bytes` between super blocks are read over rather
 /// than beginning another read.
@@ -104,11 +132,7 @@ fn invalid(what: &str) -> Error {
 /// # Errors
 /// [`ErrorCode::Format`] for a map that can't belong to this file.
 pub fn plan(map: &BlockMap, file: &BlockFile, existing: &[u8], read_over_bytes: u64) -> Result<BlockPlan> {
-    if map.0.len() as u64 != file.block_total() {
-        return Err(invalid("wrong number of blocks"));
-    }
-    let super_block_size_max = SUPER_BLOCK_SIZE_MAX.max(file.block_size).saturating_add(file.block_size);
-
+    check(map, file)?;
     // Blocks by reference, each list in file order
     let mut by_reference: Vec<Vec<u64>> = vec![Vec::new(); file.reference_total];
     for (block, entry) in (0u64..).zip(&map.0) {
@@ -131,12 +155,6 @@ pub fn plan(map: &BlockMap, file: &BlockFile, existing: &[u8], read_over_bytes: 
             let Some(entry) = usize::try_from(block).ok().and_then(|block| map.0.get(block)) else { continue };
             let size = file.block_len(block);
             let super_block_offset = entry.block.saturating_mul(file.block_size);
-            if entry.super_block_size > super_block_size_max
-                || super_block_offset.saturating_add(size) > entry.super_block_size
-                || entry.super_block_size.saturating_sub(super_block_offset).min(file.block_size) != size
-            {
-                return Err(invalid("block outside of its super block"));
-            }
             let end = entry.offset.checked_add(entry.size).ok_or_else(|| invalid("offset out of range"))?;
             let wanted = WantedBlock { super_block_offset, file_offset: block * file.block_size, size };
 
@@ -270,6 +288,25 @@ mod tests {
         let offsets: Vec<u64> = plan.reads[0].super_blocks[0].blocks.iter().map(|block| block.file_offset).collect();
         assert_eq!(offsets, [BLOCK, 2 * BLOCK]);
         assert!(!plan.sequential);
+    }
+
+    #[test]
+    fn check_of_a_map_that_plan_refuses_refuses_it_too() {
+        let entry = BlockRef {
+            reference: 0,
+            bundle_id: 1,
+            offset: 0,
+            size: 100,
+            super_block_size: BLOCK,
+            block: 0,
+            checksum: [0; 16],
+        };
+        let refused = |entry: BlockRef| check(&BlockMap(vec![entry]), &file(BLOCK)).is_err();
+        assert!(!refused(entry));
+        assert!(refused(BlockRef { offset: u64::MAX, ..entry }), "end of the super block");
+        assert!(refused(BlockRef { reference: 99, ..entry }), "backup that is not in the manifest");
+        assert!(refused(BlockRef { block: 1, ..entry }), "block outside of its super block");
+        assert!(check(&BlockMap(vec![entry; 2]), &file(BLOCK)).is_err(), "more blocks than the file has");
     }
 
     #[test]

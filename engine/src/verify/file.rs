@@ -1,12 +1,17 @@
 //! Checks the bytes of one stored file.
 
 use std::io::{self, Read};
+use std::sync::Arc;
 
-use repo_format::cipher::{Cipher, Decryptor};
+use repo_format::block_map::BlockMap;
+use repo_format::cipher::{self, Cipher, Decryptor};
 use repo_format::compress::{CompressType, DecompressContext, Decompressor, Framing};
 use repo_format::hash::{Sha1, Sha1Hasher};
-use repo_format::layout::RepoPath;
+use repo_format::label::BackupLabel;
+use repo_format::layout::{self, FileForm, RepoPath, Stanza};
+use repo_format::manifest::BlockIncr;
 
+use crate::restore::block_delta::{self, BlockFile};
 use crate::storage::{ReadRange, RepoStorage};
 use crate::{CancelToken, Error, ErrorCode, Result};
 
@@ -41,6 +46,45 @@ impl Fault {
     }
 }
 
+/// A part of a stored file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Part {
+    /// The file's path in the repository.
+    pub path: String,
+    /// Where the part begins, in bytes.
+    pub start: u64,
+    /// Where it ends; the greatest number for the end of the file.
+    pub end: u64,
+}
+
+/// The block map at the end of a stored file.
+#[derive(Clone, Debug)]
+pub struct BlockCheck {
+    /// What the manifest says about the blocks.
+    pub block: BlockIncr,
+    /// The size of the file in bytes.
+    pub file_size: u64,
+    /// How the map is encrypted.
+    pub cipher: Cipher,
+    /// The stanza.
+    pub stanza: Stanza,
+    /// The backup that holds the stored file.
+    pub holder: BackupLabel,
+    /// The file's name in the manifest.
+    pub name: Box<str>,
+    /// The backups that the map may refer to.
+    pub references: Arc<Vec<BackupLabel>>,
+}
+
+/// What was found about a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// What is wrong with its stored bytes.
+    pub fault: Option<Fault>,
+    /// The parts of other files that it can't be restored without.
+    pub needs: Vec<Part>,
+}
+
 /// Bytes to check, and what they should be.
 #[derive(Clone, Debug)]
 pub struct FileCheck {
@@ -54,8 +98,53 @@ pub struct FileCheck {
     pub compress_type: CompressType,
     /// The checksum expected.
     pub checksum: Sha1,
-    /// The size expected, in bytes.
-    pub size: u64,
+    /// The size expected, in bytes; none where it is not known.
+    pub size: Option<u64>,
+    /// The block map in it, if it has one.
+    pub block: Option<BlockCheck>,
+}
+
+impl FileCheck {
+    /// The part that is read.
+    pub fn part(&self) -> Part {
+        let start = self.range.offset;
+        let end = self.range.limit.map_or(u64::MAX, |limit| start.saturating_add(limit));
+        Part { path: self.path.as_str().to_owned(), start, end }
+    }
+}
+
+impl BlockCheck {
+    /// Checks the map in the way a restore does, and finds what it refers to in other backups.
+    fn needs(&self, stored: &[u8]) -> Result<Vec<Part>> {
+        let map = cipher::decrypt_framed(&self.cipher, Framing::Raw, stored)?;
+        let file = self.block_file();
+        let (size, checksum_size) = (self.block.size, self.block.checksum_size);
+        let map = BlockMap::read_from(map.as_slice(), size, checksum_size, file.block_total())?;
+        let plan = block_delta::plan(&map, &file, &[], 0)?;
+        let mut needs = Vec::new();
+        for read in plan.reads {
+            let unknown = || Error::new(ErrorCode::Format, "block map refers to an unknown backup");
+            let label = self.references.get(read.reference).ok_or_else(unknown)?;
+            if *label != self.holder {
+                let path = match read.bundle_id {
+                    0 => layout::backup_file(&self.stanza, label, &self.name, FileForm::BlockIncr)?,
+                    bundle_id => layout::bundle(&self.stanza, label, bundle_id),
+                };
+                let end = read.offset.saturating_add(read.size);
+                needs.push(Part { path: path.as_str().to_owned(), start: read.offset, end });
+            }
+        }
+        Ok(needs)
+    }
+
+    fn block_file(&self) -> BlockFile {
+        BlockFile {
+            size: self.file_size,
+            block_size: u64::from(self.block.size),
+            checksum_size: usize::from(self.block.checksum_size),
+            reference_total: self.references.len(),
+        }
+    }
 }
 
 /// Buffers that a worker keeps from file to file.
@@ -70,17 +159,20 @@ impl FileChecker {
         FileChecker { buffer: vec![0; BUFFER_BYTES].into_boxed_slice(), contexts: Vec::new() }
     }
 
-    /// Reads what is to be checked; `None` when it is right.
+    /// Reads what is to be checked.
     ///
     /// # Errors
     /// It can't be read or decoded.
-    pub fn check(
-        &mut self,
-        storage: &dyn RepoStorage,
-        check: &FileCheck,
-        cancel: &CancelToken,
-    ) -> Result<Option<Fault>> {
-        let Some(stored) = storage.read(&check.path, check.range)? else { return Ok(Some(Fault::Missing)) };
+    pub fn check(&mut self, storage: &dyn RepoStorage, check: &FileCheck, cancel: &CancelToken) -> Result<Checked> {
+        let found = |fault| Ok(Checked { fault: Some(fault), needs: Vec::new() });
+        let map_start = match &check.block {
+            None => None,
+            Some(block) => match check.size.and_then(|size| size.checked_sub(block.block.map_size)) {
+                Some(start) if block.block.map_size <= block.block_file().map_size_max() => Some(start),
+                _ => return found(Fault::Size),
+            },
+        };
+        let Some(stored) = storage.read(&check.path, check.range)? else { return found(Fault::Missing) };
         let context = match self.contexts.iter().position(|(kind, _)| *kind == check.compress_type) {
             Some(index) => self.contexts.swap_remove(index).1,
             None => DecompressContext::new(check.compress_type, Framing::Full)?,
@@ -88,16 +180,24 @@ impl FileChecker {
         let mut reader = Decompressor::with_context(context, Decryptor::new(&check.cipher, Framing::Full, stored))?;
         let mut hasher = Sha1Hasher::new();
         let mut size = 0u64;
-        let size_max = check.size.saturating_mul(2).saturating_add(SIZE_MORE_MAX);
+        let mut map = Vec::new();
+        let size_max = check.size.map_or(u64::MAX, |size| size.saturating_mul(2).saturating_add(SIZE_MORE_MAX));
         loop {
             cancel.check()?;
             if size > size_max {
-                return Ok(Some(Fault::Size));
+                return found(Fault::Size);
             }
             match reader.read(&mut self.buffer) {
                 Ok(0) => break,
                 Ok(read) => {
-                    hasher.update(&self.buffer[..read]);
+                    let bytes = &self.buffer[..read];
+                    hasher.update(bytes);
+                    if let Some(start) = map_start
+                        && check.size.is_some_and(|expected| size < expected)
+                    {
+                        let skip = usize::try_from(start.saturating_sub(size)).unwrap_or(usize::MAX);
+                        map.extend_from_slice(bytes.get(skip..).unwrap_or_default());
+                    }
                     size += read as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -108,13 +208,17 @@ impl FileChecker {
             }
         }
         self.contexts.push((check.compress_type, reader.into_context()));
-        Ok(if hasher.finish() != check.checksum {
-            Some(Fault::Checksum)
-        } else if size != check.size {
-            Some(Fault::Size)
-        } else {
-            None
-        })
+        if hasher.finish() != check.checksum {
+            return found(Fault::Checksum);
+        }
+        if check.size.is_some_and(|expected| expected != size) {
+            return found(Fault::Size);
+        }
+        let needs = match &check.block {
+            Some(block) => block.needs(&map)?,
+            None => Vec::new(),
+        };
+        Ok(Checked { fault: None, needs })
     }
 }
 
@@ -140,20 +244,21 @@ mod tests {
             cipher: Cipher::None,
             compress_type: CompressType::None,
             checksum: Sha1::of(b"content"),
-            size: 7,
+            size: Some(7),
+            block: None,
         };
         (storage, check)
     }
 
     fn fault(storage: &MemoryStorage, check: &FileCheck) -> Result<Option<Fault>> {
-        FileChecker::new().check(storage, check, &CancelToken::new())
+        FileChecker::new().check(storage, check, &CancelToken::new()).map(|checked| checked.fault)
     }
 
     #[test]
     fn check_of_each_fault_names_it() {
         let (storage, check) = stored(b"content");
         assert_eq!(fault(&storage, &check).unwrap(), None);
-        assert_eq!(fault(&storage, &FileCheck { size: 8, ..check.clone() }).unwrap(), Some(Fault::Size));
+        assert_eq!(fault(&storage, &FileCheck { size: Some(8), ..check.clone() }).unwrap(), Some(Fault::Size));
         let other = FileCheck { checksum: Sha1::of(b"other"), ..check.clone() };
         assert_eq!(fault(&storage, &other).unwrap(), Some(Fault::Checksum));
         let missing = FileCheck { path: RepoPath::new("backup/demo/y").unwrap(), ..check };
@@ -173,7 +278,7 @@ mod tests {
         let (storage, check) = stored(&bytes);
         let check = FileCheck { compress_type: CompressType::Gz, checksum: sum, ..check };
         assert_eq!(fault(&storage, &check).unwrap(), Some(Fault::Size));
-        assert_eq!(fault(&storage, &FileCheck { size: 2 << 20, ..check }).unwrap_err().code, ErrorCode::Format);
+        assert_eq!(fault(&storage, &FileCheck { size: Some(2 << 20), ..check }).unwrap_err().code, ErrorCode::Format);
     }
 
     #[test]

@@ -1,17 +1,57 @@
 //! Checks info files and manifests with their copies, and finds the one to go on with.
+//!
+//! A file whose copy is whole keeps a stanza working, and so does a copy that nobody needs yet: until the other one is damaged
+//! too. That one of both is not whole is therefore told, and can be repaired ([`super::repair`]).
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::time::Duration;
 
 use repo_format::cipher::{Cipher, Decryptor, Framing};
 use repo_format::hash::{Sha1, Sha1Hasher};
-use repo_format::info::crypto_hint;
+use repo_format::info::Origin;
 use repo_format::layout::{self, RepoPath};
 
+use super::repair::Repair;
+use crate::repo::info_files::with_rest;
 use crate::storage::{self, ReadRange};
-use crate::{Error, ErrorCode, Repo, Result, detail};
+use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, job_queue};
 
 /// Bytes read at once.
 const BUFFER_BYTES: usize = 256 * 1024;
+
+/// Reads a file's text; the origin says what errors may show of it.
+pub(super) type Parse<'a, T> = &'a dyn Fn(&mut dyn BufRead, Origin) -> Result<T>;
+
+/// How files are read again after a fault that may pass.
+#[derive(Clone, Copy)]
+pub(super) struct Retry<'a> {
+    pub intervals: &'a [Duration],
+    pub cancel: &'a CancelToken,
+}
+
+impl Retry<'_> {
+    /// Does the work again while it fails in a way that time may mend: not for what was read and is wrong.
+    pub fn run<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
+        job_queue::with_retries(self.intervals, self.cancel, || match work() {
+            Err(error) if !is_lasting(&error) => Err(error),
+            result => Ok(result),
+        })?
+    }
+}
+
+/// Whether the error is about the content of a file, or that it is missing.
+pub(super) fn is_lasting(error: &Error) -> bool {
+    matches!(
+        error.code,
+        ErrorCode::Checksum
+            | ErrorCode::Format
+            | ErrorCode::FileInvalid
+            | ErrorCode::FileMissing
+            | ErrorCode::Crypto
+            | ErrorCode::JsonFormat
+            | ErrorCode::VersionNotSupported
+    )
+}
 
 /// Hashes what is read through it.
 struct HashReader<R> {
@@ -27,84 +67,122 @@ impl<R: Read> Read for HashReader<R> {
     }
 }
 
-/// Reads a file with `parse`, to its end, and gives its plain text's checksum beside the result. A fault is logged as a detail,
-/// because the copy may still do; `shown` names the file where the message would not.
-pub(super) fn load<T>(
-    repo: &Repo,
-    path: &RepoPath,
-    shown: &str,
-    cipher: &Cipher,
-    parse: impl FnOnce(&mut dyn BufRead) -> Result<T>,
-) -> std::result::Result<(T, Sha1), ErrorCode> {
-    let result = read(repo, path, cipher, parse);
-    result.map_err(|error| {
-        let name = if error.code == ErrorCode::Checksum { format!(" {shown}") } else { String::new() };
-        detail!("{error}{name}");
-        error.code
-    })
+/// A file that is kept twice.
+pub(super) struct Pair<'a> {
+    pub repo: &'a Repo,
+    /// The file; its copy lies beside it.
+    pub path: RepoPath,
+    /// What stands for the file in messages that do not name it.
+    pub shown: String,
+    pub cipher: &'a Cipher,
+    pub retry: Retry<'a>,
 }
 
-fn read<T>(
-    repo: &Repo,
-    path: &RepoPath,
-    cipher: &Cipher,
-    parse: impl FnOnce(&mut dyn BufRead) -> Result<T>,
-) -> Result<(T, Sha1)> {
+/// What is in a file that is kept twice.
+pub(super) struct Found<T> {
+    /// The content.
+    pub content: T,
+    /// Whether it is the copy's.
+    pub from_copy: bool,
+    /// How to make both whole again, if one of them is not.
+    pub repair: Option<Repair>,
+}
+
+/// Neither the file nor its copy can be used.
+pub(super) struct Unusable {
+    pub file: Error,
+    pub copy: Error,
+}
+
+impl<T> Found<T> {
+    /// Only what was found about the two files.
+    pub fn without_content(self) -> Found<()> {
+        Found { content: (), from_copy: self.from_copy, repair: self.repair }
+    }
+}
+
+impl Unusable {
+    /// Whether both are missing.
+    pub fn is_missing(&self) -> bool {
+        [&self.file, &self.copy].into_iter().all(|error| error.code == ErrorCode::FileMissing)
+    }
+}
+
+impl Pair<'_> {
+    /// Reads the file and compares the copy with it, or takes the copy in its place.
+    pub fn load<T>(&self, parse: Parse<'_, T>) -> std::result::Result<Found<T>, Box<Unusable>> {
+        self.with_copy(self.load_file(parse), parse)
+    }
+
+    /// Reads the file alone, to its end, and gives its plain text's checksum beside the content. A fault is logged as a detail,
+    /// because the copy may still do.
+    pub fn load_file<T>(&self, parse: Parse<'_, T>) -> Result<(T, Sha1)> {
+        self.load_one(&self.path, &self.shown, parse)
+    }
+
+    /// Goes on after [`Pair::load_file`]: compares the copy with the file, or takes it in the file's place.
+    pub fn with_copy<T>(
+        &self,
+        file: Result<(T, Sha1)>,
+        parse: Parse<'_, T>,
+    ) -> std::result::Result<Found<T>, Box<Unusable>> {
+        let copy = layout::copy(&self.path);
+        let shown = format!("{}{}", self.shown, layout::COPY_SUFFIX);
+        let repair = |from: &RepoPath, to: &RepoPath, why| Some(Repair { from: from.clone(), to: to.clone(), why });
+        match file {
+            Ok((content, checksum)) => {
+                let repair = match self.load_one(&copy, &shown, &|reader, _| drain(reader)) {
+                    Ok(((), copied)) if copied == checksum => None,
+                    Ok(_) => {
+                        detail!("{} does not match {}", copy.file_name(), self.path.file_name());
+                        repair(&self.path, &copy, Repair::DIFFERENT)
+                    }
+                    // What can't be read now may be whole
+                    Err(error) if !is_lasting(&error) => None,
+                    Err(error) => repair(&self.path, &copy, why(&error)),
+                };
+                Ok(Found { content, from_copy: false, repair })
+            }
+            Err(error) if repo_format::format::is_unsupported(&error) => {
+                let text = format!("not read, because {} has another format", self.path.file_name());
+                Err(Box::new(Unusable { file: error, copy: Error::new(ErrorCode::Format, text) }))
+            }
+            Err(error) => match self.load_one(&copy, &shown, parse) {
+                Ok((content, _)) => {
+                    let repair = if is_lasting(&error) { repair(&copy, &self.path, why(&error)) } else { None };
+                    Ok(Found { content, from_copy: true, repair })
+                }
+                Err(copy) => Err(Box::new(Unusable { file: error, copy })),
+            },
+        }
+    }
+
+    fn load_one<T>(&self, path: &RepoPath, shown: &str, parse: Parse<'_, T>) -> Result<(T, Sha1)> {
+        self.retry.run(|| read(self.repo, path, self.cipher, parse)).inspect_err(|error| {
+            let name = if error.code == ErrorCode::Checksum { format!(" {shown}") } else { String::new() };
+            detail!("{error}{name}");
+        })
+    }
+}
+
+fn why(error: &Error) -> &'static str {
+    if error.code == ErrorCode::FileMissing { Repair::MISSING } else { Repair::DAMAGED }
+}
+
+fn read<T>(repo: &Repo, path: &RepoPath, cipher: &Cipher, parse: Parse<'_, T>) -> Result<(T, Sha1)> {
     let stored =
         repo.storage.read(path, ReadRange::default())?.ok_or_else(|| storage::missing(&*repo.storage, path))?;
     let plain = Decryptor::new(cipher, Framing::Full, BufReader::with_capacity(BUFFER_BYTES, stored));
     let hashing = HashReader { inner: plain, hasher: Sha1Hasher::new() };
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, hashing);
-    let content = parse(&mut reader)?;
+    let content = parse(&mut reader, Origin::of(cipher)).map_err(|error| with_rest(error, &mut reader))?;
     drain(&mut reader)?;
     Ok((content, reader.into_inner().hasher.finish()))
 }
 
 /// Reads to the end.
-pub(super) fn drain(reader: &mut dyn BufRead) -> Result<()> {
+fn drain(reader: &mut dyn BufRead) -> Result<()> {
     io::copy(reader, &mut io::sink())
         .map(drop)
         .map_err(|error| Error::from_io(ErrorCode::FileRead, "unable to read", error))
-}
-
-/// The content of an info file, from its copy if need be; `None` when neither can be used. `directory` stands for the file's
-/// place in messages.
-pub(super) fn usable<T>(
-    repo: &Repo,
-    path: &RepoPath,
-    directory: &str,
-    parse: impl Fn(&mut dyn BufRead) -> Result<T>,
-) -> Option<T> {
-    let name = path.file_name();
-    let copy = layout::copy(path);
-    let copy_name = copy.file_name();
-    let parse = |reader: &mut dyn BufRead| parse(reader).map_err(crypto_hint);
-    match load(repo, path, &format!("{directory}/{name}"), &repo.cipher, parse) {
-        Ok((content, checksum)) => {
-            let copied = load(repo, &copy, &format!("{directory}/{copy_name}"), &repo.cipher, drain);
-            if copied.is_ok_and(|((), copied)| copied != checksum) {
-                detail!("{copy_name} does not match {name}");
-            }
-            Some(content)
-        }
-        Err(_) => {
-            load(repo, &copy, &format!("{directory}/{copy_name}"), &repo.cipher, parse).ok().map(|(content, _)| content)
-        }
-    }
-}
-
-/// Reads all text of an info file.
-///
-/// # Errors
-/// It can't be read, or [`ErrorCode::FileRead`] when it has more than `size_max` bytes.
-pub(super) fn text(reader: &mut dyn BufRead, size_max: u64) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
-    reader
-        .take(size_max)
-        .read_to_end(&mut text)
-        .map_err(|error| Error::from_io(ErrorCode::FileRead, "unable to read", error))?;
-    if text.len() as u64 == size_max {
-        return Err(Error::new(ErrorCode::FileRead, format!("info file has {size_max} bytes or more")));
-    }
-    Ok(text)
 }

@@ -1,20 +1,22 @@
 //! Goes through archives and backups, gives out one file after the other to check, and takes in the results.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use repo_format::archive_info::PgHistory;
 use repo_format::cipher::{Cipher, Decryptor, Framing};
 use repo_format::compress::{CompressType, Decompressor};
 use repo_format::hash::Sha1;
-use repo_format::info::crypto_hint;
 use repo_format::label::BackupLabel;
 use repo_format::layout::{self, FileForm, RepoPath, Stanza};
 use repo_format::manifest::{Manifest, ManifestFile};
 use repo_format::pg::{PgVersion, WalHeader};
 use repo_format::wal_name::{SEGMENT_DIR_LEN, SEGMENT_NAME_LEN, WalSegment};
 
-use super::file::{Fault, FileCheck};
-use super::info_file;
+use super::file::{BlockCheck, Checked, Fault, FileCheck, Part};
+use super::info_file::{Pair, Retry};
+use super::known::{Known, Outcome};
+use super::repair::{HalfWhole, Kind};
 use super::report::{ArchiveResult, BackupResult, BackupStatus, WalRange};
 use crate::storage::{self, ReadRange};
 use crate::{Error, ErrorCode, Repo, Result, detail, info, warn};
@@ -39,8 +41,32 @@ enum Owner {
     Backup(usize),
 }
 
-/// The segments that a single backup needs: its first and last. Without them none is checked.
-pub(super) type WalFilter = Option<(String, String)>;
+/// The segments that a single backup needs.
+pub(super) struct WalFilter {
+    /// The archive that has them.
+    pub archive_id: String,
+    pub first: String,
+    pub last: String,
+}
+
+/// Which part of the archives is checked.
+pub(super) enum WalScope {
+    All,
+    /// That of one backup; none without it.
+    Backup(Option<WalFilter>),
+}
+
+impl WalScope {
+    fn has(&self, archive_id: &str, segment: &str) -> bool {
+        match self {
+            WalScope::All => true,
+            WalScope::Backup(None) => false,
+            WalScope::Backup(Some(filter)) => {
+                filter.archive_id == archive_id && segment >= filter.first.as_str() && segment <= filter.last.as_str()
+            }
+        }
+    }
+}
 
 /// What is checked.
 pub(super) struct PlanSettings<'a> {
@@ -50,21 +76,22 @@ pub(super) struct PlanSettings<'a> {
     pub manifest_cipher: Cipher,
     pub history: &'a [PgHistory],
     pub version_force: Option<PgVersion>,
-    pub process_max: u32,
+    /// How what has to be read here is read again.
+    pub retry: Retry<'a>,
     /// The newest backup, when backup.info does not have it: it may be one that is being made.
     pub current_backup: Option<BackupLabel>,
-    /// Check only this part of the archive.
-    pub wal_filter: Option<WalFilter>,
+    /// Check only this part of the archives.
+    pub wal: WalScope,
 }
 
-/// A file whose result is that of another backup's file.
+/// A file whose result follows from those of other files.
 struct Deferred {
-    /// Index of the backup that refers to it.
+    /// Index of the backup that it belongs to.
     backup: usize,
-    /// Index of the backup that holds it.
-    holder: usize,
-    /// The name that a fault of it is listed under.
-    name: String,
+    /// The parts that it needs; all of them have been given out to be checked.
+    needs: Vec<Part>,
+    /// The part that it is itself, where others may need it.
+    own: Option<Part>,
 }
 
 /// The work that is left, and what was found.
@@ -75,10 +102,14 @@ pub(super) struct Plan<'a> {
     wal_files: VecDeque<String>,
     labels: VecDeque<BackupLabel>,
     manifest: Option<(Manifest, usize)>,
-    /// Backups whose files are not checked again for the backups that refer to them.
-    checked: BTreeMap<BackupLabel, usize>,
-    /// Files that are as good as the same file of an earlier backup, whose result may not be in yet.
+    /// The references of the manifest.
+    references: Arc<Vec<BackupLabel>>,
+    /// The files of backups that were given out, which need not be checked again for the backups that refer to them.
+    known: Known,
+    /// Files that are as good as others whose result is not in yet, in the order in which they were met.
     deferred: Vec<Deferred>,
+    /// Manifests that are whole only once.
+    pub half_whole: Vec<HalfWhole>,
     pub archives: Vec<ArchiveResult>,
     pub backups: Vec<BackupResult>,
     pub errors: u32,
@@ -95,8 +126,10 @@ impl<'a> Plan<'a> {
             wal_files: VecDeque::new(),
             labels: labels.into(),
             manifest: None,
-            checked: BTreeMap::new(),
+            references: Arc::default(),
+            known: Known::default(),
             deferred: Vec::new(),
+            half_whole: Vec::new(),
             archives: Vec::new(),
             backups: Vec::new(),
             errors: 0,
@@ -119,9 +152,14 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Takes in what was found; `error` says why a file could not be checked.
-    pub fn add_result(&mut self, worker: u32, job: &VerifyJob, fault: Option<Fault>, error: Option<&Error>) {
-        match (fault, error) {
+    /// Takes in what was found: a fault and what other parts the file needs, or why it could not be checked.
+    pub fn add_result(&mut self, worker: u32, job: &VerifyJob, result: Result<Checked>) {
+        let (checked, error) = match result {
+            Ok(checked) => (checked, None),
+            Err(error) => (Checked::default(), Some(error)),
+        };
+        let fault = checked.fault;
+        match (fault, &error) {
             (None, None) => {}
             (_, Some(error)) => {
                 let code = error.code.number();
@@ -150,11 +188,13 @@ impl<'a> Plan<'a> {
                 }
             }
             Owner::Backup(index) => {
-                let Some(backup) = self.backups.get_mut(index) else { return };
-                backup.waiting -= 1;
+                let part = job.check.part();
                 match fault {
-                    None => backup.valid += 1,
-                    Some(fault) => backup.add_fault(job.name.clone(), fault),
+                    Some(fault) => {
+                        self.known.settle(&part, Some(fault));
+                        self.add_file(index, Some(fault));
+                    }
+                    None => self.follow(Deferred { backup: index, needs: checked.needs, own: Some(part) }),
                 }
             }
         }
@@ -178,15 +218,27 @@ impl<'a> Plan<'a> {
             while let Some(dir) = self.wal_dirs.front().cloned() {
                 let path = archive_root.join(&id)?.join(&dir)?;
                 if self.wal_files.is_empty() {
-                    self.start_wal_dir(&path)?;
+                    self.start_wal_dir(&id, &path)?;
                 }
                 let file = self.wal_files.pop_front();
                 if self.wal_files.is_empty() {
                     self.wal_dirs.pop_front();
                 }
-                match file {
-                    Some(file) => return self.wal_job(&path, &format!("{id}/{dir}"), &file).map(Some),
-                    None => detail!("path '{id}/{dir}' does not contain any valid WAL to be processed"),
+                let Some(file) = file else {
+                    detail!("path '{id}/{dir}' does not contain any valid WAL to be processed");
+                    continue;
+                };
+                match self.wal_job(&path, &format!("{id}/{dir}"), &file) {
+                    Ok(job) => return Ok(Some(job)),
+                    // A name that no program of today writes, such as one of another kind of compression
+                    Err(error) => {
+                        let code = error.code.number();
+                        info!("{} {id}/{dir}/{file}: [{code}] {error}", Fault::Other.text());
+                        self.errors += 1;
+                        if let Some(archive) = self.archives.last_mut() {
+                            archive.add_fault(segment_part(&file), Fault::Other);
+                        }
+                    }
                 }
             }
             self.archive_ids.pop_front();
@@ -195,18 +247,15 @@ impl<'a> Plan<'a> {
     }
 
     /// Lists the segments of one directory and notes which ranges they make.
-    fn start_wal_dir(&mut self, path: &RepoPath) -> Result<()> {
+    fn start_wal_dir(&mut self, id: &str, path: &RepoPath) -> Result<()> {
         let mut files = self.list(path, is_wal_file)?;
-        if let Some(filter) = &self.settings.wal_filter {
-            files.retain(|file| {
-                let segment = segment_part(file);
-                filter.as_ref().is_some_and(|(start, stop)| segment >= start.as_str() && segment <= stop.as_str())
-            });
+        files.retain(|file| self.settings.wal.has(id, segment_part(file)));
+        if files.is_empty() {
+            return Ok(());
         }
-        let Some(first) = files.front() else { return Ok(()) };
         let segment_size = match self.archives.last() {
             Some(archive) if archive.segment_size != 0 => archive.segment_size,
-            _ => self.segment_size(&path.join(first)?)?,
+            _ => self.first_segment_size(path, &files),
         };
         if let Some(archive) = self.archives.last_mut() {
             archive.segment_size = segment_size;
@@ -215,6 +264,19 @@ impl<'a> Plan<'a> {
         }
         self.wal_files = files;
         Ok(())
+    }
+
+    /// The size of segments as the first one tells that can be read; 0 when none can, each of which is then a fault of its own.
+    /// pgBackRest gives up at the first one.
+    fn first_segment_size(&self, path: &RepoPath, files: &VecDeque<String>) -> u32 {
+        for file in files {
+            let size = path.join(file).and_then(|path| self.settings.retry.run(|| self.segment_size(&path)));
+            match size {
+                Ok(size) => return size,
+                Err(error) => detail!("no segment size from '{file}': {error}"),
+            }
+        }
+        0
     }
 
     fn segment_size(&self, path: &RepoPath) -> Result<u32> {
@@ -247,7 +309,8 @@ impl<'a> Plan<'a> {
                 compress_type: CompressType::from_file_name(file)?,
                 // A name whose checksum is none fails like a wrong one
                 checksum: Sha1::from_hex(checksum.as_bytes()).unwrap_or(Sha1([0; 20])),
-                size: u64::from(segment_size),
+                size: (segment_size != 0).then_some(u64::from(segment_size)),
+                block: None,
             },
         })
     }
@@ -271,9 +334,7 @@ impl<'a> Plan<'a> {
 
     fn start_backup(&mut self, label: BackupLabel) {
         let mut result = BackupResult::new(label.clone());
-        let mut result_counts = false;
-        let manifest = self.load_manifest(&mut result);
-        match manifest {
+        match self.load_manifest(&mut result) {
             None => {}
             Some(manifest) if manifest.files.is_empty() => {
                 info!("backup '{label}' manifest does not contain any target files to verify");
@@ -281,53 +342,50 @@ impl<'a> Plan<'a> {
                 result.status = BackupStatus::Invalid;
             }
             Some(manifest) => {
-                result_counts = self.counts_for_later(&manifest);
+                self.references = Arc::new(manifest.references.clone());
                 self.manifest = Some((manifest, 0));
             }
-        }
-        if result_counts {
-            self.checked.insert(label, self.backups.len());
         }
         self.backups.push(result);
     }
 
     /// A backup's manifest, if it can be used; otherwise the result says why not.
     fn load_manifest(&mut self, result: &mut BackupResult) -> Option<Manifest> {
-        let (repo, cipher) = (self.settings.repo, &self.settings.manifest_cipher);
         let label = &result.label;
-        let path = layout::manifest(self.settings.stanza, label);
-        let copy = layout::copy(&path);
-        let shown = format!("<REPO:BACKUP>/{label}/{}", layout::BACKUP_MANIFEST);
-        let shown_copy = format!("{shown}{}", layout::COPY_SUFFIX);
-        let manifest =
-            match info_file::load(repo, &path, &shown, cipher, |reader| Manifest::read(reader).map_err(crypto_hint)) {
-                Ok((manifest, checksum)) => {
-                    let copied = info_file::load(repo, &copy, &shown_copy, cipher, info_file::drain);
-                    if copied.is_ok_and(|((), copied)| copied != checksum) {
-                        detail!("backup '{label}' manifest.copy does not match manifest");
-                    }
-                    Some(manifest)
+        let pair = Pair {
+            repo: self.settings.repo,
+            path: layout::manifest(self.settings.stanza, label),
+            shown: format!("<REPO:BACKUP>/{label}/{}", layout::BACKUP_MANIFEST),
+            cipher: &self.settings.manifest_cipher,
+            retry: self.settings.retry,
+        };
+        let file = pair.load_file(&|reader, origin| Manifest::read(reader, origin));
+        if self.settings.current_backup.as_ref() == Some(label)
+            && file.as_ref().is_err_and(|error| error.code == ErrorCode::FileMissing)
+        {
+            info!("backup '{label}' appears to be in progress, skipping");
+            result.status = BackupStatus::InProgress;
+            return None;
+        }
+        let manifest = match pair.with_copy(file, &|reader, origin| Manifest::read(reader, origin)) {
+            Ok(found) => {
+                if found.from_copy {
+                    detail!("{label}/backup.manifest is missing or unusable, using copy");
+                } else if found.repair.is_some() {
+                    detail!("backup '{label}' manifest.copy does not match manifest");
                 }
-                Err(ErrorCode::FileMissing) if self.settings.current_backup.as_ref() == Some(label) => {
-                    info!("backup '{label}' appears to be in progress, skipping");
-                    result.status = BackupStatus::InProgress;
-                    return None;
+                if let Some(repair) = found.repair {
+                    self.half_whole.push(HalfWhole { kind: Kind::Manifest, path: pair.path.clone(), repair });
                 }
-                Err(code) => match info_file::load(repo, &copy, &shown_copy, cipher, |reader| {
-                    Manifest::read(reader).map_err(crypto_hint)
-                }) {
-                    Ok((manifest, _)) => {
-                        detail!("{label}/backup.manifest is missing or unusable, using copy");
-                        Some(manifest)
-                    }
-                    Err(ErrorCode::FileMissing) if code == ErrorCode::FileMissing => {
-                        detail!("manifest missing for '{label}' - backup may have expired");
-                        result.status = BackupStatus::ManifestMissing;
-                        return None;
-                    }
-                    Err(_) => None,
-                },
-            };
+                Some(found.content)
+            }
+            Err(unusable) if unusable.is_missing() => {
+                detail!("manifest missing for '{label}' - backup may have expired");
+                result.status = BackupStatus::ManifestMissing;
+                return None;
+            }
+            Err(_) => None,
+        };
         let manifest = manifest.filter(|manifest| {
             let data = &manifest.data;
             let known = self.settings.history.iter().any(|pg| {
@@ -349,32 +407,39 @@ impl<'a> Plan<'a> {
         manifest
     }
 
-    /// Whether the result of this backup's files will do for backups that refer to them.
-    ///
-    /// pgBackRest takes a backup as checked when a result arrives after all files were looked at. With one worker that is so
-    /// only if the very last file had to be read; with more, practically always.
-    fn counts_for_later(&self, manifest: &Manifest) -> bool {
-        let is_read = |file: &ManifestFile| {
-            (file.size != 0 || !manifest.data.bundle)
-                && (file.reference.is_none() || !self.checked.contains_key(manifest.holder(file)))
-        };
-        self.settings.process_max > 1 || manifest.files.last().is_some_and(is_read)
-    }
-
-    /// Takes over what had to wait for the results of other backups. Call it when all results are in.
+    /// Takes over what had to wait for the results of other files. Call it when all results are in.
     pub fn settle(&mut self) {
         for item in std::mem::take(&mut self.deferred) {
-            self.take_over(&item);
+            match self.known.outcome(&item.needs) {
+                Outcome::Fault(fault) => self.conclude(&item, Some(fault)),
+                // Nothing is out any more
+                Outcome::Valid | Outcome::Waiting => self.conclude(&item, None),
+            }
         }
     }
 
-    /// Gives a file the result of the backup that holds it.
-    fn take_over(&mut self, item: &Deferred) {
-        let fault = self.backups.get(item.holder).and_then(|holder| holder.fault_of(&item.name));
-        let Some(backup) = self.backups.get_mut(item.backup) else { return };
+    /// Gives a file the result that follows from the files that it needs, at once or when theirs are in.
+    fn follow(&mut self, item: Deferred) {
+        match self.known.outcome(&item.needs) {
+            Outcome::Waiting => self.deferred.push(item),
+            Outcome::Fault(fault) => self.conclude(&item, Some(fault)),
+            Outcome::Valid => self.conclude(&item, None),
+        }
+    }
+
+    fn conclude(&mut self, item: &Deferred, fault: Option<Fault>) {
+        if let Some(own) = &item.own {
+            self.known.settle(own, fault);
+        }
+        self.add_file(item.backup, fault);
+    }
+
+    /// Counts a file of a backup.
+    fn add_file(&mut self, backup: usize, fault: Option<Fault>) {
+        let Some(backup) = self.backups.get_mut(backup) else { return };
         match fault {
             None => backup.valid += 1,
-            Some(fault) => backup.add_fault(item.name.clone(), fault),
+            Some(fault) => backup.add_fault(fault),
         }
     }
 
@@ -389,60 +454,77 @@ impl<'a> Plan<'a> {
         }
         // The directory's name counts, even if the manifest should have another one
         let holder = if file.reference.is_some() { manifest.holder(file).clone() } else { backup.label.clone() };
-        if file.reference.is_some()
-            && let Some(&checked) = self.checked.get(&holder)
-        {
-            // As in pgBackRest, only files that are stored alone are found again by this name: a fault in a bundle shows with the
-            // backup that the bundle belongs to
-            let name = format!("{holder}/{}{}", file.name, manifest.data.options.compress_type.extension());
-            if self.backups.get(checked).is_some_and(|holder| holder.waiting == 0) {
-                self.take_over(&Deferred { backup: index, holder: checked, name });
-            } else {
-                self.deferred.push(Deferred { backup: index, holder: checked, name });
-            }
+        let check = self.file_check(manifest, file, &holder)?;
+        let part = check.part();
+        if !self.known.add(&part, check.checksum, check.size) {
+            self.follow(Deferred { backup: index, needs: vec![part], own: None });
             return Ok(None);
         }
+        let root = layout::backup_stanza(self.settings.stanza);
+        let path = check.path.as_str();
+        let name = path.strip_prefix(root.as_str()).unwrap_or(path).trim_start_matches('/').to_owned();
+        Ok(Some(VerifyJob { owner: Owner::Backup(index), name, check }))
+    }
 
+    fn file_check(&self, manifest: &Manifest, file: &ManifestFile, holder: &BackupLabel) -> Result<FileCheck> {
         let stanza = self.settings.stanza;
         let compress_type = manifest.data.options.compress_type;
+        let cipher = Cipher::from_passphrase(manifest.cipher_pass.as_ref());
         let (path, range) = match file.bundle {
             Some(bundle) => (
-                layout::bundle(stanza, &holder, bundle.id),
+                layout::bundle(stanza, holder, bundle.id),
                 ReadRange { offset: bundle.offset, limit: Some(file.size_repo) },
             ),
             None => {
-                let is_block = file.block.is_some_and(|block| block.map_size != 0);
-                let form = if is_block { FileForm::BlockIncr } else { FileForm::Whole(compress_type) };
-                (layout::backup_file(stanza, &holder, &file.name, form)?, ReadRange::default())
+                let form = match file.stored_blocks() {
+                    Some(_) => FileForm::BlockIncr,
+                    None => FileForm::Whole(compress_type),
+                };
+                (layout::backup_file(stanza, holder, &file.name, form)?, ReadRange::default())
             }
         };
-        let root = layout::backup_stanza(stanza);
-        let name =
-            path.as_str().strip_prefix(root.as_str()).unwrap_or(path.as_str()).trim_start_matches('/').to_owned();
-        let check = match file.checksum_repo {
+        let block = file.stored_blocks().map(|block| BlockCheck {
+            block,
+            file_size: file.size,
+            cipher: cipher.clone(),
+            stanza: stanza.clone(),
+            holder: holder.clone(),
+            name: file.name.clone(),
+            references: Arc::clone(&self.references),
+        });
+        Ok(match file.checksum_repo {
             Some(checksum) => FileCheck {
                 path,
                 range,
                 cipher: Cipher::None,
                 compress_type: CompressType::None,
                 checksum,
-                size: file.size_repo,
+                size: Some(stored_size(manifest, file)),
+                block,
             },
             None => FileCheck {
                 path,
                 range,
-                cipher: Cipher::from_passphrase(manifest.cipher_pass.as_ref()),
+                cipher,
                 compress_type,
                 // A file without checksum is in no finished manifest; it fails like a wrong one
                 checksum: file.checksum.unwrap_or(Sha1([0; 20])),
-                size: file.size,
+                size: Some(file.size),
+                block: None,
             },
-        };
-        if let Some(backup) = self.backups.get_mut(index) {
-            backup.waiting += 1;
-        }
-        Ok(Some(VerifyJob { owner: Owner::Backup(index), name, check }))
+        })
     }
+}
+
+/// The stored size of a file: where it follows from the size of the content, that counts, so that a manifest whose two sizes do
+/// not fit each other is a fault.
+fn stored_size(manifest: &Manifest, file: &ManifestFile) -> u64 {
+    let data = &manifest.data;
+    if data.options.compress_type != CompressType::None || file.stored_blocks().is_some() {
+        return file.size_repo;
+    }
+    let framing = if data.bundle_raw && file.bundle.is_some() { Framing::Raw } else { Framing::Full };
+    Cipher::from_passphrase(manifest.cipher_pass.as_ref()).encrypted_size(framing, file.size)
 }
 
 /// The segment that a file of the archive is named after.

@@ -2,7 +2,6 @@
 //!
 //! Source of the words: pgBackRest `verifyRender` in `src/command/verify/verify.c`.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use repo_format::label::BackupLabel;
@@ -84,38 +83,20 @@ pub struct BackupResult {
     pub total: u32,
     /// Files that are valid.
     pub valid: u32,
-    /// Files given out to be checked whose results are not in.
-    pub waiting: u32,
     /// What is wrong, in the order in which it was found.
     pub faults: Vec<Fault>,
-    /// What is wrong with which file, by the path below the stanza's backups. A bundle has one of the faults of its files.
-    fault_names: BTreeMap<String, Fault>,
 }
 
 impl BackupResult {
     /// Nothing found yet.
     pub fn new(label: BackupLabel) -> Self {
-        BackupResult {
-            label,
-            status: BackupStatus::Valid,
-            total: 0,
-            valid: 0,
-            waiting: 0,
-            faults: Vec::new(),
-            fault_names: BTreeMap::new(),
-        }
+        BackupResult { label, status: BackupStatus::Valid, total: 0, valid: 0, faults: Vec::new() }
     }
 
     /// Notes that a file is not valid, and so the backup.
-    pub fn add_fault(&mut self, name: String, fault: Fault) {
+    pub fn add_fault(&mut self, fault: Fault) {
         self.status = BackupStatus::Invalid;
         self.faults.push(fault);
-        self.fault_names.insert(name, fault);
-    }
-
-    /// What is wrong with the file, if anything.
-    pub fn fault_of(&self, name: &str) -> Option<Fault> {
-        self.fault_names.get(name).copied()
     }
 }
 

@@ -100,3 +100,26 @@ fn annotate_sets_and_removes() -> Result<()> {
     assert_eq!(BackupInfo::parse(&info.serialize()?)?, info);
     Ok(())
 }
+
+#[test]
+fn dependents_of_many_backups_are_found_in_their_set_alone() -> Result<()> {
+    let mut info = BackupInfo::parse(REAL.as_bytes())?;
+    let entry = BackupEntry::read(&mut Reader::new(OLD_ENTRY))?;
+    let label = |text: String| text.parse::<BackupLabel>();
+    for set in 0..3 {
+        let full = label(format!("2026010{}-000000F", set + 1))?;
+        info.backups.insert(full.clone(), BackupEntry { prior: None, ..entry.clone() });
+        let mut prior = full.clone();
+        for number in 0..50 {
+            let incr = label(format!("{full}_20260201-0000{number:02}I"))?;
+            info.backups.insert(incr.clone(), BackupEntry { prior: Some(prior), ..entry.clone() });
+            prior = incr;
+        }
+    }
+    let full = label("20260102-000000F".to_owned())?;
+    let dependents = info.dependents(&full);
+    assert_eq!(dependents.len(), 51);
+    assert!(dependents.iter().all(|label| label.full_part() == full.full_part()));
+    assert_eq!(info.dependents(&label(format!("{full}_20260201-000048I"))?).len(), 2);
+    Ok(())
+}

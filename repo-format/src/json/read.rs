@@ -576,7 +576,10 @@ mod tests {
     #[test]
     fn validate_deep_nesting_is_refused() {
         assert!(validate(&"[".repeat(1_000_000)).is_err());
-        assert!(validate(&format!("{}{}", "[".repeat(DEPTH_MAX), "]".repeat(DEPTH_MAX))).is_ok());
+        // pgBackRest 2.60 reads 32 levels and refuses 33
+        let nested = |depth| format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+        assert!(validate(&nested(32)).is_ok());
+        assert!(validate(&nested(33)).is_err());
     }
 
     #[test]

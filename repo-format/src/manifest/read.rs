@@ -10,12 +10,16 @@ use super::{
 };
 use crate::compress::CompressType;
 use crate::hash::{BLOCK_CHECKSUM_SIZE_MAX, Sha1};
+use crate::info::{self, Origin};
 use crate::ini::Entry;
 use crate::json::Reader;
 use crate::label::{BackupLabel, BackupType};
 use crate::pg::PgVersion;
-use crate::{Error, ErrorCode, Result, info};
+use crate::{Error, ErrorCode, Result};
 
+/// The longest line in bytes. The longest real ones list damaged pages: every other page of a segment file of 1 GiB makes some
+/// 700 kB, and clusters with larger segment files more.
+const LINE_SIZE_MAX: usize = 16 << 20;
 /// Stands for the section's default mode until that has been read, which comes later in the file.
 const MODE_DEFAULT: u16 = u16::MAX;
 /// PostgreSQL's smallest page in bytes, as it can be compiled.
@@ -28,23 +32,24 @@ fn format_error(message: impl Into<String>) -> Error {
 }
 
 impl Manifest {
-    /// Reads a manifest's text.
+    /// Reads the text of a manifest that is not encrypted.
     ///
     /// # Errors
-    /// As [`info::read`]; [`ErrorCode::Format`] or [`ErrorCode::JsonFormat`] for what is missing, damaged or could lead out of
-    /// the data directory.
+    /// As [`Manifest::read`].
     pub fn parse(text: &[u8]) -> Result<Self> {
-        Self::read(text)
+        Self::read(text, Origin::Plain)
     }
 
     /// Reads a manifest's text line by line, so that the text itself need not be in memory.
     ///
     /// # Errors
-    /// As [`Manifest::parse`], and the input's own errors.
-    pub fn read<R: BufRead>(input: R) -> Result<Self> {
+    /// As [`info::read`]; [`ErrorCode::Format`] or [`ErrorCode::JsonFormat`] for what is missing, damaged or could lead out of
+    /// the data directory.
+    pub fn read<R: BufRead>(input: R, origin: Origin) -> Result<Self> {
         let mut loader = Loader::default();
-        let header = info::read(input, |entry| loader.value(entry))?;
-        loader.finish(header)
+        let header = info::read(input, origin, LINE_SIZE_MAX, |entry| loader.value(entry))?;
+        let origin = if header.cipher_pass.is_some() { Origin::Decrypted } else { origin };
+        loader.finish(header).map_err(|error| origin.conceal(error, "or none where the manifest needs one"))
     }
 }
 
@@ -194,7 +199,11 @@ impl Loader {
             return Err(format_error(format!("file '{name}' has no room for its damaged pages")));
         }
         file.size_repo = size_repo.unwrap_or(file.size);
-        if file.size == 0 {
+        if file.bundle.is_some_and(|bundle| bundle.offset.checked_add(file.size_repo).is_none()) {
+            return Err(format_error(format!("invalid bundle offset for file '{name}'")));
+        }
+        // Another checksum that stands there says that the size is wrong
+        if file.size == 0 && file.checksum.is_none() {
             file.checksum = Some(Sha1::EMPTY);
         }
         file.size_original = if json.key_expect("szo")? { json.u64()? } else { file.size };

@@ -2,9 +2,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::backup_info::{BackupEntry, BackupInfo};
-use crate::cipher::Cipher;
+use crate::cipher::{self, Cipher};
 use crate::hash::Sha1;
-use crate::info::{self, Writer};
+use crate::info::Writer;
 use crate::{Error, ErrorCode, Result};
 
 /// Real repositories' files: a small data directory with links, a tablespace, odd names and owners (plain, encrypted), and an
@@ -43,15 +43,25 @@ fn fixtures() -> [Fixture; 3] {
 }
 
 #[test]
+fn manifest_with_a_bundle_place_beyond_64_bits_is_refused() -> Result<()> {
+    let json = format!("{{\"bni\":1,\"bno\":{},\"repo-size\":9,\"size\":9,\"timestamp\":{}}}", u64::MAX - 8, i64::MIN);
+    let mut writer = Writer::new(Vec::new())?;
+    writer.value("target:file", "pg_data/x", &json)?;
+    let error = Manifest::parse(&writer.finish()?).map(drop).map_err(|error| error.message);
+    assert_eq!(error, Err("invalid bundle offset for file 'pg_data/x'".to_owned()));
+    Ok(())
+}
+
+#[test]
 fn manifest_real_files_come_out_byte_for_byte() -> Result<()> {
     for (pass, info, manifests) in fixtures() {
         let main = Cipher::from_passphrase(pass.map(Passphrase::new).as_ref());
-        let text = info::decrypt(&main, info)?;
+        let text = cipher::decrypt(&main, info)?;
         let info = BackupInfo::parse(&text)?;
         assert_eq!(String::from_utf8_lossy(&info.serialize()?), String::from_utf8_lossy(&text));
         let cipher = Cipher::from_passphrase(info.cipher_pass.as_ref());
         for manifest in manifests {
-            let text = info::decrypt(&cipher, manifest)?;
+            let text = cipher::decrypt(&cipher, manifest)?;
             let manifest = Manifest::parse(&text)?;
             manifest.validate(true)?;
             assert_eq!(String::from_utf8_lossy(&manifest.serialize()?), String::from_utf8_lossy(&text));
@@ -298,6 +308,15 @@ fn validate_strict_checks_sizes() -> Result<()> {
 }
 
 #[test]
+fn file_of_size_zero_with_the_checksum_of_content_keeps_it() -> Result<()> {
+    let content = Sha1::of(b"x");
+    let value = format!("{{\"checksum\":\"{content}\",\"size\":0,\"timestamp\":2}}");
+    let manifest = parse_with(&[("target:file", "pg_data/a", &value)])?;
+    assert_eq!(manifest.file("pg_data/a").and_then(|file| file.checksum), Some(content));
+    Ok(())
+}
+
+#[test]
 fn pg_path_strips_the_data_directory() {
     assert_eq!(pg_path("pg_data"), "");
     assert_eq!(pg_path("pg_data/base/1"), "base/1");
@@ -313,7 +332,7 @@ prop_compose! {
         mode in 0u16..0o10000,
         owners in (0u8..3, 0u8..3),
         reference in proptest::option::of(0u32..2),
-        bundle in proptest::option::of((1u64.., any::<u64>())),
+        bundle in proptest::option::of((1u64.., 0..u64::MAX - 4)),
         block in proptest::option::of((1u32..524_288, 1u8..=16, any::<u64>())),
         pages in proptest::option::of(proptest::collection::btree_set(0u32..40, 0..6)),
     ) -> (ManifestFile, (u8, u8)) {

@@ -227,8 +227,10 @@ options! {
     LOCK_PATH: Opt<String> = OptionDecl {
         name: "lock-path",
         kind: Kind::Path,
-        commands: EVERY.without(&[Check, Manifest, RepoGet, RepoLs, RepoRm, Server, ServerPing, Verify]),
+        commands: EVERY.without(&[Check, Manifest, RepoGet, RepoLs, RepoRm, Server, ServerPing]),
         default: Fixed("/tmp/pgbackrest"),
+        // pgBackRest's verify takes no lock and does not know the option
+        overrides: &[Override { command: Verify, depend: depend("repair", &["y"]), ..Override::NONE }],
         help: HelpGroup::General,
         summary: "Directory of lock files.",
         detail: "Every process of the host has to use the same one. It also holds the files by which stop works.",

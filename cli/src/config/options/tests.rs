@@ -32,7 +32,7 @@ fn defaults(decl: &OptionDecl) -> Vec<&'static str> {
 
 #[test]
 fn table_has_every_option_of_the_release_sorted() {
-    assert_eq!(COUNT, 202);
+    assert_eq!(ALL.iter().filter(|decl| !decl.own).count(), 202);
     assert!(ALL.windows(2).all(|pair| pair[0].name < pair[1].name));
     for (index, decl) in ALL.iter().enumerate() {
         assert_eq!(find(decl.name), Some(index));
@@ -218,10 +218,29 @@ fn every_name_and_every_unique_prefix_leads_to_its_option() {
         let found = find_option(&name, NameMatch::Prefix).unwrap().unwrap();
         assert_eq!(found.option, index, "{name}");
         let shorter = &decl.name[..decl.name.len() - 1];
-        let is_unique = ALL.iter().filter(|other| other.name.starts_with(shorter)).count() == 1;
+        let is_unique =
+            !decl.own && ALL.iter().filter(|other| !other.own && other.name.starts_with(shorter)).count() == 1;
         if is_unique && decl.group.is_none() && shorter.len() > 1 && !shorter.ends_with('-') {
             assert_eq!(find_option(shorter, NameMatch::Prefix).unwrap().unwrap().option, index, "{shorter}");
             assert_eq!(find_option(shorter, NameMatch::Exact).unwrap(), None, "{shorter}");
+        }
+    }
+}
+
+#[test]
+fn own_options_never_meet_pgbackrest() {
+    for decl in ALL.iter().filter(|decl| decl.own) {
+        let name = decl.name;
+        assert_eq!(
+            decl.section,
+            Section::CommandLine,
+            "{name}: pgBackRest would warn about it in a configuration file"
+        );
+        assert!(!decl.required || decl.default != DefaultValue::None, "{name}");
+        for end in 1..name.len() {
+            let found = find_option(&name[..end], NameMatch::Prefix);
+            let is_own = matches!(found, Ok(Some(found)) if ALL[found.option].own);
+            assert!(!is_own, "{}: what pgBackRest takes for another option must mean the same", &name[..end]);
         }
     }
 }

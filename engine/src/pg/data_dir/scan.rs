@@ -264,6 +264,8 @@ impl Scanner<'_> {
         let left_out = (is_database
             && (names::is_relation_cache(&entry.name) || names::is_temporary_relation(&entry.name)))
             || (parent == TARGET_PGDATA && self.is_root_file_left_out(&entry.name))
+            // The control file of a restore that did not finish: the next one would restore two files to its name
+            || name == names::RESTORED_CONTROL
             // WAL comes from the archive, or is copied from there at the end
             || (self.options.online && parent == self.wal_name);
         if left_out {
@@ -286,6 +288,8 @@ impl Scanner<'_> {
             "recovery.signal" | "standby.signal" => self.options.version >= PgVersion::V12,
             "recovery.conf" | "recovery.done" => self.options.version < PgVersion::V12,
             "backup_manifest" | "backup_manifest.tmp" => self.options.version >= PgVersion::V13,
+            // Of a restore that did not finish
+            "backup.manifest" | "backup.manifest.pgbackrest.tmp" => true,
             "postgresql.auto.conf.tmp" | "backup_label" | "backup_label.old" | "postmaster.opts" | "postmaster.pid" => {
                 true
             }
@@ -590,6 +594,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         make(dir.path(), &["a\nb"]);
         assert_eq!(scan(dir.path(), &options(&[], None)).unwrap_err().code, ErrorCode::Format);
+    }
+
+    #[test]
+    fn scan_leaves_out_what_an_unfinished_restore_left() {
+        let dir = tempfile::tempdir().unwrap();
+        make(
+            dir.path(),
+            &[
+                "PG_VERSION",
+                "backup.manifest",
+                "backup.manifest.pgbackrest.tmp",
+                "global/pg_control.pgbackrest.tmp",
+                "global/backup.manifest",
+            ],
+        );
+        let found = scan(dir.path(), &options(&[], None)).unwrap();
+        let names: Vec<_> = found.files.iter().map(|file| &*file.name).collect();
+        assert_eq!(names, ["pg_data/PG_VERSION", "pg_data/global/backup.manifest"]);
     }
 
     #[test]

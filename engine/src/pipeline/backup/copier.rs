@@ -17,6 +17,7 @@ use crate::pg::data_dir::{PG_CONTROL, read_full};
 use crate::pipeline::block_incr::{BlockIncr, BlockLayout, SuperBlockEncoders};
 use crate::pipeline::encode::Encoder;
 use crate::pipeline::page_check::PageChecker;
+use crate::restore::block_delta::{self, BlockFile};
 use crate::storage::ReadRange;
 use crate::{Error, ErrorCode, Result, slots};
 
@@ -311,18 +312,33 @@ fn sum(source: &mut impl Read, buffer: &mut [u8], display: &dyn Fn() -> String) 
 /// Reads the block map of the prior backup, telling in errors where it was read from: a mismatch between manifest and
 /// repository is hard to find otherwise.
 fn read_prior_map(settings: &CopySettings, file: &FileJob, block: &BlockJob, prior: &PriorMap) -> Result<BlockMap> {
+    let known = BlockFile {
+        // The size that the prior backup's file has
+        size: file.size,
+        block_size: u64::from(block.block_size),
+        checksum_size: usize::from(block.checksum_size),
+        // Only earlier backups can be in it
+        reference_total: settings.reference as usize,
+    };
     let read = || -> Result<BlockMap> {
+        if file.has_reference && prior.size > known.map_size_max() {
+            return Err(Error::new(ErrorCode::Format, "block map is invalid: too large"));
+        }
+        let blocks_max = if file.has_reference { known.block_total() } else { u64::MAX };
         let range = ReadRange { offset: prior.offset, limit: Some(prior.size) };
         let Some(source) = settings.storage.read(&prior.path, range)? else {
             return Err(crate::storage::missing(&*settings.storage, &prior.path));
         };
         let mut stored = source.take(prior.size);
         let plain = Decryptor::new(&settings.cipher, Framing::Raw, &mut stored);
-        let map = BlockMap::read_from(BufReader::new(plain), block.block_size, block.checksum_size, u64::MAX)?;
+        let map = BlockMap::read_from(BufReader::new(plain), block.block_size, block.checksum_size, blocks_max)?;
         if stored.limit() != 0 {
             let read = prior.size - stored.limit();
             let message = format!("expected {} byte(s) but read {read}", prior.size);
             return Err(Error::new(ErrorCode::FileRead, message));
+        }
+        if file.has_reference {
+            block_delta::check(&map, &known)?;
         }
         Ok(map)
     };

@@ -297,6 +297,10 @@ fn block_incremental_file_without_change_stores_nothing() {
         ..first.clone()
     };
     let mut again = job(vec![second], None);
+    // A map of the prior backup can't refer to the new one
+    let error = run(&settings, &again).unwrap_err();
+    assert!(error.message.ends_with("reference to an unknown backup"), "{error}");
+    let settings = CopySettings { reference: 1, ..settings };
     again.path = RepoPath::new("again").unwrap();
     let results = run(&settings, &again).unwrap();
     assert!(matches!(results[0].outcome, FileOutcome::Unchanged { .. }));
@@ -324,6 +328,7 @@ fn block_incremental_file_that_became_empty_is_truncated_and_leaves_nothing() {
         let result = copied(&results[0]);
         let size = result.map_size.unwrap();
         let prior = PriorMap { path: prior_job.path, offset: result.size_repo - size, size };
+        let settings = CopySettings { reference: 1, ..settings };
 
         std::fs::write(dir.path().join("b"), b"").unwrap();
         std::fs::write(dir.path().join("c"), b"xyz").unwrap();

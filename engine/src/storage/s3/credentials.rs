@@ -308,12 +308,17 @@ fn ask_process(command: &[String], limit: Duration) -> Result<Issued> {
         .map_err(failed)?;
     let (sender, printed) = std::sync::mpsc::sync_channel(1);
     if let Some(stdout) = child.stdout.take() {
-        std::thread::spawn(move || {
+        let read = move || {
             let mut printed = Vec::new();
             let read = stdout.take(PRINTED_SIZE_MAX_BYTES).read_to_end(&mut printed);
             // Without a receiver it took too long
             let _ = sender.send(read.map(|_| printed));
-        });
+        };
+        if let Err(error) = std::thread::Builder::new().spawn(read) {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(failed(error));
+        }
     }
     let end = Instant::now() + limit;
     let late = || {

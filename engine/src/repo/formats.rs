@@ -1,0 +1,133 @@
+//! Whether all info files of a stanza have one format.
+//!
+//! An upgrade to another repository format writes four files, and one that was cut off leaves some of them as they were. A
+//! command that goes on with the old ones and saves them takes the stanza back to the old format; the keys in the new files are
+//! then gone, and with them all WAL that was pushed meanwhile. So every command that saves info files looks at all four first.
+//! pgBackRest 2.60 compares archive.info with backup.info alone.
+
+use std::fmt::Write as _;
+use std::io::BufReader;
+
+use repo_format::cipher::{Decryptor, Framing};
+use repo_format::format;
+use repo_format::layout::{self, RepoPath, Stanza};
+
+use super::Repo;
+use crate::storage::ReadRange;
+use crate::{Error, ErrorCode, Result, side_by_side};
+
+/// Bytes of a file that tell its format, which stands in the first lines.
+const HEAD_BYTES: u64 = 1024;
+
+/// Checks that the info files that are there and readable have one format.
+///
+/// # Errors
+/// [`ErrorCode::FileInvalid`] when they have several; a file can't be read for another reason than that it is missing.
+pub fn check(repo: &Repo, stanza: &Stanza) -> Result<()> {
+    let (archive, backup) = (layout::archive_info(stanza), layout::backup_info(stanza));
+    let paths = [archive.clone(), layout::copy(&archive), backup.clone(), layout::copy(&backup)];
+    let numbers = side_by_side::each(repo.storage.features().remote, &paths, |path| number(repo, path))?;
+    let files: Vec<(&RepoPath, u64)> =
+        paths.iter().zip(numbers).filter_map(|(path, number)| Some((path, number?))).collect();
+    let Some(newest) = files.iter().map(|(_, number)| *number).max() else { return Ok(()) };
+    if files.iter().all(|(_, number)| *number == newest) {
+        return Ok(());
+    }
+    let mut text = "backup info file and archive info file are at different repository formats".to_owned();
+    for (path, number) in files {
+        // Writing into a String can't fail
+        let _ = write!(text, "\n{}: format = {number}", path.file_name());
+    }
+    Err(Error::new(ErrorCode::FileInvalid, text).hint(format!(
+        "run stanza-upgrade of pgBackRest 2.60 or newer with --{}-format={newest} to complete an interrupted upgrade.",
+        repo.name()
+    )))
+}
+
+/// The format of a file; `None` when it is missing or too damaged to tell.
+fn number(repo: &Repo, path: &RepoPath) -> Result<Option<u64>> {
+    let range = ReadRange { offset: 0, limit: Some(HEAD_BYTES) };
+    let Some(stored) = repo.storage.read(path, range)? else { return Ok(None) };
+    let plain = Decryptor::new(&repo.cipher, Framing::Full, stored);
+    Ok(format::find_number(BufReader::new(plain)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use repo_format::archive_info::ArchiveInfo;
+    use repo_format::backup_info::BackupInfo;
+    use repo_format::cipher::{Cipher, Passphrase};
+    use repo_format::pg::PgVersion;
+
+    use super::*;
+    use crate::repo::info_files;
+    use crate::storage::memory::MemoryStorage;
+    use crate::storage::{self, WriteOptions};
+
+    fn stanza() -> Stanza {
+        "main".parse().unwrap()
+    }
+
+    fn saved(pass: Option<&str>) -> (MemoryStorage, Repo) {
+        let memory = MemoryStorage::new();
+        let pass = pass.map(Passphrase::new);
+        let repo = Repo { key: 2, storage: Arc::new(memory.clone()), cipher: Cipher::from_passphrase(pass.as_ref()) };
+        let archive = ArchiveInfo::new(PgVersion::V15, 7, pass.clone());
+        info_files::save_archive_info(&repo, &stanza(), &archive).unwrap();
+        let backup = BackupInfo::new(PgVersion::V15, 7, 202_209_061, pass).unwrap();
+        info_files::save_backup_info(&repo, &stanza(), &backup).unwrap();
+        (memory, repo)
+    }
+
+    fn put(memory: &MemoryStorage, path: &str, bytes: &[u8]) {
+        storage::put(memory, &RepoPath::new(path).unwrap(), bytes, WriteOptions::ATOMIC).unwrap();
+    }
+
+    #[test]
+    fn formats_of_a_whole_stanza_agree() {
+        for pass in [None, Some("secret")] {
+            let (memory, repo) = saved(pass);
+            check(&repo, &stanza()).unwrap();
+            put(&memory, "archive/main/archive.info", b"damaged");
+            put(&memory, "archive/main/archive.info.copy", b"");
+            check(&repo, &stanza()).unwrap();
+        }
+    }
+
+    #[test]
+    fn formats_of_a_half_upgraded_stanza_are_told() {
+        let new = b"[backrest]\nbackrest-format=6\nbackrest-version=\"2.60.0\"\n";
+        for (pass, bytes) in [(None, new.as_slice()), (Some("secret"), b"PGBR006_saltsaltciphertext")] {
+            for path in ["archive.info", "archive.info.copy", "backup.info", "backup.info.copy"] {
+                let (memory, repo) = saved(pass);
+                put(&memory, &format!("{}/main/{path}", &path[..path.find('.').unwrap()]), bytes);
+                let error = check(&repo, &stanza()).unwrap_err();
+                assert_eq!(error.code, ErrorCode::FileInvalid);
+                assert!(error.message.contains(&format!("\n{path}: format = 6")), "{error}");
+                assert!(error.hints[0].contains("--repo2-format=6"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn info_file_of_a_newer_format_is_not_replaced_by_its_copy() {
+        for (pass, bytes) in
+            [(None, b"[backrest]\nbackrest-format=6\n".as_slice()), (Some("secret"), b"PGBR006_saltsaltciphertext")]
+        {
+            let (memory, repo) = saved(pass);
+            put(&memory, "archive/main/archive.info", bytes);
+            put(&memory, "backup/main/backup.info", bytes);
+            let errors = [
+                info_files::load_archive_info(&repo, &stanza()).unwrap_err(),
+                info_files::load_backup_info(&repo, &stanza()).unwrap_err(),
+            ];
+            for error in errors {
+                assert_eq!(error.code, ErrorCode::Format);
+                assert!(error.message.contains("repository format 6"), "{error}");
+                assert!(error.hints.iter().any(|hint| hint.contains("2.60")), "{error}");
+            }
+        }
+    }
+}

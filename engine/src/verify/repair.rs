@@ -1,0 +1,143 @@
+//! Makes an info file or manifest whole again from its copy, or the copy from the file.
+
+use std::io;
+use std::path::PathBuf;
+
+use repo_format::archive_info::ArchiveInfo;
+use repo_format::backup_info::BackupInfo;
+use repo_format::cipher::Cipher;
+use repo_format::layout::{RepoPath, Stanza};
+use repo_format::manifest::Manifest;
+
+use super::info_file::{Found, Pair, Retry};
+use crate::lock::{Lock, LockType};
+use crate::repo::info_files::limited;
+use crate::storage::{self, ReadRange, WriteOptions};
+use crate::{CancelToken, Error, ErrorCode, Repo, Result, control, info, warn};
+
+/// What a repair needs to keep others out while it writes.
+#[derive(Clone, Debug)]
+pub struct RepairSettings {
+    /// Where lock and stop files are.
+    pub lock_path: PathBuf,
+    /// Id of this run.
+    pub exec_id: String,
+}
+
+/// One of a file and its copy that is not whole, while the other is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Repair {
+    /// The whole one.
+    pub from: RepoPath,
+    /// The other one.
+    pub to: RepoPath,
+    /// Why it is not whole, in a word or two.
+    pub why: &'static str,
+}
+
+/// What kind of file it is, and so how it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    ArchiveInfo,
+    BackupInfo,
+    Manifest,
+}
+
+/// A file that is kept twice and is whole only once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HalfWhole {
+    pub kind: Kind,
+    /// The file; its copy lies beside it.
+    pub path: RepoPath,
+    pub repair: Repair,
+}
+
+impl HalfWhole {
+    /// Whether the copy can take the place of the file. Without `backup.manifest` a backup is not complete, however good the
+    /// copy is.
+    fn can_repair(&self) -> bool {
+        !(self.kind == Kind::Manifest && self.repair.to == self.path && self.repair.why == Repair::MISSING)
+    }
+
+    /// Warns about it.
+    pub fn warn(&self, repo: &Repo) {
+        let shown = |path| repo.storage.display(path);
+        let Repair { from, to, why } = &self.repair;
+        let hint = if self.can_repair() { "\nHINT: verify with --repair makes it whole again." } else { "" };
+        warn!("'{}' is {why}, only '{}' is whole{hint}", shown(to), shown(from));
+    }
+}
+
+impl Repair {
+    pub const MISSING: &str = "missing";
+    pub const DAMAGED: &str = "damaged";
+    pub const DIFFERENT: &str = "damaged or out of date";
+
+    /// Writes the whole one over the other.
+    fn write(&self, repo: &Repo) -> Result<()> {
+        let storage = &*repo.storage;
+        let mut stored =
+            storage.read(&self.from, ReadRange::default())?.ok_or_else(|| storage::missing(storage, &self.from))?;
+        let mut writer = storage.write(&self.to, WriteOptions::ATOMIC)?;
+        if let Err(error) = io::copy(&mut stored, &mut writer) {
+            let text = format!("unable to copy '{}'", storage.display(&self.from));
+            return Err(Error::from_io(ErrorCode::FileWrite, text, error));
+        }
+        writer.finish()
+    }
+}
+
+/// Repairs what is half whole, and returns how much of it is left. Holds the lock that all who write these files hold, and looks
+/// at each file again first: it may have been written anew since.
+///
+/// # Errors
+/// The lock is taken, the stanza is stopped, or a file can't be written.
+pub(super) fn run(
+    settings: &RepairSettings,
+    repo: &Repo,
+    stanza: &Stanza,
+    files: &[HalfWhole],
+    manifest_cipher: &Cipher,
+    cancel: &CancelToken,
+) -> Result<u32> {
+    control::check_stop(&settings.lock_path, Some(stanza))?;
+    let _lock = Lock::acquire(&settings.lock_path, stanza, &[LockType::Backup], &[repo.key], &settings.exec_id)?;
+    let mut left = 0;
+    for file in files {
+        cancel.check()?;
+        if !file.can_repair() {
+            left += 1;
+            continue;
+        }
+        let cipher = if file.kind == Kind::Manifest { manifest_cipher } else { &repo.cipher };
+        let Some(repair) = look_again(repo, file, cipher, cancel)? else { continue };
+        repair.write(repo)?;
+        if look_again(repo, file, cipher, cancel)?.is_some() {
+            let text = format!("'{}' is not whole after it was repaired", repo.storage.display(&repair.to));
+            return Err(Error::new(ErrorCode::FileWrite, text));
+        }
+        info!("repaired '{}' from '{}'", repo.storage.display(&repair.to), repo.storage.display(&repair.from));
+    }
+    Ok(left)
+}
+
+/// What is still to be repaired; an error when there is nothing whole any more.
+fn look_again(repo: &Repo, file: &HalfWhole, cipher: &Cipher, cancel: &CancelToken) -> Result<Option<Repair>> {
+    let shown = file.path.file_name().to_owned();
+    let pair = Pair { repo, path: file.path.clone(), shown, cipher, retry: Retry { intervals: &[], cancel } };
+    let found = match file.kind {
+        Kind::ArchiveInfo => {
+            pair.load(&|reader, origin| ArchiveInfo::read(limited(reader), origin)).map(Found::without_content)
+        }
+        Kind::BackupInfo => {
+            pair.load(&|reader, origin| BackupInfo::read(limited(reader), origin)).map(Found::without_content)
+        }
+        Kind::Manifest => pair.load(&|reader, origin| Manifest::read(reader, origin)).map(Found::without_content),
+    };
+    match found {
+        Ok(found) => Ok(found.repair),
+        // It may have been removed meanwhile
+        Err(unusable) if unusable.is_missing() => Ok(None),
+        Err(unusable) => Err(unusable.file),
+    }
+}
