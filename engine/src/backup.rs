@@ -16,6 +16,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod unfinished;
+mod wal_copy;
 mod whole;
 
 use std::num::NonZero;
@@ -205,8 +206,9 @@ impl Backup<'_> {
         data.options.compress_type = settings.compression.kind;
         let mut manifest = Manifest::new(data);
 
+        let data_dir = source.data_dir().clone();
         let scan = data_dir::scan(
-            source.data_dir().path(),
+            data_dir.path(),
             &ScanOptions {
                 version,
                 tablespace_id: &version.tablespace_dir(catalog_version),
@@ -215,6 +217,7 @@ impl Backup<'_> {
                 exclude: &settings.exclude,
                 tablespaces: start.tablespaces.as_deref(),
             },
+            &mut || source.tablespaces(),
         )?;
         let blocks = settings.block.as_ref().map(BlockSizes::new);
         let states = build::fill(&mut manifest, scan, blocks.as_ref(), checksum_page)?;

@@ -3,6 +3,7 @@
 //! What goes is decided in [`plan`]; here facts are collected, files removed and steps logged. The order keeps a crash
 //! harmless: a backup is first invalidated by removing its manifest, then leaves backup.info, then its files go.
 
+mod interrupted;
 pub mod plan;
 #[cfg(test)]
 mod tests;
@@ -178,7 +179,11 @@ impl Task<'_> {
                 self.repo.key
             ),
         }
-        self.remove_history(&plan, &retention, now)
+        self.remove_history(&plan, &retention, now)?;
+        self.change(|| {
+            unfinished::remove(self.repo, stanza);
+            Ok(())
+        })
     }
 
     /// Runs a step that changes the repository, unless it is only to be told what would be done.

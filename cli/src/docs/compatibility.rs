@@ -245,6 +245,30 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("repo-rm", "What a backup of another host works on is not removed [050]."),
     (
         "all",
+        "Every writer has a temporary name of its own (`<file>.<writer>.pgbackrest.tmp`) on file systems and SFTP, and looks at the stored file once more. A later run removes what a killed process left.",
+    ),
+    (
+        "all",
+        "Known hosts of SFTP: patterns, negated ones and `@revoked *` mean what they mean to ssh. libssh2, which pgBackRest uses, does not know them.",
+    ),
+    (
+        "backup, check, stanza-create, stanza-upgrade",
+        "The session turns off `idle_session_timeout` and its like for itself, so that a setting of the role or the database does not end a backup.",
+    ),
+    (
+        "backup, check, stanza-create, stanza-upgrade",
+        "Variables of PostgreSQL's client library that are not supported (`PGSERVICE`, `PGTARGETSESSIONATTRS` and others that change where a session leads or how it is protected) are refused [056]. A key of the client that needs a passphrase, lists of revoked certificates and channel binding are not supported.",
+    ),
+    (
+        "backup",
+        "A tablespace that is made or dropped while the data directory is listed does not end the backup: the server is asked again.",
+    ),
+    (
+        "backup",
+        "With `archive-copy`, a segment whose content does not match the checksum in its name ends the backup [026].",
+    ),
+    (
+        "all",
         "An answer of an object store is believed only if the store can have given it: the kind and the prefix of a listing, status, \
          ETag and checksum of what was stored, each object of a removal. pgBackRest looks only at the parts of an answer that it reads.",
     ),

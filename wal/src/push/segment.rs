@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use engine::repo::Repo;
 use engine::repo::archive_find::{FoundSegment, WalSegmentFind};
-use engine::storage::{RepoWriter, WriteOptions};
+use engine::storage::{RepoWriter, WriteOptions, temporary};
 use engine::{CancelToken, Error, ErrorCode, Result, side_by_side};
 use repo_format::cipher::{Encryptor, Framing};
 use repo_format::compress::{Compression, Compressor};
@@ -325,7 +325,16 @@ fn find(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<Option<Found
     let cancel = CancelToken::new();
     let mut find = WalSegmentFind::new(&*target.repo.storage, stanza, target.archive_id, Duration::ZERO, &cancel)
         .with_listed(target.listed.clone());
-    find.find(&segment.parse()?, partial)
+    let segment = segment.parse()?;
+    let found = find.find(&segment, partial)?;
+    let unfinished = find.into_temporary();
+    if !unfinished.is_empty() {
+        // Of a push that was killed, or of one that goes on
+        let directory = layout::wal_dir(stanza, target.archive_id, &segment);
+        let names = unfinished.iter().map(String::as_str);
+        temporary::sweep(&*target.repo.storage, &directory, names, found.as_ref().map(|found| &found.path));
+    }
+    Ok(found)
 }
 
 /// Makes the name of a stored segment durable. Whoever wrote it synced its content before it got its name, but may have been
