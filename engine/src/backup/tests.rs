@@ -448,7 +448,7 @@ fn chain_changes(first: usize, second: usize, passphrase: Option<&str>) {
         stanza: stanza(),
         set: None,
         verbose: false,
-        repair: false,
+        repair: None,
         pg_version_force: None,
         queue: QueueSettings::new(1, 0, Duration::ZERO),
     };
