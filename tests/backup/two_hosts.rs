@@ -165,7 +165,7 @@ fn full_matrix_of_two_hosts_leaves_a_whole_repository() {
                     // Each meets every phase in one of both stores
                     number += 1;
                     let mut path = Vec::new();
-                    if number.div_ceil(2) % 2 == 0 {
+                    if number.div_ceil(2).is_multiple_of(2) {
                         path.clone_from(&store);
                         path.push(format!("repo1-path=/two-hosts-{number}"));
                     }
