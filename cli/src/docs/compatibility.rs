@@ -123,6 +123,27 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "archive-get",
         "With `archive-async`, a segment is got directly when no worker can be started; pgBackRest fails, also when the spool had it.",
     ),
+    (
+        "archive-get",
+        "With `archive-async`, a spool that fails, an error of the worker or one that takes longer than `archive-timeout` is no answer: the repository is asked directly. PostgreSQL would take the error for the end of the WAL.",
+    ),
+    ("archive-get", "A stored segment that decodes to more than a segment's size is refused before it fills the disk."),
+    (
+        "archive-push",
+        "With `archive-async`, a state in the spool that is older than the last change of its WAL file does not count: it is about an earlier file of that name.",
+    ),
+    (
+        "archive-push",
+        "A segment that a file system already has is read before it is acknowledged, and stored again if it is damaged.",
+    ),
+    (
+        "archive-push",
+        "The archive is listed again after a segment was stored: of two clusters that push different content at the same time, at least one fails [045].",
+    ),
+    (
+        "archive-push",
+        "`archive-push-queue-max` counts segments by the size of the first segment and other files by their own; pgBackRest takes all files to be as large as the first.",
+    ),
     ("archive-push", "With `archive-async`, the worker pushes the file that PostgreSQL asks for before all others."),
     (
         "archive-push, archive-get",
@@ -192,6 +213,30 @@ const DIFFERENCES: &[(&str, &str)] = &[
     (
         "all",
         "Credentials of S3 that live for less than five minutes are used for ten seconds before they are asked for again, not for one request.",
+    ),
+    (
+        "all",
+        "Every writer has a temporary name of its own (`<file>.<writer>.pgbackrest.tmp`) on file systems and SFTP, and looks at the stored file once more. A later run removes what a killed process left.",
+    ),
+    (
+        "all",
+        "Known hosts of SFTP: patterns, negated ones and `@revoked *` mean what they mean to ssh. libssh2, which pgBackRest uses, does not know them.",
+    ),
+    (
+        "backup, check, stanza-create, stanza-upgrade",
+        "The session turns off `idle_session_timeout` and its like for itself, so that a setting of the role or the database does not end a backup.",
+    ),
+    (
+        "backup, check, stanza-create, stanza-upgrade",
+        "Variables of PostgreSQL's client library that are not supported (`PGSERVICE`, `PGTARGETSESSIONATTRS` and others that change where a session leads or how it is protected) are refused [056]. A key of the client that needs a passphrase, lists of revoked certificates and channel binding are not supported.",
+    ),
+    (
+        "backup",
+        "A tablespace that is made or dropped while the data directory is listed does not end the backup: the server is asked again.",
+    ),
+    (
+        "backup",
+        "With `archive-copy`, a segment whose content does not match the checksum in its name ends the backup [026].",
     ),
     (
         "all",
