@@ -2,6 +2,7 @@
 
 mod chain;
 mod kill;
+mod pages;
 mod recovery;
 mod selective;
 mod target;

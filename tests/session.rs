@@ -8,10 +8,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use engine::pg::client::PgClient;
 use engine::pg::cluster::{ArchiveCheck, Search, check_config, find};
+use engine::pg::session::NO_TIMEOUTS;
 use engine::pg::{PgSession, PgSettings};
 use engine::{CancelToken, ErrorCode};
 use repo_format::wal_name::WalSegment;
 
+use crate::env::network::{certificates, free_ports};
 use crate::env::{Cluster, Run, Shutdown, Space, oracles};
 
 const ARCHIVE_SETTINGS: [&str; 2] = ["archive_mode = on", "archive_command = 'true pgbackrest'"];
@@ -151,11 +153,13 @@ fn passwords_come_from_environment_and_password_file() {
     create(None).fails(56).says("password missing");
     create(Some("wrong")).fails(56).says("password authentication failed for user \"keeper\"");
     create(Some("pass:word")).success();
+    create(Some("")).fails(56).says("password missing");
     let passfile = space.write(".pgpass", format!("{}:5432:postgres:keeper:pass\\:word\n", cluster.socket()));
     fs::set_permissions(&passfile, fs::Permissions::from_mode(0o644)).unwrap();
     create(None).fails(56).says("has group or world access");
     fs::set_permissions(&passfile, fs::Permissions::from_mode(0o600)).unwrap();
     create(None).success();
+    create(Some("")).success();
 }
 
 /// A primary and a standby that follows it.
@@ -217,4 +221,109 @@ fn check_config_of_another_data_directory_is_db_mismatch() {
     let error = check_config(&session, None).unwrap_err();
     assert_eq!(error.code, ErrorCode::DbMismatch);
     assert_eq!(error.hints, ["the pg1-path and pg1-port settings likely reference different clusters."]);
+}
+
+/// Runs `stanza-create` against a server on a TCP port, with variables of PostgreSQL's client library.
+fn connect_with(cluster: &Cluster, space: &Space, port: u16, variables: &[(&str, &str)]) -> Run {
+    let mut command = space.command(space.path("bin/rbr"));
+    for (option, value) in [
+        ("repo1-path", space.text("repo")),
+        ("pg1-path", cluster.data_text()),
+        ("pg1-port", port.to_string()),
+        ("pg1-user", "postgres".to_owned()),
+        ("lock-path", space.text("lock")),
+        ("log-level-file", "off".to_owned()),
+        ("log-level-console", "info".to_owned()),
+        ("config", "/dev/null".to_owned()),
+    ] {
+        command.arg(format!("--{option}={value}"));
+    }
+    command.args(["--stanza=demo", "stanza-create"]);
+    for (name, value) in variables {
+        command.env(name, value);
+    }
+    Run::of(command)
+}
+
+#[test]
+fn ssl_mode_of_the_environment_decides_about_encryption_and_checks() {
+    let Some(oracles) = oracles(&[15]) else { return };
+    let space = Arc::new(Space::new());
+    let others = Space::new();
+    certificates(&space);
+    certificates(&others);
+    let port = free_ports(1);
+    let mut settings = ARCHIVE_SETTINGS.map(str::to_owned).to_vec();
+    settings.extend([
+        "listen_addresses = '127.0.0.1'".to_owned(),
+        format!("port = {port}"),
+        "ssl = on".to_owned(),
+        format!("ssl_cert_file = '{}'", space.text("tls/s.crt")),
+        format!("ssl_key_file = '{}'", space.text("tls/s.key")),
+    ]);
+    let mut cluster = Cluster::create(&space, oracles, 15, "pg", &settings);
+    let allow = |lines: &str| fs::write(space.path("pg/pg_hba.conf"), lines).unwrap();
+    let (authority, other) = (space.text("tls/ca.crt"), others.text("tls/ca.crt"));
+    allow("local all all trust\nhostssl all all all trust\nhostnossl all all all reject\n");
+    cluster.start();
+    let connect = |variables: &[(&str, &str)]| connect_with(&cluster, &space, port, variables);
+
+    let port_text = port.to_string();
+    let admin = |sql: &str| {
+        cluster.client("psql", &["-p", &port_text, "-d", "postgres", "-XAtqc", sql]).success();
+    };
+    let local = ("PGHOST", "127.0.0.1");
+    connect(&[local, ("PGSSLMODE", "disable")]).fails(56).says("no encryption");
+    // What is written nowhere is `prefer`
+    connect(&[local]).success();
+    connect(&[local, ("PGSSLMODE", "allow")]).success();
+    connect(&[local, ("PGSSLMODE", "require")]).success();
+    connect(&[local, ("PGSSLMODE", "verify-ca")]).fails(56).says("root certificate file");
+    let full = ("PGSSLMODE", "verify-full");
+    connect(&[("PGHOST", "localhost"), full, ("PGSSLROOTCERT", &authority)]).success();
+    connect(&[("PGHOST", "localhost"), full, ("PGSSLROOTCERT", &other)]).fails(56).says("certificate");
+    // With a file of authorities there, weaker modes check them too
+    connect(&[local, ("PGSSLMODE", "require"), ("PGSSLROOTCERT", &other)]).fails(56).says("certificate");
+    let named = [("PGHOST", "db.invalid"), ("PGHOSTADDR", "127.0.0.1"), ("PGSSLROOTCERT", authority.as_str())];
+    connect(&[&named[..], &[full]].concat()).fails(56).says("not valid for name");
+    connect(&[&named[..], &[("PGSSLMODE", "verify-ca")]].concat()).success();
+    // A list of hosts: the first has no server
+    connect(&[("PGHOST", &format!("{},127.0.0.1", space.text("none"))), ("PGSSLMODE", "require")]).success();
+    connect(&[local, ("PGSERVICE", "main")]).fails(56).says("PGSERVICE");
+
+    allow("local all all trust\nhostssl all all all reject\nhostnossl all all all trust\n");
+    admin("select pg_reload_conf()");
+    connect(&[local]).success();
+    connect(&[local, ("PGSSLMODE", "require")]).fails(56).says("SSL encryption");
+    admin("alter system set ssl = off");
+    admin("select pg_reload_conf()");
+    connect(&[local, ("PGSSLMODE", "require")]).fails(56).says("does not support");
+    connect(&[local]).success();
+}
+
+#[test]
+fn timeouts_set_for_the_role_do_not_end_the_session() {
+    for version in [13, 15, 18] {
+        let Some(cluster) = cluster(version) else { return };
+        let settable = "('idle_session_timeout', 'idle_in_transaction_session_timeout', 'statement_timeout', \
+                        'lock_timeout', 'transaction_timeout')";
+        let names = cluster.sql(&format!("select name from pg_settings where name in {settable} order by 1"));
+        for name in names.lines() {
+            cluster.sql(&format!("alter role postgres set {name} = '1h'"));
+        }
+        let mut client = PgClient::connect(&settings(&cluster, 1), &CancelToken::new()).unwrap();
+        let count = format!("select count(*) from pg_settings where name in {settable} and setting <> '0'");
+        assert_eq!(client.value(&count).unwrap(), names.lines().count().to_string());
+        client.rows(NO_TIMEOUTS).unwrap();
+        assert_eq!(client.value(&count).unwrap(), "0", "{version}");
+    }
+}
+
+#[test]
+fn idle_session_timeout_does_not_end_a_backup_session() {
+    let Some(cluster) = cluster(15) else { return };
+    cluster.sql("alter role postgres set idle_session_timeout = '500ms'");
+    let mut session = PgSession::connect(&settings(&cluster, 1), &CancelToken::new()).unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    session.ping(true).unwrap();
 }

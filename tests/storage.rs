@@ -6,7 +6,8 @@ mod failures;
 mod servers;
 mod sftp;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use engine::Repo;
 use engine::repo::{RepoSettings, StorageSettings};
@@ -31,6 +32,7 @@ fn drive(open: impl Fn(&str) -> Arc<dyn RepoStorage>) {
     let short = FaultyStorage::new(open("short-reads")).short_reads(3);
     conformance::run(&short);
     failures::run(&open("failures"));
+    conformance::two_writers(&*open("two-writers"), &*open("two-writers"));
 }
 
 #[test]
@@ -53,7 +55,8 @@ fn cifs_driver_conforms() {
 
 #[test]
 fn memory_driver_conforms() {
-    drive(|_| Arc::new(MemoryStorage::new()));
+    let stores = Mutex::new(BTreeMap::<String, Arc<MemoryStorage>>::new());
+    drive(|name| Arc::clone(stores.lock().unwrap().entry(name.to_owned()).or_default()) as Arc<dyn RepoStorage>);
 }
 
 #[test]

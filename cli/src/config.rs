@@ -22,7 +22,7 @@ use std::time::Duration;
 use engine::{Error, ErrorCode, Result};
 
 pub use self::decl::{Command, Group, Opt, OptIndexed, OptionDecl, Role};
-pub use self::export::Replacement;
+pub use self::export::{Replacement, quote_for_shell};
 pub use self::file::{ConfigFiles, SystemFiles};
 pub use self::names::{FoundName, Match as NameMatch, find_option};
 pub use self::options::opt;

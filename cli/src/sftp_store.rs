@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use engine::repo::StorageSettings;
 use engine::storage::sftp::{HashType, HostKeyCheck, SftpSettings};
+use engine::users::Users;
 use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Config, opt};
@@ -34,9 +35,15 @@ pub fn sftp(config: &Config, key: u32) -> Result<StorageSettings> {
         },
         host_key_check: host_key_check(config, key)?,
         known_host_files: known.map(|files| files.to_vec()).unwrap_or_default(),
-        home: env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from),
+        home: home(),
         io_timeout: config.get(opt::IO_TIMEOUT)?,
     })))
+}
+
+/// The home of the user's entry, as in pgBackRest and ssh: a server started by a service manager has no `HOME`. That of the
+/// environment stands in for a user who has no entry.
+fn home() -> Option<PathBuf> {
+    Users::new().current_home().or_else(|| env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from))
 }
 
 fn host_key_check(config: &Config, key: u32) -> Result<HostKeyCheck> {

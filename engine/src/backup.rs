@@ -15,6 +15,7 @@ mod settings;
 mod source;
 #[cfg(test)]
 mod tests;
+mod wal_copy;
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -197,8 +198,9 @@ impl Backup<'_> {
         data.options.compress_type = settings.compression.kind;
         let mut manifest = Manifest::new(data);
 
+        let data_dir = source.data_dir().clone();
         let scan = data_dir::scan(
-            source.data_dir().path(),
+            data_dir.path(),
             &ScanOptions {
                 version,
                 tablespace_id: &version.tablespace_dir(catalog_version),
@@ -207,6 +209,7 @@ impl Backup<'_> {
                 exclude: &settings.exclude,
                 tablespaces: start.tablespaces.as_deref(),
             },
+            &mut || source.tablespaces(),
         )?;
         let blocks = settings.block.as_ref().map(BlockSizes::new);
         let states = build::fill(&mut manifest, scan, blocks.as_ref(), checksum_page)?;

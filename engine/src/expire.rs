@@ -4,6 +4,7 @@
 //! harmless: a backup is first invalidated by removing its manifest, then leaves backup.info, then its files go.
 
 pub mod plan;
+mod unfinished;
 
 use jiff::Timestamp;
 use repo_format::backup_info::BackupInfo;
@@ -121,7 +122,11 @@ impl Task<'_> {
             crate::warn!("repo{}: {text}\nHINT: {hint}", self.repo.key);
         }
         self.remove_archives(&info, &plan, &retention)?;
-        self.remove_history(&plan, &retention, now)
+        self.remove_history(&plan, &retention, now)?;
+        self.change(|| {
+            unfinished::remove(self.repo, stanza);
+            Ok(())
+        })
     }
 
     /// Runs a step that changes the repository, unless it is only to be told what would be done.

@@ -36,6 +36,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use repo_format::backup_info::PgHistory;
 use repo_format::cipher::Cipher;
+use repo_format::hash::Sha1;
 use repo_format::label::BackupLabel;
 use repo_format::layout::{ArchiveId, Stanza};
 use repo_format::manifest::{Manifest, PG_DATA};
@@ -53,6 +54,7 @@ use self::present_cluster::Present;
 use self::select_db::DatabaseName;
 use self::set_select::{Choice, SetFacts, Wanted};
 use self::sync::SyncSet;
+use self::target_time::TargetTime;
 use self::timeline::{ArchivePlace, BackupPosition};
 use crate::job_queue::QueueSettings;
 use crate::lock::Lock;
@@ -88,6 +90,8 @@ pub struct RestoreSettings {
     pub recovery: RecoverySettings,
     /// The recovery type is only the default: an offline backup then recovers nothing.
     pub recovery_is_default: bool,
+    /// Fail when a file was backed up with invalid page checksums; otherwise that is warned about.
+    pub checksum_page_error: bool,
     /// Take the control file for this version's whatever it says.
     pub pg_version_force: Option<PgVersion>,
     /// Workers and retries.
@@ -135,7 +139,17 @@ pub fn run(
     let mut settings = settings.clone();
     check_pg_path(&mut settings)?;
 
-    let ChosenSet { repo, label, cipher, history } = choose_set(&settings, repos)?;
+    let target_time = match &settings.recovery.kind {
+        RecoveryType::Time(text) => Some(read_target_time(text)?),
+        _ => None,
+    };
+    let ChosenSet { repo, label, cipher, history } = choose_set(&settings, repos, target_time.as_ref())?;
+    if let Some(target) = target_time {
+        if target.is_local {
+            info!("target time is taken in the time zone of this host: '{}'", target.setting);
+        }
+        settings.recovery.kind = RecoveryType::Time(target.setting);
+    }
     let mut manifest = manifest_store::load(repo, &settings.stanza, &label, &cipher)?;
     let data = manifest.data.clone();
     let version = data.pg_version;
@@ -146,6 +160,12 @@ pub fn run(
     }
     settings.recovery.check(version)?;
     manifest.validate(false)?;
+    if let Some(file) = manifest.files.iter().find(|file| file.size == 0 && file.checksum != Some(Sha1::EMPTY)) {
+        return Err(Error::new(
+            ErrorCode::Checksum,
+            format!("size 0 of file '{}' in the manifest does not match its checksum", file.name),
+        ));
+    }
     if manifest.files.is_empty() {
         return Err(Error::new(ErrorCode::Format, "manifest missing files"));
     }
@@ -163,6 +183,7 @@ pub fn run(
     };
     info!("{}: restore backup set {label}{start}", repo.name());
 
+    names::remove_own_files(&mut manifest);
     let tablespace_dir = version.tablespace_dir(data.pg_catalog_version);
     remap::remap(&mut manifest, &settings.pg_path, &settings.map)?;
     names::check_manifest(&manifest, &tablespace_dir)?;
@@ -263,22 +284,32 @@ struct ChosenSet<'a> {
     history: Vec<PgHistory>,
 }
 
-fn choose_set<'a>(settings: &RestoreSettings, repos: &'a [Repo]) -> Result<ChosenSet<'a>> {
+/// Reads the target that chooses the set and ends recovery: both must be the same instant, and PostgreSQL must be able to read it
+/// after hours of copying.
+fn read_target_time(text: &str) -> Result<TargetTime> {
+    target_time::read(text, crate::time_zone::local()).map_err(|_| {
+        Error::new(
+            ErrorCode::Format,
+            format!("automatic backup set selection cannot be performed with provided time '{text}'"),
+        )
+        .hint(
+            "time format must be YYYY-MM-DD HH:MM:SS with optional msec and optional timezone (+/- HH or HHMM or HH:MM) - if \
+             timezone is omitted, local time is assumed (for UTC use +00)",
+        )
+    })
+}
+
+fn choose_set<'a>(
+    settings: &RestoreSettings,
+    repos: &'a [Repo],
+    target_time: Option<&TargetTime>,
+) -> Result<ChosenSet<'a>> {
     let mut target = "";
     let wanted = match (&settings.set, &settings.recovery.kind) {
         (Some(label), _) => Wanted::Label(label.clone()),
         (None, RecoveryType::Time(time)) => {
             target = time;
-            Wanted::StoppedBefore(target_time::parse(time, crate::time_zone::local()).map_err(|_| {
-                Error::new(
-                    ErrorCode::Format,
-                    format!("automatic backup set selection cannot be performed with provided time '{time}'"),
-                )
-                .hint(
-                    "time format must be YYYY-MM-DD HH:MM:SS with optional msec and optional timezone (+/- HH or HHMM or \
-                     HH:MM) - if timezone is omitted, local time is assumed (for UTC use +00)",
-                )
-            })?)
+            Wanted::StoppedBefore(target_time.map(|target| target.seconds).unwrap_or_default())
         }
         (None, RecoveryType::Lsn(lsn)) => {
             target = lsn;
@@ -389,7 +420,9 @@ fn save_manifest(pg_path: &str, manifest: &Manifest) -> Result<()> {
     let path = format!("{pg_path}/{BACKUP_MANIFEST}");
     let temp = format!("{path}{}", repo_format::layout::TEMP_SUFFIX);
     let fail = |error| Error::from_io(ErrorCode::FileWrite, format!("unable to write '{temp}'"), error);
-    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temp).map_err(fail)?;
+    // Whatever has this name, a link or a pipe, is nothing to write into
+    remove_file(&temp)?;
+    let file = File::options().write(true).create_new(true).mode(0o600).open(&temp).map_err(fail)?;
     let mut out = BufWriter::with_capacity(256 * 1024, file);
     manifest.write(&mut out)?;
     let file = out.into_inner().map_err(|error| fail(error.into_error()))?;

@@ -19,6 +19,7 @@ pub mod posix;
 pub mod read_ahead;
 pub mod s3;
 pub mod sftp;
+pub mod temporary;
 pub(crate) mod whole_sync;
 
 use std::io::{Read, Write};
@@ -70,7 +71,7 @@ pub struct ReadRange {
 /// How a file is written. Object stores ignore all of it: an object appears whole and durable or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteOptions {
-    /// Write `<name>.pgbackrest.tmp` and rename it, so that the final name never holds half a file.
+    /// Write under a name of this writer's own ([`temporary`]) and rename, so that the final name never holds half a file.
     pub atomic: bool,
     /// Sync the file before it counts as written.
     pub sync_file: bool,

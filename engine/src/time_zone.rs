@@ -1,64 +1,189 @@
 //! The local time zone, as the C library finds it: the variable `TZ`, else `/etc/localtime`.
 //!
 //! Read from its file directly: looking names up in the whole time zone database takes longer than all else that a short
-//! command does.
+//! command does. What the variable means follows glibc (`time/tzset.c`, `time/tzfile.c`), since the server beside us reads it the
+//! same way.
+
+mod rule;
 
 use std::sync::OnceLock;
 
 use jiff::tz::TimeZone;
 
-/// Where named zones are.
+/// Where named zones are, unless `TZDIR` says otherwise.
 const DATABASE: &str = "/usr/share/zoneinfo";
 /// The zone of the system.
 const SYSTEM: &str = "/etc/localtime";
+/// The zone whose rule for daylight saving time serves where `TZ` has none.
+const DEFAULT_RULES: &str = "posixrules";
 /// More than any zone file needs.
 const SIZE_MAX: u64 = 1024 * 1024;
 
 /// The local time zone; UTC where it can't be found.
 pub fn local() -> &'static TimeZone {
     static LOCAL: OnceLock<TimeZone> = OnceLock::new();
-    LOCAL.get_or_init(|| find(std::env::var("TZ").ok().as_deref()).unwrap_or(TimeZone::UTC))
+    LOCAL.get_or_init(|| {
+        let database = std::env::var("TZDIR").ok().filter(|dir| !dir.is_empty());
+        // What is no text names no zone
+        let variable = std::env::var_os("TZ").map(|text| text.into_string().unwrap_or_default());
+        find(variable.as_deref(), database.as_deref().unwrap_or(DATABASE))
+    })
 }
 
-/// The zone for a value of `TZ`: a name, a path, a rule such as `CET-1CEST`; a colon before it changes nothing.
-fn find(variable: Option<&str>) -> Option<TimeZone> {
-    match variable.map(|text| text.strip_prefix(':').unwrap_or(text)) {
+/// The zone for a value of `TZ`: a file by its path or by its name in the database, else a rule such as `CET-1CEST`; a colon before
+/// it changes nothing, and nothing at all means UTC.
+fn find(variable: Option<&str>, database: &str) -> TimeZone {
+    let zone = match variable.map(|text| text.strip_prefix(':').unwrap_or(text)) {
         None => read(SYSTEM),
         Some("") => None,
-        Some(path) if path.starts_with('/') => read(path),
-        Some(name) => {
-            let is_name = !name.split('/').any(|part| part == "..");
-            read(&format!("{DATABASE}/{name}")).filter(|_| is_name).or_else(|| TimeZone::posix(name).ok())
-        }
-    }
+        Some(path) if path.starts_with('/') => read(path).or_else(|| by_rule(path, database)),
+        Some(name) => read(&format!("{database}/{name}")).or_else(|| by_rule(name, database)),
+    };
+    zone.unwrap_or(TimeZone::UTC)
+}
+
+fn by_rule(text: &str, database: &str) -> Option<TimeZone> {
+    let default = || rule::changes_of(&read_file(&format!("{database}/{DEFAULT_RULES}"))?);
+    rule::read(text, default)
 }
 
 fn read(path: &str) -> Option<TimeZone> {
+    TimeZone::tzif(path, &read_file(path)?).ok()
+}
+
+fn read_file(path: &str) -> Option<Vec<u8>> {
     use std::io::Read;
     let mut data = Vec::new();
     std::fs::File::open(path).ok()?.take(SIZE_MAX).read_to_end(&mut data).ok()?;
-    TimeZone::tzif(path, &data).ok()
+    Some(data)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use jiff::Timestamp;
+
     use super::*;
 
-    fn offset(variable: &str) -> Option<i32> {
-        let summer = jiff::Timestamp::from_second(1_752_000_000).ok()?;
-        find(Some(variable)).map(|zone| zone.to_offset(summer).seconds())
+    /// Winter and summer of both halves of the globe, the weeks between the changes in America and in Europe, and years whose
+    /// rules were others.
+    const MOMENTS: [i64; 10] = [
+        0,
+        946_728_000,
+        1_700_000_000,
+        1_752_000_000,
+        1_767_225_600,
+        1_773_500_000,
+        1_774_800_000,
+        1_793_000_000,
+        1_793_700_000,
+        1_800_000_000,
+    ];
+
+    /// The offsets that the C library uses, as `date` prints them.
+    fn of_libc(variable: Option<&str>) -> Vec<String> {
+        let mut date = Command::new("date");
+        match variable {
+            Some(text) => date.env("TZ", text),
+            None => date.env_remove("TZ"),
+        };
+        let input = MOMENTS.map(|moment| format!("@{moment}\n")).concat();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("moments");
+        std::fs::write(&file, input).unwrap();
+        let output = date.env_remove("TZDIR").arg("-f").arg(&file).arg("+%::z").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().lines().map(ToOwned::to_owned).collect()
+    }
+
+    fn ours(variable: Option<&str>) -> Vec<String> {
+        let zone = find(variable, DATABASE);
+        let text = |moment| {
+            let seconds = zone.to_offset(Timestamp::from_second(moment).unwrap()).seconds();
+            let (sign, rest) = (if seconds < 0 { '-' } else { '+' }, seconds.unsigned_abs());
+            format!("{sign}{:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60)
+        };
+        MOMENTS.map(text).to_vec()
     }
 
     #[test]
-    fn rule_is_a_zone() {
-        assert_eq!(offset("CET-1CEST,M3.5.0,M10.5.0/3"), Some(7200));
-        assert_eq!(offset(":EST5"), Some(-18_000));
-    }
-
-    #[test]
-    fn what_is_no_zone_is_none() {
-        assert_eq!(offset(""), None);
-        assert_eq!(offset("/nonexistent"), None);
-        assert_eq!(offset("../../../etc/passwd"), None);
+    fn every_form_of_the_variable_means_what_it_means_to_libc() {
+        let forms = [
+            "",
+            ":",
+            "UTC",
+            ":UTC",
+            "::UTC",
+            "Europe/Berlin",
+            ":Europe/Berlin",
+            "America/New_York",
+            "Asia/Kolkata",
+            "Australia/Lord_Howe",
+            "posixrules",
+            "/usr/share/zoneinfo/Asia/Tokyo",
+            ":/usr/share/zoneinfo/Asia/Tokyo",
+            "../zoneinfo/Asia/Tokyo",
+            "/nonexistent",
+            "../../../etc/passwd",
+            "/etc",
+            "Europe",
+            "Europe/Nowhere",
+            "europe/berlin",
+            "CET-1CEST",
+            ":CET-1CEST",
+            "CET-1CEST,",
+            "CET-1CEST-3",
+            "CET-1CEST,M3.5.0,M10.5.0/3",
+            "CET-1CEST,M3.5.0/2,M10.5.0/3:00:00",
+            "CET-1CEST,M3.5.0",
+            "CET-1CEST,M3.5.0,",
+            "CET-1CEST,M3.5.0,M10.5.0,more",
+            "CET-1CEST,M13.5.0,M10.5.0",
+            "CET-1C",
+            "CET-1CE",
+            "CET-1 CEST",
+            "CET 1",
+            "CET",
+            "ABC",
+            "AB5",
+            "ABC5",
+            "ABC+5",
+            "ABC-5",
+            "ABC5:30",
+            "ABC-5:30:15",
+            "ABC5:99",
+            "ABC+30",
+            "ABC-99",
+            "ABC005",
+            "ABC+",
+            "EST5EDT",
+            "EST5EDT4",
+            "EST5EDT,M3.2.0,M11.1.0",
+            "EST5EDT,J60,J300",
+            "EST5EDT,59,299",
+            "EST5EDT4:30,M3.2.0/1,M11.1.0/-1",
+            "AEST-10AEDT,M10.1.0,M4.1.0/3",
+            "AEST-10AEDT",
+            "<+03>-3",
+            "<-0330>3:30",
+            "<+0330>-3:30<+0430>,J79/24,J263/24",
+            "<+03>-3<+04>",
+            "<+03-3",
+            "<>5",
+            "<a>5",
+            "<A_B>5",
+            "<abc>",
+            "GMT0",
+            "GMT+5",
+            "UTC+3",
+            "QQQ0QQQ",
+            "QQQ3QQQ,M3.2.0,M11.1.0",
+            "IST-2IDT,M3.4.4/26,M10.5.0",
+            "<-02>2<-01>,M3.5.0/-1,M10.5.0/0",
+        ];
+        for form in forms.map(Some).into_iter().chain([None]) {
+            assert_eq!(ours(form), of_libc(form), "TZ={form:?}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
@@ -57,8 +58,20 @@ fn parse_line(line: &str) -> Option<(&str, u32)> {
     Some((name, id))
 }
 
+/// Takes the home directory of the first entry for a user from text of the form of `/etc/passwd`.
+fn parse_home(text: &str, uid: u32) -> Option<PathBuf> {
+    let line = text.lines().find(|line| parse_line(line).is_some_and(|(_, id)| id == uid))?;
+    line.split(':').nth(5).filter(|home| !home.is_empty()).map(PathBuf::from)
+}
+
 /// Asks the system's name service; nothing when there is no `getent` or it knows nothing.
 fn ask(database: Database, key: &str) -> Option<(String, u32)> {
+    let text = ask_text(database, key)?;
+    let (name, id) = parse_line(text.lines().next()?)?;
+    Some((name.to_owned(), id))
+}
+
+fn ask_text(database: Database, key: &str) -> Option<String> {
     // A key that looks like an option or has a separator is in no database
     if key.starts_with('-') || key.contains(':') {
         return None;
@@ -70,9 +83,7 @@ fn ask(database: Database, key: &str) -> Option<(String, u32)> {
         .output()
         .ok()
         .filter(|output| output.status.success())?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let (name, id) = parse_line(text.lines().next()?)?;
-    Some((name.to_owned(), id))
+    String::from_utf8(output.stdout).ok()
 }
 
 /// Looks up users and groups, remembering every answer. Shared by threads.
@@ -111,6 +122,14 @@ impl Users {
     /// The name of the user that runs this process (effective).
     pub fn current_user(&self) -> Option<String> {
         self.user_name(rustix::process::geteuid().as_raw())
+    }
+
+    /// The home directory of the user that runs this process (effective), whatever the environment says.
+    pub fn current_home(&self) -> Option<PathBuf> {
+        let uid = rustix::process::geteuid().as_raw();
+        let text = fs::read("/etc/passwd").unwrap_or_default();
+        let own = |text: &str| parse_home(text, uid);
+        own(&String::from_utf8_lossy(&text)).or_else(|| own(&ask_text(Database::Passwd, &uid.to_string())?))
     }
 
     /// The name of the group that runs this process (effective).
@@ -155,6 +174,15 @@ mod tests {
         assert_eq!(table.ids["toor"], Some(0));
         assert_eq!(table.ids["pg"], Some(26));
         assert_eq!(table.names.len(), 2);
+    }
+
+    #[test]
+    fn home_is_that_of_the_first_entry_of_the_user() {
+        let text =
+            "root:x:0:0:root:/root:/bin/sh\npg:x:26:26:,,,:/var/lib/pg:/bin/sh\npg2:x:26:26::/other:\nnone:x:7:7:::";
+        assert_eq!(parse_home(text, 26), Some(PathBuf::from("/var/lib/pg")));
+        assert_eq!(parse_home(text, 7), None);
+        assert_eq!(parse_home(text, 8), None);
     }
 
     #[test]

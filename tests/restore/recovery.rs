@@ -1,10 +1,11 @@
 //! Recovery targets: which rows the restored server shows, and the settings written for it.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use regex_lite::Regex;
 
-use crate::env::{Cluster, Scenario, ScenarioOptions, Shutdown, Tool};
+use crate::env::{Cluster, Run, Scenario, ScenarioOptions, Shutdown, Tool};
 
 /// A cluster with a full backup and then rows 1 to 4, each committed after a moment that can be a target.
 struct History {
@@ -123,6 +124,54 @@ fn settings_written_for_every_type_equal_pgbackrest() {
         let ours = history.scenario.restore(Tool::Rbr, &format!("o-{number}"), arguments);
         assert_eq!(settings(&theirs), settings(&ours), "{arguments:?}");
     }
+}
+
+#[test]
+fn time_target_without_zone_is_one_instant_where_host_and_server_have_other_zones() {
+    let Some(history) = History::make(17) else { return };
+    // The same moment in another zone, without saying so; the server's zone is the host's
+    let local = history.scenario.cluster.sql(&format!(
+        "select to_char('{}'::timestamptz at time zone 'Asia/Kolkata', 'YYYY-MM-DD HH24:MI:SS,US')",
+        history.after_row_1
+    ));
+    let space = &history.scenario.space;
+    let restore = |name: &str, target: &str, more: &[&str]| {
+        let path = format!("--pg1-path={}", space.folder(name).display());
+        let (config, target) = (format!("--config={}", space.text("pgbackrest.conf")), format!("--target={target}"));
+        let mut command = space.command(history.scenario.program(Tool::Rbr));
+        command.env("TZ", "Asia/Kolkata").args([&config, "--stanza=demo", &path, "--type=time", &target]);
+        Run::of({
+            command.arg("--target-action=promote").args(more).arg("restore");
+            command
+        })
+    };
+    restore("zone", &local, &[]).success().says("+05:30");
+    let mut restored = Cluster::existing(space, history.scenario.oracles, 17, "zone");
+    restored.start();
+    restored.wait_writable();
+    assert_eq!(restored.sql("select count(*) || ' ' || max(id) from moment"), "1 1");
+    restored.stop(Shutdown::Fast);
+
+    let set = format!("--set={}", history.scenario.labels()[0]);
+    for wrong in ["nonsense", "2026-01-01 00:00:00Z"] {
+        restore("wrong", wrong, &[&set]).fails(29).says("time format must be");
+    }
+    assert_eq!(fs::read_dir(space.path("wrong")).expect("folder").count(), 0);
+}
+
+#[test]
+fn data_folder_with_characters_of_the_shell_recovers_by_its_restore_command() {
+    let Some(history) = History::make(15) else { return };
+    let space = &history.scenario.space;
+    let odd = space.folder("a $HOME `id`\"b\\ 100%p%% 'c' &;()<>#*!~\u{e4}");
+    history.scenario.rbr(&[&format!("--pg1-path={}", odd.display()), "restore"]).success();
+    // The tools around the server need no such names
+    symlink(&odd, space.path("odd")).expect("link");
+    let mut restored = Cluster::existing(space, history.scenario.oracles, 15, "odd");
+    restored.start();
+    restored.wait_writable();
+    assert_eq!(restored.sql("select count(*) || ' ' || max(id) from moment"), "4 4");
+    restored.stop(Shutdown::Fast);
 }
 
 #[test]

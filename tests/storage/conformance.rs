@@ -150,6 +150,47 @@ fn paths_and_links(storage: &dyn RepoStorage) {
     }
 }
 
+/// Two writers of one file, each with a storage of its own as two processes have: every order in which their calls can come.
+/// From the first success on the file is there at every moment, and it is always that of one of them, in whole. Who abandons
+/// its file takes nothing of the other's away.
+pub fn two_writers(first: &dyn RepoStorage, second: &dyn RepoStorage) {
+    const CALLS: usize = 4;
+    let storages = [first, second];
+    for ends in [[true, true], [true, false]] {
+        // Who is next, as bits of which half are set
+        for order in (0u32..1 << (2 * CALLS)).filter(|order| order.count_ones() as usize == CALLS) {
+            let at = path(&format!("two/{}/{order}", ends[1]));
+            let contents = [b"first writer's content".as_slice(), b"second".as_slice()];
+            let mut writers = [None, None];
+            let mut done = [0, 0];
+            let mut acknowledged = false;
+            for step in 0..2 * CALLS {
+                let who = (order >> step & 1) as usize;
+                let (content, half) = (contents[who], contents[who].len() / 2);
+                match done[who] {
+                    0 => writers[who] = Some(storages[who].write(&at, WriteOptions::ATOMIC).unwrap()),
+                    1 => std::io::Write::write_all(writers[who].as_mut().unwrap(), &content[..half]).unwrap(),
+                    2 => std::io::Write::write_all(writers[who].as_mut().unwrap(), &content[half..]).unwrap(),
+                    _ if ends[who] => {
+                        writers[who].take().unwrap().finish().unwrap();
+                        acknowledged = true;
+                        assert_eq!(get(storages[1 - who], &at, 100).unwrap().unwrap(), content, "{order:b} {step}");
+                    }
+                    _ => drop(writers[who].take()),
+                }
+                done[who] += 1;
+                let found = get(storages[who], &at, 100).unwrap();
+                let is_whole = found.as_deref().is_some_and(|found| contents.contains(&found));
+                assert!(is_whole || !acknowledged && found.is_none(), "{order:b} {step}: {found:?}");
+            }
+        }
+        // Nothing is left of any
+        let left = names(first, &format!("two/{}", ends[1])).unwrap();
+        assert!(left.iter().all(|name| name.parse::<u32>().is_ok()), "{left:?}");
+    }
+    first.remove_all(&path("two")).unwrap();
+}
+
 /// What takes several requests: a file of many parts, read whole and from its middle, and a directory of many files. All of it
 /// is removed again.
 pub fn large_things(storage: &dyn RepoStorage) {

@@ -107,3 +107,44 @@ fn sftp_connection_is_cut_anywhere_in_a_small_write() {
     }
     assert!(failed > 0 && passage.cuts() > failed, "{failed} of {} cuts", passage.cuts());
 }
+
+#[test]
+fn removal_of_a_link_in_the_place_of_a_directory_leaves_what_it_leads_to() {
+    let Some(server) = Sshd::start_usual() else { return };
+    let storage = open(servers::sftp(&server, "repo", server.port()));
+    put(&*storage, &path("backup/demo/20260101-000000F/file"), b"x", WriteOptions::ATOMIC).unwrap();
+    put(&*storage, &path("archive/demo/file"), b"x", WriteOptions::ATOMIC).unwrap();
+    let elsewhere = server.space.folder("elsewhere");
+    std::fs::write(elsewhere.join("precious"), "x").unwrap();
+    // In the place of the directory, and below one
+    for name in ["repo/backup/link", "repo/archive/demo/link"] {
+        std::os::unix::fs::symlink(&elsewhere, server.space.path(name)).unwrap();
+    }
+    for name in ["backup/link", "archive/demo", "backup/demo"] {
+        storage.remove_all(&path(name)).unwrap();
+        assert!(storage.info(&path(name)).unwrap().is_none(), "{name}");
+    }
+    assert!(elsewhere.join("precious").exists());
+    // The repository itself may be behind a link
+    std::os::unix::fs::symlink(server.space.path("repo"), server.space.path("linked")).unwrap();
+    let linked = open(servers::sftp(&server, "linked", server.port()));
+    put(&*linked, &path("a/b"), b"x", WriteOptions::ATOMIC).unwrap();
+    linked.remove_all(&path("a")).unwrap();
+    assert!(!server.space.path("repo/a").exists());
+}
+
+#[test]
+fn server_that_can_not_rename_over_files_keeps_the_old_one_when_it_fails() {
+    let Some(server) = Sshd::start("internal-sftp -P posix-rename", &[("ed25519", "")]) else { return };
+    let storage = open(servers::sftp(&server, "repo", server.port()));
+    for content in [b"first".as_slice(), b"second", b"third"] {
+        put(&*storage, &path("info"), content, WriteOptions::ATOMIC).unwrap();
+        assert_eq!(get(&*storage, &path("info"), 100).unwrap().unwrap(), content);
+        assert_eq!(storage.names(&path("")).unwrap().unwrap(), ["info"]);
+    }
+    // The server's answer is the same "failure" as for a file that is there
+    put(&*storage, &path("dir/file"), b"x", WriteOptions::ATOMIC).unwrap();
+    put(&*storage, &path("dir"), b"y", WriteOptions::ATOMIC).unwrap_err();
+    assert_eq!(get(&*storage, &path("dir/file"), 10).unwrap().unwrap(), b"x");
+    assert_eq!(storage.names(&path("")).unwrap().unwrap(), ["dir", "info"]);
+}

@@ -1,6 +1,6 @@
 //! `restore`: a cluster from a backup.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use engine::job_queue::QueueSettings;
 use engine::restore::{
@@ -8,7 +8,7 @@ use engine::restore::{
 };
 use engine::{Error, ErrorCode, Result};
 
-use crate::config::{Command, Config, Replacement, Role, Source, opt};
+use crate::config::{Command, Config, Replacement, Role, Source, opt, quote_for_shell};
 use crate::exit::{self, ExitStatus};
 use crate::progress::LiveProgress;
 use crate::repos;
@@ -96,6 +96,7 @@ fn settings(config: &Config) -> Result<RestoreSettings> {
         db_exclude: config.find(opt::DB_EXCLUDE).unwrap_or_default().to_vec(),
         recovery,
         recovery_is_default: config.source(opt::TYPE) == Source::Default,
+        checksum_page_error: config.get(opt::CHECKSUM_PAGE_ERROR)?,
         pg_version_force: config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()?,
         queue: QueueSettings::new(process_max, job_retry, job_retry_interval),
     })
@@ -123,27 +124,22 @@ fn restore_command(config: &Config) -> String {
     let replace = NOT_FOR_ARCHIVE_GET.map(|name| (name, Replacement::Omit));
     let args = config.options_for_exec(Command::ArchiveGet, Role::Main, &replace, true, true);
     let program = match (config.source(opt::CMD), config.find(opt::CMD)) {
-        (Source::Default, _) | (_, None) => own_program(config.program()),
+        (Source::Default, _) | (_, None) => called_program(config.program()),
         (_, Some(cmd)) => cmd.to_owned(),
     };
-    let program = if program.contains(' ') { format!("\"{program}\"") } else { program };
-    format!("{program} {} %f \"%p\"", args.join(" "))
+    // PostgreSQL puts something in the place of what follows a percent sign
+    let command = format!("{} {}", quote_for_shell(&program), args.join(" ")).replace('%', "%%");
+    format!("{command} %f \"%p\"")
 }
 
-/// The absolute path of this program under the name that it was called by: PostgreSQL calls it from another directory, and
-/// maybe with another search path.
-fn own_program(called: &str) -> String {
-    let called_path = Path::new(called);
-    let found = if called.contains('/') {
-        std::path::absolute(called_path).ok()
-    } else {
-        let search = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&search)
-            .map(|dir| dir.join(called_path))
-            .find(|path| path.is_absolute() && path.is_file())
-    };
-    let found = found.or_else(|| std::env::current_exe().ok());
-    found.and_then(|path| path.to_str().map(ToOwned::to_owned)).unwrap_or_else(|| called.to_owned())
+/// The name that this program was called by. A name without a path stays one, so that the restored cluster may recover where the
+/// program is somewhere else; a relative path becomes absolute, since PostgreSQL calls it from another directory.
+fn called_program(called: &str) -> String {
+    if !called.contains('/') {
+        return called.to_owned();
+    }
+    let absolute = std::path::absolute(called).ok().and_then(|path| path.to_str().map(ToOwned::to_owned));
+    absolute.unwrap_or_else(|| called.to_owned())
 }
 
 #[cfg(test)]
@@ -151,14 +147,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_program_called_by_path_keeps_its_name() {
-        assert_eq!(own_program("/usr/bin/pgbackrest"), "/usr/bin/pgbackrest");
-        let relative = own_program("./pgbackrest");
+    fn program_called_by_path_is_called_by_its_absolute_path() {
+        assert_eq!(called_program("/usr/bin/pgbackrest"), "/usr/bin/pgbackrest");
+        let relative = called_program("./pgbackrest");
         assert!(relative.starts_with('/') && relative.ends_with("/pgbackrest"), "{relative}");
     }
 
     #[test]
-    fn own_program_called_by_bare_name_is_absolute() {
-        assert!(own_program("no-such-program-anywhere").starts_with('/'));
+    fn program_called_by_bare_name_keeps_it() {
+        assert_eq!(called_program("pgbackrest"), "pgbackrest");
     }
 }

@@ -53,7 +53,7 @@ impl Config {
     ///
     /// Options are given that the other process knows and that are not secret. `replace` has the changes, by full name. A
     /// process on the same host (`local`) reads the same files and environment, so it gets only what the command line had.
-    /// With `quote`, values with blanks are put in quotes, for a text that a shell reads.
+    /// With `quote`, values are quoted where they need it, for a text that a shell reads.
     pub fn options_for_exec(
         &self,
         command: Command,
@@ -92,7 +92,7 @@ impl Config {
         quote: bool,
     ) {
         let name = decl.indexed_name(key);
-        let quoted = |value: &str| if quote { quote_blanks(value) } else { value.to_owned() };
+        let quoted = |value: &str| if quote { quote_for_shell(value) } else { value.to_owned() };
         match (replaced, slot) {
             (Some(Replacement::Omit), _) | (None, None) => (),
             (Some(Replacement::Bool(value)), _) => {
@@ -132,4 +132,53 @@ impl Config {
 /// The text in quotes if it has a blank.
 fn quote_blanks(text: &str) -> String {
     if text.contains(' ') { format!("\"{text}\"") } else { text.to_owned() }
+}
+
+/// The text as one word of a shell's command line. What needs no quotes has none, and blanks alone are quoted as pgBackRest does;
+/// it quotes nothing else, so that a shell runs parts of some paths.
+pub fn quote_for_shell(text: &str) -> String {
+    let special = |char: char| char.is_whitespace() || char.is_control() || "\"'\\$`&|;<>()*?[]{}!".contains(char);
+    // These mean something at the beginning of a word only
+    if !text.is_empty() && !text.contains(special) && !text.starts_with(['~', '#']) {
+        return text.to_owned();
+    }
+    let mut quoted = String::from('"');
+    for char in text.chars() {
+        if matches!(char, '"' | '\\' | '$' | '`') {
+            quoted.push('\\');
+        }
+        quoted.push(char);
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_that_needs_no_quotes_looks_as_pgbackrest_writes_it() {
+        for text in ["/var/lib/pg-15/data_1", "a=b,c:d@e+f%g", "/x/~a#b", "ä"] {
+            assert_eq!(quote_for_shell(text), text);
+        }
+        assert_eq!(quote_for_shell("/with a blank"), "\"/with a blank\"");
+    }
+
+    #[test]
+    fn every_text_is_one_word_to_a_shell() {
+        let all: String = (1u8..=127).map(char::from).collect();
+        let mut texts: Vec<String> =
+            all.chars().flat_map(|char| [format!("{char}"), format!("a{char}b"), format!("{char} x")]).collect();
+        texts
+            .extend(["", "$HOME", "`id`", "a\\ b", "$(id)", "~root", "# no", "a'b\"c", "ä ö", "\\"].map(str::to_owned));
+        texts.push(all);
+        let words: Vec<String> = texts.iter().map(|text| quote_for_shell(text)).collect();
+        let script = format!("printf '%s\\0' {}", words.join(" "));
+        let output = std::process::Command::new("/bin/sh").arg("-c").arg(script).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let read = String::from_utf8(output.stdout).unwrap();
+        let read: Vec<&str> = read.split_terminator('\0').collect();
+        assert_eq!(read, texts);
+    }
 }

@@ -28,10 +28,30 @@ Where rbr behaves otherwise than pgBackRest on purpose. Repositories stay the sa
 const DIFFERENCES: &[(&str, &str)] = &[
     (
         "restore",
-        "Quotes and backslashes in recovery settings are doubled, so that PostgreSQL reads the value that was given.",
+        "Quotes, backslashes and line breaks in recovery settings are escaped, so that PostgreSQL reads the value that was given.",
     ),
     ("restore", "A line break in the value of `recovery-option` is refused [032]; it would begin another setting."),
-    ("restore", "`restore_command` names this program by its absolute path."),
+    (
+        "restore",
+        "Every word of `restore_command` is quoted for the shell where it needs it, and `%` is doubled; pgBackRest quotes blanks alone. A program that was called by a relative path has its absolute one.",
+    ),
+    (
+        "restore",
+        "A time target without a zone is written to `recovery_target_time` with this host's offset, so that the instant that chooses the set also ends recovery. A comma before the fraction becomes a point.",
+    ),
+    (
+        "restore",
+        "Targets that PostgreSQL would refuse are refused before anything is changed, also with `--set`: times [029], positions, transactions and names [032].",
+    ),
+    (
+        "restore",
+        "A manifest with two entries that restore to one path is refused [029] before anything is changed; files that an unfinished restore left in the cluster are neither backed up nor restored.",
+    ),
+    (
+        "restore",
+        "Invalid page checksums are an error [026], or a warning, for files that `--delta` finds there already too.",
+    ),
+    ("restore", "A file of another size than the manifest says is an error [026] even if its checksum fits."),
     (
         "restore",
         "The destination of a link or tablespace is cleaned with `--delta` only if the cluster's own link led there before; otherwise it must be empty [040, 093].",
@@ -103,6 +123,27 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "archive-get",
         "With `archive-async`, a segment is got directly when no worker can be started; pgBackRest fails, also when the spool had it.",
     ),
+    (
+        "archive-get",
+        "With `archive-async`, a spool that fails, an error of the worker or one that takes longer than `archive-timeout` is no answer: the repository is asked directly. PostgreSQL would take the error for the end of the WAL.",
+    ),
+    ("archive-get", "A stored segment that decodes to more than a segment's size is refused before it fills the disk."),
+    (
+        "archive-push",
+        "With `archive-async`, a state in the spool that is older than the last change of its WAL file does not count: it is about an earlier file of that name.",
+    ),
+    (
+        "archive-push",
+        "A segment that a file system already has is read before it is acknowledged, and stored again if it is damaged.",
+    ),
+    (
+        "archive-push",
+        "The archive is listed again after a segment was stored: of two clusters that push different content at the same time, at least one fails [045].",
+    ),
+    (
+        "archive-push",
+        "`archive-push-queue-max` counts segments by the size of the first segment and other files by their own; pgBackRest takes all files to be as large as the first.",
+    ),
     ("archive-push", "With `archive-async`, the worker pushes the file that PostgreSQL asks for before all others."),
     (
         "archive-push, archive-get",
@@ -172,6 +213,30 @@ const DIFFERENCES: &[(&str, &str)] = &[
     (
         "all",
         "Credentials of S3 that live for less than five minutes are used for ten seconds before they are asked for again, not for one request.",
+    ),
+    (
+        "all",
+        "Every writer has a temporary name of its own (`<file>.<writer>.pgbackrest.tmp`) on file systems and SFTP, and looks at the stored file once more. A later run removes what a killed process left.",
+    ),
+    (
+        "all",
+        "Known hosts of SFTP: patterns, negated ones and `@revoked *` mean what they mean to ssh. libssh2, which pgBackRest uses, does not know them.",
+    ),
+    (
+        "backup, check, stanza-create, stanza-upgrade",
+        "The session turns off `idle_session_timeout` and its like for itself, so that a setting of the role or the database does not end a backup.",
+    ),
+    (
+        "backup, check, stanza-create, stanza-upgrade",
+        "Variables of PostgreSQL's client library that are not supported (`PGSERVICE`, `PGTARGETSESSIONATTRS` and others that change where a session leads or how it is protected) are refused [056]. A key of the client that needs a passphrase, lists of revoked certificates and channel binding are not supported.",
+    ),
+    (
+        "backup",
+        "A tablespace that is made or dropped while the data directory is listed does not end the backup: the server is asked again.",
+    ),
+    (
+        "backup",
+        "With `archive-copy`, a segment whose content does not match the checksum in its name ends the backup [026].",
     ),
     (
         "all",

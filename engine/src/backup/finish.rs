@@ -2,30 +2,25 @@
 //!
 //! Source of order and messages: pgBackRest `src/command/backup/complete.c.inc` and `db.c.inc`.
 
-use std::io::{Read, Write};
-
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::{BackupEntry, BackupInfo};
-use repo_format::cipher::{Cipher, Decryptor, Framing};
-use repo_format::compress::{CompressType, Compression, Decompressor};
+use repo_format::cipher::{Cipher, Framing};
 use repo_format::hash::Sha1;
 use repo_format::label::BackupLabel;
-use repo_format::layout::{self, FileForm, RepoPath, Stanza};
+use repo_format::layout::{self, FileForm, Stanza};
 use repo_format::manifest::{Manifest, ManifestFile};
 use repo_format::wal_name::WalSegment;
 
 use super::settings::BackupSettings;
 use super::source::Stop;
+use super::wal_copy;
 use crate::cancel::CancelToken;
 use crate::pg::data_dir::TARGET_PGDATA;
 use crate::pipeline::encode::Encoder;
-use crate::repo::archive_find::{FoundSegment, WalSegmentFind};
+use crate::repo::archive_find::WalSegmentFind;
 use crate::repo::{Repo, formats, info_files, manifest_store};
-use crate::storage::{self, ReadRange, SyncBatch, WriteOptions};
+use crate::storage::{self, SyncBatch, WriteOptions};
 use crate::{Error, ErrorCode, Result, detail, ending, side_by_side, warn};
-
-/// Bytes of WAL that are in memory at a time.
-const COPY_BUFFER_BYTES: usize = 1 << 20;
 
 /// Makes all copied files durable. When that fails, the interrupted backup can't be gone on with: its files may look right as
 /// long as they are in memory, and the kernel tells of lost data only once.
@@ -90,7 +85,7 @@ fn put_file(
 }
 
 /// Adds a file that was not in the scan, with owner and mode from the data directory.
-fn add_file(
+pub(super) fn add_file(
     manifest: &mut Manifest,
     name: &str,
     size: u64,
@@ -141,60 +136,9 @@ pub(super) fn check_archive(
         if settings.archive_copy {
             // Copying is slow, so each one is told of
             detail!("copy segment {segment} to backup");
-            copy_segment(repo, settings, wal, manifest, segment, &found)?;
+            wal_copy::copy_segment(repo, &settings.stanza, settings.compression, wal, manifest, segment, &found)?;
         }
     }
-    Ok(())
-}
-
-fn copy_segment(
-    repo: &Repo,
-    settings: &BackupSettings,
-    wal: &Wal<'_>,
-    manifest: &mut Manifest,
-    segment: &WalSegment,
-    found: &FoundSegment,
-) -> Result<()> {
-    let name = format!("{TARGET_PGDATA}/{}/{segment}", manifest.data.pg_version.wal_dir());
-    let kind = settings.compression.kind;
-    let path = layout::backup_file(&settings.stanza, &manifest.data.label, &name, FileForm::Whole(kind))?;
-    let fail = |path: &RepoPath, error| {
-        Error::from_io(ErrorCode::FileRead, format!("unable to copy '{}'", repo.storage.display(path)), error)
-    };
-    let stored = repo.storage.read(&found.path, ReadRange::default())?;
-    let stored = stored.ok_or_else(|| storage::missing(&*repo.storage, &found.path))?;
-    let decrypted = Decryptor::new(&info_files::archive_cipher(wal.archive), Framing::Full, stored);
-    let same_kind = found.name.compress_type == kind;
-    let mut reader: Box<dyn Read> = if same_kind || found.name.compress_type == CompressType::None {
-        Box::new(decrypted)
-    } else {
-        Box::new(Decompressor::new(found.name.compress_type, Framing::Full, decrypted)?)
-    };
-    let compression = if same_kind { Compression::NONE } else { settings.compression };
-    let mut encoder =
-        Encoder::new(compression, &Cipher::from_passphrase(manifest.cipher_pass.as_ref()), Framing::Full)?;
-
-    let mut writer = repo.storage.write(&path, WriteOptions::ATOMIC)?;
-    let mut buffer = vec![0; COPY_BUFFER_BYTES];
-    let mut out = Vec::new();
-    let mut size_repo = 0;
-    loop {
-        let count = reader.read(&mut buffer).map_err(|error| fail(&found.path, error))?;
-        match count {
-            0 => encoder.finish(&mut out)?,
-            count => encoder.push(&buffer[..count], &mut out)?,
-        }
-        size_repo += out.len() as u64;
-        writer.write_all(&out).map_err(|error| fail(&path, error))?;
-        out.clear();
-        if count == 0 {
-            break;
-        }
-    }
-    writer.finish()?;
-    let timestamp = manifest.data.timestamp_stop;
-    let size = u64::from(wal.segment_size);
-    add_file(manifest, &name, size, size_repo, timestamp, found.name.checksum, None);
     Ok(())
 }
 

@@ -195,7 +195,7 @@ impl Source {
         );
         let start = primary.backup_start(settings.start_fast, settings.archive_check)?;
         let databases = primary.databases()?;
-        let tablespaces = primary.tablespaces()?;
+        let tablespaces = tablespaces(primary)?;
         info!("backup start archive = {}, lsn = {}", start.wal_segment, start.lsn);
         if let Some(standby) = &mut self.standby {
             info!("wait for replay on the standby to reach {}", start.lsn);
@@ -207,10 +207,16 @@ impl Source {
             wal_segment: Some(start.wal_segment),
             wal_segment_check: start.wal_segment_check,
             databases,
-            tablespaces: Some(
-                tablespaces.into_iter().map(|found| Tablespace { id: found.oid, name: found.name }).collect(),
-            ),
+            tablespaces: Some(tablespaces),
         })
+    }
+
+    /// The tablespaces that the server has now; none offline.
+    ///
+    /// # Errors
+    /// Those of the session.
+    pub(super) fn tablespaces(&mut self) -> Result<Vec<Tablespace>> {
+        self.primary.as_mut().map_or_else(|| Ok(Vec::new()), tablespaces)
     }
 
     /// Makes sure that the servers are still what they were.
@@ -256,6 +262,11 @@ fn check_standby(primary: &PgControl, standby: &PgControl, standby_key: u32) -> 
         ),
     )
     .hint(format!("does pg{standby_key} reference a standby of another cluster?")))
+}
+
+fn tablespaces(session: &mut PgSession) -> Result<Vec<Tablespace>> {
+    let found = session.tablespaces()?;
+    Ok(found.into_iter().map(|found| Tablespace { id: found.oid, name: found.name }).collect())
 }
 
 fn local_time() -> i64 {

@@ -1,7 +1,7 @@
 //! A blocking connection to a PostgreSQL server, with the connection rules of libpq and the error texts of pgBackRest
 //! (`src/postgres/client.c`).
 
-use std::env;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
@@ -9,9 +9,13 @@ use std::time::{Duration, Instant};
 use repo_format::pg::version::PgVersion;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::config::SslMode as DriverSslMode;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
+use super::environment::{Environment, SslMode};
 use super::passfile;
+use super::tls::Connector;
 use crate::users::Users;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
@@ -55,6 +59,8 @@ pub struct PgClient {
     /// Taken only by `drop`, which needs the client gone before it waits for the connection to end.
     client: Option<Client>,
     connection: Option<JoinHandle<()>>,
+    /// For the connection by which a query is cancelled.
+    tls: Connector,
     runtime: Runtime,
     timeout: Duration,
     cancel: CancelToken,
@@ -70,25 +76,50 @@ impl PgClient {
             .enable_all()
             .build()
             .map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start the PostgreSQL client", e))?;
-        let target = Target::new(settings);
         let failed = |text: String| {
             Error::new(ErrorCode::DbConnect, format!("unable to connect to '{}': {text}", conninfo(settings)))
         };
-        let config = target.config(settings);
-        let connecting = async { within(settings.db_timeout, cancel, pin!(config.connect(NoTls))).await };
-        let (client, connection) = match runtime.block_on(connecting)? {
-            Some(Ok(connected)) => connected,
-            Some(Err(e)) => return Err(failed(target.connect_error(&e)).cause(e)),
-            None => return Err(failed(format!("timed out after {}ms", settings.db_timeout.as_millis()))),
-        };
-        // The connection only moves while the runtime runs, which is while a query runs; nothing is expected in between
-        let connection = runtime.spawn(async move {
-            // The query that is running reports the error
-            let _ = connection.await;
-        });
+        let environment = Environment::read()?;
+        let mut texts = Vec::new();
+        let mut connected = None;
+        'targets: for target in Target::all(settings, &environment) {
+            for &encryption in target.encryptions(environment.ssl_mode) {
+                let tls = match encryption {
+                    Encryption::Never => Ok(Connector::plain()),
+                    _ => Connector::new(environment.ssl_mode, &environment.ssl),
+                };
+                let tls = tls.map_err(|e| failed(format!("{}: {e}", target.place())))?;
+                let config = target.config(settings, &environment, encryption);
+                let connecting = async { within(settings.db_timeout, cancel, pin!(config.connect(tls.clone()))).await };
+                match runtime.block_on(connecting)? {
+                    Some(Ok((client, connection))) => {
+                        // The connection only moves while the runtime runs, which is while a query runs; nothing is
+                        // expected in between
+                        let connection = runtime.spawn(async move {
+                            // The query that is running reports the error
+                            let _ = connection.await;
+                        });
+                        connected = Some((client, connection, tls));
+                        break 'targets;
+                    }
+                    Some(Err(e)) => {
+                        texts.push(target.connect_error(&e));
+                        if !may_differ_otherwise(&e) {
+                            break;
+                        }
+                    }
+                    None => {
+                        texts.push(format!("timed out after {}ms", settings.db_timeout.as_millis()));
+                        break;
+                    }
+                }
+            }
+        }
+        let (client, connection, tls) = connected.ok_or_else(|| failed(texts.join("\n")))?;
         Ok(PgClient {
             client: Some(client),
             connection: Some(connection),
+            tls,
             runtime,
             timeout: settings.db_timeout,
             cancel: cancel.clone(),
@@ -114,7 +145,7 @@ impl PgClient {
             };
             // The connection stays usable only if the query is really over
             let cancelling = async {
-                if let Err(e) = client.cancel_token().cancel_query(NoTls).await {
+                if let Err(e) = client.cancel_token().cancel_query(self.tls.clone()).await {
                     crate::warn!("unable to cancel query '{query}': {e}");
                 }
                 let _ = running.await;
@@ -212,37 +243,85 @@ fn conninfo(settings: &PgSettings) -> String {
     info
 }
 
+/// Whether the same server may take a session with other encryption.
+fn may_differ_otherwise(error: &tokio_postgres::Error) -> bool {
+    match error.as_db_error() {
+        // A line of pg_hba.conf is only for sessions of one kind
+        Some(db) => *db.code() == SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+        None => true,
+    }
+}
+
+/// One attempt's encryption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encryption {
+    Never,
+    IfOffered,
+    Always,
+}
+
 /// Where and as whom to connect, after libpq's defaults.
 struct Target {
     /// A socket directory, or a host's name if it does not begin with a slash.
     host: String,
+    /// Where the host is, instead of what its name leads to.
+    address: Option<IpAddr>,
     port: u16,
     user: String,
 }
 
 impl Target {
-    fn new(settings: &PgSettings) -> Self {
-        let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
-        let host = settings.socket_path.as_ref().map(|path| path.to_string_lossy().into_owned());
-        Target {
-            host: host.or_else(|| variable("PGHOST")).unwrap_or_else(|| SOCKET_PATH_DEFAULT.to_owned()),
+    /// All of them, to be tried one after the other.
+    fn all(settings: &PgSettings, environment: &Environment) -> Vec<Self> {
+        let hosts = match &settings.socket_path {
+            Some(path) => vec![path.to_string_lossy().into_owned()],
+            None if environment.hosts.is_empty() => match environment.addresses.as_slice() {
+                [] => vec![SOCKET_PATH_DEFAULT.to_owned()],
+                addresses => addresses.iter().map(IpAddr::to_string).collect(),
+            },
+            // An empty one in a list is the usual place
+            None => environment
+                .hosts
+                .iter()
+                .map(|host| if host.is_empty() { SOCKET_PATH_DEFAULT } else { host }.to_owned())
+                .collect(),
+        };
+        let user = settings
+            .user
+            .clone()
+            .or_else(|| environment.user.clone())
+            .or_else(|| Users::new().current_user())
+            // Without a name nothing better is known; the server then says that there is no such role
+            .unwrap_or_else(|| rustix::process::geteuid().as_raw().to_string());
+        // A socket that was configured is where the session leads, whatever the environment says
+        let addresses = if settings.socket_path.is_some() { &[][..] } else { &environment.addresses[..] };
+        let target = |(index, host)| Target {
+            host,
+            address: addresses.get(index).copied(),
             port: settings.port,
-            user: settings
-                .user
-                .clone()
-                .or_else(|| variable("PGUSER"))
-                .or_else(|| Users::new().current_user())
-                // Without a name nothing better is known; the server then says that there is no such role
-                .unwrap_or_else(|| rustix::process::geteuid().as_raw().to_string()),
-        }
+            user: user.clone(),
+        };
+        hosts.into_iter().enumerate().map(target).collect()
     }
 
     fn is_socket(&self) -> bool {
         // An @ begins the name of an abstract socket, one without a file
-        self.host.starts_with(['/', '@'])
+        self.address.is_none() && self.host.starts_with(['/', '@'])
     }
 
-    fn config(&self, settings: &PgSettings) -> Config {
+    /// Which encryption to try, in this order.
+    fn encryptions(&self, mode: SslMode) -> &'static [Encryption] {
+        match mode {
+            // libpq never encrypts what does not leave the machine
+            _ if self.is_socket() => &[Encryption::Never],
+            SslMode::Disable => &[Encryption::Never],
+            SslMode::Allow => &[Encryption::Never, Encryption::Always],
+            SslMode::Prefer => &[Encryption::IfOffered, Encryption::Never],
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => &[Encryption::Always],
+        }
+    }
+
+    fn config(&self, settings: &PgSettings, environment: &Environment, encryption: Encryption) -> Config {
         let mut config = Config::new();
         if self.is_socket() {
             config.host_path(match self.host.strip_prefix('@') {
@@ -252,32 +331,46 @@ impl Target {
         } else {
             config.host(&self.host);
         }
+        if let Some(address) = self.address {
+            config.hostaddr(address);
+        }
         config.port(self.port).user(&self.user).dbname(&settings.database);
+        config.ssl_mode(match encryption {
+            Encryption::Never => DriverSslMode::Disable,
+            Encryption::IfOffered => DriverSslMode::Prefer,
+            Encryption::Always => DriverSslMode::Require,
+        });
+        if let Some(options) = &environment.options {
+            config.options(options);
+        }
         // Sent only if the server asks for it
-        if let Some(password) = self.password(settings) {
+        if let Some(password) = self.password(settings, environment) {
             config.password(password);
         }
         config
     }
 
-    fn password(&self, settings: &PgSettings) -> Option<String> {
-        if let Ok(password) = env::var("PGPASSWORD") {
-            return Some(password);
+    fn password(&self, settings: &PgSettings, environment: &Environment) -> Option<String> {
+        if let Some(password) = &environment.password {
+            return Some(password.clone());
         }
-        let file = |name| env::var_os(name).map(PathBuf::from).filter(|path| !path.as_os_str().is_empty());
-        let path = passfile::path(file("PGPASSFILE"), file("HOME"))?;
+        let path = environment.passfile.as_ref()?;
         let host = if self.host == SOCKET_PATH_DEFAULT { "localhost" } else { &self.host };
         let target = passfile::Target { host, port: self.port, database: &settings.database, user: &self.user };
-        passfile::lookup(&path, target)
+        passfile::lookup(path, target)
+    }
+
+    fn place(&self) -> String {
+        if self.is_socket() {
+            format!("connection to server on socket \"{}/.s.PGSQL.{}\" failed", self.host, self.port)
+        } else {
+            format!("connection to server at \"{}\", port {} failed", self.host, self.port)
+        }
     }
 
     /// The failure in libpq's words, which operators know.
     fn connect_error(&self, error: &tokio_postgres::Error) -> String {
-        let place = if self.is_socket() {
-            format!("connection to server on socket \"{}/.s.PGSQL.{}\" failed", self.host, self.port)
-        } else {
-            format!("connection to server at \"{}\", port {} failed", self.host, self.port)
-        };
+        let place = self.place();
         if let Some(db) = error.as_db_error() {
             return format!("{place}: {}", db_error_text(db));
         }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// No honest password file is larger, in bytes.
 const SIZE_MAX: u64 = 1024 * 1024;
@@ -15,11 +15,6 @@ pub(crate) struct Target<'a> {
     pub port: u16,
     pub database: &'a str,
     pub user: &'a str,
-}
-
-/// Where the file is: `PGPASSFILE`, else in the home directory.
-pub(super) fn path(passfile: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
-    passfile.or_else(|| home.map(|home| home.join(".pgpass")))
 }
 
 /// The password for this target; nothing when there is no file, no matching line, or others may read the file.
@@ -106,7 +101,7 @@ mod tests {
     #[test]
     fn lookup_refuses_file_that_others_may_read() {
         let dir = tempfile::tempdir().unwrap();
-        let path = path(None, Some(dir.path().to_owned())).unwrap();
+        let path = dir.path().join(".pgpass");
         fs::write(&path, "*:*:*:*:secret").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert_eq!(lookup(&path, TARGET), None);

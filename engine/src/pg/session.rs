@@ -17,6 +17,13 @@ use crate::{CancelToken, Error, ErrorCode, Result};
 /// How often the recovery state is looked at during a backup.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Turns off what ends a session or a query of it by itself: the session has nothing to say while files are copied, and it
+/// ends a backup that the server ends it in. Those that the server's version does not know are not found. How long a query may
+/// take says the option `db-timeout`.
+pub const NO_TIMEOUTS: &str = "select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings where name in \
+                           ('idle_session_timeout', 'idle_in_transaction_session_timeout', 'statement_timeout', \
+                           'lock_timeout', 'transaction_timeout')";
+
 /// What starting a backup returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupStart {
@@ -104,6 +111,7 @@ impl PgSession {
                 .hint("is the pg_read_all_settings role assigned for PostgreSQL >= 10?"));
         };
         client.exec(&format!("set application_name = 'pgBackRest [{}]'", settings.command.replace('\'', "''")))?;
+        client.rows(NO_TIMEOUTS)?;
         // 9.6 says that pg_stop_backup() may run in a parallel worker, where it then fails
         client.exec("set max_parallel_workers_per_gather = 0")?;
         let standby = is_in_recovery(&mut client)?;

@@ -55,6 +55,8 @@ pub struct WalSegmentFind<'a> {
     names: Vec<String>,
     /// What was listed before the first look.
     ahead: Option<Listed>,
+    /// Names of temporary files of the segment looked for last.
+    temporary: Vec<String>,
 }
 
 impl<'a> WalSegmentFind<'a> {
@@ -67,7 +69,17 @@ impl<'a> WalSegmentFind<'a> {
         timeout: Duration,
         cancel: &'a CancelToken,
     ) -> Self {
-        WalSegmentFind { storage, stanza, archive_id, timeout, cancel, directory: None, names: Vec::new(), ahead: None }
+        WalSegmentFind {
+            storage,
+            stanza,
+            archive_id,
+            timeout,
+            cancel,
+            directory: None,
+            names: Vec::new(),
+            ahead: None,
+            temporary: Vec::new(),
+        }
     }
 
     /// The same, where a directory was listed just now.
@@ -113,6 +125,11 @@ impl<'a> WalSegmentFind<'a> {
             .hint("run the 'start' command if the stanza was previously stopped."))
     }
 
+    /// The names of files of the segment looked for last that somebody writes, or has begun to write.
+    pub fn into_temporary(self) -> Vec<String> {
+        self.temporary
+    }
+
     /// Stored names go on after the segment's.
     fn list(&mut self, directory: &RepoPath, segment: &WalSegment) -> Result<()> {
         self.names = match self.ahead.take().filter(|ahead| ahead.directory == *directory) {
@@ -135,6 +152,7 @@ impl<'a> WalSegmentFind<'a> {
         let mut matches = Vec::new();
         let mut failed = None;
         let mut keep_from = self.names.len();
+        self.temporary.clear();
         for (at, name) in self.names.iter().enumerate() {
             if !name.starts_with(&wanted) {
                 if name.as_str() > wanted.as_str() {
@@ -142,6 +160,9 @@ impl<'a> WalSegmentFind<'a> {
                     break;
                 }
                 continue;
+            }
+            if name.ends_with(layout::TEMP_SUFFIX) {
+                self.temporary.push(name.clone());
             }
             match name.parse::<ArchivedSegment>() {
                 Ok(archived) if archived.partial == partial => matches.push((name.clone(), archived)),

@@ -12,7 +12,7 @@ use super::{RestoreDisplay, RestoreSettings};
 use crate::job_queue::{self, Event};
 use crate::log::{self, Level};
 use crate::pipeline::restore::RestorePipeline;
-use crate::{CancelToken, Result, detail};
+use crate::{CancelToken, Error, ErrorCode, Result, detail, warn};
 
 /// Threads of a worker whose jobs wait for reads that can't be begun ahead.
 const THREADS_DEPENDENT: u32 = 2;
@@ -34,6 +34,7 @@ pub(super) fn run(
     if let Some(lock) = &mut display.lock {
         lock.update_begin(repo_key, total);
     }
+    let mut page_errors = 0u32;
     display.progress.start(context.manifest.files.len() as u64, total);
     let queue = settings.queue.clone().for_reading(context.storage, threads(context));
     let mut jobs = JobsAhead::new(context, interleave(queues.queues), queue.process_max);
@@ -48,6 +49,15 @@ pub(super) fn run(
             for file_result in &result {
                 let Some(file) = context.manifest.files.get(file_result.index as usize) else { continue };
                 done = done.saturating_add(file.size);
+                if has_invalid_pages(context, file) {
+                    let path = restored_path(context.pg_path, &file.name);
+                    let text = format!("invalid page checksum(s) found in file {path}");
+                    if settings.checksum_page_error {
+                        return Err(Error::new(ErrorCode::Checksum, text));
+                    }
+                    warn!("{text}");
+                    page_errors += 1;
+                }
                 if log::enabled(Level::Detail) {
                     let text = describe(context, file, file_result, done, total);
                     detail!(process: worker, "{text}");
@@ -61,7 +71,18 @@ pub(super) fn run(
         },
     );
     display.progress.finish();
+    if page_errors > 0 {
+        warn!(
+            "restore command encountered page checksum error(s) in {page_errors} file(s), check the log file for details"
+        );
+    }
     result.map(|()| done)
+}
+
+/// Whether a file was backed up with pages that are damaged, and is restored so.
+fn has_invalid_pages(context: &FileContext<'_>, file: &ManifestFile) -> bool {
+    file.page_check.as_ref().is_some_and(|check| !check.valid)
+        && context.zero.is_none_or(|zero| !zero.is_zeroed(&file.name))
 }
 
 /// Threads of each worker. The first read of a job is begun ahead, so more than one are of use only where jobs wait for reads that

@@ -5,7 +5,7 @@ mod blocks;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 use repo_format::cipher::Cipher;
 use repo_format::compress::Framing;
@@ -282,7 +282,8 @@ impl FileContext<'_> {
         let capacity = usize::try_from(limit.unwrap_or(READ_BUFFER_BYTES).min(READ_BUFFER_BYTES)).unwrap_or(0);
         let mut stored = BufReader::with_capacity(capacity, stored);
         let mut position = run.first.offset;
-        for copy in run.copies {
+        let mut copies = run.copies.iter().peekable();
+        while let Some(copy) = copies.next() {
             cancel.check()?;
             skip(&mut stored, copy.offset - position, &repo_file)?;
             let mut part = (&mut stored).take(copy.limit.unwrap_or(u64::MAX));
@@ -290,7 +291,8 @@ impl FileContext<'_> {
                 Some(block) => self.copy_blocks(pipeline, copy, block, &mut part, cancel)?,
                 None => self.copy_whole(pipeline, copy.file, &mut part, cancel)?,
             };
-            if let Some(limit) = copy.limit {
+            // Of what comes after the last one nothing is needed, nor must it be there
+            if let Some(limit) = copy.limit.filter(|_| copies.peek().is_some()) {
                 let left = part.limit();
                 skip(&mut stored, left, &repo_file)?;
                 position = copy.offset + limit;
@@ -352,7 +354,9 @@ impl FileContext<'_> {
         // After cleaning, the only links are those of the manifest
         let follow = if self.manifest.link(&file.name).is_some() { OFlags::empty() } else { OFlags::NOFOLLOW };
         let mode = Mode::from_raw_mode(u32::from(file.mode) & MODE_MASK);
-        let fd = rustix::fs::open(path, flags | follow | OFlags::CREATE | OFlags::CLOEXEC, mode).map_err(|error| {
+        // Whatever has the file's name at the end of a link, a pipe for one, is nothing to wait for
+        let flags = flags | follow | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = rustix::fs::open(path, flags, mode).map_err(|error| {
             if error == rustix::io::Errno::NOENT {
                 let message = format!("unable to open file '{path}' for write in missing path");
                 return Error::new(ErrorCode::FileMissing, message).cause(std::io::Error::from(error));
@@ -360,6 +364,7 @@ impl FileContext<'_> {
             Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{path}' for write"), error.into())
         })?;
         let out = File::from(fd);
+        check_regular(&out, path)?;
         let owner = self.ownership.of(file.user, file.group);
         if self.ownership.is_root() {
             std::os::unix::fs::fchown(&out, Some(owner.uid), Some(owner.gid)).map_err(|error| {
@@ -375,10 +380,24 @@ fn geometry(block: BlockIncr) -> BlockGeometry {
 }
 
 fn open_existing(path: &str, write: bool) -> Result<File> {
-    File::options().read(true).write(write).open(path).map_err(|error| {
+    let nonblock = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).write(write).custom_flags(nonblock).open(path).map_err(|error| {
         let purpose = if write { "write" } else { "read" };
         Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{path}' for {purpose}"), error)
-    })
+    })?;
+    check_regular(&file, path)?;
+    Ok(file)
+}
+
+/// Refuses devices, pipes and the like: what was opened is looked at, since it may have changed since its name was.
+pub(super) fn check_regular(file: &File, path: &str) -> Result<()> {
+    let metadata = file.metadata().map_err(|error| {
+        Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{path}'"), error)
+    })?;
+    if metadata.is_file() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::FileOpen, format!("unable to open file '{path}' for write: it is not a regular file")))
 }
 
 fn check_sha1(file: &ManifestFile, path: &str, actual: Sha1) -> Result<()> {

@@ -246,3 +246,56 @@ fn sizes_that_can_not_be_are_refused_before_reading() {
         assert!(matches!(code, ErrorCode::Format | ErrorCode::FileRead), "{code}");
     }
 }
+
+#[test]
+fn block_file_that_lacks_a_byte_of_its_last_checksum_is_restored() {
+    let content: Vec<u8> = (0..2 * BLOCK + 100).map(|index| (index % 251) as u8).collect();
+    let (file, stored) = block_file(&content);
+    let restore = Restore::new(vec![file.clone()]);
+    restore.store("pg_data/PG_VERSION.pgbi", &stored[..stored.len() - 1]);
+    assert_eq!(restore.run(false).unwrap(), [Outcome::Copied { size: content.len() as u64 }]);
+    assert_eq!(std::fs::read(restore.path("PG_VERSION")).unwrap(), content);
+    // Also when only the map is read at first
+    let mut damaged = content.clone();
+    damaged[BLOCK] ^= 1;
+    std::fs::write(restore.path("PG_VERSION"), &damaged).unwrap();
+    restore.run(true).unwrap();
+    assert_eq!(std::fs::read(restore.path("PG_VERSION")).unwrap(), content);
+
+    // As the last one of a bundle
+    let bundled = Restore::new(vec![ManifestFile { bundle: Some(Bundle { id: 0, offset: 0 }), ..file.clone() }]);
+    bundled.store("bundle/0", &stored[..stored.len() - 1]);
+    bundled.run(false).unwrap();
+    assert_eq!(std::fs::read(bundled.path("PG_VERSION")).unwrap(), content);
+
+    let short = Restore::new(vec![file]);
+    short.store("pg_data/PG_VERSION.pgbi", &stored[..stored.len() - 7]);
+    assert_eq!(short.run(false).unwrap_err().code, ErrorCode::Format);
+}
+
+#[test]
+fn file_shorter_than_its_size_is_refused_although_its_checksum_fits() {
+    let mut file = fixture::file("pg_data/a", b"one");
+    file.size = 4;
+    let restore = Restore::new(vec![file]);
+    restore.store("pg_data/a", b"one");
+    assert_eq!(restore.run(false).unwrap_err().code, ErrorCode::Checksum);
+}
+
+#[test]
+fn pipe_at_the_end_of_a_file_link_is_an_error_and_not_waited_for() {
+    let (block, stored) = block_file(&[1; BLOCK]);
+    for file in
+        [fixture::file("pg_data/pg_hba.conf", b"one"), ManifestFile { name: "pg_data/pg_hba.conf".into(), ..block }]
+    {
+        let restore = Restore::new(vec![file]);
+        restore.store("pg_data/pg_hba.conf", b"one");
+        restore.store("pg_data/pg_hba.conf.pgbi", &stored);
+        let pipe = restore.path("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        symlink(&pipe, restore.path("pg_hba.conf")).unwrap();
+        for delta in [false, true] {
+            assert_eq!(restore.run(delta).unwrap_err().code, ErrorCode::FileOpen);
+        }
+    }
+}

@@ -6,7 +6,11 @@
 use repo_format::manifest::{Manifest, PG_DATA, PG_TBLSPC, Target, TargetType, check_name, pg_path as pg_relative};
 
 use crate::pg::data_dir::links::LinkCheck;
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, ErrorCode, Result, warn};
+
+/// Manifest names of what a restore writes for itself.
+const OWN_NAMES: [&str; 3] =
+    ["pg_data/global/pg_control.pgbackrest.tmp", "pg_data/backup.manifest", "pg_data/backup.manifest.pgbackrest.tmp"];
 
 /// The absolute path that a manifest name is reached by.
 pub(super) fn pg_absolute(pg_path: &str, name: &str) -> String {
@@ -75,13 +79,11 @@ pub(super) fn check_manifest(manifest: &Manifest, tablespace_dir: &str) -> Resul
     let tablespace_part_is_right = |name: &str| {
         let Some(below) = name.strip_prefix("pg_tblspc/") else { return true };
         let Some((id, inside)) = below.split_once('/') else { return true };
-        manifest
-            .targets
-            .iter()
-            .any(|target| target.tablespace.is_some() && target.name.strip_prefix("pg_tblspc/") == Some(id))
+        manifest.target(&format!("{PG_TBLSPC}/{id}")).is_some_and(|target| target.tablespace.is_some())
             && inside.strip_prefix(tablespace_dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
 
+    check_unique(manifest)?;
     for path in &manifest.paths {
         check_name(&path.name)?;
         if !parent_is_path(&path.name) {
@@ -126,7 +128,7 @@ pub(super) fn check_manifest(manifest: &Manifest, tablespace_dir: &str) -> Resul
             Some(below) if below.starts_with("pg_tblspc/") => below,
             _ => name,
         };
-        if !manifest.targets.iter().any(|target| target.target_type == TargetType::Link && target.name == target_name) {
+        if manifest.target(target_name).is_none_or(|target| target.target_type != TargetType::Link) {
             return Err(invalid(format!("manifest link '{name}' has no target")));
         }
         if !name.starts_with("pg_data/") || !parent_is_path(name) {
@@ -134,6 +136,53 @@ pub(super) fn check_manifest(manifest: &Manifest, tablespace_dir: &str) -> Resul
         }
     }
     Ok(())
+}
+
+/// Checks that no two entries go to one place. Names are reached through links: a tablespace's files stand in the manifest under
+/// `pg_tblspc/`, and the same path below `pg_data/` would be theirs too.
+fn check_unique(manifest: &Manifest) -> Result<()> {
+    let twice = |name: &str| Err(invalid(format!("manifest has '{name}' twice")));
+    let paths = manifest.paths.iter().map(|path| path.name.as_str());
+    let files = manifest.files.iter().map(|file| &*file.name);
+    let links = manifest.links.iter().map(|link| link.name.as_str());
+    let targets = manifest.targets.iter().map(|target| target.name.as_str());
+    if let Some(name) = repeated(paths.clone())
+        .or_else(|| repeated(files.clone()))
+        .or_else(|| repeated(links))
+        .or_else(|| repeated(targets))
+    {
+        return twice(name);
+    }
+    for name in paths.chain(files) {
+        if name.starts_with("pg_data/pg_tblspc/") {
+            return Err(invalid(format!("'{name}' in the manifest is where a tablespace is restored to")));
+        }
+        if OWN_NAMES.contains(&name) {
+            return Err(invalid(format!("'{name}' in the manifest is where the restore keeps a file of its own")));
+        }
+    }
+    Ok(())
+}
+
+/// A name that a sorted list has more than once.
+fn repeated<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let mut before = names.next()?;
+    names.find(|name| std::mem::replace(&mut before, name) == *name)
+}
+
+/// Takes files out of a manifest that an unfinished restore left in the data directory which was then backed up: this restore
+/// writes other files under these names, and `pg_control` first of all.
+pub(super) fn remove_own_files(manifest: &mut Manifest) {
+    manifest.files.retain(|file| {
+        let is_own = OWN_NAMES.contains(&&*file.name);
+        if is_own {
+            warn!(
+                "skip '{}': an unfinished restore left it in the cluster that was backed up",
+                pg_relative(&file.name)
+            );
+        }
+        !is_own
+    });
 }
 
 /// Checks that no link leads into the data directory, and no two of them to the same place.
@@ -173,7 +222,7 @@ fn check_target(manifest: &Manifest, target: &Target) -> Result<()> {
             target.name.clone()
         }
     };
-    let Some(link) = manifest.links.iter().find(|link| link.name == link_name) else {
+    let Some(link) = manifest.link(&link_name) else {
         return wrong("has no link");
     };
     let destination_is_right = match &target.file {
@@ -231,7 +280,7 @@ mod tests {
 
     #[test]
     fn check_manifest_that_leaves_its_targets_is_refused() {
-        let changes: [(&str, Change); 19] = [
+        let changes: [(&str, Change); 26] = [
             ("file outside", |manifest| manifest.files.push(file("/etc/passwd", b""))),
             ("file above", |manifest| manifest.files.push(file("pg_data/../x", b""))),
             ("file in no path", |manifest| manifest.files.push(file("pg_data/none/x", b""))),
@@ -272,6 +321,19 @@ mod tests {
                 manifest.links.push(link("pg_data/pg_tblspc", "/etc"));
                 manifest.targets.push(target("pg_tblspc", "/etc", None));
             }),
+            ("file twice", |manifest| manifest.files.push(file("pg_data/PG_VERSION", b"16\n"))),
+            ("path twice", |manifest| manifest.paths.push(path("pg_data/base"))),
+            ("link twice", |manifest| manifest.links.push(link("pg_data/pg_wal", "/old/wal"))),
+            ("target twice", |manifest| manifest.targets.push(target("pg_data/pg_wal", "/old/wal", None))),
+            ("file of a tablespace by the path that leads to it", |manifest| {
+                manifest.paths.push(path("pg_data/pg_tblspc/16384"));
+                manifest.paths.push(path("pg_data/pg_tblspc/16384/PG_15_202209061"));
+                manifest.files.push(file("pg_data/pg_tblspc/16384/PG_15_202209061/x", b""));
+            }),
+            ("path of a tablespace", |manifest| manifest.paths.push(path("pg_data/pg_tblspc/16384"))),
+            ("file where pg_control is restored to", |manifest| {
+                manifest.files.push(file("pg_data/global/pg_control.pgbackrest.tmp", b"old"));
+            }),
             ("no data directory", |manifest| manifest.paths.retain(|path| path.name != "pg_data")),
         ];
         for (what, change) in changes {
@@ -281,5 +343,48 @@ mod tests {
             let error = check_manifest(&manifest, TABLESPACE_DIR).expect_err(what);
             assert_eq!(error.code, ErrorCode::Format, "{what}");
         }
+    }
+    #[test]
+    fn file_that_an_unfinished_restore_left_is_taken_out_and_the_rest_passes() {
+        let mut manifest = manifest();
+        let count = manifest.files.len();
+        manifest.files.extend(OWN_NAMES.map(|name| file(name, b"old")));
+        manifest.sort();
+        remove_own_files(&mut manifest);
+        assert_eq!(manifest.files.len(), count);
+        check_manifest(&manifest, TABLESPACE_DIR).unwrap();
+    }
+
+    #[test]
+    fn ten_thousand_tablespaces_and_links_are_mapped_and_checked_at_once() {
+        use std::collections::BTreeMap;
+
+        use repo_format::manifest::Tablespace;
+
+        use super::super::remap::{MapSettings, remap};
+
+        let mut manifest = manifest();
+        let mut links = BTreeMap::new();
+        for id in 20_000u32..30_000 {
+            let place = format!("/old/ts{id}");
+            manifest.links.push(link(&format!("pg_data/pg_tblspc/{id}"), &place));
+            let tablespace = Some(Tablespace { id, name: format!("ts{id}") });
+            manifest.targets.push(Target { tablespace, ..target(&format!("pg_tblspc/{id}"), &place, None) });
+            for part in ["", "/PG_15_202209061", "/PG_15_202209061/1"] {
+                manifest.paths.push(path(&format!("pg_tblspc/{id}{part}")));
+            }
+            manifest.files.push(file(&format!("pg_tblspc/{id}/PG_15_202209061/1/1"), b"x"));
+            manifest.paths.push(path(&format!("pg_data/d{id}")));
+            manifest.files.push(file(&format!("pg_data/f{id}"), b"x"));
+            links.insert(format!("d{id}"), format!("/links/{id}"));
+            links.insert(format!("f{id}"), format!("/files/{id}"));
+        }
+        manifest.sort();
+        let settings = MapSettings { links, tablespaces_all: Some("/all".to_owned()), ..MapSettings::default() };
+        remap(&mut manifest, "/new/pg", &settings).unwrap();
+        check_manifest(&manifest, TABLESPACE_DIR).unwrap();
+        check_links(&manifest, "/new/pg").unwrap();
+        assert_eq!(manifest.links.len(), 30_001);
+        assert_eq!(super::super::queue::queues(&manifest).unwrap().queues.len(), 10_002);
     }
 }

@@ -4,7 +4,7 @@
 //! the restore, because nobody else can give files away (pgBackRest `restoreManifestOwner` in
 //! `src/command/restore/clean.c.inc`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use repo_format::manifest::{Manifest, OwnerId};
 
@@ -36,12 +36,17 @@ impl Ownership {
         let root = current.uid == 0;
         let mut user_ids: Vec<OwnerId> = Vec::new();
         let mut group_ids: Vec<OwnerId> = Vec::new();
+        let (mut users_known, mut groups_known) = (HashSet::new(), HashSet::new());
+        let mut last = None;
         let mut add = |user: OwnerId, group: OwnerId| {
-            // The lists stay tiny: a cluster has one owner or two
-            if !user_ids.contains(&user) {
+            // A cluster has one owner or two
+            if last.replace((user, group)) == Some((user, group)) {
+                return;
+            }
+            if users_known.insert(user) {
                 user_ids.push(user);
             }
-            if !group_ids.contains(&group) {
+            if groups_known.insert(group) {
                 group_ids.push(group);
             }
         };

@@ -1,9 +1,10 @@
 //! In which order files are restored, and which files make one job.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 
 use repo_format::label::BackupLabel;
-use repo_format::manifest::Manifest;
+use repo_format::manifest::{Manifest, PG_DATA};
 
 use crate::{Error, ErrorCode, Result};
 
@@ -49,26 +50,32 @@ const JOB_FILES_MAX: usize = 16 * 1024;
 /// # Errors
 /// [`ErrorCode::Format`] for a file that belongs to no target.
 pub fn queues(manifest: &Manifest) -> Result<RestoreQueues> {
-    let mut prefixes = vec!["pg_data/".to_owned()];
-    prefixes.extend(
-        manifest.targets.iter().filter(|target| target.tablespace.is_some()).map(|target| format!("{}/", target.name)),
-    );
-    let mut files: Vec<Vec<u32>> = vec![Vec::new(); prefixes.len()];
+    let tablespaces = manifest.targets.iter().filter(|target| target.tablespace.is_some());
+    let numbers: HashMap<&str, usize> = tablespaces.map(|target| target.name.as_str()).zip(1..).collect();
+    let mut files: Vec<Vec<u32>> = vec![Vec::new(); numbers.len() + 1];
     let mut size = 0u64;
-    let mut last = 0;
     for (index, file) in (0u32..).zip(&manifest.files) {
-        // Sorted by name, so most files have the target of the one before
-        if !file.name.starts_with(&prefixes[last]) {
-            last = prefixes
-                .iter()
-                .position(|prefix| file.name.starts_with(prefix))
-                .ok_or_else(|| Error::new(ErrorCode::Format, "backup target not found"))?;
-        }
-        files[last].push(index);
+        let number = match target_name(&file.name) {
+            Some(PG_DATA) => Some(0),
+            Some(name) => numbers.get(name).copied(),
+            None => None,
+        };
+        let queue = number.and_then(|number| files.get_mut(number));
+        queue.ok_or_else(|| Error::new(ErrorCode::Format, "backup target not found"))?.push(index);
         size = size.saturating_add(file.size);
     }
     let queues = files.into_iter().map(|files| queue(manifest, files)).collect();
     Ok(RestoreQueues { queues, size })
+}
+
+/// The part of a file's name that says where it lies: `pg_data`, or `pg_tblspc/` and a number.
+fn target_name(file: &str) -> Option<&str> {
+    let (first, rest) = file.split_once('/')?;
+    if first == PG_DATA {
+        return Some(first);
+    }
+    let (second, _) = rest.split_once('/')?;
+    file.get(..first.len() + 1 + second.len())
 }
 
 fn queue(manifest: &Manifest, mut files: Vec<u32>) -> Vec<RestoreJob> {

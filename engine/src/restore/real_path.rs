@@ -10,7 +10,7 @@ use crate::{Error, ErrorCode, Result};
 const LINKS_MAX: u32 = 40;
 
 /// The absolute path with every link and `..` resolved in the order in which the kernel does it, so that two paths to one place
-/// are equal. What does not exist is taken as it is written.
+/// are equal. What does not exist, or may not be looked at, is taken as it is written.
 ///
 /// # Errors
 /// [`ErrorCode::FileInfo`] when a part can't be looked at, or links go round in a loop.
@@ -41,11 +41,14 @@ fn follow(mut real: PathBuf, path: &Path, links: &mut u32) -> std::io::Result<Pa
                         real.pop();
                         real = follow(real, &destination, links)?;
                     }
-                    // InvalidInput: it is there and no link
+                    // InvalidInput: it is there and no link. Where nobody may look, the restore can't write either
                     Err(error)
                         if matches!(
                             error.kind(),
-                            ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidInput
+                            ErrorKind::NotFound
+                                | ErrorKind::NotADirectory
+                                | ErrorKind::InvalidInput
+                                | ErrorKind::PermissionDenied
                         ) => {}
                     Err(error) => return Err(error),
                 }

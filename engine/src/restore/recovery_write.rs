@@ -1,15 +1,19 @@
 //! Writes the recovery settings into a restored data directory.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 
 use jiff::Timestamp;
 use repo_format::pg::PgVersion;
+use rustix::fs::OFlags;
 
+use super::file::check_regular;
 use super::ownership::{Owner, Ownership};
 use super::recovery_conf::{RecoveryType, VERSION_RECOVERY_SETTINGS};
 use super::{RestoreSettings, local_time};
+use crate::pg::data_dir;
 use crate::{Error, ErrorCode, Result, info, warn};
 
 /// Bits of the data directory's mode that the files get: they are no secrets to who may read the directory, and only their
@@ -57,11 +61,13 @@ pub(super) fn write(settings: &RestoreSettings, version: PgVersion, ownership: &
         return Ok(());
     }
 
-    let existing = match fs::read(&path) {
-        Ok(content) => Some(content),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(Error::from_io(ErrorCode::FileRead, format!("unable to read '{path}'"), error)),
-    };
+    let mut existing = None;
+    if let Some(mut file) = data_dir::open_file(Path::new(&path))? {
+        let mut content = Vec::new();
+        file.read_to_end(&mut content)
+            .map_err(|error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{path}'"), error))?;
+        existing = Some(content);
+    }
     if existing.is_none() {
         warn!("postgresql.auto.conf does not exist -- creating to contain recovery settings");
     }
@@ -75,10 +81,17 @@ pub(super) fn write(settings: &RestoreSettings, version: PgVersion, ownership: &
 
 fn write_file(path: &str, content: &[u8], attributes: &Attributes) -> Result<()> {
     let fail = |error| Error::from_io(ErrorCode::FileWrite, format!("unable to write '{path}'"), error);
-    let mut file =
-        File::options().write(true).create(true).truncate(true).mode(attributes.mode).open(path).map_err(|error| {
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(attributes.mode)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+        .map_err(|error| {
             Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{path}' for write"), error)
         })?;
+    check_regular(&file, path)?;
     if attributes.is_root {
         let Owner { uid, gid } = attributes.owner;
         std::os::unix::fs::fchown(&file, Some(uid), Some(gid)).map_err(|error| {

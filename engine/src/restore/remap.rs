@@ -77,12 +77,7 @@ fn map_tablespaces(manifest: &mut Manifest, settings: &MapSettings) -> Result<()
         };
         info!("map tablespace '{}' to '{path}'", target.name);
         let link_name = format!("{PG_DATA}/{}", target.name);
-        let link = manifest
-            .links
-            .iter_mut()
-            .find(|link| link.name == link_name)
-            .ok_or_else(|| Error::new(ErrorCode::Format, format!("manifest has no link '{link_name}'")))?;
-        link.destination = path.clone();
+        link_mut(&mut manifest.links, &link_name)?.destination.clone_from(&path);
         target.path = path;
     }
     match settings.tablespaces.keys().find(|key| !used.contains(key.as_str())) {
@@ -93,10 +88,19 @@ fn map_tablespaces(manifest: &mut Manifest, settings: &MapSettings) -> Result<()
     }
 }
 
+/// The link with this manifest name, in a sorted list.
+fn link_mut<'a>(links: &'a mut [ManifestLink], name: &str) -> Result<&'a mut ManifestLink> {
+    let missing = || Error::new(ErrorCode::Format, format!("manifest has no link '{name}'"));
+    let index = links.binary_search_by(|link| link.name.as_str().cmp(name)).map_err(|_| missing())?;
+    links.get_mut(index).ok_or_else(missing)
+}
+
 fn map_links(manifest: &mut Manifest, links: &BTreeMap<String, String>) -> Result<()> {
+    // Lists are sorted: what is new comes to them at the end
+    let mut added: Vec<(ManifestLink, Target)> = Vec::new();
     for (link, destination) in links {
         let name = format!("{PG_DATA}/{link}");
-        let known = manifest.targets.iter().position(|target| target.name == name);
+        let known = manifest.targets.binary_search_by(|target| target.name.as_str().cmp(&name)).ok();
         let is_file = match known {
             Some(index) => {
                 let target = &manifest.targets[index];
@@ -109,9 +113,7 @@ fn map_links(manifest: &mut Manifest, links: &BTreeMap<String, String>) -> Resul
                 let path_exists = manifest.path(&name).is_some();
                 let file_exists = manifest.file(&name).is_some();
                 // The name of a tablespace's target has no pg_data/ in front, so its link is looked up here
-                let is_tablespace =
-                    manifest.targets.iter().any(|target| target.tablespace.is_some() && target.name == *link);
-                if is_tablespace {
+                if manifest.target(link).is_some_and(|target| target.tablespace.is_some()) {
                     return Err(Error::new(ErrorCode::LinkMap, format!("unable to remap tablespace '{link}'"))
                         .hint("use 'tablespace-map' option to remap tablespaces."));
                 }
@@ -144,40 +146,37 @@ fn map_links(manifest: &mut Manifest, links: &BTreeMap<String, String>) -> Resul
             Some(index) => {
                 let target = &mut manifest.targets[index];
                 (target.path, target.file) = (path, file);
-                let known_link = manifest
-                    .links
-                    .iter_mut()
-                    .find(|link| link.name == name)
-                    .ok_or_else(|| Error::new(ErrorCode::Format, format!("manifest has no link '{name}'")))?;
-                known_link.destination.clone_from(destination);
+                link_mut(&mut manifest.links, &name)?.destination.clone_from(destination);
             }
-            None => add_link(manifest, name, destination, path, file)?,
+            None => added.push(new_link(manifest, name, destination, path, file)?),
         }
     }
+    for (link, target) in added {
+        manifest.links.push(link);
+        manifest.targets.push(target);
+    }
+    manifest.links.sort_by(|a, b| a.name.cmp(&b.name));
+    manifest.targets.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(())
 }
 
-/// Makes a link of what was a file or directory; its owner is the data directory's.
-fn add_link(
-    manifest: &mut Manifest,
+/// A link for what was a file or directory; its owner is the data directory's.
+fn new_link(
+    manifest: &Manifest,
     name: String,
     destination: &str,
     path: String,
     file: Option<String>,
-) -> Result<()> {
+) -> Result<(ManifestLink, Target)> {
     let base = manifest.path(PG_DATA).ok_or_else(|| Error::new(ErrorCode::Format, "manifest has no path 'pg_data'"))?;
     let link =
         ManifestLink { name: name.clone(), destination: destination.to_owned(), user: base.user, group: base.group };
-    let at = manifest.links.partition_point(|known| known.name < name);
-    manifest.links.insert(at, link);
-    let at = manifest.targets.partition_point(|known| known.name < name);
-    manifest.targets.insert(at, Target { name, target_type: TargetType::Link, path, file, tablespace: None });
-    Ok(())
+    Ok((link, Target { name, target_type: TargetType::Link, path, file, tablespace: None }))
 }
 
 /// Turns links that were not mapped back into ordinary files and directories.
 fn drop_links(manifest: &mut Manifest, mapped: &BTreeMap<String, String>) {
-    let mut dropped: Vec<String> = Vec::new();
+    let mut dropped: BTreeSet<String> = BTreeSet::new();
     manifest.targets.retain(|target| {
         let link = pg_relative(&target.name);
         if target.target_type != TargetType::Link || target.tablespace.is_some() || mapped.contains_key(link) {
@@ -188,7 +187,7 @@ fn drop_links(manifest: &mut Manifest, mapped: &BTreeMap<String, String>) {
         } else {
             warn!("contents of directory link '{link}' will be restored in a directory at the same location");
         }
-        dropped.push(target.name.clone());
+        dropped.insert(target.name.clone());
         false
     });
     manifest.links.retain(|link| !dropped.contains(&link.name));

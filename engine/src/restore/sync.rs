@@ -4,6 +4,7 @@
 //! cluster are synced once, before `pg_control` appears: until then the cluster can't be started, and a restore that was cut
 //! off is repeated anyway. Where a file system may not report failed writes that way, every file is synced by itself as well.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -44,9 +45,10 @@ impl SyncSet {
     pub fn open(manifest: &Manifest, pg_path: &str) -> Result<Self> {
         // Directories of file links are in no manifest path
         let mut dirs: Vec<String> = Vec::new();
+        let mut known = HashSet::new();
         for target in manifest.targets.iter().filter(|target| target.file.is_some()) {
             let path = target_path(pg_path, target);
-            if !dirs.contains(&path) {
+            if known.insert(path.clone()) {
                 dirs.push(path);
             }
         }

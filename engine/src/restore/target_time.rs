@@ -5,12 +5,32 @@ use jiff::tz::{Offset, TimeZone};
 
 use crate::{Error, ErrorCode, Result};
 
+/// A target in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetTime {
+    /// Seconds since the epoch, fractions dropped.
+    pub seconds: i64,
+    /// The same instant in a form that PostgreSQL reads, whatever its own time zone is: with an offset and a point before the
+    /// fraction.
+    pub setting: String,
+    /// The text had no offset, so the local time zone gave it.
+    pub is_local: bool,
+}
+
 /// Seconds since the epoch of `YYYY-MM-DD HH:MM:SS[.fff][+-HH[[:]MM]]`. Fractions are dropped; without an offset the time is
 /// taken in `local` (pgBackRest `src/common/type/convert.c`, `cvtZToTime`).
 ///
 /// # Errors
 /// [`ErrorCode::Format`] for anything else, also for a date, time or offset that does not exist.
 pub fn parse(text: &str, local: &TimeZone) -> Result<i64> {
+    Ok(read(text, local)?.seconds)
+}
+
+/// Reads what [`parse`] reads, for PostgreSQL as well.
+///
+/// # Errors
+/// As [`parse`].
+pub fn read(text: &str, local: &TimeZone) -> Result<TargetTime> {
     let invalid = || Error::new(ErrorCode::Format, format!("invalid date/time {text}"));
     let bytes = text.as_bytes();
     let separated = [(4, b'-'), (7, b'-'), (10, b' '), (13, b':'), (16, b':')];
@@ -37,7 +57,7 @@ pub fn parse(text: &str, local: &TimeZone) -> Result<i64> {
     }
 
     let zone = match bytes.get(at) {
-        None => local.clone(),
+        None => None,
         Some(&sign @ (b'+' | b'-')) => {
             let hours = part(at + 1, 2)?;
             at += 3;
@@ -54,12 +74,36 @@ pub fn parse(text: &str, local: &TimeZone) -> Result<i64> {
             }
             let seconds = hours * 3600 + minutes * 60;
             let seconds = if sign == b'-' { -seconds } else { seconds };
-            Offset::from_seconds(seconds).map_err(|error| invalid().cause(error))?.to_time_zone()
+            Some(Offset::from_seconds(seconds).map_err(|error| invalid().cause(error))?.to_time_zone())
         }
         Some(_) => return Err(invalid()),
     };
-    let timestamp = zone.to_ambiguous_timestamp(time).compatible().map_err(|error| invalid().cause(error))?;
-    Ok(timestamp.as_second())
+    let is_local = zone.is_none();
+    let timestamp = zone
+        .unwrap_or_else(|| local.clone())
+        .to_ambiguous_timestamp(time)
+        .compatible()
+        .map_err(|error| invalid().cause(error))?;
+    let mut setting = text.replace(',', ".");
+    if is_local {
+        // What makes the text this instant; not the zone's offset then, when the clock was put forward over the time
+        let as_utc = Offset::UTC.to_timestamp(time).map_err(|error| invalid().cause(error))?;
+        setting += &offset_text(as_utc.as_second() - timestamp.as_second());
+    }
+    Ok(TargetTime { seconds: timestamp.as_second(), setting, is_local })
+}
+
+/// An offset as PostgreSQL reads it: `+02`, `-03:30`, `+00:53:28`.
+fn offset_text(seconds: i64) -> String {
+    let (sign, rest) = (if seconds < 0 { '-' } else { '+' }, seconds.unsigned_abs());
+    let mut text = format!("{sign}{:02}", rest / 3600);
+    if rest % 3600 != 0 {
+        text += &format!(":{:02}", rest / 60 % 60);
+    }
+    if rest % 60 != 0 {
+        text += &format!(":{:02}", rest % 60);
+    }
+    text
 }
 
 /// The number that these bytes spell, if all are digits.
@@ -134,7 +178,55 @@ mod tests {
         }
     }
 
+    fn setting(text: &str, local: &TimeZone) -> String {
+        read(text, local).unwrap().setting
+    }
+
+    #[test]
+    fn target_without_offset_is_written_with_the_one_it_was_read_in() {
+        let kolkata = TimeZone::posix("IST-5:30").unwrap();
+        assert_eq!(setting("2020-01-08 09:18:16.25", &kolkata), "2020-01-08 09:18:16.25+05:30");
+        assert_eq!(setting("2020-01-08 09:18:16", &TimeZone::posix("XXX3").unwrap()), "2020-01-08 09:18:16-03");
+        assert_eq!(setting("2020-01-08 09:18:16", &TimeZone::UTC), "2020-01-08 09:18:16+00");
+        assert_eq!(
+            setting("2020-01-08 09:18:16", &TimeZone::posix("XXX1:00:05").unwrap()),
+            "2020-01-08 09:18:16-01:00:05"
+        );
+        assert!(read("2020-01-08 09:18:16", &kolkata).unwrap().is_local);
+    }
+
+    #[test]
+    fn target_with_offset_is_written_as_given() {
+        for text in ["2020-01-08 09:18:16+00", "2020-01-08 09:18:16.5-0330", "2020-01-08 09:18:16+05:45"] {
+            assert_eq!(setting(text, &TimeZone::UTC), text);
+            assert!(!read(text, &TimeZone::UTC).unwrap().is_local);
+        }
+    }
+
+    #[test]
+    fn target_with_a_comma_is_written_with_a_point() {
+        assert_eq!(setting("2020-01-08 09:18:16,5+00", &TimeZone::UTC), "2020-01-08 09:18:16.5+00");
+        assert_eq!(setting("2020-01-08 09:18:16,25", &TimeZone::UTC), "2020-01-08 09:18:16.25+00");
+    }
+
+    #[test]
+    fn target_in_the_hour_that_a_clock_skips_or_repeats_is_one_instant() {
+        let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        for text in ["2026-03-29 02:30:00", "2026-10-25 02:30:00"] {
+            let target = read(text, &berlin).unwrap();
+            assert_eq!(utc(&target.setting), Some(target.seconds), "{text}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn target_written_with_its_offset_is_the_same_instant(seconds in 0i64..4_102_444_800, hours in -12i32..=12) {
+            let zone = TimeZone::fixed(Offset::from_seconds(hours * 3600).unwrap());
+            let text = jiff::Timestamp::from_second(seconds).unwrap().strftime("%Y-%m-%d %H:%M:%S").to_string();
+            let target = read(&text, &zone).unwrap();
+            prop_assert_eq!(utc(&target.setting), Some(target.seconds));
+        }
+
         #[test]
         fn parse_any_text_does_not_panic(text in "\\PC{0,40}") {
             let _ = utc(&text);

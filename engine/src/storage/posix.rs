@@ -16,6 +16,7 @@ pub use directory::{create_path, sync_path};
 use directory::{remove_entry, remove_tree, with_parents};
 pub use file::PosixWriter;
 pub(crate) use file::is_named;
+pub(super) use file::wrong_size;
 use file::{PosixReader, temporary_name};
 
 use super::{
@@ -172,9 +173,7 @@ impl RepoStorage for PosixStorage {
     fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
         let path = self.absolute(path);
         let options = WriteOptions { sync_path: options.sync_path && self.features.path_sync, ..options };
-        let writer = PosixWriter::open(path, options)?;
-        // Without hard links the file system may make up the numbers of files
-        Ok(Box::new(if self.features.hard_links { writer } else { writer.without_inodes() }))
+        Ok(Box::new(PosixWriter::open(path, options)?.checked()))
     }
 
     fn create_path(&self, path: &RepoPath) -> Result<()> {
@@ -232,8 +231,12 @@ impl RepoStorage for PosixStorage {
             // Replaced by renaming, so that there is no moment without a link
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 let temporary = temporary_name(&link);
-                remove_entry(&temporary, ErrorCode::FileRemove)?;
-                make(&temporary).and_then(|()| fs::rename(&temporary, &link))
+                make(&temporary).and_then(|()| {
+                    fs::rename(&temporary, &link).inspect_err(|_| {
+                        // The error is on its way already
+                        let _ = fs::remove_file(&temporary);
+                    })
+                })
             }
             done => done,
         };
@@ -300,9 +303,9 @@ mod tests {
         put(&storage, &path("a"), b"old", WriteOptions::ATOMIC).unwrap();
         let mut writer = storage.write(&path("a"), WriteOptions::ATOMIC).unwrap();
         writer.write_all(b"new").unwrap();
-        assert!(dir.path().join("a.pgbackrest.tmp").exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
         drop(writer);
-        assert!(!dir.path().join("a.pgbackrest.tmp").exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert_eq!(get(&storage, &path("a"), 10).unwrap().unwrap(), b"old");
     }
 

@@ -5,7 +5,7 @@
 //! repeated: everything but the writing of a file that has begun.
 //!
 //! Modes, names and the order of things are pgBackRest's (`src/storage/sftp`): files with mode 0640 and directories with
-//! 0750 (less the server's umask), `.pgbackrest.tmp` and a rename for files that must be whole. A server can sync files
+//! 0750 (less the server's umask), a temporary name and a rename for files that must be whole. A server can sync files
 //! with an extension of OpenSSH, and no server can sync directories.
 
 mod client;
@@ -21,10 +21,11 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use secrecy::SecretString;
 use tokio::runtime::Handle;
@@ -32,12 +33,12 @@ use tokio::sync::Mutex;
 
 use self::client::{Client, Failure, unexpected};
 pub use self::host_key::{HashType, HostKeyCheck};
-use self::protocol::{Attributes, Response, status, status_name};
+use self::protocol::{Attributes, MODE_FILE, MODE_LINK, MODE_PATH, MODE_TYPE, Response, status, status_name};
 use super::posix::PATH_MODE;
 use super::{
     Entry, EntryKind, Features, PendingRead, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions, network, pages,
 };
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, ErrorCode, Result, warn};
 
 /// An operation is tried this often when connections are lost.
 const TRIES_MAX: usize = 3;
@@ -48,11 +49,6 @@ const LISTS_IN_FLIGHT_MAX: usize = 16;
 
 /// No system has longer paths. Ends the way down into directories that a server makes up.
 const PATH_SIZE_MAX_BYTES: usize = 32 << 10;
-
-const MODE_TYPE: u32 = 0o170_000;
-const MODE_FILE: u32 = 0o100_000;
-const MODE_PATH: u32 = 0o040_000;
-const MODE_LINK: u32 = 0o120_000;
 
 /// An SFTP repository's options.
 #[derive(Clone, Debug)]
@@ -102,8 +98,8 @@ struct Shared {
     connection: Mutex<Connection>,
     /// How often connecting has ended, one way or the other.
     attempts: AtomicU64,
-    /// Whether a connection was lost.
-    has_lost: AtomicBool,
+    /// Temporary files of writers whose connection was lost, to be removed over the next one.
+    abandoned: std::sync::Mutex<Vec<String>>,
 }
 
 /// The connection, or what came of the last attempt to have one.
@@ -136,7 +132,7 @@ impl SftpStorage {
             runtime: network::handle()?,
             connection: Mutex::default(),
             attempts: AtomicU64::new(0),
-            has_lost: AtomicBool::new(false),
+            abandoned: std::sync::Mutex::default(),
         })))
     }
 
@@ -166,7 +162,6 @@ impl Shared {
                 return Ok(Arc::clone(client));
             }
             crate::debug!("reconnect to lost sftp connection '{}'", self.settings.address());
-            self.has_lost.store(true, Ordering::Relaxed);
             current.client = None;
         }
         // Who waited while another thread tried in vain does not wait for as long once more
@@ -191,8 +186,8 @@ impl Shared {
         }
     }
 
-    fn has_lost(&self) -> bool {
-        self.has_lost.load(Ordering::Relaxed)
+    fn abandoned(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.abandoned.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Runs an operation that does no harm when it is done twice, again if the connection is lost.
@@ -285,6 +280,16 @@ fn entry(name: String, found: Attributes) -> Entry {
 /// Names and attributes of a directory without `.` and `..`.
 async fn list(client: &Client, path: &str) -> std::result::Result<Vec<(Bytes, Attributes)>, Failure> {
     let handle = client.open_directory(path).await?;
+    let found = read_names(client, &handle).await;
+    // Nothing depends on when the server closes it, but one that failed would stay open as long as the connection
+    match client.close(&handle).await {
+        Ok(closing) => drop(closing),
+        Err(failure) => return found.and(Err(failure)),
+    }
+    found
+}
+
+async fn read_names(client: &Client, handle: &[u8]) -> std::result::Result<Vec<(Bytes, Attributes)>, Failure> {
     let mut found = Vec::new();
     let mut empty = 0;
     let mut in_flight = std::collections::VecDeque::new();
@@ -292,7 +297,7 @@ async fn list(client: &Client, path: &str) -> std::result::Result<Vec<(Bytes, At
     let mut end = false;
     while !end || !in_flight.is_empty() {
         while !end && in_flight.len() < width {
-            in_flight.push_back(client.read_directory(&handle).await?);
+            in_flight.push_back(client.read_directory(handle).await?);
         }
         let Some(next) = in_flight.pop_front() else { break };
         match next.response().await? {
@@ -310,18 +315,24 @@ async fn list(client: &Client, path: &str) -> std::result::Result<Vec<(Bytes, At
             other => return Err(unexpected(other)),
         }
     }
-    // Nothing depends on when the server closes it
-    drop(client.close(&handle).await?);
     Ok(found)
 }
 
-/// Removes what a directory holds, and the directory.
+/// Removes what a directory holds, and the directory. A link in its place is removed itself, unless it is the `root` of the
+/// repository: any other may lead to what is another's.
 fn remove_tree<'a>(
     client: &'a Client,
     path: &'a str,
+    root: bool,
 ) -> Pin<Box<dyn Future<Output = std::result::Result<(), Failure>> + Send + 'a>> {
     Box::pin(async move {
-        let found = match list(client, path).await {
+        // Also below a directory: whether a listing follows links is up to the server
+        let (found, own) = join(list(client, path), client.attributes(path, false)).await;
+        if !root && own.is_ok_and(|own| own.is_link()) {
+            warn!("path '{path}' is a link: what it leads to is not removed");
+            return present(client.remove(path).await);
+        }
+        let found = match found {
             Err(failure) if failure.is_missing() => return Ok(()),
             found => found?,
         };
@@ -332,31 +343,36 @@ fn remove_tree<'a>(
             if name.is_empty() || name.contains('/') || child.len() > PATH_SIZE_MAX_BYTES {
                 return Err(Failure::Protocol);
             }
-            match attributes.mode {
-                Some(mode) if mode & MODE_TYPE == MODE_PATH => remove_tree(client, &child).await?,
-                _ => files.push(child),
+            if attributes.is_directory() {
+                remove_tree(client, &child, false).await?;
+            } else {
+                files.push(child);
             }
         }
         stream::iter(files)
             .map(|file| async move {
                 match client.remove(&file).await {
-                    Err(failure) if failure.is_missing() => Ok(()),
                     // A server that tells no types: what can't be unlinked is a directory
-                    Err(failure) if failure.may_exist() => match remove_tree(client, &file).await {
+                    Err(failure) if failure.may_exist() => match remove_tree(client, &file, false).await {
                         Ok(()) => Ok(()),
                         Err(_) => Err(failure),
                     },
-                    done => done,
+                    done => present(done),
                 }
             })
             .buffer_unordered(REMOVES_IN_FLIGHT_MAX)
             .try_collect::<()>()
             .await?;
-        match client.remove_directory(path).await {
-            Err(failure) if failure.is_missing() => Ok(()),
-            done => done,
-        }
+        present(client.remove_directory(path).await)
     })
+}
+
+/// A removal of what is not there has done its work.
+fn present(removed: std::result::Result<(), Failure>) -> std::result::Result<(), Failure> {
+    match removed {
+        Err(failure) if failure.is_missing() => Ok(()),
+        done => done,
+    }
 }
 
 impl RepoStorage for SftpStorage {
@@ -455,7 +471,8 @@ impl RepoStorage for SftpStorage {
 
     fn remove_all(&self, path: &RepoPath) -> Result<()> {
         let absolute = &self.absolute(path);
-        self.run(|client| async move { remove_tree(&client, absolute).await }).map_err(|failure| {
+        let root = path.as_str().is_empty();
+        self.run(|client| async move { remove_tree(&client, absolute, root).await }).map_err(|failure| {
             self.0.error(ErrorCode::PathRemove, &format!("unable to remove path '{absolute}'"), &failure)
         })
     }

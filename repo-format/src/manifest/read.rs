@@ -202,7 +202,8 @@ impl Loader {
         if file.bundle.is_some_and(|bundle| bundle.offset.checked_add(file.size_repo).is_none()) {
             return Err(format_error(format!("invalid bundle offset for file '{name}'")));
         }
-        if file.size == 0 {
+        // Another checksum that stands there says that the size is wrong
+        if file.size == 0 && file.checksum.is_none() {
             file.checksum = Some(Sha1::EMPTY);
         }
         file.size_original = if json.key_expect("szo")? { json.u64()? } else { file.size };

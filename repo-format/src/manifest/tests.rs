@@ -308,6 +308,15 @@ fn validate_strict_checks_sizes() -> Result<()> {
 }
 
 #[test]
+fn file_of_size_zero_with_the_checksum_of_content_keeps_it() -> Result<()> {
+    let content = Sha1::of(b"x");
+    let value = format!("{{\"checksum\":\"{content}\",\"size\":0,\"timestamp\":2}}");
+    let manifest = parse_with(&[("target:file", "pg_data/a", &value)])?;
+    assert_eq!(manifest.file("pg_data/a").and_then(|file| file.checksum), Some(content));
+    Ok(())
+}
+
+#[test]
 fn pg_path_strips_the_data_directory() {
     assert_eq!(pg_path("pg_data"), "");
     assert_eq!(pg_path("pg_data/base/1"), "base/1");

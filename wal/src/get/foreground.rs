@@ -43,8 +43,7 @@ pub struct Request<'a> {
 /// only what the repositories themselves say becomes the answer.
 ///
 /// # Errors
-/// [`ErrorCode::ArchiveTimeout`] if the worker does not come to the segment in time, [`ErrorCode::Term`] for a signal, and those
-/// of [`super::get`].
+/// [`ErrorCode::Term`] for a signal, and those of [`super::get`].
 pub fn get<W: FnMut() -> bool>(
     background: &Background,
     settings: &PrefetchSettings,
@@ -59,13 +58,6 @@ pub fn get<W: FnMut() -> bool>(
         Ok(Outcome::Taken) => claim.finish().map(|()| true),
         Ok(Outcome::Missing) => Ok(false),
         Ok(Outcome::NotFetched) => super::get_into(claim, &open(), cluster, wal_segment),
-        Ok(Outcome::TimedOut) => {
-            let text = format!(
-                "unable to get WAL file '{wal_segment}' from the archive asynchronously after {} second(s)",
-                background.timeout_text()
-            );
-            Err(Error::new(ErrorCode::ArchiveTimeout, text).hint(background.log_hint()))
-        }
         Err(error) if error.code == ErrorCode::Term => Err(error),
         Err(error) => {
             engine::warn!(
@@ -86,8 +78,6 @@ enum Outcome {
     Missing,
     /// No worker fetches the segment.
     NotFetched,
-    /// The worker is still busy.
-    TimedOut,
 }
 
 /// Takes a segment out of the spool into `claim` and sees to it that a worker fetches the next ones.
@@ -160,7 +150,8 @@ fn from_spool<W: FnMut() -> bool>(
         }
         first = false;
         if !poll.more(cancel)? {
-            return Ok(Outcome::TimedOut);
+            let text = format!("the asynchronous process needs more than {} second(s)", background.timeout_text());
+            return Err(Error::new(ErrorCode::ArchiveTimeout, text).hint(background.log_hint()));
         }
     }
 }
@@ -502,5 +493,14 @@ mod tests {
                 assert_eq!(spool.exists(name).expect("exists"), whole, "{name} at {size}");
             }
         }
+    }
+
+    #[test]
+    fn worker_that_takes_too_long_does_not_keep_postgresql_from_its_segment() {
+        let place = Place::make();
+        let place = Place { background: Background { timeout: Duration::ZERO, ..place.background }, ..place };
+        place.archive(b"archived");
+        assert!(place.get_while(|_| Ok(|| false)).expect("direct"));
+        assert_eq!(std::fs::read(place.destination()).expect("got"), b"archived");
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use engine::repo::Repo;
 use engine::repo::archive_find::{FoundSegment, WalSegmentFind};
-use engine::storage::{RepoWriter, WriteOptions};
+use engine::storage::{RepoWriter, WriteOptions, temporary};
 use engine::{CancelToken, Error, ErrorCode, Result, side_by_side};
 use repo_format::cipher::{Encryptor, Framing};
 use repo_format::compress::{Compression, Compressor};
@@ -246,16 +246,15 @@ fn push_segment(
     };
     let (encoded, _) = side_by_side::both(remote, ahead, look);
     // What the checksum decides, before anything is written: what is there must be the same, and the name of the rest
-    let mut replaced = Vec::new();
+    let (mut replaced, mut pushed) = (Vec::new(), None);
     let known = |checksum: Sha1, errors: &mut Vec<String>| -> Result<String> {
+        pushed = Some(checksum);
         let stored_name = format!("{name}-{checksum}{}", settings.compression.kind.extension());
         for (target, found, damage) in present {
             let repo_key = target.repo.key;
             if found.name.checksum != checksum {
                 // Corruption, split brain, or worse: nothing of it may go anywhere
-                let text =
-                    format!("WAL file '{name}' already exists in the repo{repo_key} archive with a different checksum");
-                return Err(Error::new(ErrorCode::ArchiveDuplicate, text));
+                return Err(stored::duplicate(target, name));
             }
             if let Some(damage) = damage {
                 warnings.push(format!(
@@ -294,12 +293,23 @@ fn push_segment(
     } else {
         large::store(&missing, settings, source, known, errors)?;
     }
+    // After an error the file is pushed again, and all this is looked at then
+    let Some(checksum) = pushed.filter(|_| errors.len() == failed_before) else { return Ok(()) };
     // The damaged file of another compression goes when the whole one is there
-    if errors.len() == failed_before {
-        for (target, path) in replaced {
-            if let Err(error) = target.repo.storage.remove(&path) {
-                errors.push(repo_error(target.repo.key, &error));
+    for (target, path) in replaced {
+        if let Err(error) = target.repo.storage.remove(&path) {
+            errors.push(repo_error(target.repo.key, &error));
+        }
+    }
+    let looks =
+        side_by_side::each(remote, &missing, |target| Ok(stored::has_other(target, &settings.stanza, name, checksum)))?;
+    for (target, has_other) in missing.iter().zip(looks) {
+        match has_other {
+            Ok(false) => {}
+            Ok(true) => {
+                return Err(stored::duplicate(target, name).hint("are multiple primaries archiving to this stanza?"));
             }
+            Err(error) => errors.push(repo_error(target.repo.key, &error)),
         }
     }
     Ok(())
@@ -315,7 +325,16 @@ fn find(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<Option<Found
     let cancel = CancelToken::new();
     let mut find = WalSegmentFind::new(&*target.repo.storage, stanza, target.archive_id, Duration::ZERO, &cancel)
         .with_listed(target.listed.clone());
-    find.find(&segment.parse()?, partial)
+    let segment = segment.parse()?;
+    let found = find.find(&segment, partial)?;
+    let unfinished = find.into_temporary();
+    if !unfinished.is_empty() {
+        // Of a push that was killed, or of one that goes on
+        let directory = layout::wal_dir(stanza, target.archive_id, &segment);
+        let names = unfinished.iter().map(String::as_str);
+        temporary::sweep(&*target.repo.storage, &directory, names, found.as_ref().map(|found| &found.path));
+    }
+    Ok(found)
 }
 
 /// Makes the name of a stored segment durable. Whoever wrote it synced its content before it got its name, but may have been
@@ -403,6 +422,7 @@ pub(super) fn write(writer: &mut dyn RepoWriter, content: &[u8]) -> Result<()> {
 mod tests {
     use std::sync::Arc;
 
+    use engine::repo::archive_find::{self, Listed};
     use engine::storage::faulty::{FaultyStorage, Op};
     use engine::storage::memory::MemoryStorage;
     use engine::storage::posix::PosixStorage;
@@ -488,5 +508,60 @@ mod tests {
             push_file(&targets, &settings, &source, SEGMENT, 2, None).expect_err("sync").code,
             ErrorCode::Command
         );
+    }
+
+    /// Pushes content for a repository that was listed before.
+    fn push_listed(dir: &std::path::Path, repo: &Repo, content: &[u8], listed: Option<Listed>) -> Result<Vec<String>> {
+        let source = dir.join(SEGMENT);
+        std::fs::write(&source, content).expect("segment");
+        let mut targets = targets(repo);
+        targets.repos[0].listed = listed;
+        push_file(&targets, &settings(Compression::NONE), &source, SEGMENT, 1, None)
+    }
+
+    fn list(repo: &Repo) -> Listed {
+        let (stanza, segment) = ("demo".parse().expect("stanza"), SEGMENT.parse().expect("segment"));
+        archive_find::list_ahead(&*repo.storage, &stanza, PgVersion::V15, &segment).expect("listing")
+    }
+
+    #[test]
+    fn two_pushers_that_both_found_nothing_are_not_both_told_of_success() {
+        let dir = tempfile::tempdir().expect("dir");
+        let posix =
+            Repo { key: 1, storage: Arc::new(PosixStorage::new(dir.path().join("repo"))), cipher: Cipher::None };
+        let object = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
+        for repo in [&posix, &object] {
+            // Both look before either stores
+            let (first, second) = (list(repo), list(repo));
+            assert!(push_listed(dir.path(), repo, &[1; 4096], Some(first)).expect("first").is_empty());
+            let error = push_listed(dir.path(), repo, &[2; 4096], Some(second)).expect_err("second");
+            assert_eq!(error.code, ErrorCode::ArchiveDuplicate);
+            assert!(error.message.contains("already exists in the repo1 archive with a different checksum"), "{error}");
+            // Nor is either of them the next time
+            for content in [1, 2] {
+                let error = push_listed(dir.path(), repo, &[content; 4096], None).expect_err("both are there");
+                assert!(error.message.contains("[ArchiveDuplicateError] duplicates found"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn pusher_of_the_same_content_at_the_same_time_is_no_duplicate() {
+        let dir = tempfile::tempdir().expect("dir");
+        let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
+        let (first, second) = (list(&repo), list(&repo));
+        push_listed(dir.path(), &repo, &[1; 4096], Some(first)).expect("first");
+        push_listed(dir.path(), &repo, &[1; 4096], Some(second)).expect("second");
+    }
+
+    #[test]
+    fn archive_that_cannot_be_listed_after_a_push_is_not_acknowledged() {
+        let dir = tempfile::tempdir().expect("dir");
+        let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
+        let repo = Repo { key: 1, storage: Arc::new(storage.clone()), cipher: Cipher::None };
+        let listed = list(&repo);
+        let _failing = storage.clone().fail_path(Op::List, "15-1");
+        let error = push_listed(dir.path(), &repo, &[1; 4096], Some(listed)).expect_err("not listed");
+        assert_eq!(error.code, ErrorCode::Command);
     }
 }

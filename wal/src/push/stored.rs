@@ -1,4 +1,4 @@
-//! Whether a segment that a repository already has is whole.
+//! Whether a segment that a repository has is whole, and the only one of its name.
 //!
 //! A writer that was cut off may have left half a file under the right name: an earlier release, another program, a network
 //! file system that lost what it had acknowledged. A push that believed the name would lose the segment.
@@ -10,7 +10,9 @@ use engine::storage::ReadRange;
 use engine::{Error, ErrorCode, Result};
 use repo_format::cipher::{Decryptor, Framing};
 use repo_format::compress::Decompressor;
-use repo_format::hash::Sha1Hasher;
+use repo_format::hash::{Sha1, Sha1Hasher};
+use repo_format::layout::{self, Stanza};
+use repo_format::wal_name::{ArchivedSegment, PARTIAL_SUFFIX};
 
 use super::check::Target;
 
@@ -61,4 +63,25 @@ pub(super) fn check(target: &Target<'_>, found: &FoundSegment, size: u64) -> Res
         return Err(Error::new(ErrorCode::Checksum, text));
     }
     Ok(())
+}
+
+/// Whether the archive has a segment with other content than the one that was just stored. Two clusters that push the same segment
+/// at the same time both find nothing before they store it, and store it under different names. The one that stores it later sees
+/// the other's here.
+///
+/// # Errors
+/// The directory cannot be listed.
+pub(super) fn has_other(target: &Target<'_>, stanza: &Stanza, name: &str, checksum: Sha1) -> Result<bool> {
+    let segment = name.strip_suffix(PARTIAL_SUFFIX).unwrap_or(name);
+    let directory = layout::wal_dir(stanza, target.archive_id, &segment.parse()?);
+    let names = target.repo.storage.names_after(&directory, segment)?;
+    let same_name = names.iter().filter(|stored| stored.strip_prefix(name).is_some_and(|rest| rest.starts_with('-')));
+    Ok(same_name.filter_map(|stored| stored.parse::<ArchivedSegment>().ok()).any(|stored| stored.checksum != checksum))
+}
+
+/// The error for a segment that an archive has with other content.
+pub(super) fn duplicate(target: &Target<'_>, name: &str) -> Error {
+    let key = target.repo.key;
+    let text = format!("WAL file '{name}' already exists in the repo{key} archive with a different checksum");
+    Error::new(ErrorCode::ArchiveDuplicate, text)
 }

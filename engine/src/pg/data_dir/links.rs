@@ -1,30 +1,24 @@
 //! Links of a data directory must not lead back into it, nor two of them to the same place: a restore could not make both.
 
-use crate::{Error, ErrorCode, Result};
+use std::collections::BTreeMap;
 
-/// One link as the checks see it.
-#[derive(Clone, Debug)]
-struct Known {
-    /// Absolute destination directory with a slash at the end, so that a prefix is a parent directory.
-    path: String,
-    /// File name in the destination directory, for links to files.
-    file: Option<String>,
-    /// Path of the link relative to the data directory, for messages.
-    link: String,
-}
+use crate::{Error, ErrorCode, Result};
 
 /// Checks each link against the data directory and all links before it.
 #[derive(Debug)]
 pub(crate) struct LinkCheck {
     base: String,
-    /// Sorted by path.
-    known: Vec<Known>,
+    /// Links to directories: from the absolute destination, with a slash at the end so that a prefix is a parent directory, to
+    /// the link relative to the data directory. None of them is a prefix of another one.
+    directories: BTreeMap<String, String>,
+    /// Links to files: from the destination's directory, as above, and its name there.
+    files: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl LinkCheck {
     /// For the data directory at this absolute path.
     pub(crate) fn new(pg_path: &str) -> Self {
-        LinkCheck { base: format!("{pg_path}/"), known: Vec::new() }
+        LinkCheck { base: format!("{pg_path}/"), directories: BTreeMap::new(), files: BTreeMap::new() }
     }
 
     /// Checks a link, named relative to the data directory, and remembers it.
@@ -37,48 +31,50 @@ impl LinkCheck {
         if path.starts_with(&self.base) {
             return fail(format!("link '{link}' destination '{destination}' is in PGDATA"));
         }
-        let index = self.known.partition_point(|known| known.path < path);
-        let same_path = self.known[index..].iter().take_while(|known| known.path == path);
-        for other in same_path {
-            let other_path = other.path.trim_end_matches('/');
-            match (file, &other.file) {
-                (Some(file), Some(other_file)) if file == other_file => {
+        let other_path = path.trim_end_matches('/');
+        let same_path = match file {
+            // Other files of the same directory are no conflict
+            Some(file) => {
+                if let Some(other) = self.files.get(&path).and_then(|files| files.get(file)) {
                     return fail(format!(
-                        "link '{link}' ({destination}/{file}) destination is the same file as link '{}' ({other_path}/{other_file})",
-                        other.link
+                        "link '{link}' ({destination}/{file}) destination is the same file as link '{other}' ({other_path}/{file})"
                     ));
                 }
-                // Other files of the same directory are no conflict
-                (Some(_), Some(_)) => {}
-                _ => {
-                    return fail(format!(
-                        "link '{link}' ({destination}) destination is the same directory as link '{}' ({other_path})",
-                        other.link
-                    ));
-                }
+                self.directories.get(&path)
             }
+            None => self.directories.get(&path).or_else(|| self.files.get(&path)?.values().next()),
+        };
+        if let Some(other) = same_path {
+            return fail(format!(
+                "link '{link}' ({destination}) destination is the same directory as link '{other}' ({other_path})"
+            ));
         }
-        if file.is_none() {
-            // The nearest directory link before this path is its parent if it has one; the nearest after it may be below it.
-            // Links to files may lie anywhere.
-            let parent = self.known[..index].iter().rev().find(|known| known.file.is_none());
-            if let Some(parent) = parent.filter(|known| path.starts_with(&known.path)) {
-                return fail(format!(
-                    "link '{link}' ({destination}) destination is a subdirectory of link '{}' ({})",
-                    parent.link,
-                    parent.path.trim_end_matches('/')
-                ));
-            }
-            let child = self.known[index..].iter().find(|known| known.file.is_none());
-            if let Some(child) = child.filter(|known| known.path.starts_with(&path)) {
-                return fail(format!(
-                    "link '{}' ({}) destination is a subdirectory of link '{link}' ({destination})",
-                    child.link,
-                    child.path.trim_end_matches('/')
-                ));
-            }
+        let Some(file) = file else { return self.add_directory(link, destination, path) };
+        self.files.entry(path).or_default().insert(file.to_owned(), link.to_owned());
+        Ok(())
+    }
+
+    /// The nearest directory link before a path is its parent if it has one; the nearest after it may be below it. Links to files
+    /// may lie anywhere.
+    fn add_directory(&mut self, link: &str, destination: &str, path: String) -> Result<()> {
+        let fail = |message: String| Err(Error::new(ErrorCode::LinkDestination, message));
+        if let Some((parent_path, parent)) = self.directories.range(..path.clone()).next_back()
+            && path.starts_with(parent_path)
+        {
+            return fail(format!(
+                "link '{link}' ({destination}) destination is a subdirectory of link '{parent}' ({})",
+                parent_path.trim_end_matches('/')
+            ));
         }
-        self.known.insert(index, Known { path, file: file.map(str::to_owned), link: link.to_owned() });
+        if let Some((child_path, child)) = self.directories.range(path.clone()..).next()
+            && child_path.starts_with(&path)
+        {
+            return fail(format!(
+                "link '{child}' ({}) destination is a subdirectory of link '{link}' ({destination})",
+                child_path.trim_end_matches('/')
+            ));
+        }
+        self.directories.insert(path, link.to_owned());
         Ok(())
     }
 }

@@ -2,6 +2,9 @@
 
 use super::{PG_CONTROL, TARGET_PGDATA, TARGET_TBLSPC};
 
+/// Manifest name of `pg_control` while a restore has not finished.
+pub(super) const RESTORED_CONTROL: &str = "pg_data/global/pg_control.pgbackrest.tmp";
+
 /// Recognizes directories that hold relations, and the files in them.
 #[derive(Clone, Debug)]
 pub struct DatabasePaths {

@@ -113,14 +113,19 @@ pub struct Scan {
     pub files: Vec<ScannedFile>,
 }
 
-/// Lists a data directory.
+/// Lists a data directory. `tablespaces_now` asks the server for its tablespaces again, when there is one that it did not name:
+/// they come and go while the directory is listed.
 ///
 /// # Errors
 /// [`ErrorCode::LinkExpected`], [`ErrorCode::LinkDestination`] for links that a restore could not make,
 /// [`ErrorCode::Assert`] for a tablespace that the server does not name (pgBackRest's number), [`ErrorCode::Format`] for
 /// names that a manifest can't hold, [`ErrorCode::FileOpen`], [`ErrorCode::PathOpen`] and [`ErrorCode::PathMissing`] for
 /// what can't be read.
-pub fn scan(pg_path: &Path, options: &ScanOptions<'_>) -> Result<Scan> {
+pub fn scan(
+    pg_path: &Path,
+    options: &ScanOptions<'_>,
+    tablespaces_now: &mut dyn FnMut() -> Result<Vec<Tablespace>>,
+) -> Result<Scan> {
     let Some(pg_path) = pg_path.to_str() else {
         return Err(Error::new(ErrorCode::Format, format!("path '{}' is not valid UTF-8", pg_path.display())));
     };
@@ -145,6 +150,8 @@ pub fn scan(pg_path: &Path, options: &ScanOptions<'_>) -> Result<Scan> {
         pg_path,
         links: LinkCheck::new(pg_path),
         scan: Scan::default(),
+        tablespaces: options.tablespaces.map(<[_]>::to_vec),
+        tablespaces_now,
     };
     scanner.scan.paths.push(path_entry(TARGET_PGDATA.to_owned(), &root));
     scanner.scan.targets.push(ScannedTarget {
@@ -188,6 +195,9 @@ struct Scanner<'a> {
     pg_path: &'a str,
     links: LinkCheck,
     scan: Scan,
+    /// The server's tablespaces as they were told last; `None` offline.
+    tablespaces: Option<Vec<Tablespace>>,
+    tablespaces_now: &'a mut dyn FnMut() -> Result<Vec<Tablespace>>,
 }
 
 impl Scanner<'_> {
@@ -254,6 +264,8 @@ impl Scanner<'_> {
         let left_out = (is_database
             && (names::is_relation_cache(&entry.name) || names::is_temporary_relation(&entry.name)))
             || (parent == TARGET_PGDATA && self.is_root_file_left_out(&entry.name))
+            // The control file of a restore that did not finish: the next one would restore two files to its name
+            || name == names::RESTORED_CONTROL
             // WAL comes from the archive, or is copied from there at the end
             || (self.options.online && parent == self.wal_name);
         if left_out {
@@ -276,6 +288,8 @@ impl Scanner<'_> {
             "recovery.signal" | "standby.signal" => self.options.version >= PgVersion::V12,
             "recovery.conf" | "recovery.done" => self.options.version < PgVersion::V12,
             "backup_manifest" | "backup_manifest.tmp" => self.options.version >= PgVersion::V13,
+            // Of a restore that did not finish
+            "backup.manifest" | "backup.manifest.pgbackrest.tmp" => true,
             "postgresql.auto.conf.tmp" | "backup_label" | "backup_label.old" | "postmaster.opts" | "postmaster.pid" => {
                 true
             }
@@ -364,6 +378,11 @@ mod tests {
     use super::*;
 
     const ID: &str = "PG_15_202209061";
+
+    /// A scan of a cluster whose tablespaces do not change.
+    fn scan(pg_path: &Path, options: &ScanOptions<'_>) -> Result<Scan> {
+        super::scan(pg_path, options, &mut || Ok(options.tablespaces.unwrap_or_default().to_vec()))
+    }
 
     fn options<'a>(exclude: &'a [String], tablespaces: Option<&'a [Tablespace]>) -> ScanOptions<'a> {
         ScanOptions {
@@ -487,6 +506,64 @@ mod tests {
         assert_eq!(scan(&root, &options(&[], None)).unwrap_err().code, ErrorCode::LinkExpected);
     }
 
+    /// A cluster with one tablespace on disk.
+    fn with_tablespace(dir: &Path) -> std::path::PathBuf {
+        let root = dir.join("pg");
+        make(&root, &["PG_VERSION"]);
+        make(&dir.join("ts"), &[&format!("{ID}/5/16400")]);
+        fs::create_dir(root.join("pg_tblspc")).unwrap();
+        symlink(dir.join("ts"), root.join("pg_tblspc/16385")).unwrap();
+        root
+    }
+
+    #[test]
+    fn tablespace_made_after_the_server_was_asked_is_asked_for_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = with_tablespace(dir.path());
+        // Seen on disk before its transaction is over
+        let mut asked = 0;
+        let mut now = || {
+            asked += 1;
+            Ok(if asked < 3 { Vec::new() } else { vec![Tablespace { id: 16385, name: "new".into() }] })
+        };
+        let found = super::scan(&root, &options(&[], Some(&[])), &mut now).unwrap();
+        assert_eq!(found.targets[1].tablespace.as_ref().unwrap().name, "new");
+        assert_eq!(names(&found), ["pg_data/PG_VERSION", &format!("pg_tblspc/16385/{ID}/5/16400")]);
+        assert_eq!(asked, 3);
+    }
+
+    #[test]
+    fn tablespace_dropped_while_it_is_looked_at_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = with_tablespace(dir.path());
+        let mut drop = || {
+            fs::remove_dir_all(dir.path().join("ts")).unwrap();
+            fs::remove_file(root.join("pg_tblspc/16385")).unwrap();
+            Ok(Vec::new())
+        };
+        let found = super::scan(&root, &options(&[], Some(&[])), &mut drop).unwrap();
+        assert_eq!((found.targets.len(), found.links.len()), (1, 0));
+        assert_eq!(names(&found), ["pg_data/PG_VERSION"]);
+    }
+
+    #[test]
+    fn tablespace_whose_directory_goes_before_its_link_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = with_tablespace(dir.path());
+        let known = [Tablespace { id: 16385, name: "old".into() }];
+        fs::remove_dir_all(dir.path().join("ts").join(ID)).unwrap();
+        let mut drop = || {
+            fs::remove_file(root.join("pg_tblspc/16385")).unwrap();
+            Ok(Vec::new())
+        };
+        let found = super::scan(&root, &options(&[], Some(&known)), &mut drop).unwrap();
+        assert_eq!((found.targets.len(), found.links.len()), (1, 0));
+        // One that stays is no tablespace that PostgreSQL could open
+        let root = with_tablespace(&dir.path().join("2"));
+        fs::remove_dir_all(dir.path().join("2/ts").join(ID)).unwrap();
+        assert_eq!(scan(&root, &options(&[], Some(&known))).unwrap_err().code, ErrorCode::FileOpen);
+    }
+
     #[test]
     fn scan_follows_links_to_files_and_directories() {
         let dir = tempfile::tempdir().unwrap();
@@ -517,6 +594,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         make(dir.path(), &["a\nb"]);
         assert_eq!(scan(dir.path(), &options(&[], None)).unwrap_err().code, ErrorCode::Format);
+    }
+
+    #[test]
+    fn scan_leaves_out_what_an_unfinished_restore_left() {
+        let dir = tempfile::tempdir().unwrap();
+        make(
+            dir.path(),
+            &[
+                "PG_VERSION",
+                "backup.manifest",
+                "backup.manifest.pgbackrest.tmp",
+                "global/pg_control.pgbackrest.tmp",
+                "global/backup.manifest",
+            ],
+        );
+        let found = scan(dir.path(), &options(&[], None)).unwrap();
+        let names: Vec<_> = found.files.iter().map(|file| &*file.name).collect();
+        assert_eq!(names, ["pg_data/PG_VERSION", "pg_data/global/backup.manifest"]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Copies block incremental files: the blocks that differ from what is on disk, from the backups that hold them.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Take};
 
 use repo_format::block_map::BlockMap;
+use repo_format::cipher::Cipher;
 use repo_format::hash::Sha1;
 use repo_format::layout::{self, FileForm, RepoPath};
 use repo_format::manifest::{BlockIncr, ManifestFile};
@@ -14,7 +15,36 @@ use super::{Copy, FileContext, MEMBER_SIZE_MAX, check_sha1, restored_path, set_t
 use crate::pipeline::restore::RestorePipeline;
 use crate::storage::ReadRange;
 use crate::storage::read_ahead::ReadQueue;
-use crate::{CancelToken, Error, ErrorCode, Result};
+use crate::{CancelToken, Error, ErrorCode, Result, warn};
+
+/// A stored form that may lack its last bytes, if these are of the checksum of the last block: that is only compared with what is
+/// on disk already, and the content is proven by the checksum of the file. Zeros stand for them. pgBackRest does not see it.
+struct Completed<'a> {
+    stored: Take<&'a mut dyn Read>,
+    missing_max: u64,
+    /// Zeros that were given.
+    missing: u64,
+}
+
+impl Completed<'_> {
+    /// Bytes that were to come and did not.
+    fn left(&self) -> u64 {
+        self.stored.limit().saturating_sub(self.missing)
+    }
+}
+
+impl Read for Completed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.stored.read(buffer)?;
+        if read != 0 || self.stored.limit() > self.missing_max {
+            return Ok(read);
+        }
+        let zeros = usize::try_from(self.left()).unwrap_or(usize::MAX).min(buffer.len());
+        buffer[..zeros].fill(0);
+        self.missing += zeros as u64;
+        Ok(zeros)
+    }
+}
 
 impl FileContext<'_> {
     /// Copies a block incremental file; returns how many bytes were written. `stored` begins with what [`Copy`] asked for.
@@ -35,12 +65,14 @@ impl FileContext<'_> {
             let map = BufReader::new(pipeline.decrypt_raw(map));
             BlockMap::read_from(map, block.size, block.checksum_size, block_total)
         };
+        // Without its last bytes nothing encrypted can be read
+        let missing_max = if matches!(self.cipher, Cipher::None) { u64::from(block.checksum_size) } else { 0 };
+        let mut stored = Completed { stored: stored.take(limit), missing_max, missing: 0 };
         let mut member = Vec::new();
         let map = if limit > MEMBER_SIZE_MAX {
             // The map alone, whose size is only a claim: it takes memory as far as it makes sense
-            let mut stored = stored.take(limit);
             let map = read_map(&mut stored)?;
-            if stored.limit() != 0 {
+            if stored.left() != 0 {
                 return Err(short());
             }
             map
@@ -54,6 +86,13 @@ impl FileContext<'_> {
             }
             read_map(&mut &member[member.len() - map_size..])?
         };
+        if stored.missing > 0 {
+            warn!(
+                "the last {} byte(s) of the stored form of '{path}' are missing; they are not needed, and what is restored is \
+                 proven by its checksum",
+                stored.missing
+            );
+        }
         let existing = copy.existing.as_deref().unwrap_or_default();
         let read_over_bytes = self.storage.read_ahead().read_over_bytes;
         let plan = block_delta::plan(&map, &self.block_file(file, block), existing, read_over_bytes)?;

@@ -5,18 +5,15 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use repo_format::layout::TEMP_SUFFIX;
-
 use super::directory::{changed_paths, sync_path, with_parents};
 use super::{FILE_MODE, error};
-use crate::storage::{RepoWriter, WriteOptions};
+use crate::storage::{RepoWriter, WriteOptions, temporary};
 use crate::{Error, ErrorCode, Result};
 
-/// The name of a file until it is complete.
+/// A name for a file until it is complete.
 pub(super) fn temporary_name(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(TEMP_SUFFIX);
-    PathBuf::from(name)
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(temporary::name(&name))
 }
 
 /// Reads one file, at most `left` more bytes of it.
@@ -47,8 +44,10 @@ pub struct PosixWriter {
     /// Where the bytes go: the temporary name, or `path` itself when not atomic.
     path_open: PathBuf,
     options: WriteOptions,
-    /// Whether the file system tells by their numbers whether two files are the same.
-    has_inodes: bool,
+    /// Bytes written.
+    size: u64,
+    /// Look at the file once more when it has its name.
+    checked: bool,
     /// To be synced at the end: the file's directory and, where directories were made for it, those above them too. A
     /// file is not durable as long as the entry of one of its directories is not.
     sync_paths: Vec<PathBuf>,
@@ -61,33 +60,39 @@ impl PosixWriter {
     /// [`ErrorCode::FileOpen`], [`ErrorCode::PathCreate`].
     pub fn open(path: PathBuf, options: WriteOptions) -> Result<Self> {
         let path_open = if options.atomic { temporary_name(&path) } else { path.clone() };
-        let open = || if options.atomic { create_new(&path_open) } else { create(&path_open) };
+        let open = || create(&path_open, options.atomic);
         let sync_paths = if options.sync_path { changed_paths(&path) } else { Vec::new() };
         let file = with_parents(&path, open)
             .and_then(|file| {
                 file.map_err(|e| error(ErrorCode::FileOpen, "unable to open file '{}' for write", &path, e))
             })
             .inspect_err(|_| sync_made(&sync_paths))?;
-        let mut writer = PosixWriter { file: Some(file), path, path_open, options, has_inodes: true, sync_paths };
-        // Some network file systems make the numbers up
-        writer.has_inodes = options.atomic && !writer.is_replaced();
-        Ok(writer)
+        Ok(PosixWriter { file: Some(file), path, path_open, options, size: 0, checked: false, sync_paths })
     }
 
-    /// Takes it on trust that the temporary name is still that of this file.
+    /// Has [`RepoWriter::finish`] look at the file once more. Files of the spool may be taken away as soon as they are there.
     #[must_use]
-    pub(super) fn without_inodes(mut self) -> Self {
-        self.has_inodes = false;
+    pub(super) fn checked(mut self) -> Self {
+        self.checked = true;
         self
     }
 
-    /// Whether the temporary name is that of another file, which another process writes: on another host, or after the operator
-    /// has stopped and started the stanza.
-    fn is_replaced(&self) -> bool {
-        let Some(file) = self.file.as_ref().filter(|_| self.has_inodes) else { return false };
-        // One that is missing or can't be looked at can't be renamed either
-        self.path_open.exists() && !is_named(file, &self.path_open).unwrap_or(true)
+    /// Looks whether a name has all the bytes that were written: what counts as stored is there.
+    fn check_size(&self, path: &Path) -> Result<()> {
+        let found = fs::metadata(path)
+            .map_err(|e| error(ErrorCode::FileOpen, "unable to get info for path/file '{}' after write", path, e))?;
+        // A device has no size
+        if !found.is_file() || found.len() == self.size {
+            return Ok(());
+        }
+        Err(wrong_size(&path.to_string_lossy(), found.len(), self.size))
     }
+}
+
+/// The error for a file that does not have the bytes that were written to it.
+pub(in crate::storage) fn wrong_size(path: &str, found: u64, written: u64) -> Error {
+    Error::new(ErrorCode::FileWrite, format!("file '{path}' has {found} byte(s) after write instead of {written}"))
+        .hint("is another process writing the same file?")
 }
 
 /// Whether a path leads to this open file.
@@ -103,21 +108,11 @@ pub(crate) fn is_named(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Opens a file to write it from its start.
-fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)
-}
-
-/// Makes a file in the place of one that there may be. Who still writes that one must not write into this one.
-fn create_new(path: &Path) -> io::Result<File> {
-    let create_new = || OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path);
-    match create_new() {
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => match fs::remove_file(path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
-            _ => create_new(),
-        },
-        file => file,
-    }
+/// Opens a file to write it from its start; with `new` it must not be there.
+fn create(path: &Path, new: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let options = if new { options.create_new(true) } else { options.create(true).truncate(true) };
+    options.write(true).mode(FILE_MODE).open(path)
 }
 
 /// Makes directories durable whose file did not come: the next attempt finds them there and takes their entries for durable.
@@ -134,7 +129,11 @@ impl Write for PosixWriter {
         let Some(file) = &mut self.file else { return Err(io::Error::other("written to after its end")) };
         match file.write(buffer) {
             Err(e) if e.kind() == ErrorKind::Interrupted => Err(e),
-            done => Ok(done.map_err(|e| error(ErrorCode::FileWrite, "unable to write '{}'", &self.path_open, e))?),
+            done => {
+                let size = done.map_err(|e| error(ErrorCode::FileWrite, "unable to write '{}'", &self.path_open, e))?;
+                self.size += size as u64;
+                Ok(size)
+            }
         }
     }
 
@@ -153,10 +152,6 @@ impl RepoWriter for PosixWriter {
                 .map_err(|e| error(ErrorCode::FileSync, "unable to sync file '{}' after write", &self.path_open, e))?;
         }
         if self.options.atomic {
-            if self.is_replaced() {
-                let path = self.path_open.display();
-                return Err(Error::new(ErrorCode::FileMove, format!("file '{path}' is written by another process")));
-            }
             fs::rename(&self.path_open, &self.path).map_err(|e| {
                 let to = self.path.display();
                 Error::from_io(
@@ -167,6 +162,9 @@ impl RepoWriter for PosixWriter {
             })?;
         }
         self.file = None;
+        if self.checked {
+            self.check_size(&self.path)?;
+        }
         self.sync_paths.iter().try_for_each(|path| sync_path(path))
     }
 }
@@ -176,9 +174,9 @@ impl Drop for PosixWriter {
         if self.file.is_none() {
             return;
         }
-        if self.options.atomic && !self.is_replaced() {
+        if self.options.atomic {
             // The file was abandoned, most often because of an error that is already on its way; a temporary file that
-            // can't be removed does no harm and is overwritten by the next attempt
+            // can't be removed does no harm and is swept away by a later run
             let _ = fs::remove_file(&self.path_open);
         }
         sync_made(&self.sync_paths);
@@ -204,21 +202,17 @@ mod tests {
     }
 
     #[test]
-    fn two_writers_of_a_file_do_not_mix() {
+    fn file_that_is_cut_while_it_is_written_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        let mut first = Box::new(PosixWriter::open(path.clone(), WriteOptions::ATOMIC).unwrap());
-        first.write_all(b"first").unwrap();
-        let mut second = Box::new(PosixWriter::open(path.clone(), WriteOptions::ATOMIC).unwrap());
-        second.write_all(b"sec").unwrap();
-        first.write_all(b" more").unwrap();
-        let error = first.finish().unwrap_err();
-        assert_eq!(error.code, ErrorCode::FileMove);
-        assert!(error.message.ends_with("is written by another process"), "{error}");
-        second.write_all(b"ond").unwrap();
-        second.finish().unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"second");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        for options in [WriteOptions::ATOMIC, WriteOptions::IN_PLACE] {
+            let mut writer = Box::new(PosixWriter::open(path.clone(), options).unwrap().checked());
+            writer.write_all(b"whole").unwrap();
+            OpenOptions::new().write(true).truncate(true).open(&writer.path_open).unwrap();
+            let error = writer.finish().unwrap_err();
+            assert_eq!(error.code, ErrorCode::FileWrite);
+            assert!(error.message.contains("has 0 byte(s) after write instead of 5"), "{error}");
+        }
     }
 
     #[test]

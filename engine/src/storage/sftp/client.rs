@@ -305,21 +305,42 @@ impl Client {
         self.run(Request::new(kind::MKDIR).bytes(path.as_bytes()).attributes(Some(mode))).await
     }
 
-    /// Renames a file over another: in one step where the server can, else by removing the other first.
-    pub(super) async fn replace(&self, from: &str, to: &str) -> Done<()> {
+    /// Renames a file over another: in one step where the server can. Else the other is put aside under a third name and
+    /// removed once the file is in its place, because for most servers "failure" is any error: when the file can't be
+    /// renamed for another reason, the other must still be there.
+    pub(super) async fn replace(&self, from: &str, to: &str, aside: &str) -> Done<()> {
         if self.posix_rename {
             return self.run(Request::extended(POSIX_RENAME).bytes(from.as_bytes()).bytes(to.as_bytes())).await;
         }
-        let rename = || self.run(Request::new(kind::RENAME).bytes(from.as_bytes()).bytes(to.as_bytes()));
-        match rename().await {
-            Err(failure) if failure.may_exist() => match self.remove(to).await {
-                Ok(()) => rename().await,
-                // Nothing was in the way
-                Err(other) if other.is_missing() => Err(failure),
-                Err(other) => Err(other),
-            },
-            done => done,
+        let failure = match self.rename(from, to).await {
+            Err(failure) if failure.may_exist() => failure,
+            done => return done,
+        };
+        match self.attributes(to, false).await {
+            // No file takes the place of a directory
+            Ok(found) if found.is_directory() => return Err(failure),
+            Ok(_) => {}
+            // Nothing was in the way
+            Err(missing) if missing.is_missing() => return Err(failure),
+            Err(other) => return Err(other),
         }
+        if self.rename(to, aside).await.is_err() {
+            return Err(failure);
+        }
+        if let Err(failure) = self.rename(from, to).await {
+            if matches!(failure, Failure::Status { .. }) {
+                self.rename(aside, to).await?;
+            }
+            return Err(failure);
+        }
+        match self.remove(aside).await {
+            Err(other) if !other.is_missing() => Err(other),
+            _ => Ok(()),
+        }
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Done<()> {
+        self.run(Request::new(kind::RENAME).bytes(from.as_bytes()).bytes(to.as_bytes())).await
     }
 }
 

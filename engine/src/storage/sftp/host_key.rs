@@ -1,8 +1,9 @@
 //! Whether a server is the one it should be: fingerprints and files of known hosts.
 //!
 //! The rules are those of pgBackRest (`src/storage/sftp/storage.c`) and of libssh2 (`knownhost.c`), which it asks: a host is
-//! looked up as `[host]:port` and as `host`, names may be hashed, patterns have no meaning, and a host that is known with
-//! other keys only does not match.
+//! looked up as `[host]:port` and as `host`, names may be hashed, and a host that is known with other keys only does not match.
+//! Patterns and marks mean what they mean to ssh (`sshd(8)`, "SSH_KNOWN_HOSTS FILE FORMAT"), though libssh2 passes over them:
+//! a revoked key is never taken, and a host that a pattern knows is no unknown one.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -146,7 +147,7 @@ fn parse_line(line: &str) -> Option<Known> {
     if revoked {
         names = fields.next()?;
     } else if names.starts_with('@') {
-        // A certificate authority, which is not asked for
+        // A certificate authority: servers are asked for keys, not for certificates, so none is one of its hosts
         return None;
     }
     let key_type = fields.next()?.to_owned();
@@ -154,11 +155,48 @@ fn parse_line(line: &str) -> Option<Known> {
     Some(Known { revoked, names: names.to_owned(), key_type, key })
 }
 
+/// Whether names separated by commas are those of a host: one pattern matches, and none that begins with `!` does.
 fn names_match(names: &str, host: &str) -> bool {
     if let Some(hashed) = names.strip_prefix(HASH_MAGIC) {
         return hash_matches(hashed, host).unwrap_or(false);
     }
-    names.split(',').any(|name| name == host)
+    let mut found = false;
+    for name in names.split(',') {
+        match name.strip_prefix('!') {
+            Some(name) if pattern_matches(name, host) => return false,
+            Some(_) => {}
+            None => found |= pattern_matches(name, host),
+        }
+    }
+    found
+}
+
+/// Whether a pattern, in which `*` stands for any text and `?` for one character, is that of a name in any case.
+fn pattern_matches(pattern: &str, name: &str) -> bool {
+    let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
+    let (mut at, mut from) = (0, 0);
+    // The last star, and how much of the name it stands for so far
+    let mut star = None;
+    while from < name.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                star = Some((at, from));
+                at += 1;
+            }
+            Some(byte) if *byte == b'?' || byte.eq_ignore_ascii_case(&name[from]) => {
+                at += 1;
+                from += 1;
+            }
+            _ => match &mut star {
+                Some((star_at, end)) => {
+                    *end += 1;
+                    (at, from) = (*star_at + 1, *end);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
 /// Whether `salt|hash` is the keyed hash of a name.
@@ -259,6 +297,36 @@ mod tests {
     fn revoked_key_is_mismatch_even_where_it_is_listed() {
         let hosts = known(&format!("db ssh-ed25519 {KEY}\n@revoked db ssh-ed25519 {KEY}\n"));
         assert_eq!(hosts.check("db", 22, &key()), Verdict::Mismatch);
+    }
+
+    #[test]
+    fn revoked_key_of_all_hosts_is_mismatch() {
+        let hosts = known(&format!("db ssh-ed25519 {KEY}\n@revoked * ssh-ed25519 {KEY}\n"));
+        assert_eq!(hosts.check("db", 22, &key()), Verdict::Mismatch);
+        assert_eq!(hosts.check("other", 2222, &key()), Verdict::Mismatch);
+        assert_eq!(hosts.check("other", 22, b"another key"), Verdict::NotFound);
+    }
+
+    #[test]
+    fn host_that_a_pattern_knows_by_another_key_is_mismatch() {
+        let hosts =
+            known(&format!("*.Example.com,!backup.example.com ssh-ed25519 {KEY}\n[10.0.0.?]:* ssh-ed25519 {KEY}\n"));
+        for (host, port) in [("db.example.com", 22), ("DB.example.com", 2222), ("10.0.0.7", 2222)] {
+            assert_eq!(hosts.check(host, port, &key()), Verdict::Match, "{host}");
+            assert_eq!(hosts.check(host, port, b"other"), Verdict::Mismatch, "{host}");
+        }
+        for host in ["backup.example.com", "example.com", "10.0.0.77", "db.example.com.evil"] {
+            assert_eq!(hosts.check(host, 2222, &key()), Verdict::NotFound, "{host}");
+        }
+    }
+
+    #[test]
+    fn patterns_with_many_stars_end() {
+        let pattern = "*a".repeat(2000);
+        assert!(!pattern_matches(&pattern, &"a".repeat(1000)));
+        assert!(pattern_matches("*a*b*", "xaxxb"));
+        assert!(!pattern_matches("a*b", "ab."));
+        assert!(pattern_matches("**", ""));
     }
 
     #[test]

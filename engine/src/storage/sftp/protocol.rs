@@ -95,6 +95,31 @@ pub(crate) struct Attributes {
     pub(super) modified: Option<u32>,
 }
 
+impl Attributes {
+    /// Whether it is a directory, as far as the server tells.
+    pub(super) fn is_directory(&self) -> bool {
+        self.is_kind(MODE_PATH)
+    }
+
+    /// Whether it is a symbolic link, as far as the server tells.
+    pub(super) fn is_link(&self) -> bool {
+        self.is_kind(MODE_LINK)
+    }
+
+    fn is_kind(&self, kind: u32) -> bool {
+        self.mode.is_some_and(|mode| mode & MODE_TYPE == kind)
+    }
+}
+
+/// What of a mode tells the type.
+pub(super) const MODE_TYPE: u32 = 0o170_000;
+/// A regular file.
+pub(super) const MODE_FILE: u32 = 0o100_000;
+/// A directory.
+pub(super) const MODE_PATH: u32 = 0o040_000;
+/// A symbolic link.
+pub(super) const MODE_LINK: u32 = 0o120_000;
+
 const ATTR_SIZE: u32 = 0x01;
 const ATTR_OWNER: u32 = 0x02;
 const ATTR_PERMISSIONS: u32 = 0x04;

@@ -5,14 +5,14 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use repo_format::layout::TEMP_SUFFIX;
+use futures_util::future::join;
 
 use super::client::{Client, Failure, Pending};
-use super::protocol::open;
+use super::protocol::{Attributes, open};
 use super::{Shared, create_path, parent};
 use crate::storage::network::wait;
-use crate::storage::posix::FILE_MODE;
-use crate::storage::{RepoWriter, WriteOptions};
+use crate::storage::posix::{FILE_MODE, wrong_size};
+use crate::storage::{RepoWriter, WriteOptions, temporary};
 use crate::{ErrorCode, Result};
 
 /// Bytes of one request, which every server takes.
@@ -64,7 +64,7 @@ async fn create(client: &Client, path: &str) -> std::result::Result<Bytes, Failu
 impl SftpWriter {
     /// Opens the file (or its temporary name) for writing from its start, making missing directories.
     pub(super) fn open(shared: Arc<Shared>, path: String, options: WriteOptions) -> Result<Self> {
-        let path_open = if options.atomic { format!("{path}{TEMP_SUFFIX}") } else { path.clone() };
+        let path_open = if options.atomic { temporary::name(&path) } else { path.clone() };
         let name = path_open.as_str();
         let opened = wait(
             &shared.runtime,
@@ -85,6 +85,17 @@ impl SftpWriter {
             let code = if failure.is_missing() { ErrorCode::FileMissing } else { ErrorCode::FileOpen };
             shared.error(code, &format!("unable to open file '{path}' for write"), &failure)
         })?;
+        let abandoned = std::mem::take(&mut *shared.abandoned());
+        if !abandoned.is_empty() {
+            wait(&shared.runtime, async {
+                for path in &abandoned {
+                    if let Err(failure) = client.remove(path).await {
+                        let message = format!("unable to remove file '{path}'");
+                        crate::debug!("{}", shared.error(ErrorCode::FileRemove, &message, &failure).message);
+                    }
+                }
+            });
+        }
         Ok(SftpWriter {
             shared,
             client,
@@ -145,22 +156,60 @@ impl SftpWriter {
     /// Gives the file its name.
     async fn rename(&self) -> std::result::Result<(), Failure> {
         let (from, to) = (self.path_open.as_str(), self.path.as_str());
-        let done = self.client.replace(from, to).await;
+        let aside = &temporary::name(to);
+        let done = self.client.replace(from, to, aside).await;
         let Err(Failure::Lost(_)) = done else { return done };
-        // Whether it was done is not known: it was if the temporary name is gone and the file there, since nobody else
-        // renames it
-        let size = self.offset;
+        // Whether it was done is not known: it was if the temporary name is gone, which is this writer's alone. What has the
+        // final name now is looked at afterwards
         self.shared
             .repeat(|client| async move {
-                match client.replace(from, to).await {
-                    Err(missing) if missing.is_missing() => match client.attributes(to, true).await {
-                        Ok(found) if found.size == Some(size) => Ok(()),
+                match client.replace(from, to, aside).await {
+                    Err(missing) if missing.is_missing() => match client.attributes(from, false).await {
+                        Err(gone) if gone.is_missing() => client.attributes(to, true).await.map(drop),
                         _ => Err(missing),
                     },
                     done => done,
                 }
             })
             .await
+    }
+
+    /// Looks whether the final name has all the bytes that were sent. `found` was asked for ahead, together with what gave the
+    /// file its name; a server that answers in another order is asked again.
+    async fn check_size(&self, found: std::result::Result<Attributes, Failure>) -> Result<()> {
+        let is_whole = |found: &Attributes| found.size.is_none_or(|size| size == self.offset);
+        if found.is_ok_and(|found| is_whole(&found)) {
+            return Ok(());
+        }
+        let path = self.path.as_str();
+        let found = self.shared.repeat(|client| async move { client.attributes(path, true).await }).await;
+        let message = format!("unable to get info for path/file '{path}' after write");
+        let found = found.map_err(|failure| self.shared.error(ErrorCode::FileOpen, &message, &failure))?;
+        if is_whole(&found) { Ok(()) } else { Err(wrong_size(path, found.size.unwrap_or(0), self.offset)) }
+    }
+
+    /// Closes the file, gives it its name, and looks whether it is there.
+    async fn complete(&mut self) -> Result<()> {
+        let (client, path) = (Arc::clone(&self.client), self.path.clone());
+        let look = client.attributes(&path, true);
+        if !self.options.atomic {
+            let (done, found) = join(self.close(), look).await;
+            if let Err((code, message, failure)) = done {
+                return Err(self.fail(code, message, &failure));
+            }
+            return self.check_size(found).await;
+        }
+        if let Err((code, message, failure)) = self.close().await {
+            return Err(self.fail(code, message, &failure));
+        }
+        let (done, found) = join(self.rename(), look).await;
+        done.map_err(|failure| {
+            let message = format!("unable to move '{}' to '{}'", self.path_open, self.path);
+            self.shared.error(ErrorCode::FileClose, &message, &failure)
+        })?;
+        // Nothing is left to remove
+        self.options.atomic = false;
+        self.check_size(found).await
     }
 }
 
@@ -184,25 +233,7 @@ impl Write for SftpWriter {
 impl RepoWriter for SftpWriter {
     fn finish(mut self: Box<Self>) -> Result<()> {
         let runtime = self.shared.runtime.clone();
-        wait(&runtime, self.close()).map_err(|(code, message, failure)| self.fail(code, message, &failure))?;
-        if !self.options.atomic && self.shared.has_lost() {
-            // A removal that an earlier attempt asked for may have come late
-            let path = self.path.as_str();
-            let found = wait(&runtime, self.shared.repeat(|client| async move { client.attributes(path, true).await }));
-            let message = "unable to get info for path/file '{}' after write";
-            let found = found.map_err(|failure| self.fail(ErrorCode::FileOpen, message, &failure))?;
-            if let Some(size) = found.size.filter(|&size| size != self.offset) {
-                let text = format!("file '{path}' has {size} byte(s) after write instead of {}", self.offset);
-                return Err(crate::Error::new(ErrorCode::FileWrite, text));
-            }
-        }
-        if self.options.atomic {
-            let message = format!("unable to move '{}' to '{}'", self.path_open, self.path);
-            wait(&runtime, self.rename())
-                .map_err(|failure| self.shared.error(ErrorCode::FileClose, &message, &failure))?;
-            self.options.atomic = false;
-        }
-        Ok(())
+        wait(&runtime, self.complete())
     }
 }
 
@@ -211,7 +242,13 @@ impl Drop for SftpWriter {
         let handle = self.handle.take();
         // Still set only where the file did not get its name
         let abandoned = self.options.atomic;
-        if handle.is_none() && !abandoned || self.client.is_lost() {
+        if handle.is_none() && !abandoned {
+            return;
+        }
+        if self.client.is_lost() {
+            if abandoned {
+                self.shared.abandoned().push(self.path_open.clone());
+            }
             return;
         }
         let done = self.shared.runtime.block_on(async {
@@ -220,7 +257,7 @@ impl Drop for SftpWriter {
             }
             if abandoned { self.client.remove(&self.path_open).await } else { Ok(()) }
         });
-        // A temporary file that stays does no harm, the next write replaces it
+        // A temporary file that stays does no harm, a later run sweeps it away
         if let Err(failure) = done {
             let error = self.fail(ErrorCode::FileRemove, "unable to remove file '{}'", &failure);
             crate::debug!("{}", error.message);

@@ -1,10 +1,18 @@
 //! Symbolic links in a data directory: to tablespaces, and those that users made.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
 
 use super::super::{TARGET_PGDATA, TARGET_TBLSPC, relative_path};
 use super::{Entry, ScannedLink, ScannedPath, ScannedTarget, Scanner, Tablespace, manifest_text, open_error};
 use crate::{Error, ErrorCode, Result};
+
+/// How often a tablespace is looked for that is just being made or dropped.
+const TABLESPACE_TRIES_MAX: u32 = 20;
+/// Pause before it is looked for again.
+const TABLESPACE_PAUSE: Duration = Duration::from_millis(100);
 
 impl Scanner<'_> {
     /// Takes a symbolic link, and goes on with what it leads to.
@@ -18,9 +26,22 @@ impl Scanner<'_> {
         entry: &Entry,
     ) -> Result<()> {
         let link_path = format!("{path}/{}", entry.name);
-        let destination = std::fs::read_link(&link_path).map_err(|error| {
-            Error::from_io(ErrorCode::FileRead, format!("unable to get destination for link '{link_path}'"), error)
-        })?;
+        // Asked for before anything is remembered: a tablespace that was dropped since the directory was listed is not there
+        let tablespace = match in_tablespaces {
+            true => match self.tablespace(&link_path, &entry.name)? {
+                Some(tablespace) => Some(tablespace),
+                None => return Ok(()),
+            },
+            false => None,
+        };
+        let destination = match std::fs::read_link(&link_path) {
+            Ok(destination) => destination,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => {
+                let text = format!("unable to get destination for link '{link_path}'");
+                return Err(Error::from_io(ErrorCode::FileRead, text, error));
+            }
+        };
         let destination = manifest_text(destination.into_os_string(), &link_path)?;
         let absolute = absolute_path(&destination, path)?;
         match std::fs::symlink_metadata(&absolute) {
@@ -31,7 +52,7 @@ impl Scanner<'_> {
                 ));
             }
             Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(open_error(format!("unable to get info for path/file '{absolute}'"), error)),
         }
         self.scan.links.push(ScannedLink {
@@ -43,17 +64,16 @@ impl Scanner<'_> {
 
         // Where the scan goes on: for a tablespace in the directory of this cluster below the destination
         let (target_name, tablespace, next_parent, next_path, next_name) = if in_tablespaces {
-            let tablespace = self.tablespace(&entry.name)?;
             let target = format!("{TARGET_TBLSPC}/{}", entry.name);
             self.tablespace_paths(&target);
-            (target.clone(), Some(tablespace), target, link_path.clone(), self.options.tablespace_id.to_owned())
+            (target.clone(), tablespace, target, link_path.clone(), self.options.tablespace_id.to_owned())
         } else {
             (name, None, parent.to_owned(), path.to_owned(), entry.name.clone())
         };
         let linked_path = format!("{next_path}/{next_name}");
         let linked = match std::fs::metadata(&linked_path) {
             Ok(metadata) => Some(metadata),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(open_error(format!("unable to get info for path/file '{linked_path}'"), error)),
         };
         let is_file = linked.as_ref().is_some_and(|metadata| !metadata.is_dir());
@@ -85,18 +105,37 @@ impl Scanner<'_> {
         self.entry(&next_parent, &next_path, is_database, &Entry { name: next_name, metadata })
     }
 
-    /// Looks up the tablespace that a link in `pg_tblspc` is for.
-    fn tablespace(&self, link: &str) -> Result<Tablespace> {
+    /// Looks up the tablespace that a link in `pg_tblspc` is for; `None` if it is gone.
+    ///
+    /// A link is there before the transaction that makes its tablespace is over, and for a moment after its directory was
+    /// removed. Recovery makes and drops those again that came or went since the backup began, so all that is needed is to
+    /// know which it was.
+    fn tablespace(&mut self, link_path: &str, link: &str) -> Result<Option<Tablespace>> {
         let id = link.parse().map_err(|_| {
             Error::new(ErrorCode::Format, format!("'{TARGET_TBLSPC}/{link}' is not named by a tablespace's oid"))
         })?;
-        match self.options.tablespaces {
-            None => Ok(Tablespace { id, name: format!("ts{link}") }),
-            Some(known) => known.iter().find(|known| known.id == id).cloned().ok_or_else(|| {
-                Error::new(ErrorCode::Assert, format!("tablespace with oid {id} not found in tablespace map"))
-                    .hint("was a tablespace created or dropped during the backup?")
-            }),
+        let directory = format!("{link_path}/{}", self.options.tablespace_id);
+        for attempt in 1.. {
+            let Some(known) = &self.tablespaces else { return Ok(Some(Tablespace { id, name: format!("ts{link}") })) };
+            let found = known.iter().find(|known| known.id == id).cloned();
+            let is_last = attempt == TABLESPACE_TRIES_MAX;
+            // What is missing for good is told of with the other checks
+            if found.is_some() && (is_last || Path::new(&directory).exists()) {
+                return Ok(found);
+            }
+            if !std::fs::symlink_metadata(link_path).is_ok_and(|found| found.is_symlink()) {
+                return Ok(None);
+            }
+            if is_last {
+                break;
+            }
+            if attempt > 1 {
+                std::thread::sleep(TABLESPACE_PAUSE);
+            }
+            self.tablespaces = Some((self.tablespaces_now)()?);
         }
+        Err(Error::new(ErrorCode::Assert, format!("tablespace with oid {id} not found in tablespace map"))
+            .hint("was a tablespace created or dropped during the backup?"))
     }
 
     /// Tablespaces lie beside `pg_data` in a backup; these entries give the directories above their files, with the

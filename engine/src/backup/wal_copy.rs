@@ -1,0 +1,220 @@
+//! WAL that a backup takes with it (`archive-copy`).
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::rc::Rc;
+
+use repo_format::cipher::{Cipher, Decryptor, Framing};
+use repo_format::compress::{CompressType, Compression, Decompressor};
+use repo_format::hash::Sha1Hasher;
+use repo_format::layout::{self, FileForm, RepoPath, Stanza};
+use repo_format::manifest::Manifest;
+use repo_format::wal_name::WalSegment;
+
+use super::finish::{Wal, add_file};
+use crate::pg::data_dir::TARGET_PGDATA;
+use crate::pipeline::encode::Encoder;
+use crate::repo::archive_find::FoundSegment;
+use crate::repo::{Repo, info_files};
+use crate::storage::{self, ReadRange, WriteOptions};
+use crate::{Error, ErrorCode, Result};
+
+/// Bytes of WAL that are in memory at a time.
+const COPY_BUFFER_BYTES: usize = 1 << 20;
+
+/// Bytes that were read and not taken yet.
+#[derive(Clone, Default)]
+struct Taken(Rc<RefCell<Vec<u8>>>);
+
+impl Taken {
+    fn take(&self) -> Vec<u8> {
+        self.0.take()
+    }
+}
+
+/// Passes on what it reads, and keeps it.
+struct Keeping<R> {
+    inner: R,
+    taken: Option<Taken>,
+}
+
+impl<R: Read> Read for Keeping<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        if let Some(taken) = &self.taken {
+            taken.0.borrow_mut().extend_from_slice(&buffer[..count]);
+        }
+        Ok(count)
+    }
+}
+
+/// Copies a segment from the archive into the backup, if its content is what its name says.
+///
+/// # Errors
+/// [`ErrorCode::Checksum`] if it is not, and what reading and writing gives.
+pub(super) fn copy_segment(
+    repo: &Repo,
+    stanza: &Stanza,
+    compression: Compression,
+    wal: &Wal<'_>,
+    manifest: &mut Manifest,
+    segment: &WalSegment,
+    found: &FoundSegment,
+) -> Result<()> {
+    let name = format!("{TARGET_PGDATA}/{}/{segment}", manifest.data.pg_version.wal_dir());
+    let kind = compression.kind;
+    let path = layout::backup_file(stanza, &manifest.data.label, &name, FileForm::Whole(kind))?;
+    let fail = |path: &RepoPath, error| {
+        Error::from_io(ErrorCode::FileRead, format!("unable to copy '{}'", repo.storage.display(path)), error)
+    };
+    let stored = repo.storage.read(&found.path, ReadRange::default())?;
+    let stored = stored.ok_or_else(|| storage::missing(&*repo.storage, &found.path))?;
+    let decrypted = Decryptor::new(&info_files::archive_cipher(wal.archive), Framing::Full, stored);
+    let same_kind = found.name.compress_type == kind;
+    // What is stored goes into the backup as it is where it can, but it is decoded all the same
+    let taken = Taken::default();
+    let kept = Keeping { inner: decrypted, taken: same_kind.then(|| taken.clone()) };
+    let mut reader: Box<dyn Read> = match found.name.compress_type {
+        CompressType::None => Box::new(kept),
+        stored => Box::new(Decompressor::new(stored, Framing::Full, kept)?),
+    };
+    let (mut hasher, mut size) = (Sha1Hasher::new(), 0);
+    let compression = if same_kind { Compression::NONE } else { compression };
+    let mut encoder =
+        Encoder::new(compression, &Cipher::from_passphrase(manifest.cipher_pass.as_ref()), Framing::Full)?;
+
+    let mut writer = repo.storage.write(&path, WriteOptions::ATOMIC)?;
+    let mut buffer = vec![0; COPY_BUFFER_BYTES];
+    let mut out = Vec::new();
+    let mut size_repo = 0;
+    loop {
+        let count = reader.read(&mut buffer).map_err(|error| fail(&found.path, error))?;
+        hasher.update(&buffer[..count]);
+        size += count as u64;
+        if same_kind {
+            encoder.push(&taken.take(), &mut out)?;
+        } else {
+            encoder.push(&buffer[..count], &mut out)?;
+        }
+        if count == 0 {
+            encoder.finish(&mut out)?;
+        }
+        size_repo += out.len() as u64;
+        writer.write_all(&out).map_err(|error| fail(&path, error))?;
+        out.clear();
+        if count == 0 {
+            break;
+        }
+    }
+    // Before the file gets its name: a backup with a segment that is not what its name says can't be restored
+    if hasher.finish() != found.name.checksum || size != u64::from(wal.segment_size) {
+        let path = repo.storage.display(&found.path);
+        let text = format!("WAL segment '{path}' in the archive is damaged: its content does not match its name");
+        return Err(Error::new(ErrorCode::Checksum, text)
+            .hint("use the verify command to find what else is damaged.")
+            .hint("a new backup does not need this segment."));
+    }
+    writer.finish()?;
+    let timestamp = manifest.data.timestamp_stop;
+    add_file(manifest, &name, size, size_repo, timestamp, found.name.checksum, None);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use repo_format::archive_info::ArchiveInfo;
+    use repo_format::compress::Compressor;
+    use repo_format::hash::Sha1;
+    use repo_format::label::BackupType;
+    use repo_format::manifest::ManifestData;
+    use repo_format::pg::PgVersion;
+
+    use super::*;
+    use crate::CancelToken;
+    use crate::backup::label;
+    use crate::repo::archive_find::WalSegmentFind;
+    use crate::storage::memory::MemoryStorage;
+    use crate::storage::{get, put};
+
+    const SIZE: usize = 1 << 20;
+    const SEGMENT: &str = "000000010000000000000001";
+
+    fn compressed(kind: CompressType, content: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut compressor = Compressor::new(Compression::new(kind, None).unwrap(), Framing::Full).unwrap();
+        compressor.push(content, &mut out).unwrap();
+        compressor.finish(&mut out).unwrap();
+        out
+    }
+
+    /// Copies a segment that is stored in one form into a backup with another; the content of the copy.
+    fn copy(from: CompressType, to: CompressType, stored: &[u8], named_after: &[u8]) -> Result<Vec<u8>> {
+        let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
+        let stanza: Stanza = "demo".parse().unwrap();
+        let archive = ArchiveInfo::new(PgVersion::V15, 1, None);
+        let archive_id = archive.current().archive_id();
+        let name = format!("{SEGMENT}-{}{}", Sha1::of(named_after), from.extension());
+        let path = layout::archive_file(&stanza, archive_id, &name).unwrap();
+        put(&*repo.storage, &path, stored, WriteOptions::ATOMIC).unwrap();
+
+        let segment: WalSegment = SEGMENT.parse().unwrap();
+        let cancel = CancelToken::new();
+        let mut find = WalSegmentFind::new(&*repo.storage, &stanza, archive_id, Duration::ZERO, &cancel);
+        let found = find.find(&segment, false).unwrap().unwrap();
+        let label = label::preliminary(1_700_000_000).unwrap();
+        let data = ManifestData::new(label, BackupType::Full, 1_700_000_000, PgVersion::V15, 202_209_061);
+        let mut manifest = Manifest::new(data);
+        let wal = Wal { archive: &archive, segments: &[segment], segment_size: SIZE as u32 };
+        let compression = Compression::new(to, None).unwrap();
+        let done = copy_segment(&repo, &stanza, compression, &wal, &mut manifest, &segment, &found);
+        let name = format!("pg_data/pg_wal/{SEGMENT}");
+        let path = layout::backup_file(&stanza, &manifest.data.label, &name, FileForm::Whole(to)).unwrap();
+        let stored = get(&*repo.storage, &path, 1 << 30).unwrap();
+        assert_eq!(done.is_ok(), stored.is_some());
+        assert_eq!(done.is_ok(), manifest.files.iter().any(|file| file.size == SIZE as u64));
+        done.map(|()| stored.unwrap())
+    }
+
+    #[test]
+    fn segment_is_copied_as_it_is_stored_or_compressed_anew() {
+        let content: Vec<u8> = (0..SIZE).map(|at| (at >> 5) as u8).collect();
+        let kinds = [CompressType::None, CompressType::Gz, CompressType::Lz4];
+        for from in kinds {
+            let stored = compressed(from, &content);
+            assert!(copy(from, from, &stored, &content).unwrap() == stored, "{from:?}");
+            for to in kinds {
+                let copied = copy(from, to, &stored, &content).unwrap();
+                let mut decoded = Vec::new();
+                match to {
+                    CompressType::None => decoded = copied,
+                    to => {
+                        let mut reader = Decompressor::new(to, Framing::Full, copied.as_slice()).unwrap();
+                        reader.read_to_end(&mut decoded).map(drop).unwrap();
+                    }
+                }
+                assert!(decoded == content, "{from:?} {to:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_segment_of_the_archive_ends_the_copy() {
+        let content = vec![7; SIZE];
+        let mut other = content.clone();
+        other[SIZE / 2] = 8;
+        for (from, to) in [
+            (CompressType::None, CompressType::None),
+            (CompressType::Gz, CompressType::Gz),
+            (CompressType::Gz, CompressType::Lz4),
+        ] {
+            let error = copy(from, to, &compressed(from, &other), &content).unwrap_err();
+            assert_eq!(error.code, ErrorCode::Checksum, "{error}");
+            // One that ends early
+            let short = compressed(from, &content[..SIZE / 2]);
+            assert_eq!(copy(from, to, &short, &content[..SIZE / 2]).unwrap_err().code, ErrorCode::Checksum);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Encrypted sessions with PostgreSQL, with the checks of the client library's `sslmode`.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
+
+use super::environment::{SslFiles, SslMode};
+
+/// Any error, which the caller puts into a message.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Starts TLS on connections, or never does.
+#[derive(Clone)]
+pub(super) struct Connector {
+    config: Option<Arc<ClientConfig>>,
+}
+
+impl Connector {
+    /// For sessions that are not encrypted.
+    pub(super) fn plain() -> Self {
+        Connector { config: None }
+    }
+
+    /// For encrypted ones, which check the server as the mode says.
+    ///
+    /// # Errors
+    /// A file of a certificate or key is missing where the mode needs it, or can't be used.
+    pub(super) fn new(mode: SslMode, files: &SslFiles) -> Result<Self, Failure> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let versions: &[_] = match (files.version_min_13, files.version_max_12) {
+            (true, _) => &[&rustls::version::TLS13],
+            (_, true) => &[&rustls::version::TLS12],
+            _ => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        };
+        let verifier = Arc::new(ServerCheck::new(mode, files, Arc::clone(&provider))?);
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let config = match own_certificate(files)? {
+            Some((certificates, key)) => builder.with_client_auth_cert(certificates, key)?,
+            None => builder.with_no_client_auth(),
+        };
+        Ok(Connector { config: Some(Arc::new(config)) })
+    }
+}
+
+/// The client's certificate and key, where there are such files.
+fn own_certificate(
+    files: &SslFiles,
+) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, Failure> {
+    let Some(certificate) = files.certificate.as_ref().filter(|file| file.exists()) else { return Ok(None) };
+    let certificates = read_certificates(certificate)?;
+    let missing = || format!("certificate present, but not private key file \"{}\"", certificate.display());
+    let key = files.key.as_ref().ok_or_else(missing)?;
+    let name = key.display();
+    let found = fs::metadata(key).map_err(|_| format!("certificate present, but not private key file \"{name}\""))?;
+    let others_may = if found.uid() == 0 { 0o037 } else { 0o077 };
+    if found.mode() & others_may != 0 {
+        return Err(format!(
+            "private key file \"{name}\" has group or world access; file must have permissions u=rw (0600) or less if \
+             owned by the current user, or permissions u=rw,g=r (0640) or less if owned by root"
+        )
+        .into());
+    }
+    let key = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| format!("could not load private key file \"{name}\" (without a passphrase): {error}"))?;
+    Ok(Some((certificates, key)))
+}
+
+fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let failed = |error| format!("could not read certificate file \"{}\": {error}", file.display());
+    let certificates: Vec<_> =
+        CertificateDer::pem_file_iter(file).and_then(Iterator::collect).map_err(|error| failed(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(failed("it has no certificate".to_owned()).into());
+    }
+    Ok(certificates)
+}
+
+/// Checks the server's certificate as far as the mode asks for.
+#[derive(Debug)]
+struct ServerCheck {
+    provider: Arc<CryptoProvider>,
+    /// Those that the file of authorities holds. A server's own certificate may be among them.
+    trusted: Vec<CertificateDer<'static>>,
+    /// By authorities; `None` where any server is taken.
+    chain: Option<Arc<dyn ServerCertVerifier>>,
+    check_name: bool,
+}
+
+impl ServerCheck {
+    fn new(mode: SslMode, files: &SslFiles, provider: Arc<CryptoProvider>) -> Result<Self, Failure> {
+        let any = |provider| ServerCheck { provider, trusted: Vec::new(), chain: None, check_name: false };
+        let Some(root) = &files.root else {
+            return if mode >= SslMode::VerifyCa { Err(no_root("root.crt")) } else { Ok(any(provider)) };
+        };
+        if files.root_is_set && root.as_os_str() == "system" {
+            return Err("sslrootcert=system is not supported: name the file of the authorities (PGSSLROOTCERT)".into());
+        }
+        // With the file there, even a weak mode checks, as in libpq
+        if !root.exists() {
+            let name = root.display().to_string();
+            return if mode >= SslMode::VerifyCa { Err(no_root(&name)) } else { Ok(any(provider)) };
+        }
+        let trusted = read_certificates(root)?;
+        let mut store = RootCertStore::empty();
+        for certificate in &trusted {
+            store.add(certificate.clone()).map_err(|error| {
+                format!("could not use a certificate of root certificate file \"{}\": {error}", root.display())
+            })?;
+        }
+        let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider)).build()?;
+        Ok(ServerCheck { provider, trusted, chain: Some(chain), check_name: mode == SslMode::VerifyFull })
+    }
+}
+
+fn no_root(name: &str) -> Failure {
+    format!(
+        "root certificate file \"{name}\" does not exist\nEither provide the file or change sslmode to disable server \
+         certificate verification."
+    )
+    .into()
+}
+
+impl ServerCertVerifier for ServerCheck {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
+        if self.trusted.iter().any(|trusted| trusted == end_entity) {
+            // Its own authority, which PostgreSQL's manual makes first of all
+            if self.check_name {
+                rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+            }
+            return Ok(ServerCertVerified::assertion());
+        }
+        match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) if !self.check_name => Ok(ServerCertVerified::assertion()),
+            done => done,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl<S> MakeTlsConnect<S> for Connector
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Stream = Stream<S>;
+    type TlsConnect = Handshake;
+    type Error = Failure;
+
+    fn make_tls_connect(&mut self, host: &str) -> Result<Handshake, Failure> {
+        Ok(Handshake { config: self.config.clone(), host: host.to_owned() })
+    }
+}
+
+/// TLS to be begun with one server.
+pub(super) struct Handshake {
+    config: Option<Arc<ClientConfig>>,
+    host: String,
+}
+
+impl<S> TlsConnect<S> for Handshake
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Stream = Stream<S>;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream<S>, Failure>> + Send>>;
+
+    fn connect(self, stream: S) -> Self::Future {
+        Box::pin(async move {
+            let Some(config) = self.config else { return Err("the session is not to be encrypted".into()) };
+            let name = ServerName::try_from(self.host)?;
+            Ok(Stream(tokio_rustls::TlsConnector::from(config).connect(name, stream).await?))
+        })
+    }
+}
+
+/// An encrypted connection.
+pub(super) struct Stream<S>(tokio_rustls::client::TlsStream<S>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> tokio_postgres::tls::TlsStream for Stream<S> {
+    fn channel_binding(&self) -> ChannelBinding {
+        // A session that must be bound to its channel is refused where the environment is read
+        ChannelBinding::none()
+    }
+}
