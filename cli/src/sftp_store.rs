@@ -40,10 +40,10 @@ pub fn sftp(config: &Config, key: u32) -> Result<StorageSettings> {
     })))
 }
 
-/// The home of the user's entry, as in pgBackRest and ssh: a server started by a service manager has no `HOME`. That of the
-/// environment stands in for a user who has no entry.
+/// The home that the environment names, or that of the user's entry: a server started by a service manager has no `HOME`.
+/// pgBackRest takes the entry alone.
 fn home() -> Option<PathBuf> {
-    Users::new().current_home().or_else(|| env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from))
+    env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from).or_else(|| Users::new().current_home())
 }
 
 fn host_key_check(config: &Config, key: u32) -> Result<HostKeyCheck> {

@@ -63,6 +63,13 @@ fn configuration_files_are_read_as_by_pgbackrest() {
         let arguments = arguments(&[]);
         let expected = run(oracles.pgbackrest.to_str().expect("UTF-8"), &arguments, &[]);
         let found = run(&space.text("bin/rbr"), &arguments, &[]);
-        assert_eq!(found, expected, "{}", String::from_utf8_lossy(content));
+        let content = String::from_utf8_lossy(content);
+        if found.0 == Some(29) {
+            // pgBackRest quotes the line, which may hold a passphrase
+            assert_eq!(found.0, expected.0, "{content}");
+            assert!(expected.1.starts_with(found.1.trim_end()), "{content}\n{found:?}\n{expected:?}");
+        } else {
+            assert_eq!(found, expected, "{content}");
+        }
     }
 }

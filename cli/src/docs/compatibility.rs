@@ -138,7 +138,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "archive-push",
-        "The archive is listed again after a segment was stored: of two clusters that push different content at the same time, at least one fails [045].",
+        "On file systems and SFTP servers the archive is listed again after a segment was stored: of two clusters that push different content at the same time, at least one fails [045].",
     ),
     (
         "archive-push",

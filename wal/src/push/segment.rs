@@ -524,31 +524,31 @@ mod tests {
         archive_find::list_ahead(&*repo.storage, &stanza, PgVersion::V15, &segment).expect("listing")
     }
 
+    fn posix(dir: &std::path::Path) -> Repo {
+        Repo { key: 1, storage: Arc::new(PosixStorage::new(dir.join("repo"))), cipher: Cipher::None }
+    }
+
     #[test]
     fn two_pushers_that_both_found_nothing_are_not_both_told_of_success() {
         let dir = tempfile::tempdir().expect("dir");
-        let posix =
-            Repo { key: 1, storage: Arc::new(PosixStorage::new(dir.path().join("repo"))), cipher: Cipher::None };
-        let object = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
-        for repo in [&posix, &object] {
-            // Both look before either stores
-            let (first, second) = (list(repo), list(repo));
-            assert!(push_listed(dir.path(), repo, &[1; 4096], Some(first)).expect("first").is_empty());
-            let error = push_listed(dir.path(), repo, &[2; 4096], Some(second)).expect_err("second");
-            assert_eq!(error.code, ErrorCode::ArchiveDuplicate);
-            assert!(error.message.contains("already exists in the repo1 archive with a different checksum"), "{error}");
-            // Nor is either of them the next time
-            for content in [1, 2] {
-                let error = push_listed(dir.path(), repo, &[content; 4096], None).expect_err("both are there");
-                assert!(error.message.contains("[ArchiveDuplicateError] duplicates found"), "{error}");
-            }
+        let repo = posix(dir.path());
+        // Both look before either stores
+        let (first, second) = (list(&repo), list(&repo));
+        assert!(push_listed(dir.path(), &repo, &[1; 4096], Some(first)).expect("first").is_empty());
+        let error = push_listed(dir.path(), &repo, &[2; 4096], Some(second)).expect_err("second");
+        assert_eq!(error.code, ErrorCode::ArchiveDuplicate);
+        assert!(error.message.contains("already exists in the repo1 archive with a different checksum"), "{error}");
+        // Nor is either of them the next time
+        for content in [1, 2] {
+            let error = push_listed(dir.path(), &repo, &[content; 4096], None).expect_err("both are there");
+            assert!(error.message.contains("[ArchiveDuplicateError] duplicates found"), "{error}");
         }
     }
 
     #[test]
     fn pusher_of_the_same_content_at_the_same_time_is_no_duplicate() {
         let dir = tempfile::tempdir().expect("dir");
-        let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
+        let repo = posix(dir.path());
         let (first, second) = (list(&repo), list(&repo));
         push_listed(dir.path(), &repo, &[1; 4096], Some(first)).expect("first");
         push_listed(dir.path(), &repo, &[1; 4096], Some(second)).expect("second");
@@ -557,7 +557,7 @@ mod tests {
     #[test]
     fn archive_that_cannot_be_listed_after_a_push_is_not_acknowledged() {
         let dir = tempfile::tempdir().expect("dir");
-        let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
+        let storage = FaultyStorage::new(posix(dir.path()).storage);
         let repo = Repo { key: 1, storage: Arc::new(storage.clone()), cipher: Cipher::None };
         let listed = list(&repo);
         let _failing = storage.clone().fail_path(Op::List, "15-1");
