@@ -68,6 +68,9 @@ fn configuration_files_are_read_as_by_pgbackrest() {
             // pgBackRest quotes the line, which may hold a passphrase
             assert_eq!(found.0, expected.0, "{content}");
             assert!(expected.1.starts_with(found.1.trim_end()), "{content}\n{found:?}\n{expected:?}");
+        } else if found.1.contains("invalid option '...'") {
+            // Nor a name that is none, which may be the rest of a passphrase
+            assert_eq!(found.0, expected.0, "{content}");
         } else {
             assert_eq!(found, expected, "{content}");
         }
