@@ -114,10 +114,6 @@ pub(super) fn merge(
             continue;
         }
         let Some(known) = prior.file(&file.name) else { continue };
-        if file.size == 0 && prior.data.bundle && !manifest.data.bundle {
-            // Nothing was stored that this backup could refer to
-            continue;
-        }
         let same_size = file.size == known.size;
         // With less than one block left the map of the prior backup is of no use, and that of an empty file has no blocks
         let keeps_map =

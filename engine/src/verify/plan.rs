@@ -1,6 +1,6 @@
 //! Goes through archives and backups, gives out one file after the other to check, and takes in the results.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use repo_format::archive_info::PgHistory;
@@ -105,6 +105,8 @@ pub(super) struct Plan<'a> {
     /// The references of the manifest.
     references: Arc<Vec<BackupLabel>>,
     /// The files of backups that were given out, which need not be checked again for the backups that refer to them.
+    /// Backups without bundles among those that were begun.
+    plain: BTreeSet<BackupLabel>,
     known: Known,
     /// Files that are as good as others whose result is not in yet, in the order in which they were met.
     deferred: Vec<Deferred>,
@@ -127,6 +129,7 @@ impl<'a> Plan<'a> {
             labels: labels.into(),
             manifest: None,
             references: Arc::default(),
+            plain: BTreeSet::new(),
             known: Known::default(),
             deferred: Vec::new(),
             half_whole: Vec::new(),
@@ -343,6 +346,9 @@ impl<'a> Plan<'a> {
             }
             Some(manifest) => {
                 self.references = Arc::new(manifest.references.clone());
+                if !manifest.data.bundle {
+                    self.plain.insert(label);
+                }
                 self.manifest = Some((manifest, 0));
             }
         }
@@ -447,13 +453,14 @@ impl<'a> Plan<'a> {
     fn backup_file(&mut self, index: usize, manifest: &Manifest, file: &ManifestFile) -> Result<Option<VerifyJob>> {
         let Some(backup) = self.backups.get_mut(index) else { return Ok(None) };
         backup.total += 1;
-        // Empty files are not stored in bundles
-        if file.size == 0 && manifest.data.bundle {
+        // The directory's name counts, even if the manifest should have another one
+        let holder = if file.reference.is_some() { manifest.holder(file).clone() } else { backup.label.clone() };
+        // A backup in bundles stores no empty files, and a later one without bundles refers to them all the same
+        let is_nowhere = manifest.data.bundle || (file.reference.is_some() && !self.plain.contains(&holder));
+        if file.size == 0 && is_nowhere {
             backup.valid += 1;
             return Ok(None);
         }
-        // The directory's name counts, even if the manifest should have another one
-        let holder = if file.reference.is_some() { manifest.holder(file).clone() } else { backup.label.clone() };
         let check = self.file_check(manifest, file, &holder)?;
         let part = check.part();
         if !self.known.add(&part, check.checksum, check.size) {
