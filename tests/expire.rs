@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::{BackupEntry, BackupInfo};
@@ -197,6 +197,12 @@ fn expire_leaves_and_logs_what_pgbackrest_does() {
         let results = [space.path("bin/rbr"), oracles.pgbackrest.clone()].map(|program| {
             // Both work in the same place, since their messages name it
             space.copy("source", "work");
+            // rbr removes an unfinished backup only if nothing changed in it for a day
+            let long_ago = SystemTime::now() - Duration::from_secs(3 * 86_400);
+            for path in ["backup.manifest.copy", ""] {
+                let path = space.path("work/backup/demo/20200101-000000F").join(path);
+                fs::File::open(path).expect("leftover").set_modified(long_ago).expect("time");
+            }
             let mut arguments = vec![
                 "--no-config".to_owned(),
                 "--stanza=demo".to_owned(),

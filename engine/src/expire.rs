@@ -94,10 +94,12 @@ fn run_in(
 ) -> Result<()> {
     let stanza = &settings.stanza;
     if settings.dry_run {
-        return Task { repo: repo.repo, now: None, settings, cancel, is_last }.run(&repo.retention, set_found);
+        // A dry run writes nothing by which the store could tell its time, and removes nothing that the local clock may be wrong about
+        let now = Timestamp::now().as_second();
+        return Task { repo: repo.repo, now, settings, cancel, is_last }.run(&repo.retention, set_found);
     }
     let claim = Claim::join(repo.repo, stanza, &settings.claimant, "expire", cancel)?;
-    let now = Some(claim.renewed_at()?);
+    let now = claim.renewed_at()?;
     let guarded = claim.guard(repo.repo);
     Task { repo: &guarded, now, settings, cancel, is_last }.run(&repo.retention, set_found)
 }
@@ -105,8 +107,8 @@ fn run_in(
 /// Expiry in one repository.
 struct Task<'a> {
     repo: &'a Repo,
-    /// The time by the clock of the store, where it is known.
-    now: Option<i64>,
+    /// The time by the clock of the store, or in a dry run by that of this machine, in seconds since 1970.
+    now: i64,
     settings: &'a ExpireSettings,
     cancel: &'a CancelToken,
     is_last: bool,

@@ -34,8 +34,7 @@ impl Task<'_> {
 
     /// Whether the directory of a backup changed not long ago, by the clock of the store.
     fn changed_since(&self, label: &BackupLabel) -> Result<bool> {
-        let Some(now) = self.now else { return Ok(true) };
-        Ok(now - unclaimed::last_change(self.repo, &self.settings.stanza, label)? < UNCLAIMED_SECONDS)
+        Ok(self.now - unclaimed::last_change(self.repo, &self.settings.stanza, label)? < UNCLAIMED_SECONDS)
     }
 
     /// Takes back the expiry of what backups that may run are based on.

@@ -75,7 +75,13 @@ fn newest_backup_that_had_no_manifest_stays_also_if_it_is_complete_by_now() -> R
             dry_run: false,
         };
         let calls = storage.calls().len();
-        let task = Task { repo: &repo, now: None, settings: &settings, cancel: &CancelToken::new(), is_last: true };
+        let task = Task {
+            repo: &repo,
+            now: Timestamp::now().as_second(),
+            settings: &settings,
+            cancel: &CancelToken::new(),
+            is_last: true,
+        };
         let plan = BackupPlan { expired: Vec::new(), kept: Vec::new(), archive: None, newest_expired: None };
         task.remove_directories(&task.directories(&info, &labels, &unfinished, &[], &plan)?)?;
         let asked = storage.calls()[calls..].iter().filter(|(op, _)| *op == Op::Info).count();
