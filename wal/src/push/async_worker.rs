@@ -1,5 +1,6 @@
 //! The worker that pushes in the background everything that PostgreSQL wants archived.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -45,9 +46,10 @@ pub fn run(
     let begin = Instant::now();
     let rounds = || {
         let mut first = true;
+        let mut pushed = BTreeSet::new();
         loop {
             check_stop()?;
-            let (ready, mut todo) = todo(spool, wal_path)?;
+            let (ready, mut todo) = todo(spool, wal_path, &pushed)?;
             if todo.is_empty() {
                 if first {
                     return Err(Error::new(ErrorCode::Assert, "no WAL files to process"));
@@ -68,6 +70,7 @@ pub fn run(
             if !round(repos, settings, spool, wal_path, &todo, cancel)? || begin.elapsed() > GO_ON_MAX {
                 return Ok(());
             }
+            pushed.extend(todo);
             first = false;
         }
     };
@@ -75,7 +78,8 @@ pub fn run(
 }
 
 /// What PostgreSQL wants archived, and the part of it that is not pushed yet. States that nobody asks for any more are removed.
-fn todo(spool: &Spool, wal_path: &Path) -> Result<(Vec<String>, Vec<String>)> {
+/// `pushed` is what this worker has pushed, whose states are new whatever the clocks of the file systems say.
+fn todo(spool: &Spool, wal_path: &Path, pushed: &BTreeSet<String>) -> Result<(Vec<String>, Vec<String>)> {
     let states = spool.list()?;
     let ready = queue::ready_list(wal_path)?;
     let mut done = Vec::new();
@@ -83,7 +87,7 @@ fn todo(spool: &Spool, wal_path: &Path) -> Result<(Vec<String>, Vec<String>)> {
         match state.strip_suffix(repo_format::spool::OK_EXTENSION) {
             Some(file)
                 if ready.binary_search_by(|name| name.as_str().cmp(file)).is_ok()
-                    && !spool.is_stale(file, &wal_path.join(file))? =>
+                    && (pushed.contains(file) || !spool.is_stale(file, &wal_path.join(file))?) =>
             {
                 done.push(file);
             }
@@ -281,7 +285,7 @@ mod tests {
         place.ready(HISTORY, b"1\t0/3000000\tno recovery target specified\n");
         place.settings.asked = Some(HISTORY.to_owned());
         place.settings.batch_size = 2 * SIZE;
-        let (_, mut todo) = todo(&place.spool, place.dir.path()).expect("todo");
+        let (_, mut todo) = todo(&place.spool, place.dir.path(), &BTreeSet::new()).expect("todo");
         limit(&mut todo, place.dir.path(), &place.settings).expect("limit");
         assert_eq!(todo, [HISTORY, SEGMENTS[0]]);
         // One that is not there any more
@@ -328,6 +332,23 @@ mod tests {
         file.set_modified(std::time::SystemTime::now() - Duration::from_secs(60)).expect("time");
         place.run(&CancelToken::new()).expect("run");
         assert_eq!(std::fs::read(state).expect("state"), b"");
+    }
+
+    #[test]
+    fn clock_of_the_spool_that_is_behind_makes_no_worker_push_its_files_again() {
+        let place = Place::make();
+        let dated = |name: &str| {
+            let file = std::fs::File::options().write(true).open(place.spool.file(name)).expect("open");
+            file.set_modified(std::time::SystemTime::now() - Duration::from_secs(60)).expect("time");
+        };
+        let states: Vec<String> = SEGMENTS.iter().map(|segment| format!("{segment}.ok")).collect();
+        for state in &states {
+            place.spool.write(state, b"").expect("state");
+            dated(state);
+        }
+        let own = SEGMENTS.iter().map(|segment| (*segment).to_owned()).collect();
+        assert!(todo(&place.spool, place.dir.path(), &own).expect("todo").1.is_empty());
+        assert_eq!(todo(&place.spool, place.dir.path(), &BTreeSet::new()).expect("todo").1, SEGMENTS);
     }
 
     #[test]
