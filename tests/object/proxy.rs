@@ -76,7 +76,7 @@ fn every_fault_is_what_it_says() {
 
 #[test]
 fn latency_delays_each_request_and_serializes_none() {
-    let latency = Duration::from_millis(200);
+    let latency = Duration::from_millis(500);
     let proxy = Proxy::start(ProxyOptions { target: server(), ..ProxyOptions::default() });
     proxy.set_latency(latency);
     let start = Instant::now();
