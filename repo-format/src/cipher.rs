@@ -9,7 +9,7 @@ use std::io::{self, Read};
 
 use aes::Aes256;
 use aes::cipher::inout::InOutBuf;
-use aes::cipher::{BlockDecryptMut, BlockEncryptMut, KeyIvInit};
+use aes::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
 use base64::Engine;
 use secrecy::zeroize::{Zeroize, Zeroizing};
 use secrecy::{ExposeSecret, SecretString};
@@ -134,7 +134,8 @@ fn derive_key(passphrase: &Passphrase, salt: &[u8]) -> KeyAndIv {
         hasher.update(&material[begin.saturating_sub(HASH_SIZE)..begin]);
         hasher.update(passphrase.expose().as_bytes());
         hasher.update(salt);
-        hasher.finalize_into((&mut material[begin..begin + HASH_SIZE]).into());
+        let hash = Zeroizing::new(<[u8; HASH_SIZE]>::from(hasher.finalize()));
+        material[begin..begin + HASH_SIZE].copy_from_slice(&*hash);
     }
     let mut key = Zeroizing::new([0; KEY_SIZE]);
     let mut iv = Zeroizing::new([0; BLOCK_SIZE]);
@@ -244,7 +245,7 @@ impl AesEncryptor {
             self.partial_len = rest.len();
         }
         let (blocks, _) = InOutBuf::from(&mut out[begin..]).into_chunks();
-        stream.encrypt_blocks_inout_mut(blocks);
+        stream.encrypt_blocks_inout(blocks);
         self.stream = Some(stream);
         Ok(())
     }
@@ -257,7 +258,7 @@ impl AesEncryptor {
         let padding = BLOCK_SIZE - self.partial_len;
         // At most a block of 16, so it fits a byte.
         self.partial[self.partial_len..].fill(padding as u8);
-        stream.encrypt_block_mut((&mut self.partial).into());
+        stream.encrypt_block((&mut self.partial).into());
         out.extend_from_slice(&self.partial);
         self.partial_len = 0;
         Ok(())
@@ -394,7 +395,7 @@ fn salt_of(framing: Framing, header: &[u8]) -> Result<&[u8]> {
 /// Decrypts whole blocks in place, several at a time.
 fn decrypt_blocks(stream: &mut CbcDecryptor, data: &mut [u8]) {
     let (blocks, _) = InOutBuf::from(data).into_chunks();
-    stream.decrypt_blocks_inout_mut(blocks);
+    stream.decrypt_blocks_inout(blocks);
 }
 
 /// Decrypts the last blocks and checks the padding; gives the number of plain bytes.

@@ -1,0 +1,78 @@
+//! No dependency stands in a `Cargo.toml` that the code beside it does not use.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// What `cargo metadata` says of the workspace's own packages.
+fn packages() -> Vec<Value> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--format-version=1"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    metadata["packages"].as_array().unwrap().clone()
+}
+
+/// Appends the text of every Rust file below `folder`.
+fn read_sources(folder: &Path, sources: &mut String) {
+    let Ok(entries) = folder.read_dir() else { return };
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            read_sources(&path, sources);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+/// The name that code calls a dependency by.
+fn crate_name(dependency: &Value) -> String {
+    dependency["rename"].as_str().or(dependency["name"].as_str()).unwrap().replace('-', "_")
+}
+
+#[test]
+fn dependency_without_a_use_does_not_stay() {
+    // A crate whose library has another name than its package
+    let library = |name: String| if name == "md_5" { "md5".to_owned() } else { name };
+    let mut unused = Vec::new();
+    for package in packages() {
+        let root = Path::new(package["manifest_path"].as_str().unwrap()).parent().unwrap().to_owned();
+        let mut sources = String::new();
+        // The root package has its program in `cli/src`.
+        for folder in ["src", "tests", "benches", "cli/src"] {
+            read_sources(&root.join(folder), &mut sources);
+        }
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let name = library(crate_name(dependency));
+            let is_used = [format!("{name}::"), format!("use {name};")].iter().any(|used| sources.contains(used));
+            if !is_used {
+                unused.push(format!("{}: {name}", package["name"]));
+            }
+        }
+    }
+    assert!(unused.is_empty(), "{unused:#?}");
+}
+
+#[test]
+fn workspace_dependency_without_a_package_does_not_stay() {
+    let used: BTreeSet<String> = packages()
+        .iter()
+        .flat_map(|package| package["dependencies"].as_array().unwrap())
+        .map(|dependency| crate_name(dependency))
+        .collect();
+    let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
+    let table = manifest.split("[workspace.dependencies]\n").nth(1).unwrap().split("\n[").next().unwrap();
+    let unused: Vec<&str> = table
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(name, _)| name)
+        .filter(|name| !used.contains(&name.replace('-', "_")))
+        .collect();
+    assert!(table.lines().count() > 40 && unused.is_empty(), "{unused:?}");
+}
