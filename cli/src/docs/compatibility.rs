@@ -216,7 +216,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup, expire, stanza-delete",
-        "They claim the stanza in the repository (`backup/<stanza>/backup.claim.<id>`, renewed every 20 seconds) and fail [050] while another host has a claim, which a lock file does not show. A process that is gone is known at once on its own host, and on another after 120 seconds without a renewal. pgBackRest takes no notice of these files.",
+        "They claim the stanza in the repository (`backup/<stanza>/backup.claim.<id>`, renewed every 20 seconds) and fail [050] while another host has a claim, which a lock file does not show. A process that is gone is known at once on its own host. On another host its claim is taken away after 120 seconds without a renewal, and the command goes on 40 seconds later. pgBackRest takes no notice of these files.",
     ),
     (
         "backup",
@@ -224,11 +224,15 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup",
-        "While it runs, the version in `backup.manifest.copy` ends with `+running`, so that pgBackRest on another host does not write into the same directory. It says that the backup cannot be resumed, and makes a new one. The same holds after a backup was killed.",
+        "While it runs, the version in `backup.manifest.copy` ends with `+running`. pgBackRest resumes only what its own version began, so on another host it never writes into a directory into which rbr still writes. A backup that was killed (`kill -9`, power loss) leaves this version behind: the next backup of pgBackRest warns once that it cannot be resumed, removes it and begins anew. rbr resumes it. A backup that was ended by a signal can be resumed by both.",
     ),
     (
         "backup",
-        "Before the manifest is written, the directory is listed: each file that the manifest names must be there with its size, and each backup that it refers to must be complete [055].",
+        "Before the manifest is written, the directory is listed: each file that the manifest names must be there with its size, and each backup that it refers to must be complete [055]. While PostgreSQL has a session for another backup, the directory is listed again 3 seconds after the manifest is written.",
+    ),
+    (
+        "backup",
+        "A label is not the second in which another backup of the cluster may have begun, as PostgreSQL's sessions tell: the backup then waits up to 11 seconds. Two backups that begin at once on two hosts thus never write into one directory.",
     ),
     (
         "backup",
@@ -236,7 +240,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "expire",
-        "An unfinished backup without a claim stays, with the backups that it may be based on, until it has not changed for a day. What can't be read fails before anything is removed.",
+        "An unfinished backup of unknown owner, that is one without a claim as pgBackRest makes it, stays until it has not changed for a day, with the backups that it may be based on. pgBackRest keeps the newest one only. What can't be read fails before anything is removed.",
     ),
     (
         "all",
