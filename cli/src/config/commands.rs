@@ -20,7 +20,7 @@ const BASE: CommandDecl = CommandDecl {
     detail: "",
 };
 
-/// Every command, in the order of [`Command`], which is also the order in which prefixes are matched.
+/// Every command, in the order of [`Command`], which is also the order in which prefixes match.
 pub static COMMANDS: [CommandDecl; 22] = [
     CommandDecl {
         command: Command::Annotate,

@@ -1,4 +1,4 @@
-//! Options of single commands, on the command line and in the environment only.
+//! Options of single commands, valid only on the command line and in the environment.
 
 use crate::config::decl::Command::{
     Annotate, ArchivePush, Backup, Check, Expire, Help, Info, Manifest, RepoGet, RepoLs, RepoRm, Restore, Server,

@@ -1,7 +1,7 @@
 //! Options that pgBackRest does not have.
 //!
-//! They can be given on the command line alone, with their full names: in a configuration file or environment that both programs
-//! share, pgBackRest would warn about them, and no abbreviation that it takes changes its meaning.
+//! They are accepted only on the command line, by their full names. In a configuration file or environment that both
+//! programs share, pgBackRest would warn about them. Abbreviations that pgBackRest accepts keep their meaning.
 
 use crate::config::decl::Command::Verify;
 use crate::config::decl::DefaultValue::Fixed;

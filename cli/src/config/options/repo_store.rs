@@ -1,4 +1,4 @@
-//! Options of the stores that hold repositories: those of all object stores, Azure, GCS and SFTP.
+//! Options of the stores that contain repositories: those of all object stores, Azure, GCS and SFTP.
 
 use std::collections::BTreeMap;
 
