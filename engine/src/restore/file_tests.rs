@@ -1,6 +1,7 @@
 //! Tests of the copy of files, against a repository in memory.
 
 use std::collections::HashSet;
+use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use repo_format::block_map::{BlockMap, BlockRef};
@@ -364,5 +365,36 @@ fn delta_by_time_does_not_take_the_zeros_of_a_restore_of_other_databases_for_the
         std::fs::write(restore.path(name), &changed).unwrap();
         super::file::set_time(&std::fs::File::open(restore.path(name)).unwrap(), time, name).unwrap();
         assert_eq!(restore.run(true).unwrap(), [Outcome::Preserved]);
+    }
+}
+
+#[test]
+fn file_whose_mode_forbids_to_write_is_replaced() {
+    let content: Vec<u8> = (0..2 * BLOCK + 100).map(|index| (index / 100) as u8).collect();
+    let (block, stored) = block_file(&content);
+    let mut differs = content.clone();
+    differs[BLOCK] ^= 1;
+    let longer = [&content[..], b"more"].concat();
+    for on_disk in [&differs[..], &longer, &content[..10]] {
+        for (mode, delta) in [(0o400, true), (0o400, false), (0, true)] {
+            let mut block = block.clone();
+            block.mode = mode;
+            let mut whole = fixture::file("pg_data/server.key", &content);
+            whole.mode = mode;
+            let restore = Restore::new(vec![block, whole]);
+            restore.store("pg_data/PG_VERSION.pgbi", &stored);
+            restore.store("pg_data/server.key", &content);
+            fixture::without_root(restore.dir.path(), || {
+                for name in ["PG_VERSION", "server.key"] {
+                    std::fs::write(restore.path(name), on_disk).unwrap();
+                    std::fs::set_permissions(restore.path(name), Permissions::from_mode(mode.into())).unwrap();
+                }
+                restore.run(delta).unwrap();
+            });
+            for name in ["PG_VERSION", "server.key"] {
+                std::fs::set_permissions(restore.path(name), Permissions::from_mode(0o600)).unwrap();
+                assert_eq!(std::fs::read(restore.path(name)).unwrap(), content);
+            }
+        }
     }
 }
