@@ -53,6 +53,18 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "restore",
+        "A file with more than one name (hard links, as created by `pg_upgrade --link` and `cp -al`) is replaced and not overwritten, so that its other names keep their content. pgBackRest overwrites the content of all names.",
+    ),
+    (
+        "restore",
+        "With `--delta --force`, a file that begins with zeros is compared by checksum. A selective restore leaves zeros with the size and time of the file, which pgBackRest takes for the file.",
+    ),
+    (
+        "restore",
+        "A file whose mode does not allow the user of the restore to write is replaced. pgBackRest fails [041].",
+    ),
+    (
+        "restore",
         "Invalid page checksums are an error [026], or a warning, also for files that `--delta` finds in place.",
     ),
     ("restore", "A file whose size differs from the manifest is an error [026] even if its checksum matches."),
