@@ -169,6 +169,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "Messages about damaged info files, manifests and configuration files do not quote what was encrypted or may be a passphrase.",
     ),
     (
+        "all",
+        "A line of a configuration file whose value holds `repo1-cipher-pass=` or the name of another secret option is refused [032], as two lines without a line feed between them. pgBackRest takes it for the value and shows it in its log.",
+    ),
+    (
         "verify",
         "A backup is invalid too when a bundle or file is damaged that it needs of an earlier backup; pgBackRest finds only files that are stored alone again.",
     ),
