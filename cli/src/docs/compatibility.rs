@@ -187,6 +187,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "Messages about damaged info files, manifests and configuration files do not quote content that was encrypted or may be a passphrase.",
     ),
     (
+        "all",
+        "A line of a configuration file whose value holds `repo1-cipher-pass=` or the name of another secret option is refused [032], as two lines without a line feed between them. pgBackRest takes it for the value and shows it in its log.",
+    ),
+    (
         "verify",
         "A backup is also invalid if a bundle or file of an earlier backup that it needs is damaged. pgBackRest detects that only for files that are not in bundles.",
     ),
