@@ -1,4 +1,4 @@
-//! Determines whether a backup without a manifest was interrupted, or is still being made by a process without a claim.
+//! Whether a backup without a manifest was interrupted, or is still being made by a process that no claim tells of.
 
 use repo_format::cipher::Cipher;
 use repo_format::label::BackupLabel;
@@ -10,10 +10,10 @@ use crate::pg::data_dir::TARGET_PGDATA;
 use crate::repo::{Repo, manifest_store};
 use crate::{Result, detail};
 
-/// Asks PostgreSQL which other backups it knows; `None` if it is not running.
+/// Asks PostgreSQL which other backups it knows; `None` where it does not run.
 pub(super) type Sessions<'a> = dyn FnMut() -> Result<Option<Vec<String>>> + 'a;
 
-/// What is needed to check unfinished backups.
+/// What is needed to look after unfinished backups.
 pub(super) struct Unfinished<'a> {
     pub(super) repo: &'a Repo,
     pub(super) stanza: &'a Stanza,
@@ -23,15 +23,14 @@ pub(super) struct Unfinished<'a> {
 }
 
 impl Unfinished<'_> {
-    /// Checks that no process is making this backup. The caller holds the claim on the stanza.
+    /// Makes sure that nobody makes this backup any more. The caller has the claim on the stanza.
     ///
-    /// pgBackRest shows no activity while it sends one large file to an object store. But PostgreSQL ends a backup
-    /// together with the session that started it. So without such a session, an online backup that has not stored
-    /// `backup_label` yet can't succeed. Backups of a stopped server, and backups that wait for their last WAL, remain:
-    /// they are watched.
+    /// pgBackRest shows no sign of life while it sends one large file to an object store. But PostgreSQL ends a backup with the session
+    /// that began it: without such a session an online backup that has not got PostgreSQL's last word (`backup_label`) can't end
+    /// well. What remains are backups of a stopped server and those that wait for their last WAL: they are watched.
     ///
     /// # Errors
-    /// [`crate::ErrorCode::LockAcquire`] if a process is making it, and errors of the repository and the session.
+    /// [`crate::ErrorCode::LockAcquire`] if it is, and what the repository and the session give.
     pub(super) fn check_ended(&mut self, label: &BackupLabel) -> Result<()> {
         let (repo, stanza) = (self.repo, self.stanza);
         if unclaimed::has_mark(repo, stanza, label)? || unclaimed::is_empty(repo, stanza, label)? {
@@ -50,7 +49,7 @@ impl Unfinished<'_> {
         unclaimed::watch(repo, stanza, label, self.cancel)
     }
 
-    /// Returns whether PostgreSQL was told that the backup ends.
+    /// Whether PostgreSQL was told that the backup ends.
     fn has_stopped(&self, label: &BackupLabel) -> Result<bool> {
         let names = self.repo.storage.names(&layout::backup_member(self.stanza, label, TARGET_PGDATA)?)?;
         Ok(names.iter().flatten().any(|name| name.starts_with("backup_label")))
