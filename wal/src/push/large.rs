@@ -54,6 +54,7 @@ pub(super) fn store(
             let text = format!("WAL file '{}' changed while it was archived", source.path.display());
             return Err(Error::new(ErrorCode::FileRead, text));
         }
+        source.check_unchanged()?;
         sinks.finish(errors);
         Ok(())
     })
@@ -316,6 +317,23 @@ mod tests {
         };
         let error = store(&[&target], &settings(Compression::NONE), &source, change, &mut Vec::new());
         assert!(error.expect_err("changed").message.contains("changed while it was archived"));
+        assert!(memory.paths().is_empty());
+    }
+
+    #[test]
+    fn large_segment_that_is_recycled_meanwhile_is_an_error_and_is_not_stored() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = write_source(dir.path(), b"segment");
+        let memory = MemoryStorage::new();
+        let repo = repo(1, memory.clone());
+        let target = target(&repo, Cipher::None);
+        let source = Source::open(&path, 2).expect("open");
+        let recycle = |checksum: Sha1, _: &mut Vec<String>| {
+            std::fs::rename(&path, dir.path().join("recycled")).expect("rename");
+            Ok(format!("{SEGMENT}-{checksum}"))
+        };
+        let error = store(&[&target], &settings(Compression::NONE), &source, recycle, &mut Vec::new());
+        assert_eq!(error.expect_err("recycled").code, ErrorCode::FileRead);
         assert!(memory.paths().is_empty());
     }
 }
