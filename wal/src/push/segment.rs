@@ -308,7 +308,7 @@ fn push_segment(
             }
             if let Some(damage) = damage {
                 warnings.push(format!(
-                    "WAL file '{name}' already exists in the repo{repo_key} archive but is damaged and is stored again: \
+                    "WAL file '{name}' already exists in the repo{repo_key} archive but is damaged or cannot be read, and is stored again: \
                      [{}] {damage}",
                     damage.code
                 ));
@@ -474,6 +474,7 @@ mod tests {
     use std::sync::Arc;
 
     use engine::repo::archive_find::{self, Listed};
+    use engine::storage;
     use engine::storage::faulty::{FaultyStorage, Op};
     use engine::storage::memory::MemoryStorage;
     use engine::storage::posix::PosixStorage;
@@ -524,15 +525,36 @@ mod tests {
         let stored = archive.join(format!("{SEGMENT}-{}", Sha1::of(&[7; 4096])));
         for damaged in [vec![], vec![7; 100], vec![8; 4096], vec![7; 5000]] {
             std::fs::write(&stored, damaged).expect("damage");
-            assert!(push(CompressType::None).contains("is damaged and is stored again"));
+            assert!(push(CompressType::None).contains("is damaged or cannot be read, and is stored again"));
             assert_eq!(std::fs::read(&stored).expect("stored"), [7; 4096]);
         }
         assert!(push(CompressType::None).contains("with the same checksum"));
         std::fs::write(&stored, "half").expect("damage");
-        assert!(push(CompressType::Lz4).contains("is damaged and is stored again"));
+        assert!(push(CompressType::Lz4).contains("is damaged or cannot be read, and is stored again"));
         let names: Vec<_> =
             std::fs::read_dir(&archive).expect("list").map(|entry| entry.expect("entry").path()).collect();
         assert_eq!(names, [stored.with_file_name(format!("{SEGMENT}-{}.lz4", Sha1::of(&[7; 4096])))]);
+    }
+
+    #[test]
+    fn empty_object_under_the_right_name_is_not_taken_for_the_segment() {
+        let dir = tempfile::tempdir().expect("dir");
+        let source = dir.path().join(SEGMENT);
+        std::fs::write(&source, [7; 4096]).expect("segment");
+        for kind in [CompressType::None, CompressType::Lz4] {
+            let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
+            let settings = settings(Compression::new(kind, None).expect("compression"));
+            let push = || push_file(&targets(&repo), &settings, &source, SEGMENT, 2, None).expect("push").join("\n");
+            assert_eq!(push(), "");
+            let name = format!("{SEGMENT}-{}{}", Sha1::of(&[7; 4096]), kind.extension());
+            let path = layout::archive_file(&settings.stanza, "15-1".parse().expect("id"), &name).expect("path");
+            let size = || repo.storage.info(&path).expect("info").expect("stored").size;
+            let before = size();
+            storage::put(&*repo.storage, &path, b"", WriteOptions::ATOMIC).expect("put");
+            assert!(push().contains("is damaged or cannot be read, and is stored again"), "{kind}");
+            assert_eq!(size(), before, "{kind}");
+            assert!(push().contains("with the same checksum"), "{kind}");
+        }
     }
 
     #[test]
