@@ -13,7 +13,7 @@ use repo_format::spool::{self, SpoolQueue, Status};
 
 /// Written and renamed like everything that another process looks at, but not synced: what is lost of the `out` queue in a crash
 /// of the machine is only the knowledge that work was done, and the work is then found done. For the `in` queue see
-/// [`crate::boot`].
+/// [`crate::origin`].
 const NOT_SYNCED: WriteOptions = WriteOptions { atomic: true, sync_file: false, sync_path: false };
 
 /// How far the clock of the spool's file system may be ahead of this machine's.
