@@ -129,12 +129,24 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("archive-get", "A stored segment that decodes to more than a segment's size is refused before it fills the disk."),
     (
-        "archive-push",
-        "With `archive-async`, a state in the spool that is older than the last change of its WAL file does not count: it is about an earlier file of that name.",
+        "archive-get",
+        "With `archive-async`, segments that the spool holds of another cluster or from before a restart of the machine are fetched again.",
+    ),
+    (
+        "archive-get",
+        "An empty history file is an error [042]: PostgreSQL would take it for a history without earlier timelines.",
     ),
     (
         "archive-push",
-        "A segment that a file system already has is read before it is acknowledged, and stored again if it is damaged.",
+        "A WAL file that changes while it is archived is an error [042] and is not stored: a call that outlives its server may read a file that the next server recycles.",
+    ),
+    (
+        "archive-push",
+        "With `archive-async`, a state in the spool does not count if it is older than the last change of its WAL file, since it is about an earlier file of that name. Neither does one that is damaged, or from the future since the clock was set back.",
+    ),
+    (
+        "archive-push",
+        "A segment that a file system already has is read before it is acknowledged, and stored again if it is damaged or cannot be read. An object store is asked for its size, and an empty object is stored again.",
     ),
     (
         "archive-push",

@@ -7,7 +7,7 @@ use engine::{CancelToken, Error, ErrorCode, Result};
 use repo_format::pg::control::PgControl;
 use repo_format::wal_name::{self, WalFileKind, WalSegment};
 
-use super::claim::{self, Claim};
+use super::claim::{self, Caller, Claim};
 use super::find::Cluster;
 use crate::background::Background;
 use crate::origin::Origin;
@@ -54,8 +54,9 @@ pub fn get<W: FnMut() -> bool>(
     cancel: &CancelToken,
 ) -> Result<bool> {
     let Request { cluster, wal_segment, destination } = *request;
+    let mut caller = Caller::now();
     let mut claim = Claim::new(destination);
-    match from_spool(background, settings, request, &mut claim, launch, cancel) {
+    let answer = match from_spool(background, settings, request, &mut claim, launch, cancel) {
         Ok(Outcome::Taken) => claim.finish().map(|()| true),
         Ok(Outcome::Missing) => Ok(false),
         Ok(Outcome::NotFetched) => super::get_into(claim, &open(), cluster, wal_segment),
@@ -67,6 +68,12 @@ pub fn get<W: FnMut() -> bool>(
             );
             super::get_into(claim, &open(), cluster, wal_segment)
         }
+    };
+    match answer {
+        Err(error) if claim::is_lost(&error) && caller.still_waits() => {
+            super::get(&open(), cluster, wal_segment, destination)
+        }
+        answer => answer,
     }
 }
 
@@ -550,5 +557,21 @@ mod tests {
         telling.join().expect("worker");
         assert!(found.expect("direct"));
         drop(lock);
+    }
+
+    #[test]
+    fn call_that_loses_its_claim_begins_again() {
+        let place = Place::make();
+        place.archive(b"archived");
+        // A call of an earlier server begins while this one is under way
+        let launch = |_: &[String]| {
+            std::mem::forget(Claim::new(&place.destination()));
+            Ok(())
+        };
+        assert!(place.get(launch).expect("not in the spool"));
+        assert_eq!(std::fs::read(place.destination()).expect("got"), b"archived");
+        place.in_spool();
+        assert!(place.get(launch).expect("taken from the spool before"));
+        assert_eq!(std::fs::read(place.destination()).expect("got"), b"archived");
     }
 }
