@@ -2,6 +2,7 @@
 
 mod mutate;
 mod repositories;
+mod secrets;
 mod sizes;
 
 use std::path::Path;

@@ -8,7 +8,7 @@ use repo_format::ini;
 
 use super::Source;
 use super::decl::{Command, Kind, Role, Section};
-use super::names::{Match, find_option, shown};
+use super::names::{self, Match, find_option, shown};
 use super::options::{self, ALL, opt};
 use super::parse::{Found, FoundOptions};
 use super::text;
@@ -207,9 +207,11 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
 /// Adds what the files set and neither command line nor environment do. The sections of the stanza come before the global
 /// ones, those of the command before the general ones.
 ///
+/// A value that holds the assignment of a secure option is an error: two lines have become one, and messages show the value.
+///
 /// # Errors
-/// [`ErrorCode::OptionInvalid`] for an option set twice, [`ErrorCode::OptionInvalidValue`] for a missing value or a wrong
-/// boolean. Unknown and misplaced options are only warned about.
+/// [`ErrorCode::OptionInvalid`] for an option set twice, [`ErrorCode::OptionInvalidValue`] for a missing value, a wrong
+/// boolean, or a value that holds a secret. Unknown and misplaced options are only warned about.
 pub(super) fn add(
     found: &mut FoundOptions,
     content: &Ini,
@@ -268,6 +270,13 @@ pub(super) fn add(
             }
             if found.get(option.option, option.key).is_some() {
                 continue;
+            }
+            if !decl.secure
+                && let Some(secret) = values.iter().find_map(|value| names::secure_option_in(value))
+            {
+                let text = format!("section '{section}', key '{key}' has a value that holds '{secret}='");
+                return Err(Error::new(ErrorCode::OptionInvalidValue, text)
+                    .hint("put each option on its own line; a line feed may be missing."));
             }
             let mut entry = Found { negate: false, reset: false, source: Source::File, values: Vec::new() };
             if values.len() > 1 {

@@ -56,6 +56,16 @@ pub(super) fn shown(name: &str) -> String {
     format!("{}...", &name[..end.unwrap_or(0)])
 }
 
+/// The option of a secret that a text sets: with an equals sign after its name.
+pub(super) fn secure_option_in(text: &str) -> Option<&'static str> {
+    text.match_indices('=').find_map(|(at, _)| {
+        let before = text[..at].trim_end();
+        // Without its group and index: what stands before them runs into them
+        let tail = |name: &'static str| name.find('-').map_or(name, |dash| &name[dash..]);
+        ALL.iter().find(|decl| decl.secure && before.ends_with(tail(decl.name))).map(|decl| decl.name)
+    })
+}
+
 /// The name without `no-`, `reset-` and the index of a group.
 fn without_index(name: &str) -> String {
     let name = name.strip_prefix("no-").or_else(|| name.strip_prefix("reset-")).unwrap_or(name);
@@ -173,6 +183,21 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(shown(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn secure_option_in_finds_the_second_of_two_lines_without_line_feed() {
+        for (text, expected) in [
+            ("s3repo2-s3-key=AKIA", Some("repo-s3-key")),
+            ("/a=b repo-cipher-pass = x", Some("repo-cipher-pass")),
+            ("s3[repo1-cipher-pass=x", Some("repo-cipher-pass")),
+            ("/path/repo1-cipher-pass", None),
+            ("repo1-s3-key-type=auto", None),
+            ("--repo1-cipher-type=none", None),
+            ("", None),
+        ] {
+            assert_eq!(secure_option_in(text), expected, "{text}");
         }
     }
 }

@@ -54,6 +54,18 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("restore", "A file of another size than the manifest says is an error [026] even if its checksum fits."),
     (
         "restore",
+        "A file with more than one name (hard links, as `pg_upgrade --link` and `cp -al` leave them) is replaced and not overwritten, so that its other names keep their content. pgBackRest writes through all of them.",
+    ),
+    (
+        "restore",
+        "With `--delta --force`, a file that begins with zeros is compared by checksum: a selective restore leaves zeros with the size and time of the file, which pgBackRest takes for the file.",
+    ),
+    (
+        "restore",
+        "A file that the user of the restore may not write to because of its mode is replaced; pgBackRest fails [041].",
+    ),
+    (
+        "restore",
         "The destination of a link or tablespace is cleaned with `--delta` only if the cluster's own link led there before; otherwise it must be empty [040, 093].",
     ),
     (
@@ -179,6 +191,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
     (
         "all",
         "Messages about damaged info files, manifests and configuration files do not quote what was encrypted or may be a passphrase.",
+    ),
+    (
+        "all",
+        "A line of a configuration file whose value holds `repo1-cipher-pass=` or the name of another secret option is refused [032], as two lines without a line feed between them. pgBackRest takes it for the value and shows it in its log.",
     ),
     (
         "verify",

@@ -1,5 +1,6 @@
 //! Runs the jobs of a restore and reports each file.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 use repo_format::manifest::ManifestFile;
@@ -93,16 +94,19 @@ fn threads(context: &FileContext<'_>) -> u32 {
 
 /// Takes from all queues in turn, so that file systems of tablespaces are busy at the same time.
 fn interleave(queues: Vec<Vec<RestoreJob>>) -> impl Iterator<Item = RestoreJob> + Send {
-    let mut queues: Vec<_> = queues.into_iter().map(Vec::into_iter).collect();
-    let mut turn = 0;
+    // Those with jobs left, so that thousands of small tablespaces are not looked at again and again
+    let mut queues: VecDeque<_> = queues.into_iter().map(|queue| queue.into_iter().peekable()).collect();
     std::iter::from_fn(move || {
-        for _ in 0..queues.len() {
-            turn = (turn + 1) % queues.len();
-            if let Some(job) = queues.get_mut(turn).and_then(Iterator::next) {
-                return Some(job);
+        loop {
+            let mut queue = queues.pop_front()?;
+            let job = queue.next();
+            if queue.peek().is_some() {
+                queues.push_back(queue);
+            }
+            if job.is_some() {
+                return job;
             }
         }
-        None
     })
 }
 

@@ -50,6 +50,11 @@ fn database_of<'a>(manifest_name: &'a str, tablespace_dir: &str) -> Option<(&'a 
     is_digits(id).then_some((id, rest))
 }
 
+/// Whether a file is one of those that a restore of other databases leaves as zeros.
+pub(super) fn is_in_database(manifest_name: &str) -> bool {
+    manifest_name.starts_with("pg_data/base/") || manifest_name.starts_with("pg_tblspc/")
+}
+
 fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -26,6 +26,8 @@ struct Need {
     bytes: u64,
     /// What is there already and is overwritten or removed.
     reusable: u64,
+    /// What is there already under other names too: no room for anything else, but perhaps right already.
+    shared: u64,
 }
 
 /// Room on a file system.
@@ -74,10 +76,13 @@ fn judge(need: &Need, room: Room) -> Result<()> {
         need.path,
         format_size(room.bytes)
     );
-    if room.is_plain {
+    if room.is_plain && need.bytes > usable.saturating_add(need.shared) {
         return Err(Error::new(ErrorCode::FileWrite, format!("not enough space to restore: {text}")));
     }
-    warn!("the space may not suffice unless the file system compresses: {text}");
+    match room.is_plain {
+        true => warn!("the space may not suffice unless files that have other names are right already: {text}"),
+        false => warn!("the space may not suffice unless the file system compresses: {text}"),
+    }
     Ok(())
 }
 
@@ -105,6 +110,7 @@ fn needs(manifest: &Manifest, settings: &CleanSettings<'_>, zero: Option<&ZeroFi
             path: linked.map_or_else(|| places.path(directory), |target| target_path(settings.pg_path, target)),
             bytes: 0,
             reusable: 0,
+            shared: 0,
         });
         need.bytes = need.bytes.saturating_add(file.size);
     }
@@ -186,12 +192,13 @@ fn room(path: &str) -> Result<Room> {
 }
 
 fn add_file(metadata: &fs::Metadata, needs: &mut BTreeMap<u64, Need>) {
-    // Another name of the file keeps its space
     if metadata.is_file()
-        && metadata.nlink() == 1
         && let Some(need) = needs.get_mut(&metadata.dev())
     {
-        need.reusable = need.reusable.saturating_add(metadata.blocks().saturating_mul(512));
+        let bytes = metadata.blocks().saturating_mul(512);
+        // Another name of the file keeps its space
+        let total = if metadata.nlink() == 1 { &mut need.reusable } else { &mut need.shared };
+        *total = total.saturating_add(bytes);
     }
 }
 
@@ -227,7 +234,7 @@ mod tests {
     use super::*;
 
     fn need(bytes: u64, reusable: u64) -> Need {
-        Need { path: "/pg".to_owned(), bytes, reusable }
+        Need { path: "/pg".to_owned(), bytes, reusable, shared: 0 }
     }
 
     #[test]
@@ -243,6 +250,9 @@ mod tests {
     fn backup_that_fits_over_its_old_files_or_when_compressed_passes() {
         judge(&need(3000, 1000), Room { bytes: 2000, is_plain: true }).unwrap();
         judge(&need(3000, 0), Room { bytes: 1, is_plain: false }).unwrap();
+        // A copy of the cluster by hard links: what is right already needs no room
+        let need = Need { shared: 3000, ..need(3000, 0) };
+        judge(&need, Room { bytes: 1, is_plain: true }).unwrap();
     }
 
     /// The fixture's manifest with a file of so many bytes, restored into a folder of the machine.
@@ -276,6 +286,7 @@ mod tests {
         let metadata = fs::metadata(dir.path().join("sub/a")).unwrap();
         let mut needs = BTreeMap::from([(metadata.dev(), need(1, 0))]);
         add_reusable(dir.path(), &mut needs).unwrap();
-        assert_eq!(needs[&metadata.dev()].reusable, metadata.blocks() * 512);
+        let need = &needs[&metadata.dev()];
+        assert_eq!((need.reusable, need.shared), (metadata.blocks() * 512, 2 * metadata.blocks() * 512));
     }
 }

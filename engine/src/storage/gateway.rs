@@ -3,6 +3,7 @@
 
 mod stores;
 mod tests;
+mod uploads;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -2,13 +2,14 @@
 //!
 //! The requests are those of its JSON API, as pgBackRest sends them, below the general driver of object stores: `api.rs` sends them,
 //! `token.rs` and `federation.rs` prove who sends them, `upload.rs` and `batch.rs` are the two that are more than one call, `list.rs` reads
-//! listings. The crate `object_store` reaches the same objects by the XML API, which emulators lack and which takes no
+//! listings, `missing.rs` knows what is not there. The crate `object_store` reaches the same objects by the XML API, which emulators lack and which takes no
 //! checksums.
 
 mod api;
 mod batch;
 mod federation;
 pub(crate) mod list;
+mod missing;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ mod token;
 mod upload;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use object_store::ObjectStore;
 use secrecy::SecretString;
@@ -87,6 +89,7 @@ pub fn open(settings: &GcsSettings) -> Result<ObjectStorage> {
         user_project: settings.user_project.clone(),
         requests: Arc::clone(&services.storage),
         tokens: Tokens::new(&settings.credentials, services, settings.http.io_timeout)?,
+        has_bucket: AtomicBool::new(false),
     });
     let mut store: Arc<dyn ObjectStore> = Arc::new(GcsStore::new(Arc::clone(&api), &settings.tags));
     if let Some(time) = settings.target_time {

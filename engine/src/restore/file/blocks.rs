@@ -126,8 +126,7 @@ impl FileContext<'_> {
     ) -> Result<(File, Sha1)> {
         let file = copy.file;
         let path = restored_path(self.pg_path, &file.name);
-        let truncate = if copy.existing.is_some() { OFlags::empty() } else { OFlags::TRUNC };
-        let out = self.create(file, &path, OFlags::RDWR | truncate)?;
+        let out = self.create(file, &path, OFlags::RDWR, copy.existing.is_some())?;
         pipeline.start_hash();
         let from_repo = plan.reads.iter().filter(|read| self.member_part(copy, member, read).is_none());
         let wanted = from_repo.map(|read| {

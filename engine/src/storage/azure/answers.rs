@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use ::http::Method;
-use ::http::header::AUTHORIZATION;
+use ::http::header::{AUTHORIZATION, CONTENT_LENGTH};
 use ::http::response::Parts;
+use bytes::Bytes;
 use object_store::azure::{AzureAuthorizer, AzureCredential, AzureCredentialProvider};
-use object_store::client::HttpRequest;
+use object_store::client::{HttpRequest, HttpRequestBody};
 
 use crate::storage::http::checked::{
     Asked, CONTENT_MD5, Store, Wrong, body_parts, describes_object, foreign, header, is_empty, is_status, md5_header,
@@ -24,12 +25,16 @@ pub(super) struct AzureStore {
 #[async_trait::async_trait]
 impl Store for AzureStore {
     async fn prepare(&self, request: &mut HttpRequest) -> object_store::Result<()> {
-        if *request.method() != Method::PUT {
-            return Ok(());
+        if *request.method() == Method::PUT {
+            if Asked::of(request).parameter("comp") == Some("blocklist") {
+                let list = with_committed(&body_parts(request).await);
+                request.headers_mut().insert(CONTENT_LENGTH, list.content_length().into());
+                *request.body_mut() = list;
+            }
+            let md5 = md5_header(&body_parts(request).await);
+            let md5 = md5.map_err(|error| object_store::Error::Generic { store: "Azure", source: error.into() })?;
+            request.headers_mut().insert(CONTENT_MD5, md5);
         }
-        let md5 = md5_header(&body_parts(request).await);
-        let md5 = md5.map_err(|error| object_store::Error::Generic { store: "Azure", source: error.into() })?;
-        request.headers_mut().insert(CONTENT_MD5, md5);
         // A key signs the checksum, too; other credentials sign nothing
         let credential = self.credentials.get_credential().await?;
         if matches!(&*credential, AzureCredential::AccessKey(_)) {
@@ -53,6 +58,12 @@ impl Store for AzureStore {
             }
         }
     }
+}
+
+/// A list of blocks that may be committed already: those of the crate have to be uncommitted, so that a list whose answer is lost
+/// would be refused when it is sent again. A block has a number of its own and is in no other list.
+fn with_committed(list: &[Bytes]) -> HttpRequestBody {
+    String::from_utf8_lossy(&list.concat()).replace("Uncommitted>", "Latest>").into()
 }
 
 /// An object, a part of one or the list of its parts was stored, and it is what was sent.

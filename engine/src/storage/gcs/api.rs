@@ -1,6 +1,7 @@
 //! Requests of Google Cloud Storage's JSON API.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use ::http::{HeaderMap, Method, header};
 use object_store::PutPayload;
@@ -11,7 +12,7 @@ use percent_encoding::utf8_percent_encode;
 use super::token::Tokens;
 use crate::storage::http::URL_ENCODED;
 use crate::storage::http::checked::{foreign, not_html};
-use crate::storage::http::request::{Answer, Failure, Requests, is_done};
+use crate::storage::http::request::{Answer, Failure, Requests};
 use crate::{Error, ErrorCode};
 
 /// Object names are one segment of a path, so their slashes are encoded too.
@@ -29,6 +30,8 @@ pub(super) struct Api {
     pub(super) user_project: Option<String>,
     pub(super) tokens: Tokens,
     pub(super) requests: Arc<Requests>,
+    /// Whether the server has shown that there is such a bucket.
+    pub(super) has_bucket: AtomicBool,
 }
 
 /// What is asked of the server.
@@ -108,14 +111,17 @@ impl Api {
     pub(super) async fn send(&self, call: Call<'_>) -> std::result::Result<Answer, Failure> {
         let method = call.method.clone();
         let answer = self.send_any(call).await?;
-        if !is_done(&method, answer.status()) {
-            return Err(Failure::of(&answer));
+        if !answer.status().is_success() {
+            let failure = Failure::of(&answer);
+            // What is gone already need not be deleted
+            let is_gone = method == Method::DELETE && self.is_missing(&failure).await?;
+            return if is_gone { Ok(answer) } else { Err(failure) };
         }
         if !answer.body().is_empty() {
             not_html(answer.headers())?;
         }
         let deleted: &[&[u8]] = &[b"", b"null", b"{}"];
-        if method == Method::DELETE && answer.status().is_success() && !deleted.contains(&answer.body().trim_ascii()) {
+        if method == Method::DELETE && !deleted.contains(&answer.body().trim_ascii()) {
             return Err(foreign("it has content where there should be none").into());
         }
         Ok(answer)

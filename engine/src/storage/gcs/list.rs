@@ -3,6 +3,8 @@
 //! Nothing that pgBackRest asks for says when an object was deleted: one that is gone now is seen at all times after it was
 //! written.
 
+use std::sync::atomic::Ordering;
+
 use ::http::Method;
 use async_trait::async_trait;
 use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
@@ -71,7 +73,9 @@ impl Page {
         }
         query.extend(token.map(|token| ("pageToken", token)));
         let page = json(&api.send(Call::new(Method::GET, api.object_path(None), &query)).await?)?;
-        Ok(Page::of(page)?)
+        let page = Page::of(page)?;
+        api.has_bucket.store(true, Ordering::Relaxed);
+        Ok(page)
     }
 
     /// A page, if it is one.

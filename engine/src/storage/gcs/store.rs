@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use ::http::{HeaderValue, Method, StatusCode, header};
@@ -70,11 +71,12 @@ impl fmt::Display for GcsStore {
 }
 
 /// A failure that belongs to an object, which may be missing.
-fn object_failed(location: &Path, failure: Failure) -> Error {
-    if failure.is_missing() {
-        return Error::NotFound { path: location.to_string(), source: Box::new(failure) };
+async fn object_failed(api: &Api, location: &Path, failure: Failure) -> Error {
+    match api.is_missing(&failure).await {
+        Ok(true) => Error::NotFound { path: location.to_string(), source: Box::new(failure) },
+        Ok(false) => failed(failure),
+        Err(other) => failed(other),
     }
-    failed(failure)
 }
 
 fn not_supported(what: &str) -> Error {
@@ -97,14 +99,18 @@ impl ObjectStore for GcsStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         if options.head {
-            let meta = head(&self.api, location).await.map_err(|failure| object_failed(location, failure))?;
+            let meta = match head(&self.api, location).await {
+                Ok(meta) => meta,
+                Err(failure) => return Err(object_failed(&self.api, location, failure).await),
+            };
             let (range, payload) = (0..meta.size, GetResultPayload::Stream(stream::empty().boxed()));
             return Ok(result(meta, range, payload));
         }
         let range = options.range.as_ref().map(GetRange::to_string);
-        let response = media(&self.api, location, range, options.version.as_deref())
-            .await
-            .map_err(|failure| object_failed(location, failure))?;
+        let response = match media(&self.api, location, range, options.version.as_deref()).await {
+            Ok(response) => response,
+            Err(failure) => return Err(object_failed(&self.api, location, failure).await),
+        };
         let (range, size) = content_range(&response, options.range.is_some()).map_err(failed)?;
         let asked = options.range.map_or(Ok(0..size), |asked| asked.as_range(size));
         if !asked.is_ok_and(|asked| asked == range) {
@@ -206,10 +212,17 @@ async fn media(
         call.headers.insert(header::RANGE, value);
     }
     let response = api.stream(call).await?;
-    if !response.headers().contains_key(GENERATION_HEADER) {
-        return Err(foreign("it does not say which generation of the object it is").into());
+    let found = response.headers().get(GENERATION_HEADER).and_then(|value| value.to_str().ok());
+    let found = found.ok_or_else(|| foreign("it does not say which generation of the object it is"))?;
+    match generation.filter(|wanted| *wanted != found) {
+        Some(wanted) => {
+            Err(foreign(&format!("it is generation {} of the object instead of {wanted}", shown(found))).into())
+        }
+        None => {
+            api.has_bucket.store(true, Ordering::Relaxed);
+            Ok(response)
+        }
     }
-    Ok(response)
 }
 
 /// Which bytes an answer holds, and how many the object has.

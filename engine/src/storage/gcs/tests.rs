@@ -287,7 +287,7 @@ fn batch_deletes_alone_what_it_did_not_confirm() {
         )),
         answer_with("200 OK", kind, &format!("{}--batch--", confirmed.concat())),
         answer_with("204 No Content", "", ""),
-        answer_with("404 Not Found", "", ""),
+        answer_with("404 Not Found", "", r#"{"error":{"code":404,"message":"No such object: bucket/repo/d"}}"#),
     ]);
     open(&settings(&address)).unwrap().remove_all(&at("")).unwrap();
     let lines: Vec<_> = std::iter::from_fn(|| requests.recv().ok()).map(|request| request.line).collect();

@@ -80,11 +80,15 @@ async fn check(api: &Api, location: &Path, answer: &Value, crc: u32, size: u64) 
     if found_crc == expected_crc && found_size == size {
         return Ok(());
     }
-    api.send(Call::new(Method::DELETE, api.object_path(Some(location)), &[])).await?;
     let text = format!(
         "expected crc32c '{expected_crc}' and {size} bytes for '/{location}' but actual is '{found_crc}' and {found_size} bytes"
     );
-    Err(Error::new(ErrorCode::Format, text).into())
+    let error = Error::new(ErrorCode::Format, text);
+    Err(match api.send(Call::new(Method::DELETE, api.object_path(Some(location)), &[])).await {
+        Ok(_) => error,
+        Err(other) => error.hint(format!("it has to be removed, which failed: {other}")),
+    }
+    .into())
 }
 
 /// What is known of an upload between two chunks.

@@ -1,7 +1,9 @@
 //! A client of a store that looks at each answer before it is believed.
 //!
 //! What answers need not be the store: a gateway that asks for a login, a captive portal or a proxy with a page of its own says
-//! "200 OK", too. What `object_store` sees is therefore only what the store itself can have said.
+//! "200 OK", too. What `object_store` sees is therefore only what the store itself can have said. The same holds for "404 Not
+//! Found": a balancer without a way to the store says it of every object. Where an answer alone does not tell, another request
+//! does ([`CheckedService::look_again`]).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,14 +12,14 @@ use std::sync::Arc;
 
 use ::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE};
 use ::http::response::Parts;
-use ::http::{Method, Response, StatusCode};
+use ::http::{Method, Response, StatusCode, Uri};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
 use http_body::Body;
 use md5::{Digest, Md5};
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse, HttpService,
 };
 use percent_encoding::percent_decode_str;
 
@@ -30,7 +32,11 @@ use crate::{Error, ErrorCode, Result};
 /// The checksum of a body, in requests and in answers.
 pub(crate) const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 /// What stores say of a bucket or a container that is not there, which is no missing object.
-const NO_BUCKET: [&str; 3] = ["NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"];
+const NO_BUCKET: [&str; 4] = ["NoSuchBucket", "NoSuchAccessPoint", "ContainerNotFound", "ContainerBeingDeleted"];
+/// What a store says of an upload that it does not know, or does not know any more.
+const NO_UPLOAD: &str = "NoSuchUpload";
+/// The number that a store gives a request. What stands between does not send it.
+const REQUEST_IDS: [&str; 2] = ["x-amz-request-id", "x-ms-request-id"];
 
 /// What is particular to a store.
 #[async_trait::async_trait]
@@ -46,6 +52,20 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The answer is not the store's, or not to this request.
     fn check(&self, asked: &Asked, head: &Parts, body: Option<&[u8]>) -> std::result::Result<(), Wrong>;
+
+    /// What a request that completes an upload brings about; nothing for any other request, and where it can't be told.
+    fn completes(&self, _asked: &Asked) -> Option<Completion> {
+        None
+    }
+}
+
+/// What the completion of an upload brings about.
+#[derive(Debug)]
+pub(crate) struct Completion {
+    /// The ETag of the object.
+    pub(crate) tag: String,
+    /// The answer to the request.
+    pub(crate) answer: Bytes,
 }
 
 /// What is wrong with an answer.
@@ -156,6 +176,11 @@ pub(crate) fn is_status(head: &Parts, expected: &[u16]) -> Result<()> {
     Ok(())
 }
 
+/// Whether an answer has the number that a store gives a request.
+fn is_numbered(headers: &HeaderMap) -> bool {
+    REQUEST_IDS.iter().any(|name| headers.contains_key(*name))
+}
+
 /// Looks at the head of an answer to a request for an object, or for what is known of it.
 ///
 /// # Errors
@@ -163,8 +188,7 @@ pub(crate) fn is_status(head: &Parts, expected: &[u16]) -> Result<()> {
 pub(crate) fn describes_object(asked: &Asked, head: &Parts) -> Result<()> {
     let is_part = asked.headers.contains_key(RANGE);
     is_status(head, if is_part { &[206, 200] } else { &[200] })?;
-    let by_store = ["x-amz-request-id", "x-ms-request-id"].iter().any(|name| head.headers.contains_key(*name));
-    if !by_store {
+    if !is_numbered(&head.headers) {
         not_html(&head.headers)?;
     }
     if header(&head.headers, "etag").is_none() && header(&head.headers, "last-modified").is_none() {
@@ -196,9 +220,8 @@ struct CheckedService<S> {
 #[async_trait::async_trait]
 impl<S: Store> HttpService for CheckedService<S> {
     async fn call(&self, mut request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
-        let failed = |error| HttpError::new(HttpErrorKind::Decode, error);
-        self.store.prepare(&mut request).await.map_err(failed)?;
-        let asked = Asked::of(&request);
+        self.prepare(&mut request).await?;
+        let (asked, uri) = (Asked::of(&request), request.uri().clone());
         let answer = self.client.execute(request).await?;
         let is_success = answer.status().is_success();
         if is_success && asked.is_content() {
@@ -212,12 +235,69 @@ impl<S: Store> HttpService for CheckedService<S> {
         // All of it was received before
         let body = receive(body, HttpErrorKind::Interrupted).await?;
         if !is_success {
-            return refused(head, &body);
+            return self.look_again(&asked, &uri, head, &body).await;
         }
         match self.store.check(&asked, &head, Some(&body)) {
             Ok(()) => Ok(Response::from_parts(head, body.into())),
             Err(wrong) => disbelieved(wrong, head, &body),
         }
+    }
+}
+
+impl<S: Store> CheckedService<S> {
+    async fn prepare(&self, request: &mut HttpRequest) -> std::result::Result<(), HttpError> {
+        self.store.prepare(request).await.map_err(|error| HttpError::new(HttpErrorKind::Decode, error))
+    }
+
+    /// What becomes of a failure. One that does not tell enough by itself is followed by another request.
+    async fn look_again(
+        &self,
+        asked: &Asked,
+        uri: &Uri,
+        head: Parts,
+        body: &[u8],
+    ) -> std::result::Result<HttpResponse, HttpError> {
+        if head.status == StatusCode::NOT_FOUND {
+            let code = code(&head.headers, body);
+            if asked.method == Method::HEAD && code.is_none() && !is_numbered(&head.headers) {
+                return self.explained(asked, uri).await;
+            }
+            if code.as_deref() == Some(NO_UPLOAD)
+                && let Some(completion) = self.store.completes(asked)
+                && self.has_tag(uri, &completion.tag).await
+            {
+                return Ok(Response::new(completion.answer.into()));
+            }
+        }
+        refused(&asked.method, head, body)
+    }
+
+    /// What the store says of an object that is not there. The answer to HEAD has no words, so that anybody may have sent it; the
+    /// answer to GET has some.
+    async fn explained(&self, asked: &Asked, uri: &Uri) -> std::result::Result<HttpResponse, HttpError> {
+        let mut request = HttpRequest::new(HttpRequestBody::empty());
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = asked.headers.clone();
+        request.headers_mut().insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+        self.prepare(&mut request).await?;
+        let (head, body) = self.client.execute(request).await?.into_parts();
+        if head.status.is_success() {
+            let error = foreign("it says that there is no such object, and that there is one");
+            return Err(HttpError::new(HttpErrorKind::Decode, error));
+        }
+        refused(&Method::GET, head, &receive(body, HttpErrorKind::Interrupted).await?)
+    }
+
+    /// Whether there is an object with this ETag: an upload that is not known was completed by a request whose answer was lost.
+    async fn has_tag(&self, uri: &Uri, tag: &str) -> bool {
+        let Ok(uri) = uri.to_string().split('?').next().unwrap_or_default().parse() else { return false };
+        let mut request = HttpRequest::new(HttpRequestBody::empty());
+        (*request.method_mut(), *request.uri_mut()) = (Method::HEAD, uri);
+        if self.prepare(&mut request).await.is_err() {
+            return false;
+        }
+        let found = self.client.execute(request).await;
+        found.is_ok_and(|found| found.status().is_success() && header(found.headers(), "etag") == Some(tag))
     }
 }
 
@@ -238,18 +318,32 @@ fn disbelieved(wrong: Wrong, mut head: Parts, body: &[u8]) -> std::result::Resul
 }
 
 /// A failure: one that may pass, or the word that there is no such object, is left to the caller; any other is final.
-fn refused(head: Parts, body: &[u8]) -> std::result::Result<HttpResponse, HttpError> {
+fn refused(method: &Method, head: Parts, body: &[u8]) -> std::result::Result<HttpResponse, HttpError> {
     let answer = Response::from_parts(head, ());
     let refusal = Refusal::of(&answer, body);
-    if is_passing(answer.status()) || (answer.status() == StatusCode::NOT_FOUND && is_missing(answer.headers(), body)) {
+    if is_passing(answer.status()) {
         return Ok(answer.map(|()| refusal.explanation().into()));
+    }
+    if answer.status() == StatusCode::NOT_FOUND {
+        match code(answer.headers(), body) {
+            Some(code) if !NO_BUCKET.contains(&&*code) => return Ok(answer.map(|()| refusal.explanation().into())),
+            // One with the store's number
+            None if *method == Method::HEAD => return Ok(answer.map(|()| refusal.explanation().into())),
+            Some(_) => {}
+            None => {
+                let error = foreign(&refusal.to_string()).cause(refusal);
+                return Err(HttpError::new(HttpErrorKind::Decode, error));
+            }
+        }
     }
     Err(HttpError::new(HttpErrorKind::Decode, refusal))
 }
 
-/// Whether "404 Not Found" is what a store says of an object that is not there.
-fn is_missing(headers: &HeaderMap, body: &[u8]) -> bool {
-    let code = header(headers, "x-ms-error-code").map(Cow::from);
-    let code = code.or_else(|| Some(Cow::from(Element::parse(body).ok()?.child("Code")?.text.clone())));
-    not_html(headers).is_ok() && code.is_none_or(|code| !NO_BUCKET.contains(&&*code))
+/// The store's word for a failure.
+fn code<'a>(headers: &'a HeaderMap, body: &[u8]) -> Option<Cow<'a, str>> {
+    if let Some(code) = header(headers, "x-ms-error-code") {
+        return Some(code.into());
+    }
+    let document = Element::parse(body).ok().filter(|document| document.name == "Error")?;
+    document.child("Code").map(|code| code.text.trim().to_owned().into()).filter(|code: &Cow<'_, str>| !code.is_empty())
 }

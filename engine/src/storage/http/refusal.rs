@@ -166,6 +166,11 @@ impl Refusal {
         Refusal { message: message(body, sent(answer)), ..Refusal::silent(answer) }
     }
 
+    /// What the server said of it.
+    pub(crate) fn said(&self) -> &str {
+        &self.message
+    }
+
     /// What the server said of it, and under which number it knows the request.
     pub(crate) fn explanation(&self) -> String {
         let number = self.headers.iter().find(|line| line.contains("request-id: "));

@@ -6,7 +6,7 @@
 use std::future::{Future, ready};
 use std::time::{Duration, Instant};
 
-use ::http::{Method, Response, StatusCode};
+use ::http::{Response, StatusCode};
 use bytes::Bytes;
 use object_store::client::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse};
 use object_store::{BackoffConfig, RetryConfig};
@@ -260,12 +260,6 @@ fn may_pass(error: &HttpError) -> bool {
 
 pub(crate) fn is_passing(status: StatusCode) -> bool {
     status.is_server_error() || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status)
-}
-
-/// Whether a method's answer of this status is a success.
-pub(crate) fn is_done(method: &Method, status: StatusCode) -> bool {
-    // What is gone already need not be deleted
-    status.is_success() || (*method == Method::DELETE && status == StatusCode::NOT_FOUND)
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ async fn fetch(
     sender: mpsc::Sender<object_store::Result<Bytes>>,
 ) {
     loop {
-        let (mut left, same) = (result.range.clone(), result.meta.e_tag.clone());
+        let (mut left, tag) = (result.range.clone(), result.meta.e_tag.clone());
         let begin = left.start;
         let mut stream = result.into_stream();
         let failed = loop {
@@ -63,10 +63,13 @@ async fn fetch(
                 }
             }
         };
-        if left.start > begin && same.is_some() {
+        if left.start > begin && tag.is_some() {
             let range = Some(GetRange::Bounded(left));
-            let options = GetOptions { range, if_match: same, ..GetOptions::default() };
-            if let Ok(rest) = store.get_opts(&key, options).await {
+            let options = GetOptions { range, if_match: tag.clone(), ..GetOptions::default() };
+            // Not every server heeds the condition
+            if let Ok(rest) = store.get_opts(&key, options).await
+                && rest.meta.e_tag == tag
+            {
                 result = rest;
                 continue;
             }

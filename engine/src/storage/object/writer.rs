@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, TagSet};
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, TagSet};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -15,7 +15,7 @@ use super::error::request_error;
 use crate::ending::{self, UnderWay};
 use crate::storage::network::wait;
 use crate::storage::{RepoPath, RepoStorage, RepoWriter};
-use crate::{Error, Result};
+use crate::{Error, ErrorCode, Result};
 
 /// Parts per doubling of the part size. Stores allow 10,000 parts, so files of terabytes need larger ones.
 const PARTS_PER_SIZE: usize = 1000;
@@ -109,6 +109,26 @@ impl ObjectWriter {
     }
 }
 
+impl ObjectWriter {
+    /// Removes an object that the store says is another than was sent: under its name nobody would doubt it. One that is what was
+    /// sent stays. Answers the error of the upload.
+    fn withdraw(&self, data: &[u8], error: Error) -> Error {
+        let removed = wait(&self.runtime, async {
+            if self.store.get(&self.key).await?.bytes().await? == data {
+                return Ok(());
+            }
+            self.store.delete(&self.key).await
+        });
+        match removed {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => error,
+            Err(other) => {
+                let other = request_error("unable to remove it", other);
+                error.hint(format!("'{}' may be damaged and has to be removed: {}", self.name, other.message))
+            }
+        }
+    }
+}
+
 /// Waits for one part and takes its result.
 async fn join_one(in_flight: &mut JoinSet<object_store::Result<()>>) -> object_store::Result<()> {
     match in_flight.join_next().await {
@@ -137,10 +157,13 @@ impl Write for ObjectWriter {
 impl RepoWriter for ObjectWriter {
     fn finish(mut self: Box<Self>) -> Result<()> {
         if self.upload.is_none() {
-            let payload = PutPayload::from(std::mem::take(&mut self.buffer));
+            let data = Bytes::from(std::mem::take(&mut self.buffer));
             let options = PutOptions { tags: self.tags.clone(), ..PutOptions::default() };
-            let result = wait(&self.runtime, self.store.put_opts(&self.key, payload, options));
-            return result.map(drop).map_err(|error| self.fail(error));
+            let put = self.store.put_opts(&self.key, PutPayload::from_bytes(data.clone()), options);
+            return match wait(&self.runtime, put).map_err(|error| self.fail(error)) {
+                Err(error) if error.code == ErrorCode::Checksum => Err(self.withdraw(&data, error)),
+                result => result.map(drop),
+            };
         }
         if !self.buffer.is_empty() {
             self.send_part()?;

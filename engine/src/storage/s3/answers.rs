@@ -6,11 +6,12 @@ use ::http::Method;
 use ::http::header::HeaderMap;
 use ::http::response::Parts;
 use base64::prelude::{BASE64_STANDARD, Engine};
+use md5::{Digest, Md5};
 use object_store::client::HttpRequest;
 
 use super::sign::Signer;
 use crate::storage::http::checked::{
-    Asked, CONTENT_MD5, Store, Wrong, describes_object, foreign, header, is_empty, is_status, not_html,
+    Asked, CONTENT_MD5, Completion, Store, Wrong, describes_object, foreign, header, is_empty, is_status, not_html,
 };
 use crate::storage::http::xml::Element;
 use crate::{Error, ErrorCode, Result};
@@ -52,6 +53,30 @@ impl Store for S3Store {
             }
         }
     }
+
+    fn completes(&self, asked: &Asked) -> Option<Completion> {
+        if asked.method != Method::POST || asked.parameter("uploadId").is_none() {
+            return None;
+        }
+        let tag = tag_of_parts(&Element::parse(asked.body.as_deref()?).ok()?)?;
+        let answer = format!(
+            "<CompleteMultipartUploadResult><ETag>{tag}</ETag></CompleteMultipartUploadResult>",
+            tag = quick_xml::escape::escape(&tag)
+        );
+        Some(Completion { tag, answer: answer.into() })
+    }
+}
+
+/// The ETag of an object that is put together of parts: the MD5 of their MD5s and how many they are. Nothing where a part's ETag is
+/// none.
+fn tag_of_parts(upload: &Element) -> Option<String> {
+    let (mut md5, mut count) = (Md5::new(), 0);
+    for part in upload.children_named("Part") {
+        md5.update(checksum(&part.child("ETag")?.text)?);
+        count += 1;
+    }
+    let digits: String = md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    (count > 0).then(|| format!("\"{digits}-{count}\""))
 }
 
 /// Whether a success tells of a failure that may pass.
