@@ -32,9 +32,9 @@ fn files_that_a_killed_rbr_leaves_are_nothing_to_pgbackrest() {
     let [clean, left] = [(), ()].map(|()| Golden::unpack("online"));
     assert!(leave(&left, "repo") > 10);
     left.space.write(&format!("repo/archive/demo/15-1/00000009-history.{WRITER}"), "half");
-    let used_by = |golden: &Golden, program: &Path| {
-        golden.space.folder("restored");
-        let place = format!("--pg1-path={}", golden.space.text("restored"));
+    let used_by = |golden: &Golden, name: &str, program: &Path| {
+        golden.space.folder(name);
+        let place = format!("--pg1-path={}", golden.space.text(name));
         let commands: [&[&str]; 5] = [
             &["info"],
             &["info", "--output=json"],
@@ -43,12 +43,11 @@ fn files_that_a_killed_rbr_leaves_are_nothing_to_pgbackrest() {
             &["expire", "--repo1-retention-full=1"],
         ];
         commands.map(|command| {
-            let warnings = ["--log-level-console=warn", "--job-retry=0"];
-            let run = golden.run_program(program, &[&warnings[..], command].concat()).success();
+            let run = golden.run_program(program, &[&["--log-level-console=warn"], command].concat()).success();
             run.stdout.replace(&golden.space.text(""), "")
         })
     };
-    for program in [oracles.pgbackrest.clone(), clean.space.path("bin/rbr")] {
-        assert_eq!(used_by(&clean, &program), used_by(&left, &program));
+    for (name, program) in [("theirs", oracles.pgbackrest.clone()), ("ours", clean.space.path("bin/rbr"))] {
+        assert_eq!(used_by(&clean, name, &program), used_by(&left, name, &program), "{name}");
     }
 }
