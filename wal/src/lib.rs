@@ -5,8 +5,8 @@
 //! contacted before it is needed. A segment is acknowledged only after it is durable in every repository.
 
 pub mod background;
-pub mod boot;
 pub mod get;
+pub mod origin;
 pub mod path;
 pub mod push;
 pub mod repos;

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use engine::storage::posix::{PosixWriter, create_path};
 use engine::storage::{RepoWriter, WriteOptions};
@@ -12,8 +13,11 @@ use repo_format::spool::{self, SpoolQueue, Status};
 
 /// Written and renamed like everything that another process looks at, but not synced: what is lost of the `out` queue in a crash
 /// of the machine is only the knowledge that work was done, and the work is then found done. For the `in` queue see
-/// [`crate::boot`].
+/// [`crate::origin`].
 const NOT_SYNCED: WriteOptions = WriteOptions { atomic: true, sync_file: false, sync_path: false };
+
+/// How far the clock of the spool's file system may be ahead of this machine's.
+const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(2);
 
 /// One queue.
 #[derive(Clone, Debug)]
@@ -132,14 +136,16 @@ impl Spool {
         Ok(false)
     }
 
-    /// Whether the state "done" of a WAL file is older than the file itself, and so tells of another file of that name: one
-    /// of a cluster that used the spool before, or one from before a restore. The change time counts, which no copy of a
-    /// cluster can carry over.
+    /// Whether the state "done" of a WAL file does not count.
+    ///
+    /// A state that is older than the file tells of another file of that name: one of a cluster that used the spool before, or one
+    /// from before a restore. The change time counts, which no copy of a cluster can carry over. A state from the future was written
+    /// before the clock was set back, so its time tells nothing. A state that cannot be read was damaged in a crash.
     ///
     /// # Errors
     /// [`ErrorCode::FileOpen`] if either file cannot be examined.
     pub fn is_stale(&self, wal_file: &str, path: &Path) -> Result<bool> {
-        let changed = |path: &Path| -> Result<Option<std::fs::Metadata>> {
+        let examine = |path: &Path| -> Result<Option<std::fs::Metadata>> {
             match std::fs::metadata(path) {
                 Ok(metadata) => Ok(Some(metadata)),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -149,10 +155,15 @@ impl Spool {
                 }
             }
         };
-        let (Some(state), Some(file)) = (changed(&self.file(&spool::ok_name(wal_file)))?, changed(path)?) else {
-            return Ok(false);
-        };
-        Ok((state.mtime(), state.mtime_nsec()) < (file.ctime(), file.ctime_nsec()))
+        let name = spool::ok_name(wal_file);
+        let Some(state) = examine(&self.file(&name))? else { return Ok(false) };
+        if state.len() > 0 && self.read(&name)?.is_some_and(|content| Status::parse(&name, &content).is_err()) {
+            return Ok(true);
+        }
+        let Some(file) = examine(path)? else { return Ok(false) };
+        let is_older = (state.mtime(), state.mtime_nsec()) < (file.ctime(), file.ctime_nsec());
+        let limit = SystemTime::now() + CLOCK_DIFFERENCE_MAX;
+        Ok(is_older || state.modified().is_ok_and(|modified| modified > limit))
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
@@ -303,6 +314,32 @@ mod tests {
         let file = std::fs::File::options().write(true).open(&path).expect("open");
         file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(3600)).expect("time");
         assert!(spool.is_stale(WAL, &path).expect("earlier"));
+    }
+
+    #[test]
+    fn state_from_before_the_clock_was_set_back_is_stale() {
+        let (dir, spool) = spool();
+        let path = dir.path().join(WAL);
+        std::fs::write(&path, "wal").expect("segment");
+        spool.write_ok(WAL, &[]).expect("ok");
+        let state = std::fs::File::options().write(true).open(spool.file(&format!("{WAL}.ok"))).expect("open");
+        for (seconds, is_stale) in [(0, false), (1, false), (60, true), (86_400, true)] {
+            state.set_modified(SystemTime::now() + Duration::from_secs(seconds)).expect("time");
+            assert_eq!(spool.is_stale(WAL, &path).expect("look"), is_stale, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn state_that_is_damaged_is_stale() {
+        let (dir, spool) = spool();
+        let path = dir.path().join(WAL);
+        std::fs::write(&path, "wal").expect("segment");
+        for (content, is_stale) in
+            [("", false), ("0\na warning", false), ("25\nskipped", false), ("\0\0", true), ("0", true)]
+        {
+            std::fs::write(spool.file(&format!("{WAL}.ok")), content).expect("state");
+            assert_eq!(spool.is_stale(WAL, &path).expect("look"), is_stale, "{content:?}");
+        }
     }
 
     #[test]

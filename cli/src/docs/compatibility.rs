@@ -147,12 +147,24 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "A stored segment that decodes to more than the size of a segment is refused before it fills the disk.",
     ),
     (
-        "archive-push",
-        "With `archive-async`, a state in the spool that is older than the last change of its WAL file does not count. It is about an earlier file of that name.",
+        "archive-get",
+        "With `archive-async`, segments in the spool that belong to another cluster, or were fetched before a restart of the machine, are fetched again.",
+    ),
+    (
+        "archive-get",
+        "An empty history file is an error [042]. PostgreSQL would take it for a history without earlier timelines.",
     ),
     (
         "archive-push",
-        "A segment that a file system already has is read before the push succeeds, and is stored again if it is damaged.",
+        "A WAL file that changes while it is read is an error [042] and is not stored. A call that outlives its server may read a file that the next server recycles.",
+    ),
+    (
+        "archive-push",
+        "With `archive-async`, a state in the spool that is older than the last change of its WAL file does not count. It is about an earlier file of that name. A state that is damaged, or has a time in the future, does not count either.",
+    ),
+    (
+        "archive-push",
+        "A segment that a file system already has is read before the push succeeds, and is stored again if it is damaged or cannot be read. An object store is asked for the size of the object, and an empty object is stored again.",
     ),
     (
         "archive-push",

@@ -71,6 +71,8 @@ pub struct Failure {
 /// What was found.
 #[derive(Default)]
 pub struct Findings<'a> {
+    /// The cluster's system identifier.
+    pub system_id: u64,
     /// Answers to the first requests, in their order, up to the first missing file or failure.
     pub answers: Vec<Answer<'a>>,
     /// The failure that ended the search.
@@ -99,7 +101,7 @@ pub fn find<'a>(repos: &'a Repos, cluster: &Cluster, requests: &[String]) -> Res
         return Err(Error::new(ErrorCode::Format, "pg_control from backup is not valid without backup_label")
             .hint("was the backup_label file removed?"));
     }
-    let mut findings = Findings::default();
+    let mut findings = Findings { system_id: control.system_id, ..Findings::default() };
     let mut sources = Vec::new();
     let mut lists = ListCache::default();
     let first = requests.first().and_then(|request| request.parse().ok());

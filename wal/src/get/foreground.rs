@@ -4,12 +4,13 @@
 use std::path::Path;
 
 use engine::{CancelToken, Error, ErrorCode, Result};
+use repo_format::pg::control::PgControl;
 use repo_format::wal_name::{self, WalFileKind, WalSegment};
 
-use super::claim::{self, Claim};
+use super::claim::{self, Caller, Claim};
 use super::find::Cluster;
 use crate::background::Background;
-use crate::boot::Boot;
+use crate::origin::Origin;
 use crate::repos::Repos;
 use crate::spool::Spool;
 
@@ -53,8 +54,9 @@ pub fn get<W: FnMut() -> bool>(
     cancel: &CancelToken,
 ) -> Result<bool> {
     let Request { cluster, wal_segment, destination } = *request;
+    let mut caller = Caller::now();
     let mut claim = Claim::new(destination);
-    match from_spool(background, settings, request, &mut claim, launch, cancel) {
+    let answer = match from_spool(background, settings, request, &mut claim, launch, cancel) {
         Ok(Outcome::Taken) => claim.finish().map(|()| true),
         Ok(Outcome::Missing) => Ok(false),
         Ok(Outcome::NotFetched) => super::get_into(claim, &open(), cluster, wal_segment),
@@ -66,6 +68,12 @@ pub fn get<W: FnMut() -> bool>(
             );
             super::get_into(claim, &open(), cluster, wal_segment)
         }
+    };
+    match answer {
+        Err(error) if claim::is_lost(&error) && caller.still_waits() => {
+            super::get(&open(), cluster, wal_segment, destination)
+        }
+        answer => answer,
     }
 }
 
@@ -94,9 +102,10 @@ fn from_spool<W: FnMut() -> bool>(
 ) -> Result<Outcome> {
     let Request { cluster, wal_segment, .. } = *request;
     let spool = &background.spool;
-    let boot = Boot::current();
-    // Otherwise the files are those of before a crash, or of another program
-    let mut believed = boot.is_of(spool)?;
+    let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
+    let origin = Origin::of(control.system_id);
+    // Otherwise the files are those of before a crash, of another cluster, or of another program
+    let mut believed = origin.is_of(spool)?;
     let mut poll = background.poll();
     let mut first = true;
     let mut stale = false;
@@ -105,20 +114,21 @@ fn from_spool<W: FnMut() -> bool>(
         // Asked before the look into the spool, which then shows all that the worker has left there
         let ended = worker.as_mut().is_some_and(|has_ended| has_ended());
         let mut found =
-            believed && if first { is_whole(spool, cluster, wal_segment)? } else { spool.exists(wal_segment)? };
-        let retry_missing = first && settings.missing_retry;
+            believed && if first { is_whole(spool, &control, wal_segment)? } else { spool.exists(wal_segment)? };
+        // A worker of another call may have looked before the segment was archived
+        let missing_counts = if first { !settings.missing_retry } else { worker.is_some() };
         let fail = !first && (worker.is_some() || !stale);
         if believed && spool.status(wal_segment, fail, false)? {
             let now = if found { Now::Here } else { look_again(spool, wal_segment)? };
             found = now == Now::Here;
-            if found || (now == Now::Missing && !retry_missing) {
+            if found || (now == Now::Missing && missing_counts) {
                 // For its warnings, now that it is decided
                 spool.status(wal_segment, false, true)?;
             }
             if now != Now::OnItsWay {
                 spool.remove(&repo_format::spool::ok_name(wal_segment))?;
             }
-            if now == Now::Missing && !retry_missing {
+            if now == Now::Missing && missing_counts {
                 engine::info!("unable to find {wal_segment} in the archive asynchronously");
                 return Ok(Outcome::Missing);
             }
@@ -130,7 +140,15 @@ fn from_spool<W: FnMut() -> bool>(
         // What an earlier worker could not fetch is fetched again, here if that worker is still busy with other segments
         stale |= first && !found && believed && spool.has_error(wal_segment)?;
         if worker.is_none() {
-            match start(background, settings, request, &boot, believed, found.then_some(claim.path()), &launch) {
+            match start(
+                background,
+                settings,
+                request,
+                (&control, &origin),
+                believed,
+                found.then_some(claim.path()),
+                &launch,
+            ) {
                 Ok(None) => {}
                 Ok(started) => {
                     // The queue was begun anew if it had to be
@@ -164,25 +182,23 @@ fn start<W>(
     background: &Background,
     settings: &PrefetchSettings,
     request: &Request<'_>,
-    boot: &Boot,
+    (control, origin): (&PgControl, &Origin),
     believed: bool,
     taken: Option<&Path>,
     launch: impl Fn(&[String]) -> Result<W>,
 ) -> Result<Option<W>> {
-    let Request { cluster, wal_segment, .. } = *request;
     if let Some(taken) = taken
         && is_half_full(background, settings, taken)?
     {
         return Ok(None);
     }
     let Some(lock) = background.try_lock()? else { return Ok(None) };
-    let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
     background.spool.create()?;
     if !believed {
-        boot.begin(&background.spool)?;
+        origin.begin(&background.spool)?;
     }
-    let needed = needed(background, boot, settings, wal_segment, taken.is_some(), control.wal_segment_size)?;
-    background.spool.clear_errors(wal_segment)?;
+    let needed = needed(background, origin, settings, request.wal_segment, taken.is_some(), control.wal_segment_size)?;
+    background.spool.clear_errors(request.wal_segment)?;
     drop(lock);
     launch(&needed).map(Some)
 }
@@ -211,12 +227,11 @@ fn look_again(spool: &Spool, wal_segment: &str) -> Result<Now> {
 /// Whether the spool holds a segment that an earlier worker has fetched. One of another size than segments have, which a broken
 /// file system may leave, is removed and got again. (What a worker fetches while this call waits needs no such look: it was just
 /// compared with its checksum.)
-fn is_whole(spool: &Spool, cluster: &Cluster, wal_segment: &str) -> Result<bool> {
+fn is_whole(spool: &Spool, control: &PgControl, wal_segment: &str) -> Result<bool> {
     if !spool.exists(wal_segment)? {
         return Ok(false);
     }
     let size = crate::push::queue::file_size(&spool.file(wal_segment))?;
-    let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
     if size == u64::from(control.wal_segment_size) {
         return Ok(true);
     }
@@ -243,7 +258,7 @@ fn is_half_full(background: &Background, settings: &PrefetchSettings, taken: &Pa
 /// Removes from the spool what PostgreSQL won't ask for next, and gives what it will ask for and is not there.
 fn needed(
     background: &Background,
-    boot: &Boot,
+    origin: &Origin,
     settings: &PrefetchSettings,
     wal_segment: &str,
     found: bool,
@@ -267,7 +282,7 @@ fn needed(
         let belongs = name.strip_suffix(repo_format::spool::OK_EXTENSION).unwrap_or(name);
         let has_segment = names.binary_search_by(|other| other.as_str().cmp(belongs)).is_ok();
         let stays = has_segment && wanted.iter().any(|segment| segment == belongs);
-        if !stays && !boot.is_mark(name) {
+        if !stays && !origin.is_mark(name) {
             background.spool.remove(name)?;
         }
     }
@@ -279,6 +294,7 @@ mod tests {
     use std::io::Write;
     use std::path::PathBuf;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     use engine::lock::{Lock, LockType};
@@ -328,7 +344,7 @@ mod tests {
                 log_file: "log".to_owned(),
             };
             background.spool.create().expect("spool");
-            Boot::current().begin(&background.spool).expect("mark");
+            Origin::of(control.system_id).begin(&background.spool).expect("mark");
             Place { dir, background, cluster, repo }
         }
 
@@ -482,13 +498,14 @@ mod tests {
     #[test]
     fn segment_in_the_spool_with_another_size_is_dropped_with_its_state() {
         let place = Place::make();
-        let (spool, cluster) = (&place.background.spool, &place.cluster);
-        assert!(!is_whole(spool, cluster, WAL).expect("missing"));
+        let spool = &place.background.spool;
+        let control = engine::pg::control_file::read(&place.cluster.pg_path, None).expect("control");
+        assert!(!is_whole(spool, &control, WAL).expect("missing"));
         for (size, whole) in [(16 << 20, true), (0, false), ((16 << 20) - 1, false), (32 << 20, false)] {
             let file = std::fs::File::create(spool.file(WAL)).expect("segment");
             file.set_len(size).expect("size");
             spool.write_ok(WAL, &["a warning".to_owned()]).expect("state");
-            assert_eq!(is_whole(spool, cluster, WAL).expect("look"), whole, "{size}");
+            assert_eq!(is_whole(spool, &control, WAL).expect("look"), whole, "{size}");
             for name in [WAL, &ok_name(WAL)] {
                 assert_eq!(spool.exists(name).expect("exists"), whole, "{name} at {size}");
             }
@@ -501,6 +518,60 @@ mod tests {
         let place = Place { background: Background { timeout: Duration::ZERO, ..place.background }, ..place };
         place.archive(b"archived");
         assert!(place.get_while(|_| Ok(|| false)).expect("direct"));
+        assert_eq!(std::fs::read(place.destination()).expect("got"), b"archived");
+    }
+
+    #[test]
+    fn segment_of_another_cluster_in_the_spool_is_not_taken() {
+        let place = Place::make();
+        place.archive(b"archived");
+        let spool = &place.background.spool;
+        Origin::of(1).begin(spool).expect("mark");
+        place.in_spool();
+        spool.write_ok(WAL, &["of another cluster".to_owned()]).expect("state");
+        let nothing_left = |_: &[String]| {
+            assert!(!spool.exists(WAL)? && !spool.exists(&ok_name(WAL))?);
+            Ok(())
+        };
+        assert!(place.get(nothing_left).expect("direct"));
+        assert_eq!(std::fs::read(place.destination()).expect("got"), b"archived");
+    }
+
+    #[test]
+    fn segment_that_the_worker_of_another_call_did_not_find_is_looked_for() {
+        let place = Place::make();
+        // That worker looked before the segment was archived, and tells so only now
+        let lock = place.worker("2-00000000");
+        let spool = place.background.spool.clone();
+        place.archive(b"archived");
+        let is_over = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&is_over);
+        let telling = std::thread::spawn(move || {
+            // Whenever the call looks
+            while !told.load(Ordering::SeqCst) {
+                spool.write_ok(WAL, &[]).expect("state");
+            }
+        });
+        let found = place.get(|_| panic!("launched beside a worker"));
+        is_over.store(true, Ordering::SeqCst);
+        telling.join().expect("worker");
+        assert!(found.expect("direct"));
+        drop(lock);
+    }
+
+    #[test]
+    fn call_that_loses_its_claim_begins_again() {
+        let place = Place::make();
+        place.archive(b"archived");
+        // A call of an earlier server begins while this one is under way
+        let launch = |_: &[String]| {
+            std::mem::forget(Claim::new(&place.destination()));
+            Ok(())
+        };
+        assert!(place.get(launch).expect("not in the spool"));
+        assert_eq!(std::fs::read(place.destination()).expect("got"), b"archived");
+        place.in_spool();
+        assert!(place.get(launch).expect("taken from the spool before"));
         assert_eq!(std::fs::read(place.destination()).expect("got"), b"archived");
     }
 }

@@ -8,7 +8,7 @@ use engine::{CancelToken, Error, Result};
 use super::claim::Claim;
 use super::find::{self, Answer, Cluster};
 use super::segment::{self, Decode, Fault};
-use crate::boot::Boot;
+use crate::origin::Origin;
 use crate::repos::Repos;
 use crate::spool::Spool;
 use crate::workers::{Crew, Retry};
@@ -52,7 +52,7 @@ fn fetch_all(
         engine::info!("get {} WAL file(s) from archive: {first}{last}", segments.len());
     }
     let findings = find::find(repos, cluster, segments)?;
-    let is_synced = Boot::current().is_unknown();
+    let needs_sync = Origin::of(findings.system_id).needs_sync();
     let fetch = |answer: &Answer<'_>| {
         let mut claim = Claim::new(&spool.file(&answer.request));
         let fetched = workers.retry.run(cancel, || match segment::fetch(answer, &mut claim, Decode::InTurn) {
@@ -85,7 +85,7 @@ fn fetch_all(
                     candidate.repo.key,
                     candidate.archive_id
                 );
-                if is_synced {
+                if needs_sync {
                     claim.sync()?;
                 }
                 claim.finish()

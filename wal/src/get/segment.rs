@@ -121,6 +121,11 @@ fn copy(
         return Err(Fault::Destination(error));
     }
     taken.map_err(Fault::Stored)?;
+    if candidate.segment.is_none() && left == size_max {
+        // PostgreSQL would take an empty history for one without earlier timelines
+        let text = format!("'{}' is empty", storage.display(&candidate.path));
+        return Err(Fault::Stored(Error::new(ErrorCode::Format, text)));
+    }
     if let (Some(segment), Some(hasher)) = (candidate.segment, hasher) {
         let checksum = hasher.finish();
         if checksum != segment.checksum {

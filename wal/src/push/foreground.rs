@@ -161,6 +161,22 @@ mod tests {
     }
 
     #[test]
+    fn state_that_is_damaged_acknowledges_nothing_and_fails_nothing() {
+        let dir = tempfile::tempdir().expect("dir");
+        let background = background(dir.path(), Duration::from_secs(60));
+        std::fs::write(background.spool.file(&format!("{WAL}.ok")), [0; 10]).expect("state");
+        let wal_file = dir.path().join(WAL);
+        std::fs::write(&wal_file, "wal").expect("segment");
+        let launches = Cell::new(0);
+        let launch = |_: &Path, _: &str| {
+            launches.set(launches.get() + 1);
+            background.spool.write_ok(WAL, &[])
+        };
+        push(&background, &wal_file, launch, &CancelToken::new()).expect("pushed");
+        assert_eq!(launches.get(), 1);
+    }
+
+    #[test]
     fn a_worker_that_was_killed_is_replaced() {
         let dir = tempfile::tempdir().expect("dir");
         let background = background(dir.path(), Duration::from_secs(60));

@@ -1,8 +1,9 @@
 //! Pushing one file into every repository.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::num::NonZero;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
@@ -42,6 +43,13 @@ const HEADER: usize = 512;
 /// A file read once: its checksum, and its bytes as they are stored before encryption.
 pub type Encoded = (Sha1, Vec<u8>);
 
+/// What [`begin`] began.
+#[derive(Debug)]
+pub struct Begun<'scope> {
+    state: State,
+    thread: ScopedJoinHandle<'scope, Result<Encoded>>,
+}
+
 /// Begins to read and compress a segment before it is known where it goes, since repositories on servers take a while to
 /// answer. Nothing where nothing is gained by that.
 pub fn begin<'scope, 'env>(
@@ -50,13 +58,15 @@ pub fn begin<'scope, 'env>(
     settings: &'env PushSettings,
     path: &'env Path,
     name: &str,
-) -> Option<ScopedJoinHandle<'scope, Result<Encoded>>> {
+) -> Option<Begun<'scope>> {
     if !wal_name::kind(name).is_segment() || !repos.iter().any(|repo| repo.storage.features().remote) {
         return None;
     }
     // What is wrong with the file is told when its turn has come
     let source = Source::open(path, settings.process_max).ok().filter(|source| source.size <= IN_MEMORY_MAX)?;
-    std::thread::Builder::new().spawn_scoped(scope, move || encode(&source, settings.compression)).ok()
+    let state = source.state;
+    let thread = std::thread::Builder::new().spawn_scoped(scope, move || encode(&source, settings.compression)).ok()?;
+    Some(Begun { state, thread })
 }
 
 /// Stores one file in all repositories that lack it and returns warnings.
@@ -75,19 +85,32 @@ pub fn push_file(
     source: &Path,
     name: &str,
     threads: usize,
-    begun: Option<ScopedJoinHandle<'_, Result<Encoded>>>,
+    begun: Option<Begun<'_>>,
 ) -> Result<Vec<String>> {
-    let file = Source::open(source, threads)?;
+    push_opened(targets, settings, &Source::open(source, threads)?, name, begun)
+}
+
+fn push_opened(
+    targets: &Targets<'_>,
+    settings: &PushSettings,
+    file: &Source<'_>,
+    name: &str,
+    begun: Option<Begun<'_>>,
+) -> Result<Vec<String>> {
+    // Of another file it is worth nothing
+    let begun = begun.filter(|begun| begun.state == file.state);
     let mut warnings = Vec::new();
     let mut errors = targets.errors.clone();
     if wal_name::kind(name).is_segment() {
         if settings.header_check {
-            check_header(targets, settings, &file)?;
+            check_header(targets, settings, file)?;
         }
-        push_segment(targets, settings, &file, name, begun, &mut warnings, &mut errors)?;
+        push_segment(targets, settings, file, name, begun, &mut warnings, &mut errors)?;
     } else {
-        push_other(targets, settings, &file, name, &mut errors)?;
+        push_other(targets, settings, file, name, &mut errors)?;
     }
+    // What is acknowledged is the file of that name
+    file.check_unchanged()?;
     if errors.is_empty() {
         return Ok(warnings);
     }
@@ -107,7 +130,9 @@ fn push_other(
         return Err(Error::new(ErrorCode::FileInvalid, text));
     }
     let all: Vec<&Target<'_>> = targets.repos.iter().collect();
-    errors.extend(store(&all, settings, name, &encode(source, Compression::NONE)?.1));
+    let content = encode(source, Compression::NONE)?.1;
+    source.check_unchanged()?;
+    errors.extend(store(&all, settings, name, &content));
     Ok(())
 }
 
@@ -116,18 +141,27 @@ pub(super) struct Source<'a> {
     file: File,
     pub(super) path: &'a Path,
     size: u64,
+    state: State,
     threads: usize,
+}
+
+/// What changes when a file is written to, renamed, or replaced by another one: device, number, size, and the times of the last
+/// write and of the last change of any kind.
+type State = (u64, u64, u64, (i64, i64), (i64, i64));
+
+fn state(of: &Metadata) -> State {
+    (of.dev(), of.ino(), of.len(), (of.mtime(), of.mtime_nsec()), (of.ctime(), of.ctime_nsec()))
 }
 
 impl<'a> Source<'a> {
     pub(super) fn open(path: &'a Path, threads: usize) -> Result<Self> {
-        let open = || -> std::io::Result<(File, u64)> {
+        let open = || -> std::io::Result<(File, Metadata)> {
             let file = File::open(path)?;
-            let size = file.metadata()?.len();
-            Ok((file, size))
+            let metadata = file.metadata()?;
+            Ok((file, metadata))
         };
         match open() {
-            Ok((file, size)) => Ok(Source { file, path, size, threads }),
+            Ok((file, metadata)) => Ok(Source { file, path, size: metadata.len(), state: state(&metadata), threads }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let text = format!("unable to open missing file '{}' for read", path.display());
                 Err(Error::new(ErrorCode::FileMissing, text).cause(error))
@@ -158,6 +192,22 @@ impl<'a> Source<'a> {
 
     fn failed(&self, error: std::io::Error) -> Error {
         Error::from_io(ErrorCode::FileRead, format!("unable to read '{}'", self.path.display()), error)
+    }
+
+    /// Makes sure that the path still leads to the file that was opened, and that nobody has changed it since.
+    ///
+    /// A push can outlive the server that called it. The next server has the file pushed again and then recycles it, so what the
+    /// earlier push reads may be half of one segment and half of another. The cluster may even be another one by now.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileRead`]. PostgreSQL calls again, and gets the answer for what is there then.
+    pub(super) fn check_unchanged(&self) -> Result<()> {
+        let now = std::fs::metadata(self.path).map_err(|error| self.failed(error))?;
+        if state(&now) == self.state {
+            return Ok(());
+        }
+        let text = format!("WAL file '{}' changed while it was archived", self.path.display());
+        Err(Error::new(ErrorCode::FileRead, text))
     }
 
     /// Reads the file from its start to its end in chunks of [`CHUNK`] bytes, the last of which may be shorter.
@@ -215,7 +265,7 @@ fn push_segment(
     settings: &PushSettings,
     source: &Source<'_>,
     name: &str,
-    begun: Option<ScopedJoinHandle<'_, Result<Encoded>>>,
+    begun: Option<Begun<'_>>,
     warnings: &mut Vec<String>,
     errors: &mut Vec<String>,
 ) -> Result<()> {
@@ -240,7 +290,7 @@ fn push_segment(
         Ok(())
     };
     let ahead = || match begun {
-        Some(begun) => begun.join().unwrap_or_else(|_| Err(panicked("reads"))).map(Some),
+        Some(begun) => begun.thread.join().unwrap_or_else(|_| Err(panicked("reads"))).map(Some),
         None if remote && source.size <= IN_MEMORY_MAX => encode(source, settings.compression).map(Some),
         None => Ok(None),
     };
@@ -258,7 +308,7 @@ fn push_segment(
             }
             if let Some(damage) = damage {
                 warnings.push(format!(
-                    "WAL file '{name}' already exists in the repo{repo_key} archive but is damaged and is stored again: \
+                    "WAL file '{name}' already exists in the repo{repo_key} archive but is damaged or cannot be read, and is stored again: \
                      [{}] {damage}",
                     damage.code
                 ));
@@ -288,6 +338,7 @@ fn push_segment(
             Some(encoded) => encoded,
             None => encode(source, settings.compression)?,
         };
+        source.check_unchanged()?;
         let stored_name = known(checksum, errors)?;
         errors.extend(store(&missing, settings, &stored_name, &content));
     } else {
@@ -423,6 +474,7 @@ mod tests {
     use std::sync::Arc;
 
     use engine::repo::archive_find::{self, Listed};
+    use engine::storage;
     use engine::storage::faulty::{FaultyStorage, Op};
     use engine::storage::memory::MemoryStorage;
     use engine::storage::posix::PosixStorage;
@@ -473,15 +525,36 @@ mod tests {
         let stored = archive.join(format!("{SEGMENT}-{}", Sha1::of(&[7; 4096])));
         for damaged in [vec![], vec![7; 100], vec![8; 4096], vec![7; 5000]] {
             std::fs::write(&stored, damaged).expect("damage");
-            assert!(push(CompressType::None).contains("is damaged and is stored again"));
+            assert!(push(CompressType::None).contains("is damaged or cannot be read, and is stored again"));
             assert_eq!(std::fs::read(&stored).expect("stored"), [7; 4096]);
         }
         assert!(push(CompressType::None).contains("with the same checksum"));
         std::fs::write(&stored, "half").expect("damage");
-        assert!(push(CompressType::Lz4).contains("is damaged and is stored again"));
+        assert!(push(CompressType::Lz4).contains("is damaged or cannot be read, and is stored again"));
         let names: Vec<_> =
             std::fs::read_dir(&archive).expect("list").map(|entry| entry.expect("entry").path()).collect();
         assert_eq!(names, [stored.with_file_name(format!("{SEGMENT}-{}.lz4", Sha1::of(&[7; 4096])))]);
+    }
+
+    #[test]
+    fn empty_object_under_the_right_name_is_not_taken_for_the_segment() {
+        let dir = tempfile::tempdir().expect("dir");
+        let source = dir.path().join(SEGMENT);
+        std::fs::write(&source, [7; 4096]).expect("segment");
+        for kind in [CompressType::None, CompressType::Lz4] {
+            let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
+            let settings = settings(Compression::new(kind, None).expect("compression"));
+            let push = || push_file(&targets(&repo), &settings, &source, SEGMENT, 2, None).expect("push").join("\n");
+            assert_eq!(push(), "");
+            let name = format!("{SEGMENT}-{}{}", Sha1::of(&[7; 4096]), kind.extension());
+            let path = layout::archive_file(&settings.stanza, "15-1".parse().expect("id"), &name).expect("path");
+            let size = || repo.storage.info(&path).expect("info").expect("stored").size;
+            let before = size();
+            storage::put(&*repo.storage, &path, b"", WriteOptions::ATOMIC).expect("put");
+            assert!(push().contains("is damaged or cannot be read, and is stored again"), "{kind}");
+            assert_eq!(size(), before, "{kind}");
+            assert!(push().contains("with the same checksum"), "{kind}");
+        }
     }
 
     #[test]
@@ -563,5 +636,51 @@ mod tests {
         let _failing = storage.clone().fail_path(Op::List, "15-1");
         let error = push_listed(dir.path(), &repo, &[1; 4096], Some(listed)).expect_err("not listed");
         assert_eq!(error.code, ErrorCode::Command);
+    }
+
+    #[test]
+    fn file_recycled_or_replaced_while_it_is_pushed_is_neither_stored_nor_acknowledged() {
+        let dir = tempfile::tempdir().expect("dir");
+        let recycle = |path: &Path| std::fs::rename(path, dir.path().join("recycled")).expect("rename");
+        let write = |path: &Path| std::fs::write(path, [8; 4096]).expect("write");
+        let replace = |path: &Path| {
+            recycle(path);
+            write(path);
+        };
+        let changes: [&dyn Fn(&Path); 4] = [&|_| (), &recycle, &write, &replace];
+        for (number, change) in changes.into_iter().enumerate() {
+            for name in [SEGMENT, "00000002.history"] {
+                let path = dir.path().join(name);
+                std::fs::write(&path, [7; 4096]).expect("file");
+                let source = Source::open(&path, 1).expect("open");
+                change(&path);
+                let memory = MemoryStorage::new();
+                let repo = Repo { key: 1, storage: Arc::new(memory.clone()), cipher: Cipher::None };
+                let pushed = push_opened(&targets(&repo), &settings(Compression::NONE), &source, name, None);
+                assert_eq!(memory.paths().len(), usize::from(number == 0), "{name} after change {number}");
+                let code = pushed.err().map(|error| error.code);
+                assert_eq!(code, (number > 0).then_some(ErrorCode::FileRead), "{name} after change {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_begun_with_another_file_is_not_stored() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join(SEGMENT);
+        std::fs::write(&path, [7; 4096]).expect("segment");
+        let before = Source::open(&path, 1).expect("open");
+        std::fs::rename(&path, dir.path().join("recycled")).expect("rename");
+        std::fs::write(&path, [8; 4096]).expect("segment");
+        let memory = MemoryStorage::new();
+        let repo = Repo { key: 1, storage: Arc::new(memory.clone()), cipher: Cipher::None };
+        std::thread::scope(|scope| {
+            let state = before.state;
+            let thread = scope.spawn(move || encode(&before, Compression::NONE));
+            push_file(&targets(&repo), &settings(Compression::NONE), &path, SEGMENT, 1, Some(Begun { state, thread }))
+                .expect("push");
+        });
+        let stored = memory.paths();
+        assert!(stored.len() == 1 && stored[0].to_string().ends_with(&Sha1::of(&[8; 4096]).to_string()), "{stored:?}");
     }
 }

@@ -9,7 +9,7 @@ use engine::repo::archive_find::FoundSegment;
 use engine::storage::ReadRange;
 use engine::{Error, ErrorCode, Result};
 use repo_format::cipher::{Decryptor, Framing};
-use repo_format::compress::Decompressor;
+use repo_format::compress::{CompressType, Decompressor};
 use repo_format::hash::{Sha1, Sha1Hasher};
 use repo_format::layout::{self, Stanza};
 use repo_format::wal_name::{ArchivedSegment, PARTIAL_SUFFIX};
@@ -21,14 +21,15 @@ const CHUNK: usize = 256 << 10;
 
 /// Reads a stored segment of `size` bytes and compares its content with the checksum in its name.
 ///
-/// An object store shows an object only when all of it is there, so nothing is read from one.
+/// An object store shows an object only when all of it is there, so it is asked for the size alone. An empty object may be what
+/// another program has left.
 ///
 /// # Errors
 /// [`ErrorCode::Checksum`] for other content, [`ErrorCode::Format`] for another size, and those of reading.
 pub(super) fn check(target: &Target<'_>, found: &FoundSegment, size: u64) -> Result<()> {
     let storage = &target.repo.storage;
     if !storage.features().paths {
-        return Ok(());
+        return check_size(target, found, size);
     }
     let Some(stored) = storage.read(&found.path, ReadRange::default())? else {
         let text = format!("unable to open missing file '{}' for read", storage.display(&found.path));
@@ -63,6 +64,22 @@ pub(super) fn check(target: &Target<'_>, found: &FoundSegment, size: u64) -> Res
         return Err(Error::new(ErrorCode::Checksum, text));
     }
     Ok(())
+}
+
+/// Compares the size of a stored segment with that of the WAL file, as far as compression and encryption let it be known.
+fn check_size(target: &Target<'_>, found: &FoundSegment, size: u64) -> Result<()> {
+    let storage = &target.repo.storage;
+    let Some(entry) = storage.info(&found.path)? else {
+        let text = format!("unable to get info for missing path/file '{}'", storage.display(&found.path));
+        return Err(Error::new(ErrorCode::FileMissing, text));
+    };
+    let is_plain = found.name.compress_type == CompressType::None && target.cipher.is_none();
+    let is_whole = if is_plain { entry.size == size } else { entry.size > 0 };
+    if is_whole {
+        return Ok(());
+    }
+    let text = format!("'{}' has {} byte(s)", storage.display(&found.path), entry.size);
+    Err(Error::new(ErrorCode::Format, text))
 }
 
 /// Whether the archive has a segment with other content than the one that was just stored. Two clusters that push the same segment
