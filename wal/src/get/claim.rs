@@ -25,7 +25,7 @@ use repo_format::layout::TEMP_SUFFIX;
 /// Hexadecimal digits that make a temporary name unique.
 const ID_DIGITS: usize = 16;
 
-/// Whether `name` is a temporary name of the file `of`: its own since rbr 0.1, or the fixed one of pgBackRest.
+/// Returns whether `name` is a temporary name of the file `of`: either rbr's own, or pgBackRest's fixed name.
 pub fn is_temporary(name: &[u8], of: &[u8]) -> bool {
     let middle = name.strip_prefix(of).and_then(|rest| rest.strip_suffix(TEMP_SUFFIX.as_bytes()));
     match middle {
@@ -35,12 +35,12 @@ pub fn is_temporary(name: &[u8], of: &[u8]) -> bool {
     }
 }
 
-/// A file that is to become `destination`. It goes when it is dropped before that.
+/// A file that will become `destination`. Dropping it earlier removes it.
 #[derive(Debug)]
 pub struct Claim {
     destination: PathBuf,
     path: PathBuf,
-    /// The open file, or why there is none. Whoever needs no file never hears of that.
+    /// The open file, or the reason why there is none. A caller that needs no file never sees the reason.
     file: Option<Result<File>>,
 }
 
@@ -53,10 +53,10 @@ impl Claim {
         Claim { destination: destination.to_owned(), path, file: Some(file) }
     }
 
-    /// The file, empty.
+    /// Returns the empty file.
     ///
     /// # Errors
-    /// It could not be made or emptied.
+    /// It could not be created or emptied.
     pub fn begin(&mut self) -> Result<&mut File> {
         if !matches!(self.file, Some(Ok(_))) {
             return Err(self.no_file());
@@ -85,12 +85,12 @@ impl Claim {
     /// Replaces the content by another file, which is moved, or copied from another file system and then removed.
     ///
     /// # Errors
-    /// [`ErrorCode::FileMove`], [`ErrorCode::FileWrite`], and those of making the file. `from` then stays.
+    /// [`ErrorCode::FileMove`], [`ErrorCode::FileWrite`], and those of creating the file. `from` then stays.
     pub fn take(&mut self, from: &Path) -> Result<()> {
         if !matches!(self.file, Some(Ok(_))) {
             return Err(self.no_file());
         }
-        // A rename would make the name again that a later call has removed
+        // A rename would recreate the name that a later call has removed
         self.check_is_there()?;
         match std::fs::rename(from, &self.path) {
             Err(error) if error.kind() == ErrorKind::CrossesDevices => {}
@@ -108,7 +108,7 @@ impl Claim {
         if copied != size {
             return Err(failed(std::io::Error::other(format!("{copied} of {size} byte(s) were copied"))));
         }
-        // The caller has the content; a file that stays is removed by the next cleaning
+        // The caller has the content; the next cleanup removes a file that stays
         let _ = std::fs::remove_file(from);
         Ok(())
     }
@@ -120,7 +120,7 @@ impl Claim {
         }
     }
 
-    /// Has the system write the content to its disk.
+    /// Syncs the content to disk.
     ///
     /// # Errors
     /// [`ErrorCode::FileSync`].
@@ -130,10 +130,10 @@ impl Claim {
         })
     }
 
-    /// Gives the file its final name.
+    /// Renames the file to its final name.
     ///
     /// # Errors
-    /// [`ErrorCode::FileMove`], also when a later call has removed the file.
+    /// [`ErrorCode::FileMove`], also if a later call has removed the file.
     pub fn finish(mut self) -> Result<()> {
         std::fs::rename(&self.path, &self.destination)
             .map_err(|error| cannot_move(&self.path, &self.destination, error))?;
@@ -211,7 +211,7 @@ fn remove_others(destination: &Path, own: &Path) -> Result<()> {
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
-        // Making the file says so
+        // Creating the file reports this
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(destination, error)),
     };

@@ -22,15 +22,15 @@ use crate::repos::repo_error;
 /// Compressed pieces, of at most [`CHUNK`] bytes each, that wait for the name or for the storage.
 const QUEUE_PIECES: usize = 32;
 
-/// What a chunk was when it was read, to compare both times.
+/// The fingerprint of a chunk, to compare both reads.
 type Fingerprint = [u8; 16];
 
-/// Stores a segment in several repositories that lack it. `known` gets the checksum before anything is written and returns the
-/// name that the segment is stored under.
+/// Stores a segment in several repositories that lack it. `known` gets the checksum before anything is written and
+/// returns the name under which to store the segment.
 ///
 /// # Errors
-/// Those of reading, compressing and `known`, after which no repository has the segment. What goes wrong with single
-/// repositories is added to `errors`.
+/// Errors of reading, compressing and `known`, after which no repository has the segment. Problems of single
+/// repositories are added to `errors`.
 pub(super) fn store(
     targets: &[&Target<'_>],
     settings: &PushSettings,
@@ -56,7 +56,7 @@ fn store_with(
         let (sender, pieces) = mpsc::sync_channel(QUEUE_PIECES);
         let ahead = move || compress(source, settings.compression, |piece| send(piece, &sender));
         let compressing = may_spawn.then(|| thread::Builder::new().spawn_scoped(scope, ahead).ok()).flatten();
-        // An error on the way drops the queue's end, which ends the compression, and the writers, which abandons the files
+        // An error here drops the queue's end, which ends the compression, and the writers, which abandons the files
         let (checksum, before) = hashing.map_or_else(|| hash(source), join)?;
         let mut sinks = Sinks::create(targets, settings, &known(checksum, errors)?, errors);
         let after = match compressing {
@@ -134,12 +134,12 @@ struct Sinks<'a> {
 struct Sink<'a> {
     target: &'a Target<'a>,
     encryptor: Encryptor,
-    /// Gone after an error, which makes the storage abandon the file.
+    /// `None` after an error, which makes the storage abandon the file.
     writer: Option<Box<dyn RepoWriter>>,
 }
 
 impl Sink<'_> {
-    /// Runs one step unless an earlier one failed, and notes what goes wrong.
+    /// Runs a step unless an earlier one failed, and records a failure.
     fn step(&mut self, errors: &mut Vec<String>, step: impl FnOnce(&mut Encryptor, &mut dyn RepoWriter) -> Result<()>) {
         if let Some(writer) = &mut self.writer
             && let Err(error) = step(&mut self.encryptor, &mut **writer)
@@ -187,7 +187,7 @@ impl<'a> Sinks<'a> {
         }
     }
 
-    /// Makes the segment appear, durable, in every repository that has taken all of it.
+    /// Makes the segment appear, durable, in every repository that accepted all of it.
     fn finish(self, errors: &mut Vec<String>) {
         for sink in self.sinks {
             if let Some(writer) = sink.writer
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     const SEGMENT: &str = "000000010000000000000001";
-    /// More than the queue holds, and no multiple of a chunk.
+    /// More than the queue can hold, and not a multiple of a chunk.
     const SIZE: usize = (QUEUE_PIECES + 8) * CHUNK + 12345;
 
     fn settings(compression: Compression) -> PushSettings {
@@ -335,7 +335,7 @@ mod tests {
         let target = target(&repo, Cipher::None);
         let source = Source::open(&path, 2).expect("open");
         let change = |checksum: Sha1, _: &mut Vec<String>| {
-            // The compression has stopped before the last chunk, since its queue is full
+            // The compression has stopped before the last chunk, because its queue is full
             let mut changed = content.clone();
             changed[SIZE - 1] ^= 1;
             std::fs::write(&path, changed).expect("change");
