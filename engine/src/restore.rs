@@ -211,6 +211,8 @@ pub fn run(
         false => Present::Own,
     };
     space::check(&manifest, &clean, zero.as_ref())?;
+    // Reading the manifest takes its time, in which somebody may have started the server
+    check_not_running(&settings.pg_path)?;
     // Nothing was changed up to here
     prepare(&settings, &mut manifest, &ownership, &clean)?;
     let file_systems = SyncSet::open(&manifest, &settings.pg_path)?;
@@ -250,12 +252,8 @@ pub fn run(
 /// PostgreSQL must not run there, and a directory that would lose files must look like one of its.
 fn check_pg_path(settings: &mut RestoreSettings) -> Result<()> {
     let pg_path = &settings.pg_path;
+    check_not_running(pg_path)?;
     let exists = |name: &str| Ok::<_, Error>(metadata(&format!("{pg_path}/{name}"))?.is_some());
-    if exists("postmaster.pid")? {
-        return Err(Error::new(ErrorCode::PgRunning, "unable to restore while PostgreSQL is running")
-            .hint(format!("presence of 'postmaster.pid' in '{pg_path}' indicates PostgreSQL is running."))
-            .hint("remove 'postmaster.pid' only if PostgreSQL is not running."));
-    }
     if settings.is_delta() && !exists("PG_VERSION")? && !exists(BACKUP_MANIFEST)? {
         warn!(
             "--delta or --force specified but unable to find 'PG_VERSION' or '{BACKUP_MANIFEST}' in '{pg_path}' to confirm \
@@ -265,6 +263,15 @@ fn check_pg_path(settings: &mut RestoreSettings) -> Result<()> {
         (settings.delta, settings.force) = (false, false);
     }
     Ok(())
+}
+
+fn check_not_running(pg_path: &str) -> Result<()> {
+    if metadata(&format!("{pg_path}/postmaster.pid"))?.is_none() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::PgRunning, "unable to restore while PostgreSQL is running")
+        .hint(format!("presence of 'postmaster.pid' in '{pg_path}' indicates PostgreSQL is running."))
+        .hint("remove 'postmaster.pid' only if PostgreSQL is not running."))
 }
 
 /// Whether an earlier restore into this directory did not come to its end, so that what it wrote may not be on disk.

@@ -30,6 +30,9 @@ pub use self::read_ahead::{PendingRead, ReadAhead};
 
 use crate::{Error, ErrorCode, Result};
 
+/// No system has longer paths. Ends the way down into directories that a server makes up.
+pub(crate) const PATH_SIZE_MAX_BYTES: usize = 32 << 10;
+
 /// What kind of thing a directory entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryKind {
@@ -168,8 +171,7 @@ pub trait RepoStorage: Send + Sync {
     /// # Errors
     /// A directory can't be read.
     fn list_files(&self, path: &RepoPath) -> Result<Vec<FileSize>> {
-        let mut files = Vec::new();
-        list_files_below(self, path, "", &mut files)?;
+        let mut files = list_files_below(self, path)?;
         files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         Ok(files)
     }
@@ -284,21 +286,26 @@ pub trait RepoStorage: Send + Sync {
     fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()>;
 }
 
-fn list_files_below<S: RepoStorage + ?Sized>(
-    storage: &S,
-    path: &RepoPath,
-    prefix: &str,
-    files: &mut Vec<FileSize>,
-) -> Result<()> {
-    for entry in storage.list(path)?.unwrap_or_default() {
-        let name = format!("{prefix}{}", entry.name);
-        match entry.kind {
-            EntryKind::Path => list_files_below(storage, &path.join(&entry.name)?, &format!("{name}/"), files)?,
-            EntryKind::File => files.push(FileSize { path: name, size: entry.size, modified: entry.modified }),
-            EntryKind::Link | EntryKind::Special => {}
+/// All files below a directory, in no order.
+fn list_files_below<S: RepoStorage + ?Sized>(storage: &S, path: &RepoPath) -> Result<Vec<FileSize>> {
+    // A list of its own, since a server could make up directories without end
+    let (mut left, mut files) = (vec![String::new()], Vec::new());
+    while let Some(prefix) = left.pop() {
+        let directory = if prefix.is_empty() { path.clone() } else { path.join(prefix.trim_end_matches('/'))? };
+        for entry in storage.list(&directory)?.unwrap_or_default() {
+            let name = format!("{prefix}{}", entry.name);
+            match entry.kind {
+                EntryKind::Path if name.len() > PATH_SIZE_MAX_BYTES => {
+                    let text = format!("path '{}' has no end", storage.display(path));
+                    return Err(Error::new(ErrorCode::Format, text));
+                }
+                EntryKind::Path => left.push(format!("{name}/")),
+                EntryKind::File => files.push(FileSize { path: name, size: entry.size, modified: entry.modified }),
+                EntryKind::Link | EntryKind::Special => {}
+            }
         }
     }
-    Ok(())
+    Ok(files)
 }
 
 /// The error for a file that had to be there, in pgBackRest's words.

@@ -20,7 +20,7 @@ fn large_and_small_files_of_their_own_are_all_there() {
     let mut global = weed.options(weed.port());
     global.extend(["repo1-bundle=n", "compress-type=zst"].map(str::to_owned));
     let Some(scenario) = Scenario::start(ScenarioOptions { global, ..ScenarioOptions::default() }) else { return };
-    // More long files than are copied at the same time, so that short ones come in between
+    // More long files than are copied in parallel, so that short ones come in between
     for number in 1..=8 {
         scenario.cluster.sql(&format!(
             "create table large_{number} as select g, md5(g::text) as note from generate_series(1, 100000) g"
@@ -52,7 +52,7 @@ fn bucket_is_found_as_a_host() {
     let styled = |style: &str| {
         let mut global = server.options(proxy.port());
         global.retain(|line| !line.starts_with("repo1-s3-endpoint=") && !line.starts_with("repo1-s3-uri-style="));
-        // No name server knows the endpoint, so that the address to connect to is given beside it
+        // No name server knows the endpoint, so the configuration also sets the address to connect to
         global.push(format!("repo1-s3-endpoint={}", weed::DOMAIN));
         global.push("repo1-storage-host=127.0.0.1".to_owned());
         global.push(format!("repo1-s3-uri-style={style}"));
@@ -66,7 +66,7 @@ fn bucket_is_found_as_a_host() {
     cycle(&scenario);
     assert!(paths(&proxy).iter().all(|path| !path.starts_with(&format!("/{}", weed::BUCKET))));
 
-    // Both styles lead to the same bucket, whichever program asks
+    // Both styles lead to the same bucket, with either program
     let info = ["info", "--output=json", "--log-level-console=off"];
     let expected = scenario.rbr(&info).success().stdout;
     for (style, tool) in [("host", Tool::PgBackRest), ("path", Tool::Rbr), ("path", Tool::PgBackRest)] {
@@ -77,7 +77,7 @@ fn bucket_is_found_as_a_host() {
         assert_eq!(in_path, style == "path", "{style} {tool:?}");
     }
 
-    // This server leaves marks of directories whose files were removed: pgBackRest lists them as files without names
+    // This server leaves markers of directories whose files were removed: pgBackRest lists them as files without names
     let list = ["repo-ls", "--recurse", "--log-level-console=off"];
     let [ours, theirs] = [Tool::Rbr, Tool::PgBackRest].map(|tool| scenario.run(tool, &list).success().stdout);
     assert!(theirs.lines().any(|name| name.ends_with("/bundle/")), "{theirs}");

@@ -240,6 +240,14 @@ pub(super) fn own_new(path: &str, owner: Owner, ownership: &Ownership) -> Result
     if owner == ownership.current() { Ok(()) } else { set_owner(path, owner) }
 }
 
+fn is_owned(actual: &fs::Metadata, owner: Owner) -> bool {
+    (Owner { uid: actual.uid(), gid: actual.gid() }) == owner
+}
+
+fn has_mode(actual: &fs::Metadata, mode: u16) -> bool {
+    actual.mode() & 0o777 == u32::from(mode) & MODE_MASK
+}
+
 struct Cleaner<'a> {
     manifest: &'a Manifest,
     ownership: &'a Ownership,
@@ -248,7 +256,7 @@ struct Cleaner<'a> {
 
 impl Cleaner<'_> {
     fn own(&self, path: &str, expected: Owner, actual: &fs::Metadata) -> Result<()> {
-        if (Owner { uid: actual.uid(), gid: actual.gid() }) == expected {
+        if is_owned(actual, expected) {
             return Ok(());
         }
         detail!("update ownership for '{path}'");
@@ -256,10 +264,10 @@ impl Cleaner<'_> {
     }
 
     fn set_mode(&self, path: &str, mode: u16, actual: &fs::Metadata) -> Result<()> {
-        let mode = u32::from(mode) & MODE_MASK;
-        if actual.mode() & 0o777 == mode {
+        if has_mode(actual, mode) {
             return Ok(());
         }
+        let mode = u32::from(mode) & MODE_MASK;
         detail!("update mode for '{path}' to {mode:04o}");
         fs::set_permissions(path, fs::Permissions::from_mode(mode))
             .map_err(|error| Error::from_io(ErrorCode::FileMode, format!("unable to set mode for '{path}'"), error))
@@ -286,7 +294,14 @@ impl Cleaner<'_> {
             if kind.is_file() {
                 match names.and_then(|(name, path)| Some((self.file(name)?, path))) {
                     Some((file, path)) => {
-                        self.own(path, self.ownership.of(file.user, file.group), &metadata)?;
+                        let owner = self.ownership.of(file.user, file.group);
+                        // What other names lead to is not the restore's
+                        if metadata.nlink() > 1 && !(is_owned(&metadata, owner) && has_mode(&metadata, file.mode)) {
+                            detail!("remove file '{shown}', which has other names, because owner or mode changed");
+                            remove_file(&entry_path)?;
+                            continue;
+                        }
+                        self.own(path, owner, &metadata)?;
                         self.set_mode(path, file.mode, &metadata)?;
                     }
                     None => {
@@ -502,6 +517,23 @@ mod tests {
         assert!(pg.join("pg_tblspc").symlink_metadata().unwrap().is_dir());
         // Nothing was removed through a link
         assert!(outside.join("sub/file").exists());
+    }
+
+    #[test]
+    fn build_does_not_change_the_mode_of_a_file_with_another_name() {
+        let (dir, manifest, ownership) = mapped();
+        prepare(&dir, &manifest, &ownership, false).unwrap();
+        let (file, other) = (dir.path().join("pg/base/1/1259"), dir.path().join("other"));
+        let mode = u32::from(manifest.file("pg_data/base/1/1259").unwrap().mode) & MODE_MASK;
+        for (actual, stays) in [(mode, true), (mode ^ 0o040, false)] {
+            fs::write(&other, "x").unwrap();
+            fs::set_permissions(&other, fs::Permissions::from_mode(actual)).unwrap();
+            fs::hard_link(&other, &file).unwrap();
+            prepare(&dir, &manifest, &ownership, true).unwrap();
+            assert_eq!(file.exists(), stays);
+            assert_eq!(other.metadata().unwrap().mode() & 0o777, actual);
+            let _ = fs::remove_file(&file);
+        }
     }
 
     #[test]

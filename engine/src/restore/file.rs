@@ -2,8 +2,8 @@
 
 mod blocks;
 
-use std::fs::File;
-use std::io::{BufReader, Read};
+use std::fs::{self, File, Metadata};
+use std::io::{BufReader, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
@@ -13,12 +13,14 @@ use repo_format::hash::Sha1;
 use repo_format::layout::{self, FileForm, RepoPath, Stanza};
 use repo_format::manifest::{BlockIncr, Manifest, ManifestFile};
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
+use rustix::io::Errno;
 
 use super::clean::{MODE_MASK, metadata};
 use super::names::pg_absolute;
 use super::ownership::Ownership;
 use super::queue::RestoreJob;
-use super::select_db::ZeroFilter;
+use super::real_path::resolve;
+use super::select_db::{self, ZeroFilter};
 use crate::pipeline::backup::LONG_MIN_BYTES;
 use crate::pipeline::restore::{BlockGeometry, RestorePipeline};
 use crate::storage::page_cache::PageCache;
@@ -34,6 +36,9 @@ const MEMBER_SIZE_MAX: u64 = 4 * 1024 * 1024;
 
 /// Bytes asked of the storage at a time where files are smaller.
 const READ_BUFFER_BYTES: u64 = 256 * 1024;
+
+/// Bytes of a page of PostgreSQL.
+const PAGE_BYTES: u64 = 8192;
 
 /// What all workers of a restore share.
 pub struct FileContext<'a> {
@@ -204,14 +209,29 @@ impl FileContext<'_> {
             let same = on_disk.size() == file.size
                 && on_disk.mtime() == file.timestamp
                 && on_disk.mtime() < self.manifest.data.timestamp_copy_start;
-            return if same { Ok(Decision::Preserve) } else { copy(None) };
+            if !same {
+                return copy(None);
+            }
+            // A restore of other databases leaves zeros with the file's size and time: the content has to tell
+            if !select_db::is_in_database(&file.name) || !begins_with_zeros(&path, &on_disk)? {
+                return Ok(Decision::Preserve);
+            }
         }
         // A longer file may only have been appended to. A shorter one is of use when its blocks can be looked at one by one.
         if on_disk.size() < file.size && (file.stored_blocks().is_none() || on_disk.size() == 0) {
             return copy(None);
         }
         let longer = on_disk.size() > file.size;
-        let existing = open_existing(&path, longer)?;
+        // Its other names are not the restore's, so it may be right but is not made right
+        let shared = on_disk.nlink() > 1;
+        if longer && shared {
+            return copy(None);
+        }
+        let existing = match open_existing(&path, longer) {
+            // The mode that it has in the backup forbids it; a new file takes its place
+            Err(error) if is_permission_denied(&error) => return copy(None),
+            existing => existing?,
+        };
         if let Some(page_cache) = self.page_cache {
             page_cache.forget(&existing);
         }
@@ -228,14 +248,15 @@ impl FileContext<'_> {
             blocks = hashed.blocks;
             on_disk.size() >= file.size && Some(hashed.sha1) == file.checksum
         };
-        if right {
+        let same_time = on_disk.mtime() == file.timestamp && !longer;
+        if right && (same_time || !shared) {
             // Only when it differs: a file that is right is not touched
-            if on_disk.mtime() != file.timestamp || longer {
+            if !same_time {
                 set_time(&existing, file.timestamp, &path)?;
             }
             return Ok(Decision::Preserve);
         }
-        copy(file.stored_blocks().map(|_| blocks))
+        copy(file.stored_blocks().filter(|_| !shared).map(|_| blocks))
     }
 
     fn plan_copy<'a>(&self, index: u32, file: &'a ManifestFile, existing: Option<Vec<u8>>) -> Result<Copy<'a>> {
@@ -243,7 +264,7 @@ impl FileContext<'_> {
             || Error::new(ErrorCode::Format, format!("manifest sizes of file '{}' are out of range", file.name));
         let offset = file.bundle.map_or(0, |bundle| bundle.offset);
         let size = file.repo_bytes();
-        offset.checked_add(size).ok_or_else(damaged)?;
+        let end = offset.checked_add(size).ok_or_else(damaged)?;
         let (offset, limit) = match file.stored_blocks() {
             Some(block) => {
                 if block.map_size > size || block.map_size > self.block_file(file, block).map_size_max() {
@@ -252,7 +273,7 @@ impl FileContext<'_> {
                 if existing.is_none() && size <= MEMBER_SIZE_MAX {
                     (offset, Some(size))
                 } else {
-                    (offset + size - block.map_size, Some(block.map_size))
+                    (end - block.map_size, Some(block.map_size))
                 }
             }
             None if file.bundle.is_some() => (offset, Some(size)),
@@ -310,7 +331,7 @@ impl FileContext<'_> {
         cancel: &CancelToken,
     ) -> Result<u64> {
         let path = restored_path(self.pg_path, &file.name);
-        let mut out = self.create(file, &path, OFlags::WRONLY | OFlags::TRUNC)?;
+        let mut out = self.create(file, &path, OFlags::WRONLY, false)?;
         let framing = if file.bundle.is_some() && self.manifest.data.bundle_raw { Framing::Raw } else { Framing::Full };
         match pipeline.copy(stored, framing, file.size, &mut out, &path, cancel)? {
             Some((sha1, size)) => {
@@ -341,7 +362,7 @@ impl FileContext<'_> {
     /// Makes an empty file, or one of zeros that takes no space.
     fn write_zeros(&self, file: &ManifestFile) -> Result<()> {
         let path = restored_path(self.pg_path, &file.name);
-        let out = self.create(file, &path, OFlags::WRONLY | OFlags::TRUNC)?;
+        let out = self.create(file, &path, OFlags::WRONLY, false)?;
         if file.size != 0 {
             out.set_len(file.size)
                 .map_err(|error| Error::from_io(ErrorCode::FileWrite, format!("unable to truncate '{path}'"), error))?;
@@ -349,22 +370,43 @@ impl FileContext<'_> {
         set_time(&out, file.timestamp, &path)
     }
 
-    /// Opens a file for writing, with its mode if it is new, and gives it its owner.
-    fn create(&self, file: &ManifestFile, path: &str, flags: OFlags) -> Result<File> {
+    /// Opens a file for writing, with its mode if it is new, and gives it its owner. `keep` leaves its content.
+    fn create(&self, file: &ManifestFile, path: &str, access: OFlags, keep: bool) -> Result<File> {
         // After cleaning, the only links are those of the manifest
         let follow = if self.manifest.link(&file.name).is_some() { OFlags::empty() } else { OFlags::NOFOLLOW };
         let mode = Mode::from_raw_mode(u32::from(file.mode) & MODE_MASK);
         // Whatever has the file's name at the end of a link, a pipe for one, is nothing to wait for
-        let flags = flags | follow | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = rustix::fs::open(path, flags, mode).map_err(|error| {
-            if error == rustix::io::Errno::NOENT {
+        let flags = access | follow | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fail = |error: std::io::Error| {
+            if error.kind() == ErrorKind::NotFound {
                 let message = format!("unable to open file '{path}' for write in missing path");
-                return Error::new(ErrorCode::FileMissing, message).cause(std::io::Error::from(error));
+                return Error::new(ErrorCode::FileMissing, message).cause(error);
             }
-            Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{path}' for write"), error.into())
-        })?;
-        let out = File::from(fd);
-        check_regular(&out, path)?;
+            Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{path}' for write"), error)
+        };
+        let anew = |error: std::io::Error| -> Result<File> {
+            let real = resolve(path)?;
+            if fs::symlink_metadata(&real).is_ok_and(|metadata| metadata.is_file()) && fs::remove_file(&real).is_ok() {
+                let fd = rustix::fs::open(&real, flags | OFlags::EXCL, mode).map_err(|error| fail(error.into()))?;
+                return Ok(File::from(fd));
+            }
+            Err(fail(error))
+        };
+        let mut out = match rustix::fs::open(path, flags, mode) {
+            Ok(fd) => File::from(fd),
+            // An earlier restore gave it its mode, which forbids to write
+            Err(Errno::ACCESS) => anew(Errno::ACCESS.into())?,
+            Err(error) => return Err(fail(error.into())),
+        };
+        let metadata = check_regular(&out, path)?;
+        if metadata.nlink() > 1 {
+            // What other names lead to is not the restore's
+            out = anew(Errno::MLINK.into())?;
+        } else if metadata.len() > 0 && !keep {
+            out.set_len(0).map_err(|error| {
+                Error::from_io(ErrorCode::FileWrite, format!("unable to truncate file '{path}'"), error)
+            })?;
+        }
         let owner = self.ownership.of(file.user, file.group);
         if self.ownership.is_root() {
             std::os::unix::fs::fchown(&out, Some(owner.uid), Some(owner.gid)).map_err(|error| {
@@ -379,6 +421,22 @@ fn geometry(block: BlockIncr) -> BlockGeometry {
     BlockGeometry { block_size: block.size.max(1) as usize, checksum_size: usize::from(block.checksum_size) }
 }
 
+fn is_permission_denied(error: &Error) -> bool {
+    let source = error.source.as_ref().and_then(|source| source.downcast_ref::<std::io::Error>());
+    source.is_some_and(|error| error.kind() == ErrorKind::PermissionDenied)
+}
+
+/// Whether the first page of a file that has one is all zeros, which is rare unless all of it is.
+fn begins_with_zeros(path: &str, on_disk: &Metadata) -> Result<bool> {
+    if on_disk.size() == 0 || on_disk.blocks() == 0 {
+        return Ok(on_disk.size() != 0);
+    }
+    let fail = |error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{path}'"), error);
+    let mut page = Vec::new();
+    open_existing(path, false)?.take(PAGE_BYTES).read_to_end(&mut page).map_err(fail)?;
+    Ok(page.iter().all(|&byte| byte == 0))
+}
+
 fn open_existing(path: &str, write: bool) -> Result<File> {
     let nonblock = OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).write(write).custom_flags(nonblock).open(path).map_err(|error| {
@@ -390,12 +448,12 @@ fn open_existing(path: &str, write: bool) -> Result<File> {
 }
 
 /// Refuses devices, pipes and the like: what was opened is looked at, since it may have changed since its name was.
-pub(super) fn check_regular(file: &File, path: &str) -> Result<()> {
+pub(super) fn check_regular(file: &File, path: &str) -> Result<Metadata> {
     let metadata = file.metadata().map_err(|error| {
         Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{path}'"), error)
     })?;
     if metadata.is_file() {
-        return Ok(());
+        return Ok(metadata);
     }
     Err(Error::new(ErrorCode::FileOpen, format!("unable to open file '{path}' for write: it is not a regular file")))
 }

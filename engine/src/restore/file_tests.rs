@@ -1,6 +1,7 @@
 //! Tests of the copy of files, against a repository in memory.
 
 use std::collections::HashSet;
+use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use repo_format::block_map::{BlockMap, BlockRef};
@@ -28,6 +29,8 @@ struct Restore {
     storage: MemoryStorage,
     manifest: Manifest,
     stanza: Stanza,
+    /// Trust size and time of what is there.
+    by_time: bool,
 }
 
 impl Restore {
@@ -35,7 +38,7 @@ impl Restore {
         let mut manifest = fixture::manifest();
         manifest.files = files;
         let dir = tempfile::tempdir().unwrap();
-        Restore { dir, storage: MemoryStorage::new(), manifest, stanza: "demo".parse().unwrap() }
+        Restore { dir, storage: MemoryStorage::new(), manifest, stanza: "demo".parse().unwrap(), by_time: false }
     }
 
     fn store(&self, name: &str, bytes: &[u8]) {
@@ -59,7 +62,7 @@ impl Restore {
             ownership: &ownership,
             zero: None,
             delta,
-            delta_by_time: false,
+            delta_by_time: self.by_time,
             page_cache: None,
             cipher: Cipher::None,
         };
@@ -296,6 +299,102 @@ fn pipe_at_the_end_of_a_file_link_is_an_error_and_not_waited_for() {
         symlink(&pipe, restore.path("pg_hba.conf")).unwrap();
         for delta in [false, true] {
             assert_eq!(restore.run(delta).unwrap_err().code, ErrorCode::FileOpen);
+        }
+    }
+}
+
+#[test]
+fn file_with_another_name_is_replaced_and_the_other_name_keeps_its_content() {
+    let content: Vec<u8> = (0..2 * BLOCK + 100).map(|index| (index / 100) as u8).collect();
+    let (block, stored) = block_file(&content);
+    let mut differs = content.clone();
+    differs[BLOCK] ^= 1;
+    let longer = [&content[..], b"more"].concat();
+    for on_disk in [&differs[..], &longer, &content[..10], &content] {
+        for (block, form) in [(block.block, "pg_data/PG_VERSION.pgbi"), (None, "pg_data/PG_VERSION")] {
+            let size_repo = if block.is_some() { stored.len() } else { content.len() } as u64;
+            for delta in [false, true] {
+                let mut file = fixture::file("pg_data/PG_VERSION", &content);
+                (file.block, file.size_repo) = (block, size_repo);
+                let restore = Restore::new(vec![file]);
+                restore.store(form, if block.is_some() { &stored } else { &content });
+                std::fs::write(restore.path("other"), on_disk).unwrap();
+                std::fs::hard_link(restore.path("other"), restore.path("PG_VERSION")).unwrap();
+                let before = std::fs::metadata(restore.path("other")).unwrap();
+                restore.run(delta).unwrap();
+                assert_eq!(std::fs::read(restore.path("PG_VERSION")).unwrap(), content);
+                assert_eq!(std::fs::read(restore.path("other")).unwrap(), on_disk);
+                let after = std::fs::metadata(restore.path("other")).unwrap();
+                assert_eq!((before.mtime(), before.mtime_nsec()), (after.mtime(), after.mtime_nsec()));
+            }
+        }
+    }
+}
+
+#[test]
+fn delta_leaves_a_right_file_with_another_name_alone() {
+    let restore = Restore::new(vec![fixture::file("pg_data/a", b"one")]);
+    restore.store("pg_data/a", b"one");
+    restore.run(false).unwrap();
+    std::fs::hard_link(restore.path("a"), restore.path("other")).unwrap();
+    assert_eq!(restore.run(true).unwrap(), [Outcome::Preserved]);
+    assert_eq!(std::fs::metadata(restore.path("a")).unwrap().nlink(), 2);
+}
+
+#[test]
+fn delta_by_time_does_not_take_the_zeros_of_a_restore_of_other_databases_for_the_file() {
+    let content = [7; 3 * BLOCK];
+    let file = fixture::file("pg_data/base/1/1259", &content);
+    let (time, name) = (file.timestamp, "base/1/1259");
+    for sparse in [true, false] {
+        let mut restore = Restore::new(vec![file.clone()]);
+        restore.store("pg_data/base/1/1259", &content);
+        std::fs::create_dir_all(restore.path("base/1")).unwrap();
+        restore.manifest.data.timestamp_copy_start = time + 100;
+        restore.by_time = true;
+        if !sparse {
+            std::fs::write(restore.path(name), [0; 3 * BLOCK]).unwrap();
+        }
+        let zeroed = std::fs::File::options().create(true).append(true).open(restore.path(name)).unwrap();
+        zeroed.set_len(content.len() as u64).unwrap();
+        super::file::set_time(&zeroed, time, name).unwrap();
+        assert_eq!(restore.run(true).unwrap(), [Outcome::Copied { size: content.len() as u64 }]);
+        assert_eq!(std::fs::read(restore.path(name)).unwrap(), content);
+        // What has content is known by its time
+        let changed = [&[7; 3 * BLOCK - 1][..], &[8]].concat();
+        std::fs::write(restore.path(name), &changed).unwrap();
+        super::file::set_time(&std::fs::File::open(restore.path(name)).unwrap(), time, name).unwrap();
+        assert_eq!(restore.run(true).unwrap(), [Outcome::Preserved]);
+    }
+}
+
+#[test]
+fn file_whose_mode_forbids_to_write_is_replaced() {
+    let content: Vec<u8> = (0..2 * BLOCK + 100).map(|index| (index / 100) as u8).collect();
+    let (block, stored) = block_file(&content);
+    let mut differs = content.clone();
+    differs[BLOCK] ^= 1;
+    let longer = [&content[..], b"more"].concat();
+    for on_disk in [&differs[..], &longer, &content[..10]] {
+        for (mode, delta) in [(0o400, true), (0o400, false), (0, true)] {
+            let mut block = block.clone();
+            block.mode = mode;
+            let mut whole = fixture::file("pg_data/server.key", &content);
+            whole.mode = mode;
+            let restore = Restore::new(vec![block, whole]);
+            restore.store("pg_data/PG_VERSION.pgbi", &stored);
+            restore.store("pg_data/server.key", &content);
+            fixture::without_root(restore.dir.path(), || {
+                for name in ["PG_VERSION", "server.key"] {
+                    std::fs::write(restore.path(name), on_disk).unwrap();
+                    std::fs::set_permissions(restore.path(name), Permissions::from_mode(mode.into())).unwrap();
+                }
+                restore.run(delta).unwrap();
+            });
+            for name in ["PG_VERSION", "server.key"] {
+                std::fs::set_permissions(restore.path(name), Permissions::from_mode(0o600)).unwrap();
+                assert_eq!(std::fs::read(restore.path(name)).unwrap(), content);
+            }
         }
     }
 }

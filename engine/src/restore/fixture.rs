@@ -86,3 +86,18 @@ pub(super) fn manifest() -> Manifest {
     manifest.sort();
     manifest
 }
+
+/// Runs a test on a thread without root's rights, with this directory its own: the rights of files mean nothing to root.
+pub(super) fn without_root<T: Send>(dir: &std::path::Path, run: impl FnOnce() -> T + Send) -> T {
+    const NOBODY: u32 = 65534;
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            if rustix::process::geteuid().is_root() {
+                std::os::unix::fs::chown(dir, Some(NOBODY), None).unwrap();
+                rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(NOBODY)).unwrap();
+            }
+            run()
+        });
+        thread.join().unwrap()
+    })
+}

@@ -27,7 +27,6 @@ pub(super) fn sync_dir(path: &str) -> Result<()> {
 }
 
 struct FileSystem {
-    device: u64,
     dir: File,
     trusted: bool,
 }
@@ -56,17 +55,18 @@ impl SyncSet {
             manifest.paths.iter().filter(|path| path.name != PG_TBLSPC).map(|path| pg_absolute(pg_path, &path.name)),
         );
 
-        let mut file_systems: Vec<FileSystem> = Vec::new();
+        let mut file_systems = Vec::new();
+        let mut devices = HashSet::new();
         for path in &dirs {
             let fail =
                 |error| Error::from_io(ErrorCode::PathOpen, format!("unable to open path '{path}' for sync"), error);
             let device = std::fs::metadata(path).map_err(fail)?.dev();
-            if file_systems.iter().any(|known| known.device == device) {
+            if !devices.insert(device) {
                 continue;
             }
             let dir = File::open(path).map_err(fail)?;
             let trusted = whole_sync::is_trusted(&dir);
-            file_systems.push(FileSystem { device, dir, trusted });
+            file_systems.push(FileSystem { dir, trusted });
         }
         Ok(SyncSet { dirs, file_systems })
     }

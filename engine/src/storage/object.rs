@@ -142,8 +142,8 @@ impl ObjectStorage {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => self.fail("open file for read", path, error),
         };
-        // A server that can't answer now would only be waited for again
-        if error.code == ErrorCode::Service {
+        // A server that can't answer now would only be waited for again, and one that is not the store does not know
+        if error.code != ErrorCode::Protocol {
             return Err(error);
         }
         // A range that begins at the end or past it is an error for a store and an empty read for a file system

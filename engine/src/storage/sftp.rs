@@ -36,7 +36,8 @@ pub use self::host_key::{HashType, HostKeyCheck};
 use self::protocol::{Attributes, MODE_FILE, MODE_LINK, MODE_PATH, MODE_TYPE, Response, status, status_name};
 use super::posix::PATH_MODE;
 use super::{
-    Entry, EntryKind, Features, PendingRead, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions, network, pages,
+    Entry, EntryKind, Features, PATH_SIZE_MAX_BYTES, PendingRead, ReadRange, RepoPath, RepoStorage, RepoWriter,
+    WriteOptions, network, pages,
 };
 use crate::{Error, ErrorCode, Result, warn};
 
@@ -46,9 +47,6 @@ const TRIES_MAX: usize = 3;
 const REMOVES_IN_FLIGHT_MAX: usize = 32;
 /// Requests for names of one directory that are in flight. Each brings about a hundred.
 const LISTS_IN_FLIGHT_MAX: usize = 16;
-
-/// No system has longer paths. Ends the way down into directories that a server makes up.
-const PATH_SIZE_MAX_BYTES: usize = 32 << 10;
 
 /// An SFTP repository's options.
 #[derive(Clone, Debug)]
@@ -318,24 +316,39 @@ async fn read_names(client: &Client, handle: &[u8]) -> std::result::Result<Vec<(
     Ok(found)
 }
 
+/// A directory that is being removed.
+struct Doomed {
+    path: String,
+    /// What was in it is removed.
+    is_empty: bool,
+    /// Why it could not be removed as a file.
+    failure: Option<Failure>,
+}
+
 /// Removes what a directory holds, and the directory. A link in its place is removed itself, unless it is the `root` of the
 /// repository: any other may lead to what is another's.
-fn remove_tree<'a>(
-    client: &'a Client,
-    path: &'a str,
-    root: bool,
-) -> Pin<Box<dyn Future<Output = std::result::Result<(), Failure>> + Send + 'a>> {
-    Box::pin(async move {
+async fn remove_tree(client: &Client, path: &str, root: bool) -> std::result::Result<(), Failure> {
+    // A list of its own, since a server could make up directories without end
+    let mut left = vec![Doomed { path: path.to_owned(), is_empty: false, failure: None }];
+    while let Some(Doomed { path, is_empty, failure }) = left.pop() {
+        if is_empty {
+            present(client.remove_directory(&path).await)?;
+            continue;
+        }
         // Also below a directory: whether a listing follows links is up to the server
-        let (found, own) = join(list(client, path), client.attributes(path, false)).await;
-        if !root && own.is_ok_and(|own| own.is_link()) {
+        let (found, own) = join(list(client, &path), client.attributes(&path, false)).await;
+        let is_root = root && left.is_empty();
+        if !is_root && own.is_ok_and(|own| own.is_link()) {
             warn!("path '{path}' is a link: what it leads to is not removed");
-            return present(client.remove(path).await);
+            present(client.remove(&path).await)?;
+            continue;
         }
         let found = match found {
-            Err(failure) if failure.is_missing() => return Ok(()),
-            found => found?,
+            Err(missing) if missing.is_missing() => continue,
+            Err(other) => return Err(failure.unwrap_or(other)),
+            Ok(found) => found,
         };
+        left.push(Doomed { path: path.clone(), is_empty: true, failure: None });
         let mut files = Vec::new();
         for (name, attributes) in found {
             let name = std::str::from_utf8(&name).map_err(|_| Failure::Protocol)?;
@@ -344,27 +357,24 @@ fn remove_tree<'a>(
                 return Err(Failure::Protocol);
             }
             if attributes.is_directory() {
-                remove_tree(client, &child, false).await?;
+                left.push(Doomed { path: child, is_empty: false, failure: None });
             } else {
                 files.push(child);
             }
         }
-        stream::iter(files)
-            .map(|file| async move {
-                match client.remove(&file).await {
-                    // A server that tells no types: what can't be unlinked is a directory
-                    Err(failure) if failure.may_exist() => match remove_tree(client, &file, false).await {
-                        Ok(()) => Ok(()),
-                        Err(_) => Err(failure),
-                    },
-                    done => present(done),
+        let remove = |path: String| async move {
+            match client.remove(&path).await {
+                // A server that tells no types: what can't be unlinked is a directory
+                Err(failure) if failure.may_exist() => {
+                    Ok(Some(Doomed { path, is_empty: false, failure: Some(failure) }))
                 }
-            })
-            .buffer_unordered(REMOVES_IN_FLIGHT_MAX)
-            .try_collect::<()>()
-            .await?;
-        present(client.remove_directory(path).await)
-    })
+                done => present(done).map(|()| None),
+            }
+        };
+        let unknown = stream::iter(files).map(remove).buffer_unordered(REMOVES_IN_FLIGHT_MAX);
+        left.extend(unknown.try_filter_map(|unknown| async move { Ok(unknown) }).try_collect::<Vec<_>>().await?);
+    }
+    Ok(())
 }
 
 /// A removal of what is not there has done its work.

@@ -1,9 +1,10 @@
-//! Listings (List Blobs): what is there, and all versions of it.
+//! Listings (List Blobs): current objects, and all their versions.
 //!
-//! A page is believed only if it is one, of the listing that was asked for, and names that no path leads to are passed over;
-//! `object_store` does neither.
+//! A page counts only if it belongs to the requested listing. Names that are not paths are skipped. `object_store` does
+//! neither.
 //!
-//! Nothing says when a blob was deleted: one that is gone now is seen at all times after it was written, as pgBackRest sees it.
+//! Azure does not report when a blob was deleted. As in pgBackRest, a deleted blob is visible at all times after it was
+//! written.
 
 use async_trait::async_trait;
 use jiff::fmt::rfc2822;
@@ -22,7 +23,7 @@ use crate::storage::http::xml::Element;
 use crate::storage::pages::{Located, Reached};
 use crate::{Error, ErrorCode, Result};
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(super) struct AzureList {
     /// The container's URL without a slash at its end.
@@ -90,7 +91,7 @@ impl AzureList {
     }
 }
 
-/// Where objects of a page are, with the elements that describe them, and common prefixes.
+/// Returns the objects of a page with the elements that describe them, and common prefixes.
 fn entries<'a>(page: &'a Element, prefix: &str) -> Result<Located<'a, Element>> {
     page.expect("EnumerationResults")?;
     if let Some(other) = page.child("Prefix").filter(|found| found.text != prefix) {
@@ -120,7 +121,7 @@ pub(crate) fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListRes
     Ok(PaginatedListResult { result, page_token: next(page) })
 }
 
-/// Adds what is on a page of versions; answers the token of the next one.
+/// Adds the content of a page of versions. Returns the token of the next page.
 pub(crate) fn read_versions(page: &Element, prefix: &str, found: &mut Versions) -> Result<Option<String>> {
     let (versions, prefixes) = entries(page, prefix)?;
     found.prefixes.extend(prefixes);

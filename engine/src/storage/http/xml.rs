@@ -8,7 +8,7 @@ use super::checked::foreign;
 use super::refusal::shown;
 use crate::{Error, ErrorCode, Result};
 
-/// Elements are not nested deeper in any answer.
+/// The maximum nesting of elements.
 const DEPTH_MAX: usize = 16;
 
 /// An element without its attributes.
@@ -20,10 +20,10 @@ pub(crate) struct Element {
 }
 
 impl Element {
-    /// Reads a document and answers its outermost element.
+    /// Parses a document and returns its root element.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] when it is no XML. What it holds is not shown: it may be a secret.
+    /// [`ErrorCode::Format`] if it is not XML. Its content is not shown, because it may be a secret.
     pub(crate) fn parse(document: &[u8]) -> Result<Self> {
         let invalid = || Error::new(ErrorCode::Format, "the server's answer is not valid XML");
         let document = str::from_utf8(document).map_err(|_| invalid())?;
@@ -74,10 +74,11 @@ impl Element {
         Element { name: String::from_utf8_lossy(name).into_owned(), ..Element::default() }
     }
 
-    /// Makes sure that the document is what was asked for.
+    /// Checks that the document is what was requested.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] when its outermost element has another name, with what the server says where it is an error.
+    /// [`ErrorCode::Format`] if its root element has another name. If the root is an error, the server's message is
+    /// included.
     pub(crate) fn expect(&self, name: &str) -> Result<()> {
         if self.name == name {
             return Ok(());
@@ -97,18 +98,18 @@ impl Element {
         self.children.iter().find(|child| child.name == name)
     }
 
-    /// The text of the first child of this name.
+    /// Returns the text of the first child with this name.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] when there is none.
+    /// [`ErrorCode::Format`] if there is none.
     pub(crate) fn required(&self, name: &str) -> Result<&str> {
         self.required_child(name).map(|child| child.text.as_str())
     }
 
-    /// The first child of this name.
+    /// Returns the first child with this name.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] when there is none.
+    /// [`ErrorCode::Format`] if there is none.
     pub(crate) fn required_child(&self, name: &str) -> Result<&Self> {
         self.child(name)
             .ok_or_else(|| Error::new(ErrorCode::Format, format!("unable to find child '{name}' in '{}'", self.name)))

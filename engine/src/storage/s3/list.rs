@@ -1,7 +1,7 @@
-//! Listings: what is there (ListObjectsV2), and all versions of it (ListObjectVersions).
+//! Listings: current objects (ListObjectsV2), and all their versions (ListObjectVersions).
 //!
-//! `object_store` takes any document for a page, one without entries for the end of a listing, and a single name that it can't have
-//! for a reason to give up. A page is believed here only if it is one, of the listing that was asked for.
+//! `object_store` accepts any document as a page, treats one without entries as the end of a listing, and gives up on a
+//! single invalid name. Here a page counts only if it belongs to the requested listing.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::storage::http::xml::Element;
 use crate::storage::pages::{Located, Reached};
 use crate::{Error, ErrorCode, Result};
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(super) struct S3List {
     /// The bucket's URL with a slash at its end.
@@ -69,7 +69,7 @@ impl ListVersions for S3List {
 }
 
 impl S3List {
-    /// Asks for a page below a prefix, with parameters whose values are encoded already.
+    /// Requests a page below a prefix, with parameters whose values are already encoded.
     async fn ask(&self, prefix: &str, mut query: Vec<(&str, String)>) -> object_store::Result<Element> {
         if !prefix.is_empty() {
             query.push(("prefix", encode(prefix).to_string()));
@@ -89,7 +89,7 @@ fn encode(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, URL_ENCODED)
 }
 
-/// Makes sure that a document is a page of the listing of a prefix. Answers whether others follow.
+/// Checks that a document is a page of a prefix's listing. Returns whether other pages follow.
 fn is_page(page: &Element, kind: &str, prefix: &str) -> Result<bool> {
     page.expect(kind)?;
     if let Some(other) = page.child("Prefix").filter(|found| found.text != prefix) {
@@ -102,7 +102,7 @@ fn is_page(page: &Element, kind: &str, prefix: &str) -> Result<bool> {
     }
 }
 
-/// Where objects of a page are, with the elements that describe them, and common prefixes.
+/// Returns the objects of a page with the elements that describe them, and common prefixes.
 fn entries<'a>(page: &'a Element, prefix: &str, kinds: &[&str]) -> Result<Located<'a, Element>> {
     let (mut reached, mut objects, mut prefixes) = (Reached::below(prefix), Vec::new(), Vec::new());
     for child in &page.children {
@@ -116,7 +116,7 @@ fn entries<'a>(page: &'a Element, prefix: &str, kinds: &[&str]) -> Result<Locate
     Ok((objects, prefixes))
 }
 
-/// What is on a page, and the token of the next one.
+/// Returns the content of a page, and the token of the next one.
 pub(crate) fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListResult> {
     let page_token = if is_page(page, "ListBucketResult", prefix)? {
         let token = page.child("NextContinuationToken").map(|token| token.text.clone()).unwrap_or_default();
@@ -135,8 +135,8 @@ pub(crate) fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListRes
     })
 }
 
-/// Adds what is on a page of versions. Where the next one begins is said by the last key and version of this one: they are the
-/// token, in the form in which a request names them.
+/// Adds the content of a page of versions. The token of the next page consists of this page's last key and version, in
+/// the form of a request.
 pub(crate) fn read_versions(page: &Element, prefix: &str, found: &mut Versions) -> Result<Option<String>> {
     let is_truncated = is_page(page, "ListVersionsResult", prefix)?;
     let (versions, prefixes) = entries(page, prefix, &["Version", "DeleteMarker"])?;
