@@ -97,7 +97,7 @@ fn a_request_without_answer_ends_the_connection() {
         assert!(client.is_lost());
         assert_eq!(cuts.0.load(Ordering::Relaxed), 1);
         assert!(other.response().await.is_err());
-        // Nothing more goes out, and the server's side ends
+        // Nothing more is sent, and the server's side ends
         assert!(client.remove("x").await.is_err());
         let rest = async {
             let mut rest = Vec::new();
