@@ -108,7 +108,7 @@ impl Gateway {
         Gateway { url, lines, connections }
     }
 
-    /// How many connections there were since the last call.
+    /// Returns the number of connections since the last call.
     fn take_connections(&self) -> usize {
         self.connections.swap(0, Ordering::Relaxed)
     }

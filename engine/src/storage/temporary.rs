@@ -28,7 +28,8 @@ const DOMAIN_SIZE: usize = 12;
 /// A new name for a file, or path of a file, until it is complete.
 pub(super) fn name(of: &str) -> String {
     let of = match of.strip_suffix(".history") {
-        // pgBackRest looks for timelines by a part of the name: it would take this for one, and fail to read it
+        // pgBackRest finds timelines by a part of the name. It would take this file for a history file, and fail to
+        // read it
         Some(timeline) => format!("{timeline}-history").into(),
         None => Cow::from(of),
     };
