@@ -1,4 +1,4 @@
-//! Whether a backup without a manifest was interrupted, or is still being made by a process that no claim tells of.
+//! Determines whether a backup without a manifest was interrupted, or is still being made by a process without a claim.
 
 use repo_format::cipher::Cipher;
 use repo_format::claim::RUNNING_SUFFIX;
@@ -12,10 +12,10 @@ use crate::pg::session::OtherBackup;
 use crate::repo::{Repo, manifest_store};
 use crate::{Result, detail};
 
-/// Asks PostgreSQL which other backups it knows; `None` where it does not run.
+/// Asks PostgreSQL which other backups it knows; `None` if it is not running.
 pub(super) type Sessions<'a> = dyn FnMut() -> Result<Option<Vec<OtherBackup>>> + 'a;
 
-/// What is needed to look after unfinished backups.
+/// What is needed to check unfinished backups.
 pub(super) struct Unfinished<'a> {
     pub(super) repo: &'a Repo,
     pub(super) stanza: &'a Stanza,
@@ -61,7 +61,7 @@ impl Unfinished<'_> {
         unclaimed::watch(repo, stanza, label, self.cancel)
     }
 
-    /// Whether PostgreSQL was told that the backup ends.
+    /// Returns whether PostgreSQL was told that the backup ends.
     fn has_stopped(&self, label: &BackupLabel) -> Result<bool> {
         let names = self.repo.storage.names(&layout::backup_member(self.stanza, label, TARGET_PGDATA)?)?;
         Ok(names.iter().flatten().any(|name| name.starts_with("backup_label")))

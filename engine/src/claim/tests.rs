@@ -80,7 +80,7 @@ fn claim_that_is_not_renewed_elsewhere_is_taken_and_its_holder_notices() {
     put(&*guarded.storage, &file, b"1", WriteOptions::ATOMIC).unwrap();
     let _second = acquire(&repo, &Claimant::on_host("b", IMPATIENT)).unwrap();
     assert_eq!(silent.check().unwrap_err().code, ErrorCode::LockAcquire);
-    // From then on it changes nothing
+    // From then on it refuses changes
     assert!(put(&*guarded.storage, &file, b"2", WriteOptions::ATOMIC).is_err());
     assert!(guarded.storage.remove(&file).is_err());
     assert_eq!(storage::get(&storage, &file, 9).unwrap().unwrap(), b"1");
@@ -165,7 +165,7 @@ fn claim_of_a_process_of_this_host_that_is_gone_is_taken_at_once() {
     assert_eq!(claims(&storage).len(), 1);
     let claim = acquire(&repo, &me).unwrap();
     assert_eq!(claims(&storage), ["backup/demo/backup.claim.1-me"]);
-    // A command that another begins in the same process takes part
+    // A command that another starts in the same process joins the claim
     let joined = Claim::join(&repo, &stanza(), &me, "expire", &CancelToken::new()).unwrap();
     joined.check().unwrap();
     drop(joined);
