@@ -25,7 +25,7 @@ use crate::repo::{Repo, formats, info_files, manifest_store, reconstruct};
 use crate::storage::{self, SyncBatch, WriteOptions};
 use crate::{Error, ErrorCode, Result, detail, ending, side_by_side, warn};
 
-/// How long pgBackRest may take from its look for a manifest to the removal of the first file.
+/// The longest time that pgBackRest may take between its check for a manifest and its first removal of a file.
 const REMOVAL_BEGINS: Duration = Duration::from_secs(3);
 
 /// Makes all copied files durable. If that fails, the backup must not be resumed: its files may look correct while they
@@ -183,7 +183,8 @@ pub(super) fn complete(
     let held = if is_alone() {
         claim.check()
     } else {
-        // pgBackRest may have looked for the manifest just before it was there: then it removes the directory now
+        // pgBackRest may have checked for the manifest just before it was written. In that case it removes the
+        // directory now
         std::thread::sleep(REMOVAL_BEGINS);
         check()
     };
@@ -212,7 +213,8 @@ pub(super) fn complete(
     let (archive, info) = loaded?;
     let mut info = info?;
     if whole::check_needed(&info, manifest).is_err() {
-        // One that the backup depends on may have been missing from the start. Else another host has expired it
+        // backup.info may have lacked this backup from the start. If the reconstructed backup.info lacks it too,
+        // another host has expired it
         info = reconstruct::load_backup_info_reconstruct(repo, &settings.stanza)?.info;
         whole::check_needed(&info, manifest).map_err(withdraw)?;
     }

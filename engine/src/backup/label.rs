@@ -11,12 +11,13 @@ use crate::pg::session::OtherBackup;
 use crate::storage::{EntryKind, RepoStorage};
 use crate::{Error, ErrorCode, Result, side_by_side};
 
-/// How long after its session began pgBackRest may take the time of its label, in seconds: it connects to a standby and looks at
-/// the settings before.
+/// How many seconds after the start of its session pgBackRest may still take the time for its label. Before that it
+/// connects to a standby and reads the settings.
 const LABEL_DELAY: i64 = 10;
 
-/// The first second from `time` on that is not the label of any of these backups. pgBackRest, which knows no claims, could have the
-/// same label in the same repository, and files of both backups would mix in one directory.
+/// Returns the first second, not earlier than `time`, that can't be the label of any of these backups. pgBackRest does
+/// not know claims, so it could choose the same label in the same repository, and the files of both backups would mix
+/// in one directory.
 pub(super) fn unshared(time: i64, others: &[OtherBackup]) -> i64 {
     let last = |since: i64| since + LABEL_DELAY;
     let began = others.iter().filter_map(|other| other.since);
@@ -122,7 +123,7 @@ mod tests {
     fn label_second_of_another_backup_of_the_cluster_is_not_taken() {
         let other = |since| OtherBackup { text: String::new(), since };
         assert_eq!(unshared(START, &[]), START);
-        // Its label can't be of a time before it began, nor of one long after
+        // Its label can't have a time before the session began, nor a time long after
         for apart in [START + 1, START - LABEL_DELAY - 1] {
             assert_eq!(unshared(START, &[other(Some(apart)), other(None)]), START);
         }

@@ -19,9 +19,9 @@ use crate::{Error, ErrorCode, Result, info, warn};
 
 /// How often the clock is read before it counts as stopped.
 const CLOCK_ATTEMPTS_MAX: u32 = 3;
-/// How often a label is looked for that no other backup has.
+/// How often the backup retries to find a label that no other backup has.
 const LABEL_ATTEMPTS_MAX: u32 = 5;
-/// Between two looks at the clock.
+/// The time between two checks of the clock.
 const CLOCK_LOOK: Duration = Duration::from_millis(250);
 
 /// The cluster.
@@ -224,10 +224,11 @@ impl Source {
         self.primary.as_mut().map(PgSession::other_backups).transpose()
     }
 
-    /// A second for the label that no other backup of the cluster takes for its own: `time`, or one that has passed since.
+    /// Returns a second for the label that no other backup of the cluster can use: `time`, or a later second that has
+    /// passed.
     ///
     /// # Errors
-    /// [`ErrorCode::LockAcquire`] when other backups begin all the time, and those of the session.
+    /// [`ErrorCode::LockAcquire`] if other backups begin again and again, and errors of the session.
     pub(super) fn label_time(&mut self, time: i64) -> Result<i64> {
         let mut time = time;
         for _ in 0..LABEL_ATTEMPTS_MAX {
@@ -238,7 +239,7 @@ impl Source {
             }
             info!("another backup of the cluster began at the same time, wait for a label that it can't have");
             time = unshared;
-            // Who begins until then is seen at the next look
+            // The next iteration sees the backups that begin until then
             while self.time()? <= time {
                 self.cancel.sleep(CLOCK_LOOK)?;
             }
@@ -277,7 +278,7 @@ impl Source {
         Ok(Stop { timestamp, online: Some(stop) })
     }
 
-    /// Whether the server knows no other backup of the cluster, as far as it can be asked.
+    /// Returns whether the server has no session of another backup. Returns false if the server can't be asked.
     pub(super) fn is_alone(&mut self) -> bool {
         self.other_backups().is_ok_and(|others| others.is_none_or(|others| others.is_empty()))
     }

@@ -49,15 +49,16 @@ pub(super) fn check(repo: &Repo, stanza: &Stanza, manifest: &Manifest) -> Result
     Ok(())
 }
 
-/// The backups that this one depends on.
+/// Returns the backups that this backup depends on.
 fn needed(manifest: &Manifest) -> impl Iterator<Item = &BackupLabel> {
     manifest.references.iter().filter(|reference| **reference != manifest.data.label).chain(&manifest.data.prior)
 }
 
-/// Makes sure that backup.info has the backups that this one depends on. Who expires one takes it out.
+/// Checks that backup.info lists the backups that this backup depends on. A host that expires a backup removes it from
+/// backup.info.
 ///
 /// # Errors
-/// [`ErrorCode::FileMissing`] for the first that it does not have.
+/// [`ErrorCode::FileMissing`] for the first backup that is not listed.
 pub(super) fn check_needed(info: &BackupInfo, manifest: &Manifest) -> Result<()> {
     match needed(manifest).find(|label| !info.backups.contains_key(label)) {
         Some(label) => Err(missing(manifest, &format!("backup '{label}', which it needs, was expired"))),

@@ -55,9 +55,9 @@ pub struct BackupStop {
 /// Another session that makes a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtherBackup {
-    /// What people can tell it by.
+    /// A description for messages.
     pub text: String,
-    /// The second since 1970 in which it began, by the clock of the server, if that may be seen.
+    /// When it began, in seconds since 1970 by the clock of the server, if the role may see that.
     pub since: Option<i64>,
 }
 
@@ -286,7 +286,7 @@ impl PgSession {
         self.client.value(&format!("select pg_catalog.{file_name}(pg_catalog.{switch}())::text"))?.parse()
     }
 
-    /// Other sessions that make a backup, by this program or by pgBackRest.
+    /// Returns the other sessions that make a backup, with this program or pgBackRest.
     ///
     /// # Errors
     /// [`ErrorCode::DbQuery`].
