@@ -8,19 +8,24 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
+use ::http::{Method, StatusCode};
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use object_store::client::{HttpRequest, HttpRequestBody};
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::{DELIMITER, Path};
 use object_store::{
     CopyOptions, Extensions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
+use percent_encoding::{AsciiSet, utf8_percent_encode};
+use tokio::sync::Mutex;
 
+use super::http::URL_ENCODED;
 use super::http::checked::foreign;
 use super::http::refusal::shown;
-use super::http::request::store_error;
-use super::object::location;
+use super::http::request::{Failure, Requests, store_error};
+use super::object::key;
 use crate::{Error, ErrorCode, Result};
 
 /// Entries of a listing that is kept in memory; they take up to some GiB. PostgreSQL has a directory per database, with no
@@ -28,6 +33,9 @@ use crate::{Error, ErrorCode, Result};
 pub(crate) const ENTRIES_MAX: usize = 20_000_000;
 /// Empty pages in a row. A store may look through that many entries that are none of ours, such as deleted ones, at a time.
 pub(crate) const EMPTY_PAGES_MAX: usize = 1000;
+
+/// In an address, slashes are part of an object's name.
+const PATH_ENCODED: &AsciiSet = &URL_ENCODED.remove(b'/');
 
 /// What has been seen of a listing.
 #[derive(Debug)]
@@ -114,7 +122,7 @@ impl<'a> Reached<'a> {
 
     fn location(&mut self, name: &str) -> Option<Path> {
         // The crate takes a slash at either end for none
-        let path = location(name).ok().filter(|path| path.as_ref() == name);
+        let path = key::path(name).ok().filter(|path| key::name(path) == name);
         if path.is_none() {
             self.passed_over.push(name.to_owned());
         }
@@ -135,7 +143,7 @@ impl<'a> Reached<'a> {
 /// How an object store's methods name a prefix: with the delimiter at its end, and nothing for the whole store.
 pub(crate) fn below(prefix: Option<&Path>) -> String {
     let prefix = prefix.filter(|prefix| !prefix.as_ref().is_empty());
-    prefix.map_or_else(String::new, |prefix| format!("{prefix}{DELIMITER}"))
+    prefix.map_or_else(String::new, |prefix| format!("{}{DELIMITER}", key::name(prefix)))
 }
 
 /// The pages of a listing.
@@ -184,11 +192,35 @@ pub(crate) async fn list_with_delimiter<S: PaginatedListStore>(
     Ok(ListResult { objects, common_prefixes: prefixes.into_iter().collect(), extensions: Extensions::new() })
 }
 
+/// Requests for single objects that the crate `object_store` does not have.
+#[derive(Debug)]
+pub(crate) struct Objects {
+    /// The address that an object's name follows.
+    pub(crate) url: String,
+    /// Requests that are looked at.
+    pub(crate) requests: Requests,
+}
+
+impl Objects {
+    /// Removes one object; one that is not there is as good.
+    async fn delete(&self, location: &Path) -> object_store::Result<()> {
+        let failed = |failure: Failure| store_error("remote", failure);
+        let mut request = HttpRequest::new(HttpRequestBody::empty());
+        let invalid = |_| failed(Error::new(ErrorCode::Format, format!("'{}' is not a valid URL", self.url)).into());
+        let address = format!("{}{}", self.url, utf8_percent_encode(&key::name(location), PATH_ENCODED));
+        (*request.method_mut(), *request.uri_mut()) = (Method::DELETE, address.parse().map_err(invalid)?);
+        let answer = self.requests.send(&request).await.map_err(failed)?;
+        let is_done = answer.status().is_success() || answer.status() == StatusCode::NOT_FOUND;
+        if is_done { Ok(()) } else { Err(failed(Failure::of(&answer))) }
+    }
+}
+
 /// A store of the crate `object_store` with listings of ours, which come to an end.
 #[derive(Debug)]
 pub(crate) struct Listed<L> {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) list: Arc<L>,
+    pub(crate) objects: Arc<Objects>,
 }
 
 impl<L> fmt::Display for Listed<L> {
@@ -208,7 +240,8 @@ impl<L: PaginatedListStore + fmt::Debug> ObjectStore for Listed<L> {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        let options = PaginatedListOptions { offset: Some(offset.to_string()), ..PaginatedListOptions::default() };
+        let options =
+            PaginatedListOptions { offset: Some(key::name(offset).into_owned()), ..PaginatedListOptions::default() };
         let pages = pages(Arc::clone(&self.list), prefix, options, Pages::kept());
         let objects = pages.map_ok(|page| stream::iter(page.objects.into_iter().map(Ok))).try_flatten();
         // Not every server knows where to begin
@@ -245,7 +278,22 @@ impl<L: PaginatedListStore + fmt::Debug> ObjectStore for Listed<L> {
         &self,
         locations: BoxStream<'static, object_store::Result<Path>>,
     ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.store.delete_stream(locations)
+        // Where many are removed at once they are named in XML, which has no control characters
+        let (objects, removed) = (Arc::clone(&self.objects), Arc::new(Mutex::new(Vec::new())));
+        let alone = Arc::clone(&removed);
+        let others = locations.try_filter_map(move |location| {
+            let (objects, alone) = (Arc::clone(&objects), Arc::clone(&alone));
+            async move {
+                if key::is_plain(&location) {
+                    return Ok(Some(location));
+                }
+                objects.delete(&location).await?;
+                alone.lock().await.push(Ok(location));
+                Ok(None)
+            }
+        });
+        let removed = async move { stream::iter(std::mem::take(&mut *removed.lock().await)) };
+        self.store.delete_stream(others.boxed()).chain(stream::once(removed).flatten()).boxed()
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
@@ -299,7 +347,8 @@ mod tests {
         let mut reached = Reached::below("p/");
         let mut object = |name: &str| reached.object(name).unwrap().map(String::from);
         assert_eq!(object("p/a/b"), Some("p/a/b".into()));
-        for name in ["p//b", "p/./x", "p/../x", "p/a\u{1}b", "p/a//"] {
+        assert_eq!(object("p/a\u{1}b"), Some("p/a\u{fdd1}b".into()));
+        for name in ["p//b", "p/./x", "p/../x", "p/a\u{fdd1}b", "p/a//"] {
             assert_eq!(object(name), None, "{name:?}");
         }
         for name in ["p/", "p/a/"] {

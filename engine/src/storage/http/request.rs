@@ -152,7 +152,12 @@ impl Requests {
 
     /// Requests over the connections of others.
     pub(crate) fn over(connector: &Connector) -> Self {
-        Requests { client: connector.client(), retry: retry_config(connector.io_timeout()) }
+        Self::by(connector.client(), connector.io_timeout())
+    }
+
+    /// Requests by a client.
+    pub(crate) fn by(client: HttpClient, io_timeout: Duration) -> Self {
+        Requests { client, retry: retry_config(io_timeout) }
     }
 
     /// Sends a request and reads the answer to its end, again and with growing pauses while it meets passing faults; answers
