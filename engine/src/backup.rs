@@ -105,7 +105,7 @@ pub fn run(
     drop(prior);
     backup.choose_label(&mut source, &mut manifest, &mut states, cancel)?;
     names::check(&*repo.storage, &settings.stanza, settings.bundle, &manifest, &states)?;
-    claim.mark(&settings.stanza, &manifest.data.label)?;
+    claim.mark(&manifest.data.label)?;
 
     let batch = backup.begin_batch(&states)?;
     backup.save_copy(&manifest, CopyProgress::Runs)?;
@@ -121,13 +121,13 @@ pub fn run(
     finish::put_stop_files(repo, &settings, &mut manifest, &stop)?;
     backup.describe(&mut manifest, &info, &start, &stop, source.has_standby());
     let wal_segment_size = source.control.wal_segment_size;
-    source.close();
     if let Some(archive) = &archive {
         backup.check_archive(&mut manifest, archive, wal_segment_size, &start, &stop, cancel)?;
     }
 
     info!("new backup label = {}", manifest.data.label);
-    let size = finish::complete(repo, &settings, claim, &manifest, &backup.manifest_cipher())?;
+    let size =
+        finish::complete(repo, &settings, claim, &manifest, &backup.manifest_cipher(), &mut || source.is_alone())?;
     info!("{} backup size = {}, file total = {}", manifest.data.backup_type, format_size(size), manifest.files.len());
     if page_errors > 0 {
         warn!("backup command encountered {page_errors} checksum warning(s), check the log file for details");
@@ -249,9 +249,10 @@ impl Backup<'_> {
         if resumed? {
             return Ok(());
         }
+        let time = source.label_time(manifest.data.timestamp_start)?;
         let create = |used: &[BackupLabel]| {
             let data = &manifest.data;
-            label::create(used, data.backup_type, data.prior.as_ref(), data.timestamp_start, cancel)
+            label::create(used, data.backup_type, data.prior.as_ref(), time, cancel)
         };
         let label = match create(&used?) {
             // It may be the label of an interrupted backup that was removed meanwhile

@@ -11,7 +11,8 @@
 //!   once it changes, its holder lives; if it does not for [`Timing::patience`], it is taken away.
 //! * The directory of the backup gets a claim of its own, written once. pgBackRest knows no claims: when it resumes or removes the
 //!   directory, this file goes too, and the backup ends with an error instead of a manifest that names files which are gone.
-//! * Before anything is changed, a claim that could not be renewed for long is confirmed ([`Claim::guard`]).
+//! * Before anything is changed, a claim that could not be renewed for long is confirmed ([`Claim::guard`]): written again if it is still
+//!   there, and then looked whether another has one.
 
 mod guard;
 mod holder;
@@ -31,9 +32,9 @@ use repo_format::layout::{self, RepoPath, Stanza};
 
 use self::guard::GuardedStorage;
 use self::holder::Fate;
-use self::lease::Lease;
+use self::lease::{Lease, Place};
 use crate::repo::info_files;
-use crate::storage;
+use crate::storage::{self, RepoStorage};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 
 /// How often a claim is tried that meets another's which is taken back too.
@@ -46,19 +47,20 @@ pub struct Timing {
     pub interval: Duration,
     /// How long a claim must not change before its holder counts as gone.
     pub patience: Duration,
+    /// How long a claim is trusted after it was seen. Much shorter than others wait.
+    pub trusted: Duration,
     /// Between two looks at another's claim.
     pub look: Duration,
 }
 
 impl Timing {
     /// What all hosts use.
-    pub const DEFAULT: Self =
-        Timing { interval: Duration::from_secs(20), patience: Duration::from_secs(120), look: Duration::from_secs(2) };
-
-    /// How long a claim is trusted after it was seen: shorter than others wait.
-    fn trusted(&self) -> Duration {
-        self.patience / 2
-    }
+    pub const DEFAULT: Self = Timing {
+        interval: Duration::from_secs(20),
+        patience: Duration::from_secs(120),
+        trusted: Duration::from_secs(40),
+        look: Duration::from_secs(2),
+    };
 }
 
 /// Who claims.
@@ -79,6 +81,21 @@ impl Claimant {
             holder: holder::this_process(),
             timing: Timing::DEFAULT,
         }
+    }
+}
+
+#[cfg(test)]
+impl Claimant {
+    /// A process on a host of its own.
+    pub(crate) fn on_host(host: &str, timing: Timing) -> Self {
+        let holder = Holder {
+            boot: format!("boot of {host}"),
+            host: host.to_owned(),
+            process_id: 77,
+            process_namespace: "pid:[1]".into(),
+            process_start: 5,
+        };
+        Claimant { exec_id: format!("77-{host}"), holder, timing }
     }
 }
 
@@ -135,8 +152,8 @@ impl Claim {
     ///
     /// # Errors
     /// The mark can't be written.
-    pub fn mark(&self, stanza: &Stanza, label: &BackupLabel) -> Result<()> {
-        self.lease.mark(stanza, label)
+    pub fn mark(&self, label: &BackupLabel) -> Result<()> {
+        self.lease.mark(label)
     }
 
     /// Takes the mark away, when the backup is complete.
@@ -252,7 +269,8 @@ fn new_lease(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str) -> Res
         since: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
     };
     let path = format::stanza_claim(stanza, &who.exec_id)?;
-    Ok(Lease::new(Arc::clone(&repo.storage), repo.cipher.clone(), path, who.exec_id.clone(), claim, who.timing))
+    let place = Place { storage: Arc::clone(&repo.storage), cipher: repo.cipher.clone(), stanza: stanza.clone(), path };
+    Ok(Lease::new(place, who.exec_id.clone(), claim, who.timing))
 }
 
 /// A time between nothing and some looks, longer with each attempt.
@@ -302,6 +320,14 @@ impl Drop for Beat {
     }
 }
 
+/// Lists the claims of other processes on a stanza; `None` if it has no directory.
+fn find_others(storage: &dyn RepoStorage, stanza: &Stanza, exec_id: &str) -> Result<Option<Vec<RepoPath>>> {
+    let directory = layout::backup_stanza(stanza);
+    let Some(names) = storage.names(&directory)? else { return Ok(None) };
+    let is_other = |name: &&String| format::claimant(name).is_some_and(|id| id != exec_id);
+    names.iter().filter(is_other).map(|name| directory.join(name)).collect::<Result<_>>().map(Some)
+}
+
 /// The claims of other processes on a stanza.
 struct Others<'a> {
     repo: &'a Repo,
@@ -313,10 +339,7 @@ struct Others<'a> {
 impl Others<'_> {
     /// Lists them; `None` if the stanza has no directory.
     fn find(&self) -> Result<Option<Vec<RepoPath>>> {
-        let directory = layout::backup_stanza(self.stanza);
-        let Some(names) = self.repo.storage.names(&directory)? else { return Ok(None) };
-        let is_other = |name: &&String| format::claimant(name).is_some_and(|id| id != self.who.exec_id);
-        names.iter().filter(is_other).map(|name| directory.join(name)).collect::<Result<_>>().map(Some)
+        find_others(&*self.repo.storage, self.stanza, &self.who.exec_id)
     }
 
     /// Takes away those whose process is gone, and fails if one lives.
@@ -358,7 +381,9 @@ impl Others<'_> {
             patience.as_secs(),
             of(claim.as_ref())
         );
-        self.repo.storage.remove(path)
+        self.repo.storage.remove(path)?;
+        // Should it have been renewed just before, its holder notices within this time
+        self.cancel.sleep(self.who.timing.trusted)
     }
 
     fn content(&self, path: &RepoPath) -> Result<Option<Vec<u8>>> {

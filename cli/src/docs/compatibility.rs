@@ -147,12 +147,24 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "A stored segment that decodes to more than the size of a segment is refused before it fills the disk.",
     ),
     (
-        "archive-push",
-        "With `archive-async`, a state in the spool that is older than the last change of its WAL file does not count. It is about an earlier file of that name.",
+        "archive-get",
+        "With `archive-async`, segments in the spool that belong to another cluster, or were fetched before a restart of the machine, are fetched again.",
+    ),
+    (
+        "archive-get",
+        "An empty history file is an error [042]. PostgreSQL would take it for a history without earlier timelines.",
     ),
     (
         "archive-push",
-        "A segment that a file system already has is read before the push succeeds, and is stored again if it is damaged.",
+        "A WAL file that changes while it is read is an error [042] and is not stored. A call that outlives its server may read a file that the next server recycles.",
+    ),
+    (
+        "archive-push",
+        "With `archive-async`, a state in the spool that is older than the last change of its WAL file does not count. It is about an earlier file of that name. A state that is damaged, or has a time in the future, does not count either.",
+    ),
+    (
+        "archive-push",
+        "A segment that a file system already has is read before the push succeeds, and is stored again if it is damaged or cannot be read. An object store is asked for the size of the object, and an empty object is stored again.",
     ),
     (
         "archive-push",
@@ -232,7 +244,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup, expire, stanza-delete",
-        "They claim the stanza in the repository (`backup/<stanza>/backup.claim.<id>`, renewed every 20 seconds) and fail [050] while another host has a claim. A lock file does not show another host. A dead process is detected at once on its own host, and on another host after 120 seconds without a renewal. pgBackRest ignores these files.",
+        "They claim the stanza in the repository (`backup/<stanza>/backup.claim.<id>`, renewed every 20 seconds) and fail [050] while another host has a claim. A lock file does not show another host. A dead process is detected at once on its own host. Another host removes its claim after 120 seconds without a renewal and goes on 40 seconds later. pgBackRest ignores these files.",
     ),
     (
         "backup",
@@ -240,11 +252,15 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup",
-        "While a backup runs, the version in `backup.manifest.copy` ends with `+running`, so that pgBackRest on another host does not write into the same directory. pgBackRest reports that the backup cannot be resumed and makes a new one, also after a backup was killed.",
+        "While a backup runs, the version in `backup.manifest.copy` ends with `+running`. pgBackRest resumes only a backup of its own version, so pgBackRest on another host never writes into a directory into which rbr still writes. A killed backup (`kill -9`, power loss) leaves this version behind: the next backup of pgBackRest warns once that it cannot be resumed, removes it and begins anew. rbr resumes it. After a signal such as SIGTERM both can resume it.",
     ),
     (
         "backup",
-        "Before the manifest is written, the directory is listed. Each file that the manifest names must be there with its size, and each backup that it refers to must be complete [055].",
+        "Before the manifest is written, the directory is listed. Each file that the manifest names must be there with its size, and each backup that it refers to must be complete [055]. If PostgreSQL has a session for another backup, the directory is listed again 3 seconds after the manifest is written.",
+    ),
+    (
+        "backup",
+        "The label is never the second in which another backup of the same cluster may have begun, as the sessions of PostgreSQL show. The backup waits up to 11 seconds for another label. Two backups that begin at once on two hosts thus never write into one directory.",
     ),
     (
         "backup",
@@ -252,7 +268,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "expire",
-        "An unfinished backup without a claim stays, together with the backups that it may be based on, until it has not changed for a day. Unreadable files are an error before anything is removed.",
+        "An unfinished backup of unknown owner (without a claim, as pgBackRest makes it) stays until it has not changed for a day, together with the backups that it may be based on. pgBackRest keeps only the newest one. Unreadable files are an error before anything is removed.",
     ),
     (
         "all",

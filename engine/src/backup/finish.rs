@@ -2,6 +2,8 @@
 //!
 //! Source of order and messages: pgBackRest `src/command/backup/complete.c.inc` and `db.c.inc`.
 
+use std::time::Duration;
+
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupEntry;
 use repo_format::cipher::{Cipher, Framing};
@@ -19,9 +21,12 @@ use crate::claim::Claim;
 use crate::pg::data_dir::TARGET_PGDATA;
 use crate::pipeline::encode::Encoder;
 use crate::repo::archive_find::WalSegmentFind;
-use crate::repo::{Repo, formats, info_files, manifest_store};
+use crate::repo::{Repo, formats, info_files, manifest_store, reconstruct};
 use crate::storage::{self, SyncBatch, WriteOptions};
 use crate::{Error, ErrorCode, Result, detail, ending, side_by_side, warn};
+
+/// How long pgBackRest may take from its look for a manifest to the removal of the first file.
+const REMOVAL_BEGINS: Duration = Duration::from_secs(3);
 
 /// Makes all copied files durable. When that fails, the interrupted backup can't be gone on with: its files may look right as
 /// long as they are in memory, and the kernel tells of lost data only once.
@@ -154,6 +159,7 @@ pub(super) fn complete(
     claim: &Claim,
     manifest: &Manifest,
     cipher: &Cipher,
+    is_alone: &mut dyn FnMut() -> bool,
 ) -> Result<u64> {
     // All that a signal could gain from here on is a backup that has to be made again
     let _saving = ending::saving();
@@ -162,14 +168,25 @@ pub(super) fn complete(
     // Another host may have begun an upgrade to another format since the backup began
     formats::check(repo, &settings.stanza)?;
     let remote = storage.features().remote;
-    let (whole, held) = side_by_side::both(remote, || whole::check(repo, &settings.stanza, manifest), || claim.check());
-    whole?;
-    held?;
+    let check = || {
+        let (whole, held) =
+            side_by_side::both(remote, || whole::check(repo, &settings.stanza, manifest), || claim.check());
+        whole.and(held)
+    };
+    check()?;
     manifest_store::save(repo, &settings.stanza, manifest, cipher)?;
-    if let Err(error) = claim.check() {
+    let withdraw = |error| {
         withdraw(repo, claim, &layout::manifest(&settings.stanza, &manifest.data.label));
-        return Err(error);
-    }
+        error
+    };
+    let held = if is_alone() {
+        claim.check()
+    } else {
+        // pgBackRest may have looked for the manifest just before it was there: then it removes the directory now
+        std::thread::sleep(REMOVAL_BEGINS);
+        check()
+    };
+    held.map_err(withdraw)?;
 
     let save_history = || manifest_store::save_history(repo, &settings.stanza, manifest, cipher);
     // Only for people: nothing reads it
@@ -193,6 +210,11 @@ pub(super) fn complete(
     done?;
     let (archive, info) = loaded?;
     let mut info = info?;
+    if whole::check_needed(&info, manifest).is_err() {
+        // One that the backup depends on may have been missing from the start. Else another host has expired it
+        info = reconstruct::load_backup_info_reconstruct(repo, &settings.stanza)?.info;
+        whole::check_needed(&info, manifest).map_err(withdraw)?;
+    }
 
     let entry = BackupEntry::from_manifest(manifest)?;
     let size = entry.size_delta;

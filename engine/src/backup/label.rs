@@ -7,8 +7,22 @@ use repo_format::label::{BackupLabel, BackupType, CivilTime};
 use repo_format::layout::{self, RepoPath, Stanza};
 
 use crate::cancel::CancelToken;
+use crate::pg::session::OtherBackup;
 use crate::storage::{EntryKind, RepoStorage};
 use crate::{Error, ErrorCode, Result, side_by_side};
+
+/// How long after its session began pgBackRest may take the time of its label, in seconds: it connects to a standby and looks at
+/// the settings before.
+const LABEL_DELAY: i64 = 10;
+
+/// The first second from `time` on that is not the label of any of these backups. pgBackRest, which knows no claims, could have the
+/// same label in the same repository, and files of both backups would mix in one directory.
+pub(super) fn unshared(time: i64, others: &[OtherBackup]) -> i64 {
+    let last = |since: i64| since + LABEL_DELAY;
+    let began = others.iter().filter_map(|other| other.since);
+    let shares = began.filter(|since| (*since..=last(*since)).contains(&time));
+    shares.max().map_or(time, |since| last(since) + 1)
+}
 
 /// Makes a label that sorts after all others of its kind: of all backups for a full one, of the same full backup's set for
 /// the others. `used` are the labels of [`used`].
@@ -101,6 +115,21 @@ mod tests {
 
     fn stanza() -> Stanza {
         "demo".parse().unwrap()
+    }
+
+    #[test]
+    fn label_second_of_another_backup_of_the_cluster_is_not_taken() {
+        let other = |since| OtherBackup { text: String::new(), since };
+        assert_eq!(unshared(START, &[]), START);
+        // Its label can't be of a time before it began, nor of one long after
+        for apart in [START + 1, START - LABEL_DELAY - 1] {
+            assert_eq!(unshared(START, &[other(Some(apart)), other(None)]), START);
+        }
+        for since in [START, START - LABEL_DELAY] {
+            assert_eq!(unshared(START, &[other(Some(since))]), since + LABEL_DELAY + 1);
+        }
+        let others = [other(Some(START)), other(Some(START - 3))];
+        assert_eq!(unshared(START, &others), START + LABEL_DELAY + 1);
     }
 
     fn label_at(kind: BackupType, prior: Option<&BackupLabel>, timestamp: i64) -> BackupLabel {

@@ -8,16 +8,21 @@ use repo_format::pg::PgVersion;
 use repo_format::pg::control::PgControl;
 use repo_format::wal_name::{Lsn, WalSegment};
 
+use super::label;
 use super::settings::{BackupSettings, StandbyChoice};
 use crate::cancel::CancelToken;
 use crate::pg::cluster::{self, ArchiveCheck, Search};
 use crate::pg::data_dir::{DataDir, Tablespace};
-use crate::pg::session::{BackupStop, DatabaseRow};
+use crate::pg::session::{BackupStop, DatabaseRow, OtherBackup};
 use crate::pg::{PgSession, control_file};
 use crate::{Error, ErrorCode, Result, info, warn};
 
 /// How often the clock is looked at before it counts as standing still.
 const CLOCK_ATTEMPTS_MAX: u32 = 3;
+/// How often a label is looked for that no other backup has.
+const LABEL_ATTEMPTS_MAX: u32 = 5;
+/// Between two looks at the clock.
+const CLOCK_LOOK: Duration = Duration::from_millis(250);
 
 /// The cluster.
 pub(super) struct Source {
@@ -215,8 +220,31 @@ impl Source {
     ///
     /// # Errors
     /// Those of the session.
-    pub(super) fn other_backups(&mut self) -> Result<Option<Vec<String>>> {
+    pub(super) fn other_backups(&mut self) -> Result<Option<Vec<OtherBackup>>> {
         self.primary.as_mut().map(PgSession::other_backups).transpose()
+    }
+
+    /// A second for the label that no other backup of the cluster takes for its own: `time`, or one that has passed since.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LockAcquire`] when other backups begin all the time, and those of the session.
+    pub(super) fn label_time(&mut self, time: i64) -> Result<i64> {
+        let mut time = time;
+        for _ in 0..LABEL_ATTEMPTS_MAX {
+            let others = self.other_backups()?.unwrap_or_default();
+            let unshared = label::unshared(time, &others);
+            if unshared == time {
+                return Ok(time);
+            }
+            info!("another backup of the cluster began at the same time, wait for a label that it can't have");
+            time = unshared;
+            // Who begins until then is seen at the next look
+            while self.time()? <= time {
+                self.cancel.sleep(CLOCK_LOOK)?;
+            }
+        }
+        Err(Error::new(ErrorCode::LockAcquire, "other backups of the cluster begin again and again")
+            .hint("do several hosts back up the same cluster?"))
     }
 
     /// The tablespaces that the server has now; none offline.
@@ -249,10 +277,9 @@ impl Source {
         Ok(Stop { timestamp, online: Some(stop) })
     }
 
-    /// Ends the session with the server.
-    pub(super) fn close(&mut self) {
-        self.primary = None;
-        self.standby = None;
+    /// Whether the server knows no other backup of the cluster, as far as it can be asked.
+    pub(super) fn is_alone(&mut self) -> bool {
+        self.other_backups().is_ok_and(|others| others.is_none_or(|others| others.is_empty()))
     }
 }
 

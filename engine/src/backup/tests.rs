@@ -1,5 +1,7 @@
 //! Whole offline backups of a small data directory, without PostgreSQL.
 
+mod two_hosts;
+
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -159,6 +161,18 @@ impl World {
     fn has(&self, path: &str) -> bool {
         Path::new(&self.dir.path().join("repo").join(path)).exists()
     }
+}
+
+fn verify(world: &World) -> crate::verify::VerifySummary {
+    let settings = crate::verify::VerifySettings {
+        stanza: stanza(),
+        set: None,
+        verbose: false,
+        repair: None,
+        pg_version_force: None,
+        queue: QueueSettings::new(1, 0, Duration::ZERO),
+    };
+    crate::verify::run(&settings, &world.repo, &CancelToken::new()).unwrap()
 }
 
 fn stanza() -> layout::Stanza {
@@ -444,15 +458,7 @@ fn chain_changes(first: usize, second: usize, passphrase: Option<&str>) {
         let settings = backup(kind, form);
         world.run(settings).unwrap_or_else(|error| panic!("{} after {}: {error}", FORMS[form].0, FORMS[second].0));
     }
-    let settings = crate::verify::VerifySettings {
-        stanza: stanza(),
-        set: None,
-        verbose: false,
-        repair: None,
-        pg_version_force: None,
-        queue: QueueSettings::new(1, 0, Duration::ZERO),
-    };
-    let verified = crate::verify::run(&settings, &world.repo, &CancelToken::new()).unwrap();
+    let verified = verify(&world);
     assert_eq!(verified.errors, 0, "{}, {}: {}", FORMS[first].0, FORMS[second].0, verified.text);
     assert_eq!(world.info().backups.len(), 3);
 }
@@ -475,8 +481,14 @@ fn backup_whose_file_is_removed_before_its_end_does_not_count() {
     let world = World::new(None);
     let first = world.run(world.settings(BackupType::Full)).unwrap();
     // Another host takes a file away, which the backup sees when it lists what it has
-    let storage = Arc::new(RemovingStorage { inner: Arc::clone(&world.repo.storage), file: "base/5/3.lz4" });
-    let repo = Repo { storage, ..world.repo.clone() };
+    let inner = Arc::clone(&world.repo.storage);
+    let storage = FaultyStorage::new(Arc::clone(&inner)).before(move |op, path| {
+        let stored = path.join("3.lz4").unwrap();
+        if op == Op::List && path.as_str().ends_with("base/5") && exists(&*inner, &stored).unwrap() {
+            inner.remove(&stored).unwrap();
+        }
+    });
+    let repo = Repo { storage: Arc::new(storage), ..world.repo.clone() };
     let error = world.run_on(&repo, world.settings(BackupType::Full)).unwrap_err();
     assert_eq!(error.code, ErrorCode::FileMissing, "{error}");
     assert!(error.message.contains("base/5/3.lz4' is missing"), "{error}");
@@ -485,77 +497,6 @@ fn backup_whose_file_is_removed_before_its_end_does_not_count() {
     let label = world.run(world.settings(BackupType::Full)).unwrap();
     world.check(&label);
     assert_eq!(reconstruct::backup_labels(&world.repo, &stanza()).unwrap(), [first, label]);
-}
-
-/// Loses one file of a backup once it is written.
-struct RemovingStorage {
-    inner: Arc<dyn RepoStorage>,
-    file: &'static str,
-}
-
-impl RemovingStorage {
-    fn takes(&self, path: &RepoPath) -> bool {
-        path.as_str().ends_with(self.file)
-    }
-}
-
-impl RepoStorage for RemovingStorage {
-    fn features(&self) -> crate::storage::Features {
-        self.inner.features()
-    }
-
-    fn display(&self, path: &RepoPath) -> String {
-        self.inner.display(path)
-    }
-
-    fn info(&self, path: &RepoPath) -> Result<Option<crate::storage::Entry>> {
-        self.inner.info(path)
-    }
-
-    fn list(&self, path: &RepoPath) -> Result<Option<Vec<crate::storage::Entry>>> {
-        let listed = self.inner.list(path)?;
-        if let Some(entries) = &listed {
-            for entry in entries {
-                let entry_path = path.join(&entry.name)?;
-                if self.takes(&entry_path) {
-                    self.inner.remove(&entry_path)?;
-                }
-            }
-        }
-        self.inner.list(path)
-    }
-
-    fn read(&self, path: &RepoPath, range: crate::storage::ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
-        self.inner.read(path, range)
-    }
-
-    fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn crate::storage::RepoWriter>> {
-        self.inner.write(path, options)
-    }
-
-    fn create_path(&self, path: &RepoPath) -> Result<()> {
-        self.inner.create_path(path)
-    }
-
-    fn remove(&self, path: &RepoPath) -> Result<()> {
-        self.inner.remove(path)
-    }
-
-    fn remove_all(&self, path: &RepoPath) -> Result<()> {
-        self.inner.remove_all(path)
-    }
-
-    fn sync_path(&self, path: &RepoPath) -> Result<()> {
-        self.inner.sync_path(path)
-    }
-
-    fn symlink(&self, destination: &str, link: &RepoPath) -> Result<()> {
-        self.inner.symlink(destination, link)
-    }
-
-    fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()> {
-        self.inner.hard_link(existing, link)
-    }
 }
 
 /// Gives a signal when all files are copied.

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use repo_format::backup_info::BackupInfo;
 use repo_format::label::BackupLabel;
 use repo_format::layout::{self, FileForm, RepoPath, Stanza};
 use repo_format::manifest::{Manifest, ManifestFile};
@@ -19,8 +20,7 @@ pub(super) fn check(repo: &Repo, stanza: &Stanza, manifest: &Manifest) -> Result
     let label = &manifest.data.label;
     let directory = layout::backup_path(stanza, label);
     let remote = repo.storage.features().remote;
-    let earlier: Vec<&BackupLabel> =
-        manifest.references.iter().filter(|reference| *reference != label).chain(&manifest.data.prior).collect();
+    let earlier: Vec<&BackupLabel> = needed(manifest).collect();
     let (files, complete) = side_by_side::both(
         remote,
         || repo.storage.list_files(&directory),
@@ -47,6 +47,22 @@ pub(super) fn check(repo: &Repo, stanza: &Stanza, manifest: &Manifest) -> Result
         check_size(repo, manifest, &directory, &sizes, &path, |size| size >= end)?;
     }
     Ok(())
+}
+
+/// The backups that this one depends on.
+fn needed(manifest: &Manifest) -> impl Iterator<Item = &BackupLabel> {
+    manifest.references.iter().filter(|reference| **reference != manifest.data.label).chain(&manifest.data.prior)
+}
+
+/// Makes sure that backup.info has the backups that this one depends on. Who expires one takes it out.
+///
+/// # Errors
+/// [`ErrorCode::FileMissing`] for the first that it does not have.
+pub(super) fn check_needed(info: &BackupInfo, manifest: &Manifest) -> Result<()> {
+    match needed(manifest).find(|label| !info.backups.contains_key(label)) {
+        Some(label) => Err(missing(manifest, &format!("backup '{label}', which it needs, was expired"))),
+        None => Ok(()),
+    }
 }
 
 fn stored_path(manifest: &Manifest, stanza: &Stanza, file: &ManifestFile) -> Result<RepoPath> {
@@ -114,6 +130,17 @@ mod tests {
         let referred = ManifestFile { reference: Some(0), ..file("old", 7, 7) };
         manifest.files = vec![file("a", 4, 4), bundled("b", 0), bundled("c", 5), file("empty", 0, 0), referred];
         manifest
+    }
+
+    #[test]
+    fn backup_needs_what_it_is_based_on_in_backup_info() {
+        let mut info = BackupInfo::new(PgVersion::V15, 1, 1, None).unwrap();
+        let error = check_needed(&info, &manifest()).unwrap_err();
+        assert!(error.message.contains(FULL) && error.code == ErrorCode::FileMissing, "{error}");
+        let mut data = ManifestData::new(FULL.parse().unwrap(), BackupType::Full, 1, PgVersion::V15, 1);
+        (data.pg_id, data.pg_system_id) = (1, 1);
+        info.add_manifest(&Manifest::new(data)).unwrap();
+        check_needed(&info, &manifest()).unwrap();
     }
 
     #[test]

@@ -32,6 +32,10 @@ impl RepoStorage for GuardedStorage {
         self.inner.display(path)
     }
 
+    fn check_name(&self, path: &RepoPath) -> Result<()> {
+        self.inner.check_name(path)
+    }
+
     fn info(&self, path: &RepoPath) -> Result<Option<Entry>> {
         self.inner.info(path)
     }

@@ -17,11 +17,20 @@ use crate::{Error, ErrorCode, Result, side_by_side};
 /// Renewed too often to be synced: after a crash of the machine nobody misses it.
 const RENEWAL: WriteOptions = WriteOptions { atomic: true, sync_file: false, sync_path: false };
 
+/// Where a claim is.
+pub(super) struct Place {
+    pub(super) storage: Arc<dyn RepoStorage>,
+    pub(super) cipher: Cipher,
+    pub(super) stanza: Stanza,
+    pub(super) path: RepoPath,
+}
+
+/// How often a claim is renewed at once before the repository counts as too slow.
+const RENEWALS_MAX: u32 = 4;
+
 /// What the threads of a command know of its claim.
 pub(super) struct Lease {
-    storage: Arc<dyn RepoStorage>,
-    cipher: Cipher,
-    path: RepoPath,
+    place: Place,
     exec_id: String,
     timing: Timing,
     state: Mutex<State>,
@@ -43,19 +52,15 @@ fn now_ms() -> u64 {
     now.tv_sec.cast_unsigned().saturating_mul(1000).saturating_add(now.tv_nsec.cast_unsigned() / 1_000_000)
 }
 
+/// How long ago that was.
+fn age(since_ms: u64) -> Duration {
+    Duration::from_millis(now_ms().saturating_sub(since_ms))
+}
+
 impl Lease {
-    pub(super) fn new(
-        storage: Arc<dyn RepoStorage>,
-        cipher: Cipher,
-        path: RepoPath,
-        exec_id: String,
-        claim: Claim,
-        timing: Timing,
-    ) -> Self {
+    pub(super) fn new(place: Place, exec_id: String, claim: Claim, timing: Timing) -> Self {
         Lease {
-            storage,
-            cipher,
-            path,
+            place,
             exec_id,
             timing,
             state: Mutex::new(State { claim, directory: None }),
@@ -72,23 +77,23 @@ impl Lease {
     /// Writes the claim for the first time, or again.
     pub(super) fn put(&self) -> Result<()> {
         let state = self.state();
-        self.write(&self.path, &state.claim)
+        self.write(&self.place.path, &state.claim)
     }
 
     /// Takes the claim back.
     pub(super) fn remove(&self) -> Result<()> {
         let _state = self.state();
-        self.storage.remove(&self.path)
+        self.place.storage.remove(&self.place.path)
     }
 
     fn write(&self, path: &RepoPath, claim: &Claim) -> Result<()> {
-        let stored = cipher::encrypt(&self.cipher, claim.serialize().as_bytes())?;
-        storage::put(&*self.storage, path, &stored, RENEWAL)
+        let stored = cipher::encrypt(&self.place.cipher, claim.serialize().as_bytes())?;
+        storage::put(&*self.place.storage, path, &stored, RENEWAL)
     }
 
     /// Marks the directory of a backup as ours. It is written once: when it is gone, another has taken the directory.
-    pub(super) fn mark(&self, stanza: &Stanza, label: &BackupLabel) -> Result<()> {
-        let path = claim::backup_claim(stanza, label, &self.exec_id)?;
+    pub(super) fn mark(&self, label: &BackupLabel) -> Result<()> {
+        let path = claim::backup_claim(&self.place.stanza, label, &self.exec_id)?;
         let mut state = self.state();
         self.write(&path, &state.claim)?;
         state.directory = Some(path);
@@ -97,13 +102,13 @@ impl Lease {
 
     /// The repository without the guard.
     pub(super) fn storage(&self) -> &dyn RepoStorage {
-        &*self.storage
+        &*self.place.storage
     }
 
     /// Takes the mark away from a directory that needs none any more.
     pub(super) fn unmark(&self) -> Result<()> {
         let mark = self.state().directory.take();
-        mark.map_or(Ok(()), |mark| self.storage.remove(&mark))
+        mark.map_or(Ok(()), |mark| self.place.storage.remove(&mark))
     }
 
     /// Looks whether the claim is still there.
@@ -118,9 +123,9 @@ impl Lease {
         if self.is_lost() {
             return Err(self.lost());
         }
-        let paths: Vec<&RepoPath> = [Some(&self.path), state.directory.as_ref()].into_iter().flatten().collect();
-        let exist = |path: &&RepoPath| storage::exists(&*self.storage, path);
-        let found = side_by_side::each(self.storage.features().remote, &paths, exist)?;
+        let paths: Vec<&RepoPath> = [Some(&self.place.path), state.directory.as_ref()].into_iter().flatten().collect();
+        let exist = |path: &&RepoPath| storage::exists(&*self.place.storage, path);
+        let found = side_by_side::each(self.place.storage.features().remote, &paths, exist)?;
         if found.contains(&false) {
             self.lost.store(true, Ordering::SeqCst);
             return Err(self.lost());
@@ -132,16 +137,29 @@ impl Lease {
     pub(super) fn renew(&self) -> Result<()> {
         let started = now_ms();
         let mut state = self.state();
+        let confirmed = self.confirmed_ms.load(Ordering::SeqCst);
         self.look(&state)?;
         state.claim.beat += 1;
-        self.write(&self.path, &state.claim)?;
+        self.write(&self.place.path, &state.claim)?;
+        // Others may have taken it away before this write brought it back. As at first: who sees another's gives up
+        if age(confirmed.min(started)) >= self.timing.trusted && self.has_other()? {
+            self.lost.store(true, Ordering::SeqCst);
+            self.place.storage.remove(&self.place.path)?;
+            return Err(self.lost());
+        }
         self.confirmed_ms.store(started, Ordering::SeqCst);
         Ok(())
     }
 
+    /// Whether another process has a claim on the stanza.
+    fn has_other(&self) -> Result<bool> {
+        let others = super::find_others(&*self.place.storage, &self.place.stanza, &self.exec_id)?;
+        Ok(others.is_some_and(|others| !others.is_empty()))
+    }
+
     /// When the claim was written last, by the clock of the store.
     pub(super) fn renewed_at(&self) -> Result<i64> {
-        self.storage.info(&self.path)?.map(|entry| entry.modified).ok_or_else(|| self.lost())
+        self.place.storage.info(&self.place.path)?.map(|entry| entry.modified).ok_or_else(|| self.lost())
     }
 
     /// Whether the claim was found lost before.
@@ -151,17 +169,27 @@ impl Lease {
 
     /// Makes sure that the claim is held. That costs nothing unless it could not be renewed for long.
     pub(super) fn ensure(&self) -> Result<()> {
-        if self.is_lost() {
-            return Err(self.lost());
+        for _ in 0..RENEWALS_MAX {
+            if self.is_lost() {
+                return Err(self.lost());
+            }
+            if age(self.confirmed_ms.load(Ordering::SeqCst)) < self.timing.trusted {
+                return Ok(());
+            }
+            // The process may stand still in the middle of it: then it has to look once more
+            self.renew()?;
         }
-        let age = Duration::from_millis(now_ms().saturating_sub(self.confirmed_ms.load(Ordering::SeqCst)));
-        if age < self.timing.trusted() { Ok(()) } else { self.renew() }
+        Err(Error::new(
+            ErrorCode::LockAcquire,
+            format!("unable to renew claim '{}' in time", self.place.storage.display(&self.place.path)),
+        )
+        .hint("does the repository take very long to answer?"))
     }
 
     pub(super) fn lost(&self) -> Error {
         Error::new(
             ErrorCode::LockAcquire,
-            format!("claim '{}' is lost: another process has taken over", self.storage.display(&self.path)),
+            format!("claim '{}' is lost: another process has taken over", self.place.storage.display(&self.place.path)),
         )
         .hint("was this process stopped for a while, or was the repository out of reach?")
         .hint("does another host, or pgBackRest, back up or expire the same stanza?")

@@ -52,6 +52,15 @@ pub struct BackupStop {
     pub tablespace_map: Option<String>,
 }
 
+/// Another session that makes a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherBackup {
+    /// What people can tell it by.
+    pub text: String,
+    /// The second since 1970 in which it began, by the clock of the server, if that may be seen.
+    pub since: Option<i64>,
+}
+
 /// A database of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseRow {
@@ -277,21 +286,23 @@ impl PgSession {
         self.client.value(&format!("select pg_catalog.{file_name}(pg_catalog.{switch}())::text"))?.parse()
     }
 
-    /// Other sessions that make a backup, by this program or by pgBackRest, in words for people.
+    /// Other sessions that make a backup, by this program or by pgBackRest.
     ///
     /// # Errors
     /// [`ErrorCode::DbQuery`].
-    pub fn other_backups(&mut self) -> Result<Vec<String>> {
+    pub fn other_backups(&mut self) -> Result<Vec<OtherBackup>> {
         // Every role may see these columns
         let query = "select 'process ' || pid || ', client ' || coalesce(pg_catalog.host(client_addr), 'local') || ', since ' || \
-                     backend_start from pg_catalog.pg_stat_activity where application_name like 'pgBackRest [backup%' and pid \
-                     <> pg_catalog.pg_backend_pid() order by pid";
+                     backend_start, pg_catalog.floor(extract(epoch from backend_start))::int8::text from \
+                     pg_catalog.pg_stat_activity where application_name like 'pgBackRest [backup%' and pid <> \
+                     pg_catalog.pg_backend_pid() order by pid";
         let rows = self.client.rows(query)?;
         rows.into_iter()
             .map(|row| {
-                let [text] = columns(row, query)?;
+                let [text, since] = columns(row, query)?;
                 // The times of other roles' sessions may be hidden
-                Ok(text.unwrap_or_else(|| "of another role".to_owned()))
+                let text = text.unwrap_or_else(|| "of another role".to_owned());
+                Ok(OtherBackup { text, since: since.map(|since| number(&since)).transpose()? })
             })
             .collect()
     }

@@ -133,20 +133,18 @@ fn is_valid(info: &BackupInfo, manifest: &Manifest) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
     use std::sync::Arc;
 
     use repo_format::cipher::{Cipher, Passphrase};
     use repo_format::label::BackupType;
-    use repo_format::layout::RepoPath;
     use repo_format::manifest::{ManifestData, ManifestPath, OwnerId, PG_DATA, Target, TargetType};
     use repo_format::pg::version::PgVersion;
 
     use super::*;
     use crate::repo::info_files::save_backup_info;
     use crate::repo::manifest_store::CopyProgress;
+    use crate::storage::faulty::FaultyStorage;
     use crate::storage::memory::MemoryStorage;
-    use crate::storage::{Entry, Features, ReadRange, RepoStorage, RepoWriter, WriteOptions};
 
     const FULL: &str = "20260101-000000F";
     const DIFF: &str = "20260101-000000F_20260102-000000D";
@@ -271,72 +269,13 @@ mod tests {
         fixture.save(&manifest(DIFF, Some(FULL), 7));
         assert_eq!(fixture.load().0.len(), 2);
         let with_listing = |names: &[&str]| {
-            let names = names.iter().map(|&name| name.to_owned()).collect();
-            let storage = Arc::new(LyingStorage { inner: Arc::clone(&fixture.repo.storage), names });
+            let storage = Arc::new(FaultyStorage::new(Arc::clone(&fixture.repo.storage)).list_only(names));
             load_backup_info_reconstruct(&Repo { storage, ..fixture.repo.clone() }, &fixture.stanza)
         };
         let error = with_listing(&[]).unwrap_err();
         assert_eq!(error.code, ErrorCode::PathMissing);
         let found = with_listing(&["backup.info", FULL]).unwrap();
         assert_eq!((found.info.backups.len(), found.changed), (2, false));
-    }
-
-    /// A server whose listings are not what it has.
-    struct LyingStorage {
-        inner: Arc<dyn RepoStorage>,
-        names: Vec<String>,
-    }
-
-    impl RepoStorage for LyingStorage {
-        fn features(&self) -> Features {
-            self.inner.features()
-        }
-
-        fn display(&self, path: &RepoPath) -> String {
-            self.inner.display(path)
-        }
-
-        fn info(&self, path: &RepoPath) -> Result<Option<Entry>> {
-            self.inner.info(path)
-        }
-
-        fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
-            let mut entries = self.inner.list(path)?.unwrap_or_default();
-            entries.retain(|entry| self.names.contains(&entry.name));
-            Ok((!entries.is_empty()).then_some(entries))
-        }
-
-        fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
-            self.inner.read(path, range)
-        }
-
-        fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
-            self.inner.write(path, options)
-        }
-
-        fn create_path(&self, path: &RepoPath) -> Result<()> {
-            self.inner.create_path(path)
-        }
-
-        fn remove(&self, path: &RepoPath) -> Result<()> {
-            self.inner.remove(path)
-        }
-
-        fn remove_all(&self, path: &RepoPath) -> Result<()> {
-            self.inner.remove_all(path)
-        }
-
-        fn sync_path(&self, path: &RepoPath) -> Result<()> {
-            self.inner.sync_path(path)
-        }
-
-        fn symlink(&self, destination: &str, link: &RepoPath) -> Result<()> {
-            self.inner.symlink(destination, link)
-        }
-
-        fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()> {
-            self.inner.hard_link(existing, link)
-        }
     }
 
     #[test]

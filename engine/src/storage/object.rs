@@ -56,7 +56,7 @@ pub struct ObjectStorage {
     tags: TagSet,
     runtime: Handle,
     read_ahead: ReadAhead,
-    /// Characters that the store takes in no name.
+    /// Characters that the store refuses in names.
     is_forbidden: fn(char) -> bool,
     /// Parts that may still be sent, over all writers.
     parts_free: Arc<Semaphore>,
@@ -96,7 +96,7 @@ impl ObjectStorage {
         ObjectStorage { read_ahead, ..self }
     }
 
-    /// Refuses names with these characters.
+    /// Refuses names that contain these characters.
     #[must_use]
     pub(crate) fn without(self, is_forbidden: fn(char) -> bool) -> Self {
         ObjectStorage { is_forbidden, ..self }
@@ -152,7 +152,7 @@ impl ObjectStorage {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => self.fail("open file for read", path, error),
         };
-        // A server that can't answer now would only be waited for again, and one that is not the store does not know
+        // A server that does not answer would be waited for again, and a foreign one does not know
         if error.code != ErrorCode::Protocol {
             return Err(error);
         }
@@ -183,7 +183,7 @@ fn below(location: &Path, directory: &Path) -> String {
     name.strip_prefix(&*directory).unwrap_or(&name).trim_start_matches('/').to_owned()
 }
 
-/// The last part of an object's name.
+/// Returns the last part of an object's name.
 fn file_name(location: &Path) -> String {
     key::name(location).rsplit('/').next().unwrap_or_default().to_owned()
 }

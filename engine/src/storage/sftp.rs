@@ -316,10 +316,10 @@ async fn read_names(client: &Client, handle: &[u8]) -> std::result::Result<Vec<(
     Ok(found)
 }
 
-/// A directory that is being removed.
+/// A directory to be removed.
 struct Doomed {
     path: String,
-    /// What was in it is removed.
+    /// Whether its content is already removed.
     is_empty: bool,
     /// Why it could not be removed as a file.
     failure: Option<Failure>,
@@ -328,7 +328,7 @@ struct Doomed {
 /// Removes what a directory holds, and the directory. A link in its place is removed itself, unless it is the `root` of the
 /// repository: any other may lead to what is another's.
 async fn remove_tree(client: &Client, path: &str, root: bool) -> std::result::Result<(), Failure> {
-    // A list of its own, since a server could make up directories without end
+    // Not recursive: a server could invent directories without end
     let mut left = vec![Doomed { path: path.to_owned(), is_empty: false, failure: None }];
     while let Some(Doomed { path, is_empty, failure }) = left.pop() {
         if is_empty {

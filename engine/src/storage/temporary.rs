@@ -28,7 +28,7 @@ const DOMAIN_SIZE: usize = 12;
 /// A new name for a file, or path of a file, until it is complete.
 pub(super) fn name(of: &str) -> String {
     let of = match of.strip_suffix(".history") {
-        // pgBackRest looks for timelines by a part of the name: it would take this for one, and fail to read it
+        // pgBackRest searches for timelines by a part of the name, and would fail to read this one
         Some(timeline) => format!("{timeline}-history").into(),
         None => Cow::from(of),
     };

@@ -1,6 +1,7 @@
-//! Listings (List Blobs): what is there, and all versions of it.
+//! Listings (List Blobs): current objects, and all their versions.
 //!
-//! Nothing says when a blob was deleted: one that is gone now is seen at all times after it was written, as pgBackRest sees it.
+//! Azure does not report when a blob was deleted. As in pgBackRest, a deleted blob is visible at all times after it was
+//! written.
 
 use async_trait::async_trait;
 use jiff::fmt::rfc2822;
@@ -16,15 +17,15 @@ use crate::storage::http::xml::Element;
 use crate::storage::pages::Located;
 use crate::{Error, ErrorCode, Result};
 
-/// What every request for a listing says.
+/// The parameters of every request for a listing.
 const LIST: [(&str, &str); 2] = [("comp", "list"), ("restype", "container")];
-/// What is on a page.
+/// The elements of a page.
 const BLOBS: Form = Form { objects: (&["Blob"], "Name"), prefixes: ("BlobPrefix", "Name") };
 
-/// See the module.
+/// See the module documentation.
 pub(super) type AzureList = Listings<AzureSigner>;
 
-/// Signs for one account.
+/// Signs requests for one account.
 #[derive(Debug)]
 pub(super) struct AzureSigner {
     pub(super) account: String,
@@ -79,7 +80,7 @@ impl ListVersions for AzureList {
     }
 }
 
-/// Where objects of a page are, with the elements that describe them, and common prefixes.
+/// Returns the objects of a page with the elements that describe them, and common prefixes.
 fn entries<'a>(page: &'a Element, prefix: &str) -> Result<Located<'a, Element>> {
     is_page(page, "EnumerationResults", prefix)?;
     BLOBS.entries(&page.required_child("Blobs")?.children, prefix)
@@ -97,7 +98,7 @@ pub(crate) fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListRes
     Ok(PaginatedListResult { result, page_token: next(page) })
 }
 
-/// Adds what is on a page of versions; answers the token of the next one.
+/// Adds the content of a page of versions. Returns the token of the next page.
 pub(crate) fn read_versions(page: &Element, prefix: &str, found: &mut Versions) -> Result<Option<String>> {
     let (versions, prefixes) = entries(page, prefix)?;
     found.prefixes.extend(prefixes);

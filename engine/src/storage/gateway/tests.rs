@@ -1,4 +1,4 @@
-//! Tricks and operations: no driver believes anything that its store did not say.
+//! Tricks and operations: no driver accepts anything that its store did not say.
 
 use std::io::Read;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::{Asked, Gateway, Reply};
 use crate::storage::{EntryKind, ReadRange, RepoPath, RepoStorage, WriteOptions, get, put};
 use crate::{Error, ErrorCode, Result};
 
-/// Longer than any answer takes that comes.
+/// Longer than any answer takes.
 pub(super) const LIMIT: Duration = Duration::from_secs(60);
 const LOGIN: &str = "<!DOCTYPE html>\n<html><head><title>Login</title></head><body><form/></body></html>";
 
@@ -18,7 +18,7 @@ pub(super) fn at(path: &str) -> RepoPath {
     RepoPath::new(path).unwrap()
 }
 
-/// Two parts and some.
+/// Two parts and some more.
 pub(super) fn large() -> Vec<u8> {
     (0..(512u32 << 10) + 5).map(|at| (at >> 8) as u8).collect()
 }
@@ -100,7 +100,7 @@ fn sound_store_is_believed() {
     }
 }
 
-/// What may come in the place of any answer.
+/// Answers that may replace any other answer.
 fn tricks(elsewhere: &str) -> Vec<(&'static str, Reply)> {
     let html = ("content-type", "text/html; charset=utf-8");
     let (etag, modified) = (("etag", "\"6655a3b1-1a2\""), ("last-modified", "Thu, 01 Jan 2026 00:00:00 GMT"));
@@ -140,7 +140,7 @@ fn tricks(elsewhere: &str) -> Vec<(&'static str, Reply)> {
     ]
 }
 
-/// GCS says with next to nothing that an object is removed.
+/// GCS says almost nothing when it has removed an object.
 fn may_succeed(kind: Kind, trick: &str, operation: &str) -> bool {
     kind == Kind::Gcs && operation.starts_with("remove") && ["nothing", "empty JSON"].contains(&trick)
 }
@@ -159,7 +159,7 @@ fn answer_that_is_not_the_stores_is_an_error_at_once() {
                 let case = format!("{kind:?}, {trick}, {name}");
                 match caught {
                     Ok(Ok(())) if !is_allowed => wrong.push(format!("{case}: believed")),
-                    // What was read is looked at and is something else, or nothing
+                    // The content was checked and differs, or there is none
                     Err(_) if !is_allowed => wrong.push(format!("{case}: other content believed")),
                     Ok(Err(error)) if [ErrorCode::Service, ErrorCode::Assert].contains(&error.code) => {
                         wrong.push(format!("{case}: as if it would pass: {error}"));
@@ -179,7 +179,7 @@ fn answer_that_is_not_the_stores_is_an_error_at_once() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// One answer among sound ones.
+/// One wrong answer among correct ones.
 pub(super) fn with_one(
     kind: Kind,
     is_meant: impl Fn(&Asked) -> bool + Send + Sync + 'static,
@@ -248,7 +248,7 @@ fn store_that_has_something_else_than_was_sent_is_found_out() {
     let gateway = with_one(Kind::S3, |asked| asked.method == "PUT", tag);
     fails("S3", Kind::S3, &gateway, write, ErrorCode::Checksum, "something else than was sent");
     fails("S3, parts", Kind::S3, &gateway, write_large, ErrorCode::Checksum, "something else than was sent");
-    // What is encrypted with another key has no checksum for its ETag
+    // The ETag of content encrypted with another key is not a checksum
     let encrypted = |reply: Reply| Reply {
         headers: vec![
             ("etag", "\"00000000000000000000000000000000\"".into()),
@@ -286,7 +286,7 @@ fn removal_that_does_not_tell_of_every_object_is_an_error() {
         <Error><Key>repo/c</Key><Code>AccessDenied</Code><Message>not this one</Message></Error></DeleteResult>";
     let gateway = with_one(Kind::S3, posted, move |_| Reply::new(200, &[], denied));
     fails("denied", Kind::S3, &gateway, remove_many, ErrorCode::Protocol, "not this one");
-    // Of Azure's parts one is left out, and one is refused
+    // Of Azure's parts, one is missing, and one is refused
     for (from, to, text) in [
         ("Content-ID: 1", "Content-ID: 0", "tells of 2 of 3 object(s)"),
         ("Content-ID: 1", "Content-ID: 7", "tells of 3 of 3 object(s)"),
@@ -389,7 +389,7 @@ fn foreign_keys_keep_nobody_from_a_listing() {
 fn object_that_is_replaced_while_it_is_read_is_an_error() {
     for kind in ALL {
         let is_first = std::sync::atomic::AtomicBool::new(true);
-        // Heeds no condition, and no generation
+        // Ignores conditions and generations
         let gateway = Gateway::start(move |asked| {
             let mut reply = kind.answer(asked);
             if is_first.swap(false, std::sync::atomic::Ordering::Relaxed) {

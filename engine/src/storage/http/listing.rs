@@ -1,7 +1,7 @@
-//! Listings in XML, as S3 and Azure send them: asking for a page, and what stands where on it.
+//! The XML listings of S3 and Azure: requesting a page, and finding what is on it.
 //!
-//! `object_store` takes any document for a page, one without entries for the end of a listing, and a single name that it can't have
-//! for a reason to give up. A page is believed here only if it is one, of the listing that was asked for.
+//! `object_store` accepts any document as a page, treats one without entries as the end of a listing, and gives up on a
+//! single invalid name. Here a page counts only if it belongs to the requested listing.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use super::xml::Element;
 use crate::storage::pages::{Located, Reached};
 use crate::{Error, ErrorCode, Result};
 
-/// Proves who sends a request.
+/// Signs requests to a store.
 #[async_trait]
 pub(crate) trait Sign: fmt::Debug + Send + Sync + 'static {
     /// The store's name in errors.
@@ -29,17 +29,17 @@ pub(crate) trait Sign: fmt::Debug + Send + Sync + 'static {
     async fn sign(&self, request: &mut HttpRequest) -> object_store::Result<()>;
 }
 
-/// Asks for listings of one bucket or container.
+/// Requests listings of one bucket or container.
 #[derive(Debug)]
 pub(crate) struct Listings<S> {
-    /// The address that a query follows.
+    /// The URL before the query.
     pub(crate) url: String,
     pub(crate) signer: S,
     pub(crate) requests: Requests,
 }
 
 impl<S: Sign> Listings<S> {
-    /// Asks for a page below a prefix.
+    /// Requests a page below a prefix.
     pub(crate) async fn ask(&self, prefix: &str, mut query: Vec<(&str, &str)>) -> object_store::Result<Element> {
         query.extend(Some(("prefix", prefix)).filter(|_| !prefix.is_empty()));
         query.sort_unstable();
@@ -55,25 +55,25 @@ impl<S: Sign> Listings<S> {
         self.requests.document(&request).await.map_err(Self::failed)
     }
 
-    /// A failure as `object_store` hands it on.
+    /// Converts a failure to an error that `object_store` passes on.
     pub(crate) fn failed(failure: impl Into<Failure>) -> object_store::Error {
         store_error(S::STORE, failure)
     }
 }
 
-/// How a store names what is on a page.
+/// The names of elements on a store's pages.
 pub(crate) struct Form {
-    /// Elements that describe an object, and the one in them that names it.
+    /// Elements that describe an object, and their child that contains the name.
     pub(crate) objects: (&'static [&'static str], &'static str),
-    /// The element of a common prefix, and the one in it that names it.
+    /// The element of a common prefix, and its child that contains the name.
     pub(crate) prefixes: (&'static str, &'static str),
 }
 
 impl Form {
-    /// Where the objects of a page are, with the elements that describe them, and common prefixes.
+    /// Returns the objects of a page with the elements that describe them, and common prefixes.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] where something has no name, or is not below the prefix.
+    /// [`ErrorCode::Format`] if an element has no name, or one that is not below the prefix.
     pub(crate) fn entries<'a>(&self, elements: &'a [Element], prefix: &str) -> Result<Located<'a, Element>> {
         let (mut reached, mut objects, mut prefixes) = (Reached::below(prefix), Vec::new(), Vec::new());
         for element in elements {
@@ -89,7 +89,7 @@ impl Form {
     }
 }
 
-/// Makes sure that a document is a page of the listing of a prefix.
+/// Checks that a document is a page of a prefix's listing.
 ///
 /// # Errors
 /// [`ErrorCode::Format`]

@@ -9,10 +9,10 @@ use super::checked::foreign;
 use super::refusal::shown;
 use crate::{Error, ErrorCode, Result};
 
-/// Elements are not nested deeper in any answer.
+/// The maximum nesting of elements.
 const DEPTH_MAX: usize = 16;
 
-/// The attribute by which Azure says that a text is encoded as in URLs, because XML can't hold it.
+/// Azure's attribute for a text with URL encoding, because XML cannot contain it.
 const ENCODED: &str = "Encoded";
 
 /// An element without its attributes.
@@ -26,10 +26,10 @@ pub(crate) struct Element {
 }
 
 impl Element {
-    /// Reads a document and answers its outermost element.
+    /// Parses a document and returns its root element.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] when it is no XML. What it holds is not shown: it may be a secret.
+    /// [`ErrorCode::Format`] if it is not XML. Its content is not shown, because it may be a secret.
     pub(crate) fn parse(document: &[u8]) -> Result<Self> {
         let invalid = || Error::new(ErrorCode::Format, "the server's answer is not valid XML");
         let document = str::from_utf8(document).map_err(|_| invalid())?;
@@ -86,10 +86,11 @@ impl Element {
         Element { name: String::from_utf8_lossy(name).into_owned(), ..Element::default() }
     }
 
-    /// Makes sure that the document is what was asked for.
+    /// Checks that the document is what was requested.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] when its outermost element has another name, with what the server says where it is an error.
+    /// [`ErrorCode::Format`] if its root element has another name. If the root is an error, the server's message is
+    /// included.
     pub(crate) fn expect(&self, name: &str) -> Result<()> {
         if self.name == name {
             return Ok(());
@@ -99,13 +100,13 @@ impl Element {
         Err(foreign(&format!("it is '{}' instead of '{name}'{}", shown(&self.name), shown(&said))))
     }
 
-    /// Whether the text of an element of these names has this character.
+    /// Returns whether the text of an element with one of these names contains a character.
     pub(crate) fn holds(&self, names: &[&str], char: char) -> bool {
         (names.contains(&self.name.as_str()) && self.text.contains(char))
             || self.children.iter().any(|child| child.holds(names, char))
     }
 
-    /// Changes the text of all elements of these names.
+    /// Changes the text of all elements with one of these names.
     pub(crate) fn change(&mut self, names: &[&str], change: &dyn Fn(&str) -> String) {
         if names.contains(&self.name.as_str()) {
             self.text = change(&self.text);
@@ -123,18 +124,18 @@ impl Element {
         self.children.iter().find(|child| child.name == name)
     }
 
-    /// The text of the first child of this name.
+    /// Returns the text of the first child with this name.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] when there is none.
+    /// [`ErrorCode::Format`] if there is none.
     pub(crate) fn required(&self, name: &str) -> Result<&str> {
         self.required_child(name).map(|child| child.text.as_str())
     }
 
-    /// The first child of this name.
+    /// Returns the first child with this name.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] when there is none.
+    /// [`ErrorCode::Format`] if there is none.
     pub(crate) fn required_child(&self, name: &str) -> Result<&Self> {
         self.child(name)
             .ok_or_else(|| Error::new(ErrorCode::Format, format!("unable to find child '{name}' in '{}'", self.name)))

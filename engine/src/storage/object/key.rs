@@ -1,8 +1,7 @@
-//! The names of objects as paths of the crate `object_store`, which have no control characters.
+//! Names of objects as paths of the crate `object_store`, which rejects control characters.
 //!
-//! pgBackRest stores the files of a cluster under their own names, whatever is in them. So each control character has a stand-in:
-//! one of the characters that Unicode keeps free for such uses, which no text that is exchanged may have. Requests have the
-//! names themselves.
+//! pgBackRest stores the files of a cluster under their own names, with any character. In a path, each control character has a
+//! stand-in: one of Unicode's noncharacters, which exchanged text never contains. Requests contain the names themselves.
 
 use std::borrow::Cow;
 
@@ -11,11 +10,11 @@ use object_store::path::Path;
 
 use crate::{Error, ErrorCode, Result};
 
-/// The first stand-in. It is for DEL; the 31 after it are for the control characters from U+0001 on.
+/// The first stand-in, for DEL. The 31 after it stand for the control characters from U+0001.
 const STAND_IN_FIRST: u32 = 0xFDD0;
 const CONTROL_MAX: u32 = 0x1F;
 const DEL: u32 = 0x7F;
-/// How the stand-ins begin in an URL. The byte that follows is from [`LAST_BYTE_FIRST`] on.
+/// The start of a stand-in in a URL. The last byte is [`LAST_BYTE_FIRST`] or more.
 const STAND_IN_ENCODED: &str = "%EF%B7%";
 const LAST_BYTE_FIRST: u32 = 0x90;
 
@@ -27,7 +26,7 @@ fn stand_in(control: char) -> Option<char> {
     }
 }
 
-/// The control character behind this number of a stand-in, counted from the first.
+/// Returns the control character of a stand-in, by its number from the first.
 fn control(number: u32) -> Option<char> {
     match number {
         0 => char::from_u32(DEL),
@@ -40,7 +39,7 @@ fn behind(stand_in: char) -> Option<char> {
     u32::from(stand_in).checked_sub(STAND_IN_FIRST).and_then(control)
 }
 
-/// The path of an object.
+/// Returns the path of an object.
 ///
 /// # Errors
 /// [`ErrorCode::Format`] for a name that no object of a repository can have.
@@ -56,7 +55,7 @@ pub(crate) fn path(name: &str) -> Result<Path> {
     Path::parse(visible).map_err(|error| bad("parts that lead elsewhere").cause(error))
 }
 
-/// The name of the object at a path.
+/// Returns the name of the object at a path.
 pub(crate) fn name(path: &Path) -> Cow<'_, str> {
     let visible = path.as_ref();
     if is_plain(path) {
@@ -65,12 +64,12 @@ pub(crate) fn name(path: &Path) -> Cow<'_, str> {
     visible.chars().map(|char| behind(char).unwrap_or(char)).collect::<String>().into()
 }
 
-/// Whether there are no control characters in the name.
+/// Returns whether the name has no control characters.
 pub(crate) fn is_plain(path: &Path) -> bool {
     !path.as_ref().chars().any(|char| behind(char).is_some())
 }
 
-/// The address of an object, where that of its path is another.
+/// Returns the address of an object if it differs from that of its path.
 pub(crate) fn address(of_path: &Uri) -> Option<Uri> {
     let text = of_path.to_string();
     let mut parts = text.split(STAND_IN_ENCODED);

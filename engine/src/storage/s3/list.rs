@@ -1,4 +1,4 @@
-//! Listings: what is there (ListObjectsV2), and all versions of it (ListObjectVersions).
+//! Listings: current objects (ListObjectsV2), and all their versions (ListObjectVersions).
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use crate::storage::http::listing::{Form, Listings, Sign, is_page};
 use crate::storage::http::xml::Element;
 use crate::{Error, ErrorCode, Result};
 
-/// What is on a page.
+/// The elements of a page.
 const OBJECTS: Form = Form { objects: (&["Contents"], "Key"), prefixes: ("CommonPrefixes", "Prefix") };
 const VERSIONS: Form = Form { objects: (&["Version", "DeleteMarker"], "Key"), prefixes: ("CommonPrefixes", "Prefix") };
-/// Elements that hold names, which a page can have encoded.
+/// Elements that contain names, which a page may encode.
 const NAMES: [&str; 4] = ["Key", "KeyMarker", "NextKeyMarker", "Prefix"];
 
-/// See the module.
+/// See the module documentation.
 pub(super) type S3List = Listings<Arc<Signer>>;
 
 #[async_trait]
@@ -75,7 +75,7 @@ impl ListVersions for S3List {
     }
 }
 
-/// Asks for a page. Where the server can't show a name in XML, it is asked for names that are encoded.
+/// Requests a page. If XML cannot contain one of the names, requests it again with encoded names.
 async fn named(list: &S3List, prefix: &str, mut query: Vec<(&str, &str)>) -> object_store::Result<Element> {
     let page = list.ask(prefix, query.clone()).await?;
     if !page.holds(&NAMES, char::REPLACEMENT_CHARACTER) {
@@ -93,7 +93,7 @@ fn encode(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, URL_ENCODED)
 }
 
-/// Makes sure that a document is a page of the listing of a prefix. Answers whether others follow.
+/// Checks that a document is a page of a prefix's listing. Returns whether other pages follow.
 fn is_truncated(page: &Element, kind: &str, prefix: &str) -> Result<bool> {
     is_page(page, kind, prefix)?;
     match page.required("IsTruncated")? {
@@ -103,7 +103,7 @@ fn is_truncated(page: &Element, kind: &str, prefix: &str) -> Result<bool> {
     }
 }
 
-/// What is on a page, and the token of the next one.
+/// Returns the content of a page, and the token of the next one.
 pub(crate) fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListResult> {
     let page_token = if is_truncated(page, "ListBucketResult", prefix)? {
         let token = page.child("NextContinuationToken").map(|token| token.text.clone()).unwrap_or_default();
@@ -122,8 +122,8 @@ pub(crate) fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListRes
     })
 }
 
-/// Adds what is on a page of versions. Where the next one begins is said by the last key and version of this one: they are the
-/// token, in the form in which a request names them.
+/// Adds the content of a page of versions. The token of the next page consists of this page's last key and version, in
+/// the form of a request.
 pub(crate) fn read_versions(page: &Element, prefix: &str, found: &mut Versions) -> Result<Option<String>> {
     let is_truncated = is_truncated(page, "ListVersionsResult", prefix)?;
     let (versions, prefixes) = VERSIONS.entries(&page.children, prefix)?;
