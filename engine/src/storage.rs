@@ -30,7 +30,7 @@ pub use self::read_ahead::{PendingRead, ReadAhead};
 
 use crate::{Error, ErrorCode, Result};
 
-/// No system has longer paths. The limit ends the descent into directories that a server invents.
+/// No system has longer paths. Limits the depth of directories that a server invents.
 pub(crate) const PATH_SIZE_MAX_BYTES: usize = 32 << 10;
 
 /// The type of a directory entry.
@@ -290,9 +290,9 @@ pub trait RepoStorage: Send + Sync {
     fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()>;
 }
 
-/// Returns all files below a directory, in no particular order.
+/// Returns all files below a directory, in no order.
 fn list_files_below<S: RepoStorage + ?Sized>(storage: &S, path: &RepoPath) -> Result<Vec<FileSize>> {
-    // An explicit stack instead of recursion, because a server could invent directories without end
+    // Not recursive: a server could invent directories without end
     let (mut left, mut files) = (vec![String::new()], Vec::new());
     while let Some(prefix) = left.pop() {
         let directory = if prefix.is_empty() { path.clone() } else { path.join(prefix.trim_end_matches('/'))? };

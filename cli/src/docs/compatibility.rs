@@ -96,7 +96,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup",
-        "For object stores, a file is refused [029] before anything is copied if its name contains control characters or makes an object name of more than 1024 bytes, unless it goes into a bundle.",
+        "For object stores, a file is refused [029] before anything is copied if its name makes an object name of more than 1024 bytes or contains characters that the store refuses (control characters for Azure, line breaks for GCS), unless it goes into a bundle.",
     ),
     ("backup", "The directory of the bundles is synced too."),
     (

@@ -317,10 +317,10 @@ async fn read_names(client: &Client, handle: &[u8]) -> std::result::Result<Vec<(
     Ok(found)
 }
 
-/// A directory that is being removed.
+/// A directory to be removed.
 struct Doomed {
     path: String,
-    /// Whether its contents are removed.
+    /// Whether its content is already removed.
     is_empty: bool,
     /// Why it could not be removed as a file.
     failure: Option<Failure>,
@@ -329,7 +329,7 @@ struct Doomed {
 /// Removes the content of a directory, and the directory. A link in its place is removed itself, unless it is the
 /// `root` of the repository, because any other link may lead to something else.
 async fn remove_tree(client: &Client, path: &str, root: bool) -> std::result::Result<(), Failure> {
-    // An explicit stack instead of recursion, because a server could invent directories without end
+    // Not recursive: a server could invent directories without end
     let mut left = vec![Doomed { path: path.to_owned(), is_empty: false, failure: None }];
     while let Some(Doomed { path, is_empty, failure }) = left.pop() {
         if is_empty {

@@ -28,8 +28,7 @@ const DOMAIN_SIZE: usize = 12;
 /// A new name for a file, or path of a file, until it is complete.
 pub(super) fn name(of: &str) -> String {
     let of = match of.strip_suffix(".history") {
-        // pgBackRest finds timelines by a part of the name. It would take this file for a history file, and fail to
-        // read it
+        // pgBackRest searches for timelines by a part of the name, and would fail to read this one
         Some(timeline) => format!("{timeline}-history").into(),
         None => Cow::from(of),
     };
