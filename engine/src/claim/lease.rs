@@ -37,6 +37,8 @@ pub(super) struct Lease {
     /// When the claim was certainly held, in milliseconds since the boot.
     confirmed_ms: AtomicU64,
     lost: AtomicBool,
+    /// There is no claim, because the repository has no room for it.
+    unclaimed: bool,
 }
 
 /// Held while the repository is asked, so that two threads do not renew at once.
@@ -66,7 +68,13 @@ impl Lease {
             state: Mutex::new(State { claim, directory: None }),
             confirmed_ms: AtomicU64::new(now_ms()),
             lost: AtomicBool::new(false),
+            unclaimed: false,
         }
+    }
+
+    /// Without a claim: nothing can be lost.
+    pub(super) fn unclaimed(self) -> Self {
+        Lease { unclaimed: true, ..self }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -120,6 +128,9 @@ impl Lease {
     }
 
     fn look(&self, state: &State) -> Result<()> {
+        if self.unclaimed {
+            return Ok(());
+        }
         if self.is_lost() {
             return Err(self.lost());
         }
@@ -159,6 +170,9 @@ impl Lease {
 
     /// When the claim was written last, by the clock of the store.
     pub(super) fn renewed_at(&self) -> Result<i64> {
+        if self.unclaimed {
+            return Ok(0);
+        }
         self.place.storage.info(&self.place.path)?.map(|entry| entry.modified).ok_or_else(|| self.lost())
     }
 
@@ -169,6 +183,9 @@ impl Lease {
 
     /// Makes sure that the claim is held. That costs nothing unless it could not be renewed for long.
     pub(super) fn ensure(&self) -> Result<()> {
+        if self.unclaimed {
+            return Ok(());
+        }
         for _ in 0..RENEWALS_MAX {
             if self.is_lost() {
                 return Err(self.lost());
