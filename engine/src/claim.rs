@@ -38,24 +38,24 @@ use crate::repo::info_files;
 use crate::storage::{self, RepoStorage};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 
-/// How often a claim is tried that meets another's which is taken back too.
+/// How often a claim is retried if another claim exists at the same time that is removed too.
 const TRIES_MAX: u64 = 8;
 
-/// How often claims are renewed and for how long others wait.
+/// How often claims are renewed and how long others wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// Between two renewals.
+    /// The time between two renewals.
     pub interval: Duration,
-    /// How long a claim must not change before its holder counts as gone.
+    /// How long a claim must not change until its holder counts as dead.
     pub patience: Duration,
     /// How long a claim is trusted after it was seen. Much shorter than others wait.
     pub trusted: Duration,
-    /// Between two looks at another's claim.
+    /// The time between two checks of another's claim.
     pub look: Duration,
 }
 
 impl Timing {
-    /// What all hosts use.
+    /// The timing of all hosts.
     pub const DEFAULT: Self = Timing {
         interval: Duration::from_secs(20),
         patience: Duration::from_secs(120),
@@ -64,7 +64,7 @@ impl Timing {
     };
 }
 
-/// Who claims.
+/// The identity of the process that claims.
 #[derive(Clone, Debug)]
 pub struct Claimant {
     exec_id: String,
@@ -73,7 +73,7 @@ pub struct Claimant {
 }
 
 impl Claimant {
-    /// The calling process, under the id that it shares with those it starts.
+    /// Creates the identity of the calling process, with the id that it shares with the processes that it starts.
     pub fn this_process(exec_id: &str) -> Self {
         // The id becomes part of a name, and may come from the command line
         let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
@@ -100,7 +100,7 @@ impl Claimant {
     }
 }
 
-/// A claim on a stanza in one repository, given back when dropped.
+/// A claim on a stanza in one repository. Dropping it removes the claim.
 pub struct Claim {
     lease: Arc<Lease>,
     beat: Option<Beat>,
@@ -112,13 +112,13 @@ impl Claim {
     /// Claims the stanza for a command.
     ///
     /// # Errors
-    /// [`ErrorCode::LockAcquire`] when another process works on it, and what listing and writing gives.
+    /// [`ErrorCode::LockAcquire`] if another process is working on it, and errors of listing and writing.
     pub fn acquire(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str, cancel: &CancelToken) -> Result<Self> {
         let others = Others { repo, stanza, who, cancel };
         for attempt in 1..=TRIES_MAX {
             match others.find()? {
                 Some(found) => others.settle(&found)?,
-                // No directory comes to be for a stanza that does not exist
+                // Do not create a directory for a stanza that does not exist
                 None => drop(info_files::load_backup_info(repo, stanza)?),
             }
             let lease = Arc::new(new_lease(repo, stanza, who, command)?);
@@ -132,7 +132,7 @@ impl Claim {
                 claim.beat = Some(Beat::start(&claim.lease, who.timing.interval)?);
                 return Ok(claim);
             }
-            // Both came at once. Each goes, and comes back after a time of its own
+            // Both came at the same time. Each withdraws and retries after a random time
             drop(claim);
             cancel.sleep(pause(who.timing.look, attempt)?)?;
         }
@@ -140,10 +140,10 @@ impl Claim {
             .hint("do many processes begin at once?"))
     }
 
-    /// As [`Claim::acquire`] for a command that makes room. On a full disk it goes on without a claim, if nobody else has one.
+    /// Like [`Claim::acquire`], for a command that frees space. On a full disk it continues without a claim if nobody else has one.
     ///
     /// # Errors
-    /// As [`Claim::acquire`].
+    /// The same as [`Claim::acquire`].
     pub fn acquire_to_remove(
         repo: &Repo,
         stanza: &Stanza,
@@ -162,10 +162,10 @@ impl Claim {
         }
     }
 
-    /// As [`Claim::acquire_to_remove`], or takes part in the claim that this process has already.
+    /// Like [`Claim::acquire_to_remove`], but joins the claim that this process already has, if any.
     ///
     /// # Errors
-    /// As [`Claim::acquire`].
+    /// The same as [`Claim::acquire`].
     pub fn join(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str, cancel: &CancelToken) -> Result<Self> {
         let own = format::stanza_claim(stanza, &who.exec_id)?;
         if storage::exists(&*repo.storage, &own)? {
@@ -175,7 +175,7 @@ impl Claim {
         Self::acquire_to_remove(repo, stanza, who, command, cancel)
     }
 
-    /// Marks the directory of a backup as made under this claim.
+    /// Marks the directory of a backup as created under this claim.
     ///
     /// # Errors
     /// The mark can't be written.
@@ -183,7 +183,7 @@ impl Claim {
         self.lease.mark(label)
     }
 
-    /// Takes the mark away, when the backup is complete.
+    /// Removes the mark when the backup is complete.
     ///
     /// # Errors
     /// It can't be removed.
@@ -194,23 +194,23 @@ impl Claim {
     /// When the claim was renewed last, by the clock of the store: that is no later than now. 0 without a claim.
     ///
     /// # Errors
-    /// [`ErrorCode::LockAcquire`] when the claim is lost, and what looking gives.
+    /// [`ErrorCode::LockAcquire`] if the claim is lost, and errors of checking.
     pub fn renewed_at(&self) -> Result<i64> {
         self.lease.renewed_at()
     }
 
-    /// Looks whether the claim and the mark are there.
+    /// Checks that the claim and the mark exist.
     ///
     /// # Errors
-    /// [`ErrorCode::LockAcquire`] when they are not, and what looking gives.
+    /// [`ErrorCode::LockAcquire`] if they do not, and errors of checking.
     pub fn check(&self) -> Result<()> {
         self.lease.check()
     }
 
-    /// Fails if it was seen that the claim is lost. Asks the repository only where that takes no time.
+    /// Fails if the claim is known to be lost. Asks the repository only if that takes no time.
     ///
     /// # Errors
-    /// As [`Claim::check`].
+    /// The same as [`Claim::check`].
     pub fn glance(&self, repo: &Repo) -> Result<()> {
         match repo.storage.features().remote {
             true if self.lease.is_lost() => Err(self.lease.lost()),
@@ -219,13 +219,13 @@ impl Claim {
         }
     }
 
-    /// The repository, in which nothing is changed once the claim is lost.
+    /// Returns a repository that refuses changes once the claim is lost.
     pub fn guard(&self, repo: &Repo) -> Repo {
         let storage = GuardedStorage::new(Arc::clone(&repo.storage), Arc::clone(&self.lease));
         Repo { storage: Arc::new(storage), ..repo.clone() }
     }
 
-    /// Removes a file although the claim may be lost, because it must not stay.
+    /// Removes a file even if the claim may be lost, because the file must not stay.
     ///
     /// # Errors
     /// It can't be removed.
@@ -233,7 +233,7 @@ impl Claim {
         self.lease.storage().remove(path)
     }
 
-    /// Leaves the claim without taking it away, for what is removed with all else.
+    /// Keeps the claim in the repository, because it is removed together with everything else.
     pub fn leave(mut self) {
         self.beat = None;
         self.joined = true;
@@ -242,7 +242,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // Not renewed any more before it goes, or it would come back
+        // Stop renewing before the removal, or the claim would come back
         self.beat = None;
         if !self.joined
             && let Err(error) = self.lease.remove()
@@ -252,7 +252,7 @@ impl Drop for Claim {
     }
 }
 
-/// Makes sure that no other process works on the stanza now.
+/// Checks that no other process is working on the stanza now.
 ///
 /// # Errors
 /// [`ErrorCode::LockAcquire`] when one does, and what looking gives.
@@ -313,7 +313,7 @@ fn new_lease(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str) -> Res
     Ok(Lease::new(place, who.exec_id.clone(), claim, who.timing))
 }
 
-/// A time between nothing and some looks, longer with each attempt.
+/// Returns a random time up to a few checks, longer with each attempt.
 fn pause(look: Duration, attempt: u64) -> Result<Duration> {
     let mut random = [0; 2];
     getrandom::fill(&mut random)
@@ -339,7 +339,7 @@ impl Beat {
                 if *wait.unwrap_or_else(PoisonError::into_inner).0 {
                     return;
                 }
-                // What can't be renewed now may be the next time. Who changes the repository finds out before
+                // A failed renewal may succeed the next time. Commands check the claim before changes
                 if let Err(error) = lease.renew() {
                     crate::debug!("unable to renew claim: {error}");
                 }
@@ -382,7 +382,7 @@ impl Others<'_> {
         find_others(&*self.repo.storage, self.stanza, &self.who.exec_id)
     }
 
-    /// Takes away those whose process is gone, and fails if one lives.
+    /// Removes claims of dead processes, and fails if a process is alive.
     fn settle(&self, found: &[RepoPath]) -> Result<()> {
         found.iter().try_for_each(|path| self.settle_one(path))
     }
@@ -448,7 +448,7 @@ impl Others<'_> {
     }
 }
 
-/// What a claim says of its process.
+/// Describes the process of a claim.
 fn of(claim: Option<&format::Claim>) -> String {
     let Some(claim) = claim else { return "an unknown process".to_owned() };
     let holder = &claim.holder;

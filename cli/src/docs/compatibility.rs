@@ -96,7 +96,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup",
-        "For object stores, a file is refused [029] before anything is copied if its name contains control characters or makes an object name of more than 1024 bytes, unless it goes into a bundle.",
+        "For object stores, a file is refused [029] before anything is copied if its name makes an object name of more than 1024 bytes or contains characters that the store refuses (control characters for Azure, line breaks for GCS), unless it goes into a bundle.",
     ),
     ("backup", "The directory of the bundles is synced too."),
     (
@@ -244,7 +244,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup, expire, annotate, stanza-upgrade, stanza-delete, repo-rm",
-        "They, and `verify --repair`, claim the stanza in the repository (`backup/<stanza>/backup.claim.<id>`, renewed every 20 seconds) and fail [050] while another host has a claim. A lock file does not show another host. A dead process is detected at once on its own host. Another host removes its claim after 120 seconds without a renewal and goes on 40 seconds later. pgBackRest ignores these files. `annotate` and `stanza-upgrade` need no claim in a repository in which they change nothing. On a full disk `expire`, `stanza-delete` and `repo-rm` go on without a claim if nobody else has one.",
+        "They, and `verify --repair`, claim the stanza in the repository (`backup/<stanza>/backup.claim.<id>`, renewed every 20 seconds) and fail [050] while another host has a claim. A lock file does not show another host. A dead process is detected at once on its own host. Another host removes its claim after 120 seconds without a renewal and continues 40 seconds later. pgBackRest ignores these files. `annotate` and `stanza-upgrade` need no claim in a repository in which they change nothing. On a full disk `expire`, `stanza-delete` and `repo-rm` go on without a claim if nobody else has one.",
     ),
     (
         "backup",
@@ -252,7 +252,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup",
-        "While a backup runs, the version in `backup.manifest.copy` ends with `+running`. pgBackRest resumes only a backup of its own version, so pgBackRest on another host never writes into a directory into which rbr still writes. A killed backup (`kill -9`, power loss) leaves this version behind: the next backup of pgBackRest warns once that it cannot be resumed, removes it and begins anew. rbr resumes it. After a signal such as SIGTERM both can resume it.",
+        "While a backup runs, the version in `backup.manifest.copy` ends with `+running`. pgBackRest resumes only a backup of its own version, so pgBackRest on another host never writes into a directory while rbr writes into it. A killed backup (`kill -9`, power loss) leaves this version behind. The next pgBackRest backup then warns once that it cannot resume the backup, removes it and starts from the beginning. rbr resumes it. After a signal such as SIGTERM both can resume it.",
     ),
     (
         "backup",
@@ -260,7 +260,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup",
-        "The label is never the second in which another backup of the same cluster may have begun, as the sessions of PostgreSQL show. The backup waits up to 11 seconds for another label. Two backups that begin at once on two hosts thus never write into one directory.",
+        "The label is never a second in which another backup of the same cluster may have begun, according to PostgreSQL's sessions. The backup waits up to 11 seconds for another label. So two backups that begin at the same time on two hosts never write into one directory.",
     ),
     (
         "backup",
@@ -268,7 +268,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "expire",
-        "An unfinished backup of unknown owner (without a claim, as pgBackRest makes it) stays until it has not changed for a day, together with the backups that it may be based on. pgBackRest keeps only the newest one. Unreadable files are an error before anything is removed.",
+        "An unfinished backup without a claim, such as one of pgBackRest, stays until it has not changed for a day, together with the backups that it may be based on. pgBackRest keeps only the newest one. Unreadable files are an error before anything is removed.",
     ),
     (
         "all",

@@ -80,7 +80,7 @@ fn claim_that_is_not_renewed_elsewhere_is_taken_and_its_holder_notices() {
     put(&*guarded.storage, &file, b"1", WriteOptions::ATOMIC).unwrap();
     let _second = acquire(&repo, &Claimant::on_host("b", IMPATIENT)).unwrap();
     assert_eq!(silent.check().unwrap_err().code, ErrorCode::LockAcquire);
-    // From then on it changes nothing
+    // From then on it refuses changes
     assert!(put(&*guarded.storage, &file, b"2", WriteOptions::ATOMIC).is_err());
     assert!(guarded.storage.remove(&file).is_err());
     assert_eq!(storage::get(&storage, &file, 9).unwrap().unwrap(), b"1");
@@ -89,13 +89,13 @@ fn claim_that_is_not_renewed_elsewhere_is_taken_and_its_holder_notices() {
     assert!(!claims(&storage).contains(&"backup/demo/backup.claim.77-a".to_owned()));
 }
 
-/// A claim of host a, in whose renewal something happens after the look and before the write.
+/// Renews a claim of host a. Calls `meanwhile` between the check and the write of the renewal.
 fn renewed_late(meanwhile: impl Fn(&MemoryStorage) + Send + Sync + 'static) -> (MemoryStorage, Result<()>) {
     let (storage, repo) = repo(None);
     let there = storage.clone();
     let looked = AtomicU32::new(0);
     let stalls = FaultyStorage::new(Arc::new(storage.clone())).after(move |op, path| {
-        // The first look is at the claim that was just written
+        // The first check concerns the claim that was just written
         if op == Op::Info && path.as_str().contains(format::CLAIM_PREFIX) && looked.fetch_add(1, Ordering::SeqCst) == 0
         {
             meanwhile(&there);
@@ -118,7 +118,7 @@ fn claim_renewed_late_is_lost_when_another_has_one() {
         put(storage, &other(), b"x", WriteOptions::ATOMIC).unwrap();
     });
     assert_eq!(renewed.unwrap_err().code, ErrorCode::LockAcquire);
-    // The write has not brought it back
+    // The late write did not leave a claim behind
     assert_eq!(claims(&storage), [other().as_str()]);
 }
 
@@ -165,7 +165,7 @@ fn claim_of_a_process_of_this_host_that_is_gone_is_taken_at_once() {
     assert_eq!(claims(&storage).len(), 1);
     let claim = acquire(&repo, &me).unwrap();
     assert_eq!(claims(&storage), ["backup/demo/backup.claim.1-me"]);
-    // A command that another begins in the same process takes part
+    // A command that another starts in the same process joins the claim
     let joined = Claim::join(&repo, &stanza(), &me, "expire", &CancelToken::new()).unwrap();
     joined.check().unwrap();
     drop(joined);

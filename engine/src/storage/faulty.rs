@@ -75,7 +75,7 @@ impl State {
     }
 }
 
-/// What else happens at a call.
+/// A function that runs at a call.
 type Hook = Arc<dyn Fn(Op, &RepoPath) + Send + Sync>;
 
 /// Passes calls on to another storage and fails those that it was told to.
@@ -93,21 +93,21 @@ impl FaultyStorage {
         FaultyStorage { inner, state: Arc::default(), before: None, after: None }
     }
 
-    /// Something happens before every call.
+    /// Runs `hook` before every call.
     #[must_use]
     pub fn before(mut self, hook: impl Fn(Op, &RepoPath) + Send + Sync + 'static) -> Self {
         self.before = Some(Arc::new(hook));
         self
     }
 
-    /// Something happens after every call.
+    /// Runs `hook` after every call.
     #[must_use]
     pub fn after(mut self, hook: impl Fn(Op, &RepoPath) + Send + Sync + 'static) -> Self {
         self.after = Some(Arc::new(hook));
         self
     }
 
-    /// Lists only what has these names.
+    /// Lists only entries with these names.
     #[must_use]
     pub fn list_only(self, names: &[&str]) -> Self {
         let names = names.iter().map(|&name| name.to_owned()).collect();

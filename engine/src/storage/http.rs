@@ -3,6 +3,7 @@
 mod certificates;
 pub(crate) mod checked;
 pub mod ciphers;
+pub(crate) mod listing;
 #[cfg(test)]
 pub(crate) mod mock;
 pub(crate) mod multipart;
