@@ -78,9 +78,12 @@ pub(super) fn check_manifest(manifest: &Manifest, tablespace_dir: &str) -> Resul
     // Below a tablespace only the directory of this version and catalog is ours
     let tablespace_part_is_right = |name: &str| {
         let Some(below) = name.strip_prefix("pg_tblspc/") else { return true };
-        let Some((id, inside)) = below.split_once('/') else { return true };
+        let (id, inside) = below.split_once('/').map_or((below, None), |(id, inside)| (id, Some(inside)));
+        let is_ours = |inside: &str| {
+            inside.strip_prefix(tablespace_dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
         manifest.target(&format!("{PG_TBLSPC}/{id}")).is_some_and(|target| target.tablespace.is_some())
-            && inside.strip_prefix(tablespace_dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            && inside.is_none_or(is_ours)
     };
 
     check_unique(manifest)?;
