@@ -209,18 +209,22 @@ impl FileContext<'_> {
             return copy(None);
         }
         let path = restored_path(self.pg_path, &file.name);
-        let Some((existing, on_disk)) = self.open_existing(file, &path, OFlags::RDONLY)? else { return copy(None) };
         if self.delta_by_time {
-            let same = on_disk.size() == file.size
-                && on_disk.mtime() == file.timestamp
-                && on_disk.mtime() < self.manifest.data.timestamp_copy_start;
+            let Some(stat) = self.place(file)?.look() else { return copy(None) };
+            let same = u64::try_from(stat.st_size) == Ok(file.size)
+                && stat.st_mtime == file.timestamp
+                && file.timestamp < self.manifest.data.timestamp_copy_start;
             if !same {
                 return copy(None);
             }
             // A restore of other databases leaves zeros with the file's size and time: the content has to tell
-            if !select_db::is_in_database(&file.name) || !begins_with_zeros(&existing, &on_disk, &path)? {
+            if file.size == 0 || !select_db::is_in_database(&file.name) {
                 return Ok(Decision::Preserve);
             }
+        }
+        let Some((existing, on_disk)) = self.open_existing(file, &path, OFlags::RDONLY)? else { return copy(None) };
+        if self.delta_by_time && !begins_with_zeros(&existing, &path)? {
+            return Ok(Decision::Preserve);
         }
         // A longer file may only have been appended to. A shorter one is of use when its blocks can be looked at one by one.
         if on_disk.size() < file.size && (file.stored_blocks().is_none() || on_disk.size() == 0) {
@@ -412,11 +416,8 @@ fn geometry(block: BlockIncr) -> BlockGeometry {
     BlockGeometry { block_size: block.size.max(1) as usize, checksum_size: usize::from(block.checksum_size) }
 }
 
-/// Whether the first page of a file that has one is all zeros, which is rare unless all of it is.
-fn begins_with_zeros(file: &File, on_disk: &Metadata, path: &str) -> Result<bool> {
-    if on_disk.size() == 0 || on_disk.blocks() == 0 {
-        return Ok(on_disk.size() != 0);
-    }
+/// Whether the first page of a file is all zeros, which is rare unless all of it is.
+fn begins_with_zeros(file: &File, path: &str) -> Result<bool> {
     let mut page = [0; PAGE_BYTES];
     let read = file.read_at(&mut page, 0);
     let read = read.map_err(|error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{path}'"), error))?;

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use repo_format::manifest::PG_DATA;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::handle;
@@ -104,6 +104,12 @@ impl Place<'_> {
     /// Those of the system.
     pub(super) fn open(&self, access: OFlags) -> io::Result<File> {
         self.dir.open_file(self.name, access, Mode::empty())
+    }
+
+    /// The attributes of a regular file, in one call. Directories on the way may be links here: nothing is opened.
+    pub(super) fn look(&self) -> Option<Stat> {
+        let stat = handle::stat(self.dir.handle(), self.name).ok()??;
+        handle::is_file(&stat).then_some(stat)
     }
 
     /// Opens a file for writing, or makes it with this mode. Only with `keep` it keeps its content. `shown` is its path in messages.
