@@ -12,10 +12,12 @@ mod destinations;
 mod file;
 #[cfg(test)]
 mod file_tests;
+mod finish;
 #[cfg(test)]
 mod fixture;
 mod handle;
 mod names;
+mod open_files;
 mod ownership;
 mod places;
 mod present_cluster;
@@ -35,7 +37,7 @@ pub mod target_time;
 mod timeline;
 
 use std::fs;
-use std::io::{BufWriter, Read, Seek, Write};
+use std::io::BufWriter;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -220,6 +222,7 @@ pub fn run(
         false => Present::Own,
     };
     space::check(&manifest, &clean, zero.as_ref())?;
+    open_files::allow(manifest.targets.len())?;
     // Reading the manifest takes its time, in which somebody may have started the server
     check_not_running(&settings.pg_path)?;
     // Nothing was changed up to here
@@ -252,7 +255,7 @@ pub fn run(
     file_systems.sync(&manifest, &places, &settings.pg_path, settings.queue.process_max, &global)?;
     build::take_rights(&manifest, &places)?;
     cancel.check()?;
-    finish_control(&settings, &places, &manifest)?;
+    finish::give_control_its_name(&settings, &places, &manifest)?;
     detail!("sync path '{global}'");
     let global = places.content("pg_data/global")?;
     global.dir.sync_dir(global.name)?;
@@ -454,38 +457,6 @@ fn save_manifest(data_dir: &TargetDir, manifest: &Manifest) -> Result<()> {
         .rename(&temp_name, BACKUP_MANIFEST)
         .map_err(|error| Error::from_io(ErrorCode::FileMove, format!("unable to move '{temp}' to '{path}'"), error))?;
     data_dir.sync_dir("")
-}
-
-/// Gives `pg_control` its name, so that the cluster can be started.
-fn finish_control(settings: &RestoreSettings, places: &Places, manifest: &Manifest) -> Result<()> {
-    let path = format!("{}/global/pg_control", settings.pg_path);
-    let temp = file::restored_path(&settings.pg_path, file::PG_CONTROL);
-    let Some(file) = manifest.file(file::PG_CONTROL) else {
-        warn!("backup does not contain 'global/pg_control' -- cluster will not start");
-        return Ok(());
-    };
-    let place = places.content(file::PG_CONTROL_TEMP)?;
-    if manifest.data.options.online {
-        // Without its backup_label the cluster must not start: it would begin at the wrong checkpoint
-        let fail = |error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{temp}'"), error);
-        let mut out = place.open(OFlags::RDWR).map_err(fail)?;
-        places::regular(&out, &temp)?;
-        let mut control = Vec::new();
-        out.read_to_end(&mut control).map_err(fail)?;
-        repo_format::pg::control::invalidate_checkpoint(&mut control, settings.pg_version_force)?;
-        let fail = |error| Error::from_io(ErrorCode::FileWrite, format!("unable to write '{temp}'"), error);
-        out.rewind().map_err(fail)?;
-        out.write_all(&control).map_err(fail)?;
-        out.sync_all().map_err(|error| {
-            Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{temp}' after write"), error)
-        })?;
-        file::set_time(&out, file.timestamp, &temp)?;
-    }
-    info!("restore global/pg_control (performed last to ensure aborted restores cannot be started)");
-    place
-        .dir
-        .rename(place.name, "pg_control")
-        .map_err(|error| Error::from_io(ErrorCode::FileMove, format!("unable to move '{temp}' to '{path}'"), error))
 }
 
 fn remove_dir_all(path: &std::path::Path) -> Result<()> {

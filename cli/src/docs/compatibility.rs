@@ -66,6 +66,15 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "restore",
+        "Directories whose mode does not let their owner write get that mode after the files are restored; pgBackRest fails [041].",
+    ),
+    ("restore", "Nothing is written or removed through a link that appears in a target during the restore."),
+    (
+        "restore",
+        "As root, directories above a new target get the owner of the target, and a data directory that is a link gets its owner; pgBackRest leaves directories of root in which the server cannot start.",
+    ),
+    (
+        "restore",
         "The destination of a link or tablespace is cleaned with `--delta` only if the cluster's own link led there before; otherwise it must be empty [040, 093].",
     ),
     (

@@ -421,7 +421,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     use super::super::clean::check;
-    use super::super::fixture::{TABLESPACE_DIR, manifest};
+    use super::super::fixture::{self, TABLESPACE_DIR, manifest};
     use super::super::remap::{MapSettings, remap};
     use super::*;
     use crate::users::Users;
@@ -439,18 +439,24 @@ mod tests {
             ..MapSettings::default()
         };
         remap(&mut manifest, &format!("{root}/pg"), &settings).unwrap();
-        let current = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
-        let ownership = Ownership::new(&manifest, &Users::new(), current, Some(current));
+        let ownership = own(&manifest);
         (dir, manifest, ownership)
     }
 
-    fn prepare(dir: &tempfile::TempDir, manifest: &Manifest, ownership: &Ownership, delta: bool) -> Result<()> {
+    /// Everything belongs to who runs the test.
+    fn own(manifest: &Manifest) -> Ownership {
+        let current = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+        Ownership::new(manifest, &Users::new(), current, Some(current))
+    }
+
+    fn prepare(dir: &tempfile::TempDir, manifest: &Manifest, ownership: &Ownership, delta: bool) -> Result<Places> {
         let pg_path = dir.path().join("pg").display().to_string();
         let settings =
             CleanSettings { pg_path: &pg_path, delta, keep: &["recovery.conf"], tablespace_dir: TABLESPACE_DIR };
         check(manifest, ownership, &settings)?;
         let mut places = open_data_dir(manifest, ownership, &settings)?;
-        build(manifest, ownership, &settings, &mut places)
+        build(manifest, ownership, &settings, &mut places)?;
+        Ok(places)
     }
 
     #[test]
@@ -534,6 +540,94 @@ mod tests {
         assert!(pg.join("pg_tblspc").symlink_metadata().unwrap().is_dir());
         // Nothing was removed through a link
         assert!(outside.join("sub/file").exists());
+    }
+
+    #[test]
+    fn directory_that_its_owner_may_not_write_to_gets_that_mode_last() {
+        let (dir, mut manifest, _) = mapped();
+        let mode = |mode| {
+            move |manifest: &mut Manifest| {
+                for path in manifest.paths.iter_mut().filter(|path| path.name.starts_with("pg_data/base")) {
+                    path.mode = mode;
+                }
+            }
+        };
+        fixture::without_root(dir.path(), || {
+            let base = dir.path().join("pg/base");
+            let ownership = own(&manifest);
+            for (modes, delta) in [(0o500, false), (0o500, true), (0o700, true), (0, true)] {
+                mode(modes)(&mut manifest);
+                let places = prepare(&dir, &manifest, &ownership, delta).unwrap();
+                fs::write(base.join("1/1259"), "x").unwrap();
+                take_rights(&manifest, &places).unwrap();
+                assert_eq!(base.metadata().unwrap().mode() & 0o777, u32::from(modes));
+            }
+            // To be removed with what is in it
+            fs::set_permissions(&base, fs::Permissions::from_mode(0o700)).unwrap();
+            fs::set_permissions(base.join("1"), fs::Permissions::from_mode(0o700)).unwrap();
+        });
+    }
+
+    #[test]
+    fn directories_above_new_targets_and_a_linked_data_directory_get_the_owner_as_root() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (dir, mut manifest, _) = mapped();
+        let root = dir.path();
+        let links = [("pg_wal".to_owned(), format!("{}/far/away/wal", root.display()))].into();
+        remap(
+            &mut manifest,
+            root.join("pg").to_str().unwrap(),
+            &MapSettings { links, links_all: true, ..MapSettings::default() },
+        )
+        .unwrap();
+        let other = Owner { uid: 12345, gid: 12345 };
+        let ownership = Ownership::new(&manifest, &Users::new(), Owner { uid: 0, gid: 0 }, Some(other));
+        fs::create_dir(root.join("real")).unwrap();
+        symlink(root.join("real"), root.join("pg")).unwrap();
+        prepare(&dir, &manifest, &ownership, false).unwrap();
+        let made = [
+            "real",
+            "real/base/1",
+            "far",
+            "far/away",
+            "far/away/wal",
+            "ts",
+            "ts/ts1",
+            "ts/ts1/PG_15_202209061",
+            "conf",
+        ];
+        for path in made {
+            assert_eq!(root.join(path).metadata().unwrap().uid(), 12345, "{path}");
+        }
+        for link in ["real/pg_wal", "real/pg_tblspc/16384"] {
+            assert_eq!(root.join(link).symlink_metadata().unwrap().uid(), 12345, "{link}");
+        }
+    }
+
+    #[test]
+    fn pg_control_behind_a_link_is_removed_only_if_the_link_is_the_restores() {
+        let (dir, mut manifest, ownership) = mapped();
+        prepare(&dir, &manifest, &ownership, false).unwrap();
+        let (pg, away) = (dir.path().join("pg"), dir.path().join("away"));
+        fs::remove_dir(pg.join("global")).unwrap();
+        fs::create_dir(&away).unwrap();
+        fs::write(away.join("pg_control"), "of another cluster").unwrap();
+        symlink("../away", pg.join("global")).unwrap();
+        prepare(&dir, &manifest, &ownership, true).unwrap();
+        assert!(away.join("pg_control").exists());
+        assert!(pg.join("global").symlink_metadata().unwrap().is_dir());
+
+        let links = [("global".to_owned(), away.display().to_string())].into();
+        remap(&mut manifest, pg.to_str().unwrap(), &MapSettings { links, links_all: true, ..MapSettings::default() })
+            .unwrap();
+        fs::remove_dir(pg.join("global")).unwrap();
+        symlink("../away", pg.join("global")).unwrap();
+        let settings =
+            CleanSettings { pg_path: pg.to_str().unwrap(), delta: true, keep: &[], tablespace_dir: TABLESPACE_DIR };
+        open_data_dir(&manifest, &ownership, &settings).unwrap();
+        assert!(!away.join("pg_control").exists() && pg.join("global").exists());
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::users::Users;
 use crate::{CancelToken, Result};
 
 /// Restores that are tried while the links come and go.
-const RESTORES: usize = 150;
+const RESTORES: usize = 50;
 
 /// Everything about the files of a directory that a restore could change.
 fn state(dir: &Path) -> Vec<String> {
