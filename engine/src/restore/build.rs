@@ -40,7 +40,7 @@ pub fn open_data_dir(manifest: &Manifest, ownership: &Ownership, settings: &Clea
     match dir.stat("global").map_err(fail)? {
         Some(stat) if handle::kind(&stat) == FileType::Symlink => {
             let own = manifest.target("pg_data/global").filter(|target| target.file.is_none());
-            let own = own.map(|target| target_path(pg_path, target));
+            let own = own.map(|target| target_path(manifest, pg_path, target));
             match own {
                 Some(own) if resolve(&own)? == resolve(&format!("{pg_path}/global"))? => {
                     remove_control(&TargetDir::open(&own)?, "")?;
@@ -116,7 +116,24 @@ pub fn build(
             cleaner.clean(dir.handle(), &directory.name, &directory.path, directory.name == PG_DATA)?;
         }
     }
-    make_paths(manifest, ownership, settings, places)
+    make_paths(manifest, ownership, settings, places)?;
+    check_links(manifest, settings)
+}
+
+/// Checks that each link leads to the target that is restored to: a server reads through the links.
+fn check_links(manifest: &Manifest, settings: &CleanSettings<'_>) -> Result<()> {
+    for target in manifest.targets.iter().filter(|target| target.name != PG_DATA) {
+        let link = pg_absolute(settings.pg_path, &target.name);
+        let mut path = target_path(manifest, settings.pg_path, target);
+        if let Some(file) = &target.file {
+            path = format!("{path}/{file}");
+        }
+        if resolve(&link)? != resolve(&path)? {
+            let text = format!("link '{link}' does not lead to its destination '{path}'");
+            return Err(Error::new(ErrorCode::LinkDestination, text));
+        }
+    }
+    Ok(())
 }
 
 /// Opens the directory of a file that is a link. Other files in it are none of ours.
@@ -604,6 +621,32 @@ mod tests {
         for link in ["real/pg_wal", "real/pg_tblspc/16384"] {
             assert_eq!(root.join(link).symlink_metadata().unwrap().uid(), 12345, "{link}");
         }
+    }
+
+    #[test]
+    fn relative_links_lead_where_they_are_restored_to_although_what_is_above_them_is_a_link() {
+        let (dir, mut manifest, ownership) = mapped();
+        let root = dir.path();
+        fs::create_dir_all(root.join("deep/real")).unwrap();
+        symlink("deep/real", root.join("pg")).unwrap();
+        let links =
+            [("pg_wal", "../wal"), ("base", "../far/away/base"), ("base/1", "../one"), ("PG_VERSION", "../v/version")];
+        let links = links.map(|(link, destination)| (link.to_owned(), destination.to_owned())).into();
+        remap(&mut manifest, root.join("pg").to_str().unwrap(), &MapSettings { links, ..MapSettings::default() })
+            .unwrap();
+        let places = prepare(&dir, &manifest, &ownership, false).unwrap();
+        for (link, real) in [("pg_wal", "deep/wal"), ("base", "deep/far/away/base"), ("base/1", "deep/far/away/one")] {
+            assert_eq!(
+                fs::canonicalize(root.join("pg").join(link)).unwrap(),
+                fs::canonicalize(root.join(real)).unwrap()
+            );
+        }
+        let file = places.content("pg_data/PG_VERSION").unwrap();
+        file.write(rustix::fs::OFlags::WRONLY, Mode::RUSR, false, "").unwrap();
+        assert!(root.join("deep/v/version").is_file() && root.join("pg/PG_VERSION").exists());
+        assert!(!root.join("wal").exists() && !root.join("v").exists());
+        // Again, over what is there
+        prepare(&dir, &manifest, &ownership, true).unwrap();
     }
 
     #[test]

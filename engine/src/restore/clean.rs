@@ -92,7 +92,7 @@ pub(super) fn directories<'a>(manifest: &'a Manifest, settings: &CleanSettings<'
         .iter()
         .map(|target| {
             let mut name = target.name.clone();
-            let mut path = target_path(settings.pg_path, target);
+            let mut path = target_path(manifest, settings.pg_path, target);
             if target.tablespace.is_some() {
                 name = format!("{name}/{}", settings.tablespace_dir);
                 path = format!("{path}/{}", settings.tablespace_dir);
