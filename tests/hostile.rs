@@ -1,21 +1,22 @@
-//! Repositories that someone has changed on purpose: with right checksums, so that nothing but the values gives them away.
+//! Repositories that someone has modified on purpose, with valid checksums, so that only the values reveal it.
 
 mod mutate;
 mod repositories;
+mod secrets;
 mod sizes;
 
 use std::path::Path;
 
 use crate::env::{Run, Space};
 
-/// Memory that a command may take for its data, whatever it reads.
+/// Memory that a command may use for its data, whatever it reads.
 const MEMORY_BYTES: u64 = 200 << 20;
 /// The largest file that a command may write.
 const FILE_BYTES: u64 = 512 << 20;
-/// A guard against endless loops, far above what a command takes.
+/// A guard against endless loops, far above the time of any command.
 const TIME_LIMIT_S: u32 = 120;
 
-/// Runs `program` within [`MEMORY_BYTES`]. A program that asks for more than that aborts.
+/// Runs `program` within [`MEMORY_BYTES`]. A program that allocates more aborts.
 pub fn run_limited(space: &Space, program: &Path, arguments: &[String]) -> Run {
     let mut all = vec![
         format!("--data={MEMORY_BYTES}"),
@@ -30,7 +31,7 @@ pub fn run_limited(space: &Space, program: &Path, arguments: &[String]) -> Run {
     space.run("prlimit", &all)
 }
 
-/// The command must have ended by itself: no panic, no abort for want of memory, no endless loop.
+/// Checks that the command ended by itself: no panic, no abort because of memory, no endless loop.
 #[track_caller]
 pub fn ended_by_itself(run: &Run, what: &str) {
     let killed = run.code == 101 || run.code >= 124 && run.code <= 127 || run.code > 128;
@@ -38,7 +39,7 @@ pub fn ended_by_itself(run: &Run, what: &str) {
     assert!(!run.stderr.contains("panicked") && !run.stdout.contains("panicked"), "{what}\n{}", run.describe());
 }
 
-/// The text of an info file with the checksum line that belongs to it: SHA-1 over the sections as JSON.
+/// Returns the text of an info file with its correct checksum line: SHA-1 over the sections as JSON.
 pub fn sealed(text: &str) -> String {
     use sha1::{Digest, Sha1};
     const CHECKSUM: &str = "backrest-checksum=";
@@ -64,7 +65,7 @@ pub fn sealed(text: &str) -> String {
     text.replace(old, &format!("{CHECKSUM}\"{sum}\""))
 }
 
-/// Splits a line at the first `=` that leaves JSON.
+/// Splits a line at the first `=` that leaves valid JSON.
 fn split(line: &str) -> Option<(&str, &str)> {
     line.match_indices('=')
         .map(|(at, _)| (&line[..at], &line[at + 1..]))

@@ -1,4 +1,4 @@
-//! `annotate`: notes of the operator about a backup.
+//! `annotate`: changes the annotations of a backup.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use crate::repo::reconstruct::load_backup_info_reconstruct;
 use crate::repo::{Repo, info_files};
 use crate::{Error, ErrorCode, Result};
 
-/// Sets notes of a backup in every repository that has it; an empty text takes a note away. Only backup.info is changed, never
-/// the backup itself. What fails in one repository is logged and keeps no other from being changed.
+/// Sets annotations of a backup in every repository that has it. An empty text removes an annotation. Changes only
+/// backup.info, never the backup itself. A failure in one repository is logged and does not prevent changes in others.
 ///
 /// # Errors
-/// [`ErrorCode::OptionInvalidValue`] for a key that could not be read again, [`ErrorCode::Command`] when any repository failed,
-/// and [`ErrorCode::BackupSetInvalid`] when none has the backup.
+/// [`ErrorCode::OptionInvalidValue`] if a key could not be read back, [`ErrorCode::Command`] if any repository failed,
+/// and [`ErrorCode::BackupSetInvalid`] if no repository has the backup.
 pub fn annotate(
     repos: &[Repo],
     stanza: &Stanza,

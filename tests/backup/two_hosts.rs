@@ -1,16 +1,17 @@
-//! Two hosts with one repository. Two lock paths on one machine are as good: no lock file tells one of the other.
+//! Two hosts with one repository. Two lock paths on one machine are equivalent, because no lock file shows the other
+//! process.
 
 use std::time::{Duration, Instant};
 
 use crate::env::{Background, Run, Scenario, ScenarioOptions, Tool, Weed, restored_matches};
 
-/// How long a backup may take to get to where the second one begins.
+/// The maximum time until a backup reaches the phase in which the second one begins.
 const PHASE_MAX: Duration = Duration::from_secs(60);
 
-/// What the other host adds to each command.
+/// The option that the other host adds to each command.
 const ELSEWHERE: &str = "--lock-path";
 
-/// When the second command begins: what the first has said by then.
+/// When the second command begins: the text that the first has logged by then.
 const PHASES: [(&str, &str); 5] = [
     ("before the scan", "execute backup start"),
     ("at the first file", "backup file "),
@@ -19,7 +20,7 @@ const PHASES: [(&str, &str); 5] = [
     ("at the end", "new backup label"),
 ];
 
-/// A cluster that takes some time to back up, and a full backup of it that retention drops once there is another.
+/// A cluster that takes some time to back up, with a full backup that retention expires after the next one.
 fn scenario(global: &[&str], store: &[String]) -> Option<Scenario> {
     let mut all: Vec<String> =
         ["compress-type=bz2", "process-max=1", "repo1-retention-full=1"].map(str::to_owned).into();
@@ -43,7 +44,7 @@ fn elsewhere(scenario: &Scenario, tool: Tool, arguments: &[&str]) -> Run {
     scenario.run(tool, &all)
 }
 
-/// Waits until a backup has said something, or has ended.
+/// Waits until a backup has logged a text, or has ended.
 fn wait_for(backup: &mut Background, text: &str) {
     let end = Instant::now() + PHASE_MAX;
     while !backup.log().contains(text) && backup.is_running() {
@@ -52,7 +53,7 @@ fn wait_for(backup: &mut Background, text: &str) {
     }
 }
 
-/// Every backup that is listed is whole, and the newest one restores.
+/// Checks that every listed backup is complete, and that the newest one restores.
 fn repository_is_whole(scenario: &Scenario) {
     let folder = |number| {
         (0..).map(|round| format!("restored-{number}-{round}")).find(|name| !scenario.space.path(name).exists())
@@ -86,7 +87,7 @@ fn commands_of_another_host_are_refused_while_a_backup_runs() {
     elsewhere(&scenario, Tool::Rbr, &["stanza-delete", "--force"]).fails(50).says(running);
     elsewhere(&scenario, Tool::Rbr, &["start"]).success();
     assert_eq!(backup.wait(), 0, "{}", backup.log());
-    // Nothing of it is left, and nothing is in the way any more
+    // Nothing of the backup is left, and nothing blocks the next one
     let left = scenario.rbr(&["repo-ls", "--recurse", "--log-level-console=off"]).success();
     assert!(!left.stdout.contains("claim"), "{}", left.stdout);
     elsewhere(&scenario, Tool::Rbr, &["backup", "--type=incr"]).success();
@@ -127,7 +128,7 @@ fn backup_whose_directory_pgbackrest_takes_does_not_count() {
     repository_is_whole(&scenario);
 }
 
-/// One backup at a phase of another. Whatever ends with success is there, and all that is there is whole.
+/// Starts one backup during a phase of another. A backup that succeeds is listed, and every listed backup is complete.
 fn meet(first: (Tool, &str), second: (Tool, &str), phase: (&str, &str), global: &[&str], store: &[String]) {
     let Some(scenario) = scenario(global, store) else { return };
     let mut backup = scenario.start_command(first.0, &["backup", first.1]);
@@ -162,7 +163,7 @@ fn full_matrix_of_two_hosts_leaves_a_whole_repository() {
         for (first_kind, second_kind) in kinds {
             for phase in PHASES {
                 for bundle in ["repo1-bundle=n", "repo1-bundle=y"] {
-                    // Each meets every phase in one of both stores
+                    // Each combination meets every phase in one of the two stores
                     number += 1;
                     let mut path = Vec::new();
                     if number.div_ceil(2).is_multiple_of(2) {

@@ -1,4 +1,4 @@
-//! Files that claim to hold, or decode to, more than any memory has.
+//! Files that claim to contain, or decode to, more than any memory can hold.
 
 use std::fs;
 
@@ -10,12 +10,12 @@ const MIB: u64 = 1 << 20;
 /// The most plain bytes of a block of a zst frame.
 const ZST_BLOCK: u64 = 128 << 10;
 
-/// A zst frame of zeros: `size` bytes, with a window of two to the power of `window_log`.
+/// Returns a zst frame of `size` zeros, with a window of two to the power of `window_log`.
 fn zst_zeros(window_log: u8, size: u64) -> Vec<u8> {
     let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, (window_log - 10) << 3];
     let blocks = size / ZST_BLOCK;
     for block in 1..=blocks {
-        // One byte that stands for all
+        // One byte that represents all
         let header = (ZST_BLOCK as u32) << 3 | 1 << 1 | u32::from(block == blocks);
         frame.extend_from_slice(&header.to_le_bytes()[..3]);
         frame.push(0);
@@ -35,14 +35,14 @@ fn fails(run: Run) {
     assert_ne!(run.code, 0, "{}", run.describe());
 }
 
-/// With a report, `verify` tells faults in it and not by its status.
+/// With a report, `verify` reports errors in it and not by its exit status.
 #[track_caller]
 fn finds_fault(run: Run) {
     ended_by_itself(&run, "");
     run.says("status: error");
 }
 
-/// Puts something in place of an archived segment; gives its name.
+/// Replaces an archived segment and returns its name.
 fn replaced_segment(site: &Site, content: &[u8]) -> String {
     let (name, path) = site.segments().into_iter().next().expect("an archived segment");
     fs::write(path, content).expect("segment to replace");
@@ -98,7 +98,7 @@ fn stored_file_that_decodes_to_4_gibibytes_is_not_restored() {
     assert!(size <= MIB, "{size} bytes were written");
 }
 
-/// The last manifest with `change` made to the line of a file that is stored in blocks.
+/// Returns the last manifest, with `change` applied to the line of a file that is stored in blocks.
 fn with_changed_blocks(site: &Site, change: impl Fn(&str) -> String) {
     let manifest = site.text(Changed::Manifest, site.last());
     let line = manifest.lines().find(|line| line.contains("\"bim\":") && !line.contains("reference")).expect("blocks");

@@ -1,11 +1,11 @@
-//! `annotate`: notes of the operator about a backup.
+//! `annotate`: changes the annotations of a backup.
 
 use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Config, opt};
 use crate::{ExitStatus, repos};
 
-/// Changes the notes of the backup given.
+/// Changes the annotations of the given backup.
 ///
 /// # Errors
 /// No repository has the backup, or one of them can't be changed.

@@ -9,10 +9,11 @@ use repo_format::layout::RepoPath;
 use crate::config::{Config, opt};
 use crate::{ExitStatus, cancel_token, repos};
 
-/// Removes the path given, or the whole repository.
+/// Removes the given path, or the whole repository.
 ///
 /// # Errors
-/// The path is none of the repository, a directory is not empty and that was not allowed for, or it can't be removed.
+/// The path is not in the repository, it is a directory that is not empty and `--recurse` is not given, or it can't be
+/// removed.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let repo = repos::open_default(config)?;
     let path = match config.params() {

@@ -1,12 +1,13 @@
-//! What Azure answers, and how requests to it are completed.
+//! Checks answers of Azure and completes requests to it.
 
 use std::collections::BTreeSet;
 
 use ::http::Method;
-use ::http::header::AUTHORIZATION;
+use ::http::header::{AUTHORIZATION, CONTENT_LENGTH};
 use ::http::response::Parts;
+use bytes::Bytes;
 use object_store::azure::{AzureAuthorizer, AzureCredential, AzureCredentialProvider};
-use object_store::client::HttpRequest;
+use object_store::client::{HttpRequest, HttpRequestBody};
 
 use crate::storage::http::checked::{
     Asked, CONTENT_MD5, Store, Wrong, body_parts, describes_object, foreign, header, is_empty, is_status, md5_header,
@@ -24,16 +25,27 @@ pub(super) struct AzureStore {
 #[async_trait::async_trait]
 impl Store for AzureStore {
     async fn prepare(&self, request: &mut HttpRequest) -> object_store::Result<()> {
-        if *request.method() != Method::PUT {
-            return Ok(());
+        if *request.method() == Method::PUT {
+            if Asked::of(request).parameter("comp") == Some("blocklist") {
+                let list = with_committed(&body_parts(request).await);
+                request.headers_mut().insert(CONTENT_LENGTH, list.content_length().into());
+                *request.body_mut() = list;
+            }
+            let md5 = md5_header(&body_parts(request).await);
+            let md5 = md5.map_err(|error| object_store::Error::Generic { store: "Azure", source: error.into() })?;
+            request.headers_mut().insert(CONTENT_MD5, md5);
         }
-        let md5 = md5_header(&body_parts(request).await);
-        let md5 = md5.map_err(|error| object_store::Error::Generic { store: "Azure", source: error.into() })?;
-        request.headers_mut().insert(CONTENT_MD5, md5);
-        // A key signs the checksum, too; other credentials sign nothing
         let credential = self.credentials.get_credential().await?;
-        if matches!(&*credential, AzureCredential::AccessKey(_)) {
-            request.headers_mut().remove(AUTHORIZATION);
+        let is_signed = match &*credential {
+            // A key signs the checksum and the address too
+            AzureCredential::AccessKey(_) => {
+                request.headers_mut().remove(AUTHORIZATION);
+                false
+            }
+            AzureCredential::SASToken(_) => Asked::of(request).parameter("sig").is_some(),
+            AzureCredential::BearerToken(_) => request.headers().contains_key(AUTHORIZATION),
+        };
+        if !is_signed {
             AzureAuthorizer::new(&credential, &self.account).try_authorize(request)?;
         }
         Ok(())
@@ -55,7 +67,13 @@ impl Store for AzureStore {
     }
 }
 
-/// An object, a part of one or the list of its parts was stored, and it is what was sent.
+/// Changes a block list to accept blocks that are already committed. The crate requires uncommitted blocks, so a
+/// repeated list would be refused if the first answer was lost. A block has a unique id and is in no other list.
+fn with_committed(list: &[Bytes]) -> HttpRequestBody {
+    String::from_utf8_lossy(&list.concat()).replace("Uncommitted>", "Latest>").into()
+}
+
+/// Checks that an object, a part of one or the list of its parts was stored as it was sent.
 fn stored(asked: &Asked, head: &Parts, body: Option<&[u8]>) -> Result<()> {
     is_status(head, &[201])?;
     is_empty(body)?;
@@ -68,8 +86,8 @@ fn stored(asked: &Asked, head: &Parts, body: Option<&[u8]>) -> Result<()> {
     Err(Error::new(ErrorCode::Checksum, text).hint("does a gateway or a proxy change what it passes on?"))
 }
 
-/// Every object that was to be removed is told of, and no other. (Where the request itself is refused, the one answer in it has no
-/// number.)
+/// Checks that the answer reports every object of a removal, and no other. (If the request itself is refused, its
+/// single answer has no number.)
 fn removed(asked: &Asked, head: &Parts, body: &[u8]) -> Result<()> {
     let request = String::from_utf8_lossy(asked.body.as_deref().unwrap_or_default()).into_owned();
     let wanted = request.lines().filter(|line| line.starts_with("Content-ID: ")).count();

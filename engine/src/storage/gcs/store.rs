@@ -1,8 +1,9 @@
-//! Google Cloud Storage as the general driver of object stores sees it.
+//! Google Cloud Storage as a store for the general driver of object stores.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use ::http::{HeaderValue, Method, StatusCode, header};
@@ -24,20 +25,21 @@ use super::{batch, failed};
 use crate::storage::http::checked::foreign;
 use crate::storage::http::refusal::shown;
 use crate::storage::http::request::{Failure, json};
+use crate::storage::object::key;
 use crate::storage::pages;
 use crate::{Error as EngineError, ErrorCode};
 
-/// Batches of deletes on their way at the same time.
+/// Batches of deletes in flight at the same time.
 const BATCHES_IN_FLIGHT_MAX: usize = 4;
-/// How often reading is resumed where it brings nothing more.
+/// How often reading is resumed without receiving anything.
 const RESUMES_IN_VAIN_MAX: usize = 3;
-/// The version of an object, in an answer that holds its content.
+/// The version of an object, in an answer with its content.
 const GENERATION_HEADER: &str = "x-goog-generation";
 
 /// The driver. Tags are given once, for all objects.
 pub(super) struct GcsStore {
     api: Arc<Api>,
-    /// What every object's metadata says besides its name.
+    /// The metadata of every object, in addition to its name.
     tags: Vec<(String, String)>,
 }
 
@@ -48,7 +50,7 @@ impl GcsStore {
 
     fn metadata(&self, location: &Path) -> serde_json::Map<String, Value> {
         let mut metadata = serde_json::Map::new();
-        metadata.insert("name".into(), location.as_ref().into());
+        metadata.insert("name".into(), key::name(location).into());
         if !self.tags.is_empty() {
             let tags = self.tags.iter().map(|(key, value)| (key.clone(), value.as_str().into()));
             metadata.insert("metadata".into(), Value::Object(tags.collect()));
@@ -70,11 +72,12 @@ impl fmt::Display for GcsStore {
 }
 
 /// A failure that belongs to an object, which may be missing.
-fn object_failed(location: &Path, failure: Failure) -> Error {
-    if failure.is_missing() {
-        return Error::NotFound { path: location.to_string(), source: Box::new(failure) };
+async fn object_failed(api: &Api, location: &Path, failure: Failure) -> Error {
+    match api.is_missing(&failure).await {
+        Ok(true) => Error::NotFound { path: location.to_string(), source: Box::new(failure) },
+        Ok(false) => failed(failure),
+        Err(other) => failed(other),
     }
-    failed(failure)
 }
 
 fn not_supported(what: &str) -> Error {
@@ -97,14 +100,18 @@ impl ObjectStore for GcsStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         if options.head {
-            let meta = head(&self.api, location).await.map_err(|failure| object_failed(location, failure))?;
+            let meta = match head(&self.api, location).await {
+                Ok(meta) => meta,
+                Err(failure) => return Err(object_failed(&self.api, location, failure).await),
+            };
             let (range, payload) = (0..meta.size, GetResultPayload::Stream(stream::empty().boxed()));
             return Ok(result(meta, range, payload));
         }
         let range = options.range.as_ref().map(GetRange::to_string);
-        let response = media(&self.api, location, range, options.version.as_deref())
-            .await
-            .map_err(|failure| object_failed(location, failure))?;
+        let response = match media(&self.api, location, range, options.version.as_deref()).await {
+            Ok(response) => response,
+            Err(failure) => return Err(object_failed(&self.api, location, failure).await),
+        };
         let (range, size) = content_range(&response, options.range.is_some()).map_err(failed)?;
         let asked = options.range.map_or(Ok(0..size), |asked| asked.as_range(size));
         if !asked.is_ok_and(|asked| asked == range) {
@@ -123,7 +130,7 @@ impl ObjectStore for GcsStore {
         };
         let meta = ObjectMeta {
             location: location.clone(),
-            // Nobody asks an object that is being read for its age
+            // Nobody uses the age of an object that is being read
             last_modified: SystemTime::UNIX_EPOCH.into(),
             size,
             e_tag: None,
@@ -185,7 +192,7 @@ async fn head(api: &Api, location: &Path) -> std::result::Result<ObjectMeta, Fai
 /// [`ErrorCode::Format`]
 pub(super) fn is_of(location: &Path, item: &Value) -> crate::Result<()> {
     let name = text(item, "name")?;
-    if name == location.as_ref() {
+    if name == key::name(location) {
         return Ok(());
     }
     Err(foreign(&format!("it describes '{}' instead of '{location}'", shown(name))))
@@ -206,13 +213,20 @@ async fn media(
         call.headers.insert(header::RANGE, value);
     }
     let response = api.stream(call).await?;
-    if !response.headers().contains_key(GENERATION_HEADER) {
-        return Err(foreign("it does not say which generation of the object it is").into());
+    let found = response.headers().get(GENERATION_HEADER).and_then(|value| value.to_str().ok());
+    let found = found.ok_or_else(|| foreign("it does not say which generation of the object it is"))?;
+    match generation.filter(|wanted| *wanted != found) {
+        Some(wanted) => {
+            Err(foreign(&format!("it is generation {} of the object instead of {wanted}", shown(found))).into())
+        }
+        None => {
+            api.has_bucket.store(true, Ordering::Relaxed);
+            Ok(response)
+        }
     }
-    Ok(response)
 }
 
-/// Which bytes an answer holds, and how many the object has.
+/// Returns which bytes an answer contains, and the size of the object.
 fn content_range(response: &HttpResponse, is_part: bool) -> std::result::Result<(Range<u64>, u64), EngineError> {
     let bad = |what: &str| EngineError::new(ErrorCode::Protocol, format!("the server's answer has no valid {what}"));
     let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
@@ -230,13 +244,13 @@ fn content_range(response: &HttpResponse, is_part: bool) -> std::result::Result<
     text(header::CONTENT_RANGE).and_then(parse).ok_or_else(|| bad("content-range"))
 }
 
-/// The content of an object on its way here, asked for again where the connection breaks.
+/// The content of an object while it arrives. It is requested again if the connection breaks.
 struct Content {
     api: Arc<Api>,
     location: Path,
     generation: Option<String>,
     body: BoxStream<'static, std::result::Result<Bytes, HttpError>>,
-    /// What has not come yet.
+    /// The bytes that are still missing.
     rest: Range<u64>,
     in_vain: usize,
 }
@@ -258,7 +272,7 @@ impl Content {
                 Some(Err(error)) => error.into(),
                 None => EngineError::new(ErrorCode::Protocol, "the server's answer ended early").into(),
             };
-            // Without its name, another version of the object might continue this one
+            // Without the generation, another version of the object might continue this one
             if self.in_vain >= RESUMES_IN_VAIN_MAX || self.generation.is_none() {
                 return Err(broken);
             }
