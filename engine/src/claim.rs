@@ -21,6 +21,7 @@ mod lease;
 mod tests;
 pub mod unclaimed;
 
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -121,7 +122,11 @@ impl Claim {
                 None => drop(info_files::load_backup_info(repo, stanza)?),
             }
             let lease = Arc::new(new_lease(repo, stanza, who, command)?);
-            lease.put()?;
+            if let Err(error) = lease.put() {
+                // It may have been written all the same
+                drop(lease.remove());
+                return Err(error);
+            }
             let mut claim = Claim { lease, beat: None, joined: false };
             if others.find()?.is_none_or(|found| found.is_empty()) {
                 claim.beat = Some(Beat::start(&claim.lease, who.timing.interval)?);
@@ -135,7 +140,29 @@ impl Claim {
             .hint("do many processes begin at once?"))
     }
 
-    /// Like [`Claim::acquire`], but joins the claim that this process already has, if any.
+    /// Like [`Claim::acquire`], for a command that frees space. On a full disk it continues without a claim if nobody else has one.
+    ///
+    /// # Errors
+    /// The same as [`Claim::acquire`].
+    pub fn acquire_to_remove(
+        repo: &Repo,
+        stanza: &Stanza,
+        who: &Claimant,
+        command: &str,
+        cancel: &CancelToken,
+    ) -> Result<Self> {
+        match Self::acquire(repo, stanza, who, command, cancel) {
+            Err(error) if is_full(&error) => {
+                check_free(repo, stanza, who, cancel)?;
+                crate::warn!("unable to claim stanza '{stanza}' on {}, go on without a claim: {error}", repo.name());
+                let lease = new_lease(repo, stanza, who, command)?.unclaimed();
+                Ok(Claim { lease: Arc::new(lease), beat: None, joined: true })
+            }
+            result => result,
+        }
+    }
+
+    /// Like [`Claim::acquire_to_remove`], but joins the claim that this process already has, if any.
     ///
     /// # Errors
     /// The same as [`Claim::acquire`].
@@ -145,7 +172,7 @@ impl Claim {
             let lease = Arc::new(new_lease(repo, stanza, who, command)?);
             return Ok(Claim { lease, beat: None, joined: true });
         }
-        Self::acquire(repo, stanza, who, command, cancel)
+        Self::acquire_to_remove(repo, stanza, who, command, cancel)
     }
 
     /// Marks the directory of a backup as created under this claim.
@@ -164,7 +191,7 @@ impl Claim {
         self.lease.unmark()
     }
 
-    /// Returns when the claim was last renewed, by the clock of the store. This is not later than now.
+    /// When the claim was renewed last, by the clock of the store: that is no later than now. 0 without a claim.
     ///
     /// # Errors
     /// [`ErrorCode::LockAcquire`] if the claim is lost, and errors of checking.
@@ -228,20 +255,25 @@ impl Drop for Claim {
 /// Checks that no other process is working on the stanza now.
 ///
 /// # Errors
-/// [`ErrorCode::LockAcquire`] if one is, and errors of checking.
-pub fn check_free(repo: &Repo, stanza: &Stanza, who: &Claimant, cancel: &CancelToken) -> Result<()> {
+/// [`ErrorCode::LockAcquire`] when one does, and what looking gives.
+fn check_free(repo: &Repo, stanza: &Stanza, who: &Claimant, cancel: &CancelToken) -> Result<()> {
     let others = Others { repo, stanza, who, cancel };
     others.settle(&others.find()?.unwrap_or_default())
 }
 
-/// Checks that no other process is working on the content of this path of a repository. Claims themselves may always be
-/// removed.
+/// Whether an error says that there is no room.
+fn is_full(error: &Error) -> bool {
+    let source = error.source.as_ref().and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+}
+
+/// Claims what is at this path of a repository for its removal. Claims themselves may always be removed.
 ///
 /// # Errors
-/// [`ErrorCode::LockAcquire`] if one is, and errors of checking.
-pub fn check_path_free(repo: &Repo, path: &RepoPath, who: &Claimant, cancel: &CancelToken) -> Result<()> {
+/// [`ErrorCode::LockAcquire`] when one does, and what looking gives.
+pub fn claim_path(repo: &Repo, path: &RepoPath, who: &Claimant, cancel: &CancelToken) -> Result<Vec<Claim>> {
     if format::claimant(path.file_name()).is_some() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let parts: Vec<&str> = path.as_str().split('/').collect();
     let top = RepoPath::new(layout::BACKUP)?;
@@ -249,17 +281,24 @@ pub fn check_path_free(repo: &Repo, path: &RepoPath, who: &Claimant, cancel: &Ca
         [""] | [layout::BACKUP | layout::ARCHIVE] => (repo.storage.names(&top)?.unwrap_or_default(), None),
         [layout::ARCHIVE, stanza, ..] | [layout::BACKUP, stanza] => (vec![(*stanza).to_owned()], None),
         [layout::BACKUP, stanza, label, ..] => (vec![(*stanza).to_owned()], label.parse::<BackupLabel>().ok()),
-        _ => return Ok(()),
+        _ => return Ok(Vec::new()),
     };
-    // Only a path that contains a backup's directory, or is inside one, can affect a backup without a claim
+    let mut claims = Vec::new();
+    // Only what holds a backup's directory, or is in it, can be in the way of one without a claim
     let above = parts.len() < 3 && parts[0] != layout::ARCHIVE;
     for stanza in names.iter().filter_map(|name| name.parse::<Stanza>().ok()) {
-        check_free(repo, &stanza, who, cancel)?;
+        if repo.storage.names(&layout::backup_stanza(&stanza))?.is_some() {
+            claims.push(Claim::acquire_to_remove(repo, &stanza, who, "repo-rm", cancel)?);
+        }
         if above || label.is_some() {
             unclaimed::watch_all(repo, &stanza, label.as_ref(), cancel)?;
         }
     }
-    Ok(())
+    if above {
+        // They go with all else, and must not come back
+        claims.drain(..).for_each(Claim::leave);
+    }
+    Ok(claims)
 }
 
 fn new_lease(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str) -> Result<Lease> {

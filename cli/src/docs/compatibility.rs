@@ -256,8 +256,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "S3 credentials that live for less than five minutes are used for ten seconds before they are requested again, not for one request only.",
     ),
     (
-        "backup, expire, stanza-delete",
-        "They claim the stanza in the repository (`backup/<stanza>/backup.claim.<id>`, renewed every 20 seconds) and fail [050] while another host has a claim. A lock file does not show another host. A dead process is detected at once on its own host. Another host removes its claim after 120 seconds without a renewal and continues 40 seconds later. pgBackRest ignores these files.",
+        "backup, expire, annotate, stanza-upgrade, stanza-delete, repo-rm",
+        "They, and `verify --repair`, claim the stanza in the repository (`backup/<stanza>/backup.claim.<id>`, renewed every 20 seconds) and fail [050] while another host has a claim. A lock file does not show another host. A dead process is detected at once on its own host. Another host removes its claim after 120 seconds without a renewal and continues 40 seconds later. pgBackRest ignores these files. `annotate` and `stanza-upgrade` need no claim in a repository in which they change nothing. On a full disk `expire`, `stanza-delete` and `repo-rm` go on without a claim if nobody else has one.",
     ),
     (
         "backup",
@@ -287,7 +287,6 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "all",
         "A backup is removed from `backup.info` only if its manifest was looked up and not found. An empty listing of the directory from which `backup.info` was just read is an error [073].",
     ),
-    ("repo-rm", "Files that a backup of another host is working on are not removed [050]."),
     (
         "all",
         "On file systems and SFTP servers, every writer uses a temporary name of its own (`<file>.<writer>.pgbackrest.tmp`) and checks the stored file. A later run removes what a killed process left.",

@@ -164,15 +164,18 @@ impl World {
 }
 
 fn verify(world: &World) -> crate::verify::VerifySummary {
-    let settings = crate::verify::VerifySettings {
+    crate::verify::run(&verify_settings(), &world.repo, &CancelToken::new()).unwrap()
+}
+
+fn verify_settings() -> crate::verify::VerifySettings {
+    crate::verify::VerifySettings {
         stanza: stanza(),
         set: None,
         verbose: false,
         repair: None,
         pg_version_force: None,
         queue: QueueSettings::new(1, 0, Duration::ZERO),
-    };
-    crate::verify::run(&settings, &world.repo, &CancelToken::new()).unwrap()
+    }
 }
 
 fn stanza() -> layout::Stanza {

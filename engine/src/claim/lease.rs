@@ -37,6 +37,8 @@ pub(super) struct Lease {
     /// When the claim was last known to be held, in milliseconds since the boot.
     confirmed_ms: AtomicU64,
     lost: AtomicBool,
+    /// There is no claim, because the repository has no room for it.
+    unclaimed: bool,
 }
 
 /// Held while the repository is asked, so that two threads do not renew at the same time.
@@ -66,7 +68,13 @@ impl Lease {
             state: Mutex::new(State { claim, directory: None }),
             confirmed_ms: AtomicU64::new(now_ms()),
             lost: AtomicBool::new(false),
+            unclaimed: false,
         }
+    }
+
+    /// Without a claim: nothing can be lost.
+    pub(super) fn unclaimed(self) -> Self {
+        Lease { unclaimed: true, ..self }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -121,6 +129,9 @@ impl Lease {
     }
 
     fn look(&self, state: &State) -> Result<()> {
+        if self.unclaimed {
+            return Ok(());
+        }
         if self.is_lost() {
             return Err(self.lost());
         }
@@ -160,6 +171,9 @@ impl Lease {
 
     /// Returns when the claim was last written, by the clock of the store.
     pub(super) fn renewed_at(&self) -> Result<i64> {
+        if self.unclaimed {
+            return Ok(0);
+        }
         self.place.storage.info(&self.place.path)?.map(|entry| entry.modified).ok_or_else(|| self.lost())
     }
 
@@ -170,6 +184,9 @@ impl Lease {
 
     /// Checks that the claim is held. Asks the repository only if the claim was not renewed recently.
     pub(super) fn ensure(&self) -> Result<()> {
+        if self.unclaimed {
+            return Ok(());
+        }
         for _ in 0..RENEWALS_MAX {
             if self.is_lost() {
                 return Err(self.lost());

@@ -247,16 +247,52 @@ fn claims_of_many_at_once_are_never_held_by_two() {
 
 #[test]
 fn path_above_or_below_a_claimed_stanza_is_not_free() {
-    let (_, repo) = repo(None);
-    let _claim = acquire(&repo, &Claimant::on_host("a", RENEWING)).unwrap();
-    let is_free = |path: &str| {
+    let (storage, repo) = repo(None);
+    let claim_path = |path: &str| {
         let path = RepoPath::new(path).unwrap();
-        check_path_free(&repo, &path, &Claimant::on_host("b", RENEWING), &CancelToken::new()).is_ok()
+        claim_path(&repo, &path, &Claimant::on_host("b", RENEWING), &CancelToken::new())
     };
+    let claim = acquire(&repo, &Claimant::on_host("a", RENEWING)).unwrap();
     for taken in ["", "backup", "archive", "backup/demo", "backup/demo/20260101-000000F/x", "archive/demo/15-1"] {
-        assert!(!is_free(taken), "{taken}");
+        assert!(claim_path(taken).is_err(), "{taken}");
     }
     for free in ["backup/other", "archive/other/15-1", "else", "backup/demo/backup.claim.77-a"] {
-        assert!(is_free(free), "{free}");
+        assert!(claim_path(free).is_ok(), "{free}");
     }
+    drop(claim);
+    // It stays claimed until it is removed
+    let held = claim_path("backup/demo/20260101-000000F").unwrap();
+    assert!(acquire(&repo, &Claimant::on_host("a", RENEWING)).is_err());
+    drop(held);
+    assert!(claims(&storage).is_empty());
+    assert!(claim_path("backup/demo").unwrap().is_empty());
+    assert_eq!(claims(&storage), ["backup/demo/backup.claim.77-b"]);
+}
+
+#[test]
+fn command_that_makes_room_does_without_a_claim_on_a_full_disk_unless_another_has_one() {
+    let (storage, repo) = repo(None);
+    let full = Repo { storage: Arc::new(FaultyStorage::new(Arc::new(storage.clone())).full_after(0)), ..repo.clone() };
+    let to_remove = || {
+        let who = Claimant::on_host("a", Timing { trusted: Duration::ZERO, ..SILENT });
+        Claim::acquire_to_remove(&full, &stanza(), &who, "expire", &CancelToken::new())
+    };
+    assert!(acquire(&full, &Claimant::on_host("a", SILENT)).is_err());
+    let claim = to_remove().unwrap();
+    claim.check().unwrap();
+    // No time is known by which anything is old
+    assert_eq!(claim.renewed_at().unwrap(), 0);
+    claim.guard(&full).storage.remove(&RepoPath::new("backup/demo/x").unwrap()).unwrap();
+    drop(claim);
+    let _other = acquire(&repo, &Claimant::on_host("b", RENEWING)).unwrap();
+    assert_eq!(to_remove().err().unwrap().code, ErrorCode::LockAcquire);
+}
+
+#[test]
+fn claim_whose_write_fails_after_it_was_done_is_taken_back() {
+    let (storage, repo) = repo(None);
+    let lost =
+        Repo { storage: Arc::new(FaultyStorage::new(Arc::new(storage.clone())).lose_reply(Op::Finish, 1)), ..repo };
+    assert!(acquire(&lost, &Claimant::on_host("a", SILENT)).is_err());
+    assert!(claims(&storage).is_empty());
 }

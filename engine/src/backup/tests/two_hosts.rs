@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use repo_format::claim;
 
 use super::*;
+use crate::annotate::AnnotateSettings;
 use crate::claim::Timing;
 use crate::expire::plan::{FullRetention, Retention};
 use crate::expire::{self, ExpireRepo, ExpireSettings};
+use crate::stanza::StanzaSettings;
 use crate::storage::memory::MemoryStorage;
+use crate::verify::{RepairSettings, VerifySettings};
 
 const NEVER: Duration = Duration::from_secs(3600);
 /// The timing of the host that is stopped. Its claim is soon no longer trusted.
@@ -201,4 +204,63 @@ fn backup_that_stands_still_anywhere_while_another_host_works_leaves_a_whole_rep
             });
         }
     });
+}
+
+#[test]
+fn info_files_are_not_changed_while_another_host_has_a_claim() {
+    let world = world_of(false);
+    let label = world.info().backups.keys().next().unwrap().clone();
+    let renewing = Timing { interval: Duration::from_millis(1), ..ALONE };
+    let who = Claimant::on_host("b", renewing);
+    let cancel = CancelToken::new();
+    // Of another cluster, and with a damaged copy, so that there is something to do
+    let mut info = world.info();
+    info.upgrade(info.current().version, 7, info.current().catalog_version).unwrap();
+    info_files::save_backup_info(&world.repo, &stanza(), &info).unwrap();
+    let mut archive = info_files::load_archive_info(&world.repo, &stanza()).unwrap();
+    archive.upgrade(archive.current().version, 7).unwrap();
+    info_files::save_archive_info(&world.repo, &stanza(), &archive).unwrap();
+    let copy = layout::copy(&layout::backup_info(&stanza()));
+    crate::storage::put(&*world.repo.storage, &copy, b"", WriteOptions::ATOMIC).unwrap();
+
+    let annotate = || {
+        let settings = AnnotateSettings {
+            stanza: stanza(),
+            label: label.clone(),
+            annotation: [("key".to_owned(), "text".to_owned())].into(),
+            claimant: who.clone(),
+        };
+        crate::annotate::annotate(std::slice::from_ref(&world.repo), &settings, &cancel)
+    };
+    let upgrade = || {
+        let settings = StanzaSettings {
+            stanza: stanza(),
+            lock_path: world.dir.path().join("lock"),
+            online: false,
+            pg: world.settings(BackupType::Full).pg,
+            claimant: who.clone(),
+        };
+        crate::stanza::upgrade(&settings, std::slice::from_ref(&world.repo), &cancel)
+    };
+    let repair = || {
+        let repair = RepairSettings { lock_path: world.dir.path().join("lock"), exec_id: "9-b".to_owned() };
+        let settings = VerifySettings { repair: Some(repair), ..verify_settings() };
+        crate::verify::run(&settings, &world.repo, &cancel).unwrap().failure.map_or(Ok(()), Err)
+    };
+    let before = world.info();
+    let claim = Claim::acquire(&world.repo, &stanza(), &Claimant::on_host("a", renewing), "backup", &cancel).unwrap();
+    assert_eq!(annotate().unwrap_err().code, ErrorCode::Command);
+    assert_eq!(upgrade().unwrap_err().code, ErrorCode::LockAcquire);
+    assert_eq!(repair().unwrap_err().code, ErrorCode::LockAcquire);
+    assert_eq!(world.info(), before);
+    assert!(get(&*world.repo.storage, &copy, 1 << 20).unwrap().unwrap().is_empty());
+    drop(claim);
+    repair().unwrap();
+    annotate().unwrap();
+    upgrade().unwrap();
+    assert_eq!(world.info().backups[&label].annotation["key"], "text");
+    assert_ne!(world.info().current().system_id, 7);
+    // What has nothing to do needs no claim
+    let _claim = Claim::acquire(&world.repo, &stanza(), &Claimant::on_host("a", renewing), "backup", &cancel).unwrap();
+    upgrade().unwrap();
 }
