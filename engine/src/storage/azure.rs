@@ -18,14 +18,14 @@ use secrecy::{ExposeSecret, SecretString};
 
 use self::answers::AzureStore;
 use self::identity::ManagedIdentity;
-use self::list::AzureList;
+use self::list::{AzureList, AzureSigner};
 use super::as_of::AsOf;
 use super::http::checked::CheckedConnector;
 use super::http::request::Requests;
 use super::http::service::Connector;
 use super::http::{Endpoint, HttpSettings, retry_config};
 use super::object::{ObjectStorage, UriStyle};
-use super::pages::Listed;
+use super::pages::{Listed, Objects};
 use crate::{Error, ErrorCode, Result};
 
 /// The source of credentials (`repo-azure-key-type`).
@@ -101,6 +101,10 @@ pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
         }
     };
     let connector = Connector::new(http)?;
+    let checked = CheckedConnector {
+        inner: connector.clone(),
+        store: Arc::new(AzureStore { account: settings.account.clone(), credentials: Arc::clone(&credentials) }),
+    };
     let store = MicrosoftAzureBuilder::new()
         .with_account(&settings.account)
         .with_container_name(&settings.container)
@@ -108,23 +112,19 @@ pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
         .with_allow_http(true)
         .with_retry(retry_config(http.io_timeout))
         .with_credentials(Arc::clone(&credentials))
-        .with_http_connector(CheckedConnector {
-            inner: connector.clone(),
-            store: Arc::new(AzureStore { account: settings.account.clone(), credentials: Arc::clone(&credentials) }),
-        })
+        .with_http_connector(checked.clone())
         .build()
         .map_err(unusable)?;
-    let list = Arc::new(AzureList {
-        container_url: format!("{url}/{}", settings.container),
-        account: settings.account.clone(),
-        credentials,
-        requests: Requests::over(&connector),
-    });
-    let mut store: Arc<dyn ObjectStore> = Arc::new(Listed { store: Arc::new(store), list: Arc::clone(&list) });
+    let url = format!("{url}/{}", settings.container);
+    let objects = Arc::new(Objects { url: format!("{url}/"), requests: checked.requests() });
+    let signer = AzureSigner { account: settings.account.clone(), credentials };
+    let list = Arc::new(AzureList { url, signer, requests: Requests::over(&connector) });
+    let mut store: Arc<dyn ObjectStore> = Arc::new(Listed { store: Arc::new(store), list: Arc::clone(&list), objects });
     if let Some(time) = settings.target_time {
         store = Arc::new(AsOf::new(store, list, time));
     }
-    ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &settings.tags)
+    let storage = ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &settings.tags)?;
+    Ok(storage.without(|char| char.is_control()))
 }
 
 /// Returns what is wrong with an account's key, which has to be base64.

@@ -96,7 +96,8 @@ pub fn open(settings: &GcsSettings) -> Result<ObjectStorage> {
         store = Arc::new(AsOf::new(store, api, time));
     }
     // The store puts the tags into the metadata of its objects
-    ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &[])
+    let storage = ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &[])?;
+    Ok(storage.without(|char| matches!(char, '\r' | '\n')))
 }
 
 fn failed(failure: impl Into<Failure>) -> object_store::Error {

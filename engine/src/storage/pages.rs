@@ -8,19 +8,24 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
+use ::http::{Method, StatusCode};
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use object_store::client::{HttpRequest, HttpRequestBody};
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::{DELIMITER, Path};
 use object_store::{
     CopyOptions, Extensions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
+use percent_encoding::{AsciiSet, utf8_percent_encode};
+use tokio::sync::Mutex;
 
+use super::http::URL_ENCODED;
 use super::http::checked::foreign;
 use super::http::refusal::shown;
-use super::http::request::store_error;
-use super::object::location;
+use super::http::request::{Failure, Requests, store_error};
+use super::object::key;
 use crate::{Error, ErrorCode, Result};
 
 /// The maximum number of entries of a listing in memory, which use up to some GiB. PostgreSQL has a directory per
@@ -28,6 +33,9 @@ use crate::{Error, ErrorCode, Result};
 pub(crate) const ENTRIES_MAX: usize = 20_000_000;
 /// The maximum number of consecutive empty pages. A store may skip that many entries at a time, such as deleted ones.
 pub(crate) const EMPTY_PAGES_MAX: usize = 1000;
+
+/// In an address, slashes are part of an object's name.
+const PATH_ENCODED: &AsciiSet = &URL_ENCODED.remove(b'/');
 
 /// What has been seen of a listing.
 #[derive(Debug)]
@@ -114,7 +122,7 @@ impl<'a> Reached<'a> {
 
     fn location(&mut self, name: &str) -> Option<Path> {
         // The crate takes a slash at either end for none
-        let path = location(name).ok().filter(|path| path.as_ref() == name);
+        let path = key::path(name).ok().filter(|path| key::name(path) == name);
         if path.is_none() {
             self.passed_over.push(name.to_owned());
         }
@@ -126,7 +134,7 @@ impl<'a> Reached<'a> {
         if let Some(first) = self.passed_over.first() {
             let (count, prefix) = (self.passed_over.len(), self.prefix);
             crate::warn!(
-                "{count} object(s) or path(s) below '/{prefix}' can't be reached and are passed over, first {first:?}"
+                "{count} object(s) or path(s) below '/{prefix}' can't be reached and are ignored, first {first:?}"
             );
         }
     }
@@ -136,7 +144,7 @@ impl<'a> Reached<'a> {
 /// store.
 pub(crate) fn below(prefix: Option<&Path>) -> String {
     let prefix = prefix.filter(|prefix| !prefix.as_ref().is_empty());
-    prefix.map_or_else(String::new, |prefix| format!("{prefix}{DELIMITER}"))
+    prefix.map_or_else(String::new, |prefix| format!("{}{DELIMITER}", key::name(prefix)))
 }
 
 /// The pages of a listing.
@@ -185,11 +193,35 @@ pub(crate) async fn list_with_delimiter<S: PaginatedListStore>(
     Ok(ListResult { objects, common_prefixes: prefixes.into_iter().collect(), extensions: Extensions::new() })
 }
 
+/// Requests for single objects that the crate `object_store` lacks.
+#[derive(Debug)]
+pub(crate) struct Objects {
+    /// The address that an object's name follows.
+    pub(crate) url: String,
+    /// Sends requests whose answers are checked.
+    pub(crate) requests: Requests,
+}
+
+impl Objects {
+    /// Removes one object. A missing object is a success.
+    async fn delete(&self, location: &Path) -> object_store::Result<()> {
+        let failed = |failure: Failure| store_error("remote", failure);
+        let mut request = HttpRequest::new(HttpRequestBody::empty());
+        let invalid = |_| failed(Error::new(ErrorCode::Format, format!("'{}' is not a valid URL", self.url)).into());
+        let address = format!("{}{}", self.url, utf8_percent_encode(&key::name(location), PATH_ENCODED));
+        (*request.method_mut(), *request.uri_mut()) = (Method::DELETE, address.parse().map_err(invalid)?);
+        let answer = self.requests.send(&request).await.map_err(failed)?;
+        let is_done = answer.status().is_success() || answer.status() == StatusCode::NOT_FOUND;
+        if is_done { Ok(()) } else { Err(failed(Failure::of(&answer))) }
+    }
+}
+
 /// A store of the crate `object_store` with our own listings, which always end.
 #[derive(Debug)]
 pub(crate) struct Listed<L> {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) list: Arc<L>,
+    pub(crate) objects: Arc<Objects>,
 }
 
 impl<L> fmt::Display for Listed<L> {
@@ -209,7 +241,8 @@ impl<L: PaginatedListStore + fmt::Debug> ObjectStore for Listed<L> {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        let options = PaginatedListOptions { offset: Some(offset.to_string()), ..PaginatedListOptions::default() };
+        let options =
+            PaginatedListOptions { offset: Some(key::name(offset).into_owned()), ..PaginatedListOptions::default() };
         let pages = pages(Arc::clone(&self.list), prefix, options, Pages::kept());
         let objects = pages.map_ok(|page| stream::iter(page.objects.into_iter().map(Ok))).try_flatten();
         // Not every server supports a start offset
@@ -246,7 +279,22 @@ impl<L: PaginatedListStore + fmt::Debug> ObjectStore for Listed<L> {
         &self,
         locations: BoxStream<'static, object_store::Result<Path>>,
     ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.store.delete_stream(locations)
+        // A removal of many objects names them in XML, which has no control characters
+        let (objects, removed) = (Arc::clone(&self.objects), Arc::new(Mutex::new(Vec::new())));
+        let alone = Arc::clone(&removed);
+        let others = locations.try_filter_map(move |location| {
+            let (objects, alone) = (Arc::clone(&objects), Arc::clone(&alone));
+            async move {
+                if key::is_plain(&location) {
+                    return Ok(Some(location));
+                }
+                objects.delete(&location).await?;
+                alone.lock().await.push(Ok(location));
+                Ok(None)
+            }
+        });
+        let removed = async move { stream::iter(std::mem::take(&mut *removed.lock().await)) };
+        self.store.delete_stream(others.boxed()).chain(stream::once(removed).flatten()).boxed()
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
@@ -300,7 +348,8 @@ mod tests {
         let mut reached = Reached::below("p/");
         let mut object = |name: &str| reached.object(name).unwrap().map(String::from);
         assert_eq!(object("p/a/b"), Some("p/a/b".into()));
-        for name in ["p//b", "p/./x", "p/../x", "p/a\u{1}b", "p/a//"] {
+        assert_eq!(object("p/a\u{1}b"), Some("p/a\u{fdd1}b".into()));
+        for name in ["p//b", "p/./x", "p/../x", "p/a\u{fdd1}b", "p/a//"] {
             assert_eq!(object(name), None, "{name:?}");
         }
         for name in ["p/", "p/a/"] {

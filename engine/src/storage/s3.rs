@@ -24,7 +24,7 @@ use super::http::request::Requests;
 use super::http::service::Connector;
 use super::http::{Endpoint, HttpSettings, retry_config};
 use super::object::{ObjectStorage, UriStyle};
-use super::pages::Listed;
+use super::pages::{Listed, Objects};
 use crate::{Error, ErrorCode, Result};
 
 /// The source of credentials (`repo-s3-key-type`).
@@ -116,6 +116,8 @@ pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
         requester_pays: settings.requester_pays,
     });
     let connector = Connector::new(&route.http)?;
+    let checked =
+        CheckedConnector { inner: connector.clone(), store: Arc::new(S3Store { signer: Arc::clone(&signer) }) };
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&settings.bucket)
         .with_region(&settings.region)
@@ -125,10 +127,7 @@ pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
         .with_retry(retry_config(route.http.io_timeout))
         // The store's client signs
         .with_skip_signature(true)
-        .with_http_connector(CheckedConnector {
-            inner: connector.clone(),
-            store: Arc::new(S3Store { signer: Arc::clone(&signer) }),
-        });
+        .with_http_connector(checked.clone());
     if let Some(key) = &settings.kms_key_id {
         builder = builder.with_sse_kms_encryption(key);
     }
@@ -138,9 +137,10 @@ pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
     let store = builder.build().map_err(|error| {
         Error::new(ErrorCode::Config, format!("unable to use S3 bucket '{}': {error}", settings.bucket)).cause(error)
     })?;
-    let list =
-        Arc::new(S3List { bucket_url: route.bucket_url(settings), signer, requests: Requests::over(&connector) });
-    let mut store: Arc<dyn ObjectStore> = Arc::new(Listed { store: Arc::new(store), list: Arc::clone(&list) });
+    let url = route.bucket_url(settings);
+    let objects = Arc::new(Objects { url: url.clone(), requests: checked.requests() });
+    let list = Arc::new(S3List { url, signer, requests: Requests::over(&connector) });
+    let mut store: Arc<dyn ObjectStore> = Arc::new(Listed { store: Arc::new(store), list: Arc::clone(&list), objects });
     if let Some(time) = settings.target_time {
         store = Arc::new(AsOf::new(store, list, time));
     }

@@ -123,7 +123,7 @@ fn copy(
     }
     taken.map_err(Fault::Stored)?;
     if candidate.segment.is_none() && left == size_max {
-        // PostgreSQL would take an empty history for one without earlier timelines
+        // PostgreSQL would take an empty history for that of a timeline without ancestors
         let text = format!("'{}' is empty", storage.display(&candidate.path));
         return Err(Fault::Stored(Error::new(ErrorCode::Format, text)));
     }

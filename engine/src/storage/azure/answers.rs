@@ -35,10 +35,17 @@ impl Store for AzureStore {
             let md5 = md5.map_err(|error| object_store::Error::Generic { store: "Azure", source: error.into() })?;
             request.headers_mut().insert(CONTENT_MD5, md5);
         }
-        // A key signs the checksum too; other credentials sign nothing
         let credential = self.credentials.get_credential().await?;
-        if matches!(&*credential, AzureCredential::AccessKey(_)) {
-            request.headers_mut().remove(AUTHORIZATION);
+        let is_signed = match &*credential {
+            // A key signs the checksum and the address too
+            AzureCredential::AccessKey(_) => {
+                request.headers_mut().remove(AUTHORIZATION);
+                false
+            }
+            AzureCredential::SASToken(_) => Asked::of(request).parameter("sig").is_some(),
+            AzureCredential::BearerToken(_) => request.headers().contains_key(AUTHORIZATION),
+        };
+        if !is_signed {
             AzureAuthorizer::new(&credential, &self.account).try_authorize(request)?;
         }
         Ok(())
@@ -76,7 +83,7 @@ fn stored(asked: &Asked, head: &Parts, body: Option<&[u8]>) -> Result<()> {
     }
     let found = header(&head.headers, CONTENT_MD5.as_str()).unwrap_or_default();
     let text = format!("the server stored something else than was sent: its checksum is {found}");
-    Err(Error::new(ErrorCode::Checksum, text).hint("does a gateway or a proxy change what it passes on?"))
+    Err(Error::new(ErrorCode::Checksum, text).hint("does a gateway or a proxy change the data?"))
 }
 
 /// Checks that the answer reports every object of a removal, and no other. (If the request itself is refused, its

@@ -212,7 +212,7 @@ fn azure_answer(asked: &Asked) -> Reply {
 }
 
 /// Returns GCS's description of an object.
-fn description(name: &str, content: &[u8]) -> serde_json::Value {
+pub(super) fn description(name: &str, content: &[u8]) -> serde_json::Value {
     serde_json::json!({
         "name": name,
         "size": content.len().to_string(),

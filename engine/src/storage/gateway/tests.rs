@@ -320,6 +320,52 @@ fn listing_of_another_place_or_half_of_one_is_no_listing() {
 }
 
 #[test]
+fn name_with_control_characters_is_that_of_the_object() {
+    let name = "odd\u{1}\t\u{7f}+%";
+    for kind in ALL {
+        let gateway = Gateway::start(move |asked| {
+            let (prefix, list) = ("repo/folder/", kind.is_listing(asked));
+            match kind {
+                Kind::S3 if list => kind.page(prefix, &[&format!("{prefix}odd&#x1;&#9;&#x7f;+%")], &[]),
+                Kind::Azure if list => {
+                    let page = kind.page(prefix, &[&format!("{prefix}odd%01%09%7F+%25")], &[]);
+                    let page = String::from_utf8(page.body).unwrap();
+                    Reply::new(200, &[], page.replace("<Name>", "<Name Encoded=\"true\">"))
+                }
+                Kind::Gcs if list => kind.page(prefix, &[&format!("{prefix}{name}")], &[]),
+                Kind::Gcs if ["GET", "POST"].contains(&asked.method.as_str()) && !asked.query.contains("media") => {
+                    let content = if asked.method == "GET" { CONTENT } else { "data" };
+                    let item = super::stores::description(&format!("{prefix}{name}"), content.as_bytes());
+                    Reply::new(200, &[], item.to_string())
+                }
+                _ => kind.answer(asked),
+            }
+        });
+        let storage = kind.open(&gateway.url, http(LIMIT));
+        let path = at("folder").join(name).unwrap();
+        let found = storage.list(&at("folder")).unwrap().unwrap();
+        assert_eq!(found.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), [name], "{kind:?}");
+        assert_eq!(storage.list_files(&at("folder")).unwrap()[0].path, name, "{kind:?}");
+        gateway.take();
+        put(&*storage, &path, b"data", WriteOptions::ATOMIC).unwrap();
+        assert_eq!(get(&*storage, &path, 100).unwrap().unwrap(), CONTENT.as_bytes(), "{kind:?}");
+        assert_eq!(storage.info(&path).unwrap().unwrap().name, name, "{kind:?}");
+        storage.remove(&path).unwrap();
+        let asked = gateway.take();
+        let own = format!("folder/{name}");
+        let methods: Vec<_> =
+            asked.iter().filter(|line| line.ends_with(&own)).filter_map(|line| line.split(' ').next()).collect();
+        let expected: &[&str] =
+            if kind == Kind::Gcs { &["GET", "GET", "DELETE"] } else { &["PUT", "GET", "HEAD", "DELETE"] };
+        assert_eq!(methods, expected, "{kind:?}: {asked:#?}");
+        storage.remove_many(&[at("plain"), path.clone(), at("other")]).unwrap();
+        storage.remove_all(&at("folder")).unwrap();
+        assert_eq!(storage.check_name(&path).is_ok(), kind != Kind::Azure);
+        assert_eq!(storage.check_name(&at("new\nline")).is_ok(), kind == Kind::S3);
+    }
+}
+
+#[test]
 fn foreign_keys_keep_nobody_from_a_listing() {
     for kind in ALL {
         let gateway = with_one(

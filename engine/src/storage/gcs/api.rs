@@ -13,6 +13,7 @@ use super::token::Tokens;
 use crate::storage::http::URL_ENCODED;
 use crate::storage::http::checked::{foreign, not_html};
 use crate::storage::http::request::{Answer, Failure, Requests};
+use crate::storage::object::key;
 use crate::{Error, ErrorCode};
 
 /// Encodes an object name. It is one segment of a path, so its slashes are encoded too.
@@ -58,7 +59,7 @@ impl Api {
     pub(super) fn object_path(&self, object: Option<&Path>) -> String {
         let objects = format!("/storage/v1/b/{}/o", encode(&self.bucket));
         match object {
-            Some(object) => format!("{objects}/{}", encode(object.as_ref())),
+            Some(object) => format!("{objects}/{}", encode(&key::name(object))),
             None => objects,
         }
     }

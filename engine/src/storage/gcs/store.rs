@@ -25,6 +25,7 @@ use super::{batch, failed};
 use crate::storage::http::checked::foreign;
 use crate::storage::http::refusal::shown;
 use crate::storage::http::request::{Failure, json};
+use crate::storage::object::key;
 use crate::storage::pages;
 use crate::{Error as EngineError, ErrorCode};
 
@@ -49,7 +50,7 @@ impl GcsStore {
 
     fn metadata(&self, location: &Path) -> serde_json::Map<String, Value> {
         let mut metadata = serde_json::Map::new();
-        metadata.insert("name".into(), location.as_ref().into());
+        metadata.insert("name".into(), key::name(location).into());
         if !self.tags.is_empty() {
             let tags = self.tags.iter().map(|(key, value)| (key.clone(), value.as_str().into()));
             metadata.insert("metadata".into(), Value::Object(tags.collect()));
@@ -191,7 +192,7 @@ async fn head(api: &Api, location: &Path) -> std::result::Result<ObjectMeta, Fai
 /// [`ErrorCode::Format`]
 pub(super) fn is_of(location: &Path, item: &Value) -> crate::Result<()> {
     let name = text(item, "name")?;
-    if name == location.as_ref() {
+    if name == key::name(location) {
         return Ok(());
     }
     Err(foreign(&format!("it describes '{}' instead of '{location}'", shown(name))))
@@ -208,7 +209,7 @@ async fn media(
     let mut call = Call::new(Method::GET, api.object_path(Some(location)), &query);
     if let Some(range) = range {
         let value = HeaderValue::from_str(&range);
-        let value = value.map_err(|_| EngineError::new(ErrorCode::Assert, format!("'{range}' is no range")))?;
+        let value = value.map_err(|_| EngineError::new(ErrorCode::Assert, format!("'{range}' is not a range")))?;
         call.headers.insert(header::RANGE, value);
     }
     let response = api.stream(call).await?;

@@ -19,6 +19,7 @@ use super::api::{Api, Call};
 use super::store::is_of;
 use super::{boundary, failed};
 use crate::storage::http::request::{Failure, json};
+use crate::storage::object::key;
 use crate::{Error, ErrorCode};
 
 /// All chunks but the last must be multiples of this.
@@ -88,7 +89,7 @@ async fn check(api: &Api, location: &Path, answer: &Value, crc: u32, size: u64) 
     let error = Error::new(ErrorCode::Format, text);
     Err(match api.send(Call::new(Method::DELETE, api.object_path(Some(location)), &[])).await {
         Ok(_) => error,
-        Err(other) => error.hint(format!("it has to be removed, which failed: {other}")),
+        Err(other) => error.hint(format!("it must be removed, but that failed: {other}")),
     }
     .into())
 }
@@ -125,7 +126,8 @@ impl fmt::Debug for Resumable {
 impl Resumable {
     /// Starts an upload.
     pub(super) async fn begin(api: Arc<Api>, location: &Path, metadata: Map<String, Value>) -> Result<Self, Failure> {
-        let query = [("uploadType", "resumable"), ("name", location.as_ref())];
+        let name = key::name(location);
+        let query = [("uploadType", "resumable"), ("name", &*name)];
         let mut call = Call::new(Method::POST, api.upload_path(), &query);
         call.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
         call.body = Some(Value::Object(metadata).to_string().into());

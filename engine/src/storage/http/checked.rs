@@ -24,9 +24,10 @@ use object_store::client::{
 use percent_encoding::percent_decode_str;
 
 use super::refusal::{Refusal, redacted};
-use super::request::is_passing;
+use super::request::{Requests, is_passing};
 use super::service::{Connector, receive};
 use super::xml::Element;
+use crate::storage::object::key;
 use crate::{Error, ErrorCode, Result};
 
 /// The checksum of a body, in requests and in answers.
@@ -86,7 +87,7 @@ impl From<Error> for Wrong {
 /// The error for an answer that can't be the store's.
 pub(crate) fn foreign(why: &str) -> Error {
     Error::new(ErrorCode::Format, format!("the answer is not the store's: {why}"))
-        .hint("does a gateway or a proxy answer in the place of the store, or is the endpoint that of something else?")
+        .hint("does a gateway or a proxy answer instead of the store, or is the endpoint wrong?")
 }
 
 /// The parts of a request on which the answer depends.
@@ -204,10 +205,26 @@ pub(crate) struct CheckedConnector<S> {
     pub(crate) store: Arc<S>,
 }
 
+impl<S> Clone for CheckedConnector<S> {
+    fn clone(&self) -> Self {
+        CheckedConnector { inner: self.inner.clone(), store: Arc::clone(&self.store) }
+    }
+}
+
+impl<S: Store> CheckedConnector<S> {
+    fn client(&self) -> HttpClient {
+        HttpClient::new(CheckedService { client: self.inner.client(), store: Arc::clone(&self.store) })
+    }
+
+    /// Requests of our own, which are completed and looked at as those of the crate are.
+    pub(crate) fn requests(&self) -> Requests {
+        Requests::by(self.client(), self.inner.io_timeout())
+    }
+}
+
 impl<S: Store> HttpConnector for CheckedConnector<S> {
-    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = self.inner.connect(options)?;
-        Ok(HttpClient::new(CheckedService { client, store: Arc::clone(&self.store) }))
+    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(self.client())
     }
 }
 
@@ -246,6 +263,9 @@ impl<S: Store> HttpService for CheckedService<S> {
 
 impl<S: Store> CheckedService<S> {
     async fn prepare(&self, request: &mut HttpRequest) -> std::result::Result<(), HttpError> {
+        if let Some(address) = key::address(request.uri()) {
+            *request.uri_mut() = address;
+        }
         self.store.prepare(request).await.map_err(|error| HttpError::new(HttpErrorKind::Decode, error))
     }
 
@@ -340,7 +360,7 @@ fn refused(method: &Method, head: Parts, body: &[u8]) -> std::result::Result<Htt
     Err(HttpError::new(HttpErrorKind::Decode, refusal))
 }
 
-/// The store's word for a failure.
+/// Returns the store's code for a failure.
 fn code<'a>(headers: &'a HeaderMap, body: &[u8]) -> Option<Cow<'a, str>> {
     if let Some(code) = header(headers, "x-ms-error-code") {
         return Some(code.into());

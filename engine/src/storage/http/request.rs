@@ -153,7 +153,12 @@ impl Requests {
 
     /// Creates a client that shares the connections of another.
     pub(crate) fn over(connector: &Connector) -> Self {
-        Requests { client: connector.client(), retry: retry_config(connector.io_timeout()) }
+        Self::by(connector.client(), connector.io_timeout())
+    }
+
+    /// Sends requests with a client.
+    pub(crate) fn by(client: HttpClient, io_timeout: Duration) -> Self {
+        Requests { client, retry: retry_config(io_timeout) }
     }
 
     /// Sends a request and reads the answer to its end. Retries temporary failures with growing pauses. Returns the
