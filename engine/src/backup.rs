@@ -239,6 +239,7 @@ impl Backup<'_> {
             stanza: &self.settings.stanza,
             manifest_cipher: &self.manifest_cipher(),
             sessions: &mut || source.other_backups(),
+            now: &|| self.claim.renewed_at(),
             cancel,
         };
         let (resumed, used) = side_by_side::both(

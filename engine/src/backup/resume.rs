@@ -74,7 +74,7 @@ fn find(unfinished: &mut Unfinished<'_>, settings: &BackupSettings, manifest: &M
     if exists(storage, &manifest_path)? {
         return Ok(None);
     }
-    unfinished.check_ended(&label)?;
+    let may_resume = unfinished.check_ended(&label)?;
     let wanted = settings.resume && settings.kind == BackupType::Full;
     let reason = if settings.kind != BackupType::Full {
         "resume only valid for full backup".to_owned()
@@ -82,6 +82,8 @@ fn find(unfinished: &mut Unfinished<'_>, settings: &BackupSettings, manifest: &M
         "partially deleted by prior resume or invalid".to_owned()
     } else if !settings.resume {
         "resume is disabled".to_owned()
+    } else if !may_resume {
+        "it changed within the last hour, so a process of pgBackRest may still be storing a file in it".to_owned()
     } else {
         match manifest_store::load_copy(repo, &settings.stanza, &label, manifest_cipher) {
             Ok(mut interrupted) => match misfit(manifest, &interrupted, &label, settings) {

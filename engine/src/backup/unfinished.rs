@@ -12,6 +12,12 @@ use crate::pg::session::OtherBackup;
 use crate::repo::{Repo, manifest_store};
 use crate::{Result, detail};
 
+/// How long the directory of a backup that pgBackRest began must not have changed before the backup is resumed, in
+/// seconds. pgBackRest copies by processes that outlive a killed main process until their current file is stored. This
+/// is at most 1 GiB, but it may be compressed slowly and sent through a slow line, where an object store does not show
+/// it before its end.
+const ORPHAN_SECONDS: i64 = 3600;
+
 /// Asks PostgreSQL which other backups it knows; `None` if it is not running.
 pub(super) type Sessions<'a> = dyn FnMut() -> Result<Option<Vec<OtherBackup>>> + 'a;
 
@@ -21,11 +27,16 @@ pub(super) struct Unfinished<'a> {
     pub(super) stanza: &'a Stanza,
     pub(super) manifest_cipher: &'a Cipher,
     pub(super) sessions: &'a mut Sessions<'a>,
+    /// The time by the clock of the store, in seconds since 1970.
+    pub(super) now: &'a dyn Fn() -> Result<i64>,
     pub(super) cancel: &'a CancelToken,
 }
 
 impl Unfinished<'_> {
     /// Checks that no process still makes this backup. The caller holds the claim on the stanza.
+    ///
+    /// Returns whether the backup can be resumed. If not, an orphaned process of pgBackRest may still store one file in
+    /// its directory, under a name that the resumed backup would use too.
     ///
     /// A process with a claim leaves a mark. pgBackRest does not resume such a backup while the copy of its manifest
     /// says that it is running. It may have resumed one that ended normally.
@@ -37,29 +48,30 @@ impl Unfinished<'_> {
     ///
     /// # Errors
     /// [`crate::ErrorCode::LockAcquire`] if a process still makes it, and errors of the repository and the session.
-    pub(super) fn check_ended(&mut self, label: &BackupLabel) -> Result<()> {
+    pub(super) fn check_ended(&mut self, label: &BackupLabel) -> Result<bool> {
         let (repo, stanza) = (self.repo, self.stanza);
         if unclaimed::is_empty(repo, stanza, label)? {
-            return Ok(());
+            return Ok(true);
         }
         let has_mark = unclaimed::has_mark(repo, stanza, label)?;
         let copy = manifest_store::load_copy(repo, stanza, label, self.manifest_cipher);
         if has_mark && copy.as_ref().is_ok_and(|manifest| manifest.backrest_version.ends_with(RUNNING_SUFFIX)) {
-            return Ok(());
+            return Ok(true);
         }
         let sessions = (self.sessions)()?;
         if let Some(session) = sessions.iter().flatten().next() {
             return Err(unclaimed::runs(label, &format!("PostgreSQL has a session for a backup ({})", session.text)));
         }
         if has_mark {
-            return Ok(());
+            return Ok(true);
         }
         let online = copy.is_ok_and(|manifest| manifest.data.options.online);
         if sessions.is_some() && online && !self.has_stopped(label)? {
             detail!("unfinished backup '{label}' no longer has a session with PostgreSQL");
-            return Ok(());
+        } else {
+            unclaimed::watch(repo, stanza, label, self.cancel)?;
         }
-        unclaimed::watch(repo, stanza, label, self.cancel)
+        Ok((self.now)()? - unclaimed::last_change(repo, stanza, label)? >= ORPHAN_SECONDS)
     }
 
     /// Returns whether PostgreSQL was told that the backup ends.
@@ -82,12 +94,14 @@ mod tests {
     use crate::storage::memory::MemoryStorage;
     use crate::storage::{WriteOptions, put};
 
-    /// Checks an unfinished backup that has a mark and this copy of its manifest, while the server has this session.
-    fn check(progress: CopyProgress, session: Option<&str>) -> Result<()> {
+    /// Checks an unfinished online backup with this copy of its manifest that last changed `age` seconds ago, while the
+    /// server has this session.
+    fn check(has_mark: bool, progress: CopyProgress, session: Option<&str>, age: i64) -> Result<bool> {
         let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
         let stanza: Stanza = "demo".parse()?;
         let label: BackupLabel = "20260101-000000F".parse()?;
         let mut manifest = Manifest::new(ManifestData::new(label.clone(), BackupType::Full, 1, PgVersion::V15, 1));
+        manifest.data.options.online = true;
         manifest.targets.push(Target {
             name: PG_DATA.to_owned(),
             target_type: TargetType::Path,
@@ -98,8 +112,11 @@ mod tests {
         let (user, group) = (OwnerId::UNKNOWN, OwnerId::UNKNOWN);
         manifest.paths.push(ManifestPath { name: PG_DATA.to_owned(), mode: 0o700, user, group });
         manifest_store::save_copy(&repo, &stanza, &manifest, &Cipher::None, progress)?;
-        let mark = repo_format::claim::backup_claim(&stanza, &label, "7-x")?;
-        put(&*repo.storage, &mark, b"x", WriteOptions::ATOMIC)?;
+        if has_mark {
+            let mark = repo_format::claim::backup_claim(&stanza, &label, "7-x")?;
+            put(&*repo.storage, &mark, b"x", WriteOptions::ATOMIC)?;
+        }
+        let now = unclaimed::last_change(&repo, &stanza, &label)? + age;
         let sessions = || {
             let other = |text: &str| OtherBackup { text: text.to_owned(), since: None };
             Ok(Some(session.map(other).into_iter().collect()))
@@ -109,6 +126,7 @@ mod tests {
             stanza: &stanza,
             manifest_cipher: &Cipher::None,
             sessions: &mut { sessions },
+            now: &|| Ok(now),
             cancel: &CancelToken::new(),
         }
         .check_ended(&label)
@@ -116,10 +134,17 @@ mod tests {
 
     #[test]
     fn backup_that_ended_in_order_is_left_to_pgbackrest_if_it_may_go_on_with_it() {
-        let error = check(CopyProgress::Ended, Some("process 9")).unwrap_err();
+        let error = check(true, CopyProgress::Ended, Some("process 9"), 0).unwrap_err();
         assert!(error.message.contains("process 9"), "{error}");
-        check(CopyProgress::Ended, None).unwrap();
+        assert!(check(true, CopyProgress::Ended, None, 0).unwrap());
         // The session of a killed process may last for hours
-        check(CopyProgress::Runs, Some("process 9")).unwrap();
+        assert!(check(true, CopyProgress::Runs, Some("process 9"), 0).unwrap());
+    }
+
+    #[test]
+    fn backup_into_which_an_orphan_of_pgbackrest_may_write_is_not_resumed() {
+        for (age, may_resume) in [(0, false), (ORPHAN_SECONDS - 1, false), (ORPHAN_SECONDS, true)] {
+            assert_eq!(check(false, CopyProgress::Ended, None, age).unwrap(), may_resume);
+        }
     }
 }
