@@ -1,5 +1,6 @@
 //! Repositories that someone has changed on purpose: with right checksums, so that nothing but the values gives them away.
 
+mod bombs;
 mod limited;
 mod mutate;
 mod repositories;
