@@ -1,18 +1,18 @@
-# make demo       the main job, step by step, on a throw-away cluster
-# make demo-s3    the same with the repository in an S3 server, which it starts itself
+# make demo       backup and restore, step by step, on a throw-away cluster
+# make demo-s3    the same, with the repository in an S3 server that the demo starts
 # make test       everything that a change must pass
-# make test-full  the same with the complete matrices (an hour)
-# make fuzz       every fuzz target for some minutes; FUZZ_SECONDS for each
-# make bench      side by side with the real pgBackRest; RBR_BENCH=incr,wal for some subjects (benches/compare/main.rs)
+# make test-full  make test, with the complete matrices (takes an hour)
+# make fuzz       every fuzz target, FUZZ_SECONDS each (default 120)
+# make bench      benchmarks against the real pgBackRest; RBR_BENCH=incr,wal selects subjects (benches/compare/main.rs)
 # make dist       one statically linked binary in dist/
-# make oracles    the real pgBackRest and several PostgreSQL servers, for the tests
+# make oracles    installs the real pgBackRest, several PostgreSQL versions and other servers for the tests
 
 CARGO ?= cargo
-# What `make test` leaves to `make test-full`
+# Tests that only `make test-full` runs
 SLOW = full_matrix
-# How long a fuzz target runs
+# Duration of a fuzz target
 FUZZ_SECONDS ?= 120
-# One more than there are processors: live tests also wait, for servers and for the archive
+# One more than the number of processors, because live tests also wait for servers and for the archive
 export RUST_TEST_THREADS ?= $(shell expr $$(nproc) + 1)
 
 .PHONY: build demo demo-s3 test test-full fuzz fuzz-short fmt lint deny oracles oracles-if-possible bench dist golden clean
@@ -38,7 +38,7 @@ deny:
 oracles:
 	scripts/oracles
 
-# Where the oracles can't be installed the tests that need them say so and are skipped, unless RBR_REQUIRE_ORACLES=1
+# If the oracles can't be installed, tests that need them report it and are skipped, unless RBR_REQUIRE_ORACLES=1
 oracles-if-possible:
 	scripts/oracles || [ -z "$$RBR_REQUIRE_ORACLES" ]
 

@@ -1,6 +1,6 @@
-//! Throughput of codecs, ciphers and hashes, on one thread, over data that looks like table pages.
+//! Single-threaded throughput of codecs, ciphers and hashes over data that resembles table pages.
 //!
-//! `cargo bench --bench codec -- zst` measures what has `zst` in its name.
+//! `cargo bench --bench codec -- zst` runs the benchmarks whose names contain `zst`.
 
 use std::hint::black_box;
 use std::io::Read;
@@ -15,12 +15,12 @@ use repo_format::pg::page::{PageCheck, checksum};
 
 const PAGE_SIZE: usize = 8192;
 const DATA_PAGES: usize = 2048;
-/// What a worker pushes at a time.
+/// Bytes that a worker pushes at a time.
 const PUSH_BYTES: usize = 1024 * 1024;
-/// Size of the small files that most of a database's files are.
+/// Size of the small files that make up most of a database.
 const SMALL_FILE_BYTES: usize = 4096;
 
-/// Pages of rows with counters, random numbers and words, with valid checksums.
+/// Pages of rows with counters, random numbers and words, and with valid checksums.
 fn table_pages() -> Vec<u8> {
     const WORDS: [&str; 8] = ["alpha", "order", "shipped", "2024-05-17", "customer", "paid", "zürich", "null"];
     let mut state = 88_172_645_463_325_252u64;

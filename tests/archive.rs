@@ -1,4 +1,4 @@
-//! WAL archiving beside the real pgBackRest.
+//! WAL archiving compared with the real pgBackRest.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::env::{Scenario, ScenarioOptions, Shutdown, Tool, restored_matches};
 
 const TOOLS: [(Tool, Tool); 2] = [(Tool::Rbr, Tool::PgBackRest), (Tool::PgBackRest, Tool::Rbr)];
 
-/// A cluster that archives nothing by itself, and a segment of it under its own name in `wal/`.
+/// A cluster that archives nothing by itself, and one of its segments under its own name in `wal/`.
 fn scenario(global: &[&str]) -> Option<(Scenario, String)> {
     let scenario = Scenario::start(ScenarioOptions {
         global: global.iter().map(|&line| line.to_owned()).collect(),
@@ -26,7 +26,7 @@ fn path(scenario: &Scenario, name: &str) -> String {
     scenario.space.text(name)
 }
 
-/// Files of the archive, without info files.
+/// Returns the files of the archive, without info files.
 fn archived(scenario: &Scenario) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![scenario.space.path("repo/archive/demo")];
@@ -90,7 +90,7 @@ fn push_of_known_segment_depends_on_its_content() {
     for (tool, _) in TOOLS {
         scenario.run(tool, &["archive-push", &source]).fails(45).says("with a different checksum");
     }
-    // Another cluster's segment, by the system identifier in its header
+    // A segment of another cluster, by the system identifier in its header
     content[24] ^= 1;
     scenario.space.write(&format!("wal/{segment}"), &content);
     for (tool, _) in TOOLS {
@@ -125,7 +125,7 @@ fn killed_push_leaves_nothing_mistaken_for_a_segment() {
         std::thread::sleep(Duration::from_millis(20 * attempt));
         push.kill();
         for tool in [Tool::PgBackRest, Tool::Rbr] {
-            // Either it is there and right, or it is not there
+            // The segment is either there and correct, or missing
             let get = scenario.run(tool, &["archive-get", &segment, &got]);
             assert!(matches!(get.code, 0 | 1), "{}", get.describe());
             if get.code == 0 {
@@ -208,7 +208,7 @@ fn spool_of_one_program_is_continued_by_the_other() {
     let out = scenario.space.path("spool/archive/demo/out");
     scenario.space.run("mkdir", &["-p", &scenario.space.text("spool/archive/demo/out")]).success();
     for (tool, _) in TOOLS {
-        // What a worker of either program has left behind
+        // The status that a worker of either program leaves
         scenario.space.write(&format!("spool/archive/demo/out/{segment}.ok"), "");
         scenario.run(tool, &["archive-push", &source]).success().says("to the archive asynchronously");
         scenario.space.write(&format!("spool/archive/demo/out/{segment}.ok"), "0\na warning");
@@ -217,9 +217,10 @@ fn spool_of_one_program_is_continued_by_the_other() {
         scenario.run(tool, &["archive-push", &source]).success().says("due to error [45] and was manually skipped");
         fs::remove_file(out.join(format!("{segment}.ok"))).expect("remove");
     }
-    // The real thing: PostgreSQL wants it archived, a worker does it
+    // A real run: PostgreSQL wants the segment archived, and a worker archives it
     let ready = format!("{}/pg_wal/{segment}", scenario.cluster.data_text());
-    // While a worker holds the lock, a call can't start another one and does the work itself, with another message
+    // While a worker holds the lock, a call cannot start another one. It archives the segment itself, with another
+    // message
     for (first, second) in TOOLS {
         scenario.run(first, &["archive-push", &ready]).success().says("asynchronously");
         scenario.run(second, &["archive-push", &ready]).success().says("asynchronously");

@@ -1,4 +1,4 @@
-//! Backups that rbr takes of live clusters.
+//! Backups of live clusters by rbr.
 
 mod chain;
 mod changed_options;

@@ -4,6 +4,7 @@ mod browse;
 mod check_pgbackrest;
 mod damage;
 pub mod golden;
+mod leftovers;
 mod odd_names;
 mod oracle_cycle;
 mod verify;

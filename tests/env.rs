@@ -1,9 +1,9 @@
-//! What the integration tests stand on: throw-away folders, configuration files, PostgreSQL clusters, and the programs
-//! under test.
+//! The environment of the integration tests: throw-away folders, configuration files, PostgreSQL clusters, and the
+//! programs under test.
 //!
-//! Everything a test makes lives in its own [`Space`] in the system's folder for temporary files, belongs to an
-//! unprivileged user (PostgreSQL and the backup programs refuse root), and goes away when the test ends. Setting
-//! `RBR_TEST_KEEP=1` keeps the folders and prints where they are.
+//! Everything that a test creates is in its own [`Space`] in the system's folder for temporary files. It belongs to an
+//! unprivileged user (PostgreSQL and the backup programs refuse root) and is removed when the test ends.
+//! `RBR_TEST_KEEP=1` keeps the folders and prints their paths.
 
 pub mod azurite;
 mod cluster;

@@ -1,4 +1,4 @@
-//! `expire` beside the real pgBackRest, on copies of made-up repositories.
+//! `expire` compared with the real pgBackRest, on copies of generated repositories.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use repo_format::pg::PgVersion;
 use crate::env::{Space, Tree, oracles};
 
 const DAY: i64 = 86_400;
-/// Days ago, type, the backup that it is based on. The first six are of an older cluster.
+/// Age in days, type, and the backup that it is based on. The first six are of an older cluster.
 const BACKUPS: [(i64, char, usize); 16] = [
     (45, 'F', 0),
     (44, 'D', 0),
@@ -33,7 +33,7 @@ const BACKUPS: [(i64, char, usize); 16] = [
     (2, 'I', 14),
 ];
 
-/// `YYYYMMDD-HHMMSS` of a time in UTC.
+/// Formats a time in UTC as `YYYYMMDD-HHMMSS`.
 fn time_text(space: &Space, epoch: i64) -> String {
     space.run("date", &["-u", "-d", &format!("@{epoch}"), "+%Y%m%d-%H%M%S"]).success().stdout.trim().to_owned()
 }
@@ -114,7 +114,7 @@ fn repository(space: &Space, root: &Path, now: i64) -> Vec<(BackupLabel, BackupE
     }
     let newest = made.iter().map(|(label, _)| label).max().expect("backups");
     std::os::unix::fs::symlink(newest.as_str(), root.join("backup/demo/latest")).expect("link");
-    // Leftovers: a backup that never ended, one that runs, manifests of backups long gone
+    // Leftovers: a backup that never completed, a running backup, manifests of expired backups
     put(root, "backup/demo/20200101-000000F/backup.manifest.copy", "x");
     put(root, &format!("backup/demo/{}F/backup.manifest.copy", time_text(space, now)), "x");
     for label in ["20190101-000000F", "20240101-000000F", "20240101-000000F_20240102-000000D"] {
@@ -139,7 +139,7 @@ fn repository(space: &Space, root: &Path, now: i64) -> Vec<(BackupLabel, BackupE
     made
 }
 
-/// Log lines without what differs between two runs of the same.
+/// Removes from log lines what differs between two equal runs.
 fn normal(log: &str) -> String {
     let patterns = [
         (r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ", ""),
@@ -195,9 +195,9 @@ fn expire_leaves_and_logs_what_pgbackrest_does() {
     assert!(cases.len() >= 40);
     for case in &cases {
         let results = [space.path("bin/rbr"), oracles.pgbackrest.clone()].map(|program| {
-            // Both work in the same place, since their messages name it
+            // Both work in the same folder, because their messages contain its path
             space.copy("source", "work");
-            // rbr removes an unfinished backup only if nothing changed in it for a day
+            // rbr removes an unfinished backup only if it has not changed for a day
             let long_ago = SystemTime::now() - Duration::from_secs(3 * 86_400);
             for path in ["backup.manifest.copy", ""] {
                 let path = space.path("work/backup/demo/20200101-000000F").join(path);
@@ -218,7 +218,7 @@ fn expire_leaves_and_logs_what_pgbackrest_does() {
             let tree = Tree::read(&space.path("work"));
             fs::remove_dir_all(space.path("work")).expect("remove");
             let content = |path: &str| match tree.0.get(path) {
-                // Times of files that were written anew differ
+                // Times of rewritten files differ
                 Some(crate::env::Entry::File { mode, size, sha1, .. }) => format!("{mode:o} {size} {sha1}"),
                 other => format!("{other:?}"),
             };

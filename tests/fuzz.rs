@@ -1,11 +1,11 @@
-//! The fuzz targets over their corpora, and for a short time over changed copies of them.
+//! Runs the fuzz targets over their corpora, and briefly over modified copies of them.
 
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 
 use std::path::Path;
 
-/// Changed copies of each corpus file that are tried.
+/// Modified copies of each corpus file.
 const CHANGED_COPIES: u32 = 60;
 
 fn names_in(folder: &Path) -> Vec<String> {
@@ -17,7 +17,7 @@ fn names_in(folder: &Path) -> Vec<String> {
     names
 }
 
-/// (name, content) of the files that a target begins with.
+/// Returns (name, content) of the files in a target's corpus.
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let files: Vec<_> =
@@ -39,7 +39,7 @@ fn targets_return_for_their_corpus_and_its_cuts() {
         for (file, data) in corpus(name) {
             println!("{name}/{file}");
             function(&data);
-            // Cut short, and with one bit turned, at places spread over the whole.
+            // Truncated, and with one bit flipped, at positions spread over the whole
             for position in (0..data.len()).step_by(data.len() / 100 + 1) {
                 function(&data[..position]);
                 let mut turned = data.clone();

@@ -1,4 +1,4 @@
-//! Repositories that someone has changed on purpose: with right checksums, so that nothing but the values gives them away.
+//! Repositories that someone has modified on purpose, with valid checksums, so that only the values reveal it.
 
 mod bombs;
 mod limited;
@@ -10,7 +10,7 @@ mod sizes;
 pub use self::limited::run_limited;
 use crate::env::Run;
 
-/// The command must have ended by itself: no panic, no abort for want of memory, no endless loop.
+/// Checks that the command ended by itself: no panic, no abort because of memory, no endless loop.
 #[track_caller]
 pub fn ended_by_itself(run: &Run, what: &str) {
     let killed = run.code == 101 || run.code >= 124 && run.code <= 127 || run.code > 128;
@@ -18,7 +18,7 @@ pub fn ended_by_itself(run: &Run, what: &str) {
     assert!(!run.stderr.contains("panicked") && !run.stdout.contains("panicked"), "{what}\n{}", run.describe());
 }
 
-/// The text of an info file with the checksum line that belongs to it: SHA-1 over the sections as JSON.
+/// Returns the text of an info file with its correct checksum line: SHA-1 over the sections as JSON.
 pub fn sealed(text: &str) -> String {
     use sha1::{Digest, Sha1};
     const CHECKSUM: &str = "backrest-checksum=";
@@ -44,7 +44,7 @@ pub fn sealed(text: &str) -> String {
     text.replace(old, &format!("{CHECKSUM}\"{sum}\""))
 }
 
-/// Splits a line at the first `=` that leaves JSON.
+/// Splits a line at the first `=` that leaves valid JSON.
 fn split(line: &str) -> Option<(&str, &str)> {
     line.match_indices('=')
         .map(|(at, _)| (&line[..at], &line[at + 1..]))

@@ -1,10 +1,10 @@
-//! What `info` and the repository's file commands print, byte for byte beside the real pgBackRest.
+//! The output of `info` and of the repository's file commands, byte for byte compared with the real pgBackRest.
 
 use std::fs;
 
 use crate::env::{Scenario, ScenarioOptions, Tool};
 
-/// Both programs must print the same, and end with the same status.
+/// Checks that both programs print the same and exit with the same status.
 #[track_caller]
 fn same(scenario: &Scenario, arguments: &[&str]) {
     let config = format!("--config={}", scenario.space.text("pgbackrest.conf"));
@@ -20,7 +20,7 @@ fn same(scenario: &Scenario, arguments: &[&str]) {
     );
 }
 
-/// Backups of all types in an open and an encrypted repository, made by pgBackRest.
+/// Backups of all types in a plain and an encrypted repository, made by pgBackRest.
 fn scenario() -> Option<Scenario> {
     let scenario = Scenario::start(ScenarioOptions {
         tablespace: true,
@@ -65,7 +65,7 @@ fn info_prints_what_pgbackrest_prints() {
     rustix::fs::flock(&held, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("lock");
     check(&scenario);
     drop(held);
-    // Stanzas that are damaged, without data and without backups
+    // Stanzas that are damaged, without data, and without backups
     scenario.space.folder("repo/backup/empty");
     scenario.space.folder("repo/backup/damaged");
     scenario.space.write("repo/backup/damaged/backup.info", "nonsense");

@@ -1,8 +1,8 @@
-//! Integration tests: the built program against real PostgreSQL clusters and the real pgBackRest.
+//! Integration tests: the built program with real PostgreSQL clusters and the real pgBackRest.
 //!
-//! One test binary, one folder per subject. [`env`] makes what a test needs and takes it away again. Tests that compare
-//! with other programs need `scripts/oracles` to have been run; without it they print that they are skipped, and fail
-//! when `RBR_REQUIRE_ORACLES=1`.
+//! There is one test binary and one folder per subject. [`env`] creates what a test needs and removes it again. Tests
+//! that compare with other programs require `scripts/oracles`. Without it they print that they are skipped, or fail if
+//! `RBR_REQUIRE_ORACLES=1`.
 
 mod archive;
 mod backup;

@@ -1,4 +1,4 @@
-//! Repositories on servers: S3, Azure, GCS and SFTP, written by both programs in turns and restored by both.
+//! Repositories on servers: S3, Azure, GCS and SFTP, written by both programs in turn and restored by both.
 
 mod azure;
 mod ciphers;
@@ -10,6 +10,7 @@ mod gcs;
 mod past;
 mod proxy;
 mod read_ahead;
+mod requests;
 mod s3;
 mod s3_options;
 mod s3_secrets;
@@ -18,7 +19,7 @@ mod sftp_keys;
 
 use crate::env::{Scenario, Tool, restored_matches};
 
-/// What must hold wherever a repository is: both programs write to it in turns, and each restores what the other wrote.
+/// The checks for every kind of repository: both programs write to it in turn, and each restores what the other wrote.
 fn cycle(scenario: &Scenario) {
     scenario.rbr(&["stanza-create"]).success();
     scenario.rbr(&["check"]).success();

@@ -195,7 +195,7 @@ fn find_tells_primary_from_standby_and_waits_for_replay() {
     assert!(standby_session.control().checkpoint >= start.lsn);
     standby_session.ping(true).unwrap();
     primary_session.backup_stop().unwrap();
-    // A standby that is ahead of the start does not follow that primary
+    // A standby that is ahead of the start does not follow this primary
     let error = standby_session
         .replay_wait(repo_format::wal_name::Lsn(1), start.wal_segment.timeline, Duration::from_secs(1))
         .unwrap_err();
@@ -274,7 +274,7 @@ fn ssl_mode_of_the_environment_decides_about_encryption_and_checks() {
     };
     let local = ("PGHOST", "127.0.0.1");
     connect(&[local, ("PGSSLMODE", "disable")]).fails(56).says("no encryption");
-    // What is written nowhere is `prefer`
+    // The default is `prefer`
     connect(&[local]).success();
     connect(&[local, ("PGSSLMODE", "allow")]).success();
     connect(&[local, ("PGSSLMODE", "require")]).success();
@@ -282,7 +282,7 @@ fn ssl_mode_of_the_environment_decides_about_encryption_and_checks() {
     let full = ("PGSSLMODE", "verify-full");
     connect(&[("PGHOST", "localhost"), full, ("PGSSLROOTCERT", &authority)]).success();
     connect(&[("PGHOST", "localhost"), full, ("PGSSLROOTCERT", &other)]).fails(56).says("certificate");
-    // With a file of authorities there, weaker modes check them too
+    // With a file of authorities, weaker modes check the certificate too
     connect(&[local, ("PGSSLMODE", "require"), ("PGSSLROOTCERT", &other)]).fails(56).says("certificate");
     let named = [("PGHOST", "db.invalid"), ("PGHOSTADDR", "127.0.0.1"), ("PGSSLROOTCERT", authority.as_str())];
     connect(&[&named[..], &[full]].concat()).fails(56).says("not valid for name");

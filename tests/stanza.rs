@@ -1,4 +1,4 @@
-//! Stanza commands, check, start and stop, beside the real pgBackRest.
+//! Stanza commands, check, start and stop, compared with the real pgBackRest.
 
 use std::fs;
 
@@ -65,7 +65,7 @@ fn stanza_half_upgraded_to_format_6_is_left_alone() {
         scenario.rbr(&["stanza-create"]).success();
         let old = info_files(&scenario);
         scenario.run(Tool::PgBackRest, &["stanza-upgrade", "--repo1-format=6"]).success();
-        // Nothing but an upgrade of both programs helps
+        // Only an upgrade of both programs helps
         for command in [&["backup"][..], &["check"], &["stanza-create"], &["stanza-upgrade"]] {
             scenario.rbr(command).fails(29).says("repository format 6").says("HINT: use a pgBackRest version");
         }
@@ -136,7 +136,7 @@ fn stop_and_start_rule_both_programs() {
     scenario.rbr(&["stanza-create"]).success();
     scenario.rbr(&["stop"]).success();
     for tool in TOOLS {
-        // This one is not refused: it waits for the segment that archive-push may not take
+        // This command is not refused: it waits for the segment that archive-push may not store
         scenario
             .run(tool, &["check", "--archive-timeout=500ms"])
             .fails(82)

@@ -1,4 +1,4 @@
-//! The storage drivers by themselves: each passes the same suite, also while its calls fail, against a real server where it
+//! Tests of the storage drivers: each passes the same suite, also while its calls fail, against a real server if it
 //! needs one.
 
 mod conformance;
@@ -24,7 +24,7 @@ fn open(storage: StorageSettings) -> Arc<dyn RepoStorage> {
     Repo::open(&settings).expect("settings of a repository").storage
 }
 
-/// All that a driver must pass. `open` takes the name of an empty repository.
+/// Everything that a driver must pass. `open` takes the name of an empty repository.
 fn drive(open: impl Fn(&str) -> Arc<dyn RepoStorage>) {
     let plain = open("plain");
     conformance::run(&*plain);

@@ -1,4 +1,4 @@
-//! Contents of clusters: one large table, many relations, and changes to them.
+//! Content of the clusters: one large table, many relations, and changes to them.
 
 use std::fs;
 use std::io::Write as _;
@@ -9,11 +9,11 @@ use crate::harness::Site;
 use crate::tests::env::Cluster;
 
 const PAGE_BYTES: usize = 8192;
-/// Only files from this size on are damaged: the large table's and index's.
+/// Only files of at least this size are damaged, that is, those of the large table and its index.
 const LARGE_BYTES: u64 = 1 << 20;
 
-/// A cluster whose table `accounts`, like pgbench's largest, takes with its index about `size_mb`. Its pages have room for a
-/// changed row.
+/// A cluster with a table `accounts`, like the largest table of pgbench. Table and index use about `size_mb`. Its pages
+/// have room for a changed row.
 pub fn large(size_mb: usize) -> Site {
     let rows = size_mb * 6_300;
     Site::load(|cluster| {
@@ -39,7 +39,8 @@ pub fn tables(count: usize) -> Site {
     })
 }
 
-/// Changes a row in every `every`th block of `accounts`, from block `first` on; the new row stays in the block.
+/// Changes a row in every `every`th block of `accounts`, starting with block `first`. The new row version stays in the
+/// same block.
 pub fn change_blocks(cluster: &Cluster, first: usize, every: usize) {
     cluster.sql(&format!(
         "update accounts set abalance = abalance + 1 where ctid = any (array(
@@ -63,7 +64,7 @@ pub fn damage_pages(folder: &Path, every: usize) {
     }
 }
 
-/// Segments of 1 MB in one log file of 4 GB.
+/// Segments of 1 MB per log file of 4 GB.
 const SEGMENTS_PER_LOG: u64 = 4096;
 
 /// The number of a segment of 1 MB on the first timeline.

@@ -1,13 +1,13 @@
-//! Delta restore over an unchanged cluster and over one with a hundredth of its pages changed.
+//! Delta restore over an unchanged cluster, and over a cluster with one percent of its pages changed.
 
 use crate::data;
 use crate::harness::{Report, Site, setting};
 use crate::tests::env::Tool;
 
-/// One page in so many is damaged.
+/// One of this many pages is damaged.
 const EVERY: usize = 100;
 
-/// A large table, from whole files and from block incremental ones.
+/// A large table, restored from whole files and from block incremental files.
 pub fn restore(report: &mut Report) {
     let size_mb = setting("RBR_BENCH_MB", 1024);
     let site = data::large(size_mb);

@@ -1,4 +1,5 @@
-//! What every comparison stands on: a cluster with both programs beside it, what a command costs, and the table of results.
+//! Common code of all comparisons: a cluster with a repository for each program, the cost of commands, and the table of
+//! results.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ pub fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 
-/// Words from the environment.
+/// Returns words from the environment.
 fn words(name: &str, default: &str) -> Vec<String> {
     let words = std::env::var(name).unwrap_or_else(|_| default.to_owned());
     words.split_whitespace().map(str::to_owned).collect()
@@ -28,7 +29,7 @@ pub fn codecs() -> Vec<String> {
     words("RBR_BENCH_CODECS", "none lz4 zst gz bz2")
 }
 
-/// What every request to an object store waits.
+/// The latencies that are added to every request to an object store.
 pub fn latencies() -> Vec<Duration> {
     let number = |word: String| word.parse().unwrap_or_else(|_| panic!("RBR_BENCH_LATENCY_MS: {word} is no number"));
     words("RBR_BENCH_LATENCY_MS", "0 20").into_iter().map(number).map(Duration::from_millis).collect()

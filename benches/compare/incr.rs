@@ -1,13 +1,14 @@
-//! Incremental backups: many tables of which one row has changed, and a large table with a hundredth of its blocks changed.
+//! Incremental backups: many tables of which one row changed, and a large table of which one percent of the blocks
+//! changed.
 
 use crate::data;
 use crate::harness::{Report, Site, setting};
 use crate::tests::env::{Cluster, Tool};
 
-/// One block in so many changes.
+/// One of this many blocks changes.
 const EVERY: usize = 100;
 
-/// Many tables; a backup without any change at all is refused by both programs.
+/// Many tables. One row changes, because both programs refuse a backup without any change.
 pub fn unchanged_tables(report: &mut Report) {
     let count = setting("RBR_BENCH_TABLES", 20_000);
     let mut site = data::tables(count);
@@ -27,7 +28,7 @@ pub fn changed_blocks(report: &mut Report) {
     compare(report, &mut site, &format!("{size_mb} MB, 1% of blocks, block"), &["repo1-block=y"], changes);
 }
 
-/// Every round changes the cluster once; both programs back up the same change.
+/// Changes the cluster once per round. Both programs back up the same change.
 fn compare(report: &mut Report, site: &mut Site, what: &str, lines: &[&str], change: impl Fn(&Cluster, usize)) {
     let mut all = vec!["repo1-bundle=y", "compress-type=zst", "repo1-retention-full=9"];
     all.extend(lines);

@@ -1,20 +1,23 @@
-//! rbr beside the real pgBackRest: the same work with the same options on the same data, in turn on the same machine.
+//! Compares rbr with the real pgBackRest: the same work with the same options on the same data, alternately on the same
+//! machine.
 //!
-//! `make bench` runs every subject; `RBR_BENCH=incr,wal make bench` (or `cargo bench --bench compare -- incr wal`) those
-//! whose names begin so. Needs `scripts/oracles`. Every line is one measure of one comparison: median, least and greatest of each
-//! program, and the ratio of the medians, rbr / pgBackRest (less is better everywhere; below 1.00 rbr is better).
+//! `make bench` runs every subject. `RBR_BENCH=incr,wal make bench` (or `cargo bench --bench compare -- incr wal`) runs
+//! the subjects whose names begin with these words. Requires `scripts/oracles`. Every line is one value of one
+//! comparison: median, minimum and maximum of each program, and the ratio of the medians, rbr / pgBackRest (less is
+//! better everywhere; below 1.00 rbr is better).
 //!
-//! Each comparison is repeated `RBR_BENCH_ROUNDS` times (3), and the program that begins changes from round to round. What is
-//! still to be written to the disk is written before each measurement. `wall s` is the time until the command ends, `cpu s`
-//! the processor time of the command and its children, `peak MiB` the greatest proportional memory of all processes of the
-//! program taken together, `stored KiB` what the command added to the repository.
+//! Each comparison is repeated `RBR_BENCH_ROUNDS` times (3), and the programs take turns to begin. Dirty data is
+//! written to the disk before each measurement. `wall s` is the time until the command ends, `cpu s` the processor time
+//! of the command and its children, `peak MiB` the maximum of the proportional memory of all processes of the program
+//! together, `stored KiB` what the command added to the repository.
 //!
-//! Sizes: `RBR_BENCH_MB` (1024) of the large cluster, `RBR_BENCH_RELATIONS` (100000) and `RBR_BENCH_TABLES` (20000) of the ones
-//! with many relations, `RBR_BENCH_SEGMENTS` (500) of the recovery, `RBR_BENCH_TRANSACTIONS` (10000) and `RBR_BENCH_INSERTS` (200) of
-//! each client under which WAL is archived, `RBR_BENCH_CODECS` ("none lz4 zst gz bz2"). For a repository in an S3 server,
-//! `RBR_BENCH_LATENCY_MS` ("0 20") is what each request waits, `RBR_BENCH_PROCESSES` ("2 4") the values of process-max.
+//! Sizes: `RBR_BENCH_MB` (1024) of the large cluster, `RBR_BENCH_RELATIONS` (100000) and `RBR_BENCH_TABLES` (20000) of
+//! the clusters with many relations, `RBR_BENCH_SEGMENTS` (500) of the recovery, `RBR_BENCH_TRANSACTIONS` (10000) and
+//! `RBR_BENCH_INSERTS` (200) of each client while WAL is archived, `RBR_BENCH_CODECS` ("none lz4 zst gz bz2"). For a
+//! repository in an S3 server, `RBR_BENCH_LATENCY_MS` ("0 20") is the delay of each request, `RBR_BENCH_PROCESSES` ("2
+//! 4") the values of process-max.
 //!
-//! Measure on an idle machine, with nothing beside it: both programs use every core.
+//! Measure on an idle machine: both programs use every core.
 
 #[path = "../../tests"]
 mod tests {
@@ -56,7 +59,7 @@ const SUBJECTS: [(&str, Subject); 14] = [
     ("s3-archive", s3_wal::archive),
 ];
 
-/// The names asked for, as arguments or in the environment; none stand for all.
+/// Returns the requested names, from arguments or the environment. No names mean all.
 fn wanted() -> Vec<String> {
     let mut wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     if wanted.is_empty() {
@@ -71,7 +74,7 @@ fn wanted() -> Vec<String> {
 }
 
 fn main() {
-    // `cargo test --benches` runs benchmarks only to see that they start
+    // `cargo test --benches` only checks that benchmarks start
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }

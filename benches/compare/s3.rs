@@ -1,4 +1,4 @@
-//! Backup and restore with the repository in an S3 server, at once and with time added to every request.
+//! Backup and restore with the repository in an S3 server, without and with latency.
 
 use crate::data;
 use crate::harness::{Bucket, Report, Site, latencies, processes, setting};
@@ -38,7 +38,7 @@ pub fn full(report: &mut Report) {
     });
 }
 
-/// Incremental backup of many tables, of which one row has changed.
+/// Incremental backup of many tables of which one row changed.
 pub fn incr(report: &mut Report) {
     let count = setting("RBR_BENCH_TABLES", 20_000);
     let (site, bucket) = (data::tables(count), Bucket::start());
@@ -62,7 +62,7 @@ pub fn incr(report: &mut Report) {
     });
 }
 
-/// Makes a stanza in a repository of its own.
+/// Creates a stanza in a repository of its own.
 pub fn create_stanza(site: &Site, bucket: &Bucket, tool: Tool, lines: &[&str]) {
     let lines = bucket.new_repo(lines);
     site.create_stanza(tool, &lines.iter().map(String::as_str).collect::<Vec<_>>());

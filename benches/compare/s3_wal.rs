@@ -1,5 +1,5 @@
-//! WAL with the repository in an S3 server, at once and with time added to every request: archiving and fetching of
-//! segments of 16 MB, and the commands that look through a long archive.
+//! WAL with the repository in an S3 server, without and with latency: archiving and fetching segments of 16 MB, and
+//! commands that list a long archive.
 
 use std::fs;
 
@@ -13,10 +13,10 @@ use crate::wal_segment::{copies, fill, text};
 const SEGMENTS: usize = 64;
 /// Segments in the long archive.
 const LONG: u64 = 10_000;
-/// Segments of 16 MB in one log file of 4 GB, and thus in one directory of the archive.
+/// Segments of 16 MB per log file of 4 GB, which is one directory of the archive.
 const SEGMENTS_PER_LOG: u64 = 256;
 
-/// archive-push and archive-get, a call for each segment; then asynchronous, with the work done in the background.
+/// archive-push and archive-get, one call per segment; then asynchronously, with the work in the background.
 pub fn segments(report: &mut Report) {
     let mut site = Site::new(&[], &["archive_mode = on", "archive_command = 'false'"]);
     let source = fill(&mut site, 16);
@@ -66,7 +66,7 @@ fn compare(report: &mut Report, site: &Site, bucket: &Bucket, names: &[String], 
             let figures = measure(
                 tool,
                 &mut names.iter().map(|name| {
-                    // PostgreSQL takes away what was acknowledged
+                    // PostgreSQL removes the status of acknowledged segments
                     if let Some(before) = before.replace(name) {
                         fs::remove_file(status(before)).expect("acknowledged segment");
                     }
@@ -123,7 +123,7 @@ pub fn archive(report: &mut Report) {
     }
 }
 
-/// Names of archived segments below a repository.
+/// Returns names of archived segments below a repository.
 fn long_archive(repo: &str) -> impl Iterator<Item = String> {
     (1..=LONG).map(move |number| {
         let name = segment_name(number);

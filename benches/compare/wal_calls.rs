@@ -1,5 +1,5 @@
-//! What a call of PostgreSQL costs that finds its work done by the worker in the background: archive-push with the segment's
-//! `.ok` file there, archive-get with the segment in the spool.
+//! The cost of a call by PostgreSQL whose work the background worker has already done: archive-push with the segment's
+//! `.ok` file in the spool, archive-get with the segment in the spool.
 
 use std::fs;
 
@@ -8,10 +8,10 @@ use crate::tests::env::{Shutdown, Tool};
 
 /// Calls that are measured together.
 const CALLS: usize = 1000;
-/// Segments in the spool besides the one asked for, so that no worker has to fetch more.
+/// Segments in the spool in addition to the requested one, so that no worker has to fetch more.
 const AHEAD: usize = 3;
 
-/// Both calls.
+/// Both commands.
 pub fn calls(report: &mut Report) {
     let mut site = Site::new(&["--wal-segsize=1"], &["wal_keep_size = 64MB"]);
     site.cluster.start();

@@ -8,12 +8,12 @@ use crate::data;
 use crate::harness::{Figures, Report, Site, setting};
 use crate::tests::env::{Shutdown, Tool};
 
-/// How often the archiver's queue is looked at.
+/// How often to check the archiver's queue.
 const POLL: Duration = Duration::from_millis(10);
-/// No load waits longer than this for its last segment.
+/// The maximum wait for the last segment of a load.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// A load: its name and the arguments of pgbench but for the number of transactions.
+/// A load: its name and the arguments of pgbench without the number of transactions.
 struct Load<'a> {
     name: &'a str,
     arguments: &'a [&'a str],
@@ -87,13 +87,13 @@ fn under(site: &mut Site, load: &Load<'_>, tool: Tool) -> Figures {
     ]
 }
 
-/// How many segments wait for the archiver.
+/// Returns how many segments wait for the archiver.
 fn waiting(status: &Path) -> usize {
     let entries = fs::read_dir(status).expect("archive_status").flatten();
     entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".ready")).count()
 }
 
-/// Every segment from `first` to `last` has to be in the archive, and is counted.
+/// Checks that the archive has every segment from `first` to `last`, and returns their number.
 fn complete(archive: &Path, first: &str, last: &str) -> usize {
     let mut found = Vec::new();
     names(archive, &mut found);

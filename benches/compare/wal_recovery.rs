@@ -1,4 +1,4 @@
-//! Recovery through `restore_command` with segments fetched ahead.
+//! Recovery through `restore_command` with prefetched segments.
 
 use std::fs;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use crate::tests::env::{Cluster, Shutdown, Tool};
 /// Rows that fill about one segment of 1 MB.
 const ROWS_PER_SEGMENT: usize = 8_000;
 
-/// As many segments of 1 MB as asked for, from a copy of the cluster before them.
+/// Recovers the requested number of segments of 1 MB, on a copy of the cluster from before them.
 pub fn recovery(report: &mut Report) {
     let count = setting("RBR_BENCH_SEGMENTS", 500);
     // All segments stay in pg_wal until they are archived
@@ -29,7 +29,7 @@ pub fn recovery(report: &mut Report) {
     report.in_turn(&format!("async recovery of {count} segments"), |_| {}, |tool| recover(&site, tool, count));
 }
 
-/// Makes segments; returns the complete ones.
+/// Writes segments and returns the complete ones.
 fn write(site: &mut Site, count: usize) -> Vec<String> {
     site.cluster.start();
     let current = || data::segment_number(&site.cluster.sql("select pg_walfile_name(pg_current_wal_lsn())"));

@@ -1,4 +1,4 @@
-//! archive-push and archive-get of single segments, not asynchronous: of the usual 16 MB, and of the largest size, 1 GB.
+//! Synchronous archive-push and archive-get of single segments: of the usual 16 MB, and of the largest size, 1 GB.
 
 use std::fs;
 use std::path::Path;
@@ -55,7 +55,7 @@ fn compare(report: &mut Report, segment_mb: usize, calls: usize) {
     }
 }
 
-/// Puts copies of a segment beside it: one name for each call, with the same content.
+/// Creates copies of a segment next to it: one name per call, with the same content.
 pub fn copies(site: &Site, source: &str, count: usize) -> Vec<String> {
     let wal = site.cluster.data().join("pg_wal");
     let names: Vec<_> = (0..count).map(|number| format!("00000001000000A0000000{number:02X}")).collect();

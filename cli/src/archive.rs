@@ -1,4 +1,4 @@
-//! What archive-push and archive-get have in common.
+//! Code that archive-push and archive-get share.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -30,7 +30,7 @@ pub(crate) fn pg_path(config: &Config) -> Option<&str> {
     config.find_at(opt::PG_PATH, pg_key(config))
 }
 
-/// WAL can only be pushed and got where PostgreSQL runs.
+/// Fails if the cluster is on another host. WAL can only be pushed and fetched where PostgreSQL runs.
 pub(crate) fn check_local(config: &Config) -> Result<()> {
     match config.find_at(opt::PG_HOST, pg_key(config)) {
         None => Ok(()),
@@ -52,20 +52,20 @@ pub(crate) fn version_force(config: &Config) -> Result<Option<PgVersion>> {
     config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()
 }
 
-/// Files worked on at the same time.
+/// Number of files to process in parallel.
 pub(crate) fn process_max(config: &Config) -> Result<usize> {
     Ok(usize::try_from(config.get(opt::PROCESS_MAX)?).unwrap_or(1))
 }
 
-/// What is done about a file that fails.
+/// How to retry a failed file.
 pub(crate) fn retry(config: &Config) -> Result<Retry> {
     let count = config.find(opt::JOB_RETRY).and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
     let interval = config.find(opt::JOB_RETRY_INTERVAL).unwrap_or(Duration::ZERO);
     Ok(Retry { count, interval })
 }
 
-/// The lock of a worker in the background. Two workers would write the same temporary files, so it must be the worker's own,
-/// not one that another worker of the same call holds.
+/// Takes the lock of a background worker. Two workers would write the same temporary files, so the lock must be the
+/// worker's own, not one that another worker of the same call holds.
 pub(crate) fn worker_lock(config: &Config) -> Result<Option<Lock>> {
     repos::lock(config)?.map(Lock::own).transpose()
 }
@@ -75,7 +75,7 @@ pub(crate) fn spool(config: &Config, queue: SpoolQueue) -> Result<Spool> {
     Ok(Spool::new(Path::new(config.get(opt::SPOOL_PATH)?), &repos::stanza(config)?, queue))
 }
 
-/// Where this process meets the worker.
+/// How this process communicates with the worker.
 pub(crate) fn background(config: &Config, queue: SpoolQueue) -> Result<Background> {
     Ok(Background {
         stanza: repos::stanza(config)?,
@@ -88,22 +88,22 @@ pub(crate) fn background(config: &Config, queue: SpoolQueue) -> Result<Backgroun
     })
 }
 
-/// Starts the worker: this program again, on its own and without any output but its log file. Returns what tells whether the
-/// worker has ended.
+/// Starts the worker: this program again, detached and without any output except its log file. Returns a closure that
+/// tells whether the worker has ended.
 pub(crate) fn launch(config: &Config, command: Command, params: &[String]) -> Result<impl FnMut() -> bool + use<>> {
     let off = || Replacement::Text("off".to_owned());
     let replace = [("log-level-console", off()), ("log-level-stderr", off())];
     let mut args = config.options_for_exec(command, Role::Async, &replace, true, false);
     args.extend_from_slice(params);
     let failed = |error| Error::from_io(ErrorCode::Execute, "unable to start the asynchronous process", error);
-    // The name by which the program was called says which program it is; without a directory it may not be found again
+    // The name by which the program was called determines its identity; without a directory it may not be found again
     let program = match Path::new(config.program()) {
         path if path.is_absolute() => path.to_owned(),
         _ => std::env::current_exe().map_err(failed)?,
     };
     use std::os::unix::process::CommandExt;
-    // In a process group of its own, signals to PostgreSQL's archiver don't reach it. Nobody waits for it: this process ends
-    // soon, and the system's first process takes it over
+    // In its own process group, it does not receive signals to PostgreSQL's archiver. Nobody waits for it: this process
+    // ends soon, and init adopts the worker
     let mut worker = std::process::Command::new(program)
         .args(args)
         .current_dir("/")
@@ -113,6 +113,6 @@ pub(crate) fn launch(config: &Config, command: Command, params: &[String]) -> Re
         .process_group(0)
         .spawn()
         .map_err(failed)?;
-    // If the system does not say so, the worker is taken for one that still runs
+    // If the system gives no answer, assume that the worker still runs
     Ok(move || worker.try_wait().is_ok_and(|status| status.is_some()))
 }

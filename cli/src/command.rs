@@ -28,8 +28,8 @@ use crate::exit::ExitStatus;
 /// Runs a command with its options.
 type Handler = fn(&Config) -> Result<ExitStatus>;
 
-/// What runs a command in a role; `None` where the feature does not exist yet. **This is the line to change when a command
-/// lands**: add `pub mod NAME;` above and `Some(NAME::run)` here.
+/// Returns the function that runs a command in a role; `None` if it is not built yet. **Change this to add a command**:
+/// add `pub mod NAME;` above and `Some(NAME::run)` here.
 pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
     match (command, role) {
         (Command::Annotate, Role::Main) => Some(annotate::run),
@@ -60,7 +60,7 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
 /// Runs the command of a configuration.
 ///
 /// # Errors
-/// The command failed, or it does not exist yet.
+/// The command fails, or it is not built yet.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let command = if config.is_help() { Command::Help } else { config.command() };
     match handler(command, config.role()) {

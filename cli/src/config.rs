@@ -1,4 +1,4 @@
-//! The configuration: what the options of this process are, and where each value came from.
+//! The configuration: the options of this process, and the source of each value.
 
 mod adjust;
 mod commands;
@@ -31,16 +31,16 @@ pub use self::resolve::Environment;
 
 use self::options::OptionIndex;
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// From the declaration, or derived from other options.
+    /// The declaration, or other options that determine the value.
     Default,
-    /// From a configuration file.
+    /// A configuration file.
     File,
-    /// From a `PGBACKREST_*` variable.
+    /// A `PGBACKREST_*` variable.
     Environment,
-    /// From the command line, or made up by this process for its children.
+    /// The command line, or this process on behalf of its children.
     CommandLine,
 }
 
@@ -48,19 +48,19 @@ pub enum Source {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Value {
     Bool(bool),
-    /// Integers as they are, sizes in bytes, times in milliseconds.
+    /// An integer, a size in bytes, or a time in milliseconds.
     Number(i64),
     Text(Cow<'static, str>),
     List(Vec<String>),
-    /// In the order in which the user gave them.
+    /// Pairs in the order in which the user gave them.
     Map(Vec<(String, String)>),
 }
 
-/// One option, or one index of an option that has several.
+/// An option, or one index of an indexed option.
 #[derive(Clone)]
 pub(crate) struct Slot {
     value: Option<Value>,
-    /// As it was typed; made from the value where nobody typed it.
+    /// The value as typed; derived from the value if nobody typed it.
     display: Option<Cow<'static, str>>,
     /// The default as help shows it.
     default: Option<Cow<'static, str>>,
@@ -77,13 +77,13 @@ impl Slot {
 /// The indexes in use of one group.
 #[derive(Clone, Default)]
 pub(crate) struct GroupState {
-    /// The users' numbers, ascending; empty where the command has no options of the group.
+    /// The user's numbers, ascending; empty if the command has no options of the group.
     keys: Vec<u32>,
-    /// The position that commands for a single repository or cluster use.
+    /// The position of the repository or cluster that commands for a single one use.
     default: usize,
 }
 
-/// The options of one command, resolved. Values of secret options are never shown by `Debug`, because nothing is.
+/// The resolved options of one command. `Debug` never shows values, so it cannot show secrets.
 #[derive(Clone)]
 pub struct Config {
     command: Command,
@@ -91,7 +91,7 @@ pub struct Config {
     help: bool,
     params: Vec<String>,
     program: String,
-    /// Per option its slots, one per key of its group; empty where the command does not know the option.
+    /// The slots of each option, one per key of its group; empty if the command does not know the option.
     slots: Vec<Vec<Slot>>,
     groups: [GroupState; 2],
     input: resolve::Input,
@@ -104,7 +104,7 @@ impl std::fmt::Debug for Config {
 }
 
 impl Config {
-    /// The command; of `help COMMAND` it is that command.
+    /// Returns the command. For `help COMMAND` it returns that command.
     pub fn command(&self) -> Command {
         self.command
     }
@@ -114,7 +114,7 @@ impl Config {
         self.role
     }
 
-    /// Whether help about the command is wanted instead of the command.
+    /// Returns whether the user asked for help about the command.
     pub fn is_help(&self) -> bool {
         self.help
     }
@@ -129,64 +129,66 @@ impl Config {
         &self.program
     }
 
-    /// Whether the option has a meaning for the command.
+    /// Returns whether the command knows the option.
     pub fn is_valid(&self, decl: &OptionDecl) -> bool {
         options::find(decl.name).is_some_and(|index| !self.slots[index].is_empty())
     }
 
-    /// The value of an option that always has one.
+    /// Returns the value of an option that always has one.
     ///
     /// # Errors
-    /// [`ErrorCode::Assert`]: the command does not know the option, or nothing gave it a value.
+    /// [`ErrorCode::Assert`] if the command does not know the option, or it has no value.
     pub fn get<T: FromValue>(&self, option: Opt<T>) -> Result<T::Out<'_>> {
         self.find(option).ok_or_else(|| self.missing(option.decl(), 0))
     }
 
-    /// The value of an option, if the command knows it and it has one.
+    /// Returns the value of an option, if the command knows it and it has one.
     pub fn find<T: FromValue>(&self, option: Opt<T>) -> Option<T::Out<'_>> {
         T::from_value(self.slot(option.decl(), 0)?.value.as_ref()?)
     }
 
-    /// Where the value of an option came from.
+    /// Returns the source of an option's value.
     pub fn source<T: FromValue>(&self, option: Opt<T>) -> Source {
         self.slot(option.decl(), 0).map_or(Source::Default, |slot| slot.source)
     }
 
-    /// The value of an indexed option that always has one; `key` is the user's number.
+    /// Returns the value of an indexed option that always has one. `key` is the user's number.
     ///
     /// # Errors
-    /// [`ErrorCode::Assert`]: the command does not know the option, the key is not in use, or nothing gave it a value.
+    /// [`ErrorCode::Assert`] if the command does not know the option, the key is not in use, or the option has no
+    /// value.
     pub fn get_at<T: FromValue>(&self, option: OptIndexed<T>, key: u32) -> Result<T::Out<'_>> {
         self.find_at(option, key).ok_or_else(|| self.missing(option.decl(), key))
     }
 
-    /// The value of an indexed option, if the command knows it and it has one; `key` is the user's number.
+    /// Returns the value of an indexed option, if the command knows it and it has one. `key` is the user's number.
     pub fn find_at<T: FromValue>(&self, option: OptIndexed<T>, key: u32) -> Option<T::Out<'_>> {
         T::from_value(self.slot(option.decl(), key)?.value.as_ref()?)
     }
 
-    /// Where the value of an indexed option came from.
+    /// Returns the source of an indexed option's value.
     pub fn source_at<T: FromValue>(&self, option: OptIndexed<T>, key: u32) -> Source {
         self.slot(option.decl(), key).map_or(Source::Default, |slot| slot.source)
     }
 
-    /// The numbers of the configured repositories, ascending; at least one where the command has repository options.
+    /// Returns the numbers of the configured repositories, ascending. There is at least one if the command has
+    /// repository options.
     pub fn repo_keys(&self) -> &[u32] {
         self.keys(Group::Repo)
     }
 
-    /// The numbers of the configured clusters, ascending; 1 is always one of them.
+    /// Returns the numbers of the configured clusters, ascending. They always include 1.
     pub fn pg_keys(&self) -> &[u32] {
         self.keys(Group::Pg)
     }
 
-    /// The number of the repository that commands for a single one use: `--repo`, else the lowest.
+    /// Returns the number of the repository that commands for a single repository use: `--repo`, otherwise the lowest.
     pub fn repo_default(&self) -> u32 {
         let group = &self.groups[Group::Repo as usize];
         group.keys.get(group.default).copied().unwrap_or(1)
     }
 
-    /// The repositories that the command is about: the one of `--repo`, else all.
+    /// Returns the repositories that the command applies to: the one of `--repo`, otherwise all.
     pub fn repo_keys_selected(&self) -> Vec<u32> {
         match self.find(opt::REPO) {
             Some(_) => vec![self.repo_default()],
@@ -198,12 +200,12 @@ impl Config {
         &self.groups[group as usize].keys
     }
 
-    /// The stanzas that the configuration files have sections for, sorted.
+    /// Returns the stanzas that have sections in the configuration files, sorted.
     pub fn stanzas(&self) -> Vec<String> {
         self.input.stanzas()
     }
 
-    /// The same command with another stanza, for commands that go through all of them.
+    /// Returns the configuration of the same command for another stanza, for commands that process all stanzas.
     ///
     /// # Errors
     /// The stanza's options are invalid or incomplete.
@@ -216,13 +218,13 @@ impl Config {
         Ok(config)
     }
 
-    /// The same options for another command that this process goes on with. Options that this command does not know keep
-    /// their values, those that only the other one knows stay unset.
+    /// Returns the configuration for another command that this process continues with. Options that this command does
+    /// not know keep their values. Options that only the other command knows stay unset.
     pub fn with_command(&self, command: Command) -> Config {
         Config { command, role: Role::Main, ..self.clone() }
     }
 
-    /// An option's value as it was typed, for messages; adjusted values in their natural form.
+    /// Returns an option's value as typed, for messages, or adjusted values in their natural form.
     pub fn display(&self, decl: &OptionDecl, key: u32) -> Option<Cow<'_, str>> {
         let slot = self.slot(decl, key)?;
         if let Some(display) = &slot.display {
@@ -241,7 +243,7 @@ impl Config {
         })
     }
 
-    /// What help shows of an option per index in use: the value that was set, and the default.
+    /// Returns what help shows of an option for each index in use: the configured value and the default.
     pub fn shown_values(&self, decl: &OptionDecl) -> Vec<(u32, Option<String>, Option<String>)> {
         let keys = decl.group.map_or_else(|| vec![0], |group| self.keys(group).to_vec());
         let shown = |key| {
@@ -281,7 +283,7 @@ impl Config {
         }
     }
 
-    /// Sets an option of this process, as if its user had typed it or as a derived default.
+    /// Sets an option of this process, as if the user had typed it or as a derived default.
     pub(crate) fn set_text(&mut self, option: Opt<String>, value: String, source: Source) {
         if let Some(slot) = self.slot_mut(option.decl(), 0) {
             slot.value = Some(Value::Text(value.clone().into()));
@@ -290,7 +292,8 @@ impl Config {
         }
     }
 
-    /// Each slot of each option that the command knows, in table order, with the option's index and the user's number.
+    /// Iterates over each slot of each option that the command knows, in table order, with the option's declaration and
+    /// the user's number.
     pub(crate) fn each_slot(&self) -> impl Iterator<Item = (&'static OptionDecl, u32, &Slot)> {
         self.slots.iter().enumerate().flat_map(move |(index, slots): (OptionIndex, _)| {
             let decl = options::ALL[index];
@@ -303,9 +306,9 @@ impl Config {
     }
 }
 
-/// How a value of a kind looks to the program.
+/// The type in which the program reads values of a kind.
 pub trait FromValue: decl::OptionType {
-    /// What the accessors return: the type itself, or a borrowed form of it.
+    /// What the accessors return: the type itself, or a borrowed form.
     type Out<'a>;
 
     /// The value, if it is of this type.

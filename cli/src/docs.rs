@@ -1,5 +1,5 @@
-//! Documents made from the option table: `rbr docs NAME` prints one. It is no part of pgBackRest's command line and not listed
-//! in help.
+//! Documents generated from the option table. `rbr docs NAME` prints one. It is not part of pgBackRest's command line
+//! and help does not list it.
 
 mod compatibility;
 mod reference;
@@ -11,7 +11,7 @@ use engine::{Error, ErrorCode, Result};
 
 use crate::exit::ExitStatus;
 
-/// Makes one document.
+/// Generates a document.
 type Maker = fn() -> Result<String>;
 
 /// The documents by name.
@@ -25,7 +25,7 @@ const DOCUMENTS: [(&str, Maker); 7] = [
     ("fish", shell::fish),
 ];
 
-/// Runs `rbr docs NAME`, if that is what the arguments are.
+/// Runs `rbr docs NAME`, if these are the arguments.
 pub(crate) fn run_if_asked(args: &[OsString]) -> Option<Result<ExitStatus>> {
     let [_, command, rest @ ..] = args else { return None };
     if command != "docs" {
@@ -45,10 +45,10 @@ pub(crate) fn run_if_asked(args: &[OsString]) -> Option<Result<ExitStatus>> {
     })
 }
 
-/// The text of a document, for tests that compare it with the committed one.
+/// Returns the text of a document, for tests that compare it with the committed one.
 ///
 /// # Errors
-/// [`ErrorCode::ParamInvalid`] where there is none of that name.
+/// [`ErrorCode::ParamInvalid`] if there is no document of that name.
 pub fn render(name: &str) -> Result<String> {
     match DOCUMENTS.iter().find(|(known, _)| *known == name) {
         Some((_, make)) => make(),
@@ -68,7 +68,7 @@ mod tests {
         assert_eq!(render("bogus").unwrap_err().code, ErrorCode::ParamInvalid);
     }
 
-    /// To bring them up to date: `cargo run -- docs NAME > docs/NAME.md`.
+    /// To update them: `cargo run -- docs NAME > docs/NAME.md`.
     #[test]
     fn committed_documents_are_up_to_date() {
         for name in ["compatibility", "reference"] {

@@ -12,30 +12,31 @@ use crate::config::Config;
 use crate::identity::Identity;
 use crate::{lifecycle, log};
 
-/// What a command returns when it does not fail.
+/// The exit status of a command that does not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExitStatus(pub u8);
 
 impl ExitStatus {
     /// All went well.
     pub const SUCCESS: ExitStatus = ExitStatus(0);
-    /// archive-get, repo-get: there is no such file.
+    /// archive-get, repo-get: the file does not exist.
     pub const NOT_FOUND: ExitStatus = ExitStatus(1);
 }
 
-/// How long a command may take to stop after a signal where it only waits. Then the process just ends, which is safe at any time.
+/// How long a command that only waits may take to stop after a signal. Then the process ends, which is safe at any
+/// time.
 const WAITING_MAX: Duration = Duration::from_secs(1);
-/// How long it may take to remove what would be left over.
+/// How long the removal of leftovers may take.
 const CLEANING_MAX: Duration = Duration::from_secs(10);
-/// How often it is looked whether the command may be ended.
+/// How often to check whether the command may be ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 static CANCEL: OnceLock<CancelToken> = OnceLock::new();
 
-/// Whether it was decided how the process ends: by its command's result, or by a signal. Only one of them counts.
+/// Whether it is decided how the process ends: by the result of its command, or by a signal. Only one of them counts.
 static DECIDED: AtomicBool = AtomicBool::new(false);
 
-/// While set, a signal ends a process that has no thread to listen for it.
+/// While set, a signal ends a process that has no thread to handle it.
 static ENDS_AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// The token that SIGHUP, SIGINT and SIGTERM cancel.
@@ -43,11 +44,11 @@ pub fn cancel_token() -> &'static CancelToken {
     CANCEL.get_or_init(CancelToken::new)
 }
 
-/// Starts to listen for signals: the first one cancels [`cancel_token`]. A second one ends the process, and so does this thread
-/// once the command had its time to stop.
+/// Starts to handle signals. The first signal cancels [`cancel_token`]. A second one ends the process. The handler
+/// thread also ends it once the command has had its time to stop.
 ///
 /// # Errors
-/// [`ErrorCode::Kernel`]: the handlers can't be installed.
+/// [`ErrorCode::Kernel`] if the handlers can't be installed.
 pub(crate) fn catch_signals() -> engine::Result<()> {
     let failed = |error| Error::from_io(ErrorCode::Kernel, "unable to catch signals", error);
     let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(failed)?;
@@ -75,7 +76,7 @@ pub(crate) fn catch_signals() -> engine::Result<()> {
     Ok(())
 }
 
-/// How long a command that was told to stop takes.
+/// Measures how long a command takes to stop.
 struct Stop {
     signalled: Instant,
     /// Since when nothing is being saved.
@@ -83,7 +84,7 @@ struct Stop {
 }
 
 impl Stop {
-    /// Whether its time is over.
+    /// Returns whether the time is over.
     fn is_over(&mut self, now: Instant, is_saving: bool, is_cleaning: bool) -> bool {
         if is_saving {
             self.waiting_since = now;
@@ -95,12 +96,12 @@ impl Stop {
     }
 }
 
-/// Whether the caller is the first to decide how the process ends.
+/// Returns whether the caller is the first to decide how the process ends.
 fn decide() -> bool {
     !DECIDED.swap(true, Ordering::SeqCst)
 }
 
-/// Ends the process with the line that says so.
+/// Logs the signal and ends the process.
 fn end_by_signal(signal: i32) -> ! {
     log::signal(signal_name(signal), lifecycle::is_quiet());
     std::process::exit(i32::from(ErrorCode::Term.number()))
@@ -114,11 +115,11 @@ fn signal_name(signal: i32) -> &'static str {
     }
 }
 
-/// Has SIGHUP, SIGINT and SIGTERM end the process at once with the status of a terminated command: for commands that are over
-/// in a moment and can be cut short anywhere, and whose way must stay short, without a thread that listens.
+/// Makes SIGHUP, SIGINT and SIGTERM end the process at once with the status of a terminated command. This is for short
+/// commands that can be interrupted anywhere and should not start a handler thread.
 ///
 /// # Errors
-/// [`ErrorCode::Kernel`]: the handlers can't be installed.
+/// [`ErrorCode::Kernel`] if the handlers can't be installed.
 pub(crate) fn end_on_signals() -> engine::Result<()> {
     let active = ENDS_AT_ONCE.get_or_init(|| Arc::new(AtomicBool::new(true)));
     for signal in [SIGHUP, SIGINT, SIGTERM] {
@@ -129,16 +130,16 @@ pub(crate) fn end_on_signals() -> engine::Result<()> {
     Ok(())
 }
 
-/// Turns the outcome of a command into the exit status; logs the error and the end line. `config` is there once options were
-/// resolved.
+/// Converts the outcome of a command to the exit status, and logs the error and the end line. `config` is `Some` once
+/// options were resolved.
 ///
-/// A command that did its work reports success, also when a signal came that it did not stop for any more.
+/// A command that completed its work reports success, even if a signal arrived that it no longer reacted to.
 pub(crate) fn finish(outcome: engine::Result<ExitStatus>, config: Option<&Config>) -> u8 {
     if let Some(active) = ENDS_AT_ONCE.get() {
         active.store(false, Ordering::SeqCst);
     }
     if !decide() {
-        // The thread that listens for signals is just ending the process
+        // The thread that handles signals is ending the process
         loop {
             std::thread::park();
         }
@@ -151,7 +152,7 @@ pub(crate) fn finish(outcome: engine::Result<ExitStatus>, config: Option<&Config
         }
         (Err(error), Some(signal)) => {
             if error.code != ErrorCode::Term {
-                // It came before the signal, or is what ended the wait
+                // It came before the signal, or it is what ended the wait
                 log::error(&error, || detail(&error, config));
             }
             log::signal(signal_name(signal), lifecycle::is_quiet());
@@ -165,7 +166,7 @@ pub(crate) fn finish(outcome: engine::Result<ExitStatus>, config: Option<&Config
     }
 }
 
-/// Turns a panic into an error of the command. The panic itself has been told of on standard error.
+/// Converts a panic to an error of the command. The panic itself was already reported on standard error.
 pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
     let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,
@@ -175,7 +176,7 @@ pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
     Error::new(ErrorCode::Assert, format!("program failed: {text}"))
 }
 
-/// What helps to understand an error, for outputs that show debugging.
+/// Returns details about an error, for outputs that show debug messages.
 fn detail(error: &Error, config: Option<&Config>) -> String {
     let rule = "-".repeat(68);
     let (version, command, options) = match config {
@@ -200,7 +201,7 @@ fn detail(error: &Error, config: Option<&Config>) -> String {
 mod tests {
     use super::*;
 
-    /// After so many milliseconds, with what is under way: whether the process ends.
+    /// Each step is a time in milliseconds with the work in progress. Returns whether the process ends at each step.
     fn over(steps: &[(u64, bool, bool)]) -> Vec<bool> {
         let begin = Instant::now();
         let mut stop = Stop { signalled: begin, waiting_since: begin };

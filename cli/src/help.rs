@@ -1,4 +1,5 @@
-//! Help in pgBackRest's layout (its `src/command/help/help.c`), which shell completion parses; the texts are the declarations'.
+//! Help in pgBackRest's layout (its `src/command/help/help.c`), which shell completion parses. The texts are those of
+//! the declarations.
 
 use std::fmt::Write as _;
 
@@ -14,13 +15,14 @@ use crate::identity::Identity;
 const WIDTH: usize = 80;
 /// The mark in a description where the allowed values stand.
 const VALUES: &str = "{values}";
-/// How an option is shown whose value or default differs between indexes.
+/// Shown for an option whose value or default differs between indexes.
 const MULTI: &str = "<multi>";
 
-/// The help that the configuration asks for.
+/// Renders the help that the configuration asks for.
 ///
 /// # Errors
-/// [`ErrorCode::ParamInvalid`] for more than one option, [`ErrorCode::OptionInvalid`] for one that the command does not know.
+/// [`ErrorCode::ParamInvalid`] for more than one option, [`ErrorCode::OptionInvalid`] for an option that the command
+/// does not know.
 pub fn render(config: &Config) -> Result<String> {
     let identity = Identity::of(config.program());
     if !config.is_help() {
@@ -100,7 +102,7 @@ fn options_of(command: Command) -> impl Iterator<Item = &'static OptionDecl> {
     ALL.iter().copied().filter(move |option| option.is_valid(command, Role::Main))
 }
 
-/// One option of a command.
+/// Renders the help for one option of a command.
 fn of_option(config: &Config, identity: Identity, name: &str) -> Result<String> {
     let command = config.command();
     let found = find_option(name, NameMatch::WithoutIndex)?
@@ -166,7 +168,8 @@ fn of_option(config: &Config, identity: Identity, name: &str) -> Result<String> 
     Ok(text)
 }
 
-/// The description with the allowed values, in the place of its mark or at its end. Shell completion for pgBackRest reads them.
+/// Returns the description with the allowed values, in place of their mark or at its end. Shell completion for
+/// pgBackRest reads them.
 pub(crate) fn with_values(detail: &str, option: &OptionDecl, command: Command) -> String {
     let mut values: Vec<String> =
         option.values_for(command).map(|(value, meaning)| format!("* {value} - {meaning}")).collect();
@@ -181,7 +184,7 @@ pub(crate) fn with_values(detail: &str, option: &OptionDecl, command: Command) -
     }
 }
 
-/// How the option may be written; nothing where no value is as good as any other, and for secrets.
+/// Returns an example of the option. There is none if no value stands out, and for secrets.
 fn example(option: &OptionDecl, command: Command) -> Option<String> {
     let name = option.indexed_name(1);
     let default = match option.default_for(command) {
@@ -208,7 +211,7 @@ fn example(option: &OptionDecl, command: Command) -> Option<String> {
     Some(format!("--{name}={value}"))
 }
 
-/// The old names without their indexes, each once, without the present name.
+/// Returns the deprecated names without their indexes, unique, without the current name.
 fn old_names(option: &OptionDecl) -> Vec<String> {
     let mut names: Vec<String> = option.deprecated.iter().map(|name| name.replace('?', "")).collect();
     names.retain(|name| name != option.name);
@@ -217,7 +220,7 @@ fn old_names(option: &OptionDecl) -> Vec<String> {
     names
 }
 
-/// Summary and description of an option for a command.
+/// Returns summary and description of an option for a command.
 pub(crate) fn summary_of(option: &OptionDecl, command: Command) -> (&'static str, &'static str) {
     let special = option.for_command(command);
     let of_command = |pick: fn(&crate::config::decl::Override) -> &'static str, general: &'static str| {
@@ -242,13 +245,14 @@ fn default(config: &Config, option: &OptionDecl) -> Option<String> {
     same(per_key(config, option).into_iter().map(|(.., default)| default))
 }
 
-/// The text that all indexes share, or the mark of several ones.
+/// Returns the text that all indexes share, or the mark for several texts.
 fn same(mut texts: impl Iterator<Item = Option<String>>) -> Option<String> {
     let first = texts.next()?;
     if texts.all(|text| text == first) { first } else { Some(MULTI.to_owned()) }
 }
 
-/// A summary as lists show it: without its period, the first letter small unless the word is an acronym or a name.
+/// Formats a summary for lists: without its period, and with a lower-case first letter unless the word is an acronym or
+/// a name.
 fn list_summary(summary: &str) -> String {
     let text = summary.strip_suffix('.').unwrap_or(summary);
     let word = text.split(' ').next().unwrap_or_default();
@@ -262,7 +266,8 @@ fn list_summary(summary: &str) -> String {
     }
 }
 
-/// Breaks paragraphs into lines of [`WIDTH`] less the indent. The first line is not indented unless `indent_first`.
+/// Wraps paragraphs to lines of [`WIDTH`] minus the indent. The first line is not indented unless `indent_first` is
+/// set.
 fn wrap(text: &str, indent: usize, indent_first: bool) -> String {
     let mut result = String::new();
     for paragraph in text.split('\n') {
@@ -282,7 +287,8 @@ fn wrap(text: &str, indent: usize, indent_first: bool) -> String {
     result
 }
 
-/// Splits at blanks into lines shorter than `size`; only the last may have `size` characters, and a single longer word stays.
+/// Splits at blanks into lines shorter than `size`. Only the last line may have `size` characters. A longer single word
+/// is not split.
 fn split(text: &str, size: usize) -> Vec<&str> {
     let mut lines = Vec::new();
     let mut rest = text;

@@ -1,9 +1,9 @@
-//! Under which name the program runs.
+//! The name under which the program runs.
 
 use std::path::Path;
 
-/// The name by which the program was started decides what it says about itself; tools that parse pgBackRest's output call it
-/// by a link named `pgbackrest`.
+/// The name by which the program was started determines how it identifies itself. Tools that parse pgBackRest's output
+/// call it by a link named `pgbackrest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// Its own name.
@@ -13,7 +13,7 @@ pub enum Identity {
 }
 
 impl Identity {
-    /// From the path by which the program was started.
+    /// Determines the identity from the path by which the program was started.
     pub fn of(program: &str) -> Self {
         match Path::new(program).file_name() {
             Some(name) if name == "pgbackrest" => Identity::PgBackRest,
@@ -37,7 +37,7 @@ impl Identity {
         }
     }
 
-    /// Name and version as help shows them.
+    /// Returns name and version as shown in help.
     pub fn title(self) -> String {
         match self {
             Identity::Rbr => format!("rbr {}", self.version()),
@@ -45,7 +45,7 @@ impl Identity {
         }
     }
 
-    /// What `version` prints.
+    /// Returns what `version` prints.
     pub fn version_line(self) -> String {
         match self {
             Identity::Rbr => format!("{} (compatible with pgBackRest {})", self.title(), repo_format::BACKREST_VERSION),
@@ -53,7 +53,7 @@ impl Identity {
         }
     }
 
-    /// The compatible version as a number, e.g. 2060000: what scripts compare.
+    /// Returns the compatible version as a number, e.g. 2060000, which scripts compare.
     pub fn version_number(self) -> String {
         let mut parts = repo_format::BACKREST_VERSION.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         let mut next = || parts.next().unwrap_or(0);

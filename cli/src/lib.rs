@@ -1,7 +1,7 @@
 //! The command line of rbr: options, configuration, help, log lines and exit codes.
 //!
-//! Every option is declared once (see [`config::options`]); a command is one file in [`mod@command`] that turns the
-//! configuration into the plain settings of the engine and shows what comes back.
+//! Every option is declared once (see [`config::options`]). Each command is one file in [`mod@command`] that converts
+//! the configuration to settings of the engine and shows the result.
 
 pub mod allocator;
 mod archive;
@@ -32,7 +32,7 @@ use log::LogSettings;
 pub use config::{Command, Config, Role, Source, opt};
 pub use exit::{ExitStatus, cancel_token};
 
-/// Writes a text to standard output and makes sure that it is out.
+/// Writes a text to standard output and flushes it.
 ///
 /// # Errors
 /// [`ErrorCode::FileWrite`]
@@ -59,12 +59,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(config) => config,
         Err(error) => return exit::finish(Err(error), None),
     };
-    // Help and version do nothing that a signal must not cut short, and have no log
+    // Help and version have no log, and a signal may interrupt them anywhere
     let prepared = match config.command() {
         Command::Help | Command::Version => Ok(()),
         _ => lifecycle::start(&mut config, started),
     };
-    // What another thread's panic leaves unfinished is not gone on with: the command ends here
+    // The command ends here, so nothing continues with state that a panic left incomplete
     let run = AssertUnwindSafe(|| prepared.and_then(|()| command::run(&config)));
     let outcome = catch_unwind(run).unwrap_or_else(|panic| Err(exit::panicked(&*panic)));
     exit::finish(outcome, Some(&config))

@@ -1,4 +1,4 @@
-//! What surrounds every command: settings of the process, the log, begin and end lines.
+//! What surrounds every command: process settings, the log, begin and end lines.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -20,12 +20,12 @@ struct Running {
 
 static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
 
-/// Prepares the process for a command: log, user, umask, priority, id; then logs the begin line. `started` is when the process
-/// started.
+/// Prepares the process for a command (log, user, umask, priority, id) and logs the begin line. `started` is when the
+/// process started.
 ///
 /// # Errors
-/// [`ErrorCode::OptionInvalid`] for root where that is not allowed, [`ErrorCode::FeatureNotSupported`],
-/// [`ErrorCode::Kernel`], and what [`Config::adjust`] reports.
+/// [`ErrorCode::OptionInvalid`] if root is not allowed, [`ErrorCode::FeatureNotSupported`], [`ErrorCode::Kernel`], and
+/// the errors of [`Config::adjust`].
 pub fn start(config: &mut Config, started: Instant) -> Result<()> {
     log::configure(log_settings(config));
     if config.is_help() {
@@ -51,7 +51,7 @@ pub fn start(config: &mut Config, started: Instant) -> Result<()> {
     }
     begin(config);
     config.adjust()?;
-    // Behind the begin line, so that the log shows what was asked for, and behind errors that pgBackRest has too
+    // After the begin line, so that the log shows what was requested, and after errors that pgBackRest has too
     config.check_support()
 }
 
@@ -80,7 +80,8 @@ fn level_of(word: &str) -> Level {
     }
 }
 
-/// Files that root made are the usual reason why the next command of the right user fails.
+/// Refuses root unless it is allowed. Files that root creates are the usual reason why later commands of the right user
+/// fail.
 fn check_root(config: &Config) -> Result<()> {
     if config.is_help() || config.find(opt::ALLOW_ROOT) != Some(false) || !rustix::process::getuid().is_root() {
         return Ok(());
@@ -98,7 +99,7 @@ fn set_priority(priority: i64) -> Result<()> {
         .map_err(|error| Error::from_io(ErrorCode::Kernel, "unable to set process priority", error.into()))
 }
 
-/// Opens the log file where the command has one. When that fails, the options say so too.
+/// Opens the log file if the command has one. If that fails, the option is set accordingly.
 pub(crate) fn open_log_file(config: &mut Config) {
     // Asynchronous archiving logs to a file although the command does not
     let wanted = config.command().decl().log_file || config.role() == Role::Async;
@@ -116,7 +117,7 @@ fn log_file_name(config: &Config) -> Option<String> {
     log_file_name_of(config, config.role())
 }
 
-/// As [`log_file_name`], for the process of this command in another role.
+/// Like [`log_file_name`], for the process of this command in another role.
 pub(crate) fn log_file_name_of(config: &Config, role: Role) -> Option<String> {
     let is_child = matches!(role, Role::Local | Role::Remote);
     let mut name = format!(
@@ -137,7 +138,7 @@ pub(crate) fn log_file_name_of(config: &Config, role: Role) -> Option<String> {
     Some(name + ".log")
 }
 
-/// From now on an end line is due.
+/// Records the running command, so that an end line is due from now on.
 fn set_running(config: &Config, started: Instant) {
     let name = config.command().role_name(config.role());
     let running = Running { name, level: level(config), started };
@@ -159,7 +160,7 @@ fn begin(config: &Config) {
     }
 }
 
-/// Logs the end line of the command that runs, if one has begun. `code` is the error that ended it.
+/// Logs the end line of the running command, if one has begun. `code` is the error that ended it.
 pub(crate) fn end(code: Option<ErrorCode>) {
     let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(Running { name, level, started }) = running else { return };
@@ -170,21 +171,21 @@ pub(crate) fn end(code: Option<ErrorCode>) {
     };
     let requests = engine::storage::network::request_counts();
     if !requests.is_empty() {
-        // Of the process so far: a command that follows in it counts on
+        // Counts include earlier commands of the process
         let counts: Vec<String> = requests.into_iter().map(|(method, count)| format!("{method} {count}")).collect();
         engine::debug!("storage requests: {}", counts.join(", "));
     }
     engine::log::emit(level, 0, None, format_args!("{name} command end: {outcome}"));
 }
 
-/// Whether the begin and end lines of the running command are for debugging only.
+/// Returns whether the begin and end lines of the running command are logged at debug level.
 pub(crate) fn is_quiet() -> bool {
     let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
     running.as_ref().is_some_and(|running| running.level > Level::Info)
 }
 
-/// Goes on with another command in the same process, as backup does with expire: ends the one, begins the other with its own
-/// log file, and returns its options.
+/// Continues with another command in the same process, as backup does with expire: ends the current command, begins the
+/// other with its own log file, and returns its options.
 pub fn switch(config: &Config, command: Command) -> Config {
     end(None);
     let mut next = config.with_command(command);

@@ -1,4 +1,5 @@
-//! Where log lines go: standard output, standard error and the log file, in pgBackRest's formats (its `src/common/log.c`).
+//! Writes log lines to standard output, standard error and the log file, in pgBackRest's formats (its
+//! `src/common/log.c`).
 //!
 //! ```text
 //! 2026-11-22 07:02:21.494 P00   INFO: message          standard output and file
@@ -20,12 +21,12 @@ use crate::render::control::visible_text;
 const FILE_MODE: u32 = 0o640;
 const BANNER: &str = "-------------------PROCESS START-------------------\n";
 
-/// What the `log-*` options say.
+/// The `log-*` options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogSettings {
     /// The least important level on standard output.
     pub console: Level,
-    /// The least important level on standard error; such lines do not go to standard output too.
+    /// The least important level on standard error. Such lines do not also go to standard output.
     pub stderr: Level,
     /// The least important level in the log file.
     pub file: Level,
@@ -38,7 +39,7 @@ pub struct LogSettings {
 }
 
 impl LogSettings {
-    /// Until the command line is parsed: errors only, to standard error.
+    /// Until the command line is parsed: only errors, to standard error.
     pub const EARLY: LogSettings = LogSettings {
         console: Level::Error,
         stderr: Level::Error,
@@ -47,7 +48,7 @@ impl LogSettings {
         process_width: 2,
         dry_run: false,
     };
-    /// While the configuration is read, so that its warnings show.
+    /// While the configuration is read, so that its warnings are shown.
     pub const PARSING: LogSettings = LogSettings { console: Level::Warn, stderr: Level::Off, ..Self::EARLY };
 }
 
@@ -56,19 +57,19 @@ struct Output {
     settings: LogSettings,
     file: Option<File>,
     banner_written: bool,
-    /// The live line that must not be on the screen while a line is written.
+    /// The live progress line, which is hidden while a log line is written.
     live: Option<indicatif::ProgressBar>,
 }
 
 static OUTPUT: Mutex<Output> =
     Mutex::new(Output { settings: LogSettings::EARLY, file: None, banner_written: false, live: None });
 
-/// A thread that panicked while logging leaves the state whole.
+/// A thread that panicked while logging leaves the state valid.
 fn output() -> MutexGuard<'static, Output> {
     OUTPUT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes the engine's lines.
+/// Receives the engine's log lines.
 struct ProgramLog;
 
 impl Sink for ProgramLog {
@@ -85,8 +86,8 @@ pub fn configure(settings: LogSettings) {
     engine::log::install(Box::new(ProgramLog), output.level_max());
 }
 
-/// Opens the log file of a command, instead of the one that was open. Nothing is written to it before the first line. Returns
-/// whether that worked; if not, a warning is logged and there is no log file until a command that follows opens its own.
+/// Opens the log file of a command and closes the previous one. Nothing is written to it before the first line. Returns
+/// whether it succeeded. If not, it logs a warning, and there is no log file until a later command opens its own.
 pub fn open_file(path: &str) -> bool {
     {
         let mut output = output();
@@ -114,12 +115,12 @@ pub fn open_file(path: &str) -> bool {
     }
 }
 
-/// Whether begin and end lines show the time.
+/// Returns whether begin and end lines show the time.
 pub fn has_timestamp() -> bool {
     output().settings.timestamp
 }
 
-/// Logs the error that ends the command. Where an output shows debugging, `detail` follows the message.
+/// Logs the error that ends the command. On outputs that show debug messages, `detail` follows the message.
 pub fn error(error: &Error, detail: impl FnOnce() -> String) {
     let text = error.to_string();
     let mut output = output();
@@ -127,18 +128,18 @@ pub fn error(error: &Error, detail: impl FnOnce() -> String) {
     output.write(Level::Error, 0, Some(error.code), &text, detail.as_deref());
 }
 
-/// Logs that a signal ends the process: a line without time and level.
+/// Logs that a signal ends the process, as a line without time and level.
 pub fn signal(name: &str, quiet: bool) {
     let level = if quiet { Level::Debug } else { Level::Info };
     output().write_plain(level, &format!("terminated on signal {name}\n"));
 }
 
-/// Shows a live line, or none; log lines are written above it.
+/// Shows a live line, or none. Log lines are written above it.
 pub(crate) fn set_live(live: Option<indicatif::ProgressBar>) {
     output().live = live;
 }
 
-/// Whether lines of files or for debugging go to standard output, between which a live line would only flicker.
+/// Returns whether standard output shows a line per file or debug messages, between which a live line would flicker.
 pub(crate) fn console_is_busy() -> bool {
     output().settings.console >= Level::Detail
 }
@@ -171,7 +172,7 @@ impl Output {
         if settings.dry_run {
             body += "[DRY-RUN] ";
         }
-        // Debugging stands further right, continuation lines too
+        // Debug messages are indented further, continuation lines too
         let padding = match level {
             Level::Debug => "    ",
             Level::Trace => "        ",
@@ -234,7 +235,7 @@ impl Output {
     }
 
     fn above_live(&self, write: impl FnOnce() -> io::Result<()>) {
-        // As above: who closed the console does not want to read about it
+        // Likewise: if the console is closed, nobody reads about it
         let _ = match &self.live {
             Some(live) => live.suspend(write),
             None => write(),
@@ -248,7 +249,7 @@ fn write_stdout(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Head and body, the lines after the first indented, with a line end.
+/// Joins head and body, indents all lines after the first, and adds a line feed.
 fn indent(head: &str, body: &str, width: usize) -> String {
     let mut text = String::with_capacity(head.len() + body.len() + 1);
     text += head;

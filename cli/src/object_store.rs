@@ -1,4 +1,4 @@
-//! From the configuration to the settings of an object store.
+//! Converts the configuration to the settings of an object store.
 
 use std::env;
 use std::path::PathBuf;
@@ -16,10 +16,10 @@ use engine::{Error, ErrorCode, Result, time_zone};
 use crate::config::decl::OptIndexed;
 use crate::config::{Config, Source, opt};
 
-/// The settings of an S3 repository.
+/// Returns the settings of an S3 repository.
 ///
 /// # Errors
-/// [`ErrorCode::OptionInvalid`]: the environment lacks what the key type takes from it.
+/// [`ErrorCode::OptionInvalid`] if the environment lacks what the key type requires.
 pub fn s3(config: &Config, key: u32) -> Result<StorageSettings> {
     Ok(StorageSettings::S3(Box::new(S3Settings {
         repo_path: config.get_at(opt::REPO_PATH, key)?.to_owned(),
@@ -42,7 +42,7 @@ pub fn s3(config: &Config, key: u32) -> Result<StorageSettings> {
 
 fn s3_credentials(config: &Config, key: u32) -> Result<S3Credentials> {
     let key_type = config.get_at(opt::REPO_S3_KEY_TYPE, key)?;
-    // Names two variables that the provider of the credentials puts into the environment
+    // Reads two variables that the provider of the credentials sets in the environment
     let from_environment = |first: &str, second: &str| match (env::var(first), env::var(second)) {
         (Ok(a), Ok(b)) => Ok((a, b)),
         _ => Err(Error::new(
@@ -73,10 +73,10 @@ fn s3_credentials(config: &Config, key: u32) -> Result<S3Credentials> {
     }
 }
 
-/// The settings of an Azure repository.
+/// Returns the settings of an Azure repository.
 ///
 /// # Errors
-/// [`ErrorCode::OptionRequired`]: the key type needs a key.
+/// [`ErrorCode::OptionRequired`] if the key type requires a key.
 pub fn azure(config: &Config, key: u32) -> Result<StorageSettings> {
     let secret = || {
         config.find_at(opt::REPO_AZURE_KEY, key).ok_or_else(|| {
@@ -114,7 +114,7 @@ fn azure_shared_key(text: &str, key: u32) -> Result<AzureCredentials> {
     }
 }
 
-/// Where no style was chosen, another host means an emulator, which has the account in the path.
+/// If no style is configured, another host means an emulator, which has the account in the path.
 fn azure_uri_style(config: &Config, key: u32) -> Result<UriStyle> {
     let is_default = config.source_at(opt::REPO_AZURE_URI_STYLE, key) == Source::Default;
     if is_default && config.find_at(opt::REPO_STORAGE_HOST, key).is_some() {
@@ -123,10 +123,10 @@ fn azure_uri_style(config: &Config, key: u32) -> Result<UriStyle> {
     uri_style(config, opt::REPO_AZURE_URI_STYLE, key)
 }
 
-/// The settings of a GCS repository.
+/// Returns the settings of a GCS repository.
 ///
 /// # Errors
-/// [`ErrorCode::Assert`]: the command knows no such options.
+/// [`ErrorCode::Assert`] if the command does not know the options.
 pub fn gcs(config: &Config, key: u32) -> Result<StorageSettings> {
     Ok(StorageSettings::Gcs(Box::new(GcsSettings {
         repo_path: config.get_at(opt::REPO_PATH, key)?.to_owned(),
@@ -146,10 +146,10 @@ pub fn gcs(config: &Config, key: u32) -> Result<StorageSettings> {
     })))
 }
 
-/// `repo-target-time`, in seconds since the epoch.
+/// Returns `repo-target-time`, in seconds since the epoch.
 ///
 /// # Errors
-/// [`ErrorCode::Format`]: it is no time.
+/// [`ErrorCode::Format`] if it is not a valid time.
 fn target_time(config: &Config) -> Result<Option<i64>> {
     config.find(opt::REPO_TARGET_TIME).map(|time| target_time::parse(time, time_zone::local())).transpose()
 }
@@ -158,7 +158,8 @@ fn uri_style(config: &Config, option: OptIndexed<String>, key: u32) -> Result<Ur
     Ok(if config.get_at(option, key)? == "path" { UriStyle::Path } else { UriStyle::Host })
 }
 
-/// The port, where one was set: an endpoint or host may name another, and the default must not hide it.
+/// Returns the port if it is configured. An endpoint or host may contain another port, which the default must not
+/// override.
 fn port(config: &Config, key: u32) -> Result<Option<u16>> {
     if config.source_at(opt::REPO_STORAGE_PORT, key) == Source::Default {
         return Ok(None);
@@ -179,7 +180,7 @@ fn part_size_bytes(config: &Config, key: u32) -> Result<usize> {
     Ok(usize::try_from(config.get_at(opt::REPO_STORAGE_UPLOAD_CHUNK_SIZE, key)?).unwrap_or(usize::MAX))
 }
 
-/// How a repository is read; options say so for object stores only.
+/// Returns how to read a repository. The options apply to object stores only.
 ///
 /// # Errors
 /// [`ErrorCode::OptionInvalidValue`]

@@ -1,4 +1,4 @@
-//! From the configuration to the clusters that the engine connects to.
+//! Converts the configuration to the clusters that the engine connects to.
 
 use std::path::PathBuf;
 
@@ -8,10 +8,10 @@ use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Config, opt};
 
-/// How to reach the cluster with this number.
+/// Returns how to reach the cluster with this number.
 ///
 /// # Errors
-/// [`ErrorCode::OptionInvalidValue`] for a port or version that can't be, [`ErrorCode::Assert`] if the command knows no
+/// [`ErrorCode::OptionInvalidValue`] for an invalid port or version, [`ErrorCode::Assert`] if the command has no
 /// clusters.
 pub fn settings(config: &Config, key: u32) -> Result<PgSettings> {
     let port = config.get_at(opt::PG_PORT, key)?;
@@ -31,15 +31,15 @@ pub fn settings(config: &Config, key: u32) -> Result<PgSettings> {
     })
 }
 
-/// How to reach every configured cluster, in the order of their numbers.
+/// Returns how to reach every configured cluster, in the order of their numbers.
 ///
 /// # Errors
-/// As [`settings`].
+/// The same as [`settings`].
 pub fn all(config: &Config) -> Result<Vec<PgSettings>> {
     config.pg_keys().iter().map(|&key| settings(config, key)).collect()
 }
 
-/// Which archive settings to insist on; none if the archive is not to be checked.
+/// Returns the archive settings to require; `None` if the archive is not checked.
 pub fn archive_check(config: &Config) -> Option<ArchiveCheck> {
     let wanted = config.find(opt::ARCHIVE_CHECK).unwrap_or(false);
     wanted.then(|| ArchiveCheck { mode_check: config.find(opt::ARCHIVE_MODE_CHECK).unwrap_or(true) })

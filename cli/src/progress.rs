@@ -9,12 +9,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::log;
 
-/// How often the line is drawn again without news, so that the time left goes on.
+/// How often the line is redrawn without news, so that the remaining time is updated.
 const TICK: Duration = Duration::from_millis(500);
 const TEMPLATE: &str = "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} eta {eta} ({msg})";
 
-/// Bytes, rate and time left on one line of the terminal; nothing where standard output is no terminal or shows a line per
-/// file.
+/// Bytes, rate and remaining time on one terminal line. Shows nothing if standard output is not a terminal or shows a
+/// line per file.
 pub struct LiveProgress {
     what: &'static str,
     bar: Mutex<Option<(ProgressBar, u64, u64)>>,

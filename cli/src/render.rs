@@ -1,4 +1,4 @@
-//! Reports in the forms that people and programs read.
+//! Reports in the forms for people and for programs.
 
 pub mod control;
 pub mod info_json;

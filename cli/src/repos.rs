@@ -1,4 +1,4 @@
-//! From the configuration to what the engine opens: repositories, locks, the stanza.
+//! Converts the configuration to what the engine opens: repositories, locks, the stanza.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::{object_store, sftp_store};
 /// Opens the repository with this number.
 ///
 /// # Errors
-/// [`ErrorCode::FeatureNotSupported`] for a kind of storage that does not exist yet.
+/// [`ErrorCode::FeatureNotSupported`] for a type of storage that is not built yet.
 pub fn open(config: &Config, key: u32) -> Result<Repo> {
     Repo::open(&settings(config, key)?)
 }
@@ -25,20 +25,20 @@ pub fn open(config: &Config, key: u32) -> Result<Repo> {
 /// Opens every configured repository, in the order of their numbers.
 ///
 /// # Errors
-/// As [`open`].
+/// The same as [`open`].
 pub fn open_all(config: &Config) -> Result<Vec<Repo>> {
     config.repo_keys().iter().map(|&key| open(config, key)).collect()
 }
 
-/// Opens the repositories that the command is about: the one of `--repo`, else all.
+/// Opens the repositories that the command applies to: the one of `--repo`, otherwise all.
 ///
 /// # Errors
-/// As [`open`].
+/// The same as [`open`].
 pub fn open_selected(config: &Config) -> Result<Vec<Repo>> {
     config.repo_keys_selected().into_iter().map(|key| open(config, key)).collect()
 }
 
-/// Opens as many of these repositories as can be opened.
+/// Opens as many of these repositories as possible.
 pub fn open_usable(config: &Config, keys: &[u32]) -> Repos {
     let mut repos = Repos::default();
     for &key in keys {
@@ -50,30 +50,30 @@ pub fn open_usable(config: &Config, keys: &[u32]) -> Repos {
     repos
 }
 
-/// Opens the repository of a command that works on a single one: the one of `--repo`, else the lowest.
+/// Opens the repository of a command that works on a single one: the one of `--repo`, otherwise the lowest.
 ///
 /// # Errors
-/// As [`open`].
+/// The same as [`open`].
 pub fn open_default(config: &Config) -> Result<Repo> {
     open(config, config.repo_default())
 }
 
-/// How to open a repository.
+/// Returns how to open a repository.
 ///
 /// # Errors
-/// As [`open`].
+/// The same as [`open`].
 pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
     let path = PathBuf::from(config.get_at(opt::REPO_PATH, key)?);
     let kind = config.get_at(opt::REPO_TYPE, key)?;
     if !matches!(kind, "azure" | "gcs" | "s3") && config.find(opt::REPO_TARGET_TIME).is_some() {
-        // To read the present where the past was asked for would be worse than an error
+        // Reading the present when the past was requested would be worse than an error
         let text = format!("option 'repo-target-time' is not supported for repo{key}-type '{kind}'");
         return Err(Error::new(ErrorCode::FeatureNotSupported, text)
             .hint("only repositories in object stores can be read as of a time"));
     }
     let storage = match kind {
         "posix" => {
-            // Commands that make no links do not know the option
+            // Commands that create no links do not know the option
             StorageSettings::Posix { path, symlinks: config.find_at(opt::REPO_SYMLINK, key).unwrap_or(true) }
         }
         "cifs" => StorageSettings::Cifs { path },
@@ -91,44 +91,44 @@ pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
     Ok(RepoSettings { key, storage, cipher_pass, read_ahead: object_store::read_ahead(config, key)? })
 }
 
-/// The stanza of a command that needs one.
+/// Returns the stanza of a command that requires one.
 ///
 /// # Errors
-/// The name can't be that of a stanza.
+/// The name is not a valid stanza name.
 pub fn stanza(config: &Config) -> Result<Stanza> {
     config.get(opt::STANZA)?.parse()
 }
 
-/// The stanza, where one was given.
+/// Returns the stanza, if one is given.
 ///
 /// # Errors
-/// The name can't be that of a stanza.
+/// The name is not a valid stanza name.
 pub fn stanza_if_set(config: &Config) -> Result<Option<Stanza>> {
     config.find(opt::STANZA).map(str::parse).transpose()
 }
 
-/// Where lock and stop files are.
+/// Returns the directory of lock and stop files.
 ///
 /// # Errors
-/// [`ErrorCode::Assert`]: the command knows no such path.
+/// [`ErrorCode::Assert`] if the command has no such path.
 pub fn lock_path(config: &Config) -> Result<&Path> {
     config.get(opt::LOCK_PATH).map(Path::new)
 }
 
-/// Who claims a stanza in a repository.
+/// Returns the identity with which this process claims a stanza in a repository.
 ///
 /// # Errors
-/// [`ErrorCode::Kernel`] if the system gives no random bytes.
+/// [`ErrorCode::Kernel`] if the system provides no random bytes.
 pub fn claimant(config: &Config) -> Result<Claimant> {
     let exec_id = if config.is_valid(opt::EXEC_ID.decl()) { config.find(opt::EXEC_ID) } else { None };
     Ok(Claimant::this_process(&exec_id.map_or_else(engine::lock::new_exec_id, |id| Ok(id.to_owned()))?))
 }
 
-/// Takes the lock that the command declares, on the repository of `--repo` or else on all; nothing for a command without
-/// one. The lock lasts as long as the value.
+/// Takes the lock that the command declares, on the repository of `--repo` or otherwise on all. Does nothing for a
+/// command without a lock. The lock is held until the value is dropped.
 ///
 /// # Errors
-/// [`ErrorCode::LockAcquire`]: another process has it.
+/// [`ErrorCode::LockAcquire`] if another process holds it.
 pub fn lock(config: &Config) -> Result<Option<Lock>> {
     let kinds: &[LockType] = match config.command().decl().lock {
         LockKind::None => return Ok(None),

@@ -1,4 +1,4 @@
-//! From the configuration to the settings of an SFTP repository.
+//! Converts the configuration to the settings of an SFTP repository.
 
 use std::env;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Config, opt};
 
-/// The settings of an SFTP repository.
+/// Returns the settings of an SFTP repository.
 ///
 /// # Errors
-/// [`ErrorCode::OptionRequired`]: keys are to be checked by a fingerprint, and there is none.
+/// [`ErrorCode::OptionRequired`] if keys are checked by a fingerprint, but there is none.
 pub fn sftp(config: &Config, key: u32) -> Result<StorageSettings> {
     let port = config.get_at(opt::REPO_SFTP_HOST_PORT, key)?;
     let known = config.find_at(opt::REPO_SFTP_KNOWN_HOST, key);
@@ -40,8 +40,8 @@ pub fn sftp(config: &Config, key: u32) -> Result<StorageSettings> {
     })))
 }
 
-/// The home that the environment names, or that of the user's entry: a server started by a service manager has no `HOME`.
-/// pgBackRest takes the entry alone.
+/// Returns the home directory from the environment, or from the user's entry, because a server started by a service
+/// manager has no `HOME`. pgBackRest uses only the entry.
 fn home() -> Option<PathBuf> {
     env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from).or_else(|| Users::new().current_home())
 }
@@ -59,7 +59,7 @@ fn host_key_check(config: &Config, key: u32) -> Result<HostKeyCheck> {
         ("none", _) => Ok(HostKeyCheck::None),
         (_, fingerprint) => {
             if fingerprint.is_some() {
-                // Allowed together by the option table, and of no effect in pgBackRest either
+                // The option table allows both together, and pgBackRest ignores it too
                 engine::debug!("option 'repo{key}-sftp-host-fingerprint' is not used with check type strict");
             }
             Ok(HostKeyCheck::Strict)

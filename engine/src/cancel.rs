@@ -1,4 +1,4 @@
-//! Stopping early: one token per command, set by a signal or by the first error that ends a group of jobs.
+//! Cancellation: one token per command, set by a signal or by the first error that ends a group of jobs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use crate::{Error, ErrorCode, Result};
 
-/// Value of a token that an error cancelled; a positive value is the number of the signal that did.
+/// Value of a token that an error cancelled. A positive value is the number of the signal that cancelled it.
 const BY_ERROR: i32 = -1;
 
-/// How long a sleeping thread takes at most to see that it was cancelled.
+/// The maximum time until a sleeping thread notices the cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Says whether to go on. Clones share their state.
+/// Tells whether to continue. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken {
     state: Arc<AtomicI32>,
@@ -25,7 +25,7 @@ impl CancelToken {
         Self::default()
     }
 
-    /// A token that is cancelled when this one is, and can be cancelled alone.
+    /// Returns a token that is cancelled when this one is, and can be cancelled alone.
     #[must_use]
     pub fn child(&self) -> Self {
         CancelToken { state: Arc::default(), parent: Some(Arc::new(self.clone())) }
@@ -36,7 +36,7 @@ impl CancelToken {
         self.set(BY_ERROR);
     }
 
-    /// Cancels because of a signal. Only stores a number, so that it may be called from a signal handler.
+    /// Cancels because of a signal. Only stores a number, so a signal handler may call it.
     pub fn cancel_by_signal(&self, signal: i32) {
         self.set(signal);
     }
@@ -53,7 +53,7 @@ impl CancelToken {
         }
     }
 
-    /// Whether to stop.
+    /// Returns whether to stop.
     pub fn is_cancelled(&self) -> bool {
         self.value() != 0
     }
@@ -63,16 +63,16 @@ impl CancelToken {
         Some(self.value()).filter(|value| *value > 0)
     }
 
-    /// An error once cancelled.
+    /// Returns an error once cancelled.
     ///
     /// # Errors
-    /// [`ErrorCode::Term`], with the signal's name where it was a signal.
+    /// [`ErrorCode::Term`], with the signal's name if a signal cancelled it.
     pub fn check(&self) -> Result<()> {
         match self.value() {
             0 => Ok(()),
             BY_ERROR => Err(Error::new(ErrorCode::Term, "stopped after the error of another job")),
             signal => {
-                // The three that pgBackRest handles; others are never installed
+                // The three signals that pgBackRest handles; no others are installed
                 let name = match signal {
                     1 => "[SIGHUP]".to_owned(),
                     2 => "[SIGINT]".to_owned(),
@@ -84,10 +84,10 @@ impl CancelToken {
         }
     }
 
-    /// Sleeps, at most until cancelled.
+    /// Sleeps until the time is over or the token is cancelled.
     ///
     /// # Errors
-    /// As [`CancelToken::check`].
+    /// The same as [`CancelToken::check`].
     pub fn sleep(&self, duration: Duration) -> Result<()> {
         let start = Instant::now();
         loop {

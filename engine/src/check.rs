@@ -1,4 +1,4 @@
-//! Checking that a stanza can archive and be backed up (pgBackRest `src/command/check`).
+//! Checks that a stanza can archive and be backed up (pgBackRest `src/command/check`).
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,26 +12,26 @@ use crate::repo::archive_find::find_one;
 use crate::stanza::check_info;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 
-/// What check needs to know.
+/// The settings of check.
 #[derive(Clone, Debug)]
 pub struct CheckSettings {
     /// The stanza.
     pub stanza: Stanza,
     /// The clusters, in the order of their keys.
     pub pg: Vec<PgSettings>,
-    /// Check the archive settings of the primary; `None` leaves them unchecked.
+    /// Check the archive settings of the primary; `None` skips the check.
     pub archive: Option<ArchiveCheck>,
-    /// How long a WAL segment may take to arrive.
+    /// The maximum time until a WAL segment arrives.
     pub archive_timeout: Duration,
-    /// Backups are to come from a standby, so there should be one.
+    /// Whether backups are to come from a standby, which should then exist.
     pub backup_standby: bool,
 }
 
-/// Checks settings and repositories of every cluster that can be reached; on a primary it switches WAL and waits for the
-/// segment in each repository.
+/// Checks settings and repositories of every reachable cluster. On a primary it switches WAL and waits for the segment
+/// in each repository.
 ///
 /// # Errors
-/// [`ErrorCode::Config`] when no cluster can be reached, and the first thing that is wrong.
+/// [`ErrorCode::Config`] if no cluster can be reached, and the first problem.
 pub fn check(settings: &CheckSettings, repos: &[Repo], cancel: &CancelToken) -> Result<()> {
     let found = cluster::find(&settings.pg, Search::default(), cancel)?;
     if found.primary.is_none() && found.standby.is_none() {
@@ -65,7 +65,7 @@ fn check_readable(pg: &PgSettings) -> Result<()> {
 }
 
 fn check_standby(settings: &CheckSettings, repos: &[Repo], standby: &PgSession, has_primary: bool) -> Result<()> {
-    // A repository on this machine is written by the primary's host, which then must be known here
+    // The primary's host writes a repository on this host, so the primary must be configured here
     if !has_primary && (settings.pg.len() > 1 || !repos.is_empty()) {
         return Err(Error::new(ErrorCode::Config, "primary database not found")
             .hint("check indexed pg-path/pg-host configurations"));
@@ -96,7 +96,7 @@ fn check_primary(
     for (repo, archive_id) in repos.iter().zip(archive_ids) {
         crate::info!("check {} archive for WAL (primary)", repo.name());
         let found = find_one(&*repo.storage, &settings.stanza, archive_id, &segment, settings.archive_timeout, cancel)?;
-        // Without a timeout there would be no error for a missing segment; the option does not allow zero
+        // Without a timeout there would be no error for a missing segment, but the option does not allow zero
         let Some(found) = found else {
             let text = format!("WAL segment {segment} was not archived");
             return Err(Error::new(ErrorCode::ArchiveTimeout, text));

@@ -1,4 +1,4 @@
-//! Stop files, which keep commands of this host from starting (pgBackRest `src/command/control`).
+//! Stop files, which prevent commands of this host from starting (pgBackRest `src/command/control`).
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -14,7 +14,7 @@ use crate::lock::{LockStatus, read_status_file};
 use crate::storage::posix::{FILE_MODE, sync_path};
 use crate::{Error, ErrorCode, Result};
 
-/// Mode of the lock directory when `stop` makes it: commands run as another user of the group must get in as well.
+/// Mode of the lock directory if `stop` creates it. Commands of another user in the group need access too.
 const PATH_MODE: u32 = 0o770;
 
 fn stop_file(lock_path: &Path, stanza: Option<&Stanza>) -> PathBuf {
@@ -27,15 +27,15 @@ fn exists(path: &Path) -> Result<bool> {
     })
 }
 
-/// Whether there is a stop file for exactly this stanza (or for all).
+/// Returns whether there is a stop file for exactly this stanza (or for all).
 ///
 /// # Errors
-/// [`ErrorCode::FileOpen`] if that can't be told.
+/// [`ErrorCode::FileOpen`] if the file can't be checked.
 pub fn is_stopped(lock_path: &Path, stanza: Option<&Stanza>) -> Result<bool> {
     exists(&stop_file(lock_path, stanza))
 }
 
-/// Refuses to go on when commands were stopped.
+/// Fails if commands were stopped.
 ///
 /// # Errors
 /// [`ErrorCode::Stop`].
@@ -51,7 +51,7 @@ pub fn check_stop(lock_path: &Path, stanza: Option<&Stanza>) -> Result<()> {
     Ok(())
 }
 
-/// Lets commands run again.
+/// Allows commands to run again.
 ///
 /// # Errors
 /// [`ErrorCode::FileRemove`].
@@ -78,10 +78,10 @@ pub fn remove_stop_file(lock_path: &Path, stanza: Option<&Stanza>) -> Result<()>
     }
 }
 
-/// Keeps commands from starting; with `force` those that run are told to end.
+/// Prevents commands from starting. With `force`, it also terminates running commands.
 ///
 /// # Errors
-/// The stop file can't be made.
+/// The stop file can't be created.
 pub fn stop(lock_path: &Path, stanza: Option<&Stanza>, force: bool) -> Result<()> {
     if is_stopped(lock_path, stanza)? {
         let of = stanza.map_or_else(|| "all stanzas".to_owned(), |stanza| format!("stanza {stanza}"));
@@ -98,7 +98,7 @@ fn make_stop_file(lock_path: &Path, stanza: Option<&Stanza>) -> Result<()> {
     })?;
     let path = stop_file(lock_path, stanza);
     let name = path.display();
-    // Not truncated: somebody may have made it in the meantime
+    // Not truncated: another process may have created it in the meantime
     let file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -111,7 +111,7 @@ fn make_stop_file(lock_path: &Path, stanza: Option<&Stanza>) -> Result<()> {
     sync_path(lock_path)
 }
 
-/// Sends SIGTERM to every process that holds a lock (of the stanza, or any), once each.
+/// Sends SIGTERM once to every process that holds a lock (of the stanza, or any).
 fn terminate(lock_path: &Path, stanza: Option<&Stanza>) -> Result<()> {
     let list_error = |e| {
         Error::from_io(ErrorCode::PathOpen, format!("unable to list file info for path '{}'", lock_path.display()), e)
@@ -126,7 +126,7 @@ fn terminate(lock_path: &Path, stanza: Option<&Stanza>) -> Result<()> {
     for name in names.iter().filter(|name| is_lock_name(name, stanza)) {
         let path = lock_path.join(name);
         let status = read_status_file(&path);
-        // Removed, so that the process is not asked again; it goes on holding the lock until it ends
+        // Removed, so that the process is not signalled again; it holds the lock until it ends
         let _ = fs::remove_file(&path);
         let LockStatus::Valid(content) = status else {
             crate::warn!("unable to read lock file {}/{name}", lock_path.display());
@@ -135,7 +135,7 @@ fn terminate(lock_path: &Path, stanza: Option<&Stanza>) -> Result<()> {
         if !signalled.insert(content.process_id) {
             continue;
         }
-        // Zero and below would mean process groups
+        // Zero and negative numbers would mean process groups
         let pid = Some(content.process_id).filter(|id| *id > 0).and_then(Pid::from_raw);
         match pid.map(|pid| kill_process(pid, Signal::TERM)) {
             Some(Ok(())) => crate::info!("sent term signal to process {}", content.process_id),

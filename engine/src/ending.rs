@@ -1,15 +1,15 @@
-//! What a process that was told to end still has under way.
+//! Work that a process must complete although it was told to end.
 //!
-//! A signal cancels the command's [`CancelToken`](crate::CancelToken); the command then ends by itself. Where it waits for a
-//! server that does not answer, the program ends it after a short while, which loses nothing: every state of a repository is one
-//! to go on from. What is worth waiting for says so here.
+//! A signal cancels the command's [`CancelToken`](crate::CancelToken), and the command ends by itself. If it waits for
+//! a server that does not answer, the program ends it after a short while. That loses nothing, because a later run can
+//! continue from every state of a repository. Work that is worth waiting for registers here.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 static SAVING: AtomicUsize = AtomicUsize::new(0);
 static CLEANING: AtomicUsize = AtomicUsize::new(0);
 
-/// Work that is under way until this is dropped.
+/// Work in progress until this value is dropped.
 #[must_use = "the work counts as done when this is dropped"]
 #[derive(Debug)]
 pub struct UnderWay(&'static AtomicUsize);
@@ -27,22 +27,22 @@ impl Drop for UnderWay {
     }
 }
 
-/// Hours of work would be lost or undone if the process ended now: it goes on, however long that takes.
+/// Registers work that would be lost or undone if the process ended now. The process waits for it without a limit.
 pub fn saving() -> UnderWay {
     UnderWay::begin(&SAVING)
 }
 
-/// Something would be left over that costs money: the process waits a while for it to be removed.
+/// Registers the removal of something that costs money. The process waits a while for it.
 pub fn cleaning() -> UnderWay {
     UnderWay::begin(&CLEANING)
 }
 
-/// Whether something is being saved.
+/// Returns whether something is being saved.
 pub fn is_saving() -> bool {
     SAVING.load(Ordering::SeqCst) > 0
 }
 
-/// Whether something is to be removed.
+/// Returns whether something is being removed.
 pub fn is_cleaning() -> bool {
     CLEANING.load(Ordering::SeqCst) > 0
 }

@@ -1,6 +1,6 @@
-//! What the fuzz targets call of the parts that read untrusted bytes and are private otherwise.
+//! Access for the fuzz targets to private parts that read untrusted bytes.
 //!
-//! Each function returns for any input; a broken promise is a panic.
+//! Each function accepts any input. It panics if a promise is broken.
 
 use std::time::{Duration, SystemTime};
 
@@ -30,7 +30,7 @@ pub fn sftp_packet(data: &[u8]) {
     }
 }
 
-/// A file of known hosts. The key that is looked for is in no corpus.
+/// A file of known hosts. The key to look up is in no corpus.
 pub fn known_hosts(text: &str) {
     let mut hosts = KnownHosts::default();
     hosts.add(text);

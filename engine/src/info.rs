@@ -1,7 +1,7 @@
 //! The facts that `info` reports: stanzas, their repositories, archives, backups and running operations.
 //!
-//! Nothing here is rendered and nothing fails as a whole: a repository or stanza that can't be read is itself a fact, with a
-//! status code. The codes and the rules by which they add up over repositories are pgBackRest's.
+//! Nothing is rendered here, and nothing fails as a whole: an unreadable repository or stanza is a fact with a status
+//! code. The codes, and the rules for combining them over repositories, are pgBackRest's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ mod set;
 
 pub use set::{DatabaseRef, LinkRef, SetFacts, TablespaceRef};
 
-/// The state of a stanza, in one repository or over all of them.
+/// The status of a stanza, in one repository or over all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum StatusCode {
@@ -35,9 +35,9 @@ pub enum StatusCode {
     NoBackup = 2,
     /// The stanza's directory has no backup.info.
     MissingStanzaData = 3,
-    /// Repositories differ.
+    /// The repositories differ.
     Mixed = 4,
-    /// Repositories hold different clusters.
+    /// The repositories contain different clusters.
     PgMismatch = 5,
     /// The backup that was asked for is not there.
     BackupMissing = 6,
@@ -66,27 +66,27 @@ impl StatusCode {
     }
 }
 
-/// How much is collected.
+/// How much to collect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
     /// Everything.
     Full,
-    /// Only status and locks: reads no info file.
+    /// Only status and locks; does not read info files.
     Progress,
 }
 
-/// What is asked for.
+/// The settings of `info`.
 #[derive(Clone, Debug)]
 pub struct InfoSettings {
-    /// Only this stanza; `None` reports all that are found.
+    /// Only this stanza; `None` reports all stanzas found.
     pub stanza: Option<Stanza>,
-    /// Only this backup, or the `latest` one of each repository, with what its manifest tells. Needs a stanza.
+    /// Only this backup, or the `latest` of each repository, with the facts of its manifest. Requires a stanza.
     pub set: Option<String>,
     /// Only backups of this type.
     pub backup_type: Option<BackupType>,
-    /// How much is collected.
+    /// How much to collect.
     pub detail: Detail,
-    /// Where lock files are.
+    /// The directory of lock files.
     pub lock_path: PathBuf,
 }
 
@@ -102,7 +102,7 @@ pub struct RunningLock {
 }
 
 impl RepoFact {
-    /// What its state means.
+    /// Returns the message for the status.
     pub fn message(&self) -> &str {
         match (self.status, &self.error) {
             (StatusCode::Other, Some(error)) => error,
@@ -112,7 +112,7 @@ impl RepoFact {
 }
 
 impl StanzaFact {
-    /// What [`StanzaFact::cipher`] says when repositories differ.
+    /// The value of [`StanzaFact::cipher`] if repositories differ.
     pub const CIPHER_MIXED: &'static str = "mixed";
 
     /// The cipher of all repositories.
@@ -124,10 +124,10 @@ impl StanzaFact {
 }
 
 impl BackupFact {
-    /// Whether damaged pages were found, as far as it is known.
+    /// Returns whether invalid pages were found, if that is known.
     pub fn error(&self) -> Option<bool> {
         match &self.set {
-            // Old entries in backup.info don't tell, but manifests do
+            // Old entries in backup.info do not record it, but manifests do
             Some(set) if !set.errors.is_empty() => Some(true),
             _ => self.entry.error,
         }
@@ -137,9 +137,9 @@ impl BackupFact {
 /// One entry of a cluster history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseFact {
-    /// Id in the history.
+    /// The id in the history.
     pub id: u32,
-    /// Repository that it was read from.
+    /// The repository that contains it.
     pub repo_key: u32,
     /// The cluster's system identifier.
     pub system_id: u64,
@@ -150,11 +150,11 @@ pub struct DatabaseFact {
 /// The WAL of one cluster in one repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchiveFact {
-    /// Id of the cluster in backup.info's history.
+    /// The id of the cluster in backup.info's history.
     pub db_id: u32,
-    /// Repository.
+    /// The repository.
     pub repo_key: u32,
-    /// Directory of the archive.
+    /// The directory of the archive.
     pub id: ArchiveId,
     /// Name of the first segment.
     pub min: Option<String>,
@@ -167,22 +167,22 @@ pub struct ArchiveFact {
 pub struct BackupFact {
     /// Its label.
     pub label: BackupLabel,
-    /// Repository.
+    /// The repository.
     pub repo_key: u32,
     /// Its line in backup.info.
     pub entry: BackupEntry,
-    /// What its manifest tells, when the backup was asked for by label.
+    /// The facts of its manifest, if the backup was requested by label.
     pub set: Option<SetFacts>,
 }
 
 /// A stanza in one repository.
 #[derive(Clone, Debug)]
 pub struct RepoFact {
-    /// Repository.
+    /// The number of the repository.
     pub key: u32,
     /// `none` or `aes-256-cbc`.
     pub cipher: &'static str,
-    /// State.
+    /// The status.
     pub status: StatusCode,
     /// The message for [`StatusCode::Other`], as `[ErrorType] text`.
     pub error: Option<String>,
@@ -195,7 +195,7 @@ pub struct RepoFact {
 pub struct StanzaFact {
     /// Its name, or `[invalid]` when nothing could be read.
     pub name: String,
-    /// State over all repositories.
+    /// The status over all repositories.
     pub status: StatusCode,
     /// Its repositories, by key.
     pub repos: Vec<RepoFact>,
@@ -203,11 +203,11 @@ pub struct StanzaFact {
     pub restore_lock: RunningLock,
     /// The current cluster, from the first repository that has one.
     pub current: Option<(PgVersion, u64)>,
-    /// Cluster histories, oldest first in each repository.
+    /// Cluster histories, oldest first within each repository.
     pub databases: Vec<DatabaseFact>,
     /// Archives, in the order of `databases`.
     pub archives: Vec<ArchiveFact>,
-    /// Backups of all repositories, by the time of their end.
+    /// Backups of all repositories, by their end.
     pub backups: Vec<BackupFact>,
 }
 
@@ -249,7 +249,7 @@ impl RepoState {
     }
 }
 
-/// Collects the facts of all stanzas, sorted by name. `repos` are those to look at, by key.
+/// Collects the facts of all stanzas, sorted by name. `repos` are the repositories to read, by key.
 pub fn collect(repos: &[Repo], settings: &InfoSettings) -> Vec<StanzaFact> {
     let mut stanzas: BTreeMap<String, StanzaState> = BTreeMap::new();
     let mut repo_errors: Vec<(usize, Error)> = Vec::new();
@@ -261,7 +261,7 @@ pub fn collect(repos: &[Repo], settings: &InfoSettings) -> Vec<StanzaFact> {
         }
     }
 
-    // A repository that can't be read at all is reported with every stanza, or with a made-up one when there is none
+    // An unreadable repository is reported with every stanza, or with a placeholder if there is no stanza
     if !repo_errors.is_empty() && stanzas.is_empty() {
         let name = settings.stanza.as_ref().map_or_else(|| "[invalid]".to_owned(), ToString::to_string);
         stanzas.insert(name.clone(), StanzaState::new(name, repos));
@@ -290,7 +290,7 @@ impl StanzaState {
     }
 }
 
-/// Looks at one repository; an error is one of the repository as a whole.
+/// Reads one repository. An error concerns the repository as a whole.
 fn collect_repo(
     repos: &[Repo],
     index: usize,
@@ -300,7 +300,7 @@ fn collect_repo(
 ) -> Result<()> {
     let repo = &repos[index];
     let mut label = None;
-    // Which backup the latest one is tells backup.info alone: object stores have no link of that name
+    // Only backup.info says which backup is the latest: object stores have no link of that name
     if let (Some(stanza), Some(set)) = (&settings.stanza, settings.set.as_ref().filter(|set| *set != layout::LATEST))
         && let Ok(set) = set.parse::<BackupLabel>()
         && repo.storage.info(&layout::manifest(stanza, &set))?.is_some()
@@ -310,7 +310,7 @@ fn collect_repo(
     }
     let backup_path = RepoPath::new(layout::BACKUP)?;
     let remote = repo.storage.features().remote;
-    // A stanza that is asked for is mostly there, and there is no waiting for the answer that it is
+    // A requested stanza usually exists, so load its files without waiting for the listing
     let ahead = settings.stanza.as_ref().filter(|_| remote && settings.detail == Detail::Full);
     let (found, mut infos) = side_by_side::both(
         remote,
@@ -340,13 +340,13 @@ fn load_infos(repo: &Repo, stanza: &Stanza) -> Infos {
     side_by_side::both(
         remote,
         || info_files::load_backup_info(repo, stanza),
-        // What else is asked for is of no use without backup.info, but there is no waiting for that
+        // archive.info is useless without backup.info, but loading both at once saves a wait
         || if remote { info_files::load_archive_info(repo, stanza).map(Some) } else { Ok(None) },
     )
 }
 
-/// Reads what one repository says about one stanza; whatever fails becomes the stanza's state there. `found` is nothing for one that
-/// has no directory, and may have what was loaded of others.
+/// Reads the facts of one stanza in one repository. A failure becomes the stanza's status there. `found` is `None` if
+/// the stanza has no directory, and may contain files that were loaded before.
 fn collect_stanza(
     repo: &Repo,
     index: usize,
@@ -433,7 +433,7 @@ fn finish(mut stanza: StanzaState, repos: &[Repo], settings: &InfoSettings) -> S
     for (state, repo) in stanza.repos.iter_mut().zip(repos) {
         if settings.detail == Detail::Full {
             if state.fact.status == StatusCode::Ok && state.backup_info.is_none() {
-                // It exists in other repositories but not in this one
+                // It exists in other repositories, but not in this one
                 state.fact.status = StatusCode::MissingStanzaPath;
             }
             match clusters(state, repo, &stanza.name, &mut databases, &mut archives) {
@@ -467,7 +467,7 @@ fn finish(mut stanza: StanzaState, repos: &[Repo], settings: &InfoSettings) -> S
     }
 }
 
-/// The cluster history of one repository with the WAL of each; the answer is the current cluster.
+/// Adds the cluster history of one repository with the WAL of each cluster. Returns the current cluster.
 fn clusters(
     state: &RepoState,
     repo: &Repo,
@@ -491,7 +491,7 @@ fn clusters(
     Ok(Some((current.version, current.system_id)))
 }
 
-/// The archives of a history. They are looked up, not searched: a history may be long where someone has made it so.
+/// The archives of a history, indexed, because a hostile history may be long.
 struct Archives<'a> {
     by_id: HashMap<(PgVersion, u64, u32), &'a archive_info::PgHistory>,
     /// The last one of a cluster.
@@ -505,8 +505,8 @@ impl<'a> Archives<'a> {
         Archives { by_id, newest }
     }
 
-    /// The archive of a cluster. The same number in both histories is the rule; an archive.info that was made anew may count
-    /// differently.
+    /// Returns the archive of a cluster. Both histories usually have the same numbers, but a recreated archive.info may
+    /// count differently.
     fn of(&self, pg: &PgHistory) -> Result<ArchiveId> {
         let same_id = self.by_id.get(&(pg.version, pg.system_id, pg.id));
         let found = same_id.or_else(|| self.newest.get(&(pg.version, pg.system_id)));
@@ -520,7 +520,7 @@ impl<'a> Archives<'a> {
     }
 }
 
-/// First and last segment of an archive.
+/// Returns first and last segment of an archive.
 fn wal_range(repo: &Repo, stanza: &Stanza, id: ArchiveId) -> Result<(Option<String>, Option<String>)> {
     let path = layout::archive_path(stanza, id);
     let mut directories = repo.storage.names(&path)?.unwrap_or_default();
@@ -534,7 +534,7 @@ fn wal_range(repo: &Repo, stanza: &Stanza, id: ArchiveId) -> Result<(Option<Stri
         let segments = segments(only)?;
         return Ok((segments.first().cloned(), segments.last().cloned()));
     }
-    // Not every directory holds segments
+    // Not every directory contains segments
     let first = || -> Result<Option<String>> {
         for name in &directories {
             if let Some(first) = segments(name)?.first() {
@@ -555,7 +555,7 @@ fn wal_range(repo: &Repo, stanza: &Stanza, id: ArchiveId) -> Result<(Option<Stri
     Ok((first?, last?))
 }
 
-/// Merges the backups of all repositories by the time of their end; within a repository their order by label stays.
+/// Merges the backups of all repositories by their end. Within a repository, the order by label stays.
 fn backups(repos: &mut [RepoState], settings: &InfoSettings) -> Vec<BackupFact> {
     let mut queues: Vec<_> = repos
         .iter_mut()

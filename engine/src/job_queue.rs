@@ -1,6 +1,7 @@
-//! Runs independent jobs on worker threads and hands their results to the calling thread, one after another.
+//! Runs independent jobs on worker threads and passes their results to the calling thread, one at a time.
 //!
-//! Everything that needs an order or one owner (log lines, manifest, lock progress) so stays on the main thread.
+//! Everything that needs an order or a single owner (log lines, manifest, lock progress) therefore stays on the main
+//! thread.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,11 +13,11 @@ use crate::slots::Slots;
 use crate::storage::RepoStorage;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
-/// Results that may wait for the main thread, per worker.
+/// Results per worker that may wait for the main thread.
 const RESULTS_WAITING_MAX: usize = 4;
-/// Threads of a worker that writes to a server.
+/// Threads per worker if it writes to a server.
 const THREADS_WRITING: u32 = 4;
-/// How long the main thread waits for a result before it is told so.
+/// How long the main thread waits for a result before it receives [`Event::Idle`].
 const IDLE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How jobs are run.
@@ -26,13 +27,13 @@ pub struct QueueSettings {
     pub process_max: u32,
     /// The pause before each retry of a failed job; empty for no retries.
     pub retry_intervals: Vec<Duration>,
-    /// Threads of each worker, of which one at a time computes while others wait for a server.
+    /// Threads per worker. In total, one per worker computes while others wait for a server.
     pub threads: u32,
 }
 
 impl QueueSettings {
-    /// So many workers; a failed job is tried again `job_retry` times, the first time at once, then after
-    /// `job_retry_interval` each.
+    /// Creates settings for this many workers. A failed job is retried `job_retry` times: the first time at once, then
+    /// after `job_retry_interval` each.
     pub fn new(process_max: u32, job_retry: u32, job_retry_interval: Duration) -> Self {
         let retry_intervals =
             (0..job_retry).map(|retry| if retry == 0 { Duration::ZERO } else { job_retry_interval }).collect();
@@ -45,7 +46,7 @@ impl QueueSettings {
         self.for_remote(storage, THREADS_WRITING)
     }
 
-    /// The same for jobs that read from this storage, with so many threads for each worker if it is on a server.
+    /// Adapts the settings to jobs that read from this storage, with `threads` per worker if the storage is remote.
     #[must_use]
     pub fn for_reading(self, storage: &dyn RepoStorage, threads: u32) -> Self {
         self.for_remote(storage, threads)
@@ -56,7 +57,7 @@ impl QueueSettings {
     }
 }
 
-/// What the main thread hears of.
+/// What the main thread is told.
 pub enum Event<J, R> {
     /// A job was done.
     Done {
@@ -64,25 +65,25 @@ pub enum Event<J, R> {
         worker: u32,
         /// The job.
         job: J,
-        /// What it returned.
+        /// The result of the job.
         result: R,
     },
-    /// Nothing was done for a tenth of a second: time for what must not wait too long.
+    /// No job completed for a tenth of a second. Use it for periodic work.
     Idle,
-    /// The queue was told to stop, or a job failed. Comes once, while other jobs may still be under way: the time to save what
-    /// must not wait for them.
+    /// The queue was told to stop, or a job failed. Sent once, while other jobs may still be running, to save what must
+    /// not wait for them.
     Stopping,
 }
 
-/// Runs all jobs, each on one of the workers.
+/// Runs all jobs on the workers.
 ///
-/// `jobs` gives the next job when a worker is free. `init` makes what a worker keeps between jobs (buffers, codec
-/// contexts); it is called once per worker and again after a failed job, which may have left it in any state. `work` does one
-/// job; it looks at the token now and then. `on_event` runs on the calling thread.
+/// `jobs` returns the next job when a worker is free. `init` creates what a worker keeps between jobs (buffers, codec
+/// contexts). It is called once per worker, and again after a failed job, which may have left any state. `work` runs
+/// one job and checks the token now and then. `on_event` runs on the calling thread.
 ///
 /// # Errors
-/// The first error of any part: it cancels the token that the other jobs see, and is returned when they have ended. A panic
-/// is such an error too ([`ErrorCode::Assert`]). [`ErrorCode::Term`] when `cancel` was cancelled.
+/// The first error of any part. It cancels the token that the other jobs see, and is returned when they have ended. A
+/// panic is an error too ([`ErrorCode::Assert`]). [`ErrorCode::Term`] if `cancel` was cancelled.
 pub fn run<J, R, S>(
     settings: &QueueSettings,
     cancel: &CancelToken,
@@ -99,11 +100,11 @@ where
     run_from(settings, cancel, |_| Ok(jobs.next()), init, work, on_event)
 }
 
-/// As [`run`], for jobs that are not the same for every worker: `next` gives the next job for the worker with this number,
-/// or nothing when that worker has no more to do.
+/// Like [`run`], for jobs that differ between workers: `next` returns the next job for the worker with this number, or
+/// `None` if nothing is left for that worker.
 ///
 /// # Errors
-/// As [`run`], and those of `next`.
+/// The same as [`run`], and those of `next`.
 pub fn run_from<J, R, S>(
     settings: &QueueSettings,
     cancel: &CancelToken,
@@ -125,7 +126,7 @@ where
     let mut failed: Option<Error> = None;
 
     std::thread::scope(|scope| {
-        // Should this thread panic, the receiver goes with the stack: workers then end instead of waiting for it forever
+        // If this thread panics, the receiver is dropped, and workers end instead of waiting for it forever
         let receiver = receiver;
         for thread in 0..threads {
             let worker = thread % workers + 1;
@@ -136,7 +137,7 @@ where
             let name = format!("worker-{worker}");
             match std::thread::Builder::new().name(name).spawn_scoped(scope, body) {
                 Ok(_) => {}
-                // Every worker has its first thread already, and goes on with that
+                // Every worker already has its first thread and continues with that
                 Err(e) if thread >= workers => {
                     crate::debug!("{} of {threads} worker threads can be started: {e}", thread);
                     break;
@@ -148,7 +149,7 @@ where
                 }
             }
         }
-        // Only the workers' senders are left: when all are gone, so are the workers
+        // Only the workers' senders are left: when all are dropped, all workers have ended
         drop(sender);
         let mut stopping = false;
         loop {
@@ -168,7 +169,7 @@ where
                 }
                 Err(RecvTimeoutError::Timeout) => Event::Idle,
             };
-            // After an error what is done is still heard of: it may be what a later resume can use
+            // After an error, completed jobs are still reported, because a later resume may use them
             if matches!(event, Event::Idle) && (failed.is_some() || stopping) {
                 continue;
             }
@@ -184,7 +185,7 @@ where
     }
 }
 
-/// The error that is told is the first one that is not itself a consequence of stopping.
+/// Keeps the first error that is not itself a consequence of stopping.
 fn keep_first(failed: &mut Option<Error>, error: Error) {
     match failed {
         Some(first) if first.code != ErrorCode::Term || error.code == ErrorCode::Term => {}
@@ -198,7 +199,7 @@ type Message<J, R> = Result<(u32, J, R)>;
 #[derive(Clone, Copy)]
 struct Crew<'a> {
     settings: &'a QueueSettings,
-    /// Limits how many of them compute.
+    /// Limits how many threads compute.
     slots: &'a Arc<Slots>,
     group: &'a CancelToken,
 }
@@ -253,8 +254,8 @@ fn panic_error(panic: &(dyn Any + Send)) -> Error {
     Error::new(ErrorCode::Assert, format!("worker failed: {text}"))
 }
 
-/// Tries once and then once more after each interval. The error that is left tells of the retries as pgBackRest does
-/// (`src/common/error/retry.c`): the first message, then each further one with when it came.
+/// Tries once, and again after each interval. The returned error lists the retries as pgBackRest does
+/// (`src/common/error/retry.c`): the first message, then each further message with its time.
 pub(crate) fn with_retries<R>(
     intervals: &[Duration],
     group: &CancelToken,
@@ -268,7 +269,7 @@ pub(crate) fn with_retries<R>(
     let mut more: Vec<Retried> = Vec::new();
     for interval in intervals {
         crate::debug!("retry {} after {}ms: {first}", first.code, interval.as_millis());
-        // Stopped while waiting: the error that led here says more than that
+        // Stopped while waiting: the earlier error is more informative
         if group.sleep(*interval).is_err() {
             break;
         }

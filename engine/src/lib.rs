@@ -1,6 +1,6 @@
-//! The data path: storage, copy pipelines, the PostgreSQL session, and what the commands do with them.
+//! The data path: storage, copy pipelines, the PostgreSQL session, and the work of the commands.
 //!
-//! It never sees an option's name and never prints.
+//! It does not know option names and never prints.
 
 pub mod annotate;
 pub mod backup;

@@ -1,8 +1,8 @@
-//! Log lines with pgBackRest's levels, handed to whatever sink the program installed.
+//! Log lines with pgBackRest's levels, passed to the sink that the program installed.
 //!
-//! The engine itself never prints. The levels are pgBackRest's: `detail` lies between `info` and `debug` and has no
-//! counterpart in the usual logging crates, which is why this small facade exists. Lines about the result of a worker carry
-//! the worker's number (`P01`...), others are from the main thread (`P00`).
+//! The engine itself never prints. The levels are pgBackRest's. `detail`, between `info` and `debug`, has no
+//! counterpart in the usual logging crates, which is why this small facade exists. Lines about the result of a worker
+//! contain the worker's number (`P01`...). Others are from the main thread (`P00`).
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::ErrorCode;
 
-/// How important a line is; `log-level-*` options show this level and all above it.
+/// The importance of a line. `log-level-*` options show this level and all above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Level {
@@ -18,7 +18,7 @@ pub enum Level {
     Off = 0,
     /// The command fails, or a part of it did.
     Error = 1,
-    /// Something the operator should look at.
+    /// Something that the operator should check.
     Warn = 2,
     /// The steps of a command.
     Info = 3,
@@ -30,7 +30,7 @@ pub enum Level {
     Trace = 6,
 }
 
-/// One line on its way to a sink.
+/// A line on its way to a sink.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
     /// Its level.
@@ -43,28 +43,28 @@ pub struct Record<'a> {
     pub message: fmt::Arguments<'a>,
 }
 
-/// Takes log lines, from any thread.
+/// Receives log lines from any thread.
 pub trait Sink: Send + Sync {
-    /// Takes one line whose level is within the level given to [`install`].
+    /// Receives a line whose level is within the level given to [`install`].
     fn log(&self, record: &Record<'_>);
 }
 
 static SINK: OnceLock<Box<dyn Sink>> = OnceLock::new();
 static LEVEL_MAX: AtomicU8 = AtomicU8::new(0);
 
-/// Installs the sink, once; later calls change only the level.
+/// Installs the sink once. Later calls change only the level.
 pub fn install(sink: Box<dyn Sink>, level_max: Level) {
-    // A second sink would split the log; keeping the first is what every caller means
+    // A second sink would split the log, so the first one stays
     let _ = SINK.set(sink);
     LEVEL_MAX.store(level_max as u8, Ordering::Relaxed);
 }
 
-/// Whether lines of this level go anywhere, to save building costly messages.
+/// Returns whether lines of this level are shown, to avoid building costly messages.
 pub fn enabled(level: Level) -> bool {
     level as u8 <= LEVEL_MAX.load(Ordering::Relaxed)
 }
 
-/// Sends one line to the sink. The macros [`crate::info!`] and so on are shorter.
+/// Sends a line to the sink. The macros [`crate::info!`] and so on are shorter.
 pub fn emit(level: Level, process: u32, code: Option<ErrorCode>, message: fmt::Arguments<'_>) {
     if enabled(level)
         && let Some(sink) = SINK.get()
@@ -108,7 +108,7 @@ macro_rules! detail {
     ($($message:tt)+) => { $crate::log::emit($crate::log::Level::Detail, 0, None, format_args!($($message)+)) };
 }
 
-/// Logs for debugging.
+/// Logs a debug message.
 #[macro_export]
 macro_rules! debug {
     ($($message:tt)+) => { $crate::log::emit($crate::log::Level::Debug, 0, None, format_args!($($message)+)) };

@@ -1,4 +1,4 @@
-//! PostgreSQL: the session that backups and checks hold, and its control file.
+//! PostgreSQL: the session of backups and checks, and the control file.
 
 pub mod client;
 pub mod cluster;

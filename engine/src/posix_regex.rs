@@ -1,8 +1,8 @@
-//! POSIX extended regular expressions, as pgBackRest takes them from glibc's `regcomp` in the C locale.
+//! POSIX extended regular expressions, as pgBackRest passes them to glibc's `regcomp` in the C locale.
 //!
-//! They are translated for `regex-lite`, which matches in linear time whatever the expression is. The C locale knows bytes only, so
-//! each byte becomes the character of its number, in the expression and in what it is matched with. Only whether there is a match
-//! counts, so the order in which alternatives are tried makes no difference.
+//! They are translated for `regex-lite`, which matches any expression in linear time. The C locale knows only bytes, so
+//! each byte becomes the character of its number, both in the expression and in the text. Only whether there is a match
+//! counts, so the order in which alternatives are tried does not matter.
 //!
 //! Source: glibc `posix/regcomp.c` with `RE_SYNTAX_POSIX_EXTENDED`; the messages are those of its `regerror`.
 
@@ -12,11 +12,11 @@ use regex_lite::{Regex, RegexBuilder};
 
 use crate::{Error, ErrorCode, Result};
 
-/// Repetitions that glibc takes at most.
+/// The maximum number of repetitions that glibc accepts.
 const REPEAT_MAX: u32 = 0x7fff;
-/// Groups inside groups, and repetitions of repetitions.
+/// The maximum nesting of groups and repetitions.
 const DEPTH_MAX: usize = 100;
-/// Memory of a compiled expression, which also bounds the time of a match.
+/// The maximum memory of a compiled expression, which also bounds the time of a match.
 const COMPILED_SIZE_MAX: usize = 512 << 10;
 
 const TOO_BIG: &str = "Regular expression too big";
@@ -31,20 +31,21 @@ impl PosixRegex {
     /// Compiles an expression.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] for an expression that is wrong, too big, or has back references, which take time without bound.
+    /// [`ErrorCode::Format`] if the expression is invalid or too big, or has back references, which take unbounded
+    /// time.
     pub fn new(expression: &str) -> Result<Self> {
         let translated = Translator::new(expression).run()?;
         RegexBuilder::new(&translated)
             .dot_matches_new_line(true)
             .size_limit(COMPILED_SIZE_MAX)
-            // Each of our levels is a group and what it has in it
+            // Each of our levels is a group and its content
             .nest_limit(4 * DEPTH_MAX as u32)
             .build()
             .map(PosixRegex)
             .map_err(|error| invalid(TOO_BIG).cause(error))
     }
 
-    /// Whether any part of the text matches.
+    /// Returns whether any part of the text matches.
     pub fn is_match(&self, text: &str) -> bool {
         self.0.is_match(&text.bytes().map(char::from).collect::<String>())
     }
@@ -77,7 +78,7 @@ struct Translator<'a> {
     groups: Vec<Group>,
     groups_begun: usize,
     groups_done: Vec<usize>,
-    /// What an operator here would repeat.
+    /// What an operator at this position would repeat.
     atom: Option<Atom>,
 }
 
@@ -145,7 +146,7 @@ impl<'a> Translator<'a> {
         self.atom(&character(byte));
     }
 
-    /// Matches a place; glibc does not repeat these.
+    /// Matches a position; glibc does not repeat these.
     fn anchor(&mut self, text: &str) {
         self.out.push_str(text);
         self.atom = None;
@@ -179,7 +180,7 @@ impl<'a> Translator<'a> {
         if depth >= DEPTH_MAX {
             return Err(invalid(TOO_BIG));
         }
-        // In a group of its own, or a second operator would mean something else
+        // In its own group, because otherwise a second operator would have another meaning
         self.out.insert_str(start, "(?:");
         self.out.push_str(operator);
         self.out.push(')');
@@ -187,7 +188,7 @@ impl<'a> Translator<'a> {
         Ok(())
     }
 
-    /// The rest of `{from,to}` as an operator; both numbers may be left out.
+    /// Parses the rest of `{from,to}` to an operator. Both numbers may be omitted.
     fn interval(&mut self) -> Result<String> {
         let (from, end) = self.number()?;
         let from = match (from, end) {

@@ -1,11 +1,11 @@
 //! Progress of a long copy, for a display.
 
-/// Takes progress from the main thread of a backup, restore or verify.
+/// Receives progress from the main thread of a backup, restore or verify.
 pub trait Progress: Send + Sync {
     /// The copy starts: so many files, with so many bytes in all.
     fn start(&self, files: u64, bytes: u64);
 
-    /// So many more files and bytes are done.
+    /// Adds completed files and bytes.
     fn advance(&self, files: u64, bytes: u64);
 
     /// The copy ended, well or not.
@@ -24,7 +24,8 @@ impl Progress for NoProgress {
     fn finish(&self) {}
 }
 
-/// Share of `done` in `total` in units of 0.01%, rounded; 10000 when complete (as pgBackRest's `cvtPctToUInt`).
+/// Returns the ratio of `done` to `total` in units of 0.01%, rounded; 10000 when complete (like pgBackRest's
+/// `cvtPctToUInt`).
 pub fn percent_hundredths(done: u64, total: u64) -> u32 {
     if done >= total {
         return 10_000;

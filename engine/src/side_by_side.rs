@@ -1,20 +1,20 @@
-//! Requests that do not depend on each other, sent at the same time where each waits for a server.
+//! Sends independent requests at the same time if each waits for a server.
 //!
-//! Where the system gives no more threads, they are sent one after the other.
+//! If the system provides no more threads, they are sent one after another.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crate::{Error, ErrorCode, Result};
 
-/// Requests of one step that are under way at the same time.
+/// Requests of one step that are in progress at the same time.
 const THREADS_MAX: usize = 8;
 
 fn panicked() -> Error {
     Error::new(ErrorCode::Assert, "a thread that waits for the repository panicked")
 }
 
-/// Does both, at the same time if the repository is remote, else one after the other.
+/// Runs both, at the same time if the repository is remote, otherwise one after another.
 pub fn both<A, B: Send>(
     remote: bool,
     first: impl FnOnce() -> Result<A>,
@@ -26,7 +26,7 @@ pub fn both<A, B: Send>(
     both_with(Start::Thread, first, second)
 }
 
-/// Whether a thread can be started; tests pretend that it can't.
+/// Whether a thread can be started. Tests pretend that it can't.
 #[derive(Clone, Copy)]
 enum Start {
     Thread,
@@ -53,7 +53,7 @@ fn both_with<A, B: Send>(
     first: impl FnOnce() -> Result<A>,
     second: impl FnOnce() -> Result<B> + Send,
 ) -> (Result<A>, Result<B>) {
-    // A thread that can't be started takes its work with it, so it only gets a way to it
+    // A thread that can't be started drops its closure, so it gets only a reference to the work
     let second = Mutex::new(Some(second));
     let run_second = || {
         let work = second.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -70,10 +70,11 @@ fn both_with<A, B: Send>(
     })
 }
 
-/// Does the same with every item, with several at a time if the repository is remote. The results have the items' order.
+/// Runs the same for every item, several at a time if the repository is remote. The results have the order of the
+/// items.
 ///
 /// # Errors
-/// That of the first item which has one. Later ones may then be done or not.
+/// The error of the first item that fails. Later items may or may not have run.
 pub fn each<'a, T: Sync, R: Send>(
     remote: bool,
     items: &'a [T],

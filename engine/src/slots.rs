@@ -1,10 +1,11 @@
-//! How many threads compute at the same time, and whose turn it is.
+//! A scheduler that limits how many threads compute at the same time, and decides their order.
 //!
-//! `process-max` says how many. A request over a network takes a while in which its thread has nothing to do, so a remote
-//! repository gets more threads than that, of which only so many compute at any time; whoever waits lets another one in. Work that
-//! is short goes first, since it soon waits for the server again. Of long work, what was begun first does: it is the largest, and
-//! should not be all that is left in the end. Where fewer compute than may, one with much to do can take others in to help it
-//! ([`borrow`]); for work that would be left in the end all the same it keeps others from computing ([`reserve`]).
+//! `process-max` is the limit. A thread has nothing to do while it waits for a request over a network, so a remote
+//! repository gets more threads than the limit. A thread computes only while it holds a slot, and releases the slot
+//! while it waits. Short work goes first, because it soon waits for the server again. Long work follows in the order in
+//! which it began, because the largest jobs begin first and should not be left at the end. If slots are free, a thread
+//! with much to do can borrow helpers ([`borrow`]). For work that would otherwise be left at the end, it can keep
+//! others from computing ([`reserve`]).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ thread_local! {
     static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
 }
 
-/// A number of slots; computing takes one.
+/// A number of slots. Computing takes one.
 #[derive(Debug)]
 pub struct Slots(Mutex<State>);
 
@@ -25,17 +26,18 @@ pub struct Slots(Mutex<State>);
 struct State {
     count: usize,
     free: usize,
-    /// Slots that are kept for helpers, and how many of those are still in use by others.
+    /// Slots that are reserved for helpers, and how many of those others still use.
     reserved: usize,
     owed: usize,
-    /// Helpers of threads that compute. They never keep a thread from its slot: for a short time more may compute than should.
+    /// Helpers of computing threads. They never keep a thread from its slot, so for a short time more threads than the
+    /// limit may compute.
     borrowed: usize,
-    /// Work that was begun so far.
+    /// The number of pieces of work begun so far.
     begun: u64,
     waiting: BTreeMap<Turn, Arc<Waiter>>,
 }
 
-/// Work, in the order in which slots are handed out.
+/// The position in the order in which slots are granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
     long: bool,
@@ -47,7 +49,7 @@ struct Turn {
 #[derive(Debug)]
 struct Waiter {
     thread: Thread,
-    /// Whether one of the slots was handed over to it.
+    /// Whether a slot was granted to the thread.
     granted: AtomicBool,
 }
 
@@ -59,13 +61,13 @@ struct Held {
 }
 
 impl Slots {
-    /// So many slots, all free.
+    /// Creates a number of free slots.
     pub fn new(count: u32) -> Arc<Self> {
         let count = usize::try_from(count.max(1)).unwrap_or(usize::MAX);
         Arc::new(Slots(Mutex::new(State { count, free: count, ..State::default() })))
     }
 
-    /// Computes with one of the slots, once it is free.
+    /// Waits for a slot and computes with it.
     pub fn run<R>(self: &Arc<Self>, work: impl FnOnce() -> R) -> R {
         let begun = {
             let mut state = self.state();
@@ -131,7 +133,7 @@ fn let_go() -> Option<Held> {
     HELD.with(|kept| kept.borrow_mut().take())
 }
 
-/// Gives back what the thread holds when it goes out of scope, also in a panic.
+/// Releases the thread's slot when it is dropped, even in a panic.
 struct Guard;
 
 impl Drop for Guard {
@@ -142,7 +144,7 @@ impl Drop for Guard {
     }
 }
 
-/// Waits for something that takes no processor, meanwhile without the slot that this thread may hold.
+/// Waits for something that needs no processor, and releases the thread's slot meanwhile.
 pub fn waiting<R>(wait: impl FnOnce() -> R) -> R {
     let Some(held) = let_go() else { return wait() };
     held.slots.give_back();
@@ -152,7 +154,7 @@ pub fn waiting<R>(wait: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Says that what the thread has to do takes long, and gives way to others.
+/// Declares that the thread's work takes long, and yields to others.
 pub fn takes_long() {
     HELD.with(|kept| {
         if let Some(held) = kept.borrow_mut().as_mut() {
@@ -162,7 +164,7 @@ pub fn takes_long() {
     give_way();
 }
 
-/// Lets others in whose turn is before that of this thread. Who computes for long calls this now and then.
+/// Yields the compute slot to threads with an earlier turn. Long computations call this now and then.
 pub fn give_way() {
     HELD.with(|kept| {
         let kept = kept.borrow();
@@ -174,7 +176,7 @@ pub fn give_way() {
     });
 }
 
-/// Takes up to so many helpers for the thread, as far as fewer compute than may.
+/// Borrows up to `wanted` helpers for the thread, if slots are free.
 pub fn borrow(wanted: usize) -> Borrowed {
     let slots = HELD.with(|kept| Some(Arc::clone(&kept.borrow().as_ref()?.slots)));
     let taken = slots.as_ref().map_or(0, |slots| {
@@ -186,8 +188,8 @@ pub fn borrow(wanted: usize) -> Borrowed {
     Borrowed { slots, taken }
 }
 
-/// Keeps so many slots for helpers of the thread: at once those that are free, then those that others give back, unless there is
-/// short work. One is always left for each thread that does so.
+/// Reserves up to `wanted` slots for helpers of the thread: free slots at once, then slots that others release, unless
+/// short work waits. One slot always remains for each thread that reserves.
 pub fn reserve(wanted: usize) -> Reserved {
     let slots = HELD.with(|kept| Some(Arc::clone(&kept.borrow().as_ref()?.slots)));
     let count = slots.as_ref().map_or(0, |slots| {
@@ -202,7 +204,7 @@ pub fn reserve(wanted: usize) -> Reserved {
     Reserved { slots, count }
 }
 
-/// Slots for helpers of a thread; they are given back when this goes out of scope.
+/// Slots reserved for helpers of a thread. Dropping this releases them.
 #[derive(Debug)]
 pub struct Reserved {
     slots: Option<Arc<Slots>>,
@@ -223,7 +225,7 @@ impl Drop for Reserved {
     }
 }
 
-/// Helpers of a thread; they are given back when this goes out of scope.
+/// Helpers borrowed by a thread. Dropping this releases them.
 #[derive(Debug)]
 pub struct Borrowed {
     slots: Option<Arc<Slots>>,
@@ -231,7 +233,7 @@ pub struct Borrowed {
 }
 
 impl Borrowed {
-    /// How many there are.
+    /// Returns the number of helpers.
     pub fn taken(&self) -> usize {
         self.taken
     }
@@ -271,7 +273,7 @@ mod tests {
 
     #[test]
     fn who_waits_lets_another_in() {
-        // With one slot, this ends only when all four wait at the same time
+        // With one slot, this ends only if all four wait at the same time
         let (slots, all) = (Slots::new(1), Barrier::new(4));
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -318,7 +320,7 @@ mod tests {
                 waits(2);
                 work("short", false);
                 waits(3);
-                // What was begun later is still taken for short, so all others come before this goes on
+                // Later work still counts as short, so all of it comes before this continues
                 takes_long();
                 note("first");
                 give_way();
@@ -347,13 +349,13 @@ mod tests {
                     (state.free, state.owed, state.reserved)
                 };
                 assert_eq!(state(), (0, 1, 2), "one was free, one is in use, and this thread has its own");
-                // Nothing is left for another
+                // Nothing is left for another thread
                 assert_eq!(reserve(1).count, 0);
                 go_on.wait();
                 while state() != (0, 0, 2) {
                     std::thread::yield_now();
                 }
-                // Whoever waits gets its own slot back all the same, and short work comes in between
+                // A waiting thread gets its own slot back, and short work comes in between
                 waiting(|| ());
                 scope.spawn(|| slots.run(|| assert!(slots.state().waiting.len() == 1)));
                 while slots.state().waiting.is_empty() {
@@ -375,7 +377,7 @@ mod tests {
             let rest = borrow(5);
             assert_eq!((rest.taken(), borrow(1).taken()), (2, 0));
             std::thread::scope(|scope| {
-                // A helper keeps nobody from its slot, and who waits keeps none
+                // A helper keeps no thread from its slot, and a waiting thread keeps none
                 scope.spawn(|| slots.run(|| assert_eq!(waiting(|| borrow(1).taken()), 0)));
             });
             drop(rest);

@@ -1,4 +1,4 @@
-//! Making, upgrading and deleting a stanza (pgBackRest `src/command/stanza`).
+//! Creates, upgrades and deletes a stanza (pgBackRest `src/command/stanza`).
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,17 +15,19 @@ use crate::repo::formats;
 use crate::repo::info_files::{self, generate_passphrase};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, control};
 
-/// What stanza-create and stanza-upgrade need to know.
+/// The settings of stanza-create and stanza-upgrade.
 #[derive(Clone, Debug)]
 pub struct StanzaSettings {
     /// The stanza.
     pub stanza: Stanza,
-    /// Where lock and stop files are.
+    /// The directory of lock and stop files.
     pub lock_path: PathBuf,
-    /// Ask the running primary for its identity; otherwise the first data directory is taken for the primary's.
+    /// Ask the running primary for its identity. Otherwise the first data directory counts as the primary's.
     pub online: bool,
     /// The clusters, in the order of their keys.
     pub pg: Vec<PgSettings>,
+    /// Who works on the stanza.
+    pub claimant: Claimant,
 }
 
 /// The identity of the cluster that the stanza is for.
@@ -43,11 +45,11 @@ fn primary_control(settings: &StanzaSettings, cancel: &CancelToken) -> Result<Pg
     }
 }
 
-/// Makes the stanza in every repository, or checks it where it exists.
+/// Creates the stanza in every repository, or checks it if it exists.
 ///
 /// # Errors
-/// [`ErrorCode::Stop`]; [`ErrorCode::PathNotEmpty`] when something else is in its place; [`ErrorCode::FileMissing`] when half
-/// of its info files are gone; [`ErrorCode::FileInvalid`] when it is of another cluster.
+/// [`ErrorCode::Stop`]; [`ErrorCode::PathNotEmpty`] if something else is in its place; [`ErrorCode::FileMissing`] if
+/// one of its info files is missing; [`ErrorCode::FileInvalid`] if it belongs to another cluster.
 pub fn create(settings: &StanzaSettings, repos: &[Repo], cancel: &CancelToken) -> Result<()> {
     control::check_stop(&settings.lock_path, Some(&settings.stanza))?;
     let pg = primary_control(settings, cancel)?;
@@ -66,7 +68,7 @@ fn create_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<()> {
         (false, false) => create_new(repo, stanza, pg),
         (true, true) => {
             check_info(repo, stanza, pg.version, pg.system_id)?;
-            // Both are made up for, even if the first one was
+            // Both are replaced, even if the first one was
             let archive_copied = info_files::copy_if_missing(repo, &archive_info)?;
             let backup_copied = info_files::copy_if_missing(repo, &backup_info)?;
             if !archive_copied && !backup_copied {
@@ -107,26 +109,38 @@ fn is_empty(repo: &Repo, path: &RepoPath) -> Result<bool> {
     Ok(repo.storage.list(path)?.is_none_or(|entries| entries.is_empty()))
 }
 
-/// Adds the cluster to the stanza's history in every repository where it is not the current one, which it becomes.
+/// Adds the cluster to the stanza's history in every repository where it is not the current one, and makes it current.
 ///
 /// # Errors
-/// [`ErrorCode::Stop`]; the info files can't be loaded or saved; [`ErrorCode::FileInvalid`] when they do not agree.
+/// [`ErrorCode::Stop`]; the info files can't be loaded or saved; [`ErrorCode::FileInvalid`] if they do not agree;
+/// [`ErrorCode::LockAcquire`] if another host works on the stanza.
 pub fn upgrade(settings: &StanzaSettings, repos: &[Repo], cancel: &CancelToken) -> Result<()> {
     control::check_stop(&settings.lock_path, Some(&settings.stanza))?;
     let pg = primary_control(settings, cancel)?;
     for repo in repos {
         crate::info!("stanza-upgrade for stanza '{}' on {}", settings.stanza, repo.name());
-        upgrade_in(repo, &settings.stanza, &pg)?;
+        // Nothing is written where nothing changes
+        let (archive, backup) = load_info(repo, &settings.stanza)?;
+        let is_current = |current: &Identity| (current.version, current.system_id) == (pg.version, pg.system_id);
+        if is_current(&Identity::of_archive(&archive)) && is_current(&Identity::of_backup(&backup)) {
+            upgrade_in(repo, &settings.stanza, &pg)?;
+            continue;
+        }
+        let claim = Claim::acquire(repo, &settings.stanza, &settings.claimant, "stanza-upgrade", cancel)?;
+        upgrade_in(&claim.guard(repo), &settings.stanza, &pg)?;
     }
     Ok(())
 }
 
-fn upgrade_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<()> {
+fn load_info(repo: &Repo, stanza: &Stanza) -> Result<(ArchiveInfo, BackupInfo)> {
     formats::check(repo, stanza)?;
-    let mut archive = info_files::load_archive_info(repo, stanza)?;
-    let mut backup = info_files::load_backup_info(repo, stanza)?;
+    Ok((info_files::load_archive_info(repo, stanza)?, info_files::load_backup_info(repo, stanza)?))
+}
+
+fn upgrade_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<()> {
+    let (mut archive, mut backup) = load_info(repo, stanza)?;
     let is_other = |current: &Identity| (current.version, current.system_id) != (pg.version, pg.system_id);
-    // Each by itself: an upgrade that was cut short has done only one of them
+    // Separately, because an interrupted upgrade changed only one of them
     let archive_upgrade = is_other(&Identity::of_archive(&archive));
     if archive_upgrade {
         archive.upgrade(pg.version, pg.system_id)?;
@@ -174,7 +188,7 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Both info files must name the same current cluster.
+/// Checks that both info files name the same current cluster.
 pub(crate) fn check_match(archive: &ArchiveInfo, backup: &BackupInfo) -> Result<()> {
     let (archive, backup) = (Identity::of_archive(archive), Identity::of_backup(backup));
     if archive == backup {
@@ -184,14 +198,12 @@ pub(crate) fn check_match(archive: &ArchiveInfo, backup: &BackupInfo) -> Result<
     Err(Error::new(ErrorCode::FileInvalid, text).hint("this may be a symptom of repository corruption!"))
 }
 
-/// Checks that the stanza's info files exist, agree with each other and are of this cluster.
+/// Checks that the stanza's info files exist, agree with each other and belong to this cluster.
 ///
 /// # Errors
 /// They can't be loaded, or [`ErrorCode::FileInvalid`].
 pub fn check_info(repo: &Repo, stanza: &Stanza, version: PgVersion, system_id: u64) -> Result<ArchiveInfo> {
-    formats::check(repo, stanza)?;
-    let archive = info_files::load_archive_info(repo, stanza)?;
-    let backup = info_files::load_backup_info(repo, stanza)?;
+    let (archive, backup) = load_info(repo, stanza)?;
     check_match(&archive, &backup)?;
     if (archive.current().version, archive.current().system_id) != (version, system_id) {
         let text = "backup and archive info files exist but do not match the database";
@@ -202,26 +214,26 @@ pub fn check_info(repo: &Repo, stanza: &Stanza, version: PgVersion, system_id: u
     Ok(archive)
 }
 
-/// What stanza-delete needs to know.
+/// The settings of stanza-delete.
 #[derive(Clone, Debug)]
 pub struct DeleteSettings {
     /// The stanza.
     pub stanza: Stanza,
-    /// Where lock and stop files are.
+    /// The directory of lock and stop files.
     pub lock_path: PathBuf,
     /// The data directory, where a running server can be seen.
     pub pg_path: Option<PathBuf>,
-    /// Delete even if the server runs.
+    /// Delete even if the server is running.
     pub force: bool,
-    /// Who deletes.
+    /// The identity for claims.
     pub claimant: Claimant,
 }
 
-/// Deletes all of a stanza from one repository. Nothing to delete is no error.
+/// Deletes a stanza from one repository. A missing stanza is not an error.
 ///
 /// # Errors
-/// [`ErrorCode::FileMissing`] without a stop file, [`ErrorCode::PgRunning`], [`ErrorCode::LockAcquire`] when a command of another
-/// host works on the stanza, or something can't be removed.
+/// [`ErrorCode::FileMissing`] without a stop file, [`ErrorCode::PgRunning`], [`ErrorCode::LockAcquire`] if a command of
+/// another host works on the stanza, or something can't be removed.
 pub fn delete(settings: &DeleteSettings, repo: &Repo, cancel: &CancelToken) -> Result<()> {
     let stanza = &settings.stanza;
     let (archive_path, backup_path) = (layout::archive_stanza(stanza), layout::backup_stanza(stanza));
@@ -235,11 +247,11 @@ pub fn delete(settings: &DeleteSettings, repo: &Repo, cancel: &CancelToken) -> R
         check_delete(settings, repo)?;
         if is_used(&backup) {
             // The claim goes with all else
-            let claim = Claim::acquire(repo, stanza, &settings.claimant, "stanza-delete", cancel)?;
+            let claim = Claim::acquire_to_remove(repo, stanza, &settings.claimant, "stanza-delete", cancel)?;
             unclaimed::watch_all(repo, stanza, None, cancel)?;
             claim.leave();
         }
-        // First, so that no command takes the stanza for whole while the rest goes
+        // First, so that no command takes the stanza for complete while the rest is removed
         for info in [layout::archive_info(stanza), layout::backup_info(stanza)] {
             repo.storage.remove(&info)?;
             repo.storage.remove(&layout::copy(&info))?;
@@ -398,7 +410,8 @@ mod tests {
         let memory = MemoryStorage::new();
         let repo = repo_on(Arc::new(memory.clone()), None);
         create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
-        // Each save is two files of two calls each: the crash comes when archive.info is saved and backup.info not
+        // Each save consists of two files with two calls each: the crash occurs after archive.info was saved and before
+        // backup.info
         let crashing = repo_on(Arc::new(FaultyStorage::new(Arc::new(memory)).crash_at(5)), None);
         assert!(upgrade_in(&crashing, &stanza(), &pg(PgVersion::V16, 8)).is_err());
         assert_eq!(check_info(&repo, &stanza(), PgVersion::V16, 8).unwrap_err().code, ErrorCode::FileInvalid);

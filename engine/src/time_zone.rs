@@ -1,8 +1,8 @@
-//! The local time zone, as the C library finds it: the variable `TZ`, else `/etc/localtime`.
+//! The local time zone, as the C library determines it: the variable `TZ`, otherwise `/etc/localtime`.
 //!
-//! Read from its file directly: looking names up in the whole time zone database takes longer than all else that a short
-//! command does. What the variable means follows glibc (`time/tzset.c`, `time/tzfile.c`), since the server beside us reads it the
-//! same way.
+//! It is read from its file directly, because looking names up in the whole time zone database takes longer than the
+//! rest of a short command. The meaning of the variable follows glibc (`time/tzset.c`, `time/tzfile.c`), because the
+//! server on the same host reads it the same way.
 
 mod rule;
 
@@ -10,28 +10,28 @@ use std::sync::OnceLock;
 
 use jiff::tz::TimeZone;
 
-/// Where named zones are, unless `TZDIR` says otherwise.
+/// The directory of named zones, unless `TZDIR` is set.
 const DATABASE: &str = "/usr/share/zoneinfo";
 /// The zone of the system.
 const SYSTEM: &str = "/etc/localtime";
-/// The zone whose rule for daylight saving time serves where `TZ` has none.
+/// The zone whose daylight saving rules apply if `TZ` has none.
 const DEFAULT_RULES: &str = "posixrules";
 /// More than any zone file needs.
 const SIZE_MAX: u64 = 1024 * 1024;
 
-/// The local time zone; UTC where it can't be found.
+/// Returns the local time zone, or UTC if it can't be determined.
 pub fn local() -> &'static TimeZone {
     static LOCAL: OnceLock<TimeZone> = OnceLock::new();
     LOCAL.get_or_init(|| {
         let database = std::env::var("TZDIR").ok().filter(|dir| !dir.is_empty());
-        // What is no text names no zone
+        // A value that is not text names no zone
         let variable = std::env::var_os("TZ").map(|text| text.into_string().unwrap_or_default());
         find(variable.as_deref(), database.as_deref().unwrap_or(DATABASE))
     })
 }
 
-/// The zone for a value of `TZ`: a file by its path or by its name in the database, else a rule such as `CET-1CEST`; a colon before
-/// it changes nothing, and nothing at all means UTC.
+/// Returns the zone for a value of `TZ`: a file by its path or by its name in the database, otherwise a rule such as
+/// `CET-1CEST`. A colon before it has no effect, and an empty value means UTC.
 fn find(variable: Option<&str>, database: &str) -> TimeZone {
     let zone = match variable.map(|text| text.strip_prefix(':').unwrap_or(text)) {
         None => read(SYSTEM),
@@ -66,8 +66,8 @@ mod tests {
 
     use super::*;
 
-    /// Winter and summer of both halves of the globe, the weeks between the changes in America and in Europe, and years whose
-    /// rules were others.
+    /// Winter and summer of both hemispheres, the weeks between the changes in America and in Europe, and years with
+    /// other rules.
     const MOMENTS: [i64; 10] = [
         0,
         946_728_000,

@@ -1,7 +1,8 @@
-//! Names of users and groups and their numbers.
+//! Names and ids of users and groups.
 //!
-//! `/etc/passwd` and `/etc/group` are read directly: a static binary can't load the C library's name service modules. What
-//! they do not know (LDAP and the like) is asked from `getent`, which every system with such users has.
+//! `/etc/passwd` and `/etc/group` are read directly, because a static binary can't load the C library's name service
+//! modules. Entries that they do not have (LDAP and similar) are requested from `getent`, which every system with such
+//! users has.
 
 use std::collections::HashMap;
 use std::fs;
@@ -33,7 +34,7 @@ struct Table {
 }
 
 impl Table {
-    /// Takes the first entry for each name and each number, as the C library does.
+    /// Adds the first entry for each name and each id, like the C library.
     fn add(&mut self, text: &str) {
         for (name, id) in text.lines().filter_map(parse_line) {
             self.names.entry(id).or_insert_with(|| Some(name.to_owned()));
@@ -50,7 +51,7 @@ impl Table {
     }
 }
 
-/// Takes name and number from `name:password:number:...`, which both databases begin with.
+/// Parses name and id from `name:password:number:...`, the beginning of lines in both databases.
 fn parse_line(line: &str) -> Option<(&str, u32)> {
     let mut parts = line.split(':');
     let name = parts.next().filter(|name| !name.is_empty() && !name.starts_with('#'))?;
@@ -58,13 +59,13 @@ fn parse_line(line: &str) -> Option<(&str, u32)> {
     Some((name, id))
 }
 
-/// Takes the home directory of the first entry for a user from text of the form of `/etc/passwd`.
+/// Parses the home directory of a user's first entry in text of the form of `/etc/passwd`.
 fn parse_home(text: &str, uid: u32) -> Option<PathBuf> {
     let line = text.lines().find(|line| parse_line(line).is_some_and(|(_, id)| id == uid))?;
     line.split(':').nth(5).filter(|home| !home.is_empty()).map(PathBuf::from)
 }
 
-/// Asks the system's name service; nothing when there is no `getent` or it knows nothing.
+/// Asks the system's name service; `None` if there is no `getent` or it does not know the key.
 fn ask(database: Database, key: &str) -> Option<(String, u32)> {
     let text = ask_text(database, key)?;
     let (name, id) = parse_line(text.lines().next()?)?;
@@ -72,7 +73,7 @@ fn ask(database: Database, key: &str) -> Option<(String, u32)> {
 }
 
 fn ask_text(database: Database, key: &str) -> Option<String> {
-    // A key that looks like an option or has a separator is in no database
+    // No database contains a key that looks like an option or contains a separator
     if key.starts_with('-') || key.contains(':') {
         return None;
     }
@@ -86,7 +87,7 @@ fn ask_text(database: Database, key: &str) -> Option<String> {
     String::from_utf8(output.stdout).ok()
 }
 
-/// Looks up users and groups, remembering every answer. Shared by threads.
+/// Looks up users and groups, and caches every answer. Threads can share it.
 #[derive(Debug, Default)]
 pub struct Users {
     users: Mutex<Table>,
@@ -124,7 +125,7 @@ impl Users {
         self.user_name(rustix::process::geteuid().as_raw())
     }
 
-    /// The home directory of the user that runs this process (effective), whatever the environment says.
+    /// Returns the home directory of the user that runs this process (effective), regardless of the environment.
     pub fn current_home(&self) -> Option<PathBuf> {
         let uid = rustix::process::geteuid().as_raw();
         let text = fs::read("/etc/passwd").unwrap_or_default();
@@ -154,7 +155,7 @@ fn id(table: &Mutex<Table>, database: Database, name: &str) -> Option<u32> {
     if let Some(known) = table.ids.get(name) {
         return *known;
     }
-    // `getent` takes a number for a number: a name of digits alone must come back as that name
+    // `getent` takes digits for an id, so a name of only digits must be returned as that name
     let found = ask(database, name).filter(|(found, _)| found == name).map(|(_, id)| id);
     table.ids.insert(name.to_owned(), found);
     found

@@ -1,14 +1,14 @@
-//! Waiting for something outside with growing pauses.
+//! Waits for an external event with growing pauses.
 
 use std::time::{Duration, Instant};
 
 use crate::{CancelToken, Result};
 
-/// Polls at least this often, even if a single look already takes longer than the time allowed.
+/// The minimum number of polls, even if a single poll takes longer than the allowed time.
 const ATTEMPTS_MIN: u32 = 3;
 
-/// Decides after each unsuccessful look whether to look again. The pauses are pgBackRest's (`src/common/wait.c`): the
-/// first is a tenth of the time, 100 ms at the most, then each is the sum of the two before it.
+/// Decides after each unsuccessful poll whether to poll again. The pauses are pgBackRest's (`src/common/wait.c`): the
+/// first is a tenth of the time, at most 100 ms, then each is the sum of the two before it.
 #[derive(Debug)]
 pub struct Wait {
     begin: Instant,
@@ -19,7 +19,7 @@ pub struct Wait {
 }
 
 impl Wait {
-    /// Starts to wait, up to `limit`; with zero there is only one look.
+    /// Starts to wait, up to `limit`. With zero there is only one poll.
     pub fn new(limit: Duration) -> Self {
         Wait {
             begin: Instant::now(),
@@ -30,7 +30,7 @@ impl Wait {
         }
     }
 
-    /// Pauses and says whether to look again.
+    /// Pauses and returns whether to poll again.
     ///
     /// # Errors
     /// The token was cancelled meanwhile.

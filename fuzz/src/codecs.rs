@@ -1,4 +1,4 @@
-//! Targets of compression, encryption and block maps.
+//! Targets for compression, encryption and block maps.
 
 use std::io::Read;
 
@@ -6,10 +6,10 @@ use repo_format::block_map::BlockMap;
 use repo_format::cipher::{Cipher, Decryptor, Framing, Passphrase, decrypt_framed};
 use repo_format::compress::{CompressType, Decompressor};
 
-/// Decompressed bytes that are looked at: a stream of a few bytes may stand for terabytes.
+/// Limit of decompressed bytes, because a stream of a few bytes may decode to terabytes.
 const DECOMPRESSED_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// The first byte chooses block and checksum size. What is read and can be written must be read alike again.
+/// The first byte chooses block and checksum size. A map that can be read and written must read the same again.
 pub fn block_map(data: &[u8]) {
     let Some((&choice, data)) = data.split_first() else { return };
     let block_size = 8192 * (1 + u32::from(choice & 15));
@@ -22,7 +22,7 @@ pub fn block_map(data: &[u8]) {
     }
 }
 
-/// Gives its bytes a few at a time.
+/// Returns its bytes a few at a time.
 struct Drip<'a>(&'a [u8], usize);
 
 impl Read for Drip<'_> {
@@ -42,7 +42,7 @@ fn read_all(reader: impl Read) -> (Vec<u8>, bool) {
     (content, good)
 }
 
-/// The first byte chooses the framing. The pieces in which a stream comes must change nothing.
+/// The first byte chooses the framing. The result must not depend on the pieces in which a stream arrives.
 fn decompress(kind: CompressType, data: &[u8]) {
     let Some((&choice, data)) = data.split_first() else { return };
     let framing = if choice & 1 == 0 { Framing::Full } else { Framing::Raw };
@@ -54,7 +54,7 @@ fn decompress(kind: CompressType, data: &[u8]) {
     let (whole, whole_good) = read_all(whole);
     let (dripped, dripped_good) = read_all(dripped);
     assert_eq!(whole_good, dripped_good);
-    // How much a damaged stream gives before its damage is seen depends on the pieces.
+    // How much a damaged stream yields before the damage is detected depends on the pieces
     assert!(if whole_good { whole == dripped } else { whole.starts_with(&dripped) || dripped.starts_with(&whole) });
 }
 
@@ -78,7 +78,7 @@ pub fn decompress_zst(data: &[u8]) {
     decompress(CompressType::Zst, data);
 }
 
-/// The first byte chooses the framing. Both ways to decrypt must agree.
+/// The first byte chooses the framing. Both ways of decrypting must agree.
 pub fn decrypt(data: &[u8]) {
     let Some((&choice, data)) = data.split_first() else { return };
     let framing = if choice & 1 == 0 { Framing::Full } else { Framing::Raw };

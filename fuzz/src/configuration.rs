@@ -1,4 +1,4 @@
-//! Targets of what the user writes.
+//! Targets for user input.
 
 use cli::config::{CommandLine, Config, ConfigFiles, Environment};
 
@@ -15,8 +15,8 @@ impl ConfigFiles for OneFile<'_> {
     }
 }
 
-/// Option values in configuration files, on the command line and in the environment. Lines before the first section are arguments
-/// where they begin with `--`, else variables.
+/// Option values in configuration files, on the command line and in the environment. Lines before the first section are
+/// arguments if they begin with `--`, and variables otherwise.
 pub fn configuration(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (head, file) = text.split_at(text.find('[').unwrap_or(text.len()));
@@ -32,7 +32,7 @@ pub fn configuration(data: &[u8]) {
         }
         let Ok(line) = CommandLine::parse(args) else { continue };
         let Ok(config) = Config::resolve(line, environment, &OneFile(file), &mut |_| ()) else { continue };
-        // What a child process gets must give the same values
+        // The arguments of a child process must yield the same values
         let _ = config.with_stanza("other");
     }
 }

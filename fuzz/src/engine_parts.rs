@@ -1,4 +1,4 @@
-//! Targets of what the engine reads from servers, of local files and of what it plans from them.
+//! Targets for what the engine reads from servers and local files, and what it plans from that.
 
 use engine::fuzzing;
 use engine::restore::block_delta::{self, BlockFile};
@@ -11,8 +11,8 @@ fn with_text(data: &[u8], read: impl Fn(&str)) {
     }
 }
 
-/// The plan by which a block incremental file is restored. The first bytes choose the file's size and the block size; then come the
-/// blocks on disk and the map.
+/// The plan for restoring a block incremental file. The first bytes choose file size and block size. The blocks on disk
+/// and the map follow.
 pub fn block_plan(data: &[u8]) {
     let [shape, tail, on_disk, data @ ..] = data else { return };
     let block_size = 8192 * (1 + u32::from(shape & 3));

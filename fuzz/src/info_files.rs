@@ -1,5 +1,5 @@
-//! Targets of the repository's text files, names and labels. What is accepted must come out the same when it is written and read
-//! again.
+//! Targets for the repository's text files, names and labels. What is accepted must be the same after it is written and
+//! read again.
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
@@ -15,7 +15,7 @@ use repo_format::spool::{self, Status};
 use repo_format::wal_name::{self, ArchivedSegment, Lsn, WalSegment};
 use repo_format::{ErrorCode, Result, info, ini};
 
-/// Adds the checksum that `data` lacks, so that mutated files are read to their end.
+/// Adds the checksum that `data` lacks, so that mutated files are read to the end.
 fn with_checksum(data: &[u8]) -> Option<Vec<u8>> {
     let error = info::read(data, Origin::Plain, LINE_SIZE_MAX, |_| Ok(())).err()?;
     if error.code != ErrorCode::Checksum {
@@ -153,7 +153,7 @@ pub fn label(data: &[u8]) {
 /// JSON alone. What can be skipped as a whole can be read piece by piece.
 pub fn json(data: &[u8]) {
     fn walk(reader: &mut Reader<'_>, text: &str) {
-        // Each kind of value is tried as every type
+        // Read each kind of value as every type
         const READS: [fn(&mut Reader<'_>) -> Result<()>; 8] = [
             |reader| reader.bool().map(drop),
             |reader| reader.u64().map(drop),
@@ -195,7 +195,7 @@ pub fn json(data: &[u8]) {
     }
 }
 
-/// Lists of damaged pages: what a file has is in order and within its size.
+/// Lists of invalid pages. An accepted list is in order and within the size of its file.
 pub fn page_errors(data: &[u8]) {
     let Ok(list) = std::str::from_utf8(data) else { return };
     let Some(text) = with_checksum(PAGE_ERRORS.replace("LIST", list).as_bytes()) else { return };

@@ -1,7 +1,7 @@
-//! What the fuzz targets do with their input, as plain functions: `scripts/fuzz` calls them through `main.rs`, and the
-//! project's tests call them with every file of `corpus/<target>/`.
+//! The fuzz targets as plain functions. `scripts/fuzz` calls them through `main.rs`, and the project's tests call them
+//! with every file of `corpus/<target>/`.
 //!
-//! A function returns for any input; a broken promise of a format is a panic.
+//! A target accepts any input. It panics if a format breaks a promise.
 
 mod codecs;
 mod configuration;

@@ -1,4 +1,4 @@
-//! One target under libFuzzer: `RBR_FUZZ_TARGET` names it. `scripts/fuzz` builds this program and runs it.
+//! Runs the target named by `RBR_FUZZ_TARGET` under libFuzzer. `scripts/fuzz` builds and runs this program.
 
 #![no_main]
 

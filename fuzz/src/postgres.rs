@@ -1,4 +1,4 @@
-//! Targets of PostgreSQL's structures.
+//! Targets for PostgreSQL's structures.
 
 use repo_format::pg::page::{PAGE_SIZES, PageCheck, checksum};
 use repo_format::pg::{PgControl, PgVersion, TimelineHistory, WalHeader, control};
@@ -11,7 +11,7 @@ pub fn history(data: &[u8]) {
     }
 }
 
-/// The first byte chooses the page size. A page that is given its checksum must be good.
+/// The first byte chooses the page size. A page with its computed checksum must be valid.
 pub fn page(data: &[u8]) {
     let Some((&choice, data)) = data.split_first() else { return };
     let page_size = PAGE_SIZES[usize::from(choice) % PAGE_SIZES.len()];
@@ -29,7 +29,7 @@ pub fn page(data: &[u8]) {
     assert_eq!((check.check(&page, 0, &mut suspects), suspects.as_slice()), (0, [].as_slice()));
 }
 
-/// Control files, with their version found and with it forced.
+/// Control files, with their version detected and forced.
 pub fn pg_control(data: &[u8]) {
     for force in std::iter::once(None).chain(PgVersion::supported().map(Some)) {
         let parsed = PgControl::parse(data, force);

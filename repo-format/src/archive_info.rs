@@ -1,4 +1,4 @@
-//! archive.info: which clusters a stanza's archive holds WAL of.
+//! archive.info: the clusters whose WAL a stanza's archive contains.
 //!
 //! Source: pgBackRest `src/info/infoArchive.c`, `src/info/infoPg.c`.
 
@@ -12,7 +12,7 @@ use crate::layout::ArchiveId;
 use crate::pg::PgVersion;
 use crate::{Error, ErrorCode, Result};
 
-/// One cluster of a stanza's history.
+/// One cluster in a stanza's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PgHistory {
     /// The number in the history, from 1.
@@ -55,20 +55,20 @@ impl ArchiveInfo {
         &self.current
     }
 
-    /// Adds an upgraded cluster, which becomes the current one.
+    /// Adds an upgraded cluster and makes it the current one.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] when the history's numbers are used up.
+    /// [`ErrorCode::Format`] if the history has no more numbers.
     pub fn upgrade(&mut self, version: PgVersion, system_id: u64) -> Result<()> {
         self.current = PgHistory { id: next_id(self.current.id)?, version, system_id };
         self.history.push(self.current);
         Ok(())
     }
 
-    /// Reads the text of a file that is not encrypted.
+    /// Parses the text of a file that is not encrypted.
     ///
     /// # Errors
-    /// As [`ArchiveInfo::read`].
+    /// The same as [`ArchiveInfo::read`].
     pub fn parse(text: &[u8]) -> Result<Self> {
         Self::read(text, Origin::Plain)
     }
@@ -76,7 +76,8 @@ impl ArchiveInfo {
     /// Reads the file's text line by line.
     ///
     /// # Errors
-    /// As [`info::read`]; [`ErrorCode::Format`] or [`ErrorCode::JsonFormat`] for a history that is missing or damaged.
+    /// The same as [`info::read`]; [`ErrorCode::Format`] or [`ErrorCode::JsonFormat`] if the history is missing or
+    /// damaged.
     pub fn read<R: BufRead>(input: R, origin: Origin) -> Result<Self> {
         let mut history = Vec::new();
         let mut current_id = 0;
@@ -87,7 +88,7 @@ impl ArchiveInfo {
                 ("db:history", id) => {
                     let id = parse_id(id)?;
                     json.object_begin()?;
-                    // In this file the system id has the name of another key: a slip that the format has kept.
+                    // This file names the system id differently from backup.info. The format keeps that mistake.
                     json.key_require("db-id")?;
                     let system_id = json.u64()?;
                     json.key_require("db-version")?;
@@ -102,10 +103,10 @@ impl ArchiveInfo {
         Ok(ArchiveInfo { backrest_version: header.backrest_version, history, cipher_pass: header.cipher_pass, current })
     }
 
-    /// The file's text, with this program's version.
+    /// Returns the file's text, with this program's version.
     ///
     /// # Errors
-    /// [`ErrorCode::FileWrite`] does not happen with memory, so none in practice.
+    /// [`ErrorCode::FileWrite`], which cannot happen when writing to memory.
     pub fn serialize(&self) -> Result<Vec<u8>> {
         let mut writer = Writer::new(Vec::new())?;
         writer.cipher_pass(self.cipher_pass.as_ref())?;
@@ -137,7 +138,7 @@ pub(crate) fn next_id(id: u32) -> Result<u32> {
     id.checked_add(1).ok_or_else(|| Error::new(ErrorCode::Format, "history ids are used up"))
 }
 
-/// The entry of the history that the file names as the current one.
+/// Finds the history entry of the current cluster.
 pub(crate) fn find_current<T: Copy>(history: &[T], current_id: u32, id: impl Fn(&T) -> u32) -> Result<T> {
     let format = |message: &str| Err(Error::new(ErrorCode::Format, message));
     if history.is_empty() {
@@ -236,7 +237,7 @@ mod tests {
             let mut text = REAL.as_bytes().to_vec();
             prop_assume!(text[position] != byte);
             text[position] = byte;
-            // A line feed more or less between sections is the only change that the checksum does not see.
+            // An additional or missing line feed between sections is the only change that the checksum does not detect.
             if let Ok(info) = ArchiveInfo::parse(&text) {
                 prop_assert_eq!(info.history, ArchiveInfo::parse(REAL.as_bytes()).map(|info| info.history).unwrap_or_default());
             }

@@ -1,4 +1,4 @@
-//! backup.info: which clusters a stanza has had, and its backups.
+//! backup.info: the clusters of a stanza, and its backups.
 //!
 //! Source: pgBackRest `src/info/infoBackup.c`, `src/info/infoPg.c`.
 
@@ -20,7 +20,7 @@ use crate::manifest::Manifest;
 use crate::pg::PgVersion;
 use crate::{Error, ErrorCode, Result};
 
-/// One cluster of a stanza's history.
+/// One cluster in a stanza's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PgHistory {
     /// The number in the history, from 1.
@@ -57,10 +57,10 @@ pub struct BackupInfo {
 }
 
 impl BackupInfo {
-    /// The information of a new stanza.
+    /// Creates the information of a new stanza.
     ///
     /// # Errors
-    /// [`ErrorCode::VersionNotSupported`] for a version whose control file is not known.
+    /// [`ErrorCode::VersionNotSupported`] if the version's control file is unknown.
     pub fn new(
         version: PgVersion,
         system_id: u64,
@@ -83,11 +83,11 @@ impl BackupInfo {
         &self.current
     }
 
-    /// Adds an upgraded cluster, which becomes the current one.
+    /// Adds an upgraded cluster and makes it the current one.
     ///
     /// # Errors
-    /// [`ErrorCode::VersionNotSupported`] for a version whose control file is not known; [`ErrorCode::Format`] when the
-    /// history's numbers are used up.
+    /// [`ErrorCode::VersionNotSupported`] if the version's control file is unknown; [`ErrorCode::Format`] if the
+    /// history has no more numbers.
     pub fn upgrade(&mut self, version: PgVersion, system_id: u64, catalog_version: u32) -> Result<()> {
         let (id, control_version) = (next_id(self.current.id)?, version.control_version()?);
         self.current = PgHistory { id, version, system_id, catalog_version, control_version };
@@ -95,10 +95,10 @@ impl BackupInfo {
         Ok(())
     }
 
-    /// Reads the text of a file that is not encrypted.
+    /// Parses the text of a file that is not encrypted.
     ///
     /// # Errors
-    /// As [`BackupInfo::read`].
+    /// The same as [`BackupInfo::read`].
     pub fn parse(text: &[u8]) -> Result<Self> {
         Self::read(text, Origin::Plain)
     }
@@ -106,7 +106,8 @@ impl BackupInfo {
     /// Reads the file's text line by line.
     ///
     /// # Errors
-    /// As [`info::read`]; [`ErrorCode::Format`] or [`ErrorCode::JsonFormat`] for a history or backup that is missing or damaged.
+    /// The same as [`info::read`]; [`ErrorCode::Format`] or [`ErrorCode::JsonFormat`] if the history or a backup is
+    /// missing or damaged.
     pub fn read<R: BufRead>(input: R, origin: Origin) -> Result<Self> {
         let mut history = Vec::new();
         let mut backups = BTreeMap::new();
@@ -144,10 +145,10 @@ impl BackupInfo {
         Ok(BackupInfo { backrest_version, history, backups, cipher_pass, current })
     }
 
-    /// The file's text, with this program's version.
+    /// Returns the file's text, with this program's version.
     ///
     /// # Errors
-    /// [`ErrorCode::OptionInvalidValue`] for an annotation whose key could not be read again.
+    /// [`ErrorCode::OptionInvalidValue`] if an annotation has a key that could not be read back.
     pub fn serialize(&self) -> Result<Vec<u8>> {
         let mut writer = Writer::new(Vec::new())?;
         let mut json = String::new();
@@ -178,17 +179,18 @@ impl BackupInfo {
     /// Adds a finished backup.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] when the sizes of its files add up to more than 64 bits.
+    /// [`ErrorCode::Format`] if the sum of its file sizes exceeds 64 bits.
     pub fn add_manifest(&mut self, manifest: &Manifest) -> Result<()> {
         self.backups.insert(manifest.data.label.clone(), BackupEntry::from_manifest(manifest)?);
         Ok(())
     }
 
-    /// The backup with this label and those that need it, directly or through others: the label first, then in ascending order.
+    /// Returns the backup with this label and all backups that depend on it, directly or indirectly. The label comes
+    /// first, the others follow in ascending order.
     pub fn dependents(&self, label: &BackupLabel) -> Vec<BackupLabel> {
         let mut result = vec![label.clone()];
         let mut known = BTreeSet::from([label]);
-        // Labels ascend along every chain, and those of one set begin in the same way
+        // Labels ascend along a chain, and all labels of a set have the same first part
         let set = label.full_part();
         for (other, backup) in self.backups.range(label..).take_while(|(other, _)| other.full_part() == set) {
             if backup.prior.as_ref().is_some_and(|prior| known.contains(prior)) && known.insert(other) {
@@ -198,16 +200,16 @@ impl BackupInfo {
         result
     }
 
-    /// Whether a backup of the set of this full backup is listed.
+    /// Returns whether any backup of this full backup's set is listed.
     pub fn has_set(&self, full: &BackupLabel) -> bool {
         self.backups.keys().any(|label| label.full_part() == full.full_part())
     }
 
-    /// Changes a backup's annotations: an empty value removes its key, another one sets it.
+    /// Changes a backup's annotations. An empty value removes its key; any other value sets it.
     ///
     /// # Errors
-    /// [`ErrorCode::BackupSetInvalid`] when the backup is not listed, [`ErrorCode::OptionInvalidValue`] for a key that could not
-    /// be read again; nothing is changed then.
+    /// [`ErrorCode::BackupSetInvalid`] if the backup is not listed, [`ErrorCode::OptionInvalidValue`] if a key could
+    /// not be read back. Nothing changes on errors.
     pub fn annotate(&mut self, label: &BackupLabel, changes: &BTreeMap<String, String>) -> Result<()> {
         for key in changes.keys() {
             check_key(key)?;

@@ -1,7 +1,7 @@
-//! Block maps: where the blocks of a file of a block incremental backup are.
+//! Block maps: where the blocks of a file of a block incremental backup are stored.
 //!
-//! A map has one item for each block of the file, in order. The stored form is written by reference, then by super block, with
-//! all that can be derived left out (source: pgBackRest `src/command/backup/blockMap.c`).
+//! A map has one item per block of the file, in order. The stored form groups items by reference, then by super block,
+//! and omits everything that can be derived (source: pgBackRest `src/command/backup/blockMap.c`).
 
 use std::collections::HashMap;
 use std::io::{self, BufRead};
@@ -9,7 +9,7 @@ use std::io::{self, BufRead};
 use crate::hash::{BLOCK_CHECKSUM_SIZE_MAX, BLOCK_CHECKSUM_SIZE_MIN};
 use crate::{Error, ErrorCode, Result};
 
-// Flags of a reference. Two of them mean other things when the reference has been in the map before.
+// Flags of a reference. Two of them have another meaning if the reference occurred in the map before.
 const REFERENCE_LAST: u64 = 1;
 const REFERENCE_BUNDLE_ID: u64 = 2;
 const REFERENCE_CONTINUE: u64 = 2;
@@ -28,31 +28,33 @@ const SIZE_REMAINDER: u64 = 1;
 /// A block total is followed by a number of blocks to skip.
 const TOTAL_SKIP: u64 = 1;
 
-/// The largest super block that `repo-block-size-super` and `repo-block-size-super-full` allow, where it is whole blocks.
+/// The largest super block that `repo-block-size-super` and `repo-block-size-super-full` allow, if it is a multiple of
+/// the block size.
 pub const SUPER_BLOCK_SIZE_MAX: u64 = 16 * 1024 * 1024;
 
-/// Blocks one after the other whose checksums are zero. By chance there is none in all of time; a hole in a file has any number.
+/// Limit of consecutive blocks whose checksums are zero. A random checksum is never zero in practice, but a sparse file
+/// yields any number of zeros.
 const ZERO_CHECKSUMS_MAX: u32 = 16;
 
-/// Bytes of the longest number: ten groups of seven bits hold 64.
+/// Bytes of the longest number: ten groups of seven bits hold 64 bits.
 const VARINT_BYTES_MAX: usize = 10;
 
 /// Where one block of a file is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockRef {
-    /// The backup that holds it: an index into the manifest's list of references.
+    /// The backup that contains it, as an index into the manifest's list of references.
     pub reference: u32,
     /// The bundle that holds it, 0 if the file is not in a bundle.
     pub bundle_id: u64,
-    /// Where the super block begins in the bundle or file, in bytes.
+    /// The offset of the super block in the bundle or file, in bytes.
     pub offset: u64,
     /// The super block's stored size in bytes.
     pub size: u64,
-    /// The super block's size in bytes before compression and encryption.
+    /// The size of the super block before compression and encryption, in bytes.
     pub super_block_size: u64,
     /// The block's index in the super block.
     pub block: u64,
-    /// XXH3-128 in canonical form, of which as many bytes count as the file's checksum size says; the others may be 0.
+    /// XXH3-128 in canonical form. Only as many bytes count as the file's checksum size says; the others may be 0.
     pub checksum: [u8; BLOCK_CHECKSUM_SIZE_MAX],
 }
 
@@ -60,14 +62,14 @@ pub struct BlockRef {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockMap(pub Vec<BlockRef>);
 
-/// What reader and writer remember of a reference.
+/// What reader and writer track per reference.
 #[derive(Clone, Copy)]
 struct ReferenceState {
     super_block_size: u64,
     bundle_id: u64,
-    /// Of the last super block.
+    /// Offset of the last super block.
     offset: u64,
-    /// Of the last super block.
+    /// Size of the last super block.
     size: u64,
     /// The block of the last super block that would come next.
     block: u64,
@@ -88,16 +90,16 @@ fn check_sizes(block_size: u32, checksum_size: u8) -> Result<()> {
 }
 
 impl BlockMap {
-    /// Reads a map; `block_size` and `checksum_size` are in bytes, from the manifest.
+    /// Reads a map. `block_size` and `checksum_size` are in bytes and come from the manifest.
     ///
-    /// Format error [029] for anything that pgBackRest does not write, with file-read error [042] for a map that ends too early.
-    /// A map takes memory in proportion to `data`.
+    /// Returns a format error [029] for anything that pgBackRest does not write, with a file-read error [042] if the
+    /// map ends too early. Memory use is proportional to `data`.
     pub fn read(data: &[u8], block_size: u32, checksum_size: u8) -> Result<Self> {
         Self::read_from(data, block_size, checksum_size, u64::MAX)
     }
 
-    /// Reads a map of a file that has at most `block_total_max` blocks, without holding its stored form in memory. `input` must end
-    /// with the map. Errors as for [`BlockMap::read`], and those of the input.
+    /// Reads the map of a file that has at most `block_total_max` blocks, without holding its stored form in memory.
+    /// `input` must end with the map. Errors are those of [`BlockMap::read`] and of the input.
     pub fn read_from(input: impl BufRead, block_size: u32, checksum_size: u8, block_total_max: u64) -> Result<Self> {
         check_sizes(block_size, checksum_size)?;
         let mut reader = Reader {
@@ -120,8 +122,8 @@ impl BlockMap {
         Ok(BlockMap(reader.blocks))
     }
 
-    /// Appends the stored form to `out`; sizes are in bytes. Assert error [025] for a map that the form can't hold: no blocks, or
-    /// the super blocks of a reference not in the order in which they are stored.
+    /// Appends the stored form to `out`. Sizes are in bytes. Returns an assert error [025] if the form cannot represent
+    /// the map: it has no blocks, or the super blocks of a reference are not in stored order.
     pub fn write(&self, block_size: u32, checksum_size: u8, out: &mut Vec<u8>) -> Result<()> {
         check_sizes(block_size, checksum_size)?;
         if self.0.is_empty() {
@@ -149,10 +151,10 @@ struct Reader<R> {
     checksum_size: usize,
     block_total_max: u64,
     blocks: Vec<BlockRef>,
-    /// Checksums of zero that were read last.
+    /// Number of zero checksums read in a row.
     zero_checksums: u32,
     references: HashMap<u32, ReferenceState>,
-    /// The stored size of the super block read last, of whatever reference.
+    /// The stored size of the last super block, of any reference.
     size_last: u64,
 }
 
@@ -187,7 +189,7 @@ impl<R: BufRead> Reader<R> {
         one.checked_add(other).ok_or_else(|| format_error("an offset is too large"))
     }
 
-    /// Reads the super blocks of one reference; gives whether it was the last group.
+    /// Reads the super blocks of one reference. Returns whether it was the last group.
     fn group(&mut self) -> Result<bool> {
         let encoded = self.number()?;
         let reference =
@@ -226,7 +228,7 @@ impl<R: BufRead> Reader<R> {
         Ok(encoded & REFERENCE_LAST != 0)
     }
 
-    /// Reads the head of a super block that has not been in the map before; gives its flags.
+    /// Reads the header of a super block that did not occur in the map before. Returns its flags.
     fn super_block(&mut self, state: &mut ReferenceState, first: bool) -> Result<u64> {
         let encoded = self.number()?;
         if !first {
@@ -236,11 +238,12 @@ impl<R: BufRead> Reader<R> {
         state.size = if self.size_last == 0 {
             size
         } else {
-            // Zigzag: the sign is the lowest bit.
+            // Zigzag encoding: the sign is the lowest bit
             let difference = (size >> 1).cast_signed() ^ -(size & 1).cast_signed();
             self.size_last.checked_add_signed(difference).ok_or_else(|| format_error("a size is out of range"))?
         };
-        // Nothing is stored in no bytes; and a size of zero would make the next offset equal, which means something else.
+        // A super block has at least one byte. A size of zero would also make the next offset equal, which has another
+        // meaning.
         if state.size == 0 {
             return Err(format_error("a size is zero"));
         }
@@ -276,7 +279,7 @@ impl<R: BufRead> Reader<R> {
         if Self::add(state.block, total)? > block_max {
             return Err(format_error("a super block has more blocks than its size allows"));
         }
-        // What the map claims to hold takes memory only as its bytes come
+        // Allocate only as the bytes arrive, whatever the map claims
         if total > self.block_total_max.saturating_sub(self.blocks.len() as u64) {
             return Err(format_error("it has more blocks than the file"));
         }
@@ -381,7 +384,7 @@ impl Writer<'_> {
         };
         while let Some(blocks) = super_blocks.next() {
             let block = &blocks[0];
-            // Inside a group, and after its continued super block, each super block follows the one before.
+            // Inside a group, and after its continued super block, super blocks are contiguous
             let follows = state.size == 0 || state.offset.checked_add(state.size) == Some(block.offset);
             if !follows || block.size == 0 || block.super_block_size == 0 || block.bundle_id != state.bundle_id {
                 return Err(Self::order_error(block));

@@ -1,8 +1,9 @@
 //! Encryption of repositories: AES-256-CBC in the form of `openssl enc -aes-256-cbc -md sha1`.
 //!
-//! A stream is `Salted__` (left out in raw framing), 8 bytes of salt, then the ciphertext with PKCS#7 padding. Key and IV come
-//! from OpenSSL's `EVP_BytesToKey` with SHA-1 and one iteration over the passphrase's text (source: pgBackRest
-//! `src/common/crypto/cipherBlock.c`). There is no authentication: checksums elsewhere find changed bytes.
+//! A stream consists of `Salted__` (omitted in raw framing), 8 bytes of salt, and the ciphertext with PKCS#7 padding.
+//! OpenSSL's `EVP_BytesToKey` with SHA-1 and one iteration derives key and IV from the text of the passphrase (source:
+//! pgBackRest `src/common/crypto/cipherBlock.c`). Streams are not authenticated: checksums elsewhere detect changed
+//! bytes.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -20,14 +21,14 @@ use crate::{Error, ErrorCode, Result, format};
 type CbcEncryptor = cbc::Encryptor<Aes256>;
 type CbcDecryptor = cbc::Decryptor<Aes256>;
 
-/// What a stream in full framing starts with.
+/// The first bytes of a stream in full framing.
 const MAGIC: &[u8; 8] = b"Salted__";
 const SALT_SIZE: usize = 8;
 const BLOCK_SIZE: usize = 16;
 const KEY_SIZE: usize = 32;
-/// Random bytes of a generated passphrase; 48 give exactly 64 base64 characters without padding.
+/// Random bytes of a generated passphrase. 48 bytes yield exactly 64 base64 characters without padding.
 const PASSPHRASE_RANDOM_BYTES: usize = 48;
-/// Ciphertext that a [`Decryptor`] reads at a time.
+/// Bytes of ciphertext that a [`Decryptor`] reads at a time.
 const DECRYPT_BUFFER_BYTES: usize = 64 * 1024;
 
 /// A passphrase, which `Debug` does not show.
@@ -35,20 +36,21 @@ const DECRYPT_BUFFER_BYTES: usize = 64 * 1024;
 pub struct Passphrase(SecretString);
 
 impl Passphrase {
-    /// A passphrase from its text, which is used as it is: the 64 characters of a generated one are not decoded.
+    /// Creates a passphrase from its text. The text is used unchanged: the 64 characters of a generated passphrase are
+    /// not decoded.
     pub fn new(text: impl Into<String>) -> Self {
         Passphrase(SecretString::from(text.into()))
     }
 
-    /// A new random passphrase: 48 bytes of the system's randomness as 64 base64 characters. Crypto error [095] if the system
-    /// gives no randomness.
+    /// Generates a passphrase: 48 random bytes of the system as 64 base64 characters. Returns a crypto error [095] if
+    /// the system provides no randomness.
     pub fn generate() -> Result<Self> {
         let mut random = Zeroizing::new([0; PASSPHRASE_RANDOM_BYTES]);
         fill_random(&mut *random)?;
         Ok(Passphrase::new(base64::engine::general_purpose::STANDARD.encode(*random)))
     }
 
-    /// The text, to be written into a file that is itself encrypted and nowhere else.
+    /// Returns the text. Write it only into a file that is itself encrypted.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
@@ -68,10 +70,10 @@ impl fmt::Debug for Passphrase {
     }
 }
 
-/// How a file or a part of one is encrypted.
+/// How a file or a part of it is encrypted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Cipher {
-    /// Not at all; bytes pass unchanged.
+    /// No encryption; bytes pass unchanged.
     #[default]
     None,
     /// AES-256 in CBC mode with this passphrase.
@@ -84,7 +86,7 @@ impl Cipher {
         passphrase.map_or(Cipher::None, |passphrase| Cipher::Aes256Cbc(passphrase.clone()))
     }
 
-    /// Whether bytes pass unchanged.
+    /// Returns whether bytes pass unchanged.
     pub fn is_none(&self) -> bool {
         matches!(self, Cipher::None)
     }
@@ -98,14 +100,14 @@ impl Cipher {
     }
 }
 
-/// Whether a stream has all of its header and trailer. Compression and encryption both have the two forms.
+/// Whether a stream has its complete header and trailer. Compression and encryption both have the two forms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Framing {
     /// A complete stream, readable by the field's common programs.
     #[default]
     Full,
-    /// Without what the manifest records anyway: gz as a zlib stream, lz4 without content checksum, encryption without magic.
-    /// Used for block incremental parts and for members of raw bundles.
+    /// Omits what the manifest records anyway: gz is a zlib stream, lz4 has no content checksum, encryption has no
+    /// magic. Used for block incremental parts and for members of raw bundles.
     Raw,
 }
 
@@ -122,10 +124,10 @@ fn fill_random(bytes: &mut [u8]) -> Result<()> {
     getrandom::fill(bytes).map_err(|error| Error::new(ErrorCode::Crypto, "unable to get random bytes").cause(error))
 }
 
-/// What a stream is encrypted with. It does not stay in memory when it is not used any more.
+/// Key and IV of a stream. They are cleared from memory after use.
 type KeyAndIv = (Zeroizing<[u8; KEY_SIZE]>, Zeroizing<[u8; BLOCK_SIZE]>);
 
-/// `EVP_BytesToKey` with SHA-1 and one iteration: hashes of (previous hash, passphrase, salt) until 48 bytes are there.
+/// `EVP_BytesToKey` with SHA-1 and one iteration: hashes (previous hash, passphrase, salt) until 48 bytes are complete.
 fn derive_key(passphrase: &Passphrase, salt: &[u8]) -> KeyAndIv {
     const HASH_SIZE: usize = 20;
     let mut material = Zeroizing::new([0u8; 3 * HASH_SIZE]);
@@ -143,7 +145,7 @@ fn derive_key(passphrase: &Passphrase, salt: &[u8]) -> KeyAndIv {
     (key, iv)
 }
 
-/// Encrypts streams, one after the other, each with its own salt.
+/// Encrypts consecutive streams, each with its own salt.
 #[derive(Debug)]
 pub struct Encryptor(Option<AesEncryptor>);
 
@@ -151,7 +153,7 @@ pub struct Encryptor(Option<AesEncryptor>);
 struct AesEncryptor {
     passphrase: Passphrase,
     framing: Framing,
-    /// Set from a stream's first byte, when salt and header have been written, to its end.
+    /// `Some` from a stream's first byte, after salt and header were written, to its end.
     stream: Option<CbcEncryptor>,
     /// Plain bytes that do not fill a block yet.
     partial: [u8; BLOCK_SIZE],
@@ -165,7 +167,7 @@ impl Drop for AesEncryptor {
 }
 
 impl Encryptor {
-    /// An encryptor; with [`Cipher::None`] it passes bytes unchanged.
+    /// Creates an encryptor. With [`Cipher::None`] it passes bytes unchanged.
     pub fn new(cipher: &Cipher, framing: Framing) -> Self {
         Encryptor(match cipher {
             Cipher::None => None,
@@ -179,7 +181,8 @@ impl Encryptor {
         })
     }
 
-    /// Adds plain bytes and appends to `out` what can be encrypted. Crypto error [095] if the system gives no randomness.
+    /// Adds plain bytes and appends to `out` what can be encrypted. Returns a crypto error [095] if the system provides
+    /// no randomness.
     pub fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<()> {
         match &mut self.0 {
             None => out.extend_from_slice(data),
@@ -188,8 +191,8 @@ impl Encryptor {
         Ok(())
     }
 
-    /// Ends the stream, appending its last bytes to `out`; the next `push` begins a new stream. A stream without any byte has
-    /// its header and a block of padding too.
+    /// Ends the stream and appends its last bytes to `out`. The next `push` begins a new stream. An empty stream
+    /// consists of the header and a block of padding.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<()> {
         match &mut self.0 {
             None => Ok(()),
@@ -197,7 +200,7 @@ impl Encryptor {
         }
     }
 
-    /// Abandons a stream that was begun, so that the next `push` begins a new one.
+    /// Abandons the current stream, so that the next `push` begins a new one.
     pub fn reset(&mut self) {
         if let Some(aes) = &mut self.0 {
             aes.stream = None;
@@ -236,7 +239,7 @@ impl AesEncryptor {
                 self.partial_len = 0;
             }
         }
-        // While the partial block is not full all of the data has gone into it.
+        // If the partial block is not full, it took all of the data
         let (blocks, rest) = data.split_at(data.len() - data.len() % BLOCK_SIZE);
         out.extend_from_slice(blocks);
         if !rest.is_empty() {
@@ -264,11 +267,11 @@ impl AesEncryptor {
     }
 }
 
-/// Decrypts one stream while it is read.
+/// Decrypts a stream while it is read.
 ///
-/// Errors are crypto errors [095] inside an `io::Error` ([`Error::from_io`] takes them out): a missing or wrong header,
-/// ciphertext that is not whole blocks, wrong padding (which a wrong passphrase nearly always gives). A stream of a newer
-/// repository format is a format error [029].
+/// Errors are crypto errors [095] inside an `io::Error`, which [`Error::from_io`] unwraps: a missing or wrong header,
+/// ciphertext that is not a multiple of the block size, or wrong padding (the usual result of a wrong passphrase). A
+/// stream of a newer repository format is a format error [029].
 pub struct Decryptor<R> {
     reader: R,
     aes: Option<AesDecryptor>,
@@ -278,8 +281,8 @@ struct AesDecryptor {
     passphrase: Passphrase,
     framing: Framing,
     stream: Option<CbcDecryptor>,
-    /// Plain bytes not given out yet at `start..end`, then ciphertext not decrypted yet up to `filled`: always the last block
-    /// read, because only at the end of the input it is known to hold the padding.
+    /// Plain bytes not returned yet at `start..end`, then ciphertext not decrypted yet up to `filled`. The last block
+    /// read always stays encrypted, because only the end of the input shows that it contains the padding.
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
@@ -290,14 +293,14 @@ struct AesDecryptor {
 }
 
 impl Drop for AesDecryptor {
-    /// What was decrypted may be the passphrase of other files.
+    /// The decrypted bytes may contain the passphrase of other files.
     fn drop(&mut self) {
         self.buffer[..self.used].zeroize();
     }
 }
 
 impl<R: Read> Decryptor<R> {
-    /// A decryptor of what `reader` gives up to its end; with [`Cipher::None`] it passes bytes unchanged.
+    /// Creates a decryptor of everything that `reader` returns. With [`Cipher::None`] it passes bytes unchanged.
     pub fn new(cipher: &Cipher, framing: Framing, reader: R) -> Self {
         let aes = match cipher {
             Cipher::None => None,
@@ -316,7 +319,7 @@ impl<R: Read> Decryptor<R> {
         Decryptor { reader, aes }
     }
 
-    /// Begins a new stream from another reader, keeping buffer and passphrase; gives the old reader back.
+    /// Begins a new stream from another reader, keeping buffer and passphrase. Returns the old reader.
     pub fn reset(&mut self, reader: R) -> R {
         if let Some(aes) = &mut self.aes {
             aes.stream = None;
@@ -332,7 +335,7 @@ impl<R: Read> Decryptor<R> {
 }
 
 impl AesDecryptor {
-    /// Reads on until plain bytes are there or the stream has ended.
+    /// Reads until plain bytes are available or the stream has ended.
     fn fill(&mut self, reader: &mut impl Read) -> io::Result<()> {
         // The undecrypted rest goes to the front.
         self.buffer.copy_within(self.end..self.filled, 0);
@@ -397,7 +400,7 @@ fn decrypt_blocks(stream: &mut CbcDecryptor, data: &mut [u8]) {
     stream.decrypt_blocks_inout_mut(blocks);
 }
 
-/// Decrypts the last blocks and checks the padding; gives the number of plain bytes.
+/// Decrypts the last blocks and checks the padding. Returns the number of plain bytes.
 fn finish_blocks(stream: &mut CbcDecryptor, data: &mut [u8]) -> Result<usize> {
     let flush_error = || Error::new(ErrorCode::Crypto, "unable to flush");
     if data.is_empty() || !data.len().is_multiple_of(BLOCK_SIZE) {
@@ -437,12 +440,13 @@ impl<R> fmt::Debug for Decryptor<R> {
     }
 }
 
-/// Encrypts a whole buffer in full framing, as info files are stored. Crypto error [095] if the system gives no randomness.
+/// Encrypts a buffer in full framing, the form of info files. Returns a crypto error [095] if the system provides no
+/// randomness.
 pub fn encrypt(cipher: &Cipher, data: &[u8]) -> Result<Vec<u8>> {
     encrypt_framed(cipher, Framing::Full, data)
 }
 
-/// Encrypts a whole buffer.
+/// Encrypts a buffer.
 pub fn encrypt_framed(cipher: &Cipher, framing: Framing, data: &[u8]) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(data.len() + framing.header_size() + BLOCK_SIZE);
     let mut encryptor = Encryptor::new(cipher, framing);
@@ -451,12 +455,12 @@ pub fn encrypt_framed(cipher: &Cipher, framing: Framing, data: &[u8]) -> Result<
     Ok(out)
 }
 
-/// Decrypts a whole buffer in full framing. Crypto error [095] for a wrong header, length or padding.
+/// Decrypts a buffer in full framing. Returns a crypto error [095] for a wrong header, length or padding.
 pub fn decrypt(cipher: &Cipher, data: &[u8]) -> Result<Vec<u8>> {
     decrypt_framed(cipher, Framing::Full, data)
 }
 
-/// Decrypts a whole buffer. Crypto error [095] for a wrong header, length or padding.
+/// Decrypts a buffer. Returns a crypto error [095] for a wrong header, length or padding.
 pub fn decrypt_framed(cipher: &Cipher, framing: Framing, data: &[u8]) -> Result<Vec<u8>> {
     let Cipher::Aes256Cbc(passphrase) = cipher else { return Ok(data.to_vec()) };
     let Some((header, ciphertext)) = data.split_at_checked(framing.header_size()) else {

@@ -1,78 +1,79 @@
-//! Claims: what a running command leaves in a repository, so that every host sees that it runs.
+//! Claims: files in a repository that show every host that a command is running.
 //!
-//! Lock files are seen by the processes of one host only. A claim is a small file in the stanza's backup directory, and a second
-//! one in the directory of the backup that is being made. pgBackRest does not know them and takes no notice of them: its listings
-//! look for labels and info files. The content is one JSON object without line end, as that of lock files.
+//! Only processes of one host see its lock files. A claim is a small file in the stanza's backup directory, with a
+//! second one in the directory of the backup in progress. pgBackRest ignores claims: its listings look for labels and
+//! info files. Like the content of lock files, the content is one JSON object without a line feed.
 
 use crate::json::{ObjectWriter, Reader};
 use crate::label::BackupLabel;
 use crate::layout::{self, RepoPath, Stanza, TEMP_SUFFIX};
 use crate::{Error, ErrorCode, Result};
 
-/// What the names of claims begin with; the id of the process follows.
+/// The prefix of claim names. The id of the process follows.
 pub const CLAIM_PREFIX: &str = "backup.claim.";
 
-/// What the version in `backup.manifest.copy` ends with while the backup runs. pgBackRest resumes only what its own version began:
-/// it then never writes into a directory into which another process still writes.
+/// The suffix of the version in `backup.manifest.copy` while the backup runs. pgBackRest resumes only backups of its
+/// own version, so this keeps it from writing into a directory that another process writes to.
 pub const RUNNING_SUFFIX: &str = "+running";
 
 /// The most bytes of a claim that are worth reading.
 pub const SIZE_MAX: u64 = 64 << 10;
 
-/// The claim of a process on a stanza.
+/// Returns the path of a process's claim on a stanza.
 ///
 /// # Errors
-/// [`ErrorCode::Format`] for an id that can't be part of a name.
+/// [`ErrorCode::Format`] if the id cannot be part of a name.
 pub fn stanza_claim(stanza: &Stanza, exec_id: &str) -> Result<RepoPath> {
     layout::backup_stanza(stanza).join(&format!("{CLAIM_PREFIX}{exec_id}"))
 }
 
-/// The claim of a process on the directory of a backup.
+/// Returns the path of a process's claim on the directory of a backup.
 ///
 /// # Errors
-/// [`ErrorCode::Format`] for an id that can't be part of a name.
+/// [`ErrorCode::Format`] if the id cannot be part of a name.
 pub fn backup_claim(stanza: &Stanza, label: &BackupLabel, exec_id: &str) -> Result<RepoPath> {
     layout::backup_path(stanza, label).join(&format!("{CLAIM_PREFIX}{exec_id}"))
 }
 
-/// The id of the process whose claim has this name; `None` for any other name.
+/// Returns the id of the process whose claim has this name; `None` for any other name.
 pub fn claimant(name: &str) -> Option<&str> {
     name.strip_prefix(CLAIM_PREFIX).filter(|id| !id.is_empty() && !id.ends_with(TEMP_SUFFIX))
 }
 
-/// The process that holds a claim, as far as it could tell who it is. What it could not tell is empty or 0.
+/// The process that holds a claim. A field is empty or 0 if the process could not determine it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holder {
-    /// Id of the machine's boot.
+    /// Id of the host's boot.
     pub boot: String,
-    /// Name of the host.
+    /// Host name.
     pub host: String,
     /// Process id.
     pub process_id: i32,
     /// The namespace that the process id is of.
     pub process_namespace: String,
-    /// When the process started, in ticks since the boot. Another process with the same id started at another time.
+    /// When the process started, in ticks since the boot. It distinguishes the process from a later one with the same
+    /// id.
     pub process_start: u64,
 }
 
 /// The content of a claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
-    /// How often it was renewed. Others look whether it changes.
+    /// How often the claim was renewed. Other processes watch it for changes.
     pub beat: u64,
     /// The command that runs.
     pub command: String,
-    /// Who runs it.
+    /// The process that holds the claim.
     pub holder: Holder,
-    /// Since when, for people: by the clock of its host.
+    /// When the command started, by the clock of its host. Only shown to people.
     pub since: String,
 }
 
 impl Claim {
-    /// Reads a claim's content.
+    /// Parses a claim's content.
     ///
     /// # Errors
-    /// [`ErrorCode::JsonFormat`] or [`ErrorCode::Format`] for content that is none.
+    /// [`ErrorCode::JsonFormat`] or [`ErrorCode::Format`] if it is not a claim.
     pub fn parse(content: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(content).map_err(|_| Error::new(ErrorCode::Format, "claim is not UTF-8"))?;
         let mut json = Reader::new(text);

@@ -1,7 +1,7 @@
 //! Compression of repository files: gz, bz2, lz4 and zst, as streams that pgBackRest reads and writes.
 //!
-//! Source of the formats: pgBackRest `src/common/compress`. Exact compressed bytes are no part of the format; the frame's
-//! properties are (no content size, no zst checksum, linked lz4 blocks of 64 KiB, ...).
+//! Source of the formats: pgBackRest `src/common/compress`. The exact compressed bytes are not part of the format, but
+//! the properties of the frames are (no content size, no zst checksum, linked lz4 blocks of 64 KiB, ...).
 
 mod bz2;
 mod gz;
@@ -22,7 +22,7 @@ use crate::{Error, ErrorCode, Result};
 /// How files are compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CompressType {
-    /// Not at all.
+    /// No compression.
     None,
     /// bzip2.
     Bz2,
@@ -35,7 +35,7 @@ pub enum CompressType {
     Zst,
 }
 
-/// Extensions that a compressed file may have, the unsupported `.xz` included: file names are recognised with it.
+/// Extensions that a compressed file may have. They include the unsupported `.xz`, so that such names are recognized.
 pub const EXTENSIONS: [&str; 5] = [".gz", ".lz4", ".zst", ".xz", ".bz2"];
 
 impl CompressType {
@@ -54,7 +54,7 @@ impl CompressType {
         }
     }
 
-    /// The extension of a file's name with its dot; empty for none.
+    /// Returns the extension of file names, with its dot; empty without compression.
     pub fn extension(self) -> &'static str {
         match self {
             CompressType::None => "",
@@ -65,8 +65,8 @@ impl CompressType {
         }
     }
 
-    /// The type of a file by the end of its name, as for archived WAL; a name without a known extension is not compressed.
-    /// Option-invalid-value error [032] for `.xz`, which no program of this format can read.
+    /// Returns the type by the end of a file name, as for archived WAL. A name without a known extension is not
+    /// compressed. Returns an option-invalid-value error [032] for `.xz`, which no program of this format can read.
     pub fn from_file_name(name: &str) -> Result<Self> {
         if name.ends_with(".xz") {
             return Err(xz_error());
@@ -74,7 +74,7 @@ impl CompressType {
         Ok(Self::ALL.into_iter().skip(1).find(|kind| name.ends_with(kind.extension())).unwrap_or(CompressType::None))
     }
 
-    /// `name` without this type's extension. Format error [029] if it has another ending.
+    /// Returns `name` without this type's extension, or a format error [029] if it has another ending.
     pub fn strip_extension(self, name: &str) -> Result<&str> {
         name.strip_suffix(self.extension()).ok_or_else(|| {
             Error::new(ErrorCode::Format, format!("'{name}' must have '{}' extension", self.extension()))
@@ -117,7 +117,8 @@ impl fmt::Display for CompressType {
 impl FromStr for CompressType {
     type Err = Error;
 
-    /// Option-invalid-value error [032] for `xz`, which is known by name only; assert error [025] for other names.
+    /// Returns an option-invalid-value error [032] for `xz`, which is known by name only, and an assert error [025] for
+    /// other names.
     fn from_str(name: &str) -> Result<Self> {
         if name == "xz" {
             return Err(xz_error());
@@ -150,10 +151,11 @@ impl Compression {
     /// Not compressed.
     pub const NONE: Compression = Compression { kind: CompressType::None, level: 0 };
 
-    /// A type with a level, its default one for `None`. Option-invalid-value error [032] for a level out of range.
+    /// Creates a type with a level, or with its default level for `None`. Returns an option-invalid-value error [032]
+    /// if the level is out of range.
     pub fn new(kind: CompressType, level: Option<i32>) -> Result<Self> {
         let level = level.unwrap_or(kind.default_level());
-        // The level means nothing without compression, so any is taken.
+        // The level has no meaning without compression, so any is accepted
         if kind != CompressType::None && !kind.level_range().contains(&level) {
             return Err(Error::new(
                 ErrorCode::OptionInvalidValue,
@@ -163,7 +165,7 @@ impl Compression {
         Ok(Compression { kind, level })
     }
 
-    /// Whether [`Compressor::parallel`] uses several threads.
+    /// Returns whether [`Compressor::parallel`] uses several threads.
     pub fn gains_from_threads(self) -> bool {
         match self.kind {
             CompressType::None => false,
@@ -172,14 +174,15 @@ impl Compression {
         }
     }
 
-    /// An upper bound of the memory in bytes that one [`Compressor`] takes besides its output, for jobs that reserve memory
-    /// before they begin. It is measured, not promised by the libraries; zst of the highest levels stands out.
+    /// An upper bound of the memory in bytes that one [`Compressor`] uses besides its output, for jobs that reserve
+    /// memory before they begin. The values are measured, not promised by the libraries. The highest zst levels need
+    /// far more than the others.
     pub fn memory_bytes_max(self) -> u64 {
         const MIB: u64 = 1024 * 1024;
         match (self.kind, self.level) {
             (CompressType::None, _) => 0,
             (CompressType::Gz | CompressType::Lz4, _) => MIB,
-            // Blocks of 100,000 bytes times the level, about eight times.
+            // About eight times the block size, which is 100,000 bytes times the level
             (CompressType::Bz2, _) => 8 * MIB,
             (CompressType::Zst, ..=4) => 6 * MIB,
             (CompressType::Zst, ..=9) => 16 * MIB,
@@ -192,24 +195,24 @@ impl Compression {
     }
 }
 
-/// What one step of a decoder did, in bytes.
+/// What one step of a decoder consumed and produced, in bytes.
 struct Progress {
     consumed: usize,
     produced: usize,
 }
 
-/// Free space that a compressor's output gets at least for one step.
+/// Minimum free space in a compressor's output for one step.
 const OUTPUT_STEP_BYTES: usize = 16 * 1024;
 
-/// Makes room for one step of a library that writes into spare capacity only.
+/// Makes room for one step of a library that writes only into spare capacity.
 fn reserve_output(out: &mut Vec<u8>) {
-    // `reserve` doubles the capacity when it grows, so a big output costs few copies.
+    // `reserve` doubles the capacity when it grows, so a large output needs few copies
     if out.capacity() - out.len() < OUTPUT_STEP_BYTES / 4 {
         out.reserve(OUTPUT_STEP_BYTES);
     }
 }
 
-/// Compresses streams, one after the other, keeping its contexts: a backup has a million small files.
+/// Compresses consecutive streams and keeps its contexts, because a backup has a million small files.
 pub struct Compressor(Encoder);
 
 enum Encoder {
@@ -222,7 +225,8 @@ enum Encoder {
 }
 
 impl Compressor {
-    /// A compressor; without compression it passes bytes unchanged. Memory error [094] if there is no memory for its context.
+    /// Creates a compressor. Without compression it passes bytes unchanged. Returns a memory error [094] if its context
+    /// cannot be allocated.
     pub fn new(compression: Compression, framing: Framing) -> Result<Self> {
         let Compression { kind, level } = Compression::new(compression.kind, Some(compression.level))?;
         Ok(Compressor(match kind {
@@ -234,9 +238,9 @@ impl Compressor {
         }))
     }
 
-    /// A compressor of full streams that works on several threads, where the type and its level gain from that; readers can't
-    /// tell. It takes some MiB for each thread besides what that many compressors take. Memory error [094] or kernel error [120]
-    /// if there is no memory or no thread for it.
+    /// Creates a compressor of full streams that uses several threads, if the type and level gain from them. Readers
+    /// cannot tell the difference. It uses some MiB per thread in addition to the memory of that many compressors.
+    /// Returns a memory error [094] or a kernel error [120] if memory or threads are not available.
     pub fn parallel(compression: Compression, threads: usize) -> Result<Self> {
         let Compression { kind, level } = Compression::new(compression.kind, Some(compression.level))?;
         let join: Box<dyn pieces::Join> = match kind {
@@ -268,8 +272,8 @@ impl Compressor {
         }
     }
 
-    /// Ends the stream, appending the rest of it to `out`; the next `push` begins a new stream. A stream without any byte has
-    /// its header and trailer too.
+    /// Ends the stream and appends the rest of it to `out`. The next `push` begins a new stream. An empty stream
+    /// consists of header and trailer.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<()> {
         match &mut self.0 {
             Encoder::None => Ok(()),
@@ -281,7 +285,7 @@ impl Compressor {
         }
     }
 
-    /// Abandons a stream that was begun, so that the next `push` begins a new one.
+    /// Abandons the current stream, so that the next `push` begins a new one.
     pub fn reset(&mut self) -> Result<()> {
         match &mut self.0 {
             Encoder::None => {}
@@ -304,7 +308,7 @@ impl fmt::Debug for Compressor {
 /// Compressed bytes that a [`Decompressor`] reads at a time.
 const DECOMPRESS_BUFFER_BYTES: usize = 64 * 1024;
 
-/// The contexts and the buffer of a [`Decompressor`], to be used for one stream after the other.
+/// The contexts and the buffer of a [`Decompressor`], reusable for consecutive streams.
 pub struct DecompressContext {
     decoder: Decoder,
     buffer: Box<[u8]>,
@@ -312,7 +316,7 @@ pub struct DecompressContext {
 
 enum Decoder {
     None,
-    // The states of the libraries for bz2 and gz are pointers; those of lz4 and zst too, or nearly so.
+    // The library states of bz2 and gz are pointers; those of lz4 and zst are boxed or nearly as small
     Bz2(bz2::Decoder),
     Gz(gz::Decoder),
     Lz4(Box<lz4::Decoder>),
@@ -360,22 +364,23 @@ impl fmt::Debug for DecompressContext {
     }
 }
 
-/// Decompresses one stream while it is read.
+/// Decompresses a stream while it is read.
 ///
-/// Errors are inside an `io::Error` ([`Error::from_io`] takes them out): format [029] for damaged data and for a stream that
-/// ends too early. As in pgBackRest, bytes after the end of a gz or bz2 stream are not looked at, while lz4 and zst streams may
-/// be several frames and anything else after a frame is an error.
+/// Errors are inside an `io::Error`, which [`Error::from_io`] unwraps: a format error [029] for damaged data and for a
+/// stream that ends too early. As in pgBackRest, bytes after the end of a gz or bz2 stream are ignored, while lz4 and
+/// zst streams may have several frames and anything else after a frame is an error.
 pub struct Decompressor<R> {
     context: DecompressContext,
     reader: R,
-    /// Compressed bytes not used yet: `buffer[start..end]`.
+    /// Unused compressed bytes: `buffer[start..end]`.
     start: usize,
     end: usize,
     reader_done: bool,
 }
 
 impl<R: Read> Decompressor<R> {
-    /// A decompressor of what `reader` gives. Memory error [094] if there is no memory for its context.
+    /// Creates a decompressor of what `reader` returns. Returns a memory error [094] if its context cannot be
+    /// allocated.
     pub fn new(kind: CompressType, framing: Framing, reader: R) -> Result<Self> {
         Ok(Self::start(DecompressContext::new(kind, framing)?, reader))
     }
@@ -404,7 +409,7 @@ impl<R: Read> Decompressor<R> {
         Ok(self.context)
     }
 
-    /// The reader. More may have been read from it than the stream is long.
+    /// Returns the reader. The decompressor may have read past the end of the stream.
     pub fn get_ref(&self) -> &R {
         &self.reader
     }
@@ -445,7 +450,7 @@ impl<R: Read> Read for Decompressor<R> {
 }
 
 impl Decoder {
-    /// Whether nothing more will be read.
+    /// Returns whether nothing more will be read.
     fn ended(&self) -> bool {
         match self {
             Decoder::None | Decoder::Lz4(_) | Decoder::Zst(_) => false,
@@ -454,7 +459,7 @@ impl Decoder {
         }
     }
 
-    /// Whether the stream is complete if nothing more comes.
+    /// Returns whether the stream is complete if no more input comes.
     fn may_end(&self) -> bool {
         match self {
             Decoder::None => true,
@@ -467,7 +472,7 @@ impl Decoder {
 
     fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress> {
         match self {
-            // Handled by the caller, which reads past the buffer.
+            // The caller handles it and reads past the buffer
             Decoder::None => Ok(Progress { consumed: 0, produced: 0 }),
             _ if self.ended() => Ok(Progress { consumed: 0, produced: 0 }),
             Decoder::Bz2(decoder) => decoder.decode(input, output),

@@ -1,13 +1,13 @@
 //! Errors with pgBackRest's numbers.
 //!
-//! The numbers are part of the contract: they are the exit status, stand in log lines as `[NNN]`, and are written into the
-//! spool's `.error` files (source: pgBackRest `src/build/error/error.yaml`).
+//! The numbers are part of the interface: they are exit statuses, appear in log lines as `[NNN]`, and are written to
+//! the spool's `.error` files (source: pgBackRest `src/build/error/error.yaml`).
 
 use std::fmt;
 
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {
-        /// A pgBackRest error number, which is also the exit status of a command that fails with it.
+        /// A pgBackRest error number. A command that fails with it uses it as its exit status.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         pub enum ErrorCode { $($(#[$doc])* $name = $number,)* }
@@ -33,7 +33,7 @@ error_codes! {
     Config = 27,
     /// A file whose content contradicts another file.
     FileInvalid = 28,
-    /// Input that does not follow its format.
+    /// Input that violates its format.
     Format = 29,
     /// No command was given.
     CommandRequired = 30,
@@ -43,7 +43,7 @@ error_codes! {
     OptionInvalidValue = 32,
     /// A required option is missing.
     OptionRequired = 37,
-    /// PostgreSQL is running where it must not.
+    /// PostgreSQL is running but must not.
     PgRunning = 38,
     /// A peer does not follow the protocol.
     Protocol = 39,
@@ -91,7 +91,7 @@ error_codes! {
     PathRemove = 61,
     /// A stop file is present.
     Stop = 62,
-    /// Ended by a signal.
+    /// A signal ended the command.
     Term = 63,
     /// A file can't be written.
     FileWrite = 64,
@@ -99,7 +99,7 @@ error_codes! {
     FeatureNotSupported = 67,
     /// `archive_command` does not call this program.
     ArchiveCommandInvalid = 68,
-    /// Something that must be a link is not.
+    /// Something that has to be a link is not.
     LinkExpected = 69,
     /// A link whose destination is not allowed.
     LinkDestination = 70,
@@ -109,7 +109,7 @@ error_codes! {
     PathMissing = 73,
     /// A file can't be renamed.
     FileMove = 74,
-    /// No backup set fits the request.
+    /// No backup set matches the request.
     BackupSetInvalid = 75,
     /// A tablespace mapping that does not fit the backup.
     TablespaceMap = 76,
@@ -143,7 +143,7 @@ error_codes! {
     PathClose = 97,
     /// A file's attributes can't be read.
     FileInfo = 98,
-    /// JSON that does not follow the expected form.
+    /// JSON that does not have the expected form.
     JsonFormat = 99,
     /// The system misbehaves.
     Kernel = 100,
@@ -151,7 +151,7 @@ error_codes! {
     Service = 101,
     /// A program that was started failed.
     Execute = 102,
-    /// No repository can be used.
+    /// No repository is usable.
     RepoInvalid = 103,
     /// A command met one or more errors.
     Command = 104,
@@ -185,14 +185,14 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// An error with its number, the message, hints for the operator and the cause.
+/// An error with its number, message, hints for the operator, and cause.
 #[derive(Debug, thiserror::Error)]
 pub struct Error {
     /// The number.
     pub code: ErrorCode,
-    /// What happened, naming the path, label or option that it happened to. May have several lines.
+    /// What happened, including the path, label or option concerned. May have several lines.
     pub message: String,
-    /// What the operator can do, each printed on a line `HINT: ...`.
+    /// What the operator can do. Each hint is printed on a line `HINT: ...`.
     pub hints: Vec<String>,
     /// The cause, when it is another error.
     #[source]
@@ -208,7 +208,7 @@ impl Error {
         Error { code, message: message.into(), hints: Vec::new(), source: None }
     }
 
-    /// The same error with one more hint (without the prefix `HINT: `).
+    /// Adds a hint (without the prefix `HINT: `).
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
@@ -222,15 +222,15 @@ impl Error {
         self
     }
 
-    /// The same error, its message preceded by `context` and a colon.
+    /// Prefixes the message with `context` and a colon.
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {
         self.message = format!("{context}: {}", self.message);
         self
     }
 
-    /// An error for a failed system call, in pgBackRest's form `message: [errno] text`. An `io::Error` that carries one of
-    /// our own errors (from a decoder behind `Read`) is unwrapped again and keeps its own code.
+    /// Creates an error for a failed system call, in pgBackRest's form `message: [errno] text`. If the `io::Error`
+    /// carries one of our own errors (from a decoder behind `Read`), that error is returned with its own code.
     pub fn from_io(code: ErrorCode, message: impl fmt::Display, error: std::io::Error) -> Self {
         match error.downcast::<Error>() {
             Ok(inner) => inner,
@@ -251,7 +251,7 @@ impl Error {
 }
 
 impl From<Error> for std::io::Error {
-    /// Wraps the error so that it passes through `Read` and `Write`; [`Error::from_io`] takes it out again.
+    /// Wraps the error so that it passes through `Read` and `Write`. [`Error::from_io`] unwraps it.
     fn from(error: Error) -> Self {
         std::io::Error::other(error)
     }

@@ -1,8 +1,9 @@
-//! The repository format number: which one can be read, and how another one is recognised.
+//! The repository format number: which format can be read, and how other formats are recognized.
 //!
-//! Each info file and manifest has its own number, and a stanza whose upgrade was cut off has files of two formats. A file of
-//! another format is not a damaged file: its copy may still have the old format, and whoever goes on with the copy and saves it
-//! loses what only the newer file holds, such as the keys of the archive. [`is_unsupported`] tells both kinds of error apart.
+//! Each info file and manifest has its own number, and an interrupted upgrade leaves a stanza with files of two
+//! formats. A file of another format is not damaged. Its copy may still have the old format, but whoever continues with
+//! the copy and saves it loses what only the newer file contains, such as the keys of the archive. [`is_unsupported`]
+//! distinguishes the two kinds of errors.
 
 use std::fmt;
 use std::io::BufRead;
@@ -10,7 +11,7 @@ use std::io::BufRead;
 use crate::ini::StrictReader;
 use crate::{Error, ErrorCode, REPOSITORY_FORMAT, Result, info};
 
-/// What encrypted files of format 6 and newer begin with, before three digits with the number.
+/// The prefix of encrypted files of format 6 and later. Three digits with the number follow.
 const HEADER: &[u8] = b"PGBR";
 /// The bytes of header and number.
 pub const HEADER_SIZE: usize = 7;
@@ -30,10 +31,10 @@ impl fmt::Display for OtherFormat {
 
 impl std::error::Error for OtherFormat {}
 
-/// Checks the number of a file.
+/// Checks the format number of a file.
 ///
 /// # Errors
-/// [`ErrorCode::Format`] for another one than [`REPOSITORY_FORMAT`].
+/// [`ErrorCode::Format`] for a number other than [`REPOSITORY_FORMAT`].
 pub fn check(number: u64) -> Result<()> {
     if number == u64::from(REPOSITORY_FORMAT) { Ok(()) } else { Err(unsupported(number)) }
 }
@@ -55,8 +56,8 @@ fn unsupported(number: u64) -> Error {
     }
 }
 
-/// The format number in front of an encrypted file of format 6 or newer; `None` when `start`, the file's first bytes, is not of
-/// one.
+/// Returns the format number in front of an encrypted file of format 6 or later; `None` if `start`, the first bytes of
+/// the file, does not belong to such a file.
 ///
 /// # Errors
 /// [`ErrorCode::Format`] for a header without a number.
@@ -69,10 +70,10 @@ pub fn header_number(start: &[u8]) -> Result<Option<u64>> {
     }
 }
 
-/// Checks that a file does not begin with the header of format 6 and newer.
+/// Checks that a file does not begin with the header of format 6 or later.
 ///
 /// # Errors
-/// [`ErrorCode::Format`] with the number, if the file does.
+/// [`ErrorCode::Format`] with the number, if it does.
 pub fn check_header(start: &[u8]) -> Result<()> {
     match header_number(start)? {
         None => Ok(()),
@@ -82,7 +83,7 @@ pub fn check_header(start: &[u8]) -> Result<()> {
     }
 }
 
-/// Whether the error says that a file is of another format, so that its copy must not take its place.
+/// Returns whether the error means that a file has another format, so that its copy must not replace it.
 pub fn is_unsupported(error: &Error) -> bool {
     error.source.as_deref().is_some_and(|source| source.is::<OtherFormat>())
 }
@@ -92,8 +93,8 @@ pub fn unsupported_number(error: &Error) -> Option<u64> {
     error.source.as_deref()?.downcast_ref::<OtherFormat>()?.0
 }
 
-/// The number in the first lines of an info file or manifest that has been decrypted, of whatever format it is; `None` when it
-/// can't be found. The rest of the file may be missing.
+/// Returns the number in the first lines of a decrypted info file or manifest of any format; `None` if there is no
+/// number. The rest of the file may be missing.
 pub fn find_number<R: BufRead>(input: R) -> Option<u64> {
     let mut reader = StrictReader::new(input);
     loop {

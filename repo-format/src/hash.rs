@@ -34,7 +34,7 @@ impl Sha1 {
         hex
     }
 
-    /// Reads 40 lower-case hex digits, the only form that repositories hold; `None` for anything else.
+    /// Parses 40 lower-case hex digits, the only form in repositories. Returns `None` for anything else.
     pub fn from_hex(hex: &[u8]) -> Option<Self> {
         if hex.len() != 40 {
             return None;
@@ -61,7 +61,7 @@ fn hex_value(digit: u8) -> Option<u8> {
 
 impl fmt::Display for Sha1 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // `hex` gives ASCII digits only, so nothing is ever replaced here.
+        // `hex` returns only ASCII digits, so nothing is replaced
         f.pad(&String::from_utf8_lossy(&self.hex()))
     }
 }
@@ -75,7 +75,7 @@ impl fmt::Debug for Sha1 {
 impl FromStr for Sha1 {
     type Err = Error;
 
-    /// Format error [029] for anything but 40 lower-case hex digits.
+    /// Returns a format error [029] for anything but 40 lower-case hex digits.
     fn from_str(text: &str) -> Result<Self> {
         Sha1::from_hex(text.as_bytes()).ok_or_else(|| {
             Error::new(ErrorCode::Format, format!("'{text}' is not a SHA-1 checksum of 40 lower-case hex digits"))
@@ -103,7 +103,7 @@ impl Sha1Hasher {
         Sha1(self.0.finalize().into())
     }
 
-    /// The checksum of all bytes added; the hasher then starts anew.
+    /// Returns the checksum of all bytes added, and resets the hasher.
     pub fn finish_reset(&mut self) -> Sha1 {
         Sha1(self.0.finalize_reset().into())
     }
@@ -121,9 +121,9 @@ pub const BLOCK_CHECKSUM_SIZE_MAX: usize = 16;
 /// The smallest number of bytes of a block's checksum.
 pub const BLOCK_CHECKSUM_SIZE_MIN: u8 = 6;
 
-/// The XXH3-128 of one block, seed 0, in canonical (big-endian) form.
+/// Returns the XXH3-128 of one block, seed 0, in canonical (big-endian) form.
 ///
-/// A block map keeps the first bytes only, as many as its checksum size says.
+/// A block map stores only the first bytes, as many as its checksum size says.
 pub fn block_checksum(block: &[u8]) -> [u8; BLOCK_CHECKSUM_SIZE_MAX] {
     twox_hash::XxHash3_128::oneshot(block).to_be_bytes()
 }

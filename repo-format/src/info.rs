@@ -1,8 +1,8 @@
-//! What archive.info, backup.info and backup.manifest have in common: header, checksum, encryption and copies.
+//! The common parts of archive.info, backup.info and backup.manifest: header, checksum, encryption and copies.
 //!
-//! Each is strict INI whose first section has format and version, and whose last has a SHA-1 over everything else, built as if
-//! the file were one JSON object (source: pgBackRest `src/info/info.c`). Every file is kept twice, the second time with
-//! `.copy` appended to its name and with the same bytes.
+//! Each file is strict INI. Its first section contains format and version, and its last section a SHA-1 over everything
+//! else, computed as if the file were one JSON object (source: pgBackRest `src/info/info.c`). Every file is stored
+//! twice: the second has `.copy` appended to its name, and the same bytes.
 
 use std::io::{BufRead, Write};
 
@@ -24,16 +24,16 @@ const KEY_CIPHER_PASS: &str = "cipher-pass";
 pub struct Header {
     /// The version that wrote the file.
     pub backrest_version: String,
-    /// The passphrase of the files that depend on this one, in an encrypted repository.
+    /// The passphrase of the files that depend on this one, if the repository is encrypted.
     pub cipher_pass: Option<Passphrase>,
 }
 
-/// Where an info file's text comes from, which decides what an error message may show of it.
+/// The origin of an info file's text, which determines what an error message may show of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// It is stored as it is, and messages quote it as pgBackRest's do.
+    /// The stored text is not encrypted. Messages quote it as pgBackRest's do.
     Plain,
-    /// It was decrypted: a damaged line may hold a passphrase, so messages tell its number alone.
+    /// The text was decrypted. A damaged line may contain a passphrase, so messages contain only its number.
     Decrypted,
 }
 
@@ -43,7 +43,7 @@ impl Origin {
         if cipher.is_none() { Origin::Plain } else { Origin::Decrypted }
     }
 
-    /// The error as it may be shown; `place` stands for the message of one about a decrypted file.
+    /// Returns the error as it may be shown. `place` replaces the message if the file was decrypted.
     pub(crate) fn conceal(self, error: Error, place: impl std::fmt::Display) -> Error {
         match self {
             Origin::Plain => error,
@@ -52,12 +52,12 @@ impl Origin {
     }
 }
 
-/// Reads an info file that is not (or no longer) encrypted, with lines of up to `line_size_max` bytes. Every value outside of the
-/// sections `backrest` and `cipher` goes to `on_value`, in the file's order.
+/// Reads an info file that is not (or no longer) encrypted, with lines of up to `line_size_max` bytes. Passes every
+/// value outside the sections `backrest` and `cipher` to `on_value`, in the order of the file.
 ///
 /// # Errors
-/// [`ErrorCode::Format`] for text that breaks the syntax, has another format number ([`format::is_unsupported`]) or none,
-/// [`ErrorCode::Checksum`] when the checksum is missing or wrong, and what `on_value` returns.
+/// [`ErrorCode::Format`] if the text violates the syntax or has another format number ([`format::is_unsupported`]) or
+/// none, [`ErrorCode::Checksum`] if the checksum is missing or wrong, and the errors of `on_value`.
 pub fn read<R: BufRead>(
     input: R,
     origin: Origin,
@@ -72,7 +72,7 @@ pub fn read<R: BufRead>(
     loop {
         let is_secret = !reader.quotes();
         let Some(entry) = reader.next_entry()? else { break };
-        // What is in a file that has a passphrase was decrypted at some time
+        // The content of a file with a passphrase was decrypted at some point
         let origin = if is_secret || entry.section == SECTION_CIPHER { Origin::Decrypted } else { origin };
         let line = entry.line;
         content.value(&entry, &mut on_value).map_err(|error| match format::is_unsupported(&error) {
@@ -86,7 +86,7 @@ pub fn read<R: BufRead>(
     content.finish()
 }
 
-/// What was read of an info file.
+/// What was read from an info file.
 struct Content {
     checksum: ChecksumBuilder,
     expected: Option<String>,
@@ -109,7 +109,7 @@ impl Content {
         self.checksum.value(entry.section, entry.key, entry.value);
         match (entry.section, entry.key) {
             (SECTION_BACKREST, KEY_FORMAT) => {
-                // At once: of another format, the values that follow may have another form
+                // Checked at once, because the values that follow may have another form in another format
                 format::check(json.u64()?)?;
                 self.has_format = true;
             }
@@ -139,7 +139,7 @@ impl Content {
     }
 }
 
-/// Builds the checksum of an info file from its values.
+/// Computes the checksum of an info file from its values.
 struct ChecksumBuilder {
     hasher: Sha1Hasher,
     section: String,
@@ -178,8 +178,8 @@ impl ChecksumBuilder {
     }
 }
 
-/// Writes an info file. The caller gives sections in ascending byte order of their names (`backrest`, first and last, is
-/// written by itself) and keys in the order that the file has.
+/// Writes an info file. The caller passes sections in ascending byte order of their names, and keys in the order of the
+/// file. The section `backrest`, first and last, is written automatically.
 pub struct Writer<W> {
     out: W,
     checksum: ChecksumBuilder,
@@ -191,7 +191,7 @@ impl<W: Write> Writer<W> {
     /// Begins a file with this program's format and version.
     ///
     /// # Errors
-    /// [`ErrorCode::FileWrite`] when `out` fails, here and below.
+    /// [`ErrorCode::FileWrite`] if `out` fails. This applies to all methods.
     pub fn new(out: W) -> Result<Self> {
         Self::with_version(out, BACKREST_VERSION)
     }
@@ -199,7 +199,7 @@ impl<W: Write> Writer<W> {
     /// Begins a file with this program's format and another version.
     ///
     /// # Errors
-    /// As [`Writer::new`].
+    /// The same as [`Writer::new`].
     pub fn with_version(out: W, version: &str) -> Result<Self> {
         let checksum = ChecksumBuilder::new();
         let mut writer = Writer { out, checksum, section: String::new(), line: String::new() };
@@ -208,10 +208,10 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// Writes a value that is JSON already and must not be an array, which could look like a section.
+    /// Writes a JSON value. It must not be an array, which could look like a section.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] for a key that could not be read again.
+    /// [`ErrorCode::Format`] if the key could not be read back.
     pub fn value(&mut self, section: &str, key: &str, json: &str) -> Result<()> {
         ini::check_key(key)?;
         self.line.clear();
@@ -245,7 +245,7 @@ impl<W: Write> Writer<W> {
     /// Writes the passphrase of dependent files, if there is one.
     ///
     /// # Errors
-    /// As [`Writer::value`].
+    /// The same as [`Writer::value`].
     pub fn cipher_pass(&mut self, passphrase: Option<&Passphrase>) -> Result<()> {
         match passphrase {
             Some(passphrase) => self.string(SECTION_CIPHER, KEY_CIPHER_PASS, passphrase.expose()),
@@ -253,7 +253,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Writes the checksum and gives the output back.
+    /// Writes the checksum and returns the output.
     ///
     /// # Errors
     /// [`ErrorCode::FileWrite`].
@@ -269,7 +269,7 @@ fn write_error(error: std::io::Error) -> Error {
     Error::from_io(ErrorCode::FileWrite, "unable to write", error)
 }
 
-/// Adds to a failed decryption the hint that pgBackRest gives for info files.
+/// Adds pgBackRest's hint for info files to a decryption error.
 #[must_use]
 pub fn crypto_hint(error: Error) -> Error {
     if error.code == ErrorCode::Crypto && error.hints.is_empty() {
@@ -279,10 +279,11 @@ pub fn crypto_hint(error: Error) -> Error {
     }
 }
 
-/// The error when neither a file nor its copy can be loaded. `message` says what was to be loaded; both causes are listed.
+/// Creates the error for a file of which neither the file nor its copy can be loaded. `message` names what could not be
+/// loaded; both causes are listed.
 ///
-/// The code is the causes' own when they agree; when one of them is that the file is missing, the other one's; otherwise
-/// [`ErrorCode::FileOpen`].
+/// The code is the causes' code if they agree, the other cause's code if one of them is a missing file, and
+/// [`ErrorCode::FileOpen`] otherwise.
 pub fn pair_error(message: &str, first: &Error, second: &Error) -> Error {
     let code = match (first.code, second.code) {
         (first, second) if first == second => first,

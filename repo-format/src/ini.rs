@@ -1,17 +1,17 @@
 //! INI text: the strict form of info files and manifests, and the lenient form of configuration files.
 //!
-//! Strict: lines end with LF alone and nothing is trimmed. An empty line is skipped, a line from `[` to `]` starts a section, and
-//! every other line is `key=value` where the value is JSON. Keys are raw text and may contain `=`: the split is the first one
-//! that leaves valid JSON (source: pgBackRest `src/common/ini.c`).
+//! Strict: lines end with LF only and nothing is trimmed. Empty lines are skipped, a line from `[` to `]` starts a
+//! section, and every other line is `key=value` with a JSON value. Keys are raw text and may contain `=`: the line is
+//! split at the first `=` that leaves valid JSON (source: pgBackRest `src/common/ini.c`).
 
 use std::io::BufRead;
 
 use crate::{Error, ErrorCode, Result, format, json};
 
-/// The longest line in bytes that is read, unless the caller sets another limit.
+/// The default limit of a line in bytes.
 pub const LINE_SIZE_MAX: usize = 1 << 20;
 
-/// How much of a line an error message shows, in characters.
+/// The number of characters of a line that an error message shows.
 const CONTEXT_CHARS: usize = 120;
 
 /// One `key=value` line.
@@ -31,7 +31,7 @@ fn shown(line: &str) -> String {
     line.chars().take(CONTEXT_CHARS).collect()
 }
 
-/// The error about a line, which is quoted if `quotes` says so.
+/// Creates the error about a line, and quotes the line if `quotes` is set.
 fn format_error(message: &str, number: u64, line: &str, quotes: bool) -> Error {
     let quote = if quotes { format!(": {}", shown(line)) } else { String::new() };
     Error::new(ErrorCode::Format, format!("{message} at line {number}{quote}"))
@@ -48,7 +48,7 @@ pub struct StrictReader<R> {
 }
 
 impl<R> std::fmt::Debug for StrictReader<R> {
-    /// Without the line, which may hold a passphrase.
+    /// Omits the line, which may contain a passphrase.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StrictReader").field("line", &self.line).finish_non_exhaustive()
     }
@@ -74,17 +74,17 @@ impl<R: BufRead> StrictReader<R> {
         self
     }
 
-    /// Quotes no line in an error message from here on.
+    /// Stops quoting lines in error messages.
     pub fn stop_quotes(&mut self) {
         self.quotes = false;
     }
 
-    /// Whether error messages may quote a line.
+    /// Returns whether error messages may quote lines.
     pub fn quotes(&self) -> bool {
         self.quotes
     }
 
-    /// Reads one line without its LF into the buffer; false at the end of the input.
+    /// Reads one line without its LF into the buffer. Returns false at the end of the input.
     fn read_line(&mut self) -> Result<bool> {
         self.buffer.clear();
         loop {
@@ -115,11 +115,11 @@ impl<R: BufRead> StrictReader<R> {
         Ok(true)
     }
 
-    /// The next `key=value` line; `None` at the end.
+    /// Returns the next `key=value` line; `None` at the end.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] for a line that follows no rule, names that are not UTF-8, lines that are too long, and a file of
-    /// another format; the input's own error when reading fails.
+    /// [`ErrorCode::Format`] for a line that matches no rule, names that are not UTF-8, lines that are too long, and a
+    /// file of another format; the input's own error if reading fails.
     pub fn next_entry(&mut self) -> Result<Option<Entry<'_>>> {
         loop {
             if !self.read_line()? {
@@ -156,11 +156,12 @@ impl<R: BufRead> StrictReader<R> {
     }
 }
 
-/// How many `=` of one line are tried as the split. Each try scans the rest of the line, so without a limit a hostile line would
-/// cost its length squared.
+/// How many `=` of a line are tried as the split. Each try scans the rest of the line, so without a limit the cost of a
+/// hostile line would be quadratic.
 const SPLIT_TRIES_MAX: usize = 4096;
 
-/// Whether a line of a file that is not encrypted can be quoted: not what may be its passphrase.
+/// Returns whether a message may quote a line of a file that is not encrypted, that is, whether the line cannot be the
+/// passphrase.
 fn is_harmless(section: &str, line: &str) -> bool {
     !section.contains("cipher") && !line.contains("cipher")
 }
@@ -188,10 +189,10 @@ fn split_strict(line: &str, number: u64, quotes: bool) -> Result<(&str, &str)> {
     })
 }
 
-/// Checks that `key` can stand before the `=` of a strict line and be read back.
+/// Checks that `key` can precede the `=` of a strict line and be read back.
 ///
-/// A key must not be empty, contain a line feed or a NUL byte. pgBackRest writes such names without a check, and nothing can read
-/// the file afterwards.
+/// A key must not be empty or contain a line feed or a NUL byte. pgBackRest writes such names without a check, and no
+/// program can read the file afterwards.
 ///
 /// # Errors
 /// [`ErrorCode::Format`].
@@ -204,12 +205,13 @@ pub fn check_key(key: &str) -> Result<()> {
     Ok(())
 }
 
-/// Reads a configuration file: lines, keys and values are trimmed, lines that start with `#` are comments, and the split is the
-/// first `=`. The entries keep the file's order; a key that stands several times comes several times.
+/// Reads a configuration file: lines, keys and values are trimmed, lines that start with `#` are comments, and lines
+/// are split at the first `=`. Entries keep the order of the file. A repeated key yields several entries.
 ///
 /// # Errors
-/// [`ErrorCode::Format`] for a section without its `]` or without name, a key before any section, a line without `=` or with an
-/// empty key. Messages give the line's number and not its text: a line that lacks its `=` may hold a passphrase.
+/// [`ErrorCode::Format`] for a section without `]` or without a name, a key before any section, a line without `=` or
+/// with an empty key. Messages contain the number of the line but not its text, because a line that lacks its `=` may
+/// contain a passphrase.
 pub fn read_config(text: &str) -> Result<Vec<Entry<'_>>> {
     const BLANK: [char; 4] = [' ', '\t', '\r', '\n'];
     let mut entries = Vec::new();
@@ -276,7 +278,7 @@ mod tests {
         ] {
             match strict(text.as_bytes()) {
                 Err(error) => assert_eq!((error.code, error.message.as_str()), (ErrorCode::Format, message)),
-                // A carriage return is white space to JSON, and so part of the value.
+                // A carriage return is white space in JSON, and therefore part of the value
                 Ok(entries) => assert_eq!(entries[0].2, "1\r"),
             }
         }

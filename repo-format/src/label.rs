@@ -1,8 +1,8 @@
 //! Backup labels and backup types.
 //!
-//! A label is the name of a backup's directory: `20240131-235959F` for a full backup, and the full backup's label followed by
-//! `_20240201-120000D` (differential) or `I` (incremental) for the others. The times are local times of the machine that ran
-//! the backup, at its start (source: pgBackRest `src/command/backup/common.c`).
+//! A label is the name of a backup's directory: `20240131-235959F` for a full backup, and the full backup's label
+//! followed by `_20240201-120000D` (differential) or `I` (incremental) for the others. The times are local times of the
+//! host that ran the backup, at its start (source: pgBackRest `src/command/backup/common.c`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,7 +28,7 @@ pub enum BackupType {
 }
 
 impl BackupType {
-    /// The name in files, options and messages: `full`, `diff` or `incr`.
+    /// Returns the name in files, options and messages: `full`, `diff` or `incr`.
     pub fn name(self) -> &'static str {
         match self {
             BackupType::Full => "full",
@@ -102,16 +102,16 @@ impl fmt::Display for CivilTime {
     }
 }
 
-/// A checked backup label. Labels order by bytes, which is by time within one full backup's set.
+/// A valid backup label. Labels order by bytes, which within one set is the order of time.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackupLabel(Box<str>);
 
 impl BackupLabel {
-    /// The label of a new backup of `kind` that started at `start`. A full backup needs no `prior`; the others take the full
-    /// backup's part of their prior backup's label.
+    /// Creates the label of a new backup of `kind` that started at `start`. A full backup needs no `prior`. The others
+    /// use the full backup's part of their prior backup's label.
     ///
     /// # Errors
-    /// [`ErrorCode::Assert`] when a differential or incremental backup has no prior one, or for a time that is none.
+    /// [`ErrorCode::Assert`] if a differential or incremental backup has no prior backup, or if the time is invalid.
     pub fn format(kind: BackupType, prior: Option<&BackupLabel>, start: &CivilTime) -> Result<Self> {
         let start = start.check()?;
         let text = match (kind, prior) {
@@ -136,29 +136,29 @@ impl BackupLabel {
         }
     }
 
-    /// The label of the full backup whose set this backup belongs to, as text; the label itself for a full backup.
+    /// Returns the label of the full backup of this backup's set, as text; for a full backup, the label itself.
     pub fn full_part(&self) -> &str {
         self.0.get(..FULL_LEN).unwrap_or(&self.0)
     }
 
-    /// The label of the full backup whose set this backup belongs to.
+    /// Returns the label of the full backup of this backup's set.
     pub fn full_label(&self) -> BackupLabel {
         BackupLabel(self.full_part().into())
     }
 
-    /// The time of this very backup as the label has it, `YYYYMMDD-HHMMSS`.
+    /// Returns the time of this backup in the form of the label, `YYYYMMDD-HHMMSS`.
     pub fn time_part(&self) -> &str {
         let end = self.0.len().saturating_sub(1);
         self.0.get(end.saturating_sub(TIME_LEN)..end).unwrap_or("")
     }
 
-    /// The first four digits: the directory of `backup.history` that the label's manifest is kept in (the year of the full
-    /// backup, also for a dependent one).
+    /// Returns the first four digits: the directory of `backup.history` that contains the manifest (the year of the
+    /// full backup, also for a dependent backup).
     pub fn history_year(&self) -> &str {
         self.0.get(..4).unwrap_or("")
     }
 
-    /// Whether `text` has the form of a label, without making one.
+    /// Returns whether `text` has the form of a label, without creating one.
     pub fn is_label(text: &str) -> bool {
         fn is_time(bytes: &[u8]) -> bool {
             bytes.len() == TIME_LEN

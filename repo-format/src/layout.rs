@@ -22,11 +22,11 @@ pub const ARCHIVE_INFO: &str = "archive.info";
 pub const BACKUP_INFO: &str = "backup.info";
 /// The name of a backup's manifest.
 pub const BACKUP_MANIFEST: &str = "backup.manifest";
-/// What is appended to the name of a copy of an info file or manifest.
+/// The suffix of the copy of an info file or manifest.
 pub const COPY_SUFFIX: &str = ".copy";
-/// What is appended to a name while the file is written.
+/// The suffix of a file that is being written.
 pub const TEMP_SUFFIX: &str = ".pgbackrest.tmp";
-/// The directory in a stanza's backups that keeps the manifests of all backups, also of expired ones.
+/// The directory in a stanza's backups that contains the manifests of all backups, including expired ones.
 pub const BACKUP_HISTORY: &str = "backup.history";
 /// The suffix of a manifest in the history, after the label.
 pub const HISTORY_MANIFEST_SUFFIX: &str = ".manifest.gz";
@@ -41,16 +41,16 @@ pub const TIMELINE_HISTORY_SUFFIX: &str = ".history";
 
 /// A path inside a repository, relative to its root, e.g. `archive/main/archive.info`.
 ///
-/// Never absolute, never with `..`, an empty or a `.` component: a path built from file names of a hostile repository can't
-/// leave it. The root itself is the empty path.
+/// It is never absolute and never has a `..`, `.` or empty component, so a path built from file names of a hostile
+/// repository cannot leave the repository. The root itself is the empty path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RepoPath(String);
 
 impl RepoPath {
-    /// Checks and takes a relative path.
+    /// Creates a path from a relative path.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] for a path that is absolute or has an empty, `.` or `..` component or a NUL byte.
+    /// [`ErrorCode::Format`] if the path is absolute or contains an empty, `.` or `..` component or a NUL byte.
     pub fn new(path: impl Into<String>) -> Result<Self> {
         let path = path.into();
         if !path.is_empty() && !Self::is_inside(&path) {
@@ -59,7 +59,7 @@ impl RepoPath {
         Ok(RepoPath(path))
     }
 
-    /// Whether `path` is relative, not empty, and stays below where it starts.
+    /// Returns whether `path` is relative, not empty, and stays below its start.
     pub(crate) fn is_inside(path: &str) -> bool {
         path.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'))
     }
@@ -69,15 +69,15 @@ impl RepoPath {
         RepoPath(String::new())
     }
 
-    /// This path with more components, checked like [`RepoPath::new`].
+    /// Appends components, checked like those of [`RepoPath::new`].
     ///
     /// # Errors
-    /// As [`RepoPath::new`].
+    /// The same as [`RepoPath::new`].
     pub fn join(&self, more: &str) -> Result<Self> {
         if self.0.is_empty() { Self::new(more) } else { Self::new(format!("{}/{more}", self.0)) }
     }
 
-    /// The directory that holds this path; `None` for the root.
+    /// Returns the parent directory; `None` for the root.
     pub fn parent(&self) -> Option<Self> {
         if self.0.is_empty() {
             return None;
@@ -85,7 +85,7 @@ impl RepoPath {
         Some(RepoPath(self.0.rsplit_once('/').map_or_else(String::new, |(dir, _)| dir.to_owned())))
     }
 
-    /// The last component; empty for the root.
+    /// Returns the last component; empty for the root.
     pub fn file_name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or("")
     }
@@ -102,7 +102,7 @@ impl fmt::Display for RepoPath {
     }
 }
 
-/// The name of a stanza, which is a directory's name in the repository.
+/// The name of a stanza, which is a directory name in the repository.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stanza(Box<str>);
 
@@ -116,8 +116,8 @@ impl Stanza {
 impl FromStr for Stanza {
     type Err = Error;
 
-    /// Option-invalid-value error [032] for a name that can't be a directory's: empty, `.`, `..`, or with `/` or a control
-    /// character.
+    /// Returns an option-invalid-value error [032] if the name cannot be a directory name: it is empty, `.` or `..`, or
+    /// contains `/` or a control character.
     fn from_str(text: &str) -> Result<Self> {
         let bad = matches!(text, "" | "." | "..") || text.chars().any(|char| char == '/' || char.is_control());
         if bad {
@@ -136,7 +136,7 @@ impl fmt::Display for Stanza {
 
 /// The name of one cluster's archive: PostgreSQL's version and the number in the stanza's history, e.g. `15-1`.
 ///
-/// Orders by the number first, as the history does.
+/// It orders by the number first, like the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ArchiveId {
     /// PostgreSQL's version.
@@ -146,7 +146,7 @@ pub struct ArchiveId {
 }
 
 impl ArchiveId {
-    /// The archive of a stanza that was made for this version and never upgraded.
+    /// Returns the archive id of a stanza that was created for this version and never upgraded.
     pub fn first(version: PgVersion) -> Self {
         ArchiveId { version, id: 1 }
     }
@@ -167,7 +167,7 @@ impl Ord for ArchiveId {
 impl FromStr for ArchiveId {
     type Err = Error;
 
-    /// Format error [029] for any other form.
+    /// Returns a format error [029] for any other form.
     fn from_str(text: &str) -> Result<Self> {
         text.split_once('-')
             .filter(|(_, id)| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
@@ -182,17 +182,17 @@ impl fmt::Display for ArchiveId {
     }
 }
 
-/// How a file of a backup is stored under its own name.
+/// How a backup stores a file under its own name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileForm {
-    /// Whole, with the extension of its compression.
+    /// As a whole, with the extension of its compression.
     Whole(CompressType),
-    /// In blocks.
+    /// As blocks with a block map.
     BlockIncr,
 }
 
 impl FileForm {
-    /// What is appended to the file's name.
+    /// Returns the suffix of the file's name.
     pub fn extension(self) -> &'static str {
         match self {
             FileForm::Whole(compress_type) => compress_type.extension(),
@@ -222,16 +222,16 @@ pub fn archive_path(stanza: &Stanza, id: ArchiveId) -> RepoPath {
     RepoPath(format!("{ARCHIVE}/{stanza}/{id}"))
 }
 
-/// `archive/<stanza>/<archive id>/<16 hex>`, where a segment is kept.
+/// `archive/<stanza>/<archive id>/<16 hex>`: the directory of a segment.
 pub fn wal_dir(stanza: &Stanza, id: ArchiveId, segment: &WalSegment) -> RepoPath {
     RepoPath(format!("{ARCHIVE}/{stanza}/{id}/{}", segment.directory()))
 }
 
-/// The path of a file of the archive, by its name there: WAL-like names get the directory of 16 characters, others, such as a
-/// timeline's history, stand directly in the archive id's directory.
+/// Returns the path of a file in the archive, by its name there. Names like those of WAL segments are in the directory
+/// of 16 characters. Others, such as a timeline's history, are directly in the directory of the archive id.
 ///
 /// # Errors
-/// [`ErrorCode::Format`] for a name that can't be a file's.
+/// [`ErrorCode::Format`] if the name cannot be a file name.
 pub fn archive_file(stanza: &Stanza, id: ArchiveId, name: &str) -> Result<RepoPath> {
     check_component(name)?;
     let path = match archive_directory(name) {
@@ -295,7 +295,7 @@ pub fn bundle(stanza: &Stanza, label: &BackupLabel, id: u64) -> RepoPath {
 /// `backup/<stanza>/<label>/<manifest name>`: a directory of the backup, or a link.
 ///
 /// # Errors
-/// [`ErrorCode::Format`] for a name that would leave the backup.
+/// [`ErrorCode::Format`] if the name would leave the backup.
 pub fn backup_member(stanza: &Stanza, label: &BackupLabel, name: &str) -> Result<RepoPath> {
     backup_path(stanza, label).join(name)
 }
@@ -303,14 +303,14 @@ pub fn backup_member(stanza: &Stanza, label: &BackupLabel, name: &str) -> Result
 /// `backup/<stanza>/<label>/<manifest name><extension>`: a file that is not in a bundle.
 ///
 /// # Errors
-/// [`ErrorCode::Format`] for a name that would leave the backup.
+/// [`ErrorCode::Format`] if the name would leave the backup.
 pub fn backup_file(stanza: &Stanza, label: &BackupLabel, name: &str, form: FileForm) -> Result<RepoPath> {
-    // Checked before the extension is added: it would hide a name that ends in a slash.
+    // Checked before the extension is added, which would hide a name that ends with a slash
     RepoPath::new(name)?;
     backup_path(stanza, label).join(&format!("{name}{}", form.extension()))
 }
 
-/// Checks that `name` is one component of a path.
+/// Checks that `name` is a single path component.
 fn check_component(name: &str) -> Result<()> {
     if name.contains('/') {
         return Err(Error::new(ErrorCode::Format, format!("'{name}' is not a file name")));

@@ -25,7 +25,8 @@ pub mod wal_name;
 
 pub use error::{Error, ErrorCode, Result};
 
-/// The pgBackRest version whose repositories these are; written as `backrest-version`, which resume and other readers compare.
+/// The pgBackRest version whose repositories these are. It is written as `backrest-version`, which resume and other
+/// readers compare.
 pub const BACKREST_VERSION: &str = "2.60.0";
 
 /// The repository format number, written as `backrest-format`.

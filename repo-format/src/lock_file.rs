@@ -1,8 +1,8 @@
 //! The content and names of lock and stop files.
 //!
-//! A lock is the file lock itself; the content tells other processes who holds it and how far it is: one JSON object without line
-//! end, e.g. `{"execId":"23633-5d1ff3a2","pctCplt":8369,"pid":23633,"sz":1356479,"szCplt":1135285}` (source: pgBackRest
-//! `src/common/lock.c`).
+//! The lock is the file lock itself. The content tells other processes who holds it and shows progress: one JSON object
+//! without a line feed, e.g. `{"execId":"23633-5d1ff3a2","pctCplt":8369,"pid":23633,"sz":1356479,"szCplt":1135285}`
+//! (source: pgBackRest `src/common/lock.c`).
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub enum LockType {
 }
 
 impl LockType {
-    /// Every type, in the order in which a command that needs all takes them.
+    /// Every type, in the order in which a command that needs all of them takes them.
     pub const ALL: [LockType; 3] = [LockType::Archive, LockType::Backup, LockType::Restore];
 
     /// The name in file names.
@@ -44,13 +44,13 @@ impl fmt::Display for LockType {
     }
 }
 
-/// The lock file's name for a stanza, type and repository number.
+/// Returns the name of the lock file for a stanza, type and repository number.
 pub fn lock_name(stanza: &Stanza, kind: LockType, repo_key: u32) -> String {
     format!("{stanza}-{kind}-{repo_key}.lock")
 }
 
-/// Whether a file name is that of a lock of this stanza, or of any. The repository number is missing in names of versions before
-/// 2.56. `main-2-backup-1.lock` belongs to the stanza `main-2`, not to `main`.
+/// Returns whether a file name is that of a lock of this stanza, or of any stanza. Versions before 2.56 omit the
+/// repository number. `main-2-backup-1.lock` belongs to the stanza `main-2`, not to `main`.
 pub fn is_lock_name(name: &str, stanza: Option<&Stanza>) -> bool {
     let Some(name) = name.strip_suffix(".lock") else { return false };
     let Some(stanza) = stanza else { return true };
@@ -72,9 +72,9 @@ pub fn stop_name(stanza: Option<&Stanza>) -> String {
 /// The content of a lock file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockFile {
-    /// The id that a process shares with those it starts: `<pid>-<8 hex digits>`.
+    /// The id that a process shares with the processes that it starts: `<pid>-<8 hex digits>`.
     pub exec_id: String,
-    /// Progress in hundredths of a percent, 10000 = done.
+    /// Progress in hundredths of a percent; 10000 means done.
     pub percent_complete: Option<u32>,
     /// The process id of the holder.
     pub process_id: i32,
@@ -85,10 +85,10 @@ pub struct LockFile {
 }
 
 impl LockFile {
-    /// Reads a lock file's content.
+    /// Parses the content of a lock file.
     ///
     /// # Errors
-    /// [`ErrorCode::JsonFormat`] or [`ErrorCode::Format`] for content that is none.
+    /// [`ErrorCode::JsonFormat`] or [`ErrorCode::Format`] if it is not valid.
     pub fn parse(content: &[u8]) -> Result<Self> {
         let text = content.get(..content.len().min(SIZE_MAX)).unwrap_or(content);
         let text = std::str::from_utf8(text).map_err(|_| Error::new(ErrorCode::Format, "lock file is not UTF-8"))?;

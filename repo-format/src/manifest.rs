@@ -25,12 +25,12 @@ use crate::wal_name::WalSegment;
 
 /// The manifest name of the data directory, and the first component of the names of everything in it.
 pub const PG_DATA: &str = "pg_data";
-/// The first component of the names of tablespaces and of everything in them.
+/// The first component of the names of tablespaces and everything in them.
 pub const PG_TBLSPC: &str = "pg_tblspc";
 
-/// The factor between the block size in bytes and its number in the file.
+/// The factor between a block size in bytes and its number in the file.
 pub const BLOCK_SIZE_FACTOR: u32 = 8192;
-/// The size in bytes of a block's checksum when the file does not say it.
+/// The size in bytes of a block's checksum if the file does not specify it.
 pub const BLOCK_CHECKSUM_SIZE_DEFAULT: u8 = 6;
 
 /// The facts of a backup as a whole.
@@ -40,33 +40,34 @@ pub struct ManifestData {
     pub label: BackupLabel,
     /// The type.
     pub backup_type: BackupType,
-    /// The backup that a differential or incremental one is based on.
+    /// The backup that a differential or incremental backup is based on.
     pub prior: Option<BackupLabel>,
     /// When the backup started, in seconds since 1970.
     pub timestamp_start: i64,
     /// The second after which files were copied.
     pub timestamp_copy_start: i64,
-    /// When the backup stopped; 0 while it has not.
+    /// When the backup stopped; 0 until then.
     pub timestamp_stop: i64,
-    /// The first WAL segment that the backup needs; none for an offline backup.
+    /// The first WAL segment that the backup needs; `None` for an offline backup.
     pub archive_start: Option<WalSegment>,
     /// The last WAL segment that the backup needs.
     pub archive_stop: Option<WalSegment>,
-    /// The LSN of the start, as PostgreSQL wrote it (from 19 on it fills with zeros, and the text is kept as it was).
+    /// The LSN of the start, as PostgreSQL wrote it. From version 19 on PostgreSQL pads it with zeros, so the text is
+    /// kept.
     pub lsn_start: Option<String>,
     /// The LSN of the stop, as PostgreSQL wrote it.
     pub lsn_stop: Option<String>,
-    /// Whether small files are stored together.
+    /// Whether small files are bundled.
     pub bundle: bool,
     /// Whether bundled files are compressed and encrypted without headers.
     pub bundle_raw: bool,
     /// Whether files may be stored in blocks.
     pub block_incr: bool,
-    /// The number of the cluster in the stanza's history; 0 while it is not known.
+    /// The number of the cluster in the stanza's history; 0 if it is not known yet.
     pub pg_id: u32,
     /// PostgreSQL's version.
     pub pg_version: PgVersion,
-    /// The cluster's system identifier; 0 while it is not known.
+    /// The cluster's system identifier; 0 if it is not known yet.
     pub pg_system_id: u64,
     /// The cluster's catalog version.
     pub pg_catalog_version: u32,
@@ -75,7 +76,7 @@ pub struct ManifestData {
 }
 
 impl ManifestData {
-    /// The facts of a backup that is about to start: everything that is not given is unset.
+    /// Creates the data of a backup that is about to start. Everything that is not passed is unset.
     pub fn new(
         label: BackupLabel,
         backup_type: BackupType,
@@ -106,13 +107,13 @@ impl ManifestData {
     }
 }
 
-/// The options that a backup was made with. Those that are `None` are not known yet (in a partial manifest), or the manifest is
-/// older than they are.
+/// The options of a backup. An option is `None` if it is not known yet (in a partial manifest), or if the manifest is
+/// older than the option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestOptions {
     /// Whether the backup waited for its WAL.
     pub archive_check: bool,
-    /// Whether the backup has a copy of its WAL.
+    /// Whether the backup contains a copy of its WAL.
     pub archive_copy: bool,
     /// Whether files came from a standby.
     pub backup_standby: Option<bool>,
@@ -122,9 +123,9 @@ pub struct ManifestOptions {
     pub checksum_page: Option<bool>,
     /// The compression.
     pub compress_type: CompressType,
-    /// The compression's level; negative levels are stored as 32 bits without sign.
+    /// The compression level. Negative levels are stored as unsigned 32-bit numbers.
     pub compress_level: Option<u32>,
-    /// The level of compression between hosts, stored in the same way.
+    /// The compression level between hosts, stored in the same way.
     pub compress_level_network: Option<u32>,
     /// Whether files were compared by checksum instead of time and size.
     pub delta: Option<bool>,
@@ -156,7 +157,7 @@ impl Default for ManifestOptions {
     }
 }
 
-/// Whether a target is the data directory or something that a link points to.
+/// Whether a target is the data directory or the destination of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetType {
     /// The data directory.
@@ -165,14 +166,14 @@ pub enum TargetType {
     Link,
 }
 
-/// A place that files of the backup came from: the data directory, a tablespace, or the destination of another link.
+/// A location that contains files of the backup: the data directory, a tablespace, or the destination of another link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// `pg_data`, `pg_data/<path of the link>` or `pg_tblspc/<oid>`.
     pub name: String,
     /// The kind.
     pub target_type: TargetType,
-    /// The directory: absolute for the data directory, otherwise as the link has it.
+    /// The directory: absolute for the data directory, otherwise as written in the link.
     pub path: String,
     /// The file's name when the link points to a file in `path`.
     pub file: Option<String>,
@@ -185,7 +186,7 @@ pub struct Target {
 pub struct Tablespace {
     /// The oid, at least 1.
     pub id: u32,
-    /// The name; `ts<oid>` for offline backups.
+    /// The name; `ts<oid>` in offline backups.
     pub name: String,
 }
 
@@ -235,11 +236,11 @@ pub struct Manifest {
     pub data: ManifestData,
     /// The passphrase of the backup's files.
     pub cipher_pass: Option<Passphrase>,
-    /// Where the files came from. A manifest that was read has the data directory among them.
+    /// Where the files came from. A manifest that was read always contains the data directory.
     pub targets: Vec<Target>,
-    /// The databases; only of online backups.
+    /// The databases. Only online backups have them.
     pub databases: Vec<Database>,
-    /// Notes of the operator.
+    /// The operator's annotations.
     pub annotation: BTreeMap<String, String>,
     /// The files.
     pub files: Vec<ManifestFile>,
@@ -247,15 +248,15 @@ pub struct Manifest {
     pub links: Vec<ManifestLink>,
     /// The directories.
     pub paths: Vec<ManifestPath>,
-    /// The backups that hold files of this one, oldest first, its own label last. Block maps store indexes into this list, so its
-    /// order never changes within a set.
+    /// The backups that contain files of this one, oldest first, with its own label last. Block maps store indexes into
+    /// this list, so its order never changes within a set.
     pub references: Vec<BackupLabel>,
-    /// The names behind the owners of files, links and directories.
+    /// The names of the owners of files, links and directories.
     pub owners: OwnerTable,
 }
 
 impl Manifest {
-    /// A manifest without files that refers to its own backup alone.
+    /// Creates a manifest without files that refers only to its own backup.
     pub fn new(data: ManifestData) -> Self {
         Manifest {
             backrest_version: BACKREST_VERSION.to_owned(),
@@ -281,7 +282,7 @@ impl Manifest {
         self.databases.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     }
 
-    /// The file with this manifest name. The files must be sorted, as after reading.
+    /// Returns the file with this manifest name. The files must be sorted, as they are after reading.
     pub fn file(&self, name: &str) -> Option<&ManifestFile> {
         let index = self.files.binary_search_by(|file| (*file.name).cmp(name)).ok()?;
         self.files.get(index)
@@ -311,7 +312,7 @@ impl Manifest {
         self.targets.get(index)
     }
 
-    /// The data directory's target, which every manifest that was read has.
+    /// Returns the data directory's target, which every manifest that was read has.
     pub fn base_target(&self) -> Option<&Target> {
         self.target(PG_DATA)
     }
@@ -321,14 +322,14 @@ impl Manifest {
         self.path(PG_DATA)
     }
 
-    /// The label of the backup that holds the file's bytes: the one that the file refers to, or this backup itself.
+    /// Returns the label of the backup that contains the file's bytes: the one that the file refers to, or this backup.
     pub fn holder(&self, file: &ManifestFile) -> &BackupLabel {
         file.reference.and_then(|index| self.references.get(index as usize)).unwrap_or(&self.data.label)
     }
 }
 
-/// The path below the data directory of what has this manifest name: names in `pg_data` lose that part, names of tablespaces are
-/// reached through the links in the data directory's `pg_tblspc`.
+/// Returns the path below the data directory for this manifest name. Names in `pg_data` lose that part. Names of
+/// tablespaces lead through the links in the data directory's `pg_tblspc`.
 pub fn pg_path(name: &str) -> &str {
     match name.strip_prefix(PG_DATA) {
         Some("") => "",

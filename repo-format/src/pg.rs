@@ -1,6 +1,7 @@
-//! PostgreSQL's on-disk structures, as far as backup and restore read them.
+//! PostgreSQL's on-disk structures, as far as backup and restore need them.
 //!
-//! All numbers are little-endian, as on every platform that PostgreSQL is commonly built for and pgBackRest is tested on.
+//! All numbers are little-endian, as on every platform that PostgreSQL is commonly built for and pgBackRest is tested
+//! on.
 
 pub mod control;
 pub mod history;
@@ -15,7 +16,7 @@ pub use wal_page::WalHeader;
 
 use crate::{Error, ErrorCode, Result};
 
-/// The smallest and the largest size of a WAL segment in bytes; sizes are powers of two.
+/// The smallest and the largest size of a WAL segment in bytes. Sizes are powers of two.
 const WAL_SEGMENT_SIZE_RANGE: std::ops::RangeInclusive<u32> = 1024 * 1024..=1024 * 1024 * 1024;
 
 fn check_wal_segment_size(size: u32) -> Result<()> {

@@ -1,9 +1,9 @@
-//! Sizes and percentages as messages and reports show them.
+//! Sizes and percentages as shown in messages and reports.
 //!
 //! Source: pgBackRest `src/common/type/string.c` (`strSizeFormat`) and `src/common/type/convert.c`.
 
-/// A size in bytes as `22.1MB`: bytes below 1 KiB, then powers of 1024 with one decimal, rounded, `.0` left out. There is no
-/// unit above GB.
+/// Formats a size in bytes as `22.1MB`: bytes below 1 KiB, then powers of 1024 with one rounded decimal, without `.0`.
+/// There is no unit above GB.
 pub fn format_size(size: u64) -> String {
     const KB: u64 = 1 << 10;
     const MB: u64 = 1 << 20;
@@ -14,7 +14,7 @@ pub fn format_size(size: u64) -> String {
         MB..GB => (MB, "MB"),
         _ => (GB, "GB"),
     };
-    // One digit more than is shown decides about rounding; u128 holds it for every size
+    // One more digit than shown decides the rounding; u128 fits every size
     let hundredths = u128::from(size) * 100 / u128::from(divisor);
     let tenths = (hundredths + 5) / 10;
     if tenths % 10 == 0 {
@@ -24,17 +24,18 @@ pub fn format_size(size: u64) -> String {
     }
 }
 
-/// How much `done` is of `total` in hundredths of a percent, rounded; 10000 exactly when all is done (also of nothing).
+/// Returns the ratio of `done` to `total` in hundredths of a percent, rounded. It is 10000 only if everything is done,
+/// also for a total of 0.
 pub fn percent_hundredths(done: u64, total: u64) -> u32 {
     if done >= total {
         return 10_000;
     }
-    // pgBackRest computes in floating point; a difference would need sizes that no double holds
+    // pgBackRest computes in floating point; the results differ only for sizes that no double can represent
     let thousandths = u128::from(done) * 100_000 / u128::from(total);
     u32::try_from((thousandths + 5) / 10).unwrap_or(10_000)
 }
 
-/// `done` of `total` as `83.69%`.
+/// Formats the ratio of `done` to `total` as `83.69%`.
 pub fn format_percent(done: u64, total: u64) -> String {
     let hundredths = percent_hundredths(done, total);
     format!("{}.{:02}%", hundredths / 100, hundredths % 100)

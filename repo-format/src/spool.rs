@@ -1,7 +1,7 @@
-//! The spool: where the asynchronous archive commands and the ones that PostgreSQL calls meet.
+//! The spool, through which the asynchronous archive commands and the commands that PostgreSQL calls communicate.
 //!
-//! A status file is `<name>.ok` or `<name>.error`, or `global.error` for all. It is empty (ok without more) or has a number on
-//! its first line and a message after it (source: pgBackRest `src/command/archive/common.c`).
+//! A status file is `<name>.ok` or `<name>.error`, or `global.error` for all files. It is empty (ok without warnings),
+//! or has a number on its first line and a message after it (source: pgBackRest `src/command/archive/common.c`).
 
 use crate::layout::Stanza;
 use crate::{Error, ErrorCode, Result};
@@ -10,7 +10,7 @@ use crate::{Error, ErrorCode, Result};
 pub const OK_EXTENSION: &str = ".ok";
 /// The extension of a file that tells failure.
 pub const ERROR_EXTENSION: &str = ".error";
-/// The name of the file that tells a failure which concerns every file of the queue.
+/// The name of the file that reports a failure of the whole queue.
 pub const GLOBAL_ERROR: &str = "global.error";
 /// The most bytes of a status file that are worth reading.
 pub const SIZE_MAX: usize = 1 << 20;
@@ -18,13 +18,13 @@ pub const SIZE_MAX: usize = 1 << 20;
 /// The two queues of the spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpoolQueue {
-    /// Fetched segments (archive-get).
+    /// Prefetched segments (archive-get).
     In,
-    /// States of pushed segments (archive-push).
+    /// Status of pushed segments (archive-push).
     Out,
 }
 
-/// The directory of a stanza's spool, relative to the spool path; restore removes it.
+/// Returns the directory of a stanza's spool, relative to the spool path. A restore removes it.
 pub fn stanza_dir(stanza: &Stanza) -> String {
     format!("archive/{stanza}")
 }
@@ -43,7 +43,7 @@ pub fn ok_name(wal_file: &str) -> String {
     format!("{wal_file}{OK_EXTENSION}")
 }
 
-/// The name of the file that tells failure for `wal_file`, or for all.
+/// Returns the name of the file that reports a failure of `wal_file`, or of the whole queue.
 pub fn error_name(wal_file: Option<&str>) -> String {
     wal_file.map_or_else(|| GLOBAL_ERROR.to_owned(), |wal_file| format!("{wal_file}{ERROR_EXTENSION}"))
 }
@@ -51,18 +51,18 @@ pub fn error_name(wal_file: Option<&str>) -> String {
 /// A status file's content when it is not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// The error number; 0 for warnings. An ok file with another number is an error file that an operator renamed, which means
-    /// to skip the segment.
+    /// The error number; 0 for warnings. An ok file with another number is an error file that an operator renamed in
+    /// order to skip the segment.
     pub code: i32,
-    /// The message, or warnings separated by line feeds; without white space at its ends.
+    /// The message, or warnings separated by line feeds, without surrounding white space.
     pub message: String,
 }
 
 impl Status {
-    /// Reads a status file; `None` for an empty one. `name` is for messages.
+    /// Parses a status file. Returns `None` for an empty file. `name` is used in messages.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] for content without a first line with a number, or without a message.
+    /// [`ErrorCode::Format`] if the content has no number on its first line, or no message.
     pub fn parse(name: &str, content: &[u8]) -> Result<Option<Self>> {
         if content.is_empty() {
             return Ok(None);
@@ -80,7 +80,7 @@ impl Status {
         Ok(Some(Status { code, message: message.trim_matches([' ', '\t', '\r', '\n']).to_owned() }))
     }
 
-    /// The error that an error file stands for. A number that is not known becomes [`ErrorCode::Unknown`].
+    /// Converts an error file to its error. An unknown number becomes [`ErrorCode::Unknown`].
     pub fn to_error(&self) -> Error {
         let code = u8::try_from(self.code).ok().and_then(ErrorCode::from_number).unwrap_or(ErrorCode::Unknown);
         Error::new(code, self.message.clone())

@@ -1,7 +1,7 @@
 //! Names and positions of the write-ahead log.
 //!
-//! A segment's name has 24 upper-case hex digits: timeline, high half of the LSN, and low half divided by the segment size
-//! (source: PostgreSQL `access/xlog_internal.h`, pgBackRest `src/command/archive/common.c`).
+//! A segment's name has 24 upper-case hex digits: the timeline, the high half of the LSN, and the low half divided by
+//! the segment size (source: PostgreSQL `access/xlog_internal.h`, pgBackRest `src/command/archive/common.c`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use crate::{Error, ErrorCode, Result};
 
 /// Bytes of a segment's name.
 pub const SEGMENT_NAME_LEN: usize = 24;
-/// Bytes of the directory that segments are kept in: the first ones of their names.
+/// Length of the name of a segment's directory, which consists of the first characters of the segment's name.
 pub const SEGMENT_DIR_LEN: usize = 16;
 /// The suffix of a segment that was not filled.
 pub const PARTIAL_SUFFIX: &str = ".partial";
@@ -30,7 +30,7 @@ impl fmt::Display for Lsn {
 impl FromStr for Lsn {
     type Err = Error;
 
-    /// Reads two hex numbers of at most eight digits around `/`; PostgreSQL 19 fills the second one with zeros.
+    /// Parses two hex numbers of at most eight digits around `/`. PostgreSQL 19 pads the second one with zeros.
     fn from_str(text: &str) -> Result<Self> {
         fn half(digits: &str) -> Option<u64> {
             let valid = (1..=8).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -47,7 +47,7 @@ impl FromStr for Lsn {
 pub struct TimelineId(pub u32);
 
 impl fmt::Display for TimelineId {
-    /// Eight upper-case hex digits, as in file names.
+    /// Writes eight upper-case hex digits, as in file names.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08X}", self.0)
     }
@@ -63,7 +63,7 @@ impl FromStr for TimelineId {
     }
 }
 
-/// Eight upper-case hex digits.
+/// Parses eight upper-case hex digits.
 fn hex8(text: &str) -> Option<u32> {
     let valid = text.len() == 8 && text.bytes().all(is_hex);
     if valid { u32::from_str_radix(text, 16).ok() } else { None }
@@ -85,7 +85,8 @@ pub struct WalSegment {
 }
 
 impl WalSegment {
-    /// The segment that holds the byte at `lsn`. `wal_segment_size` is in bytes, a power of two from 1 MiB to 1 GiB.
+    /// Returns the segment that contains the byte at `lsn`. `wal_segment_size` is in bytes, a power of two from 1 MiB
+    /// to 1 GiB.
     pub fn from_lsn(timeline: TimelineId, lsn: Lsn, wal_segment_size: u32) -> Self {
         let (log, low) = ((lsn.0 >> 32) as u32, lsn.0 as u32);
         WalSegment { timeline, log, segment: low.checked_div(wal_segment_size).unwrap_or(0) }
@@ -107,10 +108,10 @@ impl WalSegment {
         }
     }
 
-    /// Every segment from the one that holds `start` to the one that holds `stop`.
+    /// Returns every segment from the one that contains `start` to the one that contains `stop`.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] when `stop` lies before `start`.
+    /// [`ErrorCode::Format`] if `stop` is before `start`.
     pub fn range(
         timeline: TimelineId,
         start: Lsn,
@@ -129,7 +130,7 @@ impl WalSegment {
         }))
     }
 
-    /// The directory that the segment is kept in: the first 16 characters of its name.
+    /// Returns the directory of the segment: the first 16 characters of its name.
     pub fn directory(&self) -> String {
         format!("{}{:08X}", self.timeline, self.log)
     }
@@ -160,7 +161,7 @@ fn segment_of(text: &str) -> Option<WalSegment> {
     })
 }
 
-/// What a file in `pg_wal` is, by its name.
+/// The kind of a file in `pg_wal`, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalFileKind {
     /// A segment.
@@ -176,13 +177,14 @@ pub enum WalFileKind {
 }
 
 impl WalFileKind {
-    /// Whether the file is WAL, which is checked, compressed and kept under its checksum; the others are kept as they are.
+    /// Returns whether the file is WAL, which is checked, compressed and stored with its checksum. Other files are
+    /// stored unchanged.
     pub fn is_segment(self) -> bool {
         matches!(self, WalFileKind::Segment | WalFileKind::Partial)
     }
 }
 
-/// What a file in `pg_wal` is.
+/// Returns the kind of a file in `pg_wal`.
 pub fn kind(name: &str) -> WalFileKind {
     if let Some(timeline) = name.strip_suffix(".history") {
         if hex8(timeline).is_some() {
@@ -203,10 +205,10 @@ pub fn kind(name: &str) -> WalFileKind {
     WalFileKind::Other
 }
 
-/// The directory below the archive id that a file of the archive is kept in: names that begin with 24 characters from `0` to `F`
-/// get one of their first 16; `None` for the others.
+/// Returns the directory below the archive id that contains a file of the archive: names that begin with 24 characters
+/// from `0` to `F` are in a directory named by the first 16 of them. Returns `None` for other names.
 ///
-/// The character range is pgBackRest's and lets in `:` to `@` as well, which names made by PostgreSQL never contain.
+/// The character range is pgBackRest's. It includes `:` to `@`, which PostgreSQL never uses.
 pub fn archive_directory(name: &str) -> Option<&str> {
     let prefix = name.as_bytes().get(..SEGMENT_NAME_LEN)?;
     if prefix.iter().all(|byte| (b'0'..=b'F').contains(byte)) { name.get(..SEGMENT_DIR_LEN) } else { None }
@@ -217,7 +219,7 @@ pub fn archive_directory(name: &str) -> Option<&str> {
 pub struct ArchivedSegment {
     /// The segment.
     pub segment: WalSegment,
-    /// Whether it is a partial one.
+    /// Whether the segment is partial.
     pub partial: bool,
     /// The checksum of the segment before compression.
     pub checksum: Sha1,
@@ -235,7 +237,8 @@ impl fmt::Display for ArchivedSegment {
 impl FromStr for ArchivedSegment {
     type Err = Error;
 
-    /// Format error [029] for any other name; option-invalid-value error [032] for a segment compressed with xz.
+    /// Returns a format error [029] for any other name, and an option-invalid-value error [032] for a segment
+    /// compressed with xz.
     fn from_str(text: &str) -> Result<Self> {
         let bad = || Error::new(ErrorCode::Format, format!("'{}' is not an archived WAL segment", text.escape_debug()));
         let segment = segment_of(text).ok_or_else(bad)?;

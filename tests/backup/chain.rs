@@ -1,11 +1,11 @@
-//! A chain of backups by both programs, and what must hold for each of its links.
+//! A chain of backups by both programs, and the checks for each of its links.
 
 use crate::env::{Run, Scenario, Tool, Tree, restored_matches};
 
-/// Backups of one cluster that changes from link to link.
+/// Backups of a cluster that changes between them.
 pub struct Chain {
     pub scenario: Scenario,
-    /// What the cluster held at the end of each backup.
+    /// The content of the cluster at the end of each backup.
     dumps: Vec<String>,
 }
 
@@ -14,7 +14,7 @@ impl Chain {
         Self { scenario, dumps: Vec::new() }
     }
 
-    /// Changes the data (but for the first link) and backs it up.
+    /// Changes the data (except before the first backup) and backs it up.
     #[track_caller]
     pub fn add(&mut self, tool: Tool, kind: &str, options: &[&str]) -> Run {
         let round = u32::try_from(self.dumps.len()).expect("small");
@@ -30,14 +30,14 @@ impl Chain {
         run
     }
 
-    /// Both programs find nothing wrong with the repository, and restore every link to the same files, on which a server
-    /// finds what the cluster held at the end of that backup.
+    /// Checks that both programs' `verify` finds no error, that both restore every backup to the same files, and that a
+    /// server on these files has the content of the cluster at the end of the backup.
     #[track_caller]
     pub fn check(&self) {
         self.check_verified_by(&[Tool::PgBackRest, Tool::Rbr]);
     }
 
-    /// [`Chain::check`] where only these programs' `verify` can be believed.
+    /// Like [`Chain::check`], if only the `verify` of these programs is reliable.
     #[track_caller]
     pub fn check_verified_by(&self, verifiers: &[Tool]) {
         let scenario = &self.scenario;
@@ -58,11 +58,11 @@ impl Chain {
             let mut by_rbr = scenario.restore(Tool::Rbr, &ours, &until);
             let tree = |name: &str| Tree::read_restored(&scenario.space.path(name)).without(|path| path == SIGNAL);
             tree(&theirs).assert_same(&tree(&ours));
-            // The files are the same, so one server will do; the two programs give the WAL to it by turns
+            // The files are the same, so one server suffices; the two programs take turns to provide its WAL
             restored_matches(if link % 2 == 0 { &mut by_rbr } else { &mut by_pgbackrest }, dump);
         }
     }
 }
 
-/// Made by each restore, at its own time.
+/// Each restore creates it, at its own time.
 const SIGNAL: &str = "recovery.signal";

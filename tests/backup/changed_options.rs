@@ -1,4 +1,4 @@
-//! Chains whose links are stored with other options than the links before them.
+//! Chains whose backups are stored with other options than the backups before them.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
@@ -24,7 +24,7 @@ const PLAIN: &[&str] = &["--compress-type=gz"];
 const BUNDLE: &[&str] = &["--compress-type=gz", "--repo1-bundle"];
 const BLOCK: &[&str] = &["--compress-type=gz", "--repo1-bundle", "--repo1-block"];
 
-/// Each of the two programs goes on with what the other stored in another form.
+/// Each of the two programs continues a chain that the other stored in another form.
 fn forms_change(first: Tool, second: Tool) {
     let Some(mut chain) = chain(17, &["repo1-bundle-limit=64KiB"]) else { return };
     chain.add(first, "full", PLAIN);
@@ -36,8 +36,8 @@ fn forms_change(first: Tool, second: Tool) {
     let run = chain.add(second, "incr", &["--compress-type=zst", "--repo1-bundle", "--repo1-block"]);
     let reset = "incr backup cannot alter compress-type option to 'zst', reset to value in ";
     run.says(&format!("{reset}{}", chain.scenario.labels()[4]));
-    // An empty file is not stored in a bundled backup. A plain one refers to it there, whichever program made it, and now and
-    // then pgBackRest's verify misses it: its answer on the same repository changes from run to run
+    // A bundled backup does not store an empty file. A plain backup refers to it there, whichever program made it, and
+    // pgBackRest's verify sometimes misses it: its result for the same repository varies between runs
     chain.check_verified_by(&[Tool::Rbr]);
 }
 
@@ -64,7 +64,7 @@ fn stored_files(top: &Path, folder: &Path, names: &mut BTreeSet<String>) {
     }
 }
 
-/// With hard links every backup of a chain has all of its files, and those it refers to are no copies.
+/// With hard links, every backup of a chain contains all of its files, and the files of earlier backups are not copies.
 #[test]
 fn hard_linked_chain_has_every_file_in_every_link() {
     let Some(mut chain) = chain(15, &["compress-type=lz4", "repo1-hardlink=y"]) else { return };

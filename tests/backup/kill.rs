@@ -1,17 +1,17 @@
-//! SIGKILL in the middle of a backup leaves nothing that a later run mistakes for good.
+//! A backup killed with SIGKILL leaves nothing that a later run mistakes for complete.
 
 use std::thread::sleep;
 use std::time::Duration;
 
 use crate::env::{Scenario, ScenarioOptions, Tool, restored_matches};
 
-/// Moments of the kill, in milliseconds after the start; spread over a backup's whole length.
+/// Times of the kill in milliseconds after the start, spread over the duration of a backup.
 const KILLED_AFTER_MS: [u64; 8] = [20, 60, 120, 200, 350, 500, 800, 1200];
 
 fn later_backup_succeeds(global: &[&str]) {
     let Some(scenario) = Scenario::start(ScenarioOptions {
         version: 15,
-        // One process makes the copy phase longer
+        // A single worker makes the copy phase longer
         global: global.iter().map(|&line| line.to_owned()).chain(["process-max=1".into()]).collect(),
         on_disk: true,
         ..ScenarioOptions::default()
@@ -24,7 +24,7 @@ fn later_backup_succeeds(global: &[&str]) {
         let mut backup = scenario.start_command(Tool::Rbr, &["backup", "--type=full"]);
         sleep(Duration::from_millis(after_ms));
         killed += usize::from(backup.kill());
-        // What is left must be listed by neither as a backup that it is not
+        // Neither program may list what is left as a backup that it is not
         let arguments = ["info", "--output=json", "--log-level-console=warn"];
         let (ours, theirs) =
             (scenario.rbr(&arguments).success().json(), scenario.pgbackrest(&arguments).success().json());
@@ -49,7 +49,7 @@ fn bundled_backup_killed_at_many_moments_next_one_succeeds() {
     later_backup_succeeds(&["compress-type=zst", "repo1-bundle=y"]);
 }
 
-/// Fulls and incrementals over one repository, each killed at another moment or left to end: 50 rounds.
+/// Full and incremental backups in one repository, each killed at another time or left to complete: 50 rounds.
 #[test]
 fn full_matrix_of_kills_leaves_a_clean_repository() {
     let Some(scenario) = Scenario::start(ScenarioOptions {
@@ -63,7 +63,7 @@ fn full_matrix_of_kills_leaves_a_clean_repository() {
     let mut killed = 0;
     for round in 1..=50_u32 {
         let kind = ["--type=full", "--type=incr", "--type=diff"][round as usize % 3];
-        // Rows that every round changes, so that an incremental backup has something to copy
+        // Rows that change in every round, so that an incremental backup has something to copy
         scenario.cluster.sql(&format!("update plain set note = md5(note || {round}) where id % 50 = {round} % 50"));
         let mut backup = scenario.start_command(Tool::Rbr, &["backup", kind]);
         sleep(Duration::from_millis(u64::from(round * 7919 % 900)));

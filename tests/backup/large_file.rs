@@ -1,5 +1,4 @@
-//! A file that is more than a worker's share of all that there is to copy: several threads compress it, and nobody who reads it can
-//! tell.
+//! Several threads compress a file that is larger than a worker's share of all data, and no reader can tell.
 
 use crate::env::{Scenario, ScenarioOptions, Tool, restored_matches};
 

@@ -1,10 +1,10 @@
-//! Two commands at once.
+//! Two commands at the same time.
 
 use std::time::{Duration, Instant};
 
 use crate::env::{Background, Scenario, ScenarioOptions, Tool};
 
-/// A stanza whose backups are slow enough to be met while they run.
+/// A stanza whose backups are slow enough to meet another command.
 fn slow_scenario() -> Option<Scenario> {
     let scenario = Scenario::start(ScenarioOptions {
         global: vec!["compress-type=bz2".into(), "process-max=1".into()],
@@ -54,7 +54,7 @@ fn expire_of_the_other_program_is_refused_while_a_backup_runs() {
         for command in ["expire", "stanza-upgrade"] {
             scenario.run(second, &[command]).fails(50).says("unable to acquire lock on file");
         }
-        // What takes no such lock goes on
+        // A command without such a lock succeeds
         scenario.run(second, &["check"]).success();
         assert_eq!(backup.wait(), 0, "{}", backup.log());
         scenario.run(second, &["expire"]).success();
@@ -79,7 +79,7 @@ fn stop_of_the_other_program_ends_a_backup_and_keeps_commands_from_starting() {
             scenario.run(first, &[command]).fails(62).says("stop file exists for stanza demo");
         }
         scenario.run(second, &["start"]).success();
-        // What the other left is gone on with
+        // The second backup resumes what the first left
         scenario.run(second, &["backup", "--type=full"]).success().says("resumable backup");
     }
     let verify = scenario.pgbackrest(&["verify", "--verbose", "--output=text", "--log-level-console=error"]).success();

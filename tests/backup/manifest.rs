@@ -1,4 +1,4 @@
-//! The manifest of a full backup against the one that the real pgBackRest writes of the same cluster.
+//! Compares the manifest of a full backup with the manifest of the real pgBackRest for the same cluster.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use crate::env::{Scenario, ScenarioOptions, Shutdown, Tool};
 
 type Sections = BTreeMap<String, BTreeMap<String, Value>>;
 
-/// A manifest as JSON values by section and key, without what two backups can't have in common.
+/// Returns a manifest as JSON values by section and key, without values that always differ between two backups.
 fn comparable(text: &str) -> Sections {
     let mut sections = Sections::new();
     let mut section = String::new();
@@ -17,7 +17,7 @@ fn comparable(text: &str) -> Sections {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             section = name.to_owned();
         } else if let Some((key, value)) = line.split_once('=') {
-            // File names may hold '=': the value begins at the one that JSON follows
+            // File names may contain '=': the value begins after the one that JSON follows
             let (key, value) = line
                 .match_indices('=')
                 .map(|(at, _)| (&line[..at], &line[at + 1..]))
@@ -38,7 +38,7 @@ fn comparable(text: &str) -> Sections {
         });
     }
     let files = sections.get_mut("target:file").expect("files");
-    // Written by the start and the stop of each backup, or by the server at its own pace
+    // Written by the start and the stop of each backup, or by the server at any time
     files.retain(|name, _| {
         !name.ends_with("backup_label")
             && !name.ends_with("tablespace_map")
@@ -48,15 +48,15 @@ fn comparable(text: &str) -> Sections {
     });
     for file in files.values_mut() {
         let keys = file.as_object_mut().expect("object");
-        // Sizes in the repository depend on the compression library, places in a bundle on them
+        // Stored sizes depend on the compression library, and positions in a bundle depend on them
         for key in ["repo-size", "rck", "bno", "bni"] {
             keys.remove(key);
         }
-        // The size of a block map follows from them; that there is one does not
+        // The size of a block map depends on them; its existence does not
         if let Some(size) = keys.get_mut("bim") {
             *size = Value::Null;
         } else {
-            // pgBackRest goes on naming the block size of the prior backup when a file is no longer stored in blocks
+            // pgBackRest keeps the block size of the prior backup if a file is no longer stored in blocks
             keys.remove("bi");
             keys.remove("bic");
         }
@@ -94,7 +94,7 @@ fn same_manifests(version: u32, options: &[&str]) {
         return;
     };
     scenario.rbr(&["stanza-create"]).success();
-    // Nothing changes from here on: an idle cluster with its statistics and hint bits settled
+    // From here on nothing changes: the cluster is idle, and its statistics and hint bits are settled
     scenario.cluster.sql("create unlogged table u(id int); create database other");
     scenario.cluster.dump();
     scenario.cluster.sql("vacuum freeze; checkpoint");
@@ -118,7 +118,8 @@ fn manifest_with_exclusions_and_without_page_checksums_equals_pgbackrest() {
     same_manifests(13, &["--exclude=pg_hba.conf", "--exclude=base/1/", "--no-checksum-page"]);
 }
 
-/// On the same stopped cluster and the same prior backups both decide alike: copy, refer to, split into blocks.
+/// With the same stopped cluster and the same prior backups, both programs make the same decisions: copy, refer to,
+/// split into blocks.
 fn same_decisions(version: u32, kind: &str, options: &[&str]) {
     same_decisions_after(version, options, kind, options);
 }

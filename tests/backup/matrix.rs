@@ -1,6 +1,6 @@
-//! rbr backs up, both programs read: compress type x bundle x cipher x PostgreSQL version.
+//! rbr backs up and both programs read: compress type x bundle x cipher x PostgreSQL version.
 //!
-//! `make test` runs a choice in which every two properties meet; [`full_matrix`] runs the rest.
+//! `make test` runs a selection in which every pair of properties occurs. [`full_matrix`] runs the rest.
 
 use crate::env::{Scenario, ScenarioOptions, Tool, Tree, restored_matches};
 
@@ -39,10 +39,10 @@ fn cycle(case: Case) {
     scenario.rbr(&["check"]).success();
     scenario.rbr(&["backup", "--type=full"]).success().says("new backup label").never_says("WARN");
     let dump = scenario.cluster.dump();
-    // The segment of the checkpoint that the restored server will want
+    // The segment of the checkpoint, which the restored server needs
     scenario.cluster.switch_wal();
 
-    // pgBackRest finds nothing to complain about and both say the same of it
+    // pgBackRest finds no error, and both programs report the same
     let verify = scenario.pgbackrest(&["verify", "--verbose", "--output=text", "--log-level-console=warn"]).success();
     assert!(verify.stdout.contains("status: ok"), "{}", verify.describe());
     verify.never_says("WARN").never_says("ERROR");
@@ -51,7 +51,7 @@ fn cycle(case: Case) {
         assert_eq!(scenario.rbr(&arguments).success().stdout, scenario.pgbackrest(&arguments).success().stdout);
     }
 
-    // Both restore it to the same files, and the server on them is sound
+    // Both programs restore the same files, and a server on them is valid
     scenario.restore(Tool::PgBackRest, "by-pgbackrest", &["--type=none"]);
     scenario.restore(Tool::Rbr, "by-rbr", &["--type=none"]);
     Tree::read_restored(&scenario.space.path("by-pgbackrest"))

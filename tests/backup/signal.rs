@@ -1,4 +1,4 @@
-//! SIGTERM in a backup.
+//! SIGTERM during a backup.
 
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,6 @@ fn what_was_copied_before_a_signal_is_resumed() {
     wait_for(&backup, "backup file ");
     backup.terminate();
     assert_eq!(backup.wait(), 63, "{}", backup.log());
-    // Nothing was saved on the way: the first save is due after far more than this cluster has
+    // Nothing was saved before: the first save is due after far more data than this cluster has
     scenario.rbr(&["backup", "--type=full"]).success().says("checksum resumed file");
 }

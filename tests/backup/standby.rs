@@ -1,4 +1,4 @@
-//! Chains of backups from a standby, across switches to other timelines.
+//! Chains of backups from a standby, across timeline switches.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use super::chain::Chain;
 use crate::env::{Cluster, Scenario, ScenarioOptions, Shutdown, Tool};
 
-/// Lets the server on a restored copy archive as the original did.
+/// Makes the server on a restored copy archive like the original.
 fn make_original(scenario: &Scenario, copy: &Cluster) {
     let path = copy.data().join("postgresql.conf");
     let text = fs::read_to_string(&path).expect("postgresql.conf");
     fs::write(path, text.replace(&scenario.cluster.socket(), &copy.socket())).expect("postgresql.conf");
 }
 
-/// Makes a standby of the scenario's cluster from its last backup, following it.
+/// Creates a standby of the scenario's cluster from its last backup.
 fn standby(scenario: &Scenario, tool: Tool, name: &str) -> Cluster {
     let conninfo = format!("--recovery-option=primary_conninfo=host={} user=postgres", scenario.cluster.socket());
     let mut standby = scenario.restore(tool, name, &["--type=standby", &conninfo]);
@@ -33,7 +33,7 @@ fn from_standby(chain: &mut Chain, tool: Tool, kind: &str, standby: &Cluster) {
         (format!("--pg2-path={}", standby.data_text()), format!("--pg2-socket-path={}", standby.socket()));
     let run = chain.add(tool, kind, &["--backup-standby=y", &path, &socket, "--pg2-user=postgres"]);
     let run = run.says("wait for replay on the standby to reach ");
-    // Relations come from the standby, what is the server's own from the primary
+    // Relations come from the standby, files of the server itself from the primary
     let copied = |cluster: &Cluster, name: &str| {
         let path = format!("{}/{name}", cluster.data_text());
         run.stdout.lines().any(|line| line.contains("backup file") && line.contains(&path))
@@ -71,7 +71,7 @@ fn chain_from_standbys_goes_on_after_switches_of_the_timeline() {
         chain.scenario.configure(&global);
         let run = chain.add(first, "incr", &[]);
         run.says("a timeline switch has occurred since the ").says("enabling delta checksum");
-        // So that the next round begins with the other program
+        // So that the other program begins the next round
         turns.next();
     }
     chain.check();

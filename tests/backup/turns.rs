@@ -1,12 +1,12 @@
 //! Chains in which rbr and the real pgBackRest take turns: who begins x compress type x form of storage x cipher x
 //! PostgreSQL version.
 //!
-//! `make test` runs a choice in which the properties meet in pairs; the full matrix runs the rest.
+//! `make test` runs a selection in which every pair of properties occurs. The full matrix runs the rest.
 
 use super::chain::Chain;
 use crate::env::{Scenario, ScenarioOptions, Tool};
 
-/// How files lie in the repository.
+/// How files are stored in the repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Plain,
@@ -35,7 +35,7 @@ impl Case {
         match self.form {
             Form::Plain => {}
             Form::Bundle => lines.extend(["repo1-bundle=y"]),
-            // Small bundles: what a block map refers to lies in many of them
+            // Small bundles, so that a block map refers to many of them
             Form::Block => lines.extend(["repo1-bundle=y", "repo1-block=y", "repo1-bundle-limit=64KiB"]),
         }
         if self.cipher {
@@ -112,7 +112,8 @@ fn chosen_chains_hold_the_pairs_of_properties() {
     }
 }
 
-/// Everything with one compress type. Each case has one version of PostgreSQL; who begins and the cipher meet all of them.
+/// Everything with one compress type. Each case has one version of PostgreSQL; all combinations of first program and
+/// cipher occur with each version.
 fn all_with(compress: &'static str) {
     let turn = COMPRESS_TYPES.iter().position(|known| *known == compress).unwrap_or_default();
     for (form_turn, form) in FORMS.into_iter().enumerate() {

@@ -1,11 +1,11 @@
-//! Configuration files beside pgBackRest's: the same files give the same words and exit status.
+//! Configuration files compared with pgBackRest: the same files yield the same output and exit status.
 
 use std::fs;
 
 use super::options::run;
 use crate::env::{Space, oracles};
 
-/// What stands in the files; each ends at a data directory that does not exist, if it does not end before.
+/// Contents of the files. Without an earlier error, each command ends because the data directory does not exist.
 const FILES: &[&[u8]] = &[
     // Bytes that are not UTF-8 where no used value has them
     b"# caf\xe9\n",
@@ -22,7 +22,7 @@ const FILES: &[&[u8]] = &[
     b"[global]\n\t process-max\t=\t2 \r\n",
     b"[global]\n;process-max=2\n",
     b"[global]\nprocess-max=2 # two\n",
-    // Precedence and place
+    // Precedence and position
     b"[global]\nprocess-max=2\n[global:backup]\nprocess-max=3\n[s]\nprocess-max=4\n[s:backup]\nprocess-max=5\n",
     b"[global]\nprocess-max=2\nprocess-max=3\n",
     b"[global]\nrepo1-path=/y\nrepo-path=/x\n",
@@ -35,7 +35,7 @@ const FILES: &[&[u8]] = &[
     b"[global]\nrepo0-path=/x\n",
     b"[global]\nrepo257-path=/x\n",
     b"[global]\nrepo2-path=/var/lib/pgbackrest/\n",
-    // Options of other releases and of others' repositories
+    // Options of other versions and of other repository types
     b"[global]\nrepo1-format=6\n",
     b"[global]\nrepo1-cipher-rotate=1d\n",
     b"[global]\nrepo1-cipher-type=aes-256-cbc\nrepo1-cipher-pass=x\nrepo1-cipher-rotate=1d\n",
@@ -48,7 +48,7 @@ const FILES: &[&[u8]] = &[
 fn configuration_files_are_read_as_by_pgbackrest() {
     let Some(oracles) = oracles(&[]) else { return };
     if !rustix::process::getuid().is_root() {
-        // What passes the parser would run
+        // A command that passes the parser would run
         return;
     }
     let space = Space::new();
@@ -65,11 +65,11 @@ fn configuration_files_are_read_as_by_pgbackrest() {
         let found = run(&space.text("bin/rbr"), &arguments, &[]);
         let content = String::from_utf8_lossy(content);
         if found.0 == Some(29) {
-            // pgBackRest quotes the line, which may hold a passphrase
+            // pgBackRest quotes the line, which may contain a passphrase
             assert_eq!(found.0, expected.0, "{content}");
             assert!(expected.1.starts_with(found.1.trim_end()), "{content}\n{found:?}\n{expected:?}");
         } else if found.1.contains("invalid option '...'") {
-            // Nor a name that is none, which may be the rest of a passphrase
+            // An invalid name is not quoted either, because it may be the rest of a passphrase
             assert_eq!(found.0, expected.0, "{content}");
         } else {
             assert_eq!(found, expected, "{content}");

@@ -1,8 +1,8 @@
-//! Wrong command lines, environments and configuration files: the exit status and the message are pgBackRest's.
+//! Invalid command lines, environments and configuration files: exit status and message are pgBackRest's.
 
 use crate::env::{Run, Space, oracles};
 
-/// The error message without its header, time and program name.
+/// Returns the error message without header, time and program name.
 fn message(run: &Run) -> String {
     let text = format!("{}{}", run.stdout, run.stderr);
     let mut lines = text.lines().skip_while(|line| !line.contains("ERROR: ["));
@@ -15,7 +15,7 @@ fn message(run: &Run) -> String {
     message
 }
 
-/// Runs both programs with the same arguments, environment and configuration; status and message must be the same.
+/// Runs both programs with the same arguments, environment and configuration. Exit status and message must be the same.
 #[track_caller]
 fn same_error(config: &str, environment: &[(&str, &str)], arguments: &[&str]) {
     let Some(oracles) = oracles(&[]) else { return };

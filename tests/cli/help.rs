@@ -1,4 +1,5 @@
-//! `help`: what shell completion and people parse has pgBackRest's layout and its whole list of commands and options.
+//! `help` has pgBackRest's layout and its complete list of commands and options, as far as shell completion and people
+//! parse it.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +7,8 @@ use cli::config::options::ALL;
 
 use crate::env::{Space, oracles};
 
-/// The first words of the lines that are indented by exactly `indent` spaces, between a heading and the closing line.
+/// Returns the first words of the lines that are indented by exactly `indent` spaces, between a heading and the last
+/// line.
 fn first_words(text: &str, indent: usize) -> BTreeSet<String> {
     text.lines()
         .filter(|line| line.len() > indent && line[..indent].trim().is_empty() && !line[indent..].starts_with(' '))
@@ -46,7 +48,7 @@ fn command_help_lists_the_options_of_pgbackrest() {
         for own in ALL.iter().filter(|decl| decl.own) {
             found.remove(&format!("--{}", own.name));
         }
-        // Only for an option of our own
+        // Only for an option that pgBackRest does not have
         if command == "verify" {
             found.remove("--lock-path");
         }
@@ -58,7 +60,8 @@ fn command_help_lists_the_options_of_pgbackrest() {
     }
 }
 
-/// What shell completion for pgBackRest takes from the help of an option: the words behind stars, and allowed sizes; and the default.
+/// Returns what shell completion for pgBackRest extracts from the help of an option: the words after asterisks, the
+/// allowed sizes, and the default.
 fn extracted(text: &str) -> (Vec<&str>, String, Vec<&str>) {
     let words = text.lines().filter_map(|line| line.strip_prefix("* ")?.split_whitespace().next()).collect();
     let mut lines = text.lines().skip_while(|line| !line.starts_with("Allowed values"));

@@ -1,4 +1,4 @@
-//! Log lines, log files and exit status of the whole program.
+//! Log lines, log files and exit status of the complete program.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::env::Space;
 
-/// Arguments of a command that needs nothing but its lock directory.
+/// Arguments of a command that needs only its lock directory.
 fn start_command(space: &Space, more: &[&str]) -> Vec<String> {
     let mut arguments = vec!["start".to_owned(), "--no-config".to_owned(), "--stanza=demo".to_owned()];
     arguments.push(format!("--lock-path={}", space.text("lock")));
@@ -125,7 +125,7 @@ fn signal_ends_a_command_whose_storage_server_never_answers() {
         std::thread::sleep(Duration::from_millis(5));
     }
     command.terminate();
-    // Long before the server is given up
+    // Long before the server times out
     assert_eq!(command.wait(), 63, "{}", command.log());
     assert!(command.log().ends_with("terminated on signal SIGTERM\n"), "{}", command.log());
     drop(server);
@@ -153,6 +153,6 @@ fn signal_ends_a_waiting_command_with_63() {
     let rest: Vec<String> = lines.collect();
     let status = child.wait().expect("wait");
     assert_eq!((status.code(), rest.join("|").as_str()), (Some(63), "terminated on signal SIGTERM"));
-    // No waiting for the server
+    // It does not wait for the server
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }

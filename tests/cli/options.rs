@@ -1,8 +1,9 @@
-//! The command line beside pgBackRest's: the same arguments, variables and files give the same words and exit status.
+//! The command line compared with pgBackRest: the same arguments, variables and files yield the same output and exit
+//! status.
 //!
-//! The cases are made from the option table by a fixed sequence of pseudo-random numbers, so a failure can be repeated. Each
-//! runs as root without allow-root where tests run as root: what passes the parser is refused before it can do anything. As
-//! another user the cases end at a stanza that does not exist.
+//! A fixed sequence of pseudo-random numbers generates the cases from the option table, so a failure can be repeated.
+//! If the tests run as root, each case runs as root without allow-root, so a command that passes the parser is refused
+//! before it does anything. As another user, the cases end because the stanza does not exist.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -14,7 +15,7 @@ use crate::env::{Space, oracles};
 
 const CASES: usize = 400;
 
-/// A small generator of pseudo-random numbers (xorshift), the same on every machine.
+/// A small generator of pseudo-random numbers (xorshift) that is the same on every machine.
 struct Random(u64);
 
 impl Random {
@@ -62,11 +63,12 @@ impl Random {
         decl.indexed_name(key)
     }
 
-    /// Mostly an option of the command.
+    /// Returns an option, usually of the command.
     fn option(&mut self, command: cli::Command) -> &'static OptionDecl {
         loop {
             let decl = ALL[self.below(ALL.len())];
-            // Root would get through, more would be logged than both programs share, and pgBackRest does not know our own
+            // Root would be accepted, more would be logged than both programs share, and pgBackRest does not know our
+            // own options
             let unwanted = decl.name == "allow-root" || decl.name.starts_with("log-level") || decl.own;
             if !unwanted && (decl.commands.has(command) || self.chance(1)) {
                 return decl;
@@ -90,7 +92,7 @@ impl Random {
     }
 }
 
-/// One run: exit status and words, without times and without what names the program.
+/// Runs a command and returns exit status and output, without times and program names.
 pub(super) fn run(program: &str, arguments: &[String], environment: &[(String, String)]) -> (Option<i32>, String) {
     let mut command = Command::new(program);
     command.args(arguments).env_clear().env("PATH", "/bin").stdin(Stdio::null());
@@ -114,7 +116,7 @@ pub(super) fn run(program: &str, arguments: &[String], environment: &[(String, S
 fn random_options_end_as_with_pgbackrest() {
     let Some(oracles) = oracles(&[]) else { return };
     if !rustix::process::getuid().is_root() {
-        // What passes the parser would run
+        // A command that passes the parser would run
         return;
     }
     let space = Space::new();
@@ -170,6 +172,6 @@ fn random_options_end_as_with_pgbackrest() {
         assert_eq!(found, expected, "case {case}: {arguments:?} {environment:?}\n{file}");
         refused_as_root += usize::from(expected.1.contains("must not be run as the root user"));
     }
-    // Else the cases would only show how errors look
+    // Otherwise the cases would test only the form of errors
     assert!(refused_as_root > CASES / 20, "{refused_as_root}");
 }

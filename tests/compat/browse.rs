@@ -1,9 +1,9 @@
-//! What monitoring asks for (check_pgbackrest does): listings and files of a repository, beside pgBackRest.
+//! What monitoring requests (check_pgbackrest does): listings and files of a repository, compared with pgBackRest.
 
 use super::golden::Golden;
 use crate::env::oracles;
 
-/// Both programs must print the same and end with the same status.
+/// Checks that both programs print the same and exit with the same status.
 #[track_caller]
 fn same(golden: &Golden, arguments: &[&str]) {
     let Some(oracles) = oracles(&[]) else { return };
@@ -36,7 +36,7 @@ fn repo_get_equals_pgbackrest() {
     }
     same(&golden, &["repo-get", "--raw", "--ignore-missing", quiet, "backup/demo/nosuch"]);
     golden.run(&["repo-get", quiet, "archive/demo/nosuch"]).fails(55);
-    // To know how it would be encrypted the manifest is looked for, which is not there either
+    // The program looks for the manifest to find out how the file would be encrypted, and the manifest is missing too
     for missing in ["backup/demo/nosuch", "backup/demo/nosuch/file", "backup/demo/20200101-000000F/file"] {
         same(&golden, &["repo-get", "--log-level-console=off", missing]);
         same(&golden, &["repo-get", "--ignore-missing", "--log-level-console=off", missing]);

@@ -10,7 +10,7 @@ use crate::env::{Run, Scenario, ScenarioOptions, Tool, oracle};
 
 const PLUGIN: &str = "/usr/bin/check_pgbackrest";
 
-/// What the plugin says with one of the programs, without ages.
+/// Returns what the plugin reports with one of the programs, without ages.
 fn check(scenario: &Scenario, program: &Path, arguments: &[&str]) -> (i32, String) {
     let prefix = format!("--prefix=env PGBACKREST_CONFIG={}", scenario.space.text("pgbackrest.conf"));
     let command = format!("--command={}", program.display());

@@ -1,12 +1,11 @@
-//! Damaged repositories, named by the damage: each gives the error that pgBackRest gives (by its number), and nothing that
-//! looks restored.
+//! Damaged repositories, named by the damage. Each yields pgBackRest's error number, and nothing that looks restored.
 
 use std::fs;
 
 use super::golden::Golden;
 use crate::hostile::sealed;
 
-/// The last full backup's label and the folder of a golden repository's backups.
+/// Returns the label of the last full backup and the folder of a golden repository's backups.
 const BACKUPS: &str = "repo/backup/demo";
 
 fn full(golden: &Golden) -> String {
@@ -36,7 +35,7 @@ fn remove(golden: &Golden, name: &str) {
     fs::remove_file(file(golden, name)).expect("file to remove");
 }
 
-/// Restores the full backup, which must fail with one of `codes` and leave no `pg_control`.
+/// Restores the full backup. The restore must fail with one of `codes` and leave no `pg_control`.
 fn restore_fails(golden: &Golden, codes: &[i32]) {
     let run = golden.restore("restored", &full(golden));
     assert!(codes.contains(&run.code), "expected one of {codes:?}\n{}", run.describe());
@@ -144,7 +143,7 @@ fn backup_info_damaged_is_read_from_its_copy() {
 
 #[test]
 fn backup_info_and_copy_missing_or_damaged() {
-    // A repository whose information can't be read is passed over; then no backup is left to restore
+    // A repository with unreadable information is skipped, so no backup is left to restore
     for damage in [flip as fn(&Golden, &str), truncate, remove] {
         let golden = Golden::unpack("plain-none");
         damage(&golden, "backup.info");
@@ -163,7 +162,7 @@ fn passphrase_wrong() {
 
 #[test]
 fn manifest_that_leads_out_of_the_data_directory() {
-    // A hostile manifest with a right checksum: no path in it may lead to a file outside of the target
+    // A hostile manifest with a valid checksum: no path in it may lead to a file outside of the target
     let golden = Golden::unpack("plain-none");
     let label = full(&golden);
     for evil in ["pg_data/../../escaped", "pg_data/base/../../../escaped", "/escaped", "pg_data/./../escaped"] {
@@ -214,7 +213,7 @@ fn control_characters_reach_neither_terminal_nor_json_parser() {
         let json = golden.run(&arguments).success().json().to_string();
         assert!(json.contains("\\u001b"), "{json}");
     }
-    // Messages about damaged files hold what is in them
+    // Messages about damaged files contain their content
     for name in ["backup.info", "backup.info.copy"] {
         fs::write(file(&golden, name), "[x]\n\x1b\x07=\x02\n").expect("write");
     }

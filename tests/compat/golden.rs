@@ -1,6 +1,6 @@
-//! Golden repositories: written once by the real pgBackRest (`scripts/golden`), read here by rbr alone.
+//! Golden repositories, written once by the real pgBackRest (`scripts/golden`) and read here by rbr alone.
 //!
-//! Every backup of every repository must come back file by file, and what `info` says of it must be the same text.
+//! Every backup of every repository must restore file by file, and `info` must print the same text.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ impl Golden {
     pub fn unpack(name: &str) -> Self {
         let space = Space::new();
         let archive = format!("{}/tests/fixtures/golden/{name}.tar.xz", env!("CARGO_MANIFEST_DIR"));
-        // The archive may lie where the test user can't read: pass a copy
+        // The test user may not be able to read the archive, so pass a copy
         space.write("golden.tar.xz", fs::read(archive).expect("golden repository"));
         fs::remove_dir(space.path("repo")).expect("empty folder");
         space.run("tar", &["-xJf", "golden.tar.xz", "--no-same-owner"]).success();
@@ -50,7 +50,7 @@ impl Golden {
         self.space.run(program, &all)
     }
 
-    /// What pgBackRest had to say, as recorded in `name`.
+    /// Returns pgBackRest's output, as recorded in `name`.
     pub fn expected(&self, name: &str) -> String {
         fs::read_to_string(self.space.path("list").join(name)).expect("recorded text")
     }
@@ -69,7 +69,7 @@ impl Golden {
     pub fn restore(&self, name: &str, label: &str) -> Run {
         self.space.folder(name);
         let path = format!("--pg1-path={}", self.space.text(name));
-        // Damage does not go away by trying again
+        // A retry does not repair damage
         self.run(&[&path, &format!("--set={label}"), "--job-retry=0", "restore"])
     }
 }
@@ -81,7 +81,7 @@ fn restores_every_backup(name: &str) {
     for label in labels {
         golden.restore(&label, &label).success();
         let listed = Tree::parse(&golden.expected(&format!("{label}.list")));
-        // What no backup holds: the settings that a restore writes, and what the server makes anew
+        // What no backup contains: the settings that a restore writes, and what the server creates anew
         listed
             .without(|path| path == "postgresql.auto.conf" || path.starts_with("pg_subtrans/"))
             .assert_same(&Tree::read_restored(&golden.space.path(&label)));

@@ -1,4 +1,5 @@
-//! Names in a repository that are none of its own, not even text: they hinder nothing, and nothing touches them.
+//! Names in a repository that are not the repository's own and not even text. They disturb nothing, and nothing changes
+//! them.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -22,7 +23,7 @@ fn everything_below(folder: &Path, found: &mut BTreeSet<PathBuf>) {
     }
 }
 
-/// What `program` says of a repository with such names in every kind of folder, and what it leaves of it.
+/// Returns what `program` reports about a repository with such names in every kind of folder, and what it leaves of it.
 fn used_by(program: impl Fn(&Golden) -> PathBuf) -> (Vec<String>, BTreeSet<PathBuf>) {
     let golden = Golden::unpack("online");
     let repo = golden.space.path("repo");

@@ -1,5 +1,5 @@
-//! The harness itself: with the real pgBackRest on both sides every comparison must come out equal, or a difference in
-//! another test would say nothing about rbr.
+//! Tests the harness itself: with the real pgBackRest on both sides, every comparison must be equal. Otherwise a
+//! difference in another test would say nothing about rbr.
 
 use crate::env::{Scenario, ScenarioOptions, Tool, Tree, restored_matches};
 

@@ -1,4 +1,4 @@
-//! `verify` of damaged repositories: the report is pgBackRest's, but for what pgBackRest does not see.
+//! `verify` of damaged repositories: the report is pgBackRest's, except for damage that pgBackRest does not detect.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,8 +9,8 @@ use crate::env::oracles;
 const BACKUPS: &str = "repo/backup/demo";
 const ARCHIVE: &str = "repo/archive/demo/15-1/0000000100000000";
 
-/// How often pgBackRest is asked. Now and then it misses a file that is not stored because it is empty, in a backup that only
-/// refers to it, and answers differently the next time.
+/// How often pgBackRest is asked. It sometimes misses an empty file that is not stored, in a backup that only refers to
+/// it, and answers differently the next time.
 const TRIES: usize = 6;
 
 /// Damages a golden repository and compares the reports of both programs, short and verbose.

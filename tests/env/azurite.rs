@@ -1,4 +1,4 @@
-//! Azurite, an emulator of Azure's blob storage that checks signatures.
+//! Azurite, an emulator of Azure Blob Storage that checks signatures.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -9,28 +9,28 @@ use super::oracle::optional_oracle;
 use super::proxy::{Proxy, ProxyOptions};
 use super::space::Space;
 
-/// How long the server may take to be ready.
+/// The maximum time until the server is ready.
 const READY_LIMIT_S: u64 = 60;
-/// Its one account, and that account's key, which is the same everywhere.
+/// Its only account and the account's key, which is the same everywhere.
 pub const ACCOUNT: (&str, &str) =
     ("devstoreaccount1", "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==");
-/// Until when signatures are valid, and the version of the rules they are made by.
+/// The expiry of signatures, and the version of the signing rules.
 const EXPIRY: &str = "2099-12-31T00:00:00Z";
 const VERSION: &str = "2021-06-08";
 /// Its one container.
 pub const CONTAINER: &str = "rbr";
 
-/// A running server with one container, behind a proxy that speaks TLS.
+/// A running server with one container, behind a proxy with TLS.
 pub struct Azurite {
-    /// What clients talk to.
+    /// The proxy that clients connect to.
     pub proxy: Proxy,
-    // Before the folder that the server works in
+    // Declared before the folder that the server uses, so that it is dropped first
     server: Background,
     space: Space,
 }
 
 impl Azurite {
-    /// Starts an empty server. Nothing where the test has to be skipped.
+    /// Starts an empty server. Returns `None` if the test has to be skipped.
     pub fn start() -> Option<Self> {
         let program = optional_oracle("azurite/node_modules/azurite/dist/src/blob/main.js")?;
         let (space, port) = (Space::new(), free_ports(1));
@@ -65,7 +65,7 @@ impl Azurite {
         }
     }
 
-    /// A shared access signature for everything in the account. Azurite takes no batches with it.
+    /// Returns a shared access signature for everything in the account. Azurite accepts no batches with it.
     fn account_signature(&self) -> String {
         let (account, _) = ACCOUNT;
         let signature = self.sign(&format!("{account}\nrwdlact\nb\nsco\n\n{EXPIRY}\n\n\n{VERSION}\n\n"));
@@ -80,7 +80,7 @@ impl Azurite {
         format!("sv={VERSION}&sr=c&sp=rwdlt&se={EXPIRY}&sig={signature}")
     }
 
-    /// Signs with the account's key; the signature as it stands in an URL.
+    /// Signs with the account's key. Returns the signature in URL encoding.
     fn sign(&self, text: &str) -> String {
         self.space.write("to-sign", text);
         let sign = format!(
@@ -98,7 +98,7 @@ impl Azurite {
         self.space.path(name)
     }
 
-    /// What the lines of a configuration for a repository on this server have in common.
+    /// Returns the common configuration lines for a repository on this server.
     fn options(&self) -> Vec<String> {
         let (account, _) = ACCOUNT;
         vec![
@@ -113,14 +113,14 @@ impl Azurite {
         ]
     }
 
-    /// The lines of a configuration that signs with the account's key.
+    /// Returns the configuration lines for signing with the account's key.
     pub fn options_with_key(&self) -> Vec<String> {
         let mut lines = self.options();
         lines.push(format!("repo1-azure-key={}", ACCOUNT.1));
         lines
     }
 
-    /// The lines of a configuration with a shared access signature.
+    /// Returns the configuration lines for a shared access signature.
     pub fn options_with_signature(&self) -> Vec<String> {
         let mut lines = self.options();
         lines

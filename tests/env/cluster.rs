@@ -10,7 +10,7 @@ use super::command::Run;
 use super::oracle::Oracles;
 use super::space::Space;
 
-/// How long a server may take to start, recover or stop.
+/// The maximum time for a server to start, recover or stop.
 const SERVER_LIMIT_S: u64 = 90;
 
 /// How a server is stopped.
@@ -18,22 +18,22 @@ const SERVER_LIMIT_S: u64 = 90;
 pub enum Shutdown {
     /// With a checkpoint.
     Fast,
-    /// Without one, as in a crash.
+    /// Without a checkpoint, like a crash.
     Immediate,
 }
 
-/// A cluster in a [`Space`]; its server is stopped when it goes out of scope.
+/// A cluster in a [`Space`]. Its server stops when the value is dropped.
 pub struct Cluster {
     space: Arc<Space>,
     oracles: &'static Oracles,
     version: u32,
-    /// Name of the data directory in the space; the socket is in `<name>-socket`, the log in `log/<name>.log`.
+    /// Name of the data directory in the space. The socket is in `<name>-socket`, the log in `log/<name>.log`.
     name: String,
     running: bool,
 }
 
 impl Cluster {
-    /// Makes a cluster with page checksums, settings for speed, and `settings` appended to `postgresql.conf`.
+    /// Creates a cluster with page checksums, settings for speed, and `settings` appended to `postgresql.conf`.
     pub fn create(
         space: &Arc<Space>,
         oracles: &'static Oracles,
@@ -44,7 +44,7 @@ impl Cluster {
         Self::create_with(space, oracles, version, name, &[], settings)
     }
 
-    /// The same with more arguments for `initdb`, such as `--wal-segsize`.
+    /// Like [`Cluster::create`], with additional arguments for `initdb`, such as `--wal-segsize`.
     pub fn create_with(
         space: &Arc<Space>,
         oracles: &'static Oracles,
@@ -73,7 +73,7 @@ impl Cluster {
         cluster
     }
 
-    /// A cluster whose files are there already, as after a restore.
+    /// Returns a cluster whose files exist already, as after a restore.
     pub fn existing(space: &Arc<Space>, oracles: &'static Oracles, version: u32, name: &str) -> Self {
         space.folder(&format!("{name}-socket"));
         Self { space: Arc::clone(space), oracles, version, name: name.to_owned(), running: false }
@@ -97,7 +97,7 @@ impl Cluster {
         self.space.text(&format!("log/{}.log", self.name))
     }
 
-    /// What the server has logged.
+    /// Returns the server's log.
     pub fn log_text(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
@@ -107,15 +107,15 @@ impl Cluster {
         self.space.run(folder.join(program), arguments)
     }
 
-    /// Starts the server and waits until it takes connections.
+    /// Starts the server and waits until it accepts connections.
     #[track_caller]
     pub fn start(&mut self) {
         let run = self.try_start();
         assert!(run.code == 0, "{}\nserver log:\n{}", run.describe(), self.log_text());
     }
 
-    /// Starts the server, which may be meant to fail. Archiving is on only where the data directory is the one that the
-    /// socket belongs to, so that a restored copy never writes to the archive of its original.
+    /// Starts the server, which may be expected to fail. Archiving is enabled only if the socket belongs to this data
+    /// directory, so that a restored copy never writes to the archive of its original.
     pub fn try_start(&mut self) -> Run {
         let (data, log, socket) = (self.data_text(), self.log(), self.socket());
         let original = fs::read_to_string(self.data().join("postgresql.conf"))
@@ -132,7 +132,7 @@ impl Cluster {
         run
     }
 
-    /// Waits until a server in recovery has reached its target and takes writes.
+    /// Waits until a server in recovery has reached its target and accepts writes.
     #[track_caller]
     pub fn wait_writable(&self) {
         let end = Instant::now() + Duration::from_secs(SERVER_LIMIT_S);
@@ -166,8 +166,8 @@ impl Cluster {
         self.space.run(self.oracles.client(program), &all)
     }
 
-    /// Runs SQL in the database `postgres`, each statement in a transaction of its own; it may fail. Semicolons separate
-    /// statements wherever they stand, but for `;;`, which is a semicolon inside of one.
+    /// Runs SQL in the database `postgres`, each statement in its own transaction. The SQL may fail. Semicolons
+    /// separate statements everywhere, except for `;;`, which is a semicolon inside a statement.
     pub fn try_sql(&self, sql: &str) -> Run {
         const INSIDE: &str = "\u{1}";
         let statements: Vec<_> =
@@ -192,7 +192,7 @@ impl Cluster {
         self.sql("select pg_walfile_name(pg_switch_wal())")
     }
 
-    /// Everything in the cluster as SQL, without what differs between two dumps of the same content.
+    /// Returns the content of the cluster as SQL, without what differs between two dumps of the same content.
     #[track_caller]
     pub fn dump(&self) -> String {
         let dump = self.client("pg_dumpall", &["-l", "postgres"]).success().stdout;
@@ -207,7 +207,7 @@ impl Cluster {
         kept.join("\n")
     }
 
-    /// Checks tables and indexes for damage with pg_amcheck (from version 14 on; older servers check their indexes).
+    /// Checks tables and indexes with pg_amcheck (from version 14 on; only indexes on older servers).
     #[track_caller]
     pub fn check_relations(&self) {
         if self.version >= 14 {
@@ -233,7 +233,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // A server that stopped by itself is none of this one's business: its file is gone
+        // If the server stopped by itself, its file is gone
         if Path::new(&self.data()).join("postmaster.pid").exists() {
             let data = self.data_text();
             self.server_program("pg_ctl", &["stop", "-D", &data, "-m", "immediate", "-w", "-s"]);

@@ -1,4 +1,4 @@
-//! Running programs and looking at what they said.
+//! Runs programs and checks their output.
 
 use std::fs::{self, File};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-/// No command of a test runs longer than this.
+/// The time limit of every command in tests.
 pub const TIME_LIMIT_S: u64 = 240;
 
-/// Which of the two programs.
+/// One of the two programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
     /// The program under test.
@@ -62,20 +62,20 @@ impl Run {
         self
     }
 
-    /// Neither output may contain `text`.
+    /// Checks that neither output contains `text`.
     #[track_caller]
     pub fn never_says(self, text: &str) -> Self {
         assert!(!self.stdout.contains(text) && !self.stderr.contains(text), "'{text}' found\n{}", self.describe());
         self
     }
 
-    /// The error that it ended with, number and text, without time and process.
+    /// Returns number and text of the error that ended the command, without time and process.
     pub fn error(&self) -> String {
         let text = format!("{}{}", self.stdout, self.stderr);
         let mut lines = text.lines().skip_while(|line| !line.contains("ERROR: ["));
         let Some(first) = lines.next() else { return String::new() };
         let mut error = first[first.find("ERROR: [").unwrap_or(0)..].to_owned();
-        // Further lines of it are indented
+        // Further lines of the message are indented
         for line in lines.take_while(|line| line.starts_with(' ')) {
             error.push('\n');
             error.push_str(line.trim_start());
@@ -83,7 +83,7 @@ impl Run {
         error
     }
 
-    /// Standard output as JSON.
+    /// Parses standard output as JSON.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not JSON: {error}\n{}", self.describe()))
@@ -97,7 +97,7 @@ impl Run {
     }
 }
 
-/// A command that still runs, in a process group of its own. It is killed when this goes out of scope.
+/// A command that is still running, in its own process group. It is killed when the value is dropped.
 pub struct Background {
     child: Child,
     log: PathBuf,
@@ -120,14 +120,14 @@ impl Background {
     pub fn kill(&mut self) -> bool {
         let running = self.child.try_wait().expect("wait").is_none();
         if running {
-            // The group's leader has not been waited for, so the number is still its own
+            // The group leader has not been waited for, so its number is still valid
             let _ = kill_process_group(self.group(), Signal::KILL);
             self.child.wait().expect("wait");
         }
         running
     }
 
-    /// Whether it has not ended yet.
+    /// Returns whether the command is still running.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("state of a background command").is_none()
     }
@@ -136,6 +136,22 @@ impl Background {
     pub fn terminate(&mut self) {
         if self.child.try_wait().expect("wait").is_none() {
             let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        }
+    }
+
+    /// Lets the command and its children stand still, if they still run, until [`Background::go_on`].
+    pub fn stand_still(&mut self) {
+        self.signal_group(Signal::STOP);
+    }
+
+    /// Ends [`Background::stand_still`].
+    pub fn go_on(&mut self) {
+        self.signal_group(Signal::CONT);
+    }
+
+    fn signal_group(&mut self, signal: Signal) {
+        if self.child.try_wait().expect("wait").is_none() {
+            let _ = kill_process_group(self.group(), signal);
         }
     }
 
@@ -152,12 +168,12 @@ impl Background {
         }
     }
 
-    /// What it has written so far.
+    /// Returns the output so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Stops the processes that it has started, and those that they have, until the value goes out of scope.
+    /// Stops the command's child processes and their descendants until the value is dropped.
     pub fn freeze_children(&self) -> Frozen {
         let mut found = vec![Pid::from_child(&self.child)];
         let mut at = 0;
@@ -171,7 +187,7 @@ impl Background {
     }
 }
 
-/// Processes that are stopped.
+/// Stopped processes.
 pub struct Frozen(Vec<Pid>);
 
 impl Frozen {
@@ -180,7 +196,7 @@ impl Frozen {
     }
 
     fn signal(&self, signal: Signal) {
-        // One may have ended meanwhile
+        // A process may have ended meanwhile
         self.0.iter().for_each(|&pid| {
             let _ = kill_process(pid, signal);
         });
@@ -193,7 +209,7 @@ impl Drop for Frozen {
     }
 }
 
-/// The processes that a process has started and that still run.
+/// Returns the running children of a process.
 fn children(parent: Pid) -> Vec<Pid> {
     let processes = fs::read_dir("/proc").expect("/proc").flatten();
     let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());

@@ -1,4 +1,4 @@
-//! Comparing two directory trees entry by entry.
+//! Compares two directory trees entry by entry.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use sha1::{Digest, Sha1};
 
-/// What is compared of one entry. Times of folders are not: making a file changes them.
+/// The compared properties of an entry. Times of folders are not compared, because creating a file changes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     Folder { mode: u32 },
@@ -46,15 +46,15 @@ impl fmt::Display for Difference {
 pub struct Tree(pub BTreeMap<String, Entry>);
 
 impl Tree {
-    /// Reads a tree. Tablespaces are entered through their links, whose targets (two restored copies can't share them)
-    /// are not recorded.
+    /// Reads a tree. Tablespaces are read through their links. The targets of the links are not recorded, because two
+    /// restored copies can't share them.
     pub fn read(top: &Path) -> Self {
         let mut tree = Self::default();
         tree.add(top, "");
         tree
     }
 
-    /// Reads a restored data directory without `postgresql.auto.conf`, which every restore writes with the time in it.
+    /// Reads a restored data directory without `postgresql.auto.conf`, into which every restore writes the time.
     pub fn read_restored(top: &Path) -> Self {
         Self::read(top).without(|path| path == "postgresql.auto.conf")
     }
@@ -106,7 +106,7 @@ impl Tree {
         Self(text.lines().map(|line| parse(line).unwrap_or_else(|| panic!("bad listing line: {line}"))).collect())
     }
 
-    /// Leaves out the entries whose path `unwanted` picks.
+    /// Omits the entries whose path `unwanted` selects.
     pub fn without(mut self, unwanted: impl Fn(&str) -> bool) -> Self {
         self.0.retain(|path, _| !unwanted(path));
         self

@@ -2,7 +2,8 @@
 
 use super::cluster::Cluster;
 
-/// The file's text: `lines` in `[global]`, after those of `defaults` whose option they do not set, and the stanza of a cluster.
+/// Returns the text of the file: `lines` in `[global]`, after those of `defaults` whose option they do not set, and the
+/// stanza of a cluster.
 pub fn config_text(defaults: &[String], lines: &[impl AsRef<str>], stanza: &str, cluster: &Cluster) -> String {
     let option = |line: &str| line.split('=').next().map(str::to_owned);
     let is_given = |default: &str| lines.iter().any(|line| option(line.as_ref()) == option(default));

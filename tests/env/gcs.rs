@@ -1,4 +1,4 @@
-//! fake-gcs-server, an emulator of Google Cloud Storage. It asks for no proof and keeps its objects in memory.
+//! fake-gcs-server, an emulator of Google Cloud Storage. It requires no authentication and keeps its objects in memory.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -9,23 +9,23 @@ use super::oracle::optional_oracle;
 use super::proxy::{Proxy, ProxyOptions};
 use super::space::Space;
 
-/// How long the server may take to be ready.
+/// The maximum time until the server is ready.
 const READY_LIMIT_S: u64 = 20;
 /// Its one bucket.
 pub const BUCKET: &str = "rbr";
 
-/// A running server with one bucket, behind a proxy that speaks TLS and adds what Google's servers say besides.
+/// A running server with one bucket, behind a proxy that speaks TLS and adds headers of Google's servers.
 pub struct Gcs {
-    /// What clients talk to.
+    /// The proxy that clients connect to.
     pub proxy: Proxy,
-    // Before the folder that the server works in
+    // Declared before the folder that the server uses, so that it is dropped first
     server: Background,
     space: Space,
     port: u16,
 }
 
 impl Gcs {
-    /// Starts an empty server. Nothing where the test has to be skipped.
+    /// Starts an empty server. Returns `None` if the test has to be skipped.
     pub fn start() -> Option<Self> {
         let program = optional_oracle("fake-gcs-server")?;
         let (space, port) = (Space::new(), free_ports(1));
@@ -64,13 +64,13 @@ impl Gcs {
         self.space.path(name)
     }
 
-    /// What the server knows of an object, by its name with slashes encoded.
+    /// Returns the server's metadata of an object, by its name with encoded slashes.
     pub fn describe(&self, name: &str) -> serde_json::Value {
         let url = format!("http://127.0.0.1:{}/storage/v1/b/{BUCKET}/o/{name}", self.port);
         self.space.run("curl", &["-s", "-f", &url]).success().json()
     }
 
-    /// The lines of a configuration for a repository on this server.
+    /// Returns the configuration lines for a repository on this server.
     pub fn options(&self) -> Vec<String> {
         vec![
             "repo1-type=gcs".to_owned(),

@@ -1,8 +1,8 @@
-//! Object stores with old versions, as they were at times that a test chooses. Emulators of Azure keep none, and those of GCS
-//! list them in another order than Google documents.
+//! Object stores with old versions, as of times that a test chooses. Emulators of Azure keep no versions, and emulators
+//! of GCS list them in another order than Google documents.
 //!
-//! Nothing can be written: the versions are taken from a folder, every time the test says so. Listings come in small pages.
-//! No proof is asked for.
+//! The stores are read-only: they take the versions from a folder whenever the test says so. Listings come in small
+//! pages. No authentication is required.
 
 mod azure;
 mod gcs;
@@ -23,10 +23,10 @@ use super::proxy::http::{Head, Wire};
 use super::proxy::{Proxy, ProxyOptions};
 use super::space::Space;
 
-/// Entries of a page, to have many of them.
+/// Entries per page, small in order to have many pages.
 const PAGE_SIZE: usize = 7;
 
-/// Whose answers are given.
+/// The emulated service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
     Azure,
@@ -37,9 +37,9 @@ pub enum Service {
 struct Version {
     /// Seconds since the epoch.
     time: i64,
-    /// What names it; later ones have greater numbers.
+    /// The version's name. Later versions have greater numbers.
     number: usize,
-    /// Nothing: it was deleted.
+    /// `None` if the object was deleted.
     content: Option<Arc<Vec<u8>>>,
 }
 
@@ -48,7 +48,7 @@ type Objects = BTreeMap<String, Vec<Version>>;
 
 /// A running server.
 pub struct History {
-    /// What clients talk to, with TLS.
+    /// The proxy that clients connect to, with TLS.
     pub proxy: Proxy,
     service: Service,
     space: Space,
@@ -83,7 +83,7 @@ impl History {
         Self { proxy, service, space, shared, address, accepting: Some(accepting) }
     }
 
-    /// Takes what changed in a folder since the last time for written, and deleted, at this time.
+    /// Records what changed in a folder since the last call as written, or deleted, at this time.
     pub fn record(&self, folder: &Path, time: i64) {
         let mut objects = self.shared.objects.lock().unwrap_or_else(PoisonError::into_inner);
         let mut number: usize = objects.values().map(Vec::len).sum();
@@ -117,7 +117,7 @@ impl History {
         self.space.path(name)
     }
 
-    /// The lines of a configuration for a repository on this server.
+    /// Returns the configuration lines for a repository on this server.
     pub fn options(&self) -> Vec<String> {
         let port = self.proxy.port();
         let mut lines = match self.service {
@@ -150,7 +150,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 impl Drop for History {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        // Wakes the thread that accepts
+        // Wakes the accepting thread
         let _ = TcpStream::connect(self.address);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
@@ -184,7 +184,7 @@ impl Shared {
         Ok(())
     }
 
-    /// The version of an object that a request names, or else the current one.
+    /// Returns the requested version of an object, or the current one.
     fn find(&self, name: &str, number: Option<&str>) -> Option<Found> {
         let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         let versions = objects.get(name)?;
@@ -195,7 +195,7 @@ impl Shared {
         Some(Found { time: version.time, number: version.number, content: Arc::clone(version.content.as_ref()?) })
     }
 
-    /// A page of what is directly below the prefix of a request. Where a token leads is a number of entries.
+    /// Returns a page of the entries directly below the prefix of a request. A token is a number of entries.
     fn page(&self, request: &Request, with_versions: bool, token: &str) -> Page {
         let prefix = request.parameter("prefix").unwrap_or_default();
         let by_folder = request.parameter("delimiter").is_some();
@@ -223,10 +223,10 @@ impl Shared {
     }
 }
 
-/// What is to be sent of an object.
+/// What to send of an object.
 struct Found {
     time: i64,
-    /// Of the version.
+    /// The number of the version.
     number: usize,
     content: Arc<Vec<u8>>,
 }
@@ -242,7 +242,7 @@ struct Page {
     next: Option<String>,
 }
 
-/// What a client asks for.
+/// A request of a client.
 struct Request {
     method: String,
     path: String,
@@ -282,7 +282,7 @@ impl Answer {
         Self { status, headers: Vec::new(), body: body.into() }
     }
 
-    /// The content of an object, or the part of it that was asked for.
+    /// Responds with the content of an object, or the requested part of it.
     fn content(request: &Request, found: &Found) -> Self {
         let size = found.content.len();
         let Some((first, last)) = request.range else { return Self::new(200, found.content.to_vec()) };

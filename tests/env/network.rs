@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::space::Space;
 
-/// The first of this many ports in a row that nothing listens on, and that no other test of this process was given.
+/// Returns the first of `count` consecutive ports that nothing listens on and that no other test of this process was
+/// given.
 pub fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
@@ -19,7 +20,7 @@ pub fn free_ports(count: u16) -> u16 {
     }
 }
 
-/// Makes an authority (`tls/ca.crt`) and a certificate for 127.0.0.1 (`tls/s.crt`, its key `tls/s.key`).
+/// Creates an authority (`tls/ca.crt`) and a certificate for 127.0.0.1 (`tls/s.crt`, its key `tls/s.key`).
 pub fn certificates(space: &Space) {
     space.folder("tls");
     space.write("tls/ext", "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n");

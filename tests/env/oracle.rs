@@ -1,4 +1,4 @@
-//! The programs that rbr is compared with: the real pgBackRest and PostgreSQL of several versions.
+//! The programs that rbr is compared with: the real pgBackRest and several versions of PostgreSQL.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Where the oracles are, as `scripts/oracles` installs them.
+/// The paths of the oracles, as installed by `scripts/oracles`.
 #[derive(Debug)]
 pub struct Oracles {
     /// The real pgBackRest.
@@ -48,7 +48,7 @@ impl Oracles {
         Ok(Self { pgbackrest, postgres })
     }
 
-    /// The newest folder that holds a client program: new clients talk to old servers.
+    /// Returns the newest folder that contains a client program, because new clients work with old servers.
     pub fn client(&self, program: &str) -> PathBuf {
         self.postgres
             .values()
@@ -59,7 +59,8 @@ impl Oracles {
     }
 }
 
-/// The oracles, or nothing where a test has to be skipped. With `RBR_REQUIRE_ORACLES` set, missing ones are a failure.
+/// Returns the oracles, or `None` if a test has to be skipped. With `RBR_REQUIRE_ORACLES` set, missing oracles are a
+/// failure.
 pub fn oracles(versions: &[u32]) -> Option<&'static Oracles> {
     static FOUND: OnceLock<Result<Oracles, String>> = OnceLock::new();
     let missing = match FOUND.get_or_init(Oracles::find) {
@@ -73,7 +74,7 @@ pub fn oracles(versions: &[u32]) -> Option<&'static Oracles> {
     None
 }
 
-/// A program of the cache besides [`Oracles`], or nothing where a test has to be skipped.
+/// Returns a program of the cache that is not in [`Oracles`], or `None` if a test has to be skipped.
 pub fn optional_oracle(path: &str) -> Option<PathBuf> {
     let program = cache().join(path);
     if program.exists() {
@@ -83,14 +84,14 @@ pub fn optional_oracle(path: &str) -> Option<PathBuf> {
     None
 }
 
-/// Says that a test is skipped, or fails it with `RBR_REQUIRE_ORACLES`.
+/// Reports that a test is skipped, or fails it with `RBR_REQUIRE_ORACLES`.
 pub fn skip(missing: &str) {
     let required = std::env::var("RBR_REQUIRE_ORACLES").is_ok_and(|value| !value.is_empty() && value != "0");
     assert!(!required, "{missing}: run scripts/oracles");
     say(&format!("SKIPPED {}: {missing}; run scripts/oracles", std::thread::current().name().unwrap_or("test")));
 }
 
-/// Where `scripts/oracles` puts them.
+/// Returns the directory of `scripts/oracles`.
 fn cache() -> PathBuf {
     match std::env::var_os("RBR_ORACLES") {
         Some(path) => PathBuf::from(path),
@@ -99,7 +100,7 @@ fn cache() -> PathBuf {
     }
 }
 
-/// Prints past the test runner, which hides what a passing test prints.
+/// Prints a line although the test runner hides the output of passing tests.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

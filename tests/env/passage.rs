@@ -1,4 +1,4 @@
-//! A passage for TCP connections on loopback, which can be cut.
+//! A relay for TCP connections on loopback that can be cut.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
@@ -10,20 +10,20 @@ use std::thread::JoinHandle;
 /// Bytes that are passed on at once.
 const BUFFER_BYTES: usize = 32 << 10;
 
-/// A running passage; it and its connections end when this goes out of scope.
+/// A running relay. It ends with its connections when the value is dropped.
 pub struct Passage {
     shared: Arc<Shared>,
     address: SocketAddr,
     accepting: Option<JoinHandle<()>>,
 }
 
-/// What the threads of a passage share.
+/// What the threads of a relay share.
 struct Shared {
     target: u16,
     stopping: AtomicBool,
     closed: AtomicBool,
     cuts: AtomicU64,
-    /// After how many bytes, of all connections and both directions, the next cuts happen.
+    /// The number of bytes, over all connections and both directions, before each of the next cuts.
     plan: Mutex<VecDeque<u64>>,
     /// Both sockets of every connection.
     open: Mutex<HashMap<u64, [TcpStream; 2]>>,
@@ -57,7 +57,7 @@ impl Passage {
         self.address.port()
     }
 
-    /// From now on a connection is cut when it carries the byte after this many, then the next after as many as the second
+    /// Cuts a connection when it carries the byte after the first number of bytes, then after as many as the second
     /// number says, and so on.
     pub fn cut_after(&self, bytes: &[u64]) {
         *lock(&self.shared.plan) = bytes.iter().copied().collect();
@@ -70,12 +70,12 @@ impl Passage {
         numbers.into_iter().for_each(|number| self.shared.end(number));
     }
 
-    /// Whether new connections end at once.
+    /// Sets whether new connections end at once.
     pub fn set_closed(&self, closed: bool) {
         self.shared.closed.store(closed, Ordering::SeqCst);
     }
 
-    /// How many connections have been cut.
+    /// Returns how many connections have been cut.
     pub fn cuts(&self) -> u64 {
         self.shared.cuts.load(Ordering::SeqCst)
     }
@@ -84,7 +84,7 @@ impl Passage {
 impl Drop for Passage {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        // Wakes the thread that accepts
+        // Wakes the accepting thread
         let _ = TcpStream::connect(self.address);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
@@ -100,7 +100,7 @@ impl Shared {
             if self.stopping.load(Ordering::SeqCst) {
                 return;
             }
-            // What can't be connected ends, which is what its client sees of a server that is away
+            // A connection that fails ends, which is what its client sees of an absent server
             if !self.closed.load(Ordering::SeqCst) {
                 let _ = self.connect(number, client);
             }
@@ -138,7 +138,7 @@ impl Shared {
         }
     }
 
-    /// Counts bytes, and says whether a cut is due among them.
+    /// Counts bytes and returns whether a cut is due within them.
     fn is_cut_within(&self, size: u64) -> bool {
         let mut plan = lock(&self.plan);
         let Some(left) = plan.front_mut() else { return false };

@@ -1,7 +1,7 @@
-//! A reverse proxy on loopback that makes a healthy server slow or faulty, and counts what is asked of it.
+//! A reverse proxy on loopback that makes a server slow or faulty and counts requests.
 //!
-//! Every connection of a client has a thread and a connection to the server of its own, and both live as long as the
-//! client keeps them: latency delays each request by itself and never serializes two connections.
+//! Every connection of a client has its own thread and its own connection to the server. Both live as long as the
+//! client keeps them, so latency delays each request by itself and never serializes two connections.
 
 mod connection;
 pub(super) mod http;
@@ -19,25 +19,25 @@ use std::time::Duration;
 use regex_lite::Regex;
 use rustls::SupportedCipherSuite;
 
-/// Connections beyond this many are closed at once.
+/// More connections than this are closed at once.
 const CONNECTIONS_MAX: usize = 256;
-/// Requests are counted beyond this many, but no longer kept.
+/// More requests than this are counted, but not kept.
 const LOG_MAX: usize = 200_000;
 
-/// What happens to a request instead of, or besides, being passed on.
+/// What happens to a request instead of, or in addition to, forwarding it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The server is not asked; this is the answer.
+    /// The proxy answers with this, without the server.
     Answer { status: u16, body: String },
-    /// The server is not asked; the connection is reset.
+    /// The proxy resets the connection, without the server.
     Reset,
-    /// The server is not asked; the connection ends as if the proxy had been stopped in good order.
+    /// The proxy closes the connection in good order, without the server.
     Close,
-    /// The answer's head is passed on, and half of its body. Then the connection ends.
+    /// The proxy forwards the head of the answer and half of its body. Then the connection ends.
     CutBody,
     /// The request waits this long before it is passed on.
     Stall(Duration),
-    /// The server does its work, and the connection ends in the place of its answer.
+    /// The server does its work, and the connection ends instead of the answer.
     LoseReply,
 }
 
@@ -52,7 +52,7 @@ impl Fault {
         Self::error_with(status, code, message)
     }
 
-    /// An answer with a status and an S3 error body of this code and message.
+    /// Returns an answer with a status and an S3 error body with this code and message.
     pub fn error_with(status: u16, code: &str, message: &str) -> Self {
         let body = format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>"
@@ -61,7 +61,7 @@ impl Fault {
     }
 }
 
-/// Which requests a fault befalls.
+/// The requests to which a fault applies.
 #[derive(Debug)]
 pub struct Rule {
     fault: Fault,
@@ -79,19 +79,19 @@ impl Rule {
         Self { fault, every: 1, times_max: u64::MAX, matching: None, seen, hits }
     }
 
-    /// Only those whose `METHOD /path?query` matches this pattern.
+    /// Applies only to requests whose `METHOD /path?query` matches this pattern.
     pub fn on(mut self, pattern: &str) -> Self {
         self.matching = Some(Regex::new(pattern).expect("valid pattern"));
         self
     }
 
-    /// Only every nth of them.
+    /// Applies only to every nth of them.
     pub fn every(mut self, n: u64) -> Self {
         self.every = n.max(1);
         self
     }
 
-    /// No more than this often.
+    /// Applies at most this often.
     pub fn times(mut self, max: u64) -> Self {
         self.times_max = max;
         self
@@ -106,42 +106,42 @@ impl Rule {
     }
 }
 
-/// What a proxy stands before, and how.
+/// The server of a proxy, and the proxy's settings.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyOptions {
     /// The server: `http://127.0.0.1:PORT`, or `https://` with [`ProxyOptions::ca_file`].
     pub target: String,
     /// The authority of the server's certificate.
     pub ca_file: Option<PathBuf>,
-    /// Certificate and key (PEM files) to speak TLS with clients; without them they speak plain HTTP.
+    /// Certificate and key (PEM files) for TLS with clients. Without them clients use plain HTTP.
     pub certificate: Option<(PathBuf, PathBuf)>,
-    /// The only cipher suite for clients; any where it is not given.
+    /// The only cipher suite for clients; `None` allows any.
     pub suite: Option<SupportedCipherSuite>,
-    /// The port to listen on; 0 takes a free one.
+    /// The port to listen on; 0 selects a free port.
     pub port: u16,
-    /// How long every request waits before it is passed on.
+    /// The delay of every request before it is forwarded.
     pub latency: Duration,
-    /// Adds the header `X-GUploader-UploadID` to answers, with what `upload_id` says in their `Location`, as Google's
-    /// servers do and their emulators don't.
+    /// Adds the header `X-GUploader-UploadID` to answers, with the `upload_id` of their `Location`, as Google's servers
+    /// do and their emulators don't.
     pub upload_id_header: bool,
 }
 
-/// One request that a client sent.
+/// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Which connection it came on, counted from 1.
+    /// The connection of the request, counted from 1.
     pub connection: u64,
     pub method: String,
-    /// Path and query as they were sent.
+    /// Path and query as sent.
     pub path: String,
-    /// The status that the client was sent; 0 when it was sent none.
+    /// The status that the client received; 0 if it received none.
     pub status: u16,
     /// Bytes of the bodies that were passed on.
     pub sent: u64,
     pub received: u64,
 }
 
-/// A running proxy; it and its connections end when this goes out of scope.
+/// A running proxy. It ends with its connections when the value is dropped.
 pub struct Proxy {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -154,7 +154,7 @@ struct Shared {
     tls: tls::Tls,
     stopping: AtomicBool,
     connections: AtomicU64,
-    /// Sockets of both sides, to end connections that wait for data.
+    /// Sockets of both sides, in order to end connections that wait for data.
     open: Mutex<HashMap<u64, Vec<TcpStream>>>,
     state: Mutex<State>,
 }
@@ -195,12 +195,12 @@ impl Proxy {
         self.address.port()
     }
 
-    /// Replaces the faults. Their counts begin anew.
+    /// Replaces the faults and resets their counts.
     pub fn set_rules(&self, rules: Vec<Rule>) {
         self.shared.state().rules = Arc::new(rules);
     }
 
-    /// How often the rules have applied, in their order.
+    /// Returns how often each rule has applied, in order.
     pub fn hits(&self) -> Vec<u64> {
         let rules = Arc::clone(&self.shared.state().rules);
         rules.iter().map(|rule| rule.hits.load(Ordering::Relaxed).min(rule.times_max)).collect()
@@ -210,12 +210,19 @@ impl Proxy {
         self.shared.state().latency = latency;
     }
 
-    /// The requests since the start or the last [`Proxy::clear`], in the order they ended.
+    /// Waits until all connections have ended, so that every request is recorded. For clients that have ended.
+    pub fn settle(&self) {
+        while !lock(&self.shared.open).is_empty() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Returns the requests since the start or the last [`Proxy::clear`], in the order in which they ended.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.state().log.clone()
     }
 
-    /// How many requests of each method ended with each status (0: none was sent).
+    /// Returns how many requests of each method ended with each status (0: no answer).
     pub fn counts(&self) -> BTreeMap<(String, u16), u64> {
         self.shared.state().counts.clone()
     }
@@ -231,7 +238,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        // Wakes the thread that accepts
+        // Wakes the accepting thread
         let _ = TcpStream::connect(self.address);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
@@ -259,7 +266,7 @@ impl Shared {
             let shared = Arc::clone(self);
             if shared.keep(number, &socket).is_ok() {
                 std::thread::spawn(move || {
-                    // A client that goes away, or a fault, ends the connection and nothing else
+                    // A client that disconnects, or a fault, ends only this connection
                     let _ = connection::serve(&shared, number, socket);
                     lock(&shared.open).remove(&number);
                 });
@@ -267,7 +274,7 @@ impl Shared {
         }
     }
 
-    /// Prepares a socket of a connection and remembers it for the proxy's end.
+    /// Prepares a socket of a connection and records it, so that the proxy can close it at the end.
     fn keep(&self, number: u64, socket: &TcpStream) -> io::Result<()> {
         socket.set_nodelay(true)?;
         let copy = socket.try_clone()?;
@@ -275,7 +282,7 @@ impl Shared {
         Ok(())
     }
 
-    /// How long a request waits, and what becomes of it.
+    /// Returns the latency and the fault of a request.
     fn decide(&self, line: &str) -> (Duration, Option<Fault>) {
         let (latency, rules) = {
             let state = self.state();

@@ -1,4 +1,4 @@
-//! A cluster with data in it, a repository, and both programs configured for them.
+//! A cluster with data, a repository, and both programs configured for them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::space::Space;
 /// The stanza of every scenario.
 pub const STANZA: &str = "demo";
 
-/// Options of every configuration that does not set them otherwise.
+/// Options of every configuration that does not override them.
 const DEFAULTS: [&str; 6] = [
     "log-level-console=detail",
     "log-level-file=off",
@@ -26,22 +26,22 @@ const DEFAULTS: [&str; 6] = [
 /// A worker that has done its work ends within this.
 const WORKER_END_MAX: Duration = Duration::from_secs(30);
 
-/// What a scenario is made of.
+/// Options of a scenario.
 #[derive(Clone, Debug)]
 pub struct ScenarioOptions {
     /// PostgreSQL's major version.
     pub version: u32,
-    /// Lines of `[global]` besides the paths.
+    /// Lines of `[global]` in addition to the paths.
     pub global: Vec<String>,
-    /// Whether part of the data lies in a tablespace.
+    /// Whether part of the data is in a tablespace.
     pub tablespace: bool,
     /// The program in `archive_command`.
     pub archive_with: Tool,
-    /// More lines of `postgresql.conf`.
+    /// Additional lines of `postgresql.conf`.
     pub settings: Vec<String>,
-    /// MiB of a WAL segment.
+    /// Size of a WAL segment in MiB.
     pub segment_mib: u32,
-    /// Whether everything lies on a disk, where it could as well be in memory.
+    /// Whether everything is on a disk, even if there is room in memory.
     pub on_disk: bool,
 }
 
@@ -59,7 +59,7 @@ impl Default for ScenarioOptions {
     }
 }
 
-/// See the module.
+/// See the module documentation.
 pub struct Scenario {
     pub space: Arc<Space>,
     pub oracles: &'static Oracles,
@@ -68,8 +68,8 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// A running cluster with tables, indexes, out-of-line values and (if asked for) a tablespace; no stanza yet.
-    /// Nothing where the oracles are missing.
+    /// Starts a cluster with tables, indexes, out-of-line values and (optionally) a tablespace, without a stanza.
+    /// Returns `None` if the oracles are missing.
     pub fn start(options: ScenarioOptions) -> Option<Self> {
         let oracles = oracles(&[options.version])?;
         let space = Arc::new(if options.on_disk { Space::on_disk() } else { Space::new() });
@@ -95,7 +95,7 @@ impl Scenario {
         Some(scenario)
     }
 
-    /// Writes the configuration file of both programs anew, with these lines in `[global]`.
+    /// Rewrites the configuration file of both programs with these lines in `[global]`.
     pub fn configure(&self, global: &[String]) {
         let space = &self.space;
         let mut defaults: Vec<_> = DEFAULTS.map(str::to_owned).into();
@@ -128,7 +128,8 @@ impl Scenario {
         self.cluster.sql("checkpoint");
     }
 
-    /// Changes all over the data: rows in the middle of a table, growth, a table that shrinks, a new one, one less.
+    /// Changes all kinds of data: rows in the middle of a table, a growing table, a shrinking table, a new table, a
+    /// dropped table.
     pub fn change(&self, round: u32) {
         self.cluster.sql(&format!(
             "update plain set note = md5(note || {round}) where id % 500 = {round};
@@ -160,12 +161,12 @@ impl Scenario {
         self.space.run(self.program(tool), &self.arguments(arguments))
     }
 
-    /// [`Scenario::run`] of rbr.
+    /// Like [`Scenario::run`], for rbr.
     pub fn rbr(&self, arguments: &[&str]) -> Run {
         self.run(Tool::Rbr, arguments)
     }
 
-    /// [`Scenario::run`] of the real pgBackRest.
+    /// Like [`Scenario::run`], for the real pgBackRest.
     pub fn pgbackrest(&self, arguments: &[&str]) -> Run {
         self.run(Tool::PgBackRest, arguments)
     }
@@ -175,7 +176,7 @@ impl Scenario {
         self.space.start(self.program(tool), &self.arguments(arguments))
     }
 
-    /// Restores with `tool` into the new data directory `name` (its tablespaces beside it) and returns that cluster,
+    /// Restores with `tool` into the new data directory `name` (its tablespaces next to it) and returns that cluster,
     /// not started.
     #[track_caller]
     pub fn restore(&self, tool: Tool, name: &str, arguments: &[&str]) -> Cluster {
@@ -192,7 +193,7 @@ impl Scenario {
         Cluster::existing(&self.space, self.oracles, self.options.version, name)
     }
 
-    /// Waits until the worker that archives or fetches in the background has ended.
+    /// Waits until the background worker has ended.
     #[track_caller]
     pub fn worker_ends(&self) {
         let lock = self.space.path(&format!("lock/{STANZA}-archive-1.lock"));
@@ -203,7 +204,7 @@ impl Scenario {
         }
     }
 
-    /// The labels in the repository, oldest first, as the real pgBackRest lists them.
+    /// Returns the labels in the repository, oldest first, as listed by the real pgBackRest.
     #[track_caller]
     pub fn labels(&self) -> Vec<String> {
         let info = self.pgbackrest(&["info", "--output=json", "--log-level-console=off"]).success().json();
@@ -212,7 +213,7 @@ impl Scenario {
     }
 }
 
-/// Starts a restored cluster and checks that it is sound and holds what `dump` says; stops it at the end.
+/// Starts a restored cluster, checks that it is valid and has the content of `dump`, and stops it.
 #[track_caller]
 pub fn restored_matches(restored: &mut Cluster, dump: &str) {
     restored.start();

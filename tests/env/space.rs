@@ -11,13 +11,14 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 use super::command::{Background, Run, TIME_LIMIT_S};
 use super::user::User;
 
-/// Where files are kept in memory, and the room that tests ask for there: more than those that run at a time have taken.
+/// The file system in memory, and the free space that tests require there: more than concurrent tests have used.
 const MEMORY: &str = "/dev/shm";
 const MEMORY_MIN: u64 = 4 << 30;
 
-/// A folder of one test, owned by the test user and removed at the end.
+/// The folder of one test, owned by the test user and removed at the end.
 ///
-/// It is short (`/tmp/rbr-XXXXXX`), since the sockets of servers lie in it and their paths are limited to 107 bytes.
+/// Its path is short (`/tmp/rbr-XXXXXX`), because it contains the sockets of servers, whose paths are limited to 107
+/// bytes.
 pub struct Space {
     root: PathBuf,
     user: &'static User,
@@ -25,10 +26,10 @@ pub struct Space {
 }
 
 impl Space {
-    /// Makes the folder with the usual places (`repo`, `log`, `lock`, `spool`) and a copy of the program under test that
-    /// the test user can run wherever the sources are kept.
+    /// Creates the folder with the usual subfolders (`repo`, `log`, `lock`, `spool`) and a copy of the program under
+    /// test, which the test user can run wherever the sources are.
     ///
-    /// It is in memory where there is room, unless `TMPDIR` says otherwise: tests make, sync and remove files by the
+    /// The folder is in memory if there is room, unless `TMPDIR` is set: tests create, sync and remove files by the
     /// hundred thousand, which takes most of their time on a disk.
     pub fn new() -> Self {
         match env::var_os("TMPDIR").is_none() && has_room(Path::new(MEMORY)) {
@@ -37,7 +38,8 @@ impl Space {
         }
     }
 
-    /// The same in the system's folder for temporary files, for measurements and for what disks and memory differ in.
+    /// Creates the folder in the system's folder for temporary files, for measurements and for what differs between
+    /// disk and memory.
     pub fn on_disk() -> Self {
         Self::below(&env::temp_dir())
     }
@@ -53,11 +55,11 @@ impl Space {
         }
         let program = space.path("bin/rbr");
         if let Some(other) = env::var_os("RBR_TEST_PROGRAM") {
-            // Another program in rbr's place, above all the real pgBackRest: what it fails is a mistake of the tests
+            // Another program instead of rbr, usually the real pgBackRest: a failure is a mistake of the tests
             std::os::unix::fs::symlink(other, &program).expect("link to RBR_TEST_PROGRAM");
         } else if fs::hard_link(env!("CARGO_BIN_EXE_rbr"), &program).is_err() {
-            // Over a border of file systems, by another process: a file that is open for writing here would be so in every process
-            // that another test starts meanwhile, and could not be executed
+            // Copied by another process: a file that is open for writing in this process would also be open in every
+            // process that another test starts meanwhile, and could not be executed
             let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_rbr")).arg(&program).status();
             assert!(copied.expect("cp").success(), "copy the program under test");
         }
@@ -79,7 +81,7 @@ impl Space {
         self.user
     }
 
-    /// Makes a folder and returns its path; one that is there already stays as it is.
+    /// Creates a folder and returns its path. An existing folder stays unchanged.
     pub fn folder(&self, name: &str) -> PathBuf {
         let path = self.path(name);
         if !path.is_dir() {
@@ -98,7 +100,7 @@ impl Space {
         path
     }
 
-    /// A command that will run as the test user, in this folder, with a clean environment.
+    /// Returns a command that runs as the test user, in this folder, with a clean environment.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command
@@ -128,14 +130,14 @@ impl Space {
         Background::of(command, self.path("log/background.log"))
     }
 
-    /// Copies a folder with everything in it, as `cp -a` does.
+    /// Copies a folder with its content, like `cp -a`.
     pub fn copy(&self, from: &str, to: &str) -> PathBuf {
         self.run("cp", &["-a", "--reflink=auto", &self.text(from), &self.text(to)]).success();
         self.path(to)
     }
 }
 
-/// Whether programs can be run in `folder`, and it and the machine have memory to spare.
+/// Returns whether programs can run in `folder`, and whether folder and machine have enough free memory.
 fn has_room(folder: &Path) -> bool {
     let free = statvfs(folder).is_ok_and(|stat| {
         !stat.f_flag.contains(StatVfsMountFlags::NOEXEC) && stat.f_bavail * stat.f_frsize >= MEMORY_MIN

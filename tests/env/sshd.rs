@@ -7,12 +7,12 @@ use super::network::free_ports;
 use super::oracle::optional_oracle;
 use super::space::Space;
 
-/// How long the server may take to be ready.
+/// The maximum time until the server is ready.
 const READY_LIMIT_S: u64 = 20;
 
-/// A server with host keys of some types (`host-TYPE`), which lets users in who have a key of one of them (`id-TYPE`).
+/// A server with host keys of several types (`host-TYPE`), which accepts users with a key of one of them (`id-TYPE`).
 pub struct Sshd {
-    // Before the folder that the server works in
+    // Declared before the folder that the server uses, so that it is dropped first
     server: Background,
     pub space: Space,
     port: u16,
@@ -20,8 +20,8 @@ pub struct Sshd {
 }
 
 impl Sshd {
-    /// Starts a server with this SFTP subsystem, and users with a key of each of these types and its passphrase. Nothing where
-    /// the test has to be skipped.
+    /// Starts a server with this SFTP subsystem, and users with a key of each of these types and its passphrase.
+    /// Returns `None` if the test has to be skipped.
     pub fn start(subsystem: &str, keys: &[(&'static str, &'static str)]) -> Option<Self> {
         let program = optional_oracle("openssh/usr/sbin/sshd")?;
         let (space, port) = (Space::new(), free_ports(1));
@@ -56,7 +56,7 @@ impl Sshd {
         Self::start("internal-sftp", &[("ed25519", "")])
     }
 
-    /// Stops what serves the connections that there are; new ones are served.
+    /// Stops the processes that serve the current connections. New connections are served.
     pub fn freeze(&self) -> Frozen {
         self.server.freeze_children()
     }
@@ -65,15 +65,15 @@ impl Sshd {
         self.port
     }
 
-    /// Writes a file of known hosts (`known`) that knows this server by the key in a file.
+    /// Writes a file of known hosts (`known`) that contains this server with the key in a file.
     pub fn know(&self, public_key: &str) {
         let public = std::fs::read_to_string(self.space.path(public_key)).expect("host key");
         let public = public.split(' ').take(2).collect::<Vec<_>>().join(" ");
         self.space.write("known", format!("[127.0.0.1]:{} {public}\n", self.port));
     }
 
-    /// The lines of a configuration that logs in with a key of this type, through `port` ([`Sshd::port`], or that of what
-    /// stands before the server). How the host's key is checked is not among them.
+    /// Returns the configuration lines for a login with a key of this type through `port` ([`Sshd::port`], or the port
+    /// of a relay). They do not set how the host key is checked.
     pub fn options(&self, kind: &str, port: u16) -> Vec<String> {
         let key = self.space.text(&format!("id-{kind}"));
         let mut lines = vec![
@@ -91,7 +91,8 @@ impl Sshd {
         lines
     }
 
-    /// The lines of a configuration that reaches a [usual](Sshd::start_usual) server through `port`, and trusts its key.
+    /// Returns the configuration lines for a [usual](Sshd::start_usual) server that is reached through `port` and whose
+    /// key is trusted.
     pub fn usual_options(&self, port: u16) -> Vec<String> {
         let mut lines = self.options("ed25519", port);
         lines.extend([

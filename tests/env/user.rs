@@ -12,12 +12,12 @@ pub struct User {
     pub name: String,
     pub uid: u32,
     pub gid: u32,
-    /// Whether a command must change to this user, because the tests run as root.
+    /// Whether a command must switch to this user, because the tests run as root.
     change: bool,
 }
 
 impl User {
-    /// The user for the tests: the current one, or for root the first of `postgres` and `nobody` that exists.
+    /// Returns the user for the tests: the current one, or for root the first of `postgres` and `nobody` that exists.
     pub fn for_tests() -> &'static Self {
         static USER: OnceLock<User> = OnceLock::new();
         USER.get_or_init(|| {
@@ -54,7 +54,7 @@ impl User {
         }
     }
 
-    /// Gives the file or folder at `path` (a link itself, not its target) to this user.
+    /// Changes the owner of the file or folder at `path` (of a link itself, not its target) to this user.
     pub fn own(&self, path: &Path) {
         if self.change {
             std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid)).expect("chown");

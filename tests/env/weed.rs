@@ -9,27 +9,27 @@ use super::oracle::optional_oracle;
 use super::proxy::{Proxy, ProxyOptions};
 use super::space::Space;
 
-/// How long the server may take to be ready.
+/// The maximum time until the server is ready.
 const READY_LIMIT_S: u64 = 60;
-/// Ports that one server takes: HTTP, HTTPS and those behind them.
+/// Ports that one server uses: HTTP, HTTPS and internal ones.
 const PORTS: u16 = 9;
-/// Key and secret of its one user.
+/// Key and secret of its only user.
 pub const KEY: (&str, &str) = ("rbrkey", "rbrsecret");
-/// Where buckets are hosts: that is what they have in common.
+/// The domain of which buckets are subdomains.
 pub const DOMAIN: &str = "s3.example.test";
 /// Its one bucket.
 pub const BUCKET: &str = "rbr";
 
-/// A running server with the bucket [`BUCKET`]; it ends when this goes out of scope.
+/// A running server with the bucket [`BUCKET`]. It ends when the value is dropped.
 pub struct Weed {
-    // Before the folder that the server works in
+    // Declared before the folder that the server uses, so that it is dropped first
     server: Background,
     space: Space,
     port: u16,
 }
 
 impl Weed {
-    /// Starts a server with empty storage. Nothing where the test has to be skipped.
+    /// Starts a server with empty storage. Returns `None` if the test has to be skipped.
     pub fn start() -> Option<Self> {
         Self::start_in(Space::new())
     }
@@ -63,7 +63,7 @@ impl Weed {
         }
     }
 
-    /// From now on old versions of objects are kept.
+    /// Keeps old versions of objects from now on.
     pub fn keep_versions(&self) {
         let program = optional_oracle("weed").expect("the server was started from it");
         let shell = "echo \"s3.bucket.versioning -name $2 -enable\" | \"$0\" shell -master=$1";
@@ -83,7 +83,7 @@ impl Weed {
         format!("http://127.0.0.1:{}", self.port + 1)
     }
 
-    /// The bucket as its folder of files, which asks for no signature.
+    /// Returns the URL of the bucket as a folder of files, which requires no signature.
     #[allow(dead_code, reason = "it is for the benchmarks, which share this file")]
     pub fn files(&self) -> String {
         format!("http://127.0.0.1:{}/buckets/{BUCKET}", self.port + 4)
@@ -94,8 +94,8 @@ impl Weed {
         self.space.path(name)
     }
 
-    /// Sends a signed request for `path` (with its query, if it has one parameter at the most) of the bucket. The answer's
-    /// body is followed by a line with its status.
+    /// Sends a signed request for `path` of the bucket (with a query of at most one parameter). A line with the status
+    /// follows the body of the answer.
     pub fn curl(&self, method: &str, path: &str) -> Run {
         let (key, secret) = KEY;
         let url = format!("https://127.0.0.1:{}/{BUCKET}{path}", self.port);
@@ -104,7 +104,7 @@ impl Weed {
         self.space.run("curl", &[&fixed[..], &["--cacert", &ca, "-u", &user, "-X", method, &url]].concat())
     }
 
-    /// The multi-part uploads that were begun and neither completed nor aborted, as XML elements.
+    /// Returns the multi-part uploads that were started and neither completed nor aborted, as XML elements.
     pub fn uploads(&self) -> Vec<String> {
         let answer = self.curl("GET", "?uploads=");
         assert!(answer.stdout.ends_with("\n200"), "{}", answer.describe());
@@ -120,7 +120,8 @@ impl Weed {
         })
     }
 
-    /// The lines of a configuration for a repository on this server, reached through `port` ([`Weed::port`], or a proxy's).
+    /// Returns the configuration lines for a repository on this server that is reached through `port` ([`Weed::port`],
+    /// or the port of a proxy).
     pub fn options(&self, port: u16) -> Vec<String> {
         let (key, secret) = KEY;
         vec![
@@ -138,7 +139,7 @@ impl Weed {
     }
 }
 
-/// The server's command line. Each of its parts listens somewhere, on both a port for HTTP and one for gRPC.
+/// Returns the server's command line. Each part of the server listens on one port for HTTP and one for gRPC.
 fn arguments(space: &Space, port: u16) -> Vec<String> {
     let ports = [
         "s3.port.https",

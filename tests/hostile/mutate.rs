@@ -1,11 +1,11 @@
-//! Changes to the text of info files and manifests that are likely to be believed.
+//! Changes to the text of info files and manifests that are likely to be accepted.
 
-/// Random numbers, the same ones for the same seed.
+/// Pseudo-random numbers, the same for the same seed.
 pub struct Random(u64);
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        // Seeds that follow each other must not give streams that look alike
+        // Consecutive seeds must not yield similar sequences
         let mut random = Self((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         for _ in 0..4 {
             random.next();
@@ -31,7 +31,7 @@ impl Random {
     }
 }
 
-/// Numbers where programs go wrong.
+/// Numbers at which programs fail.
 const NUMBERS: &[&str] = &[
     "0",
     "1",
@@ -61,7 +61,7 @@ const NUMBERS: &[&str] = &[
     "0.5",
 ];
 
-/// Texts where programs go wrong, as JSON.
+/// Texts at which programs fail, as JSON.
 fn texts(random: &mut Random, outside: &str) -> String {
     let long = format!("\"{}\"", "a".repeat(1 + random.below(70_000)));
     let fixed = [
@@ -105,7 +105,7 @@ fn texts(random: &mut Random, outside: &str) -> String {
     }
 }
 
-/// Keys that could be added to the value of a file.
+/// Members that could be added to the value of a file.
 const MEMBERS: &[&str] = &[
     "\"bi\":1",
     "\"bi\":4096,\"bic\":16",
@@ -125,7 +125,7 @@ const MEMBERS: &[&str] = &[
     "\"backup-prior\":\"20261122-132617F_20261122-132619I\"",
 ];
 
-/// Whole lines, with sections they belong to.
+/// Whole lines with the sections that they belong to.
 fn lines(outside: &str) -> Vec<String> {
     let file = "{\"size\":0,\"timestamp\":1}";
     vec![
@@ -158,7 +158,7 @@ fn lines(outside: &str) -> Vec<String> {
     ]
 }
 
-/// The ranges of the numbers in a value that are not parts of texts.
+/// Returns the ranges of the numbers in a value that are not part of texts.
 fn numbers(value: &str) -> Vec<std::ops::Range<usize>> {
     let mut found = Vec::new();
     let (mut in_text, mut start) = (false, None);
@@ -196,7 +196,7 @@ fn other_number(random: &mut Random, old: &str) -> String {
     }
 }
 
-/// Changes one line, a `key=value`, into none or more.
+/// Replaces a `key=value` line by none or more lines.
 fn change_line(random: &mut Random, line: &str, others: &[&str], outside: &str) -> Vec<String> {
     let (key, value) = super::split(line).unwrap_or((line, ""));
     let with = |value: String| vec![format!("{key}={value}")];
@@ -228,7 +228,7 @@ fn change_line(random: &mut Random, line: &str, others: &[&str], outside: &str) 
             Some((_, other)) => with(other.to_owned()),
             None => vec![line.to_owned()],
         },
-        // Another member in an object: they are expected in order, so it goes to any place
+        // Another member in an object at any position, because members are expected in order
         9 => match value.match_indices(['{', ',']).map(|(at, _)| at + 1).collect::<Vec<_>>() {
             places if places.is_empty() => with(texts(random, outside)),
             places => {
@@ -247,7 +247,7 @@ fn change_line(random: &mut Random, line: &str, others: &[&str], outside: &str) 
                 with(replaced(value, at..end, ""))
             }
         },
-        // Many that look alike
+        // Many similar lines
         _ => (0..1 + random.below(300)).map(|index| format!("{key}{index}={value}")).collect(),
     }
 }
@@ -268,7 +268,7 @@ pub fn mutate(random: &mut Random, text: &str, outside: &str) -> String {
             let line = random.pick(&lines(outside)).clone();
             let (section, entry) = line.split_once('\n').expect("section and entry");
             match lines_now.iter().position(|line| *line == section) {
-                // Anywhere in its section, which is at the end of the file or followed by an empty line
+                // Anywhere in its section, which ends at the end of the file or at an empty line
                 Some(at) => {
                     let size = lines_now[at..].iter().position(|line| line.is_empty()).unwrap_or(1);
                     changed.insert(at + 1 + random.below(size), entry.to_owned());

@@ -1,7 +1,7 @@
-//! Golden repositories whose info files and manifests were changed, with their checksums made right again.
+//! Golden repositories with modified info files and manifests and corrected checksums.
 //!
-//! Whatever the text says: a command ends by itself, takes little memory, writes nothing outside of its target, and what it calls
-//! restored is what a manifest describes, byte for byte.
+//! Whatever the text says: a command ends by itself, uses little memory, and writes nothing outside of its target. A
+//! successful restore matches a manifest, byte for byte.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,10 +12,10 @@ use super::{ended_by_itself, run_limited, sealed, split};
 use crate::compat::golden::Golden;
 use crate::env::{Entry, Run, Space, Tree};
 
-/// Repositories without encryption, in which texts can be changed.
+/// Repositories without encryption, whose texts can be changed.
 const REPOSITORIES: [&str; 6] = ["plain-none", "plain-gz", "bundle-lz4", "block-none", "block-zst", "online"];
 
-/// What belongs into the folder of a test. Everything else was written by a command that left its target.
+/// The expected content of a test's folder. Anything else was written by a command that left its target.
 const EXPECTED: [&str; 14] = [
     "bin",
     "golden.tar.xz",
@@ -33,18 +33,18 @@ const EXPECTED: [&str; 14] = [
     "wal",
 ];
 
-/// A golden repository that can be changed and made whole again.
+/// A golden repository that can be modified and reset.
 pub struct Site {
     golden: Golden,
     name: &'static str,
     labels: Vec<String>,
-    /// Names and places of archived segments.
+    /// Names and paths of archived segments.
     segments: Vec<(String, PathBuf)>,
     pg: BTreeMap<String, String>,
     outside: Tree,
 }
 
-/// Which of the files that describe a repository.
+/// One of the files that describe a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
     ArchiveInfo,
@@ -85,12 +85,12 @@ impl Site {
         self.labels.last().expect("a backup")
     }
 
-    /// Names and places of archived segments.
+    /// Returns names and paths of archived segments.
     pub fn segments(&self) -> Vec<(String, PathBuf)> {
         self.segments.clone()
     }
 
-    /// Makes the repository what it was.
+    /// Resets the repository to its original state.
     pub fn reset(&self) {
         fs::remove_dir_all(self.space().path("repo")).expect("remove the repository");
         self.space().copy("pristine", "repo");
@@ -104,7 +104,7 @@ impl Site {
         }
     }
 
-    /// The text of a file, where it is a manifest that of a backup.
+    /// Returns the text of a file. For a manifest, it is that of the given backup.
     pub fn text(&self, file: Changed, label: &str) -> String {
         fs::read_to_string(self.space().path(&Self::file(file, label))).expect("text")
     }
@@ -146,7 +146,7 @@ impl Site {
         self.command(&arguments)
     }
 
-    /// One case: changes a file, then runs the commands that read it.
+    /// One case: modifies a file, then runs the commands that read it.
     fn case(&self, seed: u64) {
         let mut random = Random::new(seed);
         let space = &self.golden.space;
@@ -203,7 +203,8 @@ impl Site {
                 let kind = format!("--type={}", random.pick(&["incr", "diff", "incr"]));
                 let run = self.command(&["--no-online", &kind, "--repo1-retention-full=9", "backup"]);
                 if run.code == 0 {
-                    // Files that were not copied again are those of a changed manifest: they are right, or the restore fails
+                    // Files that were not copied again match a modified manifest: they are correct, or the restore
+                    // fails
                     let restored = self.restore("latest", false);
                     ended_by_itself(&restored, what);
                     if restored.code == 0 {
@@ -228,7 +229,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// Checksums of the files below a folder.
+/// Returns the checksums of the files below a folder.
 fn contents(folder: &Path) -> BTreeMap<String, String> {
     let files = Tree::read(folder).0.into_iter();
     files
@@ -239,7 +240,7 @@ fn contents(folder: &Path) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// What is in the data directory must be what the manifest says, with no help from the code under test.
+/// Checks that the data directory matches the manifest, without the code under test.
 fn check_restored(manifest: &str, folder: &Path, what: &str) {
     let restored = contents(folder);
     let start = manifest.find("[target:file]").expect("files") + "[target:file]".len();
@@ -258,7 +259,7 @@ fn check_restored(manifest: &str, folder: &Path, what: &str) {
         }
     }
     for (name, expected) in &known {
-        // The control file of an online backup gets a checkpoint that no server starts from without recovery
+        // The control file of an online backup gets a checkpoint from which no server starts without recovery
         let made = matches!(
             name.as_str(),
             "global/pg_control" | "postgresql.auto.conf" | "recovery.signal" | "standby.signal" | "backup.manifest"
@@ -274,9 +275,9 @@ fn cases(name: &'static str, seeds: std::ops::Range<u64>) {
     }
 }
 
-/// Cases of one repository in the usual tests.
+/// Cases per repository in the usual tests.
 const QUICK: u64 = 40;
-/// Cases of one repository in the long ones. `RBR_TEST_CASES` sets another number.
+/// Cases per repository in the long tests. `RBR_TEST_CASES` sets another number.
 const LONG: u64 = 1500;
 
 macro_rules! repositories {

@@ -1,4 +1,4 @@
-//! Files that claim to hold, or decode to, more than any memory has.
+//! Files that claim to contain, or decode to, more than any memory can hold.
 
 use std::fs;
 
@@ -20,14 +20,14 @@ pub fn fails(run: Run) {
     assert_ne!(run.code, 0, "{}", run.describe());
 }
 
-/// With a report, `verify` tells faults in it and not by its status.
+/// With a report, `verify` reports errors in it and not by its exit status.
 #[track_caller]
 pub fn finds_fault(run: Run) {
     ended_by_itself(&run, "");
     run.says("status: error");
 }
 
-/// Puts something in place of an archived segment; gives its name.
+/// Replaces an archived segment and returns its name.
 fn replaced_segment(site: &Site, content: &[u8]) -> String {
     let (name, path) = site.segments().into_iter().next().expect("an archived segment");
     fs::write(path, content).expect("segment to replace");
@@ -83,7 +83,7 @@ fn stored_file_that_decodes_to_4_gibibytes_is_not_restored() {
     assert!(size <= MIB, "{size} bytes were written");
 }
 
-/// The last manifest with `change` made to the line of a file that is stored in blocks.
+/// Returns the last manifest, with `change` applied to the line of a file that is stored in blocks.
 fn with_changed_blocks(site: &Site, change: impl Fn(&str) -> String) {
     let manifest = site.text(Changed::Manifest, site.last());
     let line = manifest.lines().find(|line| line.contains("\"bim\":") && !line.contains("reference")).expect("blocks");

@@ -1,4 +1,4 @@
-//! Which cipher suites connections use, with a server that knows only one.
+//! The cipher suites of connections, with a server that supports only one.
 
 use rustls::crypto::aws_lc_rs::cipher_suite;
 

@@ -1,11 +1,11 @@
-//! An S3 server that throttles, breaks connections and loses answers: commands succeed, or leave nothing half-made.
+//! An S3 server that throttles, breaks connections and loses answers: commands succeed, or leave nothing incomplete.
 
 use std::time::{Duration, Instant};
 
 use crate::env::proxy::{Fault, Proxy, Rule};
 use crate::env::{Run, Scenario, ScenarioOptions, Shutdown, Tool, Weed, restored_matches};
 
-/// Makes a table that is larger than a part of an upload, compressed too.
+/// Creates a table that is larger than a part of an upload, even compressed.
 pub(super) fn load_large_table(scenario: &Scenario) {
     scenario.cluster.sql(
         "create table large as select g, (select string_agg(sha512((g * 100 + i)::text::bytea), '')
@@ -13,7 +13,7 @@ pub(super) fn load_large_table(scenario: &Scenario) {
     );
 }
 
-/// Some segments go to the archive and come from there again, in a cluster that was backed up before.
+/// Archives some segments and recovers them, in a cluster that was backed up before.
 #[track_caller]
 pub(super) fn archives_and_recovers(scenario: &Scenario) {
     for round in 1..=6 {
@@ -26,7 +26,7 @@ pub(super) fn archives_and_recovers(scenario: &Scenario) {
     restored_matches(&mut scenario.restore(Tool::Rbr, "restored", &[]), &dump);
 }
 
-/// A server behind a proxy and a scenario whose repository is reached through it.
+/// A server behind a proxy, and a scenario whose repository is reached through it.
 struct Faulty {
     weed: Weed,
     proxy: Proxy,
@@ -56,7 +56,7 @@ impl Faulty {
         assert!(hits.iter().all(|&hits| hits > 0), "faults that never happened: {hits:?}");
     }
 
-    /// Sound in the eyes of both programs, and without remains of uploads.
+    /// Checks that both programs find the repository valid, and that no upload is left.
     #[track_caller]
     fn is_sound(&self) {
         self.proxy.set_rules(Vec::new());
@@ -96,7 +96,7 @@ fn broken_connections_and_lost_answers_do_no_harm() {
         lost("^PUT .*archive/demo/15-1/"),
         lost("^POST .*uploadId="),
         lost("^POST .*delete"),
-        // But for the answer that begins an upload: who does not learn its name can't abort it
+        // Except the answer that begins an upload: a client that does not learn its id can't abort it
         Rule::new(Fault::CutBody).on("^(GET|POST .*(uploadId=|delete))").every(4),
         Rule::new(Fault::Close).every(7),
         Rule::new(Fault::Reset).every(9),
@@ -115,7 +115,7 @@ fn requests_that_stall_are_sent_again() {
     let Some(faulty) = Faulty::start(&["io-timeout=5"]) else { return };
     let scenario = &faulty.scenario;
     faulty.rbr(&["stanza-create"]).success();
-    // Without other faults beside them: waiting for the first answer takes most of the time that a request has
+    // Without other faults: waiting for the first answer takes most of the time that a request has
     let stalled = |pattern| Rule::new(Fault::Stall(Duration::from_secs(8))).on(pattern).times(1);
     faulty.proxy.set_rules(["^GET .*backup.info$", "^GET .*list-type=", "^GET .*/bundle/"].map(stalled).into());
     faulty.rbr(&["backup", "--type=full"]).success();
@@ -149,7 +149,7 @@ fn slow_server_gets_one_worker_of_a_call() {
     let Some(mut faulty) = Faulty::start(&["archive-async=y"]) else { return };
     faulty.rbr(&["stanza-create"]).success();
     let scenario = &mut faulty.scenario;
-    // Segments wait to be archived, and nobody but this test does it
+    // Segments wait to be archived, and only this test archives them
     scenario.cluster.sql("alter system set archive_command = ''");
     scenario.cluster.stop(Shutdown::Fast);
     scenario.cluster.start();
@@ -177,13 +177,13 @@ fn server_that_stays_away_is_an_error_in_time_and_no_backup() {
     let begin = Instant::now();
     let failed = faulty.rbr(&["backup", "--type=full"]).fails(101);
     assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
-    // What, why, and in whose words
+    // What failed, why, and the server's own message
     failed.says("/demo/backup/demo/").says("503").says("Please reduce your request rate.");
     faulty.proxy.set_rules(Vec::new());
     assert_eq!(scenario.labels(), Vec::<String>::new());
     assert_eq!(faulty.weed.uploads(), Vec::<String>::new());
 
-    // A removal that the server refuses for one file is an error, too
+    // A removal that the server refuses for one file is an error too
     faulty.rbr(&["backup", "--type=full"]).success();
     faulty.rbr(&["backup", "--type=full"]).success();
     let refused = Fault::error_with(403, "AccessDenied", "not this one");
@@ -200,13 +200,13 @@ fn fetched_segment_is_whole_or_not_there() {
     let Some(faulty) = Faulty::start(&[]) else { return };
     let scenario = &faulty.scenario;
     faulty.rbr(&["stanza-create"]).success();
-    // What the large table took
+    // Archive the WAL of the large table
     let segment = scenario.cluster.switch_wal();
     faulty.rbr(&["check"]).success();
     let content = std::fs::read(scenario.cluster.data().join("pg_wal").join(&segment)).expect("segment");
     let folder = scenario.space.folder("fetch");
     let target = folder.join("RECOVERYXLOG");
-    // Time enough for another try on a busy machine, and little where none can succeed
+    // Enough time for another try on a busy machine, and little time if no try can succeed
     let get = |time| faulty.rbr(&["archive-get", &segment, target.to_str().expect("UTF-8"), time]);
     let on_segment = |fault| Rule::new(fault).on(&format!("^GET .*{segment}"));
     let stall = Fault::Stall(Duration::from_secs(6));
@@ -218,7 +218,7 @@ fn fetched_segment_is_whole_or_not_there() {
         std::fs::remove_file(&target).expect("remove");
         faulty.proxy.set_rules(vec![on_segment(fault.clone())]);
         let failed = get("--io-timeout=1");
-        // 1 says that the segment is not in the archive, on which PostgreSQL would end its recovery
+        // 1 means that the segment is not in the archive, and PostgreSQL would end its recovery
         assert!(failed.code > 1, "{fault:?}: {}", failed.describe());
         failed.says(&segment);
         assert_eq!(std::fs::read_dir(&folder).expect("folder").count(), 0, "{fault:?}: {target:?}");

@@ -1,5 +1,5 @@
-//! Servers of Azure and GCS that throttle, stall, break connections and lose answers: commands succeed, and both programs find
-//! what they left sound.
+//! Servers of Azure and GCS that throttle, stall, break connections and lose answers: commands succeed, and both
+//! programs find the result valid.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::faults::{archives_and_recovers, load_large_table};
 use crate::env::proxy::{Fault, Proxy, Rule};
 use crate::env::{Azurite, Gcs, Run, Scenario, ScenarioOptions, Tool, restored_matches};
 
-/// What a server is, in which the services differ.
+/// The properties in which the services differ.
 struct Server<'a> {
     proxy: &'a Proxy,
     options: Vec<String>,
@@ -25,7 +25,7 @@ impl Server<'_> {
         scenario.rbr(arguments).never_says(self.secret)
     }
 
-    /// Faults of all kinds, one after the other, on one repository.
+    /// Faults of all kinds, one after another, on one repository.
     fn suffers(&self) {
         let mut global = self.options.clone();
         let more = ["compress-type=zst", "archive-timeout=60", "repo1-bundle=y", "io-timeout=5"];
@@ -92,14 +92,15 @@ impl Server<'_> {
         assert_eq!(scenario.labels().len(), 1);
     }
 
-    /// Without other faults beside it: waiting for the first answer takes most of the time that a request has.
+    /// Without other faults: waiting for the first answer takes most of the time that a request has.
     fn stalls(&self, scenario: &Scenario) {
         self.proxy.set_rules(vec![Rule::new(Fault::Stall(Duration::from_secs(8))).on("^GET ").times(1)]);
         self.rbr(scenario, &["check"]).success();
         self.all_happened();
     }
 
-    /// No backup can be written: an error in time, and nothing that counts as one, although every file is there.
+    /// No backup can be written. The command fails in time, and nothing counts as a backup, although every file is
+    /// there.
     fn stays_away(&self, scenario: &Scenario) {
         self.proxy.set_rules(vec![Rule::new(Fault::LoseReply).on("^P(UT|OST) .*(bundle|base)")]);
         let failed = self.rbr(scenario, &["backup", "--type=full", "--job-retry=0"]);
@@ -110,7 +111,7 @@ impl Server<'_> {
         self.rbr(scenario, &["backup", "--type=full"]).success();
     }
 
-    /// Every rule must have had its turn; then there are none.
+    /// Checks that every rule has applied, and removes the rules.
     #[track_caller]
     fn all_happened(&self) {
         let hits = self.proxy.hits();
@@ -119,7 +120,7 @@ impl Server<'_> {
     }
 }
 
-/// In the eyes of both programs.
+/// Checks that both programs find the repository valid.
 #[track_caller]
 fn is_sound(scenario: &Scenario) {
     for tool in [Tool::Rbr, Tool::PgBackRest] {

@@ -1,10 +1,10 @@
-//! An SFTP server whose connections are cut: commands succeed or say what happened, the next ones succeed, and both programs
-//! find the repository sound.
+//! An SFTP server whose connections are cut: commands succeed or report the reason, the next commands succeed, and both
+//! programs find the repository valid.
 
 use super::faults::archives_and_recovers;
 use crate::env::{Passage, Run, Scenario, ScenarioOptions, Sshd, Tool, restored_matches};
 
-/// A server behind a passage and a scenario whose repository is reached through it.
+/// A server behind a relay, and a scenario whose repository is reached through it.
 struct Faulty {
     passage: Passage,
     scenario: Scenario,
@@ -32,7 +32,8 @@ impl Faulty {
         if run.code == 0 { run } else { run.says(&server) }
     }
 
-    /// PostgreSQL rests for a minute after a command has failed three times, for which no backup waits.
+    /// Archives without the relay. PostgreSQL pauses for a minute after a command has failed three times, and no backup
+    /// waits that long.
     fn archive_past_the_passage(&self) {
         let Self { scenario, server, .. } = self;
         scenario.cluster.sql(&format!(
@@ -67,7 +68,7 @@ fn sftp_backup_survives_cut_connections() {
         let run = faulty.cut(bytes, &backup);
         assert_eq!(scenario.labels().len(), before + usize::from(run.code == 0), "{}", run.describe());
     }
-    // Writing is tried again, but not for ever
+    // Writes are retried, but not endlessly
     let failed = faulty.cut(&[200_000; 300], &backup);
     assert!(failed.code != 0, "{}", failed.describe());
     scenario.rbr(&backup).success();
@@ -77,7 +78,7 @@ fn sftp_backup_survives_cut_connections() {
     scenario.cluster.switch_wal();
     scenario.rbr(&["check"]).success();
 
-    // What is read is read on
+    // Reads continue
     faulty.passage.cut_after(&[3_000_000; 5]);
     let cuts = faulty.passage.cuts();
     let mut restored = scenario.restore(Tool::Rbr, "restored", &[]);

@@ -1,9 +1,9 @@
-//! A gateway that answers in the place of an S3 server: no command believes it, and nothing is lost by it.
+//! A gateway that answers instead of an S3 server: no command believes it, and nothing is lost.
 
 use crate::env::proxy::{Fault, Rule};
 use crate::env::{Scenario, ScenarioOptions, Weed};
 
-/// What says that there is no repository, or that all is well with it.
+/// Output that claims that there is no repository, or that it is fine.
 const BELIEVED: [&str; 5] =
     ["No stanzas exist", "missing stanza", "no valid backups", "status: ok", "remove expired backup"];
 
@@ -28,7 +28,7 @@ fn gateway_that_asks_for_a_login_is_believed_by_no_command_and_costs_no_backup()
         scenario.rbr(&["backup", "--type=full"]).success();
     }
     scenario.rbr(&["check"]).success();
-    // From here on nobody archives but this test
+    // From here on only this test archives
     scenario.cluster.sql("alter system set archive_command = 'false'");
     scenario.cluster.sql("select pg_reload_conf()");
     let segment = scenario.cluster.data().join("pg_wal").join(scenario.cluster.switch_wal());
@@ -50,14 +50,14 @@ fn gateway_that_asks_for_a_login_is_believed_by_no_command_and_costs_no_backup()
         for trick in tricks() {
             proxy.set_rules(vec![Rule::new(trick.clone()).on(on)]);
             for command in commands {
-                // Some ask for no listing
+                // Some commands send no listing
                 let before = proxy.hits()[0];
                 let run = scenario.rbr(command);
                 if proxy.hits()[0] == before && !on.is_empty() {
                     continue;
                 }
-                // Two reports tell of what can't be read and end well, as pgBackRest's do. What archive-get says with 1 is that
-                // there is no such segment, on which PostgreSQL would end its recovery.
+                // Two reports mention what can't be read and succeed, like pgBackRest's. From archive-get, 1 means that
+                // there is no such segment, and PostgreSQL would end its recovery.
                 let is_told = match command[0] {
                     "info" => run.stdout.contains("error (other)"),
                     "verify" => run.stdout.contains("status: error") || run.code != 0,

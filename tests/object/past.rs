@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use crate::env::{History, Scenario, ScenarioOptions, Service, Shutdown, Tool, Weed, restored_matches};
 
-/// When a repository had its first backups, and when they were expired: before this test, so that nothing has to be waited for.
+/// When a repository had its first backups, and when they were expired. Both are in the past, so that the test does not
+/// have to wait.
 const TIMES: [i64; 2] = [1_000_000_000, 1_000_000_100];
 
-/// The time now, in the form of the option, at least a second after what was and before what will be written.
+/// Returns the current time in the form of the option, at least a second after everything written before and before
+/// everything written later.
 fn now(scenario: &Scenario) -> String {
     std::thread::sleep(Duration::from_millis(1100));
     let time =
@@ -16,7 +18,7 @@ fn now(scenario: &Scenario) -> String {
     time.trim().to_owned()
 }
 
-/// Both programs say the same about the repository as it was.
+/// Checks that both programs report the same about the repository as it was.
 fn same_past(scenario: &Scenario, time: &str) {
     let file_time = regex_lite::Regex::new(",\"time\":[0-9]+").expect("pattern");
     let past = ["--repo=1", time, "--log-level-console=warn", "--no-log-timestamp"];
@@ -66,7 +68,7 @@ fn repository_is_read_as_it_was_before_it_was_expired() {
         restored_matches(&mut restored, &dump);
     }
 
-    // Before there was anything, and where the option can't be used
+    // Before anything existed, and with commands that do not support the option
     let long_ago = "--repo-target-time=2001-01-01 00:00:00+00";
     scenario.rbr(&["--repo=1", long_ago, "info"]).success().says("missing stanza data").never_says(&kept[0]);
     scenario.rbr(&[&time, "info"]).fails(31).says("option 'repo-target-time' not valid without option 'repo'");
@@ -80,7 +82,7 @@ fn repository_is_read_as_it_was_before_it_was_expired() {
         .says("invalid date/time yesterday");
 }
 
-/// A repository that was made in a folder is read from servers as it was at two times.
+/// A repository that was created in a folder is read from servers as of two times.
 #[test]
 fn azure_and_gcs_repositories_are_read_as_they_were() {
     let global: Vec<String> = ["repo1-bundle=y", "repo1-block=y", "compress-type=zst"].map(str::to_owned).to_vec();
@@ -92,7 +94,7 @@ fn azure_and_gcs_repositories_are_read_as_they_were() {
     scenario.rbr(&["stanza-create"]).success();
     record(TIMES[0] - 1);
     scenario.rbr(&["backup", "--type=full"]).success();
-    // Of two versions of one second, the later one counts
+    // Of two versions in the same second, the later one counts
     record(TIMES[0]);
     scenario.change(1);
     scenario.rbr(&["backup", "--type=incr"]).success();

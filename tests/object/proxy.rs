@@ -1,4 +1,4 @@
-//! The proxy that other tests stand on does what they believe it does.
+//! Tests that the proxy of other tests works as they expect.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -29,12 +29,12 @@ fn server() -> String {
     format!("http://{address}")
 }
 
-/// Sends one request and returns all that comes back within the connection's life, or what its end was.
+/// Sends one request and returns everything that arrives before the connection ends, or how it ended.
 fn ask(proxy: &Proxy, path: &str) -> Result<String, std::io::ErrorKind> {
     let mut socket = TcpStream::connect(("127.0.0.1", proxy.port())).expect("proxy");
     write!(socket, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("request");
     let mut text = String::new();
-    // The server keeps its connections, so that only a fault ends this one
+    // The server keeps its connections, so only a fault ends this one
     socket.set_read_timeout(Some(Duration::from_millis(300))).expect("time limit");
     match socket.read_to_string(&mut text) {
         Err(error) if !matches!(error.kind(), std::io::ErrorKind::WouldBlock) => Err(error.kind()),

@@ -1,12 +1,13 @@
-//! Restores from far away: neighbouring parts come with one request (`repo-storage-read-over`), and the next requests are begun
-//! ahead (`repo-storage-prefetch`).
+//! Restores from a distant store: adjacent parts are read with one request (`repo-storage-read-over`), and the next
+//! requests are started ahead (`repo-storage-prefetch`).
 
 use std::time::{Duration, Instant};
 
 use crate::env::proxy::Proxy;
 use crate::env::{Scenario, ScenarioOptions, Tool, Tree, Weed};
 
-/// Restores a copy of a damaged data directory with these options; answers its files, how many requests that took and how long.
+/// Restores a copy of a damaged data directory with these options. Returns its files, the number of requests and the
+/// duration.
 fn restore(scenario: &Scenario, proxy: &Proxy, number: usize, options: &[&str]) -> (Tree, usize, Duration) {
     let copy = format!("copy-{number}");
     let path = format!("--pg1-path={}", scenario.space.copy("damaged", &copy).display());
@@ -20,7 +21,7 @@ fn restore(scenario: &Scenario, proxy: &Proxy, number: usize, options: &[&str]) 
     (files(scenario, &copy), requests, time)
 }
 
-/// What a restore makes the same every time.
+/// The files that every restore writes identically.
 fn files(scenario: &Scenario, name: &str) -> Tree {
     Tree::read_restored(&scenario.space.path(name)).without(|path| path == "recovery.signal")
 }
@@ -38,7 +39,7 @@ fn restore_reads_neighbours_at_once_and_begins_reads_ahead() {
     scenario.rbr(&["backup", "--type=incr"]).success();
     scenario.restore(Tool::Rbr, "whole", &[]);
     let whole = files(&scenario, "whole");
-    // Of every four files in a row, two are missing
+    // Of every four consecutive files, two are missing
     scenario.space.copy("whole", "damaged");
     let script = "cd damaged/base && find . -type f | sort | awk 'NR % 4 < 2' | xargs rm";
     scenario.space.run("sh", &["-c", script]).success();

@@ -20,11 +20,16 @@ fn large_and_small_files_of_their_own_are_all_there() {
     let mut global = weed.options(weed.port());
     global.extend(["repo1-bundle=n", "compress-type=zst"].map(str::to_owned));
     let Some(scenario) = Scenario::start(ScenarioOptions { global, ..ScenarioOptions::default() }) else { return };
-    // More long files than are copied at the same time, so that short ones come in between
+    // More long files than are copied in parallel, so that short ones come in between
     for number in 1..=8 {
         scenario.cluster.sql(&format!(
             "create table large_{number} as select g, md5(g::text) as note from generate_series(1, 100000) g"
         ));
+    }
+    // The server cannot show the first name in XML
+    let odd = ["odd\u{1}name", "tab\t del\u{7f}+&%41"];
+    for name in odd {
+        scenario.space.write(&format!("{}/{name}", scenario.cluster.data_text()), name);
     }
     scenario.rbr(&["stanza-create"]).success();
     let full = ["backup", "--type=full"];
@@ -34,8 +39,17 @@ fn large_and_small_files_of_their_own_are_all_there() {
     for (tool, name) in [(Tool::Rbr, "by-rbr"), (Tool::PgBackRest, "by-pgbackrest")] {
         let verify = ["verify", "--output=text", "--verbose", "--log-level-console=off"];
         scenario.run(tool, &verify).success().says("status: ok");
-        restored_matches(&mut scenario.restore(tool, name, &[]), &dump);
+        let mut restored = scenario.restore(tool, name, &[]);
+        for name in odd {
+            assert_eq!(std::fs::read_to_string(restored.data().join(name)).expect("restored file"), name);
+        }
+        restored_matches(&mut restored, &dump);
     }
+    scenario.pgbackrest(&full).success();
+    restored_matches(&mut scenario.restore(Tool::Rbr, "of-pgbackrest", &[]), &scenario.cluster.dump());
+    scenario.rbr(&["expire", "--repo1-retention-full=1"]).success();
+    let left = scenario.rbr(&["repo-ls", "--recurse", "backup", "--log-level-console=off"]).success().stdout;
+    assert_eq!(left.lines().filter(|line| line.contains("odd")).count(), 1, "{left}");
 }
 
 /// The paths that were asked for since the last time.
@@ -52,7 +66,7 @@ fn bucket_is_found_as_a_host() {
     let styled = |style: &str| {
         let mut global = server.options(proxy.port());
         global.retain(|line| !line.starts_with("repo1-s3-endpoint=") && !line.starts_with("repo1-s3-uri-style="));
-        // No name server knows the endpoint, so that the address to connect to is given beside it
+        // No name server knows the endpoint, so the configuration also sets the address to connect to
         global.push(format!("repo1-s3-endpoint={}", weed::DOMAIN));
         global.push("repo1-storage-host=127.0.0.1".to_owned());
         global.push(format!("repo1-s3-uri-style={style}"));
@@ -66,7 +80,7 @@ fn bucket_is_found_as_a_host() {
     cycle(&scenario);
     assert!(paths(&proxy).iter().all(|path| !path.starts_with(&format!("/{}", weed::BUCKET))));
 
-    // Both styles lead to the same bucket, whichever program asks
+    // Both styles lead to the same bucket, with either program
     let info = ["info", "--output=json", "--log-level-console=off"];
     let expected = scenario.rbr(&info).success().stdout;
     for (style, tool) in [("host", Tool::PgBackRest), ("path", Tool::Rbr), ("path", Tool::PgBackRest)] {
@@ -77,7 +91,7 @@ fn bucket_is_found_as_a_host() {
         assert_eq!(in_path, style == "path", "{style} {tool:?}");
     }
 
-    // This server leaves marks of directories whose files were removed: pgBackRest lists them as files without names
+    // This server leaves markers of directories whose files were removed: pgBackRest lists them as files without names
     let list = ["repo-ls", "--recurse", "--log-level-console=off"];
     let [ours, theirs] = [Tool::Rbr, Tool::PgBackRest].map(|tool| scenario.run(tool, &list).success().stdout);
     assert!(theirs.lines().any(|name| name.ends_with("/bundle/")), "{theirs}");

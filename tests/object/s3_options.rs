@@ -1,8 +1,8 @@
-//! The ways to configure an S3 repository: the environment alone, names of older versions, beside a local repository.
+//! Ways to configure an S3 repository: only by the environment, by deprecated names, next to a local repository.
 
 use crate::env::{Run, Scenario, ScenarioOptions, Tool, Weed, restored_matches};
 
-/// Lines of a configuration as variables of the environment.
+/// Converts configuration lines to environment variables.
 fn variables(lines: &[String]) -> Vec<(String, String)> {
     let variable = |line: &String| {
         let (option, value) = line.split_once('=').expect("option=value");
@@ -11,14 +11,14 @@ fn variables(lines: &[String]) -> Vec<(String, String)> {
     lines.iter().map(variable).collect()
 }
 
-/// Runs a command that knows nothing but its environment.
+/// Runs a command that is configured only by its environment.
 fn run_with(scenario: &Scenario, tool: Tool, lines: &[String], arguments: &[&str]) -> Run {
     let mut command = scenario.space.command(scenario.program(tool));
     command.arg("--no-config").args(arguments).envs(variables(lines));
     Run::of(command)
 }
 
-/// The lines with another name or value for some; those without a value go.
+/// Replaces the name or value of some lines. Lines without a value are removed.
 fn replaced(lines: &[String], changes: &[(&str, &str)]) -> Vec<String> {
     let mut lines = lines.to_vec();
     for (option, with) in changes {
@@ -65,7 +65,7 @@ fn s3_repository_is_configured_by_the_environment_and_by_old_names() {
     let expected = run_with(&scenario, Tool::PgBackRest, &lines, &info).success().stdout;
     assert_eq!(run_with(&scenario, Tool::Rbr, &lines, &info).success().stdout, expected);
 
-    // A folder of authorities, as OpenSSL wants it: files named by hash
+    // A folder of authorities in the form of OpenSSL: files named by hash
     let authorities = space.folder("authorities");
     let authority = std::fs::read(weed.file("tls/ca.crt")).expect("authority");
     space.write("authorities/ca.pem", authority);
@@ -149,7 +149,7 @@ fn local_and_s3_repositories_stand_in_for_each_other() {
     assert_eq!(ours.stdout, theirs.stdout);
     assert_eq!(ours.json()[0]["repo"].as_array().map(Vec::len), Some(2));
 
-    // What the first lacks comes from the second
+    // The second repository provides what the first lacks
     let wanted = space.text("segment");
     let get = ["archive-get", segment.trim(), wanted.as_str(), "--log-level-console=info"];
     scenario.rbr(&get).success().says("in the repo1");
@@ -157,7 +157,7 @@ fn local_and_s3_repositories_stand_in_for_each_other() {
     scenario.rbr(&get).success().says("in the repo2");
     std::fs::rename(space.path("archive-hidden"), space.path("repo/archive")).expect("back");
 
-    // One that can't be used, the S3 server as well as the folder
+    // One repository that can't be used, either the S3 server or the folder
     let refused: Vec<String> = replaced(&global, &[("repo2-s3-key-secret", "repo2-s3-key-secret=wrong")]);
     scenario.configure(&refused);
     for tool in [Tool::PgBackRest, Tool::Rbr] {

@@ -1,12 +1,12 @@
-//! Secrets of S3 repositories: temporary credentials are renewed in time, keys for the server's encryption reach every request,
-//! and nothing of it is ever shown.
+//! Secrets of S3 repositories: temporary credentials are renewed in time, keys for server-side encryption are sent with
+//! every request, and no secret is ever shown.
 
 use std::time::Duration;
 
 use super::cycle;
 use crate::env::{Scenario, ScenarioOptions, Weed};
 
-/// No file of this folder holds the text.
+/// Checks that no file of this folder contains the text.
 #[track_caller]
 fn nowhere_in(scenario: &Scenario, folder: &str, secret: &str) {
     let found = scenario.space.run("grep", &["-rl", secret, &scenario.space.text(folder)]);
@@ -25,7 +25,7 @@ fn credentials_of_a_process_are_renewed_during_a_backup_and_never_shown() {
     else {
         return;
     };
-    // What it prints is good for two seconds
+    // The credentials that it prints are valid for two seconds
     let space = &scenario.space;
     let script = space.write(
         "credentials.sh",
@@ -48,7 +48,7 @@ fn credentials_of_a_process_are_renewed_during_a_backup_and_never_shown() {
     scenario.rbr(&["check"]).success().never_says("rbrsecret");
     nowhere_in(&scenario, "log", "rbrsecret");
 
-    // One that fails, and one whose credentials are refused
+    // A command that fails, and one whose credentials are refused
     space.write("credentials.sh", "echo rbrsecret; echo rbrsecret >&2; exit 3\n");
     scenario.rbr(&["repo-ls"]).fails(102).says("credential command '/bin/sh' failed").never_says("rbrsecret");
     space.write("credentials.sh", "echo '{\"AccessKeyId\":\"rbrkey\",\"SecretAccessKey\":\"othersecret\"}'\n");
@@ -76,7 +76,7 @@ fn objects_are_encrypted_by_the_server_with_our_key_and_tagged() {
     for text in ["<Key>team</Key><Value>data base</Value>", "<Key>kind</Key><Value>backup</Value>"] {
         assert!(tags.stdout.contains(text), "{}", tags.describe());
     }
-    // Without the key nobody can read it, with another one neither
+    // Nobody can read the object without the key or with another key
     let refused = weed.curl("GET", info);
     assert!(refused.stdout.ends_with("\n400"), "{}", refused.describe());
     scenario.rbr(&["repo-get", "backup/demo/backup.info"]).success().says("backrest-format").never_says(key);

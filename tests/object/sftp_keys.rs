@@ -1,4 +1,5 @@
-//! SSH keys of all types on both sides, the ways to check a host's key, and a server that speaks nothing but the bare protocol.
+//! SSH keys of all types on both sides, the ways to check a host key, and a server that supports only the basic
+//! protocol.
 
 use crate::env::{Run, Scenario, ScenarioOptions, Sshd, Tool, restored_matches};
 
@@ -20,7 +21,7 @@ fn sftp_keys_of_every_type_open_the_repository() {
     server.space.folder("repo");
     server.space.write("repo/proof", "x");
     for (kind, _) in KEYS {
-        // Servers show the key that a client prefers, which has to be the one that it knows
+        // Servers present the key type that a client prefers, which has to be the known one
         server.know(&format!("host-{kind}.pub"));
         let mut options = server.options(kind, server.port());
         options.push(format!("repo1-sftp-known-host={}", server.space.text("known")));
@@ -61,7 +62,7 @@ fn sftp_host_key_is_checked_in_every_way() {
     with(&[check("none")]).success().says("proof");
     with(&[check("strict")]).fails(101).says("not found in known hosts files: check type [strict]");
     with(&[check("accept-new")]).success().says("proof").says("WARN: added new host '127.0.0.1'");
-    // Now it is known
+    // Now the host is known
     with(&[check("accept-new")]).success().says("proof").never_says("WARN");
     with(&[check("strict")]).success().says("proof");
     let learned = std::fs::read_to_string(server.space.path(".ssh/known_hosts")).expect("file of known hosts");

@@ -1,4 +1,4 @@
-//! Chains of full, diff and incr backups written by the real pgBackRest, restored by rbr.
+//! Chains of full, diff and incr backups written by the real pgBackRest and restored by rbr.
 
 use crate::env::{Scenario, ScenarioOptions, Tool, Tree, restored_matches};
 

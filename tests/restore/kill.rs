@@ -1,4 +1,4 @@
-//! SIGKILL in the middle of a restore.
+//! SIGKILL during a restore.
 
 use std::thread::sleep;
 use std::time::Duration;

@@ -39,7 +39,7 @@ fn file_with_invalid_pages_ends_a_restore_unless_only_warned_about_as_in_pgbackr
         let words = warnings(&warned, &again.display().to_string());
         seen.push((refused.error().replace(&folder.display().to_string(), "DATA"), words));
     }
-    // pgBackRest says nothing of a file that is there already, as after the restore that failed
+    // pgBackRest reports nothing for a file that exists already, as after the failed restore
     scenario.rbr(&[&format!("--pg1-path={}", scenario.space.text("ours")), "--delta", "restore"]).fails(26);
     assert_eq!(seen[0], seen[1]);
     assert_eq!(seen[1].1.len(), 2, "{seen:?}");

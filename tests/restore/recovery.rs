@@ -1,4 +1,4 @@
-//! Recovery targets: which rows the restored server shows, and the settings written for it.
+//! Recovery targets: the rows that the restored server has, and the settings written for it.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -28,7 +28,7 @@ impl History {
         scenario.rbr(&["backup", "--type=full"]).success();
         cluster.sql("insert into moment values (1)");
         cluster.sql("select pg_create_restore_point('after row 1')");
-        // Targets in time have whole seconds
+        // Target times have whole seconds
         let after_row_1 = cluster.sql("select pg_sleep(1.2); select clock_timestamp()").trim().to_owned();
         cluster.sql("select pg_sleep(1.2)");
         let transaction_of_row_2 = cluster.sql("insert into moment values (2) returning txid_current()");
@@ -47,7 +47,7 @@ impl History {
         Some(Self { scenario, after_row_1, transaction_of_row_2, position_after_row_3 })
     }
 
-    /// Restores and returns the highest row that the restored server has.
+    /// Restores and returns the highest row of the restored server.
     fn rows_after(&self, name: &str, arguments: &[&str]) -> String {
         let mut restored = self.scenario.restore(Tool::Rbr, name, arguments);
         restored.start();
@@ -83,7 +83,7 @@ fn targets_show_the_right_rows_pg18() {
     targets_show_the_right_rows(18);
 }
 
-/// Files that hold recovery settings, with times and the program's own name taken out.
+/// Returns the files with recovery settings, without times and the program's name.
 fn settings(cluster: &Cluster) -> Vec<(&'static str, Option<String>)> {
     let time = Regex::new(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d").expect("pattern");
     let program = Regex::new(r"restore_command = '\S+ ").expect("pattern");
@@ -129,7 +129,7 @@ fn settings_written_for_every_type_equal_pgbackrest() {
 #[test]
 fn time_target_without_zone_is_one_instant_where_host_and_server_have_other_zones() {
     let Some(history) = History::make(17) else { return };
-    // The same moment in another zone, without saying so; the server's zone is the host's
+    // The same moment in another zone, without an offset; the server's zone is that of the host
     let local = history.scenario.cluster.sql(&format!(
         "select to_char('{}'::timestamptz at time zone 'Asia/Kolkata', 'YYYY-MM-DD HH24:MI:SS,US')",
         history.after_row_1

@@ -1,4 +1,4 @@
-//! Restoring some databases only.
+//! Restores of selected databases.
 
 use crate::env::{Scenario, ScenarioOptions, Shutdown, Tool, Tree};
 

@@ -1,4 +1,4 @@
-//! What a restore does with the folder it restores into.
+//! What a restore does with the directory that it restores into.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -30,7 +30,7 @@ fn restore_into_a_folder_that_holds_something_is_refused_and_leaves_it_alone() {
     scenario.space.write("other/precious", "data");
     let path = format!("--pg1-path={}", scenario.space.text("other"));
     scenario.rbr(&[&path, "restore"]).fails(40);
-    // Without PG_VERSION there, delta and force do not count
+    // Without PG_VERSION in the directory, delta and force do not count
     scenario.rbr(&[&path, "--delta", "restore"]).fails(40);
     scenario.rbr(&[&path, "--force", "restore"]).fails(40);
     assert_eq!(fs::read_dir(scenario.space.path("other")).expect("folder").count(), 1);

@@ -1,11 +1,11 @@
-//! A restore after one that did not come to its end: what that wrote may be in memory and not on disk.
+//! A restore after an unfinished one, whose files may be in memory and not on disk.
 
 use std::fs;
 use std::path::Path;
 
 use crate::env::{Scenario, ScenarioOptions, Tool, Tree, oracle};
 
-/// A restore into `pg` under strace. Returns how often it took a file out of memory.
+/// Runs a restore into `pg` under strace. Returns how often it dropped a file from the page cache.
 fn files_forgotten(scenario: &Scenario, arguments: &[&str]) -> usize {
     let log = scenario.space.text("log/strace");
     let program = scenario.program(Tool::Rbr);
@@ -20,7 +20,7 @@ fn files_forgotten(scenario: &Scenario, arguments: &[&str]) -> usize {
     all.push("restore");
     scenario.space.run("strace", &all).success();
     let trace = fs::read_to_string(log).expect("trace");
-    // Only pages that are written back can go
+    // Only clean pages can be dropped
     let first = trace.lines().find(|line| line.contains("syncfs(") || line.contains("fadvise64(")).expect("a sync");
     assert!(first.contains("syncfs("), "{first}");
     trace.lines().filter(|line| line.contains("POSIX_FADV_DONTNEED")).count()
@@ -55,19 +55,19 @@ fn restore_after_an_unfinished_one_compares_what_is_on_disk() {
     let whole = Tree::read_restored(&path);
     let (table, control) = (path.join("base/1/1259"), path.join("global/pg_control"));
 
-    // After a restore that ended well what is in memory will do, and with --force even a file's time
+    // After a successful restore the page cache is good enough, and with --force even the time of a file
     assert_eq!(files_forgotten(&scenario, &["--delta"]), 0);
     damage(&table);
     assert_eq!(files_forgotten(&scenario, &["--delta", "--force"]), 0);
     assert_eq!(whole.differences(&Tree::read_restored(&path)).len(), 1);
 
-    // One that failed at its last sync has left everything but this
+    // A restore that failed at its last sync leaves everything but this
     fs::remove_file(&control).expect("pg_control");
     let forgotten = files_forgotten(&scenario, &["--delta", "--force"]);
     assert!(forgotten > 500, "{forgotten} files were read from disk");
     whole.assert_same(&Tree::read_restored(&path));
 
-    // One that was killed has left the manifest
+    // A killed restore leaves the manifest
     damage(&table);
     scenario.space.write("restored/backup.manifest", "");
     assert!(files_forgotten(&scenario, &["--delta"]) > 500);

@@ -11,12 +11,12 @@ fn names(storage: &dyn RepoStorage, at: &str) -> Option<Vec<String>> {
     Some(entries.into_iter().map(|entry| entry.name).collect())
 }
 
-/// Larger than several parts of an upload, and many requests of SFTP.
+/// Larger than several parts of an upload, and many SFTP requests.
 const LARGE_SIZE_BYTES: u32 = 23_000_001;
-/// More than one answer of SFTP names.
+/// More than one SFTP answer with names.
 const MANY_FILES: usize = 250;
 
-/// Runs the whole suite on an empty repository, which is left with some content.
+/// Runs the complete suite on an empty repository, and leaves some content.
 pub fn run(storage: &dyn RepoStorage) {
     missing_things(storage);
     write_and_read(storage);
@@ -109,7 +109,7 @@ fn removals(storage: &dyn RepoStorage) {
     assert_eq!(names(storage, "rm").unwrap(), ["d"]);
     storage.remove_all(&path("rm")).unwrap();
     assert!(!exists(storage, &path("rm/d/y")).unwrap() && !exists(storage, &path("rm/d/e/z")).unwrap());
-    // Some object stores go on listing an emptied prefix for a while; a file must be gone everywhere
+    // Some object stores list an emptied prefix for a while; a file must be gone everywhere
     let left = storage.list(&path("rm")).unwrap();
     assert!(left.is_none() || !storage.features().paths && left.unwrap().iter().all(|e| e.kind == EntryKind::Path));
     assert!(exists(storage, &path("rmx")).unwrap());
@@ -150,9 +150,9 @@ fn paths_and_links(storage: &dyn RepoStorage) {
     }
 }
 
-/// Two writers of one file, each with a storage of its own as two processes have: every order in which their calls can come.
-/// From the first success on the file is there at every moment, and it is always that of one of them, in whole. Who abandons
-/// its file takes nothing of the other's away.
+/// Two writers of one file, each with its own storage like two processes, in every order of their calls. After the
+/// first success the file always exists and is always the complete file of one of them. A writer that abandons its file
+/// removes nothing of the other's.
 pub fn two_writers(first: &dyn RepoStorage, second: &dyn RepoStorage) {
     const CALLS: usize = 4;
     let storages = [first, second];
@@ -184,15 +184,15 @@ pub fn two_writers(first: &dyn RepoStorage, second: &dyn RepoStorage) {
                 assert!(is_whole || !acknowledged && found.is_none(), "{order:b} {step}: {found:?}");
             }
         }
-        // Nothing is left of any
+        // Neither leaves anything
         let left = names(first, &format!("two/{}", ends[1])).unwrap();
         assert!(left.iter().all(|name| name.parse::<u32>().is_ok()), "{left:?}");
     }
     first.remove_all(&path("two")).unwrap();
 }
 
-/// What takes several requests: a file of many parts, read whole and from its middle, and a directory of many files. All of it
-/// is removed again.
+/// Things that need several requests: a file of many parts, read as a whole and from its middle, and a directory of
+/// many files. All of it is removed again.
 pub fn large_things(storage: &dyn RepoStorage) {
     let (at, content) = (path("large/file"), large_content());
     put(storage, &at, &content, WriteOptions::ATOMIC).unwrap();

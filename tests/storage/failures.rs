@@ -1,5 +1,5 @@
-//! Every call of a writer fails in its turn, before or after its work is done: what was acknowledged is there, what was not is
-//! there in whole or not at all, and the next attempt succeeds.
+//! Every call of a writer fails once, before or after its work: what was acknowledged exists, what was not is complete
+//! or absent, and the next attempt succeeds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const ALL: [Op; 10] = [
     Op::Link,
 ];
 
-/// What a file may hold; `None` is no file.
+/// The possible contents of a file; `None` means no file.
 type States = Vec<Option<&'static [u8]>>;
 
 /// A writer that remembers what must be in the repository.
@@ -42,7 +42,7 @@ impl<'a> Writer<'a> {
         self.root.join(name).unwrap()
     }
 
-    /// Does something that gives these files another content.
+    /// Runs something that gives these files another content.
     fn change(
         &mut self,
         names: &[&'static str],
@@ -65,7 +65,7 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Writes, reads, lists and removes. Whatever is answered has to be true.
+    /// Writes, reads, lists and removes. Every answer must be true.
     fn work(&mut self) -> Result<()> {
         let storage = self.storage;
         storage.create_path(&self.path("backup"))?;
@@ -82,7 +82,7 @@ impl<'a> Writer<'a> {
             storage.remove(&self.path("latest"))?;
         }
         if storage.features().hard_links {
-            // That of an attempt before
+            // The link of an earlier attempt
             storage.remove(&self.path("linked"))?;
             self.change(&["linked"], Some(b"content"), |writer| {
                 storage.hard_link(&writer.path("backup/bundle"), &writer.path("linked"))
@@ -95,7 +95,7 @@ impl<'a> Writer<'a> {
         self.change(&old, None, |writer| storage.remove_all(&writer.path("old")))
     }
 
-    /// Compares what is there with what must be.
+    /// Compares the storage with the expected states.
     fn check(&self, storage: &dyn RepoStorage) {
         for (name, states) in &self.files {
             let found = get(storage, &self.path(name), 100).unwrap();
@@ -128,7 +128,7 @@ pub fn run(storage: &Arc<dyn RepoStorage>) {
     half_a_file_never_appears(storage);
 }
 
-/// The work ends with the injected error; another attempt succeeds.
+/// The work ends with the injected error, and another attempt succeeds.
 fn fails(storage: &Arc<dyn RepoStorage>, faulty: &FaultyStorage, name: &str) {
     let mut writer = Writer::new(faulty, name);
     let error = writer.work().expect_err(name);
@@ -139,7 +139,7 @@ fn fails(storage: &Arc<dyn RepoStorage>, faulty: &FaultyStorage, name: &str) {
     again.check(&**storage);
 }
 
-/// The space ends within a file of many parts, which is abandoned.
+/// The storage becomes full within a file of many parts, which is abandoned.
 fn half_a_file_never_appears(storage: &Arc<dyn RepoStorage>) {
     let (content, at) = (large_content(), RepoPath::new("full/file").unwrap());
     for (n, bytes) in [0, 1_000_000, 12_000_000].into_iter().enumerate() {

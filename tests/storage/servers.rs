@@ -75,7 +75,7 @@ pub fn gcs(server: &Gcs, repo_path: &str) -> StorageSettings {
     }))
 }
 
-/// In a folder of a [usual](Sshd::start_usual) server, reached through `port`.
+/// A repository in a folder of a [usual](Sshd::start_usual) server that is reached through `port`.
 pub fn sftp(server: &Sshd, folder: &str, port: u16) -> StorageSettings {
     StorageSettings::Sftp(Box::new(SftpSettings {
         repo_path: server.space.text(folder),

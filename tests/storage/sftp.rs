@@ -1,4 +1,4 @@
-//! What an SFTP connection that is cut does to files that are being read and written.
+//! The effect of cut SFTP connections on files that are being read and written.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn sftp_connection_that_is_cut_is_opened_again() {
     let content = large_content();
     put(&*storage, &path("file"), &content, WriteOptions::ATOMIC).unwrap();
 
-    // Reading goes on where it stopped
+    // Reading continues where it stopped
     passage.cut_after(&[2_000_000, 3_000_000, 5_000_000]);
     assert!(get(&*storage, &path("file"), 1 << 30).unwrap().unwrap() == content);
     assert_eq!(passage.cuts(), 3);
@@ -33,7 +33,7 @@ fn sftp_connection_that_is_cut_is_opened_again() {
     reader.read_to_end(&mut read).unwrap();
     assert!(read == content);
 
-    // Writing does not, as nobody knows what the server has, and the file does not appear
+    // Writing does not continue, because nobody knows what the server has, and the file does not appear
     let mut writer = storage.write(&path("half"), WriteOptions::ATOMIC).unwrap();
     writer.write_all(&content).unwrap();
     passage.cut();
@@ -116,7 +116,7 @@ fn removal_of_a_link_in_the_place_of_a_directory_leaves_what_it_leads_to() {
     put(&*storage, &path("archive/demo/file"), b"x", WriteOptions::ATOMIC).unwrap();
     let elsewhere = server.space.folder("elsewhere");
     std::fs::write(elsewhere.join("precious"), "x").unwrap();
-    // In the place of the directory, and below one
+    // In place of the directory, and below one
     for name in ["repo/backup/link", "repo/archive/demo/link"] {
         std::os::unix::fs::symlink(&elsewhere, server.space.path(name)).unwrap();
     }
@@ -142,7 +142,7 @@ fn server_that_can_not_rename_over_files_keeps_the_old_one_when_it_fails() {
         assert_eq!(get(&*storage, &path("info"), 100).unwrap().unwrap(), content);
         assert_eq!(storage.names(&path("")).unwrap().unwrap(), ["info"]);
     }
-    // The server's answer is the same "failure" as for a file that is there
+    // The server's answer is the same "failure" as for an existing file
     put(&*storage, &path("dir/file"), b"x", WriteOptions::ATOMIC).unwrap();
     put(&*storage, &path("dir"), b"y", WriteOptions::ATOMIC).unwrap_err();
     assert_eq!(get(&*storage, &path("dir/file"), 10).unwrap().unwrap(), b"x");

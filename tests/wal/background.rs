@@ -1,4 +1,4 @@
-//! What the workers in the background do in the less usual cases, beside those of the real pgBackRest.
+//! Less usual cases of the background workers, compared with those of the real pgBackRest.
 
 use std::fs;
 
@@ -41,7 +41,7 @@ impl Queue {
         self.scenario.rbr(&["--no-archive-async", "archive-push", &self.scenario.space.text(&file)]).success();
     }
 
-    /// Gets a file and waits for the worker; what came is the segment.
+    /// Gets a file and waits for the worker. The result must be the segment.
     #[track_caller]
     fn get(&self, tool: Tool, options: &[&str], name: &str, code: i32) {
         let mut all = options.to_vec();
@@ -54,7 +54,7 @@ impl Queue {
         }
     }
 
-    /// What is in a queue of the spool, without marks.
+    /// Returns the content of a spool queue, without marks.
     fn spool(&self, queue: &str) -> Vec<String> {
         let folder = self.scenario.space.path(&format!("spool/archive/demo/{queue}"));
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -74,7 +74,7 @@ impl Queue {
         }
     }
 
-    /// The segment's name on another timeline, so many segments later.
+    /// Returns the segment's name on another timeline, the given number of segments later.
     fn name(&self, timeline: u32, later: u32) -> String {
         let number = u32::from_str_radix(&self.segment[16..], 16).expect("number") + later;
         format!("{timeline:08X}{}{number:08X}", &self.segment[8..16])
@@ -107,7 +107,7 @@ fn segment_once_missing_is_looked_for_again_unless_that_is_off() {
         let names: Vec<_> = (0..3).map(|later| queue.name(1, later)).collect();
         queue.archive_as(&names[0]);
         queue.get(tool, &[], &names[0], 0);
-        // The worker has found the next one missing, which is news of the past now
+        // The worker found the next segment missing, which is outdated now
         assert_eq!(queue.spool("in"), [format!("{}.ok", names[1])], "{tool:?}");
         queue.archive_as(&names[1]);
         queue.get(tool, &["--no-archive-missing-retry"], &names[1], 1);
@@ -135,7 +135,8 @@ fn switch_of_the_timeline_leaves_nothing_of_the_old_one_in_the_spool() {
     }
 }
 
-/// pgBackRest's worker looks for the whole segment instead and finds none. PostgreSQL asks for partial ones only by hand.
+/// pgBackRest's worker looks for the complete segment instead and finds none. PostgreSQL never asks for partial
+/// segments by itself.
 #[test]
 fn partial_segment_is_fetched_by_a_worker_too() {
     let Some(queue) = Queue::make(&[]) else { return };
@@ -159,7 +160,7 @@ fn repository_that_fails_is_told_of_by_the_worker_while_the_other_gets_the_segme
     for tool in TOOLS {
         let run = scenario.run(tool, &["archive-push", &queue.ready()]).fails(104).says("repo2: [FileMissingError]");
         scenario.worker_ends();
-        // It has processes for what are threads here
+        // pgBackRest has processes where rbr has threads
         errors.push(run.error().replace("raised from local-1 protocol: ", ""));
         let folder = scenario.space.path(&format!("repo/archive/demo/15-1/{}", &queue.segment[..16]));
         let stored: Vec<_> = fs::read_dir(folder).expect("folder").flatten().map(|entry| entry.file_name()).collect();

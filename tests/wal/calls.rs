@@ -1,16 +1,16 @@
-//! What a call of PostgreSQL costs that finds its work done.
+//! The cost of a call by PostgreSQL whose work is already done.
 
 use std::fs;
 use std::path::Path;
 
 use crate::env::{Run, Scenario, ScenarioOptions, Tool, oracle};
 
-/// System calls of an archive-push that finds its `.ok` file, at the most; there are about 110. They are mostly those of starting
-/// a process and reading its configuration.
+/// The maximum number of system calls of an archive-push that finds its `.ok` file. There are about 110, mostly for
+/// starting a process and reading its configuration.
 const PUSH_CALLS_MAX: usize = 170;
-/// System calls of an archive-get that finds its prefetched segment, at the most; there are about 117.
+/// The maximum number of system calls of an archive-get that finds its prefetched segment. There are about 117.
 const GET_CALLS_MAX: usize = 190;
-/// Calls that start threads or processes, or talk to a network.
+/// Calls that start threads or processes, or use a network.
 const NEVER: [&str; 8] =
     ["clone(", "clone3(", "fork(", "vfork(", "socket(", "connect(", "epoll_create1(", "io_uring_setup("];
 
@@ -61,9 +61,12 @@ fn calls_that_find_their_work_done_make_few_system_calls_and_no_threads() {
     let calls = traced(&scenario, &["archive-push", source.to_str().expect("UTF-8")]);
     within(&calls, PUSH_CALLS_MAX);
 
-    // The one asked for and enough others, so that no worker is needed, all fetched since the machine was started
+    // The requested segment and enough further segments that no worker is needed, all fetched for this cluster since
+    // the machine was started
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("boot id");
-    scenario.space.write(&format!("spool/archive/demo/in/boot.{}", boot.trim()), "");
+    let control = fs::read(scenario.cluster.data().join("global/pg_control")).expect("pg_control");
+    let system_id = u64::from_le_bytes(control[..8].try_into().expect("system identifier"));
+    scenario.space.write(&format!("spool/archive/demo/in/boot.{}.{system_id}", boot.trim()), "");
     let mut name = segment.clone();
     for number in 0..4 {
         scenario.space.write(&format!("spool/archive/demo/in/{name}"), &content);

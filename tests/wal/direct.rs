@@ -30,7 +30,7 @@ impl Archive {
         self.scenario.run(tool, &["archive-push", self.path.to_str().expect("UTF-8")])
     }
 
-    /// Fetches the segment and returns what came.
+    /// Fetches the segment and returns its content.
     fn get(&self, tool: Tool) -> Vec<u8> {
         let target = self.scenario.space.path("fetched");
         let _ = fs::remove_file(&target);

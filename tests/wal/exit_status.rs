@@ -1,4 +1,5 @@
-//! What PostgreSQL's `restore_command` makes of archive-get: 0 is a file, up to 125 none, above that recovery must not go on.
+//! How PostgreSQL's `restore_command` interprets archive-get: 0 is a file, up to 125 no file, above that recovery must
+//! stop.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +10,7 @@ use crate::env::{Scenario, ScenarioOptions, Tool};
 /// The highest exit status that PostgreSQL takes for "no such file".
 const NOT_FATAL_MAX: i32 = 125;
 
-/// Both programs end with the same status, which is returned.
+/// Checks that both programs exit with the same status, and returns it.
 #[track_caller]
 fn same_status(scenario: &Scenario, arguments: &[&str]) -> i32 {
     let theirs = scenario.run(Tool::PgBackRest, arguments);

@@ -1,4 +1,4 @@
-//! Disks without space left, under the repository and under the spool.
+//! Full disks, under the repository and under the spool.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,24 +7,24 @@ use std::time::{Duration, Instant};
 
 use crate::env::{Run, Scenario, ScenarioOptions, oracle};
 
-/// What the system says about a full disk.
+/// The system's message for a full disk.
 const FULL: &str = "No space left on device";
-/// How long the asynchronous archiver is given to recover once there is space.
+/// The maximum time in which the asynchronous archiver recovers once there is space.
 const RECOVERY_S: u64 = 30;
 const SEGMENTS: usize = 3;
 
-/// A file system of its own that is small enough to be filled in no time.
+/// A separate file system that is small enough to be filled quickly.
 pub(super) struct Disk {
     path: PathBuf,
 }
 
 impl Disk {
-    /// Whether one can be mounted.
+    /// Returns whether a file system can be mounted.
     pub(super) fn possible() -> bool {
         rustix::process::geteuid().is_root()
     }
 
-    /// Mounts over the folder `name` of the scenario.
+    /// Mounts the file system over the folder `name` of the scenario.
     pub(super) fn mount(scenario: &Scenario, name: &str) -> Self {
         let path = scenario.space.folder(name);
         let user = scenario.space.user();
@@ -35,7 +35,7 @@ impl Disk {
         Self { path }
     }
 
-    /// Takes every byte and every inode.
+    /// Uses every byte and every inode.
     pub(super) fn fill(&self) {
         use std::io::Write;
         let folder = self.path.join("filler");
@@ -64,10 +64,10 @@ impl Drop for Disk {
     }
 }
 
-/// A cluster with segments that wait to be archived, which PostgreSQL itself never does.
+/// A cluster with segments that wait to be archived. PostgreSQL itself never archives them.
 fn scenario(global: &[&str]) -> Option<(Scenario, Vec<String>)> {
     if !Disk::possible() {
-        // Required only where it is possible
+        // Required only if it is possible
         oracle::say("SKIPPED a full disk: only root can mount a small one");
         return None;
     }
@@ -78,7 +78,7 @@ fn scenario(global: &[&str]) -> Option<(Scenario, Vec<String>)> {
     for _ in 0..SEGMENTS {
         scenario.cluster.switch_wal();
     }
-    // All that waits, in the order in which PostgreSQL asks: a worker begins with the first, too
+    // Everything that waits, in the order in which PostgreSQL asks; a worker begins with the first, too
     let ready = fs::read_dir(scenario.cluster.data().join("pg_wal/archive_status")).expect("states");
     let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("state").file_name().into_string().ok();
     let mut segments: Vec<String> =
@@ -113,14 +113,14 @@ fn nothing_is_acknowledged(scenario: &Scenario) {
     assert!(!states.iter().any(|name| name.ends_with(".ok")), "{states:?}");
 }
 
-/// How often the archive holds something of a segment.
+/// Returns how many files of a segment the archive contains.
 fn stored(scenario: &Scenario, segment: &str) -> usize {
     let mut archived = Vec::new();
     files(&scenario.space.path("repo/archive"), &mut archived);
     archived.iter().filter(|name| name.starts_with(segment)).count()
 }
 
-/// Pushes as PostgreSQL does, again and again until it works: every segment is there once, and right.
+/// Pushes like PostgreSQL, repeatedly until it succeeds. Every segment must then exist once and be correct.
 fn archive_all(scenario: &Scenario, segments: &[String]) {
     let end = Instant::now() + Duration::from_secs(RECOVERY_S);
     let target = scenario.space.text("fetched");
@@ -174,7 +174,7 @@ fn full_spool_fails_pushes_and_every_segment_is_there_once_after_it() {
     run.says(FULL);
     disk.free();
 
-    // Its directories are there, but the worker can't tell of its work
+    // Its directories exist, but the worker can't write status files
     for folder in ["spool/archive", "spool/archive/demo", "spool/archive/demo/out"] {
         scenario.space.folder(folder);
     }

@@ -1,4 +1,4 @@
-//! SIGKILL in the middle of archive-push and archive-get.
+//! SIGKILL during archive-push and archive-get.
 
 use std::fs;
 use std::thread::sleep;
@@ -10,7 +10,7 @@ use crate::env::{Scenario, ScenarioOptions, Tool};
 fn push_killed_at_many_moments_next_push_completes_the_segment() {
     let Some(scenario) = Scenario::start(ScenarioOptions {
         version: 15,
-        // Slow enough to be caught in the middle
+        // Slow enough to be killed in the middle
         global: vec!["compress-type=gz".into(), "compress-level=9".into()],
         settings: vec!["archive_command = 'true'".into(), "wal_keep_size = '1GB'".into()],
         ..ScenarioOptions::default()

@@ -1,4 +1,4 @@
-//! Things that break while PostgreSQL writes WAL as fast as it can.
+//! Failures while PostgreSQL writes WAL as fast as it can.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,13 +13,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::full::Disk;
 use crate::env::{Scenario, ScenarioOptions, Shutdown, Tool, restored_matches};
 
-/// Each thing is broken for this time, and whole for the same time.
+/// Each failure lasts this long, and so does the time without failure.
 const FAULT: Duration = Duration::from_millis(700);
-/// How long the archiver is given to come back to its work.
+/// The maximum time until the archiver resumes its work.
 const RECOVERY_MAX: Duration = Duration::from_secs(60);
 const SEGMENT_BYTES: u32 = 1 << 20;
 
-/// Kills the worker of a scenario, if one runs right now.
+/// Kills the worker of a scenario, if one is running.
 fn kill_worker(scenario: &Scenario) -> bool {
     let mut killed = false;
     for process in fs::read_dir("/proc").expect("/proc").flatten() {
@@ -52,7 +52,7 @@ fn archive_all(scenario: &Scenario) -> String {
         }
         assert!(Instant::now() < end, "segments wait still:\n{}", scenario.cluster.log_text());
         sleep(Duration::from_millis(500));
-        // The archiver sleeps for a minute after three failures, unless there is news
+        // The archiver sleeps for a minute after three failures, unless new WAL wakes it
         if look % 10 == 0 {
             scenario.cluster.switch_wal();
         }
@@ -60,7 +60,7 @@ fn archive_all(scenario: &Scenario) -> String {
     last
 }
 
-/// How often each segment is in the archive; what killed workers left does not count.
+/// Returns how often the archive contains each segment. Leftovers of killed workers do not count.
 fn archived(scenario: &Scenario) -> BTreeMap<String, usize> {
     let mut count = BTreeMap::new();
     for folder in fs::read_dir(scenario.space.path("repo/archive/demo/15-1")).expect("archive").flatten() {
@@ -108,7 +108,7 @@ fn faults_under_load_cost_no_segment_and_recovery_replays_all() {
         }
         fs::rename(&archive, &away).expect("take the archive away");
         sleep(FAULT);
-        // What was made in its place meanwhile holds nothing
+        // What was created in its place meanwhile is empty
         let _ = fs::remove_dir_all(&archive);
         fs::rename(&away, &archive).expect("give it back");
         sleep(FAULT);

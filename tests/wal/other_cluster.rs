@@ -1,4 +1,4 @@
-//! A second cluster that archives into the stanza of another one, as after a copy of its configuration.
+//! A second cluster that archives into the stanza of another one, as after copying its configuration.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use crate::env::{Cluster, Run, Scenario, ScenarioOptions, Shutdown, Tool};
 /// PostgreSQL tries to archive at once.
 const FAILURE_MAX: Duration = Duration::from_secs(30);
 
-/// Files of the stanza's archive, without info files.
+/// Returns the number of files in the stanza's archive, without info files.
 fn archived(scenario: &Scenario) -> usize {
     let folders = fs::read_dir(scenario.space.path("repo/archive/demo/15-1")).into_iter().flatten().flatten();
     folders.map(|folder| fs::read_dir(folder.path()).expect("folder").count()).sum()

@@ -14,7 +14,7 @@ fn scenario(version: u32, segment_mib: u32, global: &[&str], settings: &[&str]) 
     })
 }
 
-/// Backup, archiving one by one and by a worker, and recovery, by either program.
+/// Backup, archiving with and without a worker, and recovery, by either program.
 fn whole_cycle(version: u32, segment_mib: u32) {
     let max_wal_size = format!("max_wal_size = '{}MB'", segment_mib * 8);
     let min_wal_size = format!("min_wal_size = '{}MB'", segment_mib * 2);
@@ -58,7 +58,7 @@ fn full_matrix_segments_of_1_gib_pg18() {
     whole_cycle(18, 1024);
 }
 
-/// Above the size that is held in memory, and compressed by several threads into what is one stream to every reader.
+/// The segments exceed the size that is held in memory. Several threads compress them into one stream.
 #[test]
 fn large_segments_compressed_by_several_threads_are_got_by_pgbackrest() {
     let settings = ["archive_command = 'false'", "max_wal_size = '1GB'", "min_wal_size = '256MB'"];

@@ -1,4 +1,4 @@
-//! An S3 server behind a proxy that makes every request wait, and counts them.
+//! An S3 server behind a proxy that delays and counts every request.
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -8,9 +8,9 @@ use super::cost::Figures;
 use crate::tests::env::proxy::Proxy;
 use crate::tests::env::{Space, Weed};
 
-/// See the module.
+/// See the module documentation.
 pub struct Bucket {
-    // Before the server that it asks
+    // Declared before the server, so that it is dropped first
     proxy: Proxy,
     weed: Weed,
     space: Space,
@@ -18,18 +18,18 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A server with an empty bucket, on a disk: it never makes room again.
+    /// Starts a server with an empty bucket. It is on a disk, because it never frees space.
     pub fn start() -> Self {
         let weed = Weed::start_in(Space::on_disk()).expect("run scripts/oracles first");
         Self { proxy: weed.proxy(), weed, space: Space::new(), repos: Cell::new(0) }
     }
 
-    /// From now on every request waits so long.
+    /// Delays every request by this time from now on.
     pub fn set_latency(&self, latency: Duration) {
         self.proxy.set_latency(latency);
     }
 
-    /// The lines of a configuration for a repository in the bucket that was not there before, and these.
+    /// Returns the configuration lines for a new repository in the bucket, followed by `lines`.
     pub fn new_repo(&self, lines: &[&str]) -> Vec<String> {
         self.repos.set(self.repos.get() + 1);
         let mut all = self.weed.options(self.proxy.port());
@@ -42,12 +42,12 @@ impl Bucket {
         all
     }
 
-    /// `repo1-path` of the last new repository.
+    /// Returns `repo1-path` of the newest repository.
     pub fn path(&self) -> String {
         format!("/repo-{}", self.repos.get())
     }
 
-    /// Measures, and adds how many requests that took.
+    /// Measures, and adds the number of requests.
     pub fn count(&self, measure: impl FnOnce() -> Figures) -> Figures {
         self.proxy.clear();
         let mut figures = measure();
@@ -55,7 +55,7 @@ impl Bucket {
         figures
     }
 
-    /// Puts small objects with these names into the bucket, past the proxy.
+    /// Puts small objects with these names into the bucket, without the proxy.
     pub fn put_small(&self, names: impl Iterator<Item = String>) {
         let content = self.space.write("small", "not read by what is measured");
         let mut transfers = String::from("silent\nfail\n");

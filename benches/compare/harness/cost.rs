@@ -1,4 +1,4 @@
-//! What commands cost: wall time, processor time, and the memory of all processes of a program.
+//! The cost of commands: wall time, processor time, and the memory of all processes of a program.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,23 +9,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The measures of one measurement; less is better in each.
+/// The values of one measurement. Less is better in each.
 pub type Figures = Vec<(&'static str, f64)>;
 
-/// Memory is looked at often in the beginning, for commands of milliseconds, then less and less often, up to this.
+/// Memory is sampled often at first, for commands that take milliseconds, and then less and less often, down to this
+/// interval.
 const SAMPLE_MAX: Duration = Duration::from_millis(20);
 const SAMPLE_FIRST: Duration = Duration::from_millis(1);
-/// Kernel clock ticks per second in `/proc`, fixed for user space.
+/// Kernel clock ticks per second in `/proc`, which are fixed for user space.
 const TICKS_PER_S: f64 = 100.0;
 
-/// Seconds of processor time of all children that have been waited for, and theirs.
+/// Returns the processor time in seconds of all children that have been waited for, and of their children.
 fn children_processor_s() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").expect("/proc/self/stat");
     let fields = stat.rsplit_once(')').expect("name in parentheses").1.split_whitespace();
     fields.skip(13).take(2).map(|ticks| ticks.parse::<f64>().expect("ticks")).sum::<f64>() / TICKS_PER_S
 }
 
-/// Seconds that all processors together have worked: for work whose processes are children of a server.
+/// Returns the processor time in seconds of the whole machine, for work whose processes are children of a server.
 pub fn machine_processor_s() -> f64 {
     let stat = fs::read_to_string("/proc/stat").expect("/proc/stat");
     let ticks: Vec<f64> =
@@ -34,7 +35,7 @@ pub fn machine_processor_s() -> f64 {
     [0, 1, 2, 5, 6].iter().map(|&field| ticks[field]).sum::<f64>() / TICKS_PER_S
 }
 
-/// Watches the memory of all processes of one program that were started in one space, from whatever parent.
+/// Watches the memory of all processes of one program that were started in one space, by any parent.
 pub struct Watch {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<u64>,
@@ -65,8 +66,8 @@ impl Watch {
     }
 }
 
-/// Proportional memory of the processes that run the file `program` and have `home` in their environment: what they share
-/// counts once.
+/// Returns the proportional memory of the processes that run the file `program` and have `home` in their environment.
+/// Shared memory counts once.
 fn memory_kib(program: (u64, u64), home: &[u8]) -> u64 {
     let mut sum = 0;
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
@@ -85,8 +86,8 @@ fn memory_kib(program: (u64, u64), home: &[u8]) -> u64 {
     sum
 }
 
-/// Runs commands one after the other, which must succeed; `watch` is on their memory. What the iterator does between two
-/// commands is not counted.
+/// Runs commands one after another, which must succeed, while `watch` measures their memory. The time that the iterator
+/// spends between commands does not count.
 pub fn of_commands(commands: impl IntoIterator<Item = Command>, watch: Watch) -> Figures {
     let before_s = children_processor_s();
     let mut wall = Duration::ZERO;

@@ -1,16 +1,16 @@
-//! Rounds of both programs and the table of what they took.
+//! Rounds of both programs, and the table of results.
 
 use super::cost::Figures;
 use super::setting;
 use crate::tests::env::Tool;
 
-/// Takes measurements in turn and prints a line of a Markdown table for each measure.
+/// Measures both programs alternately and prints a line of a Markdown table per value.
 pub struct Report {
     rounds: usize,
 }
 
 impl Report {
-    /// Prints the table's head.
+    /// Prints the head of the table.
     pub fn begin() -> Self {
         let rounds = setting("RBR_BENCH_ROUNDS", 3);
         assert!(rounds > 0, "RBR_BENCH_ROUNDS is 0");
@@ -19,7 +19,8 @@ impl Report {
         Self { rounds }
     }
 
-    /// Measures both programs in every round, the one that begins changing; `prepare` gets a round's number before it.
+    /// Measures both programs in every round, starting with the other program each time. Calls `prepare` with the
+    /// number of the round first.
     pub fn in_turn(&mut self, what: &str, mut prepare: impl FnMut(usize), mut measure: impl FnMut(Tool) -> Figures) {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for round in 0..self.rounds {
@@ -58,7 +59,7 @@ impl Spread {
 }
 
 fn line(what: &str, measure: &str, ours: Spread, theirs: Spread) {
-    // Nothing beside nothing, such as a lag of no segments, is a draw
+    // Zero compared with zero, such as a lag of no segments, is a draw
     let ratio = if ours.median == theirs.median { 1.0 } else { ours.median / theirs.median };
     println!("| {what:<50} | {measure:<14} | {:>28} | {:>28} | {ratio:5.2} |", ours.text(), theirs.text());
 }

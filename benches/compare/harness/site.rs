@@ -1,4 +1,4 @@
-//! A cluster and, for each program, a repository and a configuration file of its own.
+//! A cluster and, for each program, a repository and a configuration file.
 
 use std::fs;
 use std::io::Write;
@@ -12,19 +12,19 @@ use crate::tests::env::config::config_text;
 use crate::tests::env::oracle::Oracles;
 use crate::tests::env::{Cluster, Shutdown, Space, Tool, oracles};
 
-/// As much as a restore of the usual size writes, and some more.
+/// Somewhat more than a restore of the usual size writes.
 const WARM_MB: usize = 2048;
 
-/// PostgreSQL's version in the comparisons.
+/// The PostgreSQL version in the comparisons.
 pub const VERSION: u32 = 17;
 pub const STANZA: &str = "bench";
-/// Options of every configuration that does not set them otherwise.
+/// Options of every configuration that does not override them.
 const FIXED: [&str; 4] = ["log-level-file=off", "log-level-console=warn", "process-max=2", "start-fast=y"];
 
-/// How often the worker in the background is looked at.
+/// How often to check the background worker.
 const WORKER_POLL: Duration = Duration::from_millis(2);
 
-/// See the module.
+/// See the module documentation.
 pub struct Site {
     pub space: Arc<Space>,
     pub oracles: &'static Oracles,
@@ -32,7 +32,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// A stopped cluster with these `initdb` arguments and settings.
+    /// Creates a stopped cluster with these `initdb` arguments and settings.
     pub fn new(initdb: &[&str], settings: &[&str]) -> Self {
         let oracles = oracles(&[VERSION]).expect("run scripts/oracles first");
         let space = Arc::new(Space::on_disk());
@@ -42,7 +42,7 @@ impl Site {
         Self { space, oracles, cluster }
     }
 
-    /// A stopped cluster with data, loaded without WAL where that can be.
+    /// Creates a stopped cluster with data, loaded without WAL if possible.
     pub fn load(fill: impl Fn(&Cluster)) -> Self {
         let mut site = Self::new(&[], &["wal_level = minimal", "max_wal_senders = 0", "synchronous_commit = off"]);
         site.change(fill);
@@ -72,19 +72,19 @@ impl Site {
         format!("{folder}/{name}")
     }
 
-    /// Makes an empty folder of `tool`'s.
+    /// Creates an empty folder for `tool`.
     pub fn empty(&self, tool: Tool, name: &str) -> PathBuf {
         let path = self.path(tool, name);
         if path.exists() {
             fs::remove_dir_all(&path).expect("remove folder");
         }
-        // The one above too, so that it belongs to the user of the tests
+        // The parent too, so that it belongs to the user of the tests
         self.space.folder(&Self::name(tool, ""));
         self.space.folder(&Self::name(tool, name))
     }
 
-    /// Has the system's free memory at hand. A virtual machine may have given it back to its host, and whoever first writes so much
-    /// again pays several times for getting it.
+    /// Makes the system's free memory resident. A virtual machine may have returned it to its host, and the first
+    /// program to write as much again would pay for it.
     pub fn warm_memory(&self) {
         let path = self.space.path("warm");
         let mut file = fs::File::create(&path).expect("file");
@@ -94,8 +94,8 @@ impl Site {
         fs::remove_file(path).expect("remove file");
     }
 
-    /// Makes room for the next folder of this name. The files stay, without content: a file system that looks through the numbers
-    /// of files that were just deleted, as ext4 does, would have whoever comes next pay for it.
+    /// Makes room for the next folder of this name. The files stay, without content: a file system that searches the
+    /// inode numbers of recently deleted files, like ext4, would charge the next program for it.
     pub fn put_away(&self, tool: Tool, name: &str) {
         let path = self.path(tool, name);
         empty_files(&path).expect("empty files");
@@ -104,8 +104,8 @@ impl Site {
         fs::rename(path, away.join(number.to_string())).expect("move folder");
     }
 
-    /// Empties `tool`'s repository and spool and writes its configuration with these lines in `[global]`, which may also
-    /// name a repository elsewhere.
+    /// Empties the repository and spool of `tool` and writes its configuration with these lines in `[global]`, which
+    /// may also name a repository elsewhere.
     pub fn configure(&self, tool: Tool, lines: &[&str]) {
         let mut defaults: Vec<_> = FIXED.map(str::to_owned).into();
         for folder in ["repo", "spool", "lock", "log"] {
@@ -117,7 +117,7 @@ impl Site {
         self.space.write(&Self::name(tool, "pgbackrest.conf"), text);
     }
 
-    /// [`Site::configure`] and a stanza.
+    /// Calls [`Site::configure`] and creates a stanza.
     pub fn create_stanza(&self, tool: Tool, lines: &[&str]) {
         self.configure(tool, lines);
         self.run(tool, &["--no-online", "stanza-create"]);
@@ -131,7 +131,7 @@ impl Site {
         }
     }
 
-    /// A command of one of the programs with its configuration and the stanza.
+    /// Returns a command of one of the programs with its configuration and the stanza.
     pub fn command(&self, tool: Tool, arguments: &[&str]) -> Command {
         let mut command = self.space.command(self.program(tool));
         command.arg(format!("--config={}", self.text(tool, "pgbackrest.conf"))).arg(format!("--stanza={STANZA}"));
@@ -139,13 +139,13 @@ impl Site {
         command
     }
 
-    /// The same as a line for `archive_command` and `restore_command`.
+    /// Returns the same as a line for `archive_command` and `restore_command`.
     pub fn command_line(&self, tool: Tool, arguments: &str) -> String {
         let (program, config) = (self.program(tool), self.text(tool, "pgbackrest.conf"));
         format!("{} --config={config} --stanza={STANZA} {arguments}", program.display())
     }
 
-    /// Runs a command that is not measured; it must succeed.
+    /// Runs a command without measuring it. It must succeed.
     pub fn run(&self, tool: Tool, arguments: &[&str]) {
         cost::of_commands([self.command(tool, arguments)], self.watch(tool));
     }
@@ -155,7 +155,7 @@ impl Site {
         self.measure_all(tool, [self.command(tool, arguments)])
     }
 
-    /// Measures commands, one after the other, together. What the iterator does between two is not counted.
+    /// Measures several commands together. The time that the iterator spends between commands does not count.
     pub fn measure_all(&self, tool: Tool, commands: impl IntoIterator<Item = Command>) -> Figures {
         rustix::fs::sync();
         cost::of_commands(commands, self.watch(tool))
@@ -166,7 +166,7 @@ impl Site {
         size_kib(&self.path(tool, "repo"))
     }
 
-    /// Measures a command and how much `tool`'s local repository grows.
+    /// Measures a command and the growth of `tool`'s local repository.
     pub fn measure_growth(&self, tool: Tool, arguments: &[&str]) -> Figures {
         let before_kib = self.stored_kib(tool);
         let mut figures = self.measure(tool, arguments);
@@ -174,7 +174,7 @@ impl Site {
         figures
     }
 
-    /// Waits until `tool`'s worker that archives or fetches in the background has ended.
+    /// Waits until the background worker of `tool` has ended.
     pub fn worker_ends(&self, tool: Tool) {
         let lock = self.path(tool, &format!("lock/{STANZA}-archive-1.lock"));
         while lock.exists() {
@@ -195,7 +195,7 @@ impl Site {
     }
 }
 
-/// What the files in a folder hold, links left out.
+/// Returns the size of the files in a folder, without links.
 fn size_kib(folder: &Path) -> f64 {
     let mut sum = 0.0;
     for entry in fs::read_dir(folder).expect("repository").flatten() {
@@ -209,7 +209,7 @@ fn size_kib(folder: &Path) -> f64 {
     sum
 }
 
-/// Takes away the content of all files below a folder.
+/// Truncates all files below a folder.
 fn empty_files(folder: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

@@ -1,4 +1,4 @@
-//! `archive-get`: fetches the WAL file that PostgreSQL asks for, or takes what a worker in the background has fetched.
+//! `archive-get`: fetches the WAL file that PostgreSQL asks for, or takes it from the spool of a background worker.
 
 use std::path::PathBuf;
 
@@ -12,10 +12,10 @@ use crate::archive;
 use crate::config::{Command, Config, opt};
 use crate::{ExitStatus, cancel_token, repos};
 
-/// Gets the file given; the exit status tells whether there is one.
+/// Gets the given file. The exit status says whether it exists.
 ///
 /// # Errors
-/// It can't be told whether there is one, or it can't be copied.
+/// The command cannot determine whether the file exists, or cannot copy it.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     archive::check_local(config)?;
     let (wal_file, destination) = match config.params() {
@@ -42,10 +42,10 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     Ok(if found { ExitStatus::SUCCESS } else { ExitStatus::NOT_FOUND })
 }
 
-/// The worker: fetches the segments given into the spool.
+/// The worker: fetches the given segments into the spool.
 ///
 /// # Errors
-/// What concerns all segments; it is also in the spool.
+/// Failures that concern all segments. They are also in the spool.
 pub fn run_async(config: &Config) -> Result<ExitStatus> {
     archive::check_local(config)?;
     let segments = config.params();

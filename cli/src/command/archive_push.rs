@@ -1,4 +1,4 @@
-//! `archive-push`: stores the WAL file that PostgreSQL hands over, or has a worker in the background do it.
+//! `archive-push`: stores the WAL file that PostgreSQL hands over, or lets a background worker do it.
 
 use std::path::{Path, PathBuf};
 
@@ -12,10 +12,10 @@ use crate::archive;
 use crate::config::{Command, Config, opt};
 use crate::{ExitStatus, cancel_token, repos};
 
-/// Pushes the file given.
+/// Pushes the given file.
 ///
 /// # Errors
-/// The file is not durable in every repository, whatever the reason.
+/// The file is not durable in every repository.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     archive::check_local(config)?;
     let [param] = config.params() else {
@@ -41,10 +41,11 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     Ok(ExitStatus::SUCCESS)
 }
 
-/// The worker: pushes everything that is ready in the WAL directory given, and first the file that is named behind it.
+/// The worker: pushes everything that is ready in the given WAL directory. It starts with the file that the next
+/// parameter names, if any.
 ///
 /// # Errors
-/// What concerns all files; it is also in the spool.
+/// Failures that concern all files. They are also in the spool.
 pub fn run_async(config: &Config) -> Result<ExitStatus> {
     archive::check_local(config)?;
     let (wal_path, asked) = match config.params() {

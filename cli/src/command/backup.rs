@@ -1,4 +1,4 @@
-//! `backup`: makes a backup, then expires what it replaces.
+//! `backup`: makes a backup, then expires old backups.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,7 +23,7 @@ const CHECKSUM_SIZES: std::ops::RangeInclusive<i64> = 6..=16;
 /// Makes a backup.
 ///
 /// # Errors
-/// Commands are stopped, another backup or expire runs, or the backup fails.
+/// Commands are stopped, another backup or expire is running, or the backup fails.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let stanza = repos::stanza(config)?;
     let lock_path = repos::lock_path(config)?;
@@ -35,7 +35,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         engine::info!("repo option not specified, defaulting to repo{key}");
     }
     let repo = repos::open_default(config)?;
-    // Held to the end of the chained expire, as the lock is
+    // Held until the expire that follows has ended, like the lock
     let claim = Claim::acquire(&repo, &stanza, &repos::claimant(config)?, "backup", cancel_token())?;
     backup::run(settings(config, key)?, &repo, &claim, &mut lock, &LiveProgress::new("backup"), cancel_token())?;
     // The chained expire runs under the same lock
@@ -46,7 +46,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     Ok(ExitStatus::SUCCESS)
 }
 
-/// What the options ask for, for the repository with this number.
+/// Converts the options to the settings for the repository with this number.
 fn settings(config: &Config, key: u32) -> Result<BackupSettings> {
     let level = i32::try_from(config.get(opt::COMPRESS_LEVEL)?).ok();
     Ok(BackupSettings {
@@ -86,7 +86,7 @@ fn settings(config: &Config, key: u32) -> Result<BackupSettings> {
     })
 }
 
-/// A number whose range the option table keeps far below the limit.
+/// Converts a number that the option table keeps far below the limit.
 fn small(number: i64) -> u32 {
     u32::try_from(number).unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! `check`: whether a stanza can archive and be backed up.
+//! `check`: checks that a stanza can archive and be backed up.
 
 use engine::Result;
 use engine::check::{self, CheckSettings};
@@ -9,7 +9,7 @@ use crate::{ExitStatus, cancel_token, pg, repos};
 /// Checks the stanza, or every stanza of the configuration file if none is given.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first problem.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     if config.find(opt::STANZA).is_some() {
         return check_one(config);

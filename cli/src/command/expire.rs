@@ -1,4 +1,4 @@
-//! `expire`: removes what the retention does not keep; also what a backup ends with.
+//! `expire`: removes what exceeds the retention settings. A backup also ends with it.
 
 use engine::expire::plan::{FullRetention, Retention};
 use engine::expire::{self, ExpireRepo, ExpireSettings};
@@ -12,23 +12,23 @@ use crate::{ExitStatus, cancel_token, repos};
 /// Takes the lock and expires.
 ///
 /// # Errors
-/// As [`run_locked`]; another process holds the lock.
+/// The same as [`run_locked`]; another process holds the lock.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let _lock = repos::lock(config)?;
     run_locked(config)?;
     Ok(ExitStatus::SUCCESS)
 }
 
-/// Expires in the repositories of the configuration. The caller holds the lock; a backup calls this with its configuration
-/// turned into that of expire.
+/// Expires in the repositories of the configuration. The caller holds the lock. A backup calls this with its
+/// configuration converted to that of expire.
 ///
 /// # Errors
-/// Options that are wrong or contradict each other, a stopped stanza, and trouble in any repository.
+/// Invalid or contradictory options, a stopped stanza, and failures in any repository.
 pub fn run_locked(config: &Config) -> Result<()> {
     let stanza = repos::stanza(config)?;
     engine::control::check_stop(repos::lock_path(config)?, Some(&stanza))?;
     let oldest = config.find(opt::OLDEST).unwrap_or(false);
-    // Before the label is looked at: what is asked for makes no sense, whatever the label is
+    // Checked before the label, because the combination is invalid for any label
     if config.find(opt::SET).is_some() && oldest {
         return Err(Error::new(ErrorCode::OptionInvalid, "--oldest and --set cannot be used together"));
     }
@@ -38,7 +38,7 @@ pub fn run_locked(config: &Config) -> Result<()> {
         set: config.find(opt::SET).map(label).transpose()?,
         oldest,
         archive_expire_before: config.find(opt::ARCHIVE_EXPIRE_BEFORE).map(segment).transpose()?,
-        // Under a backup it is that command's option
+        // Within a backup this is the option of the backup
         checksum_page_error: config.find(opt::CHECKSUM_PAGE_ERROR).unwrap_or(true),
         dry_run: config.find(opt::DRY_RUN).unwrap_or(false),
     };
@@ -52,7 +52,7 @@ pub fn run_locked(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Keys of the archive are rotated in repositories of format 6 only.
+/// Warns about key rotation, which only repositories of format 6 support.
 fn warn_rotation(config: &Config) {
     for key in config.repo_keys_selected() {
         if config.source_at(opt::REPO_CIPHER_ROTATE, key) != Source::Default {

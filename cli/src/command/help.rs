@@ -1,14 +1,14 @@
-//! `help`: what the program, a command or an option does.
+//! `help`: describes the program, a command or an option.
 
 use engine::Result;
 
 use crate::config::Config;
 use crate::exit::ExitStatus;
 
-/// Prints the help that was asked for.
+/// Prints the requested help.
 ///
 /// # Errors
-/// As [`crate::help::render`], or standard output can't be written.
+/// The same as [`crate::help::render`], or standard output can't be written.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     crate::print(&crate::help::render(config)?)?;
     Ok(ExitStatus::SUCCESS)

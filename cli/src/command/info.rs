@@ -1,4 +1,4 @@
-//! `info`: what is in the repositories.
+//! `info`: shows the content of the repositories.
 
 use engine::info::{self, Detail, InfoSettings};
 use engine::{Error, ErrorCode, Result};
@@ -7,10 +7,10 @@ use crate::config::{Config, opt};
 use crate::render::{info_json, info_text};
 use crate::{ExitStatus, print, repos};
 
-/// Prints the report. What can't be read is part of it and no error.
+/// Prints the report. Unreadable files are part of it and not an error.
 ///
 /// # Errors
-/// Options that contradict each other; standard output can't be written to.
+/// Contradictory options; standard output can't be written.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let detail = match config.get(opt::DETAIL_LEVEL)? {
         "progress" => Detail::Progress,

@@ -13,11 +13,11 @@ use crate::{ExitStatus, repos};
 /// Bytes moved at a time.
 const CHUNK: usize = 1 << 18;
 
-/// Prints the file given; the exit status tells whether there is one.
+/// Prints the given file. The exit status says whether it exists.
 ///
 /// # Errors
-/// The path is none of the repository, the file is missing (unless that is to be ignored), or it can't be read. That nobody
-/// reads the output to its end is no error.
+/// The path is not in the repository, the file is missing (unless that is ignored), or it can't be read. A reader that
+/// closes the output early is not an error.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let [file] = config.params() else {
         return Err(Error::new(ErrorCode::ParamRequired, "source file required"));
@@ -48,7 +48,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
                 return Err(Error::from_io(ErrorCode::FileRead, text, error));
             }
         };
-        // Most likely the output goes to a program that has seen enough
+        // Most likely the output goes to a program that has read enough
         if out.write_all(&buffer[..size]).is_err() {
             return Ok(ExitStatus::NOT_FOUND);
         }

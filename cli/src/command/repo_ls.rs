@@ -15,13 +15,13 @@ use crate::{ExitStatus, print, repos};
 /// Characters that are printed at a time.
 const FLUSH_SIZE: usize = 1 << 16;
 
-/// Lists the path given, or the whole repository.
+/// Lists the given path, or the whole repository.
 ///
 /// # Errors
-/// The path is none of the repository, or it can't be read. That nobody reads the output to its end is no error.
+/// The path is not in the repository, or it can't be read. A reader that closes the output early is not an error.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     match list(config) {
-        // Most likely the output goes to a program that has seen enough
+        // Most likely the output goes to a program that has read enough
         Err(error) if error.code == ErrorCode::FileWrite => Ok(ExitStatus::SUCCESS),
         done => done.map(|()| ExitStatus::SUCCESS),
     }
@@ -50,7 +50,7 @@ fn list(config: &Config) -> Result<()> {
             }
         }
         _ => {
-            // The directory itself is always told, so that stores without directories give the same answer
+            // The directory itself is always listed, so that stores without directories give the same answer
             let itself = Entry { name: ".".to_owned(), kind: EntryKind::Path, size: 0, modified: 0, version: None };
             if out.json && settings.matches(".") {
                 out.add(&itself, None)?;
@@ -64,7 +64,7 @@ fn list(config: &Config) -> Result<()> {
     print(&out.text)
 }
 
-/// Collects the output and prints it in pieces.
+/// Collects the output and prints it in chunks.
 struct Output {
     json: bool,
     first: bool,

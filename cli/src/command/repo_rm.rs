@@ -9,10 +9,11 @@ use repo_format::layout::RepoPath;
 use crate::config::{Config, opt};
 use crate::{ExitStatus, cancel_token, repos};
 
-/// Removes the path given, or the whole repository.
+/// Removes the given path, or the whole repository.
 ///
 /// # Errors
-/// The path is none of the repository, a directory is not empty and that was not allowed for, or it can't be removed.
+/// The path is not in the repository, it is a directory that is not empty and `--recurse` is not given, or it can't be
+/// removed.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let repo = repos::open_default(config)?;
     let path = match config.params() {
@@ -20,7 +21,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         [path] => browse::user_path(&repo, path)?,
         _ => return Err(Error::new(ErrorCode::ParamInvalid, "only one path may be specified")),
     };
-    claim::check_path_free(&repo, &path, &repos::claimant(config)?, cancel_token())?;
+    let _claims = claim::claim_path(&repo, &path, &repos::claimant(config)?, cancel_token())?;
     match repo.storage.info(&path)? {
         // A link goes itself, never what it leads to
         Some(entry) if entry.kind != EntryKind::Path && !path.as_str().is_empty() => repo.storage.remove(&path)?,

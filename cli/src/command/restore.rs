@@ -1,4 +1,4 @@
-//! `restore`: a cluster from a backup.
+//! `restore`: restores a cluster from a backup.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,8 @@ use crate::exit::{self, ExitStatus};
 use crate::progress::LiveProgress;
 use crate::repos;
 
-/// Options of restore that `restore_command` does not take over: they say nothing about archive-get, or too much.
+/// Options of restore that `restore_command` must not pass on, because they have no meaning for archive-get or would
+/// mislead it.
 const NOT_FOR_ARCHIVE_GET: [&str; 10] = [
     "exec-id",
     "job-retry",
@@ -30,7 +31,7 @@ const NOT_FOR_ARCHIVE_GET: [&str; 10] = [
 /// Restores a backup into the data directory of `pg1-path`.
 ///
 /// # Errors
-/// As [`engine::restore::run`].
+/// The same as [`engine::restore::run`].
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let settings = settings(config)?;
     let repos = repos::open_selected(config)?;
@@ -102,7 +103,8 @@ fn settings(config: &Config) -> Result<RestoreSettings> {
     })
 }
 
-/// The places of this program: a link that is mapped to one of them, or above it, would have a restore with delta clean it.
+/// The paths that this program uses. If a link were mapped to one of them, or to a parent of one, a restore with
+/// `--delta` would clean it.
 fn keep_out(config: &Config) -> Result<Vec<KeepOut>> {
     let mut places = Vec::new();
     for &key in config.repo_keys() {
@@ -119,7 +121,8 @@ fn keep_out(config: &Config) -> Result<Vec<KeepOut>> {
     Ok(places)
 }
 
-/// What PostgreSQL runs to get WAL: this program, with the options of this command line that archive-get knows.
+/// The command that PostgreSQL runs to get WAL: this program, with those options of this command line that archive-get
+/// knows.
 fn restore_command(config: &Config) -> String {
     let replace = NOT_FOR_ARCHIVE_GET.map(|name| (name, Replacement::Omit));
     let args = config.options_for_exec(Command::ArchiveGet, Role::Main, &replace, true, true);
@@ -127,13 +130,14 @@ fn restore_command(config: &Config) -> String {
         (Source::Default, _) | (_, None) => called_program(config.program()),
         (_, Some(cmd)) => cmd.to_owned(),
     };
-    // PostgreSQL puts something in the place of what follows a percent sign
+    // PostgreSQL expands what follows a percent sign
     let command = format!("{} {}", quote_for_shell(&program), args.join(" ")).replace('%', "%%");
     format!("{command} %f \"%p\"")
 }
 
-/// The name that this program was called by. A name without a path stays one, so that the restored cluster may recover where the
-/// program is somewhere else; a relative path becomes absolute, since PostgreSQL calls it from another directory.
+/// Returns the name by which this program was called. A name without a path stays unchanged, so that the restored
+/// cluster may recover on a host where the program is elsewhere. A relative path becomes absolute, because PostgreSQL
+/// calls it from another directory.
 fn called_program(called: &str) -> String {
     if !called.contains('/') {
         return called.to_owned();

@@ -1,4 +1,4 @@
-//! `stanza-create`: makes a stanza in every repository.
+//! `stanza-create`: creates a stanza in every repository.
 
 use engine::Result;
 use engine::stanza::{self, StanzaSettings};
@@ -6,10 +6,10 @@ use engine::stanza::{self, StanzaSettings};
 use crate::config::{Config, opt};
 use crate::{ExitStatus, cancel_token, pg, repos};
 
-/// Makes the stanza, or checks it where it exists.
+/// Creates the stanza, or checks it if it exists.
 ///
 /// # Errors
-/// The stanza can't be made or is of another cluster.
+/// The stanza can't be created or belongs to another cluster.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let _lock = repos::lock(config)?;
     if config.find(opt::FORCE) == Some(true) {
@@ -19,12 +19,13 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     Ok(ExitStatus::SUCCESS)
 }
 
-/// What stanza-create and stanza-upgrade need to know.
+/// The settings that stanza-create and stanza-upgrade need.
 pub(super) fn settings(config: &Config) -> Result<StanzaSettings> {
     Ok(StanzaSettings {
         stanza: repos::stanza(config)?,
         lock_path: repos::lock_path(config)?.to_owned(),
         online: config.get(opt::ONLINE)?,
         pg: pg::all(config)?,
+        claimant: repos::claimant(config)?,
     })
 }

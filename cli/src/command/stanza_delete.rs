@@ -11,7 +11,7 @@ use crate::{ExitStatus, cancel_token, repos};
 /// Deletes the stanza from the repository of `--repo`.
 ///
 /// # Errors
-/// Commands were not stopped, PostgreSQL runs, or something can't be removed.
+/// Commands were not stopped, PostgreSQL is running, or something can't be removed.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let _lock = repos::lock(config)?;
     let pg_key = config.pg_keys().first();

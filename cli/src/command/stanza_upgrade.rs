@@ -1,4 +1,4 @@
-//! `stanza-upgrade`: tells a stanza of an upgraded cluster.
+//! `stanza-upgrade`: updates a stanza after an upgrade of its cluster.
 
 use engine::{Result, stanza};
 
@@ -6,7 +6,7 @@ use super::stanza_create::settings;
 use crate::config::Config;
 use crate::{ExitStatus, cancel_token, repos};
 
-/// Makes the cluster the current one of the stanza in every repository.
+/// Makes the cluster the stanza's current one in every repository.
 ///
 /// # Errors
 /// The stanza's files can't be loaded or saved.

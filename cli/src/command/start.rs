@@ -1,4 +1,4 @@
-//! `start`: lets commands run again.
+//! `start`: allows commands to run again.
 
 use engine::{Result, control};
 
@@ -8,7 +8,7 @@ use crate::{ExitStatus, repos};
 /// Removes the stop file of the stanza, or the one of all stanzas.
 ///
 /// # Errors
-/// It can't be removed.
+/// The file can't be removed.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     control::start(repos::lock_path(config)?, repos::stanza_if_set(config)?.as_ref())?;
     Ok(ExitStatus::SUCCESS)

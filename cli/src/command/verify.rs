@@ -1,4 +1,4 @@
-//! `verify`: whether a repository holds what it should.
+//! `verify`: checks the content of a repository.
 
 use engine::job_queue::QueueSettings;
 use engine::verify::{RepairSettings, VerifySettings, run as verify};
@@ -9,10 +9,11 @@ use crate::exit::{self, ExitStatus};
 use crate::render::control::visible_text;
 use crate::repos;
 
-/// Checks the repository and reports; unless it is asked for, the exit status does not depend on what is found.
+/// Checks the repository and prints the report. By default the exit status does not depend on the result.
 ///
 /// # Errors
-/// As [`engine::verify::run`]; a repair that failed; [`ErrorCode::Command`] for faults, if that is asked for.
+/// The same as [`engine::verify::run`]; a failed repair; [`ErrorCode::Command`] if anything is invalid and
+/// `--verify-exit-code` is given.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let process_max = u32::try_from(config.get(opt::PROCESS_MAX)?).unwrap_or(1);
     let job_retry = config.find(opt::JOB_RETRY).and_then(|retries| u32::try_from(retries).ok()).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! `version`: which program this is.
+//! `version`: prints the version.
 
 use engine::Result;
 
@@ -6,7 +6,7 @@ use crate::config::{Config, opt};
 use crate::exit::ExitStatus;
 use crate::identity::Identity;
 
-/// Prints the version; as a number with `--output=num`, without a line end.
+/// Prints the version. With `--output=num` it prints a number without a line feed.
 ///
 /// # Errors
 /// Standard output can't be written.

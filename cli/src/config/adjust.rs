@@ -1,4 +1,4 @@
-//! Options that follow from others, after every option has been resolved for itself.
+//! Options that depend on others, adjusted after each option was resolved.
 
 use engine::{Error, ErrorCode, Result};
 
@@ -6,15 +6,16 @@ use super::decl::{Command, Group, Kind, OptIndexed, OptionDecl};
 use super::{Config, Source, Value, opt, value};
 
 const SECOND: i64 = 1000;
-/// How much longer the protocol waits than the database.
+/// How much longer the protocol timeout is than the database timeout.
 const TIMEOUT_MARGIN: i64 = 30 * SECOND;
 
 impl Config {
-    /// Derives what follows from several options, and checks what several options must agree on. Called once, when the log
-    /// is open.
+    /// Derives values that depend on several options, and checks options that must agree. It is called once, when the
+    /// log is open.
     ///
     /// # Errors
-    /// [`ErrorCode::OptionInvalid`], [`ErrorCode::OptionInvalidValue`], [`ErrorCode::OptionRequired`], [`ErrorCode::Config`]
+    /// [`ErrorCode::OptionInvalid`], [`ErrorCode::OptionInvalidValue`], [`ErrorCode::OptionRequired`],
+    /// [`ErrorCode::Config`]
     pub fn adjust(&mut self) -> Result<()> {
         self.check_repo_chosen()?;
         self.check_repo_paths()?;
@@ -39,7 +40,7 @@ impl Config {
         Ok(())
     }
 
-    /// stanza-delete must not guess the repository.
+    /// Fails if stanza-delete would have to guess the repository.
     fn check_repo_chosen(&self) -> Result<()> {
         let unclear = self.repo_keys() != [1];
         if !self.help && self.command == Command::StanzaDelete && self.find(opt::REPO).is_none() && unclear {
@@ -121,7 +122,7 @@ impl Config {
         }
     }
 
-    /// WAL is kept for as many backups as there are backups of the type that it is counted in.
+    /// Sets the number of backups to keep WAL for to the number of retained backups of the counted type.
     fn adjust_archive_retention(&mut self) {
         if !self.is_valid(opt::REPO_RETENTION_ARCHIVE.decl()) {
             return;
@@ -147,7 +148,7 @@ impl Config {
             match kind.as_str() {
                 "full" => {
                     let full = self.find_at(opt::REPO_RETENTION_FULL, key);
-                    // By time, expire finds the number itself
+                    // If retention is by time, expire determines the number itself
                     if let (Some("count"), Some(full)) = (self.find_at(opt::REPO_RETENTION_FULL_TYPE, key), full) {
                         self.set_number(archive, key, full);
                     }
@@ -197,7 +198,7 @@ impl Config {
                 self.set_number(opt::COMPRESS_LEVEL.decl(), 0, 0);
             }
         }
-        // Nobody else may look at it, and no child process gets it
+        // Nothing else may read it, and no child process gets it
         if let Some(slot) = self.slot_mut(opt::COMPRESS.decl(), 0) {
             *slot = super::Slot::EMPTY;
         }
@@ -231,7 +232,7 @@ impl Config {
         Ok(())
     }
 
-    /// A number as it is stored: bytes, milliseconds or a plain number.
+    /// Returns a number as stored: bytes, milliseconds or a plain number.
     fn number(&self, decl: &OptionDecl, key: u32) -> Option<i64> {
         match self.slot(decl, key)?.value.as_ref()? {
             Value::Number(number) => Some(*number),
@@ -239,7 +240,7 @@ impl Config {
         }
     }
 
-    /// Sets a derived number; the source stays the default.
+    /// Sets a derived number. The source stays `Default`.
     fn set_number(&mut self, decl: &OptionDecl, key: u32, number: i64) {
         if let Some(slot) = self.slot_mut(decl, key) {
             slot.value = Some(Value::Number(number));

@@ -20,7 +20,7 @@ const BASE: CommandDecl = CommandDecl {
     detail: "",
 };
 
-/// Every command, in the order of [`Command`], which is also the order in which prefixes are matched.
+/// Every command, in the order of [`Command`], which is also the order in which prefixes match.
 pub static COMMANDS: [CommandDecl; 22] = [
     CommandDecl {
         command: Command::Annotate,
@@ -29,8 +29,8 @@ pub static COMMANDS: [CommandDecl; 22] = [
         lock: LockKind::Backup,
         lock_required: true,
         summary: "Add or change the annotation of a backup.",
-        detail: "An annotation is a set of key/value pairs that info shows with the backup. A key without a value removes \
-                 that key; other keys stay as they are.",
+        detail: "An annotation is a set of key/value pairs that info shows with the backup. A key without a value is \
+            removed. Other keys stay unchanged.",
         ..BASE
     },
     CommandDecl {
@@ -40,8 +40,8 @@ pub static COMMANDS: [CommandDecl; 22] = [
         lock: LockKind::Archive,
         parameters: true,
         summary: "Get a WAL segment from the archive.",
-        detail: "PostgreSQL calls it as restore_command during recovery and gives it the name of the wanted file (%f) and \
-                 the path to write it to (%p). Exit status 1 means that no repository has the file.",
+        detail: "PostgreSQL calls it as restore_command during recovery, with the name of the requested file (%f) and \
+            the path to write it to (%p). Exit status 1 means that no repository has the file.",
         ..BASE
     },
     CommandDecl {
@@ -51,8 +51,8 @@ pub static COMMANDS: [CommandDecl; 22] = [
         lock: LockKind::Archive,
         parameters: true,
         summary: "Push a WAL segment to the archive.",
-        detail: "PostgreSQL calls it as archive_command and gives it the path of the finished segment (%p). It succeeds only \
-                 when the segment is durable in every configured repository.",
+        detail: "PostgreSQL calls it as archive_command with the path of the finished segment (%p). It succeeds only \
+            if the segment is durable in every configured repository.",
         ..BASE
     },
     CommandDecl {
@@ -63,8 +63,8 @@ pub static COMMANDS: [CommandDecl; 22] = [
         lock_required: true,
         log_file: true,
         summary: "Backup a database cluster.",
-        detail: "The backup is stored in the repository with the lowest number unless --repo names another one. There is no \
-                 scheduler: run it from cron, a systemd timer or the like.",
+        detail: "Stores the backup in the repository with the lowest number, unless --repo selects another one. There \
+            is no built-in scheduler: run it from cron, a systemd timer or similar.",
         ..BASE
     },
     CommandDecl {
@@ -72,9 +72,9 @@ pub static COMMANDS: [CommandDecl; 22] = [
         name: "check",
         roles: MAIN_REMOTE,
         summary: "Check the configuration.",
-        detail: "Verifies that the clusters can be reached, that each repository fits them, and, on a primary, that a switched \
-                 WAL segment arrives in every repository before archive-timeout is over. On a standby only the repositories \
-                 are checked.",
+        detail: "Verifies that the clusters can be reached and that each repository matches them. On a primary, it \
+            also switches the WAL segment and verifies that the segment reaches every repository within \
+            archive-timeout. On a standby, it checks only the repositories.",
         ..BASE
     },
     CommandDecl {
@@ -85,8 +85,8 @@ pub static COMMANDS: [CommandDecl; 22] = [
         lock_required: true,
         log_file: true,
         summary: "Expire backups that exceed retention.",
-        detail: "Removes backups beyond the retention settings together with the WAL that no remaining backup needs. backup \
-                 does this at its end unless expire-auto is off.",
+        detail: "Removes backups that exceed the retention settings, and the WAL that no remaining backup needs. \
+            backup runs it at the end unless expire-auto is disabled.",
         ..BASE
     },
     CommandDecl {
@@ -95,8 +95,8 @@ pub static COMMANDS: [CommandDecl; 22] = [
         quiet: true,
         parameters: true,
         summary: "Get help.",
-        detail: "Without a command: the list of commands. With a command: what it does and its options. With a command and \
-                 an option: what the option means to that command.",
+        detail: "Without a command, it lists the commands. With a command, it describes the command and lists its \
+            options. With a command and an option, it describes the option.",
         ..BASE
     },
     CommandDecl {
@@ -105,8 +105,8 @@ pub static COMMANDS: [CommandDecl; 22] = [
         roles: MAIN_REMOTE,
         quiet: true,
         summary: "Retrieve information about backups.",
-        detail: "Shows the stanzas with their state, backups and archived WAL, as text for people or as JSON for programs. \
-                 Without --stanza every stanza is shown.",
+        detail: "Shows stanzas with their status, backups and archived WAL, as text or as JSON. Without --stanza it \
+            shows every stanza.",
         ..BASE
     },
     CommandDecl {
@@ -116,7 +116,7 @@ pub static COMMANDS: [CommandDecl; 22] = [
         quiet: true,
         internal: true,
         summary: "Query a manifest.",
-        detail: "Shows what the manifest of a backup holds and how a restore would go about it.",
+        detail: "Shows the content of a backup's manifest and how a restore would use it.",
         ..BASE
     },
     CommandDecl {
@@ -137,8 +137,8 @@ pub static COMMANDS: [CommandDecl; 22] = [
         quiet: true,
         parameters: true,
         summary: "List files in a repository.",
-        detail: "Lists a directory of any kind of repository. The path is absolute or relative to the repository. The text \
-                 output has one name per line, the JSON output has types, sizes and times too.",
+        detail: "Lists a directory of a repository of any type. The path is absolute or relative to the repository. \
+            The text output has one name per line. The JSON output also has types, sizes and times.",
         ..BASE
     },
     CommandDecl {
@@ -149,7 +149,7 @@ pub static COMMANDS: [CommandDecl; 22] = [
         parameters: true,
         internal: true,
         summary: "Remove files in a repository.",
-        detail: "Removes a file, or with --recurse a directory and all below it.",
+        detail: "Removes a file, or with --recurse a directory and everything below it.",
         ..BASE
     },
     CommandDecl {
@@ -160,8 +160,8 @@ pub static COMMANDS: [CommandDecl; 22] = [
         lock_required: true,
         log_file: true,
         summary: "Restore a database cluster.",
-        detail: "Restores the latest backup of the first repository that has one, unless --repo, --set or a recovery target \
-                 choose another. The data directory must be empty unless --delta or --force is given.",
+        detail: "Restores the latest backup of the first repository that has one, unless --repo, --set or a recovery \
+            target selects another. The data directory must be empty unless --delta or --force is given.",
         ..BASE
     },
     CommandDecl {
@@ -169,7 +169,7 @@ pub static COMMANDS: [CommandDecl; 22] = [
         name: "server",
         log_file: true,
         summary: "Serve other hosts by TLS.",
-        detail: "Lets other hosts reach this one without SSH; both sides prove themselves by certificates.",
+        detail: "Allows other hosts to connect to this one without SSH. Both sides authenticate with certificates.",
         ..BASE
     },
     CommandDecl {
@@ -177,8 +177,8 @@ pub static COMMANDS: [CommandDecl; 22] = [
         name: "server-ping",
         parameters: true,
         summary: "Ping a server.",
-        detail: "Connects to a server and tells whether it answers. No certificates are needed, so this shows nothing about \
-                 authorization.",
+        detail: "Connects to a server and checks that it responds. It needs no certificates, so it does not check \
+            authorization.",
         ..BASE
     },
     CommandDecl {
@@ -189,8 +189,8 @@ pub static COMMANDS: [CommandDecl; 22] = [
         lock_required: true,
         log_file: true,
         summary: "Create the required stanza data.",
-        detail: "Has to run once for each stanza, before the first backup and before archiving can work. Running it again \
-                 is harmless and says whether the stanza is valid.",
+        detail: "Run it once for each stanza, before the first backup and before archiving. Running it again is safe \
+            and checks whether the stanza is valid.",
         ..BASE
     },
     CommandDecl {
@@ -201,8 +201,8 @@ pub static COMMANDS: [CommandDecl; 22] = [
         lock_required: true,
         log_file: true,
         summary: "Delete a stanza.",
-        detail: "Removes all backups and archived WAL of the stanza from one repository. PostgreSQL must be down (or --force \
-                 be given) and the stanza must have been stopped by the stop command.",
+        detail: "Removes all backups and archived WAL of the stanza from one repository. The stanza must have been \
+            stopped with the stop command, and PostgreSQL must not be running unless --force is given.",
         ..BASE
     },
     CommandDecl {
@@ -213,7 +213,7 @@ pub static COMMANDS: [CommandDecl; 22] = [
         lock_required: true,
         log_file: true,
         summary: "Upgrade a stanza.",
-        detail: "Has to run after PostgreSQL was upgraded to a new major version. Backups of older versions stay.",
+        detail: "Run it after PostgreSQL was upgraded to a new major version. Backups of older versions are kept.",
         ..BASE
     },
     CommandDecl {
@@ -229,8 +229,8 @@ pub static COMMANDS: [CommandDecl; 22] = [
         name: "stop",
         log_file: true,
         summary: "Stop processes from running.",
-        detail: "Lets no new process that writes to the repository start, for one stanza or for all. Running ones go on \
-                 unless --force is given.",
+        detail: "Prevents new processes that write to the repository from starting, for one stanza or for all. \
+            Running processes continue unless --force is given.",
         ..BASE
     },
     CommandDecl {
@@ -239,7 +239,7 @@ pub static COMMANDS: [CommandDecl; 22] = [
         roles: MAIN_LOCAL_REMOTE,
         log_file: true,
         summary: "Verify contents of a repository.",
-        detail: "Reads backups and archived WAL again and compares them with their recorded checksums.",
+        detail: "Reads backups and archived WAL and compares them with their recorded checksums.",
         ..BASE
     },
     CommandDecl {
@@ -247,7 +247,7 @@ pub static COMMANDS: [CommandDecl; 22] = [
         name: "version",
         quiet: true,
         summary: "Get version.",
-        detail: "Shows the version of the program.",
+        detail: "Prints the version of the program.",
         ..BASE
     },
 ];

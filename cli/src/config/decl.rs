@@ -1,8 +1,8 @@
-//! What a declaration says: commands, roles, kinds of values, and the option declaration itself.
+//! The content of a declaration: commands, roles, kinds of values, and the option declaration itself.
 //!
-//! Each option is declared once, in a file of [`super::options`]; the argument parser, the environment and file readers, help,
-//! completions, the manual page and the documents are all made from these declarations. The facts are pgBackRest 2.60's
-//! (its `build/config.yaml`).
+//! Each option is declared once, in a file of [`super::options`]. The argument parser, the readers of environment and
+//! files, help, completions, the manual page and the documents use these declarations. The facts are those of
+//! pgBackRest 2.60 (its `build/config.yaml`).
 
 /// A command, in the order in which prefixes are matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,7 +33,7 @@ pub enum Command {
     Version,
 }
 
-/// Which process of a command this is.
+/// The role of a process of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Role {
@@ -51,7 +51,7 @@ impl Role {
     /// Every role.
     pub const ALL: [Role; 4] = [Role::Main, Role::Async, Role::Local, Role::Remote];
 
-    /// The name after the colon; `None` for main, which has none.
+    /// Returns the name after the colon; `None` for main, which has none.
     pub fn name(self) -> Option<&'static str> {
         match self {
             Role::Main => None,
@@ -78,7 +78,7 @@ impl RoleSet {
         RoleSet(bits)
     }
 
-    /// Whether the role is in the set.
+    /// Returns whether the role is in the set.
     pub const fn has(self, role: Role) -> bool {
         self.0 & (1 << role as u8) != 0
     }
@@ -92,7 +92,7 @@ pub const MAIN: RoleSet = RoleSet::of(&[Role::Main]);
 pub const MAIN_ASYNC: RoleSet = RoleSet::of(&[Role::Main, Role::Async]);
 /// All but remote.
 pub const NOT_REMOTE: RoleSet = RoleSet::of(&[Role::Main, Role::Async, Role::Local]);
-/// Processes started by pgBackRest itself.
+/// Processes that pgBackRest starts itself.
 pub const LOCAL_REMOTE: RoleSet = RoleSet::of(&[Role::Local, Role::Remote]);
 
 /// A set of commands.
@@ -121,7 +121,7 @@ impl CommandSet {
         CommandSet(self.0 & !CommandSet::of(commands).0)
     }
 
-    /// Whether the command is in the set.
+    /// Returns whether the command is in the set.
     pub const fn has(self, command: Command) -> bool {
         self.0 & (1 << command as u8) != 0
     }
@@ -132,12 +132,12 @@ impl CommandSet {
     }
 }
 
-/// Shorthand for [`CommandSet::of`].
+/// Short for [`CommandSet::of`].
 pub const fn on(commands: &[Command]) -> CommandSet {
     CommandSet::of(commands)
 }
 
-/// Which lock a command takes when it starts.
+/// The lock that a command takes when it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names of pgBackRest's lock types")]
 pub enum LockKind {
@@ -148,7 +148,7 @@ pub enum LockKind {
     All,
 }
 
-/// What a command is.
+/// The declaration of a command.
 #[derive(Debug)]
 pub struct CommandDecl {
     /// The command.
@@ -157,21 +157,21 @@ pub struct CommandDecl {
     pub name: &'static str,
     /// The roles that it has.
     pub roles: RoleSet,
-    /// Which lock it is about.
+    /// The lock that the command uses.
     pub lock: LockKind,
-    /// Whether the lock is taken as soon as the command starts.
+    /// Whether the command takes the lock as soon as it starts.
     pub lock_required: bool,
-    /// Whether it writes a log file.
+    /// Whether the command writes a log file.
     pub log_file: bool,
-    /// Whether its begin and end lines are for debugging only.
+    /// Whether the begin and end lines are logged at debug level.
     pub quiet: bool,
-    /// Whether it takes parameters.
+    /// Whether the command accepts parameters.
     pub parameters: bool,
-    /// Whether help leaves it out.
+    /// Whether help omits the command.
     pub internal: bool,
     /// One sentence, with its period.
     pub summary: &'static str,
-    /// Some more sentences; paragraphs are separated by an empty line.
+    /// More sentences; empty lines separate paragraphs.
     pub detail: &'static str,
 }
 
@@ -190,7 +190,7 @@ impl Command {
         self.decl().name
     }
 
-    /// Name and role as log lines and arguments show them, e.g. `archive-push:async`.
+    /// Returns name and role as shown in log lines and arguments, e.g. `archive-push:async`.
     pub fn role_name(self, role: Role) -> String {
         match role.name() {
             None => self.name().to_owned(),
@@ -199,7 +199,7 @@ impl Command {
     }
 }
 
-/// What kind of value an option takes.
+/// The kind of an option's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -215,7 +215,7 @@ pub enum Kind {
     Path,
     /// Any text.
     String,
-    /// One of a list of words.
+    /// One word of a list.
     StringId,
     /// Several texts.
     List,
@@ -224,7 +224,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether the option may be given several times.
+    /// Returns whether the option may be repeated.
     pub const fn is_multi(self) -> bool {
         matches!(self, Kind::List | Kind::Hash)
     }
@@ -233,11 +233,11 @@ impl Kind {
 /// Where an option may be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
-    /// On the command line and in the environment only.
+    /// Only on the command line and in the environment.
     CommandLine,
-    /// In every section of a configuration file too.
+    /// Also in every section of a configuration file.
     Global,
-    /// In stanza sections of a configuration file, not in global ones.
+    /// In stanza sections of a configuration file, but not in global sections.
     Stanza,
 }
 
@@ -255,7 +255,7 @@ impl Group {
     /// Both groups.
     pub const ALL: [Group; 2] = [Group::Pg, Group::Repo];
 
-    /// The text before the index; option names of the group begin with it.
+    /// Returns the text before the index. Option names of the group begin with it.
     pub const fn name(self) -> &'static str {
         match self {
             Group::Pg => "pg",
@@ -267,35 +267,35 @@ impl Group {
 /// The value of an option that nobody set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DefaultValue {
-    /// None: required or unset.
+    /// No default: the option is required or unset.
     None,
     /// Always this one, as it would be typed.
     Fixed(&'static str),
-    /// It depends on the value of the option that this one depends on.
+    /// The default depends on the value of the option that this option depends on.
     ByDepend(&'static [(&'static str, &'static str)]),
     /// The path by which the program was started.
     Program,
 }
 
-/// Which numbers are allowed; the limits as they would be typed.
+/// Which numbers are allowed. The limits are written as a user would type them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Range {
     /// All.
     Any,
-    /// From the first to the second, both included.
+    /// From the first to the second, inclusive.
     Fixed(&'static str, &'static str),
-    /// It depends on the value of the option that this one depends on.
+    /// The range depends on the value of the option that this option depends on.
     ByDepend(&'static [(&'static str, &'static str, &'static str)]),
 }
 
-/// The option has a meaning only when another option is set, or has one of some values.
+/// The option is valid only if another option is set, or has one of some values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depend {
     /// The other option's name.
     pub option: &'static str,
-    /// Its values that make this option valid; empty: any.
+    /// Values of the other option that make this option valid; empty means any value.
     pub values: &'static [&'static str],
-    /// This option's value where it is not valid; none without it.
+    /// The value of this option if it is not valid; `None` means no value.
     pub otherwise: Option<&'static str>,
 }
 
@@ -313,35 +313,35 @@ pub const fn depend_or(
     Some(Depend { option, values, otherwise: Some(otherwise) })
 }
 
-/// What is different for one command. `None` (or an empty list) keeps what the option says.
+/// What differs for one command. `None` (or an empty list) keeps the option's own setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Override {
     /// The command.
     pub command: Command,
     /// The roles of this command that know the option.
     pub roles: Option<RoleSet>,
-    /// Whether the option must be set.
+    /// Whether the option is required.
     pub required: Option<bool>,
     /// The default.
     pub default: Option<DefaultValue>,
     /// The allowed words.
     pub allow: &'static [&'static str],
-    /// What the allowed words mean.
+    /// The meaning of the allowed words.
     pub values: &'static [(&'static str, &'static str)],
     /// The dependency.
     pub depend: Option<Depend>,
-    /// Whether help leaves the option out.
+    /// Whether help omits the option.
     pub internal: Option<bool>,
-    /// Values whose feature is missing, each with what it is.
+    /// Values whose feature is not built, each with the feature.
     pub not_yet: &'static [(&'static str, &'static str)],
-    /// One sentence for help; empty: the option's.
+    /// One sentence for help; empty means the option's own.
     pub summary: &'static str,
-    /// The description for help; empty: the option's.
+    /// The description for help; empty means the option's own.
     pub detail: &'static str,
 }
 
 impl Override {
-    /// Nothing is different. To be completed with `..Override::NONE`.
+    /// No difference. Complete it with `..Override::NONE`.
     pub const NONE: Override = Override {
         command: Command::Help,
         roles: None,
@@ -357,18 +357,18 @@ impl Override {
     };
 }
 
-/// Whether the feature behind an option exists.
+/// Whether the feature behind an option is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Support {
-    /// It does.
+    /// The feature is built.
     Full,
-    /// The option is accepted, and there is nothing yet that it could apply to; the text says why.
+    /// The option is accepted, but there is nothing yet that it could apply to. The text gives the reason.
     Moot(&'static str),
-    /// Setting the option is refused; the text names the missing feature.
+    /// Setting the option is refused. The text names the missing feature.
     NotYet(&'static str),
 }
 
-/// Under which heading help lists an option.
+/// The heading under which help lists an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the headings of pgBackRest's help")]
 pub enum HelpGroup {
@@ -409,9 +409,9 @@ impl HelpGroup {
 pub struct OptionDecl {
     /// Its name without an index, e.g. `repo-path`.
     pub name: &'static str,
-    /// What values it takes.
+    /// The kind of value.
     pub kind: Kind,
-    /// Where it may be set.
+    /// Where the option may be set.
     pub section: Section,
     /// The index group that it belongs to.
     pub group: Option<Group>,
@@ -419,46 +419,46 @@ pub struct OptionDecl {
     pub commands: CommandSet,
     /// The roles of these commands that know it.
     pub roles: RoleSet,
-    /// Whether it must be set where it has no default.
+    /// Whether the option is required if it has no default.
     pub required: bool,
     /// Its value when nobody sets it.
     pub default: DefaultValue,
-    /// The allowed words (or numbers, for a size), in the order of pgBackRest's error; empty: no such limit.
+    /// The allowed words (or numbers, for a size), in the order of pgBackRest's error; empty means no such limit.
     pub allow: &'static [&'static str],
-    /// What the allowed words mean, in the order of pgBackRest's help, which shell completion reads.
+    /// The meaning of the allowed words, in the order of pgBackRest's help, which shell completion reads.
     pub values: &'static [(&'static str, &'static str)],
     /// The allowed numbers.
     pub range: Range,
     /// The option that it depends on.
     pub depend: Option<Depend>,
-    /// What is different for some commands.
+    /// What differs for some commands.
     pub overrides: &'static [Override],
-    /// Old names; a `?` stands for the index.
+    /// Deprecated names. A `?` stands for the index.
     pub deprecated: &'static [&'static str],
-    /// `--no-name` is allowed even though the option is for the command line only.
+    /// Whether `--no-name` is allowed although the option is valid on the command line only.
     pub negate: bool,
-    /// A word list with `y` and `n` that may be written like a boolean.
+    /// Whether the option is a word list with `y` and `n` that may be written like a boolean.
     pub bool_like: bool,
-    /// Holds a secret: refused on the command line, never shown.
+    /// Whether the option contains a secret. A secret is refused on the command line and never shown.
     pub secure: bool,
-    /// Help leaves it out of lists.
+    /// Whether help omits the option from lists.
     pub internal: bool,
-    /// pgBackRest does not have it: it can be given on the command line alone, by its full name.
+    /// Whether pgBackRest lacks the option. Such an option is accepted only on the command line, by its full name.
     pub own: bool,
-    /// Help's heading.
+    /// The heading in help.
     pub help: HelpGroup,
-    /// Whether the feature behind it exists.
+    /// Whether the feature behind the option is built.
     pub support: Support,
-    /// Values whose feature is missing, each with what it is.
+    /// Values whose feature is not built, each with the feature.
     pub not_yet: &'static [(&'static str, &'static str)],
     /// One sentence, with its period.
     pub summary: &'static str,
-    /// Some more sentences; paragraphs are separated by an empty line.
+    /// More sentences; empty lines separate paragraphs.
     pub detail: &'static str,
 }
 
 impl OptionDecl {
-    /// The most common values. To be completed with `..OptionDecl::BASE`.
+    /// The most common values. Complete it with `..OptionDecl::BASE`.
     pub const BASE: OptionDecl = OptionDecl {
         name: "",
         kind: Kind::String,
@@ -486,29 +486,29 @@ impl OptionDecl {
         detail: "",
     };
 
-    /// What is different for the command, if anything is.
+    /// Returns what differs for the command, if anything does.
     pub fn for_command(&self, command: Command) -> Option<&'static Override> {
         self.overrides.iter().find(|special| special.command == command)
     }
 
-    /// Whether this process of the command knows the option.
+    /// Returns whether this role of the command knows the option.
     pub fn is_valid(&self, command: Command, role: Role) -> bool {
         self.commands.has(command)
             && command.decl().roles.has(role)
             && self.for_command(command).and_then(|special| special.roles).unwrap_or(self.roles).has(role)
     }
 
-    /// Whether `--no-name` is allowed.
+    /// Returns whether `--no-name` is allowed.
     pub fn can_negate(&self) -> bool {
         self.negate || (self.section != Section::CommandLine && (self.kind == Kind::Boolean || self.bool_like))
     }
 
-    /// Whether `--reset-name` is allowed.
+    /// Returns whether `--reset-name` is allowed.
     pub fn can_reset(&self) -> bool {
         self.section != Section::CommandLine
     }
 
-    /// The name with an index, e.g. `repo2-path`; the plain name where there is no group.
+    /// Returns the name with an index, e.g. `repo2-path`, or the plain name if the option has no group.
     pub fn indexed_name(&self, key: u32) -> String {
         match self.group {
             None => self.name.to_owned(),
@@ -516,12 +516,12 @@ impl OptionDecl {
         }
     }
 
-    /// The default for a command, before dependencies are looked at.
+    /// Returns the default for a command, before dependencies are applied.
     pub fn default_for(&self, command: Command) -> DefaultValue {
         self.for_command(command).and_then(|special| special.default).unwrap_or(self.default)
     }
 
-    /// Whether the option must be set for a command.
+    /// Returns whether a command requires the option.
     pub fn required_for(&self, command: Command) -> bool {
         self.for_command(command).and_then(|special| special.required).unwrap_or(self.required)
     }
@@ -534,7 +534,7 @@ impl OptionDecl {
         }
     }
 
-    /// The allowed words for a command with what they mean; empty where the words speak for themselves.
+    /// Returns the allowed words for a command with their meaning; empty if the words need no explanation.
     pub fn values_for(&self, command: Command) -> impl Iterator<Item = (&'static str, &'static str)> {
         let values = match self.for_command(command) {
             Some(special) if !special.values.is_empty() => special.values,
@@ -549,7 +549,7 @@ impl OptionDecl {
         self.for_command(command).and_then(|special| special.depend).or(self.depend)
     }
 
-    /// Whether help leaves the option out of a command's list.
+    /// Returns whether help omits the option from a command's list.
     pub fn internal_for(&self, command: Command) -> bool {
         self.for_command(command).and_then(|special| special.internal).unwrap_or(self.internal)
     }

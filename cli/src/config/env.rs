@@ -10,14 +10,14 @@ use super::parse::{Found, FoundOptions};
 use super::resolve::Environment;
 use super::text;
 
-/// What names begin with.
+/// The prefix of variable names.
 pub(super) const PREFIX: &str = "PGBACKREST_";
 
-/// Adds what the environment sets and the command line does not.
+/// Adds options that the environment sets and the command line does not.
 ///
 /// # Errors
-/// [`ErrorCode::OptionInvalidValue`] for an empty value or a wrong boolean, [`ErrorCode::OptionInvalid`] for a name in a form
-/// that can't be. Unknown names are only warned about.
+/// [`ErrorCode::OptionInvalidValue`] for an empty value or a wrong boolean, [`ErrorCode::OptionInvalid`] for a name in
+/// an impossible form. Unknown names only cause a warning.
 pub(super) fn add(
     found: &mut FoundOptions,
     environment: &Environment,
@@ -28,7 +28,7 @@ pub(super) fn add(
     for (name, value) in &environment.0 {
         let Some(name) = name.strip_prefix(PREFIX) else { continue };
         let key = name.to_ascii_lowercase().replace('_', "-");
-        // pgBackRest, which reads the same environment, does not know our own
+        // pgBackRest reads the same environment and does not know our own options
         let option = find_option(&key, Match::Exact)?.filter(|option| !ALL[option.option].own);
         let Some(option) = option else {
             warn(format!("environment contains invalid option '{}'", text::show(&shown(&key))));

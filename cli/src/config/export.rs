@@ -1,4 +1,4 @@
-//! Options as text again: for log lines, and as arguments of other processes.
+//! Converts options back to text, for log lines and arguments of other processes.
 
 use super::decl::{Command, Kind, OptionDecl, Role};
 use super::options::{ALL, opt};
@@ -16,8 +16,8 @@ pub enum Replacement {
 }
 
 impl Config {
-    /// What stands behind `command begin` in the log: parameters and options that were set, without secrets. Begins with a
-    /// blank where there is anything.
+    /// Returns the text after `command begin` in the log: parameters and configured options, without secrets. It begins
+    /// with a space unless it is empty.
     pub fn begin_text(&self) -> String {
         let mut text = String::new();
         if !self.params.is_empty() {
@@ -25,7 +25,7 @@ impl Config {
             text = format!(" [{}]", params.join(", "));
         }
         for (decl, key, slot) in self.each_slot() {
-            // Commands that follow each other don't show each other's options
+            // Consecutive commands do not show each other's options
             if !decl.is_valid(self.command, self.role) {
                 continue;
             }
@@ -49,11 +49,12 @@ impl Config {
         text
     }
 
-    /// The arguments with which another process runs `command` with the options of this one, the command last.
+    /// Returns the arguments with which another process runs `command` with the options of this process. The command
+    /// comes last.
     ///
-    /// Options are given that the other process knows and that are not secret. `replace` has the changes, by full name. A
-    /// process on the same host (`local`) reads the same files and environment, so it gets only what the command line had.
-    /// With `quote`, values are quoted where they need it, for a text that a shell reads.
+    /// The arguments contain options that the other process knows and that are not secret. `replace` contains changes,
+    /// by full name. A process on the same host (`local`) reads the same files and environment, so it gets only options
+    /// from the command line. With `quote`, values are quoted if a shell needs it.
     pub fn options_for_exec(
         &self,
         command: Command,
@@ -64,7 +65,7 @@ impl Config {
     ) -> Vec<String> {
         let mut args = Vec::new();
         for (index, decl) in ALL.iter().enumerate() {
-            // Without the passphrase the type of cipher is of no use
+            // Without the passphrase the cipher type is useless
             if !decl.is_valid(command, role) || decl.secure || decl.name == opt::REPO_CIPHER_TYPE.decl().name {
                 continue;
             }
@@ -118,7 +119,7 @@ impl Config {
         }
     }
 
-    /// The values of an option, one per time that it would be written.
+    /// Returns the values of an option, one for each time that it would be written.
     fn texts(&self, decl: &OptionDecl, key: u32, slot: &Slot) -> Vec<String> {
         match &slot.value {
             None => Vec::new(),
@@ -134,8 +135,8 @@ fn quote_blanks(text: &str) -> String {
     if text.contains(' ') { format!("\"{text}\"") } else { text.to_owned() }
 }
 
-/// The text as one word of a shell's command line. What needs no quotes has none, and blanks alone are quoted as pgBackRest does;
-/// it quotes nothing else, so that a shell runs parts of some paths.
+/// Returns the text as one word of a shell command line. Text without special characters is not quoted. Blanks are
+/// quoted as pgBackRest does, which quotes nothing else, so that a shell executes parts of some paths.
 pub fn quote_for_shell(text: &str) -> String {
     let special = |char: char| char.is_whitespace() || char.is_control() || "\"'\\$`&|;<>()*?[]{}!".contains(char);
     // These mean something at the beginning of a word only

@@ -15,20 +15,20 @@ use super::text;
 
 const DEFAULT_FILE: &str = "/etc/pgbackrest/pgbackrest.conf";
 const DEFAULT_INCLUDE_PATH: &str = "/etc/pgbackrest/conf.d";
-/// Where the file was in old versions.
+/// The path of the file in old versions.
 const OLD_FILE: &str = "/etc/pgbackrest.conf";
-/// More than any configuration needs; a wrong path must not fill the memory.
+/// More than any configuration needs, so that a wrong path does not fill the memory.
 const SIZE_MAX: u64 = 16 * 1024 * 1024;
 
-/// The files as the resolver sees them; tests have their own.
+/// Access to the files. Tests use their own implementation.
 pub trait ConfigFiles {
-    /// The content of a file, `None` where it does not exist.
+    /// Returns the content of a file; `None` if it does not exist.
     ///
     /// # Errors
     /// The file exists but can't be read.
     fn read(&self, path: &str) -> Result<Option<String>>;
 
-    /// The names in a directory, `None` where it does not exist.
+    /// Returns the names in a directory; `None` if it does not exist.
     ///
     /// # Errors
     /// The directory exists but can't be read.
@@ -79,7 +79,7 @@ impl ConfigFiles for SystemFiles {
     }
 }
 
-/// One `key=value` line, with the section that it is in.
+/// One `key=value` line with its section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
     section: String,
@@ -108,7 +108,7 @@ impl Ini {
         self.0.iter().map(|line| line.section.as_str())
     }
 
-    /// The keys of a section in the order of their first appearance, each with all its values.
+    /// Returns the keys of a section in the order of their first appearance, each with all its values.
     fn keys(&self, section: &str) -> Vec<(&str, Vec<&str>)> {
         let mut keys: Vec<(&str, Vec<&str>)> = Vec::new();
         for line in self.0.iter().filter(|line| line.section == section) {
@@ -121,13 +121,13 @@ impl Ini {
     }
 }
 
-/// Reads the files that the command line asks for, or the default ones. `None` where there are none.
+/// Reads the files that the command line names, or the default files. Returns `None` if there are none.
 ///
 /// # Errors
-/// A file that was asked for is missing, a file can't be read, or its syntax is wrong.
+/// A file that the command line names is missing, a file can't be read, or its syntax is wrong.
 pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Option<Ini>> {
     let given = |decl: &super::OptionDecl| {
-        // Other sources can't have been read yet, apart from the environment, which counts like the command line
+        // Only the command line and the environment have been read at this point
         options::find(decl.name).and_then(|index| found.get(index, 1))
     };
     let first = |entry: Option<&Found>| entry.and_then(|found| found.values.first().cloned());
@@ -138,7 +138,7 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
     }
     let config = given(opt::CONFIG.decl());
     let no_config = config.is_some_and(|found| found.negate);
-    // Paths are seen from the root, wherever the process was started
+    // Paths are relative to the root, not to the working directory
     let path_of = |entry| first(entry).map(|path| if path.starts_with('/') { path } else { format!("/{path}") });
     let config_path = path_of(given(opt::CONFIG_PATH.decl()));
     let include_path = path_of(given(opt::CONFIG_INCLUDE_PATH.decl()));
@@ -167,9 +167,9 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
         }
     }
 
-    // An explicit file stands for itself unless a directory is named too; --no-config counts as one
+    // An explicit file is the only one unless a directory is named too; --no-config counts as one
     if config.is_none() || config_path.is_some() || include_path.is_some() {
-        // Each file must be complete in itself
+        // Each file must be complete by itself
         Ini::parse(&content)?;
         let required = include_path.is_some();
         let path = match (include_path, &config_path) {
@@ -204,14 +204,15 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
     if content.is_empty() { Ok(None) } else { Ini::parse(&content).map(Some) }
 }
 
-/// Adds what the files set and neither command line nor environment do. The sections of the stanza come before the global
-/// ones, those of the command before the general ones.
+/// Adds options that the files set and neither command line nor environment do. Sections of the stanza precede global
+/// sections, and sections of the command precede general sections.
 ///
-/// A value that holds the assignment of a secure option is an error: two lines have become one, and messages show the value.
+/// A value that contains the assignment of a secure option is an error, because two lines became one and messages show
+/// the value.
 ///
 /// # Errors
 /// [`ErrorCode::OptionInvalid`] for an option set twice, [`ErrorCode::OptionInvalidValue`] for a missing value, a wrong
-/// boolean, or a value that holds a secret. Unknown and misplaced options are only warned about.
+/// boolean, or a value that contains a secret. Unknown and misplaced options only cause warnings.
 pub(super) fn add(
     found: &mut FoundOptions,
     content: &Ini,
@@ -231,7 +232,7 @@ pub(super) fn add(
     for (section, of_command) in &sections {
         let mut seen: Vec<(usize, u32, &str)> = Vec::new();
         for (key, values) in content.keys(section) {
-            // pgBackRest, which reads the same file, does not know our own
+            // pgBackRest reads the same file and does not know our own options
             let option = find_option(key, Match::Exact)?.filter(|option| !ALL[option.option].own);
             let Some(option) = option else {
                 warn(format!("configuration file contains invalid option '{}'", text::show(&shown(key))));

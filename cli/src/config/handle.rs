@@ -40,7 +40,7 @@ pub struct OptIndexed<T> {
     value: PhantomData<fn() -> T>,
 }
 
-// Derived impls would ask the same of T
+// Derived implementations would require the same of T
 impl<T> Clone for Opt<T> {
     fn clone(&self) -> Self {
         *self
@@ -55,7 +55,7 @@ impl<T> Clone for OptIndexed<T> {
 impl<T> Copy for OptIndexed<T> {}
 
 impl<T: OptionType> Opt<T> {
-    /// A handle; the program does not compile when type or grouping contradicts the declaration.
+    /// Creates a handle. The program does not compile if type or grouping contradicts the declaration.
     pub const fn new(decl: &'static OptionDecl) -> Self {
         assert!(T::KINDS & (1 << decl.kind as u8) != 0, "the type does not fit the kind");
         assert!(decl.group.is_none(), "grouped options need OptIndexed");
@@ -69,7 +69,7 @@ impl<T: OptionType> Opt<T> {
 }
 
 impl<T: OptionType> OptIndexed<T> {
-    /// A handle; the program does not compile when type or grouping contradicts the declaration.
+    /// Creates a handle. The program does not compile if type or grouping contradicts the declaration.
     pub const fn new(decl: &'static OptionDecl) -> Self {
         assert!(T::KINDS & (1 << decl.kind as u8) != 0, "the type does not fit the kind");
         assert!(decl.group.is_some(), "options without a group need Opt");
@@ -82,7 +82,7 @@ impl<T: OptionType> OptIndexed<T> {
     }
 }
 
-/// Declares the options of one file: a public handle each, and the slice `TABLE` of them all.
+/// Declares the options of one file: a public handle for each, and the slice `TABLE` of all.
 macro_rules! options {
     ($($name:ident: $handle:ident<$type:ty> = $decl:expr;)*) => {
         $(

@@ -1,4 +1,4 @@
-//! From the name that a user wrote to an option: prefixes, indexes, `no-`, `reset-` and old names.
+//! Resolves a name that a user wrote to an option: prefixes, indexes, `no-`, `reset-` and deprecated names.
 
 use engine::{Error, ErrorCode, Result};
 
@@ -17,28 +17,28 @@ const NAME_MAX: usize = 64;
 pub enum Match {
     /// The whole name (environment and files).
     Exact,
-    /// The beginning of a name is enough when it is the only one (command line).
+    /// The beginning of a name suffices if it is unambiguous (command line).
     Prefix,
     /// The whole name, where the index may be left out (help).
     WithoutIndex,
 }
 
-/// What a name stands for.
+/// What a name means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoundName {
     /// The option.
     pub option: OptionIndex,
-    /// The user's number; 1 where none was given.
+    /// The user's number; 1 if none was given.
     pub key: u32,
-    /// It began with `no-`.
+    /// Whether the name began with `no-`.
     pub negate: bool,
-    /// It began with `reset-`.
+    /// Whether the name began with `reset-`.
     pub reset: bool,
 }
 
-/// The name as a message may show it. What only begins with the name of an option that holds a secret may be its value, with the
-/// equals sign forgotten; and what looks like no option at all may be the rest of a value. Of these, messages show the part that
-/// is the beginning of an option's name.
+/// Returns the name as a message may show it. Text that begins with the name of a secret option may be the secret, if
+/// the user forgot the equals sign. Text that does not look like an option may be the rest of a value. Of both,
+/// messages show only the part that is the beginning of an option's name.
 pub(super) fn shown(name: &str) -> String {
     let is_plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     let base = without_index(name);
@@ -75,10 +75,10 @@ fn without_index(name: &str) -> String {
     format!("{}{rest}", if is_group { group } else { head })
 }
 
-/// Finds the option; `None` where there is none of that name.
+/// Finds the option; `None` if there is none of that name.
 ///
 /// # Errors
-/// [`ErrorCode::OptionInvalid`]: there is one, but it can't be written like this.
+/// [`ErrorCode::OptionInvalid`] if the option exists but can't be written like this.
 pub fn find_option(candidate: &str, matching: Match) -> Result<Option<FoundName>> {
     let invalid = |text: String| Err(Error::new(ErrorCode::OptionInvalid, text));
     if candidate.len() > NAME_MAX {
@@ -150,7 +150,7 @@ pub fn find_option(candidate: &str, matching: Match) -> Result<Option<FoundName>
     if reset && !decl.can_reset() {
         return invalid(format!("option '{candidate}' cannot be reset"));
     }
-    // A name without an index may be the old form of the indexed one, e.g. repo-path
+    // A name without an index may be the old form of an indexed name, e.g. repo-path
     if key.is_none() && decl.deprecated.contains(&decl.name) {
         deprecated = true;
     }

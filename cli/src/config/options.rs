@@ -1,4 +1,4 @@
-//! The table of all options, put together from the files below when the program is compiled.
+//! The table of all options, assembled from the files below at compile time.
 
 mod archive;
 mod backup;
@@ -49,18 +49,18 @@ const EVERY: CommandSet = {
 };
 /// Commands that read or write data.
 const WITH_IO: CommandSet = EVERY.without(&[Start, Stop]);
-/// Commands that look into a repository.
+/// Commands that access a repository.
 const STANZA_AND_REPO: CommandSet = WITH_IO.without(&[Server, ServerPing]);
-/// Commands that hand work to workers.
+/// Commands that use workers.
 const WITH_WORKERS: CommandSet = on(&[ArchiveGet, ArchivePush, Backup, Restore, Verify]);
-/// Commands that look into a PostgreSQL data directory.
+/// Commands that access a PostgreSQL data directory.
 const WITH_PG_DATA: CommandSet = WITH_PG_HOST.with(&[ArchiveGet, ArchivePush, Restore]);
-/// Commands that may look into a PostgreSQL data directory on another host.
+/// Commands that may access a PostgreSQL data directory on another host.
 const WITH_PG_HOST: CommandSet = WITH_PG_SESSION.with(&[Manifest]);
-/// Commands that talk to a PostgreSQL server.
+/// Commands that connect to a PostgreSQL server.
 const WITH_PG_SESSION: CommandSet = on(&[Backup, Check, StanzaCreate, StanzaDelete, StanzaUpgrade]);
 
-/// Ways to another host.
+/// Protocols to another host.
 const PROTOCOLS: &[(&str, &str)] = &[("ssh", "a command started over SSH"), ("tls", "the server command of the host")];
 
 const TABLES: [&[&OptionDecl]; 13] = [
@@ -79,7 +79,7 @@ const TABLES: [&[&OptionDecl]; 13] = [
     server::TABLE,
 ];
 
-/// How many options there are.
+/// The number of options.
 pub const COUNT: usize = {
     let mut count = 0;
     let mut table = 0;
@@ -103,7 +103,7 @@ const SORTED: [&OptionDecl; COUNT] = {
     while table < TABLES.len() {
         let mut from = 0;
         while from < TABLES[table].len() {
-            // Insertion into the sorted part; the tables are nearly sorted, so few are moved
+            // Insertion into the sorted part; the tables are nearly sorted, so few entries move
             let decl = TABLES[table][from];
             let mut at = count;
             while at > 0 && is_less(decl.name, all[at - 1].name) {
@@ -119,7 +119,7 @@ const SORTED: [&OptionDecl; COUNT] = {
     all
 };
 
-/// `a < b` by bytes, which strings can't do in a constant.
+/// Returns whether `a < b` by bytes, which strings do not support in constants.
 const fn is_less(a: &str, b: &str) -> bool {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     let mut index = 0;
@@ -137,7 +137,7 @@ pub fn find(name: &str) -> Option<OptionIndex> {
     ALL.binary_search_by(|decl| decl.name.cmp(name)).ok()
 }
 
-/// The index of the option, among sorted constants, as a constant.
+/// Returns the index of the option in the sorted table, as a constant.
 const fn position(name: &str) -> usize {
     let (mut low, mut high) = (0, COUNT);
     while high - low > 1 {
@@ -148,8 +148,8 @@ const fn position(name: &str) -> usize {
     low
 }
 
-/// Options in the order in which they are resolved: each after those that it depends on, stanza first (a missing stanza is
-/// a better error than what follows from it), otherwise by name, in as many rounds as it takes.
+/// Options in the order in which they are resolved: each after those that it depends on, otherwise by name, in as many
+/// rounds as necessary. The stanza comes first, because a missing stanza is a better error than its consequences.
 pub static RESOLVE_ORDER: [u8; COUNT] = {
     let mut order = [0u8; COUNT];
     let mut done = [false; COUNT];
@@ -198,14 +198,14 @@ pub struct Deprecated {
     pub name: &'static str,
     /// The option.
     pub option: OptionIndex,
-    /// It may be written with an index.
+    /// Whether the name may be written with an index.
     pub indexed: bool,
-    /// It may be written without an index.
+    /// Whether the name may be written without an index.
     pub unindexed: bool,
 }
 
-/// Finds an old name: the one of exactly this text, else with `prefix` the only one that begins with it. Old names are rare,
-/// so they are looked for in the declarations instead of in a table of their own.
+/// Finds a deprecated name: the one that equals the text, otherwise with `prefix` the only one that begins with it.
+/// Deprecated names are rare, so this searches the declarations and not a table of its own.
 pub fn find_deprecated(name: &str, prefix: bool) -> Option<Deprecated> {
     let mut found: Option<Deprecated> = None;
     let mut starting: Option<Deprecated> = None;
@@ -245,7 +245,7 @@ pub fn find_deprecated(name: &str, prefix: bool) -> Option<Deprecated> {
     }
 }
 
-/// Whether a pattern without its `?` is these two parts.
+/// Returns whether a pattern without its `?` consists of these two parts.
 fn same_spelling(pattern: &str, head: &str, tail: &str) -> bool {
     pattern.bytes().filter(|&byte| byte != b'?').eq(head.bytes().chain(tail.bytes()))
 }

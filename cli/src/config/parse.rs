@@ -1,4 +1,4 @@
-//! The command line: which command it is, and what is set, negated and reset.
+//! The command line: the command, and the options that are set, negated and reset.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -11,13 +11,13 @@ use super::names::{Match, find_option, shown};
 use super::options::{ALL, COUNT, OptionIndex};
 use super::text;
 
-/// What was found about one option (of one index) before it was checked.
+/// What was found about an option (of one index), before it is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) negate: bool,
     pub(super) reset: bool,
     pub(super) source: Source,
-    /// Without a value for booleans, and for negated and reset options.
+    /// Empty for booleans without a value, and for negated and reset options.
     pub(super) values: Vec<String>,
 }
 
@@ -35,7 +35,7 @@ impl FoundOptions {
         &self.0[option]
     }
 
-    /// What was found about one index of an option.
+    /// Returns what was found about one index of an option.
     pub(super) fn get(&self, option: OptionIndex, key: u32) -> Option<&Found> {
         self.0[option].iter().find(|(known, _)| *known == key).map(|(_, found)| found)
     }
@@ -68,7 +68,7 @@ pub struct CommandLine {
 }
 
 impl CommandLine {
-    /// Parses the arguments; the first is the path of the program. Without a command it is `help`.
+    /// Parses the arguments. The first is the path of the program. The default command is `help`.
     ///
     /// # Errors
     /// [`ErrorCode::OptionInvalid`], [`ErrorCode::OptionInvalidValue`], [`ErrorCode::CommandInvalid`],
@@ -134,7 +134,7 @@ impl CommandLine {
         self.role
     }
 
-    /// Takes one option without its dashes; `next` gives the argument behind it.
+    /// Parses one option without its dashes. `next` returns the following argument.
     fn add_option(&mut self, text: &str, next: impl FnOnce() -> Option<OsString>) -> Result<()> {
         let invalid = |text: String| Err(Error::new(ErrorCode::OptionInvalid, text));
         let (name, argument) = match text.split_once('=') {

@@ -1,4 +1,4 @@
-//! From what was found to the configuration: precedence, dependencies, defaults, checks.
+//! Resolves what was found to the configuration: precedence, dependencies, defaults, checks.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ impl Environment {
     }
 }
 
-/// What a configuration was made from, kept to make another one for another stanza.
+/// The sources of a configuration, kept to resolve the configuration of another stanza.
 #[derive(Clone)]
 pub(super) struct Input(Arc<InputData>);
 
@@ -35,7 +35,7 @@ struct InputData {
 }
 
 impl Input {
-    /// Stanzas with sections in the files, sorted, each once.
+    /// Returns the stanzas that have sections in the files, sorted and unique.
     pub(super) fn stanzas(&self) -> Vec<String> {
         let sections = self.0.ini.iter().flat_map(Ini::sections);
         let mut names: Vec<String> = sections
@@ -49,12 +49,12 @@ impl Input {
 }
 
 impl Config {
-    /// Resolves the options of a command line, the environment and the configuration files. `warn` takes the warnings in
+    /// Resolves the options of a command line, the environment and the configuration files. `warn` receives warnings in
     /// the order of discovery.
     ///
     /// # Errors
-    /// [`ErrorCode::OptionInvalid`], [`ErrorCode::OptionInvalidValue`], [`ErrorCode::OptionRequired`], and what reading and
-    /// parsing the files reports.
+    /// [`ErrorCode::OptionInvalid`], [`ErrorCode::OptionInvalidValue`], [`ErrorCode::OptionRequired`], and the errors
+    /// of reading and parsing the files.
     pub fn resolve(
         line: CommandLine,
         environment: Environment,
@@ -62,7 +62,7 @@ impl Config {
         warn: &mut dyn FnMut(String),
     ) -> Result<Config> {
         let mut found = line.found.clone();
-        // Help and version must work whatever is wrong with the rest
+        // Help and version must work even if everything else is wrong
         let mut ini = None;
         if !matches!(line.command, Command::Help | Command::Version) {
             env::add(&mut found, &environment, line.command, line.role, warn)?;
@@ -75,7 +75,7 @@ impl Config {
     }
 }
 
-/// The configuration for another stanza, from the same sources.
+/// Resolves the configuration of another stanza from the same sources.
 pub(super) fn with_stanza(config: &Config, stanza: &str) -> Result<Config> {
     let input = config.input.clone();
     let line = &input.0.line;
@@ -131,7 +131,7 @@ fn build(input: Input, found: FoundOptions, warn: &mut dyn FnMut(String)) -> Res
     Ok(config)
 }
 
-/// Which indexes of each group are in use, from everything that was set.
+/// Finds the indexes of each group that are in use, from everything that was set.
 fn find_groups(line: &CommandLine, found: &FoundOptions) -> Result<[GroupState; 2]> {
     let mut used = [[false; KEY_MAX as usize + 1]; 2];
     let mut valid = [false; 2];
@@ -162,8 +162,8 @@ fn find_groups(line: &CommandLine, found: &FoundOptions) -> Result<[GroupState; 
 }
 
 impl Config {
-    /// Removes indexes whose options all turned out to be defaults, but keeps one; an index that is left with nothing but
-    /// defaults becomes 1, so that an unused option does not choose it.
+    /// Removes indexes whose options all have default values, but keeps one. An index that is left with only defaults
+    /// becomes 1, so that an unused option does not determine it.
     fn drop_default_keys(&mut self, group: Group, keep: &[bool]) {
         let state = &mut self.groups[group as usize];
         let mut kept: Vec<bool> = keep.to_vec();
@@ -203,7 +203,7 @@ impl Config {
     }
 }
 
-/// Whether the option that another one depends on makes it valid.
+/// Whether an option is valid because of the option that it depends on.
 struct DependState {
     valid: bool,
     /// The other option's value, if it is one of a list.
@@ -279,7 +279,7 @@ impl Resolver<'_> {
         self.decl.indexed_name(self.key)
     }
 
-    /// The slot of the option that this one depends on, if the command knows it.
+    /// Returns the slot of the option that this option depends on, if the command knows it.
     fn depend_slot(&self, depend: &Depend) -> Option<(&'static OptionDecl, &Slot)> {
         let index = options::find(depend.option)?;
         let decl = ALL[index];
@@ -413,7 +413,7 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// The pairs of a hash, later values of a key in the place of the first.
+    /// Parses the pairs of a hash. A later value of a key replaces the first.
     fn pairs(&self, values: &[String], warn: &mut dyn FnMut(String)) -> Result<Vec<(String, String)>> {
         let mut pairs: Vec<(String, String)> = Vec::with_capacity(values.len());
         for pair in values {

@@ -1,4 +1,4 @@
-//! Refuses options and values whose feature does not exist yet.
+//! Refuses options and values whose feature is not built yet.
 
 use engine::{Error, ErrorCode, Result};
 
@@ -6,7 +6,7 @@ use super::decl::{DefaultValue, Support};
 use super::{Config, Source, Value};
 
 impl Config {
-    /// Refuses what was set and has no feature behind it. A value that is the default asks for nothing and passes.
+    /// Refuses configured options and values whose feature is not built. A value that equals the default is accepted.
     ///
     /// # Errors
     /// [`ErrorCode::FeatureNotSupported`]

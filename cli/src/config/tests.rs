@@ -1,5 +1,5 @@
-//! The resolver as a whole: command line, environment and files to values, warnings and errors. Messages and numbers are those
-//! of pgBackRest 2.60.
+//! Tests of the complete resolver: command line, environment and files to values, warnings and errors. Messages and
+//! numbers are those of pgBackRest 2.60.
 
 use std::collections::BTreeMap;
 
@@ -145,7 +145,7 @@ fn repositories_keep_their_numbers() {
 
 #[test]
 fn repository_with_nothing_but_unmet_options_is_dropped() {
-    // Only for repo2-type=s3
+    // Valid only for repo2-type=s3
     let config = run().config("[global]\nrepo1-path=/a\nrepo2-s3-bucket=b\n").ok(BACKUP);
     assert_eq!(config.repo_keys(), [1]);
     let config = run().config("[global]\nrepo2-s3-bucket=b\n").ok(BACKUP);

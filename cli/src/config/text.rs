@@ -1,16 +1,16 @@
-//! Texts from outside, which may hold bytes that are not UTF-8.
+//! Texts from outside, which may contain bytes that are not UTF-8.
 //!
-//! Such bytes must not matter where no used value holds them: in a comment, in another stanza, in an option of another command. So
-//! they are kept as a mark, and what uses a text asks whether it is whole.
+//! Such bytes do not matter unless a used value contains them. They may be in a comment, in another stanza or in an
+//! option of another command. So they are kept as a mark, and the user of a text checks whether it is valid.
 
 use std::ffi::OsStr;
 
 use engine::{Error, ErrorCode};
 
-/// Stands for bytes that are not UTF-8. Unicode assigns no character to it, so no text means it.
+/// Replaces bytes that are not UTF-8. Unicode assigns no character to it, so it never occurs in text.
 const MARK: char = '\u{10FFFF}';
 
-/// The text, with a mark in the place of each sequence that is not UTF-8.
+/// Decodes the text and replaces each sequence that is not UTF-8 by a mark.
 pub(super) fn decode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -27,7 +27,7 @@ pub(super) fn decode_os(text: &OsStr) -> String {
     decode(text.as_encoded_bytes())
 }
 
-/// Whether the text has no mark.
+/// Returns whether the text has no mark.
 pub(super) fn is_whole(text: &str) -> bool {
     !text.contains(MARK)
 }

@@ -1,12 +1,12 @@
-//! Texts to values: numbers with units, paths.
+//! Parses numbers with units and paths.
 
-/// Parses a decimal number with an optional sign, as C's `strtoll` of the whole text does (without leading blanks).
+/// Parses a decimal number with an optional sign, like C's `strtoll` of the whole text (without leading blanks).
 pub fn parse_integer(text: &str) -> Option<i64> {
     text.parse().ok()
 }
 
 /// Parses a number of bytes: digits and an optional unit, always powers of 1024 (`k`, `kb` and `kib` are the same).
-/// `None` where the text is no such number or does not fit.
+/// Returns `None` if the text is not such a number or does not fit.
 pub fn parse_size(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -24,8 +24,8 @@ pub fn parse_size(text: &str) -> Option<u64> {
     number.checked_mul(1 << shift)?.try_into().ok()
 }
 
-/// Parses a time span: a number and an optional unit (`ms s m h d w`), seconds without one. The result is in milliseconds.
-/// `None` where the text is no such span or does not fit.
+/// Parses a time span: a number and an optional unit (`ms s m h d w`; the default is seconds). The result is in
+/// milliseconds. Returns `None` if the text is not such a span or does not fit.
 pub fn parse_time(text: &str) -> Option<i64> {
     let lower = text.to_ascii_lowercase();
     let (number, factor) = if let Some(number) = lower.strip_suffix("ms") {
@@ -46,7 +46,7 @@ pub fn parse_time(text: &str) -> Option<i64> {
     number.parse::<i64>().ok()?.checked_mul(factor)
 }
 
-/// Formats milliseconds as seconds with at most three decimals, as adjusted time options are shown.
+/// Formats milliseconds as seconds with at most three decimals, the form of adjusted time options.
 pub fn format_time(milliseconds: i64) -> String {
     let text = format!("{}.{:03}", milliseconds / 1000, milliseconds % 1000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

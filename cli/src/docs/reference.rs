@@ -1,4 +1,4 @@
-//! `docs/reference.md` and the sample configuration file: every command and option.
+//! Renders `docs/reference.md` and the sample configuration file: every command and option.
 
 use std::fmt::Write as _;
 
@@ -7,12 +7,13 @@ use crate::config::options::ALL;
 
 const HEAD: &str = "# Reference
 
-This page is made from the option table (`rbr docs reference`); a test compares it.
+This page is generated from the option table by `rbr docs reference`. A test compares the two.
 
-Options stand on the command line (`--name=value`), in the environment (`PGBACKREST_NAME=value`) or in a configuration file
-(`name=value` in `[global]`, `[global:COMMAND]`, `[STANZA]` or `[STANZA:COMMAND]`). The command line wins over the environment,
-the environment over files, and in files the stanza over global and the command over the rest. `N` in a name is a number: each
-repository (`repoN-...`) and each cluster (`pgN-...`) has its own.
+Set an option on the command line (`--name=value`), in the environment (`PGBACKREST_NAME=value`) or in a configuration file
+(`name=value` in `[global]`, `[global:COMMAND]`, `[STANZA]` or `[STANZA:COMMAND]`). The command line takes precedence over the
+environment, and the environment over files. In files, sections of the stanza take precedence over global sections, and sections
+of the command over general sections. `N` in a name is a number: each repository (`repoN-...`) and each cluster (`pgN-...`) has
+its own options.
 ";
 
 /// The reference.
@@ -49,8 +50,8 @@ fn option(text: &mut String, decl: &OptionDecl) {
         Kind::Path => "an absolute path",
         Kind::String => "a text",
         Kind::StringId => "a word",
-        Kind::List => "a text, may be given several times",
-        Kind::Hash => "`key=value`, may be given several times",
+        Kind::List => "a text, may be repeated",
+        Kind::Hash => "`key=value`, may be repeated",
     };
     let _ = writeln!(text, "- value: {kind}");
     if !decl.allow.is_empty() {
@@ -92,7 +93,7 @@ fn option(text: &mut String, decl: &OptionDecl) {
         }
     }
     if decl.own {
-        text.push_str("- pgBackRest does not have it: on the command line only, by its full name\n");
+        text.push_str("- not in pgBackRest: on the command line only, by its full name\n");
     } else if decl.section == Section::CommandLine {
         text.push_str("- not in configuration files\n");
     }
@@ -100,7 +101,7 @@ fn option(text: &mut String, decl: &OptionDecl) {
         text.push_str("- secret: not on the command line\n");
     }
     if !decl.deprecated.is_empty() {
-        let _ = writeln!(text, "- old names: {}", decl.deprecated.join(", "));
+        let _ = writeln!(text, "- deprecated names: {}", decl.deprecated.join(", "));
     }
     match decl.support {
         Support::Full => (),
@@ -113,7 +114,7 @@ fn option(text: &mut String, decl: &OptionDecl) {
     }
 }
 
-/// What the allowed words mean.
+/// Appends the meaning of the allowed words.
 fn values(text: &mut String, values: &[(&str, &str)]) {
     for (value, meaning) in values {
         let _ = writeln!(text, "  - {value}: {meaning}");
@@ -132,10 +133,10 @@ fn default(value: DefaultValue) -> Option<String> {
     }
 }
 
-/// A configuration file with every supported option, commented out.
+/// Returns a configuration file with every supported option, commented out.
 pub(super) fn sample() -> String {
     let mut text =
-        "# Sample configuration, made from the option table (rbr docs sample). Lines are key=value; everything after\n\
+        "# Sample configuration, generated from the option table (rbr docs sample). Lines are key=value; everything after\n\
                     # the first = belongs to the value.\n\n[global]\n"
             .to_owned();
     let in_files = |section: Section| {
@@ -146,7 +147,7 @@ pub(super) fn sample() -> String {
     for decl in in_files(Section::Global) {
         sample_option(&mut text, decl);
     }
-    text += "\n# One section per stanza; its name is up to you\n[demo]\n";
+    text += "\n# One section per stanza; choose any name\n[demo]\n";
     for decl in in_files(Section::Stanza) {
         sample_option(&mut text, decl);
     }

@@ -1,4 +1,4 @@
-//! The manual page and shell completions, from a clap command that mirrors the table.
+//! Renders the manual page and shell completions, from a clap command that mirrors the table.
 
 use clap::{Arg, ArgAction, Command as ClapCommand};
 use engine::{Error, ErrorCode, Result};
@@ -7,8 +7,8 @@ use crate::config::decl::{COMMANDS, CommandDecl, Kind, OptionDecl, Role, Support
 use crate::config::options::ALL;
 use crate::help::{summary_of, with_values};
 
-/// The command line as clap sees it. The program itself parses with its own rules (prefixes, indexes, options before the
-/// command), which clap does not have.
+/// The command line as clap sees it. The program itself parses with its own rules (prefixes, indexes, options before
+/// the command), which clap does not have.
 fn command_line() -> ClapCommand {
     let commands = COMMANDS.iter().filter(|decl| !decl.internal).map(subcommand);
     ClapCommand::new("rbr")

@@ -2,7 +2,7 @@ use super::*;
 use crate::config::decl::CommandDecl;
 use crate::config::{CommandLine, Environment, SystemFiles};
 
-/// What help prints for these arguments, as the program whose place it takes.
+/// Returns what help prints for these arguments if the program is called as pgbackrest.
 fn help(args: &str) -> String {
     let args = std::iter::once("/usr/bin/pgbackrest").chain(args.split_whitespace());
     let line = CommandLine::parse(args).unwrap();
@@ -12,7 +12,7 @@ fn help(args: &str) -> String {
 
 #[test]
 fn general_help_lists_commands_that_are_not_internal() {
-    // Which commands exist changes; the layout must not
+    // The set of commands changes; the layout must not
     let text = help("help").replace(" (not supported yet)", "");
     insta::assert_snapshot!(text);
 }
@@ -66,7 +66,7 @@ fn no_line_is_wider_than_the_console() {
     let known = |decl: &&CommandDecl| !decl.internal && !matches!(decl.name, "help" | "version");
     for command in COMMANDS.iter().filter(known) {
         for line in help(&format!("--no-config help {}", command.name)).lines() {
-            // Only a single word may be
+            // Only a single word may be longer
             assert!(line.len() <= WIDTH || line.trim().split(' ').count() == 1, "{}: {line}", command.name);
         }
     }

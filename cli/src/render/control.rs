@@ -1,17 +1,17 @@
-//! Control characters in what is printed.
+//! Escapes control characters in output.
 //!
-//! Names, notes and messages come from repositories and databases, where anybody may have put in what moves a terminal's cursor or
-//! breaks a JSON parser. pgBackRest prints them as they are.
+//! Names, annotations and messages come from repositories and databases, where anybody may have inserted characters
+//! that move a terminal's cursor or break a JSON parser. pgBackRest prints them unchanged.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// The text with its control characters as escapes such as `\x1b`. Line feeds and tabs stay: texts have several lines.
+/// Replaces control characters by escapes such as `\x1b`. Line feeds and tabs stay, because texts have several lines.
 pub fn visible_text(text: &str) -> Cow<'_, str> {
     escape(text, |c| c.is_control() && c != '\n' && c != '\t', |out, c| write!(out, "\\x{:02x}", u32::from(c)))
 }
 
-/// The same for a value that has its place in a line, so that line feeds and tabs are escaped too.
+/// Like [`visible_text`], for a value within a line. Line feeds and tabs are escaped too.
 pub fn visible_value(text: &str) -> Cow<'_, str> {
     escape(text, char::is_control, |out, c| match c {
         '\n' => out.write_str("\\n"),
@@ -20,8 +20,8 @@ pub fn visible_value(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// JSON for programs: control characters that stand in strings as they are become escapes, without which it is no JSON. The
-/// text must have no white space between its values but line feeds at the end.
+/// Escapes control characters in JSON strings, without which the JSON is invalid. Between its values, the text must not
+/// contain white space other than line feeds at the end.
 pub fn valid_json(json: &str) -> Cow<'_, str> {
     let body = json.trim_end_matches('\n');
     match escape(body, char::is_control, |out, c| write!(out, "\\u{:04x}", u32::from(c))) {

@@ -1,5 +1,5 @@
-//! The JSON form of `info`, byte for byte pgBackRest's: compact, keys in byte order, no line end. Only control characters are
-//! escaped, which pgBackRest leaves as they are.
+//! The JSON form of `info`, byte for byte pgBackRest's: compact, keys in byte order, no line feed at the end. The only
+//! difference is that control characters are escaped.
 
 use engine::info::{BackupFact, Detail, RunningLock, StanzaFact};
 use repo_format::json::{ObjectWriter, write_string};

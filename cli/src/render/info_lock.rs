@@ -1,4 +1,4 @@
-//! Running backups over the repositories of a stanza, for both forms of `info`.
+//! Running backups across the repositories of a stanza, for both forms of `info`.
 
 use engine::info::{RepoFact, RunningLock, StanzaFact};
 

@@ -12,12 +12,12 @@ use repo_format::size::{format_percent, format_size};
 use super::control::{visible_text, visible_value};
 use super::info_lock;
 
-/// What decides about the form.
+/// Settings of the text form.
 #[derive(Clone, Debug)]
 pub struct TextSettings {
-    /// How much was collected.
+    /// How much detail was collected.
     pub detail: Detail,
-    /// Whether one backup was asked for.
+    /// Whether a single backup was requested.
     pub set: bool,
     /// The time zone of times.
     pub time_zone: TimeZone,
@@ -64,7 +64,7 @@ fn render_stanza(stanza: &StanzaFact, settings: &TextSettings) -> String {
     out
 }
 
-/// `ok`, `mixed` or `error`, with what is wrong and what runs.
+/// Returns `ok`, `mixed` or `error`, with the problem and the running commands.
 fn status_line(stanza: &StanzaFact, full: bool) -> String {
     let is_error = stanza.status != StatusCode::Ok && (!full || stanza.status != StatusCode::Mixed);
     let label = match stanza.status {
@@ -90,7 +90,7 @@ fn status_line(stanza: &StanzaFact, full: bool) -> String {
     if notes.is_empty() { label.to_owned() } else { format!("{label} ({})", notes.join(", ")) }
 }
 
-/// The state of each repository, or the message of the only one.
+/// Renders the status of each repository, or the message of the only repository.
 fn render_repos(out: &mut String, stanza: &StanzaFact) {
     let several = stanza.repos.len() > 1;
     for repo in &stanza.repos {
@@ -115,7 +115,7 @@ fn render_repos(out: &mut String, stanza: &StanzaFact) {
     }
 }
 
-/// The same cluster in all repositories, whatever its number in their histories.
+/// The same cluster in all repositories, regardless of its number in their histories.
 struct Cluster<'a> {
     version: PgVersion,
     system_id: u64,
@@ -164,7 +164,7 @@ fn clusters(stanza: &StanzaFact) -> Vec<Cluster<'_>> {
     clusters
 }
 
-/// Prior clusters first, the current one last.
+/// Renders prior clusters first and the current one last.
 fn render_databases(out: &mut String, stanza: &StanzaFact, settings: &TextSettings) {
     let mut clusters = clusters(stanza);
     if settings.set
@@ -268,7 +268,7 @@ fn render_backup(out: &mut String, backup: &BackupFact, settings: &TextSettings)
     }
 }
 
-/// How many backups of each type a backup refers to.
+/// Returns how many backups of each type a backup refers to.
 fn reference_total(references: &[BackupLabel]) -> String {
     let count = |kind| references.iter().filter(|label| label.backup_type() == kind).count();
     let mut text = format!("backup reference total: {} full", count(BackupType::Full));
@@ -283,7 +283,7 @@ fn reference_total(references: &[BackupLabel]) -> String {
     text
 }
 
-/// Local time with the offset from UTC, whose minutes are left out when they are zero.
+/// Formats local time with the offset from UTC. Minutes of the offset are omitted if they are zero.
 fn format_time(epoch: i64, zone: &TimeZone) -> String {
     let Ok(timestamp) = Timestamp::from_second(epoch) else { return format!("@{epoch}") };
     let time = timestamp.to_zoned(zone.clone());

@@ -1,4 +1,4 @@
-//! How large the blocks of a block incremental file are.
+//! The size of the blocks of a block incremental file.
 //!
 //! Source of the tables: pgBackRest `src/command/backup/option.c.inc`.
 
@@ -10,7 +10,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const DAY_SECONDS: i64 = 86_400;
 
-/// File size and block size from that size on, descending. Blocks grow when the map would fill more than one of them.
+/// Minimum file size and block size, descending. Blocks grow when the map would fill more than one of them.
 const SIZES: [(u64, u64); 11] = [
     (914 * MIB, 88 * KIB),
     (740 * MIB, 80 * KIB),
@@ -25,10 +25,10 @@ const SIZES: [(u64, u64); 11] = [
     (16 * KIB, 8 * KIB),
 ];
 
-/// Age in days and the factor from that age on, descending: what did not change for long will hardly change now.
+/// Minimum age in days and factor, descending. A file that has not changed for long is unlikely to change.
 const AGES: [(u32, u32); 3] = [(28, 0), (14, 4), (7, 2)];
 
-/// Block size and checksum size from that size on, descending.
+/// Minimum block size and checksum size, descending.
 const CHECKSUM_SIZES: [(u64, u8); 6] =
     [(4 * MIB, 12), (2 * MIB, 11), (MIB, 10), (512 * KIB, 9), (128 * KIB, 8), (32 * KIB, 7)];
 
@@ -41,7 +41,7 @@ pub(super) struct BlockSizes {
 }
 
 impl BlockSizes {
-    /// The built-in tables, replaced by those of the settings that are not empty.
+    /// Creates the built-in tables. Tables of the settings that are not empty replace them.
     pub(super) fn new(settings: &BlockSettings) -> Self {
         fn table<K: Ord + Copy, V: Copy>(own: &[(K, V)], default: &[(K, V)]) -> Vec<(K, V)> {
             let mut table = if own.is_empty() { default.to_vec() } else { own.to_vec() };
@@ -55,8 +55,8 @@ impl BlockSizes {
         }
     }
 
-    /// Block size and checksum size, both in bytes, for a file of `size` bytes that was last changed `age` seconds before the
-    /// backup; `None` for a file that is stored whole.
+    /// Returns block size and checksum size, both in bytes, for a file of `size` bytes that was last changed `age`
+    /// seconds before the backup; `None` for a file that is stored as a whole.
     pub(super) fn of(&self, size: u64, age: i64) -> Option<(u64, u8)> {
         let block = self.sizes.iter().find(|(from, _)| size >= *from).map(|(_, block)| *block)?;
         let factor =

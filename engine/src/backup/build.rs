@@ -1,4 +1,4 @@
-//! The manifest of a new backup, from the scan of the data directory.
+//! Builds the manifest of a new backup from the scan of the data directory.
 
 use repo_format::hash::Sha1;
 use repo_format::manifest::{
@@ -11,7 +11,7 @@ use crate::pg::data_dir::{Scan, relative_path};
 use crate::users::Users;
 use crate::{Error, ErrorCode, Result, warn};
 
-/// What is to be done with one file; the manifest itself does not record it.
+/// What to do with a file. The manifest does not record it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FileState {
     /// Copy it, unless the copy finds that it did not change.
@@ -22,10 +22,11 @@ pub(super) struct FileState {
     pub(super) resume: bool,
 }
 
-/// Fills the manifest of a backup whose data say how files are stored. Returns the state of each file.
+/// Fills the manifest of a backup whose data specify how files are stored. Returns the state of each file.
 ///
 /// # Errors
-/// [`ErrorCode::Format`] when the cluster has too many owners for a manifest, or a block size that it can't hold.
+/// [`ErrorCode::Format`] if the cluster has too many owners for a manifest, or a block size that the manifest cannot
+/// store.
 pub(super) fn fill(
     manifest: &mut Manifest,
     scan: Scan,
@@ -56,7 +57,7 @@ pub(super) fn fill(
     manifest.files.reserve_exact(scan.files.len());
     for file in scan.files {
         let (user, group) = owners.get(file.uid, file.gid)?;
-        // An empty file in a backup with bundles is only a line in the manifest
+        // In a backup with bundles, an empty file is only a line in the manifest
         let stored = file.size != 0 || !manifest.data.bundle;
         states.push(FileState { copy: stored, ..FileState::default() });
         let block = match blocks.and_then(|blocks| blocks.of(file.size, start - file.modified)) {
@@ -89,8 +90,8 @@ pub(super) fn fill(
     Ok(states)
 }
 
-/// Records when copying starts, and switches to comparing by checksum if a file has a time after that: such a file could
-/// change without getting a newer time.
+/// Records when copying starts, and enables comparison by checksum if a file has a later time: such a file could change
+/// without getting a newer time.
 pub(super) fn validate_times(manifest: &mut Manifest, delta: bool, copy_start: i64) {
     manifest.data.options.delta = Some(delta);
     manifest.data.timestamp_copy_start = copy_start + i64::from(manifest.data.options.online);
@@ -107,7 +108,7 @@ pub(super) fn validate_times(manifest: &mut Manifest, delta: bool, copy_start: i
     }
 }
 
-/// Turns numbers into names; neighbouring entries mostly have the same owners.
+/// Converts ids to names. Adjacent entries mostly have the same owners.
 struct Owners<'a> {
     users: &'a Users,
     table: &'a mut OwnerTable,

@@ -1,6 +1,7 @@
-//! Differential and incremental backups: which backup they are based on, and what of it still holds.
+//! Differential and incremental backups: the backup that they are based on, and what is reused from it.
 //!
-//! Source of the rules: pgBackRest `src/command/backup/incr.c.inc` and `manifestBuildIncr` in `src/info/manifest/manifest.c`.
+//! Source of the rules: pgBackRest `src/command/backup/incr.c.inc` and `manifestBuildIncr` in
+//! `src/info/manifest/manifest.c`.
 
 use repo_format::backup_info::BackupInfo;
 use repo_format::compress::{CompressType, Compression};
@@ -14,7 +15,7 @@ use crate::pg::data_dir::relative_path;
 use crate::repo::{Repo, info_files, manifest_store};
 use crate::{Error, ErrorCode, Result, info, warn};
 
-/// The newest backup of this cluster that a backup of this type can be based on.
+/// Returns the newest backup of this cluster on which a backup of this type can be based.
 pub(super) fn prior_label(info: &BackupInfo, kind: BackupType) -> Option<BackupLabel> {
     let current = info.current().id;
     info.backups
@@ -26,8 +27,8 @@ pub(super) fn prior_label(info: &BackupInfo, kind: BackupType) -> Option<BackupL
         .map(|(label, _)| label.clone())
 }
 
-/// Loads the manifest of the prior backup, and sets what can't change within a set back to what that has. Without a prior
-/// backup the type becomes full.
+/// Loads the manifest of the prior backup, and resets settings that must not change within a set to those of the prior
+/// backup. Without a prior backup the type becomes full.
 ///
 /// `checksum_page` is what was decided for this backup so far.
 ///
@@ -60,7 +61,7 @@ pub(super) fn load_prior(
         settings.compression = prior_compression(options.compress_type, options.compress_level)?;
     }
     match options.checksum_page {
-        // From before page checksums were checked; they begin with the next full backup
+        // The set is older than page checks; they start with the next full backup
         None => *checksum_page = false,
         Some(prior_value) => {
             if prior_value != *checksum_page {
@@ -79,14 +80,15 @@ fn prior_compression(kind: CompressType, level: Option<u32>) -> Result<Compressi
     let Some(level) = level else {
         return Err(Error::new(ErrorCode::Format, "compress-level missing in prior manifest"));
     };
-    // Negative levels are stored without their sign
+    // Negative levels are stored unsigned
     Compression::new(kind, Some(level.cast_signed()))
 }
 
-/// Takes over from the prior manifest what may be unchanged, and decides which files are copied and how they are compared.
+/// Reuses entries of the prior manifest that may be unchanged, and decides which files are copied and how they are
+/// compared.
 ///
 /// # Errors
-/// [`ErrorCode::Format`] when references of the prior manifest contradict each other.
+/// [`ErrorCode::Format`] if references of the prior manifest contradict each other.
 pub(super) fn merge(
     manifest: &mut Manifest,
     states: &mut [FileState],
@@ -96,7 +98,7 @@ pub(super) fn merge(
     manifest.data.prior = Some(prior.data.label.clone());
     manifest.references = prior.references.clone();
     manifest.references.push(manifest.data.label.clone());
-    // Raw or not must be the same in a whole set
+    // Raw framing must be the same in a whole set
     manifest.data.bundle_raw = prior.data.bundle_raw;
     let prior_index = prior
         .references
@@ -115,7 +117,7 @@ pub(super) fn merge(
         }
         let Some(known) = prior.file(&file.name) else { continue };
         let same_size = file.size == known.size;
-        // With less than one block left the map of the prior backup is of no use, and that of an empty file has no blocks
+        // With less than one block left, the prior map is useless, and the map of an empty file has no blocks
         let keeps_map =
             known.size > 0 && known.block.is_some_and(|block| block.map_size > 0 && file.size >= u64::from(block.size));
         state.delta = delta && same_size && file.size != 0;
@@ -136,7 +138,7 @@ pub(super) fn merge(
     Ok(())
 }
 
-/// Whether files have to be compared by checksum because their times can't be trusted.
+/// Returns whether files have to be compared by checksum because their times can't be trusted.
 fn decide_delta(manifest: &Manifest, prior: &Manifest, archive_start: Option<&WalSegment>) -> bool {
     let mut delta = manifest.data.options.delta == Some(true);
     let timelines = archive_start.zip(prior.data.archive_stop.as_ref());
@@ -250,7 +252,7 @@ mod tests {
         let (mut manifest, mut states) =
             next(&prior, &[("pg_data/a", 8192, 6), ("pg_data/b", 8191, 6), ("pg_data/c", 80_000, 6)]);
         merge(&mut manifest, &mut states, &prior, None).unwrap();
-        // Until it is copied the entry tells of the prior backup's file
+        // Until it is copied, the entry describes the prior backup's file
         assert_eq!((manifest.files[0].size, manifest.files[0].size_original), (80_000, 8192));
         assert_eq!((manifest.files[0].block, manifest.files[0].reference), (block, Some(0)));
         for file in &manifest.files[1..] {

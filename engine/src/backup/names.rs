@@ -1,4 +1,4 @@
-//! Whether a repository can store the files under their names.
+//! Checks that a repository can store the files under their names.
 
 use repo_format::layout::{self, FileForm, Stanza};
 use repo_format::manifest::Manifest;
@@ -8,7 +8,7 @@ use super::settings::BundleSettings;
 use crate::Result;
 use crate::storage::RepoStorage;
 
-/// Refuses a file that the repository can't store under its name. Without this only the copy would find out, after hours.
+/// Refuses a file that the repository can't store under its name. Otherwise only the copy would fail, after hours.
 ///
 /// # Errors
 /// [`crate::ErrorCode::Format`] with the name of the file.
@@ -19,7 +19,7 @@ pub(super) fn check(
     manifest: &Manifest,
     states: &[FileState],
 ) -> Result<()> {
-    // Where there are directories, names are like those of the data directory
+    // A store with directories accepts the names of a data directory
     if storage.features().paths {
         return Ok(());
     }
@@ -62,6 +62,8 @@ mod tests {
     #[test]
     fn name_that_no_object_can_have_is_refused_before_anything_is_copied() {
         let objects = ObjectStorage::new(Arc::new(InMemory::new()), "/repo", 1 << 20, &[]).unwrap();
+        checked(&objects, "bell\u{7}", 10, None).unwrap();
+        let objects = objects.without(|char| char.is_control());
         checked(&objects, "base/1/1234", 10, None).unwrap();
         let error = checked(&objects, "bell\u{7}", 10, None).unwrap_err();
         assert_eq!(error.code, ErrorCode::Format);
@@ -69,7 +71,7 @@ mod tests {
         assert!(text.contains("HINT: the file is 'pg_data/bell\\u{7}' of the cluster."), "{text}");
         assert!(!text.contains('\u{7}'), "{text}");
         assert_eq!(checked(&objects, &"x".repeat(1000), 10, None).unwrap_err().code, ErrorCode::Format);
-        // Names in bundles are no names of objects
+        // Names in bundles are not object names
         let bundle = Some(BundleSettings { size: 100, limit: 10 });
         checked(&objects, "bell\u{7}", 10, bundle).unwrap();
         assert!(checked(&objects, "bell\u{7}", 11, bundle).is_err());

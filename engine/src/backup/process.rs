@@ -1,4 +1,4 @@
-//! The copy phase: workers copy files while the main thread keeps the manifest, the log and the progress.
+//! The copy phase: workers copy files while the main thread owns the manifest, the log and the progress.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,10 +20,10 @@ use crate::progress::Progress;
 use crate::repo::manifest_store::CopyProgress;
 use crate::{Error, ErrorCode, Result, detail, warn};
 
-/// How often the main thread looks after the server.
+/// How often the main thread checks the server.
 const TICK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What the copy phase works with.
+/// Settings of the copy phase.
 pub(super) struct Process<'a> {
     pub(super) copy: &'a CopySettings,
     pub(super) stanza: &'a Stanza,
@@ -31,7 +31,7 @@ pub(super) struct Process<'a> {
     /// Bytes copied after which the manifest is saved.
     pub(super) save_bytes: u64,
     pub(super) total: Total,
-    /// Wrong pages are an error.
+    /// Whether an invalid page is an error.
     pub(super) checksum_page_error: bool,
     pub(super) repo_key: u32,
     pub(super) lock: &'a mut Lock,
@@ -46,29 +46,30 @@ struct Shared {
     states: Vec<FileState>,
 }
 
-/// How far the copy is.
+/// The progress of the copy.
 struct Done {
     files: u64,
     bytes: u64,
     saved: u64,
-    /// Indices of files that are gone.
+    /// Indices of files that no longer exist.
     removed: BTreeSet<usize>,
-    /// Files with wrong pages.
+    /// Number of files with invalid pages.
     page_errors: u32,
 }
 
-/// What the copy phase leaves.
+/// The result of the copy phase.
 pub(super) struct Processed {
     pub(super) manifest: Manifest,
-    /// Files with wrong pages.
+    /// Number of files with invalid pages.
     pub(super) page_errors: u32,
 }
 
 impl Process<'_> {
-    /// Copies all files of the queues. Returns the manifest with what was copied; files that vanished are taken out of it.
+    /// Copies all files of the queues. Returns the manifest with the copied files. Files that vanished are removed from
+    /// it.
     ///
-    /// `tick` is called often, to look after the server; `save` from time to time, to save the manifest for resume, and once
-    /// more when the copy fails.
+    /// `tick` is called often to check the server. `save` is called from time to time to save the manifest for a
+    /// resume, and once more if the copy fails.
     ///
     /// # Errors
     /// The first error of a job, or of `tick` or `save`.
@@ -108,9 +109,9 @@ impl Process<'_> {
                             done.saved = done.bytes;
                         }
                     }
-                    // Jobs that are under way may wait for a server that does not answer
+                    // Jobs in progress may wait for a server that does not answer
                     Event::Stopping if cancel.signal().is_some() && done.bytes > done.saved => {
-                        // If that fails it is tried again at the end
+                        // If this fails, it is retried at the end
                         if save(&lock(&shared).manifest, CopyProgress::Ended).is_ok() {
                             done.saved = done.bytes;
                         }
@@ -130,7 +131,7 @@ impl Process<'_> {
         let Shared { mut manifest, queues, .. } = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
         let result = result.and_then(|()| check_all_done(self.total.files, done.files, queues.left()));
         if let Err(error) = result {
-            // What was copied can be used by the next backup. That it could not be saved is no news beside the error.
+            // The next backup can use what was copied. A failure to save it does not matter beside the error.
             if done.bytes > done.saved {
                 let _ = save(&manifest, CopyProgress::Ended);
             }
@@ -144,7 +145,7 @@ impl Process<'_> {
         Ok(Processed { manifest, page_errors: done.page_errors })
     }
 
-    /// Takes over what a job did.
+    /// Applies the results of a job.
     fn report(
         &mut self,
         manifest: &mut Manifest,
@@ -179,7 +180,7 @@ impl Process<'_> {
         Ok(())
     }
 
-    /// Logs what became of one file and takes it into the manifest. Says whether it has wrong pages.
+    /// Logs the outcome for a file and applies it to the manifest. Returns whether the file has invalid pages.
     fn apply(
         &self,
         manifest: &mut Manifest,
@@ -240,7 +241,7 @@ impl Process<'_> {
         Ok(false)
     }
 
-    /// Warns of wrong pages, or fails if asked to.
+    /// Warns about invalid pages, or fails if requested.
     fn page_check(&self, pages: &PageOutcome, path: &dyn std::fmt::Display, size: u64) -> Result<PageCheck> {
         let (check, text) = match pages {
             PageOutcome::Valid => return Ok(PageCheck::VALID),
@@ -272,7 +273,7 @@ impl Process<'_> {
     }
 }
 
-/// What the line about a file needs besides the file.
+/// What the log line of a file needs besides the file.
 struct ReportContext {
     worker: u32,
     bundle_id: Option<u64>,
@@ -298,7 +299,7 @@ impl ReportContext {
     }
 }
 
-/// Makes sure that a file was stored where its entry says: nothing else would notice before it is missed.
+/// Checks that a file was stored where its entry says. Nothing else would detect a mismatch before a restore.
 fn check_place(stanza: &Stanza, manifest: &Manifest, file: &ManifestFile, job: &CopyJob) -> Result<()> {
     let (data, name) = (&manifest.data, &file.name);
     let expected = match file.bundle {
@@ -317,7 +318,7 @@ fn check_place(stanza: &Stanza, manifest: &Manifest, file: &ManifestFile, job: &
     Err(Error::new(ErrorCode::Assert, format!("file '{name}' was stored as '{}'", job.path)))
 }
 
-/// Makes sure that something became of every file: an entry from the prior backup looks complete without.
+/// Checks that every file was processed. An entry from the prior backup looks complete even if it was not.
 fn check_all_done(total: u64, done: u64, left: usize) -> Result<()> {
     if done == total && left == 0 {
         return Ok(());
@@ -325,7 +326,7 @@ fn check_all_done(total: u64, done: u64, left: usize) -> Result<()> {
     Err(Error::new(ErrorCode::Assert, format!("{} file(s) were not copied", total.saturating_sub(done))))
 }
 
-/// Takes a stored file into the manifest.
+/// Applies a stored file to the manifest.
 fn store(file: &mut ManifestFile, copied: Copied, bundle_id: Option<u64>) {
     file.size = copied.size;
     file.size_repo = copied.size_repo;
@@ -338,12 +339,12 @@ fn store(file: &mut ManifestFile, copied: Copied, bundle_id: Option<u64>) {
             block.map_size = map_size;
             Some(block)
         }
-        // Stored whole, for example because blocks are switched off since the prior backup
+        // Stored as a whole, for example because blocks were disabled since the prior backup
         _ => None,
     };
 }
 
-/// No worker leaves the shared state half changed: changes are plain assignments.
+/// A panic leaves the shared state valid, because changes are plain assignments.
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,8 @@
-//! Which worker copies which file when, and into which bundle.
+//! Assigns files to workers and bundles, and decides their order.
 //!
-//! Source of the order: pgBackRest `src/command/backup/process.c.inc` (`backupProcessQueueComparator`, `backupJobCallback`)
-//! and `protocol.c` (`backupFileComparator`). Files keep the order that they had in the prior backup, so that its block maps
-//! are read in sequence.
+//! Source of the order: pgBackRest `src/command/backup/process.c.inc` (`backupProcessQueueComparator`,
+//! `backupJobCallback`) and `protocol.c` (`backupFileComparator`). Files keep their order in the prior backup, so that
+//! its block maps are read sequentially.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ use crate::{Error, ErrorCode, Result};
 /// A smaller file is compressed by one thread.
 const PARALLEL_MIN_BYTES: u64 = 16 << 20;
 
-/// What turns a manifest entry into a job.
+/// Settings for converting manifest entries to jobs.
 pub(super) struct JobSettings {
     pub(super) stanza: Stanza,
     pub(super) label: BackupLabel,
@@ -31,29 +31,30 @@ pub(super) struct JobSettings {
     pub(super) super_block_size: Option<u64>,
     /// Name of the directory with the transaction status.
     pub(super) xact_path: &'static str,
-    /// The second data directory is a standby's, and worker 0 alone copies what must come from the primary.
+    /// Whether the second data directory is a standby's. Then only worker 0 copies what must come from the primary.
     pub(super) standby: bool,
-    /// Threads that may compress at the same time.
+    /// Maximum number of threads that compress at the same time.
     pub(super) threads_max: usize,
-    /// Long jobs that may run at the same time while there are short ones.
+    /// Maximum number of long jobs while there are short ones.
     pub(super) long_max: usize,
 }
 
-/// Files that are not handed out yet.
+/// Files that no worker has taken yet.
 pub(super) struct Queues {
     settings: JobSettings,
-    /// Indices of files; with a standby the first queue is for the primary, then one for `pg_data` and each tablespace.
+    /// Indices of files. With a standby, the first queue is for the primary. Then there is one for `pg_data` and one
+    /// for each tablespace.
     queues: Vec<VecDeque<usize>>,
     next_bundle_id: u64,
     /// Bytes of the files that are not handed out yet.
     bytes_left: u64,
-    /// Threads that compress large files now.
+    /// Threads that are compressing large files.
     threads_used: usize,
-    /// Long jobs that run now.
+    /// Long jobs in progress.
     long_running: usize,
 }
 
-/// What there is to copy.
+/// The total to copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Total {
     pub(super) files: u64,
@@ -61,10 +62,10 @@ pub(super) struct Total {
 }
 
 impl Queues {
-    /// Sorts the files that are to be copied into queues.
+    /// Sorts the files to copy into queues.
     ///
     /// # Errors
-    /// [`ErrorCode::FileMissing`] for an online backup without `pg_control`, or when there is nothing to copy at all.
+    /// [`ErrorCode::FileMissing`] for an online backup without `pg_control`, or if there is nothing to copy.
     pub(super) fn build(
         settings: JobSettings,
         manifest: &Manifest,
@@ -127,12 +128,12 @@ impl Queues {
         Ok((queues, total))
     }
 
-    /// Files that were not handed out.
+    /// Returns the number of files that no worker has taken.
     pub(super) fn left(&self) -> usize {
         self.queues.iter().map(VecDeque::len).sum()
     }
 
-    /// Takes note that a job was done, so that others may use its threads.
+    /// Records that a job is done, so that others may use its threads.
     pub(super) fn done(&mut self, job: &CopyJob) {
         if job.threads > 1 {
             self.threads_used -= job.threads;
@@ -142,7 +143,8 @@ impl Queues {
         }
     }
 
-    /// The next file of a queue. While enough threads compute for long, the others take short files, which only wait for the server.
+    /// Returns the next file of a queue. While enough threads compute for long, the others take short files, which
+    /// mostly wait for the server.
     fn pop(&mut self, queue: usize, manifest: &Manifest) -> Option<usize> {
         let long = self.long_running >= self.settings.long_max && self.settings.bundle.is_none();
         let queue = &mut self.queues[queue];
@@ -150,14 +152,14 @@ impl Queues {
         if long && queue.back().is_some_and(is_short) { queue.pop_back() } else { queue.pop_front() }
     }
 
-    /// How many threads are to compress a file of that size that is handed out. Where it is more than a worker's share of what is
-    /// left, the others would have nothing to do in the end.
+    /// Returns how many threads compress a file of this size. If it is larger than a worker's share of the remaining
+    /// bytes, the other workers would have nothing to do at the end.
     fn threads(&mut self, size: u64) -> usize {
         if size < PARALLEL_MIN_BYTES {
             return 1;
         }
         let all = self.settings.threads_max as u64;
-        // Rounded, so that a file is not split for a little more than a share
+        // Rounded, so that a file slightly larger than a share is not split
         let share = (size.saturating_mul(all * 2) / self.bytes_left.max(1)).div_ceil(2).min(all) as usize;
         let threads = share.min(self.settings.threads_max.saturating_sub(self.threads_used));
         if threads <= 1 {
@@ -167,7 +169,7 @@ impl Queues {
         threads
     }
 
-    /// The next job for a worker; `None` when nothing is left for it.
+    /// Returns the next job for a worker; `None` if nothing is left for it.
     ///
     /// # Errors
     /// A name in the manifest can't be a path in the repository.
@@ -177,7 +179,7 @@ impl Queues {
         }
         let offset = usize::from(self.settings.standby);
         let count = self.queues.len() - offset;
-        // Workers begin at different queues, which lie on different devices, and go on in different directions
+        // Workers begin with different queues, which are on different devices, and continue in different directions
         let mut queue = worker % count;
         for _ in 0..count {
             if let Some(job) = self.take(queue + offset, offset, manifest, states)? {
@@ -188,7 +190,7 @@ impl Queues {
         Ok(None)
     }
 
-    /// Takes a job from the head of one queue.
+    /// Takes a job from the head of a queue.
     fn take(
         &mut self,
         queue: usize,
@@ -209,7 +211,7 @@ impl Queues {
             next = if is_full { None } else { self.pop(queue, manifest) };
         }
         files.sort_by(compare_in_job);
-        // Blocks are encoded side by side in another way
+        // Blocks are encoded in parallel in another way
         let threads = match files.as_slice() {
             [file] if bundle.is_none() && file.block.is_none() => self.threads(size),
             _ => 1,
@@ -271,7 +273,7 @@ impl Queues {
         })
     }
 
-    /// Where the prior backup has a block incremental file.
+    /// Returns the path of the prior backup's block incremental file.
     fn reference_path(&self, manifest: &Manifest, file: &ManifestFile) -> Result<layout::RepoPath> {
         let label = reference(manifest, file).ok_or_else(|| {
             Error::new(ErrorCode::Assert, format!("file '{}' has a block map but no reference", file.name))
@@ -288,8 +290,8 @@ fn reference<'a>(manifest: &'a Manifest, file: &ManifestFile) -> Option<&'a Back
     file.reference.map(|_| manifest.holder(file))
 }
 
-/// The order of a queue: large files first, so that no worker is left with one at the end; then small ones as in the prior
-/// backup, new ones by age.
+/// The order of a queue: large files first, so that no worker is left with one at the end. Then small files in the
+/// order of the prior backup, new files by age.
 fn compare(manifest: &Manifest, a: &ManifestFile, b: &ManifestFile, bundle_limit: Option<u64>) -> Ordering {
     let bundled = |file: &ManifestFile| bundle_limit.is_some_and(|limit| file.size <= limit);
     match (bundled(a), bundled(b)) {
@@ -310,7 +312,8 @@ fn compare(manifest: &Manifest, a: &ManifestFile, b: &ManifestFile, bundle_limit
     by_place.then_with(|| a.timestamp.cmp(&b.timestamp)).then_with(|| a.name.cmp(&b.name))
 }
 
-/// The order of files in one bundle: block incremental files by the place of their prior maps, then whole files by size.
+/// The order of files in a bundle: block incremental files by the position of their prior maps, then whole files by
+/// size.
 fn compare_in_job(a: &FileJob, b: &FileJob) -> Ordering {
     fn map(file: &FileJob) -> Option<(&str, u64)> {
         file.block.as_ref()?.prior.as_ref().map(|prior| (prior.path.as_str(), prior.offset))
@@ -336,7 +339,7 @@ mod tests {
         BackupLabel::format(BackupType::Full, None, &time).unwrap()
     }
 
-    /// A manifest of these files (name, size, time) whose references are two earlier backups and itself.
+    /// Creates a manifest of these files (name, size, time) that refers to two earlier backups and itself.
     fn manifest(files: &[(&str, u64, i64)]) -> Manifest {
         let data = ManifestData::new(label(3), BackupType::Full, 1_000, PgVersion::V15, 1);
         let mut manifest = Manifest::new(data);
@@ -376,7 +379,7 @@ mod tests {
         vec![FileState { copy: true, ..FileState::default() }; manifest.files.len()]
     }
 
-    /// The names in each job, in the order that these workers take them.
+    /// Returns the names in each job, in the order in which these workers take them.
     fn jobs(settings: JobSettings, manifest: &Manifest, workers: &[usize]) -> Vec<(usize, Vec<String>)> {
         let states = copied(manifest);
         let (mut queues, _) = Queues::build(settings, manifest, &states, false).unwrap();
@@ -442,7 +445,7 @@ mod tests {
             let name = &*job.files[0].name;
             assert_eq!(job.path.as_str(), format!("backup/demo/20260103-000000F/{name}.zst"));
             taken.push(name.trim_start_matches("pg_data/").to_owned());
-            // One of the long ones ends before the fifth is taken
+            // One of the long jobs ends before the fifth is taken
             if number == 3 {
                 queues.long_running -= 1;
             }

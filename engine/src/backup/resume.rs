@@ -1,7 +1,8 @@
-//! Going on with a backup that was interrupted.
+//! Resumes an interrupted backup.
 //!
-//! Source of the rules: pgBackRest `src/command/backup/resume.c.inc`. Files are kept only if the interrupted manifest has a
-//! checksum for them and size and time are still the same; their stored bytes are checked against it before they count.
+//! Source of the rules: pgBackRest `src/command/backup/resume.c.inc`. A file is kept only if the interrupted manifest
+//! has a checksum for it, and size and time are unchanged. Its stored bytes are compared with the checksum before it
+//! counts.
 
 use repo_format::claim::{self, RUNNING_SUFFIX};
 use repo_format::compress::CompressType;
@@ -20,8 +21,8 @@ use crate::{Result, detail, warn};
 /// The end of a block incremental file's name.
 const BLOCK_INCR_EXTENSION: &str = ".pgbi";
 
-/// Looks for an interrupted backup. One that can be gone on with gives the new manifest its label and passphrase, and what
-/// of it still fits is taken over; any other is removed.
+/// Looks for an interrupted backup. If it can be resumed, the new manifest gets its label and passphrase, and files
+/// that still match are kept. Otherwise it is removed.
 ///
 /// # Errors
 /// The repository can't be read or cleaned.
@@ -38,8 +39,8 @@ pub(super) fn resume(
     super::set_label(manifest, label.clone());
     manifest.cipher_pass = interrupted.cipher_pass.clone();
     let path = layout::backup_path(&settings.stanza, &label);
-    // With delta it took over what an even earlier run had stored, and the times of files that it may not have compared any
-    // more. The same then goes for the manifest of this run.
+    // With delta it kept files of an even earlier run, and the times of files that it may not have compared. The same
+    // then applies to the manifest of this run.
     let delta = manifest.data.options.delta == Some(true) || interrupted.data.options.delta == Some(true);
     if manifest.data.options.delta != Some(delta) {
         warn!("backup {label} was interrupted while it used delta checksum, enabling delta checksum");
@@ -56,17 +57,17 @@ pub(super) fn resume(
         kept: Vec::new(),
     };
     cleaner.directory(&path, None)?;
-    // The interrupted run may have ended because what it wrote could not reach the disk
+    // The interrupted run may have ended because its data could not reach the disk
     repo.storage.forget_cached(&cleaner.kept);
     Ok(true)
 }
 
-/// The manifest of an interrupted backup that can be gone on with.
+/// Returns the manifest of an interrupted backup that can be resumed.
 fn find(unfinished: &mut Unfinished<'_>, settings: &BackupSettings, manifest: &Manifest) -> Result<Option<Manifest>> {
     let (repo, manifest_cipher) = (unfinished.repo, unfinished.manifest_cipher);
     let storage = &*repo.storage;
     let entries = storage.list(&layout::backup_stanza(&settings.stanza))?.unwrap_or_default();
-    // Only the last one: a later backup may be complete, and then the earlier one is in nobody's way
+    // Only the last one: a later backup may be complete, and then an earlier one does not matter
     let last = entries.iter().filter_map(|entry| entry.name.parse::<BackupLabel>().ok()).max();
     let Some(label) = last else { return Ok(None) };
     let manifest_path = layout::manifest(&settings.stanza, &label);
@@ -99,7 +100,7 @@ fn find(unfinished: &mut Unfinished<'_>, settings: &BackupSettings, manifest: &M
     Ok(None)
 }
 
-/// Why the new backup can't go on with the interrupted one.
+/// Returns why the new backup can't resume the interrupted one.
 fn misfit(
     manifest: &Manifest,
     interrupted: &Manifest,
@@ -146,12 +147,12 @@ struct Cleaner<'a> {
     kind: CompressType,
     bundle: Option<BundleSettings>,
     delta: bool,
-    /// Stored files that were taken over.
+    /// Stored files that were kept.
     kept: Vec<RepoPath>,
 }
 
 impl Cleaner<'_> {
-    /// Cleans one directory of the backup. `name` is its manifest name, `None` for the backup's own directory.
+    /// Cleans a directory of the backup. `name` is its manifest name, `None` for the backup's own directory.
     fn directory(&mut self, path: &RepoPath, name: Option<&str>) -> Result<()> {
         let storage = self.repo.storage.clone();
         for entry in storage.list(path)?.unwrap_or_default() {
@@ -162,7 +163,7 @@ impl Cleaner<'_> {
             let entry_name = name.map_or_else(|| entry.name.clone(), |name| format!("{name}/{}", entry.name));
             let entry_path = path.join(&entry.name)?;
             if name.is_none() && claim::claimant(&entry.name).is_some() {
-                // Should its process only stand still, it sees that the directory is not its own any more
+                // If its process is only suspended, it sees that the directory is not its own any more
                 storage.remove(&entry_path)?;
                 continue;
             }
@@ -181,7 +182,7 @@ impl Cleaner<'_> {
                         storage.remove(&entry_path)?;
                     }
                 },
-                // Made again where it is needed
+                // Created again if needed
                 EntryKind::Link => storage.remove(&entry_path)?,
                 EntryKind::Special => {
                     warn!("remove special file '{}' from resumed backup", storage.display(&entry_path));
@@ -192,7 +193,7 @@ impl Cleaner<'_> {
         Ok(())
     }
 
-    /// Takes over a stored file, or tells why not.
+    /// Keeps a stored file, or returns the reason why not.
     fn file(&mut self, stored_name: &str) -> std::result::Result<(), &'static str> {
         let mut name = stored_name;
         let mut kind = CompressType::None;
@@ -225,8 +226,8 @@ impl Cleaner<'_> {
         if file.size == 0 {
             return Err("zero size");
         }
-        // A name can be stored twice, whole and in blocks, when an earlier run used other settings. Only the form that the
-        // manifest tells of counts, and only if this run would write the same name.
+        // A name can be stored twice, as a whole and in blocks, if an earlier run used other settings. Only the form in
+        // the manifest counts, and only if this run would write the same name.
         let known_blocks = known.block.is_some_and(|block| block.map_size > 0);
         if known.bundle.is_some() || known_blocks != in_blocks.is_some() || file.block.is_some() != known_blocks {
             return Err("mismatched storage");

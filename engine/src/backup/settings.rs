@@ -1,4 +1,4 @@
-//! What a backup is asked to do.
+//! The settings of a backup.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,23 +10,23 @@ use repo_format::pg::PgVersion;
 
 use crate::pg::PgSettings;
 
-/// Where the files of an online backup are copied from.
+/// Where an online backup copies files from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StandbyChoice {
     /// From the primary.
     Never,
-    /// From a standby where one can be reached, otherwise from the primary with a warning.
+    /// From a standby if one can be reached, otherwise from the primary with a warning.
     Prefer,
-    /// From a standby; without one the backup fails.
+    /// From a standby. Without one the backup fails.
     Always,
 }
 
-/// Small files stored together.
+/// Bundling of small files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BundleSettings {
     /// Bytes of files after which a bundle is complete.
     pub size: u64,
-    /// Files larger than this, in bytes, are stored alone.
+    /// Files larger than this, in bytes, are stored on their own.
     pub limit: u64,
 }
 
@@ -37,30 +37,30 @@ pub struct BlockSettings {
     pub super_full: u64,
     /// Bytes of a super block in other backups.
     pub super_other: u64,
-    /// File size in bytes and the block size in bytes from that size on.
+    /// Minimum file size and block size, both in bytes.
     pub size_map: Vec<(u64, u64)>,
-    /// File age in days and what the block size is multiplied with from that age on; 0 for no blocks.
+    /// Minimum file age in days and the factor for the block size; 0 means no blocks.
     pub age_map: Vec<(u32, u32)>,
-    /// Block size in bytes and the checksum size in bytes from that size on.
+    /// Minimum block size and checksum size, both in bytes.
     pub checksum_size_map: Vec<(u64, u8)>,
 }
 
-/// What a backup is asked to do.
+/// The settings of a backup.
 #[derive(Clone, Debug)]
 pub struct BackupSettings {
     /// The stanza.
     pub stanza: Stanza,
-    /// The type; changed to full where there is no prior backup.
+    /// The type. It becomes full if there is no prior backup.
     pub kind: BackupType,
-    /// PostgreSQL runs and is told of the backup.
+    /// Whether PostgreSQL is running and is told about the backup.
     pub online: bool,
-    /// Go on offline though PostgreSQL seems to run.
+    /// Continue offline although PostgreSQL seems to be running.
     pub force: bool,
-    /// The clusters; offline the first one is copied.
+    /// The clusters. Offline, the first one is copied.
     pub pg: Vec<PgSettings>,
-    /// Take the version of the cluster as given, not from `pg_control`.
+    /// Assume this version of the cluster instead of that in `pg_control`.
     pub version_force: Option<PgVersion>,
-    /// Copy from a standby.
+    /// Whether to copy from a standby.
     pub standby: StandbyChoice,
     /// Start with an immediate checkpoint.
     pub start_fast: bool,
@@ -74,36 +74,36 @@ pub struct BackupSettings {
     pub archive_timeout: Duration,
     /// Compression of files.
     pub compression: Compression,
-    /// Compression level between hosts, which the manifest records.
+    /// The compression level between hosts, which the manifest records.
     pub compress_level_network: u32,
     /// Check page checksums; `None` decides by the cluster.
     pub checksum_page: Option<bool>,
-    /// Fail when a page is wrong, instead of a warning.
+    /// Fail on an invalid page instead of logging a warning.
     pub checksum_page_error: bool,
     /// Check page headers too.
     pub page_header_check: bool,
-    /// Find changed files by checksum.
+    /// Detect changed files by checksum.
     pub delta: bool,
-    /// Go on with an interrupted full backup.
+    /// Resume an interrupted full backup.
     pub resume: bool,
     /// Hard-link unchanged files.
     pub hardlink: bool,
-    /// Store small files together.
+    /// Bundle small files.
     pub bundle: Option<BundleSettings>,
-    /// Store parts of files; only with bundles.
+    /// Store changed blocks only. Requires bundles.
     pub block: Option<BlockSettings>,
-    /// Paths to leave out.
+    /// Paths to exclude.
     pub exclude: Vec<String>,
-    /// Notes for the backup; those with an empty value are not kept.
+    /// Annotations of the backup. Those with an empty value are dropped.
     pub annotation: BTreeMap<String, String>,
-    /// Workers.
+    /// Number of workers.
     pub process_max: u32,
-    /// Buffer size in bytes, which the manifest records; unchanged files whose stored form fits it are noticed early.
+    /// Buffer size in bytes, which the manifest records. Unchanged files whose stored form fits are detected early.
     pub buffer_size: u64,
     /// Bytes copied after which the manifest is saved for resume.
     pub manifest_save_threshold: u64,
-    /// How often a failed job is tried again.
+    /// How often a failed job is retried.
     pub job_retry: u32,
-    /// How long to wait before each retry but the first.
+    /// The pause before each retry except the first.
     pub job_retry_interval: Duration,
 }

@@ -1,4 +1,4 @@
-//! WAL that a backup takes with it (`archive-copy`).
+//! Copies WAL into a backup (`archive-copy`).
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -32,7 +32,7 @@ impl Taken {
     }
 }
 
-/// Passes on what it reads, and keeps it.
+/// Passes on what it reads, and keeps a copy.
 struct Keeping<R> {
     inner: R,
     taken: Option<Taken>,
@@ -48,10 +48,10 @@ impl<R: Read> Read for Keeping<R> {
     }
 }
 
-/// Copies a segment from the archive into the backup, if its content is what its name says.
+/// Copies a segment from the archive into the backup, if its content matches its name.
 ///
 /// # Errors
-/// [`ErrorCode::Checksum`] if it is not, and what reading and writing gives.
+/// [`ErrorCode::Checksum`] if it does not, and errors of reading and writing.
 pub(super) fn copy_segment(
     repo: &Repo,
     stanza: &Stanza,
@@ -71,7 +71,7 @@ pub(super) fn copy_segment(
     let stored = stored.ok_or_else(|| storage::missing(&*repo.storage, &found.path))?;
     let decrypted = Decryptor::new(&info_files::archive_cipher(wal.archive), Framing::Full, stored);
     let same_kind = found.name.compress_type == kind;
-    // What is stored goes into the backup as it is where it can, but it is decoded all the same
+    // Stored bytes are copied unchanged if possible, but they are decoded in any case
     let taken = Taken::default();
     let kept = Keeping { inner: decrypted, taken: same_kind.then(|| taken.clone()) };
     let mut reader: Box<dyn Read> = match found.name.compress_type {
@@ -110,7 +110,7 @@ pub(super) fn copy_segment(
             break;
         }
     }
-    // Before the file gets its name: a backup with a segment that is not what its name says can't be restored
+    // Checked before the file gets its name: a backup with a segment that does not match its name can't be restored
     if hasher.finish() != found.name.checksum || size != u64::from(wal.segment_size) {
         let path = repo.storage.display(&found.path);
         let text = format!("WAL segment '{path}' in the archive is damaged: its content does not match its name");
@@ -156,7 +156,7 @@ mod tests {
         out
     }
 
-    /// Copies a segment that is stored in one form into a backup with another; the content of the copy.
+    /// Copies a segment that is stored in one form into a backup of another form, and returns the content of the copy.
     fn copy(from: CompressType, to: CompressType, stored: &[u8], named_after: &[u8]) -> Result<Vec<u8>> {
         let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
         let stanza: Stanza = "demo".parse().unwrap();
@@ -218,7 +218,7 @@ mod tests {
         ] {
             let error = copy(from, to, &compressed(from, &other), &content).unwrap_err();
             assert_eq!(error.code, ErrorCode::Checksum, "{error}");
-            // One that ends early
+            // A segment that ends early
             let short = compressed(from, &content[..SIZE / 2]);
             assert_eq!(copy(from, to, &short, &content[..SIZE / 2]).unwrap_err().code, ErrorCode::Checksum);
         }

@@ -1,4 +1,4 @@
-//! What the manifest of one backup adds to `info --set`.
+//! The facts that the manifest of a backup adds to `info --set`.
 
 use repo_format::manifest::{Manifest, PG_DATA, TargetType};
 
@@ -14,9 +14,9 @@ pub struct DatabaseRef {
 /// A symbolic link of the data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkRef {
-    /// Path relative to the data directory.
+    /// The path relative to the data directory.
     pub name: String,
-    /// Where it points.
+    /// The destination.
     pub destination: String,
 }
 
@@ -27,16 +27,16 @@ pub struct TablespaceRef {
     pub name: String,
     /// Its oid.
     pub oid: u32,
-    /// Where it is.
+    /// The path.
     pub destination: String,
 }
 
-/// What the manifest tells.
+/// The facts of a manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SetFacts {
     /// Databases without the templates.
     pub databases: Vec<DatabaseRef>,
-    /// Links that are no tablespaces.
+    /// Links other than tablespaces.
     pub links: Vec<LinkRef>,
     /// Tablespaces.
     pub tablespaces: Vec<TablespaceRef>,
@@ -45,7 +45,7 @@ pub struct SetFacts {
 }
 
 impl SetFacts {
-    /// Takes what is of interest out of a manifest.
+    /// Extracts the facts from a manifest.
     pub fn new(manifest: &Manifest) -> Self {
         let mut facts = SetFacts::default();
         for database in &manifest.databases {
@@ -75,7 +75,7 @@ impl SetFacts {
     }
 }
 
-/// A name of the manifest relative to the data directory; names outside it stay as they are.
+/// Returns a manifest name relative to the data directory. Other names stay unchanged.
 fn in_data(name: &str) -> &str {
     name.strip_prefix(PG_DATA).and_then(|name| name.strip_prefix('/')).unwrap_or(name)
 }

@@ -19,13 +19,13 @@ use super::tls::Connector;
 use crate::users::Users;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
-/// Where a server listens if nothing says otherwise.
+/// The default socket directory.
 const SOCKET_PATH_DEFAULT: &str = "/var/run/postgresql";
 /// How long a cancelled query may take to end before the connection is given up.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long saying goodbye to the server may take.
+/// How long closing the connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often what waits for the server looks for a signal.
+/// How often a wait for the server checks for a signal.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How to reach one cluster.
@@ -37,15 +37,15 @@ pub struct PgSettings {
     pub path: PathBuf,
     /// The server's port, which is also part of the socket's name.
     pub port: u16,
-    /// The directory of the server's socket; otherwise `PGHOST`, otherwise the usual place.
+    /// The directory of the server's socket; by default `PGHOST` or the usual directory.
     pub socket_path: Option<PathBuf>,
-    /// The database user; otherwise `PGUSER`, otherwise the user of the process.
+    /// The database user; by default `PGUSER` or the user of the process.
     pub user: Option<String>,
     /// The database to connect to.
     pub database: String,
     /// The longest that one query may take.
     pub db_timeout: Duration,
-    /// The version to take for granted instead of the one that `pg_control` tells.
+    /// The version to assume instead of the one in `pg_control`.
     pub version_force: Option<PgVersion>,
     /// The command, which the server shows as `pgBackRest [command]`.
     pub command: String,
@@ -56,10 +56,10 @@ pub type Row = Vec<Option<String>>;
 
 /// An open connection.
 pub struct PgClient {
-    /// Taken only by `drop`, which needs the client gone before it waits for the connection to end.
+    /// Only `drop` takes it, because the client must be gone before it waits for the connection to end.
     client: Option<Client>,
     connection: Option<JoinHandle<()>>,
-    /// For the connection by which a query is cancelled.
+    /// For the connection that cancels a query.
     tls: Connector,
     runtime: Runtime,
     timeout: Duration,
@@ -93,8 +93,8 @@ impl PgClient {
                 let connecting = async { within(settings.db_timeout, cancel, pin!(config.connect(tls.clone()))).await };
                 match runtime.block_on(connecting)? {
                     Some(Ok((client, connection))) => {
-                        // The connection only moves while the runtime runs, which is while a query runs; nothing is
-                        // expected in between
+                        // The connection makes progress only while the runtime runs, that is, during a query; nothing
+                        // is expected in between
                         let connection = runtime.spawn(async move {
                             // The query that is running reports the error
                             let _ = connection.await;
@@ -129,7 +129,7 @@ impl PgClient {
     /// Runs a query and returns its rows.
     ///
     /// # Errors
-    /// [`ErrorCode::DbQuery`] when it fails or takes too long, [`ErrorCode::Term`] after a signal.
+    /// [`ErrorCode::DbQuery`] if it fails or takes too long, [`ErrorCode::Term`] after a signal.
     pub fn rows(&mut self, query: &str) -> Result<Vec<Row>> {
         let Some(client) = &self.client else { return Err(Error::new(ErrorCode::Assert, "invalid connection")) };
         let (timeout, cancel) = (self.timeout, &self.cancel);
@@ -143,7 +143,7 @@ impl PgClient {
                 }
                 Err(error) => error,
             };
-            // The connection stays usable only if the query is really over
+            // The connection stays usable only if the query has really ended
             let cancelling = async {
                 if let Err(e) = client.cancel_token().cancel_query(self.tls.clone()).await {
                     crate::warn!("unable to cancel query '{query}': {e}");
@@ -167,7 +167,7 @@ impl PgClient {
     /// Runs a statement that returns nothing.
     ///
     /// # Errors
-    /// As [`PgClient::rows`].
+    /// The same as [`PgClient::rows`].
     pub fn exec(&mut self, statement: &str) -> Result<()> {
         match self.rows(statement)?.is_empty() {
             true => Ok(()),
@@ -175,10 +175,10 @@ impl PgClient {
         }
     }
 
-    /// Runs a query that returns exactly one row of so many columns.
+    /// Runs a query that returns exactly one row with this number of columns.
     ///
     /// # Errors
-    /// As [`PgClient::rows`], and [`ErrorCode::DbQuery`] for any other result.
+    /// The same as [`PgClient::rows`], and [`ErrorCode::DbQuery`] for any other result.
     pub fn row<const COLUMNS: usize>(&mut self, query: &str) -> Result<[Option<String>; COLUMNS]> {
         let rows: [Row; 1] = self
             .rows(query)?
@@ -194,14 +194,14 @@ impl PgClient {
     /// Runs a query that returns exactly one value.
     ///
     /// # Errors
-    /// As [`PgClient::row`], and [`ErrorCode::DbQuery`] for a null.
+    /// The same as [`PgClient::row`], and [`ErrorCode::DbQuery`] for a null.
     pub fn value(&mut self, query: &str) -> Result<String> {
         let [value] = self.row(query)?;
         value.ok_or_else(|| Error::new(ErrorCode::DbQuery, format!("unexpected null from '{query}'")))
     }
 }
 
-/// Waits for something to be done; `None` when it takes longer than `timeout`.
+/// Waits for a future; returns `None` if it takes longer than `timeout`.
 ///
 /// # Errors
 /// [`ErrorCode::Term`] after a signal.
@@ -222,7 +222,7 @@ async fn within<T>(
 
 impl Drop for PgClient {
     fn drop(&mut self) {
-        // Without its client the connection says goodbye and ends
+        // Without its client the connection closes and ends
         self.client = None;
         if let Some(connection) = self.connection.take() {
             let _ = self.runtime.block_on(async { tokio::time::timeout(CLOSE_TIMEOUT, connection).await });
@@ -230,7 +230,7 @@ impl Drop for PgClient {
     }
 }
 
-/// What libpq would be told, for messages.
+/// Returns libpq's connection string, for messages.
 fn conninfo(settings: &PgSettings) -> String {
     let quote = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     let mut info = format!("dbname={} port={}", quote(&settings.database), settings.port);
@@ -243,7 +243,7 @@ fn conninfo(settings: &PgSettings) -> String {
     info
 }
 
-/// Whether the same server may take a session with other encryption.
+/// Returns whether the same server may accept a session with other encryption.
 fn may_differ_otherwise(error: &tokio_postgres::Error) -> bool {
     match error.as_db_error() {
         // A line of pg_hba.conf is only for sessions of one kind
@@ -252,7 +252,7 @@ fn may_differ_otherwise(error: &tokio_postgres::Error) -> bool {
     }
 }
 
-/// One attempt's encryption.
+/// The encryption of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encryption {
     Never,
@@ -262,9 +262,9 @@ enum Encryption {
 
 /// Where and as whom to connect, after libpq's defaults.
 struct Target {
-    /// A socket directory, or a host's name if it does not begin with a slash.
+    /// A socket directory, or a host name if it does not begin with a slash.
     host: String,
-    /// Where the host is, instead of what its name leads to.
+    /// The address of the host, instead of what its name resolves to.
     address: Option<IpAddr>,
     port: u16,
     user: String,
@@ -291,9 +291,9 @@ impl Target {
             .clone()
             .or_else(|| environment.user.clone())
             .or_else(|| Users::new().current_user())
-            // Without a name nothing better is known; the server then says that there is no such role
+            // Without a name, use the number; the server then reports that there is no such role
             .unwrap_or_else(|| rustix::process::geteuid().as_raw().to_string());
-        // A socket that was configured is where the session leads, whatever the environment says
+        // A configured socket determines the server, whatever the environment says
         let addresses = if settings.socket_path.is_some() { &[][..] } else { &environment.addresses[..] };
         let target = |(index, host)| Target {
             host,
@@ -305,14 +305,14 @@ impl Target {
     }
 
     fn is_socket(&self) -> bool {
-        // An @ begins the name of an abstract socket, one without a file
+        // An @ begins the name of an abstract socket, which has no file
         self.address.is_none() && self.host.starts_with(['/', '@'])
     }
 
-    /// Which encryption to try, in this order.
+    /// Returns the encryptions to try, in order.
     fn encryptions(&self, mode: SslMode) -> &'static [Encryption] {
         match mode {
-            // libpq never encrypts what does not leave the machine
+            // libpq never encrypts local sockets
             _ if self.is_socket() => &[Encryption::Never],
             SslMode::Disable => &[Encryption::Never],
             SslMode::Allow => &[Encryption::Never, Encryption::Always],
@@ -384,7 +384,7 @@ impl Target {
     }
 }
 
-/// The innermost error's text, and whether it says that nobody listens there.
+/// Returns the innermost error's text, and whether it means that nobody listens there.
 fn root_cause(error: &tokio_postgres::Error) -> (String, bool) {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {

@@ -1,4 +1,4 @@
-//! Finding the primary and a standby among the configured clusters (pgBackRest `src/db/helper.c`), and checking that a
+//! Finds the primary and a standby among the configured clusters (pgBackRest `src/db/helper.c`), and checks that a
 //! session belongs to the configured data directory (`src/command/check/common.c`).
 
 use super::client::PgSettings;
@@ -19,16 +19,16 @@ pub struct Search {
 /// The sessions found.
 #[derive(Default)]
 pub struct Cluster {
-    /// With the primary.
+    /// The session with the primary.
     pub primary: Option<PgSession>,
-    /// With the first standby.
+    /// The session with the first standby.
     pub standby: Option<PgSession>,
 }
 
-/// Connects to every configured cluster. One that can't be reached is only a warning, because another may do.
+/// Connects to every configured cluster. An unreachable cluster is only a warning, because another may suffice.
 ///
 /// # Errors
-/// [`ErrorCode::DbConnect`] for more than one primary, and for what is required and missing.
+/// [`ErrorCode::DbConnect`] for more than one primary, and if something required is missing.
 pub fn find(settings: &[PgSettings], search: Search, cancel: &CancelToken) -> Result<Cluster> {
     let mut cluster = Cluster::default();
     for settings in settings {
@@ -66,15 +66,15 @@ pub(crate) fn no_primary() -> Error {
         .hint("are all available clusters in recovery?")
 }
 
-/// Which archive settings of a primary to insist on.
+/// Which archive settings of a primary to require.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArchiveCheck {
-    /// Refuse `archive_mode = always`, with which a standby would push the same WAL once more (`archive-mode-check`).
+    /// Refuse `archive_mode = always`, with which a standby would push the same WAL again (`archive-mode-check`).
     pub mode_check: bool,
 }
 
-/// Checks that the server behind the session runs in the configured data directory and, for a primary with `archive`, that
-/// it archives with this program.
+/// Checks that the server behind the session runs in the configured data directory and, for a primary with `archive`,
+/// that it archives with this program.
 ///
 /// # Errors
 /// [`ErrorCode::DbMismatch`], [`ErrorCode::ArchiveDisabled`], [`ErrorCode::FeatureNotSupported`],
@@ -116,9 +116,9 @@ fn check_archive(mode: &str, command: &str, check: ArchiveCheck) -> Result<()> {
     Ok(())
 }
 
-/// Whether the command can put WAL into a repository of this format. pgBackRest asks for its own name anywhere in the text,
-/// which also serves here while a site changes over; our own name is short, so it must stand as a word (`/usr/bin/rbr`, but
-/// not `xrbr1`).
+/// Returns whether the command can put WAL into a repository of this format. pgBackRest requires its own name anywhere
+/// in the text, which is accepted here too while a site migrates. Our own name is short, so it must be a word
+/// (`/usr/bin/rbr`, but not `xrbr1`).
 fn calls_archiver(command: &str) -> bool {
     command.contains("pgbackrest")
         || command.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == "rbr")

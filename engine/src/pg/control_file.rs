@@ -1,4 +1,4 @@
-//! Reading `global/pg_control` of a data directory whose server may be running.
+//! Reads `global/pg_control` of a data directory whose server may be running.
 
 use std::io::Read;
 use std::path::Path;
@@ -10,33 +10,33 @@ use repo_format::pg::version::PgVersion;
 use super::data_dir::open_file;
 use crate::{Error, ErrorCode, Result};
 
-/// Where the file is, below the data directory.
+/// The path of the file below the data directory.
 pub const FILE_NAME: &str = "global/pg_control";
 
-/// How long a write of the server is given to become complete.
+/// How long to wait for a write of the server to complete.
 const SETTLE: Duration = Duration::from_millis(50);
 
 /// Reads and checks `pg_control`.
 ///
 /// # Errors
-/// The file can't be read, or twice in a row has the same damaged content.
+/// The file can't be read, or has the same damaged content twice in a row.
 pub fn read(pg_path: &Path, force: Option<PgVersion>) -> Result<PgControl> {
     Ok(read_valid(pg_path, force)?.0)
 }
 
-/// Reads and checks `pg_control`, and returns the whole file as it is to be stored: [`CONTROL_FILE_SIZE`] bytes, zero after the
-/// part that means something.
+/// Reads and checks `pg_control`, and returns the complete file as it is stored: [`CONTROL_FILE_SIZE`] bytes, zero
+/// after the data.
 ///
 /// # Errors
-/// As [`read`].
+/// The same as [`read`].
 pub fn read_bytes(pg_path: &Path, force: Option<PgVersion>) -> Result<(PgControl, Vec<u8>)> {
     let (control, mut bytes) = read_valid(pg_path, force)?;
     bytes.resize(CONTROL_FILE_SIZE, 0);
     Ok((control, bytes))
 }
 
-/// On some file systems a read that meets the server's write sees half of both. So a damaged file is read again until it is
-/// valid or does not change any more; there is no time limit because the server does not write forever.
+/// Reads the file until it is valid or does not change any more. On some file systems, a read that meets a write of the
+/// server returns half of both. There is no time limit, because the server does not write forever.
 fn read_valid(pg_path: &Path, force: Option<PgVersion>) -> Result<(PgControl, Vec<u8>)> {
     let mut before: Option<Vec<u8>> = None;
     loop {

@@ -1,7 +1,7 @@
-//! PostgreSQL's data directory: what of it belongs into a backup, and how its files are read.
+//! PostgreSQL's data directory: what belongs into a backup, and how its files are read.
 //!
-//! The scan follows pgBackRest (`src/info/manifest/build.c.inc`): the same entries are left out, the same links refused, and
-//! entries are visited in the same order, so that both programs find the same files and fail with the same message.
+//! The scan follows pgBackRest (`src/info/manifest/build.c.inc`): it omits the same entries, refuses the same links,
+//! and visits entries in the same order, so that both programs find the same files and fail with the same message.
 
 pub(crate) mod links;
 mod names;
@@ -19,15 +19,15 @@ use rustix::fs::OFlags;
 
 use crate::{Error, ErrorCode, Result};
 
-/// The manifest name of the data directory itself; names of its files begin with it and a slash.
+/// The manifest name of the data directory. Names of its files begin with it and a slash.
 pub const TARGET_PGDATA: &str = "pg_data";
-/// What the names of files in tablespaces begin with, before the oid.
+/// The prefix of names of files in tablespaces, before the oid.
 pub const TARGET_TBLSPC: &str = "pg_tblspc";
 /// The manifest name of `pg_control`.
 pub const PG_CONTROL: &str = "pg_data/global/pg_control";
 
-/// The path of a manifest entry relative to the data directory; empty for the data directory itself. Names of tablespace
-/// files resolve through the links in `pg_tblspc`.
+/// Returns the path of a manifest entry relative to the data directory; empty for the data directory itself. Names of
+/// tablespace files resolve through the links in `pg_tblspc`.
 pub fn relative_path(name: &str) -> &str {
     match name.strip_prefix(TARGET_PGDATA) {
         Some("") => "",
@@ -36,7 +36,7 @@ pub fn relative_path(name: &str) -> &str {
     }
 }
 
-/// One data directory on this host.
+/// A data directory on this host.
 #[derive(Clone, Debug)]
 pub struct DataDir {
     path: PathBuf,
@@ -61,7 +61,7 @@ impl DataDir {
         }
     }
 
-    /// Opens a file for reading; `None` when it is missing.
+    /// Opens a file for reading; `None` if it is missing.
     ///
     /// # Errors
     /// [`ErrorCode::FileOpen`].
@@ -69,10 +69,10 @@ impl DataDir {
         open_file(&self.file_path(name))
     }
 
-    /// Whether `postmaster.pid` is there, which means that PostgreSQL runs or was not shut down.
+    /// Returns whether `postmaster.pid` exists, which means that PostgreSQL is running or was not shut down.
     ///
     /// # Errors
-    /// [`ErrorCode::FileOpen`] when the directory can't be looked into.
+    /// [`ErrorCode::FileOpen`] if the directory can't be read.
     pub fn has_postmaster_pid(&self) -> Result<bool> {
         let path = self.path.join("postmaster.pid");
         path.try_exists().map_err(|error| {
@@ -81,8 +81,8 @@ impl DataDir {
     }
 }
 
-/// Opens a regular file for reading; `None` when it is missing. Whatever else may have taken its place since the scan, a pipe
-/// for one, is an error and nothing that a backup waits for.
+/// Opens a regular file for reading; `None` if it is missing. Anything else that replaced the file since the scan, such
+/// as a pipe, is an error, and the backup does not wait for it.
 ///
 /// # Errors
 /// [`ErrorCode::FileOpen`].
@@ -103,10 +103,10 @@ pub(crate) fn open_file(path: &Path) -> Result<Option<File>> {
     Ok(Some(file))
 }
 
-/// Reads as many bytes as the buffer holds, less only at the end of the file. Returns their number.
+/// Reads until the buffer is full or the file ends. Returns the number of bytes.
 ///
 /// # Errors
-/// The error of the read, interruptions excepted.
+/// The error of the read, except interruptions.
 pub fn read_full(file: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -120,8 +120,8 @@ pub fn read_full(file: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usi
     Ok(filled)
 }
 
-/// Reads one page of a relation file again, through a handle of its own so that the copy's position stays; `None` when the
-/// file is gone. The result is shorter than a page when the file ends before.
+/// Reads one page of a relation file again, through a separate handle so that the copy's position does not change;
+/// `None` if the file no longer exists. The result is shorter than a page if the file ends before.
 ///
 /// # Errors
 /// [`ErrorCode::FileOpen`] and [`ErrorCode::FileRead`].

@@ -1,6 +1,7 @@
 //! The environment variables of PostgreSQL's client library, which pgBackRest follows because it uses that library.
 //!
-//! What would change where a session leads or how it is protected, and is not built, is refused: it must never be read past.
+//! A variable that is not built, but would change where a session connects or how it is protected, is refused. It must
+//! never be ignored.
 
 use std::env;
 use std::net::IpAddr;
@@ -23,7 +24,7 @@ pub(super) enum SslMode {
 /// Files and versions for TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SslFiles {
-    /// `PGSSLROOTCERT`, or the usual file; the word `system` stands for the system's authorities.
+    /// `PGSSLROOTCERT`, or the usual file. The word `system` means the system's authorities.
     pub root: Option<PathBuf>,
     /// The root was asked for and not only looked for.
     pub root_is_set: bool,
@@ -37,10 +38,10 @@ pub(super) struct SslFiles {
     pub version_max_12: bool,
 }
 
-/// What the variables say.
+/// The values of the variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Environment {
-    /// `PGHOST`, one after the other.
+    /// `PGHOST`, as a list.
     pub hosts: Vec<String>,
     /// `PGHOSTADDR`, one for each host.
     pub addresses: Vec<IpAddr>,
@@ -58,7 +59,7 @@ pub(super) struct Environment {
     pub ssl: SslFiles,
 }
 
-/// Settings that are not built. Each may be given as long as it is one of these values, which change nothing.
+/// Settings that are not built. Each is accepted if it has one of these values, which change nothing.
 const REFUSED: &[(&str, &[&str])] = &[
     ("PGSERVICE", &[]),
     ("PGTARGETSESSIONATTRS", &["any"]),
@@ -76,13 +77,13 @@ impl Environment {
     /// Reads the variables of this process.
     ///
     /// # Errors
-    /// [`ErrorCode::DbConnect`] for a value that is not one, or that is not built.
+    /// [`ErrorCode::DbConnect`] for a value that is invalid or not built.
     pub(super) fn read() -> Result<Self> {
         Self::from(|name| env::var(name).ok(), || Users::new().current_home())
     }
 
     fn from(variable: impl Fn(&str) -> Option<String>, home: impl Fn() -> Option<PathBuf>) -> Result<Self> {
-        // An empty one counts as none in libpq too, where it has a default
+        // libpq also ignores an empty variable that has a default
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let refuse = |text: String| Error::new(ErrorCode::DbConnect, text);
         for (name, harmless) in REFUSED {
@@ -91,7 +92,7 @@ impl Environment {
                     .hint(format!("unset {name} for this command.")));
             }
         }
-        // HOME first, then the passwd entry: servers started by a service manager have no HOME
+        // HOME first, then the passwd entry, because servers started by a service manager have no HOME
         let home = set("HOME").map(PathBuf::from).or_else(home);
         let usual = |name: &str| home.as_ref().map(|home| home.join(name));
         let file = |name: &str, usual_name: &str| set(name).map(PathBuf::from).or_else(|| usual(usual_name));

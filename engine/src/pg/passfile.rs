@@ -4,20 +4,20 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// No honest password file is larger, in bytes.
+/// The maximum size of a password file, in bytes.
 const SIZE_MAX: u64 = 1024 * 1024;
 
-/// What a password is asked for.
+/// The connection whose password is looked up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target<'a> {
-    /// `localhost` for the default socket directory, else the socket directory or host as configured.
+    /// `localhost` for the default socket directory, otherwise the configured socket directory or host.
     pub host: &'a str,
     pub port: u16,
     pub database: &'a str,
     pub user: &'a str,
 }
 
-/// The password for this target; nothing when there is no file, no matching line, or others may read the file.
+/// Returns the password for this target; `None` if there is no file, no matching line, or others may read the file.
 pub(super) fn lookup(path: &Path, target: Target<'_>) -> Option<String> {
     let metadata = fs::metadata(path).ok()?;
     if !metadata.is_file() {
@@ -39,7 +39,8 @@ pub(super) fn lookup(path: &Path, target: Target<'_>) -> Option<String> {
     find(&String::from_utf8_lossy(&text), target)
 }
 
-/// The password of the first line that matches (`host:port:database:user:password`, `*` for any, `\` before `:` and `\`).
+/// Returns the password of the first matching line (`host:port:database:user:password`, `*` for any, `\` before `:` and
+/// `\`).
 pub(crate) fn find(text: &str, target: Target<'_>) -> Option<String> {
     let port = target.port.to_string();
     let wanted = [target.host, &port, target.database, target.user];

@@ -30,15 +30,15 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// For sessions that are not encrypted.
+    /// Creates a connector for unencrypted sessions.
     pub(super) fn plain() -> Self {
         Connector { config: None }
     }
 
-    /// For encrypted ones, which check the server as the mode says.
+    /// Creates a connector for encrypted sessions, which check the server according to the mode.
     ///
     /// # Errors
-    /// A file of a certificate or key is missing where the mode needs it, or can't be used.
+    /// A certificate or key file is missing although the mode requires it, or can't be used.
     pub(super) fn new(mode: SslMode, files: &SslFiles) -> Result<Self, Failure> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let versions: &[_] = match (files.version_min_13, files.version_max_12) {
@@ -59,7 +59,7 @@ impl Connector {
     }
 }
 
-/// The client's certificate and key, where there are such files.
+/// Returns the client's certificate and key, if the files exist.
 fn own_certificate(
     files: &SslFiles,
 ) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, Failure> {
@@ -92,13 +92,13 @@ fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failur
     Ok(certificates)
 }
 
-/// Checks the server's certificate as far as the mode asks for.
+/// Checks the server's certificate as far as the mode requires.
 #[derive(Debug)]
 struct ServerCheck {
     provider: Arc<CryptoProvider>,
-    /// Those that the file of authorities holds. A server's own certificate may be among them.
+    /// The certificates in the file of authorities. The server's own certificate may be among them.
     trusted: Vec<CertificateDer<'static>>,
-    /// By authorities; `None` where any server is taken.
+    /// The check by authorities; `None` if any server is accepted.
     chain: Option<Arc<dyn ServerCertVerifier>>,
     check_name: bool,
 }
@@ -112,7 +112,7 @@ impl ServerCheck {
         if files.root_is_set && root.as_os_str() == "system" {
             return Err("sslrootcert=system is not supported: name the file of the authorities (PGSSLROOTCERT)".into());
         }
-        // With the file there, even a weak mode checks, as in libpq
+        // If the file exists, even a weak mode checks, as in libpq
         if !root.exists() {
             let name = root.display().to_string();
             return if mode >= SslMode::VerifyCa { Err(no_root(&name)) } else { Ok(any(provider)) };
@@ -148,7 +148,7 @@ impl ServerCertVerifier for ServerCheck {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
         if self.trusted.iter().any(|trusted| trusted == end_entity) {
-            // Its own authority, which PostgreSQL's manual makes first of all
+            // A self-signed certificate, which PostgreSQL's manual describes first
             if self.check_name {
                 rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
             }
@@ -198,7 +198,7 @@ where
     }
 }
 
-/// TLS to be begun with one server.
+/// A TLS handshake to start with one server.
 pub(super) struct Handshake {
     config: Option<Arc<ClientConfig>>,
     host: String,
@@ -246,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> tokio_postgres::tls::TlsStream for Stream<S> {
     fn channel_binding(&self) -> ChannelBinding {
-        // A session that must be bound to its channel is refused where the environment is read
+        // Sessions that require channel binding are refused when the environment is read
         ChannelBinding::none()
     }
 }

@@ -20,11 +20,11 @@ pub use self::job::{BlockJob, Copied, CopyJob, FileJob, FileOutcome, FileResult,
 use crate::pg::data_dir::DataDir;
 use crate::storage::{RepoStorage, WriteOptions};
 
-/// What all copies of one backup have in common.
+/// What all copies of a backup share.
 pub struct CopySettings {
     /// The repository.
     pub storage: Arc<dyn RepoStorage>,
-    /// Data directories that jobs name by index: the primary's, then the standby's when there is one.
+    /// Data directories that jobs refer to by index: the primary's, followed by the standby's if there is one.
     pub data_dirs: Vec<DataDir>,
     /// Compression of all files.
     pub compression: Compression,
@@ -32,15 +32,15 @@ pub struct CopySettings {
     pub cipher: Cipher,
     /// Bundled files use raw framing.
     pub bundle_raw: bool,
-    /// Index of this backup in the list of references, for block maps.
+    /// The index of this backup in the list of references, for block maps.
     pub reference: u32,
     /// Bytes of a page.
     pub page_size: u32,
-    /// Check page headers beside the checksum.
+    /// Check page headers in addition to checksums.
     pub page_header_check: bool,
-    /// Stored bytes up to which a file that did not change is noticed before anything is written.
+    /// Stored bytes up to which an unchanged file is detected before anything is written.
     pub compare_buffer_bytes: usize,
-    /// Take the cluster's version as given, not from `pg_control`.
+    /// Assume this version of the cluster instead of that in `pg_control`.
     pub version_force: Option<PgVersion>,
     /// How the files are made durable.
     pub write_options: WriteOptions,

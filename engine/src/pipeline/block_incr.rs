@@ -1,7 +1,7 @@
-//! Block incremental storage of one file: only the blocks that the prior backup's map does not have.
+//! Block incremental storage of a file: only the blocks that the prior backup's map does not have.
 //!
-//! Source of the form: pgBackRest `src/command/backup/blockIncr.c`. Changed blocks are gathered, in the order of the file,
-//! into super blocks, each an independent compressed and encrypted stream; the block map follows the last one.
+//! Source of the form: pgBackRest `src/command/backup/blockIncr.c`. Changed blocks are gathered, in the order of the
+//! file, into super blocks, each an independent compressed and encrypted stream. The block map follows the last one.
 
 use std::sync::OnceLock;
 
@@ -16,33 +16,34 @@ use repo_format::hash::{BLOCK_CHECKSUM_SIZE_MAX, block_checksum};
 use super::encode::Encoder;
 use crate::slots;
 
-/// The threads that encode super blocks side by side, started with the first call; none where the system gives no more.
+/// The threads that encode super blocks in parallel, started with the first call; `None` if the system provides no
+/// more.
 fn threads() -> Option<&'static ThreadPool> {
     static THREADS: OnceLock<Option<ThreadPool>> = OnceLock::new();
     THREADS.get_or_init(|| ThreadPoolBuilder::new().build().ok()).as_ref()
 }
 
-/// Super blocks that one file may have encoded at a time, which bounds its memory.
+/// The maximum number of super blocks of a file that are encoded at a time, which bounds its memory.
 const LANES_MAX: usize = 8;
 
-/// How one file is cut into blocks and where its bytes go.
+/// How a file is divided into blocks, and where its bytes go.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BlockLayout {
     /// Bytes of a block.
     pub(super) block_size: u32,
     /// Bytes of a checksum in the map.
     pub(super) checksum_size: u8,
-    /// Plain bytes of a super block at least; a multiple of the block size is used.
+    /// Minimum plain bytes per super block. A multiple of the block size is used.
     pub(super) super_block_size: u64,
-    /// Index of this backup in the list of references.
+    /// The index of this backup in the list of references.
     pub(super) reference: u32,
-    /// Bundle that the file goes into, 0 for a file of its own.
+    /// The bundle of the file; 0 for a file on its own.
     pub(super) bundle_id: u64,
-    /// Where in that file the first byte goes.
+    /// The offset of the first byte in that file.
     pub(super) offset: u64,
 }
 
-/// Encodes super blocks, several at a time where fewer threads compute than may.
+/// Encodes super blocks, several at a time while compute slots are free.
 pub(super) struct SuperBlockEncoders {
     compression: Compression,
     cipher: Cipher,
@@ -62,7 +63,7 @@ impl SuperBlockEncoders {
         SuperBlockEncoders { compression, cipher, lanes: Vec::new() }
     }
 
-    /// Makes sure that there are that many lanes, and empties all.
+    /// Ensures that there are this many lanes, and empties all.
     fn prepare(&mut self, count: usize) -> Result<()> {
         while self.lanes.len() < count {
             self.lanes.push(Lane {
@@ -89,13 +90,13 @@ impl Lane {
     }
 }
 
-/// One file on its way into block incremental form.
+/// A file on its way into block incremental form.
 pub(super) struct BlockIncr<'a> {
     layout: BlockLayout,
     super_block_size: usize,
     checksum_size: usize,
     encoders: &'a mut SuperBlockEncoders,
-    /// Lane that takes the next block.
+    /// The lane that takes the next block.
     current: usize,
     prior: Option<BlockMap>,
     map: BlockMap,
@@ -128,7 +129,7 @@ impl<'a> BlockIncr<'a> {
         })
     }
 
-    /// Adds plain bytes; appends complete super blocks to `out`.
+    /// Adds plain bytes and appends complete super blocks to `out`.
     pub(super) fn push(&mut self, mut data: &[u8], out: &mut Vec<u8>) -> Result<()> {
         let size = self.layout.block_size as usize;
         if !self.partial.is_empty() {
@@ -151,8 +152,8 @@ impl<'a> BlockIncr<'a> {
         Ok(())
     }
 
-    /// Ends the file: appends the last super blocks and, if anything is new or the file became shorter, the map. Returns the
-    /// map's stored size, 0 for a file that did not change or is empty.
+    /// Ends the file: appends the last super blocks and, if anything is new or the file became shorter, the map.
+    /// Returns the map's stored size, 0 for a file that did not change or is empty.
     pub(super) fn finish(mut self, out: &mut Vec<u8>) -> Result<u64> {
         if !self.partial.is_empty() {
             let block = std::mem::take(&mut self.partial);
@@ -167,14 +168,14 @@ impl<'a> BlockIncr<'a> {
         let mut map = Vec::new();
         self.map.write(self.layout.block_size, self.layout.checksum_size, &mut map)?;
         let begin = out.len();
-        // An empty stream of its own; maps are never compressed
+        // A separate stream; maps are never compressed
         let mut encryptor = Encryptor::new(&self.encoders.cipher, Framing::Raw);
         encryptor.push(&map, out)?;
         encryptor.finish(out)?;
         Ok((out.len() - begin) as u64)
     }
 
-    /// Takes one block, the last of the file possibly a short one.
+    /// Adds a block. The last block of the file may be short.
     fn block(&mut self, block: &[u8], out: &mut Vec<u8>) -> Result<()> {
         let mut checksum = block_checksum(block);
         // Only the prefix is kept, in memory as in the map
@@ -207,7 +208,7 @@ impl<'a> BlockIncr<'a> {
         Ok(())
     }
 
-    /// Goes on in another lane while there are helpers to be had, and otherwise encodes what is there.
+    /// Continues in another lane while helpers are available, and otherwise encodes what is there.
     fn super_block_complete(&mut self, out: &mut Vec<u8>) -> Result<()> {
         let filled = self.current + 1;
         if filled < LANES_MAX && slots::borrow(filled).taken() == filled {

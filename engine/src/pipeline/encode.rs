@@ -1,10 +1,10 @@
-//! Plain bytes to stored bytes: compressed, then encrypted.
+//! Converts plain bytes to stored bytes: compressed, then encrypted.
 
 use repo_format::cipher::{Cipher, Encryptor, Framing};
 use repo_format::compress::{CompressType, Compression, Compressor};
 use repo_format::{ErrorCode, Result};
 
-/// Makes one stream after the other, keeping the codec's memory.
+/// Encodes consecutive streams, keeping the codec's memory.
 pub(crate) struct Encoder {
     compressor: Option<Compressor>,
     encryptor: Option<Encryptor>,
@@ -24,12 +24,12 @@ impl Encoder {
         })
     }
 
-    /// One for full streams that compresses with several threads.
+    /// Creates an encoder of full streams that compresses with several threads.
     pub(crate) fn parallel(compression: Compression, cipher: &Cipher, threads: usize) -> Result<Self> {
         let mut encoder = Self::new(compression, cipher, Framing::Full)?;
         match Compressor::parallel(compression, threads) {
             _ if encoder.compressor.is_none() => {}
-            // Where there are no threads to be had, one takes longer
+            // If no threads are available, one thread takes longer
             Err(error) if error.code == ErrorCode::Kernel => {
                 crate::debug!("{}: going on with one thread", error.message)
             }
@@ -38,12 +38,12 @@ impl Encoder {
         Ok(encoder)
     }
 
-    /// Whether stored bytes differ from plain ones.
+    /// Returns whether stored bytes differ from plain bytes.
     pub(crate) fn transforms(&self) -> bool {
         self.compressor.is_some() || self.encryptor.is_some()
     }
 
-    /// Adds plain bytes; appends stored bytes to `out` as far as there are any yet.
+    /// Adds plain bytes and appends available stored bytes to `out`.
     pub(crate) fn push(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<()> {
         match (&mut self.compressor, &mut self.encryptor) {
             (None, None) => out.extend_from_slice(plain),
@@ -60,7 +60,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Ends the stream; the next `push` begins another one.
+    /// Ends the stream. The next `push` begins another one.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) -> Result<()> {
         match (&mut self.compressor, &mut self.encryptor) {
             (None, None) => {}

@@ -9,14 +9,14 @@ use repo_format::pg::page::{PageCheck, first_page};
 use crate::Result;
 use crate::pg::data_dir::reread_page;
 
-/// What the check of one file found.
+/// The result of checking a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PageOutcome {
     /// Every page is right.
     Valid,
-    /// The file does not end with a whole page, so nothing is said about single pages.
+    /// The file does not end with a whole page, so single pages were not checked.
     Misaligned,
-    /// Wrong pages, as first and last number counted from the beginning of the relation.
+    /// Invalid pages, as first and last number counted from the beginning of the relation.
     Errors(Vec<(u32, u32)>),
 }
 
@@ -32,7 +32,7 @@ pub(super) struct PageChecker {
 }
 
 impl PageChecker {
-    /// For the file at `path`, whose name tells which part of the relation it is.
+    /// Creates a check for the file at `path`, whose name tells which part of the relation it is.
     pub(super) fn new(path: PathBuf, name: &str, page_size: u32, header_check: bool) -> Self {
         PageChecker {
             path,
@@ -44,7 +44,7 @@ impl PageChecker {
         }
     }
 
-    /// Checks the next bytes of the file. All calls but the last must bring whole pages.
+    /// Checks the next bytes of the file. All calls except the last must pass whole pages.
     pub(super) fn push(&mut self, data: &[u8]) -> Result<()> {
         self.misaligned |= self.check.check(data, self.offset, &mut self.suspects) != 0;
         for index in 0..self.suspects.len() {
@@ -74,8 +74,8 @@ impl PageChecker {
         }
     }
 
-    /// Whether a page is another one on disk by now. Then PostgreSQL was writing it while it was read, and recovery will
-    /// replay it from WAL; whether the new content is right does not matter.
+    /// Returns whether a page on disk differs by now. Then PostgreSQL was writing it while it was read, and recovery
+    /// replays it from WAL. Whether the new content is valid does not matter.
     fn has_changed(&self, at: u64, data: &[u8]) -> Result<bool> {
         let now = reread_page(&self.path, at, self.check.page_size as usize)?;
         Ok(now.is_none_or(|now| now != data))
@@ -142,7 +142,7 @@ mod tests {
     fn wrong_page_that_is_another_one_on_disk_is_accepted() {
         let pages = [good_page(0), bad_page(1)];
         assert_eq!(check(&pages, Some(&[good_page(0), good_page(1)].concat()), 0), PageOutcome::Valid);
-        // Gone from disk: truncated by now
+        // Missing on disk: truncated by now
         assert_eq!(check(&pages, Some(&good_page(0)), 0), PageOutcome::Valid);
     }
 

@@ -1,5 +1,5 @@
-//! The data path of a restore: stored bytes are decrypted, decompressed, hashed and written, in one thread and with buffers
-//! that are kept from file to file.
+//! The data path of a restore: stored bytes are decrypted, decompressed, hashed and written, in one thread and with
+//! buffers that are kept from file to file.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -19,19 +19,19 @@ const BUFFER_BYTES: usize = 256 * 1024;
 pub struct RestorePipeline {
     cipher: Cipher,
     compress_type: CompressType,
-    /// Decompression states, made when first needed: full and raw framing.
+    /// Decompression states, created when first needed: full and raw framing.
     full: Option<DecompressContext>,
     raw: Option<DecompressContext>,
     buffer: Box<[u8]>,
     hasher: Sha1Hasher,
 }
 
-/// What is known of a file after reading it.
+/// What is known about a file after reading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hashed {
     /// Checksum of the whole file.
     pub sha1: Sha1,
-    /// Checksums of its blocks, one after the other, if they were asked for.
+    /// The checksums of its blocks, concatenated, if they were requested.
     pub blocks: Vec<u8>,
 }
 
@@ -45,7 +45,7 @@ pub struct BlockGeometry {
 }
 
 impl RestorePipeline {
-    /// For files that are encrypted and compressed this way.
+    /// Creates a pipeline for files that are encrypted and compressed this way.
     pub fn new(cipher: Cipher, compress_type: CompressType) -> Self {
         RestorePipeline {
             cipher,
@@ -57,11 +57,11 @@ impl RestorePipeline {
         }
     }
 
-    /// Decodes `stored` to its end into `out` and returns the checksum of the plain bytes and their number. No more than `size`
-    /// bytes are written, whatever the stream holds. `None` if it holds more.
+    /// Decodes `stored` to its end into `out` and returns the checksum and number of the plain bytes. Writes at most
+    /// `size` bytes, whatever the stream contains. Returns `None` if it contains more.
     ///
     /// # Errors
-    /// The stored bytes can't be read or decoded, or the file can't be written; `out_name` is its name in messages.
+    /// The stored bytes can't be read or decoded, or the file can't be written. `out_name` is its name in messages.
     pub fn copy(
         &mut self,
         stored: &mut dyn Read,
@@ -97,11 +97,11 @@ impl RestorePipeline {
         Ok(fits.then_some((sha1, size - left)))
     }
 
-    /// Decodes the super blocks of one ranged read and writes the blocks wanted from them. With `hash` they are hashed in this
-    /// order; [`RestorePipeline::finish_hash`] gives the result.
+    /// Decodes the super blocks of one ranged read and writes the wanted blocks. With `hash`, the blocks are hashed in
+    /// this order, and [`RestorePipeline::finish_hash`] returns the result.
     ///
     /// # Errors
-    /// As [`RestorePipeline::copy`]; also [`ErrorCode::Format`] when a super block is shorter than the map says.
+    /// The same as [`RestorePipeline::copy`]; also [`ErrorCode::Format`] if a super block is shorter than the map says.
     pub fn copy_blocks(
         &mut self,
         stored: &mut dyn Read,
@@ -139,7 +139,7 @@ impl RestorePipeline {
                 }
                 position = block.super_block_offset + block.size;
             }
-            // When all of it was wanted, its end is checked too; otherwise the rest is of no interest
+            // If all of it was wanted, its end is checked too; otherwise the rest does not matter
             if position == super_block.decoded_size
                 && reader.read(&mut [0]).map_err(|error| read_error(out_name, error))? != 0
             {
@@ -155,25 +155,25 @@ impl RestorePipeline {
         Ok(())
     }
 
-    /// Begins a checksum over the blocks to come.
+    /// Begins a checksum over the following blocks.
     pub fn start_hash(&mut self) {
         self.hasher.finish_reset();
     }
 
-    /// The checksum of the blocks since [`RestorePipeline::start_hash`].
+    /// Returns the checksum of the blocks since [`RestorePipeline::start_hash`].
     pub fn finish_hash(&mut self) -> Sha1 {
         self.hasher.finish_reset()
     }
 
-    /// Decrypts what is stored in raw framing and not compressed: a block map.
+    /// Decrypts data in raw framing that is not compressed: a block map.
     pub fn decrypt_raw<R: Read>(&self, stored: R) -> Decryptor<R> {
         Decryptor::new(&self.cipher, Framing::Raw, stored)
     }
 
-    /// Reads a file from its first byte and hashes it, and its blocks when their geometry is given.
+    /// Reads a file from its first byte and hashes it, and its blocks if their geometry is given.
     ///
     /// # Errors
-    /// [`ErrorCode::FileRead`]; `name` is the file's in messages.
+    /// [`ErrorCode::FileRead`]. `name` is the file's name in messages.
     pub fn hash_file(
         &mut self,
         file: &File,
@@ -183,7 +183,8 @@ impl RestorePipeline {
     ) -> Result<Hashed> {
         self.hasher.finish_reset();
         let mut blocks = Vec::new();
-        // Whole blocks at a time; a block larger than the buffer has its own, but never more than the file needs
+        // Whole blocks at a time; a block larger than the buffer gets its own buffer, but never more than the file
+        // needs
         let mut own_buffer = Vec::new();
         let buffer: &mut [u8] = match geometry {
             Some(geometry) if geometry.block_size > self.buffer.len() => {
@@ -224,7 +225,7 @@ impl RestorePipeline {
         }
     }
 
-    /// Reads up to `limit` bytes into the buffer; the end of the stream is an error here.
+    /// Reads up to `limit` bytes into the buffer. The end of the stream is an error here.
     fn read_some(&mut self, reader: &mut dyn Read, limit: u64, name: &str) -> Result<usize> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(self.buffer.len());
         match fill(reader, &mut self.buffer[..limit]).map_err(|error| read_error(name, error))? {

@@ -8,17 +8,17 @@ const BAD_RANGE: &str = "Invalid range end";
 /// The longest name of a class that glibc reads.
 const NAME_MAX: usize = 32;
 
-/// One thing between the brackets.
+/// An element between the brackets.
 enum Element {
     Byte(u8),
     /// A set that can't be the end of a range.
     Set(Vec<u8>),
 }
 
-/// Parses from behind the opening bracket and returns the class for the translated expression.
+/// Parses after the opening bracket and returns the class for the translated expression.
 ///
 /// # Errors
-/// The messages of glibc.
+/// glibc's messages.
 pub(super) fn parse(input: &[u8], at: &mut usize) -> Result<String> {
     let mut reader = Reader { input, at: *at };
     let mut set = [false; 256];
@@ -79,7 +79,7 @@ impl Reader<'_> {
         self.input.get(self.at + 1).copied()
     }
 
-    /// One element; there is at least one byte. A hyphen stands for itself only where a range can't go on.
+    /// Parses an element; there is at least one byte. A hyphen stands for itself only if a range can't continue there.
     fn element(&mut self, accept_hyphen: bool) -> Result<Element> {
         let byte = self.peek().ok_or_else(|| invalid(UNMATCHED))?;
         match (byte, self.peek_second()) {
@@ -151,7 +151,7 @@ fn class(set: &[bool; 256], complement: bool) -> String {
         }
         text.push_str(&format!(r"\x{{{begin:X}}}-\x{{{:X}}}", byte - 1));
     }
-    // What no byte is in matches nothing
+    // A class without bytes matches nothing
     if text.len() == 1 {
         text.push_str(r"^\x{0}-\x{10FFFF}");
     }

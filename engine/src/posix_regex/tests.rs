@@ -119,6 +119,6 @@ fn hostile_expressions_are_refused_or_bounded() {
         let short: String = expression.chars().take(30).collect();
         assert_eq!(error(&expression), TOO_BIG, "{short}");
     }
-    // What takes a backtracking matcher ages
+    // An expression that takes a backtracking matcher very long
     assert!(!PosixRegex::new("^(a*)*(a*)*(a|aa)*$").unwrap().is_match(&("a".repeat(255) + "b")));
 }

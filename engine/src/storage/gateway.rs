@@ -1,13 +1,17 @@
-//! A server that stands in the place of an object store: sound, or with one of the tricks of gateways, portals and proxies.
-//! Every driver of HTTP has to see through them.
+//! A server in place of an object store. It is correct, or plays one of the tricks of gateways, portals and proxies.
+//! Every HTTP driver has to detect them.
 
+mod certificates;
 mod stores;
 mod tests;
 mod uploads;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+
+use self::certificates::Identity;
 
 /// A request as the server sees it.
 pub(crate) struct Asked {
@@ -42,7 +46,7 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Vec<u8>,
-    /// So many bytes of the body are announced and never sent.
+    /// This many bytes of the body are announced but never sent.
     pub(crate) missing: usize,
 }
 
@@ -52,7 +56,7 @@ impl Reply {
         Reply { status, headers, body: body.into(), missing: 0 }
     }
 
-    fn write(&self, connection: &mut TcpStream, head_only: bool) -> std::io::Result<()> {
+    fn write(&self, connection: &mut impl Write, head_only: bool) -> std::io::Result<()> {
         let mut head = format!("HTTP/1.1 {} X\r\nconnection: close\r\n", self.status);
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
@@ -69,36 +73,58 @@ impl Reply {
 pub(crate) struct Gateway {
     pub(crate) url: String,
     lines: Arc<Mutex<Vec<String>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Gateway {
     /// Starts a server with these answers.
     pub(crate) fn start(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let (lines, answer) = (Arc::new(Mutex::new(Vec::new())), Arc::new(answer));
-        let kept = Arc::clone(&lines);
-        std::thread::spawn(move || {
-            for connection in listener.incoming() {
-                let (answer, kept) = (Arc::clone(&answer), Arc::clone(&kept));
-                std::thread::spawn(move || serve(connection.unwrap(), &*answer, &kept));
-            }
-        });
-        Gateway { url, lines }
+        Self::start_with(None, answer)
     }
 
-    /// Methods and paths of the requests since the last call.
+    /// Starts a server that speaks TLS.
+    fn start_tls(identity: Identity, answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_with(Some(identity), answer)
+    }
+
+    fn start_with(identity: Option<Identity>, answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let scheme = if identity.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let (lines, answer) = (Arc::new(Mutex::new(Vec::new())), Arc::new(answer));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (kept, counted) = (Arc::clone(&lines), Arc::clone(&connections));
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let (answer, kept) = (Arc::clone(&answer), Arc::clone(&kept));
+                let connection = connection.unwrap();
+                std::thread::spawn(move || match identity {
+                    Some(identity) => serve(identity.accept(connection), &*answer, &kept),
+                    None => serve(connection, &*answer, &kept),
+                });
+            }
+        });
+        Gateway { url, lines, connections }
+    }
+
+    /// Returns the number of connections since the last call.
+    fn take_connections(&self) -> usize {
+        self.connections.swap(0, Ordering::Relaxed)
+    }
+
+    /// Returns methods and paths of the requests since the last call.
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.lines.lock().unwrap())
     }
 }
 
-fn serve(mut connection: TcpStream, answer: &dyn Fn(&Asked) -> Reply, lines: &Mutex<Vec<String>>) {
-    let mut reader = BufReader::new(connection.try_clone().unwrap());
+fn serve(connection: impl Read + Write, answer: &dyn Fn(&Asked) -> Reply, lines: &Mutex<Vec<String>>) {
+    let mut reader = BufReader::new(connection);
     let mut head = Vec::new();
     loop {
         let mut line = String::new();
-        // A client that goes away ends the connection and nothing else
+        // A client that disconnects ends only its connection
         if reader.read_line(&mut line).unwrap_or(0) == 0 {
             return;
         }
@@ -124,5 +150,5 @@ fn serve(mut connection: TcpStream, answer: &dyn Fn(&Asked) -> Reply, lines: &Mu
         return;
     }
     lines.lock().unwrap().push(format!("{} {}", asked.method, asked.path));
-    let _ = answer(&asked).write(&mut connection, asked.method == "HEAD");
+    let _ = answer(&asked).write(reader.get_mut(), asked.method == "HEAD");
 }

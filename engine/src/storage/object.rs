@@ -6,6 +6,7 @@
 //! by a few chunks for the same reason.
 
 mod error;
+pub(crate) mod key;
 mod reader;
 mod writer;
 
@@ -55,6 +56,8 @@ pub struct ObjectStorage {
     tags: TagSet,
     runtime: Handle,
     read_ahead: ReadAhead,
+    /// Characters that the store refuses in names.
+    is_forbidden: fn(char) -> bool,
     /// Parts that may still be sent, over all writers.
     parts_free: Arc<Semaphore>,
 }
@@ -82,6 +85,7 @@ impl ObjectStorage {
             tags: set,
             runtime: super::network::handle()?,
             read_ahead: ReadAhead::NEAR,
+            is_forbidden: |_| false,
             parts_free: Arc::new(Semaphore::new(PARTS_IN_FLIGHT_MAX)),
         })
     }
@@ -90,6 +94,12 @@ impl ObjectStorage {
     #[must_use]
     pub fn with_read_ahead(self, read_ahead: ReadAhead) -> Self {
         ObjectStorage { read_ahead, ..self }
+    }
+
+    /// Refuses names that contain these characters.
+    #[must_use]
+    pub(crate) fn without(self, is_forbidden: fn(char) -> bool) -> Self {
+        ObjectStorage { is_forbidden, ..self }
     }
 
     /// Waits for the answer to a request.
@@ -103,7 +113,7 @@ impl ObjectStorage {
             (prefix, "") => prefix.to_owned(),
             (prefix, path) => format!("{prefix}/{path}"),
         };
-        location(&text)
+        key::path(&text)
     }
 
     fn fail(&self, doing: &str, path: &RepoPath, error: object_store::Error) -> Error {
@@ -142,8 +152,8 @@ impl ObjectStorage {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => self.fail("open file for read", path, error),
         };
-        // A server that can't answer now would only be waited for again
-        if error.code == ErrorCode::Service {
+        // A server that does not answer would be waited for again, and a foreign one does not know
+        if error.code != ErrorCode::Protocol {
             return Err(error);
         }
         // A range that begins at the end or past it is an error for a store and an empty read for a file system
@@ -169,22 +179,13 @@ impl ObjectStorage {
 
 /// An object's name, relative to a directory above it.
 fn below(location: &Path, directory: &Path) -> String {
-    let name = location.as_ref();
-    name.strip_prefix(directory.as_ref()).unwrap_or(name).trim_start_matches('/').to_owned()
+    let (name, directory) = (key::name(location), key::name(directory));
+    name.strip_prefix(&*directory).unwrap_or(&name).trim_start_matches('/').to_owned()
 }
 
-/// An object's name as the crate knows it.
-///
-/// # Errors
-/// [`ErrorCode::Format`]
-pub(crate) fn location(name: &str) -> Result<Path> {
-    Path::parse(name).map_err(|error| {
-        let text = format!(
-            "'{}' can't be the name of an object: it has control characters, or parts that lead elsewhere",
-            name.escape_debug()
-        );
-        Error::new(ErrorCode::Format, text).cause(error)
-    })
+/// Returns the last part of an object's name.
+fn file_name(location: &Path) -> String {
+    key::name(location).rsplit('/').next().unwrap_or_default().to_owned()
 }
 
 impl RepoStorage for ObjectStorage {
@@ -202,11 +203,16 @@ impl RepoStorage for ObjectStorage {
 
     fn check_name(&self, path: &RepoPath) -> Result<()> {
         let key = self.key(path)?;
-        let size = key.as_ref().len();
+        let name = key::name(&key);
+        let (size, fault) = (name.len(), |what: String| {
+            let text = format!("'{}' can't be the name of an object: it has {what}", name.escape_debug());
+            Err(Error::new(ErrorCode::Format, text))
+        });
         if size > NAME_SIZE_MAX_BYTES {
-            let text =
-                format!("'{key}' can't be the name of an object: it has {size} bytes, more than {NAME_SIZE_MAX_BYTES}");
-            return Err(Error::new(ErrorCode::Format, text));
+            return fault(format!("{size} bytes, more than {NAME_SIZE_MAX_BYTES}"));
+        }
+        if name.contains(self.is_forbidden) {
+            return fault("characters that the store does not take".to_owned());
         }
         Ok(())
     }
@@ -220,14 +226,13 @@ impl RepoStorage for ObjectStorage {
         let result = self
             .wait(self.store.list_with_delimiter(Some(&key)))
             .map_err(|error| self.fail("list file info for path", path, error))?;
-        let name = |path: &Path| path.filename().unwrap_or_default().to_owned();
         let mut entries: Vec<Entry> = result
             .common_prefixes
             .iter()
-            .map(|prefix| Entry { name: name(prefix), kind: EntryKind::Path, size: 0, modified: 0, version: None })
+            .map(|prefix| Entry { name: file_name(prefix), kind: EntryKind::Path, size: 0, modified: 0, version: None })
             // Some servers and tools mark a directory by an empty object of its own name, which is nothing in it
             .chain(result.objects.iter().filter(|meta| meta.location != key).map(|meta| Entry {
-                name: name(&meta.location),
+                name: file_name(&meta.location),
                 kind: EntryKind::File,
                 size: meta.size,
                 modified: meta.last_modified.timestamp(),
@@ -260,7 +265,7 @@ impl RepoStorage for ObjectStorage {
         // What lies deeper is listed too
         let depth = key.parts().count() + 1;
         let direct = found.iter().filter(|location| location.parts().count() == depth);
-        let mut names: Vec<String> = direct.filter_map(|location| location.filename().map(str::to_owned)).collect();
+        let mut names: Vec<String> = direct.map(file_name).collect();
         names.sort_unstable();
         Ok(names)
     }

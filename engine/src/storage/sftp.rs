@@ -1,12 +1,12 @@
 //! Repositories on an SFTP server.
 //!
-//! One connection serves all threads of a process. Reads and writes keep many requests in flight, so that the distance to
-//! the server does not rule the throughput. A lost connection is opened again, and what can be repeated without harm is
-//! repeated: everything but the writing of a file that has begun.
+//! One connection serves all threads of a process. Reads and writes keep many requests in flight, so that throughput
+//! does not depend on the distance to the server. A lost connection is opened again, and everything that can be
+//! repeated without harm is repeated, that is, everything except the writing of a file that has begun.
 //!
-//! Modes, names and the order of things are pgBackRest's (`src/storage/sftp`): files with mode 0640 and directories with
-//! 0750 (less the server's umask), a temporary name and a rename for files that must be whole. A server can sync files
-//! with an extension of OpenSSH, and no server can sync directories.
+//! Modes, names and the order of operations are pgBackRest's (`src/storage/sftp`): files with mode 0640 and directories
+//! with 0750 (minus the server's umask), a temporary name and a rename for files that must be complete. A server can
+//! sync files with an extension of OpenSSH. No server can sync directories.
 
 mod client;
 mod connection;
@@ -36,7 +36,8 @@ pub use self::host_key::{HashType, HostKeyCheck};
 use self::protocol::{Attributes, MODE_FILE, MODE_LINK, MODE_PATH, MODE_TYPE, Response, status, status_name};
 use super::posix::PATH_MODE;
 use super::{
-    Entry, EntryKind, Features, PendingRead, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions, network, pages,
+    Entry, EntryKind, Features, PATH_SIZE_MAX_BYTES, PendingRead, ReadRange, RepoPath, RepoStorage, RepoWriter,
+    WriteOptions, network, pages,
 };
 use crate::{Error, ErrorCode, Result, warn};
 
@@ -44,11 +45,8 @@ use crate::{Error, ErrorCode, Result, warn};
 const TRIES_MAX: usize = 3;
 /// Files that are removed at the same time.
 const REMOVES_IN_FLIGHT_MAX: usize = 32;
-/// Requests for names of one directory that are in flight. Each brings about a hundred.
+/// Requests for names of one directory that are in flight. Each returns about a hundred.
 const LISTS_IN_FLIGHT_MAX: usize = 16;
-
-/// No system has longer paths. Ends the way down into directories that a server makes up.
-const PATH_SIZE_MAX_BYTES: usize = 32 << 10;
 
 /// An SFTP repository's options.
 #[derive(Clone, Debug)]
@@ -71,11 +69,11 @@ pub struct SftpSettings {
     pub host_key_hash: HashType,
     /// `repo-sftp-host-key-check-type` and `repo-sftp-host-fingerprint`.
     pub host_key_check: HostKeyCheck,
-    /// `repo-sftp-known-host`; the usual files where it is empty.
+    /// `repo-sftp-known-host`; if empty, the usual files.
     pub known_host_files: Vec<String>,
     /// The user's home, for `~` and the usual files.
     pub home: Option<PathBuf>,
-    /// Longest wait for a connection or an answer.
+    /// The maximum wait for a connection or an answer.
     pub io_timeout: Duration,
 }
 
@@ -94,22 +92,22 @@ pub struct SftpStorage(Arc<Shared>);
 struct Shared {
     settings: SftpSettings,
     runtime: Handle,
-    /// The lock is held while connecting, so that all threads wait for the same.
+    /// The lock is held while connecting, so that all threads wait for the same attempt.
     connection: Mutex<Connection>,
-    /// How often connecting has ended, one way or the other.
+    /// The number of completed connection attempts, successful or not.
     attempts: AtomicU64,
-    /// Temporary files of writers whose connection was lost, to be removed over the next one.
+    /// Temporary files of writers whose connection was lost. They are removed over the next connection.
     abandoned: std::sync::Mutex<Vec<String>>,
 }
 
-/// The connection, or what came of the last attempt to have one.
+/// The connection, or the failure of the last attempt to connect.
 #[derive(Default)]
 struct Connection {
     client: Option<Arc<Client>>,
     failure: Option<Arc<Error>>,
 }
 
-/// Opens a file for reading; nothing if it is missing.
+/// Opens a file for reading; `None` if it is missing.
 async fn open(server: Arc<Shared>, absolute: String, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
     match read::SftpReader::open(Arc::clone(&server), &absolute, range).await {
         Ok(reader) => Ok(Some(Box::new(reader))),
@@ -122,7 +120,7 @@ async fn open(server: Arc<Shared>, absolute: String, range: ReadRange) -> Result
 }
 
 impl SftpStorage {
-    /// A repository on a server. There is no connection before it is used.
+    /// Creates a repository on a server. There is no connection before it is used.
     ///
     /// # Errors
     /// The network threads can't be started.
@@ -164,7 +162,7 @@ impl Shared {
             crate::debug!("reconnect to lost sftp connection '{}'", self.settings.address());
             current.client = None;
         }
-        // Who waited while another thread tried in vain does not wait for as long once more
+        // A thread that waited while another failed to connect does not wait as long again
         if let Some(failure) = &current.failure
             && self.attempts.load(Ordering::Relaxed) != attempts
         {
@@ -190,7 +188,7 @@ impl Shared {
         self.abandoned.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Runs an operation that does no harm when it is done twice, again if the connection is lost.
+    /// Runs an operation that is harmless to repeat, again if the connection is lost.
     async fn repeat<T, F>(&self, operation: impl Fn(Arc<Client>) -> F) -> std::result::Result<T, Failure>
     where
         F: Future<Output = std::result::Result<T, Failure>>,
@@ -204,13 +202,13 @@ impl Shared {
         }
     }
 
-    /// The error of a failed operation: what was tried with which path, what the server said, and which server it is.
+    /// Returns the error of a failed operation: the operation with its path, the server's message, and the server.
     fn error(&self, code: ErrorCode, message: &str, failure: &Failure) -> Error {
         let address = self.settings.address();
         match failure {
             Failure::Status { code: status, message: words } => {
                 let name = status_name(*status);
-                // Most servers say the same again, OpenSSH in capitals
+                // Most servers repeat the status name, OpenSSH in capitals
                 let words = match words.trim() {
                     words if words.is_empty() || words.eq_ignore_ascii_case(name) => String::new(),
                     words => format!(" ({words})"),
@@ -230,7 +228,7 @@ impl Shared {
     }
 }
 
-/// Makes a directory and its missing parents; one that exists is as good.
+/// Creates a directory and its missing parents. An existing directory is fine.
 fn create_path<'a>(
     client: &'a Client,
     path: &'a str,
@@ -257,7 +255,7 @@ fn create_path<'a>(
     })
 }
 
-/// The directory that holds this path; `None` for the root or for a name alone.
+/// Returns the parent directory; `None` for the root or for a single name.
 fn parent(path: &str) -> Option<&str> {
     match path.rsplit_once('/') {
         Some(("", name)) if !name.is_empty() => Some("/"),
@@ -277,11 +275,12 @@ fn entry(name: String, found: Attributes) -> Entry {
     Entry { name, kind, size, modified: i64::from(found.modified.unwrap_or(0)), version: None }
 }
 
-/// Names and attributes of a directory without `.` and `..`.
+/// Returns names and attributes in a directory without `.` and `..`.
 async fn list(client: &Client, path: &str) -> std::result::Result<Vec<(Bytes, Attributes)>, Failure> {
     let handle = client.open_directory(path).await?;
     let found = read_names(client, &handle).await;
-    // Nothing depends on when the server closes it, but one that failed would stay open as long as the connection
+    // It does not matter when the server closes the handle, but without a close it would stay open as long as the
+    // connection
     match client.close(&handle).await {
         Ok(closing) => drop(closing),
         Err(failure) => return found.and(Err(failure)),
@@ -305,7 +304,7 @@ async fn read_names(client: &Client, handle: &[u8]) -> std::result::Result<Vec<(
                 let before = found.len();
                 found.extend(names.into_iter().filter(|(name, _)| !matches!(&name[..], b"." | b"..")));
                 empty = if found.len() == before { empty + 1 } else { 0 };
-                // No directory is like that, but a server could go on for ever
+                // No directory is like that, but a server could go on forever
                 if found.len() > pages::ENTRIES_MAX || empty > pages::EMPTY_PAGES_MAX {
                     return Err(Failure::Protocol);
                 }
@@ -318,24 +317,39 @@ async fn read_names(client: &Client, handle: &[u8]) -> std::result::Result<Vec<(
     Ok(found)
 }
 
-/// Removes what a directory holds, and the directory. A link in its place is removed itself, unless it is the `root` of the
-/// repository: any other may lead to what is another's.
-fn remove_tree<'a>(
-    client: &'a Client,
-    path: &'a str,
-    root: bool,
-) -> Pin<Box<dyn Future<Output = std::result::Result<(), Failure>> + Send + 'a>> {
-    Box::pin(async move {
-        // Also below a directory: whether a listing follows links is up to the server
-        let (found, own) = join(list(client, path), client.attributes(path, false)).await;
-        if !root && own.is_ok_and(|own| own.is_link()) {
+/// A directory to be removed.
+struct Doomed {
+    path: String,
+    /// Whether its content is already removed.
+    is_empty: bool,
+    /// Why it could not be removed as a file.
+    failure: Option<Failure>,
+}
+
+/// Removes the content of a directory, and the directory. A link in its place is removed itself, unless it is the
+/// `root` of the repository, because any other link may lead to something else.
+async fn remove_tree(client: &Client, path: &str, root: bool) -> std::result::Result<(), Failure> {
+    // Not recursive: a server could invent directories without end
+    let mut left = vec![Doomed { path: path.to_owned(), is_empty: false, failure: None }];
+    while let Some(Doomed { path, is_empty, failure }) = left.pop() {
+        if is_empty {
+            present(client.remove_directory(&path).await)?;
+            continue;
+        }
+        // Also below a directory, because the server decides whether a listing follows links
+        let (found, own) = join(list(client, &path), client.attributes(&path, false)).await;
+        let is_root = root && left.is_empty();
+        if !is_root && own.is_ok_and(|own| own.is_link()) {
             warn!("path '{path}' is a link: what it leads to is not removed");
-            return present(client.remove(path).await);
+            present(client.remove(&path).await)?;
+            continue;
         }
         let found = match found {
-            Err(failure) if failure.is_missing() => return Ok(()),
-            found => found?,
+            Err(missing) if missing.is_missing() => continue,
+            Err(other) => return Err(failure.unwrap_or(other)),
+            Ok(found) => found,
         };
+        left.push(Doomed { path: path.clone(), is_empty: true, failure: None });
         let mut files = Vec::new();
         for (name, attributes) in found {
             let name = std::str::from_utf8(&name).map_err(|_| Failure::Protocol)?;
@@ -344,27 +358,24 @@ fn remove_tree<'a>(
                 return Err(Failure::Protocol);
             }
             if attributes.is_directory() {
-                remove_tree(client, &child, false).await?;
+                left.push(Doomed { path: child, is_empty: false, failure: None });
             } else {
                 files.push(child);
             }
         }
-        stream::iter(files)
-            .map(|file| async move {
-                match client.remove(&file).await {
-                    // A server that tells no types: what can't be unlinked is a directory
-                    Err(failure) if failure.may_exist() => match remove_tree(client, &file, false).await {
-                        Ok(()) => Ok(()),
-                        Err(_) => Err(failure),
-                    },
-                    done => present(done),
+        let remove = |path: String| async move {
+            match client.remove(&path).await {
+                // A server that tells no types: what can't be unlinked is a directory
+                Err(failure) if failure.may_exist() => {
+                    Ok(Some(Doomed { path, is_empty: false, failure: Some(failure) }))
                 }
-            })
-            .buffer_unordered(REMOVES_IN_FLIGHT_MAX)
-            .try_collect::<()>()
-            .await?;
-        present(client.remove_directory(path).await)
-    })
+                done => present(done).map(|()| None),
+            }
+        };
+        let unknown = stream::iter(files).map(remove).buffer_unordered(REMOVES_IN_FLIGHT_MAX);
+        left.extend(unknown.try_filter_map(|unknown| async move { Ok(unknown) }).try_collect::<Vec<_>>().await?);
+    }
+    Ok(())
 }
 
 /// A removal of what is not there has done its work.
@@ -442,7 +453,7 @@ impl RepoStorage for SftpStorage {
         let (sender, answer) = std::sync::mpsc::sync_channel(1);
         let (server, absolute) = (Arc::clone(&self.0), self.absolute(path));
         self.0.runtime.spawn(async move {
-            // Nobody may want it any more
+            // The receiver may be gone
             let _ = sender.send(open(server, absolute, range).await);
         });
         PendingRead::later(answer)

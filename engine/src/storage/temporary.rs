@@ -7,6 +7,7 @@
 //! A process that is killed leaves its file behind. The name tells who wrote it, so that a later run can tell a file that
 //! nobody writes any more from one that is being written ([`sweep`]).
 
+use std::borrow::Cow;
 use std::process;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,6 +27,11 @@ const DOMAIN_SIZE: usize = 12;
 
 /// A new name for a file, or path of a file, until it is complete.
 pub(super) fn name(of: &str) -> String {
+    let of = match of.strip_suffix(".history") {
+        // pgBackRest searches for timelines by a part of the name, and would fail to read this one
+        Some(timeline) => format!("{timeline}-history").into(),
+        None => Cow::from(of),
+    };
     format!("{of}.{}-{:x}-{:08x}{TEMP_SUFFIX}", domain(), process::id(), random() as u32)
 }
 
@@ -99,7 +105,7 @@ fn domain() -> &'static str {
                 id.extend(namespace.as_os_str().as_encoded_bytes());
                 Sha1::of(&id).to_string()
             }
-            // Not to be told: one of its own, so that nobody takes the process for one that it can ask for
+            // If it is unknown, a random one, so that nobody takes the process for one that can be checked
             _ => format!("{:016x}", random()),
         };
         hex.truncate(DOMAIN_SIZE);
@@ -111,7 +117,7 @@ fn random() -> u64 {
     let mut bytes = [0; 8];
     match getrandom::fill(&mut bytes) {
         Ok(()) => u64::from_ne_bytes(bytes),
-        // A system without random numbers; files are made exclusively, so a name that was taken is noticed
+        // A system without random numbers. Files are created exclusively, so a duplicate name is detected
         Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64),
     }
 }
@@ -139,6 +145,13 @@ mod tests {
         assert_ne!(first, second);
         assert!(first.starts_with(of) && first.ends_with(TEMP_SUFFIX) && first.len() < 160, "{first}");
         assert!(Writer::of(&first).unwrap().process.is_some());
+    }
+
+    #[test]
+    fn name_of_a_timelines_history_is_none_that_pgbackrest_looks_for() {
+        let name = name("archive/demo/17-1/00000002.history");
+        assert!(name.starts_with("archive/demo/17-1/00000002-history.") && name.ends_with(TEMP_SUFFIX), "{name}");
+        assert!(Writer::of(&name).unwrap().process.is_some());
     }
 
     #[test]

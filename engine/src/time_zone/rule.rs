@@ -1,10 +1,10 @@
-//! A zone written out in `TZ`: `CET-1CEST,M3.5.0,M10.5.0/3`. Read as glibc does, which takes more than POSIX allows.
+//! A zone written out in `TZ`, such as `CET-1CEST,M3.5.0,M10.5.0/3`. Parsed like glibc, which accepts more than POSIX.
 
 use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
 
-/// When daylight saving time begins and ends where nothing says so: the law of the USA.
+/// The default begin and end of daylight saving time: the law of the USA.
 const CHANGES_DEFAULT: &str = "M3.2.0,M11.1.0";
 /// Letters of the shortest abbreviation.
 const NAME_LEN_MIN: usize = 3;
@@ -12,7 +12,7 @@ const NAME_LEN_MIN: usize = 3;
 const HOURS_MAX: u32 = 24;
 const SECONDS_PER_HOUR: i32 = 3600;
 
-/// The zone for a text. `default` gives the changes to daylight saving time for a text that has none.
+/// Returns the zone for a text. `default` returns the changes to daylight saving time for a text without changes.
 pub(super) fn read(text: &str, default: impl FnOnce() -> Option<String>) -> Option<TimeZone> {
     let rest = after_name(text)?;
     if !rest.starts_with(|first: char| matches!(first, '+' | '-') || first.is_ascii_digit()) {
@@ -33,11 +33,11 @@ pub(super) fn read(text: &str, default: impl FnOnce() -> Option<String>) -> Opti
             format!("{begin},{end}")
         }
     };
-    // Changes that nobody can read leave standard time. What glibc makes of such texts follows from no rule
+    // Invalid changes leave standard time. What glibc makes of such texts follows no rule
     zone(standard, Some((daylight, &changes))).or_else(|| zone(standard, None))
 }
 
-/// The changes at the end of a zone file, whose last line is a text like those of `TZ`.
+/// Returns the changes at the end of a zone file, whose last line has the form of `TZ`.
 pub(super) fn changes_of(file: &[u8]) -> Option<String> {
     let text = file.strip_suffix(b"\n")?;
     let line = &text[text.iter().rposition(|&byte| byte == b'\n')? + 1..];
@@ -45,7 +45,7 @@ pub(super) fn changes_of(file: &[u8]) -> Option<String> {
     Some(changes.to_owned())
 }
 
-/// What is behind an abbreviation: letters, or `<...>` around letters, digits and signs.
+/// Returns the text after an abbreviation: letters, or `<...>` around letters, digits and signs.
 fn after_name(text: &str) -> Option<&str> {
     if let Some(quoted) = text.strip_prefix('<') {
         let (name, rest) = quoted.split_once('>')?;
@@ -56,7 +56,7 @@ fn after_name(text: &str) -> Option<&str> {
     (text.len() - rest.len() >= NAME_LEN_MIN).then_some(rest)
 }
 
-/// Seconds east of Greenwich, where the text has them west of it, and what is behind them; `None` without a number.
+/// Returns seconds east of Greenwich (the text has them west of it) and the text after them; `None` without a number.
 fn offset(text: &str) -> (Option<i32>, &str) {
     let (sign, rest) = match text.as_bytes().first() {
         Some(b'-') => (1, &text[1..]),
@@ -79,7 +79,7 @@ fn number(text: &str) -> Option<(u32, &str)> {
     Some((digits.parse().ok()?, rest))
 }
 
-/// A zone with this offset, and with daylight saving time: its offset and its two changes.
+/// Returns a zone with this offset and, for daylight saving time, its offset and its two changes.
 fn zone(standard: i32, daylight: Option<(i32, &str)>) -> Option<TimeZone> {
     let posix = |seconds: i32| {
         let rest = seconds.unsigned_abs();

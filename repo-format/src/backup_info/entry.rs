@@ -8,28 +8,28 @@ use crate::manifest::Manifest;
 use crate::wal_name::WalSegment;
 use crate::{Error, ErrorCode, REPOSITORY_FORMAT, Result, compress::CompressType};
 
-/// What backup.info tells about a backup. Sizes are in bytes, times in seconds since 1970.
+/// What backup.info records about a backup. Sizes are in bytes, times in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupEntry {
     /// The repository format of the backup.
     pub backrest_format: u32,
     /// The version that made the backup.
     pub backrest_version: String,
-    /// Notes of the operator.
+    /// The operator's annotations.
     pub annotation: BTreeMap<String, String>,
-    /// The first WAL segment that the backup needs; none for an offline backup.
+    /// The first WAL segment that the backup needs; `None` for an offline backup.
     pub archive_start: Option<WalSegment>,
     /// The last WAL segment that the backup needs.
     pub archive_stop: Option<WalSegment>,
-    /// Whether damaged pages were found; none when the backup is older than this flag.
+    /// Whether invalid pages were found; `None` if the backup is older than this flag.
     pub error: Option<bool>,
     /// The stored size of all files of the backup.
     pub repo_size: u64,
     /// The stored size of the files that the backup itself holds.
     pub repo_size_delta: u64,
-    /// The size of all block maps, for a backup with block incremental.
+    /// The size of all block maps, if the backup is block incremental.
     pub repo_size_map: Option<u64>,
-    /// The size of the block maps that the backup itself holds, set together with the one above.
+    /// The size of the block maps that the backup itself stores, set together with `repo_size_map`.
     pub repo_size_map_delta: Option<u64>,
     /// The size of all files.
     pub size: u64,
@@ -41,7 +41,7 @@ pub struct BackupEntry {
     pub lsn_stop: Option<String>,
     /// The backup that this one is based on.
     pub prior: Option<BackupLabel>,
-    /// The backups that hold files of this one, ascending, without itself; empty for a full backup.
+    /// The backups that contain files of this one, ascending, without this one; empty for a full backup.
     pub reference: Vec<BackupLabel>,
     /// When the backup started.
     pub timestamp_start: i64,
@@ -53,7 +53,7 @@ pub struct BackupEntry {
     pub pg_id: u32,
     /// Whether the backup waited for its WAL.
     pub option_archive_check: bool,
-    /// Whether the backup has a copy of its WAL.
+    /// Whether the backup contains a copy of its WAL.
     pub option_archive_copy: bool,
     /// Whether files came from a standby.
     pub option_backup_standby: bool,
@@ -68,10 +68,10 @@ pub struct BackupEntry {
 }
 
 impl BackupEntry {
-    /// The entry of a finished backup.
+    /// Creates the entry of a finished backup.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] when the sizes add up to more than 64 bits.
+    /// [`ErrorCode::Format`] if the sum of the sizes exceeds 64 bits.
     pub fn from_manifest(manifest: &Manifest) -> Result<Self> {
         let data = &manifest.data;
         let sum = |own: bool, size: fn(&crate::manifest::ManifestFile) -> u64| {
@@ -84,7 +84,7 @@ impl BackupEntry {
         let map_size = |file: &crate::manifest::ManifestFile| file.block.map_or(0, |block| block.map_size);
         let mut reference = Vec::new();
         if data.backup_type != BackupType::Full {
-            // Manifests older than the list of references have it in the order of the files.
+            // Manifests that are older than the list of references yield it in the order of their files
             reference.extend(manifest.references.iter().filter(|label| **label != data.label).cloned());
             reference.sort();
         }
@@ -128,7 +128,7 @@ impl BackupEntry {
         let text = |json: &mut Reader<'_>, key: &str| -> Result<Option<String>> {
             if json.key_expect(key)? { Ok(json.string_or_null()?.map(Into::into)) } else { Ok(None) }
         };
-        // Fields are evaluated in the order written here, which is the order of the keys.
+        // Fields are evaluated in this order, which is the order of the keys
         Ok(BackupEntry {
             backrest_format: u32(json, "backrest-format")?,
             backrest_version: json.key_require("backrest-version").and_then(|()| json.string())?.into_owned(),

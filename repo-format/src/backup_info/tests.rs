@@ -7,7 +7,7 @@ const REAL: &str = "[backrest]\nbackrest-format=5\nbackrest-version=\"2.59.1\"\n
     1={\"db-catalog-version\":202209061,\"db-control-version\":1300,\"db-system-id\":7710887564186981822,\
     \"db-version\":\"15\"}\n\n[backrest]\nbackrest-checksum=\"4c6c839a4baf4d966faf1f846f9916480a67b7a9\"\n";
 
-/// An entry as an early version wrote it, without `backup-error`.
+/// An entry of an early version, without `backup-error`.
 const OLD_ENTRY: &str = "{\"backrest-format\":5,\"backrest-version\":\"2.10\",\"backup-archive-start\":null,\
     \"backup-archive-stop\":null,\"backup-info-repo-size\":3,\"backup-info-repo-size-delta\":3,\"backup-info-size\":26,\
     \"backup-info-size-delta\":26,\"backup-timestamp-start\":1,\"backup-timestamp-stop\":2,\"backup-type\":\"full\",\

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Bytes from hex with spaces between; `#` stands for a checksum of six bytes, the number of it.
+/// Converts hex with spaces to bytes. `#` stands for a checksum of six bytes that contains its number.
 fn bytes(hex: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let mut checksum = 0u8;
@@ -28,7 +28,7 @@ fn read_and_write_back(hex: &str) -> Vec<BlockRef> {
     map.0
 }
 
-/// (reference, bundle, offset, size, super block size, block) of an item.
+/// Returns (reference, bundle, offset, size, super block size, block) of an item.
 fn place(block: &BlockRef) -> (u32, u64, u64, u64, u64, u64) {
     (block.reference, block.bundle_id, block.offset, block.size, block.super_block_size, block.block)
 }
@@ -45,7 +45,7 @@ fn map_of_a_full_backup_has_one_super_block() {
     assert_eq!(blocks[0].checksum[6..], [0; 10]);
 }
 
-/// A differential backup's map as pgBackRest wrote it: 14 blocks of the full backup, the last one new.
+/// The map of a differential backup, as written by pgBackRest: 14 blocks of the full backup and a new last one.
 #[test]
 fn map_of_a_differential_backup_has_two_references() {
     let blocks = read_and_write_back(
@@ -59,7 +59,7 @@ fn map_of_a_differential_backup_has_two_references() {
     assert_eq!(place(&blocks[14]), (1, 1, 74456, 472, 8192, 0));
 }
 
-/// An incremental backup's map, as pgBackRest writes one: super blocks continued, skipped blocks, a gap, sizes across
+/// The map of an incremental backup, in pgBackRest's form: continued super blocks, skipped blocks, a gap, sizes across
 /// references. Its beginning is a real one.
 #[test]
 fn map_of_an_incremental_backup_continues_super_blocks() {
@@ -122,7 +122,7 @@ fn map_with_a_giant_block_total_takes_no_memory() {
 
 #[test]
 fn map_of_a_sparse_file_takes_no_memory() {
-    // A good begin and zeros for ever: each seven of them are a super block of the same size
+    // A valid beginning, then endless zeros: seven of them encode a super block of the same size
     let begin = bytes("00 00 08 #");
     let input = std::io::BufReader::new(std::io::Read::chain(begin.as_slice(), std::io::repeat(0)));
     assert_eq!(BlockMap::read_from(input, 8192, 6, u64::MAX).unwrap_err().code, ErrorCode::Format);
@@ -144,7 +144,8 @@ fn map_with_more_blocks_than_the_super_block_holds_is_refused() {
 
 #[test]
 fn map_with_sizes_out_of_range_is_refused() {
-    // A size of zero, one that a difference makes negative, a reference that is too large, a super block of no bytes.
+    // A size of zero, a size that a difference makes negative, a reference that is too large, a super block without
+    // bytes
     assert_eq!(read_error("00 01 01 #").code, ErrorCode::Format);
     assert_eq!(read_error("00 01 08 # 19 #").code, ErrorCode::Format);
     assert_eq!(read_error("00 8180808080808001 08 #").code, ErrorCode::Format);
@@ -168,7 +169,8 @@ fn map_out_of_the_order_of_storage_is_not_written() {
         checksum: [0; 16],
     };
     let cases = [
-        // A gap inside a group, which has no form; the reverse order; blocks of a super block with one left out or reversed.
+        // A gap inside a group, which cannot be encoded; reverse order; blocks of a super block with one missing or
+        // reversed
         vec![block(0, 0, 10, 0), block(0, 11, 10, 0)],
         vec![block(0, 10, 10, 0), block(1, 0, 10, 0), block(0, 0, 10, 0)],
         vec![block(0, 0, 10, 1), block(0, 0, 10, 0)],
@@ -186,7 +188,8 @@ fn map_out_of_the_order_of_storage_is_not_written() {
     }
 }
 
-/// A chain of backups of one file: what each changes, by block number modulo the file's blocks, and how it is stored.
+/// A chain of backups of one file: which blocks each changes, by block number modulo the file's blocks, and how it
+/// stores them.
 #[derive(Debug, Clone)]
 struct Step {
     changed: Vec<bool>,
@@ -216,7 +219,7 @@ fn step() -> impl Strategy<Value = Step> {
         })
 }
 
-/// What a backup makes of the map of the one before, as the writer loop of a backup does.
+/// Derives a backup's map from the prior map, as the writer loop of a backup does.
 fn apply(prior: &[BlockRef], reference: u32, step: &Step) -> Vec<BlockRef> {
     let mut map = Vec::new();
     let mut offset = step.offset;
@@ -272,7 +275,7 @@ proptest! {
     }
 }
 
-/// A whole block incremental file of pgBackRest's: its map says what its super block holds.
+/// A complete block incremental file of pgBackRest. Its map describes its super block.
 #[test]
 fn map_of_a_real_backup_has_the_checksums_of_its_blocks() {
     use std::io::Read;

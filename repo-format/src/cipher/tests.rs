@@ -23,7 +23,7 @@ fn decrypt_error(cipher: &Cipher, framing: Framing, data: &[u8]) -> Error {
 #[test]
 fn keys_do_not_stay_in_memory() {
     fn cleared<T: secrecy::zeroize::ZeroizeOnDrop>() {}
-    // Compiles only while the features of the ciphers' crates that clear their keys are on
+    // Compiles only if the cipher crates have their features enabled that clear keys
     cleared::<CbcEncryptor>();
     cleared::<CbcDecryptor>();
 }
@@ -124,7 +124,7 @@ fn stream_with_another_magic_gives_095() {
 fn stream_cut_in_a_block_or_without_one_gives_095() {
     let stream = encrypt(&cipher(b"x"), &[b'x'; 100]).unwrap();
     for len in 16..stream.len() {
-        // A cut between blocks leaves a last block of data, which is no padding.
+        // A cut between blocks leaves a last block of data, which is not valid padding
         let error = decrypt_error(&cipher(b"x"), Framing::Full, &stream[..len]);
         assert_eq!((error.code, error.message.as_str()), (ErrorCode::Crypto, "unable to flush"), "{len}");
     }
@@ -157,7 +157,7 @@ fn passphrase_is_not_in_debug_output() {
     assert!(!format!("{cipher:?} {encryptor:?} {decryptor:?}").contains("hush"));
 }
 
-/// Gives what it has in pieces of the sizes given, again and again, with interruptions.
+/// Returns its data in pieces of the given sizes, repeatedly, with interruptions.
 struct Pieces<'a> {
     data: &'a [u8],
     sizes: std::iter::Cycle<std::vec::IntoIter<usize>>,

@@ -1,4 +1,4 @@
-//! bz2: a bzip2 stream; there is no raw form.
+//! bz2: a bzip2 stream. There is no raw form.
 
 use std::sync::Arc;
 
@@ -8,17 +8,17 @@ use super::pieces::{EncodePiece, Join};
 use super::{Progress, reserve_output};
 use crate::{Error, ErrorCode, Result};
 
-/// So many bytes surely fit into one block of a level. The library first shortens runs of equal bytes, which makes four of them
-/// five, and then fills blocks of 100,000 bytes times the level but for 19.
+/// Returns how many bytes are certain to fit into one block of a level. The library first shortens runs of equal bytes,
+/// which turns four of them into five, and then fills blocks of 100,000 bytes times the level, minus 19.
 fn one_block_size(level: u32) -> usize {
     (level as usize * 100_000).saturating_sub(19) / 5 * 4
 }
 
-/// A bzip2 encoder. The library's state serves one stream only, so each stream has a new one.
+/// A bzip2 encoder. The library's state serves a single stream, so each stream gets a new one.
 ///
-/// A state takes memory by its level, 7.6 MB at the ninth, which is cleared: for a file of one page that is most of the work. The
-/// level is nothing but the size of a block, so a stream that fits into one block of a lower level is made by that; the beginning of
-/// each stream is held until that is known.
+/// The size of a state depends on its level (7.6 MB at level 9), and clearing it is most of the work for a file of one
+/// page. The level only determines the block size. So a stream that fits into one block of a lower level is compressed
+/// at that level. The encoder holds the beginning of each stream until it knows.
 pub(super) struct Encoder {
     level: u32,
     held: Vec<u8>,
@@ -77,28 +77,28 @@ fn run(state: &mut Compress, mut data: &[u8], out: &mut Vec<u8>) -> Result<()> {
         reserve_output(out);
         let before = state.total_in();
         state.compress_vec(data, out, Action::Run).map_err(bz2_error)?;
-        // The state can't take more than it was given, so the difference fits.
+        // The state cannot consume more than it was given, so the difference fits
         data = &data[(state.total_in() - before) as usize..];
     }
     Ok(())
 }
 
-/// One stream of pieces, each a single block. Blocks begin at any bit, so they are shifted into place.
+/// Joins pieces to one stream; each piece is a single block. Blocks begin at any bit, so they are shifted into place.
 pub(super) struct Pieces {
     level: i32,
     /// The checksums of all blocks so far.
     checksum: u32,
-    /// Bits at the end that make no whole byte yet, from the highest on.
+    /// Bits at the end that do not fill a byte yet, from the highest bit on.
     last: u8,
     last_bits: usize,
 }
 
 /// Bytes before the first block: magic and level.
 const HEADER_SIZE: usize = 4;
-/// Follows the last block, and is followed by the checksum of the stream: 80 bits, then bits that fill a byte.
+/// Follows the last block. The checksum of the stream follows it: 80 bits in total, then bits that fill the byte.
 const END_MAGIC: u128 = 0x1772_4538_5090;
 const END_BITS: usize = 80;
-/// Where the checksum of the first block is: after the header and the block's magic.
+/// The position of the first block's checksum: after the header and the block's magic.
 const BLOCK_CHECKSUM: std::ops::Range<usize> = 10..14;
 
 impl Pieces {
@@ -129,7 +129,7 @@ impl Pieces {
     }
 }
 
-/// The checksum of a stream's only block, and how many bits of the stream are before the end of that block.
+/// Returns the checksum of a stream's only block, and how many bits of the stream precede the end of that block.
 fn only_block(stream: &[u8]) -> Option<(u32, usize)> {
     let checksum = u32::from_be_bytes(stream.get(BLOCK_CHECKSUM)?.try_into().ok()?);
     // With one block, its checksum is also that of the stream
@@ -180,7 +180,7 @@ impl Join for Pieces {
     }
 }
 
-/// pgBackRest's message and code for a library error.
+/// Converts a library error to pgBackRest's message and code.
 fn bz2_error(error: bzip2::Error) -> Error {
     let (code, text) = match error {
         bzip2::Error::Data => (ErrorCode::Format, "[-4] data error"),
@@ -210,7 +210,7 @@ impl Decoder {
         }
     }
 
-    /// Whether the stream's end was seen. What follows it is not read, as in pgBackRest.
+    /// Returns whether the end of the stream was read. As in pgBackRest, what follows it is not read.
     pub(super) fn done(&self) -> bool {
         self.done
     }

@@ -10,7 +10,7 @@ use crate::{Error, ErrorCode, Result};
 
 /// zlib's largest window, which pgBackRest uses.
 const WINDOW_BITS: u8 = 15;
-/// What zlib takes for level -1.
+/// The level that zlib uses for -1.
 const DEFAULT_LEVEL: u32 = 6;
 
 /// A reusable deflate state.
@@ -34,7 +34,7 @@ impl Encoder {
             reserve_output(out);
             let before = self.0.total_in();
             self.0.compress_vec(data, out, FlushCompress::None).map_err(compress_error)?;
-            // The state can't take more than it was given, so the difference fits.
+            // The state cannot consume more than it was given, so the difference fits
             data = &data[(self.0.total_in() - before) as usize..];
         }
         Ok(())
@@ -60,7 +60,8 @@ fn compress_error(error: flate2::CompressError) -> Error {
     Error::new(ErrorCode::Format, "zlib threw error: [-2] stream error").cause(error)
 }
 
-/// One gzip stream of pieces: each ends at a byte with a flush, and begins with the bytes before it as its dictionary.
+/// Joins pieces to one gzip stream. Each piece ends on a byte boundary with a flush, and uses the bytes before it as
+/// its dictionary.
 pub(super) struct Pieces {
     level: i32,
     content: Crc,
@@ -91,7 +92,7 @@ impl Join for Pieces {
 
     fn begin(&mut self, out: &mut Vec<u8>) {
         self.content.reset();
-        // What zlib notes about the level, and that the system is Unix
+        // What zlib records about the level, and that the system is Unix
         let effort = match self.level {
             9 => 2,
             1 => 4,
@@ -119,7 +120,7 @@ fn encode_piece(level: Level, context: &[u8], mut plain: &[u8], out: &mut Vec<u8
     if !context.is_empty() {
         state.set_dictionary(context).map_err(compress_error)?;
     }
-    // Room for what does not compress at all, so that one call does it and the same piece always becomes the same bytes
+    // Reserve enough for incompressible data, so that one call suffices and the same piece always yields the same bytes
     out.reserve(plain.len() + plain.len() / 8 + OUTPUT_STEP_BYTES);
     loop {
         reserve_output(out);
@@ -153,7 +154,7 @@ impl Decoder {
         self.done = false;
     }
 
-    /// Whether the stream's end was seen. What follows it is not read, as in pgBackRest.
+    /// Returns whether the end of the stream was read. As in pgBackRest, what follows it is not read.
     pub(super) fn done(&self) -> bool {
         self.done
     }

@@ -1,8 +1,9 @@
 //! lz4: LZ4 frames with linked blocks of 64 KiB and, unless raw, a checksum of the content.
 //!
-//! Levels 0 and 1 are `lz4_flex`. The levels from 2, which search more, and the accelerated negative ones are the C library,
-//! since `lz4_flex` does not have them. Reading is our own frame parser on `lz4_flex` blocks: it takes input in any pieces,
-//! tells a truncated stream from a complete one, and is reusable; the library's frame reader is none of these.
+//! `lz4_flex` compresses levels 0 and 1. The C library compresses the levels from 2 on, which search more, and the
+//! accelerated negative levels, because `lz4_flex` has neither. The reader is our own frame parser on top of `lz4_flex`
+//! blocks. It accepts input in any pieces, distinguishes a truncated stream from a complete one, and is reusable. The
+//! frame reader of the library does none of these.
 
 mod decode;
 
@@ -22,7 +23,8 @@ use super::Framing;
 use super::pieces::{EncodePiece, Join};
 use crate::{Error, ErrorCode, Result};
 
-/// The levels of `lz4_flex`, which has one kind of search: that of the C library's levels up to 1.
+/// The levels that `lz4_flex` compresses. It has one kind of search, which corresponds to the C library's levels up to
+/// 1.
 const FLEX_LEVELS: RangeInclusive<i32> = 0..=1;
 /// A frame without content: magic, descriptor, end mark, checksum of nothing.
 const EMPTY_FULL: [u8; 15] = [0x04, 0x22, 0x4d, 0x18, 0x44, 0x40, 0x5e, 0, 0, 0, 0, 0x05, 0x5d, 0xcc, 0x02];
@@ -44,14 +46,15 @@ pub(super) struct Encoder {
 }
 
 enum Library {
-    /// Keeps buffers and table from stream to stream; its writer is the caller's buffer, put in for each call.
+    /// Keeps buffers and table from stream to stream. Its writer is the caller's buffer, which is moved in for each
+    /// call.
     Flex { encoder: Box<FrameEncoder<Vec<u8>>>, open: bool },
-    /// The C library's wrapper has one context per stream; it is there while a stream with content is open.
+    /// The C library's wrapper has one context per stream. It is `Some` while a stream with content is open.
     C { level: i32, encoder: Option<Box<lz4::Encoder<Lent>>> },
 }
 
-/// The caller's buffer, lent for one call. The wrapper of the C library gives out its writer by shared reference only, hence
-/// the cell.
+/// The caller's buffer, lent for one call. The wrapper of the C library returns its writer by shared reference only,
+/// hence the cell.
 #[derive(Default)]
 struct Lent(Cell<Vec<u8>>);
 
@@ -154,7 +157,7 @@ fn flex_encoder(framing: Framing) -> Box<FrameEncoder<Vec<u8>>> {
 
 fn c_encoder(level: i32, framing: Framing) -> io::Result<lz4::Encoder<Lent>> {
     lz4::EncoderBuilder::new()
-        // The library's own type is signed; the wrapper passes the bits on.
+        // The library's own type is signed; the wrapper passes the bits on
         .level(level.cast_unsigned())
         .block_mode(CBlockMode::Linked)
         .block_size(CBlockSize::Max64KB)
@@ -166,7 +169,7 @@ fn c_encoder(level: i32, framing: Framing) -> io::Result<lz4::Encoder<Lent>> {
         .build(Lent::default())
 }
 
-/// One frame of pieces, whose blocks don't refer to what is before their piece.
+/// Joins pieces to one frame. The blocks of a piece do not refer to data before the piece.
 pub(super) struct Pieces {
     level: i32,
     content: XxHash32,

@@ -1,7 +1,7 @@
-//! One stream that several threads compress, while the caller prepares what comes next.
+//! One stream that several threads compress, while the caller prepares the next data.
 //!
-//! Readers of gz and bz2 stop at the end of the first stream, pgBackRest's without a word, so that streams one after the other
-//! would lose all but the first. Here the pieces become one stream: whoever reads it can't tell how it was made.
+//! Readers of gz and bz2 stop at the end of the first stream, and pgBackRest's do so silently, so concatenated streams
+//! would lose all but the first. Here the pieces form a single stream. Readers cannot tell how it was made.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,21 +11,22 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{Error, ErrorCode, Result};
 
-/// Pieces that are being compressed or wait for it, besides one for each thread: so that no thread waits for the caller.
+/// Pieces in progress or waiting, in addition to one per thread, so that no thread waits for the caller.
 const PIECES_MORE: usize = 1;
 
-/// Compresses one piece, given the plain bytes before it to which it may refer, and its own, into an empty buffer.
+/// Compresses one piece into an empty buffer. The arguments are the plain bytes before the piece, to which it may
+/// refer, and the plain bytes of the piece.
 pub(super) type EncodePiece = Arc<dyn Fn(&[u8], &[u8], &mut Vec<u8>) -> Result<()> + Send + Sync>;
 
-/// How pieces, compressed on their own, are joined to a stream of one format.
+/// How separately compressed pieces are joined to a stream of one format.
 pub(super) trait Join: Send {
-    /// Plain bytes of a piece.
+    /// Plain bytes per piece.
     fn piece_size(&self) -> usize;
 
-    /// Plain bytes before a piece to which it may refer.
+    /// Plain bytes before a piece to which the piece may refer.
     fn context_size(&self) -> usize;
 
-    /// What compresses a piece, on any thread.
+    /// Returns the function that compresses a piece on any thread.
     fn encode(&self) -> EncodePiece;
 
     /// Begins a stream.
@@ -38,7 +39,8 @@ pub(super) trait Join: Send {
     fn end(&mut self, out: &mut Vec<u8>) -> Result<()>;
 }
 
-/// An encoder with threads of its own. Besides the output it holds a plain and a compressed piece for each of them, and two more.
+/// An encoder with threads of its own. In addition to the output it holds a plain and a compressed piece per thread,
+/// and two more.
 pub(super) struct Encoder {
     join: Box<dyn Join>,
     encode: EncodePiece,
@@ -47,7 +49,7 @@ pub(super) struct Encoder {
     buffer: Vec<u8>,
     context: usize,
     in_flight: VecDeque<Receiver<Piece>>,
-    /// Buffers to be used again: they are large enough that the system would have to make each anew.
+    /// Reusable buffers. They are so large that the system would have to map new memory for each.
     spare: Vec<Buffers>,
     begun: bool,
 }
@@ -69,7 +71,7 @@ struct Buffers {
 fn start_threads(wanted: usize) -> Result<ThreadPool> {
     let mut count = wanted;
     loop {
-        // Told by the answer that does not come
+        // The missing answer reports the panic
         match ThreadPoolBuilder::new().num_threads(count).panic_handler(|_| {}).build() {
             Ok(threads) => return Ok(threads),
             Err(_) if count > 1 => count /= 2,
@@ -85,7 +87,8 @@ fn panicked() -> Error {
 }
 
 impl Encoder {
-    /// With so many threads, or fewer where the system gives no more. Kernel error [120] if there can't be any.
+    /// Creates an encoder with this many threads, or fewer if the system provides no more. Returns a kernel error [120]
+    /// if it provides none.
     pub(super) fn new(join: Box<dyn Join>, threads: usize) -> Result<Self> {
         let threads = start_threads(threads)?;
         let encode = join.encode();
@@ -129,7 +132,7 @@ impl Encoder {
         (self.context, self.begun) = (0, false);
     }
 
-    /// Has a thread compress what is in the buffer.
+    /// Sends the content of the buffer to a thread.
     fn send(&mut self) {
         let start = self.context;
         let context = self.join.context_size().min(self.buffer.len());
@@ -144,13 +147,13 @@ impl Encoder {
             let (context, plain) = buffers.plain.split_at(start);
             buffers.encoded.clear();
             let result = encode(context, plain, &mut buffers.encoded);
-            // Nobody may want it any more
+            // The receiver may be gone
             let _ = sender.send(Piece { buffers, start, result });
         });
         self.in_flight.push_back(piece);
     }
 
-    /// Waits for the piece that was sent first and adds it to the stream.
+    /// Waits for the oldest piece and adds it to the stream.
     fn take(&mut self, out: &mut Vec<u8>) -> Result<()> {
         let Some(piece) = self.in_flight.pop_front() else { return Ok(()) };
         let Piece { buffers, start, result } = piece.recv().map_err(|_| panicked())?;

@@ -11,7 +11,7 @@ macro_rules! fixture {
 const COMPRESSED: [CompressType; 4] = [CompressType::Bz2, CompressType::Gz, CompressType::Lz4, CompressType::Zst];
 const FRAMINGS: [Framing; 2] = [Framing::Full, Framing::Raw];
 
-/// Streams that pgBackRest wrote, of [`golden_content`].
+/// Streams of [`golden_content`] that pgBackRest wrote.
 fn golden(kind: CompressType, framing: Framing) -> &'static [u8] {
     match (kind, framing) {
         (CompressType::Bz2, Framing::Full) => fixture!("full.bz2"),
@@ -88,7 +88,7 @@ fn streams_begin_as_those_of_pgbackrest() {
     {
         for framing in FRAMINGS {
             let len = if (kind, framing) == (CompressType::Gz, Framing::Raw) { 2 } else { len };
-            // A short bz2 stream names a lower level, and that of zst a smaller window, which is the sixth byte
+            // A short bz2 stream names a lower level, and a short zst stream a smaller window, which is the sixth byte
             let content = content.repeat(if kind == CompressType::Bz2 { 9 } else { 1 });
             let ours = compress(&mut compressor(kind, kind.default_level(), framing), &content);
             assert_eq!(ours[..len], golden(kind, framing)[..len], "{kind} {framing:?}");
@@ -117,7 +117,7 @@ fn streams_without_content_have_the_size_of_pgbackrest_and_round_trip() {
     }
 }
 
-/// The level of a bz2 stream says how large its blocks may be; a stream of one block is the same with every level that can
+/// The level of a bz2 stream limits the size of its blocks. A stream of one block is the same at every level that can
 /// hold it.
 #[test]
 fn short_bz2_streams_are_those_of_the_level_asked_for_but_for_the_name_of_a_lower_one() {
@@ -149,7 +149,7 @@ fn streams_of_every_level_round_trip() {
     let data = sample(100_000);
     for kind in CompressType::ALL {
         for level in kind.level_range() {
-            // Levels from 20 take hundreds of MiB; the last one stands for them.
+            // Levels from 20 on need hundreds of MiB; the last one represents them
             if kind == CompressType::Zst && (20..22).contains(&level) {
                 continue;
             }
@@ -262,7 +262,7 @@ fn damaged_streams_with_checksums_never_give_other_content() {
             damaged[index] ^= 0x20;
             match decompress(kind, Framing::Full, &damaged) {
                 Err(error) => assert_eq!(error.code, ErrorCode::Format, "{kind} {index}"),
-                // bz2 has bits that mean nothing.
+                // bz2 has bits without a meaning
                 Ok(content) => assert!(content == golden_content(), "{kind} {index}"),
             }
         }
@@ -306,7 +306,7 @@ fn lz4_skippable_frames_are_skipped() {
 
 #[test]
 fn lz4_blocks_stored_or_without_bytes_are_read() {
-    // Header of a raw frame, then stored blocks of 2, 0 and 1 bytes.
+    // Header of a raw frame, then stored blocks of 2, 0 and 1 bytes
     let stream = [
         0x04, 0x22, 0x4d, 0x18, 0x40, 0x40, 0xc0, 2, 0, 0, 0x80, b'a', b'b', 0, 0, 0, 0x80, 1, 0, 0, 0x80, b'c', 0, 0,
         0, 0,
@@ -361,7 +361,7 @@ fn level_out_of_range_gives_032() {
     assert_eq!(Compression::default(), Compression { kind: CompressType::Gz, level: 6 });
 }
 
-/// Gives what it has in pieces of the sizes given, again and again.
+/// Returns its data in pieces of the given sizes, repeatedly.
 struct Pieces<'a> {
     data: &'a [u8],
     sizes: std::iter::Cycle<std::vec::IntoIter<usize>>,
@@ -460,7 +460,7 @@ proptest! {
             stream[index] = byte;
         }
         stream.truncate(cut.index(stream.len() + 1));
-        // A damaged stream may claim much; what is read is limited here, memory by the decoders.
+        // A damaged stream may claim any size; this limits what is read, and the decoders limit memory
         let mut limited = Decompressor::new(kind, framing, stream.as_slice()).unwrap().take(10_000_000);
         let _ = limited.read_to_end(&mut Vec::new());
     }

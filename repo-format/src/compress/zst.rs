@@ -1,9 +1,9 @@
-//! zst: Zstandard frames without content size and checksum; there is no raw form.
+//! zst: Zstandard frames without content size and checksum. There is no raw form.
 //!
-//! A stream may be several frames, which all readers, pgBackRest's too, take for one. (Where pgBackRest is built for debugging, an
-//! assertion of its reader does not expect the end of a frame before that of the file.) Up to a level they are: a frame that is
-//! compressed at once, from one piece of memory, takes a fifth to a quarter less time than a part of a frame without end, for which
-//! the library keeps its window in a buffer that begins again and again.
+//! A stream may consist of several frames, which all readers, including pgBackRest's, accept as one. (In a debug build
+//! of pgBackRest, an assertion of its reader does not expect the end of a frame before the end of the file.) Up to a
+//! level, streams consist of several frames: compressing one frame at once, from one piece of memory, takes a fifth to
+//! a quarter less time than the same part of an endless frame, for which the library keeps its window in a ring buffer.
 
 use std::io::Cursor;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,34 +19,34 @@ use super::{Progress, reserve_output};
 use crate::{Error, ErrorCode, Result};
 
 fn zst_error(code: usize) -> Error {
-    // The library's results are negative numbers in an unsigned type.
+    // The library returns negative numbers in an unsigned type
     Error::new(ErrorCode::Format, format!("zst error: [{}] {}", code as isize, get_error_name(code)))
 }
 
-/// Up to this level streams are made of frames of [`FRAME_BYTES`]. Its window and those of the levels below are no larger, so that
-/// the streams are not larger either: within 0.3 % for data files, WAL, programs and text, mostly smaller. The levels above find
-/// more in what is further away.
+/// Up to this level, streams consist of frames of [`FRAME_BYTES`]. The windows of these levels are not larger than a
+/// frame, so the streams do not grow: their size stays within 0.3 % for data files, WAL, programs and text, and is
+/// mostly smaller. Higher levels find more matches at longer distances.
 pub(super) const FRAMES_LEVEL_MAX: i32 = 6;
-/// Plain bytes of a frame.
+/// Plain bytes per frame.
 const FRAME_BYTES: usize = 2 << 20;
-/// Plain bytes of a frame where several threads compress frames.
+/// Plain bytes per frame if several threads compress frames.
 const FRAME_PARALLEL_BYTES: usize = 1 << 20;
-/// Up to this level the library's own threads are used for one frame: above it, what they look at again of each other's bytes costs
-/// more than they gain, and they take very much memory.
+/// Up to this level, the library's own threads compress one frame. Above it, the parts that overlap cost more than the
+/// threads gain, and memory use is very high.
 pub(super) const PARALLEL_LEVEL_MAX: i32 = 12;
-/// Plain bytes that one of the library's threads compresses at a time. Larger ones cost memory several times over, and a WAL segment
-/// gets no smaller by them.
+/// Plain bytes that one of the library's threads compresses at a time. Larger jobs need several times as much memory
+/// and do not make a WAL segment smaller.
 const JOB_BYTES: u32 = 1 << 20;
 
 fn new_context(level: i32) -> Result<CCtx<'static>> {
     let mut context = CCtx::try_create().ok_or_else(memory_error)?;
     context.set_parameter(CParameter::CompressionLevel(level)).map_err(zst_error)?;
-    // pgBackRest's readers take any frame, but its own frames have no content size even where it is known.
+    // pgBackRest's readers accept any frame, but its own frames have no content size even if it is known
     context.set_parameter(CParameter::ContentSizeFlag(false)).map_err(zst_error)?;
     Ok(context)
 }
 
-/// Compresses one frame at once.
+/// Compresses a complete frame.
 fn encode_frame(context: &mut CCtx<'static>, plain: &[u8], out: &mut Vec<u8>) -> Result<()> {
     out.reserve(compress_bound(plain.len()));
     let end = out.len() as u64;
@@ -58,7 +58,7 @@ fn encode_frame(context: &mut CCtx<'static>, plain: &[u8], out: &mut Vec<u8>) ->
 /// A reusable compression context.
 pub(super) struct Encoder {
     context: CCtx<'static>,
-    /// Where the stream is made of frames, the next one.
+    /// The next frame, if the stream consists of frames.
     frame: Option<Frame>,
 }
 
@@ -66,17 +66,18 @@ pub(super) struct Encoder {
 #[derive(Default)]
 struct Frame {
     plain: Vec<u8>,
-    /// Whether there is one before it in the stream.
+    /// Whether the stream has an earlier frame.
     follows: bool,
 }
 
 impl Encoder {
-    /// Memory error [094] if there is no memory for the context.
+    /// Returns a memory error [094] if the context cannot be allocated.
     pub(super) fn new(level: i32) -> Result<Self> {
         Ok(Encoder { context: new_context(level)?, frame: (level <= FRAMES_LEVEL_MAX).then(Frame::default) })
     }
 
-    /// An encoder in which the library's own threads compress one frame. Errors as for [`Encoder::new`].
+    /// Creates an encoder that compresses one frame with the library's own threads. Errors are those of
+    /// [`Encoder::new`].
     pub(super) fn parallel(level: i32, threads: usize) -> Result<Self> {
         let mut context = new_context(level)?;
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);
@@ -100,7 +101,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Goes on with a frame without end.
+    /// Continues an endless frame.
     fn push_on(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<()> {
         let mut input = InBuffer::around(data);
         while input.pos() < data.len() {
@@ -129,7 +130,7 @@ impl Encoder {
                 .context
                 .compress_stream2(&mut output, &mut InBuffer::around(&[]), ZSTD_EndDirective::ZSTD_e_end)
                 .map_err(zst_error)?;
-            // The end of a frame also resets the session, keeping the level.
+            // The end of a frame also resets the session and keeps the level
             if rest == 0 {
                 return Ok(());
             }
@@ -140,14 +141,14 @@ impl Encoder {
         if let Some(frame) = &mut self.frame {
             frame.plain.clear();
             frame.follows = false;
-            // Each frame begins anew by itself
+            // Each frame starts from scratch
             return Ok(());
         }
         self.context.reset(ResetDirective::SessionOnly).map(drop).map_err(zst_error)
     }
 }
 
-/// One stream of frames, each compressed by one thread.
+/// Joins frames to one stream. Each frame is compressed by one thread.
 pub(super) struct Pieces {
     level: i32,
     empty: bool,
@@ -170,7 +171,7 @@ impl Join for Pieces {
 
     fn encode(&self) -> EncodePiece {
         let level = self.level;
-        // Those that no thread uses now
+        // Contexts that no thread uses at the moment
         let contexts: Mutex<Vec<CCtx<'static>>> = Mutex::default();
         Arc::new(move |_context, plain, frame| {
             let idle = || contexts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -233,13 +234,13 @@ impl Decoder {
         self.share.end(|| renew(&mut self.context))
     }
 
-    /// Whether input may end here: at least one frame was read and the last one is complete.
+    /// Returns whether the input may end here: at least one frame was read and the last one is complete.
     pub(super) fn frame_done(&self) -> bool {
         self.frame_done
     }
 
     pub(super) fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress> {
-        // Without input a complete frame would be taken for the begin of a next one.
+        // Without input, the library would treat a complete frame as the beginning of the next one
         if input.is_empty() && self.frame_done {
             return Ok(Progress { consumed: 0, produced: 0 });
         }

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use super::DEPTH_MAX;
 use crate::{Error, ErrorCode, Result};
 
-/// How much of the remaining text an error message shows, in characters.
+/// The number of characters of the remaining text that an error message shows.
 const CONTEXT_CHARS: usize = 80;
-/// The most digits of a number (source: pgBackRest's number buffer holds 63 digits).
+/// The maximum number of digits of a number (source: pgBackRest's number buffer holds 63 digits).
 const DIGITS_MAX: usize = 63;
 
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,7 @@ impl Number<'_> {
     }
 }
 
-/// Checks that `text` is one JSON value and nothing else.
+/// Checks that `text` is a single JSON value.
 ///
 /// # Errors
 /// [`ErrorCode::JsonFormat`].
@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
         self.peek_raw()
     }
 
-    /// Moves to the start of the next value: takes the comma where one must stand.
+    /// Moves to the start of the next value, past the comma if one is required.
     fn value_start(&mut self) -> Result<u8> {
         if self.after_key {
             self.after_key = false;
@@ -126,7 +126,7 @@ impl<'a> Reader<'a> {
     /// Enters an object.
     ///
     /// # Errors
-    /// [`ErrorCode::JsonFormat`] when the next value is none; the same holds for all the methods below.
+    /// [`ErrorCode::JsonFormat`] if the next value is not an object. The methods below fail in the same way.
     pub fn object_begin(&mut self) -> Result<()> {
         self.begin(b'{', b'}', "object")
     }
@@ -155,7 +155,7 @@ impl<'a> Reader<'a> {
         self.end(b']')
     }
 
-    /// Whether the current object or array has another member.
+    /// Returns whether the current object or array has another member.
     pub fn has_more(&mut self) -> bool {
         let end = self.stack.last().map(|top| top.end);
         match self.peek() {
@@ -164,7 +164,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads the next key of the current object; its value must be read or skipped next. A key has no escapes.
+    /// Reads the next key of the current object. The caller must then read or skip its value. A key has no escapes.
     ///
     /// # Errors
     /// [`ErrorCode::JsonFormat`].
@@ -198,8 +198,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Moves to the value of `key` if the object has it from here on; keys before it in byte order are skipped, and a greater
-    /// key or the end of the object means that it is not there.
+    /// Moves to the value of `key` and returns true if the rest of the object contains it. Skips keys before it in byte
+    /// order. A greater key or the end of the object means that the key is missing.
     ///
     /// # Errors
     /// [`ErrorCode::JsonFormat`].
@@ -225,7 +225,7 @@ impl<'a> Reader<'a> {
     /// Moves to the value of `key`.
     ///
     /// # Errors
-    /// [`ErrorCode::JsonFormat`], also when the key is not there.
+    /// [`ErrorCode::JsonFormat`], also if the key is missing.
     pub fn key_require(&mut self, key: &str) -> Result<()> {
         if self.key_expect(key)? {
             Ok(())
@@ -272,18 +272,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a number that is not negative.
+    /// Reads a non-negative number.
     ///
     /// # Errors
-    /// [`ErrorCode::JsonFormat`], also for a number out of range.
+    /// [`ErrorCode::JsonFormat`], also if the number is out of range.
     pub fn u64(&mut self) -> Result<u64> {
         self.number()?.narrow("uint64")
     }
 
-    /// Reads a number of at most 32 bits that is not negative.
+    /// Reads a non-negative number of at most 32 bits.
     ///
     /// # Errors
-    /// [`ErrorCode::JsonFormat`], also for a number out of range.
+    /// [`ErrorCode::JsonFormat`], also if the number is out of range.
     pub fn u32(&mut self) -> Result<u32> {
         self.number()?.narrow("uint")
     }
@@ -291,7 +291,7 @@ impl<'a> Reader<'a> {
     /// Reads a number.
     ///
     /// # Errors
-    /// [`ErrorCode::JsonFormat`], also for a number out of range.
+    /// [`ErrorCode::JsonFormat`], also if the number is out of range.
     pub fn i64(&mut self) -> Result<i64> {
         self.number()?.narrow("int64")
     }
@@ -299,12 +299,12 @@ impl<'a> Reader<'a> {
     /// Reads a number of at most 32 bits.
     ///
     /// # Errors
-    /// [`ErrorCode::JsonFormat`], also for a number out of range.
+    /// [`ErrorCode::JsonFormat`], also if the number is out of range.
     pub fn i32(&mut self) -> Result<i32> {
         self.number()?.narrow("int")
     }
 
-    /// Reads a time in seconds since 1970, which pgBackRest reads as an unsigned number so that it can't be negative.
+    /// Reads a time in seconds since 1970. pgBackRest reads it as an unsigned number, so it cannot be negative.
     ///
     /// # Errors
     /// [`ErrorCode::JsonFormat`].
@@ -334,10 +334,10 @@ impl<'a> Reader<'a> {
         self.string_body()
     }
 
-    /// Reads an owner: a name, or `false` for one without a name.
+    /// Reads an owner: a name, or `false` for an owner without a name.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] for `true`, [`ErrorCode::JsonFormat`] for anything else that is neither.
+    /// [`ErrorCode::Format`] for `true`, [`ErrorCode::JsonFormat`] for anything else.
     pub fn string_or_false(&mut self) -> Result<Option<Cow<'a, str>>> {
         if self.value_start()? == b'"' {
             return self.string_body().map(Some);
@@ -366,7 +366,7 @@ impl<'a> Reader<'a> {
         Ok(map)
     }
 
-    /// Whether the next member of the current array is itself an array.
+    /// Returns whether the next member of the current array is itself an array.
     pub fn next_is_array(&mut self) -> bool {
         let rest = self.text.as_bytes()[self.pos..].iter();
         rest.copied().find(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',')) == Some(b'[')
@@ -408,8 +408,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The character of the escape at the reader's position and the escape's length in bytes. Only ASCII is ever written
-    /// otherwise than as itself, so `\u` is decoded for ASCII alone.
+    /// Returns the character of the escape at the reader's position and the length of the escape in bytes. Writers
+    /// escape only ASCII characters, so `\u` is decoded for ASCII only.
     fn escape(&self) -> Result<(char, usize)> {
         let rest = &self.text.as_bytes()[self.pos + 1..];
         let char = match rest.first() {
@@ -439,7 +439,7 @@ impl<'a> Reader<'a> {
     /// Skips the next value.
     ///
     /// # Errors
-    /// [`ErrorCode::JsonFormat`] when it is not valid.
+    /// [`ErrorCode::JsonFormat`] if it is invalid.
     pub fn skip(&mut self) -> Result<()> {
         let depth = self.stack.len();
         loop {
@@ -463,7 +463,7 @@ impl<'a> Reader<'a> {
 
     /// Skips a scalar, or enters an object or array.
     fn skip_step(&mut self) -> Result<()> {
-        // Look past the comma without taking it: the typed methods below take it themselves.
+        // Look past the comma without consuming it: the typed methods below consume it themselves
         let before = (self.pos, self.after_key, self.stack.last().copied());
         let next = self.value_start()?;
         self.pos = before.0;

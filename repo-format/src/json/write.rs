@@ -1,4 +1,4 @@
-//! Writing JSON byte for byte as pgBackRest does.
+//! Writes JSON byte for byte as pgBackRest does.
 
 use std::fmt::Write as _;
 
@@ -28,10 +28,10 @@ pub fn write_string(out: &mut String, value: &str) {
     out.push('"');
 }
 
-/// Checks that `key` can be an object key that pgBackRest reads again: keys are written without any escaping.
+/// Checks that `key` can be an object key that pgBackRest reads back. Keys are written without any escaping.
 ///
 /// # Errors
-/// [`ErrorCode::OptionInvalidValue`] for an empty key, one with `"`, `\` or a control character, or longer than
+/// [`ErrorCode::OptionInvalidValue`] if the key is empty, contains `"`, `\` or a control character, or is longer than
 /// [`KEY_SIZE_MAX`] bytes.
 pub fn check_key(key: &str) -> Result<()> {
     let problem = if key.is_empty() {
@@ -46,7 +46,7 @@ pub fn check_key(key: &str) -> Result<()> {
     Err(Error::new(ErrorCode::OptionInvalidValue, format!("key '{}' {problem}", key.escape_debug())))
 }
 
-/// Writes one object. The caller gives the keys in ascending byte order.
+/// Writes an object. The caller passes the keys in ascending byte order.
 #[derive(Debug)]
 pub struct ObjectWriter<'a> {
     out: &'a mut String,
@@ -84,10 +84,10 @@ impl<'a> ObjectWriter<'a> {
         }
     }
 
-    /// A string whose text needs no escapes, such as a checksum, a label or a mode.
+    /// Writes a string whose text needs no escapes, such as a checksum, a label or a mode.
     pub fn plain(&mut self, key: &str, value: impl std::fmt::Display) {
         self.key(key);
-        // Writing into a String can't fail.
+        // Writing into a String cannot fail
         let _ = write!(self.out, "\"{value}\"");
     }
 

@@ -4,22 +4,22 @@ use crate::hash::Sha1;
 
 use super::OwnerId;
 
-/// A file of a backup. A backup may have millions, so this is kept small.
+/// A file of a backup. A backup may have millions of files, so the struct is small.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestFile {
     /// The manifest name: `pg_data/...` or `pg_tblspc/<oid>/...`.
     pub name: Box<str>,
-    /// The size in bytes as copied; before the copy the size at the scan or of the prior backup's copy.
+    /// The size in bytes as copied; before the copy, the size at the scan or in the prior backup.
     pub size: u64,
     /// The size in bytes at the scan.
     pub size_original: u64,
-    /// The size in bytes as stored; equal to `size` until the copy, and when the manifest does not say another one.
+    /// The size in bytes as stored. It equals `size` until the copy, and if the manifest does not specify another size.
     pub size_repo: u64,
     /// The modification time in seconds since 1970.
     pub timestamp: i64,
-    /// The checksum of the file's bytes; none before the copy.
+    /// The checksum of the file's bytes; `None` before the copy.
     pub checksum: Option<Sha1>,
-    /// The checksum of the stored bytes; none before the copy, and where the stored bytes are the file's own.
+    /// The checksum of the stored bytes; `None` before the copy, and if the stored bytes are the file's own bytes.
     pub checksum_repo: Option<Sha1>,
     /// The permission bits.
     pub mode: u16,
@@ -27,18 +27,18 @@ pub struct ManifestFile {
     pub user: OwnerId,
     /// The group.
     pub group: OwnerId,
-    /// The index in the manifest's references of the backup that holds the bytes; none when that is this backup.
+    /// The backup that contains the bytes, as an index into the manifest's references; `None` if it is this backup.
     pub reference: Option<u32>,
-    /// Where the bytes are when they are in a bundle.
+    /// The location of the bytes if they are in a bundle.
     pub bundle: Option<Bundle>,
-    /// How the bytes are split when the file is stored in blocks.
+    /// How the bytes are split if the file is stored in blocks.
     pub block: Option<BlockIncr>,
-    /// The result of the page check; none when pages were not checked.
+    /// The result of the page check; `None` if pages were not checked.
     pub page_check: Option<PageCheck>,
 }
 
 impl ManifestFile {
-    /// A file that has been found and not copied, with an unknown owner.
+    /// Creates a file that was found but not copied, with an unknown owner.
     pub fn new(name: &str, size: u64, timestamp: i64) -> Self {
         ManifestFile {
             name: name.into(),
@@ -58,13 +58,13 @@ impl ManifestFile {
         }
     }
 
-    /// The bytes that the file takes in the repository: the stored size, or for older manifests the size itself.
+    /// Returns the bytes that the file uses in the repository: the stored size, or for older manifests the size.
     pub fn repo_bytes(&self) -> u64 {
         if self.size_repo > 0 { self.size_repo } else { self.size }
     }
 
-    /// How the stored bytes are split into blocks; none for a file that is stored whole. That may have a block size all the same:
-    /// pgBackRest keeps it when a later backup of the set does not store blocks.
+    /// Returns how the stored bytes are split into blocks; `None` if the file is stored as a whole. Such a file may
+    /// have a block size too: pgBackRest keeps it if a later backup of the set does not store blocks.
     pub fn stored_blocks(&self) -> Option<BlockIncr> {
         self.block.filter(|block| block.map_size != 0)
     }
@@ -86,11 +86,11 @@ pub struct BlockIncr {
     pub size: u32,
     /// The bytes of each block's checksum in the map, 1 to 16.
     pub checksum_size: u8,
-    /// The bytes of the map at the end of what is stored; 0 before the copy.
+    /// The size in bytes of the map at the end of the stored data; 0 before the copy.
     pub map_size: u64,
 }
 
-/// Damaged pages from `first` to `last`, counted from the start of the relation.
+/// Invalid pages from `first` to `last`, counted from the start of the relation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageRange {
     /// The first page.
@@ -102,9 +102,9 @@ pub struct PageRange {
 /// The result of checking a file's pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageCheck {
-    /// Whether every page was as it should be.
+    /// Whether every page was valid.
     pub valid: bool,
-    /// Boxed twice because nearly every file has none, and this keeps the entry of the others short.
+    /// Boxed twice, because nearly every file has no errors and this keeps those entries small.
     errors: Option<Box<PageErrors>>,
 }
 
@@ -112,15 +112,15 @@ pub struct PageCheck {
 struct PageErrors(Vec<PageRange>);
 
 impl PageCheck {
-    /// A check without a fault; also the mark of a file whose pages are yet to be checked.
+    /// A check without errors. It also marks a file whose pages are still to be checked.
     pub const VALID: PageCheck = PageCheck { valid: true, errors: None };
 
-    /// A check with faults. There are none to list when the file is not made of whole pages.
+    /// Creates a check with errors. The list is empty if the file does not consist of whole pages.
     pub fn invalid(errors: Vec<PageRange>) -> Self {
         PageCheck { valid: false, errors: if errors.is_empty() { None } else { Some(Box::new(PageErrors(errors))) } }
     }
 
-    /// A check with these damaged pages, in ascending order: neighbours become one range.
+    /// Creates a check with these invalid pages, in ascending order. Adjacent pages are merged into a range.
     pub fn from_pages(pages: impl IntoIterator<Item = u32>) -> Self {
         let mut errors: Vec<PageRange> = Vec::new();
         for page in pages {

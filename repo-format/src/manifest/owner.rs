@@ -1,34 +1,34 @@
-//! Owners, each name kept once.
+//! Owners. Each name is stored once.
 
 use std::collections::HashMap;
 
 use crate::{Error, ErrorCode, Result};
 
-/// The number of a user's or group's name in an [`OwnerTable`].
+/// The index of a user's or group's name in an [`OwnerTable`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct OwnerId(pub(super) u16);
 
 impl OwnerId {
-    /// An owner whose number had no name on the machine of the backup.
+    /// An owner whose id had no name on the host of the backup.
     pub const UNKNOWN: OwnerId = OwnerId(0);
 
-    /// Stands for the section's default until that has been read, which comes later in the file.
+    /// A placeholder for the section's default, which comes later in the file.
     pub(super) const DEFAULT: OwnerId = OwnerId(u16::MAX);
 }
 
 /// The names of users and groups in one manifest.
 #[derive(Clone, Debug, Default)]
 pub struct OwnerTable {
-    /// Name number `n` is that of `OwnerId(n + 1)`.
+    /// `names[n]` is the name of `OwnerId(n + 1)`.
     names: Vec<Box<str>>,
     ids: HashMap<Box<str>, OwnerId>,
 }
 
 impl OwnerTable {
-    /// The owner with this name, added if it is new; `None` is the owner without a name.
+    /// Returns the owner with this name and adds it if it is new. `None` is the owner without a name.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] for an empty name, and when there are more than 65,534 names.
+    /// [`ErrorCode::Format`] for an empty name, and if there are more than 65,534 names.
     pub fn intern(&mut self, name: Option<&str>) -> Result<OwnerId> {
         let Some(name) = name else { return Ok(OwnerId::UNKNOWN) };
         if let Some(id) = self.ids.get(name) {
@@ -47,7 +47,7 @@ impl OwnerTable {
         Ok(id)
     }
 
-    /// The owner's name; `None` for one without.
+    /// Returns the owner's name; `None` for the owner without a name.
     pub fn name(&self, id: OwnerId) -> Option<&str> {
         let index = usize::from(id.0).checked_sub(1)?;
         self.names.get(index).map(AsRef::as_ref)

@@ -1,4 +1,4 @@
-//! Reading a manifest.
+//! Reads a manifest.
 
 use std::collections::HashMap;
 use std::io::BufRead;
@@ -17,12 +17,12 @@ use crate::label::{BackupLabel, BackupType};
 use crate::pg::PgVersion;
 use crate::{Error, ErrorCode, Result};
 
-/// The longest line in bytes. The longest real ones list damaged pages: every other page of a segment file of 1 GiB makes some
-/// 700 kB, and clusters with larger segment files more.
+/// The maximum length of a line in bytes. The longest real lines list invalid pages: every other page of a segment file
+/// of 1 GiB needs some 700 kB, and clusters with larger segment files more.
 const LINE_SIZE_MAX: usize = 16 << 20;
-/// Stands for the section's default mode until that has been read, which comes later in the file.
+/// A placeholder for the section's default mode, which comes later in the file.
 const MODE_DEFAULT: u16 = u16::MAX;
-/// PostgreSQL's smallest page in bytes, as it can be compiled.
+/// The smallest page size in bytes that PostgreSQL can be compiled with.
 const PAGE_SIZE_MIN: u32 = 1024;
 /// The highest mode: permission bits, set-uid, set-gid and sticky.
 const MODE_MAX: u16 = 0o7777;
@@ -32,19 +32,19 @@ fn format_error(message: impl Into<String>) -> Error {
 }
 
 impl Manifest {
-    /// Reads the text of a manifest that is not encrypted.
+    /// Parses the text of a manifest that is not encrypted.
     ///
     /// # Errors
-    /// As [`Manifest::read`].
+    /// The same as [`Manifest::read`].
     pub fn parse(text: &[u8]) -> Result<Self> {
         Self::read(text, Origin::Plain)
     }
 
-    /// Reads a manifest's text line by line, so that the text itself need not be in memory.
+    /// Reads a manifest's text line by line, so that the text does not have to be in memory.
     ///
     /// # Errors
-    /// As [`info::read`]; [`ErrorCode::Format`] or [`ErrorCode::JsonFormat`] for what is missing, damaged or could lead out of
-    /// the data directory.
+    /// The same as [`info::read`]; [`ErrorCode::Format`] or [`ErrorCode::JsonFormat`] if something is missing, damaged,
+    /// or could lead out of the data directory.
     pub fn read<R: BufRead>(input: R, origin: Origin) -> Result<Self> {
         let mut loader = Loader::default();
         let header = info::read(input, origin, LINE_SIZE_MAX, |entry| loader.value(entry))?;
@@ -101,14 +101,14 @@ struct Loader {
     owners: OwnerTable,
     references: Vec<BackupLabel>,
     reference_index: HashMap<String, u32>,
-    /// Manifests older than 2.42 have no list of references: it is built from the files' references in their order.
+    /// Manifests before 2.42 have no list of references. It is built from the references of the files, in their order.
     reference_list_found: bool,
     file_defaults: Defaults,
     link_defaults: Defaults,
     path_defaults: Defaults,
 }
 
-/// [`ManifestData`] while keys may be missing.
+/// [`ManifestData`] with optional keys.
 #[derive(Default)]
 struct Data {
     label: Option<BackupLabel>,
@@ -191,7 +191,7 @@ impl Loader {
             return Err(format_error(format!("missing size for file '{name}'")));
         }
         file.size = json.u64()?;
-        // Pages are counted from the start of the relation, of which the file may be a later part
+        // Pages are counted from the start of the relation, and the file may be a later part of it
         let errors = file.page_check.as_ref().map_or(&[][..], PageCheck::errors);
         if let (Some(first), Some(last)) = (errors.first(), errors.last())
             && u64::from(last.last - first.first) >= file.size.div_ceil(u64::from(PAGE_SIZE_MIN))
@@ -202,7 +202,7 @@ impl Loader {
         if file.bundle.is_some_and(|bundle| bundle.offset.checked_add(file.size_repo).is_none()) {
             return Err(format_error(format!("invalid bundle offset for file '{name}'")));
         }
-        // Another checksum that stands there says that the size is wrong
+        // Another checksum means that the size is wrong
         if file.size == 0 && file.checksum.is_none() {
             file.checksum = Some(Sha1::EMPTY);
         }
@@ -347,7 +347,7 @@ impl Loader {
             "option-backup-standby" => options.backup_standby = Some(json.bool()?),
             "option-buffer-size" => options.buffer_size = Some(json.u32()?),
             "option-checksum-page" => options.checksum_page = Some(json.bool()?),
-            // Once this meant gz; the type, which follows it in the file, says more in all but old manifests.
+            // It used to mean gz. The type, which follows it in the file, is more precise in all but old manifests.
             "option-compress" => {
                 options.compress_type = if json.bool()? { CompressType::Gz } else { CompressType::None };
             }
@@ -422,7 +422,7 @@ impl Loader {
 }
 
 impl Manifest {
-    /// Checks that the sorted lists have every name once.
+    /// Checks that each name occurs once in the sorted lists.
     pub(super) fn check_unique(&self) -> Result<()> {
         fn check<'a>(names: impl Iterator<Item = &'a str>) -> Result<()> {
             let mut last = None;
@@ -457,7 +457,7 @@ fn block(name: &str, json: &mut Reader<'_>) -> Result<BlockIncr> {
     Ok(BlockIncr { size, checksum_size, map_size })
 }
 
-/// Reads a list of damaged pages. They are in ascending order, so that a list can't be longer than the file.
+/// Reads a list of invalid pages. They ascend, so a list cannot be longer than the file.
 fn page_errors(name: &str, json: &mut Reader<'_>) -> Result<Vec<PageRange>> {
     let mut errors: Vec<PageRange> = Vec::new();
     json.array_begin()?;

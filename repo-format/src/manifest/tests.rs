@@ -7,8 +7,8 @@ use crate::hash::Sha1;
 use crate::info::Writer;
 use crate::{Error, ErrorCode, Result};
 
-/// Real repositories' files: a small data directory with links, a tablespace, odd names and owners (plain, encrypted), and an
-/// online backup with a damaged table.
+/// Files of real repositories: a small data directory with links, a tablespace, unusual names and owners (plain and
+/// encrypted), and an online backup with a damaged table.
 macro_rules! fixture {
     ($path:literal) => {
         include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/info/", $path)).as_slice()
@@ -65,7 +65,7 @@ fn manifest_real_files_come_out_byte_for_byte() -> Result<()> {
             let manifest = Manifest::parse(&text)?;
             manifest.validate(true)?;
             assert_eq!(String::from_utf8_lossy(&manifest.serialize()?), String::from_utf8_lossy(&text));
-            // backup.info's entry follows from the manifest, but for annotations that were changed later.
+            // The entry in backup.info follows from the manifest, except for annotations that were changed later
             let mut entry = BackupEntry::from_manifest(&manifest)?;
             let real = info.backups.get(&manifest.data.label);
             entry.annotation = real.map(|real| real.annotation.clone()).unwrap_or_default();
@@ -111,7 +111,7 @@ fn text_of(values: &[(&str, &str, &str)]) -> Result<Vec<u8>> {
     writer.finish()
 }
 
-/// What the smallest manifest has.
+/// The content of the smallest manifest.
 const BASE: [(&str, &str, &str); 4] = [
     ("backup", "backup-label", "\"20240101-000000F_20240102-000000D\""),
     ("backup", "backup-type", "\"diff\""),
@@ -154,7 +154,7 @@ fn manifest_without_reference_list_builds_it_from_files() -> Result<()> {
     let labels: Vec<&str> = manifest.references.iter().map(BackupLabel::as_str).collect();
     assert_eq!(labels, ["20230101-000000F", "20240101-000000F", "20240101-000000F_20240102-000000D"]);
     assert_eq!(manifest.files.iter().map(|file| file.reference).collect::<Vec<_>>(), [Some(0), Some(1), Some(0)]);
-    // A partial manifest's file has no checksum yet; an empty file's is known.
+    // A file in a partial manifest has no checksum yet; that of an empty file is known
     let checksums: Vec<_> = manifest.files.iter().map(|file| file.checksum).collect();
     assert_eq!(checksums, [None, None, Some(Sha1::EMPTY)]);
     let error = manifest.validate(false).map_err(|error| error.message);

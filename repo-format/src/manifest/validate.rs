@@ -7,11 +7,11 @@ use crate::hash::Sha1;
 use crate::layout::RepoPath;
 use crate::{Error, ErrorCode, Result, ini};
 
-/// How many faults a message lists.
+/// How many errors a message lists.
 const FAULTS_SHOWN_MAX: usize = 100;
 
-/// Checks that a manifest name lies in the data directory or in a tablespace, so that nothing restored from it can be written
-/// elsewhere, and that it can be stored.
+/// Checks that a manifest name is in the data directory or in a tablespace, so that a restore cannot write elsewhere,
+/// and that it can be stored.
 ///
 /// # Errors
 /// [`ErrorCode::Format`].
@@ -25,8 +25,8 @@ pub fn check_name(name: &str) -> Result<()> {
 }
 
 impl Manifest {
-    /// Checks that every file has its checksum: after loading for a restore, and (`strict`, which checks sizes as well) before a
-    /// finished backup's manifest is written.
+    /// Checks that every file has its checksum. A restore calls it after loading. A backup calls it with `strict`,
+    /// which also checks sizes, before it writes the manifest.
     ///
     /// # Errors
     /// [`ErrorCode::Format`], naming the files.
@@ -36,7 +36,7 @@ impl Manifest {
         let mut fault = |text: std::fmt::Arguments<'_>| {
             count += 1;
             if count <= FAULTS_SHOWN_MAX {
-                // Writing into a String can't fail.
+                // Writing into a String cannot fail
                 let _ = write!(faults, "\n{text}");
             }
         };

@@ -1,4 +1,4 @@
-//! Writing a manifest.
+//! Writes a manifest.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ use crate::info::Writer;
 use crate::json::{ArrayWriter, ObjectWriter, check_key, write_string};
 use crate::{BACKREST_VERSION, Error, ErrorCode, Result};
 
-/// The bits of the data directory's mode that make the default mode of files.
+/// The bits of the data directory's mode that make up the default mode of files.
 const FILE_MODE_MASK: u16 = 0o640;
 
 const BACKUP: &str = "backup";
@@ -22,7 +22,7 @@ const TARGET_FILE: &str = "target:file";
 const TARGET_LINK: &str = "target:link";
 const TARGET_PATH: &str = "target:path";
 
-/// What entries leave out: everything comes from the data directory's own entry.
+/// The values that entries omit. All come from the data directory's own entry.
 struct Defaults {
     user: OwnerId,
     group: OwnerId,
@@ -31,30 +31,30 @@ struct Defaults {
 }
 
 impl Manifest {
-    /// The manifest's text in memory, with this program's version.
+    /// Returns the manifest's text, with this program's version.
     ///
     /// # Errors
-    /// As [`Manifest::write`].
+    /// The same as [`Manifest::write`].
     pub fn serialize(&self) -> Result<Vec<u8>> {
         let mut out = Vec::new();
         self.write(&mut out)?;
         Ok(out)
     }
 
-    /// Writes the manifest's text, with this program's version. It goes out line by line: give a buffered output.
+    /// Writes the manifest's text, with this program's version. It writes line by line, so pass a buffered output.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] for names that could not be read again, and lists that are not sorted; [`ErrorCode::Assert`] without
-    /// an entry for the data directory; [`ErrorCode::VersionNotSupported`] for a PostgreSQL version that is not known;
-    /// [`ErrorCode::FileWrite`] when the output fails.
+    /// [`ErrorCode::Format`] for names that could not be read back and for lists that are not sorted;
+    /// [`ErrorCode::Assert`] without an entry for the data directory; [`ErrorCode::VersionNotSupported`] for an unknown
+    /// PostgreSQL version; [`ErrorCode::FileWrite`] if the output fails.
     pub fn write<W: Write>(&self, out: W) -> Result<()> {
         self.write_as(out, BACKREST_VERSION)
     }
 
-    /// As [`Manifest::write`], with another version.
+    /// Like [`Manifest::write`], with another version.
     ///
     /// # Errors
-    /// As [`Manifest::write`].
+    /// The same as [`Manifest::write`].
     pub fn write_as<W: Write>(&self, out: W, version: &str) -> Result<()> {
         self.check_unique()?;
         let base = self

@@ -1,20 +1,20 @@
 //! The control file, `global/pg_control`.
 //!
-//! Source: pgBackRest `src/postgres/interface.c` and `src/postgres/interface/version.vendor.h`, whose structures give the
-//! offsets below for 64-bit builds.
+//! Source: pgBackRest `src/postgres/interface.c` and `src/postgres/interface/version.vendor.h`. Their structures yield
+//! the offsets below for 64-bit builds.
 
 use super::version::VERSIONS;
 use super::{PgVersion, check_wal_segment_size, page, u32_at, u64_at};
 use crate::wal_name::{Lsn, TimelineId};
 use crate::{Error, ErrorCode, Result};
 
-/// Size of the file in bytes; what follows the data is zero.
+/// Size of the file in bytes. The bytes after the data are zero.
 pub const CONTROL_FILE_SIZE: usize = 8192;
 
-/// Bytes of the file that hold data. PostgreSQL keeps to them so that one sector is written at once.
+/// Bytes of the file that contain data. PostgreSQL limits them so that they fit into one sector.
 pub const CONTROL_DATA_SIZE: usize = 512;
 
-/// The checkpoint that restore puts into the control file while it must not be used: PostgreSQL never uses the first WAL
+/// The checkpoint that a restore writes to a control file that must not be used. PostgreSQL never uses the first WAL
 /// segment, so no LSN in it is valid.
 pub const CHECKPOINT_INVALID: Lsn = Lsn(0xDEAD);
 
@@ -23,7 +23,7 @@ const CONTROL_VERSION_OFFSET: usize = 8;
 const CATALOG_VERSION_OFFSET: usize = 12;
 const CHECKPOINT_OFFSET: usize = 32;
 
-/// Where the fields are that differ between versions.
+/// The offsets of the fields that differ between versions.
 struct Offsets {
     timeline: usize,
     page_size: usize,
@@ -45,7 +45,7 @@ fn offsets(version: PgVersion) -> Offsets {
     Offsets { timeline, page_size, wal_segment_size, data_checksum_version, crc }
 }
 
-/// What backup and restore need of the control file.
+/// The parts of the control file that backup and restore need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PgControl {
     /// The version that wrote it.
@@ -56,7 +56,7 @@ pub struct PgControl {
     pub control_version: u32,
     /// `catalog_version_no`.
     pub catalog_version: u32,
-    /// Where the last checkpoint record is.
+    /// The position of the last checkpoint record.
     pub checkpoint: Lsn,
     /// The timeline of the last checkpoint.
     pub timeline: TimelineId,
@@ -64,30 +64,30 @@ pub struct PgControl {
     pub page_size: u32,
     /// Size of WAL segments in bytes.
     pub wal_segment_size: u32,
-    /// Whether pages have checksums; false while they are being switched on or off.
+    /// Whether pages have checksums; false while checksums are being enabled or disabled.
     pub data_checksums: bool,
 }
 
 impl PgControl {
-    /// Reads the data of a control file; bytes after the first [`CONTROL_DATA_SIZE`] are not looked at.
+    /// Parses a control file. Bytes after the first [`CONTROL_DATA_SIZE`] are ignored.
     ///
-    /// With `force` the file is taken for that version's whatever its numbers say, and its CRC may be anywhere after that
-    /// version's place. Errors: version-not-supported [046], checksum [026] for a wrong CRC, format [029] for sizes that
-    /// PostgreSQL does not have and for a file that is too short.
+    /// With `force`, the file is read as that version regardless of its version numbers, and its CRC may be anywhere
+    /// after that version's offset. Errors: version-not-supported [046], checksum [026] for a wrong CRC, format [029]
+    /// for sizes that PostgreSQL does not have and for a file that is too short.
     ///
-    /// A file that is being written may be read torn: the caller reads again before it believes an error.
+    /// A file that is being written may be read torn. The caller should read it again before it reports an error.
     pub fn parse(data: &[u8], force: Option<PgVersion>) -> Result<Self> {
         parse(data, force).map(|(control, _)| control)
     }
 
-    /// Whether restore left this file unusable on purpose.
+    /// Returns whether a restore made this file unusable.
     pub fn is_checkpoint_invalid(&self) -> bool {
         self.checkpoint == CHECKPOINT_INVALID
     }
 }
 
-/// Makes a control file unusable for PostgreSQL, as restore does until a recovery is set up: puts [`CHECKPOINT_INVALID`] in and
-/// the CRC right. Errors as [`PgControl::parse`], with the file unchanged.
+/// Makes a control file unusable for PostgreSQL until a recovery is configured: sets [`CHECKPOINT_INVALID`] and updates
+/// the CRC. Errors are those of [`PgControl::parse`] and leave the file unchanged.
 pub fn invalidate_checkpoint(data: &mut [u8], force: Option<PgVersion>) -> Result<()> {
     let (_, crc_offset) = parse(data, force)?;
     data[CHECKPOINT_OFFSET..CHECKPOINT_OFFSET + 8].copy_from_slice(&CHECKPOINT_INVALID.0.to_le_bytes());
@@ -96,7 +96,7 @@ pub fn invalidate_checkpoint(data: &mut [u8], force: Option<PgVersion>) -> Resul
     Ok(())
 }
 
-/// Gives the control data and the offset of its CRC.
+/// Returns the control data and the offset of its CRC.
 fn parse(data: &[u8], force: Option<PgVersion>) -> Result<(PgControl, usize)> {
     let Some(data) = data.get(..CONTROL_DATA_SIZE) else {
         return Err(Error::new(
@@ -120,7 +120,7 @@ fn parse(data: &[u8], force: Option<PgVersion>) -> Result<(PgControl, usize)> {
     let page_size = u32_field(offsets.page_size)?;
     page::check_page_size(page_size)?;
     let data_checksum_version = u32_field(offsets.data_checksum_version)?;
-    // From 19 on, 2 and 3 tell that checksums are being switched off or on, when pages may lack them.
+    // From 19 on, 2 and 3 mean that checksums are being disabled or enabled, when pages may lack them
     let data_checksum_version_max = if version >= PgVersion::V19 { 3 } else { 1 };
     if data_checksum_version > data_checksum_version_max {
         return Err(Error::new(
@@ -159,7 +159,7 @@ fn detect(control_version: u32, catalog_version: u32) -> Result<PgVersion> {
     })
 }
 
-/// Finds the CRC: at `offset`, or with `search` at the first place from there on where it is right.
+/// Finds the CRC: at `offset`, or with `search` at the first offset from there on at which it matches.
 fn check_crc(data: &[u8], offset: usize, search: bool) -> Result<usize> {
     let last = if search { data.len() - 4 } else { offset };
     let mut calculated = crc32c::crc32c(&data[..offset]);

@@ -1,14 +1,14 @@
-//! Timeline history files, `<timeline>.history`: from which timelines a timeline descends, and where it left them.
+//! Timeline history files, `<timeline>.history`: the ancestors of a timeline, and where each ended.
 
 use crate::wal_name::{Lsn, TimelineId};
 use crate::{Error, ErrorCode, Result};
 
-/// One step of a timeline's past.
+/// One ancestor of a timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryEntry {
     /// The older timeline.
     pub timeline: TimelineId,
-    /// Where it was left: its WAL counts up to here.
+    /// Where the ancestor ended: its WAL counts up to here.
     pub end_lsn: Lsn,
 }
 
@@ -17,8 +17,8 @@ pub struct HistoryEntry {
 pub struct TimelineHistory(pub Vec<HistoryEntry>);
 
 impl TimelineHistory {
-    /// Reads a history file. Empty lines and lines that begin with `#` don't count. Format error [029] for other lines that are
-    /// not a timeline (decimal) and an LSN with a tab between them, whatever follows after another tab.
+    /// Parses a history file. Ignores empty lines and lines that begin with `#`. Returns a format error [029] for other
+    /// lines that do not consist of a timeline (decimal), a tab and an LSN. Anything may follow after another tab.
     pub fn parse(text: &str) -> Result<Self> {
         text.split('\n')
             .map(|line| (line, line.trim()))
@@ -31,7 +31,7 @@ impl TimelineHistory {
             .map(TimelineHistory)
     }
 
-    /// Where `timeline` was left on the way to the timeline that this is the history of; `None` if it is not on the way.
+    /// Returns where the history leaves `timeline`; `None` if `timeline` is not an ancestor.
     pub fn end_lsn(&self, timeline: TimelineId) -> Option<Lsn> {
         self.0.iter().find(|entry| entry.timeline == timeline).map(|entry| entry.end_lsn)
     }

@@ -1,22 +1,22 @@
 //! Data pages: their checksums and the check that a backup makes.
 //!
-//! Sources: PostgreSQL `src/include/storage/checksum_impl.h` for the checksum, pgBackRest `src/command/backup/pageChecksum.c`
-//! for the check.
+//! Sources: PostgreSQL `src/include/storage/checksum_impl.h` for the checksum, pgBackRest
+//! `src/command/backup/pageChecksum.c` for the check.
 
 use crate::{Error, ErrorCode, Result};
 
-/// Size in bytes at which PostgreSQL begins another file for a relation: `<name>.1`, `<name>.2` and so on.
+/// Size in bytes at which PostgreSQL starts another file for a relation: `<name>.1`, `<name>.2` and so on.
 pub const SEGMENT_SIZE: u64 = 1024 * 1024 * 1024;
 
 /// Page sizes in bytes that PostgreSQL can be built with.
 pub const PAGE_SIZES: [u32; 6] = [1024, 2048, 4096, 8192, 16384, 32768];
 
-/// Where a page holds its checksum.
+/// The offset of a page's checksum.
 const CHECKSUM_OFFSET: usize = 8;
-/// Where a page holds the end of its free space, which is 0 only if the page was never used.
+/// The offset of the end of a page's free space, which is 0 only if the page was never used.
 const UPPER_OFFSET: usize = 14;
 
-/// Sums that run side by side, so that a processor can do several at once.
+/// Number of parallel sums, so that a processor can compute several at once.
 const LANES: usize = 32;
 /// Bytes that feed each lane once.
 const ROW_SIZE: usize = LANES * 4;
@@ -56,7 +56,7 @@ const LANES_BEGIN: [u32; LANES] = [
     0x959B_D756,
 ];
 
-/// Format error [029] for a size that PostgreSQL does not have.
+/// Returns a format error [029] for a size that PostgreSQL does not have.
 pub fn check_page_size(size: u32) -> Result<()> {
     if PAGE_SIZES.contains(&size) {
         return Ok(());
@@ -67,13 +67,14 @@ pub fn check_page_size(size: u32) -> Result<()> {
     ))
 }
 
-/// The checksum that `page` should have as page number `block` of its relation, with 0 in the place of the checksum itself.
+/// Returns the checksum that `page` should have as page number `block` of its relation, computed with 0 in place of the
+/// checksum itself.
 ///
-/// The size of a page is a multiple of 128 bytes; bytes after the last multiple don't count.
+/// The size of a page is a multiple of 128 bytes. Bytes after the last multiple do not count.
 pub fn checksum(page: &[u8], block: u32) -> u16 {
     let (rows, _) = page.as_chunks::<ROW_SIZE>();
     let sum = sum_rows(rows) ^ block;
-    // The remainder is below 65535, so one more fits. No page has the checksum 0.
+    // The remainder is below 65535, so adding one fits; no page has the checksum 0
     (sum % 65535) as u16 + 1
 }
 
@@ -109,24 +110,25 @@ pub struct PageCheck {
     pub page_size: u32,
     /// Number of the file's first page in its relation, see [`first_page`].
     pub first_page: u32,
-    /// Whether a page counts as never used by its header (the rule); otherwise by a checksum of 0.
+    /// Whether the header decides that a page was never used (the default). Otherwise a checksum of 0 decides.
     pub header_check: bool,
 }
 
 impl PageCheck {
-    /// Checks the pages in `data`, which begins `offset` bytes into the file (a multiple of the page size), and appends the
-    /// numbers of those that look damaged to `suspects`.
+    /// Checks the pages in `data`, which starts at `offset` in the file (a multiple of the page size), and appends the
+    /// numbers of suspect pages to `suspects`.
     ///
-    /// A page may have been read while PostgreSQL wrote it: the caller reads a suspect again from the file, at
-    /// [`PageCheck::file_offset`], and takes it for good if it is no longer the same. Only pages that did not change are errors.
+    /// PostgreSQL may have been writing a page while it was read. The caller reads a suspect page again from the file,
+    /// at [`PageCheck::file_offset`], and accepts it if it has changed. Only pages that did not change are errors.
     ///
-    /// Gives the number of bytes after the last whole page. At the end of a file, any make the file misaligned: it is invalid
-    /// as a whole, whatever its pages are.
+    /// Returns the number of bytes after the last whole page. At the end of a file, any such byte makes the file
+    /// misaligned, and therefore invalid as a whole.
     #[must_use = "bytes that are not a whole page are an error at the end of a file"]
     pub fn check(&self, data: &[u8], offset: u64, suspects: &mut Vec<u32>) -> usize {
         let pages = data.chunks_exact(self.page_size as usize);
         let rest = pages.remainder().len();
-        // Page numbers have 32 bits in PostgreSQL. A file with more, which it never makes, wraps as in C.
+        // Page numbers have 32 bits in PostgreSQL. For a file with more pages, which it never creates, they wrap as in
+        // C.
         let mut block = self.first_page.wrapping_add((offset / u64::from(self.page_size)) as u32);
         for page in pages {
             if !self.is_good(page, block) {
@@ -143,13 +145,14 @@ impl PageCheck {
         if unused { page.iter().all(|&byte| byte == 0) } else { field(CHECKSUM_OFFSET) == checksum(page, block) }
     }
 
-    /// Where a page that [`PageCheck::check`] named is in its file, in bytes.
+    /// Returns the offset in the file, in bytes, of a page that [`PageCheck::check`] reported.
     pub fn file_offset(&self, block: u32) -> u64 {
         u64::from(block.wrapping_sub(self.first_page)) * u64::from(self.page_size)
     }
 }
 
-/// The number of the first page of the file `name` in its relation: files after the first end with a point and their number.
+/// Returns the number of the first page of the file `name` in its relation. Files after the first end with a dot and
+/// their number.
 pub fn first_page(name: &str, page_size: u32) -> u32 {
     let number = match name.rsplit_once('.') {
         Some((_, number)) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -157,7 +160,7 @@ pub fn first_page(name: &str, page_size: u32) -> u32 {
         }
         _ => 0,
     };
-    // At most 2^20 for the smallest page, so it fits; page numbers wrap as in C.
+    // At most 2^20 for the smallest page, so it fits; page numbers wrap as in C
     number.wrapping_mul((SEGMENT_SIZE / u64::from(page_size)) as u32)
 }
 

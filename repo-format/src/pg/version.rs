@@ -1,6 +1,7 @@
-//! PostgreSQL versions and what differs between them.
+//! PostgreSQL versions and their differences.
 //!
-//! Sources: pgBackRest `src/postgres/interface.c` and `src/postgres/interface/version.vendor.h`, and PostgreSQL's release notes.
+//! Sources: pgBackRest `src/postgres/interface.c` and `src/postgres/interface/version.vendor.h`, and PostgreSQL's
+//! release notes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,12 +10,12 @@ use crate::{Error, ErrorCode, Result};
 
 /// A major version of PostgreSQL, e.g. 9.6 or 15.
 ///
-/// Any version can be named, because the history of an old stanza may hold versions that are no longer supported;
-/// [`PgVersion::is_supported`] tells which clusters can be backed up.
+/// Any version can be represented, because the history of an old stanza may contain versions that are no longer
+/// supported. [`PgVersion::is_supported`] returns whether clusters of a version can be backed up.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PgVersion(u32);
 
-/// What identifies a version's files.
+/// What identifies the files of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct VersionFacts {
     pub(crate) version: PgVersion,
@@ -47,7 +48,7 @@ pub(crate) const VERSIONS: &[VersionFacts] = &[
     VersionFacts { unreleased: true, ..facts(PgVersion::V19, 1902, 202_605_131, 0xD121) },
 ];
 
-/// How a cluster is told to recover.
+/// How a cluster is configured for recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecoveryFile {
     /// `recovery.conf`, up to PostgreSQL 11.
@@ -72,12 +73,12 @@ impl PgVersion {
 }
 
 impl PgVersion {
-    /// The major version of a server's `server_version_num`, e.g. 150004 -> 15 and 90624 -> 9.6.
+    /// Returns the major version of a server's `server_version_num`, e.g. 15 for 150004 and 9.6 for 90624.
     pub fn from_server_version_num(number: u32) -> Self {
         if number >= 100_000 { PgVersion(number / 10_000 * 10_000) } else { PgVersion(number / 100 * 100) }
     }
 
-    /// The number in the form of `server_version_num`, without the minor version, e.g. 150000 and 90600.
+    /// Returns the number in the form of `server_version_num`, without the minor version, e.g. 150000 and 90600.
     pub fn number(self) -> u32 {
         self.0
     }
@@ -87,12 +88,12 @@ impl PgVersion {
         VERSIONS.iter().map(|facts| facts.version)
     }
 
-    /// Whether clusters of this version can be backed up and restored.
+    /// Returns whether clusters of this version can be backed up and restored.
     pub fn is_supported(self) -> bool {
         self.facts().is_ok()
     }
 
-    /// Version-not-supported error [046] if clusters of this version can't be backed up.
+    /// Returns a version-not-supported error [046] if clusters of this version can't be backed up.
     pub(crate) fn facts(self) -> Result<&'static VersionFacts> {
         VERSIONS.iter().find(|facts| facts.version == self).ok_or_else(|| {
             Error::new(ErrorCode::VersionNotSupported, format!("invalid PostgreSQL version {self}"))
@@ -101,23 +102,24 @@ impl PgVersion {
         })
     }
 
-    /// The `pg_control_version` of this version's control file, which backup.info records. Version-not-supported error [046]
-    /// for a version that is not known.
+    /// Returns the `pg_control_version` of this version's control file, which backup.info records, or a
+    /// version-not-supported error [046] if the version is unknown.
     pub fn control_version(self) -> Result<u32> {
         Ok(self.facts()?.control_version)
     }
 
-    /// The catalog version of this version's release. Version-not-supported error [046] for a version that is not known.
+    /// Returns the catalog version of this version's release, or a version-not-supported error [046] if the version is
+    /// unknown.
     pub fn catalog_version(self) -> Result<u32> {
         Ok(self.facts()?.catalog_version)
     }
 
-    /// `wal`, or `xlog` before 10: part of the names of functions and tools.
+    /// Returns `wal`, or `xlog` before version 10: a part of the names of functions and tools.
     pub fn wal_name(self) -> &'static str {
         if self >= PgVersion::V10 { "wal" } else { "xlog" }
     }
 
-    /// `lsn`, or `location` before 10: part of the names of functions.
+    /// Returns `lsn`, or `location` before version 10: a part of the names of functions.
     pub fn lsn_name(self) -> &'static str {
         if self >= PgVersion::V10 { "lsn" } else { "location" }
     }
@@ -132,32 +134,33 @@ impl PgVersion {
         if self >= PgVersion::V10 { "pg_xact" } else { "pg_clog" }
     }
 
-    /// The directory of this version inside a tablespace, e.g. `PG_15_202209061`; `catalog_version` is the cluster's own.
+    /// Returns the directory of this version inside a tablespace, e.g. `PG_15_202209061`. `catalog_version` is the
+    /// cluster's own.
     pub fn tablespace_dir(self, catalog_version: u32) -> String {
         format!("PG_{self}_{catalog_version}")
     }
 
-    /// Where recovery settings go.
+    /// Returns where recovery settings are written.
     pub fn recovery_file(self) -> RecoveryFile {
         if self >= PgVersion::V12 { RecoveryFile::AutoConf } else { RecoveryFile::RecoveryConf }
     }
 
-    /// The function that gives the WAL file name of an LSN, without its schema.
+    /// Returns the name of the function that converts an LSN to a WAL file name, without its schema.
     pub fn wal_file_name_function(self) -> &'static str {
         if self >= PgVersion::V10 { "pg_walfile_name" } else { "pg_xlogfile_name" }
     }
 
-    /// The function that gives the LSN where the next WAL record is inserted, without its schema.
+    /// Returns the name of the function that returns the insert position of the next WAL record, without its schema.
     pub fn current_wal_insert_lsn_function(self) -> &'static str {
         if self >= PgVersion::V10 { "pg_current_wal_insert_lsn" } else { "pg_current_xlog_insert_location" }
     }
 
-    /// The function that ends the current WAL segment, without its schema.
+    /// Returns the name of the function that ends the current WAL segment, without its schema.
     pub fn switch_wal_function(self) -> &'static str {
         if self >= PgVersion::V10 { "pg_switch_wal" } else { "pg_switch_xlog" }
     }
 
-    /// The function that gives the last LSN replayed on a standby, without its schema.
+    /// Returns the name of the function that returns the last LSN replayed on a standby, without its schema.
     pub fn last_wal_replay_lsn_function(self) -> &'static str {
         if self >= PgVersion::V10 { "pg_last_wal_replay_lsn" } else { "pg_last_xlog_replay_location" }
     }
@@ -179,7 +182,7 @@ impl fmt::Debug for PgVersion {
 impl FromStr for PgVersion {
     type Err = Error;
 
-    /// Reads `9.6` or `15`. Assert error [025] for another form, as pgBackRest gives.
+    /// Parses `9.6` or `15`. Like pgBackRest, returns an assert error [025] for another form.
     fn from_str(text: &str) -> Result<Self> {
         parse(text).ok_or_else(|| Error::new(ErrorCode::Assert, format!("version {text} format is invalid")))
     }
@@ -187,14 +190,14 @@ impl FromStr for PgVersion {
 
 fn parse(text: &str) -> Option<PgVersion> {
     let number = |digits: &str| -> Option<u32> {
-        // Two digits each are all that versions ever had; the limit also keeps the sum below in range.
+        // Every version has at most two digits per part; the limit also keeps the sum below in range
         (matches!(digits.len(), 1 | 2) && digits.bytes().all(|byte| byte.is_ascii_digit()))
             .then(|| digits.parse().ok())?
     };
     match text.split_once('.') {
         None if text.len() == 2 && !text.starts_with('0') => Some(PgVersion(number(text)? * 10_000)),
         None => None,
-        // Only versions before 10 have two parts: `10.1` is a release of 10, and no directory or file says so.
+        // Only versions before 10 have two parts: `10.1` is a minor release of 10, and no directory or file names it
         Some((major, minor)) if major.len() == 1 => Some(PgVersion(number(major)? * 10_000 + number(minor)? * 100)),
         Some(_) => None,
     }

@@ -1,4 +1,4 @@
-//! The header of a WAL segment's first page, which says where the segment belongs.
+//! The header of a WAL segment's first page, which identifies the cluster.
 //!
 //! Source: pgBackRest `src/postgres/interface.c` (`pgWalFromBuffer`).
 
@@ -16,7 +16,7 @@ const SEGMENT_SIZE_OFFSET: usize = 32;
 /// Set in the header of a segment's first page.
 const FLAG_LONG_HEADER: u16 = 0x0002;
 
-/// What the first page of a WAL segment says.
+/// The header of the first page of a WAL segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WalHeader {
     /// The version that wrote it.
@@ -28,10 +28,10 @@ pub struct WalHeader {
 }
 
 impl WalHeader {
-    /// Reads the beginning of a segment. With `force` it is taken for that version's whatever its magic.
+    /// Parses the beginning of a segment. With `force`, the segment is read as that version regardless of its magic.
     ///
-    /// Errors: format [029] for a page without long header, a segment size that PostgreSQL does not have and a file that is too
-    /// short; version-not-supported [046] for an unknown magic.
+    /// Errors: format [029] for a page without a long header, a segment size that PostgreSQL does not have, and a file
+    /// that is too short; version-not-supported [046] for an unknown magic.
     pub fn parse(data: &[u8], force: Option<PgVersion>) -> Result<Self> {
         let short = || {
             Error::new(

@@ -7,7 +7,7 @@ use jiff::fmt::rfc2822::DateTimePrinter;
 
 use super::{Answer, Entry, Page, Request, Shared};
 
-/// Where the objects are: account and container.
+/// Account and container of the objects.
 const PLACE: (&str, &str) = ("account", "container");
 
 pub fn options(port: u16) -> Vec<String> {

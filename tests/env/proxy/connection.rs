@@ -11,7 +11,7 @@ use super::{Fault, Request, Shared};
 /// Bytes that are read at once.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// A connection of a client and the one to the server that belongs to it.
+/// A client's connection and the corresponding connection to the server.
 struct Connection<'a> {
     shared: &'a Shared,
     number: u64,
@@ -23,7 +23,7 @@ struct Connection<'a> {
 /// Whether the connection serves another request.
 type KeepAlive = bool;
 
-/// Serves a client until it or the server ends the connection, or a fault does.
+/// Serves a client until the client, the server or a fault ends the connection.
 pub fn serve(shared: &Shared, number: u64, socket: TcpStream) -> io::Result<()> {
     let client = wire(shared.tls.accept(socket.try_clone()?)?);
     let mut connection = Connection { shared, number, client, socket, server: None };
@@ -90,7 +90,7 @@ impl Connection<'_> {
     /// Ends the connection with a reset instead of in good order.
     fn reset(&self) -> io::Result<()> {
         socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO))?;
-        // Linger is of use only when the last copy of the socket is closed
+        // Linger has an effect only when the last copy of the socket is closed
         super::lock(&self.shared.open).remove(&self.number);
         Ok(())
     }
@@ -127,7 +127,7 @@ impl Connection<'_> {
     }
 }
 
-/// Passes the server's answer on, or the first half of it.
+/// Forwards the server's answer, or the first half of it.
 fn pass_answer(
     shared: &Shared,
     server: &mut Wire,
@@ -153,7 +153,7 @@ fn pass_answer(
     Ok(!cut && body != Body::Open && !head.says("connection", "close"))
 }
 
-/// Whether the server has kept a connection on which it owes nothing: whatever comes there unasked is its end.
+/// Returns whether the server has kept an idle connection. Anything that arrives unrequested is its end.
 fn is_alive(socket: &TcpStream) -> bool {
     let peek = || {
         socket.set_nonblocking(true)?;
@@ -164,7 +164,7 @@ fn is_alive(socket: &TcpStream) -> bool {
     peek().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// The identifier of a resumable upload in an answer's `Location`.
+/// Returns the id of a resumable upload in an answer's `Location`.
 fn upload_id(head: &Head) -> Option<String> {
     let (_, query) = head.header("location")?.split_once('?')?;
     query.split('&').find_map(|pair| pair.strip_prefix("upload_id=")).map(str::to_owned)

@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as passing messages on takes: heads, and where bodies end.
+//! The parts of HTTP/1.1 that forwarding requires: heads, and where bodies end.
 
 use std::io::{self, BufRead, BufReader, Write};
 
@@ -6,7 +6,7 @@ use super::tls::Stream;
 
 /// A head larger than this is an error.
 const HEAD_MAX_BYTES: usize = 64 << 10;
-/// Headers of one head.
+/// Maximum number of headers.
 const HEADERS_MAX: usize = 100;
 
 /// One side of a connection.
@@ -33,7 +33,7 @@ fn bad(what: &str) -> io::Error {
 }
 
 impl Head {
-    /// Reads a head; `None` when the connection ended in good order before it.
+    /// Reads a head; `None` if the connection ended in good order before it.
     pub fn read(wire: &mut Wire) -> io::Result<Option<Self>> {
         let mut bytes = Vec::new();
         while !bytes.ends_with(b"\r\n\r\n") {
@@ -58,7 +58,7 @@ impl Head {
         std::str::from_utf8(&found.1).ok()
     }
 
-    /// Whether a header says this word.
+    /// Returns whether a header contains this word.
     pub fn says(&self, name: &str, word: &str) -> bool {
         self.header(name).is_some_and(|value| value.to_ascii_lowercase().contains(word))
     }
@@ -68,7 +68,7 @@ impl Head {
         self.line.split(' ').nth(1).and_then(|text| text.parse().ok()).ok_or_else(|| bad("status"))
     }
 
-    /// How the body of a request is delimited.
+    /// Returns how the body of a request is delimited.
     pub fn request_body(&self) -> io::Result<Body> {
         if self.says("transfer-encoding", "chunked") {
             return Ok(Body::Chunked);
@@ -77,7 +77,7 @@ impl Head {
         length.map(Body::Length).map_err(|_| bad("content-length"))
     }
 
-    /// How the body of the answer to a request of this method is delimited.
+    /// Returns how the body of the answer to a request of this method is delimited.
     pub fn answer_body(&self, method: &str) -> io::Result<Body> {
         let status = self.status()?;
         if method == "HEAD" || status < 200 || status == 204 || status == 304 {
@@ -102,7 +102,7 @@ impl Head {
     }
 }
 
-/// Passes a body on, but not more than `limit` bytes of it, and returns how much it was.
+/// Forwards a body, up to `limit` bytes, and returns how many bytes it was.
 pub fn copy_body(from: &mut Wire, to: &mut dyn Write, body: Body, limit: u64) -> io::Result<u64> {
     match body {
         Body::Length(size) => copy(from, to, size.min(limit), true),

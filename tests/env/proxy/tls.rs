@@ -16,7 +16,7 @@ use super::ProxyOptions;
 pub trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
 
-/// How both sides speak.
+/// How both sides communicate.
 pub struct Tls {
     server: Option<Arc<ServerConfig>>,
     client: Option<Arc<ClientConfig>>,

@@ -1,9 +1,13 @@
-//! The temporary file of one call, which only that call can move to the destination.
+//! The temporary file of one call. Only that call can move it to the destination.
 //!
-//! An `archive-get` can outlive the server that called it. The server that is started next asks for another segment under the same
-//! destination (`RECOVERYXLOG`). So every call has a temporary name of its own, makes the file before it looks for anything,
-//! and removes the files of earlier calls first. An earlier call then finds its file gone and fails, instead of changing what
-//! the later one has checked.
+//! An `archive-get` can outlive the server that called it. The next server then asks for another segment under the same
+//! destination (`RECOVERYXLOG`). So every call uses a temporary name of its own. It creates the file before it looks
+//! for anything, and then removes the files of all other calls. An earlier call finds its file gone and fails, instead
+//! of replacing what the later call has checked.
+//!
+//! On a busy machine, where the program starts slowly, the call of an earlier server may be the one that begins later.
+//! Then the call that somebody waits for loses its file. It begins again ([`Caller::still_waits`]), because PostgreSQL
+//! would take its failure for the end of the WAL.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -11,6 +15,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{ErrorKind, Seek};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
 
 use engine::storage::posix::FILE_MODE;
@@ -20,7 +25,7 @@ use repo_format::layout::TEMP_SUFFIX;
 /// Hexadecimal digits that make a temporary name unique.
 const ID_DIGITS: usize = 16;
 
-/// Whether `name` is a temporary name of the file `of`: its own since rbr 0.1, or the fixed one of pgBackRest.
+/// Returns whether `name` is a temporary name of the file `of`: either rbr's own, or pgBackRest's fixed name.
 pub fn is_temporary(name: &[u8], of: &[u8]) -> bool {
     let middle = name.strip_prefix(of).and_then(|rest| rest.strip_suffix(TEMP_SUFFIX.as_bytes()));
     match middle {
@@ -30,27 +35,28 @@ pub fn is_temporary(name: &[u8], of: &[u8]) -> bool {
     }
 }
 
-/// A file that is to become `destination`. It goes when it is dropped before that.
+/// A file that will become `destination`. Dropping it earlier removes it.
 #[derive(Debug)]
 pub struct Claim {
     destination: PathBuf,
     path: PathBuf,
-    /// The open file, or why there is none. Whoever needs no file never hears of that.
+    /// The open file, or the reason why there is none. A caller that needs no file never sees the reason.
     file: Option<Result<File>>,
 }
 
 impl Claim {
-    /// Removes what earlier calls left beside `destination` and makes a new file there.
+    /// Creates a new file beside `destination` and removes the files of other calls there.
     pub fn new(destination: &Path) -> Self {
         let path = temporary(destination);
-        let file = remove_earlier(destination).and_then(|()| create(&path, destination));
+        // In this order, because then at least one of two calls that begin together sees the other's file
+        let file = create(&path, destination).and_then(|file| remove_others(destination, &path).map(|()| file));
         Claim { destination: destination.to_owned(), path, file: Some(file) }
     }
 
-    /// The file, empty.
+    /// Returns the empty file.
     ///
     /// # Errors
-    /// It could not be made or emptied.
+    /// It could not be created or emptied.
     pub fn begin(&mut self) -> Result<&mut File> {
         if !matches!(self.file, Some(Ok(_))) {
             return Err(self.no_file());
@@ -79,12 +85,12 @@ impl Claim {
     /// Replaces the content by another file, which is moved, or copied from another file system and then removed.
     ///
     /// # Errors
-    /// [`ErrorCode::FileMove`], [`ErrorCode::FileWrite`], and those of making the file. `from` then stays.
+    /// [`ErrorCode::FileMove`], [`ErrorCode::FileWrite`], and those of creating the file. `from` then stays.
     pub fn take(&mut self, from: &Path) -> Result<()> {
         if !matches!(self.file, Some(Ok(_))) {
             return Err(self.no_file());
         }
-        // A rename would make the name again that a later call has removed
+        // A rename would recreate the name that a later call has removed
         self.check_is_there()?;
         match std::fs::rename(from, &self.path) {
             Err(error) if error.kind() == ErrorKind::CrossesDevices => {}
@@ -102,7 +108,7 @@ impl Claim {
         if copied != size {
             return Err(failed(std::io::Error::other(format!("{copied} of {size} byte(s) were copied"))));
         }
-        // The caller has the content; a file that stays is removed by the next cleaning
+        // The caller has the content; the next cleanup removes a file that stays
         let _ = std::fs::remove_file(from);
         Ok(())
     }
@@ -114,7 +120,7 @@ impl Claim {
         }
     }
 
-    /// Has the system write the content to its disk.
+    /// Syncs the content to disk.
     ///
     /// # Errors
     /// [`ErrorCode::FileSync`].
@@ -124,10 +130,10 @@ impl Claim {
         })
     }
 
-    /// Gives the file its final name.
+    /// Renames the file to its final name.
     ///
     /// # Errors
-    /// [`ErrorCode::FileMove`], also when a later call has removed the file.
+    /// [`ErrorCode::FileMove`], also if a later call has removed the file.
     pub fn finish(mut self) -> Result<()> {
         std::fs::rename(&self.path, &self.destination)
             .map_err(|error| cannot_move(&self.path, &self.destination, error))?;
@@ -162,26 +168,58 @@ fn create(path: &Path, destination: &Path) -> Result<File> {
     })
 }
 
-/// Removes the temporary files of earlier calls for the same destination.
-fn remove_earlier(destination: &Path) -> Result<()> {
+/// Returns whether an error says that another call has removed the claim.
+pub fn is_lost(error: &Error) -> bool {
+    let cause = error.source.as_ref().and_then(|source| source.downcast_ref::<std::io::Error>());
+    error.code == ErrorCode::FileMove && cause.is_some_and(|cause| cause.kind() == ErrorKind::NotFound)
+}
+
+/// How often a call begins again.
+const BEGIN_AGAIN_MAX: u32 = 3;
+
+/// The process that called this one.
+#[derive(Debug)]
+pub struct Caller {
+    process: u32,
+    begun_again: u32,
+}
+
+impl Caller {
+    /// Returns the current parent process.
+    pub fn now() -> Self {
+        Caller { process: parent_id(), begun_again: 0 }
+    }
+
+    /// Returns whether a call that lost its claim may begin again: its caller still exists and it has not begun again
+    /// too often.
+    pub fn still_waits(&mut self) -> bool {
+        self.begun_again += 1;
+        // The init process adopts processes whose caller has ended
+        self.begun_again <= BEGIN_AGAIN_MAX && self.process != 1 && self.process == parent_id()
+    }
+}
+
+/// Removes the temporary files of other calls for the same destination.
+fn remove_others(destination: &Path, own: &Path) -> Result<()> {
     let (Some(directory), Some(name)) = (destination.parent(), destination.file_name()) else { return Ok(()) };
     let failed = |path: &Path, error| {
         Error::from_io(
             ErrorCode::FileRemove,
-            format!("unable to remove earlier files beside '{}'", path.display()),
+            format!("unable to remove other temporary files beside '{}'", path.display()),
             error,
         )
     };
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
-        // Making the file says so
+        // Creating the file reports this
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(destination, error)),
     };
     for entry in entries {
         let entry = entry.map_err(|error| failed(destination, error))?;
-        if !is_temporary(entry.file_name().as_bytes(), name.as_bytes()) {
+        let other = entry.file_name();
+        if !is_temporary(other.as_bytes(), name.as_bytes()) || own.file_name() == Some(&other) {
             continue;
         }
         match std::fs::remove_file(entry.path()) {
@@ -262,5 +300,26 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let mut claim = Claim::new(&dir.path().join("missing/RECOVERYXLOG"));
         assert_eq!(claim.begin().expect_err("missing").code, ErrorCode::FileMissing);
+    }
+
+    #[test]
+    fn only_a_claim_that_is_gone_is_lost() {
+        let dir = tempfile::tempdir().expect("dir");
+        let destination = dir.path().join("RECOVERYXLOG");
+        let earlier = Claim::new(&destination);
+        let later = Claim::new(&destination);
+        assert!(is_lost(&earlier.finish().expect_err("removed")));
+        // A directory occupies the destination
+        std::fs::create_dir(&destination).expect("directory");
+        assert!(!is_lost(&later.finish().expect_err("not movable")));
+    }
+
+    #[test]
+    fn caller_that_is_there_waits_a_few_times_and_the_first_process_never() {
+        let mut caller = Caller::now();
+        let waits: Vec<bool> = (0..=BEGIN_AGAIN_MAX).map(|_| caller.still_waits()).collect();
+        assert_eq!(waits, [true, true, true, false]);
+        let of = |process| Caller { process, begun_again: 0 };
+        assert!(!of(1).still_waits() && !of(parent_id() + 1).still_waits());
     }
 }

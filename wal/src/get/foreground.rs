@@ -1,22 +1,23 @@
-//! The call of PostgreSQL when a worker fetches in the background: it takes the segment from the spool, and has the worker
-//! started when there is too little left in it.
+//! The process that PostgreSQL calls while a worker fetches in the background: it takes the segment from the spool, and
+//! starts the worker if too few segments are left.
 
 use std::path::Path;
 
 use engine::{CancelToken, Error, ErrorCode, Result};
+use repo_format::pg::control::PgControl;
 use repo_format::wal_name::{self, WalFileKind, WalSegment};
 
-use super::claim::{self, Claim};
+use super::claim::{self, Caller, Claim};
 use super::find::Cluster;
 use crate::background::Background;
-use crate::boot::Boot;
+use crate::origin::Origin;
 use crate::repos::Repos;
 use crate::spool::Spool;
 
-/// A worker fetches at least so many segments, or it would be of no use.
+/// The minimum number of segments that a worker fetches, because fewer would be useless.
 const SEGMENTS_MIN: usize = 2;
 
-/// How segments are fetched ahead.
+/// How segments are prefetched.
 #[derive(Clone, Debug)]
 pub struct PrefetchSettings {
     /// Bytes to hold in the spool.
@@ -25,7 +26,7 @@ pub struct PrefetchSettings {
     pub missing_retry: bool,
 }
 
-/// What PostgreSQL asks for.
+/// PostgreSQL's request.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// Whose WAL.
@@ -36,11 +37,11 @@ pub struct Request<'a> {
     pub destination: &'a Path,
 }
 
-/// Gets one segment (or partial one) by way of the spool; `false` if no repository has it.
+/// Gets one segment (or partial segment) through the spool. Returns `false` if no repository has it.
 ///
-/// `launch` starts a worker for the segments given and returns what tells whether that worker has ended. `open` opens the
-/// repositories, for the case that the spool or the worker fails: PostgreSQL takes every error for the end of the archive, so
-/// only what the repositories themselves say becomes the answer.
+/// `launch` starts a worker for the given segments and returns a closure that tells whether that worker has ended.
+/// `open` opens the repositories if the spool or the worker fails: PostgreSQL takes every error for the end of the
+/// archive, so only what the repositories themselves say may be the result.
 ///
 /// # Errors
 /// [`ErrorCode::Term`] for a signal, and those of [`super::get`].
@@ -53,8 +54,9 @@ pub fn get<W: FnMut() -> bool>(
     cancel: &CancelToken,
 ) -> Result<bool> {
     let Request { cluster, wal_segment, destination } = *request;
+    let mut caller = Caller::now();
     let mut claim = Claim::new(destination);
-    match from_spool(background, settings, request, &mut claim, launch, cancel) {
+    let answer = match from_spool(background, settings, request, &mut claim, launch, cancel) {
         Ok(Outcome::Taken) => claim.finish().map(|()| true),
         Ok(Outcome::Missing) => Ok(false),
         Ok(Outcome::NotFetched) => super::get_into(claim, &open(), cluster, wal_segment),
@@ -66,24 +68,30 @@ pub fn get<W: FnMut() -> bool>(
             );
             super::get_into(claim, &open(), cluster, wal_segment)
         }
+    };
+    match answer {
+        Err(error) if claim::is_lost(&error) && caller.still_waits() => {
+            super::get(&open(), cluster, wal_segment, destination)
+        }
+        answer => answer,
     }
 }
 
-/// What the spool gives.
+/// The result from the spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     /// The segment is in the claim.
     Taken,
     /// The worker found the segment in no repository.
     Missing,
-    /// No worker fetches the segment.
+    /// No worker is fetching the segment.
     NotFetched,
 }
 
-/// Takes a segment out of the spool into `claim` and sees to it that a worker fetches the next ones.
+/// Takes a segment from the spool into `claim` and ensures that a worker fetches the next ones.
 ///
 /// # Errors
-/// Whatever goes wrong with the spool, the worker or the claim. None of it says anything about the archive.
+/// Any failure of the spool, the worker or the claim. None of them says anything about the archive.
 fn from_spool<W: FnMut() -> bool>(
     background: &Background,
     settings: &PrefetchSettings,
@@ -94,31 +102,33 @@ fn from_spool<W: FnMut() -> bool>(
 ) -> Result<Outcome> {
     let Request { cluster, wal_segment, .. } = *request;
     let spool = &background.spool;
-    let boot = Boot::current();
-    // Otherwise the files are those of before a crash, or of another program
-    let mut believed = boot.is_of(spool)?;
+    let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
+    let origin = Origin::of(control.system_id);
+    // Without the mark, the files are from before a crash, from another cluster, or from another program
+    let mut believed = origin.is_of(spool)?;
     let mut poll = background.poll();
     let mut first = true;
     let mut stale = false;
     let mut worker: Option<W> = None;
     loop {
-        // Asked before the look into the spool, which then shows all that the worker has left there
+        // Asked before the spool is read, which then shows everything that the worker left there
         let ended = worker.as_mut().is_some_and(|has_ended| has_ended());
         let mut found =
-            believed && if first { is_whole(spool, cluster, wal_segment)? } else { spool.exists(wal_segment)? };
-        let retry_missing = first && settings.missing_retry;
+            believed && if first { is_whole(spool, &control, wal_segment)? } else { spool.exists(wal_segment)? };
+        // A worker of another call may have looked before the segment was archived
+        let missing_counts = if first { !settings.missing_retry } else { worker.is_some() };
         let fail = !first && (worker.is_some() || !stale);
         if believed && spool.status(wal_segment, fail, false)? {
             let now = if found { Now::Here } else { look_again(spool, wal_segment)? };
             found = now == Now::Here;
-            if found || (now == Now::Missing && !retry_missing) {
+            if found || (now == Now::Missing && missing_counts) {
                 // For its warnings, now that it is decided
                 spool.status(wal_segment, false, true)?;
             }
             if now != Now::OnItsWay {
                 spool.remove(&repo_format::spool::ok_name(wal_segment))?;
             }
-            if now == Now::Missing && !retry_missing {
+            if now == Now::Missing && missing_counts {
                 engine::info!("unable to find {wal_segment} in the archive asynchronously");
                 return Ok(Outcome::Missing);
             }
@@ -127,10 +137,19 @@ fn from_spool<W: FnMut() -> bool>(
             claim.take(&spool.file(wal_segment))?;
             engine::info!("found {wal_segment} in the archive asynchronously");
         }
-        // What an earlier worker could not fetch is fetched again, here if that worker is still busy with other segments
+        // What an earlier worker could not fetch is fetched again, here if that worker is still busy with other
+        // segments
         stale |= first && !found && believed && spool.has_error(wal_segment)?;
         if worker.is_none() {
-            match start(background, settings, request, &boot, believed, found.then_some(claim.path()), &launch) {
+            match start(
+                background,
+                settings,
+                request,
+                (&control, &origin),
+                believed,
+                found.then_some(claim.path()),
+                &launch,
+            ) {
                 Ok(None) => {}
                 Ok(started) => {
                     // The queue was begun anew if it had to be
@@ -144,7 +163,7 @@ fn from_spool<W: FnMut() -> bool>(
         if found {
             return Ok(Outcome::Taken);
         }
-        // Nobody fetches the segment for this call: another call's worker runs, or ours has ended
+        // Nobody is fetching the segment for this call: another call's worker is running, or ours has ended
         if !first && (ended || worker.is_none()) {
             return Ok(Outcome::NotFetched);
         }
@@ -156,38 +175,36 @@ fn from_spool<W: FnMut() -> bool>(
     }
 }
 
-/// Starts a worker unless one runs or the spool holds enough. `taken` is the segment if it was found.
+/// Starts a worker unless one is running or the spool contains enough. `taken` is the segment if it was found.
 ///
 /// # Errors
-/// Whatever keeps a worker from being started.
+/// Anything that prevents the start of a worker.
 fn start<W>(
     background: &Background,
     settings: &PrefetchSettings,
     request: &Request<'_>,
-    boot: &Boot,
+    (control, origin): (&PgControl, &Origin),
     believed: bool,
     taken: Option<&Path>,
     launch: impl Fn(&[String]) -> Result<W>,
 ) -> Result<Option<W>> {
-    let Request { cluster, wal_segment, .. } = *request;
     if let Some(taken) = taken
         && is_half_full(background, settings, taken)?
     {
         return Ok(None);
     }
     let Some(lock) = background.try_lock()? else { return Ok(None) };
-    let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
     background.spool.create()?;
     if !believed {
-        boot.begin(&background.spool)?;
+        origin.begin(&background.spool)?;
     }
-    let needed = needed(background, boot, settings, wal_segment, taken.is_some(), control.wal_segment_size)?;
-    background.spool.clear_errors(wal_segment)?;
+    let needed = needed(background, origin, settings, request.wal_segment, taken.is_some(), control.wal_segment_size)?;
+    background.spool.clear_errors(request.wal_segment)?;
     drop(lock);
     launch(&needed).map(Some)
 }
 
-/// Where a segment is that the worker has done.
+/// Where a segment is that the worker has processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Now {
     /// In the spool.
@@ -198,9 +215,9 @@ enum Now {
     Missing,
 }
 
-/// Where a segment is whose state says that it is done, and that was not in the spool before the state was read. The worker
-/// writes warnings before it gives the segment its name, so the state alone does not mean that there is none. Looked at in the
-/// order in which the worker renames: first the temporary name, then the segment's own.
+/// Determines where a segment is whose status says that it is done, and that was not in the spool before the status was
+/// read. The worker writes warnings before it renames the segment, so the status alone does not mean that the segment
+/// is missing. The checks follow the order of the rename: first the temporary name, then the segment's own.
 fn look_again(spool: &Spool, wal_segment: &str) -> Result<Now> {
     if spool.list()?.iter().any(|name| claim::is_temporary(name.as_bytes(), wal_segment.as_bytes())) {
         return Ok(Now::OnItsWay);
@@ -208,15 +225,14 @@ fn look_again(spool: &Spool, wal_segment: &str) -> Result<Now> {
     Ok(if spool.exists(wal_segment)? { Now::Here } else { Now::Missing })
 }
 
-/// Whether the spool holds a segment that an earlier worker has fetched. One of another size than segments have, which a broken
-/// file system may leave, is removed and got again. (What a worker fetches while this call waits needs no such look: it was just
-/// compared with its checksum.)
-fn is_whole(spool: &Spool, cluster: &Cluster, wal_segment: &str) -> Result<bool> {
+/// Returns whether the spool contains a segment that an earlier worker has fetched. A segment of the wrong size, which
+/// a broken file system may leave, is removed and fetched again. (What a worker fetches while this call waits needs no
+/// check, because it was just compared with its checksum.)
+fn is_whole(spool: &Spool, control: &PgControl, wal_segment: &str) -> Result<bool> {
     if !spool.exists(wal_segment)? {
         return Ok(false);
     }
     let size = crate::push::queue::file_size(&spool.file(wal_segment))?;
-    let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
     if size == u64::from(control.wal_segment_size) {
         return Ok(true);
     }
@@ -224,13 +240,13 @@ fn is_whole(spool: &Spool, cluster: &Cluster, wal_segment: &str) -> Result<bool>
         "WAL segment '{wal_segment}' in the spool has {size} byte(s) instead of {} and is fetched again",
         control.wal_segment_size
     );
-    // First what was said about it, which without the segment would mean that it is in no archive
+    // First the status, because without the segment it would mean that the segment is in no archive
     spool.remove(&repo_format::spool::ok_name(wal_segment))?;
     spool.remove(wal_segment)?;
     Ok(false)
 }
 
-/// Whether more than half of what the spool may hold is in it. `taken` is a segment, for its size.
+/// Returns whether the spool is more than half full. `taken` is a segment, for its size.
 fn is_half_full(background: &Background, settings: &PrefetchSettings, taken: &Path) -> Result<bool> {
     let names = background.spool.list()?;
     let total = names.iter().filter(|name| wal_name::kind(name) == WalFileKind::Segment).count() as u64;
@@ -240,10 +256,10 @@ fn is_half_full(background: &Background, settings: &PrefetchSettings, taken: &Pa
     Ok(crate::push::queue::file_size(taken)?.saturating_mul(total) > settings.queue_max / 2)
 }
 
-/// Removes from the spool what PostgreSQL won't ask for next, and gives what it will ask for and is not there.
+/// Removes from the spool what PostgreSQL won't ask for next, and returns what it will ask for and is missing.
 fn needed(
     background: &Background,
-    boot: &Boot,
+    origin: &Origin,
     settings: &PrefetchSettings,
     wal_segment: &str,
     found: bool,
@@ -263,11 +279,11 @@ fn needed(
     };
     let names = background.spool.list()?;
     for name in &names {
-        // Warnings beside a segment that stays must stay too
+        // Warnings of a segment that stays must stay too
         let belongs = name.strip_suffix(repo_format::spool::OK_EXTENSION).unwrap_or(name);
         let has_segment = names.binary_search_by(|other| other.as_str().cmp(belongs)).is_ok();
         let stays = has_segment && wanted.iter().any(|segment| segment == belongs);
-        if !stays && !boot.is_mark(name) {
+        if !stays && !origin.is_mark(name) {
             background.spool.remove(name)?;
         }
     }
@@ -279,6 +295,7 @@ mod tests {
     use std::io::Write;
     use std::path::PathBuf;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     use engine::lock::{Lock, LockType};
@@ -299,7 +316,7 @@ mod tests {
 
     const EXEC_ID: &str = "1-00000000";
 
-    /// A data directory, a spool, and a repository that has no segment.
+    /// A data directory, a spool, and a repository without segments.
     struct Place {
         dir: tempfile::TempDir,
         background: Background,
@@ -328,7 +345,7 @@ mod tests {
                 log_file: "log".to_owned(),
             };
             background.spool.create().expect("spool");
-            Boot::current().begin(&background.spool).expect("mark");
+            Origin::of(control.system_id).begin(&background.spool).expect("mark");
             Place { dir, background, cluster, repo }
         }
 
@@ -340,7 +357,7 @@ mod tests {
             storage::put(&*self.repo.storage, &path.expect("path"), content, WriteOptions::ATOMIC).expect("put");
         }
 
-        /// Puts a segment of the right size there.
+        /// Creates a segment of the right size there.
         fn in_spool(&self) {
             let file = std::fs::File::create(self.background.spool.file(WAL)).expect("segment");
             file.set_len(16 << 20).expect("size");
@@ -350,18 +367,18 @@ mod tests {
             self.dir.path().join("got")
         }
 
-        /// The lock as a worker has it that a call with this id started.
+        /// Takes the lock like a worker that a call with this id started.
         fn worker(&self, exec_id: &str) -> Lock {
             let Background { lock_path, stanza, .. } = &self.background;
             Lock::acquire(lock_path, stanza, &[LockType::Archive], &[1], exec_id).expect("lock")
         }
 
-        /// `launch` is all that the worker does before it ends.
+        /// `launch` does everything that the worker does before it ends.
         fn get(&self, launch: impl Fn(&[String]) -> Result<()>) -> Result<bool> {
             self.get_while(|segments| launch(segments).map(|()| || true))
         }
 
-        /// `launch` returns what tells whether the worker has ended.
+        /// `launch` returns a closure that tells whether the worker has ended.
         fn get_while<W: FnMut() -> bool>(&self, launch: impl Fn(&[String]) -> Result<W>) -> Result<bool> {
             let settings = PrefetchSettings { queue_max: 64 << 20, missing_retry: true };
             let destination = self.destination();
@@ -482,13 +499,14 @@ mod tests {
     #[test]
     fn segment_in_the_spool_with_another_size_is_dropped_with_its_state() {
         let place = Place::make();
-        let (spool, cluster) = (&place.background.spool, &place.cluster);
-        assert!(!is_whole(spool, cluster, WAL).expect("missing"));
+        let spool = &place.background.spool;
+        let control = engine::pg::control_file::read(&place.cluster.pg_path, None).expect("control");
+        assert!(!is_whole(spool, &control, WAL).expect("missing"));
         for (size, whole) in [(16 << 20, true), (0, false), ((16 << 20) - 1, false), (32 << 20, false)] {
             let file = std::fs::File::create(spool.file(WAL)).expect("segment");
             file.set_len(size).expect("size");
             spool.write_ok(WAL, &["a warning".to_owned()]).expect("state");
-            assert_eq!(is_whole(spool, cluster, WAL).expect("look"), whole, "{size}");
+            assert_eq!(is_whole(spool, &control, WAL).expect("look"), whole, "{size}");
             for name in [WAL, &ok_name(WAL)] {
                 assert_eq!(spool.exists(name).expect("exists"), whole, "{name} at {size}");
             }
@@ -501,6 +519,60 @@ mod tests {
         let place = Place { background: Background { timeout: Duration::ZERO, ..place.background }, ..place };
         place.archive(b"archived");
         assert!(place.get_while(|_| Ok(|| false)).expect("direct"));
+        assert_eq!(std::fs::read(place.destination()).expect("got"), b"archived");
+    }
+
+    #[test]
+    fn segment_of_another_cluster_in_the_spool_is_not_taken() {
+        let place = Place::make();
+        place.archive(b"archived");
+        let spool = &place.background.spool;
+        Origin::of(1).begin(spool).expect("mark");
+        place.in_spool();
+        spool.write_ok(WAL, &["of another cluster".to_owned()]).expect("state");
+        let nothing_left = |_: &[String]| {
+            assert!(!spool.exists(WAL)? && !spool.exists(&ok_name(WAL))?);
+            Ok(())
+        };
+        assert!(place.get(nothing_left).expect("direct"));
+        assert_eq!(std::fs::read(place.destination()).expect("got"), b"archived");
+    }
+
+    #[test]
+    fn segment_that_the_worker_of_another_call_did_not_find_is_looked_for() {
+        let place = Place::make();
+        // That worker looked before the segment was archived, and reports the result only now
+        let lock = place.worker("2-00000000");
+        let spool = place.background.spool.clone();
+        place.archive(b"archived");
+        let is_over = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&is_over);
+        let telling = std::thread::spawn(move || {
+            // Repeats the status, so that it is there whenever the call looks
+            while !told.load(Ordering::SeqCst) {
+                spool.write_ok(WAL, &[]).expect("state");
+            }
+        });
+        let found = place.get(|_| panic!("launched beside a worker"));
+        is_over.store(true, Ordering::SeqCst);
+        telling.join().expect("worker");
+        assert!(found.expect("direct"));
+        drop(lock);
+    }
+
+    #[test]
+    fn call_that_loses_its_claim_begins_again() {
+        let place = Place::make();
+        place.archive(b"archived");
+        // A call of an earlier server begins while this call runs
+        let launch = |_: &[String]| {
+            std::mem::forget(Claim::new(&place.destination()));
+            Ok(())
+        };
+        assert!(place.get(launch).expect("not in the spool"));
+        assert_eq!(std::fs::read(place.destination()).expect("got"), b"archived");
+        place.in_spool();
+        assert!(place.get(launch).expect("taken from the spool before"));
         assert_eq!(std::fs::read(place.destination()).expect("got"), b"archived");
     }
 }

@@ -1,10 +1,11 @@
-//! Pushing a segment that is too large to be held in memory, on several cores.
+//! Pushes a segment that is too large to be held in memory, on several cores.
 //!
-//! The name of a stored segment holds its checksum, and no storage gives a file its name only when it is complete. So the
-//! segment is read twice, but at the same time: one thread finds the checksum while others compress ahead, as far as a bounded
-//! queue goes. As soon as the name is known, what was compressed is encrypted and written.
+//! The name of a stored segment contains its checksum, and storage drivers need a file's name before its content. So
+//! the segment is read twice, at the same time: one thread calculates the checksum while others compress ahead, as far
+//! as a bounded queue allows. As soon as the name is known, the compressed pieces are encrypted and written. If the
+//! system starts no more threads, the segment is read twice in sequence.
 
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, SyncSender};
 use std::thread::{self, ScopedJoinHandle};
 
 use engine::storage::RepoWriter;
@@ -21,15 +22,15 @@ use crate::repos::repo_error;
 /// Compressed pieces, of at most [`CHUNK`] bytes each, that wait for the name or for the storage.
 const QUEUE_PIECES: usize = 32;
 
-/// What a chunk was when it was read, to compare both times.
+/// The fingerprint of a chunk, to compare both reads.
 type Fingerprint = [u8; 16];
 
-/// Stores a segment in several repositories that lack it. `known` gets the checksum before anything is written and returns the
-/// name that the segment is stored under.
+/// Stores a segment in several repositories that lack it. `known` gets the checksum before anything is written and
+/// returns the name under which to store the segment.
 ///
 /// # Errors
-/// Those of reading, compressing and `known`, after which no repository has the segment. What goes wrong with single
-/// repositories is added to `errors`.
+/// Errors of reading, compressing and `known`, after which no repository has the segment. Problems of single
+/// repositories are added to `errors`.
 pub(super) fn store(
     targets: &[&Target<'_>],
     settings: &PushSettings,
@@ -37,23 +38,44 @@ pub(super) fn store(
     known: impl FnOnce(Sha1, &mut Vec<String>) -> Result<String>,
     errors: &mut Vec<String>,
 ) -> Result<()> {
+    store_with(true, targets, settings, source, known, errors)
+}
+
+/// Implements [`store`]. Tests pretend that no thread can be started.
+fn store_with(
+    may_spawn: bool,
+    targets: &[&Target<'_>],
+    settings: &PushSettings,
+    source: &Source<'_>,
+    known: impl FnOnce(Sha1, &mut Vec<String>) -> Result<String>,
+    errors: &mut Vec<String>,
+) -> Result<()> {
     thread::scope(|scope| {
-        let no_thread = |error| Error::from_io(ErrorCode::Kernel, "unable to start a thread to archive WAL", error);
-        let hashing = thread::Builder::new().spawn_scoped(scope, || hash(source)).map_err(no_thread)?;
+        // Without another thread, this thread calculates the checksum
+        let hashing = may_spawn.then(|| thread::Builder::new().spawn_scoped(scope, || hash(source)).ok()).flatten();
         let (sender, pieces) = mpsc::sync_channel(QUEUE_PIECES);
-        let compressing = thread::Builder::new()
-            .spawn_scoped(scope, move || compress(source, settings.compression, &sender))
-            .map_err(no_thread)?;
-        // An error on the way drops the queue's end, which ends the compression, and the writers, which abandons the files
-        let (checksum, before) = join(hashing)?;
-        let file = known(checksum, errors)?;
-        let mut sinks = Sinks::create(targets, settings, &file, errors);
-        sinks.take(pieces, errors);
-        if join(compressing)? != before {
+        let ahead = move || compress(source, settings.compression, |piece| send(piece, &sender));
+        let compressing = may_spawn.then(|| thread::Builder::new().spawn_scoped(scope, ahead).ok()).flatten();
+        // An error here drops the queue's end, which ends the compression, and the writers, which abandons the files
+        let (checksum, before) = hashing.map_or_else(|| hash(source), join)?;
+        let mut sinks = Sinks::create(targets, settings, &known(checksum, errors)?, errors);
+        let after = match compressing {
+            Some(compressing) => {
+                pieces.iter().for_each(|piece| sinks.take(&piece, errors));
+                join(compressing)?
+            }
+            None => compress(source, settings.compression, |piece| {
+                sinks.take(piece, errors);
+                Ok(())
+            })?,
+        };
+        sinks.end(errors);
+        if after != before {
             // The name would lie about the content
             let text = format!("WAL file '{}' changed while it was archived", source.path.display());
             return Err(Error::new(ErrorCode::FileRead, text));
         }
+        source.check_unchanged()?;
         sinks.finish(errors);
         Ok(())
     })
@@ -74,7 +96,13 @@ fn hash(source: &Source<'_>) -> Result<(Sha1, Vec<Fingerprint>)> {
     Ok((hasher.finish(), fingerprints))
 }
 
-fn compress(source: &Source<'_>, compression: Compression, pieces: &SyncSender<Vec<u8>>) -> Result<Vec<Fingerprint>> {
+/// Passes the compressed data to `take`, piece by piece. A compressor with many threads returns a lot at once. Pieces
+/// of bounded size ensure that the length of the queue limits the memory.
+fn compress(
+    source: &Source<'_>,
+    compression: Compression,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<Vec<Fingerprint>> {
     let mut fingerprints = Vec::new();
     let mut compressor = source.compressor(compression)?;
     let mut compressed = Vec::new();
@@ -82,39 +110,36 @@ fn compress(source: &Source<'_>, compression: Compression, pieces: &SyncSender<V
         fingerprints.push(block_checksum(chunk));
         compressor.push(chunk, &mut compressed)?;
         if compressed.len() >= CHUNK {
-            send(&mut compressed, pieces)?;
+            compressed.chunks(CHUNK).try_for_each(&mut take)?;
+            compressed.clear();
         }
         Ok(())
     })?;
     compressor.finish(&mut compressed)?;
-    send(&mut compressed, pieces)?;
+    compressed.chunks(CHUNK).try_for_each(take)?;
     Ok(fingerprints)
 }
 
-/// Sends what was compressed. A compressor with many threads hands over a lot at once: in pieces of bounded size it is the queue
-/// that says how much waits.
-fn send(compressed: &mut Vec<u8>, pieces: &SyncSender<Vec<u8>>) -> Result<()> {
-    for piece in compressed.chunks(CHUNK) {
-        pieces.send(piece.to_vec()).map_err(|_| Error::new(ErrorCode::FileWrite, "nobody takes the compressed WAL"))?;
-    }
-    compressed.clear();
-    Ok(())
+fn send(piece: &[u8], pieces: &SyncSender<Vec<u8>>) -> Result<()> {
+    pieces.send(piece.to_vec()).map_err(|_| Error::new(ErrorCode::FileWrite, "nobody takes the compressed WAL"))
 }
 
 /// The repositories' ends of the segment.
 struct Sinks<'a> {
     sinks: Vec<Sink<'a>>,
+    /// A buffer that is reused for each piece.
+    encrypted: Vec<u8>,
 }
 
 struct Sink<'a> {
     target: &'a Target<'a>,
     encryptor: Encryptor,
-    /// Gone after an error, which makes the storage abandon the file.
+    /// `None` after an error, which makes the storage abandon the file.
     writer: Option<Box<dyn RepoWriter>>,
 }
 
 impl Sink<'_> {
-    /// Runs one step unless an earlier one failed, and notes what goes wrong.
+    /// Runs a step unless an earlier one failed, and records a failure.
     fn step(&mut self, errors: &mut Vec<String>, step: impl FnOnce(&mut Encryptor, &mut dyn RepoWriter) -> Result<()>) {
         if let Some(writer) = &mut self.writer
             && let Err(error) = step(&mut self.encryptor, &mut **writer)
@@ -137,31 +162,32 @@ impl<'a> Sinks<'a> {
                 Err(error) => errors.push(repo_error(target.repo.key, &error)),
             }
         }
-        Sinks { sinks }
+        Sinks { sinks, encrypted: Vec::new() }
     }
 
-    /// Writes what comes out of the queue, piece by piece, as long as any repository takes it.
-    fn take(&mut self, pieces: Receiver<Vec<u8>>, errors: &mut Vec<String>) {
-        let mut encrypted = Vec::new();
-        for piece in pieces {
-            for sink in &mut self.sinks {
-                sink.step(errors, |encryptor, writer| {
-                    encrypted.clear();
-                    encryptor.push(&piece, &mut encrypted)?;
-                    write(writer, &encrypted)
-                });
-            }
-        }
+    /// Writes a piece to each repository that has not failed.
+    fn take(&mut self, piece: &[u8], errors: &mut Vec<String>) {
         for sink in &mut self.sinks {
             sink.step(errors, |encryptor, writer| {
-                encrypted.clear();
-                encryptor.finish(&mut encrypted)?;
-                write(writer, &encrypted)
+                self.encrypted.clear();
+                encryptor.push(piece, &mut self.encrypted)?;
+                write(writer, &self.encrypted)
             });
         }
     }
 
-    /// Makes the segment appear, durable, in every repository that has taken all of it.
+    /// Writes the end of the encrypted stream to each repository that has not failed.
+    fn end(&mut self, errors: &mut Vec<String>) {
+        for sink in &mut self.sinks {
+            sink.step(errors, |encryptor, writer| {
+                self.encrypted.clear();
+                encryptor.finish(&mut self.encrypted)?;
+                write(writer, &self.encrypted)
+            });
+        }
+    }
+
+    /// Makes the segment appear, durable, in every repository that accepted all of it.
     fn finish(self, errors: &mut Vec<String>) {
         for sink in self.sinks {
             if let Some(writer) = sink.writer
@@ -190,7 +216,7 @@ mod tests {
     use super::*;
 
     const SEGMENT: &str = "000000010000000000000001";
-    /// More than the queue holds, and no multiple of a chunk.
+    /// More than the queue can hold, and not a multiple of a chunk.
     const SIZE: usize = (QUEUE_PIECES + 8) * CHUNK + 12345;
 
     fn settings(compression: Compression) -> PushSettings {
@@ -278,9 +304,10 @@ mod tests {
         for kind in CompressType::ALL {
             let source = Source::open(&path, 8).expect("open");
             let (sender, pieces) = mpsc::sync_channel(2 * SIZE / CHUNK);
-            compress(&source, Compression::new(kind, None).expect("compression"), &sender).expect("compress");
+            compress(&source, Compression::new(kind, None).expect("compression"), |piece| send(piece, &sender))
+                .expect("compress");
             drop(sender);
-            assert!(pieces.iter().all(|piece| piece.len() <= CHUNK), "{kind}");
+            assert!(pieces.iter().all(|piece: Vec<u8>| piece.len() <= CHUNK), "{kind}");
         }
     }
 
@@ -308,7 +335,7 @@ mod tests {
         let target = target(&repo, Cipher::None);
         let source = Source::open(&path, 2).expect("open");
         let change = |checksum: Sha1, _: &mut Vec<String>| {
-            // The compression has stopped before the last chunk, since its queue is full
+            // The compression has stopped before the last chunk, because its queue is full
             let mut changed = content.clone();
             changed[SIZE - 1] ^= 1;
             std::fs::write(&path, changed).expect("change");
@@ -317,5 +344,37 @@ mod tests {
         let error = store(&[&target], &settings(Compression::NONE), &source, change, &mut Vec::new());
         assert!(error.expect_err("changed").message.contains("changed while it was archived"));
         assert!(memory.paths().is_empty());
+    }
+
+    #[test]
+    fn large_segment_that_is_recycled_meanwhile_is_an_error_and_is_not_stored() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = write_source(dir.path(), b"segment");
+        let memory = MemoryStorage::new();
+        let repo = repo(1, memory.clone());
+        let target = target(&repo, Cipher::None);
+        let source = Source::open(&path, 2).expect("open");
+        let recycle = |checksum: Sha1, _: &mut Vec<String>| {
+            std::fs::rename(&path, dir.path().join("recycled")).expect("rename");
+            Ok(format!("{SEGMENT}-{checksum}"))
+        };
+        let error = store(&[&target], &settings(Compression::NONE), &source, recycle, &mut Vec::new());
+        assert_eq!(error.expect_err("recycled").code, ErrorCode::FileRead);
+        assert!(memory.paths().is_empty());
+    }
+
+    #[test]
+    fn large_segment_is_stored_where_no_thread_can_be_started() {
+        let dir = tempfile::tempdir().expect("dir");
+        let content = &content()[..3 * CHUNK + 5];
+        let path = write_source(dir.path(), content);
+        let repo = repo(1, MemoryStorage::new());
+        let target = target(&repo, Cipher::None);
+        let source = Source::open(&path, 1).expect("open");
+        let known = |checksum: Sha1, _: &mut Vec<String>| Ok(format!("{SEGMENT}-{checksum}"));
+        let mut errors = Vec::new();
+        store_with(false, &[&target], &settings(Compression::NONE), &source, known, &mut errors).expect("store");
+        assert!(errors.is_empty(), "{errors:?}");
+        assert!(stored(&repo, &format!("{SEGMENT}-{}", Sha1::of(content))).expect("stored") == content);
     }
 }

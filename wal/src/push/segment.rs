@@ -1,8 +1,9 @@
-//! Pushing one file into every repository.
+//! Pushes one file to every repository.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::num::NonZero;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
@@ -23,11 +24,12 @@ use super::check::{Target, Targets};
 use super::{large, stored};
 use crate::repos::repo_error;
 
-/// Files up to this size are read once and kept in memory in their stored form; larger ones are read twice ([`large`]), so that
-/// memory stays bounded: the name of a stored segment holds its checksum and must be known before the first byte is written.
+/// Files up to this size are read once and kept in memory in their stored form. Larger files are read twice
+/// ([`large`]), so that memory stays bounded: the name of a stored segment contains its checksum and must be known
+/// before the first byte is written.
 const IN_MEMORY_MAX: u64 = 64 << 20;
 
-/// The most bytes of a file that is no segment; history files have some hundreds.
+/// The maximum size of a file that is not a segment. History files have some hundred bytes.
 const OTHER_MAX: u64 = IN_MEMORY_MAX;
 
 /// A smaller file is not worth the start of threads.
@@ -39,35 +41,44 @@ pub(super) const CHUNK: usize = 1 << 20;
 /// Bytes that tell a segment's version and system identifier.
 const HEADER: usize = 512;
 
-/// A file read once: its checksum, and its bytes as they are stored before encryption.
+/// A file that was read once: its checksum, and its stored bytes before encryption.
 pub type Encoded = (Sha1, Vec<u8>);
 
-/// Begins to read and compress a segment before it is known where it goes, since repositories on servers take a while to
-/// answer. Nothing where nothing is gained by that.
+/// Work that [`begin`] has started.
+#[derive(Debug)]
+pub struct Begun<'scope> {
+    state: State,
+    thread: ScopedJoinHandle<'scope, Result<Encoded>>,
+}
+
+/// Starts to read and compress a segment before its destination is known, because repositories on servers take a while
+/// to answer. Returns `None` if that gains nothing.
 pub fn begin<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     repos: &[Repo],
     settings: &'env PushSettings,
     path: &'env Path,
     name: &str,
-) -> Option<ScopedJoinHandle<'scope, Result<Encoded>>> {
+) -> Option<Begun<'scope>> {
     if !wal_name::kind(name).is_segment() || !repos.iter().any(|repo| repo.storage.features().remote) {
         return None;
     }
-    // What is wrong with the file is told when its turn has come
+    // Problems with the file are reported later
     let source = Source::open(path, settings.process_max).ok().filter(|source| source.size <= IN_MEMORY_MAX)?;
-    std::thread::Builder::new().spawn_scoped(scope, move || encode(&source, settings.compression)).ok()
+    let state = source.state;
+    let thread = std::thread::Builder::new().spawn_scoped(scope, move || encode(&source, settings.compression)).ok()?;
+    Some(Begun { state, thread })
 }
 
 /// Stores one file in all repositories that lack it and returns warnings.
 ///
-/// A segment (also a partial one) that a repository holds with the same content is left there; any other file is written
-/// without a look at what is there. One repository that fails does not keep the others from getting the file. `threads`
-/// compress a large segment. `begun` is what [`begin`] began.
+/// A segment (or partial segment) that a repository already has with the same content is left there. Any other file is
+/// written without a check. A failing repository does not keep the others from getting the file. `threads` compress a
+/// large segment. `begun` is the result of [`begin`].
 ///
 /// # Errors
 /// [`ErrorCode::ArchiveMismatch`] or [`ErrorCode::VersionNotSupported`] for a segment of another cluster,
-/// [`ErrorCode::ArchiveDuplicate`] when a repository has the segment with other content, the source's read errors, and
+/// [`ErrorCode::ArchiveDuplicate`] if a repository has the segment with other content, read errors of the source, and
 /// [`ErrorCode::Command`] with one line per repository that does not have the file now.
 pub fn push_file(
     targets: &Targets<'_>,
@@ -75,26 +86,39 @@ pub fn push_file(
     source: &Path,
     name: &str,
     threads: usize,
-    begun: Option<ScopedJoinHandle<'_, Result<Encoded>>>,
+    begun: Option<Begun<'_>>,
 ) -> Result<Vec<String>> {
-    let file = Source::open(source, threads)?;
+    push_opened(targets, settings, &Source::open(source, threads)?, name, begun)
+}
+
+fn push_opened(
+    targets: &Targets<'_>,
+    settings: &PushSettings,
+    file: &Source<'_>,
+    name: &str,
+    begun: Option<Begun<'_>>,
+) -> Result<Vec<String>> {
+    // Work on another file is useless
+    let begun = begun.filter(|begun| begun.state == file.state);
     let mut warnings = Vec::new();
     let mut errors = targets.errors.clone();
     if wal_name::kind(name).is_segment() {
         if settings.header_check {
-            check_header(targets, settings, &file)?;
+            check_header(targets, settings, file)?;
         }
-        push_segment(targets, settings, &file, name, begun, &mut warnings, &mut errors)?;
+        push_segment(targets, settings, file, name, begun, &mut warnings, &mut errors)?;
     } else {
-        push_other(targets, settings, &file, name, &mut errors)?;
+        push_other(targets, settings, file, name, &mut errors)?;
     }
+    // The caller acknowledges the file that has this name now
+    file.check_unchanged()?;
     if errors.is_empty() {
         return Ok(warnings);
     }
     Err(Error::new(ErrorCode::Command, format!("archive-push command encountered error(s):\n{}", errors.join("\n"))))
 }
 
-/// Pushes a timeline history or backup history file, as it is, over whatever is there.
+/// Pushes a timeline history or backup history file unchanged, and overwrites an existing one.
 fn push_other(
     targets: &Targets<'_>,
     settings: &PushSettings,
@@ -107,7 +131,9 @@ fn push_other(
         return Err(Error::new(ErrorCode::FileInvalid, text));
     }
     let all: Vec<&Target<'_>> = targets.repos.iter().collect();
-    errors.extend(store(&all, settings, name, &encode(source, Compression::NONE)?.1));
+    let content = encode(source, Compression::NONE)?.1;
+    source.check_unchanged()?;
+    errors.extend(store(&all, settings, name, &content));
     Ok(())
 }
 
@@ -116,18 +142,27 @@ pub(super) struct Source<'a> {
     file: File,
     pub(super) path: &'a Path,
     size: u64,
+    state: State,
     threads: usize,
+}
+
+/// What changes when a file is written to, renamed, or replaced: device, inode, size, and the times of the last write
+/// and of the last status change.
+type State = (u64, u64, u64, (i64, i64), (i64, i64));
+
+fn state(of: &Metadata) -> State {
+    (of.dev(), of.ino(), of.len(), (of.mtime(), of.mtime_nsec()), (of.ctime(), of.ctime_nsec()))
 }
 
 impl<'a> Source<'a> {
     pub(super) fn open(path: &'a Path, threads: usize) -> Result<Self> {
-        let open = || -> std::io::Result<(File, u64)> {
+        let open = || -> std::io::Result<(File, Metadata)> {
             let file = File::open(path)?;
-            let size = file.metadata()?.len();
-            Ok((file, size))
+            let metadata = file.metadata()?;
+            Ok((file, metadata))
         };
         match open() {
-            Ok((file, size)) => Ok(Source { file, path, size, threads }),
+            Ok((file, metadata)) => Ok(Source { file, path, size: metadata.len(), state: state(&metadata), threads }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let text = format!("unable to open missing file '{}' for read", path.display());
                 Err(Error::new(ErrorCode::FileMissing, text).cause(error))
@@ -139,15 +174,15 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// A compressor for the file, with as many threads as it is worth.
+    /// Creates a compressor for the file, with as many threads as it is worth.
     pub(super) fn compressor(&self, compression: Compression) -> Result<Compressor> {
         if self.size < PARALLEL_MIN {
             return Compressor::new(compression, Framing::Full);
         }
-        // More of them than cores would only take memory
+        // More threads than cores would only use memory
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         match Compressor::parallel(compression, self.threads.min(cores)) {
-            // Where there are no threads to be had, one takes longer, which is better than no archive
+            // If no threads are available, one takes longer, which is better than no archive
             Err(error) if error.code == ErrorCode::Kernel => {
                 engine::debug!("{}: going on with one thread", error.message);
                 Compressor::new(compression, Framing::Full)
@@ -160,7 +195,23 @@ impl<'a> Source<'a> {
         Error::from_io(ErrorCode::FileRead, format!("unable to read '{}'", self.path.display()), error)
     }
 
-    /// Reads the file from its start to its end in chunks of [`CHUNK`] bytes, the last of which may be shorter.
+    /// Checks that the path still leads to the opened file, and that nobody has changed the file since.
+    ///
+    /// A push can outlive the server that called it. The next server pushes the file again and then recycles it, so the
+    /// earlier push may read half of one segment and half of another. The cluster may even be a different one by now.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileRead`]. PostgreSQL then calls again, and gets the answer for the current file.
+    pub(super) fn check_unchanged(&self) -> Result<()> {
+        let now = std::fs::metadata(self.path).map_err(|error| self.failed(error))?;
+        if state(&now) == self.state {
+            return Ok(());
+        }
+        let text = format!("WAL file '{}' changed while it was archived", self.path.display());
+        Err(Error::new(ErrorCode::FileRead, text))
+    }
+
+    /// Reads the file in chunks of [`CHUNK`] bytes, the last of which may be shorter.
     pub(super) fn each_chunk(&self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         use std::os::unix::fs::FileExt;
         let mut buffer = vec![0; CHUNK];
@@ -215,12 +266,12 @@ fn push_segment(
     settings: &PushSettings,
     source: &Source<'_>,
     name: &str,
-    begun: Option<ScopedJoinHandle<'_, Result<Encoded>>>,
+    begun: Option<Begun<'_>>,
     warnings: &mut Vec<String>,
     errors: &mut Vec<String>,
 ) -> Result<()> {
-    // What is there already decides whether compressing is needed at all. It is rarely there: nothing is gained by waiting for
-    // the answer of a server
+    // The lookup decides whether compression is needed at all. The segment rarely exists, so waiting for a server's
+    // answer first gains nothing
     let remote = targets.repos.iter().any(|target| target.repo.storage.features().remote);
     let (mut present, mut missing) = (Vec::new(), Vec::new());
     let look = || {
@@ -240,12 +291,13 @@ fn push_segment(
         Ok(())
     };
     let ahead = || match begun {
-        Some(begun) => begun.join().unwrap_or_else(|_| Err(panicked("reads"))).map(Some),
+        Some(begun) => begun.thread.join().unwrap_or_else(|_| Err(panicked("reads"))).map(Some),
         None if remote && source.size <= IN_MEMORY_MAX => encode(source, settings.compression).map(Some),
         None => Ok(None),
     };
     let (encoded, _) = side_by_side::both(remote, ahead, look);
-    // What the checksum decides, before anything is written: what is there must be the same, and the name of the rest
+    // What the checksum decides, before anything is written: existing segments must have the same, and it is part of
+    // the new name
     let (mut replaced, mut pushed) = (Vec::new(), None);
     let known = |checksum: Sha1, errors: &mut Vec<String>| -> Result<String> {
         pushed = Some(checksum);
@@ -253,12 +305,12 @@ fn push_segment(
         for (target, found, damage) in present {
             let repo_key = target.repo.key;
             if found.name.checksum != checksum {
-                // Corruption, split brain, or worse: nothing of it may go anywhere
+                // Corruption, split brain, or worse: store it nowhere
                 return Err(stored::duplicate(target, name));
             }
             if let Some(damage) = damage {
                 warnings.push(format!(
-                    "WAL file '{name}' already exists in the repo{repo_key} archive but is damaged and is stored again: \
+                    "WAL file '{name}' already exists in the repo{repo_key} archive but is damaged or cannot be read, and is stored again: \
                      [{}] {damage}",
                     damage.code
                 ));
@@ -288,14 +340,15 @@ fn push_segment(
             Some(encoded) => encoded,
             None => encode(source, settings.compression)?,
         };
+        source.check_unchanged()?;
         let stored_name = known(checksum, errors)?;
         errors.extend(store(&missing, settings, &stored_name, &content));
     } else {
         large::store(&missing, settings, source, known, errors)?;
     }
-    // After an error the file is pushed again, and all this is looked at then
+    // After an error the file is pushed again, and all this is checked then
     let Some(checksum) = pushed.filter(|_| errors.len() == failed_before) else { return Ok(()) };
-    // The damaged file of another compression goes when the whole one is there
+    // Remove the damaged file of another compression once the intact one is stored
     for (target, path) in replaced {
         if let Err(error) = target.repo.storage.remove(&path) {
             errors.push(repo_error(target.repo.key, &error));
@@ -315,13 +368,13 @@ fn push_segment(
     Ok(())
 }
 
-/// What a repository has of a segment.
+/// Looks up a segment in a repository.
 fn find(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<Option<FoundSegment>> {
     let (segment, partial) = match name.strip_suffix(PARTIAL_SUFFIX) {
         Some(segment) => (segment, true),
         None => (name, false),
     };
-    // One look never waits, so there is nothing to cancel
+    // A single lookup never waits, so there is nothing to cancel
     let cancel = CancelToken::new();
     let mut find = WalSegmentFind::new(&*target.repo.storage, stanza, target.archive_id, Duration::ZERO, &cancel)
         .with_listed(target.listed.clone());
@@ -329,7 +382,7 @@ fn find(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<Option<Found
     let found = find.find(&segment, partial)?;
     let unfinished = find.into_temporary();
     if !unfinished.is_empty() {
-        // Of a push that was killed, or of one that goes on
+        // Of a push that was killed, or of a running one
         let directory = layout::wal_dir(stanza, target.archive_id, &segment);
         let names = unfinished.iter().map(String::as_str);
         temporary::sweep(&*target.repo.storage, &directory, names, found.as_ref().map(|found| &found.path));
@@ -337,8 +390,8 @@ fn find(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<Option<Found
     Ok(found)
 }
 
-/// Makes the name of a stored segment durable. Whoever wrote it synced its content before it got its name, but may have been
-/// ended before the name was; PostgreSQL then asks again and must not be told of success too early.
+/// Makes the name of a stored segment durable. Its writer synced the content before the rename, but may have ended
+/// before the name was durable. PostgreSQL then asks again and must not be told of success too early.
 fn sync_entry(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<()> {
     let segment = name.strip_suffix(PARTIAL_SUFFIX).unwrap_or(name).parse()?;
     let storage = &target.repo.storage;
@@ -368,7 +421,7 @@ fn checksum(source: &Source<'_>) -> Result<Sha1> {
     Ok(hasher.finish())
 }
 
-/// Writes the same bytes into several repositories, side by side, and returns what went wrong.
+/// Writes the same bytes to several repositories in parallel, and returns the failures.
 fn store(targets: &[&Target<'_>], settings: &PushSettings, file: &str, content: &[u8]) -> Vec<String> {
     let one = |target: &Target<'_>| -> Result<()> {
         let mut writer = create(target, settings, file)?;
@@ -398,7 +451,7 @@ fn store(targets: &[&Target<'_>], settings: &PushSettings, file: &str, content: 
         let threads: Vec<_> = targets.iter().map(|target| (target, begin(target))).collect();
         let results = threads.into_iter().map(|(target, thread)| match thread {
             Ok(thread) => thread.join().unwrap_or_else(|_| Err(panicked("stores"))),
-            // Without a thread the repositories get the file one after the other
+            // Without threads, the repositories get the file one after another
             Err(_) => one(target),
         });
         targets.iter().zip(results).filter_map(failed).collect()
@@ -423,6 +476,7 @@ mod tests {
     use std::sync::Arc;
 
     use engine::repo::archive_find::{self, Listed};
+    use engine::storage;
     use engine::storage::faulty::{FaultyStorage, Op};
     use engine::storage::memory::MemoryStorage;
     use engine::storage::posix::PosixStorage;
@@ -473,15 +527,36 @@ mod tests {
         let stored = archive.join(format!("{SEGMENT}-{}", Sha1::of(&[7; 4096])));
         for damaged in [vec![], vec![7; 100], vec![8; 4096], vec![7; 5000]] {
             std::fs::write(&stored, damaged).expect("damage");
-            assert!(push(CompressType::None).contains("is damaged and is stored again"));
+            assert!(push(CompressType::None).contains("is damaged or cannot be read, and is stored again"));
             assert_eq!(std::fs::read(&stored).expect("stored"), [7; 4096]);
         }
         assert!(push(CompressType::None).contains("with the same checksum"));
         std::fs::write(&stored, "half").expect("damage");
-        assert!(push(CompressType::Lz4).contains("is damaged and is stored again"));
+        assert!(push(CompressType::Lz4).contains("is damaged or cannot be read, and is stored again"));
         let names: Vec<_> =
             std::fs::read_dir(&archive).expect("list").map(|entry| entry.expect("entry").path()).collect();
         assert_eq!(names, [stored.with_file_name(format!("{SEGMENT}-{}.lz4", Sha1::of(&[7; 4096])))]);
+    }
+
+    #[test]
+    fn empty_object_under_the_right_name_is_not_taken_for_the_segment() {
+        let dir = tempfile::tempdir().expect("dir");
+        let source = dir.path().join(SEGMENT);
+        std::fs::write(&source, [7; 4096]).expect("segment");
+        for kind in [CompressType::None, CompressType::Lz4] {
+            let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
+            let settings = settings(Compression::new(kind, None).expect("compression"));
+            let push = || push_file(&targets(&repo), &settings, &source, SEGMENT, 2, None).expect("push").join("\n");
+            assert_eq!(push(), "");
+            let name = format!("{SEGMENT}-{}{}", Sha1::of(&[7; 4096]), kind.extension());
+            let path = layout::archive_file(&settings.stanza, "15-1".parse().expect("id"), &name).expect("path");
+            let size = || repo.storage.info(&path).expect("info").expect("stored").size;
+            let before = size();
+            storage::put(&*repo.storage, &path, b"", WriteOptions::ATOMIC).expect("put");
+            assert!(push().contains("is damaged or cannot be read, and is stored again"), "{kind}");
+            assert_eq!(size(), before, "{kind}");
+            assert!(push().contains("with the same checksum"), "{kind}");
+        }
     }
 
     #[test]
@@ -510,7 +585,7 @@ mod tests {
         );
     }
 
-    /// Pushes content for a repository that was listed before.
+    /// Pushes content to a repository that was listed before.
     fn push_listed(dir: &std::path::Path, repo: &Repo, content: &[u8], listed: Option<Listed>) -> Result<Vec<String>> {
         let source = dir.join(SEGMENT);
         std::fs::write(&source, content).expect("segment");
@@ -538,7 +613,7 @@ mod tests {
         let error = push_listed(dir.path(), &repo, &[2; 4096], Some(second)).expect_err("second");
         assert_eq!(error.code, ErrorCode::ArchiveDuplicate);
         assert!(error.message.contains("already exists in the repo1 archive with a different checksum"), "{error}");
-        // Nor is either of them the next time
+        // Nor does either succeed the next time
         for content in [1, 2] {
             let error = push_listed(dir.path(), &repo, &[content; 4096], None).expect_err("both are there");
             assert!(error.message.contains("[ArchiveDuplicateError] duplicates found"), "{error}");
@@ -563,5 +638,51 @@ mod tests {
         let _failing = storage.clone().fail_path(Op::List, "15-1");
         let error = push_listed(dir.path(), &repo, &[1; 4096], Some(listed)).expect_err("not listed");
         assert_eq!(error.code, ErrorCode::Command);
+    }
+
+    #[test]
+    fn file_recycled_or_replaced_while_it_is_pushed_is_neither_stored_nor_acknowledged() {
+        let dir = tempfile::tempdir().expect("dir");
+        let recycle = |path: &Path| std::fs::rename(path, dir.path().join("recycled")).expect("rename");
+        let write = |path: &Path| std::fs::write(path, [8; 4096]).expect("write");
+        let replace = |path: &Path| {
+            recycle(path);
+            write(path);
+        };
+        let changes: [&dyn Fn(&Path); 4] = [&|_| (), &recycle, &write, &replace];
+        for (number, change) in changes.into_iter().enumerate() {
+            for name in [SEGMENT, "00000002.history"] {
+                let path = dir.path().join(name);
+                std::fs::write(&path, [7; 4096]).expect("file");
+                let source = Source::open(&path, 1).expect("open");
+                change(&path);
+                let memory = MemoryStorage::new();
+                let repo = Repo { key: 1, storage: Arc::new(memory.clone()), cipher: Cipher::None };
+                let pushed = push_opened(&targets(&repo), &settings(Compression::NONE), &source, name, None);
+                assert_eq!(memory.paths().len(), usize::from(number == 0), "{name} after change {number}");
+                let code = pushed.err().map(|error| error.code);
+                assert_eq!(code, (number > 0).then_some(ErrorCode::FileRead), "{name} after change {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_begun_with_another_file_is_not_stored() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join(SEGMENT);
+        std::fs::write(&path, [7; 4096]).expect("segment");
+        let before = Source::open(&path, 1).expect("open");
+        std::fs::rename(&path, dir.path().join("recycled")).expect("rename");
+        std::fs::write(&path, [8; 4096]).expect("segment");
+        let memory = MemoryStorage::new();
+        let repo = Repo { key: 1, storage: Arc::new(memory.clone()), cipher: Cipher::None };
+        std::thread::scope(|scope| {
+            let state = before.state;
+            let thread = scope.spawn(move || encode(&before, Compression::NONE));
+            push_file(&targets(&repo), &settings(Compression::NONE), &path, SEGMENT, 1, Some(Begun { state, thread }))
+                .expect("push");
+        });
+        let stored = memory.paths();
+        assert!(stored.len() == 1 && stored[0].to_string().ends_with(&Sha1::of(&[8; 4096]).to_string()), "{stored:?}");
     }
 }

@@ -12,7 +12,7 @@ options! {
         default: Fixed("n"),
         summary: "Push and get WAL segments in the background.",
         detail: "A background process works ahead of PostgreSQL and keeps its results in the spool path, so that \
-            PostgreSQL rarely waits. Pays on servers that write more WAL than one process can transfer.",
+            PostgreSQL rarely waits. Use it on servers that write more WAL than a single process can transfer.",
         ..OptionDecl::BASE
     };
 
@@ -23,8 +23,8 @@ options! {
         roles: MAIN_ASYNC,
         default: Fixed("128MiB"),
         range: Range::Fixed("0B", "4PiB"),
-        summary: "Size of the queue of fetched WAL.",
-        detail: "How much WAL asynchronous archive-get fetches ahead into the spool path.",
+        summary: "Size of the queue of prefetched WAL.",
+        detail: "How much WAL asynchronous archive-get prefetches into the spool path.",
         ..OptionDecl::BASE
     };
 
@@ -36,8 +36,8 @@ options! {
         default: Fixed("y"),
         help: HelpGroup::Maintainer,
         summary: "Check the header of WAL before archiving it.",
-        detail: "Compares version and system identifier in the segment with the stanza, which catches a wrong pg-path \
-            or stanza. Turn it off only for forks that have another header.",
+        detail: "Compares the version and system identifier in the segment with the stanza. This detects a wrong \
+            pg-path or stanza. Disable it only for forks of PostgreSQL with a different header.",
         ..OptionDecl::BASE
     };
 
@@ -47,9 +47,9 @@ options! {
         commands: on(&[ArchiveGet]),
         roles: MAIN,
         default: Fixed("y"),
-        summary: "Ask again for missing WAL.",
-        detail: "Asynchronous archive-get looks a second time for a segment that was missing before it tells PostgreSQL \
-            so.",
+        summary: "Look again for missing WAL.",
+        detail: "Asynchronous archive-get looks a second time for a missing segment before it reports the segment as \
+            missing to PostgreSQL.",
         ..OptionDecl::BASE
     };
 
@@ -60,8 +60,8 @@ options! {
         roles: MAIN_ASYNC,
         default: Fixed("16GiB"),
         range: Range::Fixed("1MiB", "4PiB"),
-        summary: "Most WAL in one asynchronous batch.",
-        detail: "Once so much WAL is pushed, the background process starts over and looks for settings that changed.",
+        summary: "Maximum WAL in an asynchronous batch.",
+        detail: "After pushing this much WAL, the background process starts over and checks for changed settings.",
         ..OptionDecl::BASE
     };
 
@@ -73,12 +73,11 @@ options! {
         required: false,
         range: Range::Fixed("0B", "4PiB"),
         deprecated: &["archive-queue-max"],
-        summary: "Drop WAL when more than this waits.",
-        detail: "When the WAL that waits to be archived grows beyond this size, two things happen:\n\n\
-            * pgBackRest and rbr tell PostgreSQL that the WAL was archived, and it is lost.\n\
-            * A warning goes to the log.\n\n\
-            That keeps PostgreSQL running and breaks the archive: make a new backup as soon as possible. Use this \
-            option only where a full disk is worse.",
+        summary: "Maximum WAL that waits to be archived.",
+        detail: "If more WAL than this waits to be archived, two things happen:\n\n* pgBackRest and rbr report to \
+            PostgreSQL that the WAL was archived, and drop it.\n* A warning is logged.\n\nThis keeps PostgreSQL \
+            running but breaks the archive: make a new backup as soon as possible. Use this option only if a full \
+            disk is worse.",
         ..OptionDecl::BASE
     };
 }

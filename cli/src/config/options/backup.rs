@@ -20,14 +20,14 @@ options! {
             Override {
                 command: Annotate,
                 required: Some(true),
-                summary: "Pairs to add, change or remove.",
-                detail: "Give the option once for each pair. An empty value (--annotation=key=) removes the key.",
+                summary: "Key/value pairs to add, change or remove.",
+                detail: "Repeat the option for each pair. An empty value (--annotation=key=) removes the key.",
                 ..Override::NONE
             },
         ],
         summary: "Attach key/value pairs to the backup.",
-        detail: "They are shown by info and copied to following backups of the set by nobody: each backup has its own. \
-            Give the option once for each pair, e.g. --annotation=source=nightly.",
+        detail: "info shows the pairs. Later backups do not inherit them. Repeat the option for each pair, e.g. \
+            --annotation=source=nightly.",
         ..OptionDecl::BASE
     };
 
@@ -45,8 +45,8 @@ options! {
             },
         ],
         summary: "Check that all WAL of the backup is archived.",
-        detail: "The backup counts only when every WAL segment that it needs has reached the repository. When off, \
-            whether the backup can be made consistent is up to you. Needs an online backup.",
+        detail: "The backup succeeds only if every WAL segment that it needs has reached the repository. If disabled, \
+            you have to ensure that the backup can be made consistent. Requires an online backup.",
         ..OptionDecl::BASE
     };
 
@@ -63,9 +63,9 @@ options! {
                 ..Override::NONE
             },
         ],
-        summary: "Store the needed WAL in the backup too.",
+        summary: "Store the required WAL in the backup.",
         detail: "Copies the segments that make the backup consistent into its pg_wal directory, so that it can be \
-            restored without the archive. Useful for backups that outlive their WAL. Needs archive-check.",
+            restored without the archive. Useful for backups that outlive their WAL. Requires archive-check.",
         ..OptionDecl::BASE
     };
 
@@ -76,9 +76,9 @@ options! {
         roles: MAIN_ASYNC,
         default: Fixed("y"),
         depend: depend_or("archive-check", &["y"], "n"),
-        summary: "Check archive_mode of PostgreSQL.",
-        detail: "archive_mode=always is refused, because a primary and its standbys would push the same segments. Turn \
-            it off if that can't happen. Needs archive-check.",
+        summary: "Check PostgreSQL's archive_mode.",
+        detail: "Refuses archive_mode=always, because a primary and its standbys would push the same segments. \
+            Disable it if that can't happen. Requires archive-check.",
         ..OptionDecl::BASE
     };
 
@@ -90,8 +90,8 @@ options! {
         default: Fixed("n"),
         allow: &["n", "prefer", "y"],
         values: &[
-            ("y", "read from a standby; the backup fails without one"),
-            ("prefer", "read from a standby if one is there, else from the primary"),
+            ("y", "read from a standby; fail if there is none"),
+            ("prefer", "read from a standby if there is one, otherwise from the primary"),
             ("n", "read from the primary"),
         ],
         bool_like: true,
@@ -107,8 +107,8 @@ options! {
         roles: MAIN,
         required: false,
         summary: "Check page checksums.",
-        detail: "Each data page that is copied is checked. Without the option it is done when the cluster has \
-            checksums. Pages that fail are listed in the manifest and reported.",
+        detail: "Checks each data page that is copied. By default this is enabled if the cluster has checksums. \
+            Invalid pages are logged and recorded in the manifest.",
         ..OptionDecl::BASE
     };
 
@@ -127,20 +127,20 @@ options! {
             Override {
                 command: Expire,
                 summary: "Fail on invalid page checksums.",
-                detail: "Nothing is expired when the oldest backup that would remain has invalid pages. When off, or with \
-                    --set, that is only warned about.",
+                detail: "Expires nothing if the oldest backup that would remain has invalid pages. If disabled, or \
+                    with --set, this is only a warning.",
                 ..Override::NONE
             },
             Override {
                 command: Restore,
                 summary: "Fail on invalid page checksums.",
-                detail: "A restore that meets a file in which the backup found invalid pages fails. When off, each such \
-                    file is warned about and restored as it is.",
+                detail: "A restore fails if the backup found invalid pages in a file. If disabled, the restore logs a \
+                    warning for each such file and restores it as it is.",
                 ..Override::NONE
             },
         ],
         summary: "Fail on invalid page checksums.",
-        detail: "A backup that finds an invalid page fails instead of warning.",
+        detail: "A backup that finds an invalid page fails instead of logging a warning.",
         ..OptionDecl::BASE
     };
 
@@ -150,10 +150,10 @@ options! {
         commands: on(&[Backup]),
         roles: MAIN,
         required: false,
-        summary: "Leave files out of the backup.",
-        detail: "A path relative to the data directory; with a slash at its end the content of the directory is left \
-            out, without one the file or directory itself. Leaving out the wrong file makes the backup useless. \
-            May be given several times.",
+        summary: "Exclude files from the backup.",
+        detail: "A path relative to the data directory. With a trailing slash, it excludes the content of a \
+            directory; without one, the file or directory itself. Excluding the wrong file makes the backup useless. \
+            May be repeated.",
         ..OptionDecl::BASE
     };
 
@@ -175,8 +175,8 @@ options! {
         roles: MAIN,
         default: Fixed("1GiB"),
         range: Range::Fixed("1B", "1TiB"),
-        summary: "Save the manifest each time so much is copied.",
-        detail: "A backup that is resumed loses at most about this much work.",
+        summary: "Amount to copy between saves of the manifest.",
+        detail: "A resumed backup repeats at most about this much work.",
         ..OptionDecl::BASE
     };
 
@@ -188,8 +188,8 @@ options! {
         default: Fixed("y"),
         help: HelpGroup::Maintainer,
         summary: "Check page headers.",
-        detail: "A page whose header is not plausible counts as invalid. Turn it off only for forks that have another \
-            header.",
+        detail: "A page with an implausible header counts as invalid. Disable it only for forks of PostgreSQL with a \
+            different header.",
         ..OptionDecl::BASE
     };
 
@@ -200,8 +200,8 @@ options! {
         roles: MAIN,
         default: Fixed("y"),
         summary: "Resume an interrupted backup.",
-        detail: "Files of an unfinished backup are used if they are still right. They are checked, so a resumed backup \
-            is as good as a new one.",
+        detail: "Reuses files of an unfinished backup if they are still valid. Every reused file is checked, so a \
+            resumed backup is as good as a new one.",
         ..OptionDecl::BASE
     };
 
@@ -211,9 +211,9 @@ options! {
         commands: on(&[Backup]),
         roles: MAIN,
         default: Fixed("n"),
-        summary: "Start the backup at once.",
-        detail: "Asks PostgreSQL for an immediate checkpoint. Otherwise the backup waits for the next regular one, \
-            which can take as long as checkpoint_timeout.",
+        summary: "Start the backup immediately.",
+        detail: "Asks PostgreSQL for an immediate checkpoint. Otherwise the backup waits for the next regular \
+            checkpoint, for up to checkpoint_timeout.",
         ..OptionDecl::BASE
     };
 
@@ -225,8 +225,8 @@ options! {
         default: Fixed("n"),
         internal: true,
         help: HelpGroup::General,
-        support: Moot("every supported PostgreSQL version ends a stale backup by itself"),
-        summary: "Stop an old backup (old).",
+        support: Moot("every supported PostgreSQL version stops a stale backup by itself"),
+        summary: "Stop a stale backup (deprecated).",
         detail: "Has no effect with supported versions of PostgreSQL.",
         ..OptionDecl::BASE
     };

@@ -1,4 +1,4 @@
-//! Options of single commands, on the command line and in the environment only.
+//! Options of single commands, valid only on the command line and in the environment.
 
 use crate::config::decl::Command::{
     Annotate, ArchivePush, Backup, Check, Expire, Help, Info, Manifest, RepoGet, RepoLs, RepoRm, Restore, Server,
@@ -20,7 +20,7 @@ options! {
         roles: MAIN,
         required: false,
         summary: "Expire WAL before this backup.",
-        detail: "Only the WAL that no backup after this one needs is removed.",
+        detail: "Removes only WAL that no backup after this one needs.",
         ..OptionDecl::BASE
     };
 
@@ -33,8 +33,8 @@ options! {
         negate: true,
         help: HelpGroup::General,
         summary: "Configuration file.",
-        detail: "Read instead of the default file; it must exist, and no further files are read unless a path option is \
-            given. --no-config reads none.",
+        detail: "Replaces the default file. It must exist. No other files are read unless a path option is given. \
+            --no-config reads no file.",
         ..OptionDecl::BASE
     };
 
@@ -45,9 +45,9 @@ options! {
         commands: EVERY,
         default: Fixed("/etc/pgbackrest/conf.d"),
         help: HelpGroup::General,
-        summary: "Directory of further configuration files.",
-        detail: "Every file in it whose name ends with .conf is read after the configuration file; sections of the same \
-            name are joined.",
+        summary: "Directory of additional configuration files.",
+        detail: "Files whose names end with .conf are read after the configuration file. Sections of the same name \
+            are merged.",
         ..OptionDecl::BASE
     };
 
@@ -59,8 +59,7 @@ options! {
         default: Fixed("/etc/pgbackrest"),
         help: HelpGroup::General,
         summary: "Directory of the configuration.",
-        detail: "Where the configuration file (pgbackrest.conf) and the directory of further files (conf.d) are looked \
-            for.",
+        detail: "Contains the configuration file (pgbackrest.conf) and the directory of additional files (conf.d).",
         ..OptionDecl::BASE
     };
 
@@ -73,11 +72,11 @@ options! {
         default: Fixed("full"),
         allow: &["full", "progress"],
         values: &[
-            ("progress", "how far a backup or expire is that runs now; not with --set"),
+            ("progress", "the progress of a running backup or expire; not with --set"),
             ("full", "everything"),
         ],
         summary: "Level of detail.",
-        detail: "How much info shows.",
+        detail: "How much detail info shows.",
         ..OptionDecl::BASE
     };
 
@@ -89,8 +88,8 @@ options! {
         roles: MAIN,
         default: Fixed("n"),
         help: HelpGroup::General,
-        summary: "Only say what would be done.",
-        detail: "Nothing is changed; the log lines are marked.",
+        summary: "Show what would be done.",
+        detail: "Changes nothing. The log lines are marked.",
         ..OptionDecl::BASE
     };
 
@@ -103,7 +102,7 @@ options! {
         internal: true,
         help: HelpGroup::General,
         summary: "Id of this run.",
-        detail: "Shared by the processes of one run, so that they don't lock each other out.",
+        detail: "All processes of a run share it, so that they do not lock each other out.",
         ..OptionDecl::BASE
     };
 
@@ -115,7 +114,7 @@ options! {
         roles: MAIN,
         required: false,
         summary: "Show only names that match.",
-        detail: "A regular expression that the path must match.",
+        detail: "A regular expression that the path has to match.",
         ..OptionDecl::BASE
     };
 
@@ -130,35 +129,35 @@ options! {
             Override {
                 command: Backup,
                 depend: depend("online", &["n"]),
-                summary: "Backup although PostgreSQL seems to run.",
-                detail: "For an offline backup of a cluster whose postmaster.pid is still there. If PostgreSQL really \
-                    runs, the backup is useless.",
+                summary: "Back up although PostgreSQL seems to be running.",
+                detail: "For an offline backup of a cluster whose postmaster.pid still exists. If PostgreSQL is \
+                    really running, the backup is useless.",
                 ..Override::NONE
             },
             Override {
                 command: StanzaCreate,
                 internal: Some(true),
                 summary: "Has no effect.",
-                detail: "Kept for old scripts.",
+                detail: "Accepted for old scripts.",
                 ..Override::NONE
             },
             Override {
                 command: Restore,
-                summary: "Overwrite what is in the way.",
-                detail: "Files that the backup has are overwritten, others are removed. With --delta, changed files are \
-                    found by time and size instead of checksum.",
+                summary: "Overwrite existing files.",
+                detail: "Overwrites files that are in the backup and removes others. With --delta, changed files are \
+                    detected by time and size instead of checksum.",
                 ..Override::NONE
             },
             Override {
                 command: StanzaDelete,
-                summary: "Delete although PostgreSQL runs.",
-                detail: "Without it a stanza whose cluster is up is not deleted.",
+                summary: "Delete although PostgreSQL is running.",
+                detail: "Without it, a stanza whose cluster is running is not deleted.",
                 ..Override::NONE
             },
             Override {
                 command: Stop,
                 summary: "End running processes.",
-                detail: "Sends them the signal to terminate instead of letting them finish.",
+                detail: "Terminates running processes instead of letting them finish.",
                 ..Override::NONE
             },
         ],
@@ -186,7 +185,7 @@ options! {
         roles: MAIN,
         default: Fixed("n"),
         summary: "Do not fail if the file is missing.",
-        detail: "The exit status is 1 then.",
+        detail: "The exit status is then 1.",
         ..OptionDecl::BASE
     };
 
@@ -201,7 +200,7 @@ options! {
         help: HelpGroup::General,
         support: NotYet("worker processes"),
         summary: "Locks to take on another host.",
-        detail: "Given by a process to the one that it starts.",
+        detail: "A process passes it to the processes that it starts.",
         ..OptionDecl::BASE
     };
 
@@ -220,8 +219,8 @@ options! {
             },
         ],
         summary: "Expire the oldest full backup.",
-        detail: "With all backups that depend on it, even if retention would keep it. The last full backup is never \
-            expired.",
+        detail: "Also expires all backups that depend on it, even if retention would keep them. The last full backup \
+            is never expired.",
         ..OptionDecl::BASE
     };
 
@@ -233,8 +232,8 @@ options! {
         roles: MAIN,
         default: Fixed("y"),
         negate: true,
-        summary: "Backup a running cluster.",
-        detail: "--no-online copies the files of a cluster that is down and does not connect to PostgreSQL.",
+        summary: "Back up a running cluster.",
+        detail: "--no-online copies the files of a stopped cluster and does not connect to PostgreSQL.",
         ..OptionDecl::BASE
     };
 
@@ -246,18 +245,16 @@ options! {
         roles: MAIN,
         default: Fixed("text"),
         allow: &["text", "json"],
-        values: &[("text", "for people"), ("json", "for programs, with all details")],
+        values: &[("text", "readable by people"), ("json", "readable by programs, with all details")],
         overrides: &[
             Override {
                 command: RepoLs,
-                values: &[("text", "one name a line"), ("json", "an object with a member for each entry")],
-                summary: "Form of the output.",
-                detail: "{values}\n\nEntries have these members in JSON:\n\n\
-                    * name - the name, as the member's key; with --recurse the path below the one that is listed\n\
-                    * type - file, path or link\n\
-                    * size - bytes of a file\n\
-                    * time - when a file was changed last, in seconds since 1970\n\
-                    * destination - where a link leads",
+                values: &[("text", "one name per line"), ("json", "an object with a member for each entry")],
+                summary: "Output format.",
+                detail: "{values}\n\nJSON entries have these members:\n\n* name - the name, as the key of the entry; \
+                    with --recurse the path relative to the listed path\n* type - file, path or link\n* size - size \
+                    of a file in bytes\n* time - last modification time of a file, in seconds since 1970\n* \
+                    destination - destination of a link",
                 ..Override::NONE
             },
             Override {
@@ -265,22 +262,22 @@ options! {
                 default: Some(Fixed("none")),
                 allow: &["none", "text"],
                 values: &[("none", "errors only, in the log"), ("text", "a report")],
-                summary: "Form of the output.",
-                detail: "What verify prints.",
+                summary: "Output format.",
+                detail: "What verify prints to standard output.",
                 ..Override::NONE
             },
             Override {
                 command: Version,
                 default: Some(Fixed("text")),
                 allow: &["text", "num"],
-                values: &[("text", "name and version"), ("num", "the version as one number, to compare it")],
-                summary: "Form of the output.",
-                detail: "How the version is shown.",
+                values: &[("text", "name and version"), ("num", "the version as a number, for comparisons")],
+                summary: "Output format.",
+                detail: "How the version is printed.",
                 ..Override::NONE
             },
         ],
-        summary: "Form of the output.",
-        detail: "What is printed.",
+        summary: "Output format.",
+        detail: "How the result is printed.",
         ..OptionDecl::BASE
     };
 
@@ -296,7 +293,7 @@ options! {
         help: HelpGroup::General,
         support: NotYet("worker processes"),
         summary: "Number of the worker.",
-        detail: "Given by a process to the one that it starts.",
+        detail: "A process passes it to the processes that it starts.",
         ..OptionDecl::BASE
     };
 
@@ -309,7 +306,7 @@ options! {
         default: Fixed("n"),
         help: HelpGroup::General,
         summary: "Do not decrypt.",
-        detail: "The file is written as it is stored.",
+        detail: "Writes the file as it is stored.",
         ..OptionDecl::BASE
     };
 
@@ -320,8 +317,8 @@ options! {
         commands: on(&[RepoLs, RepoRm]),
         roles: MAIN,
         default: Fixed("n"),
-        summary: "Go into subdirectories.",
-        detail: "Names are relative to the path that was given.",
+        summary: "Include subdirectories.",
+        detail: "Names are relative to the given path.",
         ..OptionDecl::BASE
     };
 
@@ -332,8 +329,8 @@ options! {
         commands: on(&[Manifest]),
         roles: MAIN,
         required: false,
-        summary: "Compare with this backup.",
-        detail: "Only files that this backup does not have are shown.",
+        summary: "Backup to compare with.",
+        detail: "Shows only files that this backup does not have.",
         support: NotYet("the manifest command"),
         ..OptionDecl::BASE
     };
@@ -349,8 +346,8 @@ options! {
         internal: true,
         help: HelpGroup::General,
         support: NotYet("worker processes"),
-        summary: "What the other process works on.",
-        detail: "Given by a process to the one that it starts.",
+        summary: "Target of the other process.",
+        detail: "A process passes it to the processes that it starts.",
         ..OptionDecl::BASE
     };
 
@@ -381,14 +378,14 @@ options! {
                 command: Annotate,
                 required: Some(true),
                 summary: "Backup to annotate.",
-                detail: "Its label.",
+                detail: "The backup's label.",
                 ..Override::NONE
             },
             Override {
                 command: Info,
                 depend: depend("stanza", &[]),
                 summary: "Backup to show in detail.",
-                detail: "Its label. Shows databases, tablespaces, links and more.",
+                detail: "The backup's label. Shows databases, tablespaces, links and more.",
                 ..Override::NONE
             },
             Override {
@@ -396,7 +393,7 @@ options! {
                 required: Some(true),
                 default: Some(Fixed("latest")),
                 summary: "Backup whose manifest to show.",
-                detail: "Its label, or latest.",
+                detail: "The backup's label, or latest.",
                 ..Override::NONE
             },
             Override {
@@ -404,24 +401,24 @@ options! {
                 required: Some(true),
                 default: Some(Fixed("latest")),
                 summary: "Backup to restore.",
-                detail: "Its label, or latest.",
+                detail: "The backup's label, or latest.",
                 ..Override::NONE
             },
             Override {
                 command: Expire,
                 summary: "Backup to expire.",
-                detail: "With all that depends on it, whatever retention says.",
+                detail: "Also expires all backups that depend on it, regardless of retention.",
                 ..Override::NONE
             },
             Override {
                 command: Verify,
                 summary: "Backup to verify.",
-                detail: "Its label. All are verified without it.",
+                detail: "The backup's label. Without it, all backups are verified.",
                 ..Override::NONE
             },
         ],
         summary: "Backup set.",
-        detail: "Its label.",
+        detail: "The backup's label.",
         ..OptionDecl::BASE
     };
 
@@ -436,10 +433,10 @@ options! {
         values: &[
             ("asc", "in ascending order"),
             ("desc", "in descending order"),
-            ("none", "as the storage lists them"),
+            ("none", "in the order of the storage"),
         ],
-        summary: "Order of names.",
-        detail: "Entries are sorted by name.",
+        summary: "Sort order.",
+        detail: "Sorts entries by name.",
         ..OptionDecl::BASE
     };
 
@@ -490,8 +487,8 @@ options! {
         ],
         help: HelpGroup::General,
         summary: "Name of the stanza.",
-        detail: "A stanza is a cluster with its backups and its archive; the name is up to you and should not be that \
-            of a host.",
+        detail: "A stanza is a PostgreSQL cluster with its backups and its archive. Choose any name, but avoid host \
+            names.",
         ..OptionDecl::BASE
     };
 
@@ -503,7 +500,7 @@ options! {
         roles: MAIN,
         depend: depend("type", &["lsn", "name", "time", "xid"]),
         summary: "Where recovery stops.",
-        detail: "A time, transaction id, LSN or name of a restore point, depending on --type.",
+        detail: "A time, transaction id, LSN or restore point, depending on --type.",
         ..OptionDecl::BASE
     };
 
@@ -516,13 +513,13 @@ options! {
         default: Fixed("pause"),
         allow: &["pause", "promote", "shutdown"],
         values: &[
-            ("pause", "wait for the administrator"),
+            ("pause", "pause recovery until the administrator resumes it"),
             ("promote", "open the cluster for writing"),
             ("shutdown", "stop the server"),
         ],
         depend: depend("type", &["immediate", "lsn", "name", "time", "xid"]),
         summary: "What happens at the target.",
-        detail: "PostgreSQL does this when recovery reaches the target.",
+        detail: "What PostgreSQL does when recovery reaches the target.",
         ..OptionDecl::BASE
     };
 
@@ -535,7 +532,7 @@ options! {
         default: Fixed("n"),
         depend: depend("type", &["lsn", "time", "xid"]),
         summary: "Stop before the target.",
-        detail: "The transaction or record at the target is not recovered.",
+        detail: "Does not recover the transaction or record at the target.",
         ..OptionDecl::BASE
     };
 
@@ -548,7 +545,7 @@ options! {
         required: false,
         depend: depend("type", &["default", "lsn", "name", "standby", "time", "xid"]),
         summary: "Timeline to recover along.",
-        detail: "current, latest or a number. PostgreSQL's default when it is not given.",
+        detail: "current, latest or a number. Defaults to PostgreSQL's own default.",
         ..OptionDecl::BASE
     };
 
@@ -569,7 +566,8 @@ options! {
                     ("diff", "copy what changed since the last full backup"),
                 ],
                 summary: "Type of the backup.",
-                detail: "What is copied. A diff or incr backup without a full backup to build on becomes a full one.",
+                detail: "Determines what is copied. A diff or incr backup without a prior full backup becomes a full \
+                    backup.",
                 ..Override::NONE
             },
             Override {
@@ -577,8 +575,8 @@ options! {
                 required: Some(false),
                 allow: &["full", "diff", "incr"],
                 values: &[("full", "full backups"), ("diff", "differential backups"), ("incr", "incremental backups")],
-                summary: "Show backups of this type only.",
-                detail: "Without it info shows backups of all types.",
+                summary: "Show only backups of this type.",
+                detail: "By default info shows backups of all types.",
                 ..Override::NONE
             },
             Override {
@@ -586,15 +584,15 @@ options! {
                 default: Some(Fixed("default")),
                 allow: &["default", "preserve", "immediate", "standby", "none", "name", "time", "lsn", "xid"],
                 values: &[
-                    ("default", "to the end of the archive"),
-                    ("immediate", "until the cluster is consistent"),
-                    ("lsn", "to the position in --target"),
-                    ("name", "to the restore point in --target"),
-                    ("xid", "to the transaction in --target"),
-                    ("time", "to the time in --target"),
-                    ("preserve", "as the recovery settings in the backup say"),
-                    ("standby", "without end, as a standby"),
-                    ("none", "not at all: no recovery settings are written"),
+                    ("default", "recover to the end of the archive"),
+                    ("immediate", "recover until the cluster is consistent"),
+                    ("lsn", "recover to the LSN in --target"),
+                    ("name", "recover to the restore point in --target"),
+                    ("xid", "recover to the transaction in --target"),
+                    ("time", "recover to the time in --target"),
+                    ("preserve", "use the recovery settings in the backup"),
+                    ("standby", "endlessly, as a standby"),
+                    ("none", "do not write recovery settings"),
                 ],
                 summary: "Where recovery ends.",
                 detail: "How far PostgreSQL replays WAL when it starts on the restored files.",
@@ -602,7 +600,7 @@ options! {
             },
         ],
         summary: "Type of backup or recovery.",
-        detail: "For backup and info the type of the backup, for restore where recovery ends.",
+        detail: "The type of the backup for backup and info, the recovery target for restore.",
         ..OptionDecl::BASE
     };
 
@@ -614,7 +612,7 @@ options! {
         roles: MAIN,
         default: Fixed("n"),
         summary: "Report everything.",
-        detail: "Also what is in order.",
+        detail: "Also reports what is valid.",
         ..OptionDecl::BASE
     };
 

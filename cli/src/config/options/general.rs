@@ -29,8 +29,9 @@ options! {
         ],
         help: HelpGroup::General,
         summary: "Allow root to run the command.",
-        detail: "Files that root creates are the usual reason why the next command of the right user fails, so root is \
-            refused unless this is set. restore may run as root, since it sets the owner of what it writes.",
+        detail: "Files that root creates are the usual reason why later commands of the right user fail, so rbr \
+            refuses to run as root unless this option is set. restore may run as root, because it sets the owner of \
+            the files that it writes.",
         ..OptionDecl::BASE
     };
 
@@ -42,8 +43,8 @@ options! {
         default: Fixed("1m"),
         range: Range::Fixed("100ms", "1d"),
         summary: "Time to wait for WAL.",
-        detail: "How long backup and check wait for a WAL segment to arrive in the repository, and the asynchronous \
-            archive commands for their background process.",
+        detail: "How long backup and check wait for a WAL segment to reach the repository, and how long the \
+            asynchronous archive commands wait for their background process.",
         ..OptionDecl::BASE
     };
 
@@ -55,8 +56,8 @@ options! {
         internal: true,
         help: HelpGroup::General,
         support: Moot("there are no beta features"),
-        summary: "Allow features that are under test.",
-        detail: "No feature needs it at present.",
+        summary: "Allow beta features.",
+        detail: "No feature requires it at present.",
         ..OptionDecl::BASE
     };
 
@@ -68,7 +69,7 @@ options! {
         allow: &["16KiB", "32KiB", "64KiB", "128KiB", "256KiB", "512KiB", "1MiB", "2MiB", "4MiB", "8MiB", "16MiB"],
         help: HelpGroup::General,
         summary: "Size of buffers for reading and writing.",
-        detail: "Larger buffers may be faster on fast disks and need more memory in each worker.",
+        detail: "Larger buffers may be faster on fast disks, but need more memory per worker.",
         ..OptionDecl::BASE
     };
 
@@ -80,8 +81,8 @@ options! {
         default: DefaultValue::Program,
         help: HelpGroup::General,
         summary: "Command that runs this program.",
-        detail: "Used where another program has to call this one, as in restore_command. The default is the path by \
-            which it was called.",
+        detail: "Used if another program has to call this one, as in restore_command. Defaults to the path by which \
+            the program was called.",
         ..OptionDecl::BASE
     };
 
@@ -92,9 +93,9 @@ options! {
         roles: NOT_REMOTE,
         default: Fixed("ssh"),
         help: HelpGroup::General,
-        support: Moot("it concerns connections to remote hosts, which do not exist yet"),
+        support: Moot("it applies to connections to remote hosts, which are not supported yet"),
         summary: "SSH client.",
-        detail: "The program that makes SSH connections.",
+        detail: "The program that opens SSH connections.",
         ..OptionDecl::BASE
     };
 
@@ -105,8 +106,8 @@ options! {
         roles: MAIN,
         default: Fixed("y"),
         help: HelpGroup::General,
-        summary: "Compress files (old).",
-        detail: "Replaced by compress-type; n is the same as compress-type=none.",
+        summary: "Compress files (deprecated).",
+        detail: "Replaced by compress-type. n is the same as compress-type=none.",
         ..OptionDecl::BASE
     };
 
@@ -120,8 +121,8 @@ options! {
         range: Range::ByDepend(&[("bz2", "1", "9"), ("gz", "-1", "9"), ("lz4", "-5", "12"), ("zst", "-7", "22")]),
         depend: depend_or("compress-type", &["bz2", "gz", "lz4", "zst"], "0"),
         help: HelpGroup::General,
-        summary: "Level of compression.",
-        detail: "Higher levels are smaller and slower. Range and default depend on compress-type.",
+        summary: "Compression level.",
+        detail: "Higher levels produce smaller files and take longer. Range and default depend on compress-type.",
         ..OptionDecl::BASE
     };
 
@@ -133,9 +134,9 @@ options! {
         default: Fixed("1"),
         range: Range::Fixed("-5", "12"),
         help: HelpGroup::General,
-        support: Moot("it concerns connections to remote hosts, which do not exist yet"),
-        summary: "Level of compression between hosts.",
-        detail: "Applies where data is not compressed already.",
+        support: Moot("it applies to connections to remote hosts, which are not supported yet"),
+        summary: "Compression level between hosts.",
+        detail: "Applies to data that is not compressed already.",
         ..OptionDecl::BASE
     };
 
@@ -149,13 +150,13 @@ options! {
         values: &[
             ("none", "no compression"),
             ("bz2", "small and very slow"),
-            ("gz", "the format that every pgBackRest reads"),
-            ("lz4", "fast and larger than zst"),
-            ("zst", "fast and small, a good choice"),
+            ("gz", "readable by every version of pgBackRest"),
+            ("lz4", "fast, larger files than zst"),
+            ("zst", "fast and small, recommended"),
         ],
         help: HelpGroup::General,
-        summary: "Kind of compression.",
-        detail: "How new files are compressed. Files that are in the repository keep their compression.",
+        summary: "Compression type.",
+        detail: "How new files are compressed. Files already in the repository keep their compression.",
         ..OptionDecl::BASE
     };
 
@@ -166,9 +167,9 @@ options! {
         roles: MAIN,
         default: Fixed("n"),
         help: HelpGroup::General,
-        summary: "Decide by checksum what to copy.",
-        detail: "Files are compared by checksum instead of time and size. For restore it means that files that are \
-            already right stay and files that don't belong there are removed.",
+        summary: "Use checksums to decide what to copy.",
+        detail: "Compares files by checksum instead of time and size. A restore keeps files that already match the \
+            backup and removes files that are not in the backup.",
         ..OptionDecl::BASE
     };
 
@@ -180,7 +181,8 @@ options! {
         range: Range::Fixed("100ms", "1h"),
         help: HelpGroup::General,
         summary: "Time limit for reading and writing.",
-        detail: "Applies to connections to object stores and SFTP servers.",
+        detail: "Applies to connections to object stores and SFTP servers. A request fails if it makes no progress \
+            for this long.",
         ..OptionDecl::BASE
     };
 
@@ -206,7 +208,7 @@ options! {
         internal: true,
         help: HelpGroup::General,
         summary: "Retries of a failed job.",
-        detail: "How often a file is copied again after an error before the command fails.",
+        detail: "How often a failed copy of a file is retried before the command fails.",
         ..OptionDecl::BASE
     };
 
@@ -220,7 +222,7 @@ options! {
         internal: true,
         help: HelpGroup::General,
         summary: "Pause between retries of a job.",
-        detail: "The first retry comes at once.",
+        detail: "The first retry is immediate.",
         ..OptionDecl::BASE
     };
 
@@ -233,7 +235,8 @@ options! {
         overrides: &[Override { command: Verify, depend: depend("repair", &["y"]), ..Override::NONE }],
         help: HelpGroup::General,
         summary: "Directory of lock files.",
-        detail: "Every process of the host has to use the same one. It also holds the files by which stop works.",
+        detail: "All processes of a host have to use the same directory. It also contains the stop files of the stop \
+            command.",
         ..OptionDecl::BASE
     };
 
@@ -244,7 +247,7 @@ options! {
         default: Fixed("y"),
         help: HelpGroup::General,
         summary: "Ignore the umask.",
-        detail: "Files and directories of the repository get the modes 0640 and 0750 whatever the umask of the user is.",
+        detail: "Files and directories of the repository get the modes 0640 and 0750, regardless of the user's umask.",
         ..OptionDecl::BASE
     };
 
@@ -256,7 +259,7 @@ options! {
         range: Range::Fixed("-20", "19"),
         help: HelpGroup::General,
         summary: "Priority of the process.",
-        detail: "As nice: from -20 (high, for root only) to 19 (low).",
+        detail: "The nice value, from -20 (high, root only) to 19 (low).",
         ..OptionDecl::BASE
     };
 
@@ -269,8 +272,8 @@ options! {
         range: Range::Fixed("1", "999"),
         help: HelpGroup::General,
         summary: "Number of workers.",
-        detail: "How many files are copied at the same time. Backups should leave some processors to PostgreSQL; \
-            restores may use all.",
+        detail: "How many workers copy files in parallel. Leave some processors to PostgreSQL during backups; a \
+            restore can use all of them.",
         ..OptionDecl::BASE
     };
 
@@ -281,8 +284,8 @@ options! {
         default: Fixed("31m"),
         range: Range::Fixed("100ms", "7d"),
         help: HelpGroup::General,
-        support: Moot("it concerns connections to remote hosts, which do not exist yet"),
-        summary: "Time limit for an answer of another process.",
+        support: Moot("it applies to connections to remote hosts, which are not supported yet"),
+        summary: "Time limit for a response of another process.",
         detail: "Must be longer than db-timeout.",
         ..OptionDecl::BASE
     };
@@ -294,7 +297,7 @@ options! {
         default: Fixed("n"),
         internal: true,
         help: HelpGroup::General,
-        support: Moot("it concerns connections to remote hosts, which do not exist yet"),
+        support: Moot("it applies to connections to remote hosts, which are not supported yet"),
         summary: "Use blocking sockets.",
         detail: "Only for tests.",
         ..OptionDecl::BASE
@@ -306,9 +309,9 @@ options! {
         commands: WITH_IO,
         default: Fixed("y"),
         help: HelpGroup::General,
-        support: Moot("stores are watched by io-timeout, and connections to remote hosts do not exist yet"),
+        support: Moot("io-timeout applies to stores, and connections to remote hosts are not supported yet"),
         summary: "Send keep-alive probes.",
-        detail: "Finds out that a peer is gone.",
+        detail: "Detects that a peer is gone.",
         ..OptionDecl::BASE
     };
 
@@ -337,7 +340,7 @@ options! {
         ],
         help: HelpGroup::General,
         summary: "Directory of the spool.",
-        detail: "Where asynchronous archiving keeps fetched WAL and the results of its work.",
+        detail: "Where asynchronous archiving keeps prefetched WAL and the status of each file.",
         ..OptionDecl::BASE
     };
 
@@ -349,9 +352,9 @@ options! {
         range: Range::Fixed("1", "32"),
         depend: depend("sck-keep-alive", &["y"]),
         help: HelpGroup::General,
-        support: Moot("stores are watched by io-timeout, and connections to remote hosts do not exist yet"),
-        summary: "Probes before a peer is gone.",
-        detail: "The system's setting when it is not given.",
+        support: Moot("io-timeout applies to stores, and connections to remote hosts are not supported yet"),
+        summary: "Number of keep-alive probes.",
+        detail: "Defaults to the system's setting.",
         ..OptionDecl::BASE
     };
 
@@ -363,9 +366,9 @@ options! {
         range: Range::Fixed("1", "3600"),
         depend: depend("sck-keep-alive", &["y"]),
         help: HelpGroup::General,
-        support: Moot("stores are watched by io-timeout, and connections to remote hosts do not exist yet"),
+        support: Moot("io-timeout applies to stores, and connections to remote hosts are not supported yet"),
         summary: "Seconds without data before the first probe.",
-        detail: "The system's setting when it is not given.",
+        detail: "Defaults to the system's setting.",
         ..OptionDecl::BASE
     };
 
@@ -377,9 +380,9 @@ options! {
         range: Range::Fixed("1", "900"),
         depend: depend("sck-keep-alive", &["y"]),
         help: HelpGroup::General,
-        support: Moot("stores are watched by io-timeout, and connections to remote hosts do not exist yet"),
+        support: Moot("io-timeout applies to stores, and connections to remote hosts are not supported yet"),
         summary: "Seconds between probes.",
-        detail: "The system's setting when it is not given.",
+        detail: "Defaults to the system's setting.",
         ..OptionDecl::BASE
     };
 
@@ -390,8 +393,8 @@ options! {
         required: false,
         help: HelpGroup::General,
         summary: "TLS 1.2 cipher suites.",
-        detail: "Those that may be used, by OpenSSL's names with colons between them. Only single suites can be named: no classes \
-            and no operators.",
+        detail: "The allowed suites, by OpenSSL's names, separated by colons. Only single suites can be named, not \
+            classes or operators.",
         ..OptionDecl::BASE
     };
 
@@ -402,7 +405,7 @@ options! {
         required: false,
         help: HelpGroup::General,
         summary: "TLS 1.3 cipher suites.",
-        detail: "Those that may be used, with colons between them.",
+        detail: "The allowed suites, separated by colons.",
         ..OptionDecl::BASE
     };
 }

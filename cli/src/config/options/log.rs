@@ -10,9 +10,9 @@ const LEVELS: &[(&str, &str)] = &[
     ("off", "nothing"),
     ("error", "errors"),
     ("warn", "warnings and above"),
-    ("info", "the course of the command and above"),
+    ("info", "the steps of the command and above"),
     ("detail", "a line for each file and above"),
-    ("debug", "what helps to find a fault and above"),
+    ("debug", "debugging information and above"),
     ("trace", "everything"),
 ];
 
@@ -63,7 +63,8 @@ options! {
         default: Fixed("/var/log/pgbackrest"),
         help: HelpGroup::Log,
         summary: "Directory of log files.",
-        detail: "The name of a file has the stanza and the command. If it can't be opened the command runs without it.",
+        detail: "File names contain the stanza and the command. If a log file can't be opened, the command runs \
+            without it.",
         ..OptionDecl::BASE
     };
 
@@ -73,7 +74,7 @@ options! {
         commands: STANZA_AND_REPO,
         default: Fixed("n"),
         help: HelpGroup::Log,
-        support: Moot("workers are threads of the one process"),
+        support: Moot("workers are threads of a single process"),
         summary: "Log in subprocesses.",
         detail: "Each worker process has its own log file.",
         ..OptionDecl::BASE
@@ -85,8 +86,8 @@ options! {
         commands: EVERY,
         default: Fixed("y"),
         help: HelpGroup::Log,
-        summary: "Begin log lines with the time.",
-        detail: "Turn it off where something else adds the time.",
+        summary: "Start log lines with the time.",
+        detail: "Disable it if something else adds the time.",
         ..OptionDecl::BASE
     };
 }

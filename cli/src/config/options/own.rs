@@ -1,7 +1,7 @@
 //! Options that pgBackRest does not have.
 //!
-//! They can be given on the command line alone, with their full names: in a configuration file or environment that both programs
-//! share, pgBackRest would warn about them, and no abbreviation that it takes changes its meaning.
+//! They are accepted only on the command line, by their full names. In a configuration file or environment that both
+//! programs share, pgBackRest would warn about them. Abbreviations that pgBackRest accepts keep their meaning.
 
 use crate::config::decl::Command::Verify;
 use crate::config::decl::DefaultValue::Fixed;
@@ -15,10 +15,10 @@ options! {
         kind: Kind::Boolean,
         commands: on(&[Verify]),
         default: Fixed("n"),
-        summary: "Make info files and manifests whole again.",
-        detail: "archive.info, backup.info and each manifest are kept twice. Where one of both is damaged and the other is \
-            whole, the whole one is written over the damaged one. This takes the lock of backup and expire, at the end, and only \
-            if there is something to repair. Nothing else is changed: damaged backups and WAL stay as they are.",
+        summary: "Repair damaged info files and manifests.",
+        detail: "The repository contains archive.info, backup.info and each manifest twice. If one of the two files \
+            is damaged, it is replaced by the other. This takes the lock of backup and expire at the end, only if \
+            there is something to repair. Nothing else is changed: damaged backups and WAL stay as they are.",
         ..OWN
     };
 
@@ -27,10 +27,10 @@ options! {
         kind: Kind::Boolean,
         commands: on(&[Verify]),
         default: Fixed("n"),
-        summary: "Fail when something is wrong.",
-        detail: "verify succeeds whatever it finds. With this option it ends with exit status 104 when a backup or WAL is not \
-            valid, or when an info file or manifest is whole only once and was not repaired. Other exit statuses mean that the \
-            repository could not be checked.",
+        summary: "Fail if anything is invalid.",
+        detail: "By default verify succeeds regardless of what it finds. With this option it exits with status 104 if \
+            a backup or WAL is invalid, or if one of the two files of an info file or manifest is damaged and was not \
+            repaired. Other exit statuses mean that the repository could not be checked.",
         ..OWN
     };
 }

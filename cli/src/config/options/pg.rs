@@ -22,7 +22,7 @@ options! {
         range: Range::Fixed("100ms", "7d"),
         help: HelpGroup::General,
         summary: "Time limit for a query.",
-        detail: "Includes the time that PostgreSQL takes to start and stop a backup, which can be long without \
+        detail: "Includes the time that PostgreSQL needs to start and stop a backup, which can be long without \
             start-fast.",
         ..OptionDecl::BASE
     };
@@ -46,7 +46,7 @@ options! {
         help: HelpGroup::General,
         support: NotYet("worker processes"),
         summary: "Choose a cluster.",
-        detail: "The number of its options.",
+        detail: "The number in its options.",
         ..OptionDecl::BASE
     };
 
@@ -60,7 +60,7 @@ options! {
         depend: depend("pg-path", &[]),
         help: HelpGroup::Stanza,
         summary: "Database to connect to.",
-        detail: "Any database that the user may connect to; nothing in it is used.",
+        detail: "Any database that the user may connect to. Its content is not used.",
         ..OptionDecl::BASE
     };
 
@@ -109,7 +109,7 @@ options! {
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
         summary: "File of certificate authorities for the host.",
-        detail: "Instead of those of the system.",
+        detail: "Replaces those of the system.",
         ..OptionDecl::BASE
     };
 
@@ -124,7 +124,7 @@ options! {
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
         summary: "Directory of certificate authorities for the host.",
-        detail: "Instead of those of the system.",
+        detail: "Replaces those of the system.",
         ..OptionDecl::BASE
     };
 
@@ -137,8 +137,8 @@ options! {
         depend: depend("pg-host-type", &["tls"]),
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
-        summary: "Certificate to show to the host.",
-        detail: "Proves to the server on the host who asks.",
+        summary: "Certificate to present to the host.",
+        detail: "Authenticates this host to the server on the other host.",
         ..OptionDecl::BASE
     };
 
@@ -155,7 +155,7 @@ options! {
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
         summary: "Command that runs this program on the host.",
-        detail: "Needed when its path is not the same on both hosts.",
+        detail: "Required if its path differs between the hosts.",
         ..OptionDecl::BASE
     };
 
@@ -172,7 +172,7 @@ options! {
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
         summary: "Configuration file on the host.",
-        detail: "Needed when it is not at the default place.",
+        detail: "Required if it is not at the default location.",
         ..OptionDecl::BASE
     };
 
@@ -188,7 +188,7 @@ options! {
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
         summary: "Directory of further configuration files on the host.",
-        detail: "Needed when it is not at the default place.",
+        detail: "Required if it is not at the default location.",
         ..OptionDecl::BASE
     };
 
@@ -204,7 +204,7 @@ options! {
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
         summary: "Directory of the configuration on the host.",
-        detail: "Needed when it is not at the default place.",
+        detail: "Required if it is not at the default location.",
         ..OptionDecl::BASE
     };
 
@@ -217,8 +217,8 @@ options! {
         depend: depend("pg-host-type", &["tls"]),
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
-        summary: "Key of the certificate to show to the host.",
-        detail: "Must be readable by its owner only.",
+        summary: "Private key of the certificate to present to the host.",
+        detail: "Must be readable only by its owner.",
         ..OptionDecl::BASE
     };
 
@@ -237,7 +237,7 @@ options! {
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
         summary: "Port of the host.",
-        detail: "SSH uses the client's setting when it is not given, TLS 8432.",
+        detail: "Defaults to the setting of the SSH client, or to 8432 for TLS.",
         ..OptionDecl::BASE
     };
 
@@ -288,7 +288,7 @@ options! {
         help: HelpGroup::Stanza,
         support: NotYet("remote hosts"),
         summary: "The cluster is on this host.",
-        detail: "Set by a process for the one that it starts.",
+        detail: "A process sets it for the processes that it starts.",
         ..OptionDecl::BASE
     };
 
@@ -318,7 +318,7 @@ options! {
         deprecated: &["db-path", "db?-path"],
         help: HelpGroup::Stanza,
         summary: "Data directory of the cluster.",
-        detail: "Must be the one that PostgreSQL reports as data_directory.",
+        detail: "Must be the directory that PostgreSQL reports as data_directory.",
         ..OptionDecl::BASE
     };
 
@@ -334,7 +334,7 @@ options! {
         deprecated: &["db-port", "db?-port"],
         help: HelpGroup::Stanza,
         summary: "Port of PostgreSQL.",
-        detail: "Also the number in the name of its socket.",
+        detail: "Also the number in the name of the socket.",
         ..OptionDecl::BASE
     };
 
@@ -349,7 +349,8 @@ options! {
         deprecated: &["db-socket-path", "db?-socket-path"],
         help: HelpGroup::Stanza,
         summary: "Directory of PostgreSQL's socket.",
-        detail: "Needed when it is not at the place that the client expects. A name with @ is an abstract socket.",
+        detail: "Required if it is not at the location that the client expects. A name that starts with @ is an \
+            abstract socket.",
         ..OptionDecl::BASE
     };
 
@@ -363,7 +364,8 @@ options! {
         depend: depend("pg-path", &[]),
         help: HelpGroup::Stanza,
         summary: "User to connect as.",
-        detail: "The user of the operating system when it is not given. Needs the right to start and stop backups.",
+        detail: "Defaults to the user of the operating system. The user needs the permission to start and stop \
+            backups.",
         ..OptionDecl::BASE
     };
 
@@ -374,8 +376,8 @@ options! {
         commands: on(&[ArchiveGet, ArchivePush, Backup, Check, Manifest, Restore, StanzaCreate, StanzaDelete, StanzaUpgrade, Verify]),
         required: false,
         help: HelpGroup::Maintainer,
-        summary: "Take this version for PostgreSQL's.",
-        detail: "For forks whose control file has numbers of their own.",
+        summary: "Assume this version of PostgreSQL.",
+        detail: "For forks of PostgreSQL whose control file has version numbers of its own.",
         ..OptionDecl::BASE
     };
 }

@@ -46,7 +46,7 @@ options! {
         ],
         help: HelpGroup::Repository,
         summary: "Choose a repository.",
-        detail: "The number of its options. Commands that can work on several use all without it.",
+        detail: "The number in its options. Commands that support several repositories use all by default.",
         ..OptionDecl::BASE
     };
 
@@ -60,7 +60,7 @@ options! {
         depend: depend_or("repo-bundle", &["y"], "n"),
         help: HelpGroup::Repository,
         summary: "Store changed blocks only.",
-        detail: "A diff or incr backup stores the changed blocks of a file instead of the whole file. Needs \
+        detail: "A diff or incr backup stores the changed blocks of a file instead of the whole file. Requires \
             repo-bundle.",
         ..OptionDecl::BASE
     };
@@ -76,7 +76,7 @@ options! {
         internal: true,
         help: HelpGroup::Repository,
         summary: "Larger blocks for old files.",
-        detail: "Days since the last change and the factor to the block size.",
+        detail: "Maps days since the last change to a factor for the block size.",
         ..OptionDecl::BASE
     };
 
@@ -90,8 +90,8 @@ options! {
         depend: depend("repo-block", &["y"]),
         internal: true,
         help: HelpGroup::Repository,
-        summary: "Size of checksums per block size.",
-        detail: "Block size and number of bytes.",
+        summary: "Checksum size per block size.",
+        detail: "Maps a block size to the size of its checksum in bytes.",
         ..OptionDecl::BASE
     };
 
@@ -105,8 +105,8 @@ options! {
         depend: depend("repo-block", &["y"]),
         internal: true,
         help: HelpGroup::Repository,
-        summary: "Size of blocks per file size.",
-        detail: "File size and block size.",
+        summary: "Block size per file size.",
+        detail: "Maps a file size to a block size.",
         ..OptionDecl::BASE
     };
 
@@ -122,7 +122,7 @@ options! {
         internal: true,
         help: HelpGroup::Repository,
         summary: "Size of super blocks.",
-        detail: "Blocks that are compressed together.",
+        detail: "A super block is a group of blocks that are compressed together.",
         ..OptionDecl::BASE
     };
 
@@ -138,7 +138,7 @@ options! {
         internal: true,
         help: HelpGroup::Repository,
         summary: "Size of super blocks in a full backup.",
-        detail: "Blocks that are compressed together.",
+        detail: "A super block is a group of blocks that are compressed together.",
         ..OptionDecl::BASE
     };
 
@@ -151,8 +151,8 @@ options! {
         default: Fixed("n"),
         help: HelpGroup::Repository,
         summary: "Store small files together.",
-        detail: "Files up to repo-bundle-limit share a file in the repository, which saves much time and space with \
-            many small files.",
+        detail: "Stores files up to repo-bundle-limit together in one repository file. This saves much time and space \
+            with many small files.",
         ..OptionDecl::BASE
     };
 
@@ -166,8 +166,8 @@ options! {
         range: Range::Fixed("8KiB", "1PiB"),
         depend: depend("repo-bundle", &["y"]),
         help: HelpGroup::Repository,
-        summary: "Largest file that is bundled.",
-        detail: "Larger files are stored alone.",
+        summary: "Maximum size of bundled files.",
+        detail: "Larger files are stored on their own.",
         ..OptionDecl::BASE
     };
 
@@ -182,7 +182,7 @@ options! {
         depend: depend("repo-bundle", &["y"]),
         help: HelpGroup::Repository,
         summary: "Size of a bundle.",
-        detail: "A bundle is closed when it has reached this size before compression.",
+        detail: "A bundle is complete when it reaches this size before compression.",
         ..OptionDecl::BASE
     };
 
@@ -196,7 +196,8 @@ options! {
         secure: true,
         help: HelpGroup::Repository,
         summary: "Passphrase of the repository.",
-        detail: "Should be long and random. Whoever loses it loses the repository. Not allowed on the command line.",
+        detail: "Use a long random passphrase. If you lose it, you lose the repository. Not allowed on the command \
+            line.",
         ..OptionDecl::BASE
     };
 
@@ -208,13 +209,14 @@ options! {
         default: Fixed("none"),
         allow: &["none", "aes-256-cbc"],
         values: &[
-            ("none", "files are stored as they are"),
-            ("aes-256-cbc", "files are encrypted with AES in CBC mode and a key of 256 bits"),
+            ("none", "files are not encrypted"),
+            ("aes-256-cbc", "files are encrypted with AES-256 in CBC mode"),
         ],
         deprecated: &["repo-cipher-type"],
         help: HelpGroup::Repository,
         summary: "Encryption of the repository.",
-        detail: "rbr encrypts on this host, whatever the storage does. The type can't be changed once the stanza exists.",
+        detail: "rbr encrypts on this host, independently of the storage. The type can't be changed after the stanza \
+            was created.",
         ..OptionDecl::BASE
     };
 
@@ -228,8 +230,8 @@ options! {
         depend: depend_or("repo-bundle", &["n"], "n"),
         deprecated: &["hardlink"],
         help: HelpGroup::Repository,
-        summary: "Link unchanged files between backups.",
-        detail: "Each backup directory then looks like a complete one. Needs a file system with hard links and no \
+        summary: "Hard-link unchanged files between backups.",
+        detail: "Each backup directory then looks like a full backup. Requires a file system with hard links, and no \
             bundles.",
         ..OptionDecl::BASE
     };
@@ -261,7 +263,7 @@ options! {
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
         summary: "File of certificate authorities for the host.",
-        detail: "Instead of those of the system.",
+        detail: "Replaces those of the system.",
         ..OptionDecl::BASE
     };
 
@@ -276,7 +278,7 @@ options! {
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
         summary: "Directory of certificate authorities for the host.",
-        detail: "Instead of those of the system.",
+        detail: "Replaces those of the system.",
         ..OptionDecl::BASE
     };
 
@@ -289,8 +291,8 @@ options! {
         depend: depend("repo-host-type", &["tls"]),
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
-        summary: "Certificate to show to the host.",
-        detail: "Proves to the server on the host who asks.",
+        summary: "Certificate to present to the host.",
+        detail: "Authenticates this host to the server on the other host.",
         ..OptionDecl::BASE
     };
 
@@ -306,7 +308,7 @@ options! {
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
         summary: "Command that runs this program on the host.",
-        detail: "Needed when its path is not the same on both hosts.",
+        detail: "Required if its path differs between the hosts.",
         ..OptionDecl::BASE
     };
 
@@ -322,7 +324,7 @@ options! {
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
         summary: "Configuration file on the host.",
-        detail: "Needed when it is not at the default place.",
+        detail: "Required if it is not at the default location.",
         ..OptionDecl::BASE
     };
 
@@ -337,7 +339,7 @@ options! {
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
         summary: "Directory of further configuration files on the host.",
-        detail: "Needed when it is not at the default place.",
+        detail: "Required if it is not at the default location.",
         ..OptionDecl::BASE
     };
 
@@ -352,7 +354,7 @@ options! {
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
         summary: "Directory of the configuration on the host.",
-        detail: "Needed when it is not at the default place.",
+        detail: "Required if it is not at the default location.",
         ..OptionDecl::BASE
     };
 
@@ -365,8 +367,8 @@ options! {
         depend: depend("repo-host-type", &["tls"]),
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
-        summary: "Key of the certificate to show to the host.",
-        detail: "Must be readable by its owner only.",
+        summary: "Private key of the certificate to present to the host.",
+        detail: "Must be readable only by its owner.",
         ..OptionDecl::BASE
     };
 
@@ -384,7 +386,7 @@ options! {
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
         summary: "Port of the host.",
-        detail: "SSH uses the client's setting when it is not given, TLS 8432.",
+        detail: "Defaults to the setting of the SSH client, or to 8432 for TLS.",
         ..OptionDecl::BASE
     };
 
@@ -433,7 +435,7 @@ options! {
         help: HelpGroup::Repository,
         support: NotYet("remote hosts"),
         summary: "The repository is on this host.",
-        detail: "Set by a process for the one that it starts.",
+        detail: "A process sets it for the processes that it starts.",
         ..OptionDecl::BASE
     };
 
@@ -446,8 +448,7 @@ options! {
         deprecated: &["repo-path"],
         help: HelpGroup::Repository,
         summary: "Directory of the repository.",
-        detail: "Holds backups and WAL of all stanzas. With an object store it is the beginning of the names of \
-            objects.",
+        detail: "Contains the backups and WAL of all stanzas. In an object store it is the prefix of object names.",
         ..OptionDecl::BASE
     };
 
@@ -462,8 +463,8 @@ options! {
         deprecated: &["retention-archive"],
         help: HelpGroup::Repository,
         summary: "Number of backups to keep WAL for.",
-        detail: "Counted in backups of repo-retention-archive-type. Older backups keep only the WAL that makes them \
-            consistent. Usually better left to the default, which keeps WAL for every backup that is kept.",
+        detail: "Counts backups of repo-retention-archive-type. Older backups keep only the WAL that makes them \
+            consistent. The default keeps WAL for every retained backup and is usually the best choice.",
         ..OptionDecl::BASE
     };
 
@@ -483,7 +484,8 @@ options! {
         deprecated: &["retention-archive-type"],
         help: HelpGroup::Repository,
         summary: "Type of backup that WAL retention counts.",
-        detail: "repo-retention-archive counts backups of these types. Keep full unless you know why not.",
+        detail: "repo-retention-archive counts backups of these types. Keep full unless you have a reason to change \
+            it.",
         ..OptionDecl::BASE
     };
 
@@ -498,8 +500,8 @@ options! {
         deprecated: &["retention-diff"],
         help: HelpGroup::Repository,
         summary: "Number of differential backups to keep.",
-        detail: "Older ones expire with the incremental backups that depend on them. All are kept without it, until \
-            their full backup expires.",
+        detail: "Older ones expire together with the incremental backups that depend on them. By default all are kept \
+            until their full backup expires.",
         ..OptionDecl::BASE
     };
 
@@ -514,8 +516,8 @@ options! {
         deprecated: &["retention-full"],
         help: HelpGroup::Repository,
         summary: "Number of full backups, or days, to keep.",
-        detail: "Older ones expire with all that depends on them. By time (repo-retention-full-type), there is always a \
-            full backup at least this old. All are kept without it.",
+        detail: "Older ones expire together with all backups that depend on them. By time (repo-retention-full-type), \
+            at least one full backup of this age is kept. By default all are kept.",
         ..OptionDecl::BASE
     };
 
@@ -528,12 +530,12 @@ options! {
         default: Fixed("count"),
         allow: &["count", "time"],
         values: &[
-            ("time", "repo-retention-full is a number of days: an older full backup goes when another one is at least that old"),
+            ("time", "repo-retention-full is a number of days: an older full backup expires when another one is at least that old"),
             ("count", "repo-retention-full is a number of full backups"),
         ],
         help: HelpGroup::Repository,
         summary: "How full backups are retained.",
-        detail: "What the number in repo-retention-full counts.",
+        detail: "The unit of repo-retention-full.",
         ..OptionDecl::BASE
     };
 
@@ -547,8 +549,8 @@ options! {
         range: Range::Fixed("0", "9999999"),
         help: HelpGroup::Repository,
         summary: "Days to keep manifests in the history.",
-        detail: "Manifests of expired backups are kept for statistics. 0 keeps none but those of existing backups. All \
-            are kept without it.",
+        detail: "Manifests of expired backups are kept for statistics. 0 keeps only those of existing backups. By \
+            default all are kept.",
         ..OptionDecl::BASE
     };
 
@@ -561,8 +563,8 @@ options! {
         default: Fixed("y"),
         depend: depend_or("repo-type", &["posix"], "n"),
         help: HelpGroup::Repository,
-        summary: "Make symbolic links in the repository.",
-        detail: "latest, and in each backup a link per tablespace. Only for posix repositories.",
+        summary: "Create symbolic links in the repository.",
+        detail: "Creates the link latest, and in each backup a link per tablespace. Only for posix repositories.",
         ..OptionDecl::BASE
     };
 
@@ -573,10 +575,10 @@ options! {
         roles: NOT_REMOTE,
         required: false,
         help: HelpGroup::Repository,
-        summary: "See the repository as of this time.",
-        detail: "For stores that keep old versions of objects, to get back what was changed or deleted since. As YYYY-MM-DD \
-            HH:MM:SS with an offset, else in local time. Needs repo, and a repository in an object store. Of Azure and \
-            Google Cloud Storage, files that had been deleted by then are seen too.",
+        summary: "Read the repository as of this time.",
+        detail: "For object stores that keep old versions, to recover files that were changed or deleted since. The \
+            format is YYYY-MM-DD HH:MM:SS with an optional offset; without it the time is local. Requires repo. In \
+            Azure and Google Cloud Storage, files that had been deleted by that time are visible too.",
         ..OptionDecl::BASE
     };
 
@@ -589,16 +591,16 @@ options! {
         allow: &["azure", "cifs", "gcs", "posix", "s3", "sftp"],
         values: &[
             ("azure", "a container of Azure Blob Storage"),
-            ("cifs", "a directory on a CIFS mount: no links, directories are not synced"),
+            ("cifs", "a directory on a CIFS mount, without links and syncs of directories"),
             ("gcs", "a bucket of Google Cloud Storage"),
             ("posix", "a directory of this host"),
-            ("s3", "a bucket of S3 or of a store that speaks its protocol"),
+            ("s3", "a bucket of S3 or of a compatible store"),
             ("sftp", "a directory of an SFTP server"),
         ],
         deprecated: &["repo-type"],
         help: HelpGroup::Repository,
-        summary: "Kind of storage.",
-        detail: "Where the repository is.",
+        summary: "Type of storage.",
+        detail: "Where the repository is stored.",
         ..OptionDecl::BASE
     };
 }

@@ -19,9 +19,9 @@ options! {
         depend: depend("repo-cipher-type", &["aes-256-cbc"]),
         internal: true,
         help: HelpGroup::Repository,
-        support: Moot("only repositories of format 6 have keys to rotate"),
-        summary: "Age at which the archive gets a new key.",
-        detail: "expire makes a new key for later WAL when the present one is older. Earlier WAL keeps its key.",
+        support: Moot("only repositories of format 6 support key rotation"),
+        summary: "Maximum age of the archive key.",
+        detail: "expire creates a new key for later WAL if the current key is older. Earlier WAL keeps its key.",
         ..OptionDecl::BASE
     };
 
@@ -34,12 +34,12 @@ options! {
         roles: MAIN,
         default: Fixed("5"),
         allow: &["5", "6"],
-        values: &[("5", "the format that every pgBackRest reads"), ("6", "the format of pgBackRest 2.60 and later")],
+        values: &[("5", "readable by every version of pgBackRest"), ("6", "readable by pgBackRest 2.60 and later")],
         internal: true,
         help: HelpGroup::Repository,
         not_yet: &[("6", "repository format 6")],
-        summary: "Format of the repository.",
-        detail: "Info files, manifests and archived files of the stanza get this format.",
+        summary: "Repository format.",
+        detail: "The format of info files, manifests and archived files of the stanza.",
         ..OptionDecl::BASE
     };
 }

@@ -14,7 +14,7 @@ options! {
         deprecated: &["repo-s3-bucket"],
         help: HelpGroup::Repository,
         summary: "S3 bucket.",
-        detail: "Must exist. Names with dots need path style or no certificate check.",
+        detail: "The bucket must exist. A name with dots requires path-style addresses or no certificate check.",
         ..OptionDecl::BASE
     };
 
@@ -27,7 +27,7 @@ options! {
         deprecated: &["repo-s3-endpoint"],
         help: HelpGroup::Repository,
         summary: "S3 endpoint.",
-        detail: "The service's host without the bucket.",
+        detail: "The host of the service, without the bucket.",
         ..OptionDecl::BASE
     };
 
@@ -41,7 +41,7 @@ options! {
         secure: true,
         help: HelpGroup::Repository,
         summary: "S3 access key.",
-        detail: "The identity to use.",
+        detail: "The id of the access key.",
         ..OptionDecl::BASE
     };
 
@@ -55,7 +55,7 @@ options! {
         secure: true,
         help: HelpGroup::Repository,
         summary: "S3 secret key.",
-        detail: "Belongs to the access key.",
+        detail: "The secret of the access key.",
         ..OptionDecl::BASE
     };
 
@@ -68,14 +68,14 @@ options! {
         allow: &["shared", "auto", "web-id", "pod-id", "process"],
         values: &[
             ("shared", "the keys in repo-s3-key and repo-s3-key-secret"),
-            ("auto", "temporary keys of the instance that the program runs on"),
+            ("auto", "temporary keys of the instance that rbr runs on"),
             ("web-id", "temporary keys for a web identity token"),
             ("pod-id", "temporary keys for an EKS pod identity"),
-            ("process", "keys that a program prints"),
+            ("process", "keys that a command prints"),
         ],
         depend: depend("repo-type", &["s3"]),
         help: HelpGroup::Repository,
-        summary: "Kind of S3 keys.",
+        summary: "Type of S3 keys.",
         detail: "Where the keys come from.",
         ..OptionDecl::BASE
     };
@@ -89,7 +89,7 @@ options! {
         depend: depend("repo-type", &["s3"]),
         help: HelpGroup::Repository,
         summary: "S3 KMS key.",
-        detail: "The service encrypts objects with it.",
+        detail: "The service encrypts objects with this key.",
         ..OptionDecl::BASE
     };
 
@@ -101,7 +101,7 @@ options! {
         depend: depend("repo-s3-key-type", &["process"]),
         help: HelpGroup::Repository,
         summary: "Command that prints S3 credentials.",
-        detail: "For repo-s3-key-type=process; once for the command and each of its arguments.",
+        detail: "For repo-s3-key-type=process. Repeat the option for the command and each of its arguments.",
         ..OptionDecl::BASE
     };
 
@@ -114,7 +114,7 @@ options! {
         deprecated: &["repo-s3-region"],
         help: HelpGroup::Repository,
         summary: "S3 region.",
-        detail: "Where the bucket is.",
+        detail: "The region of the bucket.",
         ..OptionDecl::BASE
     };
 
@@ -126,8 +126,8 @@ options! {
         default: Fixed("n"),
         depend: depend("repo-type", &["s3"]),
         help: HelpGroup::Repository,
-        summary: "The requester pays.",
-        detail: "For buckets that ask for it.",
+        summary: "Accept requester-pays charges.",
+        detail: "For buckets with requester-pays enabled.",
         ..OptionDecl::BASE
     };
 
@@ -140,7 +140,7 @@ options! {
         depend: depend("repo-s3-key-type", &["auto"]),
         help: HelpGroup::Repository,
         summary: "S3 role.",
-        detail: "Role of the instance whose credentials are used; found out when it is not given.",
+        detail: "The instance role whose credentials are used. Detected by default.",
         ..OptionDecl::BASE
     };
 
@@ -154,7 +154,7 @@ options! {
         depend: depend("repo-type", &["s3"]),
         help: HelpGroup::Repository,
         summary: "S3 service name.",
-        detail: "Part of the signature; some compatible services have another one.",
+        detail: "Part of request signatures. Some compatible services use another name.",
         ..OptionDecl::BASE
     };
 
@@ -167,8 +167,8 @@ options! {
         depend: depend("repo-type", &["s3"]),
         secure: true,
         help: HelpGroup::Repository,
-        summary: "S3 key for encryption by the service.",
-        detail: "Sent with each request; the service does not store it.",
+        summary: "S3 key for server-side encryption.",
+        detail: "The key is sent with each request. The service does not store it.",
         ..OptionDecl::BASE
     };
 
@@ -195,7 +195,7 @@ options! {
         secure: true,
         help: HelpGroup::Repository,
         summary: "S3 session token.",
-        detail: "Belongs to temporary keys.",
+        detail: "The session token of temporary keys.",
         ..OptionDecl::BASE
     };
 
@@ -208,12 +208,12 @@ options! {
         allow: &["host", "path"],
         values: &[
             ("host", "the bucket is part of the host name"),
-            ("path", "the bucket is the begin of the path"),
+            ("path", "the bucket is the first part of the path"),
         ],
         depend: depend("repo-type", &["s3"]),
         help: HelpGroup::Repository,
-        summary: "Form of S3 addresses.",
-        detail: "How requests name the bucket.",
+        summary: "Style of S3 addresses.",
+        detail: "How requests address the bucket.",
         ..OptionDecl::BASE
     };
 }

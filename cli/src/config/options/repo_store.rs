@@ -1,4 +1,4 @@
-//! Options of the stores that hold repositories: those of all object stores, Azure, GCS and SFTP.
+//! Options of the stores that contain repositories: those of all object stores, Azure, GCS and SFTP.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ options! {
         depend: depend("repo-type", &["azure"]),
         help: HelpGroup::Repository,
         summary: "Azure container.",
-        detail: "Must exist.",
+        detail: "It must exist.",
         ..OptionDecl::BASE
     };
 
@@ -42,7 +42,7 @@ options! {
         secure: true,
         help: HelpGroup::Repository,
         summary: "Azure endpoint.",
-        detail: "Other clouds and emulators have their own.",
+        detail: "For other clouds and emulators.",
         ..OptionDecl::BASE
     };
 
@@ -56,7 +56,7 @@ options! {
         secure: true,
         help: HelpGroup::Repository,
         summary: "Azure key.",
-        detail: "A shared key or a shared access signature, see repo-azure-key-type.",
+        detail: "A shared key or a shared access signature, depending on repo-azure-key-type.",
         ..OptionDecl::BASE
     };
 
@@ -74,7 +74,7 @@ options! {
         ],
         depend: depend("repo-type", &["azure"]),
         help: HelpGroup::Repository,
-        summary: "Kind of Azure key.",
+        summary: "Type of Azure key.",
         detail: "How requests are authorized.",
         ..OptionDecl::BASE
     };
@@ -88,12 +88,12 @@ options! {
         allow: &["host", "path"],
         values: &[
             ("host", "the account is part of the host name"),
-            ("path", "the account is the begin of the path"),
+            ("path", "the account is the first part of the path"),
         ],
         depend: depend("repo-type", &["azure"]),
         help: HelpGroup::Repository,
-        summary: "Form of Azure addresses.",
-        detail: "How requests name the account.",
+        summary: "Style of Azure addresses.",
+        detail: "How requests address the account.",
         ..OptionDecl::BASE
     };
 
@@ -105,7 +105,7 @@ options! {
         depend: depend("repo-gcs-key-type", &[]),
         help: HelpGroup::Repository,
         summary: "GCS bucket.",
-        detail: "Must exist.",
+        detail: "It must exist.",
         ..OptionDecl::BASE
     };
 
@@ -118,7 +118,7 @@ options! {
         depend: depend("repo-gcs-key-type", &[]),
         help: HelpGroup::Repository,
         summary: "GCS endpoint.",
-        detail: "For private endpoints and emulators, with a port if needed.",
+        detail: "For private endpoints and emulators. May include a port.",
         ..OptionDecl::BASE
     };
 
@@ -131,8 +131,8 @@ options! {
         secure: true,
         help: HelpGroup::Repository,
         summary: "GCS key.",
-        detail: "Path of the service key file or of the external account credential file, or a token with its kind (Bearer ...), see \
-                 repo-gcs-key-type.",
+        detail: "The path of a service key file or of an external account credential file, or a token with its type \
+            (Bearer ...), depending on repo-gcs-key-type.",
         ..OptionDecl::BASE
     };
 
@@ -144,14 +144,14 @@ options! {
         default: Fixed("service"),
         allow: &["service", "token", "auto", "web-id"],
         values: &[
-            ("auto", "the service account of the instance that the program runs on"),
-            ("service", "repo-gcs-key is the file of a service account"),
+            ("auto", "the service account of the instance that rbr runs on"),
+            ("service", "repo-gcs-key is the path of a service account key file"),
             ("token", "repo-gcs-key is a token, for tests with an emulator"),
-            ("web-id", "repo-gcs-key is the file of an external account (workload identity federation)"),
+            ("web-id", "repo-gcs-key is the path of an external account credential file (workload identity federation)"),
         ],
         depend: depend("repo-type", &["gcs"]),
         help: HelpGroup::Repository,
-        summary: "Kind of GCS key.",
+        summary: "Type of GCS key.",
         detail: "How requests are authorized.",
         ..OptionDecl::BASE
     };
@@ -163,8 +163,8 @@ options! {
         commands: STANZA_AND_REPO,
         required: false,
         help: HelpGroup::Repository,
-        summary: "GCS project that pays.",
-        detail: "For buckets whose requester pays.",
+        summary: "GCS project to bill.",
+        detail: "For buckets with requester-pays enabled.",
         ..OptionDecl::BASE
     };
 
@@ -176,7 +176,7 @@ options! {
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
         summary: "SFTP host.",
-        detail: "Where the repository is.",
+        detail: "Where the repository is stored.",
         ..OptionDecl::BASE
     };
 
@@ -189,7 +189,7 @@ options! {
         depend: depend("repo-sftp-host-key-check-type", &["fingerprint", "strict"]),
         help: HelpGroup::Repository,
         summary: "Fingerprint of the SFTP host.",
-        detail: "In hexadecimal digits, made by repo-sftp-host-key-hash-type.",
+        detail: "In hexadecimal digits, computed with repo-sftp-host-key-hash-type.",
         ..OptionDecl::BASE
     };
 
@@ -202,14 +202,14 @@ options! {
         allow: &["accept-new", "fingerprint", "none", "strict"],
         values: &[
             ("strict", "the key must be in a known_hosts file"),
-            ("accept-new", "as strict, but the key of an unknown host is added"),
-            ("fingerprint", "the key must have repo-sftp-host-fingerprint"),
-            ("none", "any key is accepted"),
+            ("accept-new", "like strict, but add the key of an unknown host"),
+            ("fingerprint", "the key must match repo-sftp-host-fingerprint"),
+            ("none", "accept any key"),
         ],
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
         summary: "How the SFTP host's key is checked.",
-        detail: "Whether the server is the right one.",
+        detail: "How rbr verifies the identity of the server.",
         ..OptionDecl::BASE
     };
 
@@ -221,7 +221,7 @@ options! {
         allow: &["md5", "sha1", "sha256"],
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
-        summary: "Hash of the SFTP host's fingerprint.",
+        summary: "Hash type of the SFTP host's fingerprint.",
         detail: "md5, sha1 or sha256.",
         ..OptionDecl::BASE
     };
@@ -236,7 +236,7 @@ options! {
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
         summary: "Port of the SFTP host.",
-        detail: "Where its SSH server listens.",
+        detail: "The port of the SSH server.",
         ..OptionDecl::BASE
     };
 
@@ -261,7 +261,7 @@ options! {
         depend: depend("repo-sftp-host-key-check-type", &["accept-new", "strict"]),
         help: HelpGroup::Repository,
         summary: "Files of known SFTP hosts.",
-        detail: "Instead of those of the user and the system. May be given several times.",
+        detail: "Replaces the files of the user and the system. May be repeated.",
         ..OptionDecl::BASE
     };
 
@@ -287,7 +287,7 @@ options! {
         secure: true,
         help: HelpGroup::Repository,
         summary: "Passphrase of the private key.",
-        detail: "Where the key is encrypted.",
+        detail: "Required if the key is encrypted.",
         ..OptionDecl::BASE
     };
 
@@ -300,7 +300,7 @@ options! {
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
         summary: "Public key for the SFTP host.",
-        detail: "Not needed. If given, it must belong to the private key.",
+        detail: "Optional. If set, it must match the private key.",
         ..OptionDecl::BASE
     };
 
@@ -314,7 +314,7 @@ options! {
         deprecated: &["repo?-azure-ca-file", "repo-s3-ca-file", "repo?-s3-ca-file"],
         help: HelpGroup::Repository,
         summary: "File of certificate authorities for the store.",
-        detail: "Instead of those of the system.",
+        detail: "Replaces those of the system.",
         ..OptionDecl::BASE
     };
 
@@ -328,7 +328,7 @@ options! {
         deprecated: &["repo?-azure-ca-path", "repo-s3-ca-path", "repo?-s3-ca-path"],
         help: HelpGroup::Repository,
         summary: "Directory of certificate authorities for the store.",
-        detail: "Instead of those of the system.",
+        detail: "Replaces those of the system.",
         ..OptionDecl::BASE
     };
 
@@ -342,7 +342,7 @@ options! {
         deprecated: &["repo?-azure-host", "repo-s3-host", "repo?-s3-host"],
         help: HelpGroup::Repository,
         summary: "Host of the store.",
-        detail: "Connect to this host instead of the endpoint, e.g. to a proxy or for a test.",
+        detail: "Connects to this host instead of the endpoint, e.g. for a proxy or a test.",
         ..OptionDecl::BASE
     };
 
@@ -357,7 +357,7 @@ options! {
         deprecated: &["repo?-azure-port", "repo?-s3-port"],
         help: HelpGroup::Repository,
         summary: "Port of the store.",
-        detail: "Where the store listens.",
+        detail: "The port of the store.",
         ..OptionDecl::BASE
     };
 
@@ -370,9 +370,9 @@ options! {
         range: Range::Fixed("0", "1024"),
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
         help: HelpGroup::Repository,
-        summary: "Reads that are begun ahead.",
-        detail: "Each restoring process begins so many further reads of a bundle or file while one is in progress. More of them \
-            hide the latency of the store and need more memory.",
+        summary: "Number of reads to start ahead.",
+        detail: "Each worker of a restore starts this many additional reads of a bundle or file while one is in \
+            progress. More reads hide the latency of the store, but need more memory.",
         ..OptionDecl::BASE
     };
 
@@ -385,9 +385,9 @@ options! {
         range: Range::Fixed("0B", "1MiB"),
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
         help: HelpGroup::Repository,
-        summary: "Gap that is read over.",
-        detail: "Two parts of a file that are not farther from each other than this are read with one request; what is between \
-            them is thrown away.",
+        summary: "Maximum gap to read over.",
+        detail: "Two parts of a file whose distance is at most this are read with one request. The bytes between them \
+            are discarded.",
         ..OptionDecl::BASE
     };
 
@@ -400,7 +400,7 @@ options! {
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
         help: HelpGroup::Repository,
         summary: "Tags of stored objects.",
-        detail: "key=value; applies to what is written from then on. May be given several times.",
+        detail: "key=value. Applies to objects written from then on. May be repeated.",
         ..OptionDecl::BASE
     };
 
@@ -414,7 +414,7 @@ options! {
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
         help: HelpGroup::Repository,
         summary: "Size of uploaded parts.",
-        detail: "Larger parts allow larger files and need more memory.",
+        detail: "Larger parts allow larger files, but need more memory.",
         ..OptionDecl::BASE
     };
 
@@ -428,7 +428,7 @@ options! {
         deprecated: &["repo?-azure-verify-tls", "repo-s3-verify-ssl", "repo?-s3-verify-ssl", "repo?-s3-verify-tls"],
         help: HelpGroup::Repository,
         summary: "Check the certificate of the store.",
-        detail: "Turn it off for tests only.",
+        detail: "Disable it for tests only.",
         ..OptionDecl::BASE
     };
 }

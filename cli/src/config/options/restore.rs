@@ -15,11 +15,11 @@ options! {
         default: Fixed("preserve"),
         allow: &["preserve", "off"],
         values: &[
-            ("off", "turn archiving off, so that a copy does not write into the archive of its original"),
-            ("preserve", "keep the setting that the backup has"),
+            ("off", "disable archiving, so that a copy does not write to the archive of the original"),
+            ("preserve", "keep the setting in the backup"),
         ],
         summary: "Archive mode of the restored cluster.",
-        detail: "Whether the restored cluster archives its WAL. Needs PostgreSQL 12 or later.",
+        detail: "Whether the restored cluster archives its WAL. Requires PostgreSQL 12 or later.",
         ..OptionDecl::BASE
     };
 
@@ -30,8 +30,8 @@ options! {
         roles: MAIN,
         required: false,
         summary: "Restore without these databases.",
-        detail: "The files of the database are restored as zeroes. It can't be connected to afterwards and should be \
-            dropped. May be given several times.",
+        detail: "Restores the files of the database as zeroes. Connections to it fail afterwards, so drop it. May be \
+            repeated.",
         ..OptionDecl::BASE
     };
 
@@ -42,8 +42,8 @@ options! {
         roles: MAIN,
         required: false,
         summary: "Restore only these databases.",
-        detail: "All other databases but the system's are restored as zeroes and should be dropped afterwards. May be \
-            given several times.",
+        detail: "Restores all other databases, except the system databases, as zeroes. Drop them afterwards. May be \
+            repeated.",
         ..OptionDecl::BASE
     };
 
@@ -54,8 +54,8 @@ options! {
         roles: MAIN,
         default: Fixed("n"),
         summary: "Restore all links.",
-        detail: "Symbolic links of the backup are restored to where they pointed. Otherwise their files are restored in \
-            the data directory.",
+        detail: "Restores symbolic links of the backup to their original destinations. Otherwise their files are \
+            restored into the data directory.",
         ..OptionDecl::BASE
     };
 
@@ -66,7 +66,7 @@ options! {
         roles: MAIN,
         required: false,
         summary: "Change the destination of a link.",
-        detail: "name=path for one link. May be given several times.",
+        detail: "name=path for one link. May be repeated.",
         ..OptionDecl::BASE
     };
 
@@ -77,9 +77,9 @@ options! {
         roles: MAIN,
         required: false,
         depend: depend("type", &["default", "immediate", "lsn", "name", "time", "standby", "xid"]),
-        summary: "Further recovery settings.",
-        detail: "key=value as in recovery.conf or postgresql.conf; a - in a key stands for _. May be given several \
-            times. Settings for which there are options are better set by those.",
+        summary: "Additional recovery settings.",
+        detail: "key=value as in recovery.conf or postgresql.conf. A - in a key stands for _. May be repeated. Prefer \
+            the dedicated option for a setting if there is one.",
         ..OptionDecl::BASE
     };
 
@@ -90,7 +90,7 @@ options! {
         roles: MAIN,
         required: false,
         summary: "Change the path of a tablespace.",
-        detail: "name=path or oid=path for one tablespace. May be given several times.",
+        detail: "name=path or oid=path for one tablespace. May be repeated.",
         ..OptionDecl::BASE
     };
 
@@ -101,7 +101,7 @@ options! {
         roles: MAIN,
         required: false,
         summary: "Put all tablespaces below one path.",
-        detail: "Each gets a directory of its name there. tablespace-map wins over it.",
+        detail: "Each tablespace gets a directory named after it. tablespace-map takes precedence.",
         ..OptionDecl::BASE
     };
 }

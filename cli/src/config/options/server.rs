@@ -15,7 +15,7 @@ options! {
         default: Fixed("localhost"),
         support: NotYet("the TLS server"),
         summary: "Address of the server.",
-        detail: "Where the server listens; an asterisk is every address.",
+        detail: "The address to listen on. An asterisk means every address.",
         ..OptionDecl::BASE
     };
 
@@ -25,8 +25,8 @@ options! {
         commands: on(&[Server]),
         support: NotYet("the TLS server"),
         summary: "Clients that may connect.",
-        detail: "Name in the certificate and the stanzas that it may use, an asterisk for all. May be given several \
-            times.",
+        detail: "A name in the client's certificate and the stanzas that it may access. An asterisk means all \
+            stanzas. May be repeated.",
         ..OptionDecl::BASE
     };
 
@@ -36,7 +36,7 @@ options! {
         commands: on(&[Server]),
         support: NotYet("the TLS server"),
         summary: "File of certificate authorities for clients.",
-        detail: "Certificates of clients must be signed by one of them.",
+        detail: "One of them must have signed the certificates of clients.",
         ..OptionDecl::BASE
     };
 
@@ -46,7 +46,7 @@ options! {
         commands: on(&[Server]),
         support: NotYet("the TLS server"),
         summary: "Certificate of the server.",
-        detail: "Proves to clients who answers.",
+        detail: "Authenticates the server to clients.",
         ..OptionDecl::BASE
     };
 
@@ -56,7 +56,7 @@ options! {
         commands: on(&[Server]),
         support: NotYet("the TLS server"),
         summary: "Key of the server's certificate.",
-        detail: "Must be readable by its owner only.",
+        detail: "Must be readable only by its owner.",
         ..OptionDecl::BASE
     };
 
@@ -68,7 +68,7 @@ options! {
         range: Range::Fixed("1", "65535"),
         support: NotYet("the TLS server"),
         summary: "Port of the server.",
-        detail: "Where the server listens.",
+        detail: "The port to listen on.",
         ..OptionDecl::BASE
     };
 }

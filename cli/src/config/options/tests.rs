@@ -252,7 +252,7 @@ fn secrets_can_be_set_in_files() {
     }
 }
 
-/// Options whose secrecy was not obvious when they were declared; a new secret must be added to both.
+/// Options whose secrecy was not obvious when they were declared. Add a new secret to both lists.
 #[test]
 fn keys_passphrases_and_tokens_are_secret() {
     for decl in ALL {
@@ -272,7 +272,7 @@ fn keys_passphrases_and_tokens_are_secret() {
 
 #[test]
 fn every_allowed_word_is_explained_and_nothing_else() {
-    // Hashes have no other name, and the other option is for processes that rbr starts itself
+    // Hashes have no other names, and the other option is for processes that rbr starts itself
     let plain = |decl: &OptionDecl| decl.internal || decl.name == "repo-sftp-host-key-hash-type";
     for decl in ALL.iter().filter(|decl| decl.kind == Kind::StringId && !plain(decl)) {
         for command in decl.commands.iter() {

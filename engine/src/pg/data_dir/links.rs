@@ -1,4 +1,5 @@
-//! Links of a data directory must not lead back into it, nor two of them to the same place: a restore could not make both.
+//! Checks that links of a data directory lead neither back into it nor to the same destination: a restore could not
+//! create both.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +9,20 @@ use crate::{Error, ErrorCode, Result};
 #[derive(Debug)]
 pub(crate) struct LinkCheck {
     base: String,
-    /// Links to directories: from the absolute destination, with a slash at the end so that a prefix is a parent directory, to
-    /// the link relative to the data directory. None of them is a prefix of another one.
+    /// Links to directories. The key is the absolute destination with a trailing slash, so that a prefix is a parent
+    /// directory. The value is the link relative to the data directory. No key is a prefix of another.
     directories: BTreeMap<String, String>,
-    /// Links to files: from the destination's directory, as above, and its name there.
+    /// Links to files: from the destination's directory, as above, and the file name there.
     files: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl LinkCheck {
-    /// For the data directory at this absolute path.
+    /// Creates a check for the data directory at this absolute path.
     pub(crate) fn new(pg_path: &str) -> Self {
         LinkCheck { base: format!("{pg_path}/"), directories: BTreeMap::new(), files: BTreeMap::new() }
     }
 
-    /// Checks a link, named relative to the data directory, and remembers it.
+    /// Checks a link, named relative to the data directory, and records it.
     ///
     /// # Errors
     /// [`ErrorCode::LinkDestination`].
@@ -33,7 +34,7 @@ impl LinkCheck {
         }
         let other_path = path.trim_end_matches('/');
         let same_path = match file {
-            // Other files of the same directory are no conflict
+            // Other files of the same directory do not conflict
             Some(file) => {
                 if let Some(other) = self.files.get(&path).and_then(|files| files.get(file)) {
                     return fail(format!(
@@ -54,8 +55,8 @@ impl LinkCheck {
         Ok(())
     }
 
-    /// The nearest directory link before a path is its parent if it has one; the nearest after it may be below it. Links to files
-    /// may lie anywhere.
+    /// The nearest directory link before a path is its parent, if it has one; the nearest after it may be below it.
+    /// Links to files may lead anywhere.
     fn add_directory(&mut self, link: &str, destination: &str, path: String) -> Result<()> {
         let fail = |message: String| Err(Error::new(ErrorCode::LinkDestination, message));
         if let Some((parent_path, parent)) = self.directories.range(..path.clone()).next_back()

@@ -1,25 +1,25 @@
-//! Which names mean what in a data directory.
+//! The meaning of names in a data directory.
 
 use super::{PG_CONTROL, TARGET_PGDATA, TARGET_TBLSPC};
 
-/// Manifest name of `pg_control` while a restore has not finished.
+/// The manifest name of `pg_control` during an unfinished restore.
 pub(super) const RESTORED_CONTROL: &str = "pg_data/global/pg_control.pgbackrest.tmp";
 
-/// Recognizes directories that hold relations, and the files in them.
+/// Recognizes directories that contain relations, and the files in them.
 #[derive(Clone, Debug)]
 pub struct DatabasePaths {
-    /// `PG_<version>_<catalog>`, the directory inside a tablespace that belongs to this cluster.
+    /// `PG_<version>_<catalog>`, the directory of this cluster inside a tablespace.
     tablespace_id: String,
 }
 
 impl DatabasePaths {
-    /// For a cluster whose tablespaces use this directory name.
+    /// Creates the names for a cluster whose tablespaces use this directory name.
     pub fn new(tablespace_id: impl Into<String>) -> Self {
         DatabasePaths { tablespace_id: tablespace_id.into() }
     }
 
-    /// Whether relations lie directly in the directory with this manifest name: `pg_data/global`, `pg_data/base/<oid>` or
-    /// `pg_tblspc/<oid>/PG_<version>_<catalog>/<oid>`.
+    /// Returns whether the directory with this manifest name directly contains relations: `pg_data/global`,
+    /// `pg_data/base/<oid>` or `pg_tblspc/<oid>/PG_<version>_<catalog>/<oid>`.
     pub fn is_database(&self, path: &str) -> bool {
         let mut parts = path.split('/');
         match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -32,8 +32,8 @@ impl DatabasePaths {
         }
     }
 
-    /// Splits the manifest name of a relation's file (any fork but `_init`) into its directory and its file number; `None`
-    /// for other files.
+    /// Splits the manifest name of a relation's file (any fork except `_init`) into its directory and its file number;
+    /// `None` for other files.
     pub fn relation<'a>(&self, name: &'a str) -> Option<(&'a str, &'a str)> {
         let (path, file) = name.rsplit_once('/')?;
         let number = relation_number(file)?;
@@ -41,26 +41,29 @@ impl DatabasePaths {
     }
 }
 
-/// Whether the file of a database directory belongs to a temporary relation: `t<backend>_<number>[_fsm|_vm][.<segment>]`.
+/// Returns whether a file of a database directory belongs to a temporary relation:
+/// `t<backend>_<number>[_fsm|_vm][.<segment>]`.
 pub(super) fn is_temporary_relation(file: &str) -> bool {
     file.strip_prefix('t')
         .and_then(|rest| rest.split_once('_'))
         .is_some_and(|(backend, relation)| is_digits(backend) && relation_number(relation).is_some())
 }
 
-/// Whether the file of a database directory is the relation cache or a left-over of writing it. Both are rebuilt.
+/// Returns whether a file of a database directory is the relation cache or a leftover of writing it. PostgreSQL
+/// rebuilds both.
 pub(super) fn is_relation_cache(file: &str) -> bool {
     file.strip_prefix("pg_internal.init").is_some_and(|rest| {
         rest.is_empty() || rest.split('.').skip(1).any(|part| part.starts_with(|c: char| c.is_ascii_digit()))
     })
 }
 
-/// Whether a file of a database directory has pages with checksums.
+/// Returns whether a file of a database directory has pages with checksums.
 pub(super) fn has_pages(name: &str) -> bool {
     !name.ends_with("/pg_filenode.map") && !name.ends_with("/PG_VERSION") && name != PG_CONTROL
 }
 
-/// The number of a relation's segment, in units of 1 GiB, from the numeric suffix of its file's name; 0 without one.
+/// Returns the number of a relation's segment, in units of 1 GiB, from the numeric suffix of the file name; 0 without
+/// one.
 pub fn segment_number(name: &str) -> u32 {
     name.rsplit_once('.')
         .filter(|(_, suffix)| is_digits(suffix))
@@ -68,8 +71,8 @@ pub fn segment_number(name: &str) -> u32 {
         .unwrap_or(0)
 }
 
-/// Whether a backup from a standby copies this file from the standby; all others come from the primary. These are also
-/// the files that WAL replay brings up to date, so that what grows after the scan need not be copied.
+/// Returns whether a backup from a standby copies this file from the standby. All others come from the primary. WAL
+/// replay updates exactly these files, so growth after the scan does not have to be copied.
 pub fn from_standby(name: &str, xact_path: &str) -> bool {
     if name == PG_CONTROL {
         return false;

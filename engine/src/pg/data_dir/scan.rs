@@ -1,4 +1,4 @@
-//! Lists what of a data directory belongs into a backup.
+//! Lists the parts of a data directory that belong into a backup.
 
 mod link;
 
@@ -23,7 +23,7 @@ pub struct Tablespace {
     pub name: String,
 }
 
-/// What a scan needs to know.
+/// The settings of a scan.
 #[derive(Clone, Debug)]
 pub struct ScanOptions<'a> {
     /// Version of the cluster.
@@ -32,9 +32,9 @@ pub struct ScanOptions<'a> {
     pub tablespace_id: &'a str,
     /// Name of the WAL directory, `pg_wal` or `pg_xlog`.
     pub wal_path: &'a str,
-    /// The server runs and WAL comes from the archive, so files in the WAL directory are left out.
+    /// Whether the server is running and WAL comes from the archive, so that files in the WAL directory are omitted.
     pub online: bool,
-    /// The user's exclusions, relative to the data directory; with a slash at the end only the contents are left out.
+    /// The user's exclusions, relative to the data directory. With a trailing slash only the content is omitted.
     pub exclude: &'a [String],
     /// The server's tablespaces; `None` offline.
     pub tablespaces: Option<&'a [Tablespace]>,
@@ -55,7 +55,7 @@ pub struct ScannedFile {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// It may have pages with checksums.
+    /// Whether the file may have pages with checksums.
     pub pages: bool,
 }
 
@@ -77,7 +77,7 @@ pub struct ScannedPath {
 pub struct ScannedLink {
     /// Manifest name.
     pub name: String,
-    /// Destination as stored in the link.
+    /// The destination as stored in the link.
     pub destination: String,
     /// Owner.
     pub uid: u32,
@@ -90,9 +90,9 @@ pub struct ScannedLink {
 pub struct ScannedTarget {
     /// Manifest name.
     pub name: String,
-    /// Destination as stored in the link, without the file's name for links to files.
+    /// The destination as stored in the link, without the file name for links to files.
     pub path: String,
-    /// Name of the file, for links to files.
+    /// The file name, for links to files.
     pub file: Option<String>,
     /// Set for tablespaces.
     pub tablespace: Option<Tablespace>,
@@ -103,7 +103,7 @@ pub struct ScannedTarget {
 /// What belongs into the backup. All lists are sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
-    /// Where entries are.
+    /// The data directory and the destinations of links.
     pub targets: Vec<ScannedTarget>,
     /// Directories.
     pub paths: Vec<ScannedPath>,
@@ -113,14 +113,14 @@ pub struct Scan {
     pub files: Vec<ScannedFile>,
 }
 
-/// Lists a data directory. `tablespaces_now` asks the server for its tablespaces again, when there is one that it did not name:
-/// they come and go while the directory is listed.
+/// Lists a data directory. `tablespaces_now` asks the server for its tablespaces again if the scan finds one that the
+/// server did not name, because tablespaces come and go while the directory is listed.
 ///
 /// # Errors
-/// [`ErrorCode::LinkExpected`], [`ErrorCode::LinkDestination`] for links that a restore could not make,
-/// [`ErrorCode::Assert`] for a tablespace that the server does not name (pgBackRest's number), [`ErrorCode::Format`] for
-/// names that a manifest can't hold, [`ErrorCode::FileOpen`], [`ErrorCode::PathOpen`] and [`ErrorCode::PathMissing`] for
-/// what can't be read.
+/// [`ErrorCode::LinkExpected`], [`ErrorCode::LinkDestination`] for links that a restore could not create,
+/// [`ErrorCode::Assert`] for a tablespace that the server does not name (pgBackRest's number), [`ErrorCode::Format`]
+/// for names that a manifest can't contain, [`ErrorCode::FileOpen`], [`ErrorCode::PathOpen`] and
+/// [`ErrorCode::PathMissing`] if something can't be read.
 pub fn scan(
     pg_path: &Path,
     options: &ScanOptions<'_>,
@@ -180,7 +180,7 @@ pub fn scan(
     Ok(scan)
 }
 
-/// One entry of a directory with its attributes.
+/// A directory entry with its attributes.
 struct Entry {
     name: String,
     metadata: Metadata,
@@ -195,15 +195,15 @@ struct Scanner<'a> {
     pg_path: &'a str,
     links: LinkCheck,
     scan: Scan,
-    /// The server's tablespaces as they were told last; `None` offline.
+    /// The server's tablespaces as last returned; `None` offline.
     tablespaces: Option<Vec<Tablespace>>,
     tablespaces_now: &'a mut dyn FnMut() -> Result<Vec<Tablespace>>,
 }
 
 impl Scanner<'_> {
-    /// Takes one entry of the directory `path`, whose manifest name is `parent`.
+    /// Adds an entry of the directory `path`, whose manifest name is `parent`.
     fn entry(&mut self, parent: &str, path: &str, is_database: bool, entry: &Entry) -> Result<()> {
-        // PostgreSQL removes these files and makes the directories again when it starts
+        // PostgreSQL removes these files and recreates the directories when it starts
         if entry.name.starts_with("pgsql_tmp") {
             return Ok(());
         }
@@ -241,7 +241,7 @@ impl Scanner<'_> {
             info!("exclude contents of '{path}' from backup using '{}/' exclusion", &name[TARGET_PGDATA.len() + 1..]);
             return Ok(());
         }
-        // Contents that PostgreSQL does not use after recovery. pg_stat_tmp is used by extensions in all versions.
+        // Contents that PostgreSQL does not use after recovery. Extensions use pg_stat_tmp in all versions.
         let unused = matches!(
             entry.name.as_str(),
             "pg_dynshmem" | "pg_notify" | "pg_replslot" | "pg_serial" | "pg_snapshots" | "pg_stat_tmp" | "pg_subtrans"
@@ -253,7 +253,7 @@ impl Scanner<'_> {
             return Ok(());
         }
         let is_database = self.database_paths.is_database(&name);
-        // A directory that PostgreSQL removed in the meantime is an empty one
+        // A directory that PostgreSQL removed in the meantime counts as empty
         for entry in list(&path)?.unwrap_or_default() {
             self.entry(&name, &path, is_database, &entry)?;
         }
@@ -264,7 +264,7 @@ impl Scanner<'_> {
         let left_out = (is_database
             && (names::is_relation_cache(&entry.name) || names::is_temporary_relation(&entry.name)))
             || (parent == TARGET_PGDATA && self.is_root_file_left_out(&entry.name))
-            // The control file of a restore that did not finish: the next one would restore two files to its name
+            // The control file of an unfinished restore: the next restore would write two files to its name
             || name == names::RESTORED_CONTROL
             // WAL comes from the archive, or is copied from there at the end
             || (self.options.online && parent == self.wal_name);
@@ -282,13 +282,13 @@ impl Scanner<'_> {
         });
     }
 
-    /// Files in the data directory itself that would hinder or mislead a restored server.
+    /// Returns whether a file in the data directory itself would disturb or mislead a restored server.
     fn is_root_file_left_out(&self, file: &str) -> bool {
         match file {
             "recovery.signal" | "standby.signal" => self.options.version >= PgVersion::V12,
             "recovery.conf" | "recovery.done" => self.options.version < PgVersion::V12,
             "backup_manifest" | "backup_manifest.tmp" => self.options.version >= PgVersion::V13,
-            // Of a restore that did not finish
+            // Files of an unfinished restore
             "backup.manifest" | "backup.manifest.pgbackrest.tmp" => true,
             "postgresql.auto.conf.tmp" | "backup_label" | "backup_label.old" | "postmaster.opts" | "postmaster.pid" => {
                 true
@@ -298,7 +298,8 @@ impl Scanner<'_> {
     }
 }
 
-/// The entries of a directory by name; `None` when it is missing. Entries that vanish while listing are left out.
+/// Returns the entries of a directory by name; `None` if it is missing. Entries that vanish during the listing are
+/// omitted.
 fn list(path: &str) -> Result<Option<Vec<Entry>>> {
     let fail =
         |error| Error::from_io(ErrorCode::PathOpen, format!("unable to list file info for path '{path}'"), error);
@@ -324,7 +325,8 @@ fn list(path: &str) -> Result<Option<Vec<Entry>>> {
     Ok(Some(entries))
 }
 
-/// Names stand in the manifest as one line of UTF-8 text each. pgBackRest writes any name and can't read the result again.
+/// Checks that a name can be one line of UTF-8 in the manifest. pgBackRest writes any name and can't read the result
+/// back.
 fn manifest_text(name: std::ffi::OsString, place: &str) -> Result<String> {
     let name = name.into_string().map_err(|name| {
         Error::new(ErrorCode::Format, format!("name '{}' in '{place}' is not valid UTF-8", name.display()))
@@ -352,8 +354,8 @@ fn path_entry(name: String, metadata: &Metadata) -> ScannedPath {
     ScannedPath { name, mode: mode(metadata), uid: metadata.uid(), gid: metadata.gid() }
 }
 
-/// Takes out the files of unlogged relations: those that have an `_init` fork, which stays and from which PostgreSQL makes
-/// them again. `files` is sorted by name.
+/// Removes the files of unlogged relations: those with an `_init` fork, which stays and from which PostgreSQL recreates
+/// them. `files` is sorted by name.
 fn remove_unlogged(files: &mut Vec<ScannedFile>, paths: &DatabasePaths) {
     let unlogged: BTreeSet<String> = files
         .iter()
@@ -520,7 +522,7 @@ mod tests {
     fn tablespace_made_after_the_server_was_asked_is_asked_for_again() {
         let dir = tempfile::tempdir().unwrap();
         let root = with_tablespace(dir.path());
-        // Seen on disk before its transaction is over
+        // Visible on disk before its transaction ends
         let mut asked = 0;
         let mut now = || {
             asked += 1;
@@ -558,7 +560,7 @@ mod tests {
         };
         let found = super::scan(&root, &options(&[], Some(&known)), &mut drop).unwrap();
         assert_eq!((found.targets.len(), found.links.len()), (1, 0));
-        // One that stays is no tablespace that PostgreSQL could open
+        // If it stays, it is not a tablespace that PostgreSQL could open
         let root = with_tablespace(&dir.path().join("2"));
         fs::remove_dir_all(dir.path().join("2/ts").join(ID)).unwrap();
         assert_eq!(scan(&root, &options(&[], Some(&known))).unwrap_err().code, ErrorCode::FileOpen);

@@ -1,4 +1,4 @@
-//! One worker: reads a file once, hashes, checks, encodes and stores it.
+//! A worker: reads a file once, hashes, checks, encodes and stores it.
 
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read};
@@ -21,13 +21,13 @@ use crate::restore::block_delta::{self, BlockFile};
 use crate::storage::ReadRange;
 use crate::{Error, ErrorCode, Result, slots};
 
-/// Plain bytes read at a time; a multiple of every page size. Few enough to stay in the processor's cache from the check of
-/// pages to compression.
+/// Plain bytes read at a time, a multiple of every page size. Small enough to stay in the processor's cache from the
+/// page check to compression.
 const READ_BUFFER_BYTES: usize = 256 << 10;
 /// Stored bytes gathered before they are written.
 const WRITE_BUFFER_BYTES: usize = 256 << 10;
 
-/// One worker's buffers and codecs, kept from file to file.
+/// The buffers and codecs of a worker, kept from file to file.
 pub struct Copier<'a> {
     settings: &'a CopySettings,
     read_buffer: Vec<u8>,
@@ -38,7 +38,7 @@ pub struct Copier<'a> {
 }
 
 impl<'a> Copier<'a> {
-    /// Buffers and codecs for one worker.
+    /// Creates buffers and codecs for one worker.
     ///
     /// # Errors
     /// The codec refuses the level.
@@ -56,8 +56,8 @@ impl<'a> Copier<'a> {
     /// Copies the files of a job.
     ///
     /// # Errors
-    /// A file can't be read or stored; what was written of the job must not be trusted. The job can be tried again with a new
-    /// copier: this one may hold half a stream.
+    /// A file can't be read or stored. What was written of the job must not be trusted. The job can be retried with a
+    /// new copier, because this one may contain half a stream.
     pub fn run(&mut self, job: &CopyJob, cancel: &CancelToken) -> Result<Vec<FileResult>> {
         if job.is_long() {
             slots::takes_long();
@@ -90,7 +90,7 @@ impl<'a> Copier<'a> {
 
     fn file(&mut self, job: &CopyJob, file: &FileJob, cancel: &CancelToken) -> Result<FileOutcome> {
         if file.resume && job.bundle_id.is_some() {
-            // The path is the bundle's, which would be checked and removed in place of the file
+            // The path is the bundle's, which would be checked and removed instead of the file
             let message = format!("file '{}' of an interrupted backup can't be resumed in a bundle", file.name);
             return Err(Error::new(ErrorCode::Assert, message));
         }
@@ -123,7 +123,7 @@ impl<'a> Copier<'a> {
         self.copy(job, file, repo_invalid, cancel)
     }
 
-    /// The file is gone, and with it what an interrupted run stored of it.
+    /// Handles a file that no longer exists, and removes what an interrupted run stored of it.
     fn removed(&self, job: &CopyJob, file: &FileJob) -> Result<FileOutcome> {
         if file.resume {
             self.settings.storage.remove(&job.path)?;
@@ -131,7 +131,7 @@ impl<'a> Copier<'a> {
         Ok(FileOutcome::Removed)
     }
 
-    /// Size and checksum of the file as it is now; `None` if it is gone.
+    /// Returns size and checksum of the file as it is now; `None` if it no longer exists.
     fn plain_checksum(&mut self, job: &CopyJob, file: &FileJob) -> Result<Option<(u64, Sha1)>> {
         let data_dir = &self.settings.data_dirs[job.data_dir];
         let Some(source) = data_dir.open(&file.name)? else {
@@ -148,7 +148,7 @@ impl<'a> Copier<'a> {
         sum(&mut source, &mut self.read_buffer, &display).map(Some)
     }
 
-    /// Size and checksum of the stored file; `None` if it is missing.
+    /// Returns size and checksum of the stored file; `None` if it is missing.
     fn stored_checksum(&mut self, path: &RepoPath) -> Result<Option<(u64, Sha1)>> {
         let Some(mut source) = self.settings.storage.read(path, ReadRange::default())? else { return Ok(None) };
         sum(&mut source, &mut self.read_buffer, &|| self.settings.storage.display(path)).map(Some)
@@ -192,7 +192,7 @@ impl<'a> Copier<'a> {
                 Some(raw) => raw,
                 none => none.insert(Encoder::new(settings.compression, &settings.cipher, Framing::Raw)?),
             }),
-            // Kept by nobody: it takes more memory than others
+            // Not kept, because it needs more memory than others
             _ if job.threads > 1 => Transform::Whole(parallel.insert(Encoder::parallel(
                 settings.compression,
                 &settings.cipher,
@@ -230,7 +230,7 @@ impl<'a> Copier<'a> {
         let checksum = hasher.finish();
 
         if !sink.file_written && sink.file_pending().len() < settings.compare_buffer_bytes.max(1) {
-            // Without blocks there is no map, which the manifest would need to tell where the file is
+            // Without blocks there is no map, which the manifest would need to locate the file
             if size == 0 && (job.bundle_id.is_some() || file.block.is_some()) {
                 sink.drop_file();
                 if file.resume {
@@ -261,7 +261,7 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// How the bytes of one file become stored ones.
+/// How the bytes of a file become stored bytes.
 enum Transform<'a> {
     Whole(&'a mut Encoder),
     Blocks(BlockIncr<'a>),
@@ -309,7 +309,7 @@ fn sum(source: &mut impl Read, buffer: &mut [u8], display: &dyn Fn() -> String) 
     }
 }
 
-/// Reads the block map of the prior backup, telling in errors where it was read from: a mismatch between manifest and
+/// Reads the block map of the prior backup. Errors name its location, because a mismatch between manifest and
 /// repository is hard to find otherwise.
 fn read_prior_map(settings: &CopySettings, file: &FileJob, block: &BlockJob, prior: &PriorMap) -> Result<BlockMap> {
     let known = BlockFile {

@@ -1,55 +1,55 @@
-//! What is to be copied, and what became of it.
+//! What to copy, and the result of the copy.
 
 use repo_format::hash::Sha1;
 use repo_format::layout::RepoPath;
 
 use crate::pipeline::page_check::PageOutcome;
 
-/// Where a job's bytes go.
+/// The destination of a job's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopyJob {
     /// The file in the repository.
     pub path: RepoPath,
-    /// Number of the bundle; `None` for a file of its own.
+    /// The number of the bundle; `None` for a file on its own.
     pub bundle_id: Option<u64>,
-    /// Which data directory to read.
+    /// The data directory to read.
     pub data_dir: usize,
-    /// The files, one unless bundled, in the order they are stored in.
+    /// The files in the order in which they are stored; a single one unless bundled.
     pub files: Vec<FileJob>,
-    /// Threads that compress a large file of its own.
+    /// Threads that compress a large file on its own.
     pub threads: usize,
 }
 
-/// From so many plain bytes on a job takes longer to compute than to wait for its requests.
+/// From this number of plain bytes on, a job computes longer than it waits for its requests.
 pub const LONG_MIN_BYTES: u64 = 4 << 20;
 
 impl CopyJob {
-    /// Whether it mostly computes.
+    /// Returns whether the job mostly computes.
     pub fn is_long(&self) -> bool {
         self.files.iter().map(|file| file.size_original).sum::<u64>() >= LONG_MIN_BYTES
     }
 }
 
-/// One file to copy.
+/// A file to copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileJob {
-    /// Index in the manifest.
+    /// The index in the manifest.
     pub index: usize,
     /// Manifest name.
     pub name: Box<str>,
-    /// Size that the prior backup or the interrupted one recorded, else that of the scan.
+    /// The size that the prior or interrupted backup recorded, otherwise that of the scan.
     pub size: u64,
     /// Size at the scan.
     pub size_original: u64,
-    /// Read no more than the size at the scan: WAL replays the rest.
+    /// Read no more than the size at the scan, because WAL replay restores the rest.
     pub exact_size: bool,
     /// Compare by checksum before copying.
     pub delta: bool,
-    /// Stored by an interrupted run of this backup.
+    /// Whether an interrupted run of this backup stored the file.
     pub resume: bool,
     /// The prior backup has it.
     pub has_reference: bool,
-    /// Recorded checksum.
+    /// The recorded checksum.
     pub checksum: Option<Sha1>,
     /// Recorded checksum of the stored bytes.
     pub checksum_repo: Option<Sha1>,
@@ -74,7 +74,7 @@ pub struct BlockJob {
     pub prior: Option<PriorMap>,
 }
 
-/// Where a block map is in the repository.
+/// The location of a block map in the repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PriorMap {
     /// The file.
@@ -85,16 +85,16 @@ pub struct PriorMap {
     pub size: u64,
 }
 
-/// What became of one file.
+/// The result for one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileResult {
-    /// Index in the manifest.
+    /// The index in the manifest.
     pub index: usize,
     /// What was done.
     pub outcome: FileOutcome,
 }
 
-/// What was done with one file.
+/// What was done with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileOutcome {
     /// Stored.
@@ -113,9 +113,9 @@ pub enum FileOutcome {
         /// Its checksum.
         checksum: Sha1,
     },
-    /// Empty by now, for which nothing is stored in a bundle or in blocks.
+    /// The file is empty by now, for which nothing is stored in a bundle or in blocks.
     Truncated,
-    /// Gone by now.
+    /// The file no longer exists.
     Removed,
 }
 
@@ -128,13 +128,13 @@ pub struct Copied {
     pub checksum: Sha1,
     /// Stored bytes.
     pub size_repo: u64,
-    /// Checksum of the stored bytes where they differ from the file's.
+    /// The checksum of the stored bytes, if they differ from the file's.
     pub checksum_repo: Option<Sha1>,
     /// First byte in the bundle.
     pub bundle_offset: u64,
     /// Stored bytes of the block map; `None` unless block incremental.
     pub map_size: Option<u64>,
-    /// Result of the page check; `None` if not asked for.
+    /// The result of the page check; `None` if not requested.
     pub pages: Option<PageOutcome>,
     /// An interrupted run had stored it, but not rightly.
     pub repo_invalid: bool,

@@ -1,4 +1,4 @@
-//! Gathers the stored bytes of one job and writes them.
+//! Gathers the stored bytes of a job and writes them.
 
 use repo_format::hash::{Sha1, Sha1Hasher};
 use repo_format::layout::RepoPath;
@@ -7,18 +7,18 @@ use super::CopySettings;
 use crate::storage::RepoWriter;
 use crate::{Error, ErrorCode, Result};
 
-/// The file of a job in the repository. It is made when the first bytes are written, so that a bundle of unchanged files
-/// leaves none.
+/// The file of a job in the repository. It is created when the first bytes are written, so that a bundle of unchanged
+/// files leaves none.
 #[derive(Default)]
 pub(super) struct Sink {
     writer: Option<Box<dyn RepoWriter>>,
-    /// Whether the file was made.
+    /// Whether the file was created.
     made: bool,
     /// Bytes not written yet.
     pub(super) pending: Vec<u8>,
-    /// Where in `pending` the current file begins; 0 when some of it is written already.
+    /// Where the current file begins in `pending`; 0 if part of it was written already.
     file_begin: usize,
-    /// Whether bytes of the current file are written.
+    /// Whether bytes of the current file were written.
     pub(super) file_written: bool,
     /// Bytes of complete files.
     pub(super) offset: u64,
@@ -53,7 +53,7 @@ impl Sink {
         self.file_written |= self.pending.len() > self.file_begin;
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            // Not atomic: resume checks sums
+            // Not atomic, because a resume checks checksums
             none => {
                 self.made = true;
                 none.insert(settings.storage.write(path, settings.write_options)?)
@@ -68,22 +68,22 @@ impl Sink {
         Ok(())
     }
 
-    /// Removes what was written of a job that failed. When it is tried again its files may be gone, and nothing would be
-    /// written over it.
+    /// Removes what a failed job wrote. When the job is retried, its files may no longer exist, and nothing would
+    /// overwrite it.
     pub(super) fn abandon(&mut self, settings: &CopySettings, path: &RepoPath) {
         self.writer = None;
         if std::mem::take(&mut self.made) {
-            // The error that led here is the one to tell of; a file that no manifest names is only in the way
+            // The earlier error is the one to report; a file that no manifest names is only in the way
             let _ = settings.storage.remove(path);
         }
     }
 
-    /// Forgets the current file, of which nothing may be written yet.
+    /// Drops the current file, of which nothing may be written yet.
     pub(super) fn drop_file(&mut self) {
         self.pending.truncate(self.file_begin);
     }
 
-    /// Ends the current file. Returns its stored size and their checksum.
+    /// Ends the current file. Returns its stored size and checksum.
     pub(super) fn end_file(&mut self) -> (u64, Option<Sha1>) {
         let checksum = self.hasher.take().map(|mut hasher| {
             hasher.update(&self.pending[self.file_begin..]);
@@ -95,7 +95,7 @@ impl Sink {
         (size, checksum)
     }
 
-    /// Writes what is left. A job that stored nothing makes no file.
+    /// Writes the rest. A job that stored nothing creates no file.
     pub(super) fn end_job(&mut self, settings: &CopySettings, path: &RepoPath, stored: bool) -> Result<()> {
         if stored && (self.writer.is_none() || !self.pending.is_empty()) {
             self.file_begin = self.pending.len();

@@ -133,7 +133,7 @@ fn unchanged_files_leave_no_bundle() {
         assert_eq!(results[0].outcome, unchanged);
         assert_eq!(stored(&storage), None);
     }
-    // With a changed one behind it the bundle begins with that
+    // If a changed file follows, the bundle begins with that
     std::fs::write(dir.path().join("b"), b"xyz").unwrap();
     let results = run(&settings, &job(vec![known, file("b", 3)], Some(1))).unwrap();
     assert_eq!(copied(&results[1]).bundle_offset, 0);
@@ -188,7 +188,7 @@ fn resumed_file_counts_only_with_its_checksum() {
         }
         assert_eq!(stored(&storage).unwrap(), b"abc");
     }
-    // The file changed since: what is stored is of no use, which is no sign of a damaged repository
+    // The file has changed since: the stored file is useless, which does not mean that the repository is damaged
     std::fs::write(dir.path().join("a"), b"abx").unwrap();
     let results = run(&settings, &job(vec![FileJob { delta: true, ..known }], None)).unwrap();
     assert!(!copied(&results[0]).repo_invalid);
@@ -306,7 +306,7 @@ fn block_incremental_file_without_change_stores_nothing() {
     assert!(matches!(results[0].outcome, FileOutcome::Unchanged { .. }));
     assert_eq!(get(&*storage, &again.path, 1).unwrap(), None);
 
-    // A map that is not where the manifest says is an error that tells where it was looked for
+    // A map that is not where the manifest says is an error that names the location
     let wrong = PriorMap { size: prior.size + 5, ..prior };
     let bad = FileJob { block: Some(BlockJob { prior: Some(wrong), ..block }), ..first };
     let error = run(&settings, &job(vec![bad], None)).unwrap_err();
@@ -348,7 +348,7 @@ fn block_incremental_file_that_became_empty_is_truncated_and_leaves_nothing() {
             assert_eq!(copied(&results[1]).bundle_offset, 0);
             settings.storage.remove(&RepoPath::new("file").unwrap()).unwrap();
         }
-        // What an interrupted run stored of it goes
+        // What an interrupted run stored of it is removed
         put(&*storage, &RepoPath::new("file").unwrap(), b"half", WriteOptions::IN_PLACE).unwrap();
         let block = Some(block);
         let resumed =

@@ -97,7 +97,7 @@ fn a_request_without_answer_ends_the_connection() {
         assert!(client.is_lost());
         assert_eq!(cuts.0.load(Ordering::Relaxed), 1);
         assert!(other.response().await.is_err());
-        // Nothing more goes out, and the server's side ends
+        // Nothing more is sent, and the server's side ends
         assert!(client.remove("x").await.is_err());
         let rest = async {
             let mut rest = Vec::new();
@@ -106,6 +106,55 @@ fn a_request_without_answer_ends_the_connection() {
         tokio::time::timeout(Duration::from_secs(20), rest).await.expect("the end of the stream").unwrap();
         assert_eq!(cuts.0.load(Ordering::Relaxed), 1);
     });
+}
+
+/// A server where every directory contains another directory. Returns the length of the longest requested path.
+async fn endless(stream: tokio::io::DuplexStream) -> usize {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (mut receiver, mut sender) = tokio::io::split(stream);
+    sender.write_all(&[0, 0, 0, 5, 2, 0, 0, 0, 3]).await.unwrap();
+    let (mut longest, mut is_read) = (0, std::collections::HashSet::new());
+    let text = |text: &[u8]| [&(text.len() as u32).to_be_bytes()[..], text].concat();
+    let attributes = [4u32.to_be_bytes(), 0o040_750u32.to_be_bytes()].concat();
+    let status = |code: u32| (protocol::kind::STATUS, [&code.to_be_bytes()[..], &text(b""), &text(b"")].concat());
+    while let Ok(size) = receiver.read_u32().await {
+        let mut packet = vec![0; size as usize];
+        receiver.read_exact(&mut packet).await.unwrap();
+        if packet[0] == protocol::kind::INIT {
+            continue;
+        }
+        let (kind, id, argument) = (packet[0], &packet[1..5], &packet[9..]);
+        longest = longest.max(argument.len());
+        let (kind, body) = match kind {
+            protocol::kind::OPENDIR => (protocol::kind::HANDLE, text(argument)),
+            protocol::kind::READDIR if is_read.insert(argument.to_owned()) => {
+                // The first name is long, so that the limit is reached soon
+                let name = if is_read.len() == 1 { "a".repeat(24 << 10) } else { "a".to_owned() };
+                let name = [&1u32.to_be_bytes()[..], &text(name.as_bytes()), &text(b""), &attributes].concat();
+                (protocol::kind::NAME, name)
+            }
+            protocol::kind::READDIR => status(1),
+            protocol::kind::LSTAT => (protocol::kind::ATTRS, attributes.clone()),
+            _ => status(0),
+        };
+        let answer = [&[kind][..], id, &body].concat();
+        sender.write_all(&text(&answer)).await.unwrap();
+    }
+    longest
+}
+
+#[test]
+fn directories_without_end_are_an_error() {
+    let (result, longest) = network::handle().unwrap().block_on(async {
+        let (server, stream) = tokio::io::duplex(1 << 20);
+        let server = tokio::spawn(endless(server));
+        let client = Client::start(stream, Duration::from_secs(60), Box::new(Cuts::default())).await.ok().unwrap();
+        let result = remove_tree(&client, "/repo", false).await;
+        drop(client);
+        (result, server.await.unwrap())
+    });
+    assert!(matches!(result, Err(Failure::Protocol)), "{result:?}");
+    assert!(longest > PATH_SIZE_MAX_BYTES - 10, "{longest}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Reader of LZ4 frames, given in pieces of any size (format: lz4's `doc/lz4_Frame_format.md`).
+//! A reader of LZ4 frames that accepts pieces of any size (format: lz4's `doc/lz4_Frame_format.md`).
 
 use lz4_flex::block::{decompress_into, decompress_into_with_dict};
 use twox_hash::XxHash32;
@@ -8,14 +8,14 @@ use super::lz4_error;
 use crate::Result;
 
 const FRAME_MAGIC: u32 = 0x184D_2204;
-/// The first of 16 magic numbers of frames that hold data for other programs.
+/// The first of 16 magic numbers of frames that contain data of other programs.
 const SKIPPABLE_MAGIC: u32 = 0x184D_2A50;
-/// How far back a linked block may refer.
+/// The maximum distance to which a linked block may refer.
 const WINDOW_SIZE: usize = 64 * 1024;
-/// Set in a block's size if it is stored as it is.
+/// Set in a block's size if the block is not compressed.
 const UNCOMPRESSED_FLAG: u32 = 0x8000_0000;
 
-/// What comes next in the input.
+/// What the decoder expects next in the input.
 #[derive(Clone, Copy, Debug)]
 enum Expect {
     Magic,
@@ -27,7 +27,7 @@ enum Expect {
         size: usize,
     },
     SkippableSize,
-    /// So many bytes of another program's data.
+    /// This many bytes of another program's data.
     Skippable(usize),
     BlockSize,
     Block {
@@ -37,7 +37,7 @@ enum Expect {
     ContentChecksum,
 }
 
-/// What the current frame's header says.
+/// The header of the current frame.
 #[derive(Clone, Copy, Debug, Default)]
 struct Frame {
     linked: bool,
@@ -53,11 +53,11 @@ pub(in super::super) struct Decoder {
     frame: Frame,
     /// A piece of input that was not complete yet.
     gathered: Vec<u8>,
-    /// The last decoded block, of which `block[block_pos..block_len]` is to be given out.
+    /// The last decoded block. `block[block_pos..block_len]` is not returned yet.
     block: Vec<u8>,
     block_pos: usize,
     block_len: usize,
-    /// The bytes before `block`, which a linked block may refer to; only the last [`WINDOW_SIZE`] of them count.
+    /// The bytes before `block`, to which a linked block may refer. Only the last [`WINDOW_SIZE`] of them count.
     window: Vec<u8>,
     hasher: XxHash32,
     content_size: u64,
@@ -87,7 +87,7 @@ impl Decoder {
         self.frame_done = false;
     }
 
-    /// Whether input may end here: at least one frame was read and the last one is complete.
+    /// Returns whether the input may end here: at least one frame was read and the last one is complete.
     pub(in super::super) fn frame_done(&self) -> bool {
         self.frame_done
     }
@@ -130,7 +130,7 @@ impl Decoder {
         }
     }
 
-    /// The size of the piece that comes next; never zero.
+    /// Returns the size of the next piece, which is never zero.
     fn wanted(&self) -> usize {
         match self.expect {
             Expect::Magic | Expect::SkippableSize | Expect::BlockSize | Expect::ContentChecksum => 4,
@@ -140,7 +140,7 @@ impl Decoder {
         }
     }
 
-    /// Takes a complete piece.
+    /// Processes a complete piece.
     fn take(&mut self, piece: &[u8]) -> Result<()> {
         self.expect = match self.expect {
             Expect::Magic => match number(piece) {
@@ -154,7 +154,7 @@ impl Decoder {
                 Expect::BlockSize
             }
             Expect::SkippableSize => {
-                // The program's own address space bounds `usize` at 64 bits, so any u32 fits.
+                // `usize` has at least 32 bits here, so any u32 fits
                 self.expect_skippable(number(piece) as usize);
                 return Ok(());
             }
@@ -206,14 +206,14 @@ impl Decoder {
         self.frame = Frame {
             linked: flags & 0x20 == 0,
             block_checksum: flags & 0x10 != 0,
-            // The content size comes first where it is there; a dictionary id after it changes nothing here.
+            // The content size comes first if it is present; a dictionary id after it changes nothing here
             content_size: if flags & 0x08 != 0 {
                 fields.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
             } else {
                 None
             },
             content_checksum: flags & 0x04 != 0,
-            // 4 is 64 KiB, each further number four times more; `descriptor` has checked the range.
+            // 4 means 64 KiB, and each further number four times more; `descriptor` has checked the range
             block_size_max: 1 << (8 + 2 * (block >> 4)),
         };
         self.window.clear();
@@ -262,8 +262,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Makes the last block a part of the window. A block of the window's size or more, which is the rule, takes its place
-    /// without a copy.
+    /// Moves the last block into the window. A block of at least the window's size, which is the usual case, replaces
+    /// it without a copy.
     fn slide_window(&mut self) {
         if self.block_len >= WINDOW_SIZE {
             std::mem::swap(&mut self.window, &mut self.block);
@@ -294,7 +294,7 @@ fn descriptor(piece: &[u8]) -> Result<Expect> {
     Ok(Expect::DescriptorRest { descriptor, size: content_size + dictionary_id + 1 })
 }
 
-/// A little-endian number; the caller gives 4 bytes.
+/// Decodes a little-endian number. The caller passes 4 bytes.
 fn number(piece: &[u8]) -> u32 {
     piece.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }

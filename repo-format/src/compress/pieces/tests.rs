@@ -22,7 +22,7 @@ fn round_trips(kind: CompressType, stream: &[u8], content: &[u8]) {
     assert!(found == content, "{kind}: {} byte(s) instead of {}", found.len(), content.len());
 }
 
-/// Half of it random, half of it repeated from anywhere before, also from before a piece.
+/// Half of the data is random. The other half repeats earlier data, also from before a piece.
 fn sample(size: usize, seed: u32) -> Vec<u8> {
     let mut state = seed;
     let mut content = Vec::with_capacity(size + 500);
@@ -39,7 +39,7 @@ fn sample(size: usize, seed: u32) -> Vec<u8> {
     content
 }
 
-/// What one thread makes ends with one stream: nothing of a second one may follow, since readers would not see it.
+/// Returns whether the result is exactly one stream. Readers would not see a second one.
 fn is_one_stream(kind: CompressType, stream: &[u8]) -> bool {
     match kind {
         CompressType::Gz => {
@@ -53,14 +53,14 @@ fn is_one_stream(kind: CompressType, stream: &[u8]) -> bool {
             reader.into_inner().is_empty()
         }
         CompressType::Lz4 => {
-            // The C library, with its own view of checksums and of blocks that refer to earlier ones
+            // The C library checks checksums and references to earlier blocks independently
             let mut rest = stream;
             let mut reader = lz4::Decoder::new(&mut rest).unwrap();
             std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
             reader.finish().1.unwrap();
             rest.is_empty()
         }
-        // Readers take all frames
+        // Readers read all frames
         CompressType::Zst | CompressType::None => true,
     }
 }
@@ -79,7 +79,7 @@ fn streams_of_many_threads_begin_and_end_as_those_of_one() {
             assert_eq!(many.last_chunk::<4>(), one.last_chunk::<4>(), "size or checksum of the content, {kind}");
         }
         assert!(is_one_stream(kind, &many), "{kind}");
-        // Least for bz2, whose blocks are smaller then
+        // bz2 loses most, because its blocks are smaller then
         assert!(many.len() < one.len() + one.len() / 20, "{kind}: {} instead of {}", many.len(), one.len());
         // A compressor serves for stream after stream
         assert!(compress(&mut parallel, &content, 70_000) == many || kind == CompressType::Zst, "{kind}");
@@ -91,7 +91,7 @@ fn streams_of_many_threads_begin_and_end_as_those_of_one() {
 
 #[test]
 fn contents_at_the_limits_of_pieces_round_trip() {
-    // Runs of four are the worst for bz2, and a level of 1 has the smallest blocks
+    // Runs of four are the worst case of bz2, and level 1 has the smallest blocks
     let runs: Vec<u8> = (0..600_000_u32).flat_map(|number| [(number % 251) as u8; 4]).collect();
     let bz2_piece = (100_000 - 19) / 5 * 4;
     for kind in CompressType::ALL {

@@ -60,7 +60,7 @@ fn check_names_damaged_and_misplaced_pages() {
 fn check_of_an_unused_page_wants_zeros() {
     let mut data = vec![0; 3 * 8192];
     data[8192 + 8191] = 1;
-    // The header says that there is something, but its checksum is zero.
+    // The header says that the page is used, but its checksum is zero
     data[2 * 8192 + 14] = 1;
     let mut by_header = Vec::new();
     let _ = check(8192, true).check(&data, 0, &mut by_header);

@@ -1,4 +1,4 @@
-//! Symbolic links in a data directory: to tablespaces, and those that users made.
+//! Symbolic links in a data directory: to tablespaces, and links that users created.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -9,13 +9,13 @@ use super::super::{TARGET_PGDATA, TARGET_TBLSPC, relative_path};
 use super::{Entry, ScannedLink, ScannedPath, ScannedTarget, Scanner, Tablespace, manifest_text, open_error};
 use crate::{Error, ErrorCode, Result};
 
-/// How often a tablespace is looked for that is just being made or dropped.
+/// How often to look for a tablespace that is being created or dropped.
 const TABLESPACE_TRIES_MAX: u32 = 20;
-/// Pause before it is looked for again.
+/// The pause before looking again.
 const TABLESPACE_PAUSE: Duration = Duration::from_millis(100);
 
 impl Scanner<'_> {
-    /// Takes a symbolic link, and goes on with what it leads to.
+    /// Adds a symbolic link and continues with its destination.
     pub(super) fn link(
         &mut self,
         parent: &str,
@@ -26,7 +26,7 @@ impl Scanner<'_> {
         entry: &Entry,
     ) -> Result<()> {
         let link_path = format!("{path}/{}", entry.name);
-        // Asked for before anything is remembered: a tablespace that was dropped since the directory was listed is not there
+        // Looked up before anything is recorded: a tablespace that was dropped since the listing does not exist
         let tablespace = match in_tablespaces {
             true => match self.tablespace(&link_path, &entry.name)? {
                 Some(tablespace) => Some(tablespace),
@@ -62,7 +62,7 @@ impl Scanner<'_> {
             gid: entry.metadata.gid(),
         });
 
-        // Where the scan goes on: for a tablespace in the directory of this cluster below the destination
+        // Where the scan continues: for a tablespace, in the directory of this cluster below the destination
         let (target_name, tablespace, next_parent, next_path, next_name) = if in_tablespaces {
             let target = format!("{TARGET_TBLSPC}/{}", entry.name);
             self.tablespace_paths(&target);
@@ -95,7 +95,8 @@ impl Scanner<'_> {
             tablespace,
             is_link: true,
         });
-        // The checks above come first, so that a link into the data directory is told as such even when it leads nowhere
+        // The checks above come first, so that a link into the data directory is reported as such even if it is
+        // dangling
         let Some(metadata) = linked else {
             return Err(Error::new(
                 ErrorCode::FileOpen,
@@ -105,11 +106,11 @@ impl Scanner<'_> {
         self.entry(&next_parent, &next_path, is_database, &Entry { name: next_name, metadata })
     }
 
-    /// Looks up the tablespace that a link in `pg_tblspc` is for; `None` if it is gone.
+    /// Looks up the tablespace of a link in `pg_tblspc`; `None` if it no longer exists.
     ///
-    /// A link is there before the transaction that makes its tablespace is over, and for a moment after its directory was
-    /// removed. Recovery makes and drops those again that came or went since the backup began, so all that is needed is to
-    /// know which it was.
+    /// A link exists before the transaction that creates its tablespace ends, and briefly after its directory was
+    /// removed. Recovery repeats the creation and removal of tablespaces since the start of the backup, so it is enough
+    /// to know which case it is.
     fn tablespace(&mut self, link_path: &str, link: &str) -> Result<Option<Tablespace>> {
         let id = link.parse().map_err(|_| {
             Error::new(ErrorCode::Format, format!("'{TARGET_TBLSPC}/{link}' is not named by a tablespace's oid"))
@@ -119,7 +120,7 @@ impl Scanner<'_> {
             let Some(known) = &self.tablespaces else { return Ok(Some(Tablespace { id, name: format!("ts{link}") })) };
             let found = known.iter().find(|known| known.id == id).cloned();
             let is_last = attempt == TABLESPACE_TRIES_MAX;
-            // What is missing for good is told of with the other checks
+            // What is missing permanently is reported by the other checks
             if found.is_some() && (is_last || Path::new(&directory).exists()) {
                 return Ok(found);
             }
@@ -138,8 +139,8 @@ impl Scanner<'_> {
             .hint("was a tablespace created or dropped during the backup?"))
     }
 
-    /// Tablespaces lie beside `pg_data` in a backup; these entries give the directories above their files, with the
-    /// attributes of their counterparts in the data directory.
+    /// Adds entries for the directories above a tablespace's files, with the attributes of their counterparts in the
+    /// data directory. In a backup, tablespaces are next to `pg_data`.
     fn tablespace_paths(&mut self, target: &str) {
         let find = |paths: &[ScannedPath], name: &str| paths.iter().find(|path| path.name == name).cloned();
         if find(&self.scan.paths, TARGET_TBLSPC).is_none()
@@ -157,7 +158,7 @@ impl Scanner<'_> {
         let absolute = if target_path.starts_with('/') {
             target_path.to_owned()
         } else {
-            // Relative to the directory that holds the link
+            // Relative to the directory that contains the link
             let directory = link.rsplit_once('/').map_or("", |(directory, _)| directory);
             let separator = if directory.is_empty() { "" } else { "/" };
             absolute_path(&format!("{directory}{separator}{target_path}"), self.pg_path)?
@@ -166,7 +167,7 @@ impl Scanner<'_> {
     }
 }
 
-/// The absolute form of a link's destination, `.` and `..` resolved by name only.
+/// Returns the absolute form of a link's destination, with `.` and `..` resolved by name only.
 fn absolute_path(path: &str, base: &str) -> Result<String> {
     if path.starts_with('/') {
         return Ok(path.to_owned());
