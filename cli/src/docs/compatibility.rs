@@ -65,6 +65,19 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "restore",
+        "A directory whose mode does not allow its owner to write gets this mode after its files are restored. pgBackRest fails [041].",
+    ),
+    ("restore", "`restore` writes and removes nothing through a link that appears in a target while it runs."),
+    (
+        "restore",
+        "A relative link is restored to where it leads, even if the data directory or a directory above the link is itself a link. pgBackRest creates the destination elsewhere and fails [055].",
+    ),
+    (
+        "restore",
+        "If `restore` runs as root, the directories that it creates above a target belong to the owner of the target, and a data directory that is a link gets its owner. pgBackRest leaves them to root, and the server cannot start.",
+    ),
+    (
+        "restore",
         "Invalid page checksums are an error [026], or a warning, also for files that `--delta` finds in place.",
     ),
     ("restore", "A file whose size differs from the manifest is an error [026] even if its checksum matches."),
