@@ -130,6 +130,24 @@ fn backup_killed_on_this_host_is_resumed_at_once_from_another_lock_path() {
 }
 
 #[test]
+fn backup_of_pgbackrest_is_not_resumed_while_an_orphaned_worker_may_write_into_it() {
+    let Some(scenario) = scenario(&[]) else { return };
+    let mut backup = scenario.start_command(Tool::PgBackRest, &["backup", "--type=full"]);
+    wait_for(&mut backup, "backup file ");
+    backup.kill_alone();
+    let sessions = "select count(*) from pg_stat_activity where application_name like 'pgBackRest%'";
+    let end = Instant::now() + PHASE_MAX;
+    while scenario.cluster.sql(sessions).trim() != "0" {
+        assert!(Instant::now() < end, "PostgreSQL keeps the session");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    elsewhere(&scenario, Tool::Rbr, &["backup", "--type=full"])
+        .success()
+        .says("cannot be resumed: it changed within the last hour");
+    repository_is_whole(&scenario);
+}
+
+#[test]
 fn backup_of_pgbackrest_that_runs_elsewhere_is_left_alone() {
     let Some(scenario) = scenario(&[]) else { return };
     let mut backup = scenario.start_command(Tool::PgBackRest, &["backup", "--type=full"]);

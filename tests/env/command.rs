@@ -127,6 +127,12 @@ impl Background {
         running
     }
 
+    /// Kills the command with SIGKILL, but not its children.
+    pub fn kill_alone(&mut self) {
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait");
+    }
+
     /// Returns whether the command is still running.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("state of a background command").is_none()
