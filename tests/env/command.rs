@@ -23,7 +23,7 @@ pub enum Tool {
 /// A command that has ended.
 #[derive(Clone, Debug)]
 pub struct Run {
-    line: String,
+    pub line: String,
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
@@ -136,6 +136,22 @@ impl Background {
     pub fn terminate(&mut self) {
         if self.child.try_wait().expect("wait").is_none() {
             let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        }
+    }
+
+    /// Lets the command and its children stand still, if they still run, until [`Background::go_on`].
+    pub fn stand_still(&mut self) {
+        self.signal_group(Signal::STOP);
+    }
+
+    /// Ends [`Background::stand_still`].
+    pub fn go_on(&mut self) {
+        self.signal_group(Signal::CONT);
+    }
+
+    fn signal_group(&mut self, signal: Signal) {
+        if self.child.try_wait().expect("wait").is_none() {
+            let _ = kill_process_group(self.group(), signal);
         }
     }
 

@@ -32,7 +32,7 @@ pub fn get(repos: &Repos, cluster: &Cluster, wal_file: &str, destination: &Path)
     }
 }
 
-/// As [`get`], once, into a file that is there already.
+/// Like [`get`], but tries once, with a temporary file that already exists.
 fn get_into(mut claim: Claim, repos: &Repos, cluster: &Cluster, wal_file: &str) -> Result<bool> {
     let findings = find::find(repos, cluster, &[wal_file.to_owned()])?;
     if let Some(failure) = findings.failure {

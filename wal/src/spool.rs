@@ -11,9 +11,9 @@ use engine::{Error, ErrorCode, Result};
 use repo_format::layout::Stanza;
 use repo_format::spool::{self, SpoolQueue, Status};
 
-/// Written and renamed like everything that another process looks at, but not synced: what is lost of the `out` queue in a crash
-/// of the machine is only the knowledge that work was done, and the work is then found done. For the `in` queue see
-/// [`crate::origin`].
+/// Files are written under a temporary name and renamed, because other processes look at them, but they are not synced.
+/// For the `out` queue, a crash of the machine loses only the knowledge that work was done, and the next run finds the
+/// work done. For the `in` queue see [`crate::origin`].
 const NOT_SYNCED: WriteOptions = WriteOptions { atomic: true, sync_file: false, sync_path: false };
 
 /// How far the clock of the spool's file system may be ahead of this machine's.
@@ -137,14 +137,15 @@ impl Spool {
         Ok(false)
     }
 
-    /// Whether the state "done" of a WAL file does not count.
+    /// Returns whether the status "done" of a WAL file must be ignored.
     ///
-    /// A state that is older than the file tells of another file of that name: one of a cluster that used the spool before, or one
-    /// from before a restore. The change time counts, which no copy of a cluster can carry over. A state from the future was written
-    /// before the clock was set back, so its time tells nothing. A state that cannot be read was damaged in a crash.
+    /// A status that is older than the file belongs to another file of that name: from a cluster that used the spool
+    /// before, or from before a restore. The file's change time counts, because no copy of a cluster preserves it. If a
+    /// status has a time in the future, the clock was set back since it was written, so its time says nothing. A status
+    /// that can't be parsed was damaged in a crash.
     ///
     /// # Errors
-    /// [`ErrorCode::FileOpen`] if either file cannot be examined.
+    /// [`ErrorCode::FileOpen`] if either file can't be examined.
     pub fn is_stale(&self, wal_file: &str, path: &Path) -> Result<bool> {
         let examine = |path: &Path| -> Result<Option<std::fs::Metadata>> {
             match std::fs::metadata(path) {

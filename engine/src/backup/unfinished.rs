@@ -1,4 +1,4 @@
-//! Whether a backup without a manifest was interrupted, or is still being made by a process that no claim tells of.
+//! Determines whether a backup without a manifest was interrupted, or is still being made by a process without a claim.
 
 use repo_format::cipher::Cipher;
 use repo_format::claim::RUNNING_SUFFIX;
@@ -12,10 +12,10 @@ use crate::pg::session::OtherBackup;
 use crate::repo::{Repo, manifest_store};
 use crate::{Result, detail};
 
-/// Asks PostgreSQL which other backups it knows; `None` where it does not run.
+/// Asks PostgreSQL which other backups it knows; `None` if it is not running.
 pub(super) type Sessions<'a> = dyn FnMut() -> Result<Option<Vec<OtherBackup>>> + 'a;
 
-/// What is needed to look after unfinished backups.
+/// What is needed to check unfinished backups.
 pub(super) struct Unfinished<'a> {
     pub(super) repo: &'a Repo,
     pub(super) stanza: &'a Stanza,
@@ -25,17 +25,18 @@ pub(super) struct Unfinished<'a> {
 }
 
 impl Unfinished<'_> {
-    /// Makes sure that nobody makes this backup any more. The caller has the claim on the stanza.
+    /// Checks that no process still makes this backup. The caller holds the claim on the stanza.
     ///
-    /// A process that had a claim left a mark. pgBackRest does not go on with such a backup while the copy of its manifest says that it
-    /// runs; it may have begun to go on with one that ended in order.
+    /// A process with a claim leaves a mark. pgBackRest does not resume such a backup while the copy of its manifest
+    /// says that it is running. It may have resumed one that ended normally.
     ///
-    /// pgBackRest shows no sign of life while it sends one large file to an object store. But PostgreSQL ends a backup with the session
-    /// that began it: without such a session an online backup that has not got PostgreSQL's last word (`backup_label`) can't end
-    /// well. What remains are backups of a stopped server and those that wait for their last WAL: they are watched.
+    /// pgBackRest shows no sign of life while it uploads a large file to an object store. But PostgreSQL ends a backup
+    /// together with the session that started it. So an online backup without a session can't complete anymore, unless
+    /// PostgreSQL has already stopped it (`backup_label` exists). Only offline backups and backups that wait for their
+    /// last WAL remain. They are watched.
     ///
     /// # Errors
-    /// [`crate::ErrorCode::LockAcquire`] if it is, and what the repository and the session give.
+    /// [`crate::ErrorCode::LockAcquire`] if a process still makes it, and errors of the repository and the session.
     pub(super) fn check_ended(&mut self, label: &BackupLabel) -> Result<()> {
         let (repo, stanza) = (self.repo, self.stanza);
         if unclaimed::is_empty(repo, stanza, label)? {
@@ -55,13 +56,13 @@ impl Unfinished<'_> {
         }
         let online = copy.is_ok_and(|manifest| manifest.data.options.online);
         if sessions.is_some() && online && !self.has_stopped(label)? {
-            detail!("unfinished backup '{label}' has no session with PostgreSQL any more");
+            detail!("unfinished backup '{label}' no longer has a session with PostgreSQL");
             return Ok(());
         }
         unclaimed::watch(repo, stanza, label, self.cancel)
     }
 
-    /// Whether PostgreSQL was told that the backup ends.
+    /// Returns whether PostgreSQL was told that the backup ends.
     fn has_stopped(&self, label: &BackupLabel) -> Result<bool> {
         let names = self.repo.storage.names(&layout::backup_member(self.stanza, label, TARGET_PGDATA)?)?;
         Ok(names.iter().flatten().any(|name| name.starts_with("backup_label")))
@@ -81,7 +82,7 @@ mod tests {
     use crate::storage::memory::MemoryStorage;
     use crate::storage::{WriteOptions, put};
 
-    /// What is said of a backup with a mark whose copy of the manifest says this, while the server has this session.
+    /// Checks an unfinished backup that has a mark and this copy of its manifest, while the server has this session.
     fn check(progress: CopyProgress, session: Option<&str>) -> Result<()> {
         let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
         let stanza: Stanza = "demo".parse()?;

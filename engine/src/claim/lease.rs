@@ -1,4 +1,4 @@
-//! A claim that is held: renewing it and seeing that it is lost.
+//! A held claim: its renewal, and the detection of its loss.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,10 +14,10 @@ use super::Timing;
 use crate::storage::{self, RepoStorage, WriteOptions};
 use crate::{Error, ErrorCode, Result, side_by_side};
 
-/// Renewed too often to be synced: after a crash of the machine nobody misses it.
+/// Renewals are too frequent to sync: after a crash of the machine nobody misses one.
 const RENEWAL: WriteOptions = WriteOptions { atomic: true, sync_file: false, sync_path: false };
 
-/// Where a claim is.
+/// The location of a claim.
 pub(super) struct Place {
     pub(super) storage: Arc<dyn RepoStorage>,
     pub(super) cipher: Cipher,
@@ -25,34 +25,36 @@ pub(super) struct Place {
     pub(super) path: RepoPath,
 }
 
-/// How often a claim is renewed at once before the repository counts as too slow.
+/// How often a claim is renewed without a pause until the repository counts as too slow.
 const RENEWALS_MAX: u32 = 4;
 
-/// What the threads of a command know of its claim.
+/// What the threads of a command know about its claim.
 pub(super) struct Lease {
     place: Place,
     exec_id: String,
     timing: Timing,
     state: Mutex<State>,
-    /// When the claim was certainly held, in milliseconds since the boot.
+    /// When the claim was last known to be held, in milliseconds since the boot.
     confirmed_ms: AtomicU64,
     lost: AtomicBool,
+    /// There is no claim, because the repository has no room for it.
+    unclaimed: bool,
 }
 
-/// Held while the repository is asked, so that two threads do not renew at once.
+/// Held while the repository is asked, so that two threads do not renew at the same time.
 struct State {
     claim: Claim,
     /// The claim on the directory of the backup.
     directory: Option<RepoPath>,
 }
 
-/// Milliseconds since the boot, those included in which the machine slept.
+/// Returns milliseconds since the boot, including the time in which the machine slept.
 fn now_ms() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     now.tv_sec.cast_unsigned().saturating_mul(1000).saturating_add(now.tv_nsec.cast_unsigned() / 1_000_000)
 }
 
-/// How long ago that was.
+/// Returns the time that has passed since `since_ms`.
 fn age(since_ms: u64) -> Duration {
     Duration::from_millis(now_ms().saturating_sub(since_ms))
 }
@@ -66,7 +68,13 @@ impl Lease {
             state: Mutex::new(State { claim, directory: None }),
             confirmed_ms: AtomicU64::new(now_ms()),
             lost: AtomicBool::new(false),
+            unclaimed: false,
         }
+    }
+
+    /// Without a claim: nothing can be lost.
+    pub(super) fn unclaimed(self) -> Self {
+        Lease { unclaimed: true, ..self }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -80,7 +88,7 @@ impl Lease {
         self.write(&self.place.path, &state.claim)
     }
 
-    /// Takes the claim back.
+    /// Removes the claim.
     pub(super) fn remove(&self) -> Result<()> {
         let _state = self.state();
         self.place.storage.remove(&self.place.path)
@@ -91,7 +99,8 @@ impl Lease {
         storage::put(&*self.place.storage, path, &stored, RENEWAL)
     }
 
-    /// Marks the directory of a backup as ours. It is written once: when it is gone, another has taken the directory.
+    /// Marks the directory of a backup as ours. The mark is written once: if it is missing, another process has taken
+    /// the directory.
     pub(super) fn mark(&self, label: &BackupLabel) -> Result<()> {
         let path = claim::backup_claim(&self.place.stanza, label, &self.exec_id)?;
         let mut state = self.state();
@@ -105,13 +114,13 @@ impl Lease {
         &*self.place.storage
     }
 
-    /// Takes the mark away from a directory that needs none any more.
+    /// Removes the mark from a directory that no longer needs it.
     pub(super) fn unmark(&self) -> Result<()> {
         let mark = self.state().directory.take();
         mark.map_or(Ok(()), |mark| self.place.storage.remove(&mark))
     }
 
-    /// Looks whether the claim is still there.
+    /// Checks that the claim still exists.
     pub(super) fn check(&self) -> Result<()> {
         let started = now_ms();
         self.look(&self.state())?;
@@ -120,6 +129,9 @@ impl Lease {
     }
 
     fn look(&self, state: &State) -> Result<()> {
+        if self.unclaimed {
+            return Ok(());
+        }
         if self.is_lost() {
             return Err(self.lost());
         }
@@ -133,7 +145,7 @@ impl Lease {
         Ok(())
     }
 
-    /// Looks whether the claim is still there, and shows that its holder lives.
+    /// Checks that the claim still exists, and shows that its holder is alive.
     pub(super) fn renew(&self) -> Result<()> {
         let started = now_ms();
         let mut state = self.state();
@@ -141,7 +153,8 @@ impl Lease {
         self.look(&state)?;
         state.claim.beat += 1;
         self.write(&self.place.path, &state.claim)?;
-        // Others may have taken it away before this write brought it back. As at first: who sees another's gives up
+        // Others may have removed the claim before this write created it again. The rule is the same as for a new
+        // claim: a process that sees another's claim gives up
         if age(confirmed.min(started)) >= self.timing.trusted && self.has_other()? {
             self.lost.store(true, Ordering::SeqCst);
             self.place.storage.remove(&self.place.path)?;
@@ -151,24 +164,30 @@ impl Lease {
         Ok(())
     }
 
-    /// Whether another process has a claim on the stanza.
+    /// Returns whether another process has a claim on the stanza.
     fn has_other(&self) -> Result<bool> {
         let others = super::find_others(&*self.place.storage, &self.place.stanza, &self.exec_id)?;
         Ok(others.is_some_and(|others| !others.is_empty()))
     }
 
-    /// When the claim was written last, by the clock of the store.
+    /// Returns when the claim was last written, by the clock of the store.
     pub(super) fn renewed_at(&self) -> Result<i64> {
+        if self.unclaimed {
+            return Ok(0);
+        }
         self.place.storage.info(&self.place.path)?.map(|entry| entry.modified).ok_or_else(|| self.lost())
     }
 
-    /// Whether the claim was found lost before.
+    /// Returns whether the claim was found lost before.
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::SeqCst)
     }
 
-    /// Makes sure that the claim is held. That costs nothing unless it could not be renewed for long.
+    /// Checks that the claim is held. Asks the repository only if the claim was not renewed recently.
     pub(super) fn ensure(&self) -> Result<()> {
+        if self.unclaimed {
+            return Ok(());
+        }
         for _ in 0..RENEWALS_MAX {
             if self.is_lost() {
                 return Err(self.lost());
@@ -176,7 +195,7 @@ impl Lease {
             if age(self.confirmed_ms.load(Ordering::SeqCst)) < self.timing.trusted {
                 return Ok(());
             }
-            // The process may stand still in the middle of it: then it has to look once more
+            // The process may be stopped during the renewal. Then it has to check again
             self.renew()?;
         }
         Err(Error::new(

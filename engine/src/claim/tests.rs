@@ -80,7 +80,7 @@ fn claim_that_is_not_renewed_elsewhere_is_taken_and_its_holder_notices() {
     put(&*guarded.storage, &file, b"1", WriteOptions::ATOMIC).unwrap();
     let _second = acquire(&repo, &Claimant::on_host("b", IMPATIENT)).unwrap();
     assert_eq!(silent.check().unwrap_err().code, ErrorCode::LockAcquire);
-    // From then on it changes nothing
+    // From then on it refuses changes
     assert!(put(&*guarded.storage, &file, b"2", WriteOptions::ATOMIC).is_err());
     assert!(guarded.storage.remove(&file).is_err());
     assert_eq!(storage::get(&storage, &file, 9).unwrap().unwrap(), b"1");
@@ -89,13 +89,13 @@ fn claim_that_is_not_renewed_elsewhere_is_taken_and_its_holder_notices() {
     assert!(!claims(&storage).contains(&"backup/demo/backup.claim.77-a".to_owned()));
 }
 
-/// A claim of host a, in whose renewal something happens after the look and before the write.
+/// Renews a claim of host a. Calls `meanwhile` between the check and the write of the renewal.
 fn renewed_late(meanwhile: impl Fn(&MemoryStorage) + Send + Sync + 'static) -> (MemoryStorage, Result<()>) {
     let (storage, repo) = repo(None);
     let there = storage.clone();
     let looked = AtomicU32::new(0);
     let stalls = FaultyStorage::new(Arc::new(storage.clone())).after(move |op, path| {
-        // The first look is at the claim that was just written
+        // The first check concerns the claim that was just written
         if op == Op::Info && path.as_str().contains(format::CLAIM_PREFIX) && looked.fetch_add(1, Ordering::SeqCst) == 0
         {
             meanwhile(&there);
@@ -118,7 +118,7 @@ fn claim_renewed_late_is_lost_when_another_has_one() {
         put(storage, &other(), b"x", WriteOptions::ATOMIC).unwrap();
     });
     assert_eq!(renewed.unwrap_err().code, ErrorCode::LockAcquire);
-    // The write has not brought it back
+    // The late write did not leave a claim behind
     assert_eq!(claims(&storage), [other().as_str()]);
 }
 
@@ -143,7 +143,7 @@ fn name_that_the_store_refuses_is_refused_under_a_claim() {
     let (_, repo) = repo(None);
     let claim = acquire(&repo, &Claimant::on_host("a", SILENT)).unwrap();
     let inner = ObjectStorage::new(Arc::new(InMemory::new()), "/repo", 1 << 20, &[]).unwrap();
-    let refused = RepoPath::new("backup/demo/bell\u{7}").unwrap();
+    let refused = RepoPath::new(format!("backup/demo/{}", "a".repeat(1024))).unwrap();
     let expected = inner.check_name(&refused).unwrap_err();
     let guarded = claim.guard(&Repo { storage: Arc::new(inner), ..repo.clone() });
     assert_eq!(guarded.storage.check_name(&refused).unwrap_err().message, expected.message);
@@ -165,7 +165,7 @@ fn claim_of_a_process_of_this_host_that_is_gone_is_taken_at_once() {
     assert_eq!(claims(&storage).len(), 1);
     let claim = acquire(&repo, &me).unwrap();
     assert_eq!(claims(&storage), ["backup/demo/backup.claim.1-me"]);
-    // A command that another begins in the same process takes part
+    // A command that another starts in the same process joins the claim
     let joined = Claim::join(&repo, &stanza(), &me, "expire", &CancelToken::new()).unwrap();
     joined.check().unwrap();
     drop(joined);
@@ -247,16 +247,52 @@ fn claims_of_many_at_once_are_never_held_by_two() {
 
 #[test]
 fn path_above_or_below_a_claimed_stanza_is_not_free() {
-    let (_, repo) = repo(None);
-    let _claim = acquire(&repo, &Claimant::on_host("a", RENEWING)).unwrap();
-    let is_free = |path: &str| {
+    let (storage, repo) = repo(None);
+    let claim_path = |path: &str| {
         let path = RepoPath::new(path).unwrap();
-        check_path_free(&repo, &path, &Claimant::on_host("b", RENEWING), &CancelToken::new()).is_ok()
+        claim_path(&repo, &path, &Claimant::on_host("b", RENEWING), &CancelToken::new())
     };
+    let claim = acquire(&repo, &Claimant::on_host("a", RENEWING)).unwrap();
     for taken in ["", "backup", "archive", "backup/demo", "backup/demo/20260101-000000F/x", "archive/demo/15-1"] {
-        assert!(!is_free(taken), "{taken}");
+        assert!(claim_path(taken).is_err(), "{taken}");
     }
     for free in ["backup/other", "archive/other/15-1", "else", "backup/demo/backup.claim.77-a"] {
-        assert!(is_free(free), "{free}");
+        assert!(claim_path(free).is_ok(), "{free}");
     }
+    drop(claim);
+    // It stays claimed until it is removed
+    let held = claim_path("backup/demo/20260101-000000F").unwrap();
+    assert!(acquire(&repo, &Claimant::on_host("a", RENEWING)).is_err());
+    drop(held);
+    assert!(claims(&storage).is_empty());
+    assert!(claim_path("backup/demo").unwrap().is_empty());
+    assert_eq!(claims(&storage), ["backup/demo/backup.claim.77-b"]);
+}
+
+#[test]
+fn command_that_makes_room_does_without_a_claim_on_a_full_disk_unless_another_has_one() {
+    let (storage, repo) = repo(None);
+    let full = Repo { storage: Arc::new(FaultyStorage::new(Arc::new(storage.clone())).full_after(0)), ..repo.clone() };
+    let to_remove = || {
+        let who = Claimant::on_host("a", Timing { trusted: Duration::ZERO, ..SILENT });
+        Claim::acquire_to_remove(&full, &stanza(), &who, "expire", &CancelToken::new())
+    };
+    assert!(acquire(&full, &Claimant::on_host("a", SILENT)).is_err());
+    let claim = to_remove().unwrap();
+    claim.check().unwrap();
+    // No time is known by which anything is old
+    assert_eq!(claim.renewed_at().unwrap(), 0);
+    claim.guard(&full).storage.remove(&RepoPath::new("backup/demo/x").unwrap()).unwrap();
+    drop(claim);
+    let _other = acquire(&repo, &Claimant::on_host("b", RENEWING)).unwrap();
+    assert_eq!(to_remove().err().unwrap().code, ErrorCode::LockAcquire);
+}
+
+#[test]
+fn claim_whose_write_fails_after_it_was_done_is_taken_back() {
+    let (storage, repo) = repo(None);
+    let lost =
+        Repo { storage: Arc::new(FaultyStorage::new(Arc::new(storage.clone())).lose_reply(Op::Finish, 1)), ..repo };
+    assert!(acquire(&lost, &Claimant::on_host("a", SILENT)).is_err());
+    assert!(claims(&storage).is_empty());
 }

@@ -1,11 +1,11 @@
-//! Restores the files of one job: finds out which ones are right already, then copies the others from the repository.
+//! Restores the files of a job: determines which ones already match, then copies the others from the repository.
 
 mod blocks;
 
-use std::fs::{self, File, Metadata};
+use std::fs::{File, Metadata};
 use std::io::{BufReader, ErrorKind, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use repo_format::cipher::Cipher;
 use repo_format::compress::Framing;
@@ -13,13 +13,12 @@ use repo_format::hash::Sha1;
 use repo_format::layout::{self, FileForm, RepoPath, Stanza};
 use repo_format::manifest::{BlockIncr, Manifest, ManifestFile};
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
-use rustix::io::Errno;
 
-use super::clean::{MODE_MASK, metadata};
+use super::clean::MODE_MASK;
 use super::names::pg_absolute;
-use super::ownership::Ownership;
+use super::ownership::{Owner, Ownership};
+use super::places::{Place, Places, regular};
 use super::queue::RestoreJob;
-use super::real_path::resolve;
 use super::select_db::{self, ZeroFilter};
 use crate::pipeline::backup::LONG_MIN_BYTES;
 use crate::pipeline::restore::{BlockGeometry, RestorePipeline};
@@ -28,17 +27,20 @@ use crate::storage::read_ahead::{PendingRead, ReadQueue};
 use crate::storage::{ReadRange, RepoStorage};
 use crate::{CancelToken, Error, ErrorCode, Result, slots};
 
-/// Name of the control file in a manifest. It gets its own name last.
+/// The name of the control file in a manifest. It gets its final name last.
 pub(super) const PG_CONTROL: &str = "pg_data/global/pg_control";
 
-/// Stored block-incremental files up to this size are read whole, with the files before and after them.
+/// The name of the control file until then.
+pub(super) const PG_CONTROL_TEMP: &str = "pg_data/global/pg_control.pgbackrest.tmp";
+
+/// Stored block incremental files up to this size are read as a whole, with the files before and after them.
 const MEMBER_SIZE_MAX: u64 = 4 * 1024 * 1024;
 
-/// Bytes asked of the storage at a time where files are smaller.
+/// Bytes requested from the storage at a time if files are smaller.
 const READ_BUFFER_BYTES: u64 = 256 * 1024;
 
 /// Bytes of a page of PostgreSQL.
-const PAGE_BYTES: u64 = 8192;
+const PAGE_BYTES: usize = 8192;
 
 /// What all workers of a restore share.
 pub struct FileContext<'a> {
@@ -48,17 +50,19 @@ pub struct FileContext<'a> {
     pub storage: &'a dyn RepoStorage,
     /// Its stanza.
     pub stanza: &'a Stanza,
-    /// The data directory.
+    /// The data directory, for messages.
     pub pg_path: &'a str,
+    /// The target directories.
+    pub places: &'a Places,
     /// Owners of the files.
     pub ownership: &'a Ownership,
     /// Files that are only zeros.
     pub zero: Option<&'a ZeroFilter>,
-    /// Look at existing files before copying.
+    /// Check existing files before copying.
     pub delta: bool,
-    /// For that, trust size and time instead of checksums.
+    /// When checking, trust size and time instead of checksums.
     pub delta_by_time: bool,
-    /// For that, what takes existing files out of memory, where that may hold more than the disk.
+    /// When checking, drops existing files from the page cache, if it may differ from the disk.
     pub(crate) page_cache: Option<PageCache>,
     /// How the files are encrypted.
     pub cipher: Cipher,
@@ -67,27 +71,27 @@ pub struct FileContext<'a> {
 /// What was done with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Copied from the repository; for a block-incremental file, so many bytes of it.
+    /// Copied from the repository; for a block incremental file, this many bytes of it.
     Copied {
         /// Bytes written.
         size: u64,
     },
-    /// Made without reading the repository: empty or only zeros.
+    /// Created without reading the repository: empty or only zeros.
     Zeroed,
-    /// It was right already.
+    /// It already matched.
     Preserved,
 }
 
 /// The result for one file of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileResult {
-    /// Index in the manifest's files.
+    /// The index in the manifest's files.
     pub index: u32,
     /// What was done.
     pub outcome: Outcome,
 }
 
-/// A file that is copied, and the stored bytes that are read for it first.
+/// A file to copy, and the stored bytes that are read for it first.
 struct Copy<'a> {
     index: u32,
     file: &'a ManifestFile,
@@ -95,7 +99,7 @@ struct Copy<'a> {
     offset: u64,
     /// Number of stored bytes; `None` for a whole repository file.
     limit: Option<u64>,
-    /// Checksums of the blocks on disk, if there are usable ones.
+    /// Checksums of the blocks on disk, if they are usable.
     existing: Option<Vec<u8>>,
 }
 
@@ -112,7 +116,8 @@ struct Run<'c, 'm> {
     last: &'c Copy<'m>,
 }
 
-/// Splits files, which are in the order of their places in the repository, where the next one is too far away to read on.
+/// Splits files, which are in the order of their offsets in the repository, where the gap to the next is too large to
+/// read over.
 fn runs<'c, 'm>(copies: &'c [Copy<'m>], read_over_bytes: u64) -> Vec<Run<'c, 'm>> {
     let near = |a: &Copy<'_>, b: &Copy<'_>| b.offset.checked_sub(a.end()).is_some_and(|gap| gap <= read_over_bytes);
     let run = |copies: &'c [Copy<'m>]| Some(Run { copies, first: copies.first()?, last: copies.last()? });
@@ -126,20 +131,21 @@ enum Decision {
     Copy { existing: Option<Vec<u8>> },
 }
 
-/// The absolute path that a file is written to.
+/// Returns the name under which a file is written.
+pub(super) fn restored_name(name: &str) -> &str {
+    if name == PG_CONTROL { PG_CONTROL_TEMP } else { name }
+}
+
+/// Returns the absolute path that a file is written to, for messages.
 pub(super) fn restored_path(pg_path: &str, name: &str) -> String {
-    let mut path = pg_absolute(pg_path, name);
-    if name == PG_CONTROL {
-        path.push_str(layout::TEMP_SUFFIX);
-    }
-    path
+    pg_absolute(pg_path, restored_name(name))
 }
 
 impl FileContext<'_> {
-    /// The read that a job begins with, unless that depends on what is on disk.
+    /// Returns the first read of a job, unless it depends on what is on disk.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] for sizes or names that can't be.
+    /// [`ErrorCode::Format`] for impossible sizes or names.
     pub(super) fn first_read(&self, job: &RestoreJob) -> Result<Option<(RepoPath, ReadRange)>> {
         if self.delta {
             return Ok(None);
@@ -155,11 +161,11 @@ impl FileContext<'_> {
         self.zero.is_some_and(|zero| zero.is_zeroed(&file.name))
     }
 
-    /// Restores all files of a job, of which the first read may have begun. Safe to repeat after an error.
+    /// Restores all files of a job, whose first read may have been started. It can be repeated after an error.
     ///
     /// # Errors
-    /// [`ErrorCode::Checksum`] when what was restored is not what was backed up, errors of the codecs for damaged input, and
-    /// whatever reading or writing fails with.
+    /// [`ErrorCode::Checksum`] if the restored file differs from what was backed up, errors of the codecs for damaged
+    /// input, and errors of reading or writing.
     pub fn restore(
         &self,
         pipeline: &mut RestorePipeline,
@@ -194,7 +200,7 @@ impl FileContext<'_> {
         Ok(results)
     }
 
-    /// Looks at what is on disk.
+    /// Checks the file on disk.
     fn decide(&self, pipeline: &mut RestorePipeline, file: &ManifestFile, cancel: &CancelToken) -> Result<Decision> {
         let copy = |existing| Ok(if file.size == 0 { Decision::Zero } else { Decision::Copy { existing } });
         if self.is_zeroed(file) {
@@ -204,33 +210,38 @@ impl FileContext<'_> {
             return copy(None);
         }
         let path = restored_path(self.pg_path, &file.name);
-        let Some(on_disk) = metadata(&path)? else { return copy(None) };
         if self.delta_by_time {
-            let same = on_disk.size() == file.size
-                && on_disk.mtime() == file.timestamp
-                && on_disk.mtime() < self.manifest.data.timestamp_copy_start;
+            let Some(stat) = self.place(file)?.look() else { return copy(None) };
+            let same = u64::try_from(stat.st_size) == Ok(file.size)
+                && stat.st_mtime == file.timestamp
+                && file.timestamp < self.manifest.data.timestamp_copy_start;
             if !same {
                 return copy(None);
             }
-            // A restore of other databases leaves zeros with the file's size and time: the content has to tell
-            if !select_db::is_in_database(&file.name) || !begins_with_zeros(&path, &on_disk)? {
+            // A restore of other databases leaves zeros with the file's size and time, so check the content
+            if file.size == 0 || !select_db::is_in_database(&file.name) {
                 return Ok(Decision::Preserve);
             }
         }
-        // A longer file may only have been appended to. A shorter one is of use when its blocks can be looked at one by one.
+        let Some((existing, on_disk)) = self.open_existing(file, &path, OFlags::RDONLY)? else { return copy(None) };
+        if self.delta_by_time && !begins_with_zeros(&existing, &path)? {
+            return Ok(Decision::Preserve);
+        }
+        // A longer file may only have been appended to. A shorter file is useful if its blocks can be compared one by
+        // one.
         if on_disk.size() < file.size && (file.stored_blocks().is_none() || on_disk.size() == 0) {
             return copy(None);
         }
         let longer = on_disk.size() > file.size;
-        // Its other names are not the restore's, so it may be right but is not made right
+        // Its other names do not belong to the restore, so it may match, but must not be changed
         let shared = on_disk.nlink() > 1;
-        if longer && shared {
-            return copy(None);
-        }
-        let existing = match open_existing(&path, longer) {
-            // The mode that it has in the backup forbids it; a new file takes its place
-            Err(error) if is_permission_denied(&error) => return copy(None),
-            existing => existing?,
+        let existing = match longer {
+            false => existing,
+            true if shared => return copy(None),
+            true => match self.open_existing(file, &path, OFlags::RDWR)? {
+                Some((existing, _)) => existing,
+                None => return copy(None),
+            },
         };
         if let Some(page_cache) = self.page_cache {
             page_cache.forget(&existing);
@@ -250,13 +261,29 @@ impl FileContext<'_> {
         };
         let same_time = on_disk.mtime() == file.timestamp && !longer;
         if right && (same_time || !shared) {
-            // Only when it differs: a file that is right is not touched
+            // Only if it differs: a matching file is not touched
             if !same_time {
                 set_time(&existing, file.timestamp, &path)?;
             }
             return Ok(Decision::Preserve);
         }
         copy(file.stored_blocks().filter(|_| !shared).map(|_| blocks))
+    }
+
+    /// Opens an existing file. Returns `None` if it is missing, and also if its mode forbids opening it. A new file
+    /// then replaces it.
+    fn open_existing(&self, file: &ManifestFile, path: &str, access: OFlags) -> Result<Option<(File, Metadata)>> {
+        let existing = match self.place(file)?.open(access) {
+            Ok(existing) => existing,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => return Ok(None),
+            Err(error) => {
+                let purpose = if access == OFlags::RDONLY { "read" } else { "write" };
+                let text = format!("unable to open file '{path}' for {purpose}");
+                return Err(Error::from_io(ErrorCode::FileOpen, text, error));
+            }
+        };
+        let metadata = regular(&existing, path)?;
+        Ok(Some((existing, metadata)))
     }
 
     fn plan_copy<'a>(&self, index: u32, file: &'a ManifestFile, existing: Option<Vec<u8>>) -> Result<Copy<'a>> {
@@ -289,7 +316,7 @@ impl FileContext<'_> {
         Ok((self.repo_file(run.first.file)?, range))
     }
 
-    /// Copies files that lie one after the other in the repository from one read.
+    /// Copies files that are adjacent in the repository from one read.
     fn copy_run(
         &self,
         pipeline: &mut RestorePipeline,
@@ -299,7 +326,7 @@ impl FileContext<'_> {
         cancel: &CancelToken,
     ) -> Result<()> {
         let (repo_file, ReadRange { limit, .. }) = self.read_of(&run)?;
-        // Large files are read past the buffer anyway
+        // Large reads bypass the buffer
         let capacity = usize::try_from(limit.unwrap_or(READ_BUFFER_BYTES).min(READ_BUFFER_BYTES)).unwrap_or(0);
         let mut stored = BufReader::with_capacity(capacity, stored);
         let mut position = run.first.offset;
@@ -312,7 +339,7 @@ impl FileContext<'_> {
                 Some(block) => self.copy_blocks(pipeline, copy, block, &mut part, cancel)?,
                 None => self.copy_whole(pipeline, copy.file, &mut part, cancel)?,
             };
-            // Of what comes after the last one nothing is needed, nor must it be there
+            // The bytes after the last file are not needed and may be missing
             if let Some(limit) = copy.limit.filter(|_| copies.peek().is_some()) {
                 let left = part.limit();
                 skip(&mut stored, left, &repo_file)?;
@@ -346,7 +373,7 @@ impl FileContext<'_> {
         Ok(file.size)
     }
 
-    /// The repository file that holds a file, alone or in a bundle.
+    /// Returns the repository file that contains a file, on its own or in a bundle.
     fn repo_file(&self, file: &ManifestFile) -> Result<RepoPath> {
         let label = self.manifest.holder(file);
         match (file.bundle, file.stored_blocks()) {
@@ -359,7 +386,7 @@ impl FileContext<'_> {
         }
     }
 
-    /// Makes an empty file, or one of zeros that takes no space.
+    /// Creates an empty file, or a sparse file of zeros.
     fn write_zeros(&self, file: &ManifestFile) -> Result<()> {
         let path = restored_path(self.pg_path, &file.name);
         let out = self.create(file, &path, OFlags::WRONLY, false)?;
@@ -370,50 +397,21 @@ impl FileContext<'_> {
         set_time(&out, file.timestamp, &path)
     }
 
-    /// Opens a file for writing, with its mode if it is new, and gives it its owner. `keep` leaves its content.
+    /// Opens a file for writing, with its mode if it is new, and sets its owner. `keep` keeps its content.
     fn create(&self, file: &ManifestFile, path: &str, access: OFlags, keep: bool) -> Result<File> {
-        // After cleaning, the only links are those of the manifest
-        let follow = if self.manifest.link(&file.name).is_some() { OFlags::empty() } else { OFlags::NOFOLLOW };
         let mode = Mode::from_raw_mode(u32::from(file.mode) & MODE_MASK);
-        // Whatever has the file's name at the end of a link, a pipe for one, is nothing to wait for
-        let flags = access | follow | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fail = |error: std::io::Error| {
-            if error.kind() == ErrorKind::NotFound {
-                let message = format!("unable to open file '{path}' for write in missing path");
-                return Error::new(ErrorCode::FileMissing, message).cause(error);
-            }
-            Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{path}' for write"), error)
-        };
-        let anew = |error: std::io::Error| -> Result<File> {
-            let real = resolve(path)?;
-            if fs::symlink_metadata(&real).is_ok_and(|metadata| metadata.is_file()) && fs::remove_file(&real).is_ok() {
-                let fd = rustix::fs::open(&real, flags | OFlags::EXCL, mode).map_err(|error| fail(error.into()))?;
-                return Ok(File::from(fd));
-            }
-            Err(fail(error))
-        };
-        let mut out = match rustix::fs::open(path, flags, mode) {
-            Ok(fd) => File::from(fd),
-            // An earlier restore gave it its mode, which forbids to write
-            Err(Errno::ACCESS) => anew(Errno::ACCESS.into())?,
-            Err(error) => return Err(fail(error.into())),
-        };
-        let metadata = check_regular(&out, path)?;
-        if metadata.nlink() > 1 {
-            // What other names lead to is not the restore's
-            out = anew(Errno::MLINK.into())?;
-        } else if metadata.len() > 0 && !keep {
-            out.set_len(0).map_err(|error| {
-                Error::from_io(ErrorCode::FileWrite, format!("unable to truncate file '{path}'"), error)
-            })?;
-        }
+        let (out, metadata) = self.place(file)?.write(access, mode, keep, path)?;
         let owner = self.ownership.of(file.user, file.group);
-        if self.ownership.is_root() {
+        if self.ownership.is_root() && (owner != Owner { uid: metadata.uid(), gid: metadata.gid() }) {
             std::os::unix::fs::fchown(&out, Some(owner.uid), Some(owner.gid)).map_err(|error| {
                 Error::from_io(ErrorCode::FileOwner, format!("unable to set ownership for '{path}'"), error)
             })?;
         }
         Ok(out)
+    }
+
+    fn place<'p>(&'p self, file: &'p ManifestFile) -> Result<Place<'p>> {
+        self.places.content(restored_name(&file.name))
     }
 }
 
@@ -421,41 +419,12 @@ fn geometry(block: BlockIncr) -> BlockGeometry {
     BlockGeometry { block_size: block.size.max(1) as usize, checksum_size: usize::from(block.checksum_size) }
 }
 
-fn is_permission_denied(error: &Error) -> bool {
-    let source = error.source.as_ref().and_then(|source| source.downcast_ref::<std::io::Error>());
-    source.is_some_and(|error| error.kind() == ErrorKind::PermissionDenied)
-}
-
-/// Whether the first page of a file that has one is all zeros, which is rare unless all of it is.
-fn begins_with_zeros(path: &str, on_disk: &Metadata) -> Result<bool> {
-    if on_disk.size() == 0 || on_disk.blocks() == 0 {
-        return Ok(on_disk.size() != 0);
-    }
-    let fail = |error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{path}'"), error);
-    let mut page = Vec::new();
-    open_existing(path, false)?.take(PAGE_BYTES).read_to_end(&mut page).map_err(fail)?;
-    Ok(page.iter().all(|&byte| byte == 0))
-}
-
-fn open_existing(path: &str, write: bool) -> Result<File> {
-    let nonblock = OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).write(write).custom_flags(nonblock).open(path).map_err(|error| {
-        let purpose = if write { "write" } else { "read" };
-        Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{path}' for {purpose}"), error)
-    })?;
-    check_regular(&file, path)?;
-    Ok(file)
-}
-
-/// Refuses devices, pipes and the like: what was opened is looked at, since it may have changed since its name was.
-pub(super) fn check_regular(file: &File, path: &str) -> Result<Metadata> {
-    let metadata = file.metadata().map_err(|error| {
-        Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{path}'"), error)
-    })?;
-    if metadata.is_file() {
-        return Ok(metadata);
-    }
-    Err(Error::new(ErrorCode::FileOpen, format!("unable to open file '{path}' for write: it is not a regular file")))
+/// Returns whether the first page of a file is all zeros. That is rare unless the whole file is zeros.
+fn begins_with_zeros(file: &File, path: &str) -> Result<bool> {
+    let mut page = [0; PAGE_BYTES];
+    let read = file.read_at(&mut page, 0);
+    let read = read.map_err(|error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{path}'"), error))?;
+    Ok(page.iter().take(read).all(|&byte| byte == 0))
 }
 
 fn check_sha1(file: &ManifestFile, path: &str, actual: Sha1) -> Result<()> {
@@ -502,7 +471,7 @@ mod tests {
     use repo_format::manifest::ManifestData;
     use repo_format::pg::PgVersion;
 
-    use super::super::ownership::Owner;
+    use super::super::fixture;
     use super::*;
     use crate::storage::memory::MemoryStorage;
     use crate::storage::{WriteOptions, put};
@@ -510,7 +479,7 @@ mod tests {
 
     const NAME: &str = "pg_data/base/1/1259";
 
-    /// Restores a file of 7 bytes that is stored whole, with this record of blocks, into an empty directory.
+    /// Restores a file of 7 bytes that is stored as a whole, with this record of blocks, into an empty directory.
     fn restore(block: Option<BlockIncr>, size_repo: u64) -> Result<Vec<u8>> {
         restore_sized(block, 7, size_repo)
     }
@@ -540,6 +509,7 @@ mod tests {
             storage: &storage,
             stanza: &stanza,
             pg_path: dir.path().to_str().unwrap(),
+            places: &fixture::places(dir.path()),
             ownership: &ownership,
             zero: None,
             delta: false,
@@ -574,7 +544,7 @@ mod tests {
     #[test]
     fn map_that_the_repository_does_not_have_is_an_error() {
         let block = BlockIncr { size: 8192, checksum_size: 6, map_size: 20 };
-        // More bytes than any machine has memory for, and more than are there
+        // More bytes than any machine has memory, and more than there are
         for size_repo in [u64::MAX / 4, 1 << 20] {
             assert!(restore(Some(block), size_repo).is_err());
         }

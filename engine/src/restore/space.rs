@@ -80,7 +80,7 @@ fn judge(need: &Need, room: Room) -> Result<()> {
         return Err(Error::new(ErrorCode::FileWrite, format!("not enough space to restore: {text}")));
     }
     match room.is_plain {
-        true => warn!("the space may not suffice unless files that have other names are right already: {text}"),
+        true => warn!("the space may not suffice unless files with several names are already correct: {text}"),
         false => warn!("the space may not suffice unless the file system compresses: {text}"),
     }
     Ok(())
@@ -99,7 +99,7 @@ fn needs(manifest: &Manifest, settings: &CleanSettings<'_>, zero: Option<&ZeroFi
         let directory = file.name.rsplit_once('/').map_or("", |(directory, _)| directory);
         let linked = manifest.target(&file.name);
         let device = match (linked, last) {
-            (Some(target), _) => device_of(&target_path(settings.pg_path, target))?,
+            (Some(target), _) => device_of(&target_path(manifest, settings.pg_path, target))?,
             (None, Some((known, device))) if known == directory => device,
             (None, _) => places.device(directory)?,
         };
@@ -107,7 +107,8 @@ fn needs(manifest: &Manifest, settings: &CleanSettings<'_>, zero: Option<&ZeroFi
             last = Some((directory, device));
         }
         let need = needs.entry(device).or_insert_with(|| Need {
-            path: linked.map_or_else(|| places.path(directory), |target| target_path(settings.pg_path, target)),
+            path: linked
+                .map_or_else(|| places.path(directory), |target| target_path(manifest, settings.pg_path, target)),
             bytes: 0,
             reusable: 0,
             shared: 0,
@@ -130,7 +131,7 @@ impl<'a> Places<'a> {
         let mut above = name;
         loop {
             if let Some(target) = self.manifest.target(above).filter(|target| target.file.is_none()) {
-                return format!("{}{}", target_path(self.pg_path, target), &name[above.len()..]);
+                return format!("{}{}", target_path(self.manifest, self.pg_path, target), &name[above.len()..]);
             }
             match above.rsplit_once('/') {
                 Some((parent, _)) => above = parent,

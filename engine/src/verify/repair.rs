@@ -10,6 +10,7 @@ use repo_format::layout::{RepoPath, Stanza};
 use repo_format::manifest::Manifest;
 
 use super::info_file::{Found, Pair, Retry};
+use crate::claim::{Claim, Claimant};
 use crate::lock::{Lock, LockType};
 use crate::repo::info_files::limited;
 use crate::storage::{self, ReadRange, WriteOptions};
@@ -102,6 +103,8 @@ pub(super) fn run(
 ) -> Result<u32> {
     control::check_stop(&settings.lock_path, Some(stanza))?;
     let _lock = Lock::acquire(&settings.lock_path, stanza, &[LockType::Backup], &[repo.key], &settings.exec_id)?;
+    let claim = Claim::acquire(repo, stanza, &Claimant::this_process(&settings.exec_id), "verify", cancel)?;
+    let repo = &claim.guard(repo);
     let mut left = 0;
     for file in files {
         cancel.check()?;

@@ -1,13 +1,13 @@
-//! The temporary file of one call, which only that call can move to the destination.
+//! The temporary file of one call. Only that call can move it to the destination.
 //!
-//! An `archive-get` can outlive the server that called it. The server that is started next asks for another segment under the same
-//! destination (`RECOVERYXLOG`). So every call has a temporary name of its own, makes the file before it looks for anything,
-//! and then removes the files of all other calls. An earlier call finds its file gone and fails, instead of changing what the
-//! later one has checked.
+//! An `archive-get` can outlive the server that called it. The next server then asks for another segment under the same
+//! destination (`RECOVERYXLOG`). So every call uses a temporary name of its own. It creates the file before it looks
+//! for anything, and then removes the files of all other calls. An earlier call finds its file gone and fails, instead
+//! of replacing what the later call has checked.
 //!
-//! A call of an earlier server may also be the later one to begin, on a machine so busy that the program starts slowly. Then the call
-//! that somebody waits for loses its file. It begins again ([`Caller::still_waits`]); PostgreSQL would take its failure for the end
-//! of the WAL.
+//! On a busy machine, where the program starts slowly, the call of an earlier server may be the one that begins later.
+//! Then the call that somebody waits for loses its file. It begins again ([`Caller::still_waits`]), because PostgreSQL
+//! would take its failure for the end of the WAL.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -45,10 +45,10 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Makes a new file beside `destination` and removes those of other calls there.
+    /// Creates a new file beside `destination` and removes the files of other calls there.
     pub fn new(destination: &Path) -> Self {
         let path = temporary(destination);
-        // In this order, since of two calls that begin together at least one then sees the other's file
+        // In this order, because then at least one of two calls that begin together sees the other's file
         let file = create(&path, destination).and_then(|file| remove_others(destination, &path).map(|()| file));
         Claim { destination: destination.to_owned(), path, file: Some(file) }
     }
@@ -168,7 +168,7 @@ fn create(path: &Path, destination: &Path) -> Result<File> {
     })
 }
 
-/// Whether an error says that another call has taken the claim away.
+/// Returns whether an error says that another call has removed the claim.
 pub fn is_lost(error: &Error) -> bool {
     let cause = error.source.as_ref().and_then(|source| source.downcast_ref::<std::io::Error>());
     error.code == ErrorCode::FileMove && cause.is_some_and(|cause| cause.kind() == ErrorKind::NotFound)
@@ -177,7 +177,7 @@ pub fn is_lost(error: &Error) -> bool {
 /// How often a call begins again.
 const BEGIN_AGAIN_MAX: u32 = 3;
 
-/// Who has called this process.
+/// The process that called this one.
 #[derive(Debug)]
 pub struct Caller {
     process: u32,
@@ -185,15 +185,16 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// The process that waits for this one now.
+    /// Returns the current parent process.
     pub fn now() -> Self {
         Caller { process: parent_id(), begun_again: 0 }
     }
 
-    /// Whether a call that has lost its claim may begin again: if its caller is still there, and not too often.
+    /// Returns whether a call that lost its claim may begin again: its caller still exists and it has not begun again
+    /// too often.
     pub fn still_waits(&mut self) -> bool {
         self.begun_again += 1;
-        // The first process takes over those whose caller is gone
+        // The init process adopts processes whose caller has ended
         self.begun_again <= BEGIN_AGAIN_MAX && self.process != 1 && self.process == parent_id()
     }
 }
@@ -308,7 +309,7 @@ mod tests {
         let earlier = Claim::new(&destination);
         let later = Claim::new(&destination);
         assert!(is_lost(&earlier.finish().expect_err("removed")));
-        // A directory is in the way
+        // A directory occupies the destination
         std::fs::create_dir(&destination).expect("directory");
         assert!(!is_lost(&later.finish().expect_err("not movable")));
     }

@@ -104,7 +104,7 @@ fn from_spool<W: FnMut() -> bool>(
     let spool = &background.spool;
     let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
     let origin = Origin::of(control.system_id);
-    // Otherwise the files are those of before a crash, of another cluster, or of another program
+    // Without the mark, the files are from before a crash, from another cluster, or from another program
     let mut believed = origin.is_of(spool)?;
     let mut poll = background.poll();
     let mut first = true;
@@ -541,14 +541,14 @@ mod tests {
     #[test]
     fn segment_that_the_worker_of_another_call_did_not_find_is_looked_for() {
         let place = Place::make();
-        // That worker looked before the segment was archived, and tells so only now
+        // That worker looked before the segment was archived, and reports the result only now
         let lock = place.worker("2-00000000");
         let spool = place.background.spool.clone();
         place.archive(b"archived");
         let is_over = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&is_over);
         let telling = std::thread::spawn(move || {
-            // Whenever the call looks
+            // Repeats the status, so that it is there whenever the call looks
             while !told.load(Ordering::SeqCst) {
                 spool.write_ok(WAL, &[]).expect("state");
             }
@@ -564,7 +564,7 @@ mod tests {
     fn call_that_loses_its_claim_begins_again() {
         let place = Place::make();
         place.archive(b"archived");
-        // A call of an earlier server begins while this one is under way
+        // A call of an earlier server begins while this call runs
         let launch = |_: &[String]| {
             std::mem::forget(Claim::new(&place.destination()));
             Ok(())

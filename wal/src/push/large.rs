@@ -1,9 +1,9 @@
-//! Pushing a segment that is too large to be held in memory, on several cores.
+//! Pushes a segment that is too large to be held in memory, on several cores.
 //!
-//! The name of a stored segment holds its checksum, and no storage gives a file its name only when it is complete. So the
-//! segment is read twice, but at the same time: one thread finds the checksum while others compress ahead, as far as a bounded
-//! queue goes. As soon as the name is known, what was compressed is encrypted and written. Where the system gives no more threads,
-//! the segment is read twice in turn.
+//! The name of a stored segment contains its checksum, and storage drivers need a file's name before its content. So
+//! the segment is read twice, at the same time: one thread calculates the checksum while others compress ahead, as far
+//! as a bounded queue allows. As soon as the name is known, the compressed pieces are encrypted and written. If the
+//! system starts no more threads, the segment is read twice in sequence.
 
 use std::sync::mpsc::{self, SyncSender};
 use std::thread::{self, ScopedJoinHandle};
@@ -41,7 +41,7 @@ pub(super) fn store(
     store_with(true, targets, settings, source, known, errors)
 }
 
-/// The same; tests pretend that no thread can be started.
+/// Implements [`store`]. Tests pretend that no thread can be started.
 fn store_with(
     may_spawn: bool,
     targets: &[&Target<'_>],
@@ -51,7 +51,7 @@ fn store_with(
     errors: &mut Vec<String>,
 ) -> Result<()> {
     thread::scope(|scope| {
-        // The checksum is found by this thread where there is no other
+        // Without another thread, this thread calculates the checksum
         let hashing = may_spawn.then(|| thread::Builder::new().spawn_scoped(scope, || hash(source)).ok()).flatten();
         let (sender, pieces) = mpsc::sync_channel(QUEUE_PIECES);
         let ahead = move || compress(source, settings.compression, |piece| send(piece, &sender));
@@ -96,8 +96,8 @@ fn hash(source: &Source<'_>) -> Result<(Sha1, Vec<Fingerprint>)> {
     Ok((hasher.finish(), fingerprints))
 }
 
-/// Gives what was compressed to `take`, piece by piece. A compressor with many threads hands over a lot at once: in pieces of
-/// bounded size it is the queue that says how much waits.
+/// Passes the compressed data to `take`, piece by piece. A compressor with many threads returns a lot at once. Pieces
+/// of bounded size ensure that the length of the queue limits the memory.
 fn compress(
     source: &Source<'_>,
     compression: Compression,
@@ -121,13 +121,13 @@ fn compress(
 }
 
 fn send(piece: &[u8], pieces: &SyncSender<Vec<u8>>) -> Result<()> {
-    pieces.send(piece.to_vec()).map_err(|_| Error::new(ErrorCode::FileWrite, "nobody takes the compressed WAL"))
+    pieces.send(piece.to_vec()).map_err(|_| Error::new(ErrorCode::FileWrite, "no thread accepts the compressed WAL"))
 }
 
 /// The repositories' ends of the segment.
 struct Sinks<'a> {
     sinks: Vec<Sink<'a>>,
-    /// Kept from piece to piece.
+    /// A buffer that is reused for each piece.
     encrypted: Vec<u8>,
 }
 
@@ -165,7 +165,7 @@ impl<'a> Sinks<'a> {
         Sinks { sinks, encrypted: Vec::new() }
     }
 
-    /// Writes a piece wherever no earlier one failed.
+    /// Writes a piece to each repository that has not failed.
     fn take(&mut self, piece: &[u8], errors: &mut Vec<String>) {
         for sink in &mut self.sinks {
             sink.step(errors, |encryptor, writer| {
@@ -176,7 +176,7 @@ impl<'a> Sinks<'a> {
         }
     }
 
-    /// Writes what follows the last piece.
+    /// Writes the end of the encrypted stream to each repository that has not failed.
     fn end(&mut self, errors: &mut Vec<String>) {
         for sink in &mut self.sinks {
             sink.step(errors, |encryptor, writer| {

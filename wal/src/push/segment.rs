@@ -44,7 +44,7 @@ const HEADER: usize = 512;
 /// A file that was read once: its checksum, and its stored bytes before encryption.
 pub type Encoded = (Sha1, Vec<u8>);
 
-/// What [`begin`] began.
+/// Work that [`begin`] has started.
 #[derive(Debug)]
 pub struct Begun<'scope> {
     state: State,
@@ -98,7 +98,7 @@ fn push_opened(
     name: &str,
     begun: Option<Begun<'_>>,
 ) -> Result<Vec<String>> {
-    // Of another file it is worth nothing
+    // Work on another file is useless
     let begun = begun.filter(|begun| begun.state == file.state);
     let mut warnings = Vec::new();
     let mut errors = targets.errors.clone();
@@ -110,7 +110,7 @@ fn push_opened(
     } else {
         push_other(targets, settings, file, name, &mut errors)?;
     }
-    // What is acknowledged is the file of that name
+    // The caller acknowledges the file that has this name now
     file.check_unchanged()?;
     if errors.is_empty() {
         return Ok(warnings);
@@ -146,8 +146,8 @@ pub(super) struct Source<'a> {
     threads: usize,
 }
 
-/// What changes when a file is written to, renamed, or replaced by another one: device, number, size, and the times of the last
-/// write and of the last change of any kind.
+/// What changes when a file is written to, renamed, or replaced: device, inode, size, and the times of the last write
+/// and of the last status change.
 type State = (u64, u64, u64, (i64, i64), (i64, i64));
 
 fn state(of: &Metadata) -> State {
@@ -195,13 +195,13 @@ impl<'a> Source<'a> {
         Error::from_io(ErrorCode::FileRead, format!("unable to read '{}'", self.path.display()), error)
     }
 
-    /// Makes sure that the path still leads to the file that was opened, and that nobody has changed it since.
+    /// Checks that the path still leads to the opened file, and that nobody has changed the file since.
     ///
-    /// A push can outlive the server that called it. The next server has the file pushed again and then recycles it, so what the
-    /// earlier push reads may be half of one segment and half of another. The cluster may even be another one by now.
+    /// A push can outlive the server that called it. The next server pushes the file again and then recycles it, so the
+    /// earlier push may read half of one segment and half of another. The cluster may even be a different one by now.
     ///
     /// # Errors
-    /// [`ErrorCode::FileRead`]. PostgreSQL calls again, and gets the answer for what is there then.
+    /// [`ErrorCode::FileRead`]. PostgreSQL then calls again, and gets the answer for the current file.
     pub(super) fn check_unchanged(&self) -> Result<()> {
         let now = std::fs::metadata(self.path).map_err(|error| self.failed(error))?;
         if state(&now) == self.state {

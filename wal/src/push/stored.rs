@@ -7,9 +7,9 @@ use std::io::Read;
 
 use engine::repo::archive_find::FoundSegment;
 use engine::storage::ReadRange;
-use engine::{Error, ErrorCode, Result};
+use engine::{Error, ErrorCode, Result, decode};
 use repo_format::cipher::{Decryptor, Framing};
-use repo_format::compress::{CompressType, Decompressor};
+use repo_format::compress::CompressType;
 use repo_format::hash::{Sha1, Sha1Hasher};
 use repo_format::layout::{self, Stanza};
 use repo_format::wal_name::{ArchivedSegment, PARTIAL_SUFFIX};
@@ -21,11 +21,11 @@ const CHUNK: usize = 256 << 10;
 
 /// Reads a stored segment of `size` bytes and compares its content with the checksum in its name.
 ///
-/// An object store shows an object only when all of it is there, so it is asked for the size alone. An empty object may be what
-/// another program has left.
+/// An object store shows an object only when it is complete, so there only the size is checked. Another program may
+/// have left an empty object.
 ///
 /// # Errors
-/// [`ErrorCode::Checksum`] for other content, [`ErrorCode::Format`] for another size, and those of reading.
+/// [`ErrorCode::Checksum`] for other content, [`ErrorCode::Format`] for another size, and errors of reading.
 pub(super) fn check(target: &Target<'_>, found: &FoundSegment, size: u64) -> Result<()> {
     let storage = &target.repo.storage;
     if !storage.features().paths {
@@ -37,7 +37,7 @@ pub(super) fn check(target: &Target<'_>, found: &FoundSegment, size: u64) -> Res
     };
     let plain = Decryptor::new(&target.cipher, Framing::Full, stored);
     // One byte more than expected shows that there are too many
-    let mut plain = Decompressor::new(found.name.compress_type, Framing::Full, plain)?.take(size + 1);
+    let mut plain = decode::decompressor(found.name.compress_type, plain, size + 1)?.take(size + 1);
     let (mut hasher, mut read) = (Sha1Hasher::new(), 0);
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -66,7 +66,7 @@ pub(super) fn check(target: &Target<'_>, found: &FoundSegment, size: u64) -> Res
     Ok(())
 }
 
-/// Compares the size of a stored segment with that of the WAL file, as far as compression and encryption let it be known.
+/// Compares the size of a stored segment with the size of the WAL file, as far as compression and encryption allow it.
 fn check_size(target: &Target<'_>, found: &FoundSegment, size: u64) -> Result<()> {
     let storage = &target.repo.storage;
     let Some(entry) = storage.info(&found.path)? else {

@@ -1,4 +1,4 @@
-//! A backup that stands still after any of its calls to the repository, while another host works on the stanza.
+//! Stops a backup after each of its calls to the repository, while another host works on the stanza.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,23 +6,26 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use repo_format::claim;
 
 use super::*;
+use crate::annotate::AnnotateSettings;
 use crate::claim::Timing;
 use crate::expire::plan::{FullRetention, Retention};
 use crate::expire::{self, ExpireRepo, ExpireSettings};
+use crate::stanza::StanzaSettings;
 use crate::storage::memory::MemoryStorage;
+use crate::verify::{RepairSettings, VerifySettings};
 
 const NEVER: Duration = Duration::from_secs(3600);
-/// For a host that stands still: its claim is soon not trusted any more.
+/// The timing of the host that is stopped. Its claim is soon no longer trusted.
 const STANDS_STILL: Timing =
     Timing { interval: NEVER, patience: NEVER, trusted: Duration::from_millis(50), look: Duration::from_millis(1) };
-/// For the host that waits in vain until the other renews its claim.
+/// The timing of the host that waits in vain for the other to renew its claim.
 const WAITS: Timing = Timing {
     interval: NEVER,
     patience: Duration::from_millis(3),
     trusted: Duration::from_millis(300),
     look: Duration::from_millis(1),
 };
-/// For a host that is not disturbed.
+/// The timing of a host that is not disturbed.
 const ALONE: Timing = Timing { trusted: NEVER, ..STANDS_STILL };
 
 /// What the other host does.
@@ -30,9 +33,10 @@ const ALONE: Timing = Timing { trusted: NEVER, ..STANDS_STILL };
 enum Other {
     Backup(BackupType),
     Expire,
-    /// pgBackRest removes the newest backup that has no manifest, as it does before it begins its own.
+    /// pgBackRest removes the newest backup without a manifest, as it does before its own backup.
     RemovesUnfinished,
-    /// pgBackRest expires all but the newest full backup, and removes what backup.info does not have.
+    /// pgBackRest expires everything before the newest full backup and removes the backups that backup.info does not
+    /// list.
     PgBackRestExpires,
 }
 
@@ -65,7 +69,7 @@ impl Other {
         let (repo, storage) = (&world.repo, &world.repo.storage);
         match self {
             Other::Backup(kind) => {
-                // It may fail, as when another backup began within the same second
+                // It may fail, for example if another backup began in the same second
                 let _ = backup_on(world, repo, kind, "b", WAITS);
             }
             Other::Expire => {
@@ -117,7 +121,7 @@ fn backup_on(world: &World, repo: &Repo, kind: BackupType, host: &str, timing: T
     run(settings, repo, &claim, &mut lock, &NoProgress, &cancel)
 }
 
-/// How many calls a backup makes.
+/// Returns the number of calls that a backup makes.
 fn count_calls(kind: BackupType, world: &World) -> usize {
     let storage = Arc::new(FaultyStorage::new(Arc::clone(&world.repo.storage)));
     let repo = Repo { storage: Arc::<FaultyStorage>::clone(&storage), ..world.repo.clone() };
@@ -125,11 +129,11 @@ fn count_calls(kind: BackupType, world: &World) -> usize {
     storage.calls().len()
 }
 
-/// Lets the other host work after the call with this number.
+/// Runs the other host after the call with this number.
 fn stands_still_after(call: usize, kind: BackupType, other: Other, world: &Arc<World>) {
     let calls = AtomicUsize::new(0);
     let met = Arc::new(Mutex::new(None));
-    // All threads of the host stand still
+    // Every thread of the first host is stopped meanwhile
     let (gate, seen, there) = (Arc::clone(&met), Arc::clone(&met), Arc::clone(world));
     let storage = FaultyStorage::new(Arc::clone(&world.repo.storage));
     let storage = storage.before(move |_, _| drop(gate.lock().unwrap())).after(move |op, path| {
@@ -145,7 +149,7 @@ fn stands_still_after(call: usize, kind: BackupType, other: Other, world: &Arc<W
     let context = format!("{kind} and {other:?} after call {call} ({met:?}), which ended with {result:?}");
     let listed = reconstruct::load_backup_info_reconstruct(&world.repo, &stanza()).unwrap().info;
     if let Ok(label) = &result {
-        // pgBackRest may still expire a backup that was complete
+        // pgBackRest may still expire a complete backup
         assert!(listed.backups.contains_key(label) || other == Other::PgBackRestExpires, "{context}");
     }
     assert!(!listed.backups.is_empty(), "{context}");
@@ -176,7 +180,7 @@ fn world_of(in_memory: bool) -> World {
     world
 }
 
-/// A backup waits for the clock most of the time.
+/// There are many threads, because a backup mostly waits for the clock.
 const THREADS: usize = 100;
 
 #[test]
@@ -200,4 +204,63 @@ fn backup_that_stands_still_anywhere_while_another_host_works_leaves_a_whole_rep
             });
         }
     });
+}
+
+#[test]
+fn info_files_are_not_changed_while_another_host_has_a_claim() {
+    let world = world_of(false);
+    let label = world.info().backups.keys().next().unwrap().clone();
+    let renewing = Timing { interval: Duration::from_millis(1), ..ALONE };
+    let who = Claimant::on_host("b", renewing);
+    let cancel = CancelToken::new();
+    // The info files belong to another cluster and one copy is damaged, so that every command has work to do
+    let mut info = world.info();
+    info.upgrade(info.current().version, 7, info.current().catalog_version).unwrap();
+    info_files::save_backup_info(&world.repo, &stanza(), &info).unwrap();
+    let mut archive = info_files::load_archive_info(&world.repo, &stanza()).unwrap();
+    archive.upgrade(archive.current().version, 7).unwrap();
+    info_files::save_archive_info(&world.repo, &stanza(), &archive).unwrap();
+    let copy = layout::copy(&layout::backup_info(&stanza()));
+    crate::storage::put(&*world.repo.storage, &copy, b"", WriteOptions::ATOMIC).unwrap();
+
+    let annotate = || {
+        let settings = AnnotateSettings {
+            stanza: stanza(),
+            label: label.clone(),
+            annotation: [("key".to_owned(), "text".to_owned())].into(),
+            claimant: who.clone(),
+        };
+        crate::annotate::annotate(std::slice::from_ref(&world.repo), &settings, &cancel)
+    };
+    let upgrade = || {
+        let settings = StanzaSettings {
+            stanza: stanza(),
+            lock_path: world.dir.path().join("lock"),
+            online: false,
+            pg: world.settings(BackupType::Full).pg,
+            claimant: who.clone(),
+        };
+        crate::stanza::upgrade(&settings, std::slice::from_ref(&world.repo), &cancel)
+    };
+    let repair = || {
+        let repair = RepairSettings { lock_path: world.dir.path().join("lock"), exec_id: "9-b".to_owned() };
+        let settings = VerifySettings { repair: Some(repair), ..verify_settings() };
+        crate::verify::run(&settings, &world.repo, &cancel).unwrap().failure.map_or(Ok(()), Err)
+    };
+    let before = world.info();
+    let claim = Claim::acquire(&world.repo, &stanza(), &Claimant::on_host("a", renewing), "backup", &cancel).unwrap();
+    assert_eq!(annotate().unwrap_err().code, ErrorCode::Command);
+    assert_eq!(upgrade().unwrap_err().code, ErrorCode::LockAcquire);
+    assert_eq!(repair().unwrap_err().code, ErrorCode::LockAcquire);
+    assert_eq!(world.info(), before);
+    assert!(get(&*world.repo.storage, &copy, 1 << 20).unwrap().unwrap().is_empty());
+    drop(claim);
+    repair().unwrap();
+    annotate().unwrap();
+    upgrade().unwrap();
+    assert_eq!(world.info().backups[&label].annotation["key"], "text");
+    assert_ne!(world.info().current().system_id, 7);
+    // A command without work needs no claim
+    let _claim = Claim::acquire(&world.repo, &stanza(), &Claimant::on_host("a", renewing), "backup", &cancel).unwrap();
+    upgrade().unwrap();
 }
