@@ -58,8 +58,10 @@ impl ListVersions for Api {
     }
 }
 
+type IsKind = fn(&Value) -> bool;
+
 /// The fields of a page, which may be missing, and the kind that each must have.
-const FIELDS: [(&str, fn(&Value) -> bool); 3] =
+const FIELDS: [(&str, IsKind); 3] =
     [("items", Value::is_array), ("prefixes", Value::is_array), ("nextPageToken", Value::is_string)];
 
 /// A page as the server sent it.
