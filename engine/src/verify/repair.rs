@@ -10,7 +10,7 @@ use repo_format::layout::{RepoPath, Stanza};
 use repo_format::manifest::Manifest;
 
 use super::info_file::{Found, Pair, Retry};
-use crate::lock::{Lock, LockType};
+use crate::lock::{Lock, LockRequest, LockType};
 use crate::repo::info_files::limited;
 use crate::storage::{self, ReadRange, WriteOptions};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, control, info, warn};
@@ -101,7 +101,13 @@ pub(super) fn run(
     cancel: &CancelToken,
 ) -> Result<u32> {
     control::check_stop(&settings.lock_path, Some(stanza))?;
-    let _lock = Lock::acquire(&settings.lock_path, stanza, &[LockType::Backup], &[repo.key], &settings.exec_id)?;
+    let _lock = Lock::acquire(LockRequest {
+        lock_path: &settings.lock_path,
+        stanza,
+        kinds: &[LockType::Backup],
+        repo_keys: &[repo.key],
+        exec_id: &settings.exec_id,
+    })?;
     let mut left = 0;
     for file in files {
         cancel.check()?;
