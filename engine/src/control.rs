@@ -125,13 +125,14 @@ fn terminate(lock_path: &Path, stanza: Option<&Stanza>) -> Result<()> {
     let mut signalled = BTreeSet::new();
     for name in names.iter().filter(|name| is_lock_name(name, stanza)) {
         let path = lock_path.join(name);
-        // The file of a process that is told to end stays, so that no other command begins before it has ended. pgBackRest
-        // removes it
         let LockStatus::Valid(content) = read_holder(&path) else {
+            // Only if no process holds it: one that has just taken it would hold a lock that nobody sees
             remove_unlocked(&path);
             crate::warn!("unable to read lock file {}/{name}", lock_path.display());
             continue;
         };
+        // Removed, so that the process is not signalled again; it holds the lock until it ends
+        let _ = fs::remove_file(&path);
         if !signalled.insert(content.process_id) {
             continue;
         }
@@ -209,8 +210,7 @@ mod tests {
             .collect();
         stop(dir.path(), Some(&"main".parse::<Stanza>().unwrap()), true).unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(15));
-        // Nobody begins before the process has ended
-        assert!(dir.path().join("main-backup-1.lock").exists());
+        assert!(!dir.path().join("main-backup-1.lock").exists());
         drop(held);
     }
 
