@@ -10,6 +10,7 @@ mod gcs;
 mod past;
 mod proxy;
 mod read_ahead;
+mod requests;
 mod s3;
 mod s3_options;
 mod s3_secrets;

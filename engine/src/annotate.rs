@@ -6,9 +6,23 @@ use repo_format::json::check_key;
 use repo_format::label::BackupLabel;
 use repo_format::layout::Stanza;
 
+use crate::claim::{Claim, Claimant};
 use crate::repo::reconstruct::load_backup_info_reconstruct;
 use crate::repo::{Repo, info_files};
-use crate::{Error, ErrorCode, Result};
+use crate::{CancelToken, Error, ErrorCode, Result};
+
+/// What to annotate.
+#[derive(Clone, Debug)]
+pub struct AnnotateSettings {
+    /// The stanza.
+    pub stanza: Stanza,
+    /// The backup.
+    pub label: BackupLabel,
+    /// Keys and texts; an empty text removes an annotation.
+    pub annotation: BTreeMap<String, String>,
+    /// Who works on the stanza.
+    pub claimant: Claimant,
+}
 
 /// Sets annotations of a backup in every repository that has it. An empty text removes an annotation. Changes only
 /// backup.info, never the backup itself. A failure in one repository is logged and does not prevent changes in others.
@@ -16,18 +30,13 @@ use crate::{Error, ErrorCode, Result};
 /// # Errors
 /// [`ErrorCode::OptionInvalidValue`] if a key could not be read back, [`ErrorCode::Command`] if any repository failed,
 /// and [`ErrorCode::BackupSetInvalid`] if no repository has the backup.
-pub fn annotate(
-    repos: &[Repo],
-    stanza: &Stanza,
-    label: &BackupLabel,
-    annotation: &BTreeMap<String, String>,
-) -> Result<()> {
-    for key in annotation.keys() {
+pub fn annotate(repos: &[Repo], settings: &AnnotateSettings, cancel: &CancelToken) -> Result<()> {
+    for key in settings.annotation.keys() {
         check_key(key).map_err(|error| error.context("annotation"))?;
     }
     let (mut found, mut errors) = (false, 0);
     for repo in repos {
-        match annotate_in(repo, stanza, label, annotation) {
+        match annotate_in(repo, settings, cancel) {
             Ok(here) => found |= here,
             Err(error) => {
                 crate::error!(error.code, "repo{}: {error}", repo.key);
@@ -45,12 +54,15 @@ pub fn annotate(
     Ok(())
 }
 
-fn annotate_in(
-    repo: &Repo,
-    stanza: &Stanza,
-    label: &BackupLabel,
-    annotation: &BTreeMap<String, String>,
-) -> Result<bool> {
+fn annotate_in(repo: &Repo, settings: &AnnotateSettings, cancel: &CancelToken) -> Result<bool> {
+    let AnnotateSettings { stanza, label, annotation, claimant } = settings;
+    // Nothing is written where the backup is not
+    if !load_backup_info_reconstruct(repo, stanza)?.info.backups.contains_key(label) {
+        return Ok(false);
+    }
+    let claim = Claim::acquire(repo, stanza, claimant, "annotate", cancel)?;
+    let repo = &claim.guard(repo);
+    // A backup or expire of another host may have changed it before
     let mut info = load_backup_info_reconstruct(repo, stanza)?.info;
     let Some(backup) = info.backups.get_mut(label) else { return Ok(false) };
     crate::info!("backup set '{label}' to annotate found in repo{}", repo.key);

@@ -52,8 +52,8 @@ use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
 use crate::storage::{SyncBatch, WriteOptions, exists};
 use crate::{Error, ErrorCode, Result, detail, ending, info, side_by_side, warn};
 
-/// Files to store from which on they are synced together. A batch also syncs what others wrote to the same file system, so it
-/// must be worth it.
+/// From this number of files on, files are synced together. A batch also syncs what others wrote to the same file
+/// system, so it is not worth it for a few files.
 const BATCH_FILES_MIN: usize = 1000;
 
 /// Makes a backup. Returns its label.
@@ -61,7 +61,7 @@ const BATCH_FILES_MIN: usize = 1000;
 /// The caller holds the backup lock of the repository, and `claim` on the stanza.
 ///
 /// # Errors
-/// Whatever keeps the backup from being complete. What was copied of a full backup can be used by the next one.
+/// Anything that keeps the backup from being complete. The next full backup can resume from the files that were copied.
 pub fn run(
     mut settings: BackupSettings,
     repo: &Repo,
@@ -101,11 +101,11 @@ pub fn run(
         }
         None => manifest.cipher_pass = info_files::generate_passphrase(repo)?,
     }
-    // The prior manifest can be as large as the new one and is not needed any more
+    // The prior manifest can be as large as the new one and is no longer needed
     drop(prior);
     backup.choose_label(&mut source, &mut manifest, &mut states, cancel)?;
     names::check(&*repo.storage, &settings.stanza, settings.bundle, &manifest, &states)?;
-    claim.mark(&settings.stanza, &manifest.data.label)?;
+    claim.mark(&manifest.data.label)?;
 
     let batch = backup.begin_batch(&states)?;
     backup.save_copy(&manifest, CopyProgress::Runs)?;
@@ -121,13 +121,13 @@ pub fn run(
     finish::put_stop_files(repo, &settings, &mut manifest, &stop)?;
     backup.describe(&mut manifest, &info, &start, &stop, source.has_standby());
     let wal_segment_size = source.control.wal_segment_size;
-    source.close();
     if let Some(archive) = &archive {
         backup.check_archive(&mut manifest, archive, wal_segment_size, &start, &stop, cancel)?;
     }
 
     info!("new backup label = {}", manifest.data.label);
-    let size = finish::complete(repo, &settings, claim, &manifest, &backup.manifest_cipher())?;
+    let size =
+        finish::complete(repo, &settings, claim, &manifest, &backup.manifest_cipher(), &mut || source.is_alone())?;
     info!("{} backup size = {}, file total = {}", manifest.data.backup_type, format_size(size), manifest.files.len());
     if page_errors > 0 {
         warn!("backup command encountered {page_errors} checksum warning(s), check the log file for details");
@@ -135,12 +135,12 @@ pub fn run(
     Ok(manifest.data.label)
 }
 
-/// Refuses what would only show when the manifest is written at the end.
+/// Refuses settings that would otherwise fail only when the manifest is written at the end.
 fn check_settings(settings: &BackupSettings) -> Result<()> {
     settings.annotation.keys().try_for_each(|key| json::check_key(key))
 }
 
-/// Makes sure that the cluster is the one that the stanza was made for.
+/// Checks that the cluster is the stanza's current one.
 fn check_cluster(source: &Source, info: &BackupInfo) -> Result<()> {
     let (control, current) = (&source.control, info.current());
     if control.version == current.version && control.system_id == current.system_id {
@@ -156,26 +156,26 @@ fn check_cluster(source: &Source, info: &BackupInfo) -> Result<()> {
     .hint("is this the correct stanza?"))
 }
 
-/// Gives a manifest its label, also as the last of its references.
+/// Sets the label of a manifest, also as the last of its references.
 fn set_label(manifest: &mut Manifest, label: BackupLabel) {
     manifest.references.pop();
     manifest.references.push(label.clone());
     manifest.data.label = label;
 }
 
-/// What the copy tells others, and what ends it.
+/// What the copy phase shows to others, and what can end it.
 struct Running<'a> {
     lock: &'a mut Lock,
     progress: &'a dyn Progress,
     cancel: &'a CancelToken,
 }
 
-/// What the steps of one backup have in common.
+/// What the steps of a backup share.
 struct Backup<'a> {
     settings: &'a BackupSettings,
     repo: &'a Repo,
     claim: &'a Claim,
-    /// Passphrase of manifests.
+    /// The passphrase of manifests.
     manifest_pass: Option<Passphrase>,
 }
 
@@ -195,7 +195,7 @@ impl Backup<'_> {
     ) -> Result<(Manifest, Vec<FileState>)> {
         let settings = self.settings;
         let version = source.version();
-        // Only until the label is known, which depends on what can be resumed
+        // A placeholder, because the label depends on what can be resumed
         let label = label::preliminary(timestamp_start)?;
         let mut data = ManifestData::new(label, settings.kind, timestamp_start, version, catalog_version);
         data.bundle = settings.bundle.is_some();
@@ -225,7 +225,7 @@ impl Backup<'_> {
         Ok((manifest, states))
     }
 
-    /// Goes on with an interrupted backup, or makes a new label.
+    /// Resumes an interrupted backup, or creates a new label.
     fn choose_label(
         &self,
         source: &mut Source,
@@ -249,9 +249,10 @@ impl Backup<'_> {
         if resumed? {
             return Ok(());
         }
+        let time = source.label_time(manifest.data.timestamp_start)?;
         let create = |used: &[BackupLabel]| {
             let data = &manifest.data;
-            label::create(used, data.backup_type, data.prior.as_ref(), data.timestamp_start, cancel)
+            label::create(used, data.backup_type, data.prior.as_ref(), time, cancel)
         };
         let label = match create(&used?) {
             // It may be the label of an interrupted backup that was removed meanwhile
@@ -262,7 +263,7 @@ impl Backup<'_> {
         Ok(())
     }
 
-    /// Saves what is known so far, from which an interrupted backup can go on.
+    /// Saves the manifest so far, so that the backup can be resumed.
     fn save_copy(&self, manifest: &Manifest, progress: CopyProgress) -> Result<()> {
         if !self.settings.resume {
             return Ok(());
@@ -270,7 +271,8 @@ impl Backup<'_> {
         manifest_store::save_copy(self.repo, &self.settings.stanza, manifest, &self.manifest_cipher(), progress)
     }
 
-    /// Whether the backup's directory has every directory of the cluster, so that a copy of it is a whole cluster.
+    /// Returns whether the backup's directory contains every directory of the cluster, so that a copy of it is a
+    /// complete cluster.
     fn has_all_paths(&self, manifest: &Manifest) -> bool {
         (manifest.data.backup_type == BackupType::Full && !manifest.data.bundle) || self.hardlink()
     }
@@ -297,8 +299,8 @@ impl Backup<'_> {
         Ok(())
     }
 
-    /// Decides how files are made durable: many small ones together, bundles and a few files one by one. What an interrupted
-    /// run stored may not be durable yet, since it would have synced it only at its end.
+    /// Decides how files are made durable: many small files together, bundles and a few files one by one. Files of an
+    /// interrupted run may not be durable yet, because it would have synced them at its end.
     fn begin_batch(&self, states: &[FileState]) -> Result<Option<Box<dyn SyncBatch>>> {
         let files = states.iter().filter(|state| state.copy).count();
         let resumes = states.iter().any(|state| state.resume);
@@ -342,7 +344,7 @@ impl Backup<'_> {
                 true => (settings.process_max as usize).min(available_parallelism().map_or(1, NonZero::get)),
                 false => 1,
             },
-            // While one waits for a server, others compute
+            // While one job waits for a server, others compute
             long_max: match self.repo.storage.features().remote {
                 true => settings.process_max as usize + 1,
                 false => usize::MAX,
@@ -362,7 +364,7 @@ impl Backup<'_> {
             version_force: settings.version_force,
             write_options,
         };
-        // The worker for the primary does not count in a backup from a standby
+        // In a backup from a standby, the worker for the primary does not count
         let workers = settings.process_max + u32::from(source.has_standby());
         let process = Process {
             copy: &copy,
@@ -384,7 +386,7 @@ impl Backup<'_> {
         process.run(queues, manifest, states, look_after, |manifest, progress| self.save_copy(manifest, progress))
     }
 
-    /// Links or tells of what the prior backups hold.
+    /// Creates hard links to files of prior backups, or logs references to them.
     fn after_copy(&self, manifest: &Manifest) -> Result<()> {
         let extension = self.settings.compression.kind.extension();
         for file in manifest.files.iter().filter(|file| file.reference.is_some()) {
@@ -401,15 +403,16 @@ impl Backup<'_> {
         Ok(())
     }
 
-    /// Whether an earlier backup holds the file in a form that a link makes part of a whole cluster: not in a bundle, nor in
-    /// blocks, nor as a mere line of its manifest, which it may be in a chain that began with other options.
+    /// Returns whether an earlier backup stores the file in a form whose hard link is part of a complete cluster: not
+    /// in a bundle, not in blocks, and not only as a line of its manifest. A chain that began with other options may
+    /// have all of these.
     fn is_stored_alone(&self, file: &ManifestFile, path: &RepoPath) -> Result<bool> {
         let in_blocks = file.block.is_some_and(|block| block.map_size > 0);
         Ok(file.bundle.is_none() && !in_blocks && (file.size > 0 || exists(&*self.repo.storage, path)?))
     }
 
-    /// Makes what was copied durable, which a signal does not cut short. After a signal the manifest is saved, too, so that a later
-    /// backup resumes from all of it.
+    /// Makes the copied files durable. A signal does not interrupt this. After a signal it also saves the manifest, so
+    /// that a later backup can resume all of it.
     fn make_durable(&self, manifest: &Manifest, batch: Option<Box<dyn SyncBatch>>, cancel: &CancelToken) -> Result<()> {
         let _saving = ending::saving();
         match batch {
@@ -422,7 +425,7 @@ impl Backup<'_> {
         cancel.check()
     }
 
-    /// Makes the entries of all directories durable; the files are already.
+    /// Makes the entries of all directories durable. The files already are.
     fn sync_paths(&self, manifest: &Manifest) -> Result<()> {
         let storage = &*self.repo.storage;
         if !storage.features().path_sync {
@@ -435,7 +438,7 @@ impl Backup<'_> {
         }
         for path in &manifest.paths {
             let path = member(&path.name)?;
-            // Directories without a file of their own are not made in other backups
+            // Other backups do not create directories without files of their own
             if self.has_all_paths(manifest) || storage.info(&path)?.is_some() {
                 storage.sync_path(&path)?;
             }
@@ -460,7 +463,7 @@ impl Backup<'_> {
         options.archive_copy = settings.archive_copy;
         options.backup_standby = Some(standby);
         options.buffer_size = u32::try_from(settings.buffer_size).ok();
-        // Levels are stored without their sign
+        // Levels are stored unsigned
         options.compress_level = Some(settings.compression.level.cast_unsigned());
         options.compress_level_network = Some(settings.compress_level_network);
         options.hardlink = settings.hardlink;
@@ -479,7 +482,7 @@ impl Backup<'_> {
             .collect();
     }
 
-    /// Waits for the WAL of the backup, and copies it if asked for.
+    /// Waits for the WAL of the backup, and copies it if requested.
     fn check_archive(
         &self,
         manifest: &mut Manifest,

@@ -1,17 +1,21 @@
-//! Claims, which keep two hosts from working on the backups of one stanza at once.
+//! Claims, which keep two hosts from working on the backups of one stanza at the same time.
 //!
-//! Lock files ([`crate::lock`]) do that between the processes of one host. Pods and the nodes of a cluster share a repository
-//! and no lock path, so the repository itself has to say who works in it:
+//! Lock files ([`crate::lock`]) do that for the processes of one host. Pods and cluster nodes share a repository but no
+//! lock path, so the repository itself has to show who is working in it:
 //!
-//! * A command writes a claim `backup/<stanza>/backup.claim.<id>` and then looks for those of others. Each writes before it looks,
-//!   so of two at least one sees the other. Who sees another takes its own claim back. This needs no feature of a store but
-//!   that a listing shows what was written before.
-//! * It renews the claim every [`Timing::interval`]. No clocks are compared: others look whether the content changes.
-//! * A claim whose process is known to be gone (same boot, same namespace of process ids) counts no more. Any other is watched:
-//!   once it changes, its holder lives; if it does not for [`Timing::patience`], it is taken away.
-//! * The directory of the backup gets a claim of its own, written once. pgBackRest knows no claims: when it resumes or removes the
-//!   directory, this file goes too, and the backup ends with an error instead of a manifest that names files which are gone.
-//! * Before anything is changed, a claim that could not be renewed for long is confirmed ([`Claim::guard`]).
+//! * A command writes a claim `backup/<stanza>/backup.claim.<id>` and then looks for claims of others. Each command
+//!   writes before it looks, so at least one of two sees the other. A command that sees another's claim removes its
+//!   own. This requires only that a listing shows what was written before it.
+//! * The command renews its claim every [`Timing::interval`]. No clocks are compared: others check whether the content
+//!   changes.
+//! * A claim whose process is known to be dead (same boot, same namespace of process ids) no longer counts. Any other
+//!   claim is watched: if it changes, its holder is alive. If it does not change for [`Timing::patience`], it is
+//!   removed.
+//! * The directory of the backup gets a claim of its own, written once. pgBackRest does not know claims. When it
+//!   resumes or removes the directory, it also removes this file, and the backup fails instead of writing a manifest
+//!   that names missing files.
+//! * Before a change, a claim that was not renewed recently is confirmed ([`Claim::guard`]): if it still exists, it is
+//!   written again, and then nobody else may have a claim.
 
 mod guard;
 mod holder;
@@ -20,6 +24,7 @@ mod lease;
 mod tests;
 pub mod unclaimed;
 
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -31,37 +36,38 @@ use repo_format::layout::{self, RepoPath, Stanza};
 
 use self::guard::GuardedStorage;
 use self::holder::Fate;
-use self::lease::Lease;
+use self::lease::{Lease, Place};
 use crate::repo::info_files;
-use crate::storage;
+use crate::storage::{self, RepoStorage};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 
-/// How often a claim is tried that meets another's which is taken back too.
+/// How often a claim is retried if another claim exists at the same time that is removed too.
 const TRIES_MAX: u64 = 8;
 
-/// How often claims are renewed and for how long others wait.
+/// How often claims are renewed and how long others wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// Between two renewals.
+    /// The time between two renewals.
     pub interval: Duration,
-    /// How long a claim must not change before its holder counts as gone.
+    /// How long a claim must not change until its holder counts as dead.
     pub patience: Duration,
-    /// Between two looks at another's claim.
+    /// How long a claim is trusted after it was seen. Much shorter than others wait.
+    pub trusted: Duration,
+    /// The time between two checks of another's claim.
     pub look: Duration,
 }
 
 impl Timing {
-    /// What all hosts use.
-    pub const DEFAULT: Self =
-        Timing { interval: Duration::from_secs(20), patience: Duration::from_secs(120), look: Duration::from_secs(2) };
-
-    /// How long a claim is trusted after it was seen: shorter than others wait.
-    fn trusted(&self) -> Duration {
-        self.patience / 2
-    }
+    /// The timing of all hosts.
+    pub const DEFAULT: Self = Timing {
+        interval: Duration::from_secs(20),
+        patience: Duration::from_secs(120),
+        trusted: Duration::from_secs(40),
+        look: Duration::from_secs(2),
+    };
 }
 
-/// Who claims.
+/// The identity of the process that claims.
 #[derive(Clone, Debug)]
 pub struct Claimant {
     exec_id: String,
@@ -70,7 +76,7 @@ pub struct Claimant {
 }
 
 impl Claimant {
-    /// The calling process, under the id that it shares with those it starts.
+    /// Creates the identity of the calling process, with the id that it shares with the processes that it starts.
     pub fn this_process(exec_id: &str) -> Self {
         // The id becomes part of a name, and may come from the command line
         let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
@@ -82,7 +88,22 @@ impl Claimant {
     }
 }
 
-/// A claim on a stanza in one repository, given back when dropped.
+#[cfg(test)]
+impl Claimant {
+    /// Creates the identity of a process on a host of its own.
+    pub(crate) fn on_host(host: &str, timing: Timing) -> Self {
+        let holder = Holder {
+            boot: format!("boot of {host}"),
+            host: host.to_owned(),
+            process_id: 77,
+            process_namespace: "pid:[1]".into(),
+            process_start: 5,
+        };
+        Claimant { exec_id: format!("77-{host}"), holder, timing }
+    }
+}
+
+/// A claim on a stanza in one repository. Dropping it removes the claim.
 pub struct Claim {
     lease: Arc<Lease>,
     beat: Option<Beat>,
@@ -94,52 +115,78 @@ impl Claim {
     /// Claims the stanza for a command.
     ///
     /// # Errors
-    /// [`ErrorCode::LockAcquire`] when another process works on it, and what listing and writing gives.
+    /// [`ErrorCode::LockAcquire`] if another process is working on it, and errors of listing and writing.
     pub fn acquire(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str, cancel: &CancelToken) -> Result<Self> {
         let others = Others { repo, stanza, who, cancel };
         for attempt in 1..=TRIES_MAX {
             match others.find()? {
                 Some(found) => others.settle(&found)?,
-                // No directory comes to be for a stanza that does not exist
+                // Do not create a directory for a stanza that does not exist
                 None => drop(info_files::load_backup_info(repo, stanza)?),
             }
             let lease = Arc::new(new_lease(repo, stanza, who, command)?);
-            lease.put()?;
+            if let Err(error) = lease.put() {
+                // It may have been written all the same
+                drop(lease.remove());
+                return Err(error);
+            }
             let mut claim = Claim { lease, beat: None, joined: false };
             if others.find()?.is_none_or(|found| found.is_empty()) {
                 claim.beat = Some(Beat::start(&claim.lease, who.timing.interval)?);
                 return Ok(claim);
             }
-            // Both came at once. Each goes, and comes back after a time of its own
+            // Both came at the same time. Each withdraws and retries after a random time
             drop(claim);
             cancel.sleep(pause(who.timing.look, attempt)?)?;
         }
         Err(Error::new(ErrorCode::LockAcquire, format!("unable to claim stanza '{stanza}' on {}", repo.name()))
-            .hint("do many processes begin at once?"))
+            .hint("do many processes start at the same time?"))
     }
 
-    /// As [`Claim::acquire`], or takes part in the claim that this process has already.
+    /// Like [`Claim::acquire`], for a command that frees space. On a full disk it continues without a claim if nobody else has one.
     ///
     /// # Errors
-    /// As [`Claim::acquire`].
+    /// The same as [`Claim::acquire`].
+    pub fn acquire_to_remove(
+        repo: &Repo,
+        stanza: &Stanza,
+        who: &Claimant,
+        command: &str,
+        cancel: &CancelToken,
+    ) -> Result<Self> {
+        match Self::acquire(repo, stanza, who, command, cancel) {
+            Err(error) if is_full(&error) => {
+                check_free(repo, stanza, who, cancel)?;
+                crate::warn!("unable to claim stanza '{stanza}' on {}, go on without a claim: {error}", repo.name());
+                let lease = new_lease(repo, stanza, who, command)?.unclaimed();
+                Ok(Claim { lease: Arc::new(lease), beat: None, joined: true })
+            }
+            result => result,
+        }
+    }
+
+    /// Like [`Claim::acquire_to_remove`], but joins the claim that this process already has, if any.
+    ///
+    /// # Errors
+    /// The same as [`Claim::acquire`].
     pub fn join(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str, cancel: &CancelToken) -> Result<Self> {
         let own = format::stanza_claim(stanza, &who.exec_id)?;
         if storage::exists(&*repo.storage, &own)? {
             let lease = Arc::new(new_lease(repo, stanza, who, command)?);
             return Ok(Claim { lease, beat: None, joined: true });
         }
-        Self::acquire(repo, stanza, who, command, cancel)
+        Self::acquire_to_remove(repo, stanza, who, command, cancel)
     }
 
-    /// Marks the directory of a backup as made under this claim.
+    /// Marks the directory of a backup as created under this claim.
     ///
     /// # Errors
     /// The mark can't be written.
-    pub fn mark(&self, stanza: &Stanza, label: &BackupLabel) -> Result<()> {
-        self.lease.mark(stanza, label)
+    pub fn mark(&self, label: &BackupLabel) -> Result<()> {
+        self.lease.mark(label)
     }
 
-    /// Takes the mark away, when the backup is complete.
+    /// Removes the mark when the backup is complete.
     ///
     /// # Errors
     /// It can't be removed.
@@ -147,26 +194,26 @@ impl Claim {
         self.lease.unmark()
     }
 
-    /// When the claim was renewed last, by the clock of the store: that is no later than now.
+    /// When the claim was renewed last, by the clock of the store: that is no later than now. 0 without a claim.
     ///
     /// # Errors
-    /// [`ErrorCode::LockAcquire`] when the claim is lost, and what looking gives.
+    /// [`ErrorCode::LockAcquire`] if the claim is lost, and errors of checking.
     pub fn renewed_at(&self) -> Result<i64> {
         self.lease.renewed_at()
     }
 
-    /// Looks whether the claim and the mark are there.
+    /// Checks that the claim and the mark exist.
     ///
     /// # Errors
-    /// [`ErrorCode::LockAcquire`] when they are not, and what looking gives.
+    /// [`ErrorCode::LockAcquire`] if they do not, and errors of checking.
     pub fn check(&self) -> Result<()> {
         self.lease.check()
     }
 
-    /// Fails if it was seen that the claim is lost. Asks the repository only where that takes no time.
+    /// Fails if the claim is known to be lost. Asks the repository only if that takes no time.
     ///
     /// # Errors
-    /// As [`Claim::check`].
+    /// The same as [`Claim::check`].
     pub fn glance(&self, repo: &Repo) -> Result<()> {
         match repo.storage.features().remote {
             true if self.lease.is_lost() => Err(self.lease.lost()),
@@ -175,13 +222,13 @@ impl Claim {
         }
     }
 
-    /// The repository, in which nothing is changed once the claim is lost.
+    /// Returns a repository that refuses changes once the claim is lost.
     pub fn guard(&self, repo: &Repo) -> Repo {
         let storage = GuardedStorage::new(Arc::clone(&repo.storage), Arc::clone(&self.lease));
         Repo { storage: Arc::new(storage), ..repo.clone() }
     }
 
-    /// Removes a file although the claim may be lost, because it must not stay.
+    /// Removes a file even if the claim may be lost, because the file must not stay.
     ///
     /// # Errors
     /// It can't be removed.
@@ -189,7 +236,7 @@ impl Claim {
         self.lease.storage().remove(path)
     }
 
-    /// Leaves the claim without taking it away, for what is removed with all else.
+    /// Keeps the claim in the repository, because it is removed together with everything else.
     pub fn leave(mut self) {
         self.beat = None;
         self.joined = true;
@@ -198,32 +245,38 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // Not renewed any more before it goes, or it would come back
+        // Stop renewing before the removal, or the claim would come back
         self.beat = None;
         if !self.joined
             && let Err(error) = self.lease.remove()
         {
-            crate::warn!("unable to give back the claim on the stanza: {error}");
+            crate::warn!("unable to remove the claim on the stanza: {error}");
         }
     }
 }
 
-/// Makes sure that no other process works on the stanza now.
+/// Checks that no other process is working on the stanza now.
 ///
 /// # Errors
 /// [`ErrorCode::LockAcquire`] when one does, and what looking gives.
-pub fn check_free(repo: &Repo, stanza: &Stanza, who: &Claimant, cancel: &CancelToken) -> Result<()> {
+fn check_free(repo: &Repo, stanza: &Stanza, who: &Claimant, cancel: &CancelToken) -> Result<()> {
     let others = Others { repo, stanza, who, cancel };
     others.settle(&others.find()?.unwrap_or_default())
 }
 
-/// Makes sure that no other process works on what is at this path of a repository. Claims themselves may always be removed.
+/// Whether an error says that there is no room.
+fn is_full(error: &Error) -> bool {
+    let source = error.source.as_ref().and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+}
+
+/// Claims what is at this path of a repository for its removal. Claims themselves may always be removed.
 ///
 /// # Errors
 /// [`ErrorCode::LockAcquire`] when one does, and what looking gives.
-pub fn check_path_free(repo: &Repo, path: &RepoPath, who: &Claimant, cancel: &CancelToken) -> Result<()> {
+pub fn claim_path(repo: &Repo, path: &RepoPath, who: &Claimant, cancel: &CancelToken) -> Result<Vec<Claim>> {
     if format::claimant(path.file_name()).is_some() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let parts: Vec<&str> = path.as_str().split('/').collect();
     let top = RepoPath::new(layout::BACKUP)?;
@@ -231,17 +284,24 @@ pub fn check_path_free(repo: &Repo, path: &RepoPath, who: &Claimant, cancel: &Ca
         [""] | [layout::BACKUP | layout::ARCHIVE] => (repo.storage.names(&top)?.unwrap_or_default(), None),
         [layout::ARCHIVE, stanza, ..] | [layout::BACKUP, stanza] => (vec![(*stanza).to_owned()], None),
         [layout::BACKUP, stanza, label, ..] => (vec![(*stanza).to_owned()], label.parse::<BackupLabel>().ok()),
-        _ => return Ok(()),
+        _ => return Ok(Vec::new()),
     };
-    // Only what holds a backup's directory, or is in it, can be in the way of one without a claim
+    let mut claims = Vec::new();
+    // Only a path that contains a backup's directory, or is inside one, can affect a backup without a claim
     let above = parts.len() < 3 && parts[0] != layout::ARCHIVE;
     for stanza in names.iter().filter_map(|name| name.parse::<Stanza>().ok()) {
-        check_free(repo, &stanza, who, cancel)?;
+        if repo.storage.names(&layout::backup_stanza(&stanza))?.is_some() {
+            claims.push(Claim::acquire_to_remove(repo, &stanza, who, "repo-rm", cancel)?);
+        }
         if above || label.is_some() {
             unclaimed::watch_all(repo, &stanza, label.as_ref(), cancel)?;
         }
     }
-    Ok(())
+    if above {
+        // They go with all else, and must not come back
+        claims.drain(..).for_each(Claim::leave);
+    }
+    Ok(claims)
 }
 
 fn new_lease(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str) -> Result<Lease> {
@@ -252,10 +312,11 @@ fn new_lease(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str) -> Res
         since: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
     };
     let path = format::stanza_claim(stanza, &who.exec_id)?;
-    Ok(Lease::new(Arc::clone(&repo.storage), repo.cipher.clone(), path, who.exec_id.clone(), claim, who.timing))
+    let place = Place { storage: Arc::clone(&repo.storage), cipher: repo.cipher.clone(), stanza: stanza.clone(), path };
+    Ok(Lease::new(place, who.exec_id.clone(), claim, who.timing))
 }
 
-/// A time between nothing and some looks, longer with each attempt.
+/// Returns a random time up to a few checks, longer with each attempt.
 fn pause(look: Duration, attempt: u64) -> Result<Duration> {
     let mut random = [0; 2];
     getrandom::fill(&mut random)
@@ -281,7 +342,7 @@ impl Beat {
                 if *wait.unwrap_or_else(PoisonError::into_inner).0 {
                     return;
                 }
-                // What can't be renewed now may be the next time. Who changes the repository finds out before
+                // A failed renewal may succeed the next time. Commands check the claim before changes
                 if let Err(error) = lease.renew() {
                     crate::debug!("unable to renew claim: {error}");
                 }
@@ -302,6 +363,14 @@ impl Drop for Beat {
     }
 }
 
+/// Lists the claims of other processes on a stanza. Returns `None` if the stanza has no directory.
+fn find_others(storage: &dyn RepoStorage, stanza: &Stanza, exec_id: &str) -> Result<Option<Vec<RepoPath>>> {
+    let directory = layout::backup_stanza(stanza);
+    let Some(names) = storage.names(&directory)? else { return Ok(None) };
+    let is_other = |name: &&String| format::claimant(name).is_some_and(|id| id != exec_id);
+    names.iter().filter(is_other).map(|name| directory.join(name)).collect::<Result<_>>().map(Some)
+}
+
 /// The claims of other processes on a stanza.
 struct Others<'a> {
     repo: &'a Repo,
@@ -313,13 +382,10 @@ struct Others<'a> {
 impl Others<'_> {
     /// Lists them; `None` if the stanza has no directory.
     fn find(&self) -> Result<Option<Vec<RepoPath>>> {
-        let directory = layout::backup_stanza(self.stanza);
-        let Some(names) = self.repo.storage.names(&directory)? else { return Ok(None) };
-        let is_other = |name: &&String| format::claimant(name).is_some_and(|id| id != self.who.exec_id);
-        names.iter().filter(is_other).map(|name| directory.join(name)).collect::<Result<_>>().map(Some)
+        find_others(&*self.repo.storage, self.stanza, &self.who.exec_id)
     }
 
-    /// Takes away those whose process is gone, and fails if one lives.
+    /// Removes claims of dead processes, and fails if a process is alive.
     fn settle(&self, found: &[RepoPath]) -> Result<()> {
         found.iter().try_for_each(|path| self.settle_one(path))
     }
@@ -331,14 +397,14 @@ impl Others<'_> {
         match claim.as_ref().map_or(Fate::Unknown, |claim| holder::fate(&claim.holder, &self.who.holder)) {
             Fate::Runs => return Err(self.runs(path, claim.as_ref())),
             Fate::Gone => {
-                crate::info!("claim '{}' is of a process that is gone, removing it", name());
+                crate::info!("remove claim '{}' of a process that no longer exists", name());
                 return self.repo.storage.remove(path);
             }
             Fate::Unknown => {}
         }
         let patience = self.who.timing.patience;
         crate::info!(
-            "claim '{}' is watched for up to {}s, to see whether {}",
+            "watch claim '{}' for up to {}s to see whether {} is running",
             name(),
             patience.as_secs(),
             of(claim.as_ref())
@@ -353,12 +419,14 @@ impl Others<'_> {
             }
         }
         crate::warn!(
-            "claim '{}' was not renewed for {}s, its process is taken for gone: {}",
+            "claim '{}' was not renewed for {}s, its process counts as ended: {}",
             name(),
             patience.as_secs(),
             of(claim.as_ref())
         );
-        self.repo.storage.remove(path)
+        self.repo.storage.remove(path)?;
+        // If the claim was renewed just before its removal, its holder notices the loss within this time
+        self.cancel.sleep(self.who.timing.trusted)
     }
 
     fn content(&self, path: &RepoPath) -> Result<Option<Vec<u8>>> {
@@ -377,13 +445,13 @@ impl Others<'_> {
         )
         .hint("wait until it has ended, or end it where it runs.")
         .hint(format!(
-            "claim '{name}' is renewed while the process lives, and counts no more {}s after that.",
+            "claim '{name}' is renewed while the process is alive, and no longer counts {}s after that.",
             self.who.timing.patience.as_secs()
         ))
     }
 }
 
-/// What a claim says of its process.
+/// Describes the process of a claim.
 fn of(claim: Option<&format::Claim>) -> String {
     let Some(claim) = claim else { return "an unknown process".to_owned() };
     let holder = &claim.holder;

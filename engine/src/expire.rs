@@ -1,7 +1,8 @@
-//! `expire`: removing backups, WAL and history that retention does not keep.
+//! `expire`: removes backups, WAL and history that exceed the retention settings.
 //!
-//! What goes is decided in [`plan`]; here facts are collected, files removed and steps logged. The order keeps a crash
-//! harmless: a backup is first invalidated by removing its manifest, then leaves backup.info, then its files go.
+//! [`plan`] decides what to remove. This module collects facts, removes files and logs steps. The order makes a crash
+//! harmless: a backup is first invalidated by removing its manifest, then removed from backup.info, and then its files
+//! are removed.
 
 mod interrupted;
 pub mod plan;
@@ -23,7 +24,7 @@ use crate::repo::reconstruct::{Reconstructed, load_backup_info_reconstruct};
 use crate::{CancelToken, Error, ErrorCode, Result, side_by_side};
 use plan::{ArchivePlan, ArchiveRules, BackupFact, BackupPlan, FullRetention, Retention, Verdict, WalPlan};
 
-/// Files that are removed before it is looked again whether to stop.
+/// Files that are removed before the next check for cancellation.
 const REMOVED_AT_ONCE: usize = 100;
 /// The same for directories of WAL.
 const DIRECTORIES_AT_ONCE: usize = 4;
@@ -33,17 +34,17 @@ const DIRECTORIES_AT_ONCE: usize = 4;
 pub struct ExpireSettings {
     /// The stanza.
     pub stanza: Stanza,
-    /// Who works on it.
+    /// The identity for claims.
     pub claimant: Claimant,
-    /// Only this backup, with what depends on it, whatever the retention says.
+    /// Only this backup and its dependents, regardless of retention.
     pub set: Option<BackupLabel>,
-    /// The oldest full backup, with what depends on it and its WAL.
+    /// The oldest full backup, its dependents and its WAL.
     pub oldest: bool,
-    /// Only WAL before this segment may go.
+    /// Only WAL before this segment may be removed.
     pub archive_expire_before: Option<WalSegment>,
-    /// Expire nothing when the oldest backup that would stay has invalid pages; else that is only warned about.
+    /// Expire nothing if the oldest backup that would remain has invalid pages. Otherwise this is only a warning.
     pub checksum_page_error: bool,
-    /// Only say what would go.
+    /// Only show what would be removed.
     pub dry_run: bool,
 }
 
@@ -52,15 +53,15 @@ pub struct ExpireSettings {
 pub struct ExpireRepo<'a> {
     /// The repository.
     pub repo: &'a Repo,
-    /// What it keeps.
+    /// What to keep.
     pub retention: Retention,
 }
 
-/// Expires in every repository. What fails in one is logged and keeps no other from being expired.
+/// Expires in every repository. A failure in one is logged and does not affect the others.
 ///
 /// # Errors
-/// [`ErrorCode::OptionInvalid`] for a backup together with the oldest one, [`ErrorCode::Command`] when any repository failed,
-/// and that of the token.
+/// [`ErrorCode::OptionInvalid`] for a backup together with the oldest one, [`ErrorCode::Command`] if any repository
+/// failed, and the error of the token.
 pub fn run(repos: &[ExpireRepo<'_>], settings: &ExpireSettings, cancel: &CancelToken) -> Result<()> {
     if settings.set.is_some() && settings.oldest {
         return Err(Error::new(ErrorCode::OptionInvalid, "--oldest and --set cannot be used together"));
@@ -84,7 +85,7 @@ pub fn run(repos: &[ExpireRepo<'_>], settings: &ExpireSettings, cancel: &CancelT
     }
 }
 
-/// Expires in one repository, which nobody else works on meanwhile.
+/// Expires in one repository, under a claim.
 fn run_in(
     repo: &ExpireRepo<'_>,
     settings: &ExpireSettings,
@@ -94,7 +95,8 @@ fn run_in(
 ) -> Result<()> {
     let stanza = &settings.stanza;
     if settings.dry_run {
-        // A dry run writes nothing by which the store could tell its time, and removes nothing that the local clock may be wrong about
+        // A dry run writes nothing from which the store's time could be read, and removes nothing because of a wrong
+        // local clock
         let now = Timestamp::now().as_second();
         return Task { repo: repo.repo, now, settings, cancel, is_last }.run(&repo.retention, set_found);
     }
@@ -107,7 +109,7 @@ fn run_in(
 /// Expiry in one repository.
 struct Task<'a> {
     repo: &'a Repo,
-    /// The time by the clock of the store, or in a dry run by that of this machine, in seconds since 1970.
+    /// The time by the clock of the store, or in a dry run by this host's clock, in seconds since 1970.
     now: i64,
     settings: &'a ExpireSettings,
     cancel: &'a CancelToken,
@@ -148,7 +150,7 @@ impl Task<'_> {
         {
             return Err(Error::new(ErrorCode::Checksum, text).hint(hint));
         }
-        // What can fail because of what others left comes before anything is removed
+        // Anything that can fail because of what others left comes before the first removal
         let amount = plan.archive.filter(|amount| *amount > 0);
         let before = self.settings.archive_expire_before.map(|segment| segment.to_string());
         let rules = ArchiveRules {
@@ -188,7 +190,7 @@ impl Task<'_> {
         })
     }
 
-    /// Runs a step that changes the repository, unless it is only to be told what would be done.
+    /// Runs a step that changes the repository, except in a dry run.
     fn change(&self, step: impl FnOnce() -> Result<()>) -> Result<()> {
         self.cancel.check()?;
         if self.settings.dry_run { Ok(()) } else { step() }
@@ -265,7 +267,7 @@ impl Task<'_> {
         Ok(())
     }
 
-    /// Loads archive.info, whose clusters have to be those of backup.info.
+    /// Loads archive.info, whose clusters must match backup.info.
     fn load_archive_info(&self, info: &BackupInfo) -> Result<ArchiveInfo> {
         let archive_info = info_files::load_archive_info(self.repo, &self.settings.stanza)?;
         let mut backup_history = info.history.iter().rev();
@@ -339,7 +341,7 @@ impl Task<'_> {
         Ok(())
     }
 
-    /// Removes directories of which nothing is kept, oldest first, several at a time from a server.
+    /// Removes directories of which nothing is kept, oldest first, several at a time on a server.
     fn remove_wal_directories(
         &self,
         id: ArchiveId,
@@ -412,7 +414,7 @@ impl Task<'_> {
     }
 }
 
-/// WAL removed in a row, for one log line.
+/// Consecutively removed WAL, for one log line.
 #[derive(Default)]
 struct Run {
     any: bool,
@@ -433,12 +435,13 @@ impl Run {
     }
 }
 
-/// Whether a name begins like WAL: up to 24 characters of the range that pgBackRest takes for upper-case hex digits.
+/// Returns whether a name begins like WAL: up to 24 characters of the range that pgBackRest accepts as upper-case hex
+/// digits.
 fn is_wal_like(name: &str) -> bool {
     name.bytes().take(24).all(|byte| (b'0'..=b'F').contains(&byte))
 }
 
-/// Whether a name is that of a timeline's history, `00000002.history`.
+/// Returns whether a name is that of a timeline's history, `00000002.history`.
 fn is_timeline_history(name: &str) -> bool {
     name.strip_suffix(layout::TIMELINE_HISTORY_SUFFIX)
         .is_some_and(|timeline| timeline.len() == 8 && is_wal_like(timeline))
@@ -456,18 +459,18 @@ fn facts(info: &BackupInfo) -> Vec<BackupFact> {
     info.backups.iter().map(fact).collect()
 }
 
-/// The oldest backup that stays, if pages of it were invalid when it was made. Backups before it are what one would go back to.
+/// Returns the oldest remaining backup, if it had invalid pages when it was made. Then earlier backups may be needed.
 fn oldest_damaged<'a>(info: &BackupInfo, plan: &'a BackupPlan) -> Option<&'a BackupLabel> {
     let oldest = &plan.kept.first()?.label;
     info.backups.get(oldest).filter(|entry| entry.error == Some(true)).map(|_| oldest)
 }
 
-/// The label that a full backup begun at this time has in the local time zone.
+/// Returns the label that a full backup started at this time has in the local time zone.
 fn label_at(epoch: i64) -> Result<BackupLabel> {
     let time = Timestamp::from_second(epoch)
         .map_err(|error| Error::new(ErrorCode::Format, format!("{epoch} is not a time: {error}")))?
         .to_zoned(crate::time_zone::local().clone());
-    // Each part is in the range of its type: jiff gives no others
+    // Each part is in the range of its type: jiff returns no others
     let small = |value: i8| value.unsigned_abs();
     let civil = CivilTime {
         year: time.year().unsigned_abs(),

@@ -23,14 +23,14 @@ use crate::storage::s3::{self, S3Settings};
 use crate::storage::sftp::{SftpSettings, SftpStorage};
 use crate::storage::{ReadAhead, RepoStorage};
 
-/// Where a repository lives.
+/// Where a repository is stored.
 #[derive(Clone, Debug)]
 pub enum StorageSettings {
-    /// In a directory of this machine.
+    /// In a directory of this host.
     Posix {
         /// The repository's root.
         path: PathBuf,
-        /// Make symbolic links, which are for people and copies of a backup's directory only.
+        /// Create symbolic links, which are only for people and for copies of a backup's directory.
         symlinks: bool,
     },
     /// In a directory on a CIFS mount.
@@ -53,22 +53,22 @@ pub enum StorageSettings {
 pub struct RepoSettings {
     /// The N of the options `repoN-...`.
     pub key: u32,
-    /// Where it lives.
+    /// Where it is stored.
     pub storage: StorageSettings,
     /// The main passphrase, if it is encrypted.
     pub cipher_pass: Option<Passphrase>,
-    /// How object stores are read.
+    /// How to read object stores.
     pub read_ahead: ReadAhead,
 }
 
 /// An open repository. Clones share the storage.
 #[derive(Clone)]
 pub struct Repo {
-    /// The N of the options `repoN-...`, which names it in messages and lock files.
+    /// The N of the options `repoN-...`, which identifies it in messages and lock files.
     pub key: u32,
-    /// Where it lives.
+    /// Where it is stored.
     pub storage: Arc<dyn RepoStorage>,
-    /// How the info files are encrypted. Everything else has its own passphrase, which the info files hold.
+    /// How the info files are encrypted. All other files have their own passphrases, which the info files contain.
     pub cipher: Cipher,
 }
 
@@ -76,7 +76,7 @@ impl Repo {
     /// Opens a repository, which need not exist yet.
     ///
     /// # Errors
-    /// The storage can't be used at all; a directory that can't be read shows only later.
+    /// The storage can't be used at all. An unreadable directory causes errors only later.
     pub fn open(settings: &RepoSettings) -> Result<Self> {
         let read_ahead = settings.read_ahead;
         let storage: Arc<dyn RepoStorage> = match &settings.storage {

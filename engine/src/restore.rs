@@ -5,16 +5,21 @@
 
 mod ahead;
 pub mod block_delta;
+mod build;
 mod clean;
 mod copy;
 mod destinations;
 mod file;
 #[cfg(test)]
 mod file_tests;
+mod finish;
 #[cfg(test)]
 mod fixture;
+mod handle;
 mod names;
+mod open_files;
 mod ownership;
+mod places;
 mod present_cluster;
 mod queue;
 mod real_path;
@@ -24,13 +29,16 @@ mod remap;
 mod select_db;
 mod set_select;
 mod space;
+#[cfg(test)]
+mod swap_tests;
 mod sync;
+mod target_dir;
 pub mod target_time;
 mod timeline;
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs;
+use std::io::BufWriter;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -43,6 +51,7 @@ use repo_format::manifest::{Manifest, PG_DATA};
 use repo_format::pg::PgVersion;
 use repo_format::size::format_size;
 use repo_format::wal_name::Lsn;
+use rustix::fs::{Mode, OFlags};
 
 pub use self::destinations::KeepOut;
 pub use self::recovery_conf::{RecoverySettings, RecoveryType, TargetAction};
@@ -50,10 +59,12 @@ pub use self::remap::MapSettings;
 
 use self::clean::{BACKUP_MANIFEST, CleanSettings, metadata};
 use self::ownership::{Owner, Ownership};
+use self::places::Places;
 use self::present_cluster::Present;
 use self::select_db::DatabaseName;
 use self::set_select::{Choice, SetFacts, Wanted};
 use self::sync::SyncSet;
+use self::target_dir::TargetDir;
 use self::target_time::TargetTime;
 use self::timeline::{ArchivePlace, BackupPosition};
 use crate::job_queue::QueueSettings;
@@ -211,11 +222,12 @@ pub fn run(
         false => Present::Own,
     };
     space::check(&manifest, &clean, zero.as_ref())?;
+    open_files::allow(manifest.targets.len())?;
     // Reading the manifest takes its time, in which somebody may have started the server
     check_not_running(&settings.pg_path)?;
     // Nothing was changed up to here
-    prepare(&settings, &mut manifest, &ownership, &clean)?;
-    let file_systems = SyncSet::open(&manifest, &settings.pg_path)?;
+    let places = prepare(&settings, &mut manifest, &ownership, &clean)?;
+    let file_systems = SyncSet::open(&manifest, &places, &settings.pg_path)?;
     if is_continued {
         detail!("an earlier restore did not finish: existing files are read from disk and compared by checksum");
     }
@@ -226,6 +238,7 @@ pub fn run(
         storage: &*repo.storage,
         stanza: &settings.stanza,
         pg_path: &settings.pg_path,
+        places: &places,
         ownership: &ownership,
         zero: zero.as_ref(),
         delta: settings.delta,
@@ -236,14 +249,16 @@ pub fn run(
     };
     let size = copy::run(&context, queues, &settings, repo.key, cancel, display)?;
 
-    recovery_write::write(&settings, version, &ownership)?;
-    remove_file(&format!("{}/{BACKUP_MANIFEST}", settings.pg_path))?;
+    recovery_write::write(&settings, &places, version, &ownership)?;
+    places.data_dir()?.remove_if_there(BACKUP_MANIFEST)?;
     let global = format!("{}/global", settings.pg_path);
-    file_systems.sync(&manifest, &settings.pg_path, settings.queue.process_max, &global)?;
+    file_systems.sync(&manifest, &places, &settings.pg_path, settings.queue.process_max, &global)?;
+    build::take_rights(&manifest, &places)?;
     cancel.check()?;
-    finish_control(&settings, &manifest)?;
+    finish::give_control_its_name(&settings, &places, &manifest)?;
     detail!("sync path '{global}'");
-    sync::sync_dir(&global)?;
+    let global = places.content("pg_data/global")?;
+    global.dir.sync_dir(global.name)?;
 
     info!("restore size = {}, file total = {}", format_size(size), manifest.files.len());
     Ok(RestoreSummary { label, size, files: manifest.files.len() })
@@ -399,7 +414,7 @@ fn prepare(
     manifest: &mut Manifest,
     ownership: &Ownership,
     clean: &CleanSettings<'_>,
-) -> Result<()> {
+) -> Result<Places> {
     // Old acknowledgements could make the new cluster skip WAL
     if let Some(spool) = &settings.spool_path {
         remove_dir_all(&spool.join("archive").join(settings.stanza.as_str()))?;
@@ -416,64 +431,32 @@ fn prepare(
     if clean.keep.contains(&"postgresql.auto.conf") {
         take_out("postgresql.auto.conf", "recovery type is preserve");
     }
-    clean::open_data_dir(manifest, ownership, clean)?;
-    save_manifest(&settings.pg_path, manifest)?;
-    clean::build(manifest, ownership, clean)
+    let mut places = build::open_data_dir(manifest, ownership, clean)?;
+    save_manifest(places.data_dir()?, manifest)?;
+    build::build(manifest, ownership, clean, &mut places)?;
+    Ok(places)
 }
 
 /// Leaves the manifest in the data directory until the restore is complete: a later restore with delta takes it as proof that
 /// the directory is a cluster's.
-fn save_manifest(pg_path: &str, manifest: &Manifest) -> Result<()> {
-    let path = format!("{pg_path}/{BACKUP_MANIFEST}");
-    let temp = format!("{path}{}", repo_format::layout::TEMP_SUFFIX);
+fn save_manifest(data_dir: &TargetDir, manifest: &Manifest) -> Result<()> {
+    let temp_name = format!("{BACKUP_MANIFEST}{}", repo_format::layout::TEMP_SUFFIX);
+    let (path, temp) = (data_dir.shown(BACKUP_MANIFEST), data_dir.shown(&temp_name));
     let fail = |error| Error::from_io(ErrorCode::FileWrite, format!("unable to write '{temp}'"), error);
     // Whatever has this name, a link or a pipe, is nothing to write into
-    remove_file(&temp)?;
-    let file = File::options().write(true).create_new(true).mode(0o600).open(&temp).map_err(fail)?;
+    data_dir.remove_if_there(&temp_name)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+    let file = data_dir.open_file(&temp_name, flags, Mode::RUSR | Mode::WUSR).map_err(fail)?;
     let mut out = BufWriter::with_capacity(256 * 1024, file);
     manifest.write(&mut out)?;
     let file = out.into_inner().map_err(|error| fail(error.into_error()))?;
     file.sync_all().map_err(|error| {
         Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{temp}' after write"), error)
     })?;
-    fs::rename(&temp, &path)
+    data_dir
+        .rename(&temp_name, BACKUP_MANIFEST)
         .map_err(|error| Error::from_io(ErrorCode::FileMove, format!("unable to move '{temp}' to '{path}'"), error))?;
-    sync::sync_dir(pg_path)
-}
-
-/// Gives `pg_control` its name, so that the cluster can be started.
-fn finish_control(settings: &RestoreSettings, manifest: &Manifest) -> Result<()> {
-    let path = format!("{}/global/pg_control", settings.pg_path);
-    let temp = file::restored_path(&settings.pg_path, file::PG_CONTROL);
-    let Some(file) = manifest.file(file::PG_CONTROL) else {
-        warn!("backup does not contain 'global/pg_control' -- cluster will not start");
-        return Ok(());
-    };
-    if manifest.data.options.online {
-        // Without its backup_label the cluster must not start: it would begin at the wrong checkpoint
-        let mut control = fs::read(&temp)
-            .map_err(|error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{temp}'"), error))?;
-        repo_format::pg::control::invalidate_checkpoint(&mut control, settings.pg_version_force)?;
-        let fail = |error| Error::from_io(ErrorCode::FileWrite, format!("unable to write '{temp}'"), error);
-        let mut out = File::options().write(true).open(&temp).map_err(fail)?;
-        out.write_all(&control).map_err(fail)?;
-        out.sync_all().map_err(|error| {
-            Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{temp}' after write"), error)
-        })?;
-        file::set_time(&out, file.timestamp, &temp)?;
-    }
-    info!("restore global/pg_control (performed last to ensure aborted restores cannot be started)");
-    fs::rename(&temp, &path)
-        .map_err(|error| Error::from_io(ErrorCode::FileMove, format!("unable to move '{temp}' to '{path}'"), error))
-}
-
-fn remove_file(path: &str) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::from_io(ErrorCode::FileRemove, format!("unable to remove '{path}'"), error))
-        }
-        _ => Ok(()),
-    }
+    data_dir.sync_dir("")
 }
 
 fn remove_dir_all(path: &std::path::Path) -> Result<()> {

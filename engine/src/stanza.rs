@@ -26,6 +26,8 @@ pub struct StanzaSettings {
     pub online: bool,
     /// The clusters, in the order of their keys.
     pub pg: Vec<PgSettings>,
+    /// Who works on the stanza.
+    pub claimant: Claimant,
 }
 
 /// The identity of the cluster that the stanza is for.
@@ -110,21 +112,33 @@ fn is_empty(repo: &Repo, path: &RepoPath) -> Result<bool> {
 /// Adds the cluster to the stanza's history in every repository where it is not the current one, and makes it current.
 ///
 /// # Errors
-/// [`ErrorCode::Stop`]; the info files can't be loaded or saved; [`ErrorCode::FileInvalid`] if they do not agree.
+/// [`ErrorCode::Stop`]; the info files can't be loaded or saved; [`ErrorCode::FileInvalid`] if they do not agree;
+/// [`ErrorCode::LockAcquire`] if another host works on the stanza.
 pub fn upgrade(settings: &StanzaSettings, repos: &[Repo], cancel: &CancelToken) -> Result<()> {
     control::check_stop(&settings.lock_path, Some(&settings.stanza))?;
     let pg = primary_control(settings, cancel)?;
     for repo in repos {
         crate::info!("stanza-upgrade for stanza '{}' on {}", settings.stanza, repo.name());
-        upgrade_in(repo, &settings.stanza, &pg)?;
+        // Nothing is written where nothing changes
+        let (archive, backup) = load_info(repo, &settings.stanza)?;
+        let is_current = |current: &Identity| (current.version, current.system_id) == (pg.version, pg.system_id);
+        if is_current(&Identity::of_archive(&archive)) && is_current(&Identity::of_backup(&backup)) {
+            upgrade_in(repo, &settings.stanza, &pg)?;
+            continue;
+        }
+        let claim = Claim::acquire(repo, &settings.stanza, &settings.claimant, "stanza-upgrade", cancel)?;
+        upgrade_in(&claim.guard(repo), &settings.stanza, &pg)?;
     }
     Ok(())
 }
 
-fn upgrade_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<()> {
+fn load_info(repo: &Repo, stanza: &Stanza) -> Result<(ArchiveInfo, BackupInfo)> {
     formats::check(repo, stanza)?;
-    let mut archive = info_files::load_archive_info(repo, stanza)?;
-    let mut backup = info_files::load_backup_info(repo, stanza)?;
+    Ok((info_files::load_archive_info(repo, stanza)?, info_files::load_backup_info(repo, stanza)?))
+}
+
+fn upgrade_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<()> {
+    let (mut archive, mut backup) = load_info(repo, stanza)?;
     let is_other = |current: &Identity| (current.version, current.system_id) != (pg.version, pg.system_id);
     // Separately, because an interrupted upgrade changed only one of them
     let archive_upgrade = is_other(&Identity::of_archive(&archive));
@@ -189,9 +203,7 @@ pub(crate) fn check_match(archive: &ArchiveInfo, backup: &BackupInfo) -> Result<
 /// # Errors
 /// They can't be loaded, or [`ErrorCode::FileInvalid`].
 pub fn check_info(repo: &Repo, stanza: &Stanza, version: PgVersion, system_id: u64) -> Result<ArchiveInfo> {
-    formats::check(repo, stanza)?;
-    let archive = info_files::load_archive_info(repo, stanza)?;
-    let backup = info_files::load_backup_info(repo, stanza)?;
+    let (archive, backup) = load_info(repo, stanza)?;
     check_match(&archive, &backup)?;
     if (archive.current().version, archive.current().system_id) != (version, system_id) {
         let text = "backup and archive info files exist but do not match the database";
@@ -235,7 +247,7 @@ pub fn delete(settings: &DeleteSettings, repo: &Repo, cancel: &CancelToken) -> R
         check_delete(settings, repo)?;
         if is_used(&backup) {
             // The claim goes with all else
-            let claim = Claim::acquire(repo, stanza, &settings.claimant, "stanza-delete", cancel)?;
+            let claim = Claim::acquire_to_remove(repo, stanza, &settings.claimant, "stanza-delete", cancel)?;
             unclaimed::watch_all(repo, stanza, None, cancel)?;
             claim.leave();
         }

@@ -1,7 +1,7 @@
-//! Where a repository lives: the trait that every storage driver implements.
+//! Where a repository is stored: the trait that every storage driver implements.
 //!
-//! Only what a repository needs is here. PostgreSQL's data directory, with its owners, links and renames, is another
-//! subject and goes through `crate::pg::data_dir`.
+//! It contains only what a repository needs. PostgreSQL's data directory, with its owners, links and renames, is in
+//! `crate::pg::data_dir`.
 
 pub(crate) mod as_of;
 pub mod azure;
@@ -30,10 +30,10 @@ pub use self::read_ahead::{PendingRead, ReadAhead};
 
 use crate::{Error, ErrorCode, Result};
 
-/// No system has longer paths. Ends the way down into directories that a server makes up.
+/// No system has longer paths. Limits the depth of directories that a server invents.
 pub(crate) const PATH_SIZE_MAX_BYTES: usize = 32 << 10;
 
-/// What kind of thing a directory entry is.
+/// The type of a directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryKind {
     /// A regular file or an object.
@@ -49,16 +49,16 @@ pub enum EntryKind {
 /// One entry of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The name without its directory. One that is no UTF-8 is shown with replacement characters: it can be seen, and is
-    /// nothing that any command looks for, but it can't be reached.
+    /// The name without its directory. Bytes that are not UTF-8 are shown as replacement characters. Such an entry is
+    /// visible, and no command looks for it, but it can't be opened.
     pub name: String,
-    /// What it is.
+    /// The type of the entry.
     pub kind: EntryKind,
-    /// Size in bytes; 0 for anything but a file.
+    /// Size in bytes; 0 for anything except a file.
     pub size: u64,
-    /// Modification time in seconds since the epoch; 0 where the store has none.
+    /// Modification time in seconds since the epoch; 0 if the store has none.
     pub modified: i64,
-    /// Which version of the file it is, where a store that keeps versions was listed as of a time.
+    /// The version of the file, if a store with versions was listed as of a time.
     pub version: Option<String>,
 }
 
@@ -69,23 +69,25 @@ pub struct FileSize {
     pub path: String,
     /// Its size in bytes.
     pub size: u64,
-    /// Its modification time in seconds since the epoch; 0 where the store has none.
+    /// Its modification time in seconds since the epoch; 0 if the store has none.
     pub modified: i64,
 }
 
-/// Which part of a file to read.
+/// The part of a file to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadRange {
     /// First byte.
     pub offset: u64,
-    /// Number of bytes at the most; `None` reads to the end.
+    /// Maximum number of bytes; `None` reads to the end.
     pub limit: Option<u64>,
 }
 
-/// How a file is written. Object stores ignore all of it: an object appears whole and durable or not at all.
+/// How a file is written. Object stores ignore all of it, because an object always appears complete and durable or not
+/// at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteOptions {
-    /// Write under a name of this writer's own ([`temporary`]) and rename, so that the final name never holds half a file.
+    /// Write to a temporary name of this writer ([`temporary`]) and rename, so that the final name never refers to half
+    /// a file.
     pub atomic: bool,
     /// Sync the file before it counts as written.
     pub sync_file: bool,
@@ -94,37 +96,37 @@ pub struct WriteOptions {
 }
 
 impl WriteOptions {
-    /// For info files, manifests and WAL: whole or absent, and durable when `finish` returns.
+    /// For info files, manifests and WAL: complete or absent, and durable when `finish` returns.
     pub const ATOMIC: Self = WriteOptions { atomic: true, sync_file: true, sync_path: true };
-    /// For backup data files and bundles: written in place, directories are synced once at the end of the backup.
+    /// For backup data files and bundles: written in place. Directories are synced once at the end of the backup.
     pub const IN_PLACE: Self = WriteOptions { atomic: false, sync_file: true, sync_path: false };
     /// For backup data files within a [`SyncBatch`], which makes them durable together.
     pub const BATCH: Self = WriteOptions { atomic: false, sync_file: false, sync_path: false };
 }
 
-/// A file being written. Dropping it without [`RepoWriter::finish`] abandons it: an atomic write leaves nothing.
+/// A file being written. Dropping it without [`RepoWriter::finish`] abandons it. An atomic write then leaves nothing.
 pub trait RepoWriter: Write + Send {
-    /// Makes the file appear under its name, as durable as its [`WriteOptions`] ask.
+    /// Makes the file appear under its name, as durable as its [`WriteOptions`] require.
     ///
     /// # Errors
-    /// The write, sync or rename failed; the file must not be trusted.
+    /// The write, sync or rename failed. The file must not be trusted.
     fn finish(self: Box<Self>) -> Result<()>;
 }
 
-/// Makes everything durable that was written below its path since it was begun, files and directory entries alike. A million small files
-/// are synced at once in a fraction of the time that a million syncs take.
+/// Makes everything durable that was written below its path since it began, files and directory entries alike. Syncing
+/// a million small files at once takes a fraction of the time of a million syncs.
 pub trait SyncBatch: Send {
     /// Syncs.
     ///
     /// # Errors
-    /// [`ErrorCode::FileSync`] if anything written since the batch was begun may be lost.
+    /// [`ErrorCode::FileSync`] if anything written since the batch began may be lost.
     fn finish(self: Box<Self>) -> Result<()>;
 }
 
-/// What a driver can do beyond objects.
+/// What a driver supports beyond objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// Empty directories can exist and are made.
+    /// Empty directories can exist, and the driver creates directories.
     pub paths: bool,
     /// Hard links can be made.
     pub hard_links: bool,
@@ -132,21 +134,21 @@ pub struct Features {
     pub symlinks: bool,
     /// Directories must be synced for their entries to be durable.
     pub path_sync: bool,
-    /// Every call waits for a server, so that several at a time take hardly longer than one.
+    /// Every call waits for a server, so that several parallel calls take hardly longer than one.
     pub remote: bool,
 }
 
-/// A place that holds a repository. Shared by all worker threads.
+/// A location that contains a repository. All worker threads share it.
 ///
-/// Missing files are no errors: `info`, `list` and `read` answer `None`, removals succeed.
+/// Missing files are not errors: `info`, `list` and `read` return `None`, and removals succeed.
 pub trait RepoStorage: Send + Sync {
-    /// What this driver can do.
+    /// Returns what this driver supports.
     fn features(&self) -> Features;
 
-    /// The path as messages show it: absolute, with whatever names the store.
+    /// Returns the path for messages: absolute, including the name of the store.
     fn display(&self, path: &RepoPath) -> String;
 
-    /// Makes sure that a file can have this path, which for some stores is more than being a path.
+    /// Checks that a file can have this path. Some stores restrict names beyond what a path allows.
     ///
     /// # Errors
     /// [`ErrorCode::Format`]
@@ -154,19 +156,19 @@ pub trait RepoStorage: Send + Sync {
         Ok(())
     }
 
-    /// Attributes of one entry (links are not followed).
+    /// Returns the attributes of one entry (without following links).
     ///
     /// # Errors
-    /// The store can't tell.
+    /// The store can't be read.
     fn info(&self, path: &RepoPath) -> Result<Option<Entry>>;
 
-    /// The entries of one directory, sorted by name (byte order); `None` when there is no such directory.
+    /// Returns the entries of one directory, sorted by name (byte order); `None` if there is no such directory.
     ///
     /// # Errors
     /// The directory can't be read.
     fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>>;
 
-    /// All files below a directory, sorted by path (byte order). A missing directory has none.
+    /// Returns all files below a directory, sorted by path (byte order). A missing directory has none.
     ///
     /// # Errors
     /// A directory can't be read.
@@ -176,7 +178,8 @@ pub trait RepoStorage: Send + Sync {
         Ok(files)
     }
 
-    /// The names in one directory, sorted (byte order), for callers that need no more; `None` when there is no such directory.
+    /// Returns the names in one directory, sorted (byte order), for callers that need no attributes; `None` if there is
+    /// no such directory.
     ///
     /// # Errors
     /// The directory can't be read.
@@ -184,7 +187,8 @@ pub trait RepoStorage: Send + Sync {
         Ok(self.list(path)?.map(|entries| entries.into_iter().map(|entry| entry.name).collect()))
     }
 
-    /// The names in one directory that sort after `after`, sorted (byte order), for callers that look for a few of many.
+    /// Returns the names in one directory that sort after `after`, sorted (byte order), for callers that need a few of
+    /// many.
     ///
     /// # Errors
     /// The directory can't be read.
@@ -194,7 +198,7 @@ pub trait RepoStorage: Send + Sync {
         Ok(names)
     }
 
-    /// What a symbolic link points to; `None` when it is missing or the driver has no links.
+    /// Returns the destination of a symbolic link; `None` if it is missing or the driver has no links.
     ///
     /// # Errors
     /// The link can't be read.
@@ -202,93 +206,93 @@ pub trait RepoStorage: Send + Sync {
         Ok(None)
     }
 
-    /// Opens a file for reading; `None` when it is missing. A range past the end reads nothing.
+    /// Opens a file for reading; `None` if it is missing. A range past the end reads nothing.
     ///
     /// # Errors
-    /// The file is there but can't be opened.
+    /// The file exists but can't be opened.
     fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>>;
 
-    /// How several ranges are best read.
+    /// Returns how to read several ranges efficiently.
     fn read_ahead(&self) -> ReadAhead {
         ReadAhead::NEAR
     }
 
-    /// Begins what [`RepoStorage::read`] does; where answers take their time, without waiting for it.
+    /// Starts what [`RepoStorage::read`] does. A remote driver does not wait for the answer.
     fn begin_read(&self, path: &RepoPath, range: ReadRange) -> PendingRead {
         PendingRead::opened(self.read(path, range))
     }
 
-    /// Starts writing a file, making missing parent directories.
+    /// Starts writing a file, and creates missing parent directories.
     ///
     /// # Errors
-    /// The file can't be made.
+    /// The file can't be created.
     fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>>;
 
-    /// Makes a directory and its parents; nothing where [`Features::paths`] is false.
+    /// Creates a directory and its parents. Does nothing if [`Features::paths`] is false.
     ///
     /// # Errors
-    /// It can't be made.
+    /// It can't be created.
     fn create_path(&self, path: &RepoPath) -> Result<()>;
 
     /// Removes one file or link.
     ///
     /// # Errors
-    /// It is there and can't be removed.
+    /// It exists and can't be removed.
     fn remove(&self, path: &RepoPath) -> Result<()>;
 
-    /// Removes several files or links. After an error the first of them may be gone, or any of them where
+    /// Removes several files or links. After an error the first of them may be removed, or any of them if
     /// [`Features::remote`] is true.
     ///
     /// # Errors
-    /// One of them is there and can't be removed.
+    /// One of them exists and can't be removed.
     fn remove_many(&self, paths: &[RepoPath]) -> Result<()> {
         paths.iter().try_for_each(|path| self.remove(path))
     }
 
-    /// Removes a directory and all below it. A link is removed itself and never followed.
+    /// Removes a directory and everything below it. A link is removed itself and never followed.
     ///
     /// # Errors
     /// Something in it can't be removed.
     fn remove_all(&self, path: &RepoPath) -> Result<()>;
 
-    /// Makes the entries of a directory durable; nothing where [`Features::path_sync`] is false.
+    /// Makes the entries of a directory durable. Does nothing if [`Features::path_sync`] is false.
     ///
     /// # Errors
     /// [`crate::ErrorCode::PathSync`].
     fn sync_path(&self, path: &RepoPath) -> Result<()>;
 
-    /// Makes the next reads of these files come from where they are stored and not from this machine's memory, which after a
-    /// failed write may hold more than the disk. Nothing where nothing is remembered.
+    /// Makes the next reads of these files come from the storage and not from this host's memory, which may differ from
+    /// the disk after a failed write. Does nothing if nothing is cached.
     fn forget_cached(&self, files: &[RepoPath]) {
         let _ = files;
     }
 
-    /// Begins a batch of writes with [`WriteOptions::BATCH`], all of them below `path`, which is there; `None` if many files
-    /// can't be synced at once there, which must then be synced one by one ([`WriteOptions::IN_PLACE`]).
+    /// Begins a batch of writes with [`WriteOptions::BATCH`], all below `path`, which exists. Returns `None` if the
+    /// driver can't sync many files at once there. Then they must be synced one by one ([`WriteOptions::IN_PLACE`]).
     ///
     /// # Errors
-    /// The store can't tell.
+    /// The storage can't be checked.
     fn begin_batch(&self, path: &RepoPath) -> Result<Option<Box<dyn SyncBatch>>> {
         let _ = path;
         Ok(None)
     }
 
-    /// Makes (or replaces) a symbolic link with this text as destination.
+    /// Creates (or replaces) a symbolic link with this text as its destination.
     ///
     /// # Errors
-    /// It can't be made, or the driver has none.
+    /// It can't be created, or the driver has no symbolic links.
     fn symlink(&self, destination: &str, link: &RepoPath) -> Result<()>;
 
-    /// Makes a hard link `link` to the file `existing`.
+    /// Creates a hard link `link` to the file `existing`.
     ///
     /// # Errors
-    /// It can't be made, or the driver has none.
+    /// It can't be created, or the driver has no hard links.
     fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()>;
 }
 
-/// All files below a directory, in no order.
+/// Returns all files below a directory, in no order.
 fn list_files_below<S: RepoStorage + ?Sized>(storage: &S, path: &RepoPath) -> Result<Vec<FileSize>> {
-    // A list of its own, since a server could make up directories without end
+    // Not recursive: a server could invent directories without end
     let (mut left, mut files) = (vec![String::new()], Vec::new());
     while let Some(prefix) = left.pop() {
         let directory = if prefix.is_empty() { path.clone() } else { path.join(prefix.trim_end_matches('/'))? };
@@ -308,25 +312,25 @@ fn list_files_below<S: RepoStorage + ?Sized>(storage: &S, path: &RepoPath) -> Re
     Ok(files)
 }
 
-/// The error for a file that had to be there, in pgBackRest's words.
+/// Returns the error for a missing file that is required, with pgBackRest's text.
 pub fn missing(storage: &dyn RepoStorage, path: &RepoPath) -> Error {
     let path = storage.display(path);
     Error::new(ErrorCode::FileMissing, format!("unable to open missing file '{path}' for read"))
 }
 
-/// Whether there is a file (or a link, which is taken to lead to one).
+/// Returns whether a file exists (or a link, which is assumed to lead to a file).
 ///
 /// # Errors
-/// The store can't tell.
+/// The storage can't be read.
 pub fn exists(storage: &dyn RepoStorage, path: &RepoPath) -> Result<bool> {
     Ok(storage.info(path)?.is_some_and(|entry| matches!(entry.kind, EntryKind::File | EntryKind::Link)))
 }
 
-/// Reads a whole file into memory; `None` when it is missing.
+/// Reads a file into memory; `None` if it is missing.
 ///
 /// # Errors
-/// The file can't be read, or [`ErrorCode::FileRead`] when it is larger than `size_max` bytes: a repository is input, and
-/// a file that grew without limit must not take all memory.
+/// The file can't be read, or [`ErrorCode::FileRead`] if it is larger than `size_max` bytes. A repository is untrusted
+/// input, and a file that grew without limit must not use all memory.
 pub fn get(storage: &dyn RepoStorage, path: &RepoPath, size_max: u64) -> Result<Option<Vec<u8>>> {
     let Some(reader) = storage.read(path, ReadRange::default())? else { return Ok(None) };
     let mut bytes = Vec::new();
@@ -341,10 +345,10 @@ pub fn get(storage: &dyn RepoStorage, path: &RepoPath, size_max: u64) -> Result<
     Ok(Some(bytes))
 }
 
-/// Writes a whole file.
+/// Writes a file.
 ///
 /// # Errors
-/// It can't be written; with an atomic write the earlier file is then still there.
+/// It can't be written. With an atomic write the earlier file then still exists.
 pub fn put(storage: &dyn RepoStorage, path: &RepoPath, bytes: &[u8], options: WriteOptions) -> Result<()> {
     let mut writer = storage.write(path, options)?;
     writer

@@ -1,7 +1,7 @@
 //! Checks a repository: info files, every WAL segment, every file of every backup.
 //!
-//! Only stored bytes are compared with their checksums; nothing is restored. What is found is a report, not an error: the
-//! command succeeds whatever it says. Source: pgBackRest `src/command/verify/verify.c`.
+//! Only stored bytes are compared with their checksums; nothing is restored. The result is a report and not an error:
+//! the command succeeds regardless of it. Source: pgBackRest `src/command/verify/verify.c`.
 
 mod file;
 mod info_file;
@@ -33,7 +33,7 @@ use crate::log::{self, Level};
 use crate::repo::{formats, info_files, manifest_store};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, info, warn};
 
-/// Threads of each worker where the repository is on a server. Each has a decoder with its window.
+/// Threads per worker if the repository is on a server. Each has a decoder with its window.
 const THREADS_REMOTE: u32 = 3;
 
 /// What to check and how.
@@ -41,36 +41,36 @@ const THREADS_REMOTE: u32 = 3;
 pub struct VerifySettings {
     /// The stanza.
     pub stanza: Stanza,
-    /// Check only this backup, what it refers to and the WAL that makes it consistent.
+    /// Check only this backup, the backups that it refers to, and the WAL that makes it consistent.
     pub set: Option<String>,
-    /// Report also what is right.
+    /// Also report what is valid.
     pub verbose: bool,
-    /// Take WAL for this version's whatever it says.
+    /// Read WAL as this version, regardless of its content.
     pub pg_version_force: Option<PgVersion>,
     /// Workers and retries.
     pub queue: QueueSettings,
-    /// Make info files and manifests whole again of which only one of file and copy is.
+    /// Repair info files and manifests of which either the file or the copy is damaged.
     pub repair: Option<RepairSettings>,
 }
 
 /// The outcome.
 #[derive(Debug)]
 pub struct VerifySummary {
-    /// The report, without a line feed at its end; empty when all is right and nothing else was asked for.
+    /// The report, without a trailing line feed; empty if everything is valid and no details were requested.
     pub text: String,
     /// Number of faults.
     pub errors: u32,
-    /// Number of info files and manifests that are whole only once.
+    /// Number of info files and manifests of which either the file or the copy is damaged.
     pub warnings: u32,
-    /// What kept them from being repaired.
+    /// What prevented their repair.
     pub failure: Option<Error>,
 }
 
 /// Checks one repository.
 ///
 /// # Errors
-/// It can't be checked: directories can't be listed, or the first WAL segment has no readable header. Faults of files are in
-/// the summary.
+/// It can't be checked: directories can't be listed, or the first WAL segment has no readable header. Invalid files are
+/// in the summary.
 pub fn run(settings: &VerifySettings, repo: &Repo, cancel: &CancelToken) -> Result<VerifySummary> {
     let mut text = String::new();
     let mut errors = 0;
@@ -134,8 +134,8 @@ pub fn run(settings: &VerifySettings, repo: &Repo, cancel: &CancelToken) -> Resu
     Ok(VerifySummary { text, errors, warnings, failure })
 }
 
-/// Warns about files of which only one of two is whole, and repairs them if that was asked for. Returns how many are left, and
-/// what kept them from being repaired.
+/// Warns about files of which one of the two is damaged, and repairs them if requested. Returns how many remain, and
+/// what prevented their repair.
 fn settle_half_whole(
     settings: &VerifySettings,
     repo: &Repo,
@@ -159,7 +159,7 @@ fn settle_half_whole(
     }
 }
 
-/// Both info files must tell of the same clusters.
+/// Checks that both info files list the same clusters.
 fn check_history(archive_info: &ArchiveInfo, backup_info: &BackupInfo) -> Result<()> {
     crate::stanza::check_match(archive_info, backup_info)?;
     let same = archive_info.history.len() == backup_info.history.len()
@@ -169,14 +169,14 @@ fn check_history(archive_info: &ArchiveInfo, backup_info: &BackupInfo) -> Result
     if same { Ok(()) } else { Err(Error::new(ErrorCode::Format, "archive and backup history lists do not match")) }
 }
 
-/// What was found in archives and backups.
+/// The results of archives and backups.
 #[derive(Default)]
 struct Findings {
     /// The lines of the report.
     text: String,
     /// Number of faults.
     errors: u32,
-    /// Manifests that are whole only once.
+    /// Manifests of which either the file or the copy is damaged.
     half_whole: Vec<HalfWhole>,
 }
 
@@ -201,7 +201,7 @@ fn verify(
     }
     let mut labels = list_labels(settings, repo)?;
     for label in labels.iter().filter(|label| !backup_info.backups.contains_key(label)) {
-        // It may be left from an expire that was cut off
+        // It may be left over from an interrupted expire
         warn!("backup '{label}' found in the repository but not in backup.info");
     }
     if let Some(set) = settings.set.as_ref().filter(|_| labels.is_empty()) {
@@ -265,14 +265,14 @@ fn verify(
     Ok(Findings { text, errors, half_whole: plan.half_whole })
 }
 
-/// Backups that have a directory, in order; only the one asked for, if one was.
+/// Returns backups with a directory, in order, or only the requested one.
 fn list_labels(settings: &VerifySettings, repo: &Repo) -> Result<Vec<BackupLabel>> {
     let entries = repo.storage.list(&layout::backup_stanza(&settings.stanza))?.unwrap_or_default();
     let wanted = |name: &str| settings.set.as_ref().is_none_or(|set| set == name);
     Ok(entries.iter().filter(|entry| wanted(&entry.name)).filter_map(|entry| entry.name.parse().ok()).collect())
 }
 
-/// Directories of clusters in the archive, in the order of their numbers.
+/// Returns directories of clusters in the archive, in the order of their numbers.
 fn list_archive_ids(stanza: &Stanza, repo: &Repo) -> Result<Vec<String>> {
     let entries = repo.storage.list(&layout::archive_stanza(stanza))?.unwrap_or_default();
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -287,10 +287,11 @@ fn list_archive_ids(stanza: &Stanza, repo: &Repo) -> Result<Vec<String>> {
     Ok(ids.into_iter().map(|(_, name)| name).collect())
 }
 
-/// What a single backup needs: with block maps, all backups that it refers to, which are added to `labels`; and its WAL.
+/// Determines what a single backup needs: with block maps, all backups that it refers to, which are added to `labels`;
+/// and its WAL.
 ///
 /// # Errors
-/// The manifest could not be read in a way that says nothing about it, such as a server that does not answer.
+/// The manifest could not be read for a reason that says nothing about it, such as a server that does not answer.
 fn set_needs(manifest: Result<Manifest>, labels: &mut Vec<BackupLabel>) -> Result<Option<WalFilter>> {
     let manifest = match manifest {
         Ok(manifest) => manifest,
@@ -311,7 +312,7 @@ fn set_needs(manifest: Result<Manifest>, labels: &mut Vec<BackupLabel>) -> Resul
     Ok(Some(WalFilter { archive_id, first: first.to_string(), last: last.to_string() }))
 }
 
-/// Clusters in the archive that archive.info knows nothing of; returns the number of faults.
+/// Reports clusters in the archive that archive.info does not list. Returns the number of errors.
 fn check_archive_ids(archive_ids: &[String], archive_info: &ArchiveInfo) -> u32 {
     let unknown: Vec<&str> = archive_ids
         .iter()
@@ -325,10 +326,10 @@ fn check_archive_ids(archive_ids: &[String], archive_info: &ArchiveInfo) -> u32 
     1
 }
 
-/// Checks all files that the plan gives out.
+/// Checks all files of the plan.
 fn check_files(settings: &VerifySettings, repo: &Repo, plan: &Mutex<Plan<'_>>, cancel: &CancelToken) -> Result<()> {
     let lock = || plan.lock().unwrap_or_else(PoisonError::into_inner);
-    // A file that can't be checked is a result here, so the queue sees no errors and its retries are done below
+    // A file that can't be checked is a result here, so the queue sees no errors and retries are done below
     let retries: &[Duration] = &settings.queue.retry_intervals;
     let queue = QueueSettings { retry_intervals: Vec::new(), ..settings.queue.clone() }
         .for_reading(&*repo.storage, THREADS_REMOTE);

@@ -11,30 +11,52 @@ const PHASE_MAX: Duration = Duration::from_secs(60);
 /// The option that the other host adds to each command.
 const ELSEWHERE: &str = "--lock-path";
 
-/// When the second command begins: the text that the first has logged by then.
-const PHASES: [(&str, &str); 5] = [
-    ("before the scan", "execute backup start"),
-    ("at the first file", "backup file "),
-    ("while it copies", "50."),
-    ("at the stop", "execute backup stop"),
-    ("at the end", "new backup label"),
+/// When the second command begins.
+struct Phase {
+    name: &'static str,
+    /// What the first command has logged by then.
+    logged: &'static str,
+    /// Whether the first command waits for WAL then, which is held back.
+    waits: bool,
+}
+
+const PHASES: [Phase; 5] = [
+    Phase { name: "before the scan", logged: "check archive for ", waits: true },
+    Phase { name: "at the first file", logged: "backup file ", waits: false },
+    Phase { name: "while it copies", logged: "50.", waits: false },
+    Phase { name: "after the stop", logged: "check archive for segment(s)", waits: true },
+    Phase { name: "at the end", logged: "new backup label", waits: false },
 ];
 
+/// No WAL is archived while this file is next to the data directory.
+const NO_ARCHIVE: &str = "no-archive";
+
 /// A cluster that takes some time to back up, with a full backup that retention expires after the next one.
-fn scenario(global: &[&str], store: &[String]) -> Option<Scenario> {
-    let mut all: Vec<String> =
-        ["compress-type=bz2", "process-max=1", "repo1-retention-full=1"].map(str::to_owned).into();
-    all.extend(global.iter().map(|&line| line.to_owned()));
-    all.extend(store.iter().cloned());
-    let scenario = Scenario::start(ScenarioOptions { global: all, ..ScenarioOptions::default() })?;
+fn scenario(global: &[&str]) -> Option<Scenario> {
+    let scenario = scenario_without_stanza(global)?;
+    make_first_backup(&scenario);
+    Some(scenario)
+}
+
+fn scenario_without_stanza(global: &[&str]) -> Option<Scenario> {
+    let scenario = Scenario::start(ScenarioOptions { global: configuration(global), ..ScenarioOptions::default() })?;
     scenario.cluster.sql(
         "create table large as select g, (select string_agg(md5((g * 100 + n)::text), '') from generate_series(1, 40) n) as note \
          from generate_series(1, 12000) g; checkpoint",
     );
+    Some(scenario)
+}
+
+fn configuration(global: &[&str]) -> Vec<String> {
+    let all = ["compress-type=bz2", "process-max=1", "repo1-retention-full=1", "archive-timeout=300"];
+    all.iter().chain(global).map(ToString::to_string).collect()
+}
+
+/// Creates the stanza, makes a full backup and changes the cluster.
+fn make_first_backup(scenario: &Scenario) {
     scenario.rbr(&["stanza-create"]).success();
     scenario.rbr(&["backup", "--type=full"]).success();
-    scenario.cluster.sql("update large set note = md5(note) where g % 3 = 0; checkpoint");
-    Some(scenario)
+    scenario.cluster.sql("update large set note = md5(note || g) where g % 3 = 0; checkpoint");
 }
 
 fn elsewhere(scenario: &Scenario, tool: Tool, arguments: &[&str]) -> Run {
@@ -53,28 +75,31 @@ fn wait_for(backup: &mut Background, text: &str) {
     }
 }
 
-/// Checks that every listed backup is complete, and that the newest one restores.
-fn repository_is_whole(scenario: &Scenario) {
-    let folder = |number| {
-        (0..).map(|round| format!("restored-{number}-{round}")).find(|name| !scenario.space.path(name).exists())
-    };
-    let dump = scenario.cluster.dump();
+/// Checks that every listed backup is complete, as both programs see it.
+fn backups_are_complete(scenario: &Scenario) {
     for tool in [Tool::Rbr, Tool::PgBackRest] {
         let verify =
             scenario.run(tool, &["verify", "--verbose", "--output=text", "--log-level-console=error"]).success();
         assert!(verify.stdout.contains("status: ok"), "{}", verify.describe());
     }
+}
+
+/// Checks that every listed backup is complete and restores.
+fn repository_is_whole(scenario: &Scenario) {
+    backups_are_complete(scenario);
+    scenario.labels().iter().for_each(|label| backup_restores(scenario, label));
+}
+
+fn backup_restores(scenario: &Scenario, label: &str) {
     scenario.cluster.switch_wal();
-    for (number, label) in scenario.labels().iter().enumerate() {
-        let set = format!("--set={label}");
-        let mut restored = scenario.restore(Tool::Rbr, &folder(number).expect("free name"), &[&set]);
-        restored_matches(&mut restored, &dump);
-    }
+    let mut restored = scenario.restore(Tool::Rbr, "restored", &[&format!("--set={label}")]);
+    restored_matches(&mut restored, &scenario.cluster.dump());
+    std::fs::remove_dir_all(restored.data()).expect("remove the restored cluster");
 }
 
 #[test]
 fn commands_of_another_host_are_refused_while_a_backup_runs() {
-    let Some(scenario) = scenario(&[], &[]) else { return };
+    let Some(scenario) = scenario(&[]) else { return };
     let mut backup = scenario.start_command(Tool::Rbr, &["backup", "--type=full"]);
     wait_for(&mut backup, "backup file ");
     let running = "backup on host '";
@@ -96,7 +121,7 @@ fn commands_of_another_host_are_refused_while_a_backup_runs() {
 
 #[test]
 fn backup_killed_on_this_host_is_resumed_at_once_from_another_lock_path() {
-    let Some(scenario) = scenario(&[], &[]) else { return };
+    let Some(scenario) = scenario(&[]) else { return };
     let mut backup = scenario.start_command(Tool::Rbr, &["backup", "--type=full"]);
     wait_for(&mut backup, "backup file ");
     assert!(backup.kill());
@@ -106,7 +131,7 @@ fn backup_killed_on_this_host_is_resumed_at_once_from_another_lock_path() {
 
 #[test]
 fn backup_of_pgbackrest_that_runs_elsewhere_is_left_alone() {
-    let Some(scenario) = scenario(&[], &[]) else { return };
+    let Some(scenario) = scenario(&[]) else { return };
     let mut backup = scenario.start_command(Tool::PgBackRest, &["backup", "--type=full"]);
     wait_for(&mut backup, "backup file ");
     for kind in ["--type=full", "--type=incr"] {
@@ -119,7 +144,7 @@ fn backup_of_pgbackrest_that_runs_elsewhere_is_left_alone() {
 
 #[test]
 fn backup_whose_directory_pgbackrest_takes_does_not_count() {
-    let Some(scenario) = scenario(&["repo1-bundle=y"], &[]) else { return };
+    let Some(scenario) = scenario(&["repo1-bundle=y"]) else { return };
     let mut backup = scenario.start_command(Tool::Rbr, &["backup", "--type=full"]);
     wait_for(&mut backup, "backup file ");
     elsewhere(&scenario, Tool::PgBackRest, &["backup", "--type=full"]).success().says("cannot be resumed");
@@ -128,51 +153,91 @@ fn backup_whose_directory_pgbackrest_takes_does_not_count() {
     repository_is_whole(&scenario);
 }
 
-/// Starts one backup during a phase of another. A backup that succeeds is listed, and every listed backup is complete.
-fn meet(first: (Tool, &str), second: (Tool, &str), phase: (&str, &str), global: &[&str], store: &[String]) {
-    let Some(scenario) = scenario(global, store) else { return };
-    let mut backup = scenario.start_command(first.0, &["backup", first.1]);
-    wait_for(&mut backup, phase.1);
-    let other = elsewhere(&scenario, second.0, &["backup", second.1]);
-    let code = backup.wait();
-    println!("{first:?} met by {second:?} {}, {global:?}: {code} and {}", phase.0, other.code);
-    assert!(code == 0 || other.code == 0, "{}\n{}", backup.log(), other.describe());
-    if first.0 == Tool::Rbr && second.0 == Tool::Rbr {
-        assert_eq!(code, 0, "{}", backup.log());
-        assert!(matches!(other.code, 0 | 50), "{}", other.describe());
+/// Lets one backup stand still at a phase while the other runs. A backup that succeeds is listed, and everything listed is whole.
+fn meet(scenario: &Scenario, [first, second]: [(Tool, &str); 2], phase: &Phase, context: &str) {
+    make_first_backup(scenario);
+    if phase.waits {
+        scenario.space.write(NO_ARCHIVE, "");
     }
-    repository_is_whole(&scenario);
-    // And goes on
-    elsewhere(&scenario, Tool::Rbr, &["backup", "--type=incr"]).success();
-    repository_is_whole(&scenario);
+    let mut backup = scenario.start_command(first.0, &["backup", first.1]);
+    wait_for(&mut backup, phase.logged);
+    backup.stand_still();
+    let stood_still = backup.is_running();
+    if phase.waits {
+        assert!(stood_still, "{context}: {}", backup.log());
+        std::fs::remove_file(scenario.space.path(NO_ARCHIVE)).expect("remove file");
+    }
+    let other = elsewhere(scenario, second.0, &["backup", second.1]);
+    backup.go_on();
+    let code = backup.wait();
+    println!("{context}: {code}{} and {}", if stood_still { "" } else { " (had ended before)" }, other.code);
+    let both = || format!("{context}\n{}\n{}", backup.log(), other.describe());
+    assert!(code == 0 || other.code == 0, "{}", both());
+    if first.0 == Tool::Rbr && second.0 == Tool::Rbr {
+        assert_eq!((code, other.code), (0, if stood_still { 50 } else { 0 }), "{}", both());
+    }
+    let labels = scenario.labels();
+    for (tool, code, log) in [(first.0, code, &backup.log()), (second.0, other.code, &other.stdout)] {
+        let label = log.lines().find_map(|line| line.split_once("new backup label = ")).map(|(_, label)| label.trim());
+        let listed = labels.iter().any(|listed| label == Some(listed));
+        assert!(tool != Tool::Rbr || code != 0 || listed, "{labels:?}, {}", both());
+    }
+    repository_is_whole(scenario);
+    // The next backup works
+    elsewhere(scenario, Tool::Rbr, &["backup", "--type=incr"]).success();
+    backups_are_complete(scenario);
+    backup_restores(scenario, scenario.labels().last().expect("a backup"));
 }
 
-#[test]
-fn full_matrix_of_two_hosts_leaves_a_whole_repository() {
+/// Backups of all types at all phases with bundles and without, in a local repository and on a server.
+fn full_matrix(first: Tool, second: Tool) {
+    let Some(scenario) = scenario_without_stanza(&[]) else { return };
+    let command = scenario.cluster.sql("show archive_command").trim().replace("%p", "\"$1\"");
+    scenario.space.write("pgbackrest.sh", format!("while [ -e ../{NO_ARCHIVE} ]; do sleep 0.05; done; {command}"));
+    scenario.cluster.sql("alter system set archive_command = 'sh ../pgbackrest.sh %p'");
+    scenario.cluster.sql("select pg_reload_conf()");
     let server = Weed::start();
     let store = server.as_ref().map(|weed| weed.options(weed.port())).unwrap_or_default();
-    let tools = [(Tool::Rbr, Tool::Rbr), (Tool::Rbr, Tool::PgBackRest), (Tool::PgBackRest, Tool::Rbr)];
-    let kinds = [
+    let types = [
         ("--type=full", "--type=full"),
         ("--type=full", "--type=incr"),
         ("--type=incr", "--type=diff"),
         ("--type=diff", "--type=full"),
     ];
     let mut number = 0_usize;
-    for (first, second) in tools {
-        for (first_kind, second_kind) in kinds {
-            for phase in PHASES {
-                for bundle in ["repo1-bundle=n", "repo1-bundle=y"] {
-                    // Each combination meets every phase in one of the two stores
-                    number += 1;
-                    let mut path = Vec::new();
-                    if number.div_ceil(2).is_multiple_of(2) {
-                        path.clone_from(&store);
-                        path.push(format!("repo1-path=/two-hosts-{number}"));
-                    }
-                    meet((first, first_kind), (second, second_kind), phase, &[bundle], &path);
+    for (first_type, second_type) in types {
+        for phase in &PHASES {
+            for bundle in ["repo1-bundle=n", "repo1-bundle=y"] {
+                // Each combination meets every phase in one of the two places
+                number += 1;
+                let on_server = number.div_ceil(2).is_multiple_of(2) && !store.is_empty();
+                let mut global = configuration(&[bundle]);
+                if on_server {
+                    global.extend(store.iter().filter(|line| !line.starts_with("repo1-path=")).cloned());
+                    global.push(format!("repo1-path=/two-hosts-{number}"));
+                } else {
+                    global.push(format!("repo1-path={}", scenario.space.text(&format!("repo-{number}"))));
                 }
+                scenario.configure(&global);
+                let place = if on_server { "server" } else { "local" };
+                let pair = [(first, first_type), (second, second_type)];
+                meet(&scenario, pair, phase, &format!("{pair:?} {}, {bundle}, {place}", phase.name));
             }
         }
     }
+}
+
+#[test]
+fn full_matrix_of_two_hosts_with_rbr_leaves_a_whole_repository() {
+    full_matrix(Tool::Rbr, Tool::Rbr);
+}
+
+#[test]
+fn full_matrix_of_rbr_met_by_pgbackrest_leaves_a_whole_repository() {
+    full_matrix(Tool::Rbr, Tool::PgBackRest);
+}
+
+#[test]
+fn full_matrix_of_pgbackrest_met_by_rbr_leaves_a_whole_repository() {
+    full_matrix(Tool::PgBackRest, Tool::Rbr);
 }

@@ -1,4 +1,4 @@
-//! Files that a killed rbr leaves under temporary names: they are nothing to pgBackRest.
+//! Files that a killed rbr leaves under temporary names. pgBackRest ignores them.
 
 use std::fs;
 use std::path::Path;
@@ -6,10 +6,11 @@ use std::path::Path;
 use super::golden::Golden;
 use crate::env::oracles;
 
-/// What ends the temporary names of a process on another host.
+/// The end of the temporary names of a process on another host.
 const WRITER: &str = "0123456789ab-4d2-0badcafe.pgbackrest.tmp";
 
-/// Leaves a temporary file beside every file that is written under such a name, and one of a timeline that has no file yet.
+/// Leaves a temporary file beside every file that is written under such a name, and one of a timeline that has no file
+/// yet. Returns their number.
 fn leave(golden: &Golden, folder: &str) -> usize {
     let mut left = 0;
     for entry in fs::read_dir(golden.space.path(folder)).expect("folder") {

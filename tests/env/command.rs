@@ -139,6 +139,22 @@ impl Background {
         }
     }
 
+    /// Lets the command and its children stand still, if they still run, until [`Background::go_on`].
+    pub fn stand_still(&mut self) {
+        self.signal_group(Signal::STOP);
+    }
+
+    /// Ends [`Background::stand_still`].
+    pub fn go_on(&mut self) {
+        self.signal_group(Signal::CONT);
+    }
+
+    fn signal_group(&mut self, signal: Signal) {
+        if self.child.try_wait().expect("wait").is_none() {
+            let _ = kill_process_group(self.group(), signal);
+        }
+    }
+
     /// Waits for the end and returns the exit status (128 + signal for a signal).
     #[track_caller]
     pub fn wait(&mut self) -> i32 {

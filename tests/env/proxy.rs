@@ -210,6 +210,13 @@ impl Proxy {
         self.shared.state().latency = latency;
     }
 
+    /// Waits until all connections have ended, so that every request is recorded. For clients that have ended.
+    pub fn settle(&self) {
+        while !lock(&self.shared.open).is_empty() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Returns the requests since the start or the last [`Proxy::clear`], in the order in which they ended.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.state().log.clone()

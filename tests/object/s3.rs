@@ -26,6 +26,11 @@ fn large_and_small_files_of_their_own_are_all_there() {
             "create table large_{number} as select g, md5(g::text) as note from generate_series(1, 100000) g"
         ));
     }
+    // The server cannot show the first name in XML
+    let odd = ["odd\u{1}name", "tab\t del\u{7f}+&%41"];
+    for name in odd {
+        scenario.space.write(&format!("{}/{name}", scenario.cluster.data_text()), name);
+    }
     scenario.rbr(&["stanza-create"]).success();
     let full = ["backup", "--type=full"];
     scenario.rbr(&full).success();
@@ -34,8 +39,17 @@ fn large_and_small_files_of_their_own_are_all_there() {
     for (tool, name) in [(Tool::Rbr, "by-rbr"), (Tool::PgBackRest, "by-pgbackrest")] {
         let verify = ["verify", "--output=text", "--verbose", "--log-level-console=off"];
         scenario.run(tool, &verify).success().says("status: ok");
-        restored_matches(&mut scenario.restore(tool, name, &[]), &dump);
+        let mut restored = scenario.restore(tool, name, &[]);
+        for name in odd {
+            assert_eq!(std::fs::read_to_string(restored.data().join(name)).expect("restored file"), name);
+        }
+        restored_matches(&mut restored, &dump);
     }
+    scenario.pgbackrest(&full).success();
+    restored_matches(&mut scenario.restore(Tool::Rbr, "of-pgbackrest", &[]), &scenario.cluster.dump());
+    scenario.rbr(&["expire", "--repo1-retention-full=1"]).success();
+    let left = scenario.rbr(&["repo-ls", "--recurse", "backup", "--log-level-console=off"]).success().stdout;
+    assert_eq!(left.lines().filter(|line| line.contains("odd")).count(), 1, "{left}");
 }
 
 /// The paths that were asked for since the last time.

@@ -61,8 +61,8 @@ fn calls_that_find_their_work_done_make_few_system_calls_and_no_threads() {
     let calls = traced(&scenario, &["archive-push", source.to_str().expect("UTF-8")]);
     within(&calls, PUSH_CALLS_MAX);
 
-    // The requested segment and enough others, so that no worker is needed, all fetched for this cluster since the machine was
-    // started
+    // The requested segment and enough further segments that no worker is needed, all fetched for this cluster since
+    // the machine was started
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("boot id");
     let control = fs::read(scenario.cluster.data().join("global/pg_control")).expect("pg_control");
     let system_id = u64::from_le_bytes(control[..8].try_into().expect("system identifier"));

@@ -1,4 +1,4 @@
-//! What the calls of PostgreSQL need to deal with a worker in the background.
+//! What the processes that PostgreSQL calls need to communicate with a background worker.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -9,19 +9,19 @@ use repo_format::layout::Stanza;
 
 use crate::spool::Spool;
 
-/// First pause between two looks into the spool.
+/// The first pause between two checks of the spool.
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
-/// Pauses grow up to this.
+/// The maximum pause.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
 
-/// Where a worker is met.
+/// Where and how to communicate with a worker.
 #[derive(Clone, Debug)]
 pub struct Background {
     /// The stanza.
     pub stanza: Stanza,
     /// The queue.
     pub spool: Spool,
-    /// Where lock files are.
+    /// The directory of lock files.
     pub lock_path: PathBuf,
     /// The repositories whose archive lock a worker holds.
     pub repo_keys: Vec<u32>,
@@ -29,15 +29,15 @@ pub struct Background {
     pub exec_id: String,
     /// How long to wait.
     pub timeout: Duration,
-    /// Where the worker logs, for a hint.
+    /// The worker's log file, for a hint.
     pub log_file: String,
 }
 
 impl Background {
-    /// The lock of the worker; `None` while one runs, also one that this process started.
+    /// Takes the worker's lock. Returns `None` while a worker is running, including one that this process started.
     ///
     /// # Errors
-    /// [`engine::ErrorCode::LockAcquire`] when the lock can't be tried.
+    /// [`engine::ErrorCode::LockAcquire`] if the lock can't be tried.
     pub fn try_lock(&self) -> Result<Option<Lock>> {
         let lock = Lock::try_acquire(LockRequest {
             lock_path: &self.lock_path,
@@ -63,7 +63,7 @@ impl Background {
     }
 }
 
-/// Looks again and again, with pauses short enough that PostgreSQL is not kept waiting for work that is done.
+/// Polls with short pauses, so that PostgreSQL does not wait for completed work.
 #[derive(Debug)]
 pub(crate) struct Poll {
     end: Instant,
@@ -71,7 +71,7 @@ pub(crate) struct Poll {
 }
 
 impl Poll {
-    /// Pauses; `false` once time is up.
+    /// Pauses. Returns `false` when the time is up.
     pub(crate) fn more(&mut self, cancel: &CancelToken) -> Result<bool> {
         let left = self.end.saturating_duration_since(Instant::now());
         if left.is_zero() {

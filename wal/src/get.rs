@@ -1,4 +1,4 @@
-//! `archive-get`: fetching the WAL file that PostgreSQL asks for.
+//! `archive-get`: fetches the WAL file that PostgreSQL asks for.
 
 pub mod claim;
 pub mod find;
@@ -16,12 +16,12 @@ use self::claim::{Caller, Claim};
 use self::segment::Decode;
 use crate::repos::Repos;
 
-/// Copies one file to its destination; `false` when no repository has it. `repos` are those to look at, in order.
+/// Copies one file to its destination. Returns `false` if no repository has it. `repos` are tried in order.
 ///
 /// # Errors
-/// [`engine::ErrorCode::RepoInvalid`] without a usable repository, [`engine::ErrorCode::ArchiveDuplicate`] for a segment that
-/// is stored with different contents, [`engine::ErrorCode::FileRead`] when no stored copy can be read, and those of
-/// [`find::find`].
+/// [`engine::ErrorCode::RepoInvalid`] without a usable repository, [`engine::ErrorCode::ArchiveDuplicate`] for a
+/// segment that is stored with different contents, [`engine::ErrorCode::FileRead`] if no stored copy can be read, and
+/// those of [`find::find`].
 pub fn get(repos: &Repos, cluster: &Cluster, wal_file: &str, destination: &Path) -> Result<bool> {
     let mut caller = Caller::now();
     loop {
@@ -32,7 +32,7 @@ pub fn get(repos: &Repos, cluster: &Cluster, wal_file: &str, destination: &Path)
     }
 }
 
-/// As [`get`], once, into a file that is there already.
+/// Like [`get`], but tries once, with a temporary file that already exists.
 fn get_into(mut claim: Claim, repos: &Repos, cluster: &Cluster, wal_file: &str) -> Result<bool> {
     let findings = find::find(repos, cluster, &[wal_file.to_owned()])?;
     if let Some(failure) = findings.failure {

@@ -1,8 +1,8 @@
-//! Policy of WAL archiving and retrieval: what `archive-push` and `archive-get` do with one file, and what their
+//! The policy of WAL archiving and retrieval: what `archive-push` and `archive-get` do with one file, and what their
 //! asynchronous workers do with many.
 //!
-//! PostgreSQL starts the program for every segment, so the way to the answer is short: nothing is opened, spawned or
-//! contacted before it is needed. A segment is acknowledged only after it is durable in every repository.
+//! PostgreSQL starts the program for every segment, so a call does as little as possible: it opens, starts and connects
+//! to nothing before it is needed. A push succeeds only after the segment is durable in every repository.
 
 pub mod background;
 pub mod get;

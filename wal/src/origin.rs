@@ -1,10 +1,12 @@
-//! From which boot of the machine, and of which cluster, the files of a queue are.
+//! Which boot of the machine and which cluster the files of a queue belong to.
 //!
-//! Nothing in the spool is synced: a segment fetched ahead lives there for seconds, and a sync would have every one written to a
-//! disk that PostgreSQL needs for its recovery. After a crash of the machine, though, a file may have its name and size but not
-//! its content, or a state may be there without its segment. Besides, each new cluster begins with the same names, so a segment
-//! may be that of a cluster that used the spool before. So the queue holds an empty file that is named after the boot and the
-//! cluster for which the queue was begun. Without it nothing there is believed, also not what another program has left.
+//! Nothing in the `in` queue is synced. A prefetched segment stays there for seconds, and a sync would write each one
+//! to a disk that PostgreSQL needs for its recovery. After a crash of the machine, however, a file may have its name
+//! and size but not its content, or a status file may exist without its segment. Also, every new cluster begins with
+//! the same segment names, so a segment may belong to a cluster that used the spool before.
+//!
+//! For these reasons the queue holds an empty mark file, whose name contains the boot and the cluster that the queue
+//! was started for. Without its mark, nothing in the queue is trusted, including what another program has left there.
 
 use engine::Result;
 
@@ -12,12 +14,12 @@ use crate::spool::Spool;
 
 /// Where Linux tells the id of the boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// What the names of marks begin with.
+/// The prefix of the marks' names.
 const MARK_PREFIX: &str = "boot.";
-/// Stands for the id of the boot where the system does not tell it.
+/// Replaces the boot id if the system does not provide one.
 const UNKNOWN: &str = "unknown";
 
-/// The mark of a cluster since the machine's current boot.
+/// The mark of a cluster since the current boot of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     mark: String,
@@ -25,7 +27,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// For the cluster with this system identifier.
+    /// Creates the mark of the cluster with this system identifier.
     pub fn of(system_id: u64) -> Self {
         Self::from_ids(std::fs::read_to_string(BOOT_ID).ok().as_deref(), system_id)
     }
@@ -37,28 +39,29 @@ impl Origin {
         Origin { mark, is_boot_known: boot.is_some() }
     }
 
-    /// Whether files must be synced before they get their names, since nothing tells what they survived.
+    /// Returns whether files must be synced before they get their names, because the boot is unknown and a mark may be
+    /// from before a crash.
     pub fn needs_sync(&self) -> bool {
         !self.is_boot_known
     }
 
-    /// Whether a name is that of the mark.
+    /// Returns whether `name` is the name of this mark.
     pub fn is_mark(&self, name: &str) -> bool {
         self.mark == name
     }
 
-    /// Whether all that is in the queue can be believed.
+    /// Returns whether the files in the queue can be trusted.
     ///
     /// # Errors
-    /// [`engine::ErrorCode::FileOpen`] when that can't be told.
+    /// [`engine::ErrorCode::FileOpen`] if the mark can't be examined.
     pub fn is_of(&self, spool: &Spool) -> Result<bool> {
         spool.exists(&self.mark)
     }
 
-    /// Empties the queue and marks it.
+    /// Empties the queue and creates the mark.
     ///
     /// # Errors
-    /// Those of listing, removing and writing.
+    /// Errors of listing, removing and writing.
     pub fn begin(&self, spool: &Spool) -> Result<()> {
         for name in spool.list()? {
             spool.remove(&name)?;

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use engine::{Error, ErrorCode, Result};
 
-/// The absolute path for a WAL path as PostgreSQL passes it (`%p`): as it is when absolute, else below the data directory,
-/// which must then be the working directory.
+/// Returns the absolute path of a WAL path that PostgreSQL passes (`%p`): unchanged if it is absolute, otherwise below
+/// the data directory, which must then be the working directory.
 ///
-/// `command` and `option` (the name of the option that gives `pg_path`) are for the messages.
+/// `command` and `option` (the name of the option for `pg_path`) are used in messages.
 ///
 /// # Errors
-/// [`ErrorCode::OptionRequired`] without `pg_path`, [`ErrorCode::PathMissing`] when it can't be entered, and
-/// [`ErrorCode::OptionInvalidValue`] when PostgreSQL runs in another directory.
+/// [`ErrorCode::OptionRequired`] without `pg_path`, [`ErrorCode::PathMissing`] if it can't be entered, and
+/// [`ErrorCode::OptionInvalidValue`] if PostgreSQL runs in another directory.
 pub fn wal_path(path: &str, pg_path: Option<&Path>, command: &str, option: &str) -> Result<PathBuf> {
     if path.starts_with('/') {
         return Ok(PathBuf::from(path));
@@ -46,10 +46,10 @@ pub fn wal_path(path: &str, pg_path: Option<&Path>, command: &str, option: &str)
     Ok(pg_path.join(path))
 }
 
-/// The last component of a path; PostgreSQL's WAL names are plain ASCII.
+/// Returns the last component of a path. PostgreSQL's WAL names are plain ASCII.
 ///
 /// # Errors
-/// [`ErrorCode::ParamInvalid`] for a path that ends in no file name, or one that is not UTF-8.
+/// [`ErrorCode::ParamInvalid`] for a path without a file name, or one that is not UTF-8.
 pub fn file_name(path: &Path) -> Result<&str> {
     path.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
         Error::new(ErrorCode::ParamInvalid, format!("'{}' does not end in the name of a WAL file", path.display()))

@@ -1,4 +1,4 @@
-//! `archive-push`: storing the WAL file that PostgreSQL hands over.
+//! `archive-push`: stores the WAL file that PostgreSQL hands over.
 
 pub mod async_worker;
 pub mod check;
@@ -24,26 +24,26 @@ use crate::repos::Repos;
 pub struct PushSettings {
     /// The stanza.
     pub stanza: Stanza,
-    /// The data directory, when it is known: its `pg_control` is then compared with the repositories.
+    /// The data directory, if it is known. Its `pg_control` is then compared with the repositories.
     pub pg_path: Option<PathBuf>,
-    /// Takes the cluster for this version, whatever its files say.
+    /// Assumes this version of the cluster, regardless of its files.
     pub version_force: Option<PgVersion>,
     /// Compare each segment's header with the cluster of the stanza.
     pub header_check: bool,
-    /// Warn when a segment is there already with the same content.
+    /// Warn if a segment exists already with the same content.
     pub mode_check: bool,
     /// How segments are compressed.
     pub compression: Compression,
-    /// Files pushed at the same time, or threads that compress one large file where there are fewer files.
+    /// Number of files to push in parallel, or of threads that compress one large file if there are fewer files.
     pub process_max: usize,
-    /// Drop WAL when more than so many bytes wait to be archived.
+    /// Drop WAL if more than this many bytes wait to be archived.
     pub queue_max: Option<u64>,
 }
 
-/// Pushes one file and returns when it is durable in all repositories, or dropped because too much WAL waits.
+/// Pushes one file. Returns when it is durable in all repositories, or dropped because too much WAL waits.
 ///
 /// # Errors
-/// Nothing may be taken for archived after an error, though some repositories may have the file: the codes are those of
+/// After an error the file must not count as archived, although some repositories may have it. The codes are those of
 /// [`check::check`] and [`segment::push_file`].
 pub fn push(repos: &Repos, settings: &PushSettings, wal_file: &std::path::Path) -> Result<()> {
     let name = file_name(wal_file)?;

@@ -3,17 +3,17 @@
 use engine::Error;
 use engine::repo::Repo;
 
-/// The repositories of a command. One that can't be opened does not keep the others from being used.
+/// The repositories of a command. One that can't be opened does not prevent the use of the others.
 #[derive(Default)]
 pub struct Repos {
-    /// Those that could be opened, in the order of their numbers.
+    /// The repositories that could be opened, in the order of their numbers.
     pub open: Vec<Repo>,
     /// The numbers of the others, and why they can't be opened.
     pub broken: Vec<(u32, Error)>,
 }
 
 impl Repos {
-    /// What is wrong with those that can't be opened, each with its number.
+    /// Returns the problems of repositories that can't be opened, each with its number.
     pub(crate) fn trouble(&self) -> Vec<(u32, String)> {
         self.broken.iter().map(|(key, error)| (*key, repo_error(*key, error))).collect()
     }
@@ -25,12 +25,12 @@ impl From<Vec<Repo>> for Repos {
     }
 }
 
-/// The form in which the trouble of one of several repositories is reported.
+/// Formats a problem of one of several repositories.
 pub fn repo_error(repo_key: u32, error: &Error) -> String {
     format!("repo{repo_key}: [{}] {error}", error.code)
 }
 
-/// Messages about repositories in the order of the numbers of these.
+/// Returns messages about repositories in the order of their numbers.
 pub(crate) fn in_order(mut trouble: Vec<(u32, String)>) -> Vec<String> {
     trouble.sort_by_key(|(key, _)| *key);
     trouble.into_iter().map(|(_, message)| message).collect()
@@ -55,7 +55,7 @@ mod tests {
 
     const BROKEN: &str = "repo2: [FileMissingError] no key file";
 
-    /// Repositories of which the second can't be opened, and the first and the third only when there are any.
+    /// Repositories of which the second can't be opened. The first and the third exist only if requested.
     fn repos(stanza: &Stanza, version: PgVersion, system_id: u64, keys: &[u32]) -> Repos {
         let open = |&key| {
             let repo = Repo { key, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };

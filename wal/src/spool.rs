@@ -1,4 +1,4 @@
-//! A queue of the spool: where the calls of PostgreSQL and their asynchronous worker meet.
+//! A queue of the spool, through which the processes that PostgreSQL calls and their asynchronous worker communicate.
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -11,9 +11,9 @@ use engine::{Error, ErrorCode, Result};
 use repo_format::layout::Stanza;
 use repo_format::spool::{self, SpoolQueue, Status};
 
-/// Written and renamed like everything that another process looks at, but not synced: what is lost of the `out` queue in a crash
-/// of the machine is only the knowledge that work was done, and the work is then found done. For the `in` queue see
-/// [`crate::origin`].
+/// Files are written under a temporary name and renamed, because other processes look at them, but they are not synced.
+/// For the `out` queue, a crash of the machine loses only the knowledge that work was done, and the next run finds the
+/// work done. For the `in` queue see [`crate::origin`].
 const NOT_SYNCED: WriteOptions = WriteOptions { atomic: true, sync_file: false, sync_path: false };
 
 /// How far the clock of the spool's file system may be ahead of this machine's.
@@ -41,7 +41,7 @@ impl Spool {
         self.path.join(name)
     }
 
-    /// Makes the directory.
+    /// Creates the directory.
     ///
     /// # Errors
     /// [`ErrorCode::PathCreate`].
@@ -67,7 +67,7 @@ impl Spool {
         };
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.path).map_err(failed)? {
-            // Names that are not UTF-8 are none of ours
+            // Names that are not UTF-8 are foreign
             if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
                 names.push(name);
             }
@@ -76,7 +76,7 @@ impl Spool {
         Ok(names)
     }
 
-    /// Removes a file; a missing one is fine, since the other side may have removed it.
+    /// Removes a file. A missing file is fine, because the other side may have removed it.
     ///
     /// # Errors
     /// [`ErrorCode::FileRemove`].
@@ -90,10 +90,10 @@ impl Spool {
         }
     }
 
-    /// Whether a file is there.
+    /// Returns whether a file exists.
     ///
     /// # Errors
-    /// [`ErrorCode::FileOpen`] when that can't be told.
+    /// [`ErrorCode::FileOpen`] if it can't be checked.
     pub fn exists(&self, name: &str) -> Result<bool> {
         let path = self.file(name);
         path.try_exists().map_err(|error| {
@@ -101,12 +101,13 @@ impl Spool {
         })
     }
 
-    /// What the queue says about a file: whether it is done.
+    /// Returns whether the queue reports a file as done.
     ///
-    /// With `warn`, warnings of a file that is done are logged; with `fail`, an error file for it (or for all) is an error.
+    /// With `warn`, warnings of a completed file are logged. With `fail`, an error file for it (or for all) is an
+    /// error.
     ///
     /// # Errors
-    /// The error that the worker left, [`ErrorCode::Format`] for a status file that is none, and read errors.
+    /// The worker's error, [`ErrorCode::Format`] for an invalid status file, and read errors.
     pub fn status(&self, wal_file: &str, fail: bool, warn: bool) -> Result<bool> {
         let name = spool::ok_name(wal_file);
         if let Some(content) = self.read(&name)? {
@@ -136,14 +137,15 @@ impl Spool {
         Ok(false)
     }
 
-    /// Whether the state "done" of a WAL file does not count.
+    /// Returns whether the status "done" of a WAL file must be ignored.
     ///
-    /// A state that is older than the file tells of another file of that name: one of a cluster that used the spool before, or one
-    /// from before a restore. The change time counts, which no copy of a cluster can carry over. A state from the future was written
-    /// before the clock was set back, so its time tells nothing. A state that cannot be read was damaged in a crash.
+    /// A status that is older than the file belongs to another file of that name: from a cluster that used the spool
+    /// before, or from before a restore. The file's change time counts, because no copy of a cluster preserves it. If a
+    /// status has a time in the future, the clock was set back since it was written, so its time says nothing. A status
+    /// that can't be parsed was damaged in a crash.
     ///
     /// # Errors
-    /// [`ErrorCode::FileOpen`] if either file cannot be examined.
+    /// [`ErrorCode::FileOpen`] if either file can't be examined.
     pub fn is_stale(&self, wal_file: &str, path: &Path) -> Result<bool> {
         let examine = |path: &Path| -> Result<Option<std::fs::Metadata>> {
             match std::fs::metadata(path) {
@@ -181,19 +183,19 @@ impl Spool {
         }
     }
 
-    /// Says that a file is done, with warnings for whoever asks for it.
+    /// Reports a file as done, with warnings for the process that asks for it.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Errors of writing.
     pub fn write_ok(&self, wal_file: &str, warnings: &[String]) -> Result<()> {
         self.write(&spool::ok_name(wal_file), &spool::ok_content(warnings))
     }
 
-    /// Says that a file (or all, for `None`) failed. That the worker was told to end is no failure: whoever waits for the file
-    /// notices that the worker is gone and must not fail with it.
+    /// Reports a failure of a file (or of all, for `None`). A worker that was told to end has not failed: whoever waits
+    /// for the file notices that the worker is gone and must not fail because of it.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Errors of writing.
     pub fn write_error(&self, wal_file: Option<&str>, error: &Error) -> Result<()> {
         if error.code == ErrorCode::Term {
             return Ok(());
@@ -201,9 +203,9 @@ impl Spool {
         self.write(&spool::error_name(wal_file), &spool::error_content(error.code, &error.to_string()))
     }
 
-    /// Says that all files failed, as far as that is possible.
+    /// Reports a failure of all files, if possible.
     pub fn tell_all(&self, error: &Error) {
-        // Nothing can tell PostgreSQL when even this fails; its call then ends with a timeout
+        // If even this fails, nothing can tell PostgreSQL; its call then ends with a timeout
         if let Err(error) = self.write_error(None, error) {
             engine::error!(error.code, "{error}");
         }
@@ -222,10 +224,10 @@ impl Spool {
         writer.finish()
     }
 
-    /// Whether there is an error file for a file, or for all.
+    /// Returns whether there is an error file for a file, or for all.
     ///
     /// # Errors
-    /// [`ErrorCode::FileOpen`] when that can't be told.
+    /// [`ErrorCode::FileOpen`] if it can't be checked.
     pub fn has_error(&self, wal_file: &str) -> Result<bool> {
         Ok(self.exists(&spool::error_name(Some(wal_file)))? || self.exists(&spool::error_name(None))?)
     }
@@ -308,7 +310,7 @@ mod tests {
         std::fs::write(&path, "wal").expect("segment");
         spool.write_ok(WAL, &[]).expect("ok");
         assert!(!spool.is_stale(WAL, &path).expect("later"));
-        // A copy that keeps the time of its content, as of a cluster that was moved here
+        // A copy that preserves the time of its content, as of a cluster that was moved here
         let state = std::fs::File::options().write(true).open(spool.file(&format!("{WAL}.ok"))).expect("open");
         state.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(60)).expect("time");
         let file = std::fs::File::options().write(true).open(&path).expect("open");

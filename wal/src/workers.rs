@@ -1,4 +1,4 @@
-//! Several threads that work on one list in its order.
+//! Several threads that process one list in order.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,12 +9,12 @@ use engine::repo::Repo;
 use engine::slots::Slots;
 use engine::{CancelToken, Error, ErrorCode, Result};
 
-/// How often and when a failed item is tried again.
+/// How often and when a failed item is retried.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
     /// Attempts after the first.
     pub count: u32,
-    /// The pause before every retry but the first, which follows at once.
+    /// The pause before every retry except the first, which follows at once.
     pub interval: Duration,
 }
 
@@ -22,13 +22,13 @@ impl Retry {
     /// Runs a step until it succeeds or its attempts are used up.
     ///
     /// # Errors
-    /// That of the first attempt, since later ones mostly tell what followed from it.
+    /// The error of the first attempt, because later ones are mostly its consequences.
     pub fn run<T>(&self, cancel: &CancelToken, mut step: impl FnMut() -> Result<T>) -> Result<T> {
         let first = match step() {
             Err(error) => error,
             done => return done,
         };
-        // No attempt changes what these say
+        // No retry changes these errors
         if matches!(
             first.code,
             ErrorCode::ArchiveDuplicate | ErrorCode::ArchiveMismatch | ErrorCode::VersionNotSupported | ErrorCode::Term
@@ -47,10 +47,10 @@ impl Retry {
     }
 }
 
-/// Threads of a worker whose repository is on a server. No more, since each holds a segment in memory.
+/// Threads per worker if its repository is on a server. No more, because each holds a segment in memory.
 const THREADS_REMOTE: usize = 2;
 
-/// How many work on a list.
+/// How many threads process a list.
 #[derive(Clone, Copy, Debug)]
 pub struct Crew {
     workers: usize,
@@ -58,17 +58,18 @@ pub struct Crew {
 }
 
 impl Crew {
-    /// So many workers, where these repositories are read or written.
+    /// Creates a crew with this many workers, for reading or writing these repositories.
     pub fn new(workers: usize, repos: &[Repo]) -> Self {
         let remote = repos.iter().any(|repo| repo.storage.features().remote);
         Crew { workers: workers.max(1), threads: if remote { THREADS_REMOTE } else { 1 } }
     }
 }
 
-/// Works on `items` with a crew. `report` gets each result on this thread, with the number of the worker from 1. With `stop_at_error` no new item is begun after one failed.
+/// Processes `items` with a crew. `report` receives each result on this thread, with the number of the worker from 1.
+/// With `stop_at_error`, no new item is started after one failed.
 ///
 /// # Errors
-/// That of `report`, after which no new item is begun, or that of the token.
+/// The error of `report`, after which no new item is started, or that of the token.
 pub fn run<I: Sync, T: Send>(
     items: &[I],
     crew: Crew,
@@ -122,7 +123,7 @@ pub fn run<I: Sync, T: Send>(
             }
         }
     });
-    // Without any thread this one does the work, which takes longer
+    // Without any threads, this thread does the work, which takes longer
     let mut index = 0;
     while started == 0 && outcome.is_ok() && goes_on() {
         let Some((item, result)) = step(index) else { break };

@@ -1,9 +1,10 @@
 //! `annotate`: changes the annotations of a backup.
 
+use engine::annotate::AnnotateSettings;
 use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Config, opt};
-use crate::{ExitStatus, repos};
+use crate::{ExitStatus, cancel_token, repos};
 
 /// Changes the annotations of the given backup.
 ///
@@ -16,6 +17,12 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         Error::new(ErrorCode::OptionInvalidValue, format!("'{text}' is not a valid backup label format"))
     })?;
     let opened = repos::open_selected(config)?;
-    engine::annotate::annotate(&opened, &repos::stanza(config)?, &label, &config.get(opt::ANNOTATION)?)?;
+    let settings = AnnotateSettings {
+        stanza: repos::stanza(config)?,
+        label,
+        annotation: config.get(opt::ANNOTATION)?,
+        claimant: repos::claimant(config)?,
+    };
+    engine::annotate::annotate(&opened, &settings, cancel_token())?;
     Ok(ExitStatus::SUCCESS)
 }

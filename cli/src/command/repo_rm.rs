@@ -21,7 +21,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         [path] => browse::user_path(&repo, path)?,
         _ => return Err(Error::new(ErrorCode::ParamInvalid, "only one path may be specified")),
     };
-    claim::check_path_free(&repo, &path, &repos::claimant(config)?, cancel_token())?;
+    let _claims = claim::claim_path(&repo, &path, &repos::claimant(config)?, cancel_token())?;
     match repo.storage.info(&path)? {
         // A link goes itself, never what it leads to
         Some(entry) if entry.kind != EntryKind::Path && !path.as_str().is_empty() => repo.storage.remove(&path)?,

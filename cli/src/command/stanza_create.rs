@@ -26,5 +26,6 @@ pub(super) fn settings(config: &Config) -> Result<StanzaSettings> {
         lock_path: repos::lock_path(config)?.to_owned(),
         online: config.get(opt::ONLINE)?,
         pg: pg::all(config)?,
+        claimant: repos::claimant(config)?,
     })
 }

@@ -65,6 +65,19 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "restore",
+        "A directory whose mode does not allow its owner to write gets this mode after its files are restored. pgBackRest fails [041].",
+    ),
+    ("restore", "`restore` writes and removes nothing through a link that appears in a target while it runs."),
+    (
+        "restore",
+        "A relative link is restored to where it leads, even if the data directory or a directory above the link is itself a link. pgBackRest creates the destination elsewhere and fails [055].",
+    ),
+    (
+        "restore",
+        "If `restore` runs as root, the directories that it creates above a target belong to the owner of the target, and a data directory that is a link gets its owner. pgBackRest leaves them to root, and the server cannot start.",
+    ),
+    (
+        "restore",
         "Invalid page checksums are an error [026], or a warning, also for files that `--delta` finds in place.",
     ),
     ("restore", "A file whose size differs from the manifest is an error [026] even if its checksum matches."),
@@ -96,7 +109,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup",
-        "For object stores, a file is refused [029] before anything is copied if its name contains control characters or makes an object name of more than 1024 bytes, unless it goes into a bundle.",
+        "For object stores, a file is refused [029] before anything is copied if its name makes an object name of more than 1024 bytes or contains characters that the store refuses (control characters for Azure, line breaks for GCS), unless it goes into a bundle.",
     ),
     ("backup", "The directory of the bundles is synced too."),
     (
@@ -243,8 +256,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "S3 credentials that live for less than five minutes are used for ten seconds before they are requested again, not for one request only.",
     ),
     (
-        "backup, expire, stanza-delete",
-        "They claim the stanza in the repository (`backup/<stanza>/backup.claim.<id>`, renewed every 20 seconds) and fail [050] while another host has a claim. A lock file does not show another host. A dead process is detected at once on its own host, and on another host after 120 seconds without a renewal. pgBackRest ignores these files.",
+        "backup, expire, annotate, stanza-upgrade, stanza-delete, repo-rm",
+        "They, and `verify --repair`, claim the stanza in the repository (`backup/<stanza>/backup.claim.<id>`, renewed every 20 seconds) and fail [050] while another host has a claim. A lock file does not show another host. A dead process is detected at once on its own host. Another host removes its claim after 120 seconds without a renewal and continues 40 seconds later. pgBackRest ignores these files. `annotate` and `stanza-upgrade` need no claim in a repository in which they change nothing. On a full disk `expire`, `stanza-delete` and `repo-rm` go on without a claim if nobody else has one.",
     ),
     (
         "backup",
@@ -252,11 +265,15 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup",
-        "While a backup runs, the version in `backup.manifest.copy` ends with `+running`, so that pgBackRest on another host does not write into the same directory. pgBackRest reports that the backup cannot be resumed and makes a new one, also after a backup was killed.",
+        "While a backup runs, the version in `backup.manifest.copy` ends with `+running`. pgBackRest resumes only a backup of its own version, so pgBackRest on another host never writes into a directory while rbr writes into it. A killed backup (`kill -9`, power loss) leaves this version behind. The next pgBackRest backup then warns once that it cannot resume the backup, removes it and starts from the beginning. rbr resumes it. After a signal such as SIGTERM both can resume it.",
     ),
     (
         "backup",
-        "Before the manifest is written, the directory is listed. Each file that the manifest names must be there with its size, and each backup that it refers to must be complete [055].",
+        "Before the manifest is written, the directory is listed. Each file that the manifest names must be there with its size, and each backup that it refers to must be complete [055]. If PostgreSQL has a session for another backup, the directory is listed again 3 seconds after the manifest is written.",
+    ),
+    (
+        "backup",
+        "The label is never a second in which another backup of the same cluster may have begun, according to PostgreSQL's sessions. The backup waits up to 11 seconds for another label. So two backups that begin at the same time on two hosts never write into one directory.",
     ),
     (
         "backup",
@@ -264,13 +281,12 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "expire",
-        "An unfinished backup without a claim stays, together with the backups that it may be based on, until it has not changed for a day. Unreadable files are an error before anything is removed.",
+        "An unfinished backup without a claim, such as one of pgBackRest, stays until it has not changed for a day, together with the backups that it may be based on. pgBackRest keeps only the newest one. Unreadable files are an error before anything is removed.",
     ),
     (
         "all",
         "A backup is removed from `backup.info` only if its manifest was looked up and not found. An empty listing of the directory from which `backup.info` was just read is an error [073].",
     ),
-    ("repo-rm", "Files that a backup of another host is working on are not removed [050]."),
     (
         "all",
         "On file systems and SFTP servers, every writer uses a temporary name of its own (`<file>.<writer>.pgbackrest.tmp`) and checks the stored file. A later run removes what a killed process left.",

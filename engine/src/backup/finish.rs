@@ -1,6 +1,8 @@
-//! What follows the copy: files that the server returned, WAL, and the files that make the backup count.
+//! The steps after the copy: files that the server returned, WAL, and the files that complete the backup.
 //!
 //! Source of order and messages: pgBackRest `src/command/backup/complete.c.inc` and `db.c.inc`.
+
+use std::time::Duration;
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupEntry;
@@ -19,19 +21,22 @@ use crate::claim::Claim;
 use crate::pg::data_dir::TARGET_PGDATA;
 use crate::pipeline::encode::Encoder;
 use crate::repo::archive_find::WalSegmentFind;
-use crate::repo::{Repo, formats, info_files, manifest_store};
+use crate::repo::{Repo, formats, info_files, manifest_store, reconstruct};
 use crate::storage::{self, SyncBatch, WriteOptions};
 use crate::{Error, ErrorCode, Result, detail, ending, side_by_side, warn};
 
-/// Makes all copied files durable. When that fails, the interrupted backup can't be gone on with: its files may look right as
-/// long as they are in memory, and the kernel tells of lost data only once.
+/// The longest time that pgBackRest may take between its check for a manifest and its first removal of a file.
+const REMOVAL_BEGINS: Duration = Duration::from_secs(3);
+
+/// Makes all copied files durable. If that fails, the backup must not be resumed: its files may look correct while they
+/// are in memory, and the kernel reports lost data only once.
 ///
 /// # Errors
-/// Those of the batch.
+/// The errors of the batch.
 pub(super) fn sync(repo: &Repo, stanza: &Stanza, label: &BackupLabel, batch: Box<dyn SyncBatch>) -> Result<()> {
     batch.finish().inspect_err(|_| {
         if let Err(error) = repo.storage.remove(&layout::manifest_copy(stanza, label)) {
-            warn!("unable to keep backup '{label}' from being resumed, remove it: {error}");
+            warn!("unable to prevent backup '{label}' from being resumed, remove it: {error}");
         }
     })
 }
@@ -85,7 +90,7 @@ fn put_file(
     Ok(())
 }
 
-/// Adds a file that was not in the scan, with owner and mode from the data directory.
+/// Adds a file that was not in the scan, with owner and mode of the data directory.
 pub(super) fn add_file(
     manifest: &mut Manifest,
     name: &str,
@@ -116,10 +121,10 @@ pub(super) struct Wal<'a> {
     pub(super) segment_size: u32,
 }
 
-/// Waits until all WAL of the backup is in the archive and, if asked for, copies it into the backup.
+/// Waits until all WAL of the backup is in the archive and, if requested, copies it into the backup.
 ///
 /// # Errors
-/// [`ErrorCode::ArchiveTimeout`] when a segment does not arrive, and what reading and writing gives.
+/// [`ErrorCode::ArchiveTimeout`] if a segment does not arrive, and errors of reading and writing.
 pub(super) fn check_archive(
     repo: &Repo,
     settings: &BackupSettings,
@@ -135,7 +140,7 @@ pub(super) fn check_archive(
             return Err(Error::new(ErrorCode::ArchiveTimeout, message));
         };
         if settings.archive_copy {
-            // Copying is slow, so each one is told of
+            // Copying is slow, so each segment is logged
             detail!("copy segment {segment} to backup");
             wal_copy::copy_segment(repo, &settings.stanza, settings.compression, wal, manifest, segment, &found)?;
         }
@@ -143,33 +148,47 @@ pub(super) fn check_archive(
     Ok(())
 }
 
-/// Makes the backup count: manifest, history, link, and the info files last. Returns the bytes that it added.
+/// Completes the backup: writes manifest, history, link, and the info files last. Returns the bytes that the backup
+/// added.
 ///
 /// # Errors
-/// [`ErrorCode::Format`] for a manifest that is not complete, [`ErrorCode::FileMissing`] when something that it names is not in
-/// the repository, [`ErrorCode::LockAcquire`] when the claim is lost, and what writing gives.
+/// [`ErrorCode::Format`] if the manifest is incomplete, [`ErrorCode::FileMissing`] if something that it names is not in
+/// the repository, [`ErrorCode::LockAcquire`] if the claim is lost, and errors of writing.
 pub(super) fn complete(
     repo: &Repo,
     settings: &BackupSettings,
     claim: &Claim,
     manifest: &Manifest,
     cipher: &Cipher,
+    is_alone: &mut dyn FnMut() -> bool,
 ) -> Result<u64> {
-    // All that a signal could gain from here on is a backup that has to be made again
+    // From here on a signal would only cause the backup to be made again
     let _saving = ending::saving();
     let storage = &*repo.storage;
     manifest.validate(true)?;
-    // Another host may have begun an upgrade to another format since the backup began
+    // Another host may have started an upgrade to another format since the backup began
     formats::check(repo, &settings.stanza)?;
     let remote = storage.features().remote;
-    let (whole, held) = side_by_side::both(remote, || whole::check(repo, &settings.stanza, manifest), || claim.check());
-    whole?;
-    held?;
+    let check = || {
+        let (whole, held) =
+            side_by_side::both(remote, || whole::check(repo, &settings.stanza, manifest), || claim.check());
+        whole.and(held)
+    };
+    check()?;
     manifest_store::save(repo, &settings.stanza, manifest, cipher)?;
-    if let Err(error) = claim.check() {
+    let withdraw = |error| {
         withdraw(repo, claim, &layout::manifest(&settings.stanza, &manifest.data.label));
-        return Err(error);
-    }
+        error
+    };
+    let held = if is_alone() {
+        claim.check()
+    } else {
+        // pgBackRest may have checked for the manifest just before it was written. In that case it removes the
+        // directory now
+        std::thread::sleep(REMOVAL_BEGINS);
+        check()
+    };
+    held.map_err(withdraw)?;
 
     let save_history = || manifest_store::save_history(repo, &settings.stanza, manifest, cipher);
     // Only for people: nothing reads it
@@ -193,17 +212,23 @@ pub(super) fn complete(
     done?;
     let (archive, info) = loaded?;
     let mut info = info?;
+    if whole::check_needed(&info, manifest).is_err() {
+        // backup.info may have lacked this backup from the start. If the reconstructed backup.info lacks it too,
+        // another host has expired it
+        info = reconstruct::load_backup_info_reconstruct(repo, &settings.stanza)?.info;
+        whole::check_needed(&info, manifest).map_err(withdraw)?;
+    }
 
     let entry = BackupEntry::from_manifest(manifest)?;
     let size = entry.size_delta;
     info.backups.insert(manifest.data.label.clone(), entry);
     let save_info = || info_files::save_backup_info(repo, &settings.stanza, &info);
-    // Written anew only to be as young as the backup, so that no life cycle rule of a store removes it before
+    // Rewritten only to be as recent as the backup, so that a store's lifecycle rule does not remove it earlier
     let save_archive_info = || match &archive {
         Ok(archive) => info_files::save_archive_info(repo, &settings.stanza, archive),
         Err(_) => Ok(()),
     };
-    // The manifest made the backup complete, whether that succeeds or not
+    // The manifest completed the backup, so a failure here is only a warning
     let unmark = || {
         if let Err(error) = claim.unmark() {
             warn!("unable to remove the claim on the directory of backup '{}': {error}", manifest.data.label);
@@ -215,14 +240,14 @@ pub(super) fn complete(
     Ok(size)
 }
 
-/// Makes a manifest not count that was written into a directory which another has taken meanwhile.
+/// Removes a manifest that was written into a directory which another process has taken meanwhile.
 fn withdraw(repo: &Repo, claim: &Claim, manifest: &RepoPath) {
     if let Err(error) = claim.withdraw(manifest) {
         warn!("remove '{}', the backup is not complete: {error}", repo.storage.display(manifest));
     }
 }
 
-/// Takes steps that don't depend on each other, at the same time where each waits for a server.
+/// Runs independent steps, in parallel if each waits for a server.
 fn steps<const N: usize>(remote: bool, steps: [&(dyn Fn() -> Result<()> + Sync); N]) -> Result<()> {
     side_by_side::each(remote, &steps, |step| step()).map(drop)
 }

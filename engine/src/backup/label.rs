@@ -7,14 +7,29 @@ use repo_format::label::{BackupLabel, BackupType, CivilTime};
 use repo_format::layout::{self, RepoPath, Stanza};
 
 use crate::cancel::CancelToken;
+use crate::pg::session::OtherBackup;
 use crate::storage::{EntryKind, RepoStorage};
 use crate::{Error, ErrorCode, Result, side_by_side};
 
-/// Makes a label that sorts after all others of its kind: of all backups for a full one, of the same full backup's set for
-/// the others. `used` are the labels of [`used`].
+/// How many seconds after the start of its session pgBackRest may still take the time for its label. Before that it
+/// connects to a standby and reads the settings.
+const LABEL_DELAY: i64 = 10;
+
+/// Returns the first second, not earlier than `time`, that can't be the label of any of these backups. pgBackRest does
+/// not know claims, so it could choose the same label in the same repository, and the files of both backups would mix
+/// in one directory.
+pub(super) fn unshared(time: i64, others: &[OtherBackup]) -> i64 {
+    let last = |since: i64| since + LABEL_DELAY;
+    let began = others.iter().filter_map(|other| other.since);
+    let shares = began.filter(|since| (*since..=last(*since)).contains(&time));
+    shares.max().map_or(time, |since| last(since) + 1)
+}
+
+/// Creates a label that sorts after all others of its kind: after all backups for a full backup, after the same set for
+/// the others. `used` contains the labels of [`used`].
 ///
 /// # Errors
-/// [`ErrorCode::Clock`] when a label of the future is there.
+/// [`ErrorCode::Clock`] if a label of the future exists.
 pub(super) fn create(
     used: &[BackupLabel],
     kind: BackupType,
@@ -29,7 +44,7 @@ pub(super) fn create(
     let latest = used.iter().filter(competes).max();
     let label = BackupLabel::format(kind, prior, &civil(timestamp)?)?;
     let Some(latest) = latest.filter(|latest| label <= **latest) else { return Ok(label) };
-    // Two backups within one second, which only very short ones are
+    // Two backups within one second, which are possible only if they are very short
     let label = BackupLabel::format(kind, prior, &civil(timestamp + 1)?)?;
     if label <= *latest {
         let message = format!("new backup label '{label}' is not later than latest backup label '{latest}'");
@@ -37,13 +52,13 @@ pub(super) fn create(
             .hint("has the timezone changed?")
             .hint("is there clock skew?"));
     }
-    // The next backup must not begin in the second that the label stands for
+    // The next backup must not begin in the second of this label
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     cancel.sleep(Duration::from_millis(1000 - u64::from(since_epoch.subsec_millis())))?;
     Ok(label)
 }
 
-/// A label that stands in until the real one is chosen.
+/// Returns a placeholder until the real label is chosen.
 ///
 /// # Errors
 /// [`ErrorCode::Clock`] for a time that no label can have.
@@ -51,7 +66,8 @@ pub(super) fn preliminary(timestamp: i64) -> Result<BackupLabel> {
     BackupLabel::format(BackupType::Full, None, &civil(timestamp)?)
 }
 
-/// The labels of all backups, and of those in the last year of the history, so that the label of a removed backup is not used again.
+/// Returns the labels of all backups, and of those in the last year of the history, so that the label of a removed
+/// backup is not reused.
 ///
 /// # Errors
 /// A directory can't be listed.
@@ -75,7 +91,7 @@ pub(super) fn used(storage: &dyn RepoStorage, stanza: &Stanza) -> Result<Vec<Bac
     Ok(names.filter_map(|name| name.parse().ok()).collect())
 }
 
-/// Seconds since the epoch as local time, which labels are in.
+/// Converts seconds since the epoch to local time, which labels use.
 fn civil(timestamp: i64) -> Result<CivilTime> {
     let fail = |text: String| Error::new(ErrorCode::Clock, format!("time {timestamp} can't be a label: {text}"));
     let time = Timestamp::from_second(timestamp).map_err(|error| fail(error.to_string()))?;
@@ -101,6 +117,21 @@ mod tests {
 
     fn stanza() -> Stanza {
         "demo".parse().unwrap()
+    }
+
+    #[test]
+    fn label_second_of_another_backup_of_the_cluster_is_not_taken() {
+        let other = |since| OtherBackup { text: String::new(), since };
+        assert_eq!(unshared(START, &[]), START);
+        // Its label can't have a time before the session began, nor a time long after
+        for apart in [START + 1, START - LABEL_DELAY - 1] {
+            assert_eq!(unshared(START, &[other(Some(apart)), other(None)]), START);
+        }
+        for since in [START, START - LABEL_DELAY] {
+            assert_eq!(unshared(START, &[other(Some(since))]), since + LABEL_DELAY + 1);
+        }
+        let others = [other(Some(START)), other(Some(START - 3))];
+        assert_eq!(unshared(START, &others), START + LABEL_DELAY + 1);
     }
 
     fn label_at(kind: BackupType, prior: Option<&BackupLabel>, timestamp: i64) -> BackupLabel {

@@ -29,9 +29,9 @@ pub(super) fn check(
         // The form with the longest name
         let path = layout::backup_file(stanza, &manifest.data.label, &file.name, FileForm::BlockIncr)?;
         storage.check_name(&path).map_err(|error| {
-            error
-                .hint(format!("the file is '{}' of the cluster.", file.name.escape_debug()))
-                .hint("remove or exclude it, or set repo-bundle=y, with which small files have no names of their own.")
+            error.hint(format!("the file is '{}' of the cluster.", file.name.escape_debug())).hint(
+                "remove or exclude it, or set repo-bundle=y, which stores small files without names of their own.",
+            )
         })?;
     }
     Ok(())
@@ -62,6 +62,8 @@ mod tests {
     #[test]
     fn name_that_no_object_can_have_is_refused_before_anything_is_copied() {
         let objects = ObjectStorage::new(Arc::new(InMemory::new()), "/repo", 1 << 20, &[]).unwrap();
+        checked(&objects, "bell\u{7}", 10, None).unwrap();
+        let objects = objects.without(|char| char.is_control());
         checked(&objects, "base/1/1234", 10, None).unwrap();
         let error = checked(&objects, "bell\u{7}", 10, None).unwrap_err();
         assert_eq!(error.code, ErrorCode::Format);

@@ -8,42 +8,47 @@ use repo_format::pg::PgVersion;
 use repo_format::pg::control::PgControl;
 use repo_format::wal_name::{Lsn, WalSegment};
 
+use super::label;
 use super::settings::{BackupSettings, StandbyChoice};
 use crate::cancel::CancelToken;
 use crate::pg::cluster::{self, ArchiveCheck, Search};
 use crate::pg::data_dir::{DataDir, Tablespace};
-use crate::pg::session::{BackupStop, DatabaseRow};
+use crate::pg::session::{BackupStop, DatabaseRow, OtherBackup};
 use crate::pg::{PgSession, control_file};
 use crate::{Error, ErrorCode, Result, info, warn};
 
-/// How often the clock is looked at before it counts as standing still.
+/// How often the clock is read before it counts as stopped.
 const CLOCK_ATTEMPTS_MAX: u32 = 3;
+/// How often the backup retries to find a label that no other backup has.
+const LABEL_ATTEMPTS_MAX: u32 = 5;
+/// The time between two checks of the clock.
+const CLOCK_LOOK: Duration = Duration::from_millis(250);
 
 /// The cluster.
 pub(super) struct Source {
     /// The sessions of an online backup.
     primary: Option<PgSession>,
     standby: Option<PgSession>,
-    /// The primary's data directory, then the standby's when files are copied from there.
+    /// The primary's data directory, followed by the standby's if files are copied from there.
     pub(super) data_dirs: Vec<DataDir>,
     /// `pg_control` of the primary.
     pub(super) control: PgControl,
     cancel: CancelToken,
 }
 
-/// What starting the backup returned.
+/// The result of starting the backup.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Start {
     pub(super) lsn: Option<Lsn>,
     pub(super) wal_segment: Option<WalSegment>,
-    /// Segment that has to arrive in the archive before it is worth going on.
+    /// A segment that has to arrive in the archive before the backup continues.
     pub(super) wal_segment_check: Option<WalSegment>,
     pub(super) databases: Vec<DatabaseRow>,
     /// `None` offline.
     pub(super) tablespaces: Option<Vec<Tablespace>>,
 }
 
-/// What stopping the backup returned.
+/// The result of stopping the backup.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stop {
     /// Seconds since the epoch.
@@ -56,8 +61,8 @@ impl Source {
     /// Finds the cluster and reads its `pg_control`.
     ///
     /// # Errors
-    /// [`ErrorCode::DbConnect`] when what is needed can't be found, [`ErrorCode::DbMismatch`] for a standby of another cluster,
-    /// those of the sessions and of `pg_control`.
+    /// [`ErrorCode::DbConnect`] if a required server can't be found, [`ErrorCode::DbMismatch`] for a standby of another
+    /// cluster, and errors of the sessions and of `pg_control`.
     pub(super) fn open(settings: &BackupSettings, cancel: &CancelToken) -> Result<Self> {
         if !settings.online {
             if settings.standby != StandbyChoice::Never {
@@ -102,7 +107,7 @@ impl Source {
         })
     }
 
-    /// Whether files are copied from a standby.
+    /// Returns whether files are copied from a standby.
     pub(super) fn has_standby(&self) -> bool {
         self.data_dirs.len() > 1
     }
@@ -117,8 +122,8 @@ impl Source {
         self.control.version
     }
 
-    /// Whether pages are checked: as asked for if the cluster has checksums, offline only if asked for because there may be
-    /// false alarms.
+    /// Returns whether pages are checked: by default if the cluster has checksums. Offline only if requested, because
+    /// there may be false alarms.
     pub(super) fn checksum_page(&self, wanted: Option<bool>) -> bool {
         match (wanted, self.primary.is_some()) {
             (None, online) => online && self.control.data_checksums,
@@ -132,10 +137,10 @@ impl Source {
         }
     }
 
-    /// Seconds since the epoch by the server's clock, offline by this machine's.
+    /// Returns seconds since the epoch by the server's clock, or offline by this host's.
     ///
     /// # Errors
-    /// Those of the session.
+    /// Errors of the session.
     pub(super) fn time(&mut self) -> Result<i64> {
         match &mut self.primary {
             Some(primary) => Ok(primary.time_ms()?.div_euclid(1000)),
@@ -143,11 +148,11 @@ impl Source {
         }
     }
 
-    /// As [`Source::time`], and waits for the next second of the server's clock: what changes after that gets a later time
-    /// than the one returned.
+    /// Like [`Source::time`], but waits for the next second of the server's clock, so that later changes get a later
+    /// time than the returned one.
     ///
     /// # Errors
-    /// [`ErrorCode::Kernel`] when the clock stands still, and those of the session.
+    /// [`ErrorCode::Kernel`] if the clock does not advance, and errors of the session.
     pub(super) fn time_wait(&mut self) -> Result<i64> {
         let Some(primary) = &mut self.primary else { return Ok(local_time()) };
         let mut now_ms = primary.time_ms()?;
@@ -166,10 +171,10 @@ impl Source {
         ))
     }
 
-    /// Tells the server that a backup begins; offline makes sure that it does not run.
+    /// Starts the backup on the server. Offline, checks that the server is not running.
     ///
     /// # Errors
-    /// [`ErrorCode::PgRunning`] offline, and those of the session.
+    /// [`ErrorCode::PgRunning`] offline, and errors of the session.
     pub(super) fn start(&mut self, settings: &BackupSettings) -> Result<Start> {
         let Some(primary) = &mut self.primary else {
             if self.data_dirs[0].has_postmaster_pid()? {
@@ -211,34 +216,58 @@ impl Source {
         })
     }
 
-    /// Other backups of the cluster that the server knows; `None` offline.
+    /// Returns other backups of the cluster that the server knows; `None` offline.
     ///
     /// # Errors
-    /// Those of the session.
-    pub(super) fn other_backups(&mut self) -> Result<Option<Vec<String>>> {
+    /// Errors of the session.
+    pub(super) fn other_backups(&mut self) -> Result<Option<Vec<OtherBackup>>> {
         self.primary.as_mut().map(PgSession::other_backups).transpose()
     }
 
-    /// The tablespaces that the server has now; none offline.
+    /// Returns a second for the label that no other backup of the cluster can use: `time`, or a later second that has
+    /// passed.
     ///
     /// # Errors
-    /// Those of the session.
+    /// [`ErrorCode::LockAcquire`] if other backups begin again and again, and errors of the session.
+    pub(super) fn label_time(&mut self, time: i64) -> Result<i64> {
+        let mut time = time;
+        for _ in 0..LABEL_ATTEMPTS_MAX {
+            let others = self.other_backups()?.unwrap_or_default();
+            let unshared = label::unshared(time, &others);
+            if unshared == time {
+                return Ok(time);
+            }
+            info!("another backup of the cluster began at the same time, wait for a label that it can't use");
+            time = unshared;
+            // The next iteration sees the backups that begin until then
+            while self.time()? <= time {
+                self.cancel.sleep(CLOCK_LOOK)?;
+            }
+        }
+        Err(Error::new(ErrorCode::LockAcquire, "other backups of the cluster begin again and again")
+            .hint("do several hosts back up the same cluster?"))
+    }
+
+    /// Returns the tablespaces that the server has now; none offline.
+    ///
+    /// # Errors
+    /// Errors of the session.
     pub(super) fn tablespaces(&mut self) -> Result<Vec<Tablespace>> {
         self.primary.as_mut().map_or_else(|| Ok(Vec::new()), tablespaces)
     }
 
-    /// Makes sure that the servers are still what they were.
+    /// Checks that no server has changed between primary and standby.
     ///
     /// # Errors
-    /// Those of the sessions.
+    /// Errors of the sessions.
     pub(super) fn ping(&mut self, force: bool) -> Result<()> {
         self.primary.iter_mut().chain(self.standby.iter_mut()).try_for_each(|session| session.ping(force))
     }
 
-    /// Tells the server that the backup ends. The standby is not needed from here on.
+    /// Stops the backup on the server. The standby is no longer needed.
     ///
     /// # Errors
-    /// Those of the session.
+    /// Errors of the session.
     pub(super) fn stop(&mut self) -> Result<Stop> {
         self.standby = None;
         let Some(primary) = &mut self.primary else { return Ok(Stop { timestamp: local_time(), online: None }) };
@@ -249,15 +278,14 @@ impl Source {
         Ok(Stop { timestamp, online: Some(stop) })
     }
 
-    /// Ends the session with the server.
-    pub(super) fn close(&mut self) {
-        self.primary = None;
-        self.standby = None;
+    /// Returns whether the server has no session of another backup. Returns false if the server can't be asked.
+    pub(super) fn is_alone(&mut self) -> bool {
+        self.other_backups().is_ok_and(|others| others.is_none_or(|others| others.is_empty()))
     }
 }
 
-/// A standby of another cluster would give files that no WAL of the primary fits. pgBackRest only compares positions, which can
-/// agree by chance.
+/// Refuses a standby of another cluster, whose files would not match the primary's WAL. pgBackRest only compares
+/// positions, which can agree by chance.
 fn check_standby(primary: &PgControl, standby: &PgControl, standby_key: u32) -> Result<()> {
     if (primary.version, primary.system_id) == (standby.version, standby.system_id) {
         return Ok(());
@@ -301,7 +329,7 @@ mod tests {
             wal_segment_size: 16 << 20,
             data_checksums: true,
         };
-        // Where a standby is, and on which timeline, is looked at when it has replayed
+        // Position and timeline of a standby are checked after it has replayed
         let behind = PgControl { checkpoint: Lsn(0x0200_0028), ..primary };
         check_standby(&primary, &behind, 2).unwrap();
         let other = PgControl { system_id: 8, ..primary };

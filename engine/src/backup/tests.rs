@@ -1,4 +1,6 @@
-//! Whole offline backups of a small data directory, without PostgreSQL.
+//! Complete offline backups of a small data directory, without PostgreSQL.
+
+mod two_hosts;
 
 use std::fs;
 use std::io::Read;
@@ -135,7 +137,7 @@ impl World {
         info_files::load_backup_info(&self.repo, &stanza()).unwrap()
     }
 
-    /// Loads a manifest and checks every stored file that is whole against it and against the data directory.
+    /// Loads a manifest and compares every file that is stored as a whole with it and with the data directory.
     fn check(&self, label: &BackupLabel) -> Manifest {
         let cipher = info_files::manifest_cipher(&self.info());
         let manifest = manifest_store::load(&self.repo, &stanza(), label, &cipher).unwrap();
@@ -168,6 +170,21 @@ impl World {
     }
 }
 
+fn verify(world: &World) -> crate::verify::VerifySummary {
+    crate::verify::run(&verify_settings(), &world.repo, &CancelToken::new()).unwrap()
+}
+
+fn verify_settings() -> crate::verify::VerifySettings {
+    crate::verify::VerifySettings {
+        stanza: stanza(),
+        set: None,
+        verbose: false,
+        repair: None,
+        pg_version_force: None,
+        queue: QueueSettings::new(1, 0, Duration::ZERO),
+    }
+}
+
 fn stanza() -> layout::Stanza {
     "demo".parse().unwrap()
 }
@@ -185,7 +202,7 @@ fn full_backup_stores_every_file_and_its_facts() {
             let label = world.run(if bundle { bundled(settings) } else { settings }).unwrap();
             let manifest = world.check(&label);
             let names: Vec<&str> = manifest.files.iter().map(|file| data_dir::relative_path(&file.name)).collect();
-            // Offline, what is in the WAL directory belongs to the cluster
+            // Offline, the content of the WAL directory belongs to the cluster
             let expected =
                 ["PG_VERSION", "base/5/1", "base/5/2", "base/5/3", "global/pg_control", "pg_wal/x", "postgresql.conf"];
             assert_eq!(names, expected);
@@ -254,7 +271,8 @@ fn annotation_that_could_not_be_read_again_is_refused_before_anything_is_copied(
     assert!(!world.has("backup/demo/latest"));
 }
 
-/// A backup that dies at its nth change of the repository, and the next one. Returns whether it was still running then.
+/// Runs a backup that dies at its nth change of the repository, and the next backup. Returns whether the first was
+/// still running then.
 fn dies_and_is_followed(wanted: BackupType, bundle: bool, change: u64) -> bool {
     let world = World::new(None);
     let settings = |kind| {
@@ -267,7 +285,7 @@ fn dies_and_is_followed(wanted: BackupType, bundle: bool, change: u64) -> bool {
     let dying = FaultyStorage::new(Arc::clone(&world.repo.storage)).crash_at(change);
     let repo = Repo { storage: Arc::new(dying), ..world.repo.clone() };
     let died = world.run_on(&repo, settings(wanted)).is_err();
-    // What remains is a backup or none: its manifest is there only when all else is
+    // What remains is a backup or nothing: its manifest exists only if everything else does
     let cipher = info_files::manifest_cipher(&world.info());
     for label in reconstruct::backup_labels(&world.repo, &stanza()).unwrap() {
         if manifest_store::is_complete(&world.repo, &stanza(), &label).unwrap() {
@@ -288,7 +306,7 @@ fn dies_and_is_followed(wanted: BackupType, bundle: bool, change: u64) -> bool {
 
 #[test]
 fn backup_that_dies_at_any_change_is_followed_by_a_good_one() {
-    // Side by side, since each waits for the next second before its second backup
+    // In parallel, because each waits for the next second before its second backup
     const AT_A_TIME: u64 = 12;
     for (wanted, bundle) in [(BackupType::Full, false), (BackupType::Full, true), (BackupType::Incr, false)] {
         let mut crashes = 0;
@@ -339,7 +357,7 @@ fn resumed_backup_keeps_its_label_and_copies_only_what_is_missing() {
     let written = calls.calls().iter().any(|(op, path)| *op == Op::Write && path.as_str().ends_with(largest));
     assert!(!written, "what was stored is stored again: {:?}", calls.calls());
 
-    // Without resume it starts anew
+    // Without resume it starts over
     let world = World::new(None);
     let dying = FaultyStorage::new(Arc::clone(&world.repo.storage)).crash_at(8);
     let settings = world.settings(BackupType::Full);
@@ -349,7 +367,7 @@ fn resumed_backup_keeps_its_label_and_copies_only_what_is_missing() {
     assert_eq!(reconstruct::backup_labels(&world.repo, &stanza()).unwrap(), [label]);
 }
 
-/// Runs a backup with one worker that dies when it stores this file, of which what is there stays.
+/// Runs a backup with one worker that dies when it stores this file, of which the existing content stays.
 fn interrupt_at(world: &World, file: &str, settings: BackupSettings) {
     let failing = FaultyStorage::new(Arc::clone(&world.repo.storage));
     let failing = failing.fail_path(Op::Write, file).fail_path(Op::Remove, file);
@@ -383,7 +401,7 @@ fn file_that_changed_between_interruptions_is_not_taken_from_the_first_run() {
     interrupt_at(&world, "base/5/1.lz4", settings(false));
     world.write("base/5/2", &[9; 40_000]);
     world.set_age("base/5/2", 10);
-    // The first of these takes over the new time, but does not get to store the file anew
+    // The first of these records the new time, but dies before it stores the file again
     for delta in [true, false] {
         interrupt_at(&world, "base/5/2.lz4", settings(delta));
     }
@@ -419,7 +437,7 @@ fn job_that_fails_once_is_tried_again_and_one_that_always_fails_ends_the_backup(
 /// A change of settings.
 type Change = fn(BackupSettings) -> BackupSettings;
 
-/// Ways to store files, each with its name.
+/// Forms of storage with their names.
 const FORMS: [(&str, Change); 6] = [
     ("plain", |settings| settings),
     ("gz", |settings| BackupSettings { compression: Compression::new(CompressType::Gz, None).unwrap(), ..settings }),
@@ -451,22 +469,14 @@ fn chain_changes(first: usize, second: usize, passphrase: Option<&str>) {
         let settings = backup(kind, form);
         world.run(settings).unwrap_or_else(|error| panic!("{} after {}: {error}", FORMS[form].0, FORMS[second].0));
     }
-    let settings = crate::verify::VerifySettings {
-        stanza: stanza(),
-        set: None,
-        verbose: false,
-        repair: None,
-        pg_version_force: None,
-        queue: QueueSettings::new(1, 0, Duration::ZERO),
-    };
-    let verified = crate::verify::run(&settings, &world.repo, &CancelToken::new()).unwrap();
+    let verified = verify(&world);
     assert_eq!(verified.errors, 0, "{}, {}: {}", FORMS[first].0, FORMS[second].0, verified.text);
     assert_eq!(world.info().backups.len(), 3);
 }
 
 #[test]
 fn chain_whose_options_change_between_two_backups_goes_on() {
-    // Side by side, since each waits for the next second before each backup
+    // In parallel, because each waits for the next second before each backup
     std::thread::scope(|scope| {
         for first in 0..FORMS.len() {
             for second in 0..FORMS.len() {
@@ -481,91 +491,26 @@ fn chain_whose_options_change_between_two_backups_goes_on() {
 fn backup_whose_file_is_removed_before_its_end_does_not_count() {
     let world = World::new(None);
     let first = world.run(world.settings(BackupType::Full)).unwrap();
-    // Another host takes a file away, which the backup sees when it lists what it has
-    let storage = Arc::new(RemovingStorage { inner: Arc::clone(&world.repo.storage), file: "base/5/3.lz4" });
-    let repo = Repo { storage, ..world.repo.clone() };
+    // Another host removes a file, which the backup detects when it lists its directory
+    let inner = Arc::clone(&world.repo.storage);
+    let storage = FaultyStorage::new(Arc::clone(&inner)).before(move |op, path| {
+        let stored = path.join("3.lz4").unwrap();
+        if op == Op::List && path.as_str().ends_with("base/5") && exists(&*inner, &stored).unwrap() {
+            inner.remove(&stored).unwrap();
+        }
+    });
+    let repo = Repo { storage: Arc::new(storage), ..world.repo.clone() };
     let error = world.run_on(&repo, world.settings(BackupType::Full)).unwrap_err();
     assert_eq!(error.code, ErrorCode::FileMissing, "{error}");
     assert!(error.message.contains("base/5/3.lz4' is missing"), "{error}");
     assert_eq!(world.info().backups.keys().collect::<Vec<_>>(), [&first]);
-    // What is left is gone on with
+    // The remaining files are reused
     let label = world.run(world.settings(BackupType::Full)).unwrap();
     world.check(&label);
     assert_eq!(reconstruct::backup_labels(&world.repo, &stanza()).unwrap(), [first, label]);
 }
 
-/// Loses one file of a backup once it is written.
-struct RemovingStorage {
-    inner: Arc<dyn RepoStorage>,
-    file: &'static str,
-}
-
-impl RemovingStorage {
-    fn takes(&self, path: &RepoPath) -> bool {
-        path.as_str().ends_with(self.file)
-    }
-}
-
-impl RepoStorage for RemovingStorage {
-    fn features(&self) -> crate::storage::Features {
-        self.inner.features()
-    }
-
-    fn display(&self, path: &RepoPath) -> String {
-        self.inner.display(path)
-    }
-
-    fn info(&self, path: &RepoPath) -> Result<Option<crate::storage::Entry>> {
-        self.inner.info(path)
-    }
-
-    fn list(&self, path: &RepoPath) -> Result<Option<Vec<crate::storage::Entry>>> {
-        let listed = self.inner.list(path)?;
-        if let Some(entries) = &listed {
-            for entry in entries {
-                let entry_path = path.join(&entry.name)?;
-                if self.takes(&entry_path) {
-                    self.inner.remove(&entry_path)?;
-                }
-            }
-        }
-        self.inner.list(path)
-    }
-
-    fn read(&self, path: &RepoPath, range: crate::storage::ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
-        self.inner.read(path, range)
-    }
-
-    fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn crate::storage::RepoWriter>> {
-        self.inner.write(path, options)
-    }
-
-    fn create_path(&self, path: &RepoPath) -> Result<()> {
-        self.inner.create_path(path)
-    }
-
-    fn remove(&self, path: &RepoPath) -> Result<()> {
-        self.inner.remove(path)
-    }
-
-    fn remove_all(&self, path: &RepoPath) -> Result<()> {
-        self.inner.remove_all(path)
-    }
-
-    fn sync_path(&self, path: &RepoPath) -> Result<()> {
-        self.inner.sync_path(path)
-    }
-
-    fn symlink(&self, destination: &str, link: &RepoPath) -> Result<()> {
-        self.inner.symlink(destination, link)
-    }
-
-    fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()> {
-        self.inner.hard_link(existing, link)
-    }
-}
-
-/// Gives a signal when all files are copied.
+/// Sends a signal when all files are copied.
 struct SignalAfterCopy(CancelToken);
 
 impl Progress for SignalAfterCopy {
@@ -592,7 +537,7 @@ fn signal_after_the_copy_keeps_all_that_was_copied_for_resume() {
             exec_id: "1-x",
         })
         .unwrap();
-        // Nothing is saved on the way
+        // Nothing is saved during the copy
         let settings = BackupSettings { manifest_save_threshold: u64::MAX, ..world.settings(BackupType::Full) };
         let signal = SignalAfterCopy(cancel.clone());
         let who = Claimant::this_process("1-x");

@@ -1,9 +1,10 @@
-//! Whether everything that a manifest names is in the repository, looked at before the manifest makes the backup count.
+//! Checks that everything that a manifest names is in the repository, before the manifest completes the backup.
 //!
-//! The manifest says what was stored, which another host may have removed since.
+//! The manifest records what was stored, but another host may have removed it since.
 
 use std::collections::{BTreeMap, HashMap};
 
+use repo_format::backup_info::BackupInfo;
 use repo_format::label::BackupLabel;
 use repo_format::layout::{self, FileForm, RepoPath, Stanza};
 use repo_format::manifest::{Manifest, ManifestFile};
@@ -11,16 +12,15 @@ use repo_format::manifest::{Manifest, ManifestFile};
 use crate::repo::{Repo, manifest_store};
 use crate::{Error, ErrorCode, Result, side_by_side};
 
-/// Makes sure that every stored file is listed with its size, and that the backups which are referred to are complete.
+/// Checks that every stored file is listed with its size, and that the referenced backups are complete.
 ///
 /// # Errors
-/// [`ErrorCode::FileMissing`] for the first file or backup that is not there, and what listing gives.
+/// [`ErrorCode::FileMissing`] for the first missing file or backup, and errors of listing.
 pub(super) fn check(repo: &Repo, stanza: &Stanza, manifest: &Manifest) -> Result<()> {
     let label = &manifest.data.label;
     let directory = layout::backup_path(stanza, label);
     let remote = repo.storage.features().remote;
-    let earlier: Vec<&BackupLabel> =
-        manifest.references.iter().filter(|reference| *reference != label).chain(&manifest.data.prior).collect();
+    let earlier: Vec<&BackupLabel> = needed(manifest).collect();
     let (files, complete) = side_by_side::both(
         remote,
         || repo.storage.list_files(&directory),
@@ -28,7 +28,7 @@ pub(super) fn check(repo: &Repo, stanza: &Stanza, manifest: &Manifest) -> Result
     );
     let (files, complete) = (files?, complete?);
     if let Some((label, _)) = earlier.iter().zip(complete).find(|(_, complete)| !complete) {
-        return Err(missing(manifest, &format!("backup '{label}', which it needs, is not complete any more")));
+        return Err(missing(manifest, &format!("backup '{label}', which it needs, is no longer complete")));
     }
     let sizes: HashMap<&str, u64> = files.iter().map(|file| (file.path.as_str(), file.size)).collect();
     let mut bundles: BTreeMap<u64, u64> = BTreeMap::new();
@@ -37,7 +37,7 @@ pub(super) fn check(repo: &Repo, stanza: &Stanza, manifest: &Manifest) -> Result
             let end = bundles.entry(bundle.id).or_default();
             *end = (*end).max(bundle.offset.saturating_add(file.size_repo));
         } else if file.size > 0 {
-            // Nothing is read of an empty file, which is not stored in every case
+            // An empty file is not always stored, and nothing reads it
             let path = stored_path(manifest, stanza, file)?;
             check_size(repo, manifest, &directory, &sizes, &path, |size| size == file.size_repo)?;
         }
@@ -47,6 +47,23 @@ pub(super) fn check(repo: &Repo, stanza: &Stanza, manifest: &Manifest) -> Result
         check_size(repo, manifest, &directory, &sizes, &path, |size| size >= end)?;
     }
     Ok(())
+}
+
+/// Returns the backups that this backup depends on.
+fn needed(manifest: &Manifest) -> impl Iterator<Item = &BackupLabel> {
+    manifest.references.iter().filter(|reference| **reference != manifest.data.label).chain(&manifest.data.prior)
+}
+
+/// Checks that backup.info lists the backups that this backup depends on. A host that expires a backup removes it from
+/// backup.info.
+///
+/// # Errors
+/// [`ErrorCode::FileMissing`] for the first backup that is not listed.
+pub(super) fn check_needed(info: &BackupInfo, manifest: &Manifest) -> Result<()> {
+    match needed(manifest).find(|label| !info.backups.contains_key(label)) {
+        Some(label) => Err(missing(manifest, &format!("backup '{label}', which it needs, was expired"))),
+        None => Ok(()),
+    }
 }
 
 fn stored_path(manifest: &Manifest, stanza: &Stanza, file: &ManifestFile) -> Result<RepoPath> {
@@ -69,7 +86,9 @@ fn check_size(
         path.as_str().strip_prefix(directory.as_str()).map_or(path.as_str(), |name| name.trim_start_matches('/'));
     let text = match sizes.get(name) {
         Some(size) if fits(*size) => return Ok(()),
-        Some(size) => format!("file '{}' has {size} bytes and not what was written", repo.storage.display(path)),
+        Some(size) => {
+            format!("file '{}' has {size} byte(s) instead of the size that was written", repo.storage.display(path))
+        }
         None => format!("file '{}' is missing", repo.storage.display(path)),
     };
     Err(missing(manifest, &text))
@@ -99,7 +118,7 @@ mod tests {
     const FULL: &str = "20260101-000000F";
     const DIFF: &str = "20260101-000000F_20260102-000000D";
 
-    /// A backup with a file, an empty one and two in a bundle, and one of the full backup.
+    /// A backup with a file, an empty file, two files in a bundle, and a file of the full backup.
     fn manifest() -> Manifest {
         let mut data = ManifestData::new(DIFF.parse().unwrap(), BackupType::Diff, 1, PgVersion::V15, 1);
         data.prior = Some(FULL.parse().unwrap());
@@ -114,6 +133,17 @@ mod tests {
         let referred = ManifestFile { reference: Some(0), ..file("old", 7, 7) };
         manifest.files = vec![file("a", 4, 4), bundled("b", 0), bundled("c", 5), file("empty", 0, 0), referred];
         manifest
+    }
+
+    #[test]
+    fn backup_needs_what_it_is_based_on_in_backup_info() {
+        let mut info = BackupInfo::new(PgVersion::V15, 1, 1, None).unwrap();
+        let error = check_needed(&info, &manifest()).unwrap_err();
+        assert!(error.message.contains(FULL) && error.code == ErrorCode::FileMissing, "{error}");
+        let mut data = ManifestData::new(FULL.parse().unwrap(), BackupType::Full, 1, PgVersion::V15, 1);
+        (data.pg_id, data.pg_system_id) = (1, 1);
+        info.add_manifest(&Manifest::new(data)).unwrap();
+        check_needed(&info, &manifest()).unwrap();
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A storage that changes nothing once the claim under which it is used is lost.
+//! A storage that refuses changes once the claim under which it is used is lost.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use crate::storage::{
     WriteOptions,
 };
 
-/// Passes calls on. Before anything is changed it makes sure that the claim is held: a process that stood still for longer than
-/// others wait must not write into what is another's by now.
+/// Passes calls on. Before each change it checks that the claim is held, because a process that was suspended for
+/// longer than others wait must not write into a repository that another process uses by now.
 pub(super) struct GuardedStorage {
     inner: Arc<dyn RepoStorage>,
     lease: Arc<Lease>,
@@ -30,6 +30,10 @@ impl RepoStorage for GuardedStorage {
 
     fn display(&self, path: &RepoPath) -> String {
         self.inner.display(path)
+    }
+
+    fn check_name(&self, path: &RepoPath) -> Result<()> {
+        self.inner.check_name(path)
     }
 
     fn info(&self, path: &RepoPath) -> Result<Option<Entry>> {

@@ -1,4 +1,4 @@
-//! Who holds a claim, and whether that process is gone.
+//! The holder of a claim, and whether its process is dead.
 
 use std::fs;
 
@@ -6,19 +6,19 @@ use repo_format::claim::Holder;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
-/// Where Linux tells the id of the boot.
+/// The file in which Linux shows the id of the boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// Where it tells the namespace of process ids.
+/// The link in which it shows the namespace of process ids.
 const PROCESS_NAMESPACE: &str = "/proc/self/ns/pid";
 
-/// What can be said of the process that holds a claim.
+/// What is known about the process that holds a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It runs.
+    /// It is running.
     Runs,
-    /// It is gone.
+    /// It is dead.
     Gone,
-    /// It is, or was, on a host whose processes can't be seen from here.
+    /// It is, or was, on a host whose processes can't be checked from here.
     Unknown,
 }
 
@@ -36,10 +36,10 @@ pub fn this_process() -> Holder {
     }
 }
 
-/// What became of the process that holds a claim, as `me` sees it.
+/// Returns the fate of the process that holds a claim, as seen by `me`.
 ///
-/// Only processes of the same boot of the same machine and of the same namespace of process ids can be judged. That a host has
-/// the same name says nothing: containers may share it, or move with it to another machine.
+/// Only processes of the same boot of the same host, and of the same namespace of process ids, can be judged. An equal
+/// host name proves nothing: containers may share it, or take it to another host.
 pub fn fate(holder: &Holder, me: &Holder) -> Fate {
     let place = |of: &Holder| (of.boot.clone(), of.host.clone(), of.process_namespace.clone());
     if holder.boot.is_empty() || holder.process_namespace.is_empty() || place(holder) != place(me) {
@@ -55,12 +55,12 @@ pub fn fate(holder: &Holder, me: &Holder) -> Fate {
     }
     match Stat::of(holder.process_id) {
         Some(stat) if stat.ended || (holder.process_start != 0 && stat.start != holder.process_start) => Fate::Gone,
-        // It is there, though its details may be hidden
+        // It exists, although its details may be hidden
         _ => Fate::Runs,
     }
 }
 
-/// What Linux tells of a process.
+/// Linux's information about a process.
 struct Stat {
     ended: bool,
     start: u64,
@@ -71,7 +71,8 @@ impl Stat {
         Self::parse(&fs::read_to_string(format!("/proc/{process_id}/stat")).ok()?)
     }
 
-    /// Reads `pid (name) state ... starttime ...`. The name may hold anything, so the fields count from its last parenthesis.
+    /// Parses `pid (name) state ... starttime ...`. The name may contain anything, so fields count from its last
+    /// parenthesis.
     fn parse(text: &str) -> Option<Self> {
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
         // Zombies do nothing any more
@@ -114,7 +115,7 @@ mod tests {
             assert_eq!(fate(&elsewhere, &me), Fate::Unknown, "{elsewhere:?}");
         }
         child.kill().unwrap();
-        // Killed, and not waited for yet
+        // Killed, but not waited for yet
         while Stat::of(process_id).is_some_and(|stat| !stat.ended) {
             std::thread::yield_now();
         }

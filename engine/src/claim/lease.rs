@@ -1,4 +1,4 @@
-//! A claim that is held: renewing it and seeing that it is lost.
+//! A held claim: its renewal, and the detection of its loss.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,54 +14,67 @@ use super::Timing;
 use crate::storage::{self, RepoStorage, WriteOptions};
 use crate::{Error, ErrorCode, Result, side_by_side};
 
-/// Renewed too often to be synced: after a crash of the machine nobody misses it.
+/// Renewals are too frequent to sync: after a crash of the machine nobody misses one.
 const RENEWAL: WriteOptions = WriteOptions { atomic: true, sync_file: false, sync_path: false };
 
-/// What the threads of a command know of its claim.
+/// The location of a claim.
+pub(super) struct Place {
+    pub(super) storage: Arc<dyn RepoStorage>,
+    pub(super) cipher: Cipher,
+    pub(super) stanza: Stanza,
+    pub(super) path: RepoPath,
+}
+
+/// How often a claim is renewed without a pause until the repository counts as too slow.
+const RENEWALS_MAX: u32 = 4;
+
+/// What the threads of a command know about its claim.
 pub(super) struct Lease {
-    storage: Arc<dyn RepoStorage>,
-    cipher: Cipher,
-    path: RepoPath,
+    place: Place,
     exec_id: String,
     timing: Timing,
     state: Mutex<State>,
-    /// When the claim was certainly held, in milliseconds since the boot.
+    /// When the claim was last known to be held, in milliseconds since the boot.
     confirmed_ms: AtomicU64,
     lost: AtomicBool,
+    /// There is no claim, because the repository has no room for it.
+    unclaimed: bool,
 }
 
-/// Held while the repository is asked, so that two threads do not renew at once.
+/// Held while the repository is asked, so that two threads do not renew at the same time.
 struct State {
     claim: Claim,
     /// The claim on the directory of the backup.
     directory: Option<RepoPath>,
 }
 
-/// Milliseconds since the boot, those included in which the machine slept.
+/// Returns milliseconds since the boot, including the time in which the machine slept.
 fn now_ms() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     now.tv_sec.cast_unsigned().saturating_mul(1000).saturating_add(now.tv_nsec.cast_unsigned() / 1_000_000)
 }
 
+/// Returns the time that has passed since `since_ms`.
+fn age(since_ms: u64) -> Duration {
+    Duration::from_millis(now_ms().saturating_sub(since_ms))
+}
+
 impl Lease {
-    pub(super) fn new(
-        storage: Arc<dyn RepoStorage>,
-        cipher: Cipher,
-        path: RepoPath,
-        exec_id: String,
-        claim: Claim,
-        timing: Timing,
-    ) -> Self {
+    pub(super) fn new(place: Place, exec_id: String, claim: Claim, timing: Timing) -> Self {
         Lease {
-            storage,
-            cipher,
-            path,
+            place,
             exec_id,
             timing,
             state: Mutex::new(State { claim, directory: None }),
             confirmed_ms: AtomicU64::new(now_ms()),
             lost: AtomicBool::new(false),
+            unclaimed: false,
         }
+    }
+
+    /// Without a claim: nothing can be lost.
+    pub(super) fn unclaimed(self) -> Self {
+        Lease { unclaimed: true, ..self }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -72,23 +85,24 @@ impl Lease {
     /// Writes the claim for the first time, or again.
     pub(super) fn put(&self) -> Result<()> {
         let state = self.state();
-        self.write(&self.path, &state.claim)
+        self.write(&self.place.path, &state.claim)
     }
 
-    /// Takes the claim back.
+    /// Removes the claim.
     pub(super) fn remove(&self) -> Result<()> {
         let _state = self.state();
-        self.storage.remove(&self.path)
+        self.place.storage.remove(&self.place.path)
     }
 
     fn write(&self, path: &RepoPath, claim: &Claim) -> Result<()> {
-        let stored = cipher::encrypt(&self.cipher, claim.serialize().as_bytes())?;
-        storage::put(&*self.storage, path, &stored, RENEWAL)
+        let stored = cipher::encrypt(&self.place.cipher, claim.serialize().as_bytes())?;
+        storage::put(&*self.place.storage, path, &stored, RENEWAL)
     }
 
-    /// Marks the directory of a backup as ours. It is written once: when it is gone, another has taken the directory.
-    pub(super) fn mark(&self, stanza: &Stanza, label: &BackupLabel) -> Result<()> {
-        let path = claim::backup_claim(stanza, label, &self.exec_id)?;
+    /// Marks the directory of a backup as ours. The mark is written once: if it is missing, another process has taken
+    /// the directory.
+    pub(super) fn mark(&self, label: &BackupLabel) -> Result<()> {
+        let path = claim::backup_claim(&self.place.stanza, label, &self.exec_id)?;
         let mut state = self.state();
         self.write(&path, &state.claim)?;
         state.directory = Some(path);
@@ -97,16 +111,16 @@ impl Lease {
 
     /// The repository without the guard.
     pub(super) fn storage(&self) -> &dyn RepoStorage {
-        &*self.storage
+        &*self.place.storage
     }
 
-    /// Takes the mark away from a directory that needs none any more.
+    /// Removes the mark from a directory that no longer needs it.
     pub(super) fn unmark(&self) -> Result<()> {
         let mark = self.state().directory.take();
-        mark.map_or(Ok(()), |mark| self.storage.remove(&mark))
+        mark.map_or(Ok(()), |mark| self.place.storage.remove(&mark))
     }
 
-    /// Looks whether the claim is still there.
+    /// Checks that the claim still exists.
     pub(super) fn check(&self) -> Result<()> {
         let started = now_ms();
         self.look(&self.state())?;
@@ -115,12 +129,15 @@ impl Lease {
     }
 
     fn look(&self, state: &State) -> Result<()> {
+        if self.unclaimed {
+            return Ok(());
+        }
         if self.is_lost() {
             return Err(self.lost());
         }
-        let paths: Vec<&RepoPath> = [Some(&self.path), state.directory.as_ref()].into_iter().flatten().collect();
-        let exist = |path: &&RepoPath| storage::exists(&*self.storage, path);
-        let found = side_by_side::each(self.storage.features().remote, &paths, exist)?;
+        let paths: Vec<&RepoPath> = [Some(&self.place.path), state.directory.as_ref()].into_iter().flatten().collect();
+        let exist = |path: &&RepoPath| storage::exists(&*self.place.storage, path);
+        let found = side_by_side::each(self.place.storage.features().remote, &paths, exist)?;
         if found.contains(&false) {
             self.lost.store(true, Ordering::SeqCst);
             return Err(self.lost());
@@ -128,40 +145,70 @@ impl Lease {
         Ok(())
     }
 
-    /// Looks whether the claim is still there, and shows that its holder lives.
+    /// Checks that the claim still exists, and shows that its holder is alive.
     pub(super) fn renew(&self) -> Result<()> {
         let started = now_ms();
         let mut state = self.state();
+        let confirmed = self.confirmed_ms.load(Ordering::SeqCst);
         self.look(&state)?;
         state.claim.beat += 1;
-        self.write(&self.path, &state.claim)?;
+        self.write(&self.place.path, &state.claim)?;
+        // Others may have removed the claim before this write created it again. The rule is the same as for a new
+        // claim: a process that sees another's claim gives up
+        if age(confirmed.min(started)) >= self.timing.trusted && self.has_other()? {
+            self.lost.store(true, Ordering::SeqCst);
+            self.place.storage.remove(&self.place.path)?;
+            return Err(self.lost());
+        }
         self.confirmed_ms.store(started, Ordering::SeqCst);
         Ok(())
     }
 
-    /// When the claim was written last, by the clock of the store.
-    pub(super) fn renewed_at(&self) -> Result<i64> {
-        self.storage.info(&self.path)?.map(|entry| entry.modified).ok_or_else(|| self.lost())
+    /// Returns whether another process has a claim on the stanza.
+    fn has_other(&self) -> Result<bool> {
+        let others = super::find_others(&*self.place.storage, &self.place.stanza, &self.exec_id)?;
+        Ok(others.is_some_and(|others| !others.is_empty()))
     }
 
-    /// Whether the claim was found lost before.
+    /// Returns when the claim was last written, by the clock of the store.
+    pub(super) fn renewed_at(&self) -> Result<i64> {
+        if self.unclaimed {
+            return Ok(0);
+        }
+        self.place.storage.info(&self.place.path)?.map(|entry| entry.modified).ok_or_else(|| self.lost())
+    }
+
+    /// Returns whether the claim was found lost before.
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::SeqCst)
     }
 
-    /// Makes sure that the claim is held. That costs nothing unless it could not be renewed for long.
+    /// Checks that the claim is held. Asks the repository only if the claim was not renewed recently.
     pub(super) fn ensure(&self) -> Result<()> {
-        if self.is_lost() {
-            return Err(self.lost());
+        if self.unclaimed {
+            return Ok(());
         }
-        let age = Duration::from_millis(now_ms().saturating_sub(self.confirmed_ms.load(Ordering::SeqCst)));
-        if age < self.timing.trusted() { Ok(()) } else { self.renew() }
+        for _ in 0..RENEWALS_MAX {
+            if self.is_lost() {
+                return Err(self.lost());
+            }
+            if age(self.confirmed_ms.load(Ordering::SeqCst)) < self.timing.trusted {
+                return Ok(());
+            }
+            // The process may be stopped during the renewal. Then it has to check again
+            self.renew()?;
+        }
+        Err(Error::new(
+            ErrorCode::LockAcquire,
+            format!("unable to renew claim '{}' in time", self.place.storage.display(&self.place.path)),
+        )
+        .hint("does the repository take very long to answer?"))
     }
 
     pub(super) fn lost(&self) -> Error {
         Error::new(
             ErrorCode::LockAcquire,
-            format!("claim '{}' is lost: another process has taken over", self.storage.display(&self.path)),
+            format!("claim '{}' is lost: another process has taken over", self.place.storage.display(&self.place.path)),
         )
         .hint("was this process stopped for a while, or was the repository out of reach?")
         .hint("does another host, or pgBackRest, back up or expire the same stanza?")

@@ -2,12 +2,15 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use object_store::memory::InMemory;
 use repo_format::backup_info::BackupInfo;
 use repo_format::cipher::{Cipher, Passphrase};
 use repo_format::pg::PgVersion;
 
 use super::*;
+use crate::storage::faulty::{FaultyStorage, Op};
 use crate::storage::memory::MemoryStorage;
+use crate::storage::object::ObjectStorage;
 use crate::storage::{RepoStorage, WriteOptions, put};
 
 const NEVER: Duration = Duration::from_secs(3600);
@@ -28,21 +31,9 @@ fn repo(passphrase: Option<&str>) -> (MemoryStorage, Repo) {
     (storage, repo)
 }
 
-/// A process on a host of its own.
-fn on_host(host: &str, timing: Timing) -> Claimant {
-    let holder = Holder {
-        boot: format!("boot of {host}"),
-        host: host.to_owned(),
-        process_id: 77,
-        process_namespace: "pid:[1]".into(),
-        process_start: 5,
-    };
-    Claimant { exec_id: format!("77-{host}"), holder, timing }
-}
-
-const RENEWING: Timing = Timing { interval: SOON, patience: NEVER, look: SOON };
-const SILENT: Timing = Timing { interval: NEVER, patience: NEVER, look: SOON };
-const IMPATIENT: Timing = Timing { interval: NEVER, patience: Duration::from_millis(40), look: SOON };
+const RENEWING: Timing = Timing { interval: SOON, patience: NEVER, trusted: NEVER, look: SOON };
+const SILENT: Timing = Timing { interval: NEVER, patience: NEVER, trusted: NEVER, look: SOON };
+const IMPATIENT: Timing = Timing { interval: NEVER, patience: Duration::from_millis(40), trusted: SOON, look: SOON };
 
 fn acquire(repo: &Repo, who: &Claimant) -> Result<Claim> {
     Claim::acquire(repo, &stanza(), who, "backup", &CancelToken::new())
@@ -55,13 +46,15 @@ fn claims(storage: &MemoryStorage) -> Vec<String> {
 #[test]
 fn claim_is_given_back_when_dropped_and_needs_a_stanza() {
     let (storage, repo) = repo(Some("secret"));
-    let claim = acquire(&repo, &on_host("a", RENEWING)).unwrap();
+    let claim = acquire(&repo, &Claimant::on_host("a", RENEWING)).unwrap();
     assert_eq!(claims(&storage), ["backup/demo/backup.claim.77-a"]);
     claim.check().unwrap();
     drop(claim);
     assert!(claims(&storage).is_empty());
     let missing = "other".parse().unwrap();
-    let error = Claim::acquire(&repo, &missing, &on_host("a", RENEWING), "backup", &CancelToken::new()).err().unwrap();
+    let error = Claim::acquire(&repo, &missing, &Claimant::on_host("a", RENEWING), "backup", &CancelToken::new())
+        .err()
+        .unwrap();
     assert_eq!(error.code, ErrorCode::FileMissing);
     assert!(claims(&storage).is_empty());
 }
@@ -69,8 +62,8 @@ fn claim_is_given_back_when_dropped_and_needs_a_stanza() {
 #[test]
 fn claim_that_is_renewed_elsewhere_is_refused_and_says_by_whom() {
     let (storage, repo) = repo(Some("secret"));
-    let _first = acquire(&repo, &on_host("a", RENEWING)).unwrap();
-    let error = acquire(&repo, &on_host("b", RENEWING)).err().unwrap();
+    let _first = acquire(&repo, &Claimant::on_host("a", RENEWING)).unwrap();
+    let error = acquire(&repo, &Claimant::on_host("b", RENEWING)).err().unwrap();
     assert_eq!(error.code, ErrorCode::LockAcquire);
     assert!(error.message.contains("backup on host 'a' (process 77, since 2"), "{error}");
     assert_eq!(claims(&storage), ["backup/demo/backup.claim.77-a"]);
@@ -79,21 +72,81 @@ fn claim_that_is_renewed_elsewhere_is_refused_and_says_by_whom() {
 #[test]
 fn claim_that_is_not_renewed_elsewhere_is_taken_and_its_holder_notices() {
     let (storage, repo) = repo(None);
-    let silent = acquire(&repo, &on_host("a", SILENT)).unwrap();
+    let silent = acquire(&repo, &Claimant::on_host("a", SILENT)).unwrap();
     let label = "20260101-000000F".parse().unwrap();
-    silent.mark(&stanza(), &label).unwrap();
+    silent.mark(&label).unwrap();
     let guarded = silent.guard(&repo);
     let file = RepoPath::new("backup/demo/x").unwrap();
     put(&*guarded.storage, &file, b"1", WriteOptions::ATOMIC).unwrap();
-    let _second = acquire(&repo, &on_host("b", IMPATIENT)).unwrap();
+    let _second = acquire(&repo, &Claimant::on_host("b", IMPATIENT)).unwrap();
     assert_eq!(silent.check().unwrap_err().code, ErrorCode::LockAcquire);
-    // From then on it changes nothing
+    // From then on it refuses changes
     assert!(put(&*guarded.storage, &file, b"2", WriteOptions::ATOMIC).is_err());
     assert!(guarded.storage.remove(&file).is_err());
     assert_eq!(storage::get(&storage, &file, 9).unwrap().unwrap(), b"1");
     // And does not come back
     assert!(silent.lease.renew().is_err());
     assert!(!claims(&storage).contains(&"backup/demo/backup.claim.77-a".to_owned()));
+}
+
+/// Renews a claim of host a. Calls `meanwhile` between the check and the write of the renewal.
+fn renewed_late(meanwhile: impl Fn(&MemoryStorage) + Send + Sync + 'static) -> (MemoryStorage, Result<()>) {
+    let (storage, repo) = repo(None);
+    let there = storage.clone();
+    let looked = AtomicU32::new(0);
+    let stalls = FaultyStorage::new(Arc::new(storage.clone())).after(move |op, path| {
+        // The first check concerns the claim that was just written
+        if op == Op::Info && path.as_str().contains(format::CLAIM_PREFIX) && looked.fetch_add(1, Ordering::SeqCst) == 0
+        {
+            meanwhile(&there);
+            std::thread::sleep(2 * SOON);
+        }
+    });
+    let repo = Repo { storage: Arc::new(stalls), ..repo };
+    let timing = Timing { trusted: SOON, ..SILENT };
+    let claim = acquire(&repo, &Claimant::on_host("a", timing)).unwrap();
+    let renewed = claim.lease.renew();
+    claim.leave();
+    (storage, renewed)
+}
+
+#[test]
+fn claim_renewed_late_is_lost_when_another_has_one() {
+    let other = || format::stanza_claim(&stanza(), "9-b").unwrap();
+    let (storage, renewed) = renewed_late(move |storage| {
+        storage.remove(&format::stanza_claim(&stanza(), "77-a").unwrap()).unwrap();
+        put(storage, &other(), b"x", WriteOptions::ATOMIC).unwrap();
+    });
+    assert_eq!(renewed.unwrap_err().code, ErrorCode::LockAcquire);
+    // The late write did not leave a claim behind
+    assert_eq!(claims(&storage), [other().as_str()]);
+}
+
+#[test]
+fn claim_renewed_late_is_kept_when_nobody_else_has_one() {
+    let (storage, renewed) = renewed_late(|_| {});
+    renewed.unwrap();
+    assert_eq!(claims(&storage).len(), 1);
+}
+
+#[test]
+fn claim_that_takes_too_long_to_renew_is_not_relied_on() {
+    let (storage, repo) = repo(None);
+    let slow = FaultyStorage::new(Arc::new(storage)).before(|_, _| std::thread::sleep(SOON));
+    let repo = Repo { storage: Arc::new(slow), ..repo };
+    let claim = acquire(&repo, &Claimant::on_host("a", Timing { trusted: SOON, ..SILENT })).unwrap();
+    assert!(claim.lease.ensure().unwrap_err().message.starts_with("unable to renew claim"));
+}
+
+#[test]
+fn name_that_the_store_refuses_is_refused_under_a_claim() {
+    let (_, repo) = repo(None);
+    let claim = acquire(&repo, &Claimant::on_host("a", SILENT)).unwrap();
+    let inner = ObjectStorage::new(Arc::new(InMemory::new()), "/repo", 1 << 20, &[]).unwrap();
+    let refused = RepoPath::new(format!("backup/demo/{}", "a".repeat(1024))).unwrap();
+    let expected = inner.check_name(&refused).unwrap_err();
+    let guarded = claim.guard(&Repo { storage: Arc::new(inner), ..repo.clone() });
+    assert_eq!(guarded.storage.check_name(&refused).unwrap_err().message, expected.message);
 }
 
 #[test]
@@ -112,7 +165,7 @@ fn claim_of_a_process_of_this_host_that_is_gone_is_taken_at_once() {
     assert_eq!(claims(&storage).len(), 1);
     let claim = acquire(&repo, &me).unwrap();
     assert_eq!(claims(&storage), ["backup/demo/backup.claim.1-me"]);
-    // A command that another begins in the same process takes part
+    // A command that another starts in the same process joins the claim
     let joined = Claim::join(&repo, &stanza(), &me, "expire", &CancelToken::new()).unwrap();
     joined.check().unwrap();
     drop(joined);
@@ -136,20 +189,20 @@ fn claim_that_can_not_be_read_is_watched_and_not_ignored() {
             std::thread::sleep(Duration::from_millis(1));
         }
     });
-    let error = acquire(&repo, &on_host("b", RENEWING)).err().unwrap();
+    let error = acquire(&repo, &Claimant::on_host("b", RENEWING)).err().unwrap();
     assert!(error.message.contains("an unknown process is running"), "{error}");
     stop.cancel();
     writer.join().unwrap();
-    acquire(&repo, &on_host("b", IMPATIENT)).unwrap();
+    acquire(&repo, &Claimant::on_host("b", IMPATIENT)).unwrap();
     assert!(claims(&storage).is_empty());
 }
 
 #[test]
 fn mark_that_another_removes_ends_the_claim() {
     let (storage, repo) = repo(None);
-    let claim = acquire(&repo, &on_host("a", SILENT)).unwrap();
+    let claim = acquire(&repo, &Claimant::on_host("a", SILENT)).unwrap();
     let label: BackupLabel = "20260101-000000F".parse().unwrap();
-    claim.mark(&stanza(), &label).unwrap();
+    claim.mark(&label).unwrap();
     assert!(unclaimed::has_mark(&repo, &stanza(), &label).unwrap());
     claim.check().unwrap();
     // As pgBackRest does with a directory that it resumes or removes
@@ -161,8 +214,8 @@ fn mark_that_another_removes_ends_the_claim() {
 #[test]
 fn mark_that_is_taken_away_by_its_own_process_is_not_missed() {
     let (_, repo) = repo(None);
-    let claim = acquire(&repo, &on_host("a", SILENT)).unwrap();
-    claim.mark(&stanza(), &"20260101-000000F".parse().unwrap()).unwrap();
+    let claim = acquire(&repo, &Claimant::on_host("a", SILENT)).unwrap();
+    claim.mark(&"20260101-000000F".parse().unwrap()).unwrap();
     claim.unmark().unwrap();
     claim.check().unwrap();
 }
@@ -178,7 +231,7 @@ fn claims_of_many_at_once_are_never_held_by_two() {
             scope.spawn(move || {
                 for _ in 0..10 {
                     let timing = Timing { look: Duration::from_millis(1), ..RENEWING };
-                    let Ok(claim) = acquire(repo, &on_host(host, timing)) else { continue };
+                    let Ok(claim) = acquire(repo, &Claimant::on_host(host, timing)) else { continue };
                     assert_eq!(holding.fetch_add(1, Ordering::SeqCst), 0);
                     std::thread::sleep(Duration::from_millis(2));
                     claim.check().unwrap();
@@ -194,16 +247,52 @@ fn claims_of_many_at_once_are_never_held_by_two() {
 
 #[test]
 fn path_above_or_below_a_claimed_stanza_is_not_free() {
-    let (_, repo) = repo(None);
-    let _claim = acquire(&repo, &on_host("a", RENEWING)).unwrap();
-    let is_free = |path: &str| {
+    let (storage, repo) = repo(None);
+    let claim_path = |path: &str| {
         let path = RepoPath::new(path).unwrap();
-        check_path_free(&repo, &path, &on_host("b", RENEWING), &CancelToken::new()).is_ok()
+        claim_path(&repo, &path, &Claimant::on_host("b", RENEWING), &CancelToken::new())
     };
+    let claim = acquire(&repo, &Claimant::on_host("a", RENEWING)).unwrap();
     for taken in ["", "backup", "archive", "backup/demo", "backup/demo/20260101-000000F/x", "archive/demo/15-1"] {
-        assert!(!is_free(taken), "{taken}");
+        assert!(claim_path(taken).is_err(), "{taken}");
     }
     for free in ["backup/other", "archive/other/15-1", "else", "backup/demo/backup.claim.77-a"] {
-        assert!(is_free(free), "{free}");
+        assert!(claim_path(free).is_ok(), "{free}");
     }
+    drop(claim);
+    // It stays claimed until it is removed
+    let held = claim_path("backup/demo/20260101-000000F").unwrap();
+    assert!(acquire(&repo, &Claimant::on_host("a", RENEWING)).is_err());
+    drop(held);
+    assert!(claims(&storage).is_empty());
+    assert!(claim_path("backup/demo").unwrap().is_empty());
+    assert_eq!(claims(&storage), ["backup/demo/backup.claim.77-b"]);
+}
+
+#[test]
+fn command_that_makes_room_does_without_a_claim_on_a_full_disk_unless_another_has_one() {
+    let (storage, repo) = repo(None);
+    let full = Repo { storage: Arc::new(FaultyStorage::new(Arc::new(storage.clone())).full_after(0)), ..repo.clone() };
+    let to_remove = || {
+        let who = Claimant::on_host("a", Timing { trusted: Duration::ZERO, ..SILENT });
+        Claim::acquire_to_remove(&full, &stanza(), &who, "expire", &CancelToken::new())
+    };
+    assert!(acquire(&full, &Claimant::on_host("a", SILENT)).is_err());
+    let claim = to_remove().unwrap();
+    claim.check().unwrap();
+    // No time is known by which anything is old
+    assert_eq!(claim.renewed_at().unwrap(), 0);
+    claim.guard(&full).storage.remove(&RepoPath::new("backup/demo/x").unwrap()).unwrap();
+    drop(claim);
+    let _other = acquire(&repo, &Claimant::on_host("b", RENEWING)).unwrap();
+    assert_eq!(to_remove().err().unwrap().code, ErrorCode::LockAcquire);
+}
+
+#[test]
+fn claim_whose_write_fails_after_it_was_done_is_taken_back() {
+    let (storage, repo) = repo(None);
+    let lost =
+        Repo { storage: Arc::new(FaultyStorage::new(Arc::new(storage.clone())).lose_reply(Op::Finish, 1)), ..repo };
+    assert!(acquire(&lost, &Claimant::on_host("a", SILENT)).is_err());
+    assert!(claims(&storage).is_empty());
 }

@@ -1,4 +1,4 @@
-//! Unfinished backups that no claim tells of: pgBackRest makes none.
+//! Unfinished backups without a claim, which pgBackRest leaves.
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,15 @@ use crate::repo::{manifest_store, reconstruct};
 use crate::storage::FileSize;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 
-/// How long a directory is watched of which nothing else tells whether its backup runs.
+/// How long to watch a directory if nothing else tells whether its backup is running.
 const WATCH: Duration = Duration::from_secs(60);
-/// Between two looks.
+/// The time between two checks.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// Watches what was left of backups of a stanza, or of one of them, for signs that they still run.
+/// Watches the unfinished backups of a stanza, or one of them, for signs that they are still running.
 ///
 /// # Errors
-/// [`ErrorCode::LockAcquire`] if one changes, and what listing gives.
+/// [`ErrorCode::LockAcquire`] if one changes, and errors of listing.
 pub fn watch_all(repo: &Repo, stanza: &Stanza, only: Option<&BackupLabel>, cancel: &CancelToken) -> Result<()> {
     for label in reconstruct::backup_labels(repo, stanza)? {
         if only.is_none_or(|only| *only == label)
@@ -32,8 +32,8 @@ pub fn watch_all(repo: &Repo, stanza: &Stanza, only: Option<&BackupLabel>, cance
     Ok(())
 }
 
-/// Whether a command that had a claim made the directory of a backup. When it has no manifest and the stanza is ours, that
-/// command has ended.
+/// Returns whether a command with a claim created the directory of a backup. If the directory has no manifest and the
+/// stanza is ours, that command has ended.
 ///
 /// # Errors
 /// The directory can't be listed.
@@ -42,7 +42,7 @@ pub fn has_mark(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<boo
     Ok(names.iter().any(|name| claimant(name).is_some()))
 }
 
-/// Whether there is nothing in the directory of a backup.
+/// Returns whether the directory of a backup is empty.
 ///
 /// # Errors
 /// The directory can't be listed.
@@ -50,7 +50,7 @@ pub fn is_empty(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<boo
     Ok(files(repo, stanza, label)?.is_empty())
 }
 
-/// When the directory of a backup changed last, by the clock of the store; 0 if there is nothing in it.
+/// Returns when the directory of a backup last changed, by the clock of the store; 0 if it is empty.
 ///
 /// # Errors
 /// The directory can't be listed.
@@ -58,13 +58,13 @@ pub fn last_change(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<
     Ok(files(repo, stanza, label)?.iter().map(|file| file.modified).max().unwrap_or(0))
 }
 
-/// Looks at the directory of a backup for a while.
+/// Watches the directory of a backup for a while.
 ///
 /// # Errors
-/// [`ErrorCode::LockAcquire`] if it changes, and what listing gives.
+/// [`ErrorCode::LockAcquire`] if it changes, and errors of listing.
 pub fn watch(repo: &Repo, stanza: &Stanza, label: &BackupLabel, cancel: &CancelToken) -> Result<()> {
     let before = files(repo, stanza, label)?;
-    crate::info!("unfinished backup '{label}' is watched for {}s, to see whether it runs", WATCH.as_secs());
+    crate::info!("watch unfinished backup '{label}' for {}s to see whether it is running", WATCH.as_secs());
     let start = Instant::now();
     while start.elapsed() < WATCH {
         cancel.sleep(LOOK)?;
@@ -75,7 +75,7 @@ pub fn watch(repo: &Repo, stanza: &Stanza, label: &BackupLabel, cancel: &CancelT
     Ok(())
 }
 
-/// The error for an unfinished backup that another process makes.
+/// Returns the error for an unfinished backup that another process is making.
 pub fn runs(label: &BackupLabel, why: &str) -> Error {
     Error::new(ErrorCode::LockAcquire, format!("backup '{label}' is being made by another process: {why}"))
         .hint("does pgBackRest run on another host, or with another lock-path?")

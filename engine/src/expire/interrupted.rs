@@ -1,4 +1,4 @@
-//! Backups without a manifest: interrupted ones, and those that another process may be making.
+//! Backups without a manifest: interrupted backups, and backups that another process may be making.
 
 use repo_format::backup_info::BackupInfo;
 use repo_format::label::{BackupLabel, BackupType};
@@ -11,13 +11,13 @@ use crate::repo::info_files::manifest_cipher;
 use crate::repo::manifest_store;
 use crate::{Error, ErrorCode, Result};
 
-/// How long an unfinished backup without a claim must not have changed before its directory is removed, in seconds. Expire can't
-/// ask PostgreSQL whether pgBackRest is still making it, which may send one large file for hours.
+/// How long an unfinished backup without a claim must not have changed before its directory is removed, in seconds.
+/// Expire can't ask PostgreSQL whether pgBackRest is still making it, which may send one large file for hours.
 const UNCLAIMED_SECONDS: i64 = plan::SECONDS_PER_DAY;
 
 impl Task<'_> {
-    /// The backups without a manifest that another process may be making: no claim tells that it has ended, and the directory
-    /// changed not long ago.
+    /// Returns the backups without a manifest that another process may be making: no claim shows that it has ended, and
+    /// the directory changed recently.
     pub(super) fn maybe_running(&self, info: &BackupInfo, labels: &[BackupLabel]) -> Result<Vec<BackupLabel>> {
         let (repo, stanza) = (self.repo, &self.settings.stanza);
         let mut running = Vec::new();
@@ -32,12 +32,12 @@ impl Task<'_> {
         Ok(running)
     }
 
-    /// Whether the directory of a backup changed not long ago, by the clock of the store.
+    /// Returns whether the directory of a backup changed recently, by the clock of the store.
     fn changed_since(&self, label: &BackupLabel) -> Result<bool> {
         Ok(self.now - unclaimed::last_change(self.repo, &self.settings.stanza, label)? < UNCLAIMED_SECONDS)
     }
 
-    /// Takes back the expiry of what backups that may run are based on.
+    /// Keeps backups on which possibly running backups are based.
     pub(super) fn keep_needed(
         &self,
         plan: &mut BackupPlan,
@@ -49,17 +49,17 @@ impl Task<'_> {
         let stay = plan.keep_sets(&fulls, facts);
         let Some(first) = stay.first() else { return Ok(()) };
         let labels: Vec<&str> = running.iter().map(AsRef::as_ref).collect();
-        let text = format!("unfinished backup {} may run on another host and be based on it", labels.join(", "));
+        let text = format!("unfinished backup {} may be running on another host and be based on it", labels.join(", "));
         if self.settings.set.is_some() {
             return Err(Error::new(ErrorCode::LockAcquire, format!("backup {first} cannot be expired: {text}"))
-                .hint("wait until it has ended. Where none runs, the next backup removes what is left of it."));
+                .hint("wait until it has ended. If none is running, the next backup removes the unfinished one."));
         }
         crate::warn!("repo{}: backup {first} is not expired: {text}", self.repo.key);
         Ok(())
     }
 
-    /// The directories of backups to remove; `labels` are those that have one, `unfinished` those that had no manifest when `info`
-    /// was made.
+    /// Returns the directories of backups to remove. `labels` are the backups with a directory, `unfinished` those that
+    /// had no manifest when `info` was loaded.
     pub(super) fn directories(
         &self,
         info: &BackupInfo,
@@ -69,7 +69,7 @@ impl Task<'_> {
         plan: &BackupPlan,
     ) -> Result<Vec<BackupLabel>> {
         let keep_newest = match labels.last() {
-            // What is in backup.info has a manifest
+            // A backup in backup.info has a manifest
             Some(newest) if info.backups.contains_key(newest) || running.contains(newest) => false,
             Some(newest) => self.is_unfinished(newest, unfinished)? && !self.is_orphan(newest, info, plan),
             None => false,
@@ -77,8 +77,9 @@ impl Task<'_> {
         Ok(plan::directories(labels, &plan.kept, running, keep_newest))
     }
 
-    /// Whether a backup had not got so far as to have a manifest: it ran, or was interrupted and may be resumed. One that
-    /// another host has completed since must not be taken for one that backup.info would have if it were valid.
+    /// Returns whether a backup has no manifest yet, because it was running or was interrupted and may be resumed.
+    /// Another host may have completed this backup since backup.info was read, and it must not count as one that is
+    /// invalid because backup.info lacks it.
     fn is_unfinished(&self, label: &BackupLabel, unfinished: &[BackupLabel]) -> Result<bool> {
         let has = |path| Ok(self.repo.storage.info(&path)?.is_some());
         let (manifest, copy) =
@@ -86,8 +87,8 @@ impl Task<'_> {
         if unfinished.contains(label) { Ok(has(copy)? || has(manifest)?) } else { Ok(!has(manifest)? && has(copy)?) }
     }
 
-    /// Whether an unfinished backup depends on the one that was named to be expired and can't be resumed any more. What can't
-    /// be read can't be resumed either, and is in nobody's way until the next backup removes it.
+    /// Returns whether an unfinished backup depends on the backup that was named to be expired and so can't be resumed
+    /// any more. An unreadable backup can't be resumed either, and does no harm until the next backup removes it.
     fn is_orphan(&self, label: &BackupLabel, info: &BackupInfo, plan: &BackupPlan) -> bool {
         let Some(set) = &self.settings.set else { return false };
         if label.full_part() != set.full_part() {
@@ -98,7 +99,7 @@ impl Task<'_> {
                 manifest.data.prior.is_some_and(|prior| !plan.kept.iter().any(|backup| backup.label == prior))
             }
             Err(error) => {
-                crate::warn!("unfinished backup {label} is left as it is: {error}");
+                crate::warn!("unfinished backup {label} is left unchanged: {error}");
                 false
             }
         }

@@ -1,8 +1,9 @@
-//! What expire removes, decided on facts alone: no storage, no clock, no logging.
+//! Decides what expire removes, based only on facts: no storage, no clock, no logging.
 //!
-//! Expiry has four steps, each a function here: which backups go ([`by_retention`], [`ad_hoc`]), which directories go with
-//! them ([`directories`]), what of the WAL archive is still needed ([`ArchiveRules`]), and which history manifests are too old
-//! ([`history_year`], [`removes_history_manifest`]). The rules are those of pgBackRest's `expire` command.
+//! Expiry has four steps, each a function here: which backups to remove ([`by_retention`], [`ad_hoc`]), which
+//! directories to remove with them ([`directories`]), which part of the WAL archive is still needed ([`ArchiveRules`]),
+//! and which history manifests are too old ([`history_year`], [`removes_history_manifest`]). The rules are those of
+//! pgBackRest's `expire` command.
 
 mod wal;
 
@@ -14,10 +15,10 @@ pub use wal::{ArchivePlan, ArchiveRules, WalPlan, WalRange};
 
 use crate::{Error, ErrorCode, Result};
 
-/// Seconds of a day; retention by time counts in days.
+/// Seconds per day. Retention by time counts in days.
 pub const SECONDS_PER_DAY: i64 = 86_400;
 
-/// How [`Retention::full`] is meant.
+/// The meaning of [`Retention::full`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FullRetention {
     /// The number of full backups to keep.
@@ -26,41 +27,41 @@ pub enum FullRetention {
     Time,
 }
 
-/// What is to be kept in one repository.
+/// What to keep in one repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// What `full` counts.
+    /// The unit of `full`.
     pub full_type: FullRetention,
     /// Full backups or days to keep; `None` keeps all.
     pub full: Option<u32>,
-    /// Differential backups to keep, where full ones count as differential; `None` keeps all.
+    /// Differential backups to keep, including full backups; `None` keeps all.
     pub diff: Option<u32>,
-    /// Which backups `archive` counts: full; full and differential; or all.
+    /// The backups that `archive` counts: full; full and differential; or all.
     pub archive_type: BackupType,
-    /// The number of newest backups of `archive_type` after which all WAL is kept; `None` keeps all WAL.
+    /// The number of newest backups of `archive_type` for which all WAL is kept; `None` keeps all WAL.
     pub archive: Option<u32>,
-    /// Days for which manifests of backups that are gone stay in the history; `None` keeps them for ever.
+    /// Days for which manifests of removed backups stay in the history; `None` keeps them forever.
     pub history: Option<u32>,
 }
 
-/// What the decisions need to know of one backup.
+/// The facts about a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupFact {
     /// Its label.
     pub label: BackupLabel,
     /// The backup that it is based on.
     pub prior: Option<BackupLabel>,
-    /// Id of its cluster in the history.
+    /// The id of its cluster in the history.
     pub db_id: u32,
     /// When it ended, in seconds since the epoch.
     pub timestamp_stop: i64,
-    /// First WAL segment that it needs; `None` for a backup of a stopped cluster.
+    /// The first WAL segment that it needs; `None` for an offline backup.
     pub archive_start: Option<String>,
-    /// Last WAL segment that it needs to be consistent.
+    /// The last WAL segment that it needs to be consistent.
     pub archive_stop: Option<String>,
 }
 
-/// Which rule expired a backup; displayed as the log names it.
+/// The rule that expired a backup. Displayed as in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// Retention of full backups by count.
@@ -89,20 +90,22 @@ impl fmt::Display for Reason {
 pub struct ExpiredSet {
     /// The rule.
     pub reason: Reason,
-    /// The labels, oldest first. They are invalidated newest first, so that what is left is usable at every moment.
+    /// The labels, oldest first. They are invalidated newest first, so that the remaining backups are usable at every
+    /// moment.
     pub labels: Vec<BackupLabel>,
 }
 
-/// Which backups go and what follows from it.
+/// The backups to remove and the consequences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupPlan {
-    /// What goes, in the order in which it is decided.
+    /// What to remove, in the order of the decisions.
     pub expired: Vec<ExpiredSet>,
-    /// What stays, by label.
+    /// What to keep, by label.
     pub kept: Vec<BackupFact>,
-    /// [`Retention::archive`], or what retention by time makes of it when it is not set.
+    /// [`Retention::archive`], or the value derived from retention by time if it is not set.
     pub archive: Option<u32>,
-    /// The newest backup when it goes: recovery to a point in time may suffer, and `latest` must point to another one.
+    /// The newest backup if it is removed: recovery to a point in time may suffer, and `latest` must point to another
+    /// one.
     pub newest_expired: Option<BackupLabel>,
 }
 
@@ -116,7 +119,7 @@ impl BackupPlan {
         self.kept.iter().filter(|b| wanted(b.label.backup_type())).map(|b| b.label.clone()).collect()
     }
 
-    /// Takes back what concerns the sets of these full backups. Returns what was to expire and stays.
+    /// Keeps the sets of these full backups. Returns the backups that are kept instead of removed.
     pub fn keep_sets(&mut self, fulls: &BTreeSet<BackupLabel>, facts: &[BackupFact]) -> Vec<BackupLabel> {
         let stays = |set: &ExpiredSet| set.labels.iter().any(|label| fulls.contains(&label.full_label()));
         let (stay, expired): (Vec<_>, Vec<_>) = self.expired.drain(..).partition(stays);
@@ -127,10 +130,11 @@ impl BackupPlan {
         labels
     }
 
-    /// Moves a backup and its dependents from kept to expired. The label may be gone already with another one's dependents.
+    /// Moves a backup and its dependents from kept to expired. The backup may have been moved already as a dependent of
+    /// another.
     fn expire(&mut self, label: &BackupLabel, reason: Reason) {
-        // Labels ascend along every chain, so one pass finds dependents of dependents. A full backup depends on none, even if
-        // a damaged file says so
+        // Labels ascend along a chain, so one pass finds dependents of dependents. A full backup depends on none, even
+        // if a damaged file says so
         let mut gone = BTreeSet::new();
         for backup in &self.kept {
             let prior = backup.prior.as_ref().filter(|_| backup.label.backup_type() != BackupType::Full);
@@ -145,9 +149,9 @@ impl BackupPlan {
     }
 }
 
-/// Retention that lets exactly the oldest full backup (with its dependents and WAL) go.
+/// Returns a retention that expires exactly the oldest full backup (with its dependents and WAL).
 ///
-/// `None` if there is at most one full backup, which is never given up.
+/// Returns `None` if there is at most one full backup, which is never expired.
 pub fn oldest(backups: &[BackupFact], retention: &Retention) -> Option<Retention> {
     let full_total = backups.iter().filter(|b| b.label.backup_type() == BackupType::Full).count();
     let keep = u32::try_from(full_total.checked_sub(1)?).ok().filter(|keep| *keep > 0)?;
@@ -160,7 +164,7 @@ pub fn oldest(backups: &[BackupFact], retention: &Retention) -> Option<Retention
     })
 }
 
-/// Applies the retention of full, then of differential backups. `now` is in seconds since the epoch.
+/// Applies the retention of full backups, then of differential backups. `now` is in seconds since the epoch.
 pub fn by_retention(backups: Vec<BackupFact>, retention: &Retention, now: i64) -> BackupPlan {
     let mut plan = BackupPlan::new(backups, retention);
     match (retention.full_type, retention.full) {
@@ -175,7 +179,7 @@ pub fn by_retention(backups: Vec<BackupFact>, retention: &Retention, now: i64) -
         (FullRetention::Time, Some(days)) => by_time(&mut plan, retention, now - i64::from(days) * SECONDS_PER_DAY),
     }
     if let Some(keep) = retention.diff.filter(|keep| *keep > 0) {
-        // Full backups count as differential ones but only differential ones go
+        // Full backups count as differential backups, but only differential backups are removed
         let list = plan.labels(|kind| kind != BackupType::Incr);
         let surplus = list.len().saturating_sub(keep as usize);
         for label in list[..surplus].iter().filter(|label| label.backup_type() == BackupType::Diff) {
@@ -185,7 +189,8 @@ pub fn by_retention(backups: Vec<BackupFact>, retention: &Retention, now: i64) -
     plan
 }
 
-/// Keeps the newest full backup that ended before `minimum` and all after it, so that the whole period stays covered.
+/// Keeps the newest full backup that ended before `minimum` and everything after it, so that the whole period stays
+/// covered.
 fn by_time(plan: &mut BackupPlan, retention: &Retention, minimum: i64) {
     let is_full = |backup: &&BackupFact| backup.label.backup_type() == BackupType::Full;
     let full_total = plan.kept.iter().filter(is_full).count();
@@ -198,16 +203,16 @@ fn by_time(plan: &mut BackupPlan, retention: &Retention, minimum: i64) {
         plan.expire(&first, Reason::Time);
         expired_total += 1;
     }
-    // Where the operator did not say for how many full backups WAL is kept, it is kept for those that are left
+    // If the number of full backups to keep WAL for is not set, WAL is kept for the remaining ones
     if retention.archive_type == BackupType::Full && plan.archive.is_none() {
         plan.archive = u32::try_from(full_total.saturating_sub(expired_total)).ok();
     }
 }
 
-/// Expires one backup with its dependents, whatever the retention says. An unknown label expires nothing.
+/// Expires one backup with its dependents, regardless of retention. An unknown label expires nothing.
 ///
 /// # Errors
-/// [`ErrorCode::BackupSetInvalid`] for the newest full backup when no other full backup of the same cluster is left.
+/// [`ErrorCode::BackupSetInvalid`] for the newest full backup if no other full backup of the same cluster remains.
 pub fn ad_hoc(backups: Vec<BackupFact>, label: &BackupLabel, retention: &Retention) -> Result<BackupPlan> {
     let mut plan = BackupPlan::new(backups, retention);
     let mut full = plan.kept.iter().rev().filter(|backup| backup.label.backup_type() == BackupType::Full);
@@ -226,9 +231,11 @@ pub fn ad_hoc(backups: Vec<BackupFact>, label: &BackupLabel, retention: &Retenti
     Ok(plan)
 }
 
-/// The backup directories to remove, newest first: all that no kept backup owns and no process of another host may be making.
+/// Returns the backup directories to remove, newest first: all that no kept backup owns and no process of another host
+/// may be making.
 ///
-/// `keep_newest` protects the newest directory although it is not in the list of backups: the next backup resumes it.
+/// `keep_newest` protects the newest directory although it is not in the list of backups, because the next backup may
+/// resume it.
 pub fn directories(
     on_disk: &[BackupLabel],
     kept: &[BackupFact],
@@ -241,7 +248,7 @@ pub fn directories(
     labels.into_iter().skip(usize::from(keep_newest)).filter(|label| !kept.contains(label)).cloned().collect()
 }
 
-/// What becomes of a directory.
+/// The verdict on a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// All of it goes.
@@ -257,7 +264,7 @@ fn cut(text: &str, digits: usize) -> &str {
     text.get(..digits).unwrap_or(text)
 }
 
-/// What becomes of a year's directory of the history (`2026`) when manifests before `minimum` may go.
+/// Returns the verdict on a year's directory of the history (`2026`) if manifests before `minimum` may be removed.
 pub fn history_year(year: &str, minimum: &BackupLabel) -> Verdict {
     let minimum = minimum.to_string();
     match year.cmp(cut(&minimum, 4)) {
@@ -267,7 +274,7 @@ pub fn history_year(year: &str, minimum: &BackupLabel) -> Verdict {
     }
 }
 
-/// Whether a manifest of the history goes: its backup is gone and older than `minimum`.
+/// Returns whether to remove a manifest of the history: its backup was removed and is older than `minimum`.
 pub fn removes_history_manifest(label: &BackupLabel, minimum: &BackupLabel, kept: &[BackupFact]) -> bool {
     label < minimum && !kept.iter().any(|backup| backup.label == *label)
 }

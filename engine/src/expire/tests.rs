@@ -1,4 +1,4 @@
-//! What expire does with a repository in memory.
+//! Tests of expire with a repository in memory.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ fn oldest_damaged_is_the_first_that_stays_if_it_has_errors() -> Result<()> {
         info.backups.entry(label.clone()).and_modify(|entry| entry.error = Some(true));
         assert_eq!(oldest_damaged(&info, &plan), Some(label).filter(|&label| *label == labels[0]));
     }
-    // Backups of programs that did not record it are taken for sound
+    // Backups of programs that did not record it count as valid
     info.backups.values_mut().for_each(|entry| entry.error = None);
     assert_eq!(oldest_damaged(&info, &plan), None);
     Ok(())
@@ -95,7 +95,7 @@ fn newest_backup_that_had_no_manifest_stays_also_if_it_is_complete_by_now() -> R
 const FULL: &str = "20260101-000000F";
 const DIFF: &str = "20260101-000000F_20260102-000000D";
 const LATER: &str = "20260103-000000F";
-/// What is left of a backup on the first full one.
+/// The remainder of a backup based on the first full backup.
 const INCR: &str = "20260101-000000F_20260104-000000I";
 
 /// A repository with two full backups, a differential one of the first, and WAL.

@@ -1,20 +1,20 @@
-//! What runs that were killed left of files that they wrote. Segments are not among them: the next push of one looks for what is
-//! left of it, and what nobody pushes again goes with its directory.
+//! Removes temporary files of killed processes. Segments are excluded: the next push of a segment removes leftovers of
+//! earlier pushes, and other leftovers are removed with their directory.
 
 use repo_format::layout::{self, ArchiveId, RepoPath, Stanza};
 
 use crate::Repo;
 use crate::storage::temporary;
 
-/// Removes unfinished files beside the info files, the timelines' histories and the newest manifests. What can't be looked at
-/// is left for the next run.
+/// Removes temporary files next to the info files, the timelines' histories and the newest manifests. What can't be
+/// checked is left for the next run.
 pub(super) fn remove(repo: &Repo, stanza: &Stanza) {
     let storage = &*repo.storage;
     // An object appears whole or not at all
     if !storage.features().paths {
         return;
     }
-    // Saved by the backup just before, or some time ago: then files are taken for younger than they are
+    // Saved by the backup just before, or some time ago; then files seem younger than they are
     let written = layout::backup_info(stanza);
     let sweep = |directory: &RepoPath| -> Vec<String> {
         let names = storage.names(directory).ok().flatten().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The session that a command holds with a cluster: what pgBackRest asks, in its words (`src/db/db.c`).
+//! A command's session with a cluster. The queries are pgBackRest's (`src/db/db.c`).
 //!
 //! Everything is sent as a simple query, so that texts come back as the server prints them.
 
@@ -14,17 +14,17 @@ use super::control_file;
 use crate::wait::Wait;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
-/// How often the recovery state is looked at during a backup.
+/// How often the recovery state is checked during a backup.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Turns off what ends a session or a query of it by itself: the session has nothing to say while files are copied, and it
-/// ends a backup that the server ends it in. Those that the server's version does not know are not found. How long a query may
-/// take says the option `db-timeout`.
+/// Disables timeouts that would end the session or a query: the session is idle while files are copied, and if it ends,
+/// the server ends the backup. Timeouts that the server's version does not know are not found. The option `db-timeout`
+/// limits queries.
 pub const NO_TIMEOUTS: &str = "select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings where name in \
                            ('idle_session_timeout', 'idle_in_transaction_session_timeout', 'statement_timeout', \
                            'lock_timeout', 'transaction_timeout')";
 
-/// What starting a backup returned.
+/// The result of starting a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupStart {
     /// Where recovery has to begin.
@@ -37,7 +37,7 @@ pub struct BackupStart {
     pub wal_segment_check: Option<WalSegment>,
 }
 
-/// What stopping a backup returned.
+/// The result of stopping a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupStop {
     /// Where the backup becomes consistent.
@@ -52,6 +52,15 @@ pub struct BackupStop {
     pub tablespace_map: Option<String>,
 }
 
+/// Another session that makes a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherBackup {
+    /// A description for messages.
+    pub text: String,
+    /// When it began, in seconds since 1970 by the clock of the server, if the role may see that.
+    pub since: Option<i64>,
+}
+
 /// A database of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseRow {
@@ -59,7 +68,7 @@ pub struct DatabaseRow {
     pub oid: u32,
     /// Its name.
     pub name: String,
-    /// The object id of `template0`, which stands for the last one of the system's; 0 if there is no such database.
+    /// The object id of `template0`, which is the last of the system databases; 0 if there is no such database.
     pub last_system_oid: u32,
 }
 
@@ -88,13 +97,13 @@ pub struct PgSession {
 }
 
 impl PgSession {
-    /// Connects, sets up the session, asks for the settings that the commands need and reads `pg_control`.
+    /// Connects, configures the session, reads the settings that the commands need and reads `pg_control`.
     ///
     /// # Errors
     /// [`ErrorCode::DbConnect`], [`ErrorCode::DbQuery`], and those of [`control_file::read`].
     pub fn connect(settings: &PgSettings, cancel: &CancelToken) -> Result<Self> {
         let mut client = PgClient::connect(settings, cancel)?;
-        // Keeps functions of the database's owner from taking the place of the ones called below
+        // Prevents functions of the database's owner from replacing the ones called below
         client.exec("set search_path = 'pg_catalog'")?;
         client.exec("set client_encoding = 'UTF8'")?;
         let row = client.row(
@@ -112,7 +121,7 @@ impl PgSession {
         };
         client.exec(&format!("set application_name = 'pgBackRest [{}]'", settings.command.replace('\'', "''")))?;
         client.rows(NO_TIMEOUTS)?;
-        // 9.6 says that pg_stop_backup() may run in a parallel worker, where it then fails
+        // 9.6 allows pg_stop_backup() to run in a parallel worker, where it then fails
         client.exec("set max_parallel_workers_per_gather = 0")?;
         let standby = is_in_recovery(&mut client)?;
         Ok(PgSession {
@@ -130,7 +139,7 @@ impl PgSession {
         })
     }
 
-    /// How the session was opened.
+    /// Returns the settings of the session.
     pub fn settings(&self) -> &PgSettings {
         &self.settings
     }
@@ -160,17 +169,17 @@ impl PgSession {
         &self.archive_command
     }
 
-    /// Whether the cluster was in recovery when the session was opened.
+    /// Returns whether the cluster was in recovery when the session was opened.
     pub fn is_standby(&self) -> bool {
         self.standby
     }
 
-    /// The content of `pg_control` when the session was opened, or after [`PgSession::replay_wait`].
+    /// Returns the content of `pg_control` from when the session was opened, or after [`PgSession::replay_wait`].
     pub fn control(&self) -> &PgControl {
         &self.control
     }
 
-    /// The server's clock in milliseconds since the epoch.
+    /// Returns the server's clock in milliseconds since the epoch.
     ///
     /// # Errors
     /// [`ErrorCode::DbQuery`].
@@ -178,10 +187,10 @@ impl PgSession {
         number(&self.client.value("select (extract(epoch from clock_timestamp()) * 1000)::bigint")?)
     }
 
-    /// Makes sure that the cluster did not change between primary and standby, at most every 30 seconds unless forced.
+    /// Checks that the cluster did not change between primary and standby, at most every 30 seconds unless forced.
     ///
     /// # Errors
-    /// [`ErrorCode::DbMismatch`] when a standby was promoted, [`ErrorCode::DbQuery`] when the session is lost.
+    /// [`ErrorCode::DbMismatch`] if a standby was promoted, [`ErrorCode::DbQuery`] if the session is lost.
     pub fn ping(&mut self, force: bool) -> Result<()> {
         if !force && self.ping_last.is_some_and(|last| last.elapsed() <= PING_INTERVAL) {
             return Ok(());
@@ -197,11 +206,11 @@ impl PgSession {
         }
     }
 
-    /// Begins a non-exclusive backup. The session must stay open until [`PgSession::backup_stop`]: if it ends before, the
-    /// server abandons the backup.
+    /// Starts a non-exclusive backup. The session must stay open until [`PgSession::backup_stop`]. If it ends earlier,
+    /// the server abandons the backup.
     ///
     /// # Errors
-    /// [`ErrorCode::DbQuery`]; [`ErrorCode::DbMismatch`] when `pg_control` does not show the backup's checkpoint or is on
+    /// [`ErrorCode::DbQuery`]; [`ErrorCode::DbMismatch`] if `pg_control` does not show the backup's checkpoint or is on
     /// another timeline.
     pub fn backup_start(&mut self, start_fast: bool, archive_check: bool) -> Result<BackupStart> {
         if !start_fast && self.settings.db_timeout <= self.checkpoint_timeout {
@@ -227,13 +236,13 @@ impl PgSession {
         let lsn_text = required(lsn, &query)?;
         let (lsn, wal_segment): (Lsn, WalSegment) = (lsn_text.parse()?, required(name, &query)?.parse()?);
 
-        // Read anew: this shows that the data directory at pg-path is really the server's
+        // Read again, to verify that the data directory at pg-path is really the server's
         let checkpoint = control_file::read(&self.settings.path, self.settings.version_force)?.checkpoint;
         if checkpoint < lsn {
             let text = format!("current checkpoint '{checkpoint}' is less than backup start '{lsn}'");
             return Err(Error::new(ErrorCode::DbMismatch, text));
         }
-        // A start shortly after another switch does not switch again, and then nothing would be archived to look for
+        // A start shortly after another switch does not switch again, and then no segment would be archived to look for
         if wal_segment_check == Some(wal_segment) {
             self.wal_switch()?;
         }
@@ -249,7 +258,7 @@ impl PgSession {
         Ok(BackupStart { lsn, lsn_text, wal_segment, wal_segment_check })
     }
 
-    /// Ends the backup.
+    /// Stops the backup.
     ///
     /// # Errors
     /// [`ErrorCode::DbQuery`].
@@ -266,32 +275,34 @@ impl PgSession {
         })
     }
 
-    /// Switches to a new WAL segment and returns the one that was completed, which the server will archive now.
+    /// Switches to a new WAL segment and returns the completed one, which the server archives next.
     ///
     /// # Errors
     /// [`ErrorCode::DbQuery`].
     pub fn wal_switch(&mut self) -> Result<WalSegment> {
-        // The restore point is written because a segment without any new record is not switched
+        // The restore point is needed because a segment without new records is not switched
         self.client.value("select pg_catalog.pg_create_restore_point('pgBackRest Archive Check')::text")?;
         let (file_name, switch) = (self.version.wal_file_name_function(), self.version.switch_wal_function());
         self.client.value(&format!("select pg_catalog.{file_name}(pg_catalog.{switch}())::text"))?.parse()
     }
 
-    /// Other sessions that make a backup, by this program or by pgBackRest, in words for people.
+    /// Returns the other sessions that make a backup, with this program or pgBackRest.
     ///
     /// # Errors
     /// [`ErrorCode::DbQuery`].
-    pub fn other_backups(&mut self) -> Result<Vec<String>> {
+    pub fn other_backups(&mut self) -> Result<Vec<OtherBackup>> {
         // Every role may see these columns
         let query = "select 'process ' || pid || ', client ' || coalesce(pg_catalog.host(client_addr), 'local') || ', since ' || \
-                     backend_start from pg_catalog.pg_stat_activity where application_name like 'pgBackRest [backup%' and pid \
-                     <> pg_catalog.pg_backend_pid() order by pid";
+                     backend_start, pg_catalog.floor(extract(epoch from backend_start))::int8::text from \
+                     pg_catalog.pg_stat_activity where application_name like 'pgBackRest [backup%' and pid <> \
+                     pg_catalog.pg_backend_pid() order by pid";
         let rows = self.client.rows(query)?;
         rows.into_iter()
             .map(|row| {
-                let [text] = columns(row, query)?;
+                let [text, since] = columns(row, query)?;
                 // The times of other roles' sessions may be hidden
-                Ok(text.unwrap_or_else(|| "of another role".to_owned()))
+                let text = text.unwrap_or_else(|| "of another role".to_owned());
+                Ok(OtherBackup { text, since: since.map(|since| number(&since)).transpose()? })
             })
             .collect()
     }
@@ -331,8 +342,8 @@ impl PgSession {
     /// Waits until this standby has replayed the primary's backup start and has a checkpoint after it.
     ///
     /// # Errors
-    /// [`ErrorCode::DbMismatch`] if the standby does not follow that primary, [`ErrorCode::ArchiveTimeout`] if it makes no
-    /// progress for `timeout`.
+    /// [`ErrorCode::DbMismatch`] if the standby does not follow that primary, [`ErrorCode::ArchiveTimeout`] if it makes
+    /// no progress for `timeout`.
     pub fn replay_wait(&mut self, target: Lsn, timeline: TimelineId, timeout: Duration) -> Result<()> {
         if self.control.checkpoint > target {
             let text = format!("standby checkpoint '{}' is ahead of target '{target}'", self.control.checkpoint);
@@ -366,7 +377,7 @@ impl PgSession {
             if replayed > target {
                 return Ok(());
             }
-            // Slow is fine as long as it moves
+            // Slow is fine as long as it makes progress
             if before.is_some_and(|before| replayed > before) {
                 wait = Wait::new(timeout);
             }
@@ -419,7 +430,7 @@ fn columns<const N: usize>(row: Vec<Option<String>>, query: &str) -> Result<[Opt
 
 fn backup_start_query(version: PgVersion, start_fast: bool) -> String {
     let function = if version >= PgVersion::V15 { "backup_start" } else { "start_backup" };
-    // Before 15 there was an exclusive mode, which the last argument turns off
+    // Before 15 there was an exclusive mode, which the last argument disables
     let exclusive = if version < PgVersion::V15 { ", false" } else { "" };
     format!(
         "select lsn::text as lsn,\n       pg_catalog.{}(lsn)::text as wal_segment_name\n  from \
@@ -429,7 +440,7 @@ fn backup_start_query(version: PgVersion, start_fast: bool) -> String {
 }
 
 fn backup_stop_query(version: PgVersion) -> String {
-    // Arguments: not exclusive (before 15), and not to wait for the archive (since 10), which is checked otherwise
+    // Arguments: not exclusive (before 15), and do not wait for the archive (since 10), which is checked separately
     let call = match version {
         v if v >= PgVersion::V15 => "backup_stop(false)",
         v if v >= PgVersion::V10 => "stop_backup(false, false)",

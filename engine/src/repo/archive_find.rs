@@ -1,4 +1,4 @@
-//! Finding WAL segments in the archive (pgBackRest `src/command/archive/find.c`).
+//! Finds WAL segments in the archive (pgBackRest `src/command/archive/find.c`).
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::{CancelToken, Error, ErrorCode, Result};
 /// A segment found in the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundSegment {
-    /// What its name tells.
+    /// The parsed name.
     pub name: ArchivedSegment,
-    /// Where it is.
+    /// The path.
     pub path: RepoPath,
 }
 
@@ -26,8 +26,8 @@ pub struct Listed {
     names: Vec<String>,
 }
 
-/// Lists the directory of a segment in the first archive of a stanza. That is the right one unless the stanza was upgraded, and
-/// from a server it comes while archive.info, which says so, is on its way too.
+/// Lists the directory of a segment in the first archive of a stanza. It is the right archive unless the stanza was
+/// upgraded. On a server this runs while archive.info, which contains the archive id, is still being loaded.
 ///
 /// # Errors
 /// The directory can't be listed.
@@ -42,7 +42,7 @@ pub fn list_ahead(
     Ok(Listed { directory, names })
 }
 
-/// Looks for segments in one archive. The listing of a directory is kept while it gives answers, so that looking for many
+/// Looks for segments in one archive. The listing of a directory is kept while it is useful, so that looking for many
 /// segments in ascending order does not list it each time.
 pub struct WalSegmentFind<'a> {
     storage: &'a dyn RepoStorage,
@@ -51,17 +51,17 @@ pub struct WalSegmentFind<'a> {
     timeout: Duration,
     cancel: &'a CancelToken,
     directory: Option<RepoPath>,
-    /// Names of the directory not passed over yet, in ascending order.
+    /// Names of the directory that were not passed yet, in ascending order.
     names: Vec<String>,
-    /// What was listed before the first look.
+    /// A listing from before the first lookup.
     ahead: Option<Listed>,
-    /// Names of temporary files of the segment looked for last.
+    /// Names of temporary files of the segment looked up last.
     temporary: Vec<String>,
 }
 
 impl<'a> WalSegmentFind<'a> {
-    /// A search that waits up to `timeout` for each segment to arrive; with zero it looks once and finds nothing without an
-    /// error.
+    /// Creates a search that waits up to `timeout` for each segment to arrive. With zero it looks once, and a missing
+    /// segment is not an error.
     pub fn new(
         storage: &'a dyn RepoStorage,
         stanza: &'a Stanza,
@@ -88,11 +88,11 @@ impl<'a> WalSegmentFind<'a> {
         WalSegmentFind { ahead, ..self }
     }
 
-    /// Finds a segment, or with `partial` the partial one of that name.
+    /// Finds a segment, or with `partial` the partial segment of that name.
     ///
     /// # Errors
-    /// [`ErrorCode::ArchiveDuplicate`] when the archive holds it with several contents or compressions;
-    /// [`ErrorCode::ArchiveTimeout`] when it does not arrive; [`ErrorCode::OptionInvalidValue`] when it is compressed with
+    /// [`ErrorCode::ArchiveDuplicate`] if the archive has it with several contents or compressions;
+    /// [`ErrorCode::ArchiveTimeout`] if it does not arrive; [`ErrorCode::OptionInvalidValue`] if it is compressed with
     /// xz.
     pub fn find(&mut self, segment: &WalSegment, partial: bool) -> Result<Option<FoundSegment>> {
         let directory = layout::wal_dir(self.stanza, self.archive_id, segment);
@@ -105,7 +105,7 @@ impl<'a> WalSegmentFind<'a> {
             if let Some(found) = self.find_listed(&directory, segment, partial)? {
                 return Ok(Some(found));
             }
-            // What was read for an earlier segment may be too old for this one
+            // A listing for an earlier segment may be too old for this one
             if is_kept {
                 continue;
             }
@@ -125,12 +125,12 @@ impl<'a> WalSegmentFind<'a> {
             .hint("run the 'start' command if the stanza was previously stopped."))
     }
 
-    /// The names of files of the segment looked for last that somebody writes, or has begun to write.
+    /// Returns the names of temporary files of the segment looked up last, which are being written or were abandoned.
     pub fn into_temporary(self) -> Vec<String> {
         self.temporary
     }
 
-    /// Stored names go on after the segment's.
+    /// Stored names continue after the segment's name
     fn list(&mut self, directory: &RepoPath, segment: &WalSegment) -> Result<()> {
         self.names = match self.ahead.take().filter(|ahead| ahead.directory == *directory) {
             Some(ahead) => ahead.names,
@@ -140,8 +140,8 @@ impl<'a> WalSegmentFind<'a> {
         Ok(())
     }
 
-    /// Looks in the kept names, and drops those up to the segment's: so a later segment finds its names first, and an earlier
-    /// or missing one soon empties the list and makes it read anew.
+    /// Looks up the kept names and drops those up to the segment's. So a later segment finds its names first, and an
+    /// earlier or missing one soon empties the list, which is then read again.
     fn find_listed(
         &mut self,
         directory: &RepoPath,
@@ -166,7 +166,7 @@ impl<'a> WalSegmentFind<'a> {
             }
             match name.parse::<ArchivedSegment>() {
                 Ok(archived) if archived.partial == partial => matches.push((name.clone(), archived)),
-                // A name of another form is not this segment: its partial, a backup's note, something foreign
+                // A name of another form is not this segment: its partial segment, a backup's note, or a foreign file
                 Ok(_) => {}
                 Err(error) if error.code == ErrorCode::Format => {}
                 Err(error) => failed = Some(error),
@@ -195,10 +195,10 @@ impl<'a> WalSegmentFind<'a> {
     }
 }
 
-/// Finds one segment; see [`WalSegmentFind`].
+/// Finds one segment, see [`WalSegmentFind`].
 ///
 /// # Errors
-/// As [`WalSegmentFind::find`].
+/// The same as [`WalSegmentFind::find`].
 pub fn find_one(
     storage: &dyn RepoStorage,
     stanza: &Stanza,

@@ -1,4 +1,4 @@
-//! Looking at the files of a repository as they are: listing, and finding out how one is encrypted.
+//! Lists the files of a repository, and determines how a file is encrypted.
 
 use repo_format::cipher::Cipher;
 use repo_format::layout::{self, RepoPath, Stanza};
@@ -9,7 +9,7 @@ use crate::posix_regex::PosixRegex;
 use crate::storage::{Entry, EntryKind};
 use crate::{Error, ErrorCode, Result};
 
-/// In which order a directory is listed.
+/// The order of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// By name, a directory before its content.
@@ -18,25 +18,25 @@ pub enum Order {
     Descending,
 }
 
-/// What to list.
+/// The settings of a listing.
 #[derive(Clone, Debug)]
 pub struct ListSettings {
-    /// Go into directories.
+    /// Include subdirectories.
     pub recurse: bool,
     /// The order.
     pub order: Order,
-    /// Only entries whose name, relative to the listed directory, has a match.
+    /// Only entries whose name, relative to the listed directory, matches.
     pub filter: Option<PosixRegex>,
 }
 
 impl ListSettings {
-    /// Whether the filter lets a name through.
+    /// Returns whether the filter accepts a name.
     pub fn matches(&self, name: &str) -> bool {
         self.filter.as_ref().is_none_or(|filter| filter.is_match(name))
     }
 }
 
-/// Checks and takes a path as a user gives it: relative to the repository, or absolute and inside it.
+/// Converts a path as given by a user: relative to the repository, or absolute and inside it.
 ///
 /// # Errors
 /// [`ErrorCode::ParamInvalid`] for a path that is not in the repository.
@@ -59,20 +59,20 @@ pub fn user_path(repo: &Repo, path: &str) -> Result<RepoPath> {
     RepoPath::new(relative).or_else(|error| invalid(error.message))
 }
 
-/// As [`user_path`], for a path that is only read: components that stand for the directory itself are left out.
+/// Like [`user_path`], for a path that is only read: `.` components are ignored.
 ///
 /// # Errors
-/// As [`user_path`].
+/// The same as [`user_path`].
 pub fn user_path_read(repo: &Repo, path: &str) -> Result<RepoPath> {
     let parts: Vec<&str> = path.split('/').filter(|part| *part != ".").collect();
     user_path(repo, &parts.join("/"))
 }
 
-/// Hands every entry of a directory that the filter lets through to `take`, with its name relative to the directory and, for
-/// a link, its destination. A missing directory has no entries.
+/// Passes every entry of a directory that the filter accepts to `take`, with its name relative to the directory and,
+/// for a link, its destination. A missing directory has no entries.
 ///
 /// # Errors
-/// A directory can't be read, or that of `take`.
+/// A directory can't be read, or the error of `take`.
 pub fn list(
     repo: &Repo,
     path: &RepoPath,
@@ -116,12 +116,12 @@ fn list_below(
     Ok(())
 }
 
-/// How a file of an encrypted repository is encrypted, by its place. `stanza` is that of the command line, which the path must
-/// then belong to.
+/// Returns how a file of an encrypted repository is encrypted, by its path. `stanza` is the stanza of the command line,
+/// to which the path must then belong.
 ///
 /// # Errors
-/// [`ErrorCode::OptionInvalidValue`] for a path that belongs to another stanza or nowhere, and those of the info files and the
-/// manifest that hold the passphrase.
+/// [`ErrorCode::OptionInvalidValue`] for a path of another stanza or of none, and errors of the info files and the
+/// manifest that contain the passphrase.
 pub fn cipher_of(repo: &Repo, path: &RepoPath, stanza: Option<&Stanza>) -> Result<Cipher> {
     let unknown =
         || Error::new(ErrorCode::OptionInvalidValue, format!("unable to determine cipher passphrase for '{path}'"));
@@ -146,7 +146,7 @@ pub fn cipher_of(repo: &Repo, path: &RepoPath, stanza: Option<&Stanza>) -> Resul
             if *first == layout::BACKUP_HISTORY || ends_with(layout::BACKUP_MANIFEST) {
                 return Ok(of_manifests);
             }
-            // Where there is no such backup, that its manifest is missing says so
+            // If there is no such backup, the missing manifest is the error
             let manifest_path = layout::backup_stanza(&stanza).join(first)?.join(layout::BACKUP_MANIFEST)?;
             let manifest = manifest_store::load_from(repo, &manifest_path, &of_manifests)?;
             Ok(Cipher::from_passphrase(manifest.cipher_pass.as_ref()))

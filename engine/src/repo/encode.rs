@@ -10,7 +10,7 @@ use crate::{Error, ErrorCode, Result};
 /// Bytes gathered before they go on.
 const BUFFER_SIZE: usize = 256 * 1024;
 
-/// Compresses, then encrypts, then writes. Only [`EncodeWriter::finish`] makes the result complete.
+/// Compresses, encrypts and writes. Only [`EncodeWriter::finish`] completes the result.
 pub struct EncodeWriter<W> {
     compressor: Compressor,
     encryptor: Encryptor,
@@ -21,10 +21,10 @@ pub struct EncodeWriter<W> {
 }
 
 impl<W: Write> EncodeWriter<W> {
-    /// A writer in front of `out`.
+    /// Creates a writer in front of `out`.
     ///
     /// # Errors
-    /// The compression has a level that it does not know.
+    /// The compression level is invalid.
     pub fn new(out: W, compression: Compression, cipher: &Cipher) -> Result<Self> {
         Ok(EncodeWriter {
             compressor: Compressor::new(compression, Framing::Full)?,
@@ -52,10 +52,10 @@ impl<W: Write> EncodeWriter<W> {
         Ok(())
     }
 
-    /// Ends the streams and gives the output back.
+    /// Ends the streams and returns the output.
     ///
     /// # Errors
-    /// [`ErrorCode::FileWrite`], or those of the codecs.
+    /// [`ErrorCode::FileWrite`], or errors of the codecs.
     pub fn finish(mut self) -> Result<W> {
         self.pass_on(true)?;
         Ok(self.out)
@@ -71,7 +71,7 @@ impl<W: Write> Write for EncodeWriter<W> {
         Ok(buffer.len())
     }
 
-    /// Does nothing: what is gathered goes on when it is enough, and at the end.
+    /// Does nothing: gathered data is written when there is enough, and at the end.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

@@ -1,9 +1,9 @@
-//! Whether all info files of a stanza have one format.
+//! Checks that all info files of a stanza have the same format.
 //!
-//! An upgrade to another repository format writes four files, and one that was cut off leaves some of them as they were. A
-//! command that goes on with the old ones and saves them takes the stanza back to the old format; the keys in the new files are
-//! then gone, and with them all WAL that was pushed meanwhile. So every command that saves info files looks at all four first.
-//! pgBackRest 2.60 compares archive.info with backup.info alone.
+//! An upgrade to another repository format writes four files. An interrupted upgrade leaves some of them unchanged. A
+//! command that continues with the old files and saves them reverts the stanza to the old format. The keys in the new
+//! files are then lost, and with them all WAL that was pushed meanwhile. So every command that saves info files checks
+//! all four first. pgBackRest 2.60 only compares archive.info with backup.info.
 
 use std::fmt::Write as _;
 use std::io::BufReader;
@@ -16,13 +16,13 @@ use super::Repo;
 use crate::storage::ReadRange;
 use crate::{Error, ErrorCode, Result, side_by_side};
 
-/// Bytes of a file that tell its format, which stands in the first lines.
+/// Bytes at the start of a file that contain its format.
 const HEAD_BYTES: u64 = 1024;
 
-/// Checks that the info files that are there and readable have one format.
+/// Checks that all existing, readable info files have the same format.
 ///
 /// # Errors
-/// [`ErrorCode::FileInvalid`] when they have several; a file can't be read for another reason than that it is missing.
+/// [`ErrorCode::FileInvalid`] if they differ; a file can't be read although it exists.
 pub fn check(repo: &Repo, stanza: &Stanza) -> Result<()> {
     let (archive, backup) = (layout::archive_info(stanza), layout::backup_info(stanza));
     let paths = [archive.clone(), layout::copy(&archive), backup.clone(), layout::copy(&backup)];
@@ -44,7 +44,7 @@ pub fn check(repo: &Repo, stanza: &Stanza) -> Result<()> {
     )))
 }
 
-/// The format of a file; `None` when it is missing or too damaged to tell.
+/// Returns the format of a file; `None` if it is missing or too damaged.
 fn number(repo: &Repo, path: &RepoPath) -> Result<Option<u64>> {
     let range = ReadRange { offset: 0, limit: Some(HEAD_BYTES) };
     let Some(stored) = repo.storage.read(path, range)? else { return Ok(None) };

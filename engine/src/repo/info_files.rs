@@ -1,7 +1,7 @@
-//! Loading and saving archive.info and backup.info (pgBackRest `src/info/{info,infoArchive,infoBackup}.c`).
+//! Loads and saves archive.info and backup.info (pgBackRest `src/info/{info,infoArchive,infoBackup}.c`).
 //!
-//! Each file has a copy with the same bytes, encrypted with the repository's main passphrase. A load takes the copy when the
-//! file itself can't be used; while one is saved, one of both is whole at any time.
+//! Each file has a copy with the same bytes, encrypted with the repository's main passphrase. A load uses the copy if
+//! the file itself can't be used. While a file is saved, at least one of the two is complete.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -16,25 +16,26 @@ use super::Repo;
 use crate::storage::{self, ReadRange, WriteOptions};
 use crate::{Error, ErrorCode, Result, side_by_side};
 
-/// The most bytes of an info file. A backup takes some hundred, one with long lists of references and notes some thousand.
+/// The maximum size of an info file. A backup needs some hundred bytes, or some thousand with long lists of references
+/// and annotations.
 const SIZE_MAX: u64 = 64 << 20;
 /// Bytes read from the storage at once.
 const BUFFER_BYTES: usize = 32 * 1024;
 
-/// How files below the archive directory are encrypted.
+/// Returns how files below the archive directory are encrypted.
 pub fn archive_cipher(info: &ArchiveInfo) -> Cipher {
     Cipher::from_passphrase(info.cipher_pass.as_ref())
 }
 
-/// How manifests are encrypted.
+/// Returns how manifests are encrypted.
 pub fn manifest_cipher(info: &BackupInfo) -> Cipher {
     Cipher::from_passphrase(info.cipher_pass.as_ref())
 }
 
-/// A new passphrase for the files that depend on an info file, where the repository is encrypted.
+/// Generates a passphrase for the files that depend on an info file, if the repository is encrypted.
 ///
 /// # Errors
-/// The system gives no random bytes.
+/// The system provides no random bytes.
 pub fn generate_passphrase(repo: &Repo) -> Result<Option<Passphrase>> {
     if repo.cipher.is_none() { Ok(None) } else { Passphrase::generate().map(Some) }
 }
@@ -42,7 +43,7 @@ pub fn generate_passphrase(repo: &Repo) -> Result<Option<Passphrase>> {
 /// Loads archive.info.
 ///
 /// # Errors
-/// Neither the file nor its copy can be used: the code and message tell of both.
+/// Neither the file nor its copy can be used. Code and message cover both.
 pub fn load_archive_info(repo: &Repo, stanza: &Stanza) -> Result<ArchiveInfo> {
     load_pair(repo, &layout::archive_info(stanza), |reader, origin| ArchiveInfo::read(reader, origin)).map_err(|error| {
         error
@@ -56,7 +57,7 @@ pub fn load_archive_info(repo: &Repo, stanza: &Stanza) -> Result<ArchiveInfo> {
 /// Loads backup.info as it is.
 ///
 /// # Errors
-/// Neither the file nor its copy can be used: the code and message tell of both.
+/// Neither the file nor its copy can be used. Code and message cover both.
 pub fn load_backup_info(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
     load_pair(repo, &layout::backup_info(stanza), |reader, origin| BackupInfo::read(reader, origin)).map_err(|error| {
         error
@@ -84,7 +85,7 @@ pub fn save_backup_info(repo: &Repo, stanza: &Stanza, info: &BackupInfo) -> Resu
 fn load_pair<T>(repo: &Repo, path: &RepoPath, parse: impl Fn(&mut dyn BufRead, Origin) -> Result<T>) -> Result<T> {
     let load = |path: &RepoPath| load_file(repo, path, &parse);
     load(path).or_else(|first| match format::is_unsupported(&first) {
-        // The copy may still have the format from before an upgrade, and would take its place when it is saved
+        // The copy may have the format from before an upgrade, and would replace the file when it is saved
         true => Err(first.context(format_args!("unable to load info file '{}'", repo.storage.display(path)))),
         false => load(&layout::copy(path)).map_err(|second| {
             let name = repo.storage.display(path);
@@ -93,7 +94,7 @@ fn load_pair<T>(repo: &Repo, path: &RepoPath, parse: impl Fn(&mut dyn BufRead, O
     })
 }
 
-/// Loads one file without looking at its copy.
+/// Loads one file without its copy.
 ///
 /// # Errors
 /// It is missing, damaged, too large or of another format.
@@ -110,8 +111,8 @@ pub(crate) fn load_file<T>(
     parse(&mut reader, Origin::of(&repo.cipher)).map_err(|error| with_rest(error, &mut reader))
 }
 
-/// The error of a file that was read in part, or the error of decryption that shows only at its end. A wrong passphrase gives
-/// text that makes no sense, and the padding then tells why.
+/// Returns the error of a partly read file, or the decryption error that appears only at its end. A wrong passphrase
+/// yields meaningless text, and the padding then shows the reason.
 pub(crate) fn with_rest(error: Error, reader: &mut dyn Read) -> Error {
     if error.code != ErrorCode::Format || format::is_unsupported(&error) {
         return info::crypto_hint(error);
@@ -129,7 +130,7 @@ struct SizeLimit<R> {
     left: u64,
 }
 
-/// The text of an info file, with an error instead of more bytes than it may have.
+/// Limits the text of an info file to the maximum size.
 pub(crate) fn limited(text: impl Read) -> impl BufRead {
     BufReader::with_capacity(BUFFER_BYTES, SizeLimit { inner: text, left: SIZE_MAX })
 }
@@ -149,13 +150,13 @@ fn save_pair(repo: &Repo, path: &RepoPath, text: &[u8]) -> Result<()> {
     // The same bytes, salt included, for both
     let stored = cipher::encrypt(&repo.cipher, text)?;
     let put = |path: &RepoPath| storage::put(&*repo.storage, path, &stored, WriteOptions::ATOMIC);
-    // Object stores replace a file in one step, so that one of both is whole at any time whatever comes first. Others may need
-    // several: then the copy stays as it is until the file is there
+    // Object stores replace a file atomically, so the file and its copy can be written at the same time. Other stores
+    // may need several steps, so the copy stays unchanged until the file is written
     let features = repo.storage.features();
     side_by_side::each(features.remote && !features.paths, &[path.clone(), layout::copy(path)], put).map(drop)
 }
 
-/// Makes the one of file and copy that is missing from the other, byte for byte; says whether it had to.
+/// Creates the missing one of file and copy from the other, byte for byte. Returns whether it did.
 pub(crate) fn copy_if_missing(repo: &Repo, path: &RepoPath) -> Result<bool> {
     let copy = layout::copy(path);
     let (from, to) = match (exists(repo, path)?, exists(repo, &copy)?) {
@@ -172,7 +173,7 @@ pub(crate) fn exists(repo: &Repo, path: &RepoPath) -> Result<bool> {
     storage::exists(&*repo.storage, path)
 }
 
-/// Whether the file or its copy is there.
+/// Returns whether the file or its copy exists.
 pub(crate) fn exists_any(repo: &Repo, path: &RepoPath) -> Result<bool> {
     Ok(exists(repo, path)? || exists(repo, &layout::copy(path))?)
 }

@@ -1,6 +1,6 @@
 //! Manifests in a repository.
 //!
-//! A backup is complete when `backup.manifest` is there; `backup.manifest.copy` is written before the first file is copied
+//! A backup is complete if `backup.manifest` exists. `backup.manifest.copy` is written before the first file is copied,
 //! and again at the end, just before the manifest itself.
 
 use std::io::{self, BufReader, Write};
@@ -22,23 +22,24 @@ use crate::{Error, Result, ending};
 
 /// Bytes read from the storage at once.
 const BUFFER_SIZE: usize = 256 * 1024;
-/// The compression level of manifests in the history; they are never compressed otherwise. pgBackRest takes 9, but with this
-/// library a manifest of 20,000 files gets a tenth larger and takes twice as long at 9: at 7 it is smaller than pgBackRest's.
+/// The compression level of manifests in the history, the only compressed ones. pgBackRest uses 9, but with this
+/// library a manifest of 20,000 files is a tenth larger at 9 and takes twice as long. At 7 it is smaller than
+/// pgBackRest's.
 const HISTORY_LEVEL: i32 = 7;
 
-/// Loads a backup's manifest, or its copy if it can't be used. `cipher` is that of backup.info's passphrase
+/// Loads a backup's manifest, or its copy if the manifest can't be used. `cipher` is that of backup.info's passphrase
 /// ([`super::info_files::manifest_cipher`]).
 ///
 /// # Errors
-/// Neither can be used: the code and message tell of both.
+/// Neither can be used. Code and message cover both.
 pub fn load(repo: &Repo, stanza: &Stanza, label: &BackupLabel, cipher: &Cipher) -> Result<Manifest> {
     load_from(repo, &layout::manifest(stanza, label), cipher)
 }
 
-/// [`load`] of the manifest with this path.
+/// Like [`load`], for the manifest with this path.
 ///
 /// # Errors
-/// As [`load`].
+/// The same as [`load`].
 pub fn load_from(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result<Manifest> {
     load_file(repo, path, cipher).or_else(|first| match format::is_unsupported(&first) {
         true => {
@@ -52,10 +53,10 @@ pub fn load_from(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result<Manife
     })
 }
 
-/// Loads the copy alone, which is all that an interrupted backup has.
+/// Loads only the copy, which is all that an interrupted backup has.
 ///
 /// # Errors
-/// [`ErrorCode::FileMissing`] when there is none, and those of a damaged one.
+/// [`ErrorCode::FileMissing`] if there is none, and errors of a damaged copy.
 pub fn load_copy(repo: &Repo, stanza: &Stanza, label: &BackupLabel, cipher: &Cipher) -> Result<Manifest> {
     load_file(repo, &layout::manifest_copy(stanza, label), cipher)
 }
@@ -68,15 +69,15 @@ fn load_file(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result<Manifest> 
     Manifest::read(&mut reader, Origin::of(cipher)).map_err(|error| info_files::with_rest(error, &mut reader))
 }
 
-/// Whether the backup is complete.
+/// Returns whether the backup is complete.
 ///
 /// # Errors
-/// The storage can't tell.
+/// The storage can't be read.
 pub fn is_complete(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<bool> {
     storage::exists(&*repo.storage, &layout::manifest(stanza, label))
 }
 
-/// Writes the copy, which marks a backup as under way.
+/// Writes the copy, which marks a backup as in progress.
 ///
 /// # Errors
 /// It can't be written.
@@ -107,10 +108,10 @@ pub enum CopyProgress {
     Ended,
 }
 
-/// Makes the backup complete: writes the copy in its last form and the manifest with the same bytes, which appears after it.
+/// Completes the backup: writes the final copy, and the manifest with the same bytes, which appears after it.
 ///
 /// # Errors
-/// One of them can't be written; unless it was the last, the backup is not complete.
+/// One of them can't be written. Unless it was the manifest, the backup is not complete.
 pub fn save(repo: &Repo, stanza: &Stanza, manifest: &Manifest, cipher: &Cipher) -> Result<()> {
     let path = layout::manifest(stanza, &manifest.data.label);
     let copy = repo.storage.write(&layout::copy(&path), WriteOptions::ATOMIC)?;

@@ -1,4 +1,4 @@
-//! Repairing backup.info from what the repository really holds (pgBackRest `infoBackupLoadFileReconstruct`).
+//! Repairs backup.info from the actual content of the repository (pgBackRest `infoBackupLoadFileReconstruct`).
 
 use repo_format::backup_info::BackupInfo;
 use repo_format::label::BackupLabel;
@@ -9,27 +9,27 @@ use super::info_files::{load_backup_info, manifest_cipher};
 use super::{Repo, formats, manifest_store};
 use crate::{Error, ErrorCode, Result, side_by_side};
 
-/// backup.info as it should be.
+/// The repaired backup.info.
 #[derive(Debug)]
 pub struct Reconstructed {
     /// The repaired file.
     pub info: BackupInfo,
-    /// Whether anything had to be changed; saving is the caller's.
+    /// Whether anything changed. The caller has to save it.
     pub changed: bool,
-    /// The labels of all backups that have a directory, complete or not, in ascending order.
+    /// The labels of all backups with a directory, complete or not, in ascending order.
     pub labels: Vec<BackupLabel>,
-    /// Those of them that could be added but had no manifest when it was looked for: they ran, or were interrupted. They may
-    /// be complete by now.
+    /// Those of them that could be added but had no manifest when it was looked up, because they were running or
+    /// interrupted. They may be complete by now.
     pub unfinished: Vec<BackupLabel>,
 }
 
-/// Loads backup.info, takes out backups that are gone and adds complete ones that it does not have.
+/// Loads backup.info, removes backups that no longer exist and adds complete backups that it lacks.
 ///
 /// # Errors
-/// The info files have several formats; backup.info or the manifest of a backup that it lacks can't be loaded, or the directory
-/// not be listed.
+/// The info files differ in format; backup.info or the manifest of a missing backup can't be loaded; the directory
+/// can't be listed.
 pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reconstructed> {
-    // Whoever repairs backup.info saves it
+    // The caller may save backup.info
     formats::check(repo, stanza)?;
     let remote = repo.storage.features().remote;
     let (info, names) = side_by_side::both(remote, || load_backup_info(repo, stanza), || names(repo, stanza));
@@ -40,7 +40,7 @@ pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reco
             ErrorCode::PathMissing,
             format!("listing of '{directory}' is empty but backup.info was read from it"),
         )
-        .hint("does the server, or a gateway before it, answer listings wrongly?"));
+        .hint("does the server, or a gateway in front of it, return wrong listings?"));
     }
     let labels = labels_of(&names);
     let removed = remove_missing(repo, stanza, &mut info)?;
@@ -48,7 +48,7 @@ pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reco
     Ok(Reconstructed { info, changed: removed || added, labels, unfinished })
 }
 
-/// The labels of all backups that have a directory, complete or not, in ascending order.
+/// Returns the labels of all backups with a directory, complete or not, in ascending order.
 ///
 /// # Errors
 /// The directory can't be listed.
@@ -65,7 +65,8 @@ fn labels_of(names: &[String]) -> Vec<BackupLabel> {
     names.iter().filter_map(|name| name.parse().ok()).collect()
 }
 
-/// Takes out backups whose manifest is gone. Only a look-up of the manifest itself proves that: a listing can lack what is there.
+/// Removes backups whose manifest is missing. Only a lookup of the manifest itself proves that, because a listing can
+/// be incomplete.
 fn remove_missing(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo) -> Result<bool> {
     let mut changed = false;
     let current: Vec<BackupLabel> = info.backups.keys().cloned().collect();
@@ -86,7 +87,7 @@ fn remove_missing(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo) -> Result
     Ok(changed)
 }
 
-/// What became of backups that backup.info does not have.
+/// The result for backups that backup.info lacks.
 #[derive(Default)]
 struct Found {
     /// Whether any was added.
@@ -98,8 +99,8 @@ struct Found {
 fn add_found(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo, labels: &[BackupLabel]) -> Result<Found> {
     let mut found = Found::default();
     for label in labels {
-        // A dependent whose whole set is unknown could not be added, whatever its manifest says; a full backup that this
-        // loop adds comes before its dependents
+        // A dependent backup whose whole set is unknown could not be added, whatever its manifest says; a full backup
+        // that this loop adds comes before its dependents
         let full = label.full_label();
         let set_is_known = *label == full || info.has_set(&full);
         if info.backups.contains_key(label) || !set_is_known {
@@ -121,7 +122,7 @@ fn add_found(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo, labels: &[Back
     Ok(found)
 }
 
-/// Whether the backup is of a cluster of this stanza and what it is based on is there.
+/// Returns whether the backup belongs to a cluster of this stanza and its prior backup exists.
 fn is_valid(info: &BackupInfo, manifest: &Manifest) -> bool {
     let data = &manifest.data;
     let of_stanza = info
@@ -133,20 +134,18 @@ fn is_valid(info: &BackupInfo, manifest: &Manifest) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
     use std::sync::Arc;
 
     use repo_format::cipher::{Cipher, Passphrase};
     use repo_format::label::BackupType;
-    use repo_format::layout::RepoPath;
     use repo_format::manifest::{ManifestData, ManifestPath, OwnerId, PG_DATA, Target, TargetType};
     use repo_format::pg::version::PgVersion;
 
     use super::*;
     use crate::repo::info_files::save_backup_info;
     use crate::repo::manifest_store::CopyProgress;
+    use crate::storage::faulty::FaultyStorage;
     use crate::storage::memory::MemoryStorage;
-    use crate::storage::{Entry, Features, ReadRange, RepoStorage, RepoWriter, WriteOptions};
 
     const FULL: &str = "20260101-000000F";
     const DIFF: &str = "20260101-000000F_20260102-000000D";
@@ -271,72 +270,13 @@ mod tests {
         fixture.save(&manifest(DIFF, Some(FULL), 7));
         assert_eq!(fixture.load().0.len(), 2);
         let with_listing = |names: &[&str]| {
-            let names = names.iter().map(|&name| name.to_owned()).collect();
-            let storage = Arc::new(LyingStorage { inner: Arc::clone(&fixture.repo.storage), names });
+            let storage = Arc::new(FaultyStorage::new(Arc::clone(&fixture.repo.storage)).list_only(names));
             load_backup_info_reconstruct(&Repo { storage, ..fixture.repo.clone() }, &fixture.stanza)
         };
         let error = with_listing(&[]).unwrap_err();
         assert_eq!(error.code, ErrorCode::PathMissing);
         let found = with_listing(&["backup.info", FULL]).unwrap();
         assert_eq!((found.info.backups.len(), found.changed), (2, false));
-    }
-
-    /// A server whose listings are not what it has.
-    struct LyingStorage {
-        inner: Arc<dyn RepoStorage>,
-        names: Vec<String>,
-    }
-
-    impl RepoStorage for LyingStorage {
-        fn features(&self) -> Features {
-            self.inner.features()
-        }
-
-        fn display(&self, path: &RepoPath) -> String {
-            self.inner.display(path)
-        }
-
-        fn info(&self, path: &RepoPath) -> Result<Option<Entry>> {
-            self.inner.info(path)
-        }
-
-        fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
-            let mut entries = self.inner.list(path)?.unwrap_or_default();
-            entries.retain(|entry| self.names.contains(&entry.name));
-            Ok((!entries.is_empty()).then_some(entries))
-        }
-
-        fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
-            self.inner.read(path, range)
-        }
-
-        fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
-            self.inner.write(path, options)
-        }
-
-        fn create_path(&self, path: &RepoPath) -> Result<()> {
-            self.inner.create_path(path)
-        }
-
-        fn remove(&self, path: &RepoPath) -> Result<()> {
-            self.inner.remove(path)
-        }
-
-        fn remove_all(&self, path: &RepoPath) -> Result<()> {
-            self.inner.remove_all(path)
-        }
-
-        fn sync_path(&self, path: &RepoPath) -> Result<()> {
-            self.inner.sync_path(path)
-        }
-
-        fn symlink(&self, destination: &str, link: &RepoPath) -> Result<()> {
-            self.inner.symlink(destination, link)
-        }
-
-        fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()> {
-            self.inner.hard_link(existing, link)
-        }
     }
 
     #[test]

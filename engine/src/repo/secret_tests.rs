@@ -1,4 +1,4 @@
-//! No error about a damaged encrypted file shows a part of a passphrase.
+//! Tests that no error about a damaged encrypted file shows a part of a passphrase.
 
 use std::io::BufReader;
 use std::sync::Arc;
@@ -17,13 +17,14 @@ use crate::Error;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{self, WriteOptions};
 
-/// As many characters of a passphrase in a row are not shown anywhere.
+/// The maximum number of consecutive characters of a passphrase that may be shown.
 const SHOWN_MAX: usize = 7;
 const MAIN: &str = "the-main-passphrase-of-the-repository";
-/// 64 characters, as generated ones have. The equals signs and digits are where a damaged line could be split or read as a number.
+/// 64 characters, like a generated passphrase. The equals signs and digits are where a damaged line could be split or
+/// parsed as a number.
 const SUB: &str = "12345678901234567890=\"abcdefghijklmnopqrstuv=1XYZ{}[]ABCDEFGHIJK";
 
-/// Random numbers that are the same in every run.
+/// Pseudo-random numbers that are the same in every run.
 struct Numbers(u64);
 
 impl Numbers {
@@ -33,8 +34,8 @@ impl Numbers {
     }
 }
 
-/// Damages that a broken disk makes, and those of somebody who can write but does not know the passphrase: in this mode of
-/// encryption a changed bit changes the same bit 16 bytes on, and blocks can be moved.
+/// Damage by a broken disk, or by somebody who can write but does not know the passphrase: in this mode of encryption a
+/// changed bit changes the same bit 16 bytes later, and blocks can be moved.
 fn damage(numbers: &mut Numbers, stored: &[u8]) -> Vec<u8> {
     let mut bytes = stored.to_vec();
     let block = |numbers: &mut Numbers, len: usize| 16 + 16 * numbers.below(len / 16 - 1);
@@ -56,7 +57,7 @@ fn damage(numbers: &mut Numbers, stored: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The same in a text that is not encrypted, as whoever knows the passphrase could make it.
+/// Damage in a text that is not encrypted, as by somebody who knows the passphrase.
 fn damage_text(numbers: &mut Numbers, text: &[u8]) -> Vec<u8> {
     let mut text = text.to_vec();
     let at = numbers.below(text.len());
@@ -150,7 +151,7 @@ fn damaged_encrypted_files_show_no_passphrase() {
                 ArchiveInfo::read(text(), Origin::Decrypted).err(),
                 BackupInfo::read(text(), Origin::Decrypted).err(),
                 Manifest::read(text(), Origin::Decrypted).err(),
-                // Stored without encryption, as by somebody who switched it off
+                // Stored without encryption, as by somebody who disabled it
                 ArchiveInfo::read(text(), Origin::Plain).err(),
                 BackupInfo::read(text(), Origin::Plain).err(),
                 Manifest::read(text(), Origin::Plain).err(),

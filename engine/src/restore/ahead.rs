@@ -76,6 +76,7 @@ mod tests {
 
     use super::super::fixture;
     use super::super::ownership::{Owner, Ownership};
+    use super::super::places::Places;
     use super::*;
     use crate::storage::RepoStorage;
     use crate::storage::memory::MemoryStorage;
@@ -94,6 +95,7 @@ mod tests {
             storage,
             stanza: &"demo".parse().unwrap(),
             pg_path: "/pg",
+            places: &Places::default(),
             ownership: &Ownership::new(&manifest, &Users::new(), current, Some(current)),
             zero: None,
             delta,

@@ -1,17 +1,17 @@
-//! Which parts of the repository a block-incremental file is put together from.
+//! Plans from which parts of the repository a block incremental file is assembled.
 //!
-//! A pure plan: from the block map, and the checksums of the blocks that a file on disk has already, come the ranges to read
-//! and the blocks inside them to write (pgBackRest `src/command/restore/blockDelta.c`). Everything in a map is checked before
-//! it is used, because a map is only protected by the checksum of the finished file.
+//! This is a pure function: the block map, and the checksums of blocks on disk, yield the ranges to read and the blocks
+//! inside them to write (pgBackRest `src/command/restore/blockDelta.c`). Everything in a map is checked before it is
+//! used, because only the checksum of the finished file protects a map.
 
 use repo_format::block_map::{BlockMap, SUPER_BLOCK_SIZE_MAX};
 
 use crate::{Error, ErrorCode, Result};
 
-/// The largest stored form of one block map entry without its checksum: six numbers of at most ten bytes.
+/// The maximum size of a stored block map entry without its checksum: six numbers of at most ten bytes.
 const MAP_ENTRY_SIZE_MAX: u64 = 60;
 
-/// What the manifest says about a block-incremental file.
+/// The manifest's data about a block incremental file.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockFile {
     /// Size of the original file in bytes.
@@ -35,10 +35,10 @@ impl BlockFile {
         self.block_size.min(self.size.saturating_sub(block.saturating_mul(self.block_size)))
     }
 
-    /// The largest stored map that can be right, so that no memory is spent on a wrong size.
+    /// Returns the size of the largest valid stored map, so that no memory is spent on a wrong size.
     pub fn map_size_max(&self) -> u64 {
         let entry = MAP_ENTRY_SIZE_MAX + self.checksum_size as u64;
-        // Salt and padding of an encrypted map and the flags before the entries fit in the constant
+        // The constant covers salt and padding of an encrypted map and the flags before the entries
         self.block_total().saturating_mul(entry).saturating_add(64)
     }
 }
@@ -46,9 +46,9 @@ impl BlockFile {
 /// A block to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WantedBlock {
-    /// Where it begins in the decoded super block, in bytes.
+    /// Offset in the decoded super block, in bytes.
     pub super_block_offset: u64,
-    /// Where it begins in the file, in bytes.
+    /// Offset in the file, in bytes.
     pub file_offset: u64,
     /// Its size in bytes.
     pub size: u64,
@@ -57,24 +57,24 @@ pub struct WantedBlock {
 /// A super block to decode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SuperBlockRead {
-    /// Stored bytes before it that are read over.
+    /// Stored bytes before it to skip.
     pub skip: u64,
     /// Stored bytes.
     pub size: u64,
     /// Decoded bytes.
     pub decoded_size: u64,
-    /// What to take out of it, in ascending order.
+    /// What to extract from it, in ascending order.
     pub blocks: Vec<WantedBlock>,
 }
 
-/// One ranged read: super blocks that follow each other in one file of the repository, at most with small gaps.
+/// One ranged read: super blocks that follow each other in one repository file, with small gaps at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockRead {
-    /// Index of the backup in the manifest's references.
+    /// The backup, as an index into the manifest's references.
     pub reference: usize,
-    /// The bundle that holds the bytes; 0 for a file of its own.
+    /// The bundle that contains the bytes; 0 for a file on its own.
     pub bundle_id: u64,
-    /// First byte in that file.
+    /// The first byte in that file.
     pub offset: u64,
     /// Number of bytes.
     pub size: u64,
@@ -85,11 +85,11 @@ pub struct BlockRead {
 /// Everything to be read for one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockPlan {
-    /// The reads; newest backup first.
+    /// The reads, newest backup first.
     pub reads: Vec<BlockRead>,
     /// Bytes of the file that will be written.
     pub size: u64,
-    /// The whole file is written, from its first byte to its last in order, so that it can be hashed on the way.
+    /// Whether the whole file is written in order, so that it can be hashed while it is written.
     pub sequential: bool,
 }
 
@@ -97,7 +97,7 @@ fn invalid(what: &str) -> Error {
     Error::new(ErrorCode::Format, format!("block map is invalid: {what}"))
 }
 
-/// Checks that a map can belong to a file: a restore relies on it, and so does a backup that goes on with the map.
+/// Checks that a map can belong to a file. A restore relies on it, and so does a backup that continues the map.
 ///
 /// # Errors
 /// [`ErrorCode::Format`] if it can't.
@@ -125,9 +125,9 @@ pub fn check(map: &BlockMap, file: &BlockFile) -> Result<()> {
     Ok(())
 }
 
-/// Plans the reads for a file. `existing` holds the checksums of the blocks on disk, one after the other; a block whose checksum
-/// stands in the map at the same place is left alone. Gaps of up to `read_over_bytes` between super blocks are read over rather
-/// than beginning another read.
+/// Plans the reads for a file. `existing` contains the checksums of the blocks on disk, concatenated. A block whose
+/// checksum matches the map is left alone. Gaps of up to `read_over_bytes` between super blocks are read and discarded
+/// instead of starting another read.
 ///
 /// # Errors
 /// [`ErrorCode::Format`] for a map that can't belong to this file.
@@ -151,7 +151,7 @@ pub fn plan(map: &BlockMap, file: &BlockFile, existing: &[u8], read_over_bytes: 
     for (reference, blocks) in by_reference.iter().enumerate().rev() {
         let mut last: Option<(u64, u64, u64, u64)> = None;
         for &block in blocks {
-            // `block` counts entries of the map, so the index is good
+            // `block` counts entries of the map, so the index is valid
             let Some(entry) = usize::try_from(block).ok().and_then(|block| map.0.get(block)) else { continue };
             let size = file.block_len(block);
             let super_block_offset = entry.block.saturating_mul(file.block_size);
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn plan_with_right_blocks_on_disk_reads_only_the_others() {
         let map = BlockMap(vec![entry(0, 10, 100, 3, 0), entry(0, 10, 100, 3, 1), entry(0, 10, 100, 3, 2)]);
-        // Block 0 is right, block 1 is wrong, block 2 is missing
+        // Block 0 matches, block 1 differs, block 2 is missing
         let existing = [[0u8; 6], [9u8; 6]].concat();
         let plan = plan(&map, &file(3 * BLOCK), &existing, 0).unwrap();
         assert_eq!(plan.size, 2 * BLOCK);

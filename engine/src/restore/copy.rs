@@ -15,10 +15,10 @@ use crate::log::{self, Level};
 use crate::pipeline::restore::RestorePipeline;
 use crate::{CancelToken, Error, ErrorCode, Result, detail, warn};
 
-/// Threads of a worker whose jobs wait for reads that can't be begun ahead.
+/// Threads per worker if its jobs wait for reads that can't be started ahead.
 const THREADS_DEPENDENT: u32 = 2;
 
-/// Copies everything; returns the bytes of all files.
+/// Copies everything. Returns the bytes of all files.
 ///
 /// # Errors
 /// The first error of a job, after its retries.
@@ -80,21 +80,21 @@ pub(super) fn run(
     result.map(|()| done)
 }
 
-/// Whether a file was backed up with pages that are damaged, and is restored so.
+/// Returns whether a file was backed up with invalid pages and is restored with them.
 fn has_invalid_pages(context: &FileContext<'_>, file: &ManifestFile) -> bool {
     file.page_check.as_ref().is_some_and(|check| !check.valid)
         && context.zero.is_none_or(|zero| !zero.is_zeroed(&file.name))
 }
 
-/// Threads of each worker. The first read of a job is begun ahead, so more than one are of use only where jobs wait for reads that
-/// follow from what they found: each has a decoder with its window.
+/// Returns the threads per worker. The first read of a job is started ahead, so more than one thread is useful only if
+/// jobs wait for reads that depend on earlier results. Each thread has a decoder with its window.
 fn threads(context: &FileContext<'_>) -> u32 {
     if context.delta || context.manifest.data.block_incr { THREADS_DEPENDENT } else { 1 }
 }
 
-/// Takes from all queues in turn, so that file systems of tablespaces are busy at the same time.
+/// Takes jobs from all queues in turn, so that the file systems of tablespaces are busy at the same time.
 fn interleave(queues: Vec<Vec<RestoreJob>>) -> impl Iterator<Item = RestoreJob> + Send {
-    // Those with jobs left, so that thousands of small tablespaces are not looked at again and again
+    // Only queues with remaining jobs, so that thousands of small tablespaces are not checked again and again
     let mut queues: VecDeque<_> = queues.into_iter().map(|queue| queue.into_iter().peekable()).collect();
     std::iter::from_fn(move || {
         loop {

@@ -1,8 +1,8 @@
-//! Where a restore may write and clean: in the data directory, and where its links and tablespaces lead.
+//! Where a restore may write and clean: in the data directory, and in the destinations of links and tablespaces.
 //!
-//! With `--delta` or `--force` a restore removes everything in these directories that the backup does not have. A destination
-//! that is mapped wrongly would lose what others own, so each is checked here before anything is touched. pgBackRest cleans
-//! whatever it is told to.
+//! With `--delta` or `--force` a restore removes everything in these directories that is not in the backup. A wrong
+//! destination would lose other files, so each is checked here before anything changes. pgBackRest cleans every
+//! destination.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -18,19 +18,20 @@ use crate::{Error, ErrorCode, Result};
 /// A place of this program that no restore may clean.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeepOut {
-    /// What it is, in words for messages.
+    /// What it is, for messages.
     pub what: &'static str,
-    /// Where it is, absolute.
+    /// Its absolute path.
     pub path: PathBuf,
-    /// It is a repository: nothing is restored into it either, and the data directory may not hold it.
+    /// Whether it is a repository. Nothing is restored into it either, and the data directory must not contain it.
     pub is_repository: bool,
 }
 
-/// Checks every destination, with all links resolved. Nothing is changed.
+/// Checks every destination, with all links resolved. Changes nothing.
 ///
 /// # Errors
-/// [`ErrorCode::LinkDestination`] for a destination that holds something that is not the link's or lies in another one's;
-/// [`ErrorCode::PathNotEmpty`] and [`ErrorCode::FileExists`] for one with files that were not this cluster's before.
+/// [`ErrorCode::LinkDestination`] for a destination that contains something that is not the link's, or that is inside
+/// another one; [`ErrorCode::PathNotEmpty`] and [`ErrorCode::FileExists`] for one with files that did not belong to
+/// this cluster before.
 pub(super) fn check(manifest: &Manifest, settings: &CleanSettings<'_>, keep_out: &[KeepOut]) -> Result<()> {
     let keep_out = keep_out
         .iter()
@@ -125,7 +126,7 @@ fn check_keep_out(
     Ok(())
 }
 
-/// Links to files may lie anywhere, but not in a repository, and not where another file of the backup goes.
+/// Links to files may lead anywhere, except into a repository and to the path of another file of the backup.
 fn check_files(
     manifest: &Manifest,
     settings: &CleanSettings<'_>,
@@ -160,11 +161,11 @@ fn check_files(
                 return Err(refused(format!("link '{link}' destination '{shown}' is where '{name}' is restored to")));
             }
         }
-        // Whoever waits to open a pipe waits for ever
+        // Opening a pipe could wait forever
         if metadata(&shown)?.is_some_and(|metadata| !metadata.is_file()) {
             return Err(Error::new(
                 ErrorCode::FileExists,
-                format!("unable to restore file '{shown}' because something that is not a regular file has its name"),
+                format!("unable to restore file '{shown}' because it exists and is not a regular file"),
             ));
         }
         let is_own = || leads_to(&pg_absolute(settings.pg_path, &directory.target.name), &real);
@@ -180,13 +181,13 @@ fn check_files(
     Ok(())
 }
 
-/// Whether there is a link that leads to this place.
+/// Returns whether a link exists that leads to this path.
 fn leads_to(link: &str, real: &Path) -> Result<bool> {
     let is_link = symlink_metadata(link)?.is_some_and(|metadata| metadata.file_type().is_symlink());
     Ok(is_link && resolve(link)? == real)
 }
 
-/// A destination is cleaned only if it was this link's, or a tablespace's of this cluster, before.
+/// Checks that a destination is cleaned only if it was this link's, or a tablespace's of this cluster, before.
 fn check_owned(settings: &CleanSettings<'_>, directories: &[Directory<'_>]) -> Result<()> {
     let mut tablespaces: Option<BTreeSet<PathBuf>> = None;
     for directory in directories {
@@ -199,7 +200,7 @@ fn check_owned(settings: &CleanSettings<'_>, directories: &[Directory<'_>]) -> R
                 Some(known) => known,
                 None => tablespaces.insert(present_tablespaces(settings.pg_path)?),
             };
-            // The directory of this version is below the place that the link leads to
+            // The directory of this version is below the link's destination
             resolve(&directory.path)?.parent().is_some_and(|place| known.contains(place))
         } else {
             leads_to(&pg_absolute(settings.pg_path, &target.name), &resolve(&directory.path)?)?
@@ -216,8 +217,8 @@ fn check_owned(settings: &CleanSettings<'_>, directories: &[Directory<'_>]) -> R
     Ok(())
 }
 
-/// Where the tablespaces of the cluster in the data directory are, whatever their number: a tablespace that was dropped and made
-/// again has another one.
+/// Returns the destinations of the tablespaces of the present cluster, regardless of their oids: a tablespace that was
+/// dropped and recreated has another one.
 fn present_tablespaces(pg_path: &str) -> Result<BTreeSet<PathBuf>> {
     let links = format!("{pg_path}/pg_tblspc");
     let mut places = BTreeSet::new();
@@ -232,7 +233,7 @@ fn present_tablespaces(pg_path: &str) -> Result<BTreeSet<PathBuf>> {
     Ok(places)
 }
 
-/// Looks for clusters in what cleaning removes.
+/// Looks for clusters in what cleaning would remove.
 fn check_clusters(manifest: &Manifest, directory: &Directory<'_>) -> Result<()> {
     let path = Path::new(&directory.path);
     if metadata(&directory.path)?.is_none() {
@@ -263,7 +264,7 @@ fn is_cluster(path: &Path) -> bool {
     has("postmaster.pid") || (has("PG_VERSION") && has("global/pg_control"))
 }
 
-/// A cluster in a directory that the manifest does not have. `path` is in the manifest as `name`.
+/// Returns a cluster in a directory that the manifest does not have. `path` is in the manifest as `name`.
 fn find_removed_cluster(manifest: &Manifest, name: &str, path: &Path) -> Result<Option<PathBuf>> {
     for (entry, path) in sub_directories(path)? {
         let name = entry.to_str().map(|entry| format!("{name}/{entry}"));

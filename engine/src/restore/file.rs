@@ -2,10 +2,10 @@
 
 mod blocks;
 
-use std::fs::{self, File, Metadata};
+use std::fs::{File, Metadata};
 use std::io::{BufReader, ErrorKind, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use repo_format::cipher::Cipher;
 use repo_format::compress::Framing;
@@ -13,13 +13,12 @@ use repo_format::hash::Sha1;
 use repo_format::layout::{self, FileForm, RepoPath, Stanza};
 use repo_format::manifest::{BlockIncr, Manifest, ManifestFile};
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
-use rustix::io::Errno;
 
-use super::clean::{MODE_MASK, metadata};
+use super::clean::MODE_MASK;
 use super::names::pg_absolute;
-use super::ownership::Ownership;
+use super::ownership::{Owner, Ownership};
+use super::places::{Place, Places, regular};
 use super::queue::RestoreJob;
-use super::real_path::resolve;
 use super::select_db::{self, ZeroFilter};
 use crate::pipeline::backup::LONG_MIN_BYTES;
 use crate::pipeline::restore::{BlockGeometry, RestorePipeline};
@@ -31,6 +30,9 @@ use crate::{CancelToken, Error, ErrorCode, Result, slots};
 /// Name of the control file in a manifest. It gets its own name last.
 pub(super) const PG_CONTROL: &str = "pg_data/global/pg_control";
 
+/// Its name until then.
+pub(super) const PG_CONTROL_TEMP: &str = "pg_data/global/pg_control.pgbackrest.tmp";
+
 /// Stored block-incremental files up to this size are read whole, with the files before and after them.
 const MEMBER_SIZE_MAX: u64 = 4 * 1024 * 1024;
 
@@ -38,7 +40,7 @@ const MEMBER_SIZE_MAX: u64 = 4 * 1024 * 1024;
 const READ_BUFFER_BYTES: u64 = 256 * 1024;
 
 /// Bytes of a page of PostgreSQL.
-const PAGE_BYTES: u64 = 8192;
+const PAGE_BYTES: usize = 8192;
 
 /// What all workers of a restore share.
 pub struct FileContext<'a> {
@@ -48,8 +50,10 @@ pub struct FileContext<'a> {
     pub storage: &'a dyn RepoStorage,
     /// Its stanza.
     pub stanza: &'a Stanza,
-    /// The data directory.
+    /// The data directory, for messages.
     pub pg_path: &'a str,
+    /// Where everything is written.
+    pub places: &'a Places,
     /// Owners of the files.
     pub ownership: &'a Ownership,
     /// Files that are only zeros.
@@ -126,13 +130,14 @@ enum Decision {
     Copy { existing: Option<Vec<u8>> },
 }
 
-/// The absolute path that a file is written to.
+/// The name that a file is written under.
+pub(super) fn restored_name(name: &str) -> &str {
+    if name == PG_CONTROL { PG_CONTROL_TEMP } else { name }
+}
+
+/// The absolute path that a file is written to, for messages.
 pub(super) fn restored_path(pg_path: &str, name: &str) -> String {
-    let mut path = pg_absolute(pg_path, name);
-    if name == PG_CONTROL {
-        path.push_str(layout::TEMP_SUFFIX);
-    }
-    path
+    pg_absolute(pg_path, restored_name(name))
 }
 
 impl FileContext<'_> {
@@ -204,18 +209,22 @@ impl FileContext<'_> {
             return copy(None);
         }
         let path = restored_path(self.pg_path, &file.name);
-        let Some(on_disk) = metadata(&path)? else { return copy(None) };
         if self.delta_by_time {
-            let same = on_disk.size() == file.size
-                && on_disk.mtime() == file.timestamp
-                && on_disk.mtime() < self.manifest.data.timestamp_copy_start;
+            let Some(stat) = self.place(file)?.look() else { return copy(None) };
+            let same = u64::try_from(stat.st_size) == Ok(file.size)
+                && stat.st_mtime == file.timestamp
+                && file.timestamp < self.manifest.data.timestamp_copy_start;
             if !same {
                 return copy(None);
             }
             // A restore of other databases leaves zeros with the file's size and time: the content has to tell
-            if !select_db::is_in_database(&file.name) || !begins_with_zeros(&path, &on_disk)? {
+            if file.size == 0 || !select_db::is_in_database(&file.name) {
                 return Ok(Decision::Preserve);
             }
+        }
+        let Some((existing, on_disk)) = self.open_existing(file, &path, OFlags::RDONLY)? else { return copy(None) };
+        if self.delta_by_time && !begins_with_zeros(&existing, &path)? {
+            return Ok(Decision::Preserve);
         }
         // A longer file may only have been appended to. A shorter one is of use when its blocks can be looked at one by one.
         if on_disk.size() < file.size && (file.stored_blocks().is_none() || on_disk.size() == 0) {
@@ -224,13 +233,13 @@ impl FileContext<'_> {
         let longer = on_disk.size() > file.size;
         // Its other names are not the restore's, so it may be right but is not made right
         let shared = on_disk.nlink() > 1;
-        if longer && shared {
-            return copy(None);
-        }
-        let existing = match open_existing(&path, longer) {
-            // The mode that it has in the backup forbids it; a new file takes its place
-            Err(error) if is_permission_denied(&error) => return copy(None),
-            existing => existing?,
+        let existing = match longer {
+            false => existing,
+            true if shared => return copy(None),
+            true => match self.open_existing(file, &path, OFlags::RDWR)? {
+                Some((existing, _)) => existing,
+                None => return copy(None),
+            },
         };
         if let Some(page_cache) = self.page_cache {
             page_cache.forget(&existing);
@@ -257,6 +266,21 @@ impl FileContext<'_> {
             return Ok(Decision::Preserve);
         }
         copy(file.stored_blocks().filter(|_| !shared).map(|_| blocks))
+    }
+
+    /// Opens a file that is there. `None` also when its mode forbids it: a new file takes its place then.
+    fn open_existing(&self, file: &ManifestFile, path: &str, access: OFlags) -> Result<Option<(File, Metadata)>> {
+        let existing = match self.place(file)?.open(access) {
+            Ok(existing) => existing,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => return Ok(None),
+            Err(error) => {
+                let purpose = if access == OFlags::RDONLY { "read" } else { "write" };
+                let text = format!("unable to open file '{path}' for {purpose}");
+                return Err(Error::from_io(ErrorCode::FileOpen, text, error));
+            }
+        };
+        let metadata = regular(&existing, path)?;
+        Ok(Some((existing, metadata)))
     }
 
     fn plan_copy<'a>(&self, index: u32, file: &'a ManifestFile, existing: Option<Vec<u8>>) -> Result<Copy<'a>> {
@@ -372,48 +396,19 @@ impl FileContext<'_> {
 
     /// Opens a file for writing, with its mode if it is new, and gives it its owner. `keep` leaves its content.
     fn create(&self, file: &ManifestFile, path: &str, access: OFlags, keep: bool) -> Result<File> {
-        // After cleaning, the only links are those of the manifest
-        let follow = if self.manifest.link(&file.name).is_some() { OFlags::empty() } else { OFlags::NOFOLLOW };
         let mode = Mode::from_raw_mode(u32::from(file.mode) & MODE_MASK);
-        // Whatever has the file's name at the end of a link, a pipe for one, is nothing to wait for
-        let flags = access | follow | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fail = |error: std::io::Error| {
-            if error.kind() == ErrorKind::NotFound {
-                let message = format!("unable to open file '{path}' for write in missing path");
-                return Error::new(ErrorCode::FileMissing, message).cause(error);
-            }
-            Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{path}' for write"), error)
-        };
-        let anew = |error: std::io::Error| -> Result<File> {
-            let real = resolve(path)?;
-            if fs::symlink_metadata(&real).is_ok_and(|metadata| metadata.is_file()) && fs::remove_file(&real).is_ok() {
-                let fd = rustix::fs::open(&real, flags | OFlags::EXCL, mode).map_err(|error| fail(error.into()))?;
-                return Ok(File::from(fd));
-            }
-            Err(fail(error))
-        };
-        let mut out = match rustix::fs::open(path, flags, mode) {
-            Ok(fd) => File::from(fd),
-            // An earlier restore gave it its mode, which forbids to write
-            Err(Errno::ACCESS) => anew(Errno::ACCESS.into())?,
-            Err(error) => return Err(fail(error.into())),
-        };
-        let metadata = check_regular(&out, path)?;
-        if metadata.nlink() > 1 {
-            // What other names lead to is not the restore's
-            out = anew(Errno::MLINK.into())?;
-        } else if metadata.len() > 0 && !keep {
-            out.set_len(0).map_err(|error| {
-                Error::from_io(ErrorCode::FileWrite, format!("unable to truncate file '{path}'"), error)
-            })?;
-        }
+        let (out, metadata) = self.place(file)?.write(access, mode, keep, path)?;
         let owner = self.ownership.of(file.user, file.group);
-        if self.ownership.is_root() {
+        if self.ownership.is_root() && (owner != Owner { uid: metadata.uid(), gid: metadata.gid() }) {
             std::os::unix::fs::fchown(&out, Some(owner.uid), Some(owner.gid)).map_err(|error| {
                 Error::from_io(ErrorCode::FileOwner, format!("unable to set ownership for '{path}'"), error)
             })?;
         }
         Ok(out)
+    }
+
+    fn place<'p>(&'p self, file: &'p ManifestFile) -> Result<Place<'p>> {
+        self.places.content(restored_name(&file.name))
     }
 }
 
@@ -421,41 +416,12 @@ fn geometry(block: BlockIncr) -> BlockGeometry {
     BlockGeometry { block_size: block.size.max(1) as usize, checksum_size: usize::from(block.checksum_size) }
 }
 
-fn is_permission_denied(error: &Error) -> bool {
-    let source = error.source.as_ref().and_then(|source| source.downcast_ref::<std::io::Error>());
-    source.is_some_and(|error| error.kind() == ErrorKind::PermissionDenied)
-}
-
-/// Whether the first page of a file that has one is all zeros, which is rare unless all of it is.
-fn begins_with_zeros(path: &str, on_disk: &Metadata) -> Result<bool> {
-    if on_disk.size() == 0 || on_disk.blocks() == 0 {
-        return Ok(on_disk.size() != 0);
-    }
-    let fail = |error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{path}'"), error);
-    let mut page = Vec::new();
-    open_existing(path, false)?.take(PAGE_BYTES).read_to_end(&mut page).map_err(fail)?;
-    Ok(page.iter().all(|&byte| byte == 0))
-}
-
-fn open_existing(path: &str, write: bool) -> Result<File> {
-    let nonblock = OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).write(write).custom_flags(nonblock).open(path).map_err(|error| {
-        let purpose = if write { "write" } else { "read" };
-        Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{path}' for {purpose}"), error)
-    })?;
-    check_regular(&file, path)?;
-    Ok(file)
-}
-
-/// Refuses devices, pipes and the like: what was opened is looked at, since it may have changed since its name was.
-pub(super) fn check_regular(file: &File, path: &str) -> Result<Metadata> {
-    let metadata = file.metadata().map_err(|error| {
-        Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{path}'"), error)
-    })?;
-    if metadata.is_file() {
-        return Ok(metadata);
-    }
-    Err(Error::new(ErrorCode::FileOpen, format!("unable to open file '{path}' for write: it is not a regular file")))
+/// Whether the first page of a file is all zeros, which is rare unless all of it is.
+fn begins_with_zeros(file: &File, path: &str) -> Result<bool> {
+    let mut page = [0; PAGE_BYTES];
+    let read = file.read_at(&mut page, 0);
+    let read = read.map_err(|error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{path}'"), error))?;
+    Ok(page.iter().take(read).all(|&byte| byte == 0))
 }
 
 fn check_sha1(file: &ManifestFile, path: &str, actual: Sha1) -> Result<()> {
@@ -502,7 +468,7 @@ mod tests {
     use repo_format::manifest::ManifestData;
     use repo_format::pg::PgVersion;
 
-    use super::super::ownership::Owner;
+    use super::super::fixture;
     use super::*;
     use crate::storage::memory::MemoryStorage;
     use crate::storage::{WriteOptions, put};
@@ -540,6 +506,7 @@ mod tests {
             storage: &storage,
             stanza: &stanza,
             pg_path: dir.path().to_str().unwrap(),
+            places: &fixture::places(dir.path()),
             ownership: &ownership,
             zero: None,
             delta: false,

@@ -15,6 +15,7 @@ use super::file::{FileContext, Outcome};
 use super::fixture;
 use super::ownership::{Owner, Ownership};
 use super::queue::RestoreJob;
+use super::target_dir::TargetDir;
 use crate::pipeline::restore::RestorePipeline;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{RepoStorage as _, WriteOptions, put};
@@ -54,11 +55,14 @@ impl Restore {
         let current = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
         let ownership = Ownership::new(&self.manifest, &Users::new(), current, Some(current));
         let pg_path = self.dir.path().display().to_string();
+        let mut places = fixture::places(self.dir.path());
+        places.add_file("pg_data/pg_hba.conf", TargetDir::open(&pg_path).unwrap(), "pipe");
         let context = FileContext {
             manifest: &self.manifest,
             storage: &self.storage,
             stanza: &self.stanza,
             pg_path: &pg_path,
+            places: &places,
             ownership: &ownership,
             zero: None,
             delta,

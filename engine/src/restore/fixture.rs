@@ -7,6 +7,9 @@ use repo_format::manifest::{
 };
 use repo_format::pg::PgVersion;
 
+use super::places::Places;
+use super::target_dir::TargetDir;
+
 /// The directory of PostgreSQL 15 in a tablespace.
 pub(super) const TABLESPACE_DIR: &str = "PG_15_202209061";
 
@@ -85,6 +88,13 @@ pub(super) fn manifest() -> Manifest {
     ];
     manifest.sort();
     manifest
+}
+
+/// A data directory, opened.
+pub(super) fn places(pg_path: &std::path::Path) -> Places {
+    let mut places = Places::default();
+    places.add_directory("pg_data", TargetDir::open(pg_path.to_str().unwrap()).unwrap());
+    places
 }
 
 /// Runs a test on a thread without root's rights, with this directory its own: the rights of files mean nothing to root.

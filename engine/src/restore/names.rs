@@ -3,8 +3,11 @@
 //! A manifest may be damaged or made up. What it may decide is where its own tablespaces and links lie, because that is what a
 //! backup records; every other name must stay inside one of these places.
 
+use std::path::{Component, Path, PathBuf};
+
 use repo_format::manifest::{Manifest, PG_DATA, PG_TBLSPC, Target, TargetType, check_name, pg_path as pg_relative};
 
+use super::real_path;
 use crate::pg::data_dir::links::LinkCheck;
 use crate::{Error, ErrorCode, Result, warn};
 
@@ -33,13 +36,48 @@ pub(super) fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// The absolute directory of a target. A relative destination counts from the directory that holds the link.
-pub(super) fn target_path(pg_path: &str, target: &Target) -> String {
+/// The absolute directory of a target. A relative destination counts from the directory that holds the link, wherever the data
+/// directory and links above it lead, as the kernel takes it.
+pub(super) fn target_path(manifest: &Manifest, pg_path: &str, target: &Target) -> String {
     if target.path.starts_with('/') {
         return target.path.clone();
     }
-    let link = pg_absolute(pg_path, &target.name);
-    normalize(&format!("{}/{}", dir_name(&link).unwrap_or("/"), target.path))
+    let mut path = link_dir(manifest, pg_path, &target.name);
+    let mut parts = Path::new(&target.path).components().peekable();
+    while let Some(part) = parts.next_if(|part| matches!(part, Component::ParentDir | Component::CurDir)) {
+        if part == Component::ParentDir {
+            path.pop();
+        }
+    }
+    path.extend(parts);
+    let path = path.to_string_lossy();
+    match real_path::resolve(&path) {
+        // What is before them may be a link
+        Ok(real) if path.contains("/..") => real.to_string_lossy().into_owned(),
+        _ => normalize(&path),
+    }
+}
+
+/// Where the directory that holds a link is.
+fn link_dir(manifest: &Manifest, pg_path: &str, link: &str) -> PathBuf {
+    let link = if link.starts_with(PG_TBLSPC) { format!("{PG_DATA}/{link}") } else { link.to_owned() };
+    let parent = dir_name(&link).unwrap_or(PG_DATA);
+    let mut above = parent;
+    let top = loop {
+        let target =
+            manifest.target(above).filter(|target| target.target_type == TargetType::Link && target.file.is_none());
+        match (target, above.rsplit_once('/')) {
+            // Shorter than this link's name, so it comes to an end
+            (Some(target), _) => break target_path(manifest, pg_path, target),
+            (None, Some((next, _))) => above = next,
+            (None, None) => break pg_path.to_owned(),
+        }
+    };
+    let top = real_path::resolve(&top).unwrap_or_else(|_| PathBuf::from(normalize(&top)));
+    match parent.get(above.len() + 1..) {
+        Some(below) => top.join(below),
+        None => top,
+    }
 }
 
 /// Takes `.`, `..` and empty components out of an absolute path, by its text alone.
@@ -78,9 +116,12 @@ pub(super) fn check_manifest(manifest: &Manifest, tablespace_dir: &str) -> Resul
     // Below a tablespace only the directory of this version and catalog is ours
     let tablespace_part_is_right = |name: &str| {
         let Some(below) = name.strip_prefix("pg_tblspc/") else { return true };
-        let Some((id, inside)) = below.split_once('/') else { return true };
+        let (id, inside) = below.split_once('/').map_or((below, None), |(id, inside)| (id, Some(inside)));
+        let is_ours = |inside: &str| {
+            inside.strip_prefix(tablespace_dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
         manifest.target(&format!("{PG_TBLSPC}/{id}")).is_some_and(|target| target.tablespace.is_some())
-            && inside.strip_prefix(tablespace_dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            && inside.is_none_or(is_ours)
     };
 
     check_unique(manifest)?;
@@ -192,7 +233,7 @@ pub(super) fn remove_own_files(manifest: &mut Manifest) {
 pub(super) fn check_links(manifest: &Manifest, pg_path: &str) -> Result<()> {
     let mut check = LinkCheck::new(&normalize(pg_path));
     for target in manifest.targets.iter().filter(|target| target.target_type == TargetType::Link) {
-        let destination = normalize(&target_path(pg_path, target));
+        let destination = normalize(&target_path(manifest, pg_path, target));
         check.add(pg_relative(&target.name), &destination, target.file.as_deref())?;
     }
     Ok(())

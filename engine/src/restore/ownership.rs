@@ -1,7 +1,7 @@
-//! Who owns what a restore writes.
+//! The owners of restored files.
 //!
-//! As root, owners come from the manifest where they exist on this host. Otherwise everything belongs to the user that runs
-//! the restore, because nobody else can give files away (pgBackRest `restoreManifestOwner` in
+//! As root, owners come from the manifest if they exist on this host. Otherwise everything belongs to the user that
+//! runs the restore, because nobody else can change owners (pgBackRest `restoreManifestOwner` in
 //! `src/command/restore/clean.c.inc`).
 
 use std::collections::{HashMap, HashSet};
@@ -30,8 +30,8 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Looks all owners up. `data_dir` is the owner of the existing data directory: it takes the place of owners that had no
-    /// name when the backup was made. Warns of every owner that is replaced.
+    /// Looks up all owners. `data_dir` is the owner of the existing data directory. It replaces owners that had no name
+    /// when the backup was made. Warns about every replaced owner.
     pub fn new(manifest: &Manifest, users: &Users, current: Owner, data_dir: Option<Owner>) -> Self {
         let root = current.uid == 0;
         let mut user_ids: Vec<OwnerId> = Vec::new();
@@ -93,7 +93,8 @@ impl Ownership {
         }
     }
 
-    /// The owner of new files that are in no manifest, such as recovery settings: the data directory's as root.
+    /// Returns the owner of new files that are not in the manifest, such as recovery settings: as root, the owner of
+    /// the data directory.
     pub fn of_new_file(&self, data_dir: Owner) -> Owner {
         if self.root { data_dir } else { self.current }
     }

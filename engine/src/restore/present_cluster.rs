@@ -1,4 +1,4 @@
-//! Whose cluster is in the data directory that a restore is about to overwrite.
+//! Identifies the cluster in the data directory that a restore is about to overwrite.
 
 use std::path::Path;
 
@@ -9,10 +9,10 @@ use super::clean::metadata;
 use crate::pg::{control_file, data_dir};
 use crate::{Error, ErrorCode, Result, detail, warn};
 
-/// What is in the data directory.
+/// The content of the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Present {
-    /// No cluster, one that was a member of this stanza at some time, or nobody can tell any more.
+    /// No cluster, one that belonged to this stanza at some time, or an unidentifiable one.
     Own,
     /// Another cluster, which the user wants to overwrite.
     Foreign,
@@ -21,10 +21,11 @@ pub(super) enum Present {
 /// Bytes of `PG_VERSION` that are looked at.
 const VERSION_SIZE_MAX: u64 = 64;
 
-/// Checks that the cluster in the data directory is one of the stanza: by its system identifier, and where `pg_control` can't be
-/// read by its version. One from before or after an upgrade is one of the stanza. pgBackRest overwrites any cluster.
+/// Checks that the cluster in the data directory belongs to the stanza: by its system identifier, or by its version if
+/// `pg_control` can't be read. A cluster from before or after an upgrade belongs to the stanza. pgBackRest overwrites
+/// any cluster.
 ///
-/// `force` lets another cluster be overwritten.
+/// `force` allows overwriting another cluster.
 ///
 /// # Errors
 /// [`ErrorCode::BackupMismatch`] for another cluster.
@@ -47,27 +48,26 @@ pub(super) fn check(
     .hint("move the cluster away, or use --force to overwrite it."))
 }
 
-/// What tells the cluster from those of the stanza, in words.
+/// Returns how the cluster differs from those of the stanza, for messages.
 fn difference(pg_path: &str, history: &[PgHistory], version_force: Option<PgVersion>) -> Result<Option<String>> {
     let control = format!("{pg_path}/{}", control_file::FILE_NAME);
     if metadata(&control)?.is_some() {
         match control_file::read(Path::new(pg_path), version_force) {
             Ok(control) => {
                 let known = history.iter().any(|known| known.system_id == control.system_id);
-                return Ok(
-                    (!known).then(|| format!("its system identifier {} is not one of this stanza", control.system_id))
-                );
+                return Ok((!known)
+                    .then(|| format!("its system identifier {} does not belong to this stanza", control.system_id)));
             }
-            // Damage is what a restore is for
-            Err(error) => detail!("unable to tell the cluster by '{control}': {error}"),
+            // Damage is a reason to restore
+            Err(error) => detail!("unable to identify the cluster from '{control}': {error}"),
         }
     }
     let Some(version) = version(pg_path)? else { return Ok(None) };
     let known = history.iter().any(|known| known.version == version);
-    Ok((!known).then(|| format!("its version {version} is not one of this stanza")))
+    Ok((!known).then(|| format!("its version {version} does not belong to this stanza")))
 }
 
-/// The version in `PG_VERSION`; `None` when there is none or nobody can read it.
+/// Returns the version in `PG_VERSION`; `None` if the file is missing or unreadable.
 fn version(pg_path: &str) -> Result<Option<PgVersion>> {
     use std::io::Read;
     let path = format!("{pg_path}/PG_VERSION");
@@ -89,7 +89,7 @@ mod tests {
         PgHistory { id: 1, version, system_id, catalog_version: 202_209_061, control_version: 1300 }
     }
 
-    /// A data directory with the control file of a real cluster; gives its system identifier.
+    /// Creates a data directory with the control file of a real cluster. Returns its system identifier.
     fn cluster() -> (tempfile::TempDir, u64) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("global")).unwrap();

@@ -1,4 +1,4 @@
-//! In which order files are restored, and which files make one job.
+//! The order in which files are restored, and how they form jobs.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -8,10 +8,10 @@ use repo_format::manifest::{Manifest, PG_DATA};
 
 use crate::{Error, ErrorCode, Result};
 
-/// Files that one worker restores one after the other.
+/// Files that one worker restores one after another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoreJob {
-    /// Indices into the manifest's files: one file, or neighbours of one bundle in the order of their offsets.
+    /// Indices into the manifest's files: one file, or adjacent files of one bundle in the order of their offsets.
     pub files: Vec<u32>,
     /// Bytes of these files when restored.
     pub size: u64,
@@ -26,7 +26,7 @@ pub struct RestoreQueues {
     pub size: u64,
 }
 
-/// Where a file stands in its queue.
+/// The position of a file in its queue.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct SortKey<'a> {
     is_empty: bool,
@@ -36,16 +36,17 @@ struct SortKey<'a> {
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Place<'a> {
-    /// A file of its own: large ones first, so that the last ones are small and workers end together.
+    /// A file on its own: large files first, so that the last ones are small and workers end at the same time.
     Alone(Reverse<u64>, Reverse<&'a str>),
-    /// In a bundle: those of other backups first, then by offset.
+    /// A file in a bundle: those of other backups first, then by offset.
     Bundled { is_own: bool, reference: Option<&'a BackupLabel>, offset: u64 },
 }
 
-/// Most files of one job, so that cancelling and progress do not wait for all of a huge bundle.
+/// The maximum number of files per job, so that cancelling and progress do not wait for a huge bundle.
 const JOB_FILES_MAX: usize = 16 * 1024;
 
-/// Makes the queues (pgBackRest `restoreProcessQueue` and `restoreJobCallback` in `src/command/restore/process.c.inc`).
+/// Creates the queues (pgBackRest `restoreProcessQueue` and `restoreJobCallback` in
+/// `src/command/restore/process.c.inc`).
 ///
 /// # Errors
 /// [`ErrorCode::Format`] for a file that belongs to no target.
@@ -68,7 +69,7 @@ pub fn queues(manifest: &Manifest) -> Result<RestoreQueues> {
     Ok(RestoreQueues { queues, size })
 }
 
-/// The part of a file's name that says where it lies: `pg_data`, or `pg_tblspc/` and a number.
+/// Returns the part of a file's name that identifies its target: `pg_data`, or `pg_tblspc/` and a number.
 fn target_name(file: &str) -> Option<&str> {
     let (first, rest) = file.split_once('/')?;
     if first == PG_DATA {
@@ -103,7 +104,7 @@ fn queue(manifest: &Manifest, mut files: Vec<u32>) -> Vec<RestoreJob> {
 
     let mut jobs: Vec<RestoreJob> = Vec::new();
     let mut last: Option<(u64, Option<u32>)> = None;
-    // Files without content read nothing, so any number of them may share a job
+    // Empty files read nothing, so any number of them may share a job
     let mut last_empty = false;
     for index in files {
         let file = file(index);

@@ -1,4 +1,4 @@
-//! Where a path leads, also when not all of it exists yet.
+//! Resolves paths, even if a part of them does not exist yet.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -6,14 +6,14 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::{Error, ErrorCode, Result};
 
-/// Links followed before they are taken for a loop, as in Linux.
+/// Maximum number of links to follow before they count as a loop, as in Linux.
 const LINKS_MAX: u32 = 40;
 
-/// The absolute path with every link and `..` resolved in the order in which the kernel does it, so that two paths to one place
-/// are equal. What does not exist, or may not be looked at, is taken as it is written.
+/// Returns the absolute path with every link and `..` resolved in the order of the kernel, so that two paths to the
+/// same file are equal. A part that does not exist, or must not be read, is taken literally.
 ///
 /// # Errors
-/// [`ErrorCode::FileInfo`] when a part can't be looked at, or links go round in a loop.
+/// [`ErrorCode::FileInfo`] if a part can't be checked, or links form a loop.
 pub(super) fn resolve(path: &str) -> Result<PathBuf> {
     let mut links = 0;
     follow(PathBuf::from("/"), Path::new(path), &mut links).map_err(|error| {
@@ -26,7 +26,7 @@ fn follow(mut real: PathBuf, path: &Path, links: &mut u32) -> std::io::Result<Pa
         match part {
             Component::RootDir | Component::Prefix(_) => real = PathBuf::from("/"),
             Component::CurDir => {}
-            // What is before it is real, so its parent is the one that the kernel goes to
+            // The part before it is real, so its parent is the one that the kernel uses
             Component::ParentDir => {
                 real.pop();
             }
@@ -41,7 +41,8 @@ fn follow(mut real: PathBuf, path: &Path, links: &mut u32) -> std::io::Result<Pa
                         real.pop();
                         real = follow(real, &destination, links)?;
                     }
-                    // InvalidInput: it is there and no link. Where nobody may look, the restore can't write either
+                    // InvalidInput: it exists and is not a link. If a part must not be read, the restore can't write
+                    // there either
                     Err(error)
                         if matches!(
                             error.kind(),

@@ -1,8 +1,8 @@
-//! The recovery settings that a restore leaves for PostgreSQL: which keys, in which file, in which words.
+//! The recovery settings that a restore writes for PostgreSQL: which keys, in which file, in which form.
 //!
-//! Pure text; the files are written by `restore`. Source: pgBackRest `src/command/restore/config.c.inc`. One difference is on
-//! purpose: quotes, backslashes and line breaks inside a value are escaped, so that PostgreSQL reads the value that was given. With the bare
-//! quote that pgBackRest writes, the server would not start.
+//! This is pure text; `restore` writes the files. Source: pgBackRest `src/command/restore/config.c.inc`. One difference
+//! is deliberate: quotes, backslashes and line breaks inside a value are escaped, so that PostgreSQL reads the given
+//! value. With the bare quote that pgBackRest writes, the server would not start.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,10 +15,10 @@ use crate::{Error, ErrorCode, Result};
 /// The first version that reads recovery settings from `postgresql.auto.conf` and signal files.
 pub const VERSION_RECOVERY_SETTINGS: PgVersion = PgVersion::V12;
 
-/// Bytes of the longest name of a restore point that PostgreSQL takes.
+/// The maximum length of a restore point's name in PostgreSQL, in bytes.
 const NAME_BYTES_MAX: usize = 63;
 
-/// Up to where PostgreSQL recovers (`--type`, with `--target`).
+/// How far PostgreSQL recovers (`--type`, with `--target`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecoveryType {
     /// To the end of the WAL.
@@ -29,11 +29,11 @@ pub enum RecoveryType {
     Lsn(String),
     /// To this restore point.
     Name(String),
-    /// No recovery settings are written.
+    /// Do not write recovery settings.
     None,
     /// The settings that are in the data directory stay.
     Preserve,
-    /// Recovery goes on as a standby.
+    /// Continue recovery as a standby.
     Standby,
     /// To this time, in the form that PostgreSQL reads.
     Time(String),
@@ -42,7 +42,7 @@ pub enum RecoveryType {
 }
 
 impl RecoveryType {
-    /// The part of `recovery_target_<...>` and its value, for the types that have a target.
+    /// Returns the part of `recovery_target_<...>` and its value, for types with a target.
     fn target(&self) -> Option<(&'static str, &str)> {
         match self {
             RecoveryType::Lsn(value) => Some(("lsn", value)),
@@ -57,7 +57,7 @@ impl RecoveryType {
 /// What PostgreSQL does when it reaches the target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TargetAction {
-    /// Waits; this is PostgreSQL's default and not written.
+    /// Pause. This is PostgreSQL's default and is not written.
     #[default]
     Pause,
     /// Ends recovery.
@@ -66,18 +66,18 @@ pub enum TargetAction {
     Shutdown,
 }
 
-/// What the recovery settings are made from.
+/// The input of the recovery settings.
 #[derive(Clone, Debug)]
 pub struct RecoverySettings {
-    /// Up to where.
+    /// How far to recover.
     pub kind: RecoveryType,
     /// Stop just before the target (`recovery_target_inclusive = 'false'`).
     pub target_exclusive: bool,
-    /// What then.
+    /// What to do at the target.
     pub target_action: TargetAction,
     /// The timeline to follow: a number, `0x` and hex digits, `current` or `latest`.
     pub target_timeline: Option<String>,
-    /// More settings of the user; a `-` in a key means `_`.
+    /// Additional settings of the user. A `-` in a key means `_`.
     pub options: BTreeMap<String, String>,
     /// Write `archive_mode = 'off'`.
     pub archive_mode_off: bool,
@@ -86,7 +86,7 @@ pub struct RecoverySettings {
 }
 
 impl RecoverySettings {
-    /// Checks what would fail only after hours of copying otherwise.
+    /// Checks what would otherwise fail only after hours of copying.
     ///
     /// # Errors
     /// [`ErrorCode::OptionInvalid`] for settings that this PostgreSQL version does not know.
@@ -122,7 +122,7 @@ impl RecoverySettings {
         Ok(())
     }
 
-    /// A target that PostgreSQL would refuse, or take for another one. A time is checked before, where it is read.
+    /// Refuses a target that PostgreSQL would refuse or misread. A time is checked earlier, when it is parsed.
     fn check_target(&self) -> Result<()> {
         let (is_right, form) = match &self.kind {
             RecoveryType::Lsn(value) => (value.parse::<Lsn>().is_ok(), "two hexadecimal numbers, as in 16/B374D848"),
@@ -141,7 +141,7 @@ impl RecoverySettings {
     /// The settings in the order they are written.
     pub fn settings(&self, version: PgVersion) -> Vec<(String, String)> {
         let mut result: Vec<(String, String)> = Vec::new();
-        // A later equal key replaces the value but keeps the place, as in pgBackRest's key-value lists
+        // A later equal key replaces the value but keeps the position, as in pgBackRest's key-value lists
         let mut put = |key: &str, value: &str| match result.iter_mut().find(|(known, _)| known == key) {
             Some((_, old)) => value.clone_into(old),
             None => result.push((key.to_owned(), value.to_owned())),
@@ -187,7 +187,7 @@ impl RecoverySettings {
         result
     }
 
-    /// The block of settings under its comment line; `time` is the local time of this restore as text.
+    /// Returns the block of settings below their comment line. `time` is the local time of this restore as text.
     pub fn text(&self, version: PgVersion, time: &str) -> String {
         let mut text = format!("# Recovery settings generated by pgBackRest restore on {time}\n");
         for (key, value) in self.settings(version) {
@@ -197,7 +197,8 @@ impl RecoverySettings {
         text
     }
 
-    /// The new content of `postgresql.auto.conf`: old recovery targets commented out, the settings appended.
+    /// Returns the new content of `postgresql.auto.conf`: old recovery targets are commented out, and the settings are
+    /// appended.
     pub fn auto_conf(&self, version: PgVersion, existing: Option<&[u8]>, time: &str) -> Vec<u8> {
         let mut content = Vec::new();
         if let Some(existing) = existing {
@@ -221,7 +222,7 @@ impl RecoverySettings {
         content
     }
 
-    /// The empty file that tells PostgreSQL 12 and later to recover, if any.
+    /// Returns the name of the empty file that makes PostgreSQL 12 and later recover, if any.
     pub fn signal_file(&self) -> Option<&'static str> {
         match self.kind {
             RecoveryType::None | RecoveryType::Preserve => None,
@@ -231,12 +232,13 @@ impl RecoverySettings {
     }
 }
 
-/// The name of a setting as PostgreSQL spells it: users write `-` because options do.
+/// Returns the name of a setting as PostgreSQL spells it. Users write `-` as in options.
 fn setting_name(key: &str) -> String {
     key.replace('-', "_")
 }
 
-/// A transaction number in a form that PostgreSQL reads: it takes other text for 0 and never ends recovery.
+/// Returns whether a transaction number has a form that PostgreSQL reads. It reads other text as 0 and never ends
+/// recovery.
 fn is_xid(value: &str) -> bool {
     match value.strip_prefix("0x").or_else(|| value.strip_prefix("0X")) {
         Some(digits) => u64::from_str_radix(digits, 16).is_ok() && !digits.starts_with('+'),
@@ -244,7 +246,7 @@ fn is_xid(value: &str) -> bool {
     }
 }
 
-/// A value between its quotes, so that PostgreSQL reads what was given.
+/// Quotes a value so that PostgreSQL reads the given text.
 fn quoted(value: &str) -> String {
     let mut text = String::with_capacity(value.len());
     for char in value.chars() {
@@ -259,14 +261,15 @@ fn quoted(value: &str) -> String {
     text
 }
 
-/// Letters, digits and what PostgreSQL allows in the name of a setting, custom ones included.
+/// Returns whether a name consists of letters, digits and what PostgreSQL allows in the name of a setting, including
+/// custom ones.
 fn is_setting_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$'))
 }
 
-/// Whether a line of `postgresql.auto.conf` sets a recovery target, which would interfere with the new ones.
+/// Returns whether a line of `postgresql.auto.conf` sets a recovery target, which would interfere with the new ones.
 fn is_recovery_target(line: &[u8]) -> bool {
     const SUFFIXES: [&[u8]; 8] = [b"", b"_action", b"_inclusive", b"_lsn", b"_name", b"_time", b"_timeline", b"_xid"];
     let blank = |byte: &&u8| matches!(byte, b' ' | b'\t');
@@ -450,7 +453,7 @@ mod tests {
             settings.restore_command = value.clone();
             let text = lines(&settings, PgVersion::V15);
             let quoted = text.strip_prefix("restore_command = '").unwrap().strip_suffix("'\n").unwrap();
-            // What PostgreSQL's GUC_scanstr makes of it, which takes no line break as it is
+            // What PostgreSQL's GUC_scanstr makes of it, which accepts no raw line break
             prop_assert!(!quoted.contains(['\n', '\r']));
             let mut read = String::new();
             let mut chars = quoted.chars();

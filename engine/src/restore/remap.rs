@@ -1,4 +1,5 @@
-//! Where the data directory, tablespaces and links go: `pg-path`, `tablespace-map`, `tablespace-map-all`, `link-map`, `link-all`.
+//! Maps the data directory, tablespaces and links to their paths: `pg-path`, `tablespace-map`, `tablespace-map-all`,
+//! `link-map`, `link-all`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +13,7 @@ use crate::{Error, ErrorCode, Result, info, warn};
 pub struct MapSettings {
     /// Tablespaces by name or oid, each with its new absolute path.
     pub tablespaces: BTreeMap<String, String>,
-    /// A directory that gets every other tablespace, under its name.
+    /// A directory that gets all other tablespaces, by their names.
     pub tablespaces_all: Option<String>,
     /// Links by their path relative to the data directory, each with its new destination.
     pub links: BTreeMap<String, String>,
@@ -20,11 +21,11 @@ pub struct MapSettings {
     pub links_all: bool,
 }
 
-/// Changes targets and links of the manifest as asked (pgBackRest `src/command/restore/remap.c.inc`).
+/// Changes targets and links of the manifest as requested (pgBackRest `src/command/restore/remap.c.inc`).
 ///
 /// # Errors
-/// [`ErrorCode::TablespaceMap`] and [`ErrorCode::LinkMap`] for mappings that do not fit the backup, [`ErrorCode::Format`] for a
-/// manifest that contradicts itself.
+/// [`ErrorCode::TablespaceMap`] and [`ErrorCode::LinkMap`] for mappings that do not match the backup,
+/// [`ErrorCode::Format`] for a manifest that contradicts itself.
 pub fn remap(manifest: &mut Manifest, pg_path: &str, settings: &MapSettings) -> Result<()> {
     let base = manifest
         .targets
@@ -96,7 +97,7 @@ fn link_mut<'a>(links: &'a mut [ManifestLink], name: &str) -> Result<&'a mut Man
 }
 
 fn map_links(manifest: &mut Manifest, links: &BTreeMap<String, String>) -> Result<()> {
-    // Lists are sorted: what is new comes to them at the end
+    // Lists are sorted, so new entries are added at the end
     let mut added: Vec<(ManifestLink, Target)> = Vec::new();
     for (link, destination) in links {
         let name = format!("{PG_DATA}/{link}");
@@ -112,7 +113,7 @@ fn map_links(manifest: &mut Manifest, links: &BTreeMap<String, String>) -> Resul
             None => {
                 let path_exists = manifest.path(&name).is_some();
                 let file_exists = manifest.file(&name).is_some();
-                // The name of a tablespace's target has no pg_data/ in front, so its link is looked up here
+                // The name of a tablespace's target does not begin with pg_data/, so its link is looked up here
                 if manifest.target(link).is_some_and(|target| target.tablespace.is_some()) {
                     return Err(Error::new(ErrorCode::LinkMap, format!("unable to remap tablespace '{link}'"))
                         .hint("use 'tablespace-map' option to remap tablespaces."));
@@ -160,7 +161,7 @@ fn map_links(manifest: &mut Manifest, links: &BTreeMap<String, String>) -> Resul
     Ok(())
 }
 
-/// A link for what was a file or directory; its owner is the data directory's.
+/// Creates a link for a former file or directory, with the owner of the data directory.
 fn new_link(
     manifest: &Manifest,
     name: String,
@@ -174,7 +175,7 @@ fn new_link(
     Ok((link, Target { name, target_type: TargetType::Link, path, file, tablespace: None }))
 }
 
-/// Turns links that were not mapped back into ordinary files and directories.
+/// Converts links that were not mapped to ordinary files and directories.
 fn drop_links(manifest: &mut Manifest, mapped: &BTreeMap<String, String>) {
     let mut dropped: BTreeSet<String> = BTreeSet::new();
     manifest.targets.retain(|target| {

@@ -1,10 +1,11 @@
-//! Selective restore: which databases keep their data (`--db-include`, `--db-exclude`), the files of the others being zeroed.
+//! Selective restore: which databases keep their data (`--db-include`, `--db-exclude`). The files of the others are
+//! zeroed.
 
 use std::collections::BTreeSet;
 
 use crate::{Error, ErrorCode, Result, detail, info};
 
-/// Ids below this belong to the system (PostgreSQL's `FirstNormalObjectId`).
+/// Oids below this belong to the system (PostgreSQL's `FirstNormalObjectId`).
 const OBJECT_ID_NORMAL_MIN: u32 = 16384;
 
 /// A database as the manifest names it.
@@ -26,15 +27,15 @@ pub struct ZeroFilter {
 }
 
 impl ZeroFilter {
-    /// Whether this file (manifest name) is created sparse with nothing but zeros. `PG_VERSION` stays, so that the database can
-    /// still be dropped.
+    /// Returns whether this file (manifest name) is created sparse with only zeros. `PG_VERSION` stays, so that the
+    /// database can still be dropped.
     pub fn is_zeroed(&self, manifest_name: &str) -> bool {
         let Some((id, rest)) = database_of(manifest_name, &self.tablespace_dir) else { return false };
         self.databases.contains(id) && rest != "PG_VERSION" && !rest.ends_with("/PG_VERSION")
     }
 }
 
-/// The oid of the database that a file belongs to, and the file's path inside its directory.
+/// Returns the oid of a file's database, and the file's path inside the database's directory.
 fn database_of<'a>(manifest_name: &'a str, tablespace_dir: &str) -> Option<(&'a str, &'a str)> {
     let below = match manifest_name.strip_prefix("pg_data/base/") {
         Some(below) => below,
@@ -50,7 +51,7 @@ fn database_of<'a>(manifest_name: &'a str, tablespace_dir: &str) -> Option<(&'a 
     is_digits(id).then_some((id, rest))
 }
 
-/// Whether a file is one of those that a restore of other databases leaves as zeros.
+/// Returns whether a restore of other databases leaves this file as zeros.
 pub(super) fn is_in_database(manifest_name: &str) -> bool {
     manifest_name.starts_with("pg_data/base/") || manifest_name.starts_with("pg_tblspc/")
 }
@@ -59,14 +60,14 @@ fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Decides which databases are zeroed; `None` when none is.
+/// Decides which databases are zeroed; `None` if there is none.
 ///
-/// With `include`, all but those and the system's are; with only `exclude`, just those. Both may name a database or its oid
-/// (pgBackRest `restoreSelectiveExpression` in `src/command/restore/select.c.inc`).
+/// With `include`, all except those and the system databases are zeroed; with only `exclude`, just those. Both accept a
+/// database's name or oid (pgBackRest `restoreSelectiveExpression` in `src/command/restore/select.c.inc`).
 ///
 /// # Errors
-/// [`ErrorCode::DbMissing`] for a database that is not in the backup, [`ErrorCode::DbInvalid`] for one that can't be included,
-/// [`ErrorCode::Format`] when the backup has no databases at all.
+/// [`ErrorCode::DbMissing`] for a database that is not in the backup, [`ErrorCode::DbInvalid`] for one that can't be
+/// included, [`ErrorCode::Format`] if the backup has no databases.
 pub fn zero_filter<'a>(
     include: &[String],
     exclude: &[String],
@@ -78,7 +79,7 @@ pub fn zero_filter<'a>(
         return Ok(None);
     }
 
-    // System databases count even where users have made them anew under a normal oid
+    // System databases count even if users have recreated them with a normal oid
     let mut system: BTreeSet<String> = databases
         .iter()
         .filter(|database| {

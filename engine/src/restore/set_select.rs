@@ -1,4 +1,4 @@
-//! Which backup set a restore takes: `--set`, or the newest that fits the target.
+//! The backup set to restore: `--set`, or the newest that matches the target.
 
 use repo_format::label::BackupLabel;
 use repo_format::wal_name::Lsn;
@@ -8,7 +8,7 @@ use crate::{Error, ErrorCode, Result};
 /// What a backup set must satisfy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// Exactly this label, as the user gave it.
+    /// Exactly this label, as given by the user.
     Label(String),
     /// The newest of the first usable repository.
     Newest,
@@ -18,14 +18,14 @@ pub enum Wanted {
     StoppedAt(Lsn),
 }
 
-/// What the choice needs to know about one backup of `backup.info`.
+/// The facts about a backup in `backup.info`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetFacts {
     /// Its label.
     pub label: BackupLabel,
     /// When it stopped, in seconds since the epoch.
     pub stop_time: i64,
-    /// Where it stopped; `None` for offline backups and those of old versions.
+    /// The LSN where it stopped; `None` for offline backups and those of old versions.
     pub stop_lsn: Option<Lsn>,
     /// The id of its cluster in the history of `backup.info`.
     pub history_id: u32,
@@ -36,16 +36,17 @@ pub struct SetFacts {
 pub enum Choice {
     /// This set is restored.
     Found(BackupLabel),
-    /// Nothing here fits; the next repository is asked.
+    /// No set matches here. The next repository is tried.
     Next,
-    /// As [`Choice::Next`], because a backup without LSN came before a fitting one.
+    /// Like [`Choice::Next`], because a backup without LSN came before a matching one.
     NoLsn,
 }
 
-/// Chooses among the backups of one repository, which stand in the order of their labels.
+/// Chooses among the backups of one repository, which are in the order of their labels.
 ///
 /// # Errors
-/// [`ErrorCode::BackupSetInvalid`] when the newest is asked for and belongs to a cluster from before a stanza upgrade.
+/// [`ErrorCode::BackupSetInvalid`] if the newest backup is requested and belongs to a cluster from before a stanza
+/// upgrade.
 pub fn choose(wanted: &Wanted, backups: &[SetFacts], history_id_current: u32) -> Result<Choice> {
     match wanted {
         Wanted::Label(label) => {
@@ -81,7 +82,7 @@ pub fn choose(wanted: &Wanted, backups: &[SetFacts], history_id_current: u32) ->
     }
 }
 
-/// The error when no repository had a fitting set. `target` is the text the user gave.
+/// Returns the error if no repository has a matching set. `target` is the text given by the user.
 pub fn not_found(wanted: &Wanted, target: &str) -> Error {
     let message = match wanted {
         Wanted::Label(label) => format!("backup set {label} is not valid"),

@@ -1,4 +1,4 @@
-//! Whether the file systems have room for what a restore writes, before it touches anything.
+//! Checks that the file systems have room for a restore, before anything changes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -13,8 +13,8 @@ use super::names::{pg_absolute, target_path};
 use super::select_db::ZeroFilter;
 use crate::{Error, ErrorCode, Result, warn};
 
-/// File systems that store the bytes that they are given, neither compressed nor elsewhere: ext2 to ext4, xfs, tmpfs (numbers
-/// from `linux/magic.h`). On others the files may take less space than their sizes say.
+/// File systems that store data as it is, neither compressed nor elsewhere: ext2 to ext4, xfs, tmpfs (numbers from
+/// `linux/magic.h`). On others the files may use less space than their sizes.
 const PLAIN: [u64; 3] = [0xEF53, 0x5846_5342, 0x0102_1994];
 
 /// What a restore does on one file system.
@@ -24,9 +24,9 @@ struct Need {
     path: String,
     /// Bytes of the files that are restored there.
     bytes: u64,
-    /// What is there already and is overwritten or removed.
+    /// Existing data that is overwritten or removed.
     reusable: u64,
-    /// What is there already under other names too: no room for anything else, but perhaps right already.
+    /// Existing data that also has other names. It makes no room for anything else, but may already match.
     shared: u64,
 }
 
@@ -38,15 +38,15 @@ struct Room {
     is_plain: bool,
 }
 
-/// Compares what the backup needs on each file system with what it has. With delta or force, what the target directories hold
-/// already counts as free.
+/// Compares what the backup needs on each file system with the available space. With delta or force, the content of the
+/// target directories counts as free.
 ///
 /// # Errors
-/// [`ErrorCode::FileWrite`], with the numbers, where it can't fit.
+/// [`ErrorCode::FileWrite`], with the numbers, if it can't fit.
 pub(super) fn check(manifest: &Manifest, settings: &CleanSettings<'_>, zero: Option<&ZeroFilter>) -> Result<()> {
     let mut needs = needs(manifest, settings, zero)?;
     let rooms = needs.values().map(|need| room(&need.path)).collect::<Result<Vec<_>>>()?;
-    // Only where it matters: a large cluster has many files to look at
+    // Only if it matters, because a large cluster has many files to check
     if settings.delta && needs.values().zip(&rooms).any(|(need, room)| need.bytes > room.bytes) {
         for directory in directories(manifest, settings) {
             let Some(file) = &directory.target.file else {
@@ -80,17 +80,17 @@ fn judge(need: &Need, room: Room) -> Result<()> {
         return Err(Error::new(ErrorCode::FileWrite, format!("not enough space to restore: {text}")));
     }
     match room.is_plain {
-        true => warn!("the space may not suffice unless files that have other names are right already: {text}"),
+        true => warn!("the space may not suffice unless files with several names are already correct: {text}"),
         false => warn!("the space may not suffice unless the file system compresses: {text}"),
     }
     Ok(())
 }
 
-/// What is restored to each file system, by its number.
+/// Returns what is restored to each file system, by its device number.
 fn needs(manifest: &Manifest, settings: &CleanSettings<'_>, zero: Option<&ZeroFilter>) -> Result<BTreeMap<u64, Need>> {
     let mut places = Places { manifest, pg_path: settings.pg_path, devices: HashMap::new() };
     let mut needs: BTreeMap<u64, Need> = BTreeMap::new();
-    // Sorted by name, so most files are in the directory of the one before
+    // Sorted by name, so most files are in the directory of the previous one
     let mut last: Option<(&str, u64)> = None;
     for file in &manifest.files {
         if file.size == 0 || zero.is_some_and(|zero| zero.is_zeroed(&file.name)) {
@@ -99,7 +99,7 @@ fn needs(manifest: &Manifest, settings: &CleanSettings<'_>, zero: Option<&ZeroFi
         let directory = file.name.rsplit_once('/').map_or("", |(directory, _)| directory);
         let linked = manifest.target(&file.name);
         let device = match (linked, last) {
-            (Some(target), _) => device_of(&target_path(settings.pg_path, target))?,
+            (Some(target), _) => device_of(&target_path(manifest, settings.pg_path, target))?,
             (None, Some((known, device))) if known == directory => device,
             (None, _) => places.device(directory)?,
         };
@@ -107,7 +107,8 @@ fn needs(manifest: &Manifest, settings: &CleanSettings<'_>, zero: Option<&ZeroFi
             last = Some((directory, device));
         }
         let need = needs.entry(device).or_insert_with(|| Need {
-            path: linked.map_or_else(|| places.path(directory), |target| target_path(settings.pg_path, target)),
+            path: linked
+                .map_or_else(|| places.path(directory), |target| target_path(manifest, settings.pg_path, target)),
             bytes: 0,
             reusable: 0,
             shared: 0,
@@ -125,12 +126,12 @@ struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
-    /// Where a directory of the manifest will be once links are made.
+    /// Returns the path of a directory of the manifest after links were created.
     fn path(&self, name: &str) -> String {
         let mut above = name;
         loop {
             if let Some(target) = self.manifest.target(above).filter(|target| target.file.is_none()) {
-                return format!("{}{}", target_path(self.pg_path, target), &name[above.len()..]);
+                return format!("{}{}", target_path(self.manifest, self.pg_path, target), &name[above.len()..]);
             }
             match above.rsplit_once('/') {
                 Some((parent, _)) => above = parent,
@@ -146,7 +147,7 @@ impl<'a> Places<'a> {
         let path = self.path(name);
         let is_target = self.manifest.target(name).is_some();
         let device = match (symlink_metadata(&path)?, name.rsplit_once('/')) {
-            // A mount point in the data directory has a file system of its own
+            // A mount point in the data directory has its own file system
             (Some(metadata), _) if metadata.is_dir() => metadata.dev(),
             // A link that the manifest does not have is removed
             (_, Some((parent, _))) if !is_target && !matches!(parent, PG_TBLSPC) && name != PG_DATA => {
@@ -159,7 +160,7 @@ impl<'a> Places<'a> {
     }
 }
 
-/// The path itself, or the nearest directory above it that exists.
+/// Returns the path itself, or the nearest existing directory above it.
 fn existing(path: &str) -> Result<(&str, fs::Metadata)> {
     let mut path = path;
     loop {
@@ -183,7 +184,7 @@ fn room(path: &str) -> Result<Room> {
     };
     let space = rustix::fs::statvfs(path).map_err(fail)?;
     let kind = rustix::fs::statfs(path).map_err(fail)?;
-    // Part of the room is kept for root
+    // Part of the space is reserved for root
     let blocks = if rustix::process::geteuid().is_root() { space.f_bfree } else { space.f_bavail };
     // A file system without an end says that it has no blocks
     let bytes = if space.f_blocks == 0 { u64::MAX } else { blocks.saturating_mul(space.f_frsize) };
@@ -250,12 +251,12 @@ mod tests {
     fn backup_that_fits_over_its_old_files_or_when_compressed_passes() {
         judge(&need(3000, 1000), Room { bytes: 2000, is_plain: true }).unwrap();
         judge(&need(3000, 0), Room { bytes: 1, is_plain: false }).unwrap();
-        // A copy of the cluster by hard links: what is right already needs no room
+        // A copy of the cluster by hard links: what already matches needs no room
         let need = Need { shared: 3000, ..need(3000, 0) };
         judge(&need, Room { bytes: 1, is_plain: true }).unwrap();
     }
 
-    /// The fixture's manifest with a file of so many bytes, restored into a folder of the machine.
+    /// Checks the fixture's manifest with a file of this many bytes, restored into a folder of this host.
     fn checked(dir: &tempfile::TempDir, size: u64, delta: bool) -> Result<()> {
         let pg_path = dir.path().join("pg").display().to_string();
         let mut manifest = manifest();

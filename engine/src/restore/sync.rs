@@ -11,60 +11,81 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use repo_format::manifest::{Manifest, PG_TBLSPC};
-use rustix::fs::syncfs;
+use rustix::fs::{OFlags, syncfs};
 
-use super::names::{pg_absolute, target_path};
+use super::file::{restored_name, restored_path};
+use super::names::pg_absolute;
+use super::places::{Place, Places};
 use crate::storage::page_cache::PageCache;
 use crate::storage::whole_sync;
 use crate::{Error, ErrorCode, Result, detail};
-
-/// Syncs a directory, so that its entries are durable.
-pub(super) fn sync_dir(path: &str) -> Result<()> {
-    let dir = File::open(path).map_err(|error| {
-        Error::from_io(ErrorCode::PathOpen, format!("unable to open path '{path}' for sync"), error)
-    })?;
-    dir.sync_all().map_err(|error| Error::from_io(ErrorCode::PathSync, format!("unable to sync path '{path}'"), error))
-}
 
 struct FileSystem {
     dir: File,
     trusted: bool,
 }
 
+struct SyncDir<'a> {
+    /// Where it is. None for the directory that holds a tablespace's own: nothing else is done there.
+    place: Option<Place<'a>>,
+    path: String,
+}
+
+impl SyncDir<'_> {
+    fn open(&self) -> Result<File> {
+        let dir = match &self.place {
+            Some(place) => place.dir.open_sub_dir(place.name),
+            None => File::open(&self.path),
+        };
+        dir.map_err(|error| {
+            Error::from_io(ErrorCode::PathOpen, format!("unable to open path '{}' for sync", self.path), error)
+        })
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.open()?
+            .sync_all()
+            .map_err(|error| Error::from_io(ErrorCode::PathSync, format!("unable to sync path '{}'", self.path), error))
+    }
+}
+
 /// The file systems that a restore writes to. Opened before the first write, because errors are reported to descriptors that
 /// were open when they happened.
-pub(super) struct SyncSet {
+pub(super) struct SyncSet<'a> {
     /// Every directory of the cluster: in the order of the manifest, each once.
-    dirs: Vec<String>,
+    dirs: Vec<SyncDir<'a>>,
     file_systems: Vec<FileSystem>,
 }
 
-impl SyncSet {
+impl<'a> SyncSet<'a> {
     /// Looks at every directory that gets files. They exist already.
-    pub fn open(manifest: &Manifest, pg_path: &str) -> Result<Self> {
-        // Directories of file links are in no manifest path
-        let mut dirs: Vec<String> = Vec::new();
+    pub fn open(manifest: &'a Manifest, places: &'a Places, pg_path: &str) -> Result<Self> {
+        let mut dirs = Vec::new();
         let mut known = HashSet::new();
         for target in manifest.targets.iter().filter(|target| target.file.is_some()) {
-            let path = target_path(pg_path, target);
+            let Place { dir, .. } = places.content(&target.name)?;
+            let path = dir.shown("");
             if known.insert(path.clone()) {
-                dirs.push(path);
+                dirs.push(SyncDir { place: Some(Place { dir, name: "" }), path });
             }
         }
-        dirs.extend(
-            manifest.paths.iter().filter(|path| path.name != PG_TBLSPC).map(|path| pg_absolute(pg_path, &path.name)),
-        );
+        for path in manifest.paths.iter().filter(|path| path.name != PG_TBLSPC) {
+            let is_tablespace = manifest.target(&path.name).is_some_and(|target| target.tablespace.is_some());
+            let place = if is_tablespace { None } else { Some(places.content(&path.name)?) };
+            dirs.push(SyncDir { place, path: pg_absolute(pg_path, &path.name) });
+        }
 
         let mut file_systems = Vec::new();
         let mut devices = HashSet::new();
-        for path in &dirs {
-            let fail =
-                |error| Error::from_io(ErrorCode::PathOpen, format!("unable to open path '{path}' for sync"), error);
-            let device = std::fs::metadata(path).map_err(fail)?.dev();
-            if !devices.insert(device) {
+        for sync_dir in &dirs {
+            let dir = sync_dir.open()?;
+            let metadata = dir.metadata().map_err(|error| {
+                let text = format!("unable to get info for path/file '{}'", sync_dir.path);
+                Error::from_io(ErrorCode::FileInfo, text, error)
+            })?;
+            if !devices.insert(metadata.dev()) {
                 continue;
             }
-            let dir = File::open(path).map_err(fail)?;
             let trusted = whole_sync::is_trusted(&dir);
             file_systems.push(FileSystem { dir, trusted });
         }
@@ -81,32 +102,40 @@ impl SyncSet {
     ///
     /// # Errors
     /// [`ErrorCode::FileSync`] and [`ErrorCode::PathSync`]: what was restored must not be used.
-    pub fn sync(&self, manifest: &Manifest, pg_path: &str, process_max: u32, last_dir: &str) -> Result<()> {
+    pub fn sync(
+        &self,
+        manifest: &Manifest,
+        places: &Places,
+        pg_path: &str,
+        process_max: u32,
+        last_dir: &str,
+    ) -> Result<()> {
         for file_system in &self.file_systems {
             syncfs(file_system.dir.as_fd()).map_err(|error| {
                 Error::from_io(ErrorCode::FileSync, format!("unable to sync file system of '{pg_path}'"), error.into())
             })?;
         }
         if self.file_systems.iter().any(|file_system| !file_system.trusted) {
-            sync_files(manifest, pg_path, process_max)?;
+            sync_files(manifest, places, pg_path, process_max)?;
         }
-        for dir in self.dirs.iter().filter(|dir| *dir != last_dir) {
-            detail!("sync path '{dir}'");
-            sync_dir(dir)?;
+        for dir in self.dirs.iter().filter(|dir| dir.path != last_dir) {
+            detail!("sync path '{}'", dir.path);
+            dir.sync()?;
         }
         Ok(())
     }
 }
 
 /// Syncs every file of the manifest by itself. Their data is on its way already, so each waits only for its own errors.
-fn sync_files(manifest: &Manifest, pg_path: &str, process_max: u32) -> Result<()> {
+fn sync_files(manifest: &Manifest, places: &Places, pg_path: &str, process_max: u32) -> Result<()> {
     let next = AtomicUsize::new(0);
     let sync_some = || -> Result<()> {
         while let Some(file) = manifest.files.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let path = super::file::restored_path(pg_path, &file.name);
-            let result = File::open(&path).and_then(|file| file.sync_all());
+            let place = places.content(restored_name(&file.name))?;
+            let result = place.open(OFlags::RDONLY).and_then(|file| file.sync_all());
             if let Err(error) = result {
                 next.store(manifest.files.len(), Ordering::Relaxed);
+                let path = restored_path(pg_path, &file.name);
                 return Err(Error::from_io(
                     ErrorCode::FileSync,
                     format!("unable to sync file '{path}' after write"),

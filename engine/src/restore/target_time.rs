@@ -1,4 +1,4 @@
-//! The time form that `--target` of a time restore takes, read as pgBackRest reads it.
+//! Parses the time in `--target` of a time restore, as pgBackRest does.
 
 use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
@@ -8,28 +8,28 @@ use crate::{Error, ErrorCode, Result};
 /// A target in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetTime {
-    /// Seconds since the epoch, fractions dropped.
+    /// Seconds since the epoch, without fractions.
     pub seconds: i64,
-    /// The same instant in a form that PostgreSQL reads, whatever its own time zone is: with an offset and a point before the
+    /// The same instant in a form that PostgreSQL reads in any time zone: with an offset, and a point before the
     /// fraction.
     pub setting: String,
     /// The text had no offset, so the local time zone gave it.
     pub is_local: bool,
 }
 
-/// Seconds since the epoch of `YYYY-MM-DD HH:MM:SS[.fff][+-HH[[:]MM]]`. Fractions are dropped; without an offset the time is
-/// taken in `local` (pgBackRest `src/common/type/convert.c`, `cvtZToTime`).
+/// Returns seconds since the epoch of `YYYY-MM-DD HH:MM:SS[.fff][+-HH[[:]MM]]`. Fractions are dropped. Without an
+/// offset the time is in `local` (pgBackRest `src/common/type/convert.c`, `cvtZToTime`).
 ///
 /// # Errors
-/// [`ErrorCode::Format`] for anything else, also for a date, time or offset that does not exist.
+/// [`ErrorCode::Format`] for anything else, including a date, time or offset that does not exist.
 pub fn parse(text: &str, local: &TimeZone) -> Result<i64> {
     Ok(read(text, local)?.seconds)
 }
 
-/// Reads what [`parse`] reads, for PostgreSQL as well.
+/// Parses what [`parse`] accepts, for PostgreSQL as well.
 ///
 /// # Errors
-/// As [`parse`].
+/// The same as [`parse`].
 pub fn read(text: &str, local: &TimeZone) -> Result<TargetTime> {
     let invalid = || Error::new(ErrorCode::Format, format!("invalid date/time {text}"));
     let bytes = text.as_bytes();
@@ -86,14 +86,15 @@ pub fn read(text: &str, local: &TimeZone) -> Result<TargetTime> {
         .map_err(|error| invalid().cause(error))?;
     let mut setting = text.replace(',', ".");
     if is_local {
-        // What makes the text this instant; not the zone's offset then, when the clock was put forward over the time
+        // The offset that makes the text this instant. It differs from the zone's offset if the clock was put forward
+        // over the time
         let as_utc = Offset::UTC.to_timestamp(time).map_err(|error| invalid().cause(error))?;
         setting += &offset_text(as_utc.as_second() - timestamp.as_second());
     }
     Ok(TargetTime { seconds: timestamp.as_second(), setting, is_local })
 }
 
-/// An offset as PostgreSQL reads it: `+02`, `-03:30`, `+00:53:28`.
+/// Formats an offset as PostgreSQL reads it: `+02`, `-03:30`, `+00:53:28`.
 fn offset_text(seconds: i64) -> String {
     let (sign, rest) = (if seconds < 0 { '-' } else { '+' }, seconds.unsigned_abs());
     let mut text = format!("{sign}{:02}", rest / 3600);

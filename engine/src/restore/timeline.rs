@@ -1,4 +1,4 @@
-//! Whether the timeline that recovery shall follow can be reached from the backup.
+//! Checks that the timeline of a recovery can be reached from the backup.
 
 use repo_format::cipher::{self, Cipher};
 use repo_format::layout::{self, ArchiveId, Stanza};
@@ -10,7 +10,7 @@ use crate::repo::Repo;
 use crate::storage::ReadRange;
 use crate::{Error, ErrorCode, Result};
 
-/// Longest history file that is read; each timeline has a line of some dozen bytes.
+/// The maximum size of a history file. Each timeline has a line of some dozen bytes.
 const HISTORY_SIZE_MAX: u64 = 16 * 1024 * 1024;
 
 /// The timeline that recovery follows.
@@ -20,11 +20,11 @@ enum Wanted {
     Current,
     /// The newest in the archive.
     Latest,
-    /// This one.
+    /// This timeline.
     Id(TimelineId),
 }
 
-/// Where a backup stands.
+/// The position of a backup.
 #[derive(Clone, Copy, Debug)]
 pub struct BackupPosition {
     /// Its timeline.
@@ -33,10 +33,10 @@ pub struct BackupPosition {
     pub lsn_start: Lsn,
 }
 
-/// Reads `--target-timeline`; without it, the choice that PostgreSQL makes.
+/// Parses `--target-timeline`. Without it, returns PostgreSQL's default.
 fn wanted(option: Option<&str>, version: PgVersion, is_immediate: bool) -> Result<Wanted> {
     match option {
-        // No timeline is switched to before an immediate target, but PostgreSQL would stumble over a bad latest one
+        // PostgreSQL does not switch timelines before an immediate target, but a bad latest timeline would make it fail
         None if is_immediate || version <= PgVersion::V11 => Ok(Wanted::Current),
         None | Some("latest") => Ok(Wanted::Latest),
         Some("current") => Ok(Wanted::Current),
@@ -93,11 +93,11 @@ pub struct ArchivePlace<'a> {
     pub cipher: Cipher,
 }
 
-/// Verifies the target timeline against the history files of the archive (pgBackRest `src/command/restore/timeline.c`).
+/// Verifies the target timeline with the history files of the archive (pgBackRest `src/command/restore/timeline.c`).
 ///
 /// # Errors
-/// [`ErrorCode::DbMismatch`] when recovery could not get from the backup to the target; [`ErrorCode::FileMissing`] and
-/// [`ErrorCode::Format`] when the target's history can't be read.
+/// [`ErrorCode::DbMismatch`] if recovery can't get from the backup to the target; [`ErrorCode::FileMissing`] and
+/// [`ErrorCode::Format`] if the target's history can't be read.
 pub fn verify(
     archive: &ArchivePlace<'_>,
     option: Option<&str>,
@@ -113,7 +113,7 @@ pub fn verify(
     if target == backup.timeline { Ok(()) } else { check(&load(archive, target)?, target, backup) }
 }
 
-/// The highest timeline with a history file, if it is above the backup's.
+/// Returns the highest timeline with a history file, if it is above the backup's.
 fn latest(archive: &ArchivePlace<'_>, backup: TimelineId) -> Result<TimelineId> {
     let path = layout::archive_path(archive.stanza, archive.id);
     let entries = archive.repo.storage.list(&path)?.unwrap_or_default();

@@ -1,6 +1,6 @@
-//! A store as it was at a time (`repo-target-time`): for each object the version that was current then.
+//! A store as of a time (`repo-target-time`): for each object the version that was current at that time.
 //!
-//! Only for reading. What was is taken not to change: every listing is asked for once.
+//! It is read-only. The past does not change, so every listing is requested once.
 
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::collections::{BTreeSet, HashMap};
@@ -23,15 +23,15 @@ use super::pages::{self, Pages};
 /// One version of an object.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
-    /// The object; its `version` is the version's name, its `last_modified` when it became current.
+    /// The object. Its `version` is the version's name, its `last_modified` the time when it became current.
     pub meta: ObjectMeta,
-    /// Whether the object was deleted then.
+    /// Whether the object was deleted at this time.
     pub is_deletion: bool,
-    /// Whether it still is the current one.
+    /// Whether it is the current version now.
     pub is_latest: bool,
 }
 
-/// What is directly below a prefix.
+/// The entries directly below a prefix.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Versions {
     /// All versions of all objects, in the order of the server.
@@ -40,7 +40,7 @@ pub(crate) struct Versions {
     pub prefixes: BTreeSet<Path>,
 }
 
-/// In which order a server lists the versions of an object, which counts where two have the same time.
+/// The order in which a server lists the versions of an object. It matters if two have the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     NewestFirst,
@@ -53,12 +53,13 @@ pub(crate) trait ListVersions: fmt::Debug + Send + Sync + 'static {
     /// The order of one object's versions.
     fn order(&self) -> Order;
 
-    /// Adds a page of what is directly below `prefix`, which is empty for the whole store, else it ends with a slash. Answers
-    /// the token of the next page, if there is one.
+    /// Adds a page of the entries directly below `prefix`, which is empty for the whole store and otherwise ends with a
+    /// slash. Returns the token of the next page, if there is one.
     async fn page(&self, prefix: &str, token: Option<&str>, found: &mut Versions) -> Result<Option<String>>;
 }
 
-/// The versions of what is directly below a prefix (`None`: the whole store), newest first where they have the same time.
+/// Returns the versions of everything directly below a prefix (`None`: the whole store). Of versions with the same time
+/// the newest comes first.
 async fn list_versions(store: &dyn ListVersions, prefix: Option<&Path>) -> Result<Versions> {
     let prefix = pages::below(prefix);
     let (mut found, mut seen, mut token) = (Versions::default(), Pages::kept(), None);
@@ -85,7 +86,7 @@ struct Listing {
 }
 
 impl Listing {
-    /// What was current at a time, in seconds since the epoch; fractions of a second do not count.
+    /// Returns what was current at a time in seconds since the epoch. Fractions of a second do not count.
     fn at(time: i64, found: Versions) -> Self {
         let mut current: BTreeMap<Path, Version> = BTreeMap::new();
         for version in found.versions {
@@ -110,13 +111,13 @@ impl Listing {
     }
 }
 
-/// See the module.
+/// See the module documentation.
 pub(crate) struct AsOf {
     store: Arc<dyn ObjectStore>,
     past: Arc<Past>,
 }
 
-/// What was where.
+/// The past content of the store.
 struct Past {
     versions: Arc<dyn ListVersions>,
     time: i64,
@@ -290,7 +291,7 @@ mod tests {
 
         async fn page(&self, prefix: &str, token: Option<&str>, found: &mut Versions) -> Result<Option<String>> {
             assert!(["", "p/"].contains(&prefix), "{prefix}");
-            // One version a page
+            // One version per page
             let number = token.map_or(0, |token| token.parse().unwrap());
             found.versions.push(self.0[number].clone());
             Ok((number + 1 < self.0.len()).then(|| (number + 1).to_string()))

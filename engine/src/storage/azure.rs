@@ -1,8 +1,8 @@
 //! Azure Blob Storage.
 //!
-//! Most requests are `object_store`'s; this file says how pgBackRest's `repo-azure-*` options reach it. What it lacks is in the files
-//! below: the identity of a machine (`identity.rs`), a look at the answers (`answers.rs`), and listings, also of the versions of
-//! objects (`list.rs`).
+//! `object_store` sends most requests. This file maps pgBackRest's `repo-azure-*` options to it. The files below
+//! contain what it lacks: managed identities (`identity.rs`), checks of answers (`answers.rs`), and listings, also of
+//! object versions (`list.rs`).
 
 mod answers;
 mod identity;
@@ -18,24 +18,24 @@ use secrecy::{ExposeSecret, SecretString};
 
 use self::answers::AzureStore;
 use self::identity::ManagedIdentity;
-use self::list::AzureList;
+use self::list::{AzureList, AzureSigner};
 use super::as_of::AsOf;
 use super::http::checked::CheckedConnector;
 use super::http::request::Requests;
 use super::http::service::Connector;
 use super::http::{Endpoint, HttpSettings, retry_config};
 use super::object::{ObjectStorage, UriStyle};
-use super::pages::Listed;
+use super::pages::{Listed, Objects};
 use crate::{Error, ErrorCode, Result};
 
-/// Where the credentials come from (`repo-azure-key-type`).
+/// The source of credentials (`repo-azure-key-type`).
 #[derive(Clone, Debug)]
 pub enum AzureCredentials {
     /// `shared`: the account's key.
     Shared(SecretString),
     /// `sas`: a shared access signature, with or without its leading `?`.
     Sas(SecretString),
-    /// `auto`: the machine's managed identity.
+    /// `auto`: the host's managed identity.
     ManagedIdentity {
         /// Another metadata service than that of Azure's machines.
         metadata_url: Option<String>,
@@ -53,9 +53,9 @@ pub struct AzureSettings {
     pub container: String,
     /// `repo-azure-endpoint`: the service without the account, e.g. `blob.core.windows.net`.
     pub endpoint: String,
-    /// `repo-storage-port`, when it was set.
+    /// `repo-storage-port`, if it is configured.
     pub port: Option<u16>,
-    /// `repo-azure-uri-style`: whether the account stands in the host or in the path.
+    /// `repo-azure-uri-style`: whether the account is in the host or in the path.
     pub uri_style: UriStyle,
     /// `repo-azure-key-type` and `repo-azure-key`.
     pub credentials: AzureCredentials,
@@ -63,7 +63,7 @@ pub struct AzureSettings {
     pub tags: Vec<(String, String)>,
     /// `repo-storage-upload-chunk-size`, bytes.
     pub part_size_bytes: usize,
-    /// `repo-target-time`, in seconds since the epoch: read only, what was there then.
+    /// `repo-target-time`, in seconds since the epoch. The repository is then read-only, as of that time.
     pub target_time: Option<i64>,
     /// The connection.
     pub http: HttpSettings,
@@ -72,7 +72,7 @@ pub struct AzureSettings {
 /// Opens an Azure repository. Nothing is sent before it is used.
 ///
 /// # Errors
-/// An option can't be used: an endpoint that is no address, certificates that can't be read, a key that is not base64.
+/// An option can't be used: the endpoint is not an address, certificates can't be read, or a key is not base64.
 pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
     // Another host stands for the endpoint altogether
     let http = &settings.http;
@@ -101,6 +101,10 @@ pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
         }
     };
     let connector = Connector::new(http)?;
+    let checked = CheckedConnector {
+        inner: connector.clone(),
+        store: Arc::new(AzureStore { account: settings.account.clone(), credentials: Arc::clone(&credentials) }),
+    };
     let store = MicrosoftAzureBuilder::new()
         .with_account(&settings.account)
         .with_container_name(&settings.container)
@@ -108,26 +112,22 @@ pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
         .with_allow_http(true)
         .with_retry(retry_config(http.io_timeout))
         .with_credentials(Arc::clone(&credentials))
-        .with_http_connector(CheckedConnector {
-            inner: connector.clone(),
-            store: Arc::new(AzureStore { account: settings.account.clone(), credentials: Arc::clone(&credentials) }),
-        })
+        .with_http_connector(checked.clone())
         .build()
         .map_err(unusable)?;
-    let list = Arc::new(AzureList {
-        container_url: format!("{url}/{}", settings.container),
-        account: settings.account.clone(),
-        credentials,
-        requests: Requests::over(&connector),
-    });
-    let mut store: Arc<dyn ObjectStore> = Arc::new(Listed { store: Arc::new(store), list: Arc::clone(&list) });
+    let url = format!("{url}/{}", settings.container);
+    let objects = Arc::new(Objects { url: format!("{url}/"), requests: checked.requests() });
+    let signer = AzureSigner { account: settings.account.clone(), credentials };
+    let list = Arc::new(AzureList { url, signer, requests: Requests::over(&connector) });
+    let mut store: Arc<dyn ObjectStore> = Arc::new(Listed { store: Arc::new(store), list: Arc::clone(&list), objects });
     if let Some(time) = settings.target_time {
         store = Arc::new(AsOf::new(store, list, time));
     }
-    ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &settings.tags)
+    let storage = ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &settings.tags)?;
+    Ok(storage.without(|char| char.is_control()))
 }
 
-/// What is wrong with an account's key, which has to be base64.
+/// Returns what is wrong with an account's key, which has to be base64.
 pub fn key_fault(key: &str) -> Option<String> {
     let error = BASE64_STANDARD.decode(key).err()?;
     Some(match error {

@@ -1,4 +1,4 @@
-//! A storage that fails on purpose, for tests of what happens when a repository does.
+//! A storage that fails on request, for tests of failing repositories.
 
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{Entry, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions};
 use crate::{Error, ErrorCode, Result};
 
-/// One kind of call.
+/// A type of call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// [`RepoStorage::info`] and [`RepoStorage::link_destination`].
@@ -32,7 +32,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// Whether the call changes the repository.
+    /// Returns whether the call changes the repository.
     pub fn changes(self) -> bool {
         !matches!(self, Op::Info | Op::List | Op::Read)
     }
@@ -43,7 +43,7 @@ impl Op {
 enum Fault {
     /// The nth call (from 1) of this kind, once.
     Nth(Op, u64),
-    /// The nth call (from 1) of this kind, once, and only after it has done its work.
+    /// The nth call (from 1) of this type, once, and only after it has done its work.
     Lost(Op, u64),
     /// The nth changing call (from 1) and every call after it, as if the process had died there.
     CrashAt(u64),
@@ -57,10 +57,11 @@ struct State {
     calls: Vec<(Op, RepoPath)>,
     read_size_max: Option<usize>,
     write_bytes_left: Option<u64>,
+    listed: Option<Vec<String>>,
 }
 
 impl State {
-    /// Remembers a call and says what befalls it.
+    /// Records a call and returns the fault that applies.
     fn call(&mut self, op: Op, path: &RepoPath) -> Option<Fault> {
         self.calls.push((op, path.clone()));
         let same = self.calls.iter().filter(|(called, _)| *called == op).count() as u64;
@@ -74,17 +75,44 @@ impl State {
     }
 }
 
-/// Passes calls on to another storage and fails those that it was told to.
+/// A function that runs at a call.
+type Hook = Arc<dyn Fn(Op, &RepoPath) + Send + Sync>;
+
+/// Passes calls on to another storage and fails the requested ones.
 #[derive(Clone)]
 pub struct FaultyStorage {
     inner: Arc<dyn RepoStorage>,
     state: Arc<Mutex<State>>,
+    before: Option<Hook>,
+    after: Option<Hook>,
 }
 
 impl FaultyStorage {
     /// Fails nothing yet.
     pub fn new(inner: Arc<dyn RepoStorage>) -> Self {
-        FaultyStorage { inner, state: Arc::default() }
+        FaultyStorage { inner, state: Arc::default(), before: None, after: None }
+    }
+
+    /// Runs `hook` before every call.
+    #[must_use]
+    pub fn before(mut self, hook: impl Fn(Op, &RepoPath) + Send + Sync + 'static) -> Self {
+        self.before = Some(Arc::new(hook));
+        self
+    }
+
+    /// Runs `hook` after every call.
+    #[must_use]
+    pub fn after(mut self, hook: impl Fn(Op, &RepoPath) + Send + Sync + 'static) -> Self {
+        self.after = Some(Arc::new(hook));
+        self
+    }
+
+    /// Lists only entries with these names.
+    #[must_use]
+    pub fn list_only(self, names: &[&str]) -> Self {
+        let names = names.iter().map(|&name| name.to_owned()).collect();
+        self.with(|state| state.listed = Some(names));
+        self
     }
 
     /// Fails the nth call (from 1) of this kind.
@@ -94,7 +122,7 @@ impl FaultyStorage {
         self
     }
 
-    /// The nth call (from 1) of this kind does its work and fails all the same, as when a server's answer is lost.
+    /// Lets the nth call (from 1) of this type do its work and fail nevertheless, as if a server's answer were lost.
     #[must_use]
     pub fn lose_reply(self, op: Op, n: u64) -> Self {
         self.with(|state| state.faults.push(Fault::Lost(op, n)));
@@ -139,10 +167,17 @@ impl FaultyStorage {
     }
 
     fn call<T>(&self, op: Op, path: &RepoPath, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        match self.with(|state| state.call(op, path)) {
-            None => return work(),
-            Some(Fault::Lost(..)) => drop(work()?),
-            Some(_) => {}
+        self.before.iter().for_each(|hook| hook(op, path));
+        let fault = self.with(|state| state.call(op, path));
+        let done = match fault {
+            None | Some(Fault::Lost(..)) => Some(work()),
+            Some(_) => None,
+        };
+        self.after.iter().for_each(|hook| hook(op, path));
+        match (fault, done) {
+            (None, Some(done)) => return done,
+            (_, Some(Err(error))) => return Err(error),
+            _ => {}
         }
         Err(Error::new(ErrorCode::Service, format!("fault injected: {op:?} '{path}'")))
     }
@@ -157,12 +192,20 @@ impl RepoStorage for FaultyStorage {
         self.inner.display(path)
     }
 
+    fn check_name(&self, path: &RepoPath) -> Result<()> {
+        self.inner.check_name(path)
+    }
+
     fn info(&self, path: &RepoPath) -> Result<Option<Entry>> {
         self.call(Op::Info, path, || self.inner.info(path))
     }
 
     fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
-        self.call(Op::List, path, || self.inner.list(path))
+        let listed = self.call(Op::List, path, || self.inner.list(path))?;
+        let Some(names) = self.with(|state| state.listed.clone()) else { return Ok(listed) };
+        let mut entries = listed.unwrap_or_default();
+        entries.retain(|entry| names.contains(&entry.name));
+        Ok((!entries.is_empty()).then_some(entries))
     }
 
     fn link_destination(&self, path: &RepoPath) -> Result<Option<String>> {

@@ -1,5 +1,5 @@
-//! A server that stands in the place of an object store: sound, or with one of the tricks of gateways, portals and proxies.
-//! Every driver of HTTP has to see through them.
+//! A server in place of an object store. It is correct, or plays one of the tricks of gateways, portals and proxies.
+//! Every HTTP driver has to detect them.
 
 mod certificates;
 mod stores;
@@ -46,7 +46,7 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Vec<u8>,
-    /// So many bytes of the body are announced and never sent.
+    /// This many bytes of the body are announced but never sent.
     pub(crate) missing: usize,
 }
 
@@ -108,12 +108,12 @@ impl Gateway {
         Gateway { url, lines, connections }
     }
 
-    /// How many connections there were since the last call.
+    /// Returns the number of connections since the last call.
     fn take_connections(&self) -> usize {
         self.connections.swap(0, Ordering::Relaxed)
     }
 
-    /// Methods and paths of the requests since the last call.
+    /// Returns methods and paths of the requests since the last call.
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.lines.lock().unwrap())
     }
@@ -124,7 +124,7 @@ fn serve(connection: impl Read + Write, answer: &dyn Fn(&Asked) -> Reply, lines:
     let mut head = Vec::new();
     loop {
         let mut line = String::new();
-        // A client that goes away ends the connection and nothing else
+        // A client that disconnects ends only its connection
         if reader.read_line(&mut line).unwrap_or(0) == 0 {
             return;
         }

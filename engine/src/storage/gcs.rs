@@ -1,9 +1,9 @@
 //! Google Cloud Storage.
 //!
-//! The requests are those of its JSON API, as pgBackRest sends them, below the general driver of object stores: `api.rs` sends them,
-//! `token.rs` and `federation.rs` prove who sends them, `upload.rs` and `batch.rs` are the two that are more than one call, `list.rs` reads
-//! listings, `missing.rs` knows what is not there. The crate `object_store` reaches the same objects by the XML API, which emulators lack and which takes no
-//! checksums.
+//! The driver sends requests of the JSON API, as pgBackRest does, below the general driver of object stores. `api.rs`
+//! sends them, `token.rs` and `federation.rs` authenticate them, `upload.rs` and `batch.rs` contain the two operations
+//! with more than one call, `list.rs` reads listings, `missing.rs` recognizes missing objects. The crate `object_store`
+//! uses the XML API, which emulators lack and which accepts no checksums.
 
 mod api;
 mod batch;
@@ -31,7 +31,7 @@ use super::http::{Endpoint, HttpSettings};
 use super::object::ObjectStorage;
 use crate::{Error, ErrorCode, Result};
 
-/// Where the credentials come from (`repo-gcs-key-type`).
+/// The source of credentials (`repo-gcs-key-type`).
 #[derive(Clone, Debug)]
 pub enum GcsCredentials {
     /// `service`: a service account's key file.
@@ -44,9 +44,9 @@ pub enum GcsCredentials {
         /// The file's path.
         file: String,
     },
-    /// `token`: what the header `authorization` says, kind and token.
+    /// `token`: the content of the header `authorization`, type and token.
     Token(SecretString),
-    /// `auto`: from the metadata service of the machine.
+    /// `auto`: the host's metadata service.
     Auto {
         /// Another metadata service than that of Google's cloud.
         metadata_url: Option<String>,
@@ -60,7 +60,7 @@ pub struct GcsSettings {
     pub repo_path: String,
     /// `repo-gcs-bucket`.
     pub bucket: String,
-    /// `repo-gcs-endpoint`, which may have a port.
+    /// `repo-gcs-endpoint`, which may contain a port.
     pub endpoint: String,
     /// `repo-gcs-key-type` and `repo-gcs-key`.
     pub credentials: GcsCredentials,
@@ -70,7 +70,7 @@ pub struct GcsSettings {
     pub tags: Vec<(String, String)>,
     /// `repo-storage-upload-chunk-size`, bytes.
     pub part_size_bytes: usize,
-    /// `repo-target-time`, in seconds since the epoch: read only, what was there then.
+    /// `repo-target-time`, in seconds since the epoch. The repository is then read-only, as of that time.
     pub target_time: Option<i64>,
     /// The connection.
     pub http: HttpSettings,
@@ -79,7 +79,7 @@ pub struct GcsSettings {
 /// Opens a GCS repository. Nothing is sent before it is used.
 ///
 /// # Errors
-/// An option can't be used: an endpoint that is no address, certificates or a key file that can't be read.
+/// An option can't be used: the endpoint is not an address, or certificates or a key file can't be read.
 pub fn open(settings: &GcsSettings) -> Result<ObjectStorage> {
     let server = Endpoint::parse(&settings.endpoint)?.url("", None)?;
     let services = Services::new(&server, &settings.http)?;
@@ -96,14 +96,15 @@ pub fn open(settings: &GcsSettings) -> Result<ObjectStorage> {
         store = Arc::new(AsOf::new(store, api, time));
     }
     // The store puts the tags into the metadata of its objects
-    ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &[])
+    let storage = ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &[])?;
+    Ok(storage.without(|char| matches!(char, '\r' | '\n')))
 }
 
 fn failed(failure: impl Into<Failure>) -> object_store::Error {
     store_error("GCS", failure)
 }
 
-/// What separates the parts of a body: nobody can put it into their data by chance.
+/// Returns a separator of body parts that cannot occur in data by chance.
 fn boundary() -> Result<String> {
     let number = getrandom::u64().and_then(|first| Ok((first, getrandom::u64()?)));
     let (first, second) = number.map_err(|error| {

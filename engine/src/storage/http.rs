@@ -3,6 +3,7 @@
 mod certificates;
 pub(crate) mod checked;
 pub mod ciphers;
+pub(crate) mod listing;
 #[cfg(test)]
 pub(crate) mod mock;
 pub(crate) mod multipart;
@@ -26,21 +27,21 @@ use reqwest::redirect::Policy;
 
 use crate::{Error, ErrorCode, Result};
 
-/// Of the parts of an URL, all is encoded but what RFC 3986 calls unreserved.
+/// Encodes everything in parts of a URL except RFC 3986's unreserved characters.
 pub(crate) const URL_ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// A request is tried no more often than this after the first time; mostly time runs out before.
+/// The maximum number of retries of a request. Mostly the time runs out earlier.
 const RETRIES_MAX: usize = 100;
-/// The first pause between two tries; each further one is up to three times as long as the one before.
+/// The first pause between two tries. Each further pause is up to three times as long as the previous one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-/// Pauses stop growing here.
+/// The maximum pause.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// How much longer than the time limit of one request its retries may begin.
+/// How much later than the time limit of one request its retries may begin.
 const AFTER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How to reach a server (pgBackRest's `repo-storage-*` options).
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
-    /// The host to connect to instead of the endpoint; may be an URL.
+    /// The host to connect to instead of the endpoint. It may be a URL.
     pub host: Option<String>,
     /// Check the server's certificate.
     pub verify_tls: bool,
@@ -48,29 +49,29 @@ pub struct HttpSettings {
     pub ca_file: Option<PathBuf>,
     /// Trust only the certificates of the PEM files in this directory.
     pub ca_path: Option<PathBuf>,
-    /// Longest wait for a connection or for the next bytes of an answer.
+    /// The maximum wait for a connection or for the next bytes of an answer.
     pub io_timeout: Duration,
 }
 
 impl HttpSettings {
-    /// A client with these settings. How long it waits for answers is up to [`service::Connector`].
+    /// Creates a client with these settings. [`service::Connector`] limits how long it waits for answers.
     ///
     /// # Errors
-    /// A certificate file can't be read or holds no certificate.
+    /// A certificate file can't be read or contains no certificate.
     fn client(&self) -> Result<reqwest::Client> {
         let client = reqwest::Client::builder()
             .user_agent(concat!("rbr/", env!("CARGO_PKG_VERSION")))
-            // Direct, as pgBackRest's connections are: a proxy that the environment names for other programs must not see the
+            // Direct, like pgBackRest's connections: a proxy that the environment names for other programs must not see
             // tokens of metadata services
             .no_proxy()
-            // Another host would be sent our tokens, and what it answers would pass for the store's answer
+            // Otherwise another host would receive our tokens, and its answer would count as the store's
             .redirect(Policy::none())
             .referer(false)
             .http1_only()
             .connect_timeout(self.io_timeout)
             .dns_resolver(Arc::new(Shuffled))
             .tls_danger_accept_invalid_certs(!self.verify_tls);
-        // Whose certificate does not matter needs none to compare it with
+        // An unchecked certificate needs nothing to compare it with
         let trusted = if self.verify_tls {
             certificates::trusted(self.ca_file.as_deref(), self.ca_path.as_deref())?
         } else {
@@ -86,7 +87,7 @@ impl HttpSettings {
     }
 }
 
-/// Finds a host's addresses and puts them into no order, so that connections spread over the servers behind the name.
+/// Resolves a host's addresses and shuffles them, so that connections spread over the servers behind the name.
 struct Shuffled;
 
 impl Resolve for Shuffled {
@@ -109,8 +110,8 @@ fn error_text(error: &dyn std::error::Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// The retries of every request: passing faults (5xx, 429, resets, time-outs) are tried again with growing pauses. No retry
-/// begins later than `io_timeout` after the request, but one that a time-out of just this length leaves room for.
+/// The retries of every request: temporary failures (5xx, 429, resets, timeouts) are retried with growing pauses. No
+/// retry begins later than `io_timeout` after the request, except after a timeout of just this length.
 pub(crate) fn retry_config(io_timeout: Duration) -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig { init_backoff: BACKOFF_FIRST, max_backoff: BACKOFF_MAX, base: 3.0 },
@@ -119,7 +120,7 @@ pub(crate) fn retry_config(io_timeout: Duration) -> RetryConfig {
     }
 }
 
-/// A server's address as options give it: `host`, `host:port`, or an URL with either.
+/// A server's address as configured: `host`, `host:port`, or a URL with either.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// Whether the connection is encrypted.
@@ -131,10 +132,10 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Takes an address apart.
+    /// Parses an address.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] when it has a path, another scheme, or no host.
+    /// [`ErrorCode::Format`] if it has a path, another scheme, or no host.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = || Error::new(ErrorCode::Format, format!("invalid URL '{text}'"));
         let (tls, rest) = match text.split_once("://") {
@@ -145,7 +146,7 @@ impl Endpoint {
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (host, port) = match rest.rsplit_once(':') {
-            // The colons of a bracketed IPv6 address are not before a port
+            // The colons of a bracketed IPv6 address do not precede a port
             Some((host, port)) if !port.contains(']') => (host, Some(port.parse().map_err(|_| bad())?)),
             _ => (rest, None),
         };
@@ -155,10 +156,11 @@ impl Endpoint {
         Ok(Endpoint { tls, host: host.to_owned(), port })
     }
 
-    /// The address as an URL, with `prefix` before the host and this port instead of its own if one is given.
+    /// Returns the address as a URL, with `prefix` before the host, and with this port instead of its own if one is
+    /// given.
     ///
     /// # Errors
-    /// [`ErrorCode::HostConnect`] when no host can have that name, such as a bucket before an IP address.
+    /// [`ErrorCode::HostConnect`] if no host can have that name, such as a bucket before an IP address.
     pub(crate) fn url(&self, prefix: &str, port: Option<u16>) -> Result<String> {
         let scheme = if self.tls { "https" } else { "http" };
         let host = format!("{prefix}{}", self.host);
@@ -168,7 +170,7 @@ impl Endpoint {
         };
         reqwest::Url::parse(&url).map_err(|error| {
             Error::new(ErrorCode::HostConnect, format!("unable to get address for '{host}': {error}"))
-                .hint("with an IP address as endpoint, path-style addresses are needed.")
+                .hint("an IP address as endpoint requires path-style addresses.")
                 .cause(error)
         })?;
         Ok(url)

@@ -1,5 +1,5 @@
-//! A repository in memory, for tests and for dry runs. It behaves like an object store: no directories, no links, and a
-//! file appears whole when its writer finishes.
+//! A repository in memory, for tests and dry runs. It behaves like an object store: there are no directories and no
+//! links, and a file appears complete when its writer finishes.
 
 use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read, Write};
@@ -36,7 +36,7 @@ impl MemoryStorage {
     }
 
     fn lock(&self) -> MutexGuard<'_, Objects> {
-        // Every change is one insertion or removal, so a panic elsewhere leaves no half-made state behind
+        // Every change is a single insertion or removal, so a panic elsewhere leaves a valid state
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,8 @@
-//! The one asynchronous runtime, shared by all object stores and SFTP servers of a process and started when the first is opened.
+//! The one asynchronous runtime, shared by all object stores and SFTP servers of a process. It starts when the first is
+//! opened.
 //!
-//! Everything else is straight-line work on threads; only requests on the network are asynchronous, and they are driven
-//! here. A local repository never starts it.
+//! Everything else is synchronous work on threads. Only requests on the network are asynchronous, and this runtime
+//! drives them. A local repository never starts it.
 
 use std::io;
 use std::sync::OnceLock;
@@ -12,16 +13,16 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::{Error, ErrorCode, Result, slots};
 
-/// Threads that drive all requests. TLS and copying cost little beside hashing and compression, which have threads of
-/// their own.
+/// Threads that drive all requests. TLS and copying need little time compared with hashing and compression, which have
+/// their own threads.
 const NETWORK_THREADS: usize = 2;
 
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
-/// The runtime's handle, starting it if this is the first call.
+/// Returns the runtime's handle, and starts the runtime with the first call.
 ///
 /// # Errors
-/// [`ErrorCode::Kernel`] when its threads can't be started.
+/// [`ErrorCode::Kernel`] if its threads can't be started.
 pub fn handle() -> Result<Handle> {
     if let Some(runtime) = RUNTIME.get() {
         return Ok(runtime.handle().clone());
@@ -33,16 +34,16 @@ pub fn handle() -> Result<Handle> {
     let runtime = std::panic::catch_unwind(build)
         .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::WouldBlock)))
         .map_err(failed)?;
-    // Where two threads race, the loser's runtime is dropped here, outside of any asynchronous context
+    // If two threads race, the loser's runtime is dropped here, outside of any asynchronous context
     Ok(RUNTIME.get_or_init(|| runtime).handle().clone())
 }
 
-/// Whether the system gives as many threads as the runtime needs, and one for looking up names. The runtime panics where it can't
-/// start one.
+/// Checks that the system provides the threads that the runtime needs, and one for resolving names. The runtime panics
+/// if it can't start one.
 fn check_threads() -> io::Result<()> {
     let gate = Mutex::new(());
     std::thread::scope(|scope| {
-        // Held until all are there
+        // Held until all threads have started
         let _closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..=NETWORK_THREADS {
             let wait = || drop(gate.lock());
@@ -52,19 +53,19 @@ fn check_threads() -> io::Result<()> {
     })
 }
 
-/// Waits for something on the network, without keeping others from computing.
+/// Waits for a request on the network without holding a compute slot.
 pub(crate) fn wait<R>(runtime: &Handle, request: impl Future<Output = R>) -> R {
     slots::waiting(|| runtime.block_on(request))
 }
 
 /// The methods that requests are counted by.
 const METHODS: [&str; 6] = ["DELETE", "GET", "HEAD", "POST", "PUT", SFTP];
-/// Requests to SFTP servers, of whatever kind.
+/// Requests of any type to SFTP servers.
 const SFTP: &str = "SFTP";
 
 static REQUESTS: [AtomicU64; METHODS.len()] = [const { AtomicU64::new(0) }; METHODS.len()];
 
-/// How many requests this process has sent, by method; retries are counted too. Methods without any are left out.
+/// Returns how many requests this process has sent, by method, including retries. Methods without requests are omitted.
 pub fn request_counts() -> Vec<(&'static str, u64)> {
     let counts = REQUESTS.iter().map(|count| count.load(Ordering::Relaxed));
     METHODS.into_iter().zip(counts).filter(|&(_, count)| count > 0).collect()

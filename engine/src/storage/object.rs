@@ -1,11 +1,12 @@
-//! Repositories in object stores: one driver over every store that the `object_store` crate reaches.
+//! Repositories in object stores: one driver for every store that the `object_store` crate reaches.
 //!
-//! An object appears whole and durable or not at all, so the write options of [`super::WriteOptions`] are met by every
-//! write. Small files are one request. Larger ones go up in parts, several of them in flight, while the worker thread
-//! hashes and compresses the next: memory is bounded by part size times parts in flight. Reading runs ahead of the reader
-//! by a few chunks for the same reason.
+//! An object appears complete and durable or not at all, so every write satisfies any [`super::WriteOptions`]. Small
+//! files are one request. Larger files are uploaded in parts, several of them in flight, while the worker thread hashes
+//! and compresses the next. Memory is bounded by part size times parts in flight. Reads run a few chunks ahead of the
+//! reader for the same reason.
 
 mod error;
+pub(crate) mod key;
 mod reader;
 mod writer;
 
@@ -30,13 +31,13 @@ use super::{
 };
 use crate::{Error, ErrorCode, Result};
 
-/// Parts that may be on their way at the same time, over all files, since each is held in memory.
+/// The maximum number of parts in flight, over all files, because each is held in memory.
 const PARTS_IN_FLIGHT_MAX: usize = 8;
 
 /// The longest name of an object, in all stores.
 const NAME_SIZE_MAX_BYTES: usize = 1024;
 
-/// Where requests name the bucket or account (`repo-s3-uri-style`, `repo-azure-uri-style`).
+/// How requests address the bucket or account (`repo-s3-uri-style`, `repo-azure-uri-style`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UriStyle {
     /// In the host: `https://bucket.endpoint/`.
@@ -49,18 +50,20 @@ pub enum UriStyle {
 #[derive(Clone)]
 pub struct ObjectStorage {
     store: Arc<dyn ObjectStore>,
-    /// Key prefix of the repository without slashes at its ends; empty for the whole bucket.
+    /// Key prefix of the repository without surrounding slashes; empty for the whole bucket.
     prefix: String,
     part_size_bytes: usize,
     tags: TagSet,
     runtime: Handle,
     read_ahead: ReadAhead,
+    /// Characters that the store refuses in names.
+    is_forbidden: fn(char) -> bool,
     /// Parts that may still be sent, over all writers.
     parts_free: Arc<Semaphore>,
 }
 
 impl ObjectStorage {
-    /// A repository at `repo_path` (pgBackRest's `repo-path`, e.g. `/demo`) of a store. Files larger than
+    /// Creates a repository at `repo_path` (pgBackRest's `repo-path`, e.g. `/demo`) of a store. Files larger than
     /// `part_size_bytes` are written in parts of that size.
     ///
     /// # Errors
@@ -82,6 +85,7 @@ impl ObjectStorage {
             tags: set,
             runtime: super::network::handle()?,
             read_ahead: ReadAhead::NEAR,
+            is_forbidden: |_| false,
             parts_free: Arc::new(Semaphore::new(PARTS_IN_FLIGHT_MAX)),
         })
     }
@@ -90,6 +94,12 @@ impl ObjectStorage {
     #[must_use]
     pub fn with_read_ahead(self, read_ahead: ReadAhead) -> Self {
         ObjectStorage { read_ahead, ..self }
+    }
+
+    /// Refuses names that contain these characters.
+    #[must_use]
+    pub(crate) fn without(self, is_forbidden: fn(char) -> bool) -> Self {
+        ObjectStorage { is_forbidden, ..self }
     }
 
     /// Waits for the answer to a request.
@@ -103,7 +113,7 @@ impl ObjectStorage {
             (prefix, "") => prefix.to_owned(),
             (prefix, path) => format!("{prefix}/{path}"),
         };
-        location(&text)
+        key::path(&text)
     }
 
     fn fail(&self, doing: &str, path: &RepoPath, error: object_store::Error) -> Error {
@@ -142,11 +152,11 @@ impl ObjectStorage {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => self.fail("open file for read", path, error),
         };
-        // A server that can't answer now would only be waited for again, and one that is not the store does not know
+        // A server that does not answer would be waited for again, and a foreign one does not know
         if error.code != ErrorCode::Protocol {
             return Err(error);
         }
-        // A range that begins at the end or past it is an error for a store and an empty read for a file system
+        // A range that begins at or past the end is an error for a store and an empty read for a file system
         match self.find(path).await {
             Ok(Some(info)) if info.size <= range.offset => Ok(Some(Box::new(io::empty()))),
             Ok(None) if range.offset > 0 => Ok(None),
@@ -154,7 +164,7 @@ impl ObjectStorage {
         }
     }
 
-    /// Removes objects, a thousand with one request where the store has such a thing.
+    /// Removes objects, a thousand per request if the store supports that.
     async fn remove_each(&self, locations: BoxStream<'static, object_store::Result<Path>>) -> object_store::Result<()> {
         let mut removed = self.store.delete_stream(locations);
         while let Some(result) = removed.next().await {
@@ -169,22 +179,13 @@ impl ObjectStorage {
 
 /// An object's name, relative to a directory above it.
 fn below(location: &Path, directory: &Path) -> String {
-    let name = location.as_ref();
-    name.strip_prefix(directory.as_ref()).unwrap_or(name).trim_start_matches('/').to_owned()
+    let (name, directory) = (key::name(location), key::name(directory));
+    name.strip_prefix(&*directory).unwrap_or(&name).trim_start_matches('/').to_owned()
 }
 
-/// An object's name as the crate knows it.
-///
-/// # Errors
-/// [`ErrorCode::Format`]
-pub(crate) fn location(name: &str) -> Result<Path> {
-    Path::parse(name).map_err(|error| {
-        let text = format!(
-            "'{}' can't be the name of an object: it has control characters, or parts that lead elsewhere",
-            name.escape_debug()
-        );
-        Error::new(ErrorCode::Format, text).cause(error)
-    })
+/// Returns the last part of an object's name.
+fn file_name(location: &Path) -> String {
+    key::name(location).rsplit('/').next().unwrap_or_default().to_owned()
 }
 
 impl RepoStorage for ObjectStorage {
@@ -202,11 +203,16 @@ impl RepoStorage for ObjectStorage {
 
     fn check_name(&self, path: &RepoPath) -> Result<()> {
         let key = self.key(path)?;
-        let size = key.as_ref().len();
+        let name = key::name(&key);
+        let (size, fault) = (name.len(), |what: String| {
+            let text = format!("'{}' can't be the name of an object: it has {what}", name.escape_debug());
+            Err(Error::new(ErrorCode::Format, text))
+        });
         if size > NAME_SIZE_MAX_BYTES {
-            let text =
-                format!("'{key}' can't be the name of an object: it has {size} bytes, more than {NAME_SIZE_MAX_BYTES}");
-            return Err(Error::new(ErrorCode::Format, text));
+            return fault(format!("{size} bytes, more than {NAME_SIZE_MAX_BYTES}"));
+        }
+        if name.contains(self.is_forbidden) {
+            return fault("characters that the store does not take".to_owned());
         }
         Ok(())
     }
@@ -220,14 +226,13 @@ impl RepoStorage for ObjectStorage {
         let result = self
             .wait(self.store.list_with_delimiter(Some(&key)))
             .map_err(|error| self.fail("list file info for path", path, error))?;
-        let name = |path: &Path| path.filename().unwrap_or_default().to_owned();
         let mut entries: Vec<Entry> = result
             .common_prefixes
             .iter()
-            .map(|prefix| Entry { name: name(prefix), kind: EntryKind::Path, size: 0, modified: 0, version: None })
-            // Some servers and tools mark a directory by an empty object of its own name, which is nothing in it
+            .map(|prefix| Entry { name: file_name(prefix), kind: EntryKind::Path, size: 0, modified: 0, version: None })
+            // Some servers and tools mark a directory by an empty object of its own name, which is not an entry of it
             .chain(result.objects.iter().filter(|meta| meta.location != key).map(|meta| Entry {
-                name: name(&meta.location),
+                name: file_name(&meta.location),
                 kind: EntryKind::File,
                 size: meta.size,
                 modified: meta.last_modified.timestamp(),
@@ -235,7 +240,7 @@ impl RepoStorage for ObjectStorage {
             }))
             .collect();
         entries.sort_by(|a, b| a.name.cmp(&b.name));
-        // A store has no directories: one without entries is one that is not there
+        // A store has no directories: one without entries does not exist
         Ok((!entries.is_empty()).then_some(entries))
     }
 
@@ -257,10 +262,10 @@ impl RepoStorage for ObjectStorage {
         let found = self.store.list_with_offset(Some(&key), &offset).map_ok(|meta| meta.location);
         let found: Vec<Path> =
             self.wait(found.try_collect()).map_err(|error| self.fail("list file info for path", path, error))?;
-        // What lies deeper is listed too
+        // Deeper objects are listed too
         let depth = key.parts().count() + 1;
         let direct = found.iter().filter(|location| location.parts().count() == depth);
-        let mut names: Vec<String> = direct.filter_map(|location| location.filename().map(str::to_owned)).collect();
+        let mut names: Vec<String> = direct.map(file_name).collect();
         names.sort_unstable();
         Ok(names)
     }
@@ -277,7 +282,7 @@ impl RepoStorage for ObjectStorage {
         let (sender, answer) = std::sync::mpsc::sync_channel(1);
         let (storage, path) = (self.clone(), path.clone());
         self.runtime.spawn(async move {
-            // Nobody may want it any more
+            // The receiver may be gone
             let _ = sender.send(storage.open(&path, range).await);
         });
         PendingRead::later(answer)

@@ -1,8 +1,8 @@
-//! Reading what is on the disk rather than what this machine remembers of it.
+//! Reads what is on the disk instead of what this host has cached.
 //!
-//! When pages can't be written back, the kernel tells whoever syncs next; from then on it takes them for clean, although the
-//! disk does not hold what they say. After a run that did not end well, a checksum must not come from such pages: data that
-//! is lost would be called right.
+//! If pages can't be written back, the kernel reports it to the next sync. After that it treats the pages as clean,
+//! although the disk has other content. After a failed run a checksum must not come from such pages, because lost data
+//! would look correct.
 
 use std::fs::File;
 
@@ -10,19 +10,19 @@ use rustix::fs::{Advice, fadvise, syncfs};
 
 use super::whole_sync;
 
-/// Takes files out of memory.
+/// Drops files from the page cache.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PageCache {
     sync_each: bool,
 }
 
 impl PageCache {
-    /// Writes back what is waiting on the file systems of these directories, since only clean pages can be dropped.
+    /// Writes back the dirty pages of these directories' file systems, because only clean pages can be dropped.
     pub(crate) fn write_back<'a>(directories: impl IntoIterator<Item = &'a File>) -> Self {
         let mut sync_each = false;
         for directory in directories {
             if whole_sync::is_trusted(directory) {
-                // Pages that could not be written are clean after this as well: reading the disk shows which
+                // Pages that could not be written are clean after this too: reading the disk shows which
                 let _ = syncfs(directory);
             } else {
                 sync_each = true;
@@ -37,7 +37,7 @@ impl PageCache {
             // As above
             let _ = file.sync_data();
         }
-        // Advice: a file system without a disk has nothing that it could read instead
+        // This is advice: a file system without a disk has nothing else to read
         let _ = fadvise(file, 0, None, Advice::DontNeed);
     }
 }
@@ -50,7 +50,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Whether the first page of a file is in memory; `None` where the file system can't tell.
+    /// Returns whether the first page of a file is cached; `None` if the file system can't tell.
     pub(crate) fn is_cached(file: &File) -> Option<bool> {
         match preadv2(file, &mut [IoSliceMut::new(&mut [0; 512])], 0, ReadWriteFlags::NOWAIT) {
             Ok(_) => Some(true),
@@ -68,7 +68,7 @@ pub(crate) mod tests {
             let file = File::open(&path).unwrap();
             let directory = File::open(dir.path()).unwrap();
             let cache = if sync_each { PageCache { sync_each } } else { PageCache::write_back([&directory]) };
-            // Memory behind the file, or a file system that can't tell: nothing can be seen here
+            // The file has no disk, or the file system can't tell: nothing to test here
             if is_in_memory(&directory) || is_cached(&file).is_none() {
                 return;
             }
@@ -79,7 +79,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Whether files in this directory have no disk behind them.
+    /// Returns whether files in this directory have no disk.
     pub(crate) fn is_in_memory(directory: &File) -> bool {
         const TMPFS: u64 = 0x0102_1994;
         rustix::fs::fstatfs(directory).is_ok_and(|stat| stat.f_type as u64 == TMPFS)

@@ -1,33 +1,41 @@
-//! Listings that come page by page, of servers that may never come to an end.
+//! Listings in pages, from servers that might never end them.
 //!
-//! Nothing says how long a listing may be: there are directories of millions of files. What no sound server does is to send
-//! a client back to a page that it has seen, or through one empty page after the other. Both are refused, as is a listing
-//! that is kept in memory and grows beyond any directory that there can be.
+//! A listing may be of any length: there are directories of millions of files. But no correct server sends a client
+//! back to a page that it has seen, or through many empty pages. Both are refused, as is a listing that is kept in
+//! memory and grows beyond any possible directory.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
+use ::http::{Method, StatusCode};
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use object_store::client::{HttpRequest, HttpRequestBody};
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::{DELIMITER, Path};
 use object_store::{
     CopyOptions, Extensions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
+use percent_encoding::{AsciiSet, utf8_percent_encode};
+use tokio::sync::Mutex;
 
+use super::http::URL_ENCODED;
 use super::http::checked::foreign;
 use super::http::refusal::shown;
-use super::http::request::store_error;
-use super::object::location;
+use super::http::request::{Failure, Requests, store_error};
+use super::object::key;
 use crate::{Error, ErrorCode, Result};
 
-/// Entries of a listing that is kept in memory; they take up to some GiB. PostgreSQL has a directory per database, with no
-/// more files than a few for each of its tables.
+/// The maximum number of entries of a listing in memory, which use up to some GiB. PostgreSQL has a directory per
+/// database, with a few files for each of its tables.
 pub(crate) const ENTRIES_MAX: usize = 20_000_000;
-/// Empty pages in a row. A store may look through that many entries that are none of ours, such as deleted ones, at a time.
+/// The maximum number of consecutive empty pages. A store may skip that many entries at a time, such as deleted ones.
 pub(crate) const EMPTY_PAGES_MAX: usize = 1000;
+
+/// In an address, slashes are part of an object's name.
+const PATH_ENCODED: &AsciiSet = &URL_ENCODED.remove(b'/');
 
 /// What has been seen of a listing.
 #[derive(Debug)]
@@ -48,10 +56,10 @@ impl Pages {
         Pages { entries_left: usize::MAX, ..Pages::kept() }
     }
 
-    /// Takes note of a page with so many entries and of the token that leads to the next one, which it answers.
+    /// Records a page with this number of entries, and returns the token of the next page.
     ///
     /// # Errors
-    /// [`ErrorCode::Protocol`]: the listing would not end.
+    /// [`ErrorCode::Protocol`] if the listing would not end.
     pub(crate) fn next(&mut self, entries: usize, token: Option<String>) -> Result<Option<String>> {
         let endless = |what: &str| Err(Error::new(ErrorCode::Protocol, format!("the server's listing {what}")));
         let Some(left) = self.entries_left.checked_sub(entries) else {
@@ -70,10 +78,10 @@ impl Pages {
     }
 }
 
-/// Where the objects of a page are, each with what describes it, and common prefixes.
+/// The objects of a page, each with its description, and common prefixes.
 pub(crate) type Located<'a, E> = (Vec<(Path, &'a E)>, Vec<Path>);
 
-/// The objects of a page that can be reached, and the names of those that can't.
+/// The objects of a page that have valid paths, and the names of those that don't.
 #[derive(Debug)]
 pub(crate) struct Reached<'a> {
     prefix: &'a str,
@@ -81,25 +89,25 @@ pub(crate) struct Reached<'a> {
 }
 
 impl<'a> Reached<'a> {
-    /// A page of a listing below this prefix, which is empty for the whole store.
+    /// Creates the state for a listing below this prefix, which is empty for the whole store.
     pub(crate) fn below(prefix: &'a str) -> Self {
         Reached { prefix, passed_over: Vec::new() }
     }
 
-    /// Where something is that a page names; `None` for what no path leads to (`a//b`), which other programs put there and is nothing
-    /// of a repository's, and for the empty objects by which consoles mark directories.
+    /// Returns the path of an object; `None` for names that are not paths (`a//b`), which come from other programs, and
+    /// for the empty objects with which consoles mark directories.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] for what is not below the prefix: the listing is another than was asked for.
+    /// [`ErrorCode::Format`] for a name that is not below the prefix, because the listing is not the requested one.
     pub(crate) fn object(&mut self, name: &str) -> Result<Option<Path>> {
         let name = self.within(name)?;
         if name.ends_with(DELIMITER) || name.is_empty() { Ok(None) } else { Ok(self.location(name)) }
     }
 
-    /// The same for a common prefix.
+    /// Returns the path of a common prefix.
     ///
     /// # Errors
-    /// As for an object.
+    /// The same as for an object.
     pub(crate) fn common_prefix(&mut self, name: &str) -> Result<Option<Path>> {
         let name = self.within(name)?;
         Ok(self.location(name.strip_suffix(DELIMITER).unwrap_or(name)))
@@ -114,28 +122,29 @@ impl<'a> Reached<'a> {
 
     fn location(&mut self, name: &str) -> Option<Path> {
         // The crate takes a slash at either end for none
-        let path = location(name).ok().filter(|path| path.as_ref() == name);
+        let path = key::path(name).ok().filter(|path| key::name(path) == name);
         if path.is_none() {
             self.passed_over.push(name.to_owned());
         }
         path
     }
 
-    /// Says what was passed over.
+    /// Warns about skipped names.
     pub(crate) fn warn(self) {
         if let Some(first) = self.passed_over.first() {
             let (count, prefix) = (self.passed_over.len(), self.prefix);
             crate::warn!(
-                "{count} object(s) or path(s) below '/{prefix}' can't be reached and are passed over, first {first:?}"
+                "{count} object(s) or path(s) below '/{prefix}' can't be reached and are ignored, first {first:?}"
             );
         }
     }
 }
 
-/// How an object store's methods name a prefix: with the delimiter at its end, and nothing for the whole store.
+/// Returns the prefix in the form of an object store's methods: with a trailing delimiter, and empty for the whole
+/// store.
 pub(crate) fn below(prefix: Option<&Path>) -> String {
     let prefix = prefix.filter(|prefix| !prefix.as_ref().is_empty());
-    prefix.map_or_else(String::new, |prefix| format!("{prefix}{DELIMITER}"))
+    prefix.map_or_else(String::new, |prefix| format!("{}{DELIMITER}", key::name(prefix)))
 }
 
 /// The pages of a listing.
@@ -169,7 +178,7 @@ pub(crate) fn list<S: PaginatedListStore>(
     pages.map_ok(|page| stream::iter(page.objects.into_iter().map(Ok))).try_flatten().boxed()
 }
 
-/// What is directly below a prefix.
+/// Lists the entries directly below a prefix.
 pub(crate) async fn list_with_delimiter<S: PaginatedListStore>(
     store: Arc<S>,
     prefix: Option<&Path>,
@@ -184,11 +193,35 @@ pub(crate) async fn list_with_delimiter<S: PaginatedListStore>(
     Ok(ListResult { objects, common_prefixes: prefixes.into_iter().collect(), extensions: Extensions::new() })
 }
 
-/// A store of the crate `object_store` with listings of ours, which come to an end.
+/// Requests for single objects that the crate `object_store` lacks.
+#[derive(Debug)]
+pub(crate) struct Objects {
+    /// The address that an object's name follows.
+    pub(crate) url: String,
+    /// Sends requests whose answers are checked.
+    pub(crate) requests: Requests,
+}
+
+impl Objects {
+    /// Removes one object. A missing object is a success.
+    async fn delete(&self, location: &Path) -> object_store::Result<()> {
+        let failed = |failure: Failure| store_error("remote", failure);
+        let mut request = HttpRequest::new(HttpRequestBody::empty());
+        let invalid = |_| failed(Error::new(ErrorCode::Format, format!("'{}' is not a valid URL", self.url)).into());
+        let address = format!("{}{}", self.url, utf8_percent_encode(&key::name(location), PATH_ENCODED));
+        (*request.method_mut(), *request.uri_mut()) = (Method::DELETE, address.parse().map_err(invalid)?);
+        let answer = self.requests.send(&request).await.map_err(failed)?;
+        let is_done = answer.status().is_success() || answer.status() == StatusCode::NOT_FOUND;
+        if is_done { Ok(()) } else { Err(failed(Failure::of(&answer))) }
+    }
+}
+
+/// A store of the crate `object_store` with our own listings, which always end.
 #[derive(Debug)]
 pub(crate) struct Listed<L> {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) list: Arc<L>,
+    pub(crate) objects: Arc<Objects>,
 }
 
 impl<L> fmt::Display for Listed<L> {
@@ -208,10 +241,11 @@ impl<L: PaginatedListStore + fmt::Debug> ObjectStore for Listed<L> {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        let options = PaginatedListOptions { offset: Some(offset.to_string()), ..PaginatedListOptions::default() };
+        let options =
+            PaginatedListOptions { offset: Some(key::name(offset).into_owned()), ..PaginatedListOptions::default() };
         let pages = pages(Arc::clone(&self.list), prefix, options, Pages::kept());
         let objects = pages.map_ok(|page| stream::iter(page.objects.into_iter().map(Ok))).try_flatten();
-        // Not every server knows where to begin
+        // Not every server supports a start offset
         let offset = offset.clone();
         objects.try_filter(move |object| std::future::ready(object.location > offset)).boxed()
     }
@@ -245,7 +279,22 @@ impl<L: PaginatedListStore + fmt::Debug> ObjectStore for Listed<L> {
         &self,
         locations: BoxStream<'static, object_store::Result<Path>>,
     ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.store.delete_stream(locations)
+        // A removal of many objects names them in XML, which has no control characters
+        let (objects, removed) = (Arc::clone(&self.objects), Arc::new(Mutex::new(Vec::new())));
+        let alone = Arc::clone(&removed);
+        let others = locations.try_filter_map(move |location| {
+            let (objects, alone) = (Arc::clone(&objects), Arc::clone(&alone));
+            async move {
+                if key::is_plain(&location) {
+                    return Ok(Some(location));
+                }
+                objects.delete(&location).await?;
+                alone.lock().await.push(Ok(location));
+                Ok(None)
+            }
+        });
+        let removed = async move { stream::iter(std::mem::take(&mut *removed.lock().await)) };
+        self.store.delete_stream(others.boxed()).chain(stream::once(removed).flatten()).boxed()
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
@@ -299,7 +348,8 @@ mod tests {
         let mut reached = Reached::below("p/");
         let mut object = |name: &str| reached.object(name).unwrap().map(String::from);
         assert_eq!(object("p/a/b"), Some("p/a/b".into()));
-        for name in ["p//b", "p/./x", "p/../x", "p/a\u{1}b", "p/a//"] {
+        assert_eq!(object("p/a\u{1}b"), Some("p/a\u{fdd1}b".into()));
+        for name in ["p//b", "p/./x", "p/../x", "p/a\u{fdd1}b", "p/a//"] {
             assert_eq!(object(name), None, "{name:?}");
         }
         for name in ["p/", "p/a/"] {
@@ -319,7 +369,7 @@ mod tests {
         }
     }
 
-    /// Pages of one object each, whose names and tokens are numbers up to this one and then begin again at 2.
+    /// Pages of one object each, whose names and tokens are numbers up to this one and then start again at 2.
     #[derive(Debug)]
     struct Circle(u32);
 

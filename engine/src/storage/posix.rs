@@ -1,7 +1,8 @@
-//! A repository in a directory of this machine (types `posix` and `cifs`).
+//! A repository in a directory of this host (types `posix` and `cifs`).
 //!
-//! Modes, temporary names, sync rules and message texts are pgBackRest's (`src/storage/posix`). Files are made with mode
-//! 0640 and directories with 0750; the process's umask applies, which the program clears by default (`neutral-umask`).
+//! Modes, temporary names, sync rules and message texts are pgBackRest's (`src/storage/posix`). Files are created with
+//! mode 0640 and directories with 0750. The process's umask applies, which the program clears by default
+//! (`neutral-umask`).
 
 mod directory;
 mod file;
@@ -38,7 +39,7 @@ pub struct PosixStorage {
 }
 
 impl PosixStorage {
-    /// The repository below `root`, which may be a symbolic link and need not exist yet.
+    /// Creates a repository below `root`, which may be a symbolic link and need not exist yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         PosixStorage {
             root: root.into(),
@@ -46,7 +47,7 @@ impl PosixStorage {
         }
     }
 
-    /// A repository on a CIFS mount: neither links nor directory syncs.
+    /// Creates a repository on a CIFS mount, without links and directory syncs.
     pub fn cifs(root: impl Into<PathBuf>) -> Self {
         PosixStorage {
             root: root.into(),
@@ -54,7 +55,7 @@ impl PosixStorage {
         }
     }
 
-    /// The same repository, which may be told not to make symbolic links.
+    /// Sets whether the repository creates symbolic links.
     #[must_use]
     pub fn with_symlinks(self, symlinks: bool) -> Self {
         PosixStorage { features: Features { symlinks, ..self.features }, ..self }
@@ -74,7 +75,7 @@ fn error(code: ErrorCode, message: &str, path: &Path, error: io::Error) -> Error
     Error::from_io(code, message.replace("{}", &path.to_string_lossy()), error)
 }
 
-/// The names in a directory, in no order; `None` when it is missing.
+/// Returns the names in a directory, unordered; `None` if it is missing.
 fn read_names(path: &Path) -> Result<Option<Vec<OsString>>> {
     let list_error = |e| error(ErrorCode::PathOpen, "unable to list file info for path '{}'", path, e);
     let directory = match fs::read_dir(path) {
@@ -85,7 +86,8 @@ fn read_names(path: &Path) -> Result<Option<Vec<OsString>>> {
     directory.map(|item| item.map(|item| item.file_name()).map_err(list_error)).collect::<Result<_>>().map(Some)
 }
 
-/// A name as text. Commands look for names that they know: one that is no text is another's, and no reason to stop.
+/// Converts a name to text. Commands look for names that they know, so a name that is not text belongs to something
+/// else and is no reason to stop.
 fn name_text(name: OsString) -> String {
     name.into_string().unwrap_or_else(|name| name.to_string_lossy().into_owned())
 }
@@ -129,7 +131,7 @@ impl RepoStorage for PosixStorage {
         let mut entries = Vec::with_capacity(names.len());
         for name in names {
             let child = path.join(&name);
-            // Gone since the directory was read: it is simply not there
+            // An entry that was removed since the directory was read does not exist
             if let Some(entry) = entry(name_text(name), &child)? {
                 entries.push(entry);
             }
@@ -186,7 +188,7 @@ impl RepoStorage for PosixStorage {
 
     fn remove_all(&self, path: &RepoPath) -> Result<()> {
         let absolute = self.absolute(path);
-        // The repository itself is what is behind its link; any other link may lead to what is another's
+        // The repository itself may be behind a link; any other link may lead to something else
         if !path.as_str().is_empty() && fs::symlink_metadata(&absolute).is_ok_and(|found| found.is_symlink()) {
             warn!("path '{}' is a link: what it leads to is not removed", absolute.display());
             return remove_entry(&absolute, ErrorCode::PathRemove);
@@ -210,8 +212,9 @@ impl RepoStorage for PosixStorage {
         if !self.features.path_sync {
             return Ok(None);
         }
-        // The directory itself and not the root: it may be a mount point or a link to another file system. Opened before
-        // anything is written: errors of writing back are told to those who had the file system open
+        // The directory itself and not the root, because it may be a mount point or a link to another file system.
+        // Opened before anything is written, because write-back errors are reported to those who had the file system
+        // open
         let path = self.absolute(path);
         let directory =
             File::open(&path).map_err(|e| error(ErrorCode::PathOpen, "unable to open path '{}' for sync", &path, e))?;
@@ -228,7 +231,7 @@ impl RepoStorage for PosixStorage {
         let link = self.absolute(link);
         let make = |at: &Path| std::os::unix::fs::symlink(destination, at);
         let done = match with_parents(&link, || make(&link))? {
-            // Replaced by renaming, so that there is no moment without a link
+            // Replaced by renaming, so that the link always exists
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 let temporary = temporary_name(&link);
                 make(&temporary).and_then(|()| {
@@ -255,7 +258,7 @@ impl RepoStorage for PosixStorage {
     }
 }
 
-/// Syncs the file system that holds a directory.
+/// Syncs the file system that contains a directory.
 struct PosixBatch {
     directory: File,
     path: PathBuf,
@@ -364,7 +367,7 @@ mod tests {
     fn batch_below_another_file_system_is_decided_by_that() {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/proc", dir.path().join("backup")).unwrap();
-        // Whatever holds the root: what is written goes to /proc, and a sync of the root would not reach it
+        // Whatever contains the root: the data goes to /proc, and a sync of the root would not reach it
         assert!(PosixStorage::new(dir.path()).begin_batch(&path("backup")).unwrap().is_none());
         let missing = PosixStorage::new(dir.path()).begin_batch(&path("none")).err().unwrap();
         assert_eq!(missing.code, ErrorCode::PathOpen);

@@ -1,5 +1,4 @@
-//! Reads that are wanted one after the other: the next ones are begun while one is in progress, so that a store far away answers
-//! in time.
+//! Consecutive reads: the next ones are started while one is in progress, so that a distant store answers in time.
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -8,22 +7,22 @@ use std::sync::mpsc::Receiver;
 use super::{ReadRange, RepoPath, RepoStorage, missing};
 use crate::{Error, ErrorCode, Result, slots};
 
-/// How a store is best read where several ranges are wanted.
+/// How to read several ranges of a store efficiently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadAhead {
-    /// Reads that are begun before they are needed (`repo-storage-prefetch`).
+    /// Number of reads to start before they are needed (`repo-storage-prefetch`).
     pub prefetch: usize,
-    /// Bytes between two ranges of one file that are read and thrown away rather than beginning another read
-    /// (`repo-storage-read-over`).
+    /// Maximum number of bytes between two ranges of one file that are read and discarded instead of starting another
+    /// read (`repo-storage-read-over`).
     pub read_over_bytes: u64,
 }
 
 impl ReadAhead {
-    /// For stores whose answers need not be waited for: nothing is begun ahead.
+    /// For stores that answer at once: nothing is started ahead.
     pub const NEAR: Self = ReadAhead { prefetch: 0, read_over_bytes: 64 * 1024 };
 }
 
-/// What a read answers; `None`: there is no such file.
+/// The result of a read; `None` if the file is missing.
 type Opened = Result<Option<Box<dyn Read + Send>>>;
 
 /// A read that has begun.
@@ -48,12 +47,12 @@ impl PendingRead {
     /// Waits for the answer.
     ///
     /// # Errors
-    /// Those of [`RepoStorage::read`].
+    /// The errors of [`RepoStorage::read`].
     pub fn wait(self) -> Opened {
         match self.0 {
             Pending::Opened(opened) => opened,
             Pending::Later(answer) => slots::waiting(|| answer.recv())
-                .map_err(|error| Error::new(ErrorCode::Kernel, "a read was given up without an answer").cause(error))?,
+                .map_err(|error| Error::new(ErrorCode::Kernel, "a read ended without an answer").cause(error))?,
         }
     }
 }
@@ -67,7 +66,7 @@ pub(crate) struct ReadQueue<'a> {
 }
 
 impl<'a> ReadQueue<'a> {
-    /// Nothing is begun before the first read is asked for.
+    /// Creates the reads. Nothing is started before the first read is requested.
     pub(crate) fn new(storage: &'a dyn RepoStorage, wanted: impl IntoIterator<Item = (RepoPath, ReadRange)>) -> Self {
         // The one in progress is not read ahead
         let begun_max = storage.read_ahead().prefetch.saturating_add(1);
@@ -83,10 +82,10 @@ impl<'a> ReadQueue<'a> {
         ReadQueue { storage, wanted, begun, begun_max }
     }
 
-    /// The next read.
+    /// Returns the next read.
     ///
     /// # Errors
-    /// The file can't be read or is missing; there is no next read.
+    /// The file can't be read or is missing, or there is no next read.
     pub(crate) fn next(&mut self) -> Result<Box<dyn Read + Send>> {
         while self.begun.len() < self.begun_max
             && let Some((path, range)) = self.wanted.pop_front()

@@ -1,8 +1,8 @@
-//! S3 and servers that speak its protocol.
+//! S3 and compatible servers.
 //!
-//! Most requests are `object_store`'s; this file says how pgBackRest's `repo-s3-*` options reach it. What it lacks is in the
-//! files below: who we are (`credentials.rs`), signatures (`sign.rs`), a look at the answers (`answers.rs`), and listings, also of
-//! the versions of objects (`list.rs`).
+//! `object_store` sends most requests. This file maps pgBackRest's `repo-s3-*` options to it. The files below contain
+//! what it lacks: credentials (`credentials.rs`), signatures (`sign.rs`), checks of answers (`answers.rs`), and
+//! listings, also of object versions (`list.rs`).
 
 mod answers;
 pub(crate) mod credentials;
@@ -24,13 +24,13 @@ use super::http::request::Requests;
 use super::http::service::Connector;
 use super::http::{Endpoint, HttpSettings, retry_config};
 use super::object::{ObjectStorage, UriStyle};
-use super::pages::Listed;
+use super::pages::{Listed, Objects};
 use crate::{Error, ErrorCode, Result};
 
-/// Where the credentials come from (`repo-s3-key-type`).
+/// The source of credentials (`repo-s3-key-type`).
 #[derive(Clone, Debug)]
 pub enum S3Credentials {
-    /// `shared`: given as options.
+    /// `shared`: configured as options.
     Shared {
         /// `repo-s3-key`.
         key: SecretString,
@@ -39,9 +39,9 @@ pub enum S3Credentials {
         /// `repo-s3-token`.
         token: Option<SecretString>,
     },
-    /// `auto`: from the metadata service of the machine.
+    /// `auto`: the host's metadata service.
     InstanceMetadata {
-        /// `repo-s3-role`; found out when it is not given.
+        /// `repo-s3-role`; detected if it is not configured.
         role: Option<String>,
     },
     /// `web-id`: a role assumed with a token from a file.
@@ -53,14 +53,14 @@ pub enum S3Credentials {
         /// `repo-s3-sts-host`.
         sts_host: String,
     },
-    /// `pod-id`: from an agent beside the container.
+    /// `pod-id`: an agent next to the container.
     PodIdentity {
         /// The agent's URL.
         url: String,
         /// The file with the token.
         token_file: String,
     },
-    /// `process`: printed by a program in the form of AWS's `credential_process`.
+    /// `process`: a program that prints them in the form of AWS's `credential_process`.
     Process {
         /// `repo-s3-process-cmd`: the program and its arguments.
         command: Vec<String>,
@@ -76,13 +76,13 @@ pub struct S3Settings {
     pub bucket: String,
     /// `repo-s3-endpoint`.
     pub endpoint: String,
-    /// `repo-storage-port`, when it was set.
+    /// `repo-storage-port`, if it is configured.
     pub port: Option<u16>,
     /// `repo-s3-region`.
     pub region: String,
     /// `repo-s3-service`.
     pub service: String,
-    /// `repo-s3-key-type` and what belongs to it.
+    /// `repo-s3-key-type` and the options that belong to it.
     pub credentials: S3Credentials,
     /// `repo-s3-uri-style`.
     pub uri_style: UriStyle,
@@ -96,16 +96,16 @@ pub struct S3Settings {
     pub tags: Vec<(String, String)>,
     /// `repo-storage-upload-chunk-size`, bytes.
     pub part_size_bytes: usize,
-    /// `repo-target-time`, in seconds since the epoch: read only, what was there then.
+    /// `repo-target-time`, in seconds since the epoch. The repository is then read-only, as of that time.
     pub target_time: Option<i64>,
-    /// The connection. Its `host` may be an URL, as `repo-storage-host` allows.
+    /// The connection. Its `host` may be a URL, as in `repo-storage-host`.
     pub http: HttpSettings,
 }
 
 /// Opens an S3 repository. Nothing is sent before it is used.
 ///
 /// # Errors
-/// An option can't be used: an endpoint that is no address, certificates that can't be read.
+/// An option can't be used: the endpoint is not an address, or certificates can't be read.
 pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
     let route = Route::new(settings)?;
     let signer = Arc::new(Signer {
@@ -116,6 +116,8 @@ pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
         requester_pays: settings.requester_pays,
     });
     let connector = Connector::new(&route.http)?;
+    let checked =
+        CheckedConnector { inner: connector.clone(), store: Arc::new(S3Store { signer: Arc::clone(&signer) }) };
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&settings.bucket)
         .with_region(&settings.region)
@@ -125,10 +127,7 @@ pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
         .with_retry(retry_config(route.http.io_timeout))
         // The store's client signs
         .with_skip_signature(true)
-        .with_http_connector(CheckedConnector {
-            inner: connector.clone(),
-            store: Arc::new(S3Store { signer: Arc::clone(&signer) }),
-        });
+        .with_http_connector(checked.clone());
     if let Some(key) = &settings.kms_key_id {
         builder = builder.with_sse_kms_encryption(key);
     }
@@ -138,26 +137,27 @@ pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
     let store = builder.build().map_err(|error| {
         Error::new(ErrorCode::Config, format!("unable to use S3 bucket '{}': {error}", settings.bucket)).cause(error)
     })?;
-    let list =
-        Arc::new(S3List { bucket_url: route.bucket_url(settings), signer, requests: Requests::over(&connector) });
-    let mut store: Arc<dyn ObjectStore> = Arc::new(Listed { store: Arc::new(store), list: Arc::clone(&list) });
+    let url = route.bucket_url(settings);
+    let objects = Arc::new(Objects { url: url.clone(), requests: checked.requests() });
+    let list = Arc::new(S3List { url, signer, requests: Requests::over(&connector) });
+    let mut store: Arc<dyn ObjectStore> = Arc::new(Listed { store: Arc::new(store), list: Arc::clone(&list), objects });
     if let Some(time) = settings.target_time {
         store = Arc::new(AsOf::new(store, list, time));
     }
     ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &settings.tags)
 }
 
-/// How requests find their way.
+/// How requests reach the server.
 struct Route {
-    /// The server's URL; with the bucket in its host for that style.
+    /// The server's URL, with the bucket in its host for that style.
     url: String,
-    /// The host that requests are addressed to, where it is not that of the URL.
+    /// The host that requests are addressed to, if it differs from that of the URL.
     host: Option<String>,
     http: HttpSettings,
 }
 
 impl Route {
-    /// With `repo-storage-host`, the connection is to that host and its certificate must name it, while the requests inside
+    /// With `repo-storage-host`, the connection goes to that host and its certificate must name it, while the requests
     /// stay addressed to the endpoint.
     fn new(settings: &S3Settings) -> Result<Self> {
         let endpoint = Endpoint::parse(&settings.endpoint)?;
@@ -189,7 +189,7 @@ mod tests {
     use super::super::http::mock::{answer_with, server};
     use super::*;
 
-    /// The one request that writing a small file sends to a server without TLS, and its headers.
+    /// Returns the single request, with its headers, that writing a small file sends to a server without TLS.
     fn head_of_write(change: impl FnOnce(&mut S3Settings)) -> String {
         let (endpoint, requests) = server(vec![answer_with("200 OK", "etag: \"e\"\r\n", "")]);
         let mut settings = S3Settings {

@@ -1,12 +1,12 @@
 //! Repositories on an SFTP server.
 //!
-//! One connection serves all threads of a process. Reads and writes keep many requests in flight, so that the distance to
-//! the server does not rule the throughput. A lost connection is opened again, and what can be repeated without harm is
-//! repeated: everything but the writing of a file that has begun.
+//! One connection serves all threads of a process. Reads and writes keep many requests in flight, so that throughput
+//! does not depend on the distance to the server. A lost connection is opened again, and everything that can be
+//! repeated without harm is repeated, that is, everything except the writing of a file that has begun.
 //!
-//! Modes, names and the order of things are pgBackRest's (`src/storage/sftp`): files with mode 0640 and directories with
-//! 0750 (less the server's umask), a temporary name and a rename for files that must be whole. A server can sync files
-//! with an extension of OpenSSH, and no server can sync directories.
+//! Modes, names and the order of operations are pgBackRest's (`src/storage/sftp`): files with mode 0640 and directories
+//! with 0750 (minus the server's umask), a temporary name and a rename for files that must be complete. A server can
+//! sync files with an extension of OpenSSH. No server can sync directories.
 
 mod client;
 mod connection;
@@ -45,7 +45,7 @@ use crate::{Error, ErrorCode, Result, warn};
 const TRIES_MAX: usize = 3;
 /// Files that are removed at the same time.
 const REMOVES_IN_FLIGHT_MAX: usize = 32;
-/// Requests for names of one directory that are in flight. Each brings about a hundred.
+/// Requests for names of one directory that are in flight. Each returns about a hundred.
 const LISTS_IN_FLIGHT_MAX: usize = 16;
 
 /// An SFTP repository's options.
@@ -69,11 +69,11 @@ pub struct SftpSettings {
     pub host_key_hash: HashType,
     /// `repo-sftp-host-key-check-type` and `repo-sftp-host-fingerprint`.
     pub host_key_check: HostKeyCheck,
-    /// `repo-sftp-known-host`; the usual files where it is empty.
+    /// `repo-sftp-known-host`; if empty, the usual files.
     pub known_host_files: Vec<String>,
     /// The user's home, for `~` and the usual files.
     pub home: Option<PathBuf>,
-    /// Longest wait for a connection or an answer.
+    /// The maximum wait for a connection or an answer.
     pub io_timeout: Duration,
 }
 
@@ -92,22 +92,22 @@ pub struct SftpStorage(Arc<Shared>);
 struct Shared {
     settings: SftpSettings,
     runtime: Handle,
-    /// The lock is held while connecting, so that all threads wait for the same.
+    /// The lock is held while connecting, so that all threads wait for the same attempt.
     connection: Mutex<Connection>,
-    /// How often connecting has ended, one way or the other.
+    /// The number of completed connection attempts, successful or not.
     attempts: AtomicU64,
-    /// Temporary files of writers whose connection was lost, to be removed over the next one.
+    /// Temporary files of writers whose connection was lost. They are removed over the next connection.
     abandoned: std::sync::Mutex<Vec<String>>,
 }
 
-/// The connection, or what came of the last attempt to have one.
+/// The connection, or the failure of the last attempt to connect.
 #[derive(Default)]
 struct Connection {
     client: Option<Arc<Client>>,
     failure: Option<Arc<Error>>,
 }
 
-/// Opens a file for reading; nothing if it is missing.
+/// Opens a file for reading; `None` if it is missing.
 async fn open(server: Arc<Shared>, absolute: String, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
     match read::SftpReader::open(Arc::clone(&server), &absolute, range).await {
         Ok(reader) => Ok(Some(Box::new(reader))),
@@ -120,7 +120,7 @@ async fn open(server: Arc<Shared>, absolute: String, range: ReadRange) -> Result
 }
 
 impl SftpStorage {
-    /// A repository on a server. There is no connection before it is used.
+    /// Creates a repository on a server. There is no connection before it is used.
     ///
     /// # Errors
     /// The network threads can't be started.
@@ -162,7 +162,7 @@ impl Shared {
             crate::debug!("reconnect to lost sftp connection '{}'", self.settings.address());
             current.client = None;
         }
-        // Who waited while another thread tried in vain does not wait for as long once more
+        // A thread that waited while another failed to connect does not wait as long again
         if let Some(failure) = &current.failure
             && self.attempts.load(Ordering::Relaxed) != attempts
         {
@@ -188,7 +188,7 @@ impl Shared {
         self.abandoned.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Runs an operation that does no harm when it is done twice, again if the connection is lost.
+    /// Runs an operation that is harmless to repeat, again if the connection is lost.
     async fn repeat<T, F>(&self, operation: impl Fn(Arc<Client>) -> F) -> std::result::Result<T, Failure>
     where
         F: Future<Output = std::result::Result<T, Failure>>,
@@ -202,13 +202,13 @@ impl Shared {
         }
     }
 
-    /// The error of a failed operation: what was tried with which path, what the server said, and which server it is.
+    /// Returns the error of a failed operation: the operation with its path, the server's message, and the server.
     fn error(&self, code: ErrorCode, message: &str, failure: &Failure) -> Error {
         let address = self.settings.address();
         match failure {
             Failure::Status { code: status, message: words } => {
                 let name = status_name(*status);
-                // Most servers say the same again, OpenSSH in capitals
+                // Most servers repeat the status name, OpenSSH in capitals
                 let words = match words.trim() {
                     words if words.is_empty() || words.eq_ignore_ascii_case(name) => String::new(),
                     words => format!(" ({words})"),
@@ -228,7 +228,7 @@ impl Shared {
     }
 }
 
-/// Makes a directory and its missing parents; one that exists is as good.
+/// Creates a directory and its missing parents. An existing directory is fine.
 fn create_path<'a>(
     client: &'a Client,
     path: &'a str,
@@ -255,7 +255,7 @@ fn create_path<'a>(
     })
 }
 
-/// The directory that holds this path; `None` for the root or for a name alone.
+/// Returns the parent directory; `None` for the root or for a single name.
 fn parent(path: &str) -> Option<&str> {
     match path.rsplit_once('/') {
         Some(("", name)) if !name.is_empty() => Some("/"),
@@ -275,11 +275,12 @@ fn entry(name: String, found: Attributes) -> Entry {
     Entry { name, kind, size, modified: i64::from(found.modified.unwrap_or(0)), version: None }
 }
 
-/// Names and attributes of a directory without `.` and `..`.
+/// Returns names and attributes in a directory without `.` and `..`.
 async fn list(client: &Client, path: &str) -> std::result::Result<Vec<(Bytes, Attributes)>, Failure> {
     let handle = client.open_directory(path).await?;
     let found = read_names(client, &handle).await;
-    // Nothing depends on when the server closes it, but one that failed would stay open as long as the connection
+    // It does not matter when the server closes the handle, but without a close it would stay open as long as the
+    // connection
     match client.close(&handle).await {
         Ok(closing) => drop(closing),
         Err(failure) => return found.and(Err(failure)),
@@ -303,7 +304,7 @@ async fn read_names(client: &Client, handle: &[u8]) -> std::result::Result<Vec<(
                 let before = found.len();
                 found.extend(names.into_iter().filter(|(name, _)| !matches!(&name[..], b"." | b"..")));
                 empty = if found.len() == before { empty + 1 } else { 0 };
-                // No directory is like that, but a server could go on for ever
+                // No directory is like that, but a server could go on forever
                 if found.len() > pages::ENTRIES_MAX || empty > pages::EMPTY_PAGES_MAX {
                     return Err(Failure::Protocol);
                 }
@@ -316,26 +317,26 @@ async fn read_names(client: &Client, handle: &[u8]) -> std::result::Result<Vec<(
     Ok(found)
 }
 
-/// A directory that is being removed.
+/// A directory to be removed.
 struct Doomed {
     path: String,
-    /// What was in it is removed.
+    /// Whether its content is already removed.
     is_empty: bool,
     /// Why it could not be removed as a file.
     failure: Option<Failure>,
 }
 
-/// Removes what a directory holds, and the directory. A link in its place is removed itself, unless it is the `root` of the
-/// repository: any other may lead to what is another's.
+/// Removes the content of a directory, and the directory. A link in its place is removed itself, unless it is the
+/// `root` of the repository, because any other link may lead to something else.
 async fn remove_tree(client: &Client, path: &str, root: bool) -> std::result::Result<(), Failure> {
-    // A list of its own, since a server could make up directories without end
+    // Not recursive: a server could invent directories without end
     let mut left = vec![Doomed { path: path.to_owned(), is_empty: false, failure: None }];
     while let Some(Doomed { path, is_empty, failure }) = left.pop() {
         if is_empty {
             present(client.remove_directory(&path).await)?;
             continue;
         }
-        // Also below a directory: whether a listing follows links is up to the server
+        // Also below a directory, because the server decides whether a listing follows links
         let (found, own) = join(list(client, &path), client.attributes(&path, false)).await;
         let is_root = root && left.is_empty();
         if !is_root && own.is_ok_and(|own| own.is_link()) {
@@ -452,7 +453,7 @@ impl RepoStorage for SftpStorage {
         let (sender, answer) = std::sync::mpsc::sync_channel(1);
         let (server, absolute) = (Arc::clone(&self.0), self.absolute(path));
         self.0.runtime.spawn(async move {
-            // Nobody may want it any more
+            // The receiver may be gone
             let _ = sender.send(open(server, absolute, range).await);
         });
         PendingRead::later(answer)

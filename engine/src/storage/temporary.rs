@@ -28,7 +28,7 @@ const DOMAIN_SIZE: usize = 12;
 /// A new name for a file, or path of a file, until it is complete.
 pub(super) fn name(of: &str) -> String {
     let of = match of.strip_suffix(".history") {
-        // pgBackRest looks for timelines by a part of the name: it would take this for one, and fail to read it
+        // pgBackRest searches for timelines by a part of the name, and would fail to read this one
         Some(timeline) => format!("{timeline}-history").into(),
         None => Cow::from(of),
     };
@@ -105,7 +105,7 @@ fn domain() -> &'static str {
                 id.extend(namespace.as_os_str().as_encoded_bytes());
                 Sha1::of(&id).to_string()
             }
-            // Not to be told: one of its own, so that nobody takes the process for one that it can ask for
+            // If it is unknown, a random one, so that nobody takes the process for one that can be checked
             _ => format!("{:016x}", random()),
         };
         hex.truncate(DOMAIN_SIZE);
@@ -117,7 +117,7 @@ fn random() -> u64 {
     let mut bytes = [0; 8];
     match getrandom::fill(&mut bytes) {
         Ok(()) => u64::from_ne_bytes(bytes),
-        // A system without random numbers; files are made exclusively, so a name that was taken is noticed
+        // A system without random numbers. Files are created exclusively, so a duplicate name is detected
         Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64),
     }
 }

@@ -18,13 +18,14 @@ use crate::{CancelToken, Error, ErrorCode, Result};
 /// Bytes hashed at a time.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// What is decoded of a file beyond twice its size: a damaged file may have any checksum, and a few bytes may stand for terabytes.
+/// The number of bytes beyond twice a file's size that are decoded: a damaged file may have any checksum, and a few
+/// bytes may decode to terabytes.
 const SIZE_MORE_MAX: u64 = 1 << 20;
 
-/// Why a file is not valid.
+/// Why a file is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It is not there.
+    /// It is missing.
     Missing,
     /// Its checksum is another one.
     Checksum,
@@ -35,7 +36,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// pgBackRest's words for it.
+    /// Returns pgBackRest's text for it.
     pub fn text(self) -> &'static str {
         match self {
             Fault::Missing => "file missing",
@@ -53,14 +54,14 @@ pub struct Part {
     pub path: String,
     /// Where the part begins, in bytes.
     pub start: u64,
-    /// Where it ends; the greatest number for the end of the file.
+    /// Where the part ends; the maximum number means the end of the file.
     pub end: u64,
 }
 
 /// The block map at the end of a stored file.
 #[derive(Clone, Debug)]
 pub struct BlockCheck {
-    /// What the manifest says about the blocks.
+    /// The manifest's data about the blocks.
     pub block: BlockIncr,
     /// The size of the file in bytes.
     pub file_size: u64,
@@ -76,7 +77,7 @@ pub struct BlockCheck {
     pub references: Arc<Vec<BackupLabel>>,
 }
 
-/// What was found about a file.
+/// The result for a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
     /// What is wrong with its stored bytes.
@@ -92,13 +93,13 @@ pub struct FileCheck {
     pub path: RepoPath,
     /// The part of it.
     pub range: ReadRange,
-    /// How it is encrypted; [`Cipher::None`] when the checksum is that of the stored bytes.
+    /// How the file is encrypted; [`Cipher::None`] if the checksum is that of the stored bytes.
     pub cipher: Cipher,
-    /// How it is compressed; none when the checksum is that of the stored bytes.
+    /// How the file is compressed; none if the checksum is that of the stored bytes.
     pub compress_type: CompressType,
     /// The checksum expected.
     pub checksum: Sha1,
-    /// The size expected, in bytes; none where it is not known.
+    /// The expected size in bytes, if it is known.
     pub size: Option<u64>,
     /// The block map in it, if it has one.
     pub block: Option<BlockCheck>,
@@ -114,7 +115,7 @@ impl FileCheck {
 }
 
 impl BlockCheck {
-    /// Checks the map in the way a restore does, and finds what it refers to in other backups.
+    /// Checks the map as a restore does, and returns what it refers to in other backups.
     fn needs(&self, stored: &[u8]) -> Result<Vec<Part>> {
         let map = cipher::decrypt_framed(&self.cipher, Framing::Raw, stored)?;
         let file = self.block_file();
@@ -159,7 +160,7 @@ impl FileChecker {
         FileChecker { buffer: vec![0; BUFFER_BYTES].into_boxed_slice(), contexts: Vec::new() }
     }
 
-    /// Reads what is to be checked.
+    /// Reads and checks a file.
     ///
     /// # Errors
     /// It can't be read or decoded.
@@ -274,7 +275,7 @@ mod tests {
             compressor.push(&vec![0; 1 << 20], &mut bytes).unwrap();
         }
         let sum = Sha1::of(&vec![0; 4 << 20]);
-        // Without its end: to be seen, that would have to be reached
+        // Without its end, which would have to be read to detect that
         let (storage, check) = stored(&bytes);
         let check = FileCheck { compress_type: CompressType::Gz, checksum: sum, ..check };
         assert_eq!(fault(&storage, &check).unwrap(), Some(Fault::Size));

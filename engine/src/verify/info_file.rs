@@ -1,7 +1,7 @@
-//! Checks info files and manifests with their copies, and finds the one to go on with.
+//! Checks info files and manifests with their copies, and selects the one to continue with.
 //!
-//! A file whose copy is whole keeps a stanza working, and so does a copy that nobody needs yet: until the other one is damaged
-//! too. That one of both is not whole is therefore told, and can be repaired ([`super::repair`]).
+//! A file with an intact copy keeps a stanza working until the copy is damaged too. So damage to one of the two is
+//! reported, and can be repaired ([`super::repair`]).
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, job_queue};
 /// Bytes read at once.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// Reads a file's text; the origin says what errors may show of it.
+/// Parses a file's text. The origin determines what errors may show of it.
 pub(super) type Parse<'a, T> = &'a dyn Fn(&mut dyn BufRead, Origin) -> Result<T>;
 
-/// How files are read again after a fault that may pass.
+/// How files are read again after a temporary failure.
 #[derive(Clone, Copy)]
 pub(super) struct Retry<'a> {
     pub intervals: &'a [Duration],
@@ -30,7 +30,7 @@ pub(super) struct Retry<'a> {
 }
 
 impl Retry<'_> {
-    /// Does the work again while it fails in a way that time may mend: not for what was read and is wrong.
+    /// Repeats the work while it fails with an error that may be temporary, but not if the content is wrong.
     pub fn run<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
         job_queue::with_retries(self.intervals, self.cancel, || match work() {
             Err(error) if !is_lasting(&error) => Err(error),
@@ -39,7 +39,7 @@ impl Retry<'_> {
     }
 }
 
-/// Whether the error is about the content of a file, or that it is missing.
+/// Returns whether the error is about the content of a file, or that it is missing.
 pub(super) fn is_lasting(error: &Error) -> bool {
     matches!(
         error.code,
@@ -70,21 +70,21 @@ impl<R: Read> Read for HashReader<R> {
 /// A file that is kept twice.
 pub(super) struct Pair<'a> {
     pub repo: &'a Repo,
-    /// The file; its copy lies beside it.
+    /// The file. Its copy is next to it.
     pub path: RepoPath,
-    /// What stands for the file in messages that do not name it.
+    /// How messages describe the file if they do not name it.
     pub shown: String,
     pub cipher: &'a Cipher,
     pub retry: Retry<'a>,
 }
 
-/// What is in a file that is kept twice.
+/// The content of a file that is stored twice.
 pub(super) struct Found<T> {
     /// The content.
     pub content: T,
-    /// Whether it is the copy's.
+    /// Whether the content is from the copy.
     pub from_copy: bool,
-    /// How to make both whole again, if one of them is not.
+    /// How to repair the damaged one of the two, if one is.
     pub repair: Option<Repair>,
 }
 
@@ -95,32 +95,32 @@ pub(super) struct Unusable {
 }
 
 impl<T> Found<T> {
-    /// Only what was found about the two files.
+    /// Returns only what was found about the two files.
     pub fn without_content(self) -> Found<()> {
         Found { content: (), from_copy: self.from_copy, repair: self.repair }
     }
 }
 
 impl Unusable {
-    /// Whether both are missing.
+    /// Returns whether both are missing.
     pub fn is_missing(&self) -> bool {
         [&self.file, &self.copy].into_iter().all(|error| error.code == ErrorCode::FileMissing)
     }
 }
 
 impl Pair<'_> {
-    /// Reads the file and compares the copy with it, or takes the copy in its place.
+    /// Reads the file and compares the copy with it, or uses the copy instead.
     pub fn load<T>(&self, parse: Parse<'_, T>) -> std::result::Result<Found<T>, Box<Unusable>> {
         self.with_copy(self.load_file(parse), parse)
     }
 
-    /// Reads the file alone, to its end, and gives its plain text's checksum beside the content. A fault is logged as a detail,
-    /// because the copy may still do.
+    /// Reads only the file, to its end. Returns the content and the checksum of the plain text. A failure is logged as
+    /// a detail, because the copy may suffice.
     pub fn load_file<T>(&self, parse: Parse<'_, T>) -> Result<(T, Sha1)> {
         self.load_one(&self.path, &self.shown, parse)
     }
 
-    /// Goes on after [`Pair::load_file`]: compares the copy with the file, or takes it in the file's place.
+    /// Continues after [`Pair::load_file`]: compares the copy with the file, or uses it instead.
     pub fn with_copy<T>(
         &self,
         file: Result<(T, Sha1)>,
@@ -137,7 +137,7 @@ impl Pair<'_> {
                         detail!("{} does not match {}", copy.file_name(), self.path.file_name());
                         repair(&self.path, &copy, Repair::DIFFERENT)
                     }
-                    // What can't be read now may be whole
+                    // What can't be read now may be intact
                     Err(error) if !is_lasting(&error) => None,
                     Err(error) => repair(&self.path, &copy, why(&error)),
                 };

@@ -1,7 +1,8 @@
-//! Which stored parts have been given out to be checked, and what was found.
+//! Tracks which stored parts have been handed out to be checked, and the results.
 //!
-//! Later backups refer to files of earlier ones, and their block maps to parts of them. Each part is read once; whoever needs
-//! it gets the same result. A part that the holder's manifest does not describe in the same way is another one and is read.
+//! Later backups refer to files of earlier ones, and their block maps to parts of them. Each part is read once, and
+//! everything that needs it gets the same result. A part that the holder's manifest describes differently is another
+//! part and is read.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashSet};
@@ -11,7 +12,7 @@ use repo_format::hash::Sha1;
 
 use super::file::{Fault, Part};
 
-/// What follows for a file from the parts that it needs.
+/// The result for a file from the parts that it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Valid,
@@ -20,21 +21,21 @@ pub(super) enum Outcome {
     Waiting,
 }
 
-/// Parts of one stored file by their offsets: the end of each with what is known about it.
+/// Parts of one stored file by their offsets: the end of each, with what is known about it.
 type Parts<T> = BTreeMap<String, BTreeMap<u64, (u64, T)>>;
 
 /// The parts that were given out.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     hasher: RandomState,
-    /// Hashes of parts and what they should be. A million files must not take much memory.
+    /// Hashes of parts and their expected values. A million files must not use much memory.
     given_out: HashSet<u64>,
     waiting: Parts<()>,
     faults: Parts<Fault>,
 }
 
 impl Known {
-    /// Notes that a part is given out; false when the same one was before.
+    /// Records that a part is handed out. Returns false if the same part was handed out before.
     pub fn add(&mut self, part: &Part, checksum: Sha1, size: Option<u64>) -> bool {
         let is_new = self.given_out.insert(self.hasher.hash_one((part, checksum.0, size)));
         if is_new {
@@ -43,7 +44,7 @@ impl Known {
         is_new
     }
 
-    /// Notes the result of a part.
+    /// Records the result of a part.
     pub fn settle(&mut self, part: &Part, fault: Option<Fault>) {
         if let Some(parts) = self.waiting.get_mut(&part.path) {
             parts.remove(&part.start);
@@ -56,7 +57,7 @@ impl Known {
         }
     }
 
-    /// What the results of these parts say. A part that nobody gave out has no faults.
+    /// Returns the result of these parts. A part that was never handed out has no faults.
     pub fn outcome(&self, needs: &[Part]) -> Outcome {
         if let Some(fault) = needs.iter().find_map(|part| overlapping(&self.faults, part)) {
             Outcome::Fault(*fault)
@@ -72,7 +73,7 @@ fn insert<T>(parts: &mut Parts<T>, part: &Part, value: T) {
     parts.entry(part.path.clone()).or_default().insert(part.start, (part.end, value));
 }
 
-/// The nearest part that has bytes in common with this one. Parts that were stored do not overlap each other.
+/// Returns the nearest part that overlaps this one. Stored parts do not overlap each other.
 fn overlapping<'a, T>(parts: &'a Parts<T>, part: &Part) -> Option<&'a T> {
     let (_, (end, value)) = parts.get(&part.path)?.range(..part.end).next_back()?;
     (*end > part.start).then_some(value)

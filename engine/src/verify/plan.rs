@@ -1,4 +1,4 @@
-//! Goes through archives and backups, gives out one file after the other to check, and takes in the results.
+//! Iterates over archives and backups, hands out one file after another to check, and collects the results.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -28,13 +28,13 @@ const WAL_HEADER_BYTES: u64 = 512;
 #[derive(Clone, Debug)]
 pub(super) struct VerifyJob {
     owner: Owner,
-    /// The path that messages show: below the stanza's archive or backups.
+    /// The path in messages: below the stanza's archive or backups.
     name: String,
     /// What to check.
     pub check: FileCheck,
 }
 
-/// Whose result a job's result is part of.
+/// Whose result a job's result belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
     Archive(usize),
@@ -52,7 +52,7 @@ pub(super) struct WalFilter {
 /// Which part of the archives is checked.
 pub(super) enum WalScope {
     All,
-    /// That of one backup; none without it.
+    /// The WAL of one backup; `None` checks no WAL.
     Backup(Option<WalFilter>),
 }
 
@@ -76,9 +76,9 @@ pub(super) struct PlanSettings<'a> {
     pub manifest_cipher: Cipher,
     pub history: &'a [PgHistory],
     pub version_force: Option<PgVersion>,
-    /// How what has to be read here is read again.
+    /// How to retry reads in this module.
     pub retry: Retry<'a>,
-    /// The newest backup, when backup.info does not have it: it may be one that is being made.
+    /// The newest backup, if it is not in backup.info: it may be in progress.
     pub current_backup: Option<BackupLabel>,
     /// Check only this part of the archives.
     pub wal: WalScope,
@@ -88,7 +88,7 @@ pub(super) struct PlanSettings<'a> {
 struct Deferred {
     /// Index of the backup that it belongs to.
     backup: usize,
-    /// The parts that it needs; all of them have been given out to be checked.
+    /// The parts that it needs. All of them have been handed out to be checked.
     needs: Vec<Part>,
     /// The part that it is itself, where others may need it.
     own: Option<Part>,
@@ -104,13 +104,13 @@ pub(super) struct Plan<'a> {
     manifest: Option<(Manifest, usize)>,
     /// The references of the manifest.
     references: Arc<Vec<BackupLabel>>,
-    /// The files of backups that were given out, which need not be checked again for the backups that refer to them.
-    /// Backups without bundles among those that were begun.
+    /// Backups without bundles among those that were started. Their handed-out files need not be checked again for the
+    /// backups that refer to them.
     plain: BTreeSet<BackupLabel>,
     known: Known,
-    /// Files that are as good as others whose result is not in yet, in the order in which they were met.
+    /// Files that depend on others whose results are not known yet, in the order in which they were found.
     deferred: Vec<Deferred>,
-    /// Manifests that are whole only once.
+    /// Manifests of which either the file or the copy is damaged.
     pub half_whole: Vec<HalfWhole>,
     pub archives: Vec<ArchiveResult>,
     pub backups: Vec<BackupResult>,
@@ -140,7 +140,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The next file to check: first those of the archives, then those of the backups.
+    /// Returns the next file to check: first those of the archives, then those of the backups.
     pub fn next(&mut self) -> Option<VerifyJob> {
         if self.failure.is_some() {
             return None;
@@ -155,7 +155,7 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Takes in what was found: a fault and what other parts the file needs, or why it could not be checked.
+    /// Records a result: a fault and the other parts that the file needs, or why it could not be checked.
     pub fn add_result(&mut self, worker: u32, job: &VerifyJob, result: Result<Checked>) {
         let (checked, error) = match result {
             Ok(checked) => (checked, None),
@@ -169,7 +169,7 @@ impl<'a> Plan<'a> {
                 info!(process: worker, "{} {}: [{code}] {error}", Fault::Other.text(), job.name);
                 self.errors += 1;
             }
-            // Expire may just have removed it, so it is no error
+            // Expire may just have removed it, so this is not an error
             (Some(Fault::Missing), None) if matches!(job.owner, Owner::Archive(_)) => {
                 warn!(process: worker, "{} '{}'", Fault::Missing.text(), job.name);
             }
@@ -233,7 +233,7 @@ impl<'a> Plan<'a> {
                 };
                 match self.wal_job(&path, &format!("{id}/{dir}"), &file) {
                     Ok(job) => return Ok(Some(job)),
-                    // A name that no program of today writes, such as one of another kind of compression
+                    // A name that no current program writes, such as one with another compression
                     Err(error) => {
                         let code = error.code.number();
                         info!("{} {id}/{dir}/{file}: [{code}] {error}", Fault::Other.text());
@@ -249,7 +249,7 @@ impl<'a> Plan<'a> {
         Ok(None)
     }
 
-    /// Lists the segments of one directory and notes which ranges they make.
+    /// Lists the segments of one directory and records their ranges.
     fn start_wal_dir(&mut self, id: &str, path: &RepoPath) -> Result<()> {
         let mut files = self.list(path, is_wal_file)?;
         files.retain(|file| self.settings.wal.has(id, segment_part(file)));
@@ -269,8 +269,8 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// The size of segments as the first one tells that can be read; 0 when none can, each of which is then a fault of its own.
-    /// pgBackRest gives up at the first one.
+    /// Returns the segment size from the first readable segment; 0 if none is readable, each of which is then a fault
+    /// of its own. pgBackRest gives up at the first one.
     fn first_segment_size(&self, path: &RepoPath, files: &VecDeque<String>) -> u32 {
         for file in files {
             let size = path.join(file).and_then(|path| self.settings.retry.run(|| self.segment_size(&path)));
@@ -355,7 +355,7 @@ impl<'a> Plan<'a> {
         self.backups.push(result);
     }
 
-    /// A backup's manifest, if it can be used; otherwise the result says why not.
+    /// Returns a backup's manifest if it can be used. Otherwise the result contains the reason.
     fn load_manifest(&mut self, result: &mut BackupResult) -> Option<Manifest> {
         let label = &result.label;
         let pair = Pair {
@@ -413,18 +413,18 @@ impl<'a> Plan<'a> {
         manifest
     }
 
-    /// Takes over what had to wait for the results of other files. Call it when all results are in.
+    /// Applies results that had to wait for other files. Call it when all results are known.
     pub fn settle(&mut self) {
         for item in std::mem::take(&mut self.deferred) {
             match self.known.outcome(&item.needs) {
                 Outcome::Fault(fault) => self.conclude(&item, Some(fault)),
-                // Nothing is out any more
+                // No result is pending any more
                 Outcome::Valid | Outcome::Waiting => self.conclude(&item, None),
             }
         }
     }
 
-    /// Gives a file the result that follows from the files that it needs, at once or when theirs are in.
+    /// Gives a file the result that follows from the files that it needs, now or when their results are known.
     fn follow(&mut self, item: Deferred) {
         match self.known.outcome(&item.needs) {
             Outcome::Waiting => self.deferred.push(item),
@@ -453,9 +453,9 @@ impl<'a> Plan<'a> {
     fn backup_file(&mut self, index: usize, manifest: &Manifest, file: &ManifestFile) -> Result<Option<VerifyJob>> {
         let Some(backup) = self.backups.get_mut(index) else { return Ok(None) };
         backup.total += 1;
-        // The directory's name counts, even if the manifest should have another one
+        // The directory's name counts, even if the manifest has another one
         let holder = if file.reference.is_some() { manifest.holder(file).clone() } else { backup.label.clone() };
-        // A backup in bundles stores no empty files, and a later one without bundles refers to them all the same
+        // A bundled backup stores no empty files, and a later plain backup refers to them nevertheless
         let is_nowhere = manifest.data.bundle || (file.reference.is_some() && !self.plain.contains(&holder));
         if file.size == 0 && is_nowhere {
             backup.valid += 1;
@@ -514,7 +514,7 @@ impl<'a> Plan<'a> {
                 range,
                 cipher,
                 compress_type,
-                // A file without checksum is in no finished manifest; it fails like a wrong one
+                // No finished manifest contains a file without a checksum; it fails like a wrong one
                 checksum: file.checksum.unwrap_or(Sha1([0; 20])),
                 size: Some(file.size),
                 block: None,
@@ -523,8 +523,8 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// The stored size of a file: where it follows from the size of the content, that counts, so that a manifest whose two sizes do
-/// not fit each other is a fault.
+/// Returns the stored size of a file. If it follows from the size of the content, that counts, so that a manifest with
+/// inconsistent sizes is a fault.
 fn stored_size(manifest: &Manifest, file: &ManifestFile) -> u64 {
     let data = &manifest.data;
     if data.options.compress_type != CompressType::None || file.stored_blocks().is_some() {
@@ -543,7 +543,7 @@ fn is_wal_dir(name: &str) -> bool {
     name.len() == SEGMENT_DIR_LEN && name.bytes().all(is_loose_hex)
 }
 
-/// pgBackRest's character range, which lets in some more than hex digits.
+/// Checks pgBackRest's character range, which includes more than hex digits.
 fn is_loose_hex(byte: u8) -> bool {
     (b'0'..=b'F').contains(&byte)
 }
@@ -559,11 +559,11 @@ fn is_wal_file(name: &str) -> bool {
         && matches!(extension, b"" | b".gz" | b".lz4" | b".zst" | b".xz" | b".bz2")
 }
 
-/// Adds the segments of one directory to the ranges and takes out duplicates, of which none can be trusted. Returns the number
-/// of segments that there were several of.
+/// Adds the segments of one directory to the ranges and removes duplicates, of which none can be trusted. Returns the
+/// number of segments with duplicates.
 fn add_ranges(archive: &mut ArchiveResult, files: &mut VecDeque<String>) -> u32 {
     let timeline = |segment: &str| segment.get(..8).map(str::to_owned);
-    // A gap between directories of one timeline is a gap; another timeline begins anew
+    // A gap between directories of one timeline is a gap; another timeline starts a new range
     let mut continues =
         files.front().zip(archive.ranges.last()).is_some_and(|(first, last)| timeline(first) == timeline(&last.stop));
     let mut duplicates = 0;

@@ -1,4 +1,4 @@
-//! Makes an info file or manifest whole again from its copy, or the copy from the file.
+//! Repairs an info file or manifest from its copy, or the copy from the file.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,32 +10,33 @@ use repo_format::layout::{RepoPath, Stanza};
 use repo_format::manifest::Manifest;
 
 use super::info_file::{Found, Pair, Retry};
+use crate::claim::{Claim, Claimant};
 use crate::lock::{Lock, LockRequest, LockType};
 use crate::repo::info_files::limited;
 use crate::storage::{self, ReadRange, WriteOptions};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, control, info, warn};
 
-/// What a repair needs to keep others out while it writes.
+/// What a repair needs to lock out others while it writes.
 #[derive(Clone, Debug)]
 pub struct RepairSettings {
-    /// Where lock and stop files are.
+    /// The directory of lock and stop files.
     pub lock_path: PathBuf,
     /// Id of this run.
     pub exec_id: String,
 }
 
-/// One of a file and its copy that is not whole, while the other is.
+/// The damaged one of a file and its copy, while the other is intact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Repair {
     /// The whole one.
     pub from: RepoPath,
     /// The other one.
     pub to: RepoPath,
-    /// Why it is not whole, in a word or two.
+    /// Why it is damaged, in a word or two.
     pub why: &'static str,
 }
 
-/// What kind of file it is, and so how it is read.
+/// The type of file, which determines how it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     ArchiveInfo,
@@ -47,19 +48,19 @@ pub(super) enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HalfWhole {
     pub kind: Kind,
-    /// The file; its copy lies beside it.
+    /// The file. Its copy is next to it.
     pub path: RepoPath,
     pub repair: Repair,
 }
 
 impl HalfWhole {
-    /// Whether the copy can take the place of the file. Without `backup.manifest` a backup is not complete, however good the
-    /// copy is.
+    /// Returns whether the copy can replace the file. Without `backup.manifest` a backup is not complete, however good
+    /// the copy is.
     fn can_repair(&self) -> bool {
         !(self.kind == Kind::Manifest && self.repair.to == self.path && self.repair.why == Repair::MISSING)
     }
 
-    /// Warns about it.
+    /// Logs a warning.
     pub fn warn(&self, repo: &Repo) {
         let shown = |path| repo.storage.display(path);
         let Repair { from, to, why } = &self.repair;
@@ -87,8 +88,8 @@ impl Repair {
     }
 }
 
-/// Repairs what is half whole, and returns how much of it is left. Holds the lock that all who write these files hold, and looks
-/// at each file again first: it may have been written anew since.
+/// Repairs half-damaged files, and returns how many remain. Holds the lock of all writers of these files, and checks
+/// each file again first, because it may have been rewritten since.
 ///
 /// # Errors
 /// The lock is taken, the stanza is stopped, or a file can't be written.
@@ -108,6 +109,8 @@ pub(super) fn run(
         repo_keys: &[repo.key],
         exec_id: &settings.exec_id,
     })?;
+    let claim = Claim::acquire(repo, stanza, &Claimant::this_process(&settings.exec_id), "verify", cancel)?;
+    let repo = &claim.guard(repo);
     let mut left = 0;
     for file in files {
         cancel.check()?;
@@ -127,7 +130,7 @@ pub(super) fn run(
     Ok(left)
 }
 
-/// What is still to be repaired; an error when there is nothing whole any more.
+/// Returns what is still to be repaired, or an error if both are damaged by now.
 fn look_again(repo: &Repo, file: &HalfWhole, cipher: &Cipher, cancel: &CancelToken) -> Result<Option<Repair>> {
     let shown = file.path.file_name().to_owned();
     let pair = Pair { repo, path: file.path.clone(), shown, cipher, retry: Retry { intervals: &[], cancel } };

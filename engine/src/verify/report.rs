@@ -1,6 +1,6 @@
-//! What was found, and how the report tells it.
+//! Results, and their presentation in the report.
 //!
-//! Source of the words: pgBackRest `verifyRender` in `src/command/verify/verify.c`.
+//! Source of the texts: pgBackRest `verifyRender` in `src/command/verify/verify.c`.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use repo_format::label::BackupLabel;
 
 use super::file::Fault;
 
-/// WAL segments that follow each other without a gap.
+/// Consecutive WAL segments without a gap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WalRange {
     /// The first segment.
@@ -19,12 +19,12 @@ pub struct WalRange {
     pub faults: Vec<Fault>,
 }
 
-/// What was found in one cluster's archive.
+/// The result for one cluster's archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchiveResult {
     /// Its name, e.g. `15-1`.
     pub id: String,
-    /// Segments found, duplicates included.
+    /// Segments found, including duplicates.
     pub total: u32,
     /// Segments that are valid.
     pub valid: u32,
@@ -35,7 +35,7 @@ pub struct ArchiveResult {
 }
 
 impl ArchiveResult {
-    /// Nothing found yet.
+    /// Creates an empty result.
     pub fn new(id: String) -> Self {
         ArchiveResult { id, total: 0, valid: 0, segment_size: 0, ranges: Vec::new() }
     }
@@ -48,12 +48,12 @@ impl ArchiveResult {
     }
 }
 
-/// What a backup is worth.
+/// The status of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackupStatus {
     /// All its files are valid.
     Valid,
-    /// Some file is not, or the manifest can't be used.
+    /// A file is invalid, or the manifest can't be used.
     Invalid,
     /// There is no manifest: the backup may have expired meanwhile.
     ManifestMissing,
@@ -72,14 +72,14 @@ impl BackupStatus {
     }
 }
 
-/// What was found in one backup.
+/// The result for one backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupResult {
     /// Its label.
     pub label: BackupLabel,
-    /// What it is worth.
+    /// The status.
     pub status: BackupStatus,
-    /// Files looked at.
+    /// Files checked.
     pub total: u32,
     /// Files that are valid.
     pub valid: u32,
@@ -88,19 +88,19 @@ pub struct BackupResult {
 }
 
 impl BackupResult {
-    /// Nothing found yet.
+    /// Creates an empty result.
     pub fn new(label: BackupLabel) -> Self {
         BackupResult { label, status: BackupStatus::Valid, total: 0, valid: 0, faults: Vec::new() }
     }
 
-    /// Notes that a file is not valid, and so the backup.
+    /// Records that a file is invalid, and therefore the backup.
     pub fn add_fault(&mut self, fault: Fault) {
         self.status = BackupStatus::Invalid;
         self.faults.push(fault);
     }
 }
 
-/// The lines about archives and backups, each after a line feed. Without `verbose`, only what is not right.
+/// Renders the lines about archives and backups, each after a line feed. Without `verbose`, only what is invalid.
 pub fn render(archives: &[ArchiveResult], backups: &[BackupResult], verbose: bool) -> String {
     let mut text = String::new();
     // Writing to a String can't fail

@@ -1,13 +1,13 @@
-//! The temporary file of one call, which only that call can move to the destination.
+//! The temporary file of one call. Only that call can move it to the destination.
 //!
-//! An `archive-get` can outlive the server that called it. The server that is started next asks for another segment under the same
-//! destination (`RECOVERYXLOG`). So every call has a temporary name of its own, makes the file before it looks for anything,
-//! and then removes the files of all other calls. An earlier call finds its file gone and fails, instead of changing what the
-//! later one has checked.
+//! An `archive-get` can outlive the server that called it. The next server then asks for another segment under the same
+//! destination (`RECOVERYXLOG`). So every call uses a temporary name of its own. It creates the file before it looks
+//! for anything, and then removes the files of all other calls. An earlier call finds its file gone and fails, instead
+//! of replacing what the later call has checked.
 //!
-//! A call of an earlier server may also be the later one to begin, on a machine so busy that the program starts slowly. Then the call
-//! that somebody waits for loses its file. It begins again ([`Caller::still_waits`]); PostgreSQL would take its failure for the end
-//! of the WAL.
+//! On a busy machine, where the program starts slowly, the call of an earlier server may be the one that begins later.
+//! Then the call that somebody waits for loses its file. It begins again ([`Caller::still_waits`]), because PostgreSQL
+//! would take its failure for the end of the WAL.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -25,7 +25,7 @@ use repo_format::layout::TEMP_SUFFIX;
 /// Hexadecimal digits that make a temporary name unique.
 const ID_DIGITS: usize = 16;
 
-/// Whether `name` is a temporary name of the file `of`: its own since rbr 0.1, or the fixed one of pgBackRest.
+/// Returns whether `name` is a temporary name of the file `of`: either rbr's own, or pgBackRest's fixed name.
 pub fn is_temporary(name: &[u8], of: &[u8]) -> bool {
     let middle = name.strip_prefix(of).and_then(|rest| rest.strip_suffix(TEMP_SUFFIX.as_bytes()));
     match middle {
@@ -35,28 +35,28 @@ pub fn is_temporary(name: &[u8], of: &[u8]) -> bool {
     }
 }
 
-/// A file that is to become `destination`. It goes when it is dropped before that.
+/// A file that will become `destination`. Dropping it earlier removes it.
 #[derive(Debug)]
 pub struct Claim {
     destination: PathBuf,
     path: PathBuf,
-    /// The open file, or why there is none. Whoever needs no file never hears of that.
+    /// The open file, or the reason why there is none. A caller that needs no file never sees the reason.
     file: Option<Result<File>>,
 }
 
 impl Claim {
-    /// Makes a new file beside `destination` and removes those of other calls there.
+    /// Creates a new file beside `destination` and removes the files of other calls there.
     pub fn new(destination: &Path) -> Self {
         let path = temporary(destination);
-        // In this order, since of two calls that begin together at least one then sees the other's file
+        // In this order, because then at least one of two calls that begin together sees the other's file
         let file = create(&path, destination).and_then(|file| remove_others(destination, &path).map(|()| file));
         Claim { destination: destination.to_owned(), path, file: Some(file) }
     }
 
-    /// The file, empty.
+    /// Returns the empty file.
     ///
     /// # Errors
-    /// It could not be made or emptied.
+    /// It could not be created or emptied.
     pub fn begin(&mut self) -> Result<&mut File> {
         if !matches!(self.file, Some(Ok(_))) {
             return Err(self.no_file());
@@ -85,12 +85,12 @@ impl Claim {
     /// Replaces the content by another file, which is moved, or copied from another file system and then removed.
     ///
     /// # Errors
-    /// [`ErrorCode::FileMove`], [`ErrorCode::FileWrite`], and those of making the file. `from` then stays.
+    /// [`ErrorCode::FileMove`], [`ErrorCode::FileWrite`], and those of creating the file. `from` then stays.
     pub fn take(&mut self, from: &Path) -> Result<()> {
         if !matches!(self.file, Some(Ok(_))) {
             return Err(self.no_file());
         }
-        // A rename would make the name again that a later call has removed
+        // A rename would recreate the name that a later call has removed
         self.check_is_there()?;
         match std::fs::rename(from, &self.path) {
             Err(error) if error.kind() == ErrorKind::CrossesDevices => {}
@@ -108,7 +108,7 @@ impl Claim {
         if copied != size {
             return Err(failed(std::io::Error::other(format!("{copied} of {size} byte(s) were copied"))));
         }
-        // The caller has the content; a file that stays is removed by the next cleaning
+        // The caller has the content; the next cleanup removes a file that stays
         let _ = std::fs::remove_file(from);
         Ok(())
     }
@@ -120,7 +120,7 @@ impl Claim {
         }
     }
 
-    /// Has the system write the content to its disk.
+    /// Syncs the content to disk.
     ///
     /// # Errors
     /// [`ErrorCode::FileSync`].
@@ -130,10 +130,10 @@ impl Claim {
         })
     }
 
-    /// Gives the file its final name.
+    /// Renames the file to its final name.
     ///
     /// # Errors
-    /// [`ErrorCode::FileMove`], also when a later call has removed the file.
+    /// [`ErrorCode::FileMove`], also if a later call has removed the file.
     pub fn finish(mut self) -> Result<()> {
         std::fs::rename(&self.path, &self.destination)
             .map_err(|error| cannot_move(&self.path, &self.destination, error))?;
@@ -168,7 +168,7 @@ fn create(path: &Path, destination: &Path) -> Result<File> {
     })
 }
 
-/// Whether an error says that another call has taken the claim away.
+/// Returns whether an error says that another call has removed the claim.
 pub fn is_lost(error: &Error) -> bool {
     let cause = error.source.as_ref().and_then(|source| source.downcast_ref::<std::io::Error>());
     error.code == ErrorCode::FileMove && cause.is_some_and(|cause| cause.kind() == ErrorKind::NotFound)
@@ -177,7 +177,7 @@ pub fn is_lost(error: &Error) -> bool {
 /// How often a call begins again.
 const BEGIN_AGAIN_MAX: u32 = 3;
 
-/// Who has called this process.
+/// The process that called this one.
 #[derive(Debug)]
 pub struct Caller {
     process: u32,
@@ -185,15 +185,16 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// The process that waits for this one now.
+    /// Returns the current parent process.
     pub fn now() -> Self {
         Caller { process: parent_id(), begun_again: 0 }
     }
 
-    /// Whether a call that has lost its claim may begin again: if its caller is still there, and not too often.
+    /// Returns whether a call that lost its claim may begin again: its caller still exists and it has not begun again
+    /// too often.
     pub fn still_waits(&mut self) -> bool {
         self.begun_again += 1;
-        // The first process takes over those whose caller is gone
+        // The init process adopts processes whose caller has ended
         self.begun_again <= BEGIN_AGAIN_MAX && self.process != 1 && self.process == parent_id()
     }
 }
@@ -211,7 +212,7 @@ fn remove_others(destination: &Path, own: &Path) -> Result<()> {
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
-        // Making the file says so
+        // Creating the file reports this
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(destination, error)),
     };
@@ -308,7 +309,7 @@ mod tests {
         let earlier = Claim::new(&destination);
         let later = Claim::new(&destination);
         assert!(is_lost(&earlier.finish().expect_err("removed")));
-        // A directory is in the way
+        // A directory occupies the destination
         std::fs::create_dir(&destination).expect("directory");
         assert!(!is_lost(&later.finish().expect_err("not movable")));
     }

@@ -1,4 +1,4 @@
-//! Where the WAL files that PostgreSQL asks for are.
+//! Locates the WAL files that PostgreSQL asks for.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,14 +16,14 @@ use crate::repos::{Repos, in_order, repo_error};
 
 const NO_REPOSITORY: &str = "unable to find a valid repository";
 
-/// Whose WAL is asked for.
+/// The cluster whose WAL is requested.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     /// The stanza.
     pub stanza: Stanza,
     /// The data directory.
     pub pg_path: PathBuf,
-    /// Takes the cluster for this version, whatever its files say.
+    /// Assumes this version of the cluster, regardless of its files.
     pub version_force: Option<PgVersion>,
 }
 
@@ -38,7 +38,7 @@ pub struct Candidate<'a> {
     pub path: RepoPath,
     /// The path below the stanza's archive, for messages.
     pub name: String,
-    /// How it is encrypted.
+    /// How the file is encrypted.
     pub cipher: Cipher,
     /// Checksum and compression, for a segment.
     pub segment: Option<ArchivedSegment>,
@@ -51,16 +51,16 @@ pub struct Answer<'a> {
     pub request: String,
     /// Stored files with the same content, in the order in which they are tried.
     pub candidates: Vec<Candidate<'a>>,
-    /// Bytes of a segment of the cluster, which no stored segment may exceed.
+    /// The size of a segment of the cluster in bytes, which no stored segment may exceed.
     pub segment_size: u64,
-    /// What went wrong on the way, `repoN: [ErrorType] message` each.
+    /// Problems on the way, one `repoN: [ErrorType] message` each.
     pub warnings: Vec<String>,
 }
 
-/// Why no further file can be got.
+/// Why no further file can be fetched.
 #[derive(Debug)]
 pub struct Failure {
-    /// The request that failed; `None` when it concerns all.
+    /// The request that failed; `None` if the failure concerns all.
     pub request: Option<String>,
     /// The error.
     pub error: Error,
@@ -77,24 +77,24 @@ pub struct Findings<'a> {
     pub answers: Vec<Answer<'a>>,
     /// The failure that ended the search.
     pub failure: Option<Failure>,
-    /// What is wrong with repositories that were left out.
+    /// Problems of repositories that were skipped.
     pub warnings: Vec<String>,
 }
 
-/// A repository with the archives that may hold the cluster's WAL.
+/// A repository with the archives that may contain the cluster's WAL.
 struct Source<'a> {
     repo: &'a Repo,
     cipher: Cipher,
     archive_ids: Vec<ArchiveId>,
-    /// Warnings that were logged, each once.
+    /// Warnings that were logged, without duplicates.
     warned: BTreeSet<String>,
 }
 
-/// Looks for files, in this order, and stops at the first that is missing. Each trouble of one repository is logged once.
+/// Looks for files, in this order, and stops at the first missing one. Each problem of a repository is logged once.
 ///
 /// # Errors
-/// Those of reading `pg_control`, and [`ErrorCode::Format`] for one that restore made and that has lost its backup_label.
-/// Failures of the repositories are part of the answer.
+/// Errors of reading `pg_control`, and [`ErrorCode::Format`] for a `pg_control` that a restore wrote and that lost its
+/// backup_label. Failures of repositories are part of the answer.
 pub fn find<'a>(repos: &'a Repos, cluster: &Cluster, requests: &[String]) -> Result<Findings<'a>> {
     let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
     if control.is_checkpoint_invalid() && !exists(&cluster.pg_path.join("backup_label"))? {
@@ -148,15 +148,15 @@ pub fn find<'a>(repos: &'a Repos, cluster: &Cluster, requests: &[String]) -> Res
 
 type Look<'a> = (Result<Source<'a>>, Option<((u32, ArchiveId, String), Listed)>);
 
-/// Finds out which archives of a repository may hold the cluster's WAL. From a server comes meanwhile what the first one has from
-/// the first segment on: that is the right one unless the stanza was upgraded.
+/// Determines which archives of a repository may contain the cluster's WAL. On a server it also lists the first archive
+/// from the first segment on, at the same time. That is the right archive unless the stanza was upgraded.
 fn look<'a>(repo: &'a Repo, stanza: &Stanza, control: &PgControl, first: Option<&WalSegment>) -> Look<'a> {
     let source = || source(repo, stanza, control.version, control.system_id);
     let Some(segment) = first.filter(|_| repo.storage.features().remote) else { return (source(), None) };
     let id = ArchiveId::first(control.version);
     let list = || Listed::read(repo, &layout::wal_dir(stanza, id, segment), &segment.to_string());
     let (source, listed) = side_by_side::both(true, source, list);
-    // What is wrong with it shows when it is listed again
+    // A problem appears again when it is listed later
     (source, listed.ok().map(|listed| ((repo.key, id, segment.directory()), listed)))
 }
 
@@ -172,8 +172,7 @@ fn source<'a>(repo: &'a Repo, stanza: &Stanza, version: PgVersion, system_id: u6
     let mut archive_ids = Vec::new();
     for pg in info.history.iter().filter(|pg| pg.version == version && pg.system_id == system_id) {
         let id = pg.archive_id();
-        // An archive of the past is worth a look only if it has files. Listed, because object stores know nothing of the
-        // directory itself
+        // A past archive is relevant only if it has files. It is listed, because object stores have no directories
         if Some(pg) == newest || repo.storage.names(&layout::archive_path(stanza, id))?.is_some() {
             archive_ids.push(id);
         }
@@ -188,7 +187,8 @@ fn source<'a>(repo: &'a Repo, stanza: &Stanza, version: PgVersion, system_id: u6
     Ok(Source { repo, cipher: info_files::archive_cipher(&info), archive_ids, warned: BTreeSet::new() })
 }
 
-/// Names in WAL directories, read once per search from the first segment asked for on: by repository, archive and directory.
+/// Names in WAL directories, read once per search from the first requested segment on: by repository, archive and
+/// directory.
 type ListCache = BTreeMap<(u32, ArchiveId, String), Listed>;
 
 /// The names in a directory after a segment's.
@@ -203,7 +203,7 @@ impl Listed {
     }
 }
 
-/// `None` when no repository has the file.
+/// Returns `None` if no repository has the file.
 fn find_one<'a>(
     sources: &mut [Source<'a>],
     stanza: &Stanza,
@@ -270,7 +270,7 @@ fn find_in<'a>(
         {
             let segment: ArchivedSegment = match stored.parse() {
                 Ok(segment) => segment,
-                // Not the name of a segment, whoever put it there
+                // Not the name of a segment, whatever its origin
                 Err(Error { code: ErrorCode::Format, .. }) => continue,
                 Err(error) => return Err(error),
             };
@@ -282,7 +282,7 @@ fn find_in<'a>(
     Ok(())
 }
 
-/// The error for a segment that is stored with different contents.
+/// Returns the error for a segment that is stored with different contents.
 fn duplicates(request: &str, mut candidates: Vec<Candidate<'_>>) -> Error {
     candidates.sort_by(|a, b| a.name.cmp(&b.name));
     let mut message = format!("duplicates found for WAL segment {request}:");

@@ -1,5 +1,5 @@
-//! The call of PostgreSQL when a worker fetches in the background: it takes the segment from the spool, and has the worker
-//! started when there is too little left in it.
+//! The process that PostgreSQL calls while a worker fetches in the background: it takes the segment from the spool, and
+//! starts the worker if too few segments are left.
 
 use std::path::Path;
 
@@ -14,10 +14,10 @@ use crate::origin::Origin;
 use crate::repos::Repos;
 use crate::spool::Spool;
 
-/// A worker fetches at least so many segments, or it would be of no use.
+/// The minimum number of segments that a worker fetches, because fewer would be useless.
 const SEGMENTS_MIN: usize = 2;
 
-/// How segments are fetched ahead.
+/// How segments are prefetched.
 #[derive(Clone, Debug)]
 pub struct PrefetchSettings {
     /// Bytes to hold in the spool.
@@ -26,7 +26,7 @@ pub struct PrefetchSettings {
     pub missing_retry: bool,
 }
 
-/// What PostgreSQL asks for.
+/// PostgreSQL's request.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// Whose WAL.
@@ -37,11 +37,11 @@ pub struct Request<'a> {
     pub destination: &'a Path,
 }
 
-/// Gets one segment (or partial one) by way of the spool; `false` if no repository has it.
+/// Gets one segment (or partial segment) through the spool. Returns `false` if no repository has it.
 ///
-/// `launch` starts a worker for the segments given and returns what tells whether that worker has ended. `open` opens the
-/// repositories, for the case that the spool or the worker fails: PostgreSQL takes every error for the end of the archive, so
-/// only what the repositories themselves say becomes the answer.
+/// `launch` starts a worker for the given segments and returns a closure that tells whether that worker has ended.
+/// `open` opens the repositories if the spool or the worker fails: PostgreSQL takes every error for the end of the
+/// archive, so only what the repositories themselves say may be the result.
 ///
 /// # Errors
 /// [`ErrorCode::Term`] for a signal, and those of [`super::get`].
@@ -77,21 +77,21 @@ pub fn get<W: FnMut() -> bool>(
     }
 }
 
-/// What the spool gives.
+/// The result from the spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     /// The segment is in the claim.
     Taken,
     /// The worker found the segment in no repository.
     Missing,
-    /// No worker fetches the segment.
+    /// No worker is fetching the segment.
     NotFetched,
 }
 
-/// Takes a segment out of the spool into `claim` and sees to it that a worker fetches the next ones.
+/// Takes a segment from the spool into `claim` and ensures that a worker fetches the next ones.
 ///
 /// # Errors
-/// Whatever goes wrong with the spool, the worker or the claim. None of it says anything about the archive.
+/// Any failure of the spool, the worker or the claim. None of them says anything about the archive.
 fn from_spool<W: FnMut() -> bool>(
     background: &Background,
     settings: &PrefetchSettings,
@@ -104,14 +104,14 @@ fn from_spool<W: FnMut() -> bool>(
     let spool = &background.spool;
     let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
     let origin = Origin::of(control.system_id);
-    // Otherwise the files are those of before a crash, of another cluster, or of another program
+    // Without the mark, the files are from before a crash, from another cluster, or from another program
     let mut believed = origin.is_of(spool)?;
     let mut poll = background.poll();
     let mut first = true;
     let mut stale = false;
     let mut worker: Option<W> = None;
     loop {
-        // Asked before the look into the spool, which then shows all that the worker has left there
+        // Asked before the spool is read, which then shows everything that the worker left there
         let ended = worker.as_mut().is_some_and(|has_ended| has_ended());
         let mut found =
             believed && if first { is_whole(spool, &control, wal_segment)? } else { spool.exists(wal_segment)? };
@@ -137,7 +137,8 @@ fn from_spool<W: FnMut() -> bool>(
             claim.take(&spool.file(wal_segment))?;
             engine::info!("found {wal_segment} in the archive asynchronously");
         }
-        // What an earlier worker could not fetch is fetched again, here if that worker is still busy with other segments
+        // What an earlier worker could not fetch is fetched again, here if that worker is still busy with other
+        // segments
         stale |= first && !found && believed && spool.has_error(wal_segment)?;
         if worker.is_none() {
             match start(
@@ -162,7 +163,7 @@ fn from_spool<W: FnMut() -> bool>(
         if found {
             return Ok(Outcome::Taken);
         }
-        // Nobody fetches the segment for this call: another call's worker runs, or ours has ended
+        // Nobody is fetching the segment for this call: another call's worker is running, or ours has ended
         if !first && (ended || worker.is_none()) {
             return Ok(Outcome::NotFetched);
         }
@@ -174,10 +175,10 @@ fn from_spool<W: FnMut() -> bool>(
     }
 }
 
-/// Starts a worker unless one runs or the spool holds enough. `taken` is the segment if it was found.
+/// Starts a worker unless one is running or the spool contains enough. `taken` is the segment if it was found.
 ///
 /// # Errors
-/// Whatever keeps a worker from being started.
+/// Anything that prevents the start of a worker.
 fn start<W>(
     background: &Background,
     settings: &PrefetchSettings,
@@ -203,7 +204,7 @@ fn start<W>(
     launch(&needed).map(Some)
 }
 
-/// Where a segment is that the worker has done.
+/// Where a segment is that the worker has processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Now {
     /// In the spool.
@@ -214,9 +215,9 @@ enum Now {
     Missing,
 }
 
-/// Where a segment is whose state says that it is done, and that was not in the spool before the state was read. The worker
-/// writes warnings before it gives the segment its name, so the state alone does not mean that there is none. Looked at in the
-/// order in which the worker renames: first the temporary name, then the segment's own.
+/// Determines where a segment is whose status says that it is done, and that was not in the spool before the status was
+/// read. The worker writes warnings before it renames the segment, so the status alone does not mean that the segment
+/// is missing. The checks follow the order of the rename: first the temporary name, then the segment's own.
 fn look_again(spool: &Spool, wal_segment: &str) -> Result<Now> {
     if spool.list()?.iter().any(|name| claim::is_temporary(name.as_bytes(), wal_segment.as_bytes())) {
         return Ok(Now::OnItsWay);
@@ -224,9 +225,9 @@ fn look_again(spool: &Spool, wal_segment: &str) -> Result<Now> {
     Ok(if spool.exists(wal_segment)? { Now::Here } else { Now::Missing })
 }
 
-/// Whether the spool holds a segment that an earlier worker has fetched. One of another size than segments have, which a broken
-/// file system may leave, is removed and got again. (What a worker fetches while this call waits needs no such look: it was just
-/// compared with its checksum.)
+/// Returns whether the spool contains a segment that an earlier worker has fetched. A segment of the wrong size, which
+/// a broken file system may leave, is removed and fetched again. (What a worker fetches while this call waits needs no
+/// check, because it was just compared with its checksum.)
 fn is_whole(spool: &Spool, control: &PgControl, wal_segment: &str) -> Result<bool> {
     if !spool.exists(wal_segment)? {
         return Ok(false);
@@ -239,13 +240,13 @@ fn is_whole(spool: &Spool, control: &PgControl, wal_segment: &str) -> Result<boo
         "WAL segment '{wal_segment}' in the spool has {size} byte(s) instead of {} and is fetched again",
         control.wal_segment_size
     );
-    // First what was said about it, which without the segment would mean that it is in no archive
+    // First the status, because without the segment it would mean that the segment is in no archive
     spool.remove(&repo_format::spool::ok_name(wal_segment))?;
     spool.remove(wal_segment)?;
     Ok(false)
 }
 
-/// Whether more than half of what the spool may hold is in it. `taken` is a segment, for its size.
+/// Returns whether the spool is more than half full. `taken` is a segment, for its size.
 fn is_half_full(background: &Background, settings: &PrefetchSettings, taken: &Path) -> Result<bool> {
     let names = background.spool.list()?;
     let total = names.iter().filter(|name| wal_name::kind(name) == WalFileKind::Segment).count() as u64;
@@ -255,7 +256,7 @@ fn is_half_full(background: &Background, settings: &PrefetchSettings, taken: &Pa
     Ok(crate::push::queue::file_size(taken)?.saturating_mul(total) > settings.queue_max / 2)
 }
 
-/// Removes from the spool what PostgreSQL won't ask for next, and gives what it will ask for and is not there.
+/// Removes from the spool what PostgreSQL won't ask for next, and returns what it will ask for and is missing.
 fn needed(
     background: &Background,
     origin: &Origin,
@@ -278,7 +279,7 @@ fn needed(
     };
     let names = background.spool.list()?;
     for name in &names {
-        // Warnings beside a segment that stays must stay too
+        // Warnings of a segment that stays must stay too
         let belongs = name.strip_suffix(repo_format::spool::OK_EXTENSION).unwrap_or(name);
         let has_segment = names.binary_search_by(|other| other.as_str().cmp(belongs)).is_ok();
         let stays = has_segment && wanted.iter().any(|segment| segment == belongs);
@@ -315,7 +316,7 @@ mod tests {
 
     const EXEC_ID: &str = "1-00000000";
 
-    /// A data directory, a spool, and a repository that has no segment.
+    /// A data directory, a spool, and a repository without segments.
     struct Place {
         dir: tempfile::TempDir,
         background: Background,
@@ -356,7 +357,7 @@ mod tests {
             storage::put(&*self.repo.storage, &path.expect("path"), content, WriteOptions::ATOMIC).expect("put");
         }
 
-        /// Puts a segment of the right size there.
+        /// Creates a segment of the right size there.
         fn in_spool(&self) {
             let file = std::fs::File::create(self.background.spool.file(WAL)).expect("segment");
             file.set_len(16 << 20).expect("size");
@@ -366,19 +367,19 @@ mod tests {
             self.dir.path().join("got")
         }
 
-        /// The lock as a worker has it that a call with this id started.
+        /// Takes the lock like a worker that a call with this id started.
         fn worker(&self, exec_id: &str) -> Lock {
             let Background { lock_path, stanza, .. } = &self.background;
             Lock::acquire(LockRequest { lock_path, stanza, kinds: &[LockType::Archive], repo_keys: &[1], exec_id })
                 .expect("lock")
         }
 
-        /// `launch` is all that the worker does before it ends.
+        /// `launch` does everything that the worker does before it ends.
         fn get(&self, launch: impl Fn(&[String]) -> Result<()>) -> Result<bool> {
             self.get_while(|segments| launch(segments).map(|()| || true))
         }
 
-        /// `launch` returns what tells whether the worker has ended.
+        /// `launch` returns a closure that tells whether the worker has ended.
         fn get_while<W: FnMut() -> bool>(&self, launch: impl Fn(&[String]) -> Result<W>) -> Result<bool> {
             let settings = PrefetchSettings { queue_max: 64 << 20, missing_retry: true };
             let destination = self.destination();
@@ -541,14 +542,14 @@ mod tests {
     #[test]
     fn segment_that_the_worker_of_another_call_did_not_find_is_looked_for() {
         let place = Place::make();
-        // That worker looked before the segment was archived, and tells so only now
+        // That worker looked before the segment was archived, and reports the result only now
         let lock = place.worker("2-00000000");
         let spool = place.background.spool.clone();
         place.archive(b"archived");
         let is_over = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&is_over);
         let telling = std::thread::spawn(move || {
-            // Whenever the call looks
+            // Repeats the status, so that it is there whenever the call looks
             while !told.load(Ordering::SeqCst) {
                 spool.write_ok(WAL, &[]).expect("state");
             }
@@ -564,7 +565,7 @@ mod tests {
     fn call_that_loses_its_claim_begins_again() {
         let place = Place::make();
         place.archive(b"archived");
-        // A call of an earlier server begins while this one is under way
+        // A call of an earlier server begins while this call runs
         let launch = |_: &[String]| {
             std::mem::forget(Claim::new(&place.destination()));
             Ok(())

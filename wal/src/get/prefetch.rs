@@ -1,7 +1,7 @@
-//! Fetching segments in the background before PostgreSQL asks for them.
+//! Fetches segments in the background before PostgreSQL asks for them.
 //!
-//! The worker is told what to fetch. It puts each segment into the spool, and for the first that is missing a state that says
-//! so, as its last act.
+//! The worker is told what to fetch. It stores each segment in the spool. Its last step is to write a status for the
+//! first missing segment.
 
 use engine::{CancelToken, Error, Result};
 
@@ -13,20 +13,20 @@ use crate::repos::Repos;
 use crate::spool::Spool;
 use crate::workers::{Crew, Retry};
 
-/// How the worker works.
+/// The settings of the worker.
 #[derive(Clone, Copy, Debug)]
 pub struct Workers {
-    /// Segments fetched at the same time.
+    /// Number of segments to fetch in parallel.
     pub process_max: usize,
-    /// What a failed fetch is worth.
+    /// How to retry a failed fetch.
     pub retry: Retry,
 }
 
-/// Fetches the segments, up to the first missing one, several at the same time. A failure that concerns all
-/// of them is written into the spool, too.
+/// Fetches the segments up to the first missing one, several in parallel. A failure that concerns all of them is also
+/// written to the spool.
 ///
 /// # Errors
-/// The failure that concerns all segments. Trouble with single ones is in the spool.
+/// The failure that concerns all segments. Problems with single segments are in the spool.
 pub fn run(
     repos: &Repos,
     cluster: &Cluster,
@@ -74,7 +74,7 @@ fn fetch_all(
                     engine::warn!(process: process, "{warning}");
                 }
                 warnings.extend(more);
-                // Before the segment appears, so that whoever finds it finds them too
+                // Written before the segment appears, so that whoever finds the segment finds the warnings too
                 if !warnings.is_empty() {
                     spool.write_ok(segment, &warnings)?;
                 }
@@ -96,7 +96,7 @@ fn fetch_all(
             }
         }
     })?;
-    // What could be got was got before this is told
+    // Everything that could be fetched was fetched before this is reported
     if let Some(failure) = &findings.failure {
         engine::warn!("[{}] {}", failure.error.code, failure.error);
         return spool.write_error(failure.request.as_deref(), &with_lines(&failure.error, &failure.warnings));

@@ -1,4 +1,4 @@
-//! Getting one file out of a repository.
+//! Gets one file from a repository.
 
 use std::io::{Read, Write};
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -15,21 +15,22 @@ use super::find::{Answer, Candidate};
 
 /// Bytes moved at a time.
 const CHUNK: usize = 256 << 10;
-/// Buffers of so many bytes between two threads.
+/// Number of buffers between two threads.
 const CHUNKS_BESIDE: usize = 4;
 
-/// The most bytes of a file that is no segment; history files have some hundreds.
+/// The maximum size of a file that is not a segment. History files have some hundred bytes.
 const OTHER_MAX: u64 = 64 << 20;
 
-/// Writes the first stored file that can be read into `claim`. Returns its place in [`Answer::candidates`] and a warning for
-/// every one before it.
+/// Writes the first readable stored file to `claim`. Returns its index in [`Answer::candidates`] and a warning for each
+/// one before it.
 ///
-/// The content is compared with the checksum in the stored name, so that neither half a segment nor a damaged one ever gets
-/// the destination's name. Nothing is synced: after a crash PostgreSQL asks again.
+/// The content is compared with the checksum in the stored name, so that neither half a segment nor a damaged one ever
+/// gets the destination's name. Nothing is synced: after a crash PostgreSQL asks again.
 ///
 /// # Errors
-/// [`Fault::Stored`] if no stored file can be read, [`Fault::Destination`] if the claim cannot be written, which no other stored
-/// file would change. Both hold a [`ErrorCode::FileRead`] with a line for each attempt, as pgBackRest has it.
+/// [`Fault::Stored`] if no stored file can be read, [`Fault::Destination`] if the claim cannot be written, which no
+/// other stored file would change. Both contain an [`ErrorCode::FileRead`] with a line for each attempt, as in
+/// pgBackRest.
 pub fn fetch(
     answer: &Answer<'_>,
     claim: &mut Claim,
@@ -56,7 +57,7 @@ pub fn fetch(
 /// Why a stored file was not copied.
 #[derive(Debug)]
 pub enum Fault {
-    /// It cannot be read, or is damaged.
+    /// It can't be read, or is damaged.
     Stored(Error),
     /// The destination cannot be written.
     Destination(Error),
@@ -122,7 +123,7 @@ fn copy(
     }
     taken.map_err(Fault::Stored)?;
     if candidate.segment.is_none() && left == size_max {
-        // PostgreSQL would take an empty history for one without earlier timelines
+        // PostgreSQL would take an empty history for that of a timeline without ancestors
         let text = format!("'{}' is empty", storage.display(&candidate.path));
         return Err(Fault::Stored(Error::new(ErrorCode::Format, text)));
     }
@@ -136,12 +137,12 @@ fn copy(
     Ok(())
 }
 
-/// Whether a stored segment is decoded while what was decoded before is hashed and written.
+/// Whether a stored segment is decoded in parallel with hashing and writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decode {
-    /// One after the other: other segments keep the processors busy.
+    /// One after another, because other segments keep the processors busy.
     InTurn,
-    /// By a thread of its own: somebody waits for this segment.
+    /// On a separate thread, because somebody waits for this segment.
     Beside,
 }
 
@@ -155,7 +156,7 @@ fn read_some(reader: &mut dyn Read, buffer: &mut [u8], failed: &dyn Fn() -> Stri
     }
 }
 
-/// Gives all that is read to `take`.
+/// Passes everything that is read to `take`.
 fn each_chunk(
     mut reader: impl Read,
     failed: &dyn Fn() -> String,
@@ -199,11 +200,11 @@ fn each_chunk_beside(
         match std::thread::Builder::new().spawn_scoped(scope, read) {
             Ok(thread) => {
                 let result = take_chunks(filled, empty, take);
-                // That it panicked is told already, by what did not come
+                // The missing chunk already reports a panic
                 let _ = thread.join();
                 result
             }
-            // Where there is no thread to be had, one takes longer
+            // If no thread is available, one thread takes longer
             Err(_) => reader().map_or(Ok(()), |reader| each_chunk(reader, failed, take)),
         }
     })
@@ -212,7 +213,7 @@ fn each_chunk_beside(
 /// A chunk's size and buffer. One without bytes is the last.
 type Chunk = Result<(usize, Vec<u8>)>;
 
-/// Gives the chunks that another thread reads to `take`. Both channels go with an error, which ends the other thread.
+/// Passes the chunks that another thread reads to `take`. An error drops both channels, which ends the other thread.
 fn take_chunks(
     filled: Receiver<Chunk>,
     empty: SyncSender<Vec<u8>>,
@@ -238,7 +239,7 @@ mod tests {
         "unable to read".to_owned()
     }
 
-    /// Gives so many bytes, and then an error.
+    /// Returns this many bytes, and then an error.
     struct Broken(usize);
 
     impl Read for Broken {

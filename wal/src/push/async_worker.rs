@@ -1,4 +1,4 @@
-//! The worker that pushes in the background everything that PostgreSQL wants archived.
+//! The background worker that pushes everything that PostgreSQL wants archived.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,28 +13,28 @@ use crate::repos::Repos;
 use crate::spool::Spool;
 use crate::workers::{self, Crew, Retry};
 
-/// How long a worker goes on while new WAL keeps coming, before it leaves the rest to a new one, which reads its
-/// configuration anew.
+/// How long a worker continues while new WAL keeps coming. Then it leaves the rest to a new worker, which reads its
+/// configuration again.
 const GO_ON_MAX: Duration = Duration::from_secs(60);
 
-/// How the worker works.
+/// The settings of the worker.
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
-    /// How one file is pushed; the data directory is set.
+    /// How one file is pushed. The data directory is set.
     pub push: PushSettings,
     /// Bytes to push before the queue is looked at again.
     pub batch_size: u64,
-    /// What a failed push is worth.
+    /// How to retry a failed push.
     pub retry: Retry,
-    /// The file that PostgreSQL waits for, which is pushed before all others: an earlier one may fail every time.
+    /// The file that PostgreSQL waits for. It is pushed first, because an earlier file may fail every time.
     pub asked: Option<String>,
 }
 
-/// Pushes all that is ready below `wal_path` and writes each file's state into the spool. A failure that concerns all files is
-/// written there, too. `check_stop` says whether the operator stopped the stanza.
+/// Pushes everything that is ready below `wal_path` and writes each file's status to the spool. A failure that concerns
+/// all files is also written there. `check_stop` tells whether the operator stopped the stanza.
 ///
 /// # Errors
-/// The failure that concerns all files. Trouble with single files is in the spool.
+/// The failure that concerns all files. Problems with single files are in the spool.
 pub fn run(
     repos: &Repos,
     settings: &WorkerSettings,
@@ -56,8 +56,9 @@ pub fn run(
                 }
                 return Ok(());
             }
-            // Later PostgreSQL is just acknowledging what was pushed in the round before. In the first round all that waits counts,
-            // also what is pushed already: it is kept as long as an earlier file is not pushed
+            // In later rounds PostgreSQL is still acknowledging what was pushed before. In the first round everything
+            // that waits counts, including files that were pushed already, because PostgreSQL keeps them until earlier
+            // files are pushed
             let waiting = if first { ready } else { todo.clone() };
             let is_full = match settings.push.queue_max {
                 Some(queue_max) => queue::is_exceeded(wal_path, &waiting, queue_max)?.then_some(queue_max),
@@ -77,8 +78,9 @@ pub fn run(
     rounds().inspect_err(|error| spool.tell_all(error))
 }
 
-/// What PostgreSQL wants archived, and the part of it that is not pushed yet. States that nobody asks for any more are removed.
-/// `pushed` is what this worker has pushed, whose states are new whatever the clocks of the file systems say.
+/// Returns what PostgreSQL wants archived, and the part of it that is not pushed yet. Removes statuses that nobody asks
+/// for any more. `pushed` contains what this worker has pushed, whose statuses are new regardless of file system
+/// clocks.
 fn todo(spool: &Spool, wal_path: &Path, pushed: &BTreeSet<String>) -> Result<(Vec<String>, Vec<String>)> {
     let states = spool.list()?;
     let ready = queue::ready_list(wal_path)?;
@@ -100,7 +102,7 @@ fn todo(spool: &Spool, wal_path: &Path, pushed: &BTreeSet<String>) -> Result<(Ve
     Ok((ready, todo))
 }
 
-/// Takes the file that PostgreSQL waits for to the front, and leaves no more than a batch.
+/// Moves the file that PostgreSQL waits for to the front, and limits the list to a batch.
 fn limit(todo: &mut Vec<String>, wal_path: &Path, settings: &WorkerSettings) -> Result<()> {
     let segments = todo.iter().filter(|file| wal_name::kind(file).is_segment());
     let count = match queue::first_size(wal_path, segments)? {
@@ -125,7 +127,7 @@ fn begin_line(todo: &[String]) {
     engine::info!("push {} WAL file(s) to archive: {}{last}", todo.len(), todo.first().map_or("", String::as_str));
 }
 
-/// Gives up all that waits, so that PostgreSQL's disk does not fill.
+/// Drops everything that waits, so that PostgreSQL's disk does not fill.
 fn drop_all(spool: &Spool, todo: &[String], queue_max: u64) -> Result<()> {
     begin_line(todo);
     for file in todo {
@@ -136,7 +138,7 @@ fn drop_all(spool: &Spool, todo: &[String], queue_max: u64) -> Result<()> {
     Ok(())
 }
 
-/// Pushes one batch; `false` when it was cut short.
+/// Pushes one batch. Returns `false` if it was interrupted.
 fn round(
     repos: &Repos,
     settings: &WorkerSettings,
@@ -151,7 +153,7 @@ fn round(
     let process_max = settings.push.process_max;
     let left = AtomicUsize::new(todo.len());
     let push = |file: &String| {
-        // Towards the end there is less to do than there are workers
+        // Towards the end there are fewer files than workers
         let threads = process_max / left.load(Ordering::Relaxed).clamp(1, process_max.max(1));
         let path = wal_path.join(file);
         let push = || segment::push_file(&targets, &settings.push, &path, file, threads, None);
@@ -204,7 +206,7 @@ mod tests {
     const HISTORY: &str = "00000002.history";
     const SIZE: u64 = 4096;
 
-    /// Segments and a history file that wait, and a repository.
+    /// Waiting segments and a history file, and a repository.
     struct Place {
         dir: tempfile::TempDir,
         spool: Spool,
@@ -250,7 +252,7 @@ mod tests {
             std::fs::write(status.join(format!("{name}.ready")), "").expect("ready");
         }
 
-        /// Has the repository hold a segment with other content.
+        /// Stores a segment with other content in the repository.
         fn block(&self, segment: &str) {
             let id = "15-1".parse().expect("archive id");
             let name = format!("{segment}-{}", "0".repeat(40));
@@ -288,7 +290,7 @@ mod tests {
         let (_, mut todo) = todo(&place.spool, place.dir.path(), &BTreeSet::new()).expect("todo");
         limit(&mut todo, place.dir.path(), &place.settings).expect("limit");
         assert_eq!(todo, [HISTORY, SEGMENTS[0]]);
-        // One that is not there any more
+        // A file that no longer exists
         place.settings.asked = Some("00000003.history".to_owned());
         limit(&mut todo, place.dir.path(), &place.settings).expect("limit");
         assert_eq!(todo, [HISTORY, SEGMENTS[0]]);
@@ -300,7 +302,7 @@ mod tests {
         place.settings.batch_size = SIZE;
         place.settings.push.queue_max = Some(3 * SIZE);
         let more = format!("{}4", &SEGMENTS[0][..23]);
-        // Comes while the first round runs, and PostgreSQL has acknowledged nothing yet
+        // It arrives during the first round, and PostgreSQL has acknowledged nothing yet
         let calls = std::cell::Cell::new(0);
         let check_stop = || {
             calls.set(calls.get() + 1);

@@ -1,4 +1,4 @@
-//! Whether the cluster is the one that the repositories hold, and where its WAL goes.
+//! Checks that the repositories belong to the cluster, and determines where its WAL is stored.
 
 use engine::repo::archive_find::{self, Listed};
 use engine::repo::{Repo, info_files};
@@ -21,11 +21,11 @@ pub struct Target<'a> {
     pub archive_id: ArchiveId,
     /// How files of the archive are encrypted.
     pub cipher: Cipher,
-    /// What the archive has from the segment on that is to be pushed, where that came with archive.info.
+    /// The listing of the archive from the segment to push on, if it was loaded together with archive.info.
     pub listed: Option<Listed>,
 }
 
-/// Where WAL of the cluster goes.
+/// Where WAL of the cluster is stored.
 #[derive(Clone)]
 pub struct Targets<'a> {
     /// Version of the cluster.
@@ -34,16 +34,16 @@ pub struct Targets<'a> {
     pub system_id: u64,
     /// The repositories that can take it.
     pub repos: Vec<Target<'a>>,
-    /// What is wrong with the others, one `repoN: [ErrorType] message` each. The push then fails after the file is stored
-    /// where it can be.
+    /// Problems of the other repositories, one `repoN: [ErrorType] message` each. The push fails after it has stored
+    /// the file where it could.
     pub errors: Vec<String>,
 }
 
-/// Reads `pg_control` (when the data directory is known) and every repository's archive.info. From servers comes meanwhile what
-/// they have from `segment` on.
+/// Reads `pg_control` (if the data directory is known) and every repository's archive.info. On servers it also lists
+/// the archive from `segment` on, at the same time.
 ///
 /// # Errors
-/// Those of reading `pg_control`, and [`ErrorCode::RepoInvalid`] when no repository fits.
+/// Errors of reading `pg_control`, and [`ErrorCode::RepoInvalid`] if no repository matches.
 pub fn check<'a>(repos: &'a Repos, settings: &PushSettings, segment: Option<&WalSegment>) -> Result<Targets<'a>> {
     let mut reference: Option<(PgVersion, u64)> = match &settings.pg_path {
         Some(path) => {
@@ -78,14 +78,14 @@ pub fn check<'a>(repos: &'a Repos, settings: &PushSettings, segment: Option<&Wal
 
 type Loaded = (Result<ArchiveInfo>, Option<Listed>);
 
-/// Loads archive.info, and the listing of a segment's directory in the archive that is likely the right one.
+/// Loads archive.info, and lists a segment's directory in the archive that is probably the right one.
 fn load(repo: &Repo, stanza: &Stanza, ahead: Option<(PgVersion, &WalSegment)>) -> Loaded {
     let info = || info_files::load_archive_info(repo, stanza);
     match ahead.filter(|_| repo.storage.features().remote) {
         Some((version, segment)) => {
             let list = || archive_find::list_ahead(&*repo.storage, stanza, version, segment);
             let (info, listed) = side_by_side::both(true, info, list);
-            // What is wrong with it shows when it is listed again
+            // A problem appears again when it is listed later
             (info, listed.ok())
         }
         None => (info(), None),

@@ -1,7 +1,7 @@
-//! The call of PostgreSQL when a worker pushes in the background: it looks for the segment's state in the spool, starts the
-//! worker when there is none, and waits.
+//! The process that PostgreSQL calls while a worker pushes in the background: it looks for the segment's status in the
+//! spool, starts the worker if none is running, and waits.
 //!
-//! Where the worker has already pushed the segment, the whole way is one look into the spool.
+//! If the worker has already pushed the segment, one look into the spool is all that happens.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,15 +11,16 @@ use engine::{CancelToken, Error, ErrorCode, Result};
 use crate::background::Background;
 use crate::path::file_name;
 
-/// A worker that has gone without a word about the file, most likely killed, is replaced after this time. Long enough for a new
-/// worker to take its lock.
+/// A worker that ended without a status for the file, most likely because it was killed, is replaced after this time,
+/// which is long enough for a new worker to take its lock.
 const LAUNCH_AGAIN: Duration = Duration::from_secs(2);
 
-/// Waits until the worker has pushed a file; `launch` starts a worker that pushes from the directory given, this file first.
+/// Waits until the worker has pushed a file. `launch` starts a worker that pushes from the given directory, this file
+/// first.
 ///
 /// # Errors
-/// The error that the worker met with this file (or with all), [`ErrorCode::ArchiveTimeout`] when it does not come to it in
-/// time, and those of the spool, the lock and `launch`.
+/// The worker's error with this file (or with all), [`ErrorCode::ArchiveTimeout`] if it does not push the file in time,
+/// and errors of the spool, the lock and `launch`.
 pub fn push(
     background: &Background,
     wal_file: &Path,
@@ -35,7 +36,7 @@ pub fn push(
     Ok(())
 }
 
-/// Waits for a worker that has not pushed the file yet, or is still to be started.
+/// Waits for a worker that has not pushed the file yet, or has to be started.
 fn wait(
     background: &Background,
     wal_file: &Path,
@@ -44,15 +45,15 @@ fn wait(
     cancel: &CancelToken,
 ) -> Result<()> {
     let spool = &background.spool;
-    // An error that is there already is that of an earlier attempt, which a new worker may do better; the earlier worker may
-    // still be busy with other files. Three calls that fail at once would make PostgreSQL rest for a minute
+    // An error that exists already is from an earlier attempt. A new worker may succeed, and the earlier worker may
+    // still be busy with other files. Three failed calls in a row would make PostgreSQL pause for a minute
     let stale = spool.has_error(name)?;
     let mut poll = background.poll();
     let mut launched: Option<Instant> = None;
     loop {
         let may_launch = launched.is_none_or(|launched| launched.elapsed() > LAUNCH_AGAIN);
         if may_launch && let Some(lock) = background.try_lock()? {
-            // Made here so that PostgreSQL's log tells why it can't be made
+            // Created here so that PostgreSQL's log shows why it can't be created
             spool.create()?;
             spool.clear_errors(name)?;
             if spool.is_stale(name, wal_file)? {
@@ -64,8 +65,8 @@ fn wait(
         }
         let more = poll.more(cancel)?;
         let fail = !stale || launched.is_some() || !more;
-        // A stale state was removed before the worker was started, so what is there now is new, whatever the clocks of the file
-        // systems say. The worker of another call may not have come to a stale state yet
+        // A stale status was removed before the worker was started, so an existing status is new, regardless of file
+        // system clocks. The worker of another call may not have reached a stale status yet
         let is_new = launched.is_some() || !spool.is_stale(name, wal_file)?;
         if is_new && spool.status(name, fail, true)? {
             return Ok(());
@@ -109,7 +110,7 @@ mod tests {
         }
     }
 
-    /// The lock as a worker has it that a call with this id started.
+    /// Takes the lock like a worker that a call with this id started.
     fn worker(background: &Background, exec_id: &str) -> Lock {
         let Background { lock_path, stanza, .. } = background;
         Lock::acquire(LockRequest { lock_path, stanza, kinds: &[LockType::Archive], repo_keys: &[1], exec_id })

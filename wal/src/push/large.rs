@@ -1,9 +1,9 @@
-//! Pushing a segment that is too large to be held in memory, on several cores.
+//! Pushes a segment that is too large to be held in memory, on several cores.
 //!
-//! The name of a stored segment holds its checksum, and no storage gives a file its name only when it is complete. So the
-//! segment is read twice, but at the same time: one thread finds the checksum while others compress ahead, as far as a bounded
-//! queue goes. As soon as the name is known, what was compressed is encrypted and written. Where the system gives no more threads,
-//! the segment is read twice in turn.
+//! The name of a stored segment contains its checksum, and storage drivers need a file's name before its content. So
+//! the segment is read twice, at the same time: one thread calculates the checksum while others compress ahead, as far
+//! as a bounded queue allows. As soon as the name is known, the compressed pieces are encrypted and written. If the
+//! system starts no more threads, the segment is read twice in sequence.
 
 use std::sync::mpsc::{self, SyncSender};
 use std::thread::{self, ScopedJoinHandle};
@@ -22,15 +22,15 @@ use crate::repos::repo_error;
 /// Compressed pieces, of at most [`CHUNK`] bytes each, that wait for the name or for the storage.
 const QUEUE_PIECES: usize = 32;
 
-/// What a chunk was when it was read, to compare both times.
+/// The fingerprint of a chunk, to compare both reads.
 type Fingerprint = [u8; 16];
 
-/// Stores a segment in several repositories that lack it. `known` gets the checksum before anything is written and returns the
-/// name that the segment is stored under.
+/// Stores a segment in several repositories that lack it. `known` gets the checksum before anything is written and
+/// returns the name under which to store the segment.
 ///
 /// # Errors
-/// Those of reading, compressing and `known`, after which no repository has the segment. What goes wrong with single
-/// repositories is added to `errors`.
+/// Errors of reading, compressing and `known`, after which no repository has the segment. Problems of single
+/// repositories are added to `errors`.
 pub(super) fn store(
     targets: &[&Target<'_>],
     settings: &PushSettings,
@@ -41,7 +41,7 @@ pub(super) fn store(
     store_with(true, targets, settings, source, known, errors)
 }
 
-/// The same; tests pretend that no thread can be started.
+/// Implements [`store`]. Tests pretend that no thread can be started.
 fn store_with(
     may_spawn: bool,
     targets: &[&Target<'_>],
@@ -51,12 +51,12 @@ fn store_with(
     errors: &mut Vec<String>,
 ) -> Result<()> {
     thread::scope(|scope| {
-        // The checksum is found by this thread where there is no other
+        // Without another thread, this thread calculates the checksum
         let hashing = may_spawn.then(|| thread::Builder::new().spawn_scoped(scope, || hash(source)).ok()).flatten();
         let (sender, pieces) = mpsc::sync_channel(QUEUE_PIECES);
         let ahead = move || compress(source, settings.compression, |piece| send(piece, &sender));
         let compressing = may_spawn.then(|| thread::Builder::new().spawn_scoped(scope, ahead).ok()).flatten();
-        // An error on the way drops the queue's end, which ends the compression, and the writers, which abandons the files
+        // An error here drops the queue's end, which ends the compression, and the writers, which abandons the files
         let (checksum, before) = hashing.map_or_else(|| hash(source), join)?;
         let mut sinks = Sinks::create(targets, settings, &known(checksum, errors)?, errors);
         let after = match compressing {
@@ -96,8 +96,8 @@ fn hash(source: &Source<'_>) -> Result<(Sha1, Vec<Fingerprint>)> {
     Ok((hasher.finish(), fingerprints))
 }
 
-/// Gives what was compressed to `take`, piece by piece. A compressor with many threads hands over a lot at once: in pieces of
-/// bounded size it is the queue that says how much waits.
+/// Passes the compressed data to `take`, piece by piece. A compressor with many threads returns a lot at once. Pieces
+/// of bounded size ensure that the length of the queue limits the memory.
 fn compress(
     source: &Source<'_>,
     compression: Compression,
@@ -121,25 +121,25 @@ fn compress(
 }
 
 fn send(piece: &[u8], pieces: &SyncSender<Vec<u8>>) -> Result<()> {
-    pieces.send(piece.to_vec()).map_err(|_| Error::new(ErrorCode::FileWrite, "nobody takes the compressed WAL"))
+    pieces.send(piece.to_vec()).map_err(|_| Error::new(ErrorCode::FileWrite, "no thread accepts the compressed WAL"))
 }
 
 /// The repositories' ends of the segment.
 struct Sinks<'a> {
     sinks: Vec<Sink<'a>>,
-    /// Kept from piece to piece.
+    /// A buffer that is reused for each piece.
     encrypted: Vec<u8>,
 }
 
 struct Sink<'a> {
     target: &'a Target<'a>,
     encryptor: Encryptor,
-    /// Gone after an error, which makes the storage abandon the file.
+    /// `None` after an error, which makes the storage abandon the file.
     writer: Option<Box<dyn RepoWriter>>,
 }
 
 impl Sink<'_> {
-    /// Runs one step unless an earlier one failed, and notes what goes wrong.
+    /// Runs a step unless an earlier one failed, and records a failure.
     fn step(&mut self, errors: &mut Vec<String>, step: impl FnOnce(&mut Encryptor, &mut dyn RepoWriter) -> Result<()>) {
         if let Some(writer) = &mut self.writer
             && let Err(error) = step(&mut self.encryptor, &mut **writer)
@@ -165,7 +165,7 @@ impl<'a> Sinks<'a> {
         Sinks { sinks, encrypted: Vec::new() }
     }
 
-    /// Writes a piece wherever no earlier one failed.
+    /// Writes a piece to each repository that has not failed.
     fn take(&mut self, piece: &[u8], errors: &mut Vec<String>) {
         for sink in &mut self.sinks {
             sink.step(errors, |encryptor, writer| {
@@ -176,7 +176,7 @@ impl<'a> Sinks<'a> {
         }
     }
 
-    /// Writes what follows the last piece.
+    /// Writes the end of the encrypted stream to each repository that has not failed.
     fn end(&mut self, errors: &mut Vec<String>) {
         for sink in &mut self.sinks {
             sink.step(errors, |encryptor, writer| {
@@ -187,7 +187,7 @@ impl<'a> Sinks<'a> {
         }
     }
 
-    /// Makes the segment appear, durable, in every repository that has taken all of it.
+    /// Makes the segment appear, durable, in every repository that accepted all of it.
     fn finish(self, errors: &mut Vec<String>) {
         for sink in self.sinks {
             if let Some(writer) = sink.writer
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     const SEGMENT: &str = "000000010000000000000001";
-    /// More than the queue holds, and no multiple of a chunk.
+    /// More than the queue can hold, and not a multiple of a chunk.
     const SIZE: usize = (QUEUE_PIECES + 8) * CHUNK + 12345;
 
     fn settings(compression: Compression) -> PushSettings {
@@ -335,7 +335,7 @@ mod tests {
         let target = target(&repo, Cipher::None);
         let source = Source::open(&path, 2).expect("open");
         let change = |checksum: Sha1, _: &mut Vec<String>| {
-            // The compression has stopped before the last chunk, since its queue is full
+            // The compression has stopped before the last chunk, because its queue is full
             let mut changed = content.clone();
             changed[SIZE - 1] ^= 1;
             std::fs::write(&path, changed).expect("change");

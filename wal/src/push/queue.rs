@@ -1,4 +1,4 @@
-//! How much WAL waits to be archived, and when it is too much.
+//! Determines how much WAL waits to be archived, and whether it is too much.
 
 use std::path::Path;
 
@@ -6,15 +6,15 @@ use engine::{Error, ErrorCode, Result};
 use repo_format::size::format_size;
 use repo_format::wal_name;
 
-/// PostgreSQL's directory of archive states, below that of the WAL.
+/// PostgreSQL's directory of archive statuses, below the WAL directory.
 const ARCHIVE_STATUS: &str = "archive_status";
-/// Follows the name of a file that PostgreSQL wants archived.
+/// The suffix of a file that PostgreSQL wants archived.
 const READY: &str = ".ready";
 
-/// Names of the files that PostgreSQL wants archived, sorted.
+/// Returns the names of files that PostgreSQL wants archived, sorted.
 ///
 /// # Errors
-/// [`ErrorCode::PathMissing`] or [`ErrorCode::PathOpen`] when PostgreSQL's list can't be read.
+/// [`ErrorCode::PathMissing`] or [`ErrorCode::PathOpen`] if PostgreSQL's list can't be read.
 pub fn ready_list(wal_path: &Path) -> Result<Vec<String>> {
     let path = wal_path.join(ARCHIVE_STATUS);
     let failed = |error: std::io::Error| {
@@ -35,10 +35,10 @@ pub fn ready_list(wal_path: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Whether the files that wait are more than `queue_max` bytes. Each segment is taken to be as large as the first one.
+/// Returns whether the waiting files exceed `queue_max` bytes. Each segment counts with the size of the first one.
 ///
 /// # Errors
-/// [`ErrorCode::FileOpen`] if a file cannot be examined.
+/// [`ErrorCode::FileOpen`] if a file can't be examined.
 pub fn is_exceeded(wal_path: &Path, ready: &[String], queue_max: u64) -> Result<bool> {
     let (segments, others): (Vec<&String>, Vec<&String>) =
         ready.iter().partition(|name| wal_name::kind(name).is_segment());
@@ -53,7 +53,7 @@ pub fn is_exceeded(wal_path: &Path, ready: &[String], queue_max: u64) -> Result<
     Ok(size > queue_max)
 }
 
-/// The first file that is there, and its size in bytes. PostgreSQL may just be taking away those that it has acknowledged.
+/// Returns the first existing file and its size in bytes. PostgreSQL may just be removing acknowledged files.
 ///
 /// # Errors
 /// [`ErrorCode::FileOpen`].
@@ -86,7 +86,7 @@ pub fn file_size(path: &Path) -> Result<u64> {
     }
 }
 
-/// The warning about a file that is given up so that PostgreSQL's disk does not fill.
+/// Returns the warning about a file that is dropped so that PostgreSQL's disk does not fill.
 pub fn drop_warning(name: &str, queue_max: u64) -> String {
     format!("dropped WAL file '{name}' because archive queue exceeded {}", format_size(queue_max))
 }

@@ -1,4 +1,4 @@
-//! Pushing one file into every repository.
+//! Pushes one file to every repository.
 
 use std::fs::{File, Metadata};
 use std::io::Read;
@@ -24,11 +24,12 @@ use super::check::{Target, Targets};
 use super::{large, stored};
 use crate::repos::repo_error;
 
-/// Files up to this size are read once and kept in memory in their stored form; larger ones are read twice ([`large`]), so that
-/// memory stays bounded: the name of a stored segment holds its checksum and must be known before the first byte is written.
+/// Files up to this size are read once and kept in memory in their stored form. Larger files are read twice
+/// ([`large`]), so that memory stays bounded: the name of a stored segment contains its checksum and must be known
+/// before the first byte is written.
 const IN_MEMORY_MAX: u64 = 64 << 20;
 
-/// The most bytes of a file that is no segment; history files have some hundreds.
+/// The maximum size of a file that is not a segment. History files have some hundred bytes.
 const OTHER_MAX: u64 = IN_MEMORY_MAX;
 
 /// A smaller file is not worth the start of threads.
@@ -40,18 +41,18 @@ pub(super) const CHUNK: usize = 1 << 20;
 /// Bytes that tell a segment's version and system identifier.
 const HEADER: usize = 512;
 
-/// A file read once: its checksum, and its bytes as they are stored before encryption.
+/// A file that was read once: its checksum, and its stored bytes before encryption.
 pub type Encoded = (Sha1, Vec<u8>);
 
-/// What [`begin`] began.
+/// Work that [`begin`] has started.
 #[derive(Debug)]
 pub struct Begun<'scope> {
     state: State,
     thread: ScopedJoinHandle<'scope, Result<Encoded>>,
 }
 
-/// Begins to read and compress a segment before it is known where it goes, since repositories on servers take a while to
-/// answer. Nothing where nothing is gained by that.
+/// Starts to read and compress a segment before its destination is known, because repositories on servers take a while
+/// to answer. Returns `None` if that gains nothing.
 pub fn begin<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     repos: &[Repo],
@@ -62,7 +63,7 @@ pub fn begin<'scope, 'env>(
     if !wal_name::kind(name).is_segment() || !repos.iter().any(|repo| repo.storage.features().remote) {
         return None;
     }
-    // What is wrong with the file is told when its turn has come
+    // Problems with the file are reported later
     let source = Source::open(path, settings.process_max).ok().filter(|source| source.size <= IN_MEMORY_MAX)?;
     let state = source.state;
     let thread = std::thread::Builder::new().spawn_scoped(scope, move || encode(&source, settings.compression)).ok()?;
@@ -71,13 +72,13 @@ pub fn begin<'scope, 'env>(
 
 /// Stores one file in all repositories that lack it and returns warnings.
 ///
-/// A segment (also a partial one) that a repository holds with the same content is left there; any other file is written
-/// without a look at what is there. One repository that fails does not keep the others from getting the file. `threads`
-/// compress a large segment. `begun` is what [`begin`] began.
+/// A segment (or partial segment) that a repository already has with the same content is left there. Any other file is
+/// written without a check. A failing repository does not keep the others from getting the file. `threads` compress a
+/// large segment. `begun` is the result of [`begin`].
 ///
 /// # Errors
 /// [`ErrorCode::ArchiveMismatch`] or [`ErrorCode::VersionNotSupported`] for a segment of another cluster,
-/// [`ErrorCode::ArchiveDuplicate`] when a repository has the segment with other content, the source's read errors, and
+/// [`ErrorCode::ArchiveDuplicate`] if a repository has the segment with other content, read errors of the source, and
 /// [`ErrorCode::Command`] with one line per repository that does not have the file now.
 pub fn push_file(
     targets: &Targets<'_>,
@@ -97,7 +98,7 @@ fn push_opened(
     name: &str,
     begun: Option<Begun<'_>>,
 ) -> Result<Vec<String>> {
-    // Of another file it is worth nothing
+    // Work on another file is useless
     let begun = begun.filter(|begun| begun.state == file.state);
     let mut warnings = Vec::new();
     let mut errors = targets.errors.clone();
@@ -109,7 +110,7 @@ fn push_opened(
     } else {
         push_other(targets, settings, file, name, &mut errors)?;
     }
-    // What is acknowledged is the file of that name
+    // The caller acknowledges the file that has this name now
     file.check_unchanged()?;
     if errors.is_empty() {
         return Ok(warnings);
@@ -117,7 +118,7 @@ fn push_opened(
     Err(Error::new(ErrorCode::Command, format!("archive-push command encountered error(s):\n{}", errors.join("\n"))))
 }
 
-/// Pushes a timeline history or backup history file, as it is, over whatever is there.
+/// Pushes a timeline history or backup history file unchanged, and overwrites an existing one.
 fn push_other(
     targets: &Targets<'_>,
     settings: &PushSettings,
@@ -145,8 +146,8 @@ pub(super) struct Source<'a> {
     threads: usize,
 }
 
-/// What changes when a file is written to, renamed, or replaced by another one: device, number, size, and the times of the last
-/// write and of the last change of any kind.
+/// What changes when a file is written to, renamed, or replaced: device, inode, size, and the times of the last write
+/// and of the last status change.
 type State = (u64, u64, u64, (i64, i64), (i64, i64));
 
 fn state(of: &Metadata) -> State {
@@ -173,15 +174,15 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// A compressor for the file, with as many threads as it is worth.
+    /// Creates a compressor for the file, with as many threads as it is worth.
     pub(super) fn compressor(&self, compression: Compression) -> Result<Compressor> {
         if self.size < PARALLEL_MIN {
             return Compressor::new(compression, Framing::Full);
         }
-        // More of them than cores would only take memory
+        // More threads than cores would only use memory
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         match Compressor::parallel(compression, self.threads.min(cores)) {
-            // Where there are no threads to be had, one takes longer, which is better than no archive
+            // If no threads are available, one takes longer, which is better than no archive
             Err(error) if error.code == ErrorCode::Kernel => {
                 engine::debug!("{}: going on with one thread", error.message);
                 Compressor::new(compression, Framing::Full)
@@ -194,13 +195,13 @@ impl<'a> Source<'a> {
         Error::from_io(ErrorCode::FileRead, format!("unable to read '{}'", self.path.display()), error)
     }
 
-    /// Makes sure that the path still leads to the file that was opened, and that nobody has changed it since.
+    /// Checks that the path still leads to the opened file, and that nobody has changed the file since.
     ///
-    /// A push can outlive the server that called it. The next server has the file pushed again and then recycles it, so what the
-    /// earlier push reads may be half of one segment and half of another. The cluster may even be another one by now.
+    /// A push can outlive the server that called it. The next server pushes the file again and then recycles it, so the
+    /// earlier push may read half of one segment and half of another. The cluster may even be a different one by now.
     ///
     /// # Errors
-    /// [`ErrorCode::FileRead`]. PostgreSQL calls again, and gets the answer for what is there then.
+    /// [`ErrorCode::FileRead`]. PostgreSQL then calls again, and gets the answer for the current file.
     pub(super) fn check_unchanged(&self) -> Result<()> {
         let now = std::fs::metadata(self.path).map_err(|error| self.failed(error))?;
         if state(&now) == self.state {
@@ -210,7 +211,7 @@ impl<'a> Source<'a> {
         Err(Error::new(ErrorCode::FileRead, text))
     }
 
-    /// Reads the file from its start to its end in chunks of [`CHUNK`] bytes, the last of which may be shorter.
+    /// Reads the file in chunks of [`CHUNK`] bytes, the last of which may be shorter.
     pub(super) fn each_chunk(&self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         use std::os::unix::fs::FileExt;
         let mut buffer = vec![0; CHUNK];
@@ -269,8 +270,8 @@ fn push_segment(
     warnings: &mut Vec<String>,
     errors: &mut Vec<String>,
 ) -> Result<()> {
-    // What is there already decides whether compressing is needed at all. It is rarely there: nothing is gained by waiting for
-    // the answer of a server
+    // The lookup decides whether compression is needed at all. The segment rarely exists, so waiting for a server's
+    // answer first gains nothing
     let remote = targets.repos.iter().any(|target| target.repo.storage.features().remote);
     let (mut present, mut missing) = (Vec::new(), Vec::new());
     let look = || {
@@ -295,7 +296,8 @@ fn push_segment(
         None => Ok(None),
     };
     let (encoded, _) = side_by_side::both(remote, ahead, look);
-    // What the checksum decides, before anything is written: what is there must be the same, and the name of the rest
+    // What the checksum decides, before anything is written: existing segments must have the same, and it is part of
+    // the new name
     let (mut replaced, mut pushed) = (Vec::new(), None);
     let known = |checksum: Sha1, errors: &mut Vec<String>| -> Result<String> {
         pushed = Some(checksum);
@@ -303,7 +305,7 @@ fn push_segment(
         for (target, found, damage) in present {
             let repo_key = target.repo.key;
             if found.name.checksum != checksum {
-                // Corruption, split brain, or worse: nothing of it may go anywhere
+                // Corruption, split brain, or worse: store it nowhere
                 return Err(stored::duplicate(target, name));
             }
             if let Some(damage) = damage {
@@ -344,9 +346,9 @@ fn push_segment(
     } else {
         large::store(&missing, settings, source, known, errors)?;
     }
-    // After an error the file is pushed again, and all this is looked at then
+    // After an error the file is pushed again, and all this is checked then
     let Some(checksum) = pushed.filter(|_| errors.len() == failed_before) else { return Ok(()) };
-    // The damaged file of another compression goes when the whole one is there
+    // Remove the damaged file of another compression once the intact one is stored
     for (target, path) in replaced {
         if let Err(error) = target.repo.storage.remove(&path) {
             errors.push(repo_error(target.repo.key, &error));
@@ -366,13 +368,13 @@ fn push_segment(
     Ok(())
 }
 
-/// What a repository has of a segment.
+/// Looks up a segment in a repository.
 fn find(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<Option<FoundSegment>> {
     let (segment, partial) = match name.strip_suffix(PARTIAL_SUFFIX) {
         Some(segment) => (segment, true),
         None => (name, false),
     };
-    // One look never waits, so there is nothing to cancel
+    // A single lookup never waits, so there is nothing to cancel
     let cancel = CancelToken::new();
     let mut find = WalSegmentFind::new(&*target.repo.storage, stanza, target.archive_id, Duration::ZERO, &cancel)
         .with_listed(target.listed.clone());
@@ -380,7 +382,7 @@ fn find(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<Option<Found
     let found = find.find(&segment, partial)?;
     let unfinished = find.into_temporary();
     if !unfinished.is_empty() {
-        // Of a push that was killed, or of one that goes on
+        // Of a push that was killed, or of a running one
         let directory = layout::wal_dir(stanza, target.archive_id, &segment);
         let names = unfinished.iter().map(String::as_str);
         temporary::sweep(&*target.repo.storage, &directory, names, found.as_ref().map(|found| &found.path));
@@ -388,8 +390,8 @@ fn find(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<Option<Found
     Ok(found)
 }
 
-/// Makes the name of a stored segment durable. Whoever wrote it synced its content before it got its name, but may have been
-/// ended before the name was; PostgreSQL then asks again and must not be told of success too early.
+/// Makes the name of a stored segment durable. Its writer synced the content before the rename, but may have ended
+/// before the name was durable. PostgreSQL then asks again and must not be told of success too early.
 fn sync_entry(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<()> {
     let segment = name.strip_suffix(PARTIAL_SUFFIX).unwrap_or(name).parse()?;
     let storage = &target.repo.storage;
@@ -419,7 +421,7 @@ fn checksum(source: &Source<'_>) -> Result<Sha1> {
     Ok(hasher.finish())
 }
 
-/// Writes the same bytes into several repositories, side by side, and returns what went wrong.
+/// Writes the same bytes to several repositories in parallel, and returns the failures.
 fn store(targets: &[&Target<'_>], settings: &PushSettings, file: &str, content: &[u8]) -> Vec<String> {
     let one = |target: &Target<'_>| -> Result<()> {
         let mut writer = create(target, settings, file)?;
@@ -449,7 +451,7 @@ fn store(targets: &[&Target<'_>], settings: &PushSettings, file: &str, content: 
         let threads: Vec<_> = targets.iter().map(|target| (target, begin(target))).collect();
         let results = threads.into_iter().map(|(target, thread)| match thread {
             Ok(thread) => thread.join().unwrap_or_else(|_| Err(panicked("stores"))),
-            // Without a thread the repositories get the file one after the other
+            // Without threads, the repositories get the file one after another
             Err(_) => one(target),
         });
         targets.iter().zip(results).filter_map(failed).collect()
@@ -583,7 +585,7 @@ mod tests {
         );
     }
 
-    /// Pushes content for a repository that was listed before.
+    /// Pushes content to a repository that was listed before.
     fn push_listed(dir: &std::path::Path, repo: &Repo, content: &[u8], listed: Option<Listed>) -> Result<Vec<String>> {
         let source = dir.join(SEGMENT);
         std::fs::write(&source, content).expect("segment");
@@ -611,7 +613,7 @@ mod tests {
         let error = push_listed(dir.path(), &repo, &[2; 4096], Some(second)).expect_err("second");
         assert_eq!(error.code, ErrorCode::ArchiveDuplicate);
         assert!(error.message.contains("already exists in the repo1 archive with a different checksum"), "{error}");
-        // Nor is either of them the next time
+        // Nor does either succeed the next time
         for content in [1, 2] {
             let error = push_listed(dir.path(), &repo, &[content; 4096], None).expect_err("both are there");
             assert!(error.message.contains("[ArchiveDuplicateError] duplicates found"), "{error}");

@@ -1,7 +1,7 @@
-//! Whether a segment that a repository has is whole, and the only one of its name.
+//! Checks that a segment in a repository is intact, and the only one of its name.
 //!
-//! A writer that was cut off may have left half a file under the right name: an earlier release, another program, a network
-//! file system that lost what it had acknowledged. A push that believed the name would lose the segment.
+//! An interrupted writer may have left half a file under the right name: an earlier release, another program, or a
+//! network file system that lost acknowledged data. A push that trusted the name would lose the segment.
 
 use std::io::Read;
 
@@ -21,11 +21,11 @@ const CHUNK: usize = 256 << 10;
 
 /// Reads a stored segment of `size` bytes and compares its content with the checksum in its name.
 ///
-/// An object store shows an object only when all of it is there, so it is asked for the size alone. An empty object may be what
-/// another program has left.
+/// An object store shows an object only when it is complete, so there only the size is checked. Another program may
+/// have left an empty object.
 ///
 /// # Errors
-/// [`ErrorCode::Checksum`] for other content, [`ErrorCode::Format`] for another size, and those of reading.
+/// [`ErrorCode::Checksum`] for other content, [`ErrorCode::Format`] for another size, and errors of reading.
 pub(super) fn check(target: &Target<'_>, found: &FoundSegment, size: u64) -> Result<()> {
     let storage = &target.repo.storage;
     if !storage.features().paths {
@@ -66,7 +66,7 @@ pub(super) fn check(target: &Target<'_>, found: &FoundSegment, size: u64) -> Res
     Ok(())
 }
 
-/// Compares the size of a stored segment with that of the WAL file, as far as compression and encryption let it be known.
+/// Compares the size of a stored segment with the size of the WAL file, as far as compression and encryption allow it.
 fn check_size(target: &Target<'_>, found: &FoundSegment, size: u64) -> Result<()> {
     let storage = &target.repo.storage;
     let Some(entry) = storage.info(&found.path)? else {
@@ -82,13 +82,13 @@ fn check_size(target: &Target<'_>, found: &FoundSegment, size: u64) -> Result<()
     Err(Error::new(ErrorCode::Format, text))
 }
 
-/// Whether the archive has a segment with other content than the one that was just stored. Two clusters that push the same segment
-/// at the same time both find nothing before they store it, and store it under different names. The one that stores it later sees
-/// the other's here. An object store is not asked: every push would take one more request, and of what both stored
-/// archive-get refuses either.
+/// Returns whether the archive has a segment with other content than the one that was just stored. Two clusters that
+/// push the same segment at the same time both find nothing before they store it, and store it under different names.
+/// The later one sees the other's file here. An object store is not asked, because every push would need one more
+/// request, and archive-get refuses both files.
 ///
 /// # Errors
-/// The directory cannot be listed.
+/// The directory can't be listed.
 pub(super) fn has_other(target: &Target<'_>, stanza: &Stanza, name: &str, checksum: Sha1) -> Result<bool> {
     if !target.repo.storage.features().paths {
         return Ok(false);
@@ -100,7 +100,7 @@ pub(super) fn has_other(target: &Target<'_>, stanza: &Stanza, name: &str, checks
     Ok(same_name.filter_map(|stored| stored.parse::<ArchivedSegment>().ok()).any(|stored| stored.checksum != checksum))
 }
 
-/// The error for a segment that an archive has with other content.
+/// Returns the error for a segment that an archive has with other content.
 pub(super) fn duplicate(target: &Target<'_>, name: &str) -> Error {
     let key = target.repo.key;
     let text = format!("WAL file '{name}' already exists in the repo{key} archive with a different checksum");

@@ -6,7 +6,8 @@ fn label(text: &str) -> BackupLabel {
     text.parse().expect("label")
 }
 
-/// `F1`, `D1.2` (the second backup of set 1), `I1.3<D1.2` (with its prior) as facts of cluster 1; every number is a day.
+/// Converts `F1`, `D1.2` (the second backup of set 1), `I1.3<D1.2` (with its prior backup) to facts of cluster 1. Every
+/// number is a day.
 fn fact(short: &str) -> BackupFact {
     let (name, prior) = short.split_once('<').map_or((short, None), |(name, prior)| (name, Some(prior)));
     let (set, sub) = name[1..].split_once('.').map_or((&name[1..], "0"), |(set, sub)| (set, sub));
@@ -172,14 +173,15 @@ fn wal(plan: &ArchivePlan) -> &WalPlan {
     }
 }
 
-/// Names of segments (as day numbers) out of 8..=40 that stay.
+/// Returns which segments (as day numbers) of 8..=40 are kept.
 fn segments(plan: &WalPlan) -> Vec<u32> {
     (8..=40).filter(|day| plan.keeps_file(&format!("00000001000000000000{day:04X}-aabb.gz"))).collect()
 }
 
 #[test]
 fn archive_by_type_table() {
-    // Backups start at days 10, 11, 13, 20, 22 and need two segments each; (type, amount, first segment kept for good)
+    // Backups start at days 10, 11, 13, 20, 22 and need two segments each; (type, amount, first segment that is always
+    // kept)
     let list = facts("F1 D1.1 I1.3 F2 D2.2");
     let table = [
         (BackupType::Full, 2, 10, vec![]),

@@ -1,10 +1,10 @@
-//! Which WAL of the archive is still needed.
+//! Decides which WAL of the archive is still needed.
 
 use repo_format::label::{BackupLabel, BackupType};
 
 use super::{BackupFact, Verdict, cut};
 
-/// A run of WAL that must stay, compared as text: timeline first, then position.
+/// A range of WAL to keep, compared as text: timeline first, then position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WalRange {
     /// First segment name.
@@ -14,8 +14,8 @@ pub struct WalRange {
 }
 
 impl WalRange {
-    /// Whether the name (a segment, or any file whose first characters name one) lies in the range, when only the first
-    /// `digits` characters of the bounds count.
+    /// Returns whether the name (a segment, or any file whose first characters name one) is in the range, comparing
+    /// only the first `digits` characters of the bounds.
     fn holds(&self, name: &str, digits: usize) -> bool {
         name >= cut(&self.start, digits) && self.stop.as_deref().is_none_or(|stop| name <= cut(stop, digits))
     }
@@ -26,25 +26,25 @@ impl WalRange {
 pub enum ArchivePlan {
     /// Nothing.
     Keep,
-    /// Remove it whole: it is not the current cluster's and no backup needs it.
+    /// Remove it completely: it does not belong to the current cluster and no backup needs it.
     RemoveAll,
-    /// Remove what the ranges don't hold.
+    /// Remove what is not in the ranges.
     Expire(WalPlan),
 }
 
 /// The WAL of one archive directory that stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WalPlan {
-    /// Ranges that stay, with the backup that needs them (none for the operator's own limit).
+    /// Ranges to keep, with the backup that needs each (`None` for the operator's own limit).
     pub ranges: Vec<(Option<BackupLabel>, WalRange)>,
-    /// Directories past this segment hold nothing that could go; `None` looks into all of them.
+    /// Directories after this segment contain nothing to remove; `None` checks all of them.
     pub scan_max: Option<String>,
-    /// Timeline history files below this timeline (8 hex digits) go; `None` keeps all.
+    /// Timeline history files below this timeline (8 hex digits) are removed; `None` keeps all.
     pub history_before: Option<String>,
 }
 
 impl WalPlan {
-    /// Judges a directory by its name.
+    /// Returns the verdict on a directory by its name.
     pub fn directory(&self, name: &str) -> Verdict {
         if !self.ranges.iter().any(|(_, range)| range.holds(name, 16)) {
             Verdict::Remove
@@ -55,27 +55,27 @@ impl WalPlan {
         }
     }
 
-    /// Whether a file of a directory stays; its first 24 characters are the segment that it belongs to.
+    /// Returns whether to keep a file of a directory. Its first 24 characters are the segment that it belongs to.
     pub fn keeps_file(&self, name: &str) -> bool {
         self.ranges.iter().any(|(_, range)| range.holds(cut(name, 24), 24))
     }
 
-    /// Whether a timeline history file (`00000002.history`) goes.
+    /// Returns whether to remove a timeline history file (`00000002.history`).
     pub fn removes_history(&self, name: &str) -> bool {
         self.history_before.as_deref().is_some_and(|before| cut(name, 8) < before)
     }
 }
 
-/// Which backups of which kind decide about WAL.
+/// The backups that determine which WAL to keep.
 #[derive(Clone, Debug)]
 pub struct ArchiveRules<'a> {
     /// Backups that are kept, by label.
     pub kept: &'a [BackupFact],
-    /// Which kind of backup counts.
+    /// The type of backups that count.
     pub archive_type: BackupType,
-    /// The number of newest ones after which all WAL is kept, at least 1.
+    /// The number of newest backups for which all WAL is kept, at least 1.
     pub archive: u32,
-    /// Only WAL before this segment may go (24 hex digits).
+    /// Only WAL before this segment may be removed (24 hex digits).
     pub expire_before: Option<&'a str>,
 }
 
@@ -88,7 +88,7 @@ impl ArchiveRules<'_> {
         }
     }
 
-    /// Whether there are enough backups to expire any WAL.
+    /// Returns whether there are enough backups to expire any WAL.
     pub fn satisfied(&self) -> bool {
         let total = self.kept.iter().filter(|backup| self.counts(backup)).count();
         self.expire_before.is_some() || (total > 0 && self.archive as usize <= total)
@@ -108,8 +108,8 @@ impl ArchiveRules<'_> {
                 }),
             };
         };
-        // The oldest backup from which recovery must be able to go anywhere. A cluster that is past its time keeps that
-        // ability for its newest backup
+        // The oldest backup from which recovery to any point must be possible. A cluster without counted backups keeps
+        // that for its newest backup
         let selected =
             counted().take(self.archive as usize).filter(|backup| backup.db_id == db_id).last().unwrap_or(newest);
         let Some(selected_start) = selected.archive_start.as_deref() else { return ArchivePlan::Keep };

@@ -1,4 +1,4 @@
-//! Copies block incremental files: the blocks that differ from what is on disk, from the backups that hold them.
+//! Copies block incremental files: the blocks that differ from those on disk, from the backups that contain them.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Take};
@@ -17,12 +17,13 @@ use crate::storage::ReadRange;
 use crate::storage::read_ahead::ReadQueue;
 use crate::{CancelToken, Error, ErrorCode, Result, warn};
 
-/// A stored form that may lack its last bytes, if these are of the checksum of the last block: that is only compared with what is
-/// on disk already, and the content is proven by the checksum of the file. Zeros stand for them. pgBackRest does not see it.
+/// Stored data that may lack its last bytes if they belong to the checksum of the last block. That checksum is only
+/// compared with blocks on disk, and the checksum of the file proves the content. Zeros replace the missing bytes.
+/// pgBackRest does not detect it.
 struct Completed<'a> {
     stored: Take<&'a mut dyn Read>,
     missing_max: u64,
-    /// Zeros that were given.
+    /// Number of zeros returned.
     missing: u64,
 }
 
@@ -47,7 +48,8 @@ impl Read for Completed<'_> {
 }
 
 impl FileContext<'_> {
-    /// Copies a block incremental file; returns how many bytes were written. `stored` begins with what [`Copy`] asked for.
+    /// Copies a block incremental file. Returns how many bytes were written. `stored` begins with what [`Copy`]
+    /// requested.
     pub(super) fn copy_blocks(
         &self,
         pipeline: &mut RestorePipeline,
@@ -65,12 +67,12 @@ impl FileContext<'_> {
             let map = BufReader::new(pipeline.decrypt_raw(map));
             BlockMap::read_from(map, block.size, block.checksum_size, block_total)
         };
-        // Without its last bytes nothing encrypted can be read
+        // Encrypted data can't be read without its last bytes
         let missing_max = if matches!(self.cipher, Cipher::None) { u64::from(block.checksum_size) } else { 0 };
         let mut stored = Completed { stored: stored.take(limit), missing_max, missing: 0 };
         let mut member = Vec::new();
         let map = if limit > MEMBER_SIZE_MAX {
-            // The map alone, whose size is only a claim: it takes memory as far as it makes sense
+            // Only the map, whose claimed size uses memory only as far as it is plausible
             let map = read_map(&mut stored)?;
             if stored.left() != 0 {
                 return Err(short());
@@ -88,8 +90,8 @@ impl FileContext<'_> {
         };
         if stored.missing > 0 {
             warn!(
-                "the last {} byte(s) of the stored form of '{path}' are missing; they are not needed, and what is restored is \
-                 proven by its checksum",
+                "the last {} byte(s) of the stored form of '{path}' are missing; they are not needed, and the checksum \
+                 confirms the restored content",
                 stored.missing
             );
         }
@@ -99,14 +101,15 @@ impl FileContext<'_> {
         let mut written = plan.size;
         let (mut out, mut sha1) = self.write_blocks(pipeline, copy, &member, &plan, cancel)?;
         if !existing.is_empty() && Some(sha1) != file.checksum {
-            // The short checksum of a block on disk can be right by chance: all blocks are copied then
+            // The short checksum of a block on disk can match by chance: then all blocks are copied
             let plan = block_delta::plan(&map, &self.block_file(file, block), &[], read_over_bytes)?;
             (out, sha1) = self.write_blocks(pipeline, copy, &member, &plan, cancel)?;
             written = plan.size;
         }
         check_sha1(file, &path, sha1)?;
         if copy.existing.is_some() {
-            // Size and time of the file say nothing about the blocks inside: they must be safe before the time says they are
+            // Size and time of the file say nothing about its blocks, so they must be durable before the time says that
+            // they match
             out.sync_data().map_err(|error| {
                 Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{path}' after write"), error)
             })?;
@@ -147,7 +150,7 @@ impl FileContext<'_> {
         Ok((out, sha1))
     }
 
-    /// The bytes of a read that have been read already, with the file's own stored form.
+    /// Returns the bytes of a read that were already read with the file's own stored data.
     fn member_part<'m>(&self, copy: &Copy<'_>, member: &'m [u8], read: &BlockRead) -> Option<&'m [u8]> {
         let own = copy.file.reference.map_or(self.manifest.references.len().checked_sub(1)?, |index| index as usize);
         if read.reference != own || read.bundle_id != copy.file.bundle.map_or(0, |bundle| bundle.id) {

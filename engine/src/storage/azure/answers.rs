@@ -1,4 +1,4 @@
-//! What Azure answers, and how requests to it are completed.
+//! Checks answers of Azure and completes requests to it.
 
 use std::collections::BTreeSet;
 
@@ -35,10 +35,17 @@ impl Store for AzureStore {
             let md5 = md5.map_err(|error| object_store::Error::Generic { store: "Azure", source: error.into() })?;
             request.headers_mut().insert(CONTENT_MD5, md5);
         }
-        // A key signs the checksum, too; other credentials sign nothing
         let credential = self.credentials.get_credential().await?;
-        if matches!(&*credential, AzureCredential::AccessKey(_)) {
-            request.headers_mut().remove(AUTHORIZATION);
+        let is_signed = match &*credential {
+            // A key signs the checksum and the address too
+            AzureCredential::AccessKey(_) => {
+                request.headers_mut().remove(AUTHORIZATION);
+                false
+            }
+            AzureCredential::SASToken(_) => Asked::of(request).parameter("sig").is_some(),
+            AzureCredential::BearerToken(_) => request.headers().contains_key(AUTHORIZATION),
+        };
+        if !is_signed {
             AzureAuthorizer::new(&credential, &self.account).try_authorize(request)?;
         }
         Ok(())
@@ -60,13 +67,13 @@ impl Store for AzureStore {
     }
 }
 
-/// A list of blocks that may be committed already: those of the crate have to be uncommitted, so that a list whose answer is lost
-/// would be refused when it is sent again. A block has a number of its own and is in no other list.
+/// Changes a block list to accept blocks that are already committed. The crate requires uncommitted blocks, so a
+/// repeated list would be refused if the first answer was lost. A block has a unique id and is in no other list.
 fn with_committed(list: &[Bytes]) -> HttpRequestBody {
     String::from_utf8_lossy(&list.concat()).replace("Uncommitted>", "Latest>").into()
 }
 
-/// An object, a part of one or the list of its parts was stored, and it is what was sent.
+/// Checks that an object, a part of one or the list of its parts was stored as it was sent.
 fn stored(asked: &Asked, head: &Parts, body: Option<&[u8]>) -> Result<()> {
     is_status(head, &[201])?;
     is_empty(body)?;
@@ -76,11 +83,11 @@ fn stored(asked: &Asked, head: &Parts, body: Option<&[u8]>) -> Result<()> {
     }
     let found = header(&head.headers, CONTENT_MD5.as_str()).unwrap_or_default();
     let text = format!("the server stored something else than was sent: its checksum is {found}");
-    Err(Error::new(ErrorCode::Checksum, text).hint("does a gateway or a proxy change what it passes on?"))
+    Err(Error::new(ErrorCode::Checksum, text).hint("does a gateway or a proxy change the data?"))
 }
 
-/// Every object that was to be removed is told of, and no other. (Where the request itself is refused, the one answer in it has no
-/// number.)
+/// Checks that the answer reports every object of a removal, and no other. (If the request itself is refused, its
+/// single answer has no number.)
 fn removed(asked: &Asked, head: &Parts, body: &[u8]) -> Result<()> {
     let request = String::from_utf8_lossy(asked.body.as_deref().unwrap_or_default()).into_owned();
     let wanted = request.lines().filter(|line| line.starts_with("Content-ID: ")).count();

@@ -1,4 +1,4 @@
-//! The managed identity of a machine in Azure (`repo-azure-key-type=auto`).
+//! Managed identities of hosts in Azure (`repo-azure-key-type=auto`).
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,7 +16,7 @@ use crate::storage::http::request::{Failure, Requests, json, store_error};
 use crate::storage::http::token::{Kept, Token, missing, validity};
 use crate::{Error, ErrorCode, Result};
 
-/// Where a machine asks for the token of its identity.
+/// The service that issues tokens for a host's identity.
 const METADATA_URL: &str = "http://169.254.169.254/metadata/identity/oauth2/token";
 /// The version of that service's interface.
 const API_VERSION: &str = "2018-02-01";
@@ -36,7 +36,7 @@ impl std::fmt::Debug for ManagedIdentity {
 }
 
 impl ManagedIdentity {
-    /// Gets tokens that are good for requests to `host`.
+    /// Creates a source of tokens that are valid for requests to `host`.
     ///
     /// # Errors
     /// The connection's settings can't be used.
@@ -48,7 +48,7 @@ impl ManagedIdentity {
             .header("metadata", "true")
             .body(HttpRequestBody::empty())
             .map_err(|error| Error::new(ErrorCode::Format, format!("invalid URL '{url}'")).cause(error))?;
-        // The other host stands for the store alone, as does a certificate that is not checked
+        // The other host, and the disabled certificate check, apply only to the store
         let http = HttpSettings { host: None, verify_tls: true, ..http.clone() };
         let requests = Requests::new(&http)?;
         Ok(ManagedIdentity { request, requests, io_timeout: http.io_timeout, current: Kept::new() })

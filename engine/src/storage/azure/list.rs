@@ -1,35 +1,45 @@
-//! Listings (List Blobs): what is there, and all versions of it.
+//! Listings (List Blobs): current objects, and all their versions.
 //!
-//! A page is believed only if it is one, of the listing that was asked for, and names that no path leads to are passed over;
-//! `object_store` does neither.
-//!
-//! Nothing says when a blob was deleted: one that is gone now is seen at all times after it was written, as pgBackRest sees it.
+//! Azure does not report when a blob was deleted. As in pgBackRest, a deleted blob is visible at all times after it was
+//! written.
 
 use async_trait::async_trait;
 use jiff::fmt::rfc2822;
 use object_store::azure::{AzureAuthorizer, AzureCredentialProvider};
-use object_store::client::{HttpRequest, HttpRequestBody};
+use object_store::client::HttpRequest;
 use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
 use object_store::path::Path;
 use object_store::{Extensions, ListResult, ObjectMeta};
-use percent_encoding::utf8_percent_encode;
 
 use crate::storage::as_of::{ListVersions, Order, Version, Versions};
-use crate::storage::http::URL_ENCODED;
-use crate::storage::http::checked::foreign;
-use crate::storage::http::request::{Failure, Requests, store_error};
+use crate::storage::http::listing::{Form, Listings, Sign, is_page};
 use crate::storage::http::xml::Element;
-use crate::storage::pages::{Located, Reached};
+use crate::storage::pages::Located;
 use crate::{Error, ErrorCode, Result};
 
-/// See the module.
+/// The parameters of every request for a listing.
+const LIST: [(&str, &str); 2] = [("comp", "list"), ("restype", "container")];
+/// The elements of a page.
+const BLOBS: Form = Form { objects: (&["Blob"], "Name"), prefixes: ("BlobPrefix", "Name") };
+
+/// See the module documentation.
+pub(super) type AzureList = Listings<AzureSigner>;
+
+/// Signs requests for one account.
 #[derive(Debug)]
-pub(super) struct AzureList {
-    /// The container's URL without a slash at its end.
-    pub container_url: String,
-    pub account: String,
-    pub credentials: AzureCredentialProvider,
-    pub requests: Requests,
+pub(super) struct AzureSigner {
+    pub(super) account: String,
+    pub(super) credentials: AzureCredentialProvider,
+}
+
+#[async_trait]
+impl Sign for AzureSigner {
+    const STORE: &'static str = "Azure";
+
+    async fn sign(&self, request: &mut HttpRequest) -> object_store::Result<()> {
+        let credential = self.credentials.get_credential().await?;
+        AzureAuthorizer::new(&credential, &self.account).try_authorize(request)
+    }
 }
 
 #[async_trait]
@@ -40,14 +50,14 @@ impl PaginatedListStore for AzureList {
         options: PaginatedListOptions,
     ) -> object_store::Result<PaginatedListResult> {
         let prefix = prefix.unwrap_or_default();
-        let mut query = Vec::new();
+        let mut query = LIST.to_vec();
         query.extend(options.delimiter.as_deref().map(|delimiter| ("delimiter", delimiter)));
         match &options.page_token {
             Some(token) => query.push(("marker", token)),
             None => query.extend(options.offset.as_deref().map(|offset| ("startFrom", offset))),
         }
         let page = self.ask(prefix, query).await?;
-        read_page(&page, prefix).map_err(failed)
+        read_page(&page, prefix).map_err(Self::failed)
     }
 }
 
@@ -63,49 +73,17 @@ impl ListVersions for AzureList {
         token: Option<&str>,
         found: &mut Versions,
     ) -> object_store::Result<Option<String>> {
-        let mut query = vec![("delimiter", "/"), ("include", "versions")];
+        let mut query = [&LIST[..], &[("delimiter", "/"), ("include", "versions")]].concat();
         query.extend(token.map(|token| ("marker", token)));
         let page = self.ask(prefix, query).await?;
-        read_versions(&page, prefix, found).map_err(failed)
+        read_versions(&page, prefix, found).map_err(Self::failed)
     }
 }
 
-impl AzureList {
-    /// Asks for a page below a prefix.
-    async fn ask(&self, prefix: &str, mut query: Vec<(&str, &str)>) -> object_store::Result<Element> {
-        query.extend([("comp", "list"), ("prefix", prefix), ("restype", "container")]);
-        query.retain(|(_, value)| !value.is_empty());
-        query.sort_unstable();
-        let query: Vec<String> = query
-            .into_iter()
-            .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, URL_ENCODED)))
-            .collect();
-        let invalid = || Error::new(ErrorCode::Format, format!("'{}' is not a valid URL", self.container_url));
-        let mut request = HttpRequest::new(HttpRequestBody::empty());
-        *request.uri_mut() =
-            format!("{}?{}", self.container_url, query.join("&")).parse().map_err(|_| failed(invalid()))?;
-        let credential = self.credentials.get_credential().await?;
-        AzureAuthorizer::new(&credential, &self.account).try_authorize(&mut request)?;
-        self.requests.document(&request).await.map_err(failed)
-    }
-}
-
-/// Where objects of a page are, with the elements that describe them, and common prefixes.
+/// Returns the objects of a page with the elements that describe them, and common prefixes.
 fn entries<'a>(page: &'a Element, prefix: &str) -> Result<Located<'a, Element>> {
-    page.expect("EnumerationResults")?;
-    if let Some(other) = page.child("Prefix").filter(|found| found.text != prefix) {
-        return Err(foreign(&format!("it is a listing of '{}' instead of '{prefix}'", other.text)));
-    }
-    let (mut reached, mut objects, mut prefixes) = (Reached::below(prefix), Vec::new(), Vec::new());
-    for child in &page.required_child("Blobs")?.children {
-        match child.name.as_str() {
-            "BlobPrefix" => prefixes.extend(reached.common_prefix(child.required("Name")?)?),
-            "Blob" => objects.extend(reached.object(child.required("Name")?)?.map(|location| (location, child))),
-            _ => {}
-        }
-    }
-    reached.warn();
-    Ok((objects, prefixes))
+    is_page(page, "EnumerationResults", prefix)?;
+    BLOBS.entries(&page.required_child("Blobs")?.children, prefix)
 }
 
 /// The token of the page after this one.
@@ -120,7 +98,7 @@ pub(crate) fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListRes
     Ok(PaginatedListResult { result, page_token: next(page) })
 }
 
-/// Adds what is on a page of versions; answers the token of the next one.
+/// Adds the content of a page of versions. Returns the token of the next page.
 pub(crate) fn read_versions(page: &Element, prefix: &str, found: &mut Versions) -> Result<Option<String>> {
     let (versions, prefixes) = entries(page, prefix)?;
     found.prefixes.extend(prefixes);
@@ -149,13 +127,10 @@ fn version(location: Path, blob: &Element) -> Result<Version> {
     })
 }
 
-fn failed(failure: impl Into<Failure>) -> object_store::Error {
-    store_error("Azure", failure)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::object::key;
 
     const PAGE: &str = "\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?>\
         <EnumerationResults ServiceEndpoint=\"https://a/\" ContainerName=\"c\"><Prefix>p/</Prefix><Blobs>\
@@ -185,6 +160,19 @@ mod tests {
             .collect();
         assert_eq!(versions, [("2026-01-01T00:00:00.0000001Z", 7, false), ("2", 8, true)]);
         assert_eq!(found.versions[0].meta.last_modified.timestamp(), 1_767_225_600);
+    }
+
+    #[test]
+    fn name_that_xml_can_not_hold_is_encoded() {
+        let page = PAGE.replace("<Name>p/a</Name>", "<Name Encoded=\"true\">p%2Fa%01%25%EF%BF%BE+</Name>");
+        let page = page.replace("<Name>p/d/</Name>", "<Name Encoded=\"true\">p%2Fd%0A%2F</Name>");
+        let page = read_page(&Element::parse(page.as_bytes()).unwrap(), "p/").unwrap();
+        let names: Vec<_> = page.result.objects.iter().map(|found| key::name(&found.location)).collect();
+        assert_eq!(names, ["p/a\u{1}%\u{fffe}+"; 2]);
+        assert_eq!(key::name(&page.result.common_prefixes[0]), "p/d\n");
+        let plain = PAGE.replace("<Name>p/a</Name>", "<Name Encoded=\"false\">p/a%25</Name>");
+        let page = read_page(&Element::parse(plain.as_bytes()).unwrap(), "p/").unwrap();
+        assert_eq!(key::name(&page.result.objects[0].location), "p/a%25");
     }
 
     #[test]

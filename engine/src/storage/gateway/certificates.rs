@@ -1,4 +1,4 @@
-//! Certificates of the gateway, and what comes of one that is not the store's.
+//! The gateway's certificates, and tests of what happens with a certificate that is not the store's.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -22,7 +22,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Answers the client's part of the handshake as it comes.
+    /// Performs the server's part of the handshake as the client's part arrives.
     pub(super) fn accept(self, connection: TcpStream) -> StreamOwned<ServerConnection, TcpStream> {
         let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap();
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap();
@@ -72,7 +72,7 @@ fn handshake_that_breaks_off_may_pass() {
     assert_eq!(error.code, ErrorCode::Service, "{error}");
 }
 
-/// The authority of the certificates below, which are valid until 2120.
+/// The authority that signed the certificates below. They are valid until 2120.
 const AUTHORITY: &str = "\
 -----BEGIN CERTIFICATE-----\n\
 MIIBdzCCAR6gAwIBAgIUJzU5WLR6iA+frEkZnXJqw7E8+tswCgYIKoZIzj0EAwIw\n\
@@ -85,7 +85,7 @@ QkpTgtr0MAoGCCqGSM49BAMCA0cAMEQCIEcBjnyAwnWfLU1AUdAUGtKpdcZCoEgU\n\
 jhX4xwczPgWiAiBgtQnTcS+3mwWhcuHo1Hlb0b4nrbLqAxg5mZpe6Ry/FQ==\n\
 -----END CERTIFICATE-----\n\
 ";
-/// Of the host `localhost` and its address.
+/// The certificate of the host `localhost` and its address.
 const STORE: Identity = Identity {
     certificate: "\
 -----BEGIN CERTIFICATE-----\n\
@@ -108,7 +108,7 @@ sOmiHJ+0EbsoUqg42kz3EHXTvpVssh72KG4U0Rrgoks/xp9zF6HwMoQk\n\
 -----END PRIVATE KEY-----\n\
 ",
 };
-/// Of the host `store.example.com`.
+/// The certificate of the host `store.example.com`.
 const OTHER: Identity = Identity {
     certificate: "\
 -----BEGIN CERTIFICATE-----\n\

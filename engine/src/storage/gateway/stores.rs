@@ -1,4 +1,4 @@
-//! What sound stores answer: each has one object, and takes and removes whatever it is told to.
+//! Answers of correct stores. Each has one object, and accepts every write and removal.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(super) enum Kind {
 
 pub(super) const ALL: [Kind; 3] = [Kind::S3, Kind::Azure, Kind::Gcs];
 
-/// How the connection is made in tests.
+/// The connection settings in tests.
 pub(super) fn http(io_timeout: Duration) -> HttpSettings {
     HttpSettings { host: None, verify_tls: true, ca_file: None, ca_path: None, io_timeout }
 }
@@ -95,7 +95,7 @@ impl Kind {
         }
     }
 
-    /// What the store says when all is well.
+    /// Returns the store's regular answer.
     pub(super) fn answer(self, asked: &Asked) -> Reply {
         match self {
             Kind::S3 => s3_answer(asked),
@@ -141,7 +141,7 @@ impl Kind {
         Reply::new(200, &[("content-type", "application/xml")], page)
     }
 
-    /// Whether a listing is asked for.
+    /// Returns whether the request asks for a listing.
     pub(super) fn is_listing(self, asked: &Asked) -> bool {
         asked.method == "GET"
             && match self {
@@ -152,7 +152,7 @@ impl Kind {
     }
 }
 
-/// The content of the one object, or the part of it that was asked for.
+/// Returns the content of the one object, or the requested part of it.
 fn content(asked: &Asked, headers: &[(&'static str, &str)]) -> Reply {
     let range = asked.header("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
     let Some((first, last)) = range else { return Reply::new(200, headers, CONTENT) };
@@ -211,8 +211,8 @@ fn azure_answer(asked: &Asked) -> Reply {
     }
 }
 
-/// What GCS says of an object.
-fn description(name: &str, content: &[u8]) -> serde_json::Value {
+/// Returns GCS's description of an object.
+pub(super) fn description(name: &str, content: &[u8]) -> serde_json::Value {
     serde_json::json!({
         "name": name,
         "size": content.len().to_string(),

@@ -1,4 +1,4 @@
-//! Tricks and operations: no driver believes anything that its store did not say.
+//! Tricks and operations: no driver accepts anything that its store did not say.
 
 use std::io::Read;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::{Asked, Gateway, Reply};
 use crate::storage::{EntryKind, ReadRange, RepoPath, RepoStorage, WriteOptions, get, put};
 use crate::{Error, ErrorCode, Result};
 
-/// Longer than any answer takes that comes.
+/// Longer than any answer takes.
 pub(super) const LIMIT: Duration = Duration::from_secs(60);
 const LOGIN: &str = "<!DOCTYPE html>\n<html><head><title>Login</title></head><body><form/></body></html>";
 
@@ -18,7 +18,7 @@ pub(super) fn at(path: &str) -> RepoPath {
     RepoPath::new(path).unwrap()
 }
 
-/// Two parts and some.
+/// Two parts and some more.
 pub(super) fn large() -> Vec<u8> {
     (0..(512u32 << 10) + 5).map(|at| (at >> 8) as u8).collect()
 }
@@ -100,7 +100,7 @@ fn sound_store_is_believed() {
     }
 }
 
-/// What may come in the place of any answer.
+/// Answers that may replace any other answer.
 fn tricks(elsewhere: &str) -> Vec<(&'static str, Reply)> {
     let html = ("content-type", "text/html; charset=utf-8");
     let (etag, modified) = (("etag", "\"6655a3b1-1a2\""), ("last-modified", "Thu, 01 Jan 2026 00:00:00 GMT"));
@@ -140,7 +140,7 @@ fn tricks(elsewhere: &str) -> Vec<(&'static str, Reply)> {
     ]
 }
 
-/// GCS says with next to nothing that an object is removed.
+/// GCS says almost nothing when it has removed an object.
 fn may_succeed(kind: Kind, trick: &str, operation: &str) -> bool {
     kind == Kind::Gcs && operation.starts_with("remove") && ["nothing", "empty JSON"].contains(&trick)
 }
@@ -159,7 +159,7 @@ fn answer_that_is_not_the_stores_is_an_error_at_once() {
                 let case = format!("{kind:?}, {trick}, {name}");
                 match caught {
                     Ok(Ok(())) if !is_allowed => wrong.push(format!("{case}: believed")),
-                    // What was read is looked at and is something else, or nothing
+                    // The content was checked and differs, or there is none
                     Err(_) if !is_allowed => wrong.push(format!("{case}: other content believed")),
                     Ok(Err(error)) if [ErrorCode::Service, ErrorCode::Assert].contains(&error.code) => {
                         wrong.push(format!("{case}: as if it would pass: {error}"));
@@ -179,7 +179,7 @@ fn answer_that_is_not_the_stores_is_an_error_at_once() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// One answer among sound ones.
+/// One wrong answer among correct ones.
 pub(super) fn with_one(
     kind: Kind,
     is_meant: impl Fn(&Asked) -> bool + Send + Sync + 'static,
@@ -248,7 +248,7 @@ fn store_that_has_something_else_than_was_sent_is_found_out() {
     let gateway = with_one(Kind::S3, |asked| asked.method == "PUT", tag);
     fails("S3", Kind::S3, &gateway, write, ErrorCode::Checksum, "something else than was sent");
     fails("S3, parts", Kind::S3, &gateway, write_large, ErrorCode::Checksum, "something else than was sent");
-    // What is encrypted with another key has no checksum for its ETag
+    // The ETag of content encrypted with another key is not a checksum
     let encrypted = |reply: Reply| Reply {
         headers: vec![
             ("etag", "\"00000000000000000000000000000000\"".into()),
@@ -286,7 +286,7 @@ fn removal_that_does_not_tell_of_every_object_is_an_error() {
         <Error><Key>repo/c</Key><Code>AccessDenied</Code><Message>not this one</Message></Error></DeleteResult>";
     let gateway = with_one(Kind::S3, posted, move |_| Reply::new(200, &[], denied));
     fails("denied", Kind::S3, &gateway, remove_many, ErrorCode::Protocol, "not this one");
-    // Of Azure's parts one is left out, and one is refused
+    // Of Azure's parts, one is missing, and one is refused
     for (from, to, text) in [
         ("Content-ID: 1", "Content-ID: 0", "tells of 2 of 3 object(s)"),
         ("Content-ID: 1", "Content-ID: 7", "tells of 3 of 3 object(s)"),
@@ -320,6 +320,52 @@ fn listing_of_another_place_or_half_of_one_is_no_listing() {
 }
 
 #[test]
+fn name_with_control_characters_is_that_of_the_object() {
+    let name = "odd\u{1}\t\u{7f}+%";
+    for kind in ALL {
+        let gateway = Gateway::start(move |asked| {
+            let (prefix, list) = ("repo/folder/", kind.is_listing(asked));
+            match kind {
+                Kind::S3 if list => kind.page(prefix, &[&format!("{prefix}odd&#x1;&#9;&#x7f;+%")], &[]),
+                Kind::Azure if list => {
+                    let page = kind.page(prefix, &[&format!("{prefix}odd%01%09%7F+%25")], &[]);
+                    let page = String::from_utf8(page.body).unwrap();
+                    Reply::new(200, &[], page.replace("<Name>", "<Name Encoded=\"true\">"))
+                }
+                Kind::Gcs if list => kind.page(prefix, &[&format!("{prefix}{name}")], &[]),
+                Kind::Gcs if ["GET", "POST"].contains(&asked.method.as_str()) && !asked.query.contains("media") => {
+                    let content = if asked.method == "GET" { CONTENT } else { "data" };
+                    let item = super::stores::description(&format!("{prefix}{name}"), content.as_bytes());
+                    Reply::new(200, &[], item.to_string())
+                }
+                _ => kind.answer(asked),
+            }
+        });
+        let storage = kind.open(&gateway.url, http(LIMIT));
+        let path = at("folder").join(name).unwrap();
+        let found = storage.list(&at("folder")).unwrap().unwrap();
+        assert_eq!(found.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), [name], "{kind:?}");
+        assert_eq!(storage.list_files(&at("folder")).unwrap()[0].path, name, "{kind:?}");
+        gateway.take();
+        put(&*storage, &path, b"data", WriteOptions::ATOMIC).unwrap();
+        assert_eq!(get(&*storage, &path, 100).unwrap().unwrap(), CONTENT.as_bytes(), "{kind:?}");
+        assert_eq!(storage.info(&path).unwrap().unwrap().name, name, "{kind:?}");
+        storage.remove(&path).unwrap();
+        let asked = gateway.take();
+        let own = format!("folder/{name}");
+        let methods: Vec<_> =
+            asked.iter().filter(|line| line.ends_with(&own)).filter_map(|line| line.split(' ').next()).collect();
+        let expected: &[&str] =
+            if kind == Kind::Gcs { &["GET", "GET", "DELETE"] } else { &["PUT", "GET", "HEAD", "DELETE"] };
+        assert_eq!(methods, expected, "{kind:?}: {asked:#?}");
+        storage.remove_many(&[at("plain"), path.clone(), at("other")]).unwrap();
+        storage.remove_all(&at("folder")).unwrap();
+        assert_eq!(storage.check_name(&path).is_ok(), kind != Kind::Azure);
+        assert_eq!(storage.check_name(&at("new\nline")).is_ok(), kind == Kind::S3);
+    }
+}
+
+#[test]
 fn foreign_keys_keep_nobody_from_a_listing() {
     for kind in ALL {
         let gateway = with_one(
@@ -343,7 +389,7 @@ fn foreign_keys_keep_nobody_from_a_listing() {
 fn object_that_is_replaced_while_it_is_read_is_an_error() {
     for kind in ALL {
         let is_first = std::sync::atomic::AtomicBool::new(true);
-        // Heeds no condition, and no generation
+        // Ignores conditions and generations
         let gateway = Gateway::start(move |asked| {
             let mut reply = kind.answer(asked);
             if is_first.swap(false, std::sync::atomic::Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! Uploads whose answers are lost, or tell that something else was stored.
+//! Uploads whose answers are lost, or report that something else was stored.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use super::tests::{LIMIT, fails, large, write, write_large};
 use super::{Asked, Gateway, Reply};
 use crate::ErrorCode;
 
-/// A store whose first answer to such a request does not arrive whole, and whose further ones are these.
+/// A store whose first answer to such a request arrives incompletely, followed by these answers.
 fn loses_first(
     kind: Kind,
     is_meant: impl Fn(&Asked) -> bool + Send + Sync + 'static,
@@ -69,7 +69,7 @@ fn list_of_blocks_whose_answer_is_lost_may_be_committed_again() {
     write_large(&*Kind::Azure.open(&gateway.url, http(LIMIT))).unwrap();
 }
 
-/// A store that says that it has stored something else, and then has this under the name.
+/// A store that reports that it stored something else, and then has this under the name.
 fn stores_other(kind: Kind, found: Reply) -> (Gateway, Arc<AtomicBool>) {
     let is_removed = Arc::new(AtomicBool::new(false));
     let removed = Arc::clone(&is_removed);
@@ -96,7 +96,7 @@ fn upload_with_another_checksum_is_removed_unless_it_is_what_was_sent() {
             fails(content, kind, &gateway, write, ErrorCode::Checksum, "something else than was sent");
             assert_eq!(removed.load(Ordering::Relaxed), is_removed, "{kind:?}, {content}");
         }
-        // What can't be told stays, and the operator hears of it
+        // If the content can't be checked it stays, and the operator is told
         let (gateway, removed) = stores_other(kind, Reply::new(403, &[], ""));
         fails("403", kind, &gateway, write, ErrorCode::Checksum, "'/repo/file' may be damaged and has to be removed: ");
         assert!(!removed.load(Ordering::Relaxed), "{kind:?}");

@@ -13,9 +13,10 @@ use super::token::Tokens;
 use crate::storage::http::URL_ENCODED;
 use crate::storage::http::checked::{foreign, not_html};
 use crate::storage::http::request::{Answer, Failure, Requests};
+use crate::storage::object::key;
 use crate::{Error, ErrorCode};
 
-/// Object names are one segment of a path, so their slashes are encoded too.
+/// Encodes an object name. It is one segment of a path, so its slashes are encoded too.
 pub(super) fn encode(text: &str) -> String {
     utf8_percent_encode(text, URL_ENCODED).to_string()
 }
@@ -30,11 +31,11 @@ pub(super) struct Api {
     pub(super) user_project: Option<String>,
     pub(super) tokens: Tokens,
     pub(super) requests: Arc<Requests>,
-    /// Whether the server has shown that there is such a bucket.
+    /// Whether the server has shown that the bucket exists.
     pub(super) has_bucket: AtomicBool,
 }
 
-/// What is asked of the server.
+/// A request to the server.
 #[derive(Debug)]
 pub(super) struct Call<'a> {
     pub(super) method: Method,
@@ -58,7 +59,7 @@ impl Api {
     pub(super) fn object_path(&self, object: Option<&Path>) -> String {
         let objects = format!("/storage/v1/b/{}/o", encode(&self.bucket));
         match object {
-            Some(object) => format!("{objects}/{}", encode(object.as_ref())),
+            Some(object) => format!("{objects}/{}", encode(&key::name(object))),
             None => objects,
         }
     }
@@ -97,12 +98,12 @@ impl Api {
         Ok(request)
     }
 
-    /// Sends a request and answers whatever the server says.
+    /// Sends a request and returns any answer of the server.
     pub(super) async fn send_any(&self, call: Call<'_>) -> std::result::Result<Answer, Failure> {
         self.requests.send(&self.request(call).await?).await
     }
 
-    /// Sends a request for content, which is read as it comes.
+    /// Sends a request for content, which the caller reads as it arrives.
     pub(super) async fn stream(&self, call: Call<'_>) -> std::result::Result<HttpResponse, Failure> {
         self.requests.stream(&self.request(call).await?).await
     }
@@ -113,7 +114,7 @@ impl Api {
         let answer = self.send_any(call).await?;
         if !answer.status().is_success() {
             let failure = Failure::of(&answer);
-            // What is gone already need not be deleted
+            // An object that no longer exists need not be deleted
             let is_gone = method == Method::DELETE && self.is_missing(&failure).await?;
             return if is_gone { Ok(answer) } else { Err(failure) };
         }

@@ -12,11 +12,11 @@ use super::upload::multipart_type;
 use crate::storage::http::multipart;
 use crate::storage::http::request::{Answer, Failure};
 
-/// Requests that the server takes at once.
+/// The maximum number of requests that the server accepts at once.
 pub(super) const SIZE_MAX: usize = 100;
 
-/// Deletes up to [`SIZE_MAX`] objects; those that are missing count as deleted. What the batch does not confirm is deleted on
-/// its own.
+/// Deletes up to [`SIZE_MAX`] objects. Missing objects count as deleted. Deletes individually what the batch does not
+/// confirm.
 pub(super) async fn delete(api: &Api, locations: &[Path]) -> Result<(), Failure> {
     let done = if locations.len() > 1 { send(api, locations).await? } else { BTreeSet::new() };
     for (_, location) in locations.iter().enumerate().filter(|(at, _)| !done.contains(at)) {
@@ -25,7 +25,7 @@ pub(super) async fn delete(api: &Api, locations: &[Path]) -> Result<(), Failure>
     Ok(())
 }
 
-/// Sends a batch; answers the positions of those that were deleted.
+/// Sends a batch. Returns the positions of the deleted objects.
 async fn send(api: &Api, locations: &[Path]) -> Result<BTreeSet<usize>, Failure> {
     let boundary = boundary()?;
     let mut body = String::new();

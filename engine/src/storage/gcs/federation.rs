@@ -1,5 +1,5 @@
-//! Workload Identity Federation (`repo-gcs-key-type=web-id`): the token of another identity provider, which stands in a file, is
-//! exchanged for one of Google's.
+//! Workload Identity Federation (`repo-gcs-key-type=web-id`): exchanges the token of another identity provider, which
+//! is in a file, for a token of Google.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,7 +13,7 @@ use crate::storage::http::URL_ENCODED;
 use crate::storage::http::token::missing;
 use crate::{Error, ErrorCode, Result};
 
-/// What an external account's credential file says.
+/// The content of an external account's credential file.
 #[derive(Debug)]
 pub(super) struct ExternalAccount {
     audience: String,
@@ -25,7 +25,7 @@ fn unsupported(text: &str) -> Error {
     Error::new(ErrorCode::Format, text)
 }
 
-/// A text of the file. What it is called is said in the words of pgBackRest.
+/// Returns a text of the file. Errors use pgBackRest's name for it.
 fn text(json: &Value, key: &str, name: &str) -> Result<String> {
     match json.get(key) {
         None => Err(missing(name)),
@@ -38,7 +38,7 @@ impl ExternalAccount {
     /// Reads the file. The order of the checks is pgBackRest's.
     ///
     /// # Errors
-    /// The file can't be read, or asks for what is not supported.
+    /// The file can't be read, or requires something that is not supported.
     pub(super) fn load(path: &str) -> Result<Self> {
         let json = key_json(path)?;
         if json.get("type").and_then(Value::as_str) != Some("external_account") {
@@ -65,7 +65,7 @@ impl ExternalAccount {
         Ok(ExternalAccount { audience, token_url, token_file })
     }
 
-    /// The request for a token, with the other provider's token that the file holds now.
+    /// Returns the request for a token, with the other provider's token that is in the file now.
     ///
     /// # Errors
     /// The token can't be read.

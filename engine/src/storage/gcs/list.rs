@@ -1,7 +1,7 @@
-//! Listings: what is there, and all versions of it.
+//! Listings: current objects, and all their versions.
 //!
-//! Nothing that pgBackRest asks for says when an object was deleted: one that is gone now is seen at all times after it was
-//! written.
+//! No request that pgBackRest sends returns when an object was deleted. A deleted object is visible at all times after
+//! it was written.
 
 use std::sync::atomic::Ordering;
 
@@ -20,7 +20,7 @@ use crate::storage::http::request::{Failure, json};
 use crate::storage::pages::{Located, Reached};
 use crate::{Error, ErrorCode};
 
-/// What a page says that it is.
+/// The kind of a listing's page.
 const LISTING: &str = "storage#objects";
 
 #[async_trait]
@@ -86,7 +86,7 @@ impl Page {
         }
     }
 
-    /// Where the objects of the page are, with what describes them, and common prefixes.
+    /// Returns the objects of the page with their descriptions, and common prefixes.
     pub(crate) fn entries(&self, prefix: &str) -> crate::Result<Located<'_, Value>> {
         let of = |key: &str| self.0.get(key).and_then(Value::as_array).into_iter().flatten();
         let (mut reached, mut objects, mut prefixes) = (Reached::below(prefix), Vec::new(), Vec::new());
@@ -94,7 +94,7 @@ impl Page {
             objects.extend(reached.object(text(item, "name")?)?.map(|location| (location, item)));
         }
         for found in of("prefixes") {
-            let found = found.as_str().ok_or_else(|| foreign("a prefix in it is no text"))?;
+            let found = found.as_str().ok_or_else(|| foreign("a prefix in it is not a string"))?;
             prefixes.extend(reached.common_prefix(found)?);
         }
         reached.warn();

@@ -1,7 +1,7 @@
-//! What "404 Not Found" means: that there is no such object, that there is no bucket, or that somebody else answers.
+//! The meaning of "404 Not Found": the object is missing, the bucket is missing, or another server answers.
 //!
-//! Google says `No such object: BUCKET/OBJECT` of the one and that the bucket does not exist of the other. Its emulators say the
-//! same of both; there a listing tells.
+//! Google says `No such object: BUCKET/OBJECT` in the first case, and in the second that the bucket does not exist.
+//! Emulators say the same in both cases. There a listing distinguishes them.
 
 use std::sync::atomic::Ordering;
 
@@ -12,16 +12,16 @@ use super::list::Page;
 use crate::storage::http::checked::foreign;
 use crate::storage::http::request::{Failure, json};
 
-/// What Google says of an object that is not there. The object's name follows.
+/// Google's text for a missing object. The object's name follows.
 const NO_OBJECT: &str = "No such object";
-/// What emulators say of anything that is not there.
+/// The emulators' text for anything missing.
 const NOTHING: &str = "Not Found";
 
 impl Api {
-    /// Whether a failure says that there is no such object.
+    /// Returns whether a failure means that the object is missing.
     ///
     /// # Errors
-    /// It says that there is no bucket, or something that is not the store's.
+    /// The bucket is missing, or the answer is not the store's.
     pub(super) async fn is_missing(&self, failure: &Failure) -> Result<bool, Failure> {
         let refusal = match failure {
             Failure::Refused(refusal) if failure.is_missing() => refusal,

@@ -1,4 +1,4 @@
-//! Google Cloud Storage as the general driver of object stores sees it.
+//! Google Cloud Storage as a store for the general driver of object stores.
 
 use std::fmt;
 use std::ops::Range;
@@ -25,20 +25,21 @@ use super::{batch, failed};
 use crate::storage::http::checked::foreign;
 use crate::storage::http::refusal::shown;
 use crate::storage::http::request::{Failure, json};
+use crate::storage::object::key;
 use crate::storage::pages;
 use crate::{Error as EngineError, ErrorCode};
 
-/// Batches of deletes on their way at the same time.
+/// Batches of deletes in flight at the same time.
 const BATCHES_IN_FLIGHT_MAX: usize = 4;
-/// How often reading is resumed where it brings nothing more.
+/// How often reading is resumed without receiving anything.
 const RESUMES_IN_VAIN_MAX: usize = 3;
-/// The version of an object, in an answer that holds its content.
+/// The version of an object, in an answer with its content.
 const GENERATION_HEADER: &str = "x-goog-generation";
 
 /// The driver. Tags are given once, for all objects.
 pub(super) struct GcsStore {
     api: Arc<Api>,
-    /// What every object's metadata says besides its name.
+    /// The metadata of every object, in addition to its name.
     tags: Vec<(String, String)>,
 }
 
@@ -49,7 +50,7 @@ impl GcsStore {
 
     fn metadata(&self, location: &Path) -> serde_json::Map<String, Value> {
         let mut metadata = serde_json::Map::new();
-        metadata.insert("name".into(), location.as_ref().into());
+        metadata.insert("name".into(), key::name(location).into());
         if !self.tags.is_empty() {
             let tags = self.tags.iter().map(|(key, value)| (key.clone(), value.as_str().into()));
             metadata.insert("metadata".into(), Value::Object(tags.collect()));
@@ -129,7 +130,7 @@ impl ObjectStore for GcsStore {
         };
         let meta = ObjectMeta {
             location: location.clone(),
-            // Nobody asks an object that is being read for its age
+            // Nobody uses the age of an object that is being read
             last_modified: SystemTime::UNIX_EPOCH.into(),
             size,
             e_tag: None,
@@ -191,7 +192,7 @@ async fn head(api: &Api, location: &Path) -> std::result::Result<ObjectMeta, Fai
 /// [`ErrorCode::Format`]
 pub(super) fn is_of(location: &Path, item: &Value) -> crate::Result<()> {
     let name = text(item, "name")?;
-    if name == location.as_ref() {
+    if name == key::name(location) {
         return Ok(());
     }
     Err(foreign(&format!("it describes '{}' instead of '{location}'", shown(name))))
@@ -208,7 +209,7 @@ async fn media(
     let mut call = Call::new(Method::GET, api.object_path(Some(location)), &query);
     if let Some(range) = range {
         let value = HeaderValue::from_str(&range);
-        let value = value.map_err(|_| EngineError::new(ErrorCode::Assert, format!("'{range}' is no range")))?;
+        let value = value.map_err(|_| EngineError::new(ErrorCode::Assert, format!("'{range}' is not a range")))?;
         call.headers.insert(header::RANGE, value);
     }
     let response = api.stream(call).await?;
@@ -225,7 +226,7 @@ async fn media(
     }
 }
 
-/// Which bytes an answer holds, and how many the object has.
+/// Returns which bytes an answer contains, and the size of the object.
 fn content_range(response: &HttpResponse, is_part: bool) -> std::result::Result<(Range<u64>, u64), EngineError> {
     let bad = |what: &str| EngineError::new(ErrorCode::Protocol, format!("the server's answer has no valid {what}"));
     let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
@@ -243,13 +244,13 @@ fn content_range(response: &HttpResponse, is_part: bool) -> std::result::Result<
     text(header::CONTENT_RANGE).and_then(parse).ok_or_else(|| bad("content-range"))
 }
 
-/// The content of an object on its way here, asked for again where the connection breaks.
+/// The content of an object while it arrives. It is requested again if the connection breaks.
 struct Content {
     api: Arc<Api>,
     location: Path,
     generation: Option<String>,
     body: BoxStream<'static, std::result::Result<Bytes, HttpError>>,
-    /// What has not come yet.
+    /// The bytes that are still missing.
     rest: Range<u64>,
     in_vain: usize,
 }
@@ -271,7 +272,7 @@ impl Content {
                 Some(Err(error)) => error.into(),
                 None => EngineError::new(ErrorCode::Protocol, "the server's answer ended early").into(),
             };
-            // Without its name, another version of the object might continue this one
+            // Without the generation, another version of the object might continue this one
             if self.in_vain >= RESUMES_IN_VAIN_MAX || self.generation.is_none() {
                 return Err(broken);
             }

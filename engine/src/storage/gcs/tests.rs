@@ -28,7 +28,7 @@ fn settings(endpoint: &str) -> GcsSettings {
 /// A listing of nothing.
 const EMPTY: &str = r#"{"kind":"storage#objects"}"#;
 
-/// What a server says of an object that holds these bytes.
+/// Returns a server's description of an object with these bytes.
 fn description(name: &str, data: &[u8]) -> String {
     let crc = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, crc32c::crc32c(data).to_be_bytes());
     format!(r#"{{"name":"repo/{name}","crc32c":"{crc}","size":"{}"}}"#, data.len())
@@ -66,7 +66,7 @@ fn large_file_goes_up_in_whole_units_and_ends_with_its_size() {
     let data: Vec<u8> = (0..(9u32 << 20) + 5).map(|i| (i >> 8) as u8).collect();
     let unit = 256 << 10;
     let stored = |size: usize| answer_with("308 Resume Incomplete", &format!("range: bytes=0-{}\r\n", size - 1), "");
-    // A part of 4 MiB and some is sent without its remainder; of the second the server keeps only a part at first
+    // A part of 4 MiB and some is sent without its remainder; of the second, the server first keeps only a part
     let part = (4 << 20) + 1000;
     let (first, second) = (part - part % unit, 2 * part - 2 * part % unit);
     let (address, requests) = server(vec![
@@ -109,7 +109,7 @@ fn chunk_of_which_nothing_was_kept_is_sent_again() {
         resume(""),
         resume(""),
         stored(unit),
-        // Nothing of the last chunk, then all of it, but the object is not made yet
+        // First nothing of the last chunk, then all of it, but the object does not exist yet
         stored(unit),
         stored(data.len()),
         answer(&description("big", &data)),
@@ -192,7 +192,7 @@ fn content_that_was_not_asked_for_is_refused() {
         Result::Ok(content)
     };
     assert_eq!(read(vec![part("2-5/10")]).unwrap(), b"2345");
-    // Less than asked for is right only at the end
+    // Less than requested is correct only at the end
     assert_eq!(read(vec![part("2-5/6")]).unwrap(), b"2345");
     let described = r#"{"name":"repo/file","size":"10","updated":"2026-01-02T03:04:05Z"}"#;
     for bad in ["3-6/10", "2-4/10", "0-3/10"] {
@@ -313,7 +313,7 @@ fn metadata_service_is_asked_once_for_a_token() {
     assert!(question.head.contains("metadata-flavor: google"), "{}", question.head);
 }
 
-/// A service account's key file for a token service. The key is made for each run.
+/// The key file of a service account for a token service. The key is generated for each run.
 fn key_file(folder: &std::path::Path, token_uri: &str) -> (GcsCredentials, Vec<u8>) {
     use aws_lc_rs::encoding::AsDer;
     use aws_lc_rs::rsa::{KeyPair, KeySize};
@@ -355,7 +355,7 @@ fn service_account_signs_its_request_for_a_token() {
 #[test]
 fn web_identity_is_exchanged_for_a_token_again_when_it_expires() {
     let folder = tempfile::tempdir().unwrap();
-    // The second one is needed at once: a token is renewed before requests could be tried again with it
+    // The second token is needed at once: a token is renewed before requests could be retried with it
     let token = |name: &str| format!(r#"{{"access_token":"{name}","expires_in":1,"token_type":"Bearer"}}"#);
     let (tokens, asked) = server(vec![answer(&token("first-token")), answer(&token("second-token"))]);
     let (address, requests) = server(vec![answer(EMPTY), answer(EMPTY)]);

@@ -1,4 +1,4 @@
-//! Tokens that prove who sends a request to Google Cloud Storage (`repo-gcs-key-type`).
+//! Tokens that authenticate requests to Google Cloud Storage (`repo-gcs-key-type`).
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -23,22 +23,22 @@ use crate::storage::http::request::{Failure, Requests, json};
 use crate::storage::http::token::{Kept, Token, missing, validity};
 use crate::{Error, ErrorCode, Result};
 
-/// Where an instance in Google's cloud gets the token of its service account.
+/// The service from which an instance in Google's cloud gets the token of its service account.
 const METADATA_URL: &str = "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token";
-/// What the token of a service account may be used for.
+/// The permitted use of a service account's token.
 pub(super) const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
-/// How long a signed request for a token is valid.
+/// How long a signed request for a token is valid, in seconds.
 const CLAIM_SECONDS: u64 = 3600;
 /// A key file larger than this is not one.
 pub(super) const KEY_FILE_SIZE_MAX_BYTES: u64 = 1 << 20;
 
-/// Where tokens come from.
+/// The source of tokens.
 enum Source {
     /// The value of the header, as it was given.
     Fixed(HeaderValue),
-    /// A service account's key file, read for every new token: it may have been exchanged.
+    /// The key file of a service account, read for every new token because it may have been replaced.
     Service(String),
-    /// An external account's credential file, read for every new token like that of a service account.
+    /// The credential file of an external account, read for every new token, too.
     External(String),
     /// A metadata service.
     Metadata(String),
@@ -52,8 +52,8 @@ pub(super) struct Tokens {
     current: Kept<HeaderValue>,
 }
 
-/// Sends requests for tokens. A token service sees secrets that are good for more than one repository, so that its certificate is
-/// checked also where the storage's is not (`repo-storage-verify-tls=n`), unless it is the storage's server.
+/// Sends requests for tokens. A token service sees secrets that are valid for more than one repository. So its
+/// certificate is checked even if the storage's is not (`repo-storage-verify-tls=n`), unless it is the same server.
 pub(super) struct Services {
     /// The storage's server as its URL begins.
     pub(super) storage_url: String,
@@ -62,7 +62,7 @@ pub(super) struct Services {
 }
 
 impl Services {
-    /// Requests to the storage's server, and to any other.
+    /// Creates the clients for requests to the storage's server, and to any other.
     ///
     /// # Errors
     /// The connection's settings can't be used.
@@ -76,7 +76,7 @@ impl Services {
         Ok(Services { storage_url: storage_url.to_owned(), storage, others })
     }
 
-    /// Who sends a request.
+    /// Returns the client that sends a request.
     pub(super) fn of(&self, request: &HttpRequest) -> &Requests {
         let server = |uri: &Uri| Some((uri.scheme_str()?.to_owned(), uri.authority()?.clone()));
         let storage: Option<Uri> = self.storage_url.parse().ok();
@@ -112,10 +112,10 @@ impl Tokens {
         Ok(Tokens { source, services, io_timeout, current: Kept::new() })
     }
 
-    /// The value of the header `authorization`.
+    /// Returns the value of the header `authorization`.
     ///
     /// # Errors
-    /// No token was to be had.
+    /// No token is available.
     pub(super) async fn header(&self) -> std::result::Result<HeaderValue, Failure> {
         if let Source::Fixed(header) = &self.source {
             return Ok(header.clone());
@@ -145,12 +145,12 @@ impl Tokens {
                 })?)
             }
             Err(error) if status.is_success() => Err(error.into()),
-            // What else a server says may hold anything
+            // Any other answer of a server may contain secrets
             _ => Err(Refusal::silent(&response).into()),
         }
     }
 
-    /// Takes the token out of an answer, which is never shown.
+    /// Extracts the token from an answer, which is never shown.
     fn read(&self, answer: &Value, now: SystemTime) -> Result<Token<HeaderValue>> {
         let text = |key: &str| answer.get(key).and_then(Value::as_str);
         if let Some(error) = text("error") {
@@ -178,7 +178,7 @@ fn secret_header(text: &str) -> Result<HeaderValue> {
     Ok(value)
 }
 
-/// Opens a file that credentials are in.
+/// Opens a file with credentials.
 pub(super) fn open_key_file(path: &str) -> Result<File> {
     File::open(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => {
@@ -188,7 +188,7 @@ pub(super) fn open_key_file(path: &str) -> Result<File> {
     })
 }
 
-/// Reads a file of credentials as JSON. What it holds is not shown when it is none.
+/// Reads a file of credentials as JSON. Invalid content is not shown.
 pub(super) fn key_json(path: &str) -> Result<Value> {
     let failed = |error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{path}'"), error);
     let mut text = Vec::new();
@@ -196,7 +196,7 @@ pub(super) fn key_json(path: &str) -> Result<Value> {
     serde_json::from_slice(&text).map_err(|_| Error::new(ErrorCode::JsonFormat, format!("'{path}' is not valid JSON")))
 }
 
-/// Refuses a token service to which secrets would go in clear text. On this machine nobody listens in.
+/// Refuses a token service that would receive secrets in clear text, except on this host.
 pub(super) fn token_server(url: &str) -> Result<()> {
     let uri: Uri =
         url.parse().map_err(|error| Error::new(ErrorCode::Format, format!("invalid URL '{url}'")).cause(error))?;
@@ -217,7 +217,7 @@ pub(super) fn form_request(url: &str, form: String) -> Result<HttpRequest> {
         .map_err(|error| Error::new(ErrorCode::Format, format!("invalid URL '{url}'")).cause(error))
 }
 
-/// What a service account's key file says.
+/// The content of a service account's key file.
 struct ServiceKey {
     email: String,
     token_uri: String,
@@ -237,7 +237,7 @@ impl ServiceKey {
         })
     }
 
-    /// The request for a token: a claim that is signed with the account's key.
+    /// Returns the request for a token: a claim that is signed with the account's key.
     fn request(&self, now: SystemTime) -> Result<HttpRequest> {
         let assertion = self.assertion(now)?;
         let body = format!("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion={assertion}");

@@ -1,7 +1,7 @@
 //! Uploads: small objects in one request, larger ones in chunks of a resumable upload.
 //!
-//! Either way the server's checksum of the object is compared with ours. Chunks of a resumable upload come one after the other;
-//! the next is filled while one is on its way.
+//! In both cases the server's checksum of the object is compared with ours. Chunks of a resumable upload are sent one
+//! after another. The next is filled while one is in flight.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use super::api::{Api, Call};
 use super::store::is_of;
 use super::{boundary, failed};
 use crate::storage::http::request::{Failure, json};
+use crate::storage::object::key;
 use crate::{Error, ErrorCode};
 
 /// All chunks but the last must be multiples of this.
@@ -37,7 +38,8 @@ fn checksum_text(crc: u32) -> String {
     BASE64_STANDARD.encode(crc.to_be_bytes())
 }
 
-/// Writes an object with one request, whose metadata hold its checksum: the server takes it whole or not at all.
+/// Writes an object with one request, whose metadata contain its checksum. The server accepts it as a whole or not at
+/// all.
 pub(super) async fn put(
     api: &Api,
     location: &Path,
@@ -69,7 +71,8 @@ pub(super) fn multipart_type(kind: &str, boundary: &str) -> crate::Result<Header
         .map_err(|error| Error::new(ErrorCode::Assert, "a boundary can't be sent").cause(error))
 }
 
-/// Compares what the server has with what was sent. An object that differs is removed: under its name nobody would doubt it.
+/// Compares what the server stored with what was sent. An object that differs is removed, because nothing under its
+/// name would reveal the difference.
 async fn check(api: &Api, location: &Path, answer: &Value, crc: u32, size: u64) -> Result<(), Failure> {
     let text = |key: &str| answer.get(key).and_then(Value::as_str);
     is_of(location, answer)?;
@@ -86,12 +89,12 @@ async fn check(api: &Api, location: &Path, answer: &Value, crc: u32, size: u64) 
     let error = Error::new(ErrorCode::Format, text);
     Err(match api.send(Call::new(Method::DELETE, api.object_path(Some(location)), &[])).await {
         Ok(_) => error,
-        Err(other) => error.hint(format!("it has to be removed, which failed: {other}")),
+        Err(other) => error.hint(format!("it must be removed, but that failed: {other}")),
     }
     .into())
 }
 
-/// What is known of an upload between two chunks.
+/// The state of an upload between two chunks.
 struct Progress {
     crc: u32,
     /// Bytes that the server has.
@@ -100,7 +103,7 @@ struct Progress {
     held: Bytes,
 }
 
-/// An upload in chunks. Each part takes the progress from the one before it, so they are sent in the order they came in.
+/// An upload in chunks. Each part takes the progress from the one before it, so parts are sent in order.
 pub(super) struct Resumable {
     session: Arc<Session>,
     progress: oneshot::Receiver<Progress>,
@@ -110,7 +113,7 @@ pub(super) struct Resumable {
 struct Session {
     api: Arc<Api>,
     location: Path,
-    /// Whoever knows it may write to the upload, so it is never shown.
+    /// Anybody who knows it may write to the upload, so it is never shown.
     id: String,
 }
 
@@ -121,9 +124,10 @@ impl fmt::Debug for Resumable {
 }
 
 impl Resumable {
-    /// Begins an upload.
+    /// Starts an upload.
     pub(super) async fn begin(api: Arc<Api>, location: &Path, metadata: Map<String, Value>) -> Result<Self, Failure> {
-        let query = [("uploadType", "resumable"), ("name", location.as_ref())];
+        let name = key::name(location);
+        let query = [("uploadType", "resumable"), ("name", &*name)];
         let mut call = Call::new(Method::POST, api.upload_path(), &query);
         call.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
         call.body = Some(Value::Object(metadata).to_string().into());
@@ -159,7 +163,7 @@ impl MultipartUpload for Resumable {
         Box::pin(async move {
             let mut progress = before.await.map_err(|_| failed(broken_off()))?;
             session.add(&mut progress, data.into()).await.map_err(failed)?;
-            // Where nobody waits, the upload is being abandoned
+            // If nobody waits, the upload is being abandoned
             let _ = done.send(progress);
             Ok(())
         })
@@ -177,7 +181,7 @@ impl MultipartUpload for Resumable {
 }
 
 impl Session {
-    /// Sends what was held so far, now that more follows, in whole units.
+    /// Sends held data in whole units, now that more follows.
     async fn add(&self, progress: &mut Progress, data: Bytes) -> Result<(), Failure> {
         let mut chunk = std::mem::replace(&mut progress.held, data);
         let rest = chunk.split_off(chunk.len() - chunk.len() % CHUNK_UNIT_BYTES);
@@ -203,7 +207,8 @@ impl Session {
         check(&self.api, &self.location, &answer, progress.crc, size).await
     }
 
-    /// Sends a chunk until the server has all of it; the total size says that it is the last, whose answer describes the object.
+    /// Sends a chunk until the server has all of it. The total size marks it as the last, whose answer describes the
+    /// object.
     async fn send(&self, progress: &mut Progress, mut chunk: Bytes, total: Option<u64>) -> Result<Value, Failure> {
         let mut pauses = self.api.requests.pauses();
         loop {
@@ -232,7 +237,8 @@ impl Session {
                 progress.sent = end;
                 return Ok(Value::Null);
             }
-            // The server may keep only part of a chunk, and all of the last one without being done: then it is asked again
+            // The server may keep only part of a chunk, or all of the last one without finishing: then it is asked
+            // again
             let taken = stored.checked_sub(progress.sent).filter(|_| stored <= end);
             let taken = taken.and_then(|taken| usize::try_from(taken).ok());
             let may_go_on = match taken {
@@ -252,7 +258,7 @@ impl Session {
         }
     }
 
-    /// Tells the server to forget what was sent.
+    /// Tells the server to discard the upload.
     async fn cancel(&self) -> Result<(), Failure> {
         let query = [("uploadType", "resumable"), ("upload_id", self.id.as_str())];
         let mut call = Call::new(Method::DELETE, self.api.upload_path(), &query);
@@ -264,7 +270,7 @@ impl Session {
     }
 }
 
-/// How many bytes the server has, by its header `range: bytes=0-LAST`.
+/// Returns how many bytes the server has, from its header `range: bytes=0-LAST`.
 fn stored_bytes(range: &HeaderValue) -> Option<u64> {
     let last: u64 = range.to_str().ok()?.strip_prefix("bytes=0-")?.parse().ok()?;
     last.checked_add(1)

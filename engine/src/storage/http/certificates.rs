@@ -1,4 +1,4 @@
-//! Which certificates are trusted (`repo-storage-ca-file`, `repo-storage-ca-path`).
+//! The trusted certificates (`repo-storage-ca-file`, `repo-storage-ca-path`).
 
 use std::fs;
 use std::path::Path;
@@ -13,11 +13,11 @@ use crate::{Error, ErrorCode, Result};
 /// A certificate file larger than this is not one.
 const SIZE_MAX_BYTES: u64 = 16 << 20;
 
-/// The only certificates to trust; `None` where no option names any, and those of the system are trusted.
+/// Returns the only certificates to trust; `None` if no option names any, and those of the system are trusted.
 ///
 /// # Errors
-/// [`ErrorCode::Crypto`] where there is no certificate in what the options name: trusting the system's instead would trust
-/// servers that the options exclude. The file or the directory can't be read.
+/// [`ErrorCode::Crypto`] if the options name no certificate at all: trusting the system's instead would trust servers
+/// that the options exclude. The file or the directory can't be read.
 pub(super) fn trusted(file: Option<&Path>, path: Option<&Path>) -> Result<Option<Vec<Certificate>>> {
     if file.is_none() && path.is_none() {
         return Ok(None);
@@ -40,13 +40,12 @@ pub(super) fn trusted(file: Option<&Path>, path: Option<&Path>) -> Result<Option
 
 fn without(place: &Path) -> Error {
     let place = place.display();
-    Error::new(ErrorCode::Crypto, format!("unable to load certificates from '{place}': it holds no certificate")).hint(
-        "only the certificates of repo-storage-ca-file and repo-storage-ca-path are trusted where one of them is set.",
-    )
+    Error::new(ErrorCode::Crypto, format!("unable to load certificates from '{place}': it holds no certificate"))
+        .hint("if repo-storage-ca-file or repo-storage-ca-path is set, only their certificates are trusted.")
 }
 
-/// The certificates of all files in a directory. OpenSSL looks only at what it looks for, so a file that can't be read or is no
-/// certificate stops nobody there; it is said that it was passed over.
+/// Returns the certificates of all files in a directory. OpenSSL only reads the files that it looks up, so an
+/// unreadable file or one without a certificate is not an error, but a warning.
 fn in_path(path: &Path) -> Result<Vec<Certificate>> {
     let failed = |error| Error::from_io(ErrorCode::PathOpen, format!("unable to open '{}'", path.display()), error);
     let mut found = Vec::new();
@@ -57,7 +56,7 @@ fn in_path(path: &Path) -> Result<Vec<Certificate>> {
         }
         match in_file(&entry) {
             Ok(certificates) => found.extend(certificates),
-            Err(error) => crate::warn!("certificate file is passed over: {}", error.message),
+            Err(error) => crate::warn!("skip certificate file: {}", error.message),
         }
     }
     Ok(found)
@@ -73,7 +72,7 @@ fn in_file(file: &Path) -> Result<Vec<Certificate>> {
         return Err(invalid(&"it is too large"));
     }
     let pem = fs::read(file).map_err(failed)?;
-    // What the client makes of them is known only when it is made, and not for each
+    // The client reports invalid certificates only when it is created, and not for each
     let mut known = RootCertStore::empty();
     CertificateDer::pem_slice_iter(&pem)
         .map(|certificate| {

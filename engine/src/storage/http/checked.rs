@@ -1,9 +1,9 @@
-//! A client of a store that looks at each answer before it is believed.
+//! A client of a store that checks each answer before it counts.
 //!
-//! What answers need not be the store: a gateway that asks for a login, a captive portal or a proxy with a page of its own says
-//! "200 OK", too. What `object_store` sees is therefore only what the store itself can have said. The same holds for "404 Not
-//! Found": a balancer without a way to the store says it of every object. Where an answer alone does not tell, another request
-//! does ([`CheckedService::look_again`]).
+//! What answers need not be the store: a gateway that asks for a login, a captive portal or a proxy with its own page
+//! also says "200 OK". So `object_store` only sees what the store itself can have said. The same applies to "404 Not
+//! Found": a load balancer without a connection to the store says it of every object. If an answer alone is not
+//! conclusive, another request is sent ([`CheckedService::look_again`]).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,21 +24,22 @@ use object_store::client::{
 use percent_encoding::percent_decode_str;
 
 use super::refusal::{Refusal, redacted};
-use super::request::is_passing;
+use super::request::{Requests, is_passing};
 use super::service::{Connector, receive};
 use super::xml::Element;
+use crate::storage::object::key;
 use crate::{Error, ErrorCode, Result};
 
 /// The checksum of a body, in requests and in answers.
 pub(crate) const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
-/// What stores say of a bucket or a container that is not there, which is no missing object.
+/// Errors of stores for a missing bucket or container, which is not a missing object.
 const NO_BUCKET: [&str; 4] = ["NoSuchBucket", "NoSuchAccessPoint", "ContainerNotFound", "ContainerBeingDeleted"];
-/// What a store says of an upload that it does not know, or does not know any more.
+/// A store's error for an unknown upload, or one that no longer exists.
 const NO_UPLOAD: &str = "NoSuchUpload";
-/// The number that a store gives a request. What stands between does not send it.
+/// The id that a store gives a request. Intermediaries do not send it.
 const REQUEST_IDS: [&str; 2] = ["x-amz-request-id", "x-ms-request-id"];
 
-/// What is particular to a store.
+/// What is specific to a store.
 #[async_trait::async_trait]
 pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// Completes a request before it is sent: checksums, signature.
@@ -47,19 +48,19 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// There are no credentials, or the request can't be signed.
     async fn prepare(&self, request: &mut HttpRequest) -> object_store::Result<()>;
 
-    /// Looks at a success. The body of an object that is being read comes later and is not there.
+    /// Checks a success. The body of an object that is being read comes later and is `None`.
     ///
     /// # Errors
     /// The answer is not the store's, or not to this request.
     fn check(&self, asked: &Asked, head: &Parts, body: Option<&[u8]>) -> std::result::Result<(), Wrong>;
 
-    /// What a request that completes an upload brings about; nothing for any other request, and where it can't be told.
+    /// Returns what a request that completes an upload creates; `None` for any other request, and if it is unknown.
     fn completes(&self, _asked: &Asked) -> Option<Completion> {
         None
     }
 }
 
-/// What the completion of an upload brings about.
+/// What the completion of an upload creates.
 #[derive(Debug)]
 pub(crate) struct Completion {
     /// The ETag of the object.
@@ -71,9 +72,9 @@ pub(crate) struct Completion {
 /// What is wrong with an answer.
 #[derive(Debug)]
 pub(crate) enum Wrong {
-    /// The store says with a success that it failed, and may not fail the next time.
+    /// The store reports a failure in a success, and a retry may succeed.
     Passing,
-    /// It is of no use.
+    /// The answer is useless.
     Final(Error),
 }
 
@@ -86,10 +87,10 @@ impl From<Error> for Wrong {
 /// The error for an answer that can't be the store's.
 pub(crate) fn foreign(why: &str) -> Error {
     Error::new(ErrorCode::Format, format!("the answer is not the store's: {why}"))
-        .hint("does a gateway or a proxy answer in the place of the store, or is the endpoint that of something else?")
+        .hint("does a gateway or a proxy answer instead of the store, or is the endpoint wrong?")
 }
 
-/// What was asked, as far as the answer depends on it.
+/// The parts of a request on which the answer depends.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) method: Method,
@@ -119,7 +120,7 @@ impl Asked {
         self.query.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether the answer is an object's content.
+    /// Returns whether the answer is an object's content.
     fn is_content(&self) -> bool {
         self.method == Method::GET && self.parameter("comp").is_none() && self.parameter("list-type").is_none()
     }
@@ -128,17 +129,17 @@ impl Asked {
 /// The parts of a request's body, all of which are at hand.
 pub(crate) async fn body_parts(request: &HttpRequest) -> Vec<Bytes> {
     let (mut body, mut parts) = (request.body().clone(), Vec::new());
-    // Of what is in memory, nothing fails
+    // Reading from memory does not fail
     while let Some(Ok(frame)) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         parts.extend(frame.into_data().ok());
     }
     parts
 }
 
-/// The MD5 of a body, as the header [`CONTENT_MD5`] has it.
+/// Returns the MD5 of a body in the form of the header [`CONTENT_MD5`].
 ///
 /// # Errors
-/// None that can happen: base64 has no characters that can't be sent.
+/// None in practice: base64 has no characters that can't be sent.
 pub(crate) fn md5_header(parts: &[Bytes]) -> Result<HeaderValue> {
     let mut md5 = Md5::new();
     parts.iter().for_each(|part| md5.update(part));
@@ -151,7 +152,7 @@ pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Refuses a page for people.
+/// Refuses an HTML page.
 pub(crate) fn not_html(headers: &HeaderMap) -> Result<()> {
     let kind = header(headers, CONTENT_TYPE.as_str()).unwrap_or_default().trim_start().to_ascii_lowercase();
     if kind.starts_with("text/html") || kind.starts_with("application/xhtml") {
@@ -160,7 +161,7 @@ pub(crate) fn not_html(headers: &HeaderMap) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a body where a store sends none.
+/// Refuses a body if a store sends none.
 pub(crate) fn is_empty(body: Option<&[u8]>) -> Result<()> {
     if body.is_some_and(|body| !body.trim_ascii().is_empty()) {
         return Err(foreign("it has content where there should be none"));
@@ -168,7 +169,7 @@ pub(crate) fn is_empty(body: Option<&[u8]>) -> Result<()> {
     Ok(())
 }
 
-/// Refuses another status than those by which the store says that it has done what it was asked for.
+/// Refuses a status other than those with which the store confirms the request.
 pub(crate) fn is_status(head: &Parts, expected: &[u16]) -> Result<()> {
     if !expected.contains(&head.status.as_u16()) {
         return Err(foreign(&format!("its status is {}", head.status)));
@@ -176,12 +177,12 @@ pub(crate) fn is_status(head: &Parts, expected: &[u16]) -> Result<()> {
     Ok(())
 }
 
-/// Whether an answer has the number that a store gives a request.
+/// Returns whether an answer has the id that a store gives a request.
 fn is_numbered(headers: &HeaderMap) -> bool {
     REQUEST_IDS.iter().any(|name| headers.contains_key(*name))
 }
 
-/// Looks at the head of an answer to a request for an object, or for what is known of it.
+/// Checks the head of an answer to a request for an object or its attributes.
 ///
 /// # Errors
 /// It is not what a store sends.
@@ -197,17 +198,33 @@ pub(crate) fn describes_object(asked: &Asked, head: &Parts) -> Result<()> {
     Ok(())
 }
 
-/// Connects as all object stores do, and looks at the answers.
+/// Connects like all object stores, and checks the answers.
 #[derive(Debug)]
 pub(crate) struct CheckedConnector<S> {
     pub(crate) inner: Connector,
     pub(crate) store: Arc<S>,
 }
 
+impl<S> Clone for CheckedConnector<S> {
+    fn clone(&self) -> Self {
+        CheckedConnector { inner: self.inner.clone(), store: Arc::clone(&self.store) }
+    }
+}
+
+impl<S: Store> CheckedConnector<S> {
+    fn client(&self) -> HttpClient {
+        HttpClient::new(CheckedService { client: self.inner.client(), store: Arc::clone(&self.store) })
+    }
+
+    /// Requests of our own, which are completed and looked at as those of the crate are.
+    pub(crate) fn requests(&self) -> Requests {
+        Requests::by(self.client(), self.inner.io_timeout())
+    }
+}
+
 impl<S: Store> HttpConnector for CheckedConnector<S> {
-    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = self.inner.connect(options)?;
-        Ok(HttpClient::new(CheckedService { client, store: Arc::clone(&self.store) }))
+    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(self.client())
     }
 }
 
@@ -246,10 +263,13 @@ impl<S: Store> HttpService for CheckedService<S> {
 
 impl<S: Store> CheckedService<S> {
     async fn prepare(&self, request: &mut HttpRequest) -> std::result::Result<(), HttpError> {
+        if let Some(address) = key::address(request.uri()) {
+            *request.uri_mut() = address;
+        }
         self.store.prepare(request).await.map_err(|error| HttpError::new(HttpErrorKind::Decode, error))
     }
 
-    /// What becomes of a failure. One that does not tell enough by itself is followed by another request.
+    /// Returns the result of a failure. If the failure is not conclusive, another request follows.
     async fn look_again(
         &self,
         asked: &Asked,
@@ -272,8 +292,8 @@ impl<S: Store> CheckedService<S> {
         refused(&asked.method, head, body)
     }
 
-    /// What the store says of an object that is not there. The answer to HEAD has no words, so that anybody may have sent it; the
-    /// answer to GET has some.
+    /// Returns the store's answer for a missing object. The answer to HEAD has no body, so anybody may have sent it;
+    /// the answer to GET has one.
     async fn explained(&self, asked: &Asked, uri: &Uri) -> std::result::Result<HttpResponse, HttpError> {
         let mut request = HttpRequest::new(HttpRequestBody::empty());
         *request.uri_mut() = uri.clone();
@@ -288,7 +308,8 @@ impl<S: Store> CheckedService<S> {
         refused(&Method::GET, head, &receive(body, HttpErrorKind::Interrupted).await?)
     }
 
-    /// Whether there is an object with this ETag: an upload that is not known was completed by a request whose answer was lost.
+    /// Returns whether there is an object with this ETag: an unknown upload was completed by a request whose answer was
+    /// lost.
     async fn has_tag(&self, uri: &Uri, tag: &str) -> bool {
         let Ok(uri) = uri.to_string().split('?').next().unwrap_or_default().parse() else { return false };
         let mut request = HttpRequest::new(HttpRequestBody::empty());
@@ -301,7 +322,7 @@ impl<S: Store> CheckedService<S> {
     }
 }
 
-/// What becomes of a success that is none: a failure that is worth another try, or the error.
+/// Converts a false success to a failure that is retried, or to the error.
 fn disbelieved(wrong: Wrong, mut head: Parts, body: &[u8]) -> std::result::Result<HttpResponse, HttpError> {
     match wrong {
         Wrong::Passing => {
@@ -317,7 +338,7 @@ fn disbelieved(wrong: Wrong, mut head: Parts, body: &[u8]) -> std::result::Resul
     }
 }
 
-/// A failure: one that may pass, or the word that there is no such object, is left to the caller; any other is final.
+/// Handles a failure: the caller handles a temporary one and a missing object; any other is final.
 fn refused(method: &Method, head: Parts, body: &[u8]) -> std::result::Result<HttpResponse, HttpError> {
     let answer = Response::from_parts(head, ());
     let refusal = Refusal::of(&answer, body);
@@ -327,7 +348,7 @@ fn refused(method: &Method, head: Parts, body: &[u8]) -> std::result::Result<Htt
     if answer.status() == StatusCode::NOT_FOUND {
         match code(answer.headers(), body) {
             Some(code) if !NO_BUCKET.contains(&&*code) => return Ok(answer.map(|()| refusal.explanation().into())),
-            // One with the store's number
+            // One with the store's id
             None if *method == Method::HEAD => return Ok(answer.map(|()| refusal.explanation().into())),
             Some(_) => {}
             None => {
@@ -339,7 +360,7 @@ fn refused(method: &Method, head: Parts, body: &[u8]) -> std::result::Result<Htt
     Err(HttpError::new(HttpErrorKind::Decode, refusal))
 }
 
-/// The store's word for a failure.
+/// Returns the store's code for a failure.
 fn code<'a>(headers: &'a HeaderMap, body: &[u8]) -> Option<Cow<'a, str>> {
     if let Some(code) = header(headers, "x-ms-error-code") {
         return Some(code.into());

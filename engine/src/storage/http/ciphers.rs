@@ -1,7 +1,7 @@
-//! Which cipher suites connections may use (`tls-cipher-12`, `tls-cipher-13`).
+//! The cipher suites of connections (`tls-cipher-12`, `tls-cipher-13`).
 //!
-//! pgBackRest hands these options to OpenSSL, whose lists know classes of suites and operators on them. Here a list names each
-//! suite that is wanted.
+//! pgBackRest passes these options to OpenSSL, whose lists support classes of suites and operators. Here a list names
+//! each suite.
 
 use rustls::SupportedCipherSuite;
 use rustls::crypto::CryptoProvider;
@@ -12,7 +12,7 @@ use crate::{Error, ErrorCode, Result};
 /// A suite and OpenSSL's name of it.
 type Named = (&'static str, SupportedCipherSuite);
 
-/// What there is of TLS 1.2.
+/// The available suites of TLS 1.2.
 static TLS_12: [Named; 6] = [
     ("ECDHE-ECDSA-AES256-GCM-SHA384", cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
     ("ECDHE-ECDSA-AES128-GCM-SHA256", cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
@@ -22,18 +22,18 @@ static TLS_12: [Named; 6] = [
     ("ECDHE-RSA-CHACHA20-POLY1305", cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
 ];
 
-/// What there is of TLS 1.3.
+/// The available suites of TLS 1.3.
 static TLS_13: [Named; 3] = [
     ("TLS_AES_256_GCM_SHA384", cipher_suite::TLS13_AES_256_GCM_SHA384),
     ("TLS_AES_128_GCM_SHA256", cipher_suite::TLS13_AES_128_GCM_SHA256),
     ("TLS_CHACHA20_POLY1305_SHA256", cipher_suite::TLS13_CHACHA20_POLY1305_SHA256),
 ];
 
-/// Lets the connections of this process use only the suites of these lists, which separate names with colons; all there are of a
-/// version whose list is not given. To be called before connections are set up.
+/// Limits the connections of this process to the suites of these lists, whose names are separated by colons. Without a
+/// list, all suites of the version are allowed. Call it before connections are set up.
 ///
 /// # Errors
-/// [`ErrorCode::FeatureNotSupported`] for what is no name of a suite that there is.
+/// [`ErrorCode::FeatureNotSupported`] for a name that is not an available suite.
 pub fn choose(tls_12: Option<&str>, tls_13: Option<&str>) -> Result<()> {
     if tls_12.is_none() && tls_13.is_none() {
         return Ok(());
@@ -41,7 +41,7 @@ pub fn choose(tls_12: Option<&str>, tls_13: Option<&str>) -> Result<()> {
     let mut cipher_suites = suites("tls-cipher-13", tls_13, &TLS_13)?;
     cipher_suites.extend(suites("tls-cipher-12", tls_12, &TLS_12)?);
     let provider = CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() };
-    // Every repository asks for the same, since the options are those of the whole process
+    // Every repository requests the same, because the options apply to the whole process
     if let Err(installed) = provider.install_default()
         && CryptoProvider::get_default().is_none_or(|current| current.cipher_suites != installed.cipher_suites)
     {

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc;
 
-/// One request as a server sees it.
+/// A request as received by a server.
 pub(crate) struct Received {
     /// Method, path and query.
     pub(crate) line: String,
@@ -13,7 +13,8 @@ pub(crate) struct Received {
     pub(crate) body: Vec<u8>,
 }
 
-/// A server that gives one answer after the other and hands over the requests. An answer is all that stands on the wire.
+/// Starts a server that sends these answers one after another and returns the requests. An answer is the raw text on
+/// the wire.
 pub(crate) fn server(answers: Vec<String>) -> (String, mpsc::Receiver<Received>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! Answers to many requests that were sent as one: a part for each, with the number that it was given.
+//! Answers to several requests that were sent as one: one part per request, with its number.
 
 use ::http::header::{CONTENT_TYPE, HeaderMap};
 
@@ -16,7 +16,7 @@ impl Part {
     }
 }
 
-/// The parts of an answer; none of what is no such answer.
+/// Returns the parts of an answer; none if it is not such an answer.
 pub(crate) fn parts(headers: &HeaderMap, body: &[u8]) -> Vec<Part> {
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let Some((_, boundary)) = kind.split_once("boundary=").filter(|_| kind.starts_with("multipart/mixed")) else {

@@ -1,4 +1,4 @@
-//! Waiting as long as a busy server asks for (`Retry-After`).
+//! Waits as long as a busy server asks for (`Retry-After`).
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -7,7 +7,8 @@ use ::http::header::RETRY_AFTER;
 use ::http::{Response, StatusCode};
 use jiff::fmt::rfc2822;
 
-/// What a server said of when it wants to be asked again. Holds for all requests to it, since they would make it no less busy.
+/// When a server wants to be asked again. Applies to all requests to the server, because any of them would keep it
+/// busy.
 #[derive(Debug)]
 pub(super) struct Patience {
     /// No request waits for a server that has been busy for longer.
@@ -37,7 +38,7 @@ impl Patience {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner).map(|busy| busy.until)
     }
 
-    /// Takes note of an answer.
+    /// Records an answer.
     pub(super) fn note<B>(&self, answer: &Response<B>) {
         let is_busy = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&answer.status());
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,7 +49,7 @@ impl Patience {
         let Some(pause) = asked_pause(answer) else { return };
         let now = Instant::now();
         let since = busy.map_or(now, |busy| busy.since);
-        // One that wants more time than there is gets the pauses that all others get
+        // A server that wants more time than there is gets the usual pauses
         let until = now.checked_add(pause).filter(|until| *until <= since + self.limit);
         *busy = Some(Busy { since, until: until.unwrap_or(now) });
     }

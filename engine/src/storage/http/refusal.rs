@@ -1,4 +1,4 @@
-//! What a server says when it refuses a request, as an error shows it: without the secrets that were sent.
+//! The form in which an error shows a server's refusal of a request: without the secrets that were sent.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,13 +11,13 @@ use percent_encoding::percent_decode_str;
 
 use super::xml::Element;
 
-/// So much of a server's message is shown.
+/// The maximum size of a shown server message.
 pub(crate) const MESSAGE_SIZE_MAX_BYTES: usize = 2048;
-/// A shorter value is not looked for: it stands in texts by chance.
+/// Shorter values are not replaced, because they occur in texts by chance.
 const SECRET_SIZE_MIN_BYTES: usize = 6;
-/// What takes the place of a secret, in the words of pgBackRest.
+/// The replacement of a secret, as in pgBackRest.
 const REDACTED: &str = "<redacted>";
-/// Headers that prove who sends a request, or open what is stored.
+/// Headers that authenticate a request, or open what is stored.
 const SECRET_HEADERS: [HeaderName; 9] = [
     AUTHORIZATION,
     COOKIE,
@@ -29,7 +29,7 @@ const SECRET_HEADERS: [HeaderName; 9] = [
     HeaderName::from_static("x-ms-encryption-key"),
     HeaderName::from_static("x-ms-encryption-key-sha256"),
 ];
-/// Parameters of URLs and forms that do the same.
+/// Parameters of URLs and forms with the same purpose.
 const SECRET_PARAMETERS: [&str; 7] =
     ["WebIdentityToken", "X-Amz-Security-Token", "X-Amz-Signature", "assertion", "sig", "subject_token", "upload_id"];
 /// Headers of answers that help to find out why a request was refused.
@@ -45,7 +45,7 @@ const SHOWN_HEADERS: [&str; 9] = [
     "x-ms-request-id",
 ];
 
-/// What was sent, as an error may show it. Goes with the answer.
+/// What was sent, in the form for errors. It is attached to the answer.
 #[derive(Clone)]
 pub(crate) struct Sent(Arc<Shown>);
 
@@ -62,7 +62,7 @@ impl fmt::Debug for Sent {
 }
 
 impl Sent {
-    /// Takes note of a request.
+    /// Records a request.
     pub(crate) fn of(request: &HttpRequest) -> Self {
         let mut secrets = header_secrets(request.headers());
         let (uri, mut query) = (request.uri(), String::new());
@@ -94,7 +94,7 @@ impl Sent {
         Sent(Arc::new(Shown { line: format!("{} {}{query}", request.method(), uri.path()), secrets }))
     }
 
-    /// Takes the secrets of the request out of a text.
+    /// Removes the secrets of the request from a text.
     pub(crate) fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::from(text);
         for secret in self.0.secrets.iter().filter(|secret| !secret.is_empty()) {
@@ -112,8 +112,8 @@ fn secret_parameter(pair: &str) -> Option<(&str, &str)> {
     SECRET_PARAMETERS.iter().any(|secret| secret.eq_ignore_ascii_case(name)).then_some((name, value))
 }
 
-/// The values of secret headers, and what in them is secret by itself: `Bearer TOKEN`, `SharedKey ACCOUNT:SIGNATURE`,
-/// `AWS4-HMAC-SHA256 ..., Signature=SIGNATURE`.
+/// Returns the values of secret headers, and the parts of them that are secret: `Bearer TOKEN`, `SharedKey
+/// ACCOUNT:SIGNATURE`, `AWS4-HMAC-SHA256 ..., Signature=SIGNATURE`.
 fn header_secrets(headers: &HeaderMap) -> Vec<String> {
     let mut secrets = Vec::new();
     for (name, value) in headers.iter().filter(|(name, value)| SECRET_HEADERS.contains(name) || value.is_sensitive()) {
@@ -134,13 +134,13 @@ fn header_secrets(headers: &HeaderMap) -> Vec<String> {
 pub(crate) struct Refusal {
     /// The status of the answer.
     pub(crate) status: StatusCode,
-    /// Method, path and query of the request; empty where nobody knows.
+    /// Method, path and query of the request; empty if unknown.
     line: String,
     headers: Vec<String>,
     message: String,
 }
 
-/// In the form that pgBackRest gives it, but for the headers of the request.
+/// Formats the refusal as pgBackRest does, without the headers of the request.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HTTP request failed with {}", self.status.as_u16())?;
@@ -161,17 +161,17 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    /// Takes what a refusing server says.
+    /// Creates a refusal from a server's answer.
     pub(crate) fn of<B>(answer: &Response<B>, body: &[u8]) -> Self {
         Refusal { message: message(body, sent(answer)), ..Refusal::silent(answer) }
     }
 
-    /// What the server said of it.
+    /// Returns the server's message.
     pub(crate) fn said(&self) -> &str {
         &self.message
     }
 
-    /// What the server said of it, and under which number it knows the request.
+    /// Returns the server's message and its id of the request.
     pub(crate) fn explanation(&self) -> String {
         let number = self.headers.iter().find(|line| line.contains("request-id: "));
         match number {
@@ -181,7 +181,7 @@ impl Refusal {
         }
     }
 
-    /// A refusal whose explanation can't be read, or may hold anything.
+    /// Creates a refusal whose explanation can't be read, or may contain anything.
     pub(crate) fn silent<B>(answer: &Response<B>) -> Self {
         let text = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
         let shown = |name: &str| Some(format!("{name}: {}", redacted(answer, shown(text(name)?))));
@@ -196,12 +196,12 @@ fn sent<B>(answer: &Response<B>) -> Option<&Sent> {
     answer.extensions().get::<Sent>()
 }
 
-/// What a server said, without the secrets of the request that it answered.
+/// Returns a server's message without the secrets of the request that it answers.
 pub(crate) fn redacted<B>(answer: &Response<B>, said: &str) -> String {
     sent(answer).map_or_else(|| said.to_owned(), |sent| sent.redact(said).into_owned())
 }
 
-/// The message in an answer: that of a JSON error, code and message of an XML error, else the text itself.
+/// Returns the message in an answer: that of a JSON error, code and message of an XML error, otherwise the text itself.
 pub(crate) fn message(body: &[u8], sent: Option<&Sent>) -> String {
     let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let json = json.as_ref().and_then(|json| json.pointer("/error/message")).and_then(serde_json::Value::as_str);
@@ -211,7 +211,8 @@ pub(crate) fn message(body: &[u8], sent: Option<&Sent>) -> String {
     shown(&text).to_owned()
 }
 
-/// Code and message of an error of S3, its token service or Azure. What else such an error holds is what was signed and how.
+/// Returns code and message of an error of S3, its token service or Azure. The other elements of such an error contain
+/// what was signed and how.
 fn xml_message(body: &[u8]) -> Option<String> {
     let root = Element::parse(body).ok()?;
     let error = if root.name == "Error" { &root } else { root.child("Error")? };
@@ -308,7 +309,7 @@ mod tests {
 
     #[test]
     fn long_messages_are_cut_between_characters() {
-        // Two bytes each after an odd number
+        // Characters of two bytes after an odd number of bytes
         let long = format!("x{}", "\u{e4}".repeat(MESSAGE_SIZE_MAX_BYTES));
         let cut = &long[..MESSAGE_SIZE_MAX_BYTES - 1];
         let json = format!("{{\"error\":{{\"message\":\"{long}\"}}}}");

@@ -1,7 +1,7 @@
-//! Requests of our own: Google's JSON API, versions of objects, credentials from metadata services.
+//! Our own requests: Google's JSON API, object versions, credentials from metadata services.
 //!
-//! Connections, TLS and counting are those of the other object stores; what is added here is trying again after passing
-//! faults, and answers that may not be larger than expected.
+//! Connections, TLS and counting are shared with the other object stores. This module adds retries after temporary
+//! failures, and a limit for the size of answers.
 
 use std::future::{Future, ready};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::{Error, ErrorCode, Result};
 /// An answer that came to its end.
 pub(crate) type Answer = Response<Bytes>;
 
-/// Why a request brought no answer that is of use.
+/// Why a request returned no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// The server refused.
@@ -29,18 +29,19 @@ pub(crate) enum Failure {
     /// The connection failed.
     #[error(transparent)]
     Transport(#[from] HttpError),
-    /// The answer is not what was asked for, or credentials are missing.
+    /// The answer is not what was requested, or credentials are missing.
     #[error(transparent)]
     Other(#[from] Error),
 }
 
 impl Failure {
-    /// Whether the server says that there is no such thing.
+    /// Returns whether the server reports that the object does not exist.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Failure::Refused(refusal) if refusal.status == StatusCode::NOT_FOUND)
     }
 
-    /// The number of the error: [`ErrorCode::Service`] for what may pass, [`ErrorCode::Protocol`] for a request that was refused.
+    /// Returns the code of the error: [`ErrorCode::Service`] for a temporary failure, [`ErrorCode::Protocol`] for a
+    /// refused request.
     pub(crate) fn code(&self) -> ErrorCode {
         match self {
             Failure::Refused(refusal) if is_passing(refusal.status) => ErrorCode::Service,
@@ -54,7 +55,7 @@ impl Failure {
         }
     }
 
-    /// The failure as an error of ours, which says what was being done.
+    /// Converts the failure to an error of ours, which says what was being done.
     pub(crate) fn error(self, doing: &str) -> Error {
         let own = match &self {
             Failure::Other(own) => Some(own),
@@ -84,7 +85,7 @@ impl Failure {
         same.into()
     }
 
-    /// Takes what a refusing server says.
+    /// Creates a failure from a server's refusal.
     pub(crate) fn of(answer: &Answer) -> Self {
         Refusal::of(answer, answer.body()).into()
     }
@@ -98,7 +99,7 @@ pub(crate) fn own_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Opt
     })
 }
 
-/// An error and its causes in one line, each as far as it says something new.
+/// Returns an error and its causes in one line, without repetitions.
 pub(crate) fn causes_text(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = shown(&error.to_string()).to_owned();
     for cause in std::iter::successors(error.source(), |cause| cause.source()) {
@@ -119,22 +120,22 @@ pub(crate) fn store_error(store: &'static str, failure: impl Into<Failure>) -> o
 /// Reads an answer to its end.
 ///
 /// # Errors
-/// The connection failed, or the answer is larger than any that makes sense.
+/// The connection failed, or the answer is larger than any valid one.
 async fn whole(response: HttpResponse) -> std::result::Result<Answer, Failure> {
     let (head, body) = response.into_parts();
     Ok(Response::from_parts(head, receive(body, HttpErrorKind::Interrupted).await?))
 }
 
-/// Reads an answer as JSON. What it holds is not shown when it is none: it may be a token.
+/// Parses an answer as JSON. Invalid content is not shown, because it may be a token.
 ///
 /// # Errors
-/// [`ErrorCode::JsonFormat`] when it is no JSON.
+/// [`ErrorCode::JsonFormat`] if it is not JSON.
 pub(crate) fn json(answer: &Answer) -> Result<serde_json::Value> {
     serde_json::from_slice(answer.body())
         .map_err(|_| Error::new(ErrorCode::JsonFormat, "the server's answer is not valid JSON"))
 }
 
-/// Sends requests, each as often as it takes.
+/// Sends requests, with retries.
 #[derive(Debug)]
 pub(crate) struct Requests {
     client: HttpClient,
@@ -142,7 +143,7 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    /// A client with the connection's settings. Nothing is sent yet.
+    /// Creates a client with the connection's settings. Nothing is sent yet.
     ///
     /// # Errors
     /// Certificates can't be read, or the network threads can't be started.
@@ -150,24 +151,29 @@ impl Requests {
         Ok(Self::over(&Connector::new(settings)?))
     }
 
-    /// Requests over the connections of others.
+    /// Creates a client that shares the connections of another.
     pub(crate) fn over(connector: &Connector) -> Self {
-        Requests { client: connector.client(), retry: retry_config(connector.io_timeout()) }
+        Self::by(connector.client(), connector.io_timeout())
     }
 
-    /// Sends a request and reads the answer to its end, again and with growing pauses while it meets passing faults; answers
-    /// what the server says in the end, whatever its status. Only for requests that may be carried out twice.
+    /// Sends requests with a client.
+    pub(crate) fn by(client: HttpClient, io_timeout: Duration) -> Self {
+        Requests { client, retry: retry_config(io_timeout) }
+    }
+
+    /// Sends a request and reads the answer to its end. Retries temporary failures with growing pauses. Returns the
+    /// server's last answer, whatever its status. Use it only for requests that may be executed twice.
     ///
     /// # Errors
-    /// The connection failed, or the answer is larger than any that makes sense.
+    /// The connection failed, or the answer is larger than any valid one.
     pub(crate) async fn send(&self, request: &HttpRequest) -> std::result::Result<Answer, Failure> {
         self.retry(request, whole).await
     }
 
-    /// Sends a request as [`Requests::send`] does, whose answer has to be a success and XML.
+    /// Sends a request like [`Requests::send`]. The answer has to be a success and XML.
     ///
     /// # Errors
-    /// The connection failed, the server refused, or the answer is no XML.
+    /// The connection failed, the server refused, or the answer is not XML.
     pub(crate) async fn document(&self, request: &HttpRequest) -> std::result::Result<Element, Failure> {
         let answer = self.send(request).await?;
         if !answer.status().is_success() {
@@ -178,7 +184,7 @@ impl Requests {
         if document.name == "Error" { Err(Failure::of(&answer)) } else { Ok(document) }
     }
 
-    /// Sends a request as [`Requests::send`] does, but leaves the content of a success to be read as it comes.
+    /// Sends a request like [`Requests::send`], but leaves the content of a success to be read as it arrives.
     ///
     /// # Errors
     /// The connection failed before there was an answer, or the server refused.
@@ -187,7 +193,7 @@ impl Requests {
         if response.status().is_success() {
             return Ok(response);
         }
-        // Where the explanation can't be read, the status has to do
+        // If the explanation can't be read, the status has to suffice
         let silent = Refusal::silent(&response);
         Err(whole(response).await.map_or(silent.into(), |answer| Failure::of(&answer)))
     }
@@ -204,7 +210,7 @@ impl Requests {
                 Ok(response) => {
                     let is_passing = is_passing(response.status());
                     let result = read(response).await;
-                    // Of use is only an answer that came to its end
+                    // Only a complete answer is usable
                     let is_broken = matches!(&result, Err(Failure::Transport(error)) if may_pass(error));
                     (result, is_passing || is_broken)
                 }
@@ -234,7 +240,7 @@ pub(crate) struct Pauses<'a> {
 }
 
 impl Pauses<'_> {
-    /// Waits before another try; `false` when there should be none.
+    /// Waits before another try. Returns `false` if there should be none.
     pub(crate) async fn wait(&mut self) -> bool {
         if self.count >= self.retry.max_retries || self.begun.elapsed() > self.retry.retry_timeout {
             return false;
@@ -246,9 +252,10 @@ impl Pauses<'_> {
     }
 }
 
-/// The pause after a pause: longer, up to a limit, and by chance, so that many who were refused at once don't come back at once.
+/// Returns the next pause: longer, up to a limit, and random, so that many clients that were refused at the same time
+/// do not retry at the same time.
 fn next_pause(backoff: &BackoffConfig, pause: Duration) -> Duration {
-    // Without random bytes all wait as long as they may
+    // Without random bytes all wait for the maximum
     let chance = getrandom::u32().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX));
     let most = pause.mul_f64(backoff.base);
     (backoff.init_backoff + most.saturating_sub(backoff.init_backoff).mul_f64(chance)).min(backoff.max_backoff)
@@ -324,7 +331,7 @@ mod tests {
             content.next().await.unwrap().unwrap();
             content
         });
-        // What the system keeps for a connection is full before long
+        // The system's buffer of a connection is soon full
         let mut before = 0;
         while SENT.load(Ordering::Relaxed) != before {
             before = SENT.load(Ordering::Relaxed);
@@ -368,7 +375,7 @@ mod tests {
     fn no_request_goes_through_the_proxy_of_the_environment() {
         const NAME: &str = "storage::http::request::tests::no_request_goes_through_the_proxy_of_the_environment";
         if std::env::var_os("http_proxy").is_none() {
-            // A process of its own, since the other tests share the environment
+            // A separate process, because the other tests share the environment
             let (proxy, asked) = server(vec![answer("from the proxy")]);
             let mut child = std::process::Command::new(std::env::current_exe().unwrap());
             let child = child.args(["--exact", NAME]).env("http_proxy", &proxy).env("all_proxy", &proxy);

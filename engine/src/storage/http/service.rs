@@ -1,4 +1,4 @@
-//! The client behind all requests to object stores and services of credentials.
+//! The client behind all requests to object stores and credential services.
 
 use std::io;
 use std::sync::Arc;
@@ -20,17 +20,17 @@ use super::stall::{self, Progress, TimedBody, WatchedBody};
 use crate::storage::network::count;
 use crate::{Error, ErrorCode, Result};
 
-/// The largest answer that is received as a whole, which is any but the content of objects. The largest of those are pages of
-/// listings: Azure's have 5000 entries of up to 2 KiB.
+/// The maximum size of an answer that is received as a whole, which is any answer except the content of objects. The
+/// largest are pages of listings: Azure's have 5000 entries of up to 2 KiB.
 pub(crate) const ANSWER_SIZE_MAX_BYTES: usize = 16 << 20;
 /// A larger body is watched while it is sent.
 const BODY_SMALL_BYTES: usize = 64 << 10;
-/// How much later than a connection a request gives up, so that it is known which of them it was.
+/// How much later than a connection attempt a request times out, so that it is known which of them did.
 const AFTER_CONNECT: Duration = Duration::from_millis(200);
 
-/// Connects, counts requests, and tells failures in a way that they are tried again wherever that does no harm. Requests have to
-/// be sent on the shared runtime. (`SpawnedReqwestConnector` would see to that, but it takes in the content of an object without
-/// end while nobody reads it.)
+/// Connects, counts requests, and classifies failures so that they are retried if that is harmless. Requests have to be
+/// sent on the shared runtime. (`SpawnedReqwestConnector` would ensure that, but it reads the content of an object
+/// without limit while nobody consumes it.)
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
     client: reqwest::Client,
@@ -39,21 +39,21 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// A connector with the connection's settings.
+    /// Creates a connector with the connection's settings.
     ///
     /// # Errors
-    /// A certificate file can't be read or holds no certificate.
+    /// A certificate file can't be read or contains no certificate.
     pub(crate) fn new(settings: &HttpSettings) -> Result<Self> {
         let io_timeout = settings.io_timeout;
         Ok(Connector { client: settings.client()?, io_timeout, patience: Arc::new(Patience::new(io_timeout)) })
     }
 
-    /// Longest wait for a connection or for the next bytes of an answer.
+    /// Returns the maximum wait for a connection or for the next bytes of an answer.
     pub(crate) fn io_timeout(&self) -> Duration {
         self.io_timeout
     }
 
-    /// What sends requests.
+    /// Returns the client that sends requests.
     pub(crate) fn client(&self) -> HttpClient {
         HttpClient::new(self.clone())
     }
@@ -93,7 +93,7 @@ impl HttpService for Connector {
         let (repeatable, streamed) = (is_repeatable(&request), is_streamed(&request));
         let sent = Sent::of(&request);
         let mut answer = match self.execute(request).await {
-            // The caller repeats such a request only if it is told that the server never got it
+            // The caller repeats such a request only if it is told that the server never received it
             Err(error) if repeatable && error.kind() != HttpErrorKind::Decode => {
                 return Err(HttpError::new(HttpErrorKind::Request, error));
             }
@@ -104,7 +104,7 @@ impl HttpService for Connector {
             return Err(HttpError::new(HttpErrorKind::Decode, error));
         }
         answer.extensions_mut().insert(sent);
-        // What a server says of a failure is small, or of no use
+        // A server's explanation of a failure is small, or useless
         if streamed && answer.status().is_success() {
             return Ok(answer);
         }
@@ -112,10 +112,10 @@ impl HttpService for Connector {
     }
 }
 
-/// The error for an answer that leads to another address. Whatever is there, it is not what was asked.
+/// Returns the error for an answer that redirects to another address. Whatever is there, it is not what was requested.
 fn led_elsewhere(status: StatusCode, headers: &HeaderMap) -> Option<Error> {
     let location = headers.get(LOCATION);
-    // An upload to GCS that is not at its end has a status of these, and leads nowhere
+    // An unfinished upload to GCS has such a status and redirects nowhere
     if !status.is_redirection()
         || status == StatusCode::NOT_MODIFIED
         || (status == StatusCode::PERMANENT_REDIRECT && location.is_none())
@@ -131,18 +131,18 @@ fn led_elsewhere(status: StatusCode, headers: &HeaderMap) -> Option<Error> {
     let region = headers.get("x-amz-bucket-region").and_then(|region| region.to_str().ok());
     let hint = match region {
         Some(region) => format!("the bucket is in the region '{region}'."),
-        None => "is the region or the endpoint of the repository wrong, or a gateway in between that asks for a login?"
+        None => "is the region or the endpoint of the repository wrong, or does a gateway in between ask for a login?"
             .to_owned(),
     };
     Some(Error::new(ErrorCode::Protocol, text).hint(hint))
 }
 
-/// Whether a request may be sent again when its answer was lost, which `object_store` does not know of removals: what is gone
-/// stays gone.
+/// Returns whether a request may be repeated if its answer was lost. `object_store` does not repeat removals, which are
+/// harmless to repeat.
 fn is_repeatable(request: &HttpRequest) -> bool {
     match request.method().as_str() {
         "DELETE" => true,
-        // Removals of many objects, as S3 and Azure name them
+        // Removals of many objects, as named by S3 and Azure
         "POST" => request
             .uri()
             .query()
@@ -151,8 +151,8 @@ fn is_repeatable(request: &HttpRequest) -> bool {
     }
 }
 
-/// Whether the answer is an object's content, which the reader takes as it comes and asks for again where it broke off. All
-/// other answers are small and of use only as a whole.
+/// Returns whether the answer is an object's content, which the reader consumes as it arrives and requests again if it
+/// breaks off. All other answers are small and usable only as a whole.
 fn is_streamed(request: &HttpRequest) -> bool {
     let lists = |query: &str| {
         let mut keys = query.split('&').map(|part| part.split('=').next().unwrap_or(part));
@@ -161,11 +161,12 @@ fn is_streamed(request: &HttpRequest) -> bool {
     request.method().as_str() == "GET" && !request.uri().query().is_some_and(lists)
 }
 
-/// A client's error with its kind, on which it depends what is tried again. (As `object_store` has it for its own client, but for
-/// failures of the network that it does not know, such as a way to the server that is gone for a moment: they may pass.)
+/// Converts a client's error and its kind, which determines what is retried. (Like `object_store` for its own client,
+/// but including network failures that it does not know, such as a missing route to the server, which may be
+/// temporary.)
 pub(super) fn http_error(error: reqwest::Error) -> HttpError {
     let kind = if is_certificate_refused(&error) {
-        // It will be the same the next time
+        // It will fail in the same way the next time
         HttpErrorKind::Decode
     } else if error.is_timeout() {
         HttpErrorKind::Timeout
@@ -177,15 +178,15 @@ pub(super) fn http_error(error: reqwest::Error) -> HttpError {
         let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
         causes.filter_map(kind_of_cause).next().unwrap_or(HttpErrorKind::Unknown)
     };
-    // Who tells it names the object
+    // The caller names the object
     HttpError::new(kind, error.without_url())
 }
 
-/// Whether the server showed a certificate that is not trusted.
+/// Returns whether the server's certificate was rejected.
 pub(super) fn is_certificate_refused(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        // An error of the system's kind shows the causes of what is in it as its own
+        // An error of the system's kind shows the causes of its content as its own
         let within = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         let tls = error.downcast_ref::<rustls::Error>().or_else(|| within?.downcast_ref());
         if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
@@ -211,7 +212,7 @@ fn kind_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<HttpErrorK
     Some(if error.kind() == io::ErrorKind::TimedOut { HttpErrorKind::Timeout } else { HttpErrorKind::Interrupted })
 }
 
-/// Receives the whole body, so that one that breaks off counts as a failed request, which is tried again.
+/// Receives the whole body, so that one that breaks off counts as a failed request, which is retried.
 async fn whole(answer: HttpResponse, repeatable: bool) -> std::result::Result<HttpResponse, HttpError> {
     let (parts, body) = answer.into_parts();
     let broken = if repeatable { HttpErrorKind::Request } else { HttpErrorKind::Interrupted };
@@ -221,8 +222,8 @@ async fn whole(answer: HttpResponse, repeatable: bool) -> std::result::Result<Ht
 /// Receives a body to its end.
 ///
 /// # Errors
-/// One of the kind `broken` where the connection breaks off; [`HttpErrorKind::Decode`] where there is more of it than of any
-/// answer that makes sense, which no further try would change.
+/// An error of the kind `broken` if the connection breaks off; [`HttpErrorKind::Decode`] if the body is larger than any
+/// valid answer, which a retry would not change.
 pub(crate) async fn receive(body: HttpResponseBody, broken: HttpErrorKind) -> std::result::Result<Bytes, HttpError> {
     let mut stream = body.bytes_stream();
     let mut bytes = BytesMut::new();

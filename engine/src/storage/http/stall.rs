@@ -1,5 +1,5 @@
-//! Time limits for requests that make no progress. One that goes on, however slowly, is left alone: an upload of many megabytes
-//! over a slow line may take longer than any wait for an answer should.
+//! Time limits for requests that make no progress. A slow request that makes progress continues: an upload of many
+//! megabytes over a slow line may take longer than any wait for an answer should.
 
 use std::io;
 use std::pin::Pin;
@@ -22,7 +22,7 @@ const PIECE_SIZE_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Progress {
     begun: Instant,
-    /// Milliseconds from the begin.
+    /// Milliseconds since the beginning.
     last: AtomicU64,
 }
 
@@ -36,7 +36,7 @@ impl Progress {
         self.last.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// Ends when there was no progress for this long.
+    /// Completes when there was no progress for this long.
     pub(super) async fn stalled(&self, limit: Duration) {
         loop {
             let end = self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed)) + limit;
@@ -48,10 +48,10 @@ impl Progress {
     }
 }
 
-/// A request's body that is taken in pieces, each of which is progress.
+/// A request's body that is sent in pieces, each of which counts as progress.
 pub(super) struct WatchedBody {
     body: HttpRequestBody,
-    /// What is left of the part of the body that is being sent.
+    /// The rest of the part of the body that is being sent.
     current: Bytes,
     progress: Arc<Progress>,
 }
@@ -98,7 +98,7 @@ pub(super) fn timed_out(limit: Duration) -> HttpError {
     HttpError::new(HttpErrorKind::Timeout, io::Error::new(io::ErrorKind::TimedOut, text))
 }
 
-/// An answer's body, each part of which must come in time. The time runs only while somebody waits for it.
+/// An answer's body, each part of which must arrive in time. The time runs only while somebody waits for it.
 pub(super) struct TimedBody {
     body: reqwest::Body,
     limit: Duration,
@@ -154,7 +154,7 @@ mod tests {
     /// A server that does this with a connection.
     fn server(serve: impl FnOnce(TcpStream) + Send + 'static) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        // Else the system takes megabytes at once
+        // Otherwise the system buffers megabytes
         rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 64 << 10).unwrap();
         let address = format!("http://{}/key", listener.local_addr().unwrap());
         std::thread::spawn(move || serve(listener.accept().unwrap().0));
@@ -220,7 +220,7 @@ mod tests {
         let begin = Instant::now();
         let body = network::handle().unwrap().block_on(async {
             let answer = send("GET", &address, Vec::new()).await.unwrap();
-            // Who is slow to read it has not waited
+            // A slow reader has not waited
             tokio::time::sleep(LIMIT * 3 / 2).await;
             answer.into_body().bytes().await
         });

@@ -1,4 +1,4 @@
-//! Tokens that expire: kept until shortly before, and then asked for again.
+//! Tokens that expire. They are kept until shortly before they expire and then requested again.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,33 +10,33 @@ use tokio::sync::Mutex;
 use super::request::Failure;
 use crate::{Error, ErrorCode, Result};
 
-/// A token that was refused while the one before is still good is asked for again after this time.
+/// After a failed renewal, a token is requested again after this time, as long as the previous token is valid.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// How long a token lasts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Validity {
-    /// When a new one is to be asked for.
+    /// When to request a new token.
     pub(crate) renew_at: SystemTime,
-    /// When this one is of no more use.
+    /// When this token becomes unusable.
     pub(crate) expires_at: SystemTime,
 }
 
 /// A token.
 pub(crate) struct Token<T> {
     pub(crate) value: T,
-    /// Nothing for one that lasts for ever.
+    /// `None` for a token that never expires.
     pub(crate) validity: Option<Validity>,
 }
 
 /// The token of a store, shared by all requests.
 pub(crate) struct Kept<T> {
     current: Mutex<Current<T>>,
-    /// How often asking has ended, one way or the other.
+    /// The number of completed attempts, successful or not.
     attempts: AtomicU64,
 }
 
-/// The token, and what came of the last attempt to have a new one if nothing came of it.
+/// The token, and the failure of the last attempt to renew it, if it failed.
 struct Current<T> {
     token: Option<Token<T>>,
     failure: Option<Failure>,
@@ -47,8 +47,8 @@ impl<T: Clone> Kept<T> {
         Kept { current: Mutex::new(Current { token: None, failure: None }), attempts: AtomicU64::new(0) }
     }
 
-    /// The token; `ask` gets one where there is none that will do. Whoever comes while one is on its way waits for it, also for
-    /// the failure to have one. As long as the one before is good, it is used instead.
+    /// Returns the token; `ask` requests a new one if there is none or it must be renewed. Concurrent callers wait for
+    /// the same request and share its failure. As long as the previous token is valid, it is used instead.
     pub(crate) async fn get(
         &self,
         ask: impl Future<Output = std::result::Result<Token<T>, Failure>>,
@@ -76,7 +76,7 @@ impl<T: Clone> Kept<T> {
             (Err(failure), Some(Token { value, validity: Some(validity) }))
                 if SystemTime::now() < validity.expires_at =>
             {
-                crate::debug!("unable to renew the token that is in use, which is tried again: {failure}");
+                crate::debug!("unable to renew the token in use, will be retried: {failure}");
                 validity.renew_at = SystemTime::now() + ASK_AGAIN;
                 Ok(value.clone())
             }
@@ -88,7 +88,8 @@ impl<T: Clone> Kept<T> {
     }
 }
 
-/// How long a token lasts: it is exchanged as long before `expires_in` of the answer as requests may be tried again with it.
+/// Returns how long a token lasts. It is renewed as long before the `expires_in` of the answer as requests may be
+/// retried with it.
 pub(crate) fn validity(answer: &Value, asked_at: SystemTime, io_timeout: Duration) -> Result<Validity> {
     let expires_in = answer.get("expires_in");
     let seconds = expires_in.and_then(|value| value.as_u64().or_else(|| value.as_str()?.parse().ok()));

@@ -1,5 +1,6 @@
 //! The answers of S3, its token service and Azure: small XML documents of elements with text.
 
+use percent_encoding::percent_decode_str;
 use quick_xml::Reader;
 use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::{BytesRef, Event};
@@ -8,22 +9,27 @@ use super::checked::foreign;
 use super::refusal::shown;
 use crate::{Error, ErrorCode, Result};
 
-/// Elements are not nested deeper in any answer.
+/// The maximum nesting of elements.
 const DEPTH_MAX: usize = 16;
+
+/// Azure's attribute for a text with URL encoding, because XML cannot contain it.
+const ENCODED: &str = "Encoded";
 
 /// An element without its attributes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Element {
     pub(crate) name: String,
+    /// Decoded.
     pub(crate) text: String,
     pub(crate) children: Vec<Element>,
+    is_encoded: bool,
 }
 
 impl Element {
-    /// Reads a document and answers its outermost element.
+    /// Parses a document and returns its root element.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] when it is no XML. What it holds is not shown: it may be a secret.
+    /// [`ErrorCode::Format`] if it is not XML. Its content is not shown, because it may be a secret.
     pub(crate) fn parse(document: &[u8]) -> Result<Self> {
         let invalid = || Error::new(ErrorCode::Format, "the server's answer is not valid XML");
         let document = str::from_utf8(document).map_err(|_| invalid())?;
@@ -37,7 +43,9 @@ impl Element {
                     if open.len() >= DEPTH_MAX {
                         return Err(invalid());
                     }
-                    open.push(Element::named(tag.local_name().as_ref()));
+                    let encoded = tag.try_get_attribute(ENCODED).map_err(|_| invalid())?;
+                    let is_encoded = encoded.is_some_and(|encoded| *encoded.value == *b"true");
+                    open.push(Element { is_encoded, ..Element::named(tag.local_name().as_ref()) });
                     None
                 }
                 Event::Empty(tag) => Some(Element::named(tag.local_name().as_ref())),
@@ -62,7 +70,11 @@ impl Element {
                 Event::Eof => return Err(invalid()),
                 _ => None,
             };
-            let Some(closed) = closed else { continue };
+            let Some(mut closed) = closed else { continue };
+            if closed.is_encoded {
+                let text = percent_decode_str(&closed.text).decode_utf8().map_err(|_| invalid())?.into_owned();
+                closed.text = text;
+            }
             match open.last_mut() {
                 Some(parent) => parent.children.push(closed),
                 None => return Ok(closed),
@@ -74,10 +86,11 @@ impl Element {
         Element { name: String::from_utf8_lossy(name).into_owned(), ..Element::default() }
     }
 
-    /// Makes sure that the document is what was asked for.
+    /// Checks that the document is what was requested.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] when its outermost element has another name, with what the server says where it is an error.
+    /// [`ErrorCode::Format`] if its root element has another name. If the root is an error, the server's message is
+    /// included.
     pub(crate) fn expect(&self, name: &str) -> Result<()> {
         if self.name == name {
             return Ok(());
@@ -85,6 +98,20 @@ impl Element {
         let text = |child: &str| self.child(child).map_or("", |child| child.text.as_str());
         let said = if self.name == "Error" { format!(": {} {}", text("Code"), text("Message")) } else { String::new() };
         Err(foreign(&format!("it is '{}' instead of '{name}'{}", shown(&self.name), shown(&said))))
+    }
+
+    /// Returns whether the text of an element with one of these names contains a character.
+    pub(crate) fn holds(&self, names: &[&str], char: char) -> bool {
+        (names.contains(&self.name.as_str()) && self.text.contains(char))
+            || self.children.iter().any(|child| child.holds(names, char))
+    }
+
+    /// Changes the text of all elements with one of these names.
+    pub(crate) fn change(&mut self, names: &[&str], change: &dyn Fn(&str) -> String) {
+        if names.contains(&self.name.as_str()) {
+            self.text = change(&self.text);
+        }
+        self.children.iter_mut().for_each(|child| child.change(names, change));
     }
 
     /// The children of this name.
@@ -97,18 +124,18 @@ impl Element {
         self.children.iter().find(|child| child.name == name)
     }
 
-    /// The text of the first child of this name.
+    /// Returns the text of the first child with this name.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] when there is none.
+    /// [`ErrorCode::Format`] if there is none.
     pub(crate) fn required(&self, name: &str) -> Result<&str> {
         self.required_child(name).map(|child| child.text.as_str())
     }
 
-    /// The first child of this name.
+    /// Returns the first child with this name.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] when there is none.
+    /// [`ErrorCode::Format`] if there is none.
     pub(crate) fn required_child(&self, name: &str) -> Result<&Self> {
         self.child(name)
             .ok_or_else(|| Error::new(ErrorCode::Format, format!("unable to find child '{name}' in '{}'", self.name)))

@@ -1,4 +1,4 @@
-//! Errors of `object_store` in our terms.
+//! Converts errors of `object_store`.
 
 use object_store::client::HttpError;
 
@@ -6,12 +6,13 @@ use crate::storage::http::refusal::Refusal;
 use crate::storage::http::request::{Failure, causes_text, is_passing, own_cause};
 use crate::{Error, ErrorCode};
 
-/// Turns a store's error into ours, with the status and the server's message. The codes are pgBackRest's: [`ErrorCode::Service`]
-/// for what may pass (no connection, throttling, faults of the server), [`ErrorCode::Protocol`] for a request that was refused.
+/// Converts a store's error to ours, with the status and the server's message. The codes are pgBackRest's:
+/// [`ErrorCode::Service`] for temporary failures (no connection, throttling, server errors), [`ErrorCode::Protocol`]
+/// for a refused request.
 pub(super) fn request_error(message: &str, error: object_store::Error) -> Error {
     let error = match error {
         object_store::Error::Generic { store, source } => match source.downcast::<Error>() {
-            // What failed before a request was sent, such as getting credentials, says enough itself
+            // A failure before a request was sent, such as getting credentials, is descriptive enough
             Ok(own) => return *own,
             Err(source) => match source.downcast::<Failure>() {
                 Ok(failure) => return failure.error(message),
@@ -59,8 +60,8 @@ fn code(error: &object_store::Error) -> ErrorCode {
     }
 }
 
-/// Whether an error's text tells of a status that a later request need not have. (`object_store` keeps the type that has the
-/// number to itself.)
+/// Returns whether an error's text contains a status that may be temporary. (`object_store` does not export the type
+/// that has the number.)
 fn may_pass(text: &str) -> bool {
     let status =
         text.split_once("status code: ").and_then(|(_, rest)| rest.get(..3)).and_then(|digits| digits.parse().ok());

@@ -1,4 +1,4 @@
-//! Reading an object, ahead of the reader by a chunk or two.
+//! Reads an object, a chunk or two ahead of the reader.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -16,8 +16,8 @@ use crate::storage::http::request::store_error;
 use crate::storage::{RepoPath, RepoStorage};
 use crate::{Error, ErrorCode, slots};
 
-/// Chunks that wait for the reader while the next is on its way; the HTTP client hands over at most a few hundred KiB, and the
-/// system keeps more of what has arrived.
+/// Chunks that wait for the reader while the next is in flight. The HTTP client returns at most a few hundred KiB at a
+/// time, and the system buffers more of what has arrived.
 const CHUNKS_AHEAD_MAX: usize = 1;
 
 /// Reads an object while a task fetches the next chunks.
@@ -35,8 +35,8 @@ impl ObjectReader {
     }
 }
 
-/// Hands over the content of an object. Where the connection breaks off the rest is asked for again, as long as each time
-/// brings something and the object is still the same. (`object_store` does so too, but only for the first minute.)
+/// Passes on the content of an object. If the connection breaks, the rest is requested again, as long as each try
+/// returns something and the object is the same. (`object_store` does so too, but only for the first minute.)
 async fn fetch(
     store: Arc<dyn ObjectStore>,
     key: Path,
@@ -66,7 +66,7 @@ async fn fetch(
         if left.start > begin && tag.is_some() {
             let range = Some(GetRange::Bounded(left));
             let options = GetOptions { range, if_match: tag.clone(), ..GetOptions::default() };
-            // Not every server heeds the condition
+            // Not every server honors the condition
             if let Ok(rest) = store.get_opts(&key, options).await
                 && rest.meta.e_tag == tag
             {
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use crate::storage::network;
 
-    /// What is read of an object of which an answer holds only these bytes.
+    /// Returns what is read of an object if an answer contains only these bytes.
     fn read(content: &'static [u8], answered: &'static [u8], e_tag: bool) -> object_store::Result<Vec<u8>> {
         network::handle().unwrap().block_on(async {
             let (store, key) = (Arc::new(InMemory::new()), Path::from("key"));

@@ -1,4 +1,4 @@
-//! Writing an object: with one request, or in parts of which several are on their way while the next is filled.
+//! Writes an object: with one request, or in parts of which several are in flight while the next is filled.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use crate::storage::network::wait;
 use crate::storage::{RepoPath, RepoStorage, RepoWriter};
 use crate::{Error, ErrorCode, Result};
 
-/// Parts per doubling of the part size. Stores allow 10,000 parts, so files of terabytes need larger ones.
+/// Parts per doubling of the part size. Stores allow 10,000 parts, so files of terabytes need larger parts.
 const PARTS_PER_SIZE: usize = 1000;
-/// Part sizes stop growing here.
+/// The maximum part size.
 const PART_SIZE_MAX_BYTES: usize = 1 << 30;
 
 /// A multi-part upload that has begun.
 struct Upload {
     upload: Box<dyn MultipartUpload>,
     in_flight: JoinSet<object_store::Result<()>>,
-    /// Parts of an upload that is given up have to be removed.
+    /// Parts of an abandoned upload have to be removed.
     _cleaning: UnderWay,
 }
 
-/// Writes one object, in parts when it is larger than one part.
+/// Writes one object, in parts if it is larger than one part.
 pub(super) struct ObjectWriter {
     store: Arc<dyn ObjectStore>,
     runtime: Handle,
@@ -66,7 +66,8 @@ impl ObjectWriter {
         request_error(&format!("unable to write '{}'", self.name), error)
     }
 
-    /// Makes room for more bytes of the part, by doubling, but not beyond the part's end: many parts are in memory at a time.
+    /// Makes room for more bytes of the part by doubling, but not beyond the part's end, because many parts are in
+    /// memory at a time.
     fn reserve(&mut self, size: usize) {
         let wanted = self.buffer.len() + size;
         if wanted > self.buffer.capacity() {
@@ -75,7 +76,7 @@ impl ObjectWriter {
         }
     }
 
-    /// Sends the buffer as the next part, waiting only while too many are on their way.
+    /// Sends the buffer as the next part. Waits only while too many parts are in flight.
     fn send_part(&mut self) -> Result<()> {
         let data = Bytes::from(std::mem::take(&mut self.buffer));
         let (runtime, parts_free) = (self.runtime.clone(), Arc::clone(&self.parts_free));
@@ -88,7 +89,7 @@ impl ObjectWriter {
                     self.upload.insert(Upload { upload, in_flight: JoinSet::new(), _cleaning: ending::cleaning() })
                 }
             };
-            // What went wrong meanwhile is heard of before more is sent
+            // Report earlier failures before sending more
             while let Some(sent) = state.in_flight.try_join_next() {
                 sent??;
             }
@@ -110,8 +111,8 @@ impl ObjectWriter {
 }
 
 impl ObjectWriter {
-    /// Removes an object that the store says is another than was sent: under its name nobody would doubt it. One that is what was
-    /// sent stays. Answers the error of the upload.
+    /// Removes an object that the store reports to differ from what was sent, because nothing under its name would
+    /// reveal the difference. An object with the sent content stays. Returns the error of the upload.
     fn withdraw(&self, data: &[u8], error: Error) -> Error {
         let removed = wait(&self.runtime, async {
             if self.store.get(&self.key).await?.bytes().await? == data {
@@ -129,7 +130,7 @@ impl ObjectWriter {
     }
 }
 
-/// Waits for one part and takes its result.
+/// Waits for one part and returns its result.
 async fn join_one(in_flight: &mut JoinSet<object_store::Result<()>>) -> object_store::Result<()> {
     match in_flight.join_next().await {
         Some(Ok(result)) => result,
@@ -186,7 +187,7 @@ impl RepoWriter for ObjectWriter {
 impl Drop for ObjectWriter {
     fn drop(&mut self) {
         if let Some(mut state) = self.upload.take() {
-            // Nothing was completed, so no reader can see the object; the parts are removed so that they cost nothing
+            // Nothing was completed, so no reader sees the object; the parts are removed so that they cost nothing
             let name = std::mem::take(&mut self.name);
             wait(&self.runtime, async {
                 state.in_flight.shutdown().await;

@@ -1,4 +1,4 @@
-//! Making, syncing and removing directories.
+//! Creates, syncs and removes directories.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::{PATH_MODE, error};
 use crate::{Error, ErrorCode, Result};
 
-/// Runs `make` once more after making the parent directories of `path`, if they were missing.
+/// Runs `make`, and again after creating the parent directories of `path` if they were missing.
 pub(super) fn with_parents<T>(path: &Path, mut make: impl FnMut() -> io::Result<T>) -> Result<io::Result<T>> {
     match make() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -21,8 +21,8 @@ pub(super) fn with_parents<T>(path: &Path, mut make: impl FnMut() -> io::Result<
     }
 }
 
-/// The directories that get a new entry when `path` and its missing parents are made: the parent first, the deepest
-/// directory that exists already last.
+/// Returns the directories that get a new entry when `path` and its missing parents are created: the parent first, the
+/// deepest existing directory last.
 pub(super) fn changed_paths(path: &Path) -> Vec<PathBuf> {
     let mut changed = Vec::new();
     for parent in path.ancestors().skip(1) {
@@ -36,7 +36,7 @@ pub(super) fn changed_paths(path: &Path) -> Vec<PathBuf> {
     changed
 }
 
-/// Makes a directory and its parents with [`PATH_MODE`].
+/// Creates a directory and its parents with [`PATH_MODE`].
 ///
 /// # Errors
 /// [`ErrorCode::PathCreate`].
@@ -64,7 +64,7 @@ pub fn sync_path(path: &Path) -> Result<()> {
     directory.sync_all().map_err(|e| error(ErrorCode::PathSync, "unable to sync path '{}'", path, e))
 }
 
-/// Removes a directory and all below it; links in it are removed and not followed.
+/// Removes a directory and everything below it. Links in it are removed and not followed.
 pub(super) fn remove_tree(path: &Path) -> Result<()> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
@@ -86,7 +86,7 @@ pub(super) fn remove_tree(path: &Path) -> Result<()> {
         }
     }
     match fs::remove_dir(path) {
-        // The directory itself was reached through a link: what it led to is empty now, the link goes
+        // The directory itself was reached through a link: its destination is empty now, and the link is removed
         Err(e) if e.kind() == ErrorKind::NotADirectory => remove_entry(path, ErrorCode::PathRemove),
         Err(e) if e.kind() != ErrorKind::NotFound => {
             Err(error(ErrorCode::PathRemove, "unable to remove path '{}'", path, e))

@@ -1,4 +1,4 @@
-//! Reading and writing one file.
+//! Reads and writes one file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -27,7 +27,7 @@ impl Read for PosixReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let size = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let done = match self.file.read(&mut buffer[..size]) {
-            // `read_exact` and friends retry on this by themselves, so it must stay as it is
+            // `read_exact` and similar functions retry this error themselves, so it must stay unchanged
             Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
             done => done.map_err(|e| error(ErrorCode::FileRead, "unable to read '{}'", &self.path, e))?,
         };
@@ -36,25 +36,25 @@ impl Read for PosixReader {
     }
 }
 
-/// Writes one file. Also used for local files outside a repository that follow the same rules (spool, stop files).
+/// Writes one file. Also used for local files outside a repository with the same rules (spool, stop files).
 pub struct PosixWriter {
-    /// Closed (and `None`) once finished.
+    /// `None` (closed) once finished.
     file: Option<File>,
     path: PathBuf,
-    /// Where the bytes go: the temporary name, or `path` itself when not atomic.
+    /// Where the bytes are written: the temporary name, or `path` itself if the write is not atomic.
     path_open: PathBuf,
     options: WriteOptions,
     /// Bytes written.
     size: u64,
-    /// Look at the file once more when it has its name.
+    /// Whether to check the file again when it has its name.
     checked: bool,
-    /// To be synced at the end: the file's directory and, where directories were made for it, those above them too. A
-    /// file is not durable as long as the entry of one of its directories is not.
+    /// To be synced at the end: the file's directory and, if directories were created for it, those above them too. A
+    /// file is not durable until the entries of all its directories are.
     sync_paths: Vec<PathBuf>,
 }
 
 impl PosixWriter {
-    /// Opens the file (or its temporary name) for writing from its start, making missing directories.
+    /// Opens the file (or its temporary name) for writing from its start, and creates missing directories.
     ///
     /// # Errors
     /// [`ErrorCode::FileOpen`], [`ErrorCode::PathCreate`].
@@ -70,14 +70,15 @@ impl PosixWriter {
         Ok(PosixWriter { file: Some(file), path, path_open, options, size: 0, checked: false, sync_paths })
     }
 
-    /// Has [`RepoWriter::finish`] look at the file once more. Files of the spool may be taken away as soon as they are there.
+    /// Makes [`RepoWriter::finish`] check the file again. Files of the spool must not be checked, because they may be
+    /// removed as soon as they exist.
     #[must_use]
     pub(super) fn checked(mut self) -> Self {
         self.checked = true;
         self
     }
 
-    /// Looks whether a name has all the bytes that were written: what counts as stored is there.
+    /// Checks that a name has all the bytes that were written.
     fn check_size(&self, path: &Path) -> Result<()> {
         let found = fs::metadata(path)
             .map_err(|e| error(ErrorCode::FileOpen, "unable to get info for path/file '{}' after write", path, e))?;
@@ -89,16 +90,16 @@ impl PosixWriter {
     }
 }
 
-/// The error for a file that does not have the bytes that were written to it.
+/// Returns the error for a file that does not have the bytes that were written to it.
 pub(in crate::storage) fn wrong_size(path: &str, found: u64, written: u64) -> Error {
     Error::new(ErrorCode::FileWrite, format!("file '{path}' has {found} byte(s) after write instead of {written}"))
         .hint("is another process writing the same file?")
 }
 
-/// Whether a path leads to this open file.
+/// Returns whether a path refers to this open file.
 ///
 /// # Errors
-/// It can't be looked at.
+/// The path can't be checked.
 pub(crate) fn is_named(file: &File, path: &Path) -> io::Result<bool> {
     let open = file.metadata()?;
     match fs::metadata(path) {
@@ -108,18 +109,18 @@ pub(crate) fn is_named(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Opens a file to write it from its start; with `new` it must not be there.
+/// Opens a file for writing from its start. With `new` it must not exist.
 fn create(path: &Path, new: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let options = if new { options.create_new(true) } else { options.create(true).truncate(true) };
     options.write(true).mode(FILE_MODE).open(path)
 }
 
-/// Makes directories durable whose file did not come: the next attempt finds them there and takes their entries for durable.
-/// The first path is the file's own directory, where nothing is to be kept.
+/// Makes directories durable whose file was not completed, because the next attempt finds them and assumes that their
+/// entries are durable. The first path is the file's own directory, where nothing has to be kept.
 fn sync_made(sync_paths: &[PathBuf]) {
     for path in sync_paths.iter().skip(1) {
-        // An error is on its way already; one here leaves what a crash before this had left
+        // An earlier error is being reported; an error here leaves the same state as an earlier crash
         let _ = sync_path(path);
     }
 }
@@ -144,7 +145,7 @@ impl Write for PosixWriter {
 
 impl RepoWriter for PosixWriter {
     fn finish(mut self: Box<Self>) -> Result<()> {
-        // Taken out only at the end: an error before leaves it to `drop` to remove the temporary file
+        // Taken only at the end: after an earlier error, `drop` removes the temporary file
         if let Some(file) = &self.file
             && self.options.sync_file
         {
@@ -175,8 +176,8 @@ impl Drop for PosixWriter {
             return;
         }
         if self.options.atomic {
-            // The file was abandoned, most often because of an error that is already on its way; a temporary file that
-            // can't be removed does no harm and is swept away by a later run
+            // The file was abandoned, usually because of an error that is already being reported; a temporary file that
+            // can't be removed is harmless, and a later run removes it
             let _ = fs::remove_file(&self.path_open);
         }
         sync_made(&self.sync_paths);

@@ -1,4 +1,4 @@
-//! What S3 and servers like it answer, and how requests to them are completed.
+//! Checks answers of S3 and compatible servers, and completes requests to them.
 
 use std::collections::BTreeSet;
 
@@ -16,10 +16,10 @@ use crate::storage::http::checked::{
 use crate::storage::http::xml::Element;
 use crate::{Error, ErrorCode, Result};
 
-/// The server's encryption, by which an ETag may be no checksum.
+/// The server's encryption, with which an ETag may not be a checksum.
 const ENCRYPTION: &str = "x-amz-server-side-encryption";
 const CUSTOMER_ENCRYPTION: &str = "x-amz-server-side-encryption-customer-algorithm";
-/// Failures that the server tells of in a success, because it had begun to answer before it knew.
+/// Failures that the server reports in a success, because it had started to answer before it knew.
 const PASSING: [&str; 3] = ["InternalError", "ServiceUnavailable", "SlowDown"];
 
 /// The store behind the requests of one bucket.
@@ -67,8 +67,8 @@ impl Store for S3Store {
     }
 }
 
-/// The ETag of an object that is put together of parts: the MD5 of their MD5s and how many they are. Nothing where a part's ETag is
-/// none.
+/// Returns the ETag of an object that consists of parts: the MD5 of their MD5s, and their number. Returns `None` if a
+/// part has no ETag.
 fn tag_of_parts(upload: &Element) -> Option<String> {
     let (mut md5, mut count) = (Md5::new(), 0);
     for part in upload.children_named("Part") {
@@ -79,13 +79,13 @@ fn tag_of_parts(upload: &Element) -> Option<String> {
     (count > 0).then(|| format!("\"{digits}-{count}\""))
 }
 
-/// Whether a success tells of a failure that may pass.
+/// Returns whether a success reports a temporary failure.
 fn is_passing(document: &Element) -> bool {
     let code = document.child("Code").map_or("", |code| code.text.as_str());
     document.name == "Error" && PASSING.contains(&code)
 }
 
-/// An object or a part of one was stored, and it is what was sent.
+/// Checks that an object or a part of one was stored as it was sent.
 fn stored(asked: &Asked, head: &Parts, body: Option<&[u8]>) -> Result<()> {
     is_status(head, &[200])?;
     not_html(&head.headers)?;
@@ -101,10 +101,10 @@ fn stored(asked: &Asked, head: &Parts, body: Option<&[u8]>) -> Result<()> {
         return Ok(());
     }
     let text = format!("the server stored something else than was sent: its ETag is {tag}");
-    Err(Error::new(ErrorCode::Checksum, text).hint("does a gateway or a proxy change what it passes on?"))
+    Err(Error::new(ErrorCode::Checksum, text).hint("does a gateway or a proxy change the data?"))
 }
 
-/// Whether the server encrypts in a way that makes ETags no checksums.
+/// Returns whether the server encrypts in a way in which ETags are not checksums.
 fn is_encrypted(headers: &HeaderMap) -> bool {
     let encryption = header(headers, ENCRYPTION).is_some_and(|kind| kind != "AES256");
     encryption || headers.contains_key(CUSTOMER_ENCRYPTION)
@@ -139,7 +139,7 @@ fn posted(asked: &Asked, document: &Element) -> Result<()> {
     }
 }
 
-/// Every object that was to be removed is told of, and no other.
+/// Checks that the answer reports every object of a removal, and no other.
 fn removed(asked: &Asked, document: &Element) -> Result<()> {
     let request = Element::parse(asked.body.as_deref().unwrap_or_default())?;
     let keys = |parent: &Element, name: &str| -> Result<BTreeSet<String>> {

@@ -1,4 +1,4 @@
-//! Who sends the requests: the keys of the options, or temporary ones, asked for anew shortly before they expire.
+//! Credentials of requests: the configured keys, or temporary keys that are renewed shortly before they expire.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -23,28 +23,28 @@ use crate::storage::http::xml::Element;
 use crate::storage::http::{Endpoint, HttpSettings, URL_ENCODED};
 use crate::{Error, ErrorCode, Result};
 
-/// Credentials are asked for again this long before they expire.
+/// Credentials are requested again this long before they expire.
 const RENEW_BEFORE: Duration = Duration::from_secs(300);
-/// Ones that live shorter than that are used at least so long, unless they expire before.
+/// Credentials with a shorter life are used at least this long, unless they expire before.
 const USE_AT_LEAST: Duration = Duration::from_secs(10);
-/// What a credential command prints is smaller than this.
+/// The maximum size of a credential command's output.
 const PRINTED_SIZE_MAX_BYTES: u64 = 1 << 20;
-/// How often it is looked whether it has ended.
+/// How often to check whether the command has ended.
 const PROCESS_PAUSE: Duration = Duration::from_millis(10);
 /// The metadata service of a machine.
 const INSTANCE_URL: &str = "http://169.254.169.254";
 const INSTANCE_ROLES: &str = "latest/meta-data/iam/security-credentials";
 const INSTANCE_TOKEN_TTL: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds");
 const INSTANCE_TOKEN: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token");
-/// The name under which pgBackRest assumes roles; policies may ask for it.
+/// The name under which pgBackRest assumes roles. Policies may require it.
 const SESSION_NAME: &str = "pgBackRest";
 
-/// Where the credentials come from.
+/// Returns the source of credentials.
 ///
 /// # Errors
 /// An option can't be used.
 pub(super) fn provider(settings: &S3Settings) -> Result<AwsCredentialProvider> {
-    // Services of credentials are not behind the storage's other host, and their certificates are always checked
+    // Credential services are not behind the storage's other host, and their certificates are always checked
     let requests = || Requests::new(&HttpSettings { host: None, verify_tls: true, ..settings.http.clone() });
     let source = match &settings.credentials {
         S3Credentials::Shared { key, secret, token } => {
@@ -106,7 +106,7 @@ impl CredentialProvider for Temporary {
     }
 }
 
-/// Who issues temporary credentials.
+/// The issuer of temporary credentials.
 #[derive(Debug)]
 enum Source {
     Instance { url: String, role: OnceCell<String>, token_ttl: Duration, requests: Requests },
@@ -133,19 +133,19 @@ impl Source {
             Source::Process { command, limit } => {
                 let (command, limit) = (command.clone(), *limit);
                 let asked = tokio::task::spawn_blocking(move || ask_process(&command, limit)).await;
-                let stopped = |error| Error::new(ErrorCode::Execute, "credential command was given up").cause(error);
+                let stopped = |error| Error::new(ErrorCode::Execute, "credential command was abandoned").cause(error);
                 Ok(asked.map_err(stopped)??)
             }
         }
     }
 }
 
-/// Asks the metadata service of the machine, with a token of its second version where it has one.
+/// Asks the host's metadata service, with a token of its second version if it issues one.
 async fn instance(url: &str, role: &OnceCell<String>, token_ttl: Duration, requests: &Requests) -> Answer<Issued> {
     let mut token_request = request(Method::PUT, &format!("{url}/latest/api/token"))?;
     token_request.headers_mut().insert(INSTANCE_TOKEN_TTL, HeaderValue::from(token_ttl.as_secs()));
     let answered = requests.send(&token_request).await?;
-    // A service that has no tokens may need none; one that does will say so
+    // A service without tokens may need none; one that does will report it
     let token = answered.status().is_success().then(|| answered.into_body());
     let get = |path: &str| -> Answer<HttpRequest> {
         let mut request = request(Method::GET, &format!("{url}/{path}"))?;
@@ -202,7 +202,7 @@ pub(crate) fn of_web_identity(root: &Element) -> Result<Issued> {
     let found = root
         .child("AssumeRoleWithWebIdentityResult")
         .and_then(|result| result.child("Credentials"))
-        .ok_or_else(|| Error::new(ErrorCode::Format, "the token service's answer holds no credentials"))?;
+        .ok_or_else(|| Error::new(ErrorCode::Format, "the token service's answer contains no credentials"))?;
     let credential = AwsCredential {
         key_id: found.required("AccessKeyId")?.to_owned(),
         secret_key: found.required("SecretAccessKey")?.to_owned(),
@@ -211,17 +211,16 @@ pub(crate) fn of_web_identity(root: &Element) -> Result<Issued> {
     Ok(Token { value: Arc::new(credential), validity: Some(validity(found.required("Expiration")?)?) })
 }
 
-/// An empty request. Neither the URL nor the headers show in errors: they may hold tokens.
+/// Creates an empty request. Errors show neither the URL nor the headers, which may contain tokens.
 fn request(method: Method, url: &str) -> Answer<HttpRequest> {
     let mut request = HttpRequest::new(HttpRequestBody::empty());
     *request.method_mut() = method;
-    *request.uri_mut() = url
-        .parse()
-        .map_err(|_| Error::new(ErrorCode::Format, "the address of the service of credentials is not valid"))?;
+    *request.uri_mut() =
+        url.parse().map_err(|_| Error::new(ErrorCode::Format, "the address of the credential service is not valid"))?;
     Ok(request)
 }
 
-/// Sends a request and reads what a success says.
+/// Sends a request and returns the body of a success.
 async fn answer(requests: &Requests, request: &HttpRequest) -> Answer<Bytes> {
     let answer = requests.send(request).await?;
     if answer.status() != StatusCode::OK {
@@ -250,14 +249,14 @@ fn parse_json(body: &[u8]) -> Result<Value> {
     serde_json::from_slice(body).map_err(|_| Error::new(ErrorCode::JsonFormat, "the credentials are not valid JSON"))
 }
 
-/// Whether credentials may be ones that never expire.
+/// Whether credentials may be permanent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lasting {
     Allowed,
     Refused,
 }
 
-/// The credentials in an answer, whose session token has this name.
+/// Returns the credentials in an answer, whose session token has this name.
 fn issued(json: &Value, token: &str, lasting: Lasting) -> Result<Issued> {
     let text = |key: &str, name: &str| {
         let found = json.get(key).and_then(Value::as_str);
@@ -276,12 +275,12 @@ fn issued(json: &Value, token: &str, lasting: Lasting) -> Result<Issued> {
     Ok(Token { value: Arc::new(credential), validity })
 }
 
-/// The credentials in the answer of a service that never issues lasting ones.
+/// Returns the credentials in the answer of a service that never issues permanent ones.
 pub(crate) fn of_json(json: &Value) -> Result<Issued> {
     issued(json, "Token", Lasting::Refused)
 }
 
-/// How long credentials last that expire at a time.
+/// Returns how long credentials last that expire at a time.
 fn validity(expiration: &str) -> Result<Validity> {
     let expires: jiff::Timestamp = expiration
         .parse()
@@ -292,7 +291,7 @@ fn validity(expiration: &str) -> Result<Validity> {
     Ok(Validity { renew_at, expires_at: expires })
 }
 
-/// Runs the program and reads its answer. What it printed is never shown: it may hold secrets.
+/// Runs the program and parses its output. The output is never shown, because it may contain secrets.
 fn ask_process(command: &[String], limit: Duration) -> Result<Issued> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(Error::new(ErrorCode::OptionInvalidValue, "the credential command is empty"));
@@ -330,7 +329,7 @@ fn ask_process(command: &[String], limit: Duration) -> Result<Issued> {
             Some(status) => break status,
             None if Instant::now() < end => std::thread::sleep(PROCESS_PAUSE),
             None => {
-                // It may end by itself just now
+                // It may just be ending by itself
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(late());
@@ -343,7 +342,7 @@ fn ask_process(command: &[String], limit: Duration) -> Result<Issued> {
     // Another process may have its output, too, and not end
     let printed = printed.recv_timeout(end.saturating_duration_since(Instant::now()));
     let printed = printed.map_err(|_| late())?.map_err(failed)?;
-    // By the definition of such programs, token and expiration are optional
+    // By definition of such programs, token and expiration are optional
     issued(&parse_json(&printed)?, "SessionToken", Lasting::Allowed)
 }
 

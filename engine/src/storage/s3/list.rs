@@ -1,33 +1,38 @@
-//! Listings: what is there (ListObjectsV2), and all versions of it (ListObjectVersions).
-//!
-//! `object_store` takes any document for a page, one without entries for the end of a listing, and a single name that it can't have
-//! for a reason to give up. A page is believed here only if it is one, of the listing that was asked for.
+//! Listings: current objects (ListObjectsV2), and all their versions (ListObjectVersions).
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use object_store::client::{HttpRequest, HttpRequestBody};
+use object_store::client::HttpRequest;
 use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
 use object_store::path::Path;
 use object_store::{Extensions, ListResult, ObjectMeta};
-use percent_encoding::{PercentEncode, utf8_percent_encode};
+use percent_encoding::{PercentEncode, percent_decode_str, utf8_percent_encode};
 
 use super::sign::Signer;
 use crate::storage::as_of::{ListVersions, Order, Version, Versions};
 use crate::storage::http::URL_ENCODED;
 use crate::storage::http::checked::foreign;
-use crate::storage::http::request::{Failure, Requests, store_error};
+use crate::storage::http::listing::{Form, Listings, Sign, is_page};
 use crate::storage::http::xml::Element;
-use crate::storage::pages::{Located, Reached};
 use crate::{Error, ErrorCode, Result};
 
-/// See the module.
-#[derive(Debug)]
-pub(super) struct S3List {
-    /// The bucket's URL with a slash at its end.
-    pub bucket_url: String,
-    pub signer: Arc<Signer>,
-    pub requests: Requests,
+/// The elements of a page.
+const OBJECTS: Form = Form { objects: (&["Contents"], "Key"), prefixes: ("CommonPrefixes", "Prefix") };
+const VERSIONS: Form = Form { objects: (&["Version", "DeleteMarker"], "Key"), prefixes: ("CommonPrefixes", "Prefix") };
+/// Elements that contain names, which a page may encode.
+const NAMES: [&str; 4] = ["Key", "KeyMarker", "NextKeyMarker", "Prefix"];
+
+/// See the module documentation.
+pub(super) type S3List = Listings<Arc<Signer>>;
+
+#[async_trait]
+impl Sign for Arc<Signer> {
+    const STORE: &'static str = "S3";
+
+    async fn sign(&self, request: &mut HttpRequest) -> object_store::Result<()> {
+        Signer::sign(self, request).await
+    }
 }
 
 #[async_trait]
@@ -38,12 +43,12 @@ impl PaginatedListStore for S3List {
         options: PaginatedListOptions,
     ) -> object_store::Result<PaginatedListResult> {
         let prefix = prefix.unwrap_or_default();
-        let mut query = vec![("list-type", "2".to_owned())];
-        query.extend(options.page_token.map(|token| ("continuation-token", encode(&token).to_string())));
-        query.extend(options.delimiter.map(|delimiter| ("delimiter", encode(&delimiter).to_string())));
-        query.extend(options.offset.map(|offset| ("start-after", encode(&offset).to_string())));
-        let page = self.ask(prefix, query).await?;
-        read_page(&page, prefix).map_err(failed)
+        let mut query = vec![("list-type", "2")];
+        query.extend(options.page_token.as_deref().map(|token| ("continuation-token", token)));
+        query.extend(options.delimiter.as_deref().map(|delimiter| ("delimiter", delimiter)));
+        query.extend(options.offset.as_deref().map(|offset| ("start-after", offset)));
+        let page = named(self, prefix, query).await?;
+        read_page(&page, prefix).map_err(Self::failed)
     }
 }
 
@@ -59,42 +64,38 @@ impl ListVersions for S3List {
         token: Option<&str>,
         found: &mut Versions,
     ) -> object_store::Result<Option<String>> {
-        let mut query = vec![("delimiter", "%2F".to_owned()), ("versions", String::new())];
         // As it was read from the page before
         let markers = token.unwrap_or_default().split('&').filter_map(|marker| marker.split_once('='));
-        query.extend(markers.map(|(name, value)| (name, value.to_owned())));
-        let page = self.ask(prefix, query).await?;
-        read_versions(&page, prefix, found).map_err(failed)
+        let markers: Vec<_> =
+            markers.map(|(name, value)| (name, percent_decode_str(value).decode_utf8_lossy())).collect();
+        let mut query = vec![("delimiter", "/"), ("versions", "")];
+        query.extend(markers.iter().map(|(name, value)| (*name, &**value)));
+        let page = named(self, prefix, query).await?;
+        read_versions(&page, prefix, found).map_err(Self::failed)
     }
 }
 
-impl S3List {
-    /// Asks for a page below a prefix, with parameters whose values are encoded already.
-    async fn ask(&self, prefix: &str, mut query: Vec<(&str, String)>) -> object_store::Result<Element> {
-        if !prefix.is_empty() {
-            query.push(("prefix", encode(prefix).to_string()));
-        }
-        query.sort_unstable();
-        let query: Vec<String> = query.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let invalid = || Error::new(ErrorCode::Format, format!("'{}' is not a valid URL", self.bucket_url));
-        let mut request = HttpRequest::new(HttpRequestBody::empty());
-        *request.uri_mut() =
-            format!("{}?{}", self.bucket_url, query.join("&")).parse().map_err(|_| failed(invalid()))?;
-        self.signer.sign(&mut request).await?;
-        self.requests.document(&request).await.map_err(failed)
+/// Requests a page. If XML cannot contain one of the names, requests it again with encoded names.
+async fn named(list: &S3List, prefix: &str, mut query: Vec<(&str, &str)>) -> object_store::Result<Element> {
+    let page = list.ask(prefix, query.clone()).await?;
+    if !page.holds(&NAMES, char::REPLACEMENT_CHARACTER) {
+        return Ok(page);
     }
+    query.push(("encoding-type", "url"));
+    let mut page = list.ask(prefix, query).await?;
+    if page.child("EncodingType").is_some_and(|kind| kind.text == "url") {
+        page.change(&NAMES, &|text| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned());
+    }
+    Ok(page)
 }
 
 fn encode(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, URL_ENCODED)
 }
 
-/// Makes sure that a document is a page of the listing of a prefix. Answers whether others follow.
-fn is_page(page: &Element, kind: &str, prefix: &str) -> Result<bool> {
-    page.expect(kind)?;
-    if let Some(other) = page.child("Prefix").filter(|found| found.text != prefix) {
-        return Err(foreign(&format!("it is a listing of '{}' instead of '{prefix}'", other.text)));
-    }
+/// Checks that a document is a page of a prefix's listing. Returns whether other pages follow.
+fn is_truncated(page: &Element, kind: &str, prefix: &str) -> Result<bool> {
+    is_page(page, kind, prefix)?;
     match page.required("IsTruncated")? {
         "true" => Ok(true),
         "false" => Ok(false),
@@ -102,32 +103,18 @@ fn is_page(page: &Element, kind: &str, prefix: &str) -> Result<bool> {
     }
 }
 
-/// Where objects of a page are, with the elements that describe them, and common prefixes.
-fn entries<'a>(page: &'a Element, prefix: &str, kinds: &[&str]) -> Result<Located<'a, Element>> {
-    let (mut reached, mut objects, mut prefixes) = (Reached::below(prefix), Vec::new(), Vec::new());
-    for child in &page.children {
-        if child.name == "CommonPrefixes" {
-            prefixes.extend(reached.common_prefix(child.required("Prefix")?)?);
-        } else if kinds.contains(&child.name.as_str()) {
-            objects.extend(reached.object(child.required("Key")?)?.map(|location| (location, child)));
-        }
-    }
-    reached.warn();
-    Ok((objects, prefixes))
-}
-
-/// What is on a page, and the token of the next one.
+/// Returns the content of a page, and the token of the next one.
 pub(crate) fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListResult> {
-    let page_token = if is_page(page, "ListBucketResult", prefix)? {
+    let page_token = if is_truncated(page, "ListBucketResult", prefix)? {
         let token = page.child("NextContinuationToken").map(|token| token.text.clone()).unwrap_or_default();
         if token.is_empty() {
-            return Err(foreign("the listing is not at its end and does not say where it goes on"));
+            return Err(foreign("the listing is incomplete and does not say where it continues"));
         }
         Some(token)
     } else {
         None
     };
-    let (objects, common_prefixes) = entries(page, prefix, &["Contents"])?;
+    let (objects, common_prefixes) = OBJECTS.entries(&page.children, prefix)?;
     let objects = objects.into_iter().map(|(location, entry)| object(location, entry)).collect::<Result<_>>()?;
     Ok(PaginatedListResult {
         result: ListResult { objects, common_prefixes, extensions: Extensions::new() },
@@ -135,11 +122,11 @@ pub(crate) fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListRes
     })
 }
 
-/// Adds what is on a page of versions. Where the next one begins is said by the last key and version of this one: they are the
-/// token, in the form in which a request names them.
+/// Adds the content of a page of versions. The token of the next page consists of this page's last key and version, in
+/// the form of a request.
 pub(crate) fn read_versions(page: &Element, prefix: &str, found: &mut Versions) -> Result<Option<String>> {
-    let is_truncated = is_page(page, "ListVersionsResult", prefix)?;
-    let (versions, prefixes) = entries(page, prefix, &["Version", "DeleteMarker"])?;
+    let is_truncated = is_truncated(page, "ListVersionsResult", prefix)?;
+    let (versions, prefixes) = VERSIONS.entries(&page.children, prefix)?;
     found.prefixes.extend(prefixes);
     for (location, entry) in versions {
         found.versions.push(version(location, entry)?);
@@ -173,10 +160,6 @@ fn version(location: Path, entry: &Element) -> Result<Version> {
     })
 }
 
-fn failed(failure: impl Into<Failure>) -> object_store::Error {
-    store_error("S3", failure)
-}
-
 #[cfg(test)]
 mod tests {
     use object_store::StaticCredentialProvider;
@@ -185,7 +168,9 @@ mod tests {
     use super::*;
     use crate::storage::http::HttpSettings;
     use crate::storage::http::mock::{answer, server};
+    use crate::storage::http::request::Requests;
     use crate::storage::network;
+    use crate::storage::object::key;
 
     const PAGE: &str = "<ListVersionsResult><IsTruncated>true</IsTruncated><NextKeyMarker>p/b</NextKeyMarker>\
         <NextVersionIdMarker>2</NextVersionIdMarker>\
@@ -217,10 +202,8 @@ mod tests {
         assert_eq!(found.versions[0].meta.last_modified.timestamp(), 1_767_225_600);
     }
 
-    #[test]
-    fn pages_are_asked_for_one_after_the_other() {
-        let last = PAGE.replace("<IsTruncated>true", "<IsTruncated>false");
-        let (address, requests) = server(vec![answer(PAGE), answer(&last)]);
+    /// A list of ours for a server.
+    fn list_at(address: &str) -> S3List {
         let io_timeout = std::time::Duration::from_secs(5);
         let http = HttpSettings { host: None, verify_tls: true, ca_file: None, ca_path: None, io_timeout };
         let credential = AwsCredential { key_id: "k".into(), secret_key: "s".into(), token: None };
@@ -231,8 +214,14 @@ mod tests {
             host: None,
             requester_pays: false,
         });
-        let requests_of_ours = Requests::new(&http).unwrap();
-        let list = S3List { bucket_url: format!("{address}/bucket/"), signer, requests: requests_of_ours };
+        S3List { url: format!("{address}/bucket/"), signer, requests: Requests::new(&http).unwrap() }
+    }
+
+    #[test]
+    fn pages_are_asked_for_one_after_the_other() {
+        let last = PAGE.replace("<IsTruncated>true", "<IsTruncated>false");
+        let (address, requests) = server(vec![answer(PAGE), answer(&last)]);
+        let list = list_at(&address);
         let (mut found, mut token) = (Versions::default(), None);
         for _ in 0..2 {
             let page = list.page("p/", token.as_deref(), &mut found);
@@ -247,6 +236,30 @@ mod tests {
                 "GET /bucket/?delimiter=%2F&key-marker=p%2Fb&prefix=p%2F&version-id-marker=2&versions="
             ]
         );
+    }
+
+    #[test]
+    fn name_that_the_server_can_not_show_is_asked_for_in_another_form() {
+        let shown = LIST.replace("p/a&amp;b", "p/a\u{fffd}+");
+        let encoded = shown.replace("p/", "p%2F").replace("a\u{fffd}+", "a+%01%2B");
+        let encoded = encoded.replace("<IsTruncated>", "<EncodingType>url</EncodingType><IsTruncated>");
+        // Another server does not know the other form
+        for (again, expected) in [(encoded, "p/a \u{1}+"), (shown.clone(), "p/a\u{fffd}+")] {
+            let (address, requests) = server(vec![answer(&shown), answer(&again)]);
+            let options = PaginatedListOptions { delimiter: Some("/".into()), ..PaginatedListOptions::default() };
+            let list = list_at(&address);
+            let page = network::handle().unwrap().block_on(list.list_paginated(Some("p/"), options)).unwrap();
+            let names: Vec<_> = page.result.objects.iter().map(|found| key::name(&found.location)).collect();
+            assert_eq!(names, [expected]);
+            assert_eq!(page.result.common_prefixes, [Path::from("p/d")]);
+            let lines: Vec<_> = requests.iter().map(|request| request.line).collect();
+            let query = "GET /bucket/?delimiter=%2F";
+            let expected = [
+                format!("{query}&list-type=2&prefix=p%2F"),
+                format!("{query}&encoding-type=url&list-type=2&prefix=p%2F"),
+            ];
+            assert_eq!(lines, expected);
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Signatures (AWS Signature Version 4). Those of `object_store` do not serve for other services than `s3`, for requests that go to
-//! another host than the one they are addressed to, and for requests that it does not know.
+//! Signatures (AWS Signature Version 4). `object_store` cannot sign for services other than `s3`, requests to another
+//! host than the one they are addressed to, and requests that it does not know.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -25,13 +25,13 @@ const REQUEST_PAYER: HeaderName = HeaderName::from_static("x-amz-request-payer")
 /// SHA-256 of nothing.
 const EMPTY_HASH: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-/// Signs requests with whatever credentials are in force.
+/// Signs requests with the current credentials.
 pub(super) struct Signer {
     pub credentials: AwsCredentialProvider,
     pub region: String,
     /// The service's name, part of the signature.
     pub service: String,
-    /// The host that requests are addressed to, where it is not the one of their URL.
+    /// The host that requests are addressed to, if it differs from that of their URL.
     pub host: Option<String>,
     pub requester_pays: bool,
 }
@@ -43,7 +43,7 @@ impl fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// Adds the checksums of the body and a signature, in the place of those that may be there.
+    /// Adds the checksums of the body and a signature, and replaces existing ones.
     ///
     /// # Errors
     /// There are no credentials, or a header can't be signed.
@@ -102,8 +102,8 @@ impl Signer {
     }
 }
 
-/// Adds the checksum that is part of the signature, and for what is to be stored the one that pgBackRest sends, which buckets with
-/// object locks ask for.
+/// Adds the checksum that is part of the signature. For objects to store it also adds the checksum that pgBackRest
+/// sends, which buckets with object locks require.
 async fn add_checksums(request: &mut HttpRequest) -> Result<()> {
     let parts = body_parts(request).await;
     let mut sha256 = digest::Context::new(&digest::SHA256);
@@ -116,7 +116,7 @@ async fn add_checksums(request: &mut HttpRequest) -> Result<()> {
     Ok(())
 }
 
-/// The host and port of an URL; the port that its scheme implies is left out, as clients do.
+/// Returns host and port of a URL. The port that its scheme implies is omitted, as clients do.
 fn host_of(uri: &Uri) -> String {
     let implied = if uri.scheme_str() == Some("https") { 443 } else { 80 };
     let host = uri.host().unwrap_or_default();
@@ -126,7 +126,7 @@ fn host_of(uri: &Uri) -> String {
     }
 }
 
-/// The parameters in their one form: decoded, encoded strictly, sorted.
+/// Returns the parameters in canonical form: decoded, strictly encoded, sorted.
 fn canonical_query(uri: &Uri) -> String {
     let strict = |part: &str| {
         let spaced = part.replace('+', " ");
@@ -147,7 +147,7 @@ fn canonical_query(uri: &Uri) -> String {
     parameters.join("&")
 }
 
-/// The names of the signed headers and the headers themselves, each sorted and in its one form.
+/// Returns the names of the signed headers and the headers themselves, both sorted and in canonical form.
 fn canonical_headers(headers: &HeaderMap) -> Result<(String, String)> {
     let mut names: Vec<&HeaderName> =
         headers.keys().filter(|name| ![AUTHORIZATION, CONTENT_LENGTH, USER_AGENT].contains(name)).collect();

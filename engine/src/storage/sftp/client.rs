@@ -1,8 +1,8 @@
 //! Requests to one SFTP server over one connection, any number of them in flight.
 //!
-//! A task sends, another receives and hands each response to whoever waits for it, so requests of all threads share the
-//! connection and none waits for another's answer. Servers answer requests on the same file in the order they came
-//! (draft-ietf-secsh-filexfer-02, section 6.1), which makes it safe to send writes, a sync and a close in one go.
+//! One task sends, and another receives and passes each response to whoever waits for it. So requests of all threads
+//! share the connection, and none waits for another's answer. Servers process requests on the same file in order
+//! (draft-ietf-secsh-filexfer-02, section 6.1), so writes, a sync and a close can be sent together.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -17,13 +17,13 @@ use tokio::task::AbortHandle;
 use super::protocol::{self, Attributes, PACKET_SIZE_MAX_BYTES, Request, Response, kind, status};
 use crate::storage::network;
 
-/// Packets that may wait for the connection; a sender waits when there are more.
+/// Packets that may wait for the connection. A sender waits if there are more.
 const PACKETS_WAITING_MAX: usize = 64;
 
 const FSYNC: &str = "fsync@openssh.com";
 const POSIX_RENAME: &str = "posix-rename@openssh.com";
 
-/// Why a request brought nothing.
+/// Why a request failed.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
     /// The server refused it.
@@ -33,7 +33,7 @@ pub(super) enum Failure {
         /// The server's words.
         message: String,
     },
-    /// The connection is gone, or the answer did not come in time; what became of the request is unknown.
+    /// The connection is gone, or the answer did not arrive in time. The outcome of the request is unknown.
     Lost(String),
     /// The server broke the protocol.
     Protocol,
@@ -42,12 +42,12 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Whether a file or directory was not there.
+    /// Returns whether a file or directory was missing.
     pub(super) fn is_missing(&self) -> bool {
         matches!(self, Failure::Status { code: status::NO_SUCH_FILE | status::NO_SUCH_PATH, .. })
     }
 
-    /// Whether this may mean that the target exists already: most servers have no better word for it than "failure".
+    /// Returns whether this may mean that the target already exists: most servers only say "failure" for it.
     pub(super) fn may_exist(&self) -> bool {
         matches!(self, Failure::Status { code: status::FAILURE | status::FILE_ALREADY_EXISTS, .. })
     }
@@ -55,19 +55,19 @@ impl Failure {
 
 type Done<T> = std::result::Result<T, Failure>;
 
-/// What a connection runs over; kept as long as it is used.
+/// The transport of a connection, kept as long as the connection is used.
 pub(super) trait Transport: Send + Sync {
-    /// Ends the connection at once. What was sent and has not left this machine must not reach the server any more.
+    /// Ends the connection at once. Data that was sent but has not left this host must not reach the server any more.
     fn cut(&self);
 }
 
 /// What the requests and the tasks of a connection share.
 struct Line {
     lost: AtomicBool,
-    /// Who waits for which response; `None` once the connection is gone.
+    /// The receivers of responses; `None` once the connection is gone.
     waiting: Mutex<Option<HashMap<u32, oneshot::Sender<Response>>>>,
     transport: Box<dyn Transport>,
-    /// Those that send and receive, once they run.
+    /// The sending and receiving tasks, once they run.
     tasks: OnceLock<[AbortHandle; 2]>,
 }
 
@@ -80,16 +80,16 @@ impl Line {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Gives the connection up. Its requests may be made again over another one, so those that are still on their way must
-    /// not arrive later: a write would fall into the file that the second attempt has written.
+    /// Gives up the connection. Its requests may be repeated over another connection, so requests in flight must not
+    /// arrive later: a write would reach the file of the second attempt.
     fn lose(&self) {
         if self.lost.swap(true, Ordering::Relaxed) {
             return;
         }
         self.transport.cut();
-        // Dropping the senders is what tells those who wait
+        // Dropping the senders notifies the receivers
         self.waiting().take();
-        // Else sending could wait for ever until a connection that is gone takes more, and others for it
+        // Otherwise sending could wait forever for a dead connection, and others for it
         self.tasks.get().into_iter().flatten().for_each(AbortHandle::abort);
     }
 }
@@ -143,7 +143,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Begins the protocol on a stream over a transport.
+    /// Starts the protocol on a stream over a transport.
     pub(super) async fn start<S>(stream: S, time_out: Duration, transport: Box<dyn Transport>) -> Done<Self>
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
@@ -190,12 +190,12 @@ impl Client {
         })
     }
 
-    /// Whether the connection is gone.
+    /// Returns whether the connection is gone.
     pub(super) fn is_lost(&self) -> bool {
         self.line.is_lost()
     }
 
-    /// Whether the server can make files durable.
+    /// Returns whether the server can make files durable.
     pub(super) fn can_sync(&self) -> bool {
         self.fsync
     }
@@ -213,7 +213,7 @@ impl Client {
         match tokio::time::timeout(self.time_out, self.outgoing.send(request.packet(id))).await {
             Ok(Ok(())) => Ok(pending),
             Ok(Err(_)) => {
-                // Sending ends a little before receiving does; who tries again meanwhile must get a new connection
+                // Sending ends slightly before receiving does; a retry in between must get a new connection
                 self.line.lose();
                 Err(Failure::Lost("connection lost".into()))
             }
@@ -248,27 +248,27 @@ impl Client {
         }
     }
 
-    /// Begins reading from a file.
+    /// Starts reading from a file.
     pub(super) async fn read(&self, handle: &[u8], offset: u64, size: u32) -> Done<Pending> {
         self.send(Request::new(kind::READ).bytes(handle).u64(offset).u32(size)).await
     }
 
-    /// Begins writing to a file.
+    /// Starts writing to a file.
     pub(super) async fn write(&self, handle: &[u8], offset: u64, data: &[u8]) -> Done<Pending> {
         self.send(Request::new(kind::WRITE).bytes(handle).u64(offset).bytes(data)).await
     }
 
-    /// Begins syncing a file; [`Client::can_sync`] must be true.
+    /// Starts syncing a file. [`Client::can_sync`] must be true.
     pub(super) async fn sync(&self, handle: &[u8]) -> Done<Pending> {
         self.send(Request::extended(FSYNC).bytes(handle)).await
     }
 
-    /// Begins closing a file or directory.
+    /// Starts closing a file or directory.
     pub(super) async fn close(&self, handle: &[u8]) -> Done<Pending> {
         self.send(Request::new(kind::CLOSE).bytes(handle)).await
     }
 
-    /// Begins reading the next names of a directory.
+    /// Starts reading the next names of a directory.
     pub(super) async fn read_directory(&self, handle: &[u8]) -> Done<Pending> {
         self.send(Request::new(kind::READDIR).bytes(handle)).await
     }
@@ -282,7 +282,7 @@ impl Client {
         }
     }
 
-    /// What a link leads to.
+    /// Returns the destination of a link.
     pub(super) async fn link_destination(&self, path: &str) -> Done<Bytes> {
         match self.ask(Request::new(kind::READLINK).bytes(path.as_bytes())).await? {
             Response::Names(names) => names.into_iter().next().map(|(name, _)| name).ok_or(Failure::Protocol),
@@ -300,14 +300,14 @@ impl Client {
         self.run(Request::new(kind::RMDIR).bytes(path.as_bytes())).await
     }
 
-    /// Makes a directory whose parent exists.
+    /// Creates a directory whose parent exists.
     pub(super) async fn make_directory(&self, path: &str, mode: u32) -> Done<()> {
         self.run(Request::new(kind::MKDIR).bytes(path.as_bytes()).attributes(Some(mode))).await
     }
 
-    /// Renames a file over another: in one step where the server can. Else the other is put aside under a third name and
-    /// removed once the file is in its place, because for most servers "failure" is any error: when the file can't be
-    /// renamed for another reason, the other must still be there.
+    /// Renames a file over another, atomically if the server supports it. Otherwise the other file is renamed to a
+    /// third name and removed once the file is in place. For most servers "failure" means any error, so if the rename
+    /// fails for another reason, the other file must still exist.
     pub(super) async fn replace(&self, from: &str, to: &str, aside: &str) -> Done<()> {
         if self.posix_rename {
             return self.run(Request::extended(POSIX_RENAME).bytes(from.as_bytes()).bytes(to.as_bytes())).await;
@@ -317,7 +317,7 @@ impl Client {
             done => return done,
         };
         match self.attributes(to, false).await {
-            // No file takes the place of a directory
+            // A file does not replace a directory
             Ok(found) if found.is_directory() => return Err(failure),
             Ok(_) => {}
             // Nothing was in the way
@@ -346,12 +346,12 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // It would keep the connection for as long as the server does. The task that sends ends by itself
+        // It would keep the connection for as long as the server does. The sending task ends by itself
         self.line.tasks.get().into_iter().for_each(|[_, receiving]| receiving.abort());
     }
 }
 
-/// Reads one packet without its length; `None` at the end of the stream or of its sense.
+/// Reads one packet without its length; `None` at the end of the stream or for invalid data.
 async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Option<Bytes> {
     let size = stream.read_u32().await.ok()? as usize;
     if size == 0 || size > PACKET_SIZE_MAX_BYTES {
@@ -362,7 +362,7 @@ async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Option<Bytes> {
     Some(packet.into())
 }
 
-/// Hands responses to those who wait until the connection ends, then tells all that are left.
+/// Passes responses to their receivers until the connection ends, then notifies the remaining ones.
 async fn receive_all(mut stream: impl AsyncRead + Unpin, line: Arc<Line>) {
     while let Some(packet) = receive(&mut stream).await {
         let Ok((id, response)) = protocol::response(packet) else { break };
@@ -370,7 +370,7 @@ async fn receive_all(mut stream: impl AsyncRead + Unpin, line: Arc<Line>) {
             Some(waiting) => waiting.remove(&id),
             None => break,
         };
-        // Who gave up waiting wants no answer
+        // A receiver that gave up wants no answer
         if let Some(sender) = sender {
             let _ = sender.send(response);
         }

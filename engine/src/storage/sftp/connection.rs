@@ -1,4 +1,4 @@
-//! Connecting: socket, key exchange, the server's key, the user's key, the SFTP subsystem.
+//! Connects: socket, key exchange, the server's key, the user's key, the SFTP subsystem.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -24,13 +24,13 @@ use crate::{Error, ErrorCode, Result};
 
 /// A key file larger than this is not one.
 const KEY_SIZE_MAX_BYTES: u64 = 1 << 20;
-/// Pause before a refused connection is tried again; each further pause is twice as long.
+/// The pause before a refused connection is retried. Each further pause is twice as long.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
-/// A host that can't be reached is tried again for this long, or for the I/O timeout if that is shorter.
+/// How long an unreachable host is retried, unless the I/O timeout is shorter.
 const RETRY_MAX: Duration = Duration::from_secs(5);
-/// The connection is kept alive with a message after this long without any.
+/// A keep-alive message is sent after this long without traffic.
 const KEEPALIVE: Duration = Duration::from_secs(15);
-/// Bytes that a server may send before it must be told that they were taken. Bounds what can be on its way, and with it the
+/// Bytes that a server may send before they must be acknowledged. Limits what can be in flight, and therefore the
 /// throughput over long distances.
 const WINDOW_SIZE_BYTES: u32 = 16 << 20;
 
@@ -45,7 +45,7 @@ fn service(message: impl Into<String>) -> Error {
 /// Connects and logs in.
 ///
 /// # Errors
-/// [`ErrorCode::HostConnect`] when there is no connection, [`ErrorCode::Service`] when one side refuses the other's key.
+/// [`ErrorCode::HostConnect`] if there is no connection, [`ErrorCode::Service`] if one side refuses the other's key.
 pub(super) async fn connect(settings: &SftpSettings) -> Result<Client> {
     let key = private_key(settings)?;
     let known_hosts = match settings.host_key_check {
@@ -61,8 +61,8 @@ pub(super) async fn connect(settings: &SftpSettings) -> Result<Client> {
                 authenticate(settings, key, &mut session).await?;
                 return start(settings, session, socket).await;
             }
-            // A host has keys of several types. A fingerprint is that of one of them, and which one a server shows depends
-            // on what it is asked for.
+            // A host has keys of several types. A fingerprint belongs to one of them, and the key that a server shows
+            // depends on what it is asked for.
             Err(SessionError::OtherKey { key_type, error }) => {
                 algorithms.retain(|algorithm| key_type_of(algorithm) != key_type);
                 let error = refused.take().unwrap_or(error);
@@ -80,7 +80,7 @@ pub(super) async fn connect(settings: &SftpSettings) -> Result<Client> {
     }
 }
 
-/// The name that a key type has in files, whatever hash it signs with.
+/// Returns the name of a key type in files, independent of the signature's hash.
 fn key_type_of(algorithm: &Algorithm) -> String {
     match algorithm {
         Algorithm::Rsa { .. } => "ssh-rsa".to_owned(),
@@ -88,14 +88,14 @@ fn key_type_of(algorithm: &Algorithm) -> String {
     }
 }
 
-/// Which keys a server is asked for: those that it is known by first.
+/// Returns the key types to request from a server: those that it is known by first.
 fn algorithms(known: &[&str]) -> Vec<Algorithm> {
     let mut algorithms = Preferred::DEFAULT.key.to_vec();
     algorithms.sort_by_key(|algorithm| !known.contains(&key_type_of(algorithm).as_str()));
     algorithms
 }
 
-/// The files that are searched: those of `repo-sftp-known-host`, or the usual ones.
+/// Returns the files to search: those of `repo-sftp-known-host`, or the usual ones.
 fn known_host_files(settings: &SftpSettings) -> Vec<PathBuf> {
     if !settings.known_host_files.is_empty() {
         return settings.known_host_files.iter().map(|file| expand(settings, file.trim())).collect();
@@ -148,7 +148,7 @@ enum SessionError {
     Ssh(russh::Error),
     /// The server is not trusted.
     Refused(Error),
-    /// This key of the server is not the wanted one, another may be.
+    /// This key of the server is not the expected one, but another may be.
     OtherKey {
         key_type: String,
         error: Error,
@@ -165,7 +165,7 @@ impl From<russh::Error> for SessionError {
 struct NewKey {
     /// As files name it, e.g. `ssh-ed25519`.
     key_type: String,
-    /// In its wire form.
+    /// The key in its wire form.
     key: Vec<u8>,
 }
 
@@ -222,7 +222,7 @@ impl Handler for ServerCheck {
                 self.check(&key_type_of(&key.algorithm()), &key.public_key_bytes())?;
                 Ok(true)
             }
-            // None was asked for
+            // None was requested
             PublicKeyOrCertificate::Certificate(_) => Ok(false),
         }
     }
@@ -236,10 +236,10 @@ struct SshTransport {
 
 impl Transport for SshTransport {
     fn cut(&self) {
-        // Takes what waits in the socket away, also when the session would close it only later or not at all
+        // Discards what waits in the socket, even if the session would close it only later or not at all
         if let Err(error) = rustix::net::connect_unspec(&self.socket) {
-            crate::debug!("unable to cut SFTP connection: {error}");
-            // Not every system can; so at least nothing more goes out
+            crate::debug!("unable to shut down SFTP connection: {error}");
+            // Not every system supports that; at least nothing more is sent
             let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         }
     }
@@ -276,7 +276,7 @@ async fn handshake(
     Ok((session, same))
 }
 
-/// Opens the socket. A server that is just starting is waited for.
+/// Opens the socket. Waits for a server that is just starting.
 async fn reach(settings: &SftpSettings) -> Result<TcpStream> {
     let deadline = Instant::now() + RETRY_MAX.min(settings.io_timeout);
     let mut pause = RETRY_FIRST;
@@ -284,7 +284,7 @@ async fn reach(settings: &SftpSettings) -> Result<TcpStream> {
         let host = settings.host.trim_matches(['[', ']']);
         let failed = match tokio::time::timeout(settings.io_timeout, TcpStream::connect((host, settings.port))).await {
             Ok(Ok(socket)) => {
-                // Small requests must not wait for more to send. Without it they are late, not wrong.
+                // Small requests must not wait for more data. Without this option they are late, not wrong.
                 if let Err(error) = socket.set_nodelay(true) {
                     crate::debug!("unable to set TCP_NODELAY: {error}");
                 }
@@ -304,7 +304,8 @@ async fn reach(settings: &SftpSettings) -> Result<TcpStream> {
 
 async fn authenticate(settings: &SftpSettings, key: Arc<PrivateKey>, session: &mut Handle<ServerCheck>) -> Result<()> {
     let log_in = async {
-        // RSA keys sign with the best hash that the server takes; one that does not say takes SHA-2 or is very old
+        // RSA keys sign with the best hash that the server accepts; a server that does not say accepts SHA-2 or is very
+        // old
         let hashes: &[Option<HashAlg>] = match session.best_supported_rsa_hash().await? {
             Some(hash) => &[hash],
             None if key.algorithm().is_rsa() => &[Some(HashAlg::Sha256), None],
@@ -359,7 +360,7 @@ async fn start(settings: &SftpSettings, session: Handle<ServerCheck>, socket: Ow
     })?;
     if !client.can_sync() {
         crate::warn!(
-            "SFTP server '{}' does not offer fsync@openssh.com: files are durable only when it makes them so by itself",
+            "SFTP server '{}' does not offer fsync@openssh.com: files are durable only if the server syncs them itself",
             settings.address()
         );
     }

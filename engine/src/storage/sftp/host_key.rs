@@ -1,9 +1,10 @@
-//! Whether a server is the one it should be: fingerprints and files of known hosts.
+//! Verifies the identity of a server: fingerprints and files of known hosts.
 //!
-//! The rules are those of pgBackRest (`src/storage/sftp/storage.c`) and of libssh2 (`knownhost.c`), which it asks: a host is
-//! looked up as `[host]:port` and as `host`, names may be hashed, and a host that is known with other keys only does not match.
-//! Patterns and marks mean what they mean to ssh (`sshd(8)`, "SSH_KNOWN_HOSTS FILE FORMAT"), though libssh2 passes over them:
-//! a revoked key is never taken, and a host that a pattern knows is no unknown one.
+//! The rules are those of pgBackRest (`src/storage/sftp/storage.c`) and of libssh2 (`knownhost.c`), which pgBackRest
+//! uses: a host is looked up as `[host]:port` and as `host`, names may be hashed, and a host that is known only with
+//! other keys does not match. Patterns and markers mean what they mean to ssh (`sshd(8)`, "SSH_KNOWN_HOSTS FILE
+//! FORMAT"), although libssh2 ignores them: a revoked key is never accepted, and a host that matches a pattern is not
+//! unknown.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -17,10 +18,10 @@ use md5::{Digest, Md5};
 
 /// A file of known hosts larger than this is not one.
 const FILE_SIZE_MAX_BYTES: u64 = 16 << 20;
-/// What begins a hashed name.
+/// The prefix of a hashed name.
 const HASH_MAGIC: &str = "|1|";
 
-/// How a fingerprint is made (`repo-sftp-host-key-hash-type`).
+/// The hash of a fingerprint (`repo-sftp-host-key-hash-type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HashType {
     /// `md5`
@@ -36,15 +37,15 @@ pub enum HashType {
 pub enum HostKeyCheck {
     /// `strict`: it must be in a file of known hosts.
     Strict,
-    /// `accept-new`: as strict, but an unknown host is added to the user's file.
+    /// `accept-new`: like strict, but an unknown host is added to the user's file.
     AcceptNew,
     /// `fingerprint`: its key must have the fingerprint of `repo-sftp-host-fingerprint`, in hex.
     Fingerprint(String),
-    /// `none`: whoever answers is trusted.
+    /// `none`: any server is trusted.
     None,
 }
 
-/// The fingerprint of a public key in its wire form, as lower-case hex.
+/// Returns the fingerprint of a public key in its wire form, as lower-case hex.
 pub(super) fn fingerprint(hash: HashType, key: &[u8]) -> String {
     let digest = match hash {
         HashType::Md5 => Md5::digest(key).to_vec(),
@@ -54,12 +55,12 @@ pub(super) fn fingerprint(hash: HashType, key: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What the files say about a host's key.
+/// The result of looking up a host's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It is this host's key.
     Match,
-    /// The host is known, and this key is not, or the key is revoked.
+    /// The host is known but this key is not, or the key is revoked.
     Mismatch,
     /// The host is not known.
     NotFound,
@@ -81,7 +82,7 @@ struct Known {
 pub(crate) struct KnownHosts(Vec<Known>);
 
 impl KnownHosts {
-    /// Reads the files that are there; others are passed over, as pgBackRest does.
+    /// Reads the existing files and ignores others, like pgBackRest.
     pub(super) fn load(files: &[PathBuf]) -> Self {
         let mut all = KnownHosts::default();
         for file in files {
@@ -98,13 +99,13 @@ impl KnownHosts {
         all
     }
 
-    /// Takes the lines of one file. Lines that are none are passed over: another program's extension must not lock a
-    /// user out, and a missing line never makes a host trusted.
+    /// Adds the lines of one file. Invalid lines are ignored: another program's extension must not lock a user out, and
+    /// a missing line never makes a host trusted.
     pub(crate) fn add(&mut self, text: &str) {
         self.0.extend(text.lines().filter_map(parse_line));
     }
 
-    /// The types of the keys that the host is known by, e.g. `ssh-ed25519`.
+    /// Returns the types of the keys that the host is known by, e.g. `ssh-ed25519`.
     pub(crate) fn key_types(&self, host: &str, port: u16) -> Vec<&str> {
         self.of(host, port).filter(|known| !known.revoked).map(|known| known.key_type.as_str()).collect()
     }
@@ -147,7 +148,7 @@ fn parse_line(line: &str) -> Option<Known> {
     if revoked {
         names = fields.next()?;
     } else if names.starts_with('@') {
-        // A certificate authority: servers are asked for keys, not for certificates, so none is one of its hosts
+        // A certificate authority: servers are asked for keys and not for certificates, so it applies to no host
         return None;
     }
     let key_type = fields.next()?.to_owned();
@@ -155,7 +156,7 @@ fn parse_line(line: &str) -> Option<Known> {
     Some(Known { revoked, names: names.to_owned(), key_type, key })
 }
 
-/// Whether names separated by commas are those of a host: one pattern matches, and none that begins with `!` does.
+/// Returns whether names separated by commas match a host: one pattern matches, and none that begins with `!` does.
 fn names_match(names: &str, host: &str) -> bool {
     if let Some(hashed) = names.strip_prefix(HASH_MAGIC) {
         return hash_matches(hashed, host).unwrap_or(false);
@@ -171,11 +172,11 @@ fn names_match(names: &str, host: &str) -> bool {
     found
 }
 
-/// Whether a pattern, in which `*` stands for any text and `?` for one character, is that of a name in any case.
+/// Returns whether a pattern, in which `*` means any text and `?` one character, matches a name, ignoring case.
 fn pattern_matches(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut at, mut from) = (0, 0);
-    // The last star, and how much of the name it stands for so far
+    // The last star, and how much of the name it matches so far
     let mut star = None;
     while from < name.len() {
         match pattern.get(at) {
@@ -199,15 +200,15 @@ fn pattern_matches(pattern: &str, name: &str) -> bool {
     pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
-/// Whether `salt|hash` is the keyed hash of a name.
+/// Returns whether `salt|hash` is the keyed hash of a name.
 fn hash_matches(hashed: &str, host: &str) -> Option<bool> {
     let (salt, hash) = hashed.split_once('|')?;
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &STANDARD.decode(salt).ok()?);
     Some(hmac::verify(&key, host.as_bytes(), &STANDARD.decode(hash).ok()?).is_ok())
 }
 
-/// Adds a host to the user's file of known hosts. A file that can't be written is no reason to stop: the host is accepted
-/// this time and is unknown the next.
+/// Adds a host to the user's file of known hosts. A file that can't be written is no reason to stop: the host is
+/// accepted this time and unknown the next.
 pub(super) fn learn(file: &Path, host: &str, port: u16, key_type: &str, key: &[u8]) {
     let name = file.display();
     crate::warn!("host '{host}' not found in known hosts files, attempting to add host to '{name}'");
@@ -237,7 +238,7 @@ fn append(file: &Path, line: &str) -> std::io::Result<()> {
     };
     let separator = if last.is_some_and(|byte| byte != b'\n') { "\n" } else { "" };
     let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(file)?;
-    // One write, so that lines of several processes do not mix
+    // A single write, so that lines of several processes do not mix
     file.write_all(format!("{separator}{line}").as_bytes())?;
     file.sync_all()
 }

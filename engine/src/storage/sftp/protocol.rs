@@ -1,13 +1,13 @@
-//! The packets of the SSH file transfer protocol, version 3, which is what servers speak.
+//! The packets of the SSH file transfer protocol, version 3, which servers use.
 //!
-//! Source: draft-ietf-secsh-filexfer-02, and OpenSSH's `PROTOCOL` for the extensions. Handles are bytes without meaning,
-//! not text. Everything read from a server is bounded by its packet, and a packet by [`PACKET_SIZE_MAX_BYTES`].
+//! Source: draft-ietf-secsh-filexfer-02, and OpenSSH's `PROTOCOL` for the extensions. Handles are opaque bytes, not
+//! text. Everything read from a server is bounded by its packet, and a packet by [`PACKET_SIZE_MAX_BYTES`].
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// The version that both sides must speak.
 pub(super) const VERSION: u32 = 3;
-/// The largest packet taken from a server; OpenSSH sends no larger ones.
+/// The maximum packet size accepted from a server. OpenSSH sends no larger ones.
 pub(super) const PACKET_SIZE_MAX_BYTES: usize = 256 * 1024;
 
 /// Request and response types.
@@ -45,7 +45,7 @@ pub(super) mod open {
     pub(crate) const EXCLUSIVE: u32 = 0x20;
 }
 
-/// Status codes that are acted on.
+/// Status codes with a special meaning here.
 pub(super) mod status {
     pub(crate) const OK: u32 = 0;
     pub(crate) const EOF: u32 = 1;
@@ -55,8 +55,8 @@ pub(super) mod status {
     pub(crate) const FILE_ALREADY_EXISTS: u32 = 11;
 }
 
-/// The name of a status as pgBackRest's messages have it; those from 9 on are of later versions of the protocol, which some
-/// servers send anyway.
+/// Returns the name of a status as in pgBackRest's messages. Those from 9 on belong to later versions of the protocol,
+/// but some servers send them anyway.
 pub(super) fn status_name(code: u32) -> &'static str {
     match code {
         1 => "eof",
@@ -84,7 +84,7 @@ pub(super) fn status_name(code: u32) -> &'static str {
     }
 }
 
-/// What a server tells of a file.
+/// A server's information about a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Attributes {
     /// Bytes.
@@ -96,12 +96,12 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
-    /// Whether it is a directory, as far as the server tells.
+    /// Returns whether it is a directory, as far as the server says.
     pub(super) fn is_directory(&self) -> bool {
         self.is_kind(MODE_PATH)
     }
 
-    /// Whether it is a symbolic link, as far as the server tells.
+    /// Returns whether it is a symbolic link, as far as the server says.
     pub(super) fn is_link(&self) -> bool {
         self.is_kind(MODE_LINK)
     }
@@ -111,7 +111,7 @@ impl Attributes {
     }
 }
 
-/// What of a mode tells the type.
+/// The part of a mode that contains the type.
 pub(super) const MODE_TYPE: u32 = 0o170_000;
 /// A regular file.
 pub(super) const MODE_FILE: u32 = 0o100_000;
@@ -129,13 +129,13 @@ const ATTR_EXTENDED: u32 = 0x8000_0000;
 /// A response without its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Response {
-    /// How a request ended.
+    /// The outcome of a request.
     Status { code: u32, message: String },
     /// An open file or directory.
     Handle(Bytes),
-    /// What was read.
+    /// Data that was read.
     Data(Bytes),
-    /// Names, of a directory or of a link's destination.
+    /// Names in a directory, or of a link's destination.
     Names(Vec<(Bytes, Attributes)>),
     /// Attributes of a file.
     Attributes(Attributes),
@@ -147,7 +147,7 @@ pub(crate) enum Response {
 pub(super) struct Request(BytesMut);
 
 impl Request {
-    /// A request of this type. Its number is filled in when it is sent.
+    /// Creates a request of this type. Its number is filled in when it is sent.
     pub(super) fn new(kind: u8) -> Self {
         let mut bytes = BytesMut::with_capacity(64);
         bytes.put_u32(0);
@@ -243,14 +243,14 @@ fn take_attributes(packet: &mut Bytes) -> Result<Attributes, Malformed> {
     Ok(attributes)
 }
 
-/// Reads a response: the number of its request, and what it says. `packet` is without its length.
+/// Parses a response: the number of its request, and the content. `packet` excludes its length.
 pub(crate) fn response(mut packet: Bytes) -> Result<(u32, Response), Malformed> {
     let kind = packet.try_get_u8().map_err(|_| Malformed)?;
     let id = take_u32(&mut packet)?;
     let response = match kind {
         kind::STATUS => {
             let code = take_u32(&mut packet)?;
-            // Old servers leave the text out
+            // Old servers omit the text
             let message = take_bytes(&mut packet).unwrap_or_default();
             Response::Status { code, message: String::from_utf8_lossy(&message).into_owned() }
         }
@@ -274,7 +274,7 @@ pub(crate) fn response(mut packet: Bytes) -> Result<(u32, Response), Malformed> 
     Ok((id, response))
 }
 
-/// Reads the answer to the first packet: the version and the names of the extensions.
+/// Parses the answer to the first packet: the version and the names of the extensions.
 pub(crate) fn version(mut packet: Bytes) -> Result<(u32, Vec<String>), Malformed> {
     if packet.try_get_u8() != Ok(kind::VERSION) {
         return Err(Malformed);

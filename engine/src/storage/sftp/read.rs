@@ -1,4 +1,4 @@
-//! Reading a file ahead of the reader, with many requests in flight.
+//! Reads a file ahead of the reader, with many requests in flight.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -15,13 +15,13 @@ use crate::{ErrorCode, slots};
 
 /// Bytes of one request, which every server takes.
 const CHUNK_SIZE_BYTES: u32 = 32 * 1024;
-/// Requests in flight at the start of a file; the number doubles with each answer, so that a small file costs few.
+/// Requests in flight at the start of a file. The number doubles with each answer, so that a small file needs few.
 const IN_FLIGHT_FIRST: usize = 2;
 /// Requests in flight for one file: 2 MiB.
 const IN_FLIGHT_MAX: usize = 64;
 /// Chunks that may wait for the reader.
 const CHUNKS_AHEAD_MAX: usize = 32;
-/// Connections that may be lost without any byte read in between.
+/// Maximum number of lost connections without any byte read in between.
 const LOST_MAX: u32 = 2;
 
 /// A file being read.
@@ -89,7 +89,7 @@ impl ReadAhead {
             let before = self.at;
             match self.pump(&client, &handle).await {
                 Ok(()) => {
-                    // Nothing depends on when the server closes it
+                    // It does not matter when the server closes it
                     drop(client.close(&handle).await);
                     return;
                 }
@@ -106,7 +106,7 @@ impl ReadAhead {
                     return;
                 }
             }
-            // A repository's files do not change, so reading goes on where it stopped
+            // A repository's files do not change, so reading continues where it stopped
             let path = self.path.as_str();
             let again = self.shared.repeat(|client| async move {
                 let handle = client.open(path, open::READ, None).await?;
@@ -147,7 +147,7 @@ impl ReadAhead {
                 return Ok(());
             }
             if received < u64::from(size) {
-                // Less than asked for: what was asked for behind it left a gap, or this is the end
+                // Less than requested: the requests after it leave a gap, or this is the end
                 in_flight.clear();
                 asked = self.at;
                 width = IN_FLIGHT_FIRST;

@@ -97,7 +97,7 @@ fn a_request_without_answer_ends_the_connection() {
         assert!(client.is_lost());
         assert_eq!(cuts.0.load(Ordering::Relaxed), 1);
         assert!(other.response().await.is_err());
-        // Nothing more goes out, and the server's side ends
+        // Nothing more is sent, and the server's side ends
         assert!(client.remove("x").await.is_err());
         let rest = async {
             let mut rest = Vec::new();
@@ -108,7 +108,7 @@ fn a_request_without_answer_ends_the_connection() {
     });
 }
 
-/// A server in whose every directory there is another one. Answers with how long the longest path is that it was asked for.
+/// A server where every directory contains another directory. Returns the length of the longest requested path.
 async fn endless(stream: tokio::io::DuplexStream) -> usize {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (mut receiver, mut sender) = tokio::io::split(stream);
@@ -128,7 +128,7 @@ async fn endless(stream: tokio::io::DuplexStream) -> usize {
         let (kind, body) = match kind {
             protocol::kind::OPENDIR => (protocol::kind::HANDLE, text(argument)),
             protocol::kind::READDIR if is_read.insert(argument.to_owned()) => {
-                // The first one is long, so that the end is near
+                // The first name is long, so that the limit is reached soon
                 let name = if is_read.len() == 1 { "a".repeat(24 << 10) } else { "a".to_owned() };
                 let name = [&1u32.to_be_bytes()[..], &text(name.as_bytes()), &text(b""), &attributes].concat();
                 (protocol::kind::NAME, name)

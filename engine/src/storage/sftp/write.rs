@@ -1,4 +1,4 @@
-//! Writing a file with many requests in flight.
+//! Writes a file with many requests in flight.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -20,14 +20,14 @@ const CHUNK_SIZE_BYTES: usize = 32 * 1024;
 /// Requests in flight for one file: 2 MiB.
 const IN_FLIGHT_MAX: usize = 64;
 
-/// A file being written. A connection that is lost meanwhile ends it: what the server has of it is not known.
+/// A file being written. A lost connection ends it, because it is unknown what the server has.
 pub(super) struct SftpWriter {
     shared: Arc<Shared>,
     client: Arc<Client>,
     /// `None` once closed.
     handle: Option<Bytes>,
     path: String,
-    /// Where the bytes go: the temporary name, or `path` itself when not atomic.
+    /// Where the bytes are written: the temporary name, or `path` itself if the write is not atomic.
     path_open: String,
     options: WriteOptions,
     buffer: BytesMut,
@@ -36,8 +36,8 @@ pub(super) struct SftpWriter {
     in_flight: VecDeque<Pending>,
 }
 
-/// Makes an empty file and opens it; one that is there is replaced, not emptied. It is mostly left of an attempt whose
-/// connection was lost, and the server may still be about to open it or to write to it for that one.
+/// Creates an empty file and opens it. An existing file is replaced, not truncated: it is mostly left over from an
+/// attempt whose connection was lost, and the server may still be about to open it or write to it for that attempt.
 async fn create(client: &Client, path: &str) -> std::result::Result<Bytes, Failure> {
     // A server that does not know the last flag empties the file
     let new = open::WRITE | open::CREATE | open::TRUNCATE | open::EXCLUSIVE;
@@ -62,7 +62,7 @@ async fn create(client: &Client, path: &str) -> std::result::Result<Bytes, Failu
 }
 
 impl SftpWriter {
-    /// Opens the file (or its temporary name) for writing from its start, making missing directories.
+    /// Opens the file (or its temporary name) for writing from its start, and creates missing directories.
     pub(super) fn open(shared: Arc<Shared>, path: String, options: WriteOptions) -> Result<Self> {
         let path_open = if options.atomic { temporary::name(&path) } else { path.clone() };
         let name = path_open.as_str();
@@ -113,7 +113,7 @@ impl SftpWriter {
         self.shared.error(code, &message.replace("{}", &self.path_open), failure)
     }
 
-    /// Sends what is in the buffer, waiting only while too much is on its way.
+    /// Sends the buffer. Waits only while too much is in flight.
     async fn send(&mut self) -> std::result::Result<(), Failure> {
         let Some(handle) = self.handle.clone() else { return Ok(()) };
         while self.in_flight.len() >= IN_FLIGHT_MAX {
@@ -128,7 +128,7 @@ impl SftpWriter {
         Ok(())
     }
 
-    /// Waits for all writes, the sync and the close, which are sent together: the server does them in this order.
+    /// Waits for all writes, the sync and the close, which are sent together: the server processes them in this order.
     async fn close(&mut self) -> std::result::Result<(), (ErrorCode, &'static str, Failure)> {
         const WRITE: (ErrorCode, &str) = (ErrorCode::FileWrite, "unable to write '{}'");
         const SYNC: (ErrorCode, &str) = (ErrorCode::FileSync, "unable to sync file '{}' after write");
@@ -153,14 +153,14 @@ impl SftpWriter {
         close.done().await.map_err(during(CLOSE))
     }
 
-    /// Gives the file its name.
+    /// Gives the file its final name.
     async fn rename(&self) -> std::result::Result<(), Failure> {
         let (from, to) = (self.path_open.as_str(), self.path.as_str());
         let aside = &temporary::name(to);
         let done = self.client.replace(from, to, aside).await;
         let Err(Failure::Lost(_)) = done else { return done };
-        // Whether it was done is not known: it was if the temporary name is gone, which is this writer's alone. What has the
-        // final name now is looked at afterwards
+        // If the outcome is unknown, the rename succeeded if the temporary name is gone, because only this writer uses
+        // it. The final name is checked afterwards
         self.shared
             .repeat(|client| async move {
                 match client.replace(from, to, aside).await {
@@ -174,8 +174,8 @@ impl SftpWriter {
             .await
     }
 
-    /// Looks whether the final name has all the bytes that were sent. `found` was asked for ahead, together with what gave the
-    /// file its name; a server that answers in another order is asked again.
+    /// Checks that the final name has all the bytes that were sent. `found` was requested ahead, together with the
+    /// rename. A server that answers in another order is asked again.
     async fn check_size(&self, found: std::result::Result<Attributes, Failure>) -> Result<()> {
         let is_whole = |found: &Attributes| found.size.is_none_or(|size| size == self.offset);
         if found.is_ok_and(|found| is_whole(&found)) {
@@ -188,7 +188,7 @@ impl SftpWriter {
         if is_whole(&found) { Ok(()) } else { Err(wrong_size(path, found.size.unwrap_or(0), self.offset)) }
     }
 
-    /// Closes the file, gives it its name, and looks whether it is there.
+    /// Closes the file, gives it its final name, and checks that it exists.
     async fn complete(&mut self) -> Result<()> {
         let (client, path) = (Arc::clone(&self.client), self.path.clone());
         let look = client.attributes(&path, true);
@@ -240,7 +240,7 @@ impl RepoWriter for SftpWriter {
 impl Drop for SftpWriter {
     fn drop(&mut self) {
         let handle = self.handle.take();
-        // Still set only where the file did not get its name
+        // Still set only if the file did not get its name
         let abandoned = self.options.atomic;
         if handle.is_none() && !abandoned {
             return;
@@ -257,7 +257,7 @@ impl Drop for SftpWriter {
             }
             if abandoned { self.client.remove(&self.path_open).await } else { Ok(()) }
         });
-        // A temporary file that stays does no harm, a later run sweeps it away
+        // A temporary file that stays is harmless; a later run removes it
         if let Err(failure) = done {
             let error = self.fail(ErrorCode::FileRemove, "unable to remove file '{}'", &failure);
             crate::debug!("{}", error.message);

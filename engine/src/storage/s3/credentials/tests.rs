@@ -7,7 +7,7 @@ use std::sync::Mutex as StdMutex;
 use super::*;
 use crate::storage::network;
 
-/// A server that keeps what it was asked, as `METHOD path` and the headers below, and answers each request by a function.
+/// A server that records its requests, as `METHOD path` with the headers below, and answers each by a function.
 struct Fake {
     url: String,
     seen: Arc<StdMutex<Vec<String>>>,
@@ -84,7 +84,7 @@ fn key_json(number: usize, token: &str, seconds: i64) -> String {
     )
 }
 
-/// A metadata service with the role `reader`, and with tokens if told so.
+/// A metadata service with the role `reader`, optionally with tokens.
 fn metadata(head: &str, tokens: bool, seconds: i64) -> (u16, String) {
     let has_token = head.contains("x-aws-ec2-metadata-token: imds-secret");
     match head.lines().next().unwrap() {
@@ -308,7 +308,7 @@ fn no_error_shows_a_secret() {
     assert_eq!(get(&token_missing).unwrap_err().code, ErrorCode::FileOpen);
 }
 
-/// Longer than any command needs that ends.
+/// Longer than any command that ends.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn ask(output: &str) -> Result<Issued> {
@@ -339,7 +339,7 @@ fn credential_process_that_does_not_end_is_an_error_in_time() {
     let printed = "{\"AccessKeyId\":\"k\",\"SecretAccessKey\":\"s\"}";
     for (command, in_time) in [
         ("exec sleep 60".to_owned(), false),
-        // Somebody else keeps its output open
+        // Another process keeps its output open
         (format!("sleep 60 & echo '{printed}'"), false),
         (format!("echo '{printed}'; exec sleep 0.1"), true),
     ] {

@@ -1,0 +1,701 @@
+//! Makes the target directories ready: nothing in them that the backup does not have, every directory and link in place.
+//!
+//! All of it goes through the handles of the target directories, so that no link leads out of them. Source: pgBackRest
+//! `restoreCleanBuild` in `src/command/restore/clean.c.inc`, from its second step on.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use repo_format::manifest::{Manifest, ManifestFile, ManifestPath, PG_DATA, PG_TBLSPC};
+use rustix::fs::{AtFlags, FileType, Mode, Stat, fchmod, fstat, readlinkat, unlinkat};
+
+use super::clean::{CleanSettings, Directory, MODE_MASK, directories, is_kept, manifest_path, metadata};
+use super::handle::{self, Entry};
+use super::names::{pg_absolute, target_path};
+use super::ownership::{Owner, Ownership};
+use super::places::Places;
+use super::real_path::resolve;
+use super::target_dir::TargetDir;
+use crate::{Error, ErrorCode, Result, detail, info};
+
+/// Rights without which the owner of a directory can't restore into it.
+const OWNER_RIGHTS: u32 = 0o700;
+
+/// Makes sure that there is a data directory and that no server starts in it, and opens it. Comes after [`super::clean::check`] and
+/// before the manifest is left there, so that a restore which ends at any later moment can be continued with delta.
+///
+/// # Errors
+/// Something can't be removed or made.
+pub fn open_data_dir(manifest: &Manifest, ownership: &Ownership, settings: &CleanSettings<'_>) -> Result<Places> {
+    let pg_path = settings.pg_path;
+    let dir = match metadata(pg_path)? {
+        Some(_) => TargetDir::open(pg_path)?,
+        None => make_target(pg_path, manifest_path(manifest, PG_DATA)?, ownership)?,
+    };
+    // Before anything else, so that a server can't start on a mixture; and durably, so that a crash does not bring it back
+    let fail = |error| {
+        Error::from_io(ErrorCode::FileInfo, format!("unable to get info for path/file '{pg_path}/global'"), error)
+    };
+    match dir.stat("global").map_err(fail)? {
+        Some(stat) if handle::kind(&stat) == FileType::Symlink => {
+            let own = manifest.target("pg_data/global").filter(|target| target.file.is_none());
+            let own = own.map(|target| target_path(manifest, pg_path, target));
+            match own {
+                Some(own) if resolve(&own)? == resolve(&format!("{pg_path}/global"))? => {
+                    remove_control(&TargetDir::open(&own)?, "")?;
+                }
+                // What is at its end is not of this restore
+                _ => {
+                    detail!("remove link 'global' so cluster will not start if restore does not complete");
+                    remove(&dir, "global", "")?;
+                }
+            }
+        }
+        Some(_) => remove_control(&dir, "global")?,
+        None => {}
+    }
+    let mut places = Places::default();
+    places.add_directory(PG_DATA, dir);
+    Ok(places)
+}
+
+/// Removes `pg_control` from a directory below a target.
+fn remove_control(dir: &TargetDir, below: &str) -> Result<()> {
+    let name = if below.is_empty() { "pg_control".to_owned() } else { format!("{below}/pg_control") };
+    let fail = |error| {
+        Error::from_io(ErrorCode::FileInfo, format!("unable to get info for path/file '{}'", dir.shown(&name)), error)
+    };
+    if dir.stat(&name).map_err(fail)?.is_some() {
+        detail!("remove 'global/pg_control' so cluster will not start if restore does not complete");
+        remove(dir, &name, below)?;
+    }
+    Ok(())
+}
+
+/// Removes a file or link for good.
+fn remove(dir: &TargetDir, name: &str, parent: &str) -> Result<()> {
+    dir.remove_file(name).map_err(|error| {
+        Error::from_io(ErrorCode::FileRemove, format!("unable to remove '{}'", dir.shown(name)), error)
+    })?;
+    dir.sync_dir(parent)
+}
+
+/// Removes what the backup does not have and makes what it has, but for the files. Comes after [`open_data_dir`], and opens all other
+/// target directories.
+///
+/// # Errors
+/// Something can't be removed, made or changed.
+pub fn build(
+    manifest: &Manifest,
+    ownership: &Ownership,
+    settings: &CleanSettings<'_>,
+    places: &mut Places,
+) -> Result<()> {
+    let cleaner = Cleaner { manifest, ownership, settings };
+    for directory in directories(manifest, settings) {
+        if let Some(file) = &directory.target.file {
+            open_file_target(manifest, ownership, &directory, file, places)?;
+            continue;
+        }
+        let path = manifest_path(manifest, &directory.name)?;
+        if metadata(&directory.path)?.is_none() {
+            // The rights of a tablespace are those of its link
+            let path = manifest_path(manifest, &directory.target.name)?;
+            places.add_directory(&directory.name, make_target(&directory.path, path, ownership)?);
+            continue;
+        }
+        if places.directory(&directory.name).is_none() {
+            places.add_directory(&directory.name, TargetDir::open(&directory.path)?);
+        }
+        if settings.delta {
+            info!("remove invalid files/links/paths from '{}'", directory.path);
+        }
+        if let Some(dir) = places.directory(&directory.name) {
+            cleaner.set_attributes(dir.handle(), path, &directory.path)?;
+            cleaner.clean(dir.handle(), &directory.name, &directory.path, directory.name == PG_DATA)?;
+        }
+    }
+    make_paths(manifest, ownership, settings, places)?;
+    check_links(manifest, settings)
+}
+
+/// Checks that each link leads to the target that is restored to: a server reads through the links.
+fn check_links(manifest: &Manifest, settings: &CleanSettings<'_>) -> Result<()> {
+    for target in manifest.targets.iter().filter(|target| target.name != PG_DATA) {
+        let link = pg_absolute(settings.pg_path, &target.name);
+        let mut path = target_path(manifest, settings.pg_path, target);
+        if let Some(file) = &target.file {
+            path = format!("{path}/{file}");
+        }
+        if resolve(&link)? != resolve(&path)? {
+            let text = format!("link '{link}' does not lead to its destination '{path}'");
+            return Err(Error::new(ErrorCode::LinkDestination, text));
+        }
+    }
+    Ok(())
+}
+
+/// Opens the directory of a file that is a link. Other files in it are none of ours.
+fn open_file_target(
+    manifest: &Manifest,
+    ownership: &Ownership,
+    directory: &Directory<'_>,
+    file: &str,
+    places: &mut Places,
+) -> Result<()> {
+    // The file itself may be a link
+    let shown = format!("{}/{file}", directory.path);
+    let real = resolve(&shown)?;
+    let parts = real.parent().and_then(|parent| Some((parent.to_str()?, real.file_name()?.to_str()?)));
+    let Some((parent, file)) = parts else {
+        return Err(Error::new(ErrorCode::PathOpen, format!("unable to open path of file '{shown}'")));
+    };
+    let dir = match metadata(parent)? {
+        Some(_) => TargetDir::open(parent)?,
+        None => make_target(parent, manifest_path(manifest, PG_DATA)?, ownership)?,
+    };
+    places.add_file(&directory.target.name, dir, file);
+    Ok(())
+}
+
+/// Makes a target directory, and the directories above it that are missing.
+fn make_target(path: &str, attributes: &ManifestPath, ownership: &Ownership) -> Result<TargetDir> {
+    let owner = ownership.of(attributes.user, attributes.group);
+    let new_owner = (owner != ownership.current()).then_some(owner);
+    TargetDir::make(path, directory_mode(attributes.mode), new_owner)
+}
+
+/// The mode of a directory while files are restored into it.
+fn directory_mode(mode: u16) -> Mode {
+    Mode::from_raw_mode(u32::from(mode) & MODE_MASK | OWNER_RIGHTS)
+}
+
+/// Gives directories modes without rights of their owner, which had them while files were restored.
+///
+/// # Errors
+/// [`ErrorCode::FileMode`].
+pub fn take_rights(manifest: &Manifest, places: &Places) -> Result<()> {
+    let is_done = |path: &&ManifestPath| u32::from(path.mode) & OWNER_RIGHTS == OWNER_RIGHTS;
+    // The deepest ones first: what is above them could not be entered. In these two the last steps are still to come, and a server
+    // could not run with such modes.
+    let others = |path: &&ManifestPath| !matches!(path.name.as_str(), PG_DATA | PG_TBLSPC | "pg_data/global");
+    for path in manifest.paths.iter().rev().filter(|path| !is_done(path)).filter(others) {
+        let Ok(place) = places.content(&path.name) else { continue };
+        let mode = Mode::from_raw_mode(u32::from(path.mode) & MODE_MASK);
+        let result = place.dir.open_sub_dir(place.name).and_then(|dir| {
+            fchmod(&dir, mode)?;
+            dir.sync_all()
+        });
+        let shown = place.dir.shown(place.name);
+        result
+            .map_err(|error| Error::from_io(ErrorCode::FileMode, format!("unable to set mode for '{shown}'"), error))?;
+    }
+    Ok(())
+}
+
+fn is_owned(actual: &Stat, owner: Owner) -> bool {
+    (Owner { uid: actual.st_uid, gid: actual.st_gid }) == owner
+}
+
+fn has_mode(actual: &Stat, mode: Mode) -> bool {
+    actual.st_mode & MODE_MASK == mode.as_raw_mode()
+}
+
+fn file_mode(mode: u16) -> Mode {
+    Mode::from_raw_mode(u32::from(mode) & MODE_MASK)
+}
+
+struct Cleaner<'a> {
+    manifest: &'a Manifest,
+    ownership: &'a Ownership,
+    settings: &'a CleanSettings<'a>,
+}
+
+/// An entry of a directory that is cleaned.
+struct Found<'a> {
+    dir: BorrowedFd<'a>,
+    file_name: &'a CStr,
+    stat: Stat,
+    /// Its manifest name; none for a name that is no UTF-8, which is in no manifest.
+    name: Option<String>,
+    /// For messages.
+    shown: String,
+}
+
+impl Found<'_> {
+    fn fail(&self, code: ErrorCode, what: &str, error: impl Into<io::Error>) -> Error {
+        Error::from_io(code, format!("unable to {what} '{}'", self.shown), error.into())
+    }
+
+    fn remove(&self) -> Result<()> {
+        unlinkat(self.dir, self.file_name, AtFlags::empty())
+            .map_err(|error| self.fail(ErrorCode::FileRemove, "remove", error))
+    }
+
+    fn set_owner(&self, owner: Owner) -> Result<()> {
+        if is_owned(&self.stat, owner) {
+            return Ok(());
+        }
+        detail!("update ownership for '{}'", self.shown);
+        let entry = Entry::open(self.dir, self.file_name, &self.stat);
+        entry
+            .and_then(|entry| entry.set_owner(owner))
+            .map_err(|error| self.fail(ErrorCode::FileOwner, "set ownership for", error))
+    }
+
+    fn set_mode(&self, mode: Mode) -> Result<()> {
+        if has_mode(&self.stat, mode) {
+            return Ok(());
+        }
+        detail!("update mode for '{}' to {:04o}", self.shown, mode.as_raw_mode());
+        let entry = Entry::open(self.dir, self.file_name, &self.stat);
+        entry
+            .and_then(|entry| entry.set_mode(mode))
+            .map_err(|error| self.fail(ErrorCode::FileMode, "set mode for", error))
+    }
+}
+
+impl Cleaner<'_> {
+    /// Owner and mode of a target directory.
+    fn set_attributes(&self, dir: BorrowedFd<'_>, path: &ManifestPath, shown: &str) -> Result<()> {
+        let fail =
+            |code, what: &str, error: io::Error| Error::from_io(code, format!("unable to {what} '{shown}'"), error);
+        let stat = fstat(dir).map_err(|error| fail(ErrorCode::FileInfo, "get info for path/file", error.into()))?;
+        let owner = self.ownership.of(path.user, path.group);
+        if !is_owned(&stat, owner) {
+            detail!("update ownership for '{shown}'");
+            handle::set_owner(dir, owner).map_err(|error| fail(ErrorCode::FileOwner, "set ownership for", error))?;
+        }
+        let mode = directory_mode(path.mode);
+        if !has_mode(&stat, mode) {
+            detail!("update mode for '{shown}' to {:04o}", mode.as_raw_mode());
+            fchmod(dir, mode).map_err(|error| fail(ErrorCode::FileMode, "set mode for", error.into()))?;
+        }
+        Ok(())
+    }
+
+    /// Cleans one directory and all below it that the backup has.
+    fn clean(&self, dir: BorrowedFd<'_>, name: &str, path: &str, is_base: bool) -> Result<()> {
+        let list_error = |error: rustix::io::Errno| {
+            Error::from_io(ErrorCode::PathOpen, format!("unable to list file info for path '{path}'"), error.into())
+        };
+        for file_name in handle::names(dir).map_err(list_error)? {
+            let shown = format!("{path}/{}", file_name.to_string_lossy());
+            let stat = handle::stat(dir, &file_name).map_err(|error| {
+                Error::from_io(ErrorCode::FileInfo, format!("unable to get info for path/file '{shown}'"), error.into())
+            })?;
+            // It was removed meanwhile
+            let Some(stat) = stat else { continue };
+            let text = file_name.to_str().ok();
+            if is_base && handle::is_file(&stat) && is_kept(text, self.settings) {
+                continue;
+            }
+            let name = text.map(|text| format!("{name}/{text}"));
+            self.clean_entry(&Found { dir, file_name: &file_name, stat, name, shown })?;
+        }
+        Ok(())
+    }
+
+    fn clean_entry(&self, found: &Found<'_>) -> Result<()> {
+        let shown = &found.shown;
+        match handle::kind(&found.stat) {
+            FileType::RegularFile => {
+                let Some(file) = found.name.as_ref().and_then(|name| self.file(name)) else {
+                    detail!("remove invalid file '{shown}'");
+                    return found.remove();
+                };
+                let (owner, mode) = (self.ownership.of(file.user, file.group), file_mode(file.mode));
+                // What other names lead to is not the restore's
+                if found.stat.st_nlink > 1 && !(is_owned(&found.stat, owner) && has_mode(&found.stat, mode)) {
+                    detail!("remove file '{shown}', which has other names, because owner or mode changed");
+                    return found.remove();
+                }
+                found.set_owner(owner)?;
+                found.set_mode(mode)
+            }
+            FileType::Directory => {
+                let known = found.name.as_ref().and_then(|name| Some((name, self.path(name)?)));
+                let Some((name, path)) = known else {
+                    detail!("remove invalid path '{shown}'");
+                    return handle::remove_tree(found.dir, found.file_name)
+                        .map_err(|error| found.fail(ErrorCode::PathRemove, "remove path", error));
+                };
+                found.set_owner(self.ownership.of(path.user, path.group))?;
+                found.set_mode(directory_mode(path.mode))?;
+                let dir = handle::open_dir(found.dir, found.file_name)
+                    .map_err(|error| found.fail(ErrorCode::PathOpen, "list file info for path", error))?;
+                self.clean(dir.as_fd(), name, shown, false)
+            }
+            FileType::Symlink => self.clean_link(found),
+            _ => {
+                detail!("remove special file '{shown}'");
+                found.remove()
+            }
+        }
+    }
+
+    fn clean_link(&self, found: &Found<'_>) -> Result<()> {
+        let shown = &found.shown;
+        let Some(link) = found.name.as_ref().and_then(|name| self.manifest.link(name)) else {
+            detail!("remove invalid link '{shown}'");
+            return found.remove();
+        };
+        let destination = readlinkat(found.dir, found.file_name, Vec::new())
+            .map_err(|error| found.fail(ErrorCode::FileInfo, "get destination for link", error))?;
+        if destination.to_bytes() == link.destination.as_bytes() {
+            return found.set_owner(self.ownership.of(link.user, link.group));
+        }
+        detail!("remove link '{shown}' because destination changed");
+        found.remove()
+    }
+
+    /// The file with this name, unless it is reached through a link.
+    fn file(&self, name: &str) -> Option<&ManifestFile> {
+        self.manifest.file(name).filter(|_| self.manifest.link(name).is_none())
+    }
+
+    /// The directory with this name, unless it is reached through a link.
+    fn path(&self, name: &str) -> Option<&ManifestPath> {
+        self.manifest.path(name).filter(|_| self.manifest.link(name).is_none())
+    }
+}
+
+/// Makes missing directories and links. Paths are sorted, so that parents come first.
+fn make_paths(manifest: &Manifest, ownership: &Ownership, settings: &CleanSettings<'_>, places: &Places) -> Result<()> {
+    for path in &manifest.paths {
+        let name = path.name.as_str();
+        // Exists in manifests only
+        if name == PG_TBLSPC || name == PG_DATA {
+            continue;
+        }
+        let link_name = if name.starts_with(PG_TBLSPC) { format!("{PG_DATA}/{name}") } else { name.to_owned() };
+        if manifest.link(&link_name).is_some() {
+            make_link(manifest, &link_name, ownership, settings, places)?;
+            continue;
+        }
+        let place = places.content(name)?;
+        let shown = pg_absolute(settings.pg_path, name);
+        // A tablespace's own directory is a target
+        if place.name.is_empty() || exists(place.dir, place.name, &shown)? {
+            continue;
+        }
+        detail!("create path '{shown}'");
+        place.dir.make_dir(place.name, directory_mode(path.mode)).map_err(|error| {
+            Error::from_io(ErrorCode::PathCreate, format!("unable to create path '{shown}'"), error)
+        })?;
+        let owner = ownership.of(path.user, path.group);
+        if owner != ownership.current() {
+            let result = place.dir.open_sub_dir(place.name).and_then(|dir| handle::set_owner(dir.as_fd(), owner));
+            result.map_err(|error| owner_error(&shown, error))?;
+        }
+    }
+    for link in &manifest.links {
+        make_link(manifest, &link.name, ownership, settings, places)?;
+    }
+    Ok(())
+}
+
+fn make_link(
+    manifest: &Manifest,
+    name: &str,
+    ownership: &Ownership,
+    settings: &CleanSettings<'_>,
+    places: &Places,
+) -> Result<()> {
+    let Some(link) = manifest.link(name) else { return Ok(()) };
+    let place = places.entry(name)?;
+    let shown = pg_absolute(settings.pg_path, name);
+    if exists(place.dir, place.name, &shown)? {
+        return Ok(());
+    }
+    detail!("create symlink '{shown}' to '{}'", link.destination);
+    place.dir.make_link(place.name, &link.destination).map_err(|error| {
+        let message = format!("unable to create symlink '{shown}' to '{}'", link.destination);
+        Error::from_io(ErrorCode::FileOpen, message, error)
+    })?;
+    let owner = ownership.of(link.user, link.group);
+    if owner != ownership.current() {
+        place.dir.own_link(place.name, owner).map_err(|error| owner_error(&shown, error))?;
+    }
+    Ok(())
+}
+
+fn exists(dir: &TargetDir, name: &str, shown: &str) -> Result<bool> {
+    let stat = dir.stat(name).map_err(|error| {
+        Error::from_io(ErrorCode::FileInfo, format!("unable to get info for path/file '{shown}'"), error)
+    })?;
+    Ok(stat.is_some())
+}
+
+fn owner_error(shown: &str, error: io::Error) -> Error {
+    Error::from_io(ErrorCode::FileOwner, format!("unable to set ownership for '{shown}'"), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::super::clean::check;
+    use super::super::fixture::{self, TABLESPACE_DIR, manifest};
+    use super::super::remap::{MapSettings, remap};
+    use super::*;
+    use crate::users::Users;
+
+    /// A manifest whose targets all lie in a new directory.
+    fn mapped() -> (tempfile::TempDir, Manifest, Ownership) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().display().to_string();
+        let mut manifest = manifest();
+        let settings = MapSettings {
+            tablespaces_all: Some(format!("{root}/ts")),
+            links: [("pg_wal", "wal"), ("pg_hba.conf", "conf/hba.conf")]
+                .map(|(link, destination)| (link.to_owned(), format!("{root}/{destination}")))
+                .into(),
+            ..MapSettings::default()
+        };
+        remap(&mut manifest, &format!("{root}/pg"), &settings).unwrap();
+        let ownership = own(&manifest);
+        (dir, manifest, ownership)
+    }
+
+    /// Everything belongs to who runs the test.
+    fn own(manifest: &Manifest) -> Ownership {
+        let current = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+        Ownership::new(manifest, &Users::new(), current, Some(current))
+    }
+
+    fn prepare(dir: &tempfile::TempDir, manifest: &Manifest, ownership: &Ownership, delta: bool) -> Result<Places> {
+        let pg_path = dir.path().join("pg").display().to_string();
+        let settings =
+            CleanSettings { pg_path: &pg_path, delta, keep: &["recovery.conf"], tablespace_dir: TABLESPACE_DIR };
+        check(manifest, ownership, &settings)?;
+        let mut places = open_data_dir(manifest, ownership, &settings)?;
+        build(manifest, ownership, &settings, &mut places)?;
+        Ok(places)
+    }
+
+    #[test]
+    fn build_in_nothing_makes_all_directories_and_links() {
+        let (dir, manifest, ownership) = mapped();
+        prepare(&dir, &manifest, &ownership, false).unwrap();
+        let root = dir.path();
+        assert!(root.join("pg/base/1").is_dir());
+        assert!(root.join("ts/ts1").join(TABLESPACE_DIR).join("1").is_dir());
+        assert!(root.join("conf").is_dir());
+        assert_eq!(fs::read_link(root.join("pg/pg_wal")).unwrap(), root.join("wal"));
+        assert_eq!(fs::read_link(root.join("pg/pg_hba.conf")).unwrap(), root.join("conf/hba.conf"));
+        assert_eq!(fs::read_link(root.join("pg/pg_tblspc/16384")).unwrap(), root.join("ts/ts1"));
+        assert_eq!(root.join("pg/base").metadata().unwrap().mode() & 0o777, 0o700);
+        // Again, with everything there
+        prepare(&dir, &manifest, &ownership, true).unwrap();
+    }
+
+    #[test]
+    fn check_of_directories_with_files_is_refused_and_changes_nothing() {
+        for (file, code) in [
+            ("pg/x", ErrorCode::PathNotEmpty),
+            ("wal/x", ErrorCode::PathNotEmpty),
+            ("ts/ts1/PG_15_202209061/x", ErrorCode::PathNotEmpty),
+            ("conf/hba.conf", ErrorCode::FileExists),
+        ] {
+            let (dir, manifest, ownership) = mapped();
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "x").unwrap();
+            assert_eq!(prepare(&dir, &manifest, &ownership, false).unwrap_err().code, code, "{file}");
+            assert!(path.exists() && !dir.path().join("pg/base").exists());
+        }
+    }
+
+    #[test]
+    fn check_ignores_kept_files_and_other_files_of_shared_directories() {
+        let (dir, manifest, ownership) = mapped();
+        for file in ["pg/recovery.conf", "pg/backup.manifest", "conf/other.conf", "ts/ts1/PG_14_1/x"] {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "x").unwrap();
+        }
+        prepare(&dir, &manifest, &ownership, false).unwrap();
+        for file in ["pg/recovery.conf", "pg/backup.manifest", "conf/other.conf", "ts/ts1/PG_14_1/x"] {
+            assert!(dir.path().join(file).exists(), "{file}");
+        }
+    }
+
+    #[test]
+    fn build_with_delta_removes_what_the_backup_does_not_have() {
+        let (dir, manifest, ownership) = mapped();
+        prepare(&dir, &manifest, &ownership, false).unwrap();
+        let pg = dir.path().join("pg");
+        let outside = dir.path().join("outside");
+        fs::create_dir_all(outside.join("sub")).unwrap();
+        fs::write(outside.join("sub/file"), "x").unwrap();
+
+        for file in ["base/1/1259", "base/1/9999", "global/pg_control", "recovery.conf"] {
+            fs::write(pg.join(file), "x").unwrap();
+        }
+        fs::create_dir_all(pg.join("extra/deep")).unwrap();
+        symlink(&outside, pg.join("extra/link")).unwrap();
+        symlink(&outside, pg.join("link")).unwrap();
+        // A directory that became a link, a link with another destination, a file that became a link
+        fs::remove_dir(pg.join("global")).unwrap_err();
+        fs::remove_file(pg.join("pg_wal")).unwrap();
+        symlink(&outside, pg.join("pg_wal")).unwrap();
+        symlink(outside.join("sub/file"), pg.join("PG_VERSION")).unwrap();
+        fs::remove_dir_all(pg.join("pg_tblspc")).unwrap();
+        symlink(&outside, pg.join("pg_tblspc")).unwrap();
+
+        prepare(&dir, &manifest, &ownership, true).unwrap();
+        for gone in ["base/1/9999", "global/pg_control", "extra", "link", "PG_VERSION"] {
+            assert!(pg.join(gone).symlink_metadata().is_err(), "{gone}");
+        }
+        for kept in ["base/1/1259", "recovery.conf"] {
+            assert!(pg.join(kept).exists(), "{kept}");
+        }
+        assert_eq!(fs::read_link(pg.join("pg_wal")).unwrap(), dir.path().join("wal"));
+        assert!(pg.join("pg_tblspc").symlink_metadata().unwrap().is_dir());
+        // Nothing was removed through a link
+        assert!(outside.join("sub/file").exists());
+    }
+
+    #[test]
+    fn directory_that_its_owner_may_not_write_to_gets_that_mode_last() {
+        let (dir, mut manifest, _) = mapped();
+        let mode = |mode| {
+            move |manifest: &mut Manifest| {
+                for path in manifest.paths.iter_mut().filter(|path| path.name.starts_with("pg_data/base")) {
+                    path.mode = mode;
+                }
+            }
+        };
+        fixture::without_root(dir.path(), || {
+            let base = dir.path().join("pg/base");
+            let ownership = own(&manifest);
+            for (modes, delta) in [(0o500, false), (0o500, true), (0o700, true), (0, true)] {
+                mode(modes)(&mut manifest);
+                let places = prepare(&dir, &manifest, &ownership, delta).unwrap();
+                fs::write(base.join("1/1259"), "x").unwrap();
+                take_rights(&manifest, &places).unwrap();
+                assert_eq!(base.metadata().unwrap().mode() & 0o777, u32::from(modes));
+            }
+            // To be removed with what is in it
+            fs::set_permissions(&base, fs::Permissions::from_mode(0o700)).unwrap();
+            fs::set_permissions(base.join("1"), fs::Permissions::from_mode(0o700)).unwrap();
+        });
+    }
+
+    #[test]
+    fn directories_above_new_targets_and_a_linked_data_directory_get_the_owner_as_root() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (dir, mut manifest, _) = mapped();
+        let root = dir.path();
+        let links = [("pg_wal".to_owned(), format!("{}/far/away/wal", root.display()))].into();
+        remap(
+            &mut manifest,
+            root.join("pg").to_str().unwrap(),
+            &MapSettings { links, links_all: true, ..MapSettings::default() },
+        )
+        .unwrap();
+        let other = Owner { uid: 12345, gid: 12345 };
+        let ownership = Ownership::new(&manifest, &Users::new(), Owner { uid: 0, gid: 0 }, Some(other));
+        fs::create_dir(root.join("real")).unwrap();
+        symlink(root.join("real"), root.join("pg")).unwrap();
+        prepare(&dir, &manifest, &ownership, false).unwrap();
+        let made = [
+            "real",
+            "real/base/1",
+            "far",
+            "far/away",
+            "far/away/wal",
+            "ts",
+            "ts/ts1",
+            "ts/ts1/PG_15_202209061",
+            "conf",
+        ];
+        for path in made {
+            assert_eq!(root.join(path).metadata().unwrap().uid(), 12345, "{path}");
+        }
+        for link in ["real/pg_wal", "real/pg_tblspc/16384"] {
+            assert_eq!(root.join(link).symlink_metadata().unwrap().uid(), 12345, "{link}");
+        }
+    }
+
+    #[test]
+    fn relative_links_lead_where_they_are_restored_to_although_what_is_above_them_is_a_link() {
+        let (dir, mut manifest, ownership) = mapped();
+        let root = dir.path();
+        fs::create_dir_all(root.join("deep/real")).unwrap();
+        symlink("deep/real", root.join("pg")).unwrap();
+        let links =
+            [("pg_wal", "../wal"), ("base", "../far/away/base"), ("base/1", "../one"), ("PG_VERSION", "../v/version")];
+        let links = links.map(|(link, destination)| (link.to_owned(), destination.to_owned())).into();
+        remap(&mut manifest, root.join("pg").to_str().unwrap(), &MapSettings { links, ..MapSettings::default() })
+            .unwrap();
+        let places = prepare(&dir, &manifest, &ownership, false).unwrap();
+        for (link, real) in [("pg_wal", "deep/wal"), ("base", "deep/far/away/base"), ("base/1", "deep/far/away/one")] {
+            assert_eq!(
+                fs::canonicalize(root.join("pg").join(link)).unwrap(),
+                fs::canonicalize(root.join(real)).unwrap()
+            );
+        }
+        let file = places.content("pg_data/PG_VERSION").unwrap();
+        file.write(rustix::fs::OFlags::WRONLY, Mode::RUSR, false, "").unwrap();
+        assert!(root.join("deep/v/version").is_file() && root.join("pg/PG_VERSION").exists());
+        assert!(!root.join("wal").exists() && !root.join("v").exists());
+        // Again, over what is there
+        prepare(&dir, &manifest, &ownership, true).unwrap();
+    }
+
+    #[test]
+    fn pg_control_behind_a_link_is_removed_only_if_the_link_is_the_restores() {
+        let (dir, mut manifest, ownership) = mapped();
+        prepare(&dir, &manifest, &ownership, false).unwrap();
+        let (pg, away) = (dir.path().join("pg"), dir.path().join("away"));
+        fs::remove_dir(pg.join("global")).unwrap();
+        fs::create_dir(&away).unwrap();
+        fs::write(away.join("pg_control"), "of another cluster").unwrap();
+        symlink("../away", pg.join("global")).unwrap();
+        prepare(&dir, &manifest, &ownership, true).unwrap();
+        assert!(away.join("pg_control").exists());
+        assert!(pg.join("global").symlink_metadata().unwrap().is_dir());
+
+        let links = [("global".to_owned(), away.display().to_string())].into();
+        remap(&mut manifest, pg.to_str().unwrap(), &MapSettings { links, links_all: true, ..MapSettings::default() })
+            .unwrap();
+        fs::remove_dir(pg.join("global")).unwrap();
+        symlink("../away", pg.join("global")).unwrap();
+        let settings =
+            CleanSettings { pg_path: pg.to_str().unwrap(), delta: true, keep: &[], tablespace_dir: TABLESPACE_DIR };
+        open_data_dir(&manifest, &ownership, &settings).unwrap();
+        assert!(!away.join("pg_control").exists() && pg.join("global").exists());
+    }
+
+    #[test]
+    fn build_does_not_change_the_mode_of_a_file_with_another_name() {
+        let (dir, manifest, ownership) = mapped();
+        prepare(&dir, &manifest, &ownership, false).unwrap();
+        let (file, other) = (dir.path().join("pg/base/1/1259"), dir.path().join("other"));
+        let mode = u32::from(manifest.file("pg_data/base/1/1259").unwrap().mode) & MODE_MASK;
+        for (actual, stays) in [(mode, true), (mode ^ 0o040, false)] {
+            fs::write(&other, "x").unwrap();
+            fs::set_permissions(&other, fs::Permissions::from_mode(actual)).unwrap();
+            fs::hard_link(&other, &file).unwrap();
+            prepare(&dir, &manifest, &ownership, true).unwrap();
+            assert_eq!(file.exists(), stays);
+            assert_eq!(other.metadata().unwrap().mode() & 0o777, actual);
+            let _ = fs::remove_file(&file);
+        }
+    }
+
+    #[test]
+    fn check_of_a_directory_without_rights_is_refused() {
+        let (dir, manifest, ownership) = mapped();
+        let pg = dir.path().join("pg");
+        fs::create_dir(&pg).unwrap();
+        fs::set_permissions(&pg, fs::Permissions::from_mode(0o500)).unwrap();
+        assert_eq!(prepare(&dir, &manifest, &ownership, true).unwrap_err().code, ErrorCode::PathOpen);
+    }
+}

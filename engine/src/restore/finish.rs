@@ -1,0 +1,47 @@
+//! The last step of a restore: until then no server can start on what is there.
+
+use std::io::{Read, Seek, Write};
+
+use repo_format::manifest::Manifest;
+use repo_format::pg::control::invalidate_checkpoint;
+use rustix::fs::OFlags;
+
+use super::RestoreSettings;
+use super::file::{PG_CONTROL, PG_CONTROL_TEMP, restored_path, set_time};
+use super::places::{Places, regular};
+use crate::{Error, ErrorCode, Result, info, warn};
+
+/// Gives `pg_control` its name, so that the cluster can be started.
+///
+/// # Errors
+/// It can't be read or written, or is not one of its version.
+pub(super) fn give_control_its_name(settings: &RestoreSettings, places: &Places, manifest: &Manifest) -> Result<()> {
+    let path = format!("{}/global/pg_control", settings.pg_path);
+    let temp = restored_path(&settings.pg_path, PG_CONTROL);
+    let Some(file) = manifest.file(PG_CONTROL) else {
+        warn!("backup does not contain 'global/pg_control' -- cluster will not start");
+        return Ok(());
+    };
+    let place = places.content(PG_CONTROL_TEMP)?;
+    if manifest.data.options.online {
+        // Without its backup_label the cluster must not start: it would begin at the wrong checkpoint
+        let fail = |error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{temp}'"), error);
+        let mut out = place.open(OFlags::RDWR).map_err(fail)?;
+        regular(&out, &temp)?;
+        let mut control = Vec::new();
+        out.read_to_end(&mut control).map_err(fail)?;
+        invalidate_checkpoint(&mut control, settings.pg_version_force)?;
+        let fail = |error| Error::from_io(ErrorCode::FileWrite, format!("unable to write '{temp}'"), error);
+        out.rewind().map_err(fail)?;
+        out.write_all(&control).map_err(fail)?;
+        out.sync_all().map_err(|error| {
+            Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{temp}' after write"), error)
+        })?;
+        set_time(&out, file.timestamp, &temp)?;
+    }
+    info!("restore global/pg_control (performed last to ensure aborted restores cannot be started)");
+    place
+        .dir
+        .rename(place.name, "pg_control")
+        .map_err(|error| Error::from_io(ErrorCode::FileMove, format!("unable to move '{temp}' to '{path}'"), error))
+}

@@ -1,0 +1,115 @@
+//! How often the commands ask an object store, beside the real pgBackRest: every request is time, and costs money.
+
+use std::fmt::Write as _;
+
+use crate::env::proxy::Proxy;
+use crate::env::{Azurite, Gcs, Run, Scenario, ScenarioOptions, Tool, Weed};
+
+/// A command, and how many requests rbr and pgBackRest send for it.
+type Row = (String, usize, usize);
+
+/// How many more requests than pgBackRest a command may send: for claims, which keep two hosts apart, for the copies of info files,
+/// and for what interrupted backups have left.
+fn more_max(command: &str) -> usize {
+    match command {
+        "expire" | "expire nothing" => 16,
+        "check" | "verify" => 4,
+        _ => 0,
+    }
+}
+
+/// Waits until PostgreSQL has archived all that there is.
+fn archived(scenario: &Scenario) {
+    let is_ready = || {
+        let states = std::fs::read_dir(scenario.cluster.data().join("pg_wal/archive_status")).expect("states");
+        states.flatten().any(|state| state.path().extension().is_some_and(|extension| extension == "ready"))
+    };
+    while is_ready() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// Counts the requests of a command that either program runs.
+fn count(scenario: &Scenario, proxy: &Proxy, tool: Tool, arguments: &[&str]) -> usize {
+    proxy.clear();
+    let run: Run = scenario.run(tool, arguments);
+    // archive-get says so of a segment that there is not
+    assert!(run.code == 0 || (arguments[0] == "archive-get" && run.code == 1), "{}", run.describe());
+    proxy.settle();
+    let requests = proxy.requests();
+    assert!(requests.iter().all(|request| request.status < 500), "{requests:#?}");
+    requests.len()
+}
+
+fn rows(scenario: &Scenario, proxy: &Proxy) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    let full = || {
+        scenario.rbr(&["backup", "--type=full", "--no-expire-auto"]).success();
+        archived(scenario);
+    };
+    scenario.rbr(&["stanza-create"]).success();
+    full();
+    let both = |name: &str, ours: &[&str], theirs: &[&str]| {
+        let [ours, theirs] = [(Tool::Rbr, ours), (Tool::PgBackRest, theirs)]
+            .map(|(tool, arguments)| count(scenario, proxy, tool, arguments));
+        (name.to_owned(), ours, theirs)
+    };
+    let same = |name: &str, arguments: &[&str]| both(name, arguments, arguments);
+    // Either of them has rbr archive a segment
+    rows.push(same("check", &["check"]));
+    archived(scenario);
+    let mut expire = [Tool::PgBackRest, Tool::Rbr].map(|tool| {
+        full();
+        count(scenario, proxy, tool, &["expire", "--repo1-retention-full=1"])
+    });
+    expire.reverse();
+    rows.push(("expire".to_owned(), expire[0], expire[1]));
+    rows.push(same("expire nothing", &["expire", "--repo1-retention-full=1"]));
+    rows.push(same("info", &["info"]));
+    rows.push(same("verify", &["verify", "--output=text"]));
+    let target = scenario.space.text("fetched");
+    scenario.cluster.sql("checkpoint");
+    let stored = scenario.cluster.switch_wal();
+    archived(scenario);
+    rows.push(same("archive-get", &["archive-get", &stored, &target]));
+    rows.push(same("archive-get, missing", &["archive-get", "0000000100000000000000FF", &target]));
+    // From here on nobody archives but this test
+    scenario.cluster.sql("alter system set archive_command = 'false'");
+    scenario.cluster.sql("select pg_reload_conf()");
+    let segment = || {
+        let name = scenario.cluster.switch_wal();
+        scenario.cluster.data().join("pg_wal").join(name).to_str().expect("UTF-8").to_owned()
+    };
+    let (ours, theirs) = (segment(), segment());
+    rows.push(both("archive-push", &["archive-push", &ours], &["archive-push", &theirs]));
+    rows.push(same("archive-push, stored", &["archive-push", &ours]));
+    scenario.cluster.sql("alter system reset archive_command");
+    scenario.cluster.sql("select pg_reload_conf()");
+    archived(scenario);
+    rows
+}
+
+#[test]
+fn commands_ask_no_more_often_than_pgbackrest_but_for_what_keeps_hosts_apart() {
+    let (Some(s3), Some(azure), Some(gcs)) = (Weed::start(), Azurite::start(), Gcs::start()) else { return };
+    let s3_proxy = s3.proxy();
+    let stores = [
+        ("S3", s3.options(s3_proxy.port()), &s3_proxy),
+        ("Azure", azure.options_with_key(), &azure.proxy),
+        ("GCS", gcs.options(), &gcs.proxy),
+    ];
+    let global = |options: &[String]| [options, &["repo1-bundle=y".to_owned()]].concat();
+    let options = ScenarioOptions { global: global(&stores[0].1), ..ScenarioOptions::default() };
+    let Some(scenario) = Scenario::start(options) else { return };
+    let (mut table, mut more) = (String::new(), 0);
+    for (store, options, proxy) in stores {
+        scenario.configure(&global(&options));
+        for (command, ours, theirs) in rows(&scenario, proxy) {
+            // Writing to a String can't fail
+            let _ = writeln!(table, "{store:6} {command:22} rbr {ours:4}, pgBackRest {theirs:4}");
+            more += usize::from(ours > theirs + more_max(&command));
+        }
+    }
+    println!("{table}");
+    assert_eq!(more, 0, "\n{table}");
+}
