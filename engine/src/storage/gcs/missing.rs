@@ -1,7 +1,8 @@
 //! The meaning of "404 Not Found": the object is missing, the bucket is missing, or another server answers.
 //!
 //! Google says `No such object: BUCKET/OBJECT` in the first case, and in the second that the bucket does not exist.
-//! Emulators say the same in both cases. There a listing distinguishes them.
+//! Emulators say the same in both cases, each in its own words. There a listing distinguishes them. Only a page, such as
+//! that of a gateway, is refused at once.
 
 use std::sync::atomic::Ordering;
 
@@ -14,9 +15,6 @@ use crate::storage::http::request::{Failure, json};
 
 /// Google's text for a missing object. The object's name follows.
 const NO_OBJECT: &str = "No such object";
-/// The emulators' text for anything missing.
-const NOTHING: &str = "Not Found";
-
 impl Api {
     /// Returns whether a failure means that the object is missing.
     ///
@@ -34,7 +32,7 @@ impl Api {
         if said.contains("bucket") {
             return Ok(false);
         }
-        if !said.eq_ignore_ascii_case(NOTHING) {
+        if said.starts_with('<') {
             return Err(foreign(&refusal.to_string()).into());
         }
         if !self.has_bucket.load(Ordering::Relaxed) {
