@@ -122,7 +122,9 @@ async fn endless(stream: tokio::io::DuplexStream) -> usize {
     let status = |code: u32| (protocol::kind::STATUS, [&code.to_be_bytes()[..], &text(b""), &text(b"")].concat());
     while let Ok(size) = receiver.read_u32().await {
         let mut packet = vec![0; size as usize];
-        receiver.read_exact(&mut packet).await.unwrap();
+        if receiver.read_exact(&mut packet).await.is_err() {
+            break;
+        }
         if packet[0] == protocol::kind::INIT {
             continue;
         }
@@ -141,7 +143,10 @@ async fn endless(stream: tokio::io::DuplexStream) -> usize {
             _ => status(0),
         };
         let answer = [&[kind][..], id, &body].concat();
-        sender.write_all(&text(&answer)).await.unwrap();
+        // The client has ended while its last request, which needs no answer, is answered
+        if sender.write_all(&text(&answer)).await.is_err() {
+            break;
+        }
     }
     longest
 }
