@@ -70,7 +70,7 @@ struct Frame {
 }
 
 impl Encoder {
-    /// Returns a memory error [094] if the context cannot be allocated.
+    /// Returns a memory error (094) if the context cannot be allocated.
     pub(super) fn new(level: i32) -> Result<Self> {
         Ok(Encoder { context: new_context(level)?, frame: (level <= FRAMES_LEVEL_MAX).then(Frame::default) })
     }
@@ -212,7 +212,7 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// Returns a memory error [094] if the context cannot be allocated.
+    /// Returns a memory error (094) if the context cannot be allocated.
     pub(super) fn new() -> Result<Self> {
         Ok(Decoder { context: DCtx::try_create().ok_or_else(memory_error)?, frame_done: false })
     }
