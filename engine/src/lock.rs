@@ -38,7 +38,7 @@ const TRIES_HOLDER: u32 = 20;
 const READ_TRIES: u32 = 100;
 /// The same for content that names no living process.
 const READ_TRIES_NO_HOLDER: u32 = 10;
-/// How often a lock is found held before its holder is told to end.
+/// How often a lock must be found held before its process is signalled.
 const HOLDER_LOOKS: u32 = 50;
 const READ_PAUSE: Duration = Duration::from_millis(2);
 /// The size of a lock file, which exceeds the longest content. Every write pads it with blanks, so that a write never
@@ -75,7 +75,7 @@ pub struct Lock {
     warned: bool,
 }
 
-/// Which locks a command takes, and as whom.
+/// The locks that a command requests.
 #[derive(Clone, Copy, Debug)]
 pub struct LockRequest<'a> {
     /// The directory of the lock files.
@@ -86,7 +86,7 @@ pub struct LockRequest<'a> {
     pub kinds: &'a [LockType],
     /// The repositories.
     pub repo_keys: &'a [u32],
-    /// The id that this process shares with those it starts.
+    /// The id that this process shares with the processes that it starts.
     pub exec_id: &'a str,
 }
 
@@ -94,16 +94,16 @@ impl Lock {
     /// Takes all requested locks, or none.
     ///
     /// # Errors
-    /// [`ErrorCode::LockAcquire`] if another process holds one or a file cannot be created, [`ErrorCode::PathCreate`] if the
-    /// lock path cannot be created, [`ErrorCode::FileWrite`] if the lock file cannot be written.
+    /// [`ErrorCode::LockAcquire`] if another process holds one or a file cannot be created, [`ErrorCode::PathCreate`]
+    /// if the lock path cannot be created, [`ErrorCode::FileWrite`] if the lock file cannot be written.
     pub fn acquire(request: LockRequest<'_>) -> Result<Self> {
         Self::acquire_within(request, TRIES_HOLDER)
     }
 
-    /// Does the same as [`Lock::acquire`], but returns `None` if another process holds one.
+    /// Like [`Lock::acquire`], but returns `None` if another process holds one of the locks.
     ///
     /// # Errors
-    /// As [`Lock::acquire`] for all other reasons.
+    /// The same as [`Lock::acquire`] for all other reasons.
     pub fn try_acquire(request: LockRequest<'_>) -> Result<Option<Self>> {
         match Self::acquire_within(request, 0) {
             Ok(lock) => Ok(Some(lock)),
@@ -198,7 +198,7 @@ impl Lock {
 
 impl Held {
     fn new(repo_key: u32, path: PathBuf, file: Option<File>) -> Self {
-        // Without its number the file stays behind if the process ends early, which does no harm
+        // Without its inode the file stays behind if the process ends early, which does no harm
         if let Some(Ok(found)) = file.as_ref().map(File::metadata) {
             registered().push(((found.dev(), found.ino()), path.clone()));
         }
@@ -221,7 +221,8 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let Some(file) = &self.file else { return };
-        // Removed while still locked. A file that cannot be removed stays without a lock, which does no harm
+        // The file is removed while it is locked. A file that cannot be removed stays without a lock, which does no
+        // harm
         if is_named(file, &self.path).unwrap_or(false) {
             let _ = fs::remove_file(&self.path);
         }
@@ -229,21 +230,21 @@ impl Drop for Held {
     }
 }
 
-/// The lock files that this process holds, by device and number.
+/// The lock files that this process holds, by device and inode.
 static REGISTERED: Mutex<Vec<((u64, u64), PathBuf)>> = Mutex::new(Vec::new());
 
 fn registered() -> MutexGuard<'static, Vec<((u64, u64), PathBuf)>> {
     REGISTERED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes the lock files of this process. For an end of the process that does not drop its locks.
+/// Removes the lock files of this process, for an exit that does not drop its locks.
 pub fn remove_files() {
     remove_files_below(Path::new(""));
 }
 
 fn remove_files_below(directory: &Path) {
     for (number, path) in registered().iter().filter(|(_, path)| path.starts_with(directory)) {
-        // A file that has taken the name since somebody removed ours belongs to another process
+        // If somebody removed our file, a new file with this name belongs to another process
         if fs::metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == *number) {
             let _ = fs::remove_file(path);
         }
@@ -253,7 +254,7 @@ fn remove_files_below(directory: &Path) {
 /// Removes a lock file unless a process holds it.
 pub(crate) fn remove_unlocked(path: &Path) {
     let Ok(file) = File::open(path) else { return };
-    // Locked meanwhile, so that nobody takes a lock on a file that loses its name
+    // The file is locked during the removal, so that nobody takes a lock on a file that loses its name
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && is_named(&file, path).unwrap_or(false) {
         let _ = fs::remove_file(path);
     }
@@ -380,8 +381,8 @@ pub(crate) fn read_status_file(path: &Path) -> LockStatus {
     status
 }
 
-/// Looks at a lock file until it is sure that a process holds it. A reader may have it for a moment, and the file may name a process
-/// that is long gone and whose number another one has now.
+/// Reads a lock file until it is certain that a process holds it. A reader may lock the file for a moment, and the file
+/// may contain the process id of a dead process, which now belongs to another one.
 pub(crate) fn read_holder(path: &Path) -> LockStatus {
     for _ in 1..HOLDER_LOOKS {
         let status = read_status_file(path);
@@ -636,7 +637,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let kept = acquire(dir.path(), &[LockType::Archive], &[1, 2], "1-00000000").unwrap();
         let [first, second] = [1, 2].map(|key| dir.path().join(format!("main-archive-{key}.lock")));
-        // Another process has the second name since somebody removed the file
+        // The second file was removed, and another process now uses its name
         fs::remove_file(&second).unwrap();
         fs::write(&second, "").unwrap();
         remove_files_below(dir.path());

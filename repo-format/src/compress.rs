@@ -324,12 +324,13 @@ enum Decoder {
 }
 
 impl DecompressContext {
-    /// A context. Memory error (094) if there is no memory for it.
+    /// Creates a context. Returns a memory error (094) if it cannot be allocated.
     pub fn new(kind: CompressType, framing: Framing) -> Result<Self> {
         Self::with_windows(kind, framing, None)
     }
 
-    /// A context that shares the memory for large windows with others. Errors as for [`DecompressContext::new`].
+    /// Creates a context that shares the memory for large windows with other contexts. Returns the same errors as
+    /// [`DecompressContext::new`].
     pub fn sharing(kind: CompressType, framing: Framing, windows: &'static Windows) -> Result<Self> {
         Self::with_windows(kind, framing, Some(windows))
     }
@@ -394,7 +395,7 @@ impl<R: Read> Decompressor<R> {
         Decompressor { context, reader, start: 0, end: 0, reader_done: false }
     }
 
-    /// Says that no more than so many bytes of the stream are read, so that a large window is no reason to wait.
+    /// Declares that at most this many bytes of the stream are read, so that it need not wait for a large window.
     #[must_use]
     pub fn reading_at_most(mut self, bytes: u64) -> Self {
         if let Decoder::Zst(decoder) = &mut self.context.decoder {
@@ -403,7 +404,8 @@ impl<R: Read> Decompressor<R> {
         self
     }
 
-    /// The context, for the next stream. Large windows are given back. Memory error (094) if there is no memory for another one.
+    /// Returns the context for the next stream, and releases the memory of a large window. Returns a memory error (094)
+    /// if a new context cannot be allocated.
     pub fn into_context(mut self) -> Result<DecompressContext> {
         self.context.reset()?;
         Ok(self.context)

@@ -15,7 +15,7 @@ fn more_max(command: &str) -> usize {
     match command {
         "backup full" | "backup incr" | "expire" | "expire nothing" => 17,
         "check" | "verify" => 4,
-        // Its object is looked at, which may be empty
+        // It checks the stored object, which may be empty
         "archive-push, stored" => 1,
         _ => 0,
     }
