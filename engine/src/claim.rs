@@ -1,18 +1,21 @@
-//! Claims, which keep two hosts from working on the backups of one stanza at once.
+//! Claims, which keep two hosts from working on the backups of one stanza at the same time.
 //!
-//! Lock files ([`crate::lock`]) do that between the processes of one host. Pods and the nodes of a cluster share a repository
-//! and no lock path, so the repository itself has to say who works in it:
+//! Lock files ([`crate::lock`]) do that for the processes of one host. Pods and cluster nodes share a repository but no
+//! lock path, so the repository itself has to show who is working in it:
 //!
-//! * A command writes a claim `backup/<stanza>/backup.claim.<id>` and then looks for those of others. Each writes before it looks,
-//!   so of two at least one sees the other. Who sees another takes its own claim back. This needs no feature of a store but
-//!   that a listing shows what was written before.
-//! * It renews the claim every [`Timing::interval`]. No clocks are compared: others look whether the content changes.
-//! * A claim whose process is known to be gone (same boot, same namespace of process ids) counts no more. Any other is watched:
-//!   once it changes, its holder lives; if it does not for [`Timing::patience`], it is taken away.
-//! * The directory of the backup gets a claim of its own, written once. pgBackRest knows no claims: when it resumes or removes the
-//!   directory, this file goes too, and the backup ends with an error instead of a manifest that names files which are gone.
-//! * Before anything is changed, a claim that could not be renewed for long is confirmed ([`Claim::guard`]): written again if it is still
-//!   there, and then looked whether another has one.
+//! * A command writes a claim `backup/<stanza>/backup.claim.<id>` and then looks for claims of others. Each command
+//!   writes before it looks, so at least one of two sees the other. A command that sees another's claim removes its
+//!   own. This requires only that a listing shows what was written before it.
+//! * The command renews its claim every [`Timing::interval`]. No clocks are compared: others check whether the content
+//!   changes.
+//! * A claim whose process is known to be dead (same boot, same namespace of process ids) no longer counts. Any other
+//!   claim is watched: if it changes, its holder is alive. If it does not change for [`Timing::patience`], it is
+//!   removed.
+//! * The directory of the backup gets a claim of its own, written once. pgBackRest does not know claims. When it
+//!   resumes or removes the directory, it also removes this file, and the backup fails instead of writing a manifest
+//!   that names missing files.
+//! * Before a change, a claim that was not renewed recently is confirmed ([`Claim::guard`]): if it still exists, it is
+//!   written again, and then nobody else may have a claim.
 
 mod guard;
 mod holder;
@@ -87,7 +90,7 @@ impl Claimant {
 
 #[cfg(test)]
 impl Claimant {
-    /// A process on a host of its own.
+    /// Creates the identity of a process on a host of its own.
     pub(crate) fn on_host(host: &str, timing: Timing) -> Self {
         let holder = Holder {
             boot: format!("boot of {host}"),
@@ -137,7 +140,7 @@ impl Claim {
             cancel.sleep(pause(who.timing.look, attempt)?)?;
         }
         Err(Error::new(ErrorCode::LockAcquire, format!("unable to claim stanza '{stanza}' on {}", repo.name()))
-            .hint("do many processes begin at once?"))
+            .hint("do many processes start at the same time?"))
     }
 
     /// Like [`Claim::acquire`], for a command that frees space. On a full disk it continues without a claim if nobody else has one.
@@ -247,7 +250,7 @@ impl Drop for Claim {
         if !self.joined
             && let Err(error) = self.lease.remove()
         {
-            crate::warn!("unable to give back the claim on the stanza: {error}");
+            crate::warn!("unable to remove the claim on the stanza: {error}");
         }
     }
 }
@@ -284,7 +287,7 @@ pub fn claim_path(repo: &Repo, path: &RepoPath, who: &Claimant, cancel: &CancelT
         _ => return Ok(Vec::new()),
     };
     let mut claims = Vec::new();
-    // Only what holds a backup's directory, or is in it, can be in the way of one without a claim
+    // Only a path that contains a backup's directory, or is inside one, can affect a backup without a claim
     let above = parts.len() < 3 && parts[0] != layout::ARCHIVE;
     for stanza in names.iter().filter_map(|name| name.parse::<Stanza>().ok()) {
         if repo.storage.names(&layout::backup_stanza(&stanza))?.is_some() {
@@ -360,7 +363,7 @@ impl Drop for Beat {
     }
 }
 
-/// Lists the claims of other processes on a stanza; `None` if it has no directory.
+/// Lists the claims of other processes on a stanza. Returns `None` if the stanza has no directory.
 fn find_others(storage: &dyn RepoStorage, stanza: &Stanza, exec_id: &str) -> Result<Option<Vec<RepoPath>>> {
     let directory = layout::backup_stanza(stanza);
     let Some(names) = storage.names(&directory)? else { return Ok(None) };
@@ -394,14 +397,14 @@ impl Others<'_> {
         match claim.as_ref().map_or(Fate::Unknown, |claim| holder::fate(&claim.holder, &self.who.holder)) {
             Fate::Runs => return Err(self.runs(path, claim.as_ref())),
             Fate::Gone => {
-                crate::info!("claim '{}' is of a process that is gone, removing it", name());
+                crate::info!("remove claim '{}' of a process that no longer exists", name());
                 return self.repo.storage.remove(path);
             }
             Fate::Unknown => {}
         }
         let patience = self.who.timing.patience;
         crate::info!(
-            "claim '{}' is watched for up to {}s, to see whether {}",
+            "watch claim '{}' for up to {}s to see whether {} is running",
             name(),
             patience.as_secs(),
             of(claim.as_ref())
@@ -416,13 +419,13 @@ impl Others<'_> {
             }
         }
         crate::warn!(
-            "claim '{}' was not renewed for {}s, its process is taken for gone: {}",
+            "claim '{}' was not renewed for {}s, its process counts as ended: {}",
             name(),
             patience.as_secs(),
             of(claim.as_ref())
         );
         self.repo.storage.remove(path)?;
-        // Should it have been renewed just before, its holder notices within this time
+        // If the claim was renewed just before its removal, its holder notices the loss within this time
         self.cancel.sleep(self.who.timing.trusted)
     }
 
@@ -442,7 +445,7 @@ impl Others<'_> {
         )
         .hint("wait until it has ended, or end it where it runs.")
         .hint(format!(
-            "claim '{name}' is renewed while the process lives, and counts no more {}s after that.",
+            "claim '{name}' is renewed while the process is alive, and no longer counts {}s after that.",
             self.who.timing.patience.as_secs()
         ))
     }

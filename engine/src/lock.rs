@@ -5,8 +5,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use repo_format::layout::Stanza;
@@ -37,6 +38,8 @@ const TRIES_HOLDER: u32 = 20;
 const READ_TRIES: u32 = 100;
 /// The same for content that names no living process.
 const READ_TRIES_NO_HOLDER: u32 = 10;
+/// How often a lock is found held before its holder is told to end.
+const HOLDER_LOOKS: u32 = 50;
 const READ_PAUSE: Duration = Duration::from_millis(2);
 /// The size of a lock file: more than the longest content. Every write fills it with blanks up to here, so that a write never
 /// needs new space on the disk, and a reader never sees less than one whole content.
@@ -72,54 +75,51 @@ pub struct Lock {
     warned: bool,
 }
 
+/// Which locks a command takes, and as whom.
+#[derive(Clone, Copy, Debug)]
+pub struct LockRequest<'a> {
+    /// The directory of the lock files.
+    pub lock_path: &'a Path,
+    /// The stanza.
+    pub stanza: &'a Stanza,
+    /// The types of lock.
+    pub kinds: &'a [LockType],
+    /// The repositories.
+    pub repo_keys: &'a [u32],
+    /// The id that this process shares with those it starts.
+    pub exec_id: &'a str,
+}
+
 impl Lock {
-    /// Takes the locks of these types on these repositories, all or none.
+    /// Takes all requested locks, or none.
     ///
     /// # Errors
-    /// [`ErrorCode::LockAcquire`] when another process holds one or a file can't be made, [`ErrorCode::PathCreate`] when the
-    /// lock path can't be made, [`ErrorCode::FileWrite`] when the lock file can't be written.
-    pub fn acquire(
-        lock_path: &Path,
-        stanza: &Stanza,
-        kinds: &[LockType],
-        repo_keys: &[u32],
-        exec_id: &str,
-    ) -> Result<Self> {
-        Self::acquire_within(TRIES_HOLDER, lock_path, stanza, kinds, repo_keys, exec_id)
+    /// [`ErrorCode::LockAcquire`] if another process holds one or a file cannot be created, [`ErrorCode::PathCreate`] if the
+    /// lock path cannot be created, [`ErrorCode::FileWrite`] if the lock file cannot be written.
+    pub fn acquire(request: LockRequest<'_>) -> Result<Self> {
+        Self::acquire_within(request, TRIES_HOLDER)
     }
 
-    /// As [`Lock::acquire`], but `None` when another process holds one.
+    /// Does the same as [`Lock::acquire`], but returns `None` if another process holds one.
     ///
     /// # Errors
     /// As [`Lock::acquire`] for all other reasons.
-    pub fn try_acquire(
-        lock_path: &Path,
-        stanza: &Stanza,
-        kinds: &[LockType],
-        repo_keys: &[u32],
-        exec_id: &str,
-    ) -> Result<Option<Self>> {
-        match Self::acquire_within(0, lock_path, stanza, kinds, repo_keys, exec_id) {
+    pub fn try_acquire(request: LockRequest<'_>) -> Result<Option<Self>> {
+        match Self::acquire_within(request, 0) {
             Ok(lock) => Ok(Some(lock)),
             Err(error) if is_would_block(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn acquire_within(
-        tries_holder: u32,
-        lock_path: &Path,
-        stanza: &Stanza,
-        kinds: &[LockType],
-        repo_keys: &[u32],
-        exec_id: &str,
-    ) -> Result<Self> {
+    fn acquire_within(request: LockRequest<'_>, tries_holder: u32) -> Result<Self> {
+        let LockRequest { lock_path, stanza, kinds, repo_keys, exec_id } = request;
         let mut lock = Lock { exec_id: exec_id.to_owned(), held: Vec::new(), percent_written: 0, warned: false };
         for &kind in kinds {
             for &repo_key in repo_keys {
                 let path = lock_path.join(lock_name(stanza, kind, repo_key));
                 let file = open_locked(&path, exec_id, tries_holder)?;
-                let held = Held { repo_key, path, file };
+                let held = Held::new(repo_key, path, file);
                 held.write(&lock.content()).map_err(|error| held.write_error(error))?;
                 lock.held.push(held);
             }
@@ -197,6 +197,14 @@ impl Lock {
 }
 
 impl Held {
+    fn new(repo_key: u32, path: PathBuf, file: Option<File>) -> Self {
+        // Without its number the file stays behind if the process ends early, which does no harm
+        if let Some(Ok(found)) = file.as_ref().map(File::metadata) {
+            registered().push(((found.dev(), found.ino()), path.clone()));
+        }
+        Held { repo_key, path, file }
+    }
+
     fn write(&self, content: &LockFile) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let mut text = content.serialize();
@@ -212,11 +220,42 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // Removed while still locked, and not when another file has the name since somebody removed ours: that one's lock is
-        // another process'. If it can't be removed it stays as a file without a lock, which harms nobody
-        if self.file.as_ref().is_some_and(|file| is_named(file, &self.path).unwrap_or(false)) {
+        let Some(file) = &self.file else { return };
+        // Removed while still locked. A file that cannot be removed stays without a lock, which does no harm
+        if is_named(file, &self.path).unwrap_or(false) {
             let _ = fs::remove_file(&self.path);
         }
+        registered().retain(|(_, path)| *path != self.path);
+    }
+}
+
+/// The lock files that this process holds, by device and number.
+static REGISTERED: Mutex<Vec<((u64, u64), PathBuf)>> = Mutex::new(Vec::new());
+
+fn registered() -> MutexGuard<'static, Vec<((u64, u64), PathBuf)>> {
+    REGISTERED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes the lock files of this process. For an end of the process that does not drop its locks.
+pub fn remove_files() {
+    remove_files_below(Path::new(""));
+}
+
+fn remove_files_below(directory: &Path) {
+    for (number, path) in registered().iter().filter(|(_, path)| path.starts_with(directory)) {
+        // A file that has taken the name since somebody removed ours belongs to another process
+        if fs::metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == *number) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Removes a lock file unless a process holds it.
+pub(crate) fn remove_unlocked(path: &Path) {
+    let Ok(file) = File::open(path) else { return };
+    // Locked meanwhile, so that nobody takes a lock on a file that loses its name
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && is_named(&file, path).unwrap_or(false) {
+        let _ = fs::remove_file(path);
     }
 }
 
@@ -341,6 +380,19 @@ pub(crate) fn read_status_file(path: &Path) -> LockStatus {
     status
 }
 
+/// Looks at a lock file until it is sure that a process holds it. A reader may have it for a moment, and the file may name a process
+/// that is long gone and whose number another one has now.
+pub(crate) fn read_holder(path: &Path) -> LockStatus {
+    for _ in 1..HOLDER_LOOKS {
+        let status = read_status_file(path);
+        if !matches!(status, LockStatus::Valid(_)) {
+            return status;
+        }
+        std::thread::sleep(READ_PAUSE);
+    }
+    read_status_file(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,7 +402,7 @@ mod tests {
     }
 
     fn acquire(dir: &Path, kinds: &[LockType], keys: &[u32], exec_id: &str) -> Result<Lock> {
-        Lock::acquire(dir, &stanza(), kinds, keys, exec_id)
+        Lock::acquire(LockRequest { lock_path: dir, stanza: &stanza(), kinds, repo_keys: keys, exec_id })
     }
 
     #[test]
@@ -404,7 +456,14 @@ mod tests {
             )
         );
         assert!(!dir.path().join("main-archive-1.lock").exists());
-        assert!(Lock::try_acquire(dir.path(), &stanza(), &[LockType::Backup], &[1], "2-00000000").unwrap().is_none());
+        let request = LockRequest {
+            lock_path: dir.path(),
+            stanza: &stanza(),
+            kinds: &[LockType::Backup],
+            repo_keys: &[1],
+            exec_id: "2-00000000",
+        };
+        assert!(Lock::try_acquire(request).unwrap().is_none());
     }
 
     #[test]
@@ -570,5 +629,37 @@ mod tests {
         assert_eq!(pid, std::process::id().to_string());
         assert_eq!(random.len(), 8);
         assert!(random.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+
+    #[test]
+    fn end_without_dropping_a_lock_removes_its_file_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = acquire(dir.path(), &[LockType::Archive], &[1, 2], "1-00000000").unwrap();
+        let [first, second] = [1, 2].map(|key| dir.path().join(format!("main-archive-{key}.lock")));
+        // Another process has the second name since somebody removed the file
+        fs::remove_file(&second).unwrap();
+        fs::write(&second, "").unwrap();
+        remove_files_below(dir.path());
+        assert!(!first.exists() && second.exists());
+        drop(kept);
+        assert!(second.exists());
+        let gone = acquire(dir.path(), &[LockType::Archive], &[1], "1-00000000").unwrap();
+        drop(gone);
+        fs::write(&first, "").unwrap();
+        remove_files_below(dir.path());
+        assert!(first.exists());
+    }
+
+    #[test]
+    fn lock_file_of_a_holder_is_not_removed_as_one_that_was_left_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("main-archive-1.lock");
+        let lock = acquire(dir.path(), &[LockType::Archive], &[1], "1-00000000").unwrap();
+        remove_unlocked(&path);
+        assert!(path.exists());
+        drop(lock);
+        fs::write(&path, "").unwrap();
+        remove_unlocked(&path);
+        assert!(!path.exists());
     }
 }

@@ -36,7 +36,7 @@ const REMOVAL_BEGINS: Duration = Duration::from_secs(3);
 pub(super) fn sync(repo: &Repo, stanza: &Stanza, label: &BackupLabel, batch: Box<dyn SyncBatch>) -> Result<()> {
     batch.finish().inspect_err(|_| {
         if let Err(error) = repo.storage.remove(&layout::manifest_copy(stanza, label)) {
-            warn!("unable to keep backup '{label}' from being resumed, remove it: {error}");
+            warn!("unable to prevent backup '{label}' from being resumed, remove it: {error}");
         }
     })
 }

@@ -29,9 +29,9 @@ pub(super) fn check(
         // The form with the longest name
         let path = layout::backup_file(stanza, &manifest.data.label, &file.name, FileForm::BlockIncr)?;
         storage.check_name(&path).map_err(|error| {
-            error
-                .hint(format!("the file is '{}' of the cluster.", file.name.escape_debug()))
-                .hint("remove or exclude it, or set repo-bundle=y, with which small files have no names of their own.")
+            error.hint(format!("the file is '{}' of the cluster.", file.name.escape_debug())).hint(
+                "remove or exclude it, or set repo-bundle=y, which stores small files without names of their own.",
+            )
         })?;
     }
     Ok(())

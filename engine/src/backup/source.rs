@@ -237,7 +237,7 @@ impl Source {
             if unshared == time {
                 return Ok(time);
             }
-            info!("another backup of the cluster began at the same time, wait for a label that it can't have");
+            info!("another backup of the cluster began at the same time, wait for a label that it can't use");
             time = unshared;
             // The next iteration sees the backups that begin until then
             while self.time()? <= time {

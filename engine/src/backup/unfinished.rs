@@ -56,7 +56,7 @@ impl Unfinished<'_> {
         }
         let online = copy.is_ok_and(|manifest| manifest.data.options.online);
         if sessions.is_some() && online && !self.has_stopped(label)? {
-            detail!("unfinished backup '{label}' has no session with PostgreSQL any more");
+            detail!("unfinished backup '{label}' no longer has a session with PostgreSQL");
             return Ok(());
         }
         unclaimed::watch(repo, stanza, label, self.cancel)

@@ -28,7 +28,7 @@ pub(super) fn check(repo: &Repo, stanza: &Stanza, manifest: &Manifest) -> Result
     );
     let (files, complete) = (files?, complete?);
     if let Some((label, _)) = earlier.iter().zip(complete).find(|(_, complete)| !complete) {
-        return Err(missing(manifest, &format!("backup '{label}', which it needs, is not complete any more")));
+        return Err(missing(manifest, &format!("backup '{label}', which it needs, is no longer complete")));
     }
     let sizes: HashMap<&str, u64> = files.iter().map(|file| (file.path.as_str(), file.size)).collect();
     let mut bundles: BTreeMap<u64, u64> = BTreeMap::new();
@@ -86,7 +86,9 @@ fn check_size(
         path.as_str().strip_prefix(directory.as_str()).map_or(path.as_str(), |name| name.trim_start_matches('/'));
     let text = match sizes.get(name) {
         Some(size) if fits(*size) => return Ok(()),
-        Some(size) => format!("file '{}' has {size} bytes and not what was written", repo.storage.display(path)),
+        Some(size) => {
+            format!("file '{}' has {size} byte(s) instead of the size that was written", repo.storage.display(path))
+        }
         None => format!("file '{}' is missing", repo.storage.display(path)),
     };
     Err(missing(manifest, &text))

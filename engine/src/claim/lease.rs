@@ -17,7 +17,7 @@ use crate::{Error, ErrorCode, Result, side_by_side};
 /// Renewals are too frequent to sync: after a crash of the machine nobody misses one.
 const RENEWAL: WriteOptions = WriteOptions { atomic: true, sync_file: false, sync_path: false };
 
-/// Where a claim is.
+/// The location of a claim.
 pub(super) struct Place {
     pub(super) storage: Arc<dyn RepoStorage>,
     pub(super) cipher: Cipher,
@@ -25,7 +25,7 @@ pub(super) struct Place {
     pub(super) path: RepoPath,
 }
 
-/// How often a claim is renewed at once before the repository counts as too slow.
+/// How often a claim is renewed without a pause until the repository counts as too slow.
 const RENEWALS_MAX: u32 = 4;
 
 /// What the threads of a command know about its claim.
@@ -54,7 +54,7 @@ fn now_ms() -> u64 {
     now.tv_sec.cast_unsigned().saturating_mul(1000).saturating_add(now.tv_nsec.cast_unsigned() / 1_000_000)
 }
 
-/// How long ago that was.
+/// Returns the time that has passed since `since_ms`.
 fn age(since_ms: u64) -> Duration {
     Duration::from_millis(now_ms().saturating_sub(since_ms))
 }
@@ -153,7 +153,8 @@ impl Lease {
         self.look(&state)?;
         state.claim.beat += 1;
         self.write(&self.place.path, &state.claim)?;
-        // Others may have taken it away before this write brought it back. As at first: who sees another's gives up
+        // Others may have removed the claim before this write created it again. The rule is the same as for a new
+        // claim: a process that sees another's claim gives up
         if age(confirmed.min(started)) >= self.timing.trusted && self.has_other()? {
             self.lost.store(true, Ordering::SeqCst);
             self.place.storage.remove(&self.place.path)?;
@@ -163,7 +164,7 @@ impl Lease {
         Ok(())
     }
 
-    /// Whether another process has a claim on the stanza.
+    /// Returns whether another process has a claim on the stanza.
     fn has_other(&self) -> Result<bool> {
         let others = super::find_others(&*self.place.storage, &self.place.stanza, &self.exec_id)?;
         Ok(others.is_some_and(|others| !others.is_empty()))
@@ -194,7 +195,7 @@ impl Lease {
             if age(self.confirmed_ms.load(Ordering::SeqCst)) < self.timing.trusted {
                 return Ok(());
             }
-            // The process may stand still in the middle of it: then it has to look once more
+            // The process may be stopped during the renewal. Then it has to check again
             self.renew()?;
         }
         Err(Error::new(

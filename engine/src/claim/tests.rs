@@ -143,7 +143,7 @@ fn name_that_the_store_refuses_is_refused_under_a_claim() {
     let (_, repo) = repo(None);
     let claim = acquire(&repo, &Claimant::on_host("a", SILENT)).unwrap();
     let inner = ObjectStorage::new(Arc::new(InMemory::new()), "/repo", 1 << 20, &[]).unwrap();
-    let refused = RepoPath::new("backup/demo/bell\u{7}").unwrap();
+    let refused = RepoPath::new(format!("backup/demo/{}", "a".repeat(1024))).unwrap();
     let expected = inner.check_name(&refused).unwrap_err();
     let guarded = claim.guard(&Repo { storage: Arc::new(inner), ..repo.clone() });
     assert_eq!(guarded.storage.check_name(&refused).unwrap_err().message, expected.message);

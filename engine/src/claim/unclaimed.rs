@@ -64,7 +64,7 @@ pub fn last_change(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<
 /// [`ErrorCode::LockAcquire`] if it changes, and errors of listing.
 pub fn watch(repo: &Repo, stanza: &Stanza, label: &BackupLabel, cancel: &CancelToken) -> Result<()> {
     let before = files(repo, stanza, label)?;
-    crate::info!("unfinished backup '{label}' is watched for {}s, to see whether it runs", WATCH.as_secs());
+    crate::info!("watch unfinished backup '{label}' for {}s to see whether it is running", WATCH.as_secs());
     let start = Instant::now();
     while start.elapsed() < WATCH {
         cancel.sleep(LOOK)?;

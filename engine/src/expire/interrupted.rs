@@ -49,10 +49,10 @@ impl Task<'_> {
         let stay = plan.keep_sets(&fulls, facts);
         let Some(first) = stay.first() else { return Ok(()) };
         let labels: Vec<&str> = running.iter().map(AsRef::as_ref).collect();
-        let text = format!("unfinished backup {} may run on another host and be based on it", labels.join(", "));
+        let text = format!("unfinished backup {} may be running on another host and be based on it", labels.join(", "));
         if self.settings.set.is_some() {
             return Err(Error::new(ErrorCode::LockAcquire, format!("backup {first} cannot be expired: {text}"))
-                .hint("wait until it has ended. Where none runs, the next backup removes what is left of it."));
+                .hint("wait until it has ended. If none is running, the next backup removes the unfinished one."));
         }
         crate::warn!("repo{}: backup {first} is not expired: {text}", self.repo.key);
         Ok(())
@@ -99,7 +99,7 @@ impl Task<'_> {
                 manifest.data.prior.is_some_and(|prior| !plan.kept.iter().any(|backup| backup.label == prior))
             }
             Err(error) => {
-                crate::warn!("unfinished backup {label} is left as it is: {error}");
+                crate::warn!("unfinished backup {label} is left unchanged: {error}");
                 false
             }
         }

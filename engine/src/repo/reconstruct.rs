@@ -40,7 +40,7 @@ pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reco
             ErrorCode::PathMissing,
             format!("listing of '{directory}' is empty but backup.info was read from it"),
         )
-        .hint("does the server, or a gateway before it, answer listings wrongly?"));
+        .hint("does the server, or a gateway in front of it, return wrong listings?"));
     }
     let labels = labels_of(&names);
     let removed = remove_missing(repo, stanza, &mut info)?;

@@ -166,7 +166,7 @@ fn check_files(
         if metadata(&shown)?.is_some_and(|metadata| !metadata.is_file()) {
             return Err(Error::new(
                 ErrorCode::FileExists,
-                format!("unable to restore file '{shown}' because something that is not a regular file has its name"),
+                format!("unable to restore file '{shown}' because it exists and is not a regular file"),
             ));
         }
         let is_own = || leads_to(&pg_absolute(settings.pg_path, &directory.target.name), &real);

@@ -55,17 +55,16 @@ fn difference(pg_path: &str, history: &[PgHistory], version_force: Option<PgVers
         match control_file::read(Path::new(pg_path), version_force) {
             Ok(control) => {
                 let known = history.iter().any(|known| known.system_id == control.system_id);
-                return Ok(
-                    (!known).then(|| format!("its system identifier {} is not one of this stanza", control.system_id))
-                );
+                return Ok((!known)
+                    .then(|| format!("its system identifier {} does not belong to this stanza", control.system_id)));
             }
             // Damage is a reason to restore
-            Err(error) => detail!("unable to tell the cluster by '{control}': {error}"),
+            Err(error) => detail!("unable to identify the cluster from '{control}': {error}"),
         }
     }
     let Some(version) = version(pg_path)? else { return Ok(None) };
     let known = history.iter().any(|known| known.version == version);
-    Ok((!known).then(|| format!("its version {version} is not one of this stanza")))
+    Ok((!known).then(|| format!("its version {version} does not belong to this stanza")))
 }
 
 /// Returns the version in `PG_VERSION`; `None` if the file is missing or unreadable.

@@ -80,7 +80,7 @@ fn judge(need: &Need, room: Room) -> Result<()> {
         return Err(Error::new(ErrorCode::FileWrite, format!("not enough space to restore: {text}")));
     }
     match room.is_plain {
-        true => warn!("the space may not suffice unless files that have other names are right already: {text}"),
+        true => warn!("the space may not suffice unless files with several names are already correct: {text}"),
         false => warn!("the space may not suffice unless the file system compresses: {text}"),
     }
     Ok(())

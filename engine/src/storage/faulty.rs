@@ -1,4 +1,4 @@
-//! A storage that fails on purpose, for tests of what happens when a repository does.
+//! A storage that fails on request, for tests of failing repositories.
 
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{Entry, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions};
 use crate::{Error, ErrorCode, Result};
 
-/// One kind of call.
+/// A type of call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// [`RepoStorage::info`] and [`RepoStorage::link_destination`].
@@ -32,7 +32,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// Whether the call changes the repository.
+    /// Returns whether the call changes the repository.
     pub fn changes(self) -> bool {
         !matches!(self, Op::Info | Op::List | Op::Read)
     }
@@ -43,7 +43,7 @@ impl Op {
 enum Fault {
     /// The nth call (from 1) of this kind, once.
     Nth(Op, u64),
-    /// The nth call (from 1) of this kind, once, and only after it has done its work.
+    /// The nth call (from 1) of this type, once, and only after it has done its work.
     Lost(Op, u64),
     /// The nth changing call (from 1) and every call after it, as if the process had died there.
     CrashAt(u64),
@@ -61,7 +61,7 @@ struct State {
 }
 
 impl State {
-    /// Remembers a call and says what befalls it.
+    /// Records a call and returns the fault that applies.
     fn call(&mut self, op: Op, path: &RepoPath) -> Option<Fault> {
         self.calls.push((op, path.clone()));
         let same = self.calls.iter().filter(|(called, _)| *called == op).count() as u64;
@@ -78,7 +78,7 @@ impl State {
 /// A function that runs at a call.
 type Hook = Arc<dyn Fn(Op, &RepoPath) + Send + Sync>;
 
-/// Passes calls on to another storage and fails those that it was told to.
+/// Passes calls on to another storage and fails the requested ones.
 #[derive(Clone)]
 pub struct FaultyStorage {
     inner: Arc<dyn RepoStorage>,
@@ -122,7 +122,7 @@ impl FaultyStorage {
         self
     }
 
-    /// The nth call (from 1) of this kind does its work and fails all the same, as when a server's answer is lost.
+    /// Lets the nth call (from 1) of this type do its work and fail nevertheless, as if a server's answer were lost.
     #[must_use]
     pub fn lose_reply(self, op: Op, n: u64) -> Self {
         self.with(|state| state.faults.push(Fault::Lost(op, n)));

@@ -170,7 +170,7 @@ impl Endpoint {
         };
         reqwest::Url::parse(&url).map_err(|error| {
             Error::new(ErrorCode::HostConnect, format!("unable to get address for '{host}': {error}"))
-                .hint("with an IP address as endpoint, path-style addresses are needed.")
+                .hint("an IP address as endpoint requires path-style addresses.")
                 .cause(error)
         })?;
         Ok(url)

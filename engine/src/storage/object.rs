@@ -1,9 +1,9 @@
-//! Repositories in object stores: one driver over every store that the `object_store` crate reaches.
+//! Repositories in object stores: one driver for every store that the `object_store` crate reaches.
 //!
-//! An object appears whole and durable or not at all, so the write options of [`super::WriteOptions`] are met by every
-//! write. Small files are one request. Larger ones go up in parts, several of them in flight, while the worker thread
-//! hashes and compresses the next: memory is bounded by part size times parts in flight. Reading runs ahead of the reader
-//! by a few chunks for the same reason.
+//! An object appears complete and durable or not at all, so every write satisfies any [`super::WriteOptions`]. Small
+//! files are one request. Larger files are uploaded in parts, several of them in flight, while the worker thread hashes
+//! and compresses the next. Memory is bounded by part size times parts in flight. Reads run a few chunks ahead of the
+//! reader for the same reason.
 
 mod error;
 pub(crate) mod key;
@@ -31,13 +31,13 @@ use super::{
 };
 use crate::{Error, ErrorCode, Result};
 
-/// Parts that may be on their way at the same time, over all files, since each is held in memory.
+/// The maximum number of parts in flight, over all files, because each is held in memory.
 const PARTS_IN_FLIGHT_MAX: usize = 8;
 
 /// The longest name of an object, in all stores.
 const NAME_SIZE_MAX_BYTES: usize = 1024;
 
-/// Where requests name the bucket or account (`repo-s3-uri-style`, `repo-azure-uri-style`).
+/// How requests address the bucket or account (`repo-s3-uri-style`, `repo-azure-uri-style`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UriStyle {
     /// In the host: `https://bucket.endpoint/`.
@@ -50,7 +50,7 @@ pub enum UriStyle {
 #[derive(Clone)]
 pub struct ObjectStorage {
     store: Arc<dyn ObjectStore>,
-    /// Key prefix of the repository without slashes at its ends; empty for the whole bucket.
+    /// Key prefix of the repository without surrounding slashes; empty for the whole bucket.
     prefix: String,
     part_size_bytes: usize,
     tags: TagSet,
@@ -63,7 +63,7 @@ pub struct ObjectStorage {
 }
 
 impl ObjectStorage {
-    /// A repository at `repo_path` (pgBackRest's `repo-path`, e.g. `/demo`) of a store. Files larger than
+    /// Creates a repository at `repo_path` (pgBackRest's `repo-path`, e.g. `/demo`) of a store. Files larger than
     /// `part_size_bytes` are written in parts of that size.
     ///
     /// # Errors
@@ -156,7 +156,7 @@ impl ObjectStorage {
         if error.code != ErrorCode::Protocol {
             return Err(error);
         }
-        // A range that begins at the end or past it is an error for a store and an empty read for a file system
+        // A range that begins at or past the end is an error for a store and an empty read for a file system
         match self.find(path).await {
             Ok(Some(info)) if info.size <= range.offset => Ok(Some(Box::new(io::empty()))),
             Ok(None) if range.offset > 0 => Ok(None),
@@ -164,7 +164,7 @@ impl ObjectStorage {
         }
     }
 
-    /// Removes objects, a thousand with one request where the store has such a thing.
+    /// Removes objects, a thousand per request if the store supports that.
     async fn remove_each(&self, locations: BoxStream<'static, object_store::Result<Path>>) -> object_store::Result<()> {
         let mut removed = self.store.delete_stream(locations);
         while let Some(result) = removed.next().await {
@@ -230,7 +230,7 @@ impl RepoStorage for ObjectStorage {
             .common_prefixes
             .iter()
             .map(|prefix| Entry { name: file_name(prefix), kind: EntryKind::Path, size: 0, modified: 0, version: None })
-            // Some servers and tools mark a directory by an empty object of its own name, which is nothing in it
+            // Some servers and tools mark a directory by an empty object of its own name, which is not an entry of it
             .chain(result.objects.iter().filter(|meta| meta.location != key).map(|meta| Entry {
                 name: file_name(&meta.location),
                 kind: EntryKind::File,
@@ -240,7 +240,7 @@ impl RepoStorage for ObjectStorage {
             }))
             .collect();
         entries.sort_by(|a, b| a.name.cmp(&b.name));
-        // A store has no directories: one without entries is one that is not there
+        // A store has no directories: one without entries does not exist
         Ok((!entries.is_empty()).then_some(entries))
     }
 
@@ -262,7 +262,7 @@ impl RepoStorage for ObjectStorage {
         let found = self.store.list_with_offset(Some(&key), &offset).map_ok(|meta| meta.location);
         let found: Vec<Path> =
             self.wait(found.try_collect()).map_err(|error| self.fail("list file info for path", path, error))?;
-        // What lies deeper is listed too
+        // Deeper objects are listed too
         let depth = key.parts().count() + 1;
         let direct = found.iter().filter(|location| location.parts().count() == depth);
         let mut names: Vec<String> = direct.map(file_name).collect();
@@ -282,7 +282,7 @@ impl RepoStorage for ObjectStorage {
         let (sender, answer) = std::sync::mpsc::sync_channel(1);
         let (storage, path) = (self.clone(), path.clone());
         self.runtime.spawn(async move {
-            // Nobody may want it any more
+            // The receiver may be gone
             let _ = sender.send(storage.open(&path, range).await);
         });
         PendingRead::later(answer)

@@ -134,7 +134,7 @@ impl<'a> Reached<'a> {
         if let Some(first) = self.passed_over.first() {
             let (count, prefix) = (self.passed_over.len(), self.prefix);
             crate::warn!(
-                "{count} object(s) or path(s) below '/{prefix}' can't be reached and are passed over, first {first:?}"
+                "{count} object(s) or path(s) below '/{prefix}' can't be reached and are ignored, first {first:?}"
             );
         }
     }

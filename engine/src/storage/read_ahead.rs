@@ -52,7 +52,7 @@ impl PendingRead {
         match self.0 {
             Pending::Opened(opened) => opened,
             Pending::Later(answer) => slots::waiting(|| answer.recv())
-                .map_err(|error| Error::new(ErrorCode::Kernel, "a read was given up without an answer").cause(error))?,
+                .map_err(|error| Error::new(ErrorCode::Kernel, "a read ended without an answer").cause(error))?,
         }
     }
 }

@@ -298,7 +298,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
-    use engine::lock::{Lock, LockType};
+    use engine::lock::{Lock, LockRequest, LockType};
     use engine::repo::{Repo, info_files};
     use engine::storage::memory::MemoryStorage;
     use engine::storage::{self, WriteOptions};
@@ -370,7 +370,8 @@ mod tests {
         /// Takes the lock like a worker that a call with this id started.
         fn worker(&self, exec_id: &str) -> Lock {
             let Background { lock_path, stanza, .. } = &self.background;
-            Lock::acquire(lock_path, stanza, &[LockType::Archive], &[1], exec_id).expect("lock")
+            Lock::acquire(LockRequest { lock_path, stanza, kinds: &[LockType::Archive], repo_keys: &[1], exec_id })
+                .expect("lock")
         }
 
         /// `launch` does everything that the worker does before it ends.

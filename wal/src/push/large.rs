@@ -121,7 +121,7 @@ fn compress(
 }
 
 fn send(piece: &[u8], pieces: &SyncSender<Vec<u8>>) -> Result<()> {
-    pieces.send(piece.to_vec()).map_err(|_| Error::new(ErrorCode::FileWrite, "nobody takes the compressed WAL"))
+    pieces.send(piece.to_vec()).map_err(|_| Error::new(ErrorCode::FileWrite, "no thread accepts the compressed WAL"))
 }
 
 /// The repositories' ends of the segment.

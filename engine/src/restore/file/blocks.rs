@@ -90,8 +90,8 @@ impl FileContext<'_> {
         };
         if stored.missing > 0 {
             warn!(
-                "the last {} byte(s) of the stored form of '{path}' are missing; they are not needed, and what is restored is \
-                 proven by its checksum",
+                "the last {} byte(s) of the stored form of '{path}' are missing; they are not needed, and the checksum \
+                 confirms the restored content",
                 stored.missing
             );
         }

@@ -83,7 +83,7 @@ fn stored(asked: &Asked, head: &Parts, body: Option<&[u8]>) -> Result<()> {
     }
     let found = header(&head.headers, CONTENT_MD5.as_str()).unwrap_or_default();
     let text = format!("the server stored something else than was sent: its checksum is {found}");
-    Err(Error::new(ErrorCode::Checksum, text).hint("does a gateway or a proxy change what it passes on?"))
+    Err(Error::new(ErrorCode::Checksum, text).hint("does a gateway or a proxy change the data?"))
 }
 
 /// Checks that the answer reports every object of a removal, and no other. (If the request itself is refused, its

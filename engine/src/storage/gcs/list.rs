@@ -94,7 +94,7 @@ impl Page {
             objects.extend(reached.object(text(item, "name")?)?.map(|location| (location, item)));
         }
         for found in of("prefixes") {
-            let found = found.as_str().ok_or_else(|| foreign("a prefix in it is no text"))?;
+            let found = found.as_str().ok_or_else(|| foreign("a prefix in it is not a string"))?;
             prefixes.extend(reached.common_prefix(found)?);
         }
         reached.warn();

@@ -209,7 +209,7 @@ async fn media(
     let mut call = Call::new(Method::GET, api.object_path(Some(location)), &query);
     if let Some(range) = range {
         let value = HeaderValue::from_str(&range);
-        let value = value.map_err(|_| EngineError::new(ErrorCode::Assert, format!("'{range}' is no range")))?;
+        let value = value.map_err(|_| EngineError::new(ErrorCode::Assert, format!("'{range}' is not a range")))?;
         call.headers.insert(header::RANGE, value);
     }
     let response = api.stream(call).await?;

@@ -89,7 +89,7 @@ async fn check(api: &Api, location: &Path, answer: &Value, crc: u32, size: u64) 
     let error = Error::new(ErrorCode::Format, text);
     Err(match api.send(Call::new(Method::DELETE, api.object_path(Some(location)), &[])).await {
         Ok(_) => error,
-        Err(other) => error.hint(format!("it has to be removed, which failed: {other}")),
+        Err(other) => error.hint(format!("it must be removed, but that failed: {other}")),
     }
     .into())
 }

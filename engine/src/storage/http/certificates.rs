@@ -40,9 +40,8 @@ pub(super) fn trusted(file: Option<&Path>, path: Option<&Path>) -> Result<Option
 
 fn without(place: &Path) -> Error {
     let place = place.display();
-    Error::new(ErrorCode::Crypto, format!("unable to load certificates from '{place}': it holds no certificate")).hint(
-        "only the certificates of repo-storage-ca-file and repo-storage-ca-path are trusted where one of them is set.",
-    )
+    Error::new(ErrorCode::Crypto, format!("unable to load certificates from '{place}': it holds no certificate"))
+        .hint("if repo-storage-ca-file or repo-storage-ca-path is set, only their certificates are trusted.")
 }
 
 /// Returns the certificates of all files in a directory. OpenSSL only reads the files that it looks up, so an
@@ -57,7 +56,7 @@ fn in_path(path: &Path) -> Result<Vec<Certificate>> {
         }
         match in_file(&entry) {
             Ok(certificates) => found.extend(certificates),
-            Err(error) => crate::warn!("certificate file is passed over: {}", error.message),
+            Err(error) => crate::warn!("skip certificate file: {}", error.message),
         }
     }
     Ok(found)

@@ -87,7 +87,7 @@ impl From<Error> for Wrong {
 /// The error for an answer that can't be the store's.
 pub(crate) fn foreign(why: &str) -> Error {
     Error::new(ErrorCode::Format, format!("the answer is not the store's: {why}"))
-        .hint("does a gateway or a proxy answer in the place of the store, or is the endpoint that of something else?")
+        .hint("does a gateway or a proxy answer instead of the store, or is the endpoint wrong?")
 }
 
 /// The parts of a request on which the answer depends.

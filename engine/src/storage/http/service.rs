@@ -131,7 +131,7 @@ fn led_elsewhere(status: StatusCode, headers: &HeaderMap) -> Option<Error> {
     let region = headers.get("x-amz-bucket-region").and_then(|region| region.to_str().ok());
     let hint = match region {
         Some(region) => format!("the bucket is in the region '{region}'."),
-        None => "is the region or the endpoint of the repository wrong, or a gateway in between that asks for a login?"
+        None => "is the region or the endpoint of the repository wrong, or does a gateway in between ask for a login?"
             .to_owned(),
     };
     Some(Error::new(ErrorCode::Protocol, text).hint(hint))

@@ -76,7 +76,7 @@ impl<T: Clone> Kept<T> {
             (Err(failure), Some(Token { value, validity: Some(validity) }))
                 if SystemTime::now() < validity.expires_at =>
             {
-                crate::debug!("unable to renew the token that is in use, which is tried again: {failure}");
+                crate::debug!("unable to renew the token in use, will be retried: {failure}");
                 validity.renew_at = SystemTime::now() + ASK_AGAIN;
                 Ok(value.clone())
             }

@@ -101,7 +101,7 @@ fn stored(asked: &Asked, head: &Parts, body: Option<&[u8]>) -> Result<()> {
         return Ok(());
     }
     let text = format!("the server stored something else than was sent: its ETag is {tag}");
-    Err(Error::new(ErrorCode::Checksum, text).hint("does a gateway or a proxy change what it passes on?"))
+    Err(Error::new(ErrorCode::Checksum, text).hint("does a gateway or a proxy change the data?"))
 }
 
 /// Returns whether the server encrypts in a way in which ETags are not checksums.

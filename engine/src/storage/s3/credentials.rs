@@ -133,7 +133,7 @@ impl Source {
             Source::Process { command, limit } => {
                 let (command, limit) = (command.clone(), *limit);
                 let asked = tokio::task::spawn_blocking(move || ask_process(&command, limit)).await;
-                let stopped = |error| Error::new(ErrorCode::Execute, "credential command was given up").cause(error);
+                let stopped = |error| Error::new(ErrorCode::Execute, "credential command was abandoned").cause(error);
                 Ok(asked.map_err(stopped)??)
             }
         }
@@ -202,7 +202,7 @@ pub(crate) fn of_web_identity(root: &Element) -> Result<Issued> {
     let found = root
         .child("AssumeRoleWithWebIdentityResult")
         .and_then(|result| result.child("Credentials"))
-        .ok_or_else(|| Error::new(ErrorCode::Format, "the token service's answer holds no credentials"))?;
+        .ok_or_else(|| Error::new(ErrorCode::Format, "the token service's answer contains no credentials"))?;
     let credential = AwsCredential {
         key_id: found.required("AccessKeyId")?.to_owned(),
         secret_key: found.required("SecretAccessKey")?.to_owned(),
@@ -215,9 +215,8 @@ pub(crate) fn of_web_identity(root: &Element) -> Result<Issued> {
 fn request(method: Method, url: &str) -> Answer<HttpRequest> {
     let mut request = HttpRequest::new(HttpRequestBody::empty());
     *request.method_mut() = method;
-    *request.uri_mut() = url
-        .parse()
-        .map_err(|_| Error::new(ErrorCode::Format, "the address of the service of credentials is not valid"))?;
+    *request.uri_mut() =
+        url.parse().map_err(|_| Error::new(ErrorCode::Format, "the address of the credential service is not valid"))?;
     Ok(request)
 }
 

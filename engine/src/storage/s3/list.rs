@@ -108,7 +108,7 @@ pub(crate) fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListRes
     let page_token = if is_truncated(page, "ListBucketResult", prefix)? {
         let token = page.child("NextContinuationToken").map(|token| token.text.clone()).unwrap_or_default();
         if token.is_empty() {
-            return Err(foreign("the listing is not at its end and does not say where it goes on"));
+            return Err(foreign("the listing is incomplete and does not say where it continues"));
         }
         Some(token)
     } else {

@@ -238,7 +238,7 @@ impl Transport for SshTransport {
     fn cut(&self) {
         // Discards what waits in the socket, even if the session would close it only later or not at all
         if let Err(error) = rustix::net::connect_unspec(&self.socket) {
-            crate::debug!("unable to cut SFTP connection: {error}");
+            crate::debug!("unable to shut down SFTP connection: {error}");
             // Not every system supports that; at least nothing more is sent
             let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         }
@@ -360,7 +360,7 @@ async fn start(settings: &SftpSettings, session: Handle<ServerCheck>, socket: Ow
     })?;
     if !client.can_sync() {
         crate::warn!(
-            "SFTP server '{}' does not offer fsync@openssh.com: files are durable only when it makes them so by itself",
+            "SFTP server '{}' does not offer fsync@openssh.com: files are durable only if the server syncs them itself",
             settings.address()
         );
     }
