@@ -3,6 +3,7 @@
 //! Only stored bytes are compared with their checksums; nothing is restored. The result is a report and not an error:
 //! the command succeeds regardless of it. Source: pgBackRest `src/command/verify/verify.c`.
 
+mod backup_wal;
 mod file;
 mod info_file;
 mod known;
@@ -261,6 +262,14 @@ fn verify(
         }
     }
     errors += plan.errors;
+    let is_wanted = |label: &BackupLabel| settings.set.as_ref().is_none_or(|set| set == label.as_ref());
+    for backup in plan.backups.iter_mut().filter(|backup| is_wanted(&backup.label)) {
+        if let Some(entry) = backup_info.backups.get(&backup.label)
+            && !backup_wal::check(backup, entry, &archive_info.history, &plan.archives)
+        {
+            errors += 1;
+        }
+    }
     let text = report::render(&plan.archives, &plan.backups, settings.verbose);
     Ok(Findings { text, errors, half_whole: plan.half_whole })
 }

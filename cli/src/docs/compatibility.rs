@@ -91,7 +91,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "restore",
-        "A destination that contains the data directory or a repository, spool, lock or log path is refused [070]. So is a restore that would remove another cluster [040]. Links are resolved first.",
+        "A destination that contains the data directory or a repository, spool, lock or log path, or is in the data directory of another cluster, is refused [070]. So are a data directory among the backups or the archive of a repository [040] and a restore that would remove another cluster [040]. Links are resolved first.",
     ),
     ("restore", "`--delta` does not overwrite a cluster that never belonged to the stanza [051]. `--force` allows it."),
     (
@@ -234,6 +234,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
     (
         "verify",
         "An unreadable first WAL segment, or a name with another compression, is an ordinary fault. pgBackRest ends without a report.",
+    ),
+    (
+        "verify",
+        "A backup is invalid if a WAL segment between its start and its stop is missing. pgBackRest does not check it.",
     ),
     ("verify", "`--set` checks WAL of the backup's own cluster only."),
     (

@@ -100,6 +100,14 @@ fn check_keep_out(
             data_dir.display()
         )));
     }
+    let other_cluster = |path: &&Path| *path != data_dir && is_cluster(path);
+    if !is_data_dir && let Some(cluster) = real.ancestors().skip(1).find(other_cluster) {
+        return Err(refused(format!(
+            "link '{link}' destination '{}' is in the data directory '{}' of another cluster",
+            directory.path,
+            cluster.display()
+        )));
+    }
     for (place, place_real) in keep_out {
         let (what, path) = (place.what, place.path.display());
         match is_data_dir {
@@ -107,6 +115,15 @@ fn check_keep_out(
                 return Err(Error::new(
                     ErrorCode::PathNotEmpty,
                     format!("unable to restore to path '{}' because it contains the {what} '{path}'", directory.path),
+                ));
+            }
+            // The rest of the repository's path may be shared with others
+            true if place.is_repository
+                && ["archive", "backup"].iter().any(|part| real.starts_with(place_real.join(part))) =>
+            {
+                return Err(Error::new(
+                    ErrorCode::PathNotEmpty,
+                    format!("unable to restore to path '{}' because it is in the {what} '{path}'", directory.path),
                 ));
             }
             false if place_real.starts_with(real) => {
@@ -426,6 +443,31 @@ mod tests {
         place.link("backup", "pg/backup");
         place.dir("pg/backup/repo");
         assert_eq!(code(place.check(&[])), ErrorCode::PathNotEmpty);
+    }
+
+    #[test]
+    fn data_directory_among_the_backups_of_a_repository_is_refused() {
+        let place = Place::new();
+        place.dir("backup/repo/backup/demo/20260101-000000F");
+        for (pg, is_refused) in [("backup/demo/20260101-000000F", true), ("archive/x", true), ("restored", false)] {
+            fs::remove_dir(place.text("pg")).or_else(|_| fs::remove_file(place.text("pg"))).unwrap();
+            place.dir(&format!("backup/repo/{pg}"));
+            place.link("pg", &format!("backup/repo/{pg}"));
+            let result = place.check_with(false, &[], "ts", |_| {});
+            assert_eq!(result.is_err_and(|error| error.code == ErrorCode::PathNotEmpty), is_refused, "{pg}");
+        }
+    }
+
+    #[test]
+    fn tablespace_in_the_data_directory_of_another_cluster_is_refused() {
+        let place = Place::new();
+        place.file("other/PG_VERSION");
+        place.file("other/global/pg_control");
+        for spaces in ["other", "other/base/ts"] {
+            let error = place.check_with(false, &[], spaces, |_| {}).unwrap_err();
+            assert!(error.message.contains("of another cluster"), "{error}");
+        }
+        place.check_with(false, &[], "beside", |_| {}).unwrap();
     }
 
     #[test]
