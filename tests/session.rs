@@ -324,7 +324,7 @@ fn client_certificate_service_and_revocation_list_count_as_for_psql() {
     space.write("tls/number", "01\n");
     space.write(
         "tls/ca.conf",
-        &format!(
+        format!(
             "[ca]\ndefault_ca=d\n[d]\ndatabase={folder}index.txt\ncrlnumber={folder}number\ndefault_md=sha256\n\
              default_crl_days=2\ncertificate={folder}ca.crt\nprivate_key={folder}ca.key\ncrl_extensions=e\n[e]\n\
              authorityKeyIdentifier=keyid:always\n"
@@ -378,7 +378,7 @@ fn client_certificate_service_and_revocation_list_count_as_for_psql() {
     agree(&[("PGSERVICE", "main"), file, ("PGHOST", "192.0.2.1")], true);
     agree(&[("PGSERVICE", "elsewhere"), file, own[3], own[4]], false);
     agree(&[("PGSERVICE", "none"), file, local], false);
-    fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     agree(&own, false);
 }
 
