@@ -126,7 +126,8 @@ fn terminate(lock_path: &Path, stanza: Option<&Stanza>) -> Result<()> {
     for name in names.iter().filter(|name| is_lock_name(name, stanza)) {
         let path = lock_path.join(name);
         let LockStatus::Valid(content) = read_holder(&path) else {
-            // Only if no process holds it: one that has just taken it would hold a lock that nobody sees
+            // Only if no process holds the lock. A process that has just taken it would otherwise hold an invisible
+            // lock
             remove_unlocked(&path);
             crate::warn!("unable to read lock file {}/{name}", lock_path.display());
             continue;
@@ -219,7 +220,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("main-backup-1.lock");
         let mut bystander = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        // Left over by a process whose number another one has now, and read as pgBackRest does: under an exclusive lock
+        // A file that a dead process has left, whose process id now belongs to another process. It is being read under
+        // an exclusive lock, as pgBackRest reads it
         fs::write(&path, format!(r#"{{"execId":"1-00000000","pid":{}}}"#, bystander.id())).unwrap();
         let reading = fs::File::open(&path).unwrap();
         rustix::fs::flock(&reading, rustix::fs::FlockOperation::LockExclusive).unwrap();

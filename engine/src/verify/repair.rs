@@ -122,7 +122,7 @@ pub(super) fn run(
         let Some(repair) = look_again(repo, file, cipher, cancel)? else { continue };
         repair.write(repo)?;
         if look_again(repo, file, cipher, cancel)?.is_some() {
-            let text = format!("'{}' is not whole after it was repaired", repo.storage.display(&repair.to));
+            let text = format!("'{}' is not intact after it was repaired", repo.storage.display(&repair.to));
             return Err(Error::new(ErrorCode::FileWrite, text));
         }
         info!("repaired '{}' from '{}'", repo.storage.display(&repair.to), repo.storage.display(&repair.from));

@@ -63,7 +63,7 @@ pub fn get<W: FnMut() -> bool>(
         Err(error) if error.code == ErrorCode::Term => Err(error),
         Err(error) => {
             engine::warn!(
-                "unable to get WAL file '{wal_segment}' by way of the spool, so the repository is asked directly: [{}] {error}",
+                "unable to get WAL file '{wal_segment}' through the spool, getting it from the repository directly: [{}] {error}",
                 error.code
             );
             super::get_into(claim, &open(), cluster, wal_segment)
@@ -156,7 +156,7 @@ fn from_spool<W: FnMut() -> bool>(
                     believed = true;
                     worker = started;
                 }
-                Err(error) if found => engine::warn!("unable to get WAL files ahead: [{}] {error}", error.code),
+                Err(error) if found => engine::warn!("unable to prefetch WAL files: [{}] {error}", error.code),
                 Err(error) => return Err(error),
             }
         }
