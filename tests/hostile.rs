@@ -1,35 +1,14 @@
 //! Repositories that someone has modified on purpose, with valid checksums, so that only the values reveal it.
 
+mod bombs;
+mod limited;
 mod mutate;
 mod repositories;
 mod secrets;
 mod sizes;
 
-use std::path::Path;
-
-use crate::env::{Run, Space};
-
-/// Memory that a command may use for its data, whatever it reads.
-const MEMORY_BYTES: u64 = 200 << 20;
-/// The largest file that a command may write.
-const FILE_BYTES: u64 = 512 << 20;
-/// A guard against endless loops, far above the time of any command.
-const TIME_LIMIT_S: u32 = 120;
-
-/// Runs `program` within [`MEMORY_BYTES`]. A program that allocates more aborts.
-pub fn run_limited(space: &Space, program: &Path, arguments: &[String]) -> Run {
-    let mut all = vec![
-        format!("--data={MEMORY_BYTES}"),
-        format!("--fsize={FILE_BYTES}"),
-        "--core=0".to_owned(),
-        "timeout".to_owned(),
-        "--kill-after=5".to_owned(),
-        TIME_LIMIT_S.to_string(),
-        program.to_str().expect("temporary paths are UTF-8").to_owned(),
-    ];
-    all.extend_from_slice(arguments);
-    space.run("prlimit", &all)
-}
+pub use self::limited::run_limited;
+use crate::env::Run;
 
 /// Checks that the command ended by itself: no panic, no abort because of memory, no endless loop.
 #[track_caller]

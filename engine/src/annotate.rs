@@ -11,16 +11,16 @@ use crate::repo::reconstruct::load_backup_info_reconstruct;
 use crate::repo::{Repo, info_files};
 use crate::{CancelToken, Error, ErrorCode, Result};
 
-/// What to annotate.
+/// The settings of `annotate`.
 #[derive(Clone, Debug)]
 pub struct AnnotateSettings {
     /// The stanza.
     pub stanza: Stanza,
     /// The backup.
     pub label: BackupLabel,
-    /// Keys and texts; an empty text removes an annotation.
+    /// Keys and texts. An empty text removes an annotation.
     pub annotation: BTreeMap<String, String>,
-    /// Who works on the stanza.
+    /// The identity of this process for claims.
     pub claimant: Claimant,
 }
 
@@ -56,13 +56,13 @@ pub fn annotate(repos: &[Repo], settings: &AnnotateSettings, cancel: &CancelToke
 
 fn annotate_in(repo: &Repo, settings: &AnnotateSettings, cancel: &CancelToken) -> Result<bool> {
     let AnnotateSettings { stanza, label, annotation, claimant } = settings;
-    // Nothing is written where the backup is not
+    // A repository without the backup is not changed
     if !load_backup_info_reconstruct(repo, stanza)?.info.backups.contains_key(label) {
         return Ok(false);
     }
     let claim = Claim::acquire(repo, stanza, claimant, "annotate", cancel)?;
     let repo = &claim.guard(repo);
-    // A backup or expire of another host may have changed it before
+    // A backup or expire on another host may have changed it before the claim
     let mut info = load_backup_info_reconstruct(repo, stanza)?.info;
     let Some(backup) = info.backups.get_mut(label) else { return Ok(false) };
     crate::info!("backup set '{label}' to annotate found in repo{}", repo.key);

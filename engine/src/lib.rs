@@ -8,6 +8,7 @@ pub mod cancel;
 pub mod check;
 pub mod claim;
 pub mod control;
+pub mod decode;
 pub mod ending;
 pub mod expire;
 #[doc(hidden)]

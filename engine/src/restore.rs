@@ -1,5 +1,5 @@
-//! Restores a backup: chooses the set, prepares the target directories, copies files in parallel, writes the recovery settings
-//! and brings `pg_control` last.
+//! Restores a backup: chooses the set, prepares the target directories, copies files in parallel, writes the recovery
+//! settings and creates `pg_control` last.
 //!
 //! Source of the order of steps and of messages: pgBackRest `src/command/restore/restore.c`.
 
@@ -74,43 +74,43 @@ use crate::repo::{info_files, manifest_store};
 use crate::users::Users;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, info, warn};
 
-/// What to restore, where to and how.
+/// What to restore, where and how.
 #[derive(Clone, Debug)]
 pub struct RestoreSettings {
     /// The stanza.
     pub stanza: Stanza,
     /// The data directory, absolute.
     pub pg_path: String,
-    /// Where WAL waits for asynchronous archiving; what waits there for the old cluster is removed.
+    /// The spool path of asynchronous archiving. What it contains for the old cluster is removed.
     pub spool_path: Option<PathBuf>,
-    /// The label of the set to restore; otherwise one is chosen.
+    /// The label of the set to restore; otherwise one is selected.
     pub set: Option<String>,
-    /// Keep files that are right already.
+    /// Keep files that already match.
     pub delta: bool,
-    /// Overwrite existing files; with `delta`, trust their size and time.
+    /// Overwrite existing files. With `delta`, trust their size and time.
     pub force: bool,
-    /// New places of tablespaces and links.
+    /// New paths of tablespaces and links.
     pub map: MapSettings,
-    /// Places that no link or tablespace may lead to.
+    /// Paths to which no link or tablespace may lead.
     pub keep_out: Vec<KeepOut>,
-    /// Databases to restore, by name or oid; all others but the system's are zeroed.
+    /// Databases to restore, by name or oid. All others except the system databases are zeroed.
     pub db_include: Vec<String>,
     /// Databases to zero, by name or oid.
     pub db_exclude: Vec<String>,
-    /// Up to where to recover, and with which settings.
+    /// How far to recover, and with which settings.
     pub recovery: RecoverySettings,
-    /// The recovery type is only the default: an offline backup then recovers nothing.
+    /// Whether the recovery type is the default. An offline backup then recovers nothing.
     pub recovery_is_default: bool,
-    /// Fail when a file was backed up with invalid page checksums; otherwise that is warned about.
+    /// Fail if a file was backed up with invalid page checksums. Otherwise this is a warning.
     pub checksum_page_error: bool,
-    /// Take the control file for this version's whatever it says.
+    /// Read the control file as this version, regardless of its content.
     pub pg_version_force: Option<PgVersion>,
     /// Workers and retries.
     pub queue: QueueSettings,
 }
 
 impl RestoreSettings {
-    /// Existing files are expected in the targets.
+    /// Returns whether existing files are expected in the targets.
     fn is_delta(&self) -> bool {
         self.delta || self.force
     }
@@ -127,7 +127,7 @@ pub struct RestoreSummary {
     pub files: usize,
 }
 
-/// Where the command shows how far it is.
+/// Where the command shows its progress.
 pub struct RestoreDisplay<'a> {
     /// The display.
     pub progress: &'a dyn Progress,
@@ -135,12 +135,13 @@ pub struct RestoreDisplay<'a> {
     pub lock: Option<&'a mut Lock>,
 }
 
-/// Restores a backup from the first of `repos` that has a fitting one.
+/// Restores a backup from the first of `repos` that has a suitable one.
 ///
 /// # Errors
-/// Many, each with pgBackRest's number: the target directories do not fit (38, 40, 53, 93), no set fits (75, 29), the timeline
-/// can't be reached (58), mappings or databases do not exist (76, 78, 80, 81), stored files are missing or damaged (26, 29, 55,
-/// 95), writing fails. After an error the cluster can't be started; a later restore with delta goes on.
+/// Many, each with pgBackRest's number: the target directories are unsuitable (38, 40, 53, 93), no set matches (75,
+/// 29), the timeline can't be reached (58), mappings or databases do not exist (76, 78, 80, 81), stored files are
+/// missing or damaged (26, 29, 55, 95), writing fails. After an error the cluster can't be started. A later restore
+/// with delta continues.
 pub fn run(
     settings: &RestoreSettings,
     repos: &[Repo],
@@ -159,7 +160,7 @@ pub fn run(
     let ChosenSet { repo, label, cipher, history } = choose_set(&settings, repos, target_time.as_ref())?;
     if let Some(target) = target_time {
         if target.is_local {
-            info!("target time is taken in the time zone of this host: '{}'", target.setting);
+            info!("target time is interpreted in the time zone of this host: '{}'", target.setting);
         }
         settings.recovery.kind = RecoveryType::Time(target.setting);
     }
@@ -211,7 +212,7 @@ pub fn run(
     let names = manifest.files.iter().map(|file| &*file.name);
     let zero = select_db::zero_filter(&settings.db_include, &settings.db_exclude, &databases, names, &tablespace_dir)?;
 
-    // The passphrase of the backup does not belong into the data directory
+    // The passphrase of the backup must not be stored in the data directory
     let cipher = Cipher::from_passphrase(manifest.cipher_pass.take().as_ref());
     let is_continued = settings.delta && is_unfinished(&settings.pg_path)?;
     let keep = kept_files(&settings, version);
@@ -226,7 +227,7 @@ pub fn run(
     };
     space::check(&manifest, &clean, zero.as_ref())?;
     open_files::allow(manifest.targets.len())?;
-    // Reading the manifest takes its time, in which somebody may have started the server
+    // Somebody may have started the server while the manifest was loaded
     check_not_running(&settings.pg_path)?;
     // Nothing was changed up to here
     let places = prepare(&settings, &mut manifest, &ownership, &clean)?;
@@ -245,7 +246,8 @@ pub fn run(
         ownership: &ownership,
         zero: zero.as_ref(),
         delta: settings.delta,
-        // Of another cluster size and time say nothing, nor of an earlier restore, which makes files durable only at its end
+        // For another cluster, size and time prove nothing. Nor do they after an unfinished restore, which makes files
+        // durable only at its end
         delta_by_time: settings.delta && settings.force && !is_continued && present == Present::Own,
         page_cache: is_continued.then(|| file_systems.write_back()),
         cipher,
@@ -267,7 +269,8 @@ pub fn run(
     Ok(RestoreSummary { label, size, files: manifest.files.len() })
 }
 
-/// PostgreSQL must not run there, and a directory that would lose files must look like one of its.
+/// Checks that PostgreSQL is not running in the directory, and that a directory that would lose files looks like
+/// PostgreSQL's.
 fn check_pg_path(settings: &mut RestoreSettings) -> Result<()> {
     let pg_path = &settings.pg_path;
     check_not_running(pg_path)?;
@@ -292,7 +295,7 @@ fn check_not_running(pg_path: &str) -> Result<()> {
         .hint("remove 'postmaster.pid' only if PostgreSQL is not running."))
 }
 
-/// Whether an earlier restore into this directory did not come to its end, so that what it wrote may not be on disk.
+/// Returns whether an earlier restore into this directory did not finish, so that its files may not be on disk.
 fn is_unfinished(pg_path: &str) -> Result<bool> {
     Ok(metadata(&format!("{pg_path}/{BACKUP_MANIFEST}"))?.is_some()
         || metadata(&format!("{pg_path}/global/pg_control"))?.is_none())
@@ -309,8 +312,8 @@ struct ChosenSet<'a> {
     history: Vec<PgHistory>,
 }
 
-/// Reads the target that chooses the set and ends recovery: both must be the same instant, and PostgreSQL must be able to read it
-/// after hours of copying.
+/// Reads the target that selects the set and ends recovery. Both must be the same instant, and PostgreSQL must be able
+/// to read it after hours of copying.
 fn read_target_time(text: &str) -> Result<TargetTime> {
     target_time::read(text, crate::time_zone::local()).map_err(|_| {
         Error::new(
@@ -403,7 +406,7 @@ fn verify_timeline(settings: &RestoreSettings, repo: &Repo, manifest: &Manifest)
     )
 }
 
-/// Files of the data directory that stay as they are.
+/// Returns the files of the data directory that stay unchanged.
 fn kept_files(settings: &RestoreSettings, version: PgVersion) -> &'static [&'static str] {
     match (settings.recovery.kind == RecoveryType::Preserve, version >= recovery_conf::VERSION_RECOVERY_SETTINGS) {
         (false, _) => &[],
@@ -412,8 +415,8 @@ fn kept_files(settings: &RestoreSettings, version: PgVersion) -> &'static [&'sta
     }
 }
 
-/// Cleans and makes the target directories, with the manifest in the data directory; takes files that are not to be restored out
-/// of it.
+/// Cleans and creates the target directories, with the manifest in the data directory. Removes files from the manifest
+/// that must not be restored.
 fn prepare(
     settings: &RestoreSettings,
     manifest: &mut Manifest,
@@ -431,7 +434,7 @@ fn prepare(
             manifest.files.remove(index);
         }
     };
-    // PostgreSQL would make the links anew, where they were
+    // PostgreSQL would recreate the links at their old destinations
     take_out("tablespace_map", "tablespace links will be created based on mappings");
     if clean.keep.contains(&"postgresql.auto.conf") {
         take_out("postgresql.auto.conf", "recovery type is preserve");
@@ -442,13 +445,13 @@ fn prepare(
     Ok(places)
 }
 
-/// Leaves the manifest in the data directory until the restore is complete: a later restore with delta takes it as proof that
-/// the directory is a cluster's.
+/// Leaves the manifest in the data directory until the restore is complete. It proves to a later restore with delta
+/// that the directory belongs to a cluster.
 fn save_manifest(data_dir: &TargetDir, manifest: &Manifest) -> Result<()> {
     let temp_name = format!("{BACKUP_MANIFEST}{}", repo_format::layout::TEMP_SUFFIX);
     let (path, temp) = (data_dir.shown(BACKUP_MANIFEST), data_dir.shown(&temp_name));
     let fail = |error| Error::from_io(ErrorCode::FileWrite, format!("unable to write '{temp}'"), error);
-    // Whatever has this name, a link or a pipe, is nothing to write into
+    // Whatever has this name, a link or a pipe, must not be written to
     data_dir.remove_if_there(&temp_name)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
     let file = data_dir.open_file(&temp_name, flags, Mode::RUSR | Mode::WUSR).map_err(fail)?;
@@ -473,7 +476,7 @@ fn remove_dir_all(path: &std::path::Path) -> Result<()> {
     }
 }
 
-/// A time as messages and recovery settings show it: `YYYY-MM-DD HH:MM:SS` of this host.
+/// Formats a time as in messages and recovery settings: `YYYY-MM-DD HH:MM:SS` of this host.
 fn local_time(seconds: i64) -> String {
     match Timestamp::from_second(seconds) {
         Ok(time) => time.to_zoned(crate::time_zone::local().clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),

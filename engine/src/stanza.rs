@@ -26,7 +26,7 @@ pub struct StanzaSettings {
     pub online: bool,
     /// The clusters, in the order of their keys.
     pub pg: Vec<PgSettings>,
-    /// Who works on the stanza.
+    /// The identity of this process for claims.
     pub claimant: Claimant,
 }
 
@@ -109,17 +109,18 @@ fn is_empty(repo: &Repo, path: &RepoPath) -> Result<bool> {
     Ok(repo.storage.list(path)?.is_none_or(|entries| entries.is_empty()))
 }
 
-/// Adds the cluster to the stanza's history in every repository where it is not the current one, and makes it current.
+/// Adds the cluster to the stanza's history in every repository where it is not the current one, and makes it the
+/// current one.
 ///
 /// # Errors
 /// [`ErrorCode::Stop`]; the info files can't be loaded or saved; [`ErrorCode::FileInvalid`] if they do not agree;
-/// [`ErrorCode::LockAcquire`] if another host works on the stanza.
+/// [`ErrorCode::LockAcquire`] if another host is working on the stanza.
 pub fn upgrade(settings: &StanzaSettings, repos: &[Repo], cancel: &CancelToken) -> Result<()> {
     control::check_stop(&settings.lock_path, Some(&settings.stanza))?;
     let pg = primary_control(settings, cancel)?;
     for repo in repos {
         crate::info!("stanza-upgrade for stanza '{}' on {}", settings.stanza, repo.name());
-        // Nothing is written where nothing changes
+        // Nothing is claimed or written if nothing changes
         let (archive, backup) = load_info(repo, &settings.stanza)?;
         let is_current = |current: &Identity| (current.version, current.system_id) == (pg.version, pg.system_id);
         if is_current(&Identity::of_archive(&archive)) && is_current(&Identity::of_backup(&backup)) {

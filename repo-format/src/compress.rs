@@ -7,6 +7,7 @@ mod bz2;
 mod gz;
 mod lz4;
 mod pieces;
+mod windows;
 mod zst;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use std::io::{self, Read};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+pub use self::windows::{WINDOW_FREE_BYTES, Windows};
 pub use crate::cipher::Framing;
 use crate::{Error, ErrorCode, Result};
 
@@ -324,12 +326,21 @@ enum Decoder {
 impl DecompressContext {
     /// A context. Memory error [094] if there is no memory for it.
     pub fn new(kind: CompressType, framing: Framing) -> Result<Self> {
+        Self::with_windows(kind, framing, None)
+    }
+
+    /// A context that shares the memory for large windows with others. Errors as for [`DecompressContext::new`].
+    pub fn sharing(kind: CompressType, framing: Framing, windows: &'static Windows) -> Result<Self> {
+        Self::with_windows(kind, framing, Some(windows))
+    }
+
+    fn with_windows(kind: CompressType, framing: Framing, windows: Option<&'static Windows>) -> Result<Self> {
         let decoder = match kind {
             CompressType::None => Decoder::None,
             CompressType::Bz2 => Decoder::Bz2(bz2::Decoder::new()),
             CompressType::Gz => Decoder::Gz(gz::Decoder::new(framing)),
             CompressType::Lz4 => Decoder::Lz4(Box::new(lz4::Decoder::new())),
-            CompressType::Zst => Decoder::Zst(zst::Decoder::new()?),
+            CompressType::Zst => Decoder::Zst(zst::Decoder::new(windows)?),
         };
         let size = if kind == CompressType::None { 0 } else { DECOMPRESS_BUFFER_BYTES };
         Ok(DecompressContext { decoder, buffer: vec![0; size].into_boxed_slice() })
@@ -374,19 +385,28 @@ impl<R: Read> Decompressor<R> {
         Ok(Self::start(DecompressContext::new(kind, framing)?, reader))
     }
 
-    /// Creates a decompressor with the context of an earlier one ([`Decompressor::into_context`]).
-    pub fn with_context(mut context: DecompressContext, reader: R) -> Result<Self> {
-        context.reset()?;
-        Ok(Self::start(context, reader))
+    /// A decompressor with the context of an earlier one ([`Decompressor::into_context`]).
+    pub fn with_context(context: DecompressContext, reader: R) -> Self {
+        Self::start(context, reader)
     }
 
     fn start(context: DecompressContext, reader: R) -> Self {
         Decompressor { context, reader, start: 0, end: 0, reader_done: false }
     }
 
-    /// The context, for the next stream.
-    pub fn into_context(self) -> DecompressContext {
-        self.context
+    /// Says that no more than so many bytes of the stream are read, so that a large window is no reason to wait.
+    #[must_use]
+    pub fn reading_at_most(mut self, bytes: u64) -> Self {
+        if let Decoder::Zst(decoder) = &mut self.context.decoder {
+            decoder.limit(bytes);
+        }
+        self
+    }
+
+    /// The context, for the next stream. Large windows are given back. Memory error [094] if there is no memory for another one.
+    pub fn into_context(mut self) -> Result<DecompressContext> {
+        self.context.reset()?;
+        Ok(self.context)
     }
 
     /// Returns the reader. The decompressor may have read past the end of the stream.

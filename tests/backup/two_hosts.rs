@@ -48,7 +48,7 @@ fn scenario_without_stanza(global: &[&str]) -> Option<Scenario> {
 }
 
 fn configuration(global: &[&str]) -> Vec<String> {
-    let all = ["compress-type=bz2", "process-max=1", "repo1-retention-full=1", "archive-timeout=300"];
+    let all = ["compress-type=bz2", "process-max=1", "repo1-retention-full=1", "archive-timeout=60"];
     all.iter().chain(global).map(ToString::to_string).collect()
 }
 

@@ -23,7 +23,7 @@ pub enum Tool {
 /// A command that has ended.
 #[derive(Clone, Debug)]
 pub struct Run {
-    line: String,
+    pub line: String,
     pub code: i32,
     pub stdout: String,
     pub stderr: String,

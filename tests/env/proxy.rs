@@ -210,7 +210,7 @@ impl Proxy {
         self.shared.state().latency = latency;
     }
 
-    /// Waits until all connections have ended, so that every request is recorded. For clients that have ended.
+    /// Waits until all connections have ended, so that every request is recorded. The clients must have ended.
     pub fn settle(&self) {
         while !lock(&self.shared.open).is_empty() {
             std::thread::sleep(Duration::from_millis(5));

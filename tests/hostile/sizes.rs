@@ -2,27 +2,12 @@
 
 use std::fs;
 
+use super::bombs::zst_zeros;
 use super::repositories::{Changed, Site};
 use super::{ended_by_itself, sealed};
 use crate::env::Run;
 
 const MIB: u64 = 1 << 20;
-/// The most plain bytes of a block of a zst frame.
-const ZST_BLOCK: u64 = 128 << 10;
-
-/// Returns a zst frame of `size` zeros, with a window of two to the power of `window_log`.
-fn zst_zeros(window_log: u8, size: u64) -> Vec<u8> {
-    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, (window_log - 10) << 3];
-    let blocks = size / ZST_BLOCK;
-    for block in 1..=blocks {
-        // One byte that represents all
-        let header = (ZST_BLOCK as u32) << 3 | 1 << 1 | u32::from(block == blocks);
-        frame.extend_from_slice(&header.to_le_bytes()[..3]);
-        frame.push(0);
-    }
-    frame
-}
-
 /// A hole of this size in place of a file.
 fn hole(site: &Site, name: &str, size: u64) {
     let file = fs::File::create(site.space().path(name)).expect("file to replace");
@@ -30,14 +15,14 @@ fn hole(site: &Site, name: &str, size: u64) {
 }
 
 #[track_caller]
-fn fails(run: Run) {
+pub fn fails(run: Run) {
     ended_by_itself(&run, "");
     assert_ne!(run.code, 0, "{}", run.describe());
 }
 
 /// With a report, `verify` reports errors in it and not by its exit status.
 #[track_caller]
-fn finds_fault(run: Run) {
+pub fn finds_fault(run: Run) {
     ended_by_itself(&run, "");
     run.says("status: error");
 }
@@ -73,7 +58,7 @@ fn info_files_of_a_gibibyte_of_zeros_are_refused_in_little_memory() {
 #[test]
 fn segment_that_decodes_to_4_gibibytes_is_not_written() {
     let site = Site::new("online");
-    let name = replaced_segment(&site, &zst_zeros(27, 4 << 30));
+    let name = replaced_segment(&site, &zst_zeros(27, b"", 4 << 30));
     fails(site.command(&["archive-get", &name, &site.space().text("wal")]));
     assert!(!site.space().path("wal").exists());
     finds_fault(site.command(&["verify", "--output=text"]));
@@ -82,7 +67,7 @@ fn segment_that_decodes_to_4_gibibytes_is_not_written() {
 #[test]
 fn segment_with_a_window_of_2_gibibytes_is_refused() {
     let site = Site::new("online");
-    let name = replaced_segment(&site, &zst_zeros(31, 16 * MIB));
+    let name = replaced_segment(&site, &zst_zeros(31, b"", 16 * MIB));
     fails(site.command(&["archive-get", &name, &site.space().text("wal")]));
     finds_fault(site.command(&["verify", "--output=text"]));
 }
@@ -92,7 +77,7 @@ fn stored_file_that_decodes_to_4_gibibytes_is_not_restored() {
     let site = Site::new("online");
     let label = site.last().to_owned();
     let stored = format!("repo/backup/demo/{label}/pg_data/backup_label.zst");
-    fs::write(site.space().path(&stored), zst_zeros(27, 4 << 30)).expect("file to replace");
+    fs::write(site.space().path(&stored), zst_zeros(27, b"", 4 << 30)).expect("file to replace");
     fails(site.restore(&label, false));
     let size = fs::metadata(site.space().path("restored/backup_label")).map_or(0, |found| found.len());
     assert!(size <= MIB, "{size} bytes were written");

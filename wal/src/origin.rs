@@ -12,7 +12,7 @@ use engine::Result;
 
 use crate::spool::Spool;
 
-/// Where Linux tells the id of the boot.
+/// The file in which Linux provides the boot id.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// The prefix of the marks' names.
 const MARK_PREFIX: &str = "boot.";

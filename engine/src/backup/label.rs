@@ -50,7 +50,8 @@ pub(super) fn create(
         let message = format!("new backup label '{label}' is not later than latest backup label '{latest}'");
         return Err(Error::new(ErrorCode::Clock, message)
             .hint("has the timezone changed?")
-            .hint("is there clock skew?"));
+            .hint("is there clock skew?")
+            .hint("has another host made a backup in the meantime?"));
     }
     // The next backup must not begin in the second of this label
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

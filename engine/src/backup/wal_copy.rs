@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::rc::Rc;
 
 use repo_format::cipher::{Cipher, Decryptor, Framing};
-use repo_format::compress::{CompressType, Compression, Decompressor};
+use repo_format::compress::{CompressType, Compression};
 use repo_format::hash::Sha1Hasher;
 use repo_format::layout::{self, FileForm, RepoPath, Stanza};
 use repo_format::manifest::Manifest;
@@ -17,7 +17,7 @@ use crate::pipeline::encode::Encoder;
 use crate::repo::archive_find::FoundSegment;
 use crate::repo::{Repo, info_files};
 use crate::storage::{self, ReadRange, WriteOptions};
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, ErrorCode, Result, decode};
 
 /// Bytes of WAL that are in memory at a time.
 const COPY_BUFFER_BYTES: usize = 1 << 20;
@@ -76,7 +76,7 @@ pub(super) fn copy_segment(
     let kept = Keeping { inner: decrypted, taken: same_kind.then(|| taken.clone()) };
     let mut reader: Box<dyn Read> = match found.name.compress_type {
         CompressType::None => Box::new(kept),
-        stored => Box::new(Decompressor::new(stored, Framing::Full, kept)?),
+        stored => Box::new(decode::decompressor(stored, kept, u64::from(wal.segment_size))?),
     };
     let (mut hasher, mut size) = (Sha1Hasher::new(), 0);
     let compression = if same_kind { Compression::NONE } else { compression };
@@ -91,6 +91,10 @@ pub(super) fn copy_segment(
         let count = reader.read(&mut buffer).map_err(|error| fail(&found.path, error))?;
         hasher.update(&buffer[..count]);
         size += count as u64;
+        // A few stored bytes may decode to any size; that it is wrong is told below
+        if size > u64::from(wal.segment_size) {
+            break;
+        }
         if same_kind {
             encoder.push(&taken.take(), &mut out)?;
         } else {
@@ -124,6 +128,8 @@ pub(super) fn copy_segment(
 mod tests {
     use std::sync::Arc;
     use std::time::Duration;
+
+    use repo_format::compress::Decompressor;
 
     use repo_format::archive_info::ArchiveInfo;
     use repo_format::compress::Compressor;

@@ -10,7 +10,7 @@ use repo_format::compress::{CompressType, DecompressContext, Decompressor, Frami
 use repo_format::hash::{Sha1, Sha1Hasher, block_checksum};
 
 use crate::restore::block_delta::BlockRead;
-use crate::{CancelToken, Error, ErrorCode, Result, slots};
+use crate::{CancelToken, Error, ErrorCode, Result, decode, slots};
 
 /// Plain bytes that are hashed and written at a time.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -74,7 +74,7 @@ impl RestorePipeline {
         self.hasher.finish_reset();
         let context = self.context(framing)?;
         let decryptor = Decryptor::new(&self.cipher, framing, stored);
-        let mut reader = Decompressor::with_context(context, decryptor)?;
+        let mut reader = Decompressor::with_context(context, decryptor).reading_at_most(size);
         let mut left = size;
         let fits = loop {
             let read = fill(&mut reader, &mut self.buffer).map_err(|error| read_error(out_name, error))?;
@@ -92,7 +92,7 @@ impl RestorePipeline {
             cancel.check()?;
             slots::give_way();
         };
-        self.keep(framing, reader.into_context());
+        self.keep(framing, reader.into_context()?);
         let sha1 = self.hasher.finish_reset();
         Ok(fits.then_some((sha1, size - left)))
     }
@@ -119,7 +119,7 @@ impl RestorePipeline {
             let mut stored = stored.take(super_block.size);
             let context = self.context(Framing::Raw)?;
             let decryptor = Decryptor::new(&self.cipher, Framing::Raw, &mut stored);
-            let mut reader = Decompressor::with_context(context, decryptor)?;
+            let mut reader = Decompressor::with_context(context, decryptor).reading_at_most(super_block.decoded_size);
             let mut position = 0u64;
             for block in &super_block.blocks {
                 // Blocks are planned in ascending order
@@ -145,8 +145,8 @@ impl RestorePipeline {
             {
                 return Err(Error::new(ErrorCode::Format, format!("super block of '{out_name}' is too long")));
             }
-            self.keep(Framing::Raw, reader.into_context());
-            // The next super block begins where the stored bytes of this one end
+            self.keep(Framing::Raw, reader.into_context()?);
+            // The next super block begins where this one's stored bytes end
             io::copy(&mut stored, &mut io::sink()).map_err(|error| read_error(out_name, error))?;
             if stored.limit() != 0 {
                 return Err(Error::new(ErrorCode::Format, format!("super block of '{out_name}' is too short")));
@@ -237,7 +237,7 @@ impl RestorePipeline {
     fn context(&mut self, framing: Framing) -> Result<DecompressContext> {
         match self.slot(framing).take() {
             Some(context) => Ok(context),
-            None => DecompressContext::new(self.compress_type, framing),
+            None => decode::context(self.compress_type, framing),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Jobs of a restore whose first reads are begun before a worker takes them, so that a server far away answers in time.
+//! Starts the first reads of a restore's jobs before a worker takes them, so that a distant server answers in time.
 
 use std::collections::VecDeque;
 use std::iter::Peekable;
@@ -9,9 +9,10 @@ use super::queue::RestoreJob;
 use crate::Result;
 use crate::storage::read_ahead::PendingRead;
 
-/// Jobs for each worker that are begun ahead.
+/// Jobs per worker that are started ahead.
 const JOBS_MAX: usize = 4;
-/// Plain bytes of all jobs that are begun ahead: the server must not wait for long until somebody reads what it has to send.
+/// Plain bytes of all jobs that are started ahead, limited because the server must not wait long until somebody reads
+/// what it sends.
 const BYTES_MAX: u64 = 64 << 20;
 
 /// A job of which the first read may have begun.
@@ -27,7 +28,7 @@ impl BegunJob {
     }
 }
 
-/// Jobs in their order, of which the next ones are begun where the storage is on a server.
+/// Jobs in their order. If the storage is on a server, the next ones are started ahead.
 pub(super) struct JobsAhead<'a, I: Iterator<Item = RestoreJob>> {
     context: &'a FileContext<'a>,
     jobs: Peekable<I>,
@@ -43,10 +44,10 @@ impl<'a, I: Iterator<Item = RestoreJob>> JobsAhead<'a, I> {
         JobsAhead { context, jobs: jobs.peekable(), begun: VecDeque::new(), begun_bytes: 0, begun_max }
     }
 
-    /// The next job, after which others are begun.
+    /// Returns the next job and starts others.
     ///
     /// # Errors
-    /// Those of [`FileContext::first_read`].
+    /// The errors of [`FileContext::first_read`].
     pub(super) fn next(&mut self) -> Result<Option<BegunJob>> {
         let next = match self.begun.pop_front() {
             Some(begun) => {
@@ -83,7 +84,7 @@ mod tests {
     use crate::storage::object::ObjectStorage;
     use crate::users::Users;
 
-    /// Which jobs of these sizes, each of one file, were begun when they were handed out.
+    /// Returns which jobs of these sizes, each of one file, were started when they were handed out.
     fn begun(sizes: &[u64], storage: &dyn RepoStorage, delta: bool) -> Vec<bool> {
         let mut manifest: Manifest = fixture::manifest();
         let name = |number: usize| format!("pg_data/base/1/{number:04}");
@@ -119,7 +120,8 @@ mod tests {
     fn jobs_are_begun_ahead_within_limits_and_handed_out_in_order() {
         let far = ObjectStorage::new(Arc::new(object_store::memory::InMemory::new()), "/repo", 1 << 20, &[]).unwrap();
         let sizes = [5, 5, 5, 5, 5, 5, 5, BYTES_MAX + 1, 5, BYTES_MAX, 5, 0];
-        // Not the first one, what is too large, and what comes behind that before it is handed out; nothing is read for an empty one
+        // Not the first job, not one that is too large, and not jobs after that before it is handed out; nothing is
+        // read for an empty file
         let expected = [false, true, true, true, true, true, true, false, true, true, true, false];
         assert_eq!(begun(&sizes, &far, false), expected);
         assert_eq!(begun(&sizes, &far, true), [false; 12], "what is on disk is looked at first");

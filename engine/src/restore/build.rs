@@ -1,6 +1,7 @@
-//! Makes the target directories ready: nothing in them that the backup does not have, every directory and link in place.
+//! Prepares the target directories: removes everything that the backup does not have, and creates missing directories
+//! and links.
 //!
-//! All of it goes through the handles of the target directories, so that no link leads out of them. Source: pgBackRest
+//! All changes go through the handles of the target directories, so that no link leads out of them. Source: pgBackRest
 //! `restoreCleanBuild` in `src/command/restore/clean.c.inc`, from its second step on.
 
 use std::ffi::CStr;
@@ -19,21 +20,23 @@ use super::real_path::resolve;
 use super::target_dir::TargetDir;
 use crate::{Error, ErrorCode, Result, detail, info};
 
-/// Rights without which the owner of a directory can't restore into it.
+/// Permissions that the owner of a directory needs to restore into it.
 const OWNER_RIGHTS: u32 = 0o700;
 
-/// Makes sure that there is a data directory and that no server starts in it, and opens it. Comes after [`super::clean::check`] and
-/// before the manifest is left there, so that a restore which ends at any later moment can be continued with delta.
+/// Opens the data directory, creates it if necessary, and ensures that no server can start in it. Runs after
+/// [`super::clean::check`] and before the manifest is written there, so that `--delta` can continue a restore that
+/// stops at any later point.
 ///
 /// # Errors
-/// Something can't be removed or made.
+/// Something can't be removed or created.
 pub fn open_data_dir(manifest: &Manifest, ownership: &Ownership, settings: &CleanSettings<'_>) -> Result<Places> {
     let pg_path = settings.pg_path;
     let dir = match metadata(pg_path)? {
         Some(_) => TargetDir::open(pg_path)?,
         None => make_target(pg_path, manifest_path(manifest, PG_DATA)?, ownership)?,
     };
-    // Before anything else, so that a server can't start on a mixture; and durably, so that a crash does not bring it back
+    // This comes first, so that a server can't start on a mixture of files. It is synced, so that a crash does not undo
+    // it
     let fail = |error| {
         Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{pg_path}/global'"), error)
     };
@@ -45,7 +48,7 @@ pub fn open_data_dir(manifest: &Manifest, ownership: &Ownership, settings: &Clea
                 Some(own) if resolve(&own)? == resolve(&format!("{pg_path}/global"))? => {
                     remove_control(&TargetDir::open(&own)?, "")?;
                 }
-                // What is at its end is not of this restore
+                // The destination of another link does not belong to this restore
                 _ => {
                     detail!("remove link 'global' so cluster will not start if restore does not complete");
                     remove(&dir, "global", "")?;
@@ -73,7 +76,7 @@ fn remove_control(dir: &TargetDir, below: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes a file or link for good.
+/// Removes a file or link, and syncs the removal.
 fn remove(dir: &TargetDir, name: &str, parent: &str) -> Result<()> {
     dir.remove_file(name).map_err(|error| {
         Error::from_io(ErrorCode::FileRemove, format!("unable to remove '{}'", dir.shown(name)), error)
@@ -81,11 +84,11 @@ fn remove(dir: &TargetDir, name: &str, parent: &str) -> Result<()> {
     dir.sync_dir(parent)
 }
 
-/// Removes what the backup does not have and makes what it has, but for the files. Comes after [`open_data_dir`], and opens all other
-/// target directories.
+/// Removes what the backup does not have, and creates the directories and links that it has. Runs after
+/// [`open_data_dir`] and opens all other target directories.
 ///
 /// # Errors
-/// Something can't be removed, made or changed.
+/// Something can't be removed, created or changed.
 pub fn build(
     manifest: &Manifest,
     ownership: &Ownership,
@@ -100,7 +103,7 @@ pub fn build(
         }
         let path = manifest_path(manifest, &directory.name)?;
         if metadata(&directory.path)?.is_none() {
-            // The rights of a tablespace are those of its link
+            // The manifest records a tablespace's permissions at its link
             let path = manifest_path(manifest, &directory.target.name)?;
             places.add_directory(&directory.name, make_target(&directory.path, path, ownership)?);
             continue;
@@ -120,7 +123,7 @@ pub fn build(
     check_links(manifest, settings)
 }
 
-/// Checks that each link leads to the target that is restored to: a server reads through the links.
+/// Checks that each link leads to the target that is restored to, because a server reads through the links.
 fn check_links(manifest: &Manifest, settings: &CleanSettings<'_>) -> Result<()> {
     for target in manifest.targets.iter().filter(|target| target.name != PG_DATA) {
         let link = pg_absolute(settings.pg_path, &target.name);
@@ -136,7 +139,7 @@ fn check_links(manifest: &Manifest, settings: &CleanSettings<'_>) -> Result<()> 
     Ok(())
 }
 
-/// Opens the directory of a file that is a link. Other files in it are none of ours.
+/// Opens the directory that contains the destination of a linked file. Other files in it are not touched.
 fn open_file_target(
     manifest: &Manifest,
     ownership: &Ownership,
@@ -159,26 +162,26 @@ fn open_file_target(
     Ok(())
 }
 
-/// Makes a target directory, and the directories above it that are missing.
+/// Creates a target directory and its missing parents.
 fn make_target(path: &str, attributes: &ManifestPath, ownership: &Ownership) -> Result<TargetDir> {
     let owner = ownership.of(attributes.user, attributes.group);
     let new_owner = (owner != ownership.current()).then_some(owner);
     TargetDir::make(path, directory_mode(attributes.mode), new_owner)
 }
 
-/// The mode of a directory while files are restored into it.
+/// Returns the mode of a directory while files are restored into it.
 fn directory_mode(mode: u16) -> Mode {
     Mode::from_raw_mode(u32::from(mode) & MODE_MASK | OWNER_RIGHTS)
 }
 
-/// Gives directories modes without rights of their owner, which had them while files were restored.
+/// Sets modes that lack permissions for the owner. The directories had these permissions while files were restored.
 ///
 /// # Errors
 /// [`ErrorCode::FileMode`].
 pub fn take_rights(manifest: &Manifest, places: &Places) -> Result<()> {
     let is_done = |path: &&ManifestPath| u32::from(path.mode) & OWNER_RIGHTS == OWNER_RIGHTS;
-    // The deepest ones first: what is above them could not be entered. In these two the last steps are still to come, and a server
-    // could not run with such modes.
+    // Children come before their parents, because a parent without permissions can't be entered. The excluded
+    // directories are still needed for the last steps, and a server could not run with such modes.
     let others = |path: &&ManifestPath| !matches!(path.name.as_str(), PG_DATA | PG_TBLSPC | "pg_data/global");
     for path in manifest.paths.iter().rev().filter(|path| !is_done(path)).filter(others) {
         let Ok(place) = places.content(&path.name) else { continue };
@@ -217,9 +220,9 @@ struct Found<'a> {
     dir: BorrowedFd<'a>,
     file_name: &'a CStr,
     stat: Stat,
-    /// Its manifest name; none for a name that is no UTF-8, which is in no manifest.
+    /// The name in the manifest, or `None` for a name that is not UTF-8, which no manifest contains.
     name: Option<String>,
-    /// For messages.
+    /// The path, for messages.
     shown: String,
 }
 
@@ -257,7 +260,7 @@ impl Found<'_> {
 }
 
 impl Cleaner<'_> {
-    /// Owner and mode of a target directory.
+    /// Sets owner and mode of a target directory.
     fn set_attributes(&self, dir: BorrowedFd<'_>, path: &ManifestPath, shown: &str) -> Result<()> {
         let fail =
             |code, what: &str, error: io::Error| Error::from_io(code, format!("unable to {what} '{shown}'"), error);
@@ -275,7 +278,7 @@ impl Cleaner<'_> {
         Ok(())
     }
 
-    /// Cleans one directory and all below it that the backup has.
+    /// Cleans a directory and its subdirectories that are in the backup.
     fn clean(&self, dir: BorrowedFd<'_>, name: &str, path: &str, is_base: bool) -> Result<()> {
         let list_error = |error: rustix::io::Errno| {
             Error::from_io(ErrorCode::PathOpen, format!("unable to list file info for path '{path}'"), error.into())
@@ -285,7 +288,7 @@ impl Cleaner<'_> {
             let stat = handle::stat(dir, &file_name).map_err(|error| {
                 Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{shown}'"), error.into())
             })?;
-            // It was removed meanwhile
+            // It was removed in the meantime
             let Some(stat) = stat else { continue };
             let text = file_name.to_str().ok();
             if is_base && handle::is_file(&stat) && is_kept(text, self.settings) {
@@ -306,7 +309,7 @@ impl Cleaner<'_> {
                     return found.remove();
                 };
                 let (owner, mode) = (self.ownership.of(file.user, file.group), file_mode(file.mode));
-                // What other names lead to is not the restore's
+                // The file's other hard links do not belong to the restore
                 if found.stat.st_nlink > 1 && !(is_owned(&found.stat, owner) && has_mode(&found.stat, mode)) {
                     detail!("remove file '{shown}', which has other names, because owner or mode changed");
                     return found.remove();
@@ -350,18 +353,18 @@ impl Cleaner<'_> {
         found.remove()
     }
 
-    /// The file with this name, unless it is reached through a link.
+    /// Returns the file with this name, unless it is a link in the manifest.
     fn file(&self, name: &str) -> Option<&ManifestFile> {
         self.manifest.file(name).filter(|_| self.manifest.link(name).is_none())
     }
 
-    /// The directory with this name, unless it is reached through a link.
+    /// Returns the directory with this name, unless it is a link in the manifest.
     fn path(&self, name: &str) -> Option<&ManifestPath> {
         self.manifest.path(name).filter(|_| self.manifest.link(name).is_none())
     }
 }
 
-/// Makes missing directories and links. Paths are sorted, so that parents come first.
+/// Creates missing directories and links. Paths are sorted, so parents come first.
 fn make_paths(manifest: &Manifest, ownership: &Ownership, settings: &CleanSettings<'_>, places: &Places) -> Result<()> {
     for path in &manifest.paths {
         let name = path.name.as_str();
@@ -376,7 +379,7 @@ fn make_paths(manifest: &Manifest, ownership: &Ownership, settings: &CleanSettin
         }
         let place = places.content(name)?;
         let shown = pg_absolute(settings.pg_path, name);
-        // A tablespace's own directory is a target
+        // The directory of a tablespace is a target itself
         if place.name.is_empty() || exists(place.dir, place.name, &shown)? {
             continue;
         }
@@ -443,7 +446,7 @@ mod tests {
     use super::*;
     use crate::users::Users;
 
-    /// A manifest whose targets all lie in a new directory.
+    /// Returns a manifest with all targets in a new directory.
     fn mapped() -> (tempfile::TempDir, Manifest, Ownership) {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().display().to_string();
@@ -460,7 +463,7 @@ mod tests {
         (dir, manifest, ownership)
     }
 
-    /// Everything belongs to who runs the test.
+    /// Returns an ownership that gives everything to the user who runs the test.
     fn own(manifest: &Manifest) -> Ownership {
         let current = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
         Ownership::new(manifest, &Users::new(), current, Some(current))
@@ -488,7 +491,7 @@ mod tests {
         assert_eq!(fs::read_link(root.join("pg/pg_hba.conf")).unwrap(), root.join("conf/hba.conf"));
         assert_eq!(fs::read_link(root.join("pg/pg_tblspc/16384")).unwrap(), root.join("ts/ts1"));
         assert_eq!(root.join("pg/base").metadata().unwrap().mode() & 0o777, 0o700);
-        // Again, with everything there
+        // Repeat with everything in place
         prepare(&dir, &manifest, &ownership, true).unwrap();
     }
 
@@ -579,7 +582,7 @@ mod tests {
                 take_rights(&manifest, &places).unwrap();
                 assert_eq!(base.metadata().unwrap().mode() & 0o777, u32::from(modes));
             }
-            // To be removed with what is in it
+            // Without these modes the temporary directory could not be removed
             fs::set_permissions(&base, fs::Permissions::from_mode(0o700)).unwrap();
             fs::set_permissions(base.join("1"), fs::Permissions::from_mode(0o700)).unwrap();
         });
@@ -645,7 +648,7 @@ mod tests {
         file.write(rustix::fs::OFlags::WRONLY, Mode::RUSR, false, "").unwrap();
         assert!(root.join("deep/v/version").is_file() && root.join("pg/PG_VERSION").exists());
         assert!(!root.join("wal").exists() && !root.join("v").exists());
-        // Again, over what is there
+        // Repeat over the existing files
         prepare(&dir, &manifest, &ownership, true).unwrap();
     }
 

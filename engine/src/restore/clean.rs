@@ -1,4 +1,4 @@
-//! Whether the target directories may be cleaned: what a restore looks at before it changes anything.
+//! Checks whether the target directories may be cleaned, before a restore changes anything.
 //!
 //! Source: pgBackRest `restoreCleanBuild` in `src/command/restore/clean.c.inc`, its first step.
 
@@ -14,10 +14,12 @@ use super::names::target_path;
 use super::ownership::Ownership;
 use crate::{Error, ErrorCode, Result, detail};
 
-/// The manifest's copy in the data directory while a restore runs; a later one with `--delta` knows the directory by it.
+/// The manifest's copy in the data directory during a restore. It identifies the directory for a later restore with
+/// `--delta`.
 pub(super) const BACKUP_MANIFEST: &str = "backup.manifest";
 
-/// Permission bits of user, group and others, the only ones that a backup records: no set-user-id from a made-up manifest.
+/// Permission bits of user, group and others, the only ones that a backup records: a hostile manifest must not set the
+/// set-user-id bit.
 pub(super) const MODE_MASK: u32 = 0o777;
 
 /// The hint about directories that are not empty.
@@ -27,20 +29,20 @@ const DELTA_HINT: &str = "try using --delta if this is what you intended.";
 pub(super) fn hint_without_delta(mut error: Error) -> Error {
     for hint in error.hints.iter_mut().filter(|hint| *hint == DELTA_HINT) {
         "--delta and --force are disabled because the data directory is new: restore tablespaces and links to empty \
-         directories with --tablespace-map, --tablespace-map-all, --link-map or --link-all, or empty this directory."
+         directories with --tablespace-map, --tablespace-map-all or --link-map, or empty this directory."
             .clone_into(hint);
     }
     error
 }
 
-/// What cleaning needs to know beside the manifest.
+/// Settings of cleaning, in addition to the manifest.
 #[derive(Clone, Copy, Debug)]
 pub struct CleanSettings<'a> {
     /// The data directory.
     pub pg_path: &'a str,
     /// Existing files are expected (`--delta` or `--force`).
     pub delta: bool,
-    /// Files of the data directory that stay as they are.
+    /// Files of the data directory that stay unchanged.
     pub keep: &'a [&'a str],
     /// The directory of this version and catalog in a tablespace.
     pub tablespace_dir: &'a str,
@@ -52,11 +54,11 @@ pub(super) struct Directory<'a> {
     pub target: &'a Target,
     /// Its manifest name.
     pub name: String,
-    /// Where it is.
+    /// Its path.
     pub path: String,
 }
 
-/// Checks that every target directory may be written and, without delta, is empty. Nothing is changed.
+/// Checks that every target directory is writable and, without delta, empty. Changes nothing.
 ///
 /// # Errors
 /// [`ErrorCode::PathOpen`], [`ErrorCode::PathNotEmpty`], [`ErrorCode::FileExists`].
@@ -139,7 +141,7 @@ pub(super) fn check_empty(directory: &Directory<'_>, settings: &CleanSettings<'_
 
 pub(super) fn is_kept(name: Option<&str>, settings: &CleanSettings<'_>) -> bool {
     name.is_some_and(|name| {
-        // Also the manifest that a restore was writing when it was killed
+        // Including the manifest that a restore was writing when it was killed
         name.strip_suffix(TEMP_SUFFIX).unwrap_or(name) == BACKUP_MANIFEST || settings.keep.contains(&name)
     })
 }
@@ -153,12 +155,12 @@ pub(super) fn entries(path: &str) -> Result<Vec<fs::DirEntry>> {
     Ok(entries)
 }
 
-/// Attributes of what a path leads to, links followed; `None` when it is missing.
+/// Returns the attributes of a path's destination, following links; `None` if it is missing.
 pub(super) fn metadata(path: &str) -> Result<Option<fs::Metadata>> {
     missing_is_none(path, fs::metadata(path))
 }
 
-/// Attributes of the path itself; `None` when it is missing.
+/// Returns the attributes of the path itself; `None` if it is missing.
 pub(super) fn symlink_metadata(path: &str) -> Result<Option<fs::Metadata>> {
     missing_is_none(path, fs::symlink_metadata(path))
 }

@@ -1,4 +1,4 @@
-//! Restores the files of one job: finds out which ones are right already, then copies the others from the repository.
+//! Restores the files of a job: determines which ones already match, then copies the others from the repository.
 
 mod blocks;
 
@@ -27,16 +27,16 @@ use crate::storage::read_ahead::{PendingRead, ReadQueue};
 use crate::storage::{ReadRange, RepoStorage};
 use crate::{CancelToken, Error, ErrorCode, Result, slots};
 
-/// Name of the control file in a manifest. It gets its own name last.
+/// The name of the control file in a manifest. It gets its final name last.
 pub(super) const PG_CONTROL: &str = "pg_data/global/pg_control";
 
-/// Its name until then.
+/// The name of the control file until then.
 pub(super) const PG_CONTROL_TEMP: &str = "pg_data/global/pg_control.pgbackrest.tmp";
 
-/// Stored block-incremental files up to this size are read whole, with the files before and after them.
+/// Stored block incremental files up to this size are read as a whole, with the files before and after them.
 const MEMBER_SIZE_MAX: u64 = 4 * 1024 * 1024;
 
-/// Bytes asked of the storage at a time where files are smaller.
+/// Bytes requested from the storage at a time if files are smaller.
 const READ_BUFFER_BYTES: u64 = 256 * 1024;
 
 /// Bytes of a page of PostgreSQL.
@@ -52,17 +52,17 @@ pub struct FileContext<'a> {
     pub stanza: &'a Stanza,
     /// The data directory, for messages.
     pub pg_path: &'a str,
-    /// Where everything is written.
+    /// The target directories.
     pub places: &'a Places,
     /// Owners of the files.
     pub ownership: &'a Ownership,
     /// Files that are only zeros.
     pub zero: Option<&'a ZeroFilter>,
-    /// Look at existing files before copying.
+    /// Check existing files before copying.
     pub delta: bool,
-    /// For that, trust size and time instead of checksums.
+    /// When checking, trust size and time instead of checksums.
     pub delta_by_time: bool,
-    /// For that, what takes existing files out of memory, where that may hold more than the disk.
+    /// When checking, drops existing files from the page cache, if it may differ from the disk.
     pub(crate) page_cache: Option<PageCache>,
     /// How the files are encrypted.
     pub cipher: Cipher,
@@ -71,27 +71,27 @@ pub struct FileContext<'a> {
 /// What was done with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Copied from the repository; for a block-incremental file, so many bytes of it.
+    /// Copied from the repository; for a block incremental file, this many bytes of it.
     Copied {
         /// Bytes written.
         size: u64,
     },
-    /// Made without reading the repository: empty or only zeros.
+    /// Created without reading the repository: empty or only zeros.
     Zeroed,
-    /// It was right already.
+    /// It already matched.
     Preserved,
 }
 
 /// The result for one file of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileResult {
-    /// Index in the manifest's files.
+    /// The index in the manifest's files.
     pub index: u32,
     /// What was done.
     pub outcome: Outcome,
 }
 
-/// A file that is copied, and the stored bytes that are read for it first.
+/// A file to copy, and the stored bytes that are read for it first.
 struct Copy<'a> {
     index: u32,
     file: &'a ManifestFile,
@@ -99,7 +99,7 @@ struct Copy<'a> {
     offset: u64,
     /// Number of stored bytes; `None` for a whole repository file.
     limit: Option<u64>,
-    /// Checksums of the blocks on disk, if there are usable ones.
+    /// Checksums of the blocks on disk, if they are usable.
     existing: Option<Vec<u8>>,
 }
 
@@ -116,7 +116,8 @@ struct Run<'c, 'm> {
     last: &'c Copy<'m>,
 }
 
-/// Splits files, which are in the order of their places in the repository, where the next one is too far away to read on.
+/// Splits files, which are in the order of their offsets in the repository, where the gap to the next is too large to
+/// read over.
 fn runs<'c, 'm>(copies: &'c [Copy<'m>], read_over_bytes: u64) -> Vec<Run<'c, 'm>> {
     let near = |a: &Copy<'_>, b: &Copy<'_>| b.offset.checked_sub(a.end()).is_some_and(|gap| gap <= read_over_bytes);
     let run = |copies: &'c [Copy<'m>]| Some(Run { copies, first: copies.first()?, last: copies.last()? });
@@ -130,21 +131,21 @@ enum Decision {
     Copy { existing: Option<Vec<u8>> },
 }
 
-/// The name that a file is written under.
+/// Returns the name under which a file is written.
 pub(super) fn restored_name(name: &str) -> &str {
     if name == PG_CONTROL { PG_CONTROL_TEMP } else { name }
 }
 
-/// The absolute path that a file is written to, for messages.
+/// Returns the absolute path that a file is written to, for messages.
 pub(super) fn restored_path(pg_path: &str, name: &str) -> String {
     pg_absolute(pg_path, restored_name(name))
 }
 
 impl FileContext<'_> {
-    /// The read that a job begins with, unless that depends on what is on disk.
+    /// Returns the first read of a job, unless it depends on what is on disk.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] for sizes or names that can't be.
+    /// [`ErrorCode::Format`] for impossible sizes or names.
     pub(super) fn first_read(&self, job: &RestoreJob) -> Result<Option<(RepoPath, ReadRange)>> {
         if self.delta {
             return Ok(None);
@@ -160,11 +161,11 @@ impl FileContext<'_> {
         self.zero.is_some_and(|zero| zero.is_zeroed(&file.name))
     }
 
-    /// Restores all files of a job, of which the first read may have begun. Safe to repeat after an error.
+    /// Restores all files of a job, whose first read may have been started. It can be repeated after an error.
     ///
     /// # Errors
-    /// [`ErrorCode::Checksum`] when what was restored is not what was backed up, errors of the codecs for damaged input, and
-    /// whatever reading or writing fails with.
+    /// [`ErrorCode::Checksum`] if the restored file differs from what was backed up, errors of the codecs for damaged
+    /// input, and errors of reading or writing.
     pub fn restore(
         &self,
         pipeline: &mut RestorePipeline,
@@ -199,7 +200,7 @@ impl FileContext<'_> {
         Ok(results)
     }
 
-    /// Looks at what is on disk.
+    /// Checks the file on disk.
     fn decide(&self, pipeline: &mut RestorePipeline, file: &ManifestFile, cancel: &CancelToken) -> Result<Decision> {
         let copy = |existing| Ok(if file.size == 0 { Decision::Zero } else { Decision::Copy { existing } });
         if self.is_zeroed(file) {
@@ -217,7 +218,7 @@ impl FileContext<'_> {
             if !same {
                 return copy(None);
             }
-            // A restore of other databases leaves zeros with the file's size and time: the content has to tell
+            // A restore of other databases leaves zeros with the file's size and time, so check the content
             if file.size == 0 || !select_db::is_in_database(&file.name) {
                 return Ok(Decision::Preserve);
             }
@@ -226,12 +227,13 @@ impl FileContext<'_> {
         if self.delta_by_time && !begins_with_zeros(&existing, &path)? {
             return Ok(Decision::Preserve);
         }
-        // A longer file may only have been appended to. A shorter one is of use when its blocks can be looked at one by one.
+        // A longer file may only have been appended to. A shorter file is useful if its blocks can be compared one by
+        // one.
         if on_disk.size() < file.size && (file.stored_blocks().is_none() || on_disk.size() == 0) {
             return copy(None);
         }
         let longer = on_disk.size() > file.size;
-        // Its other names are not the restore's, so it may be right but is not made right
+        // Its other names do not belong to the restore, so it may match, but must not be changed
         let shared = on_disk.nlink() > 1;
         let existing = match longer {
             false => existing,
@@ -259,7 +261,7 @@ impl FileContext<'_> {
         };
         let same_time = on_disk.mtime() == file.timestamp && !longer;
         if right && (same_time || !shared) {
-            // Only when it differs: a file that is right is not touched
+            // Only if it differs: a matching file is not touched
             if !same_time {
                 set_time(&existing, file.timestamp, &path)?;
             }
@@ -268,7 +270,8 @@ impl FileContext<'_> {
         copy(file.stored_blocks().filter(|_| !shared).map(|_| blocks))
     }
 
-    /// Opens a file that is there. `None` also when its mode forbids it: a new file takes its place then.
+    /// Opens an existing file. Returns `None` if it is missing, and also if its mode forbids opening it. A new file
+    /// then replaces it.
     fn open_existing(&self, file: &ManifestFile, path: &str, access: OFlags) -> Result<Option<(File, Metadata)>> {
         let existing = match self.place(file)?.open(access) {
             Ok(existing) => existing,
@@ -313,7 +316,7 @@ impl FileContext<'_> {
         Ok((self.repo_file(run.first.file)?, range))
     }
 
-    /// Copies files that lie one after the other in the repository from one read.
+    /// Copies files that are adjacent in the repository from one read.
     fn copy_run(
         &self,
         pipeline: &mut RestorePipeline,
@@ -323,7 +326,7 @@ impl FileContext<'_> {
         cancel: &CancelToken,
     ) -> Result<()> {
         let (repo_file, ReadRange { limit, .. }) = self.read_of(&run)?;
-        // Large files are read past the buffer anyway
+        // Large reads bypass the buffer
         let capacity = usize::try_from(limit.unwrap_or(READ_BUFFER_BYTES).min(READ_BUFFER_BYTES)).unwrap_or(0);
         let mut stored = BufReader::with_capacity(capacity, stored);
         let mut position = run.first.offset;
@@ -338,7 +341,7 @@ impl FileContext<'_> {
                     .copy_whole(pipeline, copy.file, &mut part, cancel)
                     .map_err(|error| self.stored_in(error, &repo_file, copy.offset))?,
             };
-            // Of what comes after the last one nothing is needed, nor must it be there
+            // The bytes after the last file are not needed and may be missing
             if let Some(limit) = copy.limit.filter(|_| copies.peek().is_some()) {
                 let left = part.limit();
                 skip(&mut stored, left, &repo_file)?;
@@ -385,7 +388,7 @@ impl FileContext<'_> {
         error
     }
 
-    /// The repository file that holds a file, alone or in a bundle.
+    /// Returns the repository file that contains a file, on its own or in a bundle.
     fn repo_file(&self, file: &ManifestFile) -> Result<RepoPath> {
         let label = self.manifest.holder(file);
         match (file.bundle, file.stored_blocks()) {
@@ -398,7 +401,7 @@ impl FileContext<'_> {
         }
     }
 
-    /// Makes an empty file, or one of zeros that takes no space.
+    /// Creates an empty file, or a sparse file of zeros.
     fn write_zeros(&self, file: &ManifestFile) -> Result<()> {
         let path = restored_path(self.pg_path, &file.name);
         let out = self.create(file, &path, OFlags::WRONLY, false)?;
@@ -409,7 +412,7 @@ impl FileContext<'_> {
         set_time(&out, file.timestamp, &path)
     }
 
-    /// Opens a file for writing, with its mode if it is new, and gives it its owner. `keep` leaves its content.
+    /// Opens a file for writing, with its mode if it is new, and sets its owner. `keep` keeps its content.
     fn create(&self, file: &ManifestFile, path: &str, access: OFlags, keep: bool) -> Result<File> {
         let mode = Mode::from_raw_mode(u32::from(file.mode) & MODE_MASK);
         let (out, metadata) = self.place(file)?.write(access, mode, keep, path)?;
@@ -431,7 +434,7 @@ fn geometry(block: BlockIncr) -> BlockGeometry {
     BlockGeometry { block_size: block.size.max(1) as usize, checksum_size: usize::from(block.checksum_size) }
 }
 
-/// Whether the first page of a file is all zeros, which is rare unless all of it is.
+/// Returns whether the first page of a file is all zeros. That is rare unless the whole file is zeros.
 fn begins_with_zeros(file: &File, path: &str) -> Result<bool> {
     let mut page = [0; PAGE_BYTES];
     let read = file.read_at(&mut page, 0);
@@ -491,7 +494,7 @@ mod tests {
 
     const NAME: &str = "pg_data/base/1/1259";
 
-    /// Restores a file of 7 bytes that is stored whole, with this record of blocks, into an empty directory.
+    /// Restores a file of 7 bytes that is stored as a whole, with this record of blocks, into an empty directory.
     fn restore(block: Option<BlockIncr>, size_repo: u64) -> Result<Vec<u8>> {
         restore_sized(block, 7, size_repo)
     }
@@ -558,7 +561,7 @@ mod tests {
     #[test]
     fn map_that_the_repository_does_not_have_is_an_error() {
         let block = BlockIncr { size: 8192, checksum_size: 6, map_size: 20 };
-        // More bytes than any machine has memory for, and more than are there
+        // More bytes than any machine has memory, and more than there are
         for size_repo in [u64::MAX / 4, 1 << 20] {
             assert!(restore(Some(block), size_repo).is_err());
         }

@@ -1,4 +1,4 @@
-//! Tests of the copy of files, against a repository in memory.
+//! Tests of copying files, with a repository in memory.
 
 use std::collections::HashSet;
 use std::fs::Permissions;
@@ -30,7 +30,7 @@ struct Restore {
     storage: MemoryStorage,
     manifest: Manifest,
     stanza: Stanza,
-    /// Trust size and time of what is there.
+    /// Trust size and time of existing files.
     by_time: bool,
 }
 
@@ -85,7 +85,7 @@ fn bundled(name: &str, content: &[u8], offset: u64) -> ManifestFile {
     file
 }
 
-/// A file of three blocks, each in a super block of its own, and its stored form.
+/// Returns a file of three blocks, each in its own super block, and its stored form.
 fn block_file(content: &[u8]) -> (ManifestFile, Vec<u8>) {
     let mut stored = content.to_vec();
     let mut blocks = Vec::new();
@@ -187,7 +187,7 @@ fn delta_truncates_a_longer_file_and_copies_a_different_one() {
     restore.store("pg_data/b", b"two");
     std::fs::write(restore.path("a"), b"one and more").unwrap();
     std::fs::write(restore.path("b"), b"owt").unwrap();
-    // The first one is not even in the repository: what is there is used
+    // The first one is not even in the repository: the existing file is used
     assert_eq!(restore.run(true).unwrap(), [Outcome::Preserved, Outcome::Copied { size: 3 }]);
     assert_eq!(std::fs::read(restore.path("a")).unwrap(), b"one");
     assert_eq!(std::fs::metadata(restore.path("a")).unwrap().mtime(), 1_700_000_000);
@@ -222,7 +222,7 @@ fn damaged_block_file_is_an_error_wherever_it_is_damaged() {
     let (file, stored) = block_file(&content);
     let map_start = stored.len() - file.block.map_or(0, |block| block.map_size as usize);
     let allowed = HashSet::from([ErrorCode::Checksum, ErrorCode::Format, ErrorCode::FileRead]);
-    // Every byte of the map but its checksums, which only a delta looks at, and some of the content
+    // Every byte of the map except its checksums, which only a delta reads, and some of the content
     for at in (0..map_start).step_by(4001).chain(map_start..stored.len()) {
         let mut damaged = stored.clone();
         damaged[at] ^= 0x41;
@@ -364,7 +364,7 @@ fn delta_by_time_does_not_take_the_zeros_of_a_restore_of_other_databases_for_the
         super::file::set_time(&zeroed, time, name).unwrap();
         assert_eq!(restore.run(true).unwrap(), [Outcome::Copied { size: content.len() as u64 }]);
         assert_eq!(std::fs::read(restore.path(name)).unwrap(), content);
-        // What has content is known by its time
+        // A file with content is recognized by its time
         let changed = [&[7; 3 * BLOCK - 1][..], &[8]].concat();
         std::fs::write(restore.path(name), &changed).unwrap();
         super::file::set_time(&std::fs::File::open(restore.path(name)).unwrap(), time, name).unwrap();

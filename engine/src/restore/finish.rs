@@ -1,4 +1,4 @@
-//! The last step of a restore: until then no server can start on what is there.
+//! The last step of a restore. Before it, no server can start on the files.
 
 use std::io::{Read, Seek, Write};
 
@@ -11,10 +11,10 @@ use super::file::{PG_CONTROL, PG_CONTROL_TEMP, restored_path, set_time};
 use super::places::{Places, regular};
 use crate::{Error, ErrorCode, Result, info, warn};
 
-/// Gives `pg_control` its name, so that the cluster can be started.
+/// Renames `pg_control` to its final name, so that the cluster can be started.
 ///
 /// # Errors
-/// It can't be read or written, or is not one of its version.
+/// The file can't be read or written, or does not match its version.
 pub(super) fn give_control_its_name(settings: &RestoreSettings, places: &Places, manifest: &Manifest) -> Result<()> {
     let path = format!("{}/global/pg_control", settings.pg_path);
     let temp = restored_path(&settings.pg_path, PG_CONTROL);

@@ -44,7 +44,7 @@ pub(super) fn target(name: &str, path: &str, file: Option<&str>) -> Target {
     }
 }
 
-/// A data directory at `/old/pg` with a tablespace, a linked directory and a linked file below `/old`.
+/// Returns a data directory at `/old/pg` with a tablespace, a linked directory and a linked file below `/old`.
 pub(super) fn manifest() -> Manifest {
     let label = "20260101-000000F".parse().unwrap();
     let mut manifest =
@@ -90,14 +90,14 @@ pub(super) fn manifest() -> Manifest {
     manifest
 }
 
-/// A data directory, opened.
+/// Opens a data directory.
 pub(super) fn places(pg_path: &std::path::Path) -> Places {
     let mut places = Places::default();
     places.add_directory("pg_data", TargetDir::open(pg_path.to_str().unwrap()).unwrap());
     places
 }
 
-/// Runs a test on a thread without root's rights, with this directory its own: the rights of files mean nothing to root.
+/// Runs a test on a thread without root's rights that owns this directory, because file modes do not restrict root.
 pub(super) fn without_root<T: Send>(dir: &std::path::Path, run: impl FnOnce() -> T + Send) -> T {
     const NOBODY: u32 = 65534;
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! What a restore does with the entries of a directory that it has open: none of it follows a link.
+//! Operations on the entries of an open directory. None of them follows a link.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -10,7 +10,7 @@ use rustix::path::Arg;
 
 use super::ownership::Owner;
 
-/// The attributes of an entry; `None` when it is missing.
+/// Returns the attributes of an entry, or `None` if it is missing.
 pub(super) fn stat(dir: BorrowedFd<'_>, name: impl Arg) -> rustix::io::Result<Option<Stat>> {
     match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
@@ -19,17 +19,17 @@ pub(super) fn stat(dir: BorrowedFd<'_>, name: impl Arg) -> rustix::io::Result<Op
     }
 }
 
-/// What an entry is.
+/// Returns the type of an entry.
 pub(super) fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Whether an entry is a regular file.
+/// Returns whether an entry is a regular file.
 pub(super) fn is_file(stat: &Stat) -> bool {
     kind(stat) == FileType::RegularFile
 }
 
-/// The names in a directory, in their order.
+/// Returns the names in a directory, sorted.
 pub(super) fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
@@ -42,13 +42,13 @@ pub(super) fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// Opens a directory to read and change what is in it.
+/// Opens a directory, to read and change its entries.
 pub(super) fn open_dir(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     fs::openat(dir, name, flags, Mode::empty())
 }
 
-/// Removes a directory and all that is in it.
+/// Removes a directory with its content.
 pub(super) fn remove_tree(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
     let sub_dir = open_dir(dir, name)?;
     for entry in names(sub_dir.as_fd())? {
@@ -61,7 +61,8 @@ pub(super) fn remove_tree(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Resul
     fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
 }
 
-/// An entry that was looked at, opened for nothing but its attributes. Refuses what has taken its place since.
+/// An entry whose attributes were read, opened only to change them. Opening fails if something else has replaced it
+/// since.
 pub(super) struct Entry<'a> {
     dir: BorrowedFd<'a>,
     name: &'a CStr,
@@ -89,7 +90,7 @@ impl<'a> Entry<'a> {
                 check_same(&fd, self.stat)?;
                 Ok(fs::fchmod(&fd, mode)?)
             }
-            // Its mode forbids to read it. The name of the handle leads to what it was opened for, whatever is there now
+            // The mode forbids reading. The path of the handle leads to the opened entry, whatever has its name now
             Err(Errno::ACCESS) => Ok(fs::chmod(format!("/proc/self/fd/{}", self.fd.as_raw_fd()), mode)?),
             Err(error) => Err(error.into()),
         }
@@ -104,7 +105,7 @@ fn check_same(fd: &OwnedFd, stat: &Stat) -> io::Result<()> {
     Err(io::Error::other("something else has taken its place"))
 }
 
-/// Sets the owner of what a handle is open for.
+/// Sets the owner of an open file or directory.
 pub(super) fn set_owner(fd: BorrowedFd<'_>, owner: Owner) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
     Ok(fs::chownat(fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?)

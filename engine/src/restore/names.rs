@@ -1,7 +1,7 @@
-//! Names in a manifest, and the checks that keep everything a restore writes inside its targets.
+//! Names in a manifest, and the checks that keep everything that a restore writes inside its targets.
 //!
-//! A manifest may be damaged or made up. What it may decide is where its own tablespaces and links lie, because that is what a
-//! backup records; every other name must stay inside one of these places.
+//! A manifest may be damaged or hostile. It may only determine the paths of its own tablespaces and links, because that
+//! is what a backup records. Every other name must stay inside one of these paths.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -11,7 +11,7 @@ use super::real_path;
 use crate::pg::data_dir::links::LinkCheck;
 use crate::{Error, ErrorCode, Result, warn};
 
-/// Manifest names of what a restore writes for itself.
+/// Manifest names of files that a restore itself writes.
 const OWN_NAMES: [&str; 3] =
     ["pg_data/global/pg_control.pgbackrest.tmp", "pg_data/backup.manifest", "pg_data/backup.manifest.pgbackrest.tmp"];
 
@@ -23,7 +23,7 @@ pub(super) fn pg_absolute(pg_path: &str, name: &str) -> String {
     }
 }
 
-/// The part before the last slash, `/` for a file of the root; `None` without a slash.
+/// Returns the part before the last slash, `/` for a file in the root; `None` without a slash.
 pub(super) fn dir_name(path: &str) -> Option<&str> {
     match path.rsplit_once('/')? {
         ("", _) => Some("/"),
@@ -36,8 +36,8 @@ pub(super) fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// The absolute directory of a target. A relative destination counts from the directory that holds the link, wherever the data
-/// directory and links above it lead, as the kernel takes it.
+/// Returns the absolute directory of a target. Like the kernel, it resolves a relative destination from the directory
+/// that contains the link, following the data directory and links above it.
 pub(super) fn target_path(manifest: &Manifest, pg_path: &str, target: &Target) -> String {
     if target.path.starts_with('/') {
         return target.path.clone();
@@ -52,13 +52,13 @@ pub(super) fn target_path(manifest: &Manifest, pg_path: &str, target: &Target) -
     path.extend(parts);
     let path = path.to_string_lossy();
     match real_path::resolve(&path) {
-        // What is before them may be a link
+        // The components before `..` may be links
         Ok(real) if path.contains("/..") => real.to_string_lossy().into_owned(),
         _ => normalize(&path),
     }
 }
 
-/// Where the directory that holds a link is.
+/// Returns the directory that contains a link.
 fn link_dir(manifest: &Manifest, pg_path: &str, link: &str) -> PathBuf {
     let link = if link.starts_with(PG_TBLSPC) { format!("{PG_DATA}/{link}") } else { link.to_owned() };
     let parent = dir_name(&link).unwrap_or(PG_DATA);
@@ -67,7 +67,7 @@ fn link_dir(manifest: &Manifest, pg_path: &str, link: &str) -> PathBuf {
         let target =
             manifest.target(above).filter(|target| target.target_type == TargetType::Link && target.file.is_none());
         match (target, above.rsplit_once('/')) {
-            // Shorter than this link's name, so it comes to an end
+            // This name is shorter than the link's, so the recursion ends
             (Some(target), _) => break target_path(manifest, pg_path, target),
             (None, Some((next, _))) => above = next,
             (None, None) => break pg_path.to_owned(),
@@ -80,7 +80,7 @@ fn link_dir(manifest: &Manifest, pg_path: &str, link: &str) -> PathBuf {
     }
 }
 
-/// Takes `.`, `..` and empty components out of an absolute path, by its text alone.
+/// Removes `.`, `..` and empty components from an absolute path, by its text only.
 pub(super) fn normalize(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
@@ -99,8 +99,8 @@ fn invalid(what: impl Into<String>) -> Error {
     Error::new(ErrorCode::Format, what)
 }
 
-/// Checks that the manifest, after mapping, describes a tree whose every part lies inside one of its targets: names are clean,
-/// parents are directories of the manifest, and links are exactly those that belong to a target.
+/// Checks that the manifest, after mapping, describes a tree whose every part is inside one of its targets: names are
+/// clean, parents are directories of the manifest, and links are exactly those that belong to a target.
 ///
 /// # Errors
 /// [`ErrorCode::Format`].
@@ -113,7 +113,7 @@ pub(super) fn check_manifest(manifest: &Manifest, tablespace_dir: &str) -> Resul
     if !is_path(PG_DATA) {
         return Err(invalid("manifest has no path 'pg_data'"));
     }
-    // Below a tablespace only the directory of this version and catalog is ours
+    // Below a tablespace, only the directory of this version and catalog is ours
     let tablespace_part_is_right = |name: &str| {
         let Some(below) = name.strip_prefix("pg_tblspc/") else { return true };
         let (id, inside) = below.split_once('/').map_or((below, None), |(id, inside)| (id, Some(inside)));
@@ -137,7 +137,7 @@ pub(super) fn check_manifest(manifest: &Manifest, tablespace_dir: &str) -> Resul
             return Err(invalid(format!("manifest has '{}' as file and as path", path.name)));
         }
     }
-    // Files are sorted, so most share the directory of the one before
+    // Files are sorted, so most share the directory of the previous one
     let mut parent_checked = "";
     for file in &manifest.files {
         let name: &str = &file.name;
@@ -179,8 +179,8 @@ pub(super) fn check_manifest(manifest: &Manifest, tablespace_dir: &str) -> Resul
     Ok(())
 }
 
-/// Checks that no two entries go to one place. Names are reached through links: a tablespace's files stand in the manifest under
-/// `pg_tblspc/`, and the same path below `pg_data/` would be theirs too.
+/// Checks that no two entries restore to the same path. Names lead through links: a tablespace's files are in the
+/// manifest under `pg_tblspc/`, and the same path below `pg_data/` would refer to them too.
 fn check_unique(manifest: &Manifest) -> Result<()> {
     let twice = |name: &str| Err(invalid(format!("manifest has '{name}' twice")));
     let paths = manifest.paths.iter().map(|path| path.name.as_str());
@@ -211,8 +211,8 @@ fn repeated<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     names.find(|name| std::mem::replace(&mut before, name) == *name)
 }
 
-/// Takes files out of a manifest that an unfinished restore left in the data directory which was then backed up: this restore
-/// writes other files under these names, and `pg_control` first of all.
+/// Removes files from a manifest that an unfinished restore left in the data directory, which was then backed up. This
+/// restore writes other files under these names, including `pg_control`.
 pub(super) fn remove_own_files(manifest: &mut Manifest) {
     manifest.files.retain(|file| {
         let is_own = OWN_NAMES.contains(&&*file.name);
@@ -226,7 +226,7 @@ pub(super) fn remove_own_files(manifest: &mut Manifest) {
     });
 }
 
-/// Checks that no link leads into the data directory, and no two of them to the same place.
+/// Checks that no link leads into the data directory, and no two links to the same path.
 ///
 /// # Errors
 /// [`ErrorCode::LinkDestination`].
@@ -239,7 +239,8 @@ pub(super) fn check_links(manifest: &Manifest, pg_path: &str) -> Result<()> {
     Ok(())
 }
 
-/// A target that is a link must have that link, with the same destination, and be a directory or file of the manifest.
+/// Checks that a target that is a link has that link, with the same destination, and is a directory or file of the
+/// manifest.
 fn check_target(manifest: &Manifest, target: &Target) -> Result<()> {
     check_name(&target.name)?;
     let wrong = |what: &str| Err(invalid(format!("manifest target '{}' {what}", target.name)));

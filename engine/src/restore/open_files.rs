@@ -1,12 +1,13 @@
-//! How many files the process may have open: a restore keeps every target directory open, and a cluster may have thousands of tablespaces.
+//! Ensures that the process may open enough files. A restore keeps every target directory open, and a cluster may have
+//! thousands of tablespaces.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{Error, ErrorCode, Result};
 
-/// Files that are open beside the target directories: those that are read and written, connections and logs.
+/// Open files besides the target directories: files that are read and written, connections and logs.
 const OTHERS: u64 = 512;
-/// Fewer of those are not enough for anything.
+/// The minimum number of those.
 const OTHERS_MIN: u64 = 64;
 
 /// Raises the limit so that this many directories can be open.
@@ -29,7 +30,7 @@ pub(super) fn allow(directories: usize) -> Result<()> {
     .hint("raise the hard limit of open files (ulimit -Hn)."))
 }
 
-/// The limit to set, if the present one is too low.
+/// Returns the limit to set, if the current one is too low.
 fn new_limit(limit: Rlimit, directories: u64) -> Option<u64> {
     let wanted = directories.saturating_add(OTHERS);
     let is_enough = limit.current.is_none_or(|current| current >= wanted);

@@ -1,4 +1,4 @@
-//! Where the entries of a manifest are: in which target directory, and under which name there.
+//! Maps the entries of a manifest to a target directory and the name in it.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -13,44 +13,45 @@ use super::handle;
 use super::target_dir::TargetDir;
 use crate::{Error, ErrorCode, Result};
 
-/// The target directories of a restore, opened.
+/// The open target directories of a restore.
 #[derive(Debug, Default)]
 pub struct Places {
     dirs: Vec<TargetDir>,
-    /// By the names of the data directory, of directories that are links, and of tablespaces' directories: their number.
+    /// The number of each directory, by the manifest names of the data directory, linked directories and the
+    /// directories of tablespaces.
     directories: HashMap<String, usize>,
-    /// By the names of files that are links: the number of the directory and the name in it.
+    /// For each linked file, by its manifest name, the number of its directory and its name there.
     files: HashMap<String, (usize, String)>,
 }
 
-/// Where an entry is.
+/// The location of an entry.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     /// The target directory.
     pub(super) dir: &'a TargetDir,
-    /// The name there; empty for the directory itself.
+    /// The name in the directory. Empty for the directory itself.
     pub(super) name: &'a str,
 }
 
 impl Places {
-    /// Adds a directory target, by the manifest name of what is in it.
+    /// Adds a directory, by the manifest name of its content.
     pub(super) fn add_directory(&mut self, name: &str, dir: TargetDir) {
         self.directories.insert(name.to_owned(), self.dirs.len());
         self.dirs.push(dir);
     }
 
-    /// Adds a file that is a link, by its manifest name. It has the name `file` in the directory.
+    /// Adds a linked file, by its manifest name. Its name in the directory is `file`.
     pub(super) fn add_file(&mut self, name: &str, dir: TargetDir, file: &str) {
         self.files.insert(name.to_owned(), (self.dirs.len(), file.to_owned()));
         self.dirs.push(dir);
     }
 
-    /// The target directory with this manifest name; `None` before it is added.
+    /// Returns the target directory with this manifest name, or `None` before it is added.
     pub(super) fn directory(&self, name: &str) -> Option<&TargetDir> {
         self.dirs.get(*self.directories.get(name)?)
     }
 
-    /// Where the content of a file or directory is, at the end of its link if it is one.
+    /// Returns the location of the content of a file or directory. For a link, that is its destination.
     ///
     /// # Errors
     /// [`ErrorCode::Assert`] for a name that is in no target.
@@ -64,16 +65,16 @@ impl Places {
         }
     }
 
-    /// Where an entry itself is, which may be a link.
+    /// Returns the location of the entry itself, which may be a link.
     ///
     /// # Errors
-    /// As [`Places::content`].
+    /// The same as [`Places::content`].
     pub(super) fn entry<'a>(&'a self, name: &'a str) -> Result<Place<'a>> {
         let (parent, _) = name.rsplit_once('/').ok_or_else(|| not_open(name))?;
         self.below(name, parent)
     }
 
-    /// A name in the target of `above` or of the nearest directory above that.
+    /// Returns the location of `name` in the target of `above`, or of its nearest parent that is a target.
     fn below<'a>(&'a self, name: &'a str, mut above: &'a str) -> Result<Place<'a>> {
         loop {
             if let Some(dir) = self.directory(above) {
@@ -84,10 +85,10 @@ impl Places {
         }
     }
 
-    /// The data directory.
+    /// Returns the data directory.
     ///
     /// # Errors
-    /// As [`Places::content`].
+    /// The same as [`Places::content`].
     pub(super) fn data_dir(&self) -> Result<&TargetDir> {
         self.directory(PG_DATA).ok_or_else(|| not_open(PG_DATA))
     }
@@ -98,27 +99,29 @@ fn not_open(name: &str) -> Error {
 }
 
 impl Place<'_> {
-    /// Opens what is there, which is not waited for if it is a pipe.
+    /// Opens the file. Does not wait if it is a pipe.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Errors of the system.
     pub(super) fn open(&self, access: OFlags) -> io::Result<File> {
         self.dir.open_file(self.name, access, Mode::empty())
     }
 
-    /// The attributes of a regular file, in one call. Directories on the way may be links here: nothing is opened.
+    /// Returns the attributes of a regular file, with a single call. This call may follow links on the way, which is
+    /// safe because it opens nothing.
     pub(super) fn look(&self) -> Option<Stat> {
         let stat = handle::stat(self.dir.handle(), self.name).ok()??;
         handle::is_file(&stat).then_some(stat)
     }
 
-    /// Opens a file for writing, or makes it with this mode. Only with `keep` it keeps its content. `shown` is its path in messages.
+    /// Opens a file for writing, or creates it with this mode. The content is kept only if `keep` is set. `shown` is
+    /// the path in messages.
     ///
-    /// A file that may not be written to, or that other names lead to, is replaced: the mode is that of an earlier restore, and what
-    /// the other names stand for is not the restore's.
+    /// A file that can't be written to, or that has other hard links, is replaced: an earlier restore may have set its
+    /// mode, and the other links do not belong to the restore.
     ///
     /// # Errors
-    /// [`ErrorCode::FileOpen`], [`ErrorCode::FileMissing`] without its directory, [`ErrorCode::FileWrite`].
+    /// [`ErrorCode::FileOpen`], [`ErrorCode::FileMissing`] if the directory is missing, [`ErrorCode::FileWrite`].
     pub(super) fn write(&self, access: OFlags, mode: Mode, keep: bool, shown: &str) -> Result<(File, Metadata)> {
         let flags = access | OFlags::CREATE;
         let fail = |error: io::Error| {
@@ -129,7 +132,7 @@ impl Place<'_> {
             Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{shown}' for write"), error)
         };
         let replace = |error: io::Error| -> Result<(File, Metadata)> {
-            // What is no file, or can't be removed, stays and is the error
+            // If it is not a file or can't be removed, the first error is returned
             let is_file = self.dir.stat(self.name).is_ok_and(|stat| stat.is_some_and(|stat| handle::is_file(&stat)));
             if !is_file || self.dir.remove_file(self.name).is_err() {
                 return Err(fail(error));
@@ -156,7 +159,8 @@ impl Place<'_> {
     }
 }
 
-/// Refuses devices, pipes and the like: what was opened is looked at, since it may have changed since its name was.
+/// Returns the attributes of a regular file, and refuses devices, pipes and similar. It checks the open file, because
+/// another file may have taken the name since the name was checked.
 ///
 /// # Errors
 /// [`ErrorCode::FileOpen`].

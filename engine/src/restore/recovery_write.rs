@@ -14,8 +14,8 @@ use super::recovery_conf::{RecoveryType, VERSION_RECOVERY_SETTINGS};
 use super::{RestoreSettings, local_time};
 use crate::{Error, ErrorCode, Result, info, warn};
 
-/// Bits of the data directory's mode that the files get: they are no secrets to who may read the directory, and only their
-/// owner writes them.
+/// Bits of the data directory's mode that the files get. They are not secret to anybody who may read the directory, and
+/// only their owner writes them.
 const MODE_MASK: u32 = 0o644;
 
 /// Mode and owner of the files.
@@ -84,7 +84,7 @@ struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// The content of a file; `None` when it is missing.
+    /// Returns the content of a file, or `None` if it is missing.
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let name = format!("{PG_DATA}/{name}");
         let path = pg_absolute(self.pg_path, &name);

@@ -1,4 +1,4 @@
-//! Somebody who may write to the data directory puts links in the place of its directories while a restore runs.
+//! Tests restores while somebody who can write to the data directory replaces its directories with links.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -25,10 +25,10 @@ use crate::storage::{WriteOptions, put};
 use crate::users::Users;
 use crate::{CancelToken, Result};
 
-/// Restores that are tried while the links come and go.
+/// The minimum number of restores while links are put in place.
 const RESTORES: usize = 50;
 
-/// Everything about the files of a directory that a restore could change.
+/// Returns everything about the files of a directory that a restore could change.
 fn state(dir: &Path) -> Vec<String> {
     let mut state = Vec::new();
     for entry in fs::read_dir(dir).unwrap().flatten() {
@@ -44,7 +44,7 @@ fn state(dir: &Path) -> Vec<String> {
     state
 }
 
-/// A manifest of one target, its files in a repository.
+/// Returns a manifest with one target, and a repository with its files.
 fn backup(pg_path: &str) -> (Manifest, MemoryStorage, Stanza) {
     let mut manifest = fixture::manifest();
     manifest.links.clear();
@@ -63,10 +63,10 @@ fn backup(pg_path: &str) -> (Manifest, MemoryStorage, Stanza) {
     (manifest, storage, stanza)
 }
 
-/// The steps of a restore that write.
+/// Runs the steps of a restore that write.
 fn restore(manifest: &Manifest, storage: &MemoryStorage, stanza: &Stanza, pg_path: &str, delta: bool) -> Result<()> {
     let current = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
-    // As root everything is given to another user
+    // As root the restore gives everything to another user
     let other = Owner { uid: 12345, gid: 12345 };
     let ownership = Ownership::new(manifest, &Users::new(), current, Some(other));
     let clean = CleanSettings { pg_path, delta: true, keep: &[], tablespace_dir: TABLESPACE_DIR };
@@ -93,8 +93,8 @@ fn restore(manifest: &Manifest, storage: &MemoryStorage, stanza: &Stanza, pg_pat
     build::take_rights(manifest, &places)
 }
 
-/// Puts a link to `outside` in the place of an entry of the data directory, or of one of its directories, and what was there back,
-/// again and again. By handles, so that it is not this that changes what is outside.
+/// Replaces an entry of the data directory, or of one of its directories, with a link to `outside`, and restores the
+/// entry, again and again. It uses handles, so that this function itself changes nothing outside.
 fn swap(pg: &Path, place: &str, outside: &Path, done: &AtomicBool) {
     let (parent, name) = place.rsplit_once('/').unwrap_or((".", place));
     let aside = format!("{name}.aside");
@@ -135,7 +135,7 @@ fn restore_writes_nothing_outside_while_its_directories_become_links() {
                 scope.spawn(move || swap(pg, place, &end, done));
             }
             let mut number = 0;
-            // On a busy machine more of them, until one has met a link
+            // On a busy machine more restores are needed until one meets a link
             while number < RESTORES || failed == 0 && number < 20 * RESTORES {
                 number += 1;
                 match restore(&manifest, &storage, &stanza, pg_path, number % 2 == 0) {
@@ -147,7 +147,7 @@ fn restore_writes_nothing_outside_while_its_directories_become_links() {
         });
         assert_eq!(state(&outside), before, "without openat2: {without_openat2}");
         assert!(failed > 0, "no restore met a link, {whole} were whole");
-        // When all is quiet again
+        // After the last change
         restore(&manifest, &storage, &stanza, pg_path, true).unwrap();
         assert_eq!(fs::read(pg.join("base/1/1259")).unwrap(), b"catalog");
     }

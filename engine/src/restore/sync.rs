@@ -1,8 +1,8 @@
 //! Makes a restored cluster durable with few system calls.
 //!
-//! pgBackRest syncs each file when it closes it, which costs a wait for the disk per file. Here the file systems that hold the
-//! cluster are synced once, before `pg_control` appears: until then the cluster can't be started, and a restore that was cut
-//! off is repeated anyway. Where a file system may not report failed writes that way, every file is synced by itself as well.
+//! pgBackRest syncs each file when it closes it, which costs a wait for the disk per file. Here the file systems of the
+//! cluster are synced once, before `pg_control` appears. Until then the cluster can't be started, and an interrupted
+//! restore is repeated anyway. If a file system may not report failed writes that way, every file is synced too.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -26,7 +26,7 @@ struct FileSystem {
 }
 
 struct SyncDir<'a> {
-    /// Where it is. None for the directory that holds a tablespace's own: nothing else is done there.
+    /// The location. `None` for the directory that contains a tablespace's own directory. It is only synced.
     place: Option<Place<'a>>,
     path: String,
 }
@@ -49,16 +49,16 @@ impl SyncDir<'_> {
     }
 }
 
-/// The file systems that a restore writes to. Opened before the first write, because errors are reported to descriptors that
-/// were open when they happened.
+/// The file systems that a restore writes to. Opened before the first write, because errors are reported to descriptors
+/// that were open when they happened.
 pub(super) struct SyncSet<'a> {
-    /// Every directory of the cluster: in the order of the manifest, each once.
+    /// Every directory of the cluster, in the order of the manifest and without duplicates.
     dirs: Vec<SyncDir<'a>>,
     file_systems: Vec<FileSystem>,
 }
 
 impl<'a> SyncSet<'a> {
-    /// Looks at every directory that gets files. They exist already.
+    /// Opens every directory that gets files. They exist already.
     pub fn open(manifest: &'a Manifest, places: &'a Places, pg_path: &str) -> Result<Self> {
         let mut dirs = Vec::new();
         let mut known = HashSet::new();
@@ -92,13 +92,13 @@ impl<'a> SyncSet<'a> {
         Ok(SyncSet { dirs, file_systems })
     }
 
-    /// For reading what is on these file systems and not what is in memory.
+    /// Returns a cache handle for reading these file systems from disk and not from memory.
     pub fn write_back(&self) -> PageCache {
         PageCache::write_back(self.file_systems.iter().map(|file_system| &file_system.dir))
     }
 
-    /// Makes everything durable that was written to these directories, except what comes later into `last_dir`, which is left
-    /// to the caller.
+    /// Makes everything durable that was written to these directories, except later writes to `last_dir`, for which the
+    /// caller is responsible.
     ///
     /// # Errors
     /// [`ErrorCode::FileSync`] and [`ErrorCode::PathSync`]: what was restored must not be used.
@@ -126,7 +126,8 @@ impl<'a> SyncSet<'a> {
     }
 }
 
-/// Syncs every file of the manifest by itself. Their data is on its way already, so each waits only for its own errors.
+/// Syncs every file of the manifest individually. Their data is being written already, so each sync only waits for its
+/// own errors.
 fn sync_files(manifest: &Manifest, places: &Places, pg_path: &str, process_max: u32) -> Result<()> {
     let next = AtomicUsize::new(0);
     let sync_some = || -> Result<()> {
@@ -146,7 +147,7 @@ fn sync_files(manifest: &Manifest, places: &Places, pg_path: &str, process_max: 
         Ok(())
     };
     std::thread::scope(|scope| {
-        // Where the system gives no more threads, those that there are do it
+        // If the system provides no more threads, the existing ones do the work
         let workers: Vec<_> = (1..process_max.max(1))
             .map_while(|_| std::thread::Builder::new().spawn_scoped(scope, sync_some).ok())
             .collect();

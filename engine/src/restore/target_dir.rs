@@ -1,8 +1,9 @@
-//! A directory that a restore writes into, reached by its handle alone.
+//! A directory that a restore writes into, only through its handle.
 //!
-//! Whoever may write to the directory can put a link in the place of anything below it, also while the restore runs, and a restore
-//! that runs as root would follow it anywhere. So a name below the directory is opened from the handle with `openat2`, which follows no
-//! links. Where the kernel lacks it, or a filter forbids it, each directory on the way is opened by itself without following links.
+//! Whoever can write to the directory can replace anything in it with a link, even during the restore, and a restore
+//! that runs as root could then follow the link anywhere. So names below the directory are opened from its handle with
+//! `openat2`, which follows no links. If the kernel lacks `openat2`, or a filter forbids it, each directory on the way
+//! is opened separately without following links.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,19 +19,19 @@ use super::handle;
 use super::ownership::Owner;
 use crate::{Error, ErrorCode, Result};
 
-/// Directories on the way that are kept open where each is opened by itself.
+/// How many directories on the way are kept open if each is opened separately.
 const STEPS_MAX: usize = 64;
 
 /// How names are opened.
 #[derive(Debug)]
 enum Way {
-    /// In one call.
+    /// With one call.
     Openat2,
-    /// Directory by directory. Holds those that were opened, by their names.
+    /// Directory by directory. Contains the opened directories by name.
     Steps(Mutex<HashMap<Box<str>, Arc<OwnedFd>>>),
 }
 
-/// A directory of which the restore may change everything below, and nothing else.
+/// A directory. The restore may change everything below it, and nothing else.
 #[derive(Debug)]
 pub(super) struct TargetDir {
     path: String,
@@ -39,7 +40,8 @@ pub(super) struct TargetDir {
 }
 
 impl TargetDir {
-    /// Opens the directory at an absolute path. Links in this path are followed: the user or the backup says where it is.
+    /// Opens the directory at an absolute path. Links in this path are followed, because the user or the backup chose
+    /// it.
     ///
     /// # Errors
     /// [`ErrorCode::PathOpen`].
@@ -60,7 +62,7 @@ impl TargetDir {
         Ok(TargetDir { path: path.to_owned(), dir: Arc::new(dir), way })
     }
 
-    /// Makes the directory at an absolute path, and those above it that are missing, with this mode and owner.
+    /// Creates the directory at an absolute path and its missing parents, with this mode and owner.
     ///
     /// # Errors
     /// [`ErrorCode::PathCreate`].
@@ -98,20 +100,20 @@ impl TargetDir {
         fs::open(path, flags, Mode::empty()).map_err(|error| path_open(path, error))
     }
 
-    /// The absolute path of a name, for messages.
+    /// Returns the absolute path of a name, for messages.
     pub(super) fn shown(&self, name: &str) -> String {
         if name.is_empty() { self.path.clone() } else { format!("{}/{name}", self.path) }
     }
 
-    /// The directory itself.
+    /// Returns the handle of the directory itself.
     pub(super) fn handle(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }
 
-    /// Opens or makes a file. Whatever has its name, a pipe for one, is not waited for.
+    /// Opens or creates a file. Does not wait if the name belongs to a pipe or similar.
     ///
     /// # Errors
-    /// Those of the system; a link on the way or in the place of the file is [`Errno::LOOP`] or [`Errno::NOTDIR`].
+    /// Errors of the system. A link on the way or instead of the file causes [`Errno::LOOP`] or [`Errno::NOTDIR`].
     pub(super) fn open_file(&self, name: &str, flags: OFlags, mode: Mode) -> io::Result<File> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = match &self.way {
@@ -124,19 +126,19 @@ impl TargetDir {
         Ok(File::from(fd))
     }
 
-    /// Opens a directory for reading; the target's own by an empty name.
+    /// Opens a directory for reading. An empty name opens the target directory itself.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Errors of the system.
     pub(super) fn open_sub_dir(&self, name: &str) -> io::Result<File> {
         let name = if name.is_empty() { "." } else { name };
         self.open_file(name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
     }
 
-    /// The attributes of what has this name, which may be a link; `None` when it is missing.
+    /// Returns the attributes of an entry, which may be a link, or `None` if it is missing.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Errors of the system.
     pub(super) fn stat(&self, name: &str) -> io::Result<Option<Stat>> {
         let missing =
             |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
@@ -147,19 +149,19 @@ impl TargetDir {
         }
     }
 
-    /// Makes a directory.
+    /// Creates a directory.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Errors of the system.
     pub(super) fn make_dir(&self, name: &str, mode: Mode) -> io::Result<()> {
         let (parent, name) = self.parent(name)?;
         Ok(fs::mkdirat(&parent, name, mode)?)
     }
 
-    /// Makes a link.
+    /// Creates a link.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Errors of the system.
     pub(super) fn make_link(&self, name: &str, destination: &str) -> io::Result<()> {
         let (parent, name) = self.parent(name)?;
         Ok(fs::symlinkat(destination, &parent, name)?)
@@ -168,13 +170,13 @@ impl TargetDir {
     /// Removes a file or link.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Errors of the system.
     pub(super) fn remove_file(&self, name: &str) -> io::Result<()> {
         let (parent, name) = self.parent(name)?;
         Ok(fs::unlinkat(&parent, name, AtFlags::empty())?)
     }
 
-    /// [`TargetDir::remove_file`] of what may be missing.
+    /// Like [`TargetDir::remove_file`], but ignores a missing file.
     ///
     /// # Errors
     /// [`ErrorCode::FileRemove`].
@@ -187,19 +189,19 @@ impl TargetDir {
         }
     }
 
-    /// Gives a file another name in its directory.
+    /// Renames a file within its directory.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Errors of the system.
     pub(super) fn rename(&self, name: &str, base_name: &str) -> io::Result<()> {
         let (parent, name) = self.parent(name)?;
         Ok(fs::renameat(&parent, name, &parent, base_name)?)
     }
 
-    /// Gives a link its owner.
+    /// Sets the owner of a link.
     ///
     /// # Errors
-    /// Those of the system; that something else has the name.
+    /// Errors of the system, or the name belongs to something else.
     pub(super) fn own_link(&self, name: &str, owner: Owner) -> io::Result<()> {
         let (parent, name) = self.parent(name)?;
         let link = fs::openat(&parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
@@ -222,10 +224,10 @@ impl TargetDir {
             .map_err(|error| Error::from_io(ErrorCode::PathSync, format!("unable to sync path '{shown}'"), error))
     }
 
-    /// The directory that holds a name, and the name in it.
+    /// Returns the directory that contains a name, and the name in it.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Errors of the system.
     fn parent<'n>(&self, name: &'n str) -> io::Result<(Arc<OwnedFd>, &'n str)> {
         match name.rsplit_once('/') {
             Some((parent, name)) => Ok((self.dir(parent)?, name)),
@@ -254,12 +256,12 @@ impl TargetDir {
     }
 }
 
-/// No links are followed, so nothing leads out of the directory.
+/// Follows no links, so that nothing leads out of the directory.
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 #[cfg(test)]
 thread_local! {
-    /// Open directories as on a kernel that lacks `openat2`.
+    /// Makes tests open directories as on a kernel without `openat2`.
     pub(super) static WITHOUT_OPENAT2: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
@@ -273,7 +275,7 @@ mod tests {
 
     use super::*;
 
-    /// Opens a new directory in both ways, with `sub/dir` in it and a link to it as `link`.
+    /// Runs a test with both ways of opening, on a new directory that contains `sub/dir` and `link`, a link to `sub`.
     fn in_both_ways(test: impl Fn(&Path, &TargetDir)) {
         for without in [false, true] {
             WITHOUT_OPENAT2.set(without);
@@ -357,7 +359,7 @@ mod tests {
             assert_eq!(metadata.mode() & 0o777, 0o700, "{made}");
             assert_eq!(metadata.uid() == 12345, is_root, "{made}");
         }
-        // What was there is nobody's to give away
+        // Existing directories keep their owner
         assert_ne!(dir.path().metadata().unwrap().uid(), 12345);
         assert_eq!(TargetDir::make("/proc/none/dir", Mode::RWXU, None).unwrap_err().code, ErrorCode::PathCreate);
     }

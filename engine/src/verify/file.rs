@@ -13,7 +13,7 @@ use repo_format::manifest::BlockIncr;
 
 use crate::restore::block_delta::{self, BlockFile};
 use crate::storage::{ReadRange, RepoStorage};
-use crate::{CancelToken, Error, ErrorCode, Result};
+use crate::{CancelToken, Error, ErrorCode, Result, decode};
 
 /// Bytes hashed at a time.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -176,13 +176,14 @@ impl FileChecker {
         let Some(stored) = storage.read(&check.path, check.range)? else { return found(Fault::Missing) };
         let context = match self.contexts.iter().position(|(kind, _)| *kind == check.compress_type) {
             Some(index) => self.contexts.swap_remove(index).1,
-            None => DecompressContext::new(check.compress_type, Framing::Full)?,
+            None => decode::context(check.compress_type, Framing::Full)?,
         };
-        let mut reader = Decompressor::with_context(context, Decryptor::new(&check.cipher, Framing::Full, stored))?;
         let mut hasher = Sha1Hasher::new();
         let mut size = 0u64;
         let mut map = Vec::new();
         let size_max = check.size.map_or(u64::MAX, |size| size.saturating_mul(2).saturating_add(SIZE_MORE_MAX));
+        let decryptor = Decryptor::new(&check.cipher, Framing::Full, stored);
+        let mut reader = Decompressor::with_context(context, decryptor).reading_at_most(size_max);
         loop {
             cancel.check()?;
             if size > size_max {
@@ -208,7 +209,7 @@ impl FileChecker {
                 }
             }
         }
-        self.contexts.push((check.compress_type, reader.into_context()));
+        self.contexts.push((check.compress_type, reader.into_context()?));
         if hasher.finish() != check.checksum {
             return found(Fault::Checksum);
         }

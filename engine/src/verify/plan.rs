@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use repo_format::archive_info::PgHistory;
 use repo_format::cipher::{Cipher, Decryptor, Framing};
-use repo_format::compress::{CompressType, Decompressor};
+use repo_format::compress::CompressType;
 use repo_format::hash::Sha1;
 use repo_format::label::BackupLabel;
 use repo_format::layout::{self, FileForm, RepoPath, Stanza};
@@ -20,7 +20,7 @@ use super::repair::{HalfWhole, Kind};
 use super::report::{ArchiveResult, BackupResult, BackupStatus, WalRange};
 use super::unread::Unread;
 use crate::storage::{self, ReadRange};
-use crate::{Error, ErrorCode, Repo, Result, detail, info, warn};
+use crate::{Error, ErrorCode, Repo, Result, decode, detail, info, warn};
 
 /// Bytes of a segment that tell its size.
 const WAL_HEADER_BYTES: u64 = 512;
@@ -310,7 +310,7 @@ impl<'a> Plan<'a> {
         let kind = CompressType::from_file_name(path.file_name())?;
         let mut header = Vec::new();
         std::io::Read::read_to_end(
-            &mut std::io::Read::take(Decompressor::new(kind, Framing::Full, plain)?, WAL_HEADER_BYTES),
+            &mut std::io::Read::take(decode::decompressor(kind, plain, WAL_HEADER_BYTES)?, WAL_HEADER_BYTES),
             &mut header,
         )
         .map_err(|error| {

@@ -196,13 +196,13 @@ fn context_serves_stream_after_stream_even_after_an_error() {
             let data = sample(size);
             let stream = compress(&mut compressor, &data);
             let cut = &stream[..stream.len() / 2];
-            let mut decompressor = Decompressor::with_context(context, cut).unwrap();
+            let mut decompressor = Decompressor::with_context(context, cut);
             assert_eq!(decompressor.read_to_end(&mut Vec::new()).is_err(), kind != CompressType::None);
-            let mut decompressor = Decompressor::with_context(decompressor.into_context(), stream.as_slice()).unwrap();
+            let mut decompressor = Decompressor::with_context(decompressor.into_context().unwrap(), stream.as_slice());
             let mut out = Vec::new();
             decompressor.read_to_end(&mut out).unwrap();
             assert!(out == data, "{kind} {size}");
-            context = decompressor.into_context();
+            context = decompressor.into_context().unwrap();
         }
     }
 }
@@ -431,7 +431,7 @@ proptest! {
             let stored = stored.strip_prefix(b"kept").unwrap();
             let source = Pieces { data: stored, sizes: reads.clone().into_iter().cycle() };
             let mut decompressor =
-                Decompressor::with_context(context, Decryptor::new(&cipher, framing, source)).unwrap();
+                Decompressor::with_context(context, Decryptor::new(&cipher, framing, source));
             let mut out = Vec::new();
             let mut buffer = vec![0; 100_000];
             let mut sizes = pushes.iter().cycle();
@@ -443,7 +443,7 @@ proptest! {
                 }
             }
             prop_assert!(out == content);
-            context = decompressor.into_context();
+            context = decompressor.into_context().unwrap();
         }
     }
 

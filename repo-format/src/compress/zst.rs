@@ -14,6 +14,7 @@ use zstd::zstd_safe::{
 };
 
 use super::pieces::{EncodePiece, Join};
+use super::windows::{Share, Windows};
 use super::{Progress, reserve_output};
 use crate::{Error, ErrorCode, Result};
 
@@ -207,19 +208,30 @@ fn memory_error() -> Error {
 
 /// A reusable decompression context. The library refuses windows above 128 MiB, which bounds its memory.
 pub(super) struct Decoder {
+    // Gives up its memory before the share does
     context: DCtx<'static>,
+    share: Share,
     frame_done: bool,
 }
 
 impl Decoder {
-    /// Returns a memory error [094] if the context cannot be allocated.
-    pub(super) fn new() -> Result<Self> {
-        Ok(Decoder { context: DCtx::try_create().ok_or_else(memory_error)?, frame_done: false })
+    /// A decoder whose large windows are some of those, if they are shared. Memory error [094] if there is no memory for the
+    /// context.
+    pub(super) fn new(windows: Option<&'static Windows>) -> Result<Self> {
+        let share = windows.map(Share::of).unwrap_or_default();
+        Ok(Decoder { context: new_decoder()?, share, frame_done: false })
     }
 
+    /// No more than so many bytes of the next stream will be read.
+    pub(super) fn limit(&mut self, bytes: u64) {
+        self.share.limit(bytes);
+    }
+
+    /// Ends a stream: gives up the memory of a large window.
     pub(super) fn reset(&mut self) -> Result<()> {
         self.frame_done = false;
-        self.context.reset(ResetDirective::SessionOnly).map(drop).map_err(zst_error)
+        self.context.reset(ResetDirective::SessionOnly).map_err(zst_error)?;
+        self.share.end(|| renew(&mut self.context))
     }
 
     /// Returns whether the input may end here: at least one frame was read and the last one is complete.
@@ -232,9 +244,23 @@ impl Decoder {
         if input.is_empty() && self.frame_done {
             return Ok(Progress { consumed: 0, produced: 0 });
         }
+        if self.frame_done {
+            self.share.begin_frame();
+        }
+        self.share.look(input, || renew(&mut self.context))?;
         let mut source = InBuffer::around(input);
         let mut target = OutBuffer::around(output);
         self.frame_done = self.context.decompress_stream(&mut target, &mut source).map_err(zst_error)? == 0;
         Ok(Progress { consumed: source.pos(), produced: target.pos() })
     }
+}
+
+fn new_decoder() -> Result<DCtx<'static>> {
+    DCtx::try_create().ok_or_else(memory_error)
+}
+
+/// The library keeps the memory of the largest window for the next stream.
+fn renew(context: &mut DCtx<'static>) -> Result<()> {
+    *context = new_decoder()?;
+    Ok(())
 }

@@ -5,9 +5,8 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Mutex, PoisonError};
 
 use engine::storage::ReadRange;
-use engine::{Error, ErrorCode, Result};
+use engine::{Error, ErrorCode, Result, decode};
 use repo_format::cipher::{Decryptor, Framing};
-use repo_format::compress::Decompressor;
 use repo_format::hash::Sha1Hasher;
 
 use super::claim::Claim;
@@ -86,7 +85,7 @@ fn copy(
         };
         let plain = Decryptor::new(&candidate.cipher, Framing::Full, stored);
         let reader: Box<dyn Read + Send> = match candidate.segment {
-            Some(segment) => Box::new(Decompressor::new(segment.compress_type, Framing::Full, plain)?),
+            Some(segment) => Box::new(decode::decompressor(segment.compress_type, plain, segment_size)?),
             None => Box::new(plain),
         };
         Ok(reader)

@@ -7,9 +7,9 @@ use std::io::Read;
 
 use engine::repo::archive_find::FoundSegment;
 use engine::storage::ReadRange;
-use engine::{Error, ErrorCode, Result};
+use engine::{Error, ErrorCode, Result, decode};
 use repo_format::cipher::{Decryptor, Framing};
-use repo_format::compress::{CompressType, Decompressor};
+use repo_format::compress::CompressType;
 use repo_format::hash::{Sha1, Sha1Hasher};
 use repo_format::layout::{self, Stanza};
 use repo_format::wal_name::{ArchivedSegment, PARTIAL_SUFFIX};
@@ -37,7 +37,7 @@ pub(super) fn check(target: &Target<'_>, found: &FoundSegment, size: u64) -> Res
     };
     let plain = Decryptor::new(&target.cipher, Framing::Full, stored);
     // One byte more than expected shows that there are too many
-    let mut plain = Decompressor::new(found.name.compress_type, Framing::Full, plain)?.take(size + 1);
+    let mut plain = decode::decompressor(found.name.compress_type, plain, size + 1)?.take(size + 1);
     let (mut hasher, mut read) = (Sha1Hasher::new(), 0);
     let mut buffer = vec![0; CHUNK];
     loop {

@@ -213,7 +213,7 @@ fn info_files_are_not_changed_while_another_host_has_a_claim() {
     let renewing = Timing { interval: Duration::from_millis(1), ..ALONE };
     let who = Claimant::on_host("b", renewing);
     let cancel = CancelToken::new();
-    // Of another cluster, and with a damaged copy, so that there is something to do
+    // The info files belong to another cluster and one copy is damaged, so that every command has work to do
     let mut info = world.info();
     info.upgrade(info.current().version, 7, info.current().catalog_version).unwrap();
     info_files::save_backup_info(&world.repo, &stanza(), &info).unwrap();
@@ -260,7 +260,7 @@ fn info_files_are_not_changed_while_another_host_has_a_claim() {
     upgrade().unwrap();
     assert_eq!(world.info().backups[&label].annotation["key"], "text");
     assert_ne!(world.info().current().system_id, 7);
-    // What has nothing to do needs no claim
+    // A command without work needs no claim
     let _claim = Claim::acquire(&world.repo, &stanza(), &Claimant::on_host("a", renewing), "backup", &cancel).unwrap();
     upgrade().unwrap();
 }
