@@ -29,8 +29,8 @@ pub struct QueueSettings {
     pub retry_intervals: Vec<Duration>,
     /// Threads per worker. In total, one per worker computes while others wait for a server.
     pub threads: u32,
-    /// Returns whether waiting can't help after an error. Such a job is only retried at once.
-    pub is_lasting: fn(&Error) -> bool,
+    /// Whether jobs read from a local disk, where waiting can't help after most errors: then a retry is made only at once.
+    pub is_local: bool,
 }
 
 impl QueueSettings {
@@ -39,7 +39,7 @@ impl QueueSettings {
     pub fn new(process_max: u32, job_retry: u32, job_retry_interval: Duration) -> Self {
         let retry_intervals =
             (0..job_retry).map(|retry| if retry == 0 { Duration::ZERO } else { job_retry_interval }).collect();
-        QueueSettings { process_max: process_max.max(1), retry_intervals, threads: 1, is_lasting: |_| false }
+        QueueSettings { process_max: process_max.max(1), retry_intervals, threads: 1, is_local: false }
     }
 
     /// The same for jobs that write to this storage.
@@ -51,7 +51,7 @@ impl QueueSettings {
     /// Adapts the settings to jobs that read from this storage, with `threads` per worker if the storage is remote.
     #[must_use]
     pub fn for_reading(self, storage: &dyn RepoStorage, threads: u32) -> Self {
-        self.for_remote(storage, threads)
+        QueueSettings { is_local: !storage.features().remote, ..self.for_remote(storage, threads) }
     }
 
     fn for_remote(self, storage: &dyn RepoStorage, threads: u32) -> Self {
@@ -240,7 +240,7 @@ fn work_through<J, R, S>(
         };
         let mut attempt =
             || catch_unwind(AssertUnwindSafe(&mut attempt)).unwrap_or_else(|panic| Err(panic_error(&*panic)));
-        let result = with_retries(&settings.retry_intervals, settings.is_lasting, group, || slots.run(&mut attempt));
+        let result = with_retries(&settings.retry_intervals, settings.is_local, group, || slots.run(&mut attempt));
         if sender.send(result.map(|result| (worker, job, result))).is_err() {
             return;
         }
@@ -260,7 +260,7 @@ fn panic_error(panic: &(dyn Any + Send)) -> Error {
 /// (`src/common/error/retry.c`): the first message, then each further message with its time.
 pub(crate) fn with_retries<R>(
     intervals: &[Duration],
-    is_lasting: fn(&Error) -> bool,
+    is_local: bool,
     group: &CancelToken,
     mut attempt: impl FnMut() -> Result<R>,
 ) -> Result<R> {
@@ -270,7 +270,7 @@ pub(crate) fn with_retries<R>(
         result => return result,
     };
     let mut more: Vec<Retried> = Vec::new();
-    let mut lasts = is_lasting(&first);
+    let mut lasts = is_local && is_lasting_locally(&first);
     for interval in intervals {
         if lasts && !interval.is_zero() {
             break;
@@ -296,7 +296,7 @@ pub(crate) fn with_retries<R>(
                 if !is_retried(&error) {
                     break;
                 }
-                lasts = is_lasting(&error);
+                lasts = is_local && is_lasting_locally(&error);
             }
             result => return result,
         }
@@ -430,7 +430,7 @@ mod tests {
         assert_eq!(sum, 100 * 101);
 
         failures.store(2, Ordering::SeqCst);
-        let error = with_retries(&[Duration::ZERO], |_| false, &CancelToken::new(), || flaky(7)).unwrap_err();
+        let error = with_retries(&[Duration::ZERO], false, &CancelToken::new(), || flaky(7)).unwrap_err();
         let (first, second) = error.message.split_once('\n').unwrap();
         assert_eq!(first, "flaky");
         assert!(second.starts_with("    [FileReadError] on retry at "), "{second}");
@@ -524,7 +524,7 @@ mod tests {
             Err::<(), _>(Error::new(ErrorCode::Checksum, "damaged"))
         };
         let hour = Duration::from_secs(3600);
-        let error = with_retries(&[Duration::ZERO, hour, hour], is_lasting_locally, &CancelToken::new(), fails);
+        let error = with_retries(&[Duration::ZERO, hour, hour], true, &CancelToken::new(), fails);
         assert_eq!((error.unwrap_err().code, attempts.get()), (ErrorCode::Checksum, 2));
     }
 

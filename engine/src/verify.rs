@@ -386,7 +386,7 @@ fn check_files(settings: &VerifySettings, repo: &Repo, plan: &Mutex<Plan<'_>>, c
                 result => Ok(result),
             };
             let result = unopened.check(&job.check, || {
-                job_queue::with_retries(retries, |_| false, cancel, &mut check).and_then(|result| result)
+                job_queue::with_retries(retries, false, cancel, &mut check).and_then(|result| result)
             });
             cancel.check()?;
             Ok(result)

@@ -37,10 +37,7 @@ pub(super) fn run(
     }
     let mut page_errors = 0u32;
     display.progress.start(context.manifest.files.len() as u64, total);
-    let mut queue = settings.queue.clone().for_reading(context.storage, threads(context));
-    if !context.storage.features().remote {
-        queue.is_lasting = job_queue::is_lasting_locally;
-    }
+    let queue = settings.queue.clone().for_reading(context.storage, threads(context));
     let mut jobs = JobsAhead::new(context, interleave(queues.queues), queue.process_max);
     let result = job_queue::run_from(
         &queue,
