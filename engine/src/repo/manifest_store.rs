@@ -10,7 +10,7 @@ use repo_format::cipher::{Cipher, Decryptor, Framing};
 use repo_format::claim::RUNNING_SUFFIX;
 use repo_format::compress::{CompressType, Compression};
 use repo_format::format;
-use repo_format::info::{self, Origin};
+use repo_format::info;
 use repo_format::label::BackupLabel;
 use repo_format::layout::{self, RepoPath, Stanza};
 use repo_format::manifest::Manifest;

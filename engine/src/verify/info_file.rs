@@ -32,15 +32,10 @@ pub(super) struct Retry<'a> {
 impl Retry<'_> {
     /// Repeats the work while it fails with an error that may be temporary, but not if the content is wrong.
     pub fn run<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
-        job_queue::with_retries(
-            self.intervals,
-            |_| false,
-            self.cancel,
-            || match work() {
-                Err(error) if !is_lasting(&error) && !job_queue::is_refused(&error) => Err(error),
-                result => Ok(result),
-            },
-        )?
+        job_queue::with_retries(self.intervals, false, self.cancel, || match work() {
+            Err(error) if !is_lasting(&error) && !job_queue::is_refused(&error) => Err(error),
+            result => Ok(result),
+        })?
     }
 }
 
