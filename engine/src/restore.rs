@@ -243,6 +243,7 @@ pub fn run(
         stanza: &settings.stanza,
         pg_path: &settings.pg_path,
         places: &places,
+        file_systems: Some(&file_systems),
         ownership: &ownership,
         zero: zero.as_ref(),
         delta: settings.delta,

@@ -67,6 +67,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "restore",
         "A directory whose mode does not allow its owner to write gets this mode after its files are restored. pgBackRest fails [041].",
     ),
+    (
+        "restore",
+        "`--delta` refuses [040] before anything changes if it would have to remove a mount point. pgBackRest removes the files on it and fails [061].",
+    ),
     ("restore", "`restore` writes and removes nothing through a link that appears in a target while it runs."),
     (
         "restore",

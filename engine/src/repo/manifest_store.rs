@@ -56,7 +56,7 @@ pub fn load_from(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result<Manife
 /// Loads only the copy, which is all that an interrupted backup has.
 ///
 /// # Errors
-/// [`ErrorCode::FileMissing`] if there is none, and errors of a damaged copy.
+/// [`crate::ErrorCode::FileMissing`] if there is none, and errors of a damaged copy.
 pub fn load_copy(repo: &Repo, stanza: &Stanza, label: &BackupLabel, cipher: &Cipher) -> Result<Manifest> {
     load_file(repo, &layout::manifest_copy(stanza, label), cipher)
 }

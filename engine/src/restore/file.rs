@@ -20,6 +20,7 @@ use super::ownership::{Owner, Ownership};
 use super::places::{Place, Places, regular};
 use super::queue::RestoreJob;
 use super::select_db::{self, ZeroFilter};
+use super::sync::SyncSet;
 use crate::pipeline::backup::LONG_MIN_BYTES;
 use crate::pipeline::restore::{BlockGeometry, RestorePipeline};
 use crate::storage::page_cache::PageCache;
@@ -54,6 +55,8 @@ pub struct FileContext<'a> {
     pub pg_path: &'a str,
     /// The target directories.
     pub places: &'a Places,
+    /// What makes it durable. Tests of single files do without.
+    pub(super) file_systems: Option<&'a SyncSet<'a>>,
     /// Owners of the files.
     pub ownership: &'a Ownership,
     /// Files that are only zeros.
@@ -416,6 +419,9 @@ impl FileContext<'_> {
     fn create(&self, file: &ManifestFile, path: &str, access: OFlags, keep: bool) -> Result<File> {
         let mode = Mode::from_raw_mode(u32::from(file.mode) & MODE_MASK);
         let (out, metadata) = self.place(file)?.write(access, mode, keep, path)?;
+        if let Some(file_systems) = self.file_systems {
+            file_systems.wrote(metadata.dev(), &file.name);
+        }
         let owner = self.ownership.of(file.user, file.group);
         if self.ownership.is_root() && (owner != Owner { uid: metadata.uid(), gid: metadata.gid() }) {
             std::os::unix::fs::fchown(&out, Some(owner.uid), Some(owner.gid)).map_err(|error| {
@@ -525,6 +531,7 @@ mod tests {
             stanza: &stanza,
             pg_path: dir.path().to_str().unwrap(),
             places: &fixture::places(dir.path()),
+            file_systems: None,
             ownership: &ownership,
             zero: None,
             delta: false,

@@ -297,7 +297,7 @@ impl<'a> Plan<'a> {
             let size = path.join(file).and_then(|path| self.settings.retry.run(|| self.segment_size(&path)));
             match size {
                 Ok(size) => return size,
-                Err(error) => detail!("no segment size from '{file}': {error}"),
+                Err(error) => detail!("unable to get the segment size from '{file}': {error}"),
             }
         }
         0

@@ -17,7 +17,7 @@ pub struct HistoryEntry {
 pub struct TimelineHistory(pub Vec<HistoryEntry>);
 
 impl TimelineHistory {
-    /// Parses a history file. Ignores empty lines and lines that begin with `#`. Returns a format error [029] for other
+    /// Parses a history file. Ignores empty lines and lines that begin with `#`. Returns a format error (029) for other
     /// lines that do not consist of a timeline (decimal), a tab and an LSN. Anything may follow after another tab.
     pub fn parse(text: &str) -> Result<Self> {
         text.split('\n')

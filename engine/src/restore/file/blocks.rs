@@ -48,7 +48,7 @@ impl Read for Completed<'_> {
 }
 
 impl FileContext<'_> {
-    /// Copies a block incremental file. Returns how many bytes were written. `stored` begins with what [`Copy`]
+    /// Copies a block incremental file. Returns how many bytes were written. `stored` begins with what [`struct@Copy`]
     /// requested.
     pub(super) fn copy_blocks(
         &self,
