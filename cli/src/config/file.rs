@@ -1,5 +1,6 @@
 //! Configuration files: which are read, and what their sections set.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
@@ -17,8 +18,9 @@ const DEFAULT_FILE: &str = "/etc/pgbackrest/pgbackrest.conf";
 const DEFAULT_INCLUDE_PATH: &str = "/etc/pgbackrest/conf.d";
 /// The path of the file in old versions.
 const OLD_FILE: &str = "/etc/pgbackrest.conf";
-/// More than any configuration needs, so that a wrong path does not fill the memory.
-const SIZE_MAX: u64 = 16 * 1024 * 1024;
+/// The largest size in bytes of a file, and of all files together. It is more than any configuration needs, so that a wrong
+/// path does not fill the memory: the lines in memory take up to 100 times as much.
+const SIZE_MAX: u64 = 1024 * 1024;
 
 /// Access to the files. Tests use their own implementation.
 pub trait ConfigFiles {
@@ -116,8 +118,10 @@ impl Ini {
     /// Returns the keys of a section in the order of their first appearance, each with all its values.
     fn keys(&self, section: &str) -> Vec<(&str, Vec<&str>)> {
         let mut keys: Vec<(&str, Vec<&str>)> = Vec::new();
+        let mut places: HashMap<&str, usize> = HashMap::new();
         for line in self.0.iter().filter(|line| line.section == section) {
-            match keys.iter_mut().find(|(key, _)| *key == line.key) {
+            let place = *places.entry(&line.key).or_insert(keys.len());
+            match keys.get_mut(place) {
                 Some((_, values)) => values.push(&line.value),
                 None => keys.push((&line.key, vec![&line.value])),
             }
@@ -150,7 +154,7 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
     debug_assert!(config.is_none_or(|found| found.source != Source::File));
 
     let mut ini = Ini::default();
-    let mut is_empty = true;
+    let mut size = 0;
     if !no_config {
         let chosen = path_of(config);
         let required = chosen.is_some();
@@ -166,7 +170,7 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
         }
         match found {
             Some(found) => {
-                is_empty = found.is_empty();
+                size = found.len() as u64;
                 ini.add(&path, &found)?;
             }
             None if required => {
@@ -202,15 +206,19 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
                 return Err(Error::new(ErrorCode::FileOpen, text).hint("rename the file."));
             }
             // It may have been removed since
-            let path = format!("{path}/{name}");
-            if let Some(part) = files.read(&path)? {
-                is_empty = false;
+            let path_of_part = format!("{path}/{name}");
+            if let Some(part) = files.read(&path_of_part)? {
+                size = size.saturating_add(part.len() as u64);
+                if size > SIZE_MAX {
+                    let text = format!("configuration files in '{path}' are larger than {SIZE_MAX} bytes together");
+                    return Err(Error::new(ErrorCode::FileInvalid, text));
+                }
                 // Each file must be complete by itself
-                ini.add(&path, &part)?;
+                ini.add(&path_of_part, &part)?;
             }
         }
     }
-    if is_empty { Ok(None) } else { Ok(Some(ini)) }
+    if size == 0 { Ok(None) } else { Ok(Some(ini)) }
 }
 
 /// Adds options that the files set and neither command line nor environment do. Sections of the stanza precede global

@@ -78,6 +78,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "restore",
+        "If `restore` runs as root, it warns about an owner that this host does not have. pgBackRest gives such files to root without a warning.",
+    ),
+    (
+        "restore",
         "If `restore` runs as root, the directories that it creates above a target belong to the owner of the target, and a data directory that is a link gets its owner. pgBackRest leaves them to root, and the server cannot start.",
     ),
     (

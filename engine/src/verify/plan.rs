@@ -219,7 +219,7 @@ impl<'a> Plan<'a> {
     }
 
     fn note_fault(&mut self, text: String) {
-        if self.first_faults.len() < FIRST_FAULTS_MAX {
+        if self.first_faults.len() < FIRST_FAULTS_MAX && !self.first_faults.contains(&text) {
             self.first_faults.push(text);
         }
     }
