@@ -321,7 +321,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup, check, stanza-create, stanza-upgrade",
-        "Unsupported variables of PostgreSQL's client library (`PGSERVICE`, `PGTARGETSESSIONATTRS` and others that change where a session connects or how it is protected) are refused [056]. Client keys with a passphrase, certificate revocation lists and channel binding are not supported.",
+        "Unsupported variables of PostgreSQL's client library (`PGTARGETSESSIONATTRS`, `PGSSLCRLDIR` and others that change where a session connects or how it is protected) are refused [056], also in a service of `PGSERVICE`. Client keys with a passphrase and channel binding are not supported. A list in `PGSSLCRL` that cannot be read is an error.",
     ),
     (
         "backup",
