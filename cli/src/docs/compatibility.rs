@@ -78,6 +78,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "restore",
+        "If `restore` runs as root, it warns about an owner that this host does not have. pgBackRest gives such files to root without a warning.",
+    ),
+    (
+        "restore",
         "If `restore` runs as root, the directories that it creates above a target belong to the owner of the target, and a data directory that is a link gets its owner. pgBackRest leaves them to root, and the server cannot start.",
     ),
     (
@@ -233,6 +237,18 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "verify",
+        "A file of a local repository that may not be read is tried only once, and the first such errors are warnings. pgBackRest retries it for each file of a bundle and logs it at log level info.",
+    ),
+    (
+        "all",
+        "The error about an encrypted info file asks for the passphrase or the cipher type if one of them is wrong, and contains none of its bytes. The error about a line of a configuration file names the file. pgBackRest does neither.",
+    ),
+    (
+        "restore",
+        "The error about a damaged file names the file in the repository. rbr reads damaged files of a local repository a second time, but does not wait before it does.",
+    ),
+    (
+        "verify",
         "An unreadable first WAL segment, or a name with another compression, is an ordinary fault. pgBackRest ends without a report.",
     ),
     ("verify", "`--set` checks WAL of the backup's own cluster only."),
@@ -305,7 +321,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup, check, stanza-create, stanza-upgrade",
-        "Unsupported variables of PostgreSQL's client library (`PGSERVICE`, `PGTARGETSESSIONATTRS` and others that change where a session connects or how it is protected) are refused [056]. Client keys with a passphrase, certificate revocation lists and channel binding are not supported.",
+        "Unsupported variables of PostgreSQL's client library (`PGTARGETSESSIONATTRS`, `PGSSLCRLDIR` and others that change where a session connects or how it is protected) are refused [056], also in a service of `PGSERVICE`. Client keys with a passphrase and channel binding are not supported. A list in `PGSSLCRL` that cannot be read is an error.",
     ),
     (
         "backup",
