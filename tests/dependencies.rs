@@ -60,11 +60,8 @@ fn dependency_without_a_use_does_not_stay() {
 
 #[test]
 fn workspace_dependency_without_a_package_does_not_stay() {
-    let used: BTreeSet<String> = packages()
-        .iter()
-        .flat_map(|package| package["dependencies"].as_array().unwrap())
-        .map(crate_name)
-        .collect();
+    let used: BTreeSet<String> =
+        packages().iter().flat_map(|package| package["dependencies"].as_array().unwrap()).map(crate_name).collect();
     let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
     let table = manifest.split("[workspace.dependencies]\n").nth(1).unwrap().split("\n[").next().unwrap();
     let unused: Vec<&str> = table
