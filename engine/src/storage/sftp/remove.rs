@@ -1,4 +1,4 @@
-//! Removing directories with all that is in them.
+//! Removes directories with their content.
 
 use futures_util::future::join;
 use futures_util::{StreamExt, TryStreamExt, stream};
