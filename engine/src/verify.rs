@@ -300,11 +300,9 @@ fn set_needs(manifest: Result<Manifest>, labels: &mut Vec<BackupLabel>) -> Resul
         Err(error) => return Err(error),
     };
     if manifest.files.iter().any(|file| file.stored_blocks().is_some()) {
-        for reference in &manifest.references {
-            if !labels.contains(reference) {
-                labels.push(reference.clone());
-            }
-        }
+        labels.extend(manifest.references.iter().cloned());
+        labels.sort();
+        labels.dedup();
     }
     let data = &manifest.data;
     let (Some(first), Some(last)) = (data.archive_start, data.archive_stop) else { return Ok(None) };

@@ -124,3 +124,40 @@ fn damaged_pages_without_number_are_refused() {
         site.reset();
     }
 }
+
+#[test]
+fn configuration_of_any_size_needs_little_memory() {
+    let site = Site::new("block-none");
+    let space = site.space();
+    let config = std::fs::read_to_string(space.path("pgbackrest.conf")).expect("configuration");
+    let lines = |prefix: &str, count: u32| (0..count).map(|index| format!("{prefix}{index}=\n")).collect::<String>();
+    // Within the limit, and beyond it by one file and by many
+    let near = format!("{config}{}", lines("a", 110_000));
+    assert!(near.len() < 1 << 20);
+    space.write("pgbackrest.conf", &near);
+    ended_by_itself(&site.command(&["info"]), "many lines");
+    hole(&site, "pgbackrest.conf", 1 << 30);
+    fails(site.command(&["info"]));
+    space.write("pgbackrest.conf", &config);
+    space.folder("conf.d");
+    for index in 0..200 {
+        space.write(&format!("conf.d/{index}.conf"), format!("[s{index}]\n{}", lines("b", 80_000)));
+    }
+    let include = format!("--config-include-path={}", space.text("conf.d"));
+    site.command(&["info", &include]).fails(28).says("together");
+}
+
+#[test]
+fn lock_and_history_files_of_a_gibibyte_need_little_memory() {
+    let site = Site::new("online");
+    for name in ["lock/demo-backup-1.lock", "lock/demo-restore-1.lock", "lock/demo.stop"] {
+        hole(&site, name, 1 << 30);
+        ended_by_itself(&site.command(&["info"]), name);
+        ended_by_itself(&site.command(&["expire", "--repo1-retention-full=1"]), name);
+        fs::remove_file(site.space().path(name)).expect("file of the test");
+    }
+    hole(&site, "repo/archive/demo/15-1/00000002.history", 1 << 30);
+    fails(site.command(&["archive-get", "00000002.history", &site.space().text("wal")]));
+    ended_by_itself(&site.restore(site.last(), false), "history");
+    ended_by_itself(&site.command(&["verify", "--output=text"]), "history");
+}

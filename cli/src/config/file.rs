@@ -1,5 +1,6 @@
 //! Configuration files: which are read, and what their sections set.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
@@ -17,8 +18,9 @@ const DEFAULT_FILE: &str = "/etc/pgbackrest/pgbackrest.conf";
 const DEFAULT_INCLUDE_PATH: &str = "/etc/pgbackrest/conf.d";
 /// The path of the file in old versions.
 const OLD_FILE: &str = "/etc/pgbackrest.conf";
-/// More than any configuration needs, so that a wrong path does not fill the memory.
-const SIZE_MAX: u64 = 16 * 1024 * 1024;
+/// The largest size in bytes of a file, and of all files together. It is more than any configuration needs, so that a wrong
+/// path does not fill the memory: the lines in memory take up to 100 times as much.
+const SIZE_MAX: u64 = 1024 * 1024;
 
 /// Access to the files. Tests use their own implementation.
 pub trait ConfigFiles {
@@ -111,8 +113,10 @@ impl Ini {
     /// Returns the keys of a section in the order of their first appearance, each with all its values.
     fn keys(&self, section: &str) -> Vec<(&str, Vec<&str>)> {
         let mut keys: Vec<(&str, Vec<&str>)> = Vec::new();
+        let mut places: HashMap<&str, usize> = HashMap::new();
         for line in self.0.iter().filter(|line| line.section == section) {
-            match keys.iter_mut().find(|(key, _)| *key == line.key) {
+            let place = *places.entry(&line.key).or_insert(keys.len());
+            match keys.get_mut(place) {
                 Some((_, values)) => values.push(&line.value),
                 None => keys.push((&line.key, vec![&line.value])),
             }
@@ -198,6 +202,10 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
                 Ini::parse(&part)?;
                 content.push('\n');
                 content.push_str(&part);
+                if content.len() as u64 > SIZE_MAX {
+                    let text = format!("configuration files in '{path}' are larger than {SIZE_MAX} bytes together");
+                    return Err(Error::new(ErrorCode::FileInvalid, text));
+                }
             }
         }
     }
