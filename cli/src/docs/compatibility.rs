@@ -78,6 +78,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "restore",
+        "If `restore` runs as root, it warns about an owner that this host does not have. pgBackRest gives such files to root without a warning.",
+    ),
+    (
+        "restore",
         "If `restore` runs as root, the directories that it creates above a target belong to the owner of the target, and a data directory that is a link gets its owner. pgBackRest leaves them to root, and the server cannot start.",
     ),
     (
@@ -305,7 +309,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup, check, stanza-create, stanza-upgrade",
-        "Unsupported variables of PostgreSQL's client library (`PGSERVICE`, `PGTARGETSESSIONATTRS` and others that change where a session connects or how it is protected) are refused [056]. Client keys with a passphrase, certificate revocation lists and channel binding are not supported.",
+        "Unsupported variables of PostgreSQL's client library (`PGTARGETSESSIONATTRS`, `PGSSLCRLDIR` and others that change where a session connects or how it is protected) are refused [056], also in a service of `PGSERVICE`. Client keys with a passphrase and channel binding are not supported. A list in `PGSSLCRL` that cannot be read is an error.",
     ),
     (
         "backup",

@@ -250,6 +250,7 @@ impl FileContext<'_> {
             page_cache.forget(&existing);
         }
         if longer {
+            self.wrote(&on_disk, file);
             existing.set_len(file.size).map_err(|error| {
                 Error::from_io(ErrorCode::FileWrite, format!("unable to truncate file '{path}'"), error)
             })?;
@@ -404,9 +405,7 @@ impl FileContext<'_> {
     fn create(&self, file: &ManifestFile, path: &str, access: OFlags, keep: bool) -> Result<File> {
         let mode = Mode::from_raw_mode(u32::from(file.mode) & MODE_MASK);
         let (out, metadata) = self.place(file)?.write(access, mode, keep, path)?;
-        if let Some(file_systems) = self.file_systems {
-            file_systems.wrote(metadata.dev(), &file.name);
-        }
+        self.wrote(&metadata, file);
         let owner = self.ownership.of(file.user, file.group);
         if self.ownership.is_root() && (owner != Owner { uid: metadata.uid(), gid: metadata.gid() }) {
             std::os::unix::fs::fchown(&out, Some(owner.uid), Some(owner.gid)).map_err(|error| {
@@ -414,6 +413,12 @@ impl FileContext<'_> {
             })?;
         }
         Ok(out)
+    }
+
+    fn wrote(&self, metadata: &Metadata, file: &ManifestFile) {
+        if let Some(file_systems) = self.file_systems {
+            file_systems.wrote(metadata.dev(), &file.name);
+        }
     }
 
     fn place<'p>(&'p self, file: &'p ManifestFile) -> Result<Place<'p>> {
