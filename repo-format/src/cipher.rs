@@ -22,7 +22,8 @@ type CbcEncryptor = cbc::Encryptor<Aes256>;
 type CbcDecryptor = cbc::Decryptor<Aes256>;
 
 /// The first bytes of a stream in full framing.
-const MAGIC: &[u8; 8] = b"Salted__";
+/// The first bytes of an encrypted file.
+pub const MAGIC: &[u8; 8] = b"Salted__";
 const SALT_SIZE: usize = 8;
 const BLOCK_SIZE: usize = 16;
 const KEY_SIZE: usize = 32;

@@ -237,6 +237,18 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "verify",
+        "A file of a local repository that may not be read is tried only once, and the first such errors are warnings. pgBackRest retries it for each file of a bundle and logs it at log level info.",
+    ),
+    (
+        "all",
+        "The error about an encrypted info file asks for the passphrase or the cipher type if one of them is wrong, and contains none of its bytes. The error about a line of a configuration file names the file. pgBackRest does neither.",
+    ),
+    (
+        "restore",
+        "The error about a damaged file names the file in the repository. rbr reads damaged files of a local repository a second time, but does not wait before it does.",
+    ),
+    (
+        "verify",
         "An unreadable first WAL segment, or a name with another compression, is an ordinary fault. pgBackRest ends without a report.",
     ),
     ("verify", "`--set` checks WAL of the backup's own cluster only."),

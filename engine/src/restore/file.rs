@@ -341,7 +341,9 @@ impl FileContext<'_> {
             let mut part = (&mut stored).take(copy.limit.unwrap_or(u64::MAX));
             let size = match copy.file.stored_blocks() {
                 Some(block) => self.copy_blocks(pipeline, copy, block, &mut part, cancel)?,
-                None => self.copy_whole(pipeline, copy.file, &mut part, cancel)?,
+                None => self
+                    .copy_whole(pipeline, copy.file, &mut part, cancel)
+                    .map_err(|error| self.stored_in(error, &repo_file, copy.offset))?,
             };
             // The bytes after the last file are not needed and may be missing
             if let Some(limit) = copy.limit.filter(|_| copies.peek().is_some()) {
@@ -375,6 +377,19 @@ impl FileContext<'_> {
         }
         set_time(&out, file.timestamp, &path)?;
         Ok(file.size)
+    }
+
+    /// Adds where the stored bytes are to an error about them. Other errors stay as they are.
+    fn stored_in(&self, mut error: Error, repo_file: &RepoPath, offset: u64) -> Error {
+        let is_about_bytes = matches!(
+            error.code,
+            ErrorCode::Checksum | ErrorCode::Crypto | ErrorCode::FileRead | ErrorCode::Format | ErrorCode::FileInvalid
+        );
+        if is_about_bytes {
+            let shown = self.storage.display(repo_file);
+            error.message = format!("{} (stored in '{shown}' at offset {offset})", error.message);
+        }
+        error
     }
 
     /// Returns the repository file that contains a file, on its own or in a bundle.
@@ -549,7 +564,9 @@ mod tests {
         {
             let error = restore_sized(None, size, 7).unwrap_err();
             assert_eq!(error.code, ErrorCode::Checksum);
-            assert!(error.message.ends_with(message), "{error}");
+            assert!(error.message.contains(message), "{error}");
+            let place = format!(" (stored in '/backup/demo/20260101-000000F/{NAME}' at offset 0)");
+            assert!(error.message.ends_with(&place), "{error}");
         }
     }
 

@@ -86,7 +86,7 @@ impl<'a> SyncSet<'a> {
             let dir = sync_dir.open()?;
             let metadata = dir.metadata().map_err(|error| {
                 let text = format!("unable to get info for path/file '{}'", sync_dir.path);
-                Error::from_io(ErrorCode::FileInfo, text, error)
+                Error::from_io(ErrorCode::FileOpen, text, error)
             })?;
             if !devices.insert(metadata.dev()) {
                 continue;
