@@ -264,7 +264,7 @@ impl<W: Write> Writer<W> {
     /// Writes a string value.
     ///
     /// # Errors
-    /// As [`Writer::value`].
+    /// The same as [`Writer::value`].
     pub fn string(&mut self, section: &str, key: &str, value: &str) -> Result<()> {
         let mut json = String::new();
         write_string(&mut json, value);

@@ -80,7 +80,7 @@ fn rows(scenario: &Scenario, proxy: &Proxy) -> Vec<Row> {
     archived(scenario);
     rows.push(same("archive-get", &["archive-get", &stored, &target]));
     rows.push(same("archive-get, missing", &["archive-get", "0000000100000000000000FF", &target]));
-    // From here on nobody archives but this test
+    // From here on only the test archives
     scenario.cluster.sql("alter system set archive_command = 'false'");
     scenario.cluster.sql("select pg_reload_conf()");
     let segment = || {

@@ -251,16 +251,16 @@ fn present_tablespaces(pg_path: &str) -> Result<BTreeSet<PathBuf>> {
     Ok(places)
 }
 
-/// What may not be removed with the directory that holds it.
+/// Something that must not be removed together with the directory that contains it.
 #[derive(Debug, PartialEq, Eq)]
 enum Obstacle {
     /// A cluster.
     Cluster(PathBuf),
-    /// A mount point: its files would go, and then it could not be removed itself.
+    /// A mount point. Cleaning would remove its files, and then fail to remove the mount point itself.
     Mount(PathBuf),
 }
 
-/// Looks for clusters and mount points in what cleaning would remove.
+/// Searches for clusters and mount points in everything that cleaning would remove.
 fn check_removed(manifest: &Manifest, directory: &Directory<'_>) -> Result<()> {
     let path = Path::new(&directory.path);
     if metadata(&directory.path)?.is_none() {
@@ -293,7 +293,7 @@ fn is_cluster(path: &Path) -> bool {
     has("postmaster.pid") || (has("PG_VERSION") && has("global/pg_control"))
 }
 
-/// Whether a file system is mounted there. Kernels before 5.8 do not tell.
+/// Returns whether a file system is mounted at this path. Kernels before 5.8 do not report it.
 fn is_mount_point(path: &Path) -> bool {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     rustix::fs::statx(rustix::fs::CWD, path, flags, StatxFlags::empty())

@@ -56,9 +56,9 @@ pub(super) struct SyncSet<'a> {
     /// Every directory of the cluster, in the order of the manifest and without duplicates.
     dirs: Vec<SyncDir<'a>>,
     file_systems: Vec<FileSystem>,
-    /// Their device numbers.
+    /// The device numbers of the file systems.
     devices: HashSet<u64>,
-    /// Manifest names of files that are on none of them: each is a mount point itself.
+    /// Manifest names of files that are on none of these file systems. Each is a mount point itself.
     elsewhere: Mutex<Vec<String>>,
 }
 
@@ -97,7 +97,7 @@ impl<'a> SyncSet<'a> {
         Ok(SyncSet { dirs, file_systems, devices, elsewhere: Mutex::default() })
     }
 
-    /// Takes note of the device that a file was written to.
+    /// Records the device that a file was written to.
     pub fn wrote(&self, device: u64, name: &str) {
         if !self.devices.contains(&device) {
             self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
@@ -194,7 +194,7 @@ mod tests {
         let device = dir.path().metadata().unwrap().dev();
         set.wrote(device, "pg_data/none");
         set.sync(&manifest, &places, pg_path, 1, "").unwrap();
-        // It was tried
+        // The error shows that the file was synced separately
         set.wrote(device + 1, "pg_data/none");
         assert_eq!(set.sync(&manifest, &places, pg_path, 1, "").unwrap_err().code, ErrorCode::FileSync);
         std::fs::write(dir.path().join("none"), "x").unwrap();

@@ -240,7 +240,7 @@ mod tests {
             settings.credentials = AzureCredentials::Sas(SIGNATURE.into());
             settings.http.io_timeout = std::time::Duration::from_millis(1);
             let storage = open(&settings).unwrap();
-            // Each waits for its last try
+            // The operations run in parallel because each waits for its last retry
             type Operation<'a> = Box<dyn Fn() -> Result<()> + Send + Sync + 'a>;
             let operations: [Operation<'_>; 7] = [
                 Box::new(|| storage.list(&at("x")).map(drop)),

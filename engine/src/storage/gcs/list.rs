@@ -60,7 +60,7 @@ impl ListVersions for Api {
 
 type IsKind = fn(&Value) -> bool;
 
-/// The fields of a page, which may be missing, and the kind that each must have.
+/// The optional fields of a page, and the type that each must have.
 const FIELDS: [(&str, IsKind); 3] =
     [("items", Value::is_array), ("prefixes", Value::is_array), ("nextPageToken", Value::is_string)];
 
@@ -84,10 +84,10 @@ impl Page {
         Ok(page)
     }
 
-    /// Takes an answer that is a page.
+    /// Accepts an answer that is a page.
     ///
     /// # Errors
-    /// [`ErrorCode::Format`] if it is not, or if its entries or the next page could not be told from none.
+    /// [`ErrorCode::Format`] if it is not a page, or if a field has the wrong type and would be read as missing.
     pub(crate) fn of(page: Value) -> crate::Result<Self> {
         if page.get("kind").and_then(Value::as_str) != Some(LISTING) {
             return Err(foreign(&format!("it is not of the kind '{LISTING}'")));

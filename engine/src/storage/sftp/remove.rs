@@ -1,4 +1,4 @@
-//! Removing directories with all that is in them.
+//! Removes directories with their content.
 
 use futures_util::future::join;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -8,7 +8,7 @@ use super::list;
 use crate::storage::PATH_SIZE_MAX_BYTES;
 use crate::warn;
 
-/// Files that are removed at the same time.
+/// The maximum number of files that are removed at the same time.
 const REMOVES_IN_FLIGHT_MAX: usize = 32;
 
 /// A directory to be removed.
@@ -59,7 +59,7 @@ pub(super) async fn remove_tree(client: &Client, path: &str, root: bool) -> std:
         }
         let remove = |path: String| async move {
             match client.remove(&path).await {
-                // A server that tells no types: what can't be unlinked is a directory
+                // The server does not report types. A file that can't be removed may be a directory
                 Err(failure) if failure.may_exist() => {
                     Ok(Some(Doomed { path, is_empty: false, failure: Some(failure) }))
                 }
@@ -72,7 +72,7 @@ pub(super) async fn remove_tree(client: &Client, path: &str, root: bool) -> std:
     Ok(())
 }
 
-/// A removal of what is not there has done its work.
+/// Treats a missing file as removed.
 fn present(removed: std::result::Result<(), Failure>) -> std::result::Result<(), Failure> {
     match removed {
         Err(failure) if failure.is_missing() => Ok(()),
