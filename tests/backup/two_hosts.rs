@@ -18,14 +18,16 @@ struct Phase {
     logged: &'static str,
     /// Whether the first command waits for WAL then, which is held back.
     waits: bool,
+    /// Whether it has begun to copy.
+    copies: bool,
 }
 
 const PHASES: [Phase; 5] = [
-    Phase { name: "before the scan", logged: "check archive for ", waits: true },
-    Phase { name: "at the first file", logged: "backup file ", waits: false },
-    Phase { name: "at the last files", logged: "100.00%)", waits: false },
-    Phase { name: "after the stop", logged: "check archive for segment(s)", waits: true },
-    Phase { name: "at the end", logged: "new backup label", waits: false },
+    Phase { name: "before the scan", logged: "check archive for ", waits: true, copies: false },
+    Phase { name: "at the first file", logged: "backup file ", waits: false, copies: true },
+    Phase { name: "at the last files", logged: "100.00%)", waits: false, copies: true },
+    Phase { name: "after the stop", logged: "check archive for segment(s)", waits: true, copies: true },
+    Phase { name: "at the end", logged: "new backup label", waits: false, copies: true },
 ];
 
 /// No WAL is archived while this file is next to the data directory.
@@ -156,10 +158,16 @@ fn backup_whose_directory_pgbackrest_takes_does_not_count() {
 /// Lets one backup stand still at a phase while the other runs. A backup that succeeds is listed, and everything listed is whole.
 fn meet(scenario: &Scenario, [first, second]: [(Tool, &str); 2], phase: &Phase, context: &str) {
     make_first_backup(scenario);
-    if phase.waits {
-        scenario.space.write(NO_ARCHIVE, "");
+    let hold_archive = || scenario.space.write(NO_ARCHIVE, "");
+    if phase.waits && !phase.copies {
+        hold_archive();
     }
     let mut backup = scenario.start_command(first.0, &["backup", first.1]);
+    if phase.waits && phase.copies {
+        // Not before, or the backup would wait for the WAL of its start
+        wait_for(&mut backup, "backup file ");
+        hold_archive();
+    }
     wait_for(&mut backup, phase.logged);
     backup.stand_still();
     let stood_still = backup.is_running();
