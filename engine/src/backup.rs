@@ -234,27 +234,38 @@ impl Backup<'_> {
         cancel: &CancelToken,
     ) -> Result<()> {
         let storage = &*self.repo.storage;
-        let mut unfinished = Unfinished {
-            repo: self.repo,
-            stanza: &self.settings.stanza,
-            manifest_cipher: &self.manifest_cipher(),
-            sessions: &mut || source.other_backups(),
-            cancel,
+        let mut resume = |source: &mut Source, manifest: &mut Manifest| {
+            let mut unfinished = Unfinished {
+                repo: self.repo,
+                stanza: &self.settings.stanza,
+                manifest_cipher: &self.manifest_cipher(),
+                sessions: &mut || source.other_backups(),
+                cancel,
+            };
+            side_by_side::both(
+                storage.features().remote,
+                || resume::resume(&mut unfinished, self.settings, manifest, states),
+                || label::used(storage, &self.settings.stanza),
+            )
         };
-        let (resumed, used) = side_by_side::both(
-            storage.features().remote,
-            || resume::resume(&mut unfinished, self.settings, manifest, states),
-            || label::used(storage, &self.settings.stanza),
-        );
-        if resumed? {
-            return Ok(());
-        }
-        let time = source.label_time(manifest.data.timestamp_start)?;
+        let mut time = manifest.data.timestamp_start;
+        let used = loop {
+            let (resumed, used) = resume(source, manifest);
+            if resumed? {
+                return Ok(());
+            }
+            let unshared = source.label_time(time)?;
+            if unshared == time {
+                break used?;
+            }
+            // The other backup may have a directory by now
+            time = unshared;
+        };
         let create = |used: &[BackupLabel]| {
             let data = &manifest.data;
             label::create(used, data.backup_type, data.prior.as_ref(), time, cancel)
         };
-        let label = match create(&used?) {
+        let label = match create(&used) {
             // It may be the label of an interrupted backup that was removed meanwhile
             Err(error) if error.code == ErrorCode::Clock => create(&label::used(storage, &self.settings.stanza)?)?,
             label => label?,

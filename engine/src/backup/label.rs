@@ -173,7 +173,7 @@ mod tests {
     fn label_before_a_later_one_is_a_clock_error() {
         let later = label_at(BackupType::Full, None, START + 100);
         let error = new_label(&storage_with(&[], &[&later]), BackupType::Full, None).unwrap_err();
-        assert_eq!((error.code, error.hints.len()), (ErrorCode::Clock, 2));
+        assert_eq!((error.code, error.hints.len()), (ErrorCode::Clock, 3));
     }
 
     #[test]
