@@ -50,7 +50,7 @@ use crate::progress::Progress;
 use crate::repo::manifest_store::CopyProgress;
 use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
 use crate::storage::{SyncBatch, WriteOptions, exists};
-use crate::{Error, ErrorCode, Result, detail, ending, info, side_by_side, warn};
+use crate::{ErrorCode, Result, detail, ending, info, side_by_side, warn};
 
 /// From this number of files on, files are synced together. A batch also syncs what others wrote to the same file
 /// system, so it is not worth it for a few files.
@@ -74,7 +74,7 @@ pub fn run(
     let repo = &claim.guard(repo);
     let info = reconstruct::load_backup_info_reconstruct(repo, &settings.stanza)?.info;
     let mut source = Source::open(&settings, cancel)?;
-    check_cluster(&source, &info)?;
+    source.check_stanza(&info)?;
     let mut checksum_page = source.checksum_page(settings.checksum_page);
     let archive = match settings.archive_check {
         true => Some(info_files::load_archive_info(repo, &settings.stanza)?),
@@ -138,22 +138,6 @@ pub fn run(
 /// Refuses settings that would otherwise fail only when the manifest is written at the end.
 fn check_settings(settings: &BackupSettings) -> Result<()> {
     settings.annotation.keys().try_for_each(|key| json::check_key(key))
-}
-
-/// Checks that the cluster is the stanza's current one.
-fn check_cluster(source: &Source, info: &BackupInfo) -> Result<()> {
-    let (control, current) = (&source.control, info.current());
-    if control.version == current.version && control.system_id == current.system_id {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorCode::BackupMismatch,
-        format!(
-            "PostgreSQL version {}, system-id {} do not match stanza version {}, system-id {}",
-            control.version, control.system_id, current.version, current.system_id
-        ),
-    )
-    .hint("is this the correct stanza?"))
 }
 
 /// Sets the label of a manifest, also as the last of its references.
