@@ -289,7 +289,8 @@ fn ssl_mode_of_the_environment_decides_about_encryption_and_checks() {
     connect(&[&named[..], &[("PGSSLMODE", "verify-ca")]].concat()).success();
     // A list of hosts: the first has no server
     connect(&[("PGHOST", &format!("{},127.0.0.1", space.text("none"))), ("PGSSLMODE", "require")]).success();
-    connect(&[local, ("PGSERVICE", "main")]).fails(56).says("PGSERVICE");
+    connect(&[local, ("PGSERVICE", "none")]).fails(56).says("definition of service \"none\" not found");
+    connect(&[local, ("PGTARGETSESSIONATTRS", "read-write")]).fails(56).says("PGTARGETSESSIONATTRS");
 
     allow("local all all trust\nhostssl all all all reject\nhostnossl all all all trust\n");
     admin("select pg_reload_conf()");
@@ -299,6 +300,86 @@ fn ssl_mode_of_the_environment_decides_about_encryption_and_checks() {
     admin("select pg_reload_conf()");
     connect(&[local, ("PGSSLMODE", "require")]).fails(56).says("does not support");
     connect(&[local]).success();
+}
+
+#[test]
+fn client_certificate_service_and_revocation_list_count_as_for_psql() {
+    let Some(oracles) = oracles(&[15]) else { return };
+    let space = Arc::new(Space::new());
+    certificates(&space);
+    let at = |name: &str| space.text(&format!("tls/{name}"));
+    let openssl = |line: &str| space.run("openssl", &line.split(' ').collect::<Vec<_>>()).success();
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    for user in ["postgres", "stranger"] {
+        openssl(&format!("req {key} -subj /CN={user} -keyout {} -out {}", at(&format!("{user}.key")), at("c.csr")));
+        let (authority, authority_key) = (at("ca.crt"), at("ca.key"));
+        let certificate = at(&format!("{user}.crt"));
+        openssl(&format!(
+            "x509 -req -days 2 -in {} -CA {authority} -CAkey {authority_key} -CAcreateserial -out {certificate}",
+            at("c.csr")
+        ));
+    }
+    let folder = at("");
+    space.write("tls/index.txt", "");
+    space.write("tls/number", "01\n");
+    space.write(
+        "tls/ca.conf",
+        format!(
+            "[ca]\ndefault_ca=d\n[d]\ndatabase={folder}index.txt\ncrlnumber={folder}number\ndefault_md=sha256\n\
+             default_crl_days=2\ncertificate={folder}ca.crt\nprivate_key={folder}ca.key\ncrl_extensions=e\n[e]\n\
+             authorityKeyIdentifier=keyid:always\n"
+        ),
+    );
+    openssl(&format!("ca -config {} -gencrl -out {}", at("ca.conf"), at("none.crl")));
+    openssl(&format!("ca -config {} -revoke {}", at("ca.conf"), at("s.crt")));
+    openssl(&format!("ca -config {} -gencrl -out {}", at("ca.conf"), at("server.crl")));
+
+    let port = free_ports(1);
+    let mut settings = ARCHIVE_SETTINGS.map(str::to_owned).to_vec();
+    settings.extend(["listen_addresses = '127.0.0.1'".to_owned(), format!("port = {port}"), "ssl = on".to_owned()]);
+    settings.extend([
+        format!("ssl_cert_file = '{}'", at("s.crt")),
+        format!("ssl_key_file = '{}'", at("s.key")),
+        format!("ssl_ca_file = '{}'", at("ca.crt")),
+    ]);
+    let mut cluster = Cluster::create(&space, oracles, 15, "pg", &settings);
+    fs::write(space.path("pg/pg_hba.conf"), "local all all trust\nhostssl all all all cert\n").unwrap();
+    cluster.start();
+
+    let port_text = port.to_string();
+    // psql of the same variables has to agree
+    let agree = |variables: &[(&str, &str)], may_connect: bool| {
+        let mut psql = space.command("/usr/lib/postgresql/15/bin/psql");
+        psql.args(["-p", &port_text, "-U", "postgres", "-d", "postgres", "-XAtqc", "select 1"]);
+        psql.envs(variables.iter().copied());
+        let theirs = Run::of(psql);
+        assert_eq!(theirs.code == 0, may_connect, "{variables:?}: {}", theirs.describe());
+        let ours = connect_with(&cluster, &space, port, variables);
+        assert_eq!(ours.code, if may_connect { 0 } else { 56 }, "{variables:?}: {}", ours.describe());
+    };
+    let (local, full, root) = (("PGHOST", "127.0.0.1"), ("PGSSLMODE", "verify-full"), at("ca.crt"));
+    let (certificate, key) = (at("postgres.crt"), at("postgres.key"));
+    let own = [local, full, ("PGSSLROOTCERT", &root), ("PGSSLCERT", &certificate), ("PGSSLKEY", &key)];
+    agree(&own, true);
+    agree(&own[..3], false);
+    let (other, other_key) = (at("stranger.crt"), at("stranger.key"));
+    agree(&[own[0], own[1], own[2], ("PGSSLCERT", &other), ("PGSSLKEY", &other_key)], false);
+    agree(&[own[0], own[1], own[2], own[3], ("PGSSLKEY", &other_key)], false);
+    let (none, revoked) = (at("none.crl"), at("server.crl"));
+    agree(&[&own[..], &[("PGSSLCRL", &none)]].concat(), true);
+    agree(&[&own[..], &[("PGSSLCRL", &revoked)]].concat(), false);
+    let services = format!(
+        "[main]\nhost=127.0.0.1\nsslmode=verify-full\nsslrootcert={root}\nsslcert={certificate}\nsslkey={key}\n\
+         [elsewhere]\nhost=192.0.2.1\nhostaddr=127.0.0.1\nsslmode=verify-full\nsslrootcert={root}\n"
+    );
+    space.write("services", &services);
+    let file = ("PGSERVICEFILE", space.text("services"));
+    let file = (file.0, file.1.as_str());
+    agree(&[("PGSERVICE", "main"), file, ("PGHOST", "192.0.2.1")], true);
+    agree(&[("PGSERVICE", "elsewhere"), file, own[3], own[4]], false);
+    agree(&[("PGSERVICE", "none"), file, local], false);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    agree(&own, false);
 }
 
 #[test]

@@ -104,6 +104,7 @@ fn decide() -> bool {
 /// Logs the signal and ends the process.
 fn end_by_signal(signal: i32) -> ! {
     log::signal(signal_name(signal), lifecycle::is_quiet());
+    engine::lock::remove_files();
     std::process::exit(i32::from(ErrorCode::Term.number()))
 }
 

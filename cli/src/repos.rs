@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use engine::claim::Claimant;
-use engine::lock::{Lock, LockType};
+use engine::lock::{Lock, LockRequest, LockType};
 use engine::repo::{RepoSettings, StorageSettings};
 use engine::{Error, ErrorCode, Repo, Result};
 use repo_format::cipher::Passphrase;
@@ -138,5 +138,12 @@ pub fn lock(config: &Config) -> Result<Option<Lock>> {
         LockKind::All => &LockType::ALL,
     };
     let repo_keys = config.repo_keys_selected();
-    Lock::acquire(lock_path(config)?, &stanza(config)?, kinds, &repo_keys, config.get(opt::EXEC_ID)?).map(Some)
+    Lock::acquire(LockRequest {
+        lock_path: lock_path(config)?,
+        stanza: &stanza(config)?,
+        kinds,
+        repo_keys: &repo_keys,
+        exec_id: config.get(opt::EXEC_ID)?,
+    })
+    .map(Some)
 }

@@ -126,7 +126,7 @@ impl Claim {
             }
             let lease = Arc::new(new_lease(repo, stanza, who, command)?);
             if let Err(error) = lease.put() {
-                // It may have been written all the same
+                // The claim may have been written despite the error
                 drop(lease.remove());
                 return Err(error);
             }
@@ -143,7 +143,8 @@ impl Claim {
             .hint("do many processes start at the same time?"))
     }
 
-    /// Like [`Claim::acquire`], for a command that frees space. On a full disk it continues without a claim if nobody else has one.
+    /// Like [`Claim::acquire`], for a command that frees space. On a full disk the command continues without a claim if
+    /// nobody else has one.
     ///
     /// # Errors
     /// The same as [`Claim::acquire`].
@@ -194,7 +195,8 @@ impl Claim {
         self.lease.unmark()
     }
 
-    /// When the claim was renewed last, by the clock of the store: that is no later than now. 0 without a claim.
+    /// Returns when the claim was last renewed, by the clock of the store. This is not later than now. Returns 0
+    /// without a claim.
     ///
     /// # Errors
     /// [`ErrorCode::LockAcquire`] if the claim is lost, and errors of checking.
@@ -258,22 +260,23 @@ impl Drop for Claim {
 /// Checks that no other process is working on the stanza now.
 ///
 /// # Errors
-/// [`ErrorCode::LockAcquire`] when one does, and what looking gives.
+/// [`ErrorCode::LockAcquire`] if one is, and errors of checking.
 fn check_free(repo: &Repo, stanza: &Stanza, who: &Claimant, cancel: &CancelToken) -> Result<()> {
     let others = Others { repo, stanza, who, cancel };
     others.settle(&others.find()?.unwrap_or_default())
 }
 
-/// Whether an error says that there is no room.
+/// Returns whether an error says that the disk is full.
 fn is_full(error: &Error) -> bool {
     let source = error.source.as_ref().and_then(|source| source.downcast_ref::<io::Error>());
     source.is_some_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
 }
 
-/// Claims what is at this path of a repository for its removal. Claims themselves may always be removed.
+/// Claims the stanzas at this path of a repository, whose content is about to be removed. Claims themselves can always
+/// be removed.
 ///
 /// # Errors
-/// [`ErrorCode::LockAcquire`] when one does, and what looking gives.
+/// [`ErrorCode::LockAcquire`] if another process is working on them, and errors of checking.
 pub fn claim_path(repo: &Repo, path: &RepoPath, who: &Claimant, cancel: &CancelToken) -> Result<Vec<Claim>> {
     if format::claimant(path.file_name()).is_some() {
         return Ok(Vec::new());
@@ -298,7 +301,7 @@ pub fn claim_path(repo: &Repo, path: &RepoPath, who: &Claimant, cancel: &CancelT
         }
     }
     if above {
-        // They go with all else, and must not come back
+        // The claims are removed with everything else, and must not come back
         claims.drain(..).for_each(Claim::leave);
     }
     Ok(claims)

@@ -10,7 +10,7 @@ use repo_format::layout::Stanza;
 use repo_format::lock_file::{is_lock_name, stop_name};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::lock::{LockStatus, read_status_file};
+use crate::lock::{LockStatus, read_holder, remove_unlocked};
 use crate::storage::posix::{FILE_MODE, sync_path};
 use crate::{Error, ErrorCode, Result};
 
@@ -125,13 +125,15 @@ fn terminate(lock_path: &Path, stanza: Option<&Stanza>) -> Result<()> {
     let mut signalled = BTreeSet::new();
     for name in names.iter().filter(|name| is_lock_name(name, stanza)) {
         let path = lock_path.join(name);
-        let status = read_status_file(&path);
-        // Removed, so that the process is not signalled again; it holds the lock until it ends
-        let _ = fs::remove_file(&path);
-        let LockStatus::Valid(content) = status else {
+        let LockStatus::Valid(content) = read_holder(&path) else {
+            // Only if no process holds the lock. A process that has just taken it would otherwise hold an invisible
+            // lock
+            remove_unlocked(&path);
             crate::warn!("unable to read lock file {}/{name}", lock_path.display());
             continue;
         };
+        // Removed, so that the process is not signalled again; it holds the lock until it ends
+        let _ = fs::remove_file(&path);
         if !signalled.insert(content.process_id) {
             continue;
         }
@@ -211,5 +213,27 @@ mod tests {
         assert_eq!(child.wait().unwrap().signal(), Some(15));
         assert!(!dir.path().join("main-backup-1.lock").exists());
         drop(held);
+    }
+
+    #[test]
+    fn stop_force_does_not_end_a_process_whose_lock_file_is_only_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("main-backup-1.lock");
+        let mut bystander = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        // A file that a dead process has left, whose process id now belongs to another process. It is being read under
+        // an exclusive lock, as pgBackRest reads it
+        fs::write(&path, format!(r#"{{"execId":"1-00000000","pid":{}}}"#, bystander.id())).unwrap();
+        let reading = fs::File::open(&path).unwrap();
+        rustix::fs::flock(&reading, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let reader = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(3));
+            drop(reading);
+        });
+        stop(dir.path(), Some(&"main".parse::<Stanza>().unwrap()), true).unwrap();
+        reader.join().unwrap();
+        let ended = bystander.try_wait().unwrap();
+        let _ = bystander.kill();
+        let _ = bystander.wait();
+        assert!(ended.is_none(), "{ended:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Decoders whose large windows together take no more than a fixed size of memory, however many of them there are.
+//! Decoders whose large windows share a fixed amount of memory, however many decoders there are.
 
 use std::io::Read;
 
@@ -6,12 +6,12 @@ use repo_format::compress::{CompressType, DecompressContext, Decompressor, Frami
 
 use crate::{Result, slots};
 
-/// What the windows above [`repo_format::compress::WINDOW_FREE_BYTES`] take together: as much as the largest one.
+/// The total memory for windows above [`repo_format::compress::WINDOW_FREE_BYTES`]: the size of the largest window.
 const WINDOWS_BYTES: u64 = 128 << 20;
 
 static WINDOWS: Windows = Windows::new(WINDOWS_BYTES, |wait| slots::waiting(wait));
 
-/// A context for one stream after the other.
+/// Creates a context that decodes one stream after the other.
 ///
 /// # Errors
 /// There is no memory for it.
@@ -19,7 +19,7 @@ pub fn context(kind: CompressType, framing: Framing) -> Result<DecompressContext
     DecompressContext::sharing(kind, framing, &WINDOWS)
 }
 
-/// Decodes one stream, of which the caller reads no more than `size_max` bytes.
+/// Creates a decoder of one stream. The caller reads at most `size_max` bytes from it.
 ///
 /// # Errors
 /// There is no memory for it.

@@ -29,6 +29,8 @@ pub struct QueueSettings {
     pub retry_intervals: Vec<Duration>,
     /// Threads per worker. In total, one per worker computes while others wait for a server.
     pub threads: u32,
+    /// Whether jobs read from a local disk, where waiting can't help after most errors: then a retry is made only at once.
+    pub is_local: bool,
 }
 
 impl QueueSettings {
@@ -37,7 +39,7 @@ impl QueueSettings {
     pub fn new(process_max: u32, job_retry: u32, job_retry_interval: Duration) -> Self {
         let retry_intervals =
             (0..job_retry).map(|retry| if retry == 0 { Duration::ZERO } else { job_retry_interval }).collect();
-        QueueSettings { process_max: process_max.max(1), retry_intervals, threads: 1 }
+        QueueSettings { process_max: process_max.max(1), retry_intervals, threads: 1, is_local: false }
     }
 
     /// The same for jobs that write to this storage.
@@ -49,7 +51,7 @@ impl QueueSettings {
     /// Adapts the settings to jobs that read from this storage, with `threads` per worker if the storage is remote.
     #[must_use]
     pub fn for_reading(self, storage: &dyn RepoStorage, threads: u32) -> Self {
-        self.for_remote(storage, threads)
+        QueueSettings { is_local: !storage.features().remote, ..self.for_remote(storage, threads) }
     }
 
     fn for_remote(self, storage: &dyn RepoStorage, threads: u32) -> Self {
@@ -238,7 +240,7 @@ fn work_through<J, R, S>(
         };
         let mut attempt =
             || catch_unwind(AssertUnwindSafe(&mut attempt)).unwrap_or_else(|panic| Err(panic_error(&*panic)));
-        let result = with_retries(&settings.retry_intervals, group, || slots.run(&mut attempt));
+        let result = with_retries(&settings.retry_intervals, settings.is_local, group, || slots.run(&mut attempt));
         if sender.send(result.map(|result| (worker, job, result))).is_err() {
             return;
         }
@@ -258,6 +260,7 @@ fn panic_error(panic: &(dyn Any + Send)) -> Error {
 /// (`src/common/error/retry.c`): the first message, then each further message with its time.
 pub(crate) fn with_retries<R>(
     intervals: &[Duration],
+    is_local: bool,
     group: &CancelToken,
     mut attempt: impl FnMut() -> Result<R>,
 ) -> Result<R> {
@@ -267,7 +270,11 @@ pub(crate) fn with_retries<R>(
         result => return result,
     };
     let mut more: Vec<Retried> = Vec::new();
+    let mut lasts = is_local && is_lasting_locally(&first);
     for interval in intervals {
+        if lasts && !interval.is_zero() {
+            break;
+        }
         crate::debug!("retry {} after {}ms: {first}", first.code, interval.as_millis());
         // Stopped while waiting: the earlier error is more informative
         if group.sleep(*interval).is_err() {
@@ -289,6 +296,7 @@ pub(crate) fn with_retries<R>(
                 if !is_retried(&error) {
                     break;
                 }
+                lasts = is_local && is_lasting_locally(&error);
             }
             result => return result,
         }
@@ -302,6 +310,32 @@ pub(crate) fn with_retries<R>(
         first.message = message;
     }
     Err(first)
+}
+
+/// Returns whether an error of reading a file of a local disk stays the same after a pause: the file is damaged, missing
+/// or may not be read. On a server these may be errors of the moment.
+pub(crate) fn is_lasting_locally(error: &Error) -> bool {
+    let is_damage = matches!(
+        error.code,
+        ErrorCode::Checksum
+            | ErrorCode::Crypto
+            | ErrorCode::FileInvalid
+            | ErrorCode::FileMissing
+            | ErrorCode::Format
+            | ErrorCode::JsonFormat
+            | ErrorCode::VersionNotSupported
+    );
+    is_damage || is_refused(error)
+}
+
+/// Returns whether the system refuses to open or read a file because of what the file or its path is.
+pub(crate) fn is_refused(error: &Error) -> bool {
+    use rustix::io::Errno;
+
+    let source = error.source.as_deref().and_then(|source| source.downcast_ref::<std::io::Error>());
+    let Some(errno) = source.and_then(Errno::from_io_error) else { return false };
+    matches!(error.code, ErrorCode::FileOpen | ErrorCode::FileRead)
+        && [Errno::ACCESS, Errno::PERM, Errno::ISDIR, Errno::NOTDIR, Errno::LOOP, Errno::NAMETOOLONG].contains(&errno)
 }
 
 /// A retry can't help after a signal or a broken invariant.
@@ -335,7 +369,10 @@ mod tests {
     use super::*;
 
     fn settings(process_max: u32, retries: usize) -> QueueSettings {
-        QueueSettings { process_max, retry_intervals: vec![Duration::ZERO; retries], threads: 1 }
+        QueueSettings {
+            retry_intervals: vec![Duration::ZERO; retries],
+            ..QueueSettings::new(process_max, 0, Duration::ZERO)
+        }
     }
 
     fn sum(settings: &QueueSettings, work: impl Fn(u32) -> Result<u32> + Sync) -> (Result<()>, u32) {
@@ -393,7 +430,7 @@ mod tests {
         assert_eq!(sum, 100 * 101);
 
         failures.store(2, Ordering::SeqCst);
-        let error = with_retries(&[Duration::ZERO], &CancelToken::new(), || flaky(7)).unwrap_err();
+        let error = with_retries(&[Duration::ZERO], false, &CancelToken::new(), || flaky(7)).unwrap_err();
         let (first, second) = error.message.split_once('\n').unwrap();
         assert_eq!(first, "flaky");
         assert!(second.starts_with("    [FileReadError] on retry at "), "{second}");
@@ -477,5 +514,27 @@ mod tests {
         };
         run(&settings(1, 1), &CancelToken::new(), 0..10, init, work, |_| Ok(())).unwrap();
         assert_eq!(inits.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn lasting_error_is_retried_at_once_but_never_waited_for() {
+        let attempts = std::cell::Cell::new(0);
+        let fails = || {
+            attempts.set(attempts.get() + 1);
+            Err::<(), _>(Error::new(ErrorCode::Checksum, "damaged"))
+        };
+        let hour = Duration::from_secs(3600);
+        let error = with_retries(&[Duration::ZERO, hour, hour], true, &CancelToken::new(), fails);
+        assert_eq!((error.unwrap_err().code, attempts.get()), (ErrorCode::Checksum, 2));
+    }
+
+    #[test]
+    fn refusal_of_the_system_is_lasting_and_a_failing_disk_is_not() {
+        let error = |errno: rustix::io::Errno| {
+            Error::from_io(ErrorCode::FileOpen, "unable to open file 'x' for read", errno.into())
+        };
+        assert!(is_lasting_locally(&error(rustix::io::Errno::ACCESS)));
+        assert!(is_lasting_locally(&error(rustix::io::Errno::ISDIR)));
+        assert!(!is_lasting_locally(&error(rustix::io::Errno::IO)));
     }
 }

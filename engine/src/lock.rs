@@ -1,12 +1,13 @@
-//! Lock files, which keep two commands from working on the same stanza at once (pgBackRest `src/common/lock.c`).
+//! Lock files, which prevent two commands from working on the same stanza at once (pgBackRest `src/common/lock.c`).
 //!
-//! The lock is an exclusive `flock` on the file; its content only tells others who holds it. Both programs take the same
-//! locks, so they exclude each other.
+//! The lock is an exclusive `flock` on the file. The content only tells others who holds it. rbr and pgBackRest take
+//! the same locks, so they exclude each other.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use repo_format::layout::Stanza;
@@ -21,31 +22,33 @@ use crate::storage::posix::{FILE_MODE, create_path, is_named};
 use crate::users::Users;
 use crate::{Error, ErrorCode, Result};
 
-/// Progress is written only when it moved by more than this, in units of 0.01%.
+/// Progress is written only if it advanced by more than this, in units of 0.01%.
 const PERCENT_STEP: u32 = 10;
 
-/// Pause before a lock is tried again that somebody may hold only for a moment.
+/// The pause before retrying a lock that another process may hold only briefly.
 const TRY_PAUSE: Duration = Duration::from_millis(10);
-/// How often a lock is tried again when its content names no living process. Whoever looks at a lock holds it for a moment, a
-/// new holder has yet to write who it is, and a process that a holder is just starting inherits it. On a busy machine that
-/// moment is long: any of them may have to wait for a processor.
+/// How often a lock is retried if its content does not name a living process. A reader holds a lock briefly, a new
+/// holder has not written its content yet, and a child process inherits the lock from its parent until it has started.
+/// On a busy host that takes longer, because any of them may wait for a processor.
 const TRIES_NO_HOLDER: u32 = 100;
-/// How often a lock is tried again when its content names a living process: that process most likely holds it, but its id may
+/// How often a lock is retried if its content names a living process. That process most likely holds it, but the id may
 /// also belong to another process by now.
 const TRIES_HOLDER: u32 = 20;
-/// How often the content of a lock is read again that makes no sense. pgBackRest empties the file before each write.
+/// How often invalid content of a lock is read again. pgBackRest truncates the file before each write.
 const READ_TRIES: u32 = 100;
 /// The same for content that names no living process.
 const READ_TRIES_NO_HOLDER: u32 = 10;
+/// How often a lock must be found held before its process is signalled.
+const HOLDER_LOOKS: u32 = 50;
 const READ_PAUSE: Duration = Duration::from_millis(2);
-/// The size of a lock file: more than the longest content. Every write fills it with blanks up to here, so that a write never
-/// needs new space on the disk, and a reader never sees less than one whole content.
+/// The size of a lock file, which exceeds the longest content. Every write pads it with blanks, so that a write never
+/// needs new space on the disk, and a reader always sees a complete content.
 const CONTENT_SIZE: usize = 192;
 
-/// Makes the id that a process shares with those it starts: the process id and 32 random bits.
+/// Creates the id that a process shares with the processes that it starts: the process id and 32 random bits.
 ///
 /// # Errors
-/// [`ErrorCode::Kernel`] if the system gives no random bytes.
+/// [`ErrorCode::Kernel`] if the system provides no random bytes.
 pub fn new_exec_id() -> Result<String> {
     let mut random = [0; 4];
     getrandom::fill(&mut random)
@@ -53,12 +56,12 @@ pub fn new_exec_id() -> Result<String> {
     Ok(format!("{}-{:08x}", std::process::id(), u32::from_be_bytes(random)))
 }
 
-/// One lock file that is held.
+/// A held lock file.
 #[derive(Debug)]
 struct Held {
     repo_key: u32,
     path: PathBuf,
-    /// `None` when a process of our own family holds the lock, which is as good.
+    /// `None` if a related process holds the lock, which is equivalent.
     file: Option<File>,
 }
 
@@ -68,58 +71,55 @@ pub struct Lock {
     exec_id: String,
     held: Vec<Held>,
     percent_written: u32,
-    /// Whether the user was told that progress can't be written.
+    /// Whether the user was warned that progress can't be written.
     warned: bool,
 }
 
+/// The locks that a command requests.
+#[derive(Clone, Copy, Debug)]
+pub struct LockRequest<'a> {
+    /// The directory of the lock files.
+    pub lock_path: &'a Path,
+    /// The stanza.
+    pub stanza: &'a Stanza,
+    /// The types of lock.
+    pub kinds: &'a [LockType],
+    /// The repositories.
+    pub repo_keys: &'a [u32],
+    /// The id that this process shares with the processes that it starts.
+    pub exec_id: &'a str,
+}
+
 impl Lock {
-    /// Takes the locks of these types on these repositories, all or none.
+    /// Takes all requested locks, or none.
     ///
     /// # Errors
-    /// [`ErrorCode::LockAcquire`] when another process holds one or a file can't be made, [`ErrorCode::PathCreate`] when the
-    /// lock path can't be made, [`ErrorCode::FileWrite`] when the lock file can't be written.
-    pub fn acquire(
-        lock_path: &Path,
-        stanza: &Stanza,
-        kinds: &[LockType],
-        repo_keys: &[u32],
-        exec_id: &str,
-    ) -> Result<Self> {
-        Self::acquire_within(TRIES_HOLDER, lock_path, stanza, kinds, repo_keys, exec_id)
+    /// [`ErrorCode::LockAcquire`] if another process holds one or a file cannot be created, [`ErrorCode::PathCreate`]
+    /// if the lock path cannot be created, [`ErrorCode::FileWrite`] if the lock file cannot be written.
+    pub fn acquire(request: LockRequest<'_>) -> Result<Self> {
+        Self::acquire_within(request, TRIES_HOLDER)
     }
 
-    /// As [`Lock::acquire`], but `None` when another process holds one.
+    /// Like [`Lock::acquire`], but returns `None` if another process holds one of the locks.
     ///
     /// # Errors
-    /// As [`Lock::acquire`] for all other reasons.
-    pub fn try_acquire(
-        lock_path: &Path,
-        stanza: &Stanza,
-        kinds: &[LockType],
-        repo_keys: &[u32],
-        exec_id: &str,
-    ) -> Result<Option<Self>> {
-        match Self::acquire_within(0, lock_path, stanza, kinds, repo_keys, exec_id) {
+    /// The same as [`Lock::acquire`] for all other reasons.
+    pub fn try_acquire(request: LockRequest<'_>) -> Result<Option<Self>> {
+        match Self::acquire_within(request, 0) {
             Ok(lock) => Ok(Some(lock)),
             Err(error) if is_would_block(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn acquire_within(
-        tries_holder: u32,
-        lock_path: &Path,
-        stanza: &Stanza,
-        kinds: &[LockType],
-        repo_keys: &[u32],
-        exec_id: &str,
-    ) -> Result<Self> {
+    fn acquire_within(request: LockRequest<'_>, tries_holder: u32) -> Result<Self> {
+        let LockRequest { lock_path, stanza, kinds, repo_keys, exec_id } = request;
         let mut lock = Lock { exec_id: exec_id.to_owned(), held: Vec::new(), percent_written: 0, warned: false };
         for &kind in kinds {
             for &repo_key in repo_keys {
                 let path = lock_path.join(lock_name(stanza, kind, repo_key));
                 let file = open_locked(&path, exec_id, tries_holder)?;
-                let held = Held { repo_key, path, file };
+                let held = Held::new(repo_key, path, file);
                 held.write(&lock.content()).map_err(|error| held.write_error(error))?;
                 lock.held.push(held);
             }
@@ -127,8 +127,8 @@ impl Lock {
         Ok(lock)
     }
 
-    /// Shows progress to others in the lock of one repository. Written when it moved by more than 0.1% since the last time.
-    /// Where that fails the user is warned once: others then see old progress, which is no reason to end the command.
+    /// Shows progress to others in the lock of one repository, if it advanced by more than 0.1% since the last write. A
+    /// failure causes one warning: others then see old progress, which is no reason to end the command.
     pub fn update(&mut self, repo_key: u32, size_done: u64, size: u64) {
         let percent = percent_hundredths(size_done, size);
         if percent.saturating_sub(self.percent_written) > PERCENT_STEP {
@@ -141,21 +141,21 @@ impl Lock {
         self.write_progress(repo_key, 0, 0, size);
     }
 
-    /// Takes the progress away, for what comes after the copy.
+    /// Removes the progress after the copy.
     pub fn update_clear(&mut self, repo_key: u32) {
         let content = self.content();
         self.write(repo_key, &content);
     }
 
-    /// Whether every lock is held by this process itself.
+    /// Returns whether this process itself holds every lock.
     pub fn is_own(&self) -> bool {
         self.held.iter().all(|held| held.file.is_some())
     }
 
-    /// These locks if every one is held by this process itself, not by another of its family.
+    /// Returns these locks if this process itself holds every one, not a related process.
     ///
     /// # Errors
-    /// [`ErrorCode::LockAcquire`] as for a lock that a stranger holds.
+    /// [`ErrorCode::LockAcquire`], as for a lock of an unrelated process.
     pub fn own(self) -> Result<Self> {
         match self.held.iter().find(|held| held.file.is_none()) {
             Some(held) => Err(acquire_error(&held.path, Errno::WOULDBLOCK)),
@@ -197,11 +197,19 @@ impl Lock {
 }
 
 impl Held {
+    fn new(repo_key: u32, path: PathBuf, file: Option<File>) -> Self {
+        // Without its inode the file stays behind if the process ends early, which does no harm
+        if let Some(Ok(found)) = file.as_ref().map(File::metadata) {
+            registered().push(((found.dev(), found.ino()), path.clone()));
+        }
+        Held { repo_key, path, file }
+    }
+
     fn write(&self, content: &LockFile) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let mut text = content.serialize();
         text.extend(std::iter::repeat_n(' ', CONTENT_SIZE.saturating_sub(text.len())));
-        // Readers stop at the end of the object, so what is left behind it of a longer content does no harm
+        // Readers stop at the end of the object, so the rest of a longer content does no harm
         file.write_all_at(text.as_bytes(), 0)
     }
 
@@ -212,16 +220,48 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // Removed while still locked, and not when another file has the name since somebody removed ours: that one's lock is
-        // another process'. If it can't be removed it stays as a file without a lock, which harms nobody
-        if self.file.as_ref().is_some_and(|file| is_named(file, &self.path).unwrap_or(false)) {
+        let Some(file) = &self.file else { return };
+        // The file is removed while it is locked. A file that cannot be removed stays without a lock, which does no
+        // harm
+        if is_named(file, &self.path).unwrap_or(false) {
             let _ = fs::remove_file(&self.path);
+        }
+        registered().retain(|(_, path)| *path != self.path);
+    }
+}
+
+/// The lock files that this process holds, by device and inode.
+static REGISTERED: Mutex<Vec<((u64, u64), PathBuf)>> = Mutex::new(Vec::new());
+
+fn registered() -> MutexGuard<'static, Vec<((u64, u64), PathBuf)>> {
+    REGISTERED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes the lock files of this process, for an exit that does not drop its locks.
+pub fn remove_files() {
+    remove_files_below(Path::new(""));
+}
+
+fn remove_files_below(directory: &Path) {
+    for (number, path) in registered().iter().filter(|(_, path)| path.starts_with(directory)) {
+        // If somebody removed our file, a new file with this name belongs to another process
+        if fs::metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == *number) {
+            let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Opens and locks the file; `None` when our own family holds it. A living process that the content names is given
-/// `tries_holder` more chances to let go.
+/// Removes a lock file unless a process holds it.
+pub(crate) fn remove_unlocked(path: &Path) {
+    let Ok(file) = File::open(path) else { return };
+    // The file is locked during the removal, so that nobody takes a lock on a file that loses its name
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && is_named(&file, path).unwrap_or(false) {
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Opens and locks the file. Returns `None` if a related process holds it. If the content names a living process, the
+/// lock is retried `tries_holder` times.
 fn open_locked(path: &Path, exec_id: &str, tries_holder: u32) -> Result<Option<File>> {
     let failed = |error: io::Error| acquire_error(path, Errno::from_io_error(&error).unwrap_or(Errno::IO));
     let mut tries = 0;
@@ -249,15 +289,15 @@ fn open_locked(path: &Path, exec_id: &str, tries_holder: u32) -> Result<Option<F
             std::thread::sleep(TRY_PAUSE);
             continue;
         }
-        // The holder before us may have removed the file between our open and our lock; then the lock is on a file that
-        // nobody else sees
+        // The previous holder may have removed the file between open and lock; then the lock is on a file that nobody
+        // else sees
         if is_named(&file, path).map_err(failed)? {
             return Ok(Some(file));
         }
     }
 }
 
-/// Whether the process that a lock names runs, as far as this host can tell.
+/// Returns whether the process that a lock names is running, as far as this host can tell.
 fn is_alive(holder: &LockFile) -> bool {
     let process = Some(holder.process_id).filter(|id| *id > 0).and_then(Pid::from_raw);
     process.is_some_and(|process| test_kill_process(process) != Err(Errno::SRCH))
@@ -265,7 +305,7 @@ fn is_alive(holder: &LockFile) -> bool {
 
 fn read_content(file: &File) -> Option<LockFile> {
     let mut bytes = vec![0; SIZE_MAX];
-    // One call, so that no write falls between two parts
+    // A single call, so that no write falls between two parts
     let size = file.read_at(&mut bytes, 0).ok()?;
     LockFile::parse(&bytes[..size]).ok()
 }
@@ -298,25 +338,25 @@ fn is_would_block(error: &Error) -> bool {
     cause.is_some_and(|cause| cause.kind() == ErrorKind::WouldBlock)
 }
 
-/// What a lock file tells those who do not hold it.
+/// What a lock file tells processes that do not hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LockStatus {
     /// There is no file, or it can't be opened.
     Missing,
     /// There is a file, but its process is gone.
     Unlocked,
-    /// It is held, but its content can't be read.
+    /// The lock is held, but its content can't be read.
     Invalid,
-    /// It is held by this process.
+    /// The lock is held by this process.
     Valid(LockFile),
 }
 
-/// Looks at the lock of a stanza, type and repository.
+/// Reads the lock of a stanza, type and repository.
 pub fn read_status(lock_path: &Path, stanza: &Stanza, kind: LockType, repo_key: u32) -> LockStatus {
     read_status_file(&lock_path.join(lock_name(stanza, kind, repo_key)))
 }
 
-/// Looks at a lock file.
+/// Reads a lock file.
 pub(crate) fn read_status_file(path: &Path) -> LockStatus {
     let Ok(file) = File::open(path) else { return LockStatus::Missing };
     let mut status = LockStatus::Invalid;
@@ -324,14 +364,14 @@ pub(crate) fn read_status_file(path: &Path) -> LockStatus {
         if attempt > 0 {
             std::thread::sleep(READ_PAUSE);
         }
-        // Taken for a moment only: closing the file gives it back. Shared, so that two that look at the same time don't take
-        // each other for the holder
+        // Held only briefly: closing the file releases it. Shared, so that two readers do not take each other for the
+        // holder
         if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
             return LockStatus::Unlocked;
         }
         // The holder is just writing
         let Some(content) = read_content(&file) else { continue };
-        // Without a living process, another reader has a file that was left over, or the holder runs on another host
+        // Without a living process, another reader has a file that was left over, or the holder is on another host
         let is_sure = is_alive(&content) || attempt >= READ_TRIES_NO_HOLDER;
         status = LockStatus::Valid(content);
         if is_sure {
@@ -339,6 +379,19 @@ pub(crate) fn read_status_file(path: &Path) -> LockStatus {
         }
     }
     status
+}
+
+/// Reads a lock file until it is certain that a process holds it. A reader may lock the file for a moment, and the file
+/// may contain the process id of a dead process, which now belongs to another one.
+pub(crate) fn read_holder(path: &Path) -> LockStatus {
+    for _ in 1..HOLDER_LOOKS {
+        let status = read_status_file(path);
+        if !matches!(status, LockStatus::Valid(_)) {
+            return status;
+        }
+        std::thread::sleep(READ_PAUSE);
+    }
+    read_status_file(path)
 }
 
 #[cfg(test)]
@@ -350,7 +403,7 @@ mod tests {
     }
 
     fn acquire(dir: &Path, kinds: &[LockType], keys: &[u32], exec_id: &str) -> Result<Lock> {
-        Lock::acquire(dir, &stanza(), kinds, keys, exec_id)
+        Lock::acquire(LockRequest { lock_path: dir, stanza: &stanza(), kinds, repo_keys: keys, exec_id })
     }
 
     #[test]
@@ -404,7 +457,14 @@ mod tests {
             )
         );
         assert!(!dir.path().join("main-archive-1.lock").exists());
-        assert!(Lock::try_acquire(dir.path(), &stanza(), &[LockType::Backup], &[1], "2-00000000").unwrap().is_none());
+        let request = LockRequest {
+            lock_path: dir.path(),
+            stanza: &stanza(),
+            kinds: &[LockType::Backup],
+            repo_keys: &[1],
+            exec_id: "2-00000000",
+        };
+        assert!(Lock::try_acquire(request).unwrap().is_none());
     }
 
     #[test]
@@ -421,7 +481,7 @@ mod tests {
         looker.join().unwrap();
     }
 
-    /// Holds a lock as a reader does, for as long as it may take such a reader to be given a processor again.
+    /// Holds a lock as a reader does, for as long as such a reader may wait for a processor.
     fn reader_holds(path: PathBuf, operation: FlockOperation) -> std::thread::JoinHandle<()> {
         let reading = File::open(path).unwrap();
         flock(&reading, operation).unwrap();
@@ -435,7 +495,7 @@ mod tests {
     fn acquire_while_somebody_reads_a_lock_that_was_left_over_succeeds() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("main-backup-1.lock");
-        // Of a process that is gone, and of one whose id another process has by now
+        // Of a dead process, and of one whose id another process has by now
         for process in [i32::MAX, 1] {
             for operation in [FlockOperation::LockExclusive, FlockOperation::LockShared] {
                 fs::write(&path, format!(r#"{{"execId":"7-00000000","pid":{process}}}"#)).unwrap();
@@ -484,7 +544,7 @@ mod tests {
         ];
         for step in steps {
             step(&mut lock);
-            // A reader that knows the size from before must not see half of a longer content
+            // A reader that knows the earlier size must not see half of a longer content
             assert_eq!(fs::metadata(&path).unwrap().len(), size);
             LockFile::parse(&fs::read(&path).unwrap()).unwrap();
         }
@@ -570,5 +630,37 @@ mod tests {
         assert_eq!(pid, std::process::id().to_string());
         assert_eq!(random.len(), 8);
         assert!(random.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+
+    #[test]
+    fn end_without_dropping_a_lock_removes_its_file_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = acquire(dir.path(), &[LockType::Archive], &[1, 2], "1-00000000").unwrap();
+        let [first, second] = [1, 2].map(|key| dir.path().join(format!("main-archive-{key}.lock")));
+        // The second file was removed, and another process now uses its name
+        fs::remove_file(&second).unwrap();
+        fs::write(&second, "").unwrap();
+        remove_files_below(dir.path());
+        assert!(!first.exists() && second.exists());
+        drop(kept);
+        assert!(second.exists());
+        let gone = acquire(dir.path(), &[LockType::Archive], &[1], "1-00000000").unwrap();
+        drop(gone);
+        fs::write(&first, "").unwrap();
+        remove_files_below(dir.path());
+        assert!(first.exists());
+    }
+
+    #[test]
+    fn lock_file_of_a_holder_is_not_removed_as_one_that_was_left_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("main-archive-1.lock");
+        let lock = acquire(dir.path(), &[LockType::Archive], &[1], "1-00000000").unwrap();
+        remove_unlocked(&path);
+        assert!(path.exists());
+        drop(lock);
+        fs::write(&path, "").unwrap();
+        remove_unlocked(&path);
+        assert!(!path.exists());
     }
 }

@@ -6,6 +6,7 @@ pub mod control_file;
 pub mod data_dir;
 mod environment;
 pub(crate) mod passfile;
+mod service;
 pub mod session;
 mod tls;
 

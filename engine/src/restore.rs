@@ -149,7 +149,9 @@ pub fn run(
     display: RestoreDisplay<'_>,
 ) -> Result<RestoreSummary> {
     let mut settings = settings.clone();
+    let wants_delta = settings.is_delta();
     check_pg_path(&mut settings)?;
+    let delta_disabled = wants_delta && !settings.is_delta();
 
     let target_time = match &settings.recovery.kind {
         RecoveryType::Time(text) => Some(read_target_time(text)?),
@@ -216,8 +218,9 @@ pub fn run(
     let keep = kept_files(&settings, version);
     let clean =
         CleanSettings { pg_path: &settings.pg_path, delta: settings.is_delta(), keep, tablespace_dir: &tablespace_dir };
-    clean::check(&manifest, &ownership, &clean)?;
-    destinations::check(&manifest, &clean, &settings.keep_out)?;
+    clean::check(&manifest, &ownership, &clean)
+        .and_then(|()| destinations::check(&manifest, &clean, &settings.keep_out))
+        .map_err(|error| if delta_disabled { clean::hint_without_delta(error) } else { error })?;
     let present = match clean.delta {
         true => present_cluster::check(clean.pg_path, &history, settings.pg_version_force, settings.force)?,
         false => Present::Own,
@@ -240,6 +243,7 @@ pub fn run(
         stanza: &settings.stanza,
         pg_path: &settings.pg_path,
         places: &places,
+        file_systems: Some(&file_systems),
         ownership: &ownership,
         zero: zero.as_ref(),
         delta: settings.delta,
@@ -342,12 +346,14 @@ fn choose_set<'a>(
         }
         (None, _) => Wanted::Newest,
     };
+    let mut cipher_hints = Vec::new();
     for repo in repos {
         let name = repo.name();
         let info = match info_files::load_backup_info(repo, &settings.stanza) {
             Ok(info) => info,
             Err(error) => {
                 warn!("{name}: [{}] {error}", error.code);
+                cipher_hints.extend(info_files::cipher_option_hint(&error).map(ToOwned::to_owned));
                 continue;
             }
         };
@@ -377,7 +383,7 @@ fn choose_set<'a>(
             ),
         }
     }
-    Err(set_select::not_found(&wanted, target))
+    Err(cipher_hints.into_iter().fold(set_select::not_found(&wanted, target), Error::hint))
 }
 
 fn verify_timeline(settings: &RestoreSettings, repo: &Repo, manifest: &Manifest) -> Result<()> {

@@ -9,6 +9,7 @@ mod known;
 mod plan;
 mod repair;
 mod report;
+mod unread;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -24,10 +25,12 @@ use repo_format::manifest::Manifest;
 use repo_format::pg::PgVersion;
 
 use self::file::FileChecker;
-use self::info_file::{Pair, Retry};
+use self::info_file::{Pair, Retry, Unusable};
 use self::plan::{Plan, PlanSettings, WalFilter, WalScope};
 pub use self::repair::RepairSettings;
 use self::repair::{HalfWhole, Kind, Repair};
+use self::unread::UnopenedBundles;
+pub use self::unread::Unread;
 use crate::job_queue::{self, Event, QueueSettings};
 use crate::log::{self, Level};
 use crate::repo::{formats, info_files, manifest_store};
@@ -35,6 +38,9 @@ use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, info, warn};
 
 /// Threads per worker if the repository is on a server. Each has a decoder with its window.
 const THREADS_REMOTE: u32 = 3;
+
+/// Lines of the report in the error of [`VerifySummary::into_error`].
+const REPORT_LINES_MAX: usize = 10;
 
 /// What to check and how.
 #[derive(Clone, Debug)]
@@ -64,6 +70,31 @@ pub struct VerifySummary {
     pub warnings: u32,
     /// What prevented their repair.
     pub failure: Option<Error>,
+    /// Those of the faults that say nothing about the content, because something could not be read.
+    pub unread: Unread,
+    /// The first few invalid files.
+    pub first_faults: Vec<String>,
+}
+
+impl VerifySummary {
+    /// Returns the error for a caller that wants one if anything is not known to be valid: [`ErrorCode::Command`] if
+    /// something is invalid, and the first error if something could only not be read.
+    pub fn into_error(self) -> Option<Error> {
+        let faults = self.errors.saturating_add(self.warnings);
+        if faults == 0 {
+            return None;
+        }
+        if let (Some(first), true) = (self.unread.first, self.unread.total >= faults) {
+            return Some(first.context(format_args!("verify could not check everything, {faults} error(s)")));
+        }
+        let mut text = format!("verify found {faults} fault(s), the log has details at log level info");
+        // Without the stanza and its status
+        let report = self.text.lines().skip(2).map(str::trim_end).take(REPORT_LINES_MAX);
+        for line in report.map(ToOwned::to_owned).chain(self.first_faults.iter().map(|fault| format!("  {fault}"))) {
+            let _ = write!(text, "\n{line}");
+        }
+        Some(Error::new(ErrorCode::Command, text))
+    }
 }
 
 /// Checks one repository.
@@ -77,13 +108,17 @@ pub fn run(settings: &VerifySettings, repo: &Repo, cancel: &CancelToken) -> Resu
     if let Err(error) = formats::check(repo, &settings.stanza) {
         let text = format!("stanza: {}\nstatus: error\n{error}", settings.stanza);
         info!("{text}");
-        return Ok(VerifySummary { text, errors: 1, warnings: 0, failure: None });
+        let mut unread = Unread::default();
+        unread.add("info files", &error);
+        return Ok(VerifySummary { text, errors: 1, warnings: 0, failure: None, unread, first_faults: Vec::new() });
     }
     let retry = Retry { intervals: &settings.queue.retry_intervals, cancel };
     let stanza = &settings.stanza;
     let mut half_whole = Vec::new();
-    let mut load_failed = |what: &str| {
+    let (mut unread, mut first_faults) = (Unread::default(), Vec::new());
+    let mut load_failed = |what: &str, unusable: &Unusable| {
         let _ = write!(text, "\n  No usable {what} file");
+        unread.add_pair(what, unusable);
         errors += 1;
     };
     let pair = |path, shown: &str| Pair { repo, path, shown: shown.to_owned(), cipher: &repo.cipher, retry };
@@ -105,6 +140,7 @@ pub fn run(settings: &VerifySettings, repo: &Repo, cancel: &CancelToken) -> Resu
                     let found = verify(settings, repo, &archive_info.content, &backup_info.content, cancel)?;
                     (text, errors) = (found.text, found.errors);
                     half_whole.extend(found.half_whole);
+                    (unread, first_faults) = (found.unread, found.first_faults);
                 }
                 Err(error) => {
                     text = format!("\n{error}");
@@ -115,23 +151,23 @@ pub fn run(settings: &VerifySettings, repo: &Repo, cancel: &CancelToken) -> Resu
         (backup_info, archive_info) => {
             match backup_info {
                 Ok(found) => note(Kind::BackupInfo, backup, found.repair),
-                Err(_) => load_failed("backup.info"),
+                Err(unusable) => load_failed("backup.info", &unusable),
             }
             match archive_info {
                 Ok(found) => note(Kind::ArchiveInfo, archive, found.repair),
-                Err(_) => load_failed("archive.info"),
+                Err(unusable) => load_failed("archive.info", &unusable),
             }
         }
     }
     let (warnings, failure) = settle_half_whole(settings, repo, &half_whole, manifest_cipher, cancel);
 
     if !settings.verbose && errors == 0 {
-        return Ok(VerifySummary { text: String::new(), errors, warnings, failure });
+        return Ok(VerifySummary { text: String::new(), errors, warnings, failure, unread, first_faults });
     }
     let status = if errors > 0 { "error" } else { "ok" };
     let text = format!("stanza: {stanza}\nstatus: {status}{text}");
     info!("{text}");
-    Ok(VerifySummary { text, errors, warnings, failure })
+    Ok(VerifySummary { text, errors, warnings, failure, unread, first_faults })
 }
 
 /// Warns about files of which one of the two is damaged, and repairs them if requested. Returns how many remain, and
@@ -178,11 +214,13 @@ struct Findings {
     errors: u32,
     /// Manifests of which either the file or the copy is damaged.
     half_whole: Vec<HalfWhole>,
+    unread: Unread,
+    first_faults: Vec<String>,
 }
 
 impl Findings {
     fn new(text: impl Into<String>, errors: u32) -> Self {
-        Findings { text: text.into(), errors, half_whole: Vec::new() }
+        Findings { text: text.into(), errors, ..Findings::default() }
     }
 }
 
@@ -262,7 +300,7 @@ fn verify(
     }
     errors += plan.errors;
     let text = report::render(&plan.archives, &plan.backups, settings.verbose);
-    Ok(Findings { text, errors, half_whole: plan.half_whole })
+    Ok(Findings { text, errors, half_whole: plan.half_whole, unread: plan.unread, first_faults: plan.first_faults })
 }
 
 /// Returns backups with a directory, in order, or only the requested one.
@@ -300,11 +338,9 @@ fn set_needs(manifest: Result<Manifest>, labels: &mut Vec<BackupLabel>) -> Resul
         Err(error) => return Err(error),
     };
     if manifest.files.iter().any(|file| file.stored_blocks().is_some()) {
-        for reference in &manifest.references {
-            if !labels.contains(reference) {
-                labels.push(reference.clone());
-            }
-        }
+        labels.extend(manifest.references.iter().cloned());
+        labels.sort();
+        labels.dedup();
     }
     let data = &manifest.data;
     let (Some(first), Some(last)) = (data.archive_start, data.archive_stop) else { return Ok(None) };
@@ -329,6 +365,7 @@ fn check_archive_ids(archive_ids: &[String], archive_info: &ArchiveInfo) -> u32 
 /// Checks all files of the plan.
 fn check_files(settings: &VerifySettings, repo: &Repo, plan: &Mutex<Plan<'_>>, cancel: &CancelToken) -> Result<()> {
     let lock = || plan.lock().unwrap_or_else(PoisonError::into_inner);
+    let unopened = UnopenedBundles::default();
     // A file that can't be checked is a result here, so the queue sees no errors and retries are done below
     let retries: &[Duration] = &settings.queue.retry_intervals;
     let queue = QueueSettings { retry_intervals: Vec::new(), ..settings.queue.clone() }
@@ -339,7 +376,16 @@ fn check_files(settings: &VerifySettings, repo: &Repo, plan: &Mutex<Plan<'_>>, c
         std::iter::from_fn(|| lock().next()),
         |_| Ok(FileChecker::new()),
         |checker, job, cancel| {
-            let result = job_queue::with_retries(retries, cancel, || checker.check(&*repo.storage, &job.check, cancel));
+            let storage = &*repo.storage;
+            // What waiting can't change is a result at once
+            let is_lasting = |error: &Error| !storage.features().remote && job_queue::is_lasting_locally(error);
+            let mut check = || match checker.check(storage, &job.check, cancel) {
+                Err(error) if !is_lasting(&error) => Err(error),
+                result => Ok(result),
+            };
+            let result = unopened.check(&job.check, || {
+                job_queue::with_retries(retries, false, cancel, &mut check).and_then(|result| result)
+            });
             cancel.check()?;
             Ok(result)
         },

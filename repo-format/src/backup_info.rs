@@ -202,7 +202,9 @@ impl BackupInfo {
 
     /// Returns whether any backup of this full backup's set is listed.
     pub fn has_set(&self, full: &BackupLabel) -> bool {
-        self.backups.keys().any(|label| label.full_part() == full.full_part())
+        // The full backup's label is the lowest of its set
+        let first = self.backups.range(full.full_label()..).next();
+        first.is_some_and(|(label, _)| label.full_part() == full.full_part())
     }
 
     /// Changes a backup's annotations. An empty value removes its key; any other value sets it.

@@ -92,7 +92,7 @@ fn check_sizes(block_size: u32, checksum_size: u8) -> Result<()> {
 impl BlockMap {
     /// Reads a map. `block_size` and `checksum_size` are in bytes and come from the manifest.
     ///
-    /// Returns a format error [029] for anything that pgBackRest does not write, with a file-read error [042] if the
+    /// Returns a format error (029) for anything that pgBackRest does not write, with a file-read error (042) if the
     /// map ends too early. Memory use is proportional to `data`.
     pub fn read(data: &[u8], block_size: u32, checksum_size: u8) -> Result<Self> {
         Self::read_from(data, block_size, checksum_size, u64::MAX)
@@ -122,7 +122,7 @@ impl BlockMap {
         Ok(BlockMap(reader.blocks))
     }
 
-    /// Appends the stored form to `out`. Sizes are in bytes. Returns an assert error [025] if the form cannot represent
+    /// Appends the stored form to `out`. Sizes are in bytes. Returns an assert error (025) if the form cannot represent
     /// the map: it has no blocks, or the super blocks of a reference are not in stored order.
     pub fn write(&self, block_size: u32, checksum_size: u8, out: &mut Vec<u8>) -> Result<()> {
         check_sizes(block_size, checksum_size)?;

@@ -22,7 +22,8 @@ type CbcEncryptor = cbc::Encryptor<Aes256>;
 type CbcDecryptor = cbc::Decryptor<Aes256>;
 
 /// The first bytes of a stream in full framing.
-const MAGIC: &[u8; 8] = b"Salted__";
+/// The first bytes of an encrypted file.
+pub const MAGIC: &[u8; 8] = b"Salted__";
 const SALT_SIZE: usize = 8;
 const BLOCK_SIZE: usize = 16;
 const KEY_SIZE: usize = 32;
@@ -42,7 +43,7 @@ impl Passphrase {
         Passphrase(SecretString::from(text.into()))
     }
 
-    /// Generates a passphrase: 48 random bytes of the system as 64 base64 characters. Returns a crypto error [095] if
+    /// Generates a passphrase: 48 random bytes of the system as 64 base64 characters. Returns a crypto error (095) if
     /// the system provides no randomness.
     pub fn generate() -> Result<Self> {
         let mut random = Zeroizing::new([0; PASSPHRASE_RANDOM_BYTES]);
@@ -181,7 +182,7 @@ impl Encryptor {
         })
     }
 
-    /// Adds plain bytes and appends to `out` what can be encrypted. Returns a crypto error [095] if the system provides
+    /// Adds plain bytes and appends to `out` what can be encrypted. Returns a crypto error (095) if the system provides
     /// no randomness.
     pub fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<()> {
         match &mut self.0 {
@@ -269,9 +270,9 @@ impl AesEncryptor {
 
 /// Decrypts a stream while it is read.
 ///
-/// Errors are crypto errors [095] inside an `io::Error`, which [`Error::from_io`] unwraps: a missing or wrong header,
+/// Errors are crypto errors (095) inside an `io::Error`, which [`Error::from_io`] unwraps: a missing or wrong header,
 /// ciphertext that is not a multiple of the block size, or wrong padding (the usual result of a wrong passphrase). A
-/// stream of a newer repository format is a format error [029].
+/// stream of a newer repository format is a format error (029).
 pub struct Decryptor<R> {
     reader: R,
     aes: Option<AesDecryptor>,
@@ -440,7 +441,7 @@ impl<R> fmt::Debug for Decryptor<R> {
     }
 }
 
-/// Encrypts a buffer in full framing, the form of info files. Returns a crypto error [095] if the system provides no
+/// Encrypts a buffer in full framing, the form of info files. Returns a crypto error (095) if the system provides no
 /// randomness.
 pub fn encrypt(cipher: &Cipher, data: &[u8]) -> Result<Vec<u8>> {
     encrypt_framed(cipher, Framing::Full, data)
@@ -455,12 +456,12 @@ pub fn encrypt_framed(cipher: &Cipher, framing: Framing, data: &[u8]) -> Result<
     Ok(out)
 }
 
-/// Decrypts a buffer in full framing. Returns a crypto error [095] for a wrong header, length or padding.
+/// Decrypts a buffer in full framing. Returns a crypto error (095) for a wrong header, length or padding.
 pub fn decrypt(cipher: &Cipher, data: &[u8]) -> Result<Vec<u8>> {
     decrypt_framed(cipher, Framing::Full, data)
 }
 
-/// Decrypts a buffer. Returns a crypto error [095] for a wrong header, length or padding.
+/// Decrypts a buffer. Returns a crypto error (095) for a wrong header, length or padding.
 pub fn decrypt_framed(cipher: &Cipher, framing: Framing, data: &[u8]) -> Result<Vec<u8>> {
     let Cipher::Aes256Cbc(passphrase) = cipher else { return Ok(data.to_vec()) };
     let Some((header, ciphertext)) = data.split_at_checked(framing.header_size()) else {

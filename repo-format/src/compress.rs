@@ -66,7 +66,7 @@ impl CompressType {
     }
 
     /// Returns the type by the end of a file name, as for archived WAL. A name without a known extension is not
-    /// compressed. Returns an option-invalid-value error [032] for `.xz`, which no program of this format can read.
+    /// compressed. Returns an option-invalid-value error (032) for `.xz`, which no program of this format can read.
     pub fn from_file_name(name: &str) -> Result<Self> {
         if name.ends_with(".xz") {
             return Err(xz_error());
@@ -74,7 +74,7 @@ impl CompressType {
         Ok(Self::ALL.into_iter().skip(1).find(|kind| name.ends_with(kind.extension())).unwrap_or(CompressType::None))
     }
 
-    /// Returns `name` without this type's extension, or a format error [029] if it has another ending.
+    /// Returns `name` without this type's extension, or a format error (029) if it has another ending.
     pub fn strip_extension(self, name: &str) -> Result<&str> {
         name.strip_suffix(self.extension()).ok_or_else(|| {
             Error::new(ErrorCode::Format, format!("'{name}' must have '{}' extension", self.extension()))
@@ -117,7 +117,7 @@ impl fmt::Display for CompressType {
 impl FromStr for CompressType {
     type Err = Error;
 
-    /// Returns an option-invalid-value error [032] for `xz`, which is known by name only, and an assert error [025] for
+    /// Returns an option-invalid-value error (032) for `xz`, which is known by name only, and an assert error (025) for
     /// other names.
     fn from_str(name: &str) -> Result<Self> {
         if name == "xz" {
@@ -151,7 +151,7 @@ impl Compression {
     /// Not compressed.
     pub const NONE: Compression = Compression { kind: CompressType::None, level: 0 };
 
-    /// Creates a type with a level, or with its default level for `None`. Returns an option-invalid-value error [032]
+    /// Creates a type with a level, or with its default level for `None`. Returns an option-invalid-value error (032)
     /// if the level is out of range.
     pub fn new(kind: CompressType, level: Option<i32>) -> Result<Self> {
         let level = level.unwrap_or(kind.default_level());
@@ -225,7 +225,7 @@ enum Encoder {
 }
 
 impl Compressor {
-    /// Creates a compressor. Without compression it passes bytes unchanged. Returns a memory error [094] if its context
+    /// Creates a compressor. Without compression it passes bytes unchanged. Returns a memory error (094) if its context
     /// cannot be allocated.
     pub fn new(compression: Compression, framing: Framing) -> Result<Self> {
         let Compression { kind, level } = Compression::new(compression.kind, Some(compression.level))?;
@@ -240,7 +240,7 @@ impl Compressor {
 
     /// Creates a compressor of full streams that uses several threads, if the type and level gain from them. Readers
     /// cannot tell the difference. It uses some MiB per thread in addition to the memory of that many compressors.
-    /// Returns a memory error [094] or a kernel error [120] if memory or threads are not available.
+    /// Returns a memory error (094) or a kernel error (120) if memory or threads are not available.
     pub fn parallel(compression: Compression, threads: usize) -> Result<Self> {
         let Compression { kind, level } = Compression::new(compression.kind, Some(compression.level))?;
         let join: Box<dyn pieces::Join> = match kind {
@@ -324,12 +324,13 @@ enum Decoder {
 }
 
 impl DecompressContext {
-    /// A context. Memory error [094] if there is no memory for it.
+    /// Creates a context. Returns a memory error (094) if it cannot be allocated.
     pub fn new(kind: CompressType, framing: Framing) -> Result<Self> {
         Self::with_windows(kind, framing, None)
     }
 
-    /// A context that shares the memory for large windows with others. Errors as for [`DecompressContext::new`].
+    /// Creates a context that shares the memory for large windows with other contexts. Returns the same errors as
+    /// [`DecompressContext::new`].
     pub fn sharing(kind: CompressType, framing: Framing, windows: &'static Windows) -> Result<Self> {
         Self::with_windows(kind, framing, Some(windows))
     }
@@ -366,7 +367,7 @@ impl fmt::Debug for DecompressContext {
 
 /// Decompresses a stream while it is read.
 ///
-/// Errors are inside an `io::Error`, which [`Error::from_io`] unwraps: a format error [029] for damaged data and for a
+/// Errors are inside an `io::Error`, which [`Error::from_io`] unwraps: a format error (029) for damaged data and for a
 /// stream that ends too early. As in pgBackRest, bytes after the end of a gz or bz2 stream are ignored, while lz4 and
 /// zst streams may have several frames and anything else after a frame is an error.
 pub struct Decompressor<R> {
@@ -379,7 +380,7 @@ pub struct Decompressor<R> {
 }
 
 impl<R: Read> Decompressor<R> {
-    /// Creates a decompressor of what `reader` returns. Returns a memory error [094] if its context cannot be
+    /// Creates a decompressor of what `reader` returns. Returns a memory error (094) if its context cannot be
     /// allocated.
     pub fn new(kind: CompressType, framing: Framing, reader: R) -> Result<Self> {
         Ok(Self::start(DecompressContext::new(kind, framing)?, reader))
@@ -394,7 +395,7 @@ impl<R: Read> Decompressor<R> {
         Decompressor { context, reader, start: 0, end: 0, reader_done: false }
     }
 
-    /// Says that no more than so many bytes of the stream are read, so that a large window is no reason to wait.
+    /// Declares that at most this many bytes of the stream are read, so that it need not wait for a large window.
     #[must_use]
     pub fn reading_at_most(mut self, bytes: u64) -> Self {
         if let Decoder::Zst(decoder) = &mut self.context.decoder {
@@ -403,7 +404,8 @@ impl<R: Read> Decompressor<R> {
         self
     }
 
-    /// The context, for the next stream. Large windows are given back. Memory error [094] if there is no memory for another one.
+    /// Returns the context for the next stream, and releases the memory of a large window. Returns a memory error (094)
+    /// if a new context cannot be allocated.
     pub fn into_context(mut self) -> Result<DecompressContext> {
         self.context.reset()?;
         Ok(self.context)

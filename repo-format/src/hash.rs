@@ -75,7 +75,7 @@ impl fmt::Debug for Sha1 {
 impl FromStr for Sha1 {
     type Err = Error;
 
-    /// Returns a format error [029] for anything but 40 lower-case hex digits.
+    /// Returns a format error (029) for anything but 40 lower-case hex digits.
     fn from_str(text: &str) -> Result<Self> {
         Sha1::from_hex(text.as_bytes()).ok_or_else(|| {
             Error::new(ErrorCode::Format, format!("'{text}' is not a SHA-1 checksum of 40 lower-case hex digits"))

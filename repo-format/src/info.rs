@@ -8,7 +8,7 @@ use std::io::{BufRead, Write};
 
 use crate::cipher::{Cipher, Passphrase};
 use crate::hash::{Sha1, Sha1Hasher};
-use crate::ini::{self, Entry, StrictReader};
+use crate::ini::{self, DamagedEntry, Entry, StrictReader};
 use crate::json::{Reader, write_string};
 use crate::{BACKREST_VERSION, Error, ErrorCode, REPOSITORY_FORMAT, Result, format};
 
@@ -57,7 +57,8 @@ impl Origin {
 ///
 /// # Errors
 /// [`ErrorCode::Format`] if the text violates the syntax or has another format number ([`format::is_unsupported`]) or
-/// none, [`ErrorCode::Checksum`] if the checksum is missing or wrong, and the errors of `on_value`.
+/// none, [`ErrorCode::Checksum`] if the checksum is missing or wrong, and the errors of `on_value`. Text that is not
+/// UTF-8 is usually damage, so it is an error of its own only if the checksum is right.
 pub fn read<R: BufRead>(
     input: R,
     origin: Origin,
@@ -69,9 +70,19 @@ pub fn read<R: BufRead>(
         reader.stop_quotes();
     }
     let mut content = Content::new();
+    let mut damage = None;
     loop {
         let is_secret = !reader.quotes();
-        let Some(entry) = reader.next_entry()? else { break };
+        let entry = match reader.next_entry() {
+            Ok(Some(entry)) => entry,
+            Ok(None) => break,
+            Err(error) => {
+                let Some(entry) = reader.damaged_entry() else { return Err(error) };
+                content.checksum.damaged_value(&entry);
+                damage.get_or_insert(error);
+                continue;
+            }
+        };
         // The content of a file with a passphrase was decrypted at some point
         let origin = if is_secret || entry.section == SECTION_CIPHER { Origin::Decrypted } else { origin };
         let line = entry.line;
@@ -83,7 +94,8 @@ pub fn read<R: BufRead>(
             reader.stop_quotes();
         }
     }
-    content.finish()
+    let header = content.finish()?;
+    damage.map_or(Ok(header), Err)
 }
 
 /// What was read from an info file.
@@ -142,7 +154,7 @@ impl Content {
 /// Computes the checksum of an info file from its values.
 struct ChecksumBuilder {
     hasher: Sha1Hasher,
-    section: String,
+    section: Vec<u8>,
     buffer: String,
 }
 
@@ -150,26 +162,43 @@ impl ChecksumBuilder {
     fn new() -> Self {
         let mut hasher = Sha1Hasher::new();
         hasher.update(b"{");
-        ChecksumBuilder { hasher, section: String::new(), buffer: String::new() }
+        ChecksumBuilder { hasher, section: Vec::new(), buffer: String::new() }
     }
 
     fn value(&mut self, section: &str, key: &str, value: &str) {
+        self.section(section.as_bytes());
         self.buffer.clear();
-        if section == self.section {
-            self.buffer.push(',');
-        } else {
-            if !self.section.is_empty() {
-                self.buffer.push_str("},");
-            }
-            self.buffer.push('"');
-            self.buffer.push_str(section);
-            self.buffer.push_str("\":{");
-            section.clone_into(&mut self.section);
-        }
         write_string(&mut self.buffer, key);
         self.buffer.push(':');
         self.hasher.update(self.buffer.as_bytes());
         self.hasher.update(value.as_bytes());
+    }
+
+    /// Begins the next value: in the section of the last one, or in another.
+    fn section(&mut self, section: &[u8]) {
+        if section == self.section {
+            self.hasher.update(b",");
+            return;
+        }
+        if !self.section.is_empty() {
+            self.hasher.update(b"},");
+        }
+        self.hasher.update(b"\"");
+        self.hasher.update(section);
+        self.hasher.update(b"\":{");
+        section.clone_into(&mut self.section);
+    }
+
+    /// Adds a value that is not UTF-8, by the rules for one that is: the key is escaped and all else is not.
+    fn damaged_value(&mut self, entry: &DamagedEntry<'_>) {
+        self.section(entry.section);
+        // Escapes concern only ASCII, so the other bytes can pass as the characters of these numbers
+        let mut key = String::new();
+        write_string(&mut key, &entry.key.iter().copied().map(char::from).collect::<String>());
+        let key: Vec<u8> = key.chars().filter_map(|char| u8::try_from(char).ok()).collect();
+        self.hasher.update(&key);
+        self.hasher.update(b":");
+        self.hasher.update(entry.value);
     }
 
     fn finish(mut self) -> Sha1 {
@@ -235,7 +264,7 @@ impl<W: Write> Writer<W> {
     /// Writes a string value.
     ///
     /// # Errors
-    /// As [`Writer::value`].
+    /// The same as [`Writer::value`].
     pub fn string(&mut self, section: &str, key: &str, value: &str) -> Result<()> {
         let mut json = String::new();
         write_string(&mut json, value);
@@ -375,6 +404,45 @@ mod tests {
             let error = read(text.as_bytes(), origin, ini::LINE_SIZE_MAX, fails).unwrap_err();
             assert_eq!((error.code, error.message.as_str()), (ErrorCode::JsonFormat, message));
         }
+    }
+
+    #[test]
+    fn read_damage_that_is_not_utf8_is_checksum_error() {
+        let mut writer = Writer::new(Vec::new()).unwrap();
+        writer.value("backup:current", "label", "{\"a\":\"b\"}").unwrap();
+        writer.value("db", "db-id", "1").unwrap();
+        let bytes = writer.finish().unwrap();
+        let actual = |section: &[u8], key: &[u8], value: &[u8]| {
+            let head = br#"{"backrest":{"backrest-format":5,"backrest-version":"2.60.0"},"#.as_slice();
+            let tail = br#"},"db":{"db-id":1}}"#.as_slice();
+            let parts = [head, b"\"", section, b"\":{\"", key, b"\":", value, tail];
+            Sha1::of(&parts.concat())
+        };
+        let cases: [(&[u8], Sha1); 3] = [
+            (b"backup:curr", actual(b"backup:\xffurrent", b"label", b"{\"a\":\"b\"}")),
+            (b"label", actual(b"backup:current", b"\xffabel", b"{\"a\":\"b\"}")),
+            (b"b\"}", actual(b"backup:current", b"label", b"{\"a\":\"\xff\"}")),
+        ];
+        for (place, actual) in cases {
+            let mut damaged = bytes.clone();
+            let start = damaged.windows(place.len()).position(|window| window == place).unwrap();
+            damaged[start + if place.starts_with(b"backup") { 7 } else { 0 }] = 0xff;
+            let error = read(damaged.as_slice(), Origin::Plain, ini::LINE_SIZE_MAX, |_| Ok(())).unwrap_err();
+            assert_eq!(error.code, ErrorCode::Checksum);
+            assert!(
+                error.message.starts_with(&format!("invalid checksum, actual '{actual}' but expected '")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn read_text_that_is_not_utf8_with_its_checksum_is_format_error() {
+        let sum = Sha1::of(b"{\"backrest\":{\"backrest-format\":5},\"db\":{\"a\":\"\xff\"}}");
+        let start = b"[backrest]\nbackrest-format=5\n[db]\na=\"\xff\"\n[backrest]\nbackrest-checksum=\"".as_slice();
+        let bytes = [start, sum.to_string().as_bytes(), b"\"\n"].concat();
+        let error = read(bytes.as_slice(), Origin::Decrypted, ini::LINE_SIZE_MAX, |_| Ok(())).unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::Format, "text that is not UTF-8 at line 4"));
     }
 
     #[test]

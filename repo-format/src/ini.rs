@@ -42,6 +42,8 @@ pub struct StrictReader<R> {
     input: R,
     buffer: Vec<u8>,
     section: String,
+    /// The section's name if it is not UTF-8.
+    damaged_section: Option<Vec<u8>>,
     line: u64,
     line_size_max: usize,
     quotes: bool,
@@ -61,6 +63,7 @@ impl<R: BufRead> StrictReader<R> {
             input,
             buffer: Vec::new(),
             section: String::new(),
+            damaged_section: None,
             line: 0,
             line_size_max: LINE_SIZE_MAX,
             quotes: true,
@@ -115,6 +118,23 @@ impl<R: BufRead> StrictReader<R> {
         Ok(true)
     }
 
+    /// Returns the last line if [`StrictReader::next_entry`] failed only because it is not UTF-8. The reader can go on
+    /// after it, so that the checksum of a damaged file can be computed.
+    pub fn damaged_entry(&self) -> Option<DamagedEntry<'_>> {
+        let line = self.buffer.as_slice();
+        if self.section.is_empty() || (self.damaged_section.is_none() && std::str::from_utf8(line).is_ok()) {
+            return None;
+        }
+        let splits = memchr::memchr_iter(b'=', line).take(SPLIT_TRIES_MAX);
+        let is_json = |position: &usize| json::validate(&String::from_utf8_lossy(&line[position + 1..])).is_ok();
+        let position = splits.filter(|position| *position > 0).find(is_json)?;
+        Some(DamagedEntry {
+            section: self.damaged_section.as_deref().unwrap_or(self.section.as_bytes()),
+            key: &line[..position],
+            value: &line[position + 1..],
+        })
+    }
+
     /// Returns the next `key=value` line; `None` at the end.
     ///
     /// # Errors
@@ -131,13 +151,14 @@ impl<R: BufRead> StrictReader<R> {
             match self.buffer.as_slice() {
                 [] => {}
                 [b'[', name @ .., b']'] => {
-                    let name = std::str::from_utf8(name).map_err(|_| {
-                        Error::new(ErrorCode::Format, format!("section name is not UTF-8 at line {}", self.line))
-                    })?;
                     if name.is_empty() {
                         return Err(format_error("invalid empty section", self.line, "[]", true));
                     }
-                    name.clone_into(&mut self.section);
+                    let (section, damaged) = match std::str::from_utf8(name) {
+                        Ok(name) => (name.to_owned(), None),
+                        Err(_) => (String::from_utf8_lossy(name).into_owned(), Some(name.to_vec())),
+                    };
+                    (self.section, self.damaged_section) = (section, damaged);
                 }
                 _ => break,
             }
@@ -150,10 +171,24 @@ impl<R: BufRead> StrictReader<R> {
         if self.section.is_empty() {
             return error("key/value found outside of section");
         }
+        if self.damaged_section.is_some() {
+            return Err(Error::new(ErrorCode::Format, format!("section name is not UTF-8 at line {number}")));
+        }
         let Ok(line) = std::str::from_utf8(&self.buffer) else { return error("text that is not UTF-8") };
         let (key, value) = split_strict(line, number, self.quotes && is_harmless(&self.section, line))?;
         Ok(Some(Entry { section: &self.section, key, value, line: number }))
     }
+}
+
+/// A `key=value` line that is not UTF-8, or whose section is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DamagedEntry<'a> {
+    /// The name of the section.
+    pub section: &'a [u8],
+    /// The bytes before the split.
+    pub key: &'a [u8],
+    /// The bytes after the split.
+    pub value: &'a [u8],
 }
 
 /// How many `=` of a line are tried as the split. Each try scans the rest of the line, so without a limit the cost of a

@@ -116,7 +116,7 @@ impl Stanza {
 impl FromStr for Stanza {
     type Err = Error;
 
-    /// Returns an option-invalid-value error [032] if the name cannot be a directory name: it is empty, `.` or `..`, or
+    /// Returns an option-invalid-value error (032) if the name cannot be a directory name: it is empty, `.` or `..`, or
     /// contains `/` or a control character.
     fn from_str(text: &str) -> Result<Self> {
         let bad = matches!(text, "" | "." | "..") || text.chars().any(|char| char == '/' || char.is_control());
@@ -167,7 +167,7 @@ impl Ord for ArchiveId {
 impl FromStr for ArchiveId {
     type Err = Error;
 
-    /// Returns a format error [029] for any other form.
+    /// Returns a format error (029) for any other form.
     fn from_str(text: &str) -> Result<Self> {
         text.split_once('-')
             .filter(|(_, id)| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))

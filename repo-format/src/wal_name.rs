@@ -237,7 +237,7 @@ impl fmt::Display for ArchivedSegment {
 impl FromStr for ArchivedSegment {
     type Err = Error;
 
-    /// Returns a format error [029] for any other name, and an option-invalid-value error [032] for a segment
+    /// Returns a format error (029) for any other name, and an option-invalid-value error (032) for a segment
     /// compressed with xz.
     fn from_str(text: &str) -> Result<Self> {
         let bad = || Error::new(ErrorCode::Format, format!("'{}' is not an archived WAL segment", text.escape_debug()));

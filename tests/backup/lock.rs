@@ -85,3 +85,25 @@ fn stop_of_the_other_program_ends_a_backup_and_keeps_commands_from_starting() {
     let verify = scenario.pgbackrest(&["verify", "--verbose", "--output=text", "--log-level-console=error"]).success();
     assert!(verify.stdout.contains("status: ok"), "{}", verify.describe());
 }
+
+#[test]
+fn command_ended_by_a_signal_while_a_server_is_silent_leaves_no_lock_file() {
+    let Some(scenario) = Scenario::start(ScenarioOptions::default()) else { return };
+    // Accepts connections and never answers
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
+    let port = server.local_addr().expect("address").port();
+    let mut options = vec![format!("repo1-storage-port={port}")];
+    options.extend(
+        ["type=s3", "storage-host=127.0.0.1", "s3-bucket=b", "s3-endpoint=e", "s3-region=r", "s3-key=k"]
+            .map(|option| format!("repo1-{option}")),
+    );
+    options.extend(["repo1-s3-key-secret=s", "repo1-retention-full=1", "repo1-s3-uri-style=path"].map(str::to_owned));
+    scenario.configure(&options);
+    let mut expire = scenario.start_command(Tool::Rbr, &["expire"]);
+    let (_connection, _) = server.accept().expect("connection");
+    let lock = scenario.space.path("lock/demo-backup-1.lock");
+    assert!(lock.exists(), "{}", expire.log());
+    expire.terminate();
+    assert_eq!(expire.wait(), 63, "{}", expire.log());
+    assert!(!lock.exists(), "{}", expire.log());
+}

@@ -139,12 +139,12 @@ impl Background {
         }
     }
 
-    /// Lets the command and its children stand still, if they still run, until [`Background::go_on`].
+    /// Stops the command and its children, if they are still running, until [`Background::go_on`].
     pub fn stand_still(&mut self) {
         self.signal_group(Signal::STOP);
     }
 
-    /// Ends [`Background::stand_still`].
+    /// Continues the processes that [`Background::stand_still`] stopped.
     pub fn go_on(&mut self) {
         self.signal_group(Signal::CONT);
     }

@@ -1,4 +1,5 @@
-//! Stored files that decode to far more than they take, in every type of compression and in several files at once.
+//! Stored files that decode to far more bytes than they contain, with every compression type and with several files at
+//! a time.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,14 +11,15 @@ use super::sealed;
 use super::sizes::{fails, finds_fault};
 
 const MIB: u64 = 1 << 20;
-/// The most plain bytes of a block of a zst frame.
+/// The largest number of plain bytes in a block of a zst frame.
 const ZST_BLOCK: usize = 128 << 10;
-/// The largest window that a zst stream may have, as a power of two. pgBackRest's level 22 has it.
+/// The largest window that a zst stream can have, as a power of two. pgBackRest's level 22 uses it.
 const WINDOW_MAX: u8 = 27;
-/// A large segment: it fills the largest window.
+/// A large segment, which fills the largest window.
 const SEGMENT: u64 = 256 << 20;
 
-/// A zst frame that begins with `head`, followed by zeros up to `size` bytes, with a window of two to the power of `window_log`.
+/// Returns a zst frame that begins with `head`, followed by zeros up to `size` bytes. Its window is two to the power of
+/// `window_log`.
 pub fn zst_zeros(window_log: u8, head: &[u8], size: u64) -> Vec<u8> {
     let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, (window_log - 10) << 3];
     let header = |size: usize, kind: u32, last: bool| ((size as u32) << 3 | kind << 1 | u32::from(last)).to_le_bytes();
@@ -28,14 +30,14 @@ pub fn zst_zeros(window_log: u8, head: &[u8], size: u64) -> Vec<u8> {
     }
     let blocks = (size - head.len() as u64) / ZST_BLOCK as u64;
     for block in 1..=blocks {
-        // One byte that stands for all
+        // An RLE block: one byte stands for the whole block
         frame.extend_from_slice(&header(ZST_BLOCK, 1, block == blocks)[..3]);
         frame.push(0);
     }
     frame
 }
 
-/// `head` and zeros after it.
+/// Compresses `head` and the zeros after it.
 fn compressed(kind: CompressType, head: &[u8], size: u64) -> Vec<u8> {
     if kind == CompressType::Zst {
         return zst_zeros(WINDOW_MAX, head, size);
@@ -52,7 +54,7 @@ fn compressed(kind: CompressType, head: &[u8], size: u64) -> Vec<u8> {
     stream
 }
 
-/// The first page of a large segment.
+/// Returns the first page of a large segment.
 fn segment_head(site: &Site) -> Vec<u8> {
     let (name, _) = site.segments().into_iter().next().expect("an archived segment");
     site.command(&["archive-get", &name, &site.space().text("wal")]).success();
@@ -63,7 +65,7 @@ fn segment_head(site: &Site) -> Vec<u8> {
     head
 }
 
-/// Puts `content` in place of each archived segment; gives their names.
+/// Replaces each archived segment with `content`. Returns the segments' names.
 fn replace_segments(site: &Site, kind: CompressType, content: &[u8]) -> Vec<String> {
     let replace = |(name, path): (String, PathBuf)| {
         let stem = path.to_str().expect("path").trim_end_matches(".zst").to_owned();

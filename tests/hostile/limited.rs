@@ -1,4 +1,4 @@
-//! Running a command within limits, and measuring what memory it took.
+//! Runs a command within limits and measures its memory.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -10,22 +10,23 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::env::{Run, Space};
 
-/// Memory that a command may take, whatever it reads: what it has touched of its data, with its program.
+/// The memory that a command may use, whatever it reads: its resident memory, including the program.
 pub const MEMORY_BYTES: u64 = 200 << 20;
-/// Memory for data that a command may ask for. Decoders ask for more than they touch. It keeps a fault from taking the machine's.
+/// The data memory that a command may request. Decoders request more than they use. The limit protects the machine from
+/// a fault.
 const DATA_BYTES: u64 = 1 << 30;
 /// The largest file that a command may write.
 const FILE_BYTES: u64 = 512 << 20;
 /// A guard against endless loops, far above what a command takes.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
-/// Between two looks at a command: it can't touch much memory meanwhile.
+/// The time between two measurements. A command can't use much more memory within this time.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Runs `program`, which must not take more than [`MEMORY_BYTES`].
+/// Runs `program`, which must not use more than [`MEMORY_BYTES`].
 #[track_caller]
 pub fn run_limited(space: &Space, program: &Path, arguments: &[String]) -> Run {
     let mut command = space.command("prlimit");
-    // It becomes the program, so that the process is the program's
+    // `prlimit` executes the program in the same process, so the process id is that of the program
     command.args([format!("--data={DATA_BYTES}"), format!("--fsize={FILE_BYTES}"), "--core=0".to_owned()]);
     command.arg(program).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     let line = format!("{command:?}");
@@ -51,7 +52,7 @@ pub fn run_limited(space: &Space, program: &Path, arguments: &[String]) -> Run {
     run
 }
 
-/// The most memory that a process has had so far; 0 when it has ended.
+/// Returns the peak memory of a process so far, or 0 if it has ended.
 fn peak_memory_bytes(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));

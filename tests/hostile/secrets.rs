@@ -1,5 +1,5 @@
-//! Damaged encrypted repositories and damaged configuration files: whatever a command says of them, at any log level, on the
-//! console or in its log file, shows no part of a passphrase or of a storage key.
+//! Damages encrypted repositories and configuration files. At any log level, on the console and in the log file, a
+//! command must show no part of a passphrase or of a storage key.
 
 use std::collections::HashSet;
 use std::fs;
@@ -10,11 +10,11 @@ use super::run_limited;
 use crate::compat::golden::Golden;
 use crate::env::{Run, Space};
 
-/// As many characters of a secret in a row are not shown anywhere.
+/// The largest number of consecutive characters of a secret that may be shown.
 const SHOWN_MAX: usize = 7;
-/// Equals signs, brackets and digits are where a damaged line could be split or read as something else.
+/// At equals signs, brackets and digits a damaged line could be split or interpreted differently.
 const MAIN: &str = "Qz7=mXin\"[pAs9]:fr4sE-81376429,{oF}#tHe=R3p0s/+x==kJ";
-/// What opens the storages of other repositories, by the options' names.
+/// The secrets of other repositories, by option name.
 const KEYS: [(&str, &str); 6] = [
     ("repo2-s3-key", "AKIAZ3EXAMPLEKEY0X7Q"),
     ("repo2-s3-key-secret", "wJa=rXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"),
@@ -23,22 +23,22 @@ const KEYS: [(&str, &str); 6] = [
     ("repo3-azure-key", "Zm9vYmFyMDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1ub3A="),
     ("repo4-sftp-private-key-passphrase", "sFtp k3y=oF\\tH1s[h0st]0815"),
 ];
-/// What stands in key files.
+/// The content of key files.
 const KEY_FILE: &str = "MIIEvQ1BADANBgkqhk1G9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj";
-/// Options that limit what a command waits for.
+/// Options that limit how long a command waits.
 const WAITS: [(&str, &str); 4] =
     [("IO_TIMEOUT", "100ms"), ("DB_TIMEOUT", "1"), ("PROTOCOL_TIMEOUT", "2"), ("JOB_RETRY", "0")];
-/// Log levels, of which most say much.
+/// The log levels to choose from. Most of them show a lot.
 const LEVELS: [&str; 6] = ["trace", "trace", "debug", "detail", "warn", "error"];
 const SEGMENT: &str = "000000010000000000000001";
 
-/// An encrypted repository that can be damaged and made whole again.
+/// An encrypted repository that can be damaged and restored.
 struct Vault {
     golden: Golden,
     label: String,
     /// Files to damage, with their content.
     files: Vec<(PathBuf, Vec<u8>)>,
-    /// Every run of [`SHOWN_MAX`] + 1 characters of a secret.
+    /// Every sequence of [`SHOWN_MAX`] + 1 characters of a secret.
     parts: HashSet<Vec<u8>>,
 }
 
@@ -87,7 +87,7 @@ impl Vault {
     }
 
     fn run(&self, arguments: &[&str]) -> Run {
-        // No damage of the file makes a command wait for servers that are not there
+        // Limits in the environment, so that damage to the file can't make a command wait for missing servers
         let mut all: Vec<String> = WAITS.iter().map(|(name, seconds)| format!("PGBACKREST_{name}={seconds}")).collect();
         all.push(self.space().text("bin/rbr"));
         all.extend([format!("--config={}", self.space().text("pgbackrest.conf")), "--stanza=demo".to_owned()]);
@@ -100,7 +100,7 @@ impl Vault {
         self.run(&["archive-push", "--no-archive-header-check", &path])
     }
 
-    /// Runs a command that reads the repository, and looks at all that it says.
+    /// Runs a command that reads the repository, and checks everything that it shows.
     fn act(&self, random: &mut Random, repo: &str, what: &str) {
         let space = self.space();
         let (console, file) = (random.pick(&LEVELS), random.pick(&LEVELS));
@@ -146,7 +146,7 @@ impl Vault {
         let killed = (124..=127).contains(&run.code) || run.code > 128;
         assert!(!killed && !run.stderr.contains("panicked"), "{what}\n{}", run.describe());
         if command[0] == "repo-get" {
-            // The content is what was asked for, until the damage shows
+            // It prints the requested content up to the damage
             run.stdout.clear();
         }
         let logs = files(&space.path("log")).into_iter().map(|path| {
@@ -162,13 +162,13 @@ impl Vault {
         }
     }
 
-    /// Damages one file, or the same of it and of its copy, or both in different ways.
+    /// Damages one file, or also its copy, in the same way or differently.
     fn repository_case(&self, seed: u64) {
         let mut random = Random::new(seed);
         self.reset();
         let is_text =
             |path: &Path| path.to_str().is_some_and(|path| path.contains(".info") || path.contains("manifest"));
-        // Most of what is stored is data, and most of what is said is about the rest
+        // Most stored files are data, but most messages are about the other files
         let wanted = random.below(4) > 0;
         let chosen: Vec<_> = self.files.iter().filter(|(path, _)| is_text(path) == wanted).collect();
         let (path, content) = random.pick(&chosen);
@@ -191,11 +191,11 @@ impl Vault {
         let mut random = Random::new(seed);
         let mut texts = vec![("pgbackrest.conf", stores_config(self.space()))];
         texts.extend(key_files());
-        // Most mistakes are made where most is written
+        // The largest file gets the most damage
         let (chosen, repos): (_, &[u32]) = match random.below(8) {
             0 => ("ssh-key", &[4]),
             1 => ("gcs-key", &[5]),
-            // A server that is not there is asked for some seconds
+            // Some requests to a missing server take seconds
             _ => ("pgbackrest.conf", if random.below(8) == 0 { &[2, 3] } else { &[1, 1, 4, 5] }),
         };
         let mut what = format!("seed {seed}");
@@ -226,7 +226,8 @@ fn repository_config(space: &Space) -> String {
     format!("{}[demo]\npg1-path={}\n", common_config(space), space.text("pg"))
 }
 
-/// The configuration of a host that also has repositories in stores of whose servers none is there. No damage leads to a real one.
+/// Returns the configuration of a host that also has repositories in stores without a running server. No damage makes
+/// it name a real server.
 fn stores_config(space: &Space) -> String {
     let mut text = common_config(space);
     text += "repo2-type=s3\nrepo2-s3-bucket=bucket\nrepo2-s3-endpoint=s3.invalid\nrepo2-storage-host=localhost\n\
@@ -239,14 +240,14 @@ fn stores_config(space: &Space) -> String {
     text += &format!("repo4-sftp-private-key-file={}\n", space.text("ssh-key"));
     text += &format!("repo5-gcs-key={}\n", space.text("gcs-key"));
     for (at, (name, key)) in KEYS.iter().enumerate() {
-        // The secrets stand between other lines
+        // The secrets are placed between other lines
         let lines: Vec<usize> = text.match_indices(&format!("\n{}-", &name[..5])).map(|(at, _)| at + 1).collect();
         text.insert_str(lines[1 + at % 3], &format!("{name}={key}\n"));
     }
     format!("{text}[demo]\npg1-path={}\n", space.text("pg"))
 }
 
-/// Key files as their programs make them, but for the keys.
+/// Returns key files in the form that other programs create, without real keys.
 fn key_files() -> [(&'static str, String); 2] {
     let pem = |kind: &str| format!("-----BEGIN {kind}PRIVATE KEY-----\n{KEY_FILE}\n-----END {kind}PRIVATE KEY-----\n");
     let gcs = serde_json::json!({
@@ -258,22 +259,22 @@ fn key_files() -> [(&'static str, String); 2] {
     [("ssh-key", pem("OPENSSH ")), ("gcs-key", gcs.to_string())]
 }
 
-/// All files below a folder.
+/// Returns all files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("folder").flatten().map(|entry| entry.path());
     let entries = entries.filter(|path| !path.is_symlink());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// Damages that a broken disk makes, and those of somebody who can write but does not know the passphrase: in this mode of
-/// encryption a changed bit changes the same bit 16 bytes on, and blocks can be moved.
+/// Makes the damage of a broken disk, or of somebody who can write but does not know the passphrase. In this mode of
+/// encryption a changed bit changes the same bit 16 bytes later, and blocks can be moved.
 fn damage(random: &mut Random, content: &[u8]) -> Vec<u8> {
     let mut bytes = content.to_vec();
     let blocks = bytes.len() / 16;
     if blocks < 4 {
         return bytes;
     }
-    // The first block is a header, and the interesting parts of text are near the beginning or anywhere
+    // The first block is a header. The interesting parts of text are near the beginning or anywhere
     let mut block = || 16 + 16 * random.below(blocks - 2);
     let (from, to) = (block(), block());
     match random.below(5) {
@@ -286,11 +287,11 @@ fn damage(random: &mut Random, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A mistake of whoever writes a file by hand, or a bit that changed: in one place. Of a secret that was moved into another
-/// value by more than that, nobody could tell what it is.
+/// Makes one mistake of somebody who edits a file, or changes one bit. If larger damage moved a secret into another
+/// value, nothing could recognize it.
 fn damage_text(random: &mut Random, text: &[u8]) -> Vec<u8> {
     let mut bytes = text.to_vec();
-    // Line ends, equals signs and brackets are where texts are taken apart
+    // Texts are split at line ends, equals signs and brackets
     let borders: Vec<usize> = (0..bytes.len()).filter(|&at| b"\n=[]-".contains(&bytes[at])).collect();
     let at = if random.below(2) == 0 { *random.pick(&borders) } else { random.below(bytes.len()) };
     match random.below(7) {
@@ -300,7 +301,7 @@ fn damage_text(random: &mut Random, text: &[u8]) -> Vec<u8> {
         3 => bytes.insert(at, b"=\n[]# \0\xff,:-"[random.below(11)]),
         4 => bytes.truncate(at),
         5 => bytes.swap(at, (at + 1) % text.len()),
-        // A line twice, or missing
+        // Duplicates or removes a line
         _ => {
             let mut lines: Vec<&[u8]> = text.split_inclusive(|&byte| byte == b'\n').collect();
             let line = random.below(lines.len());
@@ -329,7 +330,7 @@ fn damaged_configurations(seeds: std::ops::Range<u64>) {
     }
 }
 
-/// Cases in the usual tests, and in the long ones.
+/// The numbers of cases in the quick and the long tests.
 const QUICK: u64 = 80;
 const LONG: u64 = 500;
 

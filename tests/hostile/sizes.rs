@@ -91,22 +91,23 @@ fn with_changed_blocks(site: &Site, change: impl Fn(&str) -> String) {
 }
 
 #[test]
-fn block_map_of_a_billion_entries_takes_no_memory() {
+fn block_map_of_a_gigabyte_takes_no_memory() {
     let site = Site::new("block-zst");
     let label = site.last().to_owned();
     with_changed_blocks(&site, |line| {
         let (name, _) = line.split_once('=').expect("value");
         // The map is a hole behind the bundle
-        let (map, size) = (8_000_000_000u64, 1_000_000_000u64 * 8192);
+        let (map, size) = (1_000_000_000u64, 125_000_000u64 * 8192);
         format!(
-            "{name}={{\"bi\":1,\"bim\":{map},\"bni\":1,\"bno\":100,\"checksum\":\"{}\",\"repo-size\":{map},\"size\":{size},\"timestamp\":1}}",
+            "{name}={{\"bi\":1,\"bim\":{map},\"bni\":1,\"bno\":100,\"checksum\":\"{0}\",\"rck\":\"{0}\",\"repo-size\":{map},\"size\":{size},\"timestamp\":1}}",
             "a".repeat(40)
         )
     });
     let bundle = site.space().path(&format!("repo/backup/demo/{label}/bundle/1"));
-    fs::OpenOptions::new().write(true).open(bundle).expect("bundle").set_len(9_000_000_000).expect("a hole");
+    fs::OpenOptions::new().write(true).open(bundle).expect("bundle").set_len(1_100_000_000).expect("a hole");
     fails(site.restore(&label, false));
     fails(site.restore(&label, true));
+    finds_fault(site.command(&["verify", "--output=text"]));
     ended_by_itself(&site.command(&["--no-online", "--type=incr", "backup"]), "backup");
 }
 
@@ -123,4 +124,41 @@ fn damaged_pages_without_number_are_refused() {
         ended_by_itself(&site.command(&["verify", "--output=text"]), "verify");
         site.reset();
     }
+}
+
+#[test]
+fn configuration_of_any_size_needs_little_memory() {
+    let site = Site::new("block-none");
+    let space = site.space();
+    let config = std::fs::read_to_string(space.path("pgbackrest.conf")).expect("configuration");
+    let lines = |prefix: &str, count: u32| (0..count).map(|index| format!("{prefix}{index}=\n")).collect::<String>();
+    // Within the limit, and beyond it by one file and by many
+    let near = format!("{config}{}", lines("a", 110_000));
+    assert!(near.len() < 1 << 20);
+    space.write("pgbackrest.conf", &near);
+    ended_by_itself(&site.command(&["info"]), "many lines");
+    hole(&site, "pgbackrest.conf", 1 << 30);
+    fails(site.command(&["info"]));
+    space.write("pgbackrest.conf", &config);
+    space.folder("conf.d");
+    for index in 0..200 {
+        space.write(&format!("conf.d/{index}.conf"), format!("[s{index}]\n{}", lines("b", 80_000)));
+    }
+    let include = format!("--config-include-path={}", space.text("conf.d"));
+    site.command(&["info", &include]).fails(28).says("together");
+}
+
+#[test]
+fn lock_and_history_files_of_a_gibibyte_need_little_memory() {
+    let site = Site::new("online");
+    for name in ["lock/demo-backup-1.lock", "lock/demo-restore-1.lock", "lock/demo.stop"] {
+        hole(&site, name, 1 << 30);
+        ended_by_itself(&site.command(&["info"]), name);
+        ended_by_itself(&site.command(&["expire", "--repo1-retention-full=1"]), name);
+        fs::remove_file(site.space().path(name)).expect("file of the test");
+    }
+    hole(&site, "repo/archive/demo/15-1/00000002.history", 1 << 30);
+    fails(site.command(&["archive-get", "00000002.history", &site.space().text("wal")]));
+    ended_by_itself(&site.restore(site.last(), false), "history");
+    ended_by_itself(&site.command(&["verify", "--output=text"]), "history");
 }

@@ -1,26 +1,27 @@
-//! How often the commands ask an object store, beside the real pgBackRest: every request is time, and costs money.
+//! Compares how many requests the commands send to an object store with pgBackRest. Every request takes time and costs
+//! money.
 
 use std::fmt::Write as _;
 
 use crate::env::proxy::Proxy;
 use crate::env::{Azurite, Gcs, Run, Scenario, ScenarioOptions, Tool, Weed};
 
-/// A command, and how many requests rbr and pgBackRest send for it.
+/// A command, and the number of requests of rbr and of pgBackRest.
 type Row = (String, usize, usize);
 
-/// How many more requests than pgBackRest a command may send: for claims, which keep two hosts apart, for the copies of info files,
-/// and for what interrupted backups have left.
+/// Returns how many more requests than pgBackRest a command may send, for claims (which keep two hosts apart), for the
+/// copies of info files, and for the remains of interrupted backups.
 fn more_max(command: &str) -> usize {
     match command {
         "backup full" | "backup incr" | "expire" | "expire nothing" => 17,
         "check" | "verify" => 4,
-        // Its object is looked at, which may be empty
+        // It checks the stored object, which may be empty
         "archive-push, stored" => 1,
         _ => 0,
     }
 }
 
-/// Waits until PostgreSQL has archived all that there is.
+/// Waits until PostgreSQL has archived everything.
 fn archived(scenario: &Scenario) {
     let is_ready = || {
         let states = std::fs::read_dir(scenario.cluster.data().join("pg_wal/archive_status")).expect("states");
@@ -35,7 +36,7 @@ fn archived(scenario: &Scenario) {
 fn count(scenario: &Scenario, proxy: &Proxy, tool: Tool, arguments: &[&str]) -> usize {
     proxy.clear();
     let run: Run = scenario.run(tool, arguments);
-    // archive-get says so of a segment that there is not
+    // archive-get returns 1 for a missing segment
     assert!(run.code == 0 || (arguments[0] == "archive-get" && run.code == 1), "{}", run.describe());
     proxy.settle();
     let mut requests = proxy.requests();
@@ -61,7 +62,7 @@ fn rows(scenario: &Scenario, proxy: &Proxy) -> Vec<Row> {
         (name.to_owned(), ours, theirs)
     };
     let same = |name: &str, arguments: &[&str]| both(name, arguments, arguments);
-    // Either of them has rbr archive a segment
+    // In both cases rbr archives the segment
     rows.push(same("check", &["check"]));
     archived(scenario);
     let mut expire = [Tool::PgBackRest, Tool::Rbr].map(|tool| {
@@ -79,7 +80,7 @@ fn rows(scenario: &Scenario, proxy: &Proxy) -> Vec<Row> {
     archived(scenario);
     rows.push(same("archive-get", &["archive-get", &stored, &target]));
     rows.push(same("archive-get, missing", &["archive-get", "0000000100000000000000FF", &target]));
-    // From here on nobody archives but this test
+    // From here on only the test archives
     scenario.cluster.sql("alter system set archive_command = 'false'");
     scenario.cluster.sql("select pg_reload_conf()");
     let segment = || {

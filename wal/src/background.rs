@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use engine::lock::{Lock, LockType};
+use engine::lock::{Lock, LockRequest, LockType};
 use engine::{CancelToken, Result};
 use repo_format::layout::Stanza;
 
@@ -39,8 +39,13 @@ impl Background {
     /// # Errors
     /// [`engine::ErrorCode::LockAcquire`] if the lock can't be tried.
     pub fn try_lock(&self) -> Result<Option<Lock>> {
-        let lock =
-            Lock::try_acquire(&self.lock_path, &self.stanza, &[LockType::Archive], &self.repo_keys, &self.exec_id)?;
+        let lock = Lock::try_acquire(LockRequest {
+            lock_path: &self.lock_path,
+            stanza: &self.stanza,
+            kinds: &[LockType::Archive],
+            repo_keys: &self.repo_keys,
+            exec_id: &self.exec_id,
+        })?;
         Ok(lock.filter(Lock::is_own))
     }
 

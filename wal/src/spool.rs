@@ -214,7 +214,7 @@ impl Spool {
     /// Writes a file.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Errors of writing.
     pub(crate) fn write(&self, name: &str, content: &[u8]) -> Result<()> {
         let path = self.file(name);
         let mut writer = Box::new(PosixWriter::open(path.clone(), NOT_SYNCED)?);

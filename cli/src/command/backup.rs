@@ -5,7 +5,7 @@ use std::path::Path;
 
 use engine::backup::{self, BackupSettings, BlockSettings, BundleSettings, StandbyChoice};
 use engine::claim::Claim;
-use engine::lock::{Lock, LockType};
+use engine::lock::{Lock, LockRequest, LockType};
 use engine::{Error, ErrorCode, Result, control};
 use repo_format::compress::Compression;
 use repo_format::manifest::BLOCK_SIZE_FACTOR;
@@ -28,7 +28,13 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     let stanza = repos::stanza(config)?;
     let lock_path = repos::lock_path(config)?;
     let keys = config.repo_keys_selected();
-    let mut lock = Lock::acquire(Path::new(lock_path), &stanza, &[LockType::Backup], &keys, config.get(opt::EXEC_ID)?)?;
+    let mut lock = Lock::acquire(LockRequest {
+        lock_path: Path::new(lock_path),
+        stanza: &stanza,
+        kinds: &[LockType::Backup],
+        repo_keys: &keys,
+        exec_id: config.get(opt::EXEC_ID)?,
+    })?;
     control::check_stop(lock_path, Some(&stanza))?;
     let key = config.repo_default();
     if config.source(opt::REPO) == Source::Default && config.repo_keys().len() > 1 {

@@ -1,8 +1,8 @@
 //! `verify`: checks the content of a repository.
 
+use engine::Result;
 use engine::job_queue::QueueSettings;
 use engine::verify::{RepairSettings, VerifySettings, run as verify};
-use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Config, opt};
 use crate::exit::{self, ExitStatus};
@@ -12,8 +12,8 @@ use crate::repos;
 /// Checks the repository and prints the report. By default the exit status does not depend on the result.
 ///
 /// # Errors
-/// The same as [`engine::verify::run`]; a failed repair; [`ErrorCode::Command`] if anything is invalid and
-/// `--verify-exit-code` is given.
+/// The same as [`engine::verify::run`]; a failed repair; with `--verify-exit-code` those of
+/// [`VerifySummary::into_error`](engine::verify::VerifySummary::into_error).
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let process_max = u32::try_from(config.get(opt::PROCESS_MAX)?).unwrap_or(1);
     let job_retry = config.find(opt::JOB_RETRY).and_then(|retries| u32::try_from(retries).ok()).unwrap_or(0);
@@ -32,17 +32,15 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
             false => None,
         },
     };
-    let summary = verify(&settings, &repos::open_default(config)?, exit::cancel_token())?;
+    let mut summary = verify(&settings, &repos::open_default(config)?, exit::cancel_token())?;
     if !summary.text.is_empty() && config.find(opt::OUTPUT) == Some("text") {
         crate::print(&format!("{}\n", visible_text(&summary.text)))?;
     }
-    if let Some(error) = summary.failure {
+    if let Some(error) = summary.failure.take() {
         return Err(error.context("unable to repair"));
     }
-    let faults = summary.errors.saturating_add(summary.warnings);
-    if faults > 0 && config.get(opt::VERIFY_EXIT_CODE)? {
-        let text = format!("verify found {faults} fault(s), check the log for details");
-        return Err(Error::new(ErrorCode::Command, text));
+    match summary.into_error() {
+        Some(error) if config.get(opt::VERIFY_EXIT_CODE)? => Err(error),
+        _ => Ok(ExitStatus::SUCCESS),
     }
-    Ok(ExitStatus::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! Configuration files: which are read, and what their sections set.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
@@ -17,8 +18,9 @@ const DEFAULT_FILE: &str = "/etc/pgbackrest/pgbackrest.conf";
 const DEFAULT_INCLUDE_PATH: &str = "/etc/pgbackrest/conf.d";
 /// The path of the file in old versions.
 const OLD_FILE: &str = "/etc/pgbackrest.conf";
-/// More than any configuration needs, so that a wrong path does not fill the memory.
-const SIZE_MAX: u64 = 16 * 1024 * 1024;
+/// The largest size in bytes of a file, and of all files together. It is more than any configuration needs, so that a wrong
+/// path does not fill the memory: the lines in memory take up to 100 times as much.
+const SIZE_MAX: u64 = 1024 * 1024;
 
 /// Access to the files. Tests use their own implementation.
 pub trait ConfigFiles {
@@ -92,15 +94,20 @@ pub(super) struct Line {
 pub(super) struct Ini(Vec<Line>);
 
 impl Ini {
+    /// Adds the lines of a file with this path.
+    ///
     /// # Errors
-    /// [`ErrorCode::Format`] with the number of the line.
-    fn parse(text: &str) -> Result<Self> {
+    /// [`ErrorCode::Format`] with the number of the line and the path.
+    fn add(&mut self, path: &str, text: &str) -> Result<()> {
         let own = |entry: ini::Entry<'_>| Line {
             section: entry.section.to_owned(),
             key: entry.key.to_owned(),
             value: entry.value.to_owned(),
         };
-        Ok(Ini(ini::read_config(text)?.into_iter().map(own).collect()))
+        let entries =
+            ini::read_config(text).map_err(|error| error.context(format_args!("configuration file '{path}'")))?;
+        self.0.extend(entries.into_iter().map(own));
+        Ok(())
     }
 
     /// The section of each line.
@@ -111,8 +118,10 @@ impl Ini {
     /// Returns the keys of a section in the order of their first appearance, each with all its values.
     fn keys(&self, section: &str) -> Vec<(&str, Vec<&str>)> {
         let mut keys: Vec<(&str, Vec<&str>)> = Vec::new();
+        let mut places: HashMap<&str, usize> = HashMap::new();
         for line in self.0.iter().filter(|line| line.section == section) {
-            match keys.iter_mut().find(|(key, _)| *key == line.key) {
+            let place = *places.entry(&line.key).or_insert(keys.len());
+            match keys.get_mut(place) {
                 Some((_, values)) => values.push(&line.value),
                 None => keys.push((&line.key, vec![&line.value])),
             }
@@ -144,11 +153,12 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
     let include_path = path_of(given(opt::CONFIG_INCLUDE_PATH.decl()));
     debug_assert!(config.is_none_or(|found| found.source != Source::File));
 
-    let mut content = String::new();
+    let mut ini = Ini::default();
+    let mut size = 0;
     if !no_config {
         let chosen = path_of(config);
         let required = chosen.is_some();
-        let path = match (&chosen, &config_path) {
+        let mut path = match (&chosen, &config_path) {
             (Some(path), _) => path.clone(),
             (None, Some(base)) => format!("{base}/pgbackrest.conf"),
             (None, None) => DEFAULT_FILE.to_owned(),
@@ -156,9 +166,13 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
         let mut found = files.read(&path)?;
         if found.is_none() && path == DEFAULT_FILE && !required {
             found = files.read(OLD_FILE)?;
+            OLD_FILE.clone_into(&mut path);
         }
         match found {
-            Some(found) => content = found,
+            Some(found) => {
+                size = found.len() as u64;
+                ini.add(&path, &found)?;
+            }
             None if required => {
                 let text = format!("unable to open missing file '{path}' for read");
                 return Err(Error::new(ErrorCode::FileMissing, text));
@@ -169,8 +183,6 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
 
     // An explicit file is the only one unless a directory is named too; --no-config counts as one
     if config.is_none() || config_path.is_some() || include_path.is_some() {
-        // Each file must be complete by itself
-        Ini::parse(&content)?;
         let required = include_path.is_some();
         let path = match (include_path, &config_path) {
             (Some(path), _) => path,
@@ -194,14 +206,19 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
                 return Err(Error::new(ErrorCode::FileOpen, text).hint("rename the file."));
             }
             // It may have been removed since
-            if let Some(part) = files.read(&format!("{path}/{name}"))? {
-                Ini::parse(&part)?;
-                content.push('\n');
-                content.push_str(&part);
+            let path_of_part = format!("{path}/{name}");
+            if let Some(part) = files.read(&path_of_part)? {
+                size = size.saturating_add(part.len() as u64);
+                if size > SIZE_MAX {
+                    let text = format!("configuration files in '{path}' are larger than {SIZE_MAX} bytes together");
+                    return Err(Error::new(ErrorCode::FileInvalid, text));
+                }
+                // Each file must be complete by itself
+                ini.add(&path_of_part, &part)?;
             }
         }
     }
-    if content.is_empty() { Ok(None) } else { Ini::parse(&content).map(Some) }
+    if size == 0 { Ok(None) } else { Ok(Some(ini)) }
 }
 
 /// Adds options that the files set and neither command line nor environment do. Sections of the stanza precede global

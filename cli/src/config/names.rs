@@ -56,11 +56,11 @@ pub(super) fn shown(name: &str) -> String {
     format!("{}...", &name[..end.unwrap_or(0)])
 }
 
-/// The option of a secret that a text sets: with an equals sign after its name.
+/// Returns the secret option that a text sets, if its name is followed by an equals sign.
 pub(super) fn secure_option_in(text: &str) -> Option<&'static str> {
     text.match_indices('=').find_map(|(at, _)| {
         let before = text[..at].trim_end();
-        // Without its group and index: what stands before them runs into them
+        // The name is compared without group and index, because they may be joined to the text before them
         let tail = |name: &'static str| name.find('-').map_or(name, |dash| &name[dash..]);
         ALL.iter().find(|decl| decl.secure && before.ends_with(tail(decl.name))).map(|decl| decl.name)
     })

@@ -375,13 +375,21 @@ fn wrong_values_have_pgbackrests_errors() {
 }
 
 #[test]
+fn wrong_line_names_the_file_that_it_is_in() {
+    let old = run().file("/etc/pgbackrest.conf", "[global]\nx").err(BACKUP);
+    assert_eq!(old, "[029] configuration file '/etc/pgbackrest.conf': missing '=' in key/value at line 2");
+    let part = run().config("[global]\n").file("/etc/pgbackrest/conf.d/a.conf", "[main]\n\nx").err(BACKUP);
+    assert_eq!(part, "[029] configuration file '/etc/pgbackrest/conf.d/a.conf': missing '=' in key/value at line 3");
+}
+
+#[test]
 fn wrong_files_and_variables_have_pgbackrests_errors() {
     let cases = [
-        ("a=b", "[029] key/value found outside of section at line 1"),
-        ("[global]\nx", "[029] missing '=' in key/value at line 2"),
-        ("[global]\n =x", "[029] key is zero-length at line 2"),
-        ("[global", "[029] ini section should end with ] at line 1"),
-        ("[]", "[029] invalid empty section at line 1: []"),
+        ("a=b", "[029] FILE: key/value found outside of section at line 1"),
+        ("[global]\nx", "[029] FILE: missing '=' in key/value at line 2"),
+        ("[global]\n =x", "[029] FILE: key is zero-length at line 2"),
+        ("[global", "[029] FILE: ini section should end with ] at line 1"),
+        ("[]", "[029] FILE: invalid empty section at line 1: []"),
         ("[global]\ndelta=x", "[032] boolean option 'delta' must be 'y' or 'n'"),
         ("[global]\nlock-path=", "[032] section 'global', key 'lock-path' must have a value"),
         ("[global]\nlock-path=/a\nlock-path=/b", "[031] option 'lock-path' cannot be set multiple times"),
@@ -392,6 +400,7 @@ fn wrong_files_and_variables_have_pgbackrests_errors() {
         ),
     ];
     for (text, expected) in cases {
+        let expected = expected.replace("FILE", "configuration file '/etc/pgbackrest/pgbackrest.conf'");
         assert_eq!(run().config(text).err(BACKUP), expected, "{text}");
     }
     assert_eq!(run().env("DELTA", "x").err(BACKUP), "[032] environment boolean option 'delta' must be 'y' or 'n'");

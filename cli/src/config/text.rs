@@ -22,7 +22,7 @@ pub(super) fn decode(bytes: &[u8]) -> String {
     text
 }
 
-/// As [`decode`].
+/// Like [`decode`], for text of the system.
 pub(super) fn decode_os(text: &OsStr) -> String {
     decode(text.as_encoded_bytes())
 }

@@ -67,10 +67,18 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "restore",
         "A directory whose mode does not allow its owner to write gets this mode after its files are restored. pgBackRest fails [041].",
     ),
+    (
+        "restore",
+        "`--delta` refuses [040] before anything changes if it would have to remove a mount point. pgBackRest removes the files on it and fails [061].",
+    ),
     ("restore", "`restore` writes and removes nothing through a link that appears in a target while it runs."),
     (
         "restore",
         "A relative link is restored to where it leads, even if the data directory or a directory above the link is itself a link. pgBackRest creates the destination elsewhere and fails [055].",
+    ),
+    (
+        "restore",
+        "If `restore` runs as root, it warns about an owner that this host does not have. pgBackRest gives such files to root without a warning.",
     ),
     (
         "restore",
@@ -229,6 +237,18 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "verify",
+        "A file of a local repository that may not be read is tried only once, and the first such errors are warnings. pgBackRest retries it for each file of a bundle and logs it at log level info.",
+    ),
+    (
+        "all",
+        "The error about an encrypted info file asks for the passphrase or the cipher type if one of them is wrong, and contains none of its bytes. The error about a line of a configuration file names the file. pgBackRest does neither.",
+    ),
+    (
+        "restore",
+        "The error about a damaged file names the file in the repository. rbr reads damaged files of a local repository a second time, but does not wait before it does.",
+    ),
+    (
+        "verify",
         "An unreadable first WAL segment, or a name with another compression, is an ordinary fault. pgBackRest ends without a report.",
     ),
     ("verify", "`--set` checks WAL of the backup's own cluster only."),
@@ -301,7 +321,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup, check, stanza-create, stanza-upgrade",
-        "Unsupported variables of PostgreSQL's client library (`PGSERVICE`, `PGTARGETSESSIONATTRS` and others that change where a session connects or how it is protected) are refused [056]. Client keys with a passphrase, certificate revocation lists and channel binding are not supported.",
+        "Unsupported variables of PostgreSQL's client library (`PGTARGETSESSIONATTRS`, `PGSSLCRLDIR` and others that change where a session connects or how it is protected) are refused [056], also in a service of `PGSERVICE`. Client keys with a passphrase and channel binding are not supported. A list in `PGSSLCRL` that cannot be read is an error.",
     ),
     (
         "backup",

@@ -362,7 +362,7 @@ mod tests {
 
     use super::*;
     use crate::backup::queue::JobSettings;
-    use crate::lock::LockType;
+    use crate::lock::{LockRequest, LockType};
     use crate::pg::data_dir::DataDir;
     use crate::progress::NoProgress;
     use crate::storage::WriteOptions;
@@ -470,7 +470,14 @@ mod tests {
                 total,
                 checksum_page_error: false,
                 repo_key: 1,
-                lock: &mut Lock::acquire(&locks, &stanza(), &[LockType::Backup], &[1], "1-x").unwrap(),
+                lock: &mut Lock::acquire(LockRequest {
+                    lock_path: &locks,
+                    stanza: &stanza(),
+                    kinds: &[LockType::Backup],
+                    repo_keys: &[1],
+                    exec_id: "1-x",
+                })
+                .unwrap(),
                 progress: &NoProgress,
                 cancel: &CancelToken::new(),
             };

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::claim::Claimant;
-use crate::lock::LockType;
+use crate::lock::{LockRequest, LockType};
 use crate::pg::PgSettings;
 use crate::progress::NoProgress;
 use crate::storage::faulty::{FaultyStorage, Op};
@@ -120,7 +120,14 @@ impl World {
 
     fn run_on(&self, repo: &Repo, settings: BackupSettings) -> Result<BackupLabel> {
         let locks = self.dir.path().join("lock");
-        let mut lock = Lock::acquire(&locks, &stanza(), &[LockType::Backup], &[1], "1-x").unwrap();
+        let mut lock = Lock::acquire(LockRequest {
+            lock_path: &locks,
+            stanza: &stanza(),
+            kinds: &[LockType::Backup],
+            repo_keys: &[1],
+            exec_id: "1-x",
+        })
+        .unwrap();
         let (who, cancel) = (Claimant::this_process("1-x"), CancelToken::new());
         let claim = Claim::acquire(repo, &stanza(), &who, "backup", &cancel)?;
         run(settings, repo, &claim, &mut lock, &NoProgress, &cancel)
@@ -550,7 +557,14 @@ fn signal_after_the_copy_keeps_all_that_was_copied_for_resume() {
     let locks = world.dir.path().join("lock");
     let cancel = CancelToken::new();
     {
-        let mut lock = Lock::acquire(&locks, &stanza(), &[LockType::Backup], &[1], "1-x").unwrap();
+        let mut lock = Lock::acquire(LockRequest {
+            lock_path: &locks,
+            stanza: &stanza(),
+            kinds: &[LockType::Backup],
+            repo_keys: &[1],
+            exec_id: "1-x",
+        })
+        .unwrap();
         // Nothing is saved during the copy
         let settings = BackupSettings { manifest_save_threshold: u64::MAX, ..world.settings(BackupType::Full) };
         let signal = SignalAfterCopy(cancel.clone());

@@ -91,7 +91,7 @@ pub(super) fn copy_segment(
         let count = reader.read(&mut buffer).map_err(|error| fail(&found.path, error))?;
         hasher.update(&buffer[..count]);
         size += count as u64;
-        // A few stored bytes may decode to any size; that it is wrong is told below
+        // A few stored bytes may decode to any size. The error for the wrong size follows below
         if size > u64::from(wal.segment_size) {
             break;
         }

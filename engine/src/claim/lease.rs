@@ -37,7 +37,7 @@ pub(super) struct Lease {
     /// When the claim was last known to be held, in milliseconds since the boot.
     confirmed_ms: AtomicU64,
     lost: AtomicBool,
-    /// There is no claim, because the repository has no room for it.
+    /// Whether there is no claim, because the repository has no space for it.
     unclaimed: bool,
 }
 
@@ -72,7 +72,7 @@ impl Lease {
         }
     }
 
-    /// Without a claim: nothing can be lost.
+    /// Returns a lease without a claim, which cannot be lost.
     pub(super) fn unclaimed(self) -> Self {
         Lease { unclaimed: true, ..self }
     }

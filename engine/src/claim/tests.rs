@@ -280,7 +280,7 @@ fn command_that_makes_room_does_without_a_claim_on_a_full_disk_unless_another_ha
     assert!(acquire(&full, &Claimant::on_host("a", SILENT)).is_err());
     let claim = to_remove().unwrap();
     claim.check().unwrap();
-    // No time is known by which anything is old
+    // No time is known to compare ages with
     assert_eq!(claim.renewed_at().unwrap(), 0);
     claim.guard(&full).storage.remove(&RepoPath::new("backup/demo/x").unwrap()).unwrap();
     drop(claim);

@@ -7,7 +7,7 @@
 
 mod wal;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use repo_format::label::{BackupLabel, BackupType};
@@ -125,27 +125,47 @@ impl BackupPlan {
         let (stay, expired): (Vec<_>, Vec<_>) = self.expired.drain(..).partition(stays);
         self.expired = expired;
         let labels: Vec<BackupLabel> = stay.into_iter().flat_map(|set| set.labels).collect();
-        self.kept.extend(facts.iter().filter(|fact| labels.contains(&fact.label)).cloned());
+        let known: BTreeSet<&BackupLabel> = labels.iter().collect();
+        self.kept.extend(facts.iter().filter(|fact| known.contains(&fact.label)).cloned());
         self.kept.sort_by(|a, b| a.label.cmp(&b.label));
         labels
     }
 
-    /// Moves a backup and its dependents from kept to expired. The backup may have been moved already as a dependent of
-    /// another.
-    fn expire(&mut self, label: &BackupLabel, reason: Reason) {
-        // Labels ascend along a chain, so one pass finds dependents of dependents. A full backup depends on none, even
-        // if a damaged file says so
-        let mut gone = BTreeSet::new();
-        for backup in &self.kept {
-            let prior = backup.prior.as_ref().filter(|_| backup.label.backup_type() != BackupType::Full);
-            if backup.label == *label || prior.is_some_and(|prior| gone.contains(prior)) {
-                gone.insert(backup.label.clone());
+    /// Moves backups and their dependents from kept to expired, one set for each backup. A backup may have been moved
+    /// already as a dependent of another. Returns the number of sets.
+    fn expire(&mut self, labels: &[BackupLabel], reason: Reason) -> usize {
+        let mut dependents: HashMap<&BackupLabel, Vec<usize>> = HashMap::new();
+        for (index, backup) in self.kept.iter().enumerate() {
+            // Labels ascend along a chain, and a full backup depends on none, even if a damaged file says so
+            if let Some(prior) = &backup.prior
+                && backup.label.backup_type() != BackupType::Full
+                && *prior < backup.label
+            {
+                dependents.entry(prior).or_default().push(index);
             }
         }
-        self.kept.retain(|backup| !gone.contains(&backup.label));
-        if !gone.is_empty() {
-            self.expired.push(ExpiredSet { reason, labels: gone.into_iter().collect() });
+        let mut gone = vec![false; self.kept.len()];
+        let mut sets = Vec::new();
+        for label in labels {
+            let Ok(first) = self.kept.binary_search_by(|backup| backup.label.cmp(label)) else { continue };
+            let mut set = BTreeSet::new();
+            let mut next = vec![first];
+            while let Some(index) = next.pop() {
+                let label = &self.kept[index].label;
+                if !std::mem::replace(&mut gone[index], true) {
+                    set.insert(label.clone());
+                    next.extend(dependents.get(label).into_iter().flatten());
+                }
+            }
+            if !set.is_empty() {
+                sets.push(ExpiredSet { reason, labels: set.into_iter().collect() });
+            }
         }
+        let mut gone = gone.into_iter();
+        self.kept.retain(|_| gone.next() != Some(true));
+        let count = sets.len();
+        self.expired.extend(sets);
+        count
     }
 }
 
@@ -172,9 +192,7 @@ pub fn by_retention(backups: Vec<BackupFact>, retention: &Retention, now: i64) -
         (FullRetention::Count, Some(keep)) => {
             let full = plan.labels(|kind| kind == BackupType::Full);
             let surplus = full.len().saturating_sub(keep as usize);
-            for label in &full[..surplus] {
-                plan.expire(label, Reason::Full);
-            }
+            plan.expire(&full[..surplus], Reason::Full);
         }
         (FullRetention::Time, Some(days)) => by_time(&mut plan, retention, now - i64::from(days) * SECONDS_PER_DAY),
     }
@@ -182,9 +200,9 @@ pub fn by_retention(backups: Vec<BackupFact>, retention: &Retention, now: i64) -
         // Full backups count as differential backups, but only differential backups are removed
         let list = plan.labels(|kind| kind != BackupType::Incr);
         let surplus = list.len().saturating_sub(keep as usize);
-        for label in list[..surplus].iter().filter(|label| label.backup_type() == BackupType::Diff) {
-            plan.expire(label, Reason::Diff);
-        }
+        let list: Vec<BackupLabel> =
+            list.into_iter().take(surplus).filter(|label| label.backup_type() == BackupType::Diff).collect();
+        plan.expire(&list, Reason::Diff);
     }
     plan
 }
@@ -196,13 +214,8 @@ fn by_time(plan: &mut BackupPlan, retention: &Retention, minimum: i64) {
     let full_total = plan.kept.iter().filter(is_full).count();
     let met = plan.kept.iter().rev().filter(is_full).find(|backup| backup.timestamp_stop < minimum);
     let Some(met) = met.map(|backup| backup.label.clone()) else { return };
-    let mut expired_total = 0;
-    while let Some(first) = plan.kept.first().map(|backup| backup.label.clone())
-        && first != met
-    {
-        plan.expire(&first, Reason::Time);
-        expired_total += 1;
-    }
+    let before = plan.labels(|_| true).into_iter().take_while(|label| *label != met).collect::<Vec<_>>();
+    let expired_total = plan.expire(&before, Reason::Time);
     // If the number of full backups to keep WAL for is not set, WAL is kept for the remaining ones
     if retention.archive_type == BackupType::Full && plan.archive.is_none() {
         plan.archive = u32::try_from(full_total.saturating_sub(expired_total)).ok();
@@ -226,7 +239,7 @@ pub fn ad_hoc(backups: Vec<BackupFact>, label: &BackupLabel, retention: &Retenti
         ));
     }
     let newest = plan.kept.last().map(|backup| backup.label.clone());
-    plan.expire(label, Reason::AdHoc);
+    plan.expire(std::slice::from_ref(label), Reason::AdHoc);
     plan.newest_expired = newest.filter(|newest| plan.kept.last().is_none_or(|backup| backup.label != *newest));
     Ok(plan)
 }
@@ -274,9 +287,10 @@ pub fn history_year(year: &str, minimum: &BackupLabel) -> Verdict {
     }
 }
 
-/// Returns whether to remove a manifest of the history: its backup was removed and is older than `minimum`.
+/// Returns whether to remove a manifest of the history: its backup was removed and is older than `minimum`. `kept` is
+/// sorted by label.
 pub fn removes_history_manifest(label: &BackupLabel, minimum: &BackupLabel, kept: &[BackupFact]) -> bool {
-    label < minimum && !kept.iter().any(|backup| backup.label == *label)
+    label < minimum && kept.binary_search_by(|backup| backup.label.cmp(label)).is_err()
 }
 
 #[cfg(test)]

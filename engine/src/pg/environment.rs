@@ -7,6 +7,7 @@ use std::env;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::service::{Service, ServiceFiles};
 use crate::users::Users;
 use crate::{Error, ErrorCode, Result};
 
@@ -28,6 +29,10 @@ pub(super) struct SslFiles {
     pub root: Option<PathBuf>,
     /// The root was asked for and not only looked for.
     pub root_is_set: bool,
+    /// `PGSSLCRL`, or the usual file.
+    pub revoked: Option<PathBuf>,
+    /// Whether the list of revoked certificates was requested explicitly.
+    pub revoked_is_set: bool,
     /// `PGSSLCERT`, or the usual file.
     pub certificate: Option<PathBuf>,
     /// `PGSSLKEY`, or the usual file.
@@ -61,16 +66,16 @@ pub(super) struct Environment {
 
 /// Settings that are not built. Each is accepted if it has one of these values, which change nothing.
 const REFUSED: &[(&str, &[&str])] = &[
-    ("PGSERVICE", &[]),
     ("PGTARGETSESSIONATTRS", &["any"]),
     ("PGSSLNEGOTIATION", &["postgres"]),
-    ("PGSSLCRL", &[]),
     ("PGSSLCRLDIR", &[]),
     ("PGSSLCERTMODE", &["allow"]),
     ("PGCHANNELBINDING", &["prefer", "disable"]),
     ("PGREQUIREAUTH", &[]),
     ("PGREQUIREPEER", &[]),
     ("PGGSSENCMODE", &["prefer", "disable"]),
+    ("PGLOADBALANCEHOSTS", &["disable"]),
+    ("PGMINPROTOCOLVERSION", &["3.0"]),
 ];
 
 impl Environment {
@@ -84,17 +89,30 @@ impl Environment {
 
     fn from(variable: impl Fn(&str) -> Option<String>, home: impl Fn() -> Option<PathBuf>) -> Result<Self> {
         // libpq also ignores an empty variable that has a default
-        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let own = |name: &str| variable(name).filter(|value| !value.is_empty());
+        // HOME first, then the passwd entry, because servers started by a service manager have no HOME
+        let home = own("HOME").map(PathBuf::from).or_else(home);
+        let usual = |name: &str| home.as_ref().map(|home| home.join(name));
+        let service = match own("PGSERVICE") {
+            Some(name) => ServiceFiles {
+                chosen: own("PGSERVICEFILE").map(PathBuf::from),
+                usual: usual(".pg_service.conf"),
+                system_directory: own("PGSYSCONFDIR").map(PathBuf::from),
+            }
+            .find(&name)?,
+            None => Service::new(),
+        };
+        // The service takes precedence over the other variables
+        let set = |name: &str| service.get(name).filter(|value| !value.is_empty()).cloned().or_else(|| own(name));
         let refuse = |text: String| Error::new(ErrorCode::DbConnect, text);
         for (name, harmless) in REFUSED {
             if let Some(value) = set(name).filter(|value| !harmless.contains(&value.as_str())) {
-                return Err(refuse(format!("environment variable {name} is set to '{value}', which is not supported"))
+                let place =
+                    if service.contains_key(name) { "by the service of PGSERVICE" } else { "in the environment" };
+                return Err(refuse(format!("{name} is set to '{value}' {place}, which is not supported"))
                     .hint(format!("unset {name} for this command.")));
             }
         }
-        // HOME first, then the passwd entry, because servers started by a service manager have no HOME
-        let home = set("HOME").map(PathBuf::from).or_else(home);
-        let usual = |name: &str| home.as_ref().map(|home| home.join(name));
         let file = |name: &str, usual_name: &str| set(name).map(PathBuf::from).or_else(|| usual(usual_name));
         let list = |name: &str| -> Vec<String> {
             set(name).map(|value| value.split(',').map(|part| part.trim().to_owned()).collect()).unwrap_or_default()
@@ -141,6 +159,8 @@ impl Environment {
             ssl: SslFiles {
                 root: file("PGSSLROOTCERT", ".postgresql/root.crt"),
                 root_is_set: set("PGSSLROOTCERT").is_some(),
+                revoked: file("PGSSLCRL", ".postgresql/root.crl"),
+                revoked_is_set: set("PGSSLCRL").is_some(),
                 certificate: file("PGSSLCERT", ".postgresql/postgresql.crt"),
                 key: file("PGSSLKEY", ".postgresql/postgresql.key"),
                 version_min_13: version_min == Some(13),
@@ -205,5 +225,27 @@ mod tests {
         assert!(read(&[("PGSSLMAXPROTOCOLVERSION", "TLSv1.1")]).is_err());
         let both = [("PGSSLMINPROTOCOLVERSION", "TLSv1.3"), ("PGSSLMAXPROTOCOLVERSION", "TLSv1.2")];
         assert!(read(&both).is_err());
+    }
+
+    #[test]
+    fn service_takes_precedence_over_other_variables_and_is_refused_like_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("services");
+        let text = "[main]\nhost=db\nuser=backup\nsslmode=verify-full\n[standby]\ntarget_session_attrs=standby\n";
+        std::fs::write(&file, text).unwrap();
+        let file = file.to_str().unwrap();
+        let found = read(&[
+            ("PGSERVICE", "main"),
+            ("PGSERVICEFILE", file),
+            ("PGHOST", "other"),
+            ("PGSSLMODE", "disable"),
+            ("PGPASSWORD", "secret"),
+        ]);
+        let found = found.unwrap();
+        assert_eq!((found.hosts, found.ssl_mode), (vec!["db".to_owned()], SslMode::VerifyFull));
+        assert_eq!((found.user.as_deref(), found.password.as_deref()), (Some("backup"), Some("secret")));
+        let error = read(&[("PGSERVICE", "standby"), ("PGSERVICEFILE", file)]).unwrap_err();
+        assert!(error.message.contains("PGTARGETSESSIONATTRS is set to 'standby' by the service"), "{error}");
+        assert!(read(&[("PGSERVICE", "none"), ("PGSERVICEFILE", file)]).is_err());
     }
 }

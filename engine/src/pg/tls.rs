@@ -12,9 +12,10 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
 
@@ -46,13 +47,24 @@ impl Connector {
             (_, true) => &[&rustls::version::TLS12],
             _ => &[&rustls::version::TLS13, &rustls::version::TLS12],
         };
+        let key_provider = provider.key_provider;
         let verifier = Arc::new(ServerCheck::new(mode, files, Arc::clone(&provider))?);
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
         let config = match own_certificate(files)? {
-            Some((certificates, key)) => builder.with_client_auth_cert(certificates, key)?,
+            Some((certificates, key)) => {
+                let certified = CertifiedKey::new(certificates, key_provider.load_private_key(key)?);
+                // Only a key that surely belongs to another certificate is refused here. Certificates of version 1, as the examples
+                // of PostgreSQL's manual create them, cannot be parsed; the server accepts them
+                if let Err(error @ rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) =
+                    certified.keys_match()
+                {
+                    return Err(error.into());
+                }
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+            }
             None => builder.with_no_client_auth(),
         };
         Ok(Connector { config: Some(Arc::new(config)) })
@@ -124,9 +136,29 @@ impl ServerCheck {
                 format!("could not use a certificate of root certificate file \"{}\": {error}", root.display())
             })?;
         }
-        let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider)).build()?;
+        let revoked = read_revoked(files)?;
+        // With revocation lists only the chain of authorities counts
+        let trusted = if revoked.is_empty() { trusted } else { Vec::new() };
+        let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider))
+            .with_crls(revoked)
+            .build()?;
         Ok(ServerCheck { provider, trusted, chain: Some(chain), check_name: mode == SslMode::VerifyFull })
     }
+}
+
+/// The lists of revoked certificates. The usual file need not exist.
+fn read_revoked(files: &SslFiles) -> Result<Vec<CertificateRevocationListDer<'static>>, Failure> {
+    let Some(file) = files.revoked.as_ref().filter(|file| files.revoked_is_set || file.exists()) else {
+        return Ok(Vec::new());
+    };
+    let failed = |error| format!("could not read revocation list \"{}\": {error}", file.display());
+    let lists: Vec<_> = CertificateRevocationListDer::pem_file_iter(file)
+        .and_then(Iterator::collect)
+        .map_err(|error| failed(error.to_string()))?;
+    if lists.is_empty() {
+        return Err(failed("it contains no list".to_owned()).into());
+    }
+    Ok(lists)
 }
 
 fn no_root(name: &str) -> Failure {

@@ -146,7 +146,7 @@ impl RestorePipeline {
                 return Err(Error::new(ErrorCode::Format, format!("super block of '{out_name}' is too long")));
             }
             self.keep(Framing::Raw, reader.into_context()?);
-            // The next super block begins where this one's stored bytes end
+            // The next super block begins where the stored bytes of this one end
             io::copy(&mut stored, &mut io::sink()).map_err(|error| read_error(out_name, error))?;
             if stored.limit() != 0 {
                 return Err(Error::new(ErrorCode::Format, format!("super block of '{out_name}' is too short")));

@@ -107,13 +107,93 @@ pub(crate) fn load_file<T>(
         repo.storage.read(path, ReadRange::default())?.ok_or_else(|| storage::missing(&*repo.storage, path))?;
     let limited = SizeLimit { inner: stored, left: SIZE_MAX };
     let plain = Decryptor::new(&repo.cipher, Framing::Full, BufReader::with_capacity(BUFFER_BYTES, limited));
-    let mut reader = BufReader::with_capacity(BUFFER_BYTES, plain);
-    parse(&mut reader, Origin::of(&repo.cipher)).map_err(|error| with_rest(error, &mut reader))
+    parse_stored(repo, &repo.cipher, &mut BufReader::with_capacity(BUFFER_BYTES, plain), parse)
+}
+
+/// Parses the decrypted text of an info file or manifest. If it can't be parsed because the options of the repository's
+/// encryption are wrong, the error says so, whatever meaningless bytes were read.
+///
+/// # Errors
+/// The errors of `parse`; [`ErrorCode::Crypto`] if the passphrase is wrong.
+pub(crate) fn parse_stored<T>(
+    repo: &Repo,
+    cipher: &Cipher,
+    reader: &mut dyn BufRead,
+    parse: impl FnOnce(&mut dyn BufRead, Origin) -> Result<T>,
+) -> Result<T> {
+    let start = loop {
+        match reader.fill_buf() {
+            Ok(start) => break Start::of(start),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                let error = Error::from_io(ErrorCode::FileRead, "unable to read", error);
+                return Err(with_cipher_hint(repo, cipher, error));
+            }
+        }
+    };
+    parse(reader, Origin::of(cipher)).map_err(|error| match start {
+        Start::Encrypted if cipher.is_none() => {
+            Error::new(ErrorCode::Format, "file is encrypted").hint(format!("is {}{TYPE_HINT_END}", repo.name()))
+        }
+        Start::Other if !cipher.is_none() && error.code != ErrorCode::FileRead => {
+            let error = match with_rest(error, reader) {
+                error if error.code == ErrorCode::Format && !format::is_unsupported(&error) => {
+                    info::crypto_hint(Error::new(ErrorCode::Crypto, "decrypted text is not an info file"))
+                }
+                error => error,
+            };
+            with_cipher_hint(repo, cipher, error)
+        }
+        _ => with_rest(error, reader),
+    })
+}
+
+/// What the first bytes of a text tell.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// An info file or manifest.
+    Info,
+    /// An encrypted file.
+    Encrypted,
+    Other,
+}
+
+impl Start {
+    fn of(bytes: &[u8]) -> Self {
+        match bytes {
+            [b'[', b'b', b'a', b'c', b'k', ..] => Start::Info,
+            bytes if bytes.starts_with(cipher::MAGIC) => Start::Encrypted,
+            _ => Start::Other,
+        }
+    }
+}
+
+/// The ends of the hints about options of the encryption, after the name of the option.
+const PASSPHRASE_HINT_END: &str = "-cipher-pass) the one the repository was created with?";
+const TYPE_HINT_END: &str = "-cipher-type right?";
+
+/// Adds the question for the passphrase to a decryption error of a file that is encrypted with the one of the options.
+fn with_cipher_hint(repo: &Repo, cipher: &Cipher, error: Error) -> Error {
+    if error.code != ErrorCode::Crypto {
+        return error;
+    }
+    let error = info::crypto_hint(error);
+    if *cipher != repo.cipher {
+        return error;
+    }
+    error.hint(format!("is the passphrase ({}{PASSPHRASE_HINT_END}", repo.name()))
+}
+
+/// Returns the hint that an option of the encryption is probably wrong, from the error of an info file or of a pair.
+pub(crate) fn cipher_option_hint(error: &Error) -> Option<&str> {
+    let lines = error.message.lines().filter_map(|line| line.strip_prefix("HINT: "));
+    let mut hints = lines.chain(error.hints.iter().map(String::as_str));
+    hints.find(|hint| hint.ends_with(PASSPHRASE_HINT_END) || hint.ends_with(TYPE_HINT_END))
 }
 
 /// Returns the error of a partly read file, or the decryption error that appears only at its end. A wrong passphrase
 /// yields meaningless text, and the padding then shows the reason.
-pub(crate) fn with_rest(error: Error, reader: &mut dyn Read) -> Error {
+fn with_rest<R: Read + ?Sized>(error: Error, reader: &mut R) -> Error {
     if error.code != ErrorCode::Format || format::is_unsupported(&error) {
         return info::crypto_hint(error);
     }
@@ -239,10 +319,43 @@ mod tests {
         );
     }
 
+    /// Stores this text, encrypted, as archive.info and as its copy, and loads that.
+    fn load_of_text(text: &[u8]) -> Error {
+        let storage = MemoryStorage::new();
+        let cipher = Cipher::Aes256Cbc(Passphrase::new("secret"));
+        let bytes = cipher::encrypt_framed(&cipher, Framing::Full, text).unwrap();
+        for path in [layout::archive_info(&stanza()), layout::copy(&layout::archive_info(&stanza()))] {
+            storage::put(&storage, &path, &bytes, WriteOptions::ATOMIC).unwrap();
+        }
+        load_archive_info(&repo(Some("secret"), &storage), &stanza()).unwrap_err()
+    }
+
     #[test]
-    fn load_with_wrong_passphrase_is_crypto_error() {
+    fn load_with_wrong_passphrase_asks_for_it_whatever_the_bytes_become() {
         let (storage, _) = saved(Some("secret"));
-        assert_eq!(load_archive_info(&repo(Some("other"), &storage), &stanza()).unwrap_err().code, ErrorCode::Crypto);
+        let wrong = load_archive_info(&repo(Some("other"), &storage), &stanza()).unwrap_err();
+        // The end of meaningless bytes can look like a padding
+        for error in [wrong, load_of_text(b"\xf0\x9f\n[x]\n\xff=\xff"), load_of_text(b"x=1\n")] {
+            assert_eq!(error.code, ErrorCode::Crypto, "{error}");
+            let hint = "is the passphrase (repo1-cipher-pass) the one the repository was created with?";
+            assert_eq!(cipher_option_hint(&error), Some(hint), "{error}");
+        }
+    }
+
+    #[test]
+    fn load_of_damaged_text_does_not_ask_for_the_passphrase() {
+        let error = load_of_text(b"[backrest]\nbackrest-format=5\nx");
+        assert_eq!((error.code, cipher_option_hint(&error)), (ErrorCode::Format, None), "{error}");
+    }
+
+    #[test]
+    fn load_of_encrypted_file_without_cipher_asks_for_the_type_and_shows_no_byte_of_it() {
+        let (storage, _) = saved(Some("secret"));
+        let error = load_archive_info(&repo(None, &storage), &stanza()).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Format);
+        assert_eq!(cipher_option_hint(&error), Some("is repo1-cipher-type right?"));
+        assert!(error.message.contains("FormatError: file is encrypted\n"), "{error}");
+        assert!(!error.message.contains("Salted__"), "{error}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use repo_format::cipher::{Cipher, Decryptor, Framing};
 use repo_format::claim::RUNNING_SUFFIX;
 use repo_format::compress::{CompressType, Compression};
 use repo_format::format;
-use repo_format::info::{self, Origin};
+use repo_format::info;
 use repo_format::label::BackupLabel;
 use repo_format::layout::{self, RepoPath, Stanza};
 use repo_format::manifest::Manifest;
@@ -56,7 +56,7 @@ pub fn load_from(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result<Manife
 /// Loads only the copy, which is all that an interrupted backup has.
 ///
 /// # Errors
-/// [`ErrorCode::FileMissing`] if there is none, and errors of a damaged copy.
+/// [`crate::ErrorCode::FileMissing`] if there is none, and errors of a damaged copy.
 pub fn load_copy(repo: &Repo, stanza: &Stanza, label: &BackupLabel, cipher: &Cipher) -> Result<Manifest> {
     load_file(repo, &layout::manifest_copy(stanza, label), cipher)
 }
@@ -66,7 +66,7 @@ fn load_file(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result<Manifest> 
         repo.storage.read(path, ReadRange::default())?.ok_or_else(|| storage::missing(&*repo.storage, path))?;
     let plain = Decryptor::new(cipher, Framing::Full, BufReader::with_capacity(BUFFER_SIZE, stored));
     let mut reader = BufReader::with_capacity(BUFFER_SIZE, plain);
-    Manifest::read(&mut reader, Origin::of(cipher)).map_err(|error| info_files::with_rest(error, &mut reader))
+    info_files::parse_stored(repo, cipher, &mut reader, |reader, origin| Manifest::read(reader, origin))
 }
 
 /// Returns whether the backup is complete.

@@ -19,7 +19,7 @@ use crate::storage::{self, WriteOptions};
 
 /// The maximum number of consecutive characters of a passphrase that may be shown.
 const SHOWN_MAX: usize = 7;
-const MAIN: &str = "the-main-passphrase-of-the-repository";
+const MAIN: &str = "a-mAin-pAss-phRase-oF-thIs-rePosiTory";
 /// 64 characters, like a generated passphrase. The equals signs and digits are where a damaged line could be split or
 /// parsed as a number.
 const SUB: &str = "12345678901234567890=\"abcdefghijklmnopqrstuv=1XYZ{}[]ABCDEFGHIJK";

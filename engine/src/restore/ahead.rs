@@ -97,6 +97,7 @@ mod tests {
             stanza: &"demo".parse().unwrap(),
             pg_path: "/pg",
             places: &Places::default(),
+            file_systems: None,
             ownership: &Ownership::new(&manifest, &Users::new(), current, Some(current)),
             zero: None,
             delta,

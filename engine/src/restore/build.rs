@@ -38,7 +38,7 @@ pub fn open_data_dir(manifest: &Manifest, ownership: &Ownership, settings: &Clea
     // This comes first, so that a server can't start on a mixture of files. It is synced, so that a crash does not undo
     // it
     let fail = |error| {
-        Error::from_io(ErrorCode::FileInfo, format!("unable to get info for path/file '{pg_path}/global'"), error)
+        Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{pg_path}/global'"), error)
     };
     match dir.stat("global").map_err(fail)? {
         Some(stat) if handle::kind(&stat) == FileType::Symlink => {
@@ -67,7 +67,7 @@ pub fn open_data_dir(manifest: &Manifest, ownership: &Ownership, settings: &Clea
 fn remove_control(dir: &TargetDir, below: &str) -> Result<()> {
     let name = if below.is_empty() { "pg_control".to_owned() } else { format!("{below}/pg_control") };
     let fail = |error| {
-        Error::from_io(ErrorCode::FileInfo, format!("unable to get info for path/file '{}'", dir.shown(&name)), error)
+        Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{}'", dir.shown(&name)), error)
     };
     if dir.stat(&name).map_err(fail)?.is_some() {
         detail!("remove 'global/pg_control' so cluster will not start if restore does not complete");
@@ -264,7 +264,7 @@ impl Cleaner<'_> {
     fn set_attributes(&self, dir: BorrowedFd<'_>, path: &ManifestPath, shown: &str) -> Result<()> {
         let fail =
             |code, what: &str, error: io::Error| Error::from_io(code, format!("unable to {what} '{shown}'"), error);
-        let stat = fstat(dir).map_err(|error| fail(ErrorCode::FileInfo, "get info for path/file", error.into()))?;
+        let stat = fstat(dir).map_err(|error| fail(ErrorCode::FileOpen, "get info for path/file", error.into()))?;
         let owner = self.ownership.of(path.user, path.group);
         if !is_owned(&stat, owner) {
             detail!("update ownership for '{shown}'");
@@ -286,7 +286,7 @@ impl Cleaner<'_> {
         for file_name in handle::names(dir).map_err(list_error)? {
             let shown = format!("{path}/{}", file_name.to_string_lossy());
             let stat = handle::stat(dir, &file_name).map_err(|error| {
-                Error::from_io(ErrorCode::FileInfo, format!("unable to get info for path/file '{shown}'"), error.into())
+                Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{shown}'"), error.into())
             })?;
             // It was removed in the meantime
             let Some(stat) = stat else { continue };
@@ -426,7 +426,7 @@ fn make_link(
 
 fn exists(dir: &TargetDir, name: &str, shown: &str) -> Result<bool> {
     let stat = dir.stat(name).map_err(|error| {
-        Error::from_io(ErrorCode::FileInfo, format!("unable to get info for path/file '{shown}'"), error)
+        Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{shown}'"), error)
     })?;
     Ok(stat.is_some())
 }

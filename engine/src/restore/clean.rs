@@ -22,6 +22,19 @@ pub(super) const BACKUP_MANIFEST: &str = "backup.manifest";
 /// set-user-id bit.
 pub(super) const MODE_MASK: u32 = 0o777;
 
+/// The hint about directories that are not empty.
+const DELTA_HINT: &str = "try using --delta if this is what you intended.";
+
+/// Replaces the hint to use `--delta` after that option was disabled, because there it can't help.
+pub(super) fn hint_without_delta(mut error: Error) -> Error {
+    for hint in error.hints.iter_mut().filter(|hint| *hint == DELTA_HINT) {
+        "--delta and --force are disabled because the data directory is new: restore tablespaces and links to empty \
+         directories with --tablespace-map, --tablespace-map-all or --link-map, or empty this directory."
+            .clone_into(hint);
+    }
+    error
+}
+
 /// Settings of cleaning, in addition to the manifest.
 #[derive(Clone, Copy, Debug)]
 pub struct CleanSettings<'a> {
@@ -80,7 +93,7 @@ pub fn check(manifest: &Manifest, ownership: &Ownership, settings: &CleanSetting
                         ErrorCode::FileExists,
                         format!("unable to restore file '{file}' because it already exists"),
                     )
-                    .hint("try using --delta if this is what you intended."));
+                    .hint(DELTA_HINT));
                 }
             }
         }
@@ -120,7 +133,7 @@ pub(super) fn check_empty(directory: &Directory<'_>, settings: &CleanSettings<'_
                 ErrorCode::PathNotEmpty,
                 format!("unable to restore to path '{}' because it contains files", directory.path),
             )
-            .hint("try using --delta if this is what you intended."));
+            .hint(DELTA_HINT));
         }
     }
     Ok(())
@@ -157,7 +170,22 @@ fn missing_is_none(path: &str, result: io::Result<fs::Metadata>) -> Result<Optio
         Ok(metadata) => Ok(Some(metadata)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => {
-            Err(Error::from_io(ErrorCode::FileInfo, format!("unable to get info for path/file '{path}'"), error))
+            Err(Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{path}'"), error))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hint_after_delta_was_disabled_names_what_helps_instead() {
+        let error = hint_without_delta(Error::new(ErrorCode::PathNotEmpty, "x").hint("a").hint(DELTA_HINT));
+        assert_eq!(error.hints[0], "a");
+        assert!(
+            error.hints[1].contains("--tablespace-map") && !error.hints[1].contains("try using --delta"),
+            "{error}"
+        );
     }
 }

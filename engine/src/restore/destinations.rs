@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use repo_format::manifest::{Manifest, PG_DATA, pg_path as pg_relative};
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 
 use super::clean::{CleanSettings, Directory, check_empty, directories, entries, metadata, symlink_metadata};
 use super::names::pg_absolute;
@@ -56,7 +57,7 @@ pub(super) fn check(manifest: &Manifest, settings: &CleanSettings<'_>, keep_out:
     if settings.delta {
         check_owned(settings, &directories)?;
         for directory in directories.iter().filter(|directory| directory.target.file.is_none()) {
-            check_clusters(manifest, directory)?;
+            check_removed(manifest, directory)?;
         }
     }
     Ok(())
@@ -233,29 +234,40 @@ fn present_tablespaces(pg_path: &str) -> Result<BTreeSet<PathBuf>> {
     Ok(places)
 }
 
-/// Looks for clusters in what cleaning would remove.
-fn check_clusters(manifest: &Manifest, directory: &Directory<'_>) -> Result<()> {
+/// Something that must not be removed together with the directory that contains it.
+#[derive(Debug, PartialEq, Eq)]
+enum Obstacle {
+    /// A cluster.
+    Cluster(PathBuf),
+    /// A mount point. Cleaning would remove its files, and then fail to remove the mount point itself.
+    Mount(PathBuf),
+}
+
+/// Searches for clusters and mount points in everything that cleaning would remove.
+fn check_removed(manifest: &Manifest, directory: &Directory<'_>) -> Result<()> {
     let path = Path::new(&directory.path);
     if metadata(&directory.path)?.is_none() {
         return Ok(());
     }
     let found = if directory.name != PG_DATA && is_cluster(path) {
-        Some(path.to_owned())
+        Some(Obstacle::Cluster(path.to_owned()))
     } else {
-        find_removed_cluster(manifest, &directory.name, path)?
+        find_obstacle(manifest, &directory.name, path)?
     };
-    match found {
-        None => Ok(()),
-        Some(cluster) => Err(Error::new(
-            ErrorCode::PathNotEmpty,
-            format!(
-                "unable to restore to path '{}' because it contains the cluster '{}'",
-                directory.path,
-                cluster.display()
-            ),
-        )
-        .hint("move the cluster away, or choose another destination.")),
-    }
+    let (what, hint) = match found {
+        None => return Ok(()),
+        Some(Obstacle::Cluster(path)) => {
+            (format!("the cluster '{}'", path.display()), "move the cluster away, or choose another destination.")
+        }
+        Some(Obstacle::Mount(path)) => {
+            (format!("the mount point '{}'", path.display()), "unmount it: the backup has no such directory.")
+        }
+    };
+    Err(Error::new(
+        ErrorCode::PathNotEmpty,
+        format!("unable to restore to path '{}' because it contains {what}", directory.path),
+    )
+    .hint(hint))
 }
 
 /// A data directory of PostgreSQL that is whole or in use.
@@ -264,13 +276,20 @@ fn is_cluster(path: &Path) -> bool {
     has("postmaster.pid") || (has("PG_VERSION") && has("global/pg_control"))
 }
 
-/// Returns a cluster in a directory that the manifest does not have. `path` is in the manifest as `name`.
-fn find_removed_cluster(manifest: &Manifest, name: &str, path: &Path) -> Result<Option<PathBuf>> {
+/// Returns whether a file system is mounted at this path. Kernels before 5.8 do not report it.
+fn is_mount_point(path: &Path) -> bool {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    rustix::fs::statx(rustix::fs::CWD, path, flags, StatxFlags::empty())
+        .is_ok_and(|statx| statx.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Returns an obstacle in a directory that the manifest does not have. `path` is in the manifest as `name`.
+fn find_obstacle(manifest: &Manifest, name: &str, path: &Path) -> Result<Option<Obstacle>> {
     for (entry, path) in sub_directories(path)? {
         let name = entry.to_str().map(|entry| format!("{name}/{entry}"));
         let found = match name.filter(|name| manifest.path(name).is_some() && manifest.link(name).is_none()) {
-            Some(name) => find_removed_cluster(manifest, &name, &path)?,
-            None => find_cluster(path)?,
+            Some(name) => find_obstacle(manifest, &name, &path)?,
+            None => find_obstacle_below(path)?,
         };
         if found.is_some() {
             return Ok(found);
@@ -279,12 +298,15 @@ fn find_removed_cluster(manifest: &Manifest, name: &str, path: &Path) -> Result<
     Ok(None)
 }
 
-fn find_cluster(path: PathBuf) -> Result<Option<PathBuf>> {
+fn find_obstacle_below(path: PathBuf) -> Result<Option<Obstacle>> {
     // A stack of its own: what is there may be deep
     let mut waiting = vec![path];
     while let Some(path) = waiting.pop() {
+        if is_mount_point(&path) {
+            return Ok(Some(Obstacle::Mount(path)));
+        }
         if is_cluster(&path) {
-            return Ok(Some(path));
+            return Ok(Some(Obstacle::Cluster(path)));
         }
         waiting.extend(sub_directories(&path)?.into_iter().map(|(_, path)| path));
     }
@@ -519,5 +541,13 @@ mod tests {
                 manifest.links.retain(|link| link.name != "pg_data/pg_tblspc/16384");
             })
             .unwrap();
+    }
+
+    #[test]
+    fn mount_point_that_the_backup_does_not_have_is_found() {
+        assert!(is_mount_point(Path::new("/proc")));
+        assert!(!is_mount_point(tempfile::tempdir().unwrap().path()));
+        let found = find_obstacle_below("/proc".into()).unwrap();
+        assert_eq!(found, Some(Obstacle::Mount("/proc".into())));
     }
 }

@@ -20,6 +20,7 @@ use super::ownership::{Owner, Ownership};
 use super::places::{Place, Places, regular};
 use super::queue::RestoreJob;
 use super::select_db::{self, ZeroFilter};
+use super::sync::SyncSet;
 use crate::pipeline::backup::LONG_MIN_BYTES;
 use crate::pipeline::restore::{BlockGeometry, RestorePipeline};
 use crate::storage::page_cache::PageCache;
@@ -54,6 +55,8 @@ pub struct FileContext<'a> {
     pub pg_path: &'a str,
     /// The target directories.
     pub places: &'a Places,
+    /// What makes it durable. Tests of single files do without.
+    pub(super) file_systems: Option<&'a SyncSet<'a>>,
     /// Owners of the files.
     pub ownership: &'a Ownership,
     /// Files that are only zeros.
@@ -247,6 +250,7 @@ impl FileContext<'_> {
             page_cache.forget(&existing);
         }
         if longer {
+            self.wrote(&on_disk, file);
             existing.set_len(file.size).map_err(|error| {
                 Error::from_io(ErrorCode::FileWrite, format!("unable to truncate file '{path}'"), error)
             })?;
@@ -337,7 +341,9 @@ impl FileContext<'_> {
             let mut part = (&mut stored).take(copy.limit.unwrap_or(u64::MAX));
             let size = match copy.file.stored_blocks() {
                 Some(block) => self.copy_blocks(pipeline, copy, block, &mut part, cancel)?,
-                None => self.copy_whole(pipeline, copy.file, &mut part, cancel)?,
+                None => self
+                    .copy_whole(pipeline, copy.file, &mut part, cancel)
+                    .map_err(|error| self.stored_in(error, &repo_file, copy.offset))?,
             };
             // The bytes after the last file are not needed and may be missing
             if let Some(limit) = copy.limit.filter(|_| copies.peek().is_some()) {
@@ -373,6 +379,19 @@ impl FileContext<'_> {
         Ok(file.size)
     }
 
+    /// Adds where the stored bytes are to an error about them. Other errors stay as they are.
+    fn stored_in(&self, mut error: Error, repo_file: &RepoPath, offset: u64) -> Error {
+        let is_about_bytes = matches!(
+            error.code,
+            ErrorCode::Checksum | ErrorCode::Crypto | ErrorCode::FileRead | ErrorCode::Format | ErrorCode::FileInvalid
+        );
+        if is_about_bytes {
+            let shown = self.storage.display(repo_file);
+            error.message = format!("{} (stored in '{shown}' at offset {offset})", error.message);
+        }
+        error
+    }
+
     /// Returns the repository file that contains a file, on its own or in a bundle.
     fn repo_file(&self, file: &ManifestFile) -> Result<RepoPath> {
         let label = self.manifest.holder(file);
@@ -401,6 +420,7 @@ impl FileContext<'_> {
     fn create(&self, file: &ManifestFile, path: &str, access: OFlags, keep: bool) -> Result<File> {
         let mode = Mode::from_raw_mode(u32::from(file.mode) & MODE_MASK);
         let (out, metadata) = self.place(file)?.write(access, mode, keep, path)?;
+        self.wrote(&metadata, file);
         let owner = self.ownership.of(file.user, file.group);
         if self.ownership.is_root() && (owner != Owner { uid: metadata.uid(), gid: metadata.gid() }) {
             std::os::unix::fs::fchown(&out, Some(owner.uid), Some(owner.gid)).map_err(|error| {
@@ -408,6 +428,12 @@ impl FileContext<'_> {
             })?;
         }
         Ok(out)
+    }
+
+    fn wrote(&self, metadata: &Metadata, file: &ManifestFile) {
+        if let Some(file_systems) = self.file_systems {
+            file_systems.wrote(metadata.dev(), &file.name);
+        }
     }
 
     fn place<'p>(&'p self, file: &'p ManifestFile) -> Result<Place<'p>> {
@@ -510,6 +536,7 @@ mod tests {
             stanza: &stanza,
             pg_path: dir.path().to_str().unwrap(),
             places: &fixture::places(dir.path()),
+            file_systems: None,
             ownership: &ownership,
             zero: None,
             delta: false,
@@ -537,7 +564,9 @@ mod tests {
         {
             let error = restore_sized(None, size, 7).unwrap_err();
             assert_eq!(error.code, ErrorCode::Checksum);
-            assert!(error.message.ends_with(message), "{error}");
+            assert!(error.message.contains(message), "{error}");
+            let place = format!(" (stored in '/backup/demo/20260101-000000F/{NAME}' at offset 0)");
+            assert!(error.message.ends_with(&place), "{error}");
         }
     }
 

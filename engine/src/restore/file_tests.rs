@@ -63,6 +63,7 @@ impl Restore {
             stanza: &self.stanza,
             pg_path: &pg_path,
             places: &places,
+            file_systems: None,
             ownership: &ownership,
             zero: None,
             delta,

@@ -24,7 +24,7 @@ pub(super) fn give_control_its_name(settings: &RestoreSettings, places: &Places,
     };
     let place = places.content(PG_CONTROL_TEMP)?;
     if manifest.data.options.online {
-        // Without its backup_label the cluster must not start: it would begin at the wrong checkpoint
+        // Without backup_label the cluster must not start, because it would begin at the wrong checkpoint
         let fail = |error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{temp}'"), error);
         let mut out = place.open(OFlags::RDWR).map_err(fail)?;
         regular(&out, &temp)?;

@@ -139,7 +139,11 @@ fn resolve(manifest: &Manifest, owners: &[OwnerId], kind: &Kind<'_>) -> HashMap<
                     warn!("unknown {word} in backup manifest mapped to current {word}");
                     kind.current
                 }
-                (Some(name), true) => (kind.id)(name).unwrap_or(kind.current),
+                (Some(name), true) => (kind.id)(name).unwrap_or_else(|| {
+                    // pgBackRest maps it without a word, and PostgreSQL does not start with files of root
+                    warn!("unknown {word} '{name}' in backup manifest mapped to current {word}");
+                    kind.current
+                }),
                 (Some(name), false) => {
                     if current_name.as_deref() != Some(name) {
                         warn!("unknown {word} '{name}' in backup manifest mapped to current {word}");

@@ -13,11 +13,11 @@ const LINKS_MAX: u32 = 40;
 /// same file are equal. A part that does not exist, or must not be read, is taken literally.
 ///
 /// # Errors
-/// [`ErrorCode::FileInfo`] if a part can't be checked, or links form a loop.
+/// [`ErrorCode::FileOpen`] if a part can't be checked, or links form a loop.
 pub(super) fn resolve(path: &str) -> Result<PathBuf> {
     let mut links = 0;
     follow(PathBuf::from("/"), Path::new(path), &mut links).map_err(|error| {
-        Error::from_io(ErrorCode::FileInfo, format!("unable to get info for path/file '{path}'"), error)
+        Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{path}'"), error)
     })
 }
 
@@ -85,6 +85,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         symlink("two", dir.path().join("one")).unwrap();
         symlink("one", dir.path().join("two")).unwrap();
-        assert_eq!(resolve(dir.path().join("one").to_str().unwrap()).unwrap_err().code, ErrorCode::FileInfo);
+        assert_eq!(resolve(dir.path().join("one").to_str().unwrap()).unwrap_err().code, ErrorCode::FileOpen);
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn write(
 
     let data_dir = fstat(places.data_dir()?.handle()).map_err(|error| {
         let text = format!("unable to get info for path/file '{}'", settings.pg_path);
-        Error::from_io(ErrorCode::FileInfo, text, error.into())
+        Error::from_io(ErrorCode::FileOpen, text, error.into())
     })?;
     let attributes = Attributes {
         mode: Mode::from_raw_mode(data_dir.st_mode & MODE_MASK),

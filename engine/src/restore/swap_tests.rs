@@ -79,6 +79,7 @@ fn restore(manifest: &Manifest, storage: &MemoryStorage, stanza: &Stanza, pg_pat
         stanza,
         pg_path,
         places: &places,
+        file_systems: Some(&file_systems),
         ownership: &ownership,
         zero: None,
         delta,

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use repo_format::manifest::{Manifest, PG_TBLSPC};
 use rustix::fs::{OFlags, syncfs};
@@ -55,6 +56,10 @@ pub(super) struct SyncSet<'a> {
     /// Every directory of the cluster, in the order of the manifest and without duplicates.
     dirs: Vec<SyncDir<'a>>,
     file_systems: Vec<FileSystem>,
+    /// The device numbers of the file systems.
+    devices: HashSet<u64>,
+    /// Manifest names of files that are on none of these file systems. Each is a mount point itself.
+    elsewhere: Mutex<Vec<String>>,
 }
 
 impl<'a> SyncSet<'a> {
@@ -81,7 +86,7 @@ impl<'a> SyncSet<'a> {
             let dir = sync_dir.open()?;
             let metadata = dir.metadata().map_err(|error| {
                 let text = format!("unable to get info for path/file '{}'", sync_dir.path);
-                Error::from_io(ErrorCode::FileInfo, text, error)
+                Error::from_io(ErrorCode::FileOpen, text, error)
             })?;
             if !devices.insert(metadata.dev()) {
                 continue;
@@ -89,7 +94,14 @@ impl<'a> SyncSet<'a> {
             let trusted = whole_sync::is_trusted(&dir);
             file_systems.push(FileSystem { dir, trusted });
         }
-        Ok(SyncSet { dirs, file_systems })
+        Ok(SyncSet { dirs, file_systems, devices, elsewhere: Mutex::default() })
+    }
+
+    /// Records the device that a file was written to.
+    pub fn wrote(&self, device: u64, name: &str) {
+        if !self.devices.contains(&device) {
+            self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+        }
     }
 
     /// Returns a cache handle for reading these file systems from disk and not from memory.
@@ -118,6 +130,9 @@ impl<'a> SyncSet<'a> {
         if self.file_systems.iter().any(|file_system| !file_system.trusted) {
             sync_files(manifest, places, pg_path, process_max)?;
         }
+        for name in self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            sync_file(places, pg_path, name)?;
+        }
         for dir in self.dirs.iter().filter(|dir| dir.path != last_dir) {
             detail!("sync path '{}'", dir.path);
             dir.sync()?;
@@ -126,22 +141,23 @@ impl<'a> SyncSet<'a> {
     }
 }
 
+fn sync_file(places: &Places, pg_path: &str, name: &str) -> Result<()> {
+    let result = places.content(restored_name(name))?.open(OFlags::RDONLY).and_then(|file| file.sync_all());
+    result.map_err(|error| {
+        let path = restored_path(pg_path, name);
+        Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{path}' after write"), error)
+    })
+}
+
 /// Syncs every file of the manifest individually. Their data is being written already, so each sync only waits for its
 /// own errors.
 fn sync_files(manifest: &Manifest, places: &Places, pg_path: &str, process_max: u32) -> Result<()> {
     let next = AtomicUsize::new(0);
     let sync_some = || -> Result<()> {
         while let Some(file) = manifest.files.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let place = places.content(restored_name(&file.name))?;
-            let result = place.open(OFlags::RDONLY).and_then(|file| file.sync_all());
-            if let Err(error) = result {
+            if let Err(error) = sync_file(places, pg_path, &file.name) {
                 next.store(manifest.files.len(), Ordering::Relaxed);
-                let path = restored_path(pg_path, &file.name);
-                return Err(Error::from_io(
-                    ErrorCode::FileSync,
-                    format!("unable to sync file '{path}' after write"),
-                    error,
-                ));
+                return Err(error);
             }
         }
         Ok(())
@@ -158,4 +174,30 @@ fn sync_files(manifest: &Manifest, places: &Places, pg_path: &str, process_max: 
             result.and(other)
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+
+    #[test]
+    fn file_on_a_file_system_of_its_own_is_synced_by_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = fixture::places(dir.path());
+        let mut manifest = fixture::manifest();
+        manifest.targets.retain(|target| target.name == "pg_data");
+        manifest.paths.retain(|path| path.name == "pg_data");
+        manifest.files.clear();
+        let pg_path = dir.path().to_str().unwrap();
+        let set = SyncSet::open(&manifest, &places, pg_path).unwrap();
+        let device = dir.path().metadata().unwrap().dev();
+        set.wrote(device, "pg_data/none");
+        set.sync(&manifest, &places, pg_path, 1, "").unwrap();
+        // The error shows that the file was synced separately
+        set.wrote(device + 1, "pg_data/none");
+        assert_eq!(set.sync(&manifest, &places, pg_path, 1, "").unwrap_err().code, ErrorCode::FileSync);
+        std::fs::write(dir.path().join("none"), "x").unwrap();
+        set.sync(&manifest, &places, pg_path, 1, "").unwrap();
+    }
 }

@@ -141,7 +141,7 @@ pub fn key_fault(key: &str) -> Option<String> {
 mod tests {
     use super::super::http::mock::{answer, answer_with, server};
     use super::*;
-    use crate::storage::{RepoPath, WriteOptions, put};
+    use crate::storage::{RepoPath, RepoStorage, WriteOptions, put};
 
     fn settings(endpoint: &str) -> AzureSettings {
         AzureSettings {
@@ -221,5 +221,51 @@ mod tests {
         assert_eq!(key_fault("c2VjcmV0"), None);
         assert_eq!(key_fault("abc").as_deref(), Some("base64 size 3 is not evenly divisible by 4"));
         assert_eq!(key_fault("ab%d").as_deref(), Some("base64 invalid character found at position 2"));
+    }
+
+    #[test]
+    fn signature_shows_in_no_error() {
+        const SIGNATURE: &str = "sv=2021-06-08&sr=c&sig=s3cret%2BSignature%3D";
+        let echo =
+            format!("HTTP/1.1 403 X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{SIGNATURE}", SIGNATURE.len());
+        let cut = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 99\r\n\r\nx".to_owned();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let at = |path: &str| RepoPath::new(path).unwrap();
+        for (answer, name) in [(Some(echo), "echo"), (Some(cut), "cut"), (None, "closed")] {
+            let endpoint = match &answer {
+                Some(answer) => server(vec![answer.clone(); 200]).0,
+                None => format!("http://{free}"),
+            };
+            let mut settings = settings(&endpoint);
+            settings.credentials = AzureCredentials::Sas(SIGNATURE.into());
+            settings.http.io_timeout = std::time::Duration::from_millis(1);
+            let storage = open(&settings).unwrap();
+            // The operations run in parallel because each waits for its last retry
+            type Operation<'a> = Box<dyn Fn() -> Result<()> + Send + Sync + 'a>;
+            let operations: [Operation<'_>; 7] = [
+                Box::new(|| storage.list(&at("x")).map(drop)),
+                Box::new(|| storage.info(&at("x")).map(drop)),
+                Box::new(|| crate::storage::get(&storage, &at("x"), 10).map(drop)),
+                Box::new(|| put(&storage, &at("x"), b"x", WriteOptions::ATOMIC)),
+                Box::new(|| put(&storage, &at("x"), &vec![0; 5 << 20], WriteOptions::ATOMIC)),
+                Box::new(|| storage.remove_many(&[at("x"), at("y")])),
+                Box::new(|| storage.remove(&at("x\u{1}"))),
+            ];
+            std::thread::scope(|scope| {
+                for operation in &operations {
+                    scope.spawn(move || {
+                        let error = operation().unwrap_err();
+                        let text = format!("{error} {error:?}");
+                        assert!(!text.contains("s3cret") && !text.contains("Signature"), "{name}: {text}");
+                    });
+                }
+            });
+        }
+        for bad in ["s3cret", "sig=%FFs3cret", "?s3cret&x=s3cret"] {
+            let credentials = AzureCredentials::Sas(bad.into());
+            if let Err(error) = open(&AzureSettings { credentials, ..settings("http://localhost") }) {
+                assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
+            }
+        }
     }
 }

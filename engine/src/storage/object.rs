@@ -152,7 +152,8 @@ impl ObjectStorage {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => self.fail("open file for read", path, error),
         };
-        // A server that does not answer would be waited for again, and a foreign one does not know
+        // If the server does not answer, another request would only wait again. If it is not the store, it does not
+        // know the answer
         if error.code != ErrorCode::Protocol {
             return Err(error);
         }

@@ -13,6 +13,7 @@ mod connection;
 pub(crate) mod host_key;
 pub(crate) mod protocol;
 mod read;
+mod remove;
 mod write;
 
 use std::fmt;
@@ -25,8 +26,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use secrecy::SecretString;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
@@ -34,17 +33,15 @@ use tokio::sync::Mutex;
 use self::client::{Client, Failure, unexpected};
 pub use self::host_key::{HashType, HostKeyCheck};
 use self::protocol::{Attributes, MODE_FILE, MODE_LINK, MODE_PATH, MODE_TYPE, Response, status, status_name};
+use self::remove::remove_tree;
 use super::posix::PATH_MODE;
 use super::{
-    Entry, EntryKind, Features, PATH_SIZE_MAX_BYTES, PendingRead, ReadRange, RepoPath, RepoStorage, RepoWriter,
-    WriteOptions, network, pages,
+    Entry, EntryKind, Features, PendingRead, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions, network, pages,
 };
-use crate::{Error, ErrorCode, Result, warn};
+use crate::{Error, ErrorCode, Result};
 
 /// An operation is tried this often when connections are lost.
 const TRIES_MAX: usize = 3;
-/// Files that are removed at the same time.
-const REMOVES_IN_FLIGHT_MAX: usize = 32;
 /// Requests for names of one directory that are in flight. Each returns about a hundred.
 const LISTS_IN_FLIGHT_MAX: usize = 16;
 
@@ -315,75 +312,6 @@ async fn read_names(client: &Client, handle: &[u8]) -> std::result::Result<Vec<(
         }
     }
     Ok(found)
-}
-
-/// A directory to be removed.
-struct Doomed {
-    path: String,
-    /// Whether its content is already removed.
-    is_empty: bool,
-    /// Why it could not be removed as a file.
-    failure: Option<Failure>,
-}
-
-/// Removes the content of a directory, and the directory. A link in its place is removed itself, unless it is the
-/// `root` of the repository, because any other link may lead to something else.
-async fn remove_tree(client: &Client, path: &str, root: bool) -> std::result::Result<(), Failure> {
-    // Not recursive: a server could invent directories without end
-    let mut left = vec![Doomed { path: path.to_owned(), is_empty: false, failure: None }];
-    while let Some(Doomed { path, is_empty, failure }) = left.pop() {
-        if is_empty {
-            present(client.remove_directory(&path).await)?;
-            continue;
-        }
-        // Also below a directory, because the server decides whether a listing follows links
-        let (found, own) = join(list(client, &path), client.attributes(&path, false)).await;
-        let is_root = root && left.is_empty();
-        if !is_root && own.is_ok_and(|own| own.is_link()) {
-            warn!("path '{path}' is a link: what it leads to is not removed");
-            present(client.remove(&path).await)?;
-            continue;
-        }
-        let found = match found {
-            Err(missing) if missing.is_missing() => continue,
-            Err(other) => return Err(failure.unwrap_or(other)),
-            Ok(found) => found,
-        };
-        left.push(Doomed { path: path.clone(), is_empty: true, failure: None });
-        let mut files = Vec::new();
-        for (name, attributes) in found {
-            let name = std::str::from_utf8(&name).map_err(|_| Failure::Protocol)?;
-            let child = format!("{path}/{name}");
-            if name.is_empty() || name.contains('/') || child.len() > PATH_SIZE_MAX_BYTES {
-                return Err(Failure::Protocol);
-            }
-            if attributes.is_directory() {
-                left.push(Doomed { path: child, is_empty: false, failure: None });
-            } else {
-                files.push(child);
-            }
-        }
-        let remove = |path: String| async move {
-            match client.remove(&path).await {
-                // A server that tells no types: what can't be unlinked is a directory
-                Err(failure) if failure.may_exist() => {
-                    Ok(Some(Doomed { path, is_empty: false, failure: Some(failure) }))
-                }
-                done => present(done).map(|()| None),
-            }
-        };
-        let unknown = stream::iter(files).map(remove).buffer_unordered(REMOVES_IN_FLIGHT_MAX);
-        left.extend(unknown.try_filter_map(|unknown| async move { Ok(unknown) }).try_collect::<Vec<_>>().await?);
-    }
-    Ok(())
-}
-
-/// A removal of what is not there has done its work.
-fn present(removed: std::result::Result<(), Failure>) -> std::result::Result<(), Failure> {
-    match removed {
-        Err(failure) if failure.is_missing() => Ok(()),
-        done => done,
-    }
 }
 
 impl RepoStorage for SftpStorage {

@@ -1,10 +1,10 @@
 //! Checks the bytes of one stored file.
 
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
 use repo_format::block_map::BlockMap;
-use repo_format::cipher::{self, Cipher, Decryptor};
+use repo_format::cipher::{Cipher, Decryptor};
 use repo_format::compress::{CompressType, DecompressContext, Decompressor, Framing};
 use repo_format::hash::{Sha1, Sha1Hasher};
 use repo_format::label::BackupLabel;
@@ -21,6 +21,10 @@ const BUFFER_BYTES: usize = 256 * 1024;
 /// The number of bytes beyond twice a file's size that are decoded: a damaged file may have any checksum, and a few
 /// bytes may decode to terabytes.
 const SIZE_MORE_MAX: u64 = 1 << 20;
+
+/// The largest stored block map in bytes that is kept while the file is read. A larger one is read again, so that a manifest
+/// can't make each worker keep any number of bytes. It belongs to a file of several GiB.
+const MAP_BYTES_MAX: u64 = 4 << 20;
 
 /// Why a file is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,11 +120,11 @@ impl FileCheck {
 
 impl BlockCheck {
     /// Checks the map as a restore does, and returns what it refers to in other backups.
-    fn needs(&self, stored: &[u8]) -> Result<Vec<Part>> {
-        let map = cipher::decrypt_framed(&self.cipher, Framing::Raw, stored)?;
+    fn needs(&self, stored: impl Read) -> Result<Vec<Part>> {
+        let map = BufReader::new(Decryptor::new(&self.cipher, Framing::Raw, stored));
         let file = self.block_file();
         let (size, checksum_size) = (self.block.size, self.block.checksum_size);
-        let map = BlockMap::read_from(map.as_slice(), size, checksum_size, file.block_total())?;
+        let map = BlockMap::read_from(map, size, checksum_size, file.block_total())?;
         let plan = block_delta::plan(&map, &file, &[], 0)?;
         let mut needs = Vec::new();
         for read in plan.reads {
@@ -181,6 +185,7 @@ impl FileChecker {
         let mut hasher = Sha1Hasher::new();
         let mut size = 0u64;
         let mut map = Vec::new();
+        let keeps_map = check.block.as_ref().is_some_and(|block| block.block.map_size <= MAP_BYTES_MAX);
         let size_max = check.size.map_or(u64::MAX, |size| size.saturating_mul(2).saturating_add(SIZE_MORE_MAX));
         let decryptor = Decryptor::new(&check.cipher, Framing::Full, stored);
         let mut reader = Decompressor::with_context(context, decryptor).reading_at_most(size_max);
@@ -194,7 +199,7 @@ impl FileChecker {
                 Ok(read) => {
                     let bytes = &self.buffer[..read];
                     hasher.update(bytes);
-                    if let Some(start) = map_start
+                    if let Some(start) = map_start.filter(|_| keeps_map)
                         && check.size.is_some_and(|expected| size < expected)
                     {
                         let skip = usize::try_from(start.saturating_sub(size)).unwrap_or(usize::MAX);
@@ -217,7 +222,13 @@ impl FileChecker {
             return found(Fault::Size);
         }
         let needs = match &check.block {
-            Some(block) => block.needs(&map)?,
+            Some(block) if keeps_map => block.needs(map.as_slice())?,
+            Some(block) => {
+                let offset = check.range.offset.saturating_add(map_start.unwrap_or_default());
+                let range = ReadRange { offset, limit: Some(block.block.map_size) };
+                let Some(stored) = storage.read(&check.path, range)? else { return found(Fault::Missing) };
+                block.needs(stored)?
+            }
             None => Vec::new(),
         };
         Ok(Checked { fault: None, needs })

@@ -12,7 +12,7 @@ use repo_format::info::Origin;
 use repo_format::layout::{self, RepoPath};
 
 use super::repair::Repair;
-use crate::repo::info_files::with_rest;
+use crate::repo::info_files::parse_stored;
 use crate::storage::{self, ReadRange};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, job_queue};
 
@@ -32,8 +32,8 @@ pub(super) struct Retry<'a> {
 impl Retry<'_> {
     /// Repeats the work while it fails with an error that may be temporary, but not if the content is wrong.
     pub fn run<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
-        job_queue::with_retries(self.intervals, self.cancel, || match work() {
-            Err(error) if !is_lasting(&error) => Err(error),
+        job_queue::with_retries(self.intervals, false, self.cancel, || match work() {
+            Err(error) if !is_lasting(&error) && !job_queue::is_refused(&error) => Err(error),
             result => Ok(result),
         })?
     }
@@ -175,7 +175,7 @@ fn read<T>(repo: &Repo, path: &RepoPath, cipher: &Cipher, parse: Parse<'_, T>) -
     let plain = Decryptor::new(cipher, Framing::Full, BufReader::with_capacity(BUFFER_BYTES, stored));
     let hashing = HashReader { inner: plain, hasher: Sha1Hasher::new() };
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, hashing);
-    let content = parse(&mut reader, Origin::of(cipher)).map_err(|error| with_rest(error, &mut reader))?;
+    let content = parse_stored(repo, cipher, &mut reader, parse)?;
     drain(&mut reader)?;
     Ok((content, reader.into_inner().hasher.finish()))
 }

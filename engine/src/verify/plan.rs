@@ -18,11 +18,15 @@ use super::info_file::{Pair, Retry};
 use super::known::{Known, Outcome};
 use super::repair::{HalfWhole, Kind};
 use super::report::{ArchiveResult, BackupResult, BackupStatus, WalRange};
+use super::unread::Unread;
 use crate::storage::{self, ReadRange};
 use crate::{Error, ErrorCode, Repo, Result, decode, detail, info, warn};
 
 /// Bytes of a segment that tell its size.
 const WAL_HEADER_BYTES: u64 = 512;
+
+/// The number of invalid files that the error of the command names.
+const FIRST_FAULTS_MAX: usize = 5;
 
 /// A file to check and whom it belongs to.
 #[derive(Clone, Debug)]
@@ -115,6 +119,10 @@ pub(super) struct Plan<'a> {
     pub archives: Vec<ArchiveResult>,
     pub backups: Vec<BackupResult>,
     pub errors: u32,
+    /// Those of the errors that say nothing about the content.
+    pub unread: Unread,
+    /// The first few invalid files, as they were logged.
+    pub first_faults: Vec<String>,
     /// What ended the work early.
     pub failure: Option<Error>,
 }
@@ -136,6 +144,8 @@ impl<'a> Plan<'a> {
             archives: Vec::new(),
             backups: Vec::new(),
             errors: 0,
+            unread: Unread::default(),
+            first_faults: Vec::new(),
             failure: None,
         }
     }
@@ -166,7 +176,10 @@ impl<'a> Plan<'a> {
             (None, None) => {}
             (_, Some(error)) => {
                 let code = error.code.number();
-                info!(process: worker, "{} {}: [{code}] {error}", Fault::Other.text(), job.name);
+                self.unread.add(&job.name, error);
+                let text = format!("{} {}: [{code}] {error}", Fault::Other.text(), job.name);
+                info!(process: worker, "{text}");
+                self.note_fault(text);
                 self.errors += 1;
             }
             // Expire may just have removed it, so this is not an error
@@ -174,7 +187,9 @@ impl<'a> Plan<'a> {
                 warn!(process: worker, "{} '{}'", Fault::Missing.text(), job.name);
             }
             (Some(fault), None) => {
-                info!(process: worker, "{} '{}'", fault.text(), job.name);
+                let text = format!("{} '{}'", fault.text(), job.name);
+                info!(process: worker, "{text}");
+                self.note_fault(text);
                 self.errors += 1;
             }
         }
@@ -200,6 +215,12 @@ impl<'a> Plan<'a> {
                     None => self.follow(Deferred { backup: index, needs: checked.needs, own: Some(part) }),
                 }
             }
+        }
+    }
+
+    fn note_fault(&mut self, text: String) {
+        if self.first_faults.len() < FIRST_FAULTS_MAX && !self.first_faults.contains(&text) {
+            self.first_faults.push(text);
         }
     }
 
@@ -276,7 +297,7 @@ impl<'a> Plan<'a> {
             let size = path.join(file).and_then(|path| self.settings.retry.run(|| self.segment_size(&path)));
             match size {
                 Ok(size) => return size,
-                Err(error) => detail!("no segment size from '{file}': {error}"),
+                Err(error) => detail!("unable to get the segment size from '{file}': {error}"),
             }
         }
         0
@@ -390,7 +411,10 @@ impl<'a> Plan<'a> {
                 result.status = BackupStatus::ManifestMissing;
                 return None;
             }
-            Err(_) => None,
+            Err(unusable) => {
+                self.unread.add_pair(&pair.shown, &unusable);
+                None
+            }
         };
         let manifest = manifest.filter(|manifest| {
             let data = &manifest.data;

@@ -11,7 +11,7 @@ use repo_format::manifest::Manifest;
 
 use super::info_file::{Found, Pair, Retry};
 use crate::claim::{Claim, Claimant};
-use crate::lock::{Lock, LockType};
+use crate::lock::{Lock, LockRequest, LockType};
 use crate::repo::info_files::limited;
 use crate::storage::{self, ReadRange, WriteOptions};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, control, info, warn};
@@ -102,7 +102,13 @@ pub(super) fn run(
     cancel: &CancelToken,
 ) -> Result<u32> {
     control::check_stop(&settings.lock_path, Some(stanza))?;
-    let _lock = Lock::acquire(&settings.lock_path, stanza, &[LockType::Backup], &[repo.key], &settings.exec_id)?;
+    let _lock = Lock::acquire(LockRequest {
+        lock_path: &settings.lock_path,
+        stanza,
+        kinds: &[LockType::Backup],
+        repo_keys: &[repo.key],
+        exec_id: &settings.exec_id,
+    })?;
     let claim = Claim::acquire(repo, stanza, &Claimant::this_process(&settings.exec_id), "verify", cancel)?;
     let repo = &claim.guard(repo);
     let mut left = 0;
@@ -116,7 +122,7 @@ pub(super) fn run(
         let Some(repair) = look_again(repo, file, cipher, cancel)? else { continue };
         repair.write(repo)?;
         if look_again(repo, file, cipher, cancel)?.is_some() {
-            let text = format!("'{}' is not whole after it was repaired", repo.storage.display(&repair.to));
+            let text = format!("'{}' is not intact after it was repaired", repo.storage.display(&repair.to));
             return Err(Error::new(ErrorCode::FileWrite, text));
         }
         info!("repaired '{}' from '{}'", repo.storage.display(&repair.to), repo.storage.display(&repair.from));

@@ -42,7 +42,8 @@ impl ArchiveResult {
 
     /// Adds a fault to the range that the segment is in.
     pub fn add_fault(&mut self, segment: &str, fault: Fault) {
-        if let Some(range) = self.ranges.iter_mut().find(|range| range.stop.as_str() >= segment) {
+        let index = self.ranges.partition_point(|range| range.stop.as_str() < segment);
+        if let Some(range) = self.ranges.get_mut(index) {
             range.faults.push(fault);
         }
     }

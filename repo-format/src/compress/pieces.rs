@@ -87,7 +87,7 @@ fn panicked() -> Error {
 }
 
 impl Encoder {
-    /// Creates an encoder with this many threads, or fewer if the system provides no more. Returns a kernel error [120]
+    /// Creates an encoder with this many threads, or fewer if the system provides no more. Returns a kernel error (120)
     /// if it provides none.
     pub(super) fn new(join: Box<dyn Join>, threads: usize) -> Result<Self> {
         let threads = start_threads(threads)?;

@@ -1,35 +1,36 @@
-//! Memory for the windows of zst streams, which the streams of a process share.
+//! Memory for the windows of zst streams, which all streams of a process share.
 //!
-//! A decoder keeps as many plain bytes as its frame's window says. The levels up to 19 have windows of at most 8 MiB; 20, 21 and 22
-//! have 32, 64 and 128 MiB, and whoever writes to a repository can make any file's window as large. So that the memory of a process
-//! does not grow with the number of its decoders, those with large windows wait for each other.
+//! A decoder keeps as many plain bytes as the window of its frame requires. The levels up to 19 have windows of at most
+//! 8 MiB. The levels 20, 21 and 22 have 32, 64 and 128 MiB, and whoever can write to a repository can give any file
+//! such a window. Decoders with large windows wait for each other, so that the memory of a process does not grow with
+//! the number of its decoders.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// The largest window that a stream has without waiting.
+/// The largest window that a stream uses without waiting.
 pub const WINDOW_FREE_BYTES: u64 = 8 << 20;
 
-/// The bytes of the longest frame header.
+/// The size of the longest frame header.
 const HEADER_BYTES_MAX: usize = 18;
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// What the large windows of all streams may take together.
+/// The shared memory for large windows.
 #[derive(Debug)]
 pub struct Windows {
     total: u64,
     free: Mutex<u64>,
     given_back: Condvar,
-    /// Runs what waits.
+    /// Runs the function that waits.
     around: fn(&mut dyn FnMut()),
 }
 
 impl Windows {
-    /// Windows of `total` bytes. A stream waits inside of `around`, which calls its argument once.
+    /// Creates shared windows with `total` bytes. A stream waits inside `around`, which must call its argument once.
     pub const fn new(total: u64, around: fn(&mut dyn FnMut())) -> Self {
         Windows { total, free: Mutex::new(total), given_back: Condvar::new(), around }
     }
 
-    /// Takes that many bytes, or all there are if it is more, once they are free.
+    /// Waits for that many bytes, or for all of them if it is more, and takes them.
     fn take(&'static self, bytes: u64) -> Lease {
         let bytes = bytes.min(self.total);
         if !self.try_take(bytes) {
@@ -53,7 +54,7 @@ impl Windows {
     }
 }
 
-/// Bytes of [`Windows`]; they are given back when this goes out of scope.
+/// Bytes taken from [`Windows`]. Dropping it returns them.
 #[derive(Debug)]
 struct Lease {
     windows: &'static Windows,
@@ -72,10 +73,10 @@ impl Drop for Lease {
 pub(super) struct Share {
     windows: Option<&'static Windows>,
     lease: Option<Lease>,
-    /// More of the stream is not read.
+    /// The maximum number of bytes that are read from the stream.
     limit: Option<u64>,
     header: Vec<u8>,
-    /// Whether the header of the frame was complete.
+    /// Whether the frame header is complete.
     known: bool,
 }
 
@@ -84,19 +85,19 @@ impl Share {
         Share { windows: Some(windows), ..Share::default() }
     }
 
-    /// No more than so many bytes of the stream will be read; the window takes no more memory than that.
+    /// Declares that at most `bytes` bytes of the stream are read. Its window needs no more memory than that.
     pub(super) fn limit(&mut self, bytes: u64) {
         self.limit = Some(bytes);
     }
 
-    /// A new frame begins.
+    /// Starts a new frame.
     pub(super) fn begin_frame(&mut self) {
         self.header.clear();
         self.known = false;
     }
 
-    /// Looks at the next bytes of a frame before the decoder does, and waits for memory. `forget` makes the decoder give up what it
-    /// has; it is called between frames only.
+    /// Examines the next bytes of a frame before the decoder does, and waits for memory. `forget` makes the decoder
+    /// release its memory. It is called only between frames.
     pub(super) fn look<E>(&mut self, input: &[u8], forget: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
         let Some(windows) = self.windows.filter(|_| !self.known) else { return Ok(()) };
         let more = input.len().min(HEADER_BYTES_MAX - self.header.len());
@@ -108,7 +109,7 @@ impl Share {
         self.known = true;
         if window > WINDOW_FREE_BYTES && self.lease.as_ref().is_none_or(|lease| lease.bytes < window.min(windows.total))
         {
-            // Whoever waits has nothing that others wait for
+            // A stream that waits must not hold memory that others wait for
             if self.lease.is_some() {
                 forget()?;
                 self.lease = None;
@@ -118,7 +119,7 @@ impl Share {
         Ok(())
     }
 
-    /// The stream is read, as far as it is. Gives back what it took, after the decoder has given it up.
+    /// Ends the stream, complete or not. Returns its memory after the decoder has released it.
     pub(super) fn end<E>(&mut self, forget: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
         self.begin_frame();
         self.limit = None;
@@ -133,7 +134,7 @@ impl Share {
 #[derive(Debug, PartialEq, Eq)]
 enum Header {
     Incomplete,
-    /// What a decoder keeps of the frame, in bytes; 0 for what is no frame.
+    /// The number of bytes that a decoder keeps of the frame, or 0 for something that is not a frame.
     Window(u64),
 }
 
@@ -199,7 +200,7 @@ mod tests {
             (vec![0x80, 0x58, 1, 0, 0, 1], 1 << 21),
             (vec![0x80, 0x58, 1, 1, 0, 0], 257),
             (vec![0xe0, 0, 0, 0, 0, 1, 0, 0, 0], 1 << 32),
-            // Behind the number of a dictionary
+            // With the id of a dictionary before the size
             (vec![0x22, 9, 9, 200], 200),
         ] {
             let bytes = [&MAGIC[..], &header].concat();
@@ -230,7 +231,7 @@ mod tests {
         let shares: Vec<Share> = (0..100)
             .map(|index| {
                 let mut share = Share::of(&WINDOWS);
-                // The levels up to 19, and what is not read to its end
+                // Windows of the levels up to 19, and streams that are not read to their end
                 let window_log = if index % 2 == 0 { 23 } else { 27 };
                 share.limit(1 << 20);
                 look(&mut share, &frame(window_log));
@@ -246,7 +247,7 @@ mod tests {
         let mut share = Share::of(&WINDOWS);
         look(&mut share, &frame(25));
         share.begin_frame();
-        // A later frame with a larger one gives up the first, or two of them would wait for each other
+        // A later frame with a larger window releases the first one. Otherwise two streams could wait for each other
         let mut forgotten = 0;
         let mut next = |share: &mut Share| {
             share.look::<()>(&frame(27), || {

@@ -71,7 +71,7 @@ struct Frame {
 }
 
 impl Encoder {
-    /// Returns a memory error [094] if the context cannot be allocated.
+    /// Returns a memory error (094) if the context cannot be allocated.
     pub(super) fn new(level: i32) -> Result<Self> {
         Ok(Encoder { context: new_context(level)?, frame: (level <= FRAMES_LEVEL_MAX).then(Frame::default) })
     }
@@ -208,26 +208,26 @@ fn memory_error() -> Error {
 
 /// A reusable decompression context. The library refuses windows above 128 MiB, which bounds its memory.
 pub(super) struct Decoder {
-    // Gives up its memory before the share does
+    // Declared first, so that it is dropped before the share
     context: DCtx<'static>,
     share: Share,
     frame_done: bool,
 }
 
 impl Decoder {
-    /// A decoder whose large windows are some of those, if they are shared. Memory error [094] if there is no memory for the
-    /// context.
+    /// Creates a decoder. If `windows` is set, it shares them for large windows. Returns a memory error (094) if its
+    /// context cannot be allocated.
     pub(super) fn new(windows: Option<&'static Windows>) -> Result<Self> {
         let share = windows.map(Share::of).unwrap_or_default();
         Ok(Decoder { context: new_decoder()?, share, frame_done: false })
     }
 
-    /// No more than so many bytes of the next stream will be read.
+    /// Declares that at most `bytes` bytes of the next stream are read.
     pub(super) fn limit(&mut self, bytes: u64) {
         self.share.limit(bytes);
     }
 
-    /// Ends a stream: gives up the memory of a large window.
+    /// Ends a stream and releases the memory of a large window.
     pub(super) fn reset(&mut self) -> Result<()> {
         self.frame_done = false;
         self.context.reset(ResetDirective::SessionOnly).map_err(zst_error)?;
@@ -259,7 +259,7 @@ fn new_decoder() -> Result<DCtx<'static>> {
     DCtx::try_create().ok_or_else(memory_error)
 }
 
-/// The library keeps the memory of the largest window for the next stream.
+/// Creates a new context, because the library keeps the memory of the largest window for the next stream.
 fn renew(context: &mut DCtx<'static>) -> Result<()> {
     *context = new_decoder()?;
     Ok(())

@@ -72,7 +72,7 @@ impl PgControl {
     /// Parses a control file. Bytes after the first [`CONTROL_DATA_SIZE`] are ignored.
     ///
     /// With `force`, the file is read as that version regardless of its version numbers, and its CRC may be anywhere
-    /// after that version's offset. Errors: version-not-supported [046], checksum [026] for a wrong CRC, format [029]
+    /// after that version's offset. Errors: version-not-supported (046), checksum (026) for a wrong CRC, format (029)
     /// for sizes that PostgreSQL does not have and for a file that is too short.
     ///
     /// A file that is being written may be read torn. The caller should read it again before it reports an error.

@@ -3,6 +3,9 @@
 use crate::wal_name::{Lsn, TimelineId};
 use crate::{Error, ErrorCode, Result};
 
+/// How many characters of a line an error message shows.
+const SHOWN_CHARS: usize = 120;
+
 /// One ancestor of a timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryEntry {
@@ -17,15 +20,17 @@ pub struct HistoryEntry {
 pub struct TimelineHistory(pub Vec<HistoryEntry>);
 
 impl TimelineHistory {
-    /// Parses a history file. Ignores empty lines and lines that begin with `#`. Returns a format error [029] for other
+    /// Parses a history file. Ignores empty lines and lines that begin with `#`. Returns a format error (029) for other
     /// lines that do not consist of a timeline (decimal), a tab and an LSN. Anything may follow after another tab.
     pub fn parse(text: &str) -> Result<Self> {
         text.split('\n')
             .map(|line| (line, line.trim()))
             .filter(|(_, trimmed)| !trimmed.is_empty() && !trimmed.starts_with('#'))
             .map(|(line, trimmed)| {
-                entry(trimmed)
-                    .ok_or_else(|| Error::new(ErrorCode::Format, format!("invalid history line format '{line}'")))
+                entry(trimmed).ok_or_else(|| {
+                    let shown: String = line.chars().take(SHOWN_CHARS).collect();
+                    Error::new(ErrorCode::Format, format!("invalid history line format '{shown}'"))
+                })
             })
             .collect::<Result<_>>()
             .map(TimelineHistory)
@@ -47,6 +52,12 @@ fn entry(line: &str) -> Option<HistoryEntry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn error_of_a_long_line_shows_its_beginning() {
+        let error = TimelineHistory::parse(&"x".repeat(1 << 20)).unwrap_err();
+        assert!(error.message.len() < 200, "{}", error.message.len());
+    }
 
     #[test]
     fn history_of_the_server_is_read_with_its_steps_in_order() {

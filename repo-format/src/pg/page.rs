@@ -56,7 +56,7 @@ const LANES_BEGIN: [u32; LANES] = [
     0x959B_D756,
 ];
 
-/// Returns a format error [029] for a size that PostgreSQL does not have.
+/// Returns a format error (029) for a size that PostgreSQL does not have.
 pub fn check_page_size(size: u32) -> Result<()> {
     if PAGE_SIZES.contains(&size) {
         return Ok(());

@@ -93,7 +93,7 @@ impl PgVersion {
         self.facts().is_ok()
     }
 
-    /// Returns a version-not-supported error [046] if clusters of this version can't be backed up.
+    /// Returns a version-not-supported error (046) if clusters of this version can't be backed up.
     pub(crate) fn facts(self) -> Result<&'static VersionFacts> {
         VERSIONS.iter().find(|facts| facts.version == self).ok_or_else(|| {
             Error::new(ErrorCode::VersionNotSupported, format!("invalid PostgreSQL version {self}"))
@@ -103,12 +103,12 @@ impl PgVersion {
     }
 
     /// Returns the `pg_control_version` of this version's control file, which backup.info records, or a
-    /// version-not-supported error [046] if the version is unknown.
+    /// version-not-supported error (046) if the version is unknown.
     pub fn control_version(self) -> Result<u32> {
         Ok(self.facts()?.control_version)
     }
 
-    /// Returns the catalog version of this version's release, or a version-not-supported error [046] if the version is
+    /// Returns the catalog version of this version's release, or a version-not-supported error (046) if the version is
     /// unknown.
     pub fn catalog_version(self) -> Result<u32> {
         Ok(self.facts()?.catalog_version)
@@ -182,7 +182,7 @@ impl fmt::Debug for PgVersion {
 impl FromStr for PgVersion {
     type Err = Error;
 
-    /// Parses `9.6` or `15`. Like pgBackRest, returns an assert error [025] for another form.
+    /// Parses `9.6` or `15`. Like pgBackRest, returns an assert error (025) for another form.
     fn from_str(text: &str) -> Result<Self> {
         parse(text).ok_or_else(|| Error::new(ErrorCode::Assert, format!("version {text} format is invalid")))
     }

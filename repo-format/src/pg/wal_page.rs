@@ -30,8 +30,8 @@ pub struct WalHeader {
 impl WalHeader {
     /// Parses the beginning of a segment. With `force`, the segment is read as that version regardless of its magic.
     ///
-    /// Errors: format [029] for a page without a long header, a segment size that PostgreSQL does not have, and a file
-    /// that is too short; version-not-supported [046] for an unknown magic.
+    /// Errors: format (029) for a page without a long header, a segment size that PostgreSQL does not have, and a file
+    /// that is too short; version-not-supported (046) for an unknown magic.
     pub fn parse(data: &[u8], force: Option<PgVersion>) -> Result<Self> {
         let short = || {
             Error::new(

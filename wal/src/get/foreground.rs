@@ -63,7 +63,7 @@ pub fn get<W: FnMut() -> bool>(
         Err(error) if error.code == ErrorCode::Term => Err(error),
         Err(error) => {
             engine::warn!(
-                "unable to get WAL file '{wal_segment}' by way of the spool, so the repository is asked directly: [{}] {error}",
+                "unable to get WAL file '{wal_segment}' through the spool, getting it from the repository directly: [{}] {error}",
                 error.code
             );
             super::get_into(claim, &open(), cluster, wal_segment)
@@ -156,7 +156,7 @@ fn from_spool<W: FnMut() -> bool>(
                     believed = true;
                     worker = started;
                 }
-                Err(error) if found => engine::warn!("unable to get WAL files ahead: [{}] {error}", error.code),
+                Err(error) if found => engine::warn!("unable to prefetch WAL files: [{}] {error}", error.code),
                 Err(error) => return Err(error),
             }
         }
@@ -298,7 +298,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
-    use engine::lock::{Lock, LockType};
+    use engine::lock::{Lock, LockRequest, LockType};
     use engine::repo::{Repo, info_files};
     use engine::storage::memory::MemoryStorage;
     use engine::storage::{self, WriteOptions};
@@ -370,7 +370,8 @@ mod tests {
         /// Takes the lock like a worker that a call with this id started.
         fn worker(&self, exec_id: &str) -> Lock {
             let Background { lock_path, stanza, .. } = &self.background;
-            Lock::acquire(lock_path, stanza, &[LockType::Archive], &[1], exec_id).expect("lock")
+            Lock::acquire(LockRequest { lock_path, stanza, kinds: &[LockType::Archive], repo_keys: &[1], exec_id })
+                .expect("lock")
         }
 
         /// `launch` does everything that the worker does before it ends.

@@ -170,7 +170,7 @@ fn each_chunk(
     }
 }
 
-/// The same, where a thread of its own reads.
+/// Does the same as `each_chunk`, but reads in another thread.
 fn each_chunk_beside(
     reader: impl Read + Send,
     failed: &(dyn Fn() -> String + Sync),

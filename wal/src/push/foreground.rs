@@ -85,7 +85,7 @@ fn wait(
 mod tests {
     use std::cell::Cell;
 
-    use engine::lock::{Lock, LockType};
+    use engine::lock::{Lock, LockRequest, LockType};
     use repo_format::layout::Stanza;
     use repo_format::spool::SpoolQueue;
 
@@ -112,7 +112,9 @@ mod tests {
 
     /// Takes the lock like a worker that a call with this id started.
     fn worker(background: &Background, exec_id: &str) -> Lock {
-        Lock::acquire(&background.lock_path, &background.stanza, &[LockType::Archive], &[1], exec_id).expect("lock")
+        let Background { lock_path, stanza, .. } = background;
+        Lock::acquire(LockRequest { lock_path, stanza, kinds: &[LockType::Archive], repo_keys: &[1], exec_id })
+            .expect("lock")
     }
 
     fn failure(text: &str) -> Error {

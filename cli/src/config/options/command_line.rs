@@ -263,7 +263,8 @@ options! {
                 allow: &["none", "text"],
                 values: &[("none", "errors only, in the log"), ("text", "a report")],
                 summary: "Output format.",
-                detail: "What verify prints to standard output.",
+                detail: "What verify prints to standard output. The report contains only what is invalid, and is empty if \
+                    everything is valid. With --verbose it also contains what is valid.",
                 ..Override::NONE
             },
             Override {

@@ -30,7 +30,8 @@ options! {
         summary: "Fail if anything is invalid.",
         detail: "By default verify succeeds regardless of what it finds. With this option it exits with status 104 if \
             a backup or WAL is invalid, or if one of the two files of an info file or manifest is damaged and was not \
-            repaired. Other exit statuses mean that the repository could not be checked.",
+            repaired. The error names the first invalid files. Other exit statuses mean that the repository, or a part of \
+            it, could not be checked: for example, a file can't be read or the passphrase is wrong.",
         ..OWN
     };
 }

@@ -114,7 +114,13 @@ impl Other {
 
 fn backup_on(world: &World, repo: &Repo, kind: BackupType, host: &str, timing: Timing) -> Result<BackupLabel> {
     let locks = world.dir.path().join(format!("lock of {host}"));
-    let mut lock = Lock::acquire(&locks, &stanza(), &[LockType::Backup], &[1], host)?;
+    let mut lock = Lock::acquire(LockRequest {
+        lock_path: &locks,
+        stanza: &stanza(),
+        kinds: &[LockType::Backup],
+        repo_keys: &[1],
+        exec_id: host,
+    })?;
     let cancel = CancelToken::new();
     let claim = Claim::acquire(repo, &stanza(), &Claimant::on_host(host, timing), "backup", &cancel)?;
     let settings = BackupSettings { process_max: 1, ..bundled(world.settings(kind)) };

@@ -2,7 +2,7 @@
 
 mod link;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -150,7 +150,7 @@ pub fn scan(
         pg_path,
         links: LinkCheck::new(pg_path),
         scan: Scan::default(),
-        tablespaces: options.tablespaces.map(<[_]>::to_vec),
+        tablespaces: options.tablespaces.map(link::by_id),
         tablespaces_now,
     };
     scanner.scan.paths.push(path_entry(TARGET_PGDATA.to_owned(), &root));
@@ -195,8 +195,8 @@ struct Scanner<'a> {
     pg_path: &'a str,
     links: LinkCheck,
     scan: Scan,
-    /// The server's tablespaces as last returned; `None` offline.
-    tablespaces: Option<Vec<Tablespace>>,
+    /// The names of the server's tablespaces by oid, as last returned; `None` offline.
+    tablespaces: Option<HashMap<u32, String>>,
     tablespaces_now: &'a mut dyn FnMut() -> Result<Vec<Tablespace>>,
 }
 

@@ -48,7 +48,7 @@ impl Read for Completed<'_> {
 }
 
 impl FileContext<'_> {
-    /// Copies a block incremental file. Returns how many bytes were written. `stored` begins with what [`Copy`]
+    /// Copies a block incremental file. Returns how many bytes were written. `stored` begins with what [`struct@Copy`]
     /// requested.
     pub(super) fn copy_blocks(
         &self,
@@ -60,12 +60,14 @@ impl FileContext<'_> {
     ) -> Result<u64> {
         let file = copy.file;
         let path = restored_path(self.pg_path, &file.name);
-        let short = || Error::new(ErrorCode::Format, format!("stored form of '{path}' is too short"));
+        let repo_file = self.repo_file(file)?;
+        let own = |error| self.stored_in(error, &repo_file, copy.offset);
+        let short = || own(Error::new(ErrorCode::Format, format!("stored form of '{path}' is too short")));
         let limit = copy.limit.unwrap_or(0);
         let block_total = self.block_file(file, block).block_total();
         let read_map = |map: &mut dyn Read| {
             let map = BufReader::new(pipeline.decrypt_raw(map));
-            BlockMap::read_from(map, block.size, block.checksum_size, block_total)
+            BlockMap::read_from(map, block.size, block.checksum_size, block_total).map_err(own)
         };
         // Encrypted data can't be read without its last bytes
         let missing_max = if matches!(self.cipher, Cipher::None) { u64::from(block.checksum_size) } else { 0 };
@@ -80,7 +82,7 @@ impl FileContext<'_> {
             map
         } else {
             stored.read_to_end(&mut member).map_err(|error| {
-                Error::from_io(ErrorCode::FileRead, format!("unable to read stored form of '{path}'"), error)
+                own(Error::from_io(ErrorCode::FileRead, format!("unable to read stored form of '{path}'"), error))
             })?;
             let map_size = usize::try_from(block.map_size).map_err(|_| short())?;
             if member.len() as u64 != limit || member.len() < map_size {
@@ -97,16 +99,16 @@ impl FileContext<'_> {
         }
         let existing = copy.existing.as_deref().unwrap_or_default();
         let read_over_bytes = self.storage.read_ahead().read_over_bytes;
-        let plan = block_delta::plan(&map, &self.block_file(file, block), existing, read_over_bytes)?;
+        let plan = block_delta::plan(&map, &self.block_file(file, block), existing, read_over_bytes).map_err(own)?;
         let mut written = plan.size;
         let (mut out, mut sha1) = self.write_blocks(pipeline, copy, &member, &plan, cancel)?;
         if !existing.is_empty() && Some(sha1) != file.checksum {
             // The short checksum of a block on disk can match by chance: then all blocks are copied
-            let plan = block_delta::plan(&map, &self.block_file(file, block), &[], read_over_bytes)?;
+            let plan = block_delta::plan(&map, &self.block_file(file, block), &[], read_over_bytes).map_err(own)?;
             (out, sha1) = self.write_blocks(pipeline, copy, &member, &plan, cancel)?;
             written = plan.size;
         }
-        check_sha1(file, &path, sha1)?;
+        check_sha1(file, &path, sha1).map_err(own)?;
         if copy.existing.is_some() {
             // Size and time of the file say nothing about its blocks, so they must be durable before the time says that
             // they match
@@ -137,13 +139,14 @@ impl FileContext<'_> {
         });
         let mut reads = ReadQueue::new(self.storage, wanted.collect::<Result<Vec<_>>>()?);
         for read in &plan.reads {
-            match self.member_part(copy, member, read) {
-                Some(mut part) => pipeline.copy_blocks(&mut part, read, plan.sequential, &out, &path, cancel)?,
-                None => {
-                    let mut stored = reads.next()?;
-                    pipeline.copy_blocks(&mut stored, read, plan.sequential, &out, &path, cancel)?;
-                }
-            }
+            let copied = match self.member_part(copy, member, read) {
+                Some(mut part) => pipeline.copy_blocks(&mut part, read, plan.sequential, &out, &path, cancel),
+                None => pipeline.copy_blocks(&mut reads.next()?, read, plan.sequential, &out, &path, cancel),
+            };
+            copied.map_err(|error| match self.block_repo_file(file, read) {
+                Ok(repo_file) => self.stored_in(error, &repo_file, read.offset),
+                Err(_) => error,
+            })?;
         }
         let sha1 =
             if plan.sequential { pipeline.finish_hash() } else { pipeline.hash_file(&out, &path, None, cancel)?.sha1 };

@@ -58,6 +58,12 @@ impl ListVersions for Api {
     }
 }
 
+type IsKind = fn(&Value) -> bool;
+
+/// The optional fields of a page, and the type that each must have.
+const FIELDS: [(&str, IsKind); 3] =
+    [("items", Value::is_array), ("prefixes", Value::is_array), ("nextPageToken", Value::is_string)];
+
 /// A page as the server sent it.
 pub(crate) struct Page(Value);
 
@@ -78,12 +84,20 @@ impl Page {
         Ok(page)
     }
 
-    /// A page, if it is one.
+    /// Accepts an answer that is a page.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] if it is not a page, or if a field has the wrong type and would be read as missing.
     pub(crate) fn of(page: Value) -> crate::Result<Self> {
-        match page.get("kind").and_then(Value::as_str) {
-            Some(LISTING) => Ok(Page(page)),
-            _ => Err(foreign(&format!("it is not of the kind '{LISTING}'"))),
+        if page.get("kind").and_then(Value::as_str) != Some(LISTING) {
+            return Err(foreign(&format!("it is not of the kind '{LISTING}'")));
         }
+        for (key, is_sound) in FIELDS {
+            if page.get(key).is_some_and(|value| !is_sound(value)) {
+                return Err(foreign(&format!("its '{key}' is of another kind")));
+            }
+        }
+        Ok(Page(page))
     }
 
     /// Returns the objects of the page with their descriptions, and common prefixes.

@@ -219,6 +219,15 @@ fn listing_whose_page_follows_itself_is_refused() {
 }
 
 #[test]
+fn page_whose_entries_or_end_can_not_be_told_is_no_empty_listing() {
+    for field in [r#""items":{}"#, r#""items":null"#, r#""prefixes":"a""#, r#""nextPageToken":7"#] {
+        let (address, _requests) = server(vec![answer(&format!(r#"{{"kind":"storage#objects",{field}}}"#))]);
+        let error = open(&settings(&address)).unwrap().list(&at("x")).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Format, "{field}: {error}");
+    }
+}
+
+#[test]
 fn past_is_read_from_versions() {
     let item = |updated: &str, generation: &str| {
         format!(r#"{{"name":"repo/file","size":"3","updated":"{updated}","generation":"{generation}"}}"#)

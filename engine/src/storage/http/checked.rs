@@ -216,7 +216,7 @@ impl<S: Store> CheckedConnector<S> {
         HttpClient::new(CheckedService { client: self.inner.client(), store: Arc::clone(&self.store) })
     }
 
-    /// Requests of our own, which are completed and looked at as those of the crate are.
+    /// Returns requests of our own, which are completed and checked like those of `object_store`.
     pub(crate) fn requests(&self) -> Requests {
         Requests::by(self.client(), self.inner.io_timeout())
     }

@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(found.versions[0].meta.last_modified.timestamp(), 1_767_225_600);
     }
 
-    /// A list of ours for a server.
+    /// Creates a listing that asks this server.
     fn list_at(address: &str) -> S3List {
         let io_timeout = std::time::Duration::from_secs(5);
         let http = HttpSettings { host: None, verify_tls: true, ca_file: None, ca_path: None, io_timeout };
@@ -243,7 +243,7 @@ mod tests {
         let shown = LIST.replace("p/a&amp;b", "p/a\u{fffd}+");
         let encoded = shown.replace("p/", "p%2F").replace("a\u{fffd}+", "a+%01%2B");
         let encoded = encoded.replace("<IsTruncated>", "<EncodingType>url</EncodingType><IsTruncated>");
-        // Another server does not know the other form
+        // A server other than S3 may not support the encoding
         for (again, expected) in [(encoded, "p/a \u{1}+"), (shown.clone(), "p/a\u{fffd}+")] {
             let (address, requests) = server(vec![answer(&shown), answer(&again)]);
             let options = PaginatedListOptions { delimiter: Some("/".into()), ..PaginatedListOptions::default() };

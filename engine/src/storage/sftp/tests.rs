@@ -1,4 +1,7 @@
+use futures_util::{StreamExt, stream};
+
 use super::*;
+use crate::storage::PATH_SIZE_MAX_BYTES;
 
 fn path(text: &str) -> RepoPath {
     RepoPath::new(text).unwrap()

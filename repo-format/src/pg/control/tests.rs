@@ -1,6 +1,6 @@
 use super::*;
 
-/// A control file as `version` writes it.
+/// Returns a control file as `version` writes it.
 fn control(version: PgVersion, checksum_version: u32) -> Vec<u8> {
     let facts = version.facts().unwrap();
     let offsets = offsets(version);

@@ -1,5 +1,6 @@
 //! Symbolic links in a data directory: to tablespaces, and links that users created.
 
+use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -118,7 +119,7 @@ impl Scanner<'_> {
         let directory = format!("{link_path}/{}", self.options.tablespace_id);
         for attempt in 1.. {
             let Some(known) = &self.tablespaces else { return Ok(Some(Tablespace { id, name: format!("ts{link}") })) };
-            let found = known.iter().find(|known| known.id == id).cloned();
+            let found = known.get(&id).map(|name| Tablespace { id, name: name.clone() });
             let is_last = attempt == TABLESPACE_TRIES_MAX;
             // What is missing permanently is reported by the other checks
             if found.is_some() && (is_last || Path::new(&directory).exists()) {
@@ -133,7 +134,7 @@ impl Scanner<'_> {
             if attempt > 1 {
                 std::thread::sleep(TABLESPACE_PAUSE);
             }
-            self.tablespaces = Some((self.tablespaces_now)()?);
+            self.tablespaces = Some(by_id(&(self.tablespaces_now)()?));
         }
         Err(Error::new(ErrorCode::Assert, format!("tablespace with oid {id} not found in tablespace map"))
             .hint("was a tablespace created or dropped during the backup?"))
@@ -165,6 +166,11 @@ impl Scanner<'_> {
         };
         self.links.add(link, &absolute, file)
     }
+}
+
+/// Returns the names of tablespaces by their oids.
+pub(super) fn by_id(tablespaces: &[Tablespace]) -> HashMap<u32, String> {
+    tablespaces.iter().map(|known| (known.id, known.name.clone())).collect()
 }
 
 /// Returns the absolute form of a link's destination, with `.` and `..` resolved by name only.
