@@ -539,7 +539,14 @@ impl Progress for SignalAtFirstFile {
 #[test]
 fn backup_ended_by_a_signal_no_longer_says_that_it_runs_though_nothing_was_copied_since_it_was_saved() {
     let world = World::new(None);
-    let mut lock = Lock::acquire(&world.dir.path().join("lock"), &stanza(), &[LockType::Backup], &[1], "1-x").unwrap();
+    let mut lock = Lock::acquire(LockRequest {
+        lock_path: &world.dir.path().join("lock"),
+        stanza: &stanza(),
+        kinds: &[LockType::Backup],
+        repo_keys: &[1],
+        exec_id: "1-x",
+    })
+    .unwrap();
     let cancel = CancelToken::new();
     // Saved after every file
     let settings = BackupSettings { manifest_save_threshold: 1, process_max: 1, ..world.settings(BackupType::Full) };
