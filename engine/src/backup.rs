@@ -50,7 +50,7 @@ use crate::progress::Progress;
 use crate::repo::manifest_store::CopyProgress;
 use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
 use crate::storage::{SyncBatch, WriteOptions, exists};
-use crate::{Error, ErrorCode, Result, detail, ending, info, side_by_side, warn};
+use crate::{ErrorCode, Result, detail, ending, info, side_by_side, warn};
 
 /// From this number of files on, files are synced together. A batch also syncs what others wrote to the same file
 /// system, so it is not worth it for a few files.
@@ -74,7 +74,7 @@ pub fn run(
     let repo = &claim.guard(repo);
     let info = reconstruct::load_backup_info_reconstruct(repo, &settings.stanza)?.info;
     let mut source = Source::open(&settings, cancel)?;
-    check_cluster(&source, &info)?;
+    source.check_stanza(&info)?;
     let mut checksum_page = source.checksum_page(settings.checksum_page);
     let archive = match settings.archive_check {
         true => Some(info_files::load_archive_info(repo, &settings.stanza)?),
@@ -138,22 +138,6 @@ pub fn run(
 /// Refuses settings that would otherwise fail only when the manifest is written at the end.
 fn check_settings(settings: &BackupSettings) -> Result<()> {
     settings.annotation.keys().try_for_each(|key| json::check_key(key))
-}
-
-/// Checks that the cluster is the stanza's current one.
-fn check_cluster(source: &Source, info: &BackupInfo) -> Result<()> {
-    let (control, current) = (&source.control, info.current());
-    if control.version == current.version && control.system_id == current.system_id {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorCode::BackupMismatch,
-        format!(
-            "PostgreSQL version {}, system-id {} do not match stanza version {}, system-id {}",
-            control.version, control.system_id, current.version, current.system_id
-        ),
-    )
-    .hint("is this the correct stanza?"))
 }
 
 /// Sets the label of a manifest, also as the last of its references.
@@ -234,28 +218,39 @@ impl Backup<'_> {
         cancel: &CancelToken,
     ) -> Result<()> {
         let storage = &*self.repo.storage;
-        let mut unfinished = Unfinished {
-            repo: self.repo,
-            stanza: &self.settings.stanza,
-            manifest_cipher: &self.manifest_cipher(),
-            sessions: &mut || source.other_backups(),
-            now: &|| self.claim.renewed_at(),
-            cancel,
+        let mut resume = |source: &mut Source, manifest: &mut Manifest| {
+            let mut unfinished = Unfinished {
+                repo: self.repo,
+                stanza: &self.settings.stanza,
+                manifest_cipher: &self.manifest_cipher(),
+                sessions: &mut || source.other_backups(),
+                now: &|| self.claim.renewed_at(),
+                cancel,
+            };
+            side_by_side::both(
+                storage.features().remote,
+                || resume::resume(&mut unfinished, self.settings, manifest, states),
+                || label::used(storage, &self.settings.stanza),
+            )
         };
-        let (resumed, used) = side_by_side::both(
-            storage.features().remote,
-            || resume::resume(&mut unfinished, self.settings, manifest, states),
-            || label::used(storage, &self.settings.stanza),
-        );
-        if resumed? {
-            return Ok(());
-        }
-        let time = source.label_time(manifest.data.timestamp_start)?;
+        let mut time = manifest.data.timestamp_start;
+        let used = loop {
+            let (resumed, used) = resume(source, manifest);
+            if resumed? {
+                return Ok(());
+            }
+            let unshared = source.label_time(time)?;
+            if unshared == time {
+                break used?;
+            }
+            // The other backup may have a directory by now
+            time = unshared;
+        };
         let create = |used: &[BackupLabel]| {
             let data = &manifest.data;
             label::create(used, data.backup_type, data.prior.as_ref(), time, cancel)
         };
-        let label = match create(&used?) {
+        let label = match create(&used) {
             // It may be the label of an interrupted backup that was removed meanwhile
             Err(error) if error.code == ErrorCode::Clock => create(&label::used(storage, &self.settings.stanza)?)?,
             label => label?,

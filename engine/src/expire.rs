@@ -169,7 +169,14 @@ impl Task<'_> {
         if let Some(text) = damaged {
             crate::warn!("repo{}: {text}\nHINT: {hint}", self.repo.key);
         }
+        // Backups that came after it do not need the WAL of its start
+        let needs_wal =
+            running.iter().find(|label| plan.kept.iter().any(|backup| backup.label.time_part() > label.time_part()));
         match &archive_info {
+            Some(_) if let Some(label) = needs_wal => crate::warn!(
+                "repo{}: archive is not expired: unfinished backup {label} may run on another host and need it",
+                self.repo.key
+            ),
             Some(archive_info) => self.remove_archives(archive_info, &rules)?,
             None if amount.is_some() => {}
             None if retention.full_type == FullRetention::Time => {

@@ -188,7 +188,17 @@ pub(super) fn complete(
         std::thread::sleep(REMOVAL_BEGINS);
         check()
     };
-    held.map_err(withdraw)?;
+    if let Err(error) = held {
+        // If this process stood still, another host may have added the backup to backup.info, and expired earlier ones
+        // in favor of it. Then only a manifest that names something that is missing may go
+        return Err(match whole::check(repo, &settings.stanza, manifest) {
+            Err(missing) if missing.code == ErrorCode::FileMissing => withdraw(error),
+            _ => error.hint(format!(
+                "backup '{}' is complete: the next command that needs backup.info adds it.",
+                manifest.data.label
+            )),
+        });
+    }
 
     let save_history = || manifest_store::save_history(repo, &settings.stanza, manifest, cipher);
     // Only for people: nothing reads it

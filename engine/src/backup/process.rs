@@ -51,6 +51,8 @@ struct Done {
     files: u64,
     bytes: u64,
     saved: u64,
+    /// Whether the manifest was saved as that of a backup that does not run any more.
+    ended: bool,
     /// Indices of files that no longer exist.
     removed: BTreeSet<usize>,
     /// Number of files with invalid pages.
@@ -84,7 +86,7 @@ impl Process<'_> {
         self.lock.update_begin(self.repo_key, self.total.bytes);
         self.progress.start(self.total.files, self.total.bytes);
         let shared = Mutex::new(Shared { queues, manifest, states });
-        let mut done = Done { files: 0, bytes: 0, saved: 0, removed: BTreeSet::new(), page_errors: 0 };
+        let mut done = Done { files: 0, bytes: 0, saved: 0, ended: false, removed: BTreeSet::new(), page_errors: 0 };
         let mut last_tick = Instant::now();
         let queue = self.queue.clone();
         let (copy, cancel) = (self.copy, self.cancel);
@@ -106,14 +108,15 @@ impl Process<'_> {
                         self.report(&mut shared.manifest, worker, &job, result, &mut done)?;
                         if done.bytes - done.saved >= self.save_bytes {
                             save(&shared.manifest, CopyProgress::Runs)?;
-                            done.saved = done.bytes;
+                            (done.ended, done.saved) = (false, done.bytes);
                         }
                     }
                     // Jobs in progress may wait for a server that does not answer
-                    Event::Stopping if cancel.signal().is_some() && done.bytes > done.saved => {
+                    // pgBackRest can resume it only then, even if nothing was copied since the last time
+                    Event::Stopping if cancel.signal().is_some() && !(done.ended && done.bytes == done.saved) => {
                         // If this fails, it is retried at the end
                         if save(&lock(&shared).manifest, CopyProgress::Ended).is_ok() {
-                            done.saved = done.bytes;
+                            (done.ended, done.saved) = (true, done.bytes);
                         }
                         return Ok(());
                     }
@@ -132,7 +135,7 @@ impl Process<'_> {
         let result = result.and_then(|()| check_all_done(self.total.files, done.files, queues.left()));
         if let Err(error) = result {
             // The next backup can use what was copied. A failure to save it does not matter beside the error.
-            if done.bytes > done.saved {
+            if done.bytes > done.saved || (cancel.signal().is_some() && !done.ended) {
                 let _ = save(&manifest, CopyProgress::Ended);
             }
             return Err(error);

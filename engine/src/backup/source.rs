@@ -4,6 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use repo_format::backup_info::BackupInfo;
 use repo_format::pg::PgVersion;
 use repo_format::pg::control::PgControl;
 use repo_format::wal_name::{Lsn, WalSegment};
@@ -105,6 +106,25 @@ impl Source {
             data_dirs,
             cancel: cancel.clone(),
         })
+    }
+
+    /// Checks that the cluster is the stanza's current one.
+    ///
+    /// # Errors
+    /// [`ErrorCode::BackupMismatch`].
+    pub(super) fn check_stanza(&self, info: &BackupInfo) -> Result<()> {
+        let (control, current) = (&self.control, info.current());
+        if control.version == current.version && control.system_id == current.system_id {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorCode::BackupMismatch,
+            format!(
+                "PostgreSQL version {}, system-id {} do not match stanza version {}, system-id {}",
+                control.version, control.system_id, current.version, current.system_id
+            ),
+        )
+        .hint("is this the correct stanza?"))
     }
 
     /// Returns whether files are copied from a standby.

@@ -523,6 +523,41 @@ impl Progress for SignalAfterCopy {
     }
 }
 
+/// Gives a signal when the first file is copied.
+struct SignalAtFirstFile(CancelToken);
+
+impl Progress for SignalAtFirstFile {
+    fn start(&self, _files: u64, _bytes: u64) {}
+
+    fn advance(&self, _files: u64, _bytes: u64) {
+        self.0.cancel_by_signal(15);
+    }
+
+    fn finish(&self) {}
+}
+
+#[test]
+fn backup_ended_by_a_signal_no_longer_says_that_it_runs_though_nothing_was_copied_since_it_was_saved() {
+    let world = World::new(None);
+    let mut lock = Lock::acquire(LockRequest {
+        lock_path: &world.dir.path().join("lock"),
+        stanza: &stanza(),
+        kinds: &[LockType::Backup],
+        repo_keys: &[1],
+        exec_id: "1-x",
+    })
+    .unwrap();
+    let cancel = CancelToken::new();
+    // Saved after every file
+    let settings = BackupSettings { manifest_save_threshold: 1, process_max: 1, ..world.settings(BackupType::Full) };
+    let claim = Claim::acquire(&world.repo, &stanza(), &Claimant::this_process("1-x"), "backup", &cancel).unwrap();
+    let error = run(settings, &world.repo, &claim, &mut lock, &SignalAtFirstFile(cancel.clone()), &cancel).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Term);
+    let label = label::used(&*world.repo.storage, &stanza()).unwrap().pop().unwrap();
+    let saved = manifest_store::load_copy(&world.repo, &stanza(), &label, &Cipher::None).unwrap();
+    assert_eq!(saved.backrest_version, repo_format::BACKREST_VERSION);
+}
+
 #[test]
 fn signal_after_the_copy_keeps_all_that_was_copied_for_resume() {
     let world = World::new(None);

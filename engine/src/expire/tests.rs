@@ -169,6 +169,18 @@ fn backup_that_may_run_without_a_claim_stays_with_what_it_may_be_based_on() -> R
 }
 
 #[test]
+fn wal_of_a_full_backup_that_may_run_without_a_claim_stays() -> Result<()> {
+    for (running, left) in [("20260102-120000F", 3), ("20260109-000000F", 1)] {
+        let (storage, repo) = repository()?;
+        put_file(&storage, &format!("backup/demo/{running}/backup.manifest.copy"))?;
+        expire(&repo, 1, None)?;
+        assert_eq!(labels(&repo)?, [LATER]);
+        assert_eq!(segments(&storage), left, "{running}");
+    }
+    Ok(())
+}
+
+#[test]
 fn backup_whose_claim_is_gone_was_interrupted_and_keeps_nothing() -> Result<()> {
     let (storage, repo) = repository()?;
     put_file(&storage, &format!("backup/demo/{INCR}/pg_data/1"))?;
