@@ -59,6 +59,11 @@ fn retention() -> Retention {
     }
 }
 
+/// Removes the directory of a backup. A thread of the first host may still add a file until it stops.
+fn remove_backup(world: &World, label: &BackupLabel) {
+    while world.repo.storage.remove_all(&layout::backup_path(&stanza(), label)).is_err() {}
+}
+
 fn newest_unfinished(world: &World) -> Option<BackupLabel> {
     let label = reconstruct::backup_labels(&world.repo, &stanza()).unwrap().pop()?;
     (!manifest_store::is_complete(&world.repo, &stanza(), &label).unwrap()).then_some(label)
@@ -91,7 +96,7 @@ impl Other {
             }
             Other::RemovesUnfinished => {
                 if let Some(label) = newest_unfinished(world) {
-                    storage.remove_all(&layout::backup_path(&stanza(), &label)).unwrap();
+                    remove_backup(world, &label);
                 }
             }
             Other::PgBackRestExpires => {
@@ -108,7 +113,7 @@ impl Other {
                 let keeps = newest_unfinished(world);
                 for label in reconstruct::backup_labels(repo, &stanza()).unwrap() {
                     if !info.backups.contains_key(&label) && Some(&label) != keeps.as_ref() {
-                        storage.remove_all(&layout::backup_path(&stanza(), &label)).unwrap();
+                        remove_backup(world, &label);
                     }
                 }
             }
