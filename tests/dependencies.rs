@@ -73,3 +73,43 @@ fn workspace_dependency_without_a_package_does_not_stay() {
         .collect();
     assert!(table.lines().count() > 40 && unused.is_empty(), "{unused:?}");
 }
+
+/// Returns what a lock file says of the packages of this project: each dependency with its version up to the number whose
+/// change breaks others.
+fn locked(path: &str) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let packages: Vec<&str> = text.split("[[package]]\n").skip(1).collect();
+    let value = |package: &str, key: &str| -> Option<String> {
+        let line = package.lines().find_map(|line| line.strip_prefix(&format!("{key} = ")))?;
+        Some(line.trim_matches('"').to_owned())
+    };
+    let compatible = |version: &str| {
+        let mut numbers = version.split('.');
+        match numbers.next() {
+            Some("0") => format!("0.{}", numbers.next().unwrap()),
+            first => first.unwrap().to_owned(),
+        }
+    };
+    let mut found = BTreeSet::new();
+    for package in packages.iter().filter(|package| value(package, "source").is_none()) {
+        let name = value(package, "name").unwrap();
+        let lines = package.split("dependencies = [\n").nth(1).unwrap_or_default().lines();
+        for line in lines.map_while(|line| line.strip_prefix(" \"")) {
+            let mut words = line.trim_end_matches("\",").split(' ');
+            let dependency = words.next().unwrap();
+            let version = words.next().map(str::to_owned).or_else(|| {
+                let other = packages.iter().find(|other| value(other, "name").as_deref() == Some(dependency))?;
+                value(other, "version")
+            });
+            found.insert(format!("{name}: {dependency} {}", compatible(&version.unwrap())));
+        }
+    }
+    found
+}
+
+#[test]
+fn lock_file_of_the_fuzz_targets_follows_the_dependencies() {
+    let (all, fuzz) = (locked("Cargo.lock"), locked("fuzz/Cargo.lock"));
+    let other: Vec<_> = fuzz.difference(&all).filter(|line| !line.starts_with("rbr-fuzz: ")).collect();
+    assert!(fuzz.len() > 50 && other.is_empty(), "run cargo metadata in fuzz/: {other:#?}");
+}
