@@ -17,6 +17,8 @@ fn more_max(command: &str) -> usize {
         "check" | "verify" => 4,
         // It checks the stored object, which may be empty
         "archive-push, stored" => 1,
+        // A request is sent again if a busy server answers late
+        "archive-get" => 1,
         _ => 0,
     }
 }
