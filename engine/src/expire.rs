@@ -172,20 +172,20 @@ impl Task<'_> {
         // Backups that came after it do not need the WAL of its start
         let needs_wal =
             running.iter().find(|label| plan.kept.iter().any(|backup| backup.label.time_part() > label.time_part()));
-        match &archive_info {
-            Some(_) if let Some(label) = needs_wal => crate::warn!(
+        match (&archive_info, needs_wal) {
+            (Some(_), Some(label)) => crate::warn!(
                 "repo{}: archive is not expired: unfinished backup {label} may run on another host and need it",
                 self.repo.key
             ),
-            Some(archive_info) => self.remove_archives(archive_info, &rules)?,
-            None if amount.is_some() => {}
-            None if retention.full_type == FullRetention::Time => {
+            (Some(archive_info), None) => self.remove_archives(archive_info, &rules)?,
+            _ if amount.is_some() => {}
+            _ if retention.full_type == FullRetention::Time => {
                 crate::info!(
                     "repo{}: time-based archive retention not met - archive logs will not be expired",
                     self.repo.key
                 );
             }
-            None => crate::info!(
+            _ => crate::info!(
                 "option 'repo{}-retention-archive' is not set - archive logs will not be expired",
                 self.repo.key
             ),

@@ -30,6 +30,7 @@ use self::info_file::{Pair, Retry, Unusable};
 use self::plan::{Plan, PlanSettings, WalFilter, WalScope};
 pub use self::repair::RepairSettings;
 use self::repair::{HalfWhole, Kind, Repair};
+use self::report::{BackupResult, BackupStatus};
 use self::unread::UnopenedBundles;
 pub use self::unread::Unread;
 use crate::job_queue::{self, Event, QueueSettings};
@@ -273,6 +274,7 @@ fn verify(
 
     let current_backup = labels.last().filter(|label| !backup_info.backups.contains_key(label)).cloned();
     let mut errors = check_archive_ids(&archive_ids, archive_info);
+    let checks_wal = !matches!(wal, WalScope::Backup(None));
     let plan_settings = PlanSettings {
         repo,
         stanza,
@@ -300,8 +302,12 @@ fn verify(
         }
     }
     errors += plan.errors;
-    let is_wanted = |label: &BackupLabel| settings.set.as_ref().is_none_or(|set| set == label.as_ref());
-    for backup in plan.backups.iter_mut().filter(|backup| is_wanted(&backup.label)) {
+    // Expire may have removed a backup without a manifest together with its WAL
+    let is_wanted = |backup: &&mut BackupResult| {
+        backup.status != BackupStatus::ManifestMissing
+            && settings.set.as_ref().is_none_or(|set| checks_wal && set == backup.label.as_ref())
+    };
+    for backup in plan.backups.iter_mut().filter(is_wanted) {
         if let Some(entry) = backup_info.backups.get(&backup.label)
             && !backup_wal::check(backup, entry, &archive_info.history, &plan.archives)
         {

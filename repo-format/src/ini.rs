@@ -125,9 +125,11 @@ impl<R: BufRead> StrictReader<R> {
         if self.section.is_empty() || (self.damaged_section.is_none() && std::str::from_utf8(line).is_ok()) {
             return None;
         }
-        let splits = memchr::memchr_iter(b'=', line).take(SPLIT_TRIES_MAX);
-        let is_json = |position: &usize| json::validate(&String::from_utf8_lossy(&line[position + 1..])).is_ok();
-        let position = splits.filter(|position| *position > 0).find(is_json)?;
+        // What replaces the invalid bytes contains no equals sign, so both texts have the same ones
+        let text = String::from_utf8_lossy(line);
+        let splits = memchr::memchr_iter(b'=', line).zip(text.match_indices('=')).take(SPLIT_TRIES_MAX);
+        let is_json = |(_, (shown, _)): &(usize, (usize, &str))| json::validate(&text[shown + 1..]).is_ok();
+        let (position, _) = splits.filter(|(position, _)| *position > 0).find(is_json)?;
         Some(DamagedEntry {
             section: self.damaged_section.as_deref().unwrap_or(self.section.as_bytes()),
             key: &line[..position],

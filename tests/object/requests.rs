@@ -17,8 +17,6 @@ fn more_max(command: &str) -> usize {
         "check" | "verify" => 4,
         // It checks the stored object, which may be empty
         "archive-push, stored" => 1,
-        // A request is sent again if a busy server answers late
-        "archive-get" => 1,
         _ => 0,
     }
 }
@@ -64,6 +62,11 @@ fn rows(scenario: &Scenario, proxy: &Proxy) -> Vec<Row> {
         (name.to_owned(), ours, theirs)
     };
     let same = |name: &str, arguments: &[&str]| both(name, arguments, arguments);
+    // A request is sent again if a busy server answers late, but hardly twice
+    let least = |name: &str, arguments: &[&str]| {
+        let (first, second) = (same(name, arguments), same(name, arguments));
+        (first.0, first.1.min(second.1), first.2.min(second.2))
+    };
     // In both cases rbr archives the segment
     rows.push(same("check", &["check"]));
     archived(scenario);
@@ -80,8 +83,8 @@ fn rows(scenario: &Scenario, proxy: &Proxy) -> Vec<Row> {
     scenario.cluster.sql("checkpoint");
     let stored = scenario.cluster.switch_wal();
     archived(scenario);
-    rows.push(same("archive-get", &["archive-get", &stored, &target]));
-    rows.push(same("archive-get, missing", &["archive-get", "0000000100000000000000FF", &target]));
+    rows.push(least("archive-get", &["archive-get", &stored, &target]));
+    rows.push(least("archive-get, missing", &["archive-get", "0000000100000000000000FF", &target]));
     // From here on only the test archives
     scenario.cluster.sql("alter system set archive_command = 'false'");
     scenario.cluster.sql("select pg_reload_conf()");

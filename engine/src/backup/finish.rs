@@ -193,7 +193,8 @@ pub(super) fn complete(
         // in favor of it. Then only a manifest that names something that is missing may go
         return Err(match whole::check(repo, &settings.stanza, manifest) {
             Err(missing) if missing.code == ErrorCode::FileMissing => withdraw(error),
-            _ => error.hint(format!(
+            Err(_) => error,
+            Ok(()) => error.hint(format!(
                 "backup '{}' is complete: the next command that needs backup.info adds it.",
                 manifest.data.label
             )),

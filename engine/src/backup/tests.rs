@@ -118,16 +118,18 @@ impl World {
         self.run_on(&self.repo, settings)
     }
 
-    fn run_on(&self, repo: &Repo, settings: BackupSettings) -> Result<BackupLabel> {
-        let locks = self.dir.path().join("lock");
-        let mut lock = Lock::acquire(LockRequest {
-            lock_path: &locks,
+    fn lock(&self, directory: &str, exec_id: &str) -> Result<Lock> {
+        Lock::acquire(LockRequest {
+            lock_path: &self.dir.path().join(directory),
             stanza: &stanza(),
             kinds: &[LockType::Backup],
             repo_keys: &[1],
-            exec_id: "1-x",
+            exec_id,
         })
-        .unwrap();
+    }
+
+    fn run_on(&self, repo: &Repo, settings: BackupSettings) -> Result<BackupLabel> {
+        let mut lock = self.lock("lock", "1-x").unwrap();
         let (who, cancel) = (Claimant::this_process("1-x"), CancelToken::new());
         let claim = Claim::acquire(repo, &stanza(), &who, "backup", &cancel)?;
         run(settings, repo, &claim, &mut lock, &NoProgress, &cancel)
@@ -539,14 +541,7 @@ impl Progress for SignalAtFirstFile {
 #[test]
 fn backup_ended_by_a_signal_no_longer_says_that_it_runs_though_nothing_was_copied_since_it_was_saved() {
     let world = World::new(None);
-    let mut lock = Lock::acquire(LockRequest {
-        lock_path: &world.dir.path().join("lock"),
-        stanza: &stanza(),
-        kinds: &[LockType::Backup],
-        repo_keys: &[1],
-        exec_id: "1-x",
-    })
-    .unwrap();
+    let mut lock = world.lock("lock", "1-x").unwrap();
     let cancel = CancelToken::new();
     // Saved after every file
     let settings = BackupSettings { manifest_save_threshold: 1, process_max: 1, ..world.settings(BackupType::Full) };
@@ -561,17 +556,9 @@ fn backup_ended_by_a_signal_no_longer_says_that_it_runs_though_nothing_was_copie
 #[test]
 fn signal_after_the_copy_keeps_all_that_was_copied_for_resume() {
     let world = World::new(None);
-    let locks = world.dir.path().join("lock");
     let cancel = CancelToken::new();
     {
-        let mut lock = Lock::acquire(LockRequest {
-            lock_path: &locks,
-            stanza: &stanza(),
-            kinds: &[LockType::Backup],
-            repo_keys: &[1],
-            exec_id: "1-x",
-        })
-        .unwrap();
+        let mut lock = world.lock("lock", "1-x").unwrap();
         // Nothing is saved during the copy
         let settings = BackupSettings { manifest_save_threshold: u64::MAX, ..world.settings(BackupType::Full) };
         let signal = SignalAfterCopy(cancel.clone());

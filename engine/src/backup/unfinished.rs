@@ -86,7 +86,7 @@ mod tests {
     use std::sync::Arc;
 
     use repo_format::label::BackupType;
-    use repo_format::manifest::{Manifest, ManifestData, ManifestPath, OwnerId, PG_DATA, Target, TargetType};
+    use repo_format::manifest::ManifestData;
     use repo_format::pg::PgVersion;
 
     use super::*;
@@ -100,17 +100,9 @@ mod tests {
         let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
         let stanza: Stanza = "demo".parse()?;
         let label: BackupLabel = "20260101-000000F".parse()?;
-        let mut manifest = Manifest::new(ManifestData::new(label.clone(), BackupType::Full, 1, PgVersion::V15, 1));
+        let mut manifest =
+            manifest_store::smallest(ManifestData::new(label.clone(), BackupType::Full, 1, PgVersion::V15, 1));
         manifest.data.options.online = true;
-        manifest.targets.push(Target {
-            name: PG_DATA.to_owned(),
-            target_type: TargetType::Path,
-            path: "/pg".to_owned(),
-            file: None,
-            tablespace: None,
-        });
-        let (user, group) = (OwnerId::UNKNOWN, OwnerId::UNKNOWN);
-        manifest.paths.push(ManifestPath { name: PG_DATA.to_owned(), mode: 0o700, user, group });
         manifest_store::save_copy(&repo, &stanza, &manifest, &Cipher::None, progress)?;
         if has_mark {
             let mark = repo_format::claim::backup_claim(&stanza, &label, "7-x")?;

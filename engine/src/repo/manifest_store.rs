@@ -165,3 +165,21 @@ fn encode<W: Write>(file: W, manifest: &Manifest, compression: Compression, ciph
     manifest.write(&mut out)?;
     out.finish()
 }
+
+/// Returns the smallest manifest that can be read again, for tests: its data directory is `/pg` and of an unknown owner.
+#[cfg(test)]
+pub(crate) fn smallest(data: repo_format::manifest::ManifestData) -> Manifest {
+    use repo_format::manifest::{ManifestPath, OwnerId, PG_DATA, Target, TargetType};
+
+    let mut manifest = Manifest::new(data);
+    manifest.targets.push(Target {
+        name: PG_DATA.to_owned(),
+        target_type: TargetType::Path,
+        path: "/pg".to_owned(),
+        file: None,
+        tablespace: None,
+    });
+    let (user, group) = (OwnerId::UNKNOWN, OwnerId::UNKNOWN);
+    manifest.paths.push(ManifestPath { name: PG_DATA.to_owned(), mode: 0o700, user, group });
+    manifest
+}

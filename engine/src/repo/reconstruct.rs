@@ -138,7 +138,7 @@ mod tests {
 
     use repo_format::cipher::{Cipher, Passphrase};
     use repo_format::label::BackupType;
-    use repo_format::manifest::{ManifestData, ManifestPath, OwnerId, PG_DATA, Target, TargetType};
+    use repo_format::manifest::ManifestData;
     use repo_format::pg::version::PgVersion;
 
     use super::*;
@@ -157,19 +157,10 @@ mod tests {
         let mut data = ManifestData::new(label, backup_type, 1, PgVersion::V15, 202_209_061);
         data.prior = prior.map(|prior| prior.parse().unwrap());
         (data.pg_id, data.pg_system_id) = (1, system_id);
-        let mut manifest = Manifest::new(data);
+        let mut manifest = manifest_store::smallest(data);
         if backup_type != BackupType::Full {
             manifest.references.insert(0, FULL.parse().unwrap());
         }
-        manifest.targets.push(Target {
-            name: PG_DATA.to_owned(),
-            target_type: TargetType::Path,
-            path: "/pg".to_owned(),
-            file: None,
-            tablespace: None,
-        });
-        let (user, group) = (OwnerId::UNKNOWN, OwnerId::UNKNOWN);
-        manifest.paths.push(ManifestPath { name: PG_DATA.to_owned(), mode: 0o700, user, group });
         manifest
     }
 

@@ -143,6 +143,21 @@ mod tests {
         assert_eq!(launches.get(), 1);
     }
 
+    /// Checks that the first call starts a worker and that the second one takes the worker's state.
+    fn pushes_once(background: &Background, directory: &Path) {
+        let wal_file = directory.join(WAL);
+        std::fs::write(&wal_file, "wal").expect("segment");
+        let launches = Cell::new(0);
+        let launch = |_: &Path, _: &str| {
+            launches.set(launches.get() + 1);
+            background.spool.write_ok(WAL, &[])
+        };
+        for call in ["pushed", "acknowledged"] {
+            push(background, &wal_file, launch, &CancelToken::new()).expect(call);
+            assert_eq!(launches.get(), 1, "{call}");
+        }
+    }
+
     #[test]
     fn state_of_an_earlier_cluster_acknowledges_nothing() {
         let dir = tempfile::tempdir().expect("dir");
@@ -150,17 +165,7 @@ mod tests {
         background.spool.write_ok(WAL, &[]).expect("ok");
         let state = std::fs::File::options().write(true).open(background.spool.file(&format!("{WAL}.ok")));
         state.expect("open").set_modified(std::time::SystemTime::now() - Duration::from_secs(60)).expect("time");
-        let wal_file = dir.path().join(WAL);
-        std::fs::write(&wal_file, "wal").expect("segment");
-        let launches = Cell::new(0);
-        let launch = |_: &Path, _: &str| {
-            launches.set(launches.get() + 1);
-            background.spool.write_ok(WAL, &[])
-        };
-        push(&background, &wal_file, launch, &CancelToken::new()).expect("pushed");
-        assert_eq!(launches.get(), 1);
-        push(&background, &wal_file, launch, &CancelToken::new()).expect("acknowledged");
-        assert_eq!(launches.get(), 1);
+        pushes_once(&background, dir.path());
     }
 
     #[test]
@@ -168,15 +173,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let background = background(dir.path(), Duration::from_secs(60));
         std::fs::write(background.spool.file(&format!("{WAL}.ok")), [0; 10]).expect("state");
-        let wal_file = dir.path().join(WAL);
-        std::fs::write(&wal_file, "wal").expect("segment");
-        let launches = Cell::new(0);
-        let launch = |_: &Path, _: &str| {
-            launches.set(launches.get() + 1);
-            background.spool.write_ok(WAL, &[])
-        };
-        push(&background, &wal_file, launch, &CancelToken::new()).expect("pushed");
-        assert_eq!(launches.get(), 1);
+        pushes_once(&background, dir.path());
     }
 
     #[test]

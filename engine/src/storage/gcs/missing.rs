@@ -15,6 +15,7 @@ use crate::storage::http::request::{Failure, json};
 
 /// Google's text for a missing object. The object's name follows.
 const NO_OBJECT: &str = "No such object";
+
 impl Api {
     /// Returns whether a failure means that the object is missing.
     ///
