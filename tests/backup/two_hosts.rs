@@ -154,10 +154,13 @@ fn backup_of_pgbackrest_that_runs_elsewhere_is_left_alone() {
     let Some(scenario) = scenario(&[]) else { return };
     let mut backup = scenario.start_command(Tool::PgBackRest, &["backup", "--type=full"]);
     wait_for(&mut backup, "backup file ");
+    // It must not end before the others have tried
+    backup.stand_still();
     for kind in ["--type=full", "--type=incr"] {
         elsewhere(&scenario, Tool::Rbr, &["backup", kind]).fails(50).says("is being made by another process");
     }
     elsewhere(&scenario, Tool::Rbr, &["expire"]).success();
+    backup.go_on();
     assert_eq!(backup.wait(), 0, "{}", backup.log());
     repository_is_whole(&scenario);
 }
