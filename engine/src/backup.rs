@@ -72,7 +72,7 @@ pub fn run(
 ) -> Result<BackupLabel> {
     check_settings(&settings)?;
     let repo = &claim.guard(repo);
-    let info = reconstruct::load_backup_info_reconstruct(repo, &settings.stanza)?.info;
+    let info = reconstruct::load_listed(repo, &settings.stanza, claim.names())?.info;
     let mut source = Source::open(&settings, cancel)?;
     source.check_stanza(&info)?;
     let mut checksum_page = source.checksum_page(settings.checksum_page);

@@ -19,8 +19,8 @@ use repo_format::wal_name::WalSegment;
 
 use crate::claim::{Claim, Claimant};
 use crate::repo::Repo;
-use crate::repo::info_files;
-use crate::repo::reconstruct::{Reconstructed, load_backup_info_reconstruct};
+use crate::repo::reconstruct::Reconstructed;
+use crate::repo::{info_files, reconstruct};
 use crate::{CancelToken, Error, ErrorCode, Result, side_by_side};
 use plan::{ArchivePlan, ArchiveRules, BackupFact, BackupPlan, FullRetention, Retention, Verdict, WalPlan};
 
@@ -98,17 +98,19 @@ fn run_in(
         // A dry run writes nothing from which the store's time could be read, and removes nothing because of a wrong
         // local clock
         let now = Timestamp::now().as_second();
-        return Task { repo: repo.repo, now, settings, cancel, is_last }.run(&repo.retention, set_found);
+        return Task { repo: repo.repo, claim: None, now, settings, cancel, is_last }.run(&repo.retention, set_found);
     }
     let claim = Claim::join(repo.repo, stanza, &settings.claimant, "expire", cancel)?;
-    let now = claim.renewed_at()?;
+    let now = claim.acquired_at()?;
     let guarded = claim.guard(repo.repo);
-    Task { repo: &guarded, now, settings, cancel, is_last }.run(&repo.retention, set_found)
+    Task { repo: &guarded, claim: Some(&claim), now, settings, cancel, is_last }.run(&repo.retention, set_found)
 }
 
 /// Expiry in one repository.
 struct Task<'a> {
     repo: &'a Repo,
+    /// `None` in a dry run.
+    claim: Option<&'a Claim>,
     /// The time by the clock of the store, or in a dry run by this host's clock, in seconds since 1970.
     now: i64,
     settings: &'a ExpireSettings,
@@ -119,9 +121,12 @@ struct Task<'a> {
 impl Task<'_> {
     fn run(&self, retention: &Retention, set_found: &mut bool) -> Result<()> {
         let stanza = &self.settings.stanza;
-        let Reconstructed { mut info, changed: repaired, labels, unfinished } =
-            load_backup_info_reconstruct(self.repo, stanza)?;
-        let running = self.maybe_running(&info, &labels)?;
+        let found = match self.claim {
+            Some(claim) => reconstruct::load_listed(self.repo, stanza, claim.names()),
+            None => reconstruct::load_backup_info_reconstruct(self.repo, stanza),
+        };
+        let Reconstructed { mut info, changed: repaired, labels, unfinished } = found?;
+        let running = self.maybe_running(&info, &labels, &unfinished)?;
         let facts = facts(&info);
         let all = facts.clone();
         let retention = self.lower_for_oldest(&facts, retention);

@@ -2,7 +2,7 @@
 //!
 //! The manifest records what was stored, but another host may have removed it since.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use repo_format::backup_info::BackupInfo;
 use repo_format::label::BackupLabel;
@@ -20,7 +20,7 @@ pub(super) fn check(repo: &Repo, stanza: &Stanza, manifest: &Manifest) -> Result
     let label = &manifest.data.label;
     let directory = layout::backup_path(stanza, label);
     let remote = repo.storage.features().remote;
-    let earlier: Vec<&BackupLabel> = needed(manifest).collect();
+    let earlier: Vec<&BackupLabel> = needed(manifest).collect::<BTreeSet<_>>().into_iter().collect();
     let (files, complete) = side_by_side::both(
         remote,
         || repo.storage.list_files(&directory),

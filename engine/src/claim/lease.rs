@@ -7,7 +7,7 @@ use std::time::Duration;
 use repo_format::cipher::{self, Cipher};
 use repo_format::claim::{self, Claim};
 use repo_format::label::BackupLabel;
-use repo_format::layout::{RepoPath, Stanza};
+use repo_format::layout::{self, RepoPath, Stanza};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Timing;
@@ -164,10 +164,15 @@ impl Lease {
         Ok(())
     }
 
+    /// Returns the name of the claim's file.
+    pub(super) fn file_name(&self) -> &str {
+        self.place.path.file_name()
+    }
+
     /// Returns whether another process has a claim on the stanza.
     fn has_other(&self) -> Result<bool> {
-        let others = super::find_others(&*self.place.storage, &self.place.stanza, &self.exec_id)?;
-        Ok(others.is_some_and(|others| !others.is_empty()))
+        let listing = self.place.storage.list(&layout::backup_stanza(&self.place.stanza))?;
+        Ok(listing.is_some_and(|listing| super::has_other(&listing, &self.exec_id)))
     }
 
     /// Returns when the claim was last written, by the clock of the store.
