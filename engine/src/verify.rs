@@ -34,9 +34,8 @@ use self::report::{BackupResult, BackupStatus};
 use self::unread::UnopenedBundles;
 pub use self::unread::Unread;
 use crate::job_queue::{self, Event, QueueSettings};
-use crate::log::{self, Level};
 use crate::repo::{formats, info_files, manifest_store};
-use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, info, warn};
+use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, info, log, warn};
 
 /// Threads per worker if the repository is on a server. Each has a decoder with its window.
 const THREADS_REMOTE: u32 = 3;
@@ -294,7 +293,7 @@ fn verify(
         return Err(error);
     }
     plan.settle();
-    if log::enabled(Level::Detail) {
+    if log::shows_detail() {
         for archive in plan.archives.iter().filter(|archive| archive.total > 0) {
             for range in &archive.ranges {
                 detail!("archiveId: {}, wal start: {}, wal stop: {}", archive.id, range.start, range.stop);

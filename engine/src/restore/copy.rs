@@ -11,9 +11,8 @@ use super::file::{FileContext, FileResult, Outcome, restored_path};
 use super::queue::{RestoreJob, RestoreQueues};
 use super::{RestoreDisplay, RestoreSettings};
 use crate::job_queue::{self, Event};
-use crate::log::{self, Level};
 use crate::pipeline::restore::RestorePipeline;
-use crate::{CancelToken, Error, ErrorCode, Result, detail, warn};
+use crate::{CancelToken, Error, ErrorCode, Result, detail, log, warn};
 
 /// Threads per worker if its jobs wait for reads that can't be started ahead.
 const THREADS_DEPENDENT: u32 = 2;
@@ -59,7 +58,7 @@ pub(super) fn run(
                     warn!("{text}");
                     page_errors += 1;
                 }
-                if log::enabled(Level::Detail) {
+                if log::shows_detail() {
                     let text = describe(context, file, file_result, done, total);
                     detail!(process: worker, "{text}");
                 }
