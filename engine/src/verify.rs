@@ -33,10 +33,9 @@ use self::repair::{HalfWhole, Kind, Repair};
 use self::report::{BackupResult, BackupStatus};
 use self::unread::UnopenedBundles;
 pub use self::unread::Unread;
-use crate::job_queue::{self, Event, QueueSettings};
-use crate::log::{self, Level};
 use crate::repo::{formats, info_files, manifest_store};
-use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, info, warn};
+use crate::work::crew::{self, Event, QueueSettings};
+use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, info, log, warn};
 
 /// Threads per worker if the repository is on a server. Each has a decoder with its window.
 const THREADS_REMOTE: u32 = 3;
@@ -294,7 +293,7 @@ fn verify(
         return Err(error);
     }
     plan.settle();
-    if log::enabled(Level::Detail) {
+    if log::shows_detail() {
         for archive in plan.archives.iter().filter(|archive| archive.total > 0) {
             for range in &archive.ranges {
                 detail!("archiveId: {}, wal start: {}, wal stop: {}", archive.id, range.start, range.stop);
@@ -385,7 +384,7 @@ fn check_files(settings: &VerifySettings, repo: &Repo, plan: &Mutex<Plan<'_>>, c
     let retries: &[Duration] = &settings.queue.retry_intervals;
     let queue = QueueSettings { retry_intervals: Vec::new(), ..settings.queue.clone() }
         .for_reading(&*repo.storage, THREADS_REMOTE);
-    job_queue::run(
+    crew::run(
         &queue,
         cancel,
         std::iter::from_fn(|| lock().next()),
@@ -393,14 +392,13 @@ fn check_files(settings: &VerifySettings, repo: &Repo, plan: &Mutex<Plan<'_>>, c
         |checker, job, cancel| {
             let storage = &*repo.storage;
             // What waiting can't change is a result at once
-            let is_lasting = |error: &Error| !storage.features().remote && job_queue::is_lasting_locally(error);
+            let is_lasting = |error: &Error| !storage.features().remote && crew::is_lasting_locally(error);
             let mut check = || match checker.check(storage, &job.check, cancel) {
                 Err(error) if !is_lasting(&error) => Err(error),
                 result => Ok(result),
             };
-            let result = unopened.check(&job.check, || {
-                job_queue::with_retries(retries, false, cancel, &mut check).and_then(|result| result)
-            });
+            let result = unopened
+                .check(&job.check, || crew::with_retries(retries, false, cancel, &mut check).and_then(|result| result));
             cancel.check()?;
             Ok(result)
         },

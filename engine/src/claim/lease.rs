@@ -12,7 +12,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::Timing;
 use crate::storage::{self, RepoStorage, WriteOptions};
-use crate::{Error, ErrorCode, Result, side_by_side};
+use crate::work::together;
+use crate::{Error, ErrorCode, Result};
 
 /// Renewals are too frequent to sync: after a crash of the machine nobody misses one.
 const RENEWAL: WriteOptions = WriteOptions { atomic: true, sync_file: false, sync_path: false };
@@ -137,7 +138,7 @@ impl Lease {
         }
         let paths: Vec<&RepoPath> = [Some(&self.place.path), state.directory.as_ref()].into_iter().flatten().collect();
         let exist = |path: &&RepoPath| storage::exists(&*self.place.storage, path);
-        let found = side_by_side::each(self.place.storage.features().remote, &paths, exist)?;
+        let found = together::each(self.place.storage.features().remote, &paths, exist)?;
         if found.contains(&false) {
             self.lost.store(true, Ordering::SeqCst);
             return Err(self.lost());

@@ -16,7 +16,8 @@ use repo_format::{REPOSITORY_FORMAT, format};
 
 use super::{Repo, info_files};
 use crate::storage::ReadRange;
-use crate::{Error, ErrorCode, Result, side_by_side};
+use crate::work::together;
+use crate::{Error, ErrorCode, Result};
 
 /// Bytes at the start of a file that contain its format.
 const HEAD_BYTES: u64 = 1024;
@@ -37,7 +38,7 @@ pub fn load(repo: &Repo, stanza: &Stanza) -> Result<(ArchiveInfo, BackupInfo)> {
     let remote = repo.storage.features().remote;
     let load = || {
         let load_archive = || info_files::load_archive_info(repo, stanza);
-        let (archive, backup) = side_by_side::both(remote, load_archive, || info_files::load_backup_info(repo, stanza));
+        let (archive, backup) = together::both(remote, load_archive, || info_files::load_backup_info(repo, stanza));
         Ok((archive?, backup?))
     };
     load_beside(repo, stanza, &[layout::archive_info(stanza), layout::backup_info(stanza)], load)
@@ -59,7 +60,7 @@ fn load_beside<T: Send>(
     load: impl Fn() -> Result<T> + Send + Sync,
 ) -> Result<T> {
     let remote = repo.storage.features().remote;
-    let (result, checked) = side_by_side::both(remote, &load, || check_beside(repo, stanza, loaded));
+    let (result, checked) = together::both(remote, &load, || check_beside(repo, stanza, loaded));
     // A difference is the better answer, because it says what to do
     if result.is_err() {
         check(repo, stanza)?;
@@ -75,7 +76,7 @@ fn check_beside(repo: &Repo, stanza: &Stanza, known: &[RepoPath]) -> Result<()> 
     let number = |path: &RepoPath| {
         if known.contains(path) { Ok(Some(u64::from(REPOSITORY_FORMAT))) } else { number(repo, path) }
     };
-    let numbers = side_by_side::each(repo.storage.features().remote, &paths, number)?;
+    let numbers = together::each(repo.storage.features().remote, &paths, number)?;
     let files: Vec<(&RepoPath, u64)> =
         paths.iter().zip(numbers).filter_map(|(path, number)| Some((path, number?))).collect();
     let Some(newest) = files.iter().map(|(_, number)| *number).max() else { return Ok(()) };

@@ -11,7 +11,8 @@ use std::time::Duration;
 use engine::repo::Repo;
 use engine::repo::archive_find::{FoundSegment, WalSegmentFind};
 use engine::storage::{RepoWriter, WriteOptions, temporary};
-use engine::{CancelToken, Error, ErrorCode, Result, side_by_side};
+use engine::work::together;
+use engine::{CancelToken, Error, ErrorCode, Result};
 use repo_format::cipher::{Encryptor, Framing};
 use repo_format::compress::{Compression, Compressor};
 use repo_format::hash::{Sha1, Sha1Hasher};
@@ -295,7 +296,7 @@ fn push_segment(
         None if remote && source.size <= IN_MEMORY_MAX => encode(source, settings.compression).map(Some),
         None => Ok(None),
     };
-    let (encoded, _) = side_by_side::both(remote, ahead, look);
+    let (encoded, _) = together::both(remote, ahead, look);
     // What the checksum decides, before anything is written: existing segments must have the same, and it is part of
     // the new name
     let (mut replaced, mut pushed) = (Vec::new(), None);
@@ -355,7 +356,7 @@ fn push_segment(
         }
     }
     let looks =
-        side_by_side::each(remote, &missing, |target| Ok(stored::has_other(target, &settings.stanza, name, checksum)))?;
+        together::each(remote, &missing, |target| Ok(stored::has_other(target, &settings.stanza, name, checksum)))?;
     for (target, has_other) in missing.iter().zip(looks) {
         match has_other {
             Ok(false) => {}
