@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use engine::claim::Claimant;
 use engine::lock::{Lock, LockRequest, LockType};
+use engine::remote::RemoteSettings;
 use engine::repo::{RepoSettings, StorageSettings};
 use engine::{Error, ErrorCode, Repo, Result};
 use repo_format::cipher::Passphrase;
@@ -11,8 +12,8 @@ use repo_format::layout::Stanza;
 use wal::repos::Repos;
 
 use crate::config::decl::LockKind;
-use crate::config::{Config, opt};
-use crate::{object_store, sftp_store};
+use crate::config::{Command, Config, opt};
+use crate::{object_store, remote, sftp_store};
 
 /// Opens the repository with this number.
 ///
@@ -65,13 +66,20 @@ pub fn open_default(config: &Config) -> Result<Repo> {
 pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
     let path = PathBuf::from(config.get_at(opt::REPO_PATH, key)?);
     let kind = config.get_at(opt::REPO_TYPE, key)?;
-    if !matches!(kind, "azure" | "gcs" | "s3") && config.find(opt::REPO_TARGET_TIME).is_some() {
+    let is_versioned = matches!(kind, "azure" | "gcs" | "s3") && config.find_at(opt::REPO_HOST, key).is_none();
+    if !is_versioned && config.find(opt::REPO_TARGET_TIME).is_some() {
         // Reading the present when the past was requested would be worse than an error
         let text = format!("option 'repo-target-time' is not supported for repo{key}-type '{kind}'");
         return Err(Error::new(ErrorCode::FeatureNotSupported, text)
             .hint("only repositories in object stores can be read as of a time"));
     }
     let storage = match kind {
+        _ if config.find_at(opt::REPO_HOST, key).is_some() => StorageSettings::Remote(Box::new(RemoteSettings {
+            host: config.get_at(opt::REPO_HOST, key)?.to_owned(),
+            program: config.get(opt::CMD_SSH)?.to_owned(),
+            arguments: remote::ssh_arguments(config, key)?,
+            timeout: config.get(opt::PROTOCOL_TIMEOUT)?,
+        })),
         "posix" => {
             // Commands that create no links do not know the option
             StorageSettings::Posix { path, symlinks: config.find_at(opt::REPO_SYMLINK, key).unwrap_or(true) }
@@ -124,19 +132,27 @@ pub fn claimant(config: &Config) -> Result<Claimant> {
     Ok(Claimant::this_process(&exec_id.map_or_else(engine::lock::new_exec_id, |id| Ok(id.to_owned()))?))
 }
 
+/// Returns the types of lock that a command declares.
+pub fn lock_types(command: Command) -> &'static [LockType] {
+    match command.decl().lock {
+        LockKind::None => &[],
+        LockKind::Archive => &[LockType::Archive],
+        LockKind::Backup => &[LockType::Backup],
+        LockKind::Restore => &[LockType::Restore],
+        LockKind::All => &LockType::ALL,
+    }
+}
+
 /// Takes the lock that the command declares, on the repository of `--repo` or otherwise on all. Does nothing for a
 /// command without a lock. The lock is held until the value is dropped.
 ///
 /// # Errors
 /// [`ErrorCode::LockAcquire`] if another process holds it.
 pub fn lock(config: &Config) -> Result<Option<Lock>> {
-    let kinds: &[LockType] = match config.command().decl().lock {
-        LockKind::None => return Ok(None),
-        LockKind::Archive => &[LockType::Archive],
-        LockKind::Backup => &[LockType::Backup],
-        LockKind::Restore => &[LockType::Restore],
-        LockKind::All => &LockType::ALL,
-    };
+    let kinds = lock_types(config.command());
+    if kinds.is_empty() {
+        return Ok(None);
+    }
     let repo_keys = config.repo_keys_selected();
     Lock::acquire(LockRequest {
         lock_path: lock_path(config)?,

@@ -20,6 +20,7 @@ pub mod pg;
 pub mod pipeline;
 pub mod posix_regex;
 pub mod progress;
+pub mod remote;
 pub mod repo;
 pub mod restore;
 pub mod stanza;

@@ -16,9 +16,11 @@ use std::sync::Arc;
 use repo_format::cipher::{Cipher, Passphrase};
 
 use crate::Result;
+use crate::remote::RemoteSettings;
 use crate::storage::azure::{self, AzureSettings};
 use crate::storage::gcs::{self, GcsSettings};
 use crate::storage::posix::PosixStorage;
+use crate::storage::remote as remote_storage;
 use crate::storage::s3::{self, S3Settings};
 use crate::storage::sftp::{SftpSettings, SftpStorage};
 use crate::storage::{ReadAhead, RepoStorage};
@@ -46,6 +48,8 @@ pub enum StorageSettings {
     Gcs(Box<GcsSettings>),
     /// On an SFTP server.
     Sftp(Box<SftpSettings>),
+    /// On another host, where a process serves it.
+    Remote(Box<RemoteSettings>),
 }
 
 /// How to open a repository.
@@ -79,6 +83,7 @@ impl Repo {
     /// The storage can't be used at all. An unreadable directory causes errors only later.
     pub fn open(settings: &RepoSettings) -> Result<Self> {
         let read_ahead = settings.read_ahead;
+        let mut cipher_pass = settings.cipher_pass.clone();
         let storage: Arc<dyn RepoStorage> = match &settings.storage {
             StorageSettings::Posix { path, symlinks } => Arc::new(PosixStorage::new(path).with_symlinks(*symlinks)),
             StorageSettings::Cifs { path } => Arc::new(PosixStorage::cifs(path)),
@@ -86,8 +91,14 @@ impl Repo {
             StorageSettings::Azure(settings) => Arc::new(azure::open(settings)?.with_read_ahead(read_ahead)),
             StorageSettings::Gcs(settings) => Arc::new(gcs::open(settings)?.with_read_ahead(read_ahead)),
             StorageSettings::Sftp(settings) => Arc::new(SftpStorage::new(SftpSettings::clone(settings))?),
+            StorageSettings::Remote(remote) => {
+                let opened = remote_storage::open(remote, settings.key, cipher_pass.is_some())?;
+                // Only the configuration of that host may contain it
+                cipher_pass = cipher_pass.or(opened.cipher_pass);
+                Arc::new(opened.storage)
+            }
         };
-        Ok(Repo { key: settings.key, storage, cipher: Cipher::from_passphrase(settings.cipher_pass.as_ref()) })
+        Ok(Repo { key: settings.key, storage, cipher: Cipher::from_passphrase(cipher_pass.as_ref()) })
     }
 
     /// The name in messages, e.g. `repo1`.

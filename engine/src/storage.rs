@@ -17,6 +17,7 @@ pub(crate) mod page_cache;
 pub(crate) mod pages;
 pub mod posix;
 pub mod read_ahead;
+pub mod remote;
 pub mod s3;
 pub mod sftp;
 pub mod temporary;

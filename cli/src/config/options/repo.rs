@@ -246,9 +246,8 @@ options! {
         depend: depend("repo-local", &["n"]),
         deprecated: &["backup-host"],
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
         summary: "Host of the repository.",
-        detail: "The repository is on another host, which is reached by SSH or TLS.",
+        detail: "The repository is on another host, which is reached by SSH or TLS. pgBackRest must be installed there.",
         ..OptionDecl::BASE
     };
 
@@ -261,7 +260,7 @@ options! {
         required: false,
         depend: depend("repo-host-type", &["tls"]),
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
+        support: NotYet("a TLS client"),
         summary: "File of certificate authorities for the host.",
         detail: "Replaces those of the system.",
         ..OptionDecl::BASE
@@ -276,7 +275,7 @@ options! {
         required: false,
         depend: depend("repo-host-type", &["tls"]),
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
+        support: NotYet("a TLS client"),
         summary: "Directory of certificate authorities for the host.",
         detail: "Replaces those of the system.",
         ..OptionDecl::BASE
@@ -290,7 +289,7 @@ options! {
         roles: NOT_REMOTE,
         depend: depend("repo-host-type", &["tls"]),
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
+        support: NotYet("a TLS client"),
         summary: "Certificate to present to the host.",
         detail: "Authenticates this host to the server on the other host.",
         ..OptionDecl::BASE
@@ -306,7 +305,6 @@ options! {
         depend: depend("repo-host-type", &["ssh"]),
         deprecated: &["backup-cmd"],
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
         summary: "Command that runs this program on the host.",
         detail: "Required if its path differs between the hosts.",
         ..OptionDecl::BASE
@@ -322,7 +320,6 @@ options! {
         depend: depend("repo-host", &[]),
         deprecated: &["backup-config"],
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
         summary: "Configuration file on the host.",
         detail: "Required if it is not at the default location.",
         ..OptionDecl::BASE
@@ -337,7 +334,6 @@ options! {
         default: Fixed("/etc/pgbackrest/conf.d"),
         depend: depend("repo-host", &[]),
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
         summary: "Directory of further configuration files on the host.",
         detail: "Required if it is not at the default location.",
         ..OptionDecl::BASE
@@ -352,7 +348,6 @@ options! {
         default: Fixed("/etc/pgbackrest"),
         depend: depend("repo-host", &[]),
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
         summary: "Directory of the configuration on the host.",
         detail: "Required if it is not at the default location.",
         ..OptionDecl::BASE
@@ -366,7 +361,7 @@ options! {
         roles: NOT_REMOTE,
         depend: depend("repo-host-type", &["tls"]),
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
+        support: NotYet("a TLS client"),
         summary: "Private key of the certificate to present to the host.",
         detail: "Must be readable only by its owner.",
         ..OptionDecl::BASE
@@ -384,7 +379,6 @@ options! {
         depend: depend("repo-host-type", &["ssh", "tls"]),
         deprecated: &["backup-ssh-port"],
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
         summary: "Port of the host.",
         detail: "Defaults to the setting of the SSH client, or to 8432 for TLS.",
         ..OptionDecl::BASE
@@ -401,7 +395,7 @@ options! {
         values: PROTOCOLS,
         depend: depend("repo-host", &[]),
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
+        not_yet: &[("tls", "a TLS client")],
         summary: "Protocol to the host.",
         detail: "How the host is reached.",
         ..OptionDecl::BASE
@@ -418,7 +412,6 @@ options! {
         depend: depend("repo-host-type", &["ssh"]),
         deprecated: &["backup-user"],
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
         summary: "User on the host.",
         detail: "Must own the repository.",
         ..OptionDecl::BASE
