@@ -15,7 +15,6 @@ mod unread;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
@@ -34,11 +33,12 @@ use self::report::{BackupResult, BackupStatus};
 use self::unread::UnopenedBundles;
 pub use self::unread::Unread;
 use crate::repo::{formats, info_files, manifest_store};
-use crate::work::crew::{self, Event, QueueSettings};
+use crate::work::crew::{Crew, CrewSettings, Event};
+use crate::work::retry::{RetryPolicy, is_about_content, is_lasting_locally};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, info, log, warn};
 
-/// Threads per worker if the repository is on a server. Each has a decoder with its window.
-const THREADS_REMOTE: u32 = 3;
+/// Jobs of one worker. Each has a decoder with its window.
+const JOBS_PER_WORKER_MAX: u32 = 3;
 
 /// Lines of the report in the error of [`VerifySummary::into_error`].
 const REPORT_LINES_MAX: usize = 10;
@@ -55,7 +55,7 @@ pub struct VerifySettings {
     /// Read WAL as this version, regardless of its content.
     pub pg_version_force: Option<PgVersion>,
     /// Workers and retries.
-    pub queue: QueueSettings,
+    pub crew: CrewSettings,
     /// Repair info files and manifests of which either the file or the copy is damaged.
     pub repair: Option<RepairSettings>,
 }
@@ -113,7 +113,7 @@ pub fn run(settings: &VerifySettings, repo: &Repo, cancel: &CancelToken) -> Resu
         unread.add("info files", &error);
         return Ok(VerifySummary { text, errors: 1, warnings: 0, failure: None, unread, first_faults: Vec::new() });
     }
-    let retry = Retry { intervals: &settings.queue.retry_intervals, cancel };
+    let retry = Retry { policy: &settings.crew.retry, cancel };
     let stanza = &settings.stanza;
     let mut half_whole = Vec::new();
     let (mut unread, mut first_faults) = (Unread::default(), Vec::new());
@@ -234,7 +234,7 @@ fn verify(
     cancel: &CancelToken,
 ) -> Result<Findings> {
     let stanza = &settings.stanza;
-    let retry = Retry { intervals: &settings.queue.retry_intervals, cancel };
+    let retry = Retry { policy: &settings.crew.retry, cancel };
     if let Some(set) = settings.set.as_ref().filter(|set| !BackupLabel::is_label(set)) {
         return Ok(Findings::new(format!("\n  '{set}' is not a valid backup label format"), 1));
     }
@@ -348,7 +348,7 @@ fn set_needs(manifest: Result<Manifest>, labels: &mut Vec<BackupLabel>) -> Resul
     let manifest = match manifest {
         Ok(manifest) => manifest,
         // The backup is reported as invalid later, and no WAL belongs to it
-        Err(error) if info_file::is_lasting(&error) => return Ok(None),
+        Err(error) if is_about_content(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
     if manifest.files.iter().any(|file| file.stored_blocks().is_some()) {
@@ -380,31 +380,26 @@ fn check_archive_ids(archive_ids: &[String], archive_info: &ArchiveInfo) -> u32 
 fn check_files(settings: &VerifySettings, repo: &Repo, plan: &Mutex<Plan<'_>>, cancel: &CancelToken) -> Result<()> {
     let lock = || plan.lock().unwrap_or_else(PoisonError::into_inner);
     let unopened = UnopenedBundles::default();
-    // A file that can't be checked is a result here, so the queue sees no errors and retries are done below
-    let retries: &[Duration] = &settings.queue.retry_intervals;
-    let queue = QueueSettings { retry_intervals: Vec::new(), ..settings.queue.clone() }
-        .for_reading(&*repo.storage, THREADS_REMOTE);
-    crew::run(
-        &queue,
-        cancel,
-        std::iter::from_fn(|| lock().next()),
+    // A file that can't be checked is a result here, and is checked again below
+    let crew = CrewSettings {
+        jobs_per_worker: repo.storage.concurrency().jobs_per_worker.min(JOBS_PER_WORKER_MAX),
+        retry: RetryPolicy::NONE,
+        ..settings.crew.clone()
+    };
+    let storage = &*repo.storage;
+    let is_answer = |error: &Error| storage.features().errors_last && is_lasting_locally(error);
+    Crew { settings: &crew, cancel }.run(
+        |_| Ok(lock().next()),
         |_| Ok(FileChecker::new()),
         |checker, job, cancel| {
-            let storage = &*repo.storage;
-            // What waiting can't change is a result at once
-            let is_lasting = |error: &Error| !storage.features().remote && crew::is_lasting_locally(error);
-            let mut check = || match checker.check(storage, &job.check, cancel) {
-                Err(error) if !is_lasting(&error) => Err(error),
-                result => Ok(result),
-            };
-            let result = unopened
-                .check(&job.check, || crew::with_retries(retries, false, cancel, &mut check).and_then(|result| result));
+            let check = || checker.check(storage, &job.check, cancel);
+            let result = unopened.check(&job.check, || settings.crew.retry.run_to_answer(cancel, is_answer, check));
             cancel.check()?;
             Ok(result)
         },
         |event| {
             if let Event::Done { worker, job, result } = event {
-                lock().add_result(worker, &job, result);
+                lock().add_result(worker, &job, result?);
             }
             Ok(())
         },

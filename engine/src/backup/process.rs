@@ -17,7 +17,7 @@ use crate::pipeline::PageOutcome;
 use crate::pipeline::backup::{Copied, Copier, CopyJob, CopySettings, FileOutcome, FileResult};
 use crate::progress::Progress;
 use crate::repo::manifest_store::CopyProgress;
-use crate::work::crew::{self, Event, QueueSettings};
+use crate::work::crew::{Crew, CrewSettings, Event};
 use crate::{Error, ErrorCode, Result, detail, warn};
 
 /// How often the main thread checks the server.
@@ -27,7 +27,7 @@ const TICK_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) struct Process<'a> {
     pub(super) copy: &'a CopySettings,
     pub(super) stanza: &'a Stanza,
-    pub(super) queue: QueueSettings,
+    pub(super) crew: CrewSettings,
     /// Bytes copied after which the manifest is saved.
     pub(super) save_bytes: u64,
     pub(super) total: Total,
@@ -88,11 +88,9 @@ impl Process<'_> {
         let shared = Mutex::new(Shared { queues, manifest, states });
         let mut done = Done { files: 0, bytes: 0, saved: 0, ended: false, removed: BTreeSet::new(), page_errors: 0 };
         let mut last_tick = Instant::now();
-        let queue = self.queue.clone();
+        let crew = self.crew.clone();
         let (copy, cancel) = (self.copy, self.cancel);
-        let result = crew::run_from(
-            &queue,
-            cancel,
+        let result = Crew { settings: &crew, cancel }.run(
             |worker| {
                 let mut shared = lock(&shared);
                 let Shared { queues, manifest, states } = &mut *shared;
@@ -103,6 +101,7 @@ impl Process<'_> {
             |event| {
                 match event {
                     Event::Done { worker, job, result } => {
+                        let result = result?;
                         let mut shared = lock(&shared);
                         shared.queues.done(&job);
                         self.report(&mut shared.manifest, worker, &job, result, &mut done)?;
@@ -367,6 +366,7 @@ mod tests {
     use crate::progress::NoProgress;
     use crate::storage::WriteOptions;
     use crate::storage::memory::MemoryStorage;
+    use crate::work::retry::RetryPolicy;
 
     fn label() -> BackupLabel {
         "20260101-000000F".parse().unwrap()
@@ -465,7 +465,7 @@ mod tests {
             let process = Process {
                 copy: &copy,
                 stanza: &stanza(),
-                queue: QueueSettings::new(workers, 0, Duration::ZERO),
+                crew: CrewSettings::new(workers, RetryPolicy::NONE),
                 save_bytes: u64::MAX,
                 total,
                 checksum_page_error: false,
