@@ -74,10 +74,10 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// A directory of the archives can't be listed.
     pub fn next(&mut self) -> Result<Option<Fact>> {
-        if let Some(archive) = &mut self.archive {
-            if let Some(dir) = archive.dirs.pop_front() {
-                return read_wal_dir(&self.settings, &self.wal, archive, &dir).map(Some);
-            }
+        if let Some(archive) = &mut self.archive
+            && let Some(dir) = archive.dirs.pop_front()
+        {
+            return read_wal_dir(&self.settings, &self.wal, archive, &dir).map(Some);
         }
         if let Some(id) = self.archive_ids.pop_front() {
             return self.start_archive(id).map(Some);

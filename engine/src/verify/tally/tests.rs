@@ -37,9 +37,9 @@ fn shown(job: &VerifyJob) -> String {
 /// In which order the results come in.
 #[derive(Clone, Copy, Debug)]
 enum Results {
-    AtOnce,
-    AtTheEnd,
-    AtTheEndBackwards,
+    Immediate,
+    Late,
+    Backwards,
 }
 
 fn tally(facts: Vec<Fact>, checks: &Checks, order: Results) -> Tally {
@@ -51,12 +51,12 @@ fn tally(facts: Vec<Fact>, checks: &Checks, order: Results) -> Tally {
         while let Some(step) = plan.next().unwrap() {
             let Some(job) = tally.take(step) else { continue };
             match order {
-                Results::AtOnce => tally.add_result(1, &job, checks.result(&job)),
+                Results::Immediate => tally.add_result(1, &job, checks.result(&job)),
                 _ => jobs.push(job),
             }
         }
     }
-    if matches!(order, Results::AtTheEndBackwards) {
+    if matches!(order, Results::Backwards) {
         jobs.reverse();
     }
     for job in jobs {
@@ -148,7 +148,7 @@ fn damaged_part_invalidates_every_backup_that_needs_it() {
         (format!("{INCR}/pg_data/tiny"), vec![INCR]),
         ("nothing".to_owned(), vec![]),
     ] {
-        for order in [Results::AtOnce, Results::AtTheEnd, Results::AtTheEndBackwards] {
+        for order in [Results::Immediate, Results::Late, Results::Backwards] {
             let checks = Checks { faults: [(damaged.clone(), FileFault::Checksum)].into(), ..chain_checks() };
             let tally = tally(chain(), &checks, order);
             assert_eq!(invalid(&tally), expected, "{damaged} {order:?}");
@@ -183,7 +183,7 @@ fn fault_of_a_file_counts_for_its_backup_by_kind() {
     for fault in [FileFault::Missing, FileFault::Checksum, FileFault::Size, FileFault::Other] {
         let name = format!("{FULL}/pg_data/a");
         let checks = Checks { faults: [(name.clone(), fault)].into(), ..Checks::default() };
-        let tally = tally(vec![loaded(manifest(FULL, [plain("pg_data/a")]))], &checks, Results::AtOnce);
+        let tally = tally(vec![loaded(manifest(FULL, [plain("pg_data/a")]))], &checks, Results::Immediate);
         assert_eq!((tally.backups[0].status, &tally.backups[0].faults), (BackupStatus::Invalid, &vec![fault]));
         assert_eq!((tally.errors, &tally.first_faults), (1, &vec![format!("{} '{name}'", fault.text())]));
     }
@@ -192,11 +192,10 @@ fn fault_of_a_file_counts_for_its_backup_by_kind() {
 #[test]
 fn file_that_can_not_be_read_is_invalid_and_counts_as_unread() {
     let mut tally = Tally::default();
-    tally.take(Step::Backup(FULL.parse().unwrap(), BackupState::Checked));
     let stanza = stanza();
     let mut plan = plan(&stanza);
     plan.add(loaded(manifest(FULL, [plain("pg_data/a"), plain("pg_data/b")])));
-    plan.next().unwrap();
+    assert!(plan.next().unwrap().and_then(|step| tally.take(step)).is_none(), "the backup itself");
     for (code, unread) in [(ErrorCode::FileOpen, 1), (ErrorCode::Format, 1)] {
         let job = plan.next().unwrap().and_then(|step| tally.take(step)).unwrap();
         tally.add_result(1, &job, Err(Error::new(code, "x")));
@@ -213,7 +212,7 @@ fn manifest_that_is_missing_meanwhile_is_no_error_and_the_other_backups_are_chec
     incr.references = [FULL, INCR].map(|label| label.parse().unwrap()).into();
     let facts = vec![Fact::Backup(FULL.parse().unwrap(), gone), loaded(incr)];
     let checks = Checks { faults: [(format!("{FULL}/pg_data/a"), FileFault::Missing)].into(), ..Checks::default() };
-    let tally = tally(facts, &checks, Results::AtOnce);
+    let tally = tally(facts, &checks, Results::Immediate);
     let statuses: Vec<BackupStatus> = tally.backups.iter().map(|backup| backup.status).collect();
     assert_eq!(statuses, [BackupStatus::ManifestMissing, BackupStatus::Invalid]);
     assert_eq!((tally.errors, tally.unread.total), (1, 0), "only the file that the other backup needs");
@@ -232,7 +231,7 @@ fn backup_that_can_not_be_checked_is_one_error_and_one_in_progress_is_none() {
         (ManifestFact::Loaded(Box::new(foreign)), BackupStatus::Invalid, 1, 0),
         (ManifestFact::Loaded(Box::new(manifest(FULL, []))), BackupStatus::Invalid, 1, 0),
     ] {
-        let tally = tally(vec![Fact::Backup(FULL.parse().unwrap(), fact)], &Checks::default(), Results::AtOnce);
+        let tally = tally(vec![Fact::Backup(FULL.parse().unwrap(), fact)], &Checks::default(), Results::Immediate);
         assert_eq!((tally.backups[0].status, tally.errors, tally.unread.total), (status, errors, unread));
     }
 }
@@ -240,7 +239,7 @@ fn backup_that_can_not_be_checked_is_one_error_and_one_in_progress_is_none() {
 fn wal_dir(number: u32, segments: &[&str]) -> Fact {
     let dir = format!("00000001{number:08X}");
     Fact::WalDir(WalDir {
-        path: RepoPath::new(&format!("archive/demo/15-1/{dir}")).unwrap(),
+        path: RepoPath::new(format!("archive/demo/15-1/{dir}")).unwrap(),
         name: format!("15-1/{dir}"),
         files: segments.iter().map(|segment| format!("{dir}{segment}")).collect(),
         segment_size: 16 << 20,
@@ -264,7 +263,7 @@ fn fault_of_a_segment_counts_for_its_range() {
         (2, FileFault::Missing, 2, vec![FileFault::Missing], vec![FileFault::Other]),
     ] {
         let checks = Checks { faults: [(name(damaged), fault)].into(), ..Checks::default() };
-        let tally = tally(facts(), &checks, Results::AtTheEnd);
+        let tally = tally(facts(), &checks, Results::Late);
         let [archive] = tally.archives.as_slice() else { panic!("one archive") };
         assert_eq!((archive.total, archive.valid, tally.errors), (6, 2, errors), "segment {damaged}");
         assert_eq!((&archive.ranges[0].faults, &archive.ranges[1].faults), (&first, &second), "segment {damaged}");
@@ -279,6 +278,6 @@ fn block_maps_that_refer_to_each_other_are_settled() {
     ];
     let checks = Checks { needs: needs.into(), ..Checks::default() };
     let facts = [FULL, DIFF].map(|label| loaded(manifest(label, [block("pg_data/a")])));
-    let tally = tally(facts.into(), &checks, Results::AtTheEnd);
+    let tally = tally(facts.into(), &checks, Results::Late);
     assert_eq!(tally.backups.iter().map(|backup| backup.valid).sum::<u32>(), 2);
 }
