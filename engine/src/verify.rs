@@ -30,8 +30,8 @@ use self::info_file::{LoadedPair, Pair, Retry, Unusable};
 pub use self::repair::RepairSettings;
 use self::repair::{HalfWhole, PairKind};
 pub use self::unread::Unread;
-use crate::job_queue::QueueSettings;
 use crate::repo::{formats, info_files};
+use crate::work::crew::QueueSettings;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, info};
 
 /// Lines of the report in the error of [`VerifySummary::into_error`].

@@ -8,10 +8,13 @@ mod directory;
 mod file;
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
+
+use rustix::fs::OFlags;
 
 pub use directory::{create_path, sync_path};
 use directory::{remove_entry, remove_tree, with_parents};
@@ -158,7 +161,9 @@ impl RepoStorage for PosixStorage {
 
     fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
         let path = self.absolute(path);
-        let mut file = match File::open(&path) {
+        // A FIFO in the place of a file must not block
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(error(ErrorCode::FileOpen, "unable to open file '{}' for read", &path, e)),
@@ -371,6 +376,17 @@ mod tests {
         assert!(PosixStorage::new(dir.path()).begin_batch(&path("backup")).unwrap().is_none());
         let missing = PosixStorage::new(dir.path()).begin_batch(&path("none")).err().unwrap();
         assert_eq!(missing.code, ErrorCode::PathOpen);
+    }
+
+    #[test]
+    fn read_of_a_pipe_does_not_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let read = || super::super::get(&PosixStorage::new(dir.path()), &path("pipe"), 9);
+        assert_eq!(read().unwrap().unwrap(), b"");
+        let _writer = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        assert_eq!(read().unwrap_err().code, ErrorCode::FileRead);
     }
 
     #[test]

@@ -18,10 +18,9 @@ use super::tally::{Tally, VerifyJob};
 use super::unread::UnopenedBundles;
 use super::walk::{Walk, WalkSettings};
 use super::{VerifyFindings, VerifySettings, backup_wal};
-use crate::job_queue::{self, Event, QueueSettings};
-use crate::log::{self, Level};
 use crate::repo::{info_files, manifest_store};
-use crate::{CancelToken, Error, Repo, Result, detail, info, warn};
+use crate::work::crew::{self, Event, QueueSettings};
+use crate::{CancelToken, Error, Repo, Result, detail, info, log, warn};
 
 /// Threads per worker if the repository is on a server. Each has a decoder with its window.
 const THREADS_REMOTE: u32 = 3;
@@ -162,7 +161,7 @@ fn check_files(
     let retries: &[Duration] = &settings.queue.retry_intervals;
     let queue = QueueSettings { retry_intervals: Vec::new(), ..settings.queue.clone() }
         .for_reading(&*repo.storage, THREADS_REMOTE);
-    job_queue::run_from(
+    crew::run_from(
         &queue,
         cancel,
         |_| next_job(walk, &mut plan, &tally),
@@ -170,14 +169,13 @@ fn check_files(
         |checker, job, cancel| {
             let storage = &*repo.storage;
             // What waiting can't change is a result at once
-            let is_lasting = |error: &Error| !storage.features().remote && job_queue::is_lasting_locally(error);
+            let is_lasting = |error: &Error| !storage.features().remote && crew::is_lasting_locally(error);
             let mut check = || match checker.check(storage, &job.check, cancel) {
                 Err(error) if !is_lasting(&error) => Err(error),
                 result => Ok(result),
             };
-            let result = unopened.check(&job.check, || {
-                job_queue::with_retries(retries, false, cancel, &mut check).and_then(|result| result)
-            });
+            let result = unopened
+                .check(&job.check, || crew::with_retries(retries, false, cancel, &mut check).and_then(|result| result));
             cancel.check()?;
             Ok(result)
         },
@@ -210,7 +208,7 @@ fn next_job(walk: &mut Walk<'_>, plan: &mut Plan<'_>, tally: &Mutex<Tally>) -> R
 }
 
 fn log_ranges(tally: &Tally) {
-    if !log::enabled(Level::Detail) {
+    if !log::shows_detail() {
         return;
     }
     for archive in tally.archives.iter().filter(|archive| archive.total > 0) {

@@ -14,7 +14,8 @@ use repo_format::layout::{self, RepoPath};
 use super::repair::Repair;
 use crate::repo::info_files::parse_stored;
 use crate::storage::{self, ReadRange};
-use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, job_queue};
+use crate::work::crew;
+use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail};
 
 /// Bytes read at once.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -32,8 +33,8 @@ pub(super) struct Retry<'a> {
 impl Retry<'_> {
     /// Repeats the work while it fails with an error that may be temporary, but not if the content is wrong.
     pub fn run<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
-        job_queue::with_retries(self.intervals, false, self.cancel, || match work() {
-            Err(error) if !is_lasting(&error) && !job_queue::is_refused(&error) => Err(error),
+        crew::with_retries(self.intervals, false, self.cancel, || match work() {
+            Err(error) if !is_lasting(&error) && !crew::is_refused(&error) => Err(error),
             result => Ok(result),
         })?
     }
