@@ -7,7 +7,7 @@
 # make dist       one statically linked binary in dist/
 # make oracles    installs the real pgBackRest, several PostgreSQL versions and other servers for the tests
 
-CARGO ?= cargo
+export CARGO ?= cargo
 # Tests that only `make test-full` runs
 SLOW = full_matrix
 # Duration of a fuzz target
@@ -43,10 +43,10 @@ oracles-if-possible:
 	scripts/oracles || [ -z "$$RBR_REQUIRE_ORACLES" ]
 
 test: fmt deny oracles-if-possible lint
-	$(CARGO) test --workspace --quiet -- --skip $(SLOW)
+	scripts/test --skip $(SLOW)
 
 test-full: fmt deny oracles lint fuzz-short
-	$(CARGO) test --workspace
+	scripts/test
 
 fuzz:
 	scripts/fuzz $(FUZZ_SECONDS)

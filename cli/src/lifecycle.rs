@@ -3,13 +3,12 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use engine::log::Level;
 use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Command, Config, Role, Source, opt};
 use crate::exit;
 use crate::identity::Identity;
-use crate::log::{self, LogSettings};
+use crate::log::{self, Level, LogSettings};
 
 /// The command that runs, for its end line.
 struct Running {
@@ -152,11 +151,11 @@ fn level(config: &Config) -> Level {
 
 fn begin(config: &Config) {
     let level = level(config);
-    if engine::log::enabled(level) {
+    if log::shows(level) {
         let name = config.command().role_name(config.role());
         let version = Identity::of(config.program()).version();
         let options = config.begin_text();
-        engine::log::emit(level, 0, None, format_args!("{name} command begin {version}:{options}"));
+        log::line(level, &format!("{name} command begin {version}:{options}"));
     }
 }
 
@@ -175,7 +174,7 @@ pub(crate) fn end(code: Option<ErrorCode>) {
         let counts: Vec<String> = requests.into_iter().map(|(method, count)| format!("{method} {count}")).collect();
         engine::debug!("storage requests: {}", counts.join(", "));
     }
-    engine::log::emit(level, 0, None, format_args!("{name} command end: {outcome}"));
+    log::line(level, &format!("{name} command end: {outcome}"));
 }
 
 /// Returns whether the begin and end lines of the running command are logged at debug level.

@@ -12,7 +12,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use engine::log::{Level, Record, Sink};
+use ::log::kv::Key;
+use ::log::{LevelFilter, Log, Metadata, Record};
+use engine::log::{CODE, PROCESS, TARGET};
 use engine::{Error, ErrorCode};
 
 use crate::render::control::visible_text;
@@ -20,6 +22,50 @@ use crate::render::control::visible_text;
 /// Mode of log files before the umask.
 const FILE_MODE: u32 = 0o640;
 const BANNER: &str = "-------------------PROCESS START-------------------\n";
+
+/// The importance of a line, in pgBackRest's words. `log-level-*` options show this level and all above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Nothing is shown (only for options).
+    Off,
+    /// The command fails, or a part of it did.
+    Error,
+    /// Something that the operator should check.
+    Warn,
+    /// The steps of a command.
+    Info,
+    /// One line per file.
+    Detail,
+    /// For debugging.
+    Debug,
+    /// For debugging, with every call (only for options).
+    Trace,
+}
+
+impl Level {
+    /// Returns the level of a record.
+    fn of(record: &Record<'_>) -> Self {
+        match record.level() {
+            ::log::Level::Error => Level::Error,
+            ::log::Level::Warn => Level::Warn,
+            ::log::Level::Info => Level::Info,
+            ::log::Level::Debug => Level::Detail,
+            ::log::Level::Trace => Level::Debug,
+        }
+    }
+
+    /// Returns the filter for records of this level and above.
+    fn filter(self) -> LevelFilter {
+        match self {
+            Level::Off => LevelFilter::Off,
+            Level::Error => LevelFilter::Error,
+            Level::Warn => LevelFilter::Warn,
+            Level::Info => LevelFilter::Info,
+            Level::Detail => LevelFilter::Debug,
+            Level::Debug | Level::Trace => LevelFilter::Trace,
+        }
+    }
+}
 
 /// The `log-*` options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,21 +115,77 @@ fn output() -> MutexGuard<'static, Output> {
     OUTPUT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Receives the engine's log lines.
+/// A line of the log, without time.
+#[derive(Debug, PartialEq, Eq)]
+struct Line {
+    level: Level,
+    /// The worker that the line is about, 0 for the main thread.
+    process: u32,
+    /// The error number, for error lines.
+    code: Option<ErrorCode>,
+    /// The text, possibly of several lines.
+    text: String,
+}
+
+impl Line {
+    /// Returns the line of a record; `None` if the record is from another library, whose text may be secret.
+    fn of(record: &Record<'_>) -> Option<Self> {
+        if !is_own(record.metadata()) {
+            return None;
+        }
+        let number = |key| record.key_values().get(Key::from_str(key)).and_then(|value| value.to_u64());
+        Some(Line {
+            level: Level::of(record),
+            process: number(PROCESS).and_then(|process| u32::try_from(process).ok()).unwrap_or(0),
+            code: number(CODE).and_then(|code| ErrorCode::from_number(u8::try_from(code).ok()?)),
+            text: record.args().to_string(),
+        })
+    }
+
+    /// A line of the main thread.
+    fn of_main(level: Level, text: &str) -> Self {
+        Line { level, process: 0, code: None, text: text.to_owned() }
+    }
+}
+
+/// Receives the records of rbr's crates.
 struct ProgramLog;
 
-impl Sink for ProgramLog {
-    fn log(&self, record: &Record<'_>) {
-        let text = record.message.to_string();
-        output().write(record.level, record.process, record.code, &text, None);
+impl Log for ProgramLog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        is_own(metadata)
     }
+
+    fn log(&self, record: &Record<'_>) {
+        if let Some(line) = Line::of(record) {
+            output().write(&line, None);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn is_own(metadata: &Metadata<'_>) -> bool {
+    metadata.target() == TARGET
 }
 
 /// Starts logging with these settings, or changes them.
 pub fn configure(settings: LogSettings) {
+    // It fails if it was called before, which has the same effect
+    let _ = ::log::set_logger(&ProgramLog);
     let mut output = output();
     output.settings = settings;
-    engine::log::install(Box::new(ProgramLog), output.level_max());
+    ::log::set_max_level(output.level_max().filter());
+}
+
+/// Returns whether lines of this level are shown.
+pub(crate) fn shows(level: Level) -> bool {
+    level <= output().level_max()
+}
+
+/// Logs a line of the program itself, whose level depends on the command.
+pub(crate) fn line(level: Level, text: &str) {
+    output().write(&Line::of_main(level, text), None);
 }
 
 /// Opens the log file of a command and closes the previous one. Nothing is written to it before the first line. Returns
@@ -101,7 +203,7 @@ pub fn open_file(path: &str) -> bool {
         Ok(file) => {
             let mut output = output();
             output.file = Some(file);
-            engine::log::install(Box::new(ProgramLog), output.level_max());
+            ::log::set_max_level(output.level_max().filter());
             true
         }
         Err(error) => {
@@ -109,7 +211,7 @@ pub fn open_file(path: &str) -> bool {
             let text = error.to_string();
             let text = text.split(" (os error").next().unwrap_or(&text);
             engine::warn!("unable to open log file '{path}': {text}\nNOTE: process will continue without log file.");
-            engine::log::install(Box::new(ProgramLog), output().level_max());
+            ::log::set_max_level(output().level_max().filter());
             false
         }
     }
@@ -122,10 +224,10 @@ pub fn has_timestamp() -> bool {
 
 /// Logs the error that ends the command. On outputs that show debug messages, `detail` follows the message.
 pub fn error(error: &Error, detail: impl FnOnce() -> String) {
-    let text = error.to_string();
+    let line = Line { code: Some(error.code), ..Line::of_main(Level::Error, &error.to_string()) };
     let mut output = output();
     let detail = (output.level_max() >= Level::Debug).then(detail);
-    output.write(Level::Error, 0, Some(error.code), &text, detail.as_deref());
+    output.write(&line, detail.as_deref());
 }
 
 /// Logs that a signal ends the process, as a line without time and level.
@@ -150,8 +252,9 @@ impl Output {
         self.settings.console.max(self.settings.stderr).max(file)
     }
 
-    fn write(&mut self, level: Level, process: u32, code: Option<ErrorCode>, text: &str, detail: Option<&str>) {
+    fn write(&mut self, line: &Line, detail: Option<&str>) {
         let settings = self.settings;
+        let Line { level, process, code, ref text } = *line;
         if level > self.level_max() {
             return;
         }
@@ -273,6 +376,48 @@ fn now() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn record_of_a_worker_has_its_number_and_pgbackrests_level() {
+        let pairs = [(PROCESS, 3)];
+        let mut record = Record::builder();
+        record.target(TARGET).key_values(&pairs);
+        for (facade, own) in [(::log::Level::Warn, Level::Warn), (::log::Level::Debug, Level::Detail)] {
+            let line = Line::of(&record.level(facade).args(format_args!("file")).build());
+            assert_eq!(line, Some(Line { process: 3, ..Line::of_main(own, "file") }));
+        }
+    }
+
+    #[test]
+    fn record_of_an_error_has_its_number() {
+        let pairs = [(CODE, ErrorCode::FileMissing.number())];
+        let line = Line::of(
+            &Record::builder()
+                .target(TARGET)
+                .level(::log::Level::Error)
+                .key_values(&pairs)
+                .args(format_args!("gone"))
+                .build(),
+        );
+        let wanted = Line { code: Some(ErrorCode::FileMissing), ..Line::of_main(Level::Error, "gone") };
+        assert_eq!(line, Some(wanted));
+    }
+
+    #[test]
+    fn record_of_another_library_is_dropped() {
+        let record = Record::builder().target("rustls").level(::log::Level::Error).args(format_args!("secret")).build();
+        assert_eq!(Line::of(&record), None);
+    }
+
+    #[test]
+    fn filter_lets_every_level_of_records_through_that_is_shown() {
+        let shown = |level: Level| {
+            let passes = |record: &::log::Level| *record <= level.filter();
+            ::log::Level::iter().filter(passes).count()
+        };
+        let levels = [Level::Off, Level::Error, Level::Warn, Level::Info, Level::Detail, Level::Debug, Level::Trace];
+        assert_eq!(levels.map(shown), [0, 1, 2, 3, 4, 5, 5]);
+    }
 
     #[test]
     fn indent_moves_lines_after_the_first() {

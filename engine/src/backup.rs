@@ -42,7 +42,6 @@ use self::source::{Source, Start, Stop};
 use self::unfinished::Unfinished;
 use crate::cancel::CancelToken;
 use crate::claim::Claim;
-use crate::job_queue::QueueSettings;
 use crate::lock::Lock;
 use crate::pg::data_dir::{self, ScanOptions};
 use crate::pipeline::backup::CopySettings;
@@ -50,7 +49,9 @@ use crate::progress::Progress;
 use crate::repo::manifest_store::CopyProgress;
 use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
 use crate::storage::{SyncBatch, WriteOptions, exists};
-use crate::{ErrorCode, Result, detail, ending, info, side_by_side, warn};
+use crate::work::crew::QueueSettings;
+use crate::work::together;
+use crate::{ErrorCode, Result, detail, ending, info, warn};
 
 /// From this number of files on, files are synced together. A batch also syncs what others wrote to the same file
 /// system, so it is not worth it for a few files.
@@ -72,7 +73,7 @@ pub fn run(
 ) -> Result<BackupLabel> {
     check_settings(&settings)?;
     let repo = &claim.guard(repo);
-    let info = reconstruct::load_backup_info_reconstruct(repo, &settings.stanza)?.info;
+    let info = reconstruct::load_listed(repo, &settings.stanza, claim.names())?.info;
     let mut source = Source::open(&settings, cancel)?;
     source.check_stanza(&info)?;
     let mut checksum_page = source.checksum_page(settings.checksum_page);
@@ -227,7 +228,7 @@ impl Backup<'_> {
                 now: &|| self.claim.renewed_at(),
                 cancel,
             };
-            side_by_side::both(
+            together::both(
                 storage.features().remote,
                 || resume::resume(&mut unfinished, self.settings, manifest, states),
                 || label::used(storage, &self.settings.stanza),

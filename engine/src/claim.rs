@@ -38,7 +38,7 @@ use self::guard::GuardedStorage;
 use self::holder::Fate;
 use self::lease::{Lease, Place};
 use crate::repo::info_files;
-use crate::storage::{self, RepoStorage};
+use crate::storage::{self, Entry};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 
 /// How often a claim is retried if another claim exists at the same time that is removed too.
@@ -109,6 +109,8 @@ pub struct Claim {
     beat: Option<Beat>,
     /// Another part of this process holds it.
     joined: bool,
+    /// The directory of the stanza's backups, listed while the claim was held.
+    listing: Vec<Entry>,
 }
 
 impl Claim {
@@ -117,10 +119,23 @@ impl Claim {
     /// # Errors
     /// [`ErrorCode::LockAcquire`] if another process is working on it, and errors of listing and writing.
     pub fn acquire(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str, cancel: &CancelToken) -> Result<Self> {
+        let listing = list(repo, stanza)?;
+        Self::acquire_after(listing, repo, stanza, who, command, cancel)
+    }
+
+    /// Like [`Claim::acquire`], with the first listing of the stanza's directory.
+    fn acquire_after(
+        mut listing: Option<Vec<Entry>>,
+        repo: &Repo,
+        stanza: &Stanza,
+        who: &Claimant,
+        command: &str,
+        cancel: &CancelToken,
+    ) -> Result<Self> {
         let others = Others { repo, stanza, who, cancel };
         for attempt in 1..=TRIES_MAX {
-            match others.find()? {
-                Some(found) => others.settle(&found)?,
+            match &listing {
+                Some(listing) => others.settle(listing)?,
                 // Do not create a directory for a stanza that does not exist
                 None => drop(info_files::load_backup_info(repo, stanza)?),
             }
@@ -130,14 +145,16 @@ impl Claim {
                 drop(lease.remove());
                 return Err(error);
             }
-            let mut claim = Claim { lease, beat: None, joined: false };
-            if others.find()?.is_none_or(|found| found.is_empty()) {
+            let mut claim = Claim { lease, beat: None, joined: false, listing: Vec::new() };
+            claim.listing = list(repo, stanza)?.unwrap_or_default();
+            if !has_other(&claim.listing, &who.exec_id) {
                 claim.beat = Some(Beat::start(&claim.lease, who.timing.interval)?);
                 return Ok(claim);
             }
             // Both came at the same time. Each withdraws and retries after a random time
             drop(claim);
             cancel.sleep(pause(who.timing.look, attempt)?)?;
+            listing = list(repo, stanza)?;
         }
         Err(Error::new(ErrorCode::LockAcquire, format!("unable to claim stanza '{stanza}' on {}", repo.name()))
             .hint("do many processes start at the same time?"))
@@ -155,12 +172,25 @@ impl Claim {
         command: &str,
         cancel: &CancelToken,
     ) -> Result<Self> {
-        match Self::acquire(repo, stanza, who, command, cancel) {
+        let listing = list(repo, stanza)?;
+        Self::acquire_to_remove_after(listing, repo, stanza, who, command, cancel)
+    }
+
+    fn acquire_to_remove_after(
+        listing: Option<Vec<Entry>>,
+        repo: &Repo,
+        stanza: &Stanza,
+        who: &Claimant,
+        command: &str,
+        cancel: &CancelToken,
+    ) -> Result<Self> {
+        match Self::acquire_after(listing, repo, stanza, who, command, cancel) {
             Err(error) if is_full(&error) => {
-                check_free(repo, stanza, who, cancel)?;
+                let listing = list(repo, stanza)?.unwrap_or_default();
+                Others { repo, stanza, who, cancel }.settle(&listing)?;
                 crate::warn!("unable to claim stanza '{stanza}' on {}, go on without a claim: {error}", repo.name());
                 let lease = new_lease(repo, stanza, who, command)?.unclaimed();
-                Ok(Claim { lease: Arc::new(lease), beat: None, joined: true })
+                Ok(Claim { lease: Arc::new(lease), beat: None, joined: true, listing })
             }
             result => result,
         }
@@ -171,12 +201,21 @@ impl Claim {
     /// # Errors
     /// The same as [`Claim::acquire`].
     pub fn join(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str, cancel: &CancelToken) -> Result<Self> {
+        let listing = list(repo, stanza)?;
         let own = format::stanza_claim(stanza, &who.exec_id)?;
-        if storage::exists(&*repo.storage, &own)? {
-            let lease = Arc::new(new_lease(repo, stanza, who, command)?);
-            return Ok(Claim { lease, beat: None, joined: true });
+        match listing {
+            Some(listing) if listing.iter().any(|entry| entry.name == own.file_name()) => {
+                let lease = Arc::new(new_lease(repo, stanza, who, command)?);
+                Ok(Claim { lease, beat: None, joined: true, listing })
+            }
+            listing => Self::acquire_to_remove_after(listing, repo, stanza, who, command, cancel),
         }
-        Self::acquire_to_remove(repo, stanza, who, command, cancel)
+    }
+
+    /// Returns the names in the directory of the stanza's backups when the claim was acquired. As long as the claim is
+    /// held, only pgBackRest changes them.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.listing.iter().map(|entry| entry.name.as_str())
     }
 
     /// Marks the directory of a backup as created under this claim.
@@ -202,6 +241,15 @@ impl Claim {
     /// [`ErrorCode::LockAcquire`] if the claim is lost, and errors of checking.
     pub fn renewed_at(&self) -> Result<i64> {
         self.lease.renewed_at()
+    }
+
+    /// Returns when the claim was acquired, by the clock of the store. Returns 0 without a claim.
+    ///
+    /// # Errors
+    /// The same as [`Claim::renewed_at`].
+    pub fn acquired_at(&self) -> Result<i64> {
+        let own = self.listing.iter().find(|entry| entry.name == self.lease.file_name());
+        own.map_or_else(|| self.lease.renewed_at(), |own| Ok(own.modified))
     }
 
     /// Checks that the claim and the mark exist.
@@ -255,15 +303,6 @@ impl Drop for Claim {
             crate::warn!("unable to remove the claim on the stanza: {error}");
         }
     }
-}
-
-/// Checks that no other process is working on the stanza now.
-///
-/// # Errors
-/// [`ErrorCode::LockAcquire`] if one is, and errors of checking.
-fn check_free(repo: &Repo, stanza: &Stanza, who: &Claimant, cancel: &CancelToken) -> Result<()> {
-    let others = Others { repo, stanza, who, cancel };
-    others.settle(&others.find()?.unwrap_or_default())
 }
 
 /// Returns whether an error says that the disk is full.
@@ -366,12 +405,20 @@ impl Drop for Beat {
     }
 }
 
-/// Lists the claims of other processes on a stanza. Returns `None` if the stanza has no directory.
-fn find_others(storage: &dyn RepoStorage, stanza: &Stanza, exec_id: &str) -> Result<Option<Vec<RepoPath>>> {
-    let directory = layout::backup_stanza(stanza);
-    let Some(names) = storage.names(&directory)? else { return Ok(None) };
-    let is_other = |name: &&String| format::claimant(name).is_some_and(|id| id != exec_id);
-    names.iter().filter(is_other).map(|name| directory.join(name)).collect::<Result<_>>().map(Some)
+/// Lists the directory of a stanza's backups, which contains the claims. Returns `None` if there is none.
+fn list(repo: &Repo, stanza: &Stanza) -> Result<Option<Vec<Entry>>> {
+    repo.storage.list(&layout::backup_stanza(stanza))
+}
+
+/// Returns the names of other processes' claims in a listing.
+fn others<'a>(listing: &'a [Entry], exec_id: &str) -> impl Iterator<Item = &'a str> {
+    let is_other = move |name: &&str| format::claimant(name).is_some_and(|id| id != exec_id);
+    listing.iter().map(|entry| entry.name.as_str()).filter(is_other)
+}
+
+/// Returns whether a listing contains the claim of another process.
+fn has_other(listing: &[Entry], exec_id: &str) -> bool {
+    others(listing, exec_id).next().is_some()
 }
 
 /// The claims of other processes on a stanza.
@@ -383,14 +430,10 @@ struct Others<'a> {
 }
 
 impl Others<'_> {
-    /// Lists them; `None` if the stanza has no directory.
-    fn find(&self) -> Result<Option<Vec<RepoPath>>> {
-        find_others(&*self.repo.storage, self.stanza, &self.who.exec_id)
-    }
-
-    /// Removes claims of dead processes, and fails if a process is alive.
-    fn settle(&self, found: &[RepoPath]) -> Result<()> {
-        found.iter().try_for_each(|path| self.settle_one(path))
+    /// Removes the claims in a listing whose processes are dead, and fails if a process is alive.
+    fn settle(&self, listing: &[Entry]) -> Result<()> {
+        let directory = layout::backup_stanza(self.stanza);
+        others(listing, &self.who.exec_id).try_for_each(|name| self.settle_one(&directory.join(name)?))
     }
 
     fn settle_one(&self, path: &RepoPath) -> Result<()> {

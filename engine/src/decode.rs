@@ -4,12 +4,13 @@ use std::io::Read;
 
 use repo_format::compress::{CompressType, DecompressContext, Decompressor, Framing, Windows};
 
-use crate::{Result, slots};
+use crate::Result;
+use crate::work::turn;
 
 /// The total memory for windows above [`repo_format::compress::WINDOW_FREE_BYTES`]: the size of the largest window.
 const WINDOWS_BYTES: u64 = 128 << 20;
 
-static WINDOWS: Windows = Windows::new(WINDOWS_BYTES, |wait| slots::waiting(wait));
+static WINDOWS: Windows = Windows::new(WINDOWS_BYTES, |wait| turn::waiting(wait));
 
 /// Creates a context that decodes one stream after the other.
 ///

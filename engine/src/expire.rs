@@ -19,9 +19,10 @@ use repo_format::wal_name::WalSegment;
 
 use crate::claim::{Claim, Claimant};
 use crate::repo::Repo;
-use crate::repo::info_files;
-use crate::repo::reconstruct::{Reconstructed, load_backup_info_reconstruct};
-use crate::{CancelToken, Error, ErrorCode, Result, side_by_side};
+use crate::repo::reconstruct::Reconstructed;
+use crate::repo::{info_files, reconstruct};
+use crate::work::together;
+use crate::{CancelToken, Error, ErrorCode, Result};
 use plan::{ArchivePlan, ArchiveRules, BackupFact, BackupPlan, FullRetention, Retention, Verdict, WalPlan};
 
 /// Files that are removed before the next check for cancellation.
@@ -98,17 +99,19 @@ fn run_in(
         // A dry run writes nothing from which the store's time could be read, and removes nothing because of a wrong
         // local clock
         let now = Timestamp::now().as_second();
-        return Task { repo: repo.repo, now, settings, cancel, is_last }.run(&repo.retention, set_found);
+        return Task { repo: repo.repo, claim: None, now, settings, cancel, is_last }.run(&repo.retention, set_found);
     }
     let claim = Claim::join(repo.repo, stanza, &settings.claimant, "expire", cancel)?;
-    let now = claim.renewed_at()?;
+    let now = claim.acquired_at()?;
     let guarded = claim.guard(repo.repo);
-    Task { repo: &guarded, now, settings, cancel, is_last }.run(&repo.retention, set_found)
+    Task { repo: &guarded, claim: Some(&claim), now, settings, cancel, is_last }.run(&repo.retention, set_found)
 }
 
 /// Expiry in one repository.
 struct Task<'a> {
     repo: &'a Repo,
+    /// `None` in a dry run.
+    claim: Option<&'a Claim>,
     /// The time by the clock of the store, or in a dry run by this host's clock, in seconds since 1970.
     now: i64,
     settings: &'a ExpireSettings,
@@ -119,9 +122,12 @@ struct Task<'a> {
 impl Task<'_> {
     fn run(&self, retention: &Retention, set_found: &mut bool) -> Result<()> {
         let stanza = &self.settings.stanza;
-        let Reconstructed { mut info, changed: repaired, labels, unfinished } =
-            load_backup_info_reconstruct(self.repo, stanza)?;
-        let running = self.maybe_running(&info, &labels)?;
+        let found = match self.claim {
+            Some(claim) => reconstruct::load_listed(self.repo, stanza, claim.names()),
+            None => reconstruct::load_backup_info_reconstruct(self.repo, stanza),
+        };
+        let Reconstructed { mut info, changed: repaired, labels, unfinished } = found?;
+        let running = self.maybe_running(&info, &labels, &unfinished)?;
         let facts = facts(&info);
         let all = facts.clone();
         let retention = self.lower_for_oldest(&facts, retention);
@@ -267,7 +273,7 @@ impl Task<'_> {
 
     fn remove_directories(&self, directories: &[BackupLabel]) -> Result<()> {
         let (storage, stanza, key) = (&self.repo.storage, &self.settings.stanza, self.repo.key);
-        side_by_side::each(storage.features().remote, directories, |label| {
+        together::each(storage.features().remote, directories, |label| {
             crate::info!("repo{key}: remove expired backup {label}");
             self.change(|| storage.remove_all(&layout::backup_path(stanza, label)))
         })?;
@@ -360,7 +366,7 @@ impl Task<'_> {
         for some in directories.chunks(DIRECTORIES_AT_ONCE) {
             let paths = some.iter().map(|directory| archive.join(directory)).collect::<Result<Vec<_>>>()?;
             let remote = storage.features().remote;
-            self.change(|| side_by_side::each(remote, &paths, |path| storage.remove_all(path)).map(drop))?;
+            self.change(|| together::each(remote, &paths, |path| storage.remove_all(path)).map(drop))?;
             for directory in some {
                 crate::detail!("repo{key}: {id} remove archive path {directory}");
                 run.add(directory);

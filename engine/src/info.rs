@@ -17,7 +17,8 @@ use repo_format::wal_name::{ArchivedSegment, SEGMENT_DIR_LEN};
 use crate::lock::{self, LockStatus, LockType};
 use crate::repo::info_files::{self, manifest_cipher};
 use crate::repo::{Repo, manifest_store};
-use crate::{Error, ErrorCode, Result, side_by_side};
+use crate::work::together;
+use crate::{Error, ErrorCode, Result};
 
 mod set;
 
@@ -312,7 +313,7 @@ fn collect_repo(
     let remote = repo.storage.features().remote;
     // A requested stanza usually exists, so load its files without waiting for the listing
     let ahead = settings.stanza.as_ref().filter(|_| remote && settings.detail == Detail::Full);
-    let (found, mut infos) = side_by_side::both(
+    let (found, mut infos) = together::both(
         remote,
         || repo.storage.names(&backup_path),
         || Ok(ahead.map(|stanza| load_infos(repo, stanza))),
@@ -337,7 +338,7 @@ type Infos = (Result<BackupInfo>, Result<Option<ArchiveInfo>>);
 
 fn load_infos(repo: &Repo, stanza: &Stanza) -> Infos {
     let remote = repo.storage.features().remote;
-    side_by_side::both(
+    together::both(
         remote,
         || info_files::load_backup_info(repo, stanza),
         // archive.info is useless without backup.info, but loading both at once saves a wait
@@ -551,7 +552,7 @@ fn wal_range(repo: &Repo, stanza: &Stanza, id: ArchiveId) -> Result<(Option<Stri
         }
         Ok(None)
     };
-    let (first, last) = side_by_side::both(repo.storage.features().remote, first, last);
+    let (first, last) = together::both(repo.storage.features().remote, first, last);
     Ok((first?, last?))
 }
 

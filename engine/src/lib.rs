@@ -14,7 +14,6 @@ pub mod expire;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod info;
-pub mod job_queue;
 pub mod lock;
 pub mod log;
 pub mod pg;
@@ -23,14 +22,12 @@ pub mod posix_regex;
 pub mod progress;
 pub mod repo;
 pub mod restore;
-pub mod side_by_side;
-pub mod slots;
 pub mod stanza;
 pub mod storage;
 pub mod time_zone;
 pub mod users;
 pub mod verify;
-pub mod wait;
+pub mod work;
 
 pub use cancel::CancelToken;
 pub use repo::Repo;

@@ -67,11 +67,11 @@ use self::sync::SyncSet;
 use self::target_dir::TargetDir;
 use self::target_time::TargetTime;
 use self::timeline::{ArchivePlace, BackupPosition};
-use crate::job_queue::QueueSettings;
 use crate::lock::Lock;
 use crate::progress::Progress;
 use crate::repo::{info_files, manifest_store};
 use crate::users::Users;
+use crate::work::crew::QueueSettings;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, info, warn};
 
 /// What to restore, where and how.

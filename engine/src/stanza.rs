@@ -121,7 +121,7 @@ pub fn upgrade(settings: &StanzaSettings, repos: &[Repo], cancel: &CancelToken) 
     for repo in repos {
         crate::info!("stanza-upgrade for stanza '{}' on {}", settings.stanza, repo.name());
         // Nothing is claimed or written if nothing changes
-        let (archive, backup) = load_info(repo, &settings.stanza)?;
+        let (archive, backup) = formats::load(repo, &settings.stanza)?;
         let is_current = |current: &Identity| (current.version, current.system_id) == (pg.version, pg.system_id);
         if is_current(&Identity::of_archive(&archive)) && is_current(&Identity::of_backup(&backup)) {
             upgrade_in(repo, &settings.stanza, &pg)?;
@@ -133,13 +133,8 @@ pub fn upgrade(settings: &StanzaSettings, repos: &[Repo], cancel: &CancelToken) 
     Ok(())
 }
 
-fn load_info(repo: &Repo, stanza: &Stanza) -> Result<(ArchiveInfo, BackupInfo)> {
-    formats::check(repo, stanza)?;
-    Ok((info_files::load_archive_info(repo, stanza)?, info_files::load_backup_info(repo, stanza)?))
-}
-
 fn upgrade_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<()> {
-    let (mut archive, mut backup) = load_info(repo, stanza)?;
+    let (mut archive, mut backup) = formats::load(repo, stanza)?;
     let is_other = |current: &Identity| (current.version, current.system_id) != (pg.version, pg.system_id);
     // Separately, because an interrupted upgrade changed only one of them
     let archive_upgrade = is_other(&Identity::of_archive(&archive));
@@ -204,7 +199,7 @@ pub(crate) fn check_match(archive: &ArchiveInfo, backup: &BackupInfo) -> Result<
 /// # Errors
 /// They can't be loaded, or [`ErrorCode::FileInvalid`].
 pub fn check_info(repo: &Repo, stanza: &Stanza, version: PgVersion, system_id: u64) -> Result<ArchiveInfo> {
-    let (archive, backup) = load_info(repo, stanza)?;
+    let (archive, backup) = formats::load(repo, stanza)?;
     check_match(&archive, &backup)?;
     if (archive.current().version, archive.current().system_id) != (version, system_id) {
         let text = "backup and archive info files exist but do not match the database";

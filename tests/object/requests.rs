@@ -13,8 +13,10 @@ type Row = (String, usize, usize);
 /// copies of info files, and for the remains of interrupted backups.
 fn more_max(command: &str) -> usize {
     match command {
-        "backup full" | "backup incr" | "expire" | "expire nothing" => 17,
-        "check" | "verify" => 4,
+        "backup full" | "backup incr" => 14,
+        "expire" | "expire nothing" => 7,
+        "check" => 2,
+        "verify" => 4,
         // It checks the stored object, which may be empty
         "archive-push, stored" => 1,
         _ => 0,

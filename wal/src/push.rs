@@ -40,6 +40,23 @@ pub struct PushSettings {
     pub queue_max: Option<u64>,
 }
 
+#[cfg(test)]
+impl PushSettings {
+    /// The settings of tests.
+    pub(crate) fn of_tests(compression: Compression) -> Self {
+        PushSettings {
+            stanza: "demo".parse().expect("stanza"),
+            pg_path: None,
+            version_force: None,
+            header_check: false,
+            mode_check: true,
+            compression,
+            process_max: 2,
+            queue_max: None,
+        }
+    }
+}
+
 /// Pushes one file. Returns when it is durable in all repositories, or dropped because too much WAL waits.
 ///
 /// # Errors

@@ -71,16 +71,7 @@ mod tests {
 
     #[test]
     fn push_goes_to_those_that_can_be_opened_and_tells_of_the_others_in_their_order() {
-        let settings = PushSettings {
-            stanza: "demo".parse().expect("stanza"),
-            pg_path: None,
-            version_force: None,
-            header_check: false,
-            mode_check: true,
-            compression: Compression::NONE,
-            process_max: 1,
-            queue_max: None,
-        };
+        let settings = PushSettings::of_tests(Compression::NONE);
         let check = |keys: &[u32]| {
             let repos = repos(&settings.stanza, PgVersion::V15, 1, keys);
             check::check(&repos, &settings, None).map(|targets| (targets.repos.len(), targets.errors))

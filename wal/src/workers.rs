@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use engine::repo::Repo;
-use engine::slots::Slots;
+use engine::work::turn::Slots;
 use engine::{CancelToken, Error, ErrorCode, Result};
 
 /// How often and when a failed item is retried.

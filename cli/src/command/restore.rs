@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use engine::job_queue::QueueSettings;
 use engine::restore::{
     KeepOut, MapSettings, RecoverySettings, RecoveryType, RestoreDisplay, RestoreSettings, TargetAction, run as restore,
 };
+use engine::work::crew::QueueSettings;
 use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Command, Config, Replacement, Role, Source, opt, quote_for_shell};

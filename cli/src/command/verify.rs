@@ -1,8 +1,8 @@
 //! `verify`: checks the content of a repository.
 
 use engine::Result;
-use engine::job_queue::QueueSettings;
 use engine::verify::{RepairSettings, VerifySettings, run as verify};
+use engine::work::crew::QueueSettings;
 
 use crate::config::{Config, opt};
 use crate::exit::{self, ExitStatus};

@@ -23,7 +23,8 @@ use crate::pipeline::encode::Encoder;
 use crate::repo::archive_find::WalSegmentFind;
 use crate::repo::{Repo, formats, info_files, manifest_store, reconstruct};
 use crate::storage::{self, SyncBatch, WriteOptions};
-use crate::{Error, ErrorCode, Result, detail, ending, side_by_side, warn};
+use crate::work::together;
+use crate::{Error, ErrorCode, Result, detail, ending, warn};
 
 /// The longest time that pgBackRest may take between its check for a manifest and its first removal of a file.
 const REMOVAL_BEGINS: Duration = Duration::from_secs(3);
@@ -170,8 +171,7 @@ pub(super) fn complete(
     formats::check(repo, &settings.stanza)?;
     let remote = storage.features().remote;
     let check = || {
-        let (whole, held) =
-            side_by_side::both(remote, || whole::check(repo, &settings.stanza, manifest), || claim.check());
+        let (whole, held) = together::both(remote, || whole::check(repo, &settings.stanza, manifest), || claim.check());
         whole.and(held)
     };
     check()?;
@@ -215,9 +215,9 @@ pub(super) fn complete(
     let load_archive_info = || info_files::load_archive_info(repo, &settings.stanza);
     // Anew: others may have changed it while files were copied
     let load_backup_info = || info_files::load_backup_info(repo, &settings.stanza);
-    let (loaded, done) = side_by_side::both(
+    let (loaded, done) = together::both(
         remote,
-        || Ok(side_by_side::both(remote, load_archive_info, load_backup_info)),
+        || Ok(together::both(remote, load_archive_info, load_backup_info)),
         || steps(remote, [&save_history, &link_latest]),
     );
     done?;
@@ -260,7 +260,7 @@ fn withdraw(repo: &Repo, claim: &Claim, manifest: &RepoPath) {
 
 /// Runs independent steps, in parallel if each waits for a server.
 fn steps<const N: usize>(remote: bool, steps: [&(dyn Fn() -> Result<()> + Sync); N]) -> Result<()> {
-    side_by_side::each(remote, &steps, |step| step()).map(drop)
+    together::each(remote, &steps, |step| step()).map(drop)
 }
 
 #[cfg(test)]

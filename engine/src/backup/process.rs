@@ -12,12 +12,12 @@ use repo_format::size::{format_percent, format_size};
 use super::build::FileState;
 use super::queue::{Queues, Total};
 use crate::cancel::CancelToken;
-use crate::job_queue::{self, Event, QueueSettings};
 use crate::lock::Lock;
 use crate::pipeline::PageOutcome;
 use crate::pipeline::backup::{Copied, Copier, CopyJob, CopySettings, FileOutcome, FileResult};
 use crate::progress::Progress;
 use crate::repo::manifest_store::CopyProgress;
+use crate::work::crew::{self, Event, QueueSettings};
 use crate::{Error, ErrorCode, Result, detail, warn};
 
 /// How often the main thread checks the server.
@@ -90,7 +90,7 @@ impl Process<'_> {
         let mut last_tick = Instant::now();
         let queue = self.queue.clone();
         let (copy, cancel) = (self.copy, self.cancel);
-        let result = job_queue::run_from(
+        let result = crew::run_from(
             &queue,
             cancel,
             |worker| {

@@ -13,10 +13,9 @@ use repo_format::manifest::Manifest;
 use super::build::FileState;
 use super::settings::{BackupSettings, BundleSettings};
 use super::unfinished::Unfinished;
-use crate::log::{self, Level};
 use crate::repo::{Repo, manifest_store};
 use crate::storage::{EntryKind, exists};
-use crate::{Result, detail, warn};
+use crate::{Result, detail, info, warn};
 
 /// The end of a block incremental file's name.
 const BLOCK_INCR_EXTENSION: &str = ".pgbi";
@@ -96,8 +95,11 @@ fn find(unfinished: &mut Unfinished<'_>, settings: &BackupSettings, manifest: &M
             Err(_) => format!("unable to read {}.copy", storage.display(&manifest_path)),
         }
     };
-    let level = if wanted { Level::Warn } else { Level::Info };
-    log::emit(level, 0, None, format_args!("backup '{label}' cannot be resumed: {reason}"));
+    if wanted {
+        warn!("backup '{label}' cannot be resumed: {reason}");
+    } else {
+        info!("backup '{label}' cannot be resumed: {reason}");
+    }
     storage.remove_all(&layout::backup_path(&settings.stanza, &label))?;
     Ok(None)
 }

@@ -2,7 +2,7 @@
 //!
 //! The manifest records what was stored, but another host may have removed it since.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use repo_format::backup_info::BackupInfo;
 use repo_format::label::BackupLabel;
@@ -10,7 +10,8 @@ use repo_format::layout::{self, FileForm, RepoPath, Stanza};
 use repo_format::manifest::{Manifest, ManifestFile};
 
 use crate::repo::{Repo, manifest_store};
-use crate::{Error, ErrorCode, Result, side_by_side};
+use crate::work::together;
+use crate::{Error, ErrorCode, Result};
 
 /// Checks that every stored file is listed with its size, and that the referenced backups are complete.
 ///
@@ -20,11 +21,11 @@ pub(super) fn check(repo: &Repo, stanza: &Stanza, manifest: &Manifest) -> Result
     let label = &manifest.data.label;
     let directory = layout::backup_path(stanza, label);
     let remote = repo.storage.features().remote;
-    let earlier: Vec<&BackupLabel> = needed(manifest).collect();
-    let (files, complete) = side_by_side::both(
+    let earlier: Vec<&BackupLabel> = needed(manifest).collect::<BTreeSet<_>>().into_iter().collect();
+    let (files, complete) = together::both(
         remote,
         || repo.storage.list_files(&directory),
-        || side_by_side::each(remote, &earlier, |label| manifest_store::is_complete(repo, stanza, label)),
+        || together::each(remote, &earlier, |label| manifest_store::is_complete(repo, stanza, label)),
     );
     let (files, complete) = (files?, complete?);
     if let Some((label, _)) = earlier.iter().zip(complete).find(|(_, complete)| !complete) {

@@ -7,12 +7,13 @@ use std::time::Duration;
 use repo_format::cipher::{self, Cipher};
 use repo_format::claim::{self, Claim};
 use repo_format::label::BackupLabel;
-use repo_format::layout::{RepoPath, Stanza};
+use repo_format::layout::{self, RepoPath, Stanza};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Timing;
 use crate::storage::{self, RepoStorage, WriteOptions};
-use crate::{Error, ErrorCode, Result, side_by_side};
+use crate::work::together;
+use crate::{Error, ErrorCode, Result};
 
 /// Renewals are too frequent to sync: after a crash of the machine nobody misses one.
 const RENEWAL: WriteOptions = WriteOptions { atomic: true, sync_file: false, sync_path: false };
@@ -137,7 +138,7 @@ impl Lease {
         }
         let paths: Vec<&RepoPath> = [Some(&self.place.path), state.directory.as_ref()].into_iter().flatten().collect();
         let exist = |path: &&RepoPath| storage::exists(&*self.place.storage, path);
-        let found = side_by_side::each(self.place.storage.features().remote, &paths, exist)?;
+        let found = together::each(self.place.storage.features().remote, &paths, exist)?;
         if found.contains(&false) {
             self.lost.store(true, Ordering::SeqCst);
             return Err(self.lost());
@@ -164,10 +165,15 @@ impl Lease {
         Ok(())
     }
 
+    /// Returns the name of the claim's file.
+    pub(super) fn file_name(&self) -> &str {
+        self.place.path.file_name()
+    }
+
     /// Returns whether another process has a claim on the stanza.
     fn has_other(&self) -> Result<bool> {
-        let others = super::find_others(&*self.place.storage, &self.place.stanza, &self.exec_id)?;
-        Ok(others.is_some_and(|others| !others.is_empty()))
+        let listing = self.place.storage.list(&layout::backup_stanza(&self.place.stanza))?;
+        Ok(listing.is_some_and(|listing| super::has_other(&listing, &self.exec_id)))
     }
 
     /// Returns when the claim was last written, by the clock of the store.

@@ -17,12 +17,18 @@ const UNCLAIMED_SECONDS: i64 = plan::SECONDS_PER_DAY;
 
 impl Task<'_> {
     /// Returns the backups without a manifest that another process may be making: no claim shows that it has ended, and
-    /// the directory changed recently.
-    pub(super) fn maybe_running(&self, info: &BackupInfo, labels: &[BackupLabel]) -> Result<Vec<BackupLabel>> {
+    /// the directory changed recently. `unfinished` are backups known to have had no manifest: if one has been
+    /// completed since, it counts as running and is kept.
+    pub(super) fn maybe_running(
+        &self,
+        info: &BackupInfo,
+        labels: &[BackupLabel],
+        unfinished: &[BackupLabel],
+    ) -> Result<Vec<BackupLabel>> {
         let (repo, stanza) = (self.repo, &self.settings.stanza);
         let mut running = Vec::new();
         for label in labels.iter().filter(|label| !info.backups.contains_key(label)) {
-            if !manifest_store::is_complete(repo, stanza, label)?
+            if (unfinished.contains(label) || !manifest_store::is_complete(repo, stanza, label)?)
                 && !unclaimed::has_mark(repo, stanza, label)?
                 && self.changed_since(label)?
             {

@@ -59,7 +59,7 @@ fn newest_backup_that_had_no_manifest_stays_also_if_it_is_complete_by_now() -> R
             write(label, "pg_data/x")?;
             before.iter().try_for_each(|file| write(label, file))?;
         }
-        let Reconstructed { info, labels, unfinished, .. } = load_backup_info_reconstruct(&repo, &stanza)?;
+        let Reconstructed { info, labels, unfinished, .. } = reconstruct::load_backup_info_reconstruct(&repo, &stanza)?;
         assert_eq!(labels, [older.clone(), newest.clone()]);
         // Another host goes on meanwhile
         before.iter().try_for_each(|file| storage.remove(&path(&newest, file)?))?;
@@ -76,6 +76,7 @@ fn newest_backup_that_had_no_manifest_stays_also_if_it_is_complete_by_now() -> R
         };
         let calls = storage.calls().len();
         let task = Task {
+            claim: None,
             repo: &repo,
             now: Timestamp::now().as_second(),
             settings: &settings,

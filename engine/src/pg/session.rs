@@ -11,7 +11,7 @@ use repo_format::wal_name::{Lsn, TimelineId, WalSegment};
 
 use super::client::{PgClient, PgSettings};
 use super::control_file;
-use crate::wait::Wait;
+use crate::work::backoff::Wait;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// How often the recovery state is checked during a backup.

@@ -14,7 +14,7 @@ use repo_format::compress::Compression;
 use repo_format::hash::{BLOCK_CHECKSUM_SIZE_MAX, block_checksum};
 
 use super::encode::Encoder;
-use crate::slots;
+use crate::work::turn;
 
 /// The threads that encode super blocks in parallel, started with the first call; `None` if the system provides no
 /// more.
@@ -211,7 +211,7 @@ impl<'a> BlockIncr<'a> {
     /// Continues in another lane while helpers are available, and otherwise encodes what is there.
     fn super_block_complete(&mut self, out: &mut Vec<u8>) -> Result<()> {
         let filled = self.current + 1;
-        if filled < LANES_MAX && slots::borrow(filled).taken() == filled {
+        if filled < LANES_MAX && turn::borrow(filled).taken() == filled {
             if self.encoders.lanes.len() == filled {
                 self.encoders.lanes.push(Lane {
                     encoder: Encoder::new(self.encoders.compression, &self.encoders.cipher, Framing::Raw)?,
@@ -235,7 +235,7 @@ impl<'a> BlockIncr<'a> {
             [] => return Ok(()),
             [lane] => lane.encode()?,
             lanes => {
-                let _helpers = slots::borrow(lanes.len() - 1);
+                let _helpers = turn::borrow(lanes.len() - 1);
                 match threads() {
                     Some(threads) => threads.install(|| lanes.par_iter_mut().try_for_each(Lane::encode))?,
                     None => lanes.iter_mut().try_for_each(Lane::encode)?,

@@ -10,7 +10,8 @@ use repo_format::compress::{CompressType, DecompressContext, Decompressor, Frami
 use repo_format::hash::{Sha1, Sha1Hasher, block_checksum};
 
 use crate::restore::block_delta::BlockRead;
-use crate::{CancelToken, Error, ErrorCode, Result, decode, slots};
+use crate::work::turn;
+use crate::{CancelToken, Error, ErrorCode, Result, decode};
 
 /// Plain bytes that are hashed and written at a time.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -90,7 +91,7 @@ impl RestorePipeline {
                 break true;
             }
             cancel.check()?;
-            slots::give_way();
+            turn::give_way();
         };
         self.keep(framing, reader.into_context()?);
         let sha1 = self.hasher.finish_reset();
@@ -113,7 +114,7 @@ impl RestorePipeline {
     ) -> Result<()> {
         for super_block in &read.super_blocks {
             cancel.check()?;
-            slots::give_way();
+            turn::give_way();
             io::copy(&mut (&mut *stored).take(super_block.skip), &mut io::sink())
                 .map_err(|error| read_error(out_name, error))?;
             let mut stored = stored.take(super_block.size);

@@ -7,7 +7,7 @@ use repo_format::pg::PgVersion;
 use repo_format::wal_name::{ArchivedSegment, PARTIAL_SUFFIX, WalSegment};
 
 use crate::storage::RepoStorage;
-use crate::wait::Wait;
+use crate::work::backoff::Wait;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// A segment found in the archive.

@@ -8,13 +8,16 @@
 use std::fmt::Write as _;
 use std::io::BufReader;
 
+use repo_format::archive_info::ArchiveInfo;
+use repo_format::backup_info::BackupInfo;
 use repo_format::cipher::{Decryptor, Framing};
-use repo_format::format;
 use repo_format::layout::{self, RepoPath, Stanza};
+use repo_format::{REPOSITORY_FORMAT, format};
 
-use super::Repo;
+use super::{Repo, info_files};
 use crate::storage::ReadRange;
-use crate::{Error, ErrorCode, Result, side_by_side};
+use crate::work::together;
+use crate::{Error, ErrorCode, Result};
 
 /// Bytes at the start of a file that contain its format.
 const HEAD_BYTES: u64 = 1024;
@@ -24,9 +27,56 @@ const HEAD_BYTES: u64 = 1024;
 /// # Errors
 /// [`ErrorCode::FileInvalid`] if they differ; a file can't be read although it exists.
 pub fn check(repo: &Repo, stanza: &Stanza) -> Result<()> {
+    check_beside(repo, stanza, &[])
+}
+
+/// Loads both info files, and checks the formats like [`check`].
+///
+/// # Errors
+/// The same as [`check`], and the errors of loading.
+pub fn load(repo: &Repo, stanza: &Stanza) -> Result<(ArchiveInfo, BackupInfo)> {
+    let remote = repo.storage.features().remote;
+    let load = || {
+        let load_archive = || info_files::load_archive_info(repo, stanza);
+        let (archive, backup) = together::both(remote, load_archive, || info_files::load_backup_info(repo, stanza));
+        Ok((archive?, backup?))
+    };
+    load_beside(repo, stanza, &[layout::archive_info(stanza), layout::backup_info(stanza)], load)
+}
+
+/// Loads backup.info, and checks the formats like [`check`].
+///
+/// # Errors
+/// The same as [`check`], and the errors of loading.
+pub fn load_backup(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
+    load_beside(repo, stanza, &[layout::backup_info(stanza)], || info_files::load_backup_info(repo, stanza))
+}
+
+/// Runs `load` and checks the formats of the files that it does not read. It succeeds only for files of [`REPOSITORY_FORMAT`].
+fn load_beside<T: Send>(
+    repo: &Repo,
+    stanza: &Stanza,
+    loaded: &[RepoPath],
+    load: impl Fn() -> Result<T> + Send + Sync,
+) -> Result<T> {
+    let remote = repo.storage.features().remote;
+    let (result, checked) = together::both(remote, &load, || check_beside(repo, stanza, loaded));
+    // A difference is the better answer, because it says what to do
+    if result.is_err() {
+        check(repo, stanza)?;
+    }
+    let result = result?;
+    checked.map(|()| result)
+}
+
+/// Checks the formats, of which those of the files in `known` are known to be [`REPOSITORY_FORMAT`].
+fn check_beside(repo: &Repo, stanza: &Stanza, known: &[RepoPath]) -> Result<()> {
     let (archive, backup) = (layout::archive_info(stanza), layout::backup_info(stanza));
     let paths = [archive.clone(), layout::copy(&archive), backup.clone(), layout::copy(&backup)];
-    let numbers = side_by_side::each(repo.storage.features().remote, &paths, |path| number(repo, path))?;
+    let number = |path: &RepoPath| {
+        if known.contains(path) { Ok(Some(u64::from(REPOSITORY_FORMAT))) } else { number(repo, path) }
+    };
+    let numbers = together::each(repo.storage.features().remote, &paths, number)?;
     let files: Vec<(&RepoPath, u64)> =
         paths.iter().zip(numbers).filter_map(|(path, number)| Some((path, number?))).collect();
     let Some(newest) = files.iter().map(|(_, number)| *number).max() else { return Ok(()) };
@@ -56,13 +106,10 @@ fn number(repo: &Repo, path: &RepoPath) -> Result<Option<u64>> {
 mod tests {
     use std::sync::Arc;
 
-    use repo_format::archive_info::ArchiveInfo;
-    use repo_format::backup_info::BackupInfo;
     use repo_format::cipher::{Cipher, Passphrase};
     use repo_format::pg::PgVersion;
 
     use super::*;
-    use crate::repo::info_files;
     use crate::storage::memory::MemoryStorage;
     use crate::storage::{self, WriteOptions};
 
@@ -107,6 +154,9 @@ mod tests {
                 assert_eq!(error.code, ErrorCode::FileInvalid);
                 assert!(error.message.contains(&format!("\n{path}: format = 6")), "{error}");
                 assert!(error.hints[0].contains("--repo2-format=6"), "{error}");
+                for other in [load(&repo, &stanza()).map(drop), load_backup(&repo, &stanza()).map(drop)] {
+                    assert_eq!(other.unwrap_err().message, error.message);
+                }
             }
         }
     }

@@ -5,9 +5,10 @@ use repo_format::label::BackupLabel;
 use repo_format::layout::{self, Stanza};
 use repo_format::manifest::Manifest;
 
-use super::info_files::{load_backup_info, manifest_cipher};
+use super::info_files::manifest_cipher;
 use super::{Repo, formats, manifest_store};
-use crate::{Error, ErrorCode, Result, side_by_side};
+use crate::work::together;
+use crate::{Error, ErrorCode, Result};
 
 /// The repaired backup.info.
 #[derive(Debug)]
@@ -29,12 +30,33 @@ pub struct Reconstructed {
 /// The info files differ in format; backup.info or the manifest of a missing backup can't be loaded; the directory
 /// can't be listed.
 pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reconstructed> {
-    // The caller may save backup.info
-    formats::check(repo, stanza)?;
     let remote = repo.storage.features().remote;
-    let (info, names) = side_by_side::both(remote, || load_backup_info(repo, stanza), || names(repo, stanza));
-    let (mut info, names) = (info?, names?);
-    if names.is_empty() {
+    let (info, names) = together::both(remote, || load(repo, stanza), || names(repo, stanza));
+    reconstruct(repo, stanza, info?, names?.iter().map(String::as_str))
+}
+
+/// Like [`load_backup_info_reconstruct`], with the names in the directory of the stanza's backups, which the caller has
+/// just listed.
+///
+/// # Errors
+/// The same as [`load_backup_info_reconstruct`].
+pub fn load_listed<'a>(repo: &Repo, stanza: &Stanza, names: impl Iterator<Item = &'a str>) -> Result<Reconstructed> {
+    reconstruct(repo, stanza, load(repo, stanza)?, names)
+}
+
+/// Loads backup.info, which the caller may save.
+fn load(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
+    formats::load_backup(repo, stanza)
+}
+
+fn reconstruct<'a>(
+    repo: &Repo,
+    stanza: &Stanza,
+    mut info: BackupInfo,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<Reconstructed> {
+    let mut names = names.peekable();
+    if names.peek().is_none() {
         let directory = repo.storage.display(&layout::backup_stanza(stanza));
         return Err(Error::new(
             ErrorCode::PathMissing,
@@ -42,7 +64,7 @@ pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reco
         )
         .hint("does the server, or a gateway in front of it, return wrong listings?"));
     }
-    let labels = labels_of(&names);
+    let labels = labels_of(names);
     let removed = remove_missing(repo, stanza, &mut info)?;
     let Found { added, unfinished } = add_found(repo, stanza, &mut info, &labels)?;
     Ok(Reconstructed { info, changed: removed || added, labels, unfinished })
@@ -53,16 +75,16 @@ pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reco
 /// # Errors
 /// The directory can't be listed.
 pub fn backup_labels(repo: &Repo, stanza: &Stanza) -> Result<Vec<BackupLabel>> {
-    Ok(labels_of(&names(repo, stanza)?))
+    Ok(labels_of(names(repo, stanza)?.iter().map(String::as_str)))
 }
 
 fn names(repo: &Repo, stanza: &Stanza) -> Result<Vec<String>> {
     Ok(repo.storage.names(&layout::backup_stanza(stanza))?.unwrap_or_default())
 }
 
-fn labels_of(names: &[String]) -> Vec<BackupLabel> {
+fn labels_of<'a>(names: impl Iterator<Item = &'a str>) -> Vec<BackupLabel> {
     // Everything else that is there has no label's name
-    names.iter().filter_map(|name| name.parse().ok()).collect()
+    names.filter_map(|name| name.parse().ok()).collect()
 }
 
 /// Removes backups whose manifest is missing. Only a lookup of the manifest itself proves that, because a listing can
@@ -70,7 +92,7 @@ fn labels_of(names: &[String]) -> Vec<BackupLabel> {
 fn remove_missing(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo) -> Result<bool> {
     let mut changed = false;
     let current: Vec<BackupLabel> = info.backups.keys().cloned().collect();
-    let is_there = side_by_side::each(repo.storage.features().remote, &current, |label| {
+    let is_there = together::each(repo.storage.features().remote, &current, |label| {
         manifest_store::is_complete(repo, stanza, label)
     })?;
     for (label, is_there) in current.into_iter().zip(is_there) {

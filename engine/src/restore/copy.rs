@@ -10,10 +10,9 @@ use super::ahead::{BegunJob, JobsAhead};
 use super::file::{FileContext, FileResult, Outcome, restored_path};
 use super::queue::{RestoreJob, RestoreQueues};
 use super::{RestoreDisplay, RestoreSettings};
-use crate::job_queue::{self, Event};
-use crate::log::{self, Level};
 use crate::pipeline::restore::RestorePipeline;
-use crate::{CancelToken, Error, ErrorCode, Result, detail, warn};
+use crate::work::crew::{self, Event};
+use crate::{CancelToken, Error, ErrorCode, Result, detail, log, warn};
 
 /// Threads per worker if its jobs wait for reads that can't be started ahead.
 const THREADS_DEPENDENT: u32 = 2;
@@ -39,7 +38,7 @@ pub(super) fn run(
     display.progress.start(context.manifest.files.len() as u64, total);
     let queue = settings.queue.clone().for_reading(context.storage, threads(context));
     let mut jobs = JobsAhead::new(context, interleave(queues.queues), queue.process_max);
-    let result = job_queue::run_from(
+    let result = crew::run_from(
         &queue,
         cancel,
         |_| jobs.next(),
@@ -59,7 +58,7 @@ pub(super) fn run(
                     warn!("{text}");
                     page_errors += 1;
                 }
-                if log::enabled(Level::Detail) {
+                if log::shows_detail() {
                     let text = describe(context, file, file_result, done, total);
                     detail!(process: worker, "{text}");
                 }

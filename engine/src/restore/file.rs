@@ -26,7 +26,8 @@ use crate::pipeline::restore::{BlockGeometry, RestorePipeline};
 use crate::storage::page_cache::PageCache;
 use crate::storage::read_ahead::{PendingRead, ReadQueue};
 use crate::storage::{ReadRange, RepoStorage};
-use crate::{CancelToken, Error, ErrorCode, Result, slots};
+use crate::work::turn;
+use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// The name of the control file in a manifest. It gets its final name last.
 pub(super) const PG_CONTROL: &str = "pg_data/global/pg_control";
@@ -177,7 +178,7 @@ impl FileContext<'_> {
         cancel: &CancelToken,
     ) -> Result<Vec<FileResult>> {
         if job.size >= LONG_MIN_BYTES {
-            slots::takes_long();
+            turn::takes_long();
         }
         let mut results = Vec::with_capacity(job.files.len());
         let mut copies = Vec::new();

@@ -11,7 +11,8 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use crate::{Error, ErrorCode, Result, slots};
+use crate::work::turn;
+use crate::{Error, ErrorCode, Result};
 
 /// Threads that drive all requests. TLS and copying need little time compared with hashing and compression, which have
 /// their own threads.
@@ -55,7 +56,7 @@ fn check_threads() -> io::Result<()> {
 
 /// Waits for a request on the network without holding a compute slot.
 pub(crate) fn wait<R>(runtime: &Handle, request: impl Future<Output = R>) -> R {
-    slots::waiting(|| runtime.block_on(request))
+    turn::waiting(|| runtime.block_on(request))
 }
 
 /// The methods that requests are counted by.

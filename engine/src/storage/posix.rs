@@ -8,10 +8,13 @@ mod directory;
 mod file;
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
+
+use rustix::fs::OFlags;
 
 pub use directory::{create_path, sync_path};
 use directory::{remove_entry, remove_tree, with_parents};
@@ -21,8 +24,8 @@ pub(super) use file::wrong_size;
 use file::{PosixReader, temporary_name};
 
 use super::{
-    Entry, EntryKind, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, SyncBatch, WriteOptions, page_cache,
-    whole_sync,
+    Entry, EntryKind, Features, OpenStorage, OpenedStorage, ReadRange, RepoPath, RepoStorage, RepoWriter, SyncBatch,
+    WriteOptions, page_cache, whole_sync,
 };
 use crate::{Error, ErrorCode, Result, warn};
 
@@ -30,6 +33,34 @@ use crate::{Error, ErrorCode, Result, warn};
 pub const FILE_MODE: u32 = 0o640;
 /// Mode of a repository directory.
 pub const PATH_MODE: u32 = 0o750;
+
+/// The settings of a repository in a directory of this host.
+#[derive(Clone, Debug)]
+pub struct PosixSettings {
+    /// The repository's root.
+    pub path: PathBuf,
+    /// Create symbolic links, which are only for people and for copies of a backup's directory.
+    pub symlinks: bool,
+}
+
+impl OpenStorage for PosixSettings {
+    fn open(&self) -> Result<OpenedStorage> {
+        Ok(PosixStorage::new(&self.path).with_symlinks(self.symlinks).into())
+    }
+}
+
+/// The settings of a repository on a CIFS mount.
+#[derive(Clone, Debug)]
+pub struct CifsSettings {
+    /// The repository's root.
+    pub path: PathBuf,
+}
+
+impl OpenStorage for CifsSettings {
+    fn open(&self) -> Result<OpenedStorage> {
+        Ok(PosixStorage::cifs(&self.path).into())
+    }
+}
 
 /// A repository below a directory.
 #[derive(Clone, Debug)]
@@ -158,7 +189,9 @@ impl RepoStorage for PosixStorage {
 
     fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
         let path = self.absolute(path);
-        let mut file = match File::open(&path) {
+        // A FIFO in the place of a file must not block
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(error(ErrorCode::FileOpen, "unable to open file '{}' for read", &path, e)),
@@ -371,6 +404,17 @@ mod tests {
         assert!(PosixStorage::new(dir.path()).begin_batch(&path("backup")).unwrap().is_none());
         let missing = PosixStorage::new(dir.path()).begin_batch(&path("none")).err().unwrap();
         assert_eq!(missing.code, ErrorCode::PathOpen);
+    }
+
+    #[test]
+    fn read_of_a_pipe_does_not_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let read = || super::super::get(&PosixStorage::new(dir.path()), &path("pipe"), 9);
+        assert_eq!(read().unwrap().unwrap(), b"");
+        let _writer = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        assert_eq!(read().unwrap_err().code, ErrorCode::FileRead);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::io::Read;
 use std::sync::mpsc::Receiver;
 
 use super::{ReadRange, RepoPath, RepoStorage, missing};
-use crate::{Error, ErrorCode, Result, slots};
+use crate::work::turn;
+use crate::{Error, ErrorCode, Result};
 
 /// How to read several ranges of a store efficiently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl PendingRead {
     pub fn wait(self) -> Opened {
         match self.0 {
             Pending::Opened(opened) => opened,
-            Pending::Later(answer) => slots::waiting(|| answer.recv())
+            Pending::Later(answer) => turn::waiting(|| answer.recv())
                 .map_err(|error| Error::new(ErrorCode::Kernel, "a read ended without an answer").cause(error))?,
         }
     }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use engine::repo::{Repo, info_files};
-use engine::{Error, ErrorCode, Result, side_by_side};
+use engine::work::together;
+use engine::{Error, ErrorCode, Result};
 use repo_format::cipher::Cipher;
 use repo_format::layout::{self, ArchiveId, RepoPath, Stanza};
 use repo_format::pg::PgVersion;
@@ -108,7 +109,7 @@ pub fn find<'a>(repos: &'a Repos, cluster: &Cluster, requests: &[String]) -> Res
     let mut trouble = repos.trouble();
     let repos = repos.open.as_slice();
     let remote = repos.iter().any(|repo| repo.storage.features().remote);
-    let looks = side_by_side::each(remote, repos, |repo| Ok(look(repo, &cluster.stanza, &control, first.as_ref())))?;
+    let looks = together::each(remote, repos, |repo| Ok(look(repo, &cluster.stanza, &control, first.as_ref())))?;
     for (repo, (source, listed)) in repos.iter().zip(looks) {
         lists.extend(listed);
         match source {
@@ -155,7 +156,7 @@ fn look<'a>(repo: &'a Repo, stanza: &Stanza, control: &PgControl, first: Option<
     let Some(segment) = first.filter(|_| repo.storage.features().remote) else { return (source(), None) };
     let id = ArchiveId::first(control.version);
     let list = || Listed::read(repo, &layout::wal_dir(stanza, id, segment), &segment.to_string());
-    let (source, listed) = side_by_side::both(true, source, list);
+    let (source, listed) = together::both(true, source, list);
     // A problem appears again when it is listed later
     (source, listed.ok().map(|listed| ((repo.key, id, segment.directory()), listed)))
 }

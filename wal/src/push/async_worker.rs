@@ -224,16 +224,7 @@ mod tests {
             let info = ArchiveInfo::new(PgVersion::V15, 1, None);
             info_files::save_archive_info(&repo, &stanza, &info).expect("info");
             let settings = WorkerSettings {
-                push: PushSettings {
-                    stanza,
-                    pg_path: None,
-                    version_force: None,
-                    header_check: false,
-                    mode_check: true,
-                    compression: Compression::NONE,
-                    process_max: 1,
-                    queue_max: None,
-                },
+                push: PushSettings::of_tests(Compression::NONE),
                 batch_size: 1 << 30,
                 retry: Retry { count: 0, interval: Duration::ZERO },
                 asked: None,

@@ -2,7 +2,8 @@
 
 use engine::repo::archive_find::{self, Listed};
 use engine::repo::{Repo, info_files};
-use engine::{Error, ErrorCode, Result, side_by_side};
+use engine::work::together;
+use engine::{Error, ErrorCode, Result};
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::cipher::Cipher;
 use repo_format::layout::{ArchiveId, Stanza};
@@ -56,7 +57,7 @@ pub fn check<'a>(repos: &'a Repos, settings: &PushSettings, segment: Option<&Wal
     let repos = repos.open.as_slice();
     let ahead = reference.and_then(|(version, _)| Some((version, segment?)));
     let remote = repos.iter().any(|repo| repo.storage.features().remote);
-    let loaded = side_by_side::each(remote, repos, |repo| Ok(load(repo, &settings.stanza, ahead)))?;
+    let loaded = together::each(remote, repos, |repo| Ok(load(repo, &settings.stanza, ahead)))?;
     for (repo, loaded) in repos.iter().zip(loaded) {
         match check_repo(repo, loaded, repos, settings, reference) {
             Ok((target, cluster)) => {
@@ -84,7 +85,7 @@ fn load(repo: &Repo, stanza: &Stanza, ahead: Option<(PgVersion, &WalSegment)>) -
     match ahead.filter(|_| repo.storage.features().remote) {
         Some((version, segment)) => {
             let list = || archive_find::list_ahead(&*repo.storage, stanza, version, segment);
-            let (info, listed) = side_by_side::both(true, info, list);
+            let (info, listed) = together::both(true, info, list);
             // A problem appears again when it is listed later
             (info, listed.ok())
         }

@@ -219,19 +219,6 @@ mod tests {
     /// More than the queue can hold, and not a multiple of a chunk.
     const SIZE: usize = (QUEUE_PIECES + 8) * CHUNK + 12345;
 
-    fn settings(compression: Compression) -> PushSettings {
-        PushSettings {
-            stanza: "demo".parse().expect("stanza"),
-            pg_path: None,
-            version_force: None,
-            header_check: false,
-            mode_check: true,
-            compression,
-            process_max: 2,
-            queue_max: None,
-        }
-    }
-
     /// Bytes that hardly compress.
     fn content() -> Vec<u8> {
         let mut state = 1_u64;
@@ -280,7 +267,7 @@ mod tests {
             let mut errors = Vec::new();
             let known = |checksum: Sha1, _: &mut Vec<String>| Ok(format!("{SEGMENT}-{checksum}{}", kind.extension()));
             let source = Source::open(&path, 2).expect("open");
-            store(&targets, &settings(compression), &source, known, &mut errors).expect("store");
+            store(&targets, &PushSettings::of_tests(compression), &source, known, &mut errors).expect("store");
 
             assert_eq!(errors.len(), 1, "{errors:?}");
             assert!(errors[0].starts_with("repo2: "), "{errors:?}");
@@ -320,7 +307,7 @@ mod tests {
         let target = target(&repo, Cipher::None);
         let source = Source::open(&path, 2).expect("open");
         let refuse = |_, _: &mut Vec<String>| Err(Error::new(ErrorCode::ArchiveDuplicate, "other content"));
-        let refused = store(&[&target], &settings(Compression::NONE), &source, refuse, &mut Vec::new());
+        let refused = store(&[&target], &PushSettings::of_tests(Compression::NONE), &source, refuse, &mut Vec::new());
         assert_eq!(refused.expect_err("refused").code, ErrorCode::ArchiveDuplicate);
         assert!(memory.paths().is_empty());
     }
@@ -341,7 +328,7 @@ mod tests {
             std::fs::write(&path, changed).expect("change");
             Ok(format!("{SEGMENT}-{checksum}"))
         };
-        let error = store(&[&target], &settings(Compression::NONE), &source, change, &mut Vec::new());
+        let error = store(&[&target], &PushSettings::of_tests(Compression::NONE), &source, change, &mut Vec::new());
         assert!(error.expect_err("changed").message.contains("changed while it was archived"));
         assert!(memory.paths().is_empty());
     }
@@ -358,7 +345,7 @@ mod tests {
             std::fs::rename(&path, dir.path().join("recycled")).expect("rename");
             Ok(format!("{SEGMENT}-{checksum}"))
         };
-        let error = store(&[&target], &settings(Compression::NONE), &source, recycle, &mut Vec::new());
+        let error = store(&[&target], &PushSettings::of_tests(Compression::NONE), &source, recycle, &mut Vec::new());
         assert_eq!(error.expect_err("recycled").code, ErrorCode::FileRead);
         assert!(memory.paths().is_empty());
     }
@@ -373,7 +360,8 @@ mod tests {
         let source = Source::open(&path, 1).expect("open");
         let known = |checksum: Sha1, _: &mut Vec<String>| Ok(format!("{SEGMENT}-{checksum}"));
         let mut errors = Vec::new();
-        store_with(false, &[&target], &settings(Compression::NONE), &source, known, &mut errors).expect("store");
+        store_with(false, &[&target], &PushSettings::of_tests(Compression::NONE), &source, known, &mut errors)
+            .expect("store");
         assert!(errors.is_empty(), "{errors:?}");
         assert!(stored(&repo, &format!("{SEGMENT}-{}", Sha1::of(content))).expect("stored") == content);
     }

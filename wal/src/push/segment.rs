@@ -11,7 +11,8 @@ use std::time::Duration;
 use engine::repo::Repo;
 use engine::repo::archive_find::{FoundSegment, WalSegmentFind};
 use engine::storage::{RepoWriter, WriteOptions, temporary};
-use engine::{CancelToken, Error, ErrorCode, Result, side_by_side};
+use engine::work::together;
+use engine::{CancelToken, Error, ErrorCode, Result};
 use repo_format::cipher::{Encryptor, Framing};
 use repo_format::compress::{Compression, Compressor};
 use repo_format::hash::{Sha1, Sha1Hasher};
@@ -295,7 +296,7 @@ fn push_segment(
         None if remote && source.size <= IN_MEMORY_MAX => encode(source, settings.compression).map(Some),
         None => Ok(None),
     };
-    let (encoded, _) = side_by_side::both(remote, ahead, look);
+    let (encoded, _) = together::both(remote, ahead, look);
     // What the checksum decides, before anything is written: existing segments must have the same, and it is part of
     // the new name
     let (mut replaced, mut pushed) = (Vec::new(), None);
@@ -355,7 +356,7 @@ fn push_segment(
         }
     }
     let looks =
-        side_by_side::each(remote, &missing, |target| Ok(stored::has_other(target, &settings.stanza, name, checksum)))?;
+        together::each(remote, &missing, |target| Ok(stored::has_other(target, &settings.stanza, name, checksum)))?;
     for (target, has_other) in missing.iter().zip(looks) {
         match has_other {
             Ok(false) => {}
@@ -488,19 +489,6 @@ mod tests {
 
     const SEGMENT: &str = "000000010000000000000001";
 
-    fn settings(compression: Compression) -> PushSettings {
-        PushSettings {
-            stanza: "demo".parse().expect("stanza"),
-            pg_path: None,
-            version_force: None,
-            header_check: false,
-            mode_check: true,
-            compression,
-            process_max: 2,
-            queue_max: None,
-        }
-    }
-
     fn targets(repo: &Repo) -> Targets<'_> {
         let archive_id = "15-1".parse().expect("archive id");
         Targets {
@@ -520,7 +508,7 @@ mod tests {
         let repo = Repo { key: 1, storage: Arc::new(posix), cipher: Cipher::None };
         let archive = dir.path().join("repo/archive/demo/15-1/0000000100000000");
         let push = |kind| {
-            let settings = settings(Compression::new(kind, None).expect("compression"));
+            let settings = PushSettings::of_tests(Compression::new(kind, None).expect("compression"));
             push_file(&targets(&repo), &settings, &source, SEGMENT, 2, None).expect("push").join("\n")
         };
         assert_eq!(push(CompressType::None), "");
@@ -545,7 +533,7 @@ mod tests {
         std::fs::write(&source, [7; 4096]).expect("segment");
         for kind in [CompressType::None, CompressType::Lz4] {
             let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
-            let settings = settings(Compression::new(kind, None).expect("compression"));
+            let settings = PushSettings::of_tests(Compression::new(kind, None).expect("compression"));
             let push = || push_file(&targets(&repo), &settings, &source, SEGMENT, 2, None).expect("push").join("\n");
             assert_eq!(push(), "");
             let name = format!("{SEGMENT}-{}{}", Sha1::of(&[7; 4096]), kind.extension());
@@ -564,7 +552,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let source = dir.path().join(SEGMENT);
         std::fs::write(&source, [7; 4096]).expect("segment");
-        let settings = settings(Compression::NONE);
+        let settings = PushSettings::of_tests(Compression::NONE);
         let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
         let repo = Repo { key: 1, storage: Arc::new(storage.clone()), cipher: Cipher::None };
         let targets = targets(&repo);
@@ -591,7 +579,7 @@ mod tests {
         std::fs::write(&source, content).expect("segment");
         let mut targets = targets(repo);
         targets.repos[0].listed = listed;
-        push_file(&targets, &settings(Compression::NONE), &source, SEGMENT, 1, None)
+        push_file(&targets, &PushSettings::of_tests(Compression::NONE), &source, SEGMENT, 1, None)
     }
 
     fn list(repo: &Repo) -> Listed {
@@ -658,7 +646,8 @@ mod tests {
                 change(&path);
                 let memory = MemoryStorage::new();
                 let repo = Repo { key: 1, storage: Arc::new(memory.clone()), cipher: Cipher::None };
-                let pushed = push_opened(&targets(&repo), &settings(Compression::NONE), &source, name, None);
+                let pushed =
+                    push_opened(&targets(&repo), &PushSettings::of_tests(Compression::NONE), &source, name, None);
                 assert_eq!(memory.paths().len(), usize::from(number == 0), "{name} after change {number}");
                 let code = pushed.err().map(|error| error.code);
                 assert_eq!(code, (number > 0).then_some(ErrorCode::FileRead), "{name} after change {number}");
@@ -679,8 +668,15 @@ mod tests {
         std::thread::scope(|scope| {
             let state = before.state;
             let thread = scope.spawn(move || encode(&before, Compression::NONE));
-            push_file(&targets(&repo), &settings(Compression::NONE), &path, SEGMENT, 1, Some(Begun { state, thread }))
-                .expect("push");
+            push_file(
+                &targets(&repo),
+                &PushSettings::of_tests(Compression::NONE),
+                &path,
+                SEGMENT,
+                1,
+                Some(Begun { state, thread }),
+            )
+            .expect("push");
         });
         let stored = memory.paths();
         assert!(stored.len() == 1 && stored[0].to_string().ends_with(&Sha1::of(&[8; 4096]).to_string()), "{stored:?}");

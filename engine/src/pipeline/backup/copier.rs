@@ -19,7 +19,8 @@ use crate::pipeline::encode::Encoder;
 use crate::pipeline::page_check::PageChecker;
 use crate::restore::block_delta::{self, BlockFile};
 use crate::storage::ReadRange;
-use crate::{Error, ErrorCode, Result, slots};
+use crate::work::turn;
+use crate::{Error, ErrorCode, Result};
 
 /// Plain bytes read at a time, a multiple of every page size. Small enough to stay in the processor's cache from the
 /// page check to compression.
@@ -60,12 +61,12 @@ impl<'a> Copier<'a> {
     /// new copier, because this one may contain half a stream.
     pub fn run(&mut self, job: &CopyJob, cancel: &CancelToken) -> Result<Vec<FileResult>> {
         if job.is_long() {
-            slots::takes_long();
+            turn::takes_long();
         }
         let _helpers = (job.threads > 1).then(|| {
             let name = job.files.first().map_or("", |file| &file.name);
             crate::debug!("{} threads compress '{name}'", job.threads);
-            slots::reserve(job.threads - 1)
+            turn::reserve(job.threads - 1)
         });
         self.sink.begin_job();
         let result = self.files(job, cancel);
@@ -221,7 +222,7 @@ impl<'a> Copier<'a> {
                 break;
             }
             cancel.check()?;
-            slots::give_way();
+            turn::give_way();
             if sink.file_pending().len() >= settings.compare_buffer_bytes {
                 sink.flush(settings, &job.path)?;
             }

@@ -9,11 +9,11 @@ use repo_format::layout::RepoPath;
 
 use super::*;
 use crate::cancel::CancelToken;
-use crate::slots::Slots;
 use crate::storage::faulty::FaultyStorage;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::posix::PosixStorage;
 use crate::storage::{get, put};
+use crate::work::turn::Slots;
 use crate::{ErrorCode, Result};
 
 fn settings(root: &Path, storage: &Arc<MemoryStorage>, kind: CompressType, cipher: Cipher) -> CopySettings {

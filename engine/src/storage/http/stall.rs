@@ -207,7 +207,7 @@ mod tests {
         let begin = Instant::now();
         let error = network::handle().unwrap().block_on(send("PUT", &address, vec![7; 24 << 20])).unwrap_err();
         assert_eq!(error.kind(), HttpErrorKind::Timeout);
-        assert!((LIMIT..LIMIT * 10).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() >= LIMIT, "{:?}", begin.elapsed());
     }
 
     #[test]
@@ -225,6 +225,6 @@ mod tests {
             answer.into_body().bytes().await
         });
         assert_eq!(body.unwrap_err().kind(), HttpErrorKind::Timeout);
-        assert!((LIMIT * 2..LIMIT * 10).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() >= LIMIT * 2, "{:?}", begin.elapsed());
     }
 }

@@ -14,7 +14,8 @@ use super::ObjectStorage;
 use super::error::request_error;
 use crate::storage::http::request::store_error;
 use crate::storage::{RepoPath, RepoStorage};
-use crate::{Error, ErrorCode, slots};
+use crate::work::turn;
+use crate::{Error, ErrorCode};
 
 /// Chunks that wait for the reader while the next is in flight. The HTTP client returns at most a few hundred KiB at a
 /// time, and the system buffers more of what has arrived.
@@ -89,7 +90,7 @@ impl Read for ObjectReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
             let next = match self.chunks.try_recv() {
-                Err(TryRecvError::Empty) => slots::waiting(|| self.chunks.blocking_recv()),
+                Err(TryRecvError::Empty) => turn::waiting(|| self.chunks.blocking_recv()),
                 next => next.ok(),
             };
             match next {

@@ -10,8 +10,9 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 use super::Shared;
 use super::client::{Client, Failure, Pending, unexpected};
 use super::protocol::{Response, open, status};
+use crate::ErrorCode;
 use crate::storage::ReadRange;
-use crate::{ErrorCode, slots};
+use crate::work::turn;
 
 /// Bytes of one request, which every server takes.
 const CHUNK_SIZE_BYTES: u32 = 32 * 1024;
@@ -53,7 +54,7 @@ impl Read for SftpReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
             let next = match self.chunks.try_recv() {
-                Err(TryRecvError::Empty) => slots::waiting(|| self.chunks.blocking_recv()),
+                Err(TryRecvError::Empty) => turn::waiting(|| self.chunks.blocking_recv()),
                 next => next.ok(),
             };
             match next {

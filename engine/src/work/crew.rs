@@ -9,8 +9,8 @@ use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::slots::Slots;
 use crate::storage::RepoStorage;
+use crate::work::turn::Slots;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// Results per worker that may wait for the main thread.
