@@ -301,8 +301,10 @@ pub fn decode_filters<'a>(pack: Option<&'a [u8]>, dialect: &Dialect) -> Result<V
     Ok(filters)
 }
 
-/// A name with its pack.
-fn next_pair<'a>(list: &mut PackReader<'a>) -> Result<Option<(StringId, Option<&'a [u8]>)>> {
+/// The name of a filter with its parameters or its result.
+type Pair<'a> = (StringId, Option<&'a [u8]>);
+
+fn next_pair<'a>(list: &mut PackReader<'a>) -> Result<Option<Pair<'a>>> {
     if list.at_end()? {
         return Ok(None);
     }
