@@ -18,7 +18,7 @@ use protocol::{AnswerMessage, Call, Dialect};
 
 use crate::env::{Cluster, Space, oracles};
 
-#[path = "../protocol/tests/streams/mod.rs"]
+#[path = "../protocol/src/captured/streams.rs"]
 mod streams;
 
 /// A process of pgBackRest in the role `remote`.

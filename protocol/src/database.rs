@@ -204,7 +204,7 @@ mod tests {
             Column::Null,
         ];
         let expected: Vec<String> = row.iter().map(|column| format!("{column:?}")).collect();
-        assert_eq!(rows(Expected::Row, &[row.clone()], 7), std::slice::from_ref(&expected));
+        assert_eq!(rows(Expected::Row, std::slice::from_ref(&row), 7), std::slice::from_ref(&expected));
         assert_eq!(rows(Expected::Any, &[row.clone(), row], 7), [expected.clone(), expected]);
         assert!(rows(Expected::Any, &[], 1).is_empty());
         assert!(rows(Expected::None, &[], 1).is_empty());

@@ -4,21 +4,18 @@
 //! same form, in the same order. A server may add entries without a result, such as `buffer` (source: pgBackRest
 //! `src/common/io/filter/group.c`, the filters' own files, and captured streams for the filters of ciphers).
 
+mod cipher;
 mod result;
 
+pub use cipher::{CIPHER_KEYS_MAX, Cipher, CipherKey, Direction, Header, Passphrase};
 pub use result::{FilterResult, PageCheckResult, decode_results, encode_results};
 
-use std::fmt;
-
-use crate::dialect::CipherForm;
 use crate::pack::{EMPTY, PackReader, PackWriter};
 use crate::{Dialect, StringId, format_error};
 use repo_format::{Error, ErrorCode, Result};
 
 /// The largest number of filters in a list. pgBackRest uses up to eight.
 pub const FILTERS_MAX: usize = 32;
-/// The largest number of keys of [`Filter::CipherFormat`].
-pub const CIPHER_KEYS_MAX: usize = 1000;
 
 /// A hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,54 +50,6 @@ pub struct Compression {
     pub level: i32,
     /// Whether the stream has a shorter form, without what the protocol or the block map already ensures.
     pub is_raw: bool,
-}
-
-/// What a cipher does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// Encrypts.
-    Encrypt,
-    /// Decrypts.
-    Decrypt,
-}
-
-/// A passphrase. `Debug` does not print it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Passphrase<'a>(pub &'a [u8]);
-
-impl fmt::Debug for Passphrase<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Passphrase(..)")
-    }
-}
-
-/// The form of the header of an encrypted stream, as a number: 0 is `Salted__` and the salt, 1 is the salt alone. The
-/// server also takes 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header(pub u32);
-
-/// The parameters of a cipher.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cipher<'a> {
-    /// What it does.
-    pub direction: Direction,
-    /// The digest that derives the key.
-    pub digest: Option<Digest>,
-    /// The passphrase.
-    pub passphrase: Passphrase<'a>,
-    /// The header's form.
-    pub header: Header,
-}
-
-/// A key of [`Filter::CipherFormat`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CipherKey<'a> {
-    /// The name, `0` for the only key of a repository whose format is below 6.
-    pub name: &'a str,
-    /// The digest that derives the key. Info files leave it to the format of the file.
-    pub digest: Option<Digest>,
-    /// The passphrase.
-    pub passphrase: Passphrase<'a>,
 }
 
 /// Where the pages of a relation's segment are, and what is checked.
@@ -207,9 +156,6 @@ pub mod name {
     pub const BUFFER: StringId = StringId::known("buffer");
 }
 
-/// The only cipher.
-const AES_256_CBC: StringId = StringId::known("aes-256-cbc");
-
 impl Digest {
     const ALL: [Digest; 3] = [Digest::Sha1, Digest::Sha256, Digest::Md5];
 
@@ -256,17 +202,6 @@ impl Codec {
 
     fn decompressing(id: StringId) -> Option<Self> {
         Self::ALL.into_iter().find(|codec| codec.decompress_id() == id)
-    }
-}
-
-impl Direction {
-    const ALL: [Direction; 2] = [Direction::Encrypt, Direction::Decrypt];
-
-    const fn id(self) -> StringId {
-        match self {
-            Direction::Encrypt => StringId::known("encrypt"),
-            Direction::Decrypt => StringId::known("decrypt"),
-        }
     }
 }
 
@@ -342,11 +277,7 @@ impl<'a> Filter<'a> {
             }
             Filter::Cipher(cipher) => writer = cipher.encode(dialect),
             Filter::CipherFormat { keys, key, format } => {
-                writer.u32(keys.len() as u32);
-                for CipherKey { name, digest, passphrase } in keys {
-                    writer.text(*name).string_id(AES_256_CBC).string_id(digest.map_or(StringId(0), Digest::id));
-                    writer.binary(passphrase.0);
-                }
+                CipherKey::write_all(keys, &mut writer);
                 writer.text(*key).u32(*format);
             }
             Filter::PageCheck(check) => {
@@ -407,64 +338,6 @@ impl Compression {
     fn read(codec: Codec, reader: &mut PackReader<'_>) -> Result<Self> {
         Ok(Compression { codec, level: reader.i32()?, is_raw: reader.bool()? })
     }
-}
-
-impl<'a> Cipher<'a> {
-    fn encode(&self, dialect: &Dialect) -> PackWriter<'a> {
-        let mut writer = PackWriter::new();
-        match dialect.cipher {
-            CipherForm::DigestAndHeader => {
-                writer.u64(self.direction.id().0).string_id(AES_256_CBC);
-                writer.string_id(self.digest.map_or(StringId(0), Digest::id));
-                writer.binary(self.passphrase.0).u32(self.header.0);
-            }
-        }
-        writer
-    }
-
-    fn read(reader: &mut PackReader<'a>, dialect: &Dialect) -> Result<Self> {
-        match dialect.cipher {
-            CipherForm::DigestAndHeader => {
-                let direction = StringId(reader.u64()?);
-                let direction = Direction::ALL
-                    .into_iter()
-                    .find(|known| known.id() == direction)
-                    .ok_or_else(|| unsupported("cipher direction", direction))?;
-                read_cipher_type(reader)?;
-                let digest = reader.string_id()?.map(Digest::from_id).transpose()?;
-                let passphrase = read_passphrase(reader)?;
-                Ok(Cipher { direction, digest, passphrase, header: Header(reader.u32()?) })
-            }
-        }
-    }
-}
-
-impl<'a> CipherKey<'a> {
-    fn read_all(reader: &mut PackReader<'a>) -> Result<Vec<Self>> {
-        let count = reader.u32()? as usize;
-        if count > CIPHER_KEYS_MAX {
-            return Err(format_error(format!("more than {CIPHER_KEYS_MAX} cipher keys")));
-        }
-        (0..count)
-            .map(|_| {
-                let name = reader.text_required("key of a cipher")?;
-                read_cipher_type(reader)?;
-                let digest = reader.string_id()?.map(Digest::from_id).transpose()?;
-                Ok(CipherKey { name, digest, passphrase: read_passphrase(reader)? })
-            })
-            .collect()
-    }
-}
-
-fn read_cipher_type(reader: &mut PackReader<'_>) -> Result<()> {
-    match reader.string_id()?.unwrap_or(StringId(0)) {
-        AES_256_CBC => Ok(()),
-        other => Err(unsupported("cipher", other)),
-    }
-}
-
-fn read_passphrase<'a>(reader: &mut PackReader<'a>) -> Result<Passphrase<'a>> {
-    reader.binary()?.map(Passphrase).ok_or_else(|| format_error("passphrase is missing"))
 }
 
 impl<'a> BlockFilter<'a> {

@@ -40,6 +40,12 @@ pub mod pack;
 pub mod storage;
 pub mod string_id;
 
+// Tests share code with the integration tests, which know the crate by its name
+#[cfg(test)]
+extern crate self as protocol;
+#[cfg(test)]
+mod captured;
+
 pub use call::Call;
 pub use dialect::Dialect;
 pub use message::{AnswerMessage, RequestMessage};

@@ -162,7 +162,7 @@ fn large_blocks_are_not_copied() {
     let packed = outer.finish();
     assert!(packed.slices().any(|slice| std::ptr::eq(slice, &block[..])));
     let bytes = packed.to_vec();
-    assert_eq!(packed.len(), bytes.len());
+    assert_eq!(packed.size(), bytes.len());
     let mut written = Vec::new();
     packed.write_to(&mut written).unwrap();
     assert_eq!(written, bytes);

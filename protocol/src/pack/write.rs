@@ -168,7 +168,7 @@ impl<'a> PackWriter<'a> {
             None => self.null(),
             Some(writer) => {
                 let packed = writer.finish();
-                self.tag(FieldType::Pack, 0, packed.len());
+                self.tag(FieldType::Pack, 0, packed.size());
                 self.packed.append(packed);
                 self
             }
@@ -236,9 +236,8 @@ impl<'a> Packed<'a> {
         self.bytes.extend(other.bytes);
     }
 
-    /// The size in bytes. A pack is never empty.
-    #[allow(clippy::len_without_is_empty)]
-    pub fn len(&self) -> usize {
+    /// The size in bytes.
+    pub fn size(&self) -> usize {
         self.bytes.len() + self.borrowed.iter().map(|(_, block)| block.len()).sum::<usize>()
     }
 
@@ -267,6 +266,6 @@ impl<'a> Packed<'a> {
 impl std::fmt::Debug for Packed<'_> {
     // Packs contain passphrases
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Packed({} bytes)", self.len())
+        write!(f, "Packed({} bytes)", self.size())
     }
 }

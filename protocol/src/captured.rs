@@ -5,12 +5,12 @@ mod streams;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use protocol::call::Command;
-use protocol::filter::FilterResult;
-use protocol::storage::{
+use crate::call::Command;
+use crate::filter::FilterResult;
+use crate::storage::{
     Chunk, FileKind, Info, InfoAnswer, InfoRequest, Level, ListAnswer, ReadAnswer, ReadRequest, WriteRequest,
 };
-use protocol::{AnswerMessage, Call};
+use crate::{AnswerMessage, Call};
 
 /// The streams of a connection.
 struct Captured {
