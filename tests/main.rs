@@ -16,6 +16,7 @@ mod hostile;
 mod info;
 mod object;
 mod remote;
+mod repository_host;
 mod restore;
 mod session;
 mod stanza;

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use engine::claim::Claimant;
 use engine::lock::{Lock, LockRequest, LockType};
 use engine::remote::RemoteSettings;
-use engine::repo::{RepoSettings, StorageSettings};
+use engine::repo::RepoSettings;
+use engine::storage::OpenStorage;
+use engine::storage::posix::{CifsSettings, PosixSettings};
 use engine::{Error, ErrorCode, Repo, Result};
 use repo_format::cipher::Passphrase;
 use repo_format::layout::Stanza;
@@ -66,37 +68,40 @@ pub fn open_default(config: &Config) -> Result<Repo> {
 pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
     let path = PathBuf::from(config.get_at(opt::REPO_PATH, key)?);
     let kind = config.get_at(opt::REPO_TYPE, key)?;
-    let is_versioned = matches!(kind, "azure" | "gcs" | "s3") && config.find_at(opt::REPO_HOST, key).is_none();
-    if !is_versioned && config.find(opt::REPO_TARGET_TIME).is_some() {
+    let host = config.find_at(opt::REPO_HOST, key);
+    if !(host.is_none() && matches!(kind, "azure" | "gcs" | "s3")) && config.find(opt::REPO_TARGET_TIME).is_some() {
         // Reading the present when the past was requested would be worse than an error
         let text = format!("option 'repo-target-time' is not supported for repo{key}-type '{kind}'");
         return Err(Error::new(ErrorCode::FeatureNotSupported, text)
             .hint("only repositories in object stores can be read as of a time"));
     }
-    let storage = match kind {
-        _ if config.find_at(opt::REPO_HOST, key).is_some() => StorageSettings::Remote(Box::new(RemoteSettings {
-            host: config.get_at(opt::REPO_HOST, key)?.to_owned(),
+    // The option is valid only with a cipher type that needs it
+    let cipher_pass = config.find_at(opt::REPO_CIPHER_PASS, key).map(Passphrase::new);
+    let storage: Box<dyn OpenStorage> = match (kind, host) {
+        (_, Some(host)) => Box::new(RemoteSettings {
+            host: host.to_owned(),
             program: config.get(opt::CMD_SSH)?.to_owned(),
             arguments: remote::ssh_arguments(config, key)?,
             timeout: config.get(opt::PROTOCOL_TIMEOUT)?,
-        })),
-        "posix" => {
+            key,
+            asks_passphrase: cipher_pass.is_none(),
+        }),
+        ("posix", None) => {
             // Commands that create no links do not know the option
-            StorageSettings::Posix { path, symlinks: config.find_at(opt::REPO_SYMLINK, key).unwrap_or(true) }
+            let symlinks = config.find_at(opt::REPO_SYMLINK, key).unwrap_or(true);
+            Box::new(PosixSettings { path, symlinks })
         }
-        "cifs" => StorageSettings::Cifs { path },
-        "s3" => object_store::s3(config, key)?,
-        "azure" => object_store::azure(config, key)?,
-        "gcs" => object_store::gcs(config, key)?,
-        "sftp" => sftp_store::sftp(config, key)?,
-        other => {
+        ("cifs", None) => Box::new(CifsSettings { path }),
+        ("s3", None) => Box::new(object_store::s3(config, key)?),
+        ("azure", None) => Box::new(object_store::azure(config, key)?),
+        ("gcs", None) => Box::new(object_store::gcs(config, key)?),
+        ("sftp", None) => Box::new(sftp_store::sftp(config, key)?),
+        (other, None) => {
             let text = format!("repo{key}-type '{other}' is not supported yet");
             return Err(Error::new(ErrorCode::FeatureNotSupported, text));
         }
     };
-    // The option is valid only with a cipher type that needs it
-    let cipher_pass = config.find_at(opt::REPO_CIPHER_PASS, key).map(Passphrase::new);
-    Ok(RepoSettings { key, storage, cipher_pass, read_ahead: object_store::read_ahead(config, key)? })
+    Ok(RepoSettings { key, storage, cipher_pass })
 }
 
 /// Returns the stanza of a command that requires one.

@@ -22,4 +22,8 @@ pub struct RemoteSettings {
     pub arguments: Vec<String>,
     /// The maximum time that an answer may take.
     pub timeout: Duration,
+    /// The N of the options `repoN-...`, on that host as on this one.
+    pub key: u32,
+    /// Whether the host is asked for the passphrase, because this host has none.
+    pub asks_passphrase: bool,
 }

@@ -16,7 +16,10 @@ use protocol::storage::{
 };
 use repo_format::cipher::Passphrase;
 
-use super::{Entry, EntryKind, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions};
+use super::{
+    Concurrency, Entry, EntryKind, Features, OpenStorage, OpenedStorage, ReadRange, RepoPath, RepoStorage, RepoWriter,
+    WriteOptions,
+};
 use crate::remote::{Answer, Connection, PendingAnswer, RemoteSettings};
 use crate::{Error, ErrorCode, Result};
 
@@ -39,35 +42,24 @@ pub struct RemoteStorage {
     features: Features,
 }
 
-/// A repository on another host with its passphrase, which only that host's configuration contains.
-pub struct OpenedRemote {
-    /// The storage.
-    pub storage: RemoteStorage,
-    /// The passphrase of the repository, if it is encrypted and this host does not configure it.
-    pub cipher_pass: Option<Passphrase>,
-}
-
-/// Connects to a repository on another host. `key` is the N of the options `repoN-...`, there as here. The passphrase is
-/// asked for only if this host has none.
-///
-/// # Errors
-/// The process on the host can't be started or refuses; its answers are not understood; the repository has an unknown
-/// cipher.
-pub fn open(settings: &RemoteSettings, key: u32, has_pass: bool) -> Result<OpenedRemote> {
-    let connection = Connection::open(settings)?;
-    let cipher_pass = if has_pass { None } else { cipher_pass(&connection, key)? };
-    let answer = connection.call(&Call::Features)?;
-    let found = FeaturesAnswer::decode(answer.data())?;
-    let has = |bit| found.features.has(bit);
-    let features = Features {
-        paths: has(Bits::PATH),
-        hard_links: has(Bits::HARD_LINK),
-        symlinks: has(Bits::SYMLINK),
-        path_sync: has(Bits::PATH_SYNC),
-        remote: true,
-    };
-    let root = found.path.trim_end_matches('/').to_owned();
-    Ok(OpenedRemote { storage: RemoteStorage { connection, root, features }, cipher_pass })
+impl OpenStorage for RemoteSettings {
+    fn open(&self) -> Result<OpenedStorage> {
+        let connection = Connection::open(self)?;
+        // Only the configuration of that host may contain it
+        let passphrase = if self.asks_passphrase { cipher_pass(&connection, self.key)? } else { None };
+        let answer = connection.call(&Call::Features)?;
+        let found = FeaturesAnswer::decode(answer.data())?;
+        let has = |bit| found.features.has(bit);
+        let features = Features {
+            paths: has(Bits::PATH),
+            hard_links: has(Bits::HARD_LINK),
+            symlinks: has(Bits::SYMLINK),
+            path_sync: has(Bits::PATH_SYNC),
+            errors_last: false,
+        };
+        let root = found.path.trim_end_matches('/').to_owned();
+        Ok(OpenedStorage { storage: Arc::new(RemoteStorage { connection, root, features }), passphrase })
+    }
 }
 
 /// Asks for the passphrase in the host's configuration.
@@ -125,6 +117,10 @@ fn entry_of(name: &str, info: &Info<'_>) -> Entry {
 impl RepoStorage for RemoteStorage {
     fn features(&self) -> Features {
         self.features
+    }
+
+    fn concurrency(&self) -> Concurrency {
+        Concurrency::SERVER
     }
 
     fn display(&self, path: &RepoPath) -> String {
