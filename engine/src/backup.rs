@@ -20,7 +20,6 @@ mod wal_copy;
 mod whole;
 
 use std::num::NonZero;
-use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use repo_format::archive_info::ArchiveInfo;
@@ -44,13 +43,13 @@ use crate::cancel::CancelToken;
 use crate::claim::Claim;
 use crate::lock::Lock;
 use crate::pg::data_dir::{self, ScanOptions};
-use crate::pipeline::backup::CopySettings;
+use crate::pipeline::backup::CopyRules;
 use crate::progress::Progress;
 use crate::repo::manifest_store::CopyProgress;
 use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
 use crate::storage::{SyncBatch, WriteOptions, exists};
-use crate::work::crew::QueueSettings;
-use crate::work::together;
+use crate::work::crew::CrewSettings;
+use crate::work::retry::RetryPolicy;
 use crate::{ErrorCode, Result, detail, ending, info, warn};
 
 /// From this number of files on, files are synced together. A batch also syncs what others wrote to the same file
@@ -228,8 +227,7 @@ impl Backup<'_> {
                 now: &|| self.claim.renewed_at(),
                 cancel,
             };
-            together::both(
-                storage.features().remote,
+            storage.concurrency().both(
                 || resume::resume(&mut unfinished, self.settings, manifest, states),
                 || label::used(storage, &self.settings.stanza),
             )
@@ -342,15 +340,14 @@ impl Backup<'_> {
                 false => 1,
             },
             // While one job waits for a server, others compute
-            long_max: match self.repo.storage.features().remote {
+            long_max: match self.repo.storage.concurrency().waits() {
                 true => settings.process_max as usize + 1,
                 false => usize::MAX,
             },
         };
         let (queues, total) = Queues::build(job_settings, &manifest, &states, settings.online)?;
-        let copy = CopySettings {
-            storage: Arc::clone(&self.repo.storage),
-            data_dirs: source.data_dirs.clone(),
+        let data_dirs = source.data_dirs.clone();
+        let rules = CopyRules {
             compression: settings.compression,
             cipher: Cipher::from_passphrase(manifest.cipher_pass.as_ref()),
             bundle_raw: manifest.data.bundle_raw,
@@ -364,10 +361,14 @@ impl Backup<'_> {
         // In a backup from a standby, the worker for the primary does not count
         let workers = settings.process_max + u32::from(source.has_standby());
         let process = Process {
-            copy: &copy,
+            rules: &rules,
+            storage: &*self.repo.storage,
+            data_dirs: &data_dirs,
             stanza: &settings.stanza,
-            queue: QueueSettings::new(workers, settings.job_retry, settings.job_retry_interval)
-                .for_writing(&*self.repo.storage),
+            crew: CrewSettings {
+                jobs_per_worker: self.repo.storage.concurrency().jobs_per_worker,
+                ..CrewSettings::new(workers, RetryPolicy::new(settings.job_retry, settings.job_retry_interval))
+            },
             save_bytes: settings.manifest_save_threshold.max(total.bytes / 100),
             total,
             checksum_page_error: settings.checksum_page_error,

@@ -5,6 +5,7 @@ mod two_hosts;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use repo_format::cipher::{Cipher, Framing, decrypt_framed};
@@ -183,7 +184,7 @@ fn verify_settings() -> crate::verify::VerifySettings {
         verbose: false,
         repair: None,
         pg_version_force: None,
-        queue: QueueSettings::new(1, 0, Duration::ZERO),
+        crew: CrewSettings::new(1, RetryPolicy::NONE),
     }
 }
 

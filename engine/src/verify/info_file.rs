@@ -4,7 +4,6 @@
 //! reported, and can be repaired ([`super::repair`]).
 
 use std::io::{self, BufRead, BufReader, Read};
-use std::time::Duration;
 
 use repo_format::cipher::{Cipher, Decryptor, Framing};
 use repo_format::hash::{Sha1, Sha1Hasher};
@@ -14,7 +13,7 @@ use repo_format::layout::{self, RepoPath};
 use super::repair::Repair;
 use crate::repo::info_files::parse_stored;
 use crate::storage::{self, ReadRange};
-use crate::work::crew;
+use crate::work::retry::{RetryPolicy, is_about_content, is_lasting_locally};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail};
 
 /// Bytes read at once.
@@ -26,32 +25,15 @@ pub(super) type Parse<'a, T> = &'a dyn Fn(&mut dyn BufRead, Origin) -> Result<T>
 /// How files are read again after a temporary failure.
 #[derive(Clone, Copy)]
 pub(super) struct Retry<'a> {
-    pub intervals: &'a [Duration],
+    pub policy: &'a RetryPolicy,
     pub cancel: &'a CancelToken,
 }
 
 impl Retry<'_> {
     /// Repeats the work while it fails with an error that may be temporary, but not if the content is wrong.
     pub fn run<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
-        crew::with_retries(self.intervals, false, self.cancel, || match work() {
-            Err(error) if !is_lasting(&error) && !crew::is_refused(&error) => Err(error),
-            result => Ok(result),
-        })?
+        self.policy.run_to_answer(self.cancel, is_lasting_locally, work)
     }
-}
-
-/// Returns whether the error is about the content of a file, or that it is missing.
-pub(super) fn is_lasting(error: &Error) -> bool {
-    matches!(
-        error.code,
-        ErrorCode::Checksum
-            | ErrorCode::Format
-            | ErrorCode::FileInvalid
-            | ErrorCode::FileMissing
-            | ErrorCode::Crypto
-            | ErrorCode::JsonFormat
-            | ErrorCode::VersionNotSupported
-    )
 }
 
 /// Hashes what is read through it.
@@ -80,7 +62,7 @@ pub(super) struct Pair<'a> {
 }
 
 /// The content of a file that is stored twice.
-pub(super) struct Found<T> {
+pub(super) struct LoadedPair<T> {
     /// The content.
     pub content: T,
     /// Whether the content is from the copy.
@@ -90,15 +72,16 @@ pub(super) struct Found<T> {
 }
 
 /// Neither the file nor its copy can be used.
+#[derive(Debug)]
 pub(super) struct Unusable {
     pub file: Error,
     pub copy: Error,
 }
 
-impl<T> Found<T> {
+impl<T> LoadedPair<T> {
     /// Returns only what was found about the two files.
-    pub fn without_content(self) -> Found<()> {
-        Found { content: (), from_copy: self.from_copy, repair: self.repair }
+    pub fn without_content(self) -> LoadedPair<()> {
+        LoadedPair { content: (), from_copy: self.from_copy, repair: self.repair }
     }
 }
 
@@ -111,7 +94,7 @@ impl Unusable {
 
 impl Pair<'_> {
     /// Reads the file and compares the copy with it, or uses the copy instead.
-    pub fn load<T>(&self, parse: Parse<'_, T>) -> std::result::Result<Found<T>, Box<Unusable>> {
+    pub fn load<T>(&self, parse: Parse<'_, T>) -> std::result::Result<LoadedPair<T>, Box<Unusable>> {
         self.with_copy(self.load_file(parse), parse)
     }
 
@@ -126,7 +109,7 @@ impl Pair<'_> {
         &self,
         file: Result<(T, Sha1)>,
         parse: Parse<'_, T>,
-    ) -> std::result::Result<Found<T>, Box<Unusable>> {
+    ) -> std::result::Result<LoadedPair<T>, Box<Unusable>> {
         let copy = layout::copy(&self.path);
         let shown = format!("{}{}", self.shown, layout::COPY_SUFFIX);
         let repair = |from: &RepoPath, to: &RepoPath, why| Some(Repair { from: from.clone(), to: to.clone(), why });
@@ -139,10 +122,10 @@ impl Pair<'_> {
                         repair(&self.path, &copy, Repair::DIFFERENT)
                     }
                     // What can't be read now may be intact
-                    Err(error) if !is_lasting(&error) => None,
+                    Err(error) if !is_about_content(&error) => None,
                     Err(error) => repair(&self.path, &copy, why(&error)),
                 };
-                Ok(Found { content, from_copy: false, repair })
+                Ok(LoadedPair { content, from_copy: false, repair })
             }
             Err(error) if repo_format::format::is_unsupported(&error) => {
                 let text = format!("not read, because {} has another format", self.path.file_name());
@@ -150,8 +133,8 @@ impl Pair<'_> {
             }
             Err(error) => match self.load_one(&copy, &shown, parse) {
                 Ok((content, _)) => {
-                    let repair = if is_lasting(&error) { repair(&copy, &self.path, why(&error)) } else { None };
-                    Ok(Found { content, from_copy: true, repair })
+                    let repair = if is_about_content(&error) { repair(&copy, &self.path, why(&error)) } else { None };
+                    Ok(LoadedPair { content, from_copy: true, repair })
                 }
                 Err(copy) => Err(Box::new(Unusable { file: error, copy })),
             },
