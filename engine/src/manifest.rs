@@ -11,9 +11,9 @@ use repo_format::layout::{self, FileForm, RepoPath, Stanza};
 use repo_format::manifest::{BlockIncr, Manifest, ManifestFile, pg_path};
 use rustix::fs::OFlags;
 
+use crate::pipeline::block_delta::{self, BlockFile, BlockRead};
 use crate::pipeline::restore::{BlockGeometry, Hashed, RestorePipeline};
 use crate::repo::{info_files, manifest_store};
-use crate::restore::block_delta::{self, BlockFile, BlockRead};
 use crate::storage::{self, ReadRange};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 
