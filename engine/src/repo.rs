@@ -61,6 +61,24 @@ pub struct RepoSettings {
     pub read_ahead: ReadAhead,
 }
 
+impl RepoSettings {
+    /// The first repository, in a directory of this host, not encrypted.
+    pub fn posix(path: impl Into<PathBuf>) -> Self {
+        RepoSettings {
+            key: 1,
+            storage: StorageSettings::Posix { path: path.into(), symlinks: true },
+            cipher_pass: None,
+            read_ahead: ReadAhead::NEAR,
+        }
+    }
+
+    /// The same, encrypted with this passphrase.
+    #[must_use]
+    pub fn encrypted(self, passphrase: Passphrase) -> Self {
+        RepoSettings { cipher_pass: Some(passphrase), ..self }
+    }
+}
+
 /// An open repository. Clones share the storage.
 #[derive(Clone)]
 pub struct Repo {

@@ -19,9 +19,10 @@ pub const VERSION_RECOVERY_SETTINGS: PgVersion = PgVersion::V12;
 const NAME_BYTES_MAX: usize = 63;
 
 /// How far PostgreSQL recovers (`--type`, with `--target`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RecoveryType {
     /// To the end of the WAL.
+    #[default]
     Default,
     /// Until the backup is consistent.
     Immediate,
@@ -67,7 +68,7 @@ pub enum TargetAction {
 }
 
 /// The input of the recovery settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RecoverySettings {
     /// How far to recover.
     pub kind: RecoveryType,
@@ -81,7 +82,8 @@ pub struct RecoverySettings {
     pub options: BTreeMap<String, String>,
     /// Write `archive_mode = 'off'`.
     pub archive_mode_off: bool,
-    /// The complete `restore_command`, used unless `options` has one.
+    /// The complete `restore_command`, used unless `options` has one. If it is empty, none is written, and PostgreSQL
+    /// finds only the WAL in its own directory.
     pub restore_command: String,
 }
 
@@ -153,7 +155,8 @@ impl RecoverySettings {
         if self.archive_mode_off {
             put("archive_mode", "off");
         }
-        if !self.options.keys().any(|key| setting_name(key) == "restore_command") {
+        let has_command = self.options.keys().any(|key| setting_name(key) == "restore_command");
+        if !has_command && !self.restore_command.is_empty() {
             put("restore_command", &self.restore_command);
         }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::storage::RepoStorage;
 use crate::work::turn::Slots;
-use crate::{CancelToken, Error, ErrorCode, Result};
+use crate::{CancelToken, Error, ErrorCode, Result, log};
 
 /// Results per worker that may wait for the main thread.
 const RESULTS_WAITING_MAX: usize = 4;
@@ -135,7 +135,8 @@ where
             let sender = sender.clone();
             let crew = Crew { settings, slots: &slots, group: &group };
             let (next, init, work) = (&next, &init, &work);
-            let body = move || work_through(worker, crew, next, init, work, &sender);
+            let inherited = log::Inherited::from_this_thread();
+            let body = move || inherited.during(|| work_through(worker, crew, next, init, work, &sender));
             let name = format!("worker-{worker}");
             match std::thread::Builder::new().name(name).spawn_scoped(scope, body) {
                 Ok(_) => {}
