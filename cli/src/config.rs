@@ -342,4 +342,4 @@ from_value! {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

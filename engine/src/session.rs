@@ -249,3 +249,62 @@ impl BackupTurn<'_> {
         Ok(summary)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(dir: &tempfile::TempDir) -> Session {
+        let repo = RepoSettings::posix(dir.path().join("repo"));
+        Session::new("demo".parse().unwrap(), [repo]).unwrap().with_lock_path(dir.path().join("lock"))
+    }
+
+    #[test]
+    fn turn_of_one_session_excludes_backups_of_another_until_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (session(&dir), session(&dir));
+        let turn = one.begin_backup().unwrap();
+        assert_eq!(other.begin_backup().map(drop).unwrap_err().code, ErrorCode::LockAcquire);
+        drop(turn);
+        other.begin_backup().unwrap();
+    }
+
+    #[test]
+    fn turn_locks_the_requested_repositories() {
+        let dir = tempfile::tempdir().unwrap();
+        let locks = |session: &Session| {
+            let _turn = session.begin_backup().unwrap();
+            let mut names: Vec<_> = std::fs::read_dir(session.lock_path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        assert_eq!(locks(&session(&dir)), ["demo-backup-1.lock"]);
+        assert_eq!(locks(&session(&dir).with_lock_keys(vec![1, 3])), ["demo-backup-1.lock", "demo-backup-3.lock"]);
+    }
+
+    #[test]
+    fn stopped_stanza_has_no_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let session = session(&dir);
+        control::stop(session.lock_path(), Some(session.stanza()), false).unwrap();
+        assert_eq!(session.begin_backup().map(drop).unwrap_err().code, ErrorCode::Stop);
+    }
+
+    #[test]
+    fn session_without_a_repository_makes_no_backup() {
+        let dir = tempfile::tempdir().unwrap();
+        let session = Session::new("demo".parse().unwrap(), Vec::<Repo>::new()).unwrap();
+        let session = session.with_lock_path(dir.path());
+        let request = BackupRequest::new(crate::pg::PgSettings::new(dir.path()));
+        assert_eq!(session.backup(&request).unwrap_err().code, ErrorCode::Assert);
+    }
+
+    #[test]
+    fn backups_of_an_unreadable_repository_are_an_error_and_no_empty_list() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(session(&dir).backups().unwrap_err().code, ErrorCode::FileMissing);
+    }
+}

@@ -141,7 +141,18 @@ fn checksum_size(text: &str) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use engine::pg::PgSettings;
+
     use super::*;
+    use crate::config::tests::resolved;
+
+    #[test]
+    fn request_without_options_is_the_request_of_the_engine() {
+        let mut config = resolved("backup --stanza=demo --pg1-path=/pg --repo1-retention-full=1");
+        config.adjust().unwrap();
+        let asked = format!("{:#?}", request(&config, 1).unwrap());
+        assert_eq!(asked, format!("{:#?}", BackupRequest::new(PgSettings::new("/pg"))));
+    }
 
     #[test]
     fn block_map_values_out_of_range_are_refused() {

@@ -139,6 +139,21 @@ fn called_program(called: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::tests::resolved;
+
+    #[test]
+    fn request_without_options_is_the_request_of_the_engine_except_for_this_programs_paths() {
+        let mut config = resolved("restore --stanza=demo --pg1-path=/pg");
+        config.adjust().unwrap();
+        let asked = request(&config).unwrap();
+        let engines = RestoreRequest::new("/pg").restore_command(restore_command(&config));
+        let wanted = RestoreRequest {
+            spool_path: Some(PathBuf::from("/var/spool/pgbackrest")),
+            keep_out: keep_out(&config).unwrap(),
+            ..engines
+        };
+        assert_eq!(format!("{asked:#?}"), format!("{wanted:#?}"));
+    }
 
     #[test]
     fn program_called_by_path_is_called_by_its_absolute_path() {
