@@ -61,9 +61,10 @@ fn examples_back_up_and_restore_a_cluster_and_their_summaries_agree_with_pgbackr
     let dump = scenario.cluster.dump();
     let target = scenario.space.folder("restored");
     let command = format!(
-        "{} --config={} --stanza=demo archive-get %f \"%p\"",
+        "{} --config={} --pg1-path={} --stanza=demo archive-get %f \"%p\"",
         scenario.space.path("bin/rbr").display(),
-        scenario.space.text("pgbackrest.conf")
+        scenario.space.text("pgbackrest.conf"),
+        target.display()
     );
     let restored = restore::restore(&session, target.to_str().unwrap(), &command).unwrap();
     assert_eq!((&restored.label, restored.files, restored.size), (&made.label, made.files, made.entry.size));

@@ -62,7 +62,7 @@ fn request(config: &Config) -> Result<RestoreRequest> {
         target_timeline: config.find(opt::TARGET_TIMELINE).map(ToOwned::to_owned),
         options: config.find(opt::RECOVERY_OPTION).unwrap_or_default(),
         archive_mode_off: config.find(opt::ARCHIVE_MODE) == Some("off"),
-        restore_command: restore_command(config),
+        restore_command: Some(restore_command(config)),
     };
     let set = match config.source(opt::SET) {
         Source::Default => None,

@@ -94,7 +94,7 @@ impl RestoreRequest {
     /// Lets PostgreSQL get WAL with this command, as in its setting `restore_command`.
     #[must_use]
     pub fn restore_command(mut self, command: impl Into<String>) -> Self {
-        self.recovery.restore_command = command.into();
+        self.recovery.restore_command = Some(command.into());
         self
     }
 
