@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use engine::pg::PgSettings;
 use engine::repo::RepoSettings;
+use engine::storage::posix::PosixSettings;
 use engine::{ErrorCode, Session};
 
 use crate::env::{Scenario, ScenarioOptions, restored_matches};
@@ -16,7 +17,7 @@ mod backup;
 mod restore;
 
 fn session(scenario: &Scenario) -> Session {
-    let repo = RepoSettings::posix(scenario.space.path("repo"));
+    let repo = RepoSettings::new(PosixSettings::new(scenario.space.path("repo")));
     let session = Session::new("demo".parse().unwrap(), [repo]).unwrap();
     session.with_lock_path(scenario.space.path("lock"))
 }

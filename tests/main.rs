@@ -16,6 +16,7 @@ mod hostile;
 mod info;
 mod library;
 mod object;
+mod remote;
 mod restore;
 mod session;
 mod stanza;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use engine::claim::Claimant;
 use engine::lock::{Lock, LockRequest, LockType};
-use engine::repo::{RepoSettings, StorageSettings};
+use engine::repo::RepoSettings;
+use engine::storage::OpenStorage;
+use engine::storage::posix::{CifsSettings, PosixSettings};
 use engine::{Error, ErrorCode, Repo, Result, Session};
 use repo_format::cipher::Passphrase;
 use repo_format::layout::Stanza;
@@ -86,16 +88,17 @@ pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
         return Err(Error::new(ErrorCode::FeatureNotSupported, text)
             .hint("only repositories in object stores can be read as of a time"));
     }
-    let storage = match kind {
+    let storage: Box<dyn OpenStorage> = match kind {
         "posix" => {
             // Commands that create no links do not know the option
-            StorageSettings::Posix { path, symlinks: config.find_at(opt::REPO_SYMLINK, key).unwrap_or(true) }
+            let symlinks = config.find_at(opt::REPO_SYMLINK, key).unwrap_or(true);
+            Box::new(PosixSettings { path, symlinks })
         }
-        "cifs" => StorageSettings::Cifs { path },
-        "s3" => object_store::s3(config, key)?,
-        "azure" => object_store::azure(config, key)?,
-        "gcs" => object_store::gcs(config, key)?,
-        "sftp" => sftp_store::sftp(config, key)?,
+        "cifs" => Box::new(CifsSettings { path }),
+        "s3" => Box::new(object_store::s3(config, key)?),
+        "azure" => Box::new(object_store::azure(config, key)?),
+        "gcs" => Box::new(object_store::gcs(config, key)?),
+        "sftp" => Box::new(sftp_store::sftp(config, key)?),
         other => {
             let text = format!("repo{key}-type '{other}' is not supported yet");
             return Err(Error::new(ErrorCode::FeatureNotSupported, text));
@@ -103,7 +106,7 @@ pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
     };
     // The option is valid only with a cipher type that needs it
     let cipher_pass = config.find_at(opt::REPO_CIPHER_PASS, key).map(Passphrase::new);
-    Ok(RepoSettings { key, storage, cipher_pass, read_ahead: object_store::read_ahead(config, key)? })
+    Ok(RepoSettings { key, storage, cipher_pass })
 }
 
 /// Returns the stanza of a command that requires one.

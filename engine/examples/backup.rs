@@ -7,6 +7,7 @@
 use engine::backup::{BackupRequest, BackupSummary};
 use engine::pg::PgSettings;
 use engine::repo::RepoSettings;
+use engine::storage::posix::PosixSettings;
 use engine::{BackupType, Result, Session};
 
 /// Makes a full backup and prints what it did and which backups exist.
@@ -28,6 +29,6 @@ fn main() -> Result<()> {
         eprintln!("usage: backup STANZA REPOSITORY DATA_DIRECTORY");
         std::process::exit(2);
     };
-    let session = Session::new(stanza.parse()?, [RepoSettings::posix(repository)])?;
+    let session = Session::new(stanza.parse()?, [RepoSettings::new(PosixSettings::new(repository))])?;
     make_backup(&session, PgSettings::new(data_directory)).map(|_| ())
 }

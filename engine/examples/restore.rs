@@ -6,6 +6,7 @@
 
 use engine::repo::RepoSettings;
 use engine::restore::{RestoreRequest, RestoreSummary};
+use engine::storage::posix::PosixSettings;
 use engine::{Result, Session};
 
 /// Restores the newest backup and prints what it did. PostgreSQL will get its WAL with `restore_command`.
@@ -28,6 +29,6 @@ fn main() -> Result<()> {
         eprintln!("usage: restore STANZA REPOSITORY DATA_DIRECTORY RESTORE_COMMAND");
         std::process::exit(2);
     };
-    let session = Session::new(stanza.parse()?, [RepoSettings::posix(repository)])?;
+    let session = Session::new(stanza.parse()?, [RepoSettings::new(PosixSettings::new(repository))])?;
     restore(&session, data_directory, restore_command).map(|_| ())
 }

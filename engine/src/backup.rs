@@ -20,7 +20,6 @@ mod wal_copy;
 mod whole;
 
 use std::num::NonZero;
-use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Instant;
 
@@ -45,7 +44,7 @@ use crate::cancel::CancelToken;
 use crate::claim::Claim;
 use crate::lock::Lock;
 use crate::pg::data_dir::{self, ScanOptions};
-use crate::pipeline::backup::CopySettings;
+use crate::pipeline::backup::CopyRules;
 use crate::progress::Progress;
 use crate::repo::manifest_store::CopyProgress;
 use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
@@ -384,9 +383,8 @@ impl Backup<'_> {
             },
         };
         let (queues, total) = Queues::build(job_settings, &manifest, &states, settings.online)?;
-        let copy = CopySettings {
-            storage: Arc::clone(&self.repo.storage),
-            data_dirs: source.data_dirs.clone(),
+        let data_dirs = source.data_dirs.clone();
+        let rules = CopyRules {
             compression: settings.compression,
             cipher: Cipher::from_passphrase(manifest.cipher_pass.as_ref()),
             bundle_raw: manifest.data.bundle_raw,
@@ -400,7 +398,9 @@ impl Backup<'_> {
         // In a backup from a standby, the worker for the primary does not count
         let workers = settings.process_max + u32::from(source.has_standby());
         let process = Process {
-            copy: &copy,
+            rules: &rules,
+            storage: &*self.repo.storage,
+            data_dirs: &data_dirs,
             stanza: self.stanza,
             queue: QueueSettings::new(workers, settings.job_retry, settings.job_retry_interval)
                 .for_writing(&*self.repo.storage),

@@ -5,7 +5,6 @@
 
 mod ahead;
 mod backup_set;
-pub mod block_delta;
 mod build;
 mod clean;
 mod copy;

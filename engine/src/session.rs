@@ -5,10 +5,11 @@
 //! use engine::pg::PgSettings;
 //! use engine::repo::RepoSettings;
 //! use engine::restore::RestoreRequest;
+//! use engine::storage::posix::PosixSettings;
 //! use engine::{BackupType, Session};
 //!
 //! # fn main() -> engine::Result<()> {
-//! let session = Session::new("demo".parse()?, [RepoSettings::posix("/var/lib/pgbackrest")])?;
+//! let session = Session::new("demo".parse()?, [RepoSettings::new(PosixSettings::new("/var/lib/pgbackrest"))])?;
 //! let request = BackupRequest::new(PgSettings::new("/var/lib/postgresql/data")).kind(BackupType::Full);
 //! let backup = session.backup(&request)?;
 //! println!("{}: {} bytes, {} warning(s)", backup.label, backup.entry.size, backup.warnings.total);
@@ -39,7 +40,6 @@ use crate::{CancelToken, Error, ErrorCode, Repo, Result, control};
 const LOCK_PATH_DEFAULT: &str = "/tmp/pgbackrest";
 
 /// A stanza in its repositories, and what all commands on it share. Each command opens the repositories that it needs.
-#[derive(Clone)]
 pub struct Session {
     stanza: Stanza,
     repos: Vec<RepoSource>,
@@ -52,7 +52,6 @@ pub struct Session {
 }
 
 /// A repository of a session.
-#[derive(Clone)]
 pub enum RepoSource {
     /// A command opens it.
     Settings(RepoSettings),
@@ -253,9 +252,10 @@ impl BackupTurn<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::posix::PosixSettings;
 
     fn session(dir: &tempfile::TempDir) -> Session {
-        let repo = RepoSettings::posix(dir.path().join("repo"));
+        let repo = RepoSettings::new(PosixSettings::new(dir.path().join("repo")));
         Session::new("demo".parse().unwrap(), [repo]).unwrap().with_lock_path(dir.path().join("lock"))
     }
 

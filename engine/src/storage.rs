@@ -13,6 +13,7 @@ pub mod http;
 pub mod memory;
 pub mod network;
 pub mod object;
+pub mod open;
 pub(crate) mod page_cache;
 pub(crate) mod pages;
 pub mod posix;
@@ -26,6 +27,7 @@ use std::io::{Read, Write};
 
 pub use repo_format::layout::RepoPath;
 
+pub use self::open::{OpenStorage, OpenedStorage};
 pub use self::read_ahead::{PendingRead, ReadAhead};
 
 use crate::{Error, ErrorCode, Result};

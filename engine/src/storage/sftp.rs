@@ -36,7 +36,8 @@ use self::protocol::{Attributes, MODE_FILE, MODE_LINK, MODE_PATH, MODE_TYPE, Res
 use self::remove::remove_tree;
 use super::posix::PATH_MODE;
 use super::{
-    Entry, EntryKind, Features, PendingRead, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions, network, pages,
+    Entry, EntryKind, Features, OpenStorage, OpenedStorage, PendingRead, ReadRange, RepoPath, RepoStorage, RepoWriter,
+    WriteOptions, network, pages,
 };
 use crate::{Error, ErrorCode, Result};
 
@@ -72,6 +73,12 @@ pub struct SftpSettings {
     pub home: Option<PathBuf>,
     /// The maximum wait for a connection or an answer.
     pub io_timeout: Duration,
+}
+
+impl OpenStorage for SftpSettings {
+    fn open(&self) -> Result<OpenedStorage> {
+        Ok(SftpStorage::new(self.clone())?.into())
+    }
 }
 
 impl SftpSettings {

@@ -4,7 +4,7 @@ use repo_format::archive_info::PgHistory;
 use repo_format::backup_info::BackupEntry;
 use repo_format::wal_name::WalSegment;
 
-use super::file::Fault;
+use super::file::FileFault;
 use super::report::{ArchiveResult, BackupResult};
 use crate::warn;
 
@@ -37,7 +37,7 @@ pub(super) fn check(
         "backup '{}' can't be restored: WAL segment {segment} is missing in archive '{id}' or stored twice",
         backup.label
     );
-    backup.add_fault(Fault::Missing);
+    backup.add_fault(FileFault::Missing);
     false
 }
 
@@ -62,7 +62,7 @@ fn first_missing(archive: &ArchiveResult, first: WalSegment, last: WalSegment) -
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::WalRange;
+    use super::super::report::SegmentRun;
     use super::*;
 
     fn segment(number: u32) -> WalSegment {
@@ -70,7 +70,7 @@ mod tests {
     }
 
     fn archive(ranges: &[(u32, u32)]) -> ArchiveResult {
-        let range = |&(start, stop): &(u32, u32)| WalRange {
+        let range = |&(start, stop): &(u32, u32)| SegmentRun {
             start: segment(start).to_string(),
             stop: segment(stop).to_string(),
             faults: Vec::new(),
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn segments_of_neighbouring_directories_are_no_gap() {
         let size = 16 << 20;
-        let range = WalRange {
+        let range = SegmentRun {
             start: "0000000100000000000000FE".into(),
             stop: "000000010000000100000001".into(),
             faults: Vec::new(),

@@ -11,7 +11,7 @@ use repo_format::label::BackupLabel;
 use repo_format::layout::{self, FileForm, RepoPath, Stanza};
 use repo_format::manifest::BlockIncr;
 
-use crate::restore::block_delta::{self, BlockFile};
+use crate::pipeline::block_delta::{self, BlockFile};
 use crate::storage::{ReadRange, RepoStorage};
 use crate::{CancelToken, Error, ErrorCode, Result, decode};
 
@@ -28,7 +28,7 @@ const MAP_BYTES_MAX: u64 = 4 << 20;
 
 /// Why a file is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum FileFault {
     /// It is missing.
     Missing,
     /// Its checksum is another one.
@@ -39,21 +39,21 @@ pub enum Fault {
     Other,
 }
 
-impl Fault {
+impl FileFault {
     /// Returns pgBackRest's text for it.
     pub fn text(self) -> &'static str {
         match self {
-            Fault::Missing => "file missing",
-            Fault::Checksum => "invalid checksum",
-            Fault::Size => "invalid size",
-            Fault::Other => "invalid result",
+            FileFault::Missing => "file missing",
+            FileFault::Checksum => "invalid checksum",
+            FileFault::Size => "invalid size",
+            FileFault::Other => "invalid result",
         }
     }
 }
 
 /// A part of a stored file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Part {
+pub struct StoredPart {
     /// The file's path in the repository.
     pub path: String,
     /// Where the part begins, in bytes.
@@ -85,9 +85,9 @@ pub struct BlockCheck {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
     /// What is wrong with its stored bytes.
-    pub fault: Option<Fault>,
+    pub fault: Option<FileFault>,
     /// The parts of other files that it can't be restored without.
-    pub needs: Vec<Part>,
+    pub needs: Vec<StoredPart>,
 }
 
 /// Bytes to check, and what they should be.
@@ -111,16 +111,31 @@ pub struct FileCheck {
 
 impl FileCheck {
     /// The part that is read.
-    pub fn part(&self) -> Part {
+    pub fn part(&self) -> StoredPart {
         let start = self.range.offset;
         let end = self.range.limit.map_or(u64::MAX, |limit| start.saturating_add(limit));
-        Part { path: self.path.as_str().to_owned(), start, end }
+        StoredPart { path: self.path.as_str().to_owned(), start, end }
+    }
+
+    /// Returns where the block map begins, in bytes from the start of the part; `None` without one.
+    fn map_start(&self) -> std::result::Result<Option<u64>, FileFault> {
+        let Some(check) = &self.block else { return Ok(None) };
+        let map_size = check.block.map_size;
+        match self.size.and_then(|size| size.checked_sub(map_size)) {
+            Some(start) if map_size <= check.block_file().map_size_max() => Ok(Some(start)),
+            _ => Err(FileFault::Size),
+        }
     }
 }
 
 impl BlockCheck {
+    /// Whether the map is kept while the file is read.
+    fn keeps_map(&self) -> bool {
+        self.block.map_size <= MAP_BYTES_MAX
+    }
+
     /// Checks the map as a restore does, and returns what it refers to in other backups.
-    fn needs(&self, stored: impl Read) -> Result<Vec<Part>> {
+    fn needs(&self, stored: impl Read) -> Result<Vec<StoredPart>> {
         let map = BufReader::new(Decryptor::new(&self.cipher, Framing::Raw, stored));
         let file = self.block_file();
         let (size, checksum_size) = (self.block.size, self.block.checksum_size);
@@ -136,7 +151,7 @@ impl BlockCheck {
                     bundle_id => layout::bundle(&self.stanza, label, bundle_id),
                 };
                 let end = read.offset.saturating_add(read.size);
-                needs.push(Part { path: path.as_str().to_owned(), start: read.offset, end });
+                needs.push(StoredPart { path: path.as_str().to_owned(), start: read.offset, end });
             }
         }
         Ok(needs)
@@ -170,38 +185,63 @@ impl FileChecker {
     /// It can't be read or decoded.
     pub fn check(&mut self, storage: &dyn RepoStorage, check: &FileCheck, cancel: &CancelToken) -> Result<Checked> {
         let found = |fault| Ok(Checked { fault: Some(fault), needs: Vec::new() });
-        let map_start = match &check.block {
-            None => None,
-            Some(block) => match check.size.and_then(|size| size.checked_sub(block.block.map_size)) {
-                Some(start) if block.block.map_size <= block.block_file().map_size_max() => Some(start),
-                _ => return found(Fault::Size),
-            },
+        let map_start = match check.map_start() {
+            Ok(start) => start,
+            Err(fault) => return found(fault),
         };
-        let Some(stored) = storage.read(&check.path, check.range)? else { return found(Fault::Missing) };
+        let Some(stored) = storage.read(&check.path, check.range)? else { return found(FileFault::Missing) };
+        let kept_map = map_start.filter(|_| check.block.as_ref().is_some_and(BlockCheck::keeps_map));
+        let Some(content) = self.read(storage, check, stored, kept_map, cancel)? else {
+            return found(FileFault::Size);
+        };
+        if content.checksum != check.checksum {
+            return found(FileFault::Checksum);
+        }
+        if check.size.is_some_and(|expected| expected != content.size) {
+            return found(FileFault::Size);
+        }
+        let (Some(block), Some(map_start)) = (&check.block, map_start) else { return Ok(Checked::default()) };
+        let needs = if block.keeps_map() {
+            block.needs(content.map.as_slice())?
+        } else {
+            let offset = check.range.offset.saturating_add(map_start);
+            let range = ReadRange { offset, limit: Some(block.block.map_size) };
+            let Some(stored) = storage.read(&check.path, range)? else { return found(FileFault::Missing) };
+            block.needs(stored)?
+        };
+        Ok(Checked { fault: None, needs })
+    }
+
+    /// Reads a file to its end, and keeps its block map if it begins at `map_start`. Returns `None` if the file is far
+    /// larger than expected.
+    fn read(
+        &mut self,
+        storage: &dyn RepoStorage,
+        check: &FileCheck,
+        stored: impl Read,
+        map_start: Option<u64>,
+        cancel: &CancelToken,
+    ) -> Result<Option<ReadContent>> {
         let context = match self.contexts.iter().position(|(kind, _)| *kind == check.compress_type) {
             Some(index) => self.contexts.swap_remove(index).1,
             None => decode::context(check.compress_type, Framing::Full)?,
         };
-        let mut hasher = Sha1Hasher::new();
-        let mut size = 0u64;
-        let mut map = Vec::new();
-        let keeps_map = check.block.as_ref().is_some_and(|block| block.block.map_size <= MAP_BYTES_MAX);
         let size_max = check.size.map_or(u64::MAX, |size| size.saturating_mul(2).saturating_add(SIZE_MORE_MAX));
         let decryptor = Decryptor::new(&check.cipher, Framing::Full, stored);
         let mut reader = Decompressor::with_context(context, decryptor).reading_at_most(size_max);
+        let mut hasher = Sha1Hasher::new();
+        let (mut size, mut map) = (0u64, Vec::new());
         loop {
             cancel.check()?;
             if size > size_max {
-                return found(Fault::Size);
+                return Ok(None);
             }
             match reader.read(&mut self.buffer) {
                 Ok(0) => break,
                 Ok(read) => {
                     let bytes = &self.buffer[..read];
                     hasher.update(bytes);
-                    if let Some(start) = map_start.filter(|_| keeps_map)
-                        && check.size.is_some_and(|expected| size < expected)
-                    {
+                    if let Some(start) = map_start.filter(|_| check.size.is_some_and(|expected| size < expected)) {
                         let skip = usize::try_from(start.saturating_sub(size)).unwrap_or(usize::MAX);
                         map.extend_from_slice(bytes.get(skip..).unwrap_or_default());
                     }
@@ -215,24 +255,16 @@ impl FileChecker {
             }
         }
         self.contexts.push((check.compress_type, reader.into_context()?));
-        if hasher.finish() != check.checksum {
-            return found(Fault::Checksum);
-        }
-        if check.size.is_some_and(|expected| expected != size) {
-            return found(Fault::Size);
-        }
-        let needs = match &check.block {
-            Some(block) if keeps_map => block.needs(map.as_slice())?,
-            Some(block) => {
-                let offset = check.range.offset.saturating_add(map_start.unwrap_or_default());
-                let range = ReadRange { offset, limit: Some(block.block.map_size) };
-                let Some(stored) = storage.read(&check.path, range)? else { return found(Fault::Missing) };
-                block.needs(stored)?
-            }
-            None => Vec::new(),
-        };
-        Ok(Checked { fault: None, needs })
+        Ok(Some(ReadContent { checksum: hasher.finish(), size, map }))
     }
+}
+
+/// What a file was read as.
+struct ReadContent {
+    checksum: Sha1,
+    size: u64,
+    /// The block map, if it was to be kept.
+    map: Vec<u8>,
 }
 
 #[cfg(test)]
@@ -263,7 +295,7 @@ mod tests {
         (storage, check)
     }
 
-    fn fault(storage: &MemoryStorage, check: &FileCheck) -> Result<Option<Fault>> {
+    fn fault(storage: &MemoryStorage, check: &FileCheck) -> Result<Option<FileFault>> {
         FileChecker::new().check(storage, check, &CancelToken::new()).map(|checked| checked.fault)
     }
 
@@ -271,11 +303,11 @@ mod tests {
     fn check_of_each_fault_names_it() {
         let (storage, check) = stored(b"content");
         assert_eq!(fault(&storage, &check).unwrap(), None);
-        assert_eq!(fault(&storage, &FileCheck { size: Some(8), ..check.clone() }).unwrap(), Some(Fault::Size));
+        assert_eq!(fault(&storage, &FileCheck { size: Some(8), ..check.clone() }).unwrap(), Some(FileFault::Size));
         let other = FileCheck { checksum: Sha1::of(b"other"), ..check.clone() };
-        assert_eq!(fault(&storage, &other).unwrap(), Some(Fault::Checksum));
+        assert_eq!(fault(&storage, &other).unwrap(), Some(FileFault::Checksum));
         let missing = FileCheck { path: RepoPath::new("backup/demo/y").unwrap(), ..check };
-        assert_eq!(fault(&storage, &missing).unwrap(), Some(Fault::Missing));
+        assert_eq!(fault(&storage, &missing).unwrap(), Some(FileFault::Missing));
     }
 
     #[test]
@@ -290,7 +322,7 @@ mod tests {
         // Without its end, which would have to be read to detect that
         let (storage, check) = stored(&bytes);
         let check = FileCheck { compress_type: CompressType::Gz, checksum: sum, ..check };
-        assert_eq!(fault(&storage, &check).unwrap(), Some(Fault::Size));
+        assert_eq!(fault(&storage, &check).unwrap(), Some(FileFault::Size));
         assert_eq!(fault(&storage, &FileCheck { size: Some(2 << 20), ..check }).unwrap_err().code, ErrorCode::Format);
     }
 

@@ -80,7 +80,7 @@ pub(super) struct Pair<'a> {
 }
 
 /// The content of a file that is stored twice.
-pub(super) struct Found<T> {
+pub(super) struct LoadedPair<T> {
     /// The content.
     pub content: T,
     /// Whether the content is from the copy.
@@ -90,15 +90,16 @@ pub(super) struct Found<T> {
 }
 
 /// Neither the file nor its copy can be used.
+#[derive(Debug)]
 pub(super) struct Unusable {
     pub file: Error,
     pub copy: Error,
 }
 
-impl<T> Found<T> {
+impl<T> LoadedPair<T> {
     /// Returns only what was found about the two files.
-    pub fn without_content(self) -> Found<()> {
-        Found { content: (), from_copy: self.from_copy, repair: self.repair }
+    pub fn without_content(self) -> LoadedPair<()> {
+        LoadedPair { content: (), from_copy: self.from_copy, repair: self.repair }
     }
 }
 
@@ -111,7 +112,7 @@ impl Unusable {
 
 impl Pair<'_> {
     /// Reads the file and compares the copy with it, or uses the copy instead.
-    pub fn load<T>(&self, parse: Parse<'_, T>) -> std::result::Result<Found<T>, Box<Unusable>> {
+    pub fn load<T>(&self, parse: Parse<'_, T>) -> std::result::Result<LoadedPair<T>, Box<Unusable>> {
         self.with_copy(self.load_file(parse), parse)
     }
 
@@ -126,7 +127,7 @@ impl Pair<'_> {
         &self,
         file: Result<(T, Sha1)>,
         parse: Parse<'_, T>,
-    ) -> std::result::Result<Found<T>, Box<Unusable>> {
+    ) -> std::result::Result<LoadedPair<T>, Box<Unusable>> {
         let copy = layout::copy(&self.path);
         let shown = format!("{}{}", self.shown, layout::COPY_SUFFIX);
         let repair = |from: &RepoPath, to: &RepoPath, why| Some(Repair { from: from.clone(), to: to.clone(), why });
@@ -142,7 +143,7 @@ impl Pair<'_> {
                     Err(error) if !is_lasting(&error) => None,
                     Err(error) => repair(&self.path, &copy, why(&error)),
                 };
-                Ok(Found { content, from_copy: false, repair })
+                Ok(LoadedPair { content, from_copy: false, repair })
             }
             Err(error) if repo_format::format::is_unsupported(&error) => {
                 let text = format!("not read, because {} has another format", self.path.file_name());
@@ -151,7 +152,7 @@ impl Pair<'_> {
             Err(error) => match self.load_one(&copy, &shown, parse) {
                 Ok((content, _)) => {
                     let repair = if is_lasting(&error) { repair(&copy, &self.path, why(&error)) } else { None };
-                    Ok(Found { content, from_copy: true, repair })
+                    Ok(LoadedPair { content, from_copy: true, repair })
                 }
                 Err(copy) => Err(Box::new(Unusable { file: error, copy })),
             },

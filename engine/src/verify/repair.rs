@@ -9,7 +9,7 @@ use repo_format::cipher::Cipher;
 use repo_format::layout::{RepoPath, Stanza};
 use repo_format::manifest::Manifest;
 
-use super::info_file::{Found, Pair, Retry};
+use super::info_file::{LoadedPair, Pair, Retry};
 use crate::claim::{Claim, Claimant};
 use crate::lock::{Lock, LockRequest, LockType};
 use crate::repo::info_files::limited;
@@ -38,7 +38,7 @@ pub(super) struct Repair {
 
 /// The type of file, which determines how it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum PairKind {
     ArchiveInfo,
     BackupInfo,
     Manifest,
@@ -47,17 +47,22 @@ pub(super) enum Kind {
 /// A file that is kept twice and is whole only once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HalfWhole {
-    pub kind: Kind,
+    pub kind: PairKind,
     /// The file. Its copy is next to it.
     pub path: RepoPath,
     pub repair: Repair,
 }
 
 impl HalfWhole {
+    /// Returns the pair if one of the two is damaged.
+    pub fn of(kind: PairKind, path: &RepoPath, repair: Option<Repair>) -> Option<Self> {
+        Some(HalfWhole { kind, path: path.clone(), repair: repair? })
+    }
+
     /// Returns whether the copy can replace the file. Without `backup.manifest` a backup is not complete, however good
     /// the copy is.
     fn can_repair(&self) -> bool {
-        !(self.kind == Kind::Manifest && self.repair.to == self.path && self.repair.why == Repair::MISSING)
+        !(self.kind == PairKind::Manifest && self.repair.to == self.path && self.repair.why == Repair::MISSING)
     }
 
     /// Logs a warning.
@@ -88,6 +93,14 @@ impl Repair {
     }
 }
 
+/// What to repair.
+#[derive(Clone, Copy)]
+pub(super) struct Pairs<'a> {
+    pub files: &'a [HalfWhole],
+    /// How the manifests among them are encrypted.
+    pub manifest_cipher: &'a Cipher,
+}
+
 /// Repairs half-damaged files, and returns how many remain. Holds the lock of all writers of these files, and checks
 /// each file again first, because it may have been rewritten since.
 ///
@@ -97,8 +110,7 @@ pub(super) fn run(
     settings: &RepairSettings,
     repo: &Repo,
     stanza: &Stanza,
-    files: &[HalfWhole],
-    manifest_cipher: &Cipher,
+    pairs: Pairs<'_>,
     cancel: &CancelToken,
 ) -> Result<u32> {
     control::check_stop(&settings.lock_path, Some(stanza))?;
@@ -112,13 +124,13 @@ pub(super) fn run(
     let claim = Claim::acquire(repo, stanza, &Claimant::this_process(&settings.exec_id), "verify", cancel)?;
     let repo = &claim.guard(repo);
     let mut left = 0;
-    for file in files {
+    for file in pairs.files {
         cancel.check()?;
         if !file.can_repair() {
             left += 1;
             continue;
         }
-        let cipher = if file.kind == Kind::Manifest { manifest_cipher } else { &repo.cipher };
+        let cipher = if file.kind == PairKind::Manifest { pairs.manifest_cipher } else { &repo.cipher };
         let Some(repair) = look_again(repo, file, cipher, cancel)? else { continue };
         repair.write(repo)?;
         if look_again(repo, file, cipher, cancel)?.is_some() {
@@ -135,13 +147,15 @@ fn look_again(repo: &Repo, file: &HalfWhole, cipher: &Cipher, cancel: &CancelTok
     let shown = file.path.file_name().to_owned();
     let pair = Pair { repo, path: file.path.clone(), shown, cipher, retry: Retry { intervals: &[], cancel } };
     let found = match file.kind {
-        Kind::ArchiveInfo => {
-            pair.load(&|reader, origin| ArchiveInfo::read(limited(reader), origin)).map(Found::without_content)
+        PairKind::ArchiveInfo => {
+            pair.load(&|reader, origin| ArchiveInfo::read(limited(reader), origin)).map(LoadedPair::without_content)
         }
-        Kind::BackupInfo => {
-            pair.load(&|reader, origin| BackupInfo::read(limited(reader), origin)).map(Found::without_content)
+        PairKind::BackupInfo => {
+            pair.load(&|reader, origin| BackupInfo::read(limited(reader), origin)).map(LoadedPair::without_content)
         }
-        Kind::Manifest => pair.load(&|reader, origin| Manifest::read(reader, origin)).map(Found::without_content),
+        PairKind::Manifest => {
+            pair.load(&|reader, origin| Manifest::read(reader, origin)).map(LoadedPair::without_content)
+        }
     };
     match found {
         Ok(found) => Ok(found.repair),

@@ -5,18 +5,19 @@
 use std::fmt::Write as _;
 
 use repo_format::label::BackupLabel;
+use repo_format::wal_name::WalSegment;
 
-use super::file::Fault;
+use super::file::FileFault;
 
 /// Consecutive WAL segments without a gap.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WalRange {
+pub struct SegmentRun {
     /// The first segment.
     pub start: String,
     /// The last segment.
     pub stop: String,
     /// Faults of segments in it.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<FileFault>,
 }
 
 /// The result for one cluster's archive.
@@ -31,7 +32,7 @@ pub struct ArchiveResult {
     /// Size of a segment in bytes; 0 until one was read.
     pub segment_size: u32,
     /// The segments, in order.
-    pub ranges: Vec<WalRange>,
+    pub ranges: Vec<SegmentRun>,
 }
 
 impl ArchiveResult {
@@ -40,13 +41,28 @@ impl ArchiveResult {
         ArchiveResult { id, total: 0, valid: 0, segment_size: 0, ranges: Vec::new() }
     }
 
+    /// Adds the next segment to the last range, or begins a new one if it does not follow.
+    pub fn add_segment(&mut self, segment: &str) {
+        match self.ranges.last_mut() {
+            Some(range) if follows(&range.stop, segment, self.segment_size) => segment.clone_into(&mut range.stop),
+            _ => {
+                self.ranges.push(SegmentRun { start: segment.to_owned(), stop: segment.to_owned(), faults: Vec::new() })
+            }
+        }
+    }
+
     /// Adds a fault to the range that the segment is in.
-    pub fn add_fault(&mut self, segment: &str, fault: Fault) {
+    pub fn add_fault(&mut self, segment: &str, fault: FileFault) {
         let index = self.ranges.partition_point(|range| range.stop.as_str() < segment);
         if let Some(range) = self.ranges.get_mut(index) {
             range.faults.push(fault);
         }
     }
+}
+
+fn follows(before: &str, segment: &str, segment_size: u32) -> bool {
+    let next = before.parse::<WalSegment>().ok().map(|before| before.next(segment_size));
+    next.is_some_and(|next| next.to_string() == segment)
 }
 
 /// The status of a backup.
@@ -85,7 +101,7 @@ pub struct BackupResult {
     /// Files that are valid.
     pub valid: u32,
     /// What is wrong, in the order in which it was found.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<FileFault>,
 }
 
 impl BackupResult {
@@ -95,7 +111,7 @@ impl BackupResult {
     }
 
     /// Records that a file is invalid, and therefore the backup.
-    pub fn add_fault(&mut self, fault: Fault) {
+    pub fn add_fault(&mut self, fault: FileFault) {
         self.status = BackupStatus::Invalid;
         self.faults.push(fault);
     }
@@ -143,7 +159,7 @@ pub fn render(archives: &[ArchiveResult], backups: &[BackupResult], verbose: boo
 }
 
 /// The line that counts faults by kind.
-fn render_faults(text: &mut String, faults: impl Iterator<Item = Fault>, verbose: bool) {
+fn render_faults(text: &mut String, faults: impl Iterator<Item = FileFault>, verbose: bool) {
     let mut counts = [0u32; 4];
     for fault in faults {
         counts[fault as usize] += 1;
@@ -165,12 +181,12 @@ fn render_faults(text: &mut String, faults: impl Iterator<Item = Fault>, verbose
 mod tests {
     use super::*;
 
-    fn archive(valid: u32, faults: Vec<Fault>) -> ArchiveResult {
-        let range = WalRange { start: "a".into(), stop: "b".into(), faults };
+    fn archive(valid: u32, faults: Vec<FileFault>) -> ArchiveResult {
+        let range = SegmentRun { start: "a".into(), stop: "b".into(), faults };
         ArchiveResult { id: "15-1".into(), total: 3, valid, segment_size: 0, ranges: vec![range] }
     }
 
-    fn backup(status: BackupStatus, faults: &[Fault]) -> BackupResult {
+    fn backup(status: BackupStatus, faults: &[FileFault]) -> BackupResult {
         let faults = faults.to_vec();
         BackupResult { status, total: 5, valid: 4, faults, ..BackupResult::new("20260101-000000F".parse().unwrap()) }
     }
@@ -190,8 +206,8 @@ mod tests {
 
     #[test]
     fn render_counts_only_faults_that_there_are() {
-        let archives = [archive(1, vec![Fault::Missing, Fault::Other])];
-        let backups = [backup(BackupStatus::Invalid, &[Fault::Checksum]), backup(BackupStatus::InProgress, &[])];
+        let archives = [archive(1, vec![FileFault::Missing, FileFault::Other])];
+        let backups = [backup(BackupStatus::Invalid, &[FileFault::Checksum]), backup(BackupStatus::InProgress, &[])];
         assert_eq!(
             render(&archives, &backups, false),
             "\n  archiveId: 15-1, total WAL checked: 3, total valid WAL: 1\n    missing: 1, other: 1\
@@ -206,14 +222,32 @@ mod tests {
         assert_eq!(render(&[], &[], false), "");
     }
 
+    fn ranges_of(segments: &[&str]) -> Vec<(String, String)> {
+        let mut archive = ArchiveResult { segment_size: 16 << 20, ..ArchiveResult::new("15-1".into()) };
+        for segment in segments {
+            archive.add_segment(segment);
+        }
+        archive.ranges.into_iter().map(|range| (range.start, range.stop)).collect()
+    }
+
+    #[test]
+    fn add_segment_begins_a_range_at_each_gap_and_timeline() {
+        let name = |timeline: u32, log: u32, number: u32| format!("{timeline:08X}{log:08X}{number:08X}");
+        let (first, last) = (name(1, 0, 0xFD), name(1, 1, 0));
+        let segments = [first, name(1, 0, 0xFE), name(1, 0, 0xFF), last, name(1, 1, 2), name(2, 1, 3)];
+        let expected = [(0, 3), (4, 4), (5, 5)]
+            .map(|(start, stop): (usize, usize)| (segments[start].clone(), segments[stop].clone()));
+        assert_eq!(ranges_of(&segments.each_ref().map(String::as_str)), expected);
+    }
+
     #[test]
     fn add_fault_goes_to_the_first_range_that_reaches_the_segment() {
-        let range = |start: &str, stop: &str| WalRange { start: start.into(), stop: stop.into(), faults: vec![] };
+        let range = |start: &str, stop: &str| SegmentRun { start: start.into(), stop: stop.into(), faults: vec![] };
         let mut archive = ArchiveResult::new("15-1".into());
         archive.ranges = vec![range("01", "05"), range("07", "09")];
-        archive.add_fault("05", Fault::Size);
-        archive.add_fault("08", Fault::Checksum);
-        assert_eq!(archive.ranges[0].faults, [Fault::Size]);
-        assert_eq!(archive.ranges[1].faults, [Fault::Checksum]);
+        archive.add_fault("05", FileFault::Size);
+        archive.add_fault("08", FileFault::Checksum);
+        assert_eq!(archive.ranges[0].faults, [FileFault::Size]);
+        assert_eq!(archive.ranges[1].faults, [FileFault::Checksum]);
     }
 }

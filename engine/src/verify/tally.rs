@@ -1,0 +1,251 @@
+//! Counts results: which archives and backups each of them concerns, and what the report says about them.
+
+use repo_format::label::BackupLabel;
+
+use super::file::{Checked, FileCheck, FileFault, StoredPart};
+use super::parts::{PartResults, Standing};
+use super::plan::{BackupState, NamedCheck, Segments, Step, segment_part};
+use super::report::{ArchiveResult, BackupResult, BackupStatus};
+use super::unread::Unread;
+use crate::{Error, Result, detail, info, warn};
+
+/// The number of invalid files that the error of the command names.
+const FIRST_FAULTS_MAX: usize = 5;
+
+/// A file to check, and what its result belongs to.
+#[derive(Debug)]
+pub(super) struct VerifyJob {
+    subject: Subject,
+    /// The path in messages.
+    name: String,
+    /// What to check.
+    pub check: FileCheck,
+}
+
+/// An archive or backup, by its index among the results.
+#[derive(Clone, Copy, Debug)]
+enum Subject {
+    Archive(usize),
+    Backup(usize),
+}
+
+/// A file whose result follows from those of other files.
+struct Deferred {
+    /// Index of the backup that it belongs to.
+    backup: usize,
+    /// The parts that it needs. All of them have been handed out to be checked.
+    needs: Vec<StoredPart>,
+    /// The part that it is itself, if others may need it.
+    own: Option<StoredPart>,
+}
+
+/// The results so far.
+#[derive(Default)]
+pub(super) struct Tally {
+    parts: PartResults,
+    /// Files that depend on others whose results are not known yet, in the order in which they were found.
+    deferred: Vec<Deferred>,
+    pub archives: Vec<ArchiveResult>,
+    pub backups: Vec<BackupResult>,
+    /// Number of faults.
+    pub errors: u32,
+    /// Those of the errors that say nothing about the content.
+    pub unread: Unread,
+    /// The first few invalid files, as they were logged.
+    pub first_faults: Vec<String>,
+}
+
+impl Tally {
+    /// Records a step, and returns the file to check if it is about one.
+    pub fn take(&mut self, step: Step) -> Option<VerifyJob> {
+        match step {
+            Step::Archive(id) => self.archives.push(ArchiveResult::new(id)),
+            Step::Segments(segments) => self.add_segments(&segments),
+            Step::BadSegment { file, error } => {
+                info!("{} {}: [{}] {error}", FileFault::Other.text(), file.name, error.code.number());
+                self.errors += 1;
+                if let Some(archive) = self.archives.last_mut() {
+                    archive.add_fault(&file.segment, FileFault::Other);
+                }
+            }
+            Step::CheckSegment(NamedCheck { name, check }) => {
+                let subject = Subject::Archive(self.archives.len().saturating_sub(1));
+                return Some(VerifyJob { subject, name, check });
+            }
+            Step::Backup(label, state) => self.begin_backup(label, state),
+            Step::CheckFile(NamedCheck { name, check }) => {
+                self.parts.begin(&check.part());
+                return Some(VerifyJob { subject: Subject::Backup(self.count_file()), name, check });
+            }
+            Step::Follow(part) => {
+                let backup = self.count_file();
+                self.follow(Deferred { backup, needs: vec![part], own: None });
+            }
+            Step::Nowhere => {
+                let backup = self.count_file();
+                self.settle_file(backup, None);
+            }
+        }
+        None
+    }
+
+    /// Records a result: a fault and the other parts that the file needs, or why it could not be checked.
+    pub fn add_result(&mut self, worker: u32, job: &VerifyJob, result: Result<Checked>) {
+        let (fault, needs) = match result {
+            Ok(Checked { fault, needs }) => {
+                if let Some(fault) = fault {
+                    self.log_fault(worker, job, fault);
+                }
+                (fault, needs)
+            }
+            Err(error) => {
+                self.log_error(worker, job, &error);
+                (Some(FileFault::Other), Vec::new())
+            }
+        };
+        match (job.subject, fault) {
+            (Subject::Archive(index), fault) => self.settle_segment(index, &job.name, fault),
+            (Subject::Backup(backup), None) => {
+                self.follow(Deferred { backup, needs, own: Some(job.check.part()) });
+            }
+            (Subject::Backup(backup), fault) => {
+                self.parts.settle(&job.check.part(), fault);
+                self.settle_file(backup, fault);
+            }
+        }
+    }
+
+    /// Applies results that had to wait for other files. Call it when all results are known.
+    pub fn settle(&mut self) {
+        // A result may be that of a file that waits itself
+        loop {
+            let items = std::mem::take(&mut self.deferred);
+            let before = items.len();
+            for item in items {
+                self.follow(item);
+            }
+            if self.deferred.len() == before {
+                break;
+            }
+        }
+        // Block maps that refer to each other in a circle
+        for item in std::mem::take(&mut self.deferred) {
+            self.conclude(&item, None);
+        }
+    }
+
+    /// Begins a directory of segments.
+    fn add_segments(&mut self, segments: &Segments) {
+        let Some(archive) = self.archives.last_mut() else { return };
+        for segment in &segments.duplicate {
+            info!("duplicate WAL '{segment}' for '{}' exists, skipping", archive.id);
+            self.errors += 1;
+        }
+        if segments.single.is_empty() {
+            detail!("path '{}' does not contain any valid WAL to be processed", segments.dir);
+        }
+        archive.segment_size = segments.segment_size;
+        archive.total = archive.total.saturating_add(u32::try_from(segments.total).unwrap_or(u32::MAX));
+        for segment in &segments.single {
+            archive.add_segment(segment);
+        }
+    }
+
+    fn begin_backup(&mut self, label: BackupLabel, state: BackupState) {
+        let status = match state {
+            BackupState::Checked => BackupStatus::Valid,
+            BackupState::InProgress => {
+                info!("backup '{label}' appears to be in progress, skipping");
+                BackupStatus::InProgress
+            }
+            BackupState::ManifestMissing => {
+                detail!("manifest missing for '{label}' - backup may have expired");
+                BackupStatus::ManifestMissing
+            }
+            BackupState::Unusable { shown, unusable } => {
+                self.unread.add_pair(&shown, &unusable);
+                BackupStatus::Invalid
+            }
+            BackupState::Foreign { pg_id, pg_version, pg_system_id } => {
+                info!(
+                    "'{label}' may not be recoverable - PG data (id {pg_id}, version {pg_version}, system-id \
+                     {pg_system_id}) is not in the backup.info history, skipping"
+                );
+                BackupStatus::Invalid
+            }
+            BackupState::NoFiles => {
+                info!("backup '{label}' manifest does not contain any target files to verify");
+                BackupStatus::Invalid
+            }
+        };
+        self.errors += u32::from(status == BackupStatus::Invalid);
+        self.backups.push(BackupResult { status, ..BackupResult::new(label) });
+    }
+
+    /// Counts a file of the latest backup, and returns the backup's index.
+    fn count_file(&mut self) -> usize {
+        if let Some(backup) = self.backups.last_mut() {
+            backup.total += 1;
+        }
+        self.backups.len().saturating_sub(1)
+    }
+
+    /// Gives a file the result that follows from the files that it needs, now or when their results are known.
+    fn follow(&mut self, item: Deferred) {
+        match self.parts.standing(&item.needs) {
+            Standing::Waiting => self.deferred.push(item),
+            Standing::Fault(fault) => self.conclude(&item, Some(fault)),
+            Standing::Valid => self.conclude(&item, None),
+        }
+    }
+
+    fn conclude(&mut self, item: &Deferred, fault: Option<FileFault>) {
+        if let Some(own) = &item.own {
+            self.parts.settle(own, fault);
+        }
+        self.settle_file(item.backup, fault);
+    }
+
+    fn settle_file(&mut self, backup: usize, fault: Option<FileFault>) {
+        let Some(backup) = self.backups.get_mut(backup) else { return };
+        match fault {
+            None => backup.valid += 1,
+            Some(fault) => backup.add_fault(fault),
+        }
+    }
+
+    fn settle_segment(&mut self, archive: usize, name: &str, fault: Option<FileFault>) {
+        let Some(archive) = self.archives.get_mut(archive) else { return };
+        match fault {
+            None => archive.valid += 1,
+            Some(fault) => archive.add_fault(segment_part(name.rsplit('/').next().unwrap_or_default()), fault),
+        }
+    }
+
+    fn log_fault(&mut self, worker: u32, job: &VerifyJob, fault: FileFault) {
+        let text = format!("{} '{}'", fault.text(), job.name);
+        // Expire may just have removed a segment, so this is not an error
+        if fault == FileFault::Missing && matches!(job.subject, Subject::Archive(_)) {
+            warn!(process: worker, "{text}");
+        } else {
+            self.count_error(worker, text);
+        }
+    }
+
+    fn log_error(&mut self, worker: u32, job: &VerifyJob, error: &Error) {
+        self.unread.add(&job.name, error);
+        let text = format!("{} {}: [{}] {error}", FileFault::Other.text(), job.name, error.code.number());
+        self.count_error(worker, text);
+    }
+
+    fn count_error(&mut self, worker: u32, text: String) {
+        info!(process: worker, "{text}");
+        self.errors += 1;
+        if self.first_faults.len() < FIRST_FAULTS_MAX && !self.first_faults.contains(&text) {
+            self.first_faults.push(text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! Reads what the plan needs to know: lists the archives and reads the manifests, one directory or backup at a time.
+
+use std::collections::VecDeque;
+use std::io::Read as _;
+
+use repo_format::cipher::{Cipher, Decryptor, Framing};
+use repo_format::compress::CompressType;
+use repo_format::label::BackupLabel;
+use repo_format::layout::{self, RepoPath, Stanza};
+use repo_format::manifest::Manifest;
+use repo_format::pg::{PgVersion, WalHeader};
+
+use super::info_file::{Pair, Retry};
+use super::plan::{self, Fact, ManifestFact, WalDir};
+use super::repair::{HalfWhole, PairKind};
+use super::scope::{Scope, WalScope};
+use crate::storage::{self, ReadRange};
+use crate::{Error, ErrorCode, Repo, Result, detail};
+
+/// Bytes of a segment that tell its size.
+const WAL_HEADER_BYTES: u64 = 512;
+
+/// Where to look and how to read.
+pub(super) struct WalkSettings<'a> {
+    pub repo: &'a Repo,
+    pub stanza: &'a Stanza,
+    pub archive_cipher: Cipher,
+    pub manifest_cipher: Cipher,
+    pub version_force: Option<PgVersion>,
+    pub retry: Retry<'a>,
+    /// The newest backup, if it is not in backup.info: it may be in progress.
+    pub current_backup: Option<BackupLabel>,
+}
+
+/// What is left to look at.
+pub(super) struct Walk<'a> {
+    settings: WalkSettings<'a>,
+    archive_ids: VecDeque<String>,
+    archive: Option<ArchiveWalk>,
+    labels: VecDeque<BackupLabel>,
+    wal: WalScope,
+    /// Manifests of which either the file or the copy is damaged.
+    pub half_whole: Vec<HalfWhole>,
+}
+
+/// The archive of one cluster.
+struct ArchiveWalk {
+    id: String,
+    path: RepoPath,
+    dirs: VecDeque<String>,
+    /// In bytes; 0 until a segment was read.
+    segment_size: u32,
+}
+
+impl<'a> Walk<'a> {
+    pub fn new(settings: WalkSettings<'a>, archive_ids: Vec<String>, scope: Scope) -> Self {
+        Walk {
+            settings,
+            archive_ids: archive_ids.into(),
+            archive: None,
+            labels: scope.labels.into(),
+            wal: scope.wal,
+            half_whole: Vec::new(),
+        }
+    }
+
+    /// The repository.
+    pub fn repo(&self) -> &'a Repo {
+        self.settings.repo
+    }
+
+    /// Returns the next fact: first those about the archives, then those about the backups.
+    ///
+    /// # Errors
+    /// A directory of the archives can't be listed.
+    pub fn next(&mut self) -> Result<Option<Fact>> {
+        if let Some(archive) = &mut self.archive
+            && let Some(dir) = archive.dirs.pop_front()
+        {
+            return read_wal_dir(&self.settings, &self.wal, archive, &dir).map(Some);
+        }
+        if let Some(id) = self.archive_ids.pop_front() {
+            return self.start_archive(id).map(Some);
+        }
+        Ok(self.labels.pop_front().map(|label| self.read_backup(label)))
+    }
+
+    fn start_archive(&mut self, id: String) -> Result<Fact> {
+        let path = layout::archive_stanza(self.settings.stanza).join(&id)?;
+        let dirs = list(self.settings.repo, &path, plan::is_wal_dir)?;
+        if dirs.is_empty() {
+            detail!("archive path '{id}' is empty");
+        }
+        self.archive = Some(ArchiveWalk { id: id.clone(), path, dirs: dirs.into(), segment_size: 0 });
+        Ok(Fact::Archive(id))
+    }
+
+    fn read_backup(&mut self, label: BackupLabel) -> Fact {
+        let WalkSettings { repo, stanza, ref manifest_cipher, retry, ref current_backup, .. } = self.settings;
+        let pair = Pair {
+            repo,
+            path: layout::manifest(stanza, &label),
+            shown: plan::shown_manifest(&label),
+            cipher: manifest_cipher,
+            retry,
+        };
+        let file = pair.load_file(&|reader, origin| Manifest::read(reader, origin));
+        if plan::is_in_progress(&label, current_backup.as_ref(), file.as_ref().err()) {
+            return Fact::Backup(label, ManifestFact::InProgress);
+        }
+        let manifest = match pair.with_copy(file, &|reader, origin| Manifest::read(reader, origin)) {
+            Ok(loaded) => {
+                if loaded.from_copy {
+                    detail!("{label}/{} is missing or unusable, using copy", layout::BACKUP_MANIFEST);
+                } else if loaded.repair.is_some() {
+                    detail!("backup '{label}' manifest.copy does not match manifest");
+                }
+                self.half_whole.extend(HalfWhole::of(PairKind::Manifest, &pair.path, loaded.repair));
+                ManifestFact::Loaded(Box::new(loaded.content))
+            }
+            Err(unusable) => ManifestFact::Unusable(unusable),
+        };
+        Fact::Backup(label, manifest)
+    }
+}
+
+/// Lists the segments of one directory, and determines their size from the first one if it is not known yet.
+fn read_wal_dir(settings: &WalkSettings<'_>, wal: &WalScope, archive: &mut ArchiveWalk, dir: &str) -> Result<Fact> {
+    let path = archive.path.join(dir)?;
+    let mut files = list(settings.repo, &path, plan::is_wal_file)?;
+    files.retain(|file| wal.has(&archive.id, plan::segment_part(file)));
+    if archive.segment_size == 0 {
+        archive.segment_size = first_segment_size(settings, &path, &files);
+    }
+    let name = format!("{}/{dir}", archive.id);
+    Ok(Fact::WalDir(WalDir { path, name, files, segment_size: archive.segment_size }))
+}
+
+/// Returns the segment size from the first readable segment; 0 if none is readable, each of which is then a fault of its
+/// own. pgBackRest gives up at the first one.
+fn first_segment_size(settings: &WalkSettings<'_>, path: &RepoPath, files: &[String]) -> u32 {
+    for file in files {
+        let size = path.join(file).and_then(|path| settings.retry.run(|| segment_size(settings, &path)));
+        match size {
+            Ok(size) => return size,
+            Err(error) => detail!("unable to get the segment size from '{file}': {error}"),
+        }
+    }
+    0
+}
+
+fn segment_size(settings: &WalkSettings<'_>, path: &RepoPath) -> Result<u32> {
+    let storage = &*settings.repo.storage;
+    let stored = storage.read(path, ReadRange::default())?.ok_or_else(|| storage::missing(storage, path))?;
+    let plain = Decryptor::new(&settings.archive_cipher, Framing::Full, stored);
+    let kind = CompressType::from_file_name(path.file_name())?;
+    let mut header = Vec::new();
+    let mut reader = crate::decode::decompressor(kind, plain, WAL_HEADER_BYTES)?.take(WAL_HEADER_BYTES);
+    reader.read_to_end(&mut header).map_err(|error| {
+        Error::from_io(ErrorCode::FileRead, format!("unable to read '{}'", storage.display(path)), error)
+    })?;
+    Ok(WalHeader::parse(&header, settings.version_force)?.segment_size)
+}
+
+/// Returns the names in a directory that are wanted, in order.
+fn list(repo: &Repo, path: &RepoPath, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    let entries = repo.storage.list(path)?.unwrap_or_default();
+    Ok(entries.into_iter().map(|entry| entry.name).filter(|name| is_wanted(name)).collect())
+}
