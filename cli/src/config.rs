@@ -350,4 +350,4 @@ from_value! {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -23,6 +23,7 @@ pub mod posix_regex;
 pub mod progress;
 pub mod repo;
 pub mod restore;
+pub mod session;
 pub mod stanza;
 pub mod storage;
 pub mod time_zone;
@@ -32,4 +33,9 @@ pub mod work;
 
 pub use cancel::CancelToken;
 pub use repo::Repo;
+pub use repo_format::cipher::{Cipher, Passphrase};
+pub use repo_format::compress::{CompressType, Compression};
+pub use repo_format::label::{BackupLabel, BackupType};
+pub use repo_format::layout::Stanza;
 pub use repo_format::{Error, ErrorCode, Result};
+pub use session::Session;
