@@ -9,12 +9,8 @@ use crate::env::{Scenario, ScenarioOptions, Tool};
 /// What the other host's configuration contains by default.
 const FAR: &str = "far.conf";
 
-/// The script that takes the place of the SSH client. It keeps its arguments for the test.
-const SSH: &str = r#"#!/bin/sh
-printf '%s\n' "$@" > "$0.arguments"
-for last; do :; done
-exec sh -c "$last"
-"#;
+/// The script that takes the place of the SSH client. Its last argument is the command.
+const SSH: &str = "#!/bin/sh\nfor last; do :; done\nexec sh -c \"$last\"\n";
 
 /// Returns the options of a repository on another host, which runs pgBackRest.
 fn host_options(scenario: &Scenario) -> Vec<String> {
@@ -27,11 +23,15 @@ fn host_options(scenario: &Scenario) -> Vec<String> {
     ]
 }
 
+fn restore_client(scenario: &Scenario) {
+    scenario.space.write_program("ssh", SSH);
+}
+
 /// A cluster whose repository is on another host. `far` are options there, `near` are options here.
 fn scenario(far: &[&str], near: &[&str]) -> Option<Scenario> {
     let scenario = Scenario::start(ScenarioOptions::default())?;
     let space = &scenario.space;
-    space.write_program("ssh", SSH);
+    restore_client(&scenario);
     let folders = [("repo1-path", "repo"), ("log-path", "far-log"), ("lock-path", "far-lock")];
     let mut lines = vec!["[global]".to_owned()];
     lines.extend(folders.map(|(option, folder)| format!("{option}={}", space.folder(folder).display())));

@@ -23,6 +23,7 @@ pub mod remote;
 pub mod s3;
 pub mod sftp;
 pub mod temporary;
+pub mod unreachable;
 pub(crate) mod whole_sync;
 
 use std::io::{Read, Write};
