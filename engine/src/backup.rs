@@ -43,7 +43,7 @@ use self::unfinished::Unfinished;
 use crate::cancel::CancelToken;
 use crate::claim::Claim;
 use crate::lock::Lock;
-use crate::pg::data_dir::{self, ScanOptions};
+use crate::pg::data_dir::{self, DataDir, ScanOptions};
 use crate::pipeline::backup::CopySettings;
 use crate::progress::Progress;
 use crate::repo::manifest_store::CopyProgress;
@@ -191,9 +191,8 @@ impl Backup<'_> {
         data.options.compress_type = settings.compression.kind;
         let mut manifest = Manifest::new(data);
 
-        let data_dir = source.data_dir().clone();
-        let scan = data_dir::scan(
-            data_dir.path(),
+        let host = Arc::clone(source.host());
+        let scan = host.scan(
             &ScanOptions {
                 version,
                 tablespace_id: &version.tablespace_dir(catalog_version),
@@ -321,8 +320,9 @@ impl Backup<'_> {
             self.create_paths(&manifest)?;
         }
         if manifest.data.bundle {
+            let data_dir = DataDir::new(source.host().path());
             for (file, _) in manifest.files.iter().zip(&states).filter(|(file, state)| file.size == 0 && !state.copy) {
-                detail!("store zero-length file {}", source.data_dir().file_path(&file.name).display());
+                detail!("store zero-length file {}", data_dir.file_path(&file.name).display());
             }
         }
         let full = manifest.data.backup_type == BackupType::Full;
@@ -350,7 +350,7 @@ impl Backup<'_> {
         let (queues, total) = Queues::build(job_settings, &manifest, &states, settings.online)?;
         let copy = CopySettings {
             storage: Arc::clone(&self.repo.storage),
-            data_dirs: source.data_dirs.clone(),
+            data_dirs: source.hosts.iter().map(|host| DataDir::new(host.path())).collect(),
             compression: settings.compression,
             cipher: Cipher::from_passphrase(manifest.cipher_pass.as_ref()),
             bundle_raw: manifest.data.bundle_raw,

@@ -1,6 +1,7 @@
 //! The settings of a backup.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use repo_format::compress::Compression;
@@ -8,7 +9,7 @@ use repo_format::label::BackupType;
 use repo_format::layout::Stanza;
 use repo_format::pg::PgVersion;
 
-use crate::pg::PgSettings;
+use crate::pg::PgHost;
 
 /// Where an online backup copies files from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +57,8 @@ pub struct BackupSettings {
     pub online: bool,
     /// Continue offline although PostgreSQL seems to be running.
     pub force: bool,
-    /// The clusters. Offline, the first one is copied.
-    pub pg: Vec<PgSettings>,
+    /// The hosts of the clusters. Offline, the first cluster is copied.
+    pub pg: Vec<Arc<dyn PgHost>>,
     /// Assume this version of the cluster instead of that in `pg_control`.
     pub version_force: Option<PgVersion>,
     /// Whether to copy from a standby.

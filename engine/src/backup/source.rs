@@ -2,6 +2,7 @@
 //!
 //! Source of order and messages: pgBackRest `src/command/backup/backup.c` and `db.c.inc`.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use repo_format::backup_info::BackupInfo;
@@ -13,9 +14,9 @@ use super::label;
 use super::settings::{BackupSettings, StandbyChoice};
 use crate::cancel::CancelToken;
 use crate::pg::cluster::{self, ArchiveCheck, Search};
-use crate::pg::data_dir::{DataDir, Tablespace};
+use crate::pg::data_dir::Tablespace;
 use crate::pg::session::{BackupStop, DatabaseRow, OtherBackup};
-use crate::pg::{PgSession, control_file};
+use crate::pg::{PgHost, PgSession};
 use crate::{Error, ErrorCode, Result, info, warn};
 
 /// How often the clock is read before it counts as stopped.
@@ -30,8 +31,8 @@ pub(super) struct Source {
     /// The sessions of an online backup.
     primary: Option<PgSession>,
     standby: Option<PgSession>,
-    /// The primary's data directory, followed by the standby's if files are copied from there.
-    pub(super) data_dirs: Vec<DataDir>,
+    /// The primary's host, followed by the standby's if files are copied from there.
+    pub(super) hosts: Vec<Arc<dyn PgHost>>,
     /// `pg_control` of the primary.
     pub(super) control: PgControl,
     cancel: CancelToken,
@@ -71,14 +72,14 @@ impl Source {
                     "option backup-standby is enabled but backup is offline - backups will be performed from the primary"
                 );
             }
-            let Some(pg) = settings.pg.first() else {
+            let Some(host) = settings.pg.first() else {
                 return Err(Error::new(ErrorCode::OptionRequired, "a backup requires option: pg1-path"));
             };
             return Ok(Source {
                 primary: None,
                 standby: None,
-                control: control_file::read(&pg.path, settings.version_force)?,
-                data_dirs: vec![DataDir::new(&pg.path)],
+                control: host.control()?,
+                hosts: vec![Arc::clone(host)],
                 cancel: cancel.clone(),
             });
         }
@@ -95,15 +96,15 @@ impl Source {
             warn!("unable to find a standby to perform the backup, using primary instead");
         }
         if let Some(standby) = &found.standby {
-            check_standby(primary.control(), standby.control(), standby.settings().key)?;
+            check_standby(primary.control(), standby.control(), standby.host().key())?;
         }
-        let mut data_dirs = vec![DataDir::new(primary.path())];
-        data_dirs.extend(found.standby.as_ref().map(|standby| DataDir::new(standby.path())));
+        let mut hosts = vec![Arc::clone(primary.host())];
+        hosts.extend(found.standby.as_ref().map(|standby| Arc::clone(standby.host())));
         Ok(Source {
             control: *primary.control(),
             primary: Some(primary),
             standby: found.standby,
-            data_dirs,
+            hosts,
             cancel: cancel.clone(),
         })
     }
@@ -129,12 +130,12 @@ impl Source {
 
     /// Returns whether files are copied from a standby.
     pub(super) fn has_standby(&self) -> bool {
-        self.data_dirs.len() > 1
+        self.hosts.len() > 1
     }
 
-    /// The primary's data directory.
-    pub(super) fn data_dir(&self) -> &DataDir {
-        &self.data_dirs[0]
+    /// The primary's host.
+    pub(super) fn host(&self) -> &Arc<dyn PgHost> {
+        &self.hosts[0]
     }
 
     /// The version of the cluster.
@@ -197,7 +198,7 @@ impl Source {
     /// [`ErrorCode::PgRunning`] offline, and errors of the session.
     pub(super) fn start(&mut self, settings: &BackupSettings) -> Result<Start> {
         let Some(primary) = &mut self.primary else {
-            if self.data_dirs[0].has_postmaster_pid()? {
+            if self.hosts[0].has_postmaster_pid()? {
                 if !settings.force {
                     return Err(Error::new(
                         ErrorCode::PgRunning,

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::claim::Claimant;
 use crate::lock::{LockRequest, LockType};
-use crate::pg::PgSettings;
+use crate::pg::{LocalHost, PgSettings};
 use crate::progress::NoProgress;
 use crate::storage::faulty::{FaultyStorage, Op};
 use crate::storage::posix::PosixStorage;
@@ -76,17 +76,7 @@ impl World {
             kind,
             online: false,
             force: false,
-            pg: vec![PgSettings {
-                key: 1,
-                path: self.pg_path(),
-                port: 5432,
-                socket_path: None,
-                user: None,
-                database: "postgres".into(),
-                db_timeout: Duration::from_secs(1),
-                version_force: None,
-                command: "backup".into(),
-            }],
+            pg: vec![Arc::new(LocalHost::new(PgSettings::new(1, self.pg_path(), "backup")))],
             version_force: None,
             standby: StandbyChoice::Never,
             start_fast: false,
