@@ -20,7 +20,6 @@ mod wal_copy;
 mod whole;
 
 use std::num::NonZero;
-use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use repo_format::archive_info::ArchiveInfo;
@@ -43,8 +42,8 @@ use self::unfinished::Unfinished;
 use crate::cancel::CancelToken;
 use crate::claim::Claim;
 use crate::lock::Lock;
-use crate::pg::data_dir::{self, DataDir, ScanOptions};
-use crate::pipeline::backup::CopySettings;
+use crate::pg::data_dir::{self, ScanOptions};
+use crate::pipeline::backup::CopyRules;
 use crate::progress::Progress;
 use crate::repo::manifest_store::CopyProgress;
 use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
@@ -320,9 +319,8 @@ impl Backup<'_> {
             self.create_paths(&manifest)?;
         }
         if manifest.data.bundle {
-            let data_dir = DataDir::new(source.host().path());
             for (file, _) in manifest.files.iter().zip(&states).filter(|(file, state)| file.size == 0 && !state.copy) {
-                detail!("store zero-length file {}", data_dir.file_path(&file.name).display());
+                detail!("store zero-length file {}", source.data_dir().file_path(&file.name).display());
             }
         }
         let full = manifest.data.backup_type == BackupType::Full;
@@ -348,9 +346,8 @@ impl Backup<'_> {
             },
         };
         let (queues, total) = Queues::build(job_settings, &manifest, &states, settings.online)?;
-        let copy = CopySettings {
-            storage: Arc::clone(&self.repo.storage),
-            data_dirs: source.hosts.iter().map(|host| DataDir::new(host.path())).collect(),
+        let data_dirs = source.data_dirs.clone();
+        let rules = CopyRules {
             compression: settings.compression,
             cipher: Cipher::from_passphrase(manifest.cipher_pass.as_ref()),
             bundle_raw: manifest.data.bundle_raw,
@@ -364,7 +361,9 @@ impl Backup<'_> {
         // In a backup from a standby, the worker for the primary does not count
         let workers = settings.process_max + u32::from(source.has_standby());
         let process = Process {
-            copy: &copy,
+            rules: &rules,
+            storage: &*self.repo.storage,
+            data_dirs: &data_dirs,
             stanza: &settings.stanza,
             queue: QueueSettings::new(workers, settings.job_retry, settings.job_retry_interval)
                 .for_writing(&*self.repo.storage),

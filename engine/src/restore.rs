@@ -4,7 +4,6 @@
 //! Source of the order of steps and of messages: pgBackRest `src/command/restore/restore.c`.
 
 mod ahead;
-pub mod block_delta;
 mod build;
 mod clean;
 mod copy;

@@ -19,7 +19,7 @@ use super::{wal_copy, whole};
 use crate::cancel::CancelToken;
 use crate::claim::Claim;
 use crate::pg::data_dir::TARGET_PGDATA;
-use crate::pipeline::encode::Encoder;
+use crate::pipeline::encode::StreamEncoder;
 use crate::repo::archive_find::WalSegmentFind;
 use crate::repo::{Repo, formats, info_files, manifest_store, reconstruct};
 use crate::storage::{self, SyncBatch, WriteOptions};
@@ -72,7 +72,7 @@ fn put_file(
     let form = FileForm::Whole(settings.compression.kind);
     let path = layout::backup_file(&settings.stanza, &manifest.data.label, &manifest_name, form)?;
     let cipher = Cipher::from_passphrase(manifest.cipher_pass.as_ref());
-    let mut encoder = Encoder::new(settings.compression, &cipher, Framing::Full)?;
+    let mut encoder = StreamEncoder::new(settings.compression, &cipher, Framing::Full)?;
     let mut stored = Vec::new();
     encoder.push(content, &mut stored)?;
     encoder.finish(&mut stored)?;

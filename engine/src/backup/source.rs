@@ -14,9 +14,10 @@ use super::label;
 use super::settings::{BackupSettings, StandbyChoice};
 use crate::cancel::CancelToken;
 use crate::pg::cluster::{self, ArchiveCheck, Search};
-use crate::pg::data_dir::Tablespace;
+use crate::pg::data_dir::{DataDir, Tablespace};
 use crate::pg::session::{BackupStop, DatabaseRow, OtherBackup};
 use crate::pg::{PgHost, PgSession};
+use crate::pipeline::backup::CopyFrom;
 use crate::{Error, ErrorCode, Result, info, warn};
 
 /// How often the clock is read before it counts as stopped.
@@ -31,11 +32,30 @@ pub(super) struct Source {
     /// The sessions of an online backup.
     primary: Option<PgSession>,
     standby: Option<PgSession>,
-    /// The primary's host, followed by the standby's if files are copied from there.
-    pub(super) hosts: Vec<Arc<dyn PgHost>>,
+    /// The primary's host.
+    host: Arc<dyn PgHost>,
+    pub(super) data_dirs: DataDirs,
     /// `pg_control` of the primary.
     pub(super) control: PgControl,
     cancel: CancelToken,
+}
+
+/// The data directories that files are copied from.
+#[derive(Clone, Debug)]
+pub(super) struct DataDirs {
+    pub(super) primary: DataDir,
+    /// `None` if all files are copied from the primary.
+    pub(super) standby: Option<DataDir>,
+}
+
+impl DataDirs {
+    /// Returns the data directory of this server.
+    pub(super) fn of(&self, from: CopyFrom) -> &DataDir {
+        match (from, &self.standby) {
+            (CopyFrom::Standby, Some(standby)) => standby,
+            _ => &self.primary,
+        }
+    }
 }
 
 /// The result of starting the backup.
@@ -79,7 +99,8 @@ impl Source {
                 primary: None,
                 standby: None,
                 control: host.control()?,
-                hosts: vec![Arc::clone(host)],
+                host: Arc::clone(host),
+                data_dirs: DataDirs { primary: DataDir::new(host.path()), standby: None },
                 cancel: cancel.clone(),
             });
         }
@@ -98,13 +119,16 @@ impl Source {
         if let Some(standby) = &found.standby {
             check_standby(primary.control(), standby.control(), standby.host().key())?;
         }
-        let mut hosts = vec![Arc::clone(primary.host())];
-        hosts.extend(found.standby.as_ref().map(|standby| Arc::clone(standby.host())));
+        let data_dirs = DataDirs {
+            primary: DataDir::new(primary.host().path()),
+            standby: found.standby.as_ref().map(|standby| DataDir::new(standby.host().path())),
+        };
         Ok(Source {
             control: *primary.control(),
+            host: Arc::clone(primary.host()),
             primary: Some(primary),
             standby: found.standby,
-            hosts,
+            data_dirs,
             cancel: cancel.clone(),
         })
     }
@@ -130,12 +154,17 @@ impl Source {
 
     /// Returns whether files are copied from a standby.
     pub(super) fn has_standby(&self) -> bool {
-        self.hosts.len() > 1
+        self.data_dirs.standby.is_some()
     }
 
     /// The primary's host.
     pub(super) fn host(&self) -> &Arc<dyn PgHost> {
-        &self.hosts[0]
+        &self.host
+    }
+
+    /// The primary's data directory.
+    pub(super) fn data_dir(&self) -> &DataDir {
+        &self.data_dirs.primary
     }
 
     /// The version of the cluster.
@@ -198,7 +227,7 @@ impl Source {
     /// [`ErrorCode::PgRunning`] offline, and errors of the session.
     pub(super) fn start(&mut self, settings: &BackupSettings) -> Result<Start> {
         let Some(primary) = &mut self.primary else {
-            if self.hosts[0].has_postmaster_pid()? {
+            if self.host.has_postmaster_pid()? {
                 if !settings.force {
                     return Err(Error::new(
                         ErrorCode::PgRunning,

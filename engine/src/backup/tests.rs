@@ -5,6 +5,7 @@ mod two_hosts;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use repo_format::cipher::{Cipher, Framing, decrypt_framed};
