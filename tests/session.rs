@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use engine::pg::cluster::{ArchiveCheck, Search, check_config, find};
 use engine::pg::session::NO_TIMEOUTS;
-use engine::pg::{LocalHost, PgConnection, PgHost, PgSession, PgSettings};
+use engine::pg::{PgConnection, PgHost, PgSession, PgSettings};
 use engine::{CancelToken, ErrorCode};
 use repo_format::wal_name::WalSegment;
 
@@ -27,15 +27,16 @@ fn cluster(version: u32) -> Option<Cluster> {
 
 fn settings(cluster: &Cluster, key: u32) -> PgSettings {
     PgSettings {
+        key,
         socket_path: Some(PathBuf::from(cluster.socket())),
         user: Some("postgres".to_owned()),
         db_timeout: Duration::from_secs(30),
-        ..PgSettings::new(key, cluster.data(), "backup")
+        ..PgSettings::new(cluster.data())
     }
 }
 
 fn host(settings: PgSettings) -> Arc<dyn PgHost> {
-    Arc::new(LocalHost::new(settings))
+    settings.into()
 }
 
 fn connect(cluster: &Cluster) -> Box<dyn PgConnection> {

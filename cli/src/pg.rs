@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use engine::pg::cluster::ArchiveCheck;
-use engine::pg::{LocalHost, PgHost, PgSettings};
+use engine::pg::{PgHost, PgSettings};
 use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Config, opt};
@@ -16,7 +16,7 @@ use crate::config::{Config, opt};
 /// clusters.
 pub fn host(config: &Config, key: u32) -> Result<Arc<dyn PgHost>> {
     let port = config.get_at(opt::PG_PORT, key)?;
-    Ok(Arc::new(LocalHost::new(PgSettings {
+    Ok(PgSettings {
         key,
         path: PathBuf::from(config.get_at(opt::PG_PATH, key)?),
         port: u16::try_from(port).map_err(|_| {
@@ -29,7 +29,8 @@ pub fn host(config: &Config, key: u32) -> Result<Arc<dyn PgHost>> {
         db_timeout: config.get(opt::DB_TIMEOUT)?,
         version_force: config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()?,
         command: config.command().name().to_owned(),
-    })))
+    }
+    .into())
 }
 
 /// Returns the hosts of all configured clusters, in the order of their numbers.

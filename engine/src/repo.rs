@@ -28,6 +28,19 @@ pub struct RepoSettings {
     pub cipher_pass: Option<Passphrase>,
 }
 
+impl RepoSettings {
+    /// The first repository, not encrypted.
+    pub fn new(storage: impl OpenStorage + 'static) -> Self {
+        RepoSettings { key: 1, storage: Box::new(storage), cipher_pass: None }
+    }
+
+    /// The same, encrypted with this passphrase.
+    #[must_use]
+    pub fn encrypted(self, passphrase: Passphrase) -> Self {
+        RepoSettings { cipher_pass: Some(passphrase), ..self }
+    }
+}
+
 /// An open repository. Clones share the storage.
 #[derive(Clone)]
 pub struct Repo {
@@ -49,6 +62,38 @@ impl Repo {
         let opened = settings.storage.open()?;
         let passphrase = settings.cipher_pass.as_ref().or(opened.passphrase.as_ref());
         Ok(Repo { key: settings.key, storage: opened.storage, cipher: Cipher::from_passphrase(passphrase) })
+    }
+
+    /// Runs two independent requests, at the same time if the storage waits for a server.
+    pub fn both<A, B: Send>(
+        &self,
+        first: impl FnOnce() -> Result<A>,
+        second: impl FnOnce() -> Result<B> + Send,
+    ) -> (Result<A>, Result<B>) {
+        self.storage.concurrency().both(first, second)
+    }
+
+    /// Runs a request, and meanwhile another one whose result will probably be needed next: see
+    /// [`with_ahead`](crate::storage::Concurrency::with_ahead).
+    pub fn with_ahead<A, B: Send>(
+        &self,
+        needed: impl FnOnce() -> Result<A>,
+        ahead: impl FnOnce() -> Result<B> + Send,
+    ) -> (Result<A>, Option<Result<B>>) {
+        self.storage.concurrency().with_ahead(needed, ahead)
+    }
+
+    /// Runs the same request for every item, several at a time if the storage waits for a server. The results have the
+    /// order of the items.
+    ///
+    /// # Errors
+    /// The error of the first item that fails. Later items may or may not have run.
+    pub fn each<'a, T: Sync, R: Send>(
+        &self,
+        items: &'a [T],
+        work: impl Fn(&'a T) -> Result<R> + Sync,
+    ) -> Result<Vec<R>> {
+        self.storage.concurrency().each(items, work)
     }
 
     /// The name in messages, e.g. `repo1`.

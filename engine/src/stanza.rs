@@ -290,7 +290,7 @@ mod tests {
     use repo_format::wal_name::{Lsn, TimelineId};
 
     use super::*;
-    use crate::pg::{LocalHost, PgSettings};
+    use crate::pg::PgSettings;
     use crate::storage::faulty::FaultyStorage;
     use crate::storage::memory::MemoryStorage;
     use crate::storage::{RepoStorage, WriteOptions, put};
@@ -418,7 +418,7 @@ mod tests {
         let mut settings = DeleteSettings {
             stanza: stanza(),
             lock_path: dir.path().join("lock"),
-            pg: Some(Arc::new(LocalHost::new(PgSettings::new(1, dir.path(), "stanza-delete")))),
+            pg: Some(PgSettings::new(dir.path()).into()),
             force: false,
             claimant: Claimant::this_process("1-x"),
         };

@@ -19,7 +19,7 @@ use crate::pipeline::backup::{Copied, Copier, CopyFrom, CopyJob, CopyOutcome, Co
 use crate::progress::Progress;
 use crate::repo::manifest_store::CopyProgress;
 use crate::storage::RepoStorage;
-use crate::work::crew::{self, Event, QueueSettings};
+use crate::work::crew::{Crew, CrewSettings, Event};
 use crate::{Error, ErrorCode, Result, detail, warn};
 
 /// How often the main thread checks the server.
@@ -31,7 +31,7 @@ pub(super) struct Process<'a> {
     pub(super) storage: &'a dyn RepoStorage,
     pub(super) data_dirs: &'a DataDirs,
     pub(super) stanza: &'a Stanza,
-    pub(super) queue: QueueSettings,
+    pub(super) crew: CrewSettings,
     /// Bytes copied after which the manifest is saved.
     pub(super) save_bytes: u64,
     pub(super) total: Total,
@@ -92,11 +92,9 @@ impl Process<'_> {
         let shared = Mutex::new(Shared { queues, manifest, states });
         let mut done = Done { files: 0, bytes: 0, saved: 0, ended: false, removed: BTreeSet::new(), page_errors: 0 };
         let mut last_tick = Instant::now();
-        let queue = self.queue.clone();
+        let crew = self.crew.clone();
         let (rules, storage, data_dirs, cancel) = (self.rules, self.storage, self.data_dirs, self.cancel);
-        let result = crew::run_from(
-            &queue,
-            cancel,
+        let result = Crew { settings: &crew, cancel }.run(
             |worker| {
                 let mut shared = lock(&shared);
                 let Shared { queues, manifest, states } = &mut *shared;
@@ -110,6 +108,7 @@ impl Process<'_> {
             |event| {
                 match event {
                     Event::Done { worker, job, result } => {
+                        let result = result?;
                         let mut shared = lock(&shared);
                         shared.queues.done(&job);
                         self.report(&mut shared.manifest, worker, &job, result, &mut done)?;
@@ -378,6 +377,7 @@ mod tests {
     use crate::progress::NoProgress;
     use crate::storage::WriteOptions;
     use crate::storage::memory::MemoryStorage;
+    use crate::work::retry::RetryPolicy;
 
     fn label() -> BackupLabel {
         "20260101-000000F".parse().unwrap()
@@ -478,7 +478,7 @@ mod tests {
                 storage: &MemoryStorage::new(),
                 data_dirs: &data_dirs,
                 stanza: &stanza(),
-                queue: QueueSettings::new(workers, 0, Duration::ZERO),
+                crew: CrewSettings::new(workers, RetryPolicy::NONE),
                 save_bytes: u64::MAX,
                 total,
                 checksum_page_error: false,

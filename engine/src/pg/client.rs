@@ -22,7 +22,9 @@ use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// The default socket directory.
 const SOCKET_PATH_DEFAULT: &str = "/var/run/postgresql";
-/// The longest that one query may take by default.
+/// The default port of a server.
+const PORT_DEFAULT: u16 = 5432;
+/// How long a query may take by default.
 const DB_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30 * 60);
 /// How long a cancelled query may take to end before the connection is given up.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,18 +57,18 @@ pub struct PgSettings {
 }
 
 impl PgSettings {
-    /// The cluster in this data directory, with the defaults of the options.
-    pub fn new(key: u32, path: impl Into<PathBuf>, command: &str) -> Self {
+    /// The first cluster, at the default port, in the database `postgres`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
         PgSettings {
-            key,
+            key: 1,
             path: path.into(),
-            port: 5432,
+            port: PORT_DEFAULT,
             socket_path: None,
             user: None,
             database: "postgres".to_owned(),
             db_timeout: DB_TIMEOUT_DEFAULT,
             version_force: None,
-            command: command.to_owned(),
+            command: "backup".to_owned(),
         }
     }
 }
@@ -417,7 +419,7 @@ mod tests {
             socket_path: Some(PathBuf::from(socket_path)),
             user: Some("o'brien".to_owned()),
             db_timeout: Duration::from_secs(5),
-            ..PgSettings::new(1, "/pg", "check")
+            ..PgSettings::new("/pg")
         }
     }
 

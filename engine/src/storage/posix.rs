@@ -43,6 +43,13 @@ pub struct PosixSettings {
     pub symlinks: bool,
 }
 
+impl PosixSettings {
+    /// A directory in which symbolic links are created.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        PosixSettings { path: path.into(), symlinks: true }
+    }
+}
+
 impl OpenStorage for PosixSettings {
     fn open(&self) -> Result<OpenedStorage> {
         Ok(PosixStorage::new(&self.path).with_symlinks(self.symlinks).into())
@@ -74,7 +81,7 @@ impl PosixStorage {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         PosixStorage {
             root: root.into(),
-            features: Features { paths: true, hard_links: true, symlinks: true, path_sync: true, remote: false },
+            features: Features { paths: true, hard_links: true, symlinks: true, path_sync: true, errors_last: true },
         }
     }
 
@@ -82,7 +89,7 @@ impl PosixStorage {
     pub fn cifs(root: impl Into<PathBuf>) -> Self {
         PosixStorage {
             root: root.into(),
-            features: Features { paths: true, hard_links: false, symlinks: false, path_sync: false, remote: false },
+            features: Features { paths: true, hard_links: false, symlinks: false, path_sync: false, errors_last: true },
         }
     }
 

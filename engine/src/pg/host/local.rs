@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 
 use repo_format::pg::control::PgControl;
 
@@ -24,6 +25,12 @@ impl LocalHost {
     /// The host of the cluster with these settings.
     pub fn new(settings: PgSettings) -> Self {
         LocalHost { settings }
+    }
+}
+
+impl From<PgSettings> for Arc<dyn PgHost> {
+    fn from(settings: PgSettings) -> Self {
+        Arc::new(LocalHost::new(settings))
     }
 }
 
