@@ -20,6 +20,7 @@ mod wal_copy;
 mod whole;
 
 use std::num::NonZero;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Instant;
 
