@@ -9,19 +9,16 @@ mod sftp;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use engine::Repo;
-use engine::repo::{RepoSettings, StorageSettings};
 use engine::storage::faulty::FaultyStorage;
 use engine::storage::memory::MemoryStorage;
 use engine::storage::posix::PosixStorage;
-use engine::storage::{ReadAhead, RepoStorage};
+use engine::storage::{OpenStorage, RepoStorage};
 
 use crate::env::{Azurite, Gcs, Sshd, Weed};
 
-/// Opens a repository as the program does.
-fn open(storage: StorageSettings) -> Arc<dyn RepoStorage> {
-    let settings = RepoSettings { key: 1, storage, cipher_pass: None, read_ahead: ReadAhead::NEAR };
-    Repo::open(&settings).expect("settings of a repository").storage
+/// Opens a storage as the program does.
+fn open(settings: impl OpenStorage) -> Arc<dyn RepoStorage> {
+    settings.open().expect("settings of a repository").storage
 }
 
 /// Everything that a driver must pass. `open` takes the name of an empty repository.

@@ -3,7 +3,6 @@
 use std::env;
 use std::path::PathBuf;
 
-use engine::repo::StorageSettings;
 use engine::restore::target_time;
 use engine::storage::ReadAhead;
 use engine::storage::azure::{self, AzureCredentials, AzureSettings};
@@ -20,8 +19,8 @@ use crate::config::{Config, Source, opt};
 ///
 /// # Errors
 /// [`ErrorCode::OptionInvalid`] if the environment lacks what the key type requires.
-pub fn s3(config: &Config, key: u32) -> Result<StorageSettings> {
-    Ok(StorageSettings::S3(Box::new(S3Settings {
+pub fn s3(config: &Config, key: u32) -> Result<S3Settings> {
+    Ok(S3Settings {
         repo_path: config.get_at(opt::REPO_PATH, key)?.to_owned(),
         bucket: config.get_at(opt::REPO_S3_BUCKET, key)?.to_owned(),
         endpoint: config.get_at(opt::REPO_S3_ENDPOINT, key)?.to_owned(),
@@ -37,7 +36,8 @@ pub fn s3(config: &Config, key: u32) -> Result<StorageSettings> {
         part_size_bytes: part_size_bytes(config, key)?,
         target_time: target_time(config)?,
         http: http(config, key)?,
-    })))
+        read_ahead: read_ahead(config, key)?,
+    })
 }
 
 fn s3_credentials(config: &Config, key: u32) -> Result<S3Credentials> {
@@ -77,14 +77,14 @@ fn s3_credentials(config: &Config, key: u32) -> Result<S3Credentials> {
 ///
 /// # Errors
 /// [`ErrorCode::OptionRequired`] if the key type requires a key.
-pub fn azure(config: &Config, key: u32) -> Result<StorageSettings> {
+pub fn azure(config: &Config, key: u32) -> Result<AzureSettings> {
     let secret = || {
         config.find_at(opt::REPO_AZURE_KEY, key).ok_or_else(|| {
             let command = config.command().decl().name;
             Error::new(ErrorCode::OptionRequired, format!("{command} command requires option: repo{key}-azure-key"))
         })
     };
-    Ok(StorageSettings::Azure(Box::new(AzureSettings {
+    Ok(AzureSettings {
         repo_path: config.get_at(opt::REPO_PATH, key)?.to_owned(),
         account: config.get_at(opt::REPO_AZURE_ACCOUNT, key)?.to_owned(),
         container: config.get_at(opt::REPO_AZURE_CONTAINER, key)?.to_owned(),
@@ -100,7 +100,8 @@ pub fn azure(config: &Config, key: u32) -> Result<StorageSettings> {
         part_size_bytes: part_size_bytes(config, key)?,
         target_time: target_time(config)?,
         http: http(config, key)?,
-    })))
+        read_ahead: read_ahead(config, key)?,
+    })
 }
 
 fn azure_shared_key(text: &str, key: u32) -> Result<AzureCredentials> {
@@ -127,8 +128,8 @@ fn azure_uri_style(config: &Config, key: u32) -> Result<UriStyle> {
 ///
 /// # Errors
 /// [`ErrorCode::Assert`] if the command does not know the options.
-pub fn gcs(config: &Config, key: u32) -> Result<StorageSettings> {
-    Ok(StorageSettings::Gcs(Box::new(GcsSettings {
+pub fn gcs(config: &Config, key: u32) -> Result<GcsSettings> {
+    Ok(GcsSettings {
         repo_path: config.get_at(opt::REPO_PATH, key)?.to_owned(),
         bucket: config.get_at(opt::REPO_GCS_BUCKET, key)?.to_owned(),
         endpoint: config.get_at(opt::REPO_GCS_ENDPOINT, key)?.to_owned(),
@@ -143,7 +144,8 @@ pub fn gcs(config: &Config, key: u32) -> Result<StorageSettings> {
         part_size_bytes: part_size_bytes(config, key)?,
         target_time: target_time(config)?,
         http: http(config, key)?,
-    })))
+        read_ahead: read_ahead(config, key)?,
+    })
 }
 
 /// Returns `repo-target-time`, in seconds since the epoch.
@@ -180,11 +182,7 @@ fn part_size_bytes(config: &Config, key: u32) -> Result<usize> {
     Ok(usize::try_from(config.get_at(opt::REPO_STORAGE_UPLOAD_CHUNK_SIZE, key)?).unwrap_or(usize::MAX))
 }
 
-/// Returns how to read a repository. The options apply to object stores only.
-///
-/// # Errors
-/// [`ErrorCode::OptionInvalidValue`]
-pub fn read_ahead(config: &Config, key: u32) -> Result<ReadAhead> {
+fn read_ahead(config: &Config, key: u32) -> Result<ReadAhead> {
     let mut read_ahead = ReadAhead::NEAR;
     if let Some(prefetch) = config.find_at(opt::REPO_STORAGE_PREFETCH, key) {
         read_ahead.prefetch = usize::try_from(prefetch).map_err(|error| {

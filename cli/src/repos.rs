@@ -1,18 +1,22 @@
 //! Converts the configuration to what the engine opens: repositories, locks, the stanza.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use engine::claim::Claimant;
 use engine::lock::{Lock, LockRequest, LockType};
-use engine::repo::{RepoSettings, StorageSettings};
-use engine::{Error, ErrorCode, Repo, Result};
+use engine::repo::RepoSettings;
+use engine::storage::OpenStorage;
+use engine::storage::posix::{CifsSettings, PosixSettings};
+use engine::{Error, ErrorCode, Repo, Result, Session};
 use repo_format::cipher::Passphrase;
 use repo_format::layout::Stanza;
 use wal::repos::Repos;
 
 use crate::config::decl::LockKind;
 use crate::config::{Config, opt};
-use crate::{object_store, sftp_store};
+use crate::progress::LiveProgress;
+use crate::{cancel_token, object_store, sftp_store};
 
 /// Opens the repository with this number.
 ///
@@ -58,6 +62,19 @@ pub fn open_default(config: &Config) -> Result<Repo> {
     open(config, config.repo_default())
 }
 
+/// Returns a session with these repositories for a command that shows its progress under this name.
+///
+/// # Errors
+/// The same as [`settings`], and the name of the stanza is not valid.
+pub fn session(config: &Config, keys: &[u32], what: &'static str) -> Result<Session> {
+    let repos = keys.iter().map(|&key| settings(config, key)).collect::<Result<Vec<_>>>()?;
+    Ok(Session::new(stanza(config)?, repos)?
+        .with_lock_path(lock_path(config)?)
+        .with_exec_id(config.get(opt::EXEC_ID)?)
+        .with_progress(Arc::new(LiveProgress::new(what)))
+        .with_cancel(cancel_token().clone()))
+}
+
 /// Returns how to open a repository.
 ///
 /// # Errors
@@ -71,16 +88,17 @@ pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
         return Err(Error::new(ErrorCode::FeatureNotSupported, text)
             .hint("only repositories in object stores can be read as of a time"));
     }
-    let storage = match kind {
+    let storage: Box<dyn OpenStorage> = match kind {
         "posix" => {
             // Commands that create no links do not know the option
-            StorageSettings::Posix { path, symlinks: config.find_at(opt::REPO_SYMLINK, key).unwrap_or(true) }
+            let symlinks = config.find_at(opt::REPO_SYMLINK, key).unwrap_or(true);
+            Box::new(PosixSettings { path, symlinks })
         }
-        "cifs" => StorageSettings::Cifs { path },
-        "s3" => object_store::s3(config, key)?,
-        "azure" => object_store::azure(config, key)?,
-        "gcs" => object_store::gcs(config, key)?,
-        "sftp" => sftp_store::sftp(config, key)?,
+        "cifs" => Box::new(CifsSettings { path }),
+        "s3" => Box::new(object_store::s3(config, key)?),
+        "azure" => Box::new(object_store::azure(config, key)?),
+        "gcs" => Box::new(object_store::gcs(config, key)?),
+        "sftp" => Box::new(sftp_store::sftp(config, key)?),
         other => {
             let text = format!("repo{key}-type '{other}' is not supported yet");
             return Err(Error::new(ErrorCode::FeatureNotSupported, text));
@@ -88,7 +106,7 @@ pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
     };
     // The option is valid only with a cipher type that needs it
     let cipher_pass = config.find_at(opt::REPO_CIPHER_PASS, key).map(Passphrase::new);
-    Ok(RepoSettings { key, storage, cipher_pass, read_ahead: object_store::read_ahead(config, key)? })
+    Ok(RepoSettings { key, storage, cipher_pass })
 }
 
 /// Returns the stanza of a command that requires one.

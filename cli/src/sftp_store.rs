@@ -3,7 +3,6 @@
 use std::env;
 use std::path::PathBuf;
 
-use engine::repo::StorageSettings;
 use engine::storage::sftp::{HashType, HostKeyCheck, SftpSettings};
 use engine::users::Users;
 use engine::{Error, ErrorCode, Result};
@@ -14,10 +13,10 @@ use crate::config::{Config, opt};
 ///
 /// # Errors
 /// [`ErrorCode::OptionRequired`] if keys are checked by a fingerprint, but there is none.
-pub fn sftp(config: &Config, key: u32) -> Result<StorageSettings> {
+pub fn sftp(config: &Config, key: u32) -> Result<SftpSettings> {
     let port = config.get_at(opt::REPO_SFTP_HOST_PORT, key)?;
     let known = config.find_at(opt::REPO_SFTP_KNOWN_HOST, key);
-    Ok(StorageSettings::Sftp(Box::new(SftpSettings {
+    Ok(SftpSettings {
         repo_path: config.get_at(opt::REPO_PATH, key)?.to_owned(),
         host: config.get_at(opt::REPO_SFTP_HOST, key)?.to_owned(),
         port: u16::try_from(port).map_err(|error| {
@@ -37,7 +36,7 @@ pub fn sftp(config: &Config, key: u32) -> Result<StorageSettings> {
         known_host_files: known.map(|files| files.to_vec()).unwrap_or_default(),
         home: home(),
         io_timeout: config.get(opt::IO_TIMEOUT)?,
-    })))
+    })
 }
 
 /// Returns the home directory from the environment, or from the user's entry, because a server started by a service

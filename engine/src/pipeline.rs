@@ -1,9 +1,13 @@
 //! Straight-line copying of files between a data directory and a repository, one worker thread per copy.
 
 pub mod backup;
-mod block_incr;
+pub mod block_delta;
+mod block_writer;
 pub(crate) mod encode;
 mod page_check;
 pub mod restore;
 
 pub use page_check::PageOutcome;
+
+/// From this number of plain bytes on, a job computes longer than it waits for its requests.
+pub const LONG_MIN_BYTES: u64 = 4 << 20;

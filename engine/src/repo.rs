@@ -10,55 +10,35 @@ pub mod reconstruct;
 #[cfg(test)]
 mod secret_tests;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use repo_format::cipher::{Cipher, Passphrase};
 
 use crate::Result;
-use crate::storage::azure::{self, AzureSettings};
-use crate::storage::gcs::{self, GcsSettings};
-use crate::storage::posix::PosixStorage;
-use crate::storage::s3::{self, S3Settings};
-use crate::storage::sftp::{SftpSettings, SftpStorage};
-use crate::storage::{ReadAhead, RepoStorage};
-
-/// Where a repository is stored.
-#[derive(Clone, Debug)]
-pub enum StorageSettings {
-    /// In a directory of this host.
-    Posix {
-        /// The repository's root.
-        path: PathBuf,
-        /// Create symbolic links, which are only for people and for copies of a backup's directory.
-        symlinks: bool,
-    },
-    /// In a directory on a CIFS mount.
-    Cifs {
-        /// The repository's root.
-        path: PathBuf,
-    },
-    /// In an S3 bucket.
-    S3(Box<S3Settings>),
-    /// In an Azure container.
-    Azure(Box<AzureSettings>),
-    /// In a GCS bucket.
-    Gcs(Box<GcsSettings>),
-    /// On an SFTP server.
-    Sftp(Box<SftpSettings>),
-}
+use crate::storage::{OpenStorage, RepoStorage};
 
 /// How to open a repository.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct RepoSettings {
     /// The N of the options `repoN-...`.
     pub key: u32,
     /// Where it is stored.
-    pub storage: StorageSettings,
-    /// The main passphrase, if it is encrypted.
+    pub storage: Box<dyn OpenStorage>,
+    /// The main passphrase, if this host's configuration has one.
     pub cipher_pass: Option<Passphrase>,
-    /// How to read object stores.
-    pub read_ahead: ReadAhead,
+}
+
+impl RepoSettings {
+    /// The first repository, not encrypted.
+    pub fn new(storage: impl OpenStorage + 'static) -> Self {
+        RepoSettings { key: 1, storage: Box::new(storage), cipher_pass: None }
+    }
+
+    /// The same, encrypted with this passphrase.
+    #[must_use]
+    pub fn encrypted(self, passphrase: Passphrase) -> Self {
+        RepoSettings { cipher_pass: Some(passphrase), ..self }
+    }
 }
 
 /// An open repository. Clones share the storage.
@@ -73,25 +53,85 @@ pub struct Repo {
 }
 
 impl Repo {
-    /// Opens a repository, which need not exist yet.
+    /// Opens a repository, which need not exist yet. If this host's configuration has no passphrase, that of the
+    /// repository's host applies.
     ///
     /// # Errors
-    /// The storage can't be used at all. An unreadable directory causes errors only later.
+    /// The same as [`OpenStorage::open`].
     pub fn open(settings: &RepoSettings) -> Result<Self> {
-        let read_ahead = settings.read_ahead;
-        let storage: Arc<dyn RepoStorage> = match &settings.storage {
-            StorageSettings::Posix { path, symlinks } => Arc::new(PosixStorage::new(path).with_symlinks(*symlinks)),
-            StorageSettings::Cifs { path } => Arc::new(PosixStorage::cifs(path)),
-            StorageSettings::S3(settings) => Arc::new(s3::open(settings)?.with_read_ahead(read_ahead)),
-            StorageSettings::Azure(settings) => Arc::new(azure::open(settings)?.with_read_ahead(read_ahead)),
-            StorageSettings::Gcs(settings) => Arc::new(gcs::open(settings)?.with_read_ahead(read_ahead)),
-            StorageSettings::Sftp(settings) => Arc::new(SftpStorage::new(SftpSettings::clone(settings))?),
-        };
-        Ok(Repo { key: settings.key, storage, cipher: Cipher::from_passphrase(settings.cipher_pass.as_ref()) })
+        let opened = settings.storage.open()?;
+        let passphrase = settings.cipher_pass.as_ref().or(opened.passphrase.as_ref());
+        Ok(Repo { key: settings.key, storage: opened.storage, cipher: Cipher::from_passphrase(passphrase) })
+    }
+
+    /// Runs two independent requests, at the same time if the storage waits for a server.
+    pub fn both<A, B: Send>(
+        &self,
+        first: impl FnOnce() -> Result<A>,
+        second: impl FnOnce() -> Result<B> + Send,
+    ) -> (Result<A>, Result<B>) {
+        self.storage.concurrency().both(first, second)
+    }
+
+    /// Runs a request, and meanwhile another one whose result will probably be needed next: see
+    /// [`with_ahead`](crate::storage::Concurrency::with_ahead).
+    pub fn with_ahead<A, B: Send>(
+        &self,
+        needed: impl FnOnce() -> Result<A>,
+        ahead: impl FnOnce() -> Result<B> + Send,
+    ) -> (Result<A>, Option<Result<B>>) {
+        self.storage.concurrency().with_ahead(needed, ahead)
+    }
+
+    /// Runs the same request for every item, several at a time if the storage waits for a server. The results have the
+    /// order of the items.
+    ///
+    /// # Errors
+    /// The error of the first item that fails. Later items may or may not have run.
+    pub fn each<'a, T: Sync, R: Send>(
+        &self,
+        items: &'a [T],
+        work: impl Fn(&'a T) -> Result<R> + Sync,
+    ) -> Result<Vec<R>> {
+        self.storage.concurrency().each(items, work)
     }
 
     /// The name in messages, e.g. `repo1`.
     pub fn name(&self) -> String {
         format!("repo{}", self.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::OpenedStorage;
+    use crate::storage::memory::MemoryStorage;
+
+    /// A repository on a host whose configuration has this passphrase.
+    #[derive(Debug)]
+    struct Elsewhere(Option<&'static str>);
+
+    impl OpenStorage for Elsewhere {
+        fn open(&self) -> Result<OpenedStorage> {
+            let passphrase = self.0.map(Passphrase::new);
+            Ok(OpenedStorage { passphrase, ..MemoryStorage::new().into() })
+        }
+    }
+
+    #[test]
+    fn passphrase_of_the_repository_host_applies_if_there_is_none_here() {
+        let text = |here: Option<&str>, there| {
+            let cipher_pass = here.map(Passphrase::new);
+            let repo = Repo::open(&RepoSettings { key: 1, storage: Box::new(Elsewhere(there)), cipher_pass }).unwrap();
+            match repo.cipher {
+                Cipher::None => None,
+                Cipher::Aes256Cbc(passphrase) => Some(passphrase.expose().to_owned()),
+            }
+        };
+        assert_eq!(text(None, None), None);
+        assert_eq!(text(None, Some("there")).as_deref(), Some("there"));
+        assert_eq!(text(Some("here"), Some("there")).as_deref(), Some("here"));
+        assert_eq!(text(Some("here"), None).as_deref(), Some("here"));
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::repo::StorageSettings;
+use engine::storage::ReadAhead;
 use engine::storage::azure::{AzureCredentials, AzureSettings};
 use engine::storage::gcs::{GcsCredentials, GcsSettings};
 use engine::storage::http::HttpSettings;
@@ -21,9 +21,9 @@ fn http(authority: PathBuf) -> HttpSettings {
 }
 
 /// At this path of the bucket.
-pub fn s3(server: &Weed, repo_path: &str) -> StorageSettings {
+pub fn s3(server: &Weed, repo_path: &str) -> S3Settings {
     let (key, secret) = weed::KEY;
-    StorageSettings::S3(Box::new(S3Settings {
+    S3Settings {
         repo_path: repo_path.to_owned(),
         bucket: weed::BUCKET.to_owned(),
         endpoint: HOST.to_owned(),
@@ -39,13 +39,14 @@ pub fn s3(server: &Weed, repo_path: &str) -> StorageSettings {
         part_size_bytes: 5 << 20,
         target_time: None,
         http: http(server.file("tls/ca.crt")),
-    }))
+        read_ahead: ReadAhead::NEAR,
+    }
 }
 
 /// At this path of the container.
-pub fn azure(server: &Azurite, repo_path: &str) -> StorageSettings {
+pub fn azure(server: &Azurite, repo_path: &str) -> AzureSettings {
     let (account, key) = azurite::ACCOUNT;
-    StorageSettings::Azure(Box::new(AzureSettings {
+    AzureSettings {
         repo_path: repo_path.to_owned(),
         account: account.to_owned(),
         container: azurite::CONTAINER.to_owned(),
@@ -57,12 +58,13 @@ pub fn azure(server: &Azurite, repo_path: &str) -> StorageSettings {
         part_size_bytes: 4 << 20,
         target_time: None,
         http: http(server.file("tls/ca.crt")),
-    }))
+        read_ahead: ReadAhead::NEAR,
+    }
 }
 
 /// At this path of the bucket.
-pub fn gcs(server: &Gcs, repo_path: &str) -> StorageSettings {
-    StorageSettings::Gcs(Box::new(GcsSettings {
+pub fn gcs(server: &Gcs, repo_path: &str) -> GcsSettings {
+    GcsSettings {
         repo_path: repo_path.to_owned(),
         bucket: gcs::BUCKET.to_owned(),
         endpoint: format!("{HOST}:{}", server.proxy.port()),
@@ -72,12 +74,13 @@ pub fn gcs(server: &Gcs, repo_path: &str) -> StorageSettings {
         part_size_bytes: 4 << 20,
         target_time: None,
         http: http(server.file("tls/ca.crt")),
-    }))
+        read_ahead: ReadAhead::NEAR,
+    }
 }
 
 /// A repository in a folder of a [usual](Sshd::start_usual) server that is reached through `port`.
-pub fn sftp(server: &Sshd, folder: &str, port: u16) -> StorageSettings {
-    StorageSettings::Sftp(Box::new(SftpSettings {
+pub fn sftp(server: &Sshd, folder: &str, port: u16) -> SftpSettings {
+    SftpSettings {
         repo_path: server.space.text(folder),
         host: HOST.to_owned(),
         port,
@@ -90,5 +93,5 @@ pub fn sftp(server: &Sshd, folder: &str, port: u16) -> StorageSettings {
         known_host_files: Vec::new(),
         home: None,
         io_timeout: Duration::from_secs(20),
-    }))
+    }
 }

@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use engine::repo::StorageSettings;
 use engine::storage::{ReadRange, RepoPath, WriteOptions, get, put};
 
 use super::conformance::large_content;
@@ -63,8 +62,7 @@ fn sftp_connection_that_is_cut_is_opened_again() {
 fn writes_of_a_server_that_was_given_up_do_not_reach_the_next_attempt() {
     let Some(server) = Sshd::start_usual() else { return };
     let mut settings = servers::sftp(&server, "repo", server.port());
-    let StorageSettings::Sftp(sftp) = &mut settings else { panic!("{settings:?}") };
-    sftp.io_timeout = Duration::from_secs(2);
+    settings.io_timeout = Duration::from_secs(2);
     let storage = open(settings);
     let (first, second) = (vec![b'1'; 8 << 20], vec![b'2'; 3 << 20]);
     for options in [WriteOptions::ATOMIC, WriteOptions { atomic: false, ..WriteOptions::ATOMIC }] {

@@ -10,14 +10,16 @@ use repo_format::manifest::{Bundle, Manifest, ManifestFile, PageCheck, PageRange
 use repo_format::size::{format_percent, format_size};
 
 use super::build::FileState;
-use super::queue::{Queues, Total};
+use super::queue::{Queues, Total, worker_source};
+use super::source::DataDirs;
 use crate::cancel::CancelToken;
 use crate::lock::Lock;
 use crate::pipeline::PageOutcome;
-use crate::pipeline::backup::{Copied, Copier, CopyJob, CopySettings, FileOutcome, FileResult};
+use crate::pipeline::backup::{Copied, Copier, CopyFrom, CopyJob, CopyOutcome, CopyResult, CopyRules};
 use crate::progress::Progress;
 use crate::repo::manifest_store::CopyProgress;
-use crate::work::crew::{self, Event, QueueSettings};
+use crate::storage::RepoStorage;
+use crate::work::crew::{Crew, CrewSettings, Event};
 use crate::{Error, ErrorCode, Result, detail, warn};
 
 /// How often the main thread checks the server.
@@ -25,9 +27,11 @@ const TICK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Settings of the copy phase.
 pub(super) struct Process<'a> {
-    pub(super) copy: &'a CopySettings,
+    pub(super) rules: &'a CopyRules,
+    pub(super) storage: &'a dyn RepoStorage,
+    pub(super) data_dirs: &'a DataDirs,
     pub(super) stanza: &'a Stanza,
-    pub(super) queue: QueueSettings,
+    pub(super) crew: CrewSettings,
     /// Bytes copied after which the manifest is saved.
     pub(super) save_bytes: u64,
     pub(super) total: Total,
@@ -88,21 +92,23 @@ impl Process<'_> {
         let shared = Mutex::new(Shared { queues, manifest, states });
         let mut done = Done { files: 0, bytes: 0, saved: 0, ended: false, removed: BTreeSet::new(), page_errors: 0 };
         let mut last_tick = Instant::now();
-        let queue = self.queue.clone();
-        let (copy, cancel) = (self.copy, self.cancel);
-        let result = crew::run_from(
-            &queue,
-            cancel,
+        let crew = self.crew.clone();
+        let (rules, storage, data_dirs, cancel) = (self.rules, self.storage, self.data_dirs, self.cancel);
+        let result = Crew { settings: &crew, cancel }.run(
             |worker| {
                 let mut shared = lock(&shared);
                 let Shared { queues, manifest, states } = &mut *shared;
                 queues.next(worker as usize - 1, manifest, states)
             },
-            |_| Copier::new(copy),
+            |worker| {
+                let from = worker_source(data_dirs.standby.is_some(), worker as usize - 1);
+                Copier::new(rules, storage, data_dirs.of(from))
+            },
             |copier, job: &CopyJob, cancel| copier.run(job, cancel),
             |event| {
                 match event {
                     Event::Done { worker, job, result } => {
+                        let result = result?;
                         let mut shared = lock(&shared);
                         shared.queues.done(&job);
                         self.report(&mut shared.manifest, worker, &job, result, &mut done)?;
@@ -154,25 +160,27 @@ impl Process<'_> {
         manifest: &mut Manifest,
         worker: u32,
         job: &CopyJob,
-        results: Vec<FileResult>,
+        results: Vec<CopyResult>,
         done: &mut Done,
     ) -> Result<()> {
         let before = done.bytes;
         let files = results.len() as u64;
-        if !results.iter().map(|result| result.index).eq(job.files.iter().map(|file| file.index)) {
+        if !results.iter().map(|result| &result.name).eq(job.files.iter().map(|file| &file.name)) {
             let message = format!("files of '{}' and results do not match", job.path);
             return Err(Error::new(ErrorCode::Assert, message));
         }
         done.files += files;
         for result in results {
-            let index = result.index;
-            let is_stored = matches!(result.outcome, FileOutcome::Copied(_) | FileOutcome::Resumed { .. });
-            if result.outcome == FileOutcome::Removed {
+            let index = manifest.files.binary_search_by(|file| file.name.cmp(&result.name)).map_err(|_| {
+                Error::new(ErrorCode::Assert, format!("copied file '{}' is not in the manifest", result.name))
+            })?;
+            let is_stored = matches!(result.outcome, CopyOutcome::Copied(_) | CopyOutcome::Resumed { .. });
+            if result.outcome == CopyOutcome::Removed {
                 done.removed.insert(index);
             }
             done.bytes += manifest.files[index].size_original;
             let context = ReportContext { worker, bundle_id: job.bundle_id, done: done.bytes, total: self.total.bytes };
-            let page_error = self.apply(manifest, job.data_dir, &context, result)?;
+            let page_error = self.apply(&mut manifest.files[index], job.from, &context, result.outcome)?;
             if is_stored {
                 check_place(self.stanza, manifest, &manifest.files[index], job)?;
             }
@@ -186,27 +194,26 @@ impl Process<'_> {
     /// Logs the outcome for a file and applies it to the manifest. Returns whether the file has invalid pages.
     fn apply(
         &self,
-        manifest: &mut Manifest,
-        data_dir: usize,
+        file: &mut ManifestFile,
+        from: CopyFrom,
         context: &ReportContext,
-        result: FileResult,
+        outcome: CopyOutcome,
     ) -> Result<bool> {
-        let file = &mut manifest.files[result.index];
-        let path = self.copy.data_dirs[data_dir].file_path(&file.name);
+        let path = self.data_dirs.of(from).file_path(&file.name);
         let path = path.display();
         let process = context.worker;
         let original = file.size_original;
-        match result.outcome {
-            FileOutcome::Unchanged { size, checksum } => {
+        match outcome {
+            CopyOutcome::Unchanged { size, checksum } => {
                 let text = context.text(None, original, size, &checksum);
                 detail!(process: process, "match file from prior backup {path} {text}");
             }
-            FileOutcome::Resumed { size, checksum } => {
+            CopyOutcome::Resumed { size, checksum } => {
                 let text = context.text(None, original, size, &checksum);
                 detail!(process: process, "checksum resumed file {path} {text}");
             }
-            FileOutcome::Removed => detail!(process: process, "skip file removed by database {path}"),
-            FileOutcome::Truncated => {
+            CopyOutcome::Removed => detail!(process: process, "skip file removed by database {path}"),
+            CopyOutcome::Truncated => {
                 let text = context.text(None, original, 0, &Sha1::EMPTY);
                 detail!(process: process, "store truncated file {path} {text}");
                 file.size = 0;
@@ -220,7 +227,7 @@ impl Process<'_> {
                     *page_check = PageCheck::VALID;
                 }
             }
-            FileOutcome::Copied(copied) => {
+            CopyOutcome::Copied(copied) => {
                 let text = context.text(Some(copied.bundle_offset), original, copied.size, &copied.checksum);
                 detail!(process: process, "backup file {path} {text}");
                 if copied.repo_invalid {
@@ -252,18 +259,21 @@ impl Process<'_> {
                 PageCheck::invalid(Vec::new()),
                 format!(
                     "page misalignment in file {path}: file size {size} is not divisible by page size {}",
-                    self.copy.page_size
+                    self.rules.page_size
                 ),
             ),
             PageOutcome::Errors(errors) => {
                 let texts: Vec<String> = errors
                     .iter()
-                    .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
+                    .map(|PageRange { first, last }| match first == last {
+                        true => first.to_string(),
+                        false => format!("{first}-{last}"),
+                    })
                     .collect();
                 let plural =
-                    if errors.len() > 1 || errors.iter().any(|(first, last)| first != last) { "s" } else { "" };
+                    if errors.len() > 1 || errors.iter().any(|range| range.first != range.last) { "s" } else { "" };
                 (
-                    PageCheck::invalid(errors.iter().map(|&(first, last)| PageRange { first, last }).collect()),
+                    PageCheck::invalid(errors.clone()),
                     format!("invalid page checksum{plural} found in file {path} at page{plural} {}", texts.join(", ")),
                 )
             }
@@ -367,6 +377,7 @@ mod tests {
     use crate::progress::NoProgress;
     use crate::storage::WriteOptions;
     use crate::storage::memory::MemoryStorage;
+    use crate::work::retry::RetryPolicy;
 
     fn label() -> BackupLabel {
         "20260101-000000F".parse().unwrap()
@@ -384,7 +395,7 @@ mod tests {
 
     fn check(kind: CompressType, path: &str, bundle_id: Option<u64>, map_size: u64) -> Option<ErrorCode> {
         let path = RepoPath::new(format!("backup/demo/20260101-000000F/{path}")).unwrap();
-        let job = CopyJob { path, bundle_id, data_dir: 0, files: Vec::new(), threads: 1 };
+        let job = CopyJob { from: CopyFrom::Primary, path, bundle_id, files: Vec::new(), threads: 1 };
         let file = ManifestFile {
             bundle: bundle_id.map(|id| Bundle { id, offset: 7 }),
             block: Some(BlockIncr { size: 8192, checksum_size: 6, map_size }),
@@ -435,9 +446,9 @@ mod tests {
         }
         manifest.sort();
         let states = vec![FileState { copy: true, ..FileState::default() }; manifest.files.len()];
-        let copy = CopySettings {
-            storage: std::sync::Arc::new(MemoryStorage::new()),
-            data_dirs: vec![DataDir::new(dir.path().join("pg")); 2],
+        let data_dir = DataDir::new(dir.path().join("pg"));
+        let data_dirs = DataDirs { primary: data_dir.clone(), standby: Some(data_dir) };
+        let rules = CopyRules {
             compression: Compression::NONE,
             cipher: repo_format::cipher::Cipher::None,
             bundle_raw: false,
@@ -463,9 +474,11 @@ mod tests {
             let (queues, total) = Queues::build(settings, &manifest, &states, false).unwrap();
             let locks = dir.path().join("lock");
             let process = Process {
-                copy: &copy,
+                rules: &rules,
+                storage: &MemoryStorage::new(),
+                data_dirs: &data_dirs,
                 stanza: &stanza(),
-                queue: QueueSettings::new(workers, 0, Duration::ZERO),
+                crew: CrewSettings::new(workers, RetryPolicy::NONE),
                 save_bytes: u64::MAX,
                 total,
                 checksum_page_error: false,

@@ -15,7 +15,8 @@ use repo_format::manifest::{Manifest, ManifestFile};
 use super::build::FileState;
 use super::settings::BundleSettings;
 use crate::pg::data_dir::{PG_CONTROL, from_standby};
-use crate::pipeline::backup::{BlockJob, CopyJob, FileJob, LONG_MIN_BYTES, PriorMap};
+use crate::pipeline::LONG_MIN_BYTES;
+use crate::pipeline::backup::{BlockJob, CopyFile, CopyFrom, CopyJob, CopyMethod, PriorMap};
 use crate::{Error, ErrorCode, Result};
 
 /// A smaller file is compressed by one thread.
@@ -31,7 +32,7 @@ pub(super) struct JobSettings {
     pub(super) super_block_size: Option<u64>,
     /// Name of the directory with the transaction status.
     pub(super) xact_path: &'static str,
-    /// Whether the second data directory is a standby's. Then only worker 0 copies what must come from the primary.
+    /// Whether files are copied from a standby. Then only worker 0 copies what must come from the primary.
     pub(super) standby: bool,
     /// Maximum number of threads that compress at the same time.
     pub(super) threads_max: usize,
@@ -59,6 +60,11 @@ pub(super) struct Queues {
 pub(super) struct Total {
     pub(super) files: u64,
     pub(super) bytes: u64,
+}
+
+/// Returns where a worker, counted from 0, copies from. With a standby, only the first one copies from the primary.
+pub(super) fn worker_source(standby: bool, worker: usize) -> CopyFrom {
+    if standby && worker > 0 { CopyFrom::Standby } else { CopyFrom::Primary }
 }
 
 impl Queues {
@@ -174,15 +180,17 @@ impl Queues {
     /// # Errors
     /// A name in the manifest can't be a path in the repository.
     pub(super) fn next(&mut self, worker: usize, manifest: &Manifest, states: &[FileState]) -> Result<Option<CopyJob>> {
-        if self.settings.standby && worker == 0 {
-            return self.take(0, 0, manifest, states);
+        let standby = self.settings.standby;
+        let from = worker_source(standby, worker);
+        if standby && from == CopyFrom::Primary {
+            return self.take(0, from, manifest, states);
         }
-        let offset = usize::from(self.settings.standby);
+        let offset = usize::from(standby);
         let count = self.queues.len() - offset;
         // Workers begin with different queues, which are on different devices, and continue in different directions
         let mut queue = worker % count;
         for _ in 0..count {
-            if let Some(job) = self.take(queue + offset, offset, manifest, states)? {
+            if let Some(job) = self.take(queue + offset, from, manifest, states)? {
                 return Ok(Some(job));
             }
             queue = if worker.is_multiple_of(2) { (queue + 1) % count } else { (queue + count - 1) % count };
@@ -194,7 +202,7 @@ impl Queues {
     fn take(
         &mut self,
         queue: usize,
-        data_dir: usize,
+        from: CopyFrom,
         manifest: &Manifest,
         states: &[FileState],
     ) -> Result<Option<CopyJob>> {
@@ -222,18 +230,18 @@ impl Queues {
             self.next_bundle_id += 1;
             (layout::bundle(&self.settings.stanza, &self.settings.label, id), Some(id))
         } else {
-            let form = match files.first().and_then(|file: &FileJob| file.block.as_ref()) {
+            let form = match files.first().and_then(|file: &CopyFile| file.block.as_ref()) {
                 Some(_) => FileForm::BlockIncr,
                 None => FileForm::Whole(self.settings.compress_type),
             };
             (layout::backup_file(&self.settings.stanza, &self.settings.label, &file.name, form)?, None)
         };
-        let job = CopyJob { path, bundle_id, data_dir, files, threads };
+        let job = CopyJob { from, path, bundle_id, files, threads };
         self.long_running += usize::from(job.is_long());
         Ok(Some(job))
     }
 
-    fn file_job(&self, index: usize, manifest: &Manifest, state: &FileState) -> Result<FileJob> {
+    fn file_job(&self, index: usize, manifest: &Manifest, state: &FileState) -> Result<CopyFile> {
         let file = &manifest.files[index];
         let block = match (self.settings.super_block_size, &file.block) {
             (Some(super_block_size), Some(block)) => {
@@ -256,14 +264,16 @@ impl Queues {
             }
             _ => None,
         };
-        Ok(FileJob {
-            index,
+        Ok(CopyFile {
             name: file.name.clone(),
+            method: match (state.delta, state.resume) {
+                (compare, true) => CopyMethod::Resume { compare },
+                (true, false) => CopyMethod::Compare,
+                (false, false) => CopyMethod::Copy,
+            },
             size: file.size,
             size_original: file.size_original,
             exact_size: from_standby(&file.name, self.settings.xact_path),
-            delta: state.delta,
-            resume: state.resume,
             has_reference: file.reference.is_some(),
             checksum: file.checksum,
             checksum_repo: file.checksum_repo,
@@ -314,8 +324,8 @@ fn compare(manifest: &Manifest, a: &ManifestFile, b: &ManifestFile, bundle_limit
 
 /// The order of files in a bundle: block incremental files by the position of their prior maps, then whole files by
 /// size.
-fn compare_in_job(a: &FileJob, b: &FileJob) -> Ordering {
-    fn map(file: &FileJob) -> Option<(&str, u64)> {
+fn compare_in_job(a: &CopyFile, b: &CopyFile) -> Ordering {
+    fn map(file: &CopyFile) -> Option<(&str, u64)> {
         file.block.as_ref()?.prior.as_ref().map(|prior| (prior.path.as_str(), prior.offset))
     }
     b.block
@@ -380,14 +390,14 @@ mod tests {
     }
 
     /// Returns the names in each job, in the order in which these workers take them.
-    fn jobs(settings: JobSettings, manifest: &Manifest, workers: &[usize]) -> Vec<(usize, Vec<String>)> {
+    fn jobs(settings: JobSettings, manifest: &Manifest, workers: &[usize]) -> Vec<(CopyFrom, Vec<String>)> {
         let states = copied(manifest);
         let (mut queues, _) = Queues::build(settings, manifest, &states, false).unwrap();
         let mut jobs = Vec::new();
         for worker in workers.iter().cycle().take(100) {
             if let Some(job) = queues.next(*worker, manifest, &states).unwrap() {
-                let name = |file: &FileJob| file.name.trim_start_matches("pg_data/").to_owned();
-                jobs.push((job.data_dir, job.files.iter().map(name).collect()));
+                let name = |file: &CopyFile| file.name.trim_start_matches("pg_data/").to_owned();
+                jobs.push((job.from, job.files.iter().map(name).collect()));
             }
         }
         jobs
@@ -494,7 +504,13 @@ mod tests {
     fn workers_begin_at_different_tablespaces_and_bundles_do_not_mix_them() {
         let manifest = manifest(&[("pg_data/a", 1, 0), ("pg_tblspc/1/PG_15_1/5/1", 1, 0)]);
         let jobs = jobs(settings(Some(BUNDLE)), &manifest, &[1, 0]);
-        assert_eq!(jobs, [(0, vec!["pg_tblspc/1/PG_15_1/5/1".to_owned()]), (0, vec!["a".to_owned()])]);
+        assert_eq!(
+            jobs,
+            [
+                (CopyFrom::Primary, vec!["pg_tblspc/1/PG_15_1/5/1".to_owned()]),
+                (CopyFrom::Primary, vec!["a".to_owned()]),
+            ]
+        );
     }
 
     #[test]
@@ -506,11 +522,11 @@ mod tests {
             ("pg_data/pg_xact/0000", 2, 0),
         ]);
         let jobs = jobs(JobSettings { standby: true, ..settings(None) }, &manifest, &[0, 1]);
-        let of = |data_dir| -> Vec<&str> {
-            jobs.iter().filter(|job| job.0 == data_dir).flat_map(|job| job.1.iter().map(String::as_str)).collect()
+        let of = |from| -> Vec<&str> {
+            jobs.iter().filter(|job| job.0 == from).flat_map(|job| job.1.iter().map(String::as_str)).collect()
         };
-        assert_eq!(of(0), ["global/pg_control", "PG_VERSION"]);
-        assert_eq!(of(1), ["pg_xact/0000", "base/1/1"]);
+        assert_eq!(of(CopyFrom::Primary), ["global/pg_control", "PG_VERSION"]);
+        assert_eq!(of(CopyFrom::Standby), ["pg_xact/0000", "base/1/1"]);
     }
 
     #[test]

@@ -10,12 +10,13 @@ use repo_format::pg::control::PgControl;
 use repo_format::wal_name::{Lsn, WalSegment};
 
 use super::label;
-use super::settings::{BackupSettings, StandbyChoice};
+use super::settings::{BackupRequest, StandbyChoice};
 use crate::cancel::CancelToken;
 use crate::pg::cluster::{self, ArchiveCheck, Search};
 use crate::pg::data_dir::{DataDir, Tablespace};
 use crate::pg::session::{BackupStop, DatabaseRow, OtherBackup};
 use crate::pg::{PgSession, control_file};
+use crate::pipeline::backup::CopyFrom;
 use crate::{Error, ErrorCode, Result, info, warn};
 
 /// How often the clock is read before it counts as stopped.
@@ -30,11 +31,28 @@ pub(super) struct Source {
     /// The sessions of an online backup.
     primary: Option<PgSession>,
     standby: Option<PgSession>,
-    /// The primary's data directory, followed by the standby's if files are copied from there.
-    pub(super) data_dirs: Vec<DataDir>,
+    pub(super) data_dirs: DataDirs,
     /// `pg_control` of the primary.
     pub(super) control: PgControl,
     cancel: CancelToken,
+}
+
+/// The data directories that files are copied from.
+#[derive(Clone, Debug)]
+pub(super) struct DataDirs {
+    pub(super) primary: DataDir,
+    /// `None` if all files are copied from the primary.
+    pub(super) standby: Option<DataDir>,
+}
+
+impl DataDirs {
+    /// Returns the data directory of this server.
+    pub(super) fn of(&self, from: CopyFrom) -> &DataDir {
+        match (from, &self.standby) {
+            (CopyFrom::Standby, Some(standby)) => standby,
+            _ => &self.primary,
+        }
+    }
 }
 
 /// The result of starting the backup.
@@ -64,7 +82,7 @@ impl Source {
     /// # Errors
     /// [`ErrorCode::DbConnect`] if a required server can't be found, [`ErrorCode::DbMismatch`] for a standby of another
     /// cluster, and errors of the sessions and of `pg_control`.
-    pub(super) fn open(settings: &BackupSettings, cancel: &CancelToken) -> Result<Self> {
+    pub(super) fn open(settings: &BackupRequest, cancel: &CancelToken) -> Result<Self> {
         if !settings.online {
             if settings.standby != StandbyChoice::Never {
                 warn!(
@@ -78,7 +96,7 @@ impl Source {
                 primary: None,
                 standby: None,
                 control: control_file::read(&pg.path, settings.version_force)?,
-                data_dirs: vec![DataDir::new(&pg.path)],
+                data_dirs: DataDirs { primary: DataDir::new(&pg.path), standby: None },
                 cancel: cancel.clone(),
             });
         }
@@ -97,8 +115,10 @@ impl Source {
         if let Some(standby) = &found.standby {
             check_standby(primary.control(), standby.control(), standby.settings().key)?;
         }
-        let mut data_dirs = vec![DataDir::new(primary.path())];
-        data_dirs.extend(found.standby.as_ref().map(|standby| DataDir::new(standby.path())));
+        let data_dirs = DataDirs {
+            primary: DataDir::new(primary.path()),
+            standby: found.standby.as_ref().map(|standby| DataDir::new(standby.path())),
+        };
         Ok(Source {
             control: *primary.control(),
             primary: Some(primary),
@@ -129,12 +149,12 @@ impl Source {
 
     /// Returns whether files are copied from a standby.
     pub(super) fn has_standby(&self) -> bool {
-        self.data_dirs.len() > 1
+        self.data_dirs.standby.is_some()
     }
 
     /// The primary's data directory.
     pub(super) fn data_dir(&self) -> &DataDir {
-        &self.data_dirs[0]
+        &self.data_dirs.primary
     }
 
     /// The version of the cluster.
@@ -195,9 +215,9 @@ impl Source {
     ///
     /// # Errors
     /// [`ErrorCode::PgRunning`] offline, and errors of the session.
-    pub(super) fn start(&mut self, settings: &BackupSettings) -> Result<Start> {
+    pub(super) fn start(&mut self, settings: &BackupRequest) -> Result<Start> {
         let Some(primary) = &mut self.primary else {
-            if self.data_dirs[0].has_postmaster_pid()? {
+            if self.data_dirs.primary.has_postmaster_pid()? {
                 if !settings.force {
                     return Err(Error::new(
                         ErrorCode::PgRunning,

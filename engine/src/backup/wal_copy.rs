@@ -13,7 +13,7 @@ use repo_format::wal_name::WalSegment;
 
 use super::finish::{Wal, add_file};
 use crate::pg::data_dir::TARGET_PGDATA;
-use crate::pipeline::encode::Encoder;
+use crate::pipeline::encode::StreamEncoder;
 use crate::repo::archive_find::FoundSegment;
 use crate::repo::{Repo, info_files};
 use crate::storage::{self, ReadRange, WriteOptions};
@@ -81,7 +81,7 @@ pub(super) fn copy_segment(
     let (mut hasher, mut size) = (Sha1Hasher::new(), 0);
     let compression = if same_kind { Compression::NONE } else { compression };
     let mut encoder =
-        Encoder::new(compression, &Cipher::from_passphrase(manifest.cipher_pass.as_ref()), Framing::Full)?;
+        StreamEncoder::new(compression, &Cipher::from_passphrase(manifest.cipher_pass.as_ref()), Framing::Full)?;
 
     let mut writer = repo.storage.write(&path, WriteOptions::ATOMIC)?;
     let mut buffer = vec![0; COPY_BUFFER_BYTES];

@@ -8,7 +8,7 @@ mod names;
 mod scan;
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -120,21 +120,6 @@ pub fn read_full(file: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usi
     Ok(filled)
 }
 
-/// Reads one page of a relation file again, through a separate handle so that the copy's position does not change;
-/// `None` if the file no longer exists. The result is shorter than a page if the file ends before.
-///
-/// # Errors
-/// [`ErrorCode::FileOpen`] and [`ErrorCode::FileRead`].
-pub fn reread_page(path: &Path, offset: u64, page_size: usize) -> Result<Option<Vec<u8>>> {
-    let fail = |error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{}'", path.display()), error);
-    let Some(mut file) = open_file(path)? else { return Ok(None) };
-    file.seek(SeekFrom::Start(offset)).map_err(fail)?;
-    let mut page = vec![0; page_size];
-    let count = read_full(&mut file, &mut page).map_err(fail)?;
-    page.truncate(count);
-    Ok(Some(page))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,15 +139,5 @@ mod tests {
         let data_dir = DataDir::new(dir.path());
         assert_eq!(data_dir.open("pg_data/pipe").unwrap_err().code, ErrorCode::FileOpen);
         assert_eq!(data_dir.open("pg_data").unwrap_err().code, ErrorCode::FileOpen);
-        assert_eq!(reread_page(&pipe, 0, 8).unwrap_err().code, ErrorCode::FileOpen);
-    }
-
-    #[test]
-    fn reread_page_past_the_end_returns_less() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("f");
-        std::fs::write(&path, b"0123456789").unwrap();
-        assert_eq!(reread_page(&path, 8, 8).unwrap().unwrap(), b"89");
-        assert_eq!(reread_page(&dir.path().join("missing"), 0, 8).unwrap(), None);
     }
 }

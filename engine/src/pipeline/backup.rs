@@ -4,28 +4,24 @@
 
 mod copier;
 mod job;
+mod pass;
+mod prior_map;
 mod sink;
 
 #[cfg(test)]
 mod tests;
-
-use std::sync::Arc;
 
 use repo_format::cipher::Cipher;
 use repo_format::compress::Compression;
 use repo_format::pg::PgVersion;
 
 pub use self::copier::Copier;
-pub use self::job::{BlockJob, Copied, CopyJob, FileJob, FileOutcome, FileResult, LONG_MIN_BYTES, PriorMap};
-use crate::pg::data_dir::DataDir;
-use crate::storage::{RepoStorage, WriteOptions};
+pub use self::job::{BlockJob, Copied, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyResult, PriorMap};
+use crate::storage::WriteOptions;
 
-/// What all copies of a backup share.
-pub struct CopySettings {
-    /// The repository.
-    pub storage: Arc<dyn RepoStorage>,
-    /// Data directories that jobs refer to by index: the primary's, followed by the standby's if there is one.
-    pub data_dirs: Vec<DataDir>,
+/// What all jobs of a backup share. Like a job, it is plain data.
+#[derive(Clone, Debug)]
+pub struct CopyRules {
     /// Compression of all files.
     pub compression: Compression,
     /// Encryption with the backup's own passphrase.

@@ -5,16 +5,16 @@ use repo_format::compress::{CompressType, Compression, Compressor};
 use repo_format::{ErrorCode, Result};
 
 /// Encodes consecutive streams, keeping the codec's memory.
-pub(crate) struct Encoder {
+pub(crate) struct StreamEncoder {
     compressor: Option<Compressor>,
     encryptor: Option<Encryptor>,
     /// Compressed bytes on their way to the encryptor.
     compressed: Vec<u8>,
 }
 
-impl Encoder {
+impl StreamEncoder {
     pub(crate) fn new(compression: Compression, cipher: &Cipher, framing: Framing) -> Result<Self> {
-        Ok(Encoder {
+        Ok(StreamEncoder {
             compressor: match compression.kind {
                 CompressType::None => None,
                 _ => Some(Compressor::new(compression, framing)?),

@@ -2,12 +2,12 @@
 //!
 //! Source of the rules: pgBackRest `src/command/backup/pageChecksum.c`.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
+use repo_format::manifest::PageRange;
 use repo_format::pg::page::{PageCheck, first_page};
-
-use crate::Result;
-use crate::pg::data_dir::reread_page;
 
 /// The result of checking a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,49 +16,52 @@ pub enum PageOutcome {
     Valid,
     /// The file does not end with a whole page, so single pages were not checked.
     Misaligned,
-    /// Invalid pages, as first and last number counted from the beginning of the relation.
-    Errors(Vec<(u32, u32)>),
+    /// Invalid pages.
+    Errors(Vec<PageRange>),
 }
 
 /// The check of one file.
 pub(super) struct PageChecker {
-    path: PathBuf,
     check: PageCheck,
     /// Bytes seen so far.
     offset: u64,
     misaligned: bool,
     suspects: Vec<u32>,
-    errors: Vec<(u32, u32)>,
+    errors: Vec<PageRange>,
+    /// A page that is read again.
+    page: Vec<u8>,
 }
 
 impl PageChecker {
-    /// Creates a check for the file at `path`, whose name tells which part of the relation it is.
-    pub(super) fn new(path: PathBuf, name: &str, page_size: u32, header_check: bool) -> Self {
+    /// Creates a check for a file, whose name tells which part of the relation it is.
+    pub(super) fn new(name: &str, page_size: u32, header_check: bool) -> Self {
         PageChecker {
-            path,
             check: PageCheck { page_size, first_page: first_page(name, page_size), header_check },
             offset: 0,
             misaligned: false,
             suspects: Vec::new(),
             errors: Vec::new(),
+            page: Vec::new(),
         }
     }
 
-    /// Checks the next bytes of the file. All calls except the last must pass whole pages.
-    pub(super) fn push(&mut self, data: &[u8]) -> Result<()> {
+    /// Checks the next bytes of the file. All calls except the last must pass whole pages. Suspect pages are read again
+    /// from `file`, whose position does not change.
+    pub(super) fn push(&mut self, data: &[u8], file: &File) -> io::Result<()> {
         self.misaligned |= self.check.check(data, self.offset, &mut self.suspects) != 0;
-        for index in 0..self.suspects.len() {
-            let page = self.suspects[index];
-            let at = self.check.file_offset(page);
+        let size = self.check.page_size as usize;
+        self.page.resize(if self.suspects.is_empty() { 0 } else { size }, 0);
+        for number in self.suspects.drain(..) {
+            let at = self.check.file_offset(number);
             let begin = (at - self.offset) as usize;
-            if !self.has_changed(at, &data[begin..begin + self.check.page_size as usize])? {
-                match self.errors.last_mut() {
-                    Some((_, last)) if last.wrapping_add(1) == page => *last = page,
-                    _ => self.errors.push((page, page)),
-                }
+            if has_changed(file, at, &data[begin..begin + size], &mut self.page)? {
+                continue;
+            }
+            match self.errors.last_mut() {
+                Some(range) if range.last.wrapping_add(1) == number => range.last = number,
+                _ => self.errors.push(PageRange { first: number, last: number }),
             }
         }
-        self.suspects.clear();
         self.offset += data.len() as u64;
         Ok(())
     }
@@ -73,12 +76,16 @@ impl PageChecker {
             PageOutcome::Errors(self.errors)
         }
     }
+}
 
-    /// Returns whether a page on disk differs by now. Then PostgreSQL was writing it while it was read, and recovery
-    /// replays it from WAL. Whether the new content is valid does not matter.
-    fn has_changed(&self, at: u64, data: &[u8]) -> Result<bool> {
-        let now = reread_page(&self.path, at, self.check.page_size as usize)?;
-        Ok(now.is_none_or(|now| now != data))
+/// Returns whether a page on disk differs by now. Then PostgreSQL was writing it while it was read, and recovery replays
+/// it from WAL. Whether the new content is valid does not matter. The same applies to a file that was dropped, of which
+/// some versions of PostgreSQL only remove the name.
+fn has_changed(file: &File, at: u64, data: &[u8], now: &mut [u8]) -> io::Result<bool> {
+    match file.read_exact_at(now, at) {
+        Ok(()) => Ok(now != data || file.metadata()?.nlink() == 0),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(true),
+        Err(error) => Err(error),
     }
 }
 
@@ -111,13 +118,21 @@ mod tests {
         let path = dir.path().join(&name);
         let data = pages.concat();
         std::fs::write(&path, on_disk.unwrap_or(&data)).unwrap();
-        let mut checker = PageChecker::new(path, &name, PAGE as u32, true);
+        check_file(&data, &File::open(&path).unwrap(), &name)
+    }
+
+    fn check_file(data: &[u8], file: &File, name: &str) -> PageOutcome {
+        let mut checker = PageChecker::new(name, PAGE as u32, true);
         let (first, rest) = data.split_at(PAGE.min(data.len()));
-        checker.push(first).unwrap();
+        checker.push(first, file).unwrap();
         if !rest.is_empty() {
-            checker.push(rest).unwrap();
+            checker.push(rest, file).unwrap();
         }
         checker.finish()
+    }
+
+    fn errors(ranges: &[(u32, u32)]) -> PageOutcome {
+        PageOutcome::Errors(ranges.iter().map(|&(first, last)| PageRange { first, last }).collect())
     }
 
     #[test]
@@ -128,14 +143,14 @@ mod tests {
     #[test]
     fn wrong_pages_are_merged_into_ranges() {
         let pages = [bad_page(0), good_page(1), bad_page(2), bad_page(3)];
-        assert_eq!(check(&pages, None, 0), PageOutcome::Errors(vec![(0, 0), (2, 3)]));
+        assert_eq!(check(&pages, None, 0), errors(&[(0, 0), (2, 3)]));
     }
 
     #[test]
     fn wrong_pages_of_a_later_segment_count_from_the_relation() {
         let first = 2 * 131_072;
         let pages = [good_page(first), bad_page(first + 1)];
-        assert_eq!(check(&pages, None, 2), PageOutcome::Errors(vec![(first + 1, first + 1)]));
+        assert_eq!(check(&pages, None, 2), errors(&[(first + 1, first + 1)]));
     }
 
     #[test]
@@ -144,6 +159,28 @@ mod tests {
         assert_eq!(check(&pages, Some(&[good_page(0), good_page(1)].concat()), 0), PageOutcome::Valid);
         // Missing on disk: truncated by now
         assert_eq!(check(&pages, Some(&good_page(0)), 0), PageOutcome::Valid);
+    }
+
+    #[test]
+    fn wrong_page_of_a_file_that_was_dropped_is_accepted() {
+        let mut file = tempfile::tempfile().unwrap();
+        let data = [good_page(0), bad_page(1)].concat();
+        io::Write::write_all(&mut file, &data).unwrap();
+        assert_eq!(check_file(&data, &file, "16384"), PageOutcome::Valid);
+    }
+
+    #[test]
+    fn suspect_pages_are_read_from_the_open_file_and_leave_its_position() {
+        let dir = tempfile::tempdir().unwrap();
+        let data: Vec<u8> = (0..100).flat_map(bad_page).collect();
+        let path = dir.path().join("16384");
+        std::fs::write(&path, &data).unwrap();
+        let mut file = File::open(&path).unwrap();
+        // Another file has the name by now
+        std::fs::rename(&path, dir.path().join("old")).unwrap();
+        std::fs::write(&path, [good_page(0), good_page(1)].concat()).unwrap();
+        assert_eq!(check_file(&data, &file, "16384"), errors(&[(0, 99)]));
+        assert_eq!(io::Seek::stream_position(&mut file).unwrap(), 0);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use repo_format::cipher::{Cipher, Decryptor};
 use repo_format::compress::{CompressType, DecompressContext, Decompressor, Framing};
 use repo_format::hash::{Sha1, Sha1Hasher, block_checksum};
 
-use crate::restore::block_delta::BlockRead;
+use super::block_delta::BlockRead;
 use crate::work::turn;
 use crate::{CancelToken, Error, ErrorCode, Result, decode};
 

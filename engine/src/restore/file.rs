@@ -21,7 +21,7 @@ use super::places::{Place, Places, regular};
 use super::queue::RestoreJob;
 use super::select_db::{self, ZeroFilter};
 use super::sync::SyncSet;
-use crate::pipeline::backup::LONG_MIN_BYTES;
+use crate::pipeline::LONG_MIN_BYTES;
 use crate::pipeline::restore::{BlockGeometry, RestorePipeline};
 use crate::storage::page_cache::PageCache;
 use crate::storage::read_ahead::{PendingRead, ReadQueue};

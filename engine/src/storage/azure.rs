@@ -26,6 +26,7 @@ use super::http::service::Connector;
 use super::http::{Endpoint, HttpSettings, retry_config};
 use super::object::{ObjectStorage, UriStyle};
 use super::pages::{Listed, Objects};
+use super::{OpenStorage, OpenedStorage, ReadAhead};
 use crate::{Error, ErrorCode, Result};
 
 /// The source of credentials (`repo-azure-key-type`).
@@ -67,6 +68,14 @@ pub struct AzureSettings {
     pub target_time: Option<i64>,
     /// The connection.
     pub http: HttpSettings,
+    /// How to read several ranges of a file: `repo-storage-prefetch` and `repo-storage-read-over`.
+    pub read_ahead: ReadAhead,
+}
+
+impl OpenStorage for AzureSettings {
+    fn open(&self) -> Result<OpenedStorage> {
+        Ok(open(self)?.with_read_ahead(self.read_ahead).into())
+    }
 }
 
 /// Opens an Azure repository. Nothing is sent before it is used.
@@ -162,6 +171,7 @@ mod tests {
                 ca_path: None,
                 io_timeout: std::time::Duration::from_secs(10),
             },
+            read_ahead: ReadAhead::NEAR,
         }
     }
 

@@ -29,6 +29,7 @@ use super::as_of::AsOf;
 use super::http::request::{Failure, store_error};
 use super::http::{Endpoint, HttpSettings};
 use super::object::ObjectStorage;
+use super::{OpenStorage, OpenedStorage, ReadAhead};
 use crate::{Error, ErrorCode, Result};
 
 /// The source of credentials (`repo-gcs-key-type`).
@@ -74,6 +75,14 @@ pub struct GcsSettings {
     pub target_time: Option<i64>,
     /// The connection.
     pub http: HttpSettings,
+    /// How to read several ranges of a file: `repo-storage-prefetch` and `repo-storage-read-over`.
+    pub read_ahead: ReadAhead,
+}
+
+impl OpenStorage for GcsSettings {
+    fn open(&self) -> Result<OpenedStorage> {
+        Ok(open(self)?.with_read_ahead(self.read_ahead).into())
+    }
 }
 
 /// Opens a GCS repository. Nothing is sent before it is used.

@@ -24,8 +24,8 @@ pub(super) use file::wrong_size;
 use file::{PosixReader, temporary_name};
 
 use super::{
-    Entry, EntryKind, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, SyncBatch, WriteOptions, page_cache,
-    whole_sync,
+    Entry, EntryKind, Features, OpenStorage, OpenedStorage, ReadRange, RepoPath, RepoStorage, RepoWriter, SyncBatch,
+    WriteOptions, page_cache, whole_sync,
 };
 use crate::{Error, ErrorCode, Result, warn};
 
@@ -33,6 +33,41 @@ use crate::{Error, ErrorCode, Result, warn};
 pub const FILE_MODE: u32 = 0o640;
 /// Mode of a repository directory.
 pub const PATH_MODE: u32 = 0o750;
+
+/// The settings of a repository in a directory of this host.
+#[derive(Clone, Debug)]
+pub struct PosixSettings {
+    /// The repository's root.
+    pub path: PathBuf,
+    /// Create symbolic links, which are only for people and for copies of a backup's directory.
+    pub symlinks: bool,
+}
+
+impl PosixSettings {
+    /// A directory in which symbolic links are created.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        PosixSettings { path: path.into(), symlinks: true }
+    }
+}
+
+impl OpenStorage for PosixSettings {
+    fn open(&self) -> Result<OpenedStorage> {
+        Ok(PosixStorage::new(&self.path).with_symlinks(self.symlinks).into())
+    }
+}
+
+/// The settings of a repository on a CIFS mount.
+#[derive(Clone, Debug)]
+pub struct CifsSettings {
+    /// The repository's root.
+    pub path: PathBuf,
+}
+
+impl OpenStorage for CifsSettings {
+    fn open(&self) -> Result<OpenedStorage> {
+        Ok(PosixStorage::cifs(&self.path).into())
+    }
+}
 
 /// A repository below a directory.
 #[derive(Clone, Debug)]
@@ -46,7 +81,7 @@ impl PosixStorage {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         PosixStorage {
             root: root.into(),
-            features: Features { paths: true, hard_links: true, symlinks: true, path_sync: true, remote: false },
+            features: Features { paths: true, hard_links: true, symlinks: true, path_sync: true, errors_last: true },
         }
     }
 
@@ -54,7 +89,7 @@ impl PosixStorage {
     pub fn cifs(root: impl Into<PathBuf>) -> Self {
         PosixStorage {
             root: root.into(),
-            features: Features { paths: true, hard_links: false, symlinks: false, path_sync: false, remote: false },
+            features: Features { paths: true, hard_links: false, symlinks: false, path_sync: false, errors_last: true },
         }
     }
 

@@ -25,6 +25,7 @@ use super::http::service::Connector;
 use super::http::{Endpoint, HttpSettings, retry_config};
 use super::object::{ObjectStorage, UriStyle};
 use super::pages::{Listed, Objects};
+use super::{OpenStorage, OpenedStorage, ReadAhead};
 use crate::{Error, ErrorCode, Result};
 
 /// The source of credentials (`repo-s3-key-type`).
@@ -100,6 +101,14 @@ pub struct S3Settings {
     pub target_time: Option<i64>,
     /// The connection. Its `host` may be a URL, as in `repo-storage-host`.
     pub http: HttpSettings,
+    /// How to read several ranges of a file: `repo-storage-prefetch` and `repo-storage-read-over`.
+    pub read_ahead: ReadAhead,
+}
+
+impl OpenStorage for S3Settings {
+    fn open(&self) -> Result<OpenedStorage> {
+        Ok(open(self)?.with_read_ahead(self.read_ahead).into())
+    }
 }
 
 /// Opens an S3 repository. Nothing is sent before it is used.
@@ -214,6 +223,7 @@ mod tests {
                 ca_path: None,
                 io_timeout: std::time::Duration::from_secs(10),
             },
+            read_ahead: ReadAhead::NEAR,
         };
         change(&mut settings);
         let storage = open(&settings).unwrap();

@@ -11,7 +11,7 @@ use repo_format::label::BackupLabel;
 use repo_format::layout::{self, FileForm, RepoPath, Stanza};
 use repo_format::manifest::BlockIncr;
 
-use crate::restore::block_delta::{self, BlockFile};
+use crate::pipeline::block_delta::{self, BlockFile};
 use crate::storage::{ReadRange, RepoStorage};
 use crate::{CancelToken, Error, ErrorCode, Result, decode};
 

@@ -1,27 +1,33 @@
 //! What to copy, and the result of the copy.
+//!
+//! Jobs and results are plain data: they own everything they contain, refer to nothing in the memory of the process,
+//! and name files by their manifest names. So a job can be done by whoever has the data directory and the repository.
 
 use repo_format::hash::Sha1;
 use repo_format::layout::RepoPath;
 
+use crate::pipeline::LONG_MIN_BYTES;
 use crate::pipeline::page_check::PageOutcome;
 
-/// The destination of a job's bytes.
+/// One file in the repository: what to read, and where its bytes go.
+///
+/// A job is complete in itself. Everything that all jobs of a backup share is in [`CopyRules`](super::CopyRules). A
+/// worker answers a job with one [`CopyResult`] for each of its files, in the order of the job, or with an error for
+/// the whole job. After an error nothing of the job is stored, and the same job may be done again, also by another
+/// worker. Nobody but that worker may write to `path` meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopyJob {
+    /// The server whose data directory is read.
+    pub from: CopyFrom,
     /// The file in the repository.
     pub path: RepoPath,
     /// The number of the bundle; `None` for a file on its own.
     pub bundle_id: Option<u64>,
-    /// The data directory to read.
-    pub data_dir: usize,
     /// The files in the order in which they are stored; a single one unless bundled.
-    pub files: Vec<FileJob>,
+    pub files: Vec<CopyFile>,
     /// Threads that compress a large file on its own.
     pub threads: usize,
 }
-
-/// From this number of plain bytes on, a job computes longer than it waits for its requests.
-pub const LONG_MIN_BYTES: u64 = 4 << 20;
 
 impl CopyJob {
     /// Returns whether the job mostly computes.
@@ -30,23 +36,28 @@ impl CopyJob {
     }
 }
 
+/// The server that a file is copied from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyFrom {
+    /// The primary, which has every file.
+    Primary,
+    /// The standby, which has what WAL replay keeps up to date.
+    Standby,
+}
+
 /// A file to copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileJob {
-    /// The index in the manifest.
-    pub index: usize,
+pub struct CopyFile {
     /// Manifest name.
     pub name: Box<str>,
+    /// How the copy begins.
+    pub method: CopyMethod,
     /// The size that the prior or interrupted backup recorded, otherwise that of the scan.
     pub size: u64,
     /// Size at the scan.
     pub size_original: u64,
     /// Read no more than the size at the scan, because WAL replay restores the rest.
     pub exact_size: bool,
-    /// Compare by checksum before copying.
-    pub delta: bool,
-    /// Whether an interrupted run of this backup stored the file.
-    pub resume: bool,
     /// The prior backup has it.
     pub has_reference: bool,
     /// The recorded checksum.
@@ -59,6 +70,32 @@ pub struct FileJob {
     pub page_check: bool,
     /// Store it block incremental.
     pub block: Option<BlockJob>,
+}
+
+/// How the copy of a file begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyMethod {
+    /// The file is read and stored, unless it turns out not to have changed.
+    Copy,
+    /// The file is first compared with its recorded checksum.
+    Compare,
+    /// An interrupted run of this backup stored the file. What it stored counts if it has the recorded checksum.
+    Resume {
+        /// Whether the file itself is first compared with its recorded checksum.
+        compare: bool,
+    },
+}
+
+impl CopyMethod {
+    /// Returns whether the file is compared with its recorded checksum before it is copied.
+    pub fn compares(self) -> bool {
+        matches!(self, CopyMethod::Compare | CopyMethod::Resume { compare: true })
+    }
+
+    /// Returns whether an interrupted run of this backup stored the file.
+    pub fn resumes(self) -> bool {
+        matches!(self, CopyMethod::Resume { .. })
+    }
 }
 
 /// How a file is stored block incremental.
@@ -87,16 +124,16 @@ pub struct PriorMap {
 
 /// The result for one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileResult {
-    /// The index in the manifest.
-    pub index: usize,
+pub struct CopyResult {
+    /// Manifest name.
+    pub name: Box<str>,
     /// What was done.
-    pub outcome: FileOutcome,
+    pub outcome: CopyOutcome,
 }
 
 /// What was done with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FileOutcome {
+pub enum CopyOutcome {
     /// Stored.
     Copied(Copied),
     /// The prior backup has the same content.
@@ -136,6 +173,6 @@ pub struct Copied {
     pub map_size: Option<u64>,
     /// The result of the page check; `None` if not requested.
     pub pages: Option<PageOutcome>,
-    /// An interrupted run had stored it, but not rightly.
+    /// Whether an interrupted run stored other bytes than its manifest says.
     pub repo_invalid: bool,
 }

@@ -1,5 +1,6 @@
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use repo_format::block_map::BlockMap;
 use repo_format::cipher::{self, Framing, Passphrase};
@@ -9,17 +10,24 @@ use repo_format::layout::RepoPath;
 
 use super::*;
 use crate::cancel::CancelToken;
+use crate::pg::data_dir::DataDir;
 use crate::storage::faulty::FaultyStorage;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::posix::PosixStorage;
-use crate::storage::{get, put};
+use crate::storage::{RepoStorage, get, put};
 use crate::work::turn::Slots;
 use crate::{ErrorCode, Result};
 
-fn settings(root: &Path, storage: &Arc<MemoryStorage>, kind: CompressType, cipher: Cipher) -> CopySettings {
-    CopySettings {
-        storage: storage.clone(),
-        data_dirs: vec![DataDir::new(root)],
+/// Where files are copied from and to, and how.
+#[derive(Clone)]
+struct Settings {
+    storage: Arc<dyn RepoStorage>,
+    data_dir: DataDir,
+    rules: CopyRules,
+}
+
+fn settings(root: &Path, storage: &Arc<MemoryStorage>, kind: CompressType, cipher: Cipher) -> Settings {
+    let rules = CopyRules {
         compression: Compression::new(kind, None).unwrap(),
         cipher,
         bundle_raw: true,
@@ -29,18 +37,17 @@ fn settings(root: &Path, storage: &Arc<MemoryStorage>, kind: CompressType, ciphe
         compare_buffer_bytes: 1 << 20,
         version_force: None,
         write_options: WriteOptions::IN_PLACE,
-    }
+    };
+    Settings { storage: storage.clone(), data_dir: DataDir::new(root), rules }
 }
 
-fn file(name: &str, size: u64) -> FileJob {
-    FileJob {
-        index: 0,
+fn file(name: &str, size: u64) -> CopyFile {
+    CopyFile {
         name: format!("pg_data/{name}").into(),
         size,
         size_original: size,
         exact_size: false,
-        delta: false,
-        resume: false,
+        method: CopyMethod::Copy,
         has_reference: false,
         checksum: None,
         checksum_repo: None,
@@ -50,21 +57,27 @@ fn file(name: &str, size: u64) -> FileJob {
     }
 }
 
-fn job(files: Vec<FileJob>, bundle_id: Option<u64>) -> CopyJob {
-    CopyJob { path: RepoPath::new("file").unwrap(), bundle_id, data_dir: 0, files, threads: 1 }
+const RESUME: CopyMethod = CopyMethod::Resume { compare: false };
+
+fn method(compare: bool) -> CopyMethod {
+    if compare { CopyMethod::Compare } else { CopyMethod::Copy }
 }
 
-fn run(settings: &CopySettings, job: &CopyJob) -> Result<Vec<FileResult>> {
-    Copier::new(settings)?.run(job, &CancelToken::new())
+fn job(files: Vec<CopyFile>, bundle_id: Option<u64>) -> CopyJob {
+    CopyJob { from: CopyFrom::Primary, path: RepoPath::new("file").unwrap(), bundle_id, files, threads: 1 }
+}
+
+fn run(settings: &Settings, job: &CopyJob) -> Result<Vec<CopyResult>> {
+    Copier::new(&settings.rules, &*settings.storage, &settings.data_dir)?.run(job, &CancelToken::new())
 }
 
 fn stored(storage: &MemoryStorage) -> Option<Vec<u8>> {
     get(storage, &RepoPath::new("file").unwrap(), u64::MAX >> 1).unwrap()
 }
 
-fn copied(result: &FileResult) -> &Copied {
+fn copied(result: &CopyResult) -> &Copied {
     match &result.outcome {
-        FileOutcome::Copied(copied) => copied,
+        CopyOutcome::Copied(copied) => copied,
         other => panic!("{other:?}"),
     }
 }
@@ -126,10 +139,10 @@ fn unchanged_files_leave_no_bundle() {
     std::fs::write(dir.path().join("a"), b"abc").unwrap();
     let storage = Arc::new(MemoryStorage::new());
     let settings = settings(dir.path(), &storage, CompressType::Zst, Cipher::None);
-    let known = FileJob { has_reference: true, checksum: Some(Sha1::of(b"abc")), ..file("a", 3) };
+    let known = CopyFile { has_reference: true, checksum: Some(Sha1::of(b"abc")), ..file("a", 3) };
     for delta in [false, true] {
-        let results = run(&settings, &job(vec![FileJob { delta, ..known.clone() }], Some(1))).unwrap();
-        let unchanged = FileOutcome::Unchanged { size: 3, checksum: Sha1::of(b"abc") };
+        let results = run(&settings, &job(vec![CopyFile { method: method(delta), ..known.clone() }], Some(1))).unwrap();
+        let unchanged = CopyOutcome::Unchanged { size: 3, checksum: Sha1::of(b"abc") };
         assert_eq!(results[0].outcome, unchanged);
         assert_eq!(stored(&storage), None);
     }
@@ -146,8 +159,8 @@ fn vanished_and_truncated_files_are_told() {
     let storage = Arc::new(MemoryStorage::new());
     let settings = settings(dir.path(), &storage, CompressType::Gz, Cipher::None);
     let results = run(&settings, &job(vec![file("gone", 5), file("empty", 5)], Some(1))).unwrap();
-    assert_eq!(results[0].outcome, FileOutcome::Removed);
-    assert_eq!(results[1].outcome, FileOutcome::Truncated);
+    assert_eq!(results[0].outcome, CopyOutcome::Removed);
+    assert_eq!(results[1].outcome, CopyOutcome::Truncated);
     assert_eq!(stored(&storage), None);
     // Alone, an empty file is stored as one
     let results = run(&settings, &job(vec![file("empty", 5)], None)).unwrap();
@@ -162,7 +175,7 @@ fn grown_file_is_read_to_the_size_of_the_scan_only_if_wal_replays_it() {
     let storage = Arc::new(MemoryStorage::new());
     let settings = settings(dir.path(), &storage, CompressType::None, Cipher::None);
     for (exact_size, expected) in [(true, 4), (false, 10)] {
-        let results = run(&settings, &job(vec![FileJob { exact_size, ..file("a", 4) }], None)).unwrap();
+        let results = run(&settings, &job(vec![CopyFile { exact_size, ..file("a", 4) }], None)).unwrap();
         assert_eq!(copied(&results[0]).size, expected);
         assert_eq!(stored(&storage).unwrap().len() as u64, expected);
     }
@@ -174,23 +187,28 @@ fn resumed_file_counts_only_with_its_checksum() {
     std::fs::write(dir.path().join("a"), b"abc").unwrap();
     let storage = Arc::new(MemoryStorage::new());
     let settings = settings(dir.path(), &storage, CompressType::None, Cipher::None);
-    let known = FileJob { resume: true, checksum: Some(Sha1::of(b"abc")), size_repo: 3, ..file("a", 3) };
+    let known = CopyFile { method: RESUME, checksum: Some(Sha1::of(b"abc")), size_repo: 3, ..file("a", 3) };
     let path = RepoPath::new("file").unwrap();
     for (content, delta, expected) in
         [("abc", false, true), ("abc", true, true), ("abd", false, false), ("abcd", true, false)]
     {
         put(&*storage, &path, content.as_bytes(), WriteOptions::IN_PLACE).unwrap();
-        let results = run(&settings, &job(vec![FileJob { delta, ..known.clone() }], None)).unwrap();
+        let results = run(
+            &settings,
+            &job(vec![CopyFile { method: CopyMethod::Resume { compare: delta }, ..known.clone() }], None),
+        )
+        .unwrap();
         match &results[0].outcome {
-            FileOutcome::Resumed { size: 3, .. } => assert!(expected, "{content}"),
-            FileOutcome::Copied(copied) => assert!(copied.repo_invalid && !expected, "{content}"),
+            CopyOutcome::Resumed { size: 3, .. } => assert!(expected, "{content}"),
+            CopyOutcome::Copied(copied) => assert!(copied.repo_invalid && !expected, "{content}"),
             other => panic!("{other:?}"),
         }
         assert_eq!(stored(&storage).unwrap(), b"abc");
     }
     // The file has changed since: the stored file is useless, which does not mean that the repository is damaged
     std::fs::write(dir.path().join("a"), b"abx").unwrap();
-    let results = run(&settings, &job(vec![FileJob { delta: true, ..known }], None)).unwrap();
+    let results =
+        run(&settings, &job(vec![CopyFile { method: CopyMethod::Resume { compare: true }, ..known }], None)).unwrap();
     assert!(!copied(&results[0]).repo_invalid);
 }
 
@@ -200,7 +218,7 @@ fn resumed_file_in_a_bundle_is_an_error() {
     std::fs::write(dir.path().join("a"), b"abc").unwrap();
     let storage = Arc::new(MemoryStorage::new());
     let settings = settings(dir.path(), &storage, CompressType::None, Cipher::None);
-    let resumed = FileJob { resume: true, checksum: Some(Sha1::of(b"abc")), size_repo: 3, ..file("a", 3) };
+    let resumed = CopyFile { method: RESUME, checksum: Some(Sha1::of(b"abc")), size_repo: 3, ..file("a", 3) };
     let error = run(&settings, &job(vec![resumed], Some(1))).unwrap_err();
     assert_eq!(error.code, ErrorCode::Assert);
 }
@@ -211,20 +229,21 @@ fn control_file_that_is_missing_is_an_error_and_not_a_dropped_file() {
     let storage = Arc::new(MemoryStorage::new());
     let settings = settings(dir.path(), &storage, CompressType::None, Cipher::None);
     for delta in [false, true] {
-        let results = run(&settings, &job(vec![FileJob { delta, ..file("base/1/1", 3) }], None)).unwrap();
-        assert_eq!(results[0].outcome, FileOutcome::Removed);
-        let control = FileJob { delta, ..file("global/pg_control", 8192) };
+        let results =
+            run(&settings, &job(vec![CopyFile { method: method(delta), ..file("base/1/1", 3) }], None)).unwrap();
+        assert_eq!(results[0].outcome, CopyOutcome::Removed);
+        let control = CopyFile { method: method(delta), ..file("global/pg_control", 8192) };
         assert_eq!(run(&settings, &job(vec![control], None)).unwrap_err().code, ErrorCode::FileMissing);
     }
 }
 
 /// Reads a block incremental file back through its map.
-fn rebuild(storage: &MemoryStorage, paths: &[RepoPath], map: &BlockMap, settings: &CopySettings) -> Vec<u8> {
+fn rebuild(storage: &MemoryStorage, paths: &[RepoPath], map: &BlockMap, settings: &Settings) -> Vec<u8> {
     let mut out = Vec::new();
     for block in &map.0 {
         let file = get(storage, &paths[block.reference as usize], u64::MAX >> 1).unwrap().unwrap();
         let part = &file[block.offset as usize..(block.offset + block.size) as usize];
-        let plain = decode(part, settings.compression.kind, &settings.cipher, Framing::Raw);
+        let plain = decode(part, settings.rules.compression.kind, &settings.rules.cipher, Framing::Raw);
         assert_eq!(plain.len() as u64, block.super_block_size);
         let begin = block.block as usize * 8192;
         out.extend_from_slice(&plain[begin..plain.len().min(begin + 8192)]);
@@ -232,10 +251,10 @@ fn rebuild(storage: &MemoryStorage, paths: &[RepoPath], map: &BlockMap, settings
     out
 }
 
-fn map_of(storage: &MemoryStorage, path: &RepoPath, map_size: u64, settings: &CopySettings) -> BlockMap {
+fn map_of(storage: &MemoryStorage, path: &RepoPath, map_size: u64, settings: &Settings) -> BlockMap {
     let file = get(storage, path, u64::MAX >> 1).unwrap().unwrap();
     let map = &file[file.len() - map_size as usize..];
-    BlockMap::read(&cipher::decrypt_framed(&settings.cipher, Framing::Raw, map).unwrap(), 8192, 6).unwrap()
+    BlockMap::read(&cipher::decrypt_framed(&settings.rules.cipher, Framing::Raw, map).unwrap(), 8192, 6).unwrap()
 }
 
 #[test]
@@ -257,11 +276,11 @@ fn block_incremental_chain_rebuilds_every_state() {
             let mut prior: Option<PriorMap> = None;
             let mut paths = Vec::new();
             for (number, state) in states.iter().enumerate() {
-                settings.reference = number as u32;
+                settings.rules.reference = number as u32;
                 std::fs::write(dir.path().join("a"), state).unwrap();
                 let block = BlockJob { block_size: 8192, checksum_size: 6, super_block_size: 60_000, prior };
                 let path = RepoPath::new(format!("backup{number}")).unwrap();
-                let mut job = job(vec![FileJob { block: Some(block), ..file("a", 1) }], None);
+                let mut job = job(vec![CopyFile { block: Some(block), ..file("a", 1) }], None);
                 job.path = path.clone();
                 let results = Slots::new(threads).run(|| run(&settings, &job)).unwrap();
                 let result = copied(&results[0]);
@@ -285,12 +304,12 @@ fn block_incremental_file_without_change_stores_nothing() {
     let settings = settings(dir.path(), &storage, CompressType::Zst, Cipher::None);
     let block = BlockJob { block_size: 16_384, checksum_size: 6, super_block_size: 1 << 20, prior: None };
     let size = content.len() as u64;
-    let first = FileJob { block: Some(block.clone()), ..file("a", size) };
+    let first = CopyFile { block: Some(block.clone()), ..file("a", size) };
     let results = run(&settings, &job(vec![first.clone()], None)).unwrap();
     let result = copied(&results[0]).clone();
     let path = RepoPath::new("file").unwrap();
     let prior = PriorMap { path, offset: result.size_repo - result.map_size.unwrap(), size: result.map_size.unwrap() };
-    let second = FileJob {
+    let second = CopyFile {
         block: Some(BlockJob { prior: Some(prior.clone()), ..block.clone() }),
         has_reference: true,
         checksum: Some(Sha1::of(&content)),
@@ -300,15 +319,15 @@ fn block_incremental_file_without_change_stores_nothing() {
     // A map of the prior backup can't refer to the new one
     let error = run(&settings, &again).unwrap_err();
     assert!(error.message.ends_with("reference to an unknown backup"), "{error}");
-    let settings = CopySettings { reference: 1, ..settings };
+    let settings = Settings { rules: CopyRules { reference: 1, ..settings.rules }, ..settings };
     again.path = RepoPath::new("again").unwrap();
     let results = run(&settings, &again).unwrap();
-    assert!(matches!(results[0].outcome, FileOutcome::Unchanged { .. }));
+    assert!(matches!(results[0].outcome, CopyOutcome::Unchanged { .. }));
     assert_eq!(get(&*storage, &again.path, 1).unwrap(), None);
 
     // A map that is not where the manifest says is an error that names the location
     let wrong = PriorMap { size: prior.size + 5, ..prior };
-    let bad = FileJob { block: Some(BlockJob { prior: Some(wrong), ..block }), ..first };
+    let bad = CopyFile { block: Some(BlockJob { prior: Some(wrong), ..block }), ..first };
     let error = run(&settings, &job(vec![bad], None)).unwrap_err();
     assert!(error.message.starts_with("unable to read block map for 'pg_data/a' from "), "{error}");
 }
@@ -321,30 +340,30 @@ fn block_incremental_file_that_became_empty_is_truncated_and_leaves_nothing() {
         let storage = Arc::new(MemoryStorage::new());
         let settings = settings(dir.path(), &storage, CompressType::Zst, cipher);
         let block = BlockJob { block_size: 8192, checksum_size: 6, super_block_size: 16_384, prior: None };
-        let first = FileJob { block: Some(block.clone()), ..file("a", 50_000) };
+        let first = CopyFile { block: Some(block.clone()), ..file("a", 50_000) };
         let mut prior_job = job(vec![first.clone()], None);
         prior_job.path = RepoPath::new("prior").unwrap();
         let results = run(&settings, &prior_job).unwrap();
         let result = copied(&results[0]);
         let size = result.map_size.unwrap();
         let prior = PriorMap { path: prior_job.path, offset: result.size_repo - size, size };
-        let settings = CopySettings { reference: 1, ..settings };
+        let settings = Settings { rules: CopyRules { reference: 1, ..settings.rules }, ..settings };
 
         std::fs::write(dir.path().join("b"), b"").unwrap();
         std::fs::write(dir.path().join("c"), b"xyz").unwrap();
         for prior in [None, Some(prior)] {
-            let empty = FileJob {
+            let empty = CopyFile {
                 has_reference: prior.is_some(),
                 block: Some(BlockJob { prior, ..block.clone() }),
                 ..file("b", 50_000)
             };
             for bundle_id in [None, Some(1)] {
                 let results = run(&settings, &job(vec![empty.clone()], bundle_id)).unwrap();
-                assert_eq!(results[0].outcome, FileOutcome::Truncated);
+                assert_eq!(results[0].outcome, CopyOutcome::Truncated);
                 assert_eq!(stored(&storage), None, "{bundle_id:?}");
             }
             let results = run(&settings, &job(vec![empty, file("c", 3)], Some(1))).unwrap();
-            assert_eq!(results[0].outcome, FileOutcome::Truncated);
+            assert_eq!(results[0].outcome, CopyOutcome::Truncated);
             assert_eq!(copied(&results[1]).bundle_offset, 0);
             settings.storage.remove(&RepoPath::new("file").unwrap()).unwrap();
         }
@@ -352,9 +371,9 @@ fn block_incremental_file_that_became_empty_is_truncated_and_leaves_nothing() {
         put(&*storage, &RepoPath::new("file").unwrap(), b"half", WriteOptions::IN_PLACE).unwrap();
         let block = Some(block);
         let resumed =
-            FileJob { resume: true, checksum: Some(Sha1::of(b"x")), size_repo: 9, block, ..file("b", 50_000) };
+            CopyFile { method: RESUME, checksum: Some(Sha1::of(b"x")), size_repo: 9, block, ..file("b", 50_000) };
         let results = run(&settings, &job(vec![resumed], None)).unwrap();
-        assert_eq!(results[0].outcome, FileOutcome::Truncated);
+        assert_eq!(results[0].outcome, CopyOutcome::Truncated);
         assert_eq!(stored(&storage), None);
     }
 }
@@ -370,7 +389,7 @@ fn job_that_fails_and_finds_no_file_when_tried_again_leaves_nothing() {
         let job = job(vec![file("a", content.len() as u64)], bundle_id);
         assert_eq!(run(&settings, &job).unwrap_err().code, ErrorCode::FileWrite);
         std::fs::remove_file(source.path().join("a")).unwrap();
-        assert_eq!(run(&settings, &job).unwrap()[0].outcome, FileOutcome::Removed);
+        assert_eq!(run(&settings, &job).unwrap()[0].outcome, CopyOutcome::Removed);
         assert!(!repo.path().join("file").exists());
     }
 }
@@ -380,8 +399,8 @@ fn resumed_file_that_is_damaged_and_gone_by_now_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let storage = Arc::new(MemoryStorage::new());
     put(&*storage, &RepoPath::new("file").unwrap(), b"hal", WriteOptions::IN_PLACE).unwrap();
-    let resumed = FileJob { resume: true, checksum: Some(Sha1::of(b"half")), size_repo: 4, ..file("gone", 4) };
+    let resumed = CopyFile { method: RESUME, checksum: Some(Sha1::of(b"half")), size_repo: 4, ..file("gone", 4) };
     let settings = settings(dir.path(), &storage, CompressType::None, Cipher::None);
-    assert_eq!(run(&settings, &job(vec![resumed], None)).unwrap()[0].outcome, FileOutcome::Removed);
+    assert_eq!(run(&settings, &job(vec![resumed], None)).unwrap()[0].outcome, CopyOutcome::Removed);
     assert_eq!(stored(&storage), None);
 }

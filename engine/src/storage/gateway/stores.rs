@@ -7,12 +7,12 @@ use std::time::Duration;
 use base64::prelude::{BASE64_STANDARD, Engine};
 
 use super::{Asked, Reply};
-use crate::storage::RepoStorage;
 use crate::storage::azure::{self, AzureCredentials, AzureSettings};
 use crate::storage::gcs::{self, GcsCredentials, GcsSettings};
 use crate::storage::http::HttpSettings;
 use crate::storage::object::UriStyle;
 use crate::storage::s3::{self, S3Credentials, S3Settings};
+use crate::storage::{ReadAhead, RepoStorage};
 
 /// The content of the one object.
 pub(super) const CONTENT: &str = "0123456789";
@@ -59,6 +59,7 @@ impl Kind {
                     part_size_bytes: 256 << 10,
                     target_time: None,
                     http,
+                    read_ahead: ReadAhead::NEAR,
                 })
                 .unwrap(),
             ),
@@ -75,6 +76,7 @@ impl Kind {
                     part_size_bytes: 256 << 10,
                     target_time: None,
                     http,
+                    read_ahead: ReadAhead::NEAR,
                 })
                 .unwrap(),
             ),
@@ -89,6 +91,7 @@ impl Kind {
                     part_size_bytes: 256 << 10,
                     target_time: None,
                     http,
+                    read_ahead: ReadAhead::NEAR,
                 })
                 .unwrap(),
             ),

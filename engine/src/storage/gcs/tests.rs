@@ -22,6 +22,7 @@ fn settings(endpoint: &str) -> GcsSettings {
             ca_path: None,
             io_timeout: Duration::from_secs(10),
         },
+        read_ahead: ReadAhead::NEAR,
     }
 }
 

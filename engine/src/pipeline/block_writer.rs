@@ -13,7 +13,7 @@ use repo_format::cipher::{Cipher, Encryptor, Framing};
 use repo_format::compress::Compression;
 use repo_format::hash::{BLOCK_CHECKSUM_SIZE_MAX, block_checksum};
 
-use super::encode::Encoder;
+use super::encode::StreamEncoder;
 use crate::work::turn;
 
 /// The threads that encode super blocks in parallel, started with the first call; `None` if the system provides no
@@ -51,7 +51,7 @@ pub(super) struct SuperBlockEncoders {
 }
 
 struct Lane {
-    encoder: Encoder,
+    encoder: StreamEncoder,
     plain: Vec<u8>,
     stored: Vec<u8>,
     /// Items of the output map whose blocks are in here.
@@ -67,7 +67,7 @@ impl SuperBlockEncoders {
     fn prepare(&mut self, count: usize) -> Result<()> {
         while self.lanes.len() < count {
             self.lanes.push(Lane {
-                encoder: Encoder::new(self.compression, &self.cipher, Framing::Raw)?,
+                encoder: StreamEncoder::new(self.compression, &self.cipher, Framing::Raw)?,
                 plain: Vec::new(),
                 stored: Vec::new(),
                 items: Vec::new(),
@@ -91,7 +91,7 @@ impl Lane {
 }
 
 /// A file on its way into block incremental form.
-pub(super) struct BlockIncr<'a> {
+pub(super) struct BlockWriter<'a> {
     layout: BlockLayout,
     super_block_size: usize,
     checksum_size: usize,
@@ -106,7 +106,7 @@ pub(super) struct BlockIncr<'a> {
     changed: bool,
 }
 
-impl<'a> BlockIncr<'a> {
+impl<'a> BlockWriter<'a> {
     /// Begins a file. `prior` is the map of the same file in the prior backup, with equal block and checksum size.
     pub(super) fn new(
         layout: BlockLayout,
@@ -115,7 +115,7 @@ impl<'a> BlockIncr<'a> {
     ) -> Result<Self> {
         encoders.prepare(1)?;
         let blocks = layout.super_block_size.div_ceil(u64::from(layout.block_size)).max(1);
-        Ok(BlockIncr {
+        Ok(BlockWriter {
             super_block_size: blocks as usize * layout.block_size as usize,
             checksum_size: usize::from(layout.checksum_size).min(BLOCK_CHECKSUM_SIZE_MAX),
             encoders,
@@ -214,7 +214,7 @@ impl<'a> BlockIncr<'a> {
         if filled < LANES_MAX && turn::borrow(filled).taken() == filled {
             if self.encoders.lanes.len() == filled {
                 self.encoders.lanes.push(Lane {
-                    encoder: Encoder::new(self.encoders.compression, &self.encoders.cipher, Framing::Raw)?,
+                    encoder: StreamEncoder::new(self.encoders.compression, &self.encoders.cipher, Framing::Raw)?,
                     plain: Vec::with_capacity(self.super_block_size),
                     stored: Vec::new(),
                     items: Vec::new(),

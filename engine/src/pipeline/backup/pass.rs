@@ -1,0 +1,192 @@
+//! One pass over a file: each buffer is hashed, checked, encoded and gathered while it is in the processor's cache.
+
+use std::fs::File;
+use std::io::{self, Cursor, Read, Take};
+
+use repo_format::cipher::Framing;
+use repo_format::hash::{Sha1, Sha1Hasher};
+
+use super::CopyRules;
+use super::job::CopyFile;
+use crate::pg::data_dir::read_full;
+use crate::pipeline::PageOutcome;
+use crate::pipeline::block_writer::{BlockLayout, BlockWriter, SuperBlockEncoders};
+use crate::pipeline::encode::StreamEncoder;
+use crate::pipeline::page_check::PageChecker;
+use crate::{Error, ErrorCode, Result};
+
+/// What a file's bytes are read from.
+pub(super) enum Input {
+    File(Take<File>),
+    /// `pg_control`, of which a consistent copy is read at once.
+    Control(Cursor<Vec<u8>>),
+}
+
+impl Input {
+    pub(super) fn file(file: File, job: &CopyFile) -> Self {
+        Input::File(file.take(if job.exact_size { job.size_original } else { u64::MAX }))
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Input::File(file) => file.read(buffer),
+            Input::Control(bytes) => bytes.read(buffer),
+        }
+    }
+}
+
+/// The codecs of a worker, kept from file to file.
+pub(super) struct Encoders {
+    full: StreamEncoder,
+    raw: Option<StreamEncoder>,
+    super_blocks: SuperBlockEncoders,
+}
+
+impl Encoders {
+    pub(super) fn new(rules: &CopyRules) -> Result<Self> {
+        Ok(Encoders {
+            full: StreamEncoder::new(rules.compression, &rules.cipher, Framing::Full)?,
+            raw: None,
+            super_blocks: SuperBlockEncoders::new(rules.compression, rules.cipher.clone()),
+        })
+    }
+
+    /// Encodes a file as one stream with headers.
+    pub(super) fn full(&mut self) -> Transform<'_> {
+        Transform::Whole(&mut self.full)
+    }
+
+    /// Encodes a file as one stream without headers.
+    pub(super) fn raw(&mut self, rules: &CopyRules) -> Result<Transform<'_>> {
+        Ok(Transform::Whole(match &mut self.raw {
+            Some(raw) => raw,
+            none => none.insert(StreamEncoder::new(rules.compression, &rules.cipher, Framing::Raw)?),
+        }))
+    }
+
+    /// Encodes a file as one stream with headers and several threads.
+    pub(super) fn parallel(&self, rules: &CopyRules, threads: usize) -> Result<Transform<'_>> {
+        // Not kept, because it needs more memory than others
+        let encoder = StreamEncoder::parallel(rules.compression, &rules.cipher, threads)?;
+        Ok(Transform::Parallel(Box::new(encoder)))
+    }
+
+    /// Encodes the blocks of a file that the prior backup lacks.
+    pub(super) fn blocks(
+        &mut self,
+        layout: BlockLayout,
+        prior: Option<repo_format::block_map::BlockMap>,
+    ) -> Result<Transform<'_>> {
+        Ok(Transform::Blocks(BlockWriter::new(layout, prior, &mut self.super_blocks)?))
+    }
+}
+
+/// How the bytes of a file become stored bytes.
+pub(super) enum Transform<'a> {
+    Whole(&'a mut StreamEncoder),
+    Parallel(Box<StreamEncoder>),
+    Blocks(BlockWriter<'a>),
+}
+
+impl Transform<'_> {
+    /// Returns whether stored bytes differ from plain bytes.
+    pub(super) fn transforms(&self) -> bool {
+        match self {
+            Transform::Whole(encoder) => encoder.transforms(),
+            Transform::Parallel(encoder) => encoder.transforms(),
+            Transform::Blocks(_) => true,
+        }
+    }
+
+    fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        match self {
+            Transform::Whole(encoder) => encoder.push(data, out),
+            Transform::Parallel(encoder) => encoder.push(data, out),
+            Transform::Blocks(blocks) => blocks.push(data, out),
+        }
+    }
+
+    /// Ends the stream. Returns the size of the block map for a block incremental file.
+    fn finish(self, out: &mut Vec<u8>) -> Result<Option<u64>> {
+        match self {
+            Transform::Whole(encoder) => encoder.finish(out).map(|()| None),
+            Transform::Parallel(mut encoder) => encoder.finish(out).map(|()| None),
+            Transform::Blocks(blocks) => blocks.finish(out).map(Some),
+        }
+    }
+}
+
+/// What is known about a file after the pass.
+pub(super) struct Passed {
+    pub(super) size: u64,
+    pub(super) checksum: Sha1,
+    /// Stored bytes of the block map; `None` unless block incremental.
+    pub(super) map_size: Option<u64>,
+    /// `None` if no page check was requested.
+    pub(super) pages: Option<PageOutcome>,
+}
+
+/// The pass.
+pub(super) struct Pass<'a> {
+    input: Input,
+    transform: Transform<'a>,
+    pages: Option<PageChecker>,
+    hasher: Sha1Hasher,
+    size: u64,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(input: Input, transform: Transform<'a>, pages: Option<PageChecker>) -> Self {
+        Pass { input, transform, pages, hasher: Sha1Hasher::new(), size: 0 }
+    }
+
+    /// Fills the buffer once and appends the stored bytes of it to `out`. Returns whether the file may have more.
+    /// `display` is the file's path for messages.
+    pub(super) fn advance(
+        &mut self,
+        buffer: &mut [u8],
+        out: &mut Vec<u8>,
+        display: &dyn Fn() -> String,
+    ) -> Result<bool> {
+        let count = read_full(&mut self.input, buffer).map_err(|error| read_error(display, error))?;
+        let data = &buffer[..count];
+        self.size += count as u64;
+        self.hasher.update(data);
+        if let (Some(pages), Input::File(file)) = (&mut self.pages, &self.input) {
+            pages.push(data, file.get_ref()).map_err(|error| read_error(display, error))?;
+        }
+        self.transform.push(data, out)?;
+        Ok(count == buffer.len())
+    }
+
+    /// Ends the stream.
+    pub(super) fn finish(self, out: &mut Vec<u8>) -> Result<Passed> {
+        Ok(Passed {
+            map_size: self.transform.finish(out)?,
+            size: self.size,
+            checksum: self.hasher.finish(),
+            pages: self.pages.map(PageChecker::finish),
+        })
+    }
+}
+
+/// Returns size and checksum of all bytes.
+pub(super) fn sum(input: &mut dyn Read, buffer: &mut [u8], display: &dyn Fn() -> String) -> Result<(u64, Sha1)> {
+    let mut input = input;
+    let mut hasher = Sha1Hasher::new();
+    let mut size = 0;
+    loop {
+        let count = read_full(&mut input, buffer).map_err(|error| read_error(display, error))?;
+        hasher.update(&buffer[..count]);
+        size += count as u64;
+        if count < buffer.len() {
+            return Ok((size, hasher.finish()));
+        }
+    }
+}
+
+fn read_error(display: &dyn Fn() -> String, error: io::Error) -> Error {
+    Error::from_io(ErrorCode::FileRead, format!("unable to read '{}'", display()), error)
+}
