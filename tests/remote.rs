@@ -40,8 +40,7 @@ impl Remote {
     fn start_with(space: &Space, arguments: &[String]) -> Option<Self> {
         let mut command = space.command(&oracles(&[])?.pgbackrest);
         command.args(["--exec-id=1-00000000", "--log-level-console=off", "--log-level-file=off"]);
-        command.args(["--log-level-stderr=error", "--process=0", "--stanza=demo"]);
-        command.arg(format!("--lock-path={}", space.text("lock"))).args(arguments);
+        command.args(["--log-level-stderr=error", "--process=0", "--stanza=demo"]).args(arguments);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start pgBackRest");
         let input = BufReader::new(child.stdout.take().expect("standard output"));
         let output = child.stdin.take().expect("standard input");
