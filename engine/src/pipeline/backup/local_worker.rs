@@ -7,7 +7,7 @@ use repo_format::pg::PgVersion;
 
 use super::CopyRules;
 use super::job::{Copied, CopyFile, CopyJob, CopyOutcome, CopyResult};
-use super::pass::{Encoders, Input, Pass, Passed, Transform, sum};
+use super::pass::{Encoders, Input, Pass, Passed, sum};
 use super::sink::Sink;
 use super::worker::{CopyWorker, JobStore};
 use crate::cancel::CancelToken;
