@@ -152,6 +152,7 @@ pub fn scan(
         scan: Scan::default(),
         tablespaces: options.tablespaces.map(link::by_id),
         tablespaces_now,
+        tablespace_base: None,
     };
     scanner.scan.paths.push(path_entry(TARGET_PGDATA.to_owned(), &root));
     scanner.scan.targets.push(ScannedTarget {
@@ -198,6 +199,8 @@ struct Scanner<'a> {
     /// The names of the server's tablespaces by oid, as last returned; `None` offline.
     tablespaces: Option<HashMap<u32, String>>,
     tablespaces_now: &'a mut dyn FnMut() -> Result<Vec<Tablespace>>,
+    /// The entry of `pg_tblspc`, from the first tablespace on.
+    tablespace_base: Option<ScannedPath>,
 }
 
 impl Scanner<'_> {
