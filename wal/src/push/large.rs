@@ -15,7 +15,7 @@ use repo_format::compress::Compression;
 use repo_format::hash::{Sha1, Sha1Hasher, block_checksum};
 
 use super::PushSettings;
-use super::check::Target;
+use super::check::PushTarget;
 use super::wal_file::{CHUNK, WalFile};
 use super::write;
 use crate::repos::repo_error;
@@ -40,7 +40,7 @@ pub(super) struct Stored {
 /// # Errors
 /// Errors of reading, compressing and `known`, after which no repository has the segment.
 pub(super) fn store(
-    targets: &[&Target<'_>],
+    targets: &[&PushTarget<'_>],
     settings: &PushSettings,
     source: &WalFile<'_>,
     known: impl FnOnce(Sha1) -> Result<String>,
@@ -51,7 +51,7 @@ pub(super) fn store(
 /// Implements [`store`]. Tests pretend that no thread can be started.
 fn store_with(
     may_spawn: bool,
-    targets: &[&Target<'_>],
+    targets: &[&PushTarget<'_>],
     settings: &PushSettings,
     source: &WalFile<'_>,
     known: impl FnOnce(Sha1) -> Result<String>,
@@ -64,25 +64,25 @@ fn store_with(
         let compressing = may_spawn.then(|| Helper::start(scope, ahead)).flatten();
         // An error here drops the queue's end, which ends the compression, and the writers, which abandons the files
         let (checksum, before) = hashing.map_or_else(|| hash(source), Helper::join)?;
-        let mut sinks = Sinks::create(targets, settings, &known(checksum)?);
+        let mut writers = Writers::create(targets, settings, &known(checksum)?);
         let after = match compressing {
             Some(compressing) => {
-                pieces.iter().for_each(|piece| sinks.take(&piece));
+                pieces.iter().for_each(|piece| writers.take(&piece));
                 compressing.join()?
             }
             None => compress(source, settings.compression, |piece| {
-                sinks.take(piece);
+                writers.take(piece);
                 Ok(())
             })?,
         };
-        sinks.end();
+        writers.end();
         if after != before {
             // The name would lie about the content
             let text = format!("WAL file '{}' changed while it was archived", source.path.display());
             return Err(Error::new(ErrorCode::FileRead, text));
         }
         source.check_unchanged()?;
-        Ok(Stored { checksum, errors: sinks.finish() })
+        Ok(Stored { checksum, errors: writers.finish() })
     })
 }
 
@@ -126,29 +126,29 @@ fn send(piece: &[u8], pieces: &SyncSender<Vec<u8>>) -> Result<()> {
 }
 
 /// The repositories' ends of the segment.
-struct Sinks<'a> {
-    sinks: Vec<Sink<'a>>,
+struct Writers<'a> {
+    ends: Vec<RepoEnd<'a>>,
     /// A buffer that is reused for each piece.
     encrypted: Vec<u8>,
     /// Problems of repositories.
     errors: Vec<String>,
 }
 
-struct Sink<'a> {
-    target: &'a Target<'a>,
+struct RepoEnd<'a> {
+    target: &'a PushTarget<'a>,
     encryptor: Encryptor,
     /// `None` after an error, which makes the storage abandon the file.
     writer: Option<Box<dyn RepoWriter>>,
 }
 
-impl<'a> Sinks<'a> {
-    fn create(targets: &[&'a Target<'a>], settings: &PushSettings, file: &str) -> Self {
-        let mut all = Sinks { sinks: Vec::new(), encrypted: Vec::new(), errors: Vec::new() };
+impl<'a> Writers<'a> {
+    fn create(targets: &[&'a PushTarget<'a>], settings: &PushSettings, file: &str) -> Self {
+        let mut all = Writers { ends: Vec::new(), encrypted: Vec::new(), errors: Vec::new() };
         for &target in targets {
             match write::create(target, settings, file) {
                 Ok(writer) => {
                     let encryptor = Encryptor::new(&target.cipher, Framing::Full);
-                    all.sinks.push(Sink { target, encryptor, writer: Some(writer) });
+                    all.ends.push(RepoEnd { target, encryptor, writer: Some(writer) });
                 }
                 Err(error) => all.errors.push(repo_error(target.repo.key, &error)),
             }
@@ -168,14 +168,14 @@ impl<'a> Sinks<'a> {
 
     /// Writes to each repository what `encrypt` returns for it. A repository that fails gets nothing more.
     fn encrypt_and_write(&mut self, encrypt: impl Fn(&mut Encryptor, &mut Vec<u8>) -> Result<()>) {
-        for sink in &mut self.sinks {
-            let Some(writer) = &mut sink.writer else { continue };
+        for end in &mut self.ends {
+            let Some(writer) = &mut end.writer else { continue };
             self.encrypted.clear();
-            let written = encrypt(&mut sink.encryptor, &mut self.encrypted)
+            let written = encrypt(&mut end.encryptor, &mut self.encrypted)
                 .and_then(|()| write::write(&mut **writer, &self.encrypted));
             if let Err(error) = written {
-                self.errors.push(repo_error(sink.target.repo.key, &error));
-                sink.writer = None;
+                self.errors.push(repo_error(end.target.repo.key, &error));
+                end.writer = None;
             }
         }
     }
@@ -183,11 +183,11 @@ impl<'a> Sinks<'a> {
     /// Makes the segment appear, durable, in every repository that accepted all of it. Returns the problems of the
     /// others.
     fn finish(mut self) -> Vec<String> {
-        for sink in self.sinks {
-            if let Some(writer) = sink.writer
+        for end in self.ends {
+            if let Some(writer) = end.writer
                 && let Err(error) = writer.finish()
             {
-                self.errors.push(repo_error(sink.target.repo.key, &error));
+                self.errors.push(repo_error(end.target.repo.key, &error));
             }
         }
         self.errors
@@ -230,8 +230,8 @@ mod tests {
         Repo { key, storage: Arc::new(storage), cipher: Cipher::None }
     }
 
-    fn target(repo: &Repo, cipher: Cipher) -> Target<'_> {
-        Target { repo, archive_id: "15-1".parse().expect("archive id"), cipher, listed: None }
+    fn target(repo: &Repo, cipher: Cipher) -> PushTarget<'_> {
+        PushTarget { repo, archive_id: "15-1".parse().expect("archive id"), cipher, listed: None }
     }
 
     fn stored(repo: &Repo, file: &str) -> Option<Vec<u8>> {

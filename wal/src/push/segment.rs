@@ -15,7 +15,7 @@ use repo_format::layout::{self, RepoPath, Stanza};
 use repo_format::pg::wal_page::WalHeader;
 use repo_format::wal_name::{self, PARTIAL_SUFFIX};
 
-use super::check::{Target, Targets};
+use super::check::{PushTarget, PushTargets};
 use super::wal_file::{Encoded, FileState, WalFile};
 use super::{PushSettings, large, stored, write};
 use crate::repos::{concurrency, repo_error};
@@ -76,7 +76,7 @@ pub fn begin<'scope, 'env>(
 /// [`ErrorCode::ArchiveDuplicate`] if a repository has the segment with other content, read errors of the file, and
 /// [`ErrorCode::Command`] with one line per repository that does not have the file now.
 pub fn push_file(
-    targets: &Targets<'_>,
+    targets: &PushTargets<'_>,
     settings: &PushSettings,
     to_push: ToPush<'_>,
     begun: Option<Begun<'_>>,
@@ -85,7 +85,7 @@ pub fn push_file(
 }
 
 fn push_opened(
-    targets: &Targets<'_>,
+    targets: &PushTargets<'_>,
     settings: &PushSettings,
     file: &WalFile<'_>,
     name: &str,
@@ -112,7 +112,7 @@ fn push_opened(
 
 /// Pushes a timeline history or backup history file unchanged, and overwrites an existing one.
 fn push_other<'a>(
-    targets: &'a Targets<'_>,
+    targets: &'a PushTargets<'_>,
     settings: &PushSettings,
     file: &WalFile<'_>,
     name: &str,
@@ -121,13 +121,13 @@ fn push_other<'a>(
         let text = format!("'{}' is neither a WAL segment nor small enough for a history file", file.path.display());
         return Err(Error::new(ErrorCode::FileInvalid, text));
     }
-    let all: Vec<&Target<'_>> = targets.repos.iter().collect();
+    let all: Vec<&PushTarget<'_>> = targets.repos.iter().collect();
     let (_, content) = file.encode(Compression::NONE)?;
     file.check_unchanged()?;
     Ok(Pushed { errors: write::store(&all, settings, name, &content), ..Pushed::default() })
 }
 
-fn check_header(targets: &Targets<'_>, settings: &PushSettings, file: &WalFile<'_>) -> Result<()> {
+fn check_header(targets: &PushTargets<'_>, settings: &PushSettings, file: &WalFile<'_>) -> Result<()> {
     let header = file.header()?;
     let header = WalHeader::parse(&header, settings.version_force)?;
     if (header.version, header.system_id) == (targets.version, targets.system_id) {
@@ -148,7 +148,7 @@ fn check_header(targets: &Targets<'_>, settings: &PushSettings, file: &WalFile<'
 
 /// The push of one segment or partial segment.
 struct SegmentPush<'a> {
-    targets: &'a Targets<'a>,
+    targets: &'a PushTargets<'a>,
     settings: &'a PushSettings,
     file: &'a WalFile<'a>,
     name: &'a str,
@@ -159,13 +159,13 @@ struct SegmentPush<'a> {
 struct LookedUp<'a> {
     present: Vec<Present<'a>>,
     /// The repositories that are to store the segment.
-    missing: Vec<&'a Target<'a>>,
+    missing: Vec<&'a PushTarget<'a>>,
     errors: Vec<String>,
 }
 
 /// A segment of this name that a repository has.
 struct Present<'a> {
-    target: &'a Target<'a>,
+    target: &'a PushTarget<'a>,
     found: FoundSegment,
     /// Why it does not count, so that it is stored again.
     damage: Option<Error>,
@@ -178,7 +178,7 @@ struct Pushed<'a> {
     /// Repositories that do not have the file now.
     errors: Vec<String>,
     /// Damaged segments with other names than the ones that were stored instead.
-    replaced: Vec<(&'a Target<'a>, RepoPath)>,
+    replaced: Vec<(&'a PushTarget<'a>, RepoPath)>,
 }
 
 impl<'a> SegmentPush<'a> {
@@ -283,8 +283,8 @@ impl<'a> SegmentPush<'a> {
     /// cluster stored the segment meanwhile in `stored_in`. Returns the repositories where that failed.
     fn clean_up(
         &self,
-        replaced: &[(&Target<'_>, RepoPath)],
-        stored_in: &[&Target<'_>],
+        replaced: &[(&PushTarget<'_>, RepoPath)],
+        stored_in: &[&PushTarget<'_>],
         checksum: Sha1,
     ) -> Result<Vec<String>> {
         let mut errors = Vec::new();
@@ -312,7 +312,7 @@ impl<'a> SegmentPush<'a> {
 }
 
 /// Looks up a segment in a repository.
-fn find(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<Option<FoundSegment>> {
+fn find(target: &PushTarget<'_>, stanza: &Stanza, name: &str) -> Result<Option<FoundSegment>> {
     let (segment, partial) = match name.strip_suffix(PARTIAL_SUFFIX) {
         Some(segment) => (segment, true),
         None => (name, false),
@@ -335,7 +335,7 @@ fn find(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<Option<Found
 
 /// Makes the name of a stored segment durable. Its writer synced the content before the rename, but may have ended
 /// before the name was durable. PostgreSQL then asks again and must not be told of success too early.
-fn sync_entry(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<()> {
+fn sync_entry(target: &PushTarget<'_>, stanza: &Stanza, name: &str) -> Result<()> {
     let segment = name.strip_suffix(PARTIAL_SUFFIX).unwrap_or(name).parse()?;
     let storage = &target.repo.storage;
     storage.sync_path(&layout::wal_dir(stanza, target.archive_id, &segment))?;
@@ -364,12 +364,12 @@ mod tests {
         ToPush { path, name: SEGMENT, threads }
     }
 
-    fn targets(repo: &Repo) -> Targets<'_> {
+    fn targets(repo: &Repo) -> PushTargets<'_> {
         let archive_id = "15-1".parse().expect("archive id");
-        Targets {
+        PushTargets {
             version: PgVersion::V15,
             system_id: 1,
-            repos: vec![Target { repo, archive_id, cipher: Cipher::None, listed: None }],
+            repos: vec![PushTarget { repo, archive_id, cipher: Cipher::None, listed: None }],
             errors: Vec::new(),
         }
     }
