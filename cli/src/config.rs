@@ -1,6 +1,7 @@
 //! The configuration: the options of this process, and the source of each value.
 
 mod adjust;
+mod command_decl;
 mod commands;
 pub mod decl;
 mod env;
@@ -10,6 +11,7 @@ mod handle;
 mod names;
 pub mod options;
 mod parse;
+mod report;
 mod resolve;
 mod support;
 mod text;
@@ -27,6 +29,7 @@ pub use self::file::{ConfigFiles, SystemFiles};
 pub use self::names::{FoundName, Match as NameMatch, find_option};
 pub use self::options::opt;
 pub use self::parse::CommandLine;
+pub use self::report::{ConfigReport, Setting, SettingValue};
 pub use self::resolve::Environment;
 
 use self::options::OptionIndex;
@@ -180,6 +183,12 @@ impl Config {
     /// Returns the numbers of the configured clusters, ascending. They always include 1.
     pub fn pg_keys(&self) -> &[u32] {
         self.keys(Group::Pg)
+    }
+
+    /// Returns the number of the cluster that commands for a single cluster use: `--pg`, otherwise the lowest.
+    pub fn pg_default(&self) -> u32 {
+        let group = &self.groups[Group::Pg as usize];
+        group.keys.get(group.default).copied().unwrap_or(1)
     }
 
     /// Returns the number of the repository that commands for a single repository use: `--repo`, otherwise the lowest.
