@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::Arc;
 
 use engine::claim::Claimant;
 use engine::lock::{Lock, LockRequest, LockType};
