@@ -40,7 +40,7 @@ pub fn load(repo: &Repo, stanza: &Stanza, label: &BackupLabel, cipher: &Cipher) 
 ///
 /// # Errors
 /// The same as [`load`].
-pub fn load_from(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result<Manifest> {
+pub(crate) fn load_from(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result<Manifest> {
     load_file(repo, path, cipher).or_else(|first| match format::is_unsupported(&first) {
         true => {
             Err(first.context(format_args!("unable to load backup manifest file '{}'", repo.storage.display(path))))
@@ -57,7 +57,7 @@ pub fn load_from(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result<Manife
 ///
 /// # Errors
 /// [`crate::ErrorCode::FileMissing`] if there is none, and errors of a damaged copy.
-pub fn load_copy(repo: &Repo, stanza: &Stanza, label: &BackupLabel, cipher: &Cipher) -> Result<Manifest> {
+pub(crate) fn load_copy(repo: &Repo, stanza: &Stanza, label: &BackupLabel, cipher: &Cipher) -> Result<Manifest> {
     load_file(repo, &layout::manifest_copy(stanza, label), cipher)
 }
 
@@ -73,7 +73,7 @@ fn load_file(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result<Manifest> 
 ///
 /// # Errors
 /// The storage can't be read.
-pub fn is_complete(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<bool> {
+pub(crate) fn is_complete(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<bool> {
     storage::exists(&*repo.storage, &layout::manifest(stanza, label))
 }
 
@@ -81,7 +81,7 @@ pub fn is_complete(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<
 ///
 /// # Errors
 /// It can't be written.
-pub fn save_copy(
+pub(crate) fn save_copy(
     repo: &Repo,
     stanza: &Stanza,
     manifest: &Manifest,
@@ -101,7 +101,7 @@ pub fn save_copy(
 
 /// Whether files are still being copied when the copy of the manifest is saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CopyProgress {
+pub(crate) enum CopyProgress {
     /// They are: pgBackRest must not go on with this backup.
     Runs,
     /// They are not, and never will be by this process.
@@ -144,7 +144,7 @@ impl Write for Both {
 ///
 /// # Errors
 /// It can't be written.
-pub fn save_history(repo: &Repo, stanza: &Stanza, manifest: &Manifest, cipher: &Cipher) -> Result<()> {
+pub(crate) fn save_history(repo: &Repo, stanza: &Stanza, manifest: &Manifest, cipher: &Cipher) -> Result<()> {
     let path = layout::history_manifest(stanza, &manifest.data.label);
     write(repo, &path, manifest, Compression::new(CompressType::Gz, Some(HISTORY_LEVEL))?, cipher)?;
     repo.storage.sync_path(&layout::history(stanza))
