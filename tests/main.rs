@@ -15,6 +15,7 @@ mod fuzz;
 mod hostile;
 mod info;
 mod object;
+mod remote;
 mod restore;
 mod session;
 mod stanza;

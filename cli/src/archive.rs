@@ -5,12 +5,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use engine::lock::Lock;
+use engine::work::retry::RetryPolicy;
 use engine::{Error, ErrorCode, Result};
 use repo_format::pg::PgVersion;
 use repo_format::spool::SpoolQueue;
 use wal::background::Background;
 use wal::spool::Spool;
-use wal::workers::Retry;
 
 use crate::config::{Command, Config, Replacement, Role, opt};
 use crate::{lifecycle, repos};
@@ -58,10 +58,10 @@ pub(crate) fn process_max(config: &Config) -> Result<usize> {
 }
 
 /// How to retry a failed file.
-pub(crate) fn retry(config: &Config) -> Result<Retry> {
+pub(crate) fn retry(config: &Config) -> RetryPolicy {
     let count = config.find(opt::JOB_RETRY).and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
     let interval = config.find(opt::JOB_RETRY_INTERVAL).unwrap_or(Duration::ZERO);
-    Ok(Retry { count, interval })
+    RetryPolicy::new(count, interval)
 }
 
 /// Takes the lock of a background worker. Two workers would write the same temporary files, so the lock must be the

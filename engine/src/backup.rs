@@ -54,8 +54,8 @@ use crate::progress::Progress;
 use crate::repo::manifest_store::{CopyProgress, ManifestCopy};
 use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
 use crate::storage::{SyncBatch, WriteOptions, exists};
-use crate::work::crew::QueueSettings;
-use crate::work::together;
+use crate::work::crew::CrewSettings;
+use crate::work::retry::RetryPolicy;
 use crate::{ErrorCode, Result, detail, ending, info, warn};
 
 /// From this number of files on, files are synced together. A batch also syncs what others wrote to the same file
@@ -219,8 +219,7 @@ impl Backup<'_> {
                 now: &|| self.claim.renewed_at(),
                 cancel,
             };
-            together::both(
-                storage.features().remote,
+            storage.concurrency().both(
                 || resume::resume(&mut unfinished, self.settings, draft),
                 || label::used(storage, &self.settings.stanza),
             )
@@ -329,8 +328,10 @@ impl Backup<'_> {
         let phase = CopyPhase {
             rules: &rules,
             storage: &*self.repo.storage,
-            crew: QueueSettings::new(workers, settings.job_retry, settings.job_retry_interval)
-                .for_writing(&*self.repo.storage),
+            crew: CrewSettings {
+                jobs_per_worker: self.repo.storage.concurrency().jobs_per_worker,
+                ..CrewSettings::new(workers, RetryPolicy::new(settings.job_retry, settings.job_retry_interval))
+            },
             save_bytes: settings.manifest_save_threshold.max(total.bytes / 100),
             report: ReportSettings {
                 stanza: &settings.stanza,
@@ -371,7 +372,7 @@ impl Backup<'_> {
                 false => 1,
             },
             // While one job waits for a server, others compute
-            long_max: match self.repo.storage.features().remote {
+            long_max: match self.repo.storage.concurrency().waits() {
                 true => settings.process_max as usize + 1,
                 false => usize::MAX,
             },

@@ -265,7 +265,7 @@ impl Claim {
     /// # Errors
     /// The same as [`Claim::check`].
     pub fn glance(&self, repo: &Repo) -> Result<()> {
-        match repo.storage.features().remote {
+        match repo.storage.concurrency().waits() {
             true if self.lease.is_lost() => Err(self.lease.lost()),
             true => Ok(()),
             false => self.check(),

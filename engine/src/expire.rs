@@ -21,7 +21,6 @@ use crate::claim::{Claim, Claimant};
 use crate::repo::Repo;
 use crate::repo::reconstruct::Reconstructed;
 use crate::repo::{info_files, reconstruct};
-use crate::work::together;
 use crate::{CancelToken, Error, ErrorCode, Result};
 use plan::{ArchivePlan, ArchiveRules, BackupFact, BackupPlan, FullRetention, Retention, Verdict, WalPlan};
 
@@ -273,7 +272,7 @@ impl Task<'_> {
 
     fn remove_directories(&self, directories: &[BackupLabel]) -> Result<()> {
         let (storage, stanza, key) = (&self.repo.storage, &self.settings.stanza, self.repo.key);
-        together::each(storage.features().remote, directories, |label| {
+        self.repo.each(directories, |label| {
             crate::info!("repo{key}: remove expired backup {label}");
             self.change(|| storage.remove_all(&layout::backup_path(stanza, label)))
         })?;
@@ -365,8 +364,7 @@ impl Task<'_> {
         let (storage, key) = (&self.repo.storage, self.repo.key);
         for some in directories.chunks(DIRECTORIES_AT_ONCE) {
             let paths = some.iter().map(|directory| archive.join(directory)).collect::<Result<Vec<_>>>()?;
-            let remote = storage.features().remote;
-            self.change(|| together::each(remote, &paths, |path| storage.remove_all(path)).map(drop))?;
+            self.change(|| self.repo.each(&paths, |path| storage.remove_all(path)).map(drop))?;
             for directory in some {
                 crate::detail!("repo{key}: {id} remove archive path {directory}");
                 run.add(directory);

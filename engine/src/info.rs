@@ -17,7 +17,6 @@ use repo_format::wal_name::{ArchivedSegment, SEGMENT_DIR_LEN};
 use crate::lock::{self, LockStatus, LockType};
 use crate::repo::info_files::{self, manifest_cipher};
 use crate::repo::{Repo, manifest_store};
-use crate::work::together;
 use crate::{Error, ErrorCode, Result};
 
 mod set;
@@ -310,14 +309,12 @@ fn collect_repo(
         label = Some(set);
     }
     let backup_path = RepoPath::new(layout::BACKUP)?;
-    let remote = repo.storage.features().remote;
+    let list = || repo.storage.names(&backup_path);
     // A requested stanza usually exists, so load its files without waiting for the listing
-    let ahead = settings.stanza.as_ref().filter(|_| remote && settings.detail == Detail::Full);
-    let (found, mut infos) = together::both(
-        remote,
-        || repo.storage.names(&backup_path),
-        || Ok(ahead.map(|stanza| load_infos(repo, stanza))),
-    );
+    let (found, mut infos) = match settings.stanza.as_ref().filter(|_| settings.detail == Detail::Full) {
+        Some(stanza) => repo.with_ahead(list, || Ok(load_infos(repo, stanza))),
+        None => (list(), None),
+    };
     let found = found?.unwrap_or_default();
     let names = match &settings.stanza {
         Some(stanza) => vec![stanza.to_string()],
@@ -326,7 +323,7 @@ fn collect_repo(
     for name in names {
         let exists = found.contains(&name);
         let stanza = stanzas.entry(name.clone()).or_insert_with(|| StanzaState::new(name, repos));
-        let infos = infos.as_mut().ok().and_then(Option::take);
+        let infos = infos.take().and_then(Result::ok);
         collect_stanza(repo, index, stanza, exists.then_some(infos), settings, label.as_ref());
         *set_found |= stanza.repos[index].label.is_some();
     }
@@ -337,13 +334,10 @@ fn collect_repo(
 type Infos = (Result<BackupInfo>, Result<Option<ArchiveInfo>>);
 
 fn load_infos(repo: &Repo, stanza: &Stanza) -> Infos {
-    let remote = repo.storage.features().remote;
-    together::both(
-        remote,
-        || info_files::load_backup_info(repo, stanza),
-        // archive.info is useless without backup.info, but loading both at once saves a wait
-        || if remote { info_files::load_archive_info(repo, stanza).map(Some) } else { Ok(None) },
-    )
+    // archive.info is useless without backup.info, but loading both at once saves a wait
+    let (backup, archive) =
+        repo.with_ahead(|| info_files::load_backup_info(repo, stanza), || info_files::load_archive_info(repo, stanza));
+    (backup, archive.transpose())
 }
 
 /// Reads the facts of one stanza in one repository. A failure becomes the stanza's status there. `found` is `None` if
@@ -552,7 +546,7 @@ fn wal_range(repo: &Repo, stanza: &Stanza, id: ArchiveId) -> Result<(Option<Stri
         }
         Ok(None)
     };
-    let (first, last) = together::both(repo.storage.features().remote, first, last);
+    let (first, last) = repo.both(first, last);
     Ok((first?, last?))
 }
 

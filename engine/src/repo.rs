@@ -51,6 +51,38 @@ impl Repo {
         Ok(Repo { key: settings.key, storage: opened.storage, cipher: Cipher::from_passphrase(passphrase) })
     }
 
+    /// Runs two independent requests, at the same time if the storage waits for a server.
+    pub fn both<A, B: Send>(
+        &self,
+        first: impl FnOnce() -> Result<A>,
+        second: impl FnOnce() -> Result<B> + Send,
+    ) -> (Result<A>, Result<B>) {
+        self.storage.concurrency().both(first, second)
+    }
+
+    /// Runs a request, and meanwhile another one whose result will probably be needed next: see
+    /// [`with_ahead`](crate::storage::Concurrency::with_ahead).
+    pub fn with_ahead<A, B: Send>(
+        &self,
+        needed: impl FnOnce() -> Result<A>,
+        ahead: impl FnOnce() -> Result<B> + Send,
+    ) -> (Result<A>, Option<Result<B>>) {
+        self.storage.concurrency().with_ahead(needed, ahead)
+    }
+
+    /// Runs the same request for every item, several at a time if the storage waits for a server. The results have the
+    /// order of the items.
+    ///
+    /// # Errors
+    /// The error of the first item that fails. Later items may or may not have run.
+    pub fn each<'a, T: Sync, R: Send>(
+        &self,
+        items: &'a [T],
+        work: impl Fn(&'a T) -> Result<R> + Sync,
+    ) -> Result<Vec<R>> {
+        self.storage.concurrency().each(items, work)
+    }
+
     /// The name in messages, e.g. `repo1`.
     pub fn name(&self) -> String {
         format!("repo{}", self.key)

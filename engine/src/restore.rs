@@ -70,7 +70,7 @@ use crate::lock::Lock;
 use crate::progress::Progress;
 use crate::repo::{info_files, manifest_store};
 use crate::users::Users;
-use crate::work::crew::QueueSettings;
+use crate::work::crew::CrewSettings;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, info, warn};
 
 /// What to restore, where and how.
@@ -105,7 +105,7 @@ pub struct RestoreSettings {
     /// Read the control file as this version, regardless of its content.
     pub pg_version_force: Option<PgVersion>,
     /// Workers and retries.
-    pub queue: QueueSettings,
+    pub crew: CrewSettings,
 }
 
 impl RestoreSettings {
@@ -257,7 +257,7 @@ pub fn run(
     recovery_write::write(&settings, &places, version, &ownership)?;
     places.data_dir()?.remove_if_there(BACKUP_MANIFEST)?;
     let global = format!("{}/global", settings.pg_path);
-    file_systems.sync(&manifest, &places, &settings.pg_path, settings.queue.process_max, &global)?;
+    file_systems.sync(&manifest, &places, &settings.pg_path, settings.crew.workers, &global)?;
     build::take_rights(&manifest, &places)?;
     cancel.check()?;
     finish::give_control_its_name(&settings, &places, &manifest)?;

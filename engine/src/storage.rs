@@ -5,6 +5,7 @@
 
 pub(crate) mod as_of;
 pub mod azure;
+mod concurrency;
 pub mod faulty;
 #[cfg(test)]
 mod gateway;
@@ -27,6 +28,7 @@ use std::io::{Read, Write};
 
 pub use repo_format::layout::RepoPath;
 
+pub use self::concurrency::Concurrency;
 pub use self::open::{OpenStorage, OpenedStorage};
 pub use self::read_ahead::{PendingRead, ReadAhead};
 
@@ -136,8 +138,9 @@ pub struct Features {
     pub symlinks: bool,
     /// Directories must be synced for their entries to be durable.
     pub path_sync: bool,
-    /// Every call waits for a server, so that several parallel calls take hardly longer than one.
-    pub remote: bool,
+    /// An error about one file, for example that it is damaged or may not be read, is the same after a pause. On a
+    /// server it may be an error of the moment.
+    pub errors_last: bool,
 }
 
 /// A location that contains a repository. All worker threads share it.
@@ -146,6 +149,11 @@ pub struct Features {
 pub trait RepoStorage: Send + Sync {
     /// Returns what this driver supports.
     fn features(&self) -> Features;
+
+    /// Returns how many calls are best in progress at a time.
+    fn concurrency(&self) -> Concurrency {
+        Concurrency::LOCAL
+    }
 
     /// Returns the path for messages: absolute, including the name of the store.
     fn display(&self, path: &RepoPath) -> String;
@@ -242,8 +250,7 @@ pub trait RepoStorage: Send + Sync {
     /// It exists and can't be removed.
     fn remove(&self, path: &RepoPath) -> Result<()>;
 
-    /// Removes several files or links. After an error the first of them may be removed, or any of them if
-    /// [`Features::remote`] is true.
+    /// Removes several files or links. After an error the first of them may be removed, or any of them on a server.
     ///
     /// # Errors
     /// One of them exists and can't be removed.

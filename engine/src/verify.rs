@@ -31,7 +31,7 @@ pub use self::repair::RepairSettings;
 use self::repair::{HalfWhole, PairKind};
 pub use self::unread::Unread;
 use crate::repo::{formats, info_files};
-use crate::work::crew::QueueSettings;
+use crate::work::crew::CrewSettings;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, info};
 
 /// Lines of the report in the error of [`VerifySummary::into_error`].
@@ -49,7 +49,7 @@ pub struct VerifySettings {
     /// Read WAL as this version, regardless of its content.
     pub pg_version_force: Option<PgVersion>,
     /// Workers and retries.
-    pub queue: QueueSettings,
+    pub crew: CrewSettings,
     /// Repair info files and manifests of which either the file or the copy is damaged.
     pub repair: Option<RepairSettings>,
 }
@@ -172,7 +172,7 @@ pub fn run(settings: &VerifySettings, repo: &Repo, cancel: &CancelToken) -> Resu
     if let Err(error) = formats::check(repo, stanza) {
         return Ok(VerifySummary::refused(stanza, &error));
     }
-    let infos = InfoFiles::load(settings, repo, Retry { intervals: &settings.queue.retry_intervals, cancel });
+    let infos = InfoFiles::load(settings, repo, Retry { policy: &settings.crew.retry, cancel });
     let mut half_whole = infos.half_whole(stanza);
     let mut manifest_cipher = Cipher::None;
     let findings = match (&infos.backup, &infos.archive) {

@@ -8,6 +8,7 @@ mod configuration;
 mod engine_parts;
 mod info_files;
 mod postgres;
+mod remote;
 
 /// A target's name and function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -37,6 +38,10 @@ pub const TARGETS: &[Target] = &[
     ("page_errors", info_files::page_errors),
     ("passfile", engine_parts::passfile),
     ("pg_control", postgres::pg_control),
+    ("remote_answer", remote::remote_answer),
+    ("remote_greeting", remote::remote_greeting),
+    ("remote_pack", remote::remote_pack),
+    ("remote_request", remote::remote_request),
     ("sftp_packet", engine_parts::sftp_packet),
     ("spool", info_files::spool),
     ("target_time", engine_parts::target_time),

@@ -11,6 +11,5 @@ pub mod path;
 pub mod push;
 pub mod repos;
 pub mod spool;
-pub mod workers;
 
 pub use engine::{Error, ErrorCode, Result};

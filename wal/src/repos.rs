@@ -2,6 +2,7 @@
 
 use engine::Error;
 use engine::repo::Repo;
+use engine::storage::Concurrency;
 
 /// The repositories of a command. One that can't be opened does not prevent the use of the others.
 #[derive(Default)]
@@ -23,6 +24,12 @@ impl From<Vec<Repo>> for Repos {
     fn from(open: Vec<Repo>) -> Self {
         Repos { open, broken: Vec::new() }
     }
+}
+
+/// Returns how many calls of several repositories are best in progress at a time.
+pub(crate) fn concurrency<'a>(repos: impl IntoIterator<Item = &'a Repo>) -> Concurrency {
+    let all = repos.into_iter().map(|repo| repo.storage.concurrency());
+    all.max_by_key(|concurrency| concurrency.requests).unwrap_or(Concurrency::LOCAL)
 }
 
 /// Formats a problem of one of several repositories.

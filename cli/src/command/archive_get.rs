@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use engine::work::crew::CrewSettings;
 use engine::{Error, ErrorCode, Result};
 use repo_format::spool::SpoolQueue;
 use repo_format::wal_name;
@@ -55,12 +56,13 @@ pub fn run_async(config: &Config) -> Result<ExitStatus> {
     let _lock = archive::worker_lock(config)?;
     let spool = archive::spool(config, SpoolQueue::In)?;
     let prepare = || -> Result<_> {
-        let workers = prefetch::Workers { process_max: archive::process_max(config)?, retry: archive::retry(config)? };
+        let process_max = u32::try_from(archive::process_max(config)?).unwrap_or(u32::MAX);
+        let workers = CrewSettings::new(process_max, archive::retry(config));
         Ok((workers, cluster(config)?))
     };
     let (workers, cluster) = prepare().inspect_err(|error| spool.tell_all(error))?;
     let repos = repos::open_usable(config, &config.repo_keys_selected());
-    prefetch::run(&repos, &cluster, &spool, segments, workers, cancel_token())?;
+    prefetch::run(&repos, &cluster, &spool, segments, &workers, cancel_token())?;
     Ok(ExitStatus::SUCCESS)
 }
 

@@ -65,7 +65,7 @@ fn worker_settings(config: &Config, asked: Option<String>) -> Result<WorkerSetti
     Ok(WorkerSettings {
         push: settings(config)?,
         batch_size: config.get(opt::ARCHIVE_PUSH_BATCH_SIZE)?,
-        retry: archive::retry(config)?,
+        retry: archive::retry(config),
         asked,
     })
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use engine::restore::{
     KeepOut, MapSettings, RecoverySettings, RecoveryType, RestoreDisplay, RestoreSettings, TargetAction, run as restore,
 };
-use engine::work::crew::QueueSettings;
+use engine::work::crew::CrewSettings;
+use engine::work::retry::RetryPolicy;
 use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Command, Config, Replacement, Role, Source, opt, quote_for_shell};
@@ -99,7 +100,7 @@ fn settings(config: &Config) -> Result<RestoreSettings> {
         recovery_is_default: config.source(opt::TYPE) == Source::Default,
         checksum_page_error: config.get(opt::CHECKSUM_PAGE_ERROR)?,
         pg_version_force: config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()?,
-        queue: QueueSettings::new(process_max, job_retry, job_retry_interval),
+        crew: CrewSettings::new(process_max, RetryPolicy::new(job_retry, job_retry_interval)),
     })
 }
 

@@ -2,7 +2,8 @@
 
 use engine::Result;
 use engine::verify::{RepairSettings, VerifySettings, run as verify};
-use engine::work::crew::QueueSettings;
+use engine::work::crew::CrewSettings;
+use engine::work::retry::RetryPolicy;
 
 use crate::config::{Config, opt};
 use crate::exit::{self, ExitStatus};
@@ -23,7 +24,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         set: config.find(opt::SET).map(ToOwned::to_owned),
         verbose: config.find(opt::VERBOSE).unwrap_or(false),
         pg_version_force: config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()?,
-        queue: QueueSettings::new(process_max, job_retry, job_retry_interval),
+        crew: CrewSettings::new(process_max, RetryPolicy::new(job_retry, job_retry_interval)),
         repair: match config.get(opt::REPAIR)? {
             true => Some(RepairSettings {
                 lock_path: repos::lock_path(config)?.to_owned(),

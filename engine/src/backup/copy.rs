@@ -16,7 +16,7 @@ use crate::pipeline::backup::{Copier, CopyJob, CopyResult, CopyRules};
 use crate::progress::Progress;
 use crate::repo::manifest_store::{CopyProgress, ManifestCopy};
 use crate::storage::RepoStorage;
-use crate::work::crew::{self, Event, QueueSettings};
+use crate::work::crew::{Crew, CrewSettings, Event};
 use crate::{ErrorCode, Result};
 
 /// How often the main thread checks the server.
@@ -26,7 +26,7 @@ const TICK_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) struct CopyPhase<'a> {
     pub(super) rules: &'a CopyRules,
     pub(super) storage: &'a dyn RepoStorage,
-    pub(super) crew: QueueSettings,
+    pub(super) crew: CrewSettings,
     /// Bytes copied after which the manifest is saved.
     pub(super) save_bytes: u64,
     pub(super) report: ReportSettings<'a>,
@@ -100,9 +100,9 @@ impl CopyPhase<'_> {
         let (crew, cancel) = (self.crew.clone(), self.cancel);
         let mut last_tick = Instant::now();
         let on_event = |event| {
-            saver.poll()?;
             match event {
                 Event::Done { worker, job, result } => {
+                    let result = result?;
                     shared.done(&job);
                     self.report(report, worker, &job, result)?;
                     if saver.unsaved(report.bytes).is_some_and(|bytes| bytes >= self.save_bytes) {
@@ -116,15 +116,14 @@ impl CopyPhase<'_> {
                 Event::Stopping => return Ok(()),
                 Event::Idle => {}
             }
+            saver.poll()?;
             if last_tick.elapsed() >= TICK_INTERVAL {
                 tick()?;
                 last_tick = Instant::now();
             }
             Ok(())
         };
-        crew::run_from(
-            &crew,
-            cancel,
+        Crew { settings: &crew, cancel }.run(
             |worker| shared.next(worker as usize - 1),
             |worker| {
                 let from = worker_source(data_dirs.standby.is_some(), worker as usize - 1);
@@ -174,6 +173,7 @@ mod tests {
     use crate::progress::NoProgress;
     use crate::storage::WriteOptions;
     use crate::storage::memory::MemoryStorage;
+    use crate::work::retry::RetryPolicy;
 
     const LABEL: &str = "20260101-000000F";
 
@@ -237,7 +237,7 @@ mod tests {
         let phase = CopyPhase {
             rules: &rules,
             storage: &MemoryStorage::new(),
-            crew: QueueSettings::new(workers, 0, Duration::ZERO),
+            crew: CrewSettings::new(workers, RetryPolicy::NONE),
             save_bytes: 1,
             report: ReportSettings {
                 stanza: &stanza,

@@ -23,7 +23,6 @@ use crate::pipeline::encode::StreamEncoder;
 use crate::repo::archive_find::WalSegmentFind;
 use crate::repo::{Repo, formats, info_files, manifest_store, reconstruct};
 use crate::storage::{self, SyncBatch, WriteOptions};
-use crate::work::together;
 use crate::{Error, ErrorCode, Result, detail, ending, warn};
 
 /// The longest time that pgBackRest may take between its check for a manifest and its first removal of a file.
@@ -169,9 +168,8 @@ pub(super) fn complete(
     manifest.validate(true)?;
     // Another host may have started an upgrade to another format since the backup began
     formats::check(repo, &settings.stanza)?;
-    let remote = storage.features().remote;
     let check = || {
-        let (whole, held) = together::both(remote, || whole::check(repo, &settings.stanza, manifest), || claim.check());
+        let (whole, held) = repo.both(|| whole::check(repo, &settings.stanza, manifest), || claim.check());
         whole.and(held)
     };
     check()?;
@@ -215,11 +213,8 @@ pub(super) fn complete(
     let load_archive_info = || info_files::load_archive_info(repo, &settings.stanza);
     // Anew: others may have changed it while files were copied
     let load_backup_info = || info_files::load_backup_info(repo, &settings.stanza);
-    let (loaded, done) = together::both(
-        remote,
-        || Ok(together::both(remote, load_archive_info, load_backup_info)),
-        || steps(remote, [&save_history, &link_latest]),
-    );
+    let (loaded, done) =
+        repo.both(|| Ok(repo.both(load_archive_info, load_backup_info)), || steps(repo, [&save_history, &link_latest]));
     done?;
     let (archive, info) = loaded?;
     let mut info = info?;
@@ -246,7 +241,7 @@ pub(super) fn complete(
         }
         Ok(())
     };
-    steps(remote, [&save_info, &save_archive_info, &unmark])?;
+    steps(repo, [&save_info, &save_archive_info, &unmark])?;
     archive?;
     Ok(size)
 }
@@ -259,8 +254,8 @@ fn withdraw(repo: &Repo, claim: &Claim, manifest: &RepoPath) {
 }
 
 /// Runs independent steps, in parallel if each waits for a server.
-fn steps<const N: usize>(remote: bool, steps: [&(dyn Fn() -> Result<()> + Sync); N]) -> Result<()> {
-    together::each(remote, &steps, |step| step()).map(drop)
+fn steps<const N: usize>(repo: &Repo, steps: [&(dyn Fn() -> Result<()> + Sync); N]) -> Result<()> {
+    repo.each(&steps, |step| step()).map(drop)
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use repo_format::layout::{self, RepoPath, Stanza};
 use crate::cancel::CancelToken;
 use crate::pg::session::OtherBackup;
 use crate::storage::{EntryKind, RepoStorage};
-use crate::work::together;
 use crate::{Error, ErrorCode, Result};
 
 /// How many seconds after the start of its session pgBackRest may still take the time for its label. Before that it
@@ -75,8 +74,7 @@ pub(super) fn preliminary(timestamp: i64) -> Result<BackupLabel> {
 /// A directory can't be listed.
 pub(super) fn used(storage: &dyn RepoStorage, stanza: &Stanza) -> Result<Vec<BackupLabel>> {
     let list = |path: &RepoPath| Ok(storage.list(path)?.unwrap_or_default());
-    let (backups, history) = together::both(
-        storage.features().remote,
+    let (backups, history) = storage.concurrency().both(
         || list(&layout::backup_stanza(stanza)),
         || {
             let history = layout::history(stanza);

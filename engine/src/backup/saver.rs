@@ -1,11 +1,12 @@
 //! Saves the manifest beside the copy, so that nobody waits for the repository meanwhile.
 
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
-use std::thread::{Builder, Scope, ScopedJoinHandle};
+use std::thread::Scope;
 
+use crate::Result;
 use crate::ending::{self, UnderWay};
 use crate::repo::manifest_store::CopyProgress;
-use crate::{Error, ErrorCode, Result};
+use crate::work::thread::Helper;
 
 /// What a saved manifest contains at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub(super) type SaveNow<'a> = dyn Fn(CopyProgress) -> Result<()> + Sync + 'a;
 struct SaverThread<'scope> {
     requests: Sender<Request>,
     results: Receiver<(SavePoint, Result<()>)>,
-    handle: ScopedJoinHandle<'scope, ()>,
+    helper: Helper<'scope, ()>,
 }
 
 struct Request {
@@ -89,27 +90,26 @@ impl<'scope, 'env> Saver<'scope, 'env> {
                 // Nobody listens after a panic of the main thread
                 let _ = done.send((request.point, result));
             }
+            Ok(())
         };
-        let handle = Builder::new().name("manifest".to_owned()).spawn_scoped(self.scope, work).ok()?;
-        Some(SaverThread { requests, results, handle })
+        Some(SaverThread { requests, results, helper: Helper::start(self.scope, work)? })
     }
 
-    /// Takes the results of saves that have ended.
+    /// Takes the result of a save that has ended.
     ///
     /// # Errors
-    /// The first error of a save.
+    /// The error of the save.
     pub(super) fn poll(&mut self) -> Result<()> {
-        while let Some(thread) = &self.thread {
-            match thread.results.try_recv() {
-                Ok((point, result)) => {
-                    self.open -= 1;
-                    self.take(point, result)?;
-                }
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return Err(panicked()),
+        let Some(SaverThread { results, .. }) = &self.thread else { return Ok(()) };
+        match results.try_recv() {
+            Ok((point, result)) => {
+                self.open -= 1;
+                self.take(point, result)
             }
+            Err(TryRecvError::Empty) => Ok(()),
+            // The thread panicked
+            Err(TryRecvError::Disconnected) => self.wait(),
         }
-        Ok(())
     }
 
     /// Waits for the saves in progress. Returns what the last one contains.
@@ -117,14 +117,19 @@ impl<'scope, 'env> Saver<'scope, 'env> {
     /// # Errors
     /// The first error of a save.
     pub(super) fn close(mut self) -> (SavePoint, Result<()>) {
-        let Some(SaverThread { requests, results, handle }) = self.thread.take() else { return (self.saved, Ok(())) };
+        let result = self.wait();
+        (self.saved, result)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let Some(SaverThread { requests, results, helper }) = self.thread.take() else { return Ok(()) };
         drop(requests);
         let mut first = Ok(());
         for (point, result) in results {
             first = first.and(self.take(point, result));
         }
-        let ended = handle.join().map_err(|_| panicked());
-        (self.saved, first.and(ended))
+        self.open = 0;
+        first.and(helper.join())
     }
 
     fn take(&mut self, point: SavePoint, result: Result<()>) -> Result<()> {
@@ -138,15 +143,12 @@ impl<'scope, 'env> Saver<'scope, 'env> {
     }
 }
 
-fn panicked() -> Error {
-    Error::new(ErrorCode::Assert, "the thread that saves the manifest panicked")
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::{Error, ErrorCode};
 
     /// Runs `work` with a saver whose saves are recorded. Each waits for a result from the channel.
     fn with_saver<R>(

@@ -219,7 +219,7 @@ fn verify_settings() -> crate::verify::VerifySettings {
         verbose: false,
         repair: None,
         pg_version_force: None,
-        queue: QueueSettings::new(1, 0, Duration::ZERO),
+        crew: CrewSettings::new(1, RetryPolicy::NONE),
     }
 }
 

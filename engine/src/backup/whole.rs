@@ -10,7 +10,6 @@ use repo_format::layout::{self, FileForm, RepoPath, Stanza};
 use repo_format::manifest::{Manifest, ManifestFile};
 
 use crate::repo::{Repo, manifest_store};
-use crate::work::together;
 use crate::{Error, ErrorCode, Result};
 
 /// Checks that every stored file is listed with its size, and that the referenced backups are complete.
@@ -20,12 +19,10 @@ use crate::{Error, ErrorCode, Result};
 pub(super) fn check(repo: &Repo, stanza: &Stanza, manifest: &Manifest) -> Result<()> {
     let label = &manifest.data.label;
     let directory = layout::backup_path(stanza, label);
-    let remote = repo.storage.features().remote;
     let earlier: Vec<&BackupLabel> = needed(manifest).collect::<BTreeSet<_>>().into_iter().collect();
-    let (files, complete) = together::both(
-        remote,
+    let (files, complete) = repo.both(
         || repo.storage.list_files(&directory),
-        || together::each(remote, &earlier, |label| manifest_store::is_complete(repo, stanza, label)),
+        || repo.each(&earlier, |label| manifest_store::is_complete(repo, stanza, label)),
     );
     let (files, complete) = (files?, complete?);
     if let Some((label, _)) = earlier.iter().zip(complete).find(|(_, complete)| !complete) {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::lease::Lease;
 use crate::Result;
 use crate::storage::{
-    Entry, Features, FileSize, PendingRead, ReadAhead, ReadRange, RepoPath, RepoStorage, RepoWriter, SyncBatch,
-    WriteOptions,
+    Concurrency, Entry, Features, FileSize, PendingRead, ReadAhead, ReadRange, RepoPath, RepoStorage, RepoWriter,
+    SyncBatch, WriteOptions,
 };
 
 /// Passes calls on. Before each change it checks that the claim is held, because a process that was suspended for
@@ -26,6 +26,10 @@ impl GuardedStorage {
 impl RepoStorage for GuardedStorage {
     fn features(&self) -> Features {
         self.inner.features()
+    }
+
+    fn concurrency(&self) -> Concurrency {
+        self.inner.concurrency()
     }
 
     fn display(&self, path: &RepoPath) -> String {

@@ -12,7 +12,6 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::Timing;
 use crate::storage::{self, RepoStorage, WriteOptions};
-use crate::work::together;
 use crate::{Error, ErrorCode, Result};
 
 /// Renewals are too frequent to sync: after a crash of the machine nobody misses one.
@@ -138,7 +137,7 @@ impl Lease {
         }
         let paths: Vec<&RepoPath> = [Some(&self.place.path), state.directory.as_ref()].into_iter().flatten().collect();
         let exist = |path: &&RepoPath| storage::exists(&*self.place.storage, path);
-        let found = together::each(self.place.storage.features().remote, &paths, exist)?;
+        let found = self.place.storage.concurrency().each(&paths, exist)?;
         if found.contains(&false) {
             self.lost.store(true, Ordering::SeqCst);
             return Err(self.lost());

@@ -11,7 +11,7 @@ use repo_format::wal_name::{Lsn, TimelineId, WalSegment};
 
 use super::client::{PgClient, PgSettings};
 use super::control_file;
-use crate::work::backoff::Wait;
+use crate::work::backoff::Backoff;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// How often the recovery state is checked during a backup.
@@ -364,7 +364,7 @@ impl PgSession {
     fn replay_wait_lsn(&mut self, target: Lsn, timeout: Duration) -> Result<()> {
         let function = format!("pg_catalog.{}()", self.version.last_wal_replay_lsn_function());
         let query = format!("select replayLsn::text from {function} as replayLsn");
-        let mut wait = Wait::new(timeout);
+        let mut pauses = Backoff::polling(timeout).start();
         let mut before: Option<Lsn> = None;
         loop {
             let [replayed] = self.client.row(&query)?;
@@ -379,10 +379,10 @@ impl PgSession {
             }
             // Slow is fine as long as it makes progress
             if before.is_some_and(|before| replayed > before) {
-                wait = Wait::new(timeout);
+                pauses = Backoff::polling(timeout).start();
             }
             before = Some(replayed);
-            if !wait.more(&self.cancel)? {
+            if !pauses.wait(&self.cancel)? {
                 let text = format!("timeout before standby replayed to {target} - only reached {replayed}");
                 return Err(Error::new(ErrorCode::ArchiveTimeout, text)
                     .hint("is replication running and current on the standby?")
@@ -396,13 +396,13 @@ impl PgSession {
             "select checkpoint_{}::text as checkpointLsn from pg_catalog.pg_control_checkpoint()",
             self.version.lsn_name()
         );
-        let mut wait = Wait::new(timeout);
+        let mut pauses = Backoff::polling(timeout).start();
         loop {
             let checkpoint: Lsn = self.client.value(&query)?.parse()?;
             if checkpoint >= target {
                 return Ok(());
             }
-            if !wait.more(&self.cancel)? {
+            if !pauses.wait(&self.cancel)? {
                 let text =
                     format!("timeout before standby checkpoint lsn reached {target} - only reached {checkpoint}");
                 return Err(Error::new(ErrorCode::ArchiveTimeout, text));

@@ -7,7 +7,7 @@ use repo_format::pg::PgVersion;
 use repo_format::wal_name::{ArchivedSegment, PARTIAL_SUFFIX, WalSegment};
 
 use crate::storage::RepoStorage;
-use crate::work::backoff::Wait;
+use crate::work::backoff::Backoff;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// A segment found in the archive.
@@ -96,7 +96,7 @@ impl<'a> WalSegmentFind<'a> {
     /// xz.
     pub fn find(&mut self, segment: &WalSegment, partial: bool) -> Result<Option<FoundSegment>> {
         let directory = layout::wal_dir(self.stanza, self.archive_id, segment);
-        let mut wait = Wait::new(self.timeout);
+        let mut pauses = Backoff::polling(self.timeout).start();
         loop {
             let is_kept = self.directory.as_ref() == Some(&directory) && !self.names.is_empty();
             if !is_kept {
@@ -109,7 +109,7 @@ impl<'a> WalSegmentFind<'a> {
             if is_kept {
                 continue;
             }
-            if !wait.more(self.cancel)? {
+            if !pauses.wait(self.cancel)? {
                 break;
             }
         }

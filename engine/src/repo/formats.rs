@@ -16,7 +16,6 @@ use repo_format::{REPOSITORY_FORMAT, format};
 
 use super::{Repo, info_files};
 use crate::storage::ReadRange;
-use crate::work::together;
 use crate::{Error, ErrorCode, Result};
 
 /// Bytes at the start of a file that contain its format.
@@ -35,10 +34,9 @@ pub fn check(repo: &Repo, stanza: &Stanza) -> Result<()> {
 /// # Errors
 /// The same as [`check`], and the errors of loading.
 pub fn load(repo: &Repo, stanza: &Stanza) -> Result<(ArchiveInfo, BackupInfo)> {
-    let remote = repo.storage.features().remote;
     let load = || {
         let load_archive = || info_files::load_archive_info(repo, stanza);
-        let (archive, backup) = together::both(remote, load_archive, || info_files::load_backup_info(repo, stanza));
+        let (archive, backup) = repo.both(load_archive, || info_files::load_backup_info(repo, stanza));
         Ok((archive?, backup?))
     };
     load_beside(repo, stanza, &[layout::archive_info(stanza), layout::backup_info(stanza)], load)
@@ -59,8 +57,7 @@ fn load_beside<T: Send>(
     loaded: &[RepoPath],
     load: impl Fn() -> Result<T> + Send + Sync,
 ) -> Result<T> {
-    let remote = repo.storage.features().remote;
-    let (result, checked) = together::both(remote, &load, || check_beside(repo, stanza, loaded));
+    let (result, checked) = repo.both(&load, || check_beside(repo, stanza, loaded));
     // A difference is the better answer, because it says what to do
     if result.is_err() {
         check(repo, stanza)?;
@@ -76,7 +73,7 @@ fn check_beside(repo: &Repo, stanza: &Stanza, known: &[RepoPath]) -> Result<()> 
     let number = |path: &RepoPath| {
         if known.contains(path) { Ok(Some(u64::from(REPOSITORY_FORMAT))) } else { number(repo, path) }
     };
-    let numbers = together::each(repo.storage.features().remote, &paths, number)?;
+    let numbers = repo.each(&paths, number)?;
     let files: Vec<(&RepoPath, u64)> =
         paths.iter().zip(numbers).filter_map(|(path, number)| Some((path, number?))).collect();
     let Some(newest) = files.iter().map(|(_, number)| *number).max() else { return Ok(()) };

@@ -14,7 +14,6 @@ use repo_format::layout::{self, RepoPath, Stanza};
 
 use super::Repo;
 use crate::storage::{self, ReadRange, WriteOptions};
-use crate::work::together;
 use crate::{Error, ErrorCode, Result};
 
 /// The maximum size of an info file. A backup needs some hundred bytes, or some thousand with long lists of references
@@ -233,8 +232,8 @@ fn save_pair(repo: &Repo, path: &RepoPath, text: &[u8]) -> Result<()> {
     let put = |path: &RepoPath| storage::put(&*repo.storage, path, &stored, WriteOptions::ATOMIC);
     // Object stores replace a file atomically, so the file and its copy can be written at the same time. Other stores
     // may need several steps, so the copy stays unchanged until the file is written
-    let features = repo.storage.features();
-    together::each(features.remote && !features.paths, &[path.clone(), layout::copy(path)], put).map(drop)
+    let both = [path.clone(), layout::copy(path)];
+    if repo.storage.features().paths { both.iter().try_for_each(put) } else { repo.each(&both, put).map(drop) }
 }
 
 /// Creates the missing one of file and copy from the other, byte for byte. Returns whether it did.

@@ -7,7 +7,6 @@ use repo_format::manifest::Manifest;
 
 use super::info_files::manifest_cipher;
 use super::{Repo, formats, manifest_store};
-use crate::work::together;
 use crate::{Error, ErrorCode, Result};
 
 /// The repaired backup.info.
@@ -30,8 +29,7 @@ pub struct Reconstructed {
 /// The info files differ in format; backup.info or the manifest of a missing backup can't be loaded; the directory
 /// can't be listed.
 pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reconstructed> {
-    let remote = repo.storage.features().remote;
-    let (info, names) = together::both(remote, || load(repo, stanza), || names(repo, stanza));
+    let (info, names) = repo.both(|| load(repo, stanza), || names(repo, stanza));
     reconstruct(repo, stanza, info?, names?.iter().map(String::as_str))
 }
 
@@ -92,9 +90,7 @@ fn labels_of<'a>(names: impl Iterator<Item = &'a str>) -> Vec<BackupLabel> {
 fn remove_missing(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo) -> Result<bool> {
     let mut changed = false;
     let current: Vec<BackupLabel> = info.backups.keys().cloned().collect();
-    let is_there = together::each(repo.storage.features().remote, &current, |label| {
-        manifest_store::is_complete(repo, stanza, label)
-    })?;
+    let is_there = repo.each(&current, |label| manifest_store::is_complete(repo, stanza, label))?;
     for (label, is_there) in current.into_iter().zip(is_there) {
         // A dependent may be gone already
         if is_there || !info.backups.contains_key(&label) {

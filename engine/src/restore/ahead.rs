@@ -40,7 +40,7 @@ pub(super) struct JobsAhead<'a, I: Iterator<Item = RestoreJob>> {
 
 impl<'a, I: Iterator<Item = RestoreJob>> JobsAhead<'a, I> {
     pub(super) fn new(context: &'a FileContext<'a>, jobs: I, workers: u32) -> Self {
-        let begun_max = if context.storage.features().remote { JOBS_MAX * workers.max(1) as usize } else { 0 };
+        let begun_max = if context.storage.concurrency().waits() { JOBS_MAX * workers.max(1) as usize } else { 0 };
         JobsAhead { context, jobs: jobs.peekable(), begun: VecDeque::new(), begun_bytes: 0, begun_max }
     }
 

@@ -11,11 +11,12 @@ use super::file::{FileContext, FileResult, Outcome, restored_path};
 use super::queue::{RestoreJob, RestoreQueues};
 use super::{RestoreDisplay, RestoreSettings};
 use crate::pipeline::restore::RestorePipeline;
-use crate::work::crew::{self, Event};
+use crate::work::crew::{Crew, CrewSettings, Event};
+use crate::work::retry::is_lasting_locally;
 use crate::{CancelToken, Error, ErrorCode, Result, detail, log, warn};
 
-/// Threads per worker if its jobs wait for reads that can't be started ahead.
-const THREADS_DEPENDENT: u32 = 2;
+/// Jobs of one worker if they wait for reads that can't be started ahead.
+const JOBS_DEPENDENT: u32 = 2;
 
 /// Copies everything. Returns the bytes of all files.
 ///
@@ -36,16 +37,15 @@ pub(super) fn run(
     }
     let mut page_errors = 0u32;
     display.progress.start(context.manifest.files.len() as u64, total);
-    let queue = settings.queue.clone().for_reading(context.storage, threads(context));
-    let mut jobs = JobsAhead::new(context, interleave(queues.queues), queue.process_max);
-    let result = crew::run_from(
-        &queue,
-        cancel,
+    let crew = crew(context, settings);
+    let mut jobs = JobsAhead::new(context, interleave(queues.queues), crew.workers);
+    let result = Crew { settings: &crew, cancel }.run(
         |_| jobs.next(),
         |_| Ok(RestorePipeline::new(context.cipher.clone(), context.manifest.data.options.compress_type)),
         |pipeline, begun, cancel| context.restore(pipeline, &begun.job, begun.take_read(), cancel),
         |event| {
             let Event::Done { worker, job: BegunJob { job, .. }, result } = event else { return Ok(()) };
+            let result = result?;
             for file_result in &result {
                 let Some(file) = context.manifest.files.get(file_result.index as usize) else { continue };
                 done = done.saturating_add(file.size);
@@ -85,10 +85,17 @@ fn has_invalid_pages(context: &FileContext<'_>, file: &ManifestFile) -> bool {
         && context.zero.is_none_or(|zero| !zero.is_zeroed(&file.name))
 }
 
-/// Returns the threads per worker. The first read of a job is started ahead, so more than one thread is useful only if
-/// jobs wait for reads that depend on earlier results. Each thread has a decoder with its window.
-fn threads(context: &FileContext<'_>) -> u32 {
-    if context.delta || context.manifest.data.block_incr { THREADS_DEPENDENT } else { 1 }
+/// Returns the crew for these files. The first read of a job is started ahead, so more than one job per worker is useful
+/// only if jobs wait for reads that depend on earlier results. Each has a decoder with its window.
+fn crew(context: &FileContext<'_>, settings: &RestoreSettings) -> CrewSettings {
+    let mut crew = settings.crew.clone();
+    let jobs_max = if context.delta || context.manifest.data.block_incr { JOBS_DEPENDENT } else { 1 };
+    crew.jobs_per_worker = context.storage.concurrency().jobs_per_worker.min(jobs_max);
+    if context.storage.features().errors_last {
+        // A retry at once costs nothing
+        crew.retry = crew.retry.with_final(|error, pause| is_lasting_locally(error) && !pause.is_zero());
+    }
+    crew
 }
 
 /// Takes jobs from all queues in turn, so that the file systems of tablespaces are busy at the same time.

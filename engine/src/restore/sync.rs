@@ -8,10 +8,9 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use repo_format::manifest::{Manifest, PG_TBLSPC};
+use repo_format::manifest::{Manifest, ManifestFile, PG_TBLSPC};
 use rustix::fs::{OFlags, syncfs};
 
 use super::file::{restored_name, restored_path};
@@ -19,7 +18,11 @@ use super::names::pg_absolute;
 use super::places::{Place, Places};
 use crate::storage::page_cache::PageCache;
 use crate::storage::whole_sync;
+use crate::work::together;
 use crate::{Error, ErrorCode, Result, detail};
+
+/// Files that a thread syncs before it takes more.
+const FILES_PER_PART: usize = 64;
 
 struct FileSystem {
     dir: File,
@@ -152,28 +155,10 @@ fn sync_file(places: &Places, pg_path: &str, name: &str) -> Result<()> {
 /// Syncs every file of the manifest individually. Their data is being written already, so each sync only waits for its
 /// own errors.
 fn sync_files(manifest: &Manifest, places: &Places, pg_path: &str, process_max: u32) -> Result<()> {
-    let next = AtomicUsize::new(0);
-    let sync_some = || -> Result<()> {
-        while let Some(file) = manifest.files.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = sync_file(places, pg_path, &file.name) {
-                next.store(manifest.files.len(), Ordering::Relaxed);
-                return Err(error);
-            }
-        }
-        Ok(())
-    };
-    std::thread::scope(|scope| {
-        // If the system provides no more threads, the existing ones do the work
-        let workers: Vec<_> = (1..process_max.max(1))
-            .map_while(|_| std::thread::Builder::new().spawn_scoped(scope, sync_some).ok())
-            .collect();
-        let own = sync_some();
-        workers.into_iter().fold(own, |result, worker| {
-            let other =
-                worker.join().unwrap_or_else(|_| Err(Error::new(ErrorCode::Assert, "file sync thread panicked")));
-            result.and(other)
-        })
-    })
+    let at_once = usize::try_from(process_max).unwrap_or(1);
+    let parts: Vec<_> = manifest.files.chunks(FILES_PER_PART).collect();
+    let sync_part = |part: &&[ManifestFile]| part.iter().try_for_each(|file| sync_file(places, pg_path, &file.name));
+    together::each(at_once, &parts, sync_part).map(drop)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Entry, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions};
+use super::{Concurrency, Entry, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions};
 use crate::{Error, ErrorCode, Result};
 
 /// A type of call.
@@ -186,6 +186,10 @@ impl FaultyStorage {
 impl RepoStorage for FaultyStorage {
     fn features(&self) -> Features {
         self.inner.features()
+    }
+
+    fn concurrency(&self) -> Concurrency {
+        self.inner.concurrency()
     }
 
     fn display(&self, path: &RepoPath) -> String {

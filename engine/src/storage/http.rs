@@ -25,16 +25,19 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 
+use crate::work::backoff::{Backoff, Growth};
 use crate::{Error, ErrorCode, Result};
 
 /// Encodes everything in parts of a URL except RFC 3986's unreserved characters.
 pub(crate) const URL_ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The maximum number of retries of a request. Mostly the time runs out earlier.
+/// The maximum number of retries of a request of `object_store`. Mostly the time runs out earlier.
 const RETRIES_MAX: usize = 100;
-/// The first pause between two tries. Each further pause is up to three times as long as the previous one.
+/// The first pause between two tries.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// The maximum pause.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How many times as long as the pause before it a pause can be.
+const BACKOFF_GROWTH: f64 = 3.0;
 /// How much later than the time limit of one request its retries may begin.
 const AFTER_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -112,11 +115,23 @@ fn error_text(error: &dyn std::error::Error) -> String {
 
 /// The retries of every request: temporary failures (5xx, 429, resets, timeouts) are retried with growing pauses. No
 /// retry begins later than `io_timeout` after the request, except after a timeout of just this length.
+fn backoff(io_timeout: Duration) -> Backoff {
+    Backoff {
+        first: BACKOFF_FIRST,
+        max: BACKOFF_MAX,
+        growth: Growth::Random(BACKOFF_GROWTH),
+        limit: io_timeout + AFTER_TIMEOUT,
+        tries_min: 0,
+    }
+}
+
+/// The same for `object_store`.
 pub(crate) fn retry_config(io_timeout: Duration) -> RetryConfig {
+    let Backoff { first, max, limit, .. } = backoff(io_timeout);
     RetryConfig {
-        backoff: BackoffConfig { init_backoff: BACKOFF_FIRST, max_backoff: BACKOFF_MAX, base: 3.0 },
+        backoff: BackoffConfig { init_backoff: first, max_backoff: max, base: BACKOFF_GROWTH },
         max_retries: RETRIES_MAX,
-        retry_timeout: io_timeout + AFTER_TIMEOUT,
+        retry_timeout: limit,
     }
 }
 

@@ -54,7 +54,7 @@ fn below<'a>(objects: &'a Objects, prefix: &'a str) -> impl Iterator<Item = (&'a
 
 impl RepoStorage for MemoryStorage {
     fn features(&self) -> Features {
-        Features { paths: false, hard_links: false, symlinks: false, path_sync: false, remote: false }
+        Features { paths: false, hard_links: false, symlinks: false, path_sync: false, errors_last: true }
     }
 
     fn display(&self, path: &RepoPath) -> String {

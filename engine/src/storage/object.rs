@@ -26,8 +26,8 @@ use self::error::request_error;
 use self::reader::ObjectReader;
 use self::writer::ObjectWriter;
 use super::{
-    Entry, EntryKind, Features, FileSize, PendingRead, ReadAhead, ReadRange, RepoPath, RepoStorage, RepoWriter,
-    WriteOptions,
+    Concurrency, Entry, EntryKind, Features, FileSize, PendingRead, ReadAhead, ReadRange, RepoPath, RepoStorage,
+    RepoWriter, WriteOptions,
 };
 use crate::{Error, ErrorCode, Result};
 
@@ -191,7 +191,11 @@ fn file_name(location: &Path) -> String {
 
 impl RepoStorage for ObjectStorage {
     fn features(&self) -> Features {
-        Features { paths: false, hard_links: false, symlinks: false, path_sync: false, remote: true }
+        Features { paths: false, hard_links: false, symlinks: false, path_sync: false, errors_last: false }
+    }
+
+    fn concurrency(&self) -> Concurrency {
+        Concurrency::SERVER
     }
 
     fn display(&self, path: &RepoPath) -> String {

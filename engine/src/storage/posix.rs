@@ -74,7 +74,7 @@ impl PosixStorage {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         PosixStorage {
             root: root.into(),
-            features: Features { paths: true, hard_links: true, symlinks: true, path_sync: true, remote: false },
+            features: Features { paths: true, hard_links: true, symlinks: true, path_sync: true, errors_last: true },
         }
     }
 
@@ -82,7 +82,7 @@ impl PosixStorage {
     pub fn cifs(root: impl Into<PathBuf>) -> Self {
         PosixStorage {
             root: root.into(),
-            features: Features { paths: true, hard_links: false, symlinks: false, path_sync: false, remote: false },
+            features: Features { paths: true, hard_links: false, symlinks: false, path_sync: false, errors_last: true },
         }
     }
 

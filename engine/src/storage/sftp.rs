@@ -36,8 +36,8 @@ use self::protocol::{Attributes, MODE_FILE, MODE_LINK, MODE_PATH, MODE_TYPE, Res
 use self::remove::remove_tree;
 use super::posix::PATH_MODE;
 use super::{
-    Entry, EntryKind, Features, OpenStorage, OpenedStorage, PendingRead, ReadRange, RepoPath, RepoStorage, RepoWriter,
-    WriteOptions, network, pages,
+    Concurrency, Entry, EntryKind, Features, OpenStorage, OpenedStorage, PendingRead, ReadRange, RepoPath, RepoStorage,
+    RepoWriter, WriteOptions, network, pages,
 };
 use crate::{Error, ErrorCode, Result};
 
@@ -323,7 +323,11 @@ async fn read_names(client: &Client, handle: &[u8]) -> std::result::Result<Vec<(
 
 impl RepoStorage for SftpStorage {
     fn features(&self) -> Features {
-        Features { paths: true, hard_links: false, symlinks: false, path_sync: false, remote: true }
+        Features { paths: true, hard_links: false, symlinks: false, path_sync: false, errors_last: false }
+    }
+
+    fn concurrency(&self) -> Concurrency {
+        Concurrency::SERVER
     }
 
     fn display(&self, path: &RepoPath) -> String {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
@@ -19,11 +18,12 @@ use super::unread::UnopenedBundles;
 use super::walk::{Walk, WalkSettings};
 use super::{VerifyFindings, VerifySettings, backup_wal};
 use crate::repo::{info_files, manifest_store};
-use crate::work::crew::{self, Event, QueueSettings};
+use crate::work::crew::{Crew, CrewSettings, Event};
+use crate::work::retry::{RetryPolicy, is_lasting_locally};
 use crate::{CancelToken, Error, Repo, Result, detail, info, log, warn};
 
-/// Threads per worker if the repository is on a server. Each has a decoder with its window.
-const THREADS_REMOTE: u32 = 3;
+/// Jobs of one worker. Each has a decoder with its window.
+const JOBS_PER_WORKER_MAX: u32 = 3;
 
 /// The info files of a stanza.
 #[derive(Clone, Copy)]
@@ -55,7 +55,7 @@ pub(super) fn check(
         return Ok(VerifyFindings::new(format!("\n  backup set {set} is not valid"), 1));
     }
     let archive_ids = list_archive_ids(stanza, repo)?;
-    let retry = Retry { intervals: &settings.queue.retry_intervals, cancel };
+    let retry = Retry { policy: &settings.crew.retry, cancel };
     let manifest_cipher = info_files::manifest_cipher(infos.backup);
     let scope = match labels.first() {
         Some(label) if settings.set.is_some() => {
@@ -157,31 +157,26 @@ fn check_files(
     let tally = Mutex::new(Tally::default());
     let lock = || tally.lock().unwrap_or_else(PoisonError::into_inner);
     let unopened = UnopenedBundles::default();
-    // A file that can't be checked is a result here, so the queue sees no errors and retries are done below
-    let retries: &[Duration] = &settings.queue.retry_intervals;
-    let queue = QueueSettings { retry_intervals: Vec::new(), ..settings.queue.clone() }
-        .for_reading(&*repo.storage, THREADS_REMOTE);
-    crew::run_from(
-        &queue,
-        cancel,
+    // A file that can't be checked is a result here, and is checked again below
+    let crew = CrewSettings {
+        jobs_per_worker: repo.storage.concurrency().jobs_per_worker.min(JOBS_PER_WORKER_MAX),
+        retry: RetryPolicy::NONE,
+        ..settings.crew.clone()
+    };
+    let storage = &*repo.storage;
+    let is_answer = |error: &Error| storage.features().errors_last && is_lasting_locally(error);
+    Crew { settings: &crew, cancel }.run(
         |_| next_job(walk, &mut plan, &tally),
         |_| Ok(FileChecker::new()),
         |checker, job, cancel| {
-            let storage = &*repo.storage;
-            // What waiting can't change is a result at once
-            let is_lasting = |error: &Error| !storage.features().remote && crew::is_lasting_locally(error);
-            let mut check = || match checker.check(storage, &job.check, cancel) {
-                Err(error) if !is_lasting(&error) => Err(error),
-                result => Ok(result),
-            };
-            let result = unopened
-                .check(&job.check, || crew::with_retries(retries, false, cancel, &mut check).and_then(|result| result));
+            let check = || checker.check(storage, &job.check, cancel);
+            let result = unopened.check(&job.check, || settings.crew.retry.run_to_answer(cancel, is_answer, check));
             cancel.check()?;
             Ok(result)
         },
         |event| {
             if let Event::Done { worker, job, result } = event {
-                lock().add_result(worker, &job, result);
+                lock().add_result(worker, &job, result?);
             }
             Ok(())
         },

@@ -4,7 +4,6 @@
 //! reported, and can be repaired ([`super::repair`]).
 
 use std::io::{self, BufRead, BufReader, Read};
-use std::time::Duration;
 
 use repo_format::cipher::{Cipher, Decryptor, Framing};
 use repo_format::hash::{Sha1, Sha1Hasher};
@@ -14,7 +13,7 @@ use repo_format::layout::{self, RepoPath};
 use super::repair::Repair;
 use crate::repo::info_files::parse_stored;
 use crate::storage::{self, ReadRange};
-use crate::work::crew;
+use crate::work::retry::{RetryPolicy, is_about_content, is_lasting_locally};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail};
 
 /// Bytes read at once.
@@ -26,32 +25,15 @@ pub(super) type Parse<'a, T> = &'a dyn Fn(&mut dyn BufRead, Origin) -> Result<T>
 /// How files are read again after a temporary failure.
 #[derive(Clone, Copy)]
 pub(super) struct Retry<'a> {
-    pub intervals: &'a [Duration],
+    pub policy: &'a RetryPolicy,
     pub cancel: &'a CancelToken,
 }
 
 impl Retry<'_> {
     /// Repeats the work while it fails with an error that may be temporary, but not if the content is wrong.
     pub fn run<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
-        crew::with_retries(self.intervals, false, self.cancel, || match work() {
-            Err(error) if !is_lasting(&error) && !crew::is_refused(&error) => Err(error),
-            result => Ok(result),
-        })?
+        self.policy.run_to_answer(self.cancel, is_lasting_locally, work)
     }
-}
-
-/// Returns whether the error is about the content of a file, or that it is missing.
-pub(super) fn is_lasting(error: &Error) -> bool {
-    matches!(
-        error.code,
-        ErrorCode::Checksum
-            | ErrorCode::Format
-            | ErrorCode::FileInvalid
-            | ErrorCode::FileMissing
-            | ErrorCode::Crypto
-            | ErrorCode::JsonFormat
-            | ErrorCode::VersionNotSupported
-    )
 }
 
 /// Hashes what is read through it.
@@ -140,7 +122,7 @@ impl Pair<'_> {
                         repair(&self.path, &copy, Repair::DIFFERENT)
                     }
                     // What can't be read now may be intact
-                    Err(error) if !is_lasting(&error) => None,
+                    Err(error) if !is_about_content(&error) => None,
                     Err(error) => repair(&self.path, &copy, why(&error)),
                 };
                 Ok(LoadedPair { content, from_copy: false, repair })
@@ -151,7 +133,7 @@ impl Pair<'_> {
             }
             Err(error) => match self.load_one(&copy, &shown, parse) {
                 Ok((content, _)) => {
-                    let repair = if is_lasting(&error) { repair(&copy, &self.path, why(&error)) } else { None };
+                    let repair = if is_about_content(&error) { repair(&copy, &self.path, why(&error)) } else { None };
                     Ok(LoadedPair { content, from_copy: true, repair })
                 }
                 Err(copy) => Err(Box::new(Unusable { file: error, copy })),

@@ -14,6 +14,7 @@ use crate::claim::{Claim, Claimant};
 use crate::lock::{Lock, LockRequest, LockType};
 use crate::repo::info_files::limited;
 use crate::storage::{self, ReadRange, WriteOptions};
+use crate::work::retry::RetryPolicy;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, control, info, warn};
 
 /// What a repair needs to lock out others while it writes.
@@ -145,7 +146,8 @@ pub(super) fn run(
 /// Returns what is still to be repaired, or an error if both are damaged by now.
 fn look_again(repo: &Repo, file: &HalfWhole, cipher: &Cipher, cancel: &CancelToken) -> Result<Option<Repair>> {
     let shown = file.path.file_name().to_owned();
-    let pair = Pair { repo, path: file.path.clone(), shown, cipher, retry: Retry { intervals: &[], cancel } };
+    let pair =
+        Pair { repo, path: file.path.clone(), shown, cipher, retry: Retry { policy: &RetryPolicy::NONE, cancel } };
     let found = match file.kind {
         PairKind::ArchiveInfo => {
             pair.load(&|reader, origin| ArchiveInfo::read(limited(reader), origin)).map(LoadedPair::without_content)

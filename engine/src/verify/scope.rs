@@ -6,8 +6,8 @@ use repo_format::label::BackupLabel;
 use repo_format::layout::ArchiveId;
 use repo_format::manifest::Manifest;
 
-use super::info_file;
 use crate::Result;
+use crate::work::retry::is_about_content;
 
 /// The backups to check, by label, and the WAL.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Scope {
         let manifest = match manifest {
             Ok(manifest) => manifest,
             // The backup is reported as invalid later, and no WAL belongs to it
-            Err(error) if info_file::is_lasting(&error) => {
+            Err(error) if is_about_content(&error) => {
                 return Ok(Scope { labels: vec![label], wal: WalScope::None });
             }
             Err(error) => return Err(error),

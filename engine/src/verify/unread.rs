@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::file::FileCheck;
-use super::info_file::{Unusable, is_lasting};
+use super::info_file::Unusable;
 use crate::repo::info_files;
+use crate::work::retry::is_about_content;
 use crate::{Error, ErrorCode, Result, warn};
 
 /// Errors that are logged as warnings. The others are logged with the other results.
@@ -28,7 +29,7 @@ impl Unread {
     /// it is such an error.
     pub(super) fn add(&mut self, name: &str, error: &Error) -> bool {
         let is_option = info_files::cipher_option_hint(error).is_some();
-        if is_lasting(error) && !is_option {
+        if is_about_content(error) && !is_option {
             return false;
         }
         self.total += 1;

@@ -1,401 +1,331 @@
 //! Runs independent jobs on worker threads and passes their results to the calling thread, one at a time.
 //!
-//! Everything that needs an order or a single owner (log lines, manifest, lock progress) therefore stays on the main
+//! Everything that needs an order or a single owner (log lines, manifest, lock progress) therefore stays on the calling
 //! thread.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::storage::RepoStorage;
-use crate::work::turn::Slots;
+use super::retry::RetryPolicy;
+use super::thread::{self, caught};
+use super::turn::Slots;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
-/// Results per worker that may wait for the main thread.
+/// Results per thread that may wait for the calling thread.
 const RESULTS_WAITING_MAX: usize = 4;
-/// Threads per worker if it writes to a server.
-const THREADS_WRITING: u32 = 4;
-/// How long the main thread waits for a result before it receives [`Event::Idle`].
+/// How long the calling thread waits for a result before it receives [`Event::Idle`].
 const IDLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How jobs are run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct QueueSettings {
-    /// Number of worker threads, at least one.
-    pub process_max: u32,
-    /// The pause before each retry of a failed job; empty for no retries.
-    pub retry_intervals: Vec<Duration>,
-    /// Threads per worker. In total, one per worker computes while others wait for a server.
-    pub threads: u32,
-    /// Whether jobs read from a local disk, where waiting can't help after most errors: then a retry is made only at once.
-    pub is_local: bool,
+/// How many workers a crew has, and what happens to jobs that fail.
+#[derive(Clone, Debug)]
+pub struct CrewSettings {
+    /// Number of workers, at least one. As many threads compute at a time.
+    pub workers: u32,
+    /// Jobs that a worker has in progress. While one of its threads computes, the others wait for a server.
+    pub jobs_per_worker: u32,
+    /// When a failed job is repeated.
+    pub retry: RetryPolicy,
+    /// Whether new jobs begin after one failed.
+    pub goes_on: bool,
 }
 
-impl QueueSettings {
-    /// Creates settings for this many workers. A failed job is retried `job_retry` times: the first time at once, then
-    /// after `job_retry_interval` each.
-    pub fn new(process_max: u32, job_retry: u32, job_retry_interval: Duration) -> Self {
-        let retry_intervals =
-            (0..job_retry).map(|retry| if retry == 0 { Duration::ZERO } else { job_retry_interval }).collect();
-        QueueSettings { process_max: process_max.max(1), retry_intervals, threads: 1, is_local: false }
-    }
-
-    /// The same for jobs that write to this storage.
-    #[must_use]
-    pub fn for_writing(self, storage: &dyn RepoStorage) -> Self {
-        self.for_remote(storage, THREADS_WRITING)
-    }
-
-    /// Adapts the settings to jobs that read from this storage, with `threads` per worker if the storage is remote.
-    #[must_use]
-    pub fn for_reading(self, storage: &dyn RepoStorage, threads: u32) -> Self {
-        QueueSettings { is_local: !storage.features().remote, ..self.for_remote(storage, threads) }
-    }
-
-    fn for_remote(self, storage: &dyn RepoStorage, threads: u32) -> Self {
-        QueueSettings { threads: if storage.features().remote { threads } else { 1 }, ..self }
+impl CrewSettings {
+    /// Creates settings for workers with one job each, which begin no job after one failed.
+    pub fn new(workers: u32, retry: RetryPolicy) -> Self {
+        CrewSettings { workers: workers.max(1), jobs_per_worker: 1, retry, goes_on: false }
     }
 }
 
-/// What the main thread is told.
+/// What the calling thread is told.
 pub enum Event<J, R> {
-    /// A job was done.
+    /// A job ended.
     Done {
         /// The number of the worker, from 1, for log lines.
         worker: u32,
         /// The job.
         job: J,
-        /// The result of the job.
-        result: R,
+        /// The result of the job, after its retries.
+        result: Result<R>,
     },
-    /// No job completed for a tenth of a second. Use it for periodic work.
+    /// No job ended for a tenth of a second. Use it for periodic work.
     Idle,
-    /// The queue was told to stop, or a job failed. Sent once, while other jobs may still be running, to save what must
-    /// not wait for them.
+    /// The crew was told to stop, or failed. Sent once, while other jobs may still be running, to save what must not
+    /// wait for them.
     Stopping,
 }
 
-/// Runs all jobs on the workers.
-///
-/// `jobs` returns the next job when a worker is free. `init` creates what a worker keeps between jobs (buffers, codec
-/// contexts). It is called once per worker, and again after a failed job, which may have left any state. `work` runs
-/// one job and checks the token now and then. `on_event` runs on the calling thread.
-///
-/// # Errors
-/// The first error of any part. It cancels the token that the other jobs see, and is returned when they have ended. A
-/// panic is an error too ([`ErrorCode::Assert`]). [`ErrorCode::Term`] if `cancel` was cancelled.
-pub fn run<J, R, S>(
-    settings: &QueueSettings,
-    cancel: &CancelToken,
-    jobs: impl Iterator<Item = J> + Send,
-    init: impl Fn(u32) -> Result<S> + Sync,
-    work: impl Fn(&mut S, &J, &CancelToken) -> Result<R> + Sync,
-    on_event: impl FnMut(Event<J, R>) -> Result<()>,
-) -> Result<()>
-where
-    J: Send,
-    R: Send,
-{
-    let mut jobs = jobs.fuse();
-    run_from(settings, cancel, |_| Ok(jobs.next()), init, work, on_event)
+/// Workers, and the token that stops them.
+#[derive(Clone, Copy, Debug)]
+pub struct Crew<'a> {
+    /// The workers.
+    pub settings: &'a CrewSettings,
+    /// Stops them.
+    pub cancel: &'a CancelToken,
 }
 
-/// Like [`run`], for jobs that differ between workers: `next` returns the next job for the worker with this number, or
-/// `None` if nothing is left for that worker.
-///
-/// # Errors
-/// The same as [`run`], and those of `next`.
-pub fn run_from<J, R, S>(
-    settings: &QueueSettings,
-    cancel: &CancelToken,
-    next: impl FnMut(u32) -> Result<Option<J>> + Send,
-    init: impl Fn(u32) -> Result<S> + Sync,
-    work: impl Fn(&mut S, &J, &CancelToken) -> Result<R> + Sync,
-    mut on_event: impl FnMut(Event<J, R>) -> Result<()>,
-) -> Result<()>
-where
-    J: Send,
-    R: Send,
-{
-    let workers = settings.process_max.max(1);
-    let threads = workers * settings.threads.max(1);
-    let slots = Slots::new(workers);
-    let group = cancel.child();
-    let next = Mutex::new(next);
-    let (sender, receiver) = mpsc::sync_channel(RESULTS_WAITING_MAX * threads as usize);
-    let mut failed: Option<Error> = None;
-
-    std::thread::scope(|scope| {
-        // If this thread panics, the receiver is dropped, and workers end instead of waiting for it forever
-        let receiver = receiver;
-        for thread in 0..threads {
-            let worker = thread % workers + 1;
-            let sender = sender.clone();
-            let crew = Crew { settings, slots: &slots, group: &group };
-            let (next, init, work) = (&next, &init, &work);
-            let body = move || work_through(worker, crew, next, init, work, &sender);
-            let name = format!("worker-{worker}");
-            match std::thread::Builder::new().name(name).spawn_scoped(scope, body) {
-                Ok(_) => {}
-                // Every worker already has its first thread and continues with that
-                Err(e) if thread >= workers => {
-                    crate::debug!("{} of {threads} worker threads can be started: {e}", thread);
-                    break;
-                }
-                Err(e) => {
-                    failed.get_or_insert(Error::from_io(ErrorCode::Kernel, "unable to start worker thread", e));
-                    group.cancel();
-                    break;
-                }
-            }
-        }
-        // Only the workers' senders are left: when all are dropped, all workers have ended
-        drop(sender);
-        let mut stopping = false;
-        loop {
-            if !stopping && group.is_cancelled() {
-                stopping = true;
-                if let Err(error) = on_event(Event::Stopping) {
-                    keep_first(&mut failed, error);
-                }
-            }
-            let event = match receiver.recv_timeout(IDLE_INTERVAL) {
-                Ok(Ok((worker, job, result))) => Event::Done { worker, job, result },
-                Err(RecvTimeoutError::Disconnected) => break,
-                Ok(Err(error)) => {
-                    keep_first(&mut failed, error);
-                    group.cancel();
-                    continue;
-                }
-                Err(RecvTimeoutError::Timeout) => Event::Idle,
-            };
-            // After an error, completed jobs are still reported, because a later resume may use them
-            if matches!(event, Event::Idle) && (failed.is_some() || stopping) {
-                continue;
-            }
-            if let Err(error) = on_event(event) {
-                keep_first(&mut failed, error);
-                group.cancel();
-            }
-        }
-    });
-    match failed {
-        Some(error) => Err(error),
-        None => cancel.check(),
-    }
-}
-
-/// Keeps the first error that is not itself a consequence of stopping.
-fn keep_first(failed: &mut Option<Error>, error: Error) {
-    match failed {
-        Some(first) if first.code != ErrorCode::Term || error.code == ErrorCode::Term => {}
-        _ => *failed = Some(error),
-    }
-}
-
-type Message<J, R> = Result<(u32, J, R)>;
-
-/// What all threads of a queue share.
-#[derive(Clone, Copy)]
-struct Crew<'a> {
-    settings: &'a QueueSettings,
-    /// Limits how many threads compute.
-    slots: &'a Arc<Slots>,
-    group: &'a CancelToken,
-}
-
-fn work_through<J, R, S>(
-    worker: u32,
-    crew: Crew<'_>,
-    next: &Mutex<impl FnMut(u32) -> Result<Option<J>>>,
-    init: &impl Fn(u32) -> Result<S>,
-    work: &impl Fn(&mut S, &J, &CancelToken) -> Result<R>,
-    sender: &SyncSender<Message<J, R>>,
-) {
-    let Crew { settings, slots, group } = crew;
-    let mut state: Option<S> = None;
-    while !group.is_cancelled() {
-        let job = {
-            let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
-            match next(worker) {
-                Ok(Some(job)) => job,
-                Ok(None) => return,
-                Err(error) => {
-                    // The main thread listens until the last sender is gone
-                    let _ = sender.send(Err(error));
-                    return;
-                }
-            }
+impl Crew<'_> {
+    /// Runs all jobs.
+    ///
+    /// `next` returns the next job for the worker with this number, or `None` if nothing is left for that worker. `begin`
+    /// creates what a thread keeps between jobs (buffers, codec contexts). It is called once per thread, and again after
+    /// a failed job, which may have left any state. `work` runs one job and checks the token now and then. A panic is an
+    /// error of the job ([`ErrorCode::Assert`]). `on_event` runs on the calling thread, and decides with its result
+    /// whether a failed job is a failure of the crew.
+    ///
+    /// If the system starts fewer threads than there are workers, the calling thread does the rest of the work.
+    ///
+    /// # Errors
+    /// The first error of `next` or `on_event`. It cancels the token that the other jobs see, and is returned when they
+    /// have ended. [`ErrorCode::Term`] if the token was cancelled.
+    pub fn run<J: Send, R: Send, S>(
+        self,
+        mut next: impl FnMut(u32) -> Result<Option<J>> + Send,
+        begin: impl Fn(u32) -> Result<S> + Sync,
+        work: impl Fn(&mut S, &J, &CancelToken) -> Result<R> + Sync,
+        mut on_event: impl FnMut(Event<J, R>) -> Result<()>,
+    ) -> Result<()> {
+        let workers = self.settings.workers.max(1);
+        let group = self.cancel.child();
+        let jobs = Jobs {
+            settings: self.settings,
+            slots: Slots::new(workers),
+            group: &group,
+            ended: AtomicBool::new(false),
+            next: Mutex::new(&mut next),
+            begin: &begin,
+            work: &work,
         };
-        let mut attempt = || {
-            let mut kept = match state.take() {
-                Some(kept) => kept,
-                None => init(worker)?,
+        let mut foreman = Foreman { group: &group, on_event: &mut on_event, failed: None, stopping: false };
+        let started = jobs.on_threads(&mut foreman);
+        for worker in started + 1..=workers {
+            jobs.work_through(worker, |message| {
+                foreman.take(message);
+                true
+            });
+        }
+        match foreman.failed {
+            Some(error) => Err(error),
+            None => self.cancel.check(),
+        }
+    }
+}
+
+/// What a thread reports: a job that ended, or why there are no more jobs.
+type Message<J, R> = Result<(u32, J, Result<R>)>;
+
+/// What all threads share.
+struct Jobs<'a, J, R, S> {
+    settings: &'a CrewSettings,
+    /// Limits how many threads compute.
+    slots: Arc<Slots>,
+    group: &'a CancelToken,
+    /// Whether no job begins any more, because one failed.
+    ended: AtomicBool,
+    next: Mutex<&'a mut (dyn FnMut(u32) -> Result<Option<J>> + Send)>,
+    begin: &'a (dyn Fn(u32) -> Result<S> + Sync),
+    work: &'a (dyn Fn(&mut S, &J, &CancelToken) -> Result<R> + Sync),
+}
+
+impl<J: Send, R: Send, S> Jobs<'_, J, R, S> {
+    /// Runs jobs on threads, and reports them until all threads have ended. Returns how many threads the system started.
+    fn on_threads(&self, foreman: &mut Foreman<'_, J, R>) -> u32 {
+        let workers = self.settings.workers.max(1);
+        let threads = workers.saturating_mul(self.settings.jobs_per_worker.max(1));
+        let mut started = 0;
+        std::thread::scope(|scope| {
+            // If this thread panics, the receiver is dropped, and workers end instead of waiting for it forever
+            let (sender, receiver) = mpsc::sync_channel(RESULTS_WAITING_MAX.saturating_mul(threads as usize));
+            for thread in 0..threads {
+                let worker = thread % workers + 1;
+                let sender = sender.clone();
+                let body = move || self.work_through(worker, |message| sender.send(message).is_ok());
+                if let Err(error) = thread::start(scope, &format!("worker-{worker}"), body) {
+                    crate::debug!("{started} of {threads} worker threads can be started: {error}");
+                    break;
+                }
+                started += 1;
+            }
+            // Only the workers' senders are left: when all are dropped, all workers have ended
+            drop(sender);
+            foreman.listen(&receiver);
+        });
+        started
+    }
+
+    /// Works until nothing is left for this worker. `pass_on` returns whether somebody takes further results.
+    fn work_through(&self, worker: u32, mut pass_on: impl FnMut(Message<J, R>) -> bool) {
+        let mut kept = None;
+        while !self.group.is_cancelled() && !self.ended.load(Ordering::Relaxed) {
+            let next = || (self.next.lock().unwrap_or_else(PoisonError::into_inner))(worker);
+            let message = match caught(next) {
+                Ok(None) => return,
+                Ok(Some(job)) => {
+                    let result = self.do_job(worker, &job, &mut kept);
+                    if result.is_err() && !self.settings.goes_on {
+                        self.ended.store(true, Ordering::Relaxed);
+                    }
+                    Ok((worker, job, result))
+                }
+                Err(error) => Err(error),
             };
-            let result = work(&mut kept, &job, group)?;
-            state = Some(kept);
+            let is_last = message.is_err();
+            if !pass_on(message) || is_last {
+                return;
+            }
+        }
+    }
+
+    /// Runs a job, and repeats it if it fails. The thread holds no slot between the attempts.
+    fn do_job(&self, worker: u32, job: &J, kept: &mut Option<S>) -> Result<R> {
+        let mut attempt = || {
+            let mut state = match kept.take() {
+                Some(state) => state,
+                None => (self.begin)(worker)?,
+            };
+            let result = (self.work)(&mut state, job, self.group)?;
+            *kept = Some(state);
             Ok(result)
         };
-        let mut attempt =
-            || catch_unwind(AssertUnwindSafe(&mut attempt)).unwrap_or_else(|panic| Err(panic_error(&*panic)));
-        let result = with_retries(&settings.retry_intervals, settings.is_local, group, || slots.run(&mut attempt));
-        if sender.send(result.map(|result| (worker, job, result))).is_err() {
-            return;
-        }
+        self.settings.retry.run(self.group, || self.slots.run(|| caught(&mut attempt)))
     }
 }
 
-fn panic_error(panic: &(dyn Any + Send)) -> Error {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "unknown panic".to_owned());
-    Error::new(ErrorCode::Assert, format!("worker failed: {text}"))
+/// The calling thread's side of a crew.
+struct Foreman<'a, J, R> {
+    group: &'a CancelToken,
+    on_event: &'a mut dyn FnMut(Event<J, R>) -> Result<()>,
+    failed: Option<Error>,
+    stopping: bool,
 }
 
-/// Tries once, and again after each interval. The returned error lists the retries as pgBackRest does
-/// (`src/common/error/retry.c`): the first message, then each further message with its time.
-pub(crate) fn with_retries<R>(
-    intervals: &[Duration],
-    is_local: bool,
-    group: &CancelToken,
-    mut attempt: impl FnMut() -> Result<R>,
-) -> Result<R> {
-    let begin = Instant::now();
-    let mut first = match attempt() {
-        Err(error) if is_retried(&error) => error,
-        result => return result,
-    };
-    let mut more: Vec<Retried> = Vec::new();
-    let mut lasts = is_local && is_lasting_locally(&first);
-    for interval in intervals {
-        if lasts && !interval.is_zero() {
-            break;
-        }
-        crate::debug!("retry {} after {}ms: {first}", first.code, interval.as_millis());
-        // Stopped while waiting: the earlier error is more informative
-        if group.sleep(*interval).is_err() {
-            break;
-        }
-        match attempt() {
-            Err(error) => {
-                let at_ms = begin.elapsed().as_millis();
-                match more.iter_mut().find(|known| known.text == error.to_string()) {
-                    Some(known) => (known.count, known.last_ms) = (known.count + 1, at_ms),
-                    None => more.push(Retried {
-                        code: error.code,
-                        text: error.to_string(),
-                        count: 1,
-                        first_ms: at_ms,
-                        last_ms: at_ms,
-                    }),
-                }
-                if !is_retried(&error) {
-                    break;
-                }
-                lasts = is_local && is_lasting_locally(&error);
+impl<J, R> Foreman<'_, J, R> {
+    /// Reports what happens until all threads have ended.
+    fn listen(&mut self, receiver: &Receiver<Message<J, R>>) {
+        loop {
+            if !self.stopping && self.group.is_cancelled() {
+                self.stopping = true;
+                self.report(Event::Stopping);
             }
-            result => return result,
+            match receiver.recv_timeout(IDLE_INTERVAL) {
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if self.stopping => {}
+                Err(RecvTimeoutError::Timeout) => self.report(Event::Idle),
+            }
         }
     }
-    if !more.is_empty() {
-        let mut message = first.to_string();
-        first.hints.clear();
-        for retried in &more {
-            message += &retried.describe();
+
+    /// Reports a job that ended. After a failure, too, because a later command may use what was done.
+    fn take(&mut self, message: Message<J, R>) {
+        match message {
+            Ok((worker, job, result)) => self.report(Event::Done { worker, job, result }),
+            Err(error) => self.fail(error),
         }
-        first.message = message;
     }
-    Err(first)
-}
 
-/// Returns whether an error of reading a file of a local disk stays the same after a pause: the file is damaged, missing
-/// or may not be read. On a server these may be errors of the moment.
-pub(crate) fn is_lasting_locally(error: &Error) -> bool {
-    let is_damage = matches!(
-        error.code,
-        ErrorCode::Checksum
-            | ErrorCode::Crypto
-            | ErrorCode::FileInvalid
-            | ErrorCode::FileMissing
-            | ErrorCode::Format
-            | ErrorCode::JsonFormat
-            | ErrorCode::VersionNotSupported
-    );
-    is_damage || is_refused(error)
-}
+    fn report(&mut self, event: Event<J, R>) {
+        if let Err(error) = (self.on_event)(event) {
+            self.fail(error);
+        }
+    }
 
-/// Returns whether the system refuses to open or read a file because of what the file or its path is.
-pub(crate) fn is_refused(error: &Error) -> bool {
-    use rustix::io::Errno;
-
-    let source = error.source.as_deref().and_then(|source| source.downcast_ref::<std::io::Error>());
-    let Some(errno) = source.and_then(Errno::from_io_error) else { return false };
-    matches!(error.code, ErrorCode::FileOpen | ErrorCode::FileRead)
-        && [Errno::ACCESS, Errno::PERM, Errno::ISDIR, Errno::NOTDIR, Errno::LOOP, Errno::NAMETOOLONG].contains(&errno)
-}
-
-/// A retry can't help after a signal or a broken invariant.
-fn is_retried(error: &Error) -> bool {
-    !matches!(error.code, ErrorCode::Term | ErrorCode::Assert)
-}
-
-struct Retried {
-    code: ErrorCode,
-    text: String,
-    count: u32,
-    first_ms: u128,
-    last_ms: u128,
-}
-
-impl Retried {
-    fn describe(&self) -> String {
-        let Retried { code, text, count, first_ms, last_ms } = self;
-        if first_ms == last_ms {
-            format!("\n    [{code}] on retry at {first_ms}ms: {text}")
-        } else {
-            format!("\n    [{code}] on {count} retries from {first_ms}-{last_ms}ms: {text}")
+    /// Cancels all jobs. Keeps the first error that is not itself a consequence of stopping.
+    fn fail(&mut self, error: Error) {
+        self.group.cancel();
+        match &self.failed {
+            Some(first) if first.code != ErrorCode::Term || error.code == ErrorCode::Term => {}
+            _ => self.failed = Some(error),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
+    use crate::work::thread::limit;
 
-    fn settings(process_max: u32, retries: usize) -> QueueSettings {
-        QueueSettings {
-            retry_intervals: vec![Duration::ZERO; retries],
-            ..QueueSettings::new(process_max, 0, Duration::ZERO)
-        }
+    fn settings(workers: u32, retries: u32) -> CrewSettings {
+        CrewSettings::new(workers, RetryPolicy::new(retries, Duration::ZERO))
     }
 
-    fn sum(settings: &QueueSettings, work: impl Fn(u32) -> Result<u32> + Sync) -> (Result<()>, u32) {
+    /// Runs jobs that keep no state, and ends with the first failed one.
+    fn run_all<R: Send>(
+        settings: &CrewSettings,
+        cancel: &CancelToken,
+        mut jobs: impl Iterator<Item = u32> + Send,
+        work: impl Fn(u32, &CancelToken) -> Result<R> + Sync,
+        mut on_result: impl FnMut(u32, R) -> Result<()>,
+    ) -> Result<()> {
+        Crew { settings, cancel }.run(
+            |_| Ok(jobs.next()),
+            |_| Ok(()),
+            |(), job, cancel| work(*job, cancel),
+            |event| match event {
+                Event::Done { worker, job, result } => {
+                    assert!((1..=settings.workers).contains(&worker));
+                    on_result(job, result?)
+                }
+                Event::Idle | Event::Stopping => Ok(()),
+            },
+        )
+    }
+
+    /// Returns the sum of all results for the jobs 1 to 100.
+    fn sum(settings: &CrewSettings, work: impl Fn(u32) -> Result<u32> + Sync) -> (Result<()>, u32) {
         let mut sum = 0;
-        let on_event = |event| {
-            if let Event::Done { worker, job, result } = event {
-                assert!((1..=settings.process_max).contains(&worker));
-                assert_eq!(result, job * 2);
-                sum += result;
-            }
+        let on_result = |job, result| {
+            assert_eq!(result, job * 2);
+            sum += result;
             Ok(())
         };
-        let result = run(settings, &CancelToken::new(), 1..=100_u32, |_| Ok(()), |(), job, _| work(*job), on_event);
+        let result = run_all(settings, &CancelToken::new(), 1..=100, |job, _| work(job), on_result);
         (result, sum)
     }
 
     #[test]
     fn run_gives_every_result_once() {
-        for process_max in [1, 4] {
-            let (result, sum) = sum(&settings(process_max, 0), |job| Ok(job * 2));
+        for workers in [1, 4] {
+            let (result, sum) = sum(&settings(workers, 0), |job| Ok(job * 2));
             result.unwrap();
             assert_eq!(sum, 100 * 101);
         }
+    }
+
+    #[test]
+    fn run_with_fewer_threads_than_workers_gives_every_result_once() {
+        for threads in [0, 1, 3] {
+            let (result, sum) = limit::with(threads, || sum(&settings(4, 0), |job| Ok(job * 2)));
+            result.unwrap();
+            assert_eq!(sum, 100 * 101, "{threads}");
+        }
+    }
+
+    #[test]
+    fn jobs_of_a_worker_without_a_thread_are_done_too() {
+        let mut queues = [vec![1], vec![2, 3], vec![4, 5, 6]];
+        let mut done = Vec::new();
+        let settings = settings(3, 0);
+        let crew = Crew { settings: &settings, cancel: &CancelToken::new() };
+        let run = || {
+            crew.run(
+                |worker| Ok(queues[worker as usize - 1].pop()),
+                |_| Ok(()),
+                |(), job, _| Ok(*job),
+                |event| {
+                    if let Event::Done { worker, result, .. } = event {
+                        done.push((worker, result?));
+                    }
+                    Ok(())
+                },
+            )
+        };
+        limit::with(1, run).unwrap();
+        assert_eq!(done, [(1, 1), (2, 3), (2, 2), (3, 6), (3, 5), (3, 4)]);
     }
 
     #[test]
@@ -410,15 +340,48 @@ mod tests {
         assert!(started.load(Ordering::SeqCst) < 100);
     }
 
+    /// Returns the jobs that ended, with the code of the error of those that failed, where failures end nothing.
+    fn outcomes(goes_on: bool, work: impl Fn(u32) -> Result<()> + Sync) -> Vec<(u32, Option<ErrorCode>)> {
+        let settings = CrewSettings { goes_on, ..settings(1, 0) };
+        let mut jobs = 0..5;
+        let mut seen = Vec::new();
+        let note = |event: Event<u32, ()>| {
+            if let Event::Done { job, result, .. } = event {
+                seen.push((job, result.err().map(|error| error.code)));
+            }
+            Ok(())
+        };
+        let crew = Crew { settings: &settings, cancel: &CancelToken::new() };
+        crew.run(|_| Ok(jobs.next()), |_| Ok(()), |(), job, _| work(*job), note).unwrap();
+        seen
+    }
+
     #[test]
-    fn run_with_panic_returns_assert_error() {
+    fn failed_job_that_is_no_failure_of_the_crew_begins_nothing_new_unless_the_crew_goes_on() {
+        let third = |job| if job == 2 { Err(Error::new(ErrorCode::FileWrite, "no")) } else { Ok(()) };
+        let failed = (2, Some(ErrorCode::FileWrite));
+        assert_eq!(outcomes(false, third), [(0, None), (1, None), failed]);
+        assert_eq!(outcomes(true, third), [(0, None), (1, None), failed, (3, None), (4, None)]);
+    }
+
+    #[test]
+    fn panic_of_a_worker_is_an_error_of_its_job() {
+        let third = |job| if job == 2 { panic!("on purpose") } else { Ok(()) };
+        assert_eq!(outcomes(true, third)[2], (2, Some(ErrorCode::Assert)));
         let (result, _) = sum(&settings(2, 3), |job| if job == 50 { panic!("boom {job}") } else { Ok(job * 2) });
         let error = result.unwrap_err();
         assert_eq!((error.code, error.message.as_str()), (ErrorCode::Assert, "worker failed: boom 50"));
     }
 
     #[test]
-    fn run_retries_and_tells_of_it() {
+    fn panic_while_looking_for_the_next_job_is_an_error() {
+        let jobs = std::iter::from_fn(|| panic!("no job"));
+        let error = run_all(&settings(2, 0), &CancelToken::new(), jobs, |_, _| Ok(()), |_, ()| Ok(())).unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::Assert, "worker failed: no job"));
+    }
+
+    #[test]
+    fn run_retries_failed_jobs() {
         let failures = AtomicU32::new(2);
         let flaky = |job| {
             let fails =
@@ -428,60 +391,64 @@ mod tests {
         let (result, sum) = sum(&settings(2, 2), flaky);
         result.unwrap();
         assert_eq!(sum, 100 * 101);
-
-        failures.store(2, Ordering::SeqCst);
-        let error = with_retries(&[Duration::ZERO], false, &CancelToken::new(), || flaky(7)).unwrap_err();
-        let (first, second) = error.message.split_once('\n').unwrap();
-        assert_eq!(first, "flaky");
-        assert!(second.starts_with("    [FileReadError] on retry at "), "{second}");
     }
 
     #[test]
-    fn run_with_error_on_main_thread_stops() {
+    fn job_that_waits_for_its_retry_lets_another_compute() {
+        let settings =
+            CrewSettings { jobs_per_worker: 2, ..CrewSettings::new(1, RetryPolicy::new(2, Duration::from_secs(3600))) };
+        let (cancel, other) = (CancelToken::new(), AtomicBool::new(false));
+        // The second retry of the first job is far away. With the slot held meanwhile, the second job would never run
+        let work = |job, _: &CancelToken| {
+            if job == 1 {
+                other.store(true, Ordering::SeqCst);
+                cancel.cancel_by_signal(15);
+                return Ok(());
+            }
+            Err(Error::new(ErrorCode::FileRead, "flaky"))
+        };
+        run_all(&settings, &cancel, 0..2, work, |_, ()| Ok(())).unwrap_err();
+        assert!(other.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn run_with_error_on_calling_thread_stops() {
         let mut seen = 0;
-        let result = run(
-            &settings(3, 0),
-            &CancelToken::new(),
-            0..1000,
-            |_| Ok(()),
-            |(), _, _| Ok(()),
-            |_| {
-                seen += 1;
-                Err(Error::new(ErrorCode::FileWrite, "full"))
-            },
-        );
+        let full = |_, ()| {
+            seen += 1;
+            Err(Error::new(ErrorCode::FileWrite, "full"))
+        };
+        let result = run_all(&settings(3, 0), &CancelToken::new(), 0..1000, |_, _| Ok(()), full);
         assert_eq!(result.unwrap_err().code, ErrorCode::FileWrite);
         assert!(seen < 1000);
     }
 
     #[test]
-    fn run_with_panic_on_main_thread_ends() {
+    fn run_with_panic_on_calling_thread_ends() {
         let run =
-            || run(&settings(2, 0), &CancelToken::new(), 0..1000, |_| Ok(()), |(), _, _| Ok(()), |_| panic!("main"));
+            || run_all(&settings(2, 0), &CancelToken::new(), 0..1000, |_, _| Ok(()), |_, ()| panic!("calling thread"));
         assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
     }
 
     #[test]
     fn run_cancelled_by_signal_returns_term() {
         let cancel = CancelToken::new();
-        let by_signal = cancel.clone();
-        let work = |(): &mut (), job: &u32, group: &CancelToken| {
-            if *job == 5 {
-                by_signal.cancel_by_signal(15);
+        let work = |job, group: &CancelToken| {
+            if job == 5 {
+                cancel.cancel_by_signal(15);
             }
             group.check()
         };
-        let error = run(&settings(2, 2), &cancel, 0..1000, |_| Ok(()), work, |_| Ok(())).unwrap_err();
+        let error = run_all(&settings(2, 2), &cancel, 0..1000, work, |_, ()| Ok(())).unwrap_err();
         assert_eq!((error.code, error.message.as_str()), (ErrorCode::Term, "terminated on signal [SIGTERM]"));
     }
 
     #[test]
     fn stopping_is_told_while_a_job_still_waits() {
-        let (cancel, told) = (CancelToken::new(), std::sync::atomic::AtomicBool::new(false));
-        let by_signal = cancel.clone();
+        let (cancel, told) = (CancelToken::new(), AtomicBool::new(false));
         let work = |(): &mut (), job: &u32, _: &CancelToken| {
             if *job == 0 {
-                by_signal.cancel_by_signal(15);
+                cancel.cancel_by_signal(15);
             }
             // As for a server that does not answer
             while !told.load(Ordering::SeqCst) {
@@ -497,14 +464,16 @@ mod tests {
             }
             Ok(())
         };
-        run(&settings(2, 0), &cancel, 0..1000, |_| Ok(()), work, on_event).unwrap_err();
+        let (settings, mut jobs) = (settings(2, 0), 0..1000);
+        let crew = Crew { settings: &settings, cancel: &cancel };
+        crew.run(|_| Ok(jobs.next()), |_| Ok(()), work, on_event).unwrap_err();
         assert_eq!(times, 1);
     }
 
     #[test]
-    fn worker_state_is_kept_between_jobs_and_renewed_after_an_error() {
-        let inits = AtomicU32::new(0);
-        let init = |_| Ok(inits.fetch_add(1, Ordering::SeqCst));
+    fn state_of_a_thread_is_kept_between_jobs_and_renewed_after_an_error() {
+        let begun = AtomicU32::new(0);
+        let begin = |_| Ok(begun.fetch_add(1, Ordering::SeqCst));
         let failed = AtomicU32::new(0);
         let work = |_: &mut u32, job: &u32, _: &CancelToken| {
             if *job == 5 && failed.fetch_add(1, Ordering::SeqCst) == 0 {
@@ -512,29 +481,9 @@ mod tests {
             }
             Ok(())
         };
-        run(&settings(1, 1), &CancelToken::new(), 0..10, init, work, |_| Ok(())).unwrap();
-        assert_eq!(inits.load(Ordering::SeqCst), 2);
-    }
-
-    #[test]
-    fn lasting_error_is_retried_at_once_but_never_waited_for() {
-        let attempts = std::cell::Cell::new(0);
-        let fails = || {
-            attempts.set(attempts.get() + 1);
-            Err::<(), _>(Error::new(ErrorCode::Checksum, "damaged"))
-        };
-        let hour = Duration::from_secs(3600);
-        let error = with_retries(&[Duration::ZERO, hour, hour], true, &CancelToken::new(), fails);
-        assert_eq!((error.unwrap_err().code, attempts.get()), (ErrorCode::Checksum, 2));
-    }
-
-    #[test]
-    fn refusal_of_the_system_is_lasting_and_a_failing_disk_is_not() {
-        let error = |errno: rustix::io::Errno| {
-            Error::from_io(ErrorCode::FileOpen, "unable to open file 'x' for read", errno.into())
-        };
-        assert!(is_lasting_locally(&error(rustix::io::Errno::ACCESS)));
-        assert!(is_lasting_locally(&error(rustix::io::Errno::ISDIR)));
-        assert!(!is_lasting_locally(&error(rustix::io::Errno::IO)));
+        let (settings, mut jobs) = (settings(1, 1), 0..10);
+        let crew = Crew { settings: &settings, cancel: &CancelToken::new() };
+        crew.run(|_| Ok(jobs.next()), begin, work, |_| Ok(())).unwrap();
+        assert_eq!(begun.load(Ordering::SeqCst), 2);
     }
 }

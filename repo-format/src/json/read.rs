@@ -366,10 +366,15 @@ impl<'a> Reader<'a> {
         Ok(map)
     }
 
-    /// Returns whether the next member of the current array is itself an array.
-    pub fn next_is_array(&mut self) -> bool {
+    /// Returns the first byte of the next value, which tells its type.
+    pub fn next_start(&self) -> Option<u8> {
         let rest = self.text.as_bytes()[self.pos..].iter();
-        rest.copied().find(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',')) == Some(b'[')
+        rest.copied().find(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b','))
+    }
+
+    /// Returns whether the next member of the current array is itself an array.
+    pub fn next_is_array(&self) -> bool {
+        self.next_start() == Some(b'[')
     }
 
     fn string_body(&mut self) -> Result<Cow<'a, str>> {

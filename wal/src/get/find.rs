@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use engine::repo::{Repo, info_files};
-use engine::work::together;
 use engine::{Error, ErrorCode, Result};
 use repo_format::cipher::Cipher;
 use repo_format::layout::{self, ArchiveId, RepoPath, Stanza};
@@ -13,7 +12,7 @@ use repo_format::pg::PgVersion;
 use repo_format::pg::control::PgControl;
 use repo_format::wal_name::{self, ArchivedSegment, WalSegment};
 
-use crate::repos::{Repos, in_order, repo_error};
+use crate::repos::{Repos, concurrency, in_order, repo_error};
 
 const NO_REPOSITORY: &str = "unable to find a valid repository";
 
@@ -108,8 +107,7 @@ pub fn find<'a>(repos: &'a Repos, cluster: &Cluster, requests: &[String]) -> Res
     let first = requests.first().and_then(|request| request.parse().ok());
     let mut trouble = repos.trouble();
     let repos = repos.open.as_slice();
-    let remote = repos.iter().any(|repo| repo.storage.features().remote);
-    let looks = together::each(remote, repos, |repo| Ok(look(repo, &cluster.stanza, &control, first.as_ref())))?;
+    let looks = concurrency(repos).each(repos, |repo| Ok(look(repo, &cluster.stanza, &control, first.as_ref())))?;
     for (repo, (source, listed)) in repos.iter().zip(looks) {
         lists.extend(listed);
         match source {
@@ -153,12 +151,12 @@ type Look<'a> = (Result<Source<'a>>, Option<((u32, ArchiveId, String), Listed)>)
 /// from the first segment on, at the same time. That is the right archive unless the stanza was upgraded.
 fn look<'a>(repo: &'a Repo, stanza: &Stanza, control: &PgControl, first: Option<&WalSegment>) -> Look<'a> {
     let source = || source(repo, stanza, control.version, control.system_id);
-    let Some(segment) = first.filter(|_| repo.storage.features().remote) else { return (source(), None) };
+    let Some(segment) = first else { return (source(), None) };
     let id = ArchiveId::first(control.version);
     let list = || Listed::read(repo, &layout::wal_dir(stanza, id, segment), &segment.to_string());
-    let (source, listed) = together::both(true, source, list);
+    let (source, listed) = repo.with_ahead(source, list);
     // A problem appears again when it is listed later
-    (source, listed.ok().map(|listed| ((repo.key, id, segment.directory()), listed)))
+    (source, listed.and_then(Result::ok).map(|listed| ((repo.key, id, segment.directory()), listed)))
 }
 
 fn exists(path: &Path) -> Result<bool> {

@@ -106,7 +106,7 @@ fn from_spool<W: FnMut() -> bool>(
     let origin = Origin::of(control.system_id);
     // Without the mark, the files are from before a crash, from another cluster, or from another program
     let mut believed = origin.is_of(spool)?;
-    let mut poll = background.poll();
+    let mut pauses = background.pauses();
     let mut first = true;
     let mut stale = false;
     let mut worker: Option<W> = None;
@@ -168,7 +168,7 @@ fn from_spool<W: FnMut() -> bool>(
             return Ok(Outcome::NotFetched);
         }
         first = false;
-        if !poll.more(cancel)? {
+        if !pauses.wait(cancel)? {
             let text = format!("the asynchronous process needs more than {} second(s)", background.timeout_text());
             return Err(Error::new(ErrorCode::ArchiveTimeout, text).hint(background.log_hint()));
         }

@@ -3,24 +3,16 @@
 //! The worker is told what to fetch. It stores each segment in the spool. Its last step is to write a status for the
 //! first missing segment.
 
+use engine::work::crew::{Crew, CrewSettings, Event};
 use engine::{CancelToken, Error, Result};
 
 use super::claim::Claim;
 use super::find::{self, Answer, Cluster};
 use super::segment::{self, Decode, Fault};
+use crate::background::crew_for;
 use crate::origin::Origin;
 use crate::repos::Repos;
 use crate::spool::Spool;
-use crate::workers::{Crew, Retry};
-
-/// The settings of the worker.
-#[derive(Clone, Copy, Debug)]
-pub struct Workers {
-    /// Number of segments to fetch in parallel.
-    pub process_max: usize,
-    /// How to retry a failed fetch.
-    pub retry: Retry,
-}
 
 /// Fetches the segments up to the first missing one, several in parallel. A failure that concerns all of them is also
 /// written to the spool.
@@ -32,7 +24,7 @@ pub fn run(
     cluster: &Cluster,
     spool: &Spool,
     segments: &[String],
-    workers: Workers,
+    workers: &CrewSettings,
     cancel: &CancelToken,
 ) -> Result<()> {
     fetch_all(repos, cluster, spool, segments, workers, cancel).inspect_err(|error| spool.tell_all(error))
@@ -43,7 +35,7 @@ fn fetch_all(
     cluster: &Cluster,
     spool: &Spool,
     segments: &[String],
-    workers: Workers,
+    workers: &CrewSettings,
     cancel: &CancelToken,
 ) -> Result<()> {
     if let Some(first) = segments.first() {
@@ -53,18 +45,16 @@ fn fetch_all(
     }
     let findings = find::find(repos, cluster, segments)?;
     let needs_sync = Origin::of(findings.system_id).needs_sync();
-    let fetch = |answer: &Answer<'_>| {
+    let fetch = |(): &mut (), answer: &&Answer<'_>, _: &CancelToken| {
         let mut claim = Claim::new(&spool.file(&answer.request));
-        let fetched = workers.retry.run(cancel, || match segment::fetch(answer, &mut claim, Decode::InTurn) {
+        match segment::fetch(answer, &mut claim, Decode::InTurn) {
             // A spool that cannot be written is no better a moment later
             Err(Fault::Destination(error)) => Ok(Err(error)),
             Err(Fault::Stored(error)) => Err(error),
-            Ok(fetched) => Ok(Ok(fetched)),
-        })?;
-        Ok(fetched.map(|(index, warnings)| (index, warnings, claim)))
+            Ok((index, warnings)) => Ok(Ok((index, warnings, claim))),
+        }
     };
-    let crew = Crew::new(workers.process_max, &repos.open);
-    crate::workers::run(&findings.answers, crew, false, cancel, fetch, |process, answer, result| {
+    let report = |process, answer: &Answer<'_>, result: Result<Result<(usize, Vec<String>, Claim)>>| {
         let segment = &answer.request;
         let mut warnings = answer.warnings.clone();
         match result {
@@ -95,7 +85,18 @@ fn fetch_all(
                 spool.write_error(Some(segment), &with_lines(&error, &warnings))
             }
         }
-    })?;
+    };
+    let crew = CrewSettings { goes_on: true, ..crew_for(findings.answers.len(), repos, workers) };
+    let mut answers = findings.answers.iter();
+    Crew { settings: &crew, cancel }.run(
+        |_| Ok(answers.next()),
+        |_| Ok(()),
+        fetch,
+        |event| match event {
+            Event::Done { worker, job, result } => report(worker, job, result),
+            Event::Idle | Event::Stopping => Ok(()),
+        },
+    )?;
     // Everything that could be fetched was fetched before this is reported
     if let Some(failure) = &findings.failure {
         engine::warn!("[{}] {}", failure.error.code, failure.error);

@@ -5,6 +5,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Mutex, PoisonError};
 
 use engine::storage::ReadRange;
+use engine::work::thread::Helper;
 use engine::{Error, ErrorCode, Result, decode};
 use repo_format::cipher::{Decryptor, Framing};
 use repo_format::hash::Sha1Hasher;
@@ -186,7 +187,7 @@ fn each_chunk_beside(
             let _ = empty.send(vec![0; CHUNK]);
         }
         let read = move || {
-            let Some(mut reader) = reader() else { return };
+            let Some(mut reader) = reader() else { return Ok(()) };
             // Ends with the first error, and when the other side has ended with one
             while let Ok(mut buffer) = emptied.recv() {
                 let read = read_some(&mut reader, &mut buffer, failed).map(|size| (size, buffer));
@@ -195,16 +196,17 @@ fn each_chunk_beside(
                     break;
                 }
             }
+            Ok(())
         };
-        match std::thread::Builder::new().spawn_scoped(scope, read) {
-            Ok(thread) => {
+        match Helper::start(scope, read) {
+            Some(helper) => {
                 let result = take_chunks(filled, empty, take);
                 // The missing chunk already reports a panic
-                let _ = thread.join();
+                let _ = helper.join();
                 result
             }
             // If no thread is available, one thread takes longer
-            Err(_) => reader().map_or(Ok(()), |reader| each_chunk(reader, failed, take)),
+            None => reader().map_or(Ok(()), |reader| each_chunk(reader, failed, take)),
         }
     })
 }

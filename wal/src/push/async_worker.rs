@@ -5,13 +5,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use engine::work::crew::{Crew, CrewSettings, Event};
+use engine::work::retry::RetryPolicy;
 use engine::{CancelToken, Error, ErrorCode, Result};
 use repo_format::wal_name;
 
 use super::{PushSettings, check, queue, segment};
+use crate::background::crew_for;
 use crate::repos::Repos;
 use crate::spool::Spool;
-use crate::workers::{self, Crew, Retry};
 
 /// How long a worker continues while new WAL keeps coming. Then it leaves the rest to a new worker, which reads its
 /// configuration again.
@@ -25,7 +27,7 @@ pub struct WorkerSettings {
     /// Bytes to push before the queue is looked at again.
     pub batch_size: u64,
     /// How to retry a failed push.
-    pub retry: Retry,
+    pub retry: RetryPolicy,
     /// The file that PostgreSQL waits for. It is pushed first, because an earlier file may fail every time.
     pub asked: Option<String>,
 }
@@ -152,17 +154,12 @@ fn round(
     let mut failed = false;
     let process_max = settings.push.process_max;
     let left = AtomicUsize::new(todo.len());
-    let push = |file: &String| {
+    let push = |(): &mut (), file: &&String, _: &CancelToken| {
         // Towards the end there are fewer files than workers
         let threads = process_max / left.load(Ordering::Relaxed).clamp(1, process_max.max(1));
-        let path = wal_path.join(file);
-        let push = || segment::push_file(&targets, &settings.push, &path, file, threads, None);
-        let pushed = settings.retry.run(cancel, push);
-        left.fetch_sub(1, Ordering::Relaxed);
-        pushed
+        segment::push_file(&targets, &settings.push, &wal_path.join(file), file, threads, None)
     };
-    let crew = Crew::new(process_max, &repos.open);
-    workers::run(todo, crew, true, cancel, push, |process, file, result| match result {
+    let mut report = |process, file: &str, result: Result<Vec<String>>| match result {
         Ok(warnings) => {
             for warning in &warnings {
                 engine::warn!(process: process, "{warning}");
@@ -179,7 +176,22 @@ fn round(
             );
             spool.write_error(Some(file), &error)
         }
-    })?;
+    };
+    let workers = u32::try_from(process_max).unwrap_or(u32::MAX);
+    let crew = crew_for(todo.len(), repos, &CrewSettings::new(workers, settings.retry.clone()));
+    let mut files = todo.iter();
+    Crew { settings: &crew, cancel }.run(
+        |_| Ok(files.next()),
+        |_| Ok(()),
+        push,
+        |event| match event {
+            Event::Done { worker, job, result } => {
+                left.fetch_sub(1, Ordering::Relaxed);
+                report(worker, job, result)
+            }
+            Event::Idle | Event::Stopping => Ok(()),
+        },
+    )?;
     if failed {
         engine::warn!("stopped archive-push after an error, remaining WAL will be processed on the next run");
     }
@@ -226,7 +238,7 @@ mod tests {
             let settings = WorkerSettings {
                 push: PushSettings::of_tests(Compression::NONE),
                 batch_size: 1 << 30,
-                retry: Retry { count: 0, interval: Duration::ZERO },
+                retry: RetryPolicy::NONE,
                 asked: None,
             };
             let place = Place { dir, spool, repos: vec![repo].into(), settings };

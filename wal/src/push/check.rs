@@ -2,7 +2,6 @@
 
 use engine::repo::archive_find::{self, Listed};
 use engine::repo::{Repo, info_files};
-use engine::work::together;
 use engine::{Error, ErrorCode, Result};
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::cipher::Cipher;
@@ -11,7 +10,7 @@ use repo_format::pg::PgVersion;
 use repo_format::wal_name::WalSegment;
 
 use super::PushSettings;
-use crate::repos::{Repos, in_order, repo_error};
+use crate::repos::{Repos, concurrency, in_order, repo_error};
 
 /// A repository that takes WAL.
 #[derive(Clone)]
@@ -56,8 +55,7 @@ pub fn check<'a>(repos: &'a Repos, settings: &PushSettings, segment: Option<&Wal
     let (mut targets, mut errors) = (Vec::new(), repos.trouble());
     let repos = repos.open.as_slice();
     let ahead = reference.and_then(|(version, _)| Some((version, segment?)));
-    let remote = repos.iter().any(|repo| repo.storage.features().remote);
-    let loaded = together::each(remote, repos, |repo| Ok(load(repo, &settings.stanza, ahead)))?;
+    let loaded = concurrency(repos).each(repos, |repo| Ok(load(repo, &settings.stanza, ahead)))?;
     for (repo, loaded) in repos.iter().zip(loaded) {
         match check_repo(repo, loaded, repos, settings, reference) {
             Ok((target, cluster)) => {
@@ -82,15 +80,11 @@ type Loaded = (Result<ArchiveInfo>, Option<Listed>);
 /// Loads archive.info, and lists a segment's directory in the archive that is probably the right one.
 fn load(repo: &Repo, stanza: &Stanza, ahead: Option<(PgVersion, &WalSegment)>) -> Loaded {
     let info = || info_files::load_archive_info(repo, stanza);
-    match ahead.filter(|_| repo.storage.features().remote) {
-        Some((version, segment)) => {
-            let list = || archive_find::list_ahead(&*repo.storage, stanza, version, segment);
-            let (info, listed) = together::both(true, info, list);
-            // A problem appears again when it is listed later
-            (info, listed.ok())
-        }
-        None => (info(), None),
-    }
+    let Some((version, segment)) = ahead else { return (info(), None) };
+    let list = || archive_find::list_ahead(&*repo.storage, stanza, version, segment);
+    let (info, listed) = repo.with_ahead(info, list);
+    // A problem appears again when it is listed later
+    (info, listed.and_then(Result::ok))
 }
 
 fn check_repo<'a>(

@@ -48,7 +48,7 @@ fn wait(
     // An error that exists already is from an earlier attempt. A new worker may succeed, and the earlier worker may
     // still be busy with other files. Three failed calls in a row would make PostgreSQL pause for a minute
     let stale = spool.has_error(name)?;
-    let mut poll = background.poll();
+    let mut pauses = background.pauses();
     let mut launched: Option<Instant> = None;
     loop {
         let may_launch = launched.is_none_or(|launched| launched.elapsed() > LAUNCH_AGAIN);
@@ -63,7 +63,7 @@ fn wait(
             launch()?;
             launched = Some(Instant::now());
         }
-        let more = poll.more(cancel)?;
+        let more = pauses.wait(cancel)?;
         let fail = !stale || launched.is_some() || !more;
         // A stale status was removed before the worker was started, so an existing status is new, regardless of file
         // system clocks. The worker of another call may not have reached a stale status yet

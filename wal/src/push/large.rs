@@ -6,9 +6,9 @@
 //! system starts no more threads, the segment is read twice in sequence.
 
 use std::sync::mpsc::{self, SyncSender};
-use std::thread::{self, ScopedJoinHandle};
 
 use engine::storage::RepoWriter;
+use engine::work::thread::Helper;
 use engine::{Error, ErrorCode, Result};
 use repo_format::cipher::{Encryptor, Framing};
 use repo_format::compress::Compression;
@@ -50,19 +50,19 @@ fn store_with(
     known: impl FnOnce(Sha1, &mut Vec<String>) -> Result<String>,
     errors: &mut Vec<String>,
 ) -> Result<()> {
-    thread::scope(|scope| {
+    std::thread::scope(|scope| {
         // Without another thread, this thread calculates the checksum
-        let hashing = may_spawn.then(|| thread::Builder::new().spawn_scoped(scope, || hash(source)).ok()).flatten();
+        let hashing = may_spawn.then(|| Helper::start(scope, || hash(source))).flatten();
         let (sender, pieces) = mpsc::sync_channel(QUEUE_PIECES);
         let ahead = move || compress(source, settings.compression, |piece| send(piece, &sender));
-        let compressing = may_spawn.then(|| thread::Builder::new().spawn_scoped(scope, ahead).ok()).flatten();
+        let compressing = may_spawn.then(|| Helper::start(scope, ahead)).flatten();
         // An error here drops the queue's end, which ends the compression, and the writers, which abandons the files
-        let (checksum, before) = hashing.map_or_else(|| hash(source), join)?;
+        let (checksum, before) = hashing.map_or_else(|| hash(source), Helper::join)?;
         let mut sinks = Sinks::create(targets, settings, &known(checksum, errors)?, errors);
         let after = match compressing {
             Some(compressing) => {
                 pieces.iter().for_each(|piece| sinks.take(&piece, errors));
-                join(compressing)?
+                compressing.join()?
             }
             None => compress(source, settings.compression, |piece| {
                 sinks.take(piece, errors);
@@ -79,10 +79,6 @@ fn store_with(
         sinks.finish(errors);
         Ok(())
     })
-}
-
-fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    thread.join().unwrap_or_else(|_| Err(Error::new(ErrorCode::Assert, "a thread that reads WAL panicked")))
 }
 
 fn hash(source: &Source<'_>) -> Result<(Sha1, Vec<Fingerprint>)> {

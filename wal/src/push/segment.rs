@@ -5,12 +5,13 @@ use std::io::Read;
 use std::num::NonZero;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::thread::{Scope, ScopedJoinHandle};
+use std::thread::Scope;
 use std::time::Duration;
 
 use engine::repo::Repo;
 use engine::repo::archive_find::{FoundSegment, WalSegmentFind};
 use engine::storage::{RepoWriter, WriteOptions, temporary};
+use engine::work::thread::Helper;
 use engine::work::together;
 use engine::{CancelToken, Error, ErrorCode, Result};
 use repo_format::cipher::{Encryptor, Framing};
@@ -23,7 +24,7 @@ use repo_format::wal_name::{self, PARTIAL_SUFFIX};
 use super::PushSettings;
 use super::check::{Target, Targets};
 use super::{large, stored};
-use crate::repos::repo_error;
+use crate::repos::{concurrency, repo_error};
 
 /// Files up to this size are read once and kept in memory in their stored form. Larger files are read twice
 /// ([`large`]), so that memory stays bounded: the name of a stored segment contains its checksum and must be known
@@ -49,7 +50,7 @@ pub type Encoded = (Sha1, Vec<u8>);
 #[derive(Debug)]
 pub struct Begun<'scope> {
     state: State,
-    thread: ScopedJoinHandle<'scope, Result<Encoded>>,
+    helper: Helper<'scope, Encoded>,
 }
 
 /// Starts to read and compress a segment before its destination is known, because repositories on servers take a while
@@ -61,14 +62,14 @@ pub fn begin<'scope, 'env>(
     path: &'env Path,
     name: &str,
 ) -> Option<Begun<'scope>> {
-    if !wal_name::kind(name).is_segment() || !repos.iter().any(|repo| repo.storage.features().remote) {
+    if !wal_name::kind(name).is_segment() || !concurrency(repos).waits() {
         return None;
     }
     // Problems with the file are reported later
     let source = Source::open(path, settings.process_max).ok().filter(|source| source.size <= IN_MEMORY_MAX)?;
     let state = source.state;
-    let thread = std::thread::Builder::new().spawn_scoped(scope, move || encode(&source, settings.compression)).ok()?;
-    Some(Begun { state, thread })
+    let helper = Helper::start(scope, move || encode(&source, settings.compression))?;
+    Some(Begun { state, helper })
 }
 
 /// Stores one file in all repositories that lack it and returns warnings.
@@ -273,7 +274,7 @@ fn push_segment(
 ) -> Result<()> {
     // The lookup decides whether compression is needed at all. The segment rarely exists, so waiting for a server's
     // answer first gains nothing
-    let remote = targets.repos.iter().any(|target| target.repo.storage.features().remote);
+    let concurrency = concurrency(targets.repos.iter().map(|target| target.repo));
     let (mut present, mut missing) = (Vec::new(), Vec::new());
     let look = || {
         for target in &targets.repos {
@@ -292,11 +293,11 @@ fn push_segment(
         Ok(())
     };
     let ahead = || match begun {
-        Some(begun) => begun.thread.join().unwrap_or_else(|_| Err(panicked("reads"))).map(Some),
-        None if remote && source.size <= IN_MEMORY_MAX => encode(source, settings.compression).map(Some),
+        Some(begun) => begun.helper.join().map(Some),
+        None if concurrency.waits() && source.size <= IN_MEMORY_MAX => encode(source, settings.compression).map(Some),
         None => Ok(None),
     };
-    let (encoded, _) = together::both(remote, ahead, look);
+    let (encoded, _) = concurrency.both(ahead, look);
     // What the checksum decides, before anything is written: existing segments must have the same, and it is part of
     // the new name
     let (mut replaced, mut pushed) = (Vec::new(), None);
@@ -355,8 +356,7 @@ fn push_segment(
             errors.push(repo_error(target.repo.key, &error));
         }
     }
-    let looks =
-        together::each(remote, &missing, |target| Ok(stored::has_other(target, &settings.stanza, name, checksum)))?;
+    let looks = concurrency.all(&missing, |target| stored::has_other(target, &settings.stanza, name, checksum));
     for (target, has_other) in missing.iter().zip(looks) {
         match has_other {
             Ok(false) => {}
@@ -441,26 +441,10 @@ fn store(targets: &[&Target<'_>], settings: &PushSettings, file: &str, content: 
         }
         writer.finish()
     };
+    // Not only servers take their time: a file system does until the segment is durable
+    let stored = together::all(targets.len(), targets, |target| one(target));
     let failed = |(target, result): (&&Target<'_>, Result<()>)| Some(repo_error(target.repo.key, &result.err()?));
-    // The common case needs no thread
-    if let [target] = targets {
-        return failed((target, one(target))).into_iter().collect();
-    }
-    std::thread::scope(|scope| {
-        let one = &one;
-        let begin = |target| std::thread::Builder::new().spawn_scoped(scope, move || one(target));
-        let threads: Vec<_> = targets.iter().map(|target| (target, begin(target))).collect();
-        let results = threads.into_iter().map(|(target, thread)| match thread {
-            Ok(thread) => thread.join().unwrap_or_else(|_| Err(panicked("stores"))),
-            // Without threads, the repositories get the file one after another
-            Err(_) => one(target),
-        });
-        targets.iter().zip(results).filter_map(failed).collect()
-    })
-}
-
-fn panicked(does: &str) -> Error {
-    Error::new(ErrorCode::Assert, format!("the thread that {does} WAL panicked"))
+    targets.iter().zip(stored).filter_map(failed).collect()
 }
 
 pub(super) fn create(target: &Target<'_>, settings: &PushSettings, file: &str) -> Result<Box<dyn RepoWriter>> {
@@ -667,14 +651,14 @@ mod tests {
         let repo = Repo { key: 1, storage: Arc::new(memory.clone()), cipher: Cipher::None };
         std::thread::scope(|scope| {
             let state = before.state;
-            let thread = scope.spawn(move || encode(&before, Compression::NONE));
+            let helper = Helper::start(scope, move || encode(&before, Compression::NONE)).expect("thread");
             push_file(
                 &targets(&repo),
                 &PushSettings::of_tests(Compression::NONE),
                 &path,
                 SEGMENT,
                 1,
-                Some(Begun { state, thread }),
+                Some(Begun { state, helper }),
             )
             .expect("push");
         });

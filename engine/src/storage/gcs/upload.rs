@@ -242,7 +242,7 @@ impl Session {
             let taken = stored.checked_sub(progress.sent).filter(|_| stored <= end);
             let taken = taken.and_then(|taken| usize::try_from(taken).ok());
             let may_go_on = match taken {
-                Some(0) => pauses.wait().await,
+                Some(0) => pauses.wait_async().await,
                 Some(_) => true,
                 None => false,
             };

@@ -4,17 +4,17 @@
 //! failures, and a limit for the size of answers.
 
 use std::future::{Future, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ::http::{Response, StatusCode};
 use bytes::Bytes;
 use object_store::client::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse};
-use object_store::{BackoffConfig, RetryConfig};
 
 use super::refusal::{Refusal, shown};
 use super::service::{Connector, is_certificate_refused, receive};
 use super::xml::Element;
-use super::{HttpSettings, retry_config};
+use super::{HttpSettings, backoff};
+use crate::work::backoff::{Backoff, Pauses};
 use crate::{Error, ErrorCode, Result};
 
 /// An answer that came to its end.
@@ -139,7 +139,7 @@ pub(crate) fn json(answer: &Answer) -> Result<serde_json::Value> {
 #[derive(Debug)]
 pub(crate) struct Requests {
     client: HttpClient,
-    retry: RetryConfig,
+    backoff: Backoff,
 }
 
 impl Requests {
@@ -158,7 +158,7 @@ impl Requests {
 
     /// Sends requests with a client.
     pub(crate) fn by(client: HttpClient, io_timeout: Duration) -> Self {
-        Requests { client, retry: retry_config(io_timeout) }
+        Requests { client, backoff: backoff(io_timeout) }
     }
 
     /// Sends a request and reads the answer to its end. Retries temporary failures with growing pauses. Returns the
@@ -219,46 +219,16 @@ impl Requests {
                     (Err(error.into()), is_passing)
                 }
             };
-            if !is_passing || !pauses.wait().await {
+            if !is_passing || !pauses.wait_async().await {
                 return result;
             }
         }
     }
 
     /// The pauses between tries of something.
-    pub(crate) fn pauses(&self) -> Pauses<'_> {
-        Pauses { retry: &self.retry, begun: Instant::now(), count: 0, next: self.retry.backoff.init_backoff }
+    pub(crate) fn pauses(&self) -> Pauses {
+        self.backoff.start()
     }
-}
-
-/// Growing pauses between tries, which end when it is time to give up.
-pub(crate) struct Pauses<'a> {
-    retry: &'a RetryConfig,
-    begun: Instant,
-    count: usize,
-    next: Duration,
-}
-
-impl Pauses<'_> {
-    /// Waits before another try. Returns `false` if there should be none.
-    pub(crate) async fn wait(&mut self) -> bool {
-        if self.count >= self.retry.max_retries || self.begun.elapsed() > self.retry.retry_timeout {
-            return false;
-        }
-        self.count += 1;
-        tokio::time::sleep(self.next).await;
-        self.next = next_pause(&self.retry.backoff, self.next);
-        true
-    }
-}
-
-/// Returns the next pause: longer, up to a limit, and random, so that many clients that were refused at the same time
-/// do not retry at the same time.
-fn next_pause(backoff: &BackoffConfig, pause: Duration) -> Duration {
-    // Without random bytes all wait for the maximum
-    let chance = getrandom::u32().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX));
-    let most = pause.mul_f64(backoff.base);
-    (backoff.init_backoff + most.saturating_sub(backoff.init_backoff).mul_f64(chance)).min(backoff.max_backoff)
 }
 
 fn may_pass(error: &HttpError) -> bool {
@@ -339,16 +309,6 @@ mod tests {
         }
         assert!(before < SIZE / 4, "{before}");
         drop(content);
-    }
-
-    #[test]
-    fn pauses_grow_by_chance_within_limits() {
-        let backoff = retry_config(Duration::from_secs(60)).backoff;
-        let pauses: Vec<Duration> = (0..100).map(|_| next_pause(&backoff, Duration::from_secs(1))).collect();
-        let allowed = backoff.init_backoff..=Duration::from_secs(3);
-        assert!(pauses.iter().all(|pause| allowed.contains(pause)), "{pauses:?}");
-        assert!(pauses.iter().any(|pause| *pause != pauses[0]), "all the same");
-        assert!(next_pause(&backoff, Duration::from_secs(3600)) <= backoff.max_backoff);
     }
 
     #[test]

@@ -21,7 +21,8 @@ use crate::storage::http::request::{Failure, Requests};
 use crate::storage::http::token::{Kept, Token, Validity};
 use crate::storage::http::xml::Element;
 use crate::storage::http::{Endpoint, HttpSettings, URL_ENCODED};
-use crate::{Error, ErrorCode, Result};
+use crate::work::backoff::{Backoff, Growth};
+use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// Credentials are requested again this long before they expire.
 const RENEW_BEFORE: Duration = Duration::from_secs(300);
@@ -320,20 +321,22 @@ fn ask_process(command: &[String], limit: Duration) -> Result<Issued> {
         }
     }
     let end = Instant::now() + limit;
+    let once_a_pause =
+        Backoff { first: PROCESS_PAUSE, max: PROCESS_PAUSE, growth: Growth::Constant, limit, tries_min: 0 };
+    let mut pauses = once_a_pause.start();
     let late = || {
         let text = format!("credential command '{program}' did not end within {} second(s)", limit.as_secs());
         Error::new(ErrorCode::Execute, text)
     };
     let status = loop {
-        match child.try_wait().map_err(failed)? {
-            Some(status) => break status,
-            None if Instant::now() < end => std::thread::sleep(PROCESS_PAUSE),
-            None => {
-                // It may just be ending by itself
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(late());
-            }
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            break status;
+        }
+        if !pauses.wait(&CancelToken::new())? {
+            // It may just be ending by itself
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(late());
         }
     };
     if !status.success() {

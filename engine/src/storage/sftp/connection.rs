@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use russh::client::{self, AuthResult, Handle, Handler};
 use russh::keys::ssh_key::{Algorithm, HashAlg};
@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use super::SftpSettings;
 use super::client::{Client, Failure, Transport};
 use super::host_key::{self, HostKeyCheck, KnownHosts, Verdict};
+use crate::work::backoff::{Backoff, Growth};
 use crate::{Error, ErrorCode, Result};
 
 /// A key file larger than this is not one.
@@ -278,8 +279,9 @@ async fn handshake(
 
 /// Opens the socket. Waits for a server that is just starting.
 async fn reach(settings: &SftpSettings) -> Result<TcpStream> {
-    let deadline = Instant::now() + RETRY_MAX.min(settings.io_timeout);
-    let mut pause = RETRY_FIRST;
+    let limit = RETRY_MAX.min(settings.io_timeout);
+    let mut pauses =
+        Backoff { first: RETRY_FIRST, max: limit, growth: Growth::Times(2.0), limit, tries_min: 0 }.start();
     loop {
         let host = settings.host.trim_matches(['[', ']']);
         let failed = match tokio::time::timeout(settings.io_timeout, TcpStream::connect((host, settings.port))).await {
@@ -293,12 +295,10 @@ async fn reach(settings: &SftpSettings) -> Result<TcpStream> {
             Ok(Err(error)) => error,
             Err(_) => std::io::Error::from(ErrorKind::TimedOut),
         };
-        if Instant::now() + pause >= deadline {
+        if !pauses.wait_async().await {
             let message = format!("unable to connect to '{}'", settings.address());
             return Err(Error::from_io(ErrorCode::HostConnect, message, failed));
         }
-        tokio::time::sleep(pause).await;
-        pause *= 2;
     }
 }
 

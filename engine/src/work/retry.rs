@@ -1,0 +1,241 @@
+//! Repeats a step that failed.
+
+use std::time::{Duration, Instant};
+
+use crate::{CancelToken, Error, ErrorCode, Result};
+
+/// When a failed step is repeated.
+#[derive(Clone, Debug)]
+pub struct RetryPolicy {
+    /// The pause before each retry.
+    intervals: Vec<Duration>,
+    /// Whether a retry after this pause can't help.
+    is_final: fn(&Error, Duration) -> bool,
+}
+
+impl RetryPolicy {
+    /// Repeats nothing.
+    pub const NONE: Self = RetryPolicy { intervals: Vec::new(), is_final: |_, _| true };
+
+    /// Repeats a failed step `count` times: the first time at once, then after `interval` each.
+    pub fn new(count: u32, interval: Duration) -> Self {
+        let intervals = (0..count).map(|retry| if retry == 0 { Duration::ZERO } else { interval }).collect();
+        RetryPolicy { intervals, is_final: |_, _| false }
+    }
+
+    /// The same retries, except after errors that a retry after the next pause does not change.
+    #[must_use]
+    pub fn with_final(self, is_final: fn(&Error, Duration) -> bool) -> Self {
+        RetryPolicy { is_final, ..self }
+    }
+
+    /// Runs a step until it succeeds, its error is final or no retry is left.
+    ///
+    /// # Errors
+    /// The first error. It lists the errors of the retries as pgBackRest does (`src/common/error/retry.c`): the first
+    /// message, then each further message with its time.
+    pub fn run<R>(&self, cancel: &CancelToken, mut step: impl FnMut() -> Result<R>) -> Result<R> {
+        let begin = Instant::now();
+        let mut first: Option<Error> = None;
+        let mut more: Vec<Retried> = Vec::new();
+        let mut intervals = self.intervals.iter();
+        loop {
+            let error = match step() {
+                Ok(result) => return Ok(result),
+                Err(error) => error,
+            };
+            let pause = intervals.next().filter(|pause| !is_always_final(&error) && !(self.is_final)(&error, **pause));
+            let first = match &mut first {
+                Some(first) => {
+                    add(&mut more, &error, begin.elapsed());
+                    &*first
+                }
+                none => &*none.insert(error),
+            };
+            let Some(pause) = pause else { break };
+            crate::debug!("retry {} after {}ms: {first}", first.code, pause.as_millis());
+            // If this is stopped while it waits, the earlier error is more informative
+            if cancel.sleep(*pause).is_err() {
+                break;
+            }
+        }
+        Err(first.map_or_else(
+            || Error::new(ErrorCode::Assert, "a step failed without an error"),
+            |first| told(first, &more),
+        ))
+    }
+
+    /// The same for a step some of whose errors are an answer, for example that a file is damaged. Such an error ends
+    /// the retries, and is returned alone, whatever the tries before it returned.
+    ///
+    /// # Errors
+    /// The same as [`RetryPolicy::run`], and the errors that are an answer.
+    pub fn run_to_answer<R>(
+        &self,
+        cancel: &CancelToken,
+        is_answer: impl Fn(&Error) -> bool,
+        mut step: impl FnMut() -> Result<R>,
+    ) -> Result<R> {
+        self.run(cancel, || match step() {
+            Err(error) if !is_answer(&error) => Err(error),
+            answer => Ok(answer),
+        })?
+    }
+}
+
+/// A retry can't help after a signal or a broken invariant.
+fn is_always_final(error: &Error) -> bool {
+    matches!(error.code, ErrorCode::Term | ErrorCode::Assert)
+}
+
+/// Equal errors of retries.
+struct Retried {
+    code: ErrorCode,
+    text: String,
+    count: u32,
+    first_ms: u128,
+    last_ms: u128,
+}
+
+fn add(more: &mut Vec<Retried>, error: &Error, at: Duration) {
+    let (text, at_ms) = (error.to_string(), at.as_millis());
+    match more.iter_mut().find(|known| known.text == text) {
+        Some(known) => (known.count, known.last_ms) = (known.count + 1, at_ms),
+        None => more.push(Retried { code: error.code, text, count: 1, first_ms: at_ms, last_ms: at_ms }),
+    }
+}
+
+/// Adds the errors of the retries to the message of the first error.
+fn told(mut first: Error, more: &[Retried]) -> Error {
+    if more.is_empty() {
+        return first;
+    }
+    let mut message = first.to_string();
+    for Retried { code, text, count, first_ms, last_ms } in more {
+        message += &if first_ms == last_ms {
+            format!("\n    [{code}] on retry at {first_ms}ms: {text}")
+        } else {
+            format!("\n    [{code}] on {count} retries from {first_ms}-{last_ms}ms: {text}")
+        };
+    }
+    // They are in the text now
+    first.hints.clear();
+    first.message = message;
+    first
+}
+
+/// Returns whether an error of reading a file of a local disk stays the same after a pause: the file is damaged, missing
+/// or may not be read. On a server these may be errors of the moment.
+pub(crate) fn is_lasting_locally(error: &Error) -> bool {
+    is_about_content(error) || is_refused(error)
+}
+
+/// Returns whether the error is about the content of a file, or that it is missing.
+pub(crate) fn is_about_content(error: &Error) -> bool {
+    matches!(
+        error.code,
+        ErrorCode::Checksum
+            | ErrorCode::Crypto
+            | ErrorCode::FileInvalid
+            | ErrorCode::FileMissing
+            | ErrorCode::Format
+            | ErrorCode::JsonFormat
+            | ErrorCode::VersionNotSupported
+    )
+}
+
+/// Returns whether the system refuses to open or read a file because of what the file or its path is.
+pub(crate) fn is_refused(error: &Error) -> bool {
+    use rustix::io::Errno;
+
+    let source = error.source.as_deref().and_then(|source| source.downcast_ref::<std::io::Error>());
+    let Some(errno) = source.and_then(Errno::from_io_error) else { return false };
+    matches!(error.code, ErrorCode::FileOpen | ErrorCode::FileRead)
+        && [Errno::ACCESS, Errno::PERM, Errno::ISDIR, Errno::NOTDIR, Errno::LOOP, Errno::NAMETOOLONG].contains(&errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// Returns the error of a step that always fails with this code, and how often it was tried.
+    fn fail(policy: &RetryPolicy, code: ErrorCode) -> (Error, u32) {
+        let mut tries = 0;
+        let step = || {
+            tries += 1;
+            Err::<(), _>(Error::new(code, format!("try {}", tries.min(2))).hint("look"))
+        };
+        let error = policy.run(&CancelToken::new(), step).unwrap_err();
+        (error, tries)
+    }
+
+    #[test]
+    fn step_that_succeeds_in_the_end_has_no_error() {
+        let mut left = 3;
+        let step = || {
+            left -= 1;
+            if left > 0 { Err(Error::new(ErrorCode::FileRead, "flaky")) } else { Ok(left) }
+        };
+        assert_eq!(RetryPolicy::new(2, Duration::ZERO).run(&CancelToken::new(), step).unwrap(), 0);
+    }
+
+    #[test]
+    fn error_of_retries_is_the_first_with_a_line_for_each_further_message() {
+        let (error, tries) = fail(&RetryPolicy::new(3, Duration::from_millis(2)), ErrorCode::FileRead);
+        let lines: Vec<&str> = error.message.lines().collect();
+        assert_eq!((tries, lines[0], error.hints.len()), (4, "try 1", 0));
+        assert!(lines.iter().any(|line| line.starts_with("    [FileReadError] on 3 retries from ")), "{lines:?}");
+        let (error, tries) = fail(&RetryPolicy::new(1, HOUR), ErrorCode::FileRead);
+        assert_eq!(tries, 2);
+        assert!(error.message.contains("\n    [FileReadError] on retry at "), "{}", error.message);
+    }
+
+    #[test]
+    fn error_without_retries_keeps_its_message_and_hints() {
+        let (error, tries) = fail(&RetryPolicy::NONE, ErrorCode::FileRead);
+        assert_eq!((tries, error.message.as_str(), error.hints.len()), (1, "try 1", 1));
+    }
+
+    #[test]
+    fn final_error_is_not_retried_and_one_that_lasts_is_never_waited_for() {
+        let hours = RetryPolicy::new(3, HOUR);
+        assert_eq!(fail(&hours, ErrorCode::Term).1, 1);
+        assert_eq!(fail(&hours, ErrorCode::Assert).1, 1);
+        let policy = hours.with_final(|error, pause| is_lasting_locally(error) && !pause.is_zero());
+        assert_eq!(fail(&policy, ErrorCode::Checksum).1, 2);
+        let policy = policy.with_final(|error, _| error.code == ErrorCode::ArchiveDuplicate);
+        assert_eq!(fail(&policy, ErrorCode::ArchiveDuplicate).1, 1);
+    }
+
+    #[test]
+    fn answer_after_a_failed_try_is_returned_alone() {
+        let mut codes = [ErrorCode::FileRead, ErrorCode::FileMissing].into_iter();
+        let step = || Err::<(), _>(Error::new(codes.next().unwrap(), "x"));
+        let policy = RetryPolicy::new(1, HOUR);
+        let error = policy.run_to_answer(&CancelToken::new(), is_about_content, step).unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::FileMissing, "x"));
+    }
+
+    #[test]
+    fn retry_that_is_cancelled_while_it_waits_returns_the_earlier_error() {
+        let cancel = CancelToken::new();
+        let step = || {
+            cancel.cancel();
+            Err::<(), _>(Error::new(ErrorCode::FileRead, "flaky"))
+        };
+        let error = RetryPolicy::new(1, HOUR).run(&cancel, step).unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::FileRead, "flaky"));
+    }
+
+    #[test]
+    fn refusal_of_the_system_is_lasting_and_a_failing_disk_is_not() {
+        let error = |errno: rustix::io::Errno| {
+            Error::from_io(ErrorCode::FileOpen, "unable to open file 'x' for read", errno.into())
+        };
+        assert!(is_lasting_locally(&error(rustix::io::Errno::ACCESS)));
+        assert!(is_lasting_locally(&error(rustix::io::Errno::ISDIR)));
+        assert!(!is_lasting_locally(&error(rustix::io::Errno::IO)));
+    }
+}

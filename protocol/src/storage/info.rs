@@ -1,0 +1,328 @@
+//! Information about files, and lists of directories.
+//!
+//! In a list, a time is the difference to that of the entry before, and a mode, an owner or a group that is the same as
+//! in the entry before is left out. Entries are therefore read in order, and decoded one at a time.
+
+use crate::format_error;
+use crate::pack::{EMPTY, PackReader, PackWriter};
+use repo_format::Result;
+
+/// How much is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Names only.
+    Exists = 1,
+    /// Kinds.
+    Type = 2,
+    /// Sizes and times.
+    Basic = 3,
+    /// Modes, owners and the targets of links.
+    Detail = 4,
+}
+
+impl Level {
+    const ALL: [Level; 4] = [Level::Exists, Level::Type, Level::Basic, Level::Detail];
+
+    fn read(reader: &mut PackReader<'_>) -> Result<Self> {
+        let number = reader.u32()?;
+        Self::ALL
+            .into_iter()
+            .find(|level| *level as u32 == number)
+            .ok_or_else(|| format_error(format!("invalid info level {number}")))
+    }
+}
+
+/// A request for information about a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InfoRequest<'a> {
+    /// The file.
+    pub path: &'a str,
+    /// How much is asked.
+    pub level: Level,
+    /// Whether the target of a link is asked for.
+    pub follow_link: bool,
+}
+
+impl<'a> InfoRequest<'a> {
+    pub(crate) fn write(&self, writer: &mut PackWriter<'a>) {
+        writer.text(self.path).u32(self.level as u32).bool(self.follow_link);
+    }
+
+    pub(crate) fn read(reader: &mut PackReader<'a>) -> Result<Self> {
+        let path = reader.text_required("path")?;
+        Ok(InfoRequest { path, level: Level::read(reader)?, follow_link: reader.bool()? })
+    }
+}
+
+/// A request for the entries of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListRequest<'a> {
+    /// The directory.
+    pub path: &'a str,
+    /// How much is asked.
+    pub level: Level,
+    /// The time as of which a store with versions is listed; 0 for now.
+    pub target_time: i64,
+}
+
+impl<'a> ListRequest<'a> {
+    pub(crate) fn write(&self, writer: &mut PackWriter<'a>) {
+        writer.text(self.path).u32(self.level as u32).time(self.target_time);
+    }
+
+    pub(crate) fn read(reader: &mut PackReader<'a>) -> Result<Self> {
+        let path = reader.text_required("path")?;
+        Ok(ListRequest { path, level: Level::read(reader)?, target_time: reader.time()? })
+    }
+}
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A file of this size in bytes. Below [`Level::Basic`] it is 0.
+    File(u64),
+    /// A directory.
+    Path,
+    /// A symbolic link.
+    Link,
+    /// Anything else.
+    Special,
+}
+
+/// An owner or a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Owner<'a> {
+    /// The number.
+    pub id: u32,
+    /// The name, if it has one on the server.
+    pub name: Option<&'a str>,
+}
+
+/// What [`Level::Detail`] adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detail<'a> {
+    /// The mode.
+    pub mode: u32,
+    /// The owner.
+    pub user: Owner<'a>,
+    /// The group.
+    pub group: Owner<'a>,
+    /// The target of a link.
+    pub link_target: Option<&'a str>,
+}
+
+/// Information about a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info<'a> {
+    /// What it is.
+    pub kind: FileKind,
+    /// When it was changed, in seconds since 1970. Below [`Level::Basic`] it is 0.
+    pub modified: i64,
+    /// The version in a store with versions.
+    pub version: Option<&'a str>,
+    /// Present if the level is [`Level::Detail`].
+    pub detail: Option<Detail<'a>>,
+}
+
+/// What an entry is compared with.
+#[derive(Clone, Copy, Debug, Default)]
+struct Baseline<'a> {
+    modified: i64,
+    mode: u32,
+    user: Owner<'a>,
+    group: Owner<'a>,
+}
+
+impl<'a> Info<'a> {
+    fn write(&self, writer: &mut PackWriter<'_>, baseline: &mut Baseline<'a>) {
+        let kind = match self.kind {
+            FileKind::File(_) => 0,
+            FileKind::Path => 1,
+            FileKind::Link => 2,
+            FileKind::Special => 3,
+        };
+        writer.u32(kind).time(self.modified.wrapping_sub(baseline.modified));
+        if let FileKind::File(size) = self.kind {
+            writer.u64(size);
+        }
+        writer.text(self.version);
+        baseline.modified = self.modified;
+        if let Some(detail) = &self.detail {
+            writer.mode_unless(detail.mode, baseline.mode);
+            baseline.mode = detail.mode;
+            detail.user.write(writer, &mut baseline.user);
+            detail.group.write(writer, &mut baseline.group);
+            if self.kind == FileKind::Link {
+                writer.text(detail.link_target);
+            }
+        }
+    }
+
+    fn read(reader: &mut PackReader<'a>, level: Level, baseline: &mut Baseline<'a>) -> Result<Self> {
+        let kind = reader.u32()?;
+        let modified = baseline.modified.wrapping_add(reader.time()?);
+        let kind = match kind {
+            0 => FileKind::File(reader.u64()?),
+            1 => FileKind::Path,
+            2 => FileKind::Link,
+            3 => FileKind::Special,
+            _ => return Err(format_error(format!("invalid file type {kind}"))),
+        };
+        let version = reader.text()?;
+        baseline.modified = modified;
+        let detail = if level == Level::Detail {
+            let mode = reader.mode_or(baseline.mode)?;
+            baseline.mode = mode;
+            let user = Owner::read(reader, &mut baseline.user)?;
+            let group = Owner::read(reader, &mut baseline.group)?;
+            let link_target = if kind == FileKind::Link { reader.text()? } else { None };
+            Some(Detail { mode, user, group, link_target })
+        } else {
+            None
+        };
+        Ok(Info { kind, modified, version, detail })
+    }
+}
+
+impl<'a> Owner<'a> {
+    fn write(&self, writer: &mut PackWriter<'_>, baseline: &mut Owner<'a>) {
+        writer.u32_unless(self.id, baseline.id).bool(self.name.is_none());
+        if self.name.is_some() {
+            writer.text(self.name.filter(|name| baseline.name != Some(*name)));
+        }
+        *baseline = Owner { id: self.id, name: self.name.or(baseline.name) };
+    }
+
+    fn read(reader: &mut PackReader<'a>, baseline: &mut Owner<'a>) -> Result<Self> {
+        let id = reader.u32_or(baseline.id)?;
+        let name = if reader.bool()? { None } else { reader.text()?.or(baseline.name) };
+        *baseline = Owner { id, name: name.or(baseline.name) };
+        Ok(Owner { id, name })
+    }
+}
+
+/// The answer to an [`InfoRequest`]: nothing if the file is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InfoAnswer<'a> {
+    /// The information. It says nothing if the level is [`Level::Exists`].
+    pub info: Option<Info<'a>>,
+}
+
+impl<'a> InfoAnswer<'a> {
+    /// The data of the answer.
+    pub fn encode(&self) -> PackWriter<'a> {
+        let mut writer = PackWriter::new();
+        writer.bool_always(self.info.is_some());
+        if let Some(info) = &self.info {
+            info.write(&mut writer, &mut Baseline::default());
+        }
+        writer
+    }
+
+    /// Reads the answer to a request with `level`.
+    ///
+    /// # Errors
+    /// [`repo_format::ErrorCode::Format`] if it is damaged.
+    pub fn decode(data: Option<&'a [u8]>, level: Level) -> Result<Self> {
+        let mut reader = PackReader::new(data.unwrap_or(EMPTY));
+        let exists = reader.bool_required()?;
+        let info = exists.then(|| Info::read(&mut reader, level, &mut Baseline::default())).transpose()?;
+        reader.finish()?;
+        Ok(InfoAnswer { info })
+    }
+}
+
+/// The answer to a [`ListRequest`]: nothing if the directory is missing.
+#[derive(Clone, Debug)]
+pub struct ListAnswer<'a> {
+    /// The entries, in the order of the server's system.
+    pub entries: Option<ListEntries<'a>>,
+}
+
+impl<'a> ListAnswer<'a> {
+    /// Reads the answer to a request with `level`. The entries are decoded later.
+    ///
+    /// # Errors
+    /// [`repo_format::ErrorCode::Format`] if it is damaged.
+    pub fn decode(data: Option<&'a [u8]>, level: Level) -> Result<Self> {
+        let mut reader = PackReader::new(data.unwrap_or(EMPTY));
+        let exists = reader.bool_required()?;
+        let entries = ListEntries { reader: Some(reader), level, baseline: Baseline::default() };
+        Ok(ListAnswer { entries: exists.then_some(entries) })
+    }
+}
+
+/// An entry of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// Information about it.
+    pub info: Info<'a>,
+}
+
+/// The entries of a list, decoded one at a time. An error is the last item.
+#[derive(Clone, Debug)]
+pub struct ListEntries<'a> {
+    /// None after the end.
+    reader: Option<PackReader<'a>>,
+    level: Level,
+    baseline: Baseline<'a>,
+}
+
+impl<'a> ListEntries<'a> {
+    fn read(&mut self, reader: &mut PackReader<'a>) -> Result<Option<Entry<'a>>> {
+        if reader.at_end()? {
+            reader.clone().finish()?;
+            return Ok(None);
+        }
+        let mut object = reader.object()?.ok_or_else(|| format_error("list entry is missing"))?;
+        let name = object.text_required("name of a list entry")?;
+        let info = Info::read(&mut object, self.level, &mut self.baseline)?;
+        object.finish()?;
+        Ok(Some(Entry { name, info }))
+    }
+}
+
+impl<'a> Iterator for ListEntries<'a> {
+    type Item = Result<Entry<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut reader = self.reader.take()?;
+        let entry = self.read(&mut reader).transpose();
+        if let Some(Ok(_)) = entry {
+            self.reader = Some(reader);
+        }
+        entry
+    }
+}
+
+/// Writes the answer to a [`ListRequest`], entry by entry.
+#[derive(Clone, Debug)]
+pub struct ListAnswerWriter<'a> {
+    writer: PackWriter<'static>,
+    baseline: Baseline<'a>,
+}
+
+impl<'a> ListAnswerWriter<'a> {
+    /// A list, or the answer for a missing directory.
+    pub fn new(exists: bool) -> Self {
+        let mut writer = PackWriter::new();
+        writer.bool_always(exists);
+        ListAnswerWriter { writer, baseline: Baseline::default() }
+    }
+
+    /// Adds an entry.
+    pub fn entry(&mut self, entry: &Entry<'a>) {
+        let baseline = &mut self.baseline;
+        self.writer.object(|object| {
+            object.text(entry.name);
+            entry.info.write(object, baseline);
+        });
+    }
+
+    /// The data of the answer.
+    pub fn finish(self) -> PackWriter<'static> {
+        self.writer
+    }
+}
