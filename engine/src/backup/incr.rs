@@ -203,7 +203,7 @@ mod tests {
         ManifestFile {
             checksum: Some(Sha1::of(name.as_bytes())),
             size_repo: size / 2,
-            bundle: Some(Bundle { id: 1, offset: 7 }),
+            bundle: Bundle::new(1, 7),
             ..ManifestFile::new(name, size, time)
         }
     }

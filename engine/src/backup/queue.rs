@@ -273,7 +273,7 @@ impl JobSettings {
             Error::new(ErrorCode::Assert, format!("file '{}' has a block map but no reference", file.name))
         })?;
         match file.bundle {
-            Some(bundle) => Ok(layout::bundle(&self.stanza, label, bundle.id)),
+            Some(bundle) => Ok(layout::bundle(&self.stanza, label, bundle.id())),
             None => layout::backup_file(&self.stanza, label, &file.name, FileForm::BlockIncr),
         }
     }
@@ -298,7 +298,7 @@ impl JobSettings {
             (None, Some(_)) => Ordering::Greater,
             (Some(_), None) => Ordering::Less,
             (Some(label_a), Some(label_b)) => {
-                let place = |file: &ManifestFile| file.bundle.map_or((0, 0), |bundle| (bundle.id, bundle.offset));
+                let place = |file: &ManifestFile| file.bundle.map_or((0, 0), |bundle| (bundle.id(), bundle.offset));
                 label_a.cmp(label_b).then_with(|| place(a).cmp(&place(b)))
             }
         };
@@ -462,7 +462,7 @@ mod tests {
         let places = [(None, 0, 0), (Some(1), 1, 0), (Some(0), 2, 5), (Some(0), 2, 4)];
         for (BackupFile { entry: file, .. }, (reference, id, offset)) in draft.files.iter_mut().zip(places) {
             file.reference = reference;
-            file.bundle = reference.map(|_| Bundle { id, offset });
+            file.bundle = reference.and_then(|_| Bundle::new(id, offset));
             file.size_repo = 10;
             file.block = reference.map(|_| BlockIncr { size: 8192, checksum_size: 6, map_size: 4 });
         }

@@ -107,7 +107,7 @@ impl<'a> Report<'a> {
                 detail!(process: worker, "store truncated file {path} {}", facts(None, 0, Sha1::EMPTY));
             }
             CopyOutcome::Copied(copied) => {
-                let place = job.bundle_id.map(|id| Bundle { id, offset: copied.bundle_offset });
+                let place = job.bundle_id.and_then(|id| Bundle::new(id, copied.bundle_offset));
                 detail!(process: worker, "backup file {path} {}", facts(place, copied.size, copied.checksum));
                 if copied.repo_invalid {
                     let expected = before.checksum.map_or_else(String::new, |checksum| checksum.to_string());
@@ -179,8 +179,8 @@ struct Facts {
 impl Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(")?;
-        if let Some(Bundle { id, offset }) = self.place {
-            write!(f, "bundle {id}/{offset}, ")?;
+        if let Some(place) = self.place {
+            write!(f, "bundle {}/{}, ", place.id(), place.offset)?;
         }
         if self.size != self.original {
             write!(f, "{}->", format_size(self.original))?;
@@ -227,7 +227,7 @@ fn store(entry: &mut ManifestFile, copied: Copied, bundle_id: Option<u64>) {
     entry.checksum = Some(copied.checksum);
     entry.checksum_repo = copied.checksum_repo;
     entry.reference = None;
-    entry.bundle = bundle_id.map(|id| Bundle { id, offset: copied.bundle_offset });
+    entry.bundle = bundle_id.and_then(|id| Bundle::new(id, copied.bundle_offset));
     entry.block = match (copied.map_size, entry.block.take()) {
         (Some(map_size), Some(block)) => Some(BlockIncr { map_size, ..block }),
         // Stored as a whole, for example because blocks were disabled since the prior backup
@@ -239,7 +239,7 @@ fn store(entry: &mut ManifestFile, copied: Copied, bundle_id: Option<u64>) {
 fn check_place(stanza: &Stanza, data: &ManifestData, file: &ManifestFile, job: &CopyJob) -> Result<()> {
     let name = &file.name;
     let expected = match file.bundle {
-        Some(bundle) => layout::bundle(stanza, &data.label, bundle.id),
+        Some(bundle) => layout::bundle(stanza, &data.label, bundle.id()),
         None => {
             let form = match file.block {
                 Some(block) if block.map_size > 0 => FileForm::BlockIncr,
@@ -268,7 +268,7 @@ mod tests {
         let path = RepoPath::new(format!("backup/demo/20260101-000000F/{path}")).unwrap();
         let job = CopyJob { from: CopyFrom::Primary, path, bundle_id, files: Vec::new(), threads: 1 };
         let file = ManifestFile {
-            bundle: bundle_id.map(|id| Bundle { id, offset: 7 }),
+            bundle: bundle_id.and_then(|id| Bundle::new(id, 7)),
             block: Some(BlockIncr { size: 8192, checksum_size: 6, map_size }),
             ..ManifestFile::new("pg_data/base/1/2", 3, 0)
         };

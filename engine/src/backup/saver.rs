@@ -238,8 +238,11 @@ mod tests {
             drop(result);
             with_saver(results, |mut saver, _| {
                 saver.request(5, CopyProgress::Runs).unwrap();
-                while !closes && saver.poll().is_ok() {}
-                assert_eq!(saver.close().1.unwrap_err().code, ErrorCode::Assert);
+                let mut result = Ok(());
+                while !closes && result.is_ok() {
+                    result = saver.poll();
+                }
+                assert_eq!(result.and(saver.close().1).unwrap_err().code, ErrorCode::Assert);
             });
         }
     }

@@ -150,7 +150,7 @@ impl World {
         for file in manifest.files.iter().filter(|file| file.block.is_none() && file.size > 0) {
             let holder = manifest.holder(file);
             let (path, offset, framing) = match file.bundle {
-                Some(bundle) => (layout::bundle(&stanza(), holder, bundle.id), bundle.offset, Framing::Full),
+                Some(bundle) => (layout::bundle(&stanza(), holder, bundle.id()), bundle.offset, Framing::Full),
                 None => {
                     let form = FileForm::Whole(CompressType::Lz4);
                     (layout::backup_file(&stanza(), holder, &file.name, form).unwrap(), 0, Framing::Full)

@@ -168,7 +168,7 @@ impl Loader {
                 return Err(format_error(format!("invalid bundle id 0 for file '{name}'")));
             }
             let offset = if json.key_expect("bno")? { json.u64()? } else { 0 };
-            file.bundle = Some(Bundle { id, offset });
+            file.bundle = Bundle::new(id, offset);
         }
         if json.key_expect("checksum")? {
             file.checksum = Some(json.string()?.parse()?);

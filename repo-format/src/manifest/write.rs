@@ -238,7 +238,7 @@ impl Manifest {
             }
         }
         if let Some(bundle) = file.bundle {
-            object.scalar("bni", bundle.id);
+            object.scalar("bni", bundle.id());
             if bundle.offset != 0 {
                 object.scalar("bno", bundle.offset);
             }
