@@ -212,7 +212,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("info", "`--set=latest` shows the newest backup of each repository. pgBackRest shows none."),
     (
-        "info, repo-ls",
+        "check, info, manifest, repo-ls",
         "Control characters in JSON are escaped, since JSON would be invalid otherwise. Text and log lines show them as `\\x1b`. pgBackRest prints them.",
     ),
     (
@@ -221,7 +221,15 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "all",
-        "A line of a configuration file whose value holds `repo1-cipher-pass=` or the name of another secret option is refused [032], as two lines without a line feed between them. pgBackRest takes it for the value and shows it in its log.",
+        "A line of a configuration file whose value holds `repo1-cipher-pass=` or the name of another secret option is refused [032], as two lines without a line feed between them. pgBackRest takes it for the value and shows it in its log. `check --report` shows the name of the option instead of such a value.",
+    ),
+    (
+        "manifest",
+        "`--set=latest` is the newest backup of `backup.info` if the repository has no link `latest`, as in object stores. pgBackRest fails [055].",
+    ),
+    (
+        "manifest",
+        "The block map of the file of `--filter` is checked as by a restore. A file that is stored as a whole although it has a block size, and an empty file in the data directory of `--pg`, are no errors.",
     ),
     (
         "verify",

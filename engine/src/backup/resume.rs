@@ -11,7 +11,7 @@ use repo_format::layout::{self, RepoPath};
 use repo_format::manifest::Manifest;
 
 use super::draft::{self, BackupFile, Draft, FileState};
-use super::settings::{BackupSettings, BundleSettings};
+use super::settings::{BackupRequest, BundleSettings};
 use super::unfinished::Unfinished;
 use crate::pipeline::backup::CopyMethod;
 use crate::repo::{Repo, manifest_store};
@@ -26,7 +26,7 @@ const BLOCK_INCR_EXTENSION: &str = ".pgbi";
 ///
 /// # Errors
 /// The repository can't be read or cleaned.
-pub(super) fn resume(unfinished: &mut Unfinished<'_>, settings: &BackupSettings, draft: &mut Draft) -> Result<bool> {
+pub(super) fn resume(unfinished: &mut Unfinished<'_>, settings: &BackupRequest, draft: &mut Draft) -> Result<bool> {
     let Some(interrupted) = find(unfinished, settings, &draft.manifest)? else { return Ok(false) };
     let repo = unfinished.repo;
     let label = interrupted.data.label.clone();
@@ -34,7 +34,7 @@ pub(super) fn resume(unfinished: &mut Unfinished<'_>, settings: &BackupSettings,
     draft.set_label(label.clone());
     let manifest = &mut draft.manifest;
     manifest.cipher_pass = interrupted.cipher_pass.clone();
-    let path = layout::backup_path(&settings.stanza, &label);
+    let path = layout::backup_path(unfinished.stanza, &label);
     // With delta it kept files of an even earlier run, and the times of files that it may not have compared. The same
     // then applies to the manifest of this run.
     let delta = manifest.data.options.delta == Some(true) || interrupted.data.options.delta == Some(true);
@@ -58,14 +58,14 @@ pub(super) fn resume(unfinished: &mut Unfinished<'_>, settings: &BackupSettings,
 }
 
 /// Returns the manifest of an interrupted backup that can be resumed.
-fn find(unfinished: &mut Unfinished<'_>, settings: &BackupSettings, manifest: &Manifest) -> Result<Option<Manifest>> {
+fn find(unfinished: &mut Unfinished<'_>, settings: &BackupRequest, manifest: &Manifest) -> Result<Option<Manifest>> {
     let (repo, manifest_cipher) = (unfinished.repo, unfinished.manifest_cipher);
     let storage = &*repo.storage;
-    let entries = storage.list(&layout::backup_stanza(&settings.stanza))?.unwrap_or_default();
+    let entries = storage.list(&layout::backup_stanza(unfinished.stanza))?.unwrap_or_default();
     // Only the last one: a later backup may be complete, and then an earlier one does not matter
     let last = entries.iter().filter_map(|entry| entry.name.parse::<BackupLabel>().ok()).max();
     let Some(label) = last else { return Ok(None) };
-    let manifest_path = layout::manifest(&settings.stanza, &label);
+    let manifest_path = layout::manifest(unfinished.stanza, &label);
     if exists(storage, &manifest_path)? {
         return Ok(None);
     }
@@ -73,14 +73,14 @@ fn find(unfinished: &mut Unfinished<'_>, settings: &BackupSettings, manifest: &M
     let wanted = settings.resume && settings.kind == BackupType::Full;
     let reason = if settings.kind != BackupType::Full {
         "resume only valid for full backup".to_owned()
-    } else if !exists(storage, &layout::manifest_copy(&settings.stanza, &label))? {
+    } else if !exists(storage, &layout::manifest_copy(unfinished.stanza, &label))? {
         "partially deleted by prior resume or invalid".to_owned()
     } else if !settings.resume {
         "resume is disabled".to_owned()
     } else if !may_resume {
         "it changed within the last hour, so a process of pgBackRest may still be storing a file in it".to_owned()
     } else {
-        match manifest_store::load_copy(repo, &settings.stanza, &label, manifest_cipher) {
+        match manifest_store::load_copy(repo, unfinished.stanza, &label, manifest_cipher) {
             Ok(mut interrupted) => match misfit(manifest, &interrupted, &label, settings) {
                 None => {
                     manifest.backrest_version.clone_into(&mut interrupted.backrest_version);
@@ -96,7 +96,7 @@ fn find(unfinished: &mut Unfinished<'_>, settings: &BackupSettings, manifest: &M
     } else {
         info!("backup '{label}' cannot be resumed: {reason}");
     }
-    storage.remove_all(&layout::backup_path(&settings.stanza, &label))?;
+    storage.remove_all(&layout::backup_path(unfinished.stanza, &label))?;
     Ok(None)
 }
 
@@ -105,7 +105,7 @@ fn misfit(
     manifest: &Manifest,
     interrupted: &Manifest,
     label: &BackupLabel,
-    settings: &BackupSettings,
+    settings: &BackupRequest,
 ) -> Option<String> {
     let undefined = |label: &Option<BackupLabel>| label.as_ref().map_or("<undef>".to_owned(), ToString::to_string);
     let version = interrupted.backrest_version.strip_suffix(RUNNING_SUFFIX);
