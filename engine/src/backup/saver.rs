@@ -29,7 +29,10 @@ pub(super) struct Saver<'scope, 'env> {
     thread: Option<SaverThread<'scope>>,
     /// Saves in progress or waiting.
     open: usize,
-    requested: SavePoint,
+    /// Bytes copied when a save was last requested.
+    requested: u64,
+    /// Whether no further save is worth it, because one failed or the last one was requested.
+    ended: bool,
     saved: SavePoint,
 }
 
@@ -50,15 +53,13 @@ struct Request {
 
 impl<'scope, 'env> Saver<'scope, 'env> {
     pub(super) fn new(scope: &'scope Scope<'scope, 'env>, save: &'env SaveNow<'env>) -> Self {
-        let begin = SavePoint::BEGIN;
-        Saver { scope, save, thread: None, open: 0, requested: begin, saved: begin }
+        Saver { scope, save, thread: None, open: 0, requested: 0, ended: false, saved: SavePoint::BEGIN }
     }
 
     /// Returns the bytes that were copied since a save was last requested; `None` while a save is in progress, or if no
     /// more should follow.
     pub(super) fn unsaved(&self, bytes: u64) -> Option<u64> {
-        let accepts = self.open == 0 && self.requested.progress == CopyProgress::Runs;
-        accepts.then(|| bytes.saturating_sub(self.requested.bytes))
+        (self.open == 0 && !self.ended).then(|| bytes.saturating_sub(self.requested))
     }
 
     /// Requests a save, which begins when the one in progress has ended.
@@ -67,7 +68,8 @@ impl<'scope, 'env> Saver<'scope, 'env> {
     /// Those of the save, if it has to be done at once because the system provides no more threads.
     pub(super) fn request(&mut self, bytes: u64, progress: CopyProgress) -> Result<()> {
         let point = SavePoint { bytes, progress };
-        self.requested = point;
+        self.requested = bytes;
+        self.ended |= progress == CopyProgress::Ended;
         if self.thread.is_none() {
             self.thread = self.start();
         }
@@ -137,7 +139,10 @@ impl<'scope, 'env> Saver<'scope, 'env> {
             (Ok(()), _) => self.saved = point,
             // It is retried at the end
             (Err(_), CopyProgress::Ended) => {}
-            (Err(error), CopyProgress::Runs) => return Err(error),
+            (Err(error), CopyProgress::Runs) => {
+                self.ended = true;
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -212,7 +217,7 @@ mod tests {
                 }
             };
             assert_eq!(error.code, ErrorCode::FileWrite);
-            assert_eq!(saver.unsaved(7), Some(2));
+            assert_eq!(saver.unsaved(7), None);
             result.send(failure()).unwrap();
             saver.request(7, CopyProgress::Ended).unwrap();
             let (saved, result) = saver.close();
