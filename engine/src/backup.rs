@@ -25,6 +25,7 @@ mod whole;
 
 use std::borrow::Borrow;
 use std::num::NonZero;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Instant;
 
@@ -224,9 +225,8 @@ impl Backup<'_> {
         data.options.compress_type = settings.compression.kind;
         let manifest = Manifest::new(data);
 
-        let data_dir = source.data_dir().clone();
-        let scan = data_dir::scan(
-            data_dir.path(),
+        let host = Arc::clone(source.host());
+        let scan = host.scan(
             &ScanOptions {
                 version,
                 tablespace_id: &version.tablespace_dir(catalog_version),
