@@ -51,7 +51,7 @@ use crate::cancel::CancelToken;
 use crate::claim::Claim;
 use crate::lock::Lock;
 use crate::pg::data_dir::{self, ScanOptions};
-use crate::pipeline::backup::{CopyMethod, CopyRules};
+use crate::pipeline::backup::{CopyFrom, CopyMethod, CopyRules};
 use crate::progress::Progress;
 use crate::repo::manifest_store::{CopyProgress, ManifestCopy};
 use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
@@ -225,7 +225,7 @@ impl Backup<'_> {
         data.options.compress_type = settings.compression.kind;
         let manifest = Manifest::new(data);
 
-        let host = Arc::clone(source.host());
+        let host = Arc::clone(&source.hosts.primary);
         let scan = host.scan(
             &ScanOptions {
                 version,
@@ -352,12 +352,15 @@ impl Backup<'_> {
         if manifest.data.bundle {
             let alone = |file: &&BackupFile| file.entry.size == 0 && file.state == FileState::Complete;
             for file in draft.files.iter().filter(alone) {
-                detail!("store zero-length file {}", source.data_dir().file_path(&file.entry.name).display());
+                detail!(
+                    "store zero-length file {}",
+                    source.hosts.file_path(CopyFrom::Primary, &file.entry.name).display()
+                );
             }
         }
         let (queues, total) = Queues::build(self.job_settings(source, manifest), &draft, settings.online)?;
         let rules = self.copy_rules(source, manifest, write_options);
-        let data_dirs = source.data_dirs.clone();
+        let hosts = source.hosts.clone();
         // In a backup from a standby, the worker for the primary does not count
         let workers = settings.process_max + u32::from(source.has_standby());
         let phase = CopyPhase {
@@ -370,7 +373,7 @@ impl Backup<'_> {
             save_bytes: settings.manifest_save_threshold.max(total.bytes / 100),
             report: ReportSettings {
                 stanza: self.stanza,
-                data_dirs: &data_dirs,
+                hosts: &hosts,
                 page_size: rules.page_size,
                 checksum_page_error: settings.checksum_page_error,
                 total,
@@ -424,7 +427,6 @@ impl Backup<'_> {
             page_size: source.control.page_size,
             page_header_check: settings.page_header_check,
             compare_buffer_bytes: usize::try_from(settings.buffer_size).unwrap_or(usize::MAX),
-            version_force: settings.version_force,
             write_options,
         }
     }

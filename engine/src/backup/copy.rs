@@ -96,7 +96,7 @@ impl CopyPhase<'_> {
         saver: &mut Saver<'_, '_>,
         tick: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
-        let (rules, storage, data_dirs) = (self.rules, self.storage, self.report.data_dirs);
+        let (rules, storage, hosts) = (self.rules, self.storage, self.report.hosts);
         let (crew, cancel) = (self.crew.clone(), self.cancel);
         let mut last_tick = Instant::now();
         let on_event = |event| {
@@ -126,8 +126,8 @@ impl CopyPhase<'_> {
         Crew { settings: &crew, cancel }.run(
             |worker| shared.next(worker as usize - 1),
             |worker| {
-                let from = worker_source(data_dirs.standby.is_some(), worker as usize - 1);
-                Copier::new(rules, storage, data_dirs.of(from))
+                let from = worker_source(hosts.standby.is_some(), worker as usize - 1);
+                Ok(Copier::new(rules, storage, hosts.of(from).copy_worker(rules)?))
             },
             |copier, job: &CopyJob, cancel| copier.run(job, cancel),
             on_event,
@@ -154,7 +154,7 @@ fn first_error(work: Result<()>, save: Result<()>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
 
     use repo_format::cipher::Cipher;
     use repo_format::compress::{CompressType, Compression};
@@ -167,9 +167,9 @@ mod tests {
     use crate::Error;
     use crate::backup::draft::all_pending;
     use crate::backup::queue::JobSettings;
-    use crate::backup::source::DataDirs;
+    use crate::backup::source::Hosts;
     use crate::lock::{LockRequest, LockType};
-    use crate::pg::data_dir::DataDir;
+    use crate::pg::{PgHost, PgSettings};
     use crate::progress::NoProgress;
     use crate::storage::WriteOptions;
     use crate::storage::memory::MemoryStorage;
@@ -200,8 +200,8 @@ mod tests {
         }
         manifest.sort();
         let draft = all_pending(manifest);
-        let data_dir = DataDir::new(dir.path().join("pg"));
-        let data_dirs = DataDirs { primary: data_dir.clone(), standby: Some(data_dir) };
+        let host: Arc<dyn PgHost> = PgSettings::new(dir.path().join("pg")).into();
+        let hosts = Hosts { primary: Arc::clone(&host), standby: Some(host) };
         let rules = CopyRules {
             compression: Compression::NONE,
             cipher: Cipher::None,
@@ -210,7 +210,6 @@ mod tests {
             page_size: 8192,
             page_header_check: true,
             compare_buffer_bytes: 1 << 20,
-            version_force: None,
             write_options: WriteOptions::IN_PLACE,
         };
         let settings = JobSettings {
@@ -241,7 +240,7 @@ mod tests {
             save_bytes: 1,
             report: ReportSettings {
                 stanza: &stanza,
-                data_dirs: &data_dirs,
+                hosts: &hosts,
                 page_size: 8192,
                 checksum_page_error: false,
                 total,

@@ -11,7 +11,7 @@ use repo_format::size::{format_percent, format_size};
 use super::draft::{BackupFile, FileState};
 use super::queue::Total;
 use super::shared::Shared;
-use super::source::DataDirs;
+use super::source::Hosts;
 use crate::pipeline::PageOutcome;
 use crate::pipeline::backup::{Copied, CopyJob, CopyOutcome, CopyResult};
 use crate::{Error, ErrorCode, Result, detail, warn};
@@ -20,7 +20,7 @@ use crate::{Error, ErrorCode, Result, detail, warn};
 #[derive(Clone, Copy)]
 pub(super) struct ReportSettings<'a> {
     pub(super) stanza: &'a Stanza,
-    pub(super) data_dirs: &'a DataDirs,
+    pub(super) hosts: &'a Hosts,
     /// Bytes of a page.
     pub(super) page_size: u32,
     /// Whether an invalid page is an error.
@@ -81,7 +81,7 @@ impl<'a> Report<'a> {
     }
 
     fn path(&self, job: &CopyJob, name: &str) -> PathBuf {
-        self.settings.data_dirs.of(job.from).file_path(name)
+        self.settings.hosts.file_path(job.from, name)
     }
 
     /// Logs what was done with a file.
