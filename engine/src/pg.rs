@@ -1,5 +1,6 @@
 //! PostgreSQL: the session of backups and checks, and the control file.
 
+mod channel_binding;
 pub mod client;
 pub mod cluster;
 pub mod control_file;
@@ -8,6 +9,7 @@ mod environment;
 pub(crate) mod passfile;
 mod service;
 pub mod session;
+mod session_kind;
 mod tls;
 
 pub use client::PgSettings;
