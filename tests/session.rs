@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use engine::pg::client::PgClient;
 use engine::pg::cluster::{ArchiveCheck, Search, check_config, find};
 use engine::pg::session::NO_TIMEOUTS;
-use engine::pg::{PgSession, PgSettings};
+use engine::pg::{PgConnection, PgHost, PgSession, PgSettings};
 use engine::{CancelToken, ErrorCode};
 use repo_format::wal_name::WalSegment;
 
@@ -29,20 +28,24 @@ fn cluster(version: u32) -> Option<Cluster> {
 fn settings(cluster: &Cluster, key: u32) -> PgSettings {
     PgSettings {
         key,
-        path: cluster.data(),
-        port: 5432,
         socket_path: Some(PathBuf::from(cluster.socket())),
         user: Some("postgres".to_owned()),
-        database: "postgres".to_owned(),
         db_timeout: Duration::from_secs(30),
-        version_force: None,
-        command: "backup".to_owned(),
+        ..PgSettings::new(cluster.data())
     }
+}
+
+fn host(settings: PgSettings) -> Arc<dyn PgHost> {
+    settings.into()
+}
+
+fn connect(cluster: &Cluster) -> Box<dyn PgConnection> {
+    host(settings(cluster, 1)).connect(&CancelToken::new()).unwrap()
 }
 
 fn backup_session_on(version: u32) {
     let Some(cluster) = cluster(version) else { return };
-    let mut session = PgSession::connect(&settings(&cluster, 1), &CancelToken::new()).unwrap();
+    let mut session = PgSession::connect(&host(settings(&cluster, 1)), &CancelToken::new()).unwrap();
     assert_eq!(session.version().to_string(), version.to_string());
     assert!(!session.is_standby());
     check_config(&session, Some(ArchiveCheck { mode_check: true })).unwrap();
@@ -91,7 +94,7 @@ fn query_too_slow_or_cancelled_leaves_the_connection_usable() {
     let Some(cluster) = cluster(15) else { return };
     let cancel = CancelToken::new();
     let quick = PgSettings { db_timeout: Duration::from_millis(300), ..settings(&cluster, 1) };
-    let mut client = PgClient::connect(&quick, &cancel).unwrap();
+    let mut client = host(quick).connect(&cancel).unwrap();
     let error = client.rows("select pg_sleep(60)").unwrap_err();
     assert_eq!(error.code, ErrorCode::DbQuery);
     assert_eq!(error.message, "query 'select pg_sleep(60)' timed out after 300ms");
@@ -105,7 +108,7 @@ fn query_too_slow_or_cancelled_leaves_the_connection_usable() {
         "expected one row from 'select 1 where false'"
     );
 
-    let mut client = PgClient::connect(&settings(&cluster, 1), &cancel).unwrap();
+    let mut client = host(settings(&cluster, 1)).connect(&cancel).unwrap();
     cancel.cancel_by_signal(15);
     assert_eq!(client.rows("select pg_sleep(60)").unwrap_err().code, ErrorCode::Term);
 }
@@ -113,7 +116,7 @@ fn query_too_slow_or_cancelled_leaves_the_connection_usable() {
 #[test]
 fn query_on_a_stopped_server_is_db_query_error() {
     let Some(mut cluster) = cluster(15) else { return };
-    let mut client = PgClient::connect(&settings(&cluster, 1), &CancelToken::new()).unwrap();
+    let mut client = connect(&cluster);
     cluster.stop(Shutdown::Immediate);
     let error = client.value("select 1").unwrap_err();
     assert_eq!(error.code, ErrorCode::DbQuery);
@@ -182,11 +185,11 @@ fn pair() -> Option<(Cluster, Cluster)> {
 fn find_tells_primary_from_standby_and_waits_for_replay() {
     let Some((primary, mut standby)) = pair() else { return };
     let cancel = CancelToken::new();
-    let mut both = [settings(&standby, 1), settings(&primary, 2)];
+    let mut both = [host(settings(&standby, 1)), host(settings(&primary, 2))];
     let search = Search { primary_required: true, standby_required: true, ..Search::default() };
     let mut found = find(&both, search, &cancel).unwrap();
     let (mut primary_session, mut standby_session) = (found.primary.take().unwrap(), found.standby.take().unwrap());
-    assert_eq!((primary_session.settings().key, standby_session.settings().key), (2, 1));
+    assert_eq!((primary_session.host().key(), standby_session.host().key()), (2, 1));
     check_config(&standby_session, Some(ArchiveCheck { mode_check: true })).unwrap();
 
     let start = primary_session.backup_start(true, true).unwrap();
@@ -205,7 +208,7 @@ fn find_tells_primary_from_standby_and_waits_for_replay() {
     assert!(primary_only.primary.is_some() && primary_only.standby.is_none());
     let alone = find(&both[..1], search, &cancel).err().unwrap();
     assert_eq!(alone.message, "unable to find primary cluster - cannot proceed");
-    both[0] = settings(&primary, 1);
+    both[0] = host(settings(&primary, 1));
     assert_eq!(find(&both, search, &cancel).err().unwrap().message, "more than one primary cluster found");
 
     standby.sql("select pg_promote()");
@@ -217,7 +220,7 @@ fn find_tells_primary_from_standby_and_waits_for_replay() {
 fn check_config_of_another_data_directory_is_db_mismatch() {
     let Some((primary, standby)) = pair() else { return };
     let crossed = PgSettings { path: standby.data(), ..settings(&primary, 1) };
-    let session = PgSession::connect(&crossed, &CancelToken::new()).unwrap();
+    let session = PgSession::connect(&host(crossed), &CancelToken::new()).unwrap();
     let error = check_config(&session, None).unwrap_err();
     assert_eq!(error.code, ErrorCode::DbMismatch);
     assert_eq!(error.hints, ["the pg1-path and pg1-port settings likely reference different clusters."]);
@@ -497,7 +500,7 @@ fn timeouts_set_for_the_role_do_not_end_the_session() {
         for name in names.lines() {
             cluster.sql(&format!("alter role postgres set {name} = '1h'"));
         }
-        let mut client = PgClient::connect(&settings(&cluster, 1), &CancelToken::new()).unwrap();
+        let mut client = connect(&cluster);
         let count = format!("select count(*) from pg_settings where name in {settable} and setting <> '0'");
         assert_eq!(client.value(&count).unwrap(), names.lines().count().to_string());
         client.rows(NO_TIMEOUTS).unwrap();
@@ -509,7 +512,7 @@ fn timeouts_set_for_the_role_do_not_end_the_session() {
 fn idle_session_timeout_does_not_end_a_backup_session() {
     let Some(cluster) = cluster(15) else { return };
     cluster.sql("alter role postgres set idle_session_timeout = '500ms'");
-    let mut session = PgSession::connect(&settings(&cluster, 1), &CancelToken::new()).unwrap();
+    let mut session = PgSession::connect(&host(settings(&cluster, 1)), &CancelToken::new()).unwrap();
     std::thread::sleep(Duration::from_millis(1500));
     session.ping(true).unwrap();
 }

@@ -20,6 +20,7 @@ mod wal_copy;
 mod whole;
 
 use std::num::NonZero;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Instant;
 
@@ -226,9 +227,8 @@ impl Backup<'_> {
         data.options.compress_type = settings.compression.kind;
         let mut manifest = Manifest::new(data);
 
-        let data_dir = source.data_dir().clone();
-        let scan = data_dir::scan(
-            data_dir.path(),
+        let host = Arc::clone(source.host());
+        let scan = host.scan(
             &ScanOptions {
                 version,
                 tablespace_id: &version.tablespace_dir(catalog_version),

@@ -3,9 +3,11 @@
 mod channel_binding;
 pub mod client;
 pub mod cluster;
+pub mod connection;
 pub mod control_file;
 pub mod data_dir;
 mod environment;
+pub mod host;
 pub(crate) mod passfile;
 mod service;
 pub mod session;
@@ -13,4 +15,6 @@ mod session_kind;
 mod tls;
 
 pub use client::PgSettings;
+pub use connection::PgConnection;
+pub use host::{LocalHost, PgHost};
 pub use session::PgSession;

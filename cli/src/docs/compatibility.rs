@@ -293,7 +293,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup",
-        "An unfinished backup is resumed or removed only if no process is making it. pgBackRest has no claims, so rbr fails [050] if PostgreSQL has a session for a backup, or if the directory changes within 60 seconds. Processes of pgBackRest outlive a killed main process until their current file is stored, so rbr resumes a backup that pgBackRest began only if it has not changed for an hour, and begins a new one otherwise. pgBackRest takes every unfinished backup for an interrupted one.",
+        "An unfinished backup is resumed or removed only if no process is making it. pgBackRest has no claims, so rbr fails [050] if PostgreSQL has a session for a backup, or if the directory changes within 60 seconds. Processes of pgBackRest outlive a killed main process until their current file is stored, and a backup that waits for its last WAL may be completed later. So rbr resumes or removes a backup that pgBackRest began only if it has not changed for an hour, or for a day if PostgreSQL has stopped it or it is offline; otherwise it leaves it alone, with a warning, and begins a new one. pgBackRest takes every unfinished backup for an interrupted one.",
     ),
     (
         "backup",

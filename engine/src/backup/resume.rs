@@ -12,7 +12,7 @@ use repo_format::manifest::Manifest;
 
 use super::build::FileState;
 use super::settings::{BackupRequest, BundleSettings};
-use super::unfinished::Unfinished;
+use super::unfinished::{Ended, Unfinished};
 use crate::repo::{Repo, manifest_store};
 use crate::storage::{EntryKind, exists};
 use crate::{Result, detail, info, warn};
@@ -21,7 +21,7 @@ use crate::{Result, detail, info, warn};
 const BLOCK_INCR_EXTENSION: &str = ".pgbi";
 
 /// Looks for an interrupted backup. If it can be resumed, the new manifest gets its label and passphrase, and files
-/// that still match are kept. Otherwise it is removed.
+/// that still match are kept. Otherwise it is removed, unless pgBackRest may still be making it.
 ///
 /// # Errors
 /// The repository can't be read or cleaned.
@@ -73,7 +73,13 @@ fn find(unfinished: &mut Unfinished<'_>, settings: &BackupRequest, manifest: &Ma
     if exists(storage, &manifest_path)? {
         return Ok(None);
     }
-    let may_resume = unfinished.check_ended(&label)?;
+    if unfinished.check_ended(&label)? == Ended::Perhaps {
+        warn!(
+            "unfinished backup '{label}' is neither resumed nor removed: pgBackRest may still store a file in it or complete it\n\
+             HINT: expire removes it when it has not changed for a day."
+        );
+        return Ok(None);
+    }
     let wanted = settings.resume && settings.kind == BackupType::Full;
     let reason = if settings.kind != BackupType::Full {
         "resume only valid for full backup".to_owned()
@@ -81,8 +87,6 @@ fn find(unfinished: &mut Unfinished<'_>, settings: &BackupRequest, manifest: &Ma
         "partially deleted by prior resume or invalid".to_owned()
     } else if !settings.resume {
         "resume is disabled".to_owned()
-    } else if !may_resume {
-        "it changed within the last hour, so a process of pgBackRest may still be storing a file in it".to_owned()
     } else {
         match manifest_store::load_copy(repo, unfinished.stanza, &label, manifest_cipher) {
             Ok(mut interrupted) => match misfit(manifest, &interrupted, &label, settings) {

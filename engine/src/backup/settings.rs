@@ -1,6 +1,7 @@
 //! What a backup is asked to do.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use repo_format::backup_info::BackupEntry;
@@ -9,7 +10,7 @@ use repo_format::label::{BackupLabel, BackupType};
 use repo_format::pg::PgVersion;
 
 use crate::log::Warnings;
-use crate::pg::PgSettings;
+use crate::pg::PgHost;
 
 /// Where an online backup copies files from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +56,8 @@ pub struct BackupRequest {
     pub online: bool,
     /// Continue offline although PostgreSQL seems to be running.
     pub force: bool,
-    /// The clusters. Offline, the first one is copied.
-    pub pg: Vec<PgSettings>,
+    /// The hosts of the clusters. Offline, the first cluster is copied.
+    pub pg: Vec<Arc<dyn PgHost>>,
     /// Assume this version of the cluster instead of that in `pg_control`.
     pub version_force: Option<PgVersion>,
     /// Whether to copy from a standby.
@@ -109,12 +110,12 @@ pub struct BackupRequest {
 
 impl BackupRequest {
     /// An online, incremental backup of this cluster.
-    pub fn new(pg: PgSettings) -> Self {
+    pub fn new(pg: impl Into<Arc<dyn PgHost>>) -> Self {
         BackupRequest {
             kind: BackupType::Incr,
             online: true,
             force: false,
-            pg: vec![pg],
+            pg: vec![pg.into()],
             version_force: None,
             standby: StandbyChoice::Never,
             start_fast: false,

@@ -2,6 +2,7 @@
 //!
 //! Source of order and messages: pgBackRest `src/command/backup/backup.c` and `db.c.inc`.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use repo_format::backup_info::BackupInfo;
@@ -15,7 +16,7 @@ use crate::cancel::CancelToken;
 use crate::pg::cluster::{self, ArchiveCheck, Search};
 use crate::pg::data_dir::{DataDir, Tablespace};
 use crate::pg::session::{BackupStop, DatabaseRow, OtherBackup};
-use crate::pg::{PgSession, control_file};
+use crate::pg::{PgHost, PgSession};
 use crate::pipeline::backup::CopyFrom;
 use crate::{Error, ErrorCode, Result, info, warn};
 
@@ -31,6 +32,8 @@ pub(super) struct Source {
     /// The sessions of an online backup.
     primary: Option<PgSession>,
     standby: Option<PgSession>,
+    /// The primary's host.
+    host: Arc<dyn PgHost>,
     pub(super) data_dirs: DataDirs,
     /// `pg_control` of the primary.
     pub(super) control: PgControl,
@@ -89,14 +92,15 @@ impl Source {
                     "option backup-standby is enabled but backup is offline - backups will be performed from the primary"
                 );
             }
-            let Some(pg) = settings.pg.first() else {
+            let Some(host) = settings.pg.first() else {
                 return Err(Error::new(ErrorCode::OptionRequired, "a backup requires option: pg1-path"));
             };
             return Ok(Source {
                 primary: None,
                 standby: None,
-                control: control_file::read(&pg.path, settings.version_force)?,
-                data_dirs: DataDirs { primary: DataDir::new(&pg.path), standby: None },
+                control: host.control()?,
+                host: Arc::clone(host),
+                data_dirs: DataDirs { primary: DataDir::new(host.path()), standby: None },
                 cancel: cancel.clone(),
             });
         }
@@ -113,14 +117,15 @@ impl Source {
             warn!("unable to find a standby to perform the backup, using primary instead");
         }
         if let Some(standby) = &found.standby {
-            check_standby(primary.control(), standby.control(), standby.settings().key)?;
+            check_standby(primary.control(), standby.control(), standby.host().key())?;
         }
         let data_dirs = DataDirs {
-            primary: DataDir::new(primary.path()),
-            standby: found.standby.as_ref().map(|standby| DataDir::new(standby.path())),
+            primary: DataDir::new(primary.host().path()),
+            standby: found.standby.as_ref().map(|standby| DataDir::new(standby.host().path())),
         };
         Ok(Source {
             control: *primary.control(),
+            host: Arc::clone(primary.host()),
             primary: Some(primary),
             standby: found.standby,
             data_dirs,
@@ -150,6 +155,11 @@ impl Source {
     /// Returns whether files are copied from a standby.
     pub(super) fn has_standby(&self) -> bool {
         self.data_dirs.standby.is_some()
+    }
+
+    /// The primary's host.
+    pub(super) fn host(&self) -> &Arc<dyn PgHost> {
+        &self.host
     }
 
     /// The primary's data directory.
@@ -217,7 +227,7 @@ impl Source {
     /// [`ErrorCode::PgRunning`] offline, and errors of the session.
     pub(super) fn start(&mut self, settings: &BackupRequest) -> Result<Start> {
         let Some(primary) = &mut self.primary else {
-            if self.data_dirs.primary.has_postmaster_pid()? {
+            if self.host.has_postmaster_pid()? {
                 if !settings.force {
                     return Err(Error::new(
                         ErrorCode::PgRunning,

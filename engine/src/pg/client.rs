@@ -13,6 +13,7 @@ use tokio_postgres::config::{SslMode as DriverSslMode, SslNegotiation};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
+use super::connection::{Expect, PgConnection, Row};
 use super::environment::{Environment, SslMode};
 use super::passfile;
 use super::tls::Connector;
@@ -71,9 +72,6 @@ impl PgSettings {
         }
     }
 }
-
-/// One row as text, as the server sends it.
-pub type Row = Vec<Option<String>>;
 
 /// An open connection.
 pub struct PgClient {
@@ -167,12 +165,10 @@ impl PgClient {
         }
         Ok(Err(texts))
     }
+}
 
-    /// Runs a query and returns its rows.
-    ///
-    /// # Errors
-    /// [`ErrorCode::DbQuery`] if it fails or takes too long, [`ErrorCode::Term`] after a signal.
-    pub fn rows(&mut self, query: &str) -> Result<Vec<Row>> {
+impl PgConnection for PgClient {
+    fn query(&mut self, query: &str, _: Expect) -> Result<Vec<Row>> {
         let Some(client) = &self.client else { return Err(Error::new(ErrorCode::Assert, "invalid connection")) };
         let (timeout, cancel) = (self.timeout, &self.cancel);
         let messages = self.runtime.block_on(async {
@@ -206,40 +202,8 @@ impl PgClient {
             .collect())
     }
 
-    /// Runs a statement that returns nothing.
-    ///
-    /// # Errors
-    /// The same as [`PgClient::rows`].
-    pub fn exec(&mut self, statement: &str) -> Result<()> {
-        match self.rows(statement)?.is_empty() {
-            true => Ok(()),
-            false => Err(Error::new(ErrorCode::DbQuery, format!("no result expected from '{statement}'"))),
-        }
-    }
-
-    /// Runs a query that returns exactly one row with this number of columns.
-    ///
-    /// # Errors
-    /// The same as [`PgClient::rows`], and [`ErrorCode::DbQuery`] for any other result.
-    pub fn row<const COLUMNS: usize>(&mut self, query: &str) -> Result<[Option<String>; COLUMNS]> {
-        let rows: [Row; 1] = self
-            .rows(query)?
-            .try_into()
-            .map_err(|_| Error::new(ErrorCode::DbQuery, format!("expected one row from '{query}'")))?;
-        let [row] = rows;
-        row.try_into().map_err(|_| {
-            let columns = if COLUMNS == 1 { "one column".to_owned() } else { format!("{COLUMNS} columns") };
-            Error::new(ErrorCode::DbQuery, format!("expected {columns} from '{query}'"))
-        })
-    }
-
-    /// Runs a query that returns exactly one value.
-    ///
-    /// # Errors
-    /// The same as [`PgClient::row`], and [`ErrorCode::DbQuery`] for a null.
-    pub fn value(&mut self, query: &str) -> Result<String> {
-        let [value] = self.row(query)?;
-        value.ok_or_else(|| Error::new(ErrorCode::DbQuery, format!("unexpected null from '{query}'")))
+    fn timeout(&self) -> Duration {
+        self.timeout
     }
 }
 
@@ -477,15 +441,10 @@ mod tests {
 
     fn settings(socket_path: &str) -> PgSettings {
         PgSettings {
-            key: 1,
-            path: PathBuf::from("/pg"),
-            port: 5432,
             socket_path: Some(PathBuf::from(socket_path)),
             user: Some("o'brien".to_owned()),
-            database: "postgres".to_owned(),
             db_timeout: Duration::from_secs(5),
-            version_force: None,
-            command: "check".to_owned(),
+            ..PgSettings::new("/pg")
         }
     }
 
