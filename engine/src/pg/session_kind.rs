@@ -1,6 +1,6 @@
 //! Which servers of a list are suitable (`PGTARGETSESSIONATTRS`).
 
-use super::client::PgClient;
+use super::connection::PgConnection;
 use crate::Result;
 
 /// What a session must be.
@@ -50,12 +50,12 @@ impl SessionKind {
     ///
     /// # Errors
     /// The server can't be asked.
-    pub(super) fn mismatch(self, client: &mut PgClient) -> Result<Option<&'static str>> {
+    pub(super) fn mismatch(self, connection: &mut dyn PgConnection) -> Result<Option<&'static str>> {
         if matches!(self, SessionKind::Any | SessionKind::PreferStandby) {
             return Ok(None);
         }
         let state = "select pg_catalog.pg_is_in_recovery()::text, pg_catalog.current_setting('transaction_read_only')";
-        let [recovery, read_only] = client.row::<2>(state)?;
+        let [recovery, read_only] = connection.row::<2>(state)?;
         let is_standby = recovery.as_deref() == Some("true");
         let is_read_only = read_only.as_deref() == Some("on");
         Ok(match self {
