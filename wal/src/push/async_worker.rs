@@ -10,6 +10,7 @@ use engine::work::retry::RetryPolicy;
 use engine::{CancelToken, Error, ErrorCode, Result};
 use repo_format::wal_name;
 
+use super::segment::ToPush;
 use super::{PushSettings, check, queue, segment};
 use crate::background::crew_for;
 use crate::repos::Repos;
@@ -157,7 +158,8 @@ fn round(
     let push = |(): &mut (), file: &&String, _: &CancelToken| {
         // Towards the end there are fewer files than workers
         let threads = process_max / left.load(Ordering::Relaxed).clamp(1, process_max.max(1));
-        segment::push_file(&targets, &settings.push, &wal_path.join(file), file, threads, None)
+        let to_push = ToPush { path: &wal_path.join(file), name: file, threads };
+        segment::push_file(&targets, &settings.push, to_push, None)
     };
     let mut report = |process, file: &str, result: Result<Vec<String>>| match result {
         Ok(warnings) => {

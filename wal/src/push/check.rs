@@ -14,7 +14,7 @@ use crate::repos::{Repos, concurrency, in_order, repo_error};
 
 /// A repository that takes WAL.
 #[derive(Clone)]
-pub struct Target<'a> {
+pub struct PushTarget<'a> {
     /// The repository.
     pub repo: &'a Repo,
     /// The directory of the current cluster.
@@ -27,13 +27,13 @@ pub struct Target<'a> {
 
 /// Where WAL of the cluster is stored.
 #[derive(Clone)]
-pub struct Targets<'a> {
+pub struct PushTargets<'a> {
     /// Version of the cluster.
     pub version: PgVersion,
     /// System identifier of the cluster.
     pub system_id: u64,
     /// The repositories that can take it.
-    pub repos: Vec<Target<'a>>,
+    pub repos: Vec<PushTarget<'a>>,
     /// Problems of the other repositories, one `repoN: [ErrorType] message` each. The push fails after it has stored
     /// the file where it could.
     pub errors: Vec<String>,
@@ -44,7 +44,7 @@ pub struct Targets<'a> {
 ///
 /// # Errors
 /// Errors of reading `pg_control`, and [`ErrorCode::RepoInvalid`] if no repository matches.
-pub fn check<'a>(repos: &'a Repos, settings: &PushSettings, segment: Option<&WalSegment>) -> Result<Targets<'a>> {
+pub fn check<'a>(repos: &'a Repos, settings: &PushSettings, segment: Option<&WalSegment>) -> Result<PushTargets<'a>> {
     let mut reference: Option<(PgVersion, u64)> = match &settings.pg_path {
         Some(path) => {
             let control = engine::pg::control_file::read(path, settings.version_force)?;
@@ -67,7 +67,9 @@ pub fn check<'a>(repos: &'a Repos, settings: &PushSettings, segment: Option<&Wal
     }
     let errors = in_order(errors);
     match reference {
-        Some((version, system_id)) if !targets.is_empty() => Ok(Targets { version, system_id, repos: targets, errors }),
+        Some((version, system_id)) if !targets.is_empty() => {
+            Ok(PushTargets { version, system_id, repos: targets, errors })
+        }
         _ => Err(Error::new(
             ErrorCode::RepoInvalid,
             format!("unable to find a valid repository:\n{}", errors.join("\n")),
@@ -93,7 +95,7 @@ fn check_repo<'a>(
     repos: &[Repo],
     settings: &PushSettings,
     reference: Option<(PgVersion, u64)>,
-) -> Result<(Target<'a>, (PgVersion, u64))> {
+) -> Result<(PushTarget<'a>, (PgVersion, u64))> {
     let info = info?;
     let current = info.current();
     let cluster = (current.version, current.system_id);
@@ -111,6 +113,7 @@ fn check_repo<'a>(
         )
         .hint("are you archiving to the correct stanza?"));
     }
-    let target = Target { repo, archive_id: current.archive_id(), cipher: info_files::archive_cipher(&info), listed };
+    let target =
+        PushTarget { repo, archive_id: current.archive_id(), cipher: info_files::archive_cipher(&info), listed };
     Ok((target, cluster))
 }
