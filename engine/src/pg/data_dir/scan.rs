@@ -159,6 +159,7 @@ pub fn scan(
         owner_last: None,
         tablespaces: options.tablespaces.map(link::by_id),
         tablespaces_now,
+        tablespace_base: None,
     };
     scanner.add_path(TARGET_PGDATA.to_owned(), &root)?;
     scanner.scan.targets.push(ScannedTarget {
@@ -202,6 +203,8 @@ struct Scanner<'a> {
     /// The names of the server's tablespaces by oid, as last returned; `None` offline.
     tablespaces: Option<HashMap<u32, String>>,
     tablespaces_now: &'a mut dyn FnMut() -> Result<Vec<Tablespace>>,
+    /// The entry of `pg_tblspc`, from the first tablespace on.
+    tablespace_base: Option<ScannedPath>,
 }
 
 impl Scanner<'_> {

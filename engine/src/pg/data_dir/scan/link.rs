@@ -116,14 +116,15 @@ impl Scanner<'_> {
     /// Adds entries for the directories above a tablespace's files, with the attributes of their counterparts in the
     /// data directory. In a backup, tablespaces are next to `pg_data`.
     fn tablespace_paths(&mut self, target: &str) {
-        let find = |paths: &[ScannedPath], name: &str| paths.iter().find(|path| path.name == name).cloned();
-        if find(&self.scan.paths, TARGET_TBLSPC).is_none()
-            && let Some(base) = find(&self.scan.paths, TARGET_PGDATA)
-        {
-            self.scan.paths.push(ScannedPath { name: TARGET_TBLSPC.to_owned(), ..base });
+        if self.tablespace_base.is_none() {
+            let find = |name: &str| self.scan.paths.iter().find(|path| path.name == name).cloned();
+            // Both were scanned before the links in pg_tblspc
+            let (Some(data), Some(base)) = (find(TARGET_PGDATA), find("pg_data/pg_tblspc")) else { return };
+            self.scan.paths.push(ScannedPath { name: TARGET_TBLSPC.to_owned(), ..data });
+            self.tablespace_base = Some(base);
         }
-        if let Some(base) = find(&self.scan.paths, "pg_data/pg_tblspc") {
-            self.scan.paths.push(ScannedPath { name: target.to_owned(), ..base });
+        if let Some(base) = &self.tablespace_base {
+            self.scan.paths.push(ScannedPath { name: target.to_owned(), ..base.clone() });
         }
     }
 
