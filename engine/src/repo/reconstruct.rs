@@ -11,7 +11,7 @@ use crate::{Error, ErrorCode, Result};
 
 /// The repaired backup.info.
 #[derive(Debug)]
-pub struct Reconstructed {
+pub(crate) struct Reconstructed {
     /// The repaired file.
     pub info: BackupInfo,
     /// Whether anything changed. The caller has to save it.
@@ -28,7 +28,7 @@ pub struct Reconstructed {
 /// # Errors
 /// The info files differ in format; backup.info or the manifest of a missing backup can't be loaded; the directory
 /// can't be listed.
-pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reconstructed> {
+pub(crate) fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reconstructed> {
     let (info, names) = repo.both(|| load(repo, stanza), || names(repo, stanza));
     reconstruct(repo, stanza, info?, names?.iter().map(String::as_str))
 }
@@ -38,7 +38,11 @@ pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reco
 ///
 /// # Errors
 /// The same as [`load_backup_info_reconstruct`].
-pub fn load_listed<'a>(repo: &Repo, stanza: &Stanza, names: impl Iterator<Item = &'a str>) -> Result<Reconstructed> {
+pub(crate) fn load_listed<'a>(
+    repo: &Repo,
+    stanza: &Stanza,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<Reconstructed> {
     reconstruct(repo, stanza, load(repo, stanza)?, names)
 }
 
@@ -72,7 +76,7 @@ fn reconstruct<'a>(
 ///
 /// # Errors
 /// The directory can't be listed.
-pub fn backup_labels(repo: &Repo, stanza: &Stanza) -> Result<Vec<BackupLabel>> {
+pub(crate) fn backup_labels(repo: &Repo, stanza: &Stanza) -> Result<Vec<BackupLabel>> {
     Ok(labels_of(names(repo, stanza)?.iter().map(String::as_str)))
 }
 
@@ -161,7 +165,7 @@ mod tests {
 
     use super::*;
     use crate::repo::info_files::save_backup_info;
-    use crate::repo::manifest_store::CopyProgress;
+    use crate::repo::manifest_store::{CopyProgress, ManifestCopy};
     use crate::storage::faulty::FaultyStorage;
     use crate::storage::memory::MemoryStorage;
 
@@ -262,8 +266,8 @@ mod tests {
     fn reconstruct_leaves_out_unfinished_foreign_and_orphaned_backups() {
         let fixture = Fixture::new();
         let interrupted = manifest("20260105-000000F", None, 7);
-        manifest_store::save_copy(&fixture.repo, &fixture.stanza, &interrupted, &fixture.cipher, CopyProgress::Ended)
-            .unwrap();
+        let copy = ManifestCopy { manifest: &interrupted, files: &interrupted.files, progress: CopyProgress::Ended };
+        manifest_store::save_copy(&fixture.repo, &fixture.stanza, &fixture.cipher, copy).unwrap();
         fixture.save(&manifest("20260104-000000F", None, 8));
         fixture.save(&manifest(DIFF, Some(FULL), 7));
         assert_eq!(fixture.load(), (vec![], false));
