@@ -7,13 +7,14 @@ mod archives;
 mod collect;
 mod set;
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use repo_format::backup_info::BackupEntry;
 use repo_format::label::{BackupLabel, BackupType};
 use repo_format::layout::{ArchiveId, Stanza};
 use repo_format::pg::PgVersion;
 
+use crate::host_locks::HostLocks;
 pub use collect::collect;
 pub use set::{DatabaseRef, LinkRef, ManifestFacts, TablespaceRef};
 
@@ -80,8 +81,8 @@ pub struct InfoSettings {
     pub backup_type: Option<BackupType>,
     /// How much to collect.
     pub detail: Detail,
-    /// The directory of lock files.
-    pub lock_path: PathBuf,
+    /// The locks of this host.
+    pub locks: Arc<dyn HostLocks>,
 }
 
 /// A running backup (or expire) or restore on this host.

@@ -13,7 +13,7 @@ use super::build::FileState;
 use super::queue::{Queues, Total, worker_source};
 use super::source::Hosts;
 use crate::cancel::CancelToken;
-use crate::lock::Lock;
+use crate::host_locks::HeldLocks;
 use crate::pipeline::PageOutcome;
 use crate::pipeline::backup::{Copied, Copier, CopyFrom, CopyJob, CopyOutcome, CopyResult, CopyRules};
 use crate::progress::Progress;
@@ -38,7 +38,7 @@ pub(super) struct Process<'a> {
     /// Whether an invalid page is an error.
     pub(super) checksum_page_error: bool,
     pub(super) repo_key: u32,
-    pub(super) lock: &'a mut Lock,
+    pub(super) lock: &'a mut dyn HeldLocks,
     pub(super) progress: &'a dyn Progress,
     pub(super) cancel: &'a CancelToken,
 }
@@ -374,7 +374,7 @@ mod tests {
 
     use super::*;
     use crate::backup::queue::JobSettings;
-    use crate::lock::{LockRequest, LockType};
+    use crate::lock::{Lock, LockRequest, LockType};
     use crate::pg::{PgHost, PgSettings};
     use crate::progress::NoProgress;
     use crate::storage::WriteOptions;

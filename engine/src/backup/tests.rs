@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::claim::Claimant;
-use crate::lock::{LockRequest, LockType};
+use crate::lock::{Lock, LockRequest, LockType};
 use crate::pg::PgSettings;
 use crate::progress::Progress;
 use crate::storage::faulty::{FaultyStorage, Op};
