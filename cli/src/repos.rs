@@ -139,7 +139,7 @@ pub fn lock_path(config: &Config) -> Result<&Path> {
 /// # Errors
 /// The same as [`lock_path`].
 pub fn locks(config: &Config) -> Result<Arc<dyn HostLocks>> {
-    Ok(LocalLocks::new(lock_path(config)?))
+    Ok(LocalLocks::at(lock_path(config)?))
 }
 
 /// Returns the identity with which this process claims a stanza in a repository.

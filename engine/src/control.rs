@@ -139,7 +139,7 @@ mod tests {
     use crate::host_locks::LocalLocks;
 
     fn check_stop(lock_path: &Path, stanza: Option<&Stanza>) -> Result<()> {
-        LocalLocks::new(lock_path).check_stop(stanza)
+        LocalLocks::at(lock_path).check_stop(stanza)
     }
 
     #[test]

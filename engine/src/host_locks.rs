@@ -76,7 +76,7 @@ pub struct LocalLocks {
 
 impl LocalLocks {
     /// Those in this directory.
-    pub fn new(lock_path: impl Into<PathBuf>) -> Arc<dyn HostLocks> {
+    pub fn at(lock_path: impl Into<PathBuf>) -> Arc<dyn HostLocks> {
         Arc::new(LocalLocks { lock_path: lock_path.into() })
     }
 }

@@ -14,9 +14,10 @@ use repo_format::label::{BackupLabel, BackupType};
 use repo_format::layout::{ArchiveId, Stanza};
 use repo_format::pg::PgVersion;
 
-use crate::host_locks::HostLocks;
 pub use collect::collect;
 pub use set::{DatabaseRef, LinkRef, ManifestFacts, TablespaceRef};
+
+use crate::host_locks::HostLocks;
 
 /// The status of a stanza, in one repository or over all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -100,7 +100,7 @@ impl Session {
             stanza,
             lock_keys: repos.iter().map(RepoSource::key).collect(),
             repos,
-            locks: LocalLocks::new(LOCK_PATH_DEFAULT),
+            locks: LocalLocks::at(LOCK_PATH_DEFAULT),
             exec_id: new_exec_id()?,
             progress: Arc::new(NoProgress),
             cancel: CancelToken::new(),
@@ -110,7 +110,7 @@ impl Session {
     /// Uses this directory for lock and stop files. All programs that work on the stanza must use the same.
     #[must_use]
     pub fn with_lock_path(self, lock_path: impl Into<PathBuf>) -> Self {
-        Session { locks: LocalLocks::new(lock_path), ..self }
+        Session { locks: LocalLocks::at(lock_path), ..self }
     }
 
     /// Takes the locks of these repositories instead of those of the session.

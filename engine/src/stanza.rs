@@ -419,7 +419,7 @@ mod tests {
         let lock_path = dir.path().join("lock");
         let mut settings = DeleteSettings {
             stanza: stanza(),
-            locks: LocalLocks::new(&lock_path),
+            locks: LocalLocks::at(&lock_path),
             pg: Some(PgSettings::new(dir.path()).into()),
             force: false,
             claimant: Claimant::this_process("1-x"),

@@ -4,6 +4,8 @@
 //! on that host. `restore`, `archive-push` and `archive-get` always run there and use the files directly.
 
 mod local;
+#[cfg(test)]
+pub(crate) mod loopback;
 
 use std::fmt::Debug;
 use std::path::Path;

@@ -269,7 +269,7 @@ fn info_files_are_not_changed_while_another_host_has_a_claim() {
     let upgrade = || {
         let settings = StanzaSettings {
             stanza: stanza(),
-            locks: LocalLocks::new(world.dir.path().join("lock")),
+            locks: LocalLocks::at(world.dir.path().join("lock")),
             online: false,
             pg: world.settings(BackupType::Full).pg,
             claimant: who.clone(),
@@ -277,8 +277,7 @@ fn info_files_are_not_changed_while_another_host_has_a_claim() {
         crate::stanza::upgrade(&settings, std::slice::from_ref(&world.repo), &cancel)
     };
     let repair = || {
-        let repair =
-            RepairSettings { locks: LocalLocks::new(world.dir.path().join("lock")), exec_id: "9-b".to_owned() };
+        let repair = RepairSettings { locks: LocalLocks::at(world.dir.path().join("lock")), exec_id: "9-b".to_owned() };
         let settings = VerifySettings { repair: Some(repair), ..verify_settings() };
         crate::verify::run(&settings, &world.repo, &cancel).unwrap().failure.map_or(Ok(()), Err)
     };

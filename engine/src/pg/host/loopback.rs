@@ -57,12 +57,7 @@ impl Pipe {
     }
 
     /// Sends a request and returns the answer. `help` answers what the other side asks meanwhile.
-    fn ask(
-        &mut self,
-        what: &str,
-        value: &Value,
-        help: &mut dyn FnMut(&str, Value) -> Result<Value>,
-    ) -> Result<Value> {
+    fn ask(&mut self, what: &str, value: &Value, help: &mut dyn FnMut(&str, Value) -> Result<Value>) -> Result<Value> {
         self.send(what, value)?;
         loop {
             let (what, value) = self.receive()?;

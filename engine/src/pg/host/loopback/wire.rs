@@ -203,7 +203,9 @@ fn pages_to(pages: &PageOutcome) -> Value {
     match pages {
         PageOutcome::Valid => Value::from("valid"),
         PageOutcome::Misaligned => Value::from("misaligned"),
-        PageOutcome::Errors(ranges) => ranges.iter().map(|range| to_value((range.first, range.last)).unwrap()).collect(),
+        PageOutcome::Errors(ranges) => {
+            ranges.iter().map(|range| to_value((range.first, range.last)).unwrap()).collect()
+        }
     }
 }
 
@@ -226,8 +228,7 @@ fn outcome_to(outcome: &CopyOutcome) -> (Text, Value) {
             let stored = (copied.size_repo, copied.checksum_repo.map(|sum| sum.to_string()));
             let plain = (copied.size, copied.checksum.to_string());
             let pages = copied.pages.as_ref().map(pages_to);
-            let value: WireCopied =
-                (plain, stored, copied.bundle_offset, copied.map_size, pages, copied.repo_invalid);
+            let value: WireCopied = (plain, stored, copied.bundle_offset, copied.map_size, pages, copied.repo_invalid);
             ("copied", to_value(value).unwrap())
         }
         CopyOutcome::Unchanged { size, checksum } => ("unchanged", to_value((size, checksum.to_string())).unwrap()),
