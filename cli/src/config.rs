@@ -7,7 +7,7 @@ pub mod decl;
 mod env;
 mod export;
 mod file;
-mod handle;
+pub mod handle;
 mod names;
 pub mod options;
 mod parse;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use engine::{Error, ErrorCode, Result};
 
 use super::decl::{Command, DefaultValue, Depend, IndexGroup, OptionDecl, Range, ValueKind};
+use super::env::Environment;
 use super::file::{ConfigFiles, Ini};
 use super::names::KEY_MAX;
 use super::options::{self, ALL, COUNT, OptionIndex, RESOLVE_ORDER, opt};
