@@ -293,7 +293,7 @@ fn ssl_mode_of_the_environment_decides_about_encryption_and_checks() {
     // A list of hosts: the first has no server
     connect(&[("PGHOST", &format!("{},127.0.0.1", space.text("none"))), ("PGSSLMODE", "require")]).success();
     connect(&[local, ("PGSERVICE", "none")]).fails(56).says("definition of service \"none\" not found");
-    connect(&[local, ("PGTARGETSESSIONATTRS", "read-write")]).fails(56).says("PGTARGETSESSIONATTRS");
+    connect(&[local, ("PGREQUIREAUTH", "none")]).fails(56).says("PGREQUIREAUTH");
 
     allow("local all all trust\nhostssl all all all reject\nhostnossl all all all trust\n");
     admin("select pg_reload_conf()");
@@ -371,6 +371,16 @@ fn client_certificate_service_and_revocation_list_count_as_for_psql() {
     let (none, revoked) = (at("none.crl"), at("server.crl"));
     agree(&[&own[..], &[("PGSSLCRL", &none)]].concat(), true);
     agree(&[&own[..], &[("PGSSLCRL", &revoked)]].concat(), false);
+    let hash = openssl(&format!("crl -hash -noout -in {none}")).stdout;
+    for (folder, list) in [("lists-none", Some(&none)), ("lists-revoked", Some(&revoked)), ("lists-empty", None)] {
+        space.folder(&format!("tls/{folder}"));
+        if let Some(list) = list {
+            fs::copy(list, space.path(&format!("tls/{folder}/{}.r0", hash.trim()))).unwrap();
+        }
+        agree(&[&own[..], &[("PGSSLCRLDIR", &at(folder))]].concat(), folder == "lists-none");
+    }
+    // psql 15 does not know this variable
+    connect_with(&cluster, &space, port, &[&own[..], &[("PGSSLCERTMODE", "disable")]].concat()).fails(56);
     let services = format!(
         "[main]\nhost=127.0.0.1\nsslmode=verify-full\nsslrootcert={root}\nsslcert={certificate}\nsslkey={key}\n\
          [elsewhere]\nhost=192.0.2.1\nhostaddr=127.0.0.1\nsslmode=verify-full\nsslrootcert={root}\n"
@@ -383,6 +393,101 @@ fn client_certificate_service_and_revocation_list_count_as_for_psql() {
     agree(&[("PGSERVICE", "none"), file, local], false);
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     agree(&own, false);
+}
+
+#[test]
+fn channel_binding_and_kind_of_session_count_as_for_psql() {
+    let Some(oracles) = oracles(&[15]) else { return };
+    let space = Arc::new(Space::new());
+    certificates(&space);
+    let port = free_ports(1);
+    let mut settings = ARCHIVE_SETTINGS.map(str::to_owned).to_vec();
+    settings.extend([
+        "listen_addresses = '127.0.0.1'".to_owned(),
+        format!("port = {port}"),
+        "ssl = on".to_owned(),
+        format!("ssl_cert_file = '{}'", space.text("tls/s.crt")),
+        format!("ssl_key_file = '{}'", space.text("tls/s.key")),
+    ]);
+    let mut cluster = Cluster::create(&space, oracles, 15, "pg", &settings);
+    let allow = |method: &str| {
+        fs::write(space.path("pg/pg_hba.conf"), format!("local all all trust\nhost all all all {method}\n")).unwrap();
+    };
+    allow("scram-sha-256");
+    cluster.start();
+    let port_text = port.to_string();
+    let admin = |sql: &str| {
+        cluster.client("psql", &["-p", &port_text, "-d", "postgres", "-XAtqc", sql]).success();
+    };
+    admin("alter role postgres password 'secret'");
+    let common = [("PGHOST", "127.0.0.1"), ("PGPASSWORD", "secret")];
+    // psql of the same variables has to agree
+    let agree = |variables: &[(&str, &str)], may_connect: bool| {
+        let variables = [&common[..], variables].concat();
+        let mut psql = space.command("/usr/lib/postgresql/15/bin/psql");
+        psql.args(["-p", &port_text, "-U", "postgres", "-d", "postgres", "-XAtqc", "select 1"]);
+        psql.envs(variables.iter().copied());
+        let theirs = Run::of(psql);
+        assert_eq!(theirs.code == 0, may_connect, "{variables:?}: {}", theirs.describe());
+        let ours = connect_with(&cluster, &space, port, &variables);
+        assert_eq!(ours.code, if may_connect { 0 } else { 56 }, "{variables:?}: {}", ours.describe());
+    };
+    let required = ("PGCHANNELBINDING", "require");
+    agree(&[required], true);
+    agree(&[required, ("PGSSLMODE", "require")], true);
+    agree(&[required, ("PGSSLMODE", "disable")], false);
+    agree(&[("PGCHANNELBINDING", "disable")], true);
+    agree(&[("PGCHANNELBINDING", "always")], false);
+    for (word, may_connect) in [
+        ("any", true),
+        ("read-write", true),
+        ("read-only", false),
+        ("primary", true),
+        ("standby", false),
+        ("prefer-standby", true),
+        ("secondary", false),
+    ] {
+        agree(&[("PGTARGETSESSIONATTRS", word)], may_connect);
+    }
+    admin("alter system set default_transaction_read_only = on");
+    // A certificate that is signed with another hash
+    let (key, certificate) = (space.text("tls/rsa.key"), space.text("tls/rsa.crt"));
+    let request = format!("req -x509 -newkey rsa:2048 -nodes -sha384 -subj /CN=db -keyout {key} -out {certificate}");
+    space.run("openssl", &request.split(' ').collect::<Vec<_>>()).success();
+    admin(&format!("alter system set ssl_cert_file = '{certificate}'"));
+    admin(&format!("alter system set ssl_key_file = '{key}'"));
+    admin("select pg_reload_conf()");
+    agree(&[required], true);
+    agree(&[("PGTARGETSESSIONATTRS", "read-write")], false);
+    agree(&[("PGTARGETSESSIONATTRS", "read-only")], true);
+    allow("trust");
+    admin("select pg_reload_conf()");
+    agree(&[required], false);
+    agree(&[("PGCHANNELBINDING", "prefer")], true);
+}
+
+#[test]
+fn encryption_without_a_request_reaches_servers_that_support_it() {
+    let Some(oracles) = oracles(&[15, 18]) else { return };
+    for (version, supported) in [(15, false), (18, true)] {
+        let space = Arc::new(Space::new());
+        certificates(&space);
+        let port = free_ports(1);
+        let mut settings = ARCHIVE_SETTINGS.map(str::to_owned).to_vec();
+        settings.extend([
+            "listen_addresses = '127.0.0.1'".to_owned(),
+            format!("port = {port}"),
+            "ssl = on".to_owned(),
+            format!("ssl_cert_file = '{}'", space.text("tls/s.crt")),
+            format!("ssl_key_file = '{}'", space.text("tls/s.key")),
+        ]);
+        let mut cluster = Cluster::create(&space, oracles, version, "pg", &settings);
+        fs::write(space.path("pg/pg_hba.conf"), "local all all trust\nhostssl all all all trust\n").unwrap();
+        cluster.start();
+        let direct = [("PGHOST", "127.0.0.1"), ("PGSSLMODE", "require"), ("PGSSLNEGOTIATION", "direct")];
+        connect_with(&cluster, &space, port, &direct).fails(if supported { 0 } else { 56 });
+        connect_with(&cluster, &space, port, &[direct[0], direct[2]]).fails(56).says("sslnegotiation=direct");
+    }
 }
 
 #[test]

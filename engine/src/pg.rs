@@ -1,5 +1,6 @@
 //! PostgreSQL: the session of backups and checks, and the control file.
 
+mod channel_binding;
 pub mod client;
 pub mod cluster;
 pub mod connection;
@@ -10,6 +11,7 @@ pub mod host;
 pub(crate) mod passfile;
 mod service;
 pub mod session;
+mod session_kind;
 mod tls;
 
 pub use client::PgSettings;

@@ -7,7 +7,6 @@ use std::time::Duration;
 use repo_format::backup_info::BackupEntry;
 use repo_format::compress::Compression;
 use repo_format::label::{BackupLabel, BackupType};
-use repo_format::pg::PgVersion;
 
 use crate::log::Warnings;
 use crate::pg::PgHost;
@@ -58,8 +57,6 @@ pub struct BackupRequest {
     pub force: bool,
     /// The hosts of the clusters. Offline, the first cluster is copied.
     pub pg: Vec<Arc<dyn PgHost>>,
-    /// Assume this version of the cluster instead of that in `pg_control`.
-    pub version_force: Option<PgVersion>,
     /// Whether to copy from a standby.
     pub standby: StandbyChoice,
     /// Start with an immediate checkpoint.
@@ -116,7 +113,6 @@ impl BackupRequest {
             online: true,
             force: false,
             pg: vec![pg.into()],
-            version_force: None,
             standby: StandbyChoice::Never,
             start_fast: false,
             archive_check: true,

@@ -2,6 +2,7 @@
 //!
 //! Source of order and messages: pgBackRest `src/command/backup/backup.c` and `db.c.inc`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -32,29 +33,32 @@ pub(super) struct Source {
     /// The sessions of an online backup.
     primary: Option<PgSession>,
     standby: Option<PgSession>,
-    /// The primary's host.
-    host: Arc<dyn PgHost>,
-    pub(super) data_dirs: DataDirs,
+    pub(super) hosts: Hosts,
     /// `pg_control` of the primary.
     pub(super) control: PgControl,
     cancel: CancelToken,
 }
 
-/// The data directories that files are copied from.
+/// The hosts that files are copied from.
 #[derive(Clone, Debug)]
-pub(super) struct DataDirs {
-    pub(super) primary: DataDir,
+pub(super) struct Hosts {
+    pub(super) primary: Arc<dyn PgHost>,
     /// `None` if all files are copied from the primary.
-    pub(super) standby: Option<DataDir>,
+    pub(super) standby: Option<Arc<dyn PgHost>>,
 }
 
-impl DataDirs {
-    /// Returns the data directory of this server.
-    pub(super) fn of(&self, from: CopyFrom) -> &DataDir {
+impl Hosts {
+    /// Returns the host of this server.
+    pub(super) fn of(&self, from: CopyFrom) -> &dyn PgHost {
         match (from, &self.standby) {
-            (CopyFrom::Standby, Some(standby)) => standby,
-            _ => &self.primary,
+            (CopyFrom::Standby, Some(standby)) => &**standby,
+            _ => &*self.primary,
         }
+    }
+
+    /// Returns the absolute path of a file, for messages.
+    pub(super) fn file_path(&self, from: CopyFrom, name: &str) -> PathBuf {
+        DataDir::new(self.of(from).path()).file_path(name)
     }
 }
 
@@ -99,8 +103,7 @@ impl Source {
                 primary: None,
                 standby: None,
                 control: host.control()?,
-                host: Arc::clone(host),
-                data_dirs: DataDirs { primary: DataDir::new(host.path()), standby: None },
+                hosts: Hosts { primary: Arc::clone(host), standby: None },
                 cancel: cancel.clone(),
             });
         }
@@ -119,16 +122,15 @@ impl Source {
         if let Some(standby) = &found.standby {
             check_standby(primary.control(), standby.control(), standby.host().key())?;
         }
-        let data_dirs = DataDirs {
-            primary: DataDir::new(primary.host().path()),
-            standby: found.standby.as_ref().map(|standby| DataDir::new(standby.host().path())),
+        let hosts = Hosts {
+            primary: Arc::clone(primary.host()),
+            standby: found.standby.as_ref().map(|standby| Arc::clone(standby.host())),
         };
         Ok(Source {
             control: *primary.control(),
-            host: Arc::clone(primary.host()),
             primary: Some(primary),
             standby: found.standby,
-            data_dirs,
+            hosts,
             cancel: cancel.clone(),
         })
     }
@@ -154,17 +156,7 @@ impl Source {
 
     /// Returns whether files are copied from a standby.
     pub(super) fn has_standby(&self) -> bool {
-        self.data_dirs.standby.is_some()
-    }
-
-    /// The primary's host.
-    pub(super) fn host(&self) -> &Arc<dyn PgHost> {
-        &self.host
-    }
-
-    /// The primary's data directory.
-    pub(super) fn data_dir(&self) -> &DataDir {
-        &self.data_dirs.primary
+        self.hosts.standby.is_some()
     }
 
     /// The version of the cluster.
@@ -227,7 +219,7 @@ impl Source {
     /// [`ErrorCode::PgRunning`] offline, and errors of the session.
     pub(super) fn start(&mut self, settings: &BackupRequest) -> Result<Start> {
         let Some(primary) = &mut self.primary else {
-            if self.host.has_postmaster_pid()? {
+            if self.hosts.primary.has_postmaster_pid()? {
                 if !settings.force {
                     return Err(Error::new(
                         ErrorCode::PgRunning,

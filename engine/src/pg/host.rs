@@ -13,6 +13,7 @@ use repo_format::pg::control::PgControl;
 pub use self::local::LocalHost;
 use super::connection::PgConnection;
 use super::data_dir::{Scan, ScanOptions, Tablespace};
+use crate::pipeline::backup::{CopyRules, CopyWorker};
 use crate::{CancelToken, Result};
 
 /// The host of one cluster.
@@ -59,4 +60,10 @@ pub trait PgHost: Debug + Send + Sync {
         options: &ScanOptions<'_>,
         tablespaces_now: &mut dyn FnMut() -> Result<Vec<Tablespace>>,
     ) -> Result<Scan>;
+
+    /// Returns a worker that copies files of the data directory by these rules.
+    ///
+    /// # Errors
+    /// The codec refuses the level.
+    fn copy_worker<'a>(&self, rules: &'a CopyRules) -> Result<Box<dyn CopyWorker + 'a>>;
 }

@@ -12,7 +12,8 @@ use crate::pg::client::{PgClient, PgSettings};
 use crate::pg::connection::PgConnection;
 use crate::pg::control_file;
 use crate::pg::data_dir::files::LocalFiles;
-use crate::pg::data_dir::{self, Scan, ScanOptions, Tablespace};
+use crate::pg::data_dir::{self, DataDir, Scan, ScanOptions, Tablespace};
+use crate::pipeline::backup::{CopyRules, CopyWorker, LocalWorker};
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// This host, with the settings of one cluster.
@@ -78,5 +79,10 @@ impl PgHost for LocalHost {
         tablespaces_now: &mut dyn FnMut() -> Result<Vec<Tablespace>>,
     ) -> Result<Scan> {
         data_dir::scan(&mut LocalFiles::default(), &self.settings.path, options, tablespaces_now)
+    }
+
+    fn copy_worker<'a>(&self, rules: &'a CopyRules) -> Result<Box<dyn CopyWorker + 'a>> {
+        let data_dir = DataDir::new(&self.settings.path);
+        Ok(Box::new(LocalWorker::new(data_dir, self.settings.version_force, rules)?))
     }
 }

@@ -35,7 +35,6 @@ fn settings(root: &Path, storage: &Arc<MemoryStorage>, kind: CompressType, ciphe
         page_size: 8192,
         page_header_check: true,
         compare_buffer_bytes: 1 << 20,
-        version_force: None,
         write_options: WriteOptions::IN_PLACE,
     };
     Settings { storage: storage.clone(), data_dir: DataDir::new(root), rules }
@@ -68,7 +67,8 @@ fn job(files: Vec<CopyFile>, bundle_id: Option<u64>) -> CopyJob {
 }
 
 fn run(settings: &Settings, job: &CopyJob) -> Result<Vec<CopyResult>> {
-    Copier::new(&settings.rules, &*settings.storage, &settings.data_dir)?.run(job, &CancelToken::new())
+    let worker = LocalWorker::new(settings.data_dir.clone(), None, &settings.rules)?;
+    Copier::new(&settings.rules, &*settings.storage, Box::new(worker)).run(job, &CancelToken::new())
 }
 
 fn stored(storage: &MemoryStorage) -> Option<Vec<u8>> {
