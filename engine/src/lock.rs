@@ -340,7 +340,7 @@ fn is_would_block(error: &Error) -> bool {
 
 /// What a lock file tells processes that do not hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LockStatus {
+pub(crate) enum LockStatus {
     /// There is no file, or it can't be opened.
     Missing,
     /// There is a file, but its process is gone.
@@ -352,7 +352,7 @@ pub enum LockStatus {
 }
 
 /// Reads the lock of a stanza, type and repository.
-pub fn read_status(lock_path: &Path, stanza: &Stanza, kind: LockType, repo_key: u32) -> LockStatus {
+pub(crate) fn read_status(lock_path: &Path, stanza: &Stanza, kind: LockType, repo_key: u32) -> LockStatus {
     read_status_file(&lock_path.join(lock_name(stanza, kind, repo_key)))
 }
 

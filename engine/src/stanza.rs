@@ -199,7 +199,7 @@ pub(crate) fn check_match(archive: &ArchiveInfo, backup: &BackupInfo) -> Result<
 ///
 /// # Errors
 /// They can't be loaded, or [`ErrorCode::FileInvalid`].
-pub fn check_info(repo: &Repo, stanza: &Stanza, version: PgVersion, system_id: u64) -> Result<ArchiveInfo> {
+pub(crate) fn check_info(repo: &Repo, stanza: &Stanza, version: PgVersion, system_id: u64) -> Result<ArchiveInfo> {
     let (archive, backup) = formats::load(repo, stanza)?;
     check_match(&archive, &backup)?;
     if (archive.current().version, archive.current().system_id) != (version, system_id) {

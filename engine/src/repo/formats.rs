@@ -46,7 +46,7 @@ pub fn load(repo: &Repo, stanza: &Stanza) -> Result<(ArchiveInfo, BackupInfo)> {
 ///
 /// # Errors
 /// The same as [`check`], and the errors of loading.
-pub fn load_backup(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
+pub(crate) fn load_backup(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
     load_beside(repo, stanza, &[layout::backup_info(stanza)], || info_files::load_backup_info(repo, stanza))
 }
 

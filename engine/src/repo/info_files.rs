@@ -28,7 +28,7 @@ pub fn archive_cipher(info: &ArchiveInfo) -> Cipher {
 }
 
 /// Returns how manifests are encrypted.
-pub fn manifest_cipher(info: &BackupInfo) -> Cipher {
+pub(crate) fn manifest_cipher(info: &BackupInfo) -> Cipher {
     Cipher::from_passphrase(info.cipher_pass.as_ref())
 }
 
@@ -36,7 +36,7 @@ pub fn manifest_cipher(info: &BackupInfo) -> Cipher {
 ///
 /// # Errors
 /// The system provides no random bytes.
-pub fn generate_passphrase(repo: &Repo) -> Result<Option<Passphrase>> {
+pub(crate) fn generate_passphrase(repo: &Repo) -> Result<Option<Passphrase>> {
     if repo.cipher.is_none() { Ok(None) } else { Passphrase::generate().map(Some) }
 }
 
@@ -58,7 +58,7 @@ pub fn load_archive_info(repo: &Repo, stanza: &Stanza) -> Result<ArchiveInfo> {
 ///
 /// # Errors
 /// Neither the file nor its copy can be used. Code and message cover both.
-pub fn load_backup_info(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
+pub(crate) fn load_backup_info(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
     load_pair(repo, &layout::backup_info(stanza), |reader, origin| BackupInfo::read(reader, origin)).map_err(|error| {
         error
             .hint("backup.info cannot be opened and is required to perform a backup.")
@@ -78,7 +78,7 @@ pub fn save_archive_info(repo: &Repo, stanza: &Stanza, info: &ArchiveInfo) -> Re
 ///
 /// # Errors
 /// One of them can't be written.
-pub fn save_backup_info(repo: &Repo, stanza: &Stanza, info: &BackupInfo) -> Result<()> {
+pub(crate) fn save_backup_info(repo: &Repo, stanza: &Stanza, info: &BackupInfo) -> Result<()> {
     save_pair(repo, &layout::backup_info(stanza), &info.serialize()?)
 }
 

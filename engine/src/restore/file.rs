@@ -43,7 +43,7 @@ const READ_BUFFER_BYTES: u64 = 256 * 1024;
 const PAGE_BYTES: usize = 8192;
 
 /// What all workers of a restore share.
-pub struct FileContext<'a> {
+pub(crate) struct FileContext<'a> {
     /// The backup.
     pub manifest: &'a Manifest,
     /// Where it is stored.
@@ -72,7 +72,7 @@ pub struct FileContext<'a> {
 
 /// What was done with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Copied from the repository; for a block incremental file, this many bytes of it.
     Copied {
         /// Bytes written.
@@ -86,7 +86,7 @@ pub enum Outcome {
 
 /// The result for one file of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileResult {
+pub(crate) struct FileResult {
     /// The index in the manifest's files.
     pub index: u32,
     /// What was done.
