@@ -19,6 +19,7 @@ pub mod progress;
 mod remote;
 pub mod render;
 pub mod repos;
+mod running;
 pub mod sftp_store;
 
 use std::ffi::OsString;

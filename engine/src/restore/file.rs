@@ -21,6 +21,7 @@ use super::places::{Place, Places, regular};
 use super::queue::RestoreJob;
 use super::select_db::{self, ZeroFilter};
 use super::sync::SyncSet;
+use crate::pg::data_dir::PG_CONTROL;
 use crate::pipeline::LONG_MIN_BYTES;
 use crate::pipeline::restore::{BlockGeometry, RestorePipeline};
 use crate::storage::page_cache::PageCache;
@@ -29,10 +30,7 @@ use crate::storage::{ReadRange, RepoStorage};
 use crate::work::turn;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
-/// The name of the control file in a manifest. It gets its final name last.
-pub(super) const PG_CONTROL: &str = "pg_data/global/pg_control";
-
-/// The name of the control file until then.
+/// The name of the control file until everything else is durable.
 pub(super) const PG_CONTROL_TEMP: &str = "pg_data/global/pg_control.pgbackrest.tmp";
 
 /// Stored block incremental files up to this size are read as a whole, with the files before and after them.

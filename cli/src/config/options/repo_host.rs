@@ -2,16 +2,15 @@
 
 use crate::config::decl::DefaultValue::{ByDepend, Fixed};
 use crate::config::decl::Support::NotYet;
-use crate::config::decl::{
-    DefaultValue, Group, HelpGroup, Kind, NOT_REMOTE, OptIndexed, OptionDecl, Range, depend, options,
-};
+use crate::config::decl::{DefaultValue, HelpGroup, IndexGroup, NOT_REMOTE, OptionDecl, Range, ValueKind, depend};
+use crate::config::handle::{OptIndexed, options};
 use crate::config::options::{PROTOCOLS, STANZA_AND_REPO};
 
 options! {
     REPO_HOST: OptIndexed<String> = OptionDecl {
         name: "repo-host",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         required: false,
@@ -25,8 +24,8 @@ options! {
 
     REPO_HOST_CA_FILE: OptIndexed<String> = OptionDecl {
         name: "repo-host-ca-file",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         required: false,
@@ -40,8 +39,8 @@ options! {
 
     REPO_HOST_CA_PATH: OptIndexed<String> = OptionDecl {
         name: "repo-host-ca-path",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         required: false,
@@ -55,8 +54,8 @@ options! {
 
     REPO_HOST_CERT_FILE: OptIndexed<String> = OptionDecl {
         name: "repo-host-cert-file",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         depend: depend("repo-host-type", &["tls"]),
@@ -69,8 +68,8 @@ options! {
 
     REPO_HOST_CMD: OptIndexed<String> = OptionDecl {
         name: "repo-host-cmd",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         default: DefaultValue::Program,
@@ -84,8 +83,8 @@ options! {
 
     REPO_HOST_CONFIG: OptIndexed<String> = OptionDecl {
         name: "repo-host-config",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         default: Fixed("/etc/pgbackrest/pgbackrest.conf"),
@@ -99,8 +98,8 @@ options! {
 
     REPO_HOST_CONFIG_INCLUDE_PATH: OptIndexed<String> = OptionDecl {
         name: "repo-host-config-include-path",
-        kind: Kind::Path,
-        group: Some(Group::Repo),
+        kind: ValueKind::Path,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         default: Fixed("/etc/pgbackrest/conf.d"),
@@ -113,8 +112,8 @@ options! {
 
     REPO_HOST_CONFIG_PATH: OptIndexed<String> = OptionDecl {
         name: "repo-host-config-path",
-        kind: Kind::Path,
-        group: Some(Group::Repo),
+        kind: ValueKind::Path,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         default: Fixed("/etc/pgbackrest"),
@@ -127,8 +126,8 @@ options! {
 
     REPO_HOST_KEY_FILE: OptIndexed<String> = OptionDecl {
         name: "repo-host-key-file",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         depend: depend("repo-host-type", &["tls"]),
@@ -141,8 +140,8 @@ options! {
 
     REPO_HOST_PORT: OptIndexed<i64> = OptionDecl {
         name: "repo-host-port",
-        kind: Kind::Integer,
-        group: Some(Group::Repo),
+        kind: ValueKind::Integer,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         required: false,
@@ -158,8 +157,8 @@ options! {
 
     REPO_HOST_TYPE: OptIndexed<String> = OptionDecl {
         name: "repo-host-type",
-        kind: Kind::StringId,
-        group: Some(Group::Repo),
+        kind: ValueKind::StringId,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         default: Fixed("ssh"),
@@ -175,8 +174,8 @@ options! {
 
     REPO_HOST_USER: OptIndexed<String> = OptionDecl {
         name: "repo-host-user",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         required: false,
