@@ -6,7 +6,7 @@
 use engine::Result;
 use repo_format::lock_file::lock_name;
 
-use crate::config::decl::{Group, Role};
+use crate::config::decl::{IndexGroup, Role};
 use crate::config::{Config, Replacement, Source, opt};
 use crate::repos;
 
@@ -57,7 +57,7 @@ fn process_arguments(config: &Config, key: u32) -> Result<Vec<String>> {
         ("lock".to_owned(), Replacement::Texts(lock_files(config)?)),
     ];
     // Options of other repositories would be incomplete there
-    let others = config.each_slot().filter(|(decl, other, _)| decl.group == Some(Group::Repo) && *other != key);
+    let others = config.each_slot().filter(|(decl, other, _)| decl.group == Some(IndexGroup::Repo) && *other != key);
     replace.extend(others.map(|(decl, other, _)| (decl.indexed_name(other), Replacement::Omit)));
     let replace: Vec<(&str, Replacement)> =
         replace.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
