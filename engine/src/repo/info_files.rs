@@ -123,7 +123,7 @@ pub(crate) fn parse_stored<T>(
 ) -> Result<T> {
     let start = loop {
         match reader.fill_buf() {
-            Ok(start) => break Start::of(start),
+            Ok(start) => break TextStart::of(start),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 let error = Error::from_io(ErrorCode::FileRead, "unable to read", error);
@@ -132,10 +132,10 @@ pub(crate) fn parse_stored<T>(
         }
     };
     parse(reader, Origin::of(cipher)).map_err(|error| match start {
-        Start::Encrypted if cipher.is_none() => {
+        TextStart::Encrypted if cipher.is_none() => {
             Error::new(ErrorCode::Format, "file is encrypted").hint(format!("is {}{TYPE_HINT_END}", repo.name()))
         }
-        Start::Other if !cipher.is_none() && error.code != ErrorCode::FileRead => {
+        TextStart::Other if !cipher.is_none() && error.code != ErrorCode::FileRead => {
             let error = match with_rest(error, reader) {
                 error if error.code == ErrorCode::Format && !format::is_unsupported(&error) => {
                     info::crypto_hint(Error::new(ErrorCode::Crypto, "decrypted text is not an info file"))
@@ -150,7 +150,7 @@ pub(crate) fn parse_stored<T>(
 
 /// What the first bytes of a text tell.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Start {
+enum TextStart {
     /// An info file or manifest.
     Info,
     /// An encrypted file.
@@ -158,12 +158,12 @@ enum Start {
     Other,
 }
 
-impl Start {
+impl TextStart {
     fn of(bytes: &[u8]) -> Self {
         match bytes {
-            [b'[', b'b', b'a', b'c', b'k', ..] => Start::Info,
-            bytes if bytes.starts_with(cipher::MAGIC) => Start::Encrypted,
-            _ => Start::Other,
+            [b'[', b'b', b'a', b'c', b'k', ..] => TextStart::Info,
+            bytes if bytes.starts_with(cipher::MAGIC) => TextStart::Encrypted,
+            _ => TextStart::Other,
         }
     }
 }

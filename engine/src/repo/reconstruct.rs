@@ -68,7 +68,7 @@ fn reconstruct<'a>(
     }
     let labels = labels_of(names);
     let removed = remove_missing(repo, stanza, &mut info)?;
-    let Found { added, unfinished } = add_found(repo, stanza, &mut info, &labels)?;
+    let Additions { added, unfinished } = add_found(repo, stanza, &mut info, &labels)?;
     Ok(Reconstructed { info, changed: removed || added, labels, unfinished })
 }
 
@@ -111,15 +111,15 @@ fn remove_missing(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo) -> Result
 
 /// The result for backups that backup.info lacks.
 #[derive(Default)]
-struct Found {
+struct Additions {
     /// Whether any was added.
     added: bool,
     /// Those without a manifest.
     unfinished: Vec<BackupLabel>,
 }
 
-fn add_found(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo, labels: &[BackupLabel]) -> Result<Found> {
-    let mut found = Found::default();
+fn add_found(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo, labels: &[BackupLabel]) -> Result<Additions> {
+    let mut found = Additions::default();
     for label in labels {
         // A dependent backup whose whole set is unknown could not be added, whatever its manifest says; a full backup
         // that this loop adds comes before its dependents

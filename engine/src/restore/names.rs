@@ -8,13 +8,11 @@ use std::path::{Component, Path, PathBuf};
 use repo_format::manifest::{Manifest, PG_DATA, PG_TBLSPC, Target, TargetType, check_name, pg_path as pg_relative};
 
 use super::real_path;
+use crate::pg::data_dir::PG_CONTROL;
 use crate::pg::data_dir::links::LinkCheck;
 use crate::{Error, ErrorCode, Result, warn};
 
-/// The name of the control file in a manifest. It gets its final name last.
-pub(super) const PG_CONTROL: &str = "pg_data/global/pg_control";
-
-/// The name of the control file until then.
+/// The name of the control file until everything else is durable.
 pub(super) const PG_CONTROL_TEMP: &str = "pg_data/global/pg_control.pgbackrest.tmp";
 
 /// Manifest names of files that a restore itself writes.

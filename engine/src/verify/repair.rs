@@ -1,7 +1,7 @@
 //! Repairs an info file or manifest from its copy, or the copy from the file.
 
 use std::io;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
@@ -9,32 +9,22 @@ use repo_format::cipher::Cipher;
 use repo_format::layout::{RepoPath, Stanza};
 use repo_format::manifest::Manifest;
 
-use super::info_file::{LoadedPair, Pair, Retry};
+use super::info_file::{FilePair, LoadedPair, Repair, Retry};
 use crate::claim::{Claim, Claimant};
-use crate::lock::{Lock, LockRequest, LockType};
+use crate::host_locks::HostLocks;
+use crate::lock::LockType;
 use crate::repo::info_files::limited;
 use crate::storage::{self, ReadRange, WriteOptions};
 use crate::work::retry::RetryPolicy;
-use crate::{CancelToken, Error, ErrorCode, Repo, Result, control, info, warn};
+use crate::{CancelToken, Error, ErrorCode, Repo, Result, info, warn};
 
 /// What a repair needs to lock out others while it writes.
 #[derive(Clone, Debug)]
 pub struct RepairSettings {
-    /// The directory of lock and stop files.
-    pub lock_path: PathBuf,
+    /// The locks and stop files of this host.
+    pub locks: Arc<dyn HostLocks>,
     /// Id of this run.
     pub exec_id: String,
-}
-
-/// The damaged one of a file and its copy, while the other is intact.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Repair {
-    /// The whole one.
-    pub from: RepoPath,
-    /// The other one.
-    pub to: RepoPath,
-    /// Why it is damaged, in a word or two.
-    pub why: &'static str,
 }
 
 /// The type of file, which determines how it is read.
@@ -76,10 +66,6 @@ impl HalfWhole {
 }
 
 impl Repair {
-    pub const MISSING: &str = "missing";
-    pub const DAMAGED: &str = "damaged";
-    pub const DIFFERENT: &str = "damaged or out of date";
-
     /// Writes the whole one over the other.
     fn write(&self, repo: &Repo) -> Result<()> {
         let storage = &*repo.storage;
@@ -114,14 +100,8 @@ pub(super) fn run(
     pairs: Pairs<'_>,
     cancel: &CancelToken,
 ) -> Result<u32> {
-    control::check_stop(&settings.lock_path, Some(stanza))?;
-    let _lock = Lock::acquire(LockRequest {
-        lock_path: &settings.lock_path,
-        stanza,
-        kinds: &[LockType::Backup],
-        repo_keys: &[repo.key],
-        exec_id: &settings.exec_id,
-    })?;
+    settings.locks.check_stop(Some(stanza))?;
+    let _lock = settings.locks.acquire(stanza, &[LockType::Backup], &[repo.key], &settings.exec_id)?;
     let claim = Claim::acquire(repo, stanza, &Claimant::this_process(&settings.exec_id), "verify", cancel)?;
     let repo = &claim.guard(repo);
     let mut left = 0;
@@ -147,7 +127,7 @@ pub(super) fn run(
 fn look_again(repo: &Repo, file: &HalfWhole, cipher: &Cipher, cancel: &CancelToken) -> Result<Option<Repair>> {
     let shown = file.path.file_name().to_owned();
     let pair =
-        Pair { repo, path: file.path.clone(), shown, cipher, retry: Retry { policy: &RetryPolicy::NONE, cancel } };
+        FilePair { repo, path: file.path.clone(), shown, cipher, retry: Retry { policy: &RetryPolicy::NONE, cancel } };
     let found = match file.kind {
         PairKind::ArchiveInfo => {
             pair.load(&|reader, origin| ArchiveInfo::read(limited(reader), origin)).map(LoadedPair::without_content)
