@@ -100,9 +100,9 @@ impl Process<'_> {
                 let Shared { queues, manifest, states } = &mut *shared;
                 queues.next(worker as usize - 1, manifest, states)
             },
-            |worker| {
+            |worker, turn| {
                 let from = worker_source(data_dirs.standby.is_some(), worker as usize - 1);
-                Copier::new(rules, storage, data_dirs.of(from))
+                Copier::new(rules, storage, data_dirs.of(from), turn)
             },
             |copier, job: &CopyJob, cancel| copier.run(job, cancel),
             |event| {

@@ -17,6 +17,7 @@ use crate::pipeline::encode::StreamEncoder;
 use crate::repo::archive_find::FoundSegment;
 use crate::repo::{Repo, info_files};
 use crate::storage::{self, ReadRange, WriteOptions};
+use crate::work::turn::Turn;
 use crate::{Error, ErrorCode, Result, decode};
 
 /// Bytes of WAL that are in memory at a time.
@@ -76,7 +77,7 @@ pub(super) fn copy_segment(
     let kept = Keeping { inner: decrypted, taken: same_kind.then(|| taken.clone()) };
     let mut reader: Box<dyn Read> = match found.name.compress_type {
         CompressType::None => Box::new(kept),
-        stored => Box::new(decode::decompressor(stored, kept, u64::from(wal.segment_size))?),
+        stored => Box::new(decode::decompressor(stored, kept, u64::from(wal.segment_size), &Turn::FREE)?),
     };
     let (mut hasher, mut size) = (Sha1Hasher::new(), 0);
     let compression = if same_kind { Compression::NONE } else { compression };

@@ -10,6 +10,7 @@ use engine::work::retry::RetryPolicy;
 use engine::{CancelToken, Error, ErrorCode, Result};
 use repo_format::wal_name;
 
+use super::check::Targets;
 use super::{PushSettings, check, queue, segment};
 use crate::background::crew_for;
 use crate::repos::Repos;
@@ -154,10 +155,10 @@ fn round(
     let mut failed = false;
     let process_max = settings.push.process_max;
     let left = AtomicUsize::new(todo.len());
-    let push = |(): &mut (), file: &&String, _: &CancelToken| {
+    let push = |targets: &mut Targets, file: &&String, _: &CancelToken| {
         // Towards the end there are fewer files than workers
         let threads = process_max / left.load(Ordering::Relaxed).clamp(1, process_max.max(1));
-        segment::push_file(&targets, &settings.push, &wal_path.join(file), file, threads, None)
+        segment::push_file(targets, &settings.push, &wal_path.join(file), file, threads, None)
     };
     let mut report = |process, file: &str, result: Result<Vec<String>>| match result {
         Ok(warnings) => {
@@ -182,7 +183,7 @@ fn round(
     let mut files = todo.iter();
     Crew { settings: &crew, cancel }.run(
         |_| Ok(files.next()),
-        |_| Ok(()),
+        |_, turn| Ok(targets.on_turn(turn)),
         push,
         |event| match event {
             Event::Done { worker, job, result } => {

@@ -32,7 +32,7 @@ type Fingerprint = [u8; 16];
 /// Errors of reading, compressing and `known`, after which no repository has the segment. Problems of single
 /// repositories are added to `errors`.
 pub(super) fn store(
-    targets: &[&Target<'_>],
+    targets: &[&Target],
     settings: &PushSettings,
     source: &Source<'_>,
     known: impl FnOnce(Sha1, &mut Vec<String>) -> Result<String>,
@@ -44,7 +44,7 @@ pub(super) fn store(
 /// Implements [`store`]. Tests pretend that no thread can be started.
 fn store_with(
     may_spawn: bool,
-    targets: &[&Target<'_>],
+    targets: &[&Target],
     settings: &PushSettings,
     source: &Source<'_>,
     known: impl FnOnce(Sha1, &mut Vec<String>) -> Result<String>,
@@ -128,7 +128,7 @@ struct Sinks<'a> {
 }
 
 struct Sink<'a> {
-    target: &'a Target<'a>,
+    target: &'a Target,
     encryptor: Encryptor,
     /// `None` after an error, which makes the storage abandon the file.
     writer: Option<Box<dyn RepoWriter>>,
@@ -147,7 +147,7 @@ impl Sink<'_> {
 }
 
 impl<'a> Sinks<'a> {
-    fn create(targets: &[&'a Target<'a>], settings: &PushSettings, file: &str, errors: &mut Vec<String>) -> Self {
+    fn create(targets: &[&'a Target], settings: &PushSettings, file: &str, errors: &mut Vec<String>) -> Self {
         let mut sinks = Vec::new();
         for &target in targets {
             match create(target, settings, file) {
@@ -205,6 +205,7 @@ mod tests {
     use engine::storage::faulty::FaultyStorage;
     use engine::storage::memory::MemoryStorage;
     use engine::storage::{self, RepoStorage};
+    use engine::work::turn::Turn;
     use repo_format::cipher::{Cipher, Decryptor, Passphrase};
     use repo_format::compress::{CompressType, Decompressor};
     use repo_format::layout::RepoPath;
@@ -231,8 +232,14 @@ mod tests {
         Repo { key, storage: Arc::new(storage), cipher: Cipher::None }
     }
 
-    fn target(repo: &Repo, cipher: Cipher) -> Target<'_> {
-        Target { repo, archive_id: "15-1".parse().expect("archive id"), cipher, listed: None }
+    fn target(repo: &Repo, cipher: Cipher) -> Target {
+        Target {
+            repo: repo.clone(),
+            turn: Turn::FREE,
+            archive_id: "15-1".parse().expect("archive id"),
+            cipher,
+            listed: None,
+        }
     }
 
     fn stored(repo: &Repo, file: &str) -> Option<Vec<u8>> {

@@ -83,7 +83,7 @@ pub fn begin<'scope, 'env>(
 /// [`ErrorCode::ArchiveDuplicate`] if a repository has the segment with other content, read errors of the source, and
 /// [`ErrorCode::Command`] with one line per repository that does not have the file now.
 pub fn push_file(
-    targets: &Targets<'_>,
+    targets: &Targets,
     settings: &PushSettings,
     source: &Path,
     name: &str,
@@ -94,7 +94,7 @@ pub fn push_file(
 }
 
 fn push_opened(
-    targets: &Targets<'_>,
+    targets: &Targets,
     settings: &PushSettings,
     file: &Source<'_>,
     name: &str,
@@ -122,7 +122,7 @@ fn push_opened(
 
 /// Pushes a timeline history or backup history file unchanged, and overwrites an existing one.
 fn push_other(
-    targets: &Targets<'_>,
+    targets: &Targets,
     settings: &PushSettings,
     source: &Source<'_>,
     name: &str,
@@ -132,7 +132,7 @@ fn push_other(
         let text = format!("'{}' is neither a WAL segment nor small enough for a history file", source.path.display());
         return Err(Error::new(ErrorCode::FileInvalid, text));
     }
-    let all: Vec<&Target<'_>> = targets.repos.iter().collect();
+    let all: Vec<&Target> = targets.repos.iter().collect();
     let content = encode(source, Compression::NONE)?.1;
     source.check_unchanged()?;
     errors.extend(store(&all, settings, name, &content));
@@ -237,7 +237,7 @@ impl<'a> Source<'a> {
     }
 }
 
-fn check_header(targets: &Targets<'_>, settings: &PushSettings, source: &Source<'_>) -> Result<()> {
+fn check_header(targets: &Targets, settings: &PushSettings, source: &Source<'_>) -> Result<()> {
     let mut header = Vec::with_capacity(HEADER);
     // `&File` reads at the file's own position, which nothing else here uses
     (&source.file).take(HEADER as u64).read_to_end(&mut header).map_err(|error| source.failed(error))?;
@@ -264,7 +264,7 @@ fn check_header(targets: &Targets<'_>, settings: &PushSettings, source: &Source<
 
 /// Pushes a segment or partial segment: `<name>-<sha1><ext>`.
 fn push_segment(
-    targets: &Targets<'_>,
+    targets: &Targets,
     settings: &PushSettings,
     source: &Source<'_>,
     name: &str,
@@ -274,7 +274,7 @@ fn push_segment(
 ) -> Result<()> {
     // The lookup decides whether compression is needed at all. The segment rarely exists, so waiting for a server's
     // answer first gains nothing
-    let concurrency = concurrency(targets.repos.iter().map(|target| target.repo));
+    let concurrency = concurrency(targets.repos.iter().map(|target| &target.repo));
     let (mut present, mut missing) = (Vec::new(), Vec::new());
     let look = || {
         for target in &targets.repos {
@@ -370,7 +370,7 @@ fn push_segment(
 }
 
 /// Looks up a segment in a repository.
-fn find(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<Option<FoundSegment>> {
+fn find(target: &Target, stanza: &Stanza, name: &str) -> Result<Option<FoundSegment>> {
     let (segment, partial) = match name.strip_suffix(PARTIAL_SUFFIX) {
         Some(segment) => (segment, true),
         None => (name, false),
@@ -393,7 +393,7 @@ fn find(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<Option<Found
 
 /// Makes the name of a stored segment durable. Its writer synced the content before the rename, but may have ended
 /// before the name was durable. PostgreSQL then asks again and must not be told of success too early.
-fn sync_entry(target: &Target<'_>, stanza: &Stanza, name: &str) -> Result<()> {
+fn sync_entry(target: &Target, stanza: &Stanza, name: &str) -> Result<()> {
     let segment = name.strip_suffix(PARTIAL_SUFFIX).unwrap_or(name).parse()?;
     let storage = &target.repo.storage;
     storage.sync_path(&layout::wal_dir(stanza, target.archive_id, &segment))?;
@@ -423,8 +423,8 @@ fn checksum(source: &Source<'_>) -> Result<Sha1> {
 }
 
 /// Writes the same bytes to several repositories in parallel, and returns the failures.
-fn store(targets: &[&Target<'_>], settings: &PushSettings, file: &str, content: &[u8]) -> Vec<String> {
-    let one = |target: &Target<'_>| -> Result<()> {
+fn store(targets: &[&Target], settings: &PushSettings, file: &str, content: &[u8]) -> Vec<String> {
+    let one = |target: &Target| -> Result<()> {
         let mut writer = create(target, settings, file)?;
         if target.cipher.is_none() {
             write(&mut *writer, content)?;
@@ -443,11 +443,11 @@ fn store(targets: &[&Target<'_>], settings: &PushSettings, file: &str, content: 
     };
     // Not only servers take their time: a file system does until the segment is durable
     let stored = together::all(targets.len(), targets, |target| one(target));
-    let failed = |(target, result): (&&Target<'_>, Result<()>)| Some(repo_error(target.repo.key, &result.err()?));
+    let failed = |(target, result): (&&Target, Result<()>)| Some(repo_error(target.repo.key, &result.err()?));
     targets.iter().zip(stored).filter_map(failed).collect()
 }
 
-pub(super) fn create(target: &Target<'_>, settings: &PushSettings, file: &str) -> Result<Box<dyn RepoWriter>> {
+pub(super) fn create(target: &Target, settings: &PushSettings, file: &str) -> Result<Box<dyn RepoWriter>> {
     let path = layout::archive_file(&settings.stanza, target.archive_id, file)?;
     target.repo.storage.write(&path, WriteOptions::ATOMIC)
 }
@@ -465,6 +465,7 @@ mod tests {
     use engine::storage::faulty::{FaultyStorage, Op};
     use engine::storage::memory::MemoryStorage;
     use engine::storage::posix::PosixStorage;
+    use engine::work::turn::Turn;
     use repo_format::cipher::Cipher;
     use repo_format::compress::CompressType;
     use repo_format::pg::PgVersion;
@@ -473,12 +474,18 @@ mod tests {
 
     const SEGMENT: &str = "000000010000000000000001";
 
-    fn targets(repo: &Repo) -> Targets<'_> {
+    fn targets(repo: &Repo) -> Targets {
         let archive_id = "15-1".parse().expect("archive id");
         Targets {
             version: PgVersion::V15,
             system_id: 1,
-            repos: vec![Target { repo, archive_id, cipher: Cipher::None, listed: None }],
+            repos: vec![Target {
+                repo: repo.clone(),
+                turn: Turn::FREE,
+                archive_id,
+                cipher: Cipher::None,
+                listed: None,
+            }],
             errors: Vec::new(),
         }
     }

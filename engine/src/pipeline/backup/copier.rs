@@ -14,8 +14,9 @@ use crate::pg::control_file;
 use crate::pg::data_dir::{DataDir, PG_CONTROL};
 use crate::pipeline::block_writer::BlockLayout;
 use crate::pipeline::page_check::PageChecker;
+use crate::storage::on_turn::OnTurn;
 use crate::storage::{ReadRange, RepoStorage};
-use crate::work::turn;
+use crate::work::turn::Turn;
 use crate::{Error, ErrorCode, Result};
 
 /// Plain bytes read at a time, a multiple of every page size. Small enough to stay in the processor's cache from the
@@ -25,31 +26,34 @@ const READ_BUFFER_BYTES: usize = 256 << 10;
 const WRITE_BUFFER_BYTES: usize = 256 << 10;
 
 /// Where files are copied from and to, and how.
-#[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) rules: &'a CopyRules,
-    pub(super) storage: &'a dyn RepoStorage,
+    pub(super) storage: OnTurn<&'a dyn RepoStorage>,
     pub(super) data_dir: &'a DataDir,
 }
 
 /// Copies files of one data directory into a repository. Buffers and codecs are kept from file to file.
 pub struct Copier<'a> {
     place: Place<'a>,
+    /// The turn to compute of the thread that copies.
+    turn: Turn,
     read_buffer: Vec<u8>,
     encoders: Encoders,
     sink: Sink<'a>,
 }
 
 impl<'a> Copier<'a> {
-    /// Creates buffers and codecs for one worker.
+    /// Creates buffers and codecs for the thread that has this turn.
     ///
     /// # Errors
     /// The codec refuses the level.
-    pub fn new(rules: &'a CopyRules, storage: &'a dyn RepoStorage, data_dir: &'a DataDir) -> Result<Self> {
+    pub fn new(rules: &'a CopyRules, storage: &'a dyn RepoStorage, data_dir: &'a DataDir, turn: &Turn) -> Result<Self> {
+        let storage = OnTurn::new(storage, turn);
         Ok(Copier {
-            place: Place { rules, storage, data_dir },
+            place: Place { rules, storage: storage.clone(), data_dir },
+            turn: turn.clone(),
             read_buffer: vec![0; READ_BUFFER_BYTES],
-            encoders: Encoders::new(rules)?,
+            encoders: Encoders::new(rules, turn)?,
             sink: Sink::new(storage, rules.write_options),
         })
     }
@@ -61,12 +65,12 @@ impl<'a> Copier<'a> {
     /// new copier, because this one may contain half a stream.
     pub fn run(&mut self, job: &CopyJob, cancel: &CancelToken) -> Result<Vec<CopyResult>> {
         if job.is_long() {
-            turn::takes_long();
+            self.turn.takes_long();
         }
         let _helpers = (job.threads > 1).then(|| {
             let name = job.files.first().map_or("", |file| &file.name);
             crate::debug!("{} threads compress '{name}'", job.threads);
-            turn::reserve(job.threads - 1)
+            self.turn.reserve(job.threads - 1)
         });
         self.sink.begin_job();
         let result = self.files(job, cancel);
@@ -167,16 +171,16 @@ impl<'a> Copier<'a> {
 
     fn copy(&mut self, job: &CopyJob, file: &CopyFile, cancel: &CancelToken) -> Result<CopyOutcome> {
         let Some(input) = self.open(file)? else { return self.removed(job, file) };
-        let Copier { place, read_buffer, sink, encoders } = &mut *self;
+        let Copier { place, read_buffer, sink, encoders, turn } = &mut *self;
         let rules = place.rules;
         let pages = file.page_check.then(|| PageChecker::new(&file.name, rules.page_size, rules.page_header_check));
-        let transform = transform(encoders, *place, job, file, sink.offset())?;
+        let transform = transform(encoders, place, job, file, sink.offset())?;
         sink.begin_file(transform.transforms());
         let display = || place.data_dir.file_path(&file.name).display().to_string();
         let mut pass = Pass::new(input, transform, pages);
         while pass.advance(read_buffer, &mut sink.pending, &display)? {
             cancel.check()?;
-            turn::give_way();
+            turn.give_way();
             if sink.file_pending().len() >= rules.compare_buffer_bytes {
                 sink.flush(&job.path)?;
             }
@@ -224,7 +228,7 @@ impl<'a> Copier<'a> {
 /// Chooses how a file is encoded that begins at this offset of the job's file.
 fn transform<'e>(
     encoders: &'e mut Encoders,
-    place: Place<'_>,
+    place: &Place<'_>,
     job: &CopyJob,
     file: &CopyFile,
     offset: u64,

@@ -8,7 +8,7 @@ use repo_format::cipher::{Decryptor, Framing};
 use super::copier::Place;
 use super::job::{BlockJob, CopyFile, PriorMap};
 use crate::pipeline::block_delta::{self, BlockFile};
-use crate::storage::ReadRange;
+use crate::storage::{ReadRange, RepoStorage};
 use crate::{Error, ErrorCode, Result};
 
 /// Reads the map. Errors name its location, because a mismatch between manifest and repository is hard to find
@@ -16,7 +16,7 @@ use crate::{Error, ErrorCode, Result};
 ///
 /// # Errors
 /// The map can't be read, or does not belong to the file.
-pub(super) fn read(place: Place<'_>, file: &CopyFile, block: &BlockJob) -> Result<Option<BlockMap>> {
+pub(super) fn read(place: &Place<'_>, file: &CopyFile, block: &BlockJob) -> Result<Option<BlockMap>> {
     let Some(prior) = &block.prior else { return Ok(None) };
     read_at(place, file, block, prior).map(Some).map_err(|error| {
         error.context(format!(
@@ -29,7 +29,7 @@ pub(super) fn read(place: Place<'_>, file: &CopyFile, block: &BlockJob) -> Resul
     })
 }
 
-fn read_at(place: Place<'_>, file: &CopyFile, block: &BlockJob, prior: &PriorMap) -> Result<BlockMap> {
+fn read_at(place: &Place<'_>, file: &CopyFile, block: &BlockJob, prior: &PriorMap) -> Result<BlockMap> {
     let Place { rules, storage, .. } = place;
     let known = BlockFile {
         // The size that the prior backup's file has

@@ -3,13 +3,14 @@
 use repo_format::hash::{Sha1, Sha1Hasher};
 use repo_format::layout::RepoPath;
 
+use crate::storage::on_turn::OnTurn;
 use crate::storage::{RepoStorage, RepoWriter, WriteOptions};
 use crate::{Error, ErrorCode, Result};
 
 /// The file of a job in the repository. It is created when the first bytes are written, so that a bundle of unchanged
 /// files leaves none.
 pub(super) struct Sink<'a> {
-    storage: &'a dyn RepoStorage,
+    storage: OnTurn<&'a dyn RepoStorage>,
     options: WriteOptions,
     /// Bytes not written yet.
     pub(super) pending: Vec<u8>,
@@ -40,7 +41,7 @@ struct CurrentFile {
 }
 
 impl<'a> Sink<'a> {
-    pub(super) fn new(storage: &'a dyn RepoStorage, options: WriteOptions) -> Self {
+    pub(super) fn new(storage: OnTurn<&'a dyn RepoStorage>, options: WriteOptions) -> Self {
         Sink { storage, options, pending: Vec::new(), job: JobFile::default(), file: CurrentFile::default() }
     }
 

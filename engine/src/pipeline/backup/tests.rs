@@ -15,7 +15,7 @@ use crate::storage::faulty::FaultyStorage;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::posix::PosixStorage;
 use crate::storage::{RepoStorage, get, put};
-use crate::work::turn::Slots;
+use crate::work::turn::{Slots, Turn};
 use crate::{ErrorCode, Result};
 
 /// Where files are copied from and to, and how.
@@ -68,7 +68,11 @@ fn job(files: Vec<CopyFile>, bundle_id: Option<u64>) -> CopyJob {
 }
 
 fn run(settings: &Settings, job: &CopyJob) -> Result<Vec<CopyResult>> {
-    Copier::new(&settings.rules, &*settings.storage, &settings.data_dir)?.run(job, &CancelToken::new())
+    run_on(&Turn::FREE, settings, job)
+}
+
+fn run_on(turn: &Turn, settings: &Settings, job: &CopyJob) -> Result<Vec<CopyResult>> {
+    Copier::new(&settings.rules, &*settings.storage, &settings.data_dir, turn)?.run(job, &CancelToken::new())
 }
 
 fn stored(storage: &MemoryStorage) -> Option<Vec<u8>> {
@@ -282,7 +286,8 @@ fn block_incremental_chain_rebuilds_every_state() {
                 let path = RepoPath::new(format!("backup{number}")).unwrap();
                 let mut job = job(vec![CopyFile { block: Some(block), ..file("a", 1) }], None);
                 job.path = path.clone();
-                let results = Slots::new(threads).run(|| run(&settings, &job)).unwrap();
+                let turn = Slots::new(threads).turn();
+                let results = turn.run(|| run_on(&turn, &settings, &job)).unwrap();
                 let result = copied(&results[0]);
                 let map_size = result.map_size.unwrap();
                 assert!(number == 0 || result.size_repo < 200_000, "{number} {}", result.size_repo);
