@@ -5,5 +5,6 @@ mod errors;
 mod help;
 mod log;
 mod options;
+mod report;
 mod threads;
 mod version;

@@ -5,6 +5,7 @@ mod check_pgbackrest;
 mod damage;
 pub mod golden;
 mod leftovers;
+mod manifest;
 mod odd_names;
 mod oracle_cycle;
 mod verify;

@@ -14,6 +14,7 @@ mod expire;
 mod fuzz;
 mod hostile;
 mod info;
+mod library;
 mod object;
 mod remote;
 mod restore;

@@ -8,6 +8,7 @@ pub mod check;
 pub mod expire;
 pub mod help;
 pub mod info;
+pub mod manifest;
 pub mod repo_get;
 pub mod repo_ls;
 pub mod repo_rm;
@@ -42,6 +43,7 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
         (Command::ArchivePush, Role::Async) => Some(archive_push::run_async),
         (Command::Expire, Role::Main) => Some(expire::run),
         (Command::Info, Role::Main) => Some(info::run),
+        (Command::Manifest, Role::Main) => Some(manifest::run),
         (Command::Backup, Role::Main) => Some(backup::run),
         (Command::Check, Role::Main) => Some(check::run),
         (Command::Help, Role::Main) => Some(help::run),

@@ -10,6 +10,7 @@ mod handle;
 mod names;
 pub mod options;
 mod parse;
+mod report;
 mod resolve;
 mod support;
 mod text;
@@ -27,6 +28,7 @@ pub use self::file::{ConfigFiles, SystemFiles};
 pub use self::names::{FoundName, Match as NameMatch, find_option};
 pub use self::options::opt;
 pub use self::parse::CommandLine;
+pub use self::report::{ConfigReport, Setting, SettingValue};
 pub use self::resolve::Environment;
 
 use self::options::OptionIndex;
@@ -180,6 +182,12 @@ impl Config {
     /// Returns the numbers of the configured clusters, ascending. They always include 1.
     pub fn pg_keys(&self) -> &[u32] {
         self.keys(Group::Pg)
+    }
+
+    /// Returns the number of the cluster that commands for a single cluster use: `--pg`, otherwise the lowest.
+    pub fn pg_default(&self) -> u32 {
+        let group = &self.groups[Group::Pg as usize];
+        group.keys.get(group.default).copied().unwrap_or(1)
     }
 
     /// Returns the number of the repository that commands for a single repository use: `--repo`, otherwise the lowest.
@@ -342,4 +350,4 @@ from_value! {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

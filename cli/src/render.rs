@@ -1,7 +1,10 @@
 //! Reports in the forms for people and for programs.
 
+pub mod check_report;
 pub mod control;
 pub mod info_json;
 mod info_lock;
 pub mod info_text;
 pub mod ls;
+pub mod manifest_json;
+pub mod manifest_text;

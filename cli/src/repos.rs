@@ -1,20 +1,22 @@
 //! Converts the configuration to what the engine opens: repositories, locks, the stanza.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use engine::claim::Claimant;
 use engine::lock::{Lock, LockRequest, LockType};
 use engine::repo::RepoSettings;
 use engine::storage::OpenStorage;
 use engine::storage::posix::{CifsSettings, PosixSettings};
-use engine::{Error, ErrorCode, Repo, Result};
+use engine::{Error, ErrorCode, Repo, Result, Session};
 use repo_format::cipher::Passphrase;
 use repo_format::layout::Stanza;
 use wal::repos::Repos;
 
 use crate::config::decl::LockKind;
 use crate::config::{Config, opt};
-use crate::{object_store, sftp_store};
+use crate::progress::LiveProgress;
+use crate::{cancel_token, object_store, sftp_store};
 
 /// Opens the repository with this number.
 ///
@@ -58,6 +60,19 @@ pub fn open_usable(config: &Config, keys: &[u32]) -> Repos {
 /// The same as [`open`].
 pub fn open_default(config: &Config) -> Result<Repo> {
     open(config, config.repo_default())
+}
+
+/// Returns a session with these repositories for a command that shows its progress under this name.
+///
+/// # Errors
+/// The same as [`settings`], and the name of the stanza is not valid.
+pub fn session(config: &Config, keys: &[u32], what: &'static str) -> Result<Session> {
+    let repos = keys.iter().map(|&key| settings(config, key)).collect::<Result<Vec<_>>>()?;
+    Ok(Session::new(stanza(config)?, repos)?
+        .with_lock_path(lock_path(config)?)
+        .with_exec_id(config.get(opt::EXEC_ID)?)
+        .with_progress(Arc::new(LiveProgress::new(what)))
+        .with_cancel(cancel_token().clone()))
 }
 
 /// Returns how to open a repository.

@@ -21,13 +21,14 @@ mod whole;
 
 use std::num::NonZero;
 use std::thread::available_parallelism;
+use std::time::Instant;
 
 use repo_format::archive_info::ArchiveInfo;
-use repo_format::backup_info::BackupInfo;
+use repo_format::backup_info::{BackupEntry, BackupInfo};
 use repo_format::cipher::{Cipher, Passphrase};
 use repo_format::json;
 use repo_format::label::{BackupLabel, BackupType};
-use repo_format::layout::{self, RepoPath};
+use repo_format::layout::{self, RepoPath, Stanza};
 use repo_format::manifest::{Database, Manifest, ManifestData, ManifestFile};
 use repo_format::size::format_size;
 use repo_format::wal_name::WalSegment;
@@ -36,7 +37,7 @@ use self::block_size::BlockSizes;
 use self::build::FileState;
 use self::process::{Process, Processed};
 use self::queue::{JobSettings, Queues};
-pub use self::settings::{BackupSettings, BlockSettings, BundleSettings, StandbyChoice};
+pub use self::settings::{BackupRequest, BackupSummary, BlockSettings, BundleSettings, StandbyChoice};
 use self::source::{Source, Start, Stop};
 use self::unfinished::Unfinished;
 use crate::cancel::CancelToken;
@@ -47,51 +48,81 @@ use crate::pipeline::backup::CopyRules;
 use crate::progress::Progress;
 use crate::repo::manifest_store::CopyProgress;
 use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
+use crate::session::Session;
 use crate::storage::{SyncBatch, WriteOptions, exists};
 use crate::work::crew::CrewSettings;
 use crate::work::retry::RetryPolicy;
-use crate::{ErrorCode, Result, detail, ending, info, warn};
+use crate::{ErrorCode, Result, detail, ending, info, log, warn};
 
 /// From this number of files on, files are synced together. A batch also syncs what others wrote to the same file
 /// system, so it is not worth it for a few files.
 const BATCH_FILES_MIN: usize = 1000;
 
-/// Makes a backup. Returns its label.
+/// Makes a backup in the first repository of the session.
 ///
-/// The caller holds the backup lock of the repository, and `claim` on the stanza.
+/// The caller holds the lock of the stanza's backups on this host, and a claim on the stanza in the repository.
 ///
 /// # Errors
 /// Anything that keeps the backup from being complete. The next full backup can resume from the files that were copied.
-pub fn run(
-    mut settings: BackupSettings,
-    repo: &Repo,
-    claim: &Claim,
-    lock: &mut Lock,
-    progress: &dyn Progress,
-    cancel: &CancelToken,
-) -> Result<BackupLabel> {
+pub(crate) fn run(request: &BackupRequest, session: &Session, held: &mut Held<'_>) -> Result<BackupSummary> {
+    let started = Instant::now();
+    let (made, warnings) = log::collect_warnings(|| make(request, session, held));
+    let Made { manifest, entry, page_errors } = made?;
+    Ok(BackupSummary {
+        repo_key: held.repo.key,
+        files: manifest.files.len(),
+        label: manifest.data.label,
+        entry,
+        page_errors,
+        warnings,
+        duration: started.elapsed(),
+    })
+}
+
+/// A complete backup.
+struct Made {
+    manifest: Manifest,
+    /// Its line in backup.info.
+    entry: BackupEntry,
+    /// Number of files with invalid pages.
+    page_errors: u32,
+}
+
+/// What must be held while a backup runs.
+pub(crate) struct Held<'a> {
+    /// The repository.
+    pub(crate) repo: &'a Repo,
+    /// The lock of the stanza's backups on this host.
+    pub(crate) lock: &'a mut Lock,
+    /// The claim on the stanza in the repository.
+    pub(crate) claim: &'a Claim,
+}
+
+fn make(request: &BackupRequest, session: &Session, held: &mut Held<'_>) -> Result<Made> {
+    let (stanza, cancel, claim) = (session.stanza(), session.cancel_token(), held.claim);
+    let mut settings = request.clone();
     check_settings(&settings)?;
-    let repo = &claim.guard(repo);
-    let info = reconstruct::load_listed(repo, &settings.stanza, claim.names())?.info;
+    let repo = &claim.guard(held.repo);
+    let info = reconstruct::load_listed(repo, stanza, claim.names())?.info;
     let mut source = Source::open(&settings, cancel)?;
     source.check_stanza(&info)?;
     let mut checksum_page = source.checksum_page(settings.checksum_page);
     let archive = match settings.archive_check {
-        true => Some(info_files::load_archive_info(repo, &settings.stanza)?),
+        true => Some(info_files::load_archive_info(repo, stanza)?),
         false => None,
     };
     let timestamp_start = source.time()?;
-    let prior = incr::load_prior(repo, &info, &mut settings, &mut checksum_page)?;
+    let prior = incr::load_prior(repo, stanza, &info, &mut settings, &mut checksum_page)?;
 
     let start = source.start(&settings)?;
     if let (Some(archive), Some(segment)) = (&archive, &start.wal_segment_check) {
         let before = if start.wal_segment == Some(*segment) { "" } else { "prior " };
         info!("check archive for {before}segment {segment}");
         let id = archive.current().archive_id();
-        archive_find::find_one(&*repo.storage, &settings.stanza, id, segment, settings.archive_timeout, cancel)?;
+        archive_find::find_one(&*repo.storage, stanza, id, segment, settings.archive_timeout, cancel)?;
     }
 
-    let backup = Backup { settings: &settings, repo, claim, manifest_pass: info.cipher_pass.clone() };
+    let backup = Backup { settings: &settings, stanza, repo, claim, manifest_pass: info.cipher_pass.clone() };
     let (mut manifest, mut states) =
         backup.scan(&mut source, &start, timestamp_start, checksum_page, info.current().catalog_version)?;
     match &prior {
@@ -104,13 +135,13 @@ pub fn run(
     // The prior manifest can be as large as the new one and is no longer needed
     drop(prior);
     backup.choose_label(&mut source, &mut manifest, &mut states, cancel)?;
-    names::check(&*repo.storage, &settings.stanza, settings.bundle, &manifest, &states)?;
+    names::check(&*repo.storage, stanza, settings.bundle, &manifest, &states)?;
     claim.mark(&manifest.data.label)?;
 
     let batch = backup.begin_batch(&states)?;
     backup.save_copy(&manifest, CopyProgress::Runs)?;
     let write_options = if batch.is_some() { WriteOptions::BATCH } else { WriteOptions::IN_PLACE };
-    let running = Running { lock, progress, cancel };
+    let running = Running { lock: held.lock, progress: session.progress(), cancel };
     let Processed { mut manifest, page_errors } =
         backup.process(&mut source, manifest, states, write_options, running)?;
     backup.after_copy(&manifest)?;
@@ -118,7 +149,7 @@ pub fn run(
 
     source.ping(true)?;
     let stop = source.stop()?;
-    finish::put_stop_files(repo, &settings, &mut manifest, &stop)?;
+    finish::put_stop_files(&backup, &mut manifest, &stop)?;
     backup.describe(&mut manifest, &info, &start, &stop, source.has_standby());
     let wal_segment_size = source.control.wal_segment_size;
     if let Some(archive) = &archive {
@@ -126,17 +157,21 @@ pub fn run(
     }
 
     info!("new backup label = {}", manifest.data.label);
-    let size =
-        finish::complete(repo, &settings, claim, &manifest, &backup.manifest_cipher(), &mut || source.is_alone())?;
-    info!("{} backup size = {}, file total = {}", manifest.data.backup_type, format_size(size), manifest.files.len());
+    let entry = finish::complete(&backup, &manifest, &mut || source.is_alone())?;
+    info!(
+        "{} backup size = {}, file total = {}",
+        manifest.data.backup_type,
+        format_size(entry.size_delta),
+        manifest.files.len()
+    );
     if page_errors > 0 {
         warn!("backup command encountered {page_errors} checksum warning(s), check the log file for details");
     }
-    Ok(manifest.data.label)
+    Ok(Made { manifest, entry, page_errors })
 }
 
 /// Refuses settings that would otherwise fail only when the manifest is written at the end.
-fn check_settings(settings: &BackupSettings) -> Result<()> {
+fn check_settings(settings: &BackupRequest) -> Result<()> {
     settings.annotation.keys().try_for_each(|key| json::check_key(key))
 }
 
@@ -156,7 +191,8 @@ struct Running<'a> {
 
 /// What the steps of a backup share.
 struct Backup<'a> {
-    settings: &'a BackupSettings,
+    settings: &'a BackupRequest,
+    stanza: &'a Stanza,
     repo: &'a Repo,
     claim: &'a Claim,
     /// The passphrase of manifests.
@@ -221,7 +257,7 @@ impl Backup<'_> {
         let mut resume = |source: &mut Source, manifest: &mut Manifest| {
             let mut unfinished = Unfinished {
                 repo: self.repo,
-                stanza: &self.settings.stanza,
+                stanza: self.stanza,
                 manifest_cipher: &self.manifest_cipher(),
                 sessions: &mut || source.other_backups(),
                 now: &|| self.claim.renewed_at(),
@@ -229,7 +265,7 @@ impl Backup<'_> {
             };
             storage.concurrency().both(
                 || resume::resume(&mut unfinished, self.settings, manifest, states),
-                || label::used(storage, &self.settings.stanza),
+                || label::used(storage, self.stanza),
             )
         };
         let mut time = manifest.data.timestamp_start;
@@ -251,7 +287,7 @@ impl Backup<'_> {
         };
         let label = match create(&used) {
             // It may be the label of an interrupted backup that was removed meanwhile
-            Err(error) if error.code == ErrorCode::Clock => create(&label::used(storage, &self.settings.stanza)?)?,
+            Err(error) if error.code == ErrorCode::Clock => create(&label::used(storage, self.stanza)?)?,
             label => label?,
         };
         set_label(manifest, label);
@@ -263,7 +299,7 @@ impl Backup<'_> {
         if !self.settings.resume {
             return Ok(());
         }
-        manifest_store::save_copy(self.repo, &self.settings.stanza, manifest, &self.manifest_cipher(), progress)
+        manifest_store::save_copy(self.repo, self.stanza, manifest, &self.manifest_cipher(), progress)
     }
 
     /// Returns whether the backup's directory contains every directory of the cluster, so that a copy of it is a
@@ -278,7 +314,7 @@ impl Backup<'_> {
 
     fn create_paths(&self, manifest: &Manifest) -> Result<()> {
         let storage = &*self.repo.storage;
-        let member = |name: &str| layout::backup_member(&self.settings.stanza, &manifest.data.label, name);
+        let member = |name: &str| layout::backup_member(self.stanza, &manifest.data.label, name);
         if storage.features().paths {
             for path in &manifest.paths {
                 storage.create_path(&member(&path.name)?)?;
@@ -302,7 +338,7 @@ impl Backup<'_> {
         if !resumes && (self.settings.bundle.is_some() || files < BATCH_FILES_MIN) {
             return Ok(None);
         }
-        self.repo.storage.begin_batch(&layout::backup_stanza(&self.settings.stanza))
+        self.repo.storage.begin_batch(&layout::backup_stanza(self.stanza))
     }
 
     /// Copies all files.
@@ -325,7 +361,7 @@ impl Backup<'_> {
         }
         let full = manifest.data.backup_type == BackupType::Full;
         let job_settings = JobSettings {
-            stanza: settings.stanza.clone(),
+            stanza: self.stanza.clone(),
             label: manifest.data.label.clone(),
             compress_type: settings.compression.kind,
             bundle: settings.bundle,
@@ -364,7 +400,7 @@ impl Backup<'_> {
             rules: &rules,
             storage: &*self.repo.storage,
             data_dirs: &data_dirs,
-            stanza: &settings.stanza,
+            stanza: self.stanza,
             crew: CrewSettings {
                 jobs_per_worker: self.repo.storage.concurrency().jobs_per_worker,
                 ..CrewSettings::new(workers, RetryPolicy::new(settings.job_retry, settings.job_retry_interval))
@@ -389,8 +425,7 @@ impl Backup<'_> {
         let extension = self.settings.compression.kind.extension();
         for file in manifest.files.iter().filter(|file| file.reference.is_some()) {
             let holder = manifest.holder(file);
-            let path =
-                |label| layout::backup_member(&self.settings.stanza, label, &format!("{}{extension}", file.name));
+            let path = |label| layout::backup_member(self.stanza, label, &format!("{}{extension}", file.name));
             if self.hardlink() && self.is_stored_alone(file, &path(holder)?)? {
                 detail!("hardlink {} to {holder}", file.name);
                 self.repo.storage.hard_link(&path(holder)?, &path(&manifest.data.label)?)?;
@@ -414,7 +449,7 @@ impl Backup<'_> {
     fn make_durable(&self, manifest: &Manifest, batch: Option<Box<dyn SyncBatch>>, cancel: &CancelToken) -> Result<()> {
         let _saving = ending::saving();
         match batch {
-            Some(batch) => finish::sync(self.repo, &self.settings.stanza, &manifest.data.label, batch)?,
+            Some(batch) => finish::sync(self.repo, self.stanza, &manifest.data.label, batch)?,
             None => self.sync_paths(manifest)?,
         }
         if cancel.is_cancelled() {
@@ -429,8 +464,8 @@ impl Backup<'_> {
         if !storage.features().path_sync {
             return Ok(());
         }
-        let member = |name: &str| layout::backup_member(&self.settings.stanza, &manifest.data.label, name);
-        let bundles = layout::bundle_path(&self.settings.stanza, &manifest.data.label);
+        let member = |name: &str| layout::backup_member(self.stanza, &manifest.data.label, name);
+        let bundles = layout::bundle_path(self.stanza, &manifest.data.label);
         if storage.info(&bundles)?.is_some() {
             storage.sync_path(&bundles)?;
         }
@@ -441,8 +476,8 @@ impl Backup<'_> {
                 storage.sync_path(&path)?;
             }
         }
-        storage.sync_path(&layout::backup_path(&self.settings.stanza, &manifest.data.label))?;
-        storage.sync_path(&layout::backup_stanza(&self.settings.stanza))
+        storage.sync_path(&layout::backup_path(self.stanza, &manifest.data.label))?;
+        storage.sync_path(&layout::backup_stanza(self.stanza))
     }
 
     /// Records how the backup was made.
@@ -499,6 +534,6 @@ impl Backup<'_> {
         let segments: Vec<WalSegment> =
             WalSegment::range(first.timeline, start_lsn, stop.lsn, wal_segment_size)?.collect();
         let wal = finish::Wal { archive, segments: &segments, segment_size: wal_segment_size };
-        finish::check_archive(self.repo, self.settings, &wal, manifest, cancel)
+        finish::check_archive(self, &wal, manifest, cancel)
     }
 }

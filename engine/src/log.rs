@@ -17,6 +17,10 @@
 #[doc(hidden)]
 pub use ::log as facade;
 
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use facade::LevelFilter;
 
 /// The target of all records.
@@ -31,6 +35,78 @@ pub(crate) fn shows_detail() -> bool {
     facade::max_level() >= LevelFilter::Debug
 }
 
+/// How many texts [`Warnings`] keeps.
+const TEXTS_MAX: usize = 1000;
+
+/// The warnings that a command logged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Warnings {
+    /// The text of the first thousand.
+    pub texts: Vec<String>,
+    /// The number of all.
+    pub total: u64,
+}
+
+/// Warnings that several threads collect.
+#[derive(Clone, Default)]
+struct Collector(Arc<Mutex<Warnings>>);
+
+impl Collector {
+    fn lock(&self) -> MutexGuard<'_, Warnings> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+thread_local! {
+    /// Where the warnings of this thread are collected.
+    static COLLECTOR: RefCell<Option<Collector>> = const { RefCell::new(None) };
+}
+
+/// Runs something and returns the warnings that it logged meanwhile, on this thread and on the workers that
+/// it started.
+pub(crate) fn collect_warnings<T>(run: impl FnOnce() -> T) -> (T, Warnings) {
+    let collector = Collector::default();
+    let result = Inherited(Some(collector.clone())).during(run);
+    let warnings = std::mem::take(&mut *collector.lock());
+    (result, warnings)
+}
+
+/// Where the warnings of a thread are collected, for the threads that it starts.
+pub(crate) struct Inherited(Option<Collector>);
+
+impl Inherited {
+    /// Where the warnings of the calling thread are collected.
+    pub(crate) fn from_this_thread() -> Self {
+        Inherited(COLLECTOR.with_borrow(Clone::clone))
+    }
+
+    /// Runs something whose warnings are collected there.
+    pub(crate) fn during<T>(&self, run: impl FnOnce() -> T) -> T {
+        /// Puts the former collector back, also after a panic.
+        struct Former(Option<Collector>);
+        impl Drop for Former {
+            fn drop(&mut self) {
+                COLLECTOR.set(self.0.take());
+            }
+        }
+        let _former = Former(COLLECTOR.replace(self.0.clone()));
+        run()
+    }
+}
+
+/// Adds a warning to those that are collected. [`crate::warn!`] calls it.
+#[doc(hidden)]
+pub fn collect_warning(text: fmt::Arguments<'_>) {
+    let Some(collector) = COLLECTOR.with_borrow(Clone::clone) else { return };
+    // Formatted before the lock, because what formats itself may log
+    let text = text.to_string();
+    let mut warnings = collector.lock();
+    warnings.total += 1;
+    if warnings.texts.len() < TEXTS_MAX {
+        warnings.texts.push(text);
+    }
+}
+
 /// Logs an error that does not end the command by itself: `error!(code, "text {}", x)`.
 #[macro_export]
 macro_rules! error {
@@ -43,9 +119,22 @@ macro_rules! error {
 #[macro_export]
 macro_rules! warn {
     (process: $process:expr, $($message:tt)+) => {
-        $crate::log::facade::warn!(target: $crate::log::TARGET, process = $process; $($message)+)
+        // Not `let`, because the arguments may contain temporary values
+        match format_args!($($message)+) {
+            text => {
+                $crate::log::collect_warning(text);
+                $crate::log::facade::warn!(target: $crate::log::TARGET, process = $process; "{text}")
+            }
+        }
     };
-    ($($message:tt)+) => { $crate::log::facade::warn!(target: $crate::log::TARGET, $($message)+) };
+    ($($message:tt)+) => {
+        match format_args!($($message)+) {
+            text => {
+                $crate::log::collect_warning(text);
+                $crate::log::facade::warn!(target: $crate::log::TARGET, "{text}")
+            }
+        }
+    };
 }
 
 /// Logs a step of the command.
@@ -70,4 +159,40 @@ macro_rules! detail {
 #[macro_export]
 macro_rules! debug {
     ($($message:tt)+) => { $crate::log::facade::trace!(target: $crate::log::TARGET, $($message)+) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_of_a_command_and_of_its_workers_are_collected() {
+        let (value, warnings) = collect_warnings(|| {
+            warn!("first {}", 1);
+            let inherited = Inherited::from_this_thread();
+            std::thread::spawn(move || inherited.during(|| warn!(process: 1, "second"))).join().unwrap();
+            std::thread::spawn(|| warn!("of another command")).join().unwrap();
+            info!("no warning");
+            7
+        });
+        warn!("too late");
+        assert_eq!((value, warnings.total), (7, 2));
+        assert_eq!(warnings.texts, ["first 1", "second"]);
+    }
+
+    #[test]
+    fn warnings_of_a_command_within_another_are_its_own() {
+        let ((_, inner), outer) = collect_warnings(|| {
+            let inner = collect_warnings(|| warn!("inner"));
+            warn!("outer");
+            inner
+        });
+        assert_eq!((inner.texts, outer.texts), (vec!["inner".to_owned()], vec!["outer".to_owned()]));
+    }
+
+    #[test]
+    fn warnings_without_end_are_counted_but_not_kept() {
+        let ((), warnings) = collect_warnings(|| (0..TEXTS_MAX + 5).for_each(|number| warn!("{number}")));
+        assert_eq!((warnings.texts.len(), warnings.total), (TEXTS_MAX, TEXTS_MAX as u64 + 5));
+    }
 }

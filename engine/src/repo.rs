@@ -30,6 +30,19 @@ pub struct RepoSettings {
     pub cipher_pass: Option<Passphrase>,
 }
 
+impl RepoSettings {
+    /// The first repository, not encrypted.
+    pub fn new(storage: impl OpenStorage + 'static) -> Self {
+        RepoSettings { key: 1, storage: Box::new(storage), cipher_pass: None }
+    }
+
+    /// The same, encrypted with this passphrase.
+    #[must_use]
+    pub fn encrypted(self, passphrase: Passphrase) -> Self {
+        RepoSettings { cipher_pass: Some(passphrase), ..self }
+    }
+}
+
 /// An open repository. Clones share the storage.
 #[derive(Clone)]
 pub struct Repo {

@@ -243,7 +243,7 @@ fn next_pair<'a>(list: &mut PackReader<'a>) -> Result<Option<Pair<'a>>> {
     if list.at_end()? {
         return Ok(None);
     }
-    let id = list.string_id()?.ok_or_else(|| format_error("name of a filter is missing"))?;
+    let id = list.string_id()?.filter(|id| id.0 != 0).ok_or_else(|| format_error("name of a filter is missing"))?;
     Ok(Some((id, list.pack()?)))
 }
 

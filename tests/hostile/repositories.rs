@@ -165,8 +165,8 @@ impl Site {
         self.replace(changed, &label, &sealed(&mutate(&mut random, &text, &space.text("outside"))));
 
         let commands: &[u8] = match changed {
-            Changed::Manifest => b"rdvb",
-            Changed::ArchiveInfo | Changed::BackupInfo => b"irvbega",
+            Changed::Manifest => b"rdvbm",
+            Changed::ArchiveInfo | Changed::BackupInfo => b"irvbegam",
         };
         let first = random.below(commands.len());
         for at in 0..2 {
@@ -193,6 +193,16 @@ impl Site {
             b'v' => self.command(&["verify", "--output=text"]),
             b'i' if random.below(2) == 0 => self.command(&["info", &format!("--set={label}")]),
             b'i' => self.command(&["info", "--output=json"]),
+            b'm' => {
+                let names: Vec<&String> = self.pg.keys().collect();
+                let filter = format!("--filter=pg_data/{}", random.pick(&names));
+                let set = format!("--set={label}");
+                let more = *random.pick(&["--output=json", "--pg=1", "--reference=latest"]);
+                match random.below(3) {
+                    0 => self.command(&["manifest", &set, more]),
+                    _ => self.command(&["manifest", &set, &filter, more]),
+                }
+            }
             b'e' => self.command(&["expire", "--repo1-retention-full=1"]),
             b'a' => self.command(&["annotate", &format!("--set={label}"), "--annotation=a=b"]),
             b'g' if !self.segments.is_empty() => {

@@ -109,10 +109,12 @@ impl Vault {
         let manifest = format!("backup/demo/{}/backup.manifest", self.label);
         let (restored, wal) = (format!("--pg1-path={}", space.text("restored")), space.text("wal"));
         let pushed = space.text(&format!("pg/pg_wal/{SEGMENT}"));
-        let commands: [&[&str]; 24] = [
+        let commands: [&[&str]; 26] = [
             &["info", repo],
             &["info", repo, &set],
             &["info", repo, "--output=json"],
+            &["manifest", repo, &set, "--output=json"],
+            &["check", "--report"],
             &["verify", repo, "--output=text", "--verbose"],
             &["verify", repo, "--repair"],
             &["verify", repo, &set],

@@ -1,20 +1,15 @@
 //! `backup`: makes a backup, then expires old backups.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use engine::backup::{self, BackupSettings, BlockSettings, BundleSettings, StandbyChoice};
-use engine::claim::Claim;
-use engine::lock::{Lock, LockRequest, LockType};
-use engine::{Error, ErrorCode, Result, control};
-use repo_format::compress::Compression;
+use engine::backup::{BackupRequest, BlockSettings, BundleSettings, StandbyChoice};
+use engine::{Compression, Error, ErrorCode, Result};
 use repo_format::manifest::BLOCK_SIZE_FACTOR;
 
 use crate::config::decl::OptIndexed;
 use crate::config::value::parse_size;
 use crate::config::{Command, Config, Source, opt};
-use crate::exit::{ExitStatus, cancel_token};
-use crate::progress::LiveProgress;
+use crate::exit::ExitStatus;
 use crate::{command, lifecycle, pg, repos};
 
 /// Bytes of a block checksum at least and at most.
@@ -25,38 +20,24 @@ const CHECKSUM_SIZES: std::ops::RangeInclusive<i64> = 6..=16;
 /// # Errors
 /// Commands are stopped, another backup or expire is running, or the backup fails.
 pub fn run(config: &Config) -> Result<ExitStatus> {
-    let stanza = repos::stanza(config)?;
-    let lock_path = repos::lock_path(config)?;
-    let keys = config.repo_keys_selected();
-    let mut lock = Lock::acquire(LockRequest {
-        lock_path: Path::new(lock_path),
-        stanza: &stanza,
-        kinds: &[LockType::Backup],
-        repo_keys: &keys,
-        exec_id: config.get(opt::EXEC_ID)?,
-    })?;
-    control::check_stop(lock_path, Some(&stanza))?;
     let key = config.repo_default();
+    let session = repos::session(config, &[key], "backup")?.with_lock_keys(config.repo_keys_selected());
+    // Held until the expire that follows has ended
+    let mut turn = session.begin_backup()?;
     if config.source(opt::REPO) == Source::Default && config.repo_keys().len() > 1 {
         engine::info!("repo option not specified, defaulting to repo{key}");
     }
-    let repo = repos::open_default(config)?;
-    // Held until the expire that follows has ended, like the lock
-    let claim = Claim::acquire(&repo, &stanza, &repos::claimant(config)?, "backup", cancel_token())?;
-    backup::run(settings(config, key)?, &repo, &claim, &mut lock, &LiveProgress::new("backup"), cancel_token())?;
-    // The chained expire runs under the same lock
-    lock.update_clear(key);
+    turn.run(&request(config, key)?)?;
     if config.get(opt::EXPIRE_AUTO)? {
         return command::run(&lifecycle::switch(config, Command::Expire));
     }
     Ok(ExitStatus::SUCCESS)
 }
 
-/// Converts the options to the settings for the repository with this number.
-fn settings(config: &Config, key: u32) -> Result<BackupSettings> {
+/// Converts the options to a request for the repository with this number.
+fn request(config: &Config, key: u32) -> Result<BackupRequest> {
     let level = i32::try_from(config.get(opt::COMPRESS_LEVEL)?).ok();
-    Ok(BackupSettings {
-        stanza: repos::stanza(config)?,
+    Ok(BackupRequest {
         kind: config.get(opt::TYPE)?.parse()?,
         online: config.get(opt::ONLINE)?,
         force: config.find(opt::FORCE).unwrap_or(false),
@@ -160,7 +141,18 @@ fn checksum_size(text: &str) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use engine::pg::PgSettings;
+
     use super::*;
+    use crate::config::tests::resolved;
+
+    #[test]
+    fn request_without_options_is_the_request_of_the_engine() {
+        let mut config = resolved("backup --stanza=demo --pg1-path=/pg --repo1-retention-full=1");
+        config.adjust().unwrap();
+        let asked = format!("{:#?}", request(&config, 1).unwrap());
+        assert_eq!(asked, format!("{:#?}", BackupRequest::new(PgSettings::new("/pg"))));
+    }
 
     #[test]
     fn block_map_values_out_of_range_are_refused() {

@@ -1,16 +1,22 @@
-//! `check`: checks that a stanza can archive and be backed up.
+//! `check`: checks that a stanza can archive and be backed up, or reports the configuration.
 
 use engine::Result;
 use engine::check::{self, CheckSettings};
 
 use crate::config::{Config, opt};
-use crate::{ExitStatus, cancel_token, pg, repos};
+use crate::render::check_report;
+use crate::{ExitStatus, cancel_token, pg, print, repos};
 
-/// Checks the stanza, or every stanza of the configuration file if none is given.
+/// Checks the stanza, or every stanza of the configuration file if none is given. With `--report` it checks nothing and
+/// prints what the environment and the configuration files contain.
 ///
 /// # Errors
 /// The first problem.
 pub fn run(config: &Config) -> Result<ExitStatus> {
+    if config.get(opt::REPORT)? {
+        print(&check_report::render(&config.report()?))?;
+        return Ok(ExitStatus::SUCCESS);
+    }
     if config.find(opt::STANZA).is_some() {
         return check_one(config);
     }

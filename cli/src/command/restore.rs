@@ -2,16 +2,11 @@
 
 use std::path::PathBuf;
 
-use engine::restore::{
-    KeepOut, MapSettings, RecoverySettings, RecoveryType, RestoreDisplay, RestoreSettings, TargetAction, run as restore,
-};
-use engine::work::crew::CrewSettings;
-use engine::work::retry::RetryPolicy;
+use engine::restore::{KeepOut, MapSettings, RecoverySettings, RecoveryType, RestoreRequest, TargetAction};
 use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Command, Config, Replacement, Role, Source, opt, quote_for_shell};
-use crate::exit::{self, ExitStatus};
-use crate::progress::LiveProgress;
+use crate::exit::ExitStatus;
 use crate::repos;
 
 /// Options of restore that `restore_command` must not pass on, because they have no meaning for archive-get or would
@@ -32,18 +27,14 @@ const NOT_FOR_ARCHIVE_GET: [&str; 10] = [
 /// Restores a backup into the data directory of `pg1-path`.
 ///
 /// # Errors
-/// The same as [`engine::restore::run`].
+/// The same as [`engine::Session::restore`].
 pub fn run(config: &Config) -> Result<ExitStatus> {
-    let settings = settings(config)?;
-    let repos = repos::open_selected(config)?;
-    let mut lock = repos::lock(config)?;
-    let progress = LiveProgress::new("restore");
-    let display = RestoreDisplay { progress: &progress, lock: lock.as_mut() };
-    restore(&settings, &repos, exit::cancel_token(), display)?;
+    let request = request(config)?;
+    repos::session(config, &config.repo_keys_selected(), "restore")?.restore(&request)?;
     Ok(ExitStatus::SUCCESS)
 }
 
-fn settings(config: &Config) -> Result<RestoreSettings> {
+fn request(config: &Config) -> Result<RestoreRequest> {
     let pg_key = config.pg_keys().first().copied().unwrap_or(1);
     let target = || {
         let target = config.find(opt::TARGET).map(ToOwned::to_owned);
@@ -71,17 +62,13 @@ fn settings(config: &Config) -> Result<RestoreSettings> {
         target_timeline: config.find(opt::TARGET_TIMELINE).map(ToOwned::to_owned),
         options: config.find(opt::RECOVERY_OPTION).unwrap_or_default(),
         archive_mode_off: config.find(opt::ARCHIVE_MODE) == Some("off"),
-        restore_command: restore_command(config),
+        restore_command: Some(restore_command(config)),
     };
     let set = match config.source(opt::SET) {
         Source::Default => None,
         _ => config.find(opt::SET).map(ToOwned::to_owned),
     };
-    let process_max = u32::try_from(config.get(opt::PROCESS_MAX)?).unwrap_or(1);
-    let job_retry = config.find(opt::JOB_RETRY).and_then(|retries| u32::try_from(retries).ok()).unwrap_or(0);
-    let job_retry_interval = config.find(opt::JOB_RETRY_INTERVAL).unwrap_or_default();
-    Ok(RestoreSettings {
-        stanza: repos::stanza(config)?,
+    Ok(RestoreRequest {
         pg_path: config.get_at(opt::PG_PATH, pg_key)?.to_owned(),
         spool_path: config.find(opt::SPOOL_PATH).map(PathBuf::from),
         set,
@@ -100,7 +87,9 @@ fn settings(config: &Config) -> Result<RestoreSettings> {
         recovery_is_default: config.source(opt::TYPE) == Source::Default,
         checksum_page_error: config.get(opt::CHECKSUM_PAGE_ERROR)?,
         pg_version_force: config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()?,
-        crew: CrewSettings::new(process_max, RetryPolicy::new(job_retry, job_retry_interval)),
+        process_max: u32::try_from(config.get(opt::PROCESS_MAX)?).unwrap_or(1),
+        job_retry: config.find(opt::JOB_RETRY).and_then(|retries| u32::try_from(retries).ok()).unwrap_or(0),
+        job_retry_interval: config.find(opt::JOB_RETRY_INTERVAL).unwrap_or_default(),
     })
 }
 
@@ -150,6 +139,21 @@ fn called_program(called: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::tests::resolved;
+
+    #[test]
+    fn request_without_options_is_the_request_of_the_engine_except_for_this_programs_paths() {
+        let mut config = resolved("restore --stanza=demo --pg1-path=/pg");
+        config.adjust().unwrap();
+        let asked = request(&config).unwrap();
+        let engines = RestoreRequest::new("/pg").restore_command(restore_command(&config));
+        let wanted = RestoreRequest {
+            spool_path: Some(PathBuf::from("/var/spool/pgbackrest")),
+            keep_out: keep_out(&config).unwrap(),
+            ..engines
+        };
+        assert_eq!(format!("{asked:#?}"), format!("{wanted:#?}"));
+    }
 
     #[test]
     fn program_called_by_path_is_called_by_its_absolute_path() {

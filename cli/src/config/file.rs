@@ -116,7 +116,7 @@ impl Ini {
     }
 
     /// Returns the keys of a section in the order of their first appearance, each with all its values.
-    fn keys(&self, section: &str) -> Vec<(&str, Vec<&str>)> {
+    pub(super) fn keys(&self, section: &str) -> Vec<(&str, Vec<&str>)> {
         let mut keys: Vec<(&str, Vec<&str>)> = Vec::new();
         let mut places: HashMap<&str, usize> = HashMap::new();
         for line in self.0.iter().filter(|line| line.section == section) {
@@ -153,7 +153,7 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
     let include_path = path_of(given(opt::CONFIG_INCLUDE_PATH.decl()));
     debug_assert!(config.is_none_or(|found| found.source != Source::File));
 
-    let mut ini = Ini::default();
+    let mut ini = None;
     let mut size = 0;
     if !no_config {
         let chosen = path_of(config);
@@ -171,7 +171,8 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
         match found {
             Some(found) => {
                 size = found.len() as u64;
-                ini.add(&path, &found)?;
+                // An empty file is a configuration without options
+                ini.get_or_insert_with(Ini::default).add(&path, &found)?;
             }
             None if required => {
                 let text = format!("unable to open missing file '{path}' for read");
@@ -213,12 +214,14 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
                     let text = format!("configuration files in '{path}' are larger than {SIZE_MAX} bytes together");
                     return Err(Error::new(ErrorCode::FileInvalid, text));
                 }
-                // Each file must be complete by itself
-                ini.add(&path_of_part, &part)?;
+                // Each file must be complete by itself. An empty one counts as none
+                if !part.is_empty() {
+                    ini.get_or_insert_with(Ini::default).add(&path_of_part, &part)?;
+                }
             }
         }
     }
-    if size == 0 { Ok(None) } else { Ok(Some(ini)) }
+    Ok(ini)
 }
 
 /// Adds options that the files set and neither command line nor environment do. Sections of the stanza precede global

@@ -35,6 +35,11 @@ struct InputData {
 }
 
 impl Input {
+    /// The environment and the content of the files, if there are any.
+    pub(super) fn environment_and_files(&self) -> (&Environment, Option<&Ini>) {
+        (&self.0.environment, self.0.ini.as_ref())
+    }
+
     /// Returns the stanzas that have sections in the files, sorted and unique.
     pub(super) fn stanzas(&self) -> Vec<String> {
         let sections = self.0.ini.iter().flat_map(Ini::sections);

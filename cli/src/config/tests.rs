@@ -82,6 +82,11 @@ fn run() -> Run {
 
 const BACKUP: &str = "--stanza=s --pg1-path=/p backup";
 
+/// Resolves a command line without files and environment.
+pub(crate) fn resolved(args: &str) -> Config {
+    Run::default().ok(args)
+}
+
 #[test]
 fn value_from_each_source_follows_precedence() {
     let text =

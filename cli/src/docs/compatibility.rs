@@ -212,7 +212,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("info", "`--set=latest` shows the newest backup of each repository. pgBackRest shows none."),
     (
-        "info, repo-ls",
+        "check, info, manifest, repo-ls",
         "Control characters in JSON are escaped, since JSON would be invalid otherwise. Text and log lines show them as `\\x1b`. pgBackRest prints them.",
     ),
     (
@@ -221,7 +221,15 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "all",
-        "A line of a configuration file whose value holds `repo1-cipher-pass=` or the name of another secret option is refused [032], as two lines without a line feed between them. pgBackRest takes it for the value and shows it in its log.",
+        "A line of a configuration file whose value holds `repo1-cipher-pass=` or the name of another secret option is refused [032], as two lines without a line feed between them. pgBackRest takes it for the value and shows it in its log. `check --report` shows the name of the option instead of such a value.",
+    ),
+    (
+        "manifest",
+        "`--set=latest` is the newest backup of `backup.info` if the repository has no link `latest`, as in object stores. pgBackRest fails [055].",
+    ),
+    (
+        "manifest",
+        "The block map of the file of `--filter` is checked as by a restore. A file that is stored as a whole although it has a block size, and an empty file in the data directory of `--pg`, are no errors.",
     ),
     (
         "verify",
@@ -285,7 +293,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup",
-        "An unfinished backup is resumed or removed only if no process is making it. pgBackRest has no claims, so rbr fails [050] if PostgreSQL has a session for a backup, or if the directory changes within 60 seconds. Processes of pgBackRest outlive a killed main process until their current file is stored, so rbr resumes a backup that pgBackRest began only if it has not changed for an hour, and begins a new one otherwise. pgBackRest takes every unfinished backup for an interrupted one.",
+        "An unfinished backup is resumed or removed only if no process is making it. pgBackRest has no claims, so rbr fails [050] if PostgreSQL has a session for a backup, or if the directory changes within 60 seconds. Processes of pgBackRest outlive a killed main process until their current file is stored, and a backup that waits for its last WAL may be completed later. So rbr resumes or removes a backup that pgBackRest began only if it has not changed for an hour, or for a day if PostgreSQL has stopped it or it is offline; otherwise it leaves it alone, with a warning, and begins a new one. pgBackRest takes every unfinished backup for an interrupted one.",
     ),
     (
         "backup",

@@ -13,9 +13,8 @@ use repo_format::layout::{self, FileForm, RepoPath, Stanza};
 use repo_format::manifest::{Manifest, ManifestFile};
 use repo_format::wal_name::WalSegment;
 
-use super::settings::BackupSettings;
 use super::source::Stop;
-use super::{wal_copy, whole};
+use super::{Backup, wal_copy, whole};
 use crate::cancel::CancelToken;
 use crate::claim::Claim;
 use crate::pg::data_dir::TARGET_PGDATA;
@@ -45,31 +44,20 @@ pub(super) fn sync(repo: &Repo, stanza: &Stanza, label: &BackupLabel, batch: Box
 ///
 /// # Errors
 /// They can't be written.
-pub(super) fn put_stop_files(
-    repo: &Repo,
-    settings: &BackupSettings,
-    manifest: &mut Manifest,
-    stop: &Stop,
-) -> Result<()> {
+pub(super) fn put_stop_files(backup: &Backup<'_>, manifest: &mut Manifest, stop: &Stop) -> Result<()> {
     let Some(online) = &stop.online else { return Ok(()) };
-    put_file(repo, settings, manifest, "backup_label", stop.timestamp, online.backup_label.as_bytes())?;
+    put_file(backup, manifest, "backup_label", stop.timestamp, online.backup_label.as_bytes())?;
     if let Some(map) = &online.tablespace_map {
-        put_file(repo, settings, manifest, "tablespace_map", stop.timestamp, map.as_bytes())?;
+        put_file(backup, manifest, "tablespace_map", stop.timestamp, map.as_bytes())?;
     }
     Ok(())
 }
 
-fn put_file(
-    repo: &Repo,
-    settings: &BackupSettings,
-    manifest: &mut Manifest,
-    name: &str,
-    timestamp: i64,
-    content: &[u8],
-) -> Result<()> {
+fn put_file(backup: &Backup<'_>, manifest: &mut Manifest, name: &str, timestamp: i64, content: &[u8]) -> Result<()> {
+    let Backup { repo, stanza, settings, .. } = *backup;
     let manifest_name = format!("{TARGET_PGDATA}/{name}");
     let form = FileForm::Whole(settings.compression.kind);
-    let path = layout::backup_file(&settings.stanza, &manifest.data.label, &manifest_name, form)?;
+    let path = layout::backup_file(stanza, &manifest.data.label, &manifest_name, form)?;
     let cipher = Cipher::from_passphrase(manifest.cipher_pass.as_ref());
     let mut encoder = StreamEncoder::new(settings.compression, &cipher, Framing::Full)?;
     let mut stored = Vec::new();
@@ -126,14 +114,14 @@ pub(super) struct Wal<'a> {
 /// # Errors
 /// [`ErrorCode::ArchiveTimeout`] if a segment does not arrive, and errors of reading and writing.
 pub(super) fn check_archive(
-    repo: &Repo,
-    settings: &BackupSettings,
+    backup: &Backup<'_>,
     wal: &Wal<'_>,
     manifest: &mut Manifest,
     cancel: &CancelToken,
 ) -> Result<()> {
+    let Backup { repo, stanza, settings, .. } = *backup;
     let archive_id = wal.archive.current().archive_id();
-    let mut find = WalSegmentFind::new(&*repo.storage, &settings.stanza, archive_id, settings.archive_timeout, cancel);
+    let mut find = WalSegmentFind::new(&*repo.storage, stanza, archive_id, settings.archive_timeout, cancel);
     for segment in wal.segments {
         let Some(found) = find.find(segment, false)? else {
             let message = format!("WAL segment {segment} was not archived");
@@ -142,40 +130,38 @@ pub(super) fn check_archive(
         if settings.archive_copy {
             // Copying is slow, so each segment is logged
             detail!("copy segment {segment} to backup");
-            wal_copy::copy_segment(repo, &settings.stanza, settings.compression, wal, manifest, segment, &found)?;
+            wal_copy::copy_segment(repo, stanza, settings.compression, wal, manifest, segment, &found)?;
         }
     }
     Ok(())
 }
 
-/// Completes the backup: writes manifest, history, link, and the info files last. Returns the bytes that the backup
-/// added.
+/// Completes the backup: writes manifest, history, link, and the info files last. Returns its line in backup.info.
 ///
 /// # Errors
 /// [`ErrorCode::Format`] if the manifest is incomplete, [`ErrorCode::FileMissing`] if something that it names is not in
 /// the repository, [`ErrorCode::LockAcquire`] if the claim is lost, and errors of writing.
 pub(super) fn complete(
-    repo: &Repo,
-    settings: &BackupSettings,
-    claim: &Claim,
+    backup: &Backup<'_>,
     manifest: &Manifest,
-    cipher: &Cipher,
     is_alone: &mut dyn FnMut() -> bool,
-) -> Result<u64> {
+) -> Result<BackupEntry> {
+    let Backup { repo, stanza, claim, .. } = *backup;
+    let cipher = &backup.manifest_cipher();
     // From here on a signal would only cause the backup to be made again
     let _saving = ending::saving();
     let storage = &*repo.storage;
     manifest.validate(true)?;
     // Another host may have started an upgrade to another format since the backup began
-    formats::check(repo, &settings.stanza)?;
+    formats::check(repo, stanza)?;
     let check = || {
-        let (whole, held) = repo.both(|| whole::check(repo, &settings.stanza, manifest), || claim.check());
+        let (whole, held) = repo.both(|| whole::check(repo, stanza, manifest), || claim.check());
         whole.and(held)
     };
     check()?;
-    manifest_store::save(repo, &settings.stanza, manifest, cipher)?;
+    manifest_store::save(repo, stanza, manifest, cipher)?;
     let withdraw = |error| {
-        withdraw(repo, claim, &layout::manifest(&settings.stanza, &manifest.data.label));
+        withdraw(repo, claim, &layout::manifest(stanza, &manifest.data.label));
         error
     };
     let held = if is_alone() {
@@ -189,7 +175,7 @@ pub(super) fn complete(
     if let Err(error) = held {
         // If this process stood still, another host may have added the backup to backup.info, and expired earlier ones
         // in favor of it. Then only a manifest that names something that is missing may go
-        return Err(match whole::check(repo, &settings.stanza, manifest) {
+        return Err(match whole::check(repo, stanza, manifest) {
             Err(missing) if missing.code == ErrorCode::FileMissing => withdraw(error),
             Err(_) => error,
             Ok(()) => error.hint(format!(
@@ -199,20 +185,20 @@ pub(super) fn complete(
         });
     }
 
-    let save_history = || manifest_store::save_history(repo, &settings.stanza, manifest, cipher);
+    let save_history = || manifest_store::save_history(repo, stanza, manifest, cipher);
     // Only for people: nothing reads it
     let link_latest = || {
-        let latest = layout::latest(&settings.stanza);
+        let latest = layout::latest(stanza);
         if storage.features().symlinks {
             storage.symlink(manifest.data.label.as_str(), &latest)?;
         } else {
             storage.remove(&latest)?;
         }
-        storage.sync_path(&layout::backup_stanza(&settings.stanza))
+        storage.sync_path(&layout::backup_stanza(stanza))
     };
-    let load_archive_info = || info_files::load_archive_info(repo, &settings.stanza);
+    let load_archive_info = || info_files::load_archive_info(repo, stanza);
     // Anew: others may have changed it while files were copied
-    let load_backup_info = || info_files::load_backup_info(repo, &settings.stanza);
+    let load_backup_info = || info_files::load_backup_info(repo, stanza);
     let (loaded, done) =
         repo.both(|| Ok(repo.both(load_archive_info, load_backup_info)), || steps(repo, [&save_history, &link_latest]));
     done?;
@@ -221,17 +207,16 @@ pub(super) fn complete(
     if whole::check_needed(&info, manifest).is_err() {
         // backup.info may have lacked this backup from the start. If the reconstructed backup.info lacks it too,
         // another host has expired it
-        info = reconstruct::load_backup_info_reconstruct(repo, &settings.stanza)?.info;
+        info = reconstruct::load_backup_info_reconstruct(repo, stanza)?.info;
         whole::check_needed(&info, manifest).map_err(withdraw)?;
     }
 
     let entry = BackupEntry::from_manifest(manifest)?;
-    let size = entry.size_delta;
-    info.backups.insert(manifest.data.label.clone(), entry);
-    let save_info = || info_files::save_backup_info(repo, &settings.stanza, &info);
+    info.backups.insert(manifest.data.label.clone(), entry.clone());
+    let save_info = || info_files::save_backup_info(repo, stanza, &info);
     // Rewritten only to be as recent as the backup, so that a store's lifecycle rule does not remove it earlier
     let save_archive_info = || match &archive {
-        Ok(archive) => info_files::save_archive_info(repo, &settings.stanza, archive),
+        Ok(archive) => info_files::save_archive_info(repo, stanza, archive),
         Err(_) => Ok(()),
     };
     // The manifest completed the backup, so a failure here is only a warning
@@ -243,7 +228,7 @@ pub(super) fn complete(
     };
     steps(repo, [&save_info, &save_archive_info, &unmark])?;
     archive?;
-    Ok(size)
+    Ok(entry)
 }
 
 /// Removes a manifest that was written into a directory which another process has taken meanwhile.

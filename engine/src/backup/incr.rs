@@ -6,11 +6,12 @@
 use repo_format::backup_info::BackupInfo;
 use repo_format::compress::{CompressType, Compression};
 use repo_format::label::{BackupLabel, BackupType};
+use repo_format::layout::Stanza;
 use repo_format::manifest::Manifest;
 use repo_format::wal_name::WalSegment;
 
 use super::build::FileState;
-use super::settings::BackupSettings;
+use super::settings::BackupRequest;
 use crate::pg::data_dir::relative_path;
 use crate::repo::{Repo, info_files, manifest_store};
 use crate::{Error, ErrorCode, Result, info, warn};
@@ -36,8 +37,9 @@ pub(super) fn prior_label(info: &BackupInfo, kind: BackupType) -> Option<BackupL
 /// The manifest can't be loaded.
 pub(super) fn load_prior(
     repo: &Repo,
+    stanza: &Stanza,
     info: &BackupInfo,
-    settings: &mut BackupSettings,
+    settings: &mut BackupRequest,
     checksum_page: &mut bool,
 ) -> Result<Option<Manifest>> {
     let kind = settings.kind;
@@ -49,7 +51,7 @@ pub(super) fn load_prior(
         settings.kind = BackupType::Full;
         return Ok(None);
     };
-    let prior = manifest_store::load(repo, &settings.stanza, &label, &info_files::manifest_cipher(info))?;
+    let prior = manifest_store::load(repo, stanza, &label, &info_files::manifest_cipher(info))?;
     info!("last backup label = {label}, version = {}", prior.backrest_version);
 
     let options = &prior.data.options;

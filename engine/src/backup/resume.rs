@@ -11,8 +11,8 @@ use repo_format::layout::{self, RepoPath};
 use repo_format::manifest::Manifest;
 
 use super::build::FileState;
-use super::settings::{BackupSettings, BundleSettings};
-use super::unfinished::Unfinished;
+use super::settings::{BackupRequest, BundleSettings};
+use super::unfinished::{Ended, Unfinished};
 use crate::repo::{Repo, manifest_store};
 use crate::storage::{EntryKind, exists};
 use crate::{Result, detail, info, warn};
@@ -21,13 +21,13 @@ use crate::{Result, detail, info, warn};
 const BLOCK_INCR_EXTENSION: &str = ".pgbi";
 
 /// Looks for an interrupted backup. If it can be resumed, the new manifest gets its label and passphrase, and files
-/// that still match are kept. Otherwise it is removed.
+/// that still match are kept. Otherwise it is removed, unless pgBackRest may still be making it.
 ///
 /// # Errors
 /// The repository can't be read or cleaned.
 pub(super) fn resume(
     unfinished: &mut Unfinished<'_>,
-    settings: &BackupSettings,
+    settings: &BackupRequest,
     manifest: &mut Manifest,
     states: &mut [FileState],
 ) -> Result<bool> {
@@ -37,7 +37,7 @@ pub(super) fn resume(
     warn!("resumable backup {label} of same type exists -- invalid files will be removed then the backup will resume");
     super::set_label(manifest, label.clone());
     manifest.cipher_pass = interrupted.cipher_pass.clone();
-    let path = layout::backup_path(&settings.stanza, &label);
+    let path = layout::backup_path(unfinished.stanza, &label);
     // With delta it kept files of an even earlier run, and the times of files that it may not have compared. The same
     // then applies to the manifest of this run.
     let delta = manifest.data.options.delta == Some(true) || interrupted.data.options.delta == Some(true);
@@ -62,29 +62,33 @@ pub(super) fn resume(
 }
 
 /// Returns the manifest of an interrupted backup that can be resumed.
-fn find(unfinished: &mut Unfinished<'_>, settings: &BackupSettings, manifest: &Manifest) -> Result<Option<Manifest>> {
+fn find(unfinished: &mut Unfinished<'_>, settings: &BackupRequest, manifest: &Manifest) -> Result<Option<Manifest>> {
     let (repo, manifest_cipher) = (unfinished.repo, unfinished.manifest_cipher);
     let storage = &*repo.storage;
-    let entries = storage.list(&layout::backup_stanza(&settings.stanza))?.unwrap_or_default();
+    let entries = storage.list(&layout::backup_stanza(unfinished.stanza))?.unwrap_or_default();
     // Only the last one: a later backup may be complete, and then an earlier one does not matter
     let last = entries.iter().filter_map(|entry| entry.name.parse::<BackupLabel>().ok()).max();
     let Some(label) = last else { return Ok(None) };
-    let manifest_path = layout::manifest(&settings.stanza, &label);
+    let manifest_path = layout::manifest(unfinished.stanza, &label);
     if exists(storage, &manifest_path)? {
         return Ok(None);
     }
-    let may_resume = unfinished.check_ended(&label)?;
+    if unfinished.check_ended(&label)? == Ended::Perhaps {
+        warn!(
+            "unfinished backup '{label}' is neither resumed nor removed: pgBackRest may still store a file in it or complete it\n\
+             HINT: expire removes it when it has not changed for a day."
+        );
+        return Ok(None);
+    }
     let wanted = settings.resume && settings.kind == BackupType::Full;
     let reason = if settings.kind != BackupType::Full {
         "resume only valid for full backup".to_owned()
-    } else if !exists(storage, &layout::manifest_copy(&settings.stanza, &label))? {
+    } else if !exists(storage, &layout::manifest_copy(unfinished.stanza, &label))? {
         "partially deleted by prior resume or invalid".to_owned()
     } else if !settings.resume {
         "resume is disabled".to_owned()
-    } else if !may_resume {
-        "it changed within the last hour, so a process of pgBackRest may still be storing a file in it".to_owned()
     } else {
-        match manifest_store::load_copy(repo, &settings.stanza, &label, manifest_cipher) {
+        match manifest_store::load_copy(repo, unfinished.stanza, &label, manifest_cipher) {
             Ok(mut interrupted) => match misfit(manifest, &interrupted, &label, settings) {
                 None => {
                     manifest.backrest_version.clone_into(&mut interrupted.backrest_version);
@@ -100,7 +104,7 @@ fn find(unfinished: &mut Unfinished<'_>, settings: &BackupSettings, manifest: &M
     } else {
         info!("backup '{label}' cannot be resumed: {reason}");
     }
-    storage.remove_all(&layout::backup_path(&settings.stanza, &label))?;
+    storage.remove_all(&layout::backup_path(unfinished.stanza, &label))?;
     Ok(None)
 }
 
@@ -109,7 +113,7 @@ fn misfit(
     manifest: &Manifest,
     interrupted: &Manifest,
     label: &BackupLabel,
-    settings: &BackupSettings,
+    settings: &BackupRequest,
 ) -> Option<String> {
     let undefined = |label: &Option<BackupLabel>| label.as_ref().map_or("<undef>".to_owned(), ToString::to_string);
     let version = interrupted.backrest_version.strip_suffix(RUNNING_SUFFIX);

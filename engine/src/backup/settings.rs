@@ -1,13 +1,14 @@
-//! The settings of a backup.
+//! What a backup is asked to do.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use repo_format::backup_info::BackupEntry;
 use repo_format::compress::Compression;
-use repo_format::label::BackupType;
-use repo_format::layout::Stanza;
+use repo_format::label::{BackupLabel, BackupType};
 use repo_format::pg::PgVersion;
 
+use crate::log::Warnings;
 use crate::pg::PgSettings;
 
 /// Where an online backup copies files from.
@@ -45,11 +46,9 @@ pub struct BlockSettings {
     pub checksum_size_map: Vec<(u64, u8)>,
 }
 
-/// The settings of a backup.
+/// What a backup is asked to do. [`BackupRequest::new`] sets pgBackRest's defaults.
 #[derive(Clone, Debug)]
-pub struct BackupSettings {
-    /// The stanza.
-    pub stanza: Stanza,
+pub struct BackupRequest {
     /// The type. It becomes full if there is no prior backup.
     pub kind: BackupType,
     /// Whether PostgreSQL is running and is told about the backup.
@@ -106,4 +105,83 @@ pub struct BackupSettings {
     pub job_retry: u32,
     /// The pause before each retry except the first.
     pub job_retry_interval: Duration,
+}
+
+impl BackupRequest {
+    /// An online, incremental backup of this cluster.
+    pub fn new(pg: PgSettings) -> Self {
+        BackupRequest {
+            kind: BackupType::Incr,
+            online: true,
+            force: false,
+            pg: vec![pg],
+            version_force: None,
+            standby: StandbyChoice::Never,
+            start_fast: false,
+            archive_check: true,
+            archive_mode_check: true,
+            archive_copy: false,
+            archive_timeout: Duration::from_secs(60),
+            compression: Compression::default(),
+            compress_level_network: 1,
+            checksum_page: None,
+            checksum_page_error: false,
+            page_header_check: true,
+            delta: false,
+            resume: true,
+            hardlink: false,
+            bundle: None,
+            block: None,
+            exclude: Vec::new(),
+            annotation: BTreeMap::new(),
+            process_max: 1,
+            buffer_size: 1 << 20,
+            manifest_save_threshold: 1 << 30,
+            job_retry: 2,
+            job_retry_interval: Duration::from_secs(15),
+        }
+    }
+
+    /// Makes a backup of this type.
+    #[must_use]
+    pub fn kind(self, kind: BackupType) -> Self {
+        BackupRequest { kind, ..self }
+    }
+
+    /// Compresses files this way.
+    #[must_use]
+    pub fn compression(self, compression: Compression) -> Self {
+        BackupRequest { compression, ..self }
+    }
+
+    /// Copies with so many workers.
+    #[must_use]
+    pub fn process_max(self, process_max: u32) -> Self {
+        BackupRequest { process_max, ..self }
+    }
+
+    /// Starts with an immediate checkpoint.
+    #[must_use]
+    pub fn start_fast(self) -> Self {
+        BackupRequest { start_fast: true, ..self }
+    }
+}
+
+/// What a backup did.
+#[derive(Clone, Debug)]
+pub struct BackupSummary {
+    /// The repository that contains it.
+    pub repo_key: u32,
+    /// Its label.
+    pub label: BackupLabel,
+    /// What backup.info records: type, prior backup, sizes, WAL range, times.
+    pub entry: BackupEntry,
+    /// Number of files, including those that earlier backups store.
+    pub files: usize,
+    /// Number of files with invalid pages.
+    pub page_errors: u32,
+    /// The warnings that were logged.
+    pub warnings: Warnings,
+    /// How long it took.
+    pub duration: Duration,
 }

@@ -10,7 +10,7 @@ use repo_format::pg::control::PgControl;
 use repo_format::wal_name::{Lsn, WalSegment};
 
 use super::label;
-use super::settings::{BackupSettings, StandbyChoice};
+use super::settings::{BackupRequest, StandbyChoice};
 use crate::cancel::CancelToken;
 use crate::pg::cluster::{self, ArchiveCheck, Search};
 use crate::pg::data_dir::{DataDir, Tablespace};
@@ -82,7 +82,7 @@ impl Source {
     /// # Errors
     /// [`ErrorCode::DbConnect`] if a required server can't be found, [`ErrorCode::DbMismatch`] for a standby of another
     /// cluster, and errors of the sessions and of `pg_control`.
-    pub(super) fn open(settings: &BackupSettings, cancel: &CancelToken) -> Result<Self> {
+    pub(super) fn open(settings: &BackupRequest, cancel: &CancelToken) -> Result<Self> {
         if !settings.online {
             if settings.standby != StandbyChoice::Never {
                 warn!(
@@ -215,7 +215,7 @@ impl Source {
     ///
     /// # Errors
     /// [`ErrorCode::PgRunning`] offline, and errors of the session.
-    pub(super) fn start(&mut self, settings: &BackupSettings) -> Result<Start> {
+    pub(super) fn start(&mut self, settings: &BackupRequest) -> Result<Start> {
         let Some(primary) = &mut self.primary else {
             if self.data_dirs.primary.has_postmaster_pid()? {
                 if !settings.force {

@@ -19,7 +19,7 @@ use super::*;
 use crate::claim::Claimant;
 use crate::lock::{LockRequest, LockType};
 use crate::pg::PgSettings;
-use crate::progress::NoProgress;
+use crate::progress::Progress;
 use crate::storage::faulty::{FaultyStorage, Op};
 use crate::storage::posix::PosixStorage;
 use crate::storage::{RepoStorage, get};
@@ -71,51 +71,26 @@ impl World {
         fs::File::options().write(true).open(self.pg_path().join(file)).unwrap().set_modified(time).unwrap();
     }
 
-    fn settings(&self, kind: BackupType) -> BackupSettings {
-        BackupSettings {
-            stanza: stanza(),
+    fn settings(&self, kind: BackupType) -> BackupRequest {
+        let mut pg = PgSettings::new(self.pg_path());
+        pg.db_timeout = Duration::from_secs(1);
+        BackupRequest {
             kind,
             online: false,
-            force: false,
-            pg: vec![PgSettings {
-                key: 1,
-                path: self.pg_path(),
-                port: 5432,
-                socket_path: None,
-                user: None,
-                database: "postgres".into(),
-                db_timeout: Duration::from_secs(1),
-                version_force: None,
-                command: "backup".into(),
-            }],
-            version_force: None,
-            standby: StandbyChoice::Never,
-            start_fast: false,
             archive_check: false,
             archive_mode_check: false,
-            archive_copy: false,
             archive_timeout: Duration::from_secs(1),
             compression: Compression::new(CompressType::Lz4, None).unwrap(),
-            compress_level_network: 1,
-            checksum_page: None,
-            checksum_page_error: false,
-            page_header_check: true,
-            delta: false,
-            resume: true,
-            hardlink: false,
-            bundle: None,
-            block: None,
-            exclude: Vec::new(),
             annotation: [("a", "b"), ("c", "")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
             process_max: 2,
-            buffer_size: 1 << 20,
             manifest_save_threshold: 1,
             job_retry: 0,
             job_retry_interval: Duration::ZERO,
+            ..BackupRequest::new(pg)
         }
     }
 
-    fn run(&self, settings: BackupSettings) -> Result<BackupLabel> {
+    fn run(&self, settings: BackupRequest) -> Result<BackupLabel> {
         self.run_on(&self.repo, settings)
     }
 
@@ -129,11 +104,13 @@ impl World {
         })
     }
 
-    fn run_on(&self, repo: &Repo, settings: BackupSettings) -> Result<BackupLabel> {
-        let mut lock = self.lock("lock", "1-x").unwrap();
-        let (who, cancel) = (Claimant::this_process("1-x"), CancelToken::new());
-        let claim = Claim::acquire(repo, &stanza(), &who, "backup", &cancel)?;
-        run(settings, repo, &claim, &mut lock, &NoProgress, &cancel)
+    fn run_on(&self, repo: &Repo, settings: BackupRequest) -> Result<BackupLabel> {
+        self.session(repo).backup(&settings).map(|summary| summary.label)
+    }
+
+    fn session(&self, repo: &Repo) -> Session {
+        let session = Session::new(stanza(), [repo.clone()]).unwrap();
+        session.with_lock_path(self.dir.path().join("lock")).with_exec_id("1-x")
     }
 
     fn info(&self) -> BackupInfo {
@@ -192,8 +169,8 @@ fn stanza() -> layout::Stanza {
     "demo".parse().unwrap()
 }
 
-fn bundled(settings: BackupSettings) -> BackupSettings {
-    BackupSettings { bundle: Some(BundleSettings { size: 50_000, limit: 70_000 }), ..settings }
+fn bundled(settings: BackupRequest) -> BackupRequest {
+    BackupRequest { bundle: Some(BundleSettings { size: 50_000, limit: 70_000 }), ..settings }
 }
 
 #[test]
@@ -262,7 +239,7 @@ fn backup_of_a_running_cluster_needs_force_offline() {
     let world = World::new(None);
     world.write("postmaster.pid", b"1");
     assert_eq!(world.run(world.settings(BackupType::Full)).unwrap_err().code, ErrorCode::PgRunning);
-    world.run(BackupSettings { force: true, ..world.settings(BackupType::Full) }).unwrap();
+    world.run(BackupRequest { force: true, ..world.settings(BackupType::Full) }).unwrap();
 }
 
 #[test]
@@ -279,7 +256,7 @@ fn annotation_that_could_not_be_read_again_is_refused_before_anything_is_copied(
 fn dies_and_is_followed(wanted: BackupType, bundle: bool, change: u64) -> bool {
     let world = World::new(None);
     let settings = |kind| {
-        let settings = BackupSettings { process_max: 1, ..world.settings(kind) };
+        let settings = BackupRequest { process_max: 1, ..world.settings(kind) };
         if bundle { bundled(settings) } else { settings }
     };
     let first = (wanted == BackupType::Incr).then(|| world.run(settings(BackupType::Full)).unwrap());
@@ -331,7 +308,7 @@ fn backup_that_dies_at_any_change_is_followed_by_a_good_one() {
 #[test]
 fn resumed_backup_keeps_its_label_and_copies_only_what_is_missing() {
     let world = World::new(Some("secret"));
-    let settings = || BackupSettings { process_max: 1, ..world.settings(BackupType::Full) };
+    let settings = || BackupRequest { process_max: 1, ..world.settings(BackupType::Full) };
     // Dies while the last small files are copied
     let mut change = 1;
     let (interrupted, stored) = loop {
@@ -365,17 +342,17 @@ fn resumed_backup_keeps_its_label_and_copies_only_what_is_missing() {
     let dying = FaultyStorage::new(Arc::clone(&world.repo.storage)).crash_at(8);
     let settings = world.settings(BackupType::Full);
     world.run_on(&Repo { storage: Arc::new(dying), ..world.repo.clone() }, settings.clone()).unwrap_err();
-    let label = world.run(BackupSettings { resume: false, ..settings }).unwrap();
+    let label = world.run(BackupRequest { resume: false, ..settings }).unwrap();
     world.check(&label);
     assert_eq!(reconstruct::backup_labels(&world.repo, &stanza()).unwrap(), [label]);
 }
 
 /// Runs a backup with one worker that dies when it stores this file, of which the existing content stays.
-fn interrupt_at(world: &World, file: &str, settings: BackupSettings) {
+fn interrupt_at(world: &World, file: &str, settings: BackupRequest) {
     let failing = FaultyStorage::new(Arc::clone(&world.repo.storage));
     let failing = failing.fail_path(Op::Write, file).fail_path(Op::Remove, file);
     let repo = Repo { storage: Arc::new(failing), ..world.repo.clone() };
-    let error = world.run_on(&repo, BackupSettings { process_max: 1, ..settings }).unwrap_err();
+    let error = world.run_on(&repo, BackupRequest { process_max: 1, ..settings }).unwrap_err();
     assert_eq!(error.code, ErrorCode::Service, "{error}");
 }
 
@@ -400,7 +377,7 @@ fn resumed_backup_bundles_what_was_stored_alone() {
 #[test]
 fn file_that_changed_between_interruptions_is_not_taken_from_the_first_run() {
     let world = World::new(None);
-    let settings = |delta| BackupSettings { delta, ..world.settings(BackupType::Full) };
+    let settings = |delta| BackupRequest { delta, ..world.settings(BackupType::Full) };
     interrupt_at(&world, "base/5/1.lz4", settings(false));
     world.write("base/5/2", &[9; 40_000]);
     world.set_age("base/5/2", 10);
@@ -421,7 +398,7 @@ fn job_that_fails_once_is_tried_again_and_one_that_always_fails_ends_the_backup(
         let faulty = faulty(FaultyStorage::new(Arc::clone(&world.repo.storage)));
         Repo { storage: Arc::new(faulty), ..world.repo.clone() }
     };
-    let settings = || BackupSettings {
+    let settings = || BackupRequest {
         resume: false,
         job_retry_interval: Duration::from_millis(5),
         ..world.settings(BackupType::Full)
@@ -429,35 +406,35 @@ fn job_that_fails_once_is_tried_again_and_one_that_always_fails_ends_the_backup(
     // The first two are claims
     let once = || storage(|faulty| faulty.fail(Op::Write, 4));
     assert_eq!(world.run_on(&once(), settings()).unwrap_err().code, ErrorCode::Service);
-    let label = world.run_on(&once(), BackupSettings { job_retry: 1, ..settings() }).unwrap();
+    let label = world.run_on(&once(), BackupRequest { job_retry: 1, ..settings() }).unwrap();
     world.check(&label);
     let always = storage(|faulty| faulty.fail_path(Op::Write, "base/5/1.lz4"));
-    let error = world.run_on(&always, BackupSettings { job_retry: 2, ..settings() }).unwrap_err();
+    let error = world.run_on(&always, BackupRequest { job_retry: 2, ..settings() }).unwrap_err();
     assert!(error.message.contains("[ServiceError] on 2 retries from "), "{error}");
     assert_eq!(world.info().backups.len(), 1);
 }
 
 /// A change of settings.
-type Change = fn(BackupSettings) -> BackupSettings;
+type Change = fn(BackupRequest) -> BackupRequest;
 
 /// Forms of storage with their names.
 const FORMS: [(&str, Change); 6] = [
     ("plain", |settings| settings),
-    ("gz", |settings| BackupSettings { compression: Compression::new(CompressType::Gz, None).unwrap(), ..settings }),
+    ("gz", |settings| BackupRequest { compression: Compression::new(CompressType::Gz, None).unwrap(), ..settings }),
     ("bundle", bundled),
     ("block", in_blocks),
-    ("hardlink", |settings| BackupSettings { hardlink: true, ..settings }),
-    ("hardlink with bundle and block", |settings| BackupSettings { hardlink: true, ..in_blocks(settings) }),
+    ("hardlink", |settings| BackupRequest { hardlink: true, ..settings }),
+    ("hardlink with bundle and block", |settings| BackupRequest { hardlink: true, ..in_blocks(settings) }),
 ];
 
-fn in_blocks(settings: BackupSettings) -> BackupSettings {
+fn in_blocks(settings: BackupRequest) -> BackupRequest {
     let block = BlockSettings {
         super_full: 1 << 20,
         super_other: 1 << 18,
         size_map: vec![(1, 8192)],
         ..BlockSettings::default()
     };
-    BackupSettings { block: Some(block), ..bundled(settings) }
+    BackupRequest { block: Some(block), ..bundled(settings) }
 }
 
 /// A chain of three: one form, another, and the first again.
@@ -542,12 +519,12 @@ impl Progress for SignalAtFirstFile {
 #[test]
 fn backup_ended_by_a_signal_no_longer_says_that_it_runs_though_nothing_was_copied_since_it_was_saved() {
     let world = World::new(None);
-    let mut lock = world.lock("lock", "1-x").unwrap();
     let cancel = CancelToken::new();
     // Saved after every file
-    let settings = BackupSettings { manifest_save_threshold: 1, process_max: 1, ..world.settings(BackupType::Full) };
-    let claim = Claim::acquire(&world.repo, &stanza(), &Claimant::this_process("1-x"), "backup", &cancel).unwrap();
-    let error = run(settings, &world.repo, &claim, &mut lock, &SignalAtFirstFile(cancel.clone()), &cancel).unwrap_err();
+    let settings = BackupRequest { manifest_save_threshold: 1, process_max: 1, ..world.settings(BackupType::Full) };
+    let signal = Arc::new(SignalAtFirstFile(cancel.clone()));
+    let session = world.session(&world.repo).with_progress(signal).with_cancel(cancel);
+    let error = session.backup(&settings).unwrap_err();
     assert_eq!(error.code, ErrorCode::Term);
     let label = label::used(&*world.repo.storage, &stanza()).unwrap().pop().unwrap();
     let saved = manifest_store::load_copy(&world.repo, &stanza(), &label, &Cipher::None).unwrap();
@@ -558,16 +535,11 @@ fn backup_ended_by_a_signal_no_longer_says_that_it_runs_though_nothing_was_copie
 fn signal_after_the_copy_keeps_all_that_was_copied_for_resume() {
     let world = World::new(None);
     let cancel = CancelToken::new();
-    {
-        let mut lock = world.lock("lock", "1-x").unwrap();
-        // Nothing is saved during the copy
-        let settings = BackupSettings { manifest_save_threshold: u64::MAX, ..world.settings(BackupType::Full) };
-        let signal = SignalAfterCopy(cancel.clone());
-        let who = Claimant::this_process("1-x");
-        let claim = Claim::acquire(&world.repo, &stanza(), &who, "backup", &cancel).unwrap();
-        let error = run(settings, &world.repo, &claim, &mut lock, &signal, &cancel).unwrap_err();
-        assert_eq!(error.code, ErrorCode::Term);
-    }
+    // Nothing is saved during the copy
+    let settings = BackupRequest { manifest_save_threshold: u64::MAX, ..world.settings(BackupType::Full) };
+    let signal = Arc::new(SignalAfterCopy(cancel.clone()));
+    let session = world.session(&world.repo).with_progress(signal).with_cancel(cancel);
+    assert_eq!(session.backup(&settings).unwrap_err().code, ErrorCode::Term);
     let label = label::used(&*world.repo.storage, &stanza()).unwrap().pop().unwrap();
     let saved = manifest_store::load_copy(&world.repo, &stanza(), &label, &Cipher::None).unwrap();
     assert!(saved.files.iter().filter(|file| file.size > 0).all(|file| file.checksum.is_some()));

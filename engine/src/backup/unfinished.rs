@@ -18,6 +18,26 @@ use crate::{Result, detail};
 /// it before its end.
 const ORPHAN_SECONDS: i64 = 3600;
 
+/// The same for a backup that PostgreSQL does not need to complete, because it has stopped or is offline. pgBackRest then
+/// waits for its last WAL, without a sign of life for up to `archive-timeout`, which is a day at most.
+const COMPLETION_SECONDS: i64 = 24 * 3600;
+
+/// What can be done with an unfinished backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Nobody makes it any more: it can be resumed or removed.
+    Surely,
+    /// pgBackRest may still store files in it, or complete it. Its directory must stay as it is.
+    Perhaps,
+}
+
+impl Ended {
+    /// Judges by the time since the last change.
+    fn after(age: i64, limit: i64) -> Self {
+        if age >= limit { Ended::Surely } else { Ended::Perhaps }
+    }
+}
+
 /// Asks PostgreSQL which other backups it knows; `None` if it is not running.
 pub(super) type Sessions<'a> = dyn FnMut() -> Result<Option<Vec<OtherBackup>>> + 'a;
 
@@ -35,43 +55,43 @@ pub(super) struct Unfinished<'a> {
 impl Unfinished<'_> {
     /// Checks that no process still makes this backup. The caller holds the claim on the stanza.
     ///
-    /// Returns whether the backup can be resumed. If not, an orphaned process of pgBackRest may still store one file in
-    /// its directory, under a name that the resumed backup would use too.
-    ///
     /// A process with a claim leaves a mark. pgBackRest does not resume such a backup while the copy of its manifest
     /// says that it is running. It may have resumed one that ended normally.
     ///
     /// pgBackRest shows no sign of life while it uploads a large file to an object store. But PostgreSQL ends a backup
     /// together with the session that started it. So an online backup without a session can't complete anymore, unless
     /// PostgreSQL has already stopped it (`backup_label` exists). Only offline backups and backups that wait for their
-    /// last WAL remain. They are watched.
+    /// last WAL remain. They are watched, and completing them after a long pause must not name missing files. So the
+    /// directory of a backup of pgBackRest stays until it is old: `expire` removes it later.
     ///
     /// # Errors
     /// [`crate::ErrorCode::LockAcquire`] if a process still makes it, and errors of the repository and the session.
-    pub(super) fn check_ended(&mut self, label: &BackupLabel) -> Result<bool> {
+    pub(super) fn check_ended(&mut self, label: &BackupLabel) -> Result<Ended> {
         let (repo, stanza) = (self.repo, self.stanza);
         if unclaimed::is_empty(repo, stanza, label)? {
-            return Ok(true);
+            return Ok(Ended::Surely);
         }
         let has_mark = unclaimed::has_mark(repo, stanza, label)?;
         let copy = manifest_store::load_copy(repo, stanza, label, self.manifest_cipher);
         if has_mark && copy.as_ref().is_ok_and(|manifest| manifest.backrest_version.ends_with(RUNNING_SUFFIX)) {
-            return Ok(true);
+            return Ok(Ended::Surely);
         }
         let sessions = (self.sessions)()?;
         if let Some(session) = sessions.iter().flatten().next() {
             return Err(unclaimed::runs(label, &format!("PostgreSQL has a session for a backup ({})", session.text)));
         }
         if has_mark {
-            return Ok(true);
+            return Ok(Ended::Surely);
         }
         let online = copy.is_ok_and(|manifest| manifest.data.options.online);
-        if sessions.is_some() && online && !self.has_stopped(label)? {
+        let limit = if sessions.is_some() && online && !self.has_stopped(label)? {
             detail!("unfinished backup '{label}' no longer has a session with PostgreSQL");
+            ORPHAN_SECONDS
         } else {
             unclaimed::watch(repo, stanza, label, self.cancel)?;
-        }
-        Ok((self.now)()? - unclaimed::last_change(repo, stanza, label)? >= ORPHAN_SECONDS)
+            COMPLETION_SECONDS
+        };
+        Ok(Ended::after((self.now)()? - unclaimed::last_change(repo, stanza, label)?, limit))
     }
 
     /// Returns whether PostgreSQL was told that the backup ends.
@@ -96,7 +116,7 @@ mod tests {
 
     /// Checks an unfinished online backup with this copy of its manifest that last changed `age` seconds ago, while the
     /// server has this session.
-    fn check(has_mark: bool, progress: CopyProgress, session: Option<&str>, age: i64) -> Result<bool> {
+    fn check(has_mark: bool, progress: CopyProgress, session: Option<&str>, age: i64) -> Result<Ended> {
         let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
         let stanza: Stanza = "demo".parse()?;
         let label: BackupLabel = "20260101-000000F".parse()?;
@@ -128,15 +148,22 @@ mod tests {
     fn backup_that_ended_in_order_is_left_to_pgbackrest_if_it_may_go_on_with_it() {
         let error = check(true, CopyProgress::Ended, Some("process 9"), 0).unwrap_err();
         assert!(error.message.contains("process 9"), "{error}");
-        assert!(check(true, CopyProgress::Ended, None, 0).unwrap());
+        assert_eq!(check(true, CopyProgress::Ended, None, 0).unwrap(), Ended::Surely);
         // The session of a killed process may last for hours
-        assert!(check(true, CopyProgress::Runs, Some("process 9"), 0).unwrap());
+        assert_eq!(check(true, CopyProgress::Runs, Some("process 9"), 0).unwrap(), Ended::Surely);
     }
 
     #[test]
-    fn backup_into_which_an_orphan_of_pgbackrest_may_write_is_not_resumed() {
-        for (age, may_resume) in [(0, false), (ORPHAN_SECONDS - 1, false), (ORPHAN_SECONDS, true)] {
-            assert_eq!(check(false, CopyProgress::Ended, None, age).unwrap(), may_resume);
+    fn backup_into_which_an_orphan_of_pgbackrest_may_write_is_left_alone() {
+        for (age, ended) in [(0, Ended::Perhaps), (ORPHAN_SECONDS - 1, Ended::Perhaps), (ORPHAN_SECONDS, Ended::Surely)]
+        {
+            assert_eq!(check(false, CopyProgress::Ended, None, age).unwrap(), ended);
         }
+    }
+
+    #[test]
+    fn backup_that_pgbackrest_may_complete_is_left_alone_for_a_day() {
+        assert_eq!(Ended::after(COMPLETION_SECONDS - 1, COMPLETION_SECONDS), Ended::Perhaps);
+        assert_eq!(Ended::after(COMPLETION_SECONDS, COMPLETION_SECONDS), Ended::Surely);
     }
 }

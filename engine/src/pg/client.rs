@@ -21,6 +21,10 @@ use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// The default socket directory.
 const SOCKET_PATH_DEFAULT: &str = "/var/run/postgresql";
+/// The default port of a server.
+const PORT_DEFAULT: u16 = 5432;
+/// How long a query may take by default.
+const DB_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30 * 60);
 /// How long a cancelled query may take to end before the connection is given up.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long closing the connection may take.
@@ -49,6 +53,23 @@ pub struct PgSettings {
     pub version_force: Option<PgVersion>,
     /// The command, which the server shows as `pgBackRest [command]`.
     pub command: String,
+}
+
+impl PgSettings {
+    /// The first cluster, at the default port, in the database `postgres`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        PgSettings {
+            key: 1,
+            path: path.into(),
+            port: PORT_DEFAULT,
+            socket_path: None,
+            user: None,
+            database: "postgres".to_owned(),
+            db_timeout: DB_TIMEOUT_DEFAULT,
+            version_force: None,
+            command: "backup".to_owned(),
+        }
+    }
 }
 
 /// One row as text, as the server sends it.

@@ -8,36 +8,55 @@ use repo_format::size::{format_percent, format_size};
 
 use super::ahead::{BegunJob, JobsAhead};
 use super::file::{FileContext, FileResult, Outcome, restored_path};
-use super::queue::{RestoreJob, RestoreQueues};
-use super::{RestoreDisplay, RestoreSettings};
+use super::queue::{self, RestoreJob};
+use super::request::RestoreRequest;
+use crate::lock::Lock;
 use crate::pipeline::restore::RestorePipeline;
+use crate::progress::Progress;
 use crate::work::crew::{Crew, CrewSettings, Event};
-use crate::work::retry::is_lasting_locally;
+use crate::work::retry::{RetryPolicy, is_lasting_locally};
 use crate::{CancelToken, Error, ErrorCode, Result, detail, log, warn};
 
 /// Jobs of one worker if they wait for reads that can't be started ahead.
 const JOBS_DEPENDENT: u32 = 2;
 
-/// Copies everything. Returns the bytes of all files.
+/// Where the copy shows its progress.
+pub(super) struct Display<'a> {
+    pub(super) progress: &'a dyn Progress,
+    /// The lock, which other processes read the progress from.
+    pub(super) lock: &'a mut Lock,
+    /// The repository that is read.
+    pub(super) repo_key: u32,
+}
+
+/// What was copied.
+#[derive(Debug, Default)]
+pub(super) struct Copied {
+    /// Bytes of all files.
+    pub(super) bytes: u64,
+    /// Number of files that existed and matched.
+    pub(super) kept: usize,
+    /// Number of files that were backed up with invalid pages.
+    pub(super) page_errors: u32,
+}
+
+/// Copies everything.
 ///
 /// # Errors
 /// The first error of a job, after its retries.
 pub(super) fn run(
     context: &FileContext<'_>,
-    queues: RestoreQueues,
-    settings: &RestoreSettings,
-    repo_key: u32,
+    request: &RestoreRequest,
+    display: Display<'_>,
     cancel: &CancelToken,
-    mut display: RestoreDisplay<'_>,
-) -> Result<u64> {
+) -> Result<Copied> {
+    let Display { progress, lock, repo_key } = display;
+    let queues = queue::queues(context.manifest)?;
     let total = queues.size;
-    let mut done = 0u64;
-    if let Some(lock) = &mut display.lock {
-        lock.update_begin(repo_key, total);
-    }
-    let mut page_errors = 0u32;
-    display.progress.start(context.manifest.files.len() as u64, total);
-    let crew = crew(context, settings);
+    let mut copied = Copied::default();
+    lock.update_begin(repo_key, total);
+    progress.start(context.manifest.files.len() as u64, total);
+    let crew = crew(context, request);
     let mut jobs = JobsAhead::new(context, interleave(queues.queues), crew.workers);
     let result = Crew { settings: &crew, cancel }.run(
         |_| jobs.next(),
@@ -51,35 +70,35 @@ pub(super) fn run(
             let result = result?;
             for file_result in &result {
                 let Some(file) = context.manifest.files.get(file_result.index as usize) else { continue };
-                done = done.saturating_add(file.size);
+                copied.bytes = copied.bytes.saturating_add(file.size);
+                copied.kept += usize::from(file_result.outcome == Outcome::Preserved);
                 if has_invalid_pages(context, file) {
                     let path = restored_path(context.pg_path, &file.name);
                     let text = format!("invalid page checksum(s) found in file {path}");
-                    if settings.checksum_page_error {
+                    if request.checksum_page_error {
                         return Err(Error::new(ErrorCode::Checksum, text));
                     }
                     warn!("{text}");
-                    page_errors += 1;
+                    copied.page_errors += 1;
                 }
                 if log::shows_detail() {
-                    let text = describe(context, file, file_result, done, total);
+                    let text = describe(context, file, file_result, copied.bytes, total);
                     detail!(process: worker, "{text}");
                 }
             }
-            display.progress.advance(result.len() as u64, job.size);
-            if let Some(lock) = &mut display.lock {
-                lock.update(repo_key, done, total);
-            }
+            progress.advance(result.len() as u64, job.size);
+            lock.update(repo_key, copied.bytes, total);
             Ok(())
         },
     );
-    display.progress.finish();
-    if page_errors > 0 {
+    progress.finish();
+    if copied.page_errors > 0 {
         warn!(
-            "restore command encountered page checksum error(s) in {page_errors} file(s), check the log file for details"
+            "restore command encountered page checksum error(s) in {} file(s), check the log file for details",
+            copied.page_errors
         );
     }
-    result.map(|()| done)
+    result.map(|()| copied)
 }
 
 /// Returns whether a file was backed up with invalid pages and is restored with them.
@@ -90,8 +109,9 @@ fn has_invalid_pages(context: &FileContext<'_>, file: &ManifestFile) -> bool {
 
 /// Returns the crew for these files. The first read of a job is started ahead, so more than one job per worker is useful
 /// only if jobs wait for reads that depend on earlier results. Each has a decoder with its window.
-fn crew(context: &FileContext<'_>, settings: &RestoreSettings) -> CrewSettings {
-    let mut crew = settings.crew.clone();
+fn crew(context: &FileContext<'_>, request: &RestoreRequest) -> CrewSettings {
+    let retry = RetryPolicy::new(request.job_retry, request.job_retry_interval);
+    let mut crew = CrewSettings::new(request.process_max, retry);
     let jobs_max = if context.delta || context.manifest.data.block_incr { JOBS_DEPENDENT } else { 1 };
     crew.jobs_per_worker = context.storage.concurrency().jobs_per_worker.min(jobs_max);
     if context.storage.features().errors_last {

@@ -6,18 +6,18 @@ use repo_format::manifest::Manifest;
 use repo_format::pg::control::invalidate_checkpoint;
 use rustix::fs::OFlags;
 
-use super::RestoreSettings;
 use super::file::{PG_CONTROL, PG_CONTROL_TEMP, restored_path, set_time};
 use super::places::{Places, regular};
+use super::request::RestoreRequest;
 use crate::{Error, ErrorCode, Result, info, warn};
 
 /// Renames `pg_control` to its final name, so that the cluster can be started.
 ///
 /// # Errors
 /// The file can't be read or written, or does not match its version.
-pub(super) fn give_control_its_name(settings: &RestoreSettings, places: &Places, manifest: &Manifest) -> Result<()> {
-    let path = format!("{}/global/pg_control", settings.pg_path);
-    let temp = restored_path(&settings.pg_path, PG_CONTROL);
+pub(super) fn give_control_its_name(request: &RestoreRequest, places: &Places, manifest: &Manifest) -> Result<()> {
+    let path = format!("{}/global/pg_control", request.pg_path);
+    let temp = restored_path(&request.pg_path, PG_CONTROL);
     let Some(file) = manifest.file(PG_CONTROL) else {
         warn!("backup does not contain 'global/pg_control' -- cluster will not start");
         return Ok(());
@@ -30,7 +30,7 @@ pub(super) fn give_control_its_name(settings: &RestoreSettings, places: &Places,
         regular(&out, &temp)?;
         let mut control = Vec::new();
         out.read_to_end(&mut control).map_err(fail)?;
-        invalidate_checkpoint(&mut control, settings.pg_version_force)?;
+        invalidate_checkpoint(&mut control, request.pg_version_force)?;
         let fail = |error| Error::from_io(ErrorCode::FileWrite, format!("unable to write '{temp}'"), error);
         out.rewind().map_err(fail)?;
         out.write_all(&control).map_err(fail)?;

@@ -19,9 +19,10 @@ pub const VERSION_RECOVERY_SETTINGS: PgVersion = PgVersion::V12;
 const NAME_BYTES_MAX: usize = 63;
 
 /// How far PostgreSQL recovers (`--type`, with `--target`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RecoveryType {
     /// To the end of the WAL.
+    #[default]
     Default,
     /// Until the backup is consistent.
     Immediate,
@@ -67,7 +68,7 @@ pub enum TargetAction {
 }
 
 /// The input of the recovery settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RecoverySettings {
     /// How far to recover.
     pub kind: RecoveryType,
@@ -81,8 +82,9 @@ pub struct RecoverySettings {
     pub options: BTreeMap<String, String>,
     /// Write `archive_mode = 'off'`.
     pub archive_mode_off: bool,
-    /// The complete `restore_command`, used unless `options` has one.
-    pub restore_command: String,
+    /// The complete `restore_command`, used unless `options` has one. `None` writes no command. PostgreSQL then finds
+    /// only the WAL in its own directory.
+    pub restore_command: Option<String>,
 }
 
 impl RecoverySettings {
@@ -153,8 +155,9 @@ impl RecoverySettings {
         if self.archive_mode_off {
             put("archive_mode", "off");
         }
-        if !self.options.keys().any(|key| setting_name(key) == "restore_command") {
-            put("restore_command", &self.restore_command);
+        let has_own = self.options.keys().any(|key| setting_name(key) == "restore_command");
+        if let (false, Some(command)) = (has_own, &self.restore_command) {
+            put("restore_command", command);
         }
 
         match &self.kind {
@@ -297,7 +300,7 @@ mod tests {
             target_timeline: None,
             options: BTreeMap::new(),
             archive_mode_off: false,
-            restore_command: "rbr --stanza=demo archive-get %f \"%p\"".to_owned(),
+            restore_command: Some("rbr --stanza=demo archive-get %f \"%p\"".to_owned()),
         }
     }
 
@@ -366,6 +369,12 @@ mod tests {
         let mut settings = settings(RecoveryType::Default);
         settings.options.insert("restore_command".into(), r"cp C:\wal\".into());
         assert_eq!(lines(&settings, PgVersion::V15), "restore_command = 'cp C:\\\\wal\\\\'\n");
+    }
+
+    #[test]
+    fn text_without_a_restore_command_writes_none() {
+        let settings = RecoverySettings { restore_command: None, ..settings(RecoveryType::Immediate) };
+        assert!(!settings.text(PgVersion::V15, "now").contains("restore_command"));
     }
 
     #[test]
@@ -450,7 +459,7 @@ mod tests {
         #[test]
         fn text_value_reads_back_as_postgresql_does(value in "([^\\x00]|[\\n\\r\\\\'n]){0,30}") {
             let mut settings = settings(RecoveryType::None);
-            settings.restore_command = value.clone();
+            settings.restore_command = Some(value.clone());
             let text = lines(&settings, PgVersion::V15);
             let quoted = text.strip_prefix("restore_command = '").unwrap().strip_suffix("'\n").unwrap();
             // What PostgreSQL's GUC_scanstr makes of it, which accepts no raw line break

@@ -7,11 +7,11 @@ use repo_format::manifest::PG_DATA;
 use repo_format::pg::PgVersion;
 use rustix::fs::{Mode, OFlags, fstat};
 
+use super::backup_set::local_time;
 use super::names::pg_absolute;
 use super::ownership::{Owner, Ownership};
 use super::places::{Places, regular};
-use super::recovery_conf::{RecoveryType, VERSION_RECOVERY_SETTINGS};
-use super::{RestoreSettings, local_time};
+use super::recovery_conf::{RecoverySettings, RecoveryType, VERSION_RECOVERY_SETTINGS};
 use crate::{Error, ErrorCode, Result, info, warn};
 
 /// Bits of the data directory's mode that the files get. They are not secret to anybody who may read the directory, and
@@ -30,16 +30,16 @@ struct Attributes {
 /// # Errors
 /// A file can't be written.
 pub(super) fn write(
-    settings: &RestoreSettings,
+    recovery: &RecoverySettings,
+    pg_path: &str,
     places: &Places,
     version: PgVersion,
     ownership: &Ownership,
 ) -> Result<()> {
-    let files = Files { places, pg_path: &settings.pg_path };
-    let recovery = &settings.recovery;
+    let files = Files { places, pg_path };
     let has_settings_file = version >= VERSION_RECOVERY_SETTINGS;
     let file_name = if has_settings_file { "postgresql.auto.conf" } else { "recovery.conf" };
-    let path = format!("{}/{file_name}", settings.pg_path);
+    let path = format!("{}/{file_name}", pg_path);
     if recovery.kind == RecoveryType::Preserve {
         if files.read(file_name)?.is_none() {
             warn!("recovery type is preserve but recovery file does not exist at '{path}'");
@@ -48,7 +48,7 @@ pub(super) fn write(
     }
 
     let data_dir = fstat(places.data_dir()?.handle()).map_err(|error| {
-        let text = format!("unable to get info for path/file '{}'", settings.pg_path);
+        let text = format!("unable to get info for path/file '{}'", pg_path);
         Error::from_io(ErrorCode::FileOpen, text, error.into())
     })?;
     let attributes = Attributes {

@@ -7,7 +7,7 @@ use crate::{Error, ErrorCode, Result};
 
 /// What a backup set must satisfy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum Criterion {
     /// Exactly this label, as given by the user.
     Label(String),
     /// The newest of the first usable repository.
@@ -20,7 +20,7 @@ pub enum Wanted {
 
 /// The facts about a backup in `backup.info`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetFacts {
+pub struct Candidate {
     /// Its label.
     pub label: BackupLabel,
     /// When it stopped, in seconds since the epoch.
@@ -47,13 +47,13 @@ pub enum Choice {
 /// # Errors
 /// [`ErrorCode::BackupSetInvalid`] if the newest backup is requested and belongs to a cluster from before a stanza
 /// upgrade.
-pub fn choose(wanted: &Wanted, backups: &[SetFacts], history_id_current: u32) -> Result<Choice> {
-    match wanted {
-        Wanted::Label(label) => {
+pub fn choose(criterion: &Criterion, backups: &[Candidate], history_id_current: u32) -> Result<Choice> {
+    match criterion {
+        Criterion::Label(label) => {
             let found = backups.iter().find(|backup| backup.label.to_string() == *label);
             Ok(found.map_or(Choice::Next, |backup| Choice::Found(backup.label.clone())))
         }
-        Wanted::Newest => {
+        Criterion::Newest => {
             let Some(newest) = backups.last() else { return Ok(Choice::Next) };
             if newest.history_id < history_id_current {
                 return Err(Error::new(
@@ -65,11 +65,11 @@ pub fn choose(wanted: &Wanted, backups: &[SetFacts], history_id_current: u32) ->
             }
             Ok(Choice::Found(newest.label.clone()))
         }
-        Wanted::StoppedBefore(time) => {
+        Criterion::StoppedBefore(time) => {
             let found = backups.iter().rev().find(|backup| backup.stop_time < *time);
             Ok(found.map_or(Choice::Next, |backup| Choice::Found(backup.label.clone())))
         }
-        Wanted::StoppedAt(target) => {
+        Criterion::StoppedAt(target) => {
             for backup in backups.iter().rev() {
                 match backup.stop_lsn {
                     None => return Ok(Choice::NoLsn),
@@ -83,12 +83,12 @@ pub fn choose(wanted: &Wanted, backups: &[SetFacts], history_id_current: u32) ->
 }
 
 /// Returns the error if no repository has a matching set. `target` is the text given by the user.
-pub fn not_found(wanted: &Wanted, target: &str) -> Error {
-    let message = match wanted {
-        Wanted::Label(label) => format!("backup set {label} is not valid"),
-        Wanted::Newest => "no backup set found to restore".to_owned(),
-        Wanted::StoppedBefore(_) => format!("unable to find backup set with stop time less than '{target}'"),
-        Wanted::StoppedAt(_) => format!("unable to find backup set with lsn less than or equal to '{target}'"),
+pub fn not_found(criterion: &Criterion, target: &str) -> Error {
+    let message = match criterion {
+        Criterion::Label(label) => format!("backup set {label} is not valid"),
+        Criterion::Newest => "no backup set found to restore".to_owned(),
+        Criterion::StoppedBefore(_) => format!("unable to find backup set with stop time less than '{target}'"),
+        Criterion::StoppedAt(_) => format!("unable to find backup set with lsn less than or equal to '{target}'"),
     };
     Error::new(ErrorCode::BackupSetInvalid, message)
 }
@@ -97,11 +97,11 @@ pub fn not_found(wanted: &Wanted, target: &str) -> Error {
 mod tests {
     use super::*;
 
-    fn facts(label: &str, stop_time: i64, stop_lsn: Option<u64>, history_id: u32) -> SetFacts {
-        SetFacts { label: label.parse().unwrap(), stop_time, stop_lsn: stop_lsn.map(Lsn), history_id }
+    fn facts(label: &str, stop_time: i64, stop_lsn: Option<u64>, history_id: u32) -> Candidate {
+        Candidate { label: label.parse().unwrap(), stop_time, stop_lsn: stop_lsn.map(Lsn), history_id }
     }
 
-    fn three() -> Vec<SetFacts> {
+    fn three() -> Vec<Candidate> {
         vec![
             facts("20260101-000000F", 100, Some(10), 1),
             facts("20260101-000000F_20260102-000000I", 200, Some(20), 1),
@@ -109,7 +109,7 @@ mod tests {
         ]
     }
 
-    fn found(wanted: Wanted, backups: &[SetFacts]) -> Option<String> {
+    fn found(wanted: Criterion, backups: &[Candidate]) -> Option<String> {
         match choose(&wanted, backups, 1).unwrap() {
             Choice::Found(label) => Some(label.to_string()),
             _ => None,
@@ -118,40 +118,46 @@ mod tests {
 
     #[test]
     fn choose_newest_takes_last_label() {
-        assert_eq!(found(Wanted::Newest, &three()).as_deref(), Some("20260103-000000F"));
-        assert_eq!(found(Wanted::Newest, &[]), None);
+        assert_eq!(found(Criterion::Newest, &three()).as_deref(), Some("20260103-000000F"));
+        assert_eq!(found(Criterion::Newest, &[]), None);
     }
 
     #[test]
     fn choose_newest_of_old_cluster_is_refused() {
-        assert_eq!(choose(&Wanted::Newest, &three(), 2).unwrap_err().code, ErrorCode::BackupSetInvalid);
+        assert_eq!(choose(&Criterion::Newest, &three(), 2).unwrap_err().code, ErrorCode::BackupSetInvalid);
     }
 
     #[test]
     fn choose_by_time_needs_stop_before_target() {
-        assert_eq!(found(Wanted::StoppedBefore(300), &three()).as_deref(), Some("20260101-000000F_20260102-000000I"));
-        assert_eq!(found(Wanted::StoppedBefore(301), &three()).as_deref(), Some("20260103-000000F"));
-        assert_eq!(found(Wanted::StoppedBefore(100), &three()), None);
+        assert_eq!(
+            found(Criterion::StoppedBefore(300), &three()).as_deref(),
+            Some("20260101-000000F_20260102-000000I")
+        );
+        assert_eq!(found(Criterion::StoppedBefore(301), &three()).as_deref(), Some("20260103-000000F"));
+        assert_eq!(found(Criterion::StoppedBefore(100), &three()), None);
     }
 
     #[test]
     fn choose_by_lsn_takes_equal() {
-        assert_eq!(found(Wanted::StoppedAt(Lsn(20)), &three()).as_deref(), Some("20260101-000000F_20260102-000000I"));
-        assert_eq!(found(Wanted::StoppedAt(Lsn(9)), &three()), None);
+        assert_eq!(
+            found(Criterion::StoppedAt(Lsn(20)), &three()).as_deref(),
+            Some("20260101-000000F_20260102-000000I")
+        );
+        assert_eq!(found(Criterion::StoppedAt(Lsn(9)), &three()), None);
     }
 
     #[test]
     fn choose_by_lsn_stops_at_backup_without_lsn() {
         let mut backups = three();
         backups[1].stop_lsn = None;
-        assert_eq!(choose(&Wanted::StoppedAt(Lsn(15)), &backups, 1).unwrap(), Choice::NoLsn);
-        assert_eq!(found(Wanted::StoppedAt(Lsn(30)), &backups).as_deref(), Some("20260103-000000F"));
+        assert_eq!(choose(&Criterion::StoppedAt(Lsn(15)), &backups, 1).unwrap(), Choice::NoLsn);
+        assert_eq!(found(Criterion::StoppedAt(Lsn(30)), &backups).as_deref(), Some("20260103-000000F"));
     }
 
     #[test]
     fn choose_by_label_needs_exact_text() {
-        assert_eq!(found(Wanted::Label("20260101-000000F".into()), &three()).as_deref(), Some("20260101-000000F"));
-        assert_eq!(found(Wanted::Label("20260101".into()), &three()), None);
-        assert_eq!(not_found(&Wanted::Label("x".into()), "").to_string(), "backup set x is not valid");
+        assert_eq!(found(Criterion::Label("20260101-000000F".into()), &three()).as_deref(), Some("20260101-000000F"));
+        assert_eq!(found(Criterion::Label("20260101".into()), &three()), None);
+        assert_eq!(not_found(&Criterion::Label("x".into()), "").to_string(), "backup set x is not valid");
     }
 }

@@ -43,6 +43,13 @@ pub struct PosixSettings {
     pub symlinks: bool,
 }
 
+impl PosixSettings {
+    /// A directory in which symbolic links are created.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        PosixSettings { path: path.into(), symlinks: true }
+    }
+}
+
 impl OpenStorage for PosixSettings {
     fn open(&self) -> Result<OpenedStorage> {
         Ok(PosixStorage::new(&self.path).with_symlinks(self.symlinks).into())

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
+use crate::log::Inherited;
 use crate::{Error, ErrorCode, Result};
 
 /// Work on a thread of its own.
@@ -31,7 +32,8 @@ impl<'scope, R: Send + 'scope> Helper<'scope, R> {
     }
 }
 
-/// Starts a thread. Unlike [`Scope::spawn`], this does not panic if the system starts no more.
+/// Starts a thread, whose warnings count among those of the calling thread. Unlike [`Scope::spawn`], this does not panic
+/// if the system starts no more.
 pub(super) fn start<'scope, 'env, R: Send + 'scope>(
     scope: &'scope Scope<'scope, 'env>,
     name: &str,
@@ -39,7 +41,8 @@ pub(super) fn start<'scope, 'env, R: Send + 'scope>(
 ) -> std::io::Result<ScopedJoinHandle<'scope, R>> {
     #[cfg(test)]
     limit::take()?;
-    Builder::new().name(name.to_owned()).spawn_scoped(scope, work)
+    let inherited = Inherited::from_this_thread();
+    Builder::new().name(name.to_owned()).spawn_scoped(scope, move || inherited.during(work))
 }
 
 /// Runs the work. A panic is an error ([`ErrorCode::Assert`]).

@@ -1,6 +1,6 @@
 //! Where a message ends. Messages have no length in front: the end of its pack is the end of a message.
 
-use std::io::Read;
+use std::io::{BufRead, Read as _};
 
 use super::DEPTH_MAX;
 use super::tag::{Next, Tag};
@@ -10,6 +10,9 @@ use repo_format::{Error, ErrorCode, Result};
 /// The largest message that [`read_message`] accepts by default. The largest one that pgBackRest sends is the list of a
 /// directory: a million entries take some 40 MB.
 pub const MESSAGE_SIZE_MAX: usize = 256 * 1024 * 1024;
+
+/// If more bytes than this are known to be missing, they are read into the message without passing the input's buffer.
+const DIRECT_SIZE_MIN: usize = 4096;
 
 /// What a scan found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,22 +79,37 @@ impl Scanner {
 }
 
 /// Reads one message into `message`, whose content it replaces, and nothing after it. The buffer grows with the bytes
-/// that arrive, not with a size that the peer announces. Many reads are small, so `input` should have a buffer.
+/// that arrive, not with a size that the peer announces.
 ///
 /// # Errors
 /// [`ErrorCode::Format`] for input that is no message or ends before one does; [`ErrorCode::FileRead`] if reading fails.
-pub fn read_message(input: &mut impl Read, message: &mut Vec<u8>, size_max: usize) -> Result<()> {
+pub fn read_message(input: &mut impl BufRead, message: &mut Vec<u8>, size_max: usize) -> Result<()> {
+    let failed = |error| Error::from_io(ErrorCode::FileRead, "unable to read message", error);
     message.clear();
     let mut scanner = Scanner::new(size_max);
-    while let Scan::Missing(missing) = scanner.scan(message)? {
-        let read = input
-            .by_ref()
-            .take(missing as u64)
-            .read_to_end(message)
-            .map_err(|error| Error::from_io(ErrorCode::FileRead, "unable to read message", error))?;
-        if read < missing {
+    let mut missing = 1;
+    loop {
+        let before = message.len();
+        if missing > DIRECT_SIZE_MIN {
+            input.by_ref().take(missing as u64).read_to_end(message).map_err(failed)?;
+        } else {
+            message.extend_from_slice(input.fill_buf().map_err(failed)?);
+        }
+        let read = message.len() - before;
+        if read == 0 {
             return Err(format_error("unexpected EOF"));
         }
+        let scan = scanner.scan(message)?;
+        if let Scan::Whole(size) = scan {
+            message.truncate(size);
+        }
+        if missing <= DIRECT_SIZE_MIN {
+            // What belongs to the next message stays in the input
+            input.consume(read.min(message.len() - before));
+        }
+        match scan {
+            Scan::Whole(_) => return Ok(()),
+            Scan::Missing(more) => missing = more,
+        }
     }
-    Ok(())
 }

@@ -135,6 +135,20 @@ fn scan_reads_no_byte_after_the_message() {
     let mut read = Vec::new();
     read_message(&mut input, &mut read, message.len()).unwrap();
     assert_eq!((&read, input), (&message, &message[..]));
+    // A message that is larger than the buffer of its input, and one that begins in the middle of it
+    let block = vec![5; 100_000];
+    let mut writer = PackWriter::new();
+    writer.bool(true).binary(&block[..]).u32(7);
+    let large = writer.finish().to_vec();
+    let stream = [&message[..], &large[..], &message[..], &large[..]].concat();
+    for capacity in [1, 7, 1000, 65_536] {
+        let mut input = std::io::BufReader::with_capacity(capacity, &stream[..]);
+        for expected in [&message, &large, &message, &large] {
+            read_message(&mut input, &mut read, large.len()).unwrap();
+            assert!(read == *expected, "capacity {capacity}");
+        }
+        assert_eq!(read_message(&mut input, &mut read, 10).unwrap_err().to_string(), "unexpected EOF");
+    }
     assert_eq!(rewritten(&message), message);
 }
 

@@ -10,7 +10,7 @@ use crate::{Dialect, format_error};
 use repo_format::Result;
 
 /// The largest number of ranges in a request. A restore of pgBackRest asks for those of one bundle.
-pub const RANGES_MAX: usize = 10_000_000;
+pub const RANGES_MAX: usize = 1_000_000;
 
 /// Opens a file.
 #[derive(Clone, Debug, PartialEq, Eq)]

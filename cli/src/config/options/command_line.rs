@@ -113,6 +113,13 @@ options! {
         commands: on(&[Manifest, RepoLs]),
         roles: MAIN,
         required: false,
+        overrides: &[Override {
+            command: Manifest,
+            summary: "Show only this file.",
+            detail: "Its name in the manifest, such as pg_data/base/1/1259. If the file is stored in blocks, also shows \
+                what a restore of it reads from each backup.",
+            ..Override::NONE
+        }],
         summary: "Show only names that match.",
         detail: "A regular expression that the path has to match.",
         ..OptionDecl::BASE
@@ -330,9 +337,9 @@ options! {
         commands: on(&[Manifest]),
         roles: MAIN,
         required: false,
-        summary: "Backup to compare with.",
-        detail: "Shows only files that this backup does not have.",
-        support: NotYet("the manifest command"),
+        summary: "Show only files with this reference.",
+        detail: "The label of an earlier backup shows the files that it stores for the backup of --set. latest shows \
+            the files that the backup of --set stores itself.",
         ..OptionDecl::BASE
     };
 
@@ -361,9 +368,9 @@ options! {
         default: Fixed("n"),
         internal: true,
         help: HelpGroup::General,
-        support: NotYet("the report of the check command"),
         summary: "Report the configuration.",
-        detail: "As JSON.",
+        detail: "Checks nothing, but prints what the environment and the configuration files contain, as JSON. Secrets \
+            are omitted, and names that are no options are marked.",
         ..OptionDecl::BASE
     };
 

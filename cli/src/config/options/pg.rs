@@ -44,9 +44,9 @@ options! {
         ],
         internal: true,
         help: HelpGroup::General,
-        support: NotYet("worker processes"),
         summary: "Choose a cluster.",
-        detail: "The number in its options.",
+        detail: "The number in its options. manifest compares the file of --filter with the one in the data directory of \
+            this cluster.",
         ..OptionDecl::BASE
     };
 

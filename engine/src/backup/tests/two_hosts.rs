@@ -125,8 +125,9 @@ fn backup_on(world: &World, repo: &Repo, kind: BackupType, host: &str, timing: T
     let mut lock = world.lock(&format!("lock of {host}"), host)?;
     let cancel = CancelToken::new();
     let claim = Claim::acquire(repo, &stanza(), &Claimant::on_host(host, timing), "backup", &cancel)?;
-    let settings = BackupSettings { process_max: 1, ..bundled(world.settings(kind)) };
-    run(settings, repo, &claim, &mut lock, &NoProgress, &cancel)
+    let settings = BackupRequest { process_max: 1, ..bundled(world.settings(kind)) };
+    let mut held = Held { repo, lock: &mut lock, claim: &claim };
+    run(&settings, &world.session(repo), &mut held).map(|summary| summary.label)
 }
 
 /// Whether a call counts. How often a claim is renewed depends on the load of the machine, and each renewal looks at the

@@ -1,0 +1,310 @@
+//! A session, through which a program uses the engine: backups and restores of one stanza.
+//!
+//! ```no_run
+//! use engine::backup::BackupRequest;
+//! use engine::pg::PgSettings;
+//! use engine::repo::RepoSettings;
+//! use engine::restore::RestoreRequest;
+//! use engine::storage::posix::PosixSettings;
+//! use engine::{BackupType, Session};
+//!
+//! # fn main() -> engine::Result<()> {
+//! let session = Session::new("demo".parse()?, [RepoSettings::new(PosixSettings::new("/var/lib/pgbackrest"))])?;
+//! let request = BackupRequest::new(PgSettings::new("/var/lib/postgresql/data")).kind(BackupType::Full);
+//! let backup = session.backup(&request)?;
+//! println!("{}: {} bytes, {} warning(s)", backup.label, backup.entry.size, backup.warnings.total);
+//! for backup in session.backups()? {
+//!     println!("{} in repo{}", backup.label, backup.repo_key);
+//! }
+//! let restored = session.restore(&RestoreRequest::new("/var/lib/postgresql/restored"))?;
+//! println!("{} file(s) in {:?}", restored.files, restored.duration);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use repo_format::layout::Stanza;
+
+use crate::backup::{self, BackupRequest, BackupSummary, Held};
+use crate::claim::{Claim, Claimant};
+use crate::info::BackupFact;
+use crate::lock::{Lock, LockRequest, LockType, new_exec_id};
+use crate::progress::{NoProgress, Progress};
+use crate::repo::{RepoSettings, info_files};
+use crate::restore::{self, RestoreRequest, RestoreSummary};
+use crate::{CancelToken, Error, ErrorCode, Repo, Result, control};
+
+/// The directory of lock files, as in pgBackRest.
+const LOCK_PATH_DEFAULT: &str = "/tmp/pgbackrest";
+
+/// A stanza in its repositories, and what all commands on it share. Each command opens the repositories that it needs.
+pub struct Session {
+    stanza: Stanza,
+    repos: Vec<RepoSource>,
+    /// The repositories whose locks the commands take.
+    lock_keys: Vec<u32>,
+    lock_path: PathBuf,
+    exec_id: String,
+    progress: Arc<dyn Progress>,
+    cancel: CancelToken,
+}
+
+/// A repository of a session.
+pub enum RepoSource {
+    /// A command opens it.
+    Settings(RepoSettings),
+    /// It is open.
+    Open(Repo),
+}
+
+impl From<RepoSettings> for RepoSource {
+    fn from(settings: RepoSettings) -> Self {
+        RepoSource::Settings(settings)
+    }
+}
+
+impl From<Repo> for RepoSource {
+    fn from(repo: Repo) -> Self {
+        RepoSource::Open(repo)
+    }
+}
+
+impl RepoSource {
+    fn key(&self) -> u32 {
+        match self {
+            RepoSource::Settings(settings) => settings.key,
+            RepoSource::Open(repo) => repo.key,
+        }
+    }
+
+    fn open(&self) -> Result<Repo> {
+        match self {
+            RepoSource::Settings(settings) => Repo::open(settings),
+            RepoSource::Open(repo) => Ok(repo.clone()),
+        }
+    }
+}
+
+impl Session {
+    /// A session that shows no progress and that nothing cancels. Backups are made in the first repository. A restore
+    /// uses the first one that has a suitable backup.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Kernel`] if the system provides no random bytes.
+    pub fn new<R: Into<RepoSource>>(stanza: Stanza, repos: impl IntoIterator<Item = R>) -> Result<Self> {
+        let repos: Vec<RepoSource> = repos.into_iter().map(Into::into).collect();
+        Ok(Session {
+            stanza,
+            lock_keys: repos.iter().map(RepoSource::key).collect(),
+            repos,
+            lock_path: PathBuf::from(LOCK_PATH_DEFAULT),
+            exec_id: new_exec_id()?,
+            progress: Arc::new(NoProgress),
+            cancel: CancelToken::new(),
+        })
+    }
+
+    /// Uses this directory for lock and stop files. All programs that work on the stanza must use the same.
+    #[must_use]
+    pub fn with_lock_path(self, lock_path: impl Into<PathBuf>) -> Self {
+        Session { lock_path: lock_path.into(), ..self }
+    }
+
+    /// Takes the locks of these repositories instead of those of the session.
+    #[must_use]
+    pub fn with_lock_keys(self, lock_keys: Vec<u32>) -> Self {
+        Session { lock_keys, ..self }
+    }
+
+    /// Uses this id in lock files and claims. Processes with the same id share their locks.
+    #[must_use]
+    pub fn with_exec_id(self, exec_id: impl Into<String>) -> Self {
+        Session { exec_id: exec_id.into(), ..self }
+    }
+
+    /// Shows the progress of copies there.
+    #[must_use]
+    pub fn with_progress(self, progress: Arc<dyn Progress>) -> Self {
+        Session { progress, ..self }
+    }
+
+    /// Ends commands when this token is cancelled.
+    #[must_use]
+    pub fn with_cancel(self, cancel: CancelToken) -> Self {
+        Session { cancel, ..self }
+    }
+
+    /// Makes a backup in the first repository.
+    ///
+    /// # Errors
+    /// The same as [`Session::begin_backup`] and [`BackupTurn::run`].
+    pub fn backup(&self, request: &BackupRequest) -> Result<BackupSummary> {
+        self.begin_backup()?.run(request)
+    }
+
+    /// Takes the lock of the stanza's backups on this host.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LockAcquire`] if another process holds it, [`ErrorCode::Stop`] if commands were stopped.
+    pub fn begin_backup(&self) -> Result<BackupTurn<'_>> {
+        let lock = self.lock(LockType::Backup)?;
+        control::check_stop(&self.lock_path, Some(&self.stanza))?;
+        Ok(BackupTurn { session: self, claim: None, lock })
+    }
+
+    /// Restores a backup from the first repository that has a suitable one.
+    ///
+    /// # Errors
+    /// Many, each with pgBackRest's number: another restore is running (50), the target directories are unsuitable (38,
+    /// 40, 53, 93), no set matches (75, 29), the timeline can't be reached (58), mappings or databases do not exist (76,
+    /// 78, 80, 81), stored files are missing or damaged (26, 29, 55, 95), writing fails. After an error the cluster
+    /// can't be started. A later restore with delta continues.
+    pub fn restore(&self, request: &RestoreRequest) -> Result<RestoreSummary> {
+        let repos = self.repos.iter().map(RepoSource::open).collect::<Result<Vec<_>>>()?;
+        let mut lock = self.lock(LockType::Restore)?;
+        restore::run(request, self, &repos, &mut lock)
+    }
+
+    /// Lists the backups of all repositories, by repository, oldest first.
+    ///
+    /// # Errors
+    /// A repository has no readable backup.info for the stanza.
+    pub fn backups(&self) -> Result<Vec<BackupFact>> {
+        let mut backups = Vec::new();
+        for source in &self.repos {
+            let repo = source.open()?;
+            let info = info_files::load_backup_info(&repo, &self.stanza)?;
+            let fact = |(label, entry)| BackupFact { label, repo_key: repo.key, entry, set: None };
+            backups.extend(info.backups.into_iter().map(fact));
+        }
+        Ok(backups)
+    }
+
+    /// The stanza.
+    pub fn stanza(&self) -> &Stanza {
+        &self.stanza
+    }
+
+    /// The directory of lock and stop files.
+    pub fn lock_path(&self) -> &Path {
+        &self.lock_path
+    }
+
+    pub(crate) fn cancel_token(&self) -> &CancelToken {
+        &self.cancel
+    }
+
+    pub(crate) fn progress(&self) -> &dyn Progress {
+        &*self.progress
+    }
+
+    fn lock(&self, kind: LockType) -> Result<Lock> {
+        Lock::acquire(LockRequest {
+            lock_path: &self.lock_path,
+            stanza: &self.stanza,
+            kinds: &[kind],
+            repo_keys: &self.lock_keys,
+            exec_id: &self.exec_id,
+        })
+    }
+
+    fn open_first(&self) -> Result<Repo> {
+        match self.repos.first() {
+            Some(source) => source.open(),
+            None => Err(Error::new(ErrorCode::Assert, "the session has no repository")),
+        }
+    }
+}
+
+/// The right to make a backup of the stanza. It ends when the value is dropped, so that an expire in between excludes
+/// others too.
+pub struct BackupTurn<'a> {
+    session: &'a Session,
+    // Dropped before the lock: the claim is removed while no other process of this host looks for it
+    claim: Option<Claim>,
+    lock: Lock,
+}
+
+impl BackupTurn<'_> {
+    /// Makes a backup in the first repository of the session. From then on the turn includes a claim on the stanza in
+    /// that repository, which keeps other hosts away.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LockAcquire`] if another host is working on the stanza, and anything that keeps the backup from
+    /// being complete. The next full backup can resume from the files that were copied.
+    pub fn run(&mut self, request: &BackupRequest) -> Result<BackupSummary> {
+        let session = self.session;
+        let repo = session.open_first()?;
+        // A claim knows what was in the repository when it began, so every backup needs its own
+        self.claim = None;
+        let who = Claimant::this_process(&session.exec_id);
+        let claim = self.claim.insert(Claim::acquire(&repo, &session.stanza, &who, "backup", &session.cancel)?);
+        let lock = &mut self.lock;
+        let summary = backup::run(request, session, &mut Held { repo: &repo, lock, claim })?;
+        // What follows may run under the same lock
+        self.lock.update_clear(repo.key);
+        Ok(summary)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::posix::PosixSettings;
+
+    fn session(dir: &tempfile::TempDir) -> Session {
+        let repo = RepoSettings::new(PosixSettings::new(dir.path().join("repo")));
+        Session::new("demo".parse().unwrap(), [repo]).unwrap().with_lock_path(dir.path().join("lock"))
+    }
+
+    #[test]
+    fn turn_of_one_session_excludes_backups_of_another_until_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (session(&dir), session(&dir));
+        let turn = one.begin_backup().unwrap();
+        assert_eq!(other.begin_backup().map(drop).unwrap_err().code, ErrorCode::LockAcquire);
+        drop(turn);
+        other.begin_backup().unwrap();
+    }
+
+    #[test]
+    fn turn_locks_the_requested_repositories() {
+        let dir = tempfile::tempdir().unwrap();
+        let locks = |session: &Session| {
+            let _turn = session.begin_backup().unwrap();
+            let mut names: Vec<_> = std::fs::read_dir(session.lock_path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        assert_eq!(locks(&session(&dir)), ["demo-backup-1.lock"]);
+        assert_eq!(locks(&session(&dir).with_lock_keys(vec![1, 3])), ["demo-backup-1.lock", "demo-backup-3.lock"]);
+    }
+
+    #[test]
+    fn stopped_stanza_has_no_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let session = session(&dir);
+        control::stop(session.lock_path(), Some(session.stanza()), false).unwrap();
+        assert_eq!(session.begin_backup().map(drop).unwrap_err().code, ErrorCode::Stop);
+    }
+
+    #[test]
+    fn session_without_a_repository_makes_no_backup() {
+        let dir = tempfile::tempdir().unwrap();
+        let session = Session::new("demo".parse().unwrap(), Vec::<Repo>::new()).unwrap();
+        let session = session.with_lock_path(dir.path());
+        let request = BackupRequest::new(crate::pg::PgSettings::new(dir.path()));
+        assert_eq!(session.backup(&request).unwrap_err().code, ErrorCode::Assert);
+    }
+
+    #[test]
+    fn backups_of_an_unreadable_repository_are_an_error_and_no_empty_list() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(session(&dir).backups().unwrap_err().code, ErrorCode::FileMissing);
+    }
+}
