@@ -1,92 +1,63 @@
 //! The protocol between hosts, with the real pgBackRest on one side or on both.
 
 use std::fs;
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Read as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::Arc;
 
+use protocol::Call;
+use protocol::database::{Column, Expected, QueryRequest, columns};
 use protocol::filter::{Digest, Filter, FilterResult};
-use protocol::greeting::{self, Service};
-use protocol::options::{OptionValue, OptionsAnswer, OptionsRequest};
-use protocol::pack::{MESSAGE_SIZE_MAX, read_message};
+use protocol::greeting::Service;
+use protocol::options::OptionValue;
 use protocol::storage::{
-    Chunk, Features, FeaturesAnswer, FileKind, InfoAnswer, InfoRequest, Level, LinkRequest, LinkType, ListAnswer,
-    ListRequest, ReadAnswer, ReadRequest, WriteAnswer, WriteRequest,
+    Features, FeaturesAnswer, FileKind, InfoRequest, Level, LinkRequest, LinkType, ListRequest, PathRemoveRequest,
+    ReadRequest, WriteRequest,
 };
-use protocol::{AnswerMessage, Call, Dialect};
+use remote::Client;
 
 use crate::env::{Cluster, Space, oracles};
 
 #[path = "../protocol/src/captured/streams.rs"]
 mod streams;
 
-/// A process of pgBackRest in the role `remote`.
+/// A connection to a process of pgBackRest in the role `remote`.
 struct Remote {
     child: Child,
-    requests: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
-    dialect: &'static Dialect,
-    message: Vec<u8>,
-    sessions: u64,
+    client: Option<Client<BufReader<ChildStdout>, ChildStdin>>,
 }
 
 impl Remote {
     /// Starts a server for the repository of `space`, or returns `None` if the test is skipped.
     fn start(space: &Space) -> Option<Self> {
-        let program = &oracles(&[])?.pgbackrest;
         let config = space.write("remote.conf", format!("[global]\nrepo1-path={}\n", space.text("repo")));
-        let mut command = space.command(program);
-        command.arg(format!("--config={}", config.display()));
+        let arguments = ["--remote-type=repo", "--repo=1", "info:remote"].map(str::to_owned);
+        Self::start_with(space, &[vec![format!("--config={}", config.display())], arguments.into()].concat())
+    }
+
+    fn start_with(space: &Space, arguments: &[String]) -> Option<Self> {
+        let mut command = space.command(&oracles(&[])?.pgbackrest);
         command.args(["--exec-id=1-00000000", "--log-level-console=off", "--log-level-file=off"]);
-        command.args(["--log-level-stderr=error", "--process=0", "--remote-type=repo", "--repo=1", "--stanza=demo"]);
-        command.args([&format!("--lock-path={}", space.text("lock")), "info:remote"]);
+        command.args(["--log-level-stderr=error", "--process=0", "--stanza=demo"]).args(arguments);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start pgBackRest");
-        let mut answers = BufReader::new(child.stdout.take().expect("standard output"));
-        let mut line = Vec::new();
-        while line.last() != Some(&b'\n') {
-            let mut byte = [0];
-            answers.read_exact(&mut byte).expect("greeting");
-            line.push(byte[0]);
-        }
-        let dialect = greeting::check(&line[..line.len() - 1], Service::Remote).expect("a known version");
-        let requests = child.stdin.take();
-        Some(Remote { child, requests, answers, dialect, message: Vec::new(), sessions: 0 })
+        let input = BufReader::new(child.stdout.take().expect("standard output"));
+        let output = child.stdin.take().expect("standard input");
+        let mut client = Client::connect(input, output, Service::Remote, "remote-0").expect("a greeting");
+        client.noop().expect("ready");
+        Some(Remote { child, client: Some(client) })
     }
 
-    fn send(&mut self, call: &Call<'_>, session: u64) {
-        let requests = self.requests.as_mut().expect("open");
-        call.encode(session, self.dialect).write_to(requests).expect("write");
-        requests.flush().expect("flush");
-    }
-
-    fn receive(&mut self) -> AnswerMessage<'_> {
-        read_message(&mut self.answers, &mut self.message, MESSAGE_SIZE_MAX).expect("an answer");
-        AnswerMessage::decode(&self.message).expect("an answer")
-    }
-
-    /// Sends a request with a number of its own and returns the answer.
-    fn call(&mut self, call: &Call<'_>) -> AnswerMessage<'_> {
-        self.sessions += 1;
-        self.send(call, self.sessions);
-        let session = self.sessions;
-        let answer = self.receive();
-        assert_eq!(answer.session, Some(session));
-        answer
-    }
-
-    /// Sends a request of the last session and returns the answer.
-    fn go_on(&mut self, call: &Call<'_>) -> AnswerMessage<'_> {
-        self.send(call, self.sessions);
-        self.receive()
+    fn client(&mut self) -> &mut Client<BufReader<ChildStdout>, ChildStdin> {
+        self.client.as_mut().expect("open")
     }
 
     fn exit(mut self) {
-        self.sessions += 1;
-        self.send(&Call::Exit, self.sessions);
-        drop(self.requests.take());
+        let (mut input, output) = self.client.take().expect("open").exit().expect("exit");
+        drop(output);
         let mut rest = Vec::new();
-        self.answers.read_to_end(&mut rest).expect("end");
+        input.read_to_end(&mut rest).expect("end");
         assert!(rest.is_empty(), "{rest:?}");
         assert_eq!(self.child.wait().expect("exit status").code(), Some(0));
     }
@@ -99,14 +70,9 @@ impl Drop for Remote {
     }
 }
 
-/// The data of an answer that is no error.
-fn data<'a>(answer: &AnswerMessage<'a>) -> Option<&'a [u8]> {
-    *answer.outcome.as_ref().expect("no error")
-}
-
-fn read<'a>(path: &'a str, limit: Option<u64>) -> Call<'a> {
+fn read(path: &str, limit: Option<u64>) -> ReadRequest<'_> {
     let filters = vec![Filter::Hash(Digest::Sha1), Filter::Size];
-    Call::ReadOpen(ReadRequest { path, offset: 0, limit, version: None, filters })
+    ReadRequest { path, offset: 0, limit, version: None, filters }
 }
 
 #[test]
@@ -115,48 +81,66 @@ fn request_for_files_is_answered_by_pgbackrest() {
     fs::write(space.folder("repo").join("file"), vec![7; 2_500_000]).unwrap();
     symlink("file", space.path("repo/link")).unwrap();
     let Some(mut remote) = Remote::start(&space) else { return };
-    assert_eq!(data(&remote.call(&Call::Noop)), None);
-    let answer = remote.call(&Call::Features);
-    let FeaturesAnswer { path, features } = FeaturesAnswer::decode(data(&answer)).unwrap();
+    let client = remote.client();
+    let FeaturesAnswer { path, features } = client.features().unwrap();
     assert_eq!(path, space.text("repo"));
     assert!(features.has(Features::PATH | Features::PATH_SYNC | Features::INFO_DETAIL));
 
-    let list = Call::List(ListRequest { path: &space.text("repo"), level: Level::Detail, target_time: 0 });
-    let answer = remote.call(&list);
-    let mut names: Vec<_> = ListAnswer::decode(data(&answer), Level::Detail)
-        .unwrap()
-        .entries
-        .expect("the directory")
-        .map(|entry| entry.map(|entry| (entry.name, entry.info.kind)).unwrap())
-        .collect();
+    let repo = space.text("repo");
+    let list = client.list(ListRequest { path: &repo, level: Level::Detail, target_time: 0 }).unwrap();
+    let entries = list.entries.expect("the directory");
+    let mut names: Vec<_> = entries.map(|entry| entry.map(|entry| (entry.name, entry.info.kind)).unwrap()).collect();
     names.sort_by_key(|(name, _)| *name);
     assert_eq!(names, [("file", FileKind::File(2_500_000)), ("link", FileKind::Link)]);
 
     let (file, missing) = (space.text("repo/file"), space.text("repo/missing"));
-    let answer = remote.call(&Call::Info(InfoRequest { path: &file, level: Level::Basic, follow_link: false }));
-    let info = InfoAnswer::decode(data(&answer), Level::Basic).unwrap().info.expect("the file");
-    assert_eq!((info.kind, info.detail), (FileKind::File(2_500_000), None));
-    let answer = remote.call(&read(&missing, None));
-    assert_eq!(ReadAnswer::decode(data(&answer), answer.is_closed).unwrap(), ReadAnswer::Missing);
-
-    let answer = remote.call(&read(&file, None));
-    let ReadAnswer::Chunk(mut chunk) = ReadAnswer::decode(data(&answer), answer.is_closed).unwrap() else {
-        panic!("the file is missing");
-    };
-    let mut size = chunk.data.len();
-    while chunk.results.is_none() {
-        let answer = remote.go_on(&Call::ReadNext);
-        chunk = Chunk::decode(data(&answer), answer.is_closed).unwrap();
-        assert!(chunk.data.iter().all(|byte| *byte == 7));
-        size += chunk.data.len();
+    let info = client.info(InfoRequest { path: &file, level: Level::Basic, follow_link: false }).unwrap();
+    assert_eq!(info.info.map(|info| (info.kind, info.detail)), Some((FileKind::File(2_500_000), None)));
+    assert!(client.open_read(read(&missing, None), 1).unwrap().is_none());
+    for ahead in [0, 1, 6] {
+        let mut reading = client.open_read(read(&file, None), ahead).unwrap().expect("the file");
+        let mut size = 0;
+        while let Some(chunk) = client.next_chunk(&mut reading).unwrap() {
+            assert!(chunk.iter().all(|byte| *byte == 7));
+            size += chunk.len();
+        }
+        assert_eq!((size, &reading.results().unwrap()[1]), (2_500_000, &FilterResult::Size(2_500_000)));
     }
-    let results = chunk.results.unwrap();
-    assert_eq!((size, &results[1]), (2_500_000, &FilterResult::Size(2_500_000)));
+    let reading = client.open_read(read(&file, None), 1).unwrap().expect("the file");
+    client.cancel_read(reading).unwrap();
 
-    let answer = remote.call(&Call::PathSync(&missing));
-    let error = answer.outcome.unwrap_err().to_error("remote-0");
+    let error = client.run(&Call::PathSync(&missing)).unwrap_err();
     assert_eq!(error.code.number(), 73);
     assert_eq!(error.to_string(), format!("raised from remote-0: unable to sync missing path '{missing}'"));
+    remote.exit();
+}
+
+#[test]
+fn many_requests_at_once_are_answered_by_pgbackrest() {
+    let space = Space::new();
+    fs::write(space.folder("repo").join("file"), vec![7; 2_500_000]).unwrap();
+    let Some(mut remote) = Remote::start(&space) else { return };
+    let client = remote.client();
+    client.features().unwrap();
+    let (file, copy, missing) = (space.text("repo/file"), space.text("repo/copy"), space.text("repo/missing"));
+    let mut first = client.open_read(read(&file, None), 4).unwrap().expect("the file");
+    let mut second = client.open_read(read(&file, Some(2_400_000)), 2).unwrap().expect("the file");
+    let mut writing = client.open_write(write(&copy)).unwrap();
+    let tickets: Vec<_> = (0..200).map(|_| client.send(&Call::PathSync(&missing)).unwrap()).collect();
+    for (reading, expected) in [(&mut first, 2_500_000), (&mut second, 2_400_000)] {
+        let mut size = 0;
+        while let Some(chunk) = client.next_chunk(reading).unwrap() {
+            size += chunk.len();
+            let block = chunk.to_vec();
+            client.write_block(&mut writing, &block).unwrap();
+        }
+        assert_eq!(size, expected);
+    }
+    for ticket in tickets {
+        assert_eq!(client.receive(ticket).unwrap_err().code.number(), 73);
+    }
+    assert_eq!(client.finish_write(writing).unwrap().results[0], FilterResult::Size(4_900_000));
+    assert_eq!(fs::read(&copy).unwrap(), vec![7; 4_900_000]);
     remote.exit();
 }
 
@@ -165,29 +149,19 @@ fn request_for_a_limit_of_zero_gives_no_data() {
     let space = Space::new();
     fs::write(space.folder("repo").join("file"), "content").unwrap();
     let Some(mut remote) = Remote::start(&space) else { return };
-    remote.call(&Call::Noop);
-    remote.call(&Call::Features);
+    let client = remote.client();
+    client.features().unwrap();
     let file = space.text("repo/file");
-    for (limit, expected) in [(Some(0), ""), (Some(3), "con"), (None, "content")] {
-        let answer = remote.call(&read(&file, limit));
-        let ReadAnswer::Chunk(chunk) = ReadAnswer::decode(data(&answer), answer.is_closed).unwrap() else {
-            panic!("the file is missing");
-        };
-        assert_eq!(chunk.data, expected.as_bytes(), "{limit:?}");
+    for (limit, expected) in [(Some(0), None), (Some(3), Some("con")), (None, Some("content"))] {
+        let mut reading = client.open_read(read(&file, limit), 0).unwrap().expect("the file");
+        assert_eq!(client.next_chunk(&mut reading).unwrap(), expected.map(str::as_bytes), "{limit:?}");
     }
     remote.exit();
 }
 
-#[test]
-fn requests_that_write_are_carried_out_by_pgbackrest() {
-    let space = Space::new();
-    space.folder("repo");
-    let Some(mut remote) = Remote::start(&space) else { return };
-    remote.call(&Call::Noop);
-    remote.call(&Call::Features);
-    let (file, link) = (space.text("repo/new/file"), space.text("repo/link"));
-    let answer = remote.call(&Call::WriteOpen(WriteRequest {
-        path: &file,
+fn write(path: &str) -> WriteRequest<'_> {
+    WriteRequest {
+        path,
         file_mode: 0o640,
         path_mode: 0o750,
         user: None,
@@ -198,24 +172,78 @@ fn requests_that_write_are_carried_out_by_pgbackrest() {
         sync_path: true,
         is_atomic: true,
         filters: vec![Filter::Size],
-    }));
-    assert_eq!((data(&answer), answer.is_closed), (None, false));
+    }
+}
+
+#[test]
+fn requests_that_write_are_carried_out_by_pgbackrest() {
+    let space = Space::new();
+    space.folder("repo");
+    let Some(mut remote) = Remote::start(&space) else { return };
+    let client = remote.client();
+    client.features().unwrap();
+    let (file, link) = (space.text("repo/new/file"), space.text("repo/link"));
+    let mut writing = client.open_write(write(&file)).unwrap();
     let block = vec![9; 100_000];
     for _ in 0..2 {
-        assert_eq!(data(&remote.go_on(&Call::WriteBlock(&block))), None);
+        client.write_block(&mut writing, &block).unwrap();
     }
-    let answer = remote.go_on(&Call::Close(protocol::call::Command::StorageWrite));
-    let results = WriteAnswer::decode(data(&answer)).unwrap().results;
-    assert_eq!((&results[0], answer.is_closed), (&FilterResult::Size(200_000), true));
+    assert!(!Path::new(&file).exists());
+    assert_eq!(client.finish_write(writing).unwrap().results[0], FilterResult::Size(200_000));
     assert_eq!(fs::read(&file).unwrap(), vec![9; 200_000]);
     let request = LinkRequest { target: "new/file", path: &link, link_type: LinkType::Symbolic };
-    assert_eq!(data(&remote.call(&Call::Link(request))), None);
+    client.run(&Call::Link(request)).unwrap();
     assert_eq!(fs::read_link(&link).unwrap().to_str(), Some("new/file"));
-    let names = vec!["repo1-cipher-type", "repo1-cipher-pass"];
-    let answer = remote.call(&Call::Options(OptionsRequest { names }));
-    let values = OptionsAnswer::decode(data(&answer), 2).unwrap().values;
+    let writing = client.open_write(write(&space.text("repo/dropped"))).unwrap();
+    client.cancel_write(writing).unwrap();
+    let values = client.options(&["repo1-cipher-type", "repo1-cipher-pass"]).unwrap();
     assert_eq!(values[0].choice().map(|choice| choice.text()).as_deref(), Some("none"));
     assert_eq!(values[1], OptionValue::Null);
+    let new = space.text("repo/new");
+    assert!(client.remove_path(PathRemoveRequest { path: &new, recurse: true }).unwrap());
+    assert!(!client.remove_path(PathRemoveRequest { path: &new, recurse: true }).unwrap());
+    remote.exit();
+    assert!(!space.path("repo/dropped").exists());
+}
+
+#[test]
+fn queries_are_answered_by_pgbackrest() {
+    let Some(oracles) = oracles(&[15]) else { return };
+    let space = Arc::new(Space::new());
+    let mut cluster = Cluster::create(&space, oracles, 15, "pg", &[]);
+    cluster.start();
+    let config = space.write("remote.conf", "[global]\n");
+    let arguments = [
+        format!("--config={}", config.display()),
+        format!("--pg1-path={}", cluster.data_text()),
+        format!("--pg1-socket-path={}", cluster.socket()),
+        "--pg1-user=postgres".to_owned(),
+        "--remote-type=pg".to_owned(),
+        "check:remote".to_owned(),
+    ];
+    let Some(mut remote) = Remote::start_with(&space, &arguments) else { return };
+    let client = remote.client();
+    let database = client.open_database().unwrap();
+    let sql = "select false, null::text, -7, 1::int8 << 40, 0::oid, '', 'text'::name, null::bool";
+    let row = client.query(&database, QueryRequest { expected: Expected::Row, sql }).unwrap().rows().next();
+    let expected = [
+        Column::Bool(false),
+        Column::Null,
+        Column::I32(-7),
+        Column::I64(1 << 40),
+        Column::U32(0),
+        Column::Text(""),
+        Column::Text("text"),
+        Column::Null,
+    ];
+    assert_eq!(columns(&row.unwrap().unwrap(), expected.len()).unwrap(), expected);
+    let error = client.query(&database, QueryRequest { expected: Expected::None, sql: "nonsense" }).unwrap_err();
+    assert_eq!(error.code.number(), 57);
+    let sql = "select * from pg_catalog.generate_series(1, 3)";
+    let answer = client.query(&database, QueryRequest { expected: Expected::Any, sql }).unwrap();
+    let rows: Vec<_> = answer.rows().map(|row| columns(&row.unwrap(), 1).unwrap()[0]).collect();
+    assert_eq!(rows, [Column::I32(1), Column::I32(2), Column::I32(3)]);
+    client.close_database(database).unwrap();
     remote.exit();
 }
 

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use engine::pg::client::PgClient;
 use engine::pg::cluster::{ArchiveCheck, Search, check_config, find};
 use engine::pg::session::NO_TIMEOUTS;
-use engine::pg::{PgSession, PgSettings};
+use engine::pg::{PgConnection, PgHost, PgSession, PgSettings};
 use engine::{CancelToken, ErrorCode};
 use repo_format::wal_name::WalSegment;
 
@@ -29,20 +28,24 @@ fn cluster(version: u32) -> Option<Cluster> {
 fn settings(cluster: &Cluster, key: u32) -> PgSettings {
     PgSettings {
         key,
-        path: cluster.data(),
-        port: 5432,
         socket_path: Some(PathBuf::from(cluster.socket())),
         user: Some("postgres".to_owned()),
-        database: "postgres".to_owned(),
         db_timeout: Duration::from_secs(30),
-        version_force: None,
-        command: "backup".to_owned(),
+        ..PgSettings::new(cluster.data())
     }
+}
+
+fn host(settings: PgSettings) -> Arc<dyn PgHost> {
+    settings.into()
+}
+
+fn connect(cluster: &Cluster) -> Box<dyn PgConnection> {
+    host(settings(cluster, 1)).connect(&CancelToken::new()).unwrap()
 }
 
 fn backup_session_on(version: u32) {
     let Some(cluster) = cluster(version) else { return };
-    let mut session = PgSession::connect(&settings(&cluster, 1), &CancelToken::new()).unwrap();
+    let mut session = PgSession::connect(&host(settings(&cluster, 1)), &CancelToken::new()).unwrap();
     assert_eq!(session.version().to_string(), version.to_string());
     assert!(!session.is_standby());
     check_config(&session, Some(ArchiveCheck { mode_check: true })).unwrap();
@@ -91,7 +94,7 @@ fn query_too_slow_or_cancelled_leaves_the_connection_usable() {
     let Some(cluster) = cluster(15) else { return };
     let cancel = CancelToken::new();
     let quick = PgSettings { db_timeout: Duration::from_millis(300), ..settings(&cluster, 1) };
-    let mut client = PgClient::connect(&quick, &cancel).unwrap();
+    let mut client = host(quick).connect(&cancel).unwrap();
     let error = client.rows("select pg_sleep(60)").unwrap_err();
     assert_eq!(error.code, ErrorCode::DbQuery);
     assert_eq!(error.message, "query 'select pg_sleep(60)' timed out after 300ms");
@@ -105,7 +108,7 @@ fn query_too_slow_or_cancelled_leaves_the_connection_usable() {
         "expected one row from 'select 1 where false'"
     );
 
-    let mut client = PgClient::connect(&settings(&cluster, 1), &cancel).unwrap();
+    let mut client = host(settings(&cluster, 1)).connect(&cancel).unwrap();
     cancel.cancel_by_signal(15);
     assert_eq!(client.rows("select pg_sleep(60)").unwrap_err().code, ErrorCode::Term);
 }
@@ -113,7 +116,7 @@ fn query_too_slow_or_cancelled_leaves_the_connection_usable() {
 #[test]
 fn query_on_a_stopped_server_is_db_query_error() {
     let Some(mut cluster) = cluster(15) else { return };
-    let mut client = PgClient::connect(&settings(&cluster, 1), &CancelToken::new()).unwrap();
+    let mut client = connect(&cluster);
     cluster.stop(Shutdown::Immediate);
     let error = client.value("select 1").unwrap_err();
     assert_eq!(error.code, ErrorCode::DbQuery);
@@ -182,11 +185,11 @@ fn pair() -> Option<(Cluster, Cluster)> {
 fn find_tells_primary_from_standby_and_waits_for_replay() {
     let Some((primary, mut standby)) = pair() else { return };
     let cancel = CancelToken::new();
-    let mut both = [settings(&standby, 1), settings(&primary, 2)];
+    let mut both = [host(settings(&standby, 1)), host(settings(&primary, 2))];
     let search = Search { primary_required: true, standby_required: true, ..Search::default() };
     let mut found = find(&both, search, &cancel).unwrap();
     let (mut primary_session, mut standby_session) = (found.primary.take().unwrap(), found.standby.take().unwrap());
-    assert_eq!((primary_session.settings().key, standby_session.settings().key), (2, 1));
+    assert_eq!((primary_session.host().key(), standby_session.host().key()), (2, 1));
     check_config(&standby_session, Some(ArchiveCheck { mode_check: true })).unwrap();
 
     let start = primary_session.backup_start(true, true).unwrap();
@@ -205,7 +208,7 @@ fn find_tells_primary_from_standby_and_waits_for_replay() {
     assert!(primary_only.primary.is_some() && primary_only.standby.is_none());
     let alone = find(&both[..1], search, &cancel).err().unwrap();
     assert_eq!(alone.message, "unable to find primary cluster - cannot proceed");
-    both[0] = settings(&primary, 1);
+    both[0] = host(settings(&primary, 1));
     assert_eq!(find(&both, search, &cancel).err().unwrap().message, "more than one primary cluster found");
 
     standby.sql("select pg_promote()");
@@ -217,7 +220,7 @@ fn find_tells_primary_from_standby_and_waits_for_replay() {
 fn check_config_of_another_data_directory_is_db_mismatch() {
     let Some((primary, standby)) = pair() else { return };
     let crossed = PgSettings { path: standby.data(), ..settings(&primary, 1) };
-    let session = PgSession::connect(&crossed, &CancelToken::new()).unwrap();
+    let session = PgSession::connect(&host(crossed), &CancelToken::new()).unwrap();
     let error = check_config(&session, None).unwrap_err();
     assert_eq!(error.code, ErrorCode::DbMismatch);
     assert_eq!(error.hints, ["the pg1-path and pg1-port settings likely reference different clusters."]);
@@ -290,7 +293,7 @@ fn ssl_mode_of_the_environment_decides_about_encryption_and_checks() {
     // A list of hosts: the first has no server
     connect(&[("PGHOST", &format!("{},127.0.0.1", space.text("none"))), ("PGSSLMODE", "require")]).success();
     connect(&[local, ("PGSERVICE", "none")]).fails(56).says("definition of service \"none\" not found");
-    connect(&[local, ("PGTARGETSESSIONATTRS", "read-write")]).fails(56).says("PGTARGETSESSIONATTRS");
+    connect(&[local, ("PGREQUIREAUTH", "none")]).fails(56).says("PGREQUIREAUTH");
 
     allow("local all all trust\nhostssl all all all reject\nhostnossl all all all trust\n");
     admin("select pg_reload_conf()");
@@ -368,6 +371,16 @@ fn client_certificate_service_and_revocation_list_count_as_for_psql() {
     let (none, revoked) = (at("none.crl"), at("server.crl"));
     agree(&[&own[..], &[("PGSSLCRL", &none)]].concat(), true);
     agree(&[&own[..], &[("PGSSLCRL", &revoked)]].concat(), false);
+    let hash = openssl(&format!("crl -hash -noout -in {none}")).stdout;
+    for (folder, list) in [("lists-none", Some(&none)), ("lists-revoked", Some(&revoked)), ("lists-empty", None)] {
+        space.folder(&format!("tls/{folder}"));
+        if let Some(list) = list {
+            fs::copy(list, space.path(&format!("tls/{folder}/{}.r0", hash.trim()))).unwrap();
+        }
+        agree(&[&own[..], &[("PGSSLCRLDIR", &at(folder))]].concat(), folder == "lists-none");
+    }
+    // psql 15 does not know this variable
+    connect_with(&cluster, &space, port, &[&own[..], &[("PGSSLCERTMODE", "disable")]].concat()).fails(56);
     let services = format!(
         "[main]\nhost=127.0.0.1\nsslmode=verify-full\nsslrootcert={root}\nsslcert={certificate}\nsslkey={key}\n\
          [elsewhere]\nhost=192.0.2.1\nhostaddr=127.0.0.1\nsslmode=verify-full\nsslrootcert={root}\n"
@@ -383,6 +396,101 @@ fn client_certificate_service_and_revocation_list_count_as_for_psql() {
 }
 
 #[test]
+fn channel_binding_and_kind_of_session_count_as_for_psql() {
+    let Some(oracles) = oracles(&[15]) else { return };
+    let space = Arc::new(Space::new());
+    certificates(&space);
+    let port = free_ports(1);
+    let mut settings = ARCHIVE_SETTINGS.map(str::to_owned).to_vec();
+    settings.extend([
+        "listen_addresses = '127.0.0.1'".to_owned(),
+        format!("port = {port}"),
+        "ssl = on".to_owned(),
+        format!("ssl_cert_file = '{}'", space.text("tls/s.crt")),
+        format!("ssl_key_file = '{}'", space.text("tls/s.key")),
+    ]);
+    let mut cluster = Cluster::create(&space, oracles, 15, "pg", &settings);
+    let allow = |method: &str| {
+        fs::write(space.path("pg/pg_hba.conf"), format!("local all all trust\nhost all all all {method}\n")).unwrap();
+    };
+    allow("scram-sha-256");
+    cluster.start();
+    let port_text = port.to_string();
+    let admin = |sql: &str| {
+        cluster.client("psql", &["-p", &port_text, "-d", "postgres", "-XAtqc", sql]).success();
+    };
+    admin("alter role postgres password 'secret'");
+    let common = [("PGHOST", "127.0.0.1"), ("PGPASSWORD", "secret")];
+    // psql of the same variables has to agree
+    let agree = |variables: &[(&str, &str)], may_connect: bool| {
+        let variables = [&common[..], variables].concat();
+        let mut psql = space.command("/usr/lib/postgresql/15/bin/psql");
+        psql.args(["-p", &port_text, "-U", "postgres", "-d", "postgres", "-XAtqc", "select 1"]);
+        psql.envs(variables.iter().copied());
+        let theirs = Run::of(psql);
+        assert_eq!(theirs.code == 0, may_connect, "{variables:?}: {}", theirs.describe());
+        let ours = connect_with(&cluster, &space, port, &variables);
+        assert_eq!(ours.code, if may_connect { 0 } else { 56 }, "{variables:?}: {}", ours.describe());
+    };
+    let required = ("PGCHANNELBINDING", "require");
+    agree(&[required], true);
+    agree(&[required, ("PGSSLMODE", "require")], true);
+    agree(&[required, ("PGSSLMODE", "disable")], false);
+    agree(&[("PGCHANNELBINDING", "disable")], true);
+    agree(&[("PGCHANNELBINDING", "always")], false);
+    for (word, may_connect) in [
+        ("any", true),
+        ("read-write", true),
+        ("read-only", false),
+        ("primary", true),
+        ("standby", false),
+        ("prefer-standby", true),
+        ("secondary", false),
+    ] {
+        agree(&[("PGTARGETSESSIONATTRS", word)], may_connect);
+    }
+    admin("alter system set default_transaction_read_only = on");
+    // A certificate that is signed with another hash
+    let (key, certificate) = (space.text("tls/rsa.key"), space.text("tls/rsa.crt"));
+    let request = format!("req -x509 -newkey rsa:2048 -nodes -sha384 -subj /CN=db -keyout {key} -out {certificate}");
+    space.run("openssl", &request.split(' ').collect::<Vec<_>>()).success();
+    admin(&format!("alter system set ssl_cert_file = '{certificate}'"));
+    admin(&format!("alter system set ssl_key_file = '{key}'"));
+    admin("select pg_reload_conf()");
+    agree(&[required], true);
+    agree(&[("PGTARGETSESSIONATTRS", "read-write")], false);
+    agree(&[("PGTARGETSESSIONATTRS", "read-only")], true);
+    allow("trust");
+    admin("select pg_reload_conf()");
+    agree(&[required], false);
+    agree(&[("PGCHANNELBINDING", "prefer")], true);
+}
+
+#[test]
+fn encryption_without_a_request_reaches_servers_that_support_it() {
+    let Some(oracles) = oracles(&[15, 18]) else { return };
+    for (version, supported) in [(15, false), (18, true)] {
+        let space = Arc::new(Space::new());
+        certificates(&space);
+        let port = free_ports(1);
+        let mut settings = ARCHIVE_SETTINGS.map(str::to_owned).to_vec();
+        settings.extend([
+            "listen_addresses = '127.0.0.1'".to_owned(),
+            format!("port = {port}"),
+            "ssl = on".to_owned(),
+            format!("ssl_cert_file = '{}'", space.text("tls/s.crt")),
+            format!("ssl_key_file = '{}'", space.text("tls/s.key")),
+        ]);
+        let mut cluster = Cluster::create(&space, oracles, version, "pg", &settings);
+        fs::write(space.path("pg/pg_hba.conf"), "local all all trust\nhostssl all all all trust\n").unwrap();
+        cluster.start();
+        let direct = [("PGHOST", "127.0.0.1"), ("PGSSLMODE", "require"), ("PGSSLNEGOTIATION", "direct")];
+        connect_with(&cluster, &space, port, &direct).fails(if supported { 0 } else { 56 });
+        connect_with(&cluster, &space, port, &[direct[0], direct[2]]).fails(56).says("sslnegotiation=direct");
+    }
+}
+
+#[test]
 fn timeouts_set_for_the_role_do_not_end_the_session() {
     for version in [13, 15, 18] {
         let Some(cluster) = cluster(version) else { return };
@@ -392,7 +500,7 @@ fn timeouts_set_for_the_role_do_not_end_the_session() {
         for name in names.lines() {
             cluster.sql(&format!("alter role postgres set {name} = '1h'"));
         }
-        let mut client = PgClient::connect(&settings(&cluster, 1), &CancelToken::new()).unwrap();
+        let mut client = connect(&cluster);
         let count = format!("select count(*) from pg_settings where name in {settable} and setting <> '0'");
         assert_eq!(client.value(&count).unwrap(), names.lines().count().to_string());
         client.rows(NO_TIMEOUTS).unwrap();
@@ -404,7 +512,7 @@ fn timeouts_set_for_the_role_do_not_end_the_session() {
 fn idle_session_timeout_does_not_end_a_backup_session() {
     let Some(cluster) = cluster(15) else { return };
     cluster.sql("alter role postgres set idle_session_timeout = '500ms'");
-    let mut session = PgSession::connect(&settings(&cluster, 1), &CancelToken::new()).unwrap();
+    let mut session = PgSession::connect(&host(settings(&cluster, 1)), &CancelToken::new()).unwrap();
     std::thread::sleep(Duration::from_millis(1500));
     session.ping(true).unwrap();
 }

@@ -1,6 +1,7 @@
 //! The configuration: the options of this process, and the source of each value.
 
 mod adjust;
+mod command_decl;
 mod commands;
 pub mod decl;
 mod env;

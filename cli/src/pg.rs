@@ -1,19 +1,20 @@
 //! Converts the configuration to the clusters that the engine connects to.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use engine::pg::PgSettings;
 use engine::pg::cluster::ArchiveCheck;
+use engine::pg::{PgHost, PgSettings};
 use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Config, opt};
 
-/// Returns how to reach the cluster with this number.
+/// Returns the host of the cluster with this number.
 ///
 /// # Errors
 /// [`ErrorCode::OptionInvalidValue`] for an invalid port or version, [`ErrorCode::Assert`] if the command has no
 /// clusters.
-pub fn settings(config: &Config, key: u32) -> Result<PgSettings> {
+pub fn host(config: &Config, key: u32) -> Result<Arc<dyn PgHost>> {
     let port = config.get_at(opt::PG_PORT, key)?;
     Ok(PgSettings {
         key,
@@ -28,15 +29,16 @@ pub fn settings(config: &Config, key: u32) -> Result<PgSettings> {
         db_timeout: config.get(opt::DB_TIMEOUT)?,
         version_force: config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()?,
         command: config.command().name().to_owned(),
-    })
+    }
+    .into())
 }
 
-/// Returns how to reach every configured cluster, in the order of their numbers.
+/// Returns the hosts of all configured clusters, in the order of their numbers.
 ///
 /// # Errors
-/// The same as [`settings`].
-pub fn all(config: &Config) -> Result<Vec<PgSettings>> {
-    config.pg_keys().iter().map(|&key| settings(config, key)).collect()
+/// The same as [`host`].
+pub fn all(config: &Config) -> Result<Vec<Arc<dyn PgHost>>> {
+    config.pg_keys().iter().map(|&key| host(config, key)).collect()
 }
 
 /// Returns the archive settings to require; `None` if the archive is not checked.

@@ -20,6 +20,7 @@ mod wal_copy;
 mod whole;
 
 use std::num::NonZero;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Instant;
 
@@ -44,7 +45,7 @@ use crate::cancel::CancelToken;
 use crate::claim::Claim;
 use crate::lock::Lock;
 use crate::pg::data_dir::{self, ScanOptions};
-use crate::pipeline::backup::CopyRules;
+use crate::pipeline::backup::{CopyFrom, CopyRules};
 use crate::progress::Progress;
 use crate::repo::manifest_store::CopyProgress;
 use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
@@ -226,9 +227,8 @@ impl Backup<'_> {
         data.options.compress_type = settings.compression.kind;
         let mut manifest = Manifest::new(data);
 
-        let data_dir = source.data_dir().clone();
-        let scan = data_dir::scan(
-            data_dir.path(),
+        let host = Arc::clone(&source.hosts.primary);
+        let scan = host.scan(
             &ScanOptions {
                 version,
                 tablespace_id: &version.tablespace_dir(catalog_version),
@@ -356,7 +356,7 @@ impl Backup<'_> {
         }
         if manifest.data.bundle {
             for (file, _) in manifest.files.iter().zip(&states).filter(|(file, state)| file.size == 0 && !state.copy) {
-                detail!("store zero-length file {}", source.data_dir().file_path(&file.name).display());
+                detail!("store zero-length file {}", source.hosts.file_path(CopyFrom::Primary, &file.name).display());
             }
         }
         let full = manifest.data.backup_type == BackupType::Full;
@@ -382,7 +382,7 @@ impl Backup<'_> {
             },
         };
         let (queues, total) = Queues::build(job_settings, &manifest, &states, settings.online)?;
-        let data_dirs = source.data_dirs.clone();
+        let hosts = source.hosts.clone();
         let rules = CopyRules {
             compression: settings.compression,
             cipher: Cipher::from_passphrase(manifest.cipher_pass.as_ref()),
@@ -391,7 +391,6 @@ impl Backup<'_> {
             page_size: source.control.page_size,
             page_header_check: settings.page_header_check,
             compare_buffer_bytes: usize::try_from(settings.buffer_size).unwrap_or(usize::MAX),
-            version_force: settings.version_force,
             write_options,
         };
         // In a backup from a standby, the worker for the primary does not count
@@ -399,7 +398,7 @@ impl Backup<'_> {
         let process = Process {
             rules: &rules,
             storage: &*self.repo.storage,
-            data_dirs: &data_dirs,
+            hosts: &hosts,
             stanza: self.stanza,
             crew: CrewSettings {
                 jobs_per_worker: self.repo.storage.concurrency().jobs_per_worker,

@@ -1,13 +1,12 @@
 //! Checks that a stanza can archive and be backed up (pgBackRest `src/command/check`).
 
-use std::fs;
-use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Duration;
 
 use repo_format::layout::Stanza;
 
 use crate::pg::cluster::{self, ArchiveCheck, Search};
-use crate::pg::{PgSession, PgSettings};
+use crate::pg::{PgHost, PgSession};
 use crate::repo::archive_find::find_one;
 use crate::stanza::check_info;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
@@ -17,8 +16,8 @@ use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 pub struct CheckSettings {
     /// The stanza.
     pub stanza: Stanza,
-    /// The clusters, in the order of their keys.
-    pub pg: Vec<PgSettings>,
+    /// The hosts of the clusters, in the order of their keys.
+    pub pg: Vec<Arc<dyn PgHost>>,
     /// Check the archive settings of the primary; `None` skips the check.
     pub archive: Option<ArchiveCheck>,
     /// The maximum time until a WAL segment arrives.
@@ -39,9 +38,7 @@ pub fn check(settings: &CheckSettings, repos: &[Repo], cancel: &CancelToken) -> 
             Error::new(ErrorCode::Config, "no database found").hint("check indexed pg-path/pg-host configurations")
         );
     }
-    for pg in &settings.pg {
-        check_readable(pg)?;
-    }
+    settings.pg.iter().try_for_each(|host| host.check_data_dir())?;
     match &found.standby {
         Some(standby) => check_standby(settings, repos, standby, found.primary.is_some())?,
         None if settings.backup_standby => {
@@ -52,16 +49,6 @@ pub fn check(settings: &CheckSettings, repos: &[Repo], cancel: &CancelToken) -> 
     // Its session is not needed while the archive is waited for
     drop(found.standby);
     found.primary.map_or(Ok(()), |mut primary| check_primary(settings, repos, &mut primary, cancel))
-}
-
-fn check_readable(pg: &PgSettings) -> Result<()> {
-    match fs::read_dir(&pg.path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            let message = format!("unable to list file info for path '{}'", pg.path.display());
-            Err(Error::from_io(ErrorCode::PathOpen, message, e))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn check_standby(settings: &CheckSettings, repos: &[Repo], standby: &PgSession, has_primary: bool) -> Result<()> {

@@ -22,7 +22,7 @@ use crate::repo::Repo;
 use crate::repo::reconstruct::Reconstructed;
 use crate::repo::{info_files, reconstruct};
 use crate::{CancelToken, Error, ErrorCode, Result};
-use plan::{ArchivePlan, ArchiveRules, BackupFact, BackupPlan, FullRetention, Retention, Verdict, WalPlan};
+use plan::{ArchivePlan, ArchiveRules, BackupCandidate, BackupPlan, DirVerdict, FullRetention, Retention, WalPlan};
 
 /// Files that are removed before the next check for cancellation.
 const REMOVED_AT_ONCE: usize = 100;
@@ -212,7 +212,7 @@ impl Task<'_> {
         Ok(self.repo.storage.names(path)?.unwrap_or_default())
     }
 
-    fn lower_for_oldest(&self, facts: &[BackupFact], retention: &Retention) -> Retention {
+    fn lower_for_oldest(&self, facts: &[BackupCandidate], retention: &Retention) -> Retention {
         if !self.settings.oldest {
             return retention.clone();
         }
@@ -332,9 +332,9 @@ impl Task<'_> {
         let mut whole = Vec::new();
         for directory in entries.iter().filter(|name| name.len() == 16 && is_wal_like(name)) {
             match plan.directory(directory) {
-                Verdict::Keep => {}
-                Verdict::Remove => whole.push(directory.as_str()),
-                Verdict::Scan => {
+                DirVerdict::Keep => {}
+                DirVerdict::Remove => whole.push(directory.as_str()),
+                DirVerdict::Scan => {
                     self.remove_wal_directories(id, &archive, &mut whole, &mut run)?;
                     self.remove_segments(id, plan, &archive.join(directory)?, &mut run)?;
                 }
@@ -404,12 +404,12 @@ impl Task<'_> {
             }
             let path = history.join(&year)?;
             match plan::history_year(&year, &minimum) {
-                Verdict::Keep => {}
-                Verdict::Remove => {
+                DirVerdict::Keep => {}
+                DirVerdict::Remove => {
                     crate::info!("repo{key}: remove expired backup history path {year}");
                     self.change(|| storage.remove_all(&path))?;
                 }
-                Verdict::Scan => {
+                DirVerdict::Scan => {
                     for file in self.list(&path)?.iter().rev() {
                         let label =
                             file.strip_suffix(layout::HISTORY_MANIFEST_SUFFIX).and_then(|name| name.parse().ok());
@@ -458,8 +458,8 @@ fn is_timeline_history(name: &str) -> bool {
         .is_some_and(|timeline| timeline.len() == 8 && is_wal_like(timeline))
 }
 
-fn facts(info: &BackupInfo) -> Vec<BackupFact> {
-    let fact = |(label, entry): (&BackupLabel, &repo_format::backup_info::BackupEntry)| BackupFact {
+fn facts(info: &BackupInfo) -> Vec<BackupCandidate> {
+    let fact = |(label, entry): (&BackupLabel, &repo_format::backup_info::BackupEntry)| BackupCandidate {
         label: label.clone(),
         prior: entry.prior.clone(),
         db_id: entry.pg_id,

@@ -1,6 +1,7 @@
 //! The data path: storage, copy pipelines, the PostgreSQL session, and the work of the commands.
 //!
-//! It does not know option names and never prints.
+//! A program uses it through a [`Session`]. It never prints and reads no options, although messages name some, as in
+//! pgBackRest.
 
 pub mod annotate;
 pub mod backup;

@@ -1,14 +1,20 @@
 //! PostgreSQL: the session of backups and checks, and the control file.
 
+mod channel_binding;
 pub mod client;
 pub mod cluster;
+pub mod connection;
 pub mod control_file;
 pub mod data_dir;
 mod environment;
+pub mod host;
 pub(crate) mod passfile;
 mod service;
 pub mod session;
+mod session_kind;
 mod tls;
 
 pub use client::PgSettings;
+pub use connection::PgConnection;
+pub use host::{LocalHost, PgHost};
 pub use session::PgSession;

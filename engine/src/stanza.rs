@@ -1,7 +1,8 @@
 //! Creates, upgrades and deletes a stanza (pgBackRest `src/command/stanza`).
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
@@ -10,7 +11,7 @@ use repo_format::pg::control::PgControl;
 use repo_format::pg::version::PgVersion;
 
 use crate::claim::{Claim, Claimant, unclaimed};
-use crate::pg::{PgSettings, cluster, control_file};
+use crate::pg::{PgHost, cluster};
 use crate::repo::formats;
 use crate::repo::info_files::{self, generate_passphrase};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, control};
@@ -24,8 +25,8 @@ pub struct StanzaSettings {
     pub lock_path: PathBuf,
     /// Ask the running primary for its identity. Otherwise the first data directory counts as the primary's.
     pub online: bool,
-    /// The clusters, in the order of their keys.
-    pub pg: Vec<PgSettings>,
+    /// The hosts of the clusters, in the order of their keys.
+    pub pg: Vec<Arc<dyn PgHost>>,
     /// The identity of this process for claims.
     pub claimant: Claimant,
 }
@@ -40,7 +41,7 @@ fn primary_control(settings: &StanzaSettings, cancel: &CancelToken) -> Result<Pg
         return Ok(*primary.control());
     }
     match settings.pg.first() {
-        Some(pg) => control_file::read(&pg.path, pg.version_force),
+        Some(host) => host.control(),
         None => Err(Error::new(ErrorCode::OptionRequired, "stanza-create command requires option: pg1-path")),
     }
 }
@@ -217,8 +218,8 @@ pub struct DeleteSettings {
     pub stanza: Stanza,
     /// The directory of lock and stop files.
     pub lock_path: PathBuf,
-    /// The data directory, where a running server can be seen.
-    pub pg_path: Option<PathBuf>,
+    /// The host of the cluster, where a running server can be seen.
+    pub pg: Option<Arc<dyn PgHost>>,
     /// Delete even if the server is running.
     pub force: bool,
     /// The identity for claims.
@@ -267,7 +268,7 @@ fn check_delete(settings: &DeleteSettings, repo: &Repo) -> Result<()> {
         return Err(Error::new(ErrorCode::FileMissing, format!("stop file does not exist for stanza '{stanza}'"))
             .hint("has the pgbackrest stop command been run on this server for this stanza?"));
     }
-    let runs = settings.pg_path.as_deref().map(is_running).transpose()?.unwrap_or(false);
+    let runs = settings.pg.as_ref().map_or(Ok(false), |host| host.has_postmaster_pid())?;
     if runs && !settings.force {
         return Err(Error::new(
             ErrorCode::PgRunning,
@@ -281,13 +282,6 @@ fn check_delete(settings: &DeleteSettings, repo: &Repo) -> Result<()> {
     Ok(())
 }
 
-fn is_running(pg_path: &Path) -> Result<bool> {
-    let path = pg_path.join("postmaster.pid");
-    path.try_exists().map_err(|e| {
-        Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{}'", path.display()), e)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -296,6 +290,7 @@ mod tests {
     use repo_format::wal_name::{Lsn, TimelineId};
 
     use super::*;
+    use crate::pg::PgSettings;
     use crate::storage::faulty::FaultyStorage;
     use crate::storage::memory::MemoryStorage;
     use crate::storage::{RepoStorage, WriteOptions, put};
@@ -423,7 +418,7 @@ mod tests {
         let mut settings = DeleteSettings {
             stanza: stanza(),
             lock_path: dir.path().join("lock"),
-            pg_path: Some(dir.path().to_owned()),
+            pg: Some(PgSettings::new(dir.path()).into()),
             force: false,
             claimant: Claimant::this_process("1-x"),
         };

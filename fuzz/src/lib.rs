@@ -6,9 +6,9 @@
 mod codecs;
 mod configuration;
 mod engine_parts;
+mod hosts;
 mod info_files;
 mod postgres;
-mod remote;
 
 /// A target's name and function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -38,10 +38,11 @@ pub const TARGETS: &[Target] = &[
     ("page_errors", info_files::page_errors),
     ("passfile", engine_parts::passfile),
     ("pg_control", postgres::pg_control),
-    ("remote_answer", remote::remote_answer),
-    ("remote_greeting", remote::remote_greeting),
-    ("remote_pack", remote::remote_pack),
-    ("remote_request", remote::remote_request),
+    ("remote_answer", hosts::remote_answer),
+    ("remote_client", hosts::remote_client),
+    ("remote_greeting", hosts::remote_greeting),
+    ("remote_pack", hosts::remote_pack),
+    ("remote_request", hosts::remote_request),
     ("sftp_packet", engine_parts::sftp_packet),
     ("spool", info_files::spool),
     ("target_time", engine_parts::target_time),

@@ -273,3 +273,6 @@ impl<'a> Call<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 pub mod claim;
 pub mod find;
 pub mod foreground;
+mod look;
 pub mod prefetch;
 pub mod segment;
 
@@ -10,7 +11,7 @@ use std::path::Path;
 
 use engine::Result;
 
-pub use find::Cluster;
+pub use find::WalCluster;
 
 use self::claim::{Caller, Claim};
 use self::segment::Decode;
@@ -22,7 +23,7 @@ use crate::repos::Repos;
 /// [`engine::ErrorCode::RepoInvalid`] without a usable repository, [`engine::ErrorCode::ArchiveDuplicate`] for a
 /// segment that is stored with different contents, [`engine::ErrorCode::FileRead`] if no stored copy can be read, and
 /// those of [`find::find`].
-pub fn get(repos: &Repos, cluster: &Cluster, wal_file: &str, destination: &Path) -> Result<bool> {
+pub fn get(repos: &Repos, cluster: &WalCluster, wal_file: &str, destination: &Path) -> Result<bool> {
     let mut caller = Caller::now();
     loop {
         match get_into(Claim::new(destination), repos, cluster, wal_file) {
@@ -33,7 +34,7 @@ pub fn get(repos: &Repos, cluster: &Cluster, wal_file: &str, destination: &Path)
 }
 
 /// Like [`get`], but tries once, with a temporary file that already exists.
-fn get_into(mut claim: Claim, repos: &Repos, cluster: &Cluster, wal_file: &str) -> Result<bool> {
+fn get_into(mut claim: Claim, repos: &Repos, cluster: &WalCluster, wal_file: &str) -> Result<bool> {
     let findings = find::find(repos, cluster, &[wal_file.to_owned()])?;
     if let Some(failure) = findings.failure {
         return Err(failure.error);
@@ -84,7 +85,7 @@ mod tests {
             storage::put(&*repo.storage, &path, history, WriteOptions::ATOMIC).expect("put");
             repo
         };
-        let cluster = Cluster { stanza: stanza.clone(), pg_path: dir.path().to_owned(), version_force: None };
+        let cluster = WalCluster { stanza: stanza.clone(), pg_path: dir.path().to_owned(), version_force: None };
         let destination = dir.path().join("got");
         let empty = vec![repo(1, b"")].into();
         let error = get(&empty, &cluster, HISTORY, &destination).expect_err("empty");

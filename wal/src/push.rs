@@ -7,6 +7,8 @@ mod large;
 pub mod queue;
 pub mod segment;
 mod stored;
+mod wal_file;
+mod write;
 
 use std::path::PathBuf;
 
@@ -16,6 +18,7 @@ use repo_format::layout::Stanza;
 use repo_format::pg::PgVersion;
 use repo_format::wal_name::PARTIAL_SUFFIX;
 
+use self::segment::ToPush;
 use crate::path::file_name;
 use crate::repos::Repos;
 
@@ -72,10 +75,11 @@ pub fn push(repos: &Repos, settings: &PushSettings, wal_file: &std::path::Path) 
         }
     }
     let warnings = std::thread::scope(|scope| {
-        let begun = segment::begin(scope, &repos.open, settings, wal_file, name);
+        let to_push = ToPush { path: wal_file, name, threads: settings.process_max };
+        let begun = segment::begin(scope, &repos.open, settings, to_push);
         let segment = name.strip_suffix(PARTIAL_SUFFIX).unwrap_or(name).parse().ok();
         let targets = check::check(repos, settings, segment.as_ref())?;
-        segment::push_file(&targets, settings, wal_file, name, settings.process_max, begun)
+        segment::push_file(&targets, settings, to_push, begun)
     })?;
     for warning in warnings {
         engine::warn!("{warning}");

@@ -57,7 +57,7 @@ mod tests {
     use repo_format::pg::PgVersion;
 
     use super::*;
-    use crate::get::find::{self, Cluster};
+    use crate::get::find::{self, WalCluster};
     use crate::push::{PushSettings, check};
 
     const BROKEN: &str = "repo2: [FileMissingError] no key file";
@@ -98,7 +98,7 @@ mod tests {
         std::fs::create_dir_all(dir.path().join("global")).expect("data directory");
         std::fs::write(dir.path().join("global/pg_control"), CONTROL).expect("pg_control");
         let stanza: Stanza = "demo".parse().expect("stanza");
-        let cluster = Cluster { stanza: stanza.clone(), pg_path: dir.path().to_owned(), version_force: None };
+        let cluster = WalCluster { stanza: stanza.clone(), pg_path: dir.path().to_owned(), version_force: None };
         let control = engine::pg::control_file::read(dir.path(), None).expect("control");
         let requests = ["000000010000000000000001".to_owned()];
 

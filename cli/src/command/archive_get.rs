@@ -7,7 +7,7 @@ use engine::{Error, ErrorCode, Result};
 use repo_format::spool::SpoolQueue;
 use repo_format::wal_name;
 use wal::get::foreground::{self, PrefetchSettings};
-use wal::get::{self, Cluster, prefetch};
+use wal::get::{self, WalCluster, prefetch};
 
 use crate::archive;
 use crate::config::{Command, Config, opt};
@@ -29,14 +29,15 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     let cluster = cluster(config)?;
     let open = || repos::open_usable(config, &config.repo_keys_selected());
     let found = if config.get(opt::ARCHIVE_ASYNC)? && wal_name::kind(wal_file).is_segment() {
-        let settings = PrefetchSettings {
+        let prefetch = PrefetchSettings {
             queue_max: config.get(opt::ARCHIVE_GET_QUEUE_MAX)?,
             missing_retry: config.get(opt::ARCHIVE_MISSING_RETRY)?,
         };
         let background = archive::background(config, SpoolQueue::In)?;
         let launch = |segments: &[String]| archive::launch(config, Command::ArchiveGet, segments);
-        let request = foreground::Request { cluster: &cluster, wal_segment: wal_file, destination: &destination };
-        foreground::get(&background, &settings, &request, launch, open, cancel_token())?
+        let request =
+            foreground::GetRequest { cluster: &cluster, wal_segment: wal_file, destination: &destination, prefetch };
+        foreground::get(&background, &request, launch, open, cancel_token())?
     } else {
         get::get(&open(), &cluster, wal_file, &destination)?
     };
@@ -66,12 +67,12 @@ pub fn run_async(config: &Config) -> Result<ExitStatus> {
     Ok(ExitStatus::SUCCESS)
 }
 
-fn cluster(config: &Config) -> Result<Cluster> {
+fn cluster(config: &Config) -> Result<WalCluster> {
     let Some(pg_path) = archive::pg_path(config) else {
         let text = format!("archive-get command requires option: {}", archive::pg_path_name(config));
         return Err(Error::new(ErrorCode::OptionRequired, text));
     };
-    Ok(Cluster {
+    Ok(WalCluster {
         stanza: repos::stanza(config)?,
         pg_path: PathBuf::from(pg_path),
         version_force: archive::version_force(config)?,

@@ -42,7 +42,6 @@ fn request(config: &Config, key: u32) -> Result<BackupRequest> {
         online: config.get(opt::ONLINE)?,
         force: config.find(opt::FORCE).unwrap_or(false),
         pg: pg::all(config)?,
-        version_force: config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()?,
         standby: match config.get(opt::BACKUP_STANDBY)? {
             "y" => StandbyChoice::Always,
             "prefer" => StandbyChoice::Prefer,

@@ -1,12 +1,10 @@
 //! `stanza-delete`: deletes a stanza from one repository.
 
-use std::path::PathBuf;
-
 use engine::Result;
 use engine::stanza::{self, DeleteSettings};
 
 use crate::config::{Config, opt};
-use crate::{ExitStatus, cancel_token, repos};
+use crate::{ExitStatus, cancel_token, pg, repos};
 
 /// Deletes the stanza from the repository of `--repo`.
 ///
@@ -14,11 +12,11 @@ use crate::{ExitStatus, cancel_token, repos};
 /// Commands were not stopped, PostgreSQL is running, or something can't be removed.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let _lock = repos::lock(config)?;
-    let pg_key = config.pg_keys().first();
+    let pg_key = config.pg_keys().first().filter(|&&key| config.find_at(opt::PG_PATH, key).is_some());
     let settings = DeleteSettings {
         stanza: repos::stanza(config)?,
         lock_path: repos::lock_path(config)?.to_owned(),
-        pg_path: pg_key.and_then(|&key| config.find_at(opt::PG_PATH, key)).map(PathBuf::from),
+        pg: pg_key.map(|&key| pg::host(config, key)).transpose()?,
         force: config.get(opt::FORCE)?,
         claimant: repos::claimant(config)?,
     };

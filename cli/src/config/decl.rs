@@ -1,203 +1,15 @@
-//! The content of a declaration: commands, roles, kinds of values, and the option declaration itself.
+//! The content of an option's declaration: kinds of values, defaults, dependencies, and the declaration itself.
 //!
 //! Each option is declared once, in a file of [`super::options`]. The argument parser, the readers of environment and
 //! files, help, completions, the manual page and the documents use these declarations. The facts are those of
 //! pgBackRest 2.60 (its `build/config.yaml`).
 
-/// A command, in the order in which prefixes are matched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-#[expect(missing_docs, reason = "each is the command of that name, described in `CommandDecl::summary`")]
-pub enum Command {
-    Annotate,
-    ArchiveGet,
-    ArchivePush,
-    Backup,
-    Check,
-    Expire,
-    Help,
-    Info,
-    Manifest,
-    RepoGet,
-    RepoLs,
-    RepoRm,
-    Restore,
-    Server,
-    ServerPing,
-    StanzaCreate,
-    StanzaDelete,
-    StanzaUpgrade,
-    Start,
-    Stop,
-    Verify,
-    Version,
-}
-
-/// The role of a process of a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Role {
-    /// The process that the user started.
-    Main,
-    /// The background process of an asynchronous archive command.
-    Async,
-    /// A worker process on the same host.
-    Local,
-    /// A process on another host.
-    Remote,
-}
-
-impl Role {
-    /// Every role.
-    pub const ALL: [Role; 4] = [Role::Main, Role::Async, Role::Local, Role::Remote];
-
-    /// Returns the name after the colon; `None` for main, which has none.
-    pub fn name(self) -> Option<&'static str> {
-        match self {
-            Role::Main => None,
-            Role::Async => Some("async"),
-            Role::Local => Some("local"),
-            Role::Remote => Some("remote"),
-        }
-    }
-}
-
-/// A set of roles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RoleSet(u8);
-
-impl RoleSet {
-    /// These roles.
-    pub const fn of(roles: &[Role]) -> Self {
-        let mut bits = 0;
-        let mut index = 0;
-        while index < roles.len() {
-            bits |= 1 << roles[index] as u8;
-            index += 1;
-        }
-        RoleSet(bits)
-    }
-
-    /// Returns whether the role is in the set.
-    pub const fn has(self, role: Role) -> bool {
-        self.0 & (1 << role as u8) != 0
-    }
-}
-
-/// Every role that the command has.
-pub const ANY_ROLE: RoleSet = RoleSet::of(&Role::ALL);
-/// Only the process that the user started.
-pub const MAIN: RoleSet = RoleSet::of(&[Role::Main]);
-/// Main and async.
-pub const MAIN_ASYNC: RoleSet = RoleSet::of(&[Role::Main, Role::Async]);
-/// All but remote.
-pub const NOT_REMOTE: RoleSet = RoleSet::of(&[Role::Main, Role::Async, Role::Local]);
-/// Processes that pgBackRest starts itself.
-pub const LOCAL_REMOTE: RoleSet = RoleSet::of(&[Role::Local, Role::Remote]);
-
-/// A set of commands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CommandSet(u32);
-
-impl CommandSet {
-    /// These commands.
-    pub const fn of(commands: &[Command]) -> Self {
-        let mut bits = 0;
-        let mut index = 0;
-        while index < commands.len() {
-            bits |= 1 << commands[index] as u8;
-            index += 1;
-        }
-        CommandSet(bits)
-    }
-
-    /// The set with these commands too.
-    pub const fn with(self, commands: &[Command]) -> Self {
-        CommandSet(self.0 | CommandSet::of(commands).0)
-    }
-
-    /// The set without these commands.
-    pub const fn without(self, commands: &[Command]) -> Self {
-        CommandSet(self.0 & !CommandSet::of(commands).0)
-    }
-
-    /// Returns whether the command is in the set.
-    pub const fn has(self, command: Command) -> bool {
-        self.0 & (1 << command as u8) != 0
-    }
-
-    /// The commands in the set, in table order.
-    pub fn iter(self) -> impl Iterator<Item = Command> {
-        COMMANDS.iter().map(|decl| decl.command).filter(move |&command| self.has(command))
-    }
-}
-
-/// Short for [`CommandSet::of`].
-pub const fn on(commands: &[Command]) -> CommandSet {
-    CommandSet::of(commands)
-}
-
-/// The lock that a command takes when it starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names of pgBackRest's lock types")]
-pub enum LockKind {
-    None,
-    Archive,
-    Backup,
-    Restore,
-    All,
-}
-
-/// The declaration of a command.
-#[derive(Debug)]
-pub struct CommandDecl {
-    /// The command.
-    pub command: Command,
-    /// Its name on the command line.
-    pub name: &'static str,
-    /// The roles that it has.
-    pub roles: RoleSet,
-    /// The lock that the command uses.
-    pub lock: LockKind,
-    /// Whether the command takes the lock as soon as it starts.
-    pub lock_required: bool,
-    /// Whether the command writes a log file.
-    pub log_file: bool,
-    /// Whether the begin and end lines are logged at debug level.
-    pub quiet: bool,
-    /// Whether the command accepts parameters.
-    pub parameters: bool,
-    /// Whether help omits the command.
-    pub internal: bool,
-    /// One sentence, with its period.
-    pub summary: &'static str,
-    /// More sentences; empty lines separate paragraphs.
-    pub detail: &'static str,
-}
-
+pub use super::command_decl::{
+    ANY_ROLE, Command, CommandDecl, CommandSet, LOCAL_REMOTE, LockKind, MAIN, MAIN_ASYNC, NOT_REMOTE, Role, RoleSet, on,
+};
 pub use super::commands::COMMANDS;
 pub(in crate::config) use super::handle::options;
 pub use super::handle::{Opt, OptIndexed, OptionType};
-
-impl Command {
-    /// Its declaration.
-    pub fn decl(self) -> &'static CommandDecl {
-        &COMMANDS[self as usize]
-    }
-
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        self.decl().name
-    }
-
-    /// Returns name and role as shown in log lines and arguments, e.g. `archive-push:async`.
-    pub fn role_name(self, role: Role) -> String {
-        match role.name() {
-            None => self.name().to_owned(),
-            Some(role) => format!("{}:{role}", self.name()),
-        }
-    }
-}
 
 /// The kind of an option's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -464,7 +276,7 @@ impl OptionDecl {
         kind: Kind::String,
         section: Section::Global,
         group: None,
-        commands: CommandSet(0),
+        commands: CommandSet::NONE,
         roles: ANY_ROLE,
         required: true,
         default: DefaultValue::None,

@@ -1,6 +1,6 @@
 //! Configuration files: which are read, and what their sections set.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 
@@ -81,17 +81,19 @@ impl ConfigFiles for SystemFiles {
     }
 }
 
-/// One `key=value` line with its section.
+/// One `key=value` line of a section.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Line {
-    section: String,
+struct IniLine {
     key: String,
     value: String,
 }
 
 /// The content of all files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ini(Vec<Line>);
+pub(super) struct Ini(
+    /// The lines of each section, in order. There may be as many sections as stanzas, and each is looked up by name.
+    BTreeMap<String, Vec<IniLine>>,
+);
 
 impl Ini {
     /// Adds the lines of a file with this path.
@@ -99,27 +101,28 @@ impl Ini {
     /// # Errors
     /// [`ErrorCode::Format`] with the number of the line and the path.
     fn add(&mut self, path: &str, text: &str) -> Result<()> {
-        let own = |entry: ini::Entry<'_>| Line {
-            section: entry.section.to_owned(),
-            key: entry.key.to_owned(),
-            value: entry.value.to_owned(),
-        };
         let entries =
             ini::read_config(text).map_err(|error| error.context(format_args!("configuration file '{path}'")))?;
-        self.0.extend(entries.into_iter().map(own));
+        for entry in entries {
+            let line = IniLine { key: entry.key.to_owned(), value: entry.value.to_owned() };
+            match self.0.get_mut(entry.section) {
+                Some(lines) => lines.push(line),
+                None => drop(self.0.insert(entry.section.to_owned(), vec![line])),
+            }
+        }
         Ok(())
     }
 
-    /// The section of each line.
+    /// The names of the sections, in order.
     pub(super) fn sections(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|line| line.section.as_str())
+        self.0.keys().map(String::as_str)
     }
 
     /// Returns the keys of a section in the order of their first appearance, each with all its values.
     pub(super) fn keys(&self, section: &str) -> Vec<(&str, Vec<&str>)> {
         let mut keys: Vec<(&str, Vec<&str>)> = Vec::new();
         let mut places: HashMap<&str, usize> = HashMap::new();
-        for line in self.0.iter().filter(|line| line.section == section) {
+        for line in self.0.get(section).into_iter().flatten() {
             let place = *places.entry(&line.key).or_insert(keys.len());
             match keys.get_mut(place) {
                 Some((_, values)) => values.push(&line.value),

@@ -5,10 +5,15 @@ mod backup;
 mod command_line;
 mod general;
 mod log;
+mod output;
 mod own;
 mod pg;
+mod process;
 mod repo;
+mod repo_bundle;
 mod repo_format;
+mod repo_host;
+mod repo_retention;
 mod repo_s3;
 mod repo_store;
 mod restore;
@@ -27,10 +32,15 @@ pub mod opt {
     pub use super::command_line::*;
     pub use super::general::*;
     pub use super::log::*;
+    pub use super::output::*;
     pub use super::own::*;
     pub use super::pg::*;
+    pub use super::process::*;
     pub use super::repo::*;
+    pub use super::repo_bundle::*;
     pub use super::repo_format::*;
+    pub use super::repo_host::*;
+    pub use super::repo_retention::*;
     pub use super::repo_s3::*;
     pub use super::repo_store::*;
     pub use super::restore::*;
@@ -63,16 +73,21 @@ const WITH_PG_SESSION: CommandSet = on(&[Backup, Check, StanzaCreate, StanzaDele
 /// Protocols to another host.
 const PROTOCOLS: &[(&str, &str)] = &[("ssh", "a command started over SSH"), ("tls", "the server command of the host")];
 
-const TABLES: [&[&OptionDecl]; 13] = [
+const TABLES: [&[&OptionDecl]; 18] = [
     archive::TABLE,
     backup::TABLE,
     command_line::TABLE,
     general::TABLE,
     log::TABLE,
+    output::TABLE,
     own::TABLE,
     pg::TABLE,
+    process::TABLE,
     repo::TABLE,
+    repo_bundle::TABLE,
     repo_format::TABLE,
+    repo_host::TABLE,
+    repo_retention::TABLE,
     repo_s3::TABLE,
     repo_store::TABLE,
     restore::TABLE,

@@ -2,7 +2,7 @@
 //!
 //! The report also covers sections and options that the command does not use, without a check of their values.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use engine::Result;
 
@@ -62,10 +62,7 @@ impl Config {
             let settings = keys.iter().map(|(key, values)| setting(shown(key), key, values, ""));
             Ok((text::show(name), settings.collect::<Result<_>>()?))
         };
-        let sections = ini.map(|ini| {
-            let names: BTreeSet<&str> = ini.sections().collect();
-            names.into_iter().map(|name| section(name, ini)).collect::<Result<_>>()
-        });
+        let sections = ini.map(|ini| ini.sections().map(|name| section(name, ini)).collect::<Result<_>>());
         Ok(ConfigReport {
             environment: variables.map(variable).collect::<Result<_>>()?,
             sections: sections.transpose()?,

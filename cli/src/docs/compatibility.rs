@@ -333,7 +333,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup, check, stanza-create, stanza-upgrade",
-        "Unsupported variables of PostgreSQL's client library (`PGTARGETSESSIONATTRS`, `PGSSLCRLDIR` and others that change where a session connects or how it is protected) are refused [056], also in a service of `PGSERVICE`. Client keys with a passphrase and channel binding are not supported. A list in `PGSSLCRL` that cannot be read is an error.",
+        "Unsupported variables of PostgreSQL's client library (`PGREQUIREAUTH`, `PGREQUIREPEER`, `PGLOADBALANCEHOSTS` and others that change where a session connects or how it is protected) are refused [056], also in a service of `PGSERVICE`. Client keys with a passphrase are not supported. Channel binding is not used if the certificate of the server is signed by a method without a hash, such as Ed25519. A list in `PGSSLCRL` or `PGSSLCRLDIR` that cannot be read is an error.",
     ),
     (
         "backup",

@@ -2,13 +2,11 @@
 
 use repo_format::hash::Sha1;
 use repo_format::manifest::{
-    BlockIncr, Manifest, ManifestFile, ManifestLink, ManifestPath, OwnerId, OwnerTable, PageCheck, Tablespace, Target,
-    TargetType,
+    BlockIncr, Manifest, ManifestFile, ManifestLink, ManifestPath, PageCheck, Tablespace, Target, TargetType,
 };
 
 use super::block_size::BlockSizes;
 use crate::pg::data_dir::{Scan, relative_path};
-use crate::users::Users;
 use crate::{Error, ErrorCode, Result, warn};
 
 /// What to do with a file. The manifest does not record it.
@@ -25,16 +23,14 @@ pub(super) struct FileState {
 /// Fills the manifest of a backup whose data specify how files are stored. Returns the state of each file.
 ///
 /// # Errors
-/// [`ErrorCode::Format`] if the cluster has too many owners for a manifest, or a block size that the manifest cannot
-/// store.
+/// [`ErrorCode::Format`] for a block size that the manifest cannot store.
 pub(super) fn fill(
     manifest: &mut Manifest,
     scan: Scan,
     blocks: Option<&BlockSizes>,
     checksum_page: bool,
 ) -> Result<Vec<FileState>> {
-    let users = Users::new();
-    let mut owners = Owners { users: &users, table: &mut manifest.owners, last: None };
+    manifest.owners = scan.owners;
     for target in scan.targets {
         manifest.targets.push(Target {
             name: target.name,
@@ -45,18 +41,20 @@ pub(super) fn fill(
         });
     }
     for path in scan.paths {
-        let (user, group) = owners.get(path.uid, path.gid)?;
-        manifest.paths.push(ManifestPath { name: path.name, mode: path.mode, user, group });
+        manifest.paths.push(ManifestPath { name: path.name, mode: path.mode, user: path.user, group: path.group });
     }
     for link in scan.links {
-        let (user, group) = owners.get(link.uid, link.gid)?;
-        manifest.links.push(ManifestLink { name: link.name, destination: link.destination, user, group });
+        manifest.links.push(ManifestLink {
+            name: link.name,
+            destination: link.destination,
+            user: link.user,
+            group: link.group,
+        });
     }
     let start = manifest.data.timestamp_start;
     let mut states = Vec::with_capacity(scan.files.len());
     manifest.files.reserve_exact(scan.files.len());
     for file in scan.files {
-        let (user, group) = owners.get(file.uid, file.gid)?;
         // In a backup with bundles, an empty file is only a line in the manifest
         let stored = file.size != 0 || !manifest.data.bundle;
         states.push(FileState { copy: stored, ..FileState::default() });
@@ -78,8 +76,8 @@ pub(super) fn fill(
             checksum: (!stored).then_some(Sha1::EMPTY),
             checksum_repo: None,
             mode: file.mode,
-            user,
-            group,
+            user: file.user,
+            group: file.group,
             reference: None,
             bundle: None,
             block,
@@ -105,26 +103,5 @@ pub(super) fn validate_times(manifest: &mut Manifest, delta: bool, copy_start: i
             file.timestamp
         );
         manifest.data.options.delta = Some(true);
-    }
-}
-
-/// Converts ids to names. Adjacent entries mostly have the same owners.
-struct Owners<'a> {
-    users: &'a Users,
-    table: &'a mut OwnerTable,
-    last: Option<((u32, u32), (OwnerId, OwnerId))>,
-}
-
-impl Owners<'_> {
-    fn get(&mut self, uid: u32, gid: u32) -> Result<(OwnerId, OwnerId)> {
-        if let Some((numbers, ids)) = self.last
-            && numbers == (uid, gid)
-        {
-            return Ok(ids);
-        }
-        let user = self.table.intern(self.users.user_name(uid).as_deref())?;
-        let group = self.table.intern(self.users.group_name(gid).as_deref())?;
-        self.last = Some(((uid, gid), (user, group)));
-        Ok((user, group))
     }
 }

@@ -11,7 +11,7 @@ use repo_format::size::{format_percent, format_size};
 
 use super::build::FileState;
 use super::queue::{Queues, Total, worker_source};
-use super::source::DataDirs;
+use super::source::Hosts;
 use crate::cancel::CancelToken;
 use crate::lock::Lock;
 use crate::pipeline::PageOutcome;
@@ -19,6 +19,7 @@ use crate::pipeline::backup::{Copied, Copier, CopyFrom, CopyJob, CopyOutcome, Co
 use crate::progress::Progress;
 use crate::repo::manifest_store::CopyProgress;
 use crate::storage::RepoStorage;
+use crate::storage::on_turn::OnTurn;
 use crate::work::crew::{Crew, CrewSettings, Event};
 use crate::{Error, ErrorCode, Result, detail, warn};
 
@@ -29,7 +30,7 @@ const TICK_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) struct Process<'a> {
     pub(super) rules: &'a CopyRules,
     pub(super) storage: &'a dyn RepoStorage,
-    pub(super) data_dirs: &'a DataDirs,
+    pub(super) hosts: &'a Hosts,
     pub(super) stanza: &'a Stanza,
     pub(super) crew: CrewSettings,
     /// Bytes copied after which the manifest is saved.
@@ -93,7 +94,7 @@ impl Process<'_> {
         let mut done = Done { files: 0, bytes: 0, saved: 0, ended: false, removed: BTreeSet::new(), page_errors: 0 };
         let mut last_tick = Instant::now();
         let crew = self.crew.clone();
-        let (rules, storage, data_dirs, cancel) = (self.rules, self.storage, self.data_dirs, self.cancel);
+        let (rules, storage, hosts, cancel) = (self.rules, self.storage, self.hosts, self.cancel);
         let result = Crew { settings: &crew, cancel }.run(
             |worker| {
                 let mut shared = lock(&shared);
@@ -101,8 +102,9 @@ impl Process<'_> {
                 queues.next(worker as usize - 1, manifest, states)
             },
             |worker, turn| {
-                let from = worker_source(data_dirs.standby.is_some(), worker as usize - 1);
-                Copier::new(rules, storage, data_dirs.of(from), turn)
+                let from = worker_source(hosts.standby.is_some(), worker as usize - 1);
+                let copies = hosts.of(from).copy_worker(rules, turn)?;
+                Ok(Copier::new(rules, OnTurn::new(storage, turn), copies))
             },
             |copier, job: &CopyJob, cancel| copier.run(job, cancel),
             |event| {
@@ -199,7 +201,7 @@ impl Process<'_> {
         context: &ReportContext,
         outcome: CopyOutcome,
     ) -> Result<bool> {
-        let path = self.data_dirs.of(from).file_path(&file.name);
+        let path = self.hosts.file_path(from, &file.name);
         let path = path.display();
         let process = context.worker;
         let original = file.size_original;
@@ -364,6 +366,8 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use repo_format::compress::{CompressType, Compression};
     use repo_format::label::{BackupLabel, BackupType};
     use repo_format::layout::RepoPath;
@@ -373,7 +377,7 @@ mod tests {
     use super::*;
     use crate::backup::queue::JobSettings;
     use crate::lock::{LockRequest, LockType};
-    use crate::pg::data_dir::DataDir;
+    use crate::pg::{PgHost, PgSettings};
     use crate::progress::NoProgress;
     use crate::storage::WriteOptions;
     use crate::storage::memory::MemoryStorage;
@@ -446,8 +450,8 @@ mod tests {
         }
         manifest.sort();
         let states = vec![FileState { copy: true, ..FileState::default() }; manifest.files.len()];
-        let data_dir = DataDir::new(dir.path().join("pg"));
-        let data_dirs = DataDirs { primary: data_dir.clone(), standby: Some(data_dir) };
+        let host: Arc<dyn PgHost> = PgSettings::new(dir.path().join("pg")).into();
+        let hosts = Hosts { primary: Arc::clone(&host), standby: Some(host) };
         let rules = CopyRules {
             compression: Compression::NONE,
             cipher: repo_format::cipher::Cipher::None,
@@ -456,7 +460,6 @@ mod tests {
             page_size: 8192,
             page_header_check: true,
             compare_buffer_bytes: 1 << 20,
-            version_force: None,
             write_options: WriteOptions::IN_PLACE,
         };
         let run = |workers| {
@@ -476,7 +479,7 @@ mod tests {
             let process = Process {
                 rules: &rules,
                 storage: &MemoryStorage::new(),
-                data_dirs: &data_dirs,
+                hosts: &hosts,
                 stanza: &stanza(),
                 crew: CrewSettings::new(workers, RetryPolicy::NONE),
                 save_bytes: u64::MAX,

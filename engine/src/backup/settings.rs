@@ -1,15 +1,15 @@
 //! What a backup is asked to do.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use repo_format::backup_info::BackupEntry;
 use repo_format::compress::Compression;
 use repo_format::label::{BackupLabel, BackupType};
-use repo_format::pg::PgVersion;
 
 use crate::log::Warnings;
-use crate::pg::PgSettings;
+use crate::pg::PgHost;
 
 /// Where an online backup copies files from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,10 +55,8 @@ pub struct BackupRequest {
     pub online: bool,
     /// Continue offline although PostgreSQL seems to be running.
     pub force: bool,
-    /// The clusters. Offline, the first one is copied.
-    pub pg: Vec<PgSettings>,
-    /// Assume this version of the cluster instead of that in `pg_control`.
-    pub version_force: Option<PgVersion>,
+    /// The hosts of the clusters. Offline, the first cluster is copied.
+    pub pg: Vec<Arc<dyn PgHost>>,
     /// Whether to copy from a standby.
     pub standby: StandbyChoice,
     /// Start with an immediate checkpoint.
@@ -109,13 +107,12 @@ pub struct BackupRequest {
 
 impl BackupRequest {
     /// An online, incremental backup of this cluster.
-    pub fn new(pg: PgSettings) -> Self {
+    pub fn new(pg: impl Into<Arc<dyn PgHost>>) -> Self {
         BackupRequest {
             kind: BackupType::Incr,
             online: true,
             force: false,
-            pg: vec![pg],
-            version_force: None,
+            pg: vec![pg.into()],
             standby: StandbyChoice::Never,
             start_fast: false,
             archive_check: true,

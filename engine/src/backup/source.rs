@@ -2,6 +2,8 @@
 //!
 //! Source of order and messages: pgBackRest `src/command/backup/backup.c` and `db.c.inc`.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use repo_format::backup_info::BackupInfo;
@@ -15,7 +17,7 @@ use crate::cancel::CancelToken;
 use crate::pg::cluster::{self, ArchiveCheck, Search};
 use crate::pg::data_dir::{DataDir, Tablespace};
 use crate::pg::session::{BackupStop, DatabaseRow, OtherBackup};
-use crate::pg::{PgSession, control_file};
+use crate::pg::{PgHost, PgSession};
 use crate::pipeline::backup::CopyFrom;
 use crate::{Error, ErrorCode, Result, info, warn};
 
@@ -31,27 +33,32 @@ pub(super) struct Source {
     /// The sessions of an online backup.
     primary: Option<PgSession>,
     standby: Option<PgSession>,
-    pub(super) data_dirs: DataDirs,
+    pub(super) hosts: Hosts,
     /// `pg_control` of the primary.
     pub(super) control: PgControl,
     cancel: CancelToken,
 }
 
-/// The data directories that files are copied from.
+/// The hosts that files are copied from.
 #[derive(Clone, Debug)]
-pub(super) struct DataDirs {
-    pub(super) primary: DataDir,
+pub(super) struct Hosts {
+    pub(super) primary: Arc<dyn PgHost>,
     /// `None` if all files are copied from the primary.
-    pub(super) standby: Option<DataDir>,
+    pub(super) standby: Option<Arc<dyn PgHost>>,
 }
 
-impl DataDirs {
-    /// Returns the data directory of this server.
-    pub(super) fn of(&self, from: CopyFrom) -> &DataDir {
+impl Hosts {
+    /// Returns the host of this server.
+    pub(super) fn of(&self, from: CopyFrom) -> &dyn PgHost {
         match (from, &self.standby) {
-            (CopyFrom::Standby, Some(standby)) => standby,
-            _ => &self.primary,
+            (CopyFrom::Standby, Some(standby)) => &**standby,
+            _ => &*self.primary,
         }
+    }
+
+    /// Returns the absolute path of a file, for messages.
+    pub(super) fn file_path(&self, from: CopyFrom, name: &str) -> PathBuf {
+        DataDir::new(self.of(from).path()).file_path(name)
     }
 }
 
@@ -89,14 +96,14 @@ impl Source {
                     "option backup-standby is enabled but backup is offline - backups will be performed from the primary"
                 );
             }
-            let Some(pg) = settings.pg.first() else {
+            let Some(host) = settings.pg.first() else {
                 return Err(Error::new(ErrorCode::OptionRequired, "a backup requires option: pg1-path"));
             };
             return Ok(Source {
                 primary: None,
                 standby: None,
-                control: control_file::read(&pg.path, settings.version_force)?,
-                data_dirs: DataDirs { primary: DataDir::new(&pg.path), standby: None },
+                control: host.control()?,
+                hosts: Hosts { primary: Arc::clone(host), standby: None },
                 cancel: cancel.clone(),
             });
         }
@@ -113,17 +120,17 @@ impl Source {
             warn!("unable to find a standby to perform the backup, using primary instead");
         }
         if let Some(standby) = &found.standby {
-            check_standby(primary.control(), standby.control(), standby.settings().key)?;
+            check_standby(primary.control(), standby.control(), standby.host().key())?;
         }
-        let data_dirs = DataDirs {
-            primary: DataDir::new(primary.path()),
-            standby: found.standby.as_ref().map(|standby| DataDir::new(standby.path())),
+        let hosts = Hosts {
+            primary: Arc::clone(primary.host()),
+            standby: found.standby.as_ref().map(|standby| Arc::clone(standby.host())),
         };
         Ok(Source {
             control: *primary.control(),
             primary: Some(primary),
             standby: found.standby,
-            data_dirs,
+            hosts,
             cancel: cancel.clone(),
         })
     }
@@ -149,12 +156,7 @@ impl Source {
 
     /// Returns whether files are copied from a standby.
     pub(super) fn has_standby(&self) -> bool {
-        self.data_dirs.standby.is_some()
-    }
-
-    /// The primary's data directory.
-    pub(super) fn data_dir(&self) -> &DataDir {
-        &self.data_dirs.primary
+        self.hosts.standby.is_some()
     }
 
     /// The version of the cluster.
@@ -217,7 +219,7 @@ impl Source {
     /// [`ErrorCode::PgRunning`] offline, and errors of the session.
     pub(super) fn start(&mut self, settings: &BackupRequest) -> Result<Start> {
         let Some(primary) = &mut self.primary else {
-            if self.data_dirs.primary.has_postmaster_pid()? {
+            if self.hosts.primary.has_postmaster_pid()? {
                 if !settings.force {
                     return Err(Error::new(
                         ErrorCode::PgRunning,

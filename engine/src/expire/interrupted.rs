@@ -5,7 +5,7 @@ use repo_format::label::{BackupLabel, BackupType};
 use repo_format::layout;
 
 use super::Task;
-use super::plan::{self, BackupFact, BackupPlan};
+use super::plan::{self, BackupCandidate, BackupPlan};
 use crate::claim::unclaimed;
 use crate::repo::info_files::manifest_cipher;
 use crate::repo::manifest_store;
@@ -48,7 +48,7 @@ impl Task<'_> {
         &self,
         plan: &mut BackupPlan,
         running: &[BackupLabel],
-        facts: &[BackupFact],
+        facts: &[BackupCandidate],
     ) -> Result<()> {
         let dependent = running.iter().filter(|label| label.backup_type() != BackupType::Full);
         let fulls = dependent.map(BackupLabel::full_label).collect();

@@ -46,7 +46,7 @@ pub struct Retention {
 
 /// The facts about a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackupFact {
+pub struct BackupCandidate {
     /// Its label.
     pub label: BackupLabel,
     /// The backup that it is based on.
@@ -101,7 +101,7 @@ pub struct BackupPlan {
     /// What to remove, in the order of the decisions.
     pub expired: Vec<ExpiredSet>,
     /// What to keep, by label.
-    pub kept: Vec<BackupFact>,
+    pub kept: Vec<BackupCandidate>,
     /// [`Retention::archive`], or the value derived from retention by time if it is not set.
     pub archive: Option<u32>,
     /// The newest backup if it is removed: recovery to a point in time may suffer, and `latest` must point to another
@@ -110,7 +110,7 @@ pub struct BackupPlan {
 }
 
 impl BackupPlan {
-    fn new(mut backups: Vec<BackupFact>, retention: &Retention) -> Self {
+    fn new(mut backups: Vec<BackupCandidate>, retention: &Retention) -> Self {
         backups.sort_by(|a, b| a.label.cmp(&b.label));
         BackupPlan { expired: Vec::new(), kept: backups, archive: retention.archive, newest_expired: None }
     }
@@ -120,7 +120,7 @@ impl BackupPlan {
     }
 
     /// Keeps the sets of these full backups. Returns the backups that are kept instead of removed.
-    pub fn keep_sets(&mut self, fulls: &BTreeSet<BackupLabel>, facts: &[BackupFact]) -> Vec<BackupLabel> {
+    pub fn keep_sets(&mut self, fulls: &BTreeSet<BackupLabel>, facts: &[BackupCandidate]) -> Vec<BackupLabel> {
         let stays = |set: &ExpiredSet| set.labels.iter().any(|label| fulls.contains(&label.full_label()));
         let (stay, expired): (Vec<_>, Vec<_>) = self.expired.drain(..).partition(stays);
         self.expired = expired;
@@ -172,7 +172,7 @@ impl BackupPlan {
 /// Returns a retention that expires exactly the oldest full backup (with its dependents and WAL).
 ///
 /// Returns `None` if there is at most one full backup, which is never expired.
-pub fn oldest(backups: &[BackupFact], retention: &Retention) -> Option<Retention> {
+pub fn oldest(backups: &[BackupCandidate], retention: &Retention) -> Option<Retention> {
     let full_total = backups.iter().filter(|b| b.label.backup_type() == BackupType::Full).count();
     let keep = u32::try_from(full_total.checked_sub(1)?).ok().filter(|keep| *keep > 0)?;
     Some(Retention {
@@ -185,7 +185,7 @@ pub fn oldest(backups: &[BackupFact], retention: &Retention) -> Option<Retention
 }
 
 /// Applies the retention of full backups, then of differential backups. `now` is in seconds since the epoch.
-pub fn by_retention(backups: Vec<BackupFact>, retention: &Retention, now: i64) -> BackupPlan {
+pub fn by_retention(backups: Vec<BackupCandidate>, retention: &Retention, now: i64) -> BackupPlan {
     let mut plan = BackupPlan::new(backups, retention);
     match (retention.full_type, retention.full) {
         (_, None | Some(0)) => {}
@@ -210,7 +210,7 @@ pub fn by_retention(backups: Vec<BackupFact>, retention: &Retention, now: i64) -
 /// Keeps the newest full backup that ended before `minimum` and everything after it, so that the whole period stays
 /// covered.
 fn by_time(plan: &mut BackupPlan, retention: &Retention, minimum: i64) {
-    let is_full = |backup: &&BackupFact| backup.label.backup_type() == BackupType::Full;
+    let is_full = |backup: &&BackupCandidate| backup.label.backup_type() == BackupType::Full;
     let full_total = plan.kept.iter().filter(is_full).count();
     let met = plan.kept.iter().rev().filter(is_full).find(|backup| backup.timestamp_stop < minimum);
     let Some(met) = met.map(|backup| backup.label.clone()) else { return };
@@ -226,7 +226,7 @@ fn by_time(plan: &mut BackupPlan, retention: &Retention, minimum: i64) {
 ///
 /// # Errors
 /// [`ErrorCode::BackupSetInvalid`] for the newest full backup if no other full backup of the same cluster remains.
-pub fn ad_hoc(backups: Vec<BackupFact>, label: &BackupLabel, retention: &Retention) -> Result<BackupPlan> {
+pub fn ad_hoc(backups: Vec<BackupCandidate>, label: &BackupLabel, retention: &Retention) -> Result<BackupPlan> {
     let mut plan = BackupPlan::new(backups, retention);
     let mut full = plan.kept.iter().rev().filter(|backup| backup.label.backup_type() == BackupType::Full);
     if let Some(newest) = full.next()
@@ -251,7 +251,7 @@ pub fn ad_hoc(backups: Vec<BackupFact>, label: &BackupLabel, retention: &Retenti
 /// resume it.
 pub fn directories(
     on_disk: &[BackupLabel],
-    kept: &[BackupFact],
+    kept: &[BackupCandidate],
     running: &[BackupLabel],
     keep_newest: bool,
 ) -> Vec<BackupLabel> {
@@ -263,7 +263,7 @@ pub fn directories(
 
 /// The verdict on a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum DirVerdict {
     /// All of it goes.
     Remove,
     /// Its files must be judged one by one.
@@ -278,18 +278,18 @@ fn cut(text: &str, digits: usize) -> &str {
 }
 
 /// Returns the verdict on a year's directory of the history (`2026`) if manifests before `minimum` may be removed.
-pub fn history_year(year: &str, minimum: &BackupLabel) -> Verdict {
+pub fn history_year(year: &str, minimum: &BackupLabel) -> DirVerdict {
     let minimum = minimum.to_string();
     match year.cmp(cut(&minimum, 4)) {
-        std::cmp::Ordering::Less => Verdict::Remove,
-        std::cmp::Ordering::Equal => Verdict::Scan,
-        std::cmp::Ordering::Greater => Verdict::Keep,
+        std::cmp::Ordering::Less => DirVerdict::Remove,
+        std::cmp::Ordering::Equal => DirVerdict::Scan,
+        std::cmp::Ordering::Greater => DirVerdict::Keep,
     }
 }
 
 /// Returns whether to remove a manifest of the history: its backup was removed and is older than `minimum`. `kept` is
 /// sorted by label.
-pub fn removes_history_manifest(label: &BackupLabel, minimum: &BackupLabel, kept: &[BackupFact]) -> bool {
+pub fn removes_history_manifest(label: &BackupLabel, minimum: &BackupLabel, kept: &[BackupCandidate]) -> bool {
     label < minimum && kept.binary_search_by(|backup| backup.label.cmp(label)).is_err()
 }
 

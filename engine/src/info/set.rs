@@ -33,7 +33,7 @@ pub struct TablespaceRef {
 
 /// The facts of a manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SetFacts {
+pub struct ManifestFacts {
     /// Databases without the templates.
     pub databases: Vec<DatabaseRef>,
     /// Links other than tablespaces.
@@ -44,10 +44,10 @@ pub struct SetFacts {
     pub errors: Vec<String>,
 }
 
-impl SetFacts {
+impl ManifestFacts {
     /// Extracts the facts from a manifest.
     pub fn new(manifest: &Manifest) -> Self {
-        let mut facts = SetFacts::default();
+        let mut facts = ManifestFacts::default();
         for database in &manifest.databases {
             if !matches!(database.name.as_str(), "template0" | "template1") {
                 facts.databases.push(DatabaseRef { name: database.name.clone(), oid: database.id });

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use repo_format::pg::version::PgVersion;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
-use tokio_postgres::config::SslMode as DriverSslMode;
+use tokio_postgres::config::{SslMode as DriverSslMode, SslNegotiation};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
+use super::connection::{Expect, PgConnection, Row};
 use super::environment::{Environment, SslMode};
 use super::passfile;
 use super::tls::Connector;
@@ -72,9 +73,6 @@ impl PgSettings {
     }
 }
 
-/// One row as text, as the server sends it.
-pub type Row = Vec<Option<String>>;
-
 /// An open connection.
 pub struct PgClient {
     /// Only `drop` takes it, because the client must be gone before it waits for the connection to end.
@@ -93,65 +91,84 @@ impl PgClient {
     /// # Errors
     /// [`ErrorCode::DbConnect`], [`ErrorCode::Term`] after a signal.
     pub fn connect(settings: &PgSettings, cancel: &CancelToken) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start the PostgreSQL client", e))?;
         let failed = |text: String| {
             Error::new(ErrorCode::DbConnect, format!("unable to connect to '{}': {text}", conninfo(settings)))
         };
         let environment = Environment::read()?;
         let mut texts = Vec::new();
-        let mut connected = None;
-        'targets: for target in Target::all(settings, &environment) {
-            for &encryption in target.encryptions(environment.ssl_mode) {
-                let tls = match encryption {
-                    Encryption::Never => Ok(Connector::plain()),
-                    _ => Connector::new(environment.ssl_mode, &environment.ssl),
-                };
-                let tls = tls.map_err(|e| failed(format!("{}: {e}", target.place())))?;
-                let config = target.config(settings, &environment, encryption);
-                let connecting = async { within(settings.db_timeout, cancel, pin!(config.connect(tls.clone()))).await };
-                match runtime.block_on(connecting)? {
-                    Some(Ok((client, connection))) => {
-                        // The connection makes progress only while the runtime runs, that is, during a query; nothing
-                        // is expected in between
-                        let connection = runtime.spawn(async move {
-                            // The query that is running reports the error
-                            let _ = connection.await;
-                        });
-                        connected = Some((client, connection, tls));
-                        break 'targets;
-                    }
-                    Some(Err(e)) => {
-                        texts.push(target.connect_error(&e));
-                        if !may_differ_otherwise(&e) {
-                            break;
-                        }
-                    }
-                    None => {
-                        texts.push(format!("timed out after {}ms", settings.db_timeout.as_millis()));
-                        break;
-                    }
+        for &kind in environment.session.passes() {
+            texts.clear();
+            for target in Target::all(settings, &environment) {
+                match Self::connect_to(&target, settings, &environment, cancel)? {
+                    Ok(mut client) => match kind.mismatch(&mut client)? {
+                        None => return Ok(client),
+                        Some(text) => texts.push(format!("{}: {text}", target.place())),
+                    },
+                    Err(failures) => texts.extend(failures),
                 }
             }
         }
-        let (client, connection, tls) = connected.ok_or_else(|| failed(texts.join("\n")))?;
-        Ok(PgClient {
-            client: Some(client),
-            connection: Some(connection),
-            tls,
-            runtime,
-            timeout: settings.db_timeout,
-            cancel: cancel.clone(),
-        })
+        Err(failed(texts.join("\n")))
     }
 
-    /// Runs a query and returns its rows.
-    ///
-    /// # Errors
-    /// [`ErrorCode::DbQuery`] if it fails or takes too long, [`ErrorCode::Term`] after a signal.
-    pub fn rows(&mut self, query: &str) -> Result<Vec<Row>> {
+    /// Connects to one target. The inner error is what failed there, one text for each attempt.
+    fn connect_to(
+        target: &Target,
+        settings: &PgSettings,
+        environment: &Environment,
+        cancel: &CancelToken,
+    ) -> Result<std::result::Result<Self, Vec<String>>> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start the PostgreSQL client", e))?;
+        let mut texts = Vec::new();
+        for &encryption in target.encryptions(environment.ssl_mode) {
+            let tls = match encryption {
+                Encryption::Never => Ok(Connector::plain()),
+                _ => Connector::new(environment.ssl_mode, &environment.ssl),
+            };
+            let tls = tls.map_err(|e| {
+                let text = format!("unable to connect to '{}': {}: {e}", conninfo(settings), target.place());
+                Error::new(ErrorCode::DbConnect, text)
+            })?;
+            let config = target.config(settings, environment, encryption);
+            let connecting = async { within(settings.db_timeout, cancel, pin!(config.connect(tls.clone()))).await };
+            match runtime.block_on(connecting)? {
+                Some(Ok((client, connection))) => {
+                    // The connection makes progress only while the runtime runs, that is, during a query; nothing is
+                    // expected in between
+                    let connection = runtime.spawn(async move {
+                        // The query that is running reports the error
+                        let _ = connection.await;
+                    });
+                    return Ok(Ok(PgClient {
+                        client: Some(client),
+                        connection: Some(connection),
+                        tls,
+                        runtime,
+                        timeout: settings.db_timeout,
+                        cancel: cancel.clone(),
+                    }));
+                }
+                Some(Err(e)) => {
+                    texts.push(target.connect_error(&e));
+                    if !may_differ_otherwise(&e) {
+                        break;
+                    }
+                }
+                None => {
+                    texts.push(format!("timed out after {}ms", settings.db_timeout.as_millis()));
+                    break;
+                }
+            }
+        }
+        Ok(Err(texts))
+    }
+}
+
+impl PgConnection for PgClient {
+    fn query(&mut self, query: &str, _: Expect) -> Result<Vec<Row>> {
         let Some(client) = &self.client else { return Err(Error::new(ErrorCode::Assert, "invalid connection")) };
         let (timeout, cancel) = (self.timeout, &self.cancel);
         let messages = self.runtime.block_on(async {
@@ -185,40 +202,8 @@ impl PgClient {
             .collect())
     }
 
-    /// Runs a statement that returns nothing.
-    ///
-    /// # Errors
-    /// The same as [`PgClient::rows`].
-    pub fn exec(&mut self, statement: &str) -> Result<()> {
-        match self.rows(statement)?.is_empty() {
-            true => Ok(()),
-            false => Err(Error::new(ErrorCode::DbQuery, format!("no result expected from '{statement}'"))),
-        }
-    }
-
-    /// Runs a query that returns exactly one row with this number of columns.
-    ///
-    /// # Errors
-    /// The same as [`PgClient::rows`], and [`ErrorCode::DbQuery`] for any other result.
-    pub fn row<const COLUMNS: usize>(&mut self, query: &str) -> Result<[Option<String>; COLUMNS]> {
-        let rows: [Row; 1] = self
-            .rows(query)?
-            .try_into()
-            .map_err(|_| Error::new(ErrorCode::DbQuery, format!("expected one row from '{query}'")))?;
-        let [row] = rows;
-        row.try_into().map_err(|_| {
-            let columns = if COLUMNS == 1 { "one column".to_owned() } else { format!("{COLUMNS} columns") };
-            Error::new(ErrorCode::DbQuery, format!("expected {columns} from '{query}'"))
-        })
-    }
-
-    /// Runs a query that returns exactly one value.
-    ///
-    /// # Errors
-    /// The same as [`PgClient::row`], and [`ErrorCode::DbQuery`] for a null.
-    pub fn value(&mut self, query: &str) -> Result<String> {
-        let [value] = self.row(query)?;
-        value.ok_or_else(|| Error::new(ErrorCode::DbQuery, format!("unexpected null from '{query}'")))
+    fn timeout(&self) -> Duration {
+        self.timeout
     }
 }
 
@@ -361,6 +346,10 @@ impl Target {
             Encryption::IfOffered => DriverSslMode::Prefer,
             Encryption::Always => DriverSslMode::Require,
         });
+        config.channel_binding(environment.channel_binding);
+        if environment.ssl.direct && encryption == Encryption::Always {
+            config.ssl_negotiation(SslNegotiation::Direct);
+        }
         if let Some(options) = &environment.options {
             config.options(options);
         }
@@ -452,15 +441,10 @@ mod tests {
 
     fn settings(socket_path: &str) -> PgSettings {
         PgSettings {
-            key: 1,
-            path: PathBuf::from("/pg"),
-            port: 5432,
             socket_path: Some(PathBuf::from(socket_path)),
             user: Some("o'brien".to_owned()),
-            database: "postgres".to_owned(),
             db_timeout: Duration::from_secs(5),
-            version_force: None,
-            command: "check".to_owned(),
+            ..PgSettings::new("/pg")
         }
     }
 

@@ -1,7 +1,9 @@
 //! Finds the primary and a standby among the configured clusters (pgBackRest `src/db/helper.c`), and checks that a
 //! session belongs to the configured data directory (`src/command/check/common.c`).
 
-use super::client::PgSettings;
+use std::sync::Arc;
+
+use super::host::PgHost;
 use super::session::PgSession;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
@@ -29,15 +31,15 @@ pub struct Cluster {
 ///
 /// # Errors
 /// [`ErrorCode::DbConnect`] for more than one primary, and if something required is missing.
-pub fn find(settings: &[PgSettings], search: Search, cancel: &CancelToken) -> Result<Cluster> {
+pub fn find(hosts: &[Arc<dyn PgHost>], search: Search, cancel: &CancelToken) -> Result<Cluster> {
     let mut cluster = Cluster::default();
-    for settings in settings {
+    for host in hosts {
         cancel.check()?;
-        let session = match PgSession::connect(settings, cancel) {
+        let session = match PgSession::connect(host, cancel) {
             Ok(session) => session,
             Err(error) if error.code == ErrorCode::Term => return Err(error),
             Err(error) => {
-                crate::warn!("unable to check pg{}: [{}] {error}", settings.key, error.code);
+                crate::warn!("unable to check pg{}: [{}] {error}", host.key(), error.code);
                 continue;
             }
         };
@@ -80,9 +82,9 @@ pub struct ArchiveCheck {
 /// [`ErrorCode::DbMismatch`], [`ErrorCode::ArchiveDisabled`], [`ErrorCode::FeatureNotSupported`],
 /// [`ErrorCode::ArchiveCommandInvalid`].
 pub fn check_config(session: &PgSession, archive: Option<ArchiveCheck>) -> Result<()> {
-    let (version, path) = (session.control().version, session.path().to_string_lossy());
+    let (version, path) = (session.control().version, session.host().path().to_string_lossy());
     if version != session.version() || path != session.data_directory() {
-        let key = session.settings().key;
+        let key = session.host().key();
         return Err(Error::new(
             ErrorCode::DbMismatch,
             format!(

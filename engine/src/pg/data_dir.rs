@@ -3,6 +3,7 @@
 //! The scan follows pgBackRest (`src/info/manifest/build.c.inc`): it omits the same entries, refuses the same links,
 //! and visits entries in the same order, so that both programs find the same files and fail with the same message.
 
+pub mod files;
 pub(crate) mod links;
 mod names;
 mod scan;
@@ -67,17 +68,6 @@ impl DataDir {
     /// [`ErrorCode::FileOpen`].
     pub fn open(&self, name: &str) -> Result<Option<File>> {
         open_file(&self.file_path(name))
-    }
-
-    /// Returns whether `postmaster.pid` exists, which means that PostgreSQL is running or was not shut down.
-    ///
-    /// # Errors
-    /// [`ErrorCode::FileOpen`] if the directory can't be read.
-    pub fn has_postmaster_pid(&self) -> Result<bool> {
-        let path = self.path.join("postmaster.pid");
-        path.try_exists().map_err(|error| {
-            Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{}'", path.display()), error)
-        })
     }
 }
 

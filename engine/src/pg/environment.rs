@@ -7,7 +7,10 @@ use std::env;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use tokio_postgres::config::ChannelBinding;
+
 use super::service::{Service, ServiceFiles};
+use super::session_kind::SessionKind;
 use crate::users::Users;
 use crate::{Error, ErrorCode, Result};
 
@@ -33,6 +36,12 @@ pub(super) struct SslFiles {
     pub revoked: Option<PathBuf>,
     /// Whether the list of revoked certificates was requested explicitly.
     pub revoked_is_set: bool,
+    /// `PGSSLCRLDIR`
+    pub revoked_directory: Option<PathBuf>,
+    /// Do not send a certificate (`PGSSLCERTMODE`).
+    pub without_certificate: bool,
+    /// Start with TLS without asking whether the server supports it (`PGSSLNEGOTIATION`).
+    pub direct: bool,
     /// `PGSSLCERT`, or the usual file.
     pub certificate: Option<PathBuf>,
     /// `PGSSLKEY`, or the usual file.
@@ -58,6 +67,10 @@ pub(super) struct Environment {
     pub passfile: Option<PathBuf>,
     /// `PGOPTIONS`
     pub options: Option<String>,
+    /// `PGTARGETSESSIONATTRS`
+    pub session: SessionKind,
+    /// `PGCHANNELBINDING`
+    pub channel_binding: ChannelBinding,
     /// `PGSSLMODE`
     pub ssl_mode: SslMode,
     /// The files that TLS takes.
@@ -66,11 +79,7 @@ pub(super) struct Environment {
 
 /// Settings that are not built. Each is accepted if it has one of these values, which change nothing.
 const REFUSED: &[(&str, &[&str])] = &[
-    ("PGTARGETSESSIONATTRS", &["any"]),
-    ("PGSSLNEGOTIATION", &["postgres"]),
-    ("PGSSLCRLDIR", &[]),
-    ("PGSSLCERTMODE", &["allow"]),
-    ("PGCHANNELBINDING", &["prefer", "disable"]),
+    ("PGSSLCERTMODE", &["allow", "disable"]),
     ("PGREQUIREAUTH", &[]),
     ("PGREQUIREPEER", &[]),
     ("PGGSSENCMODE", &["prefer", "disable"]),
@@ -137,6 +146,29 @@ impl Environment {
             Some("verify-full") => SslMode::VerifyFull,
             Some(other) => return Err(refuse(format!("invalid sslmode value: \"{other}\" (PGSSLMODE)"))),
         };
+        let invalid = |keyword: &str, value: &str| refuse(format!("invalid {keyword} value: \"{value}\""));
+        let channel_binding = match set("PGCHANNELBINDING").as_deref() {
+            None | Some("prefer") => ChannelBinding::Prefer,
+            Some("disable") => ChannelBinding::Disable,
+            Some("require") => ChannelBinding::Require,
+            Some(other) => return Err(invalid("channel_binding", other)),
+        };
+        let session = match set("PGTARGETSESSIONATTRS") {
+            None => SessionKind::Any,
+            Some(word) => SessionKind::parse(&word).ok_or_else(|| invalid("target_session_attrs", &word))?,
+        };
+        let direct = match set("PGSSLNEGOTIATION").as_deref() {
+            None | Some("postgres") => false,
+            Some("direct") if ssl_mode < SslMode::Require => {
+                return Err(refuse(
+                    "a weak sslmode may not be used with sslnegotiation=direct (use \"require\", \"verify-ca\", or \
+                     \"verify-full\")"
+                        .to_owned(),
+                ));
+            }
+            Some("direct") => true,
+            Some(other) => return Err(invalid("sslnegotiation", other)),
+        };
         let version = |name: &str| match set(name).as_deref() {
             None => Ok(None),
             Some("TLSv1" | "TLSv1.1") => Ok(Some(11)),
@@ -155,12 +187,17 @@ impl Environment {
             password: set("PGPASSWORD"),
             passfile: file("PGPASSFILE", ".pgpass"),
             options: set("PGOPTIONS"),
+            session,
+            channel_binding,
             ssl_mode,
             ssl: SslFiles {
                 root: file("PGSSLROOTCERT", ".postgresql/root.crt"),
                 root_is_set: set("PGSSLROOTCERT").is_some(),
                 revoked: file("PGSSLCRL", ".postgresql/root.crl"),
                 revoked_is_set: set("PGSSLCRL").is_some(),
+                revoked_directory: set("PGSSLCRLDIR").map(PathBuf::from),
+                without_certificate: set("PGSSLCERTMODE").as_deref() == Some("disable"),
+                direct,
                 certificate: file("PGSSLCERT", ".postgresql/postgresql.crt"),
                 key: file("PGSSLKEY", ".postgresql/postgresql.key"),
                 version_min_13: version_min == Some(13),
@@ -203,7 +240,24 @@ mod tests {
             assert_eq!(error.code, ErrorCode::DbConnect);
             assert!(error.message.contains(name), "{error}");
         }
-        assert!(read(&[("PGTARGETSESSIONATTRS", "any"), ("PGCHANNELBINDING", "prefer")]).is_ok());
+        assert!(read(&[("PGSSLCERTMODE", "allow"), ("PGLOADBALANCEHOSTS", "disable")]).is_ok());
+    }
+
+    #[test]
+    fn words_that_libpq_does_not_know_are_errors() {
+        for (name, word) in [
+            ("PGTARGETSESSIONATTRS", "read-write"),
+            ("PGTARGETSESSIONATTRS", "prefer-standby"),
+            ("PGCHANNELBINDING", "require"),
+            ("PGSSLNEGOTIATION", "postgres"),
+        ] {
+            assert!(read(&[(name, word)]).is_ok(), "{name}");
+            let error = read(&[(name, "something")]).unwrap_err();
+            assert!(error.message.contains("value: \"something\""), "{error}");
+        }
+        assert!(read(&[("PGSSLNEGOTIATION", "direct"), ("PGSSLMODE", "require")]).unwrap().ssl.direct);
+        let error = read(&[("PGSSLNEGOTIATION", "direct")]).unwrap_err();
+        assert!(error.message.contains("sslnegotiation=direct"), "{error}");
     }
 
     #[test]
@@ -231,7 +285,7 @@ mod tests {
     fn service_takes_precedence_over_other_variables_and_is_refused_like_them() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("services");
-        let text = "[main]\nhost=db\nuser=backup\nsslmode=verify-full\n[standby]\ntarget_session_attrs=standby\n";
+        let text = "[main]\nhost=db\nuser=backup\nsslmode=verify-full\n[standby]\nrequire_auth=none\n";
         std::fs::write(&file, text).unwrap();
         let file = file.to_str().unwrap();
         let found = read(&[
@@ -245,7 +299,7 @@ mod tests {
         assert_eq!((found.hosts, found.ssl_mode), (vec!["db".to_owned()], SslMode::VerifyFull));
         assert_eq!((found.user.as_deref(), found.password.as_deref()), (Some("backup"), Some("secret")));
         let error = read(&[("PGSERVICE", "standby"), ("PGSERVICEFILE", file)]).unwrap_err();
-        assert!(error.message.contains("PGTARGETSESSIONATTRS is set to 'standby' by the service"), "{error}");
+        assert!(error.message.contains("PGREQUIREAUTH is set to 'none' by the service"), "{error}");
         assert!(read(&[("PGSERVICE", "none"), ("PGSERVICEFILE", file)]).is_err());
     }
 }

@@ -2,15 +2,15 @@
 //!
 //! Everything is sent as a simple query, so that texts come back as the server prints them.
 
-use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use repo_format::pg::control::PgControl;
 use repo_format::pg::version::PgVersion;
 use repo_format::wal_name::{Lsn, TimelineId, WalSegment};
 
-use super::client::{PgClient, PgSettings};
-use super::control_file;
+use super::connection::PgConnection;
+use super::host::PgHost;
 use crate::work::backoff::Backoff;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
@@ -83,8 +83,8 @@ pub struct TablespaceRow {
 
 /// An open session and what was learned from it.
 pub struct PgSession {
-    client: PgClient,
-    settings: PgSettings,
+    client: Box<dyn PgConnection>,
+    host: Arc<dyn PgHost>,
     version: PgVersion,
     data_directory: String,
     archive_mode: String,
@@ -100,9 +100,9 @@ impl PgSession {
     /// Connects, configures the session, reads the settings that the commands need and reads `pg_control`.
     ///
     /// # Errors
-    /// [`ErrorCode::DbConnect`], [`ErrorCode::DbQuery`], and those of [`control_file::read`].
-    pub fn connect(settings: &PgSettings, cancel: &CancelToken) -> Result<Self> {
-        let mut client = PgClient::connect(settings, cancel)?;
+    /// [`ErrorCode::DbConnect`], [`ErrorCode::DbQuery`], and those of [`PgHost::control`].
+    pub fn connect(host: &Arc<dyn PgHost>, cancel: &CancelToken) -> Result<Self> {
+        let mut client = host.connect(cancel)?;
         // Prevents functions of the database's owner from replacing the ones called below
         client.exec("set search_path = 'pg_catalog'")?;
         client.exec("set client_encoding = 'UTF8'")?;
@@ -119,11 +119,11 @@ impl PgSession {
                 .hint("is the backup running as the postgres user?")
                 .hint("is the pg_read_all_settings role assigned for PostgreSQL >= 10?"));
         };
-        client.exec(&format!("set application_name = 'pgBackRest [{}]'", settings.command.replace('\'', "''")))?;
+        client.exec(&format!("set application_name = 'pgBackRest [{}]'", host.command().replace('\'', "''")))?;
         client.rows(NO_TIMEOUTS)?;
         // 9.6 allows pg_stop_backup() to run in a parallel worker, where it then fails
         client.exec("set max_parallel_workers_per_gather = 0")?;
-        let standby = is_in_recovery(&mut client)?;
+        let standby = is_in_recovery(&mut *client)?;
         Ok(PgSession {
             client,
             version: PgVersion::from_server_version_num(number(&version)?),
@@ -132,21 +132,16 @@ impl PgSession {
             archive_command,
             checkpoint_timeout: Duration::from_secs(number(&checkpoint)?),
             standby,
-            control: control_file::read(&settings.path, settings.version_force)?,
-            settings: settings.clone(),
+            control: host.control()?,
+            host: Arc::clone(host),
             ping_last: None,
             cancel: cancel.clone(),
         })
     }
 
-    /// Returns the settings of the session.
-    pub fn settings(&self) -> &PgSettings {
-        &self.settings
-    }
-
-    /// The data directory as configured.
-    pub fn path(&self) -> &Path {
-        &self.settings.path
+    /// The host of the cluster.
+    pub fn host(&self) -> &Arc<dyn PgHost> {
+        &self.host
     }
 
     /// The server's version.
@@ -195,7 +190,7 @@ impl PgSession {
         if !force && self.ping_last.is_some_and(|last| last.elapsed() <= PING_INTERVAL) {
             return Ok(());
         }
-        match (is_in_recovery(&mut self.client)?, self.standby) {
+        match (is_in_recovery(&mut *self.client)?, self.standby) {
             (false, true) => Err(Error::new(ErrorCode::DbMismatch, "standby is no longer in recovery")
                 .hint("was the standby promoted during the backup?")),
             (true, false) => Err(Error::new(ErrorCode::Assert, "primary has switched to recovery")),
@@ -213,11 +208,12 @@ impl PgSession {
     /// [`ErrorCode::DbQuery`]; [`ErrorCode::DbMismatch`] if `pg_control` does not show the backup's checkpoint or is on
     /// another timeline.
     pub fn backup_start(&mut self, start_fast: bool, archive_check: bool) -> Result<BackupStart> {
-        if !start_fast && self.settings.db_timeout <= self.checkpoint_timeout {
+        let timeout = self.client.timeout();
+        if !start_fast && timeout <= self.checkpoint_timeout {
             crate::warn!(
                 "start-fast is disabled and db-timeout ({}s) is smaller than the PostgreSQL checkpoint_timeout ({}s) - \
                  timeout may occur before the backup starts",
-                self.settings.db_timeout.as_secs(),
+                timeout.as_secs(),
                 self.checkpoint_timeout.as_secs()
             );
         }
@@ -237,7 +233,7 @@ impl PgSession {
         let (lsn, wal_segment): (Lsn, WalSegment) = (lsn_text.parse()?, required(name, &query)?.parse()?);
 
         // Read again, to verify that the data directory at pg-path is really the server's
-        let checkpoint = control_file::read(&self.settings.path, self.settings.version_force)?.checkpoint;
+        let checkpoint = self.host.control()?.checkpoint;
         if checkpoint < lsn {
             let text = format!("current checkpoint '{checkpoint}' is less than backup start '{lsn}'");
             return Err(Error::new(ErrorCode::DbMismatch, text));
@@ -353,7 +349,7 @@ impl PgSession {
         self.client.exec("checkpoint")?;
         self.replay_wait_checkpoint(target, timeout)?;
 
-        self.control = control_file::read(&self.settings.path, self.settings.version_force)?;
+        self.control = self.host.control()?;
         if self.control.timeline != timeline {
             let text = format!("standby is on timeline {} but expected {}", self.control.timeline.0, timeline.0);
             return Err(Error::new(ErrorCode::DbMismatch, text));
@@ -411,7 +407,7 @@ impl PgSession {
     }
 }
 
-fn is_in_recovery(client: &mut PgClient) -> Result<bool> {
+fn is_in_recovery(client: &mut (dyn PgConnection + '_)) -> Result<bool> {
     Ok(client.value("select pg_catalog.pg_is_in_recovery()")? == "t")
 }
 

@@ -19,6 +19,7 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyD
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
 
+use super::channel_binding::server_end_point;
 use super::environment::{SslFiles, SslMode};
 
 /// Any error, which the caller puts into a message.
@@ -67,6 +68,11 @@ impl Connector {
             }
             None => builder.with_no_client_auth(),
         };
+        let mut config = config;
+        if files.direct {
+            // The server accepts TLS without a request only with this protocol
+            config.alpn_protocols = vec![b"postgresql".to_vec()];
+        }
         Ok(Connector { config: Some(Arc::new(config)) })
     }
 }
@@ -75,7 +81,8 @@ impl Connector {
 fn own_certificate(
     files: &SslFiles,
 ) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, Failure> {
-    let Some(certificate) = files.certificate.as_ref().filter(|file| file.exists()) else { return Ok(None) };
+    let wanted = files.certificate.as_ref().filter(|file| !files.without_certificate && file.exists());
+    let Some(certificate) = wanted else { return Ok(None) };
     let certificates = read_certificates(certificate)?;
     let missing = || format!("certificate present, but not private key file \"{}\"", certificate.display());
     let key = files.key.as_ref().ok_or_else(missing)?;
@@ -146,11 +153,38 @@ impl ServerCheck {
     }
 }
 
-/// The lists of revoked certificates. The usual file need not exist.
+/// The lists of revoked certificates. The usual file need not exist, and does not count beside a directory.
 fn read_revoked(files: &SslFiles) -> Result<Vec<CertificateRevocationListDer<'static>>, Failure> {
-    let Some(file) = files.revoked.as_ref().filter(|file| files.revoked_is_set || file.exists()) else {
-        return Ok(Vec::new());
-    };
+    let is_usual = |file: &Path| files.revoked_directory.is_none() && file.exists();
+    let mut lists = Vec::new();
+    if let Some(file) = files.revoked.as_ref().filter(|file| files.revoked_is_set || is_usual(file)) {
+        lists = read_revocation_lists(file)?;
+    }
+    if let Some(directory) = &files.revoked_directory {
+        let failed =
+            |error| format!("could not read directory of revocation lists \"{}\": {error}", directory.display());
+        let count = lists.len();
+        for entry in fs::read_dir(directory).map_err(|error| failed(error.to_string()))? {
+            let entry = entry.map_err(|error| failed(error.to_string()))?;
+            if is_revocation_list(&entry.file_name().to_string_lossy()) {
+                lists.extend(read_revocation_lists(&entry.path())?);
+            }
+        }
+        if lists.len() == count {
+            return Err(failed("it contains no list".to_owned()).into());
+        }
+    }
+    Ok(lists)
+}
+
+/// Returns whether a file of the directory is a list: `openssl rehash` names it `HASH.rN`.
+fn is_revocation_list(name: &str) -> bool {
+    let digits = |text: &str, is_digit: fn(&u8) -> bool| !text.is_empty() && text.bytes().all(|byte| is_digit(&byte));
+    name.split_once(".r")
+        .is_some_and(|(hash, number)| digits(hash, u8::is_ascii_hexdigit) && digits(number, u8::is_ascii_digit))
+}
+
+fn read_revocation_lists(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, Failure> {
     let failed = |error| format!("could not read revocation list \"{}\": {error}", file.display());
     let lists: Vec<_> = CertificateRevocationListDer::pem_file_iter(file)
         .and_then(Iterator::collect)
@@ -278,7 +312,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> tokio_postgres::tls::TlsStream for Stream<S> {
     fn channel_binding(&self) -> ChannelBinding {
-        // Sessions that require channel binding are refused when the environment is read
-        ChannelBinding::none()
+        let certificate = self.0.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        certificate.and_then(server_end_point).map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
     }
 }

@@ -1,22 +1,26 @@
-//! Copies files from a data directory into a repository.
+//! Copies files from a data directory into a repository. A [`CopyWorker`] does so beside the data directory, and a
+//! [`Copier`] stores the result.
 //!
 //! Source of the rules: pgBackRest `src/command/backup/file.c.inc`.
 
 mod copier;
 mod job;
+mod local_worker;
 mod pass;
 mod prior_map;
 mod sink;
+mod worker;
 
 #[cfg(test)]
 mod tests;
 
 use repo_format::cipher::Cipher;
 use repo_format::compress::Compression;
-use repo_format::pg::PgVersion;
 
 pub use self::copier::Copier;
 pub use self::job::{BlockJob, Copied, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyResult, PriorMap};
+pub use self::local_worker::LocalWorker;
+pub use self::worker::{CopyWorker, JobStore};
 use crate::storage::WriteOptions;
 
 /// What all jobs of a backup share. Like a job, it is plain data.
@@ -36,8 +40,6 @@ pub struct CopyRules {
     pub page_header_check: bool,
     /// Stored bytes up to which an unchanged file is detected before anything is written.
     pub compare_buffer_bytes: usize,
-    /// Assume this version of the cluster instead of that in `pg_control`.
-    pub version_force: Option<PgVersion>,
     /// How the files are made durable.
     pub write_options: WriteOptions,
 }

@@ -326,3 +326,77 @@ impl<'a> ListAnswerWriter<'a> {
         self.writer
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Names that entries refer to.
+    const NAMES: [Option<&str>; 4] = [None, Some(""), Some("postgres"), Some("root")];
+
+    fn owner() -> impl Strategy<Value = Owner<'static>> {
+        (prop_oneof![0u32..3, any::<u32>()], 0usize..4).prop_map(|(id, name)| Owner { id, name: NAMES[name] })
+    }
+
+    fn info(level: Level) -> impl Strategy<Value = Info<'static>> {
+        let kind = prop_oneof![
+            any::<u64>().prop_map(FileKind::File),
+            Just(FileKind::Path),
+            Just(FileKind::Link),
+            Just(FileKind::Special),
+        ];
+        let modified = prop_oneof![Just(1_700_000_000), any::<i64>()];
+        let mode = prop_oneof![Just(0o600), any::<u32>()];
+        (kind, modified, 0usize..4, mode, owner(), owner()).prop_map(
+            move |(kind, modified, name, mode, user, group)| {
+                let link_target = if kind == FileKind::Link { NAMES[name] } else { None };
+                let detail = (level == Level::Detail).then_some(Detail { mode, user, group, link_target });
+                Info { kind, modified, version: NAMES[name], detail }
+            },
+        )
+    }
+
+    fn level() -> impl Strategy<Value = Level> {
+        (0usize..4).prop_map(|index| Level::ALL[index])
+    }
+
+    proptest! {
+        #[test]
+        fn lists_round_trip((level, infos) in level().prop_flat_map(|level| {
+            (Just(level), prop::collection::vec(info(level), 0..10))
+        })) {
+            let entries: Vec<_> = infos.iter().map(|info| Entry { name: "name", info: *info }).collect();
+            let mut writer = ListAnswerWriter::new(true);
+            entries.iter().for_each(|entry| writer.entry(entry));
+            let data = writer.finish().finish().to_vec();
+            let decoded = ListAnswer::decode(Some(&data), level).unwrap().entries.unwrap();
+            prop_assert_eq!(decoded.collect::<Result<Vec<_>>>().unwrap(), entries);
+            if let Some(info) = infos.first() {
+                let data = InfoAnswer { info: Some(*info) }.encode().finish().to_vec();
+                prop_assert_eq!(InfoAnswer::decode(Some(&data), level).unwrap().info, Some(*info));
+            }
+        }
+    }
+
+    #[test]
+    fn list_that_is_damaged_is_not_shorter() {
+        let mut writer = PackWriter::new();
+        writer.bool_always(true).object(|object| {
+            object.text("first");
+        });
+        writer.null().object(|object| {
+            object.text("after a gap");
+        });
+        let data = writer.finish().to_vec();
+        let entries = ListAnswer::decode(Some(&data), Level::Exists).unwrap().entries.unwrap();
+        let names: Vec<_> =
+            entries.map(|entry| entry.map(|entry| entry.name).map_err(|error| error.to_string())).collect();
+        assert_eq!(names, [Ok("first"), Err("list entry is missing".to_owned())]);
+        assert!(ListAnswer::decode(None, Level::Exists).is_err());
+        let cut = &data[..data.len() - 1];
+        let entries = ListAnswer::decode(Some(cut), Level::Exists).unwrap().entries.unwrap();
+        assert!(entries.last().unwrap().is_err());
+    }
+}

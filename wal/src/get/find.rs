@@ -18,7 +18,7 @@ const NO_REPOSITORY: &str = "unable to find a valid repository";
 
 /// The cluster whose WAL is requested.
 #[derive(Clone, Debug)]
-pub struct Cluster {
+pub struct WalCluster {
     /// The stanza.
     pub stanza: Stanza,
     /// The data directory.
@@ -29,7 +29,7 @@ pub struct Cluster {
 
 /// A stored file that answers a request.
 #[derive(Clone)]
-pub struct Candidate<'a> {
+pub struct StoredCopy<'a> {
     /// The repository.
     pub repo: &'a Repo,
     /// The archive.
@@ -46,11 +46,11 @@ pub struct Candidate<'a> {
 
 /// A request that can be answered.
 #[derive(Clone)]
-pub struct Answer<'a> {
+pub struct FoundFile<'a> {
     /// The name that PostgreSQL asks for.
     pub request: String,
     /// Stored files with the same content, in the order in which they are tried.
-    pub candidates: Vec<Candidate<'a>>,
+    pub candidates: Vec<StoredCopy<'a>>,
     /// The size of a segment of the cluster in bytes, which no stored segment may exceed.
     pub segment_size: u64,
     /// Problems on the way, one `repoN: [ErrorType] message` each.
@@ -59,7 +59,7 @@ pub struct Answer<'a> {
 
 /// Why no further file can be fetched.
 #[derive(Debug)]
-pub struct Failure {
+pub struct SearchFailure {
     /// The request that failed; `None` if the failure concerns all.
     pub request: Option<String>,
     /// The error.
@@ -74,15 +74,15 @@ pub struct Findings<'a> {
     /// The cluster's system identifier.
     pub system_id: u64,
     /// Answers to the first requests, in their order, up to the first missing file or failure.
-    pub answers: Vec<Answer<'a>>,
+    pub answers: Vec<FoundFile<'a>>,
     /// The failure that ended the search.
-    pub failure: Option<Failure>,
+    pub failure: Option<SearchFailure>,
     /// Problems of repositories that were skipped.
     pub warnings: Vec<String>,
 }
 
 /// A repository with the archives that may contain the cluster's WAL.
-struct Source<'a> {
+struct SearchedRepo<'a> {
     repo: &'a Repo,
     cipher: Cipher,
     archive_ids: Vec<ArchiveId>,
@@ -95,7 +95,7 @@ struct Source<'a> {
 /// # Errors
 /// Errors of reading `pg_control`, and [`ErrorCode::Format`] for a `pg_control` that a restore wrote and that lost its
 /// backup_label. Failures of repositories are part of the answer.
-pub fn find<'a>(repos: &'a Repos, cluster: &Cluster, requests: &[String]) -> Result<Findings<'a>> {
+pub fn find<'a>(repos: &'a Repos, cluster: &WalCluster, requests: &[String]) -> Result<Findings<'a>> {
     let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
     if control.is_checkpoint_invalid() && !exists(&cluster.pg_path.join("backup_label"))? {
         return Err(Error::new(ErrorCode::Format, "pg_control from backup is not valid without backup_label")
@@ -121,14 +121,14 @@ pub fn find<'a>(repos: &'a Repos, cluster: &Cluster, requests: &[String]) -> Res
     }
     if sources.is_empty() {
         let error = Error::new(ErrorCode::RepoInvalid, NO_REPOSITORY);
-        findings.failure = Some(Failure { request: None, error, warnings: findings.warnings.clone() });
+        findings.failure = Some(SearchFailure { request: None, error, warnings: findings.warnings.clone() });
         return Ok(findings);
     }
     for request in requests {
         let mut warnings = findings.warnings.clone();
         match find_one(&mut sources, &cluster.stanza, request, &mut lists, &mut warnings) {
             Ok(Some(candidates)) => {
-                findings.answers.push(Answer {
+                findings.answers.push(FoundFile {
                     request: request.clone(),
                     candidates,
                     segment_size: u64::from(control.wal_segment_size),
@@ -137,7 +137,7 @@ pub fn find<'a>(repos: &'a Repos, cluster: &Cluster, requests: &[String]) -> Res
             }
             Ok(None) => break,
             Err(error) => {
-                findings.failure = Some(Failure { request: Some(request.clone()), error, warnings });
+                findings.failure = Some(SearchFailure { request: Some(request.clone()), error, warnings });
                 break;
             }
         }
@@ -145,7 +145,7 @@ pub fn find<'a>(repos: &'a Repos, cluster: &Cluster, requests: &[String]) -> Res
     Ok(findings)
 }
 
-type Look<'a> = (Result<Source<'a>>, Option<((u32, ArchiveId, String), Listed)>);
+type Look<'a> = (Result<SearchedRepo<'a>>, Option<((u32, ArchiveId, String), NamesFrom)>);
 
 /// Determines which archives of a repository may contain the cluster's WAL. On a server it also lists the first archive
 /// from the first segment on, at the same time. That is the right archive unless the stanza was upgraded.
@@ -153,7 +153,7 @@ fn look<'a>(repo: &'a Repo, stanza: &Stanza, control: &PgControl, first: Option<
     let source = || source(repo, stanza, control.version, control.system_id);
     let Some(segment) = first else { return (source(), None) };
     let id = ArchiveId::first(control.version);
-    let list = || Listed::read(repo, &layout::wal_dir(stanza, id, segment), &segment.to_string());
+    let list = || NamesFrom::read(repo, &layout::wal_dir(stanza, id, segment), &segment.to_string());
     let (source, listed) = repo.with_ahead(source, list);
     // A problem appears again when it is listed later
     (source, listed.and_then(Result::ok).map(|listed| ((repo.key, id, segment.directory()), listed)))
@@ -165,7 +165,7 @@ fn exists(path: &Path) -> Result<bool> {
     })
 }
 
-fn source<'a>(repo: &'a Repo, stanza: &Stanza, version: PgVersion, system_id: u64) -> Result<Source<'a>> {
+fn source<'a>(repo: &'a Repo, stanza: &Stanza, version: PgVersion, system_id: u64) -> Result<SearchedRepo<'a>> {
     let info = info_files::load_archive_info(repo, stanza)?;
     let newest = info.history.last();
     let mut archive_ids = Vec::new();
@@ -183,33 +183,33 @@ fn source<'a>(repo: &'a Repo, stanza: &Stanza, version: PgVersion, system_id: u6
             format!("unable to retrieve the archive id for database version '{version}' and system-id '{system_id}'"),
         ));
     }
-    Ok(Source { repo, cipher: info_files::archive_cipher(&info), archive_ids, warned: BTreeSet::new() })
+    Ok(SearchedRepo { repo, cipher: info_files::archive_cipher(&info), archive_ids, warned: BTreeSet::new() })
 }
 
 /// Names in WAL directories, read once per search from the first requested segment on: by repository, archive and
 /// directory.
-type ListCache = BTreeMap<(u32, ArchiveId, String), Listed>;
+type ListCache = BTreeMap<(u32, ArchiveId, String), NamesFrom>;
 
 /// The names in a directory after a segment's.
-struct Listed {
+struct NamesFrom {
     after: String,
     names: Vec<String>,
 }
 
-impl Listed {
+impl NamesFrom {
     fn read(repo: &Repo, path: &RepoPath, segment: &str) -> Result<Self> {
-        Ok(Listed { after: segment.to_owned(), names: repo.storage.names_after(path, segment)? })
+        Ok(NamesFrom { after: segment.to_owned(), names: repo.storage.names_after(path, segment)? })
     }
 }
 
 /// Returns `None` if no repository has the file.
 fn find_one<'a>(
-    sources: &mut [Source<'a>],
+    sources: &mut [SearchedRepo<'a>],
     stanza: &Stanza,
     request: &str,
     lists: &mut ListCache,
     warnings: &mut Vec<String>,
-) -> Result<Option<Vec<Candidate<'a>>>> {
+) -> Result<Option<Vec<StoredCopy<'a>>>> {
     let mut candidates = Vec::new();
     let mut failed = 0;
     for source in sources.iter_mut() {
@@ -238,11 +238,11 @@ fn find_one<'a>(
 }
 
 fn find_in<'a>(
-    source: &Source<'a>,
+    source: &SearchedRepo<'a>,
     stanza: &Stanza,
     request: &str,
     lists: &mut ListCache,
-    candidates: &mut Vec<Candidate<'a>>,
+    candidates: &mut Vec<StoredCopy<'a>>,
 ) -> Result<()> {
     let repo = source.repo;
     let cipher = &source.cipher;
@@ -251,7 +251,7 @@ fn find_in<'a>(
             let path = layout::archive_file(stanza, archive_id, request)?;
             if repo.storage.info(&path)?.is_some() {
                 let name = format!("{archive_id}/{request}");
-                candidates.push(Candidate { repo, archive_id, path, name, cipher: cipher.clone(), segment: None });
+                candidates.push(StoredCopy { repo, archive_id, path, name, cipher: cipher.clone(), segment: None });
             }
             continue;
         }
@@ -259,10 +259,10 @@ fn find_in<'a>(
         let path = layout::archive_path(stanza, archive_id).join(&directory)?;
         let listed = match lists.entry((repo.key, archive_id, directory.clone())) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Listed::read(repo, &path, request)?),
+            Entry::Vacant(entry) => entry.insert(NamesFrom::read(repo, &path, request)?),
         };
         if request < listed.after.as_str() {
-            *listed = Listed::read(repo, &path, request)?;
+            *listed = NamesFrom::read(repo, &path, request)?;
         }
         for stored in
             listed.names.iter().filter(|name| name.strip_prefix(request).is_some_and(|rest| rest.starts_with('-')))
@@ -275,14 +275,14 @@ fn find_in<'a>(
             };
             let name = format!("{archive_id}/{directory}/{stored}");
             let (path, cipher) = (path.join(stored)?, cipher.clone());
-            candidates.push(Candidate { repo, archive_id, path, name, cipher, segment: Some(segment) });
+            candidates.push(StoredCopy { repo, archive_id, path, name, cipher, segment: Some(segment) });
         }
     }
     Ok(())
 }
 
 /// Returns the error for a segment that is stored with different contents.
-fn duplicates(request: &str, mut candidates: Vec<Candidate<'_>>) -> Error {
+fn duplicates(request: &str, mut candidates: Vec<StoredCopy<'_>>) -> Error {
     candidates.sort_by(|a, b| a.name.cmp(&b.name));
     let mut message = format!("duplicates found for WAL segment {request}:");
     let mut last = None;

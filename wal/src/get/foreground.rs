@@ -8,17 +8,17 @@ use repo_format::pg::control::PgControl;
 use repo_format::wal_name::{self, WalFileKind, WalSegment};
 
 use super::claim::{self, Caller, Claim};
-use super::find::Cluster;
+use super::find::WalCluster;
+use super::look::{Beliefs, Seen, look};
 use crate::background::Background;
 use crate::origin::Origin;
 use crate::repos::Repos;
-use crate::spool::Spool;
 
 /// The minimum number of segments that a worker fetches, because fewer would be useless.
 const SEGMENTS_MIN: usize = 2;
 
 /// How segments are prefetched.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct PrefetchSettings {
     /// Bytes to hold in the spool.
     pub queue_max: u64,
@@ -28,13 +28,15 @@ pub struct PrefetchSettings {
 
 /// PostgreSQL's request.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct GetRequest<'a> {
     /// Whose WAL.
-    pub cluster: &'a Cluster,
+    pub cluster: &'a WalCluster,
     /// The segment, or partial segment.
     pub wal_segment: &'a str,
     /// Where it goes.
     pub destination: &'a Path,
+    /// How the next segments are prefetched.
+    pub prefetch: PrefetchSettings,
 }
 
 /// Gets one segment (or partial segment) through the spool. Returns `false` if no repository has it.
@@ -47,19 +49,18 @@ pub struct Request<'a> {
 /// [`ErrorCode::Term`] for a signal, and those of [`super::get`].
 pub fn get<W: FnMut() -> bool>(
     background: &Background,
-    settings: &PrefetchSettings,
-    request: &Request<'_>,
+    request: &GetRequest<'_>,
     launch: impl Fn(&[String]) -> Result<W>,
     open: impl Fn() -> Repos,
     cancel: &CancelToken,
 ) -> Result<bool> {
-    let Request { cluster, wal_segment, destination } = *request;
+    let GetRequest { cluster, wal_segment, destination, .. } = *request;
     let mut caller = Caller::now();
     let mut claim = Claim::new(destination);
-    let answer = match from_spool(background, settings, request, &mut claim, launch, cancel) {
-        Ok(Outcome::Taken) => claim.finish().map(|()| true),
-        Ok(Outcome::Missing) => Ok(false),
-        Ok(Outcome::NotFetched) => super::get_into(claim, &open(), cluster, wal_segment),
+    let answer = match from_spool(background, request, &mut claim, launch, cancel) {
+        Ok(FromSpool::Taken) => claim.finish().map(|()| true),
+        Ok(FromSpool::Missing) => Ok(false),
+        Ok(FromSpool::NotFetched) => super::get_into(claim, &open(), cluster, wal_segment),
         Err(error) if error.code == ErrorCode::Term => Err(error),
         Err(error) => {
             engine::warn!(
@@ -79,7 +80,7 @@ pub fn get<W: FnMut() -> bool>(
 
 /// The result from the spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+enum FromSpool {
     /// The segment is in the claim.
     Taken,
     /// The worker found the segment in no repository.
@@ -88,86 +89,91 @@ enum Outcome {
     NotFetched,
 }
 
+/// Who fetches the segment.
+enum Fetcher<W> {
+    /// The spool was not looked at yet.
+    Unknown,
+    /// The worker of this call.
+    Own(W),
+    /// The worker of another call, if it has not ended.
+    Other {
+        /// An earlier worker failed to fetch the segment, so its error says nothing about the running one.
+        had_error: bool,
+    },
+}
+
+impl<W: FnMut() -> bool> Fetcher<W> {
+    /// Returns whether the worker of this call has ended.
+    fn has_ended(&mut self) -> bool {
+        match self {
+            Fetcher::Own(has_ended) => has_ended(),
+            Fetcher::Unknown | Fetcher::Other { .. } => false,
+        }
+    }
+
+    /// Returns what a look at the spool may believe.
+    fn beliefs(&self, prefetch: PrefetchSettings) -> Beliefs {
+        let (missing_counts, errors_count) = match self {
+            Fetcher::Unknown => (!prefetch.missing_retry, false),
+            Fetcher::Own(_) => (true, true),
+            // A worker of another call may have looked before the segment was archived
+            Fetcher::Other { had_error } => (false, !had_error),
+        };
+        Beliefs { from_earlier: matches!(self, Fetcher::Unknown), missing_counts, errors_count }
+    }
+}
+
 /// Takes a segment from the spool into `claim` and ensures that a worker fetches the next ones.
 ///
 /// # Errors
 /// Any failure of the spool, the worker or the claim. None of them says anything about the archive.
 fn from_spool<W: FnMut() -> bool>(
     background: &Background,
-    settings: &PrefetchSettings,
-    request: &Request<'_>,
+    request: &GetRequest<'_>,
     claim: &mut Claim,
     launch: impl Fn(&[String]) -> Result<W>,
     cancel: &CancelToken,
-) -> Result<Outcome> {
-    let Request { cluster, wal_segment, .. } = *request;
+) -> Result<FromSpool> {
+    let GetRequest { cluster, wal_segment, .. } = *request;
     let spool = &background.spool;
     let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
     let origin = Origin::of(control.system_id);
     // Without the mark, the files are from before a crash, from another cluster, or from another program
-    let mut believed = origin.is_of(spool)?;
+    let mut queue = Queue { background, request, control: &control, is_marked: origin.is_of(spool)?, origin: &origin };
     let mut pauses = background.pauses();
-    let mut first = true;
-    let mut stale = false;
-    let mut worker: Option<W> = None;
+    let mut fetcher = Fetcher::Unknown;
     loop {
         // Asked before the spool is read, which then shows everything that the worker left there
-        let ended = worker.as_mut().is_some_and(|has_ended| has_ended());
-        let mut found =
-            believed && if first { is_whole(spool, &control, wal_segment)? } else { spool.exists(wal_segment)? };
-        // A worker of another call may have looked before the segment was archived
-        let missing_counts = if first { !settings.missing_retry } else { worker.is_some() };
-        let fail = !first && (worker.is_some() || !stale);
-        if believed && spool.status(wal_segment, fail, false)? {
-            let now = if found { Now::Here } else { look_again(spool, wal_segment)? };
-            found = now == Now::Here;
-            if found || (now == Now::Missing && missing_counts) {
-                // For its warnings, now that it is decided
-                spool.status(wal_segment, false, true)?;
+        let has_ended = fetcher.has_ended();
+        let seen = match queue.is_marked {
+            true => look(spool, &control, wal_segment, fetcher.beliefs(request.prefetch))?,
+            false => Seen::Nothing,
+        };
+        match seen {
+            Seen::Here => {
+                take(&mut queue, claim, matches!(fetcher, Fetcher::Own(_)), &launch)?;
+                return Ok(FromSpool::Taken);
             }
-            if now != Now::OnItsWay {
-                spool.remove(&repo_format::spool::ok_name(wal_segment))?;
-            }
-            if now == Now::Missing && missing_counts {
+            Seen::Missing => {
                 engine::info!("unable to find {wal_segment} in the archive asynchronously");
-                return Ok(Outcome::Missing);
+                return Ok(FromSpool::Missing);
             }
+            Seen::Nothing => {}
         }
-        if found {
-            claim.take(&spool.file(wal_segment))?;
-            engine::info!("found {wal_segment} in the archive asynchronously");
-        }
-        // What an earlier worker could not fetch is fetched again, here if that worker is still busy with other
-        // segments
-        stale |= first && !found && believed && spool.has_error(wal_segment)?;
-        if worker.is_none() {
-            match start(
-                background,
-                settings,
-                request,
-                (&control, &origin),
-                believed,
-                found.then_some(claim.path()),
-                &launch,
-            ) {
-                Ok(None) => {}
-                Ok(started) => {
-                    // The queue was begun anew if it had to be
-                    believed = true;
-                    worker = started;
-                }
-                Err(error) if found => engine::warn!("unable to prefetch WAL files: [{}] {error}", error.code),
-                Err(error) => return Err(error),
+        fetcher = match fetcher {
+            Fetcher::Own(_) if has_ended => return Ok(FromSpool::NotFetched),
+            Fetcher::Own(worker) => Fetcher::Own(worker),
+            Fetcher::Unknown => {
+                // What an earlier worker could not fetch is fetched again, here if that worker is still busy with other
+                // segments
+                let had_error = queue.is_marked && spool.has_error(wal_segment)?;
+                queue.start_worker(None, &launch)?.map_or(Fetcher::Other { had_error }, Fetcher::Own)
             }
-        }
-        if found {
-            return Ok(Outcome::Taken);
-        }
-        // Nobody is fetching the segment for this call: another call's worker is running, or ours has ended
-        if !first && (ended || worker.is_none()) {
-            return Ok(Outcome::NotFetched);
-        }
-        first = false;
+            Fetcher::Other { .. } => match queue.start_worker(None, &launch)? {
+                Some(worker) => Fetcher::Own(worker),
+                None => return Ok(FromSpool::NotFetched),
+            },
+        };
         if !pauses.wait(cancel)? {
             let text = format!("the asynchronous process needs more than {} second(s)", background.timeout_text());
             return Err(Error::new(ErrorCode::ArchiveTimeout, text).hint(background.log_hint()));
@@ -175,119 +181,96 @@ fn from_spool<W: FnMut() -> bool>(
     }
 }
 
-/// Starts a worker unless one is running or the spool contains enough. `taken` is the segment if it was found.
-///
-/// # Errors
-/// Anything that prevents the start of a worker.
-fn start<W>(
-    background: &Background,
-    settings: &PrefetchSettings,
-    request: &Request<'_>,
-    (control, origin): (&PgControl, &Origin),
-    believed: bool,
-    taken: Option<&Path>,
+/// Takes a segment that is in the spool, and starts a worker for the next ones unless this call has one.
+fn take<W>(
+    queue: &mut Queue<'_>,
+    claim: &mut Claim,
+    has_worker: bool,
     launch: impl Fn(&[String]) -> Result<W>,
-) -> Result<Option<W>> {
-    if let Some(taken) = taken
-        && is_half_full(background, settings, taken)?
-    {
-        return Ok(None);
+) -> Result<()> {
+    let wal_segment = queue.request.wal_segment;
+    claim.take(&queue.background.spool.file(wal_segment))?;
+    engine::info!("found {wal_segment} in the archive asynchronously");
+    if !has_worker && let Err(error) = queue.start_worker(Some(claim.path()), launch) {
+        engine::warn!("unable to prefetch WAL files: [{}] {error}", error.code);
     }
-    let Some(lock) = background.try_lock()? else { return Ok(None) };
-    background.spool.create()?;
-    if !believed {
-        origin.begin(&background.spool)?;
-    }
-    let needed = needed(background, origin, settings, request.wal_segment, taken.is_some(), control.wal_segment_size)?;
-    background.spool.clear_errors(request.wal_segment)?;
-    drop(lock);
-    launch(&needed).map(Some)
+    Ok(())
 }
 
-/// Where a segment is that the worker has processed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Now {
-    /// In the spool.
-    Here,
-    /// About to get its name there, unless the worker has died.
-    OnItsWay,
-    /// In no archive.
-    Missing,
+/// The queue in the spool, for one request.
+struct Queue<'a> {
+    background: &'a Background,
+    request: &'a GetRequest<'a>,
+    control: &'a PgControl,
+    origin: &'a Origin,
+    /// Whether the queue has the mark of this boot and cluster.
+    is_marked: bool,
 }
 
-/// Determines where a segment is whose status says that it is done, and that was not in the spool before the status was
-/// read. The worker writes warnings before it renames the segment, so the status alone does not mean that the segment
-/// is missing. The checks follow the order of the rename: first the temporary name, then the segment's own.
-fn look_again(spool: &Spool, wal_segment: &str) -> Result<Now> {
-    if spool.list()?.iter().any(|name| claim::is_temporary(name.as_bytes(), wal_segment.as_bytes())) {
-        return Ok(Now::OnItsWay);
+impl Queue<'_> {
+    /// Starts a worker unless one is running or the spool contains enough. `taken` is the segment if it was found.
+    ///
+    /// # Errors
+    /// Anything that prevents the start of a worker.
+    fn start_worker<W>(&mut self, taken: Option<&Path>, launch: impl Fn(&[String]) -> Result<W>) -> Result<Option<W>> {
+        let Queue { background, request, .. } = *self;
+        if let Some(taken) = taken
+            && is_half_full(background, request.prefetch, taken)?
+        {
+            return Ok(None);
+        }
+        let Some(lock) = background.try_lock()? else { return Ok(None) };
+        background.spool.create()?;
+        if !self.is_marked {
+            self.origin.begin(&background.spool)?;
+        }
+        let needed = self.needed(taken.is_some())?;
+        background.spool.clear_errors(request.wal_segment)?;
+        drop(lock);
+        let worker = launch(&needed)?;
+        self.is_marked = true;
+        Ok(Some(worker))
     }
-    Ok(if spool.exists(wal_segment)? { Now::Here } else { Now::Missing })
-}
 
-/// Returns whether the spool contains a segment that an earlier worker has fetched. A segment of the wrong size, which
-/// a broken file system may leave, is removed and fetched again. (What a worker fetches while this call waits needs no
-/// check, because it was just compared with its checksum.)
-fn is_whole(spool: &Spool, control: &PgControl, wal_segment: &str) -> Result<bool> {
-    if !spool.exists(wal_segment)? {
-        return Ok(false);
+    /// Removes from the spool what PostgreSQL won't ask for next, and returns what it will ask for and is missing.
+    fn needed(&self, found: bool) -> Result<Vec<String>> {
+        let (spool, wal_segment, size) =
+            (&self.background.spool, self.request.wal_segment, self.control.wal_segment_size);
+        let queue_max = self.request.prefetch.queue_max;
+        let total = usize::try_from(queue_max / u64::from(size)).unwrap_or(usize::MAX).max(SEGMENTS_MIN);
+        let wanted = match wal_segment.parse::<WalSegment>() {
+            Ok(segment) => {
+                let first = if found { segment.next(size) } else { segment };
+                std::iter::successors(Some(first), |segment| Some(segment.next(size)))
+                    .take(total)
+                    .map(|segment| segment.to_string())
+                    .collect()
+            }
+            // A partial segment is the end of its timeline
+            Err(_) => vec![wal_segment.to_owned()],
+        };
+        let names = spool.list()?;
+        for name in &names {
+            // Warnings of a segment that stays must stay too
+            let belongs = name.strip_suffix(repo_format::spool::OK_EXTENSION).unwrap_or(name);
+            let has_segment = names.binary_search_by(|other| other.as_str().cmp(belongs)).is_ok();
+            let stays = has_segment && wanted.iter().any(|segment| segment == belongs);
+            if !stays && !self.origin.is_mark(name) {
+                spool.remove(name)?;
+            }
+        }
+        Ok(wanted.into_iter().filter(|segment| names.binary_search(segment).is_err()).collect())
     }
-    let size = crate::push::queue::file_size(&spool.file(wal_segment))?;
-    if size == u64::from(control.wal_segment_size) {
-        return Ok(true);
-    }
-    engine::warn!(
-        "WAL segment '{wal_segment}' in the spool has {size} byte(s) instead of {} and is fetched again",
-        control.wal_segment_size
-    );
-    // First the status, because without the segment it would mean that the segment is in no archive
-    spool.remove(&repo_format::spool::ok_name(wal_segment))?;
-    spool.remove(wal_segment)?;
-    Ok(false)
 }
 
 /// Returns whether the spool is more than half full. `taken` is a segment, for its size.
-fn is_half_full(background: &Background, settings: &PrefetchSettings, taken: &Path) -> Result<bool> {
+fn is_half_full(background: &Background, prefetch: PrefetchSettings, taken: &Path) -> Result<bool> {
     let names = background.spool.list()?;
     let total = names.iter().filter(|name| wal_name::kind(name) == WalFileKind::Segment).count() as u64;
     if total == 0 {
         return Ok(false);
     }
-    Ok(crate::push::queue::file_size(taken)?.saturating_mul(total) > settings.queue_max / 2)
-}
-
-/// Removes from the spool what PostgreSQL won't ask for next, and returns what it will ask for and is missing.
-fn needed(
-    background: &Background,
-    origin: &Origin,
-    settings: &PrefetchSettings,
-    wal_segment: &str,
-    found: bool,
-    size: u32,
-) -> Result<Vec<String>> {
-    let total = usize::try_from(settings.queue_max / u64::from(size)).unwrap_or(usize::MAX).max(SEGMENTS_MIN);
-    let wanted = match wal_segment.parse::<WalSegment>() {
-        Ok(segment) => {
-            let first = if found { segment.next(size) } else { segment };
-            std::iter::successors(Some(first), |segment| Some(segment.next(size)))
-                .take(total)
-                .map(|segment| segment.to_string())
-                .collect()
-        }
-        // A partial segment is the end of its timeline
-        Err(_) => vec![wal_segment.to_owned()],
-    };
-    let names = background.spool.list()?;
-    for name in &names {
-        // Warnings of a segment that stays must stay too
-        let belongs = name.strip_suffix(repo_format::spool::OK_EXTENSION).unwrap_or(name);
-        let has_segment = names.binary_search_by(|other| other.as_str().cmp(belongs)).is_ok();
-        let stays = has_segment && wanted.iter().any(|segment| segment == belongs);
-        if !stays && !origin.is_mark(name) {
-            background.spool.remove(name)?;
-        }
-    }
-    Ok(wanted.into_iter().filter(|segment| names.binary_search(segment).is_err()).collect())
+    Ok(crate::push::queue::file_size(taken)?.saturating_mul(total) > prefetch.queue_max / 2)
 }
 
 #[cfg(test)]
@@ -308,7 +291,9 @@ mod tests {
     use repo_format::layout::{self, Stanza};
     use repo_format::spool::{SpoolQueue, ok_name};
 
+    use super::super::look::{Now, is_whole, look_again};
     use super::*;
+    use crate::spool::Spool;
 
     const WAL: &str = "000000010000000000000001";
     /// Of a cluster with segments of 16 MiB.
@@ -320,7 +305,7 @@ mod tests {
     struct Place {
         dir: tempfile::TempDir,
         background: Background,
-        cluster: Cluster,
+        cluster: WalCluster,
         repo: Repo,
     }
 
@@ -330,7 +315,7 @@ mod tests {
             std::fs::create_dir_all(dir.path().join("pg/global")).expect("data directory");
             std::fs::write(dir.path().join("pg/global/pg_control"), CONTROL).expect("pg_control");
             let stanza: Stanza = "demo".parse().expect("stanza");
-            let cluster = Cluster { stanza: stanza.clone(), pg_path: dir.path().join("pg"), version_force: None };
+            let cluster = WalCluster { stanza: stanza.clone(), pg_path: dir.path().join("pg"), version_force: None };
             let control = engine::pg::control_file::read(&cluster.pg_path, None).expect("control");
             let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
             let info = ArchiveInfo::new(control.version, control.system_id, None);
@@ -381,11 +366,11 @@ mod tests {
 
         /// `launch` returns a closure that tells whether the worker has ended.
         fn get_while<W: FnMut() -> bool>(&self, launch: impl Fn(&[String]) -> Result<W>) -> Result<bool> {
-            let settings = PrefetchSettings { queue_max: 64 << 20, missing_retry: true };
+            let prefetch = PrefetchSettings { queue_max: 64 << 20, missing_retry: true };
             let destination = self.destination();
-            let request = Request { cluster: &self.cluster, wal_segment: WAL, destination: &destination };
+            let request = GetRequest { cluster: &self.cluster, wal_segment: WAL, destination: &destination, prefetch };
             let open = || vec![self.repo.clone()].into();
-            get(&self.background, &settings, &request, launch, open, &CancelToken::new())
+            get(&self.background, &request, launch, open, &CancelToken::new())
         }
     }
 

@@ -8,8 +8,8 @@ use engine::work::turn::Turn;
 use engine::{CancelToken, Error, Result};
 
 use super::claim::Claim;
-use super::find::{self, Answer, Cluster};
-use super::segment::{self, Decode, Fault};
+use super::find::{self, FoundFile, WalCluster};
+use super::segment::{self, Decode, FetchFailure};
 use crate::background::crew_for;
 use crate::origin::Origin;
 use crate::repos::Repos;
@@ -22,7 +22,7 @@ use crate::spool::Spool;
 /// The failure that concerns all segments. Problems with single segments are in the spool.
 pub fn run(
     repos: &Repos,
-    cluster: &Cluster,
+    cluster: &WalCluster,
     spool: &Spool,
     segments: &[String],
     workers: &CrewSettings,
@@ -33,7 +33,7 @@ pub fn run(
 
 fn fetch_all(
     repos: &Repos,
-    cluster: &Cluster,
+    cluster: &WalCluster,
     spool: &Spool,
     segments: &[String],
     workers: &CrewSettings,
@@ -46,16 +46,16 @@ fn fetch_all(
     }
     let findings = find::find(repos, cluster, segments)?;
     let needs_sync = Origin::of(findings.system_id).needs_sync();
-    let fetch = |turn: &mut Turn, answer: &&Answer<'_>, _: &CancelToken| {
+    let fetch = |turn: &mut Turn, answer: &&FoundFile<'_>, _: &CancelToken| {
         let mut claim = Claim::new(&spool.file(&answer.request));
         match segment::fetch(answer, &mut claim, Decode::On(turn)) {
             // A spool that cannot be written is no better a moment later
-            Err(Fault::Destination(error)) => Ok(Err(error)),
-            Err(Fault::Stored(error)) => Err(error),
+            Err(FetchFailure::Destination(error)) => Ok(Err(error)),
+            Err(FetchFailure::Stored(error)) => Err(error),
             Ok((index, warnings)) => Ok(Ok((index, warnings, claim))),
         }
     };
-    let report = |process, answer: &Answer<'_>, result: Result<Result<(usize, Vec<String>, Claim)>>| {
+    let report = |process, answer: &FoundFile<'_>, result: Result<Result<(usize, Vec<String>, Claim)>>| {
         let segment = &answer.request;
         let mut warnings = answer.warnings.clone();
         match result {

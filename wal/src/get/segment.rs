@@ -13,7 +13,7 @@ use repo_format::cipher::{Decryptor, Framing};
 use repo_format::hash::Sha1Hasher;
 
 use super::claim::Claim;
-use super::find::{Answer, Candidate};
+use super::find::{FoundFile, StoredCopy};
 
 /// Bytes moved at a time.
 const CHUNK: usize = 256 << 10;
@@ -23,21 +23,21 @@ const CHUNKS_BESIDE: usize = 4;
 /// The maximum size of a file that is not a segment. History files have some hundred bytes.
 const OTHER_MAX: u64 = 64 << 20;
 
-/// Writes the first readable stored file to `claim`. Returns its index in [`Answer::candidates`] and a warning for each
+/// Writes the first readable stored file to `claim`. Returns its index in [`FoundFile::candidates`] and a warning for each
 /// one before it.
 ///
 /// The content is compared with the checksum in the stored name, so that neither half a segment nor a damaged one ever
 /// gets the destination's name. Nothing is synced: after a crash PostgreSQL asks again.
 ///
 /// # Errors
-/// [`Fault::Stored`] if no stored file can be read, [`Fault::Destination`] if the claim cannot be written, which no
+/// [`FetchFailure::Stored`] if no stored file can be read, [`FetchFailure::Destination`] if the claim cannot be written, which no
 /// other stored file would change. Both contain an [`ErrorCode::FileRead`] with a line for each attempt, as in
 /// pgBackRest.
 pub fn fetch(
-    answer: &Answer<'_>,
+    answer: &FoundFile<'_>,
     claim: &mut Claim,
     decode: Decode<'_>,
-) -> std::result::Result<(usize, Vec<String>), Fault> {
+) -> std::result::Result<(usize, Vec<String>), FetchFailure> {
     let mut warnings = Vec::new();
     let failed = |warnings: &[String]| {
         Error::new(ErrorCode::FileRead, format!("unable to get {}:\n{}", answer.request, warnings.join("\n")))
@@ -46,40 +46,40 @@ pub fn fetch(
         let line = |error: &Error| format!("repo{}: {} [{}] {error}", candidate.repo.key, candidate.name, error.code);
         match copy(candidate, answer.segment_size, claim, decode) {
             Ok(()) => return Ok((index, warnings)),
-            Err(Fault::Stored(error)) => warnings.push(line(&error)),
-            Err(Fault::Destination(error)) => {
+            Err(FetchFailure::Stored(error)) => warnings.push(line(&error)),
+            Err(FetchFailure::Destination(error)) => {
                 warnings.push(line(&error));
-                return Err(Fault::Destination(failed(&warnings)));
+                return Err(FetchFailure::Destination(failed(&warnings)));
             }
         }
     }
-    Err(Fault::Stored(failed(&warnings)))
+    Err(FetchFailure::Stored(failed(&warnings)))
 }
 
 /// Why a stored file was not copied.
 #[derive(Debug)]
-pub enum Fault {
+pub enum FetchFailure {
     /// It can't be read, or is damaged.
     Stored(Error),
     /// The destination cannot be written.
     Destination(Error),
 }
 
-impl From<Fault> for Error {
-    fn from(fault: Fault) -> Self {
+impl From<FetchFailure> for Error {
+    fn from(fault: FetchFailure) -> Self {
         match fault {
-            Fault::Stored(error) | Fault::Destination(error) => error,
+            FetchFailure::Stored(error) | FetchFailure::Destination(error) => error,
         }
     }
 }
 
 /// Writes a stored file's plain content into `claim`.
 fn copy(
-    candidate: &Candidate<'_>,
+    candidate: &StoredCopy<'_>,
     segment_size: u64,
     claim: &mut Claim,
     decode: Decode<'_>,
-) -> std::result::Result<(), Fault> {
+) -> std::result::Result<(), FetchFailure> {
     let turn = match decode {
         Decode::On(turn) => turn,
         Decode::Beside => &Turn::FREE,
@@ -97,9 +97,9 @@ fn copy(
         };
         Ok(reader)
     };
-    let reader = open().map_err(Fault::Stored)?;
+    let reader = open().map_err(FetchFailure::Stored)?;
     let path = claim.path().to_owned();
-    let file = claim.begin().map_err(Fault::Destination)?;
+    let file = claim.begin().map_err(FetchFailure::Destination)?;
     let mut hasher = candidate.segment.map(|_| Sha1Hasher::new());
     // A few stored bytes may decode to any size, which would fill the file system before the checksum is compared
     let size_max = if candidate.segment.is_some() { segment_size } else { OTHER_MAX };
@@ -125,19 +125,19 @@ fn copy(
         _ => each_chunk(reader, &name, take),
     };
     if let Some(error) = destination {
-        return Err(Fault::Destination(error));
+        return Err(FetchFailure::Destination(error));
     }
-    taken.map_err(Fault::Stored)?;
+    taken.map_err(FetchFailure::Stored)?;
     if candidate.segment.is_none() && left == size_max {
         // PostgreSQL would take an empty history for that of a timeline without ancestors
         let text = format!("'{}' is empty", storage.display(&candidate.path));
-        return Err(Fault::Stored(Error::new(ErrorCode::Format, text)));
+        return Err(FetchFailure::Stored(Error::new(ErrorCode::Format, text)));
     }
     if let (Some(segment), Some(hasher)) = (candidate.segment, hasher) {
         let checksum = hasher.finish();
         if checksum != segment.checksum {
             let text = format!("checksum '{checksum}' does not match the one in the file's name");
-            return Err(Fault::Stored(Error::new(ErrorCode::Checksum, text)));
+            return Err(FetchFailure::Stored(Error::new(ErrorCode::Checksum, text)));
         }
     }
     Ok(())

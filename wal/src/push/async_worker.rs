@@ -10,7 +10,8 @@ use engine::work::retry::RetryPolicy;
 use engine::{CancelToken, Error, ErrorCode, Result};
 use repo_format::wal_name;
 
-use super::check::Targets;
+use super::check::PushTargets;
+use super::segment::ToPush;
 use super::{PushSettings, check, queue, segment};
 use crate::background::crew_for;
 use crate::repos::Repos;
@@ -155,10 +156,11 @@ fn round(
     let mut failed = false;
     let process_max = settings.push.process_max;
     let left = AtomicUsize::new(todo.len());
-    let push = |targets: &mut Targets, file: &&String, _: &CancelToken| {
+    let push = |targets: &mut PushTargets, file: &&String, _: &CancelToken| {
         // Towards the end there are fewer files than workers
         let threads = process_max / left.load(Ordering::Relaxed).clamp(1, process_max.max(1));
-        segment::push_file(targets, &settings.push, &wal_path.join(file), file, threads, None)
+        let to_push = ToPush { path: &wal_path.join(file), name: file, threads };
+        segment::push_file(targets, &settings.push, to_push, None)
     };
     let mut report = |process, file: &str, result: Result<Vec<String>>| match result {
         Ok(warnings) => {

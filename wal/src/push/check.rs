@@ -15,7 +15,7 @@ use crate::repos::{Repos, concurrency, in_order, repo_error};
 
 /// A repository that takes WAL.
 #[derive(Clone)]
-pub struct Target {
+pub struct PushTarget {
     /// The repository.
     pub repo: Repo,
     /// The turn to compute of the thread that pushes.
@@ -30,25 +30,25 @@ pub struct Target {
 
 /// Where WAL of the cluster is stored.
 #[derive(Clone)]
-pub struct Targets {
+pub struct PushTargets {
     /// Version of the cluster.
     pub version: PgVersion,
     /// System identifier of the cluster.
     pub system_id: u64,
     /// The repositories that can take it.
-    pub repos: Vec<Target>,
+    pub repos: Vec<PushTarget>,
     /// Problems of the other repositories, one `repoN: [ErrorType] message` each. The push fails after it has stored
     /// the file where it could.
     pub errors: Vec<String>,
 }
 
-impl Targets {
+impl PushTargets {
     /// Returns the same for the thread that has this turn: calls that wait for a server release it.
     #[must_use]
     pub fn on_turn(&self, turn: &Turn) -> Self {
         let on_turn =
-            |target: &Target| Target { repo: target.repo.on_turn(turn), turn: turn.clone(), ..target.clone() };
-        Targets { repos: self.repos.iter().map(on_turn).collect(), errors: self.errors.clone(), ..*self }
+            |target: &PushTarget| PushTarget { repo: target.repo.on_turn(turn), turn: turn.clone(), ..target.clone() };
+        PushTargets { repos: self.repos.iter().map(on_turn).collect(), errors: self.errors.clone(), ..*self }
     }
 }
 
@@ -57,7 +57,7 @@ impl Targets {
 ///
 /// # Errors
 /// Errors of reading `pg_control`, and [`ErrorCode::RepoInvalid`] if no repository matches.
-pub fn check(repos: &Repos, settings: &PushSettings, segment: Option<&WalSegment>) -> Result<Targets> {
+pub fn check(repos: &Repos, settings: &PushSettings, segment: Option<&WalSegment>) -> Result<PushTargets> {
     let mut reference: Option<(PgVersion, u64)> = match &settings.pg_path {
         Some(path) => {
             let control = engine::pg::control_file::read(path, settings.version_force)?;
@@ -80,7 +80,9 @@ pub fn check(repos: &Repos, settings: &PushSettings, segment: Option<&WalSegment
     }
     let errors = in_order(errors);
     match reference {
-        Some((version, system_id)) if !targets.is_empty() => Ok(Targets { version, system_id, repos: targets, errors }),
+        Some((version, system_id)) if !targets.is_empty() => {
+            Ok(PushTargets { version, system_id, repos: targets, errors })
+        }
         _ => Err(Error::new(
             ErrorCode::RepoInvalid,
             format!("unable to find a valid repository:\n{}", errors.join("\n")),
@@ -106,7 +108,7 @@ fn check_repo(
     repos: &[Repo],
     settings: &PushSettings,
     reference: Option<(PgVersion, u64)>,
-) -> Result<(Target, (PgVersion, u64))> {
+) -> Result<(PushTarget, (PgVersion, u64))> {
     let info = info?;
     let current = info.current();
     let cluster = (current.version, current.system_id);
@@ -124,7 +126,7 @@ fn check_repo(
         )
         .hint("are you archiving to the correct stanza?"));
     }
-    let target = Target {
+    let target = PushTarget {
         repo: repo.clone(),
         turn: Turn::FREE,
         archive_id: current.archive_id(),

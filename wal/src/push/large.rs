@@ -15,8 +15,9 @@ use repo_format::compress::Compression;
 use repo_format::hash::{Sha1, Sha1Hasher, block_checksum};
 
 use super::PushSettings;
-use super::check::Target;
-use super::segment::{CHUNK, Source, create, write};
+use super::check::PushTarget;
+use super::wal_file::{CHUNK, WalFile};
+use super::write;
 use crate::repos::repo_error;
 
 /// Compressed pieces, of at most [`CHUNK`] bytes each, that wait for the name or for the storage.
@@ -25,31 +26,36 @@ const QUEUE_PIECES: usize = 32;
 /// The fingerprint of a chunk, to compare both reads.
 type Fingerprint = [u8; 16];
 
+/// What became of a segment.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) checksum: Sha1,
+    /// Problems of repositories, which do not have the segment now.
+    pub(super) errors: Vec<String>,
+}
+
 /// Stores a segment in several repositories that lack it. `known` gets the checksum before anything is written and
 /// returns the name under which to store the segment.
 ///
 /// # Errors
-/// Errors of reading, compressing and `known`, after which no repository has the segment. Problems of single
-/// repositories are added to `errors`.
+/// Errors of reading, compressing and `known`, after which no repository has the segment.
 pub(super) fn store(
-    targets: &[&Target],
+    targets: &[&PushTarget],
     settings: &PushSettings,
-    source: &Source<'_>,
-    known: impl FnOnce(Sha1, &mut Vec<String>) -> Result<String>,
-    errors: &mut Vec<String>,
-) -> Result<()> {
-    store_with(true, targets, settings, source, known, errors)
+    source: &WalFile<'_>,
+    known: impl FnOnce(Sha1) -> Result<String>,
+) -> Result<Stored> {
+    store_with(true, targets, settings, source, known)
 }
 
 /// Implements [`store`]. Tests pretend that no thread can be started.
 fn store_with(
     may_spawn: bool,
-    targets: &[&Target],
+    targets: &[&PushTarget],
     settings: &PushSettings,
-    source: &Source<'_>,
-    known: impl FnOnce(Sha1, &mut Vec<String>) -> Result<String>,
-    errors: &mut Vec<String>,
-) -> Result<()> {
+    source: &WalFile<'_>,
+    known: impl FnOnce(Sha1) -> Result<String>,
+) -> Result<Stored> {
     std::thread::scope(|scope| {
         // Without another thread, this thread calculates the checksum
         let hashing = may_spawn.then(|| Helper::start(scope, || hash(source))).flatten();
@@ -58,30 +64,29 @@ fn store_with(
         let compressing = may_spawn.then(|| Helper::start(scope, ahead)).flatten();
         // An error here drops the queue's end, which ends the compression, and the writers, which abandons the files
         let (checksum, before) = hashing.map_or_else(|| hash(source), Helper::join)?;
-        let mut sinks = Sinks::create(targets, settings, &known(checksum, errors)?, errors);
+        let mut writers = Writers::create(targets, settings, &known(checksum)?);
         let after = match compressing {
             Some(compressing) => {
-                pieces.iter().for_each(|piece| sinks.take(&piece, errors));
+                pieces.iter().for_each(|piece| writers.take(&piece));
                 compressing.join()?
             }
             None => compress(source, settings.compression, |piece| {
-                sinks.take(piece, errors);
+                writers.take(piece);
                 Ok(())
             })?,
         };
-        sinks.end(errors);
+        writers.end();
         if after != before {
             // The name would lie about the content
             let text = format!("WAL file '{}' changed while it was archived", source.path.display());
             return Err(Error::new(ErrorCode::FileRead, text));
         }
         source.check_unchanged()?;
-        sinks.finish(errors);
-        Ok(())
+        Ok(Stored { checksum, errors: writers.finish() })
     })
 }
 
-fn hash(source: &Source<'_>) -> Result<(Sha1, Vec<Fingerprint>)> {
+fn hash(source: &WalFile<'_>) -> Result<(Sha1, Vec<Fingerprint>)> {
     let mut hasher = Sha1Hasher::new();
     let mut fingerprints = Vec::new();
     source.each_chunk(|chunk| {
@@ -95,7 +100,7 @@ fn hash(source: &Source<'_>) -> Result<(Sha1, Vec<Fingerprint>)> {
 /// Passes the compressed data to `take`, piece by piece. A compressor with many threads returns a lot at once. Pieces
 /// of bounded size ensure that the length of the queue limits the memory.
 fn compress(
-    source: &Source<'_>,
+    source: &WalFile<'_>,
     compression: Compression,
     mut take: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<Vec<Fingerprint>> {
@@ -121,77 +126,71 @@ fn send(piece: &[u8], pieces: &SyncSender<Vec<u8>>) -> Result<()> {
 }
 
 /// The repositories' ends of the segment.
-struct Sinks<'a> {
-    sinks: Vec<Sink<'a>>,
+struct Writers<'a> {
+    ends: Vec<RepoEnd<'a>>,
     /// A buffer that is reused for each piece.
     encrypted: Vec<u8>,
+    /// Problems of repositories.
+    errors: Vec<String>,
 }
 
-struct Sink<'a> {
-    target: &'a Target,
+struct RepoEnd<'a> {
+    target: &'a PushTarget,
     encryptor: Encryptor,
     /// `None` after an error, which makes the storage abandon the file.
     writer: Option<Box<dyn RepoWriter>>,
 }
 
-impl Sink<'_> {
-    /// Runs a step unless an earlier one failed, and records a failure.
-    fn step(&mut self, errors: &mut Vec<String>, step: impl FnOnce(&mut Encryptor, &mut dyn RepoWriter) -> Result<()>) {
-        if let Some(writer) = &mut self.writer
-            && let Err(error) = step(&mut self.encryptor, &mut **writer)
-        {
-            errors.push(repo_error(self.target.repo.key, &error));
-            self.writer = None;
-        }
-    }
-}
-
-impl<'a> Sinks<'a> {
-    fn create(targets: &[&'a Target], settings: &PushSettings, file: &str, errors: &mut Vec<String>) -> Self {
-        let mut sinks = Vec::new();
+impl<'a> Writers<'a> {
+    fn create(targets: &[&'a PushTarget], settings: &PushSettings, file: &str) -> Self {
+        let mut all = Writers { ends: Vec::new(), encrypted: Vec::new(), errors: Vec::new() };
         for &target in targets {
-            match create(target, settings, file) {
+            match write::create(target, settings, file) {
                 Ok(writer) => {
                     let encryptor = Encryptor::new(&target.cipher, Framing::Full);
-                    sinks.push(Sink { target, encryptor, writer: Some(writer) });
+                    all.ends.push(RepoEnd { target, encryptor, writer: Some(writer) });
                 }
-                Err(error) => errors.push(repo_error(target.repo.key, &error)),
+                Err(error) => all.errors.push(repo_error(target.repo.key, &error)),
             }
         }
-        Sinks { sinks, encrypted: Vec::new() }
+        all
     }
 
     /// Writes a piece to each repository that has not failed.
-    fn take(&mut self, piece: &[u8], errors: &mut Vec<String>) {
-        for sink in &mut self.sinks {
-            sink.step(errors, |encryptor, writer| {
-                self.encrypted.clear();
-                encryptor.push(piece, &mut self.encrypted)?;
-                write(writer, &self.encrypted)
-            });
-        }
+    fn take(&mut self, piece: &[u8]) {
+        self.encrypt_and_write(|encryptor, encrypted| encryptor.push(piece, encrypted));
     }
 
     /// Writes the end of the encrypted stream to each repository that has not failed.
-    fn end(&mut self, errors: &mut Vec<String>) {
-        for sink in &mut self.sinks {
-            sink.step(errors, |encryptor, writer| {
-                self.encrypted.clear();
-                encryptor.finish(&mut self.encrypted)?;
-                write(writer, &self.encrypted)
-            });
+    fn end(&mut self) {
+        self.encrypt_and_write(Encryptor::finish);
+    }
+
+    /// Writes to each repository what `encrypt` returns for it. A repository that fails gets nothing more.
+    fn encrypt_and_write(&mut self, encrypt: impl Fn(&mut Encryptor, &mut Vec<u8>) -> Result<()>) {
+        for end in &mut self.ends {
+            let Some(writer) = &mut end.writer else { continue };
+            self.encrypted.clear();
+            let written = encrypt(&mut end.encryptor, &mut self.encrypted)
+                .and_then(|()| write::write(&mut **writer, &self.encrypted));
+            if let Err(error) = written {
+                self.errors.push(repo_error(end.target.repo.key, &error));
+                end.writer = None;
+            }
         }
     }
 
-    /// Makes the segment appear, durable, in every repository that accepted all of it.
-    fn finish(self, errors: &mut Vec<String>) {
-        for sink in self.sinks {
-            if let Some(writer) = sink.writer
+    /// Makes the segment appear, durable, in every repository that accepted all of it. Returns the problems of the
+    /// others.
+    fn finish(mut self) -> Vec<String> {
+        for end in self.ends {
+            if let Some(writer) = end.writer
                 && let Err(error) = writer.finish()
             {
-                errors.push(repo_error(sink.target.repo.key, &error));
+                self.errors.push(repo_error(end.target.repo.key, &error));
             }
         }
+        self.errors
     }
 }
 
@@ -232,8 +231,8 @@ mod tests {
         Repo { key, storage: Arc::new(storage), cipher: Cipher::None }
     }
 
-    fn target(repo: &Repo, cipher: Cipher) -> Target {
-        Target {
+    fn target(repo: &Repo, cipher: Cipher) -> PushTarget {
+        PushTarget {
             repo: repo.clone(),
             turn: Turn::FREE,
             archive_id: "15-1".parse().expect("archive id"),
@@ -267,10 +266,9 @@ mod tests {
             let targets: Vec<_> = targets.iter().collect();
             let compression = Compression::new(kind, None).expect("compression");
             let file = format!("{SEGMENT}-{}{}", Sha1::of(&content), kind.extension());
-            let mut errors = Vec::new();
-            let known = |checksum: Sha1, _: &mut Vec<String>| Ok(format!("{SEGMENT}-{checksum}{}", kind.extension()));
-            let source = Source::open(&path, 2).expect("open");
-            store(&targets, &PushSettings::of_tests(compression), &source, known, &mut errors).expect("store");
+            let known = |checksum: Sha1| Ok(format!("{SEGMENT}-{checksum}{}", kind.extension()));
+            let source = WalFile::open(&path, 2).expect("open");
+            let errors = store(&targets, &PushSettings::of_tests(compression), &source, known).expect("store").errors;
 
             assert_eq!(errors.len(), 1, "{errors:?}");
             assert!(errors[0].starts_with("repo2: "), "{errors:?}");
@@ -292,7 +290,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let path = write_source(dir.path(), &content);
         for kind in CompressType::ALL {
-            let source = Source::open(&path, 8).expect("open");
+            let source = WalFile::open(&path, 8).expect("open");
             let (sender, pieces) = mpsc::sync_channel(2 * SIZE / CHUNK);
             compress(&source, Compression::new(kind, None).expect("compression"), |piece| send(piece, &sender))
                 .expect("compress");
@@ -308,9 +306,9 @@ mod tests {
         let memory = MemoryStorage::new();
         let repo = repo(1, memory.clone());
         let target = target(&repo, Cipher::None);
-        let source = Source::open(&path, 2).expect("open");
-        let refuse = |_, _: &mut Vec<String>| Err(Error::new(ErrorCode::ArchiveDuplicate, "other content"));
-        let refused = store(&[&target], &PushSettings::of_tests(Compression::NONE), &source, refuse, &mut Vec::new());
+        let source = WalFile::open(&path, 2).expect("open");
+        let refuse = |_| Err(Error::new(ErrorCode::ArchiveDuplicate, "other content"));
+        let refused = store(&[&target], &PushSettings::of_tests(Compression::NONE), &source, refuse);
         assert_eq!(refused.expect_err("refused").code, ErrorCode::ArchiveDuplicate);
         assert!(memory.paths().is_empty());
     }
@@ -323,15 +321,15 @@ mod tests {
         let memory = MemoryStorage::new();
         let repo = repo(1, memory.clone());
         let target = target(&repo, Cipher::None);
-        let source = Source::open(&path, 2).expect("open");
-        let change = |checksum: Sha1, _: &mut Vec<String>| {
+        let source = WalFile::open(&path, 2).expect("open");
+        let change = |checksum: Sha1| {
             // The compression has stopped before the last chunk, because its queue is full
             let mut changed = content.clone();
             changed[SIZE - 1] ^= 1;
             std::fs::write(&path, changed).expect("change");
             Ok(format!("{SEGMENT}-{checksum}"))
         };
-        let error = store(&[&target], &PushSettings::of_tests(Compression::NONE), &source, change, &mut Vec::new());
+        let error = store(&[&target], &PushSettings::of_tests(Compression::NONE), &source, change);
         assert!(error.expect_err("changed").message.contains("changed while it was archived"));
         assert!(memory.paths().is_empty());
     }
@@ -343,12 +341,12 @@ mod tests {
         let memory = MemoryStorage::new();
         let repo = repo(1, memory.clone());
         let target = target(&repo, Cipher::None);
-        let source = Source::open(&path, 2).expect("open");
-        let recycle = |checksum: Sha1, _: &mut Vec<String>| {
+        let source = WalFile::open(&path, 2).expect("open");
+        let recycle = |checksum: Sha1| {
             std::fs::rename(&path, dir.path().join("recycled")).expect("rename");
             Ok(format!("{SEGMENT}-{checksum}"))
         };
-        let error = store(&[&target], &PushSettings::of_tests(Compression::NONE), &source, recycle, &mut Vec::new());
+        let error = store(&[&target], &PushSettings::of_tests(Compression::NONE), &source, recycle);
         assert_eq!(error.expect_err("recycled").code, ErrorCode::FileRead);
         assert!(memory.paths().is_empty());
     }
@@ -360,11 +358,11 @@ mod tests {
         let path = write_source(dir.path(), content);
         let repo = repo(1, MemoryStorage::new());
         let target = target(&repo, Cipher::None);
-        let source = Source::open(&path, 1).expect("open");
-        let known = |checksum: Sha1, _: &mut Vec<String>| Ok(format!("{SEGMENT}-{checksum}"));
-        let mut errors = Vec::new();
-        store_with(false, &[&target], &PushSettings::of_tests(Compression::NONE), &source, known, &mut errors)
-            .expect("store");
+        let source = WalFile::open(&path, 1).expect("open");
+        let known = |checksum: Sha1| Ok(format!("{SEGMENT}-{checksum}"));
+        let errors = store_with(false, &[&target], &PushSettings::of_tests(Compression::NONE), &source, known)
+            .expect("store")
+            .errors;
         assert!(errors.is_empty(), "{errors:?}");
         assert!(stored(&repo, &format!("{SEGMENT}-{}", Sha1::of(content))).expect("stored") == content);
     }

@@ -1,29 +1,23 @@
 //! Pushes one file to every repository.
 
-use std::fs::{File, Metadata};
-use std::io::Read;
-use std::num::NonZero;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread::Scope;
 use std::time::Duration;
 
 use engine::repo::Repo;
 use engine::repo::archive_find::{FoundSegment, WalSegmentFind};
-use engine::storage::{RepoWriter, WriteOptions, temporary};
+use engine::storage::temporary;
 use engine::work::thread::Helper;
-use engine::work::together;
 use engine::{CancelToken, Error, ErrorCode, Result};
-use repo_format::cipher::{Encryptor, Framing};
-use repo_format::compress::{Compression, Compressor};
-use repo_format::hash::{Sha1, Sha1Hasher};
-use repo_format::layout::{self, Stanza};
+use repo_format::compress::Compression;
+use repo_format::hash::Sha1;
+use repo_format::layout::{self, RepoPath, Stanza};
 use repo_format::pg::wal_page::WalHeader;
 use repo_format::wal_name::{self, PARTIAL_SUFFIX};
 
-use super::PushSettings;
-use super::check::{Target, Targets};
-use super::{large, stored};
+use super::check::{PushTarget, PushTargets};
+use super::wal_file::{Encoded, FileState, WalFile};
+use super::{PushSettings, large, stored, write};
 use crate::repos::{concurrency, repo_error};
 
 /// Files up to this size are read once and kept in memory in their stored form. Larger files are read twice
@@ -34,23 +28,22 @@ const IN_MEMORY_MAX: u64 = 64 << 20;
 /// The maximum size of a file that is not a segment. History files have some hundred bytes.
 const OTHER_MAX: u64 = IN_MEMORY_MAX;
 
-/// A smaller file is not worth the start of threads.
-const PARALLEL_MIN: u64 = 4 << 20;
-
-/// Bytes read from the source at a time.
-pub(super) const CHUNK: usize = 1 << 20;
-
-/// Bytes that tell a segment's version and system identifier.
-const HEADER: usize = 512;
-
-/// A file that was read once: its checksum, and its stored bytes before encryption.
-pub type Encoded = (Sha1, Vec<u8>);
-
 /// Work that [`begin`] has started.
 #[derive(Debug)]
 pub struct Begun<'scope> {
-    state: State,
+    state: FileState,
     helper: Helper<'scope, Encoded>,
+}
+
+/// A file to push.
+#[derive(Clone, Copy, Debug)]
+pub struct ToPush<'a> {
+    /// Where it is.
+    pub path: &'a Path,
+    /// Its name in the archive.
+    pub name: &'a str,
+    /// How many threads may compress it.
+    pub threads: usize,
 }
 
 /// Starts to read and compress a segment before its destination is known, because repositories on servers take a while
@@ -59,192 +52,83 @@ pub fn begin<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     repos: &[Repo],
     settings: &'env PushSettings,
-    path: &'env Path,
-    name: &str,
+    to_push: ToPush<'env>,
 ) -> Option<Begun<'scope>> {
-    if !wal_name::kind(name).is_segment() || !concurrency(repos).waits() {
+    if !wal_name::kind(to_push.name).is_segment() || !concurrency(repos).waits() {
         return None;
     }
     // Problems with the file are reported later
-    let source = Source::open(path, settings.process_max).ok().filter(|source| source.size <= IN_MEMORY_MAX)?;
-    let state = source.state;
-    let helper = Helper::start(scope, move || encode(&source, settings.compression))?;
+    let opened = WalFile::open(to_push.path, to_push.threads);
+    let file = opened.ok().filter(|file| file.size <= IN_MEMORY_MAX)?;
+    let state = file.state;
+    let helper = Helper::start(scope, move || file.encode(settings.compression))?;
     Some(Begun { state, helper })
 }
 
 /// Stores one file in all repositories that lack it and returns warnings.
 ///
 /// A segment (or partial segment) that a repository already has with the same content is left there. Any other file is
-/// written without a check. A failing repository does not keep the others from getting the file. `threads` compress a
-/// large segment. `begun` is the result of [`begin`].
+/// written without a check. A failing repository does not keep the others from getting the file. `begun` is the result
+/// of [`begin`].
 ///
 /// # Errors
 /// [`ErrorCode::ArchiveMismatch`] or [`ErrorCode::VersionNotSupported`] for a segment of another cluster,
-/// [`ErrorCode::ArchiveDuplicate`] if a repository has the segment with other content, read errors of the source, and
+/// [`ErrorCode::ArchiveDuplicate`] if a repository has the segment with other content, read errors of the file, and
 /// [`ErrorCode::Command`] with one line per repository that does not have the file now.
 pub fn push_file(
-    targets: &Targets,
+    targets: &PushTargets,
     settings: &PushSettings,
-    source: &Path,
-    name: &str,
-    threads: usize,
+    to_push: ToPush<'_>,
     begun: Option<Begun<'_>>,
 ) -> Result<Vec<String>> {
-    push_opened(targets, settings, &Source::open(source, threads)?, name, begun)
+    push_opened(targets, settings, &WalFile::open(to_push.path, to_push.threads)?, to_push.name, begun)
 }
 
 fn push_opened(
-    targets: &Targets,
+    targets: &PushTargets,
     settings: &PushSettings,
-    file: &Source<'_>,
+    file: &WalFile<'_>,
     name: &str,
     begun: Option<Begun<'_>>,
 ) -> Result<Vec<String>> {
     // Work on another file is useless
     let begun = begun.filter(|begun| begun.state == file.state);
-    let mut warnings = Vec::new();
-    let mut errors = targets.errors.clone();
-    if wal_name::kind(name).is_segment() {
+    let pushed = if wal_name::kind(name).is_segment() {
         if settings.header_check {
             check_header(targets, settings, file)?;
         }
-        push_segment(targets, settings, file, name, begun, &mut warnings, &mut errors)?;
+        SegmentPush { targets, settings, file, name }.run(begun)?
     } else {
-        push_other(targets, settings, file, name, &mut errors)?;
-    }
+        push_other(targets, settings, file, name)?
+    };
     // The caller acknowledges the file that has this name now
     file.check_unchanged()?;
-    if errors.is_empty() {
-        return Ok(warnings);
+    if targets.errors.is_empty() && pushed.errors.is_empty() {
+        return Ok(pushed.warnings);
     }
-    Err(Error::new(ErrorCode::Command, format!("archive-push command encountered error(s):\n{}", errors.join("\n"))))
+    let errors = [targets.errors.as_slice(), pushed.errors.as_slice()].concat().join("\n");
+    Err(Error::new(ErrorCode::Command, format!("archive-push command encountered error(s):\n{errors}")))
 }
 
 /// Pushes a timeline history or backup history file unchanged, and overwrites an existing one.
-fn push_other(
-    targets: &Targets,
+fn push_other<'a>(
+    targets: &'a PushTargets,
     settings: &PushSettings,
-    source: &Source<'_>,
+    file: &WalFile<'_>,
     name: &str,
-    errors: &mut Vec<String>,
-) -> Result<()> {
-    if source.size > OTHER_MAX {
-        let text = format!("'{}' is neither a WAL segment nor small enough for a history file", source.path.display());
+) -> Result<Pushed<'a>> {
+    if file.size > OTHER_MAX {
+        let text = format!("'{}' is neither a WAL segment nor small enough for a history file", file.path.display());
         return Err(Error::new(ErrorCode::FileInvalid, text));
     }
-    let all: Vec<&Target> = targets.repos.iter().collect();
-    let content = encode(source, Compression::NONE)?.1;
-    source.check_unchanged()?;
-    errors.extend(store(&all, settings, name, &content));
-    Ok(())
+    let all: Vec<&PushTarget> = targets.repos.iter().collect();
+    let (_, content) = file.encode(Compression::NONE)?;
+    file.check_unchanged()?;
+    Ok(Pushed { errors: write::store(&all, settings, name, &content), ..Pushed::default() })
 }
 
-/// The WAL file that PostgreSQL hands over.
-pub(super) struct Source<'a> {
-    file: File,
-    pub(super) path: &'a Path,
-    size: u64,
-    state: State,
-    threads: usize,
-}
-
-/// What changes when a file is written to, renamed, or replaced: device, inode, size, and the times of the last write
-/// and of the last status change.
-type State = (u64, u64, u64, (i64, i64), (i64, i64));
-
-fn state(of: &Metadata) -> State {
-    (of.dev(), of.ino(), of.len(), (of.mtime(), of.mtime_nsec()), (of.ctime(), of.ctime_nsec()))
-}
-
-impl<'a> Source<'a> {
-    pub(super) fn open(path: &'a Path, threads: usize) -> Result<Self> {
-        let open = || -> std::io::Result<(File, Metadata)> {
-            let file = File::open(path)?;
-            let metadata = file.metadata()?;
-            Ok((file, metadata))
-        };
-        match open() {
-            Ok((file, metadata)) => Ok(Source { file, path, size: metadata.len(), state: state(&metadata), threads }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let text = format!("unable to open missing file '{}' for read", path.display());
-                Err(Error::new(ErrorCode::FileMissing, text).cause(error))
-            }
-            Err(error) => {
-                let text = format!("unable to open file '{}' for read", path.display());
-                Err(Error::from_io(ErrorCode::FileOpen, text, error))
-            }
-        }
-    }
-
-    /// Creates a compressor for the file, with as many threads as it is worth.
-    pub(super) fn compressor(&self, compression: Compression) -> Result<Compressor> {
-        if self.size < PARALLEL_MIN {
-            return Compressor::new(compression, Framing::Full);
-        }
-        // More threads than cores would only use memory
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        match Compressor::parallel(compression, self.threads.min(cores)) {
-            // If no threads are available, one takes longer, which is better than no archive
-            Err(error) if error.code == ErrorCode::Kernel => {
-                engine::debug!("{}: going on with one thread", error.message);
-                Compressor::new(compression, Framing::Full)
-            }
-            compressor => compressor,
-        }
-    }
-
-    fn failed(&self, error: std::io::Error) -> Error {
-        Error::from_io(ErrorCode::FileRead, format!("unable to read '{}'", self.path.display()), error)
-    }
-
-    /// Checks that the path still leads to the opened file, and that nobody has changed the file since.
-    ///
-    /// A push can outlive the server that called it. The next server pushes the file again and then recycles it, so the
-    /// earlier push may read half of one segment and half of another. The cluster may even be a different one by now.
-    ///
-    /// # Errors
-    /// [`ErrorCode::FileRead`]. PostgreSQL then calls again, and gets the answer for the current file.
-    pub(super) fn check_unchanged(&self) -> Result<()> {
-        let now = std::fs::metadata(self.path).map_err(|error| self.failed(error))?;
-        if state(&now) == self.state {
-            return Ok(());
-        }
-        let text = format!("WAL file '{}' changed while it was archived", self.path.display());
-        Err(Error::new(ErrorCode::FileRead, text))
-    }
-
-    /// Reads the file in chunks of [`CHUNK`] bytes, the last of which may be shorter.
-    pub(super) fn each_chunk(&self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        use std::os::unix::fs::FileExt;
-        let mut buffer = vec![0; CHUNK];
-        let (mut offset, mut filled) = (0, 0);
-        loop {
-            match self.file.read_at(&mut buffer[filled..], offset) {
-                Ok(0) => break,
-                Ok(size) => {
-                    offset += size as u64;
-                    filled += size;
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.failed(error)),
-            }
-            if filled == CHUNK {
-                take(&buffer)?;
-                filled = 0;
-            }
-        }
-        if filled == 0 { Ok(()) } else { take(&buffer[..filled]) }
-    }
-}
-
-fn check_header(targets: &Targets, settings: &PushSettings, source: &Source<'_>) -> Result<()> {
-    let mut header = Vec::with_capacity(HEADER);
-    // `&File` reads at the file's own position, which nothing else here uses
-    (&source.file).take(HEADER as u64).read_to_end(&mut header).map_err(|error| source.failed(error))?;
-    if header.len() < HEADER {
-        let text = format!("unable to read {HEADER} byte(s) from '{}'", source.path.display());
-        return Err(Error::new(ErrorCode::FileRead, text));
-    }
+fn check_header(targets: &PushTargets, settings: &PushSettings, file: &WalFile<'_>) -> Result<()> {
+    let header = file.header()?;
     let header = WalHeader::parse(&header, settings.version_force)?;
     if (header.version, header.system_id) == (targets.version, targets.system_id) {
         return Ok(());
@@ -253,7 +137,7 @@ fn check_header(targets: &Targets, settings: &PushSettings, source: &Source<'_>)
         ErrorCode::ArchiveMismatch,
         format!(
             "WAL file '{}' version {}, system-id {} do not match stanza version {}, system-id {}",
-            source.path.display(),
+            file.path.display(),
             header.version,
             header.system_id,
             targets.version,
@@ -262,115 +146,173 @@ fn check_header(targets: &Targets, settings: &PushSettings, source: &Source<'_>)
     ))
 }
 
-/// Pushes a segment or partial segment: `<name>-<sha1><ext>`.
-fn push_segment(
-    targets: &Targets,
-    settings: &PushSettings,
-    source: &Source<'_>,
-    name: &str,
-    begun: Option<Begun<'_>>,
-    warnings: &mut Vec<String>,
-    errors: &mut Vec<String>,
-) -> Result<()> {
-    // The lookup decides whether compression is needed at all. The segment rarely exists, so waiting for a server's
-    // answer first gains nothing
-    let concurrency = concurrency(targets.repos.iter().map(|target| &target.repo));
-    let (mut present, mut missing) = (Vec::new(), Vec::new());
-    let look = || {
-        for target in &targets.repos {
-            match find(target, &settings.stanza, name) {
+/// The push of one segment or partial segment.
+struct SegmentPush<'a> {
+    targets: &'a PushTargets,
+    settings: &'a PushSettings,
+    file: &'a WalFile<'a>,
+    name: &'a str,
+}
+
+/// What the repositories have before the push.
+#[derive(Default)]
+struct LookedUp<'a> {
+    present: Vec<Present<'a>>,
+    /// The repositories that are to store the segment.
+    missing: Vec<&'a PushTarget>,
+    errors: Vec<String>,
+}
+
+/// A segment of this name that a repository has.
+struct Present<'a> {
+    target: &'a PushTarget,
+    found: FoundSegment,
+    /// Why it does not count, so that it is stored again.
+    damage: Option<Error>,
+}
+
+/// What a push did, in addition to storing the file.
+#[derive(Default)]
+struct Pushed<'a> {
+    warnings: Vec<String>,
+    /// Repositories that do not have the file now.
+    errors: Vec<String>,
+    /// Damaged segments with other names than the ones that were stored instead.
+    replaced: Vec<(&'a PushTarget, RepoPath)>,
+}
+
+impl<'a> SegmentPush<'a> {
+    /// Stores the segment as `<name>-<sha1><ext>` in all repositories that lack it.
+    fn run(&self, begun: Option<Begun<'_>>) -> Result<Pushed<'a>> {
+        let SegmentPush { targets, settings, file, .. } = *self;
+        // The lookup decides whether compression is needed at all. The segment rarely exists, so waiting for a server's
+        // answer first gains nothing
+        let concurrency = concurrency(targets.repos.iter().map(|target| &target.repo));
+        let ahead = || match begun {
+            Some(begun) => begun.helper.join().map(Some),
+            None if concurrency.waits() && file.size <= IN_MEMORY_MAX => file.encode(settings.compression).map(Some),
+            None => Ok(None),
+        };
+        let (encoded, looked_up) = concurrency.both(ahead, || Ok(self.look_up()));
+        let LookedUp { present, missing, errors } = looked_up?;
+        let mut pushed = Pushed { errors, ..Pushed::default() };
+        let failed_before = pushed.errors.len();
+        let checksum = if missing.is_empty() {
+            let checksum = file.checksum()?;
+            self.compare(present, checksum, &mut pushed)?;
+            checksum
+        } else if file.size <= IN_MEMORY_MAX {
+            let (checksum, content) = match encoded? {
+                Some(encoded) => encoded,
+                None => file.encode(settings.compression)?,
+            };
+            file.check_unchanged()?;
+            let stored_name = self.compare(present, checksum, &mut pushed)?;
+            pushed.errors.extend(write::store(&missing, settings, &stored_name, &content));
+            checksum
+        } else {
+            let known = |checksum| self.compare(present, checksum, &mut pushed);
+            let stored = large::store(&missing, settings, file, known)?;
+            pushed.errors.extend(stored.errors);
+            stored.checksum
+        };
+        // After an error the file is pushed again, and all this is checked then
+        if pushed.errors.len() == failed_before {
+            let errors = self.clean_up(&pushed.replaced, &missing, checksum)?;
+            pushed.errors.extend(errors);
+        }
+        Ok(pushed)
+    }
+
+    /// Looks the segment up in every repository.
+    fn look_up(&self) -> LookedUp<'a> {
+        let mut looked_up = LookedUp::default();
+        for target in &self.targets.repos {
+            match find(target, &self.settings.stanza, self.name) {
                 Ok(Some(found)) => {
-                    let damage = stored::check(target, &found, source.size).err();
+                    let damage = stored::check(target, &found, self.file.size).err();
                     if damage.is_some() {
-                        missing.push(target);
+                        looked_up.missing.push(target);
                     }
-                    present.push((target, found, damage));
+                    looked_up.present.push(Present { target, found, damage });
                 }
-                Ok(None) => missing.push(target),
-                Err(error) => errors.push(repo_error(target.repo.key, &error)),
+                Ok(None) => looked_up.missing.push(target),
+                Err(error) => looked_up.errors.push(repo_error(target.repo.key, &error)),
             }
         }
-        Ok(())
-    };
-    let ahead = || match begun {
-        Some(begun) => begun.helper.join().map(Some),
-        None if concurrency.waits() && source.size <= IN_MEMORY_MAX => encode(source, settings.compression).map(Some),
-        None => Ok(None),
-    };
-    let (encoded, _) = concurrency.both(ahead, look);
-    // What the checksum decides, before anything is written: existing segments must have the same, and it is part of
-    // the new name
-    let (mut replaced, mut pushed) = (Vec::new(), None);
-    let known = |checksum: Sha1, errors: &mut Vec<String>| -> Result<String> {
-        pushed = Some(checksum);
-        let stored_name = format!("{name}-{checksum}{}", settings.compression.kind.extension());
-        for (target, found, damage) in present {
+        looked_up
+    }
+
+    /// Decides what the checksum tells, before anything is written: existing segments must have the same. Returns the
+    /// name to store the segment under, which contains the checksum.
+    fn compare(&self, present: Vec<Present<'a>>, checksum: Sha1, pushed: &mut Pushed<'a>) -> Result<String> {
+        let name = self.name;
+        let stored_name = format!("{name}-{checksum}{}", self.settings.compression.kind.extension());
+        for Present { target, found, damage } in present {
             let repo_key = target.repo.key;
             if found.name.checksum != checksum {
                 // Corruption, split brain, or worse: store it nowhere
                 return Err(stored::duplicate(target, name));
             }
             if let Some(damage) = damage {
-                warnings.push(format!(
+                pushed.warnings.push(format!(
                     "WAL file '{name}' already exists in the repo{repo_key} archive but is damaged or cannot be read, and is stored again: \
                      [{}] {damage}",
                     damage.code
                 ));
                 if !found.path.to_string().ends_with(&stored_name) {
-                    replaced.push((target, found.path));
+                    pushed.replaced.push((target, found.path));
                 }
                 continue;
             }
-            if let Err(error) = sync_entry(target, &settings.stanza, name) {
-                errors.push(repo_error(repo_key, &error));
+            if let Err(error) = sync_entry(target, &self.settings.stanza, name) {
+                pushed.errors.push(repo_error(repo_key, &error));
                 continue;
             }
-            if settings.mode_check {
-                warnings.push(format!(
+            if self.settings.mode_check {
+                pushed.warnings.push(format!(
                     "WAL file '{name}' already exists in the repo{repo_key} archive with the same checksum\n\
                      HINT: this is valid in some recovery scenarios but may also indicate a problem."
                 ));
             }
         }
         Ok(stored_name)
-    };
-    let failed_before = errors.len();
-    if missing.is_empty() {
-        known(checksum(source)?, errors)?;
-    } else if source.size <= IN_MEMORY_MAX {
-        let (checksum, content) = match encoded? {
-            Some(encoded) => encoded,
-            None => encode(source, settings.compression)?,
-        };
-        source.check_unchanged()?;
-        let stored_name = known(checksum, errors)?;
-        errors.extend(store(&missing, settings, &stored_name, &content));
-    } else {
-        large::store(&missing, settings, source, known, errors)?;
     }
-    // After an error the file is pushed again, and all this is checked then
-    let Some(checksum) = pushed.filter(|_| errors.len() == failed_before) else { return Ok(()) };
-    // Remove the damaged file of another compression once the intact one is stored
-    for (target, path) in replaced {
-        if let Err(error) = target.repo.storage.remove(&path) {
-            errors.push(repo_error(target.repo.key, &error));
-        }
-    }
-    let looks = concurrency.all(&missing, |target| stored::has_other(target, &settings.stanza, name, checksum));
-    for (target, has_other) in missing.iter().zip(looks) {
-        match has_other {
-            Ok(false) => {}
-            Ok(true) => {
-                return Err(stored::duplicate(target, name).hint("are multiple primaries archiving to this stanza?"));
+
+    /// Removes the damaged files of another compression, whose intact ones are stored now, and checks that no other
+    /// cluster stored the segment meanwhile in `stored_in`. Returns the repositories where that failed.
+    fn clean_up(
+        &self,
+        replaced: &[(&PushTarget, RepoPath)],
+        stored_in: &[&PushTarget],
+        checksum: Sha1,
+    ) -> Result<Vec<String>> {
+        let mut errors = Vec::new();
+        for (target, path) in replaced {
+            if let Err(error) = target.repo.storage.remove(path) {
+                errors.push(repo_error(target.repo.key, &error));
             }
-            Err(error) => errors.push(repo_error(target.repo.key, &error)),
         }
+        let concurrency = concurrency(self.targets.repos.iter().map(|target| &target.repo));
+        let stanza = &self.settings.stanza;
+        let looks = concurrency.all(stored_in, |target| stored::has_other(target, stanza, self.name, checksum));
+        for (target, has_other) in stored_in.iter().zip(looks) {
+            match has_other {
+                Ok(false) => {}
+                Ok(true) => {
+                    return Err(
+                        stored::duplicate(target, self.name).hint("are multiple primaries archiving to this stanza?")
+                    );
+                }
+                Err(error) => errors.push(repo_error(target.repo.key, &error)),
+            }
+        }
+        Ok(errors)
     }
-    Ok(())
 }
 
 /// Looks up a segment in a repository.
-fn find(target: &Target, stanza: &Stanza, name: &str) -> Result<Option<FoundSegment>> {
+fn find(target: &PushTarget, stanza: &Stanza, name: &str) -> Result<Option<FoundSegment>> {
     let (segment, partial) = match name.strip_suffix(PARTIAL_SUFFIX) {
         Some(segment) => (segment, true),
         None => (name, false),
@@ -393,7 +335,7 @@ fn find(target: &Target, stanza: &Stanza, name: &str) -> Result<Option<FoundSegm
 
 /// Makes the name of a stored segment durable. Its writer synced the content before the rename, but may have ended
 /// before the name was durable. PostgreSQL then asks again and must not be told of success too early.
-fn sync_entry(target: &Target, stanza: &Stanza, name: &str) -> Result<()> {
+fn sync_entry(target: &PushTarget, stanza: &Stanza, name: &str) -> Result<()> {
     let segment = name.strip_suffix(PARTIAL_SUFFIX).unwrap_or(name).parse()?;
     let storage = &target.repo.storage;
     storage.sync_path(&layout::wal_dir(stanza, target.archive_id, &segment))?;
@@ -401,70 +343,15 @@ fn sync_entry(target: &Target, stanza: &Stanza, name: &str) -> Result<()> {
     storage.sync_path(&layout::archive_stanza(stanza))
 }
 
-fn encode(source: &Source<'_>, compression: Compression) -> Result<Encoded> {
-    let mut hasher = Sha1Hasher::new();
-    let mut compressor = source.compressor(compression)?;
-    let mut content = Vec::new();
-    source.each_chunk(|chunk| {
-        hasher.update(chunk);
-        compressor.push(chunk, &mut content)
-    })?;
-    compressor.finish(&mut content)?;
-    Ok((hasher.finish(), content))
-}
-
-fn checksum(source: &Source<'_>) -> Result<Sha1> {
-    let mut hasher = Sha1Hasher::new();
-    source.each_chunk(|chunk| {
-        hasher.update(chunk);
-        Ok(())
-    })?;
-    Ok(hasher.finish())
-}
-
-/// Writes the same bytes to several repositories in parallel, and returns the failures.
-fn store(targets: &[&Target], settings: &PushSettings, file: &str, content: &[u8]) -> Vec<String> {
-    let one = |target: &Target| -> Result<()> {
-        let mut writer = create(target, settings, file)?;
-        if target.cipher.is_none() {
-            write(&mut *writer, content)?;
-        } else {
-            let mut encryptor = Encryptor::new(&target.cipher, Framing::Full);
-            let mut encrypted = Vec::with_capacity(CHUNK + 64);
-            for chunk in content.chunks(CHUNK) {
-                encryptor.push(chunk, &mut encrypted)?;
-                write(&mut *writer, &encrypted)?;
-                encrypted.clear();
-            }
-            encryptor.finish(&mut encrypted)?;
-            write(&mut *writer, &encrypted)?;
-        }
-        writer.finish()
-    };
-    // Not only servers take their time: a file system does until the segment is durable
-    let stored = together::all(targets.len(), targets, |target| one(target));
-    let failed = |(target, result): (&&Target, Result<()>)| Some(repo_error(target.repo.key, &result.err()?));
-    targets.iter().zip(stored).filter_map(failed).collect()
-}
-
-pub(super) fn create(target: &Target, settings: &PushSettings, file: &str) -> Result<Box<dyn RepoWriter>> {
-    let path = layout::archive_file(&settings.stanza, target.archive_id, file)?;
-    target.repo.storage.write(&path, WriteOptions::ATOMIC)
-}
-
-pub(super) fn write(writer: &mut dyn RepoWriter, content: &[u8]) -> Result<()> {
-    writer.write_all(content).map_err(|error| Error::from_io(ErrorCode::FileWrite, "unable to write WAL", error))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use engine::repo::archive_find::{self, Listed};
-    use engine::storage;
     use engine::storage::faulty::{FaultyStorage, Op};
     use engine::storage::memory::MemoryStorage;
     use engine::storage::posix::PosixStorage;
+    use engine::storage::{self, WriteOptions};
     use engine::work::turn::Turn;
     use repo_format::cipher::Cipher;
     use repo_format::compress::CompressType;
@@ -474,12 +361,16 @@ mod tests {
 
     const SEGMENT: &str = "000000010000000000000001";
 
-    fn targets(repo: &Repo) -> Targets {
+    fn to_push(path: &Path, threads: usize) -> ToPush<'_> {
+        ToPush { path, name: SEGMENT, threads }
+    }
+
+    fn targets(repo: &Repo) -> PushTargets {
         let archive_id = "15-1".parse().expect("archive id");
-        Targets {
+        PushTargets {
             version: PgVersion::V15,
             system_id: 1,
-            repos: vec![Target {
+            repos: vec![PushTarget {
                 repo: repo.clone(),
                 turn: Turn::FREE,
                 archive_id,
@@ -500,7 +391,7 @@ mod tests {
         let archive = dir.path().join("repo/archive/demo/15-1/0000000100000000");
         let push = |kind| {
             let settings = PushSettings::of_tests(Compression::new(kind, None).expect("compression"));
-            push_file(&targets(&repo), &settings, &source, SEGMENT, 2, None).expect("push").join("\n")
+            push_file(&targets(&repo), &settings, to_push(&source, 2), None).expect("push").join("\n")
         };
         assert_eq!(push(CompressType::None), "");
         let stored = archive.join(format!("{SEGMENT}-{}", Sha1::of(&[7; 4096])));
@@ -525,7 +416,7 @@ mod tests {
         for kind in [CompressType::None, CompressType::Lz4] {
             let repo = Repo { key: 1, storage: Arc::new(MemoryStorage::new()), cipher: Cipher::None };
             let settings = PushSettings::of_tests(Compression::new(kind, None).expect("compression"));
-            let push = || push_file(&targets(&repo), &settings, &source, SEGMENT, 2, None).expect("push").join("\n");
+            let push = || push_file(&targets(&repo), &settings, to_push(&source, 2), None).expect("push").join("\n");
             assert_eq!(push(), "");
             let name = format!("{SEGMENT}-{}{}", Sha1::of(&[7; 4096]), kind.extension());
             let path = layout::archive_file(&settings.stanza, "15-1".parse().expect("id"), &name).expect("path");
@@ -547,9 +438,9 @@ mod tests {
         let storage = FaultyStorage::new(Arc::new(MemoryStorage::new()));
         let repo = Repo { key: 1, storage: Arc::new(storage.clone()), cipher: Cipher::None };
         let targets = targets(&repo);
-        assert!(push_file(&targets, &settings, &source, SEGMENT, 2, None).expect("new").is_empty());
+        assert!(push_file(&targets, &settings, to_push(&source, 2), None).expect("new").is_empty());
         let before = storage.calls().len();
-        assert_eq!(push_file(&targets, &settings, &source, SEGMENT, 2, None).expect("again").len(), 1);
+        assert_eq!(push_file(&targets, &settings, to_push(&source, 2), None).expect("again").len(), 1);
         let synced: Vec<String> = storage.calls()[before..]
             .iter()
             .filter(|(op, _)| *op == Op::SyncPath)
@@ -559,7 +450,7 @@ mod tests {
 
         let _failing = storage.clone().fail_path(Op::SyncPath, "15-1");
         assert_eq!(
-            push_file(&targets, &settings, &source, SEGMENT, 2, None).expect_err("sync").code,
+            push_file(&targets, &settings, to_push(&source, 2), None).expect_err("sync").code,
             ErrorCode::Command
         );
     }
@@ -570,7 +461,7 @@ mod tests {
         std::fs::write(&source, content).expect("segment");
         let mut targets = targets(repo);
         targets.repos[0].listed = listed;
-        push_file(&targets, &PushSettings::of_tests(Compression::NONE), &source, SEGMENT, 1, None)
+        push_file(&targets, &PushSettings::of_tests(Compression::NONE), to_push(&source, 1), None)
     }
 
     fn list(repo: &Repo) -> Listed {
@@ -633,7 +524,7 @@ mod tests {
             for name in [SEGMENT, "00000002.history"] {
                 let path = dir.path().join(name);
                 std::fs::write(&path, [7; 4096]).expect("file");
-                let source = Source::open(&path, 1).expect("open");
+                let source = WalFile::open(&path, 1).expect("open");
                 change(&path);
                 let memory = MemoryStorage::new();
                 let repo = Repo { key: 1, storage: Arc::new(memory.clone()), cipher: Cipher::None };
@@ -651,20 +542,18 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join(SEGMENT);
         std::fs::write(&path, [7; 4096]).expect("segment");
-        let before = Source::open(&path, 1).expect("open");
+        let before = WalFile::open(&path, 1).expect("open");
         std::fs::rename(&path, dir.path().join("recycled")).expect("rename");
         std::fs::write(&path, [8; 4096]).expect("segment");
         let memory = MemoryStorage::new();
         let repo = Repo { key: 1, storage: Arc::new(memory.clone()), cipher: Cipher::None };
         std::thread::scope(|scope| {
             let state = before.state;
-            let helper = Helper::start(scope, move || encode(&before, Compression::NONE)).expect("thread");
+            let helper = Helper::start(scope, move || before.encode(Compression::NONE)).expect("thread");
             push_file(
                 &targets(&repo),
                 &PushSettings::of_tests(Compression::NONE),
-                &path,
-                SEGMENT,
-                1,
+                to_push(&path, 1),
                 Some(Begun { state, helper }),
             )
             .expect("push");

@@ -8,7 +8,7 @@ fn label(text: &str) -> BackupLabel {
 
 /// Converts `F1`, `D1.2` (the second backup of set 1), `I1.3<D1.2` (with its prior backup) to facts of cluster 1. Every
 /// number is a day.
-fn fact(short: &str) -> BackupFact {
+fn fact(short: &str) -> BackupCandidate {
     let (name, prior) = short.split_once('<').map_or((short, None), |(name, prior)| (name, Some(prior)));
     let (set, sub) = name[1..].split_once('.').map_or((&name[1..], "0"), |(set, sub)| (set, sub));
     let (set, sub): (i64, i64) = (set.parse().expect("set"), sub.parse().expect("sub"));
@@ -18,7 +18,7 @@ fn fact(short: &str) -> BackupFact {
         "F" => full.clone(),
         kind => format!("{full}_202602{day:02}-000000{kind}"),
     };
-    BackupFact {
+    BackupCandidate {
         label: label(&text),
         prior: match (prior, &name[..1]) {
             (_, "F") => None,
@@ -32,7 +32,7 @@ fn fact(short: &str) -> BackupFact {
     }
 }
 
-fn facts(list: &str) -> Vec<BackupFact> {
+fn facts(list: &str) -> Vec<BackupCandidate> {
     list.split(' ').filter(|short| !short.is_empty()).map(fact).collect()
 }
 
@@ -162,7 +162,7 @@ fn directories_of_kept_and_newest_stay() {
     assert_eq!(directories(&disk, &facts("F2"), &labels("D1.1"), false), labels("F3 F1"));
 }
 
-fn rules<'a>(kept: &'a [BackupFact], archive_type: BackupType, archive: u32) -> ArchiveRules<'a> {
+fn rules<'a>(kept: &'a [BackupCandidate], archive_type: BackupType, archive: u32) -> ArchiveRules<'a> {
     ArchiveRules { kept, archive_type, archive, expire_before: None }
 }
 
@@ -258,25 +258,22 @@ fn archive_expire_before_limits_removal() {
 
 #[test]
 fn wal_directories_and_history_files_are_judged_by_prefix() {
-    let plan = WalPlan {
-        ranges: vec![
-            (
-                None,
-                WalRange { start: "000000020000000100000003".into(), stop: Some("000000020000000100000004".into()) },
-            ),
-            (None, WalRange { start: "000000020000000300000001".into(), stop: None }),
-        ],
-        scan_max: Some("000000020000000300000001".into()),
-        history_before: Some("00000002".into()),
-    };
+    let range =
+        |start: &str, stop: Option<&str>| (None, WalRange { start: start.into(), stop: stop.map(ToOwned::to_owned) });
+    let mut plan = WalPlan::new(vec![
+        range("000000020000000300000001", None),
+        range("000000020000000100000003", Some("000000020000000100000004")),
+    ]);
+    plan.scan_max = Some("000000020000000300000001".into());
+    plan.history_before = Some("00000002".into());
     let table = [
-        ("0000000100000009", Verdict::Remove),
-        ("0000000200000000", Verdict::Remove),
-        ("0000000200000001", Verdict::Scan),
-        ("0000000200000002", Verdict::Remove),
-        ("0000000200000003", Verdict::Scan),
-        ("0000000200000004", Verdict::Keep),
-        ("0000000300000000", Verdict::Keep),
+        ("0000000100000009", DirVerdict::Remove),
+        ("0000000200000000", DirVerdict::Remove),
+        ("0000000200000001", DirVerdict::Scan),
+        ("0000000200000002", DirVerdict::Remove),
+        ("0000000200000003", DirVerdict::Scan),
+        ("0000000200000004", DirVerdict::Keep),
+        ("0000000300000000", DirVerdict::Keep),
     ];
     for (name, verdict) in table {
         assert_eq!(plan.directory(name), verdict, "{name}");
@@ -290,12 +287,27 @@ fn wal_directories_and_history_files_are_judged_by_prefix() {
 #[test]
 fn history_year_and_manifest_table() {
     let minimum = label("20260201-000000F");
-    assert_eq!(history_year("2025", &minimum), Verdict::Remove);
-    assert_eq!(history_year("2026", &minimum), Verdict::Scan);
-    assert_eq!(history_year("2027", &minimum), Verdict::Keep);
+    assert_eq!(history_year("2025", &minimum), DirVerdict::Remove);
+    assert_eq!(history_year("2026", &minimum), DirVerdict::Scan);
+    assert_eq!(history_year("2027", &minimum), DirVerdict::Keep);
     let old = label("20260105-000000F");
     assert!(removes_history_manifest(&old, &minimum, &[]));
     assert!(!removes_history_manifest(&label("20260301-000000F"), &minimum, &[]));
-    let current = BackupFact { label: old.clone(), ..fact("F1") };
+    let current = BackupCandidate { label: old.clone(), ..fact("F1") };
     assert!(!removes_history_manifest(&old, &minimum, &[current]));
+}
+
+#[test]
+fn wal_is_kept_where_any_of_many_ranges_has_it() {
+    let name = |number: usize| format!("0000000100000000{number:08X}");
+    // Nested, overlapping, adjacent, in any order, one of them the wrong way round
+    let ranges =
+        [(40, Some(45)), (10, Some(30)), (12, Some(14)), (28, Some(33)), (34, Some(34)), (39, Some(37)), (60, None)];
+    let plan =
+        WalPlan::new(ranges.map(|(start, stop)| (None, WalRange { start: name(start), stop: stop.map(name) })).into());
+    for number in 0..70 {
+        let expected = ranges.iter().any(|(start, stop)| *start <= number && stop.is_none_or(|stop| number <= stop));
+        assert_eq!(plan.keeps_file(&format!("{}-aabb.gz", name(number))), expected, "{number}");
+    }
+    assert!(!WalPlan::default().keeps_file(&name(1)));
 }

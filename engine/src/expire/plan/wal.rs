@@ -2,7 +2,7 @@
 
 use repo_format::label::{BackupLabel, BackupType};
 
-use super::{BackupFact, Verdict, cut};
+use super::{BackupCandidate, DirVerdict, cut};
 
 /// A range of WAL to keep, compared as text: timeline first, then position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,14 +11,6 @@ pub struct WalRange {
     pub start: String,
     /// Last segment name; `None` keeps everything from `start` on.
     pub stop: Option<String>,
-}
-
-impl WalRange {
-    /// Returns whether the name (a segment, or any file whose first characters name one) is in the range, comparing
-    /// only the first `digits` characters of the bounds.
-    fn holds(&self, name: &str, digits: usize) -> bool {
-        name >= cut(&self.start, digits) && self.stop.as_deref().is_none_or(|stop| name <= cut(stop, digits))
-    }
 }
 
 /// What to do with one archive directory, like `15-1`.
@@ -41,23 +33,59 @@ pub struct WalPlan {
     pub scan_max: Option<String>,
     /// Timeline history files below this timeline (8 hex digits) are removed; `None` keeps all.
     pub history_before: Option<String>,
+    reach: Reach,
+}
+
+/// Ranges to look names up in, of which there may be as many as backups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Reach(
+    /// The starts in order, each with the furthest stop of the ranges up to it.
+    Vec<WalRange>,
+);
+
+impl Reach {
+    fn new<'a>(ranges: impl Iterator<Item = &'a WalRange>) -> Self {
+        let mut ranges: Vec<WalRange> = ranges.cloned().collect();
+        ranges.sort_by(|a, b| a.start.cmp(&b.start));
+        let mut furthest = Some(String::new());
+        for range in &mut ranges {
+            let stop = range.stop.take();
+            furthest = furthest.zip(stop).map(|(furthest, stop)| furthest.max(stop));
+            range.stop.clone_from(&furthest);
+        }
+        Reach(ranges)
+    }
+
+    /// Returns whether the name (a segment, or any file whose first characters name one) is in a range, comparing only the
+    /// first `digits` characters of the bounds.
+    fn holds(&self, name: &str, digits: usize) -> bool {
+        let begun = self.0.partition_point(|range| cut(&range.start, digits) <= name);
+        let last = begun.checked_sub(1).and_then(|index| self.0.get(index));
+        last.is_some_and(|range| range.stop.as_deref().is_none_or(|stop| name <= cut(stop, digits)))
+    }
 }
 
 impl WalPlan {
+    /// Creates a plan that keeps these ranges. It checks all directories and keeps all timeline history files.
+    pub fn new(ranges: Vec<(Option<BackupLabel>, WalRange)>) -> Self {
+        let reach = Reach::new(ranges.iter().map(|(_, range)| range));
+        WalPlan { ranges, reach, ..WalPlan::default() }
+    }
+
     /// Returns the verdict on a directory by its name.
-    pub fn directory(&self, name: &str) -> Verdict {
-        if !self.ranges.iter().any(|(_, range)| range.holds(name, 16)) {
-            Verdict::Remove
+    pub fn directory(&self, name: &str) -> DirVerdict {
+        if !self.reach.holds(name, 16) {
+            DirVerdict::Remove
         } else if self.scan_max.as_deref().is_none_or(|max| name <= cut(max, 16)) {
-            Verdict::Scan
+            DirVerdict::Scan
         } else {
-            Verdict::Keep
+            DirVerdict::Keep
         }
     }
 
     /// Returns whether to keep a file of a directory. Its first 24 characters are the segment that it belongs to.
     pub fn keeps_file(&self, name: &str) -> bool {
-        self.ranges.iter().any(|(_, range)| range.holds(cut(name, 24), 24))
+        self.reach.holds(cut(name, 24), 24)
     }
 
     /// Returns whether to remove a timeline history file (`00000002.history`).
@@ -70,7 +98,7 @@ impl WalPlan {
 #[derive(Clone, Debug)]
 pub struct ArchiveRules<'a> {
     /// Backups that are kept, by label.
-    pub kept: &'a [BackupFact],
+    pub kept: &'a [BackupCandidate],
     /// The type of backups that count.
     pub archive_type: BackupType,
     /// The number of newest backups for which all WAL is kept, at least 1.
@@ -80,7 +108,7 @@ pub struct ArchiveRules<'a> {
 }
 
 impl ArchiveRules<'_> {
-    fn counts(&self, backup: &BackupFact) -> bool {
+    fn counts(&self, backup: &BackupCandidate) -> bool {
         match self.archive_type {
             BackupType::Full => backup.label.backup_type() == BackupType::Full,
             BackupType::Diff => backup.label.backup_type() != BackupType::Incr,
@@ -102,10 +130,9 @@ impl ArchiveRules<'_> {
             return match self.expire_before {
                 _ if db_id != current_db_id => ArchivePlan::RemoveAll,
                 None => ArchivePlan::Keep,
-                Some(before) => ArchivePlan::Expire(WalPlan {
-                    ranges: vec![(None, WalRange { start: before.to_owned(), stop: None })],
-                    ..WalPlan::default()
-                }),
+                Some(before) => {
+                    ArchivePlan::Expire(WalPlan::new(vec![(None, WalRange { start: before.to_owned(), stop: None })]))
+                }
             };
         };
         // The oldest backup from which recovery to any point must be possible. A cluster without counted backups keeps
@@ -123,9 +150,9 @@ impl ArchiveRules<'_> {
             ranges.push((None, WalRange { start: before.to_owned(), stop: Some(selected_start.to_owned()) }));
         }
         ArchivePlan::Expire(WalPlan {
-            ranges,
             scan_max: Some(selected_start.to_owned()),
             history_before: Some(cut(selected_start, 8).to_owned()),
+            ..WalPlan::new(ranges)
         })
     }
 }

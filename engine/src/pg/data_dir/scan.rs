@@ -3,15 +3,18 @@
 mod link;
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::Metadata;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::ffi::OsStr;
 use std::path::Path;
+use std::sync::Arc;
 
+use repo_format::manifest::{OwnerId, OwnerTable};
 use repo_format::pg::PgVersion;
 
+use super::files::{Attributes, DirEntry, OwnerNames, PgFiles};
 use super::links::LinkCheck;
 use super::names::{self, DatabasePaths};
 use super::{TARGET_PGDATA, TARGET_TBLSPC};
+use crate::storage::EntryKind;
 use crate::{Error, ErrorCode, Result, info, warn};
 
 /// A tablespace as the server names it.
@@ -52,9 +55,9 @@ pub struct ScannedFile {
     /// Permission bits.
     pub mode: u16,
     /// Owner.
-    pub uid: u32,
+    pub user: OwnerId,
     /// Group.
-    pub gid: u32,
+    pub group: OwnerId,
     /// Whether the file may have pages with checksums.
     pub pages: bool,
 }
@@ -67,9 +70,9 @@ pub struct ScannedPath {
     /// Permission bits.
     pub mode: u16,
     /// Owner.
-    pub uid: u32,
+    pub user: OwnerId,
     /// Group.
-    pub gid: u32,
+    pub group: OwnerId,
 }
 
 /// A symbolic link.
@@ -80,9 +83,9 @@ pub struct ScannedLink {
     /// The destination as stored in the link.
     pub destination: String,
     /// Owner.
-    pub uid: u32,
+    pub user: OwnerId,
     /// Group.
-    pub gid: u32,
+    pub group: OwnerId,
 }
 
 /// The data directory, or where a link leads.
@@ -101,8 +104,10 @@ pub struct ScannedTarget {
 }
 
 /// What belongs into the backup. All lists are sorted by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scan {
+    /// The names of owners.
+    pub owners: OwnerTable,
     /// The data directory and the destinations of links.
     pub targets: Vec<ScannedTarget>,
     /// Directories.
@@ -113,15 +118,16 @@ pub struct Scan {
     pub files: Vec<ScannedFile>,
 }
 
-/// Lists a data directory. `tablespaces_now` asks the server for its tablespaces again if the scan finds one that the
+/// Lists a data directory in `files`. `tablespaces_now` asks the server for its tablespaces again if the scan finds one that the
 /// server did not name, because tablespaces come and go while the directory is listed.
 ///
 /// # Errors
 /// [`ErrorCode::LinkExpected`], [`ErrorCode::LinkDestination`] for links that a restore could not create,
 /// [`ErrorCode::Assert`] for a tablespace that the server does not name (pgBackRest's number), [`ErrorCode::Format`]
-/// for names that a manifest can't contain, [`ErrorCode::FileOpen`], [`ErrorCode::PathOpen`] and
+/// for names that a manifest can't contain and for too many owners, [`ErrorCode::FileOpen`], [`ErrorCode::PathOpen`] and
 /// [`ErrorCode::PathMissing`] if something can't be read.
 pub fn scan(
+    files: &mut dyn PgFiles,
     pg_path: &Path,
     options: &ScanOptions<'_>,
     tablespaces_now: &mut dyn FnMut() -> Result<Vec<Tablespace>>,
@@ -139,9 +145,9 @@ pub fn scan(
         };
     }
 
-    let root = std::fs::metadata(pg_path)
-        .map_err(|error| open_error(format!("unable to get info for path/file '{pg_path}'"), error))?;
+    let Some(root) = files.info_followed(pg_path)? else { return Err(missing_info(pg_path)) };
     let mut scanner = Scanner {
+        files,
         options,
         wal_name: format!("{TARGET_PGDATA}/{}", options.wal_path),
         database_paths: DatabasePaths::new(options.tablespace_id),
@@ -150,10 +156,12 @@ pub fn scan(
         pg_path,
         links: LinkCheck::new(pg_path),
         scan: Scan::default(),
+        owner_last: None,
         tablespaces: options.tablespaces.map(link::by_id),
         tablespaces_now,
+        tablespace_base: None,
     };
-    scanner.scan.paths.push(path_entry(TARGET_PGDATA.to_owned(), &root));
+    scanner.add_path(TARGET_PGDATA.to_owned(), &root)?;
     scanner.scan.targets.push(ScannedTarget {
         name: TARGET_PGDATA.to_owned(),
         path: pg_path.to_owned(),
@@ -161,7 +169,7 @@ pub fn scan(
         tablespace: None,
         is_link: false,
     });
-    let Some(entries) = list(pg_path)? else {
+    let Some(entries) = scanner.list(pg_path)? else {
         return Err(Error::new(
             ErrorCode::PathMissing,
             format!("unable to list file info for missing path '{pg_path}'"),
@@ -180,13 +188,8 @@ pub fn scan(
     Ok(scan)
 }
 
-/// A directory entry with its attributes.
-struct Entry {
-    name: String,
-    metadata: Metadata,
-}
-
 struct Scanner<'a> {
+    files: &'a mut dyn PgFiles,
     options: &'a ScanOptions<'a>,
     wal_name: String,
     database_paths: DatabasePaths,
@@ -195,14 +198,44 @@ struct Scanner<'a> {
     pg_path: &'a str,
     links: LinkCheck,
     scan: Scan,
+    /// The owner of the entry before, and its ids in the table.
+    owner_last: Option<(Arc<OwnerNames>, (OwnerId, OwnerId))>,
     /// The names of the server's tablespaces by oid, as last returned; `None` offline.
     tablespaces: Option<HashMap<u32, String>>,
     tablespaces_now: &'a mut dyn FnMut() -> Result<Vec<Tablespace>>,
+    /// The entry of `pg_tblspc`, from the first tablespace on.
+    tablespace_base: Option<ScannedPath>,
 }
 
 impl Scanner<'_> {
+    /// Returns the entries of a directory by name; `None` if it is missing.
+    fn list(&mut self, path: &str) -> Result<Option<Vec<DirEntry>>> {
+        let entries = self.files.list(path)?;
+        entries.iter().flatten().try_for_each(|entry| check_line(&entry.name, path))?;
+        Ok(entries)
+    }
+
+    /// Returns the ids of an owner's names.
+    fn owner(&mut self, owner: &Arc<OwnerNames>) -> Result<(OwnerId, OwnerId)> {
+        match &self.owner_last {
+            Some((last, ids)) if Arc::ptr_eq(last, owner) || last == owner => Ok(*ids),
+            _ => {
+                let table = &mut self.scan.owners;
+                let ids = (table.intern(owner.user.as_deref())?, table.intern(owner.group.as_deref())?);
+                self.owner_last = Some((Arc::clone(owner), ids));
+                Ok(ids)
+            }
+        }
+    }
+
+    fn add_path(&mut self, name: String, attributes: &Attributes) -> Result<()> {
+        let (user, group) = self.owner(&attributes.owner)?;
+        self.scan.paths.push(ScannedPath { name, mode: attributes.mode, user, group });
+        Ok(())
+    }
+
     /// Adds an entry of the directory `path`, whose manifest name is `parent`.
-    fn entry(&mut self, parent: &str, path: &str, is_database: bool, entry: &Entry) -> Result<()> {
+    fn entry(&mut self, parent: &str, path: &str, is_database: bool, entry: &DirEntry) -> Result<()> {
         // PostgreSQL removes these files and recreates the directories when it starts
         if entry.name.starts_with("pgsql_tmp") {
             return Ok(());
@@ -212,30 +245,27 @@ impl Scanner<'_> {
             info!("exclude '{path}/{}' from backup using '{}' exclusion", entry.name, &name[TARGET_PGDATA.len() + 1..]);
             return Ok(());
         }
-        let kind = entry.metadata.file_type();
+        let kind = entry.attributes.kind;
         let in_tablespaces = parent.strip_prefix(TARGET_PGDATA) == Some("/pg_tblspc");
-        if in_tablespaces && (kind.is_dir() || kind.is_file()) {
+        if in_tablespaces && matches!(kind, EntryKind::Path | EntryKind::File) {
             return Err(Error::new(
                 ErrorCode::LinkExpected,
                 format!("'{name}' is not a symlink - {TARGET_TBLSPC} should contain only symlinks"),
             ));
         }
-        if kind.is_dir() {
-            self.path(parent, path, name, entry)
-        } else if kind.is_file() {
-            self.file(parent, is_database, name, entry);
-            Ok(())
-        } else if kind.is_symlink() {
-            self.link(parent, path, is_database, in_tablespaces, name, entry)
-        } else {
-            debug_assert!(kind.is_socket() || kind.is_fifo() || kind.is_block_device() || kind.is_char_device());
-            warn!("exclude special file '{path}/{}' from backup", entry.name);
-            Ok(())
+        match kind {
+            EntryKind::Path => self.path(parent, path, name, entry),
+            EntryKind::File => self.file(parent, is_database, name, entry),
+            EntryKind::Link => self.link(parent, path, is_database, in_tablespaces, name, entry),
+            EntryKind::Special => {
+                warn!("exclude special file '{path}/{}' from backup", entry.name);
+                Ok(())
+            }
         }
     }
 
-    fn path(&mut self, parent: &str, path: &str, name: String, entry: &Entry) -> Result<()> {
-        self.scan.paths.push(path_entry(name.clone(), &entry.metadata));
+    fn path(&mut self, parent: &str, path: &str, name: String, entry: &DirEntry) -> Result<()> {
+        self.add_path(name.clone(), &entry.attributes)?;
         let path = format!("{path}/{}", entry.name);
         if self.exclude_content.contains(&name) {
             info!("exclude contents of '{path}' from backup using '{}/' exclusion", &name[TARGET_PGDATA.len() + 1..]);
@@ -254,13 +284,13 @@ impl Scanner<'_> {
         }
         let is_database = self.database_paths.is_database(&name);
         // A directory that PostgreSQL removed in the meantime counts as empty
-        for entry in list(&path)?.unwrap_or_default() {
+        for entry in self.list(&path)?.unwrap_or_default() {
             self.entry(&name, &path, is_database, &entry)?;
         }
         Ok(())
     }
 
-    fn file(&mut self, parent: &str, is_database: bool, name: String, entry: &Entry) {
+    fn file(&mut self, parent: &str, is_database: bool, name: String, entry: &DirEntry) -> Result<()> {
         let left_out = (is_database
             && (names::is_relation_cache(&entry.name) || names::is_temporary_relation(&entry.name)))
             || (parent == TARGET_PGDATA && self.is_root_file_left_out(&entry.name))
@@ -269,17 +299,20 @@ impl Scanner<'_> {
             // WAL comes from the archive, or is copied from there at the end
             || (self.options.online && parent == self.wal_name);
         if left_out {
-            return;
+            return Ok(());
         }
+        let attributes = &entry.attributes;
+        let (user, group) = self.owner(&attributes.owner)?;
         self.scan.files.push(ScannedFile {
-            size: entry.metadata.len(),
-            modified: entry.metadata.mtime(),
-            mode: mode(&entry.metadata),
-            uid: entry.metadata.uid(),
-            gid: entry.metadata.gid(),
+            size: attributes.size,
+            modified: attributes.modified,
+            mode: attributes.mode,
+            user,
+            group,
             pages: is_database && names::has_pages(&name),
             name: name.into_boxed_str(),
         });
+        Ok(())
     }
 
     /// Returns whether a file in the data directory itself would disturb or mislead a restored server.
@@ -298,40 +331,8 @@ impl Scanner<'_> {
     }
 }
 
-/// Returns the entries of a directory by name; `None` if it is missing. Entries that vanish during the listing are
-/// omitted.
-fn list(path: &str) -> Result<Option<Vec<Entry>>> {
-    let fail =
-        |error| Error::from_io(ErrorCode::PathOpen, format!("unable to list file info for path '{path}'"), error);
-    let reader = match std::fs::read_dir(path) {
-        Ok(reader) => reader,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(fail(error)),
-    };
-    let mut entries = Vec::new();
-    for entry in reader {
-        let entry = entry.map_err(fail)?;
-        let metadata = match entry.metadata() {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => {
-                let path = entry.path();
-                return Err(open_error(format!("unable to get info for path/file '{}'", path.display()), error));
-            }
-        };
-        entries.push(Entry { name: manifest_text(entry.file_name(), path)?, metadata });
-    }
-    entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    Ok(Some(entries))
-}
-
-/// Checks that a name can be one line of UTF-8 in the manifest. pgBackRest writes any name and can't read the result
-/// back.
-fn manifest_text(name: std::ffi::OsString, place: &str) -> Result<String> {
-    let name = name.into_string().map_err(|name| {
-        Error::new(ErrorCode::Format, format!("name '{}' in '{place}' is not valid UTF-8", name.display()))
-            .hint("rename the file, or exclude its directory.")
-    })?;
+/// Checks that a name can be one line in the manifest. pgBackRest writes any name and can't read the result back.
+fn check_line(name: &str, place: &str) -> Result<()> {
     if name.contains(['\n', '\r']) {
         return Err(Error::new(
             ErrorCode::Format,
@@ -339,19 +340,17 @@ fn manifest_text(name: std::ffi::OsString, place: &str) -> Result<String> {
         )
         .hint("rename the file, or exclude its directory."));
     }
-    Ok(name)
+    Ok(())
 }
 
-fn open_error(message: String, error: std::io::Error) -> Error {
-    Error::from_io(ErrorCode::FileOpen, message, error)
+/// The error for a name that is not UTF-8, which a manifest can't contain either.
+pub(super) fn not_utf8(name: &OsStr, place: &str) -> Error {
+    Error::new(ErrorCode::Format, format!("name '{}' in '{place}' is not valid UTF-8", name.display()))
+        .hint("rename the file, or exclude its directory.")
 }
 
-fn mode(metadata: &Metadata) -> u16 {
-    (metadata.mode() & 0o777) as u16
-}
-
-fn path_entry(name: String, metadata: &Metadata) -> ScannedPath {
-    ScannedPath { name, mode: mode(metadata), uid: metadata.uid(), gid: metadata.gid() }
+fn missing_info(path: &str) -> Error {
+    Error::new(ErrorCode::FileOpen, format!("unable to get info for missing path/file '{path}'"))
 }
 
 /// Removes the files of unlogged relations: those with an `_init` fork, which stays and from which PostgreSQL recreates
@@ -378,12 +377,15 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::pg::data_dir::files::LocalFiles;
 
     const ID: &str = "PG_15_202209061";
 
     /// A scan of a cluster whose tablespaces do not change.
     fn scan(pg_path: &Path, options: &ScanOptions<'_>) -> Result<Scan> {
-        super::scan(pg_path, options, &mut || Ok(options.tablespaces.unwrap_or_default().to_vec()))
+        super::scan(&mut LocalFiles::default(), pg_path, options, &mut || {
+            Ok(options.tablespaces.unwrap_or_default().to_vec())
+        })
     }
 
     fn options<'a>(exclude: &'a [String], tablespaces: Option<&'a [Tablespace]>) -> ScanOptions<'a> {
@@ -528,7 +530,7 @@ mod tests {
             asked += 1;
             Ok(if asked < 3 { Vec::new() } else { vec![Tablespace { id: 16385, name: "new".into() }] })
         };
-        let found = super::scan(&root, &options(&[], Some(&[])), &mut now).unwrap();
+        let found = super::scan(&mut LocalFiles::default(), &root, &options(&[], Some(&[])), &mut now).unwrap();
         assert_eq!(found.targets[1].tablespace.as_ref().unwrap().name, "new");
         assert_eq!(names(&found), ["pg_data/PG_VERSION", &format!("pg_tblspc/16385/{ID}/5/16400")]);
         assert_eq!(asked, 3);
@@ -543,7 +545,7 @@ mod tests {
             fs::remove_file(root.join("pg_tblspc/16385")).unwrap();
             Ok(Vec::new())
         };
-        let found = super::scan(&root, &options(&[], Some(&[])), &mut drop).unwrap();
+        let found = super::scan(&mut LocalFiles::default(), &root, &options(&[], Some(&[])), &mut drop).unwrap();
         assert_eq!((found.targets.len(), found.links.len()), (1, 0));
         assert_eq!(names(&found), ["pg_data/PG_VERSION"]);
     }
@@ -558,7 +560,7 @@ mod tests {
             fs::remove_file(root.join("pg_tblspc/16385")).unwrap();
             Ok(Vec::new())
         };
-        let found = super::scan(&root, &options(&[], Some(&known)), &mut drop).unwrap();
+        let found = super::scan(&mut LocalFiles::default(), &root, &options(&[], Some(&known)), &mut drop).unwrap();
         assert_eq!((found.targets.len(), found.links.len()), (1, 0));
         // If it stays, it is not a tablespace that PostgreSQL could open
         let root = with_tablespace(&dir.path().join("2"));

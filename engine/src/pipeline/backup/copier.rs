@@ -1,254 +1,121 @@
-//! A worker: reads a file once, hashes, checks, encodes and stores it.
+//! Stores what a worker copies.
 
-use std::io::Cursor;
+use std::io::Write;
 
+use repo_format::block_map::BlockMap;
 use repo_format::hash::Sha1;
-use repo_format::layout::RepoPath;
 
-use super::job::{Copied, CopyFile, CopyJob, CopyOutcome, CopyResult};
-use super::pass::{Encoders, Input, Pass, Passed, Transform, sum};
-use super::sink::Sink;
+use super::job::{CopyFile, CopyJob, CopyOutcome, CopyResult};
+use super::pass::sum;
+use super::worker::{CopyWorker, JobStore};
 use super::{CopyRules, prior_map};
 use crate::cancel::CancelToken;
-use crate::pg::control_file;
-use crate::pg::data_dir::{DataDir, PG_CONTROL};
-use crate::pipeline::block_writer::BlockLayout;
-use crate::pipeline::page_check::PageChecker;
 use crate::storage::on_turn::OnTurn;
-use crate::storage::{ReadRange, RepoStorage};
-use crate::work::turn::Turn;
+use crate::storage::{ReadRange, RepoStorage, RepoWriter};
 use crate::{Error, ErrorCode, Result};
 
-/// Plain bytes read at a time, a multiple of every page size. Small enough to stay in the processor's cache from the
-/// page check to compression.
+/// Bytes read at a time from the repository.
 const READ_BUFFER_BYTES: usize = 256 << 10;
-/// Stored bytes gathered before they are written.
-const WRITE_BUFFER_BYTES: usize = 256 << 10;
 
-/// Where files are copied from and to, and how.
-pub(super) struct Place<'a> {
-    pub(super) rules: &'a CopyRules,
-    pub(super) storage: OnTurn<&'a dyn RepoStorage>,
-    pub(super) data_dir: &'a DataDir,
-}
-
-/// Copies files of one data directory into a repository. Buffers and codecs are kept from file to file.
+/// Has a worker do jobs, and stores the files.
 pub struct Copier<'a> {
-    place: Place<'a>,
-    /// The turn to compute of the thread that copies.
-    turn: Turn,
-    read_buffer: Vec<u8>,
-    encoders: Encoders,
-    sink: Sink<'a>,
+    rules: &'a CopyRules,
+    storage: OnTurn<&'a dyn RepoStorage>,
+    worker: Box<dyn CopyWorker + 'a>,
 }
 
 impl<'a> Copier<'a> {
-    /// Creates buffers and codecs for the thread that has this turn.
-    ///
-    /// # Errors
-    /// The codec refuses the level.
-    pub fn new(rules: &'a CopyRules, storage: &'a dyn RepoStorage, data_dir: &'a DataDir, turn: &Turn) -> Result<Self> {
-        let storage = OnTurn::new(storage, turn);
-        Ok(Copier {
-            place: Place { rules, storage: storage.clone(), data_dir },
-            turn: turn.clone(),
-            read_buffer: vec![0; READ_BUFFER_BYTES],
-            encoders: Encoders::new(rules, turn)?,
-            sink: Sink::new(storage, rules.write_options),
-        })
+    /// Stores in this repository what the worker copies.
+    pub fn new(rules: &'a CopyRules, storage: OnTurn<&'a dyn RepoStorage>, worker: Box<dyn CopyWorker + 'a>) -> Self {
+        Copier { rules, storage, worker }
     }
 
     /// Copies the files of a job.
     ///
     /// # Errors
     /// A file can't be read or stored. What was written of the job must not be trusted. The job can be retried with a
-    /// new copier, because this one may contain half a stream.
+    /// new copier.
     pub fn run(&mut self, job: &CopyJob, cancel: &CancelToken) -> Result<Vec<CopyResult>> {
-        if job.is_long() {
-            self.turn.takes_long();
-        }
-        let _helpers = (job.threads > 1).then(|| {
-            let name = job.files.first().map_or("", |file| &file.name);
-            crate::debug!("{} threads compress '{name}'", job.threads);
-            self.turn.reserve(job.threads - 1)
+        let mut file = JobFile { rules: self.rules, storage: &self.storage, job, writer: None, made: false };
+        let results = self.worker.run(job, &mut file, cancel).and_then(|results| {
+            file.end(&results)?;
+            Ok(results)
         });
-        self.sink.begin_job();
-        let result = self.files(job, cancel);
-        if result.is_err() {
-            self.sink.abandon(&job.path);
+        if results.is_err() {
+            file.abandon();
         }
-        result
-    }
-
-    fn files(&mut self, job: &CopyJob, cancel: &CancelToken) -> Result<Vec<CopyResult>> {
-        let mut results = Vec::with_capacity(job.files.len());
-        let mut stored = false;
-        for file in &job.files {
-            cancel.check()?;
-            let outcome = self.file(job, file, cancel)?;
-            stored |= matches!(outcome, CopyOutcome::Copied(_));
-            results.push(CopyResult { name: file.name.clone(), outcome });
-        }
-        self.sink.end_job(&job.path, stored)?;
-        Ok(results)
-    }
-
-    fn file(&mut self, job: &CopyJob, file: &CopyFile, cancel: &CancelToken) -> Result<CopyOutcome> {
-        if file.method.resumes() && job.bundle_id.is_some() {
-            // The path is the bundle's, which would be checked and removed instead of the file
-            let message = format!("file '{}' of an interrupted backup can't be resumed in a bundle", file.name);
-            return Err(Error::new(ErrorCode::Assert, message));
-        }
-        let mut matches = None;
-        if file.method.compares() {
-            match self.plain_checksum(file)? {
-                None => return self.removed(job, file),
-                Some((size, checksum)) => {
-                    let same = size == file.size && Some(checksum) == file.checksum;
-                    if same && file.has_reference {
-                        return Ok(CopyOutcome::Unchanged { size, checksum });
-                    }
-                    matches = Some(same);
-                }
-            }
-        }
-        let mut repo_invalid = false;
-        if file.method.resumes() && matches != Some(false) {
-            let expected = file.checksum_repo.or(file.checksum);
-            let found = self.stored_checksum(&job.path)?;
-            match (found, expected, file.checksum) {
-                (Some((size, found)), Some(expected), Some(checksum))
-                    if size == file.size_repo && found == expected =>
-                {
-                    return Ok(CopyOutcome::Resumed { size: file.size, checksum });
-                }
-                _ => repo_invalid = true,
-            }
-        }
-        match self.copy(job, file, cancel)? {
-            CopyOutcome::Copied(copied) => Ok(CopyOutcome::Copied(Copied { repo_invalid, ..copied })),
-            outcome => Ok(outcome),
-        }
-    }
-
-    /// Handles a file that no longer exists, and removes what an interrupted run stored of it.
-    fn removed(&self, job: &CopyJob, file: &CopyFile) -> Result<CopyOutcome> {
-        if file.method.resumes() {
-            self.place.storage.remove(&job.path)?;
-        }
-        Ok(CopyOutcome::Removed)
-    }
-
-    /// Returns size and checksum of the file as it is now; `None` if it no longer exists.
-    fn plain_checksum(&mut self, file: &CopyFile) -> Result<Option<(u64, Sha1)>> {
-        let Some(source) = self.place.data_dir.open(&file.name)? else {
-            // Every other file may be dropped while the server runs
-            if &*file.name == PG_CONTROL {
-                let path = self.place.data_dir.file_path(&file.name);
-                let text = format!("unable to open missing file '{}' for read", path.display());
-                return Err(Error::new(ErrorCode::FileMissing, text));
-            }
-            return Ok(None);
-        };
-        let display = || self.place.data_dir.file_path(&file.name).display().to_string();
-        sum(&mut Input::file(source, file), &mut self.read_buffer, &display).map(Some)
-    }
-
-    /// Returns size and checksum of the stored file; `None` if it is missing.
-    fn stored_checksum(&mut self, path: &RepoPath) -> Result<Option<(u64, Sha1)>> {
-        let Some(mut source) = self.place.storage.read(path, ReadRange::default())? else { return Ok(None) };
-        sum(&mut source, &mut self.read_buffer, &|| self.place.storage.display(path)).map(Some)
-    }
-
-    /// Opens a file; `None` if it no longer exists.
-    fn open(&self, file: &CopyFile) -> Result<Option<Input>> {
-        if &*file.name == PG_CONTROL {
-            let (_, bytes) = control_file::read_bytes(self.place.data_dir.path(), self.place.rules.version_force)?;
-            return Ok(Some(Input::Control(Cursor::new(bytes))));
-        }
-        Ok(self.place.data_dir.open(&file.name)?.map(|source| Input::file(source, file)))
-    }
-
-    fn copy(&mut self, job: &CopyJob, file: &CopyFile, cancel: &CancelToken) -> Result<CopyOutcome> {
-        let Some(input) = self.open(file)? else { return self.removed(job, file) };
-        let Copier { place, read_buffer, sink, encoders, turn } = &mut *self;
-        let rules = place.rules;
-        let pages = file.page_check.then(|| PageChecker::new(&file.name, rules.page_size, rules.page_header_check));
-        let transform = transform(encoders, place, job, file, sink.offset())?;
-        sink.begin_file(transform.transforms());
-        let display = || place.data_dir.file_path(&file.name).display().to_string();
-        let mut pass = Pass::new(input, transform, pages);
-        while pass.advance(read_buffer, &mut sink.pending, &display)? {
-            cancel.check()?;
-            turn.give_way();
-            if sink.file_pending().len() >= rules.compare_buffer_bytes {
-                sink.flush(&job.path)?;
-            }
-        }
-        let passed = pass.finish(&mut sink.pending)?;
-        self.store(job, file, passed)
-    }
-
-    /// Stores the file that was just read, unless that is not necessary.
-    fn store(&mut self, job: &CopyJob, file: &CopyFile, passed: Passed) -> Result<CopyOutcome> {
-        let Passed { size, checksum, map_size, pages } = passed;
-        let sink = &mut self.sink;
-        if sink.may_drop_file() && sink.file_pending().len() < self.place.rules.compare_buffer_bytes.max(1) {
-            // Without blocks there is no map, which the manifest would need to locate the file
-            if size == 0 && (job.bundle_id.is_some() || file.block.is_some()) {
-                sink.drop_file();
-                if file.method.resumes() {
-                    self.place.storage.remove(&job.path)?;
-                }
-                return Ok(CopyOutcome::Truncated);
-            }
-            if file.has_reference && size == file.size && Some(checksum) == file.checksum {
-                sink.drop_file();
-                return Ok(CopyOutcome::Unchanged { size, checksum });
-            }
-        }
-        let bundle_offset = sink.offset();
-        let (size_repo, checksum_repo) = sink.end_file();
-        if sink.pending.len() >= WRITE_BUFFER_BYTES {
-            sink.flush(&job.path)?;
-        }
-        Ok(CopyOutcome::Copied(Copied {
-            size,
-            checksum,
-            size_repo,
-            checksum_repo,
-            bundle_offset,
-            map_size,
-            pages,
-            repo_invalid: false,
-        }))
+        results
     }
 }
 
-/// Chooses how a file is encoded that begins at this offset of the job's file.
-fn transform<'e>(
-    encoders: &'e mut Encoders,
-    place: &Place<'_>,
-    job: &CopyJob,
-    file: &CopyFile,
-    offset: u64,
-) -> Result<Transform<'e>> {
-    if let Some(block) = &file.block {
-        let layout = BlockLayout {
-            block_size: block.block_size,
-            checksum_size: block.checksum_size,
-            super_block_size: block.super_block_size,
-            reference: place.rules.reference,
-            bundle_id: job.bundle_id.unwrap_or(0),
-            offset,
-        };
-        return encoders.blocks(layout, prior_map::read(place, file, block)?);
+/// The file of a job in the repository. It is created when the first bytes are written, so that a bundle of unchanged
+/// files leaves none.
+struct JobFile<'a> {
+    rules: &'a CopyRules,
+    storage: &'a dyn RepoStorage,
+    job: &'a CopyJob,
+    writer: Option<Box<dyn RepoWriter>>,
+    /// Whether the file was created.
+    made: bool,
+}
+
+impl JobFile<'_> {
+    fn writer(&mut self) -> Result<&mut Box<dyn RepoWriter>> {
+        Ok(match &mut self.writer {
+            Some(writer) => writer,
+            // Not atomic, because a resume checks checksums
+            none => {
+                self.made = true;
+                none.insert(self.storage.write(&self.job.path, self.rules.write_options)?)
+            }
+        })
     }
-    if job.bundle_id.is_some() && place.rules.bundle_raw {
-        encoders.raw(place.rules)
-    } else if job.threads > 1 {
-        encoders.parallel(place.rules, job.threads)
-    } else {
-        Ok(encoders.full())
+
+    /// Completes the file. A job that stored nothing creates none, and removes what an interrupted backup stored.
+    fn end(&mut self, results: &[CopyResult]) -> Result<()> {
+        if results.iter().any(|result| matches!(result.outcome, CopyOutcome::Copied(_))) {
+            // A file on its own may have no bytes
+            self.writer()?;
+        }
+        if let Some(writer) = self.writer.take() {
+            return writer.finish();
+        }
+        let is_useless = |(file, result): (&CopyFile, &CopyResult)| {
+            file.method.resumes() && matches!(result.outcome, CopyOutcome::Removed | CopyOutcome::Truncated)
+        };
+        if self.job.files.iter().zip(results).any(is_useless) {
+            self.storage.remove(&self.job.path)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a failed job wrote. When the job is retried, its files may no longer exist, and nothing would
+    /// overwrite it.
+    fn abandon(mut self) {
+        self.writer = None;
+        if self.made {
+            // The earlier error is the one to report; a file that no manifest names is only in the way
+            let _ = self.storage.remove(&self.job.path);
+        }
+    }
+}
+
+impl JobStore for JobFile<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.writer()?.write_all(bytes);
+        written.map_err(|error| {
+            let path = self.storage.display(&self.job.path);
+            Error::from_io(ErrorCode::FileWrite, format!("unable to write '{path}'"), error)
+        })
+    }
+
+    fn stored_checksum(&mut self) -> Result<Option<(u64, Sha1)>> {
+        let path = &self.job.path;
+        let Some(mut stored) = self.storage.read(path, ReadRange::default())? else { return Ok(None) };
+        sum(&mut stored, &mut vec![0; READ_BUFFER_BYTES], &|| self.storage.display(path)).map(Some)
+    }
+
+    fn prior_map(&mut self, file: &CopyFile) -> Result<Option<BlockMap>> {
+        prior_map::read(self.rules, self.storage, file)
     }
 }

@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io::{self, Cursor, Read, Take};
 
+use repo_format::block_map::BlockMap;
 use repo_format::cipher::Framing;
 use repo_format::hash::{Sha1, Sha1Hasher};
 
 use super::CopyRules;
-use super::job::CopyFile;
+use super::job::{CopyFile, CopyJob};
 use crate::pg::data_dir::read_full;
 use crate::pipeline::PageOutcome;
 use crate::pipeline::block_writer::{BlockLayout, BlockWriter, SuperBlockEncoders};
@@ -54,32 +55,24 @@ impl Encoders {
         })
     }
 
-    /// Encodes a file as one stream with headers.
-    pub(super) fn full(&mut self) -> Transform<'_> {
-        Transform::Whole(&mut self.full)
-    }
-
-    /// Encodes a file as one stream without headers.
-    pub(super) fn raw(&mut self, rules: &CopyRules) -> Result<Transform<'_>> {
-        Ok(Transform::Whole(match &mut self.raw {
-            Some(raw) => raw,
-            none => none.insert(StreamEncoder::new(rules.compression, &rules.cipher, Framing::Raw)?),
-        }))
-    }
-
-    /// Encodes a file as one stream with headers and several threads.
-    pub(super) fn parallel(&self, rules: &CopyRules, threads: usize) -> Result<Transform<'_>> {
-        // Not kept, because it needs more memory than others
-        let encoder = StreamEncoder::parallel(rules.compression, &rules.cipher, threads)?;
-        Ok(Transform::Parallel(Box::new(encoder)))
+    /// Encodes a file of this job as one stream: in a bundle without headers, if the rules say so.
+    pub(super) fn stream(&mut self, rules: &CopyRules, job: &CopyJob) -> Result<Transform<'_>> {
+        if job.bundle_id.is_some() && rules.bundle_raw {
+            Ok(Transform::Whole(match &mut self.raw {
+                Some(raw) => raw,
+                none => none.insert(StreamEncoder::new(rules.compression, &rules.cipher, Framing::Raw)?),
+            }))
+        } else if job.threads > 1 {
+            // Not kept, because it needs more memory than others
+            let encoder = StreamEncoder::parallel(rules.compression, &rules.cipher, job.threads)?;
+            Ok(Transform::Parallel(Box::new(encoder)))
+        } else {
+            Ok(Transform::Whole(&mut self.full))
+        }
     }
 
     /// Encodes the blocks of a file that the prior backup lacks.
-    pub(super) fn blocks(
-        &mut self,
-        layout: BlockLayout,
-        prior: Option<repo_format::block_map::BlockMap>,
-    ) -> Result<Transform<'_>> {
+    pub(super) fn blocks(&mut self, layout: BlockLayout, prior: Option<BlockMap>) -> Result<Transform<'_>> {
         Ok(Transform::Blocks(BlockWriter::new(layout, prior, &mut self.super_blocks)?))
     }
 }

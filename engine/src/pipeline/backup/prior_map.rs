@@ -5,32 +5,38 @@ use std::io::{BufReader, Read};
 use repo_format::block_map::BlockMap;
 use repo_format::cipher::{Decryptor, Framing};
 
-use super::copier::Place;
+use super::CopyRules;
 use super::job::{BlockJob, CopyFile, PriorMap};
 use crate::pipeline::block_delta::{self, BlockFile};
 use crate::storage::{ReadRange, RepoStorage};
 use crate::{Error, ErrorCode, Result};
 
-/// Reads the map. Errors name its location, because a mismatch between manifest and repository is hard to find
+/// Reads the map; `None` if the file continues none. Errors name its location, because a mismatch between manifest and repository is hard to find
 /// otherwise.
 ///
 /// # Errors
 /// The map can't be read, or does not belong to the file.
-pub(super) fn read(place: &Place<'_>, file: &CopyFile, block: &BlockJob) -> Result<Option<BlockMap>> {
+pub(super) fn read(rules: &CopyRules, storage: &dyn RepoStorage, file: &CopyFile) -> Result<Option<BlockMap>> {
+    let Some(block) = &file.block else { return Ok(None) };
     let Some(prior) = &block.prior else { return Ok(None) };
-    read_at(place, file, block, prior).map(Some).map_err(|error| {
+    read_at(rules, storage, file, block, prior).map(Some).map_err(|error| {
         error.context(format!(
             "unable to read block map for '{}' from '{}' at offset {} size {}",
             file.name,
-            place.storage.display(&prior.path),
+            storage.display(&prior.path),
             prior.offset,
             prior.size
         ))
     })
 }
 
-fn read_at(place: &Place<'_>, file: &CopyFile, block: &BlockJob, prior: &PriorMap) -> Result<BlockMap> {
-    let Place { rules, storage, .. } = place;
+fn read_at(
+    rules: &CopyRules,
+    storage: &dyn RepoStorage,
+    file: &CopyFile,
+    block: &BlockJob,
+    prior: &PriorMap,
+) -> Result<BlockMap> {
     let known = BlockFile {
         // The size that the prior backup's file has
         size: file.size,

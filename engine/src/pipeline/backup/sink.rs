@@ -1,31 +1,18 @@
-//! Gathers the stored bytes of a job and writes them.
+//! Gathers the stored bytes of a job.
 
 use repo_format::hash::{Sha1, Sha1Hasher};
-use repo_format::layout::RepoPath;
 
-use crate::storage::on_turn::OnTurn;
-use crate::storage::{RepoStorage, RepoWriter, WriteOptions};
-use crate::{Error, ErrorCode, Result};
+use super::worker::JobStore;
+use crate::Result;
 
-/// The file of a job in the repository. It is created when the first bytes are written, so that a bundle of unchanged
-/// files leaves none.
-pub(super) struct Sink<'a> {
-    storage: OnTurn<&'a dyn RepoStorage>,
-    options: WriteOptions,
+/// The stored bytes of a job. Those of an unchanged file can be dropped as long as they are here.
+#[derive(Default)]
+pub(super) struct Sink {
     /// Bytes not written yet.
     pub(super) pending: Vec<u8>,
-    job: JobFile,
-    file: CurrentFile,
-}
-
-/// The file in the repository so far.
-#[derive(Default)]
-struct JobFile {
-    writer: Option<Box<dyn RepoWriter>>,
-    /// Whether the file was created.
-    made: bool,
     /// Bytes of complete files.
     offset: u64,
+    file: CurrentFile,
 }
 
 /// The file whose bytes are being gathered.
@@ -40,15 +27,10 @@ struct CurrentFile {
     hasher: Option<Sha1Hasher>,
 }
 
-impl<'a> Sink<'a> {
-    pub(super) fn new(storage: OnTurn<&'a dyn RepoStorage>, options: WriteOptions) -> Self {
-        Sink { storage, options, pending: Vec::new(), job: JobFile::default(), file: CurrentFile::default() }
-    }
-
+impl Sink {
     pub(super) fn begin_job(&mut self) {
         self.pending.clear();
-        self.job = JobFile::default();
-        self.file = CurrentFile::default();
+        *self = Sink { pending: std::mem::take(&mut self.pending), ..Sink::default() };
     }
 
     pub(super) fn begin_file(&mut self, hash: bool) {
@@ -58,7 +40,7 @@ impl<'a> Sink<'a> {
 
     /// The offset of the current file in the job's file.
     pub(super) fn offset(&self) -> u64 {
-        self.job.offset
+        self.offset
     }
 
     /// Bytes of the current file that are not written yet.
@@ -71,38 +53,17 @@ impl<'a> Sink<'a> {
         !self.file.written
     }
 
-    /// Writes the pending bytes to this path.
-    pub(super) fn flush(&mut self, path: &RepoPath) -> Result<()> {
+    /// Writes the pending bytes.
+    pub(super) fn flush(&mut self, store: &mut dyn JobStore) -> Result<()> {
         if let Some(hasher) = &mut self.file.hasher {
             hasher.update(&self.pending[self.file.begin..]);
         }
         self.file.size += (self.pending.len() - self.file.begin) as u64;
         self.file.written |= self.pending.len() > self.file.begin;
-        let writer = match &mut self.job.writer {
-            Some(writer) => writer,
-            // Not atomic, because a resume checks checksums
-            none => {
-                self.job.made = true;
-                none.insert(self.storage.write(path, self.options)?)
-            }
-        };
-        writer.write_all(&self.pending).map_err(|error| {
-            let path = self.storage.display(path);
-            Error::from_io(ErrorCode::FileWrite, format!("unable to write '{path}'"), error)
-        })?;
+        store.write(&self.pending)?;
         self.pending.clear();
         self.file.begin = 0;
         Ok(())
-    }
-
-    /// Removes what a failed job wrote. When the job is retried, its files may no longer exist, and nothing would
-    /// overwrite it.
-    pub(super) fn abandon(&mut self, path: &RepoPath) {
-        self.job.writer = None;
-        if std::mem::take(&mut self.job.made) {
-            // The earlier error is the one to report; a file that no manifest names is only in the way
-            let _ = self.storage.remove(path);
-        }
     }
 
     /// Drops the current file, of which nothing may be written yet.
@@ -118,19 +79,16 @@ impl<'a> Sink<'a> {
         });
         let size = self.file.size + (self.pending.len() - self.file.begin) as u64;
         self.file.begin = self.pending.len();
-        self.job.offset += size;
+        self.offset += size;
         (size, checksum)
     }
 
-    /// Writes the rest. A job that stored nothing creates no file.
-    pub(super) fn end_job(&mut self, path: &RepoPath, stored: bool) -> Result<()> {
-        if stored && (self.job.writer.is_none() || !self.pending.is_empty()) {
-            self.file.begin = self.pending.len();
-            self.flush(path)?;
+    /// Writes the rest.
+    pub(super) fn end_job(&mut self, store: &mut dyn JobStore) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
         }
-        match self.job.writer.take() {
-            Some(writer) => writer.finish(),
-            None => Ok(()),
-        }
+        self.file.begin = self.pending.len();
+        self.flush(store)
     }
 }

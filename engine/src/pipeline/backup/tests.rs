@@ -13,6 +13,7 @@ use crate::cancel::CancelToken;
 use crate::pg::data_dir::DataDir;
 use crate::storage::faulty::FaultyStorage;
 use crate::storage::memory::MemoryStorage;
+use crate::storage::on_turn::OnTurn;
 use crate::storage::posix::PosixStorage;
 use crate::storage::{RepoStorage, get, put};
 use crate::work::turn::{Slots, Turn};
@@ -35,7 +36,6 @@ fn settings(root: &Path, storage: &Arc<MemoryStorage>, kind: CompressType, ciphe
         page_size: 8192,
         page_header_check: true,
         compare_buffer_bytes: 1 << 20,
-        version_force: None,
         write_options: WriteOptions::IN_PLACE,
     };
     Settings { storage: storage.clone(), data_dir: DataDir::new(root), rules }
@@ -72,7 +72,9 @@ fn run(settings: &Settings, job: &CopyJob) -> Result<Vec<CopyResult>> {
 }
 
 fn run_on(turn: &Turn, settings: &Settings, job: &CopyJob) -> Result<Vec<CopyResult>> {
-    Copier::new(&settings.rules, &*settings.storage, &settings.data_dir, turn)?.run(job, &CancelToken::new())
+    let worker = LocalWorker::new(settings.data_dir.clone(), None, &settings.rules, turn)?;
+    let storage = OnTurn::new(&*settings.storage, turn);
+    Copier::new(&settings.rules, storage, Box::new(worker)).run(job, &CancelToken::new())
 }
 
 fn stored(storage: &MemoryStorage) -> Option<Vec<u8>> {

@@ -1,13 +1,11 @@
 //! Symbolic links in a data directory: to tablespaces, and links that users created.
 
 use std::collections::HashMap;
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::Duration;
 
 use super::super::{TARGET_PGDATA, TARGET_TBLSPC, relative_path};
-use super::{Entry, ScannedLink, ScannedPath, ScannedTarget, Scanner, Tablespace, manifest_text, open_error};
+use super::{DirEntry, ScannedLink, ScannedPath, ScannedTarget, Scanner, Tablespace, check_line, missing_info};
+use crate::storage::EntryKind;
 use crate::{Error, ErrorCode, Result};
 
 /// How often to look for a tablespace that is being created or dropped.
@@ -24,7 +22,7 @@ impl Scanner<'_> {
         is_database: bool,
         in_tablespaces: bool,
         name: String,
-        entry: &Entry,
+        entry: &DirEntry,
     ) -> Result<()> {
         let link_path = format!("{path}/{}", entry.name);
         // Looked up before anything is recorded: a tablespace that was dropped since the listing does not exist
@@ -35,33 +33,17 @@ impl Scanner<'_> {
             },
             false => None,
         };
-        let destination = match std::fs::read_link(&link_path) {
-            Ok(destination) => destination,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => {
-                let text = format!("unable to get destination for link '{link_path}'");
-                return Err(Error::from_io(ErrorCode::FileRead, text, error));
-            }
-        };
-        let destination = manifest_text(destination.into_os_string(), &link_path)?;
+        let Some(destination) = self.files.link_destination(&link_path)? else { return Ok(()) };
+        check_line(&destination, &link_path)?;
         let absolute = absolute_path(&destination, path)?;
-        match std::fs::symlink_metadata(&absolute) {
-            Ok(metadata) if metadata.file_type().is_symlink() => {
-                return Err(Error::new(
-                    ErrorCode::LinkDestination,
-                    format!("link '{link_path}' cannot reference another link '{absolute}'"),
-                ));
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(open_error(format!("unable to get info for path/file '{absolute}'"), error)),
+        if self.files.info(&absolute)?.is_some_and(|found| found.kind == EntryKind::Link) {
+            return Err(Error::new(
+                ErrorCode::LinkDestination,
+                format!("link '{link_path}' cannot reference another link '{absolute}'"),
+            ));
         }
-        self.scan.links.push(ScannedLink {
-            name: name.clone(),
-            destination: destination.clone(),
-            uid: entry.metadata.uid(),
-            gid: entry.metadata.gid(),
-        });
+        let (user, group) = self.owner(&entry.attributes.owner)?;
+        self.scan.links.push(ScannedLink { name: name.clone(), destination: destination.clone(), user, group });
 
         // Where the scan continues: for a tablespace, in the directory of this cluster below the destination
         let (target_name, tablespace, next_parent, next_path, next_name) = if in_tablespaces {
@@ -72,12 +54,8 @@ impl Scanner<'_> {
             (name, None, parent.to_owned(), path.to_owned(), entry.name.clone())
         };
         let linked_path = format!("{next_path}/{next_name}");
-        let linked = match std::fs::metadata(&linked_path) {
-            Ok(metadata) => Some(metadata),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(open_error(format!("unable to get info for path/file '{linked_path}'"), error)),
-        };
-        let is_file = linked.as_ref().is_some_and(|metadata| !metadata.is_dir());
+        let linked = self.files.info_followed(&linked_path)?;
+        let is_file = linked.as_ref().is_some_and(|found| found.kind != EntryKind::Path);
         if is_file && tablespace.is_some() {
             return Err(Error::new(ErrorCode::Format, format!("tablespace '{link_path}' links to a file")));
         }
@@ -98,13 +76,8 @@ impl Scanner<'_> {
         });
         // The checks above come first, so that a link into the data directory is reported as such even if it is
         // dangling
-        let Some(metadata) = linked else {
-            return Err(Error::new(
-                ErrorCode::FileOpen,
-                format!("unable to get info for missing path/file '{linked_path}'"),
-            ));
-        };
-        self.entry(&next_parent, &next_path, is_database, &Entry { name: next_name, metadata })
+        let Some(attributes) = linked else { return Err(missing_info(&linked_path)) };
+        self.entry(&next_parent, &next_path, is_database, &DirEntry { name: next_name, attributes })
     }
 
     /// Looks up the tablespace of a link in `pg_tblspc`; `None` if it no longer exists.
@@ -122,10 +95,10 @@ impl Scanner<'_> {
             let found = known.get(&id).map(|name| Tablespace { id, name: name.clone() });
             let is_last = attempt == TABLESPACE_TRIES_MAX;
             // What is missing permanently is reported by the other checks
-            if found.is_some() && (is_last || Path::new(&directory).exists()) {
+            if found.is_some() && (is_last || self.files.info_followed(&directory)?.is_some()) {
                 return Ok(found);
             }
-            if !std::fs::symlink_metadata(link_path).is_ok_and(|found| found.is_symlink()) {
+            if self.files.info(link_path)?.is_none_or(|found| found.kind != EntryKind::Link) {
                 return Ok(None);
             }
             if is_last {
@@ -143,14 +116,15 @@ impl Scanner<'_> {
     /// Adds entries for the directories above a tablespace's files, with the attributes of their counterparts in the
     /// data directory. In a backup, tablespaces are next to `pg_data`.
     fn tablespace_paths(&mut self, target: &str) {
-        let find = |paths: &[ScannedPath], name: &str| paths.iter().find(|path| path.name == name).cloned();
-        if find(&self.scan.paths, TARGET_TBLSPC).is_none()
-            && let Some(base) = find(&self.scan.paths, TARGET_PGDATA)
-        {
-            self.scan.paths.push(ScannedPath { name: TARGET_TBLSPC.to_owned(), ..base });
+        if self.tablespace_base.is_none() {
+            let find = |name: &str| self.scan.paths.iter().find(|path| path.name == name).cloned();
+            // Both were scanned before the links in pg_tblspc
+            let (Some(data), Some(base)) = (find(TARGET_PGDATA), find("pg_data/pg_tblspc")) else { return };
+            self.scan.paths.push(ScannedPath { name: TARGET_TBLSPC.to_owned(), ..data });
+            self.tablespace_base = Some(base);
         }
-        if let Some(base) = find(&self.scan.paths, "pg_data/pg_tblspc") {
-            self.scan.paths.push(ScannedPath { name: target.to_owned(), ..base });
+        if let Some(base) = &self.tablespace_base {
+            self.scan.paths.push(ScannedPath { name: target.to_owned(), ..base.clone() });
         }
     }
 

@@ -1,0 +1,187 @@
+//! Options of the process itself: its configuration, its stanza, its part among other processes.
+
+use crate::config::decl::Command::{
+    Annotate, ArchivePush, Backup, Check, Expire, Help, Info, RepoGet, RepoLs, RepoRm, Server, ServerPing,
+    StanzaCreate, StanzaDelete, StanzaUpgrade, Start, Stop,
+};
+use crate::config::decl::DefaultValue::Fixed;
+use crate::config::decl::Support::NotYet;
+use crate::config::decl::{
+    HelpGroup, Kind, LOCAL_REMOTE, Opt, OptionDecl, Override, Range, Role, RoleSet, Section, on, options,
+};
+use crate::config::options::EVERY;
+
+options! {
+    CONFIG: Opt<String> = OptionDecl {
+        name: "config",
+        kind: Kind::String,
+        section: Section::CommandLine,
+        commands: EVERY,
+        default: Fixed("/etc/pgbackrest/pgbackrest.conf"),
+        negate: true,
+        help: HelpGroup::General,
+        summary: "Configuration file.",
+        detail: "Replaces the default file. It must exist. No other files are read unless a path option is given. \
+            --no-config reads no file.",
+        ..OptionDecl::BASE
+    };
+
+    CONFIG_INCLUDE_PATH: Opt<String> = OptionDecl {
+        name: "config-include-path",
+        kind: Kind::Path,
+        section: Section::CommandLine,
+        commands: EVERY,
+        default: Fixed("/etc/pgbackrest/conf.d"),
+        help: HelpGroup::General,
+        summary: "Directory of additional configuration files.",
+        detail: "Files whose names end with .conf are read after the configuration file. Sections of the same name \
+            are merged.",
+        ..OptionDecl::BASE
+    };
+
+    CONFIG_PATH: Opt<String> = OptionDecl {
+        name: "config-path",
+        kind: Kind::Path,
+        section: Section::CommandLine,
+        commands: EVERY,
+        default: Fixed("/etc/pgbackrest"),
+        help: HelpGroup::General,
+        summary: "Directory of the configuration.",
+        detail: "Contains the configuration file (pgbackrest.conf) and the directory of additional files (conf.d).",
+        ..OptionDecl::BASE
+    };
+
+    EXEC_ID: Opt<String> = OptionDecl {
+        name: "exec-id",
+        kind: Kind::String,
+        section: Section::CommandLine,
+        commands: EVERY,
+        required: false,
+        internal: true,
+        help: HelpGroup::General,
+        summary: "Id of this run.",
+        detail: "All processes of a run share it, so that they do not lock each other out.",
+        ..OptionDecl::BASE
+    };
+
+    HELP: Opt<bool> = OptionDecl {
+        name: "help",
+        kind: Kind::Boolean,
+        section: Section::CommandLine,
+        commands: on(&[Help]),
+        default: Fixed("n"),
+        summary: "Show help.",
+        detail: "The same as the help command.",
+        ..OptionDecl::BASE
+    };
+
+    LOCK: Opt<Vec<String>> = OptionDecl {
+        name: "lock",
+        kind: Kind::List,
+        section: Section::CommandLine,
+        commands: on(&[Annotate, ArchivePush, Backup, Expire, StanzaCreate, StanzaDelete, StanzaUpgrade]),
+        roles: RoleSet::of(&[Role::Remote]),
+        required: false,
+        internal: true,
+        help: HelpGroup::General,
+        support: NotYet("worker processes"),
+        summary: "Locks to take on another host.",
+        detail: "A process passes it to the processes that it starts.",
+        ..OptionDecl::BASE
+    };
+
+    PROCESS: Opt<i64> = OptionDecl {
+        name: "process",
+        kind: Kind::Integer,
+        section: Section::CommandLine,
+        commands: EVERY,
+        roles: LOCAL_REMOTE,
+        required: false,
+        range: Range::Fixed("0", "1024"),
+        internal: true,
+        help: HelpGroup::General,
+        support: NotYet("worker processes"),
+        summary: "Number of the worker.",
+        detail: "A process passes it to the processes that it starts.",
+        ..OptionDecl::BASE
+    };
+
+    REMOTE_TYPE: Opt<String> = OptionDecl {
+        name: "remote-type",
+        kind: Kind::StringId,
+        section: Section::CommandLine,
+        commands: EVERY,
+        roles: LOCAL_REMOTE,
+        required: false,
+        allow: &["pg", "repo"],
+        internal: true,
+        help: HelpGroup::General,
+        support: NotYet("worker processes"),
+        summary: "Target of the other process.",
+        detail: "A process passes it to the processes that it starts.",
+        ..OptionDecl::BASE
+    };
+
+    STANZA: Opt<String> = OptionDecl {
+        name: "stanza",
+        kind: Kind::String,
+        section: Section::CommandLine,
+        commands: EVERY.without(&[Server, ServerPing]),
+        overrides: &[
+            Override {
+                command: Check,
+                required: Some(false),
+                ..Override::NONE
+            },
+            Override {
+                command: Info,
+                required: Some(false),
+                ..Override::NONE
+            },
+            Override {
+                command: RepoGet,
+                required: Some(false),
+                internal: Some(true),
+                ..Override::NONE
+            },
+            Override {
+                command: RepoLs,
+                required: Some(false),
+                internal: Some(true),
+                ..Override::NONE
+            },
+            Override {
+                command: RepoRm,
+                required: Some(false),
+                internal: Some(true),
+                ..Override::NONE
+            },
+            Override {
+                command: Start,
+                required: Some(false),
+                ..Override::NONE
+            },
+            Override {
+                command: Stop,
+                required: Some(false),
+                ..Override::NONE
+            },
+        ],
+        help: HelpGroup::General,
+        summary: "Name of the stanza.",
+        detail: "A stanza is a PostgreSQL cluster with its backups and its archive. Choose any name, but avoid host \
+            names.",
+        ..OptionDecl::BASE
+    };
+
+    VERSION: Opt<bool> = OptionDecl {
+        name: "version",
+        kind: Kind::Boolean,
+        section: Section::CommandLine,
+        commands: on(&[Help]),
+        default: Fixed("n"),
+        summary: "Show the version.",
+        detail: "The same as the version command.",
+        ..OptionDecl::BASE
+    };
+}

@@ -1,0 +1,198 @@
+//! Options of repository hosts.
+
+use crate::config::decl::DefaultValue::{ByDepend, Fixed};
+use crate::config::decl::Support::NotYet;
+use crate::config::decl::{
+    DefaultValue, Group, HelpGroup, Kind, NOT_REMOTE, OptIndexed, OptionDecl, Range, depend, options,
+};
+use crate::config::options::{PROTOCOLS, STANZA_AND_REPO};
+
+options! {
+    REPO_HOST: OptIndexed<String> = OptionDecl {
+        name: "repo-host",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        required: false,
+        depend: depend("repo-local", &["n"]),
+        deprecated: &["backup-host"],
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "Host of the repository.",
+        detail: "The repository is on another host, which is reached by SSH or TLS.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_CA_FILE: OptIndexed<String> = OptionDecl {
+        name: "repo-host-ca-file",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        required: false,
+        depend: depend("repo-host-type", &["tls"]),
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "File of certificate authorities for the host.",
+        detail: "Replaces those of the system.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_CA_PATH: OptIndexed<String> = OptionDecl {
+        name: "repo-host-ca-path",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        required: false,
+        depend: depend("repo-host-type", &["tls"]),
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "Directory of certificate authorities for the host.",
+        detail: "Replaces those of the system.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_CERT_FILE: OptIndexed<String> = OptionDecl {
+        name: "repo-host-cert-file",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        depend: depend("repo-host-type", &["tls"]),
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "Certificate to present to the host.",
+        detail: "Authenticates this host to the server on the other host.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_CMD: OptIndexed<String> = OptionDecl {
+        name: "repo-host-cmd",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        default: DefaultValue::Program,
+        depend: depend("repo-host-type", &["ssh"]),
+        deprecated: &["backup-cmd"],
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "Command that runs this program on the host.",
+        detail: "Required if its path differs between the hosts.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_CONFIG: OptIndexed<String> = OptionDecl {
+        name: "repo-host-config",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        default: Fixed("/etc/pgbackrest/pgbackrest.conf"),
+        depend: depend("repo-host", &[]),
+        deprecated: &["backup-config"],
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "Configuration file on the host.",
+        detail: "Required if it is not at the default location.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_CONFIG_INCLUDE_PATH: OptIndexed<String> = OptionDecl {
+        name: "repo-host-config-include-path",
+        kind: Kind::Path,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        default: Fixed("/etc/pgbackrest/conf.d"),
+        depend: depend("repo-host", &[]),
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "Directory of further configuration files on the host.",
+        detail: "Required if it is not at the default location.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_CONFIG_PATH: OptIndexed<String> = OptionDecl {
+        name: "repo-host-config-path",
+        kind: Kind::Path,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        default: Fixed("/etc/pgbackrest"),
+        depend: depend("repo-host", &[]),
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "Directory of the configuration on the host.",
+        detail: "Required if it is not at the default location.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_KEY_FILE: OptIndexed<String> = OptionDecl {
+        name: "repo-host-key-file",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        depend: depend("repo-host-type", &["tls"]),
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "Private key of the certificate to present to the host.",
+        detail: "Must be readable only by its owner.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_PORT: OptIndexed<i64> = OptionDecl {
+        name: "repo-host-port",
+        kind: Kind::Integer,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        required: false,
+        default: ByDepend(&[("tls", "8432")]),
+        range: Range::Fixed("0", "65535"),
+        depend: depend("repo-host-type", &["ssh", "tls"]),
+        deprecated: &["backup-ssh-port"],
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "Port of the host.",
+        detail: "Defaults to the setting of the SSH client, or to 8432 for TLS.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_TYPE: OptIndexed<String> = OptionDecl {
+        name: "repo-host-type",
+        kind: Kind::StringId,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        default: Fixed("ssh"),
+        allow: &["ssh", "tls"],
+        values: PROTOCOLS,
+        depend: depend("repo-host", &[]),
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "Protocol to the host.",
+        detail: "How the host is reached.",
+        ..OptionDecl::BASE
+    };
+
+    REPO_HOST_USER: OptIndexed<String> = OptionDecl {
+        name: "repo-host-user",
+        kind: Kind::String,
+        group: Some(Group::Repo),
+        commands: STANZA_AND_REPO,
+        roles: NOT_REMOTE,
+        required: false,
+        default: Fixed("pgbackrest"),
+        depend: depend("repo-host-type", &["ssh"]),
+        deprecated: &["backup-user"],
+        help: HelpGroup::Repository,
+        support: NotYet("remote hosts"),
+        summary: "User on the host.",
+        detail: "Must own the repository.",
+        ..OptionDecl::BASE
+    };
+}

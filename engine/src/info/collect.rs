@@ -1,0 +1,336 @@
+//! Reads the repositories and combines what they say.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use repo_format::archive_info::ArchiveInfo;
+use repo_format::backup_info::BackupInfo;
+use repo_format::label::{BackupLabel, BackupType};
+use repo_format::layout::{self, RepoPath, Stanza};
+use repo_format::manifest::Manifest;
+use repo_format::pg::PgVersion;
+
+use super::archives::{self, History};
+use super::{BackupFact, Detail, InfoSettings, ManifestFacts, RepoFact, RunningLock, StanzaFact, StatusCode};
+use crate::lock::{self, LockStatus, LockType};
+use crate::repo::info_files::{self, manifest_cipher};
+use crate::repo::{Repo, manifest_store};
+use crate::{Error, ErrorCode, Result};
+
+/// A stanza in one repository while it is collected.
+struct RepoState {
+    fact: RepoFact,
+    backup_info: Option<BackupInfo>,
+    archive_info: Option<ArchiveInfo>,
+    manifest: Option<Manifest>,
+    /// The backup that was asked for.
+    label: Option<BackupLabel>,
+}
+
+/// A stanza in all repositories while it is collected.
+struct StanzaState {
+    name: String,
+    current: Option<(PgVersion, u64)>,
+    restore_lock: RunningLock,
+    repos: Vec<RepoState>,
+}
+
+/// All that was collected so far.
+struct Collector<'a> {
+    repos: &'a [Repo],
+    settings: &'a InfoSettings,
+    stanzas: BTreeMap<String, StanzaState>,
+    /// Whether some repository has the backup that was asked for.
+    set_found: bool,
+}
+
+/// backup.info, and archive.info if it was loaded at the same time.
+type Infos = (Result<BackupInfo>, Result<Option<ArchiveInfo>>);
+
+/// Collects the facts of all stanzas, sorted by name. `repos` are the repositories to read, by key.
+pub fn collect(repos: &[Repo], settings: &InfoSettings) -> Vec<StanzaFact> {
+    let mut collector = Collector { repos, settings, stanzas: BTreeMap::new(), set_found: false };
+    let mut repo_errors: Vec<(usize, Error)> = Vec::new();
+    for index in 0..repos.len() {
+        if let Err(error) = collector.read_repo(index) {
+            repo_errors.push((index, error));
+        }
+    }
+    let Collector { mut stanzas, set_found, .. } = collector;
+
+    // An unreadable repository is reported with every stanza, or with a placeholder if there is no stanza
+    if !repo_errors.is_empty() && stanzas.is_empty() {
+        let name = settings.stanza.as_ref().map_or_else(|| "[invalid]".to_owned(), ToString::to_string);
+        stanzas.insert(name.clone(), StanzaState::new(name, repos));
+    }
+    for stanza in stanzas.values_mut() {
+        for (index, error) in &repo_errors {
+            stanza.repos[*index].fail(error);
+        }
+    }
+
+    if settings.set.is_some() && !set_found {
+        for repo in stanzas.values_mut().flat_map(|stanza| &mut stanza.repos) {
+            if repo.fact.status == StatusCode::Ok {
+                repo.fact.status = StatusCode::BackupMissing;
+                repo.backup_info = None;
+            }
+        }
+    }
+    stanzas.into_values().map(|stanza| finish(stanza, repos, settings)).collect()
+}
+
+impl Collector<'_> {
+    /// Reads one repository. An error concerns the repository as a whole.
+    fn read_repo(&mut self, index: usize) -> Result<()> {
+        let (repos, settings) = (self.repos, self.settings);
+        let repo = &repos[index];
+        let label = requested_label(repo, settings)?;
+        self.set_found |= label.is_some();
+        let backup_path = RepoPath::new(layout::BACKUP)?;
+        let list = || repo.storage.names(&backup_path);
+        // A requested stanza usually exists, so load its files without waiting for the listing
+        let (found, mut infos) = match settings.stanza.as_ref().filter(|_| settings.detail == Detail::Full) {
+            Some(stanza) => repo.with_ahead(list, || Ok(load_infos(repo, stanza))),
+            None => (list(), None),
+        };
+        let found = found?.unwrap_or_default();
+        let names = match &settings.stanza {
+            Some(stanza) => vec![stanza.to_string()],
+            None => found.clone(),
+        };
+        for name in names {
+            let exists = found.contains(&name);
+            let stanza = self.stanzas.entry(name.clone()).or_insert_with(|| StanzaState::new(name, repos));
+            let infos = infos.take().and_then(Result::ok);
+            if exists {
+                stanza.read(repo, index, settings, label.as_ref(), infos);
+            } else {
+                stanza.repos[index].fact.status = StatusCode::MissingStanzaPath;
+            }
+            self.set_found |= stanza.repos[index].label.is_some();
+        }
+        Ok(())
+    }
+}
+
+/// Returns the requested backup if the repository has it.
+fn requested_label(repo: &Repo, settings: &InfoSettings) -> Result<Option<BackupLabel>> {
+    // Only backup.info says which backup is the latest: object stores have no link of that name
+    let set = settings.set.as_ref().filter(|set| *set != layout::LATEST).and_then(|set| set.parse().ok());
+    let (Some(stanza), Some(set)) = (&settings.stanza, set) else { return Ok(None) };
+    let exists = repo.storage.info(&layout::manifest(stanza, &set))?.is_some();
+    Ok(exists.then_some(set))
+}
+
+fn load_infos(repo: &Repo, stanza: &Stanza) -> Infos {
+    // archive.info is useless without backup.info, but loading both at once saves a wait
+    let (backup, archive) =
+        repo.with_ahead(|| info_files::load_backup_info(repo, stanza), || info_files::load_archive_info(repo, stanza));
+    (backup, archive.transpose())
+}
+
+impl StanzaState {
+    fn new(name: String, repos: &[Repo]) -> Self {
+        let repos = repos.iter().map(RepoState::new).collect();
+        StanzaState { name, current: None, restore_lock: RunningLock::default(), repos }
+    }
+
+    /// Reads the facts of this stanza in one repository. A failure becomes its status there. `infos` are files that were
+    /// loaded before.
+    fn read(
+        &mut self,
+        repo: &Repo,
+        index: usize,
+        settings: &InfoSettings,
+        label: Option<&BackupLabel>,
+        infos: Option<Infos>,
+    ) {
+        let target = &mut self.repos[index];
+        let stanza = self.name.parse::<Stanza>();
+        let loaded = stanza.and_then(|stanza| {
+            if settings.detail == Detail::Full {
+                target.load(repo, &stanza, settings, label, infos)?;
+            }
+            if target.backup_info.is_some() || settings.detail == Detail::Progress {
+                let lock = |kind| read_lock(&settings.lock_path, &stanza, kind, repo.key);
+                target.fact.backup_lock.add(lock(LockType::Backup));
+                self.restore_lock.add(lock(LockType::Restore));
+            }
+            Ok(())
+        });
+        if let Err(error) = loaded {
+            target.fail(&error);
+        }
+        if let (None, Some(backup_info)) = (self.current, &target.backup_info) {
+            let current = backup_info.current();
+            self.current = Some((current.version, current.system_id));
+        }
+    }
+}
+
+impl RepoState {
+    fn new(repo: &Repo) -> Self {
+        let fact = RepoFact {
+            key: repo.key,
+            cipher: if repo.cipher.is_none() { "none" } else { "aes-256-cbc" },
+            status: StatusCode::Ok,
+            error: None,
+            backup_lock: RunningLock::default(),
+        };
+        RepoState { fact, backup_info: None, archive_info: None, manifest: None, label: None }
+    }
+
+    fn fail(&mut self, error: &Error) {
+        self.fact.status = StatusCode::Other;
+        self.fact.error = Some(format!("[{}] {error}", error.code));
+        self.backup_info = None;
+        self.archive_info = None;
+        self.manifest = None;
+    }
+
+    /// Loads the info files, and the manifest of the requested backup.
+    fn load(
+        &mut self,
+        repo: &Repo,
+        stanza: &Stanza,
+        settings: &InfoSettings,
+        label: Option<&BackupLabel>,
+        infos: Option<Infos>,
+    ) -> Result<()> {
+        let (backup_info, archive_info) = infos.unwrap_or_else(|| load_infos(repo, stanza));
+        let backup_info = match backup_info {
+            Ok(info) => info,
+            Err(error) if error.code == ErrorCode::FileMissing => {
+                self.fact.status = StatusCode::MissingStanzaData;
+                return Ok(());
+            }
+            Err(error) if error.code == ErrorCode::Crypto => {
+                return Err(error.hint(
+                    "use option --stanza if encryption settings are different for the stanza than the global settings.",
+                ));
+            }
+            Err(error) => return Err(error),
+        };
+        let backup_info = self.backup_info.insert(backup_info);
+        self.archive_info = match archive_info? {
+            None => Some(info_files::load_archive_info(repo, stanza)?),
+            info => info,
+        };
+        let is_latest = settings.set.as_deref() == Some(layout::LATEST);
+        self.label = if is_latest { newest(backup_info, settings.backup_type) } else { label.cloned() };
+        if let Some(label) = &self.label {
+            let cipher = manifest_cipher(backup_info);
+            self.manifest = Some(manifest_store::load(repo, stanza, label, &cipher)?);
+        }
+        Ok(())
+    }
+
+    /// Completes the status once all repositories were read. Returns the clusters.
+    fn finish(&mut self, repo: &Repo, stanza: &str) -> History {
+        let mut history = History { databases: Vec::new(), archives: Vec::new() };
+        if self.fact.status == StatusCode::Ok && self.backup_info.is_none() {
+            // It exists in other repositories, but not in this one
+            self.fact.status = StatusCode::MissingStanzaPath;
+        }
+        if let (Some(backup_info), Some(archive_info)) = (&self.backup_info, &self.archive_info) {
+            let read = stanza.parse().and_then(|stanza| {
+                let (read, result) = archives::read_history(repo, &stanza, backup_info, archive_info);
+                history = read;
+                result
+            });
+            if let Err(error) = read {
+                self.fail(&error);
+            }
+        }
+        if self.fact.status == StatusCode::Ok && self.backup_info.as_ref().is_some_and(|info| info.backups.is_empty()) {
+            self.fact.status = StatusCode::NoBackup;
+        }
+        history
+    }
+
+    fn current(&self) -> Option<(PgVersion, u64)> {
+        self.backup_info.as_ref().map(|info| info.current()).map(|current| (current.version, current.system_id))
+    }
+}
+
+/// The newest backup, of a type if one is given.
+fn newest(info: &BackupInfo, kind: Option<BackupType>) -> Option<BackupLabel> {
+    info.backups.keys().rev().find(|label| kind.is_none_or(|kind| kind == label.backup_type())).cloned()
+}
+
+fn read_lock(lock_path: &Path, stanza: &Stanza, kind: LockType, repo_key: u32) -> RunningLock {
+    match lock::read_status(lock_path, stanza, kind, repo_key) {
+        LockStatus::Valid(content) => RunningLock {
+            held: true,
+            size: content.size.unwrap_or(0),
+            size_complete: content.size_complete.unwrap_or(0),
+        },
+        _ => RunningLock::default(),
+    }
+}
+
+/// Adds up what the repositories say.
+fn finish(mut stanza: StanzaState, repos: &[Repo], settings: &InfoSettings) -> StanzaFact {
+    let mut status: Option<StatusCode> = None;
+    let (mut databases, mut archives) = (Vec::new(), Vec::new());
+    for (state, repo) in stanza.repos.iter_mut().zip(repos) {
+        if settings.detail == Detail::Full {
+            let history = state.finish(repo, &stanza.name);
+            databases.extend(history.databases);
+            archives.extend(history.archives);
+            if state.current().is_some_and(|current| Some(current) != stanza.current) {
+                status = Some(StatusCode::PgMismatch);
+            }
+        }
+        status = Some(match status {
+            None => state.fact.status,
+            Some(StatusCode::PgMismatch) => StatusCode::PgMismatch,
+            Some(before) if before == state.fact.status => before,
+            Some(_) => StatusCode::Mixed,
+        });
+    }
+    let backups = merge_backups(&mut stanza.repos, settings);
+    StanzaFact {
+        name: stanza.name,
+        status: status.unwrap_or(StatusCode::Ok),
+        repos: stanza.repos.into_iter().map(|state| state.fact).collect(),
+        restore_lock: stanza.restore_lock,
+        current: stanza.current,
+        databases,
+        archives,
+        backups,
+    }
+}
+
+/// Merges the backups of all repositories by their end. Within a repository, the order by label stays.
+fn merge_backups(repos: &mut [RepoState], settings: &InfoSettings) -> Vec<BackupFact> {
+    let mut queues: Vec<_> = repos
+        .iter_mut()
+        .filter_map(|state| {
+            let info = state.backup_info.take()?;
+            let asked_for = (state.label.take(), state.manifest.take());
+            Some((state.fact.key, info.backups.into_iter().peekable(), asked_for))
+        })
+        .collect();
+    let mut result = Vec::new();
+    loop {
+        let mut next: Option<(usize, i64)> = None;
+        for (index, (_, queue, _)) in queues.iter_mut().enumerate() {
+            if let Some((_, entry)) = queue.peek()
+                && next.is_none_or(|(_, time)| entry.timestamp_stop < time)
+            {
+                next = Some((index, entry.timestamp_stop));
+            }
+        }
+        let Some((index, _)) = next else { return result };
+        let (repo_key, queue, (asked_label, manifest)) = &mut queues[index];
+        let Some((label, entry)) = queue.next() else { return result };
+        let is_named = settings.set.as_ref().is_none_or(|set| label.as_str() == set);
+        let asked_for = is_named || asked_label.as_ref() == Some(&label);
+        if asked_for && settings.backup_type.is_none_or(|kind| kind == label.backup_type()) {
+            let set = manifest.as_ref().filter(|_| settings.set.is_some()).map(ManifestFacts::new);
+            result.push(BackupFact { label, repo_key: *repo_key, entry, set });
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A connection to a PostgreSQL server, which may be made on another host.
+
+use std::time::Duration;
+
+use crate::{Error, ErrorCode, Result};
+
+/// One row as text, as the server sends it.
+pub type Row = Vec<Option<String>>;
+
+/// What a query is to return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// No rows.
+    Nothing,
+    /// Exactly one row.
+    OneRow,
+    /// Any number of rows.
+    Rows,
+}
+
+/// An open connection. Columns of queries have the types boolean, integer, oid or text: pgBackRest passes no others
+/// between hosts.
+pub trait PgConnection: Send {
+    /// Runs a query and returns its rows. The caller checks their number. A connection through another host needs to
+    /// know it before.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbQuery`] if it fails or takes too long, [`ErrorCode::Term`] after a signal.
+    fn query(&mut self, query: &str, expect: Expect) -> Result<Vec<Row>>;
+
+    /// Returns the longest that one query may take.
+    fn timeout(&self) -> Duration;
+}
+
+impl dyn PgConnection + '_ {
+    /// Runs a query and returns its rows.
+    ///
+    /// # Errors
+    /// The same as [`PgConnection::query`].
+    pub fn rows(&mut self, query: &str) -> Result<Vec<Row>> {
+        self.query(query, Expect::Rows)
+    }
+
+    /// Runs a statement that returns nothing.
+    ///
+    /// # Errors
+    /// The same as [`PgConnection::query`].
+    pub fn exec(&mut self, statement: &str) -> Result<()> {
+        match self.query(statement, Expect::Nothing)?.is_empty() {
+            true => Ok(()),
+            false => Err(Error::new(ErrorCode::DbQuery, format!("no result expected from '{statement}'"))),
+        }
+    }
+
+    /// Runs a query that returns exactly one row with this number of columns.
+    ///
+    /// # Errors
+    /// The same as [`PgConnection::query`], and [`ErrorCode::DbQuery`] for any other result.
+    pub fn row<const COLUMNS: usize>(&mut self, query: &str) -> Result<[Option<String>; COLUMNS]> {
+        let rows: [Row; 1] = self
+            .query(query, Expect::OneRow)?
+            .try_into()
+            .map_err(|_| Error::new(ErrorCode::DbQuery, format!("expected one row from '{query}'")))?;
+        let [row] = rows;
+        row.try_into().map_err(|_| {
+            let columns = if COLUMNS == 1 { "one column".to_owned() } else { format!("{COLUMNS} columns") };
+            Error::new(ErrorCode::DbQuery, format!("expected {columns} from '{query}'"))
+        })
+    }
+
+    /// Runs a query that returns exactly one value.
+    ///
+    /// # Errors
+    /// The same as [`PgConnection::query`], and [`ErrorCode::DbQuery`] for any other result or a null.
+    pub fn value(&mut self, query: &str) -> Result<String> {
+        let [value] = self.row(query)?;
+        value.ok_or_else(|| Error::new(ErrorCode::DbQuery, format!("unexpected null from '{query}'")))
+    }
+}

@@ -1,0 +1,71 @@
+//! The host of a PostgreSQL cluster.
+//!
+//! Backups, `check` and the stanza commands use PostgreSQL's files through [`PgHost`] only, so that they need not run
+//! on that host. `restore`, `archive-push` and `archive-get` always run there and use the files directly.
+
+mod local;
+
+use std::fmt::Debug;
+use std::path::Path;
+
+use repo_format::pg::control::PgControl;
+
+pub use self::local::LocalHost;
+use super::connection::PgConnection;
+use super::data_dir::{Scan, ScanOptions, Tablespace};
+use crate::pipeline::backup::{CopyRules, CopyWorker};
+use crate::work::turn::Turn;
+use crate::{CancelToken, Result};
+
+/// The host of one cluster.
+pub trait PgHost: Debug + Send + Sync {
+    /// The N of the options `pgN-...`, for messages.
+    fn key(&self) -> u32;
+
+    /// The data directory as configured.
+    fn path(&self) -> &Path;
+
+    /// The command, which the server shows as `pgBackRest [command]`.
+    fn command(&self) -> &str;
+
+    /// Reads and checks `pg_control`.
+    ///
+    /// # Errors
+    /// The file can't be read, or is damaged and does not change.
+    fn control(&self) -> Result<PgControl>;
+
+    /// Returns whether `postmaster.pid` exists, which means that PostgreSQL is running or was not shut down.
+    ///
+    /// # Errors
+    /// [`crate::ErrorCode::FileOpen`] if the data directory can't be read.
+    fn has_postmaster_pid(&self) -> Result<bool>;
+
+    /// Checks that the data directory can be listed. It may be missing.
+    ///
+    /// # Errors
+    /// [`crate::ErrorCode::PathOpen`].
+    fn check_data_dir(&self) -> Result<()>;
+
+    /// Connects to the server.
+    ///
+    /// # Errors
+    /// [`crate::ErrorCode::DbConnect`], [`crate::ErrorCode::Term`] after a signal.
+    fn connect(&self, cancel: &CancelToken) -> Result<Box<dyn PgConnection>>;
+
+    /// Lists what belongs into a backup. `tablespaces_now` returns the server's present tablespaces.
+    ///
+    /// # Errors
+    /// The same as [`super::data_dir::scan`].
+    fn scan(
+        &self,
+        options: &ScanOptions<'_>,
+        tablespaces_now: &mut dyn FnMut() -> Result<Vec<Tablespace>>,
+    ) -> Result<Scan>;
+
+    /// Returns a worker that copies files of the data directory by these rules, for the thread that has this turn to
+    /// compute.
+    ///
+    /// # Errors
+    /// The codec refuses the level.
+    fn copy_worker<'a>(&self, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>>;
+}
