@@ -4,14 +4,18 @@
 
 mod block_size;
 mod build;
+mod copy;
+mod draft;
 mod finish;
 mod incr;
 mod label;
 mod names;
-mod process;
 mod queue;
+mod report;
 mod resume;
+mod saver;
 mod settings;
+mod shared;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -19,6 +23,7 @@ mod unfinished;
 mod wal_copy;
 mod whole;
 
+use std::borrow::Borrow;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -35,9 +40,10 @@ use repo_format::size::format_size;
 use repo_format::wal_name::WalSegment;
 
 use self::block_size::BlockSizes;
-use self::build::FileState;
-use self::process::{Process, Processed};
+use self::copy::{CopyPhase, Processed};
+use self::draft::{BackupFile, Draft, FileState};
 use self::queue::{JobSettings, Queues};
+use self::report::ReportSettings;
 pub use self::settings::{BackupRequest, BackupSummary, BlockSettings, BundleSettings, StandbyChoice};
 use self::source::{Source, Start, Stop};
 use self::unfinished::Unfinished;
@@ -45,9 +51,9 @@ use crate::cancel::CancelToken;
 use crate::claim::Claim;
 use crate::lock::Lock;
 use crate::pg::data_dir::{self, ScanOptions};
-use crate::pipeline::backup::{CopyFrom, CopyRules};
+use crate::pipeline::backup::{CopyFrom, CopyMethod, CopyRules};
 use crate::progress::Progress;
-use crate::repo::manifest_store::CopyProgress;
+use crate::repo::manifest_store::{CopyProgress, ManifestCopy};
 use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
 use crate::session::Session;
 use crate::storage::{SyncBatch, WriteOptions, exists};
@@ -124,27 +130,26 @@ fn make(request: &BackupRequest, session: &Session, held: &mut Held<'_>) -> Resu
     }
 
     let backup = Backup { settings: &settings, stanza, repo, claim, manifest_pass: info.cipher_pass.clone() };
-    let (mut manifest, mut states) =
-        backup.scan(&mut source, &start, timestamp_start, checksum_page, info.current().catalog_version)?;
+    let mut draft = backup.scan(&mut source, &start, timestamp_start, checksum_page, info.current().catalog_version)?;
     match &prior {
         Some(prior) => {
-            incr::merge(&mut manifest, &mut states, prior, start.wal_segment.as_ref())?;
-            manifest.cipher_pass = prior.cipher_pass.clone();
+            incr::merge(&mut draft, prior, start.wal_segment.as_ref())?;
+            draft.manifest.cipher_pass = prior.cipher_pass.clone();
         }
-        None => manifest.cipher_pass = info_files::generate_passphrase(repo)?,
+        None => draft.manifest.cipher_pass = info_files::generate_passphrase(repo)?,
     }
     // The prior manifest can be as large as the new one and is no longer needed
     drop(prior);
-    backup.choose_label(&mut source, &mut manifest, &mut states, cancel)?;
-    names::check(&*repo.storage, stanza, settings.bundle, &manifest, &states)?;
-    claim.mark(&manifest.data.label)?;
+    backup.choose_label(&mut source, &mut draft, cancel)?;
+    names::check(&*repo.storage, stanza, settings.bundle, &draft)?;
+    claim.mark(&draft.manifest.data.label)?;
 
-    let batch = backup.begin_batch(&states)?;
-    backup.save_copy(&manifest, CopyProgress::Runs)?;
+    let batch = backup.begin_batch(&draft)?;
+    let files = draft.files.iter().map(|file| file.entry.clone());
+    backup.save_copy(ManifestCopy { manifest: &draft.manifest, files, progress: CopyProgress::Runs })?;
     let write_options = if batch.is_some() { WriteOptions::BATCH } else { WriteOptions::IN_PLACE };
     let running = Running { lock: held.lock, progress: session.progress(), cancel };
-    let Processed { mut manifest, page_errors } =
-        backup.process(&mut source, manifest, states, write_options, running)?;
+    let Processed { mut manifest, page_errors } = backup.copy(&mut source, draft, write_options, running)?;
     backup.after_copy(&manifest)?;
     backup.make_durable(&manifest, batch, cancel)?;
 
@@ -174,13 +179,6 @@ fn make(request: &BackupRequest, session: &Session, held: &mut Held<'_>) -> Resu
 /// Refuses settings that would otherwise fail only when the manifest is written at the end.
 fn check_settings(settings: &BackupRequest) -> Result<()> {
     settings.annotation.keys().try_for_each(|key| json::check_key(key))
-}
-
-/// Sets the label of a manifest, also as the last of its references.
-fn set_label(manifest: &mut Manifest, label: BackupLabel) {
-    manifest.references.pop();
-    manifest.references.push(label.clone());
-    manifest.data.label = label;
 }
 
 /// What the copy phase shows to others, and what can end it.
@@ -213,7 +211,7 @@ impl Backup<'_> {
         timestamp_start: i64,
         checksum_page: bool,
         catalog_version: u32,
-    ) -> Result<(Manifest, Vec<FileState>)> {
+    ) -> Result<Draft> {
         let settings = self.settings;
         let version = source.version();
         // A placeholder, because the label depends on what can be resumed
@@ -225,7 +223,7 @@ impl Backup<'_> {
         data.options.online = settings.online;
         data.options.checksum_page = Some(checksum_page);
         data.options.compress_type = settings.compression.kind;
-        let mut manifest = Manifest::new(data);
+        let manifest = Manifest::new(data);
 
         let host = Arc::clone(&source.hosts.primary);
         let scan = host.scan(
@@ -240,21 +238,15 @@ impl Backup<'_> {
             &mut || source.tablespaces(),
         )?;
         let blocks = settings.block.as_ref().map(BlockSizes::new);
-        let states = build::fill(&mut manifest, scan, blocks.as_ref(), checksum_page)?;
-        build::validate_times(&mut manifest, settings.delta, source.time_wait()?);
-        Ok((manifest, states))
+        let mut draft = build::fill(manifest, scan, blocks.as_ref(), checksum_page)?;
+        build::validate_times(&mut draft, settings.delta, source.time_wait()?);
+        Ok(draft)
     }
 
     /// Resumes an interrupted backup, or creates a new label.
-    fn choose_label(
-        &self,
-        source: &mut Source,
-        manifest: &mut Manifest,
-        states: &mut [FileState],
-        cancel: &CancelToken,
-    ) -> Result<()> {
+    fn choose_label(&self, source: &mut Source, draft: &mut Draft, cancel: &CancelToken) -> Result<()> {
         let storage = &*self.repo.storage;
-        let mut resume = |source: &mut Source, manifest: &mut Manifest| {
+        let resume = |source: &mut Source, draft: &mut Draft| {
             let mut unfinished = Unfinished {
                 repo: self.repo,
                 stanza: self.stanza,
@@ -263,14 +255,13 @@ impl Backup<'_> {
                 now: &|| self.claim.renewed_at(),
                 cancel,
             };
-            storage.concurrency().both(
-                || resume::resume(&mut unfinished, self.settings, manifest, states),
-                || label::used(storage, self.stanza),
-            )
+            storage
+                .concurrency()
+                .both(|| resume::resume(&mut unfinished, self.settings, draft), || label::used(storage, self.stanza))
         };
-        let mut time = manifest.data.timestamp_start;
+        let mut time = draft.manifest.data.timestamp_start;
         let used = loop {
-            let (resumed, used) = resume(source, manifest);
+            let (resumed, used) = resume(source, draft);
             if resumed? {
                 return Ok(());
             }
@@ -282,7 +273,7 @@ impl Backup<'_> {
             time = unshared;
         };
         let create = |used: &[BackupLabel]| {
-            let data = &manifest.data;
+            let data = &draft.manifest.data;
             label::create(used, data.backup_type, data.prior.as_ref(), time, cancel)
         };
         let label = match create(&used) {
@@ -290,16 +281,21 @@ impl Backup<'_> {
             Err(error) if error.code == ErrorCode::Clock => create(&label::used(storage, self.stanza)?)?,
             label => label?,
         };
-        set_label(manifest, label);
+        draft.set_label(label);
         Ok(())
     }
 
     /// Saves the manifest so far, so that the backup can be resumed.
-    fn save_copy(&self, manifest: &Manifest, progress: CopyProgress) -> Result<()> {
+    fn save_copy<F: IntoIterator<Item: Borrow<ManifestFile>>>(&self, copy: ManifestCopy<'_, F>) -> Result<()> {
         if !self.settings.resume {
             return Ok(());
         }
-        manifest_store::save_copy(self.repo, self.stanza, manifest, &self.manifest_cipher(), progress)
+        manifest_store::save_copy(self.repo, self.stanza, &self.manifest_cipher(), copy)
+    }
+
+    /// Saves the manifest of which all files are copied.
+    fn save_copied(&self, manifest: &Manifest, progress: CopyProgress) -> Result<()> {
+        self.save_copy(ManifestCopy { manifest, files: &manifest.files, progress })
     }
 
     /// Returns whether the backup's directory contains every directory of the cluster, so that a copy of it is a
@@ -332,9 +328,9 @@ impl Backup<'_> {
 
     /// Decides how files are made durable: many small files together, bundles and a few files one by one. Files of an
     /// interrupted run may not be durable yet, because it would have synced them at its end.
-    fn begin_batch(&self, states: &[FileState]) -> Result<Option<Box<dyn SyncBatch>>> {
-        let files = states.iter().filter(|state| state.copy).count();
-        let resumes = states.iter().any(|state| state.resume);
+    fn begin_batch(&self, draft: &Draft) -> Result<Option<Box<dyn SyncBatch>>> {
+        let files = draft.pending().count();
+        let resumes = draft.files.iter().any(|file| file.pending().is_some_and(CopyMethod::resumes));
         if !resumes && (self.settings.bundle.is_some() || files < BATCH_FILES_MIN) {
             return Ok(None);
         }
@@ -342,33 +338,71 @@ impl Backup<'_> {
     }
 
     /// Copies all files.
-    fn process(
+    fn copy(
         &self,
         source: &mut Source,
-        manifest: Manifest,
-        states: Vec<FileState>,
+        draft: Draft,
         write_options: WriteOptions,
         running: Running<'_>,
     ) -> Result<Processed> {
-        let settings = self.settings;
-        if self.has_all_paths(&manifest) {
-            self.create_paths(&manifest)?;
+        let (settings, manifest) = (self.settings, &draft.manifest);
+        if self.has_all_paths(manifest) {
+            self.create_paths(manifest)?;
         }
         if manifest.data.bundle {
-            for (file, _) in manifest.files.iter().zip(&states).filter(|(file, state)| file.size == 0 && !state.copy) {
-                detail!("store zero-length file {}", source.hosts.file_path(CopyFrom::Primary, &file.name).display());
+            let alone = |file: &&BackupFile| file.entry.size == 0 && file.state == FileState::Complete;
+            for file in draft.files.iter().filter(alone) {
+                detail!(
+                    "store zero-length file {}",
+                    source.hosts.file_path(CopyFrom::Primary, &file.entry.name).display()
+                );
             }
         }
-        let full = manifest.data.backup_type == BackupType::Full;
-        let job_settings = JobSettings {
+        let (queues, total) = Queues::build(self.job_settings(source, manifest), &draft, settings.online)?;
+        let rules = self.copy_rules(source, manifest, write_options);
+        let hosts = source.hosts.clone();
+        // In a backup from a standby, the worker for the primary does not count
+        let workers = settings.process_max + u32::from(source.has_standby());
+        let phase = CopyPhase {
+            rules: &rules,
+            storage: &*self.repo.storage,
+            crew: CrewSettings {
+                jobs_per_worker: self.repo.storage.concurrency().jobs_per_worker,
+                ..CrewSettings::new(workers, RetryPolicy::new(settings.job_retry, settings.job_retry_interval))
+            },
+            save_bytes: settings.manifest_save_threshold.max(total.bytes / 100),
+            report: ReportSettings {
+                stanza: self.stanza,
+                hosts: &hosts,
+                page_size: rules.page_size,
+                checksum_page_error: settings.checksum_page_error,
+                total,
+            },
+            repo_key: self.repo.key,
+            lock: running.lock,
+            progress: running.progress,
+            cancel: running.cancel,
+        };
+        let mut look_after = || {
+            self.claim.glance(self.repo)?;
+            source.ping(false)
+        };
+        phase.run(queues, draft, &mut look_after, &|copy| self.save_copy(copy))
+    }
+
+    fn job_settings(&self, source: &Source, manifest: &Manifest) -> JobSettings {
+        let settings = self.settings;
+        let super_block_size = |block: &BlockSettings| match manifest.data.backup_type {
+            BackupType::Full => block.super_full,
+            BackupType::Diff | BackupType::Incr => block.super_other,
+        };
+        JobSettings {
             stanza: self.stanza.clone(),
             label: manifest.data.label.clone(),
+            references: manifest.references.clone(),
             compress_type: settings.compression.kind,
             bundle: settings.bundle,
-            super_block_size: settings
-                .block
-                .as_ref()
-                .map(|block| if full { block.super_full } else { block.super_other }),
+            super_block_size: settings.block.as_ref().map(super_block_size),
             xact_path: source.version().xact_dir(),
             standby: source.has_standby(),
             threads_max: match settings.compression.gains_from_threads() {
@@ -380,10 +414,12 @@ impl Backup<'_> {
                 true => settings.process_max as usize + 1,
                 false => usize::MAX,
             },
-        };
-        let (queues, total) = Queues::build(job_settings, &manifest, &states, settings.online)?;
-        let hosts = source.hosts.clone();
-        let rules = CopyRules {
+        }
+    }
+
+    fn copy_rules(&self, source: &Source, manifest: &Manifest, write_options: WriteOptions) -> CopyRules {
+        let settings = self.settings;
+        CopyRules {
             compression: settings.compression,
             cipher: Cipher::from_passphrase(manifest.cipher_pass.as_ref()),
             bundle_raw: manifest.data.bundle_raw,
@@ -392,31 +428,7 @@ impl Backup<'_> {
             page_header_check: settings.page_header_check,
             compare_buffer_bytes: usize::try_from(settings.buffer_size).unwrap_or(usize::MAX),
             write_options,
-        };
-        // In a backup from a standby, the worker for the primary does not count
-        let workers = settings.process_max + u32::from(source.has_standby());
-        let process = Process {
-            rules: &rules,
-            storage: &*self.repo.storage,
-            hosts: &hosts,
-            stanza: self.stanza,
-            crew: CrewSettings {
-                jobs_per_worker: self.repo.storage.concurrency().jobs_per_worker,
-                ..CrewSettings::new(workers, RetryPolicy::new(settings.job_retry, settings.job_retry_interval))
-            },
-            save_bytes: settings.manifest_save_threshold.max(total.bytes / 100),
-            total,
-            checksum_page_error: settings.checksum_page_error,
-            repo_key: self.repo.key,
-            lock: running.lock,
-            progress: running.progress,
-            cancel: running.cancel,
-        };
-        let look_after = || {
-            self.claim.glance(self.repo)?;
-            source.ping(false)
-        };
-        process.run(queues, manifest, states, look_after, |manifest, progress| self.save_copy(manifest, progress))
+        }
     }
 
     /// Creates hard links to files of prior backups, or logs references to them.
@@ -452,7 +464,7 @@ impl Backup<'_> {
             None => self.sync_paths(manifest)?,
         }
         if cancel.is_cancelled() {
-            self.save_copy(manifest, CopyProgress::Ended)?;
+            self.save_copied(manifest, CopyProgress::Ended)?;
         }
         cancel.check()
     }
@@ -529,7 +541,7 @@ impl Backup<'_> {
         };
         let last = WalSegment::from_lsn(first.timeline, stop.lsn, wal_segment_size);
         info!("check archive for segment(s) {first}:{last}");
-        self.save_copy(manifest, CopyProgress::Runs)?;
+        self.save_copied(manifest, CopyProgress::Runs)?;
         let segments: Vec<WalSegment> =
             WalSegment::range(first.timeline, start_lsn, stop.lsn, wal_segment_size)?.collect();
         let wal = finish::Wal { archive, segments: &segments, segment_size: wal_segment_size };

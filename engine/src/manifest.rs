@@ -158,7 +158,7 @@ impl<'a> StoredManifest<'a> {
         let offset = end.checked_sub(block.map_size).ok_or_else(|| damaged("the block map is too large"))?;
         let label = self.manifest.holder(file);
         let path = match file.bundle {
-            Some(bundle) => layout::bundle(self.stanza, label, bundle.id),
+            Some(bundle) => layout::bundle(self.stanza, label, bundle.id()),
             None => layout::backup_file(self.stanza, label, &file.name, FileForm::BlockIncr)?,
         };
         let storage = &*self.repo.storage;

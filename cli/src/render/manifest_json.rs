@@ -55,7 +55,7 @@ pub fn file(manifest: &Manifest, file: &ManifestFile, restore: Option<&BlockRest
     repo.end();
     if let Some(place) = file.bundle {
         let mut bundle = json.object("bundle");
-        bundle.scalar("id", place.id);
+        bundle.scalar("id", place.id());
         bundle.scalar("offset", place.offset);
         bundle.end();
     }

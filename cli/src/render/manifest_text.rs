@@ -53,7 +53,7 @@ pub fn file(manifest: &Manifest, file: &ManifestFile, restore: Option<&BlockRest
     line(format!("size: {}, repo {}", format_size(file.size), format_size(file.size_repo)));
     line(format!("checksum: {}", file.checksum.map_or_else(|| "none".to_owned(), |checksum| checksum.to_string())));
     if let Some(bundle) = file.bundle {
-        line(format!("bundle: {}", bundle.id));
+        line(format!("bundle: {}", bundle.id()));
     }
     if let Some(block) = file.block {
         line(format!(

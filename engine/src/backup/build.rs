@@ -6,30 +6,21 @@ use repo_format::manifest::{
 };
 
 use super::block_size::BlockSizes;
+use super::draft::{BackupFile, Draft, FileState};
 use crate::pg::data_dir::{Scan, relative_path};
+use crate::pipeline::backup::CopyMethod;
 use crate::{Error, ErrorCode, Result, warn};
 
-/// What to do with a file. The manifest does not record it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct FileState {
-    /// Copy it, unless the copy finds that it did not change.
-    pub(super) copy: bool,
-    /// Compare it by checksum first.
-    pub(super) delta: bool,
-    /// An interrupted run of this backup stored it.
-    pub(super) resume: bool,
-}
-
-/// Fills the manifest of a backup whose data specify how files are stored. Returns the state of each file.
+/// Fills the manifest of a backup whose data specify how files are stored.
 ///
 /// # Errors
 /// [`ErrorCode::Format`] for a block size that the manifest cannot store.
 pub(super) fn fill(
-    manifest: &mut Manifest,
+    mut manifest: Manifest,
     scan: Scan,
     blocks: Option<&BlockSizes>,
     checksum_page: bool,
-) -> Result<Vec<FileState>> {
+) -> Result<Draft> {
     manifest.owners = scan.owners;
     for target in scan.targets {
         manifest.targets.push(Target {
@@ -52,12 +43,11 @@ pub(super) fn fill(
         });
     }
     let start = manifest.data.timestamp_start;
-    let mut states = Vec::with_capacity(scan.files.len());
-    manifest.files.reserve_exact(scan.files.len());
+    let mut files = Vec::with_capacity(scan.files.len());
     for file in scan.files {
         // In a backup with bundles, an empty file is only a line in the manifest
         let stored = file.size != 0 || !manifest.data.bundle;
-        states.push(FileState { copy: stored, ..FileState::default() });
+        let state = if stored { FileState::Pending(CopyMethod::Copy) } else { FileState::Complete };
         let block = match blocks.and_then(|blocks| blocks.of(file.size, start - file.modified)) {
             Some((size, checksum_size)) => Some(BlockIncr {
                 size: u32::try_from(size).map_err(|_| {
@@ -68,7 +58,7 @@ pub(super) fn fill(
             }),
             None => None,
         };
-        manifest.files.push(ManifestFile {
+        let entry = ManifestFile {
             size: file.size,
             size_original: file.size,
             size_repo: 0,
@@ -83,20 +73,22 @@ pub(super) fn fill(
             block,
             page_check: (checksum_page && file.pages).then_some(PageCheck::VALID),
             name: file.name,
-        });
+        };
+        files.push(BackupFile { entry, state });
     }
-    Ok(states)
+    Ok(Draft { manifest, files })
 }
 
 /// Records when copying starts, and enables comparison by checksum if a file has a later time: such a file could change
 /// without getting a newer time.
-pub(super) fn validate_times(manifest: &mut Manifest, delta: bool, copy_start: i64) {
+pub(super) fn validate_times(draft: &mut Draft, delta: bool, copy_start: i64) {
+    let Draft { manifest, files } = draft;
     manifest.data.options.delta = Some(delta);
     manifest.data.timestamp_copy_start = copy_start + i64::from(manifest.data.options.online);
     if delta {
         return;
     }
-    if let Some(file) = manifest.files.iter().find(|file| file.timestamp > copy_start) {
+    if let Some(file) = files.iter().map(|file| &file.entry).find(|file| file.timestamp > copy_start) {
         warn!(
             "file '{}' has timestamp ({}) in the future (relative to copy start {copy_start}), enabling delta checksum",
             relative_path(&file.name),

@@ -10,9 +10,10 @@ use repo_format::layout::Stanza;
 use repo_format::manifest::Manifest;
 use repo_format::wal_name::WalSegment;
 
-use super::build::FileState;
+use super::draft::{BackupFile, Draft, FileState};
 use super::settings::BackupRequest;
 use crate::pg::data_dir::relative_path;
+use crate::pipeline::backup::CopyMethod;
 use crate::repo::{Repo, info_files, manifest_store};
 use crate::{Error, ErrorCode, Result, info, warn};
 
@@ -91,12 +92,8 @@ fn prior_compression(kind: CompressType, level: Option<u32>) -> Result<Compressi
 ///
 /// # Errors
 /// [`ErrorCode::Format`] if references of the prior manifest contradict each other.
-pub(super) fn merge(
-    manifest: &mut Manifest,
-    states: &mut [FileState],
-    prior: &Manifest,
-    archive_start: Option<&WalSegment>,
-) -> Result<()> {
+pub(super) fn merge(draft: &mut Draft, prior: &Manifest, archive_start: Option<&WalSegment>) -> Result<()> {
+    let manifest = &mut draft.manifest;
     manifest.data.prior = Some(prior.data.label.clone());
     manifest.references = prior.references.clone();
     manifest.references.push(manifest.data.label.clone());
@@ -111,10 +108,10 @@ pub(super) fn merge(
             Error::new(ErrorCode::Format, format!("backup '{}' is missing in its own references", prior.data.label))
         })?;
 
-    let delta = decide_delta(manifest, prior, archive_start);
-    manifest.data.options.delta = Some(delta);
-    for (file, state) in manifest.files.iter_mut().zip(states) {
-        if !state.copy {
+    let delta = decide_delta(draft, prior, archive_start);
+    draft.manifest.data.options.delta = Some(delta);
+    for BackupFile { entry: file, state } in &mut draft.files {
+        if *state == FileState::Complete {
             continue;
         }
         let Some(known) = prior.file(&file.name) else { continue };
@@ -122,9 +119,11 @@ pub(super) fn merge(
         // With less than one block left, the prior map is useless, and the map of an empty file has no blocks
         let keeps_map =
             known.size > 0 && known.block.is_some_and(|block| block.map_size > 0 && file.size >= u64::from(block.size));
-        state.delta = delta && same_size && file.size != 0;
-        if (file.size == 0 && known.size == 0) || (!state.delta && same_size && file.timestamp == known.timestamp) {
-            state.copy = false;
+        let compare = delta && same_size && file.size != 0;
+        if (file.size == 0 && known.size == 0) || (!compare && same_size && file.timestamp == known.timestamp) {
+            *state = FileState::Complete;
+        } else if compare {
+            *state = FileState::Pending(CopyMethod::Compare);
         }
         if same_size || keeps_map {
             file.size = known.size;
@@ -141,7 +140,8 @@ pub(super) fn merge(
 }
 
 /// Returns whether files have to be compared by checksum because their times can't be trusted.
-fn decide_delta(manifest: &Manifest, prior: &Manifest, archive_start: Option<&WalSegment>) -> bool {
+fn decide_delta(draft: &Draft, prior: &Manifest, archive_start: Option<&WalSegment>) -> bool {
+    let manifest = &draft.manifest;
     let mut delta = manifest.data.options.delta == Some(true);
     let timelines = archive_start.zip(prior.data.archive_stop.as_ref());
     if timelines.is_some_and(|(start, stop)| start.timeline != stop.timeline) {
@@ -158,7 +158,7 @@ fn decide_delta(manifest: &Manifest, prior: &Manifest, archive_start: Option<&Wa
     if delta {
         return true;
     }
-    for file in &manifest.files {
+    for file in draft.files.iter().map(|file| &file.entry) {
         let Some(known) = prior.file(&file.name) else { continue };
         let path = relative_path(&file.name);
         if file.timestamp < known.timestamp {
@@ -188,6 +188,7 @@ mod tests {
     use repo_format::pg::PgVersion;
 
     use super::*;
+    use crate::backup::draft::all_pending;
 
     const TIME: CivilTime = CivilTime { year: 2026, month: 1, day: 1, hour: 0, minute: 0, second: 0 };
 
@@ -204,20 +205,19 @@ mod tests {
         ManifestFile {
             checksum: Some(Sha1::of(name.as_bytes())),
             size_repo: size / 2,
-            bundle: Some(Bundle { id: 1, offset: 7 }),
+            bundle: Bundle::new(1, 7),
             ..ManifestFile::new(name, size, time)
         }
     }
 
-    fn next(prior: &Manifest, files: &[(&str, u64, i64)]) -> (Manifest, Vec<FileState>) {
+    fn next(prior: &Manifest, files: &[(&str, u64, i64)]) -> Draft {
         let label =
             BackupLabel::format(BackupType::Diff, Some(&prior.data.label), &CivilTime { day: 2, ..TIME }).unwrap();
         let mut manifest = Manifest::new(ManifestData::new(label, BackupType::Diff, 2_000, PgVersion::V15, 1));
         manifest.data.options.online = true;
         manifest.data.options.delta = Some(false);
         manifest.files = files.iter().map(|(name, size, time)| ManifestFile::new(name, *size, *time)).collect();
-        let states = vec![FileState { copy: true, ..FileState::default() }; files.len()];
-        (manifest, states)
+        all_pending(manifest)
     }
 
     fn segment(text: &str) -> WalSegment {
@@ -228,15 +228,16 @@ mod tests {
     fn merge_refers_to_files_of_equal_size_and_copies_what_has_another_time() {
         let mut prior = prior();
         prior.files = vec![stored("pg_data/a", 10, 5), stored("pg_data/b", 10, 5), stored("pg_data/c", 10, 5)];
-        let (mut manifest, mut states) =
+        let mut draft =
             next(&prior, &[("pg_data/a", 10, 5), ("pg_data/b", 10, 6), ("pg_data/c", 11, 6), ("pg_data/d", 1, 6)]);
-        merge(&mut manifest, &mut states, &prior, Some(&segment("000000010000000000000006"))).unwrap();
-        let copies: Vec<bool> = states.iter().map(|state| state.copy).collect();
+        merge(&mut draft, &prior, Some(&segment("000000010000000000000006"))).unwrap();
+        let copies: Vec<bool> = draft.files.iter().map(|file| file.pending().is_some()).collect();
         assert_eq!(copies, [false, true, true, true]);
-        let references: Vec<Option<u32>> = manifest.files.iter().map(|file| file.reference).collect();
+        let references: Vec<Option<u32>> = draft.files.iter().map(|file| file.entry.reference).collect();
         assert_eq!(references, [Some(0), Some(0), None, None]);
-        assert_eq!(manifest.files[1].checksum, prior.files[1].checksum);
-        assert_eq!(manifest.files[1].bundle, prior.files[1].bundle);
+        let Draft { manifest, files } = draft;
+        assert_eq!(files[1].entry.checksum, prior.files[1].checksum);
+        assert_eq!(files[1].entry.bundle, prior.files[1].bundle);
         assert_eq!(manifest.references, [prior.data.label.clone(), manifest.data.label.clone()]);
         assert_eq!(manifest.data.prior, Some(prior.data.label.clone()));
         assert!(manifest.data.bundle_raw);
@@ -251,28 +252,27 @@ mod tests {
         // pgBackRest can write an empty map for a file that became empty before it was copied
         let empty = Some(BlockIncr { size: 8192, checksum_size: 6, map_size: 1 });
         prior.files.push(ManifestFile { block: empty, size_repo: 1, bundle: None, ..stored("pg_data/c", 0, 5) });
-        let (mut manifest, mut states) =
-            next(&prior, &[("pg_data/a", 8192, 6), ("pg_data/b", 8191, 6), ("pg_data/c", 80_000, 6)]);
-        merge(&mut manifest, &mut states, &prior, None).unwrap();
+        let mut draft = next(&prior, &[("pg_data/a", 8192, 6), ("pg_data/b", 8191, 6), ("pg_data/c", 80_000, 6)]);
+        merge(&mut draft, &prior, None).unwrap();
         // Until it is copied, the entry describes the prior backup's file
-        assert_eq!((manifest.files[0].size, manifest.files[0].size_original), (80_000, 8192));
-        assert_eq!((manifest.files[0].block, manifest.files[0].reference), (block, Some(0)));
-        for file in &manifest.files[1..] {
+        let first = &draft.files[0].entry;
+        assert_eq!((first.size, first.size_original), (80_000, 8192));
+        assert_eq!((first.block, first.reference), (block, Some(0)));
+        for file in draft.files[1..].iter().map(|file| &file.entry) {
             assert_eq!((file.block, file.reference), (None, None), "{}", file.name);
         }
-        assert!(states.iter().all(|state| state.copy && !state.delta));
+        assert!(draft.files.iter().all(|file| file.pending() == Some(CopyMethod::Copy)));
     }
 
     #[test]
     fn merge_with_delta_compares_files_of_equal_size_but_no_empty_ones() {
         let mut prior = prior();
         prior.files = vec![stored("pg_data/a", 10, 5), stored("pg_data/b", 0, 5), stored("pg_data/c", 3, 5)];
-        let (mut manifest, mut states) =
-            next(&prior, &[("pg_data/a", 10, 5), ("pg_data/b", 0, 6), ("pg_data/c", 4, 6)]);
-        manifest.data.options.delta = Some(true);
-        merge(&mut manifest, &mut states, &prior, None).unwrap();
-        let state = |copy, delta| FileState { copy, delta, resume: false };
-        assert_eq!(states, [state(true, true), state(false, false), state(true, false)]);
+        let mut draft = next(&prior, &[("pg_data/a", 10, 5), ("pg_data/b", 0, 6), ("pg_data/c", 4, 6)]);
+        draft.manifest.data.options.delta = Some(true);
+        merge(&mut draft, &prior, None).unwrap();
+        let states: Vec<Option<CopyMethod>> = draft.files.iter().map(BackupFile::pending).collect();
+        assert_eq!(states, [Some(CopyMethod::Compare), None, Some(CopyMethod::Copy)]);
     }
 
     #[test]
@@ -280,10 +280,10 @@ mod tests {
         let mut prior = prior();
         prior.files = vec![stored("pg_data/a", 10, 5)];
         let delta = |file: (&str, u64, i64), start: &str, online: bool| {
-            let (mut manifest, mut states) = next(&prior, &[file]);
-            manifest.data.options.online = online;
-            merge(&mut manifest, &mut states, &prior, Some(&segment(start))).unwrap();
-            manifest.data.options.delta == Some(true)
+            let mut draft = next(&prior, &[file]);
+            draft.manifest.data.options.online = online;
+            merge(&mut draft, &prior, Some(&segment(start))).unwrap();
+            draft.manifest.data.options.delta == Some(true)
         };
         let (same, other) = ("000000010000000000000006", "000000020000000000000006");
         assert!(!delta(("pg_data/a", 10, 5), same, true));

@@ -1,9 +1,8 @@
 //! Checks that a repository can store the files under their names.
 
 use repo_format::layout::{self, FileForm, Stanza};
-use repo_format::manifest::Manifest;
 
-use super::build::FileState;
+use super::draft::Draft;
 use super::settings::BundleSettings;
 use crate::Result;
 use crate::storage::RepoStorage;
@@ -16,18 +15,16 @@ pub(super) fn check(
     storage: &dyn RepoStorage,
     stanza: &Stanza,
     bundle: Option<BundleSettings>,
-    manifest: &Manifest,
-    states: &[FileState],
+    draft: &Draft,
 ) -> Result<()> {
     // A store with directories accepts the names of a data directory
     if storage.features().paths {
         return Ok(());
     }
     let in_bundle = |size| bundle.is_some_and(|bundle| size <= bundle.limit);
-    let alone = manifest.files.iter().zip(states).filter(|(file, state)| state.copy && !in_bundle(file.size));
-    for (file, _) in alone {
+    for file in draft.pending().map(|file| &file.entry).filter(|file| !in_bundle(file.size)) {
         // The form with the longest name
-        let path = layout::backup_file(stanza, &manifest.data.label, &file.name, FileForm::BlockIncr)?;
+        let path = layout::backup_file(stanza, &draft.manifest.data.label, &file.name, FileForm::BlockIncr)?;
         storage.check_name(&path).map_err(|error| {
             error.hint(format!("the file is '{}' of the cluster.", file.name.escape_debug())).hint(
                 "remove or exclude it, or set repo-bundle=y, which stores small files without names of their own.",
@@ -43,11 +40,12 @@ mod tests {
 
     use object_store::memory::InMemory;
     use repo_format::label::BackupType;
-    use repo_format::manifest::{ManifestData, ManifestFile};
+    use repo_format::manifest::{Manifest, ManifestData, ManifestFile};
     use repo_format::pg::PgVersion;
 
     use super::*;
     use crate::ErrorCode;
+    use crate::backup::draft::all_pending;
     use crate::storage::object::ObjectStorage;
     use crate::storage::posix::PosixStorage;
 
@@ -55,8 +53,7 @@ mod tests {
         let data = ManifestData::new("20260101-000000F".parse().unwrap(), BackupType::Full, 1_000, PgVersion::V15, 1);
         let mut manifest = Manifest::new(data);
         manifest.files = vec![ManifestFile::new(&format!("pg_data/{name}"), size, 0)];
-        let states = [FileState { copy: true, ..FileState::default() }];
-        check(storage, &"demo".parse().unwrap(), bundle, &manifest, &states)
+        check(storage, &"demo".parse().unwrap(), bundle, &all_pending(manifest))
     }
 
     #[test]

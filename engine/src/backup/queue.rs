@@ -9,14 +9,14 @@ use std::collections::VecDeque;
 
 use repo_format::compress::CompressType;
 use repo_format::label::BackupLabel;
-use repo_format::layout::{self, FileForm, Stanza};
-use repo_format::manifest::{Manifest, ManifestFile};
+use repo_format::layout::{self, FileForm, RepoPath, Stanza};
+use repo_format::manifest::ManifestFile;
 
-use super::build::FileState;
+use super::draft::{BackupFile, Draft};
 use super::settings::BundleSettings;
 use crate::pg::data_dir::{PG_CONTROL, from_standby};
 use crate::pipeline::LONG_MIN_BYTES;
-use crate::pipeline::backup::{BlockJob, CopyFile, CopyFrom, CopyJob, CopyMethod, PriorMap};
+use crate::pipeline::backup::{BlockJob, CopyFile, CopyFrom, CopyJob, PriorMap};
 use crate::{Error, ErrorCode, Result};
 
 /// A smaller file is compressed by one thread.
@@ -26,6 +26,8 @@ const PARALLEL_MIN_BYTES: u64 = 16 << 20;
 pub(super) struct JobSettings {
     pub(super) stanza: Stanza,
     pub(super) label: BackupLabel,
+    /// The references of the manifest.
+    pub(super) references: Vec<BackupLabel>,
     pub(super) compress_type: CompressType,
     pub(super) bundle: Option<BundleSettings>,
     /// Bytes of a super block when this backup stores blocks.
@@ -45,7 +47,7 @@ pub(super) struct Queues {
     settings: JobSettings,
     /// Indices of files. With a standby, the first queue is for the primary. Then there is one for `pg_data` and one
     /// for each tablespace.
-    queues: Vec<VecDeque<usize>>,
+    queues: Vec<VecDeque<u32>>,
     next_bundle_id: u64,
     /// Bytes of the files that are not handed out yet.
     bytes_left: u64,
@@ -72,42 +74,18 @@ impl Queues {
     ///
     /// # Errors
     /// [`ErrorCode::FileMissing`] for an online backup without `pg_control`, or if there is nothing to copy.
-    pub(super) fn build(
-        settings: JobSettings,
-        manifest: &Manifest,
-        states: &[FileState],
-        online: bool,
-    ) -> Result<(Self, Total)> {
+    pub(super) fn build(settings: JobSettings, draft: &Draft, online: bool) -> Result<(Self, Total)> {
+        let tablespaces = draft.manifest.targets.iter().filter(|target| target.tablespace.is_some());
         let mut prefixes = vec!["pg_data/".to_owned()];
-        prefixes.extend(
-            manifest
-                .targets
-                .iter()
-                .filter(|target| target.tablespace.is_some())
-                .map(|target| format!("{}/", target.name)),
-        );
-        let offset = usize::from(settings.standby);
-        let mut queues = vec![Vec::new(); prefixes.len() + offset];
+        prefixes.extend(tablespaces.map(|target| format!("{}/", target.name)));
+        let mut queues = vec![Vec::new(); prefixes.len() + usize::from(settings.standby)];
         let mut total = Total::default();
         let mut has_control = false;
-        for (index, (file, state)) in manifest.files.iter().zip(states).enumerate() {
-            if !state.copy {
-                continue;
-            }
-            has_control |= &*file.name == PG_CONTROL;
-            let queue = if settings.standby && !from_standby(&file.name, settings.xact_path) {
-                0
-            } else {
-                let target = prefixes.iter().position(|prefix| file.name.starts_with(prefix.as_str()));
-                let Some(target) = target else {
-                    let message = format!("backup target not found for '{}'", file.name);
-                    return Err(Error::new(ErrorCode::Assert, message));
-                };
-                target + offset
-            };
-            queues[queue].push(index);
+        for (index, file) in (0u32..).zip(&draft.files).filter(|(_, file)| file.pending().is_some()) {
+            has_control |= &*file.entry.name == PG_CONTROL;
+            queues[settings.queue_of(&file.entry.name, &prefixes)?].push(index);
             total.files += 1;
-            total.bytes += file.size_original;
+            total.bytes += file.entry.size_original;
         }
         if !has_control && online {
             return Err(Error::new(ErrorCode::FileMissing, "pg_control must be present in all online backups")
@@ -119,9 +97,9 @@ impl Queues {
                 "no files have changed since the last backup - this seems unlikely",
             ));
         }
-        let limit = settings.bundle.map(|bundle| bundle.limit);
         for queue in &mut queues {
-            queue.sort_unstable_by(|&a, &b| compare(manifest, &manifest.files[a], &manifest.files[b], limit));
+            let entry = |index: &u32| &draft.files[*index as usize].entry;
+            queue.sort_unstable_by(|a, b| settings.compare(entry(a), entry(b)));
         }
         let queues = Queues {
             settings,
@@ -132,11 +110,6 @@ impl Queues {
             long_running: 0,
         };
         Ok((queues, total))
-    }
-
-    /// Returns the number of files that no worker has taken.
-    pub(super) fn left(&self) -> usize {
-        self.queues.iter().map(VecDeque::len).sum()
     }
 
     /// Records that a job is done, so that others may use its threads.
@@ -151,11 +124,13 @@ impl Queues {
 
     /// Returns the next file of a queue. While enough threads compute for long, the others take short files, which
     /// mostly wait for the server.
-    fn pop(&mut self, queue: usize, manifest: &Manifest) -> Option<usize> {
+    fn pop<'f>(&mut self, queue: usize, files: &'f [BackupFile]) -> Option<&'f BackupFile> {
         let long = self.long_running >= self.settings.long_max && self.settings.bundle.is_none();
         let queue = &mut self.queues[queue];
-        let is_short = |&index: &usize| manifest.files[index].size_original < LONG_MIN_BYTES;
-        if long && queue.back().is_some_and(is_short) { queue.pop_back() } else { queue.pop_front() }
+        let file = |index: &u32| &files[*index as usize];
+        let short = queue.back().is_some_and(|index| file(index).entry.size_original < LONG_MIN_BYTES);
+        let index = if long && short { queue.pop_back() } else { queue.pop_front() };
+        index.as_ref().map(file)
     }
 
     /// Returns how many threads compress a file of this size. If it is larger than a worker's share of the remaining
@@ -179,18 +154,18 @@ impl Queues {
     ///
     /// # Errors
     /// A name in the manifest can't be a path in the repository.
-    pub(super) fn next(&mut self, worker: usize, manifest: &Manifest, states: &[FileState]) -> Result<Option<CopyJob>> {
+    pub(super) fn next(&mut self, worker: usize, files: &[BackupFile]) -> Result<Option<CopyJob>> {
         let standby = self.settings.standby;
         let from = worker_source(standby, worker);
         if standby && from == CopyFrom::Primary {
-            return self.take(0, from, manifest, states);
+            return self.take(0, from, files);
         }
         let offset = usize::from(standby);
         let count = self.queues.len() - offset;
         // Workers begin with different queues, which are on different devices, and continue in different directions
         let mut queue = worker % count;
         for _ in 0..count {
-            if let Some(job) = self.take(queue + offset, from, manifest, states)? {
+            if let Some(job) = self.take(queue + offset, from, files)? {
                 return Ok(Some(job));
             }
             queue = if worker.is_multiple_of(2) { (queue + 1) % count } else { (queue + count - 1) % count };
@@ -199,66 +174,69 @@ impl Queues {
     }
 
     /// Takes a job from the head of a queue.
-    fn take(
-        &mut self,
-        queue: usize,
-        from: CopyFrom,
-        manifest: &Manifest,
-        states: &[FileState],
-    ) -> Result<Option<CopyJob>> {
-        let Some(first) = self.pop(queue, manifest) else { return Ok(None) };
-        let file = &manifest.files[first];
-        let bundle = self.settings.bundle.filter(|bundle| file.size <= bundle.limit);
-        let mut files = Vec::new();
+    fn take(&mut self, queue: usize, from: CopyFrom, files: &[BackupFile]) -> Result<Option<CopyJob>> {
+        let Some(first) = self.pop(queue, files) else { return Ok(None) };
+        let bundle = self.settings.bundle.filter(|bundle| first.entry.size <= bundle.limit);
+        let mut taken = Vec::new();
         let mut size = 0;
         let mut next = Some(first);
-        while let Some(index) = next {
-            files.push(self.file_job(index, manifest, &states[index])?);
-            size += manifest.files[index].size_original;
+        while let Some(file) = next {
+            taken.push(self.settings.copy_file(file)?);
+            size += file.entry.size_original;
             let is_full = bundle.is_none_or(|bundle| size >= bundle.size);
-            next = if is_full { None } else { self.pop(queue, manifest) };
+            next = if is_full { None } else { self.pop(queue, files) };
         }
-        files.sort_by(compare_in_job);
+        taken.sort_by(compare_in_job);
         // Blocks are encoded in parallel in another way
-        let threads = match files.as_slice() {
+        let threads = match taken.as_slice() {
             [file] if bundle.is_none() && file.block.is_none() => self.threads(size),
             _ => 1,
         };
         self.bytes_left = self.bytes_left.saturating_sub(size);
-        let (path, bundle_id) = if bundle.is_some() {
-            let id = self.next_bundle_id;
-            self.next_bundle_id += 1;
-            (layout::bundle(&self.settings.stanza, &self.settings.label, id), Some(id))
-        } else {
-            let form = match files.first().and_then(|file: &CopyFile| file.block.as_ref()) {
-                Some(_) => FileForm::BlockIncr,
-                None => FileForm::Whole(self.settings.compress_type),
-            };
-            (layout::backup_file(&self.settings.stanza, &self.settings.label, &file.name, form)?, None)
+        let (path, bundle_id) = match bundle {
+            Some(_) => {
+                let id = self.next_bundle_id;
+                self.next_bundle_id += 1;
+                (layout::bundle(&self.settings.stanza, &self.settings.label, id), Some(id))
+            }
+            None => (self.settings.path_alone(first, &taken)?, None),
         };
-        let job = CopyJob { from, path, bundle_id, files, threads };
+        let job = CopyJob { from, path, bundle_id, files: taken, threads };
         self.long_running += usize::from(job.is_long());
         Ok(Some(job))
     }
+}
 
-    fn file_job(&self, index: usize, manifest: &Manifest, state: &FileState) -> Result<CopyFile> {
-        let file = &manifest.files[index];
-        let block = match (self.settings.super_block_size, &file.block) {
+impl JobSettings {
+    /// Returns the queue of a file. The prefixes are those of the names in each data directory.
+    fn queue_of(&self, name: &str, prefixes: &[String]) -> Result<usize> {
+        if self.standby && !from_standby(name, self.xact_path) {
+            return Ok(0);
+        }
+        match prefixes.iter().position(|prefix| name.starts_with(prefix.as_str())) {
+            Some(target) => Ok(target + usize::from(self.standby)),
+            None => Err(Error::new(ErrorCode::Assert, format!("backup target not found for '{name}'"))),
+        }
+    }
+
+    /// Returns where a file on its own is stored.
+    fn path_alone(&self, file: &BackupFile, job: &[CopyFile]) -> Result<RepoPath> {
+        let form = match job.first().and_then(|file| file.block.as_ref()) {
+            Some(_) => FileForm::BlockIncr,
+            None => FileForm::Whole(self.compress_type),
+        };
+        layout::backup_file(&self.stanza, &self.label, &file.entry.name, form)
+    }
+
+    fn copy_file(&self, file: &BackupFile) -> Result<CopyFile> {
+        let (Some(method), file) = (file.pending(), &file.entry) else {
+            return Err(Error::new(ErrorCode::Assert, format!("file '{}' is not to be copied", file.entry.name)));
+        };
+        let block = match (self.super_block_size, &file.block) {
             (Some(super_block_size), Some(block)) => {
-                let prior = match (block.map_size, state.resume) {
-                    (0, _) | (_, true) => None,
-                    (map_size, false) => Some(PriorMap {
-                        path: self.reference_path(manifest, file)?,
-                        offset: file
-                            .size_repo
-                            .checked_sub(map_size)
-                            .and_then(|at| at.checked_add(file.bundle.map_or(0, |bundle| bundle.offset)))
-                            .ok_or_else(|| {
-                                let message = format!("block map of '{}' is larger than the stored file", file.name);
-                                Error::new(ErrorCode::Format, message)
-                            })?,
-                        size: map_size,
-                    }),
+                let prior = match block.map_size {
+                    size if size > 0 && !method.resumes() => Some(self.prior_map(file, size)?),
+                    _ => None,
                 };
                 Some(BlockJob { block_size: block.size, checksum_size: block.checksum_size, super_block_size, prior })
             }
@@ -266,14 +244,10 @@ impl Queues {
         };
         Ok(CopyFile {
             name: file.name.clone(),
-            method: match (state.delta, state.resume) {
-                (compare, true) => CopyMethod::Resume { compare },
-                (true, false) => CopyMethod::Compare,
-                (false, false) => CopyMethod::Copy,
-            },
+            method,
             size: file.size,
             size_original: file.size_original,
-            exact_size: from_standby(&file.name, self.settings.xact_path),
+            exact_size: from_standby(&file.name, self.xact_path),
             has_reference: file.reference.is_some(),
             checksum: file.checksum,
             checksum_repo: file.checksum_repo,
@@ -283,43 +257,53 @@ impl Queues {
         })
     }
 
+    /// Returns where the prior backup has the block map of a file.
+    fn prior_map(&self, file: &ManifestFile, map_size: u64) -> Result<PriorMap> {
+        let begin = file.bundle.map_or(0, |bundle| bundle.offset);
+        let offset = file.size_repo.checked_sub(map_size).and_then(|at| at.checked_add(begin)).ok_or_else(|| {
+            let message = format!("block map of '{}' is larger than the stored file", file.name);
+            Error::new(ErrorCode::Format, message)
+        })?;
+        Ok(PriorMap { path: self.reference_path(file)?, offset, size: map_size })
+    }
+
     /// Returns the path of the prior backup's block incremental file.
-    fn reference_path(&self, manifest: &Manifest, file: &ManifestFile) -> Result<layout::RepoPath> {
-        let label = reference(manifest, file).ok_or_else(|| {
+    fn reference_path(&self, file: &ManifestFile) -> Result<RepoPath> {
+        let label = self.reference(file).ok_or_else(|| {
             Error::new(ErrorCode::Assert, format!("file '{}' has a block map but no reference", file.name))
         })?;
         match file.bundle {
-            Some(bundle) => Ok(layout::bundle(&self.settings.stanza, label, bundle.id)),
-            None => layout::backup_file(&self.settings.stanza, label, &file.name, FileForm::BlockIncr),
+            Some(bundle) => Ok(layout::bundle(&self.stanza, label, bundle.id())),
+            None => layout::backup_file(&self.stanza, label, &file.name, FileForm::BlockIncr),
         }
     }
-}
 
-/// The backup that holds the file, unless it is this one.
-fn reference<'a>(manifest: &'a Manifest, file: &ManifestFile) -> Option<&'a BackupLabel> {
-    file.reference.map(|_| manifest.holder(file))
-}
-
-/// The order of a queue: large files first, so that no worker is left with one at the end. Then small files in the
-/// order of the prior backup, new files by age.
-fn compare(manifest: &Manifest, a: &ManifestFile, b: &ManifestFile, bundle_limit: Option<u64>) -> Ordering {
-    let bundled = |file: &ManifestFile| bundle_limit.is_some_and(|limit| file.size <= limit);
-    match (bundled(a), bundled(b)) {
-        (false, true) => return Ordering::Less,
-        (true, false) => return Ordering::Greater,
-        (false, false) => return b.size.cmp(&a.size).then_with(|| a.name.cmp(&b.name)),
-        (true, true) => {}
+    /// Returns the backup that holds the file, unless it is this one.
+    fn reference(&self, file: &ManifestFile) -> Option<&BackupLabel> {
+        file.reference.map(|index| self.references.get(index as usize).unwrap_or(&self.label))
     }
-    let by_place = match (reference(manifest, a), reference(manifest, b)) {
-        (None, None) => Ordering::Equal,
-        (None, Some(_)) => Ordering::Greater,
-        (Some(_), None) => Ordering::Less,
-        (Some(label_a), Some(label_b)) => {
-            let place = |file: &ManifestFile| file.bundle.map_or((0, 0), |bundle| (bundle.id, bundle.offset));
-            label_a.cmp(label_b).then_with(|| place(a).cmp(&place(b)))
+
+    /// The order of a queue: large files first, so that no worker is left with one at the end. Then small files in the
+    /// order of the prior backup, new files by age.
+    fn compare(&self, a: &ManifestFile, b: &ManifestFile) -> Ordering {
+        let bundled = |file: &ManifestFile| self.bundle.is_some_and(|bundle| file.size <= bundle.limit);
+        match (bundled(a), bundled(b)) {
+            (false, true) => return Ordering::Less,
+            (true, false) => return Ordering::Greater,
+            (false, false) => return b.size.cmp(&a.size).then_with(|| a.name.cmp(&b.name)),
+            (true, true) => {}
         }
-    };
-    by_place.then_with(|| a.timestamp.cmp(&b.timestamp)).then_with(|| a.name.cmp(&b.name))
+        let by_place = match (self.reference(a), self.reference(b)) {
+            (None, None) => Ordering::Equal,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(_), None) => Ordering::Less,
+            (Some(label_a), Some(label_b)) => {
+                let place = |file: &ManifestFile| file.bundle.map_or((0, 0), |bundle| (bundle.id(), bundle.offset));
+                label_a.cmp(label_b).then_with(|| place(a).cmp(&place(b)))
+            }
+        };
+        by_place.then_with(|| a.timestamp.cmp(&b.timestamp)).then_with(|| a.name.cmp(&b.name))
+    }
 }
 
 /// The order of files in a bundle: block incremental files by the position of their prior maps, then whole files by
@@ -339,18 +323,19 @@ fn compare_in_job(a: &CopyFile, b: &CopyFile) -> Ordering {
 #[cfg(test)]
 mod tests {
     use repo_format::label::{BackupType, CivilTime};
-    use repo_format::manifest::{BlockIncr, Bundle, ManifestData, Tablespace, Target, TargetType};
+    use repo_format::manifest::{BlockIncr, Bundle, Manifest, ManifestData, Tablespace, Target, TargetType};
     use repo_format::pg::PgVersion;
 
     use super::*;
+    use crate::backup::draft::{FileState, all_pending};
 
     fn label(day: u8) -> BackupLabel {
         let time = CivilTime { year: 2026, month: 1, day, hour: 0, minute: 0, second: 0 };
         BackupLabel::format(BackupType::Full, None, &time).unwrap()
     }
 
-    /// Creates a manifest of these files (name, size, time) that refers to two earlier backups and itself.
-    fn manifest(files: &[(&str, u64, i64)]) -> Manifest {
+    /// Creates the draft of a backup of these files (name, size, time) that refers to two earlier backups and itself.
+    fn draft(files: &[(&str, u64, i64)]) -> Draft {
         let data = ManifestData::new(label(3), BackupType::Full, 1_000, PgVersion::V15, 1);
         let mut manifest = Manifest::new(data);
         manifest.references = vec![label(1), label(2), label(3)];
@@ -368,13 +353,14 @@ mod tests {
         ];
         manifest.files = files.iter().map(|(name, size, time)| ManifestFile::new(name, *size, *time)).collect();
         manifest.sort();
-        manifest
+        all_pending(manifest)
     }
 
     fn settings(bundle: Option<BundleSettings>) -> JobSettings {
         JobSettings {
             stanza: "demo".parse().unwrap(),
             label: label(3),
+            references: vec![label(1), label(2), label(3)],
             compress_type: CompressType::Zst,
             bundle,
             super_block_size: Some(1 << 20),
@@ -385,17 +371,12 @@ mod tests {
         }
     }
 
-    fn copied(manifest: &Manifest) -> Vec<FileState> {
-        vec![FileState { copy: true, ..FileState::default() }; manifest.files.len()]
-    }
-
     /// Returns the names in each job, in the order in which these workers take them.
-    fn jobs(settings: JobSettings, manifest: &Manifest, workers: &[usize]) -> Vec<(CopyFrom, Vec<String>)> {
-        let states = copied(manifest);
-        let (mut queues, _) = Queues::build(settings, manifest, &states, false).unwrap();
+    fn jobs(settings: JobSettings, draft: &Draft, workers: &[usize]) -> Vec<(CopyFrom, Vec<String>)> {
+        let (mut queues, _) = Queues::build(settings, draft, false).unwrap();
         let mut jobs = Vec::new();
         for worker in workers.iter().cycle().take(100) {
-            if let Some(job) = queues.next(*worker, manifest, &states).unwrap() {
+            if let Some(job) = queues.next(*worker, &draft.files).unwrap() {
                 let name = |file: &CopyFile| file.name.trim_start_matches("pg_data/").to_owned();
                 jobs.push((job.from, job.files.iter().map(name).collect()));
             }
@@ -407,23 +388,21 @@ mod tests {
 
     #[test]
     fn files_alone_are_copied_by_size() {
-        let manifest = manifest(&[("pg_data/a", 1, 0), ("pg_data/b", 3, 0), ("pg_data/c", 3, 9), ("pg_data/d", 2, 0)]);
-        let names: Vec<String> =
-            jobs(settings(None), &manifest, &[0]).into_iter().flat_map(|(_, names)| names).collect();
+        let draft = draft(&[("pg_data/a", 1, 0), ("pg_data/b", 3, 0), ("pg_data/c", 3, 9), ("pg_data/d", 2, 0)]);
+        let names: Vec<String> = jobs(settings(None), &draft, &[0]).into_iter().flat_map(|(_, names)| names).collect();
         assert_eq!(names, ["b", "c", "d", "a"]);
     }
 
     #[test]
     fn file_larger_than_a_share_gets_threads_that_others_do_not_use() {
-        let manifest = manifest(&[
+        let draft = draft(&[
             ("pg_data/a", 600 << 20, 0),
             ("pg_data/b", 200 << 20, 0),
             ("pg_data/c", 200 << 20, 0),
             ("pg_data/d", 15 << 20, 0),
         ]);
-        let states = copied(&manifest);
-        let (mut queues, _) = Queues::build(settings(None), &manifest, &states, false).unwrap();
-        let next = |queues: &mut Queues| queues.next(0, &manifest, &states).unwrap().unwrap();
+        let (mut queues, _) = Queues::build(settings(None), &draft, false).unwrap();
+        let next = |queues: &mut Queues| queues.next(0, &draft.files).unwrap().unwrap();
         let first = next(&mut queues);
         let second = next(&mut queues);
         assert_eq!((first.threads, second.threads), (2, 2), "2.4 and 1.9 of 4");
@@ -439,7 +418,7 @@ mod tests {
     #[test]
     fn short_files_are_taken_while_enough_long_ones_run() {
         let long = LONG_MIN_BYTES;
-        let manifest = manifest(&[
+        let draft = draft(&[
             ("pg_data/a", long + 3, 0),
             ("pg_data/b", long + 2, 0),
             ("pg_data/c", long + 1, 0),
@@ -447,11 +426,10 @@ mod tests {
             ("pg_data/e", 2, 0),
             ("pg_data/f", 1, 0),
         ]);
-        let states = copied(&manifest);
-        let (mut queues, _) = Queues::build(settings(None), &manifest, &states, false).unwrap();
+        let (mut queues, _) = Queues::build(settings(None), &draft, false).unwrap();
         let mut taken = Vec::new();
         for number in 0..6 {
-            let job = queues.next(0, &manifest, &states).unwrap().unwrap();
+            let job = queues.next(0, &draft.files).unwrap().unwrap();
             let name = &*job.files[0].name;
             assert_eq!(job.path.as_str(), format!("backup/demo/20260103-000000F/{name}.zst"));
             taken.push(name.trim_start_matches("pg_data/").to_owned());
@@ -465,7 +443,7 @@ mod tests {
 
     #[test]
     fn bundles_take_small_files_by_age_until_they_are_full() {
-        let manifest = manifest(&[
+        let draft = draft(&[
             ("pg_data/big", 61, 0),
             ("pg_data/new", 50, 9),
             ("pg_data/old", 60, 1),
@@ -473,37 +451,36 @@ mod tests {
             ("pg_data/tiny", 1, 8),
         ]);
         let jobs: Vec<Vec<String>> =
-            jobs(settings(Some(BUNDLE)), &manifest, &[0]).into_iter().map(|(_, names)| names).collect();
+            jobs(settings(Some(BUNDLE)), &draft, &[0]).into_iter().map(|(_, names)| names).collect();
         // Within a bundle files are stored by size
         assert_eq!(jobs, [vec!["big"], vec!["mid", "old"], vec!["tiny", "new"]]);
     }
 
     #[test]
     fn bundled_files_keep_the_order_of_the_prior_backups() {
-        let mut manifest =
-            manifest(&[("pg_data/a", 1, 0), ("pg_data/b", 1, 0), ("pg_data/c", 1, 0), ("pg_data/d", 1, 0)]);
+        let mut draft = draft(&[("pg_data/a", 1, 0), ("pg_data/b", 1, 0), ("pg_data/c", 1, 0), ("pg_data/d", 1, 0)]);
         let places = [(None, 0, 0), (Some(1), 1, 0), (Some(0), 2, 5), (Some(0), 2, 4)];
-        for (file, (reference, id, offset)) in manifest.files.iter_mut().zip(places) {
+        for (BackupFile { entry: file, .. }, (reference, id, offset)) in draft.files.iter_mut().zip(places) {
             file.reference = reference;
-            file.bundle = reference.map(|_| Bundle { id, offset });
+            file.bundle = reference.and_then(|_| Bundle::new(id, offset));
             file.size_repo = 10;
             file.block = reference.map(|_| BlockIncr { size: 8192, checksum_size: 6, map_size: 4 });
         }
-        let (mut queues, total) = Queues::build(settings(Some(BUNDLE)), &manifest, &copied(&manifest), false).unwrap();
+        let (mut queues, total) = Queues::build(settings(Some(BUNDLE)), &draft, false).unwrap();
         assert_eq!(total, Total { files: 4, bytes: 4 });
-        let job = queues.next(0, &manifest, &copied(&manifest)).unwrap().unwrap();
+        let job = queues.next(0, &draft.files).unwrap().unwrap();
         let names: Vec<&str> = job.files.iter().map(|file| &*file.name).collect();
         assert_eq!(names, ["pg_data/d", "pg_data/c", "pg_data/b", "pg_data/a"]);
         let prior = job.files[0].block.as_ref().unwrap().prior.as_ref().unwrap();
         assert_eq!((prior.path.as_str(), prior.offset, prior.size), ("backup/demo/20260101-000000F/bundle/2", 10, 4));
         assert_eq!(job.path.as_str(), "backup/demo/20260103-000000F/bundle/1");
-        assert!(queues.next(0, &manifest, &copied(&manifest)).unwrap().is_none());
+        assert!(queues.next(0, &draft.files).unwrap().is_none());
     }
 
     #[test]
     fn workers_begin_at_different_tablespaces_and_bundles_do_not_mix_them() {
-        let manifest = manifest(&[("pg_data/a", 1, 0), ("pg_tblspc/1/PG_15_1/5/1", 1, 0)]);
-        let jobs = jobs(settings(Some(BUNDLE)), &manifest, &[1, 0]);
+        let draft = draft(&[("pg_data/a", 1, 0), ("pg_tblspc/1/PG_15_1/5/1", 1, 0)]);
+        let jobs = jobs(settings(Some(BUNDLE)), &draft, &[1, 0]);
         assert_eq!(
             jobs,
             [
@@ -515,13 +492,13 @@ mod tests {
 
     #[test]
     fn standby_gives_the_first_worker_only_what_the_primary_has() {
-        let manifest = manifest(&[
+        let draft = draft(&[
             ("pg_data/PG_VERSION", 3, 0),
             ("pg_data/base/1/1", 1, 0),
             ("pg_data/global/pg_control", 8192, 0),
             ("pg_data/pg_xact/0000", 2, 0),
         ]);
-        let jobs = jobs(JobSettings { standby: true, ..settings(None) }, &manifest, &[0, 1]);
+        let jobs = jobs(JobSettings { standby: true, ..settings(None) }, &draft, &[0, 1]);
         let of = |from| -> Vec<&str> {
             jobs.iter().filter(|job| job.0 == from).flat_map(|job| job.1.iter().map(String::as_str)).collect()
         };
@@ -531,22 +508,22 @@ mod tests {
 
     #[test]
     fn nothing_to_copy_and_a_missing_pg_control_are_errors() {
-        let manifest = manifest(&[("pg_data/a", 1, 0)]);
-        let build = |states: &[FileState], online| Queues::build(settings(None), &manifest, states, online).err();
-        assert_eq!(build(&[FileState::default()], false).unwrap().code, ErrorCode::FileMissing);
-        let error = build(&copied(&manifest), true).unwrap();
+        let mut draft = draft(&[("pg_data/a", 1, 0)]);
+        let build = |draft: &Draft, online| Queues::build(settings(None), draft, online).err();
+        let error = build(&draft, true).unwrap();
         assert!(error.message.starts_with("pg_control must be present"), "{error}");
-        assert!(build(&copied(&manifest), false).is_none());
+        assert!(build(&draft, false).is_none());
+        draft.files[0].state = FileState::Complete;
+        assert_eq!(build(&draft, false).unwrap().code, ErrorCode::FileMissing);
     }
 
     #[test]
     fn block_map_larger_than_the_stored_file_is_an_error() {
-        let mut manifest = manifest(&[("pg_data/a", 1, 0)]);
-        manifest.files[0].reference = Some(0);
-        manifest.files[0].size_repo = 3;
-        manifest.files[0].block = Some(BlockIncr { size: 8192, checksum_size: 6, map_size: 4 });
-        let states = copied(&manifest);
-        let (mut queues, _) = Queues::build(settings(None), &manifest, &states, false).unwrap();
-        assert_eq!(queues.next(0, &manifest, &states).unwrap_err().code, ErrorCode::Format);
+        let mut draft = draft(&[("pg_data/a", 1, 0)]);
+        draft.files[0].entry.reference = Some(0);
+        draft.files[0].entry.size_repo = 3;
+        draft.files[0].entry.block = Some(BlockIncr { size: 8192, checksum_size: 6, map_size: 4 });
+        let (mut queues, _) = Queues::build(settings(None), &draft, false).unwrap();
+        assert_eq!(queues.next(0, &draft.files).unwrap_err().code, ErrorCode::Format);
     }
 }

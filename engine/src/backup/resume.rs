@@ -10,9 +10,10 @@ use repo_format::label::{BackupLabel, BackupType};
 use repo_format::layout::{self, RepoPath};
 use repo_format::manifest::Manifest;
 
-use super::build::FileState;
+use super::draft::{self, BackupFile, Draft, FileState};
 use super::settings::{BackupRequest, BundleSettings};
 use super::unfinished::{Ended, Unfinished};
+use crate::pipeline::backup::CopyMethod;
 use crate::repo::{Repo, manifest_store};
 use crate::storage::{EntryKind, exists};
 use crate::{Result, detail, info, warn};
@@ -25,17 +26,13 @@ const BLOCK_INCR_EXTENSION: &str = ".pgbi";
 ///
 /// # Errors
 /// The repository can't be read or cleaned.
-pub(super) fn resume(
-    unfinished: &mut Unfinished<'_>,
-    settings: &BackupRequest,
-    manifest: &mut Manifest,
-    states: &mut [FileState],
-) -> Result<bool> {
-    let Some(interrupted) = find(unfinished, settings, manifest)? else { return Ok(false) };
+pub(super) fn resume(unfinished: &mut Unfinished<'_>, settings: &BackupRequest, draft: &mut Draft) -> Result<bool> {
+    let Some(interrupted) = find(unfinished, settings, &draft.manifest)? else { return Ok(false) };
     let repo = unfinished.repo;
     let label = interrupted.data.label.clone();
     warn!("resumable backup {label} of same type exists -- invalid files will be removed then the backup will resume");
-    super::set_label(manifest, label.clone());
+    draft.set_label(label.clone());
+    let manifest = &mut draft.manifest;
     manifest.cipher_pass = interrupted.cipher_pass.clone();
     let path = layout::backup_path(unfinished.stanza, &label);
     // With delta it kept files of an even earlier run, and the times of files that it may not have compared. The same
@@ -47,8 +44,7 @@ pub(super) fn resume(
     }
     let mut cleaner = Cleaner {
         repo,
-        manifest,
-        states,
+        draft,
         interrupted: &interrupted,
         kind: settings.compression.kind,
         bundle: settings.bundle,
@@ -149,8 +145,7 @@ fn misfit(
 
 struct Cleaner<'a> {
     repo: &'a Repo,
-    manifest: &'a mut Manifest,
-    states: &'a mut [FileState],
+    draft: &'a mut Draft,
     interrupted: &'a Manifest,
     kind: CompressType,
     bundle: Option<BundleSettings>,
@@ -176,7 +171,7 @@ impl Cleaner<'_> {
                 continue;
             }
             match entry.kind {
-                EntryKind::Path if self.manifest.path(&entry_name).is_some() => {
+                EntryKind::Path if self.draft.manifest.path(&entry_name).is_some() => {
                     self.directory(&entry_path, Some(&entry_name))?;
                 }
                 EntryKind::Path => {
@@ -217,11 +212,9 @@ impl Cleaner<'_> {
         if kind != self.kind && in_blocks.is_none() {
             return Err("mismatched compression type");
         }
-        let index = self.manifest.files.binary_search_by(|file| (*file.name).cmp(name));
-        let Ok(index) = index else { return Err("missing in manifest") };
+        let Some(index) = draft::position(&self.draft.files, name) else { return Err("missing in manifest") };
         let Some(known) = self.interrupted.file(name) else { return Err("missing in resumed manifest") };
-        let file = &mut self.manifest.files[index];
-        let state = &mut self.states[index];
+        let BackupFile { entry: file, state } = &mut self.draft.files[index];
         if known.checksum.is_none() {
             return Err("no checksum in resumed manifest");
         }
@@ -244,7 +237,7 @@ impl Cleaner<'_> {
         if self.bundle.is_some_and(|bundle| file.size <= bundle.limit) {
             return Err("mismatched bundling");
         }
-        if !state.copy || known.reference.is_some() {
+        if *state == FileState::Complete || known.reference.is_some() {
             return Err("not part of the backup");
         }
         file.size_repo = known.size_repo;
@@ -252,8 +245,7 @@ impl Cleaner<'_> {
         file.checksum_repo = known.checksum_repo;
         file.block = known.block;
         file.page_check = known.page_check.clone();
-        state.resume = true;
-        state.delta = self.delta;
+        *state = FileState::Pending(CopyMethod::Resume { compare: self.delta });
         Ok(())
     }
 }

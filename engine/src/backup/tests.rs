@@ -5,7 +5,8 @@ mod two_hosts;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, SystemTime};
 
 use repo_format::cipher::{Cipher, Framing, decrypt_framed};
@@ -126,7 +127,7 @@ impl World {
         for file in manifest.files.iter().filter(|file| file.block.is_none() && file.size > 0) {
             let holder = manifest.holder(file);
             let (path, offset, framing) = match file.bundle {
-                Some(bundle) => (layout::bundle(&stanza(), holder, bundle.id), bundle.offset, Framing::Full),
+                Some(bundle) => (layout::bundle(&stanza(), holder, bundle.id()), bundle.offset, Framing::Full),
                 None => {
                     let form = FileForm::Whole(CompressType::Lz4);
                     (layout::backup_file(&stanza(), holder, &file.name, form).unwrap(), 0, Framing::Full)
@@ -148,6 +149,40 @@ impl World {
     fn has(&self, path: &str) -> bool {
         Path::new(&self.dir.path().join("repo").join(path)).exists()
     }
+}
+
+#[test]
+fn save_of_the_manifest_that_blocks_does_not_hold_up_workers() {
+    let world = World::new(None);
+    let names: Vec<String> = (0..40).map(|number| format!("base/6/{number}")).collect();
+    names.iter().for_each(|name| world.write(name, name.as_bytes()));
+    let settings = BackupRequest { process_max: 1, ..world.settings(BackupType::Full) };
+    let (stored, all_stored) = mpsc::channel();
+    let all_stored = Mutex::new(all_stored);
+    let saves = Arc::new(AtomicUsize::new(0));
+    let save_number = Arc::clone(&saves);
+    let storage = FaultyStorage::new(Arc::clone(&world.repo.storage))
+        .before(move |op, path| {
+            let is_save = op == Op::Write && path.as_str().ends_with("/backup.manifest.copy");
+            // The first one precedes the copy
+            if is_save && save_number.fetch_add(1, Ordering::SeqCst) == 1 {
+                let all_stored = all_stored.lock().unwrap();
+                for left in (0..40).rev() {
+                    let file = all_stored.recv_timeout(Duration::from_secs(60));
+                    assert!(file.is_ok(), "{left} files were not stored while the manifest was saved");
+                }
+            }
+        })
+        .after(move |op, path| {
+            if op == Op::Finish && path.as_str().contains("/base/6/") {
+                // Nobody listens after the last file
+                let _ = stored.send(());
+            }
+        });
+    let repo = Repo { storage: Arc::new(storage), ..world.repo.clone() };
+    let label = world.run_on(&repo, settings).unwrap();
+    world.check(&label);
+    assert!(saves.load(Ordering::SeqCst) > 2);
 }
 
 fn verify(world: &World) -> crate::verify::VerifySummary {

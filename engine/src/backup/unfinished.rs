@@ -110,7 +110,7 @@ mod tests {
     use repo_format::pg::PgVersion;
 
     use super::*;
-    use crate::repo::manifest_store::CopyProgress;
+    use crate::repo::manifest_store::{CopyProgress, ManifestCopy};
     use crate::storage::memory::MemoryStorage;
     use crate::storage::{WriteOptions, put};
 
@@ -123,7 +123,8 @@ mod tests {
         let mut manifest =
             manifest_store::smallest(ManifestData::new(label.clone(), BackupType::Full, 1, PgVersion::V15, 1));
         manifest.data.options.online = true;
-        manifest_store::save_copy(&repo, &stanza, &manifest, &Cipher::None, progress)?;
+        let copy = ManifestCopy { manifest: &manifest, files: &manifest.files, progress };
+        manifest_store::save_copy(&repo, &stanza, &Cipher::None, copy)?;
         if has_mark {
             let mark = repo_format::claim::backup_claim(&stanza, &label, "7-x")?;
             put(&*repo.storage, &mark, b"x", WriteOptions::ATOMIC)?;

@@ -32,7 +32,7 @@ pub(super) fn check(repo: &Repo, stanza: &Stanza, manifest: &Manifest) -> Result
     let mut bundles: BTreeMap<u64, u64> = BTreeMap::new();
     for file in manifest.files.iter().filter(|file| file.reference.is_none()) {
         if let Some(bundle) = file.bundle {
-            let end = bundles.entry(bundle.id).or_default();
+            let end = bundles.entry(bundle.id()).or_default();
             *end = (*end).max(bundle.offset.saturating_add(file.size_repo));
         } else if file.size > 0 {
             // An empty file is not always stored, and nothing reads it
@@ -127,7 +127,7 @@ mod tests {
             checksum: Some(Sha1::EMPTY),
             ..ManifestFile::new(format!("pg_data/{name}").as_str(), size, 1)
         };
-        let bundled = |name, offset| ManifestFile { bundle: Some(Bundle { id: 3, offset }), ..file(name, 9, 5) };
+        let bundled = |name, offset| ManifestFile { bundle: Bundle::new(3, offset), ..file(name, 9, 5) };
         let referred = ManifestFile { reference: Some(0), ..file("old", 7, 7) };
         manifest.files = vec![file("a", 4, 4), bundled("b", 0), bundled("c", 5), file("empty", 0, 0), referred];
         manifest

@@ -3,6 +3,7 @@
 //! A backup is complete if `backup.manifest` exists. `backup.manifest.copy` is written before the first file is copied,
 //! and again at the end, just before the manifest itself.
 
+use std::borrow::Borrow;
 use std::io::{self, BufReader, Write};
 
 use repo_format::BACKREST_VERSION;
@@ -13,7 +14,7 @@ use repo_format::format;
 use repo_format::info;
 use repo_format::label::BackupLabel;
 use repo_format::layout::{self, RepoPath, Stanza};
-use repo_format::manifest::Manifest;
+use repo_format::manifest::{Manifest, ManifestFile};
 
 use super::encode::EncodeWriter;
 use super::{Repo, info_files};
@@ -77,25 +78,35 @@ pub fn is_complete(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<
     storage::exists(&*repo.storage, &layout::manifest(stanza, label))
 }
 
+/// The manifest of a backup in progress.
+pub struct ManifestCopy<'a, F> {
+    /// Everything except the files.
+    pub manifest: &'a Manifest,
+    /// The files, taken one by one while the copy is written.
+    pub files: F,
+    /// How far the backup is.
+    pub progress: CopyProgress,
+}
+
 /// Writes the copy, which marks a backup as in progress.
 ///
 /// # Errors
 /// It can't be written.
-pub fn save_copy(
+pub fn save_copy<F: IntoIterator<Item: Borrow<ManifestFile>>>(
     repo: &Repo,
     stanza: &Stanza,
-    manifest: &Manifest,
     cipher: &Cipher,
-    progress: CopyProgress,
+    copy: ManifestCopy<'_, F>,
 ) -> Result<()> {
     let _saving = ending::saving();
+    let ManifestCopy { manifest, files, progress } = copy;
     let path = layout::manifest_copy(stanza, &manifest.data.label);
     let version = match progress {
         CopyProgress::Runs => format!("{BACKREST_VERSION}{RUNNING_SUFFIX}"),
         CopyProgress::Ended => BACKREST_VERSION.to_owned(),
     };
     let mut out = EncodeWriter::new(repo.storage.write(&path, WriteOptions::ATOMIC)?, Compression::NONE, cipher)?;
-    let done = manifest.write_as(&mut out, &version).and_then(|()| out.finish());
+    let done = manifest.write_with_files(&mut out, &version, files).and_then(|()| out.finish());
     done.map_err(|error| write_error(repo, &path, error))?.finish()
 }
 

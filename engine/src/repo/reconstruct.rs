@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::repo::info_files::save_backup_info;
-    use crate::repo::manifest_store::CopyProgress;
+    use crate::repo::manifest_store::{CopyProgress, ManifestCopy};
     use crate::storage::faulty::FaultyStorage;
     use crate::storage::memory::MemoryStorage;
 
@@ -262,8 +262,8 @@ mod tests {
     fn reconstruct_leaves_out_unfinished_foreign_and_orphaned_backups() {
         let fixture = Fixture::new();
         let interrupted = manifest("20260105-000000F", None, 7);
-        manifest_store::save_copy(&fixture.repo, &fixture.stanza, &interrupted, &fixture.cipher, CopyProgress::Ended)
-            .unwrap();
+        let copy = ManifestCopy { manifest: &interrupted, files: &interrupted.files, progress: CopyProgress::Ended };
+        manifest_store::save_copy(&fixture.repo, &fixture.stanza, &fixture.cipher, copy).unwrap();
         fixture.save(&manifest("20260104-000000F", None, 8));
         fixture.save(&manifest(DIFF, Some(FULL), 7));
         assert_eq!(fixture.load(), (vec![], false));

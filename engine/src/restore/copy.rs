@@ -160,7 +160,7 @@ fn describe(context: &FileContext<'_>, file: &ManifestFile, result: &FileResult,
         if file.reference.is_some() {
             let _ = write!(text, "{}/", context.manifest.holder(file));
         }
-        let _ = write!(text, "{}/{}, ", bundle.id, bundle.offset);
+        let _ = write!(text, "{}/{}, ", bundle.id(), bundle.offset);
     }
     if file.block.is_some_and(|block| block.map_size != 0) && result.outcome != Outcome::Preserved {
         text.push_str("bi ");

@@ -398,7 +398,7 @@ impl FileContext<'_> {
     fn repo_file(&self, file: &ManifestFile) -> Result<RepoPath> {
         let label = self.manifest.holder(file);
         match (file.bundle, file.stored_blocks()) {
-            (Some(bundle), _) => Ok(layout::bundle(self.stanza, label, bundle.id)),
+            (Some(bundle), _) => Ok(layout::bundle(self.stanza, label, bundle.id())),
             (None, Some(_)) => layout::backup_file(self.stanza, label, &file.name, FileForm::BlockIncr),
             (None, None) => {
                 let form = FileForm::Whole(self.manifest.data.options.compress_type);

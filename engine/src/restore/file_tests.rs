@@ -83,12 +83,17 @@ impl Restore {
 
 fn bundled(name: &str, content: &[u8], offset: u64) -> ManifestFile {
     let mut file = fixture::file(name, content);
-    file.bundle = Some(Bundle { id: 1, offset });
+    file.bundle = Bundle::new(1, offset);
     file
 }
 
 /// Returns a file of three blocks, each in its own super block, and its stored form.
 fn block_file(content: &[u8]) -> (ManifestFile, Vec<u8>) {
+    block_file_in(content, 0)
+}
+
+/// The same for a file in the bundle with this number, or on its own.
+fn block_file_in(content: &[u8], bundle_id: u64) -> (ManifestFile, Vec<u8>) {
     let mut stored = content.to_vec();
     let mut blocks = Vec::new();
     for block in content.chunks(BLOCK) {
@@ -96,7 +101,7 @@ fn block_file(content: &[u8]) -> (ManifestFile, Vec<u8>) {
         let size = block.len() as u64;
         blocks.push(BlockRef {
             reference: 0,
-            bundle_id: 0,
+            bundle_id,
             offset,
             size,
             super_block_size: size,
@@ -109,6 +114,7 @@ fn block_file(content: &[u8]) -> (ManifestFile, Vec<u8>) {
     let mut file = fixture::file("pg_data/PG_VERSION", content);
     file.size_repo = stored.len() as u64;
     file.block = Some(BlockIncr { size: BLOCK as u32, checksum_size: 6, map_size: file.size_repo - before });
+    file.bundle = Bundle::new(bundle_id, 0);
     (file, stored)
 }
 
@@ -243,7 +249,7 @@ fn sizes_that_can_not_be_are_refused_before_reading() {
     let changes: [fn(&mut ManifestFile); 3] = [
         |file| file.block = file.block.map(|block| BlockIncr { map_size: u64::MAX, ..block }),
         |file| file.size_repo = u64::MAX,
-        |file| file.bundle = Some(Bundle { id: 1, offset: u64::MAX }),
+        |file| file.bundle = Bundle::new(1, u64::MAX),
     ];
     for change in changes {
         let mut file = file.clone();
@@ -272,8 +278,9 @@ fn block_file_that_lacks_a_byte_of_its_last_checksum_is_restored() {
     assert_eq!(std::fs::read(restore.path("PG_VERSION")).unwrap(), content);
 
     // As the last one of a bundle
-    let bundled = Restore::new(vec![ManifestFile { bundle: Some(Bundle { id: 0, offset: 0 }), ..file.clone() }]);
-    bundled.store("bundle/0", &stored[..stored.len() - 1]);
+    let (in_bundle, stored_in_bundle) = block_file_in(&content, 1);
+    let bundled = Restore::new(vec![in_bundle]);
+    bundled.store("bundle/1", &stored_in_bundle[..stored.len() - 1]);
     bundled.run(false).unwrap();
     assert_eq!(std::fs::read(bundled.path("PG_VERSION")).unwrap(), content);
 

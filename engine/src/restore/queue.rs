@@ -88,7 +88,7 @@ fn queue(manifest: &Manifest, mut files: Vec<u32>) -> Vec<RestoreJob> {
             let file = file(index);
             SortKey {
                 is_empty: file.size == 0,
-                bundle_id: file.bundle.map_or(0, |bundle| bundle.id),
+                bundle_id: file.bundle.map_or(0, |bundle| bundle.id()),
                 place: match file.bundle {
                     None => Place::Alone(Reverse(file.size), Reverse(&file.name)),
                     Some(bundle) => Place::Bundled {
@@ -108,7 +108,7 @@ fn queue(manifest: &Manifest, mut files: Vec<u32>) -> Vec<RestoreJob> {
     let mut last_empty = false;
     for index in files {
         let file = file(index);
-        let place = file.bundle.map(|bundle| (bundle.id, file.reference));
+        let place = file.bundle.map(|bundle| (bundle.id(), file.reference));
         let is_empty = file.size == 0;
         match jobs.last_mut() {
             Some(job)
@@ -165,7 +165,7 @@ mod tests {
             [("a", 1, 5, None), ("b", 1, 0, None), ("c", 1, 9, Some(0)), ("d", 2, 0, Some(0)), ("e", 0, 0, None)]
                 .map(|(name, id, offset, reference)| {
                     let mut file = file(&format!("pg_data/{name}"), b"x");
-                    file.bundle = (id != 0).then_some(Bundle { id, offset });
+                    file.bundle = Bundle::new(id, offset);
                     file.reference = reference;
                     file
                 })

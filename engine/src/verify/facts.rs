@@ -64,7 +64,7 @@ pub fn block(name: &str) -> ManifestFile {
 
 /// The same file in a bundle.
 pub fn in_bundle(file: ManifestFile, id: u64, offset: u64) -> ManifestFile {
-    ManifestFile { bundle: Some(Bundle { id, offset }), ..file }
+    ManifestFile { bundle: Bundle::new(id, offset), ..file }
 }
 
 /// The same file in another backup, an index into the references.

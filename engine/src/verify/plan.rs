@@ -226,7 +226,7 @@ fn file_check(stanza: &Stanza, backup: &OpenBackup, file: &ManifestFile, holder:
     let cipher = Cipher::from_passphrase(manifest.cipher_pass.as_ref());
     let (path, range) = match file.bundle {
         Some(bundle) => (
-            layout::bundle(stanza, holder, bundle.id),
+            layout::bundle(stanza, holder, bundle.id()),
             ReadRange { offset: bundle.offset, limit: Some(file.size_repo) },
         ),
         None => {

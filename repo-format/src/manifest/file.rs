@@ -1,5 +1,7 @@
 //! A file's entry in the manifest.
 
+use std::num::NonZero;
+
 use crate::hash::Sha1;
 
 use super::OwnerId;
@@ -73,10 +75,22 @@ impl ManifestFile {
 /// A place in a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bundle {
-    /// The bundle's number, from 1.
-    pub id: u64,
+    /// Not a plain number, so that an entry without a bundle takes no more space.
+    id: NonZero<u64>,
     /// The offset in bytes.
     pub offset: u64,
+}
+
+impl Bundle {
+    /// The place in the bundle with this number; `None` for 0, since bundles count from 1.
+    pub fn new(id: u64, offset: u64) -> Option<Self> {
+        Some(Bundle { id: NonZero::new(id)?, offset })
+    }
+
+    /// The bundle's number, from 1.
+    pub fn id(&self) -> u64 {
+        self.id.get()
+    }
 }
 
 /// How a file is stored in blocks.
@@ -144,7 +158,7 @@ mod tests {
 
     #[test]
     fn file_entry_stays_small() {
-        assert!(size_of::<ManifestFile>() <= 176, "{}", size_of::<ManifestFile>());
+        assert!(size_of::<ManifestFile>() <= 160, "{}", size_of::<ManifestFile>());
     }
 
     #[test]

@@ -168,7 +168,7 @@ impl Loader {
                 return Err(format_error(format!("invalid bundle id 0 for file '{name}'")));
             }
             let offset = if json.key_expect("bno")? { json.u64()? } else { 0 };
-            file.bundle = Some(Bundle { id, offset });
+            file.bundle = Bundle::new(id, offset);
         }
         if json.key_expect("checksum")? {
             file.checksum = Some(json.string()?.parse()?);
@@ -427,9 +427,7 @@ impl Manifest {
         fn check<'a>(names: impl Iterator<Item = &'a str>) -> Result<()> {
             let mut last = None;
             for name in names {
-                if last.is_some_and(|last| last >= name) {
-                    return Err(format_error(format!("'{name}' is in the manifest twice, or not in its order")));
-                }
+                check_order(last, name)?;
                 last = Some(name);
             }
             Ok(())
@@ -440,6 +438,14 @@ impl Manifest {
         check(self.targets.iter().map(|target| target.name.as_str()))?;
         check(self.databases.iter().map(|database| database.name.as_str()))
     }
+}
+
+/// Checks that a name comes after the last one.
+pub(super) fn check_order(last: Option<&str>, name: &str) -> Result<()> {
+    if last.is_some_and(|last| last >= name) {
+        return Err(format_error(format!("'{name}' is in the manifest twice, or not in its order")));
+    }
+    Ok(())
 }
 
 fn block(name: &str, json: &mut Reader<'_>) -> Result<BlockIncr> {

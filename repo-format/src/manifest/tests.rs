@@ -347,7 +347,7 @@ prop_compose! {
             checksum_repo: checksums.1.map(Sha1),
             mode,
             reference,
-            bundle: bundle.map(|(id, offset)| Bundle { id, offset }),
+            bundle: bundle.and_then(|(id, offset)| Bundle::new(id, offset)),
             block: block.map(|(size, checksum_size, map_size)| BlockIncr { size: size * BLOCK_SIZE_FACTOR, checksum_size, map_size }),
             page_check: pages.map(|pages| if pages.is_empty() { PageCheck::VALID } else { PageCheck::from_pages(pages) }),
             ..ManifestFile::new(&format!("pg_data/{name}"), size, timestamp)

@@ -1,7 +1,9 @@
 //! Writes a manifest.
 
+use std::borrow::Borrow;
 use std::io::Write;
 
+use super::read::check_order;
 use super::{
     BLOCK_CHECKSUM_SIZE_DEFAULT, BLOCK_SIZE_FACTOR, Manifest, ManifestFile, OwnerId, PageCheck, PageRange, Target,
     TargetType, check_name,
@@ -48,14 +50,20 @@ impl Manifest {
     /// [`ErrorCode::Assert`] without an entry for the data directory; [`ErrorCode::VersionNotSupported`] for an unknown
     /// PostgreSQL version; [`ErrorCode::FileWrite`] if the output fails.
     pub fn write<W: Write>(&self, out: W) -> Result<()> {
-        self.write_as(out, BACKREST_VERSION)
+        self.write_with_files(out, BACKREST_VERSION, &self.files)
     }
 
-    /// Like [`Manifest::write`], with another version.
+    /// Like [`Manifest::write`], with another version, and with these files instead of the manifest's own. They are
+    /// taken one by one, so they may change until they are.
     ///
     /// # Errors
     /// The same as [`Manifest::write`].
-    pub fn write_as<W: Write>(&self, out: W, version: &str) -> Result<()> {
+    pub fn write_with_files<W: Write>(
+        &self,
+        out: W,
+        version: &str,
+        files: impl IntoIterator<Item: Borrow<ManifestFile>>,
+    ) -> Result<()> {
         self.check_unique()?;
         let base = self
             .base_path()
@@ -96,12 +104,7 @@ impl Manifest {
             object.end();
             writer.value("metadata", "annotation", &json)?;
         }
-        for file in &self.files {
-            check_name(&file.name)?;
-            json.clear();
-            self.write_file(&mut json, file, &defaults)?;
-            writer.value(TARGET_FILE, &file.name, &json)?;
-        }
+        self.write_files(&mut writer, files, &defaults)?;
         self.write_defaults(&mut writer, "target:file:default", &defaults, Some(defaults.file_mode))?;
         for link in &self.links {
             check_name(&link.name)?;
@@ -202,6 +205,27 @@ impl Manifest {
         Ok(())
     }
 
+    fn write_files<W: Write>(
+        &self,
+        writer: &mut Writer<W>,
+        files: impl IntoIterator<Item: Borrow<ManifestFile>>,
+        defaults: &Defaults,
+    ) -> Result<()> {
+        let mut json = String::new();
+        let mut last = String::new();
+        for file in files {
+            let file: &ManifestFile = file.borrow();
+            check_name(&file.name)?;
+            check_order(Some(&*last).filter(|last| !last.is_empty()), &file.name)?;
+            json.clear();
+            self.write_file(&mut json, file, defaults)?;
+            writer.value(TARGET_FILE, &file.name, &json)?;
+            last.clear();
+            last.push_str(&file.name);
+        }
+        Ok(())
+    }
+
     fn write_file(&self, json: &mut String, file: &ManifestFile, defaults: &Defaults) -> Result<()> {
         let mut object = ObjectWriter::new(json);
         if let Some(block) = file.block {
@@ -214,7 +238,7 @@ impl Manifest {
             }
         }
         if let Some(bundle) = file.bundle {
-            object.scalar("bni", bundle.id);
+            object.scalar("bni", bundle.id());
             if bundle.offset != 0 {
                 object.scalar("bno", bundle.offset);
             }

@@ -158,7 +158,7 @@ impl FileContext<'_> {
     /// Returns the bytes of a read that were already read with the file's own stored data.
     fn member_part<'m>(&self, copy: &Copy<'_>, member: &'m [u8], read: &BlockRead) -> Option<&'m [u8]> {
         let own = copy.file.reference.map_or(self.manifest.references.len().checked_sub(1)?, |index| index as usize);
-        if read.reference != own || read.bundle_id != copy.file.bundle.map_or(0, |bundle| bundle.id) {
+        if read.reference != own || read.bundle_id != copy.file.bundle.map_or(0, |bundle| bundle.id()) {
             return None;
         }
         let start = usize::try_from(read.offset.checked_sub(copy.offset)?).ok()?;
