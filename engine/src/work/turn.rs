@@ -14,7 +14,7 @@ use std::thread::{Thread, ThreadId};
 
 /// A number of slots. Computing takes one.
 #[derive(Debug)]
-pub struct Slots(Mutex<State>);
+pub(crate) struct Slots(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -220,7 +220,7 @@ impl Turn {
     }
 
     /// Declares that the work takes long, and yields to others.
-    pub fn takes_long(&self) {
+    pub(crate) fn takes_long(&self) {
         if let Some((owned, position)) = self.computing() {
             *owned.held() = Some(Position { long: true, ..position });
         }
@@ -228,14 +228,14 @@ impl Turn {
     }
 
     /// Yields the slot to threads with an earlier turn. Long computations call this now and then.
-    pub fn give_way(&self) {
+    pub(crate) fn give_way(&self) {
         if let Some((owned, position)) = self.computing() {
             owned.slots.give_way(position);
         }
     }
 
     /// Borrows up to `wanted` helpers, if slots are free.
-    pub fn borrow(&self, wanted: usize) -> Borrowed {
+    pub(crate) fn borrow(&self, wanted: usize) -> Borrowed {
         let slots = self.computing().map(|(owned, _)| Arc::clone(&owned.slots));
         let taken = slots.as_ref().map_or(0, |slots| {
             let mut state = slots.state();
@@ -248,7 +248,7 @@ impl Turn {
 
     /// Reserves up to `wanted` slots for helpers: free slots at once, then slots that others release, unless short work
     /// waits. One slot always remains for each thread that reserves.
-    pub fn reserve(&self, wanted: usize) -> Reserved {
+    pub(crate) fn reserve(&self, wanted: usize) -> Reserved {
         let slots = self.computing().map(|(owned, _)| Arc::clone(&owned.slots));
         let count = slots.as_ref().map_or(0, |slots| {
             let mut state = slots.state();
@@ -265,7 +265,7 @@ impl Turn {
 
 /// Slots reserved for helpers of a thread. Dropping this releases them.
 #[derive(Debug)]
-pub struct Reserved {
+pub(crate) struct Reserved {
     slots: Option<Arc<Slots>>,
     count: usize,
 }
