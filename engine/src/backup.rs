@@ -49,7 +49,7 @@ use self::source::{Source, Start, Stop};
 use self::unfinished::Unfinished;
 use crate::cancel::CancelToken;
 use crate::claim::Claim;
-use crate::lock::Lock;
+use crate::host_locks::HeldLocks;
 use crate::pg::data_dir::{self, ScanOptions};
 use crate::pipeline::backup::{CopyFrom, CopyMethod, CopyRules};
 use crate::progress::Progress;
@@ -100,7 +100,7 @@ pub(crate) struct Held<'a> {
     /// The repository.
     pub(crate) repo: &'a Repo,
     /// The lock of the stanza's backups on this host.
-    pub(crate) lock: &'a mut Lock,
+    pub(crate) lock: &'a mut dyn HeldLocks,
     /// The claim on the stanza in the repository.
     pub(crate) claim: &'a Claim,
 }
@@ -183,7 +183,7 @@ fn check_settings(settings: &BackupRequest) -> Result<()> {
 
 /// What the copy phase shows to others, and what can end it.
 struct Running<'a> {
-    lock: &'a mut Lock,
+    lock: &'a mut dyn HeldLocks,
     progress: &'a dyn Progress,
     cancel: &'a CancelToken,
 }

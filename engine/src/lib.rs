@@ -14,6 +14,7 @@ pub mod ending;
 pub mod expire;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod host_locks;
 pub mod info;
 pub mod lock;
 pub mod log;
@@ -22,6 +23,7 @@ pub mod pg;
 mod pipeline;
 pub mod posix_regex;
 pub mod progress;
+pub mod remote;
 pub mod repo;
 pub mod restore;
 pub mod session;

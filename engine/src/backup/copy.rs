@@ -11,7 +11,7 @@ use super::report::{Report, ReportSettings};
 use super::saver::Saver;
 use super::shared::Shared;
 use crate::cancel::CancelToken;
-use crate::lock::Lock;
+use crate::host_locks::HeldLocks;
 use crate::pipeline::backup::{Copier, CopyJob, CopyResult, CopyRules};
 use crate::progress::Progress;
 use crate::repo::manifest_store::{CopyProgress, ManifestCopy};
@@ -31,7 +31,7 @@ pub(super) struct CopyPhase<'a> {
     pub(super) save_bytes: u64,
     pub(super) report: ReportSettings<'a>,
     pub(super) repo_key: u32,
-    pub(super) lock: &'a mut Lock,
+    pub(super) lock: &'a mut dyn HeldLocks,
     pub(super) progress: &'a dyn Progress,
     pub(super) cancel: &'a CancelToken,
 }
@@ -168,7 +168,7 @@ mod tests {
     use crate::backup::draft::all_pending;
     use crate::backup::queue::JobSettings;
     use crate::backup::source::Hosts;
-    use crate::lock::{LockRequest, LockType};
+    use crate::lock::{Lock, LockRequest, LockType};
     use crate::pg::{PgHost, PgSettings};
     use crate::progress::NoProgress;
     use crate::storage::WriteOptions;

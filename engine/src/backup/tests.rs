@@ -1,5 +1,6 @@
 //! Complete offline backups of a small data directory, without PostgreSQL.
 
+mod other_host;
 mod two_hosts;
 
 use std::fs;
@@ -18,7 +19,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::claim::Claimant;
-use crate::lock::{LockRequest, LockType};
+use crate::lock::{Lock, LockRequest, LockType};
 use crate::pg::PgSettings;
 use crate::progress::Progress;
 use crate::storage::faulty::{FaultyStorage, Op};

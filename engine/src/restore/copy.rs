@@ -7,10 +7,11 @@ use repo_format::manifest::ManifestFile;
 use repo_format::size::{format_percent, format_size};
 
 use super::ahead::{BegunJob, JobsAhead};
-use super::file::{FileContext, FileResult, Outcome, restored_path};
+use super::file::{FileContext, FileResult, Outcome};
+use super::names::restored_path;
 use super::queue::{self, RestoreJob};
 use super::request::RestoreRequest;
-use crate::lock::Lock;
+use crate::host_locks::HeldLocks;
 use crate::pipeline::restore::RestorePipeline;
 use crate::progress::Progress;
 use crate::work::crew::{Crew, CrewSettings, Event};
@@ -24,7 +25,7 @@ const JOBS_DEPENDENT: u32 = 2;
 pub(super) struct Display<'a> {
     pub(super) progress: &'a dyn Progress,
     /// The lock, which other processes read the progress from.
-    pub(super) lock: &'a mut Lock,
+    pub(super) lock: &'a mut dyn HeldLocks,
     /// The repository that is read.
     pub(super) repo_key: u32,
 }
