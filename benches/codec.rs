@@ -11,7 +11,7 @@ use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_gr
 use repo_format::cipher::{Cipher, Decryptor, Encryptor, Framing, Passphrase};
 use repo_format::compress::{CompressType, Compression, Compressor, DecompressContext, Decompressor};
 use repo_format::hash::{Sha1, block_checksum};
-use repo_format::pg::page::{PageCheck, checksum};
+use repo_format::pg::page::{PageRules, checksum};
 
 const PAGE_SIZE: usize = 8192;
 const DATA_PAGES: usize = 2048;
@@ -68,7 +68,7 @@ fn hashes(criterion: &mut Criterion) {
             data.chunks(PAGE_SIZE).map(|block| block_checksum(black_box(block))[0]).fold(0, |sum, byte| sum ^ byte)
         });
     });
-    let check = PageCheck { page_size: PAGE_SIZE as u32, first_page: 0, header_check: true };
+    let check = PageRules { page_size: PAGE_SIZE as u32, first_page: 0, header_check: true };
     group.bench_function("page check", |bench| {
         bench.iter(|| {
             let mut suspects = Vec::new();

@@ -7,7 +7,7 @@ pub mod decl;
 mod env;
 mod export;
 mod file;
-mod handle;
+pub mod handle;
 mod names;
 pub mod options;
 mod parse;
@@ -23,14 +23,15 @@ use std::time::Duration;
 
 use engine::{Error, ErrorCode, Result};
 
-pub use self::decl::{Command, Group, Opt, OptIndexed, OptionDecl, Role};
+pub use self::decl::{Command, IndexGroup, OptionDecl, Role};
+pub use self::env::Environment;
 pub use self::export::{Replacement, quote_for_shell};
 pub use self::file::{ConfigFiles, SystemFiles};
+use self::handle::{Opt, OptIndexed};
 pub use self::names::{FoundName, Match as NameMatch, find_option};
 pub use self::options::opt;
 pub use self::parse::CommandLine;
 pub use self::report::{ConfigReport, Setting, SettingValue};
-pub use self::resolve::Environment;
 
 use self::options::OptionIndex;
 
@@ -97,7 +98,7 @@ pub struct Config {
     /// The slots of each option, one per key of its group; empty if the command does not know the option.
     slots: Vec<Vec<Slot>>,
     groups: [GroupState; 2],
-    input: resolve::Input,
+    input: resolve::ConfigInput,
 }
 
 impl std::fmt::Debug for Config {
@@ -177,23 +178,23 @@ impl Config {
     /// Returns the numbers of the configured repositories, ascending. There is at least one if the command has
     /// repository options.
     pub fn repo_keys(&self) -> &[u32] {
-        self.keys(Group::Repo)
+        self.keys(IndexGroup::Repo)
     }
 
     /// Returns the numbers of the configured clusters, ascending. They always include 1.
     pub fn pg_keys(&self) -> &[u32] {
-        self.keys(Group::Pg)
+        self.keys(IndexGroup::Pg)
     }
 
     /// Returns the number of the cluster that commands for a single cluster use: `--pg`, otherwise the lowest.
     pub fn pg_default(&self) -> u32 {
-        let group = &self.groups[Group::Pg as usize];
+        let group = &self.groups[IndexGroup::Pg as usize];
         group.keys.get(group.default).copied().unwrap_or(1)
     }
 
     /// Returns the number of the repository that commands for a single repository use: `--repo`, otherwise the lowest.
     pub fn repo_default(&self) -> u32 {
-        let group = &self.groups[Group::Repo as usize];
+        let group = &self.groups[IndexGroup::Repo as usize];
         group.keys.get(group.default).copied().unwrap_or(1)
     }
 
@@ -205,7 +206,7 @@ impl Config {
         }
     }
 
-    fn keys(&self, group: Group) -> &[u32] {
+    fn keys(&self, group: IndexGroup) -> &[u32] {
         &self.groups[group as usize].keys
     }
 
@@ -241,7 +242,7 @@ impl Config {
         }
         Some(match slot.value.as_ref()? {
             Value::Bool(value) => Cow::Borrowed(if *value { "true" } else { "false" }),
-            Value::Number(value) if decl.kind == decl::Kind::Time => Cow::Owned(value::format_time(*value)),
+            Value::Number(value) if decl.kind == decl::ValueKind::Time => Cow::Owned(value::format_time(*value)),
             Value::Number(value) => Cow::Owned(value.to_string()),
             Value::Text(value) => Cow::Borrowed(value),
             Value::List(values) => Cow::Owned(values.join(", ")),
@@ -316,7 +317,7 @@ impl Config {
 }
 
 /// The type in which the program reads values of a kind.
-pub trait FromValue: decl::OptionType {
+pub trait FromValue: handle::OptionType {
     /// What the accessors return: the type itself, or a borrowed form.
     type Out<'a>;
 

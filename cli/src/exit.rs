@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::Config;
 use crate::identity::Identity;
-use crate::{lifecycle, log};
+use crate::{log, running};
 
 /// The exit status of a command that does not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub(crate) fn catch_signals() -> engine::Result<()> {
     let listen = move || {
         let Some(first) = signals.forever().next() else { return };
         cancel_token().cancel_by_signal(first);
-        let mut stop = Stop { signalled: Instant::now(), waiting_since: Instant::now() };
+        let mut stop = StopTime { signalled: Instant::now(), waiting_since: Instant::now() };
         loop {
             if signals.pending().next().is_some() || stop.is_over(Instant::now(), is_saving(), is_cleaning()) {
                 if decide() {
@@ -77,13 +77,13 @@ pub(crate) fn catch_signals() -> engine::Result<()> {
 }
 
 /// Measures how long a command takes to stop.
-struct Stop {
+struct StopTime {
     signalled: Instant,
     /// Since when nothing is being saved.
     waiting_since: Instant,
 }
 
-impl Stop {
+impl StopTime {
     /// Returns whether the time is over.
     fn is_over(&mut self, now: Instant, is_saving: bool, is_cleaning: bool) -> bool {
         if is_saving {
@@ -103,7 +103,7 @@ fn decide() -> bool {
 
 /// Logs the signal and ends the process.
 fn end_by_signal(signal: i32) -> ! {
-    log::signal(signal_name(signal), lifecycle::is_quiet());
+    log::signal(signal_name(signal), running::is_quiet());
     engine::lock::remove_files();
     std::process::exit(i32::from(ErrorCode::Term.number()))
 }
@@ -148,7 +148,7 @@ pub(crate) fn finish(outcome: engine::Result<ExitStatus>, config: Option<&Config
     let signal = cancel_token().signal();
     match (outcome, signal) {
         (Ok(status), _) => {
-            lifecycle::end(None);
+            running::end(None);
             status.0
         }
         (Err(error), Some(signal)) => {
@@ -156,12 +156,12 @@ pub(crate) fn finish(outcome: engine::Result<ExitStatus>, config: Option<&Config
                 // It came before the signal, or it is what ended the wait
                 log::error(&error, || detail(&error, config));
             }
-            log::signal(signal_name(signal), lifecycle::is_quiet());
+            log::signal(signal_name(signal), running::is_quiet());
             ErrorCode::Term.number()
         }
         (Err(error), None) => {
             log::error(&error, || detail(&error, config));
-            lifecycle::end(Some(error.code));
+            running::end(Some(error.code));
             error.code.number()
         }
     }
@@ -205,7 +205,7 @@ mod tests {
     /// Each step is a time in milliseconds with the work in progress. Returns whether the process ends at each step.
     fn over(steps: &[(u64, bool, bool)]) -> Vec<bool> {
         let begin = Instant::now();
-        let mut stop = Stop { signalled: begin, waiting_since: begin };
+        let mut stop = StopTime { signalled: begin, waiting_since: begin };
         steps
             .iter()
             .map(|&(ms, is_saving, is_cleaning)| {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use engine::{Error, ErrorCode, Result};
 
 use crate::command;
-use crate::config::decl::{COMMANDS, DefaultValue, HelpGroup, Kind, OptionDecl, Range, Support};
+use crate::config::decl::{COMMANDS, DefaultValue, HelpGroup, OptionDecl, Range, Support, ValueKind};
 use crate::config::options::ALL;
 use crate::config::{Command, Config, NameMatch, Role, find_option, opt};
 use crate::identity::Identity;
@@ -173,7 +173,7 @@ fn of_option(config: &Config, identity: Identity, name: &str) -> Result<String> 
 pub(crate) fn with_values(detail: &str, option: &OptionDecl, command: Command) -> String {
     let mut values: Vec<String> =
         option.values_for(command).map(|(value, meaning)| format!("* {value} - {meaning}")).collect();
-    if let (Kind::Size, [others @ .., last]) = (option.kind, option.allow_for(command)) {
+    if let (ValueKind::Size, [others @ .., last]) = (option.kind, option.allow_for(command)) {
         values = vec![format!("Allowed values are {}, and {last}.", others.join(", "))];
     }
     let values = values.join("\n");
@@ -199,14 +199,14 @@ fn example(option: &OptionDecl, command: Command) -> Option<String> {
     };
     let other = option.allow_for(command).iter().copied().find(|&word| Some(word) != default);
     let value = match option.kind {
-        Kind::Boolean if default == Some("y") && option.can_negate() => return Some(format!("--no-{name}")),
-        Kind::Boolean => return Some(format!("--{name}")),
+        ValueKind::Boolean if default == Some("y") && option.can_negate() => return Some(format!("--no-{name}")),
+        ValueKind::Boolean => return Some(format!("--{name}")),
         _ if option.secure => return None,
-        Kind::StringId | Kind::Size | Kind::Time | Kind::Integer => other.or(default).or(limit)?,
-        Kind::Path => default.unwrap_or("/path/to/it"),
-        Kind::Hash => "key=value",
-        Kind::String => default?,
-        Kind::List => return None,
+        ValueKind::StringId | ValueKind::Size | ValueKind::Time | ValueKind::Integer => other.or(default).or(limit)?,
+        ValueKind::Path => default.unwrap_or("/path/to/it"),
+        ValueKind::Hash => "key=value",
+        ValueKind::String => default?,
+        ValueKind::List => return None,
     };
     Some(format!("--{name}={value}"))
 }

@@ -18,6 +18,7 @@ pub mod pg;
 pub mod progress;
 pub mod render;
 pub mod repos;
+mod running;
 pub mod sftp_store;
 
 use std::ffi::OsString;

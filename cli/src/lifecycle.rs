@@ -1,23 +1,12 @@
 //! What surrounds every command: process settings, the log, begin and end lines.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Command, Config, Role, Source, opt};
-use crate::exit;
-use crate::identity::Identity;
 use crate::log::{self, Level, LogSettings};
-
-/// The command that runs, for its end line.
-struct Running {
-    name: String,
-    level: Level,
-    started: Instant,
-}
-
-static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
+use crate::{exit, running};
 
 /// Prepares the process for a command (log, user, umask, priority, id) and logs the begin line. `started` is when the
 /// process started.
@@ -30,7 +19,7 @@ pub fn start(config: &mut Config, started: Instant) -> Result<()> {
     if config.is_help() {
         return config.adjust();
     }
-    set_running(config, started);
+    running::set(config, started);
     match (config.command(), config.role()) {
         (Command::ArchivePush | Command::ArchiveGet, Role::Main) => exit::end_on_signals()?,
         _ => exit::catch_signals()?,
@@ -48,7 +37,7 @@ pub fn start(config: &mut Config, started: Instant) -> Result<()> {
     if config.is_valid(opt::EXEC_ID.decl()) && config.find(opt::EXEC_ID).is_none() {
         config.set_text(opt::EXEC_ID, engine::lock::new_exec_id()?, Source::CommandLine);
     }
-    begin(config);
+    running::begin(config);
     config.adjust()?;
     // After the begin line, so that the log shows what was requested, and after errors that pgBackRest has too
     config.check_support()
@@ -137,59 +126,13 @@ pub(crate) fn log_file_name_of(config: &Config, role: Role) -> Option<String> {
     Some(name + ".log")
 }
 
-/// Records the running command, so that an end line is due from now on.
-fn set_running(config: &Config, started: Instant) {
-    let name = config.command().role_name(config.role());
-    let running = Running { name, level: level(config), started };
-    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
-}
-
-/// The level of begin and end lines.
-fn level(config: &Config) -> Level {
-    if config.command().decl().quiet { Level::Debug } else { Level::Info }
-}
-
-fn begin(config: &Config) {
-    let level = level(config);
-    if log::shows(level) {
-        let name = config.command().role_name(config.role());
-        let version = Identity::of(config.program()).version();
-        let options = config.begin_text();
-        log::line(level, &format!("{name} command begin {version}:{options}"));
-    }
-}
-
-/// Logs the end line of the running command, if one has begun. `code` is the error that ended it.
-pub(crate) fn end(code: Option<ErrorCode>) {
-    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some(Running { name, level, started }) = running else { return };
-    let outcome = match code {
-        Some(code) => format!("aborted with exception [{:03}]", code.number()),
-        None if log::has_timestamp() => format!("completed successfully ({}ms)", started.elapsed().as_millis()),
-        None => "completed successfully".to_owned(),
-    };
-    let requests = engine::storage::network::request_counts();
-    if !requests.is_empty() {
-        // Counts include earlier commands of the process
-        let counts: Vec<String> = requests.into_iter().map(|(method, count)| format!("{method} {count}")).collect();
-        engine::debug!("storage requests: {}", counts.join(", "));
-    }
-    log::line(level, &format!("{name} command end: {outcome}"));
-}
-
-/// Returns whether the begin and end lines of the running command are logged at debug level.
-pub(crate) fn is_quiet() -> bool {
-    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-    running.as_ref().is_some_and(|running| running.level > Level::Info)
-}
-
 /// Continues with another command in the same process, as backup does with expire: ends the current command, begins the
 /// other with its own log file, and returns its options.
 pub fn switch(config: &Config, command: Command) -> Config {
-    end(None);
+    running::end(None);
     let mut next = config.with_command(command);
-    set_running(&next, Instant::now());
+    running::set(&next, Instant::now());
     open_log_file(&mut next);
-    begin(&next);
+    running::begin(&next);
     next
 }

@@ -99,7 +99,7 @@ impl LogSettings {
 }
 
 /// The state of the log of this process.
-struct Output {
+struct LogOutput {
     settings: LogSettings,
     file: Option<File>,
     banner_written: bool,
@@ -107,17 +107,17 @@ struct Output {
     live: Option<indicatif::ProgressBar>,
 }
 
-static OUTPUT: Mutex<Output> =
-    Mutex::new(Output { settings: LogSettings::EARLY, file: None, banner_written: false, live: None });
+static OUTPUT: Mutex<LogOutput> =
+    Mutex::new(LogOutput { settings: LogSettings::EARLY, file: None, banner_written: false, live: None });
 
 /// A thread that panicked while logging leaves the state valid.
-fn output() -> MutexGuard<'static, Output> {
+fn output() -> MutexGuard<'static, LogOutput> {
     OUTPUT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A line of the log, without time.
 #[derive(Debug, PartialEq, Eq)]
-struct Line {
+struct LogLine {
     level: Level,
     /// The worker that the line is about, 0 for the main thread.
     process: u32,
@@ -127,14 +127,14 @@ struct Line {
     text: String,
 }
 
-impl Line {
+impl LogLine {
     /// Returns the line of a record; `None` if the record is from another library, whose text may be secret.
     fn of(record: &Record<'_>) -> Option<Self> {
         if !is_own(record.metadata()) {
             return None;
         }
         let number = |key| record.key_values().get(Key::from_str(key)).and_then(|value| value.to_u64());
-        Some(Line {
+        Some(LogLine {
             level: Level::of(record),
             process: number(PROCESS).and_then(|process| u32::try_from(process).ok()).unwrap_or(0),
             code: number(CODE).and_then(|code| ErrorCode::from_number(u8::try_from(code).ok()?)),
@@ -144,7 +144,7 @@ impl Line {
 
     /// A line of the main thread.
     fn of_main(level: Level, text: &str) -> Self {
-        Line { level, process: 0, code: None, text: text.to_owned() }
+        LogLine { level, process: 0, code: None, text: text.to_owned() }
     }
 }
 
@@ -157,7 +157,7 @@ impl Log for ProgramLog {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if let Some(line) = Line::of(record) {
+        if let Some(line) = LogLine::of(record) {
             output().write(&line, None);
         }
     }
@@ -185,7 +185,7 @@ pub(crate) fn shows(level: Level) -> bool {
 
 /// Logs a line of the program itself, whose level depends on the command.
 pub(crate) fn line(level: Level, text: &str) {
-    output().write(&Line::of_main(level, text), None);
+    output().write(&LogLine::of_main(level, text), None);
 }
 
 /// Opens the log file of a command and closes the previous one. Nothing is written to it before the first line. Returns
@@ -224,7 +224,7 @@ pub fn has_timestamp() -> bool {
 
 /// Logs the error that ends the command. On outputs that show debug messages, `detail` follows the message.
 pub fn error(error: &Error, detail: impl FnOnce() -> String) {
-    let line = Line { code: Some(error.code), ..Line::of_main(Level::Error, &error.to_string()) };
+    let line = LogLine { code: Some(error.code), ..LogLine::of_main(Level::Error, &error.to_string()) };
     let mut output = output();
     let detail = (output.level_max() >= Level::Debug).then(detail);
     output.write(&line, detail.as_deref());
@@ -246,15 +246,15 @@ pub(crate) fn console_is_busy() -> bool {
     output().settings.console >= Level::Detail
 }
 
-impl Output {
+impl LogOutput {
     fn level_max(&self) -> Level {
         let file = if self.file.is_some() { self.settings.file } else { Level::Off };
         self.settings.console.max(self.settings.stderr).max(file)
     }
 
-    fn write(&mut self, line: &Line, detail: Option<&str>) {
+    fn write(&mut self, line: &LogLine, detail: Option<&str>) {
         let settings = self.settings;
-        let Line { level, process, code, ref text } = *line;
+        let LogLine { level, process, code, ref text } = *line;
         if level > self.level_max() {
             return;
         }
@@ -383,15 +383,15 @@ mod tests {
         let mut record = Record::builder();
         record.target(TARGET).key_values(&pairs);
         for (facade, own) in [(::log::Level::Warn, Level::Warn), (::log::Level::Debug, Level::Detail)] {
-            let line = Line::of(&record.level(facade).args(format_args!("file")).build());
-            assert_eq!(line, Some(Line { process: 3, ..Line::of_main(own, "file") }));
+            let line = LogLine::of(&record.level(facade).args(format_args!("file")).build());
+            assert_eq!(line, Some(LogLine { process: 3, ..LogLine::of_main(own, "file") }));
         }
     }
 
     #[test]
     fn record_of_an_error_has_its_number() {
         let pairs = [(CODE, ErrorCode::FileMissing.number())];
-        let line = Line::of(
+        let line = LogLine::of(
             &Record::builder()
                 .target(TARGET)
                 .level(::log::Level::Error)
@@ -399,14 +399,14 @@ mod tests {
                 .args(format_args!("gone"))
                 .build(),
         );
-        let wanted = Line { code: Some(ErrorCode::FileMissing), ..Line::of_main(Level::Error, "gone") };
+        let wanted = LogLine { code: Some(ErrorCode::FileMissing), ..LogLine::of_main(Level::Error, "gone") };
         assert_eq!(line, Some(wanted));
     }
 
     #[test]
     fn record_of_another_library_is_dropped() {
         let record = Record::builder().target("rustls").level(::log::Level::Error).args(format_args!("secret")).build();
-        assert_eq!(Line::of(&record), None);
+        assert_eq!(LogLine::of(&record), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use engine::storage::object::UriStyle;
 use engine::storage::s3::{S3Credentials, S3Settings};
 use engine::{Error, ErrorCode, Result, time_zone};
 
-use crate::config::decl::OptIndexed;
+use crate::config::handle::OptIndexed;
 use crate::config::{Config, Source, opt};
 
 /// Returns the settings of an S3 repository.

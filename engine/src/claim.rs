@@ -22,7 +22,7 @@ mod holder;
 mod lease;
 #[cfg(test)]
 mod tests;
-pub mod unclaimed;
+pub(crate) mod unclaimed;
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -46,7 +46,7 @@ const TRIES_MAX: u64 = 8;
 
 /// How often claims are renewed and how long others wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
+pub(crate) struct Timing {
     /// The time between two renewals.
     pub interval: Duration,
     /// How long a claim must not change until its holder counts as dead.

@@ -31,7 +31,7 @@ fn exists(path: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// [`ErrorCode::FileOpen`] if the file can't be checked.
-pub fn is_stopped(lock_path: &Path, stanza: Option<&Stanza>) -> Result<bool> {
+pub(crate) fn is_stopped(lock_path: &Path, stanza: Option<&Stanza>) -> Result<bool> {
     exists(&stop_file(lock_path, stanza))
 }
 
@@ -68,7 +68,7 @@ pub fn start(lock_path: &Path, stanza: Option<&Stanza>) -> Result<()> {
 ///
 /// # Errors
 /// [`ErrorCode::FileRemove`].
-pub fn remove_stop_file(lock_path: &Path, stanza: Option<&Stanza>) -> Result<()> {
+pub(crate) fn remove_stop_file(lock_path: &Path, stanza: Option<&Stanza>) -> Result<()> {
     let path = stop_file(lock_path, stanza);
     match fs::remove_file(&path) {
         Err(e) if e.kind() != ErrorKind::NotFound => {

@@ -12,7 +12,7 @@ static CLEANING: AtomicUsize = AtomicUsize::new(0);
 /// Work in progress until this value is dropped.
 #[must_use = "the work counts as done when this is dropped"]
 #[derive(Debug)]
-pub struct UnderWay(&'static AtomicUsize);
+pub(crate) struct UnderWay(&'static AtomicUsize);
 
 impl UnderWay {
     fn begin(count: &'static AtomicUsize) -> Self {
@@ -28,12 +28,12 @@ impl Drop for UnderWay {
 }
 
 /// Registers work that would be lost or undone if the process ended now. The process waits for it without a limit.
-pub fn saving() -> UnderWay {
+pub(crate) fn saving() -> UnderWay {
     UnderWay::begin(&SAVING)
 }
 
 /// Registers the removal of something that costs money. The process waits a while for it.
-pub fn cleaning() -> UnderWay {
+pub(crate) fn cleaning() -> UnderWay {
     UnderWay::begin(&CLEANING)
 }
 

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use jiff::tz::TimeZone;
 use object_store::path::Path;
 
+pub use crate::pipeline::block_delta;
+
 use crate::pg::passfile;
 use crate::restore::target_time;
 use crate::storage::as_of::Versions;

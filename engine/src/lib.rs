@@ -19,7 +19,7 @@ pub mod lock;
 pub mod log;
 pub mod manifest;
 pub mod pg;
-pub mod pipeline;
+mod pipeline;
 pub mod posix_regex;
 pub mod progress;
 pub mod repo;

@@ -58,7 +58,7 @@ pub fn new_exec_id() -> Result<String> {
 
 /// A held lock file.
 #[derive(Debug)]
-struct Held {
+struct HeldFile {
     repo_key: u32,
     path: PathBuf,
     /// `None` if a related process holds the lock, which is equivalent.
@@ -69,7 +69,7 @@ struct Held {
 #[derive(Debug)]
 pub struct Lock {
     exec_id: String,
-    held: Vec<Held>,
+    held: Vec<HeldFile>,
     percent_written: u32,
     /// Whether the user was warned that progress can't be written.
     warned: bool,
@@ -119,7 +119,7 @@ impl Lock {
             for &repo_key in repo_keys {
                 let path = lock_path.join(lock_name(stanza, kind, repo_key));
                 let file = open_locked(&path, exec_id, tries_holder)?;
-                let held = Held::new(repo_key, path, file);
+                let held = HeldFile::new(repo_key, path, file);
                 held.write(&lock.content()).map_err(|error| held.write_error(error))?;
                 lock.held.push(held);
             }
@@ -196,13 +196,13 @@ impl Lock {
     }
 }
 
-impl Held {
+impl HeldFile {
     fn new(repo_key: u32, path: PathBuf, file: Option<File>) -> Self {
         // Without its inode the file stays behind if the process ends early, which does no harm
         if let Some(Ok(found)) = file.as_ref().map(File::metadata) {
             registered().push(((found.dev(), found.ino()), path.clone()));
         }
-        Held { repo_key, path, file }
+        HeldFile { repo_key, path, file }
     }
 
     fn write(&self, content: &LockFile) -> io::Result<()> {
@@ -218,7 +218,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldFile {
     fn drop(&mut self) {
         let Some(file) = &self.file else { return };
         // The file is removed while it is locked. A file that cannot be removed stays without a lock, which does no
@@ -340,7 +340,7 @@ fn is_would_block(error: &Error) -> bool {
 
 /// What a lock file tells processes that do not hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LockStatus {
+pub(crate) enum LockStatus {
     /// There is no file, or it can't be opened.
     Missing,
     /// There is a file, but its process is gone.
@@ -352,7 +352,7 @@ pub enum LockStatus {
 }
 
 /// Reads the lock of a stanza, type and repository.
-pub fn read_status(lock_path: &Path, stanza: &Stanza, kind: LockType, repo_key: u32) -> LockStatus {
+pub(crate) fn read_status(lock_path: &Path, stanza: &Stanza, kind: LockType, repo_key: u32) -> LockStatus {
     read_status_file(&lock_path.join(lock_name(stanza, kind, repo_key)))
 }
 
@@ -364,7 +364,7 @@ pub(crate) fn read_status_file(path: &Path) -> LockStatus {
         if attempt > 0 {
             std::thread::sleep(READ_PAUSE);
         }
-        // Held only briefly: closing the file releases it. Shared, so that two readers do not take each other for the
+        // HeldFile only briefly: closing the file releases it. Shared, so that two readers do not take each other for the
         // holder
         if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
             return LockStatus::Unlocked;
@@ -554,7 +554,7 @@ mod tests {
     fn progress_that_cannot_be_written_does_not_end_the_command() {
         // As a file on a full disk
         let full = OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
-        let held = Held { repo_key: 1, path: PathBuf::from("/dev/full-1"), file: Some(full) };
+        let held = HeldFile { repo_key: 1, path: PathBuf::from("/dev/full-1"), file: Some(full) };
         let mut lock = Lock { exec_id: "1-0".to_owned(), held: vec![held], percent_written: 0, warned: false };
         lock.update_begin(1, 100);
         lock.update(1, 50, 100);

@@ -14,7 +14,7 @@ pub trait Progress: Send + Sync {
 
 /// Shows nothing.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct NoProgress;
+pub(crate) struct NoProgress;
 
 impl Progress for NoProgress {
     fn start(&self, _files: u64, _bytes: u64) {}
@@ -26,7 +26,7 @@ impl Progress for NoProgress {
 
 /// Returns the ratio of `done` to `total` in units of 0.01%, rounded; 10000 when complete (like pgBackRest's
 /// `cvtPctToUInt`).
-pub fn percent_hundredths(done: u64, total: u64) -> u32 {
+pub(crate) fn percent_hundredths(done: u64, total: u64) -> u32 {
     if done >= total {
         return 10_000;
     }

@@ -5,8 +5,8 @@ pub mod browse;
 pub mod encode;
 pub mod formats;
 pub mod info_files;
-pub mod manifest_store;
-pub mod reconstruct;
+pub(crate) mod manifest_store;
+pub(crate) mod reconstruct;
 #[cfg(test)]
 mod secret_tests;
 

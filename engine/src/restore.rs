@@ -23,7 +23,7 @@ mod places;
 mod present_cluster;
 mod queue;
 mod real_path;
-pub mod recovery_conf;
+pub(crate) mod recovery_conf;
 mod recovery_write;
 mod remap;
 mod request;

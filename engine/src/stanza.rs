@@ -123,8 +123,8 @@ pub fn upgrade(settings: &StanzaSettings, repos: &[Repo], cancel: &CancelToken) 
         crate::info!("stanza-upgrade for stanza '{}' on {}", settings.stanza, repo.name());
         // Nothing is claimed or written if nothing changes
         let (archive, backup) = formats::load(repo, &settings.stanza)?;
-        let is_current = |current: &Identity| (current.version, current.system_id) == (pg.version, pg.system_id);
-        if is_current(&Identity::of_archive(&archive)) && is_current(&Identity::of_backup(&backup)) {
+        let is_current = |current: &ClusterIdentity| (current.version, current.system_id) == (pg.version, pg.system_id);
+        if is_current(&ClusterIdentity::of_archive(&archive)) && is_current(&ClusterIdentity::of_backup(&backup)) {
             upgrade_in(repo, &settings.stanza, &pg)?;
             continue;
         }
@@ -136,13 +136,13 @@ pub fn upgrade(settings: &StanzaSettings, repos: &[Repo], cancel: &CancelToken) 
 
 fn upgrade_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<()> {
     let (mut archive, mut backup) = formats::load(repo, stanza)?;
-    let is_other = |current: &Identity| (current.version, current.system_id) != (pg.version, pg.system_id);
+    let is_other = |current: &ClusterIdentity| (current.version, current.system_id) != (pg.version, pg.system_id);
     // Separately, because an interrupted upgrade changed only one of them
-    let archive_upgrade = is_other(&Identity::of_archive(&archive));
+    let archive_upgrade = is_other(&ClusterIdentity::of_archive(&archive));
     if archive_upgrade {
         archive.upgrade(pg.version, pg.system_id)?;
     }
-    let backup_upgrade = is_other(&Identity::of_backup(&backup));
+    let backup_upgrade = is_other(&ClusterIdentity::of_backup(&backup));
     if backup_upgrade {
         backup.upgrade(pg.version, pg.system_id, pg.catalog_version)?;
     }
@@ -161,25 +161,25 @@ fn upgrade_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<()> {
 
 /// The current cluster as both info files have it.
 #[derive(Debug, PartialEq, Eq)]
-struct Identity {
+struct ClusterIdentity {
     id: u32,
     version: PgVersion,
     system_id: u64,
 }
 
-impl Identity {
+impl ClusterIdentity {
     fn of_archive(info: &ArchiveInfo) -> Self {
         let pg = info.current();
-        Identity { id: pg.id, version: pg.version, system_id: pg.system_id }
+        ClusterIdentity { id: pg.id, version: pg.version, system_id: pg.system_id }
     }
 
     fn of_backup(info: &BackupInfo) -> Self {
         let pg = info.current();
-        Identity { id: pg.id, version: pg.version, system_id: pg.system_id }
+        ClusterIdentity { id: pg.id, version: pg.version, system_id: pg.system_id }
     }
 }
 
-impl fmt::Display for Identity {
+impl fmt::Display for ClusterIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "id = {}, version = {}, system-id = {}", self.id, self.version, self.system_id)
     }
@@ -187,7 +187,7 @@ impl fmt::Display for Identity {
 
 /// Checks that both info files name the same current cluster.
 pub(crate) fn check_match(archive: &ArchiveInfo, backup: &BackupInfo) -> Result<()> {
-    let (archive, backup) = (Identity::of_archive(archive), Identity::of_backup(backup));
+    let (archive, backup) = (ClusterIdentity::of_archive(archive), ClusterIdentity::of_backup(backup));
     if archive == backup {
         return Ok(());
     }
@@ -199,7 +199,7 @@ pub(crate) fn check_match(archive: &ArchiveInfo, backup: &BackupInfo) -> Result<
 ///
 /// # Errors
 /// They can't be loaded, or [`ErrorCode::FileInvalid`].
-pub fn check_info(repo: &Repo, stanza: &Stanza, version: PgVersion, system_id: u64) -> Result<ArchiveInfo> {
+pub(crate) fn check_info(repo: &Repo, stanza: &Stanza, version: PgVersion, system_id: u64) -> Result<ArchiveInfo> {
     let (archive, backup) = formats::load(repo, stanza)?;
     check_match(&archive, &backup)?;
     if (archive.current().version, archive.current().system_id) != (version, system_id) {

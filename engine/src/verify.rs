@@ -26,7 +26,7 @@ use repo_format::cipher::Cipher;
 use repo_format::layout::{self, Stanza};
 use repo_format::pg::PgVersion;
 
-use self::info_file::{LoadedPair, Pair, Retry, Unusable};
+use self::info_file::{FilePair, LoadedPair, Retry, Unusable};
 pub use self::repair::RepairSettings;
 use self::repair::{HalfWhole, PairKind};
 pub use self::unread::Unread;
@@ -130,7 +130,7 @@ type LoadResult<T> = std::result::Result<LoadedPair<T>, Box<Unusable>>;
 
 impl InfoFiles {
     fn load(settings: &VerifySettings, repo: &Repo, retry: Retry<'_>) -> Self {
-        let pair = |path, shown: &str| Pair { repo, path, shown: shown.to_owned(), cipher: &repo.cipher, retry };
+        let pair = |path, shown: &str| FilePair { repo, path, shown: shown.to_owned(), cipher: &repo.cipher, retry };
         let backup = pair(layout::backup_info(&settings.stanza), "<REPO:BACKUP>/backup.info");
         let archive = pair(layout::archive_info(&settings.stanza), "<REPO:ARCHIVE>/archive.info");
         InfoFiles {

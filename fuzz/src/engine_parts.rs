@@ -1,7 +1,7 @@
 //! Targets for what the engine reads from servers and local files, and what it plans from that.
 
 use engine::fuzzing;
-use engine::pipeline::block_delta::{self, BlockFile};
+use engine::fuzzing::block_delta::{self, BlockFile};
 use repo_format::block_map::BlockMap;
 
 /// A text, or nothing to do.

@@ -1,6 +1,6 @@
 //! Targets for PostgreSQL's structures.
 
-use repo_format::pg::page::{PAGE_SIZES, PageCheck, checksum};
+use repo_format::pg::page::{PAGE_SIZES, PageRules, checksum};
 use repo_format::pg::{PgControl, PgVersion, TimelineHistory, WalHeader, control};
 
 /// Timeline history files.
@@ -15,7 +15,7 @@ pub fn history(data: &[u8]) {
 pub fn page(data: &[u8]) {
     let Some((&choice, data)) = data.split_first() else { return };
     let page_size = PAGE_SIZES[usize::from(choice) % PAGE_SIZES.len()];
-    let check = PageCheck { page_size, first_page: u32::from(choice) << 24, header_check: choice & 0x80 != 0 };
+    let check = PageRules { page_size, first_page: u32::from(choice) << 24, header_check: choice & 0x80 != 0 };
     let mut suspects = Vec::new();
     let rest = check.check(data, 0, &mut suspects);
     assert_eq!(rest, data.len() % page_size as usize);

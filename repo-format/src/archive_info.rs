@@ -14,7 +14,7 @@ use crate::{Error, ErrorCode, Result};
 
 /// One cluster in a stanza's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PgHistory {
+pub struct ArchiveCluster {
     /// The number in the history, from 1.
     pub id: u32,
     /// PostgreSQL's version.
@@ -23,7 +23,7 @@ pub struct PgHistory {
     pub system_id: u64,
 }
 
-impl PgHistory {
+impl ArchiveCluster {
     /// The name of this cluster's directory in the archive.
     pub fn archive_id(&self) -> ArchiveId {
         ArchiveId { version: self.version, id: self.id }
@@ -36,22 +36,22 @@ pub struct ArchiveInfo {
     /// The version that wrote the file.
     pub backrest_version: String,
     /// Every cluster that the stanza has had, oldest first.
-    pub history: Vec<PgHistory>,
+    pub history: Vec<ArchiveCluster>,
     /// The passphrase of the files in the archive.
     pub cipher_pass: Option<Passphrase>,
-    current: PgHistory,
+    current: ArchiveCluster,
 }
 
 impl ArchiveInfo {
     /// The information of a new stanza.
     pub fn new(version: PgVersion, system_id: u64, cipher_pass: Option<Passphrase>) -> Self {
-        let current = PgHistory { id: 1, version, system_id };
+        let current = ArchiveCluster { id: 1, version, system_id };
         let backrest_version = crate::BACKREST_VERSION.to_owned();
         ArchiveInfo { backrest_version, history: vec![current], cipher_pass, current }
     }
 
     /// The cluster that WAL is pushed for.
-    pub fn current(&self) -> &PgHistory {
+    pub fn current(&self) -> &ArchiveCluster {
         &self.current
     }
 
@@ -60,7 +60,7 @@ impl ArchiveInfo {
     /// # Errors
     /// [`ErrorCode::Format`] if the history has no more numbers.
     pub fn upgrade(&mut self, version: PgVersion, system_id: u64) -> Result<()> {
-        self.current = PgHistory { id: next_id(self.current.id)?, version, system_id };
+        self.current = ArchiveCluster { id: next_id(self.current.id)?, version, system_id };
         self.history.push(self.current);
         Ok(())
     }
@@ -93,7 +93,7 @@ impl ArchiveInfo {
                     let system_id = json.u64()?;
                     json.key_require("db-version")?;
                     let version = json.string()?.parse()?;
-                    history.push(PgHistory { id, version, system_id });
+                    history.push(ArchiveCluster { id, version, system_id });
                 }
                 _ => {}
             }

@@ -102,7 +102,7 @@ impl BlockMap {
     /// `input` must end with the map. Errors are those of [`BlockMap::read`] and of the input.
     pub fn read_from(input: impl BufRead, block_size: u32, checksum_size: u8, block_total_max: u64) -> Result<Self> {
         check_sizes(block_size, checksum_size)?;
-        let mut reader = Reader {
+        let mut reader = MapReader {
             input,
             block_size: u64::from(block_size),
             checksum_size: usize::from(checksum_size),
@@ -129,7 +129,7 @@ impl BlockMap {
         if self.0.is_empty() {
             return Err(Error::new(ErrorCode::Assert, "block map has no blocks"));
         }
-        let mut writer = Writer {
+        let mut writer = MapWriter {
             out,
             block_size: u64::from(block_size),
             checksum_size: usize::from(checksum_size),
@@ -145,7 +145,7 @@ impl BlockMap {
     }
 }
 
-struct Reader<R> {
+struct MapReader<R> {
     input: R,
     block_size: u64,
     checksum_size: usize,
@@ -165,7 +165,7 @@ fn read_error(error: io::Error) -> Error {
     Error::from_io(ErrorCode::FileRead, "unable to read block map", error)
 }
 
-impl<R: BufRead> Reader<R> {
+impl<R: BufRead> MapReader<R> {
     fn number(&mut self) -> Result<u64> {
         let mut result = 0u64;
         for index in 0..VARINT_BYTES_MAX {
@@ -305,7 +305,7 @@ impl<R: BufRead> Reader<R> {
     }
 }
 
-struct Writer<'a> {
+struct MapWriter<'a> {
     out: &'a mut Vec<u8>,
     block_size: u64,
     checksum_size: usize,
@@ -313,7 +313,7 @@ struct Writer<'a> {
     size_last: u64,
 }
 
-impl Writer<'_> {
+impl MapWriter<'_> {
     fn number(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.out.push(value as u8 | 0x80);

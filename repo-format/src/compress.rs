@@ -196,7 +196,7 @@ impl Compression {
 }
 
 /// What one step of a decoder consumed and produced, in bytes.
-struct Progress {
+struct DecodeStep {
     consumed: usize,
     produced: usize,
 }
@@ -217,11 +217,11 @@ pub struct Compressor(Encoder);
 
 enum Encoder {
     None,
-    Bz2(bz2::Encoder),
-    Gz(gz::Encoder),
-    Lz4(lz4::Encoder),
-    Zst(zst::Encoder),
-    Pieces(pieces::Encoder),
+    Bz2(bz2::Bz2Encoder),
+    Gz(gz::GzEncoder),
+    Lz4(lz4::Lz4Encoder),
+    Zst(zst::ZstEncoder),
+    Pieces(pieces::PieceEncoder),
 }
 
 impl Compressor {
@@ -231,10 +231,10 @@ impl Compressor {
         let Compression { kind, level } = Compression::new(compression.kind, Some(compression.level))?;
         Ok(Compressor(match kind {
             CompressType::None => Encoder::None,
-            CompressType::Bz2 => Encoder::Bz2(bz2::Encoder::new(level)),
-            CompressType::Gz => Encoder::Gz(gz::Encoder::new(level, framing)),
-            CompressType::Lz4 => Encoder::Lz4(lz4::Encoder::new(level, framing)),
-            CompressType::Zst => Encoder::Zst(zst::Encoder::new(level)?),
+            CompressType::Bz2 => Encoder::Bz2(bz2::Bz2Encoder::new(level)),
+            CompressType::Gz => Encoder::Gz(gz::GzEncoder::new(level, framing)),
+            CompressType::Lz4 => Encoder::Lz4(lz4::Lz4Encoder::new(level, framing)),
+            CompressType::Zst => Encoder::Zst(zst::ZstEncoder::new(level)?),
         }))
     }
 
@@ -245,16 +245,16 @@ impl Compressor {
         let Compression { kind, level } = Compression::new(compression.kind, Some(compression.level))?;
         let join: Box<dyn pieces::Join> = match kind {
             _ if threads <= 1 || !compression.gains_from_threads() => return Self::new(compression, Framing::Full),
-            CompressType::Zst if level <= zst::FRAMES_LEVEL_MAX => Box::new(zst::Pieces::new(level)),
+            CompressType::Zst if level <= zst::FRAMES_LEVEL_MAX => Box::new(zst::ZstPieces::new(level)),
             CompressType::Zst => {
-                return Ok(Compressor(Encoder::Zst(zst::Encoder::parallel(level, threads)?)));
+                return Ok(Compressor(Encoder::Zst(zst::ZstEncoder::parallel(level, threads)?)));
             }
             CompressType::None => return Self::new(compression, Framing::Full),
-            CompressType::Bz2 => Box::new(bz2::Pieces::new(level)),
-            CompressType::Gz => Box::new(gz::Pieces::new(level)),
-            CompressType::Lz4 => Box::new(lz4::Pieces::new(level)),
+            CompressType::Bz2 => Box::new(bz2::Bz2Pieces::new(level)),
+            CompressType::Gz => Box::new(gz::GzPieces::new(level)),
+            CompressType::Lz4 => Box::new(lz4::Lz4Pieces::new(level)),
         };
-        Ok(Compressor(Encoder::Pieces(pieces::Encoder::new(join, threads)?)))
+        Ok(Compressor(Encoder::Pieces(pieces::PieceEncoder::new(join, threads)?)))
     }
 
     /// Adds plain bytes and appends to `out` what is compressed so far, which may be nothing.
@@ -317,10 +317,10 @@ pub struct DecompressContext {
 enum Decoder {
     None,
     // The library states of bz2 and gz are pointers; those of lz4 and zst are boxed or nearly as small
-    Bz2(bz2::Decoder),
-    Gz(gz::Decoder),
-    Lz4(Box<lz4::Decoder>),
-    Zst(zst::Decoder),
+    Bz2(bz2::Bz2Decoder),
+    Gz(gz::GzDecoder),
+    Lz4(Box<lz4::Lz4Decoder>),
+    Zst(zst::ZstDecoder),
 }
 
 impl DecompressContext {
@@ -338,10 +338,10 @@ impl DecompressContext {
     fn with_windows(kind: CompressType, framing: Framing, windows: Option<&'static Windows>) -> Result<Self> {
         let decoder = match kind {
             CompressType::None => Decoder::None,
-            CompressType::Bz2 => Decoder::Bz2(bz2::Decoder::new()),
-            CompressType::Gz => Decoder::Gz(gz::Decoder::new(framing)),
-            CompressType::Lz4 => Decoder::Lz4(Box::new(lz4::Decoder::new())),
-            CompressType::Zst => Decoder::Zst(zst::Decoder::new(windows)?),
+            CompressType::Bz2 => Decoder::Bz2(bz2::Bz2Decoder::new()),
+            CompressType::Gz => Decoder::Gz(gz::GzDecoder::new(framing)),
+            CompressType::Lz4 => Decoder::Lz4(Box::new(lz4::Lz4Decoder::new())),
+            CompressType::Zst => Decoder::Zst(zst::ZstDecoder::new(windows)?),
         };
         let size = if kind == CompressType::None { 0 } else { DECOMPRESS_BUFFER_BYTES };
         Ok(DecompressContext { decoder, buffer: vec![0; size].into_boxed_slice() })
@@ -472,11 +472,11 @@ impl Decoder {
         }
     }
 
-    fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress> {
+    fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<DecodeStep> {
         match self {
             // The caller handles it and reads past the buffer
-            Decoder::None => Ok(Progress { consumed: 0, produced: 0 }),
-            _ if self.ended() => Ok(Progress { consumed: 0, produced: 0 }),
+            Decoder::None => Ok(DecodeStep { consumed: 0, produced: 0 }),
+            _ if self.ended() => Ok(DecodeStep { consumed: 0, produced: 0 }),
             Decoder::Bz2(decoder) => decoder.decode(input, output),
             Decoder::Gz(decoder) => decoder.decode(input, output),
             Decoder::Lz4(decoder) => decoder.decode(input, output),

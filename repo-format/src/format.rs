@@ -6,10 +6,8 @@
 //! distinguishes the two kinds of errors.
 
 use std::fmt;
-use std::io::BufRead;
 
-use crate::ini::StrictReader;
-use crate::{Error, ErrorCode, REPOSITORY_FORMAT, Result, info};
+use crate::{Error, ErrorCode, REPOSITORY_FORMAT, Result};
 
 /// The prefix of encrypted files of format 6 and later. Three digits with the number follow.
 const HEADER: &[u8] = b"PGBR";
@@ -91,22 +89,6 @@ pub fn is_unsupported(error: &Error) -> bool {
 /// The number in an error of another format, if it has one.
 pub fn unsupported_number(error: &Error) -> Option<u64> {
     error.source.as_deref()?.downcast_ref::<OtherFormat>()?.0
-}
-
-/// Returns the number in the first lines of a decrypted info file or manifest of any format; `None` if there is no
-/// number. The rest of the file may be missing.
-pub fn find_number<R: BufRead>(input: R) -> Option<u64> {
-    let mut reader = StrictReader::new(input);
-    loop {
-        match reader.next_entry() {
-            Ok(Some(entry)) if entry.section == info::SECTION_BACKREST && entry.key == info::KEY_FORMAT => {
-                return entry.value.parse().ok();
-            }
-            Ok(Some(_)) => {}
-            Ok(None) => return None,
-            Err(error) => return unsupported_number(&error),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -52,6 +52,22 @@ impl Origin {
     }
 }
 
+/// Returns the number in the first lines of a decrypted info file or manifest of any format; `None` if there is no
+/// number. The rest of the file may be missing.
+pub fn find_format<R: BufRead>(input: R) -> Option<u64> {
+    let mut reader = StrictReader::new(input);
+    loop {
+        match reader.next_entry() {
+            Ok(Some(entry)) if entry.section == SECTION_BACKREST && entry.key == KEY_FORMAT => {
+                return entry.value.parse().ok();
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => return None,
+            Err(error) => return format::unsupported_number(&error),
+        }
+    }
+}
+
 /// Reads an info file that is not (or no longer) encrypted, with lines of up to `line_size_max` bytes. Passes every
 /// value outside the sections `backrest` and `cipher` to `on_value`, in the order of the file.
 ///
@@ -69,7 +85,7 @@ pub fn read<R: BufRead>(
     if origin == Origin::Decrypted {
         reader.stop_quotes();
     }
-    let mut content = Content::new();
+    let mut content = InfoContent::new();
     let mut damage = None;
     loop {
         let is_secret = !reader.quotes();
@@ -99,17 +115,17 @@ pub fn read<R: BufRead>(
 }
 
 /// What was read from an info file.
-struct Content {
+struct InfoContent {
     checksum: ChecksumBuilder,
     expected: Option<String>,
     has_format: bool,
     header: Header,
 }
 
-impl Content {
+impl InfoContent {
     fn new() -> Self {
         let header = Header { backrest_version: BACKREST_VERSION.to_owned(), cipher_pass: None };
-        Content { checksum: ChecksumBuilder::new(), expected: None, has_format: false, header }
+        InfoContent { checksum: ChecksumBuilder::new(), expected: None, has_format: false, header }
     }
 
     fn value(&mut self, entry: &Entry<'_>, on_value: &mut impl FnMut(&Entry<'_>) -> Result<()>) -> Result<()> {

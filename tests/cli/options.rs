@@ -8,7 +8,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use cli::config::decl::{COMMANDS, Kind, OptionDecl, Role};
+use cli::config::decl::{COMMANDS, OptionDecl, Role, ValueKind};
 use cli::config::options::ALL;
 
 use crate::env::{Space, oracles};
@@ -40,14 +40,14 @@ impl Random {
             return self.pick(&words).to_owned();
         }
         let values: &[&str] = match decl.kind {
-            Kind::Boolean => &["y", "n", "y", "n", "x", ""],
-            Kind::Integer => &["1", "5", "0", "-1", "22", "256", "abc", "99999999", "", "1.5", "+3"],
-            Kind::Size => &["1MiB", "1m", "0", "5kb", "20MB", "1PiB", "9999PiB", "x", "1.5k", "64KiB", "4GiB", ""],
-            Kind::Time => &["1s", "100ms", "1m", "1d", "7d", "60", "0", "99w", "x", "ms", "1h"],
-            Kind::Path => &["/a", "/a/", "a", "/a//b", "/", "/a/b", ""],
-            Kind::Hash => &["a=b", "a=c", "a", "x=1:y=2", "a=b c"],
-            Kind::List => &["a", "b c", "a:b"],
-            Kind::String | Kind::StringId => &["v", "some text", "", "latest", "x=y"],
+            ValueKind::Boolean => &["y", "n", "y", "n", "x", ""],
+            ValueKind::Integer => &["1", "5", "0", "-1", "22", "256", "abc", "99999999", "", "1.5", "+3"],
+            ValueKind::Size => &["1MiB", "1m", "0", "5kb", "20MB", "1PiB", "9999PiB", "x", "1.5k", "64KiB", "4GiB", ""],
+            ValueKind::Time => &["1s", "100ms", "1m", "1d", "7d", "60", "0", "99w", "x", "ms", "1h"],
+            ValueKind::Path => &["/a", "/a/", "a", "/a//b", "/", "/a/b", ""],
+            ValueKind::Hash => &["a=b", "a=c", "a", "x=1:y=2", "a=b c"],
+            ValueKind::List => &["a", "b c", "a:b"],
+            ValueKind::String | ValueKind::StringId => &["v", "some text", "", "latest", "x=y"],
         };
         self.pick(values).to_owned()
     }
@@ -84,7 +84,7 @@ impl Random {
             14..20 => name.truncate(2 + self.below(name.len() - 1)),
             _ => (),
         }
-        if decl.kind == Kind::Boolean && self.chance(60) {
+        if decl.kind == ValueKind::Boolean && self.chance(60) {
             format!("--{name}")
         } else {
             format!("--{name}={}", self.value(decl))

@@ -6,7 +6,7 @@ use engine::backup::{BackupRequest, BlockSettings, BundleSettings, StandbyChoice
 use engine::{Compression, Error, ErrorCode, Result};
 use repo_format::manifest::BLOCK_SIZE_FACTOR;
 
-use crate::config::decl::OptIndexed;
+use crate::config::handle::OptIndexed;
 use crate::config::value::parse_size;
 use crate::config::{Command, Config, Source, opt};
 use crate::exit::ExitStatus;

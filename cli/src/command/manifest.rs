@@ -32,7 +32,7 @@ fn show(config: &Config) -> Result<()> {
     let stanza = repos::stanza(config)?;
     let stored = StoredManifest::load(&repo, &stanza, config.get(opt::SET)?)?;
     let json = config.get(opt::OUTPUT)? == "json";
-    let mut out = Output { json, first: true, text: String::new() };
+    let mut out = ManifestText { json, first: true, text: String::new() };
     out.text = match json {
         true => manifest_json::head(&stored.manifest),
         false => manifest_text::head(&stored.manifest, engine::time_zone::local()),
@@ -70,13 +70,13 @@ fn data_dir(config: &Config) -> Result<Option<PathBuf>> {
 }
 
 /// Collects the output and prints it in chunks.
-struct Output {
+struct ManifestText {
     json: bool,
     first: bool,
     text: String,
 }
 
-impl Output {
+impl ManifestText {
     fn add(&mut self, stored: &StoredManifest<'_>, file: &ManifestFile) -> Result<()> {
         if !self.first {
             self.text.push(if self.json { ',' } else { '\n' });

@@ -1,7 +1,7 @@
 //! `repo-ls`: lists files of a repository.
 
 use engine::posix_regex::PosixRegex;
-use engine::repo::browse::{self, ListSettings, Order};
+use engine::repo::browse::{self, ListOrder, ListSettings};
 use engine::storage::{Entry, EntryKind};
 use engine::{Error, ErrorCode, Result};
 use repo_format::json::write_string;
@@ -36,10 +36,10 @@ fn list(config: &Config) -> Result<()> {
     };
     let settings = ListSettings {
         recurse: config.get(opt::RECURSE)?,
-        order: if config.get(opt::SORT)? == "desc" { Order::Descending } else { Order::Ascending },
+        order: if config.get(opt::SORT)? == "desc" { ListOrder::Descending } else { ListOrder::Ascending },
         filter: config.find(opt::FILTER).map(PosixRegex::new).transpose()?,
     };
-    let mut out = Output { json: config.get(opt::OUTPUT)? == "json", first: true, text: String::new() };
+    let mut out = ListingText { json: config.get(opt::OUTPUT)? == "json", first: true, text: String::new() };
     if out.json {
         out.text.push('{');
     }
@@ -65,13 +65,13 @@ fn list(config: &Config) -> Result<()> {
 }
 
 /// Collects the output and prints it in chunks.
-struct Output {
+struct ListingText {
     json: bool,
     first: bool,
     text: String,
 }
 
-impl Output {
+impl ListingText {
     fn add(&mut self, entry: &Entry, destination: Option<&str>) -> Result<()> {
         if self.json {
             if !self.first {

@@ -2,7 +2,8 @@
 
 use engine::{Error, ErrorCode, Result};
 
-use super::decl::{Command, Group, Kind, OptIndexed, OptionDecl};
+use super::decl::{Command, IndexGroup, OptionDecl, ValueKind};
+use super::handle::OptIndexed;
 use super::{Config, Source, Value, opt, value};
 
 const SECOND: i64 = 1000;
@@ -95,10 +96,10 @@ impl Config {
     }
 
     fn check_hosts(&self) -> Result<()> {
-        let any = |group: Group, option: OptIndexed<String>| {
+        let any = |group: IndexGroup, option: OptIndexed<String>| {
             self.keys(group).iter().any(|&key| self.find_at(option, key).is_some())
         };
-        if any(Group::Pg, opt::PG_HOST) && any(Group::Repo, opt::REPO_HOST) {
+        if any(IndexGroup::Pg, opt::PG_HOST) && any(IndexGroup::Repo, opt::REPO_HOST) {
             return Err(Error::new(ErrorCode::Config, "pg and repo hosts cannot both be configured as remote"));
         }
         Ok(())
@@ -246,7 +247,7 @@ impl Config {
             slot.value = Some(Value::Number(number));
             slot.display = None;
             slot.default = Some(match decl.kind {
-                Kind::Time => value::format_time(number).into(),
+                ValueKind::Time => value::format_time(number).into(),
                 _ => number.to_string().into(),
             });
         }

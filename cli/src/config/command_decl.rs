@@ -1,7 +1,5 @@
 //! The content of a command's declaration: roles, locks, and sets of commands and roles.
 
-use super::commands::COMMANDS;
-
 /// A command, in the order in which prefixes are matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -126,11 +124,6 @@ impl CommandSet {
     pub const fn has(self, command: Command) -> bool {
         self.0 & (1 << command as u8) != 0
     }
-
-    /// The commands in the set, in table order.
-    pub fn iter(self) -> impl Iterator<Item = Command> {
-        COMMANDS.iter().map(|decl| decl.command).filter(move |&command| self.has(command))
-    }
 }
 
 /// Short for [`CommandSet::of`].
@@ -174,24 +167,4 @@ pub struct CommandDecl {
     pub summary: &'static str,
     /// More sentences; empty lines separate paragraphs.
     pub detail: &'static str,
-}
-
-impl Command {
-    /// Its declaration.
-    pub fn decl(self) -> &'static CommandDecl {
-        &COMMANDS[self as usize]
-    }
-
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        self.decl().name
-    }
-
-    /// Returns name and role as shown in log lines and arguments, e.g. `archive-push:async`.
-    pub fn role_name(self, role: Role) -> String {
-        match role.name() {
-            None => self.name().to_owned(),
-            Some(role) => format!("{}:{role}", self.name()),
-        }
-    }
 }

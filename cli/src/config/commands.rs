@@ -1,6 +1,6 @@
 //! The table of all commands.
 
-use super::decl::{ANY_ROLE, Command, CommandDecl, LockKind, MAIN, Role, RoleSet};
+use super::command_decl::{ANY_ROLE, Command, CommandDecl, CommandSet, LockKind, MAIN, Role, RoleSet};
 
 const MAIN_REMOTE: RoleSet = RoleSet::of(&[Role::Main, Role::Remote]);
 const MAIN_LOCAL_REMOTE: RoleSet = RoleSet::of(&[Role::Main, Role::Local, Role::Remote]);
@@ -251,3 +251,30 @@ pub static COMMANDS: [CommandDecl; 22] = [
         ..BASE
     },
 ];
+
+impl CommandSet {
+    /// The commands in the set, in table order.
+    pub fn iter(self) -> impl Iterator<Item = Command> {
+        COMMANDS.iter().map(|decl| decl.command).filter(move |&command| self.has(command))
+    }
+}
+
+impl Command {
+    /// Its declaration.
+    pub fn decl(self) -> &'static CommandDecl {
+        &COMMANDS[self as usize]
+    }
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        self.decl().name
+    }
+
+    /// Returns name and role as shown in log lines and arguments, e.g. `archive-push:async`.
+    pub fn role_name(self, role: Role) -> String {
+        match role.name() {
+            None => self.name().to_owned(),
+            Some(role) => format!("{}:{role}", self.name()),
+        }
+    }
+}

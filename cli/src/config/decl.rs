@@ -8,13 +8,11 @@ pub use super::command_decl::{
     ANY_ROLE, Command, CommandDecl, CommandSet, LOCAL_REMOTE, LockKind, MAIN, MAIN_ASYNC, NOT_REMOTE, Role, RoleSet, on,
 };
 pub use super::commands::COMMANDS;
-pub(in crate::config) use super::handle::options;
-pub use super::handle::{Opt, OptIndexed, OptionType};
 
 /// The kind of an option's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum ValueKind {
     /// `y` or `n`; on the command line also `--name` and `--no-name`.
     Boolean,
     /// A decimal number.
@@ -35,10 +33,10 @@ pub enum Kind {
     Hash,
 }
 
-impl Kind {
+impl ValueKind {
     /// Returns whether the option may be repeated.
     pub const fn is_multi(self) -> bool {
-        matches!(self, Kind::List | Kind::Hash)
+        matches!(self, ValueKind::List | ValueKind::Hash)
     }
 }
 
@@ -56,22 +54,22 @@ pub enum Section {
 /// A group of options that exist once per index, e.g. `repo1-path` and `repo2-path`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Group {
+pub enum IndexGroup {
     /// `pgN-...`: one PostgreSQL cluster each.
     Pg,
     /// `repoN-...`: one repository each.
     Repo,
 }
 
-impl Group {
+impl IndexGroup {
     /// Both groups.
-    pub const ALL: [Group; 2] = [Group::Pg, Group::Repo];
+    pub const ALL: [IndexGroup; 2] = [IndexGroup::Pg, IndexGroup::Repo];
 
     /// Returns the text before the index. Option names of the group begin with it.
     pub const fn name(self) -> &'static str {
         match self {
-            Group::Pg => "pg",
-            Group::Repo => "repo",
+            IndexGroup::Pg => "pg",
+            IndexGroup::Repo => "repo",
         }
     }
 }
@@ -222,11 +220,11 @@ pub struct OptionDecl {
     /// Its name without an index, e.g. `repo-path`.
     pub name: &'static str,
     /// The kind of value.
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// Where the option may be set.
     pub section: Section,
     /// The index group that it belongs to.
-    pub group: Option<Group>,
+    pub group: Option<IndexGroup>,
     /// The commands that know it.
     pub commands: CommandSet,
     /// The roles of these commands that know it.
@@ -273,7 +271,7 @@ impl OptionDecl {
     /// The most common values. Complete it with `..OptionDecl::BASE`.
     pub const BASE: OptionDecl = OptionDecl {
         name: "",
-        kind: Kind::String,
+        kind: ValueKind::String,
         section: Section::Global,
         group: None,
         commands: CommandSet::NONE,
@@ -312,7 +310,7 @@ impl OptionDecl {
 
     /// Returns whether `--no-name` is allowed.
     pub fn can_negate(&self) -> bool {
-        self.negate || (self.section != Section::CommandLine && (self.kind == Kind::Boolean || self.bool_like))
+        self.negate || (self.section != Section::CommandLine && (self.kind == ValueKind::Boolean || self.bool_like))
     }
 
     /// Returns whether `--reset-name` is allowed.

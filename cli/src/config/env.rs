@@ -3,15 +3,26 @@
 use engine::{Error, ErrorCode, Result};
 
 use super::Source;
-use super::decl::{Command, Kind, Role};
+use super::decl::{Command, Role, ValueKind};
 use super::names::{Match, find_option, shown};
 use super::options::ALL;
-use super::parse::{Found, FoundOptions};
-use super::resolve::Environment;
+use super::parse::{FoundOption, FoundOptions};
 use super::text;
 
 /// The prefix of variable names.
 pub(super) const PREFIX: &str = "PGBACKREST_";
+
+/// The variables whose names begin with `PGBACKREST_`, in the order of the environment.
+#[derive(Clone, Debug, Default)]
+pub struct Environment(pub Vec<(String, String)>);
+
+impl Environment {
+    /// The environment of this process.
+    pub fn from_process() -> Self {
+        let texts = std::env::vars_os().map(|(name, value)| (text::decode_os(&name), text::decode_os(&value)));
+        Environment(texts.filter(|(name, _)| name.starts_with(PREFIX)).collect())
+    }
+}
 
 /// Adds options that the environment sets and the command line does not.
 ///
@@ -53,8 +64,8 @@ pub(super) fn add(
         if found.get(option.option, option.key).is_some() {
             continue;
         }
-        let mut entry = Found { negate: false, reset: false, source: Source::Environment, values: Vec::new() };
-        if decl.kind == Kind::Boolean {
+        let mut entry = FoundOption { negate: false, reset: false, source: Source::Environment, values: Vec::new() };
+        if decl.kind == ValueKind::Boolean {
             match value.as_str() {
                 "y" => (),
                 "n" => entry.negate = true,

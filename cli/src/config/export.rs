@@ -1,6 +1,6 @@
 //! Converts options back to text, for log lines and arguments of other processes.
 
-use super::decl::{Command, Kind, OptionDecl, Role};
+use super::decl::{Command, OptionDecl, Role, ValueKind};
 use super::options::{ALL, opt};
 use super::{Config, Slot, Source, Value};
 
@@ -37,7 +37,7 @@ impl Config {
             } else if slot.source != Source::Default {
                 if decl.secure {
                     text += &format!(" --{name}=<redacted>");
-                } else if decl.kind == Kind::Boolean {
+                } else if decl.kind == ValueKind::Boolean {
                     text += &format!(" --{name}");
                 } else {
                     for value in self.texts(decl, key, slot) {

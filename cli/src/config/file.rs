@@ -8,10 +8,10 @@ use engine::{Error, ErrorCode, Result};
 use repo_format::ini;
 
 use super::Source;
-use super::decl::{Command, Kind, Role, Section};
+use super::decl::{Command, Role, Section, ValueKind};
 use super::names::{self, Match, find_option, shown};
 use super::options::{self, ALL, opt};
-use super::parse::{Found, FoundOptions};
+use super::parse::{FoundOption, FoundOptions};
 use super::text;
 
 const DEFAULT_FILE: &str = "/etc/pgbackrest/pgbackrest.conf";
@@ -142,7 +142,7 @@ pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Opti
         // Only the command line and the environment have been read at this point
         options::find(decl.name).and_then(|index| found.get(index, 1))
     };
-    let first = |entry: Option<&Found>| entry.and_then(|found| found.values.first().cloned());
+    let first = |entry: Option<&FoundOption>| entry.and_then(|found| found.values.first().cloned());
     for decl in [opt::CONFIG.decl(), opt::CONFIG_PATH.decl(), opt::CONFIG_INCLUDE_PATH.decl()] {
         if given(decl).is_some_and(|found| found.values.iter().any(|value| !text::is_whole(value))) {
             return Err(text::not_whole(decl.name));
@@ -302,7 +302,7 @@ pub(super) fn add(
                 return Err(Error::new(ErrorCode::OptionInvalidValue, text)
                     .hint("put each option on its own line; a line feed may be missing."));
             }
-            let mut entry = Found { negate: false, reset: false, source: Source::File, values: Vec::new() };
+            let mut entry = FoundOption { negate: false, reset: false, source: Source::File, values: Vec::new() };
             if values.len() > 1 {
                 if !decl.kind.is_multi() {
                     let name = decl.indexed_name(option.key);
@@ -316,9 +316,9 @@ pub(super) fn add(
                     return invalid(format!("section '{section}', key '{key}' must have a value"));
                 }
                 match (decl.kind, value) {
-                    (Kind::Boolean, "y") => (),
-                    (Kind::Boolean, "n") => entry.negate = true,
-                    (Kind::Boolean, _) => return invalid(format!("boolean option '{key}' must be 'y' or 'n'")),
+                    (ValueKind::Boolean, "y") => (),
+                    (ValueKind::Boolean, "n") => entry.negate = true,
+                    (ValueKind::Boolean, _) => return invalid(format!("boolean option '{key}' must be 'y' or 'n'")),
                     _ => entry.values.push(value.to_owned()),
                 }
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use super::decl::{Kind, OptionDecl};
+use super::decl::{OptionDecl, ValueKind};
 
 /// A Rust type that an option's value has for the program.
 pub trait OptionType {
@@ -14,7 +14,7 @@ pub trait OptionType {
 
 macro_rules! option_types {
     ($($type:ty: $($kind:ident)|+;)*) => {
-        $(impl OptionType for $type { const KINDS: u16 = 0 $(| 1 << Kind::$kind as u8)+; })*
+        $(impl OptionType for $type { const KINDS: u16 = 0 $(| 1 << ValueKind::$kind as u8)+; })*
     };
 }
 

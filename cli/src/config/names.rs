@@ -2,7 +2,7 @@
 
 use engine::{Error, ErrorCode, Result};
 
-use super::decl::Group;
+use super::decl::IndexGroup;
 use super::options::{self, ALL, OptionIndex};
 
 /// The largest index, as in `repo256-path`.
@@ -71,7 +71,8 @@ fn without_index(name: &str) -> String {
     let name = name.strip_prefix("no-").or_else(|| name.strip_prefix("reset-")).unwrap_or(name);
     let (head, rest) = name.split_at(name.find('-').unwrap_or(name.len()));
     let group = head.trim_end_matches(|c: char| c.is_ascii_digit());
-    let is_group = Group::ALL.iter().any(|known| known.name() == group) && head.len() <= group.len() + KEY_DIGITS_MAX;
+    let is_group =
+        IndexGroup::ALL.iter().any(|known| known.name() == group) && head.len() <= group.len() + KEY_DIGITS_MAX;
     format!("{}{rest}", if is_group { group } else { head })
 }
 

@@ -6,14 +6,14 @@ use std::ffi::OsString;
 use engine::{Error, ErrorCode, Result};
 
 use super::Source;
-use super::decl::{Command, CommandDecl, Kind, Role};
+use super::decl::{Command, CommandDecl, Role, ValueKind};
 use super::names::{Match, find_option, shown};
 use super::options::{ALL, COUNT, OptionIndex};
 use super::text;
 
 /// What was found about an option (of one index), before it is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct FoundOption {
     pub(super) negate: bool,
     pub(super) reset: bool,
     pub(super) source: Source,
@@ -23,7 +23,7 @@ pub(super) struct Found {
 
 /// Everything found, per option and the user's number.
 #[derive(Clone, Debug)]
-pub(super) struct FoundOptions(Vec<Vec<(u32, Found)>>);
+pub(super) struct FoundOptions(Vec<Vec<(u32, FoundOption)>>);
 
 impl FoundOptions {
     fn new() -> Self {
@@ -31,26 +31,26 @@ impl FoundOptions {
     }
 
     /// All that was found about one option.
-    pub(super) fn of(&self, option: OptionIndex) -> &[(u32, Found)] {
+    pub(super) fn of(&self, option: OptionIndex) -> &[(u32, FoundOption)] {
         &self.0[option]
     }
 
     /// Returns what was found about one index of an option.
-    pub(super) fn get(&self, option: OptionIndex, key: u32) -> Option<&Found> {
+    pub(super) fn get(&self, option: OptionIndex, key: u32) -> Option<&FoundOption> {
         self.0[option].iter().find(|(known, _)| *known == key).map(|(_, found)| found)
     }
 
-    fn get_mut(&mut self, option: OptionIndex, key: u32) -> Option<&mut Found> {
+    fn get_mut(&mut self, option: OptionIndex, key: u32) -> Option<&mut FoundOption> {
         self.0[option].iter_mut().find(|(known, _)| *known == key).map(|(_, found)| found)
     }
 
     /// Adds an option that was not there.
-    pub(super) fn add(&mut self, option: OptionIndex, key: u32, found: Found) {
+    pub(super) fn add(&mut self, option: OptionIndex, key: u32, found: FoundOption) {
         self.0[option].push((key, found));
     }
 
     /// Sets the only value of an option.
-    pub(super) fn replace(&mut self, option: OptionIndex, found: Found) {
+    pub(super) fn replace(&mut self, option: OptionIndex, found: FoundOption) {
         self.0[option] = vec![(1, found)];
     }
 }
@@ -149,7 +149,7 @@ impl CommandLine {
         let decl = ALL[found.option];
         let (mut negate, mut argument) = (found.negate, argument);
         if !negate && !found.reset {
-            if decl.kind == Kind::Boolean {
+            if decl.kind == ValueKind::Boolean {
                 match argument.as_deref() {
                     None | Some("y") => (),
                     Some("n") => negate = true,
@@ -175,7 +175,7 @@ impl CommandLine {
             negate = false;
             argument = Some("n".to_owned());
         }
-        if decl.kind == Kind::Boolean {
+        if decl.kind == ValueKind::Boolean {
             // The negation says all of it
             argument = argument.filter(|_| false);
         }
@@ -191,7 +191,7 @@ impl CommandLine {
         }
         let Some(known) = self.found.get_mut(found.option, found.key) else {
             let values = argument.into_iter().collect();
-            let entry = Found { negate, reset: found.reset, source: Source::CommandLine, values };
+            let entry = FoundOption { negate, reset: found.reset, source: Source::CommandLine, values };
             self.found.add(found.option, found.key, entry);
             return Ok(());
         };

@@ -5,28 +5,17 @@ use std::sync::Arc;
 
 use engine::{Error, ErrorCode, Result};
 
-use super::decl::{Command, DefaultValue, Depend, Group, Kind, OptionDecl, Range};
+use super::decl::{Command, DefaultValue, Depend, IndexGroup, OptionDecl, Range, ValueKind};
+use super::env::Environment;
 use super::file::{ConfigFiles, Ini};
 use super::names::KEY_MAX;
 use super::options::{self, ALL, COUNT, OptionIndex, RESOLVE_ORDER, opt};
-use super::parse::{CommandLine, Found, FoundOptions};
+use super::parse::{CommandLine, FoundOption, FoundOptions};
 use super::{Config, GroupState, Slot, Source, Value, env, file, text, value};
-
-/// The variables whose names begin with `PGBACKREST_`, in the order of the environment.
-#[derive(Clone, Debug, Default)]
-pub struct Environment(pub Vec<(String, String)>);
-
-impl Environment {
-    /// The environment of this process.
-    pub fn from_process() -> Self {
-        let texts = std::env::vars_os().map(|(name, value)| (text::decode_os(&name), text::decode_os(&value)));
-        Environment(texts.filter(|(name, _)| name.starts_with(env::PREFIX)).collect())
-    }
-}
 
 /// The sources of a configuration, kept to resolve the configuration of another stanza.
 #[derive(Clone)]
-pub(super) struct Input(Arc<InputData>);
+pub(super) struct ConfigInput(Arc<InputData>);
 
 struct InputData {
     line: CommandLine,
@@ -34,7 +23,7 @@ struct InputData {
     ini: Option<Ini>,
 }
 
-impl Input {
+impl ConfigInput {
     /// The environment and the content of the files, if there are any.
     pub(super) fn environment_and_files(&self) -> (&Environment, Option<&Ini>) {
         (&self.0.environment, self.0.ini.as_ref())
@@ -76,7 +65,7 @@ impl Config {
                 file::add(&mut found, ini, line.command, line.role, warn)?;
             }
         }
-        build(Input(Arc::new(InputData { line, environment, ini })), found, warn)
+        build(ConfigInput(Arc::new(InputData { line, environment, ini })), found, warn)
     }
 }
 
@@ -87,7 +76,7 @@ pub(super) fn with_stanza(config: &Config, stanza: &str) -> Result<Config> {
     let mut found = line.found.clone();
     if let Some(index) = options::find(opt::STANZA.decl().name) {
         let values = vec![stanza.to_owned()];
-        found.replace(index, Found { negate: false, reset: false, source: Source::CommandLine, values });
+        found.replace(index, FoundOption { negate: false, reset: false, source: Source::CommandLine, values });
     }
     // The first run has already said what is wrong
     let mut ignore = |_| ();
@@ -98,7 +87,7 @@ pub(super) fn with_stanza(config: &Config, stanza: &str) -> Result<Config> {
     build(input, found, &mut ignore)
 }
 
-fn build(input: Input, found: FoundOptions, warn: &mut dyn FnMut(String)) -> Result<Config> {
+fn build(input: ConfigInput, found: FoundOptions, warn: &mut dyn FnMut(String)) -> Result<Config> {
     let line = &input.0.line;
     let mut config = Config {
         command: line.command,
@@ -110,7 +99,7 @@ fn build(input: Input, found: FoundOptions, warn: &mut dyn FnMut(String)) -> Res
         groups: find_groups(line, &found)?,
         input: input.clone(),
     };
-    let mut keep: [Vec<bool>; 2] = Group::ALL.map(|group| vec![false; config.keys(group).len()]);
+    let mut keep: [Vec<bool>; 2] = IndexGroup::ALL.map(|group| vec![false; config.keys(group).len()]);
     for index in RESOLVE_ORDER.iter().map(|&index| OptionIndex::from(index)) {
         let decl = ALL[index];
         if !decl.is_valid(config.command, config.role) {
@@ -129,7 +118,7 @@ fn build(input: Input, found: FoundOptions, warn: &mut dyn FnMut(String)) -> Res
         }
         config.slots[index] = slots;
     }
-    for group in Group::ALL {
+    for group in IndexGroup::ALL {
         config.drop_default_keys(group, &keep[group as usize]);
     }
     config.select_default_keys()?;
@@ -156,10 +145,10 @@ fn find_groups(line: &CommandLine, found: &FoundOptions) -> Result<[GroupState; 
             }
         }
     }
-    Ok(Group::ALL.map(|group| {
+    Ok(IndexGroup::ALL.map(|group| {
         let mut keys: Vec<u32> = (1..=KEY_MAX).filter(|&key| used[group as usize][key as usize]).collect();
         // Every valid group has at least one index, and cluster 1 always exists
-        if valid[group as usize] && (keys.is_empty() || (group == Group::Pg && keys[0] != 1)) {
+        if valid[group as usize] && (keys.is_empty() || (group == IndexGroup::Pg && keys[0] != 1)) {
             keys.insert(0, 1);
         }
         GroupState { keys, default: 0 }
@@ -169,7 +158,7 @@ fn find_groups(line: &CommandLine, found: &FoundOptions) -> Result<[GroupState; 
 impl Config {
     /// Removes indexes whose options all have default values, but keeps one. An index that is left with only defaults
     /// becomes 1, so that an unused option does not determine it.
-    fn drop_default_keys(&mut self, group: Group, keep: &[bool]) {
+    fn drop_default_keys(&mut self, group: IndexGroup, keep: &[bool]) {
         let state = &mut self.groups[group as usize];
         let mut kept: Vec<bool> = keep.to_vec();
         for position in (0..keep.len()).rev() {
@@ -193,7 +182,7 @@ impl Config {
 
     /// Finds the positions of `--pg` and `--repo`.
     fn select_default_keys(&mut self) -> Result<()> {
-        for (group, option) in [(Group::Pg, opt::PG), (Group::Repo, opt::REPO)] {
+        for (group, option) in [(IndexGroup::Pg, opt::PG), (IndexGroup::Repo, opt::REPO)] {
             let Some(chosen) = self.find(option) else { continue };
             let position = self.keys(group).iter().position(|&key| i64::from(key) == chosen);
             let Some(position) = position else {
@@ -224,14 +213,14 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    fn resolve(&self, found: Option<&Found>, warn: &mut dyn FnMut(String)) -> Result<Slot> {
+    fn resolve(&self, found: Option<&FoundOption>, warn: &mut dyn FnMut(String)) -> Result<Slot> {
         let decl = self.decl;
         let mut slot = Slot {
             negate: found.is_some_and(|found| found.negate),
             reset: found.is_some_and(|found| found.reset),
             ..Slot::EMPTY
         };
-        let set = found.filter(|found| (decl.kind == Kind::Boolean || !found.negate) && !found.reset);
+        let set = found.filter(|found| (decl.kind == ValueKind::Boolean || !found.negate) && !found.reset);
         let mut matched = None;
         if let Some(depend) = decl.depend_for(self.config.command) {
             let state = self.depend_state(&depend);
@@ -318,7 +307,7 @@ impl Resolver<'_> {
         let mut text = format!("option '{}' not valid without option '", self.name());
         match slot.filter(|(_, slot)| slot.value.is_some()) {
             None => text += &format!("{name}'"),
-            Some((decl, _)) if decl.kind == Kind::Boolean => {
+            Some((decl, _)) if decl.kind == ValueKind::Boolean => {
                 let negation = if depend.values.contains(&"n") { "no-" } else { "" };
                 text += &format!("{negation}{name}'");
             }
@@ -347,8 +336,8 @@ impl Resolver<'_> {
     /// A value from a declaration.
     fn own_value(&self, text: &'static str) -> Result<Value> {
         Ok(match self.decl.kind {
-            Kind::Boolean => Value::Bool(text == "y"),
-            Kind::Integer | Kind::Size | Kind::Time => Value::Number(self.number(text)?),
+            ValueKind::Boolean => Value::Bool(text == "y"),
+            ValueKind::Integer | ValueKind::Size | ValueKind::Time => Value::Number(self.number(text)?),
             _ => Value::Text(text.into()),
         })
     }
@@ -356,8 +345,8 @@ impl Resolver<'_> {
     /// A number with the option's units.
     fn number(&self, text: &str) -> Result<i64> {
         let number = match self.decl.kind {
-            Kind::Size => value::parse_size(text).and_then(|size| size.try_into().ok()),
-            Kind::Time => value::parse_time(text),
+            ValueKind::Size => value::parse_size(text).and_then(|size| size.try_into().ok()),
+            ValueKind::Time => value::parse_time(text),
             _ => value::parse_integer(text),
         };
         number.ok_or_else(|| {
@@ -377,7 +366,7 @@ impl Resolver<'_> {
     fn set_value(
         &self,
         slot: &mut Slot,
-        found: &Found,
+        found: &FoundOption,
         matched: Option<(Depend, &'static str)>,
         warn: &mut dyn FnMut(String),
     ) -> Result<()> {
@@ -386,10 +375,10 @@ impl Resolver<'_> {
         }
         let first = || found.values.first().cloned().unwrap_or_default();
         slot.value = Some(match self.decl.kind {
-            Kind::Boolean => Value::Bool(!found.negate),
-            Kind::List => Value::List(found.values.clone()),
-            Kind::Hash => Value::Map(self.pairs(&found.values, warn)?),
-            Kind::Integer | Kind::Size | Kind::Time => {
+            ValueKind::Boolean => Value::Bool(!found.negate),
+            ValueKind::List => Value::List(found.values.clone()),
+            ValueKind::Hash => Value::Map(self.pairs(&found.values, warn)?),
+            ValueKind::Integer | ValueKind::Size | ValueKind::Time => {
                 let text = first();
                 let number = self.number(&text)?;
                 self.check_range(&text, number, matched)?;
@@ -397,20 +386,20 @@ impl Resolver<'_> {
                 slot.display = Some(text.into());
                 Value::Number(number)
             }
-            Kind::StringId => {
+            ValueKind::StringId => {
                 let text = first();
                 self.check_allowed(&text, None)?;
                 slot.display = Some(text.clone().into());
                 Value::Text(text.into())
             }
-            Kind::String | Kind::Path => {
+            ValueKind::String | ValueKind::Path => {
                 let text = first();
                 slot.display = Some(text.clone().into());
                 if text.is_empty() {
                     let text = format!("'' must be >= 1 character for '{}' option", self.name());
                     return Err(self.invalid_value(text));
                 }
-                let text = if self.decl.kind == Kind::Path { self.clean_path(text)? } else { text };
+                let text = if self.decl.kind == ValueKind::Path { self.clean_path(text)? } else { text };
                 self.check_allowed(&text, None)?;
                 Value::Text(text.into())
             }

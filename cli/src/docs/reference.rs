@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::config::decl::{COMMANDS, DefaultValue, Group, HelpGroup, Kind, OptionDecl, Range, Section, Support};
+use crate::config::decl::{
+    COMMANDS, DefaultValue, HelpGroup, IndexGroup, OptionDecl, Range, Section, Support, ValueKind,
+};
 use crate::config::options::ALL;
 
 const HEAD: &str = "# Reference
@@ -43,15 +45,15 @@ fn name(decl: &OptionDecl) -> String {
 fn option(text: &mut String, decl: &OptionDecl) {
     let _ = write!(text, "\n### {}\n\n{} {}\n\n", name(decl), decl.summary, decl.detail);
     let kind = match decl.kind {
-        Kind::Boolean => "y or n",
-        Kind::Integer => "a number",
-        Kind::Size => "a size (`b`, `k`, `m`, `g`, `t`, `p`; bytes without a unit)",
-        Kind::Time => "a time (`ms`, `s`, `m`, `h`, `d`, `w`; seconds without a unit)",
-        Kind::Path => "an absolute path",
-        Kind::String => "a text",
-        Kind::StringId => "a word",
-        Kind::List => "a text, may be repeated",
-        Kind::Hash => "`key=value`, may be repeated",
+        ValueKind::Boolean => "y or n",
+        ValueKind::Integer => "a number",
+        ValueKind::Size => "a size (`b`, `k`, `m`, `g`, `t`, `p`; bytes without a unit)",
+        ValueKind::Time => "a time (`ms`, `s`, `m`, `h`, `d`, `w`; seconds without a unit)",
+        ValueKind::Path => "an absolute path",
+        ValueKind::String => "a text",
+        ValueKind::StringId => "a word",
+        ValueKind::List => "a text, may be repeated",
+        ValueKind::Hash => "`key=value`, may be repeated",
     };
     let _ = writeln!(text, "- value: {kind}");
     if !decl.allow.is_empty() {
@@ -161,7 +163,7 @@ fn sample_option(text: &mut String, decl: &OptionDecl) {
         _ => "",
     };
     let name = match decl.group {
-        Some(Group::Pg | Group::Repo) => decl.indexed_name(1),
+        Some(IndexGroup::Pg | IndexGroup::Repo) => decl.indexed_name(1),
         None => decl.name.to_owned(),
     };
     let _ = write!(text, "\n# {}\n#{name}={value}\n", decl.summary);

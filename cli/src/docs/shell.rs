@@ -3,7 +3,7 @@
 use clap::{Arg, ArgAction, Command as ClapCommand};
 use engine::{Error, ErrorCode, Result};
 
-use crate::config::decl::{COMMANDS, CommandDecl, Kind, OptionDecl, Role, Support};
+use crate::config::decl::{COMMANDS, CommandDecl, OptionDecl, Role, Support, ValueKind};
 use crate::config::options::ALL;
 use crate::help::{summary_of, with_values};
 
@@ -47,8 +47,8 @@ fn argument(option: &'static OptionDecl, decl: &CommandDecl) -> Arg {
     let arg = Arg::new(name.clone()).long(name).help(summary).long_help(with_values(detail, option, decl.command));
     let allowed = option.allow_for(decl.command);
     match option.kind {
-        Kind::Boolean => arg.action(ArgAction::SetTrue),
-        Kind::List | Kind::Hash => arg.action(ArgAction::Append),
+        ValueKind::Boolean => arg.action(ArgAction::SetTrue),
+        ValueKind::List | ValueKind::Hash => arg.action(ArgAction::Append),
         _ if !allowed.is_empty() => arg.value_parser(allowed.to_vec()),
         _ => arg,
     }

@@ -116,7 +116,7 @@ fn render_repos(out: &mut String, stanza: &StanzaFact) {
 }
 
 /// The same cluster in all repositories, regardless of its number in their histories.
-struct Cluster<'a> {
+struct ClusterArchives<'a> {
     version: PgVersion,
     system_id: u64,
     current: bool,
@@ -125,13 +125,14 @@ struct Cluster<'a> {
     backups: Vec<&'a BackupFact>,
 }
 
-fn clusters(stanza: &StanzaFact) -> Vec<Cluster<'_>> {
-    let mut clusters: Vec<Cluster<'_>> = Vec::new();
+fn clusters(stanza: &StanzaFact) -> Vec<ClusterArchives<'_>> {
+    let mut clusters: Vec<ClusterArchives<'_>> = Vec::new();
     for database in &stanza.databases {
-        let same =
-            |cluster: &Cluster<'_>| (cluster.version, cluster.system_id) == (database.version, database.system_id);
+        let same = |cluster: &ClusterArchives<'_>| {
+            (cluster.version, cluster.system_id) == (database.version, database.system_id)
+        };
         let index = clusters.iter().position(same).unwrap_or_else(|| {
-            clusters.push(Cluster {
+            clusters.push(ClusterArchives {
                 version: database.version,
                 system_id: database.system_id,
                 current: stanza.current == Some((database.version, database.system_id)),
@@ -184,7 +185,7 @@ fn render_databases(out: &mut String, stanza: &StanzaFact, settings: &TextSettin
     }
 }
 
-fn render_cluster(out: &mut String, cluster: &Cluster<'_>, settings: &TextSettings) {
+fn render_cluster(out: &mut String, cluster: &ClusterArchives<'_>, settings: &TextSettings) {
     let _ = write!(out, "\n        wal archive min/max ({}): ", cluster.version);
     match (cluster.archive_min, cluster.archive_max) {
         (Some(min), Some(max)) => {

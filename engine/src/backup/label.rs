@@ -86,7 +86,7 @@ pub(super) fn used(storage: &dyn RepoStorage, stanza: &Stanza) -> Result<Vec<Bac
         },
     );
     let (backups, history) = (backups?, history?);
-    let in_history = history.iter().filter_map(|entry| entry.name.strip_suffix(".manifest.gz"));
+    let in_history = history.iter().filter_map(|entry| entry.name.strip_suffix(layout::HISTORY_MANIFEST_SUFFIX));
     let names = backups.iter().map(|entry| entry.name.as_str()).chain(in_history);
     Ok(names.filter_map(|name| name.parse().ok()).collect())
 }

@@ -18,9 +18,6 @@ use crate::repo::{Repo, manifest_store};
 use crate::storage::{EntryKind, exists};
 use crate::{Result, detail, info, warn};
 
-/// The end of a block incremental file's name.
-const BLOCK_INCR_EXTENSION: &str = ".pgbi";
-
 /// Looks for an interrupted backup. If it can be resumed, the new manifest gets its label and passphrase, and files
 /// that still match are kept. Otherwise it is removed, unless pgBackRest may still be making it.
 ///
@@ -160,7 +157,7 @@ impl Cleaner<'_> {
         let storage = self.repo.storage.clone();
         for entry in storage.list(path)?.unwrap_or_default() {
             // Allows to go on once more should this run fail early
-            if name.is_none() && entry.name == "backup.manifest.copy" {
+            if name.is_none() && entry.name.strip_suffix(layout::COPY_SUFFIX) == Some(layout::BACKUP_MANIFEST) {
                 continue;
             }
             let entry_name = name.map_or_else(|| entry.name.clone(), |name| format!("{name}/{}", entry.name));
@@ -207,7 +204,7 @@ impl Cleaner<'_> {
                 (name, kind) = (stripped, candidate);
             }
         }
-        let in_blocks = name.strip_suffix(BLOCK_INCR_EXTENSION);
+        let in_blocks = name.strip_suffix(layout::BLOCK_INCR_EXTENSION);
         name = in_blocks.unwrap_or(name);
         if kind != self.kind && in_blocks.is_none() {
             return Err("mismatched compression type");

@@ -13,7 +13,7 @@ const PROCESS_NAMESPACE: &str = "/proc/self/ns/pid";
 
 /// What is known about the process that holds a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// It is running.
     Runs,
     /// It is dead.
@@ -40,7 +40,7 @@ pub fn this_process() -> Holder {
 ///
 /// Only processes of the same boot of the same host, and of the same namespace of process ids, can be judged. An equal
 /// host name proves nothing: containers may share it, or take it to another host.
-pub fn fate(holder: &Holder, me: &Holder) -> Fate {
+pub(crate) fn fate(holder: &Holder, me: &Holder) -> Fate {
     let place = |of: &Holder| (of.boot.clone(), of.host.clone(), of.process_namespace.clone());
     if holder.boot.is_empty() || holder.process_namespace.is_empty() || place(holder) != place(me) {
         return Fate::Unknown;

@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// [`ErrorCode::LockAcquire`] if one changes, and errors of listing.
-pub fn watch_all(repo: &Repo, stanza: &Stanza, only: Option<&BackupLabel>, cancel: &CancelToken) -> Result<()> {
+pub(crate) fn watch_all(repo: &Repo, stanza: &Stanza, only: Option<&BackupLabel>, cancel: &CancelToken) -> Result<()> {
     for label in reconstruct::backup_labels(repo, stanza)? {
         if only.is_none_or(|only| *only == label)
             && !manifest_store::is_complete(repo, stanza, &label)?
@@ -37,7 +37,7 @@ pub fn watch_all(repo: &Repo, stanza: &Stanza, only: Option<&BackupLabel>, cance
 ///
 /// # Errors
 /// The directory can't be listed.
-pub fn has_mark(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<bool> {
+pub(crate) fn has_mark(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<bool> {
     let names = repo.storage.names(&layout::backup_path(stanza, label))?.unwrap_or_default();
     Ok(names.iter().any(|name| claimant(name).is_some()))
 }
@@ -54,7 +54,7 @@ pub fn is_empty(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<boo
 ///
 /// # Errors
 /// The directory can't be listed.
-pub fn last_change(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<i64> {
+pub(crate) fn last_change(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<i64> {
     Ok(files(repo, stanza, label)?.iter().map(|file| file.modified).max().unwrap_or(0))
 }
 

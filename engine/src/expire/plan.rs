@@ -11,12 +11,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use repo_format::label::{BackupLabel, BackupType};
-pub use wal::{ArchivePlan, ArchiveRules, WalPlan, WalRange};
+pub(crate) use wal::{ArchivePlan, ArchiveRules, WalPlan};
 
 use crate::{Error, ErrorCode, Result};
 
 /// Seconds per day. Retention by time counts in days.
-pub const SECONDS_PER_DAY: i64 = 86_400;
+pub(crate) const SECONDS_PER_DAY: i64 = 86_400;
 
 /// The meaning of [`Retention::full`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub struct BackupCandidate {
 
 /// The rule that expired a backup. Displayed as in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// Retention of full backups by count.
     Full,
     /// Retention of differential backups.
@@ -87,7 +87,7 @@ impl fmt::Display for Reason {
 
 /// A backup that goes, with all that depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExpiredSet {
+pub(crate) struct ExpiredSet {
     /// The rule.
     pub reason: Reason,
     /// The labels, oldest first. They are invalidated newest first, so that the remaining backups are usable at every
@@ -97,7 +97,7 @@ pub struct ExpiredSet {
 
 /// The backups to remove and the consequences.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackupPlan {
+pub(crate) struct BackupPlan {
     /// What to remove, in the order of the decisions.
     pub expired: Vec<ExpiredSet>,
     /// What to keep, by label.
@@ -185,7 +185,7 @@ pub fn oldest(backups: &[BackupCandidate], retention: &Retention) -> Option<Rete
 }
 
 /// Applies the retention of full backups, then of differential backups. `now` is in seconds since the epoch.
-pub fn by_retention(backups: Vec<BackupCandidate>, retention: &Retention, now: i64) -> BackupPlan {
+pub(crate) fn by_retention(backups: Vec<BackupCandidate>, retention: &Retention, now: i64) -> BackupPlan {
     let mut plan = BackupPlan::new(backups, retention);
     match (retention.full_type, retention.full) {
         (_, None | Some(0)) => {}
@@ -226,7 +226,7 @@ fn by_time(plan: &mut BackupPlan, retention: &Retention, minimum: i64) {
 ///
 /// # Errors
 /// [`ErrorCode::BackupSetInvalid`] for the newest full backup if no other full backup of the same cluster remains.
-pub fn ad_hoc(backups: Vec<BackupCandidate>, label: &BackupLabel, retention: &Retention) -> Result<BackupPlan> {
+pub(crate) fn ad_hoc(backups: Vec<BackupCandidate>, label: &BackupLabel, retention: &Retention) -> Result<BackupPlan> {
     let mut plan = BackupPlan::new(backups, retention);
     let mut full = plan.kept.iter().rev().filter(|backup| backup.label.backup_type() == BackupType::Full);
     if let Some(newest) = full.next()
@@ -263,7 +263,7 @@ pub fn directories(
 
 /// The verdict on a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DirVerdict {
+pub(crate) enum DirVerdict {
     /// All of it goes.
     Remove,
     /// Its files must be judged one by one.
@@ -278,7 +278,7 @@ fn cut(text: &str, digits: usize) -> &str {
 }
 
 /// Returns the verdict on a year's directory of the history (`2026`) if manifests before `minimum` may be removed.
-pub fn history_year(year: &str, minimum: &BackupLabel) -> DirVerdict {
+pub(crate) fn history_year(year: &str, minimum: &BackupLabel) -> DirVerdict {
     let minimum = minimum.to_string();
     match year.cmp(cut(&minimum, 4)) {
         std::cmp::Ordering::Less => DirVerdict::Remove,
@@ -289,7 +289,7 @@ pub fn history_year(year: &str, minimum: &BackupLabel) -> DirVerdict {
 
 /// Returns whether to remove a manifest of the history: its backup was removed and is older than `minimum`. `kept` is
 /// sorted by label.
-pub fn removes_history_manifest(label: &BackupLabel, minimum: &BackupLabel, kept: &[BackupCandidate]) -> bool {
+pub(crate) fn removes_history_manifest(label: &BackupLabel, minimum: &BackupLabel, kept: &[BackupCandidate]) -> bool {
     label < minimum && kept.binary_search_by(|backup| backup.label.cmp(label)).is_err()
 }
 

@@ -48,9 +48,9 @@ pub(super) fn read_history(
 
 /// The archives of a history, indexed, because a hostile history may be long.
 struct Archives<'a> {
-    by_id: HashMap<(PgVersion, u64, u32), &'a archive_info::PgHistory>,
+    by_id: HashMap<(PgVersion, u64, u32), &'a archive_info::ArchiveCluster>,
     /// The last one of a cluster.
-    newest: HashMap<(PgVersion, u64), &'a archive_info::PgHistory>,
+    newest: HashMap<(PgVersion, u64), &'a archive_info::ArchiveCluster>,
 }
 
 impl<'a> Archives<'a> {

@@ -36,7 +36,7 @@ struct StanzaState {
 }
 
 /// All that was collected so far.
-struct Collector<'a> {
+struct InfoCollector<'a> {
     repos: &'a [Repo],
     settings: &'a InfoSettings,
     stanzas: BTreeMap<String, StanzaState>,
@@ -49,14 +49,14 @@ type Infos = (Result<BackupInfo>, Result<Option<ArchiveInfo>>);
 
 /// Collects the facts of all stanzas, sorted by name. `repos` are the repositories to read, by key.
 pub fn collect(repos: &[Repo], settings: &InfoSettings) -> Vec<StanzaFact> {
-    let mut collector = Collector { repos, settings, stanzas: BTreeMap::new(), set_found: false };
+    let mut collector = InfoCollector { repos, settings, stanzas: BTreeMap::new(), set_found: false };
     let mut repo_errors: Vec<(usize, Error)> = Vec::new();
     for index in 0..repos.len() {
         if let Err(error) = collector.read_repo(index) {
             repo_errors.push((index, error));
         }
     }
-    let Collector { mut stanzas, set_found, .. } = collector;
+    let InfoCollector { mut stanzas, set_found, .. } = collector;
 
     // An unreadable repository is reported with every stanza, or with a placeholder if there is no stanza
     if !repo_errors.is_empty() && stanzas.is_empty() {
@@ -80,7 +80,7 @@ pub fn collect(repos: &[Repo], settings: &InfoSettings) -> Vec<StanzaFact> {
     stanzas.into_values().map(|stanza| finish(stanza, repos, settings)).collect()
 }
 
-impl Collector<'_> {
+impl InfoCollector<'_> {
     /// Reads one repository. An error concerns the repository as a whole.
     fn read_repo(&mut self, index: usize) -> Result<()> {
         let (repos, settings) = (self.repos, self.settings);

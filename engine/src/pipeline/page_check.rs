@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use repo_format::manifest::PageRange;
-use repo_format::pg::page::{PageCheck, first_page};
+use repo_format::pg::page::{PageRules, first_page};
 
 /// The result of checking a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub enum PageOutcome {
 
 /// The check of one file.
 pub(super) struct PageChecker {
-    check: PageCheck,
+    check: PageRules,
     /// Bytes seen so far.
     offset: u64,
     misaligned: bool,
@@ -36,7 +36,7 @@ impl PageChecker {
     /// Creates a check for a file, whose name tells which part of the relation it is.
     pub(super) fn new(name: &str, page_size: u32, header_check: bool) -> Self {
         PageChecker {
-            check: PageCheck { page_size, first_page: first_page(name, page_size), header_check },
+            check: PageRules { page_size, first_page: first_page(name, page_size), header_check },
             offset: 0,
             misaligned: false,
             suspects: Vec::new(),

@@ -9,7 +9,7 @@ const BAD_RANGE: &str = "Invalid range end";
 const NAME_MAX: usize = 32;
 
 /// An element between the brackets.
-enum Element {
+enum BracketElement {
     Byte(u8),
     /// A set that can't be the end of a range.
     Set(Vec<u8>),
@@ -20,7 +20,7 @@ enum Element {
 /// # Errors
 /// glibc's messages.
 pub(super) fn parse(input: &[u8], at: &mut usize) -> Result<String> {
-    let mut reader = Reader { input, at: *at };
+    let mut reader = BracketReader { input, at: *at };
     let mut set = [false; 256];
     let complement = reader.peek() == Some(b'^');
     if complement {
@@ -44,7 +44,7 @@ pub(super) fn parse(input: &[u8], at: &mut usize) -> Result<String> {
         if reader.peek().is_none() {
             return Err(invalid(UNMATCHED));
         }
-        let (Element::Byte(from), Element::Byte(to)) = (begin, reader.element(true)?) else {
+        let (BracketElement::Byte(from), BracketElement::Byte(to)) = (begin, reader.element(true)?) else {
             return Err(invalid(BAD_RANGE));
         };
         if from > to {
@@ -56,21 +56,21 @@ pub(super) fn parse(input: &[u8], at: &mut usize) -> Result<String> {
     Ok(class(&set, complement))
 }
 
-impl Element {
+impl BracketElement {
     fn add(self, set: &mut [bool; 256]) {
         match self {
-            Element::Byte(byte) => set[usize::from(byte)] = true,
-            Element::Set(bytes) => bytes.into_iter().for_each(|byte| set[usize::from(byte)] = true),
+            BracketElement::Byte(byte) => set[usize::from(byte)] = true,
+            BracketElement::Set(bytes) => bytes.into_iter().for_each(|byte| set[usize::from(byte)] = true),
         }
     }
 }
 
-struct Reader<'a> {
+struct BracketReader<'a> {
     input: &'a [u8],
     at: usize,
 }
 
-impl Reader<'_> {
+impl BracketReader<'_> {
     fn peek(&self) -> Option<u8> {
         self.input.get(self.at).copied()
     }
@@ -80,23 +80,23 @@ impl Reader<'_> {
     }
 
     /// Parses an element; there is at least one byte. A hyphen stands for itself only if a range can't continue there.
-    fn element(&mut self, accept_hyphen: bool) -> Result<Element> {
+    fn element(&mut self, accept_hyphen: bool) -> Result<BracketElement> {
         let byte = self.peek().ok_or_else(|| invalid(UNMATCHED))?;
         match (byte, self.peek_second()) {
             (b'[', Some(kind @ (b':' | b'.' | b'='))) => {
                 self.at += 2;
                 let name = self.name(kind)?;
                 match (kind, name.as_slice()) {
-                    (b':', name) => Ok(Element::Set(named(name)?)),
-                    (b'=', [byte]) => Ok(Element::Set(vec![*byte])),
-                    (_, [byte]) => Ok(Element::Byte(*byte)),
+                    (b':', name) => Ok(BracketElement::Set(named(name)?)),
+                    (b'=', [byte]) => Ok(BracketElement::Set(vec![*byte])),
+                    (_, [byte]) => Ok(BracketElement::Byte(*byte)),
                     _ => Err(invalid("Invalid collation character")),
                 }
             }
             (b'-', next) if !accept_hyphen && next != Some(b']') => Err(invalid(BAD_RANGE)),
             _ => {
                 self.at += 1;
-                Ok(Element::Byte(byte))
+                Ok(BracketElement::Byte(byte))
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::{Error, ErrorCode, Result};
 
 /// The order of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum ListOrder {
     /// By name, a directory before its content.
     Ascending,
     /// By name from the last, a directory after its content.
@@ -24,7 +24,7 @@ pub struct ListSettings {
     /// Include subdirectories.
     pub recurse: bool,
     /// The order.
-    pub order: Order,
+    pub order: ListOrder,
     /// Only entries whose name, relative to the listed directory, matches.
     pub filter: Option<PosixRegex>,
 }
@@ -90,7 +90,7 @@ fn list_below(
     take: &mut dyn FnMut(&Entry, Option<&str>) -> Result<()>,
 ) -> Result<()> {
     let mut entries = repo.storage.list(path)?.unwrap_or_default();
-    if settings.order == Order::Descending {
+    if settings.order == ListOrder::Descending {
         entries.reverse();
     }
     for mut entry in entries {
@@ -98,7 +98,7 @@ fn list_below(
         let name = format!("{prefix}{}", entry.name);
         let inside = settings.recurse && entry.kind == EntryKind::Path;
         let below = format!("{name}/");
-        if inside && settings.order == Order::Descending {
+        if inside && settings.order == ListOrder::Descending {
             list_below(repo, &child, &below, settings, take)?;
         }
         if settings.matches(&name) {
@@ -109,7 +109,7 @@ fn list_below(
             entry.name = name;
             take(&entry, destination.as_deref())?;
         }
-        if inside && settings.order == Order::Ascending {
+        if inside && settings.order == ListOrder::Ascending {
             list_below(repo, &child, &below, settings, take)?;
         }
     }
@@ -177,7 +177,7 @@ mod tests {
         std::os::unix::fs::symlink("b/c", root.join("latest")).unwrap();
     }
 
-    fn names(repo: &Repo, recurse: bool, order: Order, filter: Option<&str>) -> Vec<String> {
+    fn names(repo: &Repo, recurse: bool, order: ListOrder, filter: Option<&str>) -> Vec<String> {
         let filter = filter.map(|filter| PosixRegex::new(filter).unwrap());
         let mut names = Vec::new();
         list(repo, &RepoPath::root(), &ListSettings { recurse, order, filter }, &mut |entry, destination| {
@@ -191,16 +191,16 @@ mod tests {
     #[test]
     fn list_orders_directories_around_their_content() {
         let (_dir, repo) = repo();
-        assert_eq!(names(&repo, false, Order::Ascending, None), ["a", "b", "latest -> b/c"]);
-        assert_eq!(names(&repo, true, Order::Ascending, None), ["a", "b", "b/c", "b/c/y", "b/x", "latest -> b/c"]);
-        assert_eq!(names(&repo, true, Order::Descending, None), ["latest -> b/c", "b/x", "b/c/y", "b/c", "b", "a"]);
+        assert_eq!(names(&repo, false, ListOrder::Ascending, None), ["a", "b", "latest -> b/c"]);
+        assert_eq!(names(&repo, true, ListOrder::Ascending, None), ["a", "b", "b/c", "b/c/y", "b/x", "latest -> b/c"]);
+        assert_eq!(names(&repo, true, ListOrder::Descending, None), ["latest -> b/c", "b/x", "b/c/y", "b/c", "b", "a"]);
     }
 
     #[test]
     fn list_with_filter_looks_into_directories_that_do_not_match() {
         let (_dir, repo) = repo();
-        assert_eq!(names(&repo, true, Order::Ascending, Some("y$")), ["b/c/y"]);
-        assert_eq!(names(&repo, false, Order::Ascending, Some("y$")), Vec::<String>::new());
+        assert_eq!(names(&repo, true, ListOrder::Ascending, Some("y$")), ["b/c/y"]);
+        assert_eq!(names(&repo, false, ListOrder::Ascending, Some("y$")), Vec::<String>::new());
     }
 
     #[test]

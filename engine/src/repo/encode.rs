@@ -11,7 +11,7 @@ use crate::{Error, ErrorCode, Result};
 const BUFFER_SIZE: usize = 256 * 1024;
 
 /// Compresses, encrypts and writes. Only [`EncodeWriter::finish`] completes the result.
-pub struct EncodeWriter<W> {
+pub(crate) struct EncodeWriter<W> {
     compressor: Compressor,
     encryptor: Encryptor,
     plain: Vec<u8>,

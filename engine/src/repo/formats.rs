@@ -12,7 +12,7 @@ use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
 use repo_format::cipher::{Decryptor, Framing};
 use repo_format::layout::{self, RepoPath, Stanza};
-use repo_format::{REPOSITORY_FORMAT, format};
+use repo_format::{REPOSITORY_FORMAT, info};
 
 use super::{Repo, info_files};
 use crate::storage::ReadRange;
@@ -46,7 +46,7 @@ pub fn load(repo: &Repo, stanza: &Stanza) -> Result<(ArchiveInfo, BackupInfo)> {
 ///
 /// # Errors
 /// The same as [`check`], and the errors of loading.
-pub fn load_backup(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
+pub(crate) fn load_backup(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
     load_beside(repo, stanza, &[layout::backup_info(stanza)], || info_files::load_backup_info(repo, stanza))
 }
 
@@ -96,7 +96,7 @@ fn number(repo: &Repo, path: &RepoPath) -> Result<Option<u64>> {
     let range = ReadRange { offset: 0, limit: Some(HEAD_BYTES) };
     let Some(stored) = repo.storage.read(path, range)? else { return Ok(None) };
     let plain = Decryptor::new(&repo.cipher, Framing::Full, stored);
-    Ok(format::find_number(BufReader::new(plain)))
+    Ok(info::find_format(BufReader::new(plain)))
 }
 
 #[cfg(test)]

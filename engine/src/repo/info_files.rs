@@ -28,7 +28,7 @@ pub fn archive_cipher(info: &ArchiveInfo) -> Cipher {
 }
 
 /// Returns how manifests are encrypted.
-pub fn manifest_cipher(info: &BackupInfo) -> Cipher {
+pub(crate) fn manifest_cipher(info: &BackupInfo) -> Cipher {
     Cipher::from_passphrase(info.cipher_pass.as_ref())
 }
 
@@ -36,7 +36,7 @@ pub fn manifest_cipher(info: &BackupInfo) -> Cipher {
 ///
 /// # Errors
 /// The system provides no random bytes.
-pub fn generate_passphrase(repo: &Repo) -> Result<Option<Passphrase>> {
+pub(crate) fn generate_passphrase(repo: &Repo) -> Result<Option<Passphrase>> {
     if repo.cipher.is_none() { Ok(None) } else { Passphrase::generate().map(Some) }
 }
 
@@ -58,7 +58,7 @@ pub fn load_archive_info(repo: &Repo, stanza: &Stanza) -> Result<ArchiveInfo> {
 ///
 /// # Errors
 /// Neither the file nor its copy can be used. Code and message cover both.
-pub fn load_backup_info(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
+pub(crate) fn load_backup_info(repo: &Repo, stanza: &Stanza) -> Result<BackupInfo> {
     load_pair(repo, &layout::backup_info(stanza), |reader, origin| BackupInfo::read(reader, origin)).map_err(|error| {
         error
             .hint("backup.info cannot be opened and is required to perform a backup.")
@@ -78,7 +78,7 @@ pub fn save_archive_info(repo: &Repo, stanza: &Stanza, info: &ArchiveInfo) -> Re
 ///
 /// # Errors
 /// One of them can't be written.
-pub fn save_backup_info(repo: &Repo, stanza: &Stanza, info: &BackupInfo) -> Result<()> {
+pub(crate) fn save_backup_info(repo: &Repo, stanza: &Stanza, info: &BackupInfo) -> Result<()> {
     save_pair(repo, &layout::backup_info(stanza), &info.serialize()?)
 }
 
@@ -123,7 +123,7 @@ pub(crate) fn parse_stored<T>(
 ) -> Result<T> {
     let start = loop {
         match reader.fill_buf() {
-            Ok(start) => break Start::of(start),
+            Ok(start) => break TextStart::of(start),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 let error = Error::from_io(ErrorCode::FileRead, "unable to read", error);
@@ -132,10 +132,10 @@ pub(crate) fn parse_stored<T>(
         }
     };
     parse(reader, Origin::of(cipher)).map_err(|error| match start {
-        Start::Encrypted if cipher.is_none() => {
+        TextStart::Encrypted if cipher.is_none() => {
             Error::new(ErrorCode::Format, "file is encrypted").hint(format!("is {}{TYPE_HINT_END}", repo.name()))
         }
-        Start::Other if !cipher.is_none() && error.code != ErrorCode::FileRead => {
+        TextStart::Other if !cipher.is_none() && error.code != ErrorCode::FileRead => {
             let error = match with_rest(error, reader) {
                 error if error.code == ErrorCode::Format && !format::is_unsupported(&error) => {
                     info::crypto_hint(Error::new(ErrorCode::Crypto, "decrypted text is not an info file"))
@@ -150,7 +150,7 @@ pub(crate) fn parse_stored<T>(
 
 /// What the first bytes of a text tell.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Start {
+enum TextStart {
     /// An info file or manifest.
     Info,
     /// An encrypted file.
@@ -158,12 +158,12 @@ enum Start {
     Other,
 }
 
-impl Start {
+impl TextStart {
     fn of(bytes: &[u8]) -> Self {
         match bytes {
-            [b'[', b'b', b'a', b'c', b'k', ..] => Start::Info,
-            bytes if bytes.starts_with(cipher::MAGIC) => Start::Encrypted,
-            _ => Start::Other,
+            [b'[', b'b', b'a', b'c', b'k', ..] => TextStart::Info,
+            bytes if bytes.starts_with(cipher::MAGIC) => TextStart::Encrypted,
+            _ => TextStart::Other,
         }
     }
 }

@@ -41,7 +41,7 @@ pub fn load(repo: &Repo, stanza: &Stanza, label: &BackupLabel, cipher: &Cipher) 
 ///
 /// # Errors
 /// The same as [`load`].
-pub fn load_from(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result<Manifest> {
+pub(crate) fn load_from(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result<Manifest> {
     load_file(repo, path, cipher).or_else(|first| match format::is_unsupported(&first) {
         true => {
             Err(first.context(format_args!("unable to load backup manifest file '{}'", repo.storage.display(path))))
@@ -58,7 +58,7 @@ pub fn load_from(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result<Manife
 ///
 /// # Errors
 /// [`crate::ErrorCode::FileMissing`] if there is none, and errors of a damaged copy.
-pub fn load_copy(repo: &Repo, stanza: &Stanza, label: &BackupLabel, cipher: &Cipher) -> Result<Manifest> {
+pub(crate) fn load_copy(repo: &Repo, stanza: &Stanza, label: &BackupLabel, cipher: &Cipher) -> Result<Manifest> {
     load_file(repo, &layout::manifest_copy(stanza, label), cipher)
 }
 
@@ -74,7 +74,7 @@ fn load_file(repo: &Repo, path: &RepoPath, cipher: &Cipher) -> Result<Manifest> 
 ///
 /// # Errors
 /// The storage can't be read.
-pub fn is_complete(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<bool> {
+pub(crate) fn is_complete(repo: &Repo, stanza: &Stanza, label: &BackupLabel) -> Result<bool> {
     storage::exists(&*repo.storage, &layout::manifest(stanza, label))
 }
 
@@ -92,7 +92,7 @@ pub struct ManifestCopy<'a, F> {
 ///
 /// # Errors
 /// It can't be written.
-pub fn save_copy<F: IntoIterator<Item: Borrow<ManifestFile>>>(
+pub(crate) fn save_copy<F: IntoIterator<Item: Borrow<ManifestFile>>>(
     repo: &Repo,
     stanza: &Stanza,
     cipher: &Cipher,
@@ -112,7 +112,7 @@ pub fn save_copy<F: IntoIterator<Item: Borrow<ManifestFile>>>(
 
 /// Whether files are still being copied when the copy of the manifest is saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CopyProgress {
+pub(crate) enum CopyProgress {
     /// They are: pgBackRest must not go on with this backup.
     Runs,
     /// They are not, and never will be by this process.
@@ -155,7 +155,7 @@ impl Write for Both {
 ///
 /// # Errors
 /// It can't be written.
-pub fn save_history(repo: &Repo, stanza: &Stanza, manifest: &Manifest, cipher: &Cipher) -> Result<()> {
+pub(crate) fn save_history(repo: &Repo, stanza: &Stanza, manifest: &Manifest, cipher: &Cipher) -> Result<()> {
     let path = layout::history_manifest(stanza, &manifest.data.label);
     write(repo, &path, manifest, Compression::new(CompressType::Gz, Some(HISTORY_LEVEL))?, cipher)?;
     repo.storage.sync_path(&layout::history(stanza))

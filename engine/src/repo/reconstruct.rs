@@ -11,7 +11,7 @@ use crate::{Error, ErrorCode, Result};
 
 /// The repaired backup.info.
 #[derive(Debug)]
-pub struct Reconstructed {
+pub(crate) struct Reconstructed {
     /// The repaired file.
     pub info: BackupInfo,
     /// Whether anything changed. The caller has to save it.
@@ -28,7 +28,7 @@ pub struct Reconstructed {
 /// # Errors
 /// The info files differ in format; backup.info or the manifest of a missing backup can't be loaded; the directory
 /// can't be listed.
-pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reconstructed> {
+pub(crate) fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reconstructed> {
     let (info, names) = repo.both(|| load(repo, stanza), || names(repo, stanza));
     reconstruct(repo, stanza, info?, names?.iter().map(String::as_str))
 }
@@ -38,7 +38,11 @@ pub fn load_backup_info_reconstruct(repo: &Repo, stanza: &Stanza) -> Result<Reco
 ///
 /// # Errors
 /// The same as [`load_backup_info_reconstruct`].
-pub fn load_listed<'a>(repo: &Repo, stanza: &Stanza, names: impl Iterator<Item = &'a str>) -> Result<Reconstructed> {
+pub(crate) fn load_listed<'a>(
+    repo: &Repo,
+    stanza: &Stanza,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<Reconstructed> {
     reconstruct(repo, stanza, load(repo, stanza)?, names)
 }
 
@@ -64,7 +68,7 @@ fn reconstruct<'a>(
     }
     let labels = labels_of(names);
     let removed = remove_missing(repo, stanza, &mut info)?;
-    let Found { added, unfinished } = add_found(repo, stanza, &mut info, &labels)?;
+    let Additions { added, unfinished } = add_found(repo, stanza, &mut info, &labels)?;
     Ok(Reconstructed { info, changed: removed || added, labels, unfinished })
 }
 
@@ -72,7 +76,7 @@ fn reconstruct<'a>(
 ///
 /// # Errors
 /// The directory can't be listed.
-pub fn backup_labels(repo: &Repo, stanza: &Stanza) -> Result<Vec<BackupLabel>> {
+pub(crate) fn backup_labels(repo: &Repo, stanza: &Stanza) -> Result<Vec<BackupLabel>> {
     Ok(labels_of(names(repo, stanza)?.iter().map(String::as_str)))
 }
 
@@ -107,15 +111,15 @@ fn remove_missing(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo) -> Result
 
 /// The result for backups that backup.info lacks.
 #[derive(Default)]
-struct Found {
+struct Additions {
     /// Whether any was added.
     added: bool,
     /// Those without a manifest.
     unfinished: Vec<BackupLabel>,
 }
 
-fn add_found(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo, labels: &[BackupLabel]) -> Result<Found> {
-    let mut found = Found::default();
+fn add_found(repo: &Repo, stanza: &Stanza, info: &mut BackupInfo, labels: &[BackupLabel]) -> Result<Additions> {
+    let mut found = Additions::default();
     for label in labels {
         // A dependent backup whose whole set is unknown could not be added, whatever its manifest says; a full backup
         // that this loop adds comes before its dependents

@@ -29,7 +29,11 @@ const OWNER_RIGHTS: u32 = 0o700;
 ///
 /// # Errors
 /// Something can't be removed or created.
-pub fn open_data_dir(manifest: &Manifest, ownership: &Ownership, settings: &CleanSettings<'_>) -> Result<Places> {
+pub(crate) fn open_data_dir(
+    manifest: &Manifest,
+    ownership: &Ownership,
+    settings: &CleanSettings<'_>,
+) -> Result<Places> {
     let pg_path = settings.pg_path;
     let dir = match metadata(pg_path)? {
         Some(_) => TargetDir::open(pg_path)?,
@@ -178,7 +182,7 @@ fn directory_mode(mode: u16) -> Mode {
 ///
 /// # Errors
 /// [`ErrorCode::FileMode`].
-pub fn take_rights(manifest: &Manifest, places: &Places) -> Result<()> {
+pub(crate) fn take_rights(manifest: &Manifest, places: &Places) -> Result<()> {
     let is_done = |path: &&ManifestPath| u32::from(path.mode) & OWNER_RIGHTS == OWNER_RIGHTS;
     // Children come before their parents, because a parent without permissions can't be entered. The excluded
     // directories are still needed for the last steps, and a server could not run with such modes.

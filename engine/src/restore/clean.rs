@@ -37,7 +37,7 @@ pub(super) fn hint_without_delta(mut error: Error) -> Error {
 
 /// Settings of cleaning, in addition to the manifest.
 #[derive(Clone, Copy, Debug)]
-pub struct CleanSettings<'a> {
+pub(crate) struct CleanSettings<'a> {
     /// The data directory.
     pub pg_path: &'a str,
     /// Existing files are expected (`--delta` or `--force`).

@@ -6,9 +6,10 @@ use repo_format::manifest::Manifest;
 use repo_format::pg::control::invalidate_checkpoint;
 use rustix::fs::OFlags;
 
-use super::file::{PG_CONTROL, PG_CONTROL_TEMP, restored_path, set_time};
+use super::file::{PG_CONTROL_TEMP, restored_path, set_time};
 use super::places::{Places, regular};
 use super::request::RestoreRequest;
+use crate::pg::data_dir::PG_CONTROL;
 use crate::{Error, ErrorCode, Result, info, warn};
 
 /// Renames `pg_control` to its final name, so that the cluster can be started.

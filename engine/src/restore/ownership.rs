@@ -22,7 +22,7 @@ pub struct Owner {
 
 /// Every owner of a manifest as numbers of this host.
 #[derive(Clone, Debug)]
-pub struct Ownership {
+pub(crate) struct Ownership {
     root: bool,
     current: Owner,
     users: HashMap<OwnerId, u32>,

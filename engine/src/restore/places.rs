@@ -15,7 +15,7 @@ use crate::{Error, ErrorCode, Result};
 
 /// The open target directories of a restore.
 #[derive(Debug, Default)]
-pub struct Places {
+pub(crate) struct Places {
     dirs: Vec<TargetDir>,
     /// The number of each directory, by the manifest names of the data directory, linked directories and the
     /// directories of tablespaces.

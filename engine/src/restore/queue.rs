@@ -10,7 +10,7 @@ use crate::{Error, ErrorCode, Result};
 
 /// Files that one worker restores one after another.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RestoreJob {
+pub(crate) struct RestoreJob {
     /// Indices into the manifest's files: one file, or adjacent files of one bundle in the order of their offsets.
     pub files: Vec<u32>,
     /// Bytes of these files when restored.
@@ -19,7 +19,7 @@ pub struct RestoreJob {
 
 /// The jobs of a restore.
 #[derive(Clone, Debug)]
-pub struct RestoreQueues {
+pub(crate) struct RestoreQueues {
     /// One queue for the data directory and one per tablespace, so that workers spread over file systems.
     pub queues: Vec<Vec<RestoreJob>>,
     /// Bytes of all files when restored.
@@ -50,7 +50,7 @@ const JOB_FILES_MAX: usize = 16 * 1024;
 ///
 /// # Errors
 /// [`ErrorCode::Format`] for a file that belongs to no target.
-pub fn queues(manifest: &Manifest) -> Result<RestoreQueues> {
+pub(crate) fn queues(manifest: &Manifest) -> Result<RestoreQueues> {
     let tablespaces = manifest.targets.iter().filter(|target| target.tablespace.is_some());
     let numbers: HashMap<&str, usize> = tablespaces.map(|target| target.name.as_str()).zip(1..).collect();
     let mut files: Vec<Vec<u32>> = vec![Vec::new(); numbers.len() + 1];

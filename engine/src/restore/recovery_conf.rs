@@ -13,7 +13,7 @@ use repo_format::wal_name::Lsn;
 use crate::{Error, ErrorCode, Result};
 
 /// The first version that reads recovery settings from `postgresql.auto.conf` and signal files.
-pub const VERSION_RECOVERY_SETTINGS: PgVersion = PgVersion::V12;
+pub(crate) const VERSION_RECOVERY_SETTINGS: PgVersion = PgVersion::V12;
 
 /// The maximum length of a restore point's name in PostgreSQL, in bytes.
 const NAME_BYTES_MAX: usize = 63;

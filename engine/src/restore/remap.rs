@@ -26,7 +26,7 @@ pub struct MapSettings {
 /// # Errors
 /// [`ErrorCode::TablespaceMap`] and [`ErrorCode::LinkMap`] for mappings that do not match the backup,
 /// [`ErrorCode::Format`] for a manifest that contradicts itself.
-pub fn remap(manifest: &mut Manifest, pg_path: &str, settings: &MapSettings) -> Result<()> {
+pub(crate) fn remap(manifest: &mut Manifest, pg_path: &str, settings: &MapSettings) -> Result<()> {
     let base = manifest
         .targets
         .iter_mut()

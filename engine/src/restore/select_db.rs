@@ -10,7 +10,7 @@ const OBJECT_ID_NORMAL_MIN: u32 = 16384;
 
 /// A database as the manifest names it.
 #[derive(Clone, Copy, Debug)]
-pub struct DatabaseName<'a> {
+pub(crate) struct DatabaseName<'a> {
     /// Its name.
     pub name: &'a str,
     /// Its oid.
@@ -19,7 +19,7 @@ pub struct DatabaseName<'a> {
 
 /// The databases whose files are zeroed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ZeroFilter {
+pub(crate) struct ZeroFilter {
     /// Their oids as text.
     databases: BTreeSet<String>,
     /// The directory of this version and catalog in a tablespace, e.g. `PG_15_202209061`.
@@ -68,7 +68,7 @@ fn is_digits(text: &str) -> bool {
 /// # Errors
 /// [`ErrorCode::DbMissing`] for a database that is not in the backup, [`ErrorCode::DbInvalid`] for one that can't be
 /// included, [`ErrorCode::Format`] if the backup has no databases.
-pub fn zero_filter<'a>(
+pub(crate) fn zero_filter<'a>(
     include: &[String],
     exclude: &[String],
     databases: &[DatabaseName<'a>],

@@ -20,7 +20,7 @@ pub enum Criterion {
 
 /// The facts about a backup in `backup.info`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Its label.
     pub label: BackupLabel,
     /// When it stopped, in seconds since the epoch.
@@ -33,7 +33,7 @@ pub struct Candidate {
 
 /// The answer of one repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Choice {
+pub(crate) enum Choice {
     /// This set is restored.
     Found(BackupLabel),
     /// No set matches here. The next repository is tried.
@@ -83,7 +83,7 @@ pub fn choose(criterion: &Criterion, backups: &[Candidate], history_id_current: 
 }
 
 /// Returns the error if no repository has a matching set. `target` is the text given by the user.
-pub fn not_found(criterion: &Criterion, target: &str) -> Error {
+pub(crate) fn not_found(criterion: &Criterion, target: &str) -> Error {
     let message = match criterion {
         Criterion::Label(label) => format!("backup set {label} is not valid"),
         Criterion::Newest => "no backup set found to restore".to_owned(),

@@ -7,7 +7,7 @@ use crate::{Error, ErrorCode, Result};
 
 /// A target in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetTime {
+pub(crate) struct TargetTime {
     /// Seconds since the epoch, without fractions.
     pub seconds: i64,
     /// The same instant in a form that PostgreSQL reads in any time zone: with an offset, and a point before the
@@ -30,7 +30,7 @@ pub fn parse(text: &str, local: &TimeZone) -> Result<i64> {
 ///
 /// # Errors
 /// The same as [`parse`].
-pub fn read(text: &str, local: &TimeZone) -> Result<TargetTime> {
+pub(crate) fn read(text: &str, local: &TimeZone) -> Result<TargetTime> {
     let invalid = || Error::new(ErrorCode::Format, format!("invalid date/time {text}"));
     let bytes = text.as_bytes();
     let separated = [(4, b'-'), (7, b'-'), (10, b' '), (13, b':'), (16, b':')];

@@ -26,7 +26,7 @@ enum Wanted {
 
 /// The position of a backup.
 #[derive(Clone, Copy, Debug)]
-pub struct BackupPosition {
+pub(crate) struct BackupPosition {
     /// Its timeline.
     pub timeline: TimelineId,
     /// Where it starts.
@@ -82,7 +82,7 @@ fn check(history: &TimelineHistory, target: TimelineId, backup: BackupPosition) 
 
 /// The archive that holds a backup's WAL.
 #[derive(Clone)]
-pub struct ArchivePlace<'a> {
+pub(crate) struct ArchivePlace<'a> {
     /// The repository.
     pub repo: &'a Repo,
     /// The stanza.

@@ -82,7 +82,7 @@ impl OpenStorage for AzureSettings {
 ///
 /// # Errors
 /// An option can't be used: the endpoint is not an address, certificates can't be read, or a key is not base64.
-pub fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
+pub(crate) fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
     // Another host stands for the endpoint altogether
     let http = &settings.http;
     let endpoint = Endpoint::parse(http.host.as_ref().unwrap_or(&settings.endpoint))?;

@@ -89,7 +89,7 @@ impl OpenStorage for GcsSettings {
 ///
 /// # Errors
 /// An option can't be used: the endpoint is not an address, or certificates or a key file can't be read.
-pub fn open(settings: &GcsSettings) -> Result<ObjectStorage> {
+pub(crate) fn open(settings: &GcsSettings) -> Result<ObjectStorage> {
     let server = Endpoint::parse(&settings.endpoint)?.url("", None)?;
     let services = Services::new(&server, &settings.http)?;
     let api = Arc::new(Api {

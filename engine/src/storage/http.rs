@@ -137,7 +137,7 @@ pub(crate) fn retry_config(io_timeout: Duration) -> RetryConfig {
 
 /// A server's address as configured: `host`, `host:port`, or a URL with either.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// Whether the connection is encrypted.
     pub tls: bool,
     /// The host's name or address (an IPv6 address in brackets).

@@ -48,7 +48,7 @@ pub enum UriStyle {
 
 /// A repository below a prefix of a bucket or container. Clones share the connections.
 #[derive(Clone)]
-pub struct ObjectStorage {
+pub(crate) struct ObjectStorage {
     store: Arc<dyn ObjectStore>,
     /// Key prefix of the repository without surrounding slashes; empty for the whole bucket.
     prefix: String,

@@ -32,7 +32,7 @@ use crate::{Error, ErrorCode, Result, warn};
 /// Mode of a repository file.
 pub const FILE_MODE: u32 = 0o640;
 /// Mode of a repository directory.
-pub const PATH_MODE: u32 = 0o750;
+pub(crate) const PATH_MODE: u32 = 0o750;
 
 /// The settings of a repository in a directory of this host.
 #[derive(Clone, Debug)]

@@ -115,7 +115,7 @@ impl OpenStorage for S3Settings {
 ///
 /// # Errors
 /// An option can't be used: the endpoint is not an address, or certificates can't be read.
-pub fn open(settings: &S3Settings) -> Result<ObjectStorage> {
+pub(crate) fn open(settings: &S3Settings) -> Result<ObjectStorage> {
     let route = Route::new(settings)?;
     let signer = Arc::new(Signer {
         credentials: credentials::provider(settings)?,

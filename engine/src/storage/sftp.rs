@@ -90,7 +90,7 @@ impl SftpSettings {
 
 /// A repository below a directory of an SFTP server.
 #[derive(Clone)]
-pub struct SftpStorage(Arc<Shared>);
+pub(crate) struct SftpStorage(Arc<Shared>);
 
 /// What storage, readers and writers share.
 struct Shared {

@@ -1,6 +1,6 @@
 //! Whether the archive has the WAL that makes a backup consistent. pgBackRest does not check it.
 
-use repo_format::archive_info::PgHistory;
+use repo_format::archive_info::ArchiveCluster;
 use repo_format::backup_info::BackupEntry;
 use repo_format::wal_name::WalSegment;
 
@@ -18,7 +18,7 @@ const DEFAULT_SEGMENT_SIZE: u32 = 16 << 20;
 pub(super) fn check(
     backup: &mut BackupResult,
     entry: &BackupEntry,
-    history: &[PgHistory],
+    history: &[ArchiveCluster],
     archives: &[ArchiveResult],
 ) -> bool {
     let (Some(first), Some(last)) = (entry.archive_start, entry.archive_stop) else { return true };

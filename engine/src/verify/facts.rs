@@ -1,6 +1,6 @@
 //! Labels, manifests and files for the tests.
 
-use repo_format::archive_info::PgHistory;
+use repo_format::archive_info::ArchiveCluster;
 use repo_format::cipher::Cipher;
 use repo_format::hash::Sha1;
 use repo_format::label::BackupLabel;
@@ -14,7 +14,7 @@ pub const FULL: &str = "20260101-000000F";
 pub const DIFF: &str = "20260101-000000F_20260102-000000D";
 pub const INCR: &str = "20260101-000000F_20260103-000000I";
 
-const HISTORY: &[PgHistory] = &[PgHistory { id: 1, version: PgVersion::V15, system_id: 7 }];
+const HISTORY: &[ArchiveCluster] = &[ArchiveCluster { id: 1, version: PgVersion::V15, system_id: 7 }];
 
 /// A plan for a stanza with cluster 1, PostgreSQL 15.
 pub fn plan(stanza: &Stanza) -> Plan<'_> {

@@ -10,7 +10,6 @@ use repo_format::hash::{Sha1, Sha1Hasher};
 use repo_format::info::Origin;
 use repo_format::layout::{self, RepoPath};
 
-use super::repair::Repair;
 use crate::repo::info_files::parse_stored;
 use crate::storage::{self, ReadRange};
 use crate::work::retry::{RetryPolicy, is_about_content, is_lasting_locally};
@@ -51,7 +50,7 @@ impl<R: Read> Read for HashReader<R> {
 }
 
 /// A file that is kept twice.
-pub(super) struct Pair<'a> {
+pub(super) struct FilePair<'a> {
     pub repo: &'a Repo,
     /// The file. Its copy is next to it.
     pub path: RepoPath,
@@ -59,6 +58,23 @@ pub(super) struct Pair<'a> {
     pub shown: String,
     pub cipher: &'a Cipher,
     pub retry: Retry<'a>,
+}
+
+/// The damaged one of a file and its copy, while the other is intact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Repair {
+    /// The whole one.
+    pub from: RepoPath,
+    /// The other one.
+    pub to: RepoPath,
+    /// Why it is damaged, in a word or two.
+    pub why: &'static str,
+}
+
+impl Repair {
+    pub const MISSING: &str = "missing";
+    pub const DAMAGED: &str = "damaged";
+    pub const DIFFERENT: &str = "damaged or out of date";
 }
 
 /// The content of a file that is stored twice.
@@ -92,7 +108,7 @@ impl Unusable {
     }
 }
 
-impl Pair<'_> {
+impl FilePair<'_> {
     /// Reads the file and compares the copy with it, or uses the copy instead.
     pub fn load<T>(&self, parse: Parse<'_, T>) -> std::result::Result<LoadedPair<T>, Box<Unusable>> {
         self.with_copy(self.load_file(parse), parse)
@@ -104,7 +120,7 @@ impl Pair<'_> {
         self.load_one(&self.path, &self.shown, parse)
     }
 
-    /// Continues after [`Pair::load_file`]: compares the copy with the file, or uses it instead.
+    /// Continues after [`FilePair::load_file`]: compares the copy with the file, or uses it instead.
     pub fn with_copy<T>(
         &self,
         file: Result<(T, Sha1)>,

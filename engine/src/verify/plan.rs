@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use repo_format::archive_info::PgHistory;
+use repo_format::archive_info::ArchiveCluster;
 use repo_format::cipher::{Cipher, Framing};
 use repo_format::compress::CompressType;
 use repo_format::hash::Sha1;
@@ -43,7 +43,7 @@ pub(super) enum ManifestFact {
 }
 
 /// What to do next. What follows belongs to the latest archive or backup.
-pub(super) enum Step {
+pub(super) enum CheckStep {
     /// Begin the results of an archive.
     Archive(String),
     /// Count the segments of a directory.
@@ -90,14 +90,14 @@ pub(super) enum BackupState {
 pub(super) struct PlanSettings<'a> {
     pub stanza: &'a Stanza,
     pub archive_cipher: Cipher,
-    pub history: &'a [PgHistory],
+    pub history: &'a [ArchiveCluster],
 }
 
 /// Turns facts into steps, in order.
 pub(super) struct Plan<'a> {
     settings: PlanSettings<'a>,
     /// Steps that are decided. The files of a backup, of which there may be millions, follow one by one.
-    steps: VecDeque<Step>,
+    steps: VecDeque<CheckStep>,
     backup: Option<OpenBackup>,
     /// Backups without bundles among those that were begun. They store empty files too.
     plain: BTreeSet<BackupLabel>,
@@ -146,7 +146,7 @@ impl<'a> Plan<'a> {
     /// Adds a fact. Call it when [`Plan::next`] has returned `None`.
     pub fn add(&mut self, fact: Fact) {
         match fact {
-            Fact::Archive(id) => self.steps.push_back(Step::Archive(id)),
+            Fact::Archive(id) => self.steps.push_back(CheckStep::Archive(id)),
             Fact::WalDir(dir) => self.steps.extend(wal::steps(&dir, &self.settings.archive_cipher)),
             Fact::Backup(label, manifest) => self.add_backup(label, manifest),
         }
@@ -156,7 +156,7 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     /// A manifest names a file that no path of a repository can have.
-    pub fn next(&mut self) -> Result<Option<Step>> {
+    pub fn next(&mut self) -> Result<Option<CheckStep>> {
         if let Some(step) = self.steps.pop_front() {
             return Ok(Some(step));
         }
@@ -188,7 +188,7 @@ impl<'a> Plan<'a> {
                 BackupState::Checked
             }
         };
-        self.steps.push_back(Step::Backup(label, state));
+        self.steps.push_back(CheckStep::Backup(label, state));
     }
 
     fn is_known_cluster(&self, manifest: &Manifest) -> bool {
@@ -199,23 +199,23 @@ impl<'a> Plan<'a> {
             .any(|pg| pg.id == data.pg_id && pg.system_id == data.pg_system_id && pg.version == data.pg_version)
     }
 
-    fn file_step(&mut self, backup: &OpenBackup, file: &ManifestFile) -> Result<Step> {
+    fn file_step(&mut self, backup: &OpenBackup, file: &ManifestFile) -> Result<CheckStep> {
         let manifest = &backup.manifest;
         let holder = if file.reference.is_some() { manifest.holder(file) } else { &backup.label };
         // A bundled backup stores no empty files, and a later plain backup refers to them nevertheless
         let is_nowhere = manifest.data.bundle || (file.reference.is_some() && !self.plain.contains(holder));
         if file.size == 0 && is_nowhere {
-            return Ok(Step::Nowhere);
+            return Ok(CheckStep::Nowhere);
         }
         let check = file_check(self.settings.stanza, backup, file, holder)?;
         let part = check.part();
         if !self.checked.is_new(&part, &check) {
-            return Ok(Step::Follow(part));
+            return Ok(CheckStep::Follow(part));
         }
         let root = layout::backup_stanza(self.settings.stanza);
         let path = check.path.as_str();
         let name = path.strip_prefix(root.as_str()).unwrap_or(path).trim_start_matches('/').to_owned();
-        Ok(Step::CheckFile(NamedCheck { name, check }))
+        Ok(CheckStep::CheckFile(NamedCheck { name, check }))
     }
 }
 

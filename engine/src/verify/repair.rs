@@ -9,7 +9,7 @@ use repo_format::cipher::Cipher;
 use repo_format::layout::{RepoPath, Stanza};
 use repo_format::manifest::Manifest;
 
-use super::info_file::{LoadedPair, Pair, Retry};
+use super::info_file::{FilePair, LoadedPair, Repair, Retry};
 use crate::claim::{Claim, Claimant};
 use crate::lock::{Lock, LockRequest, LockType};
 use crate::repo::info_files::limited;
@@ -24,17 +24,6 @@ pub struct RepairSettings {
     pub lock_path: PathBuf,
     /// Id of this run.
     pub exec_id: String,
-}
-
-/// The damaged one of a file and its copy, while the other is intact.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Repair {
-    /// The whole one.
-    pub from: RepoPath,
-    /// The other one.
-    pub to: RepoPath,
-    /// Why it is damaged, in a word or two.
-    pub why: &'static str,
 }
 
 /// The type of file, which determines how it is read.
@@ -76,10 +65,6 @@ impl HalfWhole {
 }
 
 impl Repair {
-    pub const MISSING: &str = "missing";
-    pub const DAMAGED: &str = "damaged";
-    pub const DIFFERENT: &str = "damaged or out of date";
-
     /// Writes the whole one over the other.
     fn write(&self, repo: &Repo) -> Result<()> {
         let storage = &*repo.storage;
@@ -147,7 +132,7 @@ pub(super) fn run(
 fn look_again(repo: &Repo, file: &HalfWhole, cipher: &Cipher, cancel: &CancelToken) -> Result<Option<Repair>> {
     let shown = file.path.file_name().to_owned();
     let pair =
-        Pair { repo, path: file.path.clone(), shown, cipher, retry: Retry { policy: &RetryPolicy::NONE, cancel } };
+        FilePair { repo, path: file.path.clone(), shown, cipher, retry: Retry { policy: &RetryPolicy::NONE, cancel } };
     let found = match file.kind {
         PairKind::ArchiveInfo => {
             pair.load(&|reader, origin| ArchiveInfo::read(limited(reader), origin)).map(LoadedPair::without_content)

@@ -4,7 +4,7 @@ use repo_format::label::BackupLabel;
 
 use super::file::{Checked, FileCheck, FileFault, StoredPart};
 use super::parts::{PartResults, Standing};
-use super::plan::{BackupState, NamedCheck, Segments, Step, segment_part};
+use super::plan::{BackupState, CheckStep, NamedCheck, Segments, segment_part};
 use super::report::{ArchiveResult, BackupResult, BackupStatus};
 use super::unread::Unread;
 use crate::{Error, Result, detail, info, warn};
@@ -57,31 +57,31 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Records a step, and returns the file to check if it is about one.
-    pub fn take(&mut self, step: Step) -> Option<VerifyJob> {
+    pub fn take(&mut self, step: CheckStep) -> Option<VerifyJob> {
         match step {
-            Step::Archive(id) => self.archives.push(ArchiveResult::new(id)),
-            Step::Segments(segments) => self.add_segments(&segments),
-            Step::BadSegment { file, error } => {
+            CheckStep::Archive(id) => self.archives.push(ArchiveResult::new(id)),
+            CheckStep::Segments(segments) => self.add_segments(&segments),
+            CheckStep::BadSegment { file, error } => {
                 info!("{} {}: [{}] {error}", FileFault::Other.text(), file.name, error.code.number());
                 self.errors += 1;
                 if let Some(archive) = self.archives.last_mut() {
                     archive.add_fault(&file.segment, FileFault::Other);
                 }
             }
-            Step::CheckSegment(NamedCheck { name, check }) => {
+            CheckStep::CheckSegment(NamedCheck { name, check }) => {
                 let subject = Subject::Archive(self.archives.len().saturating_sub(1));
                 return Some(VerifyJob { subject, name, check });
             }
-            Step::Backup(label, state) => self.begin_backup(label, state),
-            Step::CheckFile(NamedCheck { name, check }) => {
+            CheckStep::Backup(label, state) => self.begin_backup(label, state),
+            CheckStep::CheckFile(NamedCheck { name, check }) => {
                 self.parts.begin(&check.part());
                 return Some(VerifyJob { subject: Subject::Backup(self.count_file()), name, check });
             }
-            Step::Follow(part) => {
+            CheckStep::Follow(part) => {
                 let backup = self.count_file();
                 self.follow(Deferred { backup, needs: vec![part], own: None });
             }
-            Step::Nowhere => {
+            CheckStep::Nowhere => {
                 let backup = self.count_file();
                 self.settle_file(backup, None);
             }

@@ -10,7 +10,7 @@ use repo_format::layout::{self, RepoPath, Stanza};
 use repo_format::manifest::Manifest;
 use repo_format::pg::{PgVersion, WalHeader};
 
-use super::info_file::{Pair, Retry};
+use super::info_file::{FilePair, Retry};
 use super::plan::{self, Fact, ManifestFact, WalDir};
 use super::repair::{HalfWhole, PairKind};
 use super::scope::{Scope, WalScope};
@@ -97,7 +97,7 @@ impl<'a> Walk<'a> {
 
     fn read_backup(&mut self, label: BackupLabel) -> Fact {
         let WalkSettings { repo, stanza, ref manifest_cipher, retry, ref current_backup, .. } = self.settings;
-        let pair = Pair {
+        let pair = FilePair {
             repo,
             path: layout::manifest(stanza, &label),
             shown: plan::shown_manifest(&label),

@@ -20,7 +20,7 @@ thread_local! {
 
 /// A number of slots. Computing takes one.
 #[derive(Debug)]
-pub struct Slots(Mutex<State>);
+pub(crate) struct Slots(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -155,7 +155,7 @@ pub fn waiting<R>(wait: impl FnOnce() -> R) -> R {
 }
 
 /// Declares that the thread's work takes long, and yields to others.
-pub fn takes_long() {
+pub(crate) fn takes_long() {
     HELD.with(|kept| {
         if let Some(held) = kept.borrow_mut().as_mut() {
             held.turn.long = true;
@@ -165,7 +165,7 @@ pub fn takes_long() {
 }
 
 /// Yields the compute slot to threads with an earlier turn. Long computations call this now and then.
-pub fn give_way() {
+pub(crate) fn give_way() {
     HELD.with(|kept| {
         let kept = kept.borrow();
         let Some(Held { slots, turn }) = kept.as_ref() else { return };
@@ -190,7 +190,7 @@ pub fn borrow(wanted: usize) -> Borrowed {
 
 /// Reserves up to `wanted` slots for helpers of the thread: free slots at once, then slots that others release, unless
 /// short work waits. One slot always remains for each thread that reserves.
-pub fn reserve(wanted: usize) -> Reserved {
+pub(crate) fn reserve(wanted: usize) -> Reserved {
     let slots = HELD.with(|kept| Some(Arc::clone(&kept.borrow().as_ref()?.slots)));
     let count = slots.as_ref().map_or(0, |slots| {
         let mut state = slots.state();
@@ -206,7 +206,7 @@ pub fn reserve(wanted: usize) -> Reserved {
 
 /// Slots reserved for helpers of a thread. Dropping this releases them.
 #[derive(Debug)]
-pub struct Reserved {
+pub(crate) struct Reserved {
     slots: Option<Arc<Slots>>,
     count: usize,
 }

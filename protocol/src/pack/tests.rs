@@ -1,5 +1,7 @@
 //! Tests of packs.
 
+use std::io::{self, IoSlice, Write};
+
 use proptest::prelude::*;
 
 use super::*;
@@ -177,14 +179,47 @@ fn large_blocks_are_not_copied() {
     assert!(packed.slices().any(|slice| std::ptr::eq(slice, &block[..])));
     let bytes = packed.to_vec();
     assert_eq!(packed.size(), bytes.len());
-    let mut written = Vec::new();
-    packed.write_to(&mut written).unwrap();
-    assert_eq!(written, bytes);
+    for limit in [1, 3, 50_000, usize::MAX] {
+        let mut output = Slow { written: Vec::new(), limit, calls: 0 };
+        packed.write_to(&mut output).unwrap();
+        assert_eq!(output.written, bytes);
+        assert!(limit != usize::MAX || output.calls == 1, "{} calls", output.calls);
+    }
     let mut reader = PackReader::new(&bytes);
     assert_eq!(reader.u64().unwrap(), 5);
     let mut inner = PackReader::new(reader.pack().unwrap().unwrap());
     assert!(inner.bool().unwrap());
     assert_eq!(inner.binary().unwrap(), Some(&block[..]));
+}
+
+/// An output that takes no more than `limit` bytes at a time, and is interrupted now and then.
+struct Slow {
+    written: Vec<u8>,
+    limit: usize,
+    calls: usize,
+}
+
+impl Write for Slow {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.calls += 1;
+        if self.calls.is_multiple_of(7) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let before = self.written.len();
+        for slice in slices {
+            let left = self.limit - (self.written.len() - before);
+            self.written.extend_from_slice(&slice[..slice.len().min(left)]);
+        }
+        Ok(self.written.len() - before)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A value that owns its content.

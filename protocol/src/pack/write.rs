@@ -1,5 +1,7 @@
 //! Writing a pack.
 
+use std::io::{self, IoSlice, Write};
+
 use super::tag::Tag;
 use super::{FieldType, zigzag};
 use crate::StringId;
@@ -254,12 +256,22 @@ impl<'a> Packed<'a> {
         self.slices().collect::<Vec<_>>().concat()
     }
 
-    /// Writes the bytes.
+    /// Writes the bytes, those around a block together with it.
     ///
     /// # Errors
     /// Those of `output`.
-    pub fn write_to(&self, output: &mut impl std::io::Write) -> std::io::Result<()> {
-        self.slices().try_for_each(|slice| output.write_all(slice))
+    pub fn write_to(&self, output: &mut impl Write) -> io::Result<()> {
+        let mut slices: Vec<_> = self.slices().filter(|slice| !slice.is_empty()).map(IoSlice::new).collect();
+        let mut rest = &mut slices[..];
+        while !rest.is_empty() {
+            match output.write_vectored(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut rest, written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -38,6 +38,9 @@ impl<R: BufRead, W: Write> Client<R, W> {
     /// As all methods.
     pub fn write_block(&mut self, writing: &mut Writing, block: &[u8]) -> Result<()> {
         self.settle(writing, BLOCKS_IN_FLIGHT_MAX - 1)?;
+        if block.is_empty() {
+            return Ok(());
+        }
         self.link.send_in(writing.session, &Call::WriteBlock(block))?;
         writing.in_flight += 1;
         Ok(())

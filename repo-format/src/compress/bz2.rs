@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bzip2::{Action, Compress, Compression as Level, Decompress, Status};
 
 use super::pieces::{EncodePiece, Join};
-use super::{Progress, reserve_output};
+use super::{DecodeStep, reserve_output};
 use crate::{Error, ErrorCode, Result};
 
 /// Returns how many bytes are certain to fit into one block of a level. The library first shortens runs of equal bytes,
@@ -19,16 +19,16 @@ fn one_block_size(level: u32) -> usize {
 /// The size of a state depends on its level (7.6 MB at level 9), and clearing it is most of the work for a file of one
 /// page. The level only determines the block size. So a stream that fits into one block of a lower level is compressed
 /// at that level. The encoder holds the beginning of each stream until it knows.
-pub(super) struct Encoder {
+pub(super) struct Bz2Encoder {
     level: u32,
     held: Vec<u8>,
     state: Option<Compress>,
 }
 
-impl Encoder {
+impl Bz2Encoder {
     pub(super) fn new(level: i32) -> Self {
         // The level was checked to be 1 to 9.
-        Encoder { level: level.unsigned_abs(), held: Vec::new(), state: None }
+        Bz2Encoder { level: level.unsigned_abs(), held: Vec::new(), state: None }
     }
 
     pub(super) fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<()> {
@@ -84,7 +84,7 @@ fn run(state: &mut Compress, mut data: &[u8], out: &mut Vec<u8>) -> Result<()> {
 }
 
 /// Joins pieces to one stream; each piece is a single block. Blocks begin at any bit, so they are shifted into place.
-pub(super) struct Pieces {
+pub(super) struct Bz2Pieces {
     level: i32,
     /// The checksums of all blocks so far.
     checksum: u32,
@@ -101,9 +101,9 @@ const END_BITS: usize = 80;
 /// The position of the first block's checksum: after the header and the block's magic.
 const BLOCK_CHECKSUM: std::ops::Range<usize> = 10..14;
 
-impl Pieces {
+impl Bz2Pieces {
     pub(super) fn new(level: i32) -> Self {
-        Pieces { level, checksum: 0, last: 0, last_bits: 0 }
+        Bz2Pieces { level, checksum: 0, last: 0, last_bits: 0 }
     }
 
     /// Appends the first `count` bits of `bits`.
@@ -139,7 +139,7 @@ fn only_block(stream: &[u8]) -> Option<(u32, usize)> {
     Some((checksum, stream.len() * 8 - fill - END_BITS))
 }
 
-impl Join for Pieces {
+impl Join for Bz2Pieces {
     fn piece_size(&self) -> usize {
         one_block_size(self.level.unsigned_abs())
     }
@@ -151,7 +151,7 @@ impl Join for Pieces {
     fn encode(&self) -> EncodePiece {
         let level = self.level;
         Arc::new(move |_context, plain, stream| {
-            let mut encoder = Encoder::new(level);
+            let mut encoder = Bz2Encoder::new(level);
             encoder.push(plain, stream)?;
             encoder.finish(stream)
         })
@@ -192,15 +192,15 @@ fn bz2_error(error: bzip2::Error) -> Error {
 }
 
 /// A bzip2 decoder.
-pub(super) struct Decoder {
+pub(super) struct Bz2Decoder {
     state: Decompress,
     used: bool,
     done: bool,
 }
 
-impl Decoder {
+impl Bz2Decoder {
     pub(super) fn new() -> Self {
-        Decoder { state: Decompress::new(false), used: false, done: false }
+        Bz2Decoder { state: Decompress::new(false), used: false, done: false }
     }
 
     pub(super) fn reset(&mut self) {
@@ -215,11 +215,11 @@ impl Decoder {
         self.done
     }
 
-    pub(super) fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress> {
+    pub(super) fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<DecodeStep> {
         self.used = true;
         let (total_in, total_out) = (self.state.total_in(), self.state.total_out());
         self.done = self.state.decompress(input, output).map_err(bz2_error)? == Status::StreamEnd;
-        Ok(Progress {
+        Ok(DecodeStep {
             consumed: (self.state.total_in() - total_in) as usize,
             produced: (self.state.total_out() - total_out) as usize,
         })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use flate2::{Compress, Compression as Level, Crc, Decompress, FlushCompress, FlushDecompress, Status};
 
 use super::pieces::{EncodePiece, Join};
-use super::{Framing, OUTPUT_STEP_BYTES, Progress, reserve_output};
+use super::{DecodeStep, Framing, OUTPUT_STEP_BYTES, reserve_output};
 use crate::{Error, ErrorCode, Result};
 
 /// zlib's largest window, which pgBackRest uses.
@@ -14,16 +14,16 @@ const WINDOW_BITS: u8 = 15;
 const DEFAULT_LEVEL: u32 = 6;
 
 /// A reusable deflate state.
-pub(super) struct Encoder(Compress);
+pub(super) struct GzEncoder(Compress);
 
 fn library_level(level: i32) -> Level {
     Level::new(u32::try_from(level).unwrap_or(DEFAULT_LEVEL))
 }
 
-impl Encoder {
+impl GzEncoder {
     pub(super) fn new(level: i32, framing: Framing) -> Self {
         let level = library_level(level);
-        Encoder(match framing {
+        GzEncoder(match framing {
             Framing::Full => Compress::new_gzip(level, WINDOW_BITS),
             Framing::Raw => Compress::new(level, true),
         })
@@ -62,21 +62,21 @@ fn compress_error(error: flate2::CompressError) -> Error {
 
 /// Joins pieces to one gzip stream. Each piece ends on a byte boundary with a flush, and uses the bytes before it as
 /// its dictionary.
-pub(super) struct Pieces {
+pub(super) struct GzPieces {
     level: i32,
     content: Crc,
 }
 
-impl Pieces {
+impl GzPieces {
     pub(super) fn new(level: i32) -> Self {
-        Pieces { level, content: Crc::new() }
+        GzPieces { level, content: Crc::new() }
     }
 }
 
 /// An empty block that is the last one.
 const LAST_BLOCK: [u8; 2] = [0x03, 0x00];
 
-impl Join for Pieces {
+impl Join for GzPieces {
     fn piece_size(&self) -> usize {
         1 << 20
     }
@@ -135,18 +135,18 @@ fn encode_piece(level: Level, context: &[u8], mut plain: &[u8], out: &mut Vec<u8
 }
 
 /// A reusable inflate state.
-pub(super) struct Decoder {
+pub(super) struct GzDecoder {
     state: Decompress,
     done: bool,
 }
 
-impl Decoder {
+impl GzDecoder {
     pub(super) fn new(framing: Framing) -> Self {
         let state = match framing {
             Framing::Full => Decompress::new_gzip(WINDOW_BITS),
             Framing::Raw => Decompress::new(true),
         };
-        Decoder { state, done: false }
+        GzDecoder { state, done: false }
     }
 
     pub(super) fn reset(&mut self) {
@@ -159,7 +159,7 @@ impl Decoder {
         self.done
     }
 
-    pub(super) fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress> {
+    pub(super) fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<DecodeStep> {
         let (total_in, total_out) = (self.state.total_in(), self.state.total_out());
         let status = self.state.decompress(input, output, FlushDecompress::None).map_err(|error| {
             if error.needs_dictionary().is_some() {
@@ -169,7 +169,7 @@ impl Decoder {
             }
         })?;
         self.done = status == Status::StreamEnd;
-        Ok(Progress {
+        Ok(DecodeStep {
             consumed: (self.state.total_in() - total_in) as usize,
             produced: (self.state.total_out() - total_out) as usize,
         })

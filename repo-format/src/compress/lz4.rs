@@ -16,7 +16,7 @@ use std::sync::Arc;
 use lz4::{BlockMode as CBlockMode, BlockSize as CBlockSize, ContentChecksum, liblz4::BlockChecksum};
 use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 
-pub(super) use self::decode::Decoder;
+pub(super) use self::decode::Lz4Decoder;
 use twox_hash::XxHash32;
 
 use super::Framing;
@@ -40,7 +40,7 @@ fn encode_error(error: io::Error) -> Error {
 }
 
 /// A reusable encoder.
-pub(super) struct Encoder {
+pub(super) struct Lz4Encoder {
     framing: Framing,
     library: Library,
 }
@@ -69,14 +69,14 @@ impl Write for Lent {
     }
 }
 
-impl Encoder {
+impl Lz4Encoder {
     pub(super) fn new(level: i32, framing: Framing) -> Self {
         let library = if FLEX_LEVELS.contains(&level) {
             Library::Flex { encoder: flex_encoder(framing), open: false }
         } else {
             Library::C { level, encoder: None }
         };
-        Encoder { framing, library }
+        Lz4Encoder { framing, library }
     }
 
     pub(super) fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<()> {
@@ -170,7 +170,7 @@ fn c_encoder(level: i32, framing: Framing) -> io::Result<lz4::Encoder<Lent>> {
 }
 
 /// Joins pieces to one frame. The blocks of a piece do not refer to data before the piece.
-pub(super) struct Pieces {
+pub(super) struct Lz4Pieces {
     level: i32,
     content: XxHash32,
 }
@@ -180,13 +180,13 @@ const HEADER_SIZE: usize = 7;
 /// Follows the last block.
 const END_MARK: [u8; 4] = [0; 4];
 
-impl Pieces {
+impl Lz4Pieces {
     pub(super) fn new(level: i32) -> Self {
-        Pieces { level, content: XxHash32::with_seed(0) }
+        Lz4Pieces { level, content: XxHash32::with_seed(0) }
     }
 }
 
-impl Join for Pieces {
+impl Join for Lz4Pieces {
     fn piece_size(&self) -> usize {
         1 << 20
     }
@@ -198,7 +198,7 @@ impl Join for Pieces {
     fn encode(&self) -> EncodePiece {
         let level = self.level;
         Arc::new(move |_context, plain, frame| {
-            let mut encoder = Encoder::new(level, Framing::Raw);
+            let mut encoder = Lz4Encoder::new(level, Framing::Raw);
             encoder.push(plain, frame)?;
             encoder.finish(frame)
         })

@@ -41,7 +41,7 @@ pub(super) trait Join: Send {
 
 /// An encoder with threads of its own. In addition to the output it holds a plain and a compressed piece per thread,
 /// and two more.
-pub(super) struct Encoder {
+pub(super) struct PieceEncoder {
     join: Box<dyn Join>,
     encode: EncodePiece,
     threads: ThreadPool,
@@ -86,14 +86,14 @@ fn panicked() -> Error {
     Error::new(ErrorCode::Assert, "a thread that compresses panicked")
 }
 
-impl Encoder {
+impl PieceEncoder {
     /// Creates an encoder with this many threads, or fewer if the system provides no more. Returns a kernel error (120)
     /// if it provides none.
     pub(super) fn new(join: Box<dyn Join>, threads: usize) -> Result<Self> {
         let threads = start_threads(threads)?;
         let encode = join.encode();
         let (in_flight, spare) = (VecDeque::new(), Vec::new());
-        Ok(Encoder { join, encode, threads, buffer: Vec::new(), context: 0, in_flight, spare, begun: false })
+        Ok(PieceEncoder { join, encode, threads, buffer: Vec::new(), context: 0, in_flight, spare, begun: false })
     }
 
     pub(super) fn push(&mut self, mut data: &[u8], out: &mut Vec<u8>) -> Result<()> {

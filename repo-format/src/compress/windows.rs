@@ -31,7 +31,7 @@ impl Windows {
     }
 
     /// Waits for that many bytes, or for all of them if it is more, and takes them.
-    fn take(&'static self, bytes: u64) -> Lease {
+    fn take(&'static self, bytes: u64) -> WindowShare {
         let bytes = bytes.min(self.total);
         if !self.try_take(bytes) {
             (self.around)(&mut || {
@@ -41,7 +41,7 @@ impl Windows {
                 *free -= bytes;
             });
         }
-        Lease { windows: self, bytes }
+        WindowShare { windows: self, bytes }
     }
 
     fn try_take(&self, bytes: u64) -> bool {
@@ -56,12 +56,12 @@ impl Windows {
 
 /// Bytes taken from [`Windows`]. Dropping it returns them.
 #[derive(Debug)]
-struct Lease {
+struct WindowShare {
     windows: &'static Windows,
     bytes: u64,
 }
 
-impl Drop for Lease {
+impl Drop for WindowShare {
     fn drop(&mut self) {
         *self.windows.free.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
         self.windows.given_back.notify_all();
@@ -72,7 +72,7 @@ impl Drop for Lease {
 #[derive(Debug, Default)]
 pub(super) struct Share {
     windows: Option<&'static Windows>,
-    lease: Option<Lease>,
+    lease: Option<WindowShare>,
     /// The maximum number of bytes that are read from the stream.
     limit: Option<u64>,
     header: Vec<u8>,
@@ -103,8 +103,8 @@ impl Share {
         let more = input.len().min(HEADER_BYTES_MAX - self.header.len());
         self.header.extend_from_slice(&input[..more]);
         let window = match window(&self.header) {
-            Header::Incomplete => return Ok(()),
-            Header::Window(bytes) => bytes.min(self.limit.unwrap_or(u64::MAX)),
+            WindowHeader::Incomplete => return Ok(()),
+            WindowHeader::Window(bytes) => bytes.min(self.limit.unwrap_or(u64::MAX)),
         };
         self.known = true;
         if window > WINDOW_FREE_BYTES && self.lease.as_ref().is_none_or(|lease| lease.bytes < window.min(windows.total))
@@ -132,17 +132,17 @@ impl Share {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Header {
+enum WindowHeader {
     Incomplete,
     /// The number of bytes that a decoder keeps of the frame, or 0 for something that is not a frame.
     Window(u64),
 }
 
 /// Reads the size of a window from the beginning of a frame (RFC 8878, 3.1.1).
-fn window(frame: &[u8]) -> Header {
-    let [magic @ .., descriptor] = frame.get(..5).unwrap_or_default() else { return Header::Incomplete };
+fn window(frame: &[u8]) -> WindowHeader {
+    let [magic @ .., descriptor] = frame.get(..5).unwrap_or_default() else { return WindowHeader::Incomplete };
     if magic != MAGIC {
-        return Header::Window(0);
+        return WindowHeader::Window(0);
     }
     let is_single = descriptor & 0x20 != 0;
     let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
@@ -153,7 +153,7 @@ fn window(frame: &[u8]) -> Header {
         _ => 8,
     };
     let content_start = 5 + usize::from(!is_single) + dictionary;
-    let Some(content) = frame.get(content_start..content_start + content) else { return Header::Incomplete };
+    let Some(content) = frame.get(content_start..content_start + content) else { return WindowHeader::Incomplete };
     let number = content.iter().rev().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
     let size = match content.len() {
         0 => u64::MAX,
@@ -162,13 +162,13 @@ fn window(frame: &[u8]) -> Header {
     };
     let window = match frame.get(5) {
         _ if is_single => u64::MAX,
-        None => return Header::Incomplete,
+        None => return WindowHeader::Incomplete,
         Some(byte) => {
             let base = 1u64 << (10 + (byte >> 3));
             base + (base >> 3) * u64::from(byte & 7)
         }
     };
-    Header::Window(window.min(size))
+    WindowHeader::Window(window.min(size))
 }
 
 #[cfg(test)]
@@ -204,10 +204,10 @@ mod tests {
             (vec![0x22, 9, 9, 200], 200),
         ] {
             let bytes = [&MAGIC[..], &header].concat();
-            assert_eq!(window(&bytes), Header::Window(expected), "{header:?}");
-            assert_eq!(window(&bytes[..bytes.len() - 1]), Header::Incomplete, "{header:?}");
+            assert_eq!(window(&bytes), WindowHeader::Window(expected), "{header:?}");
+            assert_eq!(window(&bytes[..bytes.len() - 1]), WindowHeader::Incomplete, "{header:?}");
         }
-        assert_eq!(window(b"abcde"), Header::Window(0));
+        assert_eq!(window(b"abcde"), WindowHeader::Window(0));
     }
 
     #[test]

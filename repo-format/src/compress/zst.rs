@@ -15,7 +15,7 @@ use zstd::zstd_safe::{
 
 use super::pieces::{EncodePiece, Join};
 use super::windows::{Share, Windows};
-use super::{Progress, reserve_output};
+use super::{DecodeStep, reserve_output};
 use crate::{Error, ErrorCode, Result};
 
 fn zst_error(code: usize) -> Error {
@@ -56,34 +56,34 @@ fn encode_frame(context: &mut CCtx<'static>, plain: &[u8], out: &mut Vec<u8>) ->
 }
 
 /// A reusable compression context.
-pub(super) struct Encoder {
+pub(super) struct ZstEncoder {
     context: CCtx<'static>,
     /// The next frame, if the stream consists of frames.
-    frame: Option<Frame>,
+    frame: Option<ZstFrame>,
 }
 
 /// A frame to come.
 #[derive(Default)]
-struct Frame {
+struct ZstFrame {
     plain: Vec<u8>,
     /// Whether the stream has an earlier frame.
     follows: bool,
 }
 
-impl Encoder {
+impl ZstEncoder {
     /// Returns a memory error (094) if the context cannot be allocated.
     pub(super) fn new(level: i32) -> Result<Self> {
-        Ok(Encoder { context: new_context(level)?, frame: (level <= FRAMES_LEVEL_MAX).then(Frame::default) })
+        Ok(ZstEncoder { context: new_context(level)?, frame: (level <= FRAMES_LEVEL_MAX).then(ZstFrame::default) })
     }
 
     /// Creates an encoder that compresses one frame with the library's own threads. Errors are those of
-    /// [`Encoder::new`].
+    /// [`ZstEncoder::new`].
     pub(super) fn parallel(level: i32, threads: usize) -> Result<Self> {
         let mut context = new_context(level)?;
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);
         context.set_parameter(CParameter::NbWorkers(threads)).map_err(zst_error)?;
         context.set_parameter(CParameter::JobSize(JOB_BYTES)).map_err(zst_error)?;
-        Ok(Encoder { context, frame: None })
+        Ok(ZstEncoder { context, frame: None })
     }
 
     pub(super) fn push(&mut self, mut data: &[u8], out: &mut Vec<u8>) -> Result<()> {
@@ -149,18 +149,18 @@ impl Encoder {
 }
 
 /// Joins frames to one stream. Each frame is compressed by one thread.
-pub(super) struct Pieces {
+pub(super) struct ZstPieces {
     level: i32,
     empty: bool,
 }
 
-impl Pieces {
+impl ZstPieces {
     pub(super) fn new(level: i32) -> Self {
-        Pieces { level, empty: true }
+        ZstPieces { level, empty: true }
     }
 }
 
-impl Join for Pieces {
+impl Join for ZstPieces {
     fn piece_size(&self) -> usize {
         FRAME_PARALLEL_BYTES
     }
@@ -207,19 +207,19 @@ fn memory_error() -> Error {
 }
 
 /// A reusable decompression context. The library refuses windows above 128 MiB, which bounds its memory.
-pub(super) struct Decoder {
+pub(super) struct ZstDecoder {
     // Declared first, so that it is dropped before the share
     context: DCtx<'static>,
     share: Share,
     frame_done: bool,
 }
 
-impl Decoder {
+impl ZstDecoder {
     /// Creates a decoder. If `windows` is set, it shares them for large windows. Returns a memory error (094) if its
     /// context cannot be allocated.
     pub(super) fn new(windows: Option<&'static Windows>) -> Result<Self> {
         let share = windows.map(Share::of).unwrap_or_default();
-        Ok(Decoder { context: new_decoder()?, share, frame_done: false })
+        Ok(ZstDecoder { context: new_decoder()?, share, frame_done: false })
     }
 
     /// Declares that at most `bytes` bytes of the next stream are read.
@@ -239,10 +239,10 @@ impl Decoder {
         self.frame_done
     }
 
-    pub(super) fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress> {
+    pub(super) fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<DecodeStep> {
         // Without input, the library would treat a complete frame as the beginning of the next one
         if input.is_empty() && self.frame_done {
-            return Ok(Progress { consumed: 0, produced: 0 });
+            return Ok(DecodeStep { consumed: 0, produced: 0 });
         }
         if self.frame_done {
             self.share.begin_frame();
@@ -251,7 +251,7 @@ impl Decoder {
         let mut source = InBuffer::around(input);
         let mut target = OutBuffer::around(output);
         self.frame_done = self.context.decompress_stream(&mut target, &mut source).map_err(zst_error)? == 0;
-        Ok(Progress { consumed: source.pos(), produced: target.pos() })
+        Ok(DecodeStep { consumed: source.pos(), produced: target.pos() })
     }
 }
 

@@ -55,13 +55,13 @@ impl Manifest {
 
 /// The defaults of the section of files, links or directories.
 #[derive(Default)]
-struct Defaults {
+struct SectionDefaults {
     user: Option<OwnerId>,
     group: Option<OwnerId>,
     mode: Option<u16>,
 }
 
-impl Defaults {
+impl SectionDefaults {
     fn apply(&self, user: &mut OwnerId, group: &mut OwnerId, mode: Option<&mut u16>, name: &str) -> Result<()> {
         let missing = |what: &str| format_error(format!("missing default {what} for '{name}'"));
         if *user == OwnerId::DEFAULT {
@@ -103,9 +103,9 @@ struct Loader {
     reference_index: HashMap<String, u32>,
     /// Manifests before 2.42 have no list of references. It is built from the references of the files, in their order.
     reference_list_found: bool,
-    file_defaults: Defaults,
-    link_defaults: Defaults,
-    path_defaults: Defaults,
+    file_defaults: SectionDefaults,
+    link_defaults: SectionDefaults,
+    path_defaults: SectionDefaults,
 }
 
 /// [`ManifestData`] with optional keys.

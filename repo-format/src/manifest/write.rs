@@ -25,7 +25,7 @@ const TARGET_LINK: &str = "target:link";
 const TARGET_PATH: &str = "target:path";
 
 /// The values that entries omit. All come from the data directory's own entry.
-struct Defaults {
+struct OmittedValues {
     user: OwnerId,
     group: OwnerId,
     file_mode: u16,
@@ -68,7 +68,7 @@ impl Manifest {
         let base = self
             .base_path()
             .ok_or_else(|| Error::new(ErrorCode::Assert, "the manifest has no entry for the data directory"))?;
-        let defaults = Defaults {
+        let defaults = OmittedValues {
             user: base.user,
             group: base.group,
             file_mode: base.mode & FILE_MODE_MASK,
@@ -209,7 +209,7 @@ impl Manifest {
         &self,
         writer: &mut Writer<W>,
         files: impl IntoIterator<Item: Borrow<ManifestFile>>,
-        defaults: &Defaults,
+        defaults: &OmittedValues,
     ) -> Result<()> {
         let mut json = String::new();
         let mut last = String::new();
@@ -226,7 +226,7 @@ impl Manifest {
         Ok(())
     }
 
-    fn write_file(&self, json: &mut String, file: &ManifestFile, defaults: &Defaults) -> Result<()> {
+    fn write_file(&self, json: &mut String, file: &ManifestFile, defaults: &OmittedValues) -> Result<()> {
         let mut object = ObjectWriter::new(json);
         if let Some(block) = file.block {
             object.scalar("bi", block.size / BLOCK_SIZE_FACTOR);
@@ -286,7 +286,7 @@ impl Manifest {
         &self,
         writer: &mut Writer<W>,
         section: &str,
-        defaults: &Defaults,
+        defaults: &OmittedValues,
         mode: Option<u16>,
     ) -> Result<()> {
         let owner = |owner: OwnerId| {

@@ -105,7 +105,7 @@ fn add_row(lanes: &mut [u32; LANES], row: &[u8; ROW_SIZE]) {
 
 /// How the pages of one file are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageCheck {
+pub struct PageRules {
     /// Size of a page in bytes, one of [`PAGE_SIZES`].
     pub page_size: u32,
     /// Number of the file's first page in its relation, see [`first_page`].
@@ -114,12 +114,12 @@ pub struct PageCheck {
     pub header_check: bool,
 }
 
-impl PageCheck {
+impl PageRules {
     /// Checks the pages in `data`, which starts at `offset` in the file (a multiple of the page size), and appends the
     /// numbers of suspect pages to `suspects`.
     ///
     /// PostgreSQL may have been writing a page while it was read. The caller reads a suspect page again from the file,
-    /// at [`PageCheck::file_offset`], and accepts it if it has changed. Only pages that did not change are errors.
+    /// at [`PageRules::file_offset`], and accepts it if it has changed. Only pages that did not change are errors.
     ///
     /// Returns the number of bytes after the last whole page. At the end of a file, any such byte makes the file
     /// misaligned, and therefore invalid as a whole.
@@ -145,7 +145,7 @@ impl PageCheck {
         if unused { page.iter().all(|&byte| byte == 0) } else { field(CHECKSUM_OFFSET) == checksum(page, block) }
     }
 
-    /// Returns the offset in the file, in bytes, of a page that [`PageCheck::check`] reported.
+    /// Returns the offset in the file, in bytes, of a page that [`PageRules::check`] reported.
     pub fn file_offset(&self, block: u32) -> u64 {
         u64::from(block.wrapping_sub(self.first_page)) * u64::from(self.page_size)
     }

@@ -2,12 +2,13 @@
 
 use crate::config::decl::Command::{ArchiveGet, ArchivePush};
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::{HelpGroup, Kind, MAIN, MAIN_ASYNC, Opt, OptionDecl, Range, on, options};
+use crate::config::decl::{HelpGroup, MAIN, MAIN_ASYNC, OptionDecl, Range, ValueKind, on};
+use crate::config::handle::{Opt, options};
 
 options! {
     ARCHIVE_ASYNC: Opt<bool> = OptionDecl {
         name: "archive-async",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: on(&[ArchiveGet, ArchivePush]),
         default: Fixed("n"),
         summary: "Push and get WAL segments in the background.",
@@ -18,7 +19,7 @@ options! {
 
     ARCHIVE_GET_QUEUE_MAX: Opt<u64> = OptionDecl {
         name: "archive-get-queue-max",
-        kind: Kind::Size,
+        kind: ValueKind::Size,
         commands: on(&[ArchiveGet]),
         roles: MAIN_ASYNC,
         default: Fixed("128MiB"),
@@ -30,7 +31,7 @@ options! {
 
     ARCHIVE_HEADER_CHECK: Opt<bool> = OptionDecl {
         name: "archive-header-check",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: on(&[ArchivePush]),
         roles: MAIN_ASYNC,
         default: Fixed("y"),
@@ -43,7 +44,7 @@ options! {
 
     ARCHIVE_MISSING_RETRY: Opt<bool> = OptionDecl {
         name: "archive-missing-retry",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: on(&[ArchiveGet]),
         roles: MAIN,
         default: Fixed("y"),
@@ -55,7 +56,7 @@ options! {
 
     ARCHIVE_PUSH_BATCH_SIZE: Opt<u64> = OptionDecl {
         name: "archive-push-batch-size",
-        kind: Kind::Size,
+        kind: ValueKind::Size,
         commands: on(&[ArchivePush]),
         roles: MAIN_ASYNC,
         default: Fixed("16GiB"),
@@ -67,7 +68,7 @@ options! {
 
     ARCHIVE_PUSH_QUEUE_MAX: Opt<u64> = OptionDecl {
         name: "archive-push-queue-max",
-        kind: Kind::Size,
+        kind: ValueKind::Size,
         commands: on(&[ArchivePush]),
         roles: MAIN_ASYNC,
         required: false,

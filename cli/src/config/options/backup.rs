@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use crate::config::decl::Command::{Annotate, ArchivePush, Backup, Check, Expire, Restore};
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::Support::Moot;
-use crate::config::decl::{
-    HelpGroup, Kind, MAIN, MAIN_ASYNC, Opt, OptionDecl, Override, Range, depend_or, on, options,
-};
+use crate::config::decl::{HelpGroup, MAIN, MAIN_ASYNC, OptionDecl, Override, Range, ValueKind, depend_or, on};
+use crate::config::handle::{Opt, options};
 
 options! {
     ANNOTATION: Opt<BTreeMap<String, String>> = OptionDecl {
         name: "annotation",
-        kind: Kind::Hash,
+        kind: ValueKind::Hash,
         commands: on(&[Annotate, Backup]),
         roles: MAIN,
         required: false,
@@ -33,7 +32,7 @@ options! {
 
     ARCHIVE_CHECK: Opt<bool> = OptionDecl {
         name: "archive-check",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: on(&[ArchivePush, Backup, Check]),
         roles: MAIN_ASYNC,
         default: Fixed("y"),
@@ -52,7 +51,7 @@ options! {
 
     ARCHIVE_COPY: Opt<bool> = OptionDecl {
         name: "archive-copy",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: on(&[Backup]),
         roles: MAIN,
         default: Fixed("n"),
@@ -71,7 +70,7 @@ options! {
 
     ARCHIVE_MODE_CHECK: Opt<bool> = OptionDecl {
         name: "archive-mode-check",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: on(&[ArchivePush, Backup, Check]),
         roles: MAIN_ASYNC,
         default: Fixed("y"),
@@ -84,7 +83,7 @@ options! {
 
     BACKUP_STANDBY: Opt<String> = OptionDecl {
         name: "backup-standby",
-        kind: Kind::StringId,
+        kind: ValueKind::StringId,
         commands: on(&[Backup, Check]),
         roles: MAIN,
         default: Fixed("n"),
@@ -102,7 +101,7 @@ options! {
 
     CHECKSUM_PAGE: Opt<bool> = OptionDecl {
         name: "checksum-page",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: on(&[Backup]),
         roles: MAIN,
         required: false,
@@ -114,7 +113,7 @@ options! {
 
     CHECKSUM_PAGE_ERROR: Opt<bool> = OptionDecl {
         name: "checksum-page-error",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: on(&[Backup, Expire, Restore]),
         roles: MAIN,
         default: Fixed("y"),
@@ -146,7 +145,7 @@ options! {
 
     EXCLUDE: Opt<Vec<String>> = OptionDecl {
         name: "exclude",
-        kind: Kind::List,
+        kind: ValueKind::List,
         commands: on(&[Backup]),
         roles: MAIN,
         required: false,
@@ -159,7 +158,7 @@ options! {
 
     EXPIRE_AUTO: Opt<bool> = OptionDecl {
         name: "expire-auto",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: on(&[Backup]),
         roles: MAIN,
         default: Fixed("y"),
@@ -170,7 +169,7 @@ options! {
 
     MANIFEST_SAVE_THRESHOLD: Opt<u64> = OptionDecl {
         name: "manifest-save-threshold",
-        kind: Kind::Size,
+        kind: ValueKind::Size,
         commands: on(&[Backup]),
         roles: MAIN,
         default: Fixed("1GiB"),
@@ -182,7 +181,7 @@ options! {
 
     PAGE_HEADER_CHECK: Opt<bool> = OptionDecl {
         name: "page-header-check",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: on(&[Backup]),
         roles: MAIN,
         default: Fixed("y"),
@@ -195,7 +194,7 @@ options! {
 
     RESUME: Opt<bool> = OptionDecl {
         name: "resume",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: on(&[Backup]),
         roles: MAIN,
         default: Fixed("y"),
@@ -207,7 +206,7 @@ options! {
 
     START_FAST: Opt<bool> = OptionDecl {
         name: "start-fast",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: on(&[Backup]),
         roles: MAIN,
         default: Fixed("n"),
@@ -219,7 +218,7 @@ options! {
 
     STOP_AUTO: Opt<bool> = OptionDecl {
         name: "stop-auto",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: on(&[Backup]),
         roles: MAIN,
         default: Fixed("n"),

@@ -4,12 +4,13 @@ use crate::config::decl::Command::{
     Annotate, Backup, Expire, Info, Manifest, Restore, StanzaCreate, StanzaDelete, StanzaUpgrade, Stop, Verify,
 };
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::{HelpGroup, Kind, MAIN, Opt, OptionDecl, Override, Section, depend, on, options};
+use crate::config::decl::{HelpGroup, MAIN, OptionDecl, Override, Section, ValueKind, depend, on};
+use crate::config::handle::{Opt, options};
 
 options! {
     ARCHIVE_EXPIRE_BEFORE: Opt<String> = OptionDecl {
         name: "archive-expire-before",
-        kind: Kind::String,
+        kind: ValueKind::String,
         section: Section::CommandLine,
         commands: on(&[Expire]),
         roles: MAIN,
@@ -21,7 +22,7 @@ options! {
 
     DRY_RUN: Opt<bool> = OptionDecl {
         name: "dry-run",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         section: Section::CommandLine,
         commands: on(&[Expire]),
         roles: MAIN,
@@ -34,7 +35,7 @@ options! {
 
     FORCE: Opt<bool> = OptionDecl {
         name: "force",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         section: Section::CommandLine,
         commands: on(&[Backup, Restore, StanzaCreate, StanzaDelete, Stop]),
         roles: MAIN,
@@ -82,7 +83,7 @@ options! {
 
     OLDEST: Opt<bool> = OptionDecl {
         name: "oldest",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         section: Section::CommandLine,
         commands: on(&[Expire]),
         roles: MAIN,
@@ -102,7 +103,7 @@ options! {
 
     ONLINE: Opt<bool> = OptionDecl {
         name: "online",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         section: Section::CommandLine,
         commands: on(&[Backup, StanzaCreate, StanzaUpgrade]),
         roles: MAIN,
@@ -115,7 +116,7 @@ options! {
 
     SET: Opt<String> = OptionDecl {
         name: "set",
-        kind: Kind::String,
+        kind: ValueKind::String,
         section: Section::CommandLine,
         commands: on(&[Annotate, Expire, Info, Manifest, Restore, Verify]),
         roles: MAIN,
@@ -171,7 +172,7 @@ options! {
 
     TARGET: Opt<String> = OptionDecl {
         name: "target",
-        kind: Kind::String,
+        kind: ValueKind::String,
         section: Section::CommandLine,
         commands: on(&[Restore]),
         roles: MAIN,
@@ -183,7 +184,7 @@ options! {
 
     TARGET_ACTION: Opt<String> = OptionDecl {
         name: "target-action",
-        kind: Kind::StringId,
+        kind: ValueKind::StringId,
         section: Section::CommandLine,
         commands: on(&[Restore]),
         roles: MAIN,
@@ -202,7 +203,7 @@ options! {
 
     TARGET_EXCLUSIVE: Opt<bool> = OptionDecl {
         name: "target-exclusive",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         section: Section::CommandLine,
         commands: on(&[Restore]),
         roles: MAIN,
@@ -215,7 +216,7 @@ options! {
 
     TARGET_TIMELINE: Opt<String> = OptionDecl {
         name: "target-timeline",
-        kind: Kind::String,
+        kind: ValueKind::String,
         section: Section::CommandLine,
         commands: on(&[Restore]),
         roles: MAIN,
@@ -228,7 +229,7 @@ options! {
 
     TYPE: Opt<String> = OptionDecl {
         name: "type",
-        kind: Kind::StringId,
+        kind: ValueKind::StringId,
         section: Section::CommandLine,
         commands: on(&[Backup, Info, Restore]),
         roles: MAIN,

@@ -9,15 +9,16 @@ use crate::config::decl::Command::{
 use crate::config::decl::DefaultValue::{ByDepend, Fixed};
 use crate::config::decl::Support::Moot;
 use crate::config::decl::{
-    DefaultValue, HelpGroup, Kind, MAIN, MAIN_ASYNC, NOT_REMOTE, Opt, OptionDecl, Override, Range, depend, depend_or,
-    on, options,
+    DefaultValue, HelpGroup, MAIN, MAIN_ASYNC, NOT_REMOTE, OptionDecl, Override, Range, ValueKind, depend, depend_or,
+    on,
 };
+use crate::config::handle::{Opt, options};
 use crate::config::options::{EVERY, STANZA_AND_REPO, WITH_IO, WITH_WORKERS};
 
 options! {
     ALLOW_ROOT: Opt<bool> = OptionDecl {
         name: "allow-root",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: EVERY,
         default: Fixed("n"),
         overrides: &[
@@ -37,7 +38,7 @@ options! {
 
     ARCHIVE_TIMEOUT: Opt<Duration> = OptionDecl {
         name: "archive-timeout",
-        kind: Kind::Time,
+        kind: ValueKind::Time,
         commands: on(&[ArchiveGet, ArchivePush, Backup, Check]),
         roles: MAIN,
         default: Fixed("1m"),
@@ -50,7 +51,7 @@ options! {
 
     BETA: Opt<bool> = OptionDecl {
         name: "beta",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: EVERY,
         default: Fixed("n"),
         internal: true,
@@ -63,7 +64,7 @@ options! {
 
     BUFFER_SIZE: Opt<u64> = OptionDecl {
         name: "buffer-size",
-        kind: Kind::Size,
+        kind: ValueKind::Size,
         commands: WITH_IO,
         default: Fixed("1MiB"),
         allow: &["16KiB", "32KiB", "64KiB", "128KiB", "256KiB", "512KiB", "1MiB", "2MiB", "4MiB", "8MiB", "16MiB"],
@@ -75,7 +76,7 @@ options! {
 
     CMD: Opt<String> = OptionDecl {
         name: "cmd",
-        kind: Kind::String,
+        kind: ValueKind::String,
         commands: WITH_WORKERS,
         roles: NOT_REMOTE,
         default: DefaultValue::Program,
@@ -88,7 +89,7 @@ options! {
 
     CMD_SSH: Opt<String> = OptionDecl {
         name: "cmd-ssh",
-        kind: Kind::String,
+        kind: ValueKind::String,
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         default: Fixed("ssh"),
@@ -101,7 +102,7 @@ options! {
 
     COMPRESS: Opt<bool> = OptionDecl {
         name: "compress",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: on(&[ArchivePush, Backup]),
         roles: MAIN,
         default: Fixed("y"),
@@ -113,7 +114,7 @@ options! {
 
     COMPRESS_LEVEL: Opt<i64> = OptionDecl {
         name: "compress-level",
-        kind: Kind::Integer,
+        kind: ValueKind::Integer,
         commands: on(&[ArchivePush, Backup]),
         roles: MAIN_ASYNC,
         required: false,
@@ -128,7 +129,7 @@ options! {
 
     COMPRESS_LEVEL_NETWORK: Opt<i64> = OptionDecl {
         name: "compress-level-network",
-        kind: Kind::Integer,
+        kind: ValueKind::Integer,
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         default: Fixed("1"),
@@ -142,7 +143,7 @@ options! {
 
     COMPRESS_TYPE: Opt<String> = OptionDecl {
         name: "compress-type",
-        kind: Kind::StringId,
+        kind: ValueKind::StringId,
         commands: on(&[ArchivePush, Backup]),
         roles: MAIN_ASYNC,
         default: Fixed("gz"),
@@ -162,7 +163,7 @@ options! {
 
     DELTA: Opt<bool> = OptionDecl {
         name: "delta",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: on(&[Backup, Restore]),
         roles: MAIN,
         default: Fixed("n"),
@@ -175,7 +176,7 @@ options! {
 
     IO_TIMEOUT: Opt<Duration> = OptionDecl {
         name: "io-timeout",
-        kind: Kind::Time,
+        kind: ValueKind::Time,
         commands: WITH_IO,
         default: Fixed("1m"),
         range: Range::Fixed("100ms", "1h"),
@@ -188,7 +189,7 @@ options! {
 
     JOB_RETRY: Opt<i64> = OptionDecl {
         name: "job-retry",
-        kind: Kind::Integer,
+        kind: ValueKind::Integer,
         commands: WITH_WORKERS,
         roles: NOT_REMOTE,
         default: Fixed("2"),
@@ -214,7 +215,7 @@ options! {
 
     JOB_RETRY_INTERVAL: Opt<Duration> = OptionDecl {
         name: "job-retry-interval",
-        kind: Kind::Time,
+        kind: ValueKind::Time,
         commands: WITH_WORKERS,
         roles: NOT_REMOTE,
         default: Fixed("15s"),
@@ -228,7 +229,7 @@ options! {
 
     LOCK_PATH: Opt<String> = OptionDecl {
         name: "lock-path",
-        kind: Kind::Path,
+        kind: ValueKind::Path,
         commands: EVERY.without(&[Check, Manifest, RepoGet, RepoLs, RepoRm, Server, ServerPing]),
         default: Fixed("/tmp/pgbackrest"),
         // pgBackRest's verify takes no lock and does not know the option
@@ -242,7 +243,7 @@ options! {
 
     NEUTRAL_UMASK: Opt<bool> = OptionDecl {
         name: "neutral-umask",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: EVERY.without(&[Info, Manifest, Server, ServerPing]),
         default: Fixed("y"),
         help: HelpGroup::General,
@@ -253,7 +254,7 @@ options! {
 
     PRIORITY: Opt<i64> = OptionDecl {
         name: "priority",
-        kind: Kind::Integer,
+        kind: ValueKind::Integer,
         commands: EVERY,
         required: false,
         range: Range::Fixed("-20", "19"),
@@ -265,7 +266,7 @@ options! {
 
     PROCESS_MAX: Opt<i64> = OptionDecl {
         name: "process-max",
-        kind: Kind::Integer,
+        kind: ValueKind::Integer,
         commands: WITH_WORKERS,
         roles: MAIN_ASYNC,
         default: Fixed("1"),
@@ -279,7 +280,7 @@ options! {
 
     PROTOCOL_TIMEOUT: Opt<Duration> = OptionDecl {
         name: "protocol-timeout",
-        kind: Kind::Time,
+        kind: ValueKind::Time,
         commands: EVERY.without(&[ServerPing, Start, Stop]),
         default: Fixed("31m"),
         range: Range::Fixed("100ms", "7d"),
@@ -292,7 +293,7 @@ options! {
 
     SCK_BLOCK: Opt<bool> = OptionDecl {
         name: "sck-block",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: WITH_IO,
         default: Fixed("n"),
         internal: true,
@@ -305,7 +306,7 @@ options! {
 
     SCK_KEEP_ALIVE: Opt<bool> = OptionDecl {
         name: "sck-keep-alive",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: WITH_IO,
         default: Fixed("y"),
         help: HelpGroup::General,
@@ -317,7 +318,7 @@ options! {
 
     SPOOL_PATH: Opt<String> = OptionDecl {
         name: "spool-path",
-        kind: Kind::Path,
+        kind: ValueKind::Path,
         commands: on(&[ArchiveGet, ArchivePush, Restore]),
         roles: NOT_REMOTE,
         default: Fixed("/var/spool/pgbackrest"),
@@ -346,7 +347,7 @@ options! {
 
     TCP_KEEP_ALIVE_COUNT: Opt<i64> = OptionDecl {
         name: "tcp-keep-alive-count",
-        kind: Kind::Integer,
+        kind: ValueKind::Integer,
         commands: WITH_IO,
         required: false,
         range: Range::Fixed("1", "32"),
@@ -360,7 +361,7 @@ options! {
 
     TCP_KEEP_ALIVE_IDLE: Opt<i64> = OptionDecl {
         name: "tcp-keep-alive-idle",
-        kind: Kind::Integer,
+        kind: ValueKind::Integer,
         commands: WITH_IO,
         required: false,
         range: Range::Fixed("1", "3600"),
@@ -374,7 +375,7 @@ options! {
 
     TCP_KEEP_ALIVE_INTERVAL: Opt<i64> = OptionDecl {
         name: "tcp-keep-alive-interval",
-        kind: Kind::Integer,
+        kind: ValueKind::Integer,
         commands: WITH_IO,
         required: false,
         range: Range::Fixed("1", "900"),
@@ -388,7 +389,7 @@ options! {
 
     TLS_CIPHER_12: Opt<String> = OptionDecl {
         name: "tls-cipher-12",
-        kind: Kind::String,
+        kind: ValueKind::String,
         commands: WITH_IO,
         required: false,
         help: HelpGroup::General,
@@ -400,7 +401,7 @@ options! {
 
     TLS_CIPHER_13: Opt<String> = OptionDecl {
         name: "tls-cipher-13",
-        kind: Kind::String,
+        kind: ValueKind::String,
         commands: WITH_IO,
         required: false,
         help: HelpGroup::General,

@@ -2,7 +2,8 @@
 
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::Support::Moot;
-use crate::config::decl::{HelpGroup, Kind, Opt, OptionDecl, options};
+use crate::config::decl::{HelpGroup, OptionDecl, ValueKind};
+use crate::config::handle::{Opt, options};
 use crate::config::options::{EVERY, STANZA_AND_REPO};
 
 /// The levels of all outputs.
@@ -19,7 +20,7 @@ const LEVELS: &[(&str, &str)] = &[
 options! {
     LOG_LEVEL_CONSOLE: Opt<String> = OptionDecl {
         name: "log-level-console",
-        kind: Kind::StringId,
+        kind: ValueKind::StringId,
         commands: EVERY,
         default: Fixed("warn"),
         allow: &["off", "error", "warn", "info", "detail", "debug", "trace"],
@@ -32,7 +33,7 @@ options! {
 
     LOG_LEVEL_FILE: Opt<String> = OptionDecl {
         name: "log-level-file",
-        kind: Kind::StringId,
+        kind: ValueKind::StringId,
         commands: EVERY,
         default: Fixed("info"),
         allow: &["off", "error", "warn", "info", "detail", "debug", "trace"],
@@ -45,7 +46,7 @@ options! {
 
     LOG_LEVEL_STDERR: Opt<String> = OptionDecl {
         name: "log-level-stderr",
-        kind: Kind::StringId,
+        kind: ValueKind::StringId,
         commands: EVERY,
         default: Fixed("off"),
         allow: &["off", "error", "warn", "info", "detail", "debug", "trace"],
@@ -58,7 +59,7 @@ options! {
 
     LOG_PATH: Opt<String> = OptionDecl {
         name: "log-path",
-        kind: Kind::Path,
+        kind: ValueKind::Path,
         commands: EVERY,
         default: Fixed("/var/log/pgbackrest"),
         help: HelpGroup::Log,
@@ -70,7 +71,7 @@ options! {
 
     LOG_SUBPROCESS: Opt<bool> = OptionDecl {
         name: "log-subprocess",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: STANZA_AND_REPO,
         default: Fixed("n"),
         help: HelpGroup::Log,
@@ -82,7 +83,7 @@ options! {
 
     LOG_TIMESTAMP: Opt<bool> = OptionDecl {
         name: "log-timestamp",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: EVERY,
         default: Fixed("y"),
         help: HelpGroup::Log,

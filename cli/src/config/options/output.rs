@@ -2,12 +2,13 @@
 
 use crate::config::decl::Command::{Check, Info, Manifest, RepoGet, RepoLs, RepoRm, Verify, Version};
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::{HelpGroup, Kind, MAIN, Opt, OptionDecl, Override, Section, on, options};
+use crate::config::decl::{HelpGroup, MAIN, OptionDecl, Override, Section, ValueKind, on};
+use crate::config::handle::{Opt, options};
 
 options! {
     DETAIL_LEVEL: Opt<String> = OptionDecl {
         name: "detail-level",
-        kind: Kind::StringId,
+        kind: ValueKind::StringId,
         section: Section::CommandLine,
         commands: on(&[Info]),
         roles: MAIN,
@@ -24,7 +25,7 @@ options! {
 
     FILTER: Opt<String> = OptionDecl {
         name: "filter",
-        kind: Kind::String,
+        kind: ValueKind::String,
         section: Section::CommandLine,
         commands: on(&[Manifest, RepoLs]),
         roles: MAIN,
@@ -43,7 +44,7 @@ options! {
 
     IGNORE_MISSING: Opt<bool> = OptionDecl {
         name: "ignore-missing",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         section: Section::CommandLine,
         commands: on(&[RepoGet]),
         roles: MAIN,
@@ -55,7 +56,7 @@ options! {
 
     OUTPUT: Opt<String> = OptionDecl {
         name: "output",
-        kind: Kind::StringId,
+        kind: ValueKind::StringId,
         section: Section::CommandLine,
         commands: on(&[Info, Manifest, RepoLs, Verify, Version]),
         roles: MAIN,
@@ -100,7 +101,7 @@ options! {
 
     RAW: Opt<bool> = OptionDecl {
         name: "raw",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         section: Section::CommandLine,
         commands: on(&[RepoGet]),
         roles: MAIN,
@@ -113,7 +114,7 @@ options! {
 
     RECURSE: Opt<bool> = OptionDecl {
         name: "recurse",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         section: Section::CommandLine,
         commands: on(&[RepoLs, RepoRm]),
         roles: MAIN,
@@ -125,7 +126,7 @@ options! {
 
     REFERENCE: Opt<String> = OptionDecl {
         name: "reference",
-        kind: Kind::String,
+        kind: ValueKind::String,
         section: Section::CommandLine,
         commands: on(&[Manifest]),
         roles: MAIN,
@@ -138,7 +139,7 @@ options! {
 
     REPORT: Opt<bool> = OptionDecl {
         name: "report",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         section: Section::CommandLine,
         commands: on(&[Check]),
         roles: MAIN,
@@ -153,7 +154,7 @@ options! {
 
     SORT: Opt<String> = OptionDecl {
         name: "sort",
-        kind: Kind::StringId,
+        kind: ValueKind::StringId,
         section: Section::CommandLine,
         commands: on(&[RepoLs]),
         roles: MAIN,
@@ -171,7 +172,7 @@ options! {
 
     VERBOSE: Opt<bool> = OptionDecl {
         name: "verbose",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         section: Section::CommandLine,
         commands: on(&[Verify]),
         roles: MAIN,

@@ -5,14 +5,15 @@
 
 use crate::config::decl::Command::Verify;
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::{Kind, MAIN, Opt, OptionDecl, Section, on, options};
+use crate::config::decl::{MAIN, OptionDecl, Section, ValueKind, on};
+use crate::config::handle::{Opt, options};
 
 const OWN: OptionDecl = OptionDecl { section: Section::CommandLine, roles: MAIN, own: true, ..OptionDecl::BASE };
 
 options! {
     REPAIR: Opt<bool> = OptionDecl {
         name: "repair",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: on(&[Verify]),
         default: Fixed("n"),
         summary: "Repair damaged info files and manifests.",
@@ -24,7 +25,7 @@ options! {
 
     VERIFY_EXIT_CODE: Opt<bool> = OptionDecl {
         name: "verify-exit-code",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: on(&[Verify]),
         default: Fixed("n"),
         summary: "Fail if anything is invalid.",

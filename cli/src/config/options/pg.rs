@@ -8,15 +8,16 @@ use crate::config::decl::Command::{
 use crate::config::decl::DefaultValue::{ByDepend, Fixed};
 use crate::config::decl::Support::NotYet;
 use crate::config::decl::{
-    DefaultValue, Group, HelpGroup, Kind, MAIN, NOT_REMOTE, Opt, OptIndexed, OptionDecl, Override, Range, Role,
-    RoleSet, Section, depend, on, options,
+    DefaultValue, HelpGroup, IndexGroup, MAIN, NOT_REMOTE, OptionDecl, Override, Range, Role, RoleSet, Section,
+    ValueKind, depend, on,
 };
+use crate::config::handle::{Opt, OptIndexed, options};
 use crate::config::options::{PROTOCOLS, WITH_PG_DATA, WITH_PG_HOST, WITH_PG_SESSION};
 
 options! {
     DB_TIMEOUT: Opt<Duration> = OptionDecl {
         name: "db-timeout",
-        kind: Kind::Time,
+        kind: ValueKind::Time,
         commands: WITH_PG_SESSION,
         default: Fixed("30m"),
         range: Range::Fixed("100ms", "7d"),
@@ -29,7 +30,7 @@ options! {
 
     PG: Opt<i64> = OptionDecl {
         name: "pg",
-        kind: Kind::Integer,
+        kind: ValueKind::Integer,
         section: Section::CommandLine,
         commands: on(&[Backup, Manifest]),
         roles: MAIN,
@@ -52,9 +53,9 @@ options! {
 
     PG_DATABASE: OptIndexed<String> = OptionDecl {
         name: "pg-database",
-        kind: Kind::String,
+        kind: ValueKind::String,
         section: Section::Stanza,
-        group: Some(Group::Pg),
+        group: Some(IndexGroup::Pg),
         commands: WITH_PG_SESSION,
         default: Fixed("postgres"),
         depend: depend("pg-path", &[]),
@@ -66,9 +67,9 @@ options! {
 
     PG_HOST: OptIndexed<String> = OptionDecl {
         name: "pg-host",
-        kind: Kind::String,
+        kind: ValueKind::String,
         section: Section::Stanza,
-        group: Some(Group::Pg),
+        group: Some(IndexGroup::Pg),
         commands: WITH_PG_DATA,
         roles: NOT_REMOTE,
         required: false,
@@ -100,8 +101,8 @@ options! {
 
     PG_HOST_CA_FILE: OptIndexed<String> = OptionDecl {
         name: "pg-host-ca-file",
-        kind: Kind::String,
-        group: Some(Group::Pg),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Pg),
         commands: WITH_PG_HOST,
         roles: NOT_REMOTE,
         required: false,
@@ -115,8 +116,8 @@ options! {
 
     PG_HOST_CA_PATH: OptIndexed<String> = OptionDecl {
         name: "pg-host-ca-path",
-        kind: Kind::String,
-        group: Some(Group::Pg),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Pg),
         commands: WITH_PG_HOST,
         roles: NOT_REMOTE,
         required: false,
@@ -130,8 +131,8 @@ options! {
 
     PG_HOST_CERT_FILE: OptIndexed<String> = OptionDecl {
         name: "pg-host-cert-file",
-        kind: Kind::String,
-        group: Some(Group::Pg),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Pg),
         commands: WITH_PG_HOST,
         roles: NOT_REMOTE,
         depend: depend("pg-host-type", &["tls"]),
@@ -144,9 +145,9 @@ options! {
 
     PG_HOST_CMD: OptIndexed<String> = OptionDecl {
         name: "pg-host-cmd",
-        kind: Kind::String,
+        kind: ValueKind::String,
         section: Section::Stanza,
-        group: Some(Group::Pg),
+        group: Some(IndexGroup::Pg),
         commands: WITH_PG_HOST,
         roles: NOT_REMOTE,
         default: DefaultValue::Program,
@@ -161,9 +162,9 @@ options! {
 
     PG_HOST_CONFIG: OptIndexed<String> = OptionDecl {
         name: "pg-host-config",
-        kind: Kind::Path,
+        kind: ValueKind::Path,
         section: Section::Stanza,
-        group: Some(Group::Pg),
+        group: Some(IndexGroup::Pg),
         commands: WITH_PG_HOST,
         roles: NOT_REMOTE,
         default: Fixed("/etc/pgbackrest/pgbackrest.conf"),
@@ -178,9 +179,9 @@ options! {
 
     PG_HOST_CONFIG_INCLUDE_PATH: OptIndexed<String> = OptionDecl {
         name: "pg-host-config-include-path",
-        kind: Kind::Path,
+        kind: ValueKind::Path,
         section: Section::Stanza,
-        group: Some(Group::Pg),
+        group: Some(IndexGroup::Pg),
         commands: WITH_PG_HOST,
         roles: NOT_REMOTE,
         default: Fixed("/etc/pgbackrest/conf.d"),
@@ -194,9 +195,9 @@ options! {
 
     PG_HOST_CONFIG_PATH: OptIndexed<String> = OptionDecl {
         name: "pg-host-config-path",
-        kind: Kind::Path,
+        kind: ValueKind::Path,
         section: Section::Stanza,
-        group: Some(Group::Pg),
+        group: Some(IndexGroup::Pg),
         commands: WITH_PG_HOST,
         roles: NOT_REMOTE,
         default: Fixed("/etc/pgbackrest"),
@@ -210,8 +211,8 @@ options! {
 
     PG_HOST_KEY_FILE: OptIndexed<String> = OptionDecl {
         name: "pg-host-key-file",
-        kind: Kind::String,
-        group: Some(Group::Pg),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Pg),
         commands: WITH_PG_HOST,
         roles: NOT_REMOTE,
         depend: depend("pg-host-type", &["tls"]),
@@ -224,9 +225,9 @@ options! {
 
     PG_HOST_PORT: OptIndexed<i64> = OptionDecl {
         name: "pg-host-port",
-        kind: Kind::Integer,
+        kind: ValueKind::Integer,
         section: Section::Stanza,
-        group: Some(Group::Pg),
+        group: Some(IndexGroup::Pg),
         commands: WITH_PG_HOST,
         roles: NOT_REMOTE,
         required: false,
@@ -243,8 +244,8 @@ options! {
 
     PG_HOST_TYPE: OptIndexed<String> = OptionDecl {
         name: "pg-host-type",
-        kind: Kind::StringId,
-        group: Some(Group::Pg),
+        kind: ValueKind::StringId,
+        group: Some(IndexGroup::Pg),
         commands: WITH_PG_HOST,
         roles: NOT_REMOTE,
         default: Fixed("ssh"),
@@ -260,9 +261,9 @@ options! {
 
     PG_HOST_USER: OptIndexed<String> = OptionDecl {
         name: "pg-host-user",
-        kind: Kind::String,
+        kind: ValueKind::String,
         section: Section::Stanza,
-        group: Some(Group::Pg),
+        group: Some(IndexGroup::Pg),
         commands: WITH_PG_HOST,
         roles: NOT_REMOTE,
         required: false,
@@ -278,9 +279,9 @@ options! {
 
     PG_LOCAL: OptIndexed<bool> = OptionDecl {
         name: "pg-local",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         section: Section::Stanza,
-        group: Some(Group::Pg),
+        group: Some(IndexGroup::Pg),
         commands: WITH_PG_DATA,
         roles: NOT_REMOTE,
         default: Fixed("n"),
@@ -294,9 +295,9 @@ options! {
 
     PG_PATH: OptIndexed<String> = OptionDecl {
         name: "pg-path",
-        kind: Kind::Path,
+        kind: ValueKind::Path,
         section: Section::Stanza,
-        group: Some(Group::Pg),
+        group: Some(IndexGroup::Pg),
         commands: WITH_PG_DATA,
         overrides: &[
             Override {
@@ -324,9 +325,9 @@ options! {
 
     PG_PORT: OptIndexed<i64> = OptionDecl {
         name: "pg-port",
-        kind: Kind::Integer,
+        kind: ValueKind::Integer,
         section: Section::Stanza,
-        group: Some(Group::Pg),
+        group: Some(IndexGroup::Pg),
         commands: WITH_PG_SESSION,
         default: Fixed("5432"),
         range: Range::Fixed("0", "65535"),
@@ -340,9 +341,9 @@ options! {
 
     PG_SOCKET_PATH: OptIndexed<String> = OptionDecl {
         name: "pg-socket-path",
-        kind: Kind::String,
+        kind: ValueKind::String,
         section: Section::Stanza,
-        group: Some(Group::Pg),
+        group: Some(IndexGroup::Pg),
         commands: WITH_PG_SESSION,
         required: false,
         depend: depend("pg-path", &[]),
@@ -356,9 +357,9 @@ options! {
 
     PG_USER: OptIndexed<String> = OptionDecl {
         name: "pg-user",
-        kind: Kind::String,
+        kind: ValueKind::String,
         section: Section::Stanza,
-        group: Some(Group::Pg),
+        group: Some(IndexGroup::Pg),
         commands: WITH_PG_SESSION,
         required: false,
         depend: depend("pg-path", &[]),
@@ -371,7 +372,7 @@ options! {
 
     PG_VERSION_FORCE: Opt<String> = OptionDecl {
         name: "pg-version-force",
-        kind: Kind::String,
+        kind: ValueKind::String,
         section: Section::Stanza,
         commands: on(&[ArchiveGet, ArchivePush, Backup, Check, Manifest, Restore, StanzaCreate, StanzaDelete, StanzaUpgrade, Verify]),
         required: false,

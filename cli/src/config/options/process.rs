@@ -7,14 +7,15 @@ use crate::config::decl::Command::{
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::Support::NotYet;
 use crate::config::decl::{
-    HelpGroup, Kind, LOCAL_REMOTE, Opt, OptionDecl, Override, Range, Role, RoleSet, Section, on, options,
+    HelpGroup, LOCAL_REMOTE, OptionDecl, Override, Range, Role, RoleSet, Section, ValueKind, on,
 };
+use crate::config::handle::{Opt, options};
 use crate::config::options::EVERY;
 
 options! {
     CONFIG: Opt<String> = OptionDecl {
         name: "config",
-        kind: Kind::String,
+        kind: ValueKind::String,
         section: Section::CommandLine,
         commands: EVERY,
         default: Fixed("/etc/pgbackrest/pgbackrest.conf"),
@@ -28,7 +29,7 @@ options! {
 
     CONFIG_INCLUDE_PATH: Opt<String> = OptionDecl {
         name: "config-include-path",
-        kind: Kind::Path,
+        kind: ValueKind::Path,
         section: Section::CommandLine,
         commands: EVERY,
         default: Fixed("/etc/pgbackrest/conf.d"),
@@ -41,7 +42,7 @@ options! {
 
     CONFIG_PATH: Opt<String> = OptionDecl {
         name: "config-path",
-        kind: Kind::Path,
+        kind: ValueKind::Path,
         section: Section::CommandLine,
         commands: EVERY,
         default: Fixed("/etc/pgbackrest"),
@@ -53,7 +54,7 @@ options! {
 
     EXEC_ID: Opt<String> = OptionDecl {
         name: "exec-id",
-        kind: Kind::String,
+        kind: ValueKind::String,
         section: Section::CommandLine,
         commands: EVERY,
         required: false,
@@ -66,7 +67,7 @@ options! {
 
     HELP: Opt<bool> = OptionDecl {
         name: "help",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         section: Section::CommandLine,
         commands: on(&[Help]),
         default: Fixed("n"),
@@ -77,7 +78,7 @@ options! {
 
     LOCK: Opt<Vec<String>> = OptionDecl {
         name: "lock",
-        kind: Kind::List,
+        kind: ValueKind::List,
         section: Section::CommandLine,
         commands: on(&[Annotate, ArchivePush, Backup, Expire, StanzaCreate, StanzaDelete, StanzaUpgrade]),
         roles: RoleSet::of(&[Role::Remote]),
@@ -92,7 +93,7 @@ options! {
 
     PROCESS: Opt<i64> = OptionDecl {
         name: "process",
-        kind: Kind::Integer,
+        kind: ValueKind::Integer,
         section: Section::CommandLine,
         commands: EVERY,
         roles: LOCAL_REMOTE,
@@ -108,7 +109,7 @@ options! {
 
     REMOTE_TYPE: Opt<String> = OptionDecl {
         name: "remote-type",
-        kind: Kind::StringId,
+        kind: ValueKind::StringId,
         section: Section::CommandLine,
         commands: EVERY,
         roles: LOCAL_REMOTE,
@@ -124,7 +125,7 @@ options! {
 
     STANZA: Opt<String> = OptionDecl {
         name: "stanza",
-        kind: Kind::String,
+        kind: ValueKind::String,
         section: Section::CommandLine,
         commands: EVERY.without(&[Server, ServerPing]),
         overrides: &[
@@ -176,7 +177,7 @@ options! {
 
     VERSION: Opt<bool> = OptionDecl {
         name: "version",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         section: Section::CommandLine,
         commands: on(&[Help]),
         default: Fixed("n"),

@@ -7,15 +7,16 @@ use crate::config::decl::Command::{
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::Support::NotYet;
 use crate::config::decl::{
-    Group, HelpGroup, Kind, MAIN, NOT_REMOTE, Opt, OptIndexed, OptionDecl, Override, Range, Role, RoleSet, Section,
-    depend, depend_or, on, options,
+    HelpGroup, IndexGroup, MAIN, NOT_REMOTE, OptionDecl, Override, Range, Role, RoleSet, Section, ValueKind, depend,
+    depend_or, on,
 };
+use crate::config::handle::{Opt, OptIndexed, options};
 use crate::config::options::STANZA_AND_REPO;
 
 options! {
     REPO: Opt<i64> = OptionDecl {
         name: "repo",
-        kind: Kind::Integer,
+        kind: ValueKind::Integer,
         section: Section::CommandLine,
         commands: STANZA_AND_REPO,
         required: false,
@@ -50,8 +51,8 @@ options! {
 
     REPO_CIPHER_PASS: OptIndexed<String> = OptionDecl {
         name: "repo-cipher-pass",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         depend: depend("repo-cipher-type", &["aes-256-cbc"]),
         deprecated: &["repo-cipher-pass"],
@@ -65,8 +66,8 @@ options! {
 
     REPO_CIPHER_TYPE: OptIndexed<String> = OptionDecl {
         name: "repo-cipher-type",
-        kind: Kind::StringId,
-        group: Some(Group::Repo),
+        kind: ValueKind::StringId,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("none"),
         allow: &["none", "aes-256-cbc"],
@@ -84,8 +85,8 @@ options! {
 
     REPO_HARDLINK: OptIndexed<bool> = OptionDecl {
         name: "repo-hardlink",
-        kind: Kind::Boolean,
-        group: Some(Group::Repo),
+        kind: ValueKind::Boolean,
+        group: Some(IndexGroup::Repo),
         commands: on(&[Backup]),
         roles: MAIN,
         default: Fixed("n"),
@@ -100,8 +101,8 @@ options! {
 
     REPO_LOCAL: OptIndexed<bool> = OptionDecl {
         name: "repo-local",
-        kind: Kind::Boolean,
-        group: Some(Group::Repo),
+        kind: ValueKind::Boolean,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         default: Fixed("n"),
@@ -115,8 +116,8 @@ options! {
 
     REPO_PATH: OptIndexed<String> = OptionDecl {
         name: "repo-path",
-        kind: Kind::Path,
-        group: Some(Group::Repo),
+        kind: ValueKind::Path,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("/var/lib/pgbackrest"),
         deprecated: &["repo-path"],
@@ -128,8 +129,8 @@ options! {
 
     REPO_SYMLINK: OptIndexed<bool> = OptionDecl {
         name: "repo-symlink",
-        kind: Kind::Boolean,
-        group: Some(Group::Repo),
+        kind: ValueKind::Boolean,
+        group: Some(IndexGroup::Repo),
         commands: on(&[Backup, Expire]),
         roles: MAIN,
         default: Fixed("y"),
@@ -142,7 +143,7 @@ options! {
 
     REPO_TARGET_TIME: Opt<String> = OptionDecl {
         name: "repo-target-time",
-        kind: Kind::String,
+        kind: ValueKind::String,
         commands: on(&[ArchiveGet, Info, Manifest, RepoGet, RepoLs, Restore, Verify]),
         roles: NOT_REMOTE,
         required: false,
@@ -156,8 +157,8 @@ options! {
 
     REPO_TYPE: OptIndexed<String> = OptionDecl {
         name: "repo-type",
-        kind: Kind::StringId,
-        group: Some(Group::Repo),
+        kind: ValueKind::StringId,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("posix"),
         allow: &["azure", "cifs", "gcs", "posix", "s3", "sftp"],

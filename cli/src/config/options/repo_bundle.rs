@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::config::decl::Command::Backup;
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::{
-    Group, HelpGroup, Kind, MAIN, OptIndexed, OptionDecl, Range, depend, depend_or, on, options,
-};
+use crate::config::decl::{HelpGroup, IndexGroup, MAIN, OptionDecl, Range, ValueKind, depend, depend_or, on};
+use crate::config::handle::{OptIndexed, options};
 
 options! {
     REPO_BLOCK: OptIndexed<bool> = OptionDecl {
         name: "repo-block",
-        kind: Kind::Boolean,
-        group: Some(Group::Repo),
+        kind: ValueKind::Boolean,
+        group: Some(IndexGroup::Repo),
         commands: on(&[Backup]),
         roles: MAIN,
         default: Fixed("n"),
@@ -26,8 +25,8 @@ options! {
 
     REPO_BLOCK_AGE_MAP: OptIndexed<BTreeMap<String, String>> = OptionDecl {
         name: "repo-block-age-map",
-        kind: Kind::Hash,
-        group: Some(Group::Repo),
+        kind: ValueKind::Hash,
+        group: Some(IndexGroup::Repo),
         commands: on(&[Backup]),
         roles: MAIN,
         required: false,
@@ -41,8 +40,8 @@ options! {
 
     REPO_BLOCK_CHECKSUM_SIZE_MAP: OptIndexed<BTreeMap<String, String>> = OptionDecl {
         name: "repo-block-checksum-size-map",
-        kind: Kind::Hash,
-        group: Some(Group::Repo),
+        kind: ValueKind::Hash,
+        group: Some(IndexGroup::Repo),
         commands: on(&[Backup]),
         roles: MAIN,
         required: false,
@@ -56,8 +55,8 @@ options! {
 
     REPO_BLOCK_SIZE_MAP: OptIndexed<BTreeMap<String, String>> = OptionDecl {
         name: "repo-block-size-map",
-        kind: Kind::Hash,
-        group: Some(Group::Repo),
+        kind: ValueKind::Hash,
+        group: Some(IndexGroup::Repo),
         commands: on(&[Backup]),
         roles: MAIN,
         required: false,
@@ -71,8 +70,8 @@ options! {
 
     REPO_BLOCK_SIZE_SUPER: OptIndexed<u64> = OptionDecl {
         name: "repo-block-size-super",
-        kind: Kind::Size,
-        group: Some(Group::Repo),
+        kind: ValueKind::Size,
+        group: Some(IndexGroup::Repo),
         commands: on(&[Backup]),
         roles: MAIN,
         default: Fixed("256KiB"),
@@ -87,8 +86,8 @@ options! {
 
     REPO_BLOCK_SIZE_SUPER_FULL: OptIndexed<u64> = OptionDecl {
         name: "repo-block-size-super-full",
-        kind: Kind::Size,
-        group: Some(Group::Repo),
+        kind: ValueKind::Size,
+        group: Some(IndexGroup::Repo),
         commands: on(&[Backup]),
         roles: MAIN,
         default: Fixed("1MiB"),
@@ -103,8 +102,8 @@ options! {
 
     REPO_BUNDLE: OptIndexed<bool> = OptionDecl {
         name: "repo-bundle",
-        kind: Kind::Boolean,
-        group: Some(Group::Repo),
+        kind: ValueKind::Boolean,
+        group: Some(IndexGroup::Repo),
         commands: on(&[Backup]),
         roles: MAIN,
         default: Fixed("n"),
@@ -117,8 +116,8 @@ options! {
 
     REPO_BUNDLE_LIMIT: OptIndexed<u64> = OptionDecl {
         name: "repo-bundle-limit",
-        kind: Kind::Size,
-        group: Some(Group::Repo),
+        kind: ValueKind::Size,
+        group: Some(IndexGroup::Repo),
         commands: on(&[Backup]),
         roles: MAIN,
         default: Fixed("2MiB"),
@@ -132,8 +131,8 @@ options! {
 
     REPO_BUNDLE_SIZE: OptIndexed<u64> = OptionDecl {
         name: "repo-bundle-size",
-        kind: Kind::Size,
-        group: Some(Group::Repo),
+        kind: ValueKind::Size,
+        group: Some(IndexGroup::Repo),
         commands: on(&[Backup]),
         roles: MAIN,
         default: Fixed("20MiB"),

@@ -5,13 +5,14 @@ use std::time::Duration;
 use crate::config::decl::Command::{Backup, Expire, StanzaCreate, StanzaUpgrade};
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::Support::Moot;
-use crate::config::decl::{Group, HelpGroup, Kind, MAIN, OptIndexed, OptionDecl, Range, Section, depend, on, options};
+use crate::config::decl::{HelpGroup, IndexGroup, MAIN, OptionDecl, Range, Section, ValueKind, depend, on};
+use crate::config::handle::{OptIndexed, options};
 
 options! {
     REPO_CIPHER_ROTATE: OptIndexed<Duration> = OptionDecl {
         name: "repo-cipher-rotate",
-        kind: Kind::Time,
-        group: Some(Group::Repo),
+        kind: ValueKind::Time,
+        group: Some(IndexGroup::Repo),
         commands: on(&[Backup, Expire]),
         roles: MAIN,
         default: Fixed("90d"),
@@ -27,9 +28,9 @@ options! {
 
     REPO_FORMAT: OptIndexed<i64> = OptionDecl {
         name: "repo-format",
-        kind: Kind::Integer,
+        kind: ValueKind::Integer,
         section: Section::CommandLine,
-        group: Some(Group::Repo),
+        group: Some(IndexGroup::Repo),
         commands: on(&[StanzaCreate, StanzaUpgrade]),
         roles: MAIN,
         default: Fixed("5"),

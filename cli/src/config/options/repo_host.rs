@@ -2,16 +2,15 @@
 
 use crate::config::decl::DefaultValue::{ByDepend, Fixed};
 use crate::config::decl::Support::NotYet;
-use crate::config::decl::{
-    DefaultValue, Group, HelpGroup, Kind, NOT_REMOTE, OptIndexed, OptionDecl, Range, depend, options,
-};
+use crate::config::decl::{DefaultValue, HelpGroup, IndexGroup, NOT_REMOTE, OptionDecl, Range, ValueKind, depend};
+use crate::config::handle::{OptIndexed, options};
 use crate::config::options::{PROTOCOLS, STANZA_AND_REPO};
 
 options! {
     REPO_HOST: OptIndexed<String> = OptionDecl {
         name: "repo-host",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         required: false,
@@ -26,8 +25,8 @@ options! {
 
     REPO_HOST_CA_FILE: OptIndexed<String> = OptionDecl {
         name: "repo-host-ca-file",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         required: false,
@@ -41,8 +40,8 @@ options! {
 
     REPO_HOST_CA_PATH: OptIndexed<String> = OptionDecl {
         name: "repo-host-ca-path",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         required: false,
@@ -56,8 +55,8 @@ options! {
 
     REPO_HOST_CERT_FILE: OptIndexed<String> = OptionDecl {
         name: "repo-host-cert-file",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         depend: depend("repo-host-type", &["tls"]),
@@ -70,8 +69,8 @@ options! {
 
     REPO_HOST_CMD: OptIndexed<String> = OptionDecl {
         name: "repo-host-cmd",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         default: DefaultValue::Program,
@@ -86,8 +85,8 @@ options! {
 
     REPO_HOST_CONFIG: OptIndexed<String> = OptionDecl {
         name: "repo-host-config",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         default: Fixed("/etc/pgbackrest/pgbackrest.conf"),
@@ -102,8 +101,8 @@ options! {
 
     REPO_HOST_CONFIG_INCLUDE_PATH: OptIndexed<String> = OptionDecl {
         name: "repo-host-config-include-path",
-        kind: Kind::Path,
-        group: Some(Group::Repo),
+        kind: ValueKind::Path,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         default: Fixed("/etc/pgbackrest/conf.d"),
@@ -117,8 +116,8 @@ options! {
 
     REPO_HOST_CONFIG_PATH: OptIndexed<String> = OptionDecl {
         name: "repo-host-config-path",
-        kind: Kind::Path,
-        group: Some(Group::Repo),
+        kind: ValueKind::Path,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         default: Fixed("/etc/pgbackrest"),
@@ -132,8 +131,8 @@ options! {
 
     REPO_HOST_KEY_FILE: OptIndexed<String> = OptionDecl {
         name: "repo-host-key-file",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         depend: depend("repo-host-type", &["tls"]),
@@ -146,8 +145,8 @@ options! {
 
     REPO_HOST_PORT: OptIndexed<i64> = OptionDecl {
         name: "repo-host-port",
-        kind: Kind::Integer,
-        group: Some(Group::Repo),
+        kind: ValueKind::Integer,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         required: false,
@@ -164,8 +163,8 @@ options! {
 
     REPO_HOST_TYPE: OptIndexed<String> = OptionDecl {
         name: "repo-host-type",
-        kind: Kind::StringId,
-        group: Some(Group::Repo),
+        kind: ValueKind::StringId,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         default: Fixed("ssh"),
@@ -181,8 +180,8 @@ options! {
 
     REPO_HOST_USER: OptIndexed<String> = OptionDecl {
         name: "repo-host-user",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         roles: NOT_REMOTE,
         required: false,

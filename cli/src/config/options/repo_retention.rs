@@ -2,13 +2,14 @@
 
 use crate::config::decl::Command::{Backup, Expire};
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::{Group, HelpGroup, Kind, MAIN, OptIndexed, OptionDecl, Range, on, options};
+use crate::config::decl::{HelpGroup, IndexGroup, MAIN, OptionDecl, Range, ValueKind, on};
+use crate::config::handle::{OptIndexed, options};
 
 options! {
     REPO_RETENTION_ARCHIVE: OptIndexed<i64> = OptionDecl {
         name: "repo-retention-archive",
-        kind: Kind::Integer,
-        group: Some(Group::Repo),
+        kind: ValueKind::Integer,
+        group: Some(IndexGroup::Repo),
         commands: on(&[Backup, Expire]),
         roles: MAIN,
         required: false,
@@ -23,8 +24,8 @@ options! {
 
     REPO_RETENTION_ARCHIVE_TYPE: OptIndexed<String> = OptionDecl {
         name: "repo-retention-archive-type",
-        kind: Kind::StringId,
-        group: Some(Group::Repo),
+        kind: ValueKind::StringId,
+        group: Some(IndexGroup::Repo),
         commands: on(&[Backup, Expire]),
         roles: MAIN,
         default: Fixed("full"),
@@ -44,8 +45,8 @@ options! {
 
     REPO_RETENTION_DIFF: OptIndexed<i64> = OptionDecl {
         name: "repo-retention-diff",
-        kind: Kind::Integer,
-        group: Some(Group::Repo),
+        kind: ValueKind::Integer,
+        group: Some(IndexGroup::Repo),
         commands: on(&[Backup, Expire]),
         roles: MAIN,
         required: false,
@@ -60,8 +61,8 @@ options! {
 
     REPO_RETENTION_FULL: OptIndexed<i64> = OptionDecl {
         name: "repo-retention-full",
-        kind: Kind::Integer,
-        group: Some(Group::Repo),
+        kind: ValueKind::Integer,
+        group: Some(IndexGroup::Repo),
         commands: on(&[Backup, Expire]),
         roles: MAIN,
         required: false,
@@ -76,8 +77,8 @@ options! {
 
     REPO_RETENTION_FULL_TYPE: OptIndexed<String> = OptionDecl {
         name: "repo-retention-full-type",
-        kind: Kind::StringId,
-        group: Some(Group::Repo),
+        kind: ValueKind::StringId,
+        group: Some(IndexGroup::Repo),
         commands: on(&[Backup, Expire]),
         roles: MAIN,
         default: Fixed("count"),
@@ -94,8 +95,8 @@ options! {
 
     REPO_RETENTION_HISTORY: OptIndexed<i64> = OptionDecl {
         name: "repo-retention-history",
-        kind: Kind::Integer,
-        group: Some(Group::Repo),
+        kind: ValueKind::Integer,
+        group: Some(IndexGroup::Repo),
         commands: on(&[Backup, Expire]),
         roles: MAIN,
         required: false,

@@ -1,14 +1,15 @@
 //! Options of repositories in S3.
 
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::{Group, HelpGroup, Kind, OptIndexed, OptionDecl, depend, options};
+use crate::config::decl::{HelpGroup, IndexGroup, OptionDecl, ValueKind, depend};
+use crate::config::handle::{OptIndexed, options};
 use crate::config::options::STANZA_AND_REPO;
 
 options! {
     REPO_S3_BUCKET: OptIndexed<String> = OptionDecl {
         name: "repo-s3-bucket",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         depend: depend("repo-type", &["s3"]),
         deprecated: &["repo-s3-bucket"],
@@ -20,8 +21,8 @@ options! {
 
     REPO_S3_ENDPOINT: OptIndexed<String> = OptionDecl {
         name: "repo-s3-endpoint",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         depend: depend("repo-type", &["s3"]),
         deprecated: &["repo-s3-endpoint"],
@@ -33,8 +34,8 @@ options! {
 
     REPO_S3_KEY: OptIndexed<String> = OptionDecl {
         name: "repo-s3-key",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         depend: depend("repo-s3-key-type", &["shared"]),
         deprecated: &["repo-s3-key"],
@@ -47,8 +48,8 @@ options! {
 
     REPO_S3_KEY_SECRET: OptIndexed<String> = OptionDecl {
         name: "repo-s3-key-secret",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         depend: depend("repo-s3-key-type", &["shared"]),
         deprecated: &["repo-s3-key-secret"],
@@ -61,8 +62,8 @@ options! {
 
     REPO_S3_KEY_TYPE: OptIndexed<String> = OptionDecl {
         name: "repo-s3-key-type",
-        kind: Kind::StringId,
-        group: Some(Group::Repo),
+        kind: ValueKind::StringId,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("shared"),
         allow: &["shared", "auto", "web-id", "pod-id", "process"],
@@ -82,8 +83,8 @@ options! {
 
     REPO_S3_KMS_KEY_ID: OptIndexed<String> = OptionDecl {
         name: "repo-s3-kms-key-id",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         required: false,
         depend: depend("repo-type", &["s3"]),
@@ -95,8 +96,8 @@ options! {
 
     REPO_S3_PROCESS_CMD: OptIndexed<Vec<String>> = OptionDecl {
         name: "repo-s3-process-cmd",
-        kind: Kind::List,
-        group: Some(Group::Repo),
+        kind: ValueKind::List,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         depend: depend("repo-s3-key-type", &["process"]),
         help: HelpGroup::Repository,
@@ -107,8 +108,8 @@ options! {
 
     REPO_S3_REGION: OptIndexed<String> = OptionDecl {
         name: "repo-s3-region",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         depend: depend("repo-type", &["s3"]),
         deprecated: &["repo-s3-region"],
@@ -120,8 +121,8 @@ options! {
 
     REPO_S3_REQUESTER_PAYS: OptIndexed<bool> = OptionDecl {
         name: "repo-s3-requester-pays",
-        kind: Kind::Boolean,
-        group: Some(Group::Repo),
+        kind: ValueKind::Boolean,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("n"),
         depend: depend("repo-type", &["s3"]),
@@ -133,8 +134,8 @@ options! {
 
     REPO_S3_ROLE: OptIndexed<String> = OptionDecl {
         name: "repo-s3-role",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         required: false,
         depend: depend("repo-s3-key-type", &["auto"]),
@@ -146,8 +147,8 @@ options! {
 
     REPO_S3_SERVICE: OptIndexed<String> = OptionDecl {
         name: "repo-s3-service",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         required: false,
         default: Fixed("s3"),
@@ -160,8 +161,8 @@ options! {
 
     REPO_S3_SSE_CUSTOMER_KEY: OptIndexed<String> = OptionDecl {
         name: "repo-s3-sse-customer-key",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         required: false,
         depend: depend("repo-type", &["s3"]),
@@ -174,8 +175,8 @@ options! {
 
     REPO_S3_STS_HOST: OptIndexed<String> = OptionDecl {
         name: "repo-s3-sts-host",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("sts.amazonaws.com"),
         depend: depend("repo-s3-key-type", &["web-id"]),
@@ -187,8 +188,8 @@ options! {
 
     REPO_S3_TOKEN: OptIndexed<String> = OptionDecl {
         name: "repo-s3-token",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         required: false,
         depend: depend("repo-s3-key-type", &["shared"]),
@@ -201,8 +202,8 @@ options! {
 
     REPO_S3_URI_STYLE: OptIndexed<String> = OptionDecl {
         name: "repo-s3-uri-style",
-        kind: Kind::StringId,
-        group: Some(Group::Repo),
+        kind: ValueKind::StringId,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("host"),
         allow: &["host", "path"],

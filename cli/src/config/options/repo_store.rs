@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use crate::config::decl::DefaultValue::{ByDepend, Fixed};
-use crate::config::decl::{Group, HelpGroup, Kind, OptIndexed, OptionDecl, Range, depend, options};
+use crate::config::decl::{HelpGroup, IndexGroup, OptionDecl, Range, ValueKind, depend};
+use crate::config::handle::{OptIndexed, options};
 use crate::config::options::STANZA_AND_REPO;
 
 options! {
     REPO_AZURE_ACCOUNT: OptIndexed<String> = OptionDecl {
         name: "repo-azure-account",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         depend: depend("repo-type", &["azure"]),
         secure: true,
@@ -22,8 +23,8 @@ options! {
 
     REPO_AZURE_CONTAINER: OptIndexed<String> = OptionDecl {
         name: "repo-azure-container",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         depend: depend("repo-type", &["azure"]),
         help: HelpGroup::Repository,
@@ -34,8 +35,8 @@ options! {
 
     REPO_AZURE_ENDPOINT: OptIndexed<String> = OptionDecl {
         name: "repo-azure-endpoint",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("blob.core.windows.net"),
         depend: depend("repo-type", &["azure"]),
@@ -48,8 +49,8 @@ options! {
 
     REPO_AZURE_KEY: OptIndexed<String> = OptionDecl {
         name: "repo-azure-key",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         required: false,
         depend: depend("repo-azure-key-type", &["shared", "sas"]),
@@ -62,8 +63,8 @@ options! {
 
     REPO_AZURE_KEY_TYPE: OptIndexed<String> = OptionDecl {
         name: "repo-azure-key-type",
-        kind: Kind::StringId,
-        group: Some(Group::Repo),
+        kind: ValueKind::StringId,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("shared"),
         allow: &["shared", "sas", "auto"],
@@ -81,8 +82,8 @@ options! {
 
     REPO_AZURE_URI_STYLE: OptIndexed<String> = OptionDecl {
         name: "repo-azure-uri-style",
-        kind: Kind::StringId,
-        group: Some(Group::Repo),
+        kind: ValueKind::StringId,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("host"),
         allow: &["host", "path"],
@@ -99,8 +100,8 @@ options! {
 
     REPO_GCS_BUCKET: OptIndexed<String> = OptionDecl {
         name: "repo-gcs-bucket",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         depend: depend("repo-gcs-key-type", &[]),
         help: HelpGroup::Repository,
@@ -111,8 +112,8 @@ options! {
 
     REPO_GCS_ENDPOINT: OptIndexed<String> = OptionDecl {
         name: "repo-gcs-endpoint",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("storage.googleapis.com"),
         depend: depend("repo-gcs-key-type", &[]),
@@ -124,8 +125,8 @@ options! {
 
     REPO_GCS_KEY: OptIndexed<String> = OptionDecl {
         name: "repo-gcs-key",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         depend: depend("repo-gcs-key-type", &["service", "token", "web-id"]),
         secure: true,
@@ -138,8 +139,8 @@ options! {
 
     REPO_GCS_KEY_TYPE: OptIndexed<String> = OptionDecl {
         name: "repo-gcs-key-type",
-        kind: Kind::StringId,
-        group: Some(Group::Repo),
+        kind: ValueKind::StringId,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("service"),
         allow: &["service", "token", "auto", "web-id"],
@@ -158,8 +159,8 @@ options! {
 
     REPO_GCS_USER_PROJECT: OptIndexed<String> = OptionDecl {
         name: "repo-gcs-user-project",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         required: false,
         help: HelpGroup::Repository,
@@ -170,8 +171,8 @@ options! {
 
     REPO_SFTP_HOST: OptIndexed<String> = OptionDecl {
         name: "repo-sftp-host",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
@@ -182,8 +183,8 @@ options! {
 
     REPO_SFTP_HOST_FINGERPRINT: OptIndexed<String> = OptionDecl {
         name: "repo-sftp-host-fingerprint",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         required: false,
         depend: depend("repo-sftp-host-key-check-type", &["fingerprint", "strict"]),
@@ -195,8 +196,8 @@ options! {
 
     REPO_SFTP_HOST_KEY_CHECK_TYPE: OptIndexed<String> = OptionDecl {
         name: "repo-sftp-host-key-check-type",
-        kind: Kind::StringId,
-        group: Some(Group::Repo),
+        kind: ValueKind::StringId,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("strict"),
         allow: &["accept-new", "fingerprint", "none", "strict"],
@@ -215,8 +216,8 @@ options! {
 
     REPO_SFTP_HOST_KEY_HASH_TYPE: OptIndexed<String> = OptionDecl {
         name: "repo-sftp-host-key-hash-type",
-        kind: Kind::StringId,
-        group: Some(Group::Repo),
+        kind: ValueKind::StringId,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         allow: &["md5", "sha1", "sha256"],
         depend: depend("repo-type", &["sftp"]),
@@ -228,8 +229,8 @@ options! {
 
     REPO_SFTP_HOST_PORT: OptIndexed<i64> = OptionDecl {
         name: "repo-sftp-host-port",
-        kind: Kind::Integer,
-        group: Some(Group::Repo),
+        kind: ValueKind::Integer,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("22"),
         range: Range::Fixed("1", "65535"),
@@ -242,8 +243,8 @@ options! {
 
     REPO_SFTP_HOST_USER: OptIndexed<String> = OptionDecl {
         name: "repo-sftp-host-user",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
@@ -254,8 +255,8 @@ options! {
 
     REPO_SFTP_KNOWN_HOST: OptIndexed<Vec<String>> = OptionDecl {
         name: "repo-sftp-known-host",
-        kind: Kind::List,
-        group: Some(Group::Repo),
+        kind: ValueKind::List,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         required: false,
         depend: depend("repo-sftp-host-key-check-type", &["accept-new", "strict"]),
@@ -267,8 +268,8 @@ options! {
 
     REPO_SFTP_PRIVATE_KEY_FILE: OptIndexed<String> = OptionDecl {
         name: "repo-sftp-private-key-file",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         depend: depend("repo-type", &["sftp"]),
         help: HelpGroup::Repository,
@@ -279,8 +280,8 @@ options! {
 
     REPO_SFTP_PRIVATE_KEY_PASSPHRASE: OptIndexed<String> = OptionDecl {
         name: "repo-sftp-private-key-passphrase",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         required: false,
         depend: depend("repo-type", &["sftp"]),
@@ -293,8 +294,8 @@ options! {
 
     REPO_SFTP_PUBLIC_KEY_FILE: OptIndexed<String> = OptionDecl {
         name: "repo-sftp-public-key-file",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         required: false,
         depend: depend("repo-type", &["sftp"]),
@@ -306,8 +307,8 @@ options! {
 
     REPO_STORAGE_CA_FILE: OptIndexed<String> = OptionDecl {
         name: "repo-storage-ca-file",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         required: false,
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
@@ -320,8 +321,8 @@ options! {
 
     REPO_STORAGE_CA_PATH: OptIndexed<String> = OptionDecl {
         name: "repo-storage-ca-path",
-        kind: Kind::Path,
-        group: Some(Group::Repo),
+        kind: ValueKind::Path,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         required: false,
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
@@ -334,8 +335,8 @@ options! {
 
     REPO_STORAGE_HOST: OptIndexed<String> = OptionDecl {
         name: "repo-storage-host",
-        kind: Kind::String,
-        group: Some(Group::Repo),
+        kind: ValueKind::String,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         required: false,
         depend: depend("repo-type", &["azure", "s3"]),
@@ -348,8 +349,8 @@ options! {
 
     REPO_STORAGE_PORT: OptIndexed<i64> = OptionDecl {
         name: "repo-storage-port",
-        kind: Kind::Integer,
-        group: Some(Group::Repo),
+        kind: ValueKind::Integer,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("443"),
         range: Range::Fixed("1", "65535"),
@@ -363,8 +364,8 @@ options! {
 
     REPO_STORAGE_PREFETCH: OptIndexed<i64> = OptionDecl {
         name: "repo-storage-prefetch",
-        kind: Kind::Integer,
-        group: Some(Group::Repo),
+        kind: ValueKind::Integer,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("3"),
         range: Range::Fixed("0", "1024"),
@@ -378,8 +379,8 @@ options! {
 
     REPO_STORAGE_READ_OVER: OptIndexed<u64> = OptionDecl {
         name: "repo-storage-read-over",
-        kind: Kind::Size,
-        group: Some(Group::Repo),
+        kind: ValueKind::Size,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("64KiB"),
         range: Range::Fixed("0B", "1MiB"),
@@ -393,8 +394,8 @@ options! {
 
     REPO_STORAGE_TAG: OptIndexed<BTreeMap<String, String>> = OptionDecl {
         name: "repo-storage-tag",
-        kind: Kind::Hash,
-        group: Some(Group::Repo),
+        kind: ValueKind::Hash,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         required: false,
         depend: depend("repo-type", &["azure", "gcs", "s3"]),
@@ -406,8 +407,8 @@ options! {
 
     REPO_STORAGE_UPLOAD_CHUNK_SIZE: OptIndexed<u64> = OptionDecl {
         name: "repo-storage-upload-chunk-size",
-        kind: Kind::Size,
-        group: Some(Group::Repo),
+        kind: ValueKind::Size,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: ByDepend(&[("azure", "4MiB"), ("gcs", "4MiB"), ("s3", "5MiB")]),
         range: Range::ByDepend(&[("azure", "4MiB", "1GiB"), ("gcs", "4MiB", "1GiB"), ("s3", "5MiB", "1GiB")]),
@@ -420,8 +421,8 @@ options! {
 
     REPO_STORAGE_VERIFY_TLS: OptIndexed<bool> = OptionDecl {
         name: "repo-storage-verify-tls",
-        kind: Kind::Boolean,
-        group: Some(Group::Repo),
+        kind: ValueKind::Boolean,
+        group: Some(IndexGroup::Repo),
         commands: STANZA_AND_REPO,
         default: Fixed("y"),
         depend: depend("repo-type", &["azure", "gcs", "s3"]),

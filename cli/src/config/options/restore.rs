@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use crate::config::decl::Command::Restore;
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::{Kind, MAIN, Opt, OptionDecl, depend, on, options};
+use crate::config::decl::{MAIN, OptionDecl, ValueKind, depend, on};
+use crate::config::handle::{Opt, options};
 
 options! {
     ARCHIVE_MODE: Opt<String> = OptionDecl {
         name: "archive-mode",
-        kind: Kind::StringId,
+        kind: ValueKind::StringId,
         commands: on(&[Restore]),
         roles: MAIN,
         default: Fixed("preserve"),
@@ -25,7 +26,7 @@ options! {
 
     DB_EXCLUDE: Opt<Vec<String>> = OptionDecl {
         name: "db-exclude",
-        kind: Kind::List,
+        kind: ValueKind::List,
         commands: on(&[Restore]),
         roles: MAIN,
         required: false,
@@ -37,7 +38,7 @@ options! {
 
     DB_INCLUDE: Opt<Vec<String>> = OptionDecl {
         name: "db-include",
-        kind: Kind::List,
+        kind: ValueKind::List,
         commands: on(&[Restore]),
         roles: MAIN,
         required: false,
@@ -49,7 +50,7 @@ options! {
 
     LINK_ALL: Opt<bool> = OptionDecl {
         name: "link-all",
-        kind: Kind::Boolean,
+        kind: ValueKind::Boolean,
         commands: on(&[Restore]),
         roles: MAIN,
         default: Fixed("n"),
@@ -61,7 +62,7 @@ options! {
 
     LINK_MAP: Opt<BTreeMap<String, String>> = OptionDecl {
         name: "link-map",
-        kind: Kind::Hash,
+        kind: ValueKind::Hash,
         commands: on(&[Restore]),
         roles: MAIN,
         required: false,
@@ -72,7 +73,7 @@ options! {
 
     RECOVERY_OPTION: Opt<BTreeMap<String, String>> = OptionDecl {
         name: "recovery-option",
-        kind: Kind::Hash,
+        kind: ValueKind::Hash,
         commands: on(&[Restore]),
         roles: MAIN,
         required: false,
@@ -85,7 +86,7 @@ options! {
 
     TABLESPACE_MAP: Opt<BTreeMap<String, String>> = OptionDecl {
         name: "tablespace-map",
-        kind: Kind::Hash,
+        kind: ValueKind::Hash,
         commands: on(&[Restore]),
         roles: MAIN,
         required: false,
@@ -96,7 +97,7 @@ options! {
 
     TABLESPACE_MAP_ALL: Opt<String> = OptionDecl {
         name: "tablespace-map-all",
-        kind: Kind::String,
+        kind: ValueKind::String,
         commands: on(&[Restore]),
         roles: MAIN,
         required: false,

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use crate::config::decl::Command::{Server, ServerPing};
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::Support::NotYet;
-use crate::config::decl::{Kind, Opt, OptionDecl, Range, on, options};
+use crate::config::decl::{OptionDecl, Range, ValueKind, on};
+use crate::config::handle::{Opt, options};
 
 options! {
     TLS_SERVER_ADDRESS: Opt<String> = OptionDecl {
         name: "tls-server-address",
-        kind: Kind::String,
+        kind: ValueKind::String,
         commands: on(&[Server, ServerPing]),
         default: Fixed("localhost"),
         support: NotYet("the TLS server"),
@@ -21,7 +22,7 @@ options! {
 
     TLS_SERVER_AUTH: Opt<BTreeMap<String, String>> = OptionDecl {
         name: "tls-server-auth",
-        kind: Kind::Hash,
+        kind: ValueKind::Hash,
         commands: on(&[Server]),
         support: NotYet("the TLS server"),
         summary: "Clients that may connect.",
@@ -32,7 +33,7 @@ options! {
 
     TLS_SERVER_CA_FILE: Opt<String> = OptionDecl {
         name: "tls-server-ca-file",
-        kind: Kind::Path,
+        kind: ValueKind::Path,
         commands: on(&[Server]),
         support: NotYet("the TLS server"),
         summary: "File of certificate authorities for clients.",
@@ -42,7 +43,7 @@ options! {
 
     TLS_SERVER_CERT_FILE: Opt<String> = OptionDecl {
         name: "tls-server-cert-file",
-        kind: Kind::Path,
+        kind: ValueKind::Path,
         commands: on(&[Server]),
         support: NotYet("the TLS server"),
         summary: "Certificate of the server.",
@@ -52,7 +53,7 @@ options! {
 
     TLS_SERVER_KEY_FILE: Opt<String> = OptionDecl {
         name: "tls-server-key-file",
-        kind: Kind::Path,
+        kind: ValueKind::Path,
         commands: on(&[Server]),
         support: NotYet("the TLS server"),
         summary: "Key of the server's certificate.",
@@ -62,7 +63,7 @@ options! {
 
     TLS_SERVER_PORT: Opt<i64> = OptionDecl {
         name: "tls-server-port",
-        kind: Kind::Integer,
+        kind: ValueKind::Integer,
         commands: on(&[Server, ServerPing]),
         default: Fixed("8432"),
         range: Range::Fixed("1", "65535"),

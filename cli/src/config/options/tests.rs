@@ -1,15 +1,15 @@
 //! Checks of the whole table.
 
 use super::*;
-use crate::config::decl::{DefaultValue, Depend, Kind, Range, Role, Section};
+use crate::config::decl::{DefaultValue, Depend, Range, Role, Section, ValueKind};
 use crate::config::value::{parse_integer, parse_size, parse_time};
 use crate::config::{NameMatch, find_option};
 
 fn number(decl: &OptionDecl, text: &str) -> Option<i64> {
     match decl.kind {
-        Kind::Integer => parse_integer(text),
-        Kind::Size => parse_size(text).and_then(|size| i64::try_from(size).ok()),
-        Kind::Time => parse_time(text),
+        ValueKind::Integer => parse_integer(text),
+        ValueKind::Size => parse_size(text).and_then(|size| i64::try_from(size).ok()),
+        ValueKind::Time => parse_time(text),
         _ => None,
     }
 }
@@ -101,14 +101,14 @@ fn dependencies_are_possible() {
             let other = ALL[find(depend.option).unwrap()];
             for value in depend.values {
                 let possible = match other.kind {
-                    Kind::Boolean => matches!(*value, "y" | "n"),
+                    ValueKind::Boolean => matches!(*value, "y" | "n"),
                     _ => COMMANDS.iter().any(|command| other.allow_for(command.command).contains(value)),
                 };
                 assert!(possible, "{}: {}={value}", decl.name, other.name);
             }
             if let Some(otherwise) = depend.otherwise {
                 let fits = match decl.kind {
-                    Kind::Boolean => matches!(otherwise, "y" | "n"),
+                    ValueKind::Boolean => matches!(otherwise, "y" | "n"),
                     _ => number(decl, otherwise).is_some(),
                 };
                 assert!(fits, "{}", decl.name);
@@ -155,17 +155,23 @@ fn defaults_fit_the_kind() {
     for decl in ALL {
         for default in defaults(decl) {
             let fits = match decl.kind {
-                Kind::Boolean => matches!(default, "y" | "n"),
-                Kind::Integer | Kind::Size | Kind::Time => number(decl, default).is_some(),
-                Kind::StringId => COMMANDS.iter().any(|command| decl.allow_for(command.command).contains(&default)),
-                Kind::Path => default.starts_with('/'),
-                Kind::String => !default.is_empty(),
-                Kind::List | Kind::Hash => false,
+                ValueKind::Boolean => matches!(default, "y" | "n"),
+                ValueKind::Integer | ValueKind::Size | ValueKind::Time => number(decl, default).is_some(),
+                ValueKind::StringId => {
+                    COMMANDS.iter().any(|command| decl.allow_for(command.command).contains(&default))
+                }
+                ValueKind::Path => default.starts_with('/'),
+                ValueKind::String => !default.is_empty(),
+                ValueKind::List | ValueKind::Hash => false,
             };
             assert!(fits, "{} {default}", decl.name);
         }
         // A boolean without a default would have three values
-        assert!(decl.kind != Kind::Boolean || decl.default != DefaultValue::None || !decl.required, "{}", decl.name);
+        assert!(
+            decl.kind != ValueKind::Boolean || decl.default != DefaultValue::None || !decl.required,
+            "{}",
+            decl.name
+        );
     }
 }
 
@@ -174,9 +180,9 @@ fn word_lists_exist_for_words() {
     for decl in ALL {
         let has_list = !decl.allow.is_empty() || decl.overrides.iter().any(|special| !special.allow.is_empty());
         match decl.kind {
-            Kind::StringId => assert!(has_list, "{}", decl.name),
-            Kind::Size => assert!(decl.allow.iter().all(|text| number(decl, text).is_some()), "{}", decl.name),
-            Kind::Integer => assert!(decl.allow.iter().all(|text| text.parse::<i64>().is_ok()), "{}", decl.name),
+            ValueKind::StringId => assert!(has_list, "{}", decl.name),
+            ValueKind::Size => assert!(decl.allow.iter().all(|text| number(decl, text).is_some()), "{}", decl.name),
+            ValueKind::Integer => assert!(decl.allow.iter().all(|text| text.parse::<i64>().is_ok()), "{}", decl.name),
             _ => assert!(!has_list, "{}", decl.name),
         }
         assert!(!decl.bool_like || (decl.allow.contains(&"y") && decl.allow.contains(&"n")), "{}", decl.name);
@@ -188,7 +194,7 @@ fn refused_values_exist() {
     for decl in ALL {
         for (value, feature) in decl.not_yet.iter().chain(decl.overrides.iter().flat_map(|special| special.not_yet)) {
             let exists = match decl.kind {
-                Kind::Boolean => matches!(*value, "y" | "n"),
+                ValueKind::Boolean => matches!(*value, "y" | "n"),
                 _ => COMMANDS.iter().any(|command| decl.allow_for(command.command).contains(value)),
             };
             assert!(exists && !feature.is_empty(), "{} {value}", decl.name);
@@ -274,7 +280,7 @@ fn keys_passphrases_and_tokens_are_secret() {
 fn every_allowed_word_is_explained_and_nothing_else() {
     // Hashes have no other names, and the other option is for processes that rbr starts itself
     let plain = |decl: &OptionDecl| decl.internal || decl.name == "repo-sftp-host-key-hash-type";
-    for decl in ALL.iter().filter(|decl| decl.kind == Kind::StringId && !plain(decl)) {
+    for decl in ALL.iter().filter(|decl| decl.kind == ValueKind::StringId && !plain(decl)) {
         for command in decl.commands.iter() {
             let explained: Vec<&str> = decl.values_for(command).map(|(value, _)| value).collect();
             for word in decl.allow_for(command) {

@@ -1,3 +1,4 @@
+use super::wal::WalRange;
 use super::*;
 
 const DAY: i64 = SECONDS_PER_DAY;

@@ -6,7 +6,7 @@ use super::{BackupCandidate, DirVerdict, cut};
 
 /// A range of WAL to keep, compared as text: timeline first, then position.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WalRange {
+pub(crate) struct WalRange {
     /// First segment name.
     pub start: String,
     /// Last segment name; `None` keeps everything from `start` on.
@@ -15,7 +15,7 @@ pub struct WalRange {
 
 /// What to do with one archive directory, like `15-1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ArchivePlan {
+pub(crate) enum ArchivePlan {
     /// Nothing.
     Keep,
     /// Remove it completely: it does not belong to the current cluster and no backup needs it.
@@ -26,7 +26,7 @@ pub enum ArchivePlan {
 
 /// The WAL of one archive directory that stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WalPlan {
+pub(crate) struct WalPlan {
     /// Ranges to keep, with the backup that needs each (`None` for the operator's own limit).
     pub ranges: Vec<(Option<BackupLabel>, WalRange)>,
     /// Directories after this segment contain nothing to remove; `None` checks all of them.
@@ -96,7 +96,7 @@ impl WalPlan {
 
 /// The backups that determine which WAL to keep.
 #[derive(Clone, Debug)]
-pub struct ArchiveRules<'a> {
+pub(crate) struct ArchiveRules<'a> {
     /// Backups that are kept, by label.
     pub kept: &'a [BackupCandidate],
     /// The type of backups that count.

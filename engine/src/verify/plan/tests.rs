@@ -9,7 +9,7 @@ fn label(text: &str) -> BackupLabel {
     text.parse().unwrap()
 }
 
-fn steps_of(plan: &mut Plan<'_>, fact: Fact) -> Vec<Step> {
+fn steps_of(plan: &mut Plan<'_>, fact: Fact) -> Vec<CheckStep> {
     plan.add(fact);
     std::iter::from_fn(|| plan.next().unwrap()).collect()
 }
@@ -23,21 +23,21 @@ fn files_of_last(manifests: Vec<Manifest>) -> Vec<String> {
         let fact = Fact::Backup(manifest.data.label.clone(), ManifestFact::Loaded(Box::new(manifest)));
         steps = steps_of(&mut plan, fact);
     }
-    assert!(matches!(steps.remove(0), Step::Backup(_, BackupState::Checked)));
+    assert!(matches!(steps.remove(0), CheckStep::Backup(_, BackupState::Checked)));
     steps.iter().map(describe).collect()
 }
 
-fn describe(step: &Step) -> String {
+fn describe(step: &CheckStep) -> String {
     match step {
-        Step::CheckFile(NamedCheck { name, check }) => match check.range.limit {
+        CheckStep::CheckFile(NamedCheck { name, check }) => match check.range.limit {
             Some(limit) => format!("check {name} {}+{limit}", check.range.offset),
             None => format!("check {name}"),
         },
-        Step::Follow(part) => {
+        CheckStep::Follow(part) => {
             let path = part.path.strip_prefix("backup/demo/").unwrap();
             if part.end == u64::MAX { format!("follow {path}") } else { format!("follow {path} {}", part.start) }
         }
-        Step::Nowhere => "nowhere".into(),
+        CheckStep::Nowhere => "nowhere".into(),
         _ => panic!("no step about a file"),
     }
 }
@@ -101,7 +101,7 @@ fn file_without_a_checksum_of_its_stored_bytes_is_decoded() {
     old.data.options.compress_type = CompressType::Gz;
     let fact = Fact::Backup(label(FULL), ManifestFact::Loaded(Box::new(old)));
     let mut steps = steps_of(&mut plan(&stanza), fact);
-    let Some(Step::CheckFile(NamedCheck { name, check })) = steps.pop() else { panic!("no check") };
+    let Some(CheckStep::CheckFile(NamedCheck { name, check })) = steps.pop() else { panic!("no check") };
     assert_eq!(name, format!("{FULL}/pg_data/a.gz"));
     assert_eq!((check.compress_type, check.checksum, check.size), (CompressType::Gz, Sha1::of(b"x"), Some(10)));
 }
@@ -138,7 +138,7 @@ fn backup_without_usable_manifest_has_no_files() {
     ] {
         let stanza = stanza();
         let steps = steps_of(&mut plan(&stanza), Fact::Backup(label(FULL), fact));
-        let [Step::Backup(_, state)] = steps.as_slice() else { panic!("{expected}") };
+        let [CheckStep::Backup(_, state)] = steps.as_slice() else { panic!("{expected}") };
         let state = match state {
             BackupState::Checked => "checked",
             BackupState::InProgress => "in progress",

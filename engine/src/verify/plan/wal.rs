@@ -6,7 +6,7 @@ use repo_format::hash::Sha1;
 use repo_format::layout::RepoPath;
 use repo_format::wal_name::{SEGMENT_DIR_LEN, SEGMENT_NAME_LEN};
 
-use super::{NamedCheck, Step};
+use super::{CheckStep, NamedCheck};
 use crate::Result;
 use crate::storage::ReadRange;
 use crate::verify::file::FileCheck;
@@ -44,7 +44,7 @@ pub(in crate::verify) struct BadName {
 }
 
 /// Returns the steps about a directory: a count of the segments, then the check of each that is stored once.
-pub(in crate::verify) fn steps(dir: &WalDir, cipher: &Cipher) -> Vec<Step> {
+pub(in crate::verify) fn steps(dir: &WalDir, cipher: &Cipher) -> Vec<CheckStep> {
     let (mut single, mut duplicate, mut checks) = (Vec::new(), Vec::new(), Vec::new());
     for group in dir.files.chunk_by(|a, b| segment_part(a) == segment_part(b)) {
         match group {
@@ -58,15 +58,15 @@ pub(in crate::verify) fn steps(dir: &WalDir, cipher: &Cipher) -> Vec<Step> {
     }
     let (segment_size, total) = (dir.segment_size, dir.files.len());
     let segments = Segments { dir: dir.name.clone(), segment_size, total, single, duplicate };
-    std::iter::once(Step::Segments(segments)).chain(checks).collect()
+    std::iter::once(CheckStep::Segments(segments)).chain(checks).collect()
 }
 
-fn check_step(dir: &WalDir, file: &str, cipher: &Cipher) -> Step {
+fn check_step(dir: &WalDir, file: &str, cipher: &Cipher) -> CheckStep {
     let name = format!("{}/{file}", dir.name);
     match segment_check(dir, file, cipher) {
-        Ok(check) => Step::CheckSegment(NamedCheck { name, check }),
+        Ok(check) => CheckStep::CheckSegment(NamedCheck { name, check }),
         // A name that no current program writes, such as one with another compression
-        Err(error) => Step::BadSegment { file: BadName { name, segment: segment_part(file).to_owned() }, error },
+        Err(error) => CheckStep::BadSegment { file: BadName { name, segment: segment_part(file).to_owned() }, error },
     }
 }
 
@@ -117,7 +117,7 @@ mod tests {
 
     const SUM: &str = "da39a3ee5e6b4b0d3255bfef95601890afd80709";
 
-    fn steps_of(files: &[&str]) -> Vec<Step> {
+    fn steps_of(files: &[&str]) -> Vec<CheckStep> {
         let dir = WalDir {
             path: RepoPath::new("archive/demo/15-1/0000000100000000").unwrap(),
             name: "15-1/0000000100000000".into(),
@@ -136,7 +136,9 @@ mod tests {
             &format!("00000002-{SUM}.zst"),
             &format!("00000003-{SUM}.gz"),
         ]);
-        let [Step::Segments(segments), Step::CheckSegment(file)] = steps.as_slice() else { panic!("other steps") };
+        let [CheckStep::Segments(segments), CheckStep::CheckSegment(file)] = steps.as_slice() else {
+            panic!("other steps")
+        };
         assert_eq!(segments.total, 5);
         assert_eq!(segments.duplicate, ["000000010000000000000001", "000000010000000000000002"]);
         assert_eq!(segments.single, ["000000010000000000000003"]);
@@ -148,7 +150,9 @@ mod tests {
     #[test]
     fn segment_of_an_unknown_compression_is_a_step_of_its_own() {
         let steps = steps_of(&[&format!("00000001-{SUM}.xz"), &format!("00000002-{SUM}")]);
-        let [Step::Segments(segments), Step::BadSegment { file, .. }, Step::CheckSegment(_)] = steps.as_slice() else {
+        let [CheckStep::Segments(segments), CheckStep::BadSegment { file, .. }, CheckStep::CheckSegment(_)] =
+            steps.as_slice()
+        else {
             panic!("other steps")
         };
         assert_eq!((segments.single.len(), file.segment.as_str()), (2, "000000010000000000000001"));
@@ -157,7 +161,7 @@ mod tests {
     #[test]
     fn segment_whose_checksum_is_none_can_not_match() {
         let steps = steps_of(&[&format!("00000001-{}", ":".repeat(40))]);
-        assert!(matches!(&steps[1], Step::CheckSegment(file) if file.check.checksum == Sha1([0; 20])));
+        assert!(matches!(&steps[1], CheckStep::CheckSegment(file) if file.check.checksum == Sha1([0; 20])));
     }
 
     #[test]

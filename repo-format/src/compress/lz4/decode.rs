@@ -3,7 +3,7 @@
 use lz4_flex::block::{decompress_into, decompress_into_with_dict};
 use twox_hash::XxHash32;
 
-use super::super::Progress;
+use super::super::DecodeStep;
 use super::lz4_error;
 use crate::Result;
 
@@ -39,7 +39,7 @@ enum Expect {
 
 /// The header of the current frame.
 #[derive(Clone, Copy, Debug, Default)]
-struct Frame {
+struct Lz4Frame {
     linked: bool,
     block_checksum: bool,
     content_checksum: bool,
@@ -48,9 +48,9 @@ struct Frame {
 }
 
 /// A reusable decoder. The format's largest block size, 4 MiB, bounds each of its buffers.
-pub(in super::super) struct Decoder {
+pub(in super::super) struct Lz4Decoder {
     expect: Expect,
-    frame: Frame,
+    frame: Lz4Frame,
     /// A piece of input that was not complete yet.
     gathered: Vec<u8>,
     /// The last decoded block. `block[block_pos..block_len]` is not returned yet.
@@ -64,11 +64,11 @@ pub(in super::super) struct Decoder {
     frame_done: bool,
 }
 
-impl Decoder {
+impl Lz4Decoder {
     pub(in super::super) fn new() -> Self {
-        Decoder {
+        Lz4Decoder {
             expect: Expect::Magic,
-            frame: Frame::default(),
+            frame: Lz4Frame::default(),
             gathered: Vec::new(),
             block: Vec::new(),
             block_pos: 0,
@@ -92,7 +92,7 @@ impl Decoder {
         self.frame_done
     }
 
-    pub(in super::super) fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress> {
+    pub(in super::super) fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<DecodeStep> {
         let mut rest = input;
         let mut produced = 0;
         loop {
@@ -101,7 +101,7 @@ impl Decoder {
             self.block_pos += copy;
             produced += copy;
             if self.block_pos < self.block_len || rest.is_empty() {
-                return Ok(Progress { consumed: input.len() - rest.len(), produced });
+                return Ok(DecodeStep { consumed: input.len() - rest.len(), produced });
             }
             self.frame_done = false;
             if let Expect::Skippable(size) = self.expect {
@@ -203,7 +203,7 @@ impl Decoder {
         if checksum != [hasher.finish_32().to_le_bytes()[1]] {
             return Err(lz4_error(17, "ERROR_headerChecksum_invalid"));
         }
-        self.frame = Frame {
+        self.frame = Lz4Frame {
             linked: flags & 0x20 == 0,
             block_checksum: flags & 0x10 != 0,
             // The content size comes first if it is present; a dictionary id after it changes nothing here

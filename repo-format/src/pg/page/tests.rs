@@ -22,8 +22,8 @@ fn page(size: u32, seed: u32, block: u32) -> Vec<u8> {
     page
 }
 
-fn check(size: u32, header_check: bool) -> PageCheck {
-    PageCheck { page_size: size, first_page: 0, header_check }
+fn check(size: u32, header_check: bool) -> PageRules {
+    PageRules { page_size: size, first_page: 0, header_check }
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn first_page_follows_the_segment_number() {
 
 #[test]
 fn page_of_a_later_segment_is_found_in_its_file() {
-    let check = PageCheck { page_size: 8192, first_page: 262_144, header_check: true };
+    let check = PageRules { page_size: 8192, first_page: 262_144, header_check: true };
     let mut data = page(8192, 1, 262_144 + 5);
     let mut suspects = Vec::new();
     let _ = check.check(&data, 5 * 8192, &mut suspects);
