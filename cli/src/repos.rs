@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use engine::claim::Claimant;
+use engine::host_locks::{HostLocks, LocalLocks};
 use engine::lock::{Lock, LockRequest, LockType};
 use engine::repo::RepoSettings;
 use engine::storage::OpenStorage;
@@ -131,6 +132,14 @@ pub fn stanza_if_set(config: &Config) -> Result<Option<Stanza>> {
 /// [`ErrorCode::Assert`] if the command has no such path.
 pub fn lock_path(config: &Config) -> Result<&Path> {
     config.get(opt::LOCK_PATH).map(Path::new)
+}
+
+/// Returns the locks and stop files of this host.
+///
+/// # Errors
+/// The same as [`lock_path`].
+pub fn locks(config: &Config) -> Result<Arc<dyn HostLocks>> {
+    Ok(LocalLocks::at(lock_path(config)?))
 }
 
 /// Returns the identity with which this process claims a stanza in a repository.

@@ -45,7 +45,7 @@ use self::source::{Source, Start};
 use self::stop::Span;
 use crate::cancel::CancelToken;
 use crate::claim::Claim;
-use crate::lock::Lock;
+use crate::host_locks::HeldLocks;
 use crate::repo::manifest_store::{CopyProgress, ManifestCopy};
 use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
 use crate::session::Session;
@@ -87,7 +87,7 @@ pub(crate) struct Held<'a> {
     /// The repository.
     pub(crate) repo: &'a Repo,
     /// The lock of the stanza's backups on this host.
-    pub(crate) lock: &'a mut Lock,
+    pub(crate) lock: &'a mut dyn HeldLocks,
     /// The claim on the stanza in the repository.
     pub(crate) claim: &'a Claim,
 }

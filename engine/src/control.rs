@@ -35,22 +35,6 @@ pub(crate) fn is_stopped(lock_path: &Path, stanza: Option<&Stanza>) -> Result<bo
     exists(&stop_file(lock_path, stanza))
 }
 
-/// Fails if commands were stopped.
-///
-/// # Errors
-/// [`ErrorCode::Stop`].
-pub fn check_stop(lock_path: &Path, stanza: Option<&Stanza>) -> Result<()> {
-    if let Some(stanza) = stanza
-        && is_stopped(lock_path, Some(stanza))?
-    {
-        return Err(Error::new(ErrorCode::Stop, format!("stop file exists for stanza {stanza}")));
-    }
-    if is_stopped(lock_path, None)? {
-        return Err(Error::new(ErrorCode::Stop, "stop file exists for all stanzas"));
-    }
-    Ok(())
-}
-
 /// Allows commands to run again.
 ///
 /// # Errors
@@ -152,6 +136,11 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::host_locks::LocalLocks;
+
+    fn check_stop(lock_path: &Path, stanza: Option<&Stanza>) -> Result<()> {
+        LocalLocks::at(lock_path).check_stop(stanza)
+    }
 
     #[test]
     fn stop_then_check_then_start() {

@@ -7,7 +7,7 @@ mod archives;
 mod collect;
 mod set;
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use repo_format::backup_info::BackupEntry;
 use repo_format::label::{BackupLabel, BackupType};
@@ -16,6 +16,8 @@ use repo_format::pg::PgVersion;
 
 pub use collect::collect;
 pub use set::{DatabaseRef, LinkRef, ManifestFacts, TablespaceRef};
+
+use crate::host_locks::HostLocks;
 
 /// The status of a stanza, in one repository or over all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +82,8 @@ pub struct InfoSettings {
     pub backup_type: Option<BackupType>,
     /// How much to collect.
     pub detail: Detail,
-    /// The directory of lock files.
-    pub lock_path: PathBuf,
+    /// The locks of this host.
+    pub locks: Arc<dyn HostLocks>,
 }
 
 /// A running backup (or expire) or restore on this host.

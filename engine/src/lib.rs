@@ -14,6 +14,7 @@ pub mod ending;
 pub mod expire;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod host_locks;
 pub mod info;
 pub mod lock;
 pub mod log;

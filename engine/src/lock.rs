@@ -340,7 +340,7 @@ fn is_would_block(error: &Error) -> bool {
 
 /// What a lock file tells processes that do not hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum LockStatus {
+pub enum LockStatus {
     /// There is no file, or it can't be opened.
     Missing,
     /// There is a file, but its process is gone.

@@ -68,7 +68,7 @@ use self::present_cluster::Present;
 use self::select_db::{DatabaseName, ZeroFilter};
 use self::sync::SyncSet;
 use self::target_dir::TargetDir;
-use crate::lock::Lock;
+use crate::host_locks::HeldLocks;
 use crate::session::Session;
 use crate::users::Users;
 use crate::{Error, ErrorCode, Repo, Result, detail, info, log, warn};
@@ -81,7 +81,7 @@ pub(crate) fn run(
     request: &RestoreRequest,
     session: &Session,
     repos: &[Repo],
-    lock: &mut Lock,
+    lock: &mut dyn HeldLocks,
 ) -> Result<RestoreSummary> {
     let started = Instant::now();
     let (restored, warnings) = log::collect_warnings(|| restore(request, session, repos, lock));
@@ -108,7 +108,7 @@ struct Restored {
     copied: Copied,
 }
 
-fn restore(request: &RestoreRequest, session: &Session, repos: &[Repo], lock: &mut Lock) -> Result<Restored> {
+fn restore(request: &RestoreRequest, session: &Session, repos: &[Repo], lock: &mut dyn HeldLocks) -> Result<Restored> {
     let (pg_path, stanza) = (request.pg_path.as_str(), session.stanza());
     check_not_running(pg_path)?;
     let wanted = Existing::of(request);

@@ -22,19 +22,20 @@
 //! # }
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use repo_format::layout::Stanza;
 
 use crate::backup::{self, BackupRequest, BackupSummary, Held};
 use crate::claim::{Claim, Claimant};
+use crate::host_locks::{HeldLocks, HostLocks, LocalLocks};
 use crate::info::BackupFact;
-use crate::lock::{Lock, LockRequest, LockType, new_exec_id};
+use crate::lock::{LockType, new_exec_id};
 use crate::progress::{NoProgress, Progress};
 use crate::repo::{RepoSettings, info_files};
 use crate::restore::{self, RestoreRequest, RestoreSummary};
-use crate::{CancelToken, Error, ErrorCode, Repo, Result, control};
+use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 
 /// The directory of lock files, as in pgBackRest.
 const LOCK_PATH_DEFAULT: &str = "/tmp/pgbackrest";
@@ -45,7 +46,7 @@ pub struct Session {
     repos: Vec<RepoSource>,
     /// The repositories whose locks the commands take.
     lock_keys: Vec<u32>,
-    lock_path: PathBuf,
+    locks: Arc<dyn HostLocks>,
     exec_id: String,
     progress: Arc<dyn Progress>,
     cancel: CancelToken,
@@ -99,7 +100,7 @@ impl Session {
             stanza,
             lock_keys: repos.iter().map(RepoSource::key).collect(),
             repos,
-            lock_path: PathBuf::from(LOCK_PATH_DEFAULT),
+            locks: LocalLocks::at(LOCK_PATH_DEFAULT),
             exec_id: new_exec_id()?,
             progress: Arc::new(NoProgress),
             cancel: CancelToken::new(),
@@ -109,7 +110,7 @@ impl Session {
     /// Uses this directory for lock and stop files. All programs that work on the stanza must use the same.
     #[must_use]
     pub fn with_lock_path(self, lock_path: impl Into<PathBuf>) -> Self {
-        Session { lock_path: lock_path.into(), ..self }
+        Session { locks: LocalLocks::at(lock_path), ..self }
     }
 
     /// Takes the locks of these repositories instead of those of the session.
@@ -150,7 +151,7 @@ impl Session {
     /// [`ErrorCode::LockAcquire`] if another process holds it, [`ErrorCode::Stop`] if commands were stopped.
     pub fn begin_backup(&self) -> Result<BackupTurn<'_>> {
         let lock = self.lock(LockType::Backup)?;
-        control::check_stop(&self.lock_path, Some(&self.stanza))?;
+        self.locks.check_stop(Some(&self.stanza))?;
         Ok(BackupTurn { session: self, claim: None, lock })
     }
 
@@ -164,7 +165,7 @@ impl Session {
     pub fn restore(&self, request: &RestoreRequest) -> Result<RestoreSummary> {
         let repos = self.repos.iter().map(RepoSource::open).collect::<Result<Vec<_>>>()?;
         let mut lock = self.lock(LockType::Restore)?;
-        restore::run(request, self, &repos, &mut lock)
+        restore::run(request, self, &repos, &mut *lock)
     }
 
     /// Lists the backups of all repositories, by repository, oldest first.
@@ -187,11 +188,6 @@ impl Session {
         &self.stanza
     }
 
-    /// The directory of lock and stop files.
-    pub fn lock_path(&self) -> &Path {
-        &self.lock_path
-    }
-
     pub(crate) fn cancel_token(&self) -> &CancelToken {
         &self.cancel
     }
@@ -200,14 +196,8 @@ impl Session {
         &*self.progress
     }
 
-    fn lock(&self, kind: LockType) -> Result<Lock> {
-        Lock::acquire(LockRequest {
-            lock_path: &self.lock_path,
-            stanza: &self.stanza,
-            kinds: &[kind],
-            repo_keys: &self.lock_keys,
-            exec_id: &self.exec_id,
-        })
+    fn lock(&self, kind: LockType) -> Result<Box<dyn HeldLocks>> {
+        self.locks.acquire(&self.stanza, &[kind], &self.lock_keys, &self.exec_id)
     }
 
     fn open_first(&self) -> Result<Repo> {
@@ -224,7 +214,7 @@ pub struct BackupTurn<'a> {
     session: &'a Session,
     // Dropped before the lock: the claim is removed while no other process of this host looks for it
     claim: Option<Claim>,
-    lock: Lock,
+    lock: Box<dyn HeldLocks>,
 }
 
 impl BackupTurn<'_> {
@@ -241,7 +231,7 @@ impl BackupTurn<'_> {
         self.claim = None;
         let who = Claimant::this_process(&session.exec_id);
         let claim = self.claim.insert(Claim::acquire(&repo, &session.stanza, &who, "backup", &session.cancel)?);
-        let lock = &mut self.lock;
+        let lock = &mut *self.lock;
         let summary = backup::run(request, session, &mut Held { repo: &repo, lock, claim })?;
         // What follows may run under the same lock
         self.lock.update_clear(repo.key);
@@ -274,7 +264,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let locks = |session: &Session| {
             let _turn = session.begin_backup().unwrap();
-            let mut names: Vec<_> = std::fs::read_dir(session.lock_path())
+            let mut names: Vec<_> = std::fs::read_dir(dir.path().join("lock"))
                 .unwrap()
                 .map(|entry| entry.unwrap().file_name().into_string().unwrap())
                 .collect();
@@ -289,7 +279,7 @@ mod tests {
     fn stopped_stanza_has_no_turn() {
         let dir = tempfile::tempdir().unwrap();
         let session = session(&dir);
-        control::stop(session.lock_path(), Some(session.stanza()), false).unwrap();
+        crate::control::stop(&dir.path().join("lock"), Some(session.stanza()), false).unwrap();
         assert_eq!(session.begin_backup().map(drop).unwrap_err().code, ErrorCode::Stop);
     }
 

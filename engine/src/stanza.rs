@@ -1,7 +1,6 @@
 //! Creates, upgrades and deletes a stanza (pgBackRest `src/command/stanza`).
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use repo_format::archive_info::ArchiveInfo;
@@ -11,18 +10,19 @@ use repo_format::pg::control::PgControl;
 use repo_format::pg::version::PgVersion;
 
 use crate::claim::{Claim, Claimant, unclaimed};
+use crate::host_locks::HostLocks;
 use crate::pg::{PgHost, cluster};
 use crate::repo::formats;
 use crate::repo::info_files::{self, generate_passphrase};
-use crate::{CancelToken, Error, ErrorCode, Repo, Result, control};
+use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 
 /// The settings of stanza-create and stanza-upgrade.
 #[derive(Clone, Debug)]
 pub struct StanzaSettings {
     /// The stanza.
     pub stanza: Stanza,
-    /// The directory of lock and stop files.
-    pub lock_path: PathBuf,
+    /// The stop files of this host.
+    pub locks: Arc<dyn HostLocks>,
     /// Ask the running primary for its identity. Otherwise the first data directory counts as the primary's.
     pub online: bool,
     /// The hosts of the clusters, in the order of their keys.
@@ -52,7 +52,7 @@ fn primary_control(settings: &StanzaSettings, cancel: &CancelToken) -> Result<Pg
 /// [`ErrorCode::Stop`]; [`ErrorCode::PathNotEmpty`] if something else is in its place; [`ErrorCode::FileMissing`] if
 /// one of its info files is missing; [`ErrorCode::FileInvalid`] if it belongs to another cluster.
 pub fn create(settings: &StanzaSettings, repos: &[Repo], cancel: &CancelToken) -> Result<()> {
-    control::check_stop(&settings.lock_path, Some(&settings.stanza))?;
+    settings.locks.check_stop(Some(&settings.stanza))?;
     let pg = primary_control(settings, cancel)?;
     for repo in repos {
         crate::info!("stanza-create for stanza '{}' on {}", settings.stanza, repo.name());
@@ -117,7 +117,7 @@ fn is_empty(repo: &Repo, path: &RepoPath) -> Result<bool> {
 /// [`ErrorCode::Stop`]; the info files can't be loaded or saved; [`ErrorCode::FileInvalid`] if they do not agree;
 /// [`ErrorCode::LockAcquire`] if another host is working on the stanza.
 pub fn upgrade(settings: &StanzaSettings, repos: &[Repo], cancel: &CancelToken) -> Result<()> {
-    control::check_stop(&settings.lock_path, Some(&settings.stanza))?;
+    settings.locks.check_stop(Some(&settings.stanza))?;
     let pg = primary_control(settings, cancel)?;
     for repo in repos {
         crate::info!("stanza-upgrade for stanza '{}' on {}", settings.stanza, repo.name());
@@ -216,8 +216,8 @@ pub(crate) fn check_info(repo: &Repo, stanza: &Stanza, version: PgVersion, syste
 pub struct DeleteSettings {
     /// The stanza.
     pub stanza: Stanza,
-    /// The directory of lock and stop files.
-    pub lock_path: PathBuf,
+    /// The stop files of this host.
+    pub locks: Arc<dyn HostLocks>,
     /// The host of the cluster, where a running server can be seen.
     pub pg: Option<Arc<dyn PgHost>>,
     /// Delete even if the server is running.
@@ -259,12 +259,12 @@ pub fn delete(settings: &DeleteSettings, repo: &Repo, cancel: &CancelToken) -> R
             repo.storage.remove_all(path)?;
         }
     }
-    control::remove_stop_file(&settings.lock_path, Some(stanza))
+    settings.locks.remove_stop_file(Some(stanza))
 }
 
 fn check_delete(settings: &DeleteSettings, repo: &Repo) -> Result<()> {
     let stanza = &settings.stanza;
-    if !control::is_stopped(&settings.lock_path, Some(stanza))? {
+    if !settings.locks.is_stopped(Some(stanza))? {
         return Err(Error::new(ErrorCode::FileMissing, format!("stop file does not exist for stanza '{stanza}'"))
             .hint("has the pgbackrest stop command been run on this server for this stanza?"));
     }
@@ -290,6 +290,7 @@ mod tests {
     use repo_format::wal_name::{Lsn, TimelineId};
 
     use super::*;
+    use crate::host_locks::LocalLocks;
     use crate::pg::PgSettings;
     use crate::storage::faulty::FaultyStorage;
     use crate::storage::memory::MemoryStorage;
@@ -415,9 +416,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let memory = MemoryStorage::new();
         let repo = repo_on(Arc::new(memory.clone()), None);
+        let lock_path = dir.path().join("lock");
         let mut settings = DeleteSettings {
             stanza: stanza(),
-            lock_path: dir.path().join("lock"),
+            locks: LocalLocks::at(&lock_path),
             pg: Some(PgSettings::new(dir.path()).into()),
             force: false,
             claimant: Claimant::this_process("1-x"),
@@ -429,12 +431,12 @@ mod tests {
         put_text(&repo, "archive/other/archive.info");
         assert_eq!(delete(&settings, &repo).unwrap_err().code, ErrorCode::FileMissing);
 
-        control::stop(&settings.lock_path, Some(&stanza()), false).unwrap();
+        crate::control::stop(&lock_path, Some(&stanza()), false).unwrap();
         std::fs::write(dir.path().join("postmaster.pid"), "").unwrap();
         assert_eq!(delete(&settings, &repo).unwrap_err().code, ErrorCode::PgRunning);
         settings.force = true;
         delete(&settings, &repo).unwrap();
         assert_eq!(memory.paths(), ["archive/other/archive.info"]);
-        control::check_stop(&settings.lock_path, Some(&stanza())).unwrap();
+        settings.locks.check_stop(Some(&stanza())).unwrap();
     }
 }

@@ -71,7 +71,7 @@ fn worker_settings(config: &Config, asked: Option<String>) -> Result<WorkerSetti
 }
 
 fn check_stop(config: &Config) -> Result<()> {
-    engine::control::check_stop(repos::lock_path(config)?, Some(&repos::stanza(config)?))
+    repos::locks(config)?.check_stop(Some(&repos::stanza(config)?))
 }
 
 fn settings(config: &Config) -> Result<PushSettings> {

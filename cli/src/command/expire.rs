@@ -26,7 +26,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
 /// Invalid or contradictory options, a stopped stanza, and failures in any repository.
 pub fn run_locked(config: &Config) -> Result<()> {
     let stanza = repos::stanza(config)?;
-    engine::control::check_stop(repos::lock_path(config)?, Some(&stanza))?;
+    repos::locks(config)?.check_stop(Some(&stanza))?;
     let oldest = config.find(opt::OLDEST).unwrap_or(false);
     // Checked before the label, because the combination is invalid for any label
     if config.find(opt::SET).is_some() && oldest {

@@ -21,7 +21,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         set: config.find(opt::SET).map(str::to_owned),
         backup_type: config.find(opt::TYPE).map(str::parse).transpose()?,
         detail,
-        lock_path: repos::lock_path(config)?.to_owned(),
+        locks: repos::locks(config)?,
     };
     if settings.set.is_some() && detail == Detail::Progress {
         let text = "option 'set' cannot be used with option 'detail-level' = 'progress'";

@@ -23,7 +23,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
 pub(super) fn settings(config: &Config) -> Result<StanzaSettings> {
     Ok(StanzaSettings {
         stanza: repos::stanza(config)?,
-        lock_path: repos::lock_path(config)?.to_owned(),
+        locks: repos::locks(config)?,
         online: config.get(opt::ONLINE)?,
         pg: pg::all(config)?,
         claimant: repos::claimant(config)?,

@@ -15,7 +15,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     let pg_key = config.pg_keys().first().filter(|&&key| config.find_at(opt::PG_PATH, key).is_some());
     let settings = DeleteSettings {
         stanza: repos::stanza(config)?,
-        lock_path: repos::lock_path(config)?.to_owned(),
+        locks: repos::locks(config)?,
         pg: pg_key.map(|&key| pg::host(config, key)).transpose()?,
         force: config.get(opt::FORCE)?,
         claimant: repos::claimant(config)?,

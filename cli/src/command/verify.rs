@@ -26,10 +26,9 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         pg_version_force: config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()?,
         crew: CrewSettings::new(process_max, RetryPolicy::new(job_retry, job_retry_interval)),
         repair: match config.get(opt::REPAIR)? {
-            true => Some(RepairSettings {
-                lock_path: repos::lock_path(config)?.to_owned(),
-                exec_id: config.get(opt::EXEC_ID)?.to_owned(),
-            }),
+            true => {
+                Some(RepairSettings { locks: repos::locks(config)?, exec_id: config.get(opt::EXEC_ID)?.to_owned() })
+            }
             false => None,
         },
     };

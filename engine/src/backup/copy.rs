@@ -18,7 +18,7 @@ use super::settings::BlockSettings;
 use super::shared::Shared;
 use super::source::Source;
 use crate::cancel::CancelToken;
-use crate::lock::Lock;
+use crate::host_locks::HeldLocks;
 use crate::pipeline::backup::{Copier, CopyFrom, CopyJob, CopyResult, CopyRules};
 use crate::progress::Progress;
 use crate::repo::manifest_store::{CopyProgress, ManifestCopy};
@@ -39,7 +39,7 @@ pub(super) struct CopyPhase<'a> {
     pub(super) save_bytes: u64,
     pub(super) report: ReportSettings<'a>,
     pub(super) repo_key: u32,
-    pub(super) lock: &'a mut Lock,
+    pub(super) lock: &'a mut dyn HeldLocks,
     pub(super) progress: &'a dyn Progress,
     pub(super) cancel: &'a CancelToken,
 }
@@ -154,7 +154,7 @@ impl CopyPhase<'_> {
 
 /// What the copy phase shows to others, and what can end it.
 pub(super) struct Running<'a> {
-    pub(super) lock: &'a mut Lock,
+    pub(super) lock: &'a mut dyn HeldLocks,
     pub(super) progress: &'a dyn Progress,
     pub(super) cancel: &'a CancelToken,
 }
@@ -276,7 +276,7 @@ mod tests {
     use crate::Error;
     use crate::backup::draft::all_pending;
     use crate::backup::source::Hosts;
-    use crate::lock::{LockRequest, LockType};
+    use crate::lock::{Lock, LockRequest, LockType};
     use crate::pg::{PgHost, PgSettings};
     use crate::progress::NoProgress;
     use crate::storage::memory::MemoryStorage;

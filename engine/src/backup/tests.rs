@@ -1,5 +1,6 @@
 //! Complete offline backups of a small data directory, without PostgreSQL.
 
+mod other_host;
 mod two_hosts;
 
 use std::fs;
@@ -21,7 +22,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::ErrorCode;
 use crate::claim::Claimant;
-use crate::lock::{LockRequest, LockType};
+use crate::lock::{Lock, LockRequest, LockType};
 use crate::pg::PgSettings;
 use crate::pg::data_dir;
 use crate::progress::Progress;

@@ -1,7 +1,6 @@
 //! Reads the repositories and combines what they say.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
@@ -12,7 +11,8 @@ use repo_format::pg::PgVersion;
 
 use super::archives::{self, History};
 use super::{BackupFact, Detail, InfoSettings, ManifestFacts, RepoFact, RunningLock, StanzaFact, StatusCode};
-use crate::lock::{self, LockStatus, LockType};
+use crate::host_locks::HostLocks;
+use crate::lock::{LockStatus, LockType};
 use crate::repo::info_files::{self, manifest_cipher};
 use crate::repo::{Repo, manifest_store};
 use crate::{Error, ErrorCode, Result};
@@ -153,7 +153,7 @@ impl StanzaState {
                 target.load(repo, &stanza, settings, label, infos)?;
             }
             if target.backup_info.is_some() || settings.detail == Detail::Progress {
-                let lock = |kind| read_lock(&settings.lock_path, &stanza, kind, repo.key);
+                let lock = |kind| read_lock(&*settings.locks, &stanza, kind, repo.key);
                 target.fact.backup_lock.add(lock(LockType::Backup));
                 self.restore_lock.add(lock(LockType::Restore));
             }
@@ -259,8 +259,8 @@ fn newest(info: &BackupInfo, kind: Option<BackupType>) -> Option<BackupLabel> {
     info.backups.keys().rev().find(|label| kind.is_none_or(|kind| kind == label.backup_type())).cloned()
 }
 
-fn read_lock(lock_path: &Path, stanza: &Stanza, kind: LockType, repo_key: u32) -> RunningLock {
-    match lock::read_status(lock_path, stanza, kind, repo_key) {
+fn read_lock(locks: &dyn HostLocks, stanza: &Stanza, kind: LockType, repo_key: u32) -> RunningLock {
+    match locks.status(stanza, kind, repo_key) {
         LockStatus::Valid(content) => RunningLock {
             held: true,
             size: content.size.unwrap_or(0),

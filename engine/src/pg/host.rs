@@ -4,6 +4,8 @@
 //! on that host. `restore`, `archive-push` and `archive-get` always run there and use the files directly.
 
 mod local;
+#[cfg(test)]
+pub(crate) mod loopback;
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -13,7 +15,12 @@ use repo_format::pg::control::PgControl;
 pub use self::local::LocalHost;
 use super::connection::PgConnection;
 use super::data_dir::{Scan, ScanOptions, Tablespace};
-use crate::pipeline::backup::{CopyRules, CopyWorker};
+// What a worker on another host exchanges
+pub use crate::pipeline::PageOutcome;
+pub use crate::pipeline::backup::{
+    BlockJob, Copied, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyResult, CopyRules, CopyWorker,
+    JobStore, PriorMap,
+};
 use crate::{CancelToken, Result};
 
 /// The host of one cluster.

@@ -20,7 +20,7 @@ use repo_format::compress::Compression;
 pub use self::copier::Copier;
 pub use self::job::{BlockJob, Copied, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyResult, PriorMap};
 pub use self::local_worker::LocalWorker;
-pub use self::worker::CopyWorker;
+pub use self::worker::{CopyWorker, JobStore};
 use crate::storage::WriteOptions;
 
 /// What all jobs of a backup share. Like a job, it is plain data.

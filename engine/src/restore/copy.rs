@@ -10,7 +10,7 @@ use super::ahead::{BegunJob, JobsAhead};
 use super::file::{FileContext, FileResult, Outcome, restored_path};
 use super::queue::{self, RestoreJob};
 use super::request::RestoreRequest;
-use crate::lock::Lock;
+use crate::host_locks::HeldLocks;
 use crate::pipeline::restore::RestorePipeline;
 use crate::progress::Progress;
 use crate::work::crew::{Crew, CrewSettings, Event};
@@ -24,7 +24,7 @@ const JOBS_DEPENDENT: u32 = 2;
 pub(super) struct Display<'a> {
     pub(super) progress: &'a dyn Progress,
     /// The lock, which other processes read the progress from.
-    pub(super) lock: &'a mut Lock,
+    pub(super) lock: &'a mut dyn HeldLocks,
     /// The repository that is read.
     pub(super) repo_key: u32,
 }

@@ -1,7 +1,7 @@
 //! Repairs an info file or manifest from its copy, or the copy from the file.
 
 use std::io;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
@@ -11,17 +11,18 @@ use repo_format::manifest::Manifest;
 
 use super::info_file::{FilePair, LoadedPair, Repair, Retry};
 use crate::claim::{Claim, Claimant};
-use crate::lock::{Lock, LockRequest, LockType};
+use crate::host_locks::HostLocks;
+use crate::lock::LockType;
 use crate::repo::info_files::limited;
 use crate::storage::{self, ReadRange, WriteOptions};
 use crate::work::retry::RetryPolicy;
-use crate::{CancelToken, Error, ErrorCode, Repo, Result, control, info, warn};
+use crate::{CancelToken, Error, ErrorCode, Repo, Result, info, warn};
 
 /// What a repair needs to lock out others while it writes.
 #[derive(Clone, Debug)]
 pub struct RepairSettings {
-    /// The directory of lock and stop files.
-    pub lock_path: PathBuf,
+    /// The locks and stop files of this host.
+    pub locks: Arc<dyn HostLocks>,
     /// Id of this run.
     pub exec_id: String,
 }
@@ -99,14 +100,8 @@ pub(super) fn run(
     pairs: Pairs<'_>,
     cancel: &CancelToken,
 ) -> Result<u32> {
-    control::check_stop(&settings.lock_path, Some(stanza))?;
-    let _lock = Lock::acquire(LockRequest {
-        lock_path: &settings.lock_path,
-        stanza,
-        kinds: &[LockType::Backup],
-        repo_keys: &[repo.key],
-        exec_id: &settings.exec_id,
-    })?;
+    settings.locks.check_stop(Some(stanza))?;
+    let _lock = settings.locks.acquire(stanza, &[LockType::Backup], &[repo.key], &settings.exec_id)?;
     let claim = Claim::acquire(repo, stanza, &Claimant::this_process(&settings.exec_id), "verify", cancel)?;
     let repo = &claim.guard(repo);
     let mut left = 0;

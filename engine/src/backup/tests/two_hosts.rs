@@ -10,6 +10,7 @@ use crate::annotate::AnnotateSettings;
 use crate::claim::Timing;
 use crate::expire::plan::{FullRetention, Retention};
 use crate::expire::{self, ExpireRepo, ExpireSettings};
+use crate::host_locks::LocalLocks;
 use crate::stanza::StanzaSettings;
 use crate::storage::memory::MemoryStorage;
 use crate::verify::{RepairSettings, VerifySettings};
@@ -268,7 +269,7 @@ fn info_files_are_not_changed_while_another_host_has_a_claim() {
     let upgrade = || {
         let settings = StanzaSettings {
             stanza: stanza(),
-            lock_path: world.dir.path().join("lock"),
+            locks: LocalLocks::at(world.dir.path().join("lock")),
             online: false,
             pg: world.settings(BackupType::Full).pg,
             claimant: who.clone(),
@@ -276,7 +277,7 @@ fn info_files_are_not_changed_while_another_host_has_a_claim() {
         crate::stanza::upgrade(&settings, std::slice::from_ref(&world.repo), &cancel)
     };
     let repair = || {
-        let repair = RepairSettings { lock_path: world.dir.path().join("lock"), exec_id: "9-b".to_owned() };
+        let repair = RepairSettings { locks: LocalLocks::at(world.dir.path().join("lock")), exec_id: "9-b".to_owned() };
         let settings = VerifySettings { repair: Some(repair), ..verify_settings() };
         crate::verify::run(&settings, &world.repo, &cancel).unwrap().failure.map_or(Ok(()), Err)
     };
