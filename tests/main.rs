@@ -17,6 +17,7 @@ mod info;
 mod library;
 mod object;
 mod remote;
+mod repository_host;
 mod restore;
 mod session;
 mod stanza;

@@ -16,9 +16,13 @@ use protocol::storage::{
     Features, FeaturesAnswer, FileKind, InfoRequest, Level, LinkRequest, LinkType, ListRequest, PathRemoveRequest,
     ReadRequest, WriteRequest,
 };
-use remote::Client;
 
 use crate::env::{Cluster, Space, oracles};
+
+mod client;
+mod link;
+
+use client::Client;
 
 #[path = "../protocol/src/captured/streams.rs"]
 mod streams;

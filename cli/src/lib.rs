@@ -16,6 +16,7 @@ pub mod log;
 pub mod object_store;
 pub mod pg;
 pub mod progress;
+mod remote;
 pub mod render;
 pub mod repos;
 mod running;

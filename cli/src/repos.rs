@@ -6,18 +6,20 @@ use std::sync::Arc;
 use engine::claim::Claimant;
 use engine::host_locks::{HostLocks, LocalLocks};
 use engine::lock::{Lock, LockRequest, LockType};
+use engine::remote::RemoteSettings;
 use engine::repo::RepoSettings;
 use engine::storage::OpenStorage;
 use engine::storage::posix::{CifsSettings, PosixSettings};
+use engine::storage::unreachable::Unreachable;
 use engine::{Error, ErrorCode, Repo, Result, Session};
-use repo_format::cipher::Passphrase;
+use repo_format::cipher::{Cipher, Passphrase};
 use repo_format::layout::Stanza;
 use wal::repos::Repos;
 
 use crate::config::decl::LockKind;
-use crate::config::{Config, opt};
+use crate::config::{Command, Config, opt};
 use crate::progress::LiveProgress;
-use crate::{cancel_token, object_store, sftp_store};
+use crate::{cancel_token, object_store, remote, sftp_store};
 
 /// Opens the repository with this number.
 ///
@@ -41,6 +43,19 @@ pub fn open_all(config: &Config) -> Result<Vec<Repo>> {
 /// The same as [`open`].
 pub fn open_selected(config: &Config) -> Result<Vec<Repo>> {
     config.repo_keys_selected().into_iter().map(|key| open(config, key)).collect()
+}
+
+/// Opens the repositories that the command applies to, for a report. One that can't be opened is there, too: each use of
+/// it gives the error.
+pub fn open_for_report(config: &Config) -> Vec<Repo> {
+    let open = |key| {
+        open(config, key).unwrap_or_else(|error| {
+            let storage = Arc::new(Unreachable::new(error));
+            let cipher_pass = config.find_at(opt::REPO_CIPHER_PASS, key).map(Passphrase::new);
+            Repo { key, storage, cipher: Cipher::from_passphrase(cipher_pass.as_ref()) }
+        })
+    };
+    config.repo_keys_selected().into_iter().map(open).collect()
 }
 
 /// Opens as many of these repositories as possible.
@@ -83,30 +98,39 @@ pub fn session(config: &Config, keys: &[u32], what: &'static str) -> Result<Sess
 pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
     let path = PathBuf::from(config.get_at(opt::REPO_PATH, key)?);
     let kind = config.get_at(opt::REPO_TYPE, key)?;
-    if !matches!(kind, "azure" | "gcs" | "s3") && config.find(opt::REPO_TARGET_TIME).is_some() {
+    let host = config.find_at(opt::REPO_HOST, key);
+    if !(host.is_none() && matches!(kind, "azure" | "gcs" | "s3")) && config.find(opt::REPO_TARGET_TIME).is_some() {
         // Reading the present when the past was requested would be worse than an error
         let text = format!("option 'repo-target-time' is not supported for repo{key}-type '{kind}'");
         return Err(Error::new(ErrorCode::FeatureNotSupported, text)
             .hint("only repositories in object stores can be read as of a time"));
     }
-    let storage: Box<dyn OpenStorage> = match kind {
-        "posix" => {
+    // The option is valid only with a cipher type that needs it
+    let cipher_pass = config.find_at(opt::REPO_CIPHER_PASS, key).map(Passphrase::new);
+    let storage: Box<dyn OpenStorage> = match (kind, host) {
+        (_, Some(host)) => Box::new(RemoteSettings {
+            host: host.to_owned(),
+            program: config.get(opt::CMD_SSH)?.to_owned(),
+            arguments: remote::ssh_arguments(config, key)?,
+            timeout: config.get(opt::PROTOCOL_TIMEOUT)?,
+            key,
+            asks_passphrase: cipher_pass.is_none(),
+        }),
+        ("posix", None) => {
             // Commands that create no links do not know the option
             let symlinks = config.find_at(opt::REPO_SYMLINK, key).unwrap_or(true);
             Box::new(PosixSettings { path, symlinks })
         }
-        "cifs" => Box::new(CifsSettings { path }),
-        "s3" => Box::new(object_store::s3(config, key)?),
-        "azure" => Box::new(object_store::azure(config, key)?),
-        "gcs" => Box::new(object_store::gcs(config, key)?),
-        "sftp" => Box::new(sftp_store::sftp(config, key)?),
-        other => {
+        ("cifs", None) => Box::new(CifsSettings { path }),
+        ("s3", None) => Box::new(object_store::s3(config, key)?),
+        ("azure", None) => Box::new(object_store::azure(config, key)?),
+        ("gcs", None) => Box::new(object_store::gcs(config, key)?),
+        ("sftp", None) => Box::new(sftp_store::sftp(config, key)?),
+        (other, None) => {
             let text = format!("repo{key}-type '{other}' is not supported yet");
             return Err(Error::new(ErrorCode::FeatureNotSupported, text));
         }
     };
-    // The option is valid only with a cipher type that needs it
-    let cipher_pass = config.find_at(opt::REPO_CIPHER_PASS, key).map(Passphrase::new);
     Ok(RepoSettings { key, storage, cipher_pass })
 }
 
@@ -151,19 +175,27 @@ pub fn claimant(config: &Config) -> Result<Claimant> {
     Ok(Claimant::this_process(&exec_id.map_or_else(engine::lock::new_exec_id, |id| Ok(id.to_owned()))?))
 }
 
+/// Returns the types of lock that a command declares.
+pub fn lock_types(command: Command) -> &'static [LockType] {
+    match command.decl().lock {
+        LockKind::None => &[],
+        LockKind::Archive => &[LockType::Archive],
+        LockKind::Backup => &[LockType::Backup],
+        LockKind::Restore => &[LockType::Restore],
+        LockKind::All => &LockType::ALL,
+    }
+}
+
 /// Takes the lock that the command declares, on the repository of `--repo` or otherwise on all. Does nothing for a
 /// command without a lock. The lock is held until the value is dropped.
 ///
 /// # Errors
 /// [`ErrorCode::LockAcquire`] if another process holds it.
 pub fn lock(config: &Config) -> Result<Option<Lock>> {
-    let kinds: &[LockType] = match config.command().decl().lock {
-        LockKind::None => return Ok(None),
-        LockKind::Archive => &[LockType::Archive],
-        LockKind::Backup => &[LockType::Backup],
-        LockKind::Restore => &[LockType::Restore],
-        LockKind::All => &LockType::ALL,
-    };
+    let kinds = lock_types(config.command());
+    if kinds.is_empty() {
+        return Ok(None);
+    }
     let repo_keys = config.repo_keys_selected();
     Lock::acquire(LockRequest {
         lock_path: lock_path(config)?,

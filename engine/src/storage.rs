@@ -19,9 +19,11 @@ pub(crate) mod page_cache;
 pub(crate) mod pages;
 pub mod posix;
 pub mod read_ahead;
+pub mod remote;
 pub mod s3;
 pub mod sftp;
 pub mod temporary;
+pub mod unreachable;
 pub(crate) mod whole_sync;
 
 use std::io::{Read, Write};

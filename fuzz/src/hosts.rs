@@ -1,15 +1,13 @@
 //! Targets for the protocol between hosts.
 
-use protocol::database::{Expected, QueryAnswer, QueryRequest, columns};
+use protocol::database::{Expected, QueryAnswer, columns};
 use protocol::greeting::{self, Service};
 use protocol::options::OptionsAnswer;
 use protocol::pack::{PackReader, Scan, Scanner, Value, read_message};
 use protocol::storage::{
-    Chunk, FeaturesAnswer, InfoAnswer, Level, ListAnswer, ListAnswerWriter, ListRequest, PathRemoveAnswer, ReadAnswer,
-    ReadRequest, WriteAnswer,
+    Chunk, FeaturesAnswer, InfoAnswer, Level, ListAnswer, ListAnswerWriter, PathRemoveAnswer, ReadAnswer, WriteAnswer,
 };
 use protocol::{AnswerMessage, Call, Dialect, PackWriter, RequestMessage};
-use remote::Client;
 
 /// The first line of a server.
 pub fn remote_greeting(data: &[u8]) {
@@ -142,31 +140,4 @@ fn list(data: Option<&[u8]>, level: Level) {
     let encoded = writer.finish().finish().to_vec();
     let again = ListAnswer::decode(Some(&encoded), level).expect("own list").entries.expect("entries");
     assert_eq!(again.collect::<Result<Vec<_>, _>>().expect("own entries"), entries);
-}
-
-/// What a server sends to a client, from the greeting on.
-pub fn remote_client(data: &[u8]) {
-    let Ok(mut client) = Client::connect(data, std::io::sink(), Service::Remote, "peer") else { return };
-    if client.noop().is_err() || client.features().is_err() {
-        return;
-    }
-    if let Ok(list) = client.list(ListRequest { path: "/", level: Level::Detail, target_time: 0 }) {
-        let _ = list.entries.into_iter().flatten().collect::<Result<Vec<_>, _>>();
-    }
-    let _ = client.options(&["repo1-cipher-type", "repo1-cipher-pass"]);
-    let request = ReadRequest { path: "/file", offset: 0, limit: None, version: None, filters: Vec::new() };
-    let mut size = 0;
-    if let Ok(Some(mut reading)) = client.open_read(request, 3) {
-        while let Ok(Some(chunk)) = client.next_chunk(&mut reading) {
-            size += chunk.len();
-        }
-        let _ = reading.results();
-        let _ = client.cancel_read(reading);
-    }
-    assert!(size <= data.len());
-    if let Ok(database) = client.open_database() {
-        let _ = client.query(&database, QueryRequest { expected: Expected::Row, sql: "select 1" });
-        let _ = client.close_database(database);
-    }
-    let _ = client.exit();
 }

@@ -39,7 +39,6 @@ pub const TARGETS: &[Target] = &[
     ("passfile", engine_parts::passfile),
     ("pg_control", postgres::pg_control),
     ("remote_answer", hosts::remote_answer),
-    ("remote_client", hosts::remote_client),
     ("remote_greeting", hosts::remote_greeting),
     ("remote_pack", hosts::remote_pack),
     ("remote_request", hosts::remote_request),

@@ -100,6 +100,13 @@ impl Space {
         path
     }
 
+    /// Writes a script that can be run.
+    pub fn write_program(&self, name: &str, script: &str) -> PathBuf {
+        let path = self.write(name, script);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+        path
+    }
+
     /// Returns a command that runs as the test user, in this folder, with a clean environment.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());

@@ -13,6 +13,8 @@ pub enum Replacement {
     Bool(bool),
     /// `--name=text`.
     Text(String),
+    /// `--name=text` for each text.
+    Texts(Vec<String>),
 }
 
 impl Config {
@@ -100,6 +102,9 @@ impl Config {
                 args.push(format!("--{}{name}", if *value { "" } else { "no-" }));
             }
             (Some(Replacement::Text(value)), _) => args.push(format!("--{name}={}", quoted(value))),
+            (Some(Replacement::Texts(values)), _) => {
+                args.extend(values.iter().map(|value| format!("--{name}={}", quoted(value))));
+            }
             (None, Some(slot)) if slot.negate || slot.source != Source::Default => {
                 if local && slot.source != Source::CommandLine {
                     return;

@@ -30,7 +30,7 @@ pub(super) struct BackupSet<'a> {
 }
 
 /// A backup set in backup.info.
-struct Found<'a> {
+struct ListedSet<'a> {
     repo: &'a Repo,
     label: BackupLabel,
     /// How its manifest is encrypted.
@@ -49,7 +49,7 @@ pub(super) fn find<'a>(request: &RestoreRequest, stanza: &Stanza, repos: &'a [Re
         RecoveryType::Time(text) => Some(read_target_time(text)?),
         _ => None,
     };
-    let Found { repo, label, cipher, history } = choose(request, stanza, repos, target_time.as_ref())?;
+    let ListedSet { repo, label, cipher, history } = choose(request, stanza, repos, target_time.as_ref())?;
     if let Some(target) = target_time {
         if target.is_local {
             info!("target time is interpreted in the time zone of this host: '{}'", target.setting);
@@ -114,7 +114,7 @@ fn choose<'a>(
     stanza: &Stanza,
     repos: &'a [Repo],
     target_time: Option<&TargetTime>,
-) -> Result<Found<'a>> {
+) -> Result<ListedSet<'a>> {
     let mut target = "";
     let criterion = match (&request.set, &request.recovery.kind) {
         (Some(label), _) => Criterion::Label(label.clone()),
@@ -156,7 +156,7 @@ fn choose<'a>(
         match set_select::choose(&criterion, &candidates, info.current().id)? {
             Choice::Found(label) => {
                 let cipher = Cipher::from_passphrase(info.cipher_pass.as_ref());
-                return Ok(Found { repo, label, cipher, history: info.history });
+                return Ok(ListedSet { repo, label, cipher, history: info.history });
             }
             Choice::Next => {}
             Choice::NoLsn => warn!(

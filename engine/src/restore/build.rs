@@ -220,7 +220,7 @@ struct Cleaner<'a> {
 }
 
 /// An entry of a directory that is cleaned.
-struct Found<'a> {
+struct FoundEntry<'a> {
     dir: BorrowedFd<'a>,
     file_name: &'a CStr,
     stat: Stat,
@@ -230,7 +230,7 @@ struct Found<'a> {
     shown: String,
 }
 
-impl Found<'_> {
+impl FoundEntry<'_> {
     fn fail(&self, code: ErrorCode, what: &str, error: impl Into<io::Error>) -> Error {
         Error::from_io(code, format!("unable to {what} '{}'", self.shown), error.into())
     }
@@ -299,12 +299,12 @@ impl Cleaner<'_> {
                 continue;
             }
             let name = text.map(|text| format!("{name}/{text}"));
-            self.clean_entry(&Found { dir, file_name: &file_name, stat, name, shown })?;
+            self.clean_entry(&FoundEntry { dir, file_name: &file_name, stat, name, shown })?;
         }
         Ok(())
     }
 
-    fn clean_entry(&self, found: &Found<'_>) -> Result<()> {
+    fn clean_entry(&self, found: &FoundEntry<'_>) -> Result<()> {
         let shown = &found.shown;
         match handle::kind(&found.stat) {
             FileType::RegularFile => {
@@ -342,7 +342,7 @@ impl Cleaner<'_> {
         }
     }
 
-    fn clean_link(&self, found: &Found<'_>) -> Result<()> {
+    fn clean_link(&self, found: &FoundEntry<'_>) -> Result<()> {
         let shown = &found.shown;
         let Some(link) = found.name.as_ref().and_then(|name| self.manifest.link(name)) else {
             detail!("remove invalid link '{shown}'");

@@ -7,7 +7,8 @@ use repo_format::manifest::ManifestFile;
 use repo_format::size::{format_percent, format_size};
 
 use super::ahead::{BegunJob, JobsAhead};
-use super::file::{FileContext, FileResult, Outcome, restored_path};
+use super::file::{FileContext, FileResult, Outcome};
+use super::names::restored_path;
 use super::queue::{self, RestoreJob};
 use super::request::RestoreRequest;
 use crate::host_locks::HeldLocks;

@@ -15,13 +15,12 @@ use repo_format::manifest::{BlockIncr, Manifest, ManifestFile};
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
 
 use super::clean::MODE_MASK;
-use super::names::pg_absolute;
+use super::names::{restored_name, restored_path};
 use super::ownership::{Owner, Ownership};
 use super::places::{Place, Places, regular};
 use super::queue::RestoreJob;
 use super::select_db::{self, ZeroFilter};
 use super::sync::SyncSet;
-use crate::pg::data_dir::PG_CONTROL;
 use crate::pipeline::LONG_MIN_BYTES;
 use crate::pipeline::restore::{BlockGeometry, RestorePipeline};
 use crate::storage::page_cache::PageCache;
@@ -29,9 +28,6 @@ use crate::storage::read_ahead::{PendingRead, ReadQueue};
 use crate::storage::{ReadRange, RepoStorage};
 use crate::work::turn;
 use crate::{CancelToken, Error, ErrorCode, Result};
-
-/// The name of the control file until everything else is durable.
-pub(super) const PG_CONTROL_TEMP: &str = "pg_data/global/pg_control.pgbackrest.tmp";
 
 /// Stored block incremental files up to this size are read as a whole, with the files before and after them.
 const MEMBER_SIZE_MAX: u64 = 4 * 1024 * 1024;
@@ -112,7 +108,7 @@ impl Copy<'_> {
 }
 
 /// Files that are copied from one read.
-struct Run<'c, 'm> {
+struct ReadRun<'c, 'm> {
     copies: &'c [Copy<'m>],
     first: &'c Copy<'m>,
     last: &'c Copy<'m>,
@@ -120,9 +116,9 @@ struct Run<'c, 'm> {
 
 /// Splits files, which are in the order of their offsets in the repository, where the gap to the next is too large to
 /// read over.
-fn runs<'c, 'm>(copies: &'c [Copy<'m>], read_over_bytes: u64) -> Vec<Run<'c, 'm>> {
+fn runs<'c, 'm>(copies: &'c [Copy<'m>], read_over_bytes: u64) -> Vec<ReadRun<'c, 'm>> {
     let near = |a: &Copy<'_>, b: &Copy<'_>| b.offset.checked_sub(a.end()).is_some_and(|gap| gap <= read_over_bytes);
-    let run = |copies: &'c [Copy<'m>]| Some(Run { copies, first: copies.first()?, last: copies.last()? });
+    let run = |copies: &'c [Copy<'m>]| Some(ReadRun { copies, first: copies.first()?, last: copies.last()? });
     copies.chunk_by(near).filter_map(run).collect()
 }
 
@@ -131,16 +127,6 @@ enum Decision {
     Preserve,
     Zero,
     Copy { existing: Option<Vec<u8>> },
-}
-
-/// Returns the name under which a file is written.
-pub(super) fn restored_name(name: &str) -> &str {
-    if name == PG_CONTROL { PG_CONTROL_TEMP } else { name }
-}
-
-/// Returns the absolute path that a file is written to, for messages.
-pub(super) fn restored_path(pg_path: &str, name: &str) -> String {
-    pg_absolute(pg_path, restored_name(name))
 }
 
 impl FileContext<'_> {
@@ -313,7 +299,7 @@ impl FileContext<'_> {
     }
 
     /// The one read that a run needs.
-    fn read_of(&self, run: &Run<'_, '_>) -> Result<(RepoPath, ReadRange)> {
+    fn read_of(&self, run: &ReadRun<'_, '_>) -> Result<(RepoPath, ReadRange)> {
         let range =
             ReadRange { offset: run.first.offset, limit: run.last.limit.map(|_| run.last.end() - run.first.offset) };
         Ok((self.repo_file(run.first.file)?, range))
@@ -323,7 +309,7 @@ impl FileContext<'_> {
     fn copy_run(
         &self,
         pipeline: &mut RestorePipeline,
-        run: Run<'_, '_>,
+        run: ReadRun<'_, '_>,
         stored: Box<dyn Read + Send>,
         results: &mut Vec<FileResult>,
         cancel: &CancelToken,

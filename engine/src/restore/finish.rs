@@ -6,7 +6,8 @@ use repo_format::manifest::Manifest;
 use repo_format::pg::control::invalidate_checkpoint;
 use rustix::fs::OFlags;
 
-use super::file::{PG_CONTROL_TEMP, restored_path, set_time};
+use super::file::set_time;
+use super::names::{PG_CONTROL_TEMP, restored_path};
 use super::places::{Places, regular};
 use super::request::RestoreRequest;
 use crate::pg::data_dir::PG_CONTROL;

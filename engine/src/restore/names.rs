@@ -8,8 +8,12 @@ use std::path::{Component, Path, PathBuf};
 use repo_format::manifest::{Manifest, PG_DATA, PG_TBLSPC, Target, TargetType, check_name, pg_path as pg_relative};
 
 use super::real_path;
+use crate::pg::data_dir::PG_CONTROL;
 use crate::pg::data_dir::links::LinkCheck;
 use crate::{Error, ErrorCode, Result, warn};
+
+/// The name of the control file until everything else is durable.
+pub(super) const PG_CONTROL_TEMP: &str = "pg_data/global/pg_control.pgbackrest.tmp";
 
 /// Manifest names of files that a restore itself writes.
 const OWN_NAMES: [&str; 3] =
@@ -21,6 +25,16 @@ pub(super) fn pg_absolute(pg_path: &str, name: &str) -> String {
         "" => pg_path.to_owned(),
         relative => format!("{pg_path}/{relative}"),
     }
+}
+
+/// Returns the name under which a file is written.
+pub(super) fn restored_name(name: &str) -> &str {
+    if name == PG_CONTROL { PG_CONTROL_TEMP } else { name }
+}
+
+/// Returns the absolute path that a file is written to, for messages.
+pub(super) fn restored_path(pg_path: &str, name: &str) -> String {
+    pg_absolute(pg_path, restored_name(name))
 }
 
 /// Returns the part before the last slash, `/` for a file in the root; `None` without a slash.

@@ -31,11 +31,11 @@ pub(crate) struct RestoreQueues {
 struct SortKey<'a> {
     is_empty: bool,
     bundle_id: u64,
-    place: Place<'a>,
+    place: QueuePosition<'a>,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Place<'a> {
+enum QueuePosition<'a> {
     /// A file on its own: large files first, so that the last ones are small and workers end at the same time.
     Alone(Reverse<u64>, Reverse<&'a str>),
     /// A file in a bundle: those of other backups first, then by offset.
@@ -90,8 +90,8 @@ fn queue(manifest: &Manifest, mut files: Vec<u32>) -> Vec<RestoreJob> {
                 is_empty: file.size == 0,
                 bundle_id: file.bundle.map_or(0, |bundle| bundle.id()),
                 place: match file.bundle {
-                    None => Place::Alone(Reverse(file.size), Reverse(&file.name)),
-                    Some(bundle) => Place::Bundled {
+                    None => QueuePosition::Alone(Reverse(file.size), Reverse(&file.name)),
+                    Some(bundle) => QueuePosition::Bundled {
                         is_own: file.reference.is_none(),
                         reference: reference(index),
                         offset: bundle.offset,

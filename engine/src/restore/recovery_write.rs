@@ -19,7 +19,7 @@ use crate::{Error, ErrorCode, Result, info, warn};
 const MODE_MASK: u32 = 0o644;
 
 /// Mode and owner of the files.
-struct Attributes {
+struct FileAttributes {
     mode: Mode,
     owner: Owner,
     is_root: bool,
@@ -51,7 +51,7 @@ pub(super) fn write(
         let text = format!("unable to get info for path/file '{}'", pg_path);
         Error::from_io(ErrorCode::FileOpen, text, error.into())
     })?;
-    let attributes = Attributes {
+    let attributes = FileAttributes {
         mode: Mode::from_raw_mode(data_dir.st_mode & MODE_MASK),
         owner: ownership.of_new_file(Owner { uid: data_dir.st_uid, gid: data_dir.st_gid }),
         is_root: ownership.is_root(),
@@ -106,7 +106,7 @@ impl Files<'_> {
         Ok(Some(content))
     }
 
-    fn write(&self, name: &str, content: &[u8], attributes: &Attributes) -> Result<()> {
+    fn write(&self, name: &str, content: &[u8], attributes: &FileAttributes) -> Result<()> {
         let name = format!("{PG_DATA}/{name}");
         let path = pg_absolute(self.pg_path, &name);
         let fail = |error| Error::from_io(ErrorCode::FileWrite, format!("unable to write '{path}'"), error);

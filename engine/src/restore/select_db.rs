@@ -71,7 +71,7 @@ fn is_digits(text: &str) -> bool {
 pub(crate) fn zero_filter<'a>(
     include: &[String],
     exclude: &[String],
-    databases: &[DatabaseName<'a>],
+    databases: &[DatabaseName<'_>],
     file_names: impl Iterator<Item = &'a str>,
     tablespace_dir: &str,
 ) -> Result<Option<ZeroFilter>> {
@@ -79,75 +79,11 @@ pub(crate) fn zero_filter<'a>(
         return Ok(None);
     }
 
-    // System databases count even if users have recreated them with a normal oid
-    let mut system: BTreeSet<String> = databases
-        .iter()
-        .filter(|database| {
-            database.id < OBJECT_ID_NORMAL_MIN || matches!(database.name, "postgres" | "template0" | "template1")
-        })
-        .map(|database| database.id.to_string())
-        .collect();
-    let mut present = system.clone();
-    for name in file_names {
-        let Some((id, "PG_VERSION")) = database_of(name, tablespace_dir) else { continue };
-        let number: u32 = id
-            .parse()
-            .map_err(|_| Error::new(ErrorCode::Format, format!("invalid database id in manifest file '{name}'")))?;
-        if number < OBJECT_ID_NORMAL_MIN && !system.contains(id) {
-            system.insert(id.to_owned());
-        }
-        if !present.contains(id) {
-            present.insert(id.to_owned());
-        }
-    }
-    if present.is_empty() {
-        return Err(
-            Error::new(ErrorCode::Format, "no databases found for selective restore").hint("is this a valid cluster?")
-        );
-    }
-    let join = |ids: &BTreeSet<String>| ids.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-    detail!("databases found for selective restore ({})", join(&present));
-
-    let find = |wanted: &str, purpose: &str| -> Result<String> {
-        if present.contains(wanted) {
-            return Ok(wanted.to_owned());
-        }
-        databases
-            .iter()
-            .find(|database| database.name == wanted)
-            .map(|database| database.id.to_string())
-            .filter(|id| present.contains(id))
-            .ok_or_else(|| Error::new(ErrorCode::DbMissing, format!("database to {purpose} '{wanted}' does not exist")))
-    };
-    let mut excluded = BTreeSet::new();
-    for wanted in exclude {
-        excluded.insert(find(wanted, "exclude")?);
-    }
-    let mut included = BTreeSet::new();
-    for wanted in include {
-        let id = find(wanted, "include")?;
-        if system.contains(&id) {
-            return Err(Error::new(
-                ErrorCode::DbInvalid,
-                "system databases (template0, postgres, etc.) are included by default",
-            ));
-        }
-        if excluded.contains(&id) {
-            return Err(Error::new(
-                ErrorCode::DbInvalid,
-                format!("database to include '{wanted}' is in the exclude list"),
-            ));
-        }
-        included.insert(id);
-    }
-
-    let zeroed: BTreeSet<String> = if include.is_empty() {
-        excluded
-    } else {
-        present
-            .into_iter()
-            .filter(|id| !included.contains(id) && (!system.contains(id) || excluded.contains(id)))
-            .collect()
+    let present = PresentDatabases::find(databases, file_names, tablespace_dir)?;
+    let excluded = exclude.iter().map(|wanted| present.id_of(wanted, "exclude")).collect::<Result<BTreeSet<_>>>()?;
+    let zeroed = match include.is_empty() {
+        true => excluded,
+        false => present.all_but(&present.included(include, &excluded)?, &excluded),
     };
     if zeroed.is_empty() {
         info!("nothing to filter - all user databases have been selected");
@@ -155,6 +91,94 @@ pub(crate) fn zero_filter<'a>(
     }
     detail!("databases excluded (zeroed) from selective restore ({})", join(&zeroed));
     Ok(Some(ZeroFilter { databases: zeroed, tablespace_dir: tablespace_dir.to_owned() }))
+}
+
+fn join(ids: &BTreeSet<String>) -> String {
+    ids.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The databases of a backup.
+struct PresentDatabases<'a> {
+    named: &'a [DatabaseName<'a>],
+    /// The oids of system databases.
+    system: BTreeSet<String>,
+    /// The oids of all.
+    all: BTreeSet<String>,
+}
+
+impl<'a> PresentDatabases<'a> {
+    /// Finds the databases that the manifest names or that have files.
+    fn find<'n>(
+        named: &'a [DatabaseName<'a>],
+        file_names: impl Iterator<Item = &'n str>,
+        tablespace_dir: &str,
+    ) -> Result<Self> {
+        // System databases count even if users have recreated them with a normal oid
+        let is_system = |database: &&DatabaseName<'_>| {
+            database.id < OBJECT_ID_NORMAL_MIN || matches!(database.name, "postgres" | "template0" | "template1")
+        };
+        let mut system: BTreeSet<String> =
+            named.iter().filter(is_system).map(|database| database.id.to_string()).collect();
+        let mut all = system.clone();
+        for name in file_names {
+            let Some((id, "PG_VERSION")) = database_of(name, tablespace_dir) else { continue };
+            let number: u32 = id
+                .parse()
+                .map_err(|_| Error::new(ErrorCode::Format, format!("invalid database id in manifest file '{name}'")))?;
+            if number < OBJECT_ID_NORMAL_MIN {
+                system.insert(id.to_owned());
+            }
+            all.insert(id.to_owned());
+        }
+        if all.is_empty() {
+            return Err(Error::new(ErrorCode::Format, "no databases found for selective restore")
+                .hint("is this a valid cluster?"));
+        }
+        detail!("databases found for selective restore ({})", join(&all));
+        Ok(PresentDatabases { named, system, all })
+    }
+
+    /// Returns the oid of a database that the user named by its name or oid.
+    fn id_of(&self, wanted: &str, purpose: &str) -> Result<String> {
+        if self.all.contains(wanted) {
+            return Ok(wanted.to_owned());
+        }
+        self.named
+            .iter()
+            .find(|database| database.name == wanted)
+            .map(|database| database.id.to_string())
+            .filter(|id| self.all.contains(id))
+            .ok_or_else(|| Error::new(ErrorCode::DbMissing, format!("database to {purpose} '{wanted}' does not exist")))
+    }
+
+    /// Returns the oids of the databases to include.
+    fn included(&self, include: &[String], excluded: &BTreeSet<String>) -> Result<BTreeSet<String>> {
+        let mut included = BTreeSet::new();
+        for wanted in include {
+            let id = self.id_of(wanted, "include")?;
+            if self.system.contains(&id) {
+                return Err(Error::new(
+                    ErrorCode::DbInvalid,
+                    "system databases (template0, postgres, etc.) are included by default",
+                ));
+            }
+            if excluded.contains(&id) {
+                return Err(Error::new(
+                    ErrorCode::DbInvalid,
+                    format!("database to include '{wanted}' is in the exclude list"),
+                ));
+            }
+            included.insert(id);
+        }
+        Ok(included)
+    }
+
+    /// Returns the oids of all others than the included ones. System databases are among them only if they are excluded.
+    fn all_but(&self, included: &BTreeSet<String>, excluded: &BTreeSet<String>) -> BTreeSet<String> {
+        let is_zeroed =
+            |id: &&String| !included.contains(*id) && (!self.system.contains(*id) || excluded.contains(*id));
+        self.all.iter().filter(is_zeroed).cloned().collect()
+    }
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ fn judge(need: &Need, room: Room) -> Result<()> {
 
 /// Returns what is restored to each file system, by its device number.
 fn needs(manifest: &Manifest, settings: &CleanSettings<'_>, zero: Option<&ZeroFilter>) -> Result<BTreeMap<u64, Need>> {
-    let mut places = Places { manifest, pg_path: settings.pg_path, devices: HashMap::new() };
+    let mut places = Devices { manifest, pg_path: settings.pg_path, devices: HashMap::new() };
     let mut needs: BTreeMap<u64, Need> = BTreeMap::new();
     // Sorted by name, so most files are in the directory of the previous one
     let mut last: Option<(&str, u64)> = None;
@@ -119,13 +119,13 @@ fn needs(manifest: &Manifest, settings: &CleanSettings<'_>, zero: Option<&ZeroFi
 }
 
 /// Finds the file systems of a manifest's directories.
-struct Places<'a> {
+struct Devices<'a> {
     manifest: &'a Manifest,
     pg_path: &'a str,
     devices: HashMap<&'a str, u64>,
 }
 
-impl<'a> Places<'a> {
+impl<'a> Devices<'a> {
     /// Returns the path of a directory of the manifest after links were created.
     fn path(&self, name: &str) -> String {
         let mut above = name;

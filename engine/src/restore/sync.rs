@@ -13,8 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use repo_format::manifest::{Manifest, ManifestFile, PG_TBLSPC};
 use rustix::fs::{OFlags, syncfs};
 
-use super::file::{restored_name, restored_path};
-use super::names::pg_absolute;
+use super::names::{pg_absolute, restored_name, restored_path};
 use super::places::{Place, Places};
 use crate::storage::page_cache::PageCache;
 use crate::storage::whole_sync;

@@ -94,7 +94,6 @@ options! {
         roles: NOT_REMOTE,
         default: Fixed("ssh"),
         help: HelpGroup::General,
-        support: Moot("it applies to connections to remote hosts, which are not supported yet"),
         summary: "SSH client.",
         detail: "The program that opens SSH connections.",
         ..OptionDecl::BASE
@@ -135,7 +134,7 @@ options! {
         default: Fixed("1"),
         range: Range::Fixed("-5", "12"),
         help: HelpGroup::General,
-        support: Moot("it applies to connections to remote hosts, which are not supported yet"),
+        support: Moot("data is sent between hosts as it is stored"),
         summary: "Compression level between hosts.",
         detail: "Applies to data that is not compressed already.",
         ..OptionDecl::BASE
@@ -285,7 +284,6 @@ options! {
         default: Fixed("31m"),
         range: Range::Fixed("100ms", "7d"),
         help: HelpGroup::General,
-        support: Moot("it applies to connections to remote hosts, which are not supported yet"),
         summary: "Time limit for a response of another process.",
         detail: "Must be longer than db-timeout.",
         ..OptionDecl::BASE

@@ -17,9 +17,8 @@ options! {
         depend: depend("repo-local", &["n"]),
         deprecated: &["backup-host"],
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
         summary: "Host of the repository.",
-        detail: "The repository is on another host, which is reached by SSH or TLS.",
+        detail: "The repository is on another host, which is reached by SSH or TLS. pgBackRest must be installed there.",
         ..OptionDecl::BASE
     };
 
@@ -32,7 +31,7 @@ options! {
         required: false,
         depend: depend("repo-host-type", &["tls"]),
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
+        support: NotYet("a TLS client"),
         summary: "File of certificate authorities for the host.",
         detail: "Replaces those of the system.",
         ..OptionDecl::BASE
@@ -47,7 +46,7 @@ options! {
         required: false,
         depend: depend("repo-host-type", &["tls"]),
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
+        support: NotYet("a TLS client"),
         summary: "Directory of certificate authorities for the host.",
         detail: "Replaces those of the system.",
         ..OptionDecl::BASE
@@ -61,7 +60,7 @@ options! {
         roles: NOT_REMOTE,
         depend: depend("repo-host-type", &["tls"]),
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
+        support: NotYet("a TLS client"),
         summary: "Certificate to present to the host.",
         detail: "Authenticates this host to the server on the other host.",
         ..OptionDecl::BASE
@@ -77,7 +76,6 @@ options! {
         depend: depend("repo-host-type", &["ssh"]),
         deprecated: &["backup-cmd"],
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
         summary: "Command that runs this program on the host.",
         detail: "Required if its path differs between the hosts.",
         ..OptionDecl::BASE
@@ -93,7 +91,6 @@ options! {
         depend: depend("repo-host", &[]),
         deprecated: &["backup-config"],
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
         summary: "Configuration file on the host.",
         detail: "Required if it is not at the default location.",
         ..OptionDecl::BASE
@@ -108,7 +105,6 @@ options! {
         default: Fixed("/etc/pgbackrest/conf.d"),
         depend: depend("repo-host", &[]),
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
         summary: "Directory of further configuration files on the host.",
         detail: "Required if it is not at the default location.",
         ..OptionDecl::BASE
@@ -123,7 +119,6 @@ options! {
         default: Fixed("/etc/pgbackrest"),
         depend: depend("repo-host", &[]),
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
         summary: "Directory of the configuration on the host.",
         detail: "Required if it is not at the default location.",
         ..OptionDecl::BASE
@@ -137,7 +132,7 @@ options! {
         roles: NOT_REMOTE,
         depend: depend("repo-host-type", &["tls"]),
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
+        support: NotYet("a TLS client"),
         summary: "Private key of the certificate to present to the host.",
         detail: "Must be readable only by its owner.",
         ..OptionDecl::BASE
@@ -155,7 +150,6 @@ options! {
         depend: depend("repo-host-type", &["ssh", "tls"]),
         deprecated: &["backup-ssh-port"],
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
         summary: "Port of the host.",
         detail: "Defaults to the setting of the SSH client, or to 8432 for TLS.",
         ..OptionDecl::BASE
@@ -172,7 +166,7 @@ options! {
         values: PROTOCOLS,
         depend: depend("repo-host", &[]),
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
+        not_yet: &[("tls", "a TLS client")],
         summary: "Protocol to the host.",
         detail: "How the host is reached.",
         ..OptionDecl::BASE
@@ -189,7 +183,6 @@ options! {
         depend: depend("repo-host-type", &["ssh"]),
         deprecated: &["backup-user"],
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
         summary: "User on the host.",
         detail: "Must own the repository.",
         ..OptionDecl::BASE

@@ -35,7 +35,7 @@ impl<'a> Copier<'a> {
     /// A file can't be read or stored. What was written of the job must not be trusted. The job can be retried with a
     /// new copier.
     pub fn run(&mut self, job: &CopyJob, cancel: &CancelToken) -> Result<Vec<CopyResult>> {
-        let mut file = JobFile { rules: self.rules, storage: self.storage, job, writer: None, made: false };
+        let mut file = JobFile { rules: self.rules, storage: self.storage, job, writer: None, made: false, size: 0 };
         let results = self.worker.run(job, &mut file, cancel).and_then(|results| {
             file.end(&results)?;
             Ok(results)
@@ -56,6 +56,8 @@ struct JobFile<'a> {
     writer: Option<Box<dyn RepoWriter>>,
     /// Whether the file was created.
     made: bool,
+    /// Bytes written.
+    size: u64,
 }
 
 impl JobFile<'_> {
@@ -72,7 +74,17 @@ impl JobFile<'_> {
 
     /// Completes the file. A job that stored nothing creates none, and removes what an interrupted backup stored.
     fn end(&mut self, results: &[CopyResult]) -> Result<()> {
-        if results.iter().any(|result| matches!(result.outcome, CopyOutcome::Copied(_))) {
+        let copied = results.iter().filter_map(|result| match &result.outcome {
+            CopyOutcome::Copied(copied) => Some(copied.size_repo),
+            _ => None,
+        });
+        let (count, size) = copied.fold((0, 0u64), |(count, sum), size| (count + 1, sum.saturating_add(size)));
+        if size != self.size {
+            let path = self.storage.display(&self.job.path);
+            let text = format!("{} byte(s) of '{path}' were stored but the manifest would have {size}", self.size);
+            return Err(Error::new(ErrorCode::Assert, text));
+        }
+        if count > 0 {
             // A file on its own may have no bytes
             self.writer()?;
         }
@@ -101,6 +113,7 @@ impl JobFile<'_> {
 
 impl JobStore for JobFile<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.size += bytes.len() as u64;
         let written = self.writer()?.write_all(bytes);
         written.map_err(|error| {
             let path = self.storage.display(&self.job.path);

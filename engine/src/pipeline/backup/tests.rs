@@ -404,3 +404,37 @@ fn resumed_file_that_is_damaged_and_gone_by_now_leaves_nothing() {
     assert_eq!(run(&settings, &job(vec![resumed], None)).unwrap()[0].outcome, CopyOutcome::Removed);
     assert_eq!(stored(&storage), None);
 }
+
+/// A worker that loses the last byte on the way.
+struct Loses<'a>(LocalWorker<'a>);
+
+impl CopyWorker for Loses<'_> {
+    fn run(&mut self, job: &CopyJob, store: &mut dyn JobStore, cancel: &CancelToken) -> Result<Vec<CopyResult>> {
+        struct Short<'a>(&'a mut dyn JobStore);
+        impl JobStore for Short<'_> {
+            fn write(&mut self, bytes: &[u8]) -> Result<()> {
+                self.0.write(&bytes[..bytes.len() - 1])
+            }
+            fn stored_checksum(&mut self) -> Result<Option<(u64, Sha1)>> {
+                self.0.stored_checksum()
+            }
+            fn prior_map(&mut self, file: &CopyFile) -> Result<Option<BlockMap>> {
+                self.0.prior_map(file)
+            }
+        }
+        self.0.run(job, &mut Short(store), cancel)
+    }
+}
+
+#[test]
+fn job_whose_stored_bytes_are_not_those_of_its_results_fails_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a"), b"abc").unwrap();
+    let storage = Arc::new(MemoryStorage::new());
+    let settings = settings(dir.path(), &storage, CompressType::None, Cipher::None);
+    let worker = Loses(LocalWorker::new(settings.data_dir.clone(), None, &settings.rules).unwrap());
+    let mut copier = Copier::new(&settings.rules, &*settings.storage, Box::new(worker));
+    let error = copier.run(&job(vec![file("a", 3)], None), &CancelToken::new()).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Assert);
+    assert_eq!(stored(&storage), None);
+}

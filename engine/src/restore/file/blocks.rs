@@ -10,9 +10,10 @@ use repo_format::layout::{self, FileForm, RepoPath};
 use repo_format::manifest::{BlockIncr, ManifestFile};
 use rustix::fs::OFlags;
 
-use super::{Copy, FileContext, MEMBER_SIZE_MAX, check_sha1, restored_path, set_time};
+use super::{Copy, FileContext, MEMBER_SIZE_MAX, check_sha1, set_time};
 use crate::pipeline::block_delta::{self, BlockFile, BlockPlan, BlockRead};
 use crate::pipeline::restore::RestorePipeline;
+use crate::restore::names::restored_path;
 use crate::storage::ReadRange;
 use crate::storage::read_ahead::ReadQueue;
 use crate::{CancelToken, Error, ErrorCode, Result, warn};

@@ -4,7 +4,7 @@ use std::io::{BufRead, Write};
 
 use protocol::call::Command;
 use protocol::filter::FilterResult;
-use protocol::storage::{Chunk, ReadAnswer, ReadManyRequest, ReadRequest};
+use protocol::storage::{Chunk, ReadAnswer, ReadRequest};
 use protocol::{AnswerMessage, Call};
 use repo_format::{Error, ErrorCode, Result};
 
@@ -94,16 +94,6 @@ impl<R: BufRead, W: Write> Client<R, W> {
             return Ok(None);
         }
         self.opened(Reading::new(Command::StorageRead, session, ahead, is_closed)).map(Some)
-    }
-
-    /// Opens parts of files, which are read as one. A missing file is an error.
-    ///
-    /// # Errors
-    /// As all methods.
-    pub fn open_read_many(&mut self, request: ReadManyRequest<'_>, ahead: usize) -> Result<Reading> {
-        let session = self.link.send(&Call::ReadManyOpen(request))?;
-        let is_closed = self.link.receive(session)?.is_closed;
-        self.opened(Reading::new(Command::StorageReadMany, session, ahead, is_closed))
     }
 
     fn opened(&mut self, mut reading: Reading) -> Result<Reading> {

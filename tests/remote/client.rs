@@ -4,21 +4,17 @@ mod database;
 mod reading;
 mod writing;
 
-pub use database::Database;
-pub use reading::Reading;
-pub use writing::Writing;
-
 use std::io::{BufRead, Read as _, Write};
 
+use protocol::Call;
 use protocol::greeting::{self, GREETING_SIZE_MAX, Service};
 use protocol::options::{OptionValue, OptionsAnswer, OptionsRequest};
 use protocol::storage::{
     FeaturesAnswer, InfoAnswer, InfoRequest, ListAnswer, ListRequest, PathRemoveAnswer, PathRemoveRequest,
 };
-use protocol::{Call, Dialect};
 use repo_format::{Error, ErrorCode, Result};
 
-use crate::link::Link;
+use super::link::Link;
 
 /// A connection to a server.
 ///
@@ -54,11 +50,6 @@ impl<R: BufRead, W: Write> Client<R, W> {
         }
         let dialect = greeting::check(&line, service)?;
         Ok(Client { link: Link::new(input, output, peer.into(), dialect) })
-    }
-
-    /// The dialect of the server's version.
-    pub fn dialect(&self) -> &'static Dialect {
-        self.link.dialect
     }
 
     /// Sends a request that belongs to no session and does not wait for its answer.
@@ -153,6 +144,3 @@ impl<R: BufRead, W: Write> Client<R, W> {
         Ok(self.link.into_streams())
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,381 @@
+//! A connection that all threads of a command share.
+//!
+//! The server answers requests in their order. So a request and a place in the queue of waiting threads are entered
+//! under one lock, and a thread that reads the answers gives each to the first in the queue. Requests of several
+//! sessions, such as files that are read at the same time, may be mixed. Nobody waits for another's answer before it
+//! sends a request, which hides the time that messages travel.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::process::{ChildStdin, ChildStdout};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use protocol::greeting::{self, GREETING_SIZE_MAX, Service};
+use protocol::pack::read_message;
+use protocol::{AnswerMessage, Call, Dialect};
+
+use super::RemoteSettings;
+use super::process::Process;
+use crate::{Error, ErrorCode, Result};
+
+/// The largest answer that is accepted, in bytes. The list of a directory with a million entries takes some 40 MB.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// The size of the buffer between the client's output and messages.
+const BUFFER_BYTES: usize = 256 << 10;
+/// A connection on which nothing was sent for this time gets a request, so that nothing between the hosts takes it for
+/// dead.
+const IDLE: Duration = Duration::from_secs(30);
+/// How long the SSH client may take to end after the connection was closed.
+const EXIT_WAIT: Duration = Duration::from_secs(10);
+
+/// The error that ended a connection. Every later request gets it.
+#[derive(Clone, Debug)]
+struct End {
+    code: ErrorCode,
+    message: String,
+    hints: Vec<String>,
+}
+
+impl End {
+    fn of(error: Error) -> Self {
+        End { code: error.code, message: error.message, hints: error.hints }
+    }
+
+    fn to_error(&self) -> Error {
+        self.hints.iter().fold(Error::new(self.code, self.message.clone()), Error::hint)
+    }
+}
+
+/// An answer.
+pub(crate) struct Answer {
+    message: Vec<u8>,
+    /// The data within the message.
+    data: Option<(usize, usize)>,
+    /// Whether its session has ended.
+    pub(crate) is_closed: bool,
+}
+
+impl Answer {
+    /// The data: a complete pack.
+    pub(crate) fn data(&self) -> Option<&[u8]> {
+        self.data.and_then(|(begin, end)| self.message.get(begin..end))
+    }
+}
+
+/// What a waiting thread gets.
+type Reply = std::result::Result<Vec<u8>, End>;
+
+/// A request that was sent.
+#[must_use]
+pub(crate) struct PendingAnswer {
+    connection: Arc<Connection>,
+    /// The number of the session.
+    pub(crate) session: u64,
+    reply: Receiver<Reply>,
+}
+
+impl PendingAnswer {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// The server's error, or the error that ended the connection.
+    pub(crate) fn wait(self) -> Result<Answer> {
+        self.connection.receive(&self.reply)
+    }
+}
+
+struct Waiting {
+    session: u64,
+    sender: Sender<Reply>,
+}
+
+/// Who waits for answers. The thread that reads takes this lock, so nobody writes to the process under it.
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    session_last: u64,
+    end: Option<End>,
+}
+
+/// The way to the process. `stdin` is `None` once nothing can be sent any more.
+struct Output {
+    stdin: Option<ChildStdin>,
+    sent_last: Instant,
+}
+
+/// What the threads of a connection share.
+struct Shared {
+    queue: Mutex<Queue>,
+    output: Mutex<Output>,
+    process: Mutex<Process>,
+    /// The thread that keeps the connection alive stops.
+    stop: (Mutex<bool>, Condvar),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn new(process: Process, stdin: ChildStdin) -> Self {
+        Shared {
+            queue: Mutex::new(Queue { waiting: VecDeque::new(), session_last: 0, end: None }),
+            output: Mutex::new(Output { stdin: Some(stdin), sent_last: Instant::now() }),
+            process: Mutex::new(process),
+            stop: (Mutex::new(false), Condvar::new()),
+        }
+    }
+
+    /// Sends a request: the next one of a session, or one with a number of its own. Returns the number.
+    fn send(&self, call: &Call<'_>, session: Option<u64>, dialect: &Dialect, sender: Sender<Reply>) -> Result<u64> {
+        // Requests are written in the order in which their threads wait
+        let mut output = lock(&self.output);
+        let session = lock(&self.queue).enter(session, sender)?;
+        output.sent_last = Instant::now();
+        if let Some(stdin) = &mut output.stdin
+            && call.encode(session, dialect).write_to(stdin).and_then(|()| stdin.flush()).is_err()
+        {
+            // Half a request must not be continued. The thread that reads finds out why the process has ended
+            output.stdin = None;
+        }
+        Ok(session)
+    }
+
+    /// Ends the connection for everybody.
+    fn fail(&self, end: &End) {
+        let mut queue = lock(&self.queue);
+        queue.end.get_or_insert_with(|| end.clone());
+        for waiting in queue.waiting.drain(..) {
+            // A thread that no longer waits needs no answer
+            let _ = waiting.sender.send(Err(end.clone()));
+        }
+    }
+}
+
+impl Queue {
+    fn enter(&mut self, session: Option<u64>, sender: Sender<Reply>) -> Result<u64> {
+        if let Some(end) = &self.end {
+            return Err(end.to_error());
+        }
+        let session = session.unwrap_or_else(|| {
+            self.session_last += 1;
+            self.session_last
+        });
+        self.waiting.push_back(Waiting { session, sender });
+        Ok(session)
+    }
+}
+
+/// A connection to the process on another host. Dropping it ends the process.
+pub(crate) struct Connection {
+    /// The name in errors of the server, such as `remote-0 ssh protocol on 'HOST'`.
+    name: String,
+    /// The name of the process in errors.
+    process_name: String,
+    dialect: &'static Dialect,
+    timeout: Duration,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Connection {
+    /// Starts the process on the other host, and waits until it is ready.
+    ///
+    /// # Errors
+    /// The process can't be started, speaks another version, or refuses, for example because a lock is held there.
+    pub(crate) fn open(settings: &RemoteSettings) -> Result<Arc<Self>> {
+        let (process, stdin, stdout) = Process::start(settings)?;
+        let mut connection = Connection {
+            name: format!("remote-0 ssh protocol on '{}'", settings.host),
+            process_name: process.name().to_owned(),
+            dialect: Dialect::NEWEST,
+            timeout: settings.timeout,
+            shared: Arc::new(Shared::new(process, stdin)),
+            threads: Vec::new(),
+        };
+        let (sender, greeted) = channel();
+        connection.start_thread("remote-read", move |shared| read(stdout, &sender, shared))?;
+        connection.dialect = match greeted.recv_timeout(settings.timeout) {
+            Ok(dialect) => dialect.map_err(|end: End| end.to_error())?,
+            Err(error) => return Err(connection.silent(error)),
+        };
+        let dialect = connection.dialect;
+        connection.start_thread("remote-idle", move |shared| keep_alive(shared, dialect))?;
+        let connection = Arc::new(connection);
+        connection.call(&Call::Noop)?;
+        Ok(connection)
+    }
+
+    fn start_thread(&mut self, name: &str, body: impl FnOnce(&Shared) + Send + 'static) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let thread = Builder::new().name(name.to_owned()).spawn(move || body(&shared));
+        self.threads.push(thread.map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start a thread", e))?);
+        Ok(())
+    }
+
+    /// Sends a request and waits for the answer.
+    ///
+    /// # Errors
+    /// The server's error, or the error that ended the connection.
+    pub(crate) fn call(self: &Arc<Self>, call: &Call<'_>) -> Result<Answer> {
+        self.send(call, None)?.wait()
+    }
+
+    /// Sends a request: the next one of a session, or one with a number of its own.
+    ///
+    /// # Errors
+    /// The error that ended the connection.
+    pub(crate) fn send(self: &Arc<Self>, call: &Call<'_>, session: Option<u64>) -> Result<PendingAnswer> {
+        let (sender, reply) = channel();
+        let session = self.shared.send(call, session, self.dialect, sender)?;
+        Ok(PendingAnswer { connection: Arc::clone(self), session, reply })
+    }
+
+    fn receive(&self, reply: &Receiver<Reply>) -> Result<Answer> {
+        let message = match reply.recv_timeout(self.timeout) {
+            Ok(reply) => reply.map_err(|end| end.to_error())?,
+            Err(error) => return Err(self.silent(error)),
+        };
+        let answer = AnswerMessage::decode(&message).map_err(|error| error.context(&self.name))?;
+        let is_closed = answer.is_closed;
+        let data = match answer.outcome {
+            Ok(data) => data.map(|data| position(&message, data)),
+            Err(error) => return Err(error.to_error(&self.name)),
+        };
+        Ok(Answer { message, data, is_closed })
+    }
+
+    /// Ends a connection whose server does not answer.
+    fn silent(&self, error: RecvTimeoutError) -> Error {
+        let end = match error {
+            RecvTimeoutError::Timeout => Error::new(
+                ErrorCode::FileRead,
+                format!(
+                    "timeout after {}ms waiting for read from '{} read'",
+                    self.timeout.as_millis(),
+                    self.process_name
+                ),
+            ),
+            // The thread that reads has ended without a reason
+            RecvTimeoutError::Disconnected => Error::new(ErrorCode::Assert, "connection has ended"),
+        };
+        let end = End::of(end);
+        self.shared.fail(&end);
+        // A thread may be blocked while it sends
+        lock(&self.shared.process).kill();
+        end.to_error()
+    }
+}
+
+/// Returns the position of a slice of a message.
+fn position(message: &[u8], part: &[u8]) -> (usize, usize) {
+    let begin = part.as_ptr().addr() - message.as_ptr().addr();
+    (begin, begin + part.len())
+}
+
+/// Reads the greeting and all answers.
+fn read(stdout: ChildStdout, greeted: &Sender<std::result::Result<&'static Dialect, End>>, shared: &Shared) {
+    let mut input = BufReader::with_capacity(BUFFER_BYTES, Input { stdout, has_ended: false });
+    let error = match read_greeting(&mut input) {
+        Ok(dialect) => {
+            // The thread that opens the connection may have given up
+            let _ = greeted.send(Ok(dialect));
+            read_answers(&mut input, shared)
+        }
+        Err(error) => error,
+    };
+    // A process that has ended says why
+    let end = End::of(if input.get_ref().has_ended { lock(&shared.process).ended(EXIT_WAIT) } else { error });
+    shared.fail(&end);
+    let _ = greeted.send(Err(end));
+}
+
+/// The output of the process.
+struct Input {
+    stdout: ChildStdout,
+    has_ended: bool,
+}
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.stdout.read(buffer)?;
+        self.has_ended |= read == 0;
+        Ok(read)
+    }
+}
+
+fn read_greeting(input: &mut impl BufRead) -> Result<&'static Dialect> {
+    let mut line = Vec::new();
+    input
+        .by_ref()
+        .take(GREETING_SIZE_MAX as u64)
+        .read_until(b'\n', &mut line)
+        .map_err(|e| Error::from_io(ErrorCode::FileRead, "unable to read greeting", e))?;
+    greeting::check(line.strip_suffix(b"\n").unwrap_or(&line), Service::Remote)
+}
+
+/// Gives each answer to the thread that waits for it. Returns the error that ended the connection.
+fn read_answers(input: &mut impl BufRead, shared: &Shared) -> Error {
+    loop {
+        let mut message = Vec::new();
+        if let Err(error) = read_message(input, &mut message, ANSWER_BYTES_MAX) {
+            return error;
+        }
+        let session = match AnswerMessage::decode(&message) {
+            Ok(answer) => answer.session,
+            Err(error) => return error,
+        };
+        let Some(waiting) = lock(&shared.queue).waiting.pop_front() else {
+            return Error::new(ErrorCode::Protocol, "answer without a request");
+        };
+        if session.is_some_and(|session| session != waiting.session) {
+            let text = format!("answer for session {session:?} instead of {}", waiting.session);
+            return Error::new(ErrorCode::Protocol, text);
+        }
+        // A thread that no longer waits needs no answer
+        let _ = waiting.sender.send(Ok(message));
+    }
+}
+
+/// Sends a request from time to time while there is nothing else to send.
+fn keep_alive(shared: &Shared, dialect: &Dialect) {
+    let (stop, changed) = &shared.stop;
+    loop {
+        let left = IDLE.saturating_sub(lock(&shared.output).sent_last.elapsed());
+        let waited = changed.wait_timeout_while(lock(stop), left, |stop| !*stop);
+        if *waited.unwrap_or_else(PoisonError::into_inner).0 {
+            return;
+        }
+        if lock(&shared.output).sent_last.elapsed() >= IDLE {
+            let (sender, _) = channel();
+            if shared.send(&Call::Noop, None, dialect, sender).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        *lock(&self.shared.stop.0) = true;
+        self.shared.stop.1.notify_all();
+        let is_well = lock(&self.shared.queue).end.is_none();
+        // A thread that sends now is blocked
+        match self.shared.output.try_lock() {
+            Ok(mut output) if is_well => {
+                if let Some(mut stdin) = output.stdin.take() {
+                    // The end of the input says the same
+                    let _ = Call::Exit.encode(u64::MAX, self.dialect).write_to(&mut stdin).and_then(|()| stdin.flush());
+                }
+                lock(&self.shared.process).finish(EXIT_WAIT);
+            }
+            _ => lock(&self.shared.process).kill(),
+        }
+        for thread in self.threads.drain(..) {
+            // A thread that panicked needs nothing more
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The SSH client that starts the process on the other host.
+
+use std::io::{ErrorKind, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::Builder;
+use std::time::{Duration, Instant};
+
+use super::RemoteSettings;
+use crate::{Error, ErrorCode, Result};
+
+/// The most bytes of the client's standard error that are shown.
+const STDERR_BYTES_MAX: u64 = 64 << 10;
+/// The time between two checks whether the client has ended.
+const LOOK: Duration = Duration::from_millis(10);
+/// How long to wait for the last lines of standard error after the client has ended. A process that it started may keep
+/// it open.
+const STDERR_WAIT: Duration = Duration::from_secs(1);
+
+/// A running SSH client.
+pub(super) struct Process {
+    /// The name in messages, such as `remote-0 process on 'HOST'`.
+    name: String,
+    child: Child,
+    /// What the client wrote to standard error.
+    stderr: Receiver<String>,
+}
+
+impl Process {
+    /// Starts the client. Returns it with its standard input and output.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Execute`] if the program can't be started, [`ErrorCode::Kernel`] if no thread can be started.
+    pub(super) fn start(settings: &RemoteSettings) -> Result<(Self, ChildStdin, ChildStdout)> {
+        let mut child = Command::new(&settings.program)
+            .args(&settings.arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| Error::from_io(ErrorCode::Execute, format!("unable to execute '{}'", settings.program), e))?;
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(stdin), Some(stdout), Some(mut stderr)) = (stdin, stdout, stderr) else {
+            return Err(Error::new(ErrorCode::Assert, "standard streams of the SSH client are missing"));
+        };
+        let (sender, receiver) = channel();
+        let started = Builder::new().name("remote-stderr".to_owned()).spawn(move || {
+            let mut text = Vec::new();
+            // What can't be read can't be shown
+            let _ = stderr.by_ref().take(STDERR_BYTES_MAX).read_to_end(&mut text);
+            let _ = sender.send(String::from_utf8_lossy(&text).trim().to_owned());
+            // The client must not block
+            let _ = std::io::copy(&mut stderr, &mut std::io::sink());
+        });
+        let mut process = Process { name: format!("remote-0 process on '{}'", settings.host), child, stderr: receiver };
+        match started {
+            Ok(_) => Ok((process, stdin, stdout)),
+            Err(e) => {
+                process.kill();
+                Err(Error::from_io(ErrorCode::Kernel, "unable to start a thread", e))
+            }
+        }
+    }
+
+    /// The name in messages.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the error for the end of the client's output before the connection was closed.
+    pub(super) fn ended(&mut self, timeout: Duration) -> Error {
+        let Some(status) = self.wait(timeout) else {
+            return Error::new(ErrorCode::Format, format!("unexpected EOF from {}", self.name));
+        };
+        self.status_error(status)
+    }
+
+    fn status_error(&self, status: ExitStatus) -> Error {
+        let stderr = self.stderr.recv_timeout(STDERR_WAIT).unwrap_or_default();
+        let text = if stderr.is_empty() { String::new() } else { format!(": {stderr}") };
+        let name = &self.name;
+        match (status.code(), status.signal()) {
+            (Some(code), _) => {
+                // The client passes on the exit status of the process on the host, which is the number of its error
+                let known = u8::try_from(code).ok().and_then(ErrorCode::from_number).unwrap_or(ErrorCode::Unknown);
+                Error::new(known, format!("{name} terminated unexpectedly [{code}]{text}"))
+            }
+            (None, signal) => Error::new(
+                ErrorCode::Execute,
+                format!("{name} terminated unexpectedly on signal {}{text}", signal.unwrap_or_default()),
+            ),
+        }
+    }
+
+    /// Waits until the client has ended, after its standard input was closed. Ends it after `timeout`.
+    pub(super) fn finish(&mut self, timeout: Duration) {
+        if self.wait(timeout).is_none() {
+            crate::warn!("{} did not exit when expected", self.name);
+            self.kill();
+        }
+    }
+
+    /// Returns the status when the client has ended, or `None` after `timeout`.
+    fn wait(&mut self, timeout: Duration) -> Option<ExitStatus> {
+        let begin = Instant::now();
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Err(e) if e.kind() != ErrorKind::Interrupted => return None,
+                _ if begin.elapsed() >= timeout => return None,
+                _ => std::thread::sleep(LOOK),
+            }
+        }
+    }
+
+    pub(super) fn kill(&mut self) {
+        // It may have ended already
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

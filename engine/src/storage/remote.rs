@@ -1,0 +1,394 @@
+//! A repository on another host, which a process there serves.
+//!
+//! Files are stored and read as they are: this host compresses and encrypts. Source of the requests: pgBackRest
+//! `src/storage/remote/storage.c`, `read.c` and `write.c`.
+
+use std::io::{self, Cursor, Read, Write};
+use std::sync::Arc;
+
+use protocol::Call;
+use protocol::call::Command;
+use protocol::options::{OptionValue, OptionsAnswer, OptionsRequest};
+use protocol::storage::{
+    Chunk, Features as Bits, FeaturesAnswer, FileKind, Info, InfoAnswer, InfoRequest, Level, LinkRequest, LinkType,
+    ListAnswer, ListRequest, PathCreateRequest, PathRemoveRequest, ReadAnswer, ReadRequest, RemoveRequest, WriteAnswer,
+    WriteRequest,
+};
+use repo_format::cipher::Passphrase;
+
+use super::{
+    Concurrency, Entry, EntryKind, Features, OpenStorage, OpenedStorage, ReadRange, RepoPath, RepoStorage, RepoWriter,
+    WriteOptions,
+};
+use crate::remote::{Answer, Connection, PendingAnswer, RemoteSettings};
+use crate::{Error, ErrorCode, Result};
+
+/// Mode of a repository file.
+const FILE_MODE: u32 = 0o640;
+/// Mode of a repository directory.
+const PATH_MODE: u32 = 0o750;
+/// Bytes that are written with one request, which is what pgBackRest uses by default.
+const BLOCK_BYTES: usize = 1 << 20;
+/// Requests to remove that are sent before the first answer is read.
+const REMOVED_AT_ONCE: usize = 100;
+/// What pgBackRest adds to the name of a file that is written atomically, until it is complete.
+const TEMPORARY_SUFFIX: &str = ".pgbackrest.tmp";
+
+/// A repository on another host.
+pub struct RemoteStorage {
+    connection: Arc<Connection>,
+    /// The repository's root on the host.
+    root: String,
+    features: Features,
+}
+
+impl OpenStorage for RemoteSettings {
+    fn open(&self) -> Result<OpenedStorage> {
+        let connection = Connection::open(self)?;
+        // Only the configuration of that host may contain it
+        let passphrase = if self.asks_passphrase { cipher_pass(&connection, self.key)? } else { None };
+        let answer = connection.call(&Call::Features)?;
+        let found = FeaturesAnswer::decode(answer.data())?;
+        let has = |bit| found.features.has(bit);
+        let features = Features {
+            paths: has(Bits::PATH),
+            hard_links: has(Bits::HARD_LINK),
+            symlinks: has(Bits::SYMLINK),
+            path_sync: has(Bits::PATH_SYNC),
+            errors_last: false,
+        };
+        let root = found.path.trim_end_matches('/').to_owned();
+        Ok(OpenedStorage { storage: Arc::new(RemoteStorage { connection, root, features }), passphrase })
+    }
+}
+
+/// Asks for the passphrase in the host's configuration.
+fn cipher_pass(connection: &Arc<Connection>, key: u32) -> Result<Option<Passphrase>> {
+    let names = [format!("repo{key}-cipher-type"), format!("repo{key}-cipher-pass")];
+    let request = OptionsRequest { names: names.iter().map(String::as_str).collect() };
+    let answer = connection.call(&Call::Options(request))?;
+    let values = OptionsAnswer::decode(answer.data(), names.len())?.values;
+    let refuse = || Err(Error::new(ErrorCode::Protocol, format!("unknown value of option '{}'", names[0])));
+    match values.as_slice() {
+        [kind, pass] => match (kind.choice().map(|kind| kind.to_string()).as_deref(), pass) {
+            (Some("none"), _) => Ok(None),
+            (Some("aes-256-cbc"), OptionValue::Text(pass)) => Ok(Some(Passphrase::new(pass.as_str()))),
+            _ => refuse(),
+        },
+        _ => refuse(),
+    }
+}
+
+impl RemoteStorage {
+    fn absolute(&self, path: &RepoPath) -> String {
+        if path.as_str().is_empty() && !self.root.is_empty() {
+            return self.root.clone();
+        }
+        format!("{}/{}", self.root, path.as_str())
+    }
+
+    fn call(&self, call: &Call<'_>) -> Result<Answer> {
+        self.connection.call(call)
+    }
+
+    fn info_of(&self, path: &str, level: Level) -> Result<Answer> {
+        self.call(&Call::Info(InfoRequest { path, level, follow_link: false }))
+    }
+
+    fn list_with<T>(&self, path: &RepoPath, level: Level, of: impl Fn(&str, &Info<'_>) -> T) -> Result<Option<Vec<T>>> {
+        let absolute = self.absolute(path);
+        let answer = self.call(&Call::List(ListRequest { path: &absolute, level, target_time: 0 }))?;
+        let Some(entries) = ListAnswer::decode(answer.data(), level)?.entries else { return Ok(None) };
+        entries.map(|entry| entry.map(|entry| of(entry.name, &entry.info))).collect::<Result<_>>().map(Some)
+    }
+}
+
+fn entry_of(name: &str, info: &Info<'_>) -> Entry {
+    let (kind, size) = match info.kind {
+        FileKind::File(size) => (EntryKind::File, size),
+        FileKind::Path => (EntryKind::Path, 0),
+        FileKind::Link => (EntryKind::Link, 0),
+        FileKind::Special => (EntryKind::Special, 0),
+    };
+    let version = info.version.map(str::to_owned);
+    Entry { name: name.to_owned(), kind, size, modified: info.modified, version }
+}
+
+impl RepoStorage for RemoteStorage {
+    fn features(&self) -> Features {
+        self.features
+    }
+
+    fn concurrency(&self) -> Concurrency {
+        Concurrency::SERVER
+    }
+
+    fn display(&self, path: &RepoPath) -> String {
+        self.absolute(path)
+    }
+
+    fn info(&self, path: &RepoPath) -> Result<Option<Entry>> {
+        let answer = self.info_of(&self.absolute(path), Level::Basic)?;
+        let info = InfoAnswer::decode(answer.data(), Level::Basic)?.info;
+        Ok(info.map(|info| entry_of(path.file_name(), &info)))
+    }
+
+    fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
+        let mut entries = self.list_with(path, Level::Basic, entry_of)?;
+        entries.iter_mut().for_each(|entries| entries.sort_unstable_by(|a, b| a.name.cmp(&b.name)));
+        Ok(entries)
+    }
+
+    fn link_destination(&self, path: &RepoPath) -> Result<Option<String>> {
+        let answer = self.info_of(&self.absolute(path), Level::Detail)?;
+        let detail = InfoAnswer::decode(answer.data(), Level::Detail)?.info.and_then(|info| info.detail);
+        Ok(detail.and_then(|detail| detail.link_target).map(str::to_owned))
+    }
+
+    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
+        if range.limit == Some(0) {
+            // Such a limit can't be sent
+            return Ok(self.info(path)?.map(|_| Box::new(io::empty()) as Box<dyn Read + Send>));
+        }
+        let absolute = self.absolute(path);
+        let ReadRange { offset, limit } = range;
+        let request = ReadRequest { path: &absolute, offset, limit, version: None, filters: Vec::new() };
+        let sent = self.connection.send(&Call::ReadOpen(request), None)?;
+        let session = sent.session;
+        let answer = sent.wait()?;
+        let is_closed = answer.is_closed;
+        let data = match ReadAnswer::decode(answer.data(), is_closed)? {
+            ReadAnswer::Missing => return Ok(None),
+            ReadAnswer::Chunk(chunk) => chunk.data.to_vec(),
+        };
+        let mut reader = RemoteReader {
+            connection: Arc::clone(&self.connection),
+            session,
+            left: limit.unwrap_or(u64::MAX),
+            chunk: Cursor::new(Vec::new()),
+            next: None,
+        };
+        reader.accept(data, is_closed)?;
+        Ok(Some(Box::new(reader)))
+    }
+
+    fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
+        let absolute = self.absolute(path);
+        let request = WriteRequest {
+            path: &absolute,
+            file_mode: FILE_MODE,
+            path_mode: PATH_MODE,
+            user: None,
+            group: None,
+            modified: 0,
+            create_path: true,
+            sync_file: options.sync_file,
+            sync_path: options.sync_path && self.features.path_sync,
+            is_atomic: options.atomic,
+            filters: Vec::new(),
+        };
+        let sent = self.connection.send(&Call::WriteOpen(request), None)?;
+        let session = sent.session;
+        Ok(Box::new(RemoteWriter {
+            connection: Arc::clone(&self.connection),
+            session,
+            temporary: options.atomic.then(|| format!("{absolute}{TEMPORARY_SUFFIX}")),
+            block: Vec::new(),
+            unanswered: Some(sent),
+            state: WriterState::Open,
+        }))
+    }
+
+    fn create_path(&self, path: &RepoPath) -> Result<()> {
+        if !self.features.paths {
+            return Ok(());
+        }
+        let absolute = self.absolute(path);
+        let request = PathCreateRequest { path: &absolute, error_on_exists: false, no_parents: false, mode: PATH_MODE };
+        self.call(&Call::PathCreate(request)).map(drop)
+    }
+
+    fn remove(&self, path: &RepoPath) -> Result<()> {
+        let absolute = self.absolute(path);
+        self.call(&Call::Remove(RemoveRequest { path: &absolute, error_on_missing: false })).map(drop)
+    }
+
+    fn remove_many(&self, paths: &[RepoPath]) -> Result<()> {
+        for some in paths.chunks(REMOVED_AT_ONCE) {
+            let sent = some.iter().map(|path| {
+                let absolute = self.absolute(path);
+                let request = RemoveRequest { path: &absolute, error_on_missing: false };
+                self.connection.send(&Call::Remove(request), None)
+            });
+            // All are sent before the first answer is waited for
+            let sent = sent.collect::<Result<Vec<_>>>()?;
+            let answers: Vec<Result<Answer>> = sent.into_iter().map(PendingAnswer::wait).collect();
+            answers.into_iter().try_for_each(|answer| answer.map(drop))?;
+        }
+        Ok(())
+    }
+
+    fn remove_all(&self, path: &RepoPath) -> Result<()> {
+        let absolute = self.absolute(path);
+        // The server removes what is behind a link
+        let answer = self.info_of(&absolute, Level::Type)?;
+        match InfoAnswer::decode(answer.data(), Level::Type)?.info.map(|info| info.kind) {
+            Some(FileKind::Link) => self.remove(path),
+            _ => self.call(&Call::PathRemove(PathRemoveRequest { path: &absolute, recurse: true })).map(drop),
+        }
+    }
+
+    fn sync_path(&self, path: &RepoPath) -> Result<()> {
+        if !self.features.path_sync {
+            return Ok(());
+        }
+        self.call(&Call::PathSync(&self.absolute(path))).map(drop)
+    }
+
+    fn symlink(&self, destination: &str, link: &RepoPath) -> Result<()> {
+        self.remove(link)?;
+        let path = self.absolute(link);
+        self.call(&Call::Link(LinkRequest { target: destination, path: &path, link_type: LinkType::Symbolic }))
+            .map(drop)
+    }
+
+    fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()> {
+        let (target, path) = (self.absolute(existing), self.absolute(link));
+        self.call(&Call::Link(LinkRequest { target: &target, path: &path, link_type: LinkType::Hard })).map(drop)
+    }
+}
+
+/// A file that is read. The next chunk is on its way while this one is used.
+struct RemoteReader {
+    connection: Arc<Connection>,
+    session: u64,
+    /// Bytes that may still come.
+    left: u64,
+    chunk: Cursor<Vec<u8>>,
+    next: Option<PendingAnswer>,
+}
+
+impl RemoteReader {
+    fn accept(&mut self, data: Vec<u8>, is_closed: bool) -> Result<()> {
+        let size = data.len() as u64;
+        if size > self.left {
+            return Err(Error::new(ErrorCode::Protocol, "server sent more bytes than it was asked for"));
+        }
+        self.left -= size;
+        self.chunk = Cursor::new(data);
+        self.next = if is_closed { None } else { Some(self.connection.send(&Call::ReadNext, Some(self.session))?) };
+        Ok(())
+    }
+}
+
+impl Read for RemoteReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.chunk.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let Some(next) = self.next.take() else { return Ok(0) };
+            let answer = next.wait()?;
+            let data = Chunk::decode(answer.data(), answer.is_closed)?.data.to_vec();
+            self.accept(data, answer.is_closed)?;
+        }
+    }
+}
+
+impl Drop for RemoteReader {
+    fn drop(&mut self) {
+        if self.next.is_some() {
+            // The connection goes on without the answer
+            drop(self.connection.send(&Call::Cancel(Command::StorageRead), Some(self.session)));
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WriterState {
+    Open,
+    /// The server has an error for the session.
+    Failed,
+    Finished,
+}
+
+/// A file that is written. A block is on its way while the next one is filled.
+struct RemoteWriter {
+    connection: Arc<Connection>,
+    session: u64,
+    /// The name of an atomic file until it is complete.
+    temporary: Option<String>,
+    block: Vec<u8>,
+    unanswered: Option<PendingAnswer>,
+    state: WriterState,
+}
+
+impl RemoteWriter {
+    /// Waits for the answer to what was sent last.
+    fn confirm(&mut self) -> Result<Option<Answer>> {
+        let answer = self.unanswered.take().map(PendingAnswer::wait).transpose();
+        if answer.is_err() {
+            self.state = WriterState::Failed;
+        }
+        answer
+    }
+
+    fn send(&mut self, call: &Call<'_>) -> Result<()> {
+        if self.state != WriterState::Open {
+            return Err(Error::new(ErrorCode::FileWrite, "unable to continue a write that failed"));
+        }
+        self.confirm()?;
+        self.unanswered = Some(self.connection.send(call, Some(self.session))?);
+        Ok(())
+    }
+
+    fn send_block(&mut self) -> Result<()> {
+        let block = std::mem::take(&mut self.block);
+        self.send(&Call::WriteBlock(&block))?;
+        self.block = block;
+        self.block.clear();
+        Ok(())
+    }
+}
+
+impl Write for RemoteWriter {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        if self.block.len() == BLOCK_BYTES {
+            self.send_block()?;
+        }
+        let taken = buffer.len().min(BLOCK_BYTES - self.block.len());
+        self.block.extend_from_slice(&buffer[..taken]);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl RepoWriter for RemoteWriter {
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        if !self.block.is_empty() {
+            self.send_block()?;
+        }
+        self.send(&Call::Close(Command::StorageWrite))?;
+        let answer = self.confirm()?;
+        WriteAnswer::decode(answer.as_ref().and_then(Answer::data))?;
+        self.state = WriterState::Finished;
+        Ok(())
+    }
+}
+
+impl Drop for RemoteWriter {
+    fn drop(&mut self) {
+        if self.state == WriterState::Finished {
+            return;
+        }
+        // If the connection is lost, the next command removes what is left
+        drop(self.connection.send(&Call::Cancel(Command::StorageWrite), Some(self.session)));
+        if let Some(path) = &self.temporary {
+            drop(self.connection.call(&Call::Remove(RemoveRequest { path, error_on_missing: false })));
+        }
+    }
+}
