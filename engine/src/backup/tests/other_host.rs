@@ -9,7 +9,7 @@ use crate::pg::connection::{Expect, PgConnection, Row};
 use crate::pg::data_dir::{Scan, ScanOptions, Tablespace};
 use crate::pg::host::loopback::LoopBack;
 use crate::pg::{PgHost, PgSession};
-use crate::pipeline::backup::{Copier, CopyFile, CopyFrom, CopyJob, CopyOutcome, CopyWorker};
+use crate::pipeline::backup::{Copier, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyRules, CopyWorker};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::on_turn::OnTurn;
 use crate::storage::put;
