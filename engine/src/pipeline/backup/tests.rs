@@ -439,8 +439,8 @@ fn job_whose_stored_bytes_are_not_those_of_its_results_fails_and_leaves_nothing(
     std::fs::write(dir.path().join("a"), b"abc").unwrap();
     let storage = Arc::new(MemoryStorage::new());
     let settings = settings(dir.path(), &storage, CompressType::None, Cipher::None);
-    let worker = Loses(LocalWorker::new(settings.data_dir.clone(), None, &settings.rules).unwrap());
-    let mut copier = Copier::new(&settings.rules, &*settings.storage, Box::new(worker));
+    let worker = Loses(LocalWorker::new(settings.data_dir.clone(), None, &settings.rules, &Turn::FREE).unwrap());
+    let mut copier = Copier::new(&settings.rules, OnTurn::new(&*settings.storage, &Turn::FREE), Box::new(worker));
     let error = copier.run(&job(vec![file("a", 3)], None), &CancelToken::new()).unwrap_err();
     assert_eq!(error.code, ErrorCode::Assert);
     assert_eq!(stored(&storage), None);
