@@ -15,6 +15,7 @@ use crate::pipeline::block_delta::{self, BlockFile, BlockRead};
 use crate::pipeline::restore::{BlockGeometry, Hashed, RestorePipeline};
 use crate::repo::{info_files, manifest_store};
 use crate::storage::{self, ReadRange};
+use crate::work::turn::Turn;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 
 /// A manifest with the repository that it was loaded from.
@@ -136,7 +137,7 @@ impl<'a> StoredManifest<'a> {
         let existing = open_existing(&path)?;
         let geometry =
             BlockGeometry { block_size: block.size.max(1) as usize, checksum_size: usize::from(block.checksum_size) };
-        RestorePipeline::new(Cipher::None, self.manifest.data.options.compress_type).hash_file(
+        RestorePipeline::new(Cipher::None, self.manifest.data.options.compress_type, &Turn::FREE).hash_file(
             &existing,
             &path.display().to_string(),
             Some(geometry),

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use repo_format::cipher::{Cipher, Passphrase};
 
 use crate::Result;
+use crate::storage::on_turn::OnTurn;
 use crate::storage::{OpenStorage, RepoStorage};
+use crate::work::turn::Turn;
 
 /// How to open a repository.
 #[derive(Debug)]
@@ -62,6 +64,12 @@ impl Repo {
         let opened = settings.storage.open()?;
         let passphrase = settings.cipher_pass.as_ref().or(opened.passphrase.as_ref());
         Ok(Repo { key: settings.key, storage: opened.storage, cipher: Cipher::from_passphrase(passphrase) })
+    }
+
+    /// Returns the repository for the thread that has this turn to compute: calls that wait for a server release it.
+    #[must_use]
+    pub fn on_turn(&self, turn: &Turn) -> Self {
+        Repo { storage: Arc::new(OnTurn::new(Arc::clone(&self.storage), turn)), ..self.clone() }
     }
 
     /// Runs two independent requests, at the same time if the storage waits for a server.

@@ -14,6 +14,7 @@ pub mod http;
 pub mod memory;
 pub mod network;
 pub mod object;
+pub mod on_turn;
 pub mod open;
 pub(crate) mod page_cache;
 pub(crate) mod pages;
@@ -110,8 +111,23 @@ impl WriteOptions {
     pub const BATCH: Self = WriteOptions { atomic: false, sync_file: false, sync_path: false };
 }
 
+/// A file being read.
+pub trait RepoReader: Read + Send {
+    /// Returns whether the next read returns without waiting for a server.
+    fn is_ready(&self) -> bool {
+        true
+    }
+}
+
+impl RepoReader for std::io::Empty {}
+
 /// A file being written. Dropping it without [`RepoWriter::finish`] abandons it. An atomic write then leaves nothing.
 pub trait RepoWriter: Write + Send {
+    /// Returns whether the next write returns without waiting for a server.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// Makes the file appear under its name, as durable as its [`WriteOptions`] require.
     ///
     /// # Errors
@@ -222,7 +238,7 @@ pub trait RepoStorage: Send + Sync {
     ///
     /// # Errors
     /// The file exists but can't be opened.
-    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>>;
+    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn RepoReader>>>;
 
     /// Returns how to read several ranges efficiently.
     fn read_ahead(&self) -> ReadAhead {

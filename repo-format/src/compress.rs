@@ -15,7 +15,7 @@ use std::io::{self, Read};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-pub use self::windows::{WINDOW_FREE_BYTES, Windows};
+pub use self::windows::{WINDOW_FREE_BYTES, WaitAround, Windows};
 pub use crate::cipher::Framing;
 use crate::{Error, ErrorCode, Result};
 
@@ -329,13 +329,22 @@ impl DecompressContext {
         Self::with_windows(kind, framing, None)
     }
 
-    /// Creates a context that shares the memory for large windows with other contexts. Returns the same errors as
-    /// [`DecompressContext::new`].
-    pub fn sharing(kind: CompressType, framing: Framing, windows: &'static Windows) -> Result<Self> {
-        Self::with_windows(kind, framing, Some(windows))
+    /// Creates a context that shares the memory for large windows with other contexts, and waits for it inside `around`.
+    /// Returns the same errors as [`DecompressContext::new`].
+    pub fn sharing(
+        kind: CompressType,
+        framing: Framing,
+        windows: &'static Windows,
+        around: WaitAround,
+    ) -> Result<Self> {
+        Self::with_windows(kind, framing, Some((windows, around)))
     }
 
-    fn with_windows(kind: CompressType, framing: Framing, windows: Option<&'static Windows>) -> Result<Self> {
+    fn with_windows(
+        kind: CompressType,
+        framing: Framing,
+        windows: Option<(&'static Windows, WaitAround)>,
+    ) -> Result<Self> {
         let decoder = match kind {
             CompressType::None => Decoder::None,
             CompressType::Bz2 => Decoder::Bz2(bz2::Bz2Decoder::new()),

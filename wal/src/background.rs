@@ -114,7 +114,7 @@ mod tests {
                 tries += 1;
                 Err::<(), _>(Error::new(code, "no"))
             };
-            crew_for(1, &repos, &settings).retry.run(&CancelToken::new(), step).expect_err("error");
+            crew_for(1, &repos, &settings).retry.run(|pause| CancelToken::new().sleep(pause), step).expect_err("error");
             tries
         };
         assert_eq!([ErrorCode::FileWrite, ErrorCode::ArchiveDuplicate, ErrorCode::Term].map(tries), [3, 1, 1]);

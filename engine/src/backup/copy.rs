@@ -1,23 +1,32 @@
 //! The copy phase: workers copy files, the main thread owns the log and the progress, and another thread saves the
 //! manifest.
 
+use std::num::NonZero;
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
+use repo_format::cipher::Cipher;
+use repo_format::label::BackupType;
 use repo_format::manifest::{Manifest, ManifestFile};
 
-use super::draft::Draft;
-use super::queue::{Queues, worker_source};
+use super::Backup;
+use super::draft::{BackupFile, Draft, FileState};
+use super::queue::{JobSettings, Queues, worker_source};
 use super::report::{Report, ReportSettings};
 use super::saver::Saver;
+use super::settings::BlockSettings;
 use super::shared::Shared;
+use super::source::Source;
 use crate::cancel::CancelToken;
 use crate::host_locks::HeldLocks;
-use crate::pipeline::backup::{Copier, CopyJob, CopyResult, CopyRules};
+use crate::pipeline::backup::{Copier, CopyFrom, CopyJob, CopyResult, CopyRules};
 use crate::progress::Progress;
 use crate::repo::manifest_store::{CopyProgress, ManifestCopy};
-use crate::storage::RepoStorage;
+use crate::storage::on_turn::OnTurn;
+use crate::storage::{RepoStorage, WriteOptions};
 use crate::work::crew::{Crew, CrewSettings, Event};
-use crate::{ErrorCode, Result};
+use crate::work::retry::RetryPolicy;
+use crate::{ErrorCode, Result, detail};
 
 /// How often the main thread checks the server.
 const TICK_INTERVAL: Duration = Duration::from_millis(500);
@@ -125,9 +134,10 @@ impl CopyPhase<'_> {
         };
         Crew { settings: &crew, cancel }.run(
             |worker| shared.next(worker as usize - 1),
-            |worker| {
+            |worker, turn| {
                 let from = worker_source(hosts.standby.is_some(), worker as usize - 1);
-                Ok(Copier::new(rules, storage, hosts.of(from).copy_worker(rules)?))
+                let copies = hosts.of(from).copy_worker(rules, turn)?;
+                Ok(Copier::new(rules, OnTurn::new(storage, turn), copies))
             },
             |copier, job: &CopyJob, cancel| copier.run(job, cancel),
             on_event,
@@ -144,6 +154,109 @@ impl CopyPhase<'_> {
     }
 }
 
+/// What the copy phase shows to others, and what can end it.
+pub(super) struct Running<'a> {
+    pub(super) lock: &'a mut dyn HeldLocks,
+    pub(super) progress: &'a dyn Progress,
+    pub(super) cancel: &'a CancelToken,
+}
+
+impl Backup<'_> {
+    /// Copies all files.
+    pub(super) fn copy_files(
+        &self,
+        source: &mut Source,
+        draft: Draft,
+        write_options: WriteOptions,
+        running: Running<'_>,
+    ) -> Result<Processed> {
+        let (settings, manifest) = (self.settings, &draft.manifest);
+        if self.has_all_paths(manifest) {
+            self.create_paths(manifest)?;
+        }
+        if manifest.data.bundle {
+            let alone = |file: &&BackupFile| file.entry.size == 0 && file.state == FileState::Complete;
+            for file in draft.files.iter().filter(alone) {
+                detail!(
+                    "store zero-length file {}",
+                    source.hosts.file_path(CopyFrom::Primary, &file.entry.name).display()
+                );
+            }
+        }
+        let (queues, total) = Queues::build(self.job_settings(source, manifest), &draft, settings.online)?;
+        let rules = self.copy_rules(source, manifest, write_options);
+        let hosts = source.hosts.clone();
+        // In a backup from a standby, the worker for the primary does not count
+        let workers = settings.process_max + u32::from(source.has_standby());
+        let phase = CopyPhase {
+            rules: &rules,
+            storage: &*self.repo.storage,
+            crew: CrewSettings {
+                jobs_per_worker: self.repo.storage.concurrency().jobs_per_worker,
+                ..CrewSettings::new(workers, RetryPolicy::new(settings.job_retry, settings.job_retry_interval))
+            },
+            save_bytes: settings.manifest_save_threshold.max(total.bytes / 100),
+            report: ReportSettings {
+                stanza: self.stanza,
+                hosts: &hosts,
+                page_size: rules.page_size,
+                checksum_page_error: settings.checksum_page_error,
+                total,
+            },
+            repo_key: self.repo.key,
+            lock: running.lock,
+            progress: running.progress,
+            cancel: running.cancel,
+        };
+        let mut look_after = || {
+            self.claim.glance(self.repo)?;
+            source.ping(false)
+        };
+        phase.run(queues, draft, &mut look_after, &|copy| self.save_copy(copy))
+    }
+
+    fn job_settings(&self, source: &Source, manifest: &Manifest) -> JobSettings {
+        let settings = self.settings;
+        let super_block_size = |block: &BlockSettings| match manifest.data.backup_type {
+            BackupType::Full => block.super_full,
+            BackupType::Diff | BackupType::Incr => block.super_other,
+        };
+        JobSettings {
+            stanza: self.stanza.clone(),
+            label: manifest.data.label.clone(),
+            references: manifest.references.clone(),
+            compress_type: settings.compression.kind,
+            bundle: settings.bundle,
+            super_block_size: settings.block.as_ref().map(super_block_size),
+            xact_path: source.version().xact_dir(),
+            standby: source.has_standby(),
+            threads_max: match settings.compression.gains_from_threads() {
+                true => (settings.process_max as usize).min(available_parallelism().map_or(1, NonZero::get)),
+                false => 1,
+            },
+            // While one job waits for a server, others compute
+            long_max: match self.repo.storage.concurrency().waits() {
+                true => settings.process_max as usize + 1,
+                false => usize::MAX,
+            },
+        }
+    }
+
+    fn copy_rules(&self, source: &Source, manifest: &Manifest, write_options: WriteOptions) -> CopyRules {
+        let settings = self.settings;
+        CopyRules {
+            compression: settings.compression,
+            cipher: Cipher::from_passphrase(manifest.cipher_pass.as_ref()),
+            bundle_raw: manifest.data.bundle_raw,
+            reference: u32::try_from(manifest.references.len().saturating_sub(1)).unwrap_or(u32::MAX),
+            page_size: source.control.page_size,
+            page_header_check: settings.page_header_check,
+            compare_buffer_bytes: usize::try_from(settings.buffer_size).unwrap_or(usize::MAX),
+            write_options,
+        }
+    }
+}
+
 /// Returns the first error that is not only a consequence of stopping.
 fn first_error(work: Result<()>, save: Result<()>) -> Result<()> {
     match (work, save) {
@@ -156,24 +269,19 @@ fn first_error(work: Result<()>, save: Result<()>) -> Result<()> {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use repo_format::cipher::Cipher;
     use repo_format::compress::{CompressType, Compression};
     use repo_format::hash::Sha1;
-    use repo_format::label::BackupType;
     use repo_format::manifest::{ManifestData, Target, TargetType};
     use repo_format::pg::PgVersion;
 
     use super::*;
     use crate::Error;
     use crate::backup::draft::all_pending;
-    use crate::backup::queue::JobSettings;
     use crate::backup::source::Hosts;
     use crate::lock::{Lock, LockRequest, LockType};
     use crate::pg::{PgHost, PgSettings};
     use crate::progress::NoProgress;
-    use crate::storage::WriteOptions;
     use crate::storage::memory::MemoryStorage;
-    use crate::work::retry::RetryPolicy;
 
     const LABEL: &str = "20260101-000000F";
 

@@ -10,21 +10,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, SystemTime};
 
+use repo_format::backup_info::BackupInfo;
 use repo_format::cipher::{Cipher, Framing, decrypt_framed};
 use repo_format::compress::{CompressType, Compression, Decompressor};
 use repo_format::hash::Sha1;
-use repo_format::layout::FileForm;
+use repo_format::label::{BackupLabel, BackupType};
+use repo_format::layout::{self, FileForm, RepoPath};
 use repo_format::pg::control::PgControl;
 use tempfile::TempDir;
 
 use super::*;
+use crate::ErrorCode;
 use crate::claim::Claimant;
 use crate::lock::{Lock, LockRequest, LockType};
 use crate::pg::PgSettings;
+use crate::pg::data_dir;
 use crate::progress::Progress;
 use crate::storage::faulty::{FaultyStorage, Op};
 use crate::storage::posix::PosixStorage;
-use crate::storage::{RepoStorage, get};
+use crate::storage::{RepoStorage, exists, get};
+use crate::work::crew::CrewSettings;
+use crate::work::retry::RetryPolicy;
 
 const CONTROL: &[u8] = include_bytes!("../../../tests/fixtures/pg/pg_control_15");
 

@@ -1,22 +1,23 @@
 //! Copies WAL into a backup (`archive-copy`).
 
 use std::cell::RefCell;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::rc::Rc;
 
 use repo_format::cipher::{Cipher, Decryptor, Framing};
 use repo_format::compress::{CompressType, Compression};
-use repo_format::hash::Sha1Hasher;
-use repo_format::layout::{self, FileForm, RepoPath, Stanza};
-use repo_format::manifest::Manifest;
+use repo_format::hash::{Sha1, Sha1Hasher};
+use repo_format::layout::{self, FileForm, Stanza};
+use repo_format::manifest::{Manifest, ManifestFile};
 use repo_format::wal_name::WalSegment;
 
-use super::finish::{Wal, add_file};
+use super::stop::{Wal, add_file};
 use crate::pg::data_dir::TARGET_PGDATA;
 use crate::pipeline::encode::StreamEncoder;
 use crate::repo::archive_find::FoundSegment;
 use crate::repo::{Repo, info_files};
 use crate::storage::{self, ReadRange, WriteOptions};
+use crate::work::turn::Turn;
 use crate::{Error, ErrorCode, Result, decode};
 
 /// Bytes of WAL that are in memory at a time.
@@ -48,80 +49,125 @@ impl<R: Read> Read for Keeping<R> {
     }
 }
 
-/// Copies a segment from the archive into the backup, if its content matches its name.
-///
-/// # Errors
-/// [`ErrorCode::Checksum`] if it does not, and errors of reading and writing.
-pub(super) fn copy_segment(
-    repo: &Repo,
-    stanza: &Stanza,
-    compression: Compression,
-    wal: &Wal<'_>,
-    manifest: &mut Manifest,
-    segment: &WalSegment,
-    found: &FoundSegment,
-) -> Result<()> {
-    let name = format!("{TARGET_PGDATA}/{}/{segment}", manifest.data.pg_version.wal_dir());
-    let kind = compression.kind;
-    let path = layout::backup_file(stanza, &manifest.data.label, &name, FileForm::Whole(kind))?;
-    let fail = |path: &RepoPath, error| {
-        Error::from_io(ErrorCode::FileRead, format!("unable to copy '{}'", repo.storage.display(path)), error)
-    };
-    let stored = repo.storage.read(&found.path, ReadRange::default())?;
-    let stored = stored.ok_or_else(|| storage::missing(&*repo.storage, &found.path))?;
-    let decrypted = Decryptor::new(&info_files::archive_cipher(wal.archive), Framing::Full, stored);
-    let same_kind = found.name.compress_type == kind;
-    // Stored bytes are copied unchanged if possible, but they are decoded in any case
-    let taken = Taken::default();
-    let kept = Keeping { inner: decrypted, taken: same_kind.then(|| taken.clone()) };
-    let mut reader: Box<dyn Read> = match found.name.compress_type {
-        CompressType::None => Box::new(kept),
-        stored => Box::new(decode::decompressor(stored, kept, u64::from(wal.segment_size))?),
-    };
-    let (mut hasher, mut size) = (Sha1Hasher::new(), 0);
-    let compression = if same_kind { Compression::NONE } else { compression };
-    let mut encoder =
-        StreamEncoder::new(compression, &Cipher::from_passphrase(manifest.cipher_pass.as_ref()), Framing::Full)?;
+/// Copies segments from the archive into a backup.
+pub(super) struct WalCopy<'a> {
+    pub(super) repo: &'a Repo,
+    pub(super) stanza: &'a Stanza,
+    /// Compression of the backup.
+    pub(super) compression: Compression,
+    pub(super) wal: &'a Wal<'a>,
+}
 
-    let mut writer = repo.storage.write(&path, WriteOptions::ATOMIC)?;
+/// A segment in the archive, being decoded.
+struct Stored {
+    reader: Box<dyn Read>,
+    /// The stored bytes, if they are copied unchanged. They are decoded in any case.
+    taken: Option<Taken>,
+}
+
+/// What was read and written.
+struct Transferred {
+    checksum: Sha1,
+    size: u64,
+    size_repo: u64,
+}
+
+impl WalCopy<'_> {
+    /// Copies a segment, if its content matches its name.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Checksum`] if it does not, and errors of reading and writing.
+    pub(super) fn copy(&self, manifest: &mut Manifest, segment: &WalSegment, found: &FoundSegment) -> Result<()> {
+        let storage = &*self.repo.storage;
+        let name = format!("{TARGET_PGDATA}/{}/{segment}", manifest.data.pg_version.wal_dir());
+        let form = FileForm::Whole(self.compression.kind);
+        let path = layout::backup_file(self.stanza, &manifest.data.label, &name, form)?;
+        let mut stored = self.open(found)?;
+        let compression = if stored.taken.is_some() { Compression::NONE } else { self.compression };
+        let cipher = Cipher::from_passphrase(manifest.cipher_pass.as_ref());
+        let mut encoder = StreamEncoder::new(compression, &cipher, Framing::Full)?;
+        let mut writer = storage.write(&path, WriteOptions::ATOMIC)?;
+        let size_max = u64::from(self.wal.segment_size);
+        let done = transfer(&mut stored, &mut encoder, &mut *writer, size_max).map_err(|failure| {
+            let (path, error) = match failure {
+                Failure::Read(error) => (&found.path, error),
+                Failure::Write(error) => (&path, error),
+                Failure::Encode(error) => return error,
+            };
+            Error::from_io(ErrorCode::FileRead, format!("unable to copy '{}'", storage.display(path)), error)
+        })?;
+        // Checked before the file gets its name: a backup with a segment that does not match its name can't be restored
+        if done.checksum != found.name.checksum || done.size != size_max {
+            let path = storage.display(&found.path);
+            let text = format!("WAL segment '{path}' in the archive is damaged: its content does not match its name");
+            return Err(Error::new(ErrorCode::Checksum, text)
+                .hint("use the verify command to find what else is damaged.")
+                .hint("a new backup does not need this segment."));
+        }
+        writer.finish()?;
+        let file = ManifestFile {
+            size_repo: done.size_repo,
+            checksum: Some(found.name.checksum),
+            ..ManifestFile::new(&name, done.size, manifest.data.timestamp_stop)
+        };
+        add_file(manifest, file);
+        Ok(())
+    }
+
+    fn open(&self, found: &FoundSegment) -> Result<Stored> {
+        let storage = &*self.repo.storage;
+        let stored = storage.read(&found.path, ReadRange::default())?;
+        let stored = stored.ok_or_else(|| storage::missing(storage, &found.path))?;
+        let decrypted = Decryptor::new(&info_files::archive_cipher(self.wal.archive), Framing::Full, stored);
+        let taken = (found.name.compress_type == self.compression.kind).then(Taken::default);
+        let kept = Keeping { inner: decrypted, taken: taken.clone() };
+        let reader: Box<dyn Read> = match found.name.compress_type {
+            CompressType::None => Box::new(kept),
+            stored => Box::new(decode::decompressor(stored, kept, u64::from(self.wal.segment_size), &Turn::FREE)?),
+        };
+        Ok(Stored { reader, taken })
+    }
+}
+
+/// Why a transfer failed.
+enum Failure {
+    Read(io::Error),
+    Write(io::Error),
+    Encode(Error),
+}
+
+/// Encodes a segment and writes it, until its end or until it is larger than a segment.
+fn transfer(
+    stored: &mut Stored,
+    encoder: &mut StreamEncoder,
+    writer: &mut dyn Write,
+    size_max: u64,
+) -> std::result::Result<Transferred, Failure> {
     let mut buffer = vec![0; COPY_BUFFER_BYTES];
     let mut out = Vec::new();
-    let mut size_repo = 0;
+    let (mut hasher, mut size, mut size_repo) = (Sha1Hasher::new(), 0, 0);
     loop {
-        let count = reader.read(&mut buffer).map_err(|error| fail(&found.path, error))?;
+        let count = stored.reader.read(&mut buffer).map_err(Failure::Read)?;
         hasher.update(&buffer[..count]);
         size += count as u64;
-        // A few stored bytes may decode to any size. The error for the wrong size follows below
-        if size > u64::from(wal.segment_size) {
+        // A few stored bytes may decode to any size. The caller refuses the wrong size
+        if size > size_max {
             break;
         }
-        if same_kind {
-            encoder.push(&taken.take(), &mut out)?;
-        } else {
-            encoder.push(&buffer[..count], &mut out)?;
+        match &stored.taken {
+            Some(taken) => encoder.push(&taken.take(), &mut out),
+            None => encoder.push(&buffer[..count], &mut out),
         }
-        if count == 0 {
-            encoder.finish(&mut out)?;
-        }
+        .and_then(|()| if count == 0 { encoder.finish(&mut out) } else { Ok(()) })
+        .map_err(Failure::Encode)?;
         size_repo += out.len() as u64;
-        writer.write_all(&out).map_err(|error| fail(&path, error))?;
+        writer.write_all(&out).map_err(Failure::Write)?;
         out.clear();
         if count == 0 {
             break;
         }
     }
-    // Checked before the file gets its name: a backup with a segment that does not match its name can't be restored
-    if hasher.finish() != found.name.checksum || size != u64::from(wal.segment_size) {
-        let path = repo.storage.display(&found.path);
-        let text = format!("WAL segment '{path}' in the archive is damaged: its content does not match its name");
-        return Err(Error::new(ErrorCode::Checksum, text)
-            .hint("use the verify command to find what else is damaged.")
-            .hint("a new backup does not need this segment."));
-    }
-    writer.finish()?;
-    let timestamp = manifest.data.timestamp_stop;
-    add_file(manifest, &name, size, size_repo, timestamp, found.name.checksum, None);
-    Ok(())
+    Ok(Transferred { checksum: hasher.finish(), size, size_repo })
 }
 
 #[cfg(test)]
@@ -133,7 +179,6 @@ mod tests {
 
     use repo_format::archive_info::ArchiveInfo;
     use repo_format::compress::Compressor;
-    use repo_format::hash::Sha1;
     use repo_format::label::BackupType;
     use repo_format::manifest::ManifestData;
     use repo_format::pg::PgVersion;
@@ -175,7 +220,8 @@ mod tests {
         let mut manifest = Manifest::new(data);
         let wal = Wal { archive: &archive, segments: &[segment], segment_size: SIZE as u32 };
         let compression = Compression::new(to, None).unwrap();
-        let done = copy_segment(&repo, &stanza, compression, &wal, &mut manifest, &segment, &found);
+        let copier = WalCopy { repo: &repo, stanza: &stanza, compression, wal: &wal };
+        let done = copier.copy(&mut manifest, &segment, &found);
         let name = format!("pg_data/pg_wal/{SEGMENT}");
         let path = layout::backup_file(&stanza, &manifest.data.label, &name, FileForm::Whole(to)).unwrap();
         let stored = get(&*repo.storage, &path, 1 << 30).unwrap();

@@ -1,13 +1,13 @@
 //! A storage that refuses changes once the claim under which it is used is lost.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use super::lease::Lease;
 use crate::Result;
 use crate::storage::{
-    Concurrency, Entry, Features, FileSize, PendingRead, ReadAhead, ReadRange, RepoPath, RepoStorage, RepoWriter,
-    SyncBatch, WriteOptions,
+    Concurrency, Entry, Features, FileSize, PendingRead, ReadAhead, ReadRange, RepoPath, RepoReader, RepoStorage,
+    RepoWriter, SyncBatch, WriteOptions,
 };
 
 /// Passes calls on. Before each change it checks that the claim is held, because a process that was suspended for
@@ -64,7 +64,7 @@ impl RepoStorage for GuardedStorage {
         self.inner.link_destination(path)
     }
 
-    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
+    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn RepoReader>>> {
         self.inner.read(path, range)
     }
 
@@ -142,6 +142,10 @@ impl Write for GuardedWriter {
 }
 
 impl RepoWriter for GuardedWriter {
+    fn is_ready(&self) -> bool {
+        self.lease.is_trusted() && self.inner.is_ready()
+    }
+
     fn finish(self: Box<Self>) -> Result<()> {
         self.lease.ensure()?;
         self.inner.finish()

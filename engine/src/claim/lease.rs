@@ -197,7 +197,7 @@ impl Lease {
             if self.is_lost() {
                 return Err(self.lost());
             }
-            if age(self.confirmed_ms.load(Ordering::SeqCst)) < self.timing.trusted {
+            if self.is_trusted() {
                 return Ok(());
             }
             // The process may be stopped during the renewal. Then it has to check again
@@ -208,6 +208,11 @@ impl Lease {
             format!("unable to renew claim '{}' in time", self.place.storage.display(&self.place.path)),
         )
         .hint("does the repository take very long to answer?"))
+    }
+
+    /// Returns whether the claim was confirmed recently enough, so that nobody is asked.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.unclaimed || age(self.confirmed_ms.load(Ordering::SeqCst)) < self.timing.trusted
     }
 
     pub(super) fn lost(&self) -> Error {

@@ -21,6 +21,7 @@ pub use crate::pipeline::backup::{
     BlockJob, Copied, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyResult, CopyRules, CopyWorker,
     JobStore, PriorMap,
 };
+use crate::work::turn::Turn;
 use crate::{CancelToken, Result};
 
 /// The host of one cluster.
@@ -68,9 +69,10 @@ pub trait PgHost: Debug + Send + Sync {
         tablespaces_now: &mut dyn FnMut() -> Result<Vec<Tablespace>>,
     ) -> Result<Scan>;
 
-    /// Returns a worker that copies files of the data directory by these rules.
+    /// Returns a worker that copies files of the data directory by these rules, for the thread that has this turn to
+    /// compute.
     ///
     /// # Errors
     /// The codec refuses the level.
-    fn copy_worker<'a>(&self, rules: &'a CopyRules) -> Result<Box<dyn CopyWorker + 'a>>;
+    fn copy_worker<'a>(&self, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>>;
 }

@@ -14,7 +14,7 @@ use repo_format::compress::Compression;
 use repo_format::hash::{BLOCK_CHECKSUM_SIZE_MAX, block_checksum};
 
 use super::encode::StreamEncoder;
-use crate::work::turn;
+use crate::work::turn::Turn;
 
 /// The threads that encode super blocks in parallel, started with the first call; `None` if the system provides no
 /// more.
@@ -47,6 +47,8 @@ pub(super) struct BlockLayout {
 pub(super) struct SuperBlockEncoders {
     compression: Compression,
     cipher: Cipher,
+    /// The turn to compute of the thread that gathers the blocks.
+    turn: Turn,
     lanes: Vec<Lane>,
 }
 
@@ -59,8 +61,8 @@ struct Lane {
 }
 
 impl SuperBlockEncoders {
-    pub(super) fn new(compression: Compression, cipher: Cipher) -> Self {
-        SuperBlockEncoders { compression, cipher, lanes: Vec::new() }
+    pub(super) fn new(compression: Compression, cipher: Cipher, turn: &Turn) -> Self {
+        SuperBlockEncoders { compression, cipher, turn: turn.clone(), lanes: Vec::new() }
     }
 
     /// Ensures that there are this many lanes, and empties all.
@@ -211,7 +213,7 @@ impl<'a> BlockWriter<'a> {
     /// Continues in another lane while helpers are available, and otherwise encodes what is there.
     fn super_block_complete(&mut self, out: &mut Vec<u8>) -> Result<()> {
         let filled = self.current + 1;
-        if filled < LANES_MAX && turn::borrow(filled).taken() == filled {
+        if filled < LANES_MAX && self.encoders.turn.borrow(filled).taken() == filled {
             if self.encoders.lanes.len() == filled {
                 self.encoders.lanes.push(Lane {
                     encoder: StreamEncoder::new(self.encoders.compression, &self.encoders.cipher, Framing::Raw)?,
@@ -230,12 +232,13 @@ impl<'a> BlockWriter<'a> {
     fn flush(&mut self, out: &mut Vec<u8>) -> Result<()> {
         let used = self.current + usize::from(!self.encoders.lanes[self.current].items.is_empty());
         self.current = 0;
+        let turn = self.encoders.turn.clone();
         let lanes = &mut self.encoders.lanes[..used];
         match lanes {
             [] => return Ok(()),
             [lane] => lane.encode()?,
             lanes => {
-                let _helpers = turn::borrow(lanes.len() - 1);
+                let _helpers = turn.borrow(lanes.len() - 1);
                 match threads() {
                     Some(threads) => threads.install(|| lanes.par_iter_mut().try_for_each(Lane::encode))?,
                     None => lanes.iter_mut().try_for_each(Lane::encode)?,

@@ -10,7 +10,7 @@ use repo_format::compress::{CompressType, DecompressContext, Decompressor, Frami
 use repo_format::hash::{Sha1, Sha1Hasher, block_checksum};
 
 use super::block_delta::BlockRead;
-use crate::work::turn;
+use crate::work::turn::Turn;
 use crate::{CancelToken, Error, ErrorCode, Result, decode};
 
 /// Plain bytes that are hashed and written at a time.
@@ -18,6 +18,8 @@ const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Decodes files of one backup. One per worker.
 pub struct RestorePipeline {
+    /// The turn to compute of the thread that restores.
+    turn: Turn,
     cipher: Cipher,
     compress_type: CompressType,
     /// Decompression states, created when first needed: full and raw framing.
@@ -47,8 +49,9 @@ pub struct BlockGeometry {
 
 impl RestorePipeline {
     /// Creates a pipeline for files that are encrypted and compressed this way.
-    pub fn new(cipher: Cipher, compress_type: CompressType) -> Self {
+    pub fn new(cipher: Cipher, compress_type: CompressType, turn: &Turn) -> Self {
         RestorePipeline {
+            turn: turn.clone(),
             cipher,
             compress_type,
             full: None,
@@ -56,6 +59,11 @@ impl RestorePipeline {
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             hasher: Sha1Hasher::new(),
         }
+    }
+
+    /// Returns the turn to compute of the thread that restores.
+    pub fn turn(&self) -> &Turn {
+        &self.turn
     }
 
     /// Decodes `stored` to its end into `out` and returns the checksum and number of the plain bytes. Writes at most
@@ -91,7 +99,7 @@ impl RestorePipeline {
                 break true;
             }
             cancel.check()?;
-            turn::give_way();
+            self.turn.give_way();
         };
         self.keep(framing, reader.into_context()?);
         let sha1 = self.hasher.finish_reset();
@@ -114,7 +122,7 @@ impl RestorePipeline {
     ) -> Result<()> {
         for super_block in &read.super_blocks {
             cancel.check()?;
-            turn::give_way();
+            self.turn.give_way();
             io::copy(&mut (&mut *stored).take(super_block.skip), &mut io::sink())
                 .map_err(|error| read_error(out_name, error))?;
             let mut stored = stored.take(super_block.size);
@@ -238,7 +246,7 @@ impl RestorePipeline {
     fn context(&mut self, framing: Framing) -> Result<DecompressContext> {
         match self.slot(framing).take() {
             Some(context) => Ok(context),
-            None => decode::context(self.compress_type, framing),
+            None => decode::context(self.compress_type, framing, &self.turn),
         }
     }
 

@@ -61,7 +61,10 @@ pub(super) fn run(
     let mut jobs = JobsAhead::new(context, interleave(queues.queues), crew.workers);
     let result = Crew { settings: &crew, cancel }.run(
         |_| jobs.next(),
-        |_| Ok(RestorePipeline::new(context.cipher.clone(), context.manifest.data.options.compress_type)),
+        |_, turn| {
+            let compress_type = context.manifest.data.options.compress_type;
+            Ok(RestorePipeline::new(context.cipher.clone(), compress_type, turn))
+        },
         |pipeline, begun, cancel| context.restore(pipeline, &begun.job, begun.take_read(), cancel),
         |event| {
             let Event::Done { worker, job: BegunJob { job, .. }, result } = event else { return Ok(()) };

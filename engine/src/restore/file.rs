@@ -23,10 +23,10 @@ use super::select_db::{self, ZeroFilter};
 use super::sync::SyncSet;
 use crate::pipeline::LONG_MIN_BYTES;
 use crate::pipeline::restore::{BlockGeometry, RestorePipeline};
+use crate::storage::on_turn::OnTurn;
 use crate::storage::page_cache::PageCache;
 use crate::storage::read_ahead::{PendingRead, ReadQueue};
-use crate::storage::{ReadRange, RepoStorage};
-use crate::work::turn;
+use crate::storage::{ReadRange, RepoReader, RepoStorage};
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// Stored block incremental files up to this size are read as a whole, with the files before and after them.
@@ -162,7 +162,7 @@ impl FileContext<'_> {
         cancel: &CancelToken,
     ) -> Result<Vec<FileResult>> {
         if job.size >= LONG_MIN_BYTES {
-            turn::takes_long();
+            pipeline.turn().takes_long();
         }
         let mut results = Vec::with_capacity(job.files.len());
         let mut copies = Vec::new();
@@ -181,7 +181,8 @@ impl FileContext<'_> {
 
         let runs = runs(&copies, self.storage.read_ahead().read_over_bytes);
         let reads = runs.iter().map(|run| self.read_of(run)).collect::<Result<Vec<_>>>()?;
-        let mut reads = ReadQueue::new(self.storage, reads).go_on(begun);
+        let storage = OnTurn::new(self.storage, pipeline.turn());
+        let mut reads = ReadQueue::new(&storage, reads).go_on(begun.map(|begun| storage.adopt(begun)));
         for run in runs {
             self.copy_run(pipeline, run, reads.next()?, &mut results, cancel)?;
         }
@@ -310,7 +311,7 @@ impl FileContext<'_> {
         &self,
         pipeline: &mut RestorePipeline,
         run: ReadRun<'_, '_>,
-        stored: Box<dyn Read + Send>,
+        stored: Box<dyn RepoReader>,
         results: &mut Vec<FileResult>,
         cancel: &CancelToken,
     ) -> Result<()> {
@@ -487,6 +488,7 @@ mod tests {
     use crate::storage::memory::MemoryStorage;
     use crate::storage::{WriteOptions, put};
     use crate::users::Users;
+    use crate::work::turn::Turn;
 
     const NAME: &str = "pg_data/base/1/1259";
 
@@ -530,7 +532,7 @@ mod tests {
             cipher: Cipher::None,
         };
         let job = RestoreJob { files: vec![0], size: 7 };
-        let mut pipeline = RestorePipeline::new(Cipher::None, CompressType::None);
+        let mut pipeline = RestorePipeline::new(Cipher::None, CompressType::None, &Turn::FREE);
         context.restore(&mut pipeline, &job, None, &CancelToken::new())?;
         Ok(std::fs::read(dir.path().join("base/1/1259")).unwrap())
     }

@@ -20,6 +20,7 @@ use crate::pipeline::restore::RestorePipeline;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{RepoStorage as _, WriteOptions, put};
 use crate::users::Users;
+use crate::work::turn::Turn;
 use crate::{CancelToken, ErrorCode, Result};
 
 const BLOCK: usize = 8192;
@@ -72,7 +73,7 @@ impl Restore {
             cipher: Cipher::None,
         };
         let job = RestoreJob { files: (0..self.manifest.files.len() as u32).collect(), size: 0 };
-        let mut pipeline = RestorePipeline::new(Cipher::None, CompressType::None);
+        let mut pipeline = RestorePipeline::new(Cipher::None, CompressType::None, &Turn::FREE);
         let begun = context.first_read(&job)?.map(|(path, range)| self.storage.begin_read(&path, range));
         let mut results = context.restore(&mut pipeline, &job, begun, &CancelToken::new())?;
         results.sort_by_key(|result| result.index);

@@ -23,6 +23,7 @@ use crate::pipeline::restore::RestorePipeline;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{WriteOptions, put};
 use crate::users::Users;
+use crate::work::turn::Turn;
 use crate::{CancelToken, Result};
 
 /// The minimum number of restores while links are put in place.
@@ -88,7 +89,7 @@ fn restore(manifest: &Manifest, storage: &MemoryStorage, stanza: &Stanza, pg_pat
         cipher: Cipher::None,
     };
     let job = RestoreJob { files: (0..manifest.files.len() as u32).collect(), size: 0 };
-    let mut pipeline = RestorePipeline::new(Cipher::None, CompressType::None);
+    let mut pipeline = RestorePipeline::new(Cipher::None, CompressType::None, &Turn::FREE);
     context.restore(&mut pipeline, &job, None, &CancelToken::new())?;
     file_systems.sync(manifest, &places, pg_path, 1, "")?;
     build::take_rights(manifest, &places)

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Concurrency, Entry, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions};
+use super::{Concurrency, Entry, Features, ReadRange, RepoPath, RepoReader, RepoStorage, RepoWriter, WriteOptions};
 use crate::{Error, ErrorCode, Result};
 
 /// A type of call.
@@ -216,10 +216,10 @@ impl RepoStorage for FaultyStorage {
         self.call(Op::Info, path, || self.inner.link_destination(path))
     }
 
-    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
+    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn RepoReader>>> {
         let inner = self.call(Op::Read, path, || self.inner.read(path, range))?;
         let size_max = self.with(|state| state.read_size_max).unwrap_or(usize::MAX);
-        Ok(inner.map(|inner| Box::new(ShortReader { inner, size_max }) as Box<dyn Read + Send>))
+        Ok(inner.map(|inner| Box::new(ShortReader { inner, size_max }) as Box<dyn RepoReader>))
     }
 
     fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
@@ -257,7 +257,7 @@ impl RepoStorage for FaultyStorage {
 }
 
 struct ShortReader {
-    inner: Box<dyn Read + Send>,
+    inner: Box<dyn RepoReader>,
     size_max: usize,
 }
 
@@ -265,6 +265,12 @@ impl Read for ShortReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let size = buffer.len().min(self.size_max);
         self.inner.read(&mut buffer[..size])
+    }
+}
+
+impl RepoReader for ShortReader {
+    fn is_ready(&self) -> bool {
+        self.inner.is_ready()
     }
 }
 
@@ -298,6 +304,10 @@ impl Write for FaultyWriter {
 }
 
 impl RepoWriter for FaultyWriter {
+    fn is_ready(&self) -> bool {
+        self.inner.is_ready()
+    }
+
     fn finish(self: Box<Self>) -> Result<()> {
         let Self { inner, path, storage } = *self;
         storage.call(Op::Finish, &path, || inner.finish())

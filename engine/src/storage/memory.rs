@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Entry, EntryKind, Features, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions};
+use super::{Entry, EntryKind, Features, ReadRange, RepoPath, RepoReader, RepoStorage, RepoWriter, WriteOptions};
 use crate::{Error, ErrorCode, Result};
 
 #[derive(Clone, Debug)]
@@ -100,7 +100,7 @@ impl RepoStorage for MemoryStorage {
         Ok(is_path.then(|| entries.into_values().collect()))
     }
 
-    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
+    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn RepoReader>>> {
         let Some(bytes) = self.lock().get(path.as_str()).map(|object| object.bytes.clone()) else { return Ok(None) };
         let mut cursor = Cursor::new(bytes);
         cursor.set_position(range.offset);
@@ -138,6 +138,8 @@ impl RepoStorage for MemoryStorage {
         Err(Error::new(ErrorCode::Assert, "this repository has no hard links"))
     }
 }
+
+impl RepoReader for io::Take<Cursor<Arc<[u8]>>> {}
 
 struct MemoryWriter {
     storage: MemoryStorage,

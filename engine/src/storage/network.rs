@@ -11,7 +11,6 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use crate::work::turn;
 use crate::{Error, ErrorCode, Result};
 
 /// Threads that drive all requests. TLS and copying need little time compared with hashing and compression, which have
@@ -52,11 +51,6 @@ fn check_threads() -> io::Result<()> {
         }
         Ok(())
     })
-}
-
-/// Waits for a request on the network without holding a compute slot.
-pub(crate) fn wait<R>(runtime: &Handle, request: impl Future<Output = R>) -> R {
-    turn::waiting(|| runtime.block_on(request))
 }
 
 /// The methods that requests are counted by.

@@ -12,7 +12,7 @@ mod writer;
 
 use std::fmt;
 use std::future::Future;
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 
 use futures_util::stream::{self, BoxStream};
@@ -26,8 +26,8 @@ use self::error::request_error;
 use self::reader::ObjectReader;
 use self::writer::ObjectWriter;
 use super::{
-    Concurrency, Entry, EntryKind, Features, FileSize, PendingRead, ReadAhead, ReadRange, RepoPath, RepoStorage,
-    RepoWriter, WriteOptions,
+    Concurrency, Entry, EntryKind, Features, FileSize, PendingRead, ReadAhead, ReadRange, RepoPath, RepoReader,
+    RepoStorage, RepoWriter, WriteOptions,
 };
 use crate::{Error, ErrorCode, Result};
 
@@ -104,7 +104,7 @@ impl ObjectStorage {
 
     /// Waits for the answer to a request.
     fn wait<R>(&self, request: impl Future<Output = R>) -> R {
-        super::network::wait(&self.runtime, request)
+        self.runtime.block_on(request)
     }
 
     fn key(&self, path: &RepoPath) -> Result<Path> {
@@ -136,9 +136,9 @@ impl ObjectStorage {
     }
 
     /// Asks for an object's content.
-    async fn open(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
+    async fn open(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn RepoReader>>> {
         if range.limit == Some(0) {
-            return Ok(self.find(path).await?.map(|_| Box::new(io::empty()) as Box<dyn Read + Send>));
+            return Ok(self.find(path).await?.map(|_| Box::new(io::empty()) as Box<dyn RepoReader>));
         }
         let key = self.key(path)?;
         let wanted = match (range.offset, range.limit) {
@@ -275,7 +275,7 @@ impl RepoStorage for ObjectStorage {
         Ok(names)
     }
 
-    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
+    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn RepoReader>>> {
         self.wait(self.open(path, range))
     }
 
@@ -290,7 +290,7 @@ impl RepoStorage for ObjectStorage {
             // The receiver may be gone
             let _ = sender.send(storage.open(&path, range).await);
         });
-        PendingRead::later(answer)
+        PendingRead::of_answer(answer)
     }
 
     fn write(&self, path: &RepoPath, _options: WriteOptions) -> Result<Box<dyn RepoWriter>> {

@@ -9,7 +9,7 @@ mod file;
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -24,8 +24,8 @@ pub(super) use file::wrong_size;
 use file::{PosixReader, temporary_name};
 
 use super::{
-    Entry, EntryKind, Features, OpenStorage, OpenedStorage, ReadRange, RepoPath, RepoStorage, RepoWriter, SyncBatch,
-    WriteOptions, page_cache, whole_sync,
+    Entry, EntryKind, Features, OpenStorage, OpenedStorage, ReadRange, RepoPath, RepoReader, RepoStorage, RepoWriter,
+    SyncBatch, WriteOptions, page_cache, whole_sync,
 };
 use crate::{Error, ErrorCode, Result, warn};
 
@@ -194,7 +194,7 @@ impl RepoStorage for PosixStorage {
         }
     }
 
-    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
+    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn RepoReader>>> {
         let path = self.absolute(path);
         // A FIFO in the place of a file must not block
         let flags = OFlags::NONBLOCK.bits().cast_signed();

@@ -1,11 +1,9 @@
 //! Consecutive reads: the next ones are started while one is in progress, so that a distant store answers in time.
 
 use std::collections::VecDeque;
-use std::io::Read;
 use std::sync::mpsc::Receiver;
 
-use super::{ReadRange, RepoPath, RepoStorage, missing};
-use crate::work::turn;
+use super::{ReadRange, RepoPath, RepoReader, RepoStorage, missing};
 use crate::{Error, ErrorCode, Result};
 
 /// How to read several ranges of a store efficiently.
@@ -24,14 +22,14 @@ impl ReadAhead {
 }
 
 /// The result of a read; `None` if the file is missing.
-type Opened = Result<Option<Box<dyn Read + Send>>>;
+type Opened = Result<Option<Box<dyn RepoReader>>>;
 
 /// A read that has begun.
 pub struct PendingRead(Pending);
 
 enum Pending {
     Opened(Opened),
-    Later(Receiver<Opened>),
+    Later(Box<dyn FnOnce() -> Opened + Send>),
 }
 
 impl PendingRead {
@@ -40,9 +38,17 @@ impl PendingRead {
         PendingRead(Pending::Opened(opened))
     }
 
+    /// A read whose answer this function waits for.
+    pub(crate) fn later(wait: impl FnOnce() -> Opened + Send + 'static) -> Self {
+        PendingRead(Pending::Later(Box::new(wait)))
+    }
+
     /// A read whose answer will come.
-    pub(crate) fn later(answer: Receiver<Opened>) -> Self {
-        PendingRead(Pending::Later(answer))
+    pub(crate) fn of_answer(answer: Receiver<Opened>) -> Self {
+        Self::later(move || {
+            let lost = |error| Error::new(ErrorCode::Kernel, "a read ended without an answer").cause(error);
+            answer.recv().map_err(lost)?
+        })
     }
 
     /// Waits for the answer.
@@ -52,8 +58,7 @@ impl PendingRead {
     pub fn wait(self) -> Opened {
         match self.0 {
             Pending::Opened(opened) => opened,
-            Pending::Later(answer) => turn::waiting(|| answer.recv())
-                .map_err(|error| Error::new(ErrorCode::Kernel, "a read ended without an answer").cause(error))?,
+            Pending::Later(wait) => wait(),
         }
     }
 }
@@ -87,7 +92,7 @@ impl<'a> ReadQueue<'a> {
     ///
     /// # Errors
     /// The file can't be read or is missing, or there is no next read.
-    pub(crate) fn next(&mut self) -> Result<Box<dyn Read + Send>> {
+    pub(crate) fn next(&mut self) -> Result<Box<dyn RepoReader>> {
         while self.begun.len() < self.begun_max
             && let Some((path, range)) = self.wanted.pop_front()
         {
@@ -102,6 +107,8 @@ impl<'a> ReadQueue<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
     use crate::storage::memory::MemoryStorage;
     use crate::storage::object::ObjectStorage;

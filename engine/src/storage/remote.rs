@@ -17,8 +17,8 @@ use protocol::storage::{
 use repo_format::cipher::Passphrase;
 
 use super::{
-    Concurrency, Entry, EntryKind, Features, OpenStorage, OpenedStorage, ReadRange, RepoPath, RepoStorage, RepoWriter,
-    WriteOptions,
+    Concurrency, Entry, EntryKind, Features, OpenStorage, OpenedStorage, ReadRange, RepoPath, RepoReader, RepoStorage,
+    RepoWriter, WriteOptions,
 };
 use crate::remote::{Answer, Connection, PendingAnswer, RemoteSettings};
 use crate::{Error, ErrorCode, Result};
@@ -145,10 +145,10 @@ impl RepoStorage for RemoteStorage {
         Ok(detail.and_then(|detail| detail.link_target).map(str::to_owned))
     }
 
-    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
+    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn RepoReader>>> {
         if range.limit == Some(0) {
             // Such a limit can't be sent
-            return Ok(self.info(path)?.map(|_| Box::new(io::empty()) as Box<dyn Read + Send>));
+            return Ok(self.info(path)?.map(|_| Box::new(io::empty()) as Box<dyn RepoReader>));
         }
         let absolute = self.absolute(path);
         let ReadRange { offset, limit } = range;
@@ -296,6 +296,12 @@ impl Read for RemoteReader {
     }
 }
 
+impl RepoReader for RemoteReader {
+    fn is_ready(&self) -> bool {
+        self.chunk.position() < self.chunk.get_ref().len() as u64 || self.next.is_none()
+    }
+}
+
 impl Drop for RemoteReader {
     fn drop(&mut self) {
         if self.next.is_some() {
@@ -368,6 +374,10 @@ impl Write for RemoteWriter {
 }
 
 impl RepoWriter for RemoteWriter {
+    fn is_ready(&self) -> bool {
+        self.block.len() < BLOCK_BYTES
+    }
+
     fn finish(mut self: Box<Self>) -> Result<()> {
         if !self.block.is_empty() {
             self.send_block()?;

@@ -18,7 +18,6 @@ mod write;
 
 use std::fmt;
 use std::future::Future;
-use std::io::Read;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -36,8 +35,8 @@ use self::protocol::{Attributes, MODE_FILE, MODE_LINK, MODE_PATH, MODE_TYPE, Res
 use self::remove::remove_tree;
 use super::posix::PATH_MODE;
 use super::{
-    Concurrency, Entry, EntryKind, Features, OpenStorage, OpenedStorage, PendingRead, ReadRange, RepoPath, RepoStorage,
-    RepoWriter, WriteOptions, network, pages,
+    Concurrency, Entry, EntryKind, Features, OpenStorage, OpenedStorage, PendingRead, ReadRange, RepoPath, RepoReader,
+    RepoStorage, RepoWriter, WriteOptions, network, pages,
 };
 use crate::{Error, ErrorCode, Result};
 
@@ -112,7 +111,7 @@ struct Connection {
 }
 
 /// Opens a file for reading; `None` if it is missing.
-async fn open(server: Arc<Shared>, absolute: String, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
+async fn open(server: Arc<Shared>, absolute: String, range: ReadRange) -> Result<Option<Box<dyn RepoReader>>> {
     match read::SftpReader::open(Arc::clone(&server), &absolute, range).await {
         Ok(reader) => Ok(Some(Box::new(reader))),
         Err(failure) if failure.is_missing() => Ok(None),
@@ -150,7 +149,7 @@ impl SftpStorage {
     where
         F: Future<Output = std::result::Result<T, Failure>>,
     {
-        network::wait(&self.0.runtime, self.0.repeat(operation))
+        self.0.runtime.block_on(self.0.repeat(operation))
     }
 }
 
@@ -383,9 +382,9 @@ impl RepoStorage for SftpStorage {
         }
     }
 
-    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
+    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn RepoReader>>> {
         let absolute = self.absolute(path);
-        network::wait(&self.0.runtime, open(Arc::clone(&self.0), absolute, range))
+        self.0.runtime.block_on(open(Arc::clone(&self.0), absolute, range))
     }
 
     fn begin_read(&self, path: &RepoPath, range: ReadRange) -> PendingRead {
@@ -395,7 +394,7 @@ impl RepoStorage for SftpStorage {
             // The receiver may be gone
             let _ = sender.send(open(server, absolute, range).await);
         });
-        PendingRead::later(answer)
+        PendingRead::of_answer(answer)
     }
 
     fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {

@@ -1,8 +1,6 @@
 //! A storage that could not be opened, for commands that report on several repositories.
 
-use std::io::Read;
-
-use super::{Features, ReadRange, RepoPath, RepoStorage, RepoWriter, WriteOptions};
+use super::{Features, ReadRange, RepoPath, RepoReader, RepoStorage, RepoWriter, WriteOptions};
 use crate::storage::Entry;
 use crate::{Error, Result};
 
@@ -40,7 +38,7 @@ impl RepoStorage for Unreachable {
         self.fail()
     }
 
-    fn read(&self, _: &RepoPath, _: ReadRange) -> Result<Option<Box<dyn Read + Send>>> {
+    fn read(&self, _: &RepoPath, _: ReadRange) -> Result<Option<Box<dyn RepoReader>>> {
         self.fail()
     }
 

@@ -18,6 +18,7 @@ use super::unread::UnopenedBundles;
 use super::walk::{Walk, WalkSettings};
 use super::{VerifyFindings, VerifySettings, backup_wal};
 use crate::repo::{info_files, manifest_store};
+use crate::storage::on_turn::OnTurn;
 use crate::work::crew::{Crew, CrewSettings, Event};
 use crate::work::retry::{RetryPolicy, is_lasting_locally};
 use crate::{CancelToken, Error, Repo, Result, detail, info, log, warn};
@@ -167,10 +168,12 @@ fn check_files(
     let is_answer = |error: &Error| storage.features().errors_last && is_lasting_locally(error);
     Crew { settings: &crew, cancel }.run(
         |_| next_job(walk, &mut plan, &tally),
-        |_| Ok(FileChecker::new()),
-        |checker, job, cancel| {
-            let check = || checker.check(storage, &job.check, cancel);
-            let result = unopened.check(&job.check, || settings.crew.retry.run_to_answer(cancel, is_answer, check));
+        |_, turn| Ok((FileChecker::new(turn), turn.clone())),
+        |(checker, turn), job, cancel| {
+            let storage = OnTurn::new(storage, turn);
+            let check = || checker.check(&storage, &job.check, cancel);
+            let pause = |interval| turn.waiting(|| cancel.sleep(interval));
+            let result = unopened.check(&job.check, || settings.crew.retry.run_to_answer(pause, is_answer, check));
             cancel.check()?;
             Ok(result)
         },

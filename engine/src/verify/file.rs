@@ -13,6 +13,7 @@ use repo_format::manifest::BlockIncr;
 
 use crate::pipeline::block_delta::{self, BlockFile};
 use crate::storage::{ReadRange, RepoStorage};
+use crate::work::turn::Turn;
 use crate::{CancelToken, Error, ErrorCode, Result, decode};
 
 /// Bytes hashed at a time.
@@ -169,14 +170,16 @@ impl BlockCheck {
 
 /// Buffers that a worker keeps from file to file.
 pub struct FileChecker {
+    /// The turn to compute of the thread that checks.
+    turn: Turn,
     buffer: Box<[u8]>,
     contexts: Vec<(CompressType, DecompressContext)>,
 }
 
 impl FileChecker {
     /// A checker that has read nothing yet.
-    pub fn new() -> Self {
-        FileChecker { buffer: vec![0; BUFFER_BYTES].into_boxed_slice(), contexts: Vec::new() }
+    pub fn new(turn: &Turn) -> Self {
+        FileChecker { turn: turn.clone(), buffer: vec![0; BUFFER_BYTES].into_boxed_slice(), contexts: Vec::new() }
     }
 
     /// Reads and checks a file.
@@ -224,7 +227,7 @@ impl FileChecker {
     ) -> Result<Option<ReadContent>> {
         let context = match self.contexts.iter().position(|(kind, _)| *kind == check.compress_type) {
             Some(index) => self.contexts.swap_remove(index).1,
-            None => decode::context(check.compress_type, Framing::Full)?,
+            None => decode::context(check.compress_type, Framing::Full, &self.turn)?,
         };
         let size_max = check.size.map_or(u64::MAX, |size| size.saturating_mul(2).saturating_add(SIZE_MORE_MAX));
         let decryptor = Decryptor::new(&check.cipher, Framing::Full, stored);
@@ -296,7 +299,7 @@ mod tests {
     }
 
     fn fault(storage: &MemoryStorage, check: &FileCheck) -> Result<Option<FileFault>> {
-        FileChecker::new().check(storage, check, &CancelToken::new()).map(|checked| checked.fault)
+        FileChecker::new(&Turn::FREE).check(storage, check, &CancelToken::new()).map(|checked| checked.fault)
     }
 
     #[test]

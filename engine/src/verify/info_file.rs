@@ -31,7 +31,7 @@ pub(super) struct Retry<'a> {
 impl Retry<'_> {
     /// Repeats the work while it fails with an error that may be temporary, but not if the content is wrong.
     pub fn run<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
-        self.policy.run_to_answer(self.cancel, is_lasting_locally, work)
+        self.policy.run_to_answer(|pause| self.cancel.sleep(pause), is_lasting_locally, work)
     }
 }
 

@@ -15,6 +15,7 @@ use super::plan::{self, Fact, ManifestFact, WalDir};
 use super::repair::{HalfWhole, PairKind};
 use super::scope::{Scope, WalScope};
 use crate::storage::{self, ReadRange};
+use crate::work::turn::Turn;
 use crate::{Error, ErrorCode, Repo, Result, detail};
 
 /// Bytes of a segment that tell its size.
@@ -155,7 +156,7 @@ fn segment_size(settings: &WalkSettings<'_>, path: &RepoPath) -> Result<u32> {
     let plain = Decryptor::new(&settings.archive_cipher, Framing::Full, stored);
     let kind = CompressType::from_file_name(path.file_name())?;
     let mut header = Vec::new();
-    let mut reader = crate::decode::decompressor(kind, plain, WAL_HEADER_BYTES)?.take(WAL_HEADER_BYTES);
+    let mut reader = crate::decode::decompressor(kind, plain, WAL_HEADER_BYTES, &Turn::FREE)?.take(WAL_HEADER_BYTES);
     reader.read_to_end(&mut header).map_err(|error| {
         Error::from_io(ErrorCode::FileRead, format!("unable to read '{}'", storage.display(path)), error)
     })?;

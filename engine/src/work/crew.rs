@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::retry::RetryPolicy;
 use super::thread::{self, caught};
-use super::turn::Slots;
+use super::turn::{Slots, Turn};
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// Results per thread that may wait for the calling thread.
@@ -69,8 +69,9 @@ impl Crew<'_> {
     /// Runs all jobs.
     ///
     /// `next` returns the next job for the worker with this number, or `None` if nothing is left for that worker. `begin`
-    /// creates what a thread keeps between jobs (buffers, codec contexts). It is called once per thread, and again after
-    /// a failed job, which may have left any state. `work` runs one job and checks the token now and then. A panic is an
+    /// creates what a thread keeps between jobs (buffers, codec contexts), and gets the thread's turn to compute, which
+    /// the thread releases while it waits. It is called once per thread, and again after a failed job, which may have
+    /// left any state. `work` runs one job and checks the token now and then. A panic is an
     /// error of the job ([`ErrorCode::Assert`]). `on_event` runs on the calling thread, and decides with its result
     /// whether a failed job is a failure of the crew.
     ///
@@ -82,7 +83,7 @@ impl Crew<'_> {
     pub fn run<J: Send, R: Send, S>(
         self,
         mut next: impl FnMut(u32) -> Result<Option<J>> + Send,
-        begin: impl Fn(u32) -> Result<S> + Sync,
+        begin: impl Fn(u32, &Turn) -> Result<S> + Sync,
         work: impl Fn(&mut S, &J, &CancelToken) -> Result<R> + Sync,
         mut on_event: impl FnMut(Event<J, R>) -> Result<()>,
     ) -> Result<()> {
@@ -115,6 +116,12 @@ impl Crew<'_> {
 /// What a thread reports: a job that ended, or why there are no more jobs.
 type Message<J, R> = Result<(u32, J, Result<R>)>;
 
+/// A thread that does jobs of a worker.
+struct JobThread {
+    worker: u32,
+    turn: Turn,
+}
+
 /// What all threads share.
 struct Jobs<'a, J, R, S> {
     settings: &'a CrewSettings,
@@ -124,7 +131,7 @@ struct Jobs<'a, J, R, S> {
     /// Whether no job begins any more, because one failed.
     ended: AtomicBool,
     next: Mutex<&'a mut (dyn FnMut(u32) -> Result<Option<J>> + Send)>,
-    begin: &'a (dyn Fn(u32) -> Result<S> + Sync),
+    begin: &'a (dyn Fn(u32, &Turn) -> Result<S> + Sync),
     work: &'a (dyn Fn(&mut S, &J, &CancelToken) -> Result<R> + Sync),
 }
 
@@ -156,13 +163,14 @@ impl<J: Send, R: Send, S> Jobs<'_, J, R, S> {
 
     /// Works until nothing is left for this worker. `pass_on` returns whether somebody takes further results.
     fn work_through(&self, worker: u32, mut pass_on: impl FnMut(Message<J, R>) -> bool) {
+        let thread = JobThread { worker, turn: self.slots.turn() };
         let mut kept = None;
         while !self.group.is_cancelled() && !self.ended.load(Ordering::Relaxed) {
             let next = || (self.next.lock().unwrap_or_else(PoisonError::into_inner))(worker);
             let message = match caught(next) {
                 Ok(None) => return,
                 Ok(Some(job)) => {
-                    let result = self.do_job(worker, &job, &mut kept);
+                    let result = self.do_job(&thread, &job, &mut kept);
                     if result.is_err() && !self.settings.goes_on {
                         self.ended.store(true, Ordering::Relaxed);
                     }
@@ -178,17 +186,17 @@ impl<J: Send, R: Send, S> Jobs<'_, J, R, S> {
     }
 
     /// Runs a job, and repeats it if it fails. The thread holds no slot between the attempts.
-    fn do_job(&self, worker: u32, job: &J, kept: &mut Option<S>) -> Result<R> {
+    fn do_job(&self, thread: &JobThread, job: &J, kept: &mut Option<S>) -> Result<R> {
         let mut attempt = || {
             let mut state = match kept.take() {
                 Some(state) => state,
-                None => (self.begin)(worker)?,
+                None => (self.begin)(thread.worker, &thread.turn)?,
             };
             let result = (self.work)(&mut state, job, self.group)?;
             *kept = Some(state);
             Ok(result)
         };
-        self.settings.retry.run(self.group, || self.slots.run(|| caught(&mut attempt)))
+        self.settings.retry.run(|pause| self.group.sleep(pause), || thread.turn.run(|| caught(&mut attempt)))
     }
 }
 
@@ -263,7 +271,7 @@ mod tests {
     ) -> Result<()> {
         Crew { settings, cancel }.run(
             |_| Ok(jobs.next()),
-            |_| Ok(()),
+            |_, _| Ok(()),
             |(), job, cancel| work(*job, cancel),
             |event| match event {
                 Event::Done { worker, job, result } => {
@@ -314,7 +322,7 @@ mod tests {
         let run = || {
             crew.run(
                 |worker| Ok(queues[worker as usize - 1].pop()),
-                |_| Ok(()),
+                |_, _| Ok(()),
                 |(), job, _| Ok(*job),
                 |event| {
                     if let Event::Done { worker, result, .. } = event {
@@ -352,7 +360,7 @@ mod tests {
             Ok(())
         };
         let crew = Crew { settings: &settings, cancel: &CancelToken::new() };
-        crew.run(|_| Ok(jobs.next()), |_| Ok(()), |(), job, _| work(*job), note).unwrap();
+        crew.run(|_| Ok(jobs.next()), |_, _| Ok(()), |(), job, _| work(*job), note).unwrap();
         seen
     }
 
@@ -466,14 +474,14 @@ mod tests {
         };
         let (settings, mut jobs) = (settings(2, 0), 0..1000);
         let crew = Crew { settings: &settings, cancel: &cancel };
-        crew.run(|_| Ok(jobs.next()), |_| Ok(()), work, on_event).unwrap_err();
+        crew.run(|_| Ok(jobs.next()), |_, _| Ok(()), work, on_event).unwrap_err();
         assert_eq!(times, 1);
     }
 
     #[test]
     fn state_of_a_thread_is_kept_between_jobs_and_renewed_after_an_error() {
         let begun = AtomicU32::new(0);
-        let begin = |_| Ok(begun.fetch_add(1, Ordering::SeqCst));
+        let begin = |_, _: &Turn| Ok(begun.fetch_add(1, Ordering::SeqCst));
         let failed = AtomicU32::new(0);
         let work = |_: &mut u32, job: &u32, _: &CancelToken| {
             if *job == 5 && failed.fetch_add(1, Ordering::SeqCst) == 0 {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{CancelToken, Error, ErrorCode, Result};
+use crate::{Error, ErrorCode, Result};
 
 /// When a failed step is repeated.
 #[derive(Clone, Debug)]
@@ -29,12 +29,13 @@ impl RetryPolicy {
         RetryPolicy { is_final, ..self }
     }
 
-    /// Runs a step until it succeeds, its error is final or no retry is left.
+    /// Runs a step until it succeeds, its error is final or no retry is left. `pause` sleeps, and fails if the retries
+    /// are to end.
     ///
     /// # Errors
     /// The first error. It lists the errors of the retries as pgBackRest does (`src/common/error/retry.c`): the first
     /// message, then each further message with its time.
-    pub fn run<R>(&self, cancel: &CancelToken, mut step: impl FnMut() -> Result<R>) -> Result<R> {
+    pub fn run<R>(&self, pause: impl Fn(Duration) -> Result<()>, mut step: impl FnMut() -> Result<R>) -> Result<R> {
         let begin = Instant::now();
         let mut first: Option<Error> = None;
         let mut more: Vec<Retried> = Vec::new();
@@ -44,7 +45,8 @@ impl RetryPolicy {
                 Ok(result) => return Ok(result),
                 Err(error) => error,
             };
-            let pause = intervals.next().filter(|pause| !is_always_final(&error) && !(self.is_final)(&error, **pause));
+            let may_help = |interval: &&Duration| !is_always_final(&error) && !(self.is_final)(&error, **interval);
+            let interval = intervals.next().filter(may_help);
             let first = match &mut first {
                 Some(first) => {
                     add(&mut more, &error, begin.elapsed());
@@ -52,10 +54,10 @@ impl RetryPolicy {
                 }
                 none => &*none.insert(error),
             };
-            let Some(pause) = pause else { break };
-            crate::debug!("retry {} after {}ms: {first}", first.code, pause.as_millis());
+            let Some(interval) = interval else { break };
+            crate::debug!("retry {} after {}ms: {first}", first.code, interval.as_millis());
             // If this is stopped while it waits, the earlier error is more informative
-            if cancel.sleep(*pause).is_err() {
+            if pause(*interval).is_err() {
                 break;
             }
         }
@@ -72,11 +74,11 @@ impl RetryPolicy {
     /// The same as [`RetryPolicy::run`], and the errors that are an answer.
     pub fn run_to_answer<R>(
         &self,
-        cancel: &CancelToken,
+        pause: impl Fn(Duration) -> Result<()>,
         is_answer: impl Fn(&Error) -> bool,
         mut step: impl FnMut() -> Result<R>,
     ) -> Result<R> {
-        self.run(cancel, || match step() {
+        self.run(pause, || match step() {
             Err(error) if !is_answer(&error) => Err(error),
             answer => Ok(answer),
         })?
@@ -157,6 +159,11 @@ pub(crate) fn is_refused(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::CancelToken;
+
+    fn sleep(pause: Duration) -> Result<()> {
+        CancelToken::new().sleep(pause)
+    }
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -167,7 +174,7 @@ mod tests {
             tries += 1;
             Err::<(), _>(Error::new(code, format!("try {}", tries.min(2))).hint("look"))
         };
-        let error = policy.run(&CancelToken::new(), step).unwrap_err();
+        let error = policy.run(sleep, step).unwrap_err();
         (error, tries)
     }
 
@@ -178,7 +185,7 @@ mod tests {
             left -= 1;
             if left > 0 { Err(Error::new(ErrorCode::FileRead, "flaky")) } else { Ok(left) }
         };
-        assert_eq!(RetryPolicy::new(2, Duration::ZERO).run(&CancelToken::new(), step).unwrap(), 0);
+        assert_eq!(RetryPolicy::new(2, Duration::ZERO).run(sleep, step).unwrap(), 0);
     }
 
     #[test]
@@ -214,7 +221,7 @@ mod tests {
         let mut codes = [ErrorCode::FileRead, ErrorCode::FileMissing].into_iter();
         let step = || Err::<(), _>(Error::new(codes.next().unwrap(), "x"));
         let policy = RetryPolicy::new(1, HOUR);
-        let error = policy.run_to_answer(&CancelToken::new(), is_about_content, step).unwrap_err();
+        let error = policy.run_to_answer(sleep, is_about_content, step).unwrap_err();
         assert_eq!((error.code, error.message.as_str()), (ErrorCode::FileMissing, "x"));
     }
 
@@ -225,7 +232,7 @@ mod tests {
             cancel.cancel();
             Err::<(), _>(Error::new(ErrorCode::FileRead, "flaky"))
         };
-        let error = RetryPolicy::new(1, HOUR).run(&cancel, step).unwrap_err();
+        let error = RetryPolicy::new(1, HOUR).run(|pause| cancel.sleep(pause), step).unwrap_err();
         assert_eq!((error.code, error.message.as_str()), (ErrorCode::FileRead, "flaky"));
     }
 

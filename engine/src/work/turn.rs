@@ -1,22 +1,16 @@
 //! A scheduler that limits how many threads compute at the same time, and decides their order.
 //!
-//! `process-max` is the limit. A thread has nothing to do while it waits for a request over a network, so a remote
-//! repository gets more threads than the limit. A thread computes only while it holds a slot, and releases the slot
-//! while it waits. Short work goes first, because it soon waits for the server again. Long work follows in the order in
-//! which it began, because the largest jobs begin first and should not be left at the end. If slots are free, a thread
-//! with much to do can borrow helpers ([`borrow`]). For work that would otherwise be left at the end, it can keep
-//! others from computing ([`reserve`]).
+//! `process-max` is the limit. A thread has nothing to do while it waits for a request over a network, so a storage on a
+//! server gets more threads than the limit. A thread computes only while it holds a slot, and releases the slot while it
+//! waits. Short work goes first, because it soon waits for the server again. Long work follows in the order in which it
+//! began, because the largest jobs begin first and should not be left at the end. If slots are free, a thread with much
+//! to do can borrow helpers ([`Turn::borrow`]). For work that would otherwise be left at the end, it can keep others from
+//! computing ([`Turn::reserve`]).
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::Thread;
-
-thread_local! {
-    /// The slot that this thread holds.
-    static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
-}
+use std::thread::{Thread, ThreadId};
 
 /// A number of slots. Computing takes one.
 #[derive(Debug)]
@@ -34,12 +28,12 @@ struct State {
     borrowed: usize,
     /// The number of pieces of work begun so far.
     begun: u64,
-    waiting: BTreeMap<Turn, Arc<Waiter>>,
+    waiting: BTreeMap<Position, Arc<Waiter>>,
 }
 
 /// The position in the order in which slots are granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Turn {
+struct Position {
     long: bool,
     /// Its number in the order in which work was begun.
     begun: u64,
@@ -53,11 +47,21 @@ struct Waiter {
     granted: AtomicBool,
 }
 
-/// A slot, and for what.
-#[derive(Clone, Debug)]
-struct Held {
-    slots: Arc<Slots>,
-    turn: Turn,
+impl Waiter {
+    fn new() -> Arc<Self> {
+        Arc::new(Waiter { thread: std::thread::current(), granted: AtomicBool::new(false) })
+    }
+
+    fn wait(&self) {
+        while !self.granted.load(Ordering::Acquire) {
+            std::thread::park();
+        }
+    }
+
+    fn grant(&self) {
+        self.granted.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
 }
 
 impl Slots {
@@ -67,141 +71,196 @@ impl Slots {
         Arc::new(Slots(Mutex::new(State { count, free: count, ..State::default() })))
     }
 
-    /// Waits for a slot and computes with it.
-    pub fn run<R>(self: &Arc<Self>, work: impl FnOnce() -> R) -> R {
-        let begun = {
-            let mut state = self.state();
-            state.begun += 1;
-            state.begun
-        };
-        let turn = Turn { long: false, begun };
-        self.take(turn);
-        hold(Held { slots: Arc::clone(self), turn });
-        let _guard = Guard;
-        work()
+    /// Creates the turn of the current thread, which does not compute yet.
+    pub fn turn(self: &Arc<Self>) -> Turn {
+        let owner = std::thread::current().id();
+        Turn(Some(Arc::new(Owned { slots: Arc::clone(self), owner, held: Mutex::new(None) })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the number of free slots.
+    #[cfg(test)]
+    pub(crate) fn free(&self) -> usize {
+        self.state().free
+    }
+
+    fn begin(&self) -> Position {
+        let mut state = self.state();
+        state.begun += 1;
+        Position { long: false, begun: state.begun }
+    }
+
     /// Takes a slot, at once or when the turn has come.
-    fn take(&self, turn: Turn) {
+    fn take(&self, position: Position) {
         let waiter = {
             let mut state = self.state();
             if state.free > 0 {
                 state.free -= 1;
                 return;
             }
-            let waiter = Arc::new(Waiter { thread: std::thread::current(), granted: AtomicBool::new(false) });
-            state.waiting.insert(turn, Arc::clone(&waiter));
+            let waiter = Waiter::new();
+            state.waiting.insert(position, Arc::clone(&waiter));
             waiter
         };
-        while !waiter.granted.load(Ordering::Acquire) {
-            std::thread::park();
-        }
+        waiter.wait();
     }
 
     fn give_back(&self) {
-        let next = {
+        let next = self.state().release();
+        if let Some(next) = next {
+            next.grant();
+        }
+    }
+
+    /// Lets the threads before this position compute, and takes a slot again after them.
+    fn give_way(&self, position: Position) {
+        let (waiter, next) = {
             let mut state = self.state();
-            let owed = state.owed > 0;
-            match state.waiting.first_entry() {
-                Some(first) if !owed || !first.key().long => Some(first.remove()),
-                _ if owed => {
-                    state.owed -= 1;
-                    None
-                }
-                _ => {
-                    state.free += 1;
-                    None
-                }
+            if state.waiting.first_key_value().is_none_or(|(first, _)| *first > position) {
+                return;
             }
+            // In the queue before the slot is free, so that nobody overtakes this thread
+            let waiter = Waiter::new();
+            state.waiting.insert(position, Arc::clone(&waiter));
+            (waiter, state.release())
         };
         if let Some(next) = next {
-            next.granted.store(true, Ordering::Release);
-            next.thread.unpark();
+            next.grant();
+        }
+        waiter.wait();
+    }
+}
+
+impl State {
+    /// Frees a slot. Returns the thread that gets it, if one does.
+    fn release(&mut self) -> Option<Arc<Waiter>> {
+        let owed = self.owed > 0;
+        match self.waiting.first_entry() {
+            Some(first) if !owed || !first.key().long => return Some(first.remove()),
+            _ if owed => self.owed -= 1,
+            _ => self.free += 1,
+        }
+        None
+    }
+}
+
+/// The turn of one thread to compute. Clones are the same turn.
+///
+/// Other threads that the owner starts have no turn: what they do with a clone neither takes nor releases a slot.
+#[derive(Clone, Debug)]
+pub struct Turn(Option<Arc<Owned>>);
+
+#[derive(Debug)]
+struct Owned {
+    slots: Arc<Slots>,
+    owner: ThreadId,
+    /// For what the thread holds a slot, if it does.
+    held: Mutex<Option<Position>>,
+}
+
+impl Owned {
+    fn held(&self) -> MutexGuard<'_, Option<Position>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Releases the slot, even in a panic.
+    fn end(&self) {
+        if self.held().take().is_some() {
+            self.slots.give_back();
         }
     }
 }
 
-fn hold(held: Held) {
-    HELD.with(|kept| *kept.borrow_mut() = Some(held));
-}
+/// Ends a turn when it is dropped.
+struct Guard<'a>(&'a Owned);
 
-fn let_go() -> Option<Held> {
-    HELD.with(|kept| kept.borrow_mut().take())
-}
-
-/// Releases the thread's slot when it is dropped, even in a panic.
-struct Guard;
-
-impl Drop for Guard {
+impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        if let Some(held) = let_go() {
-            held.slots.give_back();
-        }
+        self.0.end();
     }
 }
 
-/// Waits for something that needs no processor, and releases the thread's slot meanwhile.
-pub fn waiting<R>(wait: impl FnOnce() -> R) -> R {
-    let Some(held) = let_go() else { return wait() };
-    held.slots.give_back();
-    let result = wait();
-    held.slots.take(held.turn);
-    hold(held);
-    result
-}
+impl Turn {
+    /// The turn of a thread that competes with nobody: it always computes.
+    pub const FREE: Self = Turn(None);
 
-/// Declares that the thread's work takes long, and yields to others.
-pub(crate) fn takes_long() {
-    HELD.with(|kept| {
-        if let Some(held) = kept.borrow_mut().as_mut() {
-            held.turn.long = true;
+    /// The turn, if the current thread has it.
+    fn owned(&self) -> Option<&Owned> {
+        self.0.as_deref().filter(|owned| owned.owner == std::thread::current().id())
+    }
+
+    /// The turn and for what it was granted, if the current thread computes.
+    fn computing(&self) -> Option<(&Owned, Position)> {
+        let owned = self.owned()?;
+        let position = *owned.held();
+        Some((owned, position?))
+    }
+
+    /// Waits for a slot and computes with it.
+    pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
+        let Some(owned) = self.owned() else { return work() };
+        let position = owned.slots.begin();
+        owned.slots.take(position);
+        *owned.held() = Some(position);
+        let _guard = Guard(owned);
+        work()
+    }
+
+    /// Waits for something that needs no processor, and releases the slot meanwhile.
+    pub fn waiting<R>(&self, wait: impl FnOnce() -> R) -> R {
+        let Some((owned, position)) = self.computing() else { return wait() };
+        owned.end();
+        let result = wait();
+        owned.slots.take(position);
+        *owned.held() = Some(position);
+        result
+    }
+
+    /// Declares that the work takes long, and yields to others.
+    pub(crate) fn takes_long(&self) {
+        if let Some((owned, position)) = self.computing() {
+            *owned.held() = Some(Position { long: true, ..position });
         }
-    });
-    give_way();
-}
+        self.give_way();
+    }
 
-/// Yields the compute slot to threads with an earlier turn. Long computations call this now and then.
-pub(crate) fn give_way() {
-    HELD.with(|kept| {
-        let kept = kept.borrow();
-        let Some(Held { slots, turn }) = kept.as_ref() else { return };
-        if slots.state().waiting.first_key_value().is_some_and(|(first, _)| first < turn) {
-            slots.give_back();
-            slots.take(*turn);
+    /// Yields the slot to threads with an earlier turn. Long computations call this now and then.
+    pub(crate) fn give_way(&self) {
+        if let Some((owned, position)) = self.computing() {
+            owned.slots.give_way(position);
         }
-    });
-}
+    }
 
-/// Borrows up to `wanted` helpers for the thread, if slots are free.
-pub fn borrow(wanted: usize) -> Borrowed {
-    let slots = HELD.with(|kept| Some(Arc::clone(&kept.borrow().as_ref()?.slots)));
-    let taken = slots.as_ref().map_or(0, |slots| {
-        let mut state = slots.state();
-        let taken = wanted.min(state.free.saturating_sub(state.borrowed));
-        state.borrowed += taken;
-        taken
-    });
-    Borrowed { slots, taken }
-}
+    /// Borrows up to `wanted` helpers, if slots are free.
+    pub(crate) fn borrow(&self, wanted: usize) -> Borrowed {
+        let slots = self.computing().map(|(owned, _)| Arc::clone(&owned.slots));
+        let taken = slots.as_ref().map_or(0, |slots| {
+            let mut state = slots.state();
+            let taken = wanted.min(state.free.saturating_sub(state.borrowed));
+            state.borrowed += taken;
+            taken
+        });
+        Borrowed { slots, taken }
+    }
 
-/// Reserves up to `wanted` slots for helpers of the thread: free slots at once, then slots that others release, unless
-/// short work waits. One slot always remains for each thread that reserves.
-pub(crate) fn reserve(wanted: usize) -> Reserved {
-    let slots = HELD.with(|kept| Some(Arc::clone(&kept.borrow().as_ref()?.slots)));
-    let count = slots.as_ref().map_or(0, |slots| {
-        let mut state = slots.state();
-        let count = wanted.min(state.count.saturating_sub(state.reserved + 1));
-        let now = count.min(state.free);
-        state.free -= now;
-        state.owed += count - now;
-        state.reserved += count;
-        count
-    });
-    Reserved { slots, count }
+    /// Reserves up to `wanted` slots for helpers: free slots at once, then slots that others release, unless short work
+    /// waits. One slot always remains for each thread that reserves.
+    pub(crate) fn reserve(&self, wanted: usize) -> Reserved {
+        let slots = self.computing().map(|(owned, _)| Arc::clone(&owned.slots));
+        let count = slots.as_ref().map_or(0, |slots| {
+            let mut state = slots.state();
+            let count = wanted.min(state.count.saturating_sub(state.reserved + 1));
+            let now = count.min(state.free);
+            state.free -= now;
+            state.owed += count - now;
+            state.reserved += count;
+            count
+        });
+        Reserved { slots, count }
+    }
 }
 
 /// Slots reserved for helpers of a thread. Dropping this releases them.
@@ -260,7 +319,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    slots.run(|| {
+                    slots.turn().run(|| {
                         most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                         std::thread::sleep(std::time::Duration::from_millis(5));
                         now.fetch_sub(1, Ordering::SeqCst);
@@ -277,7 +336,10 @@ mod tests {
         let (slots, all) = (Slots::new(1), Barrier::new(4));
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| slots.run(|| waiting(|| all.wait())));
+                scope.spawn(|| {
+                    let turn = slots.turn();
+                    turn.run(|| turn.waiting(|| all.wait()))
+                });
             }
         });
     }
@@ -286,10 +348,10 @@ mod tests {
     fn a_panic_gives_the_slot_back() {
         let slots = Slots::new(1);
         std::thread::scope(|scope| {
-            let failed = scope.spawn(|| slots.run(|| panic!("on purpose")));
+            let failed = scope.spawn(|| slots.turn().run(|| panic!("on purpose")));
             assert!(failed.join().is_err());
         });
-        assert_eq!(slots.run(|| 7), 7);
+        assert_eq!(slots.turn().run(|| 7), 7);
     }
 
     #[test]
@@ -302,13 +364,15 @@ mod tests {
             }
         };
         std::thread::scope(|scope| {
-            slots.run(|| {
+            let turn = slots.turn();
+            turn.run(|| {
                 let work = |name: &'static str, long| {
                     let (slots, note) = (&slots, &note);
                     scope.spawn(move || {
-                        slots.run(|| {
+                        let turn = slots.turn();
+                        turn.run(|| {
                             if long {
-                                takes_long();
+                                turn.takes_long();
                             }
                             note(name);
                         });
@@ -321,9 +385,9 @@ mod tests {
                 work("short", false);
                 waits(3);
                 // Later work still counts as short, so all of it comes before this continues
-                takes_long();
+                turn.takes_long();
                 note("first");
-                give_way();
+                turn.give_way();
                 note("first, again");
             });
         });
@@ -336,32 +400,33 @@ mod tests {
         let (reached, go_on) = (Barrier::new(2), Barrier::new(2));
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                slots.run(|| {
+                slots.turn().run(|| {
                     reached.wait();
                     go_on.wait();
                 });
             });
-            slots.run(|| {
+            let turn = slots.turn();
+            turn.run(|| {
                 reached.wait();
-                let reserved = reserve(9);
+                let reserved = turn.reserve(9);
                 let state = || {
                     let state = slots.state();
                     (state.free, state.owed, state.reserved)
                 };
                 assert_eq!(state(), (0, 1, 2), "one was free, one is in use, and this thread has its own");
                 // Nothing is left for another thread
-                assert_eq!(reserve(1).count, 0);
+                assert_eq!(turn.reserve(1).count, 0);
                 go_on.wait();
                 while state() != (0, 0, 2) {
                     std::thread::yield_now();
                 }
                 // A waiting thread gets its own slot back, and short work comes in between
-                waiting(|| ());
-                scope.spawn(|| slots.run(|| assert!(slots.state().waiting.len() == 1)));
+                turn.waiting(|| ());
+                scope.spawn(|| slots.turn().run(|| assert!(slots.state().waiting.len() == 1)));
                 while slots.state().waiting.is_empty() {
                     std::thread::yield_now();
                 }
-                takes_long();
+                turn.takes_long();
                 drop(reserved);
                 assert_eq!(state(), (2, 0, 0));
             });
@@ -372,18 +437,38 @@ mod tests {
     #[test]
     fn helpers_are_the_slots_that_nobody_uses() {
         let slots = Slots::new(3);
-        assert_eq!(borrow(3).taken(), 0);
-        slots.run(|| {
-            let rest = borrow(5);
-            assert_eq!((rest.taken(), borrow(1).taken()), (2, 0));
+        let turn = slots.turn();
+        assert_eq!(turn.borrow(3).taken(), 0);
+        turn.run(|| {
+            let rest = turn.borrow(5);
+            assert_eq!((rest.taken(), turn.borrow(1).taken()), (2, 0));
             std::thread::scope(|scope| {
                 // A helper keeps no thread from its slot, and a waiting thread keeps none
-                scope.spawn(|| slots.run(|| assert_eq!(waiting(|| borrow(1).taken()), 0)));
+                scope.spawn(|| {
+                    let turn = slots.turn();
+                    turn.run(|| assert_eq!(turn.waiting(|| turn.borrow(1).taken()), 0));
+                });
             });
             drop(rest);
-            assert_eq!(borrow(1).taken(), 1);
+            assert_eq!(turn.borrow(1).taken(), 1);
         });
         let state = slots.state();
         assert_eq!((state.free, state.borrowed), (3, 0));
+    }
+
+    #[test]
+    fn other_thread_that_uses_a_turn_neither_takes_nor_releases_a_slot() {
+        let slots = Slots::new(1);
+        let turn = slots.turn();
+        let free = || slots.state().free;
+        turn.run(|| {
+            std::thread::scope(|scope| {
+                scope.spawn(|| turn.waiting(|| assert_eq!(free(), 0)));
+                scope.spawn(|| turn.run(|| assert_eq!(turn.borrow(1).taken(), 0)));
+            });
+            turn.waiting(|| assert_eq!(free(), 1));
+            assert_eq!(free(), 0);
+        });
+        assert_eq!((free(), Turn::FREE.run(|| Turn::FREE.waiting(|| 7))), (1, 7));
     }
 }

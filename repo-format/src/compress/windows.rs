@@ -5,7 +5,7 @@
 //! such a window. Decoders with large windows wait for each other, so that the memory of a process does not grow with
 //! the number of its decoders.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// The largest window that a stream uses without waiting.
 pub const WINDOW_FREE_BYTES: u64 = 8 << 20;
@@ -20,21 +20,22 @@ pub struct Windows {
     total: u64,
     free: Mutex<u64>,
     given_back: Condvar,
-    /// Runs the function that waits.
-    around: fn(&mut dyn FnMut()),
 }
 
+/// Runs the function that waits for memory, once. What the thread holds meanwhile is the caller's concern.
+pub type WaitAround = Arc<dyn Fn(&mut dyn FnMut()) + Send + Sync>;
+
 impl Windows {
-    /// Creates shared windows with `total` bytes. A stream waits inside `around`, which must call its argument once.
-    pub const fn new(total: u64, around: fn(&mut dyn FnMut())) -> Self {
-        Windows { total, free: Mutex::new(total), given_back: Condvar::new(), around }
+    /// Creates shared windows with `total` bytes.
+    pub const fn new(total: u64) -> Self {
+        Windows { total, free: Mutex::new(total), given_back: Condvar::new() }
     }
 
     /// Waits for that many bytes, or for all of them if it is more, and takes them.
-    fn take(&'static self, bytes: u64) -> WindowShare {
+    fn take(&'static self, bytes: u64, around: &WaitAround) -> WindowShare {
         let bytes = bytes.min(self.total);
         if !self.try_take(bytes) {
-            (self.around)(&mut || {
+            around(&mut || {
                 let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
                 let mut free =
                     self.given_back.wait_while(free, |free| *free < bytes).unwrap_or_else(PoisonError::into_inner);
@@ -69,9 +70,9 @@ impl Drop for WindowShare {
 }
 
 /// The share of one decoder.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Share {
-    windows: Option<&'static Windows>,
+    windows: Option<(&'static Windows, WaitAround)>,
     lease: Option<WindowShare>,
     /// The maximum number of bytes that are read from the stream.
     limit: Option<u64>,
@@ -81,8 +82,8 @@ pub(super) struct Share {
 }
 
 impl Share {
-    pub(super) fn of(windows: &'static Windows) -> Self {
-        Share { windows: Some(windows), ..Share::default() }
+    pub(super) fn of(windows: &'static Windows, around: WaitAround) -> Self {
+        Share { windows: Some((windows, around)), ..Share::default() }
     }
 
     /// Declares that at most `bytes` bytes of the stream are read. Its window needs no more memory than that.
@@ -99,7 +100,7 @@ impl Share {
     /// Examines the next bytes of a frame before the decoder does, and waits for memory. `forget` makes the decoder
     /// release its memory. It is called only between frames.
     pub(super) fn look<E>(&mut self, input: &[u8], forget: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
-        let Some(windows) = self.windows.filter(|_| !self.known) else { return Ok(()) };
+        let Some((windows, around)) = self.windows.as_ref().filter(|_| !self.known) else { return Ok(()) };
         let more = input.len().min(HEADER_BYTES_MAX - self.header.len());
         self.header.extend_from_slice(&input[..more]);
         let window = match window(&self.header) {
@@ -114,7 +115,7 @@ impl Share {
                 forget()?;
                 self.lease = None;
             }
-            self.lease = Some(windows.take(window));
+            self.lease = Some(windows.take(window, around));
         }
         Ok(())
     }
@@ -177,8 +178,8 @@ mod tests {
 
     use super::*;
 
-    fn at_once(work: &mut dyn FnMut()) {
-        work();
+    fn share(windows: &'static Windows) -> Share {
+        Share::of(windows, Arc::new(|wait: &mut dyn FnMut()| wait()))
     }
 
     fn frame(window_log: u8) -> Vec<u8> {
@@ -212,12 +213,12 @@ mod tests {
 
     #[test]
     fn large_windows_wait_for_each_other_and_small_ones_do_not() {
-        static WINDOWS: Windows = Windows::new(64 << 20, at_once);
+        static WINDOWS: Windows = Windows::new(64 << 20);
         let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..6 {
                 scope.spawn(|| {
-                    let mut share = Share::of(&WINDOWS);
+                    let mut share = share(&WINDOWS);
                     look(&mut share, &frame(25)[..3]);
                     look(&mut share, &frame(25)[3..]);
                     most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
@@ -230,7 +231,7 @@ mod tests {
         assert!(most.into_inner() <= 2);
         let shares: Vec<Share> = (0..100)
             .map(|index| {
-                let mut share = Share::of(&WINDOWS);
+                let mut share = share(&WINDOWS);
                 // Windows of the levels up to 19, and streams that are not read to their end
                 let window_log = if index % 2 == 0 { 23 } else { 27 };
                 share.limit(1 << 20);
@@ -243,8 +244,8 @@ mod tests {
 
     #[test]
     fn larger_window_than_there_is_memory_takes_all_of_it() {
-        static WINDOWS: Windows = Windows::new(64 << 20, at_once);
-        let mut share = Share::of(&WINDOWS);
+        static WINDOWS: Windows = Windows::new(64 << 20);
+        let mut share = share(&WINDOWS);
         look(&mut share, &frame(25));
         share.begin_frame();
         // A later frame with a larger window releases the first one. Otherwise two streams could wait for each other

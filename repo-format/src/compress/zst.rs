@@ -14,7 +14,7 @@ use zstd::zstd_safe::{
 };
 
 use super::pieces::{EncodePiece, Join};
-use super::windows::{Share, Windows};
+use super::windows::{Share, WaitAround, Windows};
 use super::{DecodeStep, reserve_output};
 use crate::{Error, ErrorCode, Result};
 
@@ -217,8 +217,8 @@ pub(super) struct ZstDecoder {
 impl ZstDecoder {
     /// Creates a decoder. If `windows` is set, it shares them for large windows. Returns a memory error (094) if its
     /// context cannot be allocated.
-    pub(super) fn new(windows: Option<&'static Windows>) -> Result<Self> {
-        let share = windows.map(Share::of).unwrap_or_default();
+    pub(super) fn new(windows: Option<(&'static Windows, WaitAround)>) -> Result<Self> {
+        let share = windows.map(|(windows, around)| Share::of(windows, around)).unwrap_or_default();
         Ok(ZstDecoder { context: new_decoder()?, share, frame_done: false })
     }
 

@@ -4,6 +4,7 @@
 //! first missing segment.
 
 use engine::work::crew::{Crew, CrewSettings, Event};
+use engine::work::turn::Turn;
 use engine::{CancelToken, Error, Result};
 
 use super::claim::Claim;
@@ -45,9 +46,9 @@ fn fetch_all(
     }
     let findings = find::find(repos, cluster, segments)?;
     let needs_sync = Origin::of(findings.system_id).needs_sync();
-    let fetch = |(): &mut (), answer: &&FoundFile<'_>, _: &CancelToken| {
+    let fetch = |turn: &mut Turn, answer: &&FoundFile<'_>, _: &CancelToken| {
         let mut claim = Claim::new(&spool.file(&answer.request));
-        match segment::fetch(answer, &mut claim, Decode::InTurn) {
+        match segment::fetch(answer, &mut claim, Decode::On(turn)) {
             // A spool that cannot be written is no better a moment later
             Err(FetchFailure::Destination(error)) => Ok(Err(error)),
             Err(FetchFailure::Stored(error)) => Err(error),
@@ -90,7 +91,7 @@ fn fetch_all(
     let mut answers = findings.answers.iter();
     Crew { settings: &crew, cancel }.run(
         |_| Ok(answers.next()),
-        |_| Ok(()),
+        |_, turn| Ok(turn.clone()),
         fetch,
         |event| match event {
             Event::Done { worker, job, result } => report(worker, job, result),

@@ -4,8 +4,10 @@ use std::io::{Read, Write};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Mutex, PoisonError};
 
-use engine::storage::ReadRange;
+use engine::storage::on_turn::OnTurn;
+use engine::storage::{ReadRange, RepoStorage};
 use engine::work::thread::Helper;
+use engine::work::turn::Turn;
 use engine::{Error, ErrorCode, Result, decode};
 use repo_format::cipher::{Decryptor, Framing};
 use repo_format::hash::Sha1Hasher;
@@ -34,7 +36,7 @@ const OTHER_MAX: u64 = 64 << 20;
 pub fn fetch(
     answer: &FoundFile<'_>,
     claim: &mut Claim,
-    decode: Decode,
+    decode: Decode<'_>,
 ) -> std::result::Result<(usize, Vec<String>), FetchFailure> {
     let mut warnings = Vec::new();
     let failed = |warnings: &[String]| {
@@ -76,9 +78,13 @@ fn copy(
     candidate: &StoredCopy<'_>,
     segment_size: u64,
     claim: &mut Claim,
-    decode: Decode,
+    decode: Decode<'_>,
 ) -> std::result::Result<(), FetchFailure> {
-    let storage = &candidate.repo.storage;
+    let turn = match decode {
+        Decode::On(turn) => turn,
+        Decode::Beside => &Turn::FREE,
+    };
+    let storage = OnTurn::new(&*candidate.repo.storage, turn);
     let open = || {
         let Some(stored) = storage.read(&candidate.path, ReadRange::default())? else {
             let text = format!("unable to open missing file '{}' for read", storage.display(&candidate.path));
@@ -86,7 +92,7 @@ fn copy(
         };
         let plain = Decryptor::new(&candidate.cipher, Framing::Full, stored);
         let reader: Box<dyn Read + Send> = match candidate.segment {
-            Some(segment) => Box::new(decode::decompressor(segment.compress_type, plain, segment_size)?),
+            Some(segment) => Box::new(decode::decompressor(segment.compress_type, plain, segment_size, turn)?),
             None => Box::new(plain),
         };
         Ok(reader)
@@ -114,9 +120,9 @@ fn copy(
         })
     };
     let name = || format!("unable to read '{}'", storage.display(&candidate.path));
-    let taken = match candidate.segment.filter(|_| decode == Decode::Beside) {
-        Some(_) => each_chunk_beside(reader, &name, take),
-        None => each_chunk(reader, &name, take),
+    let taken = match (decode, candidate.segment) {
+        (Decode::Beside, Some(_)) => each_chunk_beside(reader, &name, take),
+        _ => each_chunk(reader, &name, take),
     };
     if let Some(error) = destination {
         return Err(FetchFailure::Destination(error));
@@ -138,10 +144,10 @@ fn copy(
 }
 
 /// Whether a stored segment is decoded in parallel with hashing and writing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decode {
-    /// One after another, because other segments keep the processors busy.
-    InTurn,
+#[derive(Clone, Copy, Debug)]
+pub enum Decode<'a> {
+    /// One after another on a thread that has this turn to compute, because other segments keep the processors busy.
+    On(&'a Turn),
     /// On a separate thread, because somebody waits for this segment.
     Beside,
 }

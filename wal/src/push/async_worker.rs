@@ -10,6 +10,7 @@ use engine::work::retry::RetryPolicy;
 use engine::{CancelToken, Error, ErrorCode, Result};
 use repo_format::wal_name;
 
+use super::check::PushTargets;
 use super::segment::ToPush;
 use super::{PushSettings, check, queue, segment};
 use crate::background::crew_for;
@@ -155,11 +156,11 @@ fn round(
     let mut failed = false;
     let process_max = settings.push.process_max;
     let left = AtomicUsize::new(todo.len());
-    let push = |(): &mut (), file: &&String, _: &CancelToken| {
+    let push = |targets: &mut PushTargets, file: &&String, _: &CancelToken| {
         // Towards the end there are fewer files than workers
         let threads = process_max / left.load(Ordering::Relaxed).clamp(1, process_max.max(1));
         let to_push = ToPush { path: &wal_path.join(file), name: file, threads };
-        segment::push_file(&targets, &settings.push, to_push, None)
+        segment::push_file(targets, &settings.push, to_push, None)
     };
     let mut report = |process, file: &str, result: Result<Vec<String>>| match result {
         Ok(warnings) => {
@@ -184,7 +185,7 @@ fn round(
     let mut files = todo.iter();
     Crew { settings: &crew, cancel }.run(
         |_| Ok(files.next()),
-        |_| Ok(()),
+        |_, turn| Ok(targets.on_turn(turn)),
         push,
         |event| match event {
             Event::Done { worker, job, result } => {

@@ -2,6 +2,7 @@
 
 use engine::repo::archive_find::{self, Listed};
 use engine::repo::{Repo, info_files};
+use engine::work::turn::Turn;
 use engine::{Error, ErrorCode, Result};
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::cipher::Cipher;
@@ -14,9 +15,11 @@ use crate::repos::{Repos, concurrency, in_order, repo_error};
 
 /// A repository that takes WAL.
 #[derive(Clone)]
-pub struct PushTarget<'a> {
+pub struct PushTarget {
     /// The repository.
-    pub repo: &'a Repo,
+    pub repo: Repo,
+    /// The turn to compute of the thread that pushes.
+    pub turn: Turn,
     /// The directory of the current cluster.
     pub archive_id: ArchiveId,
     /// How files of the archive are encrypted.
@@ -27,16 +30,26 @@ pub struct PushTarget<'a> {
 
 /// Where WAL of the cluster is stored.
 #[derive(Clone)]
-pub struct PushTargets<'a> {
+pub struct PushTargets {
     /// Version of the cluster.
     pub version: PgVersion,
     /// System identifier of the cluster.
     pub system_id: u64,
     /// The repositories that can take it.
-    pub repos: Vec<PushTarget<'a>>,
+    pub repos: Vec<PushTarget>,
     /// Problems of the other repositories, one `repoN: [ErrorType] message` each. The push fails after it has stored
     /// the file where it could.
     pub errors: Vec<String>,
+}
+
+impl PushTargets {
+    /// Returns the same for the thread that has this turn: calls that wait for a server release it.
+    #[must_use]
+    pub fn on_turn(&self, turn: &Turn) -> Self {
+        let on_turn =
+            |target: &PushTarget| PushTarget { repo: target.repo.on_turn(turn), turn: turn.clone(), ..target.clone() };
+        PushTargets { repos: self.repos.iter().map(on_turn).collect(), errors: self.errors.clone(), ..*self }
+    }
 }
 
 /// Reads `pg_control` (if the data directory is known) and every repository's archive.info. On servers it also lists
@@ -44,7 +57,7 @@ pub struct PushTargets<'a> {
 ///
 /// # Errors
 /// Errors of reading `pg_control`, and [`ErrorCode::RepoInvalid`] if no repository matches.
-pub fn check<'a>(repos: &'a Repos, settings: &PushSettings, segment: Option<&WalSegment>) -> Result<PushTargets<'a>> {
+pub fn check(repos: &Repos, settings: &PushSettings, segment: Option<&WalSegment>) -> Result<PushTargets> {
     let mut reference: Option<(PgVersion, u64)> = match &settings.pg_path {
         Some(path) => {
             let control = engine::pg::control_file::read(path, settings.version_force)?;
@@ -89,13 +102,13 @@ fn load(repo: &Repo, stanza: &Stanza, ahead: Option<(PgVersion, &WalSegment)>) -
     (info, listed.and_then(Result::ok))
 }
 
-fn check_repo<'a>(
-    repo: &'a Repo,
+fn check_repo(
+    repo: &Repo,
     (info, listed): Loaded,
     repos: &[Repo],
     settings: &PushSettings,
     reference: Option<(PgVersion, u64)>,
-) -> Result<(PushTarget<'a>, (PgVersion, u64))> {
+) -> Result<(PushTarget, (PgVersion, u64))> {
     let info = info?;
     let current = info.current();
     let cluster = (current.version, current.system_id);
@@ -113,7 +126,12 @@ fn check_repo<'a>(
         )
         .hint("are you archiving to the correct stanza?"));
     }
-    let target =
-        PushTarget { repo, archive_id: current.archive_id(), cipher: info_files::archive_cipher(&info), listed };
+    let target = PushTarget {
+        repo: repo.clone(),
+        turn: Turn::FREE,
+        archive_id: current.archive_id(),
+        cipher: info_files::archive_cipher(&info),
+        listed,
+    };
     Ok((target, cluster))
 }

@@ -40,7 +40,7 @@ pub(super) struct Stored {
 /// # Errors
 /// Errors of reading, compressing and `known`, after which no repository has the segment.
 pub(super) fn store(
-    targets: &[&PushTarget<'_>],
+    targets: &[&PushTarget],
     settings: &PushSettings,
     source: &WalFile<'_>,
     known: impl FnOnce(Sha1) -> Result<String>,
@@ -51,7 +51,7 @@ pub(super) fn store(
 /// Implements [`store`]. Tests pretend that no thread can be started.
 fn store_with(
     may_spawn: bool,
-    targets: &[&PushTarget<'_>],
+    targets: &[&PushTarget],
     settings: &PushSettings,
     source: &WalFile<'_>,
     known: impl FnOnce(Sha1) -> Result<String>,
@@ -135,14 +135,14 @@ struct Writers<'a> {
 }
 
 struct RepoEnd<'a> {
-    target: &'a PushTarget<'a>,
+    target: &'a PushTarget,
     encryptor: Encryptor,
     /// `None` after an error, which makes the storage abandon the file.
     writer: Option<Box<dyn RepoWriter>>,
 }
 
 impl<'a> Writers<'a> {
-    fn create(targets: &[&'a PushTarget<'a>], settings: &PushSettings, file: &str) -> Self {
+    fn create(targets: &[&'a PushTarget], settings: &PushSettings, file: &str) -> Self {
         let mut all = Writers { ends: Vec::new(), encrypted: Vec::new(), errors: Vec::new() };
         for &target in targets {
             match write::create(target, settings, file) {
@@ -204,6 +204,7 @@ mod tests {
     use engine::storage::faulty::FaultyStorage;
     use engine::storage::memory::MemoryStorage;
     use engine::storage::{self, RepoStorage};
+    use engine::work::turn::Turn;
     use repo_format::cipher::{Cipher, Decryptor, Passphrase};
     use repo_format::compress::{CompressType, Decompressor};
     use repo_format::layout::RepoPath;
@@ -230,8 +231,14 @@ mod tests {
         Repo { key, storage: Arc::new(storage), cipher: Cipher::None }
     }
 
-    fn target(repo: &Repo, cipher: Cipher) -> PushTarget<'_> {
-        PushTarget { repo, archive_id: "15-1".parse().expect("archive id"), cipher, listed: None }
+    fn target(repo: &Repo, cipher: Cipher) -> PushTarget {
+        PushTarget {
+            repo: repo.clone(),
+            turn: Turn::FREE,
+            archive_id: "15-1".parse().expect("archive id"),
+            cipher,
+            listed: None,
+        }
     }
 
     fn stored(repo: &Repo, file: &str) -> Option<Vec<u8>> {

@@ -76,7 +76,7 @@ pub fn begin<'scope, 'env>(
 /// [`ErrorCode::ArchiveDuplicate`] if a repository has the segment with other content, read errors of the file, and
 /// [`ErrorCode::Command`] with one line per repository that does not have the file now.
 pub fn push_file(
-    targets: &PushTargets<'_>,
+    targets: &PushTargets,
     settings: &PushSettings,
     to_push: ToPush<'_>,
     begun: Option<Begun<'_>>,
@@ -85,7 +85,7 @@ pub fn push_file(
 }
 
 fn push_opened(
-    targets: &PushTargets<'_>,
+    targets: &PushTargets,
     settings: &PushSettings,
     file: &WalFile<'_>,
     name: &str,
@@ -112,7 +112,7 @@ fn push_opened(
 
 /// Pushes a timeline history or backup history file unchanged, and overwrites an existing one.
 fn push_other<'a>(
-    targets: &'a PushTargets<'_>,
+    targets: &'a PushTargets,
     settings: &PushSettings,
     file: &WalFile<'_>,
     name: &str,
@@ -121,13 +121,13 @@ fn push_other<'a>(
         let text = format!("'{}' is neither a WAL segment nor small enough for a history file", file.path.display());
         return Err(Error::new(ErrorCode::FileInvalid, text));
     }
-    let all: Vec<&PushTarget<'_>> = targets.repos.iter().collect();
+    let all: Vec<&PushTarget> = targets.repos.iter().collect();
     let (_, content) = file.encode(Compression::NONE)?;
     file.check_unchanged()?;
     Ok(Pushed { errors: write::store(&all, settings, name, &content), ..Pushed::default() })
 }
 
-fn check_header(targets: &PushTargets<'_>, settings: &PushSettings, file: &WalFile<'_>) -> Result<()> {
+fn check_header(targets: &PushTargets, settings: &PushSettings, file: &WalFile<'_>) -> Result<()> {
     let header = file.header()?;
     let header = WalHeader::parse(&header, settings.version_force)?;
     if (header.version, header.system_id) == (targets.version, targets.system_id) {
@@ -148,7 +148,7 @@ fn check_header(targets: &PushTargets<'_>, settings: &PushSettings, file: &WalFi
 
 /// The push of one segment or partial segment.
 struct SegmentPush<'a> {
-    targets: &'a PushTargets<'a>,
+    targets: &'a PushTargets,
     settings: &'a PushSettings,
     file: &'a WalFile<'a>,
     name: &'a str,
@@ -159,13 +159,13 @@ struct SegmentPush<'a> {
 struct LookedUp<'a> {
     present: Vec<Present<'a>>,
     /// The repositories that are to store the segment.
-    missing: Vec<&'a PushTarget<'a>>,
+    missing: Vec<&'a PushTarget>,
     errors: Vec<String>,
 }
 
 /// A segment of this name that a repository has.
 struct Present<'a> {
-    target: &'a PushTarget<'a>,
+    target: &'a PushTarget,
     found: FoundSegment,
     /// Why it does not count, so that it is stored again.
     damage: Option<Error>,
@@ -178,7 +178,7 @@ struct Pushed<'a> {
     /// Repositories that do not have the file now.
     errors: Vec<String>,
     /// Damaged segments with other names than the ones that were stored instead.
-    replaced: Vec<(&'a PushTarget<'a>, RepoPath)>,
+    replaced: Vec<(&'a PushTarget, RepoPath)>,
 }
 
 impl<'a> SegmentPush<'a> {
@@ -187,7 +187,7 @@ impl<'a> SegmentPush<'a> {
         let SegmentPush { targets, settings, file, .. } = *self;
         // The lookup decides whether compression is needed at all. The segment rarely exists, so waiting for a server's
         // answer first gains nothing
-        let concurrency = concurrency(targets.repos.iter().map(|target| target.repo));
+        let concurrency = concurrency(targets.repos.iter().map(|target| &target.repo));
         let ahead = || match begun {
             Some(begun) => begun.helper.join().map(Some),
             None if concurrency.waits() && file.size <= IN_MEMORY_MAX => file.encode(settings.compression).map(Some),
@@ -283,8 +283,8 @@ impl<'a> SegmentPush<'a> {
     /// cluster stored the segment meanwhile in `stored_in`. Returns the repositories where that failed.
     fn clean_up(
         &self,
-        replaced: &[(&PushTarget<'_>, RepoPath)],
-        stored_in: &[&PushTarget<'_>],
+        replaced: &[(&PushTarget, RepoPath)],
+        stored_in: &[&PushTarget],
         checksum: Sha1,
     ) -> Result<Vec<String>> {
         let mut errors = Vec::new();
@@ -293,7 +293,7 @@ impl<'a> SegmentPush<'a> {
                 errors.push(repo_error(target.repo.key, &error));
             }
         }
-        let concurrency = concurrency(self.targets.repos.iter().map(|target| target.repo));
+        let concurrency = concurrency(self.targets.repos.iter().map(|target| &target.repo));
         let stanza = &self.settings.stanza;
         let looks = concurrency.all(stored_in, |target| stored::has_other(target, stanza, self.name, checksum));
         for (target, has_other) in stored_in.iter().zip(looks) {
@@ -312,7 +312,7 @@ impl<'a> SegmentPush<'a> {
 }
 
 /// Looks up a segment in a repository.
-fn find(target: &PushTarget<'_>, stanza: &Stanza, name: &str) -> Result<Option<FoundSegment>> {
+fn find(target: &PushTarget, stanza: &Stanza, name: &str) -> Result<Option<FoundSegment>> {
     let (segment, partial) = match name.strip_suffix(PARTIAL_SUFFIX) {
         Some(segment) => (segment, true),
         None => (name, false),
@@ -335,7 +335,7 @@ fn find(target: &PushTarget<'_>, stanza: &Stanza, name: &str) -> Result<Option<F
 
 /// Makes the name of a stored segment durable. Its writer synced the content before the rename, but may have ended
 /// before the name was durable. PostgreSQL then asks again and must not be told of success too early.
-fn sync_entry(target: &PushTarget<'_>, stanza: &Stanza, name: &str) -> Result<()> {
+fn sync_entry(target: &PushTarget, stanza: &Stanza, name: &str) -> Result<()> {
     let segment = name.strip_suffix(PARTIAL_SUFFIX).unwrap_or(name).parse()?;
     let storage = &target.repo.storage;
     storage.sync_path(&layout::wal_dir(stanza, target.archive_id, &segment))?;
@@ -352,6 +352,7 @@ mod tests {
     use engine::storage::memory::MemoryStorage;
     use engine::storage::posix::PosixStorage;
     use engine::storage::{self, WriteOptions};
+    use engine::work::turn::Turn;
     use repo_format::cipher::Cipher;
     use repo_format::compress::CompressType;
     use repo_format::pg::PgVersion;
@@ -364,12 +365,18 @@ mod tests {
         ToPush { path, name: SEGMENT, threads }
     }
 
-    fn targets(repo: &Repo) -> PushTargets<'_> {
+    fn targets(repo: &Repo) -> PushTargets {
         let archive_id = "15-1".parse().expect("archive id");
         PushTargets {
             version: PgVersion::V15,
             system_id: 1,
-            repos: vec![PushTarget { repo, archive_id, cipher: Cipher::None, listed: None }],
+            repos: vec![PushTarget {
+                repo: repo.clone(),
+                turn: Turn::FREE,
+                archive_id,
+                cipher: Cipher::None,
+                listed: None,
+            }],
             errors: Vec::new(),
         }
     }

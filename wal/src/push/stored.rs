@@ -26,7 +26,7 @@ const CHUNK: usize = 256 << 10;
 ///
 /// # Errors
 /// [`ErrorCode::Checksum`] for other content, [`ErrorCode::Format`] for another size, and errors of reading.
-pub(super) fn check(target: &PushTarget<'_>, found: &FoundSegment, size: u64) -> Result<()> {
+pub(super) fn check(target: &PushTarget, found: &FoundSegment, size: u64) -> Result<()> {
     let storage = &target.repo.storage;
     if !storage.features().paths {
         return check_size(target, found, size);
@@ -37,7 +37,7 @@ pub(super) fn check(target: &PushTarget<'_>, found: &FoundSegment, size: u64) ->
     };
     let plain = Decryptor::new(&target.cipher, Framing::Full, stored);
     // One byte more than expected shows that there are too many
-    let mut plain = decode::decompressor(found.name.compress_type, plain, size + 1)?.take(size + 1);
+    let mut plain = decode::decompressor(found.name.compress_type, plain, size + 1, &target.turn)?.take(size + 1);
     let (mut hasher, mut read) = (Sha1Hasher::new(), 0);
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -67,7 +67,7 @@ pub(super) fn check(target: &PushTarget<'_>, found: &FoundSegment, size: u64) ->
 }
 
 /// Compares the size of a stored segment with the size of the WAL file, as far as compression and encryption allow it.
-fn check_size(target: &PushTarget<'_>, found: &FoundSegment, size: u64) -> Result<()> {
+fn check_size(target: &PushTarget, found: &FoundSegment, size: u64) -> Result<()> {
     let storage = &target.repo.storage;
     let Some(entry) = storage.info(&found.path)? else {
         let text = format!("unable to get info for missing path/file '{}'", storage.display(&found.path));
@@ -89,7 +89,7 @@ fn check_size(target: &PushTarget<'_>, found: &FoundSegment, size: u64) -> Resul
 ///
 /// # Errors
 /// The directory can't be listed.
-pub(super) fn has_other(target: &PushTarget<'_>, stanza: &Stanza, name: &str, checksum: Sha1) -> Result<bool> {
+pub(super) fn has_other(target: &PushTarget, stanza: &Stanza, name: &str, checksum: Sha1) -> Result<bool> {
     if !target.repo.storage.features().paths {
         return Ok(false);
     }
@@ -101,7 +101,7 @@ pub(super) fn has_other(target: &PushTarget<'_>, stanza: &Stanza, name: &str, ch
 }
 
 /// Returns the error for a segment that an archive has with other content.
-pub(super) fn duplicate(target: &PushTarget<'_>, name: &str) -> Error {
+pub(super) fn duplicate(target: &PushTarget, name: &str) -> Error {
     let key = target.repo.key;
     let text = format!("WAL file '{name}' already exists in the repo{key} archive with a different checksum");
     Error::new(ErrorCode::ArchiveDuplicate, text)

@@ -12,8 +12,8 @@ use super::wal_file::CHUNK;
 use crate::repos::repo_error;
 
 /// Writes the same bytes to several repositories in parallel, and returns the failures.
-pub(super) fn store(targets: &[&PushTarget<'_>], settings: &PushSettings, file: &str, content: &[u8]) -> Vec<String> {
-    let one = |target: &PushTarget<'_>| -> Result<()> {
+pub(super) fn store(targets: &[&PushTarget], settings: &PushSettings, file: &str, content: &[u8]) -> Vec<String> {
+    let one = |target: &PushTarget| -> Result<()> {
         let mut writer = create(target, settings, file)?;
         if target.cipher.is_none() {
             write(&mut *writer, content)?;
@@ -32,11 +32,11 @@ pub(super) fn store(targets: &[&PushTarget<'_>], settings: &PushSettings, file: 
     };
     // Not only servers take their time: a file system does until the segment is durable
     let stored = together::all(targets.len(), targets, |target| one(target));
-    let failed = |(target, result): (&&PushTarget<'_>, Result<()>)| Some(repo_error(target.repo.key, &result.err()?));
+    let failed = |(target, result): (&&PushTarget, Result<()>)| Some(repo_error(target.repo.key, &result.err()?));
     targets.iter().zip(stored).filter_map(failed).collect()
 }
 
-pub(super) fn create(target: &PushTarget<'_>, settings: &PushSettings, file: &str) -> Result<Box<dyn RepoWriter>> {
+pub(super) fn create(target: &PushTarget, settings: &PushSettings, file: &str) -> Result<Box<dyn RepoWriter>> {
     let path = layout::archive_file(&settings.stanza, target.archive_id, file)?;
     target.repo.storage.write(&path, WriteOptions::ATOMIC)
 }

@@ -9,9 +9,11 @@ use crate::pg::connection::{Expect, PgConnection, Row};
 use crate::pg::data_dir::{Scan, ScanOptions, Tablespace};
 use crate::pg::host::loopback::LoopBack;
 use crate::pg::{PgHost, PgSession};
-use crate::pipeline::backup::{Copier, CopyFile, CopyFrom, CopyJob, CopyOutcome, CopyWorker};
+use crate::pipeline::backup::{Copier, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyRules, CopyWorker};
 use crate::storage::memory::MemoryStorage;
+use crate::storage::on_turn::OnTurn;
 use crate::storage::put;
+use crate::work::turn::Turn;
 
 /// The content of a backup: every file except manifests.
 fn content(world: &World, label: &BackupLabel) -> BTreeMap<String, Vec<u8>> {
@@ -140,8 +142,8 @@ fn worker_elsewhere_resumes_fails_and_finds_nothing_like_a_local_one() {
     let (rules, path) = (rules(), RepoPath::new("file").unwrap());
     let host = LoopBack::new(Arc::clone(&world.settings(BackupType::Full).pg[0]));
     let run = |storage: &dyn RepoStorage, job: &CopyJob| {
-        let worker = host.copy_worker(&rules).unwrap();
-        let results = Copier::new(&rules, storage, worker).run(job, &CancelToken::new());
+        let worker = host.copy_worker(&rules, &Turn::FREE).unwrap();
+        let results = Copier::new(&rules, OnTurn::new(storage, &Turn::FREE), worker).run(job, &CancelToken::new());
         results.map(|mut results| results.remove(0).outcome)
     };
     let resume = CopyMethod::Resume { compare: false };
@@ -191,8 +193,8 @@ impl PgHost for Scripted {
     fn scan(&self, options: &ScanOptions<'_>, now: &mut dyn FnMut() -> Result<Vec<Tablespace>>) -> Result<Scan> {
         self.0.scan(options, now)
     }
-    fn copy_worker<'a>(&self, rules: &'a CopyRules) -> Result<Box<dyn CopyWorker + 'a>> {
-        self.0.copy_worker(rules)
+    fn copy_worker<'a>(&self, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {
+        self.0.copy_worker(rules, turn)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::pg::control_file;
 use crate::pg::data_dir::files::LocalFiles;
 use crate::pg::data_dir::{self, DataDir, Scan, ScanOptions, Tablespace};
 use crate::pipeline::backup::{CopyRules, CopyWorker, LocalWorker};
+use crate::work::turn::Turn;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// This host, with the settings of one cluster.
@@ -81,8 +82,8 @@ impl PgHost for LocalHost {
         data_dir::scan(&mut LocalFiles::default(), &self.settings.path, options, tablespaces_now)
     }
 
-    fn copy_worker<'a>(&self, rules: &'a CopyRules) -> Result<Box<dyn CopyWorker + 'a>> {
+    fn copy_worker<'a>(&self, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {
         let data_dir = DataDir::new(&self.settings.path);
-        Ok(Box::new(LocalWorker::new(data_dir, self.settings.version_force, rules)?))
+        Ok(Box::new(LocalWorker::new(data_dir, self.settings.version_force, rules, turn)?))
     }
 }

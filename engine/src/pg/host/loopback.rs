@@ -22,6 +22,7 @@ use super::PgHost;
 use crate::pg::connection::{Expect, PgConnection, Row};
 use crate::pg::data_dir::{Scan, ScanOptions, Tablespace};
 use crate::pipeline::backup::{CopyFile, CopyJob, CopyResult, CopyRules, CopyWorker, JobStore};
+use crate::work::turn::Turn;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// One end of a pipe.
@@ -135,7 +136,7 @@ fn serve_connection(host: &dyn PgHost, mut pipe: Pipe) {
 }
 
 fn serve_worker(host: &dyn PgHost, rules: &CopyRules, mut pipe: Pipe) {
-    let mut worker = match host.copy_worker(rules) {
+    let mut worker = match host.copy_worker(rules, &Turn::FREE) {
         Ok(worker) => worker,
         Err(error) => return drop(pipe.answer(Err(error))),
     };
@@ -235,7 +236,7 @@ impl PgHost for LoopBack {
         self.open().ask("scan", &to_value(value).unwrap(), &mut now).map(wire::scan_from)
     }
 
-    fn copy_worker<'a>(&self, rules: &'a CopyRules) -> Result<Box<dyn CopyWorker + 'a>> {
+    fn copy_worker<'a>(&self, rules: &'a CopyRules, _: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {
         let mut pipe = self.open();
         pipe.ask_only("worker", &wire::rules_to(rules))?;
         Ok(Box::new(NearWorker(pipe)))

@@ -10,6 +10,7 @@ use super::pass::sum;
 use super::worker::{CopyWorker, JobStore};
 use super::{CopyRules, prior_map};
 use crate::cancel::CancelToken;
+use crate::storage::on_turn::OnTurn;
 use crate::storage::{ReadRange, RepoStorage, RepoWriter};
 use crate::{Error, ErrorCode, Result};
 
@@ -19,13 +20,13 @@ const READ_BUFFER_BYTES: usize = 256 << 10;
 /// Has a worker do jobs, and stores the files.
 pub struct Copier<'a> {
     rules: &'a CopyRules,
-    storage: &'a dyn RepoStorage,
+    storage: OnTurn<&'a dyn RepoStorage>,
     worker: Box<dyn CopyWorker + 'a>,
 }
 
 impl<'a> Copier<'a> {
     /// Stores in this repository what the worker copies.
-    pub fn new(rules: &'a CopyRules, storage: &'a dyn RepoStorage, worker: Box<dyn CopyWorker + 'a>) -> Self {
+    pub fn new(rules: &'a CopyRules, storage: OnTurn<&'a dyn RepoStorage>, worker: Box<dyn CopyWorker + 'a>) -> Self {
         Copier { rules, storage, worker }
     }
 
@@ -35,7 +36,7 @@ impl<'a> Copier<'a> {
     /// A file can't be read or stored. What was written of the job must not be trusted. The job can be retried with a
     /// new copier.
     pub fn run(&mut self, job: &CopyJob, cancel: &CancelToken) -> Result<Vec<CopyResult>> {
-        let mut file = JobFile { rules: self.rules, storage: self.storage, job, writer: None, made: false, size: 0 };
+        let mut file = JobFile { rules: self.rules, storage: &self.storage, job, writer: None, made: false, size: 0 };
         let results = self.worker.run(job, &mut file, cancel).and_then(|results| {
             file.end(&results)?;
             Ok(results)

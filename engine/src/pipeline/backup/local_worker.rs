@@ -15,7 +15,7 @@ use crate::pg::control_file;
 use crate::pg::data_dir::{DataDir, PG_CONTROL};
 use crate::pipeline::block_writer::BlockLayout;
 use crate::pipeline::page_check::PageChecker;
-use crate::work::turn;
+use crate::work::turn::Turn;
 use crate::{Error, ErrorCode, Result};
 
 /// Plain bytes read at a time, a multiple of every page size. Small enough to stay in the processor's cache from the
@@ -30,23 +30,26 @@ pub struct LocalWorker<'a> {
     /// Assume this version of the cluster instead of that in `pg_control`.
     version_force: Option<PgVersion>,
     rules: &'a CopyRules,
+    /// The turn to compute of the thread that copies.
+    turn: Turn,
     read_buffer: Vec<u8>,
     encoders: Encoders,
     sink: Sink,
 }
 
 impl<'a> LocalWorker<'a> {
-    /// Creates buffers and codecs for one worker.
+    /// Creates buffers and codecs for the thread that has this turn.
     ///
     /// # Errors
     /// The codec refuses the level.
-    pub fn new(data_dir: DataDir, version_force: Option<PgVersion>, rules: &'a CopyRules) -> Result<Self> {
+    pub fn new(data_dir: DataDir, version_force: Option<PgVersion>, rules: &'a CopyRules, turn: &Turn) -> Result<Self> {
         Ok(LocalWorker {
             data_dir,
             version_force,
             rules,
+            turn: turn.clone(),
             read_buffer: vec![0; READ_BUFFER_BYTES],
-            encoders: Encoders::new(rules)?,
+            encoders: Encoders::new(rules, turn)?,
             sink: Sink::default(),
         })
     }
@@ -55,30 +58,30 @@ impl<'a> LocalWorker<'a> {
 impl CopyWorker for LocalWorker<'_> {
     fn run(&mut self, job: &CopyJob, store: &mut dyn JobStore, cancel: &CancelToken) -> Result<Vec<CopyResult>> {
         if job.is_long() {
-            turn::takes_long();
+            self.turn.takes_long();
         }
         let _helpers = (job.threads > 1).then(|| {
             let name = job.files.first().map_or("", |file| &file.name);
             crate::debug!("{} threads compress '{name}'", job.threads);
-            turn::reserve(job.threads - 1)
+            self.turn.reserve(job.threads - 1)
         });
         self.sink.begin_job();
-        let mut turn = JobTurn { worker: &mut *self, job, store: &mut *store, cancel };
-        let results = job.files.iter().map(|file| turn.file(file)).collect::<Result<_>>()?;
+        let mut open = OpenJob { worker: &mut *self, job, store: &mut *store, cancel };
+        let results = job.files.iter().map(|file| open.file(file)).collect::<Result<_>>()?;
         self.sink.end_job(store)?;
         Ok(results)
     }
 }
 
 /// One job in progress.
-struct JobTurn<'a, 'w> {
+struct OpenJob<'a, 'w> {
     worker: &'a mut LocalWorker<'w>,
     job: &'a CopyJob,
     store: &'a mut dyn JobStore,
     cancel: &'a CancelToken,
 }
 
-impl JobTurn<'_, '_> {
+impl OpenJob<'_, '_> {
     fn file(&mut self, file: &CopyFile) -> Result<CopyResult> {
         self.cancel.check()?;
         Ok(CopyResult { name: file.name.clone(), outcome: self.outcome(file)? })
@@ -149,7 +152,7 @@ impl JobTurn<'_, '_> {
 
     fn copy(&mut self, file: &CopyFile) -> Result<CopyOutcome> {
         let Some(input) = self.open(file)? else { return Ok(CopyOutcome::Removed) };
-        let LocalWorker { data_dir, rules, read_buffer, sink, encoders, .. } = &mut *self.worker;
+        let LocalWorker { data_dir, rules, read_buffer, sink, encoders, turn, .. } = &mut *self.worker;
         let pages = file.page_check.then(|| PageChecker::new(&file.name, rules.page_size, rules.page_header_check));
         let transform = match &file.block {
             Some(block) => {
@@ -170,7 +173,7 @@ impl JobTurn<'_, '_> {
         let mut pass = Pass::new(input, transform, pages);
         while pass.advance(read_buffer, &mut sink.pending, &display)? {
             self.cancel.check()?;
-            turn::give_way();
+            turn.give_way();
             if sink.file_pending().len() >= rules.compare_buffer_bytes {
                 sink.flush(self.store)?;
             }

@@ -14,6 +14,7 @@ use crate::pipeline::PageOutcome;
 use crate::pipeline::block_writer::{BlockLayout, BlockWriter, SuperBlockEncoders};
 use crate::pipeline::encode::StreamEncoder;
 use crate::pipeline::page_check::PageChecker;
+use crate::work::turn::Turn;
 use crate::{Error, ErrorCode, Result};
 
 /// What a file's bytes are read from.
@@ -46,11 +47,11 @@ pub(super) struct Encoders {
 }
 
 impl Encoders {
-    pub(super) fn new(rules: &CopyRules) -> Result<Self> {
+    pub(super) fn new(rules: &CopyRules, turn: &Turn) -> Result<Self> {
         Ok(Encoders {
             full: StreamEncoder::new(rules.compression, &rules.cipher, Framing::Full)?,
             raw: None,
-            super_blocks: SuperBlockEncoders::new(rules.compression, rules.cipher.clone()),
+            super_blocks: SuperBlockEncoders::new(rules.compression, rules.cipher.clone(), turn),
         })
     }
 

@@ -13,9 +13,10 @@ use crate::cancel::CancelToken;
 use crate::pg::data_dir::DataDir;
 use crate::storage::faulty::FaultyStorage;
 use crate::storage::memory::MemoryStorage;
+use crate::storage::on_turn::OnTurn;
 use crate::storage::posix::PosixStorage;
 use crate::storage::{RepoStorage, get, put};
-use crate::work::turn::Slots;
+use crate::work::turn::{Slots, Turn};
 use crate::{ErrorCode, Result};
 
 /// Where files are copied from and to, and how.
@@ -67,8 +68,13 @@ fn job(files: Vec<CopyFile>, bundle_id: Option<u64>) -> CopyJob {
 }
 
 fn run(settings: &Settings, job: &CopyJob) -> Result<Vec<CopyResult>> {
-    let worker = LocalWorker::new(settings.data_dir.clone(), None, &settings.rules)?;
-    Copier::new(&settings.rules, &*settings.storage, Box::new(worker)).run(job, &CancelToken::new())
+    run_on(&Turn::FREE, settings, job)
+}
+
+fn run_on(turn: &Turn, settings: &Settings, job: &CopyJob) -> Result<Vec<CopyResult>> {
+    let worker = LocalWorker::new(settings.data_dir.clone(), None, &settings.rules, turn)?;
+    let storage = OnTurn::new(&*settings.storage, turn);
+    Copier::new(&settings.rules, storage, Box::new(worker)).run(job, &CancelToken::new())
 }
 
 fn stored(storage: &MemoryStorage) -> Option<Vec<u8>> {
@@ -282,7 +288,8 @@ fn block_incremental_chain_rebuilds_every_state() {
                 let path = RepoPath::new(format!("backup{number}")).unwrap();
                 let mut job = job(vec![CopyFile { block: Some(block), ..file("a", 1) }], None);
                 job.path = path.clone();
-                let results = Slots::new(threads).run(|| run(&settings, &job)).unwrap();
+                let turn = Slots::new(threads).turn();
+                let results = turn.run(|| run_on(&turn, &settings, &job)).unwrap();
                 let result = copied(&results[0]);
                 let map_size = result.map_size.unwrap();
                 assert!(number == 0 || result.size_repo < 200_000, "{number} {}", result.size_repo);
@@ -432,8 +439,8 @@ fn job_whose_stored_bytes_are_not_those_of_its_results_fails_and_leaves_nothing(
     std::fs::write(dir.path().join("a"), b"abc").unwrap();
     let storage = Arc::new(MemoryStorage::new());
     let settings = settings(dir.path(), &storage, CompressType::None, Cipher::None);
-    let worker = Loses(LocalWorker::new(settings.data_dir.clone(), None, &settings.rules).unwrap());
-    let mut copier = Copier::new(&settings.rules, &*settings.storage, Box::new(worker));
+    let worker = Loses(LocalWorker::new(settings.data_dir.clone(), None, &settings.rules, &Turn::FREE).unwrap());
+    let mut copier = Copier::new(&settings.rules, OnTurn::new(&*settings.storage, &Turn::FREE), Box::new(worker));
     let error = copier.run(&job(vec![file("a", 3)], None), &CancelToken::new()).unwrap_err();
     assert_eq!(error.code, ErrorCode::Assert);
     assert_eq!(stored(&storage), None);

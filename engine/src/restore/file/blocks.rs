@@ -15,6 +15,7 @@ use crate::pipeline::block_delta::{self, BlockFile, BlockPlan, BlockRead};
 use crate::pipeline::restore::RestorePipeline;
 use crate::restore::names::restored_path;
 use crate::storage::ReadRange;
+use crate::storage::on_turn::OnTurn;
 use crate::storage::read_ahead::ReadQueue;
 use crate::{CancelToken, Error, ErrorCode, Result, warn};
 
@@ -138,7 +139,8 @@ impl FileContext<'_> {
         let wanted = from_repo.map(|read| {
             Ok((self.block_repo_file(file, read)?, ReadRange { offset: read.offset, limit: Some(read.size) }))
         });
-        let mut reads = ReadQueue::new(self.storage, wanted.collect::<Result<Vec<_>>>()?);
+        let storage = OnTurn::new(self.storage, pipeline.turn());
+        let mut reads = ReadQueue::new(&storage, wanted.collect::<Result<Vec<_>>>()?);
         for read in &plan.reads {
             let copied = match self.member_part(copy, member, read) {
                 Some(mut part) => pipeline.copy_blocks(&mut part, read, plan.sequential, &out, &path, cancel),

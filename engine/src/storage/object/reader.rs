@@ -8,13 +8,12 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, GetResult, ObjectStore};
-use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::sync::mpsc;
 
 use super::ObjectStorage;
 use super::error::request_error;
 use crate::storage::http::request::store_error;
-use crate::storage::{RepoPath, RepoStorage};
-use crate::work::turn;
+use crate::storage::{RepoPath, RepoReader, RepoStorage};
 use crate::{Error, ErrorCode};
 
 /// Chunks that wait for the reader while the next is in flight. The HTTP client returns at most a few hundred KiB at a
@@ -89,11 +88,7 @@ fn incomplete(left: &Range<u64>) -> object_store::Error {
 impl Read for ObjectReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
-            let next = match self.chunks.try_recv() {
-                Err(TryRecvError::Empty) => turn::waiting(|| self.chunks.blocking_recv()),
-                next => next.ok(),
-            };
-            match next {
+            match self.chunks.blocking_recv() {
                 None => return Ok(0),
                 Some(Ok(chunk)) => self.current = chunk,
                 Some(Err(error)) => {
@@ -104,6 +99,12 @@ impl Read for ObjectReader {
         let size = buffer.len().min(self.current.len());
         buffer[..size].copy_from_slice(&self.current.split_to(size));
         Ok(size)
+    }
+}
+
+impl RepoReader for ObjectReader {
+    fn is_ready(&self) -> bool {
+        !self.current.is_empty() || !self.chunks.is_empty() || self.chunks.is_closed()
     }
 }
 

@@ -13,7 +13,6 @@ use tokio::task::JoinSet;
 use super::ObjectStorage;
 use super::error::request_error;
 use crate::ending::{self, UnderWay};
-use crate::storage::network::wait;
 use crate::storage::{RepoPath, RepoStorage, RepoWriter};
 use crate::{Error, ErrorCode, Result};
 
@@ -80,7 +79,7 @@ impl ObjectWriter {
     fn send_part(&mut self) -> Result<()> {
         let data = Bytes::from(std::mem::take(&mut self.buffer));
         let (runtime, parts_free) = (self.runtime.clone(), Arc::clone(&self.parts_free));
-        let result = wait(&runtime, async {
+        let result = runtime.block_on(async {
             let state = match &mut self.upload {
                 Some(state) => state,
                 None => {
@@ -114,7 +113,7 @@ impl ObjectWriter {
     /// Removes an object that the store reports to differ from what was sent, because nothing under its name would
     /// reveal the difference. An object with the sent content stays. Returns the error of the upload.
     fn withdraw(&self, data: &[u8], error: Error) -> Error {
-        let removed = wait(&self.runtime, async {
+        let removed = self.runtime.block_on(async {
             if self.store.get(&self.key).await?.bytes().await? == data {
                 return Ok(());
             }
@@ -156,12 +155,16 @@ impl Write for ObjectWriter {
 }
 
 impl RepoWriter for ObjectWriter {
+    fn is_ready(&self) -> bool {
+        self.buffer.len() < self.part_size_bytes
+    }
+
     fn finish(mut self: Box<Self>) -> Result<()> {
         if self.upload.is_none() {
             let data = Bytes::from(std::mem::take(&mut self.buffer));
             let options = PutOptions { tags: self.tags.clone(), ..PutOptions::default() };
             let put = self.store.put_opts(&self.key, PutPayload::from_bytes(data.clone()), options);
-            return match wait(&self.runtime, put).map_err(|error| self.fail(error)) {
+            return match self.runtime.block_on(put).map_err(|error| self.fail(error)) {
                 Err(error) if error.code == ErrorCode::Checksum => Err(self.withdraw(&data, error)),
                 result => result.map(drop),
             };
@@ -169,7 +172,7 @@ impl RepoWriter for ObjectWriter {
         if !self.buffer.is_empty() {
             self.send_part()?;
         }
-        let result = wait(&self.runtime.clone(), async {
+        let result = self.runtime.clone().block_on(async {
             if let Some(state) = &mut self.upload {
                 while !state.in_flight.is_empty() {
                     join_one(&mut state.in_flight).await?;
@@ -189,7 +192,7 @@ impl Drop for ObjectWriter {
         if let Some(mut state) = self.upload.take() {
             // Nothing was completed, so no reader sees the object; the parts are removed so that they cost nothing
             let name = std::mem::take(&mut self.name);
-            wait(&self.runtime, async {
+            self.runtime.block_on(async {
                 state.in_flight.shutdown().await;
                 if let Err(error) = state.upload.abort().await {
                     crate::warn!("unable to abort the upload of '{name}': {error}");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::directory::{changed_paths, sync_path, with_parents};
 use super::{FILE_MODE, error};
-use crate::storage::{RepoWriter, WriteOptions, temporary};
+use crate::storage::{RepoReader, RepoWriter, WriteOptions, temporary};
 use crate::{Error, ErrorCode, Result};
 
 /// A name for a file until it is complete.
@@ -35,6 +35,8 @@ impl Read for PosixReader {
         Ok(done)
     }
 }
+
+impl RepoReader for PosixReader {}
 
 /// Writes one file. Also used for local files outside a repository with the same rules (spool, stop files).
 pub struct PosixWriter {

@@ -5,14 +5,13 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::sync::mpsc;
 
 use super::Shared;
 use super::client::{Client, Failure, Pending, unexpected};
 use super::protocol::{Response, open, status};
 use crate::ErrorCode;
-use crate::storage::ReadRange;
-use crate::work::turn;
+use crate::storage::{ReadRange, RepoReader};
 
 /// Bytes of one request, which every server takes.
 const CHUNK_SIZE_BYTES: u32 = 32 * 1024;
@@ -53,11 +52,7 @@ impl SftpReader {
 impl Read for SftpReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
-            let next = match self.chunks.try_recv() {
-                Err(TryRecvError::Empty) => turn::waiting(|| self.chunks.blocking_recv()),
-                next => next.ok(),
-            };
-            match next {
+            match self.chunks.blocking_recv() {
                 None => return Ok(0),
                 Some(Ok(chunk)) => self.current = chunk,
                 Some(Err(failure)) => {
@@ -69,6 +64,12 @@ impl Read for SftpReader {
         let size = buffer.len().min(self.current.len());
         buffer[..size].copy_from_slice(&self.current.split_to(size));
         Ok(size)
+    }
+}
+
+impl RepoReader for SftpReader {
+    fn is_ready(&self) -> bool {
+        !self.current.is_empty() || !self.chunks.is_empty() || self.chunks.is_closed()
     }
 }
 

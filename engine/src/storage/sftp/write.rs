@@ -10,7 +10,6 @@ use futures_util::future::join;
 use super::client::{Client, Failure, Pending};
 use super::protocol::{Attributes, open};
 use super::{Shared, create_path, parent};
-use crate::storage::network::wait;
 use crate::storage::posix::{FILE_MODE, wrong_size};
 use crate::storage::{RepoWriter, WriteOptions, temporary};
 use crate::{ErrorCode, Result};
@@ -66,28 +65,25 @@ impl SftpWriter {
     pub(super) fn open(shared: Arc<Shared>, path: String, options: WriteOptions) -> Result<Self> {
         let path_open = if options.atomic { temporary::name(&path) } else { path.clone() };
         let name = path_open.as_str();
-        let opened = wait(
-            &shared.runtime,
-            shared.repeat(|client| async move {
-                let handle = match create(&client, name).await {
-                    Err(failure) if failure.is_missing() => {
-                        if let Some(parent) = parent(name) {
-                            create_path(&client, parent).await?;
-                        }
-                        create(&client, name).await?
+        let opened = shared.runtime.block_on(shared.repeat(|client| async move {
+            let handle = match create(&client, name).await {
+                Err(failure) if failure.is_missing() => {
+                    if let Some(parent) = parent(name) {
+                        create_path(&client, parent).await?;
                     }
-                    done => done?,
-                };
-                Ok((client, handle))
-            }),
-        );
+                    create(&client, name).await?
+                }
+                done => done?,
+            };
+            Ok((client, handle))
+        }));
         let (client, handle) = opened.map_err(|failure| {
             let code = if failure.is_missing() { ErrorCode::FileMissing } else { ErrorCode::FileOpen };
             shared.error(code, &format!("unable to open file '{path}' for write"), &failure)
         })?;
         let abandoned = std::mem::take(&mut *shared.abandoned());
         if !abandoned.is_empty() {
-            wait(&shared.runtime, async {
+            shared.runtime.block_on(async {
                 for path in &abandoned {
                     if let Err(failure) = client.remove(path).await {
                         let message = format!("unable to remove file '{path}'");
@@ -217,7 +213,8 @@ impl Write for SftpWriter {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         if self.buffer.len() >= CHUNK_SIZE_BYTES {
             let runtime = self.shared.runtime.clone();
-            wait(&runtime, self.send())
+            runtime
+                .block_on(self.send())
                 .map_err(|failure| self.fail(ErrorCode::FileWrite, "unable to write '{}'", &failure))?;
         }
         let size = data.len().min(CHUNK_SIZE_BYTES - self.buffer.len());
@@ -231,9 +228,13 @@ impl Write for SftpWriter {
 }
 
 impl RepoWriter for SftpWriter {
+    fn is_ready(&self) -> bool {
+        self.buffer.len() < CHUNK_SIZE_BYTES
+    }
+
     fn finish(mut self: Box<Self>) -> Result<()> {
         let runtime = self.shared.runtime.clone();
-        wait(&runtime, self.complete())
+        runtime.block_on(self.complete())
     }
 }
 

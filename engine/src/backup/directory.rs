@@ -1,0 +1,170 @@
+//! The directory of a backup: what makes it a copy of a cluster, and what makes it durable.
+
+use repo_format::label::{BackupLabel, BackupType};
+use repo_format::layout::{self, RepoPath, Stanza};
+use repo_format::manifest::{Manifest, ManifestFile};
+
+use super::Backup;
+use super::draft::Draft;
+use crate::cancel::CancelToken;
+use crate::pg::data_dir;
+use crate::pipeline::backup::CopyMethod;
+use crate::repo::Repo;
+use crate::repo::manifest_store::CopyProgress;
+use crate::storage::{SyncBatch, exists};
+use crate::{Result, detail, ending, warn};
+
+/// From this number of files on, files are synced together. A batch also syncs what others wrote to the same file
+/// system, so it is not worth it for a few files.
+const BATCH_FILES_MIN: usize = 1000;
+
+impl Backup<'_> {
+    /// Returns whether the backup's directory contains every directory of the cluster, so that a copy of it is a
+    /// complete cluster.
+    pub(super) fn has_all_paths(&self, manifest: &Manifest) -> bool {
+        (manifest.data.backup_type == BackupType::Full && !manifest.data.bundle) || self.hardlink()
+    }
+
+    fn hardlink(&self) -> bool {
+        self.settings.hardlink && self.repo.storage.features().hard_links
+    }
+
+    pub(super) fn create_paths(&self, manifest: &Manifest) -> Result<()> {
+        let storage = &*self.repo.storage;
+        let member = |name: &str| layout::backup_member(self.stanza, &manifest.data.label, name);
+        if storage.features().paths {
+            for path in &manifest.paths {
+                storage.create_path(&member(&path.name)?)?;
+            }
+        }
+        if storage.features().symlinks {
+            let tablespaces = manifest.targets.iter().filter_map(|target| Some((target, target.tablespace.as_ref()?)));
+            for (target, tablespace) in tablespaces {
+                let link = member(&format!("{}/{}", data_dir::TARGET_PGDATA, target.name))?;
+                storage.symlink(&format!("../../{}/{}", data_dir::TARGET_TBLSPC, tablespace.id), &link)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides how files are made durable: many small files together, bundles and a few files one by one. Files of an
+    /// interrupted run may not be durable yet, because it would have synced them at its end.
+    pub(super) fn begin_batch(&self, draft: &Draft) -> Result<Option<Box<dyn SyncBatch>>> {
+        let files = draft.pending().count();
+        let resumes = draft.files.iter().any(|file| file.pending().is_some_and(CopyMethod::resumes));
+        if !resumes && (self.settings.bundle.is_some() || files < BATCH_FILES_MIN) {
+            return Ok(None);
+        }
+        self.repo.storage.begin_batch(&layout::backup_stanza(self.stanza))
+    }
+
+    /// Creates hard links to files of prior backups, or logs references to them.
+    pub(super) fn after_copy(&self, manifest: &Manifest) -> Result<()> {
+        let extension = self.settings.compression.kind.extension();
+        for file in manifest.files.iter().filter(|file| file.reference.is_some()) {
+            let holder = manifest.holder(file);
+            let path = |label| layout::backup_member(self.stanza, label, &format!("{}{extension}", file.name));
+            if self.hardlink() && self.is_stored_alone(file, &path(holder)?)? {
+                detail!("hardlink {} to {holder}", file.name);
+                self.repo.storage.hard_link(&path(holder)?, &path(&manifest.data.label)?)?;
+            } else {
+                detail!("reference {} to {holder}", file.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether an earlier backup stores the file in a form whose hard link is part of a complete cluster: not
+    /// in a bundle, not in blocks, and not only as a line of its manifest. A chain that began with other options may
+    /// have all of these.
+    fn is_stored_alone(&self, file: &ManifestFile, path: &RepoPath) -> Result<bool> {
+        let in_blocks = file.block.is_some_and(|block| block.map_size > 0);
+        Ok(file.bundle.is_none() && !in_blocks && (file.size > 0 || exists(&*self.repo.storage, path)?))
+    }
+
+    /// Makes the copied files durable. A signal does not interrupt this. After a signal it also saves the manifest, so
+    /// that a later backup can resume all of it.
+    pub(super) fn make_durable(
+        &self,
+        manifest: &Manifest,
+        batch: Option<Box<dyn SyncBatch>>,
+        cancel: &CancelToken,
+    ) -> Result<()> {
+        let _saving = ending::saving();
+        match batch {
+            Some(batch) => sync(self.repo, self.stanza, &manifest.data.label, batch)?,
+            None => self.sync_paths(manifest)?,
+        }
+        if cancel.is_cancelled() {
+            self.save_copied(manifest, CopyProgress::Ended)?;
+        }
+        cancel.check()
+    }
+
+    /// Makes the entries of all directories durable. The files already are.
+    fn sync_paths(&self, manifest: &Manifest) -> Result<()> {
+        let storage = &*self.repo.storage;
+        if !storage.features().path_sync {
+            return Ok(());
+        }
+        let member = |name: &str| layout::backup_member(self.stanza, &manifest.data.label, name);
+        let bundles = layout::bundle_path(self.stanza, &manifest.data.label);
+        if storage.info(&bundles)?.is_some() {
+            storage.sync_path(&bundles)?;
+        }
+        for path in &manifest.paths {
+            let path = member(&path.name)?;
+            // Other backups do not create directories without files of their own
+            if self.has_all_paths(manifest) || storage.info(&path)?.is_some() {
+                storage.sync_path(&path)?;
+            }
+        }
+        storage.sync_path(&layout::backup_path(self.stanza, &manifest.data.label))?;
+        storage.sync_path(&layout::backup_stanza(self.stanza))
+    }
+}
+
+/// Makes all copied files durable. If that fails, the backup must not be resumed: its files may look correct while they
+/// are in memory, and the kernel reports lost data only once.
+///
+/// # Errors
+/// The errors of the batch.
+fn sync(repo: &Repo, stanza: &Stanza, label: &BackupLabel, batch: Box<dyn SyncBatch>) -> Result<()> {
+    batch.finish().inspect_err(|_| {
+        if let Err(error) = repo.storage.remove(&layout::manifest_copy(stanza, label)) {
+            warn!("unable to prevent backup '{label}' from being resumed, remove it: {error}");
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use repo_format::cipher::Cipher;
+
+    use super::*;
+    use crate::storage::memory::MemoryStorage;
+    use crate::storage::{self, WriteOptions};
+    use crate::{Error, ErrorCode};
+
+    struct FailingBatch;
+
+    impl SyncBatch for FailingBatch {
+        fn finish(self: Box<Self>) -> Result<()> {
+            Err(Error::new(ErrorCode::FileSync, "lost"))
+        }
+    }
+
+    #[test]
+    fn sync_that_fails_leaves_nothing_to_resume() {
+        let storage = MemoryStorage::new();
+        let repo = Repo { key: 1, storage: Arc::new(storage.clone()), cipher: Cipher::None };
+        let (stanza, label) = ("demo".parse().unwrap(), "20260101-000000F".parse().unwrap());
+        let copy = layout::manifest_copy(&stanza, &label);
+        storage::put(&storage, &copy, b"x", WriteOptions::ATOMIC).unwrap();
+        let error = sync(&repo, &stanza, &label, Box::new(FailingBatch)).unwrap_err();
+        assert_eq!(error.code, ErrorCode::FileSync);
+        assert!(!storage::exists(&storage, &copy).unwrap());
+    }
+}
