@@ -239,7 +239,8 @@ mod tests {
             let info = ArchiveInfo::new(PgVersion::V15, 1, None);
             info_files::save_archive_info(&repo, &stanza, &info).expect("info");
             let settings = WorkerSettings {
-                push: PushSettings::of_tests(Compression::NONE),
+                // With more workers, the next file may be pushed before the first one fails
+                push: PushSettings { process_max: 1, ..PushSettings::of_tests(Compression::NONE) },
                 batch_size: 1 << 30,
                 retry: RetryPolicy::NONE,
                 asked: None,
