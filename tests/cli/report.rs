@@ -79,6 +79,8 @@ const FILES: &[&[u8]] = &[
     b"[b]\nstart-fast=\"y\"\nstart-fast=n\n",
     b"[b]\nrepo1-cipher-pass=a\nrepo1-cipher-pass=b\n",
     b"[b]\nstanza=x\nconfig=y\ndelta=y\n",
+    // Of other hosts
+    b"[global]\nrepo1-host=backup\nrepo1-host-type=tls\nrepo1-format=6\n[demo]\npg1-host=db\npg1-path=/pg\n",
     // Errors before the report
     b"[global]\nprocess-max=0\nrepo1-path=x\n",
     b"[global]\nrepo1-type=s3\n",
@@ -92,6 +94,8 @@ fn report_of_configuration_files_equals_pgbackrest() {
     for file in FILES {
         same(&space, file, &[], &["--config=SPACE/test.conf"]);
     }
+    let hosts = b"[global]\nrepo1-host=backup\nlog-level-file=off\n[demo]\npg1-host=db\npg1-path=/pg\n";
+    same(&space, hosts, &[], &["--config=SPACE/test.conf", "--stanza=demo"]);
     for more in [&["--stanza=demo"], &["--stanza=z"], &["--no-report"], &["--report=y"], &["extra"]] {
         same(&space, MUCH, &[], &[&["--config=SPACE/test.conf"], &more[..]].concat());
     }

@@ -1,6 +1,6 @@
 //! `manifest`: shows the manifest of a backup.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use engine::manifest::StoredManifest;
 use engine::{Error, ErrorCode, Result};
@@ -65,8 +65,16 @@ fn is_in(stored: &StoredManifest<'_>, file: &ManifestFile, reference: &str) -> b
 
 /// The data directory that a file is compared with; `None` unless `--pg` chooses a cluster.
 fn data_dir(config: &Config) -> Result<Option<PathBuf>> {
-    let chosen = config.find(opt::PG).map(|_| config.get_at(opt::PG_PATH, config.pg_default()));
-    Ok(chosen.transpose()?.map(PathBuf::from))
+    if config.find(opt::PG).is_none() {
+        return Ok(None);
+    }
+    let key = config.pg_default();
+    if config.find_at(opt::PG_HOST, key).is_some() {
+        // The directory of that name on this host is another one
+        let text = format!("manifest can't compare with the data directory of another host (pg{key}-host)");
+        return Err(Error::new(ErrorCode::FeatureNotSupported, text));
+    }
+    config.get_at(opt::PG_PATH, key).map(|path| Some(PathBuf::from(path)))
 }
 
 /// Collects the output and prints it in chunks.
@@ -102,7 +110,7 @@ impl ManifestText {
             None => None,
             Some(block) => {
                 let data_dir = data_dir(config)?;
-                Some(stored.block_restore(file, block, data_dir.as_deref().map(Path::new), cancel_token())?)
+                Some(stored.block_restore(file, block, data_dir.as_deref(), cancel_token())?)
             }
         };
         self.text.push_str(&match self.json {

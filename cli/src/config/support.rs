@@ -3,7 +3,7 @@
 use engine::{Error, ErrorCode, Result};
 
 use super::decl::{DefaultValue, Support};
-use super::{Config, Source, Value};
+use super::{Config, Source, Value, opt};
 
 impl Config {
     /// Refuses configured options and values whose feature is not built. A value that equals the default is accepted.
@@ -11,6 +11,10 @@ impl Config {
     /// # Errors
     /// [`ErrorCode::FeatureNotSupported`]
     pub fn check_support(&self) -> Result<()> {
+        if self.find(opt::REPORT) == Some(true) {
+            // A report of the configuration uses no feature
+            return Ok(());
+        }
         for (decl, key, slot) in self.each_slot() {
             let Some(value) = slot.value.as_ref().filter(|_| slot.source != Source::Default) else { continue };
             let word = match value {
