@@ -10,7 +10,6 @@ use engine::remote::RemoteSettings;
 use engine::repo::RepoSettings;
 use engine::storage::OpenStorage;
 use engine::storage::posix::{CifsSettings, PosixSettings};
-use engine::storage::unreachable::Unreachable;
 use engine::{Error, ErrorCode, Repo, Result, Session};
 use repo_format::cipher::{Cipher, Passphrase};
 use repo_format::layout::Stanza;
@@ -37,22 +36,14 @@ pub fn open_all(config: &Config) -> Result<Vec<Repo>> {
     config.repo_keys().iter().map(|&key| open(config, key)).collect()
 }
 
-/// Opens the repositories that the command applies to: the one of `--repo`, otherwise all.
-///
-/// # Errors
-/// The same as [`open`].
-pub fn open_selected(config: &Config) -> Result<Vec<Repo>> {
-    config.repo_keys_selected().into_iter().map(|key| open(config, key)).collect()
-}
-
-/// Opens the repositories that the command applies to, for a report. One that can't be opened is there, too: each use of
-/// it gives the error.
-pub fn open_for_report(config: &Config) -> Vec<Repo> {
+/// Opens the repositories that the command applies to. One that can't be opened is there, too: each use of it gives the
+/// error, so that the command can handle the others.
+pub fn open_each(config: &Config) -> Vec<Repo> {
     let open = |key| {
         open(config, key).unwrap_or_else(|error| {
-            let storage = Arc::new(Unreachable::new(error));
+            // Only reports show it
             let cipher_pass = config.find_at(opt::REPO_CIPHER_PASS, key).map(Passphrase::new);
-            Repo { key, storage, cipher: Cipher::from_passphrase(cipher_pass.as_ref()) }
+            Repo { cipher: Cipher::from_passphrase(cipher_pass.as_ref()), ..Repo::unreachable(key, error) }
         })
     };
     config.repo_keys_selected().into_iter().map(open).collect()

@@ -14,10 +14,11 @@ use std::sync::Arc;
 
 use repo_format::cipher::{Cipher, Passphrase};
 
-use crate::Result;
 use crate::storage::on_turn::OnTurn;
+use crate::storage::unreachable::Unreachable;
 use crate::storage::{OpenStorage, RepoStorage};
 use crate::work::turn::Turn;
+use crate::{Error, Result};
 
 /// How to open a repository.
 #[derive(Debug)]
@@ -70,6 +71,12 @@ impl Repo {
     #[must_use]
     pub fn on_turn(&self, turn: &Turn) -> Self {
         Repo { storage: Arc::new(OnTurn::new(Arc::clone(&self.storage), turn)), ..self.clone() }
+    }
+
+    /// A repository that `error` made impossible to open. Each use of it gives the error, so that a command on several
+    /// repositories handles it like other errors of one of them.
+    pub fn unreachable(key: u32, error: Error) -> Self {
+        Repo { key, storage: Arc::new(Unreachable::new(error)), cipher: Cipher::None }
     }
 
     /// Runs two independent requests, at the same time if the storage waits for a server.

@@ -80,6 +80,10 @@ impl RepoSource {
         }
     }
 
+    fn open_or_unreachable(&self) -> Repo {
+        self.open().unwrap_or_else(|error| Repo::unreachable(self.key(), error))
+    }
+
     fn open(&self) -> Result<Repo> {
         match self {
             RepoSource::Settings(settings) => Repo::open(settings),
@@ -163,7 +167,11 @@ impl Session {
     /// 78, 80, 81), stored files are missing or damaged (26, 29, 55, 95), writing fails. After an error the cluster
     /// can't be started. A later restore with delta continues.
     pub fn restore(&self, request: &RestoreRequest) -> Result<RestoreSummary> {
-        let repos = self.repos.iter().map(RepoSource::open).collect::<Result<Vec<_>>>()?;
+        let repos = match self.repos.as_slice() {
+            [single] => vec![single.open()?],
+            // Another one may have the backup
+            several => several.iter().map(RepoSource::open_or_unreachable).collect(),
+        };
         let mut lock = self.lock(LockType::Restore)?;
         restore::run(request, self, &repos, &mut *lock)
     }

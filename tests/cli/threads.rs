@@ -19,11 +19,12 @@ fn run(space: &Space, arguments: &[&str]) -> Run {
 fn threads_that_cannot_be_started_are_an_error_with_a_code() {
     let space = Space::new();
     let lock = format!("--lock-path={}", space.text("lock"));
-    for arguments in [vec!["repo-ls"], vec!["info"], vec!["verify"], vec!["stanza-create", "--no-online", &lock]] {
+    for arguments in [vec!["repo-ls"], vec!["verify"], vec!["stanza-create", "--no-online", &lock]] {
         let run = run(&space, &arguments);
         assert!(!run.stderr.contains("panicked"), "{}", run.describe());
         run.fails(100).says("unable to start network threads");
     }
+    run(&space, &["info"]).success().says("unable to start network threads");
     // Commands that need no threads succeed
     run(&space, &["stop", &lock]).success();
     run(&space, &["start", &lock]).success();

@@ -101,6 +101,11 @@ fn host_that_cannot_serve_is_an_error_with_the_code_of_pgbackrest() {
             assert!(run.code == code && run.stdout.contains(text), "{client}\n{}", run.describe());
         }
     }
+    // A process that the client leaves behind holds the pipes, and reads nothing
+    set_client(&scenario, "sleep 60 & cat >/dev/null");
+    let begin = std::time::Instant::now();
+    scenario.rbr(&["verify"]).fails(42).says("timeout after 2000ms");
+    assert!(begin.elapsed() < std::time::Duration::from_secs(50), "{:?}", begin.elapsed());
     // A file that can't be asked for is not missing
     set_client(&scenario, "echo refused >&2; exit 255");
     let fetched = scenario.space.text("RECOVERYXLOG");

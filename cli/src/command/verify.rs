@@ -1,9 +1,9 @@
 //! `verify`: checks the content of a repository.
 
-use engine::Result;
 use engine::verify::{RepairSettings, VerifySettings, run as verify};
 use engine::work::crew::CrewSettings;
 use engine::work::retry::RetryPolicy;
+use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Config, opt};
 use crate::exit::{self, ExitStatus};
@@ -32,6 +32,12 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
             false => None,
         },
     };
+    let key = config.repo_default();
+    if settings.repair.is_some() && config.find_at(opt::REPO_HOST, key).is_some() {
+        let text = format!("option 'repair' is not supported for a repository on another host (repo{key})");
+        return Err(Error::new(ErrorCode::FeatureNotSupported, text)
+            .hint("the locks of that host would not be held: run verify there."));
+    }
     let mut summary = verify(&settings, &repos::open_default(config)?, exit::cancel_token())?;
     if !summary.text.is_empty() && config.find(opt::OUTPUT) == Some("text") {
         crate::print(&format!("{}\n", visible_text(&summary.text)))?;

@@ -69,7 +69,7 @@ fn find(unfinished: &mut Unfinished<'_>, settings: &BackupRequest, manifest: &Ma
     if unfinished.check_ended(&label)? == Ended::Perhaps {
         warn!(
             "unfinished backup '{label}' is neither resumed nor removed: pgBackRest may still store a file in it or complete it\n\
-             HINT: expire removes it when it has not changed for a day."
+             HINT: expire removes it when it has not changed for a day, and keeps WAL until then."
         );
         return Ok(None);
     }

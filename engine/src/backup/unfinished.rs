@@ -73,7 +73,8 @@ impl Unfinished<'_> {
         }
         let has_mark = unclaimed::has_mark(repo, stanza, label)?;
         let copy = manifest_store::load_copy(repo, stanza, label, self.manifest_cipher);
-        if has_mark && copy.as_ref().is_ok_and(|manifest| manifest.backrest_version.ends_with(RUNNING_SUFFIX)) {
+        // Also without a mark: a resume that was interrupted may have removed it
+        if copy.as_ref().is_ok_and(|manifest| manifest.backrest_version.ends_with(RUNNING_SUFFIX)) {
             return Ok(Ended::Surely);
         }
         let sessions = (self.sessions)()?;
@@ -151,7 +152,9 @@ mod tests {
         assert!(error.message.contains("process 9"), "{error}");
         assert_eq!(check(true, CopyProgress::Ended, None, 0).unwrap(), Ended::Surely);
         // The session of a killed process may last for hours
-        assert_eq!(check(true, CopyProgress::Runs, Some("process 9"), 0).unwrap(), Ended::Surely);
+        for has_mark in [true, false] {
+            assert_eq!(check(has_mark, CopyProgress::Runs, Some("process 9"), 0).unwrap(), Ended::Surely);
+        }
     }
 
     #[test]

@@ -6,8 +6,9 @@
 //! sends a request, which hides the time that messages travel.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::process::{ChildStdin, ChildStdout};
+use std::io::{self, BufRead, BufReader, Read};
+use std::process::ChildStdout;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -18,7 +19,7 @@ use protocol::pack::read_message;
 use protocol::{AnswerMessage, Call, Dialect};
 
 use super::RemoteSettings;
-use super::process::Process;
+use super::process::{Process, ProcessInput};
 use crate::{Error, ErrorCode, Result};
 
 /// The largest answer that is accepted, in bytes. The list of a directory with a million entries takes some 40 MB.
@@ -99,9 +100,9 @@ struct Queue {
     end: Option<End>,
 }
 
-/// The way to the process. `stdin` is `None` once nothing can be sent any more.
+/// The way to the process. `input` is `None` once nothing can be sent any more.
 struct Output {
-    stdin: Option<ChildStdin>,
+    input: Option<ProcessInput>,
     sent_last: Instant,
 }
 
@@ -109,6 +110,9 @@ struct Output {
 struct Shared {
     queue: Mutex<Queue>,
     output: Mutex<Output>,
+    /// When the last answer came, in milliseconds after `begun`.
+    answered_ms: AtomicU64,
+    begun: Instant,
     process: Mutex<Process>,
     /// The thread that keeps the connection alive stops.
     stop: (Mutex<bool>, Condvar),
@@ -119,10 +123,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    fn new(process: Process, stdin: ChildStdin) -> Self {
+    fn new(process: Process, input: ProcessInput) -> Self {
         Shared {
             queue: Mutex::new(Queue { waiting: VecDeque::new(), session_last: 0, end: None }),
-            output: Mutex::new(Output { stdin: Some(stdin), sent_last: Instant::now() }),
+            output: Mutex::new(Output { input: Some(input), sent_last: Instant::now() }),
+            answered_ms: AtomicU64::new(0),
+            begun: Instant::now(),
             process: Mutex::new(process),
             stop: (Mutex::new(false), Condvar::new()),
         }
@@ -134,13 +140,24 @@ impl Shared {
         let mut output = lock(&self.output);
         let session = lock(&self.queue).enter(session, sender)?;
         output.sent_last = Instant::now();
-        if let Some(stdin) = &mut output.stdin
-            && call.encode(session, dialect).write_to(stdin).and_then(|()| stdin.flush()).is_err()
+        if let Some(input) = &mut output.input
+            && let Err(error) = call.encode(session, dialect).write_to(input)
         {
-            // Half a request must not be continued. The thread that reads finds out why the process has ended
-            output.stdin = None;
+            // Half a request must not be continued. The thread that reads finds out why a process has ended
+            output.input = None;
+            if error.kind() == io::ErrorKind::TimedOut {
+                let end = End::of(Error::new(ErrorCode::FileWrite, error.to_string()));
+                self.fail(&end);
+                lock(&self.process).kill();
+                return Err(end.to_error());
+            }
         }
         Ok(session)
+    }
+
+    /// Returns when the last answer came.
+    fn answered_last(&self) -> Instant {
+        self.begun + Duration::from_millis(self.answered_ms.load(Ordering::Relaxed))
     }
 
     /// Ends the connection for everybody.
@@ -187,12 +204,13 @@ impl Connection {
     /// The process can't be started, speaks another version, or refuses, for example because a lock is held there.
     pub(crate) fn open(settings: &RemoteSettings) -> Result<Arc<Self>> {
         let (process, stdin, stdout) = Process::start(settings)?;
+        let input = ProcessInput::new(stdin, process.name(), settings.timeout)?;
         let mut connection = Connection {
             name: format!("remote-0 ssh protocol on '{}'", settings.host),
             process_name: process.name().to_owned(),
             dialect: Dialect::NEWEST,
             timeout: settings.timeout,
-            shared: Arc::new(Shared::new(process, stdin)),
+            shared: Arc::new(Shared::new(process, input)),
             threads: Vec::new(),
         };
         let (sender, greeted) = channel();
@@ -234,9 +252,15 @@ impl Connection {
     }
 
     fn receive(&self, reply: &Receiver<Reply>) -> Result<Answer> {
-        let message = match reply.recv_timeout(self.timeout) {
-            Ok(reply) => reply.map_err(|end| end.to_error())?,
-            Err(error) => return Err(self.silent(error)),
+        let sent = Instant::now();
+        let message = loop {
+            // The server works for one request after the other, so only its silence counts
+            let since = sent.max(self.shared.answered_last());
+            match reply.recv_timeout(self.timeout.saturating_sub(since.elapsed())) {
+                Ok(reply) => break reply.map_err(|end| end.to_error())?,
+                Err(RecvTimeoutError::Timeout) if self.shared.answered_last() > since => {}
+                Err(error) => return Err(self.silent(error)),
+            }
         };
         let answer = AnswerMessage::decode(&message).map_err(|error| error.context(&self.name))?;
         let is_closed = answer.is_closed;
@@ -334,6 +358,8 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared) -> Error {
             let text = format!("answer for session {session:?} instead of {}", waiting.session);
             return Error::new(ErrorCode::Protocol, text);
         }
+        let since_begin = u64::try_from(shared.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        shared.answered_ms.store(since_begin, Ordering::Relaxed);
         // A thread that no longer waits needs no answer
         let _ = waiting.sender.send(Ok(message));
     }
@@ -362,16 +388,17 @@ impl Drop for Connection {
         *lock(&self.shared.stop.0) = true;
         self.shared.stop.1.notify_all();
         let is_well = lock(&self.shared.queue).end.is_none();
-        // A thread that sends now is blocked
-        match self.shared.output.try_lock() {
-            Ok(mut output) if is_well => {
-                if let Some(mut stdin) = output.stdin.take() {
-                    // The end of the input says the same
-                    let _ = Call::Exit.encode(u64::MAX, self.dialect).write_to(&mut stdin).and_then(|()| stdin.flush());
-                }
-                lock(&self.shared.process).finish(EXIT_WAIT);
-            }
-            _ => lock(&self.shared.process).kill(),
+        // Nobody else sends any more, except the thread that keeps the connection alive
+        let input = lock(&self.shared.output).input.take();
+        if let Some(mut input) = input.filter(|_| is_well) {
+            // The end of the input says the same
+            let _ = Call::Exit.encode(u64::MAX, self.dialect).write_to(&mut input);
+            drop(input);
+            lock(&self.shared.process).finish(EXIT_WAIT);
+        } else {
+            // The threads are not waited for: a process that the client started may keep its output open
+            lock(&self.shared.process).kill();
+            return;
         }
         for thread in self.threads.drain(..) {
             // A thread that panicked needs nothing more

@@ -1,11 +1,13 @@
 //! The SSH client that starts the process on the other host.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::RemoteSettings;
 use crate::{Error, ErrorCode, Result};
@@ -118,5 +120,58 @@ impl Process {
         // It may have ended already
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// The client's standard input. A write fails if nothing can be written for too long.
+pub(super) struct ProcessInput {
+    stdin: ChildStdin,
+    /// The name of the process in errors.
+    name: String,
+    timeout: Duration,
+}
+
+impl ProcessInput {
+    /// # Errors
+    /// [`ErrorCode::Kernel`] if the input can't be made non-blocking.
+    pub(super) fn new(stdin: ChildStdin, name: &str, timeout: Duration) -> Result<Self> {
+        rustix::io::ioctl_fionbio(&stdin, true)
+            .map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to set up the SSH client's input", e.into()))?;
+        Ok(ProcessInput { stdin, name: name.to_owned(), timeout })
+    }
+
+    /// Repeats a write that would block until something can be written.
+    fn wait(&mut self, mut write: impl FnMut(&mut ChildStdin) -> io::Result<usize>) -> io::Result<usize> {
+        let begin = Instant::now();
+        loop {
+            match write(&mut self.stdin) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+            if begin.elapsed() >= self.timeout {
+                let text =
+                    format!("timeout after {}ms waiting for write to '{} write'", self.timeout.as_millis(), self.name);
+                return Err(io::Error::new(ErrorKind::TimedOut, text));
+            }
+            let pause = Timespec { tv_sec: 1, tv_nsec: 0 };
+            match poll(&mut [PollFd::new(&self.stdin, PollFlags::OUT)], Some(&pause)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
+impl Write for ProcessInput {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.wait(|stdin| stdin.write(buffer))
+    }
+
+    fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.wait(|stdin| stdin.write_vectored(buffers))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -166,7 +166,7 @@ impl RepoStorage for RemoteStorage {
             session,
             left: limit.unwrap_or(u64::MAX),
             chunk: Cursor::new(Vec::new()),
-            next: None,
+            next: Next::Failed,
         };
         reader.accept(data, is_closed)?;
         Ok(Some(Box::new(reader)))
@@ -195,7 +195,7 @@ impl RepoStorage for RemoteStorage {
             temporary: options.atomic.then(|| format!("{absolute}{TEMPORARY_SUFFIX}")),
             block: Vec::new(),
             unanswered: Some(sent),
-            state: WriterState::Open,
+            state: WriterState::Opening,
         }))
     }
 
@@ -265,7 +265,15 @@ struct RemoteReader {
     /// Bytes that may still come.
     left: u64,
     chunk: Cursor<Vec<u8>>,
-    next: Option<PendingAnswer>,
+    next: Next,
+}
+
+/// What follows the current chunk.
+enum Next {
+    Pending(PendingAnswer),
+    End,
+    /// A read that continued after an error must not look like the end of the file.
+    Failed,
 }
 
 impl RemoteReader {
@@ -276,7 +284,10 @@ impl RemoteReader {
         }
         self.left -= size;
         self.chunk = Cursor::new(data);
-        self.next = if is_closed { None } else { Some(self.connection.send(&Call::ReadNext, Some(self.session))?) };
+        self.next = match is_closed {
+            true => Next::End,
+            false => Next::Pending(self.connection.send(&Call::ReadNext, Some(self.session))?),
+        };
         Ok(())
     }
 }
@@ -288,7 +299,14 @@ impl Read for RemoteReader {
             if read > 0 || buffer.is_empty() {
                 return Ok(read);
             }
-            let Some(next) = self.next.take() else { return Ok(0) };
+            let next = match std::mem::replace(&mut self.next, Next::Failed) {
+                Next::Pending(next) => next,
+                Next::End => {
+                    self.next = Next::End;
+                    return Ok(0);
+                }
+                Next::Failed => return Err(io::Error::other("unable to continue a read that failed")),
+            };
             let answer = next.wait()?;
             let data = Chunk::decode(answer.data(), answer.is_closed)?.data.to_vec();
             self.accept(data, answer.is_closed)?;
@@ -298,13 +316,13 @@ impl Read for RemoteReader {
 
 impl RepoReader for RemoteReader {
     fn is_ready(&self) -> bool {
-        self.chunk.position() < self.chunk.get_ref().len() as u64 || self.next.is_none()
+        self.chunk.position() < self.chunk.get_ref().len() as u64 || !matches!(self.next, Next::Pending(_))
     }
 }
 
 impl Drop for RemoteReader {
     fn drop(&mut self) {
-        if self.next.is_some() {
+        if !matches!(self.next, Next::End) {
             // The connection goes on without the answer
             drop(self.connection.send(&Call::Cancel(Command::StorageRead), Some(self.session)));
         }
@@ -313,6 +331,8 @@ impl Drop for RemoteReader {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WriterState {
+    /// The server may not have created the file yet.
+    Opening,
     Open,
     /// The server has an error for the session.
     Failed,
@@ -334,14 +354,18 @@ impl RemoteWriter {
     /// Waits for the answer to what was sent last.
     fn confirm(&mut self) -> Result<Option<Answer>> {
         let answer = self.unanswered.take().map(PendingAnswer::wait).transpose();
-        if answer.is_err() {
-            self.state = WriterState::Failed;
+        match (&answer, self.state) {
+            (Ok(_), WriterState::Opening) => self.state = WriterState::Open,
+            (Ok(_), _) => {}
+            // Without a file of this writer there is none to remove
+            (Err(_), WriterState::Opening) => (self.temporary, self.state) = (None, WriterState::Failed),
+            (Err(_), _) => self.state = WriterState::Failed,
         }
         answer
     }
 
     fn send(&mut self, call: &Call<'_>) -> Result<()> {
-        if self.state != WriterState::Open {
+        if matches!(self.state, WriterState::Failed | WriterState::Finished) {
             return Err(Error::new(ErrorCode::FileWrite, "unable to continue a write that failed"));
         }
         self.confirm()?;
@@ -398,7 +422,7 @@ impl Drop for RemoteWriter {
         // If the connection is lost, the next command removes what is left
         drop(self.connection.send(&Call::Cancel(Command::StorageWrite), Some(self.session)));
         if let Some(path) = &self.temporary {
-            drop(self.connection.call(&Call::Remove(RemoveRequest { path, error_on_missing: false })));
+            drop(self.connection.send(&Call::Remove(RemoveRequest { path, error_on_missing: false }), None));
         }
     }
 }
