@@ -38,13 +38,17 @@ pub fn open_all(config: &Config) -> Result<Vec<Repo>> {
 
 /// Opens the repositories that the command applies to. One that can't be opened is there, too: each use of it gives the
 /// error, so that the command can handle the others.
-pub fn open_each(config: &Config) -> Vec<Repo> {
+///
+/// # Errors
+/// The same as [`settings`]: an option that is not supported is no error of a repository.
+pub fn open_each(config: &Config) -> Result<Vec<Repo>> {
     let open = |key| {
-        open(config, key).unwrap_or_else(|error| {
+        let settings = settings(config, key)?;
+        Ok(Repo::open(&settings).unwrap_or_else(|error| {
             // Only reports show it
-            let cipher_pass = config.find_at(opt::REPO_CIPHER_PASS, key).map(Passphrase::new);
-            Repo { cipher: Cipher::from_passphrase(cipher_pass.as_ref()), ..Repo::unreachable(key, error) }
-        })
+            let cipher = Cipher::from_passphrase(settings.cipher_pass.as_ref());
+            Repo { cipher, ..Repo::unreachable(key, error) }
+        }))
     };
     config.repo_keys_selected().into_iter().map(open).collect()
 }

@@ -16,7 +16,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     let label = text.parse().map_err(|_| {
         Error::new(ErrorCode::OptionInvalidValue, format!("'{text}' is not a valid backup label format"))
     })?;
-    let opened = repos::open_each(config);
+    let opened = repos::open_each(config)?;
     let settings = AnnotateSettings {
         stanza: repos::stanza(config)?,
         label,

@@ -42,7 +42,7 @@ pub fn run_locked(config: &Config) -> Result<()> {
         checksum_page_error: config.find(opt::CHECKSUM_PAGE_ERROR).unwrap_or(true),
         dry_run: config.find(opt::DRY_RUN).unwrap_or(false),
     };
-    let repos = repos::open_each(config);
+    let repos = repos::open_each(config)?;
     let mut targets = Vec::new();
     for repo in &repos {
         targets.push(ExpireRepo { repo, retention: retention(config, repo.key)? });

@@ -27,7 +27,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         let text = "option 'set' cannot be used with option 'detail-level' = 'progress'";
         return Err(Error::new(ErrorCode::OptionInvalid, text));
     }
-    let stanzas = info::collect(&repos::open_each(config), &settings);
+    let stanzas = info::collect(&repos::open_each(config)?, &settings);
     let text = match config.get(opt::OUTPUT)? {
         "json" => info_json::render(&stanzas, detail),
         _ => {

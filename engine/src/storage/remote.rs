@@ -94,13 +94,6 @@ impl RemoteStorage {
     fn info_of(&self, path: &str, level: Level) -> Result<Answer> {
         self.call(&Call::Info(InfoRequest { path, level, follow_link: false }))
     }
-
-    fn list_with<T>(&self, path: &RepoPath, level: Level, of: impl Fn(&str, &Info<'_>) -> T) -> Result<Option<Vec<T>>> {
-        let absolute = self.absolute(path);
-        let answer = self.call(&Call::List(ListRequest { path: &absolute, level, target_time: 0 }))?;
-        let Some(entries) = ListAnswer::decode(answer.data(), level)?.entries else { return Ok(None) };
-        entries.map(|entry| entry.map(|entry| of(entry.name, &entry.info))).collect::<Result<_>>().map(Some)
-    }
 }
 
 fn entry_of(name: &str, info: &Info<'_>) -> Entry {
@@ -134,9 +127,13 @@ impl RepoStorage for RemoteStorage {
     }
 
     fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
-        let mut entries = self.list_with(path, Level::Basic, entry_of)?;
-        entries.iter_mut().for_each(|entries| entries.sort_unstable_by(|a, b| a.name.cmp(&b.name)));
-        Ok(entries)
+        let (absolute, level) = (self.absolute(path), Level::Basic);
+        let answer = self.call(&Call::List(ListRequest { path: &absolute, level, target_time: 0 }))?;
+        let Some(entries) = ListAnswer::decode(answer.data(), level)?.entries else { return Ok(None) };
+        let entries = entries.map(|entry| entry.map(|entry| entry_of(entry.name, &entry.info)));
+        let mut entries = entries.collect::<Result<Vec<_>>>()?;
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(Some(entries))
     }
 
     fn link_destination(&self, path: &RepoPath) -> Result<Option<String>> {
