@@ -1,0 +1,264 @@
+//! The daemon as a process: signals, reloads, and what systemd is told.
+
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use engine::{Error, ErrorCode, Result};
+use jiff::Timestamp;
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::job::{Job, JobKey};
+use crate::process::HostProcesses;
+use crate::store::StateDirectory;
+use crate::supervisor::{JobChanges, Supervisor, SupervisorSettings};
+use crate::world::{Moment, ProcessEnd};
+
+/// How often the configuration files are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// The stack of the thread that waits for signals.
+const SIGNAL_STACK: usize = 64 * 1024;
+
+/// What ends a wait of the daemon.
+#[derive(Debug)]
+pub enum Wakeup {
+    /// A signal.
+    Signal(i32),
+    /// The end of a process that is no child.
+    Ended(ProcessEnd),
+}
+
+/// The jobs and settings that a configuration asks for.
+pub struct DaemonPlan {
+    /// The jobs.
+    pub jobs: Vec<Job>,
+    /// The settings.
+    pub settings: SupervisorSettings,
+}
+
+/// Where the configuration comes from.
+pub trait PlanSource {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// It is not valid.
+    fn load(&mut self) -> Result<DaemonPlan>;
+
+    /// Returns something that changes when the files of the configuration do, without reading them.
+    fn fingerprint(&mut self) -> u64;
+}
+
+/// Receives wakeups.
+pub struct Wakeups {
+    /// For others that wake the daemon.
+    pub sender: Sender<Wakeup>,
+    receiver: Receiver<Wakeup>,
+}
+
+impl Wakeups {
+    /// Starts to receive signals. From now on they end nothing by themselves.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Kernel`]
+    pub fn start() -> Result<Self> {
+        let failed = |error: io::Error| Error::from_io(ErrorCode::Kernel, "unable to catch signals", error);
+        let mut signals = Signals::new([SIGCHLD, SIGHUP, SIGINT, SIGTERM]).map_err(failed)?;
+        let (sender, receiver) = channel();
+        let forward = sender.clone();
+        let listen = move || {
+            for signal in signals.forever() {
+                if forward.send(Wakeup::Signal(signal)).is_err() {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .stack_size(SIGNAL_STACK)
+            .spawn(listen)
+            .map_err(failed)?;
+        Ok(Wakeups { sender, receiver })
+    }
+
+    /// Waits for a wakeup, at most this long.
+    fn wait(&self, pause: Option<Duration>) -> Option<Wakeup> {
+        match pause {
+            None => self.receiver.recv().ok(),
+            Some(pause) => match self.receiver.recv_timeout(pause) {
+                Ok(wakeup) => Some(wakeup),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+            },
+        }
+    }
+}
+
+/// A supervisor of this host's processes, and what wakes it.
+pub struct Service {
+    supervisor: Supervisor<HostProcesses, StateDirectory>,
+    wakeups: Wakeups,
+    begin: Instant,
+    signals: u32,
+}
+
+impl Service {
+    /// A service without jobs.
+    pub fn new(supervisor: Supervisor<HostProcesses, StateDirectory>, wakeups: Wakeups) -> Self {
+        Service { supervisor, wakeups, begin: Instant::now(), signals: 0 }
+    }
+
+    fn now(&self) -> Moment {
+        Moment { time: Timestamp::now(), elapsed: self.begin.elapsed() }
+    }
+
+    /// Runs jobs until a signal ends the daemon. After the first signal it waits for running commands, which end
+    /// soon; after the second it does not.
+    ///
+    /// # Errors
+    /// The configuration is not valid at the start.
+    pub fn run(mut self, source: &mut dyn PlanSource) -> Result<()> {
+        let mut fingerprint = source.fingerprint();
+        let plan = source.load()?;
+        let (jobs, now) = (plan.jobs.len(), self.now());
+        if plan.jobs.is_empty() {
+            engine::warn!(
+                "no schedules found\nHINT: does the configuration have sections such as [STANZA:schedule:NAME]?"
+            );
+        }
+        self.supervisor.set_jobs(plan.jobs, plan.settings, now);
+        engine::info!("{jobs} job(s) are scheduled");
+        notify(&[NotifyState::Ready, NotifyState::Status(&self.status())]);
+        let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
+        let mut looked = Instant::now();
+        let mut refused = None;
+        loop {
+            let now = self.now();
+            let pause = self.supervisor.step(now);
+            if self.signals > 0 && (self.supervisor.is_idle() || self.signals > 1) {
+                return Ok(());
+            }
+            notify(&[NotifyState::Watchdog]);
+            let look_in = LOOK_INTERVAL.saturating_sub(looked.elapsed());
+            let pause = pause.into_iter().chain(watchdog).chain([look_in]).min();
+            let is_asked = self.wait(pause);
+            if self.signals == 0 && (is_asked || looked.elapsed() >= LOOK_INTERVAL) {
+                looked = Instant::now();
+                let seen = source.fingerprint();
+                if is_asked || seen != fingerprint {
+                    fingerprint = seen;
+                    self.reload(source, is_asked, &mut refused);
+                }
+            }
+        }
+    }
+
+    /// Runs one job now and returns whether it succeeded. The job is one of `jobs`.
+    ///
+    /// # Errors
+    /// Another job keeps it from running.
+    pub fn run_one(mut self, jobs: Vec<Job>, settings: SupervisorSettings, key: &JobKey) -> Result<bool> {
+        let now = self.now();
+        self.supervisor.set_jobs(jobs, settings, now);
+        self.supervisor.run_now(key, now)?;
+        let failures = |service: &Service| service.supervisor.state(key).and_then(|state| state.last.clone());
+        loop {
+            let now = self.now();
+            let pause = self.supervisor.step_without_schedule(now);
+            if self.supervisor.is_idle() || self.signals > 1 {
+                break;
+            }
+            self.wait(pause);
+        }
+        Ok(failures(&self).is_some_and(|last| last.result == crate::state::RunResult::Success))
+    }
+
+    /// Waits for something to happen, and returns whether a reload was asked for.
+    fn wait(&mut self, pause: Option<Duration>) -> bool {
+        let mut is_asked = false;
+        let mut wakeup = self.wakeups.wait(pause);
+        while let Some(received) = wakeup {
+            match received {
+                Wakeup::Signal(SIGCHLD) => (),
+                Wakeup::Signal(SIGHUP) => is_asked = true,
+                Wakeup::Signal(_) => self.end_by_signal(),
+                Wakeup::Ended(end) => {
+                    self.supervisor.processes().forget(end.process);
+                    let now = self.now();
+                    self.supervisor.ended(&end, now);
+                }
+            }
+            wakeup = self.wakeups.wait(Some(Duration::ZERO));
+        }
+        for end in self.supervisor.processes().reap() {
+            let now = self.now();
+            self.supervisor.ended(&end, now);
+        }
+        is_asked
+    }
+
+    fn end_by_signal(&mut self) {
+        self.signals += 1;
+        let (_, running) = self.supervisor.counts();
+        if self.signals == 1 {
+            engine::info!("the daemon ends; {running} job(s) are running and asked to end");
+            notify(&[NotifyState::Stopping]);
+            self.supervisor.stop();
+        } else if running > 0 {
+            engine::warn!("the daemon ends while {running} job(s) are still running");
+        }
+    }
+
+    fn reload(&mut self, source: &mut dyn PlanSource, is_asked: bool, refused: &mut Option<String>) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => notify(&[NotifyState::Reloading, now]),
+            Err(_) => notify(&[NotifyState::Reloading]),
+        }
+        match source.load() {
+            Ok(plan) => {
+                *refused = None;
+                let now = self.now();
+                let changes = self.supervisor.set_jobs(plan.jobs, plan.settings, now);
+                log_changes(&changes, is_asked);
+            }
+            Err(error) => {
+                let text = error.to_string();
+                // A file that changes all the time is not reported all the time
+                if is_asked || refused.as_ref() != Some(&text) {
+                    engine::warn!("the new configuration is refused, the old schedules stay: {text}");
+                }
+                *refused = Some(text);
+            }
+        }
+        notify(&[NotifyState::Ready, NotifyState::Status(&self.status())]);
+    }
+
+    fn status(&self) -> String {
+        let (jobs, running) = self.supervisor.counts();
+        format!("{jobs} jobs, {running} running")
+    }
+}
+
+fn log_changes(changes: &JobChanges, is_asked: bool) {
+    if *changes == JobChanges::default() {
+        if is_asked {
+            engine::info!("the configuration was read again; no schedule changed");
+        }
+        return;
+    }
+    for name in &changes.added {
+        engine::info!("job {name} is new");
+    }
+    for name in &changes.removed {
+        engine::info!("job {name} is gone");
+    }
+    for (name, differences) in &changes.changed {
+        engine::info!("job {name} has changed: {}", differences.join("; "));
+    }
+}
+
+/// Tells systemd, if it listens.
+fn notify(states: &[NotifyState<'_>]) {
+    // Without systemd there is nobody to tell
+    let _ = sd_notify::notify(states);
+}
