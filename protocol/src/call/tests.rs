@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::StringId;
 use crate::database::Expected;
 use crate::filter::{
     BlockFilter, CipherFilter, CipherHeader, CipherKey, Codec, CompressFilter, Digest, Direction, Filter,
