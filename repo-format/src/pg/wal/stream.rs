@@ -58,6 +58,8 @@ pub struct RecordStream {
     /// Where the record before began.
     previous: Option<Lsn>,
     records: u64,
+    /// Where the record that was read last ends.
+    last_end: Lsn,
 }
 
 #[derive(Debug)]
@@ -124,6 +126,7 @@ impl RecordStream {
             state: State::Begin,
             previous: None,
             records: 0,
+            last_end: start.lsn(),
         }
     }
 
@@ -143,6 +146,17 @@ impl RecordStream {
             State::Record(pending) => Some(pending.lsn),
             _ => None,
         }
+    }
+
+    /// Returns where the record that was read last ends, or where the first segment begins. A recovery gets so far if the
+    /// stream ends with an error.
+    pub fn last_record_end(&self) -> Lsn {
+        self.last_end
+    }
+
+    /// Bytes of a page.
+    pub fn page_bytes(&self) -> usize {
+        self.start.long.page_bytes as usize
     }
 
     /// How many records were read.
@@ -210,7 +224,7 @@ impl RecordStream {
         if header.timeline > self.timeline {
             return bad(format!("WAL page is of timeline {}, which is after {}", header.timeline, self.timeline));
         }
-        let is_first = header.lsn.0 % u64::from(long.segment_bytes) == 0;
+        let is_first = header.lsn.0.is_multiple_of(u64::from(long.segment_bytes));
         if header.long.is_some() != is_first {
             return bad("only the first page of a segment has a long header".to_owned());
         }
@@ -357,6 +371,7 @@ impl RecordStream {
             self.next_page = end;
             self.state = State::Switched;
         }
+        self.last_end = end;
         match header.is_event() {
             true => on_event(&Record { lsn, end, header, body }),
             false => Ok(()),

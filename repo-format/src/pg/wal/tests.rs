@@ -208,7 +208,7 @@ fn checkpoint_of_real_wal_has_the_time_of_the_transactions_around_it() {
         let mut stream = stream(version, &segments[..1], Lsn(u64::MAX));
         let (mut commit, mut compared) = (None, 0);
         for page in segments[0].1.chunks(8192) {
-            if stream.next_page().0 % u64::from(SEGMENT_BYTES) == 0 && commit.is_some() {
+            if stream.next_page().0.is_multiple_of(u64::from(SEGMENT_BYTES)) && commit.is_some() {
                 break;
             }
             let read = stream.page(page, &mut |record| {
