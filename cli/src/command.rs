@@ -5,6 +5,7 @@ pub mod archive_get;
 pub mod archive_push;
 pub mod backup;
 pub mod check;
+pub mod daemon;
 pub mod expire;
 pub mod help;
 pub mod info;
@@ -13,6 +14,7 @@ pub mod repo_get;
 pub mod repo_ls;
 pub mod repo_rm;
 pub mod restore;
+pub mod schedule;
 pub mod stanza_create;
 pub mod stanza_delete;
 pub mod stanza_upgrade;
@@ -45,6 +47,8 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
         (Command::Info, Role::Main) => Some(info::run),
         (Command::Manifest, Role::Main) => Some(manifest::run),
         (Command::Backup, Role::Main) => Some(backup::run),
+        (Command::Daemon, Role::Main) => Some(daemon::run),
+        (Command::Schedule, Role::Main) => Some(schedule::run),
         (Command::Check, Role::Main) => Some(check::run),
         (Command::Help, Role::Main) => Some(help::run),
         (Command::StanzaCreate, Role::Main) => Some(stanza_create::run),

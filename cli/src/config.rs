@@ -13,6 +13,7 @@ pub mod options;
 mod parse;
 mod report;
 mod resolve;
+mod schedule;
 mod support;
 mod text;
 pub mod value;
@@ -31,6 +32,7 @@ use self::handle::{Opt, OptIndexed};
 pub use self::names::{FoundName, Match as NameMatch, find_option};
 pub use self::options::opt;
 pub use self::parse::CommandLine;
+pub use self::schedule::ScheduleSection;
 pub use self::report::{ConfigReport, Setting, SettingValue};
 
 use self::options::OptionIndex;

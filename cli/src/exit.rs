@@ -104,6 +104,7 @@ fn decide() -> bool {
 /// Logs the signal and ends the process.
 fn end_by_signal(signal: i32) -> ! {
     log::signal(signal_name(signal), running::is_quiet());
+    daemon::trace::end(ErrorCode::Term.number(), Some(&format!("terminated on signal {}", signal_name(signal))));
     engine::lock::remove_files();
     std::process::exit(i32::from(ErrorCode::Term.number()))
 }
@@ -146,6 +147,14 @@ pub(crate) fn finish(outcome: engine::Result<ExitStatus>, config: Option<&Config
         }
     }
     let signal = cancel_token().signal();
+    match (&outcome, signal) {
+        (Ok(status), _) => daemon::trace::end(status.0, None),
+        (Err(error), None) => daemon::trace::end(error.code.number(), Some(&error.to_string())),
+        (Err(_), Some(signal)) => {
+            let text = format!("terminated on signal {}", signal_name(signal));
+            daemon::trace::end(ErrorCode::Term.number(), Some(&text));
+        }
+    }
     match (outcome, signal) {
         (Ok(status), _) => {
             running::end(None);

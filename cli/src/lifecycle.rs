@@ -21,10 +21,16 @@ pub fn start(config: &mut Config, started: Instant) -> Result<()> {
     }
     running::set(config, started);
     match (config.command(), config.role()) {
+        // It ends its jobs first
+        (Command::Daemon, _) => (),
+        (Command::Schedule, _) if config.params().first().is_some_and(|word| word == "run") => (),
         (Command::ArchivePush | Command::ArchiveGet, Role::Main) => exit::end_on_signals()?,
         _ => exit::catch_signals()?,
     }
     check_root(config)?;
+    if let Some(path) = config.find(opt::JOB_FILE) {
+        daemon::trace::begin(std::path::Path::new(path))?;
+    }
     if config.find(opt::NEUTRAL_UMASK) == Some(true) {
         rustix::process::umask(rustix::fs::Mode::empty());
     }
@@ -45,9 +51,13 @@ pub fn start(config: &mut Config, started: Instant) -> Result<()> {
 
 fn log_settings(config: &Config) -> LogSettings {
     let level = |option| config.find(option).map_or(Level::Off, level_of);
+    let (console, stderr) = (level(opt::LOG_LEVEL_CONSOLE), level(opt::LOG_LEVEL_STDERR));
+    // Log lines would make what a program reads from standard output unreadable
+    let is_report = config.command() == Command::Schedule && config.params().first().is_none_or(|word| word != "run");
+    let (console, stderr) = if is_report { (Level::Off, stderr.max(console)) } else { (console, stderr) };
     LogSettings {
-        console: level(opt::LOG_LEVEL_CONSOLE),
-        stderr: level(opt::LOG_LEVEL_STDERR),
+        console,
+        stderr,
         file: level(opt::LOG_LEVEL_FILE),
         timestamp: config.find(opt::LOG_TIMESTAMP).unwrap_or(true),
         process_width: if config.find(opt::PROCESS_MAX).unwrap_or(1) > 99 { 3 } else { 2 },

@@ -104,6 +104,8 @@ pub struct Job {
     pub cron: Cron,
     /// The time zone of [`Job::cron`].
     pub zone: TimeZone,
+    /// Its name, if it is not the time zone of the host.
+    pub zone_name: Option<String>,
     /// The maximum of a random delay.
     pub jitter: Duration,
     /// How often it is tried again after a failure.
@@ -133,7 +135,7 @@ pub struct Job {
 impl Job {
     /// Returns the schedule with its time zone, as text.
     pub fn schedule_text(&self) -> String {
-        match self.zone.iana_name() {
+        match &self.zone_name {
             Some(name) => format!("{} ({name})", self.cron),
             None => self.cron.to_string(),
         }

@@ -67,6 +67,16 @@ pub fn next(job: &Job, state: &JobState, now: Timestamp, host: &str) -> Next {
     Next::Run(Planned { due: Some(due), attempt: 1, missed })
 }
 
+/// Returns the time of the newest run that should have succeeded or be running by now, but has not and is not.
+pub fn late(job: &Job, state: &JobState, now: Timestamp, host: &str) -> Option<Timestamp> {
+    let (due, _) = newest(job, state.since, now, host);
+    let due = due.filter(|due| now.duration_since(*due + job.delay(*due, host)) > LATE)?;
+    let is_done = state.handled.is_some_and(|handled| handled >= due);
+    let is_running = state.open.as_ref().is_some_and(|open| matches!(open.stage, Stage::Started(_)));
+    let has_failed = state.failures > 0;
+    ((!is_done || has_failed) && !is_running).then_some(due)
+}
+
 /// Returns the newest time of the schedule after `after` whose run starts by now, and when the next run starts.
 fn newest(job: &Job, after: Timestamp, now: Timestamp, host: &str) -> (Option<Timestamp>, Option<Timestamp>) {
     let start = |due: Timestamp| due + job.delay(due, host);

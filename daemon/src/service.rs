@@ -12,6 +12,7 @@ use signal_hook::iterator::Signals;
 
 use crate::job::{Job, JobKey};
 use crate::process::HostProcesses;
+use crate::state::RunResult;
 use crate::store::StateDirectory;
 use crate::supervisor::{JobChanges, Supervisor, SupervisorSettings};
 use crate::world::{Moment, ProcessEnd};
@@ -109,7 +110,10 @@ impl Service {
     }
 
     fn now(&self) -> Moment {
-        Moment { time: Timestamp::now(), elapsed: self.begin.elapsed() }
+        // Smaller parts only make files and messages longer
+        let now = Timestamp::now();
+        let time = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
+        Moment { time, elapsed: self.begin.elapsed() }
     }
 
     /// Runs jobs until a signal ends the daemon. After the first signal it waits for running commands, which end
@@ -153,15 +157,14 @@ impl Service {
         }
     }
 
-    /// Runs one job now and returns whether it succeeded. The job is one of `jobs`.
+    /// Runs one job now, which is one of `jobs`. Returns what went wrong, if something did.
     ///
     /// # Errors
     /// Another job keeps it from running.
-    pub fn run_one(mut self, jobs: Vec<Job>, settings: SupervisorSettings, key: &JobKey) -> Result<bool> {
+    pub fn run_one(mut self, jobs: Vec<Job>, settings: SupervisorSettings, key: &JobKey) -> Result<Option<String>> {
         let now = self.now();
         self.supervisor.set_jobs(jobs, settings, now);
         self.supervisor.run_now(key, now)?;
-        let failures = |service: &Service| service.supervisor.state(key).and_then(|state| state.last.clone());
         loop {
             let now = self.now();
             let pause = self.supervisor.step_without_schedule(now);
@@ -170,7 +173,12 @@ impl Service {
             }
             self.wait(pause);
         }
-        Ok(failures(&self).is_some_and(|last| last.result == crate::state::RunResult::Success))
+        let last = self.supervisor.state(key).and_then(|state| state.last.clone());
+        Ok(match last {
+            Some(last) if last.result == RunResult::Success => None,
+            Some(last) => Some(last.error.unwrap_or_else(|| last.result.name().to_owned())),
+            None => Some("it has no result".to_owned()),
+        })
     }
 
     /// Waits for something to happen, and returns whether a reload was asked for.

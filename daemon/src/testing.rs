@@ -18,6 +18,7 @@ pub(crate) fn job(stanza: &str, name: &str, schedule: &str) -> Job {
         repos: vec![1],
         cron: Cron::parse(schedule).unwrap(),
         zone: TimeZone::UTC,
+        zone_name: None,
         jitter: Duration::ZERO,
         retry: 0,
         retry_interval: Duration::from_secs(300),

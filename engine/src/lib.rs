@@ -32,6 +32,7 @@ pub mod storage;
 pub mod time_zone;
 pub mod users;
 pub mod verify;
+pub mod webhook;
 pub mod work;
 
 pub use cancel::CancelToken;

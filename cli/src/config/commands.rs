@@ -16,12 +16,14 @@ const BASE: CommandDecl = CommandDecl {
     quiet: false,
     parameters: false,
     internal: false,
+    own: false,
+    scheduled: false,
     summary: "",
     detail: "",
 };
 
 /// Every command, in the order of [`Command`], which is also the order in which prefixes match.
-pub static COMMANDS: [CommandDecl; 22] = [
+pub static COMMANDS: [CommandDecl; 24] = [
     CommandDecl {
         command: Command::Annotate,
         name: "annotate",
@@ -62,15 +64,17 @@ pub static COMMANDS: [CommandDecl; 22] = [
         lock: LockKind::Backup,
         lock_required: true,
         log_file: true,
+        scheduled: true,
         summary: "Backup a database cluster.",
-        detail: "Stores the backup in the repository with the lowest number, unless --repo selects another one. There \
-            is no built-in scheduler: run it from cron, a systemd timer or similar.",
+        detail: "Stores the backup in the repository with the lowest number, unless --repo selects another one. Run it from \
+            the daemon command, cron, a systemd timer or similar.",
         ..BASE
     },
     CommandDecl {
         command: Command::Check,
         name: "check",
         roles: MAIN_REMOTE,
+        scheduled: true,
         summary: "Check the configuration.",
         detail: "Verifies that the clusters can be reached and that each repository matches them. On a primary, it \
             also switches the WAL segment and verifies that the segment reaches every repository within \
@@ -84,6 +88,7 @@ pub static COMMANDS: [CommandDecl; 22] = [
         lock: LockKind::Backup,
         lock_required: true,
         log_file: true,
+        scheduled: true,
         summary: "Expire backups that exceed retention.",
         detail: "Removes backups that exceed the retention settings, and the WAL that no remaining backup needs. \
             backup runs it at the end unless expire-auto is disabled.",
@@ -238,6 +243,7 @@ pub static COMMANDS: [CommandDecl; 22] = [
         name: "verify",
         roles: MAIN_LOCAL_REMOTE,
         log_file: true,
+        scheduled: true,
         summary: "Verify contents of a repository.",
         detail: "Reads backups and archived WAL and compares them with their recorded checksums.",
         ..BASE
@@ -248,6 +254,37 @@ pub static COMMANDS: [CommandDecl; 22] = [
         quiet: true,
         summary: "Get version.",
         detail: "Prints the version of the program.",
+        ..BASE
+    },
+    CommandDecl {
+        command: Command::Daemon,
+        name: "daemon",
+        log_file: true,
+        own: true,
+        summary: "Run commands by schedule.",
+        detail: "Runs until it gets SIGTERM, which also ends running commands cleanly. Schedules are sections of the \
+            configuration files, which pgBackRest ignores:\n\n[demo:schedule:nightly]\nschedule=0 3 * * *\n\
+            command=backup\ntype=full\n\nThe key schedule has five fields (minute, hour, day of month, month, day of \
+            week), six with seconds first, or is @hourly, @daily, @weekly, @monthly or @yearly. A field has values, names \
+            (JAN-DEC, SUN-SAT), lists (1,2), ranges (FRI-MON), steps (*/5), * and, for days, ?. The key command is backup, \
+            check, expire, verify or another command that changes no cluster. Other keys are options of that command, or \
+            options of the daemon for this schedule only. Options of the daemon for all schedules are in \
+            [global:daemon].\n\nEach run is a process of its own with its own log. Runs of one stanza and repository do \
+            not overlap. A run that was missed is made up for once. A scheduled verify fails if anything is invalid.\n\n\
+            SIGHUP, or a change of the files, reads the configuration again. If it is not valid, the schedules stay as they \
+            are.",
+        ..BASE
+    },
+    CommandDecl {
+        command: Command::Schedule,
+        name: "schedule",
+        quiet: true,
+        parameters: true,
+        own: true,
+        summary: "Show schedules, or run one now.",
+        detail: "Without parameters, shows the schedules of the daemon with their next runs, their last results and what is \
+            late. 'schedule run NAME' runs the command of a schedule now, with its hooks and webhook, whether or not a \
+            daemon is running. The exit status is 0 if the command succeeds.",
         ..BASE
     },
 ];

@@ -183,6 +183,24 @@ impl ConfigPaths {
     }
 }
 
+/// Returns the paths that [`load`] reads, for the configuration of a running process.
+pub(super) fn paths(config: &super::Config) -> Vec<std::path::PathBuf> {
+    let mut found = config.input.line().found.clone();
+    let (environment, _) = config.input.environment_and_files();
+    // Both were valid when the process started
+    let _ = super::env::add(&mut found, environment, config.command(), config.role(), &mut |_| ());
+    let Ok(ConfigPaths { file, include }) = ConfigPaths::of(&found) else { return Vec::new() };
+    let mut paths = Vec::new();
+    if let Some(file) = file {
+        if file.path == DEFAULT_FILE {
+            paths.push(OLD_FILE.into());
+        }
+        paths.push(file.path.into());
+    }
+    paths.extend(include.map(|include| include.path.into()));
+    paths
+}
+
 /// Reads the files that the command line names, or the default files. Returns `None` if there are none.
 ///
 /// # Errors
@@ -277,7 +295,8 @@ pub(super) fn add(
     for (section, of_command) in &sections {
         let mut seen: Vec<(usize, u32, &str)> = Vec::new();
         for (key, values) in content.keys(section) {
-            let Some(option) = option_of(key, warn)? else { continue };
+            let is_own = *of_command && command.decl().own;
+            let Some(option) = option_of(key, is_own, warn)? else { continue };
             let decl = ALL[option.option];
             let same = seen.iter().find(|(index, number, _)| (*index, *number) == (option.option, option.key));
             if let Some((_, _, other)) = same {
@@ -305,10 +324,11 @@ pub(super) fn add(
     Ok(())
 }
 
-/// Returns the option that a key sets. Warns about a key that sets none.
-fn option_of(key: &str, warn: &mut dyn FnMut(String)) -> Result<Option<FoundName>> {
-    // pgBackRest reads the same file and does not know our own options
-    let Some(option) = find_option(key, Match::Exact)?.filter(|option| !ALL[option.option].own) else {
+/// Returns the option that a key sets. Warns about a key that sets none. `is_own` says that the section is one of a
+/// command that pgBackRest lacks.
+fn option_of(key: &str, is_own: bool, warn: &mut dyn FnMut(String)) -> Result<Option<FoundName>> {
+    // pgBackRest reads the same file and does not know our own options, but passes over sections of our own commands
+    let Some(option) = find_option(key, Match::Exact)?.filter(|option| is_own || !ALL[option.option].own) else {
         warn(format!("configuration file contains invalid option '{}'", text::show(&shown(key))));
         return Ok(None);
     };
@@ -323,7 +343,7 @@ fn option_of(key: &str, warn: &mut dyn FnMut(String)) -> Result<Option<FoundName
 }
 
 /// Reads the values that the lines of a section give to an option.
-fn read_values(option: FoundName, section: &str, key: &str, values: &[&str]) -> Result<FoundOption> {
+pub(super) fn read_values(option: FoundName, section: &str, key: &str, values: &[&str]) -> Result<FoundOption> {
     let decl = ALL[option.option];
     let invalid = |text: String| Err(Error::new(ErrorCode::OptionInvalidValue, text));
     if !decl.secure

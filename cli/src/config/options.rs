@@ -3,6 +3,7 @@
 mod archive;
 mod backup;
 mod command_line;
+mod daemon;
 mod general;
 mod log;
 mod output;
@@ -20,8 +21,8 @@ mod restore;
 mod server;
 
 use crate::config::decl::Command::{
-    ArchiveGet, ArchivePush, Backup, Check, Help, Manifest, Restore, Server, ServerPing, StanzaCreate, StanzaDelete,
-    StanzaUpgrade, Start, Stop, Verify, Version,
+    ArchiveGet, ArchivePush, Backup, Check, Daemon, Help, Manifest, Restore, Schedule, Server, ServerPing, StanzaCreate,
+    StanzaDelete, StanzaUpgrade, Start, Stop, Verify, Version,
 };
 use crate::config::decl::{COMMANDS, Command, CommandSet, OptionDecl, on};
 
@@ -30,6 +31,7 @@ pub mod opt {
     pub use super::archive::*;
     pub use super::backup::*;
     pub use super::command_line::*;
+    pub use super::daemon::*;
     pub use super::general::*;
     pub use super::log::*;
     pub use super::output::*;
@@ -60,7 +62,7 @@ const EVERY: CommandSet = {
 /// Commands that read or write data.
 const WITH_IO: CommandSet = EVERY.without(&[Start, Stop]);
 /// Commands that access a repository.
-const STANZA_AND_REPO: CommandSet = WITH_IO.without(&[Server, ServerPing]);
+const STANZA_AND_REPO: CommandSet = WITH_IO.without(&[Daemon, Schedule, Server, ServerPing]);
 /// Commands that use workers.
 const WITH_WORKERS: CommandSet = on(&[ArchiveGet, ArchivePush, Backup, Restore, Verify]);
 /// Commands that access a PostgreSQL data directory.
@@ -73,10 +75,11 @@ const WITH_PG_SESSION: CommandSet = on(&[Backup, Check, StanzaCreate, StanzaDele
 /// Protocols to another host.
 const PROTOCOLS: &[(&str, &str)] = &[("ssh", "a command started over SSH"), ("tls", "the server command of the host")];
 
-const TABLES: [&[&OptionDecl]; 18] = [
+const TABLES: [&[&OptionDecl]; 19] = [
     archive::TABLE,
     backup::TABLE,
     command_line::TABLE,
+    daemon::TABLE,
     general::TABLE,
     log::TABLE,
     output::TABLE,

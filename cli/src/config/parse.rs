@@ -26,7 +26,7 @@ pub(super) struct FoundOption {
 pub(super) struct FoundOptions(Vec<Vec<(u32, FoundOption)>>);
 
 impl FoundOptions {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         FoundOptions(vec![Vec::new(); COUNT])
     }
 
@@ -47,6 +47,14 @@ impl FoundOptions {
     /// Adds an option that was not there.
     pub(super) fn add(&mut self, option: OptionIndex, key: u32, found: FoundOption) {
         self.0[option].push((key, found));
+    }
+
+    /// Sets one index of an option.
+    pub(super) fn set(&mut self, option: OptionIndex, key: u32, found: FoundOption) {
+        match self.get_mut(option, key) {
+            Some(known) => *known = found,
+            None => self.add(option, key, found),
+        }
     }
 
     /// Sets the only value of an option.
@@ -217,7 +225,7 @@ fn find_command(text: &str) -> Result<Command> {
     let name = text.split(':').next().unwrap_or(text);
     super::decl::COMMANDS
         .iter()
-        .find(|decl| decl.name.starts_with(name))
+        .find(|decl| if decl.own { decl.name == name } else { decl.name.starts_with(name) })
         .map(|decl| decl.command)
         .ok_or_else(|| Error::new(ErrorCode::CommandInvalid, format!("invalid command '{text}'")))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use engine::{Error, ErrorCode, Result};
 
-use super::decl::{Command, DefaultValue, Depend, IndexGroup, OptionDecl, Range, ValueKind};
+use super::decl::{Command, DefaultValue, Depend, IndexGroup, OptionDecl, Range, Role, ValueKind};
 use super::env::Environment;
 use super::file::{ConfigFiles, Ini};
 use super::names::KEY_MAX;
@@ -24,6 +24,16 @@ struct InputData {
 }
 
 impl ConfigInput {
+    /// The content of the files, if there are any.
+    pub(super) fn ini(&self) -> Option<&Ini> {
+        self.0.ini.as_ref()
+    }
+
+    /// The command line.
+    pub(super) fn line(&self) -> &CommandLine {
+        &self.0.line
+    }
+
     /// The environment and the content of the files, if there are any.
     pub(super) fn environment_and_files(&self) -> (&Environment, Option<&Ini>) {
         (&self.0.environment, self.0.ini.as_ref())
@@ -85,6 +95,31 @@ pub(super) fn with_stanza(config: &Config, stanza: &str) -> Result<Config> {
         file::add(&mut found, ini, line.command, line.role, &mut ignore)?;
     }
     build(input, found, &mut ignore)
+}
+
+/// Resolves the configuration of a command of a schedule, or of the daemon for a schedule, from the same files and
+/// environment. `found` is what precedes these.
+pub(super) fn with_found(
+    config: &Config,
+    command: Command,
+    mut found: FoundOptions,
+    warn: &mut dyn FnMut(String),
+) -> Result<Config> {
+    let InputData { line, environment, ini } = &*config.input.0;
+    env::add(&mut found, environment, command, Role::Main, warn)?;
+    if let Some(ini) = ini {
+        file::add(&mut found, ini, command, Role::Main, warn)?;
+    }
+    let line = CommandLine { command, role: Role::Main, help: false, params: Vec::new(), ..line.clone() };
+    let (environment, ini) = (environment.clone(), ini.clone());
+    build(ConfigInput(Arc::new(InputData { line, environment, ini })), found, warn)
+}
+
+/// Reads the files again.
+pub(super) fn reread(config: &Config, files: &dyn ConfigFiles) -> Result<Config> {
+    let InputData { line, environment, .. } = &*config.input.0;
+    // The children warn about what concerns them
+    Config::resolve(line.clone(), environment.clone(), files, &mut |_| ())
 }
 
 fn build(input: ConfigInput, found: FoundOptions, warn: &mut dyn FnMut(String)) -> Result<Config> {

@@ -83,8 +83,10 @@ fn option(text: &mut String, decl: &OptionDecl) {
     let commands: Vec<&str> = decl.commands.iter().map(|command| command.name()).collect();
     let _ = writeln!(text, "- commands: {}", commands.join(", "));
     overrides(text, decl);
-    if decl.own {
+    if decl.own && decl.section == Section::CommandLine {
         text.push_str("- not in pgBackRest: on the command line only, by its full name\n");
+    } else if decl.own {
+        text.push_str("- not in pgBackRest: on the command line by its full name, in `[global:daemon]`, in `[STANZA:daemon]`, or in the section of a schedule\n");
     } else if decl.section == Section::CommandLine {
         text.push_str("- not in configuration files\n");
     }

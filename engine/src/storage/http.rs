@@ -63,7 +63,7 @@ impl HttpSettings {
     ///
     /// # Errors
     /// A certificate file can't be read or contains no certificate.
-    fn client(&self) -> Result<reqwest::Client> {
+    pub(crate) fn client(&self) -> Result<reqwest::Client> {
         let client = reqwest::Client::builder()
             .user_agent(concat!("rbr/", env!("CARGO_PKG_VERSION")))
             // Direct, like pgBackRest's connections: a proxy that the environment names for other programs must not see

@@ -1,8 +1,8 @@
 //! Options of the process itself: its configuration, its stanza, its part among other processes.
 
 use crate::config::decl::Command::{
-    Annotate, ArchivePush, Backup, Check, Expire, Help, Info, RepoGet, RepoLs, RepoRm, Server, ServerPing,
-    StanzaCreate, StanzaDelete, StanzaUpgrade, Start, Stop,
+    Annotate, ArchivePush, Backup, Check, Daemon, Expire, Help, Info, RepoGet, RepoLs, RepoRm, Schedule, Server,
+    ServerPing, StanzaCreate, StanzaDelete, StanzaUpgrade, Start, Stop,
 };
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::Support::NotYet;
@@ -132,6 +132,21 @@ options! {
             Override {
                 command: Check,
                 required: Some(false),
+                ..Override::NONE
+            },
+            Override {
+                command: Daemon,
+                required: Some(false),
+                summary: "Run the schedules of this stanza only.",
+                detail: "By default, the daemon runs the schedules of all stanzas.",
+                ..Override::NONE
+            },
+            Override {
+                command: Schedule,
+                required: Some(false),
+                summary: "Stanza of the schedules.",
+                detail: "By default, the schedules of all stanzas are shown. If several stanzas have a schedule of the same \
+                    name, 'schedule run' needs the stanza.",
                 ..Override::NONE
             },
             Override {

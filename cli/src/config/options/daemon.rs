@@ -1,0 +1,218 @@
+//! Options of the daemon. pgBackRest does not have them.
+//!
+//! pgBackRest never reads sections of commands that it does not know, so these options may be in `[global:daemon]` and
+//! `[STANZA:daemon]`, and for one schedule in its section. Elsewhere in a file they are refused.
+
+use std::time::Duration;
+
+use crate::config::decl::Command::{Daemon, Schedule};
+use crate::config::decl::DefaultValue::Fixed;
+use crate::config::decl::{COMMANDS, CommandSet, MAIN, OptionDecl, Range, Section, ValueKind, on};
+use crate::config::handle::{Opt, options};
+
+/// The schedule command reads the same configuration as the daemon.
+const BOTH: CommandSet = on(&[Daemon, Schedule]);
+
+/// Commands that a schedule may run.
+const SCHEDULED: CommandSet = {
+    let mut set = CommandSet::NONE;
+    let mut index = 0;
+    while index < COMMANDS.len() {
+        if COMMANDS[index].scheduled {
+            set = set.with(&[COMMANDS[index].command]);
+        }
+        index += 1;
+    }
+    set
+};
+
+const OWN: OptionDecl =
+    OptionDecl { section: Section::Global, commands: BOTH, roles: MAIN, required: false, own: true, ..OptionDecl::BASE };
+
+options! {
+    CATCH_UP: Opt<bool> = OptionDecl {
+        name: "catch-up",
+        kind: ValueKind::Boolean,
+        default: Fixed("y"),
+        summary: "Make up for missed runs.",
+        detail: "If the daemon was not running when a schedule was due, or if the last run took too long, the command runs \
+            once, as soon as possible. If disabled, a run that is more than a minute late is left out, which is a result \
+            like others.",
+        ..OWN
+    };
+
+    HOOK_AFTER: Opt<String> = OptionDecl {
+        name: "hook-after",
+        kind: ValueKind::String,
+        summary: "Command to run after each run.",
+        detail: "A command line for /bin/sh, which runs whatever the result is. It gets the result as JSON on standard \
+            input.",
+        ..OWN
+    };
+
+    HOOK_BEFORE: Opt<String> = OptionDecl {
+        name: "hook-before",
+        kind: ValueKind::String,
+        summary: "Command to run before each run.",
+        detail: "A command line for /bin/sh. It gets a description of the run as JSON on standard input. If it fails, the \
+            run fails.",
+        ..OWN
+    };
+
+    HOOK_FAILURE: Opt<String> = OptionDecl {
+        name: "hook-failure",
+        kind: ValueKind::String,
+        summary: "Command to run after a failure.",
+        detail: "A command line for /bin/sh, which runs after hook-after if the run failed. It gets the result as JSON on \
+            standard input.",
+        ..OWN
+    };
+
+    HOOK_TIMEOUT: Opt<Duration> = OptionDecl {
+        name: "hook-timeout",
+        kind: ValueKind::Time,
+        default: Fixed("1m"),
+        range: Range::Fixed("1s", "1d"),
+        summary: "How long a hook may take.",
+        detail: "A hook or a request of the webhook that takes longer is ended and counts as failed.",
+        ..OWN
+    };
+
+    JITTER: Opt<Duration> = OptionDecl {
+        name: "jitter",
+        kind: ValueKind::Time,
+        default: Fixed("0"),
+        range: Range::Fixed("0", "1d"),
+        summary: "Maximum random delay of a run.",
+        detail: "Each run starts up to this much later than the schedule says, so that many hosts with the same schedule do \
+            not all start at once.",
+        ..OWN
+    };
+
+    JOB_FILE: Opt<String> = OptionDecl {
+        name: "job-file",
+        kind: ValueKind::Path,
+        section: Section::CommandLine,
+        commands: SCHEDULED,
+        internal: true,
+        summary: "File for the result of a run.",
+        detail: "The daemon passes it to the commands that it starts. The command locks the file while it runs, and writes \
+            its exit status into it.",
+        ..OWN
+    };
+
+    JOB_MAX: Opt<i64> = OptionDecl {
+        name: "job-max",
+        kind: ValueKind::Integer,
+        default: Fixed("2"),
+        range: Range::Fixed("1", "100"),
+        summary: "Maximum number of commands at once.",
+        detail: "Commands of different stanzas run at the same time up to this number. Only for all schedules.",
+        ..OWN
+    };
+
+    RETRY: Opt<i64> = OptionDecl {
+        name: "retry",
+        kind: ValueKind::Integer,
+        default: Fixed("2"),
+        range: Range::Fixed("0", "20"),
+        summary: "How often to retry a failed run.",
+        detail: "The next run by schedule takes the place of a retry.",
+        ..OWN
+    };
+
+    RETRY_INTERVAL: Opt<Duration> = OptionDecl {
+        name: "retry-interval",
+        kind: ValueKind::Time,
+        default: Fixed("5m"),
+        range: Range::Fixed("1s", "1d"),
+        summary: "Pause before the first retry.",
+        detail: "The pause doubles with each retry.",
+        ..OWN
+    };
+
+    RUN_ON: Opt<String> = OptionDecl {
+        name: "run-on",
+        kind: ValueKind::StringId,
+        allow: &["any", "primary", "standby"],
+        values: &[
+            ("any", "each host with the schedule"),
+            ("primary", "the host of the primary"),
+            ("standby", "the host of a standby"),
+        ],
+        summary: "Host that runs the command.",
+        detail: "If several hosts have the same schedule, the state of the local cluster decides at each run. So a failover \
+            needs no change. A host whose turn it is not waits until the repository has the backup, and makes it itself if \
+            its cluster is promoted before. A host without a local cluster always runs the command. The default is primary \
+            for backup and expire, and any for other commands.",
+        ..OWN
+    };
+
+    STATE_PATH: Opt<String> = OptionDecl {
+        name: "state-path",
+        kind: ValueKind::Path,
+        default: Fixed("/var/lib/rbr"),
+        summary: "Directory of the daemon's state.",
+        detail: "Contains the last results and runs in progress. It must survive a restart of the host, so that missed \
+            runs are noticed. Only for all schedules.",
+        ..OWN
+    };
+
+    TIME_LIMIT: Opt<Duration> = OptionDecl {
+        name: "time-limit",
+        kind: ValueKind::Time,
+        range: Range::Fixed("1s", "30d"),
+        summary: "How long a run may take.",
+        detail: "A command that takes longer gets SIGTERM, and SIGKILL two minutes later. The run has failed. There is no \
+            limit by default.",
+        ..OWN
+    };
+
+    TIME_ZONE: Opt<String> = OptionDecl {
+        name: "time-zone",
+        kind: ValueKind::String,
+        summary: "Time zone of schedules.",
+        detail: "A name such as Europe/Berlin, or UTC. The default is the time zone of the host. If the clock is put \
+            forward, a run at a fixed time that does not exist starts at the change. If it is put back, it runs once. \
+            Schedules with * in a field before the days follow the clock.",
+        ..OWN
+    };
+
+    WEBHOOK_CA_FILE: Opt<String> = OptionDecl {
+        name: "webhook-ca-file",
+        kind: ValueKind::Path,
+        summary: "Certificates to trust for the webhook.",
+        detail: "A file of certificates in PEM format that is used instead of those of the system.",
+        ..OWN
+    };
+
+    WEBHOOK_HEADER: Opt<Vec<String>> = OptionDecl {
+        name: "webhook-header",
+        kind: ValueKind::List,
+        secure: true,
+        summary: "Header of requests of the webhook.",
+        detail: "NAME: VALUE, for example to authenticate. May be repeated.",
+        ..OWN
+    };
+
+    WEBHOOK_RESULT: Opt<String> = OptionDecl {
+        name: "webhook-result",
+        kind: ValueKind::StringId,
+        default: Fixed("all"),
+        allow: &["all", "failure"],
+        values: &[("all", "every result"), ("failure", "failures, and missed runs that are left out")],
+        summary: "Results to send to the webhook.",
+        detail: "What the webhook receives.",
+        ..OWN
+    };
+
+    WEBHOOK_URL: Opt<String> = OptionDecl {
+        name: "webhook-url",
+        kind: ValueKind::String,
+        secure: true,
+        summary: "URL that receives results.",
+        detail: "Each result is sent as JSON in a POST request. It is sent again for up to a day, until the answer has a \
+            status of 2xx. So a result may arrive twice. The URL may contain a token, so it is kept out of the log.",
+        ..OWN
+    };
+}

@@ -1,0 +1,189 @@
+//! Converts the configuration to the jobs of the daemon.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use daemon::cron::Cron;
+use daemon::job::{Hooks, Job, JobKey, RunOn, Webhook};
+use daemon::service::{DaemonPlan, PlanSource};
+use daemon::supervisor::SupervisorSettings;
+use engine::{Error, ErrorCode, Result};
+use jiff::tz::TimeZone;
+
+use crate::config::{Command, Config, ScheduleSection, opt};
+
+/// Returns the jobs and settings of a configuration.
+///
+/// # Errors
+/// A schedule is not valid. The error names its section.
+pub(crate) fn plan(config: &Config) -> Result<DaemonPlan> {
+    let sections = config.schedules()?;
+    let jobs = sections.into_iter().map(|section| {
+        let title = format!("section '[{}:schedule:{}]'", section.stanza, section.name);
+        job(config, section).map_err(|error| error.context(title))
+    });
+    Ok(DaemonPlan { jobs: jobs.collect::<Result<_>>()?, settings: settings(config)? })
+}
+
+/// Returns the settings of the supervisor.
+///
+/// # Errors
+/// [`ErrorCode::Assert`] if the command does not have them.
+pub(crate) fn settings(config: &Config) -> Result<SupervisorSettings> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Ok(SupervisorSettings { host, job_max: usize::try_from(config.get(opt::JOB_MAX)?).unwrap_or(1) })
+}
+
+/// Returns the directory of the daemon's state.
+///
+/// # Errors
+/// [`ErrorCode::Assert`] if the command does not have it.
+pub(crate) fn state_path(config: &Config) -> Result<&Path> {
+    config.get(opt::STATE_PATH).map(Path::new)
+}
+
+/// Returns the path of this program.
+///
+/// # Errors
+/// [`ErrorCode::Kernel`]
+pub(crate) fn program() -> Result<PathBuf> {
+    std::env::current_exe()
+        .map_err(|error| Error::from_io(ErrorCode::Kernel, "unable to find the path of this program", error))
+}
+
+fn job(config: &Config, section: ScheduleSection) -> Result<Job> {
+    let ScheduleSection { daemon, command, mut arguments, environment, .. } = section;
+    let kind = command.command();
+    if kind == Command::Verify && !section.shown.iter().any(|(key, _)| key == opt::VERIFY_EXIT_CODE.decl().name) {
+        // What it finds would be no failure otherwise
+        arguments.insert(0, format!("--{}", opt::VERIFY_EXIT_CODE.decl().name));
+    }
+    let repos = command.repo_keys_selected();
+    let mut hasher = DefaultHasher::new();
+    (&environment, daemon.find(opt::WEBHOOK_URL), daemon.find(opt::WEBHOOK_HEADER)).hash(&mut hasher);
+    Ok(Job {
+        key: JobKey::new(&section.stanza, &section.name)?,
+        command: kind.name().to_owned(),
+        arguments,
+        helper: config.helper_arguments(&section.stanza),
+        environment,
+        repos: if repos.is_empty() { vec![1] } else { repos },
+        cron: Cron::parse(&section.schedule)?,
+        zone: zone(&daemon)?,
+        zone_name: text(&daemon, opt::TIME_ZONE),
+        jitter: daemon.get(opt::JITTER)?,
+        retry: u32::try_from(daemon.get(opt::RETRY)?).unwrap_or(0),
+        retry_interval: daemon.get(opt::RETRY_INTERVAL)?,
+        time_limit: daemon.find(opt::TIME_LIMIT),
+        catch_up: daemon.get(opt::CATCH_UP)?,
+        run_on: run_on(&daemon, kind),
+        leaves_backup: kind == Command::Backup,
+        hooks: Hooks {
+            before: text(&daemon, opt::HOOK_BEFORE),
+            after: text(&daemon, opt::HOOK_AFTER),
+            failure: text(&daemon, opt::HOOK_FAILURE),
+        },
+        hook_timeout: daemon.get(opt::HOOK_TIMEOUT)?,
+        webhook: webhook(&daemon),
+        settings: shown(&daemon, section.shown),
+        secret_mark: hasher.finish(),
+    })
+}
+
+fn text(config: &Config, option: crate::config::handle::Opt<String>) -> Option<String> {
+    config.find(option).map(str::to_owned)
+}
+
+fn zone(config: &Config) -> Result<TimeZone> {
+    let Some(name) = config.find(opt::TIME_ZONE) else { return Ok(engine::time_zone::local().clone()) };
+    if name == "UTC" {
+        return Ok(TimeZone::UTC);
+    }
+    TimeZone::get(name).map_err(|error| {
+        Error::new(ErrorCode::OptionInvalidValue, format!("'{name}' is not valid for 'time-zone' option: {error}"))
+            .hint("a name such as Europe/Berlin needs the time zone database of the system (package tzdata).")
+    })
+}
+
+fn run_on(config: &Config, command: Command) -> RunOn {
+    match config.find(opt::RUN_ON) {
+        Some("any") => RunOn::Any,
+        Some("standby") => RunOn::Standby,
+        Some(_) => RunOn::Primary,
+        None if matches!(command, Command::Backup | Command::Expire) => RunOn::Primary,
+        None => RunOn::Any,
+    }
+}
+
+fn webhook(config: &Config) -> Webhook {
+    match (config.find(opt::WEBHOOK_URL), config.find(opt::WEBHOOK_RESULT)) {
+        (None, _) => Webhook::None,
+        (Some(_), Some("failure")) => Webhook::Failures,
+        (Some(_), _) => Webhook::Results,
+    }
+}
+
+/// Returns the settings of a job for the log of a reload: those of its section, and options of the daemon from
+/// elsewhere.
+fn shown(daemon: &Config, section: Vec<(String, String)>) -> Vec<(String, String)> {
+    let mut shown = section;
+    for (decl, key, _) in daemon.each_slot().filter(|(decl, ..)| decl.own && !decl.secure) {
+        let name = decl.indexed_name(key);
+        if let Some(value) = daemon.display(decl, key)
+            && !shown.iter().any(|(known, _)| *known == name)
+        {
+            shown.push((name, value.into_owned()));
+        }
+    }
+    shown
+}
+
+/// The configuration files of this process.
+pub(crate) struct FilesSource<'a> {
+    config: &'a Config,
+}
+
+impl<'a> FilesSource<'a> {
+    pub(crate) fn new(config: &'a Config) -> Self {
+        FilesSource { config }
+    }
+}
+
+impl PlanSource for FilesSource<'_> {
+    fn load(&mut self) -> Result<DaemonPlan> {
+        let config = self.config.reread()?;
+        if state_path(&config)? != state_path(self.config)? {
+            return Err(Error::new(ErrorCode::OptionInvalid, "'state-path' cannot change while the daemon is running")
+                .hint("restart the daemon."));
+        }
+        plan(&config)
+    }
+
+    fn fingerprint(&mut self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for path in self.config.config_paths() {
+            add_file(&mut hasher, &path);
+            let names = fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path());
+            let mut names: Vec<PathBuf> = names.collect();
+            names.sort();
+            names.iter().for_each(|name| add_file(&mut hasher, name));
+        }
+        hasher.finish()
+    }
+}
+
+/// Adds what changes with the content of a file, without reading it.
+fn add_file(hasher: &mut DefaultHasher, path: &Path) {
+    path.hash(hasher);
+    // A link to another file is a change, too
+    if let Ok(found) = fs::metadata(path) {
+        (found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec()).hash(hasher);
+    }
+}
+
+/// The time limit of a helper that asks other hosts.
+pub(crate) const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
