@@ -8,6 +8,7 @@ mod archive;
 mod backup;
 mod cli;
 mod compat;
+mod daemon;
 mod dependencies;
 mod env;
 mod expire;

@@ -32,8 +32,8 @@ use self::handle::{Opt, OptIndexed};
 pub use self::names::{FoundName, Match as NameMatch, find_option};
 pub use self::options::opt;
 pub use self::parse::CommandLine;
-pub use self::schedule::ScheduleSection;
 pub use self::report::{ConfigReport, Setting, SettingValue};
+pub use self::schedule::ScheduleSection;
 
 use self::options::OptionIndex;
 

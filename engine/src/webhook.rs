@@ -53,7 +53,7 @@ pub fn post(request: &WebhookRequest) -> Result<()> {
         value.set_sensitive(true);
         message = message.header(name, value);
     }
-    let answer = network::handle()?.block_on(message.send()).map_err(|error| {
+    let answer = network::handle()?.block_on(async { message.send().await }).map_err(|error| {
         // The path may be a secret
         let error = error.without_url();
         let mut text = format!("unable to send the result to the webhook at '{host}': {error}");
@@ -117,7 +117,9 @@ mod tests {
 
     #[test]
     fn answer_without_success_is_an_error_that_does_not_show_the_path() {
-        for answer in ["HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n", "HTTP/1.1 302 No\r\nlocation: /x\r\n\r\n", "junk"] {
+        for answer in
+            ["HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n", "HTTP/1.1 302 No\r\nlocation: /x\r\n\r\n", "junk"]
+        {
             let (result, _) = send(answer, "/secret-token");
             let error = result.unwrap_err();
             assert_eq!(error.code, ErrorCode::Service);

@@ -145,6 +145,16 @@ impl Background {
         }
     }
 
+    /// Sends SIGHUP to the command.
+    pub fn hang_up(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.child), Signal::HUP);
+    }
+
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Stops the command and its children, if they are still running, until [`Background::go_on`].
     pub fn stand_still(&mut self) {
         self.signal_group(Signal::STOP);

@@ -6,9 +6,9 @@ use daemon::store::StateDirectory;
 use daemon::supervisor::Supervisor;
 use engine::Result;
 
+use crate::ExitStatus;
 use crate::config::Config;
 use crate::jobs::{self, FilesSource};
-use crate::ExitStatus;
 
 /// Runs until a signal ends it.
 ///

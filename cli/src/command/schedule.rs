@@ -29,7 +29,9 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         ["run", name] => run_now(&daemon, name),
         ["probe", name] => probe::run(&section(&daemon, name)?),
         ["webhook", name] => webhook::run(&section(&daemon, name)?),
-        _ => Err(Error::new(ErrorCode::ParamInvalid, "schedule has no parameters, or 'run' and the name of a schedule")),
+        _ => {
+            Err(Error::new(ErrorCode::ParamInvalid, "schedule has no parameters, or 'run' and the name of a schedule"))
+        }
     }
 }
 

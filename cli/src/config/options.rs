@@ -21,8 +21,8 @@ mod restore;
 mod server;
 
 use crate::config::decl::Command::{
-    ArchiveGet, ArchivePush, Backup, Check, Daemon, Help, Manifest, Restore, Schedule, Server, ServerPing, StanzaCreate,
-    StanzaDelete, StanzaUpgrade, Start, Stop, Verify, Version,
+    ArchiveGet, ArchivePush, Backup, Check, Daemon, Help, Manifest, Restore, Schedule, Server, ServerPing,
+    StanzaCreate, StanzaDelete, StanzaUpgrade, Start, Stop, Verify, Version,
 };
 use crate::config::decl::{COMMANDS, Command, CommandSet, OptionDecl, on};
 

@@ -131,8 +131,10 @@ impl Config {
                 .hint(format!("use [STANZA:{WORD}:{}].", text::show(name))));
         }
         let content = read_section(ini, section)?;
-        let (of_daemon, of_command): (Vec<_>, Vec<_>) =
-            content.options.into_iter().partition(|option| option.decl.commands.has(Command::Daemon) && option.decl.own);
+        let (of_daemon, of_command): (Vec<_>, Vec<_>) = content
+            .options
+            .into_iter()
+            .partition(|option| option.decl.commands.has(Command::Daemon) && option.decl.own);
         let daemon = self.with_section(Command::Daemon, stanza, &of_daemon)?;
         let command = self.with_section(content.command, stanza, &of_command)?;
         command.check_support()?;
@@ -174,7 +176,8 @@ impl Config {
     ) -> (Vec<String>, Vec<(String, String)>) {
         let full_name = |option: &SectionOption| option.decl.indexed_name(option.found.key);
         let names: Vec<String> = options.iter().map(full_name).collect();
-        let mut replace: Vec<(&str, Replacement)> = names.iter().map(|name| (name.as_str(), Replacement::Omit)).collect();
+        let mut replace: Vec<(&str, Replacement)> =
+            names.iter().map(|name| (name.as_str(), Replacement::Omit)).collect();
         replace.push((opt::STANZA.decl().name, Replacement::Text(stanza.to_owned())));
         // The id of a run is shared by processes that work together. Those of different jobs do not
         replace.push((opt::EXEC_ID.decl().name, Replacement::Omit));

@@ -26,8 +26,14 @@ const SCHEDULED: CommandSet = {
     set
 };
 
-const OWN: OptionDecl =
-    OptionDecl { section: Section::Global, commands: BOTH, roles: MAIN, required: false, own: true, ..OptionDecl::BASE };
+const OWN: OptionDecl = OptionDecl {
+    section: Section::Global,
+    commands: BOTH,
+    roles: MAIN,
+    required: false,
+    own: true,
+    ..OptionDecl::BASE
+};
 
 options! {
     CATCH_UP: Opt<bool> = OptionDecl {

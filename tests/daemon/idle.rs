@@ -1,0 +1,45 @@
+//! What the daemon needs while it has nothing to do.
+
+use std::fs;
+use std::time::Duration;
+
+use super::{Scheduled, wait_for};
+
+/// Numbers of `/proc/PID/status` of all threads of a process, added up.
+fn sum(pid: u32, name: &str) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let of = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned)).unwrap_or_default();
+        line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0)
+    };
+    threads.map(|thread| of(fs::read_to_string(thread.path().join("status")).unwrap_or_default())).sum()
+}
+
+#[test]
+fn idle_daemon_needs_little_memory_and_wakes_less_than_once_a_second() {
+    let sections = "[demo:schedule:check]\nschedule=*/20 * * * * *\ncommand=check\n\
+                    [demo:schedule:nightly]\nschedule=0 3 * * *\ncommand=backup\n";
+    let Some(scheduled) = Scheduled::start(sections) else { return };
+    let mut daemon = scheduled.daemon();
+    let done = "job demo/check: check succeeded";
+    wait_for(done, || daemon.log(), || daemon.log().contains(done));
+    scheduled.write("[demo:schedule:nightly]\nschedule=0 3 * * *\ncommand=backup\n");
+    daemon.hang_up();
+    wait_for("a reload", || daemon.log(), || daemon.log().contains("job demo/check is gone"));
+    let pid = daemon.id();
+    std::thread::sleep(Duration::from_secs(1));
+    let before = sum(pid, "voluntary_ctxt_switches") + sum(pid, "nonvoluntary_ctxt_switches");
+    std::thread::sleep(Duration::from_secs(20));
+    let wakeups = sum(pid, "voluntary_ctxt_switches") + sum(pid, "nonvoluntary_ctxt_switches") - before;
+    assert!(wakeups < 20, "{wakeups} wakeups in 20 seconds");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let kib = |name: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    // The program's own pages are shared with other processes, and larger without optimization
+    let own = kib("RssAnon:");
+    assert!(own < 8 * 1024, "{own} KiB");
+    daemon.terminate();
+    assert_eq!(daemon.wait(), 0);
+}
