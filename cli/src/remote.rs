@@ -13,7 +13,7 @@ use engine::tls::ClientSettings;
 use repo_format::lock_file::lock_name;
 
 use crate::config::decl::{IndexGroup, Role};
-use crate::config::{Config, Replacement, Source, opt};
+use crate::config::{Config, ExecTarget, Replacement, Source, opt};
 use crate::repos;
 
 /// Returns how to reach the host of a repository. `asks_passphrase` says whether the host is asked for the passphrase.
@@ -121,7 +121,8 @@ fn process_arguments(config: &Config, key: u32, quote: bool) -> Result<Vec<Strin
     replace.extend(others.map(|(decl, other, _)| (decl.indexed_name(other), Replacement::Omit)));
     let replace: Vec<(&str, Replacement)> =
         replace.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-    Ok(config.options_for_exec(config.command(), Role::Remote, &replace, false, quote))
+    let (command, role) = (config.command(), Role::Remote);
+    Ok(config.options_for_exec(&ExecTarget { command, role, replace: &replace, local: false, quote }))
 }
 
 /// Returns the names of the locks that the process on the other host takes.

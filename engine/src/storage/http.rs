@@ -1,6 +1,8 @@
 //! What all object stores share on the wire: TLS, certificates, time limits and retries.
 
 pub(crate) mod checked;
+mod failure;
+pub(crate) mod foreign;
 pub(crate) mod listing;
 #[cfg(test)]
 pub(crate) mod mock;

@@ -122,16 +122,16 @@ mod tests {
         }
         fs::write(&file, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
         assert_eq!(code(in_files(Some(&file), None, "an option")), Some(ErrorCode::Crypto));
-        assert_eq!(code(trusted(Some(&folder.path().join("none")), None)), Some(ErrorCode::FileOpen));
+        assert_eq!(code(in_files(Some(&folder.path().join("none")), None, "an option")), Some(ErrorCode::FileOpen));
         assert!(in_files(None, None, "an option").unwrap().is_none());
     }
 
     #[test]
     fn path_without_a_certificate_is_refused_and_the_system_is_not_trusted_instead() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(code(trusted(None, Some(folder.path()))), Some(ErrorCode::Crypto));
+        assert_eq!(code(in_files(None, Some(folder.path()), "an option")), Some(ErrorCode::Crypto));
         fs::write(folder.path().join("README"), "nothing").unwrap();
-        assert_eq!(code(trusted(None, Some(folder.path()))), Some(ErrorCode::Crypto));
+        assert_eq!(code(in_files(None, Some(folder.path()), "an option")), Some(ErrorCode::Crypto));
     }
 
     #[test]
@@ -144,6 +144,6 @@ mod tests {
         write("good.pem", CERTIFICATE);
         std::os::unix::fs::symlink("good.pem", folder.path().join("0a1b2c3d.0")).unwrap();
         std::os::unix::fs::symlink("gone.pem", folder.path().join("0a1b2c3e.0")).unwrap();
-        assert_eq!(trusted(None, Some(folder.path())).unwrap().unwrap().len(), 2);
+        assert_eq!(in_files(None, Some(folder.path()), "an option").unwrap().unwrap().len(), 2);
     }
 }

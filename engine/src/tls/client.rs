@@ -136,9 +136,9 @@ fn open(
             Ok(session) => return Ok(session),
             // Another try would have the same result
             Err(HandshakeError::Tls(error)) => {
-                return Err(refusal(&name, &error).unwrap_or_else(|| HandshakeError::Tls(error).to_error(&name)));
+                return Err(refusal(&name, &error).unwrap_or_else(|| HandshakeError::Tls(error).into_error(&name)));
             }
-            Err(failure) => failure.to_error(&name),
+            Err(failure) => failure.into_error(&name),
         };
         failures.add(failure);
         if Instant::now() + PAUSE >= end {

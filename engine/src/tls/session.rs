@@ -145,7 +145,7 @@ pub enum HandshakeError {
 
 impl HandshakeError {
     /// Converts it to an error that names the peer.
-    pub fn to_error(self, name: &str) -> Error {
+    pub fn into_error(self, name: &str) -> Error {
         match self {
             HandshakeError::Timeout(error) => error,
             HandshakeError::Io(error) => service_error(name, &error),
