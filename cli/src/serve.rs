@@ -9,7 +9,7 @@ use engine::{CancelToken, Error, ErrorCode, Result};
 use protocol::StringId;
 use protocol::options::OptionValue;
 
-use crate::config::{Config, NameMatch, Role, find_option, opt, options};
+use crate::config::{Config, IndexGroup, NameMatch, Role, find_option, opt, options};
 use crate::{cancel_token, pg, repos};
 
 /// The cluster that a client gets. Its own number is only known to the client.
@@ -43,7 +43,8 @@ fn repository(config: &Config) -> Result<ServedRepository> {
     let key = config.repo_default();
     let settings = repos::settings(config, key)?;
     let kind = match config.get_at(opt::REPO_TYPE, key)? {
-        "posix" => RepositoryKind::Posix { symlinks: config.find_at(opt::REPO_SYMLINK, key).unwrap_or(true) },
+        // Commands that create no links do not know the option
+        "posix" => RepositoryKind::Posix { symlinks: config.find_at(opt::REPO_SYMLINK, key).unwrap_or(false) },
         "cifs" => RepositoryKind::Cifs,
         "sftp" => RepositoryKind::Sftp,
         _ => RepositoryKind::Objects,
@@ -85,6 +86,10 @@ impl ServedOptions for Values {
         let found = find_option(name, NameMatch::Exact)?;
         let found = found.ok_or_else(|| Error::new(ErrorCode::Assert, "option not found"))?;
         let (decl, key) = (options::ALL[found.option], found.key);
+        if decl.group == Some(IndexGroup::Repo) && !self.0.repo_keys().contains(&key) {
+            let text = format!("key '{key}' is not valid for '{}' option", decl.name);
+            return Err(Error::new(ErrorCode::Assert, text));
+        }
         let value = match () {
             () if decl.name == opt::DB_TIMEOUT.decl().name => {
                 let limit = self.0.find(opt::DB_TIMEOUT).map(|limit| limit.as_millis());

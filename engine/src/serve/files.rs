@@ -15,6 +15,7 @@ use rustix::fs::OFlags;
 
 use super::area::{DataArea, RepositoryArea};
 use super::entry::{self, FileInfo, failed};
+use super::stages::Stage;
 use super::{RepositoryKind, ServedRepository, ServedStorage};
 use crate::storage::{Entry, EntryKind, ReadRange, RepoStorage, RepoWriter, WriteOptions};
 use crate::users::Users;
@@ -23,11 +24,6 @@ use crate::{Error, ErrorCode, Result};
 /// The modes that pgBackRest gives to files and directories of a repository, and that rbr gives them, too.
 const FILE_MODES: [u32; 2] = [0, 0o640];
 const PATH_MODES: [u32; 2] = [0, 0o750];
-
-/// An open file.
-pub(super) struct OpenFile {
-    pub(super) reader: Box<dyn Read + Send>,
-}
 
 /// What a client reaches.
 pub(super) enum Files {
@@ -114,7 +110,7 @@ impl Files {
     ///
     /// # Errors
     /// The same.
-    pub(super) fn read(&self, path: &str, range: ReadRange, version: Option<&str>) -> Result<Option<OpenFile>> {
+    pub(super) fn read(&self, path: &str, range: ReadRange, version: Option<&str>) -> Result<Option<Stage>> {
         if version.is_some() {
             return Err(no_versions());
         }
@@ -127,12 +123,12 @@ impl Files {
                         .map_err(|e| failed(ErrorCode::FileOpen, &what, Path::new(path), e))?;
                 }
                 let file = NamedFile { file, path: path.to_owned() };
-                Ok(Some(OpenFile { reader: Box::new(file.take(range.limit.unwrap_or(u64::MAX))) }))
+                Ok(Some(Box::new(file.take(range.limit.unwrap_or(u64::MAX)))))
             }
             Files::Repository(repository) => {
                 let relative = repository.area.reach(path, true)?;
                 let reader = repository.storage.read(&relative, range)?;
-                Ok(reader.map(|reader| OpenFile { reader: Box::new(reader) }))
+                Ok(reader.map(|reader| Box::new(reader) as Stage))
             }
         }
     }

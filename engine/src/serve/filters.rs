@@ -35,8 +35,6 @@ pub(super) struct Chain {
     pub(super) stage: Stage,
     /// One for each filter, in order.
     entries: Vec<(StringId, Outcome)>,
-    /// Whether no filter changes the data.
-    pub(super) is_plain: bool,
     /// The memory that it may use.
     pub(super) memory_bytes: u64,
 }
@@ -88,7 +86,7 @@ impl Chain {
     /// [`ErrorCode::Access`] for a file of a page check that is out of reach, [`ErrorCode::Memory`] if the filters need
     /// too much, and others for parameters that are not valid.
     pub(super) fn new(input: Stage, filters: &[Filter<'_>], files: &Files, budget: &Budget) -> Result<Self> {
-        let mut chain = Chain { stage: input, entries: Vec::new(), is_plain: true, memory_bytes: 0 };
+        let mut chain = Chain { stage: input, entries: Vec::new(), memory_bytes: 0 };
         for filter in filters {
             chain.memory_bytes = chain.memory_bytes.saturating_add(memory_bytes(filter));
             if chain.memory_bytes > budget.memory_bytes_left {
@@ -98,7 +96,6 @@ impl Chain {
             let (stage, outcome) = build(filter, input, files)?;
             chain.stage = stage;
             chain.entries.push((filter.id(), outcome));
-            chain.is_plain &= !changes_data(filter);
         }
         if filters.last().is_none_or(|last| !changes_data(last)) {
             chain.entries.push((name::BUFFER, Outcome::None));

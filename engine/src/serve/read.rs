@@ -1,10 +1,8 @@
 //! Files that are sent to a client.
 //!
-//! A chunk has the size of a block, but for the last one. The end is known with the last chunk unless that is full, as
-//! in pgBackRest, whose reader of files knows it when a read returns less than was asked for.
+//! A chunk has the size of a block, but for the last one. After a full chunk the end is not known yet, as in pgBackRest.
 
 use std::io::{self, ErrorKind, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use protocol::storage::{FileRange, ReadManyRequest, ReadRequest};
@@ -17,10 +15,6 @@ use crate::{CancelToken, Error, ErrorCode, Result};
 /// A file that is sent.
 pub(super) struct ReadSession {
     chain: Chain,
-    /// Whether the file's last byte was read.
-    at_end: Arc<AtomicBool>,
-    /// A byte that was read to find out whether the chunk before was the last.
-    carried: Option<u8>,
 }
 
 /// A part of a file, in the block that the session filled.
@@ -37,12 +31,9 @@ impl ReadSession {
     /// Those of [`Files::read`] and [`Chain::new`].
     pub(super) fn open(request: &ReadRequest<'_>, files: &Files, budget: &Budget) -> Result<Option<Self>> {
         let range = ReadRange { offset: request.offset, limit: request.limit };
-        // Filters are checked first, as they do not depend on the file
-        let at_end = Arc::new(AtomicBool::new(false));
         let Some(file) = files.read(request.path, range, request.version)? else { return Ok(None) };
-        let source = Source { reader: file.reader, left: request.limit, at_end: Arc::clone(&at_end) };
-        let chain = Chain::new(Box::new(source), &request.filters, files, budget)?;
-        Ok(Some(ReadSession { chain, at_end, carried: None }))
+        let chain = Chain::new(file, &request.filters, files, budget)?;
+        Ok(Some(ReadSession { chain }))
     }
 
     /// The memory that its filters may use.
@@ -56,23 +47,12 @@ impl ReadSession {
     /// [`ErrorCode::FileRead`] and those of the filters.
     pub(super) fn next(&mut self, block: &mut [u8], cancel: &CancelToken) -> Result<SentChunk> {
         let mut size = 0;
-        if let (Some(byte), Some(first)) = (self.carried.take(), block.first_mut()) {
-            *first = byte;
-            size = 1;
-        }
         let mut has_ended = false;
         while size < block.len() && !has_ended {
             cancel.check()?;
             match self.read(&mut block[size..])? {
                 0 => has_ended = true,
                 read => size += read,
-            }
-        }
-        if !has_ended && self.at_end.load(Ordering::Relaxed) {
-            let mut next = [0];
-            match self.read(&mut next)? {
-                0 => has_ended = true,
-                _ => self.carried = Some(next[0]),
             }
         }
         let results = has_ended.then(|| self.chain.results());
@@ -86,27 +66,6 @@ impl ReadSession {
                 result => return result.map_err(|e| Error::from_io(ErrorCode::FileRead, "unable to read file", e)),
             }
         }
-    }
-}
-
-/// The bytes of a file, with a mark when a limit was reached.
-struct Source {
-    reader: Box<dyn Read + Send>,
-    /// Bytes that are left of the limit.
-    left: Option<u64>,
-    at_end: Arc<AtomicBool>,
-}
-
-impl Read for Source {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let size = self.reader.read(buffer)?;
-        if let Some(left) = &mut self.left {
-            *left = left.saturating_sub(size as u64);
-            if *left == 0 {
-                self.at_end.store(true, Ordering::Relaxed);
-            }
-        }
-        Ok(size)
     }
 }
 
@@ -130,10 +89,8 @@ impl ReadSession {
     /// [`ErrorCode::FileMissing`], and those of [`ReadSession::open`].
     pub(super) fn open_many(request: &ReadManyRequest<'_>, files: &Arc<Files>, budget: &Budget) -> Result<Self> {
         let parts = Parts::new(&request.ranges, files)?;
-        let at_end = Arc::new(AtomicBool::new(false));
-        let source = PartsSource { parts, files: Arc::clone(files), at_end: Arc::clone(&at_end) };
-        let chain = Chain::new(Box::new(source), &request.filters, files, budget)?;
-        Ok(ReadSession { chain, at_end, carried: None })
+        let source = PartsSource { parts, files: Arc::clone(files) };
+        Ok(ReadSession { chain: Chain::new(Box::new(source), &request.filters, files, budget)? })
     }
 }
 
@@ -160,7 +117,6 @@ impl Parts {
 struct PartsSource {
     parts: Parts,
     files: Arc<Files>,
-    at_end: Arc<AtomicBool>,
 }
 
 impl Read for PartsSource {
@@ -176,17 +132,14 @@ impl Read for PartsSource {
                 }
                 self.parts.current = None;
             }
-            let Some(range) = self.parts.ranges.next() else {
-                self.at_end.store(true, Ordering::Relaxed);
-                return Ok(0);
-            };
+            let Some(range) = self.parts.ranges.next() else { return Ok(0) };
             let part = ReadRange { offset: range.offset, limit: range.limit };
             let file = self.files.read(&range.path, part, range.version.as_deref())?;
             let missing = || {
                 let text = format!("unable to open missing file '{}' for read", range.path);
                 io::Error::from(Error::new(ErrorCode::FileMissing, text))
             };
-            self.parts.current = Some(file.ok_or_else(missing)?.reader);
+            self.parts.current = Some(file.ok_or_else(missing)?);
         }
     }
 }
