@@ -11,6 +11,7 @@ mod compat;
 mod dependencies;
 mod env;
 mod expire;
+mod far_side;
 mod fuzz;
 mod hostile;
 mod info;

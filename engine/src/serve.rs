@@ -110,6 +110,3 @@ impl Served {
 pub const BLOCK_BYTES_DEFAULT: usize = 1 << 20;
 
 type Shared<T> = Arc<std::sync::Mutex<T>>;
-
-#[cfg(test)]
-mod tests;

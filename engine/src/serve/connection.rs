@@ -95,7 +95,8 @@ impl<R: Read, W: Write> Server<R, W> {
     /// # Errors
     /// [`ErrorCode::FileWrite`]
     pub fn refuse(&mut self, error: &Error) -> Result<()> {
-        send(&mut self.output, &AnswerMessage::encode_error(Some(self.session), &ErrorAnswer::from(error)))
+        let session = Some(self.session).filter(|session| *session != 0);
+        send(&mut self.output, &AnswerMessage::encode_error(session, &ErrorAnswer::from(error)))
     }
 
     /// Takes the locks and answers the first request, then serves until the client says that it ends. A refusal at the
@@ -105,9 +106,11 @@ impl<R: Read, W: Write> Server<R, W> {
     /// [`ErrorCode::Format`] if the input ends or is no request, and those that end a connection, which the client was
     /// told; errors of the streams; [`ErrorCode::Term`] after a signal.
     pub fn serve(mut self, served: Served) -> Result<()> {
-        let first = match self.read_first()? {
-            Some(Command::Noop) => served.locks.as_ref().map(super::ServedLocks::acquire).transpose(),
-            _ => Err(Error::new(ErrorCode::Format, "noop expected")),
+        let first = match self.read_first() {
+            Ok(Some(Command::Noop)) => served.locks.as_ref().map(super::ServedLocks::acquire).transpose(),
+            Ok(_) => Err(Error::new(ErrorCode::Format, "noop expected")),
+            Err(error) if error.code == ErrorCode::Term => return Err(error),
+            Err(error) => Err(error),
         };
         // Held until the end of the connection
         let _locks = match first {

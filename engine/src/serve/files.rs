@@ -209,9 +209,7 @@ impl Files {
             return match fs::remove_dir(request.path) {
                 Ok(()) => Ok(true),
                 Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-                Err(e) => {
-                    Err(failed(ErrorCode::PathRemove, "unable to remove path", Path::new(request.path), e))
-                }
+                Err(e) => Err(failed(ErrorCode::PathRemove, "unable to remove path", Path::new(request.path), e)),
             };
         }
         let entries = repository.storage.list(&relative)?;

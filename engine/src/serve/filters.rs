@@ -217,7 +217,8 @@ pub(super) fn cipher(filter: &CipherFilter<'_>) -> Result<(Cipher, Framing)> {
         }
     };
     if !matches!(filter.digest, None | Some(Digest::Sha1)) {
-        let text = "ciphers with keys of another digest than SHA-1 are not supported yet: they need repository format 6";
+        let text =
+            "ciphers with keys of another digest than SHA-1 are not supported yet: they need repository format 6";
         return Err(Error::new(ErrorCode::FeatureNotSupported, text));
     }
     let text = std::str::from_utf8(filter.passphrase.0)

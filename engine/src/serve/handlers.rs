@@ -12,13 +12,13 @@ use protocol::storage::{
 };
 use protocol::{Call, StringId};
 
+use super::Served;
 use super::database::DatabaseSession;
 use super::entry::FileInfo;
 use super::files::Files;
 use super::filters::{Budget, MEMORY_BYTES_MAX, OwnedResult};
 use super::read::{ReadSession, SentChunk};
 use super::write::WriteSession;
-use super::Served;
 use crate::{Error, ErrorCode, Result};
 
 /// The most sessions of a connection. Each may hold an open file.
@@ -62,7 +62,10 @@ enum Data {
     None,
     Pack(PackWriter<'static>),
     /// A chunk in the block. `opens` tells whether it is the answer that says whether the file exists.
-    Chunk { chunk: SentChunk, opens: bool },
+    Chunk {
+        chunk: SentChunk,
+        opens: bool,
+    },
     Results(Vec<OwnedResult>),
 }
 
@@ -139,9 +142,7 @@ impl Handlers {
                 let opened = ReadSession::open(request, self.files()?, &self.budget())?;
                 match opened {
                     Some(reading) => self.begin_read(reading, session, true)?,
-                    None => {
-                        Reply { data: Data::Pack(ReadAnswer::Missing.encode()), is_closed: true }
-                    }
+                    None => Reply { data: Data::Pack(ReadAnswer::Missing.encode()), is_closed: true },
                 }
             }
             Call::ReadManyOpen(request) => {
@@ -180,7 +181,9 @@ impl Handlers {
     }
 
     fn files(&self) -> Result<&Arc<Files>> {
-        self.files.as_ref().ok_or_else(|| Error::new(ErrorCode::Assert, "features of the storage must be asked for first"))
+        self.files
+            .as_ref()
+            .ok_or_else(|| Error::new(ErrorCode::Assert, "features of the storage must be asked for first"))
     }
 
     fn changed(&self, change: impl FnOnce(&Files) -> Result<()>) -> Result<Reply> {

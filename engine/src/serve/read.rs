@@ -100,7 +100,8 @@ impl Parts {
         let mut last: Option<(String, u64)> = None;
         let mut owned = Vec::with_capacity(ranges.len());
         for range in ranges {
-            let path = if range.path.starts_with('/') { range.path.to_owned() } else { format!("{base}/{}", range.path) };
+            let path =
+                if range.path.starts_with('/') { range.path.to_owned() } else { format!("{base}/{}", range.path) };
             if last.as_ref().is_some_and(|(name, offset)| *name == path && range.offset < *offset) {
                 let text = format!("offset {} of file '{path}' is before the one of the range before", range.offset);
                 return Err(Error::new(ErrorCode::Assert, text));

@@ -104,14 +104,7 @@ pub(super) struct ConvertStage<C> {
 
 impl<C: Convert> ConvertStage<C> {
     pub(super) fn new(input: Stage, convert: C) -> Self {
-        ConvertStage {
-            input,
-            convert,
-            buffer: vec![0; INPUT_BYTES],
-            output: Vec::new(),
-            position: 0,
-            has_ended: false,
-        }
+        ConvertStage { input, convert, buffer: vec![0; INPUT_BYTES], output: Vec::new(), position: 0, has_ended: false }
     }
 }
 
