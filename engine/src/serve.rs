@@ -17,6 +17,7 @@ mod database;
 mod entry;
 mod files;
 mod filters;
+mod formats;
 mod handlers;
 mod hashes;
 mod locks;

@@ -5,7 +5,7 @@
 
 use std::io::{BufReader, Read, Write};
 
-use protocol::call::Command;
+use protocol::call::CallKind;
 use protocol::greeting::{self, Service};
 use protocol::message::{AnswerMessage, ErrorAnswer, RequestMessage};
 use protocol::pack::{Packed, read_message};
@@ -57,7 +57,7 @@ impl<R: Read, W: Write> Server<R, W> {
     /// [`ErrorCode::Format`] for another request, and errors of the streams.
     pub fn answer_ping(&mut self) -> Result<()> {
         match self.read_first()? {
-            Some(Command::Noop) => self.accept(),
+            Some(CallKind::Noop) => self.accept(),
             _ => Err(Error::new(ErrorCode::Format, "noop expected")),
         }
     }
@@ -70,10 +70,10 @@ impl<R: Read, W: Write> Server<R, W> {
     pub fn read_command_line(&mut self) -> Result<Vec<String>> {
         let command = self.read_first()?;
         let arguments = match (command, Self::call(&self.message, self.dialect)) {
-            (Some(Command::Config), Ok(Call::Config(request))) => {
+            (Some(CallKind::Config), Ok(Call::Config(request))) => {
                 Ok(request.arguments.iter().map(|argument| (*argument).to_owned()).collect())
             }
-            (Some(Command::Config), Err(error)) => Err(error),
+            (Some(CallKind::Config), Err(error)) => Err(error),
             _ => Err(Error::new(ErrorCode::Format, "expected config command")),
         };
         if let Err(error) = &arguments {
@@ -107,7 +107,7 @@ impl<R: Read, W: Write> Server<R, W> {
     /// told; errors of the streams; [`ErrorCode::Term`] after a signal.
     pub fn serve(mut self, served: Served) -> Result<()> {
         let first = match self.read_first() {
-            Ok(Some(Command::Noop)) => served.locks.as_ref().map(super::ServedLocks::acquire).transpose(),
+            Ok(Some(CallKind::Noop)) => served.locks.as_ref().map(super::ServedLocks::acquire).transpose(),
             Ok(_) => Err(Error::new(ErrorCode::Format, "noop expected")),
             Err(error) if error.code == ErrorCode::Term => return Err(error),
             Err(error) => Err(error),
@@ -133,7 +133,7 @@ impl<R: Read, W: Write> Server<R, W> {
     }
 
     /// Reads a request before the client is served. Returns its command, if it has a known one.
-    fn read_first(&mut self) -> Result<Option<Command>> {
+    fn read_first(&mut self) -> Result<Option<CallKind>> {
         read_message(&mut self.input, &mut self.message, COMMAND_LINE_BYTES_MAX)?;
         let request = RequestMessage::decode(&self.message)?;
         self.session = request.session;

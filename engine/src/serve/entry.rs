@@ -5,9 +5,9 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use protocol::storage::{Detail, Entry, FileKind, Info, Level, Owner};
+use protocol::storage::{FileKind, Info, InfoDetail, InfoLevel, ListEntry, OwnerInfo};
 
-use crate::storage::{Entry as StoredEntry, EntryKind};
+use crate::storage::{Entry, EntryKind};
 use crate::users::Users;
 use crate::{Error, ErrorCode, Result};
 
@@ -36,24 +36,24 @@ struct FileDetail {
 impl FileInfo {
     /// The information in the form of an answer.
     pub(super) fn info(&self) -> Info<'_> {
-        let detail = self.detail.as_ref().map(|detail| Detail {
+        let detail = self.detail.as_ref().map(|detail| InfoDetail {
             mode: detail.mode,
-            user: Owner { id: detail.user.0, name: detail.user.1.as_deref() },
-            group: Owner { id: detail.group.0, name: detail.group.1.as_deref() },
+            user: OwnerInfo { id: detail.user.0, name: detail.user.1.as_deref() },
+            group: OwnerInfo { id: detail.group.0, name: detail.group.1.as_deref() },
             link_target: detail.link_target.as_deref(),
         });
         Info { kind: self.kind, modified: self.modified, version: self.version.as_deref(), detail }
     }
 
     /// The entry of a list.
-    pub(super) fn entry(&self) -> Entry<'_> {
-        Entry { name: &self.name, info: self.info() }
+    pub(super) fn entry(&self) -> ListEntry<'_> {
+        ListEntry { name: &self.name, info: self.info() }
     }
 
     /// What a storage says about a file. It knows no modes and owners.
-    pub(super) fn stored(entry: StoredEntry, level: Level) -> Self {
+    pub(super) fn stored(entry: Entry, level: InfoLevel) -> Self {
         let kind = match entry.kind {
-            EntryKind::File => FileKind::File(if level >= Level::Basic { entry.size } else { 0 }),
+            EntryKind::File => FileKind::File(if level >= InfoLevel::Basic { entry.size } else { 0 }),
             EntryKind::Path => FileKind::Path,
             EntryKind::Link => FileKind::Link,
             EntryKind::Special => FileKind::Special,
@@ -61,11 +61,11 @@ impl FileInfo {
         let known = FileInfo {
             name: entry.name,
             kind,
-            modified: if level >= Level::Basic { entry.modified } else { 0 },
+            modified: if level >= InfoLevel::Basic { entry.modified } else { 0 },
             version: entry.version,
             detail: None,
         };
-        if level == Level::Exists { FileInfo::exists(known.name) } else { known }
+        if level == InfoLevel::Exists { FileInfo::exists(known.name) } else { known }
     }
 
     /// A file of which only the name is asked.
@@ -73,11 +73,11 @@ impl FileInfo {
         FileInfo { name, kind: FileKind::File(0), modified: 0, version: None, detail: None }
     }
 
-    fn of(name: String, path: &Path, metadata: &Metadata, level: Level, users: &Users) -> Result<Self> {
-        if level == Level::Exists {
+    fn of(name: String, path: &Path, metadata: &Metadata, level: InfoLevel, users: &Users) -> Result<Self> {
+        if level == InfoLevel::Exists {
             return Ok(Self::exists(name));
         }
-        let is_basic = level >= Level::Basic;
+        let is_basic = level >= InfoLevel::Basic;
         let kind = match metadata.file_type() {
             kind if kind.is_file() => FileKind::File(if is_basic { metadata.len() } else { 0 }),
             kind if kind.is_dir() => FileKind::Path,
@@ -86,7 +86,7 @@ impl FileInfo {
             _ => FileKind::Special,
         };
         let modified = if is_basic { metadata.mtime() } else { 0 };
-        let detail = if level == Level::Detail { Some(detail(path, kind, metadata, users)?) } else { None };
+        let detail = if level == InfoLevel::Detail { Some(detail(path, kind, metadata, users)?) } else { None };
         Ok(FileInfo { name, kind, modified, version: None, detail })
     }
 }
@@ -118,7 +118,7 @@ pub(super) fn failed(code: ErrorCode, what: &str, path: &Path, error: io::Error)
 ///
 /// # Errors
 /// [`ErrorCode::FileOpen`], [`ErrorCode::FileRead`].
-pub(super) fn info(path: &Path, level: Level, follow: bool, users: &Users) -> Result<Option<FileInfo>> {
+pub(super) fn info(path: &Path, level: InfoLevel, follow: bool, users: &Users) -> Result<Option<FileInfo>> {
     let metadata = if follow { fs::metadata(path) } else { fs::symlink_metadata(path) };
     match metadata {
         Ok(metadata) => FileInfo::of(String::new(), path, &metadata, level, users).map(Some),
@@ -131,7 +131,7 @@ pub(super) fn info(path: &Path, level: Level, follow: bool, users: &Users) -> Re
 ///
 /// # Errors
 /// [`ErrorCode::PathOpen`], and those of [`info`].
-pub(super) fn list(path: &Path, level: Level, users: &Users) -> Result<Option<Vec<FileInfo>>> {
+pub(super) fn list(path: &Path, level: InfoLevel, users: &Users) -> Result<Option<Vec<FileInfo>>> {
     let list_error = |e| failed(ErrorCode::PathOpen, "unable to list file info for path", path, e);
     let directory = match fs::read_dir(path) {
         Ok(directory) => directory,
@@ -142,7 +142,7 @@ pub(super) fn list(path: &Path, level: Level, users: &Users) -> Result<Option<Ve
     for item in directory {
         let item = item.map_err(list_error)?;
         let name = item.file_name().to_string_lossy().into_owned();
-        if level == Level::Exists {
+        if level == InfoLevel::Exists {
             entries.push(FileInfo::exists(name));
             continue;
         }

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use protocol::storage::{
-    Features as Bits, FeaturesAnswer, InfoRequest, Level, LinkRequest, LinkType, ListRequest, PathCreateRequest,
-    PathRemoveRequest, RemoveRequest, WriteRequest,
+    FeaturesAnswer, InfoLevel, InfoRequest, LinkRequest, LinkType, ListRequest, PathCreateRequest, PathRemoveRequest,
+    RemoveRequest, StorageFeatures, WriteRequest,
 };
 use repo_format::layout::RepoPath;
 use rustix::fs::OFlags;
@@ -63,16 +63,20 @@ impl Files {
 
     /// The answer to the request for features.
     pub(super) fn features(&self) -> FeaturesAnswer<'_> {
-        let links = Bits::PATH | Bits::PATH_SYNC | Bits::HARD_LINK | Bits::INFO_DETAIL | Bits::REMOVE_MISSING;
+        let links = StorageFeatures::PATH
+            | StorageFeatures::PATH_SYNC
+            | StorageFeatures::HARD_LINK
+            | StorageFeatures::INFO_DETAIL
+            | StorageFeatures::REMOVE_MISSING;
         match self {
-            Files::Data(area, _) => FeaturesAnswer { path: area.base(), features: links | Bits::SYMLINK },
+            Files::Data(area, _) => FeaturesAnswer { path: area.base(), features: links | StorageFeatures::SYMLINK },
             Files::Repository(repository) => {
                 let features = match repository.kind {
-                    RepositoryKind::Posix { symlinks: true } => links | Bits::SYMLINK,
+                    RepositoryKind::Posix { symlinks: true } => links | StorageFeatures::SYMLINK,
                     RepositoryKind::Posix { symlinks: false } => links,
-                    RepositoryKind::Cifs | RepositoryKind::Sftp => Bits::PATH,
+                    RepositoryKind::Cifs | RepositoryKind::Sftp => StorageFeatures::PATH,
                     // Versions are not offered, because a client would ask for those of its own time
-                    RepositoryKind::Objects => Bits::READ_RETRY,
+                    RepositoryKind::Objects => StorageFeatures::READ_RETRY,
                 };
                 FeaturesAnswer { path: &repository.path, features }
             }
@@ -288,7 +292,7 @@ impl Repository {
         self.storage.features().paths
     }
 
-    fn info(&self, path: &str, level: Level, follow: bool) -> Result<Option<FileInfo>> {
+    fn info(&self, path: &str, level: InfoLevel, follow: bool) -> Result<Option<FileInfo>> {
         let relative = self.area.reach(path, follow)?;
         if self.is_local() {
             return entry::info(Path::new(path), level, follow, &self.users);
@@ -302,7 +306,7 @@ impl Repository {
         Ok(found.map(|found| FileInfo::stored(Entry { name: String::new(), ..found }, level)))
     }
 
-    fn list(&self, path: &str, level: Level) -> Result<Option<Vec<FileInfo>>> {
+    fn list(&self, path: &str, level: InfoLevel) -> Result<Option<Vec<FileInfo>>> {
         let relative = self.area.reach(path, true)?;
         if self.is_local() {
             return entry::list(Path::new(path), level, &self.users);

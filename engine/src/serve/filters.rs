@@ -9,16 +9,16 @@ use std::sync::{Mutex, PoisonError};
 
 use protocol::StringId;
 use protocol::filter::{
-    Cipher as CipherFilter, Codec, Compression as CompressionFilter, Digest, Direction, Filter, FilterResult,
-    PageCheckFilter, PageCheckResult, name,
+    CipherFilter, Codec, CompressFilter, Direction, Filter, FilterResult, PageCheckFilter, PageCheckResult, name,
 };
-use repo_format::cipher::{Cipher, Decryptor, Encryptor, Framing, Passphrase};
+use repo_format::cipher::{Cipher, Decryptor, Encryptor, Framing, KeyDigest, Passphrase};
 use repo_format::compress::{CompressType, Compression, Compressor, Decompressor};
 use repo_format::pg::page::check_page_size;
 
 use super::Shared;
 use super::block::{BlockChecksums, BlockConvert};
 use super::files::Files;
+use super::formats::{FormatStage, key_digest, passphrase_text};
 use super::hashes::RunningHash;
 use super::stages::{Convert, ConvertStage, SinkStage, Stage, Tap, TapStage};
 use crate::pipeline::PageChecker;
@@ -44,6 +44,7 @@ enum Outcome {
     None,
     Hash(Shared<RunningHash>),
     Size(Shared<u64>),
+    Format(Shared<u32>),
     Pages(Shared<PageTap>),
     MapSize(Shared<Option<u64>>),
     Checksums(Shared<BlockChecksums>),
@@ -54,6 +55,7 @@ enum Outcome {
 pub(super) enum OwnedResult {
     Hash(Vec<u8>),
     Size(u64),
+    Format(u32),
     Pages(PageCheckResult),
     MapSize(u64),
     Checksums(Vec<u8>),
@@ -66,6 +68,7 @@ impl OwnedResult {
         match self {
             OwnedResult::Hash(hash) => FilterResult::Hash(hash),
             OwnedResult::Size(size) => FilterResult::Size(*size),
+            OwnedResult::Format(format) => FilterResult::CipherFormat(*format),
             OwnedResult::Pages(pages) => FilterResult::PageCheck(pages.clone()),
             OwnedResult::MapSize(size) => FilterResult::BlockIncremental(*size),
             OwnedResult::Checksums(checksums) => FilterResult::BlockChecksum(checksums),
@@ -115,6 +118,7 @@ impl Outcome {
             Outcome::None => OwnedResult::Other(id),
             Outcome::Hash(hash) => OwnedResult::Hash(locked(hash, |hash| hash.clone().finish())),
             Outcome::Size(size) => OwnedResult::Size(locked(size, |size| *size)),
+            Outcome::Format(format) => OwnedResult::Format(locked(format, |format| *format)),
             Outcome::Pages(pages) => OwnedResult::Pages(locked(pages, |pages| pages.result())),
             Outcome::MapSize(size) => OwnedResult::MapSize(locked(size, |size| size.unwrap_or(0))),
             Outcome::Checksums(checksums) => OwnedResult::Checksums(locked(checksums, BlockChecksums::result)),
@@ -167,8 +171,9 @@ fn build(filter: &Filter<'_>, input: Stage, files: &Files) -> Result<(Stage, Out
             (Box::new(Decompressor::new(kind(*codec), framing(*is_raw), input)?), Outcome::None)
         }
         Filter::Cipher(cipher) => (ciphered(cipher, input)?, Outcome::None),
-        Filter::CipherFormat { .. } => {
-            return Err(Error::new(ErrorCode::FeatureNotSupported, "repository format 6 is not supported yet"));
+        Filter::CipherFormat { keys, key, format } => {
+            let (stage, format) = FormatStage::new(input, keys, *key, *format)?;
+            (Box::new(stage), Outcome::Format(format))
         }
         Filter::BlockIncremental(block) => {
             let (convert, map_size) = BlockConvert::new(block)?;
@@ -199,14 +204,14 @@ fn kind(codec: Codec) -> CompressType {
 ///
 /// # Errors
 /// [`ErrorCode::OptionInvalidValue`] for a level that the codec does not have.
-pub(super) fn compression(filter: &CompressionFilter) -> Result<Compression> {
+pub(super) fn compression(filter: &CompressFilter) -> Result<Compression> {
     Compression::new(kind(filter.codec), Some(filter.level))
 }
 
 /// The key of a cipher, and how its streams begin.
 ///
 /// # Errors
-/// [`ErrorCode::FeatureNotSupported`] for the digest and header of repository format 6.
+/// [`ErrorCode::FeatureNotSupported`] for a header with the number of repository format 6.
 pub(super) fn cipher(filter: &CipherFilter<'_>) -> Result<(Cipher, Framing)> {
     let framing = match filter.header.0 {
         0 => Framing::Full,
@@ -216,14 +221,9 @@ pub(super) fn cipher(filter: &CipherFilter<'_>) -> Result<(Cipher, Framing)> {
             return Err(Error::new(ErrorCode::FeatureNotSupported, text));
         }
     };
-    if !matches!(filter.digest, None | Some(Digest::Sha1)) {
-        let text =
-            "ciphers with keys of another digest than SHA-1 are not supported yet: they need repository format 6";
-        return Err(Error::new(ErrorCode::FeatureNotSupported, text));
-    }
-    let text = std::str::from_utf8(filter.passphrase.0)
-        .map_err(|_| Error::new(ErrorCode::Format, "passphrase is not valid UTF-8"))?;
-    Ok((Cipher::Aes256Cbc(Passphrase::new(text)), framing))
+    let digest = filter.digest.map_or(Ok(KeyDigest::Sha1), key_digest)?;
+    let text = passphrase_text(filter.passphrase.0)?;
+    Ok((Cipher::Aes256Cbc(Passphrase::with_digest(text, digest)), framing))
 }
 
 fn ciphered(filter: &CipherFilter<'_>, input: Stage) -> Result<Stage> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use protocol::call::Command;
+use protocol::call::CallKind;
 use protocol::message::{AnswerMessage, Step};
 use protocol::options::{OptionsAnswer, OptionsRequest};
 use protocol::pack::{PackWriter, Packed};
@@ -42,12 +42,12 @@ impl Session {
         }
     }
 
-    fn belongs_to(&self, command: Command) -> bool {
+    fn belongs_to(&self, command: CallKind) -> bool {
         matches!(
             (self, command),
-            (Session::Read(_), Command::StorageRead | Command::StorageReadMany)
-                | (Session::Write(_), Command::StorageWrite)
-                | (Session::Database(_), Command::Database)
+            (Session::Read(_), CallKind::StorageRead | CallKind::StorageReadMany)
+                | (Session::Write(_), CallKind::StorageWrite)
+                | (Session::Database(_), CallKind::Database)
         )
     }
 }
@@ -277,5 +277,5 @@ fn too_many(what: &str) -> Error {
 
 /// Whether a command has a handler here. The others belong to the connection.
 pub(super) fn is_known(command: StringId, dialect: &protocol::Dialect) -> bool {
-    dialect.command(command).is_some_and(|command| command != Command::Config)
+    dialect.command(command).is_some_and(|command| command != CallKind::Config)
 }
