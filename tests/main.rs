@@ -13,6 +13,7 @@ mod env;
 mod expire;
 mod far_side;
 mod fuzz;
+mod guide;
 mod hostile;
 mod info;
 mod library;
