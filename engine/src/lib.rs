@@ -26,6 +26,7 @@ pub mod progress;
 pub mod remote;
 pub mod repo;
 pub mod restore;
+pub mod serve;
 pub mod session;
 pub mod stanza;
 pub mod storage;
