@@ -294,3 +294,6 @@ fn option(key: &str, command: Command) -> Result<FoundName> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

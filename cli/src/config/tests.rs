@@ -82,6 +82,16 @@ fn run() -> Run {
 
 const BACKUP: &str = "--stanza=s --pg1-path=/p backup";
 
+/// Resolves a command line with this configuration file.
+pub(crate) fn resolved_with(config: &str, args: &str) -> Config {
+    run().config(config).ok(args)
+}
+
+/// Returns the warnings about this configuration file.
+pub(crate) fn warnings_of(config: &str, args: &str) -> Vec<String> {
+    run().config(config).warnings(args)
+}
+
 /// Resolves a command line without files and environment.
 pub(crate) fn resolved(args: &str) -> Config {
     Run::default().ok(args)

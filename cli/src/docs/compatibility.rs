@@ -376,7 +376,11 @@ pub(super) fn render() -> String {
 
     text += "\n## Commands\n\n| command | main process | other roles |\n| --- | --- | --- |\n";
     for decl in &COMMANDS {
-        let main = if command::handler(decl.command, Role::Main).is_some() { "yes" } else { "not yet" };
+        let main = match command::handler(decl.command, Role::Main) {
+            Some(_) if decl.own => "yes, not in pgBackRest",
+            Some(_) => "yes",
+            None => "not yet",
+        };
         let others: Vec<&str> = Role::ALL
             .into_iter()
             .filter(|&role| decl.roles.has(role) && command::handler(decl.command, role).is_some())
