@@ -12,6 +12,7 @@ mod dependencies;
 mod env;
 mod expire;
 mod fuzz;
+mod guide;
 mod hostile;
 mod info;
 mod library;
