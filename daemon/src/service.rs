@@ -1,7 +1,7 @@
 //! The daemon as a process: signals, reloads, and what systemd is told.
 
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use engine::{Error, ErrorCode, Result};
@@ -87,10 +87,7 @@ impl Wakeups {
     fn wait(&self, pause: Option<Duration>) -> Option<Wakeup> {
         match pause {
             None => self.receiver.recv().ok(),
-            Some(pause) => match self.receiver.recv_timeout(pause) {
-                Ok(wakeup) => Some(wakeup),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            },
+            Some(pause) => self.receiver.recv_timeout(pause).ok(),
         }
     }
 }

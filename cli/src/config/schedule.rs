@@ -17,6 +17,10 @@ use super::{ExecTarget, Replacement};
 /// The word between stanza and name in the title of a section.
 const WORD: &str = "schedule";
 
+/// Options of this process that are not for the processes that it starts. The id of a run is shared by processes that
+/// work together, which those of different jobs do not.
+const OF_PROCESS: [&str; 2] = [opt::EXEC_ID.decl().name, opt::OUTPUT.decl().name];
+
 /// A schedule as configured.
 pub struct ScheduleSection {
     /// The stanza.
@@ -104,7 +108,10 @@ impl Config {
     fn from_line(&self, command: Command) -> FoundOptions {
         let line = &self.input.line().found;
         let mut found = FoundOptions::new();
-        for index in (0..ALL.len()).filter(|&index| ALL[index].is_valid(command, Role::Main)) {
+        // What `schedule` prints is not what its commands print
+        let is_of_process = |decl: &OptionDecl| OF_PROCESS.contains(&decl.name);
+        let is_known = |decl: &OptionDecl| decl.is_valid(command, Role::Main) && !is_of_process(decl);
+        for index in (0..ALL.len()).filter(|&index| is_known(ALL[index])) {
             for (key, value) in line.of(index) {
                 found.add(index, *key, value.clone());
             }
@@ -179,8 +186,7 @@ impl Config {
         let mut replace: Vec<(&str, Replacement)> =
             names.iter().map(|name| (name.as_str(), Replacement::Omit)).collect();
         replace.push((opt::STANZA.decl().name, Replacement::Text(stanza.to_owned())));
-        // The id of a run is shared by processes that work together. Those of different jobs do not
-        replace.push((opt::EXEC_ID.decl().name, Replacement::Omit));
+        replace.extend(OF_PROCESS.map(|name| (name, Replacement::Omit)));
         let target = ExecTarget { command, role: Role::Main, replace: &replace, local: true, quote: false };
         let mut all = self.options_for_exec(&target);
         let word = all.pop();
@@ -204,8 +210,8 @@ impl Config {
     pub fn helper_arguments(&self, stanza: &str) -> Vec<String> {
         let replace = [
             (opt::STANZA.decl().name, Replacement::Text(stanza.to_owned())),
-            (opt::EXEC_ID.decl().name, Replacement::Omit),
-            (opt::OUTPUT.decl().name, Replacement::Omit),
+            (OF_PROCESS[0], Replacement::Omit),
+            (OF_PROCESS[1], Replacement::Omit),
         ];
         let target =
             ExecTarget { command: Command::Schedule, role: Role::Main, replace: &replace, local: true, quote: false };

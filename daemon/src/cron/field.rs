@@ -101,8 +101,8 @@ impl FieldKind {
     /// Iterates over the values from one to another. A range that ends before it begins goes over the end.
     fn values(&self, from: u8, to: u8) -> impl Iterator<Item = u8> {
         let from = if from > to { self.wrapped(from) } else { from };
-        let (first, second) = if from <= to { (from..=to, 1..=0) } else { (from..=self.max, self.min..=to) };
-        first.chain(second)
+        let (end, rest) = if from <= to { (to, None) } else { (self.max, Some(self.min..=to)) };
+        (from..=end).chain(rest.into_iter().flatten())
     }
 
     fn wrapped(&self, value: u8) -> u8 {

@@ -56,6 +56,15 @@ fn command_line_of_the_daemon_is_that_of_its_commands_unless_the_section_differs
 }
 
 #[test]
+fn output_of_the_schedule_command_is_not_that_of_its_commands() {
+    let sections = "[demo:schedule:a]\nschedule=@daily\ncommand=verify\n\
+                    [demo:schedule:b]\nschedule=@daily\ncommand=verify\noutput=text\n";
+    let found = schedules("--output=json --exec-id=1-2 schedule", sections).unwrap();
+    assert_eq!(found[0].arguments, ["--stanza=demo", "verify"]);
+    assert_eq!(found[1].arguments, ["--stanza=demo", "--output=text", "verify"]);
+}
+
+#[test]
 fn secret_is_passed_in_the_environment_and_never_shown() {
     let section = one(
         "[demo:schedule:a]\nschedule=@daily\ncommand=expire\nrepo1-type=s3\nrepo1-s3-bucket=b\nrepo1-s3-endpoint=e\n\
