@@ -96,7 +96,7 @@ impl Config {
     /// # Errors
     /// The same as [`Config::resolve`].
     pub fn for_daemon(&self) -> Result<Config> {
-        let mut found = self.from_line(Command::Daemon);
+        let mut found = self.found_on_line(Command::Daemon);
         if let (Some(index), Some(stanza)) = (find(opt::STANZA.decl().name), self.find(opt::STANZA)) {
             let values = vec![stanza.to_owned()];
             found.replace(index, FoundOption { negate: false, reset: false, source: Source::CommandLine, values });
@@ -105,7 +105,7 @@ impl Config {
     }
 
     /// Returns what the command line of this process sets and the command knows.
-    fn from_line(&self, command: Command) -> FoundOptions {
+    fn found_on_line(&self, command: Command) -> FoundOptions {
         let line = &self.input.line().found;
         let mut found = FoundOptions::new();
         // What `schedule` prints is not what its commands print
@@ -163,7 +163,7 @@ impl Config {
     /// Resolves the options of a command with those of a section.
     fn with_section(&self, command: Command, stanza: &str, options: &[SectionOption]) -> Result<Config> {
         // What precedes files: the section, then the command line of the daemon
-        let mut found = self.from_line(command);
+        let mut found = self.found_on_line(command);
         for option in options {
             found.set(option.found.option, option.found.key, option.value.clone());
         }

@@ -245,7 +245,7 @@ fn by_looking(cron: &Cron, zone: &TimeZone, from: Timestamp, minutes: i64) -> Ve
             let mut skipped = reached + SignedDuration::from_mins(1);
             while skipped < now {
                 is_due |= matches(skipped);
-                skipped = skipped + SignedDuration::from_mins(1);
+                skipped += SignedDuration::from_mins(1);
             }
             is_due &= now > reached;
             reached = reached.max(now);
