@@ -151,16 +151,22 @@ pub(super) fn sample() -> String {
         "# Sample configuration, generated from the option table (rbr docs sample). Lines are key=value; everything after\n\
                     # the first = belongs to the value.\n\n[global]\n"
             .to_owned();
-    let in_files = |section: Section| {
+    let in_files = |section: Section, own: bool| {
         ALL.iter().filter(move |decl| {
-            decl.section == section && !decl.internal && !matches!(decl.support, Support::NotYet(_))
+            let is_ready = !decl.internal && !matches!(decl.support, Support::NotYet(_));
+            decl.section == section && decl.own == own && is_ready
         })
     };
-    for decl in in_files(Section::Global) {
+    for decl in in_files(Section::Global, false) {
         sample_option(&mut text, decl);
     }
     text += "\n# One section per stanza; choose any name\n[demo]\n";
-    for decl in in_files(Section::Stanza) {
+    for decl in in_files(Section::Stanza, false) {
+        sample_option(&mut text, decl);
+    }
+    text += "\n# Schedules are in sections such as [demo:schedule:nightly], with the keys schedule and command, and any option of\n\
+             # the command (rbr help daemon). pgBackRest ignores these sections. Options for all schedules:\n[global:daemon]\n";
+    for decl in in_files(Section::Global, true) {
         sample_option(&mut text, decl);
     }
     text

@@ -242,9 +242,13 @@ fn own_options_never_meet_pgbackrest() {
             "{name}: pgBackRest would warn about it in a configuration file"
         );
         assert!(!decl.required || decl.default != DefaultValue::None, "{name}");
+        let begins_another = ALL.iter().any(|other| !other.own && other.name.starts_with(name));
+        assert!(!begins_another, "{name}: it is short for an option of pgBackRest");
         for end in 1..name.len() {
             let found = find_option(&name[..end], NameMatch::Prefix);
-            let is_own = matches!(found, Ok(Some(found)) if ALL[found.option].own);
+            // The beginning of a name may be another name of our own
+            let is_own =
+                matches!(found, Ok(Some(found)) if ALL[found.option].own && ALL[found.option].name != &name[..end]);
             assert!(!is_own, "{}: what pgBackRest takes for another option must mean the same", &name[..end]);
         }
     }
@@ -269,7 +273,7 @@ fn keys_passphrases_and_tokens_are_secret() {
             || name.ends_with("-customer-key")
             || matches!(
                 name,
-                "repo-azure-key" | "repo-azure-account" | "repo-azure-endpoint" | "repo-gcs-key" | "repo-s3-key"
+                "webhook-header" | "webhook-url" | "repo-azure-key" | "repo-azure-account" | "repo-azure-endpoint" | "repo-gcs-key" | "repo-s3-key"
             );
         assert_eq!(decl.secure, holds_secret, "{name}");
     }

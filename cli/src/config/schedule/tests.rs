@@ -106,7 +106,7 @@ fn mistake_in_a_section_is_an_error_that_names_the_section() {
         (&format!("{good}no-start-fast=y\n"), "option 'no-start-fast' cannot be negated or reset in a section"),
         (&format!("{good}delta=maybe\n"), "boolean option 'delta' must be 'y' or 'n'"),
         (&format!("{good}type=huge\n"), "'huge' is not allowed for 'type' option"),
-        (&format!("{good}type=\n"), "key 'type' must have a value"),
+        (&format!("{good}type=\n"), "section 'demo:schedule:a', key 'type' must have a value"),
         (&format!("{good}set=x\n"), "option 'set' is not valid in a schedule of command 'backup'"),
         (&format!("{good}stanza=x\n"), "option 'stanza' is not valid in a schedule of command 'backup'"),
         (&format!("{good}config=/x\n"), "option 'config' is not valid in a schedule of command 'backup'"),
