@@ -22,4 +22,5 @@ mod restore;
 mod session;
 mod stanza;
 mod storage;
+mod test_restore;
 mod wal;

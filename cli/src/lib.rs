@@ -21,6 +21,7 @@ pub mod render;
 pub mod repos;
 mod running;
 pub mod sftp_store;
+mod wal_command;
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
