@@ -5,6 +5,8 @@ mod isolation;
 mod leftovers;
 mod targets;
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use crate::env::{Run, Scenario, ScenarioOptions};
@@ -28,8 +30,19 @@ pub fn with_chain(mut options: ScenarioOptions) -> Option<Scenario> {
     scenario.change(1);
     scenario.rbr(&["--type=incr", "backup"]).success();
     scenario.change(2);
-    scenario.cluster.switch_wal();
+    archive_now(&scenario);
     Some(scenario)
+}
+
+/// Ends the current WAL segment and waits until it is in the archive.
+#[track_caller]
+pub fn archive_now(scenario: &Scenario) {
+    let segment = scenario.cluster.switch_wal();
+    let end = Instant::now() + Duration::from_secs(60);
+    while scenario.cluster.sql("select last_archived_wal from pg_stat_archiver") < segment {
+        assert!(Instant::now() < end, "{segment} is not archived:\n{}", scenario.cluster.log_text());
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// Runs test-restore with the scenario's PostgreSQL.
@@ -44,6 +57,7 @@ pub fn all_arguments(scenario: &Scenario, arguments: &[&str]) -> Vec<String> {
         format!("--scratch-path={}", scenario.space.text("scratch")),
         format!("--pg-bin-path={programs}"),
         "--output=json".to_owned(),
+        "--log-level-console=warn".to_owned(),
     ];
     all.extend(arguments.iter().map(|&argument| argument.to_owned()));
     all

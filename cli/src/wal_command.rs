@@ -48,7 +48,6 @@ pub(crate) fn test_restore_command(config: &Config, paths: &WalCommandPaths) -> 
         path("pg1-path", &paths.data),
         "--reset-pg1-host".to_owned(),
         format!("--repo={}", paths.repo_key),
-        path("spool-path", &paths.spool),
     ];
     // The name of the command comes last
     args.splice(..0, own);
@@ -97,16 +96,10 @@ mod tests {
     fn command_of_a_test_leaves_alone_what_belongs_to_the_original_cluster() {
         let config =
             resolved("test-restore --stanza=demo --scratch-path=/s --repo1-path=/repo --lock-path=/locks --repo=1");
-        let paths = WalCommandPaths {
-            repo_key: 1,
-            data: "/s/x y/data".into(),
-            spool: "/s/spool".into(),
-            lock: "/s/lock".into(),
-        };
+        let paths = WalCommandPaths { repo_key: 1, data: "/s/x y/data".into(), lock: "/s/lock".into() };
         let command = test_restore_command(&config, &paths);
         for part in [
             "--pg1-path=\"/s/x y/data\"",
-            "--spool-path=/s/spool",
             "--lock-path=/s/lock",
             "--no-archive-async",
             "--reset-pg1-host",

@@ -54,8 +54,6 @@ pub struct WalCommandPaths {
     pub repo_key: u32,
     /// The data directory.
     pub data: PathBuf,
-    /// The spool path.
-    pub spool: PathBuf,
     /// The lock path.
     pub lock: PathBuf,
 }
@@ -229,12 +227,8 @@ impl Test<'_> {
             tablespaces: ids.map(|id| (id.clone(), format!("{tablespaces}/{id}"))).collect(),
             ..MapSettings::default()
         };
-        let paths = WalCommandPaths {
-            repo_key: self.plan.repo.key,
-            data: self.scratch.data(),
-            spool: self.scratch.spool(),
-            lock: self.scratch.lock(),
-        };
+        let paths =
+            WalCommandPaths { repo_key: self.plan.repo.key, data: self.scratch.data(), lock: self.scratch.lock() };
         let recovery = RecoverySettings {
             target_action: TargetAction::Promote,
             archive_mode_off: true,
@@ -291,7 +285,11 @@ impl Test<'_> {
         checks.run("wal", || match self.plan.manifest.data.options.online && self.recovers_everything() {
             true => {
                 let place = self.plan.wal_place(context.stanza);
-                wal_reach::check(&place, end, &self.plan.newest, control.wal_segment_size, context.cancel)
+                let (newest, size) = (&self.plan.newest, control.wal_segment_size);
+                let (outcome, text) = wal_reach::check(&place, end, newest, size, context.cancel)?;
+                // The log says why WAL could not be fetched
+                let problems = if outcome == CheckOutcome::Failed { server.problems() } else { String::new() };
+                Ok((outcome, format!("{text}\n{problems}")))
             }
             false => Ok((CheckOutcome::Passed, format!("recovered to {}", end.lsn))),
         })?;
@@ -304,11 +302,11 @@ impl Test<'_> {
         };
         check.run(&self.request.checks, checks)?;
         // Damaged pages may keep the last checkpoint from succeeding
-        let complaints = server.complaints();
+        let problems = server.problems();
         checks.run("stop", || match server.stop(STOP_MAX, context.cancel) {
             Ok(()) => Ok((CheckOutcome::Passed, "PostgreSQL stopped cleanly".to_owned())),
             Err(error) if error.code == ErrorCode::PgRunning => {
-                Ok((CheckOutcome::Failed, format!("{error}\n{complaints}")))
+                Ok((CheckOutcome::Failed, format!("{error}\n{problems}")))
             }
             Err(error) => Err(error),
         })?;

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use crate::env::{Scenario, ScenarioOptions, Shutdown};
-use crate::test_restore::{not_proven, outcome, proven, test_restore, with_chain, with_stanza};
+use crate::test_restore::{archive_now, not_proven, outcome, proven, test_restore, with_chain, with_stanza};
 
 /// All stored WAL segments, in order.
 fn segments(scenario: &Scenario) -> Vec<PathBuf> {
@@ -44,9 +44,9 @@ fn damaged_bundle_fails_the_restore() {
 fn missing_and_damaged_wal_fails_and_names_the_segment() {
     let Some(scenario) = with_chain(ScenarioOptions::default()) else { return };
     scenario.cluster.sql("insert into plain values (99990, 'in the segment that is lost')");
-    scenario.cluster.switch_wal();
+    archive_now(&scenario);
     scenario.cluster.sql("insert into plain values (99991, 'after the segment that is lost')");
-    scenario.cluster.switch_wal();
+    archive_now(&scenario);
     let all = segments(&scenario);
     let (lost, newest) = (&all[all.len() - 2], &all[all.len() - 1]);
     let content = fs::read(lost).expect("segment");
@@ -59,7 +59,8 @@ fn missing_and_damaged_wal_fails_and_names_the_segment() {
     // A backup is still consistent without later WAL
     proven(&scenario, &["--type=immediate", "--no-amcheck", "--no-checksums"]);
 
-    scenario.space.write(&lost.strip_prefix(scenario.space.path("")).unwrap().display().to_string(), &content);
+    let relative = lost.strip_prefix(scenario.space.path("").components().as_path()).expect("in the space");
+    scenario.space.write(relative.to_str().expect("UTF-8"), &content);
     proven(&scenario, &["--no-amcheck", "--no-checksums"]);
     damage(lost);
     let reason = not_proven(&scenario, &["--no-amcheck", "--no-checksums"], "wal");

@@ -1,7 +1,7 @@
 //! Which backup is tested, how far it is recovered, and what is refused.
 
 use crate::env::ScenarioOptions;
-use crate::test_restore::{leftovers, not_proven, proven, test_restore, with_chain};
+use crate::test_restore::{archive_now, leftovers, not_proven, proven, test_restore, with_chain};
 
 const QUICK: [&str; 2] = ["--no-amcheck", "--no-checksums"];
 
@@ -21,7 +21,8 @@ fn backup_and_target_are_those_that_were_asked_for() {
     // The copy ends at the moment before the mistake
     scenario.cluster.sql("select pg_sleep(1.1)");
     let time = scenario.cluster.sql("select now()");
-    scenario.cluster.sql("select pg_sleep(1.1); drop table wide; select pg_switch_wal()");
+    scenario.cluster.sql("select pg_sleep(1.1); drop table wide");
+    archive_now(&scenario);
     let sql = scenario.space.write("there.sql", "select count(*) > 0 from wide;\n-- expect: t\n").display().to_string();
     let (sql, target) = (format!("--sql-file={sql}"), format!("--target={time}"));
     let report = proven(&scenario, &[&QUICK[..], &["--type=time", &target, &sql]].concat());
@@ -48,8 +49,8 @@ fn test_that_can_not_be_made_is_no_failed_proof() {
     arguments.push(format!("--scratch-path={}", scenario.space.text("scratch")));
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     scenario.rbr(&arguments).fails(55).says("has no program 'postgres'").says("HINT: install the server");
-    let missing = format!("--sql-file={}/missing", scenario.space.text(""));
-    refused(&[&missing], 55, "unable to open SQL file");
+    let missing = format!("--sql-file={}", scenario.space.text("missing"));
+    refused(&[&missing], 41, "unable to open SQL file");
     refused(&["--set=20200101-000000F"], 75, "backup set 20200101-000000F is not valid");
     let data = format!("--scratch-path={}", scenario.cluster.data_text());
     let mut inside = crate::test_restore::all_arguments(&scenario, &[]);

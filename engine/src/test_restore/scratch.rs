@@ -73,7 +73,7 @@ impl Scratch {
         if !try_lock(&scratch._lock)? {
             return Err(Error::new(ErrorCode::LockAcquire, format!("'{}' is locked", scratch.root.display())));
         }
-        for name in ["data", "tablespace", "socket", "spool", "lock"] {
+        for name in ["data", "tablespace", "socket", "lock"] {
             make(&scratch.root.join(name))?;
         }
         Ok(scratch)
@@ -92,11 +92,6 @@ impl Scratch {
     /// The directory of the server's socket.
     pub fn socket(&self) -> PathBuf {
         self.root.join("socket")
-    }
-
-    /// The spool path of processes that belong to the run.
-    pub fn spool(&self) -> PathBuf {
-        self.root.join("spool")
     }
 
     /// The lock path of processes that belong to the run.

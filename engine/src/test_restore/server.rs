@@ -100,8 +100,13 @@ impl Server {
         Err(Error::new(ErrorCode::PgRunning, text))
     }
 
-    /// Returns the lines of the log that tell of problems.
-    pub fn complaints(&self) -> String {
+    /// Returns the lines of the log that tell of problems, which may be none.
+    pub fn problems(&self) -> String {
+        last_lines(&problems(&log_end(&self.log)))
+    }
+
+    /// Returns the lines of the log that tell of problems, or simply its last lines.
+    fn complaints(&self) -> String {
         complaints(&log_end(&self.log))
     }
 
@@ -217,12 +222,16 @@ fn log_end(path: &Path) -> String {
 
 /// Returns the last lines of a log that tell of problems, or simply the last lines.
 fn complaints(log: &str) -> String {
+    let problems = problems(log);
+    if problems.is_empty() { last_lines(&log.lines().collect::<Vec<_>>()) } else { last_lines(&problems) }
+}
+
+fn problems(log: &str) -> Vec<&str> {
     const WORDS: [&str; 7] = ["WARN:", "WARNING:", "ERROR:", "FATAL:", "PANIC:", "DETAIL:", "HINT:"];
-    let problem = |line: &&str| WORDS.iter().any(|word| line.contains(word));
-    let mut lines: Vec<&str> = log.lines().filter(problem).collect();
-    if lines.is_empty() {
-        lines = log.lines().collect();
-    }
+    log.lines().filter(|line| WORDS.iter().any(|word| line.contains(word))).collect()
+}
+
+fn last_lines(lines: &[&str]) -> String {
     let first = lines.len().saturating_sub(LOG_LINES_MAX);
     shortened(&lines[first..].join("\n"))
 }
