@@ -2,7 +2,7 @@
 
 use engine::test_restore::WalCommandPaths;
 
-use crate::config::{Command, Config, Replacement, Role, Source, opt, quote_for_shell};
+use crate::config::{Command, Config, ExecTarget, Replacement, Role, Source, opt, quote_for_shell};
 
 /// Options of restore that `restore_command` must not pass on, because they have no meaning for archive-get or would
 /// mislead it.
@@ -26,8 +26,7 @@ const NOT_FOR_TESTS: [&str; 5] = ["archive-async", "lock-path", "pg1-path", "rep
 /// archive-get knows.
 pub(crate) fn restore_command(config: &Config) -> String {
     let replace = NOT_FOR_ARCHIVE_GET.map(|name| (name, Replacement::Omit));
-    let args = config.options_for_exec(Command::ArchiveGet, Role::Main, &replace, true, true);
-    command(config, &args)
+    command(config, &archive_get_options(config, &replace))
 }
 
 /// The same for a test: it gets WAL from the repository of the backup, leaves alone what belongs to the original
@@ -35,7 +34,7 @@ pub(crate) fn restore_command(config: &Config) -> String {
 pub(crate) fn test_restore_command(config: &Config, paths: &WalCommandPaths) -> String {
     let omitted = NOT_FOR_ARCHIVE_GET.into_iter().chain(NOT_FOR_TESTS);
     let replace: Vec<_> = omitted.map(|name| (name, Replacement::Omit)).collect();
-    let mut args = config.options_for_exec(Command::ArchiveGet, Role::Main, &replace, true, true);
+    let mut args = archive_get_options(config, &replace);
     let path =
         |option: &str, path: &std::path::Path| format!("--{option}={}", quote_for_shell(&path.to_string_lossy()));
     let own = [
@@ -52,6 +51,16 @@ pub(crate) fn test_restore_command(config: &Config, paths: &WalCommandPaths) -> 
     // The name of the command comes last
     args.splice(..0, own);
     command(config, &args)
+}
+
+fn archive_get_options(config: &Config, replace: &[(&str, Replacement)]) -> Vec<String> {
+    config.options_for_exec(&ExecTarget {
+        command: Command::ArchiveGet,
+        role: Role::Main,
+        replace,
+        local: true,
+        quote: true,
+    })
 }
 
 fn command(config: &Config, args: &[String]) -> String {

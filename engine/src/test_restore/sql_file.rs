@@ -96,7 +96,7 @@ fn directive<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 /// Compares the rows of a query with the expected ones. Returns what differs.
 pub fn difference(query: &ExpectedQuery, rows: &[Row]) -> Option<String> {
     let expected = query.expected.as_ref()?;
-    let rows: Vec<String> = rows.iter().map(|row| row_text(row)).collect();
+    let rows: Vec<String> = rows.iter().map(row_text).collect();
     if *expected == rows {
         return None;
     }
