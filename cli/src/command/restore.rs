@@ -7,6 +7,7 @@ use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Config, Source, opt};
 use crate::exit::ExitStatus;
+use crate::progress::LiveProgress;
 use crate::repos;
 use crate::wal_command::restore_command;
 
@@ -16,7 +17,8 @@ use crate::wal_command::restore_command;
 /// The same as [`engine::Session::restore`].
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let request = request(config)?;
-    repos::session(config, &config.repo_keys_selected(), "restore")?.restore(&request)?;
+    let session = repos::session(config, &config.repo_keys_selected())?;
+    session.with_progress(LiveProgress::of("restore")).restore(&request)?;
     Ok(ExitStatus::SUCCESS)
 }
 
