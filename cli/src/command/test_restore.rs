@@ -1,7 +1,6 @@
 //! `test-restore`: proves that a backup can be recovered.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use engine::proof::{ProofReport, Verdict};
 use engine::restore::{RecoverySettings, RecoveryType};
@@ -27,7 +26,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     let context = TestRestoreContext {
         stanza: &repos::stanza(config)?,
         repos: &repos::open_each(config)?,
-        progress: Arc::new(LiveProgress::new("test-restore")),
+        progress: LiveProgress::of("test-restore"),
         cancel: exit::cancel_token(),
     };
     let report = test_restore::run(&request, &context)?;
