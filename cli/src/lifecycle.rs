@@ -53,7 +53,11 @@ fn log_settings(config: &Config) -> LogSettings {
     let level = |option| config.find(option).map_or(Level::Off, level_of);
     let (console, stderr) = (level(opt::LOG_LEVEL_CONSOLE), level(opt::LOG_LEVEL_STDERR));
     // Log lines would make what a program reads from standard output unreadable
-    let is_report = config.command() == Command::Schedule && config.params().first().is_none_or(|word| word != "run");
+    let is_report = match config.command() {
+        Command::Schedule => config.params().first().is_none_or(|word| word != "run"),
+        Command::TestRestore => config.find(opt::OUTPUT) == Some("json"),
+        _ => false,
+    };
     let (console, stderr) = if is_report { (Level::Off, stderr.max(console)) } else { (console, stderr) };
     LogSettings {
         console,

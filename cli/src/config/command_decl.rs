@@ -27,6 +27,7 @@ pub enum Command {
     Stop,
     Verify,
     Version,
+    TestRestore,
     Daemon,
     Schedule,
 }

@@ -23,7 +23,7 @@ const BASE: CommandDecl = CommandDecl {
 };
 
 /// Every command, in the order of [`Command`], which is also the order in which prefixes match.
-pub static COMMANDS: [CommandDecl; 24] = [
+pub static COMMANDS: [CommandDecl; 25] = [
     CommandDecl {
         command: Command::Annotate,
         name: "annotate",
@@ -257,6 +257,20 @@ pub static COMMANDS: [CommandDecl; 24] = [
         ..BASE
     },
     CommandDecl {
+        command: Command::TestRestore,
+        name: "test-restore",
+        log_file: true,
+        own: true,
+        scheduled: true,
+        summary: "Prove that a backup can be recovered.",
+        detail: "Restores a backup into a scratch directory, starts PostgreSQL on it, replays WAL, checks the cluster and \
+            removes everything. Nothing of the original cluster is touched, and nobody else can connect to the copy: it \
+            archives nothing, runs no jobs or subscriptions and does not listen to TCP. Exit status 104 means that the \
+            backup was not proven; the report gives the reason. Other exit statuses mean that it could not be tested. \
+            PostgreSQL refuses root, so run it as another user that can read the repository.",
+        ..BASE
+    },
+    CommandDecl {
         command: Command::Daemon,
         name: "daemon",
         log_file: true,
@@ -267,7 +281,7 @@ pub static COMMANDS: [CommandDecl; 24] = [
             command=backup\ntype=full\n\nThe key schedule has five fields (minute, hour, day of month, month, day of \
             week), six with seconds first, or is @hourly, @daily, @weekly, @monthly or @yearly. A field has values, names \
             (JAN-DEC, SUN-SAT), lists (1,2), ranges (FRI-MON), steps (*/5), * and, for days, ?. The key command is backup, \
-            check, expire, verify or another command that changes no cluster. Other keys are options of that command, or \
+            check, expire, test-restore or verify. Other keys are options of that command, or \
             options of the daemon for this schedule only. Options of the daemon for all schedules are in \
             [global:daemon].\n\nEach run is a process of its own with its own log. Runs of one stanza and repository do \
             not overlap. A run that was missed is made up for once. A scheduled verify fails if anything is invalid.\n\n\
