@@ -76,7 +76,7 @@ fn job(config: &Config, section: ScheduleSection) -> Result<Job> {
         zone: zone(&daemon)?,
         zone_name: text(&daemon, opt::TIME_ZONE),
         jitter: daemon.get(opt::JITTER)?,
-        retry: u32::try_from(daemon.get(opt::RETRY)?).unwrap_or(0),
+        retry: daemon.find(opt::RETRY).map_or(retry_default(kind), |retry| u32::try_from(retry).unwrap_or(0)),
         retry_interval: daemon.get(opt::RETRY_INTERVAL)?,
         time_limit: daemon.find(opt::TIME_LIMIT),
         catch_up: daemon.get(opt::CATCH_UP)?,
@@ -107,6 +107,13 @@ fn zone(config: &Config) -> Result<TimeZone> {
         Error::new(ErrorCode::OptionInvalidValue, format!("'{name}' is not valid for 'time-zone' option: {error}"))
             .hint("a name such as Europe/Berlin needs the time zone database of the system (package tzdata).")
     })
+}
+
+fn retry_default(command: Command) -> u32 {
+    match command {
+        Command::TestRestore | Command::Verify => 0,
+        _ => 2,
+    }
 }
 
 fn run_on(config: &Config, command: Command) -> RunOn {

@@ -120,10 +120,10 @@ options! {
     RETRY: Opt<i64> = OptionDecl {
         name: "retry",
         kind: ValueKind::Integer,
-        default: Fixed("2"),
         range: Range::Fixed("0", "20"),
         summary: "How often to retry a failed run.",
-        detail: "The next run by schedule takes the place of a retry.",
+        detail: "The next run by schedule takes the place of a retry. The default is 0 for verify and test-restore, which \
+            take long and find the same again, and 2 for other commands.",
         ..OWN
     };
 
