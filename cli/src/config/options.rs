@@ -175,6 +175,16 @@ pub static RESOLVE_ORDER: [u8; COUNT] = {
     order[0] = stanza as u8;
     done[stanza] = true;
     let mut count = 1;
+    // Our own options do not change the order of the others, some of which depend on them
+    let mut own = 0;
+    while own < COUNT {
+        if SORTED[own].own && !done[own] && dependencies_done(SORTED[own], &done) {
+            done[own] = true;
+            order[count] = own as u8;
+            count += 1;
+        }
+        own += 1;
+    }
     while count < COUNT {
         let before = count;
         let mut index = 0;
