@@ -9,6 +9,7 @@ pub mod expire;
 pub mod help;
 pub mod info;
 pub mod manifest;
+pub mod recovery_points;
 pub mod repo_get;
 pub mod repo_ls;
 pub mod repo_rm;
@@ -54,6 +55,7 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
         (Command::Stop, Role::Main) => Some(stop::run),
         (Command::Restore, Role::Main) => Some(restore::run),
         (Command::Verify, Role::Main) => Some(verify::run),
+        (Command::RecoveryPoints, Role::Main) => Some(recovery_points::run),
         (Command::Version, Role::Main) => Some(version::run),
         _ => None,
     }

@@ -23,6 +23,7 @@ pub mod pg;
 mod pipeline;
 pub mod posix_regex;
 pub mod progress;
+pub mod recovery_points;
 pub mod remote;
 pub mod repo;
 pub mod restore;

@@ -33,6 +33,7 @@ use crate::host_locks::{HeldLocks, HostLocks, LocalLocks};
 use crate::info::BackupFact;
 use crate::lock::{LockType, new_exec_id};
 use crate::progress::{NoProgress, Progress};
+use crate::recovery_points::{self, RecoveryPointsRequest, RepoPoints};
 use crate::repo::{RepoSettings, info_files};
 use crate::restore::{self, RestoreRequest, RestoreSummary};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
@@ -174,6 +175,17 @@ impl Session {
         };
         let mut lock = self.lock(LockType::Restore)?;
         restore::run(request, self, &repos, &mut *lock)
+    }
+
+    /// Lists the points that the stanza can be recovered to, by repository. A repository that can't be read has its
+    /// error.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] for a time in the request that is no time, [`ErrorCode::OptionInvalid`] for a range that ends
+    /// before it begins, [`ErrorCode::Term`] if the session is cancelled.
+    pub fn recovery_points(&self, request: &RecoveryPointsRequest) -> Result<Vec<RepoPoints>> {
+        let repos: Vec<Repo> = self.repos.iter().map(RepoSource::open_or_unreachable).collect();
+        recovery_points::run(request, self, &repos)
     }
 
     /// Lists the backups of all repositories, by repository, oldest first.

@@ -27,6 +27,7 @@ pub enum Command {
     Stop,
     Verify,
     Version,
+    RecoveryPoints,
 }
 
 /// The role of a process of a command.
