@@ -16,6 +16,7 @@ const BASE: CommandDecl = CommandDecl {
     quiet: false,
     parameters: false,
     internal: false,
+    own: false,
     summary: "",
     detail: "",
 };
@@ -254,6 +255,7 @@ pub static COMMANDS: [CommandDecl; 23] = [
         command: Command::RecoveryPoints,
         name: "recovery-points",
         quiet: true,
+        own: true,
         summary: "List the points to recover to.",
         detail: "Lists for each repository and timeline the ranges of WAL positions that a restore can recover to, from which \
             backups, and why a range ends. With --scan it also reads the WAL and lists named restore points, commit times, and \
