@@ -7,7 +7,7 @@ use engine::Result;
 use repo_format::lock_file::lock_name;
 
 use crate::config::decl::{IndexGroup, Role};
-use crate::config::{Config, Replacement, Source, opt};
+use crate::config::{Config, ExecTarget, Replacement, Source, opt};
 use crate::repos;
 
 /// Returns the arguments of the SSH client that starts the process on a repository's host.
@@ -61,7 +61,8 @@ fn process_arguments(config: &Config, key: u32) -> Result<Vec<String>> {
     replace.extend(others.map(|(decl, other, _)| (decl.indexed_name(other), Replacement::Omit)));
     let replace: Vec<(&str, Replacement)> =
         replace.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-    Ok(config.options_for_exec(config.command(), Role::Remote, &replace, false, true))
+    let (command, role) = (config.command(), Role::Remote);
+    Ok(config.options_for_exec(&ExecTarget { command, role, replace: &replace, local: false, quote: true }))
 }
 
 /// Returns the names of the locks that the process on the other host takes.

@@ -3,6 +3,8 @@
 mod certificates;
 pub(crate) mod checked;
 pub mod ciphers;
+mod failure;
+pub(crate) mod foreign;
 pub(crate) mod listing;
 #[cfg(test)]
 pub(crate) mod mock;
