@@ -6,7 +6,6 @@ use std::sync::Arc;
 use engine::claim::Claimant;
 use engine::host_locks::{HostLocks, LocalLocks};
 use engine::lock::{Lock, LockRequest, LockType};
-use engine::remote::RemoteSettings;
 use engine::repo::RepoSettings;
 use engine::storage::OpenStorage;
 use engine::storage::posix::{CifsSettings, PosixSettings};
@@ -103,14 +102,7 @@ pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
     // The option is valid only with a cipher type that needs it
     let cipher_pass = config.find_at(opt::REPO_CIPHER_PASS, key).map(Passphrase::new);
     let storage: Box<dyn OpenStorage> = match (kind, host) {
-        (_, Some(host)) => Box::new(RemoteSettings {
-            host: host.to_owned(),
-            program: config.get(opt::CMD_SSH)?.to_owned(),
-            arguments: remote::ssh_arguments(config, key)?,
-            timeout: config.get(opt::PROTOCOL_TIMEOUT)?,
-            key,
-            asks_passphrase: cipher_pass.is_none(),
-        }),
+        (_, Some(_)) => Box::new(remote::settings(config, key, cipher_pass.is_none())?),
         ("posix", None) => {
             // Commands that create no links do not know the option
             let symlinks = config.find_at(opt::REPO_SYMLINK, key).unwrap_or(true);
