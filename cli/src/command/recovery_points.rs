@@ -4,6 +4,7 @@ use engine::recovery_points::{RecoveryPointsRequest, RepoPoints};
 use engine::{Error, ErrorCode, Result, warn};
 
 use crate::config::{Config, opt};
+use crate::progress::LiveProgress;
 use crate::render::{recovery_json, recovery_text};
 use crate::{ExitStatus, print, repos};
 
@@ -16,7 +17,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     if !request.scan && (request.since.is_some() || request.until.is_some()) {
         return Err(Error::new(ErrorCode::OptionInvalid, "options 'since' and 'until' require option 'scan'"));
     }
-    let session = repos::session(config, &config.repo_keys_selected(), "scan")?;
+    let session = repos::session(config, &config.repo_keys_selected())?.with_progress(LiveProgress::of("scan"));
     let points = session.recovery_points(&request)?;
     let zone = engine::time_zone::local();
     let text = match config.get(opt::OUTPUT)? {
