@@ -55,7 +55,8 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 }
 
 fn has(list: &Value, oid: &str) -> bool {
-    list.as_array().is_some_and(|list| list.iter().any(|item| item.to_string() == oid))
+    let oid: u64 = oid.parse().expect("oid");
+    list.as_array().is_some_and(|list| list.iter().any(|item| item.as_u64() == Some(oid)))
 }
 
 /// Drops and truncates tables while pgbench runs, finds both, and restores to the moments before.

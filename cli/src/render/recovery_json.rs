@@ -186,7 +186,7 @@ fn render_removed(json: &mut ObjectWriter<'_>, removed: &Removed, fact: &WalFact
         Some(dropped) => json.raw("dropped-relation", &oids(dropped)),
         None => json.raw("dropped-relation", "null"),
     }
-    json.raw("file", &list(&removed.files, |file| render_file(file)));
+    json.raw("file", &list(&removed.files, render_file));
     json.scalar("file-created-total", removed.created);
     json.scalar("file-total", removed.file_total as u64);
     json.plain("kind", removed.by().name());

@@ -82,11 +82,11 @@ impl Listing {
         let histories = histories(&place, &names)?;
         let segment_size = segment_size(&place, &dirs)?;
         let mut listing = Listing { segment_size, runs: BTreeMap::new(), histories, unusable: BTreeMap::new() };
-        let read = |dir: &&String| -> Result<(Vec<(TimelineId, Run)>, Vec<WalSegment>)> {
+        let read = |dir: &&String| -> Result<DirSegments> {
             let names = repo.storage.names(&path.join(dir)?)?.unwrap_or_default();
             Ok(runs_of(&segments(&names), segment_size))
         };
-        for (runs, duplicates) in repo.each(&dirs, read)? {
+        for DirSegments { runs, duplicates } in repo.each(&dirs, read)? {
             runs.into_iter().for_each(|(timeline, run)| listing.add(timeline, run));
             for duplicate in duplicates.into_iter().take(DUPLICATES_MAX - listing.unusable.len().min(DUPLICATES_MAX)) {
                 let number = number(duplicate.start_lsn(segment_size), segment_size);
@@ -130,6 +130,13 @@ pub(super) struct PathPart {
     pub(super) end: Option<Lsn>,
 }
 
+/// The segments of a directory.
+struct DirSegments {
+    runs: Vec<(TimelineId, Run)>,
+    /// Those that occur several times.
+    duplicates: Vec<WalSegment>,
+}
+
 /// The name of a segment's directory.
 struct DirName;
 
@@ -171,7 +178,7 @@ fn segments(names: &[String]) -> Vec<WalSegment> {
 }
 
 /// Returns the runs of segments in order, and those that occur several times.
-fn runs_of(segments: &[WalSegment], segment_size: u32) -> (Vec<(TimelineId, Run)>, Vec<WalSegment>) {
+fn runs_of(segments: &[WalSegment], segment_size: u32) -> DirSegments {
     let (mut runs, mut duplicates) = (Vec::<(TimelineId, Run)>::new(), Vec::new());
     for same in segments.chunk_by(|a, b| a == b) {
         let [first, rest @ ..] = same else { continue };
@@ -184,7 +191,7 @@ fn runs_of(segments: &[WalSegment], segment_size: u32) -> (Vec<(TimelineId, Run)
             _ => runs.push((first.timeline, Run { first: number, last: number })),
         }
     }
-    (runs, duplicates)
+    DirSegments { runs, duplicates }
 }
 
 /// Determines the size of segments from the first one that can be read. An archive without segments gives PostgreSQL's

@@ -243,7 +243,7 @@ impl<'a> Collector<'a> {
             database: xact.database,
             files: xact.removed_files().take(LISTED_MAX).collect(),
             file_total,
-            dropped: xact.dropped_relations().map(|oids| listed(oids)),
+            dropped: xact.dropped_relations().map(listed),
             truncated: open.truncated,
             changed: listed(xact.changed_relations()),
             created: open.created,
