@@ -25,5 +25,6 @@ mod restore;
 mod session;
 mod stanza;
 mod storage;
+mod test_restore;
 mod tls_server;
 mod wal;

@@ -28,6 +28,7 @@ pub enum Command {
     Verify,
     Version,
     RecoveryPoints,
+    TestRestore,
 }
 
 /// The role of a process of a command.
