@@ -306,7 +306,12 @@ pub(super) fn add(
                 return Err(Error::new(ErrorCode::OptionInvalid, text));
             }
             seen.push((option.option, option.key, key));
-            if !decl.is_valid(command, role) {
+            // pgBackRest's command does not know an option that depends on one of our own
+            let is_unknown = *of_command
+                && decl.depend_for(command).is_some_and(|depend| {
+                    !command.decl().own && options::find(depend.option).is_some_and(|index| ALL[index].own)
+                });
+            if is_unknown || !decl.is_valid(command, role) {
                 if *of_command {
                     warn(format!("configuration file contains option '{key}' invalid for section '{section}'"));
                 }
