@@ -24,4 +24,5 @@ mod restore;
 mod session;
 mod stanza;
 mod storage;
+mod tls_server;
 mod wal;
