@@ -19,6 +19,7 @@ pub mod stanza_delete;
 pub mod stanza_upgrade;
 pub mod start;
 pub mod stop;
+pub mod test_restore;
 pub mod verify;
 pub mod version;
 
@@ -56,6 +57,7 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
         (Command::Start, Role::Main) => Some(start::run),
         (Command::Stop, Role::Main) => Some(stop::run),
         (Command::Restore, Role::Main) => Some(restore::run),
+        (Command::TestRestore, Role::Main) => Some(test_restore::run),
         (Command::Verify, Role::Main) => Some(verify::run),
         (Command::Version, Role::Main) => Some(version::run),
         _ => None,
