@@ -40,7 +40,10 @@ impl Served {
         let config = space.write("served.conf", format!("[global]\n{}\n", lines.replace("LOG", &space.text("log"))));
         let mut command = space.command(program);
         command.arg(format!("--config={}", config.display()));
-        command.args(["--exec-id=1-00000000", "--log-level-console=off", "--log-level-file=off"]);
+        command.args(["--exec-id=1-00000000", "--log-level-console=off"]);
+        if !more.iter().any(|option| option.starts_with("--log-level-file=")) {
+            command.arg("--log-level-file=off");
+        }
         command.args(["--log-level-stderr=error", "--process=0", "--stanza=demo"]);
         command.arg(format!("--remote-type={kind}")).args(more);
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -50,7 +50,8 @@ fn client_reaches_nothing_outside_of_its_stanza() {
     fs::write(space.path("elsewhere/secret"), "secret").unwrap();
     fs::write(space.path("repo/backup/other/backup.info"), "secret").unwrap();
     symlink(space.path("elsewhere"), space.path("repo/backup/demo/out")).unwrap();
-    let mut served = Served::start(&space, &space.path("bin/rbr"), "repo", &["--repo=1", "info:remote"]);
+    let options = ["--repo=1", "--log-level-file=warn", "info:remote"];
+    let mut served = Served::start(&space, &space.path("bin/rbr"), "repo", &options);
     served.ask(&Call::Features, None);
     let text = |path: &str| space.text(path);
     for path in [
@@ -88,6 +89,10 @@ fn client_reaches_nothing_outside_of_its_stanza() {
     assert_eq!(served.refuses(&Call::DatabaseOpen).0, ACCESS);
     for name in ["repo1-path", "repo1-s3-key-secret", "log-path"] {
         assert_eq!(served.refuses(&Call::Options(OptionsRequest { names: vec![name] })).0, ACCESS, "{name}");
+    }
+    let log = fs::read_to_string(space.path("log/demo-info-remote-000.log")).unwrap();
+    for text in ["access to '/etc/passwd' denied", "option 'log-path' is not for clients", "PostgreSQL denied"] {
+        assert!(log.contains(text), "{log}");
     }
     assert_eq!(fs::read_to_string(space.path("elsewhere/secret")).unwrap(), "secret");
     assert_eq!(fs::read_dir(space.path("elsewhere")).unwrap().count(), 1);
