@@ -104,7 +104,9 @@ impl Hosts {
         run(self, &["stanza-upgrade"]).success();
         let got = run(self, &["repo-get", "backup/demo/backup.info", "--log-level-console=off"]).success().stdout;
         assert!(got.contains("[backup:current]"), "{got}");
-        run(self, &["manifest", "--log-level-console=off"]).success();
+        // Over a connection there are no links, so nothing is called latest
+        let label = self.labels().pop().expect("a backup");
+        run(self, &["manifest", &format!("--set={label}"), "--log-level-console=off"]).success();
         let locks = ["lock", "far-lock"].map(|folder| scenario.space.path(folder));
         let left = locks.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
         let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
