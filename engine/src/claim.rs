@@ -120,19 +120,12 @@ impl Claim {
     /// [`ErrorCode::LockAcquire`] if another process is working on it, and errors of listing and writing.
     pub fn acquire(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str, cancel: &CancelToken) -> Result<Self> {
         let listing = list(repo, stanza)?;
-        Self::acquire_after(listing, repo, stanza, who, command, cancel)
+        Self::acquire_after(listing, Others { repo, stanza, who, cancel }, command)
     }
 
     /// Like [`Claim::acquire`], with the first listing of the stanza's directory.
-    fn acquire_after(
-        mut listing: Option<Vec<Entry>>,
-        repo: &Repo,
-        stanza: &Stanza,
-        who: &Claimant,
-        command: &str,
-        cancel: &CancelToken,
-    ) -> Result<Self> {
-        let others = Others { repo, stanza, who, cancel };
+    fn acquire_after(mut listing: Option<Vec<Entry>>, others: Others<'_>, command: &str) -> Result<Self> {
+        let Others { repo, stanza, who, cancel } = others;
         for attempt in 1..=TRIES_MAX {
             match &listing {
                 Some(listing) => others.settle(listing)?,
@@ -173,21 +166,15 @@ impl Claim {
         cancel: &CancelToken,
     ) -> Result<Self> {
         let listing = list(repo, stanza)?;
-        Self::acquire_to_remove_after(listing, repo, stanza, who, command, cancel)
+        Self::acquire_to_remove_after(listing, Others { repo, stanza, who, cancel }, command)
     }
 
-    fn acquire_to_remove_after(
-        listing: Option<Vec<Entry>>,
-        repo: &Repo,
-        stanza: &Stanza,
-        who: &Claimant,
-        command: &str,
-        cancel: &CancelToken,
-    ) -> Result<Self> {
-        match Self::acquire_after(listing, repo, stanza, who, command, cancel) {
+    fn acquire_to_remove_after(listing: Option<Vec<Entry>>, others: Others<'_>, command: &str) -> Result<Self> {
+        match Self::acquire_after(listing, others, command) {
             Err(error) if is_full(&error) => {
+                let Others { repo, stanza, who, .. } = others;
                 let listing = list(repo, stanza)?.unwrap_or_default();
-                Others { repo, stanza, who, cancel }.settle(&listing)?;
+                others.settle(&listing)?;
                 crate::warn!("unable to claim stanza '{stanza}' on {}, go on without a claim: {error}", repo.name());
                 let lease = new_lease(repo, stanza, who, command)?.unclaimed();
                 Ok(Claim { lease: Arc::new(lease), beat: None, joined: true, listing })
@@ -208,7 +195,7 @@ impl Claim {
                 let lease = Arc::new(new_lease(repo, stanza, who, command)?);
                 Ok(Claim { lease, beat: None, joined: true, listing })
             }
-            listing => Self::acquire_to_remove_after(listing, repo, stanza, who, command, cancel),
+            listing => Self::acquire_to_remove_after(listing, Others { repo, stanza, who, cancel }, command),
         }
     }
 
@@ -422,6 +409,7 @@ fn has_other(listing: &[Entry], exec_id: &str) -> bool {
 }
 
 /// The claims of other processes on a stanza.
+#[derive(Clone, Copy)]
 struct Others<'a> {
     repo: &'a Repo,
     stanza: &'a Stanza,

@@ -10,6 +10,8 @@ pub mod plan;
 mod tests;
 mod unfinished;
 
+use std::cell::Cell;
+
 use jiff::Timestamp;
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
@@ -24,6 +26,8 @@ use crate::repo::{info_files, reconstruct};
 use crate::{CancelToken, Error, ErrorCode, Result};
 use plan::{ArchivePlan, ArchiveRules, BackupCandidate, BackupPlan, DirVerdict, FullRetention, Retention, WalPlan};
 
+/// The hint for a backup with invalid pages.
+const DAMAGED_HINT: &str = "use info --set command to get details about errors in the backup.";
 /// Files that are removed before the next check for cancellation.
 const REMOVED_AT_ONCE: usize = 100;
 /// The same for directories of WAL.
@@ -67,10 +71,10 @@ pub fn run(repos: &[ExpireRepo<'_>], settings: &ExpireSettings, cancel: &CancelT
         return Err(Error::new(ErrorCode::OptionInvalid, "--oldest and --set cannot be used together"));
     }
     let mut errors = 0;
-    let mut set_found = false;
+    let set_found = Cell::new(false);
     for (index, repo) in repos.iter().enumerate() {
         let is_last = index + 1 == repos.len();
-        if let Err(error) = run_in(repo, settings, is_last, &mut set_found, cancel) {
+        if let Err(error) = run_in(repo, settings, is_last, &set_found, cancel) {
             cancel.check()?;
             crate::error!(error.code, "repo{}: {error}", repo.repo.key);
             errors += 1;
@@ -90,7 +94,7 @@ fn run_in(
     repo: &ExpireRepo<'_>,
     settings: &ExpireSettings,
     is_last: bool,
-    set_found: &mut bool,
+    set_found: &Cell<bool>,
     cancel: &CancelToken,
 ) -> Result<()> {
     let stanza = &settings.stanza;
@@ -98,12 +102,12 @@ fn run_in(
         // A dry run writes nothing from which the store's time could be read, and removes nothing because of a wrong
         // local clock
         let now = Timestamp::now().as_second();
-        return Task { repo: repo.repo, claim: None, now, settings, cancel, is_last }.run(&repo.retention, set_found);
+        return Task { repo: repo.repo, claim: None, now, settings, cancel, is_last, set_found }.run(&repo.retention);
     }
     let claim = Claim::join(repo.repo, stanza, &settings.claimant, "expire", cancel)?;
     let now = claim.acquired_at()?;
     let guarded = claim.guard(repo.repo);
-    Task { repo: &guarded, claim: Some(&claim), now, settings, cancel, is_last }.run(&repo.retention, set_found)
+    Task { repo: &guarded, claim: Some(&claim), now, settings, cancel, is_last, set_found }.run(&repo.retention)
 }
 
 /// Expiry in one repository.
@@ -116,45 +120,24 @@ struct Task<'a> {
     settings: &'a ExpireSettings,
     cancel: &'a CancelToken,
     is_last: bool,
+    /// Whether a repository had the backup that is to be expired.
+    set_found: &'a Cell<bool>,
 }
 
 impl Task<'_> {
-    fn run(&self, retention: &Retention, set_found: &mut bool) -> Result<()> {
+    fn run(&self, retention: &Retention) -> Result<()> {
         let stanza = &self.settings.stanza;
-        let found = match self.claim {
+        let mut found = match self.claim {
             Some(claim) => reconstruct::load_listed(self.repo, stanza, claim.names()),
             None => reconstruct::load_backup_info_reconstruct(self.repo, stanza),
-        };
-        let Reconstructed { mut info, changed: repaired, labels, unfinished } = found?;
-        let running = self.maybe_running(&info, &labels, &unfinished)?;
-        let facts = facts(&info);
-        let all = facts.clone();
+        }?;
+        let running = self.maybe_running(&found)?;
+        let facts = facts(&found.info);
         let retention = self.lower_for_oldest(&facts, retention);
         let now = Timestamp::now().as_second();
-        let mut plan = match &self.settings.set {
-            None => plan::by_retention(facts, &retention, now),
-            Some(set) => {
-                if info.backups.contains_key(set) {
-                    *set_found = true;
-                } else if !*set_found && self.is_last {
-                    crate::warn!(
-                        "backup {set} does not exist\nHINT: run the info command and confirm the backup is listed"
-                    );
-                }
-                plan::ad_hoc(facts, set, &retention)?
-            }
-        };
-        self.keep_needed(&mut plan, &running, &all)?;
-        let damaged = oldest_damaged(&info, &plan)
-            .map(|label| format!("oldest retained backup {label} contains invalid page checksum(s)"));
-        let hint = "use info --set command to get details about errors in the backup.";
-        if let Some(text) = &damaged
-            && self.settings.checksum_page_error
-            && self.settings.set.is_none()
-            && !plan.expired.is_empty()
-        {
-            return Err(Error::new(ErrorCode::Checksum, text).hint(hint));
-        }
+        let mut plan = self.plan(facts.clone(), &retention, now)?;
+        self.keep_needed(&mut plan, &running, &facts)?;
+        let damaged = self.check_damaged(&found.info, &plan)?;
         // Anything that can fail because of what others left comes before the first removal
         let amount = plan.archive.filter(|amount| *amount > 0);
         let before = self.settings.archive_expire_before.map(|segment| segment.to_string());
@@ -165,14 +148,14 @@ impl Task<'_> {
             expire_before: before.as_deref(),
         };
         let archive_info = match amount.is_some() && rules.satisfied() {
-            true => Some(self.load_archive_info(&info)?),
+            true => Some(self.load_archive_info(&found.info)?),
             false => None,
         };
-        let directories = self.directories(&info, &labels, &unfinished, &running, &plan)?;
-        self.remove_backups(&mut info, &plan, repaired)?;
+        let directories = self.directories(&found, &running, &plan)?;
+        self.remove_backups(&mut found.info, &plan, found.changed)?;
         self.remove_directories(&directories)?;
         if let Some(text) = damaged {
-            crate::warn!("repo{}: {text}\nHINT: {hint}", self.repo.key);
+            crate::warn!("repo{}: {text}\nHINT: {DAMAGED_HINT}", self.repo.key);
         }
         // Backups that came after it do not need the WAL of its start
         let needs_wal =
@@ -200,6 +183,30 @@ impl Task<'_> {
             unfinished::remove(self.repo, stanza);
             Ok(())
         })
+    }
+
+    /// Plans by retention, or for the backup that is to be expired.
+    fn plan(&self, facts: Vec<BackupCandidate>, retention: &Retention, now: i64) -> Result<BackupPlan> {
+        let Some(set) = &self.settings.set else { return Ok(plan::by_retention(facts, retention, now)) };
+        if facts.iter().any(|backup| backup.label == *set) {
+            self.set_found.set(true);
+        } else if !self.set_found.get() && self.is_last {
+            crate::warn!("backup {set} does not exist\nHINT: run the info command and confirm the backup is listed");
+        }
+        plan::ad_hoc(facts, set, retention)
+    }
+
+    /// Returns a warning if the oldest backup that would remain has invalid pages.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Checksum`] if that is to be an error, and retention would expire something.
+    fn check_damaged(&self, info: &BackupInfo, plan: &BackupPlan) -> Result<Option<String>> {
+        let Some(label) = oldest_damaged(info, plan) else { return Ok(None) };
+        let text = format!("oldest retained backup {label} contains invalid page checksum(s)");
+        if self.settings.checksum_page_error && self.settings.set.is_none() && !plan.expired.is_empty() {
+            return Err(Error::new(ErrorCode::Checksum, text).hint(DAMAGED_HINT));
+        }
+        Ok(Some(text))
     }
 
     /// Runs a step that changes the repository, except in a dry run.

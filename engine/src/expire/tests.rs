@@ -59,8 +59,8 @@ fn newest_backup_that_had_no_manifest_stays_also_if_it_is_complete_by_now() -> R
             write(label, "pg_data/x")?;
             before.iter().try_for_each(|file| write(label, file))?;
         }
-        let Reconstructed { info, labels, unfinished, .. } = reconstruct::load_backup_info_reconstruct(&repo, &stanza)?;
-        assert_eq!(labels, [older.clone(), newest.clone()]);
+        let found = reconstruct::load_backup_info_reconstruct(&repo, &stanza)?;
+        assert_eq!(found.labels, [older.clone(), newest.clone()]);
         // Another host goes on meanwhile
         before.iter().try_for_each(|file| storage.remove(&path(&newest, file)?))?;
         after.iter().try_for_each(|file| write(&newest, file))?;
@@ -82,9 +82,10 @@ fn newest_backup_that_had_no_manifest_stays_also_if_it_is_complete_by_now() -> R
             settings: &settings,
             cancel: &CancelToken::new(),
             is_last: true,
+            set_found: &Cell::new(false),
         };
         let plan = BackupPlan { expired: Vec::new(), kept: Vec::new(), archive: None, newest_expired: None };
-        task.remove_directories(&task.directories(&info, &labels, &unfinished, &[], &plan)?)?;
+        task.remove_directories(&task.directories(&found, &[], &plan)?)?;
         let asked = storage.calls()[calls..].iter().filter(|(op, _)| *op == Op::Info).count();
         assert!(asked <= 2, "{asked}");
         assert!(!exists(&storage, &path(&older, "pg_data/x")?)?);

@@ -195,21 +195,6 @@ impl<'a> WalSegmentFind<'a> {
     }
 }
 
-/// Finds one segment, see [`WalSegmentFind`].
-///
-/// # Errors
-/// The same as [`WalSegmentFind::find`].
-pub fn find_one(
-    storage: &dyn RepoStorage,
-    stanza: &Stanza,
-    archive_id: ArchiveId,
-    segment: &WalSegment,
-    timeout: Duration,
-    cancel: &CancelToken,
-) -> Result<Option<FoundSegment>> {
-    WalSegmentFind::new(storage, stanza, archive_id, timeout, cancel).find(segment, false)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
