@@ -36,7 +36,7 @@ use repo_format::layout::{self, RepoPath, Stanza};
 
 use self::guard::GuardedStorage;
 use self::holder::Fate;
-use self::lease::{Lease, Place};
+use self::lease::{ClaimPlace, Lease};
 use crate::repo::info_files;
 use crate::storage::{self, Entry};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
@@ -334,14 +334,15 @@ pub fn claim_path(repo: &Repo, path: &RepoPath, who: &Claimant, cancel: &CancelT
 }
 
 fn new_lease(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str) -> Result<Lease> {
-    let claim = format::Claim {
+    let claim = format::ClaimFile {
         beat: 0,
         command: command.to_owned(),
         holder: who.holder.clone(),
         since: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
     };
     let path = format::stanza_claim(stanza, &who.exec_id)?;
-    let place = Place { storage: Arc::clone(&repo.storage), cipher: repo.cipher.clone(), stanza: stanza.clone(), path };
+    let place =
+        ClaimPlace { storage: Arc::clone(&repo.storage), cipher: repo.cipher.clone(), stanza: stanza.clone(), path };
     Ok(Lease::new(place, who.exec_id.clone(), claim, who.timing))
 }
 
@@ -467,11 +468,11 @@ impl Others<'_> {
         storage::get(&*self.repo.storage, path, format::SIZE_MAX)
     }
 
-    fn read(&self, stored: &[u8]) -> Option<format::Claim> {
-        format::Claim::parse(&cipher::decrypt(&self.repo.cipher, stored).ok()?).ok()
+    fn read(&self, stored: &[u8]) -> Option<format::ClaimFile> {
+        format::ClaimFile::parse(&cipher::decrypt(&self.repo.cipher, stored).ok()?).ok()
     }
 
-    fn runs(&self, path: &RepoPath, claim: Option<&format::Claim>) -> Error {
+    fn runs(&self, path: &RepoPath, claim: Option<&format::ClaimFile>) -> Error {
         let name = self.repo.storage.display(path);
         Error::new(
             ErrorCode::LockAcquire,
@@ -486,7 +487,7 @@ impl Others<'_> {
 }
 
 /// Describes the process of a claim.
-fn of(claim: Option<&format::Claim>) -> String {
+fn of(claim: Option<&format::ClaimFile>) -> String {
     let Some(claim) = claim else { return "an unknown process".to_owned() };
     let holder = &claim.holder;
     format!("{} on host '{}' (process {}, since {})", claim.command, holder.host, holder.process_id, claim.since)

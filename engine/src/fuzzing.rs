@@ -45,7 +45,7 @@ pub fn known_hosts(text: &str) {
 
 /// A password file.
 pub fn passfile(text: &str) {
-    let target = passfile::Target { host: "db.example", port: 5432, database: "postgres", user: "backup" };
+    let target = passfile::PasswordTarget { host: "db.example", port: 5432, database: "postgres", user: "backup" };
     if let Some(password) = passfile::find(text, target) {
         assert!(password.len() <= text.len());
     }

@@ -1,4 +1,5 @@
-//! A session, through which a program uses the engine: backups and restores of one stanza.
+//! A session, through which a program uses the engine: backups and restores of one stanza. The calls that make them are
+//! in `backup.rs` and `restore.rs`.
 //!
 //! ```no_run
 //! use engine::backup::BackupRequest;
@@ -27,14 +28,11 @@ use std::sync::Arc;
 
 use repo_format::layout::Stanza;
 
-use crate::backup::{self, BackupRequest, BackupSummary, Held};
-use crate::claim::{Claim, Claimant};
 use crate::host_locks::{HeldLocks, HostLocks, LocalLocks};
 use crate::info::BackupFact;
 use crate::lock::{LockType, new_exec_id};
 use crate::progress::{NoProgress, Progress};
 use crate::repo::{RepoSettings, info_files};
-use crate::restore::{self, RestoreRequest, RestoreSummary};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 
 /// The directory of lock files, as in pgBackRest.
@@ -141,41 +139,6 @@ impl Session {
         Session { cancel, ..self }
     }
 
-    /// Makes a backup in the first repository.
-    ///
-    /// # Errors
-    /// The same as [`Session::begin_backup`] and [`BackupTurn::run`].
-    pub fn backup(&self, request: &BackupRequest) -> Result<BackupSummary> {
-        self.begin_backup()?.run(request)
-    }
-
-    /// Takes the lock of the stanza's backups on this host.
-    ///
-    /// # Errors
-    /// [`ErrorCode::LockAcquire`] if another process holds it, [`ErrorCode::Stop`] if commands were stopped.
-    pub fn begin_backup(&self) -> Result<BackupTurn<'_>> {
-        let lock = self.lock(LockType::Backup)?;
-        self.locks.check_stop(Some(&self.stanza))?;
-        Ok(BackupTurn { session: self, claim: None, lock })
-    }
-
-    /// Restores a backup from the first repository that has a suitable one.
-    ///
-    /// # Errors
-    /// Many, each with pgBackRest's number: another restore is running (50), the target directories are unsuitable (38,
-    /// 40, 53, 93), no set matches (75, 29), the timeline can't be reached (58), mappings or databases do not exist (76,
-    /// 78, 80, 81), stored files are missing or damaged (26, 29, 55, 95), writing fails. After an error the cluster
-    /// can't be started. A later restore with delta continues.
-    pub fn restore(&self, request: &RestoreRequest) -> Result<RestoreSummary> {
-        let repos = match self.repos.as_slice() {
-            [single] => vec![single.open()?],
-            // Another one may have the backup
-            several => several.iter().map(RepoSource::open_or_unreachable).collect(),
-        };
-        let mut lock = self.lock(LockType::Restore)?;
-        restore::run(request, self, &repos, &mut *lock)
-    }
-
     /// Lists the backups of all repositories, by repository, oldest first.
     ///
     /// # Errors
@@ -204,11 +167,29 @@ impl Session {
         &*self.progress
     }
 
-    fn lock(&self, kind: LockType) -> Result<Box<dyn HeldLocks>> {
+    /// Opens the repositories that may have a backup. One of several that can't be opened gives the error when it is used.
+    pub(crate) fn open_all(&self) -> Result<Vec<Repo>> {
+        match self.repos.as_slice() {
+            [single] => Ok(vec![single.open()?]),
+            // Another one may have the backup
+            several => Ok(several.iter().map(RepoSource::open_or_unreachable).collect()),
+        }
+    }
+
+    pub(crate) fn exec_id(&self) -> &str {
+        &self.exec_id
+    }
+
+    pub(crate) fn locks(&self) -> &dyn HostLocks {
+        &*self.locks
+    }
+
+    /// Takes the locks of the stanza on this host.
+    pub(crate) fn lock(&self, kind: LockType) -> Result<Box<dyn HeldLocks>> {
         self.locks.acquire(&self.stanza, &[kind], &self.lock_keys, &self.exec_id)
     }
 
-    fn open_first(&self) -> Result<Repo> {
+    pub(crate) fn open_first(&self) -> Result<Repo> {
         match self.repos.first() {
             Some(source) => source.open(),
             None => Err(Error::new(ErrorCode::Assert, "the session has no repository")),
@@ -216,40 +197,10 @@ impl Session {
     }
 }
 
-/// The right to make a backup of the stanza. It ends when the value is dropped, so that an expire in between excludes
-/// others too.
-pub struct BackupTurn<'a> {
-    session: &'a Session,
-    // Dropped before the lock: the claim is removed while no other process of this host looks for it
-    claim: Option<Claim>,
-    lock: Box<dyn HeldLocks>,
-}
-
-impl BackupTurn<'_> {
-    /// Makes a backup in the first repository of the session. From then on the turn includes a claim on the stanza in
-    /// that repository, which keeps other hosts away.
-    ///
-    /// # Errors
-    /// [`ErrorCode::LockAcquire`] if another host is working on the stanza, and anything that keeps the backup from
-    /// being complete. The next full backup can resume from the files that were copied.
-    pub fn run(&mut self, request: &BackupRequest) -> Result<BackupSummary> {
-        let session = self.session;
-        let repo = session.open_first()?;
-        // A claim knows what was in the repository when it began, so every backup needs its own
-        self.claim = None;
-        let who = Claimant::this_process(&session.exec_id);
-        let claim = self.claim.insert(Claim::acquire(&repo, &session.stanza, &who, "backup", &session.cancel)?);
-        let lock = &mut *self.lock;
-        let summary = backup::run(request, session, &mut Held { repo: &repo, lock, claim })?;
-        // What follows may run under the same lock
-        self.lock.update_clear(repo.key);
-        Ok(summary)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backup::BackupRequest;
     use crate::storage::posix::PosixSettings;
 
     fn session(dir: &tempfile::TempDir) -> Session {

@@ -29,7 +29,7 @@ pub(super) fn check(repo: &Repo, stanza: &Stanza, manifest: &Manifest) -> Result
         return Err(missing(manifest, &format!("backup '{label}', which it needs, is no longer complete")));
     }
     let sizes = files.iter().map(|file| (file.path.as_str(), file.size)).collect();
-    let listed = Listed { repo, manifest, directory: &directory, sizes };
+    let listed = Listing { repo, manifest, directory: &directory, sizes };
     let mut bundles: BTreeMap<u64, u64> = BTreeMap::new();
     for file in manifest.files.iter().filter(|file| file.reference.is_none()) {
         if let Some(bundle) = file.bundle {
@@ -74,7 +74,7 @@ fn stored_path(manifest: &Manifest, stanza: &Stanza, file: &ManifestFile) -> Res
 }
 
 /// The files of a backup's directory.
-struct Listed<'a> {
+struct Listing<'a> {
     repo: &'a Repo,
     manifest: &'a Manifest,
     directory: &'a RepoPath,
@@ -82,7 +82,7 @@ struct Listed<'a> {
     sizes: HashMap<&'a str, u64>,
 }
 
-impl Listed<'_> {
+impl Listing<'_> {
     fn check_size(&self, path: &RepoPath, fits: impl Fn(u64) -> bool) -> Result<()> {
         let name = path.as_str().strip_prefix(self.directory.as_str());
         let name = name.map_or(path.as_str(), |name| name.trim_start_matches('/'));

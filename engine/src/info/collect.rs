@@ -36,7 +36,7 @@ struct StanzaState {
 }
 
 /// What is known of a stanza in a repository before it is read.
-struct Known {
+struct Preloaded {
     /// The backup that was asked for, if the repository has it.
     label: Option<BackupLabel>,
     /// The files, if they were loaded.
@@ -112,7 +112,7 @@ impl InfoCollector<'_> {
             let stanza = self.stanzas.entry(name.clone()).or_insert_with(|| StanzaState::new(name, repos));
             if exists {
                 let infos = infos.take().and_then(Result::ok);
-                stanza.read(repo, index, settings, Known { label: label.clone(), infos });
+                stanza.read(repo, index, settings, Preloaded { label: label.clone(), infos });
             } else {
                 stanza.repos[index].fact.status = StatusCode::MissingStanzaPath;
             }
@@ -145,7 +145,7 @@ impl StanzaState {
     }
 
     /// Reads the facts of this stanza in one repository. A failure becomes its status there.
-    fn read(&mut self, repo: &Repo, index: usize, settings: &InfoSettings, known: Known) {
+    fn read(&mut self, repo: &Repo, index: usize, settings: &InfoSettings, known: Preloaded) {
         let target = &mut self.repos[index];
         let stanza = self.name.parse::<Stanza>();
         let loaded = stanza.and_then(|stanza| {
@@ -190,7 +190,7 @@ impl RepoState {
     }
 
     /// Loads the info files, and the manifest of the requested backup.
-    fn load(&mut self, repo: &Repo, stanza: &Stanza, settings: &InfoSettings, known: Known) -> Result<()> {
+    fn load(&mut self, repo: &Repo, stanza: &Stanza, settings: &InfoSettings, known: Preloaded) -> Result<()> {
         let (backup_info, archive_info) = known.infos.unwrap_or_else(|| load_infos(repo, stanza));
         let backup_info = match backup_info {
             Ok(info) => info,

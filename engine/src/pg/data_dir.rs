@@ -13,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 pub use names::{DatabasePaths, from_standby, segment_number};
-pub use scan::{Scan, ScanOptions, ScannedFile, ScannedLink, ScannedPath, ScannedTarget, Tablespace, scan};
+pub use scan::{Scan, ScanOptions, ScannedFile, ScannedLink, ScannedPath, ScannedTarget, ServerTablespace, scan};
 
 use repo_format::manifest::pg_path;
 use rustix::fs::OFlags;

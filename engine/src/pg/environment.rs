@@ -54,7 +54,7 @@ pub(super) struct SslFiles {
 
 /// The values of the variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Environment {
+pub(super) struct PgEnvironment {
     /// `PGHOST`, as a list.
     pub hosts: Vec<String>,
     /// `PGHOSTADDR`, one for each host.
@@ -87,7 +87,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("PGMINPROTOCOLVERSION", &["3.0"]),
 ];
 
-impl Environment {
+impl PgEnvironment {
     /// Reads the variables of this process.
     ///
     /// # Errors
@@ -114,7 +114,7 @@ impl Environment {
         if version_max == Some(11) || version_max < version_min && version_max.is_some() {
             return Err(refused("PGSSLMAXPROTOCOLVERSION allows no version of TLS that can be used"));
         }
-        Ok(Environment {
+        Ok(PgEnvironment {
             hosts,
             addresses,
             user: set("PGUSER"),
@@ -269,9 +269,9 @@ impl<'a> Variables<'a> {
 mod tests {
     use super::*;
 
-    fn read(variables: &[(&str, &str)]) -> Result<Environment> {
+    fn read(variables: &[(&str, &str)]) -> Result<PgEnvironment> {
         let find = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string());
-        Environment::from(find, || Some(PathBuf::from("/passwd")))
+        PgEnvironment::from(find, || Some(PathBuf::from("/passwd")))
     }
 
     #[test]

@@ -7,11 +7,11 @@ use engine::work::crew::{Crew, CrewSettings, Event};
 use engine::work::turn::Turn;
 use engine::{CancelToken, Error, Result};
 
-use super::claim::Claim;
+use super::claim::DestinationClaim;
 use super::find::{self, FoundFile, WalCluster};
 use super::segment::{self, Decode, FetchFailure};
 use crate::background::crew_for;
-use crate::origin::Origin;
+use crate::origin::SpoolOrigin;
 use crate::repos::Repos;
 use crate::spool::Spool;
 
@@ -46,9 +46,9 @@ impl Prefetch<'_> {
             engine::info!("get {} WAL file(s) from archive: {first}{last}", segments.len());
         }
         let findings = find::find(repos, cluster, segments)?;
-        let needs_sync = Origin::of(findings.system_id).needs_sync();
+        let needs_sync = SpoolOrigin::of(findings.system_id).needs_sync();
         let fetch = |turn: &mut Turn, answer: &&FoundFile<'_>, _: &CancelToken| {
-            let mut claim = Claim::new(&spool.file(&answer.request));
+            let mut claim = DestinationClaim::new(&spool.file(&answer.request));
             match segment::fetch(answer, &mut claim, Decode::On(turn)) {
                 // A spool that cannot be written is no better a moment later
                 Err(FetchFailure::Destination(error)) => Ok(Err(error)),
@@ -115,7 +115,7 @@ impl Prefetch<'_> {
 }
 
 /// The index of the stored file, warnings, and the written file. An inner error is about the spool.
-type Fetched = Result<(usize, Vec<String>, Claim)>;
+type Fetched = Result<(usize, Vec<String>, DestinationClaim)>;
 
 /// An error with more lines below its message.
 fn with_lines(error: &Error, lines: &[String]) -> Error {

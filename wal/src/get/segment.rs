@@ -13,7 +13,7 @@ use repo_format::cipher::{Decryptor, Framing};
 use repo_format::hash::Sha1Hasher;
 use repo_format::read::read_some;
 
-use super::claim::Claim;
+use super::claim::DestinationClaim;
 use super::find::{FoundFile, StoredCopy};
 
 /// Bytes moved at a time.
@@ -36,7 +36,7 @@ const OTHER_MAX: u64 = 64 << 20;
 /// pgBackRest.
 pub fn fetch(
     answer: &FoundFile<'_>,
-    claim: &mut Claim,
+    claim: &mut DestinationClaim,
     decode: Decode<'_>,
 ) -> std::result::Result<(usize, Vec<String>), FetchFailure> {
     let mut warnings = Vec::new();
@@ -78,7 +78,7 @@ impl From<FetchFailure> for Error {
 fn copy(
     candidate: &StoredCopy<'_>,
     segment_size: u64,
-    claim: &mut Claim,
+    claim: &mut DestinationClaim,
     decode: Decode<'_>,
 ) -> std::result::Result<(), FetchFailure> {
     let turn = match decode {

@@ -17,7 +17,7 @@ use crate::{Error, ErrorCode, Result, info, warn};
 
 /// A tablespace as the server names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tablespace {
+pub struct ServerTablespace {
     /// Its oid.
     pub id: u32,
     /// Its name.
@@ -38,7 +38,7 @@ pub struct ScanOptions<'a> {
     /// The user's exclusions, relative to the data directory. With a trailing slash only the content is omitted.
     pub exclude: &'a [String],
     /// The server's tablespaces; `None` offline.
-    pub tablespaces: Option<&'a [Tablespace]>,
+    pub tablespaces: Option<&'a [ServerTablespace]>,
 }
 
 /// A file to back up.
@@ -96,7 +96,7 @@ pub struct ScannedTarget {
     /// The file name, for links to files.
     pub file: Option<String>,
     /// Set for tablespaces.
-    pub tablespace: Option<Tablespace>,
+    pub tablespace: Option<ServerTablespace>,
     /// False only for the data directory.
     pub is_link: bool,
 }
@@ -128,7 +128,7 @@ pub fn scan(
     files: &mut dyn PgFiles,
     pg_path: &Path,
     options: &ScanOptions<'_>,
-    tablespaces_now: &mut dyn FnMut() -> Result<Vec<Tablespace>>,
+    tablespaces_now: &mut dyn FnMut() -> Result<Vec<ServerTablespace>>,
 ) -> Result<Scan> {
     let Some(pg_path) = pg_path.to_str() else {
         return Err(Error::new(ErrorCode::Format, format!("path '{}' is not valid UTF-8", pg_path.display())));
@@ -210,7 +210,7 @@ struct Scanner<'a> {
     owner_last: Option<(Arc<OwnerNames>, (OwnerId, OwnerId))>,
     /// The names of the server's tablespaces by oid, as last returned; `None` offline.
     tablespaces: Option<HashMap<u32, String>>,
-    tablespaces_now: &'a mut dyn FnMut() -> Result<Vec<Tablespace>>,
+    tablespaces_now: &'a mut dyn FnMut() -> Result<Vec<ServerTablespace>>,
     /// The entry of `pg_tblspc`, from the first tablespace on.
     tablespace_base: Option<ScannedPath>,
 }
@@ -389,7 +389,7 @@ mod tests {
         })
     }
 
-    fn options<'a>(exclude: &'a [String], tablespaces: Option<&'a [Tablespace]>) -> ScanOptions<'a> {
+    fn options<'a>(exclude: &'a [String], tablespaces: Option<&'a [ServerTablespace]>) -> ScanOptions<'a> {
         ScanOptions {
             version: PgVersion::V15,
             tablespace_id: ID,
@@ -483,7 +483,7 @@ mod tests {
         fs::create_dir(root.join("pg_tblspc")).unwrap();
         symlink(dir.path().join("ts"), root.join("pg_tblspc/16385")).unwrap();
 
-        let known = [Tablespace { id: 16385, name: "fast".into() }];
+        let known = [ServerTablespace { id: 16385, name: "fast".into() }];
         let scan1 = scan(&root, &options(&[], Some(&known))).unwrap();
         assert_eq!(names(&scan1), ["pg_data/PG_VERSION", &format!("pg_tblspc/16385/{ID}/5/16400")]);
         assert!(scan1.files[1].pages);
@@ -529,7 +529,7 @@ mod tests {
         let mut asked = 0;
         let mut now = || {
             asked += 1;
-            Ok(if asked < 3 { Vec::new() } else { vec![Tablespace { id: 16385, name: "new".into() }] })
+            Ok(if asked < 3 { Vec::new() } else { vec![ServerTablespace { id: 16385, name: "new".into() }] })
         };
         let found = super::scan(&mut LocalFiles::default(), &root, &options(&[], Some(&[])), &mut now).unwrap();
         assert_eq!(found.targets[1].tablespace.as_ref().unwrap().name, "new");
@@ -555,7 +555,7 @@ mod tests {
     fn tablespace_whose_directory_goes_before_its_link_is_left_out() {
         let dir = tempfile::tempdir().unwrap();
         let root = with_tablespace(dir.path());
-        let known = [Tablespace { id: 16385, name: "old".into() }];
+        let known = [ServerTablespace { id: 16385, name: "old".into() }];
         fs::remove_dir_all(dir.path().join("ts").join(ID)).unwrap();
         let mut drop = || {
             fs::remove_file(root.join("pg_tblspc/16385")).unwrap();

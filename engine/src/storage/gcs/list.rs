@@ -12,7 +12,7 @@ use object_store::path::{DELIMITER, Path};
 use object_store::{Extensions, ListResult, ObjectMeta, Result};
 use serde_json::Value;
 
-use super::api::{Api, Call};
+use super::api::{Api, ApiCall};
 use super::failed;
 use crate::storage::as_of::{ListVersions, Order, Version, Versions};
 use crate::storage::http::foreign::{foreign, shown};
@@ -79,7 +79,7 @@ impl Page {
             query.push(("prefix", prefix));
         }
         query.extend(token.map(|token| ("pageToken", token)));
-        let page = json(&api.send(Call::new(Method::GET, api.object_path(None), &query)).await?)?;
+        let page = json(&api.send(ApiCall::new(Method::GET, api.object_path(None), &query)).await?)?;
         let page = Page::of(page)?;
         api.has_bucket.store(true, Ordering::Relaxed);
         Ok(page)

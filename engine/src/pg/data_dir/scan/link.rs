@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use repo_format::manifest::{PG_DATA, PG_TBLSPC, pg_path};
 
-use super::{Dir, DirEntry, ScannedLink, ScannedPath, ScannedTarget, Scanner, Tablespace, check_line, missing_info};
+use super::{
+    Dir, DirEntry, ScannedLink, ScannedPath, ScannedTarget, Scanner, ServerTablespace, check_line, missing_info,
+};
 use crate::storage::EntryKind;
 use crate::{Error, ErrorCode, Result};
 
@@ -73,14 +75,16 @@ impl Scanner<'_> {
     /// A link exists before the transaction that creates its tablespace ends, and briefly after its directory was
     /// removed. Recovery repeats the creation and removal of tablespaces since the start of the backup, so it is enough
     /// to know which case it is.
-    fn tablespace(&mut self, link_path: &str, link: &str) -> Result<Option<Tablespace>> {
+    fn tablespace(&mut self, link_path: &str, link: &str) -> Result<Option<ServerTablespace>> {
         let id = link.parse().map_err(|_| {
             Error::new(ErrorCode::Format, format!("'{PG_TBLSPC}/{link}' is not named by a tablespace's oid"))
         })?;
         let directory = format!("{link_path}/{}", self.options.tablespace_id);
         for attempt in 1.. {
-            let Some(known) = &self.tablespaces else { return Ok(Some(Tablespace { id, name: format!("ts{link}") })) };
-            let found = known.get(&id).map(|name| Tablespace { id, name: name.clone() });
+            let Some(known) = &self.tablespaces else {
+                return Ok(Some(ServerTablespace { id, name: format!("ts{link}") }));
+            };
+            let found = known.get(&id).map(|name| ServerTablespace { id, name: name.clone() });
             let is_last = attempt == TABLESPACE_TRIES_MAX;
             // What is missing permanently is reported by the other checks
             if found.is_some() && (is_last || self.files.info_followed(&directory)?.is_some()) {
@@ -138,7 +142,7 @@ fn split_file(destination: &str) -> (String, Option<String>) {
 }
 
 /// Returns the names of tablespaces by their oids.
-pub(super) fn by_id(tablespaces: &[Tablespace]) -> HashMap<u32, String> {
+pub(super) fn by_id(tablespaces: &[ServerTablespace]) -> HashMap<u32, String> {
     tablespaces.iter().map(|known| (known.id, known.name.clone())).collect()
 }
 
