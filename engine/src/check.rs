@@ -7,7 +7,7 @@ use repo_format::layout::Stanza;
 
 use crate::pg::cluster::{self, ArchiveCheck, Search};
 use crate::pg::{PgHost, PgSession};
-use crate::repo::archive_find::find_one;
+use crate::repo::archive_find::WalSegmentFind;
 use crate::stanza::check_info;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
 
@@ -82,7 +82,9 @@ fn check_primary(
     let segment = primary.wal_switch()?;
     for (repo, archive_id) in repos.iter().zip(archive_ids) {
         crate::info!("check {} archive for WAL (primary)", repo.name());
-        let found = find_one(&*repo.storage, &settings.stanza, archive_id, &segment, settings.archive_timeout, cancel)?;
+        let timeout = settings.archive_timeout;
+        let mut find = WalSegmentFind::new(&*repo.storage, &settings.stanza, archive_id, timeout, cancel);
+        let found = find.find(&segment, false)?;
         // Without a timeout there would be no error for a missing segment, but the option does not allow zero
         let Some(found) = found else {
             let text = format!("WAL segment {segment} was not archived");

@@ -21,7 +21,6 @@ use repo_format::wal_name::WalSegment;
 
 use crate::claim::{Claim, Claimant};
 use crate::repo::Repo;
-use crate::repo::reconstruct::Reconstructed;
 use crate::repo::{info_files, reconstruct};
 use crate::{CancelToken, Error, ErrorCode, Result};
 use plan::{ArchivePlan, ArchiveRules, BackupCandidate, BackupPlan, DirVerdict, FullRetention, Retention, WalPlan};
