@@ -10,7 +10,7 @@ pub mod plan;
 mod tests;
 mod unfinished;
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use repo_format::archive_info::ArchiveInfo;
@@ -70,7 +70,7 @@ pub fn run(repos: &[ExpireRepo<'_>], settings: &ExpireSettings, cancel: &CancelT
         return Err(Error::new(ErrorCode::OptionInvalid, "--oldest and --set cannot be used together"));
     }
     let mut errors = 0;
-    let set_found = Cell::new(false);
+    let set_found = AtomicBool::new(false);
     for (index, repo) in repos.iter().enumerate() {
         let is_last = index + 1 == repos.len();
         if let Err(error) = run_in(repo, settings, is_last, &set_found, cancel) {
@@ -93,7 +93,7 @@ fn run_in(
     repo: &ExpireRepo<'_>,
     settings: &ExpireSettings,
     is_last: bool,
-    set_found: &Cell<bool>,
+    set_found: &AtomicBool,
     cancel: &CancelToken,
 ) -> Result<()> {
     let stanza = &settings.stanza;
@@ -120,7 +120,7 @@ struct Task<'a> {
     cancel: &'a CancelToken,
     is_last: bool,
     /// Whether a repository had the backup that is to be expired.
-    set_found: &'a Cell<bool>,
+    set_found: &'a AtomicBool,
 }
 
 impl Task<'_> {
@@ -188,8 +188,8 @@ impl Task<'_> {
     fn plan(&self, facts: Vec<BackupCandidate>, retention: &Retention, now: i64) -> Result<BackupPlan> {
         let Some(set) = &self.settings.set else { return Ok(plan::by_retention(facts, retention, now)) };
         if facts.iter().any(|backup| backup.label == *set) {
-            self.set_found.set(true);
-        } else if !self.set_found.get() && self.is_last {
+            self.set_found.store(true, Ordering::Relaxed);
+        } else if !self.set_found.load(Ordering::Relaxed) && self.is_last {
             crate::warn!("backup {set} does not exist\nHINT: run the info command and confirm the backup is listed");
         }
         plan::ad_hoc(facts, set, retention)

@@ -82,7 +82,7 @@ fn newest_backup_that_had_no_manifest_stays_also_if_it_is_complete_by_now() -> R
             settings: &settings,
             cancel: &CancelToken::new(),
             is_last: true,
-            set_found: &Cell::new(false),
+            set_found: &AtomicBool::new(false),
         };
         let plan = BackupPlan { expired: Vec::new(), kept: Vec::new(), archive: None, newest_expired: None };
         task.remove_directories(&task.directories(&found, &[], &plan)?)?;

@@ -341,7 +341,7 @@ async fn start(settings: &SftpSettings, session: Handle<ServerCheck>, socket: Ow
         loop {
             match channel.wait().await {
                 Some(ChannelMsg::Success) => return Ok(Some(channel)),
-                Some(ChannelMsg::SftpFailure | ChannelMsg::Close | ChannelMsg::Eof) | None => return Ok(None),
+                Some(ChannelMsg::Failure | ChannelMsg::Close | ChannelMsg::Eof) | None => return Ok(None),
                 Some(_) => {}
             }
         }
