@@ -102,7 +102,7 @@ pub fn find<'a>(repos: &'a Repos, cluster: &WalCluster, requests: &[String]) -> 
             .hint("was the backup_label file removed?"));
     }
     let mut findings = Findings { system_id: control.system_id, ..Findings::default() };
-    let mut search = Search { stanza: &cluster.stanza, sources: Vec::new(), lists: ListCache::default() };
+    let mut search = FileSearch { stanza: &cluster.stanza, sources: Vec::new(), lists: ListCache::default() };
     let first = requests.first().and_then(|request| request.parse().ok());
     let mut trouble = repos.trouble();
     let repos = repos.open.as_slice();
@@ -204,13 +204,13 @@ impl NamesFrom {
 }
 
 /// A search for several files.
-struct Search<'a, 's> {
+struct FileSearch<'a, 's> {
     stanza: &'s Stanza,
     sources: Vec<SearchedRepo<'a>>,
     lists: ListCache,
 }
 
-impl<'a> Search<'a, '_> {
+impl<'a> FileSearch<'a, '_> {
     /// Returns the stored files that answer a request, and the problems of repositories. The answer is `None` if no
     /// repository has the file.
     fn find_one(&mut self, request: &str) -> (Result<Option<Vec<StoredCopy<'a>>>>, Vec<String>) {

@@ -46,16 +46,14 @@ impl ListVersions for Api {
         Order::OldestFirst
     }
 
-    async fn page(&self, prefix: &str, token: Option<&str>, found: &mut Versions) -> Result<Option<String>> {
+    async fn page(&self, prefix: &str, token: Option<&str>) -> Result<(Versions, Option<String>)> {
         let fields = "kind,nextPageToken,prefixes,items(name,size,updated,generation)";
         let query = vec![("fields", fields), ("delimiter", DELIMITER), ("versions", "true")];
         let page = Page::ask(self, query, prefix, token).await.map_err(failed)?;
         let (items, prefixes) = page.entries(prefix).map_err(failed)?;
-        found.prefixes.extend(prefixes);
-        for (location, item) in items {
-            found.versions.push(version(location, item).map_err(failed)?);
-        }
-        Ok(page.next())
+        let versions = items.into_iter().map(|(location, item)| version(location, item));
+        let versions = versions.collect::<crate::Result<_>>().map_err(failed)?;
+        Ok((Versions { versions, prefixes: prefixes.into_iter().collect() }, page.next()))
     }
 }
 

@@ -47,7 +47,7 @@ impl SftpReader {
             .await?;
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD_MAX);
         let end = range.limit.map_or(u64::MAX, |limit| range.offset.saturating_add(limit));
-        let task = ReadAhead { shared: Arc::clone(&shared), path: path.to_owned(), at: range.offset, end, sender };
+        let task = ReadTask { shared: Arc::clone(&shared), path: path.to_owned(), at: range.offset, end, sender };
         tokio::spawn(task.run(client, handle));
         Ok(SftpReader { chunks, current: Bytes::new(), shared, path: path.to_owned() })
     }
@@ -78,7 +78,7 @@ impl RepoReader for SftpReader {
 }
 
 /// The task that reads.
-struct ReadAhead {
+struct ReadTask {
     shared: Arc<Shared>,
     path: String,
     /// The next byte for the reader.
@@ -88,7 +88,7 @@ struct ReadAhead {
     sender: mpsc::Sender<std::result::Result<Bytes, SftpFailure>>,
 }
 
-impl ReadAhead {
+impl ReadTask {
     async fn run(mut self, mut client: Arc<Client>, mut handle: Bytes) {
         let mut lost = 0;
         loop {
