@@ -45,9 +45,8 @@ pub use self::settings::{BackupRequest, BackupSummary, BlockSettings, BundleSett
 use self::source::{BackupSource, Start};
 use self::stop::Span;
 use crate::cancel::CancelToken;
-use crate::claim::{Claim, Claimant};
+use crate::claim::Claim;
 use crate::host_locks::HeldLocks;
-use crate::lock::LockType;
 use crate::repo::archive_find::WalSegmentFind;
 use crate::repo::manifest_store::{CopyProgress, ManifestCopy};
 use crate::repo::{Repo, info_files, manifest_store, reconstruct};
@@ -55,64 +54,13 @@ use crate::session::Session;
 use crate::storage::WriteOptions;
 use crate::{Result, info, log, warn};
 
-impl Session {
-    /// Makes a backup in the first repository.
-    ///
-    /// # Errors
-    /// The same as [`Session::begin_backup`] and [`BackupTurn::run`].
-    pub fn backup(&self, request: &BackupRequest) -> Result<BackupSummary> {
-        self.begin_backup()?.run(request)
-    }
-
-    /// Takes the lock of the stanza's backups on this host.
-    ///
-    /// # Errors
-    /// [`ErrorCode::LockAcquire`] if another process holds it, [`ErrorCode::Stop`] if commands were stopped.
-    pub fn begin_backup(&self) -> Result<BackupTurn<'_>> {
-        let lock = self.lock(LockType::Backup)?;
-        self.locks().check_stop(Some(self.stanza()))?;
-        Ok(BackupTurn { session: self, claim: None, lock })
-    }
-}
-
-/// The right to make a backup of the stanza. It ends when the value is dropped, so that an expire in between excludes
-/// others too.
-pub struct BackupTurn<'a> {
-    session: &'a Session,
-    // Dropped before the lock: the claim is removed while no other process of this host looks for it
-    claim: Option<Claim>,
-    lock: Box<dyn HeldLocks>,
-}
-
-impl BackupTurn<'_> {
-    /// Makes a backup in the first repository of the session. From then on the turn includes a claim on the stanza in
-    /// that repository, which keeps other hosts away.
-    ///
-    /// # Errors
-    /// [`ErrorCode::LockAcquire`] if another host is working on the stanza, and anything that keeps the backup from
-    /// being complete. The next full backup can resume from the files that were copied.
-    pub fn run(&mut self, request: &BackupRequest) -> Result<BackupSummary> {
-        let session = self.session;
-        let repo = session.open_first()?;
-        // A claim knows what was in the repository when it began, so every backup needs its own
-        self.claim = None;
-        let who = Claimant::this_process(session.exec_id());
-        let claim = self.claim.insert(Claim::acquire(&repo, session.stanza(), &who, "backup", session.cancel_token())?);
-        let lock = &mut *self.lock;
-        let summary = run(request, session, &mut Held { repo: &repo, lock, claim })?;
-        // What follows may run under the same lock
-        self.lock.update_clear(repo.key);
-        Ok(summary)
-    }
-}
-
 /// Makes a backup in the first repository of the session.
 ///
 /// The caller holds the lock of the stanza's backups on this host, and a claim on the stanza in the repository.
 ///
 /// # Errors
 /// Anything that keeps the backup from being complete. The next full backup can resume from the files that were copied.
-fn run(request: &BackupRequest, session: &Session, held: &mut Held<'_>) -> Result<BackupSummary> {
+pub(crate) fn run(request: &BackupRequest, session: &Session, held: &mut Held<'_>) -> Result<BackupSummary> {
     let started = Instant::now();
     let (made, warnings) = log::collect_warnings(|| make(request, session, held));
     let Made { manifest, entry, page_errors } = made?;
@@ -137,13 +85,13 @@ struct Made {
 }
 
 /// What must be held while a backup runs.
-struct Held<'a> {
+pub(crate) struct Held<'a> {
     /// The repository.
-    repo: &'a Repo,
+    pub(crate) repo: &'a Repo,
     /// The lock of the stanza's backups on this host.
-    lock: &'a mut dyn HeldLocks,
+    pub(crate) lock: &'a mut dyn HeldLocks,
     /// The claim on the stanza in the repository.
-    claim: &'a Claim,
+    pub(crate) claim: &'a Claim,
 }
 
 fn make(request: &BackupRequest, session: &Session, held: &mut Held<'_>) -> Result<Made> {

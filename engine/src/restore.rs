@@ -69,31 +69,15 @@ use self::select_db::{DatabaseName, ZeroFilter};
 use self::sync::SyncSet;
 use self::target_dir::TargetDir;
 use crate::host_locks::HeldLocks;
-use crate::lock::LockType;
 use crate::session::Session;
 use crate::users::Users;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, info, log, warn};
-
-impl Session {
-    /// Restores a backup from the first repository that has a suitable one.
-    ///
-    /// # Errors
-    /// Many, each with pgBackRest's number: another restore is running (50), the target directories are unsuitable (38,
-    /// 40, 53, 93), no set matches (75, 29), the timeline can't be reached (58), mappings or databases do not exist (76,
-    /// 78, 80, 81), stored files are missing or damaged (26, 29, 55, 95), writing fails. After an error the cluster
-    /// can't be started. A later restore with delta continues.
-    pub fn restore(&self, request: &RestoreRequest) -> Result<RestoreSummary> {
-        let repos = self.open_all()?;
-        let mut lock = self.lock(LockType::Restore)?;
-        run(request, self, &repos, &mut *lock)
-    }
-}
 
 /// Restores a backup from the first of `repos` that has a suitable one. The caller holds the lock of restores.
 ///
 /// # Errors
 /// See [`Session::restore`].
-fn run(
+pub(crate) fn run(
     request: &RestoreRequest,
     session: &Session,
     repos: &[Repo],

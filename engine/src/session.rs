@@ -1,5 +1,4 @@
-//! A session, through which a program uses the engine: backups and restores of one stanza. The calls that make them are
-//! in `backup.rs` and `restore.rs`.
+//! A session, through which a program uses the engine: the commands on one stanza.
 //!
 //! ```no_run
 //! use engine::backup::BackupRequest;
@@ -23,17 +22,20 @@
 //! # }
 //! ```
 
+mod commands;
+pub mod turn;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use repo_format::layout::Stanza;
 
+use crate::claim::Claimant;
 use crate::host_locks::{HeldLocks, HostLocks, LocalLocks};
-use crate::info::BackupFact;
 use crate::lock::{LockType, new_exec_id};
 use crate::progress::{NoProgress, Progress};
-use crate::repo::{RepoSettings, info_files};
-use crate::{CancelToken, Error, ErrorCode, Repo, Result};
+use crate::repo::RepoSettings;
+use crate::{CancelToken, Cipher, Error, ErrorCode, Repo, Result};
 
 /// The directory of lock files, as in pgBackRest.
 const LOCK_PATH_DEFAULT: &str = "/tmp/pgbackrest";
@@ -46,6 +48,8 @@ pub struct Session {
     lock_keys: Vec<u32>,
     locks: Arc<dyn HostLocks>,
     exec_id: String,
+    /// The identity for claims.
+    claimant: Claimant,
     progress: Arc<dyn Progress>,
     cancel: CancelToken,
 }
@@ -78,8 +82,16 @@ impl RepoSource {
         }
     }
 
+    /// Opens it. If that fails, each use of it gives the error.
     fn open_or_unreachable(&self) -> Repo {
-        self.open().unwrap_or_else(|error| Repo::unreachable(self.key(), error))
+        match self {
+            RepoSource::Settings(settings) => Repo::open(settings).unwrap_or_else(|error| {
+                // Only reports show it
+                let cipher = Cipher::from_passphrase(settings.cipher_pass.as_ref());
+                Repo { cipher, ..Repo::unreachable(settings.key, error) }
+            }),
+            RepoSource::Open(repo) => repo.clone(),
+        }
     }
 
     fn open(&self) -> Result<Repo> {
@@ -98,12 +110,14 @@ impl Session {
     /// [`ErrorCode::Kernel`] if the system provides no random bytes.
     pub fn new<R: Into<RepoSource>>(stanza: Stanza, repos: impl IntoIterator<Item = R>) -> Result<Self> {
         let repos: Vec<RepoSource> = repos.into_iter().map(Into::into).collect();
+        let exec_id = new_exec_id()?;
         Ok(Session {
             stanza,
             lock_keys: repos.iter().map(RepoSource::key).collect(),
             repos,
             locks: LocalLocks::at(LOCK_PATH_DEFAULT),
-            exec_id: new_exec_id()?,
+            claimant: Claimant::this_process(&exec_id),
+            exec_id,
             progress: Arc::new(NoProgress),
             cancel: CancelToken::new(),
         })
@@ -124,7 +138,8 @@ impl Session {
     /// Uses this id in lock files and claims. Processes with the same id share their locks.
     #[must_use]
     pub fn with_exec_id(self, exec_id: impl Into<String>) -> Self {
-        Session { exec_id: exec_id.into(), ..self }
+        let exec_id = exec_id.into();
+        Session { claimant: Claimant::this_process(&exec_id), exec_id, ..self }
     }
 
     /// Shows the progress of copies there.
@@ -139,24 +154,27 @@ impl Session {
         Session { cancel, ..self }
     }
 
-    /// Lists the backups of all repositories, by repository, oldest first.
-    ///
-    /// # Errors
-    /// A repository has no readable backup.info for the stanza.
-    pub fn backups(&self) -> Result<Vec<BackupFact>> {
-        let mut backups = Vec::new();
-        for source in &self.repos {
-            let repo = source.open()?;
-            let info = info_files::load_backup_info(&repo, &self.stanza)?;
-            let fact = |(label, entry)| BackupFact { label, repo_key: repo.key, entry, set: None };
-            backups.extend(info.backups.into_iter().map(fact));
-        }
-        Ok(backups)
-    }
-
     /// The stanza.
     pub fn stanza(&self) -> &Stanza {
         &self.stanza
+    }
+
+    /// Claims stanzas as this process does, e.g. one on another host.
+    #[cfg(test)]
+    pub(crate) fn with_claimant(self, claimant: Claimant) -> Self {
+        Session { claimant, ..self }
+    }
+
+    pub(crate) fn locks(&self) -> &dyn HostLocks {
+        &*self.locks
+    }
+
+    pub(crate) fn claimant(&self) -> &Claimant {
+        &self.claimant
+    }
+
+    pub(crate) fn exec_id(&self) -> &str {
+        &self.exec_id
     }
 
     pub(crate) fn cancel_token(&self) -> &CancelToken {
@@ -167,33 +185,26 @@ impl Session {
         &*self.progress
     }
 
-    /// Opens the repositories that may have a backup. One of several that can't be opened gives the error when it is used.
-    pub(crate) fn open_all(&self) -> Result<Vec<Repo>> {
-        match self.repos.as_slice() {
-            [single] => Ok(vec![single.open()?]),
-            // Another one may have the backup
-            several => Ok(several.iter().map(RepoSource::open_or_unreachable).collect()),
-        }
+    fn lock(&self, kinds: &[LockType]) -> Result<Box<dyn HeldLocks>> {
+        self.locks.acquire(&self.stanza, kinds, &self.lock_keys, &self.exec_id)
     }
 
-    pub(crate) fn exec_id(&self) -> &str {
-        &self.exec_id
-    }
-
-    pub(crate) fn locks(&self) -> &dyn HostLocks {
-        &*self.locks
-    }
-
-    /// Takes the locks of the stanza on this host.
-    pub(crate) fn lock(&self, kind: LockType) -> Result<Box<dyn HeldLocks>> {
-        self.locks.acquire(&self.stanza, &[kind], &self.lock_keys, &self.exec_id)
-    }
-
-    pub(crate) fn open_first(&self) -> Result<Repo> {
+    /// Opens the repository of a command that works on one.
+    fn open_first(&self) -> Result<Repo> {
         match self.repos.first() {
             Some(source) => source.open(),
             None => Err(Error::new(ErrorCode::Assert, "the session has no repository")),
         }
+    }
+
+    /// Opens all repositories of a command that needs all of them.
+    fn open_all(&self) -> Result<Vec<Repo>> {
+        self.repos.iter().map(RepoSource::open).collect()
+    }
+
+    /// Opens the repositories of a command that continues if one of them is out of reach.
+    fn open_each(&self) -> Vec<Repo> {
+        self.repos.iter().map(RepoSource::open_or_unreachable).collect()
     }
 }
 

@@ -66,7 +66,7 @@ pub struct FeaturesAnswer<'a> {
 
 impl<'a> FeaturesAnswer<'a> {
     /// The data of the answer.
-    pub fn encode(&self) -> PackWriter<'a> {
+    pub fn encode(&self) -> PackWriter<'static> {
         let mut writer = PackWriter::new();
         writer.text(self.path).u64(self.features.0);
         writer

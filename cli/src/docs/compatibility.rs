@@ -363,7 +363,11 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("all", "Errors of the system include their cause (`[28] No space left on device`)."),
     ("all", "Workers are threads. There are no processes of the roles `local` and `remote`."),
     ("all", "For repositories on local file systems, connection options (`io-timeout` and similar) have no effect."),
-    ("all", "The TLS server and remote hosts (`pg-host`, `repo-host`) are not built and are refused."),
+    ("all", "The TLS server and `pg-host` are not built and are refused."),
+    (
+        "all",
+        "With `repo-host-type=tls`, a server that does not speak TLS, or that refuses this host, is an error at once. pgBackRest tries again until `io-timeout` has passed. `io-timeout` also limits the TLS handshake with a silent server. Options with blanks reach the server as they are. pgBackRest adds quotes, which its server takes for a part of the value.",
+    ),
 ];
 
 /// Renders the page.

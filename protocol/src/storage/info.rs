@@ -210,7 +210,7 @@ pub struct InfoAnswer<'a> {
 
 impl<'a> InfoAnswer<'a> {
     /// The data of the answer.
-    pub fn encode(&self) -> PackWriter<'a> {
+    pub fn encode(&self) -> PackWriter<'static> {
         let mut writer = PackWriter::new();
         writer.bool_always(self.info.is_some());
         if let Some(info) = &self.info {
