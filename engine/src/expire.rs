@@ -150,16 +150,7 @@ impl Task<'_> {
             ),
             (Some(archive_info), None) => wal = self.remove_archives(archive_info, &rules)?,
             _ if amount.is_some() => {}
-            _ if retention.full_type == FullRetention::Time => {
-                crate::info!(
-                    "repo{}: time-based archive retention not met - archive logs will not be expired",
-                    self.repo.key
-                );
-            }
-            _ => crate::info!(
-                "option 'repo{}-retention-archive' is not set - archive logs will not be expired",
-                self.repo.key
-            ),
+            _ => self.explain_kept_archive(&retention),
         }
         self.remove_history(&plan, &retention, now)?;
         self.change(|| {
@@ -192,6 +183,16 @@ impl Task<'_> {
             return Err(Error::new(ErrorCode::Checksum, text).hint(DAMAGED_HINT));
         }
         Ok(Some(text))
+    }
+
+    /// Logs why all WAL stays.
+    fn explain_kept_archive(&self, retention: &Retention) {
+        let key = self.repo.key;
+        if retention.full_type == FullRetention::Time {
+            crate::info!("repo{key}: time-based archive retention not met - archive logs will not be expired");
+        } else {
+            crate::info!("option 'repo{key}-retention-archive' is not set - archive logs will not be expired");
+        }
     }
 
     /// Runs a step that changes the repository, except in a dry run.
