@@ -1,7 +1,10 @@
-//! Repositories on another host that are reached by TLS. Both hosts are this one, with a configuration each.
+//! Repositories on another host that are reached by TLS, and the server there. Both hosts are this one, with a
+//! configuration each.
 
 mod client;
 mod cycle;
+mod hostile;
+mod server;
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};

@@ -14,6 +14,8 @@ pub mod repo_get;
 pub mod repo_ls;
 pub mod repo_rm;
 pub mod restore;
+pub mod server;
+pub mod server_ping;
 pub mod stanza_create;
 pub mod stanza_delete;
 pub mod stanza_upgrade;
@@ -56,6 +58,8 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
         (Command::Start, Role::Main) => Some(start::run),
         (Command::Stop, Role::Main) => Some(stop::run),
         (Command::Restore, Role::Main) => Some(restore::run),
+        (Command::Server, Role::Main) => Some(server::run),
+        (Command::ServerPing, Role::Main) => Some(server_ping::run),
         (Command::Verify, Role::Main) => Some(verify::run),
         (Command::Version, Role::Main) => Some(version::run),
         _ => None,

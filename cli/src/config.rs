@@ -76,6 +76,11 @@ pub(crate) struct Slot {
 impl Slot {
     const EMPTY: Slot =
         Slot { value: None, display: None, default: None, source: Source::Default, negate: false, reset: false };
+
+    /// The source of the value.
+    pub(crate) fn source(&self) -> Source {
+        self.source
+    }
 }
 
 /// The indexes in use of one group.

@@ -21,6 +21,7 @@ pub mod render;
 pub mod repos;
 mod running;
 pub mod serve;
+mod server;
 pub mod sftp_store;
 
 use std::ffi::OsString;
@@ -73,7 +74,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     exit::finish(outcome, Some(&config))
 }
 
-fn resolve(args: Vec<OsString>) -> Result<Config> {
+pub(crate) fn resolve(args: Vec<OsString>) -> Result<Config> {
     let line = CommandLine::parse(args)?;
     if line.role() == Role::Main {
         log::configure(LogSettings::PARSING);

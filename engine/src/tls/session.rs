@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustls::Connection;
 use rustls_pki_types::CertificateDer;
 
+use super::certificate::Decoded;
 use crate::tcp::wait_for;
 use crate::{Error, ErrorCode};
 
@@ -98,6 +99,11 @@ impl Session {
     pub(crate) fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
         let tls = lock(&self.shared.tls);
         tls.peer_certificates().and_then(<[_]>::first).map(|certificate| certificate.clone().into_owned())
+    }
+
+    /// Returns until when the peer's certificate is valid, in seconds since 1970.
+    pub fn peer_valid_until(&self) -> Option<u64> {
+        Some(Decoded::of(&self.peer_certificate()?).ok()?.validity().1)
     }
 
     /// Returns the half that reads. A read fails if nothing arrives for `timeout`; without one it waits.
