@@ -104,7 +104,7 @@ fn identity(scenario: &Scenario, name: &str) -> [String; 3] {
 fn start_server(scenario: &Scenario, tool: Tool, port: u16) -> Background {
     let config = format!("--config={}", scenario.space.text(FAR));
     let arguments = [config.as_str(), "--log-level-console=detail", "server"];
-    let server = scenario.space.start(scenario.program(tool), &arguments);
+    let server = scenario.space.start_with_log("server", scenario.program(tool), &arguments);
     let end = Instant::now() + START_MAX;
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(Instant::now() < end, "the server does not listen:\n{}", server.log());

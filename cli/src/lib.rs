@@ -74,7 +74,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     exit::finish(outcome, Some(&config))
 }
 
-pub(crate) fn resolve(args: Vec<OsString>) -> Result<Config> {
+fn resolve(args: Vec<OsString>) -> Result<Config> {
     let line = CommandLine::parse(args)?;
     if line.role() == Role::Main {
         log::configure(LogSettings::PARSING);

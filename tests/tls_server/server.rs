@@ -120,7 +120,7 @@ fn session_goes_on_while_the_server_reloads_and_ends_with_the_server() {
     assert_eq!(backup.wait(), 0, "{}", backup.log());
     reload(&hosts, "pg-host=other", "pg-host=demo");
     // The WAL that a backup waits for does not come, so it does not end by itself
-    hosts.scenario.cluster.sql("alter system set archive_command = 'false'");
+    hosts.scenario.cluster.sql("alter system set archive_command = 'false rbr'");
     hosts.scenario.cluster.sql("select pg_reload_conf()");
     let before = hosts.server.log().matches("serves client").count();
     let mut backup = hosts.scenario.start_command(Tool::Rbr, &["backup", "--type=full", "--archive-timeout=120"]);
@@ -158,7 +158,8 @@ fn service_manager_learns_when_the_server_is_ready_reloads_and_stops() {
     let config = format!("--config={}", space.text(FAR));
     let variable = format!("NOTIFY_SOCKET={}", space.text("notify"));
     let program = space.text("bin/rbr");
-    hosts.server = space.start("env", &[&variable, &program, &config, "--log-level-console=detail", "server"]);
+    hosts.server =
+        space.start_with_log("server", "env", &[&variable, &program, &config, "--log-level-console=detail", "server"]);
     let next = || {
         let mut buffer = [0; 200];
         let read = socket.recv(&mut buffer).expect("message");

@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use super::sessions::Sessions;
 use super::state::ServerState;
 use super::{notify, session};
-use crate::config::Config;
+use crate::config::{CommandLine, Config, Environment, SystemFiles};
 use crate::exit::ExitStatus;
 use crate::log::{self, Level};
 
@@ -114,7 +114,9 @@ impl Listening {
     }
 
     fn load_again(&mut self) -> Result<Vec<String>> {
-        let mut config = crate::resolve(std::env::args_os().collect())?;
+        let line = CommandLine::parse(std::env::args_os())?;
+        let mut warn = |text| engine::warn!("{text}");
+        let mut config = Config::resolve(line, Environment::from_process(), &SystemFiles, &mut warn)?;
         config.adjust()?;
         config.check_support()?;
         let next = ServerState::load(&config)?;
