@@ -7,6 +7,7 @@ use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Command, Config, ExecTarget, Replacement, Role, Source, opt, quote_for_shell};
 use crate::exit::ExitStatus;
+use crate::progress::LiveProgress;
 use crate::repos;
 
 /// Options of restore that `restore_command` must not pass on, because they have no meaning for archive-get or would
@@ -30,7 +31,8 @@ const NOT_FOR_ARCHIVE_GET: [&str; 10] = [
 /// The same as [`engine::Session::restore`].
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let request = request(config)?;
-    repos::session(config, &config.repo_keys_selected(), "restore")?.restore(&request)?;
+    let session = repos::session(config, &config.repo_keys_selected())?;
+    session.with_progress(LiveProgress::of("restore")).restore(&request)?;
     Ok(ExitStatus::SUCCESS)
 }
 
