@@ -77,9 +77,9 @@ impl Slot {
     const EMPTY: Slot =
         Slot { value: None, display: None, default: None, source: Source::Default, negate: false, reset: false };
 
-    /// The source of the value.
-    pub(crate) fn source(&self) -> Source {
-        self.source
+    /// Returns whether the command line decides the value, also by saying that it is the default.
+    pub(crate) fn is_from_command_line(&self) -> bool {
+        self.source == Source::CommandLine || self.negate || self.reset
     }
 }
 

@@ -143,6 +143,7 @@ fn client_cannot_name_other_places_than_the_configuration_of_the_host() {
     hosts.rbr(&["verify", &config]).fails(105).says("is not the 'config' of this host");
     let same = format!("--repo1-path={}", space.text("repo"));
     hosts.rbr(&["info", &same]).success().says("status: error (no valid backups)");
+    hosts.rbr(&["verify", "--reset-repo1-path"]).fails(105).says("is not the 'repo1-path' of this host");
     // A client that does not name a configuration gets the server's
     hosts.rbr(&["info", "--reset-repo1-host-config"]).success().says("status: error (no valid backups)");
 }

@@ -81,7 +81,7 @@ impl Listening {
                     continue;
                 }
             };
-            let begun = self.sessions.enter().is_some_and(|unknown| {
+            let begun = self.sessions.enter(peer.ip()).is_some_and(|unknown| {
                 let (state, sessions) = (Arc::clone(&self.state), self.sessions.clone());
                 let body = move || session::serve(&state, &sessions, unknown, tcp, peer);
                 std::thread::Builder::new().name("client".to_owned()).spawn(body).is_ok()

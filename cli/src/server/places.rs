@@ -7,7 +7,7 @@ use engine::{Error, ErrorCode, Result};
 
 use super::command_line::resolve;
 use crate::config::decl::{IndexGroup, OptionDecl};
-use crate::config::{Config, Source, opt};
+use crate::config::{Config, opt};
 
 /// Options that lead to files of this host.
 const FILES: [&str; 6] = ["config", "config-include-path", "config-path", "lock-path", "log-path", "spool-path"];
@@ -30,7 +30,7 @@ pub(super) fn check(config: &Config, program: &str, config_options: &[String]) -
     let asks_for_data = config.find(opt::REMOTE_TYPE) == Some("pg");
     let named: Vec<(&OptionDecl, u32)> = config
         .each_slot()
-        .filter(|(decl, _, slot)| slot.source() == Source::CommandLine && is_place(decl, asks_for_data))
+        .filter(|(decl, _, slot)| slot.is_from_command_line() && is_place(decl, asks_for_data))
         .map(|(decl, key, _)| (decl, key))
         .collect();
     if named.is_empty() && !asks_for_data {

@@ -1,6 +1,6 @@
 //! One client: from its connection to its end.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// How long a process may take to end after a signal.
 const SIGNALLED_MAX: Duration = Duration::from_secs(30);
 /// Bytes that are passed on at once.
-const RELAY_BYTES: usize = 128 << 10;
+const RELAY_BYTES: usize = 64 << 10;
 
 /// Serves a client. Errors are logged.
 pub(super) fn serve(
@@ -102,11 +102,11 @@ fn pass_on(
     let Serving { child, mut stdin, mut stdout, .. } = serving;
     let watched = Arc::clone(&child);
     let requests = move || {
-        let _ = copy(&mut input, &mut stdin);
+        let _ = copy_buffered(&mut input, &mut stdin);
         // The process sees the end
         drop(stdin);
         // An answer that the client has not read would be lost if it sends to a connection that is closed
-        let _ = copy(&mut input, io::sink());
+        let _ = copy_buffered(&mut input, &mut io::sink());
         if !wait(&watched, LEFT_ALONE_MAX) {
             signal(&watched, Signal::TERM);
             if !wait(&watched, SIGNALLED_MAX) {
@@ -132,6 +132,21 @@ fn pass_on(
     // A thread that panicked needs nothing more
     let _ = thread.join();
     Ok(())
+}
+
+/// Copies until the end, through the buffer that the input has.
+fn copy_buffered(from: &mut impl BufRead, to: &mut impl Write) -> io::Result<()> {
+    loop {
+        let bytes = match from.fill_buf() {
+            Ok([]) => return Ok(()),
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        to.write_all(bytes)?;
+        let size = bytes.len();
+        from.consume(size);
+    }
 }
 
 /// Copies until the end.

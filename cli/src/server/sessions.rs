@@ -1,6 +1,7 @@
 //! All sessions of the server: their number, and their processes.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,7 +10,9 @@ use engine::{Error, ErrorCode, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Clients at a time that have not said who they are.
-const UNKNOWN_MAX: usize = 100;
+const UNKNOWN_MAX: usize = 400;
+/// The same for clients of one address, so that one host does not keep out others.
+const OF_ADDRESS_MAX: usize = 100;
 /// Sessions at a time of one client. A command has one more than its `process-max`.
 const OF_CLIENT_MAX: usize = 400;
 /// Sessions at a time.
@@ -23,7 +26,7 @@ pub(super) struct Sessions(Arc<Mutex<Table>>);
 
 #[derive(Default)]
 struct Table {
-    unknown: usize,
+    unknown: BTreeMap<IpAddr, usize>,
     of_client: BTreeMap<String, usize>,
     processes: BTreeMap<u32, SharedChild>,
     is_stopping: bool,
@@ -38,13 +41,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Sessions {
     /// Counts a client that has not said who it is; `None` if there are too many.
-    pub(super) fn enter(&self) -> Option<UnknownClient> {
+    pub(super) fn enter(&self, address: IpAddr) -> Option<UnknownClient> {
         let mut table = lock(&self.0);
-        if table.unknown >= UNKNOWN_MAX {
+        let all: usize = table.unknown.values().sum();
+        let of_address = table.unknown.get(&address).copied().unwrap_or(0);
+        if all >= UNKNOWN_MAX || of_address >= OF_ADDRESS_MAX {
             return None;
         }
-        table.unknown += 1;
-        Some(UnknownClient(self.clone()))
+        table.unknown.insert(address, of_address + 1);
+        Some(UnknownClient { sessions: self.clone(), address })
     }
 
     /// Counts a session of a client.
@@ -128,11 +133,14 @@ pub(super) fn wait(child: &SharedChild, timeout: Duration) -> bool {
 }
 
 /// A client that has not said who it is. Dropping it counts it no more.
-pub(super) struct UnknownClient(Sessions);
+pub(super) struct UnknownClient {
+    sessions: Sessions,
+    address: IpAddr,
+}
 
 impl Drop for UnknownClient {
     fn drop(&mut self) {
-        lock(&self.0.0).unknown -= 1;
+        count_down(&mut lock(&self.sessions.0).unknown, &self.address);
     }
 }
 
@@ -144,12 +152,16 @@ pub(super) struct KnownClient {
 
 impl Drop for KnownClient {
     fn drop(&mut self) {
-        let mut table = lock(&self.sessions.0);
-        if let Some(count) = table.of_client.get_mut(&self.client) {
-            *count -= 1;
-            if *count == 0 {
-                table.of_client.remove(&self.client);
-            }
+        count_down(&mut lock(&self.sessions.0).of_client, &self.client);
+    }
+}
+
+/// Counts one less, and forgets a key without any.
+fn count_down<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
         }
     }
 }
@@ -161,10 +173,15 @@ mod tests {
     #[test]
     fn clients_and_sessions_have_limits_and_ended_ones_do_not_count() {
         let sessions = Sessions::default();
-        let unknown: Vec<_> = (0..UNKNOWN_MAX).map(|_| sessions.enter().unwrap()).collect();
-        assert!(sessions.enter().is_none());
+        let address = |last| IpAddr::from([10, 0, 0, last]);
+        let mut unknown: Vec<_> = (0..OF_ADDRESS_MAX).map(|_| sessions.enter(address(1)).unwrap()).collect();
+        assert!(sessions.enter(address(1)).is_none());
+        for other in 2..5 {
+            unknown.extend((0..OF_ADDRESS_MAX).map(|_| sessions.enter(address(other)).unwrap()));
+        }
+        assert!(sessions.enter(address(5)).is_none());
         drop(unknown);
-        assert!(sessions.enter().is_some());
+        assert!(sessions.enter(address(1)).is_some() && lock(&sessions.0).unknown.is_empty());
         let mut known: Vec<_> = (0..OF_CLIENT_MAX).map(|_| sessions.begin("a").unwrap()).collect();
         let error = sessions.begin("a").err().unwrap();
         assert_eq!(error.code, ErrorCode::Service);
