@@ -116,9 +116,9 @@ fn session_goes_on_while_the_server_reloads_and_ends_with_the_server() {
     hosts.scenario.cluster.sql("create table big as select repeat(md5(g::text), 100) from generate_series(1, 20000) g");
     let mut backup = hosts.scenario.start_command(Tool::Rbr, &["backup", "--type=full", "--compress-type=none"]);
     logged(&hosts, "serves client 'pg-host' at 127.0.0.1:", 1);
-    reload(&hosts, "pg-host=demo", "pg-host=other");
+    reload(&hosts, "pg-host=demo", "pg-host=demo\ntls-server-auth=second=*");
+    logged(&hosts, "configuration reload: client 'second' may access '*'", 0);
     assert_eq!(backup.wait(), 0, "{}", backup.log());
-    reload(&hosts, "pg-host=other", "pg-host=demo");
     // The WAL that a backup waits for does not come, so it does not end by itself
     hosts.scenario.cluster.sql("alter system set archive_command = 'false rbr'");
     hosts.scenario.cluster.sql("select pg_reload_conf()");

@@ -376,7 +376,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "server",
         "Errors of clients and of their processes are in the log of the server. When a client is gone, its process ends after ten seconds at most, also while it waits for PostgreSQL.",
     ),
-    ("server-ping", "With `log-level-console=info` it shows until when the server's certificate is valid, and warns if that is over."),
+    (
+        "server-ping",
+        "With `log-level-console=info` it shows until when the server's certificate is valid, and warns if that is over.",
+    ),
     (
         "all",
         "With `repo-host-type=tls`, a server that does not speak TLS, or that refuses this host, is an error at once. pgBackRest tries again until `io-timeout` has passed. `io-timeout` also limits the TLS handshake with a silent server. Options with blanks reach the server as they are. pgBackRest adds quotes, which its server takes for a part of the value.",
