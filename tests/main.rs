@@ -24,5 +24,6 @@ mod restore;
 mod session;
 mod stanza;
 mod storage;
+mod test_restore;
 mod tls_server;
 mod wal;

@@ -21,6 +21,7 @@ pub mod stanza_delete;
 pub mod stanza_upgrade;
 pub mod start;
 pub mod stop;
+pub mod test_restore;
 pub mod verify;
 pub mod version;
 
@@ -60,6 +61,7 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
         (Command::Restore, Role::Main) => Some(restore::run),
         (Command::Server, Role::Main) => Some(server::run),
         (Command::ServerPing, Role::Main) => Some(server_ping::run),
+        (Command::TestRestore, Role::Main) => Some(test_restore::run),
         (Command::Verify, Role::Main) => Some(verify::run),
         (Command::Version, Role::Main) => Some(version::run),
         _ => None,

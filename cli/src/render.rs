@@ -8,3 +8,4 @@ pub mod info_text;
 pub mod ls;
 pub mod manifest_json;
 pub mod manifest_text;
+pub mod proof_text;

@@ -16,12 +16,13 @@ const BASE: CommandDecl = CommandDecl {
     quiet: false,
     parameters: false,
     internal: false,
+    own: false,
     summary: "",
     detail: "",
 };
 
 /// Every command, in the order of [`Command`], which is also the order in which prefixes match.
-pub static COMMANDS: [CommandDecl; 22] = [
+pub static COMMANDS: [CommandDecl; 23] = [
     CommandDecl {
         command: Command::Annotate,
         name: "annotate",
@@ -248,6 +249,19 @@ pub static COMMANDS: [CommandDecl; 22] = [
         quiet: true,
         summary: "Get version.",
         detail: "Prints the version of the program.",
+        ..BASE
+    },
+    CommandDecl {
+        command: Command::TestRestore,
+        name: "test-restore",
+        log_file: true,
+        own: true,
+        summary: "Prove that a backup can be recovered.",
+        detail: "Restores a backup into a scratch directory, starts PostgreSQL on it, replays WAL, checks the cluster and \
+            removes everything. Nothing of the original cluster is touched, and nobody else can connect to the copy: it \
+            archives nothing, runs no jobs or subscriptions and does not listen to TCP. Exit status 104 means that the \
+            backup was not proven; the report gives the reason. Other exit statuses mean that it could not be tested. \
+            PostgreSQL refuses root, so run it as another user that can read the repository.",
         ..BASE
     },
 ];
