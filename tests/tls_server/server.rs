@@ -100,8 +100,7 @@ fn reload_says_what_has_changed_and_keeps_what_was_if_it_can_not_be_used() {
     logged(&hosts, "configuration reload refused", 1);
     // Another port
     let port = free_ports(1);
-    let wrong = format!("no-such-option=1\ntls-server-port=x\n");
-    reload(&hosts, wrong.trim_end(), "tls-server-auth=pg-host=*");
+    reload(&hosts, "no-such-option=1\ntls-server-port=x", "tls-server-auth=pg-host=*");
     let (before, after) = (format!("tls-server-port={}", hosts.port), format!("tls-server-port={port}"));
     reload(&hosts, &before, &after);
     let option = format!("--repo1-host-port={port}");

@@ -12,7 +12,7 @@ use super::sessions::{Sessions, SharedChild, wait};
 use super::state::ServerState;
 
 /// The longest greeting.
-const GREETING_BYTES_MAX: u64 = 4096;
+const GREETING_BYTES_MAX: usize = 4096;
 /// The most bytes of a line of the process's standard error that are logged.
 const LINE_BYTES_MAX: u64 = 4096;
 /// The most lines of a process that are logged.
@@ -61,8 +61,16 @@ pub(super) fn start(state: &ServerState, sessions: &Sessions, admitted: &Admitte
 /// Passes over the greeting. Returns whether there was one.
 fn has_greeted(stdout: &mut ChildStdout) -> bool {
     // What follows is for the client, so nothing is read ahead
-    let mut bytes = stdout.take(GREETING_BYTES_MAX).bytes();
-    bytes.any(|byte| matches!(byte, Ok(b'\n')))
+    let mut byte = [0];
+    for _ in 0..GREETING_BYTES_MAX {
+        if stdout.read_exact(&mut byte).is_err() {
+            return false;
+        }
+        if byte == *b"\n" {
+            return true;
+        }
+    }
+    false
 }
 
 /// The error with which a process has ended that did not greet.
