@@ -21,7 +21,9 @@ pub mod render;
 pub mod repos;
 mod running;
 pub mod serve;
+mod server;
 pub mod sftp_store;
+mod wal_command;
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
