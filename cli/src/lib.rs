@@ -22,6 +22,7 @@ pub mod render;
 pub mod repos;
 mod running;
 pub mod serve;
+mod server;
 pub mod sftp_store;
 mod wal_command;
 

@@ -15,7 +15,7 @@ use crate::{exit, running};
 /// [`ErrorCode::OptionInvalid`] if root is not allowed, [`ErrorCode::FeatureNotSupported`], [`ErrorCode::Kernel`], and
 /// the errors of [`Config::adjust`].
 pub fn start(config: &mut Config, started: Instant) -> Result<()> {
-    log::configure(log_settings(config));
+    configure_log(config);
     if config.is_help() {
         return config.adjust();
     }
@@ -25,6 +25,8 @@ pub fn start(config: &mut Config, started: Instant) -> Result<()> {
         (Command::Daemon, _) => (),
         (Command::Schedule, _) if config.params().first().is_some_and(|word| word == "run") => (),
         (Command::ArchivePush | Command::ArchiveGet, Role::Main) => exit::end_on_signals()?,
+        // Its signals do not only end it
+        (Command::Server, _) => {}
         _ => exit::catch_signals()?,
     }
     check_root(config)?;
@@ -47,6 +49,11 @@ pub fn start(config: &mut Config, started: Instant) -> Result<()> {
     config.adjust()?;
     // After the begin line, so that the log shows what was requested, and after errors that pgBackRest has too
     config.check_support()
+}
+
+/// Sets up the log as the options say.
+pub(crate) fn configure_log(config: &Config) {
+    log::configure(log_settings(config));
 }
 
 fn log_settings(config: &Config) -> LogSettings {
@@ -104,7 +111,10 @@ fn set_priority(priority: i64) -> Result<()> {
 /// Opens the log file if the command has one. If that fails, the option is set accordingly.
 pub(crate) fn open_log_file(config: &mut Config) {
     // Asynchronous archiving logs to a file although the command does not
-    let wanted = config.command().decl().log_file || config.role() == Role::Async;
+    let wanted = config.command().decl().log_file
+        || config.role() == Role::Async
+        // The command on the other host asks for it, if its processes have log files of their own
+        || config.role() == Role::Remote && config.source(opt::LOG_LEVEL_FILE) == Source::CommandLine;
     if wanted
         && !config.is_help()
         && let Some(path) = log_file_name(config)
