@@ -367,8 +367,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
     (
         "remote",
         "A client reaches only the repository, without the directories of other stanzas if it has one, or the data \
-            directory, which it can't change. It asks only for the options that pgBackRest asks for, and runs single \
-            statements that begin with `select`, `set` or `checkpoint`. pgBackRest opens any file.",
+            directory, which it can't change. It asks only for the options that pgBackRest asks for, and sends only \
+            statements that consist of the words of pgBackRest's. pgBackRest opens any file.",
     ),
     (
         "remote",
