@@ -175,15 +175,16 @@ pub static RESOLVE_ORDER: [u8; COUNT] = {
     order[0] = stanza as u8;
     done[stanza] = true;
     let mut count = 1;
-    // Our own options do not change the order of the others, some of which depend on them
-    let mut own = 0;
-    while own < COUNT {
-        if SORTED[own].own && !done[own] && dependencies_done(SORTED[own], &done) {
-            done[own] = true;
-            order[count] = own as u8;
+    // Our own options come before all others, so that an option that depends on one of them is not resolved later than
+    // pgBackRest resolves it
+    let mut index = 0;
+    while index < COUNT {
+        if SORTED[index].own && dependencies_done(SORTED[index], &done) {
+            done[index] = true;
+            order[count] = index as u8;
             count += 1;
         }
-        own += 1;
+        index += 1;
     }
     while count < COUNT {
         let before = count;
