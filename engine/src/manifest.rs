@@ -140,6 +140,7 @@ impl<'a> StoredManifest<'a> {
         RestorePipeline::new(Cipher::None, self.manifest.data.options.compress_type, &Turn::FREE).hash_file(
             &existing,
             &path.display().to_string(),
+            u64::MAX,
             Some(geometry),
             cancel,
         )

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read, Take};
+use std::ops::Range;
 
 use repo_format::block_map::BlockMap;
 use repo_format::cipher::Cipher;
@@ -49,6 +50,13 @@ impl Read for Completed<'_> {
     }
 }
 
+/// What is read first of a block incremental file.
+pub(super) struct OwnPart {
+    pub(super) map: BlockMap,
+    /// All that the file's backup stores of it, with the map, if it is small; otherwise empty.
+    member: Vec<u8>,
+}
+
 impl FileContext<'_> {
     /// Copies a block incremental file. Returns how many bytes were written. `stored` begins with what [`struct@Copy`]
     /// requested.
@@ -60,6 +68,42 @@ impl FileContext<'_> {
         stored: &mut dyn Read,
         cancel: &CancelToken,
     ) -> Result<u64> {
+        let file = copy.file;
+        let path = restored_path(self.pg_path, &file.name);
+        let repo_file = self.repo_file(file)?;
+        let own = |error| self.stored_in(error, &repo_file, copy.offset);
+        let OwnPart { map, member } = self.read_own_part(pipeline, copy, block, stored)?;
+        let existing = copy.existing.as_deref().unwrap_or_default();
+        let read_over_bytes = self.storage.read_ahead().read_over_bytes;
+        let plan = block_delta::plan(&map, &self.block_file(file, block), existing, read_over_bytes).map_err(own)?;
+        let mut written = plan.size;
+        let (mut out, mut sha1) = self.write_blocks(pipeline, copy, &member, &plan, cancel)?;
+        if !existing.is_empty() && Some(sha1) != file.checksum {
+            // The short checksum of a block on disk can match by chance: then all blocks are copied
+            let plan = block_delta::plan(&map, &self.block_file(file, block), &[], read_over_bytes).map_err(own)?;
+            (out, sha1) = self.write_blocks(pipeline, copy, &member, &plan, cancel)?;
+            written = plan.size;
+        }
+        check_sha1(file, &path, sha1).map_err(own)?;
+        if copy.existing.is_some() {
+            // Size and time of the file say nothing about its blocks, so they must be durable before the time says that
+            // they match
+            out.sync_data().map_err(|error| {
+                Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{path}' after write"), error)
+            })?;
+        }
+        set_time(&out, file.timestamp, &path)?;
+        Ok(written)
+    }
+
+    /// Reads what [`struct@Copy`] requested of a block incremental file.
+    pub(super) fn read_own_part(
+        &self,
+        pipeline: &RestorePipeline,
+        copy: &Copy<'_>,
+        block: BlockIncr,
+        stored: &mut dyn Read,
+    ) -> Result<OwnPart> {
         let file = copy.file;
         let path = restored_path(self.pg_path, &file.name);
         let repo_file = self.repo_file(file)?;
@@ -99,27 +143,7 @@ impl FileContext<'_> {
                 stored.missing
             );
         }
-        let existing = copy.existing.as_deref().unwrap_or_default();
-        let read_over_bytes = self.storage.read_ahead().read_over_bytes;
-        let plan = block_delta::plan(&map, &self.block_file(file, block), existing, read_over_bytes).map_err(own)?;
-        let mut written = plan.size;
-        let (mut out, mut sha1) = self.write_blocks(pipeline, copy, &member, &plan, cancel)?;
-        if !existing.is_empty() && Some(sha1) != file.checksum {
-            // The short checksum of a block on disk can match by chance: then all blocks are copied
-            let plan = block_delta::plan(&map, &self.block_file(file, block), &[], read_over_bytes).map_err(own)?;
-            (out, sha1) = self.write_blocks(pipeline, copy, &member, &plan, cancel)?;
-            written = plan.size;
-        }
-        check_sha1(file, &path, sha1).map_err(own)?;
-        if copy.existing.is_some() {
-            // Size and time of the file say nothing about its blocks, so they must be durable before the time says that
-            // they match
-            out.sync_data().map_err(|error| {
-                Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{path}' after write"), error)
-            })?;
-        }
-        set_time(&out, file.timestamp, &path)?;
-        Ok(written)
+        Ok(OwnPart { map, member })
     }
 
     /// Writes what a plan says into a file and hashes the file.
@@ -151,19 +175,27 @@ impl FileContext<'_> {
                 Err(_) => error,
             })?;
         }
-        let sha1 =
-            if plan.sequential { pipeline.finish_hash() } else { pipeline.hash_file(&out, &path, None, cancel)?.sha1 };
+        let sha1 = if plan.sequential {
+            pipeline.finish_hash()
+        } else {
+            pipeline.hash_file(&out, &path, u64::MAX, None, cancel)?.sha1
+        };
         Ok((out, sha1))
     }
 
     /// Returns the bytes of a read that were already read with the file's own stored data.
     fn member_part<'m>(&self, copy: &Copy<'_>, member: &'m [u8], read: &BlockRead) -> Option<&'m [u8]> {
+        member.get(self.member_range(copy, read)?)
+    }
+
+    /// Returns where the bytes of a read are in the file's own stored data, if it has that much.
+    pub(super) fn member_range(&self, copy: &Copy<'_>, read: &BlockRead) -> Option<Range<usize>> {
         let own = copy.file.reference.map_or(self.manifest.references.len().checked_sub(1)?, |index| index as usize);
         if read.reference != own || read.bundle_id != copy.file.bundle.map_or(0, |bundle| bundle.id()) {
             return None;
         }
         let start = usize::try_from(read.offset.checked_sub(copy.offset)?).ok()?;
-        member.get(start..start.checked_add(usize::try_from(read.size).ok()?)?)
+        Some(start..start.checked_add(usize::try_from(read.size).ok()?)?)
     }
 
     pub(super) fn block_file(&self, file: &ManifestFile, block: BlockIncr) -> BlockFile {
@@ -176,7 +208,7 @@ impl FileContext<'_> {
     }
 
     /// The repository file that holds super blocks.
-    fn block_repo_file(&self, file: &ManifestFile, read: &BlockRead) -> Result<RepoPath> {
+    pub(super) fn block_repo_file(&self, file: &ManifestFile, read: &BlockRead) -> Result<RepoPath> {
         let label = self
             .manifest
             .references
