@@ -11,7 +11,7 @@ use repo_format::manifest::{BlockIncr, ManifestFile};
 
 use super::{Copy, Decision, FileContext, MEMBER_SIZE_MAX, ReadRun, runs};
 use crate::pipeline::block_delta::{self, BlockRead, SuperBlockRead};
-use crate::pipeline::restore::RestorePipeline;
+use crate::pipeline::restore::{OutFile, RestorePipeline};
 use crate::restore::queue::RestoreJob;
 use crate::storage::on_turn::OnTurn;
 use crate::storage::{self, ReadRange, RepoStorage};
@@ -76,12 +76,13 @@ impl FileContext<'_> {
         job: &RestoreJob,
         cancel: &CancelToken,
     ) -> Result<Looked> {
+        pipeline.begin_job(cancel);
         let mut looked = Looked::default();
         let mut copies = Vec::new();
         for &index in &job.files {
             cancel.check()?;
             let Some(file) = self.manifest.files.get(index as usize) else { continue };
-            match self.decide_if_there(pipeline, file, cancel)? {
+            match self.decide_if_there(pipeline, file)? {
                 Decision::Preserve => {
                     looked.files_kept += 1;
                     looked.bytes_kept = looked.bytes_kept.saturating_add(file.size);
@@ -97,16 +98,11 @@ impl FileContext<'_> {
     }
 
     /// A file whose target directory does not exist yet has nothing to compare with.
-    fn decide_if_there(
-        &self,
-        pipeline: &mut RestorePipeline,
-        file: &ManifestFile,
-        cancel: &CancelToken,
-    ) -> Result<Decision> {
+    fn decide_if_there(&self, pipeline: &mut RestorePipeline, file: &ManifestFile) -> Result<Decision> {
         if self.delta && !self.is_zeroed(file) && self.place(file).is_err() {
             return Ok(if file.size == 0 { Decision::Zero } else { Decision::Copy { existing: None } });
         }
-        self.decide(pipeline, file, cancel)
+        self.decide(pipeline, file)
     }
 
     fn look_at_run(&self, pipeline: &RestorePipeline, run: &ReadRun<'_, '_>, looked: &mut Looked) -> Result<()> {
@@ -142,7 +138,7 @@ impl FileContext<'_> {
             return Ok(());
         }
         let storage = OnTurn::new(self.storage, pipeline.turn());
-        let map = self.read_map(pipeline, &storage, copy, block)?;
+        let map = self.read_map_only(pipeline, &storage, copy, block)?;
         looked.map_requests += 1;
         let existing = copy.existing.as_deref().unwrap_or_default();
         let plan = block_delta::plan(
@@ -165,7 +161,7 @@ impl FileContext<'_> {
 
 impl FileContext<'_> {
     /// Reads the block map of a file. `copy` is what the restore would read of the file first.
-    fn read_map(
+    fn read_map_only(
         &self,
         pipeline: &RestorePipeline,
         storage: &dyn RepoStorage,
@@ -177,7 +173,7 @@ impl FileContext<'_> {
         let path = self.repo_file(copy.file)?;
         let range = ReadRange { offset, limit: map_only.limit };
         let mut stored = storage.read(&path, range)?.ok_or_else(|| storage::missing(storage, &path))?;
-        Ok(self.read_own_part(pipeline, &map_only, block, &mut stored)?.map)
+        Ok(self.read_map(pipeline, &map_only, block, &mut stored)?.0)
     }
 
     /// Reads and decodes the beginning of a file into a file in memory, as the restore would. Returns how many stored
@@ -192,6 +188,7 @@ impl FileContext<'_> {
         memory: &mut File,
         cancel: &CancelToken,
     ) -> Result<u64> {
+        pipeline.begin_job(cancel);
         let (index, size_max) = sample;
         let Some(file) = self.manifest.files.get(index as usize) else { return Ok(0) };
         let fail = |error| Error::from_io(ErrorCode::FileWrite, "unable to write to a file in memory", error);
@@ -200,7 +197,7 @@ impl FileContext<'_> {
         let copy = self.plan_copy(index, file, None)?;
         let (path, range, blocks) = match file.stored_blocks() {
             Some(block) => {
-                let map = self.read_map(pipeline, &storage, &copy, block)?;
+                let map = self.read_map_only(pipeline, &storage, &copy, block)?;
                 let plan = block_delta::plan(&map, &self.block_file(file, block), &[], 0)?;
                 let Some(read) = plan.reads.into_iter().next() else { return Ok(0) };
                 let read = beginning(read, size_max);
@@ -211,11 +208,12 @@ impl FileContext<'_> {
         };
         let stored = storage.read(&path, range)?.ok_or_else(|| storage::missing(&storage, &path))?;
         let mut stored = Counted { inner: stored, bytes: 0 };
+        let out = OutFile { file: memory, name: &file.name };
         match blocks {
-            Some(read) => pipeline.copy_blocks(&mut stored, &read, false, memory, &file.name, cancel)?,
+            Some(read) => pipeline.copy_blocks(&mut stored, &read, false, out)?,
             None => {
                 let framing = self.framing(file);
-                pipeline.copy(&mut stored, framing, file.size.min(size_max), memory, &file.name, cancel)?;
+                pipeline.copy(&mut stored, framing, file.size.min(size_max), out)?;
             }
         }
         Ok(stored.bytes)
