@@ -130,7 +130,11 @@ fn mistake_in_a_section_is_an_error_that_names_the_section() {
 
 #[test]
 fn options_of_the_daemon_are_refused_outside_of_its_sections() {
-    let warnings = |config: &str| crate::config::tests::warnings_of(config, "--stanza=demo backup");
+    // Without the hint
+    let warnings = |config: &str| -> Vec<String> {
+        let warnings = crate::config::tests::warnings_of(config, "--stanza=demo backup");
+        warnings.iter().filter_map(|warning| warning.lines().next()).map(str::to_owned).collect()
+    };
     let word = "configuration file contains invalid option 'retry'";
     assert_eq!(warnings(&format!("{STANZA}[demo:backup]\nretry=1\n")), [word]);
     assert_eq!(warnings(&format!("{STANZA}[global:backup]\nretry=1\n")), [word]);
