@@ -16,6 +16,7 @@ mod hostile;
 mod info;
 mod library;
 mod object;
+mod postgres_host;
 mod remote;
 mod repository_host;
 mod restore;

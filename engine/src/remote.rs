@@ -6,16 +6,21 @@
 
 mod connection;
 mod process;
+mod reader;
 
 use std::time::Duration;
 
 pub(crate) use self::connection::{Answer, Connection, PendingAnswer};
+pub(crate) use self::reader::RemoteReader;
 
 /// How to reach the process on another host.
 #[derive(Clone, Debug)]
 pub struct RemoteSettings {
     /// The host, for messages.
     pub host: String,
+    /// The number of the process, as on its command line, for messages. Number 0 is that of the command itself and
+    /// takes the locks on the host. Workers have the others.
+    pub process: u32,
     /// The SSH client.
     pub program: String,
     /// Its arguments. The last one is the command line of the process on the host.

@@ -83,6 +83,16 @@ impl Config {
         args
     }
 
+    /// Returns what an option of another number gets that takes over the value of this one.
+    pub(crate) fn taken_over(&self, decl: &OptionDecl, key: u32, slot: &Slot) -> Replacement {
+        match &slot.value {
+            Some(_) if slot.source == Source::Default => Replacement::Omit,
+            Some(Value::Bool(value)) => Replacement::Bool(*value),
+            Some(_) => Replacement::Texts(self.texts(decl, key, slot)),
+            None => Replacement::Omit,
+        }
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the body of one loop")]
     fn exec_args(
         &self,

@@ -206,7 +206,7 @@ impl Connection {
         let (process, stdin, stdout) = Process::start(settings)?;
         let input = ProcessInput::new(stdin, process.name(), settings.timeout)?;
         let mut connection = Connection {
-            name: format!("remote-0 ssh protocol on '{}'", settings.host),
+            name: format!("remote-{} ssh protocol on '{}'", settings.process, settings.host),
             process_name: process.name().to_owned(),
             dialect: Dialect::NEWEST,
             timeout: settings.timeout,
@@ -224,6 +224,11 @@ impl Connection {
         let connection = Arc::new(connection);
         connection.call(&Call::Noop)?;
         Ok(connection)
+    }
+
+    /// Returns whether nothing can be sent any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        lock(&self.shared.queue).end.is_some()
     }
 
     fn start_thread(&mut self, name: &str, body: impl FnOnce(&Shared) + Send + 'static) -> Result<()> {

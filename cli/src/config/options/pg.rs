@@ -93,7 +93,6 @@ options! {
         ],
         deprecated: &["db-host", "db?-host"],
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "Host of the cluster.",
         detail: "PostgreSQL runs on another host, which is reached by SSH or TLS.",
         ..OptionDecl::BASE
@@ -108,7 +107,7 @@ options! {
         required: false,
         depend: depend("pg-host-type", &["tls"]),
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
+        support: NotYet("a TLS client"),
         summary: "File of certificate authorities for the host.",
         detail: "Replaces those of the system.",
         ..OptionDecl::BASE
@@ -123,7 +122,7 @@ options! {
         required: false,
         depend: depend("pg-host-type", &["tls"]),
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
+        support: NotYet("a TLS client"),
         summary: "Directory of certificate authorities for the host.",
         detail: "Replaces those of the system.",
         ..OptionDecl::BASE
@@ -137,7 +136,7 @@ options! {
         roles: NOT_REMOTE,
         depend: depend("pg-host-type", &["tls"]),
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
+        support: NotYet("a TLS client"),
         summary: "Certificate to present to the host.",
         detail: "Authenticates this host to the server on the other host.",
         ..OptionDecl::BASE
@@ -154,7 +153,6 @@ options! {
         depend: depend("pg-host-type", &["ssh"]),
         deprecated: &["db-cmd", "db?-cmd"],
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "Command that runs this program on the host.",
         detail: "Required if its path differs between the hosts.",
         ..OptionDecl::BASE
@@ -171,7 +169,6 @@ options! {
         depend: depend("pg-host", &[]),
         deprecated: &["db-config", "db?-config"],
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "Configuration file on the host.",
         detail: "Required if it is not at the default location.",
         ..OptionDecl::BASE
@@ -187,7 +184,6 @@ options! {
         default: Fixed("/etc/pgbackrest/conf.d"),
         depend: depend("pg-host", &[]),
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "Directory of further configuration files on the host.",
         detail: "Required if it is not at the default location.",
         ..OptionDecl::BASE
@@ -203,7 +199,6 @@ options! {
         default: Fixed("/etc/pgbackrest"),
         depend: depend("pg-host", &[]),
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "Directory of the configuration on the host.",
         detail: "Required if it is not at the default location.",
         ..OptionDecl::BASE
@@ -217,7 +212,7 @@ options! {
         roles: NOT_REMOTE,
         depend: depend("pg-host-type", &["tls"]),
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
+        support: NotYet("a TLS client"),
         summary: "Private key of the certificate to present to the host.",
         detail: "Must be readable only by its owner.",
         ..OptionDecl::BASE
@@ -236,7 +231,6 @@ options! {
         depend: depend("pg-host-type", &["ssh", "tls"]),
         deprecated: &["db-ssh-port", "db?-ssh-port"],
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "Port of the host.",
         detail: "Defaults to the setting of the SSH client, or to 8432 for TLS.",
         ..OptionDecl::BASE
@@ -253,7 +247,7 @@ options! {
         values: PROTOCOLS,
         depend: depend("pg-host", &[]),
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
+        not_yet: &[("tls", "a TLS client")],
         summary: "Protocol to the host.",
         detail: "How the host is reached.",
         ..OptionDecl::BASE
@@ -271,7 +265,6 @@ options! {
         depend: depend("pg-host-type", &["ssh"]),
         deprecated: &["db-user", "db?-user"],
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "User on the host.",
         detail: "Must own the cluster, usually postgres.",
         ..OptionDecl::BASE
@@ -287,7 +280,6 @@ options! {
         default: Fixed("n"),
         internal: true,
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "The cluster is on this host.",
         detail: "A process sets it for the processes that it starts.",
         ..OptionDecl::BASE

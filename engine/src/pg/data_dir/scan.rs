@@ -175,9 +175,7 @@ pub fn scan(
             format!("unable to list file info for missing path '{pg_path}'"),
         ));
     };
-    for entry in entries {
-        scanner.entry(TARGET_PGDATA, pg_path, false, &entry)?;
-    }
+    scanner.entries(TARGET_PGDATA, pg_path, false, &entries)?;
 
     let mut scan = scanner.scan;
     scan.targets.sort_by(|a, b| a.name.cmp(&b.name));
@@ -234,10 +232,35 @@ impl Scanner<'_> {
         Ok(())
     }
 
+    /// Adds the entries of the directory `path`, whose manifest name is `parent`.
+    fn entries(&mut self, parent: &str, path: &str, is_database: bool, entries: &[DirEntry]) -> Result<()> {
+        let is_listed = |entry: &&DirEntry| {
+            let name = format!("{parent}/{}", entry.name);
+            entry.attributes.kind == EntryKind::Path
+                && !is_temporary(&entry.name)
+                && !self.exclude_single.contains(&name)
+                && !self.exclude_content.contains(&name)
+                && !self.is_unused(parent, &entry.name)
+        };
+        let listed = entries.iter().filter(is_listed).map(|entry| format!("{path}/{}", entry.name)).collect();
+        self.files.lists_next(listed)?;
+        entries.iter().try_for_each(|entry| self.entry(parent, path, is_database, entry))
+    }
+
+    /// Returns whether a directory's contents are left out, although it is in the backup itself.
+    fn is_unused(&self, parent: &str, entry: &str) -> bool {
+        // Contents that PostgreSQL does not use after recovery. Extensions use pg_stat_tmp in all versions.
+        let unused = matches!(
+            entry,
+            "pg_dynshmem" | "pg_notify" | "pg_replslot" | "pg_serial" | "pg_snapshots" | "pg_stat_tmp" | "pg_subtrans"
+        );
+        (unused && parent == TARGET_PGDATA)
+            || (self.options.online && parent == self.wal_name && entry == "archive_status")
+    }
+
     /// Adds an entry of the directory `path`, whose manifest name is `parent`.
     fn entry(&mut self, parent: &str, path: &str, is_database: bool, entry: &DirEntry) -> Result<()> {
-        // PostgreSQL removes these files and recreates the directories when it starts
-        if entry.name.starts_with("pgsql_tmp") {
+        if is_temporary(&entry.name) {
             return Ok(());
         }
         let name = format!("{parent}/{}", entry.name);
@@ -271,23 +294,13 @@ impl Scanner<'_> {
             info!("exclude contents of '{path}' from backup using '{}/' exclusion", &name[TARGET_PGDATA.len() + 1..]);
             return Ok(());
         }
-        // Contents that PostgreSQL does not use after recovery. Extensions use pg_stat_tmp in all versions.
-        let unused = matches!(
-            entry.name.as_str(),
-            "pg_dynshmem" | "pg_notify" | "pg_replslot" | "pg_serial" | "pg_snapshots" | "pg_stat_tmp" | "pg_subtrans"
-        );
-        if unused && parent == TARGET_PGDATA {
-            return Ok(());
-        }
-        if self.options.online && parent == self.wal_name && entry.name == "archive_status" {
+        if self.is_unused(parent, &entry.name) {
             return Ok(());
         }
         let is_database = self.database_paths.is_database(&name);
         // A directory that PostgreSQL removed in the meantime counts as empty
-        for entry in self.list(&path)?.unwrap_or_default() {
-            self.entry(&name, &path, is_database, &entry)?;
-        }
-        Ok(())
+        let entries = self.list(&path)?.unwrap_or_default();
+        self.entries(&name, &path, is_database, &entries)
     }
 
     fn file(&mut self, parent: &str, is_database: bool, name: String, entry: &DirEntry) -> Result<()> {
@@ -329,6 +342,11 @@ impl Scanner<'_> {
             _ => false,
         }
     }
+}
+
+/// Returns whether PostgreSQL removes the file, or recreates the directory, when it starts.
+fn is_temporary(entry: &str) -> bool {
+    entry.starts_with("pgsql_tmp")
 }
 
 /// Checks that a name can be one line in the manifest. pgBackRest writes any name and can't read the result back.
