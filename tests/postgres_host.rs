@@ -4,7 +4,7 @@
 mod backups;
 mod failures;
 
-use crate::env::{Background, Run, Scenario, ScenarioOptions, Tool};
+use crate::env::{Run, Scenario, ScenarioOptions, Tool};
 
 /// The configuration of the repository's host. The scenario's own is that of the cluster's host.
 const NEAR: &str = "near.conf";
@@ -92,10 +92,5 @@ impl Hosts {
 
     fn both(&self, arguments: &[&str]) -> [Run; 2] {
         [Tool::Rbr, Tool::PgBackRest].map(|tool| self.run(tool, arguments))
-    }
-
-    /// Starts rbr on the repository's host, and returns at once.
-    fn start_rbr(&self, arguments: &[&str]) -> Background {
-        self.scenario.space.start(self.scenario.program(Tool::Rbr), &self.arguments(arguments))
     }
 }

@@ -99,10 +99,13 @@ fn missing_feature_ends_with_67() {
         .into_iter()
         .map(|argument| if argument == "start" { "stanza-create".to_owned() } else { argument })
         .collect();
-    arguments.extend(["--pg1-path=/p".to_owned(), "--pg1-host=x".to_owned()]);
+    arguments.extend(
+        ["--pg1-path=/p", "--pg1-host=x", "--pg1-host-type=tls", "--pg1-host-cert-file=c", "--pg1-host-key-file=k"]
+            .map(str::to_owned),
+    );
     let run = space.run(space.path("bin/rbr"), &arguments);
     assert_eq!(run.code, 67, "{}", run.describe());
-    run.says("ERROR: [067]: option 'pg1-host' is not supported yet: it needs remote hosts");
+    run.says("ERROR: [067]: option 'pg1-host-cert-file' is not supported yet: it needs a TLS client");
 }
 
 #[test]

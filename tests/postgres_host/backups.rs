@@ -27,7 +27,8 @@ fn backup(hosts: &Hosts, tool: Tool, kind: &str) -> Run {
 
 /// A chain in which both programs take turns as the repository's host.
 fn turns(options: &[&str], tablespace: bool) {
-    let global: Vec<String> = options.iter().filter(|option| option.starts_with("repo1-cipher")).map(ToString::to_string).collect();
+    let global: Vec<String> =
+        options.iter().filter(|option| option.starts_with("repo1-cipher")).map(ToString::to_string).collect();
     let options_of_cluster = ScenarioOptions { tablespace, global, ..ScenarioOptions::default() };
     let Some(hosts) = Hosts::start(Tool::PgBackRest, options_of_cluster, options) else { return };
     hosts.rbr(&["stanza-create"]).success();

@@ -73,3 +73,88 @@ fn host_that_is_out_of_reach_is_a_warning_and_then_an_error() {
         ours.says("unable to check pg1: [UnknownError] remote-0 process on 'cluster1.example' terminated unexpectedly [255]: refused");
     }
 }
+
+/// The number of the process that a client starts, as a condition of a shell script.
+const IS_WORKER: &str = r#"case "$last" in *--process=0*) exec sh -c "$last";; esac"#;
+
+#[test]
+fn worker_process_that_is_cut_off_ends_the_backup_and_the_next_one_resumes_it() {
+    let options = ScenarioOptions { tablespace: true, ..ScenarioOptions::default() };
+    let Some(hosts) = Hosts::start(Tool::PgBackRest, options, &["job-retry=0", "manifest-save-threshold=64KiB"]) else {
+        return;
+    };
+    hosts.rbr(&["stanza-create"]).success();
+    let cuts = [
+        // What comes from there ends in the middle of a file; what goes there ends in the middle of a request
+        r#"sh -c "$last" | dd bs=64k count=30 2>/dev/null"#,
+        r#"dd bs=1 count=3000 2>/dev/null | sh -c "$last""#,
+        r#"sh -c "$last" | (dd bs=64k count=30 2>/dev/null; kill -9 $$)"#,
+    ];
+    for cut in cuts {
+        hosts.set_client(&format!("{IS_WORKER}\n{cut}"));
+        let run = hosts.rbr(&["backup", "--type=full"]);
+        assert!(run.code != 0 && run.stdout.contains("cluster1.example'"), "{cut}\n{}", run.describe());
+        assert!(hosts.scenario.labels().is_empty(), "{cut}");
+    }
+    hosts.restore_client();
+    let run = hosts.rbr(&["backup", "--type=full"]).success();
+    run.says("resumable backup").says("checksum resumed file cluster1.example:");
+    let dump = hosts.scenario.cluster.dump();
+    for tool in [Tool::Rbr, Tool::PgBackRest] {
+        let mut restored = hosts.scenario.restore(
+            tool,
+            &format!("restored-{tool:?}"),
+            &["--type=immediate", "--target-action=promote"],
+        );
+        crate::env::restored_matches(&mut restored, &dump);
+    }
+}
+
+#[test]
+fn worker_process_that_is_killed_once_is_replaced() {
+    let Some(hosts) = Hosts::start(Tool::PgBackRest, ScenarioOptions::default(), &[]) else { return };
+    hosts.rbr(&["stanza-create"]).success();
+    // The first process of each worker ends early
+    hosts.set_client(&format!(
+        "{IS_WORKER}\nmark=$(printf '%s' \"$last\" | sed 's/.*--process=\\([0-9]*\\).*/\\1/')\n\
+         [ -e \"$0.$mark\" ] && exec sh -c \"$last\"\ntouch \"$0.$mark\"\n\
+         sh -c \"$last\" | dd bs=64k count=20 2>/dev/null"
+    ));
+    hosts.rbr(&["backup", "--type=full"]).success();
+    assert!(hosts.scenario.space.path("ssh.1").exists() && hosts.scenario.space.path("ssh.2").exists());
+    let dump = hosts.scenario.cluster.dump();
+    let mut restored =
+        hosts.scenario.restore(Tool::PgBackRest, "restored", &["--type=immediate", "--target-action=promote"]);
+    crate::env::restored_matches(&mut restored, &dump);
+}
+
+#[test]
+fn process_of_the_command_that_ends_or_is_silent_ends_the_backup() {
+    let near = ["db-timeout=4", "protocol-timeout=5", "job-retry=0"];
+    let Some(hosts) = Hosts::start(Tool::PgBackRest, ScenarioOptions::default(), &near) else { return };
+    hosts.rbr(&["stanza-create"]).success();
+    let first = r#"case "$last" in *--process=0*) ;; *) sleep 1; exec sh -c "$last";; esac"#;
+    // After the start of the backup, in the list of the data directory
+    for (cut, code, text) in [
+        (
+            r#"sh -c "$last" | (dd bs=1 count=12000 2>/dev/null; kill -9 $$)"#,
+            102,
+            "terminated unexpectedly on signal 9",
+        ),
+        (
+            r#"sh -c "$last" | (dd bs=1 count=12000 2>/dev/null; sleep 60)"#,
+            42,
+            "timeout after 5000ms waiting for read from",
+        ),
+    ] {
+        hosts.set_client(&format!("{first}\n{cut}"));
+        let begin = std::time::Instant::now();
+        let run = hosts.rbr(&["backup", "--type=full"]);
+        assert!(run.code == code && run.stdout.contains(text), "{cut}\n{}", run.describe());
+        run.says("remote-0 process on 'cluster1.example'");
+        assert!(begin.elapsed() < std::time::Duration::from_secs(30), "{:?}", begin.elapsed());
+        assert!(hosts.scenario.labels().is_empty());
+    }
+    hosts.restore_client();
+    hosts.rbr(&["backup", "--type=full"]).success();
+}

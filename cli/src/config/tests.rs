@@ -510,9 +510,12 @@ fn missing_feature_is_refused_when_it_is_asked_for() {
     let refused = |args: &str| run().ok(&format!("{BACKUP} {args}")).check_support().map_err(|error| error.to_string());
     assert_eq!(refused(""), Ok(()));
     assert_eq!(refused("--no-archive-check --io-timeout=5"), Ok(()));
-    let error = run().ok(&format!("{BACKUP} --pg1-host=h")).check_support().unwrap_err();
+    let error = run()
+        .ok(&format!("{BACKUP} --pg1-host=h --pg1-host-type=tls --pg1-host-cert-file=c --pg1-host-key-file=k"))
+        .check_support()
+        .unwrap_err();
     assert_eq!(error.code, ErrorCode::FeatureNotSupported);
-    assert_eq!(error.message, "option 'pg1-host' is not supported yet: it needs remote hosts");
+    assert_eq!(error.message, "option 'pg1-host-cert-file' is not supported yet: it needs a TLS client");
 }
 
 fn words() -> impl Strategy<Value = String> {

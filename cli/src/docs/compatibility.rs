@@ -363,7 +363,11 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("all", "Errors of the system include their cause (`[28] No space left on device`)."),
     ("all", "Workers are threads. There are no processes of the roles `local` and `remote`."),
     ("all", "For repositories on local file systems, connection options (`io-timeout` and similar) have no effect."),
-    ("all", "The TLS server and remote hosts (`pg-host`, `repo-host`) are not built and are refused."),
+    (
+        "backup",
+        "For a cluster on another host (`pg-host`), requests for lists and files are sent before they are needed. Size and checksum of what arrives are compared with what the host read. A process of a worker that ends is started again when its job is retried; pgBackRest fails.",
+    ),
+    ("all", "The TLS server is not built, and connections by TLS to other hosts are refused."),
 ];
 
 /// Renders the page.

@@ -326,9 +326,7 @@ impl PgSession {
         let query = "select oid::oid, spcname::text from pg_catalog.pg_tablespace";
         let rows = self.client.rows(query)?;
         rows.into_iter()
-            .map(|[oid, name]| {
-                Ok(TablespaceRow { oid: number(&required(oid, query)?)?, name: required(name, query)? })
-            })
+            .map(|[oid, name]| Ok(TablespaceRow { oid: number(&required(oid, query)?)?, name: required(name, query)? }))
             .collect()
     }
 

@@ -55,7 +55,11 @@ impl Process {
             // The client must not block
             let _ = std::io::copy(&mut stderr, &mut std::io::sink());
         });
-        let mut process = Process { name: format!("remote-{} process on '{}'", settings.process, settings.host), child, stderr: receiver };
+        let mut process = Process {
+            name: format!("remote-{} process on '{}'", settings.process, settings.host),
+            child,
+            stderr: receiver,
+        };
         match started {
             Ok(_) => Ok((process, stdin, stdout)),
             Err(e) => {

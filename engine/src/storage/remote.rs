@@ -11,8 +11,7 @@ use protocol::call::Command;
 use protocol::options::{OptionValue, OptionsAnswer, OptionsRequest};
 use protocol::storage::{
     Features as Bits, FeaturesAnswer, FileKind, Info, InfoAnswer, InfoRequest, Level, LinkRequest, LinkType,
-    ListAnswer, ListRequest, PathCreateRequest, PathRemoveRequest, RemoveRequest, WriteAnswer,
-    WriteRequest,
+    ListAnswer, ListRequest, PathCreateRequest, PathRemoveRequest, RemoveRequest, WriteAnswer, WriteRequest,
 };
 use repo_format::cipher::Passphrase;
 

@@ -9,9 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use protocol::Call;
-use protocol::storage::{
-    Detail, FileKind, Info, InfoAnswer, InfoRequest, Level, ListAnswer, ListRequest, Owner,
-};
+use protocol::storage::{Detail, FileKind, Info, InfoAnswer, InfoRequest, Level, ListAnswer, ListRequest, Owner};
 
 use crate::pg::data_dir::files::{Attributes, DirEntry, OwnerNames, PgFiles};
 use crate::remote::{Connection, PendingAnswer, RemoteReader};

@@ -3,8 +3,8 @@
 //! Source of the order: pgBackRest `src/command/backup/file.c.inc` (`backupFile`).
 
 use protocol::filter::{
-    BlockFilter, Cipher as CipherFilter, Codec, Compression as Compress, Digest, Direction, Filter, FilterResult, Header,
-    PageCheckFilter, PageCheckResult, Passphrase,
+    BlockFilter, Cipher as CipherFilter, Codec, Compression as Compress, Digest, Direction, Filter, FilterResult,
+    Header, PageCheckFilter, PageCheckResult, Passphrase,
 };
 use repo_format::cipher::Cipher;
 use repo_format::compress::CompressType;

@@ -198,9 +198,8 @@ impl<'a> RemoteWorker<'a> {
         let kind = if is_compressed { CompressType::Lz4 } else { CompressType::None };
         let mut stream = Decompressor::new(kind, Framing::Raw, stream)?;
         let (size, checksum) = self.store(open, &mut stream, &path)?;
-        let passed = check(stream.get_ref(), file, (size, checksum), transforms).map_err(|error| {
-            error.context(format!("unable to copy '{path}'"))
-        })?;
+        let passed = check(stream.get_ref(), file, (size, checksum), transforms)
+            .map_err(|error| error.context(format!("unable to copy '{path}'")))?;
         let is_unchanged = passed.map_size == Some(0);
         match self.encoder.end_file(open, file, passed)? {
             CopyOutcome::Copied(_) if is_unchanged => {
