@@ -2,6 +2,7 @@
 //! the command on this host, with the configuration of the cluster's host.
 
 mod backups;
+mod cluster;
 mod failures;
 
 use crate::env::{Run, Scenario, ScenarioOptions, Tool};

@@ -9,6 +9,7 @@ pub mod expire;
 pub mod help;
 pub mod info;
 pub mod manifest;
+pub mod remote;
 pub mod repo_get;
 pub mod repo_ls;
 pub mod repo_rm;
@@ -33,6 +34,8 @@ type Handler = fn(&Config) -> Result<ExitStatus>;
 /// add `pub mod NAME;` above and `Some(NAME::run)` here.
 pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
     match (command, role) {
+        // Which commands have the role is in their declarations
+        (_, Role::Remote) => Some(remote::run),
         (Command::Annotate, Role::Main) => Some(annotate::run),
         (Command::RepoGet, Role::Main) => Some(repo_get::run),
         (Command::RepoLs, Role::Main) => Some(repo_ls::run),

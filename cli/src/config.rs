@@ -25,7 +25,7 @@ use engine::{Error, ErrorCode, Result};
 
 pub use self::decl::{Command, IndexGroup, OptionDecl, Role};
 pub use self::env::Environment;
-pub use self::export::{Replacement, quote_for_shell};
+pub use self::export::{ExecTarget, Replacement, quote_for_shell};
 pub use self::file::{ConfigFiles, SystemFiles};
 use self::handle::{Opt, OptIndexed};
 pub use self::names::{FoundName, Match as NameMatch, find_option};

@@ -20,6 +20,7 @@ mod remote;
 pub mod render;
 pub mod repos;
 mod running;
+pub mod serve;
 pub mod sftp_store;
 
 use std::ffi::OsString;

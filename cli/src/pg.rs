@@ -14,28 +14,12 @@ use crate::remote;
 /// Returns the host of the cluster with this number.
 ///
 /// # Errors
-/// [`ErrorCode::OptionInvalidValue`] for an invalid port or version, [`ErrorCode::Assert`] if the command has no
-/// clusters.
+/// The same as [`settings`].
 pub fn host(config: &Config, key: u32) -> Result<Arc<dyn PgHost>> {
-    if remote::PG.host(config, key).is_some() {
-        return Ok(Arc::new(RemoteHost::new(remote_settings(config, key)?)));
+    match remote::PG.host(config, key) {
+        Some(_) => Ok(Arc::new(RemoteHost::new(remote_settings(config, key)?))),
+        None => Ok(settings(config, key)?.into()),
     }
-    let port = config.get_at(opt::PG_PORT, key)?;
-    Ok(PgSettings {
-        key,
-        path: PathBuf::from(config.get_at(opt::PG_PATH, key)?),
-        port: u16::try_from(port).map_err(|_| {
-            let text = format!("'{port}' is out of range for 'pg{key}-port' option");
-            Error::new(ErrorCode::OptionInvalidValue, text)
-        })?,
-        socket_path: config.find_at(opt::PG_SOCKET_PATH, key).map(PathBuf::from),
-        user: config.find_at(opt::PG_USER, key).map(str::to_owned),
-        database: config.get_at(opt::PG_DATABASE, key)?.to_owned(),
-        db_timeout: config.get(opt::DB_TIMEOUT)?,
-        version_force: version_force(config)?,
-        command: config.command().name().to_owned(),
-    }
-    .into())
 }
 
 fn remote_settings(config: &Config, key: u32) -> Result<RemotePgSettings> {
@@ -58,6 +42,29 @@ fn network_level(config: &Config) -> Option<i32> {
 
 fn version_force(config: &Config) -> Result<Option<PgVersion>> {
     config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()
+}
+
+/// Returns how to reach the cluster with this number on this host.
+///
+/// # Errors
+/// [`ErrorCode::OptionInvalidValue`] for an invalid port or version, [`ErrorCode::Assert`] if the command has no
+/// clusters.
+pub fn settings(config: &Config, key: u32) -> Result<PgSettings> {
+    let port = config.get_at(opt::PG_PORT, key)?;
+    Ok(PgSettings {
+        key,
+        path: PathBuf::from(config.get_at(opt::PG_PATH, key)?),
+        port: u16::try_from(port).map_err(|_| {
+            let text = format!("'{port}' is out of range for 'pg{key}-port' option");
+            Error::new(ErrorCode::OptionInvalidValue, text)
+        })?,
+        socket_path: config.find_at(opt::PG_SOCKET_PATH, key).map(PathBuf::from),
+        user: config.find_at(opt::PG_USER, key).map(str::to_owned),
+        database: config.get_at(opt::PG_DATABASE, key)?.to_owned(),
+        db_timeout: config.get(opt::DB_TIMEOUT)?,
+        version_force: version_force(config)?,
+        command: config.command().name().to_owned(),
+    })
 }
 
 /// Returns the hosts of all configured clusters, in the order of their numbers.

@@ -1,15 +1,20 @@
-//! How to start the processes on other hosts that serve a repository or a cluster.
+//! How to reach the processes on other hosts that serve a repository or a cluster.
 //!
-//! Source: pgBackRest `protocolRemoteParam` and `protocolRemoteParamSsh` (`src/protocol/helper.c`). The other host may
-//! run pgBackRest, so the command line is the one that pgBackRest sends.
+//! Source: pgBackRest `protocolRemoteParam`, `protocolRemoteParamSsh` and `protocolRemoteExec` (`src/protocol/helper.c`).
+//! The other host may run pgBackRest, so the command line is the one that pgBackRest sends.
+
+use std::path::PathBuf;
+use std::time::Duration;
 
 use engine::Result;
-use engine::remote::RemoteSettings;
+use engine::remote::{RemoteSettings, SshSettings, Way};
+use engine::tcp::KeepAlive;
+use engine::tls::ClientSettings;
 use repo_format::lock_file::lock_name;
 
 use crate::config::decl::{IndexGroup, Role};
 use crate::config::handle::OptIndexed;
-use crate::config::{Config, Replacement, Source, opt};
+use crate::config::{Config, ExecTarget, Replacement, Source, opt};
 use crate::repos;
 
 /// What a process on another host serves, with the options that tell where it is.
@@ -18,9 +23,14 @@ pub struct Served {
     kind: &'static str,
     group: IndexGroup,
     host: OptIndexed<String>,
+    protocol: OptIndexed<String>,
     user: OptIndexed<String>,
     port: OptIndexed<i64>,
     program: OptIndexed<String>,
+    ca_file: OptIndexed<String>,
+    ca_path: OptIndexed<String>,
+    cert_file: OptIndexed<String>,
+    key_file: OptIndexed<String>,
     /// The options of the host's configuration, with the option of the process that each becomes.
     config: [(&'static str, OptIndexed<String>); 3],
 }
@@ -30,9 +40,14 @@ pub const REPO: Served = Served {
     kind: "repo",
     group: IndexGroup::Repo,
     host: opt::REPO_HOST,
+    protocol: opt::REPO_HOST_TYPE,
     user: opt::REPO_HOST_USER,
     port: opt::REPO_HOST_PORT,
     program: opt::REPO_HOST_CMD,
+    ca_file: opt::REPO_HOST_CA_FILE,
+    ca_path: opt::REPO_HOST_CA_PATH,
+    cert_file: opt::REPO_HOST_CERT_FILE,
+    key_file: opt::REPO_HOST_KEY_FILE,
     config: [
         ("config", opt::REPO_HOST_CONFIG),
         ("config-include-path", opt::REPO_HOST_CONFIG_INCLUDE_PATH),
@@ -45,9 +60,14 @@ pub const PG: Served = Served {
     kind: "pg",
     group: IndexGroup::Pg,
     host: opt::PG_HOST,
+    protocol: opt::PG_HOST_TYPE,
     user: opt::PG_HOST_USER,
     port: opt::PG_HOST_PORT,
     program: opt::PG_HOST_CMD,
+    ca_file: opt::PG_HOST_CA_FILE,
+    ca_path: opt::PG_HOST_CA_PATH,
+    cert_file: opt::PG_HOST_CERT_FILE,
+    key_file: opt::PG_HOST_KEY_FILE,
     config: [
         ("config", opt::PG_HOST_CONFIG),
         ("config-include-path", opt::PG_HOST_CONFIG_INCLUDE_PATH),
@@ -61,19 +81,44 @@ impl Served {
         config.find_at(self.host, key)
     }
 
-    /// Returns how to start a process on the host. Process 0 belongs to the command itself, others to its workers.
+    /// Returns how to reach a process on the host. Process 0 belongs to the command itself, others to its workers.
     ///
     /// # Errors
-    /// There is no host.
+    /// An option is missing.
     pub fn settings(&self, config: &Config, key: u32, process: u32) -> Result<RemoteSettings> {
+        let way = match config.get_at(self.protocol, key)? {
+            "tls" => Way::Tls {
+                client: Box::new(self.tls_settings(config, key)?),
+                // They do not pass through a shell
+                arguments: self.process_arguments(config, key, process, false)?,
+            },
+            _ => Way::Ssh(SshSettings {
+                program: config.get(opt::CMD_SSH)?.to_owned(),
+                arguments: self.ssh_arguments(config, key, process)?,
+            }),
+        };
         Ok(RemoteSettings {
             host: config.get_at(self.host, key)?.to_owned(),
             process,
-            program: config.get(opt::CMD_SSH)?.to_owned(),
-            arguments: self.ssh_arguments(config, key, process)?,
+            way,
             timeout: config.get(opt::PROTOCOL_TIMEOUT)?,
             key,
             asks_passphrase: false,
+        })
+    }
+
+    fn tls_settings(&self, config: &Config, key: u32) -> Result<ClientSettings> {
+        Ok(ClientSettings {
+            host: config.get_at(self.host, key)?.to_owned(),
+            port: port(config.get_at(self.port, key)?),
+            ca_file: config.find_at(self.ca_file, key).map(PathBuf::from),
+            ca_path: config.find_at(self.ca_path, key).map(PathBuf::from),
+            certificate: PathBuf::from(config.get_at(self.cert_file, key)?),
+            key: PathBuf::from(config.get_at(self.key_file, key)?),
+            ciphers_12: config.find(opt::TLS_CIPHER_12).map(str::to_owned),
+            ciphers_13: config.find(opt::TLS_CIPHER_13).map(str::to_owned),
+            connect_timeout: config.get(opt::IO_TIMEOUT)?,
+            keep_alive: keep_alive(config),
         })
     }
 
@@ -87,19 +132,20 @@ impl Served {
         let (user, host) = (config.get_at(self.user, key)?, config.get_at(self.host, key)?);
         arguments.push(format!("{user}@{host}"));
         let mut command = vec![config.get_at(self.program, key)?.to_owned()];
-        command.extend(self.process_arguments(config, key, process)?);
+        command.extend(self.process_arguments(config, key, process, true)?);
         arguments.push(command.join(" "));
         Ok(arguments)
     }
 
-    /// Returns the arguments of the process, with the command last.
-    fn process_arguments(&self, config: &Config, key: u32, process: u32) -> Result<Vec<String>> {
+    /// Returns the arguments of the process, with the command last. With `quote`, they are quoted for a shell.
+    fn process_arguments(&self, config: &Config, key: u32, process: u32, quote: bool) -> Result<Vec<String>> {
         let text = |text: &str| Replacement::Text(text.to_owned());
         let file_level = match config.find(opt::LOG_SUBPROCESS) {
             Some(true) => config.find(opt::LOG_LEVEL_FILE).unwrap_or("off"),
             _ => "off",
         };
         let mut replace = vec![
+            // The process of number 0 takes the locks
             ("process".to_owned(), Replacement::Text(process.to_string())),
             ("log-path".to_owned(), Replacement::Omit),
             ("lock-path".to_owned(), Replacement::Omit),
@@ -119,7 +165,8 @@ impl Served {
         replace.extend(self.group_options(config, key));
         let replace: Vec<(&str, Replacement)> =
             replace.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-        Ok(config.options_for_exec(config.command(), Role::Remote, &replace, false, true))
+        let (command, role) = (config.command(), Role::Remote);
+        Ok(config.options_for_exec(&ExecTarget { command, role, replace: &replace, local: false, quote }))
     }
 
     /// Returns what becomes of the options with numbers.
@@ -138,16 +185,36 @@ impl Served {
         for (decl, number, slot) in config.each_slot() {
             match decl.group {
                 Some(IndexGroup::Repo) => replace.push(omit(decl.indexed_name(number))),
-                Some(IndexGroup::Pg) if key != first && number == key => {
-                    replace.push((decl.indexed_name(first), config.taken_over(decl, key, slot)));
+                Some(IndexGroup::Pg) if number != first => {
+                    if number == key {
+                        let value = match config.argument(decl, key, slot, false) {
+                            Replacement::Reset => Replacement::Omit,
+                            value => value,
+                        };
+                        replace.push((decl.indexed_name(first), value));
+                    }
+                    replace.push(omit(decl.indexed_name(number)));
                 }
                 _ => {}
             }
-            if decl.group == Some(IndexGroup::Pg) && number != first {
-                replace.push(omit(decl.indexed_name(number)));
-            }
         }
         replace
+    }
+}
+
+/// Returns the port of an option, whose range fits.
+pub fn port(value: i64) -> u16 {
+    u16::try_from(value).unwrap_or_default()
+}
+
+/// Returns how connections notice that the other host is gone.
+pub fn keep_alive(config: &Config) -> KeepAlive {
+    let seconds = |option| config.find(option).and_then(|value| u64::try_from(value).ok()).map(Duration::from_secs);
+    KeepAlive {
+        enabled: config.find(opt::SCK_KEEP_ALIVE).unwrap_or(true),
+        count: config.find(opt::TCP_KEEP_ALIVE_COUNT).and_then(|count| u32::try_from(count).ok()),
+        idle: seconds(opt::TCP_KEEP_ALIVE_IDLE),
+        interval: seconds(opt::TCP_KEEP_ALIVE_INTERVAL),
     }
 }
 

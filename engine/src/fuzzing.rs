@@ -13,6 +13,7 @@ pub use crate::pipeline::block_delta;
 use crate::pg::passfile;
 use crate::restore::target_time;
 use crate::storage::as_of::Versions;
+use crate::storage::http::foreign::MESSAGE_SIZE_MAX_BYTES;
 use crate::storage::http::xml::Element;
 use crate::storage::http::{refusal, token};
 use crate::storage::sftp::host_key::{KnownHosts, Verdict};
@@ -76,7 +77,7 @@ pub fn xml_answer(data: &[u8]) {
 
 /// A JSON answer: an error, a token, credentials, or an object of a listing.
 pub fn json_answer(data: &[u8]) {
-    assert!(refusal::message(data, None).len() <= refusal::MESSAGE_SIZE_MAX_BYTES);
+    assert!(refusal::message(data, None).len() <= MESSAGE_SIZE_MAX_BYTES);
     let Ok(answer) = serde_json::from_slice::<serde_json::Value>(data) else { return };
     let _ = token::validity(&answer, SystemTime::now(), Duration::from_secs(60));
     let _ = s3::credentials::of_json(&answer);

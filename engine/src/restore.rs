@@ -35,7 +35,7 @@ mod swap_tests;
 mod sync;
 mod target_dir;
 pub mod target_time;
-mod timeline;
+pub(crate) mod timeline;
 
 use std::fs;
 use std::io::BufWriter;

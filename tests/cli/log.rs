@@ -99,13 +99,10 @@ fn missing_feature_ends_with_67() {
         .into_iter()
         .map(|argument| if argument == "start" { "stanza-create".to_owned() } else { argument })
         .collect();
-    arguments.extend(
-        ["--pg1-path=/p", "--pg1-host=x", "--pg1-host-type=tls", "--pg1-host-cert-file=c", "--pg1-host-key-file=k"]
-            .map(str::to_owned),
-    );
+    arguments.extend(["--pg1-path=/p".to_owned(), "--repo-format=6".to_owned()]);
     let run = space.run(space.path("bin/rbr"), &arguments);
     assert_eq!(run.code, 67, "{}", run.describe());
-    run.says("ERROR: [067]: option 'pg1-host-cert-file' is not supported yet: it needs a TLS client");
+    run.says("ERROR: [067]: value '6' of option 'repo-format' is not supported yet: it needs repository format 6");
 }
 
 #[test]

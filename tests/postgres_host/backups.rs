@@ -26,11 +26,11 @@ fn backup(hosts: &Hosts, tool: Tool, kind: &str) -> Run {
 }
 
 /// A chain in which both programs take turns as the repository's host.
-fn turns(options: &[&str], tablespace: bool) {
+fn turns(far: Tool, options: &[&str], tablespace: bool) {
     let global: Vec<String> =
         options.iter().filter(|option| option.starts_with("repo1-cipher")).map(ToString::to_string).collect();
     let options_of_cluster = ScenarioOptions { tablespace, global, ..ScenarioOptions::default() };
-    let Some(hosts) = Hosts::start(Tool::PgBackRest, options_of_cluster, options) else { return };
+    let Some(hosts) = Hosts::start(far, options_of_cluster, options) else { return };
     hosts.rbr(&["stanza-create"]).success();
     for run in hosts.both(&["check"]) {
         run.success();
@@ -50,17 +50,18 @@ fn turns(options: &[&str], tablespace: bool) {
 
 #[test]
 fn cluster_on_another_host_is_backed_up() {
-    turns(&[], true);
+    turns(Tool::PgBackRest, &[], true);
 }
 
 #[test]
 fn cluster_on_another_host_is_backed_up_to_bundles_and_blocks() {
-    turns(&["repo1-bundle=y", "repo1-block=y", "compress-type=zst"], true);
+    turns(Tool::PgBackRest, &["repo1-bundle=y", "repo1-block=y", "compress-type=zst"], true);
 }
 
 #[test]
 fn cluster_on_another_host_is_backed_up_encrypted() {
     turns(
+        Tool::PgBackRest,
         &[
             "repo1-cipher-type=aes-256-cbc",
             "repo1-cipher-pass=secret",
@@ -74,5 +75,10 @@ fn cluster_on_another_host_is_backed_up_encrypted() {
 
 #[test]
 fn cluster_on_another_host_is_backed_up_uncompressed() {
-    turns(&["compress-type=none", "repo1-bundle=y"], false);
+    turns(Tool::PgBackRest, &["compress-type=none", "repo1-bundle=y"], false);
+}
+
+#[test]
+fn cluster_on_another_host_with_rbr_is_backed_up() {
+    turns(Tool::Rbr, &["repo1-bundle=y", "repo1-block=y", "compress-type=zst"], true);
 }

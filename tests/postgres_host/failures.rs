@@ -56,7 +56,7 @@ fn command_line_for_the_host_is_that_of_pgbackrest() {
 }
 
 /// The messages of a run that are not about times.
-fn messages(run: &Run) -> Vec<String> {
+pub(super) fn messages(run: &Run) -> Vec<String> {
     let text = |line: &str| line.split_once(" P00 ").map(|(_, text)| text.trim().to_owned());
     run.stdout.lines().filter_map(text).filter(|line| line.starts_with("WARN") || line.starts_with("ERROR")).collect()
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use engine::restore::{KeepOut, MapSettings, RecoverySettings, RecoveryType, RestoreRequest, TargetAction};
 use engine::{Error, ErrorCode, Result};
 
-use crate::config::{Command, Config, Replacement, Role, Source, opt, quote_for_shell};
+use crate::config::{Command, Config, ExecTarget, Replacement, Role, Source, opt, quote_for_shell};
 use crate::exit::ExitStatus;
 use crate::repos;
 
@@ -115,7 +115,13 @@ fn keep_out(config: &Config) -> Result<Vec<KeepOut>> {
 /// knows.
 fn restore_command(config: &Config) -> String {
     let replace = NOT_FOR_ARCHIVE_GET.map(|name| (name, Replacement::Omit));
-    let args = config.options_for_exec(Command::ArchiveGet, Role::Main, &replace, true, true);
+    let args = config.options_for_exec(&ExecTarget {
+        command: Command::ArchiveGet,
+        role: Role::Main,
+        replace: &replace,
+        local: true,
+        quote: true,
+    });
     let program = match (config.source(opt::CMD), config.find(opt::CMD)) {
         (Source::Default, _) | (_, None) => called_program(config.program()),
         (_, Some(cmd)) => cmd.to_owned(),

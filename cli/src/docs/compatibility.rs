@@ -367,7 +367,11 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "backup",
         "For a cluster on another host (`pg-host`), requests for lists and files are sent before they are needed. Size and checksum of what arrives are compared with what the host read. A process of a worker that ends is started again when its job is retried; pgBackRest fails.",
     ),
-    ("all", "The TLS server is not built, and connections by TLS to other hosts are refused."),
+    ("all", "The TLS server is not built and is refused."),
+    (
+        "all",
+        "With `repo-host-type=tls`, a server that does not speak TLS, or that refuses this host, is an error at once. pgBackRest tries again until `io-timeout` has passed. `io-timeout` also limits the TLS handshake with a silent server. Options with blanks reach the server as they are. pgBackRest adds quotes, which its server takes for a part of the value.",
+    ),
 ];
 
 /// Renders the page.

@@ -167,13 +167,40 @@ impl PgClient {
     }
 }
 
-impl PgConnection for PgClient {
-    fn query(&mut self, query: &str, _: Expect) -> Result<Vec<Row>> {
-        let Some(client) = &self.client else { return Err(Error::new(ErrorCode::Assert, "invalid connection")) };
-        let (timeout, cancel) = (self.timeout, &self.cancel);
-        let messages = self.runtime.block_on(async {
-            let mut running = pin!(client.simple_query(query));
-            let reason = match within(timeout, cancel, running.as_mut()).await {
+/// The result of a statement with the types of its columns.
+pub(crate) struct TypedRows {
+    /// The numbers of the types; `None` if the statement returns nothing.
+    pub(crate) types: Option<Vec<u32>>,
+    /// The rows as text.
+    pub(crate) rows: Vec<Row>,
+}
+
+impl PgClient {
+    /// Runs a single statement and returns its rows with the types of the columns.
+    ///
+    /// # Errors
+    /// The same as [`PgConnection::query`].
+    pub(crate) fn query_typed(&mut self, query: &str) -> Result<TypedRows> {
+        let Some(client) = &self.client else { return Err(invalid_connection()) };
+        // Rows of simple queries have no types
+        let statement = self.run(client, query, client.prepare(query))?;
+        let types: Vec<u32> = statement.columns().iter().map(|column| column.type_().oid()).collect();
+        drop(statement);
+        let rows = rows_of(self.run(client, query, client.simple_query(query))?);
+        Ok(TypedRows { types: (!types.is_empty()).then_some(types), rows })
+    }
+
+    /// Waits for the server. A call that takes too long is cancelled there.
+    fn run<T>(
+        &self,
+        client: &Client,
+        query: &str,
+        call: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
+    ) -> Result<T> {
+        let timeout = self.timeout;
+        self.runtime.block_on(async {
+            let mut running = pin!(call);
+            let reason = match within(timeout, &self.cancel, running.as_mut()).await {
                 Ok(Some(done)) => return done.map_err(|e| query_error(query, &e).cause(e)),
                 Ok(None) => {
                     let text = format!("query '{query}' timed out after {}ms", timeout.as_millis());
@@ -190,16 +217,30 @@ impl PgConnection for PgClient {
             };
             let _ = tokio::time::timeout(CANCEL_TIMEOUT, cancelling).await;
             Err(reason)
-        })?;
-        Ok(messages
-            .into_iter()
-            .filter_map(|message| match message {
-                SimpleQueryMessage::Row(row) => {
-                    Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect())
-                }
-                _ => None,
-            })
-            .collect())
+        })
+    }
+}
+
+fn invalid_connection() -> Error {
+    Error::new(ErrorCode::Assert, "invalid connection")
+}
+
+fn rows_of(messages: Vec<SimpleQueryMessage>) -> Vec<Row> {
+    messages
+        .into_iter()
+        .filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect())
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+impl PgConnection for PgClient {
+    fn query(&mut self, query: &str, _: Expect) -> Result<Vec<Row>> {
+        let Some(client) = &self.client else { return Err(invalid_connection()) };
+        Ok(rows_of(self.run(client, query, client.simple_query(query))?))
     }
 
     fn timeout(&self) -> Duration {

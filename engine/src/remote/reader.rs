@@ -4,7 +4,7 @@ use std::io::{self, Cursor, Read};
 use std::sync::Arc;
 
 use protocol::Call;
-use protocol::call::Command;
+use protocol::call::CallKind;
 use protocol::storage::{Chunk, ReadAnswer, ReadRequest};
 
 use super::{Connection, PendingAnswer};
@@ -105,7 +105,7 @@ impl Drop for RemoteReader {
     fn drop(&mut self) {
         if !matches!(self.next, Next::End) {
             // The connection goes on without the answer
-            drop(self.connection.send(&Call::Cancel(Command::StorageRead), Some(self.session)));
+            drop(self.connection.send(&Call::Cancel(CallKind::StorageRead), Some(self.session)));
         }
     }
 }

@@ -22,8 +22,7 @@ use percent_encoding::{AsciiSet, utf8_percent_encode};
 use tokio::sync::Mutex;
 
 use super::http::URL_ENCODED;
-use super::http::checked::foreign;
-use super::http::refusal::shown;
+use super::http::foreign::{foreign, shown};
 use super::http::request::{Failure, Requests, store_error};
 use super::object::key;
 use crate::{Error, ErrorCode, Result};

@@ -6,7 +6,6 @@ use crate::config::decl::Command::{
     ArchiveGet, ArchivePush, Backup, Check, Manifest, Restore, StanzaCreate, StanzaDelete, StanzaUpgrade, Verify,
 };
 use crate::config::decl::DefaultValue::{ByDepend, Fixed};
-use crate::config::decl::Support::NotYet;
 use crate::config::decl::{
     DefaultValue, HelpGroup, IndexGroup, MAIN, NOT_REMOTE, OptionDecl, Override, Range, Role, RoleSet, Section,
     ValueKind, depend, on,
@@ -107,7 +106,6 @@ options! {
         required: false,
         depend: depend("pg-host-type", &["tls"]),
         help: HelpGroup::Stanza,
-        support: NotYet("a TLS client"),
         summary: "File of certificate authorities for the host.",
         detail: "Replaces those of the system.",
         ..OptionDecl::BASE
@@ -122,7 +120,6 @@ options! {
         required: false,
         depend: depend("pg-host-type", &["tls"]),
         help: HelpGroup::Stanza,
-        support: NotYet("a TLS client"),
         summary: "Directory of certificate authorities for the host.",
         detail: "Replaces those of the system.",
         ..OptionDecl::BASE
@@ -136,7 +133,6 @@ options! {
         roles: NOT_REMOTE,
         depend: depend("pg-host-type", &["tls"]),
         help: HelpGroup::Stanza,
-        support: NotYet("a TLS client"),
         summary: "Certificate to present to the host.",
         detail: "Authenticates this host to the server on the other host.",
         ..OptionDecl::BASE
@@ -212,7 +208,6 @@ options! {
         roles: NOT_REMOTE,
         depend: depend("pg-host-type", &["tls"]),
         help: HelpGroup::Stanza,
-        support: NotYet("a TLS client"),
         summary: "Private key of the certificate to present to the host.",
         detail: "Must be readable only by its owner.",
         ..OptionDecl::BASE
@@ -247,7 +242,6 @@ options! {
         values: PROTOCOLS,
         depend: depend("pg-host", &[]),
         help: HelpGroup::Stanza,
-        not_yet: &[("tls", "a TLS client")],
         summary: "Protocol to the host.",
         detail: "How the host is reached.",
         ..OptionDecl::BASE

@@ -1,11 +1,11 @@
 //! What a scan sees of the files on PostgreSQL's host.
 
+use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use super::scan::not_utf8;
 use crate::storage::EntryKind;
 use crate::users::Users;
 use crate::{Error, ErrorCode, Result};
@@ -169,6 +169,12 @@ impl PgFiles for LocalFiles {
             }
         }
     }
+}
+
+/// The error for a name that is not UTF-8, which a manifest can't contain either.
+fn not_utf8(name: &OsStr, place: &str) -> Error {
+    Error::new(ErrorCode::Format, format!("name '{}' in '{place}' is not valid UTF-8", name.display()))
+        .hint("rename the file, or exclude its directory.")
 }
 
 fn info_error(path: &str, error: std::io::Error) -> Error {

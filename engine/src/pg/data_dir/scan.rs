@@ -3,7 +3,6 @@
 mod link;
 
 use std::collections::{BTreeSet, HashMap};
-use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -359,12 +358,6 @@ fn check_line(name: &str, place: &str) -> Result<()> {
         .hint("rename the file, or exclude its directory."));
     }
     Ok(())
-}
-
-/// The error for a name that is not UTF-8, which a manifest can't contain either.
-pub(super) fn not_utf8(name: &OsStr, place: &str) -> Error {
-    Error::new(ErrorCode::Format, format!("name '{}' in '{place}' is not valid UTF-8", name.display()))
-        .hint("rename the file, or exclude its directory.")
 }
 
 fn missing_info(path: &str) -> Error {

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use protocol::Call;
-use protocol::storage::{FeaturesAnswer, InfoAnswer, InfoRequest, Level, ListAnswer, ListRequest};
+use protocol::storage::{FeaturesAnswer, InfoAnswer, InfoLevel, InfoRequest, ListAnswer, ListRequest};
 use repo_format::pg::PgVersion;
 use repo_format::pg::control::PgControl;
 
@@ -142,15 +142,15 @@ impl PgHost for RemoteHost {
 
     fn has_postmaster_pid(&self) -> Result<bool> {
         let path = format!("{}/postmaster.pid", self.path_text()?);
-        let request = InfoRequest { path: &path, level: Level::Exists, follow_link: true };
+        let request = InfoRequest { path: &path, level: InfoLevel::Exists, follow_link: true };
         let answer = self.main()?.call(&Call::Info(request))?;
-        Ok(InfoAnswer::decode(answer.data(), Level::Exists)?.info.is_some())
+        Ok(InfoAnswer::decode(answer.data(), InfoLevel::Exists)?.info.is_some())
     }
 
     fn check_data_dir(&self) -> Result<()> {
-        let request = ListRequest { path: self.path_text()?, level: Level::Exists, target_time: 0 };
+        let request = ListRequest { path: self.path_text()?, level: InfoLevel::Exists, target_time: 0 };
         let answer = self.main()?.call(&Call::List(request))?;
-        ListAnswer::decode(answer.data(), Level::Exists).map(drop)
+        ListAnswer::decode(answer.data(), InfoLevel::Exists).map(drop)
     }
 
     fn connect(&self, _: &CancelToken) -> Result<Box<dyn PgConnection>> {

@@ -81,7 +81,7 @@ impl Encoders {
 pub(super) enum Transform<'a> {
     Whole(&'a mut StreamEncoder),
     Parallel(Box<StreamEncoder>),
-    Blocks(BlockWriter<'a>),
+    Blocks(BlockWriter<&'a mut SuperBlockEncoders>),
 }
 
 impl Transform<'_> {

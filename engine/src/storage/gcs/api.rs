@@ -11,7 +11,8 @@ use percent_encoding::utf8_percent_encode;
 
 use super::token::Tokens;
 use crate::storage::http::URL_ENCODED;
-use crate::storage::http::checked::{foreign, not_html};
+use crate::storage::http::checked::not_html;
+use crate::storage::http::foreign::foreign;
 use crate::storage::http::request::{Answer, Failure, Requests};
 use crate::storage::object::key;
 use crate::{Error, ErrorCode};

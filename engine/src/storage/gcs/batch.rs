@@ -7,8 +7,7 @@ use ::http::{Method, header};
 use object_store::path::Path;
 
 use super::api::{Api, Call};
-use super::boundary;
-use super::upload::multipart_type;
+use super::{boundary, multipart_type};
 use crate::storage::http::multipart;
 use crate::storage::http::request::{Answer, Failure};
 

@@ -15,8 +15,9 @@ use serde_json::Value;
 use super::api::{Api, Call};
 use super::failed;
 use crate::storage::as_of::{ListVersions, Order, Version, Versions};
-use crate::storage::http::checked::foreign;
+use crate::storage::http::foreign::{foreign, shown};
 use crate::storage::http::request::{Failure, json};
+use crate::storage::object::key;
 use crate::storage::pages::{Located, Reached};
 use crate::{Error, ErrorCode};
 
@@ -124,6 +125,18 @@ impl Page {
 pub(super) fn text<'a>(item: &'a Value, key: &str) -> crate::Result<&'a str> {
     let found = item.get(key).and_then(Value::as_str);
     found.ok_or_else(|| Error::new(ErrorCode::Format, format!("object's {key} missing")))
+}
+
+/// Refuses the description of another object.
+///
+/// # Errors
+/// [`ErrorCode::Format`]
+pub(super) fn is_of(location: &Path, item: &Value) -> crate::Result<()> {
+    let name = text(item, "name")?;
+    if name == key::name(location) {
+        return Ok(());
+    }
+    Err(foreign(&format!("it describes '{}' instead of '{location}'", shown(name))))
 }
 
 /// Reads the description of an object.

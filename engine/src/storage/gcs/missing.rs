@@ -10,7 +10,7 @@ use ::http::Method;
 
 use super::api::{Api, Call};
 use super::list::Page;
-use crate::storage::http::checked::foreign;
+use crate::storage::http::foreign::foreign;
 use crate::storage::http::request::{Failure, json};
 
 /// Google's text for a missing object. The object's name follows.

@@ -19,11 +19,10 @@ use object_store::{
 use serde_json::Value;
 
 use super::api::{Api, Call};
-use super::list::{object, text};
+use super::list::{is_of, object};
 use super::upload::{Resumable, put};
 use super::{batch, failed};
-use crate::storage::http::checked::foreign;
-use crate::storage::http::refusal::shown;
+use crate::storage::http::foreign::{foreign, shown};
 use crate::storage::http::request::{Failure, json};
 use crate::storage::object::key;
 use crate::storage::pages;
@@ -184,18 +183,6 @@ async fn head(api: &Api, location: &Path) -> std::result::Result<ObjectMeta, Fai
     let found = json(&answer)?;
     is_of(location, &found)?;
     Ok(object(location.clone(), &found)?)
-}
-
-/// Refuses the description of another object.
-///
-/// # Errors
-/// [`ErrorCode::Format`]
-pub(super) fn is_of(location: &Path, item: &Value) -> crate::Result<()> {
-    let name = text(item, "name")?;
-    if name == key::name(location) {
-        return Ok(());
-    }
-    Err(foreign(&format!("it describes '{}' instead of '{location}'", shown(name))))
 }
 
 /// Asks for an object's content.

@@ -16,8 +16,8 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
 use super::api::{Api, Call};
-use super::store::is_of;
-use super::{boundary, failed};
+use super::list::is_of;
+use super::{boundary, failed, multipart_type};
 use crate::storage::http::request::{Failure, json};
 use crate::storage::object::key;
 use crate::{Error, ErrorCode};
@@ -63,12 +63,6 @@ pub(super) async fn put(
     let answer = json(&api.send(call).await?)?;
     check(api, location, &answer, crc, size).await?;
     Ok(put_result())
-}
-
-/// The type of a body that has parts.
-pub(super) fn multipart_type(kind: &str, boundary: &str) -> crate::Result<HeaderValue> {
-    HeaderValue::from_str(&format!("multipart/{kind}; boundary={boundary}"))
-        .map_err(|error| Error::new(ErrorCode::Assert, "a boundary can't be sent").cause(error))
 }
 
 /// Compares what the server stored with what was sent. An object that differs is removed, because nothing under its

@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use object_store::client::{HttpError, HttpErrorKind, HttpRequestBody};
 use tokio::time::{Instant, Sleep};
 
-use super::service::http_error;
+use super::failure::http_error;
 
 /// Bytes of a body after which progress is noted.
 const PIECE_SIZE_BYTES: usize = 64 << 10;

@@ -12,7 +12,7 @@ use percent_encoding::{PercentEncode, percent_decode_str, utf8_percent_encode};
 use super::sign::Signer;
 use crate::storage::as_of::{ListVersions, Order, Version, Versions};
 use crate::storage::http::URL_ENCODED;
-use crate::storage::http::checked::foreign;
+use crate::storage::http::foreign::foreign;
 use crate::storage::http::listing::{Form, Listings, Sign, is_page};
 use crate::storage::http::xml::Element;
 use crate::{Error, ErrorCode, Result};

@@ -9,13 +9,17 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use protocol::Call;
-use protocol::storage::{Detail, FileKind, Info, InfoAnswer, InfoRequest, Level, ListAnswer, ListRequest, Owner};
+use protocol::storage::{
+    FileKind, Info, InfoAnswer, InfoDetail, InfoLevel, InfoRequest, ListAnswer, ListRequest, OwnerInfo,
+};
 
 use crate::pg::data_dir::files::{Attributes, DirEntry, OwnerNames, PgFiles};
 use crate::remote::{Connection, PendingAnswer, RemoteReader};
 use crate::storage::EntryKind;
 use crate::{Error, ErrorCode, Result};
 
+/// The longest path that Linux accepts. A host must not have the scan descend without end.
+const PATH_BYTES_MAX: usize = 4096;
 /// Lists that are asked for before they are needed.
 const LISTS_AHEAD_MAX: usize = 32;
 
@@ -37,7 +41,7 @@ impl RemoteFiles {
     }
 
     fn ask(&self, path: &str) -> Result<PendingAnswer> {
-        self.connection.send(&Call::List(ListRequest { path, level: Level::Detail, target_time: 0 }), None)
+        self.connection.send(&Call::List(ListRequest { path, level: InfoLevel::Detail, target_time: 0 }), None)
     }
 
     fn ask_ahead(&mut self) -> Result<()> {
@@ -62,7 +66,7 @@ impl RemoteFiles {
         Ok(Attributes { kind, size, modified: info.modified, mode: (detail.mode & 0o777) as u16, owner })
     }
 
-    fn owner(&mut self, user: Owner<'_>, group: Owner<'_>) -> Arc<OwnerNames> {
+    fn owner(&mut self, user: OwnerInfo<'_>, group: OwnerInfo<'_>) -> Arc<OwnerNames> {
         let last = &self.owner_last;
         if last.user.as_deref() != user.name || last.group.as_deref() != group.name {
             let names = OwnerNames { user: user.name.map(str::to_owned), group: group.name.map(str::to_owned) };
@@ -72,14 +76,14 @@ impl RemoteFiles {
     }
 
     fn info_at(&mut self, path: &str, follow_link: bool) -> Result<Option<Attributes>> {
-        let request = InfoRequest { path, level: Level::Detail, follow_link };
+        let request = InfoRequest { path, level: InfoLevel::Detail, follow_link };
         let answer = self.connection.call(&Call::Info(request))?;
-        let info = InfoAnswer::decode(answer.data(), Level::Detail)?.info;
+        let info = InfoAnswer::decode(answer.data(), InfoLevel::Detail)?.info;
         info.map(|info| self.attributes(&info)).transpose()
     }
 }
 
-fn detail<'a>(info: &Info<'a>) -> Result<Detail<'a>> {
+fn detail<'a>(info: &Info<'a>) -> Result<InfoDetail<'a>> {
     info.detail.ok_or_else(|| Error::new(ErrorCode::Protocol, "details of a file are missing"))
 }
 
@@ -91,11 +95,12 @@ impl PgFiles for RemoteFiles {
         };
         self.ask_ahead()?;
         let answer = asked.wait()?;
-        let Some(found) = ListAnswer::decode(answer.data(), Level::Detail)?.entries else { return Ok(None) };
+        let Some(found) = ListAnswer::decode(answer.data(), InfoLevel::Detail)?.entries else { return Ok(None) };
         let mut entries = Vec::new();
         for entry in found {
             let entry = entry?;
-            if entry.name.is_empty() || entry.name == ".." || entry.name.contains('/') {
+            let is_name = !matches!(entry.name, "" | "." | "..") && !entry.name.contains('/');
+            if !is_name || path.len() + entry.name.len() >= PATH_BYTES_MAX {
                 let text = format!("'{}' in the list of '{path}' is not a file name", entry.name);
                 return Err(Error::new(ErrorCode::Protocol, text));
             }
@@ -121,9 +126,9 @@ impl PgFiles for RemoteFiles {
     }
 
     fn link_destination(&mut self, link: &str) -> Result<Option<String>> {
-        let request = InfoRequest { path: link, level: Level::Detail, follow_link: false };
+        let request = InfoRequest { path: link, level: InfoLevel::Detail, follow_link: false };
         let answer = self.connection.call(&Call::Info(request))?;
-        let Some(info) = InfoAnswer::decode(answer.data(), Level::Detail)?.info else { return Ok(None) };
+        let Some(info) = InfoAnswer::decode(answer.data(), InfoLevel::Detail)?.info else { return Ok(None) };
         match detail(&info)?.link_target {
             Some(target) => Ok(Some(target.to_owned())),
             None => {

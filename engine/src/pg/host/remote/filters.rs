@@ -3,8 +3,8 @@
 //! Source of the order: pgBackRest `src/command/backup/file.c.inc` (`backupFile`).
 
 use protocol::filter::{
-    BlockFilter, Cipher as CipherFilter, Codec, Compression as Compress, Digest, Direction, Filter, FilterResult,
-    Header, PageCheckFilter, PageCheckResult, Passphrase,
+    BlockFilter, CipherFilter, CipherHeader, Codec, CompressFilter, Digest, Direction, Filter, FilterResult,
+    PageCheckFilter, PageCheckResult, PassphraseBytes,
 };
 use repo_format::cipher::Cipher;
 use repo_format::compress::CompressType;
@@ -18,9 +18,9 @@ use crate::pipeline::backup::{BlockJob, CopyFile, CopyRules};
 use crate::{Error, ErrorCode, Result};
 
 /// The header of an encrypted stream in [`repo_format::cipher::Framing::Full`].
-const HEADER_FULL: Header = Header(0);
+const HEADER_FULL: CipherHeader = CipherHeader(0);
 /// The header of an encrypted stream in [`repo_format::cipher::Framing::Raw`].
-const HEADER_RAW: Header = Header(1);
+const HEADER_RAW: CipherHeader = CipherHeader(1);
 
 /// How a file is copied.
 pub(super) struct FileFilters<'a> {
@@ -69,12 +69,12 @@ impl<'a> FileFilters<'a> {
         }
         filters.push(Filter::Size);
         if let Some(level) = self.network_level {
-            filters.push(Filter::Compress(Compress { codec: Codec::Lz4, level, is_raw: true }));
+            filters.push(Filter::Compress(CompressFilter { codec: Codec::Lz4, level, is_raw: true }));
         }
         filters
     }
 
-    fn compress(&self, is_raw: bool) -> Option<Compress> {
+    fn compress(&self, is_raw: bool) -> Option<CompressFilter> {
         let codec = match self.rules.compression.kind {
             CompressType::None => return None,
             CompressType::Bz2 => Codec::Bz2,
@@ -82,7 +82,7 @@ impl<'a> FileFilters<'a> {
             CompressType::Lz4 => Codec::Lz4,
             CompressType::Zst => Codec::Zst,
         };
-        Some(Compress { codec, level: self.rules.compression.level, is_raw })
+        Some(CompressFilter { codec, level: self.rules.compression.level, is_raw })
     }
 
     fn cipher(&self, is_raw: bool) -> Option<CipherFilter<'a>> {
@@ -91,7 +91,7 @@ impl<'a> FileFilters<'a> {
             Cipher::Aes256Cbc(passphrase) => Some(CipherFilter {
                 direction: Direction::Encrypt,
                 digest: Some(Digest::Sha1),
-                passphrase: Passphrase(passphrase.expose().as_bytes()),
+                passphrase: PassphraseBytes(passphrase.expose().as_bytes()),
                 header: if is_raw { HEADER_RAW } else { HEADER_FULL },
             }),
         }
@@ -100,7 +100,7 @@ impl<'a> FileFilters<'a> {
     fn blocks(
         &self,
         block: &BlockJob,
-        compression: Option<Compress>,
+        compression: Option<CompressFilter>,
         cipher: Option<CipherFilter<'a>>,
     ) -> BlockFilter<'a> {
         BlockFilter {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::Call;
-use protocol::call::Command;
+use protocol::call::CallKind;
 use protocol::database::{Column, Expected, QueryAnswer, QueryRequest, columns};
 use protocol::options::{OptionValue, OptionsAnswer, OptionsRequest};
 
@@ -66,7 +66,7 @@ impl PgConnection for RemoteConnection {
 impl Drop for RemoteConnection {
     fn drop(&mut self) {
         // The answer is empty. If the connection to the process has ended, the process ends this one
-        drop(self.connection.send(&Call::Cancel(Command::Database), Some(self.session)));
+        drop(self.connection.send(&Call::Cancel(CallKind::Database), Some(self.session)));
     }
 }
 

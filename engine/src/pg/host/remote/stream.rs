@@ -5,7 +5,7 @@ use std::io::{self, Cursor, Read};
 use std::sync::Arc;
 
 use protocol::Call;
-use protocol::call::Command;
+use protocol::call::CallKind;
 use protocol::filter::Filter;
 use protocol::storage::{Chunk, ReadAnswer, ReadRequest};
 
@@ -21,7 +21,9 @@ const CHUNKS_AHEAD: usize = 2;
 /// A request to read a file.
 pub(super) struct FileRequest {
     connection: Arc<Connection>,
-    opened: PendingAnswer,
+    session: u64,
+    /// None once somebody waits for the answer.
+    opened: Option<PendingAnswer>,
 }
 
 impl FileRequest {
@@ -37,20 +39,21 @@ impl FileRequest {
     ) -> Result<Self> {
         let request = ReadRequest { path, offset: 0, limit, version: None, filters };
         let opened = connection.send(&Call::ReadOpen(request), None)?;
-        Ok(FileRequest { connection: Arc::clone(connection), opened })
+        Ok(FileRequest { connection: Arc::clone(connection), session: opened.session, opened: Some(opened) })
     }
 
     /// Waits until the file is open; `None` if it is missing.
     ///
     /// # Errors
     /// The server's error, or the error that ended the connection.
-    pub(super) fn open(self, turn: &Turn) -> Result<Option<FileStream>> {
-        let session = self.opened.session;
-        let answer = turn.waiting(|| self.opened.wait())?;
+    pub(super) fn open(mut self, turn: &Turn) -> Result<Option<FileStream>> {
+        let opened = self.opened.take();
+        let opened = opened.ok_or_else(|| Error::new(ErrorCode::Assert, "file was opened before"))?;
+        let answer = turn.waiting(|| opened.wait())?;
         let ReadAnswer::Chunk(chunk) = ReadAnswer::decode(answer.data(), answer.is_closed)? else { return Ok(None) };
         let mut stream = FileStream {
-            connection: self.connection,
-            session,
+            connection: Arc::clone(&self.connection),
+            session: self.session,
             turn: turn.clone(),
             chunk: Cursor::new(Vec::new()),
             asked: VecDeque::new(),
@@ -59,6 +62,20 @@ impl FileRequest {
         stream.accept(&chunk)?;
         Ok(Some(stream))
     }
+}
+
+impl Drop for FileRequest {
+    fn drop(&mut self) {
+        if self.opened.is_some() {
+            // The file would stay open there
+            cancel(&self.connection, self.session);
+        }
+    }
+}
+
+/// Drops a session. The connection goes on without the answer.
+fn cancel(connection: &Arc<Connection>, session: u64) {
+    drop(connection.send(&Call::Cancel(CallKind::StorageRead), Some(session)));
 }
 
 /// A file that is read.
@@ -118,8 +135,7 @@ impl Read for FileStream {
 impl Drop for FileStream {
     fn drop(&mut self) {
         if self.findings.is_none() {
-            // The connection goes on without the answer
-            drop(self.connection.send(&Call::Cancel(Command::StorageRead), Some(self.session)));
+            cancel(&self.connection, self.session);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::io::{Cursor, Read};
 use std::sync::Arc;
 
 use protocol::Call;
-use protocol::storage::{InfoAnswer, InfoRequest, Level};
+use protocol::storage::{InfoAnswer, InfoLevel, InfoRequest};
 use repo_format::block_map::BlockMap;
 use repo_format::cipher::Framing;
 use repo_format::compress::{CompressType, Decompressor};
@@ -115,9 +115,9 @@ impl<'a> RemoteWorker<'a> {
 
     fn exists(&self, file: &CopyFile) -> Result<bool> {
         let path = self.path(file);
-        let request = InfoRequest { path: &path, level: Level::Exists, follow_link: true };
+        let request = InfoRequest { path: &path, level: InfoLevel::Exists, follow_link: true };
         let answer = self.encoder.turn.waiting(|| self.connection.call(&Call::Info(request)))?;
-        Ok(InfoAnswer::decode(answer.data(), Level::Exists)?.info.is_some())
+        Ok(InfoAnswer::decode(answer.data(), InfoLevel::Exists)?.info.is_some())
     }
 
     /// Copies those files of a job that are not done yet.
