@@ -7,7 +7,7 @@ use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Command, Config, ExecTarget, Replacement, Role, Source, opt, quote_for_shell};
 use crate::exit::ExitStatus;
-use crate::repos;
+use crate::{archive, repos};
 
 /// Options of restore that `restore_command` must not pass on, because they have no meaning for archive-get or would
 /// mislead it.
@@ -29,6 +29,7 @@ const NOT_FOR_ARCHIVE_GET: [&str; 10] = [
 /// # Errors
 /// The same as [`engine::Session::restore`].
 pub fn run(config: &Config) -> Result<ExitStatus> {
+    archive::check_local(config)?;
     let request = request(config)?;
     repos::session(config, &config.repo_keys_selected(), "restore")?.restore(&request)?;
     Ok(ExitStatus::SUCCESS)
