@@ -9,6 +9,7 @@ pub mod expire;
 pub mod help;
 pub mod info;
 pub mod manifest;
+pub mod recovery_points;
 pub mod remote;
 pub mod repo_get;
 pub mod repo_ls;
@@ -19,6 +20,7 @@ pub mod stanza_delete;
 pub mod stanza_upgrade;
 pub mod start;
 pub mod stop;
+pub mod test_restore;
 pub mod verify;
 pub mod version;
 
@@ -56,7 +58,9 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
         (Command::Start, Role::Main) => Some(start::run),
         (Command::Stop, Role::Main) => Some(stop::run),
         (Command::Restore, Role::Main) => Some(restore::run),
+        (Command::TestRestore, Role::Main) => Some(test_restore::run),
         (Command::Verify, Role::Main) => Some(verify::run),
+        (Command::RecoveryPoints, Role::Main) => Some(recovery_points::run),
         (Command::Version, Role::Main) => Some(version::run),
         _ => None,
     }

@@ -22,6 +22,7 @@ pub mod repos;
 mod running;
 pub mod serve;
 pub mod sftp_store;
+mod wal_command;
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -45,9 +45,13 @@ pub fn start(config: &mut Config, started: Instant) -> Result<()> {
 
 fn log_settings(config: &Config) -> LogSettings {
     let level = |option| config.find(option).map_or(Level::Off, level_of);
+    let (console, stderr) = (level(opt::LOG_LEVEL_CONSOLE), level(opt::LOG_LEVEL_STDERR));
+    // Log lines would make the JSON on standard output unreadable
+    let is_json = config.command() == Command::TestRestore && config.find(opt::OUTPUT) == Some("json");
+    let (console, stderr) = if is_json { (Level::Off, stderr.max(console)) } else { (console, stderr) };
     LogSettings {
-        console: level(opt::LOG_LEVEL_CONSOLE),
-        stderr: level(opt::LOG_LEVEL_STDERR),
+        console,
+        stderr,
         file: level(opt::LOG_LEVEL_FILE),
         timestamp: config.find(opt::LOG_TIMESTAMP).unwrap_or(true),
         process_width: if config.find(opt::PROCESS_MAX).unwrap_or(1) > 99 { 3 } else { 2 },

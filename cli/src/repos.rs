@@ -17,7 +17,6 @@ use wal::repos::Repos;
 
 use crate::config::decl::LockKind;
 use crate::config::{Command, Config, opt};
-use crate::progress::LiveProgress;
 use crate::{cancel_token, object_store, remote, sftp_store};
 
 /// Opens the repository with this number.
@@ -73,16 +72,15 @@ pub fn open_default(config: &Config) -> Result<Repo> {
     open(config, config.repo_default())
 }
 
-/// Returns a session with these repositories for a command that shows its progress under this name.
+/// Returns a session with these repositories.
 ///
 /// # Errors
 /// The same as [`settings`], and the name of the stanza is not valid.
-pub fn session(config: &Config, keys: &[u32], what: &'static str) -> Result<Session> {
+pub fn session(config: &Config, keys: &[u32]) -> Result<Session> {
     let repos = keys.iter().map(|&key| settings(config, key)).collect::<Result<Vec<_>>>()?;
     Ok(Session::new(stanza(config)?, repos)?
         .with_lock_path(lock_path(config)?)
         .with_exec_id(config.get(opt::EXEC_ID)?)
-        .with_progress(Arc::new(LiveProgress::new(what)))
         .with_cancel(cancel_token().clone()))
 }
 

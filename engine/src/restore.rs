@@ -4,7 +4,7 @@
 //! Source of the order of steps and of messages: pgBackRest `src/command/restore/restore.c`.
 
 mod ahead;
-mod backup_set;
+pub(crate) mod backup_set;
 mod build;
 mod clean;
 mod copy;
@@ -28,7 +28,7 @@ mod recovery_write;
 mod remap;
 mod request;
 mod select_db;
-mod set_select;
+pub(crate) mod set_select;
 mod space;
 #[cfg(test)]
 mod swap_tests;

@@ -217,7 +217,7 @@ fn find_command(text: &str) -> Result<Command> {
     let name = text.split(':').next().unwrap_or(text);
     super::decl::COMMANDS
         .iter()
-        .find(|decl| decl.name.starts_with(name))
+        .find(|decl| if decl.own { decl.name == name } else { decl.name.starts_with(name) })
         .map(|decl| decl.command)
         .ok_or_else(|| Error::new(ErrorCode::CommandInvalid, format!("invalid command '{text}'")))
 }

@@ -29,8 +29,7 @@ use crate::progress::Progress;
 use crate::storage::faulty::{FaultyStorage, Op};
 use crate::storage::posix::PosixStorage;
 use crate::storage::{RepoStorage, exists, get};
-use crate::work::crew::CrewSettings;
-use crate::work::retry::RetryPolicy;
+use crate::verify::VerifyRequest;
 
 const CONTROL: &[u8] = include_bytes!("../../../tests/fixtures/pg/pg_control_15");
 
@@ -193,18 +192,11 @@ fn save_of_the_manifest_that_blocks_does_not_hold_up_workers() {
 }
 
 fn verify(world: &World) -> crate::verify::VerifySummary {
-    crate::verify::run(&verify_settings(), &world.repo, &CancelToken::new()).unwrap()
+    crate::verify::run(&verify_request(), &world.session(&world.repo), &world.repo).unwrap()
 }
 
-fn verify_settings() -> crate::verify::VerifySettings {
-    crate::verify::VerifySettings {
-        stanza: stanza(),
-        set: None,
-        verbose: false,
-        repair: None,
-        pg_version_force: None,
-        crew: CrewSettings::new(1, RetryPolicy::NONE),
-    }
+fn verify_request() -> VerifyRequest {
+    VerifyRequest { job_retry: 0, ..VerifyRequest::default() }
 }
 
 fn stanza() -> layout::Stanza {

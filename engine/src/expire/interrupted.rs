@@ -25,7 +25,7 @@ impl Task<'_> {
         labels: &[BackupLabel],
         unfinished: &[BackupLabel],
     ) -> Result<Vec<BackupLabel>> {
-        let (repo, stanza) = (self.repo, &self.settings.stanza);
+        let (repo, stanza) = (self.repo, self.session.stanza());
         let mut running = Vec::new();
         for label in labels.iter().filter(|label| !info.backups.contains_key(label)) {
             if (unfinished.contains(label) || !manifest_store::is_complete(repo, stanza, label)?)
@@ -40,7 +40,7 @@ impl Task<'_> {
 
     /// Returns whether the directory of a backup changed recently, by the clock of the store.
     fn changed_since(&self, label: &BackupLabel) -> Result<bool> {
-        Ok(self.now - unclaimed::last_change(self.repo, &self.settings.stanza, label)? < UNCLAIMED_SECONDS)
+        Ok(self.now - unclaimed::last_change(self.repo, self.session.stanza(), label)? < UNCLAIMED_SECONDS)
     }
 
     /// Keeps backups on which possibly running backups are based.
@@ -56,7 +56,7 @@ impl Task<'_> {
         let Some(first) = stay.first() else { return Ok(()) };
         let labels: Vec<&str> = running.iter().map(AsRef::as_ref).collect();
         let text = format!("unfinished backup {} may be running on another host and be based on it", labels.join(", "));
-        if self.settings.set.is_some() {
+        if self.request.set.is_some() {
             return Err(Error::new(ErrorCode::LockAcquire, format!("backup {first} cannot be expired: {text}"))
                 .hint("wait until it has ended. If none is running, the next backup removes the unfinished one."));
         }
@@ -89,18 +89,18 @@ impl Task<'_> {
     fn is_unfinished(&self, label: &BackupLabel, unfinished: &[BackupLabel]) -> Result<bool> {
         let has = |path| Ok(self.repo.storage.info(&path)?.is_some());
         let (manifest, copy) =
-            (layout::manifest(&self.settings.stanza, label), layout::manifest_copy(&self.settings.stanza, label));
+            (layout::manifest(self.session.stanza(), label), layout::manifest_copy(self.session.stanza(), label));
         if unfinished.contains(label) { Ok(has(copy)? || has(manifest)?) } else { Ok(!has(manifest)? && has(copy)?) }
     }
 
     /// Returns whether an unfinished backup depends on the backup that was named to be expired and so can't be resumed
     /// any more. An unreadable backup can't be resumed either, and does no harm until the next backup removes it.
     fn is_orphan(&self, label: &BackupLabel, info: &BackupInfo, plan: &BackupPlan) -> bool {
-        let Some(set) = &self.settings.set else { return false };
+        let Some(set) = &self.request.set else { return false };
         if label.full_part() != set.full_part() {
             return false;
         }
-        match manifest_store::load(self.repo, &self.settings.stanza, label, &manifest_cipher(info)) {
+        match manifest_store::load(self.repo, self.session.stanza(), label, &manifest_cipher(info)) {
             Ok(manifest) => {
                 manifest.data.prior.is_some_and(|prior| !plan.kept.iter().any(|backup| backup.label == prior))
             }
