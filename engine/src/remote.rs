@@ -7,6 +7,7 @@
 
 mod connection;
 mod link;
+mod ping;
 mod process;
 mod reader;
 mod tls;
@@ -14,6 +15,7 @@ mod tls;
 use std::time::Duration;
 
 pub(crate) use self::connection::{Answer, Connection, PendingAnswer};
+pub use self::ping::ping;
 pub use self::process::SshSettings;
 pub(crate) use self::reader::RemoteReader;
 use crate::tls::ClientSettings;

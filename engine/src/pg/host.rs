@@ -16,7 +16,7 @@ use repo_format::pg::control::PgControl;
 pub use self::local::LocalHost;
 pub use self::remote::{RemoteHost, RemotePgSettings};
 use super::connection::PgConnection;
-use super::data_dir::{Scan, ScanOptions, Tablespace};
+use super::data_dir::{Scan, ScanOptions, ServerTablespace};
 // What a worker on another host exchanges
 pub use crate::pipeline::PageOutcome;
 pub use crate::pipeline::backup::{
@@ -74,7 +74,7 @@ pub trait PgHost: Debug + Send + Sync {
     fn scan(
         &self,
         options: &ScanOptions<'_>,
-        tablespaces_now: &mut dyn FnMut() -> Result<Vec<Tablespace>>,
+        tablespaces_now: &mut dyn FnMut() -> Result<Vec<ServerTablespace>>,
     ) -> Result<Scan>;
 
     /// Returns how many jobs are best in progress at a time.

@@ -29,7 +29,7 @@ use self::worker::RemoteWorker;
 use super::PgHost;
 use crate::pg::connection::PgConnection;
 use crate::pg::control_file;
-use crate::pg::data_dir::{self, Scan, ScanOptions, Tablespace};
+use crate::pg::data_dir::{self, Scan, ScanOptions, ServerTablespace};
 use crate::pipeline::backup::{CopyRules, CopyWorker};
 use crate::remote::{Connection, RemoteSettings};
 use crate::storage::Concurrency;
@@ -160,7 +160,7 @@ impl PgHost for RemoteHost {
     fn scan(
         &self,
         options: &ScanOptions<'_>,
-        tablespaces_now: &mut dyn FnMut() -> Result<Vec<Tablespace>>,
+        tablespaces_now: &mut dyn FnMut() -> Result<Vec<ServerTablespace>>,
     ) -> Result<Scan> {
         data_dir::scan(&mut RemoteFiles::new(self.main()?), &self.settings.path, options, tablespaces_now)
     }

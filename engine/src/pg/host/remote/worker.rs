@@ -18,7 +18,7 @@ use super::filters::{FileFilters, sum_filters};
 use super::stream::{FileRequest, FileStream};
 use super::{RemotePgSettings, read_control};
 use crate::cancel::CancelToken;
-use crate::pg::data_dir::{PG_CONTROL, relative_path};
+use crate::pg::data_dir::PG_CONTROL;
 use crate::pipeline::backup::{
     Compared, Copied, CopyFile, CopyJob, CopyOutcome, CopyResult, CopyRules, CopyWorker, FileEncoder, Input, JobStore,
     OpenJob, Passed,
@@ -26,6 +26,7 @@ use crate::pipeline::backup::{
 use crate::remote::Connection;
 use crate::work::turn::Turn;
 use crate::{Error, ErrorCode, Result};
+use repo_format::manifest::pg_path;
 
 /// Files that are asked for before they are needed.
 const FILES_AHEAD_MAX: usize = 64;
@@ -64,7 +65,7 @@ impl<'a> RemoteWorker<'a> {
 
     /// The absolute path of a file on the other host.
     fn path(&self, file: &CopyFile) -> String {
-        format!("{}/{}", self.settings.path.display(), relative_path(&file.name))
+        format!("{}/{}", self.settings.path.display(), pg_path(&file.name))
     }
 
     /// Compares all files of a job that are to be compared.
