@@ -309,7 +309,7 @@ impl PgSession {
     pub(crate) fn setting(&mut self, name: &str) -> Result<Option<String>> {
         let query = format!("select setting::text from pg_catalog.pg_settings where name = '{name}'");
         let rows = self.client.rows(&query)?;
-        Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
+        Ok(rows.into_iter().next().and_then(|[value]| value))
     }
 
     /// Returns the file that the server could not archive, if that was its last attempt.
