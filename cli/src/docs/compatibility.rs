@@ -363,6 +363,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "all",
         "Objects with names that are not paths (`a//b`, `./x`) cause a warning and are ignored. No path of a repository has such a name.",
     ),
+    ("restore", "`--plan` and, with it, `--output` show what the restore would do. pgBackRest does not have them."),
     ("recovery-points", "pgBackRest does not have this command. Only its full name is accepted."),
     ("test-restore", "pgBackRest does not have this command. Only its full name is accepted."),
     ("all", "`repo-storage-ca-file` and `repo-storage-ca-path` without a certificate are an error [095]."),
