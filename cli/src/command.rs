@@ -3,6 +3,7 @@
 pub mod annotate;
 pub mod archive_get;
 pub mod archive_push;
+pub mod attest;
 pub mod backup;
 pub mod check;
 pub mod expire;
@@ -57,6 +58,7 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
         (Command::Start, Role::Main) => Some(start::run),
         (Command::Stop, Role::Main) => Some(stop::run),
         (Command::Restore, Role::Main) => Some(restore::run),
+        (Command::Attest, Role::Main) => Some(attest::run),
         (Command::TestRestore, Role::Main) => Some(test_restore::run),
         (Command::Verify, Role::Main) => Some(verify::run),
         (Command::Version, Role::Main) => Some(version::run),

@@ -6,6 +6,7 @@
 
 mod interrupted;
 pub mod plan;
+mod proofs;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -128,6 +129,7 @@ impl Task<'_> {
             }
         };
         self.keep_needed(&mut plan, &running, &all)?;
+        self.keep_proven(&mut plan, &info, &all)?;
         let damaged = oldest_damaged(&info, &plan)
             .map(|label| format!("oldest retained backup {label} contains invalid page checksum(s)"));
         let hint = "use info --set command to get details about errors in the backup.";
@@ -180,6 +182,7 @@ impl Task<'_> {
             ),
         }
         self.remove_history(&plan, &retention, now)?;
+        self.remove_proofs(&info)?;
         self.change(|| {
             unfinished::remove(self.repo, stanza);
             Ok(())

@@ -28,6 +28,7 @@ pub enum Command {
     Verify,
     Version,
     TestRestore,
+    Attest,
 }
 
 /// The role of a process of a command.
