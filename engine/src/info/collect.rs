@@ -262,8 +262,8 @@ impl RepoState {
         }
         if let (Some(backup_info), Some(archive_info)) = (&self.backup_info, &self.archive_info) {
             let read = stanza.parse().and_then(|stanza| {
-                let history = || Ok(archives::read_history(repo, &stanza, backup_info, archive_info));
-                let (read, proofs) = repo.both(history, || store::last_proofs(repo, &stanza));
+                let read_history = || Ok(archives::read_history(repo, &stanza, backup_info, archive_info));
+                let (read, proofs) = repo.both(read_history, || store::last_proofs(repo, &stanza));
                 // Without them the report is as useful as pgBackRest's
                 self.proofs = proofs.unwrap_or_else(|error| {
                     crate::warn!("{}: proofs can't be read: {error}", repo.name());
