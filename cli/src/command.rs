@@ -10,6 +10,7 @@ pub mod expire;
 pub mod help;
 pub mod info;
 pub mod manifest;
+pub mod recovery_points;
 pub mod remote;
 pub mod repo_get;
 pub mod repo_ls;
@@ -61,6 +62,7 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
         (Command::Attest, Role::Main) => Some(attest::run),
         (Command::TestRestore, Role::Main) => Some(test_restore::run),
         (Command::Verify, Role::Main) => Some(verify::run),
+        (Command::RecoveryPoints, Role::Main) => Some(recovery_points::run),
         (Command::Version, Role::Main) => Some(version::run),
         _ => None,
     }

@@ -9,3 +9,6 @@ pub mod ls;
 pub mod manifest_json;
 pub mod manifest_text;
 pub mod proof_text;
+pub mod recovery_json;
+pub mod recovery_text;
+mod wal_time;

@@ -24,6 +24,7 @@ mod pipeline;
 pub mod posix_regex;
 pub mod progress;
 pub mod proof;
+pub mod recovery_points;
 pub mod remote;
 pub mod repo;
 pub mod restore;

@@ -24,6 +24,7 @@ mod locks;
 mod pipes;
 mod read;
 mod stages;
+mod statement;
 mod write;
 
 use std::path::PathBuf;

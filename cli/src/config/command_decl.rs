@@ -27,6 +27,7 @@ pub enum Command {
     Stop,
     Verify,
     Version,
+    RecoveryPoints,
     TestRestore,
     Attest,
 }

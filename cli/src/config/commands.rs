@@ -22,7 +22,7 @@ const BASE: CommandDecl = CommandDecl {
 };
 
 /// Every command, in the order of [`Command`], which is also the order in which prefixes match.
-pub static COMMANDS: [CommandDecl; 24] = [
+pub static COMMANDS: [CommandDecl; 25] = [
     CommandDecl {
         command: Command::Annotate,
         name: "annotate",
@@ -249,6 +249,18 @@ pub static COMMANDS: [CommandDecl; 24] = [
         quiet: true,
         summary: "Get version.",
         detail: "Prints the version of the program.",
+        ..BASE
+    },
+    CommandDecl {
+        command: Command::RecoveryPoints,
+        name: "recovery-points",
+        quiet: true,
+        own: true,
+        summary: "List the points to recover to.",
+        detail: "Lists for each repository and timeline the ranges of WAL positions that a restore can recover to, from which \
+            backups, and why a range ends. With --scan it also reads the WAL and lists named restore points, commit times, and \
+            what removed data: dropped, truncated and rewritten relations, and dropped databases. So the position before a \
+            mistake can be found.",
         ..BASE
     },
     CommandDecl {

@@ -351,7 +351,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "all",
         "Objects with names that are not paths (`a//b`, `./x`) cause a warning and are ignored. No path of a repository has such a name.",
     ),
-    ("attest, test-restore", "pgBackRest does not have these commands. Only their full names are accepted."),
+    (
+        "attest, recovery-points, test-restore",
+        "pgBackRest does not have these commands. Only their full names are accepted.",
+    ),
     (
         "info, expire, stanza-delete",
         "Proofs of recovery, which `test-restore` keeps in the directory `proof` of the repository, are shown (`rbr-proof` in the JSON) and removed with their backups. pgBackRest ignores the directory.",

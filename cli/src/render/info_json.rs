@@ -224,7 +224,7 @@ fn render_size(json: &mut ObjectWriter<'_>, backup: &BackupFact) {
     info.end();
 }
 
-fn object(fill: impl FnOnce(&mut ObjectWriter<'_>)) -> String {
+pub(super) fn object(fill: impl FnOnce(&mut ObjectWriter<'_>)) -> String {
     let mut out = String::new();
     let mut json = ObjectWriter::new(&mut out);
     fill(&mut json);
@@ -232,7 +232,7 @@ fn object(fill: impl FnOnce(&mut ObjectWriter<'_>)) -> String {
     out
 }
 
-fn list<T>(items: &[T], render: impl Fn(&T) -> String) -> String {
+pub(super) fn list<T>(items: &[T], render: impl Fn(&T) -> String) -> String {
     format!("[{}]", items.iter().map(render).collect::<Vec<_>>().join(","))
 }
 

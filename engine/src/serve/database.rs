@@ -5,12 +5,10 @@
 use protocol::database::{Column, Expected, QueryAnswer, QueryRequest};
 use protocol::pack::PackWriter;
 
+use super::statement::is_for_clients;
 use crate::pg::PgSettings;
 use crate::pg::client::{PgClient, TypedRows};
 use crate::{CancelToken, Error, ErrorCode, Result};
-
-/// How the statements of clients begin. pgBackRest and rbr send no others, and each is a single statement.
-const STATEMENTS: [&str; 3] = ["select ", "set ", "checkpoint"];
 
 /// The largest result of a statement, in bytes.
 const RESULT_BYTES_MAX: usize = 64 << 20;
@@ -51,7 +49,7 @@ impl DatabaseSession {
     /// statement that is not for clients.
     pub(super) fn query(&mut self, request: &QueryRequest<'_>) -> Result<PackWriter<'static>> {
         let sql = request.sql;
-        if !STATEMENTS.iter().any(|statement| sql.starts_with(statement)) {
+        if !is_for_clients(sql) {
             crate::warn!("statement denied: {sql}");
             return Err(Error::new(ErrorCode::Access, format!("statement '{sql}' denied")));
         }

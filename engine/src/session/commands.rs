@@ -8,6 +8,7 @@ use crate::check::{self, CheckRequest, CheckSummary};
 use crate::expire::{ExpireRequest, ExpireSummary};
 use crate::info::{self, BackupFact, InfoRequest, StanzaFact};
 use crate::lock::LockType;
+use crate::recovery_points::{self, RecoveryPointsRequest, RepoPoints};
 use crate::repo::info_files;
 use crate::restore::{self, RestoreRequest, RestoreSummary};
 use crate::stanza::{self, StanzaDeleteRequest, StanzaDeleteSummary, StanzaRequest, StanzaSummary};
@@ -37,6 +38,17 @@ impl Session {
         };
         let mut lock = self.lock(&[LockType::Restore])?;
         restore::run(request, self, &repos, &mut *lock)
+    }
+
+    /// Lists the points that the stanza can be recovered to, by repository. A repository that can't be read has its
+    /// error.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`](crate::ErrorCode::Format) for a time in the request that is no time,
+    /// [`ErrorCode::OptionInvalid`](crate::ErrorCode::OptionInvalid) for a range that ends before it begins,
+    /// [`ErrorCode::Term`](crate::ErrorCode::Term) if the session is cancelled.
+    pub fn recovery_points(&self, request: &RecoveryPointsRequest) -> Result<Vec<RepoPoints>> {
+        recovery_points::run(request, self, &self.open_each())
     }
 
     /// Lists the backups of all repositories, by repository, oldest first.

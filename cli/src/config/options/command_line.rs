@@ -1,8 +1,8 @@
 //! Other options of single commands, valid only on the command line and in the environment.
 
 use crate::config::decl::Command::{
-    Annotate, Attest, Backup, Expire, Info, Manifest, Restore, StanzaCreate, StanzaDelete, StanzaUpgrade, Stop,
-    TestRestore, Verify,
+    Annotate, Attest, Backup, Expire, Info, Manifest, RecoveryPoints, Restore, StanzaCreate, StanzaDelete,
+    StanzaUpgrade, Stop, TestRestore, Verify,
 };
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{HelpGroup, MAIN, OptionDecl, Override, Section, ValueKind, depend, on};
@@ -119,7 +119,7 @@ options! {
         name: "set",
         kind: ValueKind::String,
         section: Section::CommandLine,
-        commands: on(&[Annotate, Attest, Expire, Info, Manifest, Restore, TestRestore, Verify]),
+        commands: on(&[Annotate, Attest, Expire, Info, Manifest, RecoveryPoints, Restore, TestRestore, Verify]),
         roles: MAIN,
         required: false,
         overrides: &[
@@ -170,6 +170,12 @@ options! {
                 command: Expire,
                 summary: "Backup to expire.",
                 detail: "Also expires all backups that depend on it, regardless of retention.",
+                ..Override::NONE
+            },
+            Override {
+                command: RecoveryPoints,
+                summary: "Backup to recover from.",
+                detail: "The backup's label. Only what can be recovered from it is listed.",
                 ..Override::NONE
             },
             Override {

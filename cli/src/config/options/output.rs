@@ -1,7 +1,7 @@
 //! Options of what commands show.
 
 use crate::config::decl::Command::{
-    Attest, Check, Info, Manifest, RepoGet, RepoLs, RepoRm, TestRestore, Verify, Version,
+    Attest, Check, Info, Manifest, RecoveryPoints, RepoGet, RepoLs, RepoRm, TestRestore, Verify, Version,
 };
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{HelpGroup, MAIN, OptionDecl, Override, Section, ValueKind, on};
@@ -60,7 +60,7 @@ options! {
         name: "output",
         kind: ValueKind::StringId,
         section: Section::CommandLine,
-        commands: on(&[Attest, Info, Manifest, RepoLs, TestRestore, Verify, Version]),
+        commands: on(&[Attest, Info, Manifest, RecoveryPoints, RepoLs, TestRestore, Verify, Version]),
         roles: MAIN,
         default: Fixed("text"),
         allow: &["text", "json"],

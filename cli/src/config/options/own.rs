@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::config::decl::Command::{Attest, Backup, Expire, TestRestore, Verify};
+use crate::config::decl::Command::{Attest, Backup, Expire, RecoveryPoints, TestRestore, Verify};
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{MAIN, OptionDecl, Range, Section, ValueKind, depend, on};
 use crate::config::handle::{Opt, options};
@@ -181,6 +181,40 @@ options! {
             a backup or WAL is invalid, or if one of the two files of an info file or manifest is damaged and was not \
             repaired. The error names the first invalid files. Other exit statuses mean that the repository, or a part of \
             it, could not be checked: for example, a file can't be read or the passphrase is wrong.",
+        ..OWN
+    };
+
+    SCAN: Opt<bool> = OptionDecl {
+        name: "scan",
+        kind: ValueKind::Boolean,
+        commands: on(&[RecoveryPoints]),
+        default: Fixed("n"),
+        summary: "Read the WAL of the archive.",
+        detail: "Lists named restore points, beginnings of timelines, commits, and what removed data, with positions and \
+            times. Checks the CRC of each record, so that damaged WAL ends a range. PostgreSQL 13 to 18. Each worker \
+            (--process-max) decompresses and reads other segments.",
+        ..OWN
+    };
+
+    SINCE: Opt<String> = OptionDecl {
+        name: "since",
+        kind: ValueKind::String,
+        commands: on(&[RecoveryPoints]),
+        required: false,
+        summary: "List what happened at this time or later.",
+        detail: "The form is that of --target: YYYY-MM-DD HH:MM:SS with an optional time zone. Only WAL from the last backup \
+            before this time on is read. Requires --scan.",
+        ..OWN
+    };
+
+    UNTIL: Opt<String> = OptionDecl {
+        name: "until",
+        kind: ValueKind::String,
+        commands: on(&[RecoveryPoints]),
+        required: false,
+        summary: "List what happened at this time or earlier.",
+        detail: "The form is that of --target: YYYY-MM-DD HH:MM:SS with an optional time zone. Only WAL up to the first \
+            backup after this time is read. Requires --scan.",
         ..OWN
     };
 }
