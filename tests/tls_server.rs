@@ -1,7 +1,10 @@
-//! Repositories on another host that are reached by TLS. Both hosts are this one, with a configuration each.
+//! Repositories on another host that are reached by TLS, and the server there. Both hosts are this one, with a
+//! configuration each.
 
 mod client;
 mod cycle;
+mod hostile;
+mod server;
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -101,7 +104,7 @@ fn identity(scenario: &Scenario, name: &str) -> [String; 3] {
 fn start_server(scenario: &Scenario, tool: Tool, port: u16) -> Background {
     let config = format!("--config={}", scenario.space.text(FAR));
     let arguments = [config.as_str(), "--log-level-console=detail", "server"];
-    let server = scenario.space.start(scenario.program(tool), &arguments);
+    let server = scenario.space.start_with_log("server", scenario.program(tool), &arguments);
     let end = Instant::now() + START_MAX;
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(Instant::now() < end, "the server does not listen:\n{}", server.log());

@@ -16,6 +16,8 @@ pub mod repo_get;
 pub mod repo_ls;
 pub mod repo_rm;
 pub mod restore;
+pub mod server;
+pub mod server_ping;
 pub mod stanza_create;
 pub mod stanza_delete;
 pub mod stanza_upgrade;
@@ -60,6 +62,8 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
         (Command::Stop, Role::Main) => Some(stop::run),
         (Command::Restore, Role::Main) => Some(restore::run),
         (Command::Attest, Role::Main) => Some(attest::run),
+        (Command::Server, Role::Main) => Some(server::run),
+        (Command::ServerPing, Role::Main) => Some(server_ping::run),
         (Command::TestRestore, Role::Main) => Some(test_restore::run),
         (Command::Verify, Role::Main) => Some(verify::run),
         (Command::RecoveryPoints, Role::Main) => Some(recovery_points::run),

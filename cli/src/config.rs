@@ -76,6 +76,11 @@ pub(crate) struct Slot {
 impl Slot {
     const EMPTY: Slot =
         Slot { value: None, display: None, default: None, source: Source::Default, negate: false, reset: false };
+
+    /// Returns whether the command line decides the value, also by saying that it is the default.
+    pub(crate) fn is_from_command_line(&self) -> bool {
+        self.source == Source::CommandLine || self.negate || self.reset
+    }
 }
 
 /// The indexes in use of one group.

@@ -21,6 +21,7 @@ pub mod render;
 pub mod repos;
 mod running;
 pub mod serve;
+mod server;
 pub mod sftp_store;
 mod wal_command;
 

@@ -15,13 +15,15 @@ use crate::{exit, running};
 /// [`ErrorCode::OptionInvalid`] if root is not allowed, [`ErrorCode::FeatureNotSupported`], [`ErrorCode::Kernel`], and
 /// the errors of [`Config::adjust`].
 pub fn start(config: &mut Config, started: Instant) -> Result<()> {
-    log::configure(log_settings(config));
+    configure_log(config);
     if config.is_help() {
         return config.adjust();
     }
     running::set(config, started);
     match (config.command(), config.role()) {
         (Command::ArchivePush | Command::ArchiveGet, Role::Main) => exit::end_on_signals()?,
+        // Its signals do not only end it
+        (Command::Server, _) => {}
         _ => exit::catch_signals()?,
     }
     check_root(config)?;
@@ -41,6 +43,11 @@ pub fn start(config: &mut Config, started: Instant) -> Result<()> {
     config.adjust()?;
     // After the begin line, so that the log shows what was requested, and after errors that pgBackRest has too
     config.check_support()
+}
+
+/// Sets up the log as the options say.
+pub(crate) fn configure_log(config: &Config) {
+    log::configure(log_settings(config));
 }
 
 fn log_settings(config: &Config) -> LogSettings {

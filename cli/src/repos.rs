@@ -77,10 +77,14 @@ pub fn open_default(config: &Config) -> Result<Repo> {
 /// The same as [`settings`], and the name of the stanza is not valid.
 pub fn session(config: &Config, keys: &[u32]) -> Result<Session> {
     let repos = keys.iter().map(|&key| settings(config, key)).collect::<Result<Vec<_>>>()?;
-    Ok(Session::new(stanza(config)?, repos)?
-        .with_lock_path(lock_path(config)?)
+    let session = Session::new(stanza(config)?, repos)?
         .with_exec_id(config.get(opt::EXEC_ID)?)
-        .with_cancel(cancel_token().clone()))
+        .with_cancel(cancel_token().clone());
+    // A command without locks does not know the option
+    Ok(match config.find(opt::LOCK_PATH) {
+        Some(path) => session.with_lock_path(path),
+        None => session,
+    })
 }
 
 /// Returns how to open a repository.

@@ -7,12 +7,14 @@
 
 mod connection;
 mod link;
+mod ping;
 mod process;
 mod tls;
 
 use std::time::Duration;
 
 pub(crate) use self::connection::{Answer, Connection, PendingAnswer};
+pub use self::ping::ping;
 pub use self::process::SshSettings;
 use crate::tls::ClientSettings;
 

@@ -4,7 +4,7 @@
 //! the next address is tried when the one before has had a quarter of a second (RFC 8305).
 
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ use crate::{Error, ErrorCode, Result};
 const HEAD_START: Duration = Duration::from_millis(250);
 /// The first pause after all addresses have failed. Each later one is longer.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
+/// Connections that the system accepts before the server does.
+const BACKLOG: i32 = 100;
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -185,6 +187,49 @@ fn first_of(attempts: &mut [Attempt], until: Instant, failures: &mut Failures) -
             return Ok(None);
         }
     }
+}
+
+/// Listens on all addresses of a name. An asterisk means every address. The listeners do not block.
+///
+/// # Errors
+/// [`ErrorCode::HostConnect`] if the name has no address, [`ErrorCode::FileOpen`] if an address is in use or this host has
+/// none of them.
+pub fn listen(name: &str, port: u16) -> Result<Vec<TcpListener>> {
+    let every = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))];
+    let is_every = name == "*";
+    let addresses = if is_every { every.to_vec() } else { addresses(name, port)? };
+    let mut listeners = Vec::new();
+    let mut missing = None;
+    for address in addresses {
+        match listen_on(address) {
+            Ok(listener) => listeners.push(listener),
+            // A name may have addresses of a protocol that this host does not use
+            Err(error @ (Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT)) => missing = missing.or(Some((address, error))),
+            Err(error) => return Err(bind_error(name, address, error)),
+        }
+    }
+    match missing {
+        Some((address, error)) if listeners.is_empty() => Err(bind_error(name, address, error)),
+        _ => Ok(listeners),
+    }
+}
+
+fn bind_error(name: &str, address: SocketAddr, error: Errno) -> Error {
+    let text = format!("unable to bind socket to '{}'", address_name(name, address));
+    Error::from_io(ErrorCode::FileOpen, text, error.into())
+}
+
+fn listen_on(address: SocketAddr) -> rustix::io::Result<TcpListener> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
 }
 
 /// Waits until one of these is ready, at most for `left`.

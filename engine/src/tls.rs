@@ -9,10 +9,12 @@ pub mod ciphers;
 mod client;
 mod identity;
 mod peer;
+mod server;
 mod session;
 mod version_1;
 
 pub(crate) use authorities::in_files as authorities_in;
 pub use client::{ClientSettings, connect, connect_unchecked};
 pub use identity::Identity;
+pub use server::{AcceptedClient, ServerFiles, ServerTls};
 pub use session::{Session, SessionReader, SessionWriter};

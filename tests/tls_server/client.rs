@@ -37,9 +37,13 @@ fn certificates_of_the_user_guide_have_no_alternative_names_and_are_accepted() {
     Authority::new(&hosts.scenario.space, "ca").issue("server", "LocalHost", "").issue("client", "pg-host", "");
     let mut hosts = hosts;
     hosts.server.kill();
-    hosts.server = super::start_server(&hosts.scenario, Tool::PgBackRest, hosts.port);
-    hosts.rbr(&["stanza-create"]).success();
-    hosts.rbr(&["info"]).success().never_says("error");
+    for server in [Tool::PgBackRest, Tool::Rbr] {
+        hosts.server = super::start_server(&hosts.scenario, server, hosts.port);
+        for run in both(&hosts, &["info"]) {
+            run.success().says("missing stanza path");
+        }
+        hosts.server.kill();
+    }
 }
 
 #[test]
@@ -66,7 +70,13 @@ fn server_that_is_not_the_right_one_is_refused() {
 
 #[test]
 fn certificate_or_key_of_the_client_that_cannot_be_used_is_an_error() {
-    let Some(hosts) = Hosts::start(HostOptions::USUAL) else { return };
+    for server in [Tool::Rbr, Tool::PgBackRest] {
+        client_is_refused(server);
+    }
+}
+
+fn client_is_refused(server: Tool) {
+    let Some(hosts) = Hosts::start(HostOptions { server, ..HostOptions::USUAL }) else { return };
     let scenario = &hosts.scenario;
     let file = |name: &str| scenario.space.text(&format!("tls/{name}"));
     let pair = |certificate: &str, key: &str| {
@@ -142,7 +152,14 @@ fn server_that_is_none_is_an_error_within_the_time_limit() {
 
 #[test]
 fn server_that_ends_in_the_middle_is_an_error_and_the_next_backup_is_whole() {
-    let Some(mut hosts) = Hosts::start(HostOptions { near: &["job-retry=0"], ..HostOptions::USUAL }) else { return };
+    for server in [Tool::Rbr, Tool::PgBackRest] {
+        server_ends_in_the_middle(server);
+    }
+}
+
+fn server_ends_in_the_middle(server: Tool) {
+    let options = HostOptions { server, near: &["job-retry=0"], ..HostOptions::USUAL };
+    let Some(mut hosts) = Hosts::start(options) else { return };
     hosts.rbr(&["stanza-create"]).success();
     hosts.scenario.cluster.sql("create table big as select repeat(md5(g::text), 100) from generate_series(1, 20000) g");
     let mut backup = hosts.scenario.start_command(Tool::Rbr, &["backup", "--type=full", "--compress-type=none"]);
@@ -154,7 +171,7 @@ fn server_that_ends_in_the_middle_is_an_error_and_the_next_backup_is_whole() {
     hosts.server.kill();
     let code = backup.wait();
     assert!([101, 29].contains(&code), "{code}:\n{}", backup.log());
-    hosts.server = super::start_server(&hosts.scenario, Tool::PgBackRest, hosts.port);
+    hosts.server = super::start_server(&hosts.scenario, server, hosts.port);
     assert!(hosts.scenario.labels().is_empty());
     hosts.rbr(&["backup", "--type=full"]).success();
     let dump = hosts.scenario.cluster.dump();

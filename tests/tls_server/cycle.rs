@@ -60,6 +60,21 @@ fn plain_repository_behind_the_server_of_pgbackrest_serves_both_programs() {
 }
 
 #[test]
+fn plain_repository_behind_the_server_serves_both_programs() {
+    turns(HostOptions { server: Tool::Rbr, ..HostOptions::USUAL });
+}
+
+#[test]
+fn repository_that_only_the_server_can_decrypt_serves_both_programs() {
+    turns(HostOptions {
+        server: Tool::Rbr,
+        far: &["repo1-cipher-type=aes-256-cbc", "repo1-cipher-pass=only-there"],
+        near: &["repo1-bundle=y", "repo1-block=y", "compress-type=zst", "archive-async=y"],
+        ..HostOptions::USUAL
+    });
+}
+
+#[test]
 fn repository_that_only_the_server_of_pgbackrest_can_decrypt_serves_both_programs() {
     turns(HostOptions {
         far: &["repo1-cipher-type=aes-256-cbc", "repo1-cipher-pass=only-there"],

@@ -335,7 +335,7 @@ impl Read for Input {
     }
 }
 
-fn read_greeting(input: &mut impl BufRead) -> Result<&'static Dialect> {
+pub(super) fn read_greeting(input: &mut impl BufRead) -> Result<&'static Dialect> {
     let mut line = Vec::new();
     input
         .by_ref()

@@ -82,6 +82,11 @@ impl<R: Read, W: Write> Server<R, W> {
         arguments
     }
 
+    /// Returns the streams, for a server that passes the rest of the connection on. The first one may have read ahead.
+    pub fn into_streams(self) -> (BufReader<R>, W) {
+        (self.input, self.output)
+    }
+
     /// Answers that what the client asked for last is right.
     ///
     /// # Errors

@@ -29,13 +29,18 @@ impl Trust {
         Trust { authorities: authorities.into(), store: Arc::new(store), provider }
     }
 
+    /// The authorities in the form of the TLS library.
+    pub(super) fn store(&self) -> Arc<RootCertStore> {
+        Arc::clone(&self.store)
+    }
+
     /// Returns whether the certificate itself is trusted, as one that is its own authority.
     fn contains(&self, certificate: &CertificateDer<'_>) -> bool {
         self.authorities.iter().any(|authority| authority == certificate)
     }
 
     /// Checks a certificate that is itself trusted or of version 1. Returns `None` for any other.
-    fn check_special(
+    pub(super) fn check_special(
         &self,
         certificate: &CertificateDer<'_>,
         now: UnixTime,
@@ -48,7 +53,7 @@ impl Trust {
         Some(version_1::check(&decoded, &self.authorities, now, known))
     }
 
-    fn check_signature(
+    pub(super) fn check_signature(
         &self,
         message: &[u8],
         certificate: &CertificateDer<'_>,
@@ -66,7 +71,7 @@ impl Trust {
         }
     }
 
-    fn schemes(&self) -> Vec<SignatureScheme> {
+    pub(super) fn schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustls::Connection;
 use rustls_pki_types::CertificateDer;
 
+use super::certificate::Decoded;
 use crate::tcp::wait_for;
 use crate::{Error, ErrorCode};
 
@@ -29,6 +30,8 @@ struct Shared {
     name: String,
     tcp: TcpStream,
     tls: Mutex<Connection>,
+    /// When reading ends, whatever arrives.
+    deadline: Mutex<Option<Instant>>,
     /// Whether the reader has seen the end.
     ended: (Mutex<bool>, Condvar),
 }
@@ -83,7 +86,8 @@ impl Session {
             }
         }
         let ended = (Mutex::new(false), Condvar::new());
-        Ok(Session { shared: Arc::new(Shared { name: name.to_owned(), tcp, tls: Mutex::new(tls), ended }) })
+        let (name, tls, deadline) = (name.to_owned(), Mutex::new(tls), Mutex::new(None));
+        Ok(Session { shared: Arc::new(Shared { name, tcp, tls, deadline, ended }) })
     }
 
     /// The peer in messages.
@@ -97,10 +101,20 @@ impl Session {
         tls.peer_certificates().and_then(<[_]>::first).map(|certificate| certificate.clone().into_owned())
     }
 
+    /// Returns until when the peer's certificate is valid, in seconds since 1970.
+    pub fn peer_valid_until(&self) -> Option<u64> {
+        Some(Decoded::of(&self.peer_certificate()?).ok()?.validity().1)
+    }
+
     /// Returns the half that reads. A read fails if nothing arrives for `timeout`; without one it waits.
     pub fn reader(&self, timeout: Option<Duration>) -> SessionReader {
         let buffer = vec![0; READ_BYTES].into_boxed_slice();
         SessionReader { shared: Arc::clone(&self.shared), timeout, buffer, begin: 0, end: 0, is_last: false }
+    }
+
+    /// Makes reads fail from this time on, even if something arrives; `None` undoes that.
+    pub fn set_deadline(&self, deadline: Option<Instant>) {
+        *lock(&self.shared.deadline) = deadline;
     }
 
     /// Returns the half that writes. A write fails if nothing can be sent for `timeout`.
@@ -229,7 +243,9 @@ impl SessionReader {
     fn fill(&mut self) -> io::Result<()> {
         let begun = Instant::now();
         loop {
+            let is_over = lock(&self.shared.deadline).is_some_and(|deadline| deadline <= Instant::now());
             match (&self.shared.tcp).read(&mut self.buffer) {
+                Ok(_) if is_over => {}
                 Ok(read) => {
                     (self.begin, self.end, self.is_last) = (0, read, read == 0);
                     return Ok(());
@@ -239,7 +255,10 @@ impl SessionReader {
                 Err(error) => return Err(service_error(&self.shared.name, &error).into()),
             }
             let limit = self.timeout.unwrap_or(Duration::MAX);
-            let left = limit.saturating_sub(begun.elapsed()).min(LONG);
+            let mut left = limit.saturating_sub(begun.elapsed()).min(LONG);
+            if let Some(deadline) = *lock(&self.shared.deadline) {
+                left = left.min(deadline.saturating_duration_since(Instant::now()));
+            }
             if left.is_zero() {
                 let text = timeout_text(limit, "read from", &self.shared.name);
                 return Err(Error::new(ErrorCode::FileRead, text).into());
