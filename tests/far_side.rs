@@ -4,6 +4,7 @@
 //! and runs the command on this host.
 
 mod answers;
+mod hostile;
 mod refusals;
 
 use crate::env::{Cluster, Run, Scenario, ScenarioOptions, Tool, restored_matches};
@@ -101,6 +102,11 @@ impl Hosts {
         run(self, &["backup", "--type=full", "--repo1-retention-full=1"]).success();
         assert_eq!(self.labels().len(), 1);
         run(self, &["stanza-upgrade"]).success();
+        let got = run(self, &["repo-get", "backup/demo/backup.info", "--log-level-console=off"]).success().stdout;
+        assert!(got.contains("[backup:current]"), "{got}");
+        // Over a connection there are no links, so nothing is called latest
+        let label = self.labels().pop().expect("a backup");
+        run(self, &["manifest", &format!("--set={label}"), "--log-level-console=off"]).success();
         let locks = ["lock", "far-lock"].map(|folder| scenario.space.path(folder));
         let left = locks.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
         let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
@@ -177,4 +183,26 @@ fn full_matrix_of_far_sides() {
             }
         }
     }
+}
+
+#[test]
+fn pgbackrest_uses_a_repository_in_s3_that_rbr_serves() {
+    let Some(weed) = crate::env::Weed::start() else { return };
+    let options = weed.options(weed.port());
+    let mut options: Vec<&str> = options.iter().map(String::as_str).collect();
+    options.extend(["repo1-bundle=y", "repo1-cipher-type=aes-256-cbc", "repo1-cipher-pass=only-there"]);
+    let Some(hosts) = Hosts::start(Tool::PgBackRest, ScenarioOptions::default(), &options, &["compress-type=lz4"])
+    else {
+        return;
+    };
+    hosts.cycle(Hosts::at_cluster);
+}
+
+#[test]
+fn full_matrix_of_sftp_behind_rbr() {
+    let Some(sshd) = crate::env::Sshd::start_usual() else { return };
+    let options = sshd.usual_options(sshd.port());
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let Some(hosts) = Hosts::start(Tool::PgBackRest, ScenarioOptions::default(), &options, &[]) else { return };
+    hosts.cycle(Hosts::at_cluster);
 }

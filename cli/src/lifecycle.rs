@@ -101,7 +101,10 @@ fn set_priority(priority: i64) -> Result<()> {
 /// Opens the log file if the command has one. If that fails, the option is set accordingly.
 pub(crate) fn open_log_file(config: &mut Config) {
     // Asynchronous archiving logs to a file although the command does not
-    let wanted = config.command().decl().log_file || config.role() == Role::Async;
+    let wanted = config.command().decl().log_file
+        || config.role() == Role::Async
+        // The command on the other host asks for it, if its processes have log files of their own
+        || config.role() == Role::Remote && config.source(opt::LOG_LEVEL_FILE) == Source::CommandLine;
     if wanted
         && !config.is_help()
         && let Some(path) = log_file_name(config)

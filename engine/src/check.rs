@@ -8,7 +8,7 @@ use repo_format::wal_name::WalSegment;
 use crate::log::{self, Warnings};
 use crate::pg::cluster::{self, ArchiveCheck, Search};
 use crate::pg::{PgHost, PgSession};
-use crate::repo::archive_find::find_one;
+use crate::repo::archive_find::WalSegmentFind;
 use crate::session::Session;
 use crate::stanza::check_info;
 use crate::{Error, ErrorCode, Repo, Result};
@@ -140,7 +140,9 @@ fn check_primary(
     let mut archived = Vec::with_capacity(repos.len());
     for (repo, archive_id) in repos.iter().zip(archive_ids) {
         crate::info!("check {} archive for WAL (primary)", repo.name());
-        let found = find_one(&*repo.storage, stanza, archive_id, &segment, request.archive_timeout, cancel)?;
+        let timeout = request.archive_timeout;
+        let mut find = WalSegmentFind::new(&*repo.storage, stanza, archive_id, timeout, cancel);
+        let found = find.find(&segment, false)?;
         // Without a timeout there would be no error for a missing segment, but the option does not allow zero
         let Some(found) = found else {
             let text = format!("WAL segment {segment} was not archived");

@@ -12,6 +12,8 @@ mod request;
 mod tests;
 mod unfinished;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use jiff::Timestamp;
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
@@ -21,12 +23,13 @@ use repo_format::layout::{self, ArchiveId, RepoPath};
 pub use self::request::{ExpireRequest, ExpireSummary, Expired, ExpiredWal};
 use crate::claim::Claim;
 use crate::repo::Repo;
-use crate::repo::reconstruct::Reconstructed;
 use crate::repo::{info_files, reconstruct};
 use crate::session::Session;
 use crate::{Error, ErrorCode, Result, log};
 use plan::{ArchivePlan, ArchiveRules, BackupCandidate, BackupPlan, DirVerdict, FullRetention, Retention, WalPlan};
 
+/// The hint for a backup with invalid pages.
+const DAMAGED_HINT: &str = "use info --set command to get details about errors in the backup.";
 /// Files that are removed before the next check for cancellation.
 const REMOVED_AT_ONCE: usize = 100;
 /// The same for directories of WAL.
@@ -47,10 +50,10 @@ fn expire(request: &ExpireRequest, session: &Session, repos: &[Repo]) -> Result<
         return Err(Error::new(ErrorCode::OptionInvalid, "--oldest and --set cannot be used together"));
     }
     let (mut expired, mut errors) = (Vec::new(), Vec::new());
-    let mut set_found = false;
+    let set_found = AtomicBool::new(false);
     for (index, repo) in repos.iter().enumerate() {
         let is_last = index + 1 == repos.len();
-        match run_in(repo, request, session, is_last, &mut set_found) {
+        match run_in(repo, request, session, is_last, &set_found) {
             Ok(here) => expired.push(here),
             Err(error) => {
                 session.cancel_token().check()?;
@@ -75,19 +78,19 @@ fn run_in(
     request: &ExpireRequest,
     session: &Session,
     is_last: bool,
-    set_found: &mut bool,
+    set_found: &AtomicBool,
 ) -> Result<Expired> {
     let retention = request.retention.get(&repo.key).cloned().unwrap_or_default();
     if request.dry_run {
         // A dry run writes nothing from which the store's time could be read, and removes nothing because of a wrong
         // local clock
         let now = Timestamp::now().as_second();
-        return Task { repo, claim: None, now, request, session, is_last }.run(&retention, set_found);
+        return Task { repo, claim: None, now, request, session, is_last, set_found }.run(&retention);
     }
     let claim = Claim::join(repo, session.stanza(), session.claimant(), "expire", session.cancel_token())?;
     let now = claim.acquired_at()?;
     let guarded = claim.guard(repo);
-    Task { repo: &guarded, claim: Some(&claim), now, request, session, is_last }.run(&retention, set_found)
+    Task { repo: &guarded, claim: Some(&claim), now, request, session, is_last, set_found }.run(&retention)
 }
 
 /// Expiry in one repository.
@@ -100,46 +103,25 @@ struct Task<'a> {
     request: &'a ExpireRequest,
     session: &'a Session,
     is_last: bool,
+    /// Whether a repository had the backup that is to be expired.
+    set_found: &'a AtomicBool,
 }
 
 impl Task<'_> {
-    fn run(&self, retention: &Retention, set_found: &mut bool) -> Result<Expired> {
+    fn run(&self, retention: &Retention) -> Result<Expired> {
         let stanza = self.session.stanza();
-        let found = match self.claim {
+        let mut found = match self.claim {
             Some(claim) => reconstruct::load_listed(self.repo, stanza, claim.names()),
             None => reconstruct::load_backup_info_reconstruct(self.repo, stanza),
-        };
-        let Reconstructed { mut info, changed: repaired, labels, unfinished } = found?;
-        let running = self.maybe_running(&info, &labels, &unfinished)?;
-        let facts = facts(&info);
-        let all = facts.clone();
+        }?;
+        let running = self.maybe_running(&found)?;
+        let facts = facts(&found.info);
         let retention = self.lower_for_oldest(&facts, retention);
         let now = Timestamp::now().as_second();
-        let mut plan = match &self.request.set {
-            None => plan::by_retention(facts, &retention, now),
-            Some(set) => {
-                if info.backups.contains_key(set) {
-                    *set_found = true;
-                } else if !*set_found && self.is_last {
-                    crate::warn!(
-                        "backup {set} does not exist\nHINT: run the info command and confirm the backup is listed"
-                    );
-                }
-                plan::ad_hoc(facts, set, &retention)?
-            }
-        };
-        self.keep_needed(&mut plan, &running, &all)?;
-        self.keep_proven(&mut plan, &info, &all)?;
-        let damaged = oldest_damaged(&info, &plan)
-            .map(|label| format!("oldest retained backup {label} contains invalid page checksum(s)"));
-        let hint = "use info --set command to get details about errors in the backup.";
-        if let Some(text) = &damaged
-            && self.request.checksum_page_error
-            && self.request.set.is_none()
-            && !plan.expired.is_empty()
-        {
-            return Err(Error::new(ErrorCode::Checksum, text).hint(hint));
-        }
+        let mut plan = self.plan(facts.clone(), &retention, now)?;
+        self.keep_needed(&mut plan, &running, &facts)?;
+        self.keep_proven(&mut plan, &found.info, &facts)?;
+        let damaged = self.check_damaged(&found.info, &plan)?;
         // Anything that can fail because of what others left comes before the first removal
         let amount = plan.archive.filter(|amount| *amount > 0);
         let before = self.request.archive_expire_before.map(|segment| segment.to_string());
@@ -150,14 +132,14 @@ impl Task<'_> {
             expire_before: before.as_deref(),
         };
         let archive_info = match amount.is_some() && rules.satisfied() {
-            true => Some(self.load_archive_info(&info)?),
+            true => Some(self.load_archive_info(&found.info)?),
             false => None,
         };
-        let directories = self.directories(&info, &labels, &unfinished, &running, &plan)?;
-        self.remove_backups(&mut info, &plan, repaired)?;
+        let directories = self.directories(&found, &running, &plan)?;
+        self.remove_backups(&mut found.info, &plan, found.changed)?;
         self.remove_directories(&directories)?;
         if let Some(text) = damaged {
-            crate::warn!("repo{}: {text}\nHINT: {hint}", self.repo.key);
+            crate::warn!("repo{}: {text}\nHINT: {DAMAGED_HINT}", self.repo.key);
         }
         // Backups that came after it do not need the WAL of its start
         let needs_wal =
@@ -170,25 +152,50 @@ impl Task<'_> {
             ),
             (Some(archive_info), None) => wal = self.remove_archives(archive_info, &rules)?,
             _ if amount.is_some() => {}
-            _ if retention.full_type == FullRetention::Time => {
-                crate::info!(
-                    "repo{}: time-based archive retention not met - archive logs will not be expired",
-                    self.repo.key
-                );
-            }
-            _ => crate::info!(
-                "option 'repo{}-retention-archive' is not set - archive logs will not be expired",
-                self.repo.key
-            ),
+            _ => self.explain_kept_archive(&retention),
         }
         self.remove_history(&plan, &retention, now)?;
-        self.remove_proofs(&info)?;
+        self.remove_proofs(&found.info)?;
         self.change(|| {
             unfinished::remove(self.repo, stanza);
             Ok(())
         })?;
         let backups = plan.expired.into_iter().flat_map(|set| set.labels).collect();
         Ok(Expired { repo_key: self.repo.key, backups, directories, wal })
+    }
+
+    /// Plans by retention, or for the backup that is to be expired.
+    fn plan(&self, facts: Vec<BackupCandidate>, retention: &Retention, now: i64) -> Result<BackupPlan> {
+        let Some(set) = &self.request.set else { return Ok(plan::by_retention(facts, retention, now)) };
+        if facts.iter().any(|backup| backup.label == *set) {
+            self.set_found.store(true, Ordering::Relaxed);
+        } else if !self.set_found.load(Ordering::Relaxed) && self.is_last {
+            crate::warn!("backup {set} does not exist\nHINT: run the info command and confirm the backup is listed");
+        }
+        plan::ad_hoc(facts, set, retention)
+    }
+
+    /// Returns a warning if the oldest backup that would remain has invalid pages.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Checksum`] if that is to be an error, and retention would expire something.
+    fn check_damaged(&self, info: &BackupInfo, plan: &BackupPlan) -> Result<Option<String>> {
+        let Some(label) = oldest_damaged(info, plan) else { return Ok(None) };
+        let text = format!("oldest retained backup {label} contains invalid page checksum(s)");
+        if self.request.checksum_page_error && self.request.set.is_none() && !plan.expired.is_empty() {
+            return Err(Error::new(ErrorCode::Checksum, text).hint(DAMAGED_HINT));
+        }
+        Ok(Some(text))
+    }
+
+    /// Logs why all WAL stays.
+    fn explain_kept_archive(&self, retention: &Retention) {
+        let key = self.repo.key;
+        if retention.full_type == FullRetention::Time {
+            crate::info!("repo{key}: time-based archive retention not met - archive logs will not be expired");
+        } else {
+            crate::info!("option 'repo{key}-retention-archive' is not set - archive logs will not be expired");
+        }
     }
 
     /// Runs a step that changes the repository, except in a dry run.

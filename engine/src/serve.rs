@@ -18,6 +18,7 @@ mod entry;
 mod files;
 mod filters;
 mod formats;
+pub(crate) mod fuzzing;
 mod handlers;
 mod hashes;
 mod locks;

@@ -69,3 +69,8 @@ pub fn passfile(data: &[u8]) {
 pub fn target_time(data: &[u8]) {
     with_text(data, fuzzing::target_time);
 }
+
+/// The requests of a client that the far side serves.
+pub fn served_requests(data: &[u8]) {
+    fuzzing::served_requests(data);
+}

@@ -16,6 +16,7 @@ use secrecy::zeroize::{Zeroize, Zeroizing};
 use secrecy::{ExposeSecret, SecretString};
 use sha1::Digest;
 
+use crate::read::read_some;
 use crate::{Error, ErrorCode, Result, format};
 
 type CbcEncryptor = cbc::Encryptor<Aes256>;
@@ -368,11 +369,7 @@ impl AesDecryptor {
         self.filled -= self.end;
         (self.start, self.end) = (0, 0);
         while self.start == self.end && !self.done {
-            let read = match reader.read(&mut self.buffer[self.filled..]) {
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
+            let read = read_some(reader, &mut self.buffer[self.filled..])?;
             self.filled += read;
             self.used = self.used.max(self.filled);
             if self.stream.is_none() {

@@ -369,7 +369,17 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "Errors of object stores show the request, its id at the store and the store's message. They show neither the headers of the request nor any secret that the store sends back.",
     ),
     ("all", "Errors of the system include their cause (`[28] No space left on device`)."),
-    ("all", "Workers are threads. There are no processes of the roles `local` and `remote`."),
+    ("all", "Workers are threads. There are no processes of the role `local`."),
+    (
+        "remote",
+        "A client reaches only the repository, without the directories of other stanzas if it has one, or the data \
+            directory, which it can't change. It asks only for the options that pgBackRest asks for, and runs single \
+            statements that begin with `select`, `set` or `checkpoint`. pgBackRest opens any file.",
+    ),
+    (
+        "remote",
+        "A repository on another host can't be read as of a time. Files are written with pgBackRest's modes only.",
+    ),
     ("all", "For repositories on local file systems, connection options (`io-timeout` and similar) have no effect."),
     ("all", "`pg-host` is not built and is refused."),
     (

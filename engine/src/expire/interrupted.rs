@@ -9,6 +9,7 @@ use super::plan::{self, BackupCandidate, BackupPlan};
 use crate::claim::unclaimed;
 use crate::repo::info_files::manifest_cipher;
 use crate::repo::manifest_store;
+use crate::repo::reconstruct::Reconstructed;
 use crate::{Error, ErrorCode, Result};
 
 /// How long an unfinished backup without a claim must not have changed before its directory is removed, in seconds.
@@ -17,14 +18,10 @@ const UNCLAIMED_SECONDS: i64 = plan::SECONDS_PER_DAY;
 
 impl Task<'_> {
     /// Returns the backups without a manifest that another process may be making: no claim shows that it has ended, and
-    /// the directory changed recently. `unfinished` are backups known to have had no manifest: if one has been
-    /// completed since, it counts as running and is kept.
-    pub(super) fn maybe_running(
-        &self,
-        info: &BackupInfo,
-        labels: &[BackupLabel],
-        unfinished: &[BackupLabel],
-    ) -> Result<Vec<BackupLabel>> {
+    /// the directory changed recently. A backup that is known to have had no manifest and has been completed since
+    /// counts as running and is kept.
+    pub(super) fn maybe_running(&self, found: &Reconstructed) -> Result<Vec<BackupLabel>> {
+        let Reconstructed { info, labels, unfinished, .. } = found;
         let (repo, stanza) = (self.repo, self.session.stanza());
         let mut running = Vec::new();
         for label in labels.iter().filter(|label| !info.backups.contains_key(label)) {
@@ -64,16 +61,14 @@ impl Task<'_> {
         Ok(())
     }
 
-    /// Returns the directories of backups to remove. `labels` are the backups with a directory, `unfinished` those that
-    /// had no manifest when `info` was loaded.
+    /// Returns the directories of backups to remove.
     pub(super) fn directories(
         &self,
-        info: &BackupInfo,
-        labels: &[BackupLabel],
-        unfinished: &[BackupLabel],
+        found: &Reconstructed,
         running: &[BackupLabel],
         plan: &BackupPlan,
     ) -> Result<Vec<BackupLabel>> {
+        let Reconstructed { info, labels, unfinished, .. } = found;
         let keep_newest = match labels.last() {
             // A backup in backup.info has a manifest
             Some(newest) if info.backups.contains_key(newest) || running.contains(newest) => false,

@@ -60,8 +60,8 @@ fn newest_backup_that_had_no_manifest_stays_also_if_it_is_complete_by_now() -> R
             write(label, "pg_data/x")?;
             before.iter().try_for_each(|file| write(label, file))?;
         }
-        let Reconstructed { info, labels, unfinished, .. } = reconstruct::load_backup_info_reconstruct(&repo, &stanza)?;
-        assert_eq!(labels, [older.clone(), newest.clone()]);
+        let found = reconstruct::load_backup_info_reconstruct(&repo, &stanza)?;
+        assert_eq!(found.labels, [older.clone(), newest.clone()]);
         // Another host goes on meanwhile
         before.iter().try_for_each(|file| storage.remove(&path(&newest, file)?))?;
         after.iter().try_for_each(|file| write(&newest, file))?;
@@ -75,9 +75,10 @@ fn newest_backup_that_had_no_manifest_stays_also_if_it_is_complete_by_now() -> R
             request: &ExpireRequest::default(),
             session: &session,
             is_last: true,
+            set_found: &AtomicBool::new(false),
         };
         let plan = BackupPlan { expired: Vec::new(), kept: Vec::new(), archive: None, newest_expired: None };
-        task.remove_directories(&task.directories(&info, &labels, &unfinished, &[], &plan)?)?;
+        task.remove_directories(&task.directories(&found, &[], &plan)?)?;
         let asked = storage.calls()[calls..].iter().filter(|(op, _)| *op == Op::Info).count();
         assert!(asked <= 2, "{asked}");
         assert!(!exists(&storage, &path(&older, "pg_data/x")?)?);

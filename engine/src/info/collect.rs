@@ -39,6 +39,14 @@ struct StanzaState {
     repos: Vec<RepoState>,
 }
 
+/// What is known of a stanza in a repository before it is read.
+struct Preloaded {
+    /// The backup that was asked for, if the repository has it.
+    label: Option<BackupLabel>,
+    /// The files, if they were loaded.
+    infos: Option<Infos>,
+}
+
 /// All that was collected so far.
 struct InfoCollector<'a> {
     repos: &'a [Repo],
@@ -129,9 +137,9 @@ impl InfoCollector<'_> {
         for name in names {
             let exists = found.contains(&name);
             let stanza = self.stanzas.entry(name.clone()).or_insert_with(|| StanzaState::new(name, repos));
-            let infos = infos.take().and_then(Result::ok);
             if exists {
-                stanza.read(repo, index, settings, label.as_ref(), infos);
+                let infos = infos.take().and_then(Result::ok);
+                stanza.read(repo, index, settings, Preloaded { label: label.clone(), infos });
             } else {
                 stanza.repos[index].fact.status = StatusCode::MissingStanzaPath;
             }
@@ -163,21 +171,13 @@ impl StanzaState {
         StanzaState { name, current: None, restore_lock: RunningLock::default(), repos }
     }
 
-    /// Reads the facts of this stanza in one repository. A failure becomes its status there. `infos` are files that were
-    /// loaded before.
-    fn read(
-        &mut self,
-        repo: &Repo,
-        index: usize,
-        settings: &InfoSettings<'_>,
-        label: Option<&BackupLabel>,
-        infos: Option<Infos>,
-    ) {
+    /// Reads the facts of this stanza in one repository. A failure becomes its status there.
+    fn read(&mut self, repo: &Repo, index: usize, settings: &InfoSettings<'_>, known: Preloaded) {
         let target = &mut self.repos[index];
         let stanza = self.name.parse::<Stanza>();
         let loaded = stanza.and_then(|stanza| {
             if settings.request.detail == Detail::Full {
-                target.load(repo, &stanza, settings, label, infos)?;
+                target.load(repo, &stanza, settings, known)?;
             }
             if target.backup_info.is_some() || settings.request.detail == Detail::Progress {
                 let lock = |kind| read_lock(settings.locks, &stanza, kind, repo.key);
@@ -217,15 +217,8 @@ impl RepoState {
     }
 
     /// Loads the info files, and the manifest of the requested backup.
-    fn load(
-        &mut self,
-        repo: &Repo,
-        stanza: &Stanza,
-        settings: &InfoSettings<'_>,
-        label: Option<&BackupLabel>,
-        infos: Option<Infos>,
-    ) -> Result<()> {
-        let (backup_info, archive_info) = infos.unwrap_or_else(|| load_infos(repo, stanza));
+    fn load(&mut self, repo: &Repo, stanza: &Stanza, settings: &InfoSettings<'_>, known: Preloaded) -> Result<()> {
+        let (backup_info, archive_info) = known.infos.unwrap_or_else(|| load_infos(repo, stanza));
         let backup_info = match backup_info {
             Ok(info) => info,
             Err(error) if error.code == ErrorCode::FileMissing => {
@@ -245,7 +238,7 @@ impl RepoState {
             info => info,
         };
         let is_latest = settings.request.set.as_deref() == Some(layout::LATEST);
-        self.label = if is_latest { newest(backup_info, settings.request.backup_type) } else { label.cloned() };
+        self.label = if is_latest { newest(backup_info, settings.request.backup_type) } else { known.label };
         if let Some(label) = &self.label {
             let cipher = manifest_cipher(backup_info);
             self.manifest = Some(manifest_store::load(repo, stanza, label, &cipher)?);

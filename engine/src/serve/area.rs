@@ -4,10 +4,13 @@
 //! directories of other stanzas are out of reach, and links lead only where the client may go anyway: a link that was
 //! there before the connection may connect the repository, its `archive` and `backup`, or the stanza's directories with
 //! another place; a client creates links only within its stanza. The data directory is read only, and its links are
-//! followed as a backup follows them, because a client can't create one there.
+//! followed as a backup follows them, because a client can't create one there. A client may also ask what a link leads
+//! to, after it was told about the link.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use repo_format::layout::RepoPath;
 
@@ -153,15 +156,56 @@ fn real(path: &Path) -> PathBuf {
     PathBuf::new()
 }
 
+/// The path without `.` and `..`.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
+/// The most links of a data directory that are remembered.
+const LINKS_MAX: usize = 100_000;
+
 /// A data directory, which clients read.
 #[derive(Debug)]
 pub(super) struct DataArea {
     base: String,
+    /// What links lead to that the client was told about.
+    linked: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl DataArea {
     pub(super) fn new(path: &Path) -> Self {
-        DataArea { base: path.to_string_lossy().trim_end_matches('/').to_owned() }
+        let base = path.to_string_lossy().trim_end_matches('/').to_owned();
+        DataArea { base, linked: Mutex::default() }
+    }
+
+    /// Remembers that the client was told about a link in the directory.
+    pub(super) fn told(&self, directory: &Path, target: &str) {
+        let mut linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
+        if linked.len() < LINKS_MAX {
+            linked.insert(plain(&directory.join(target)));
+        }
+    }
+
+    /// Returns the path if it is in the data directory, or if a link leads to it.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Access`]
+    pub(super) fn reach_link(&self, path: &str) -> Result<PathBuf> {
+        let found = PathBuf::from(path);
+        if self.linked.lock().unwrap_or_else(PoisonError::into_inner).contains(&found) {
+            return Ok(found);
+        }
+        self.reach(path)
     }
 
     /// The base.

@@ -45,6 +45,11 @@ impl FileInfo {
         Info { kind: self.kind, modified: self.modified, version: self.version.as_deref(), detail }
     }
 
+    /// Where a link leads, if that was asked.
+    pub(super) fn link_target(&self) -> Option<&str> {
+        self.detail.as_ref().and_then(|detail| detail.link_target.as_deref())
+    }
+
     /// The entry of a list.
     pub(super) fn entry(&self) -> ListEntry<'_> {
         ListEntry { name: &self.name, info: self.info() }
@@ -127,11 +132,20 @@ pub(super) fn info(path: &Path, level: InfoLevel, follow: bool, users: &Users) -
     }
 }
 
+/// What happens with names that are no text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Names {
+    /// They are an error.
+    Exact,
+    /// They are shown with replacement characters. Nobody looks for them.
+    Shown,
+}
+
 /// Returns the entries of a directory of this host, in the system's order; `None` if it is missing.
 ///
 /// # Errors
 /// [`ErrorCode::PathOpen`], and those of [`info`].
-pub(super) fn list(path: &Path, level: InfoLevel, users: &Users) -> Result<Option<Vec<FileInfo>>> {
+pub(super) fn list(path: &Path, level: InfoLevel, names: Names, users: &Users) -> Result<Option<Vec<FileInfo>>> {
     let list_error = |e| failed(ErrorCode::PathOpen, "unable to list file info for path", path, e);
     let directory = match fs::read_dir(path) {
         Ok(directory) => directory,
@@ -141,7 +155,15 @@ pub(super) fn list(path: &Path, level: InfoLevel, users: &Users) -> Result<Optio
     let mut entries = Vec::new();
     for item in directory {
         let item = item.map_err(list_error)?;
-        let name = item.file_name().to_string_lossy().into_owned();
+        let name = match item.file_name().into_string() {
+            Ok(name) => name,
+            // The client could not find the file under another name, and would take it for a removed one
+            Err(name) if names == Names::Exact => {
+                let text = format!("name of file '{}' in path '{}' is not valid UTF-8", name.display(), path.display());
+                return Err(Error::new(ErrorCode::Format, text));
+            }
+            Err(name) => name.to_string_lossy().into_owned(),
+        };
         if level == InfoLevel::Exists {
             entries.push(FileInfo::exists(name));
             continue;

@@ -14,7 +14,7 @@ use repo_format::layout::RepoPath;
 use rustix::fs::OFlags;
 
 use super::area::{DataArea, RepositoryArea};
-use super::entry::{self, FileInfo, failed};
+use super::entry::{self, FileInfo, Names, failed};
 use super::stages::Stage;
 use super::{RepositoryKind, ServedRepository, ServedStorage};
 use crate::storage::{Entry, EntryKind, ReadRange, RepoStorage, RepoWriter, WriteOptions};
@@ -90,7 +90,15 @@ impl Files {
     pub(super) fn info(&self, request: &InfoRequest<'_>) -> Result<Option<FileInfo>> {
         let InfoRequest { path, level, follow_link } = *request;
         match self {
-            Files::Data(area, users) => entry::info(&area.reach(path)?, level, follow_link, users),
+            Files::Data(area, users) => {
+                let path = if follow_link { area.reach(path)? } else { area.reach_link(path)? };
+                let found = entry::info(&path, level, follow_link, users)?;
+                if let (Some(target), Some(directory)) = (found.as_ref().and_then(FileInfo::link_target), path.parent())
+                {
+                    area.told(directory, target);
+                }
+                Ok(found)
+            }
             Files::Repository(repository) => repository.info(path, level, follow_link),
         }
     }
@@ -105,7 +113,12 @@ impl Files {
             return Err(no_versions());
         }
         match self {
-            Files::Data(area, users) => entry::list(&area.reach(path)?, level, users),
+            Files::Data(area, users) => {
+                let directory = area.reach(path)?;
+                let entries = entry::list(&directory, level, Names::Exact, users)?;
+                entries.iter().flatten().filter_map(FileInfo::link_target).for_each(|to| area.told(&directory, to));
+                Ok(entries)
+            }
             Files::Repository(repository) => repository.list(path, level),
         }
     }
@@ -309,7 +322,7 @@ impl Repository {
     fn list(&self, path: &str, level: InfoLevel) -> Result<Option<Vec<FileInfo>>> {
         let relative = self.area.reach(path, true)?;
         if self.is_local() {
-            return entry::list(Path::new(path), level, &self.users);
+            return entry::list(Path::new(path), level, Names::Shown, &self.users);
         }
         let entries = self.storage.list(&relative)?;
         // An object store has no directories, so none is missing

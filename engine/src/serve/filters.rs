@@ -27,8 +27,10 @@ use crate::{Error, ErrorCode, Result};
 /// The memory that the codecs of one connection may use, in bytes. The largest that a client of one thread needs is that
 /// of zst at level 22.
 pub(super) const MEMORY_BYTES_MAX: u64 = 2 << 30;
-/// An estimate of what a decoder uses: its window and buffers.
-const DECODER_BYTES: u64 = 16 << 20;
+/// Estimates of what a filter uses: its buffers, a decoder, and the largest window of zst.
+const FILTER_BYTES: u64 = 256 << 10;
+const DECODER_BYTES: u64 = 8 << 20;
+const ZST_DECODER_BYTES: u64 = 144 << 20;
 
 /// A chain of filters behind a file.
 pub(super) struct Chain {
@@ -93,7 +95,7 @@ impl Chain {
         for filter in filters {
             chain.memory_bytes = chain.memory_bytes.saturating_add(memory_bytes(filter));
             if chain.memory_bytes > budget.memory_bytes_left {
-                return Err(Error::new(ErrorCode::Memory, "filters of this connection need too much memory"));
+                return Err(too_much_memory());
             }
             let input = std::mem::replace(&mut chain.stage, Box::new(io::empty()));
             let (stage, outcome) = build(filter, input, files)?;
@@ -110,6 +112,11 @@ impl Chain {
     pub(super) fn results(&mut self) -> Vec<OwnedResult> {
         self.entries.iter().map(|(id, outcome)| outcome.result(*id)).collect()
     }
+}
+
+/// The error for a client whose sessions would need more than a connection may use.
+pub(super) fn too_much_memory() -> Error {
+    Error::new(ErrorCode::Memory, "sessions of this connection need too much memory")
 }
 
 impl Outcome {
@@ -136,12 +143,14 @@ fn changes_data(filter: &Filter<'_>) -> bool {
 }
 
 fn memory_bytes(filter: &Filter<'_>) -> u64 {
-    match filter {
+    let codec = match filter {
         Filter::Compress(compression) => self::compression(compression).map_or(0, Compression::memory_bytes_max),
+        Filter::Decompress { codec: Codec::Zst, .. } => ZST_DECODER_BYTES,
         Filter::Decompress { .. } => DECODER_BYTES,
         Filter::BlockIncremental(block) => super::block::memory_bytes(block),
         _ => 0,
-    }
+    };
+    codec.saturating_add(FILTER_BYTES)
 }
 
 fn build(filter: &Filter<'_>, input: Stage, files: &Files) -> Result<(Stage, Outcome)> {

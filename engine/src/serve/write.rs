@@ -5,11 +5,13 @@ use std::io::{ErrorKind, Read, Write as _};
 use protocol::storage::WriteRequest;
 
 use super::files::Files;
-use super::filters::{Budget, Chain, OwnedResult};
+use super::filters::{Budget, Chain, OwnedResult, too_much_memory};
 use super::stages::Feed;
 use crate::storage::RepoWriter;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
+/// An estimate of what the writer of a storage uses, in bytes.
+const WRITER_BYTES: u64 = 16 << 20;
 /// Bytes that go to the file at a time.
 const OUTPUT_BYTES: usize = 256 << 10;
 
@@ -29,6 +31,9 @@ impl WriteSession {
     /// # Errors
     /// Those of [`Files::write`] and [`Chain::new`].
     pub(super) fn open(request: &WriteRequest<'_>, files: &Files, budget: &Budget) -> Result<Self> {
+        if budget.memory_bytes_left < WRITER_BYTES {
+            return Err(too_much_memory());
+        }
         let feed = Feed::default();
         let chain = Chain::new(Box::new(feed.clone()), &request.filters, files, budget)?;
         let writer = files.write(request)?;
@@ -36,9 +41,9 @@ impl WriteSession {
         Ok(WriteSession { path: request.path.to_owned(), chain, feed, writer, buffer })
     }
 
-    /// The memory that its filters may use.
+    /// The memory that it may use.
     pub(super) fn memory_bytes(&self) -> u64 {
-        self.chain.memory_bytes
+        self.chain.memory_bytes.saturating_add(WRITER_BYTES)
     }
 
     /// Writes a block.

@@ -1,7 +1,6 @@
 //! Options of the log.
 
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::Support::Moot;
 use crate::config::decl::{HelpGroup, OptionDecl, ValueKind};
 use crate::config::handle::{Opt, options};
 use crate::config::options::{EVERY, STANZA_AND_REPO};
@@ -75,9 +74,8 @@ options! {
         commands: STANZA_AND_REPO,
         default: Fixed("n"),
         help: HelpGroup::Log,
-        support: Moot("workers are threads of a single process"),
         summary: "Log in subprocesses.",
-        detail: "Each worker process has its own log file.",
+        detail: "Each process that the command starts on another host writes a log file there, at log-level-file.",
         ..OptionDecl::BASE
     };
 

@@ -180,7 +180,7 @@ mod tests {
     use repo_format::pg::PgVersion;
 
     use super::*;
-    use crate::pg::data_dir::{Scan, ScanOptions, Tablespace, scan};
+    use crate::pg::data_dir::{Scan, ScanOptions, ServerTablespace, scan};
 
     /// Files that are not on this host, by path. The destination is that of a link.
     #[derive(Default)]
@@ -216,7 +216,7 @@ mod tests {
                 wal_path: "pg_wal",
                 online: true,
                 exclude: &[],
-                tablespaces: Some(&[Tablespace { id: 16385, name: "ts".to_owned() }]),
+                tablespaces: Some(&[ServerTablespace { id: 16385, name: "ts".to_owned() }]),
             };
             scan(&mut self, Path::new("/far/pg"), &options, &mut || Ok(Vec::new()))
         }

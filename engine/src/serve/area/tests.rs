@@ -16,7 +16,8 @@ fn path_outside_of_the_repository_is_refused() {
     let area = area("/repo", None, false);
     assert_eq!(area.relative("/repo").unwrap().as_str(), "");
     assert_eq!(area.relative("/repo/backup/any/x").unwrap().as_str(), "backup/any/x");
-    for path in ["", "/", "/repository", "/etc/passwd", "repo/x", "/repo/", "/repo//x", "/repo/../etc", "/repo/x/.."] {
+    for path in ["", "/", "/repository", "/etc/passwd", "repo/x", "/repo//x", "/repo/./x", "/repo/../etc", "/repo/x/.."]
+    {
         assert!(denied(area.relative(path)), "{path}");
     }
     let root = RepositoryArea::new("/", None, false);
@@ -41,10 +42,12 @@ fn directory_of_another_stanza_is_refused() {
 fn link_leads_only_to_places_of_the_stanza() {
     let area = area("/repo", Some("demo"), false);
     let link = RepoPath::new("backup/demo/latest").unwrap();
-    for target in ["20250101-000000F", "../demo/x", "./x", "a/../b", "/repo/backup/demo/x"] {
+    for target in ["20250101-000000F", "./x", "a/../b", "/repo/backup/demo/x"] {
         assert!(area.link_target(&link, target).is_ok(), "{target}");
     }
-    for target in ["..", "../..", "../other", "../../archive/demo", "/etc", "../../../etc", "../other/../demo/x"] {
+    for target in
+        ["..", "../..", "../demo/x", "../other", "../../archive/demo", "/etc", "../../../etc", "../other/../demo/x"]
+    {
         assert!(denied(area.link_target(&link, target)), "{target}");
     }
 }
@@ -73,9 +76,12 @@ fn link_that_leads_out_of_the_repository_is_not_followed() {
 #[test]
 fn path_outside_of_the_data_directory_is_refused() {
     let area = DataArea::new(Path::new("/pg/"));
+    area.told(Path::new("/pg/pg_tblspc"), "../../ts/./1");
+    assert!(area.reach_link("/ts/1").is_ok());
+    assert!(denied(area.reach_link("/ts")) && denied(area.reach_link("/ts/1/x")) && denied(area.reach("/ts/1")));
     assert_eq!(area.base(), "/pg");
     assert!(area.reach("/pg").is_ok() && area.reach("/pg/base/1/2").is_ok());
-    for path in ["/pgx", "/pg/../etc", "/", "pg/base", "/pg/"] {
+    for path in ["/pgx", "/pg/../etc", "/", "pg/base", "/pg//x"] {
         assert!(denied(area.reach(path)), "{path}");
     }
 }

@@ -17,7 +17,7 @@ use super::HttpSettings;
 use super::failure::http_error;
 use super::patience::Patience;
 use super::refusal::Sent;
-use super::stall::{self, Progress, TimedBody, WatchedBody};
+use super::stall::{self, BodyProgress, TimedBody, WatchedBody};
 use crate::storage::network::count;
 use crate::{Error, ErrorCode, Result};
 
@@ -61,7 +61,7 @@ impl Connector {
 
     /// Sends a request and waits for the head of its answer.
     async fn execute(&self, request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
-        let progress = Progress::begin();
+        let progress = BodyProgress::begin();
         let (head, body) = request.into_parts();
         let url = head.uri.to_string().parse().map_err(|error| HttpError::new(HttpErrorKind::Decode, error))?;
         let mut request = reqwest::Request::new(head.method, url);

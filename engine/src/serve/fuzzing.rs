@@ -1,0 +1,80 @@
+//! Access for the fuzz targets.
+
+use std::io::{self, Write};
+
+use protocol::options::OptionValue;
+use protocol::{Call, Dialect};
+use repo_format::layout::RepoPath;
+
+use super::{RepositoryKind, Served, ServedOptions, ServedRepository, ServedStorage, Server};
+use crate::storage::memory::MemoryStorage;
+use crate::storage::{OpenStorage, OpenedStorage, WriteOptions, put};
+use crate::{CancelToken, Result};
+
+/// The path of the repository in captured streams.
+const PATH: &str = "/tmp/repo-sample/repo";
+/// Files of the repository, and what other stanzas have.
+const FILES: [&str; 3] = ["backup/demo/backup.info", "archive/demo/archive.info", "backup/demo/bundle/1"];
+const FOREIGN: &str = "backup/other/backup.info";
+/// What a connection may answer. More than a thousand blocks is more than its requests can ask for.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+#[derive(Debug)]
+struct Memory(MemoryStorage);
+
+impl OpenStorage for Memory {
+    fn open(&self) -> Result<OpenedStorage> {
+        Ok(self.0.clone().into())
+    }
+}
+
+struct NoOptions;
+
+impl ServedOptions for NoOptions {
+    fn value(&self, _: &str) -> Result<OptionValue> {
+        Ok(OptionValue::Null)
+    }
+}
+
+struct Answers(usize);
+
+impl Write for Answers {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.0 += buffer.len();
+        if self.0 > ANSWER_BYTES_MAX { Err(io::ErrorKind::StorageFull.into()) } else { Ok(buffer.len()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The requests of a client, after the first one. They change nothing of another stanza.
+pub fn served_requests(data: &[u8]) {
+    let storage = MemoryStorage::new();
+    let made = FILES
+        .into_iter()
+        .chain([FOREIGN])
+        .try_for_each(|name| put(&storage, &RepoPath::new(name)?, name.as_bytes(), WriteOptions::ATOMIC));
+    assert!(made.is_ok());
+    let repository = ServedRepository {
+        storage: Box::new(Memory(storage.clone())),
+        path: PATH.to_owned(),
+        kind: RepositoryKind::Objects,
+        stanza: "demo".parse().ok(),
+    };
+    let served = Served::new(ServedStorage::Repository(repository), Box::new(NoOptions), CancelToken::new());
+    let mut stream = Call::Noop.encode(1, Dialect::NEWEST).to_vec();
+    stream.extend_from_slice(data);
+    // Any error is a right one
+    let _ = Server::greet(stream.as_slice(), Answers(0)).and_then(|server| server.serve(served));
+    let paths = storage.paths();
+    assert!(paths.iter().any(|path| path == FOREIGN));
+    let is_inside = |path: &String| {
+        ["backup", "archive"].iter().all(|parent| {
+            let below = path.strip_prefix(parent).and_then(|rest| rest.strip_prefix('/'));
+            below.is_none_or(|below| below.starts_with("demo/") || path == FOREIGN)
+        })
+    };
+    assert!(paths.iter().all(is_inside), "{paths:?}");
+}
