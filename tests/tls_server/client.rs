@@ -178,3 +178,54 @@ fn server_ends_in_the_middle(server: Tool) {
     let mut restored = hosts.scenario.restore(Tool::Rbr, "whole", &[]);
     crate::env::restored_matches(&mut restored, &dump);
 }
+
+#[test]
+fn older_version_of_tls_with_certificates_of_the_user_guide_is_spoken_by_both_sides() {
+    let options = HostOptions { server: Tool::Rbr, alternatives: "", ..HostOptions::USUAL };
+    let Some(hosts) = Hosts::start(options) else { return };
+    let space = &hosts.scenario.space;
+    Authority::new(space, "ca").issue("server", "localhost", "").issue("client", "pg-host", "");
+    let mut hosts = hosts;
+    hosts.server.kill();
+    hosts.server = super::start_server(&hosts.scenario, Tool::Rbr, hosts.port);
+    let space = &hosts.scenario.space;
+    let file = |name: &str| space.text(&format!("tls/{name}"));
+    // The server greets a client that has proved who it is
+    for (version, expected) in [("-tls1_2", true), ("-tls1_3", true), ("-tls1_1", false)] {
+        let line = format!(
+            "sleep 1 | openssl s_client -connect localhost:{} {version} -CAfile {} -cert {} -key {} -verify_return_error 2>&1",
+            hosts.port,
+            file("ca.crt"),
+            file("client.crt"),
+            file("client.key")
+        );
+        let run = space.run("sh", &["-c", &line]);
+        assert_eq!(run.stdout.contains("\"name\":\"pgBackRest\""), expected, "{}", run.describe());
+    }
+    // The client waits for the greeting of a server that has proved who it is
+    let port = crate::env::network::free_ports(1);
+    let accept = port.to_string();
+    let (certificate, key, authority) = (file("server.crt"), file("server.key"), file("ca.crt"));
+    let common = [
+        "s_server",
+        "-accept",
+        &accept,
+        "-cert",
+        &certificate,
+        "-key",
+        &key,
+        "-CAfile",
+        &authority,
+        "-Verify",
+        "1",
+        "-www",
+    ];
+    for (version, code) in [("-tls1_2", 42), ("-tls1_3", 42)] {
+        let all = [&common[..], &[version]].concat();
+        let _server = space.start_with_log("openssl", "openssl", &all);
+        std::thread::sleep(Duration::from_millis(500));
+        let option = format!("--repo1-host-port={port}");
+        let run = hosts.rbr(&["verify", &option, "--protocol-timeout=2", "--io-timeout=5"]);
+        run.fails(code).says("timeout after 2000ms waiting for read from 'localhost:");
+    }
+}

@@ -113,3 +113,42 @@ fn address_matches(host: &str, address: &[u8]) -> bool {
         Err(_) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_matches_regardless_of_case_and_an_asterisk_is_one_part() {
+        for (host, name, expected) in [
+            ("db.example.com", "DB.Example.com", true),
+            ("db.example.com", "*.example.com", true),
+            ("a.db.example.com", "*.example.com", false),
+            (".example.com", "*.example.com", false),
+            ("example.com", "*.example.com", false),
+            ("db.example.com", "*", false),
+            ("db.example.com", "*.", false),
+            ("db.example.com", "d*.example.com", false),
+            ("db.example.com", "*.*.com", false),
+            ("127.0.0.1", "127.0.0.1", true),
+            ("db", "db2", false),
+        ] {
+            assert_eq!(name_matches(host, name), expected, "{host} {name}");
+        }
+    }
+
+    #[test]
+    fn address_matches_the_bytes_of_its_own_family() {
+        assert!(address_matches("127.0.0.1", &[127, 0, 0, 1]));
+        assert!(!address_matches("127.0.0.1", &[127, 0, 0, 2]));
+        assert!(address_matches("::1", &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]));
+        assert!(!address_matches("::1", &[127, 0, 0, 1]));
+        assert!(!address_matches("localhost", &[127, 0, 0, 1]));
+    }
+
+    #[test]
+    fn name_with_a_zero_byte_is_refused() {
+        assert_eq!(check_name("good.example.com\0.evil.example").unwrap_err().code, ErrorCode::Crypto);
+        assert!(check_name("good.example.com").is_ok());
+    }
+}
