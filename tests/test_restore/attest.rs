@@ -150,7 +150,7 @@ fn newest_proven_backup_outlives_retention() {
     proven(&scenario, &[&QUICK[..], &["--set", &labels[0], "--type=immediate"]].concat());
     scenario.rbr(&["--repo1-retention-full=1", "expire"]).success();
     assert_eq!(scenario.labels(), [labels[2].as_str()]);
-    assert_eq!(proofs(&scenario, &labels[0]), [PathBuf::new(); 0]);
+    assert!(proofs(&scenario, &labels[0]).is_empty());
 }
 
 #[test]
