@@ -1,6 +1,7 @@
 //! The command line as programs and people see it.
 
 mod configuration;
+mod diagnose;
 mod errors;
 mod help;
 mod log;

@@ -10,9 +10,11 @@ mod file;
 pub mod handle;
 mod names;
 pub mod options;
+mod origin;
 mod parse;
 mod report;
 mod resolve;
+pub(crate) mod suggest;
 mod support;
 mod text;
 pub mod value;
@@ -30,6 +32,8 @@ pub use self::file::{ConfigFiles, SystemFiles};
 use self::handle::{Opt, OptIndexed};
 pub use self::names::{FoundName, Match as NameMatch, find_option};
 pub use self::options::opt;
+pub use self::origin::Origin;
+pub(crate) use self::origin::variable_name;
 pub use self::parse::CommandLine;
 pub use self::report::{ConfigReport, Setting, SettingValue};
 
@@ -231,6 +235,14 @@ impl Config {
         }
         config.adjust()?;
         Ok(config)
+    }
+
+    /// Returns the configuration that another command would have with the same environment and files.
+    ///
+    /// # Errors
+    /// The options that it would use are invalid or incomplete.
+    pub fn of_command(&self, command: Command) -> Result<Config> {
+        resolve::of_command(self, command)
     }
 
     /// Returns the configuration for another command that this process continues with. Options that this command does

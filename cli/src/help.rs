@@ -1,6 +1,9 @@
 //! Help in pgBackRest's layout (its `src/command/help/help.c`), which shell completion parses. The texts are those of
 //! the declarations.
 
+mod advice;
+mod more;
+
 use std::fmt::Write as _;
 
 use engine::{Error, ErrorCode, Result};
@@ -8,7 +11,7 @@ use engine::{Error, ErrorCode, Result};
 use crate::command;
 use crate::config::decl::{COMMANDS, DefaultValue, HelpGroup, OptionDecl, Range, Support, ValueKind};
 use crate::config::options::ALL;
-use crate::config::{Command, Config, NameMatch, Role, find_option, opt};
+use crate::config::{Command, Config, NameMatch, Role, find_option, opt, suggest};
 use crate::identity::Identity;
 
 /// Columns of a line.
@@ -110,7 +113,8 @@ fn of_option(config: &Config, identity: Identity, name: &str) -> Result<String> 
         .filter(|option| option.is_valid(command, Role::Main));
     let Some(option) = found else {
         let text = format!("option '{name}' is not valid for command '{}'", command.name());
-        return Err(Error::new(ErrorCode::OptionInvalid, text));
+        let error = Error::new(ErrorCode::OptionInvalid, text);
+        return Err(suggest::hinted(error, suggest::option_of(command, name)));
     };
     let mut text = format!(
         "{} - '{}' command - '{}' option help\n\n{}\n\n{}\n",
@@ -143,9 +147,7 @@ fn of_option(config: &Config, identity: Identity, name: &str) -> Result<String> 
             }
         }
     }
-    if let Some(example) = example(option, command) {
-        let _ = write!(text, "\nexample: {example}\n");
-    }
+    text += &more::render(config, option);
     let old = old_names(option);
     if !old.is_empty() {
         let plural = if old.len() > 1 { "s" } else { "" };
@@ -188,7 +190,7 @@ pub(crate) fn with_values(detail: &str, option: &OptionDecl, command: Command) -
     }
 }
 
-/// Returns an example of the option. There is none if no value stands out, and for secrets.
+/// Returns an example of the option on the command line. There is none if no value stands out, and for secrets.
 fn example(option: &OptionDecl, command: Command) -> Option<String> {
     let name = option.indexed_name(1);
     let default = match option.default_for(command) {

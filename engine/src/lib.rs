@@ -10,6 +10,7 @@ pub mod check;
 pub mod claim;
 pub mod control;
 pub mod decode;
+pub mod diagnose;
 pub mod ending;
 pub mod expire;
 #[doc(hidden)]

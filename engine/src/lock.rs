@@ -154,12 +154,12 @@ impl Lock {
     }
 
     /// Shows that a copy of `size` bytes begins.
-    pub fn update_begin(&mut self, repo_key: u32, size: u64) {
+    pub(crate) fn update_begin(&mut self, repo_key: u32, size: u64) {
         self.write_progress(repo_key, 0, 0, size);
     }
 
     /// Removes the progress after the copy.
-    pub fn update_clear(&mut self, repo_key: u32) {
+    pub(crate) fn update_clear(&mut self, repo_key: u32) {
         let content = self.content();
         self.write(repo_key, &content);
     }

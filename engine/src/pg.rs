@@ -1,9 +1,9 @@
 //! PostgreSQL: the session of backups and checks, and the control file.
 
 mod channel_binding;
-pub mod client;
+pub(crate) mod client;
 pub mod cluster;
-pub mod connection;
+pub(crate) mod connection;
 pub mod control_file;
 pub mod data_dir;
 mod environment;

@@ -16,16 +16,16 @@ pub mod memory;
 pub mod network;
 pub mod object;
 pub mod on_turn;
-pub mod open;
+pub(crate) mod open;
 pub(crate) mod page_cache;
 pub(crate) mod pages;
 pub mod posix;
-pub mod read_ahead;
-pub mod remote;
+pub(crate) mod read_ahead;
+pub(crate) mod remote;
 pub mod s3;
 pub mod sftp;
 pub mod temporary;
-pub mod unreachable;
+pub(crate) mod unreachable;
 pub(crate) mod whole_sync;
 
 use std::io::{Read, Write};
@@ -146,6 +146,15 @@ pub trait SyncBatch: Send {
     fn finish(self: Box<Self>) -> Result<()>;
 }
 
+/// Settings of a bucket that protect its objects and limit their number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protection {
+    /// Whether old versions of objects are kept when objects are replaced or removed.
+    pub versions: bool,
+    /// Whether there are rules that remove objects, old versions or unfinished uploads.
+    pub lifecycle: bool,
+}
+
 /// What a driver supports beyond objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
@@ -176,6 +185,14 @@ pub trait RepoStorage: Send + Sync {
 
     /// Returns the path for messages: absolute, including the name of the store.
     fn display(&self, path: &RepoPath) -> String;
+
+    /// Returns what protects the objects of a bucket; `None` if the store has no such settings, or they are not known.
+    ///
+    /// # Errors
+    /// The settings can't be read, for example because the key may not.
+    fn protection(&self) -> Result<Option<Protection>> {
+        Ok(None)
+    }
 
     /// Checks that a file can have this path. Some stores restrict names beyond what a path allows.
     ///

@@ -101,27 +101,27 @@ impl Users {
     }
 
     /// The name of the user with this number.
-    pub fn user_name(&self, uid: u32) -> Option<String> {
+    pub(crate) fn user_name(&self, uid: u32) -> Option<String> {
         name(&self.users, Database::Passwd, uid)
     }
 
     /// The name of the group with this number.
-    pub fn group_name(&self, gid: u32) -> Option<String> {
+    pub(crate) fn group_name(&self, gid: u32) -> Option<String> {
         name(&self.groups, Database::Group, gid)
     }
 
     /// The number of the user with this name.
-    pub fn user_id(&self, name: &str) -> Option<u32> {
+    pub(crate) fn user_id(&self, name: &str) -> Option<u32> {
         id(&self.users, Database::Passwd, name)
     }
 
     /// The number of the group with this name.
-    pub fn group_id(&self, name: &str) -> Option<u32> {
+    pub(crate) fn group_id(&self, name: &str) -> Option<u32> {
         id(&self.groups, Database::Group, name)
     }
 
     /// The name of the user that runs this process (effective).
-    pub fn current_user(&self) -> Option<String> {
+    pub(crate) fn current_user(&self) -> Option<String> {
         self.user_name(rustix::process::geteuid().as_raw())
     }
 
@@ -134,7 +134,7 @@ impl Users {
     }
 
     /// The name of the group that runs this process (effective).
-    pub fn current_group(&self) -> Option<String> {
+    pub(crate) fn current_group(&self) -> Option<String> {
         self.group_name(rustix::process::getegid().as_raw())
     }
 }

@@ -8,7 +8,9 @@ fn message(run: &Run) -> String {
     let mut lines = text.lines().skip_while(|line| !line.contains("ERROR: ["));
     let Some(first) = lines.next() else { return text };
     let mut message = first[first.find("ERROR: [").unwrap_or(0)..].to_owned();
-    for line in lines.take_while(|line| line.trim_start().starts_with("HINT")) {
+    let hints = lines.take_while(|line| line.trim_start().starts_with("HINT"));
+    // Only rbr suggests names
+    for line in hints.filter(|line| !line.contains("HINT: did you mean")) {
         message.push('\n');
         message.push_str(line.trim_start());
     }
@@ -91,4 +93,22 @@ errors! {
     archive_push_without_parameter: "[global]\nlog-level-file=off\n[d]\npg1-path=/x\n" [] ["--config=CONF", "--stanza=d", "archive-push"];
     archive_get_with_one_parameter: "[global]\nlog-level-file=off\n[d]\npg1-path=/x\n" [] ["--config=CONF", "--stanza=d", "archive-get", "000000010000000000000001"];
     parameter_for_a_command_without: "" [] ["--no-config", "--stanza=d", "info", "extra"];
+}
+
+#[test]
+fn mistyped_names_are_suggested_with_the_error_of_pgbackrest() {
+    let space = Space::new();
+    space.write("test.conf", "[global]\nrepo1-pth=/x\n");
+    let config = format!("--config={}", space.text("test.conf"));
+    for (arguments, code, hint) in [
+        (&["--no-config", "bakup"][..], 48, "did you mean 'backup'?"),
+        (&["--no-config", "help", "bakup"], 48, "did you mean 'backup'?"),
+        (&["--no-config", "help", "backup", "proces-max"], 31, "did you mean 'process-max'?"),
+        (&["--no-config", "backup", "--stnaza=demo"], 31, "did you mean '--stanza'?"),
+        (&["--no-config", "backup", "--cipher-type=none"], 31, "did you mean '--repo1-cipher-type'?"),
+        (&[&config, "--stanza=demo", "backup"], 37, "did you mean 'repo1-path'?"),
+    ] {
+        let run = space.run(space.path("bin/rbr"), arguments).fails(code);
+        run.says(&format!("HINT: {hint}"));
+    }
 }

@@ -100,7 +100,8 @@ pub(super) fn run(program: &str, arguments: &[String], environment: &[(String, S
     let output = command.output().expect("run");
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let mut words = String::new();
-    for line in text.lines() {
+    // Only rbr suggests names
+    for line in text.lines().filter(|line| !line.contains("HINT: did you mean")) {
         // "2026-11-22 07:02:21.494 P00" and the indent of the lines that follow
         let line = match line.get(..24) {
             Some(time) if time.starts_with("20") && time.ends_with(' ') => &line[24..],

@@ -4,7 +4,8 @@ use crate::env::{Run, Space, oracles};
 
 /// Exit status and output, without the time of log lines.
 fn outcome(run: &Run) -> (i32, String) {
-    let lines = run.stdout.lines().chain(run.stderr.lines());
+    // Only rbr suggests names
+    let lines = run.stdout.lines().chain(run.stderr.lines()).filter(|line| !line.contains("HINT: did you mean"));
     let lines: Vec<&str> = lines.map(|line| line.find(" P00").map_or(line, |start| &line[start..])).collect();
     (run.code, lines.join("\n"))
 }

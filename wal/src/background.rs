@@ -43,7 +43,7 @@ impl Background {
     ///
     /// # Errors
     /// [`engine::ErrorCode::LockAcquire`] if the lock can't be tried.
-    pub fn try_lock(&self) -> Result<Option<Lock>> {
+    pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
         let lock = Lock::try_acquire(LockRequest {
             lock_path: &self.lock_path,
             stanza: &self.stanza,

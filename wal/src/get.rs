@@ -1,11 +1,11 @@
 //! `archive-get`: fetches the WAL file that PostgreSQL asks for.
 
-pub mod claim;
-pub mod find;
+mod claim;
+pub(crate) mod find;
 pub mod foreground;
 mod look;
 pub mod prefetch;
-pub mod segment;
+mod segment;
 
 use std::path::Path;
 

@@ -6,7 +6,7 @@
 
 pub mod background;
 pub mod get;
-pub mod origin;
+mod origin;
 pub mod path;
 pub mod push;
 pub mod repos;

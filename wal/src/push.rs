@@ -1,11 +1,11 @@
 //! `archive-push`: stores the WAL file that PostgreSQL hands over.
 
 pub mod async_worker;
-pub mod check;
+pub(crate) mod check;
 pub mod foreground;
 mod large;
-pub mod queue;
-pub mod segment;
+pub(crate) mod queue;
+mod segment;
 mod stored;
 mod wal_file;
 mod write;

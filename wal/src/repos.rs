@@ -33,7 +33,7 @@ pub(crate) fn concurrency<'a>(repos: impl IntoIterator<Item = &'a Repo>) -> Conc
 }
 
 /// Formats a problem of one of several repositories.
-pub fn repo_error(repo_key: u32, error: &Error) -> String {
+pub(crate) fn repo_error(repo_key: u32, error: &Error) -> String {
     format!("repo{repo_key}: [{}] {error}", error.code)
 }
 

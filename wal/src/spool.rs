@@ -146,7 +146,7 @@ impl Spool {
     ///
     /// # Errors
     /// [`ErrorCode::FileOpen`] if either file can't be examined.
-    pub fn is_stale(&self, wal_file: &str, path: &Path) -> Result<bool> {
+    pub(crate) fn is_stale(&self, wal_file: &str, path: &Path) -> Result<bool> {
         let examine = |path: &Path| -> Result<Option<std::fs::Metadata>> {
             match std::fs::metadata(path) {
                 Ok(metadata) => Ok(Some(metadata)),
@@ -187,7 +187,7 @@ impl Spool {
     ///
     /// # Errors
     /// Errors of writing.
-    pub fn write_ok(&self, wal_file: &str, warnings: &[String]) -> Result<()> {
+    pub(crate) fn write_ok(&self, wal_file: &str, warnings: &[String]) -> Result<()> {
         self.write(&spool::ok_name(wal_file), &spool::ok_content(warnings))
     }
 
@@ -196,7 +196,7 @@ impl Spool {
     ///
     /// # Errors
     /// Errors of writing.
-    pub fn write_error(&self, wal_file: Option<&str>, error: &Error) -> Result<()> {
+    pub(crate) fn write_error(&self, wal_file: Option<&str>, error: &Error) -> Result<()> {
         if error.code == ErrorCode::Term {
             return Ok(());
         }
@@ -228,7 +228,7 @@ impl Spool {
     ///
     /// # Errors
     /// [`ErrorCode::FileOpen`] if it can't be checked.
-    pub fn has_error(&self, wal_file: &str) -> Result<bool> {
+    pub(crate) fn has_error(&self, wal_file: &str) -> Result<bool> {
         Ok(self.exists(&spool::error_name(Some(wal_file)))? || self.exists(&spool::error_name(None))?)
     }
 
@@ -236,7 +236,7 @@ impl Spool {
     ///
     /// # Errors
     /// [`ErrorCode::FileRemove`].
-    pub fn clear_errors(&self, wal_file: &str) -> Result<()> {
+    pub(crate) fn clear_errors(&self, wal_file: &str) -> Result<()> {
         self.remove(&spool::error_name(Some(wal_file)))?;
         self.remove(&spool::error_name(None))
     }

@@ -7,7 +7,7 @@ use super::decl::{Command, Role, ValueKind};
 use super::names::{Match, find_option, shown};
 use super::options::ALL;
 use super::parse::{FoundOption, FoundOptions};
-use super::text;
+use super::{suggest, text};
 
 /// The prefix of variable names.
 pub(super) const PREFIX: &str = "PGBACKREST_";
@@ -42,7 +42,8 @@ pub(super) fn add(
         // pgBackRest reads the same environment and does not know our own options
         let option = find_option(&key, Match::Exact)?.filter(|option| !ALL[option.option].own);
         let Some(option) = option else {
-            warn(format!("environment contains invalid option '{}'", text::show(&shown(&key))));
+            let text = format!("environment contains invalid option '{}'", text::show(&shown(&key)));
+            warn(suggest::with_hint(text, suggest::option_in_file(&key)));
             continue;
         };
         if option.negate {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use engine::{Error, ErrorCode, Result};
 use repo_format::ini;
@@ -10,9 +11,9 @@ use repo_format::ini;
 use super::Source;
 use super::decl::{Command, Role, Section, ValueKind};
 use super::names::{self, FoundName, Match, find_option, shown};
-use super::options::{self, ALL, opt};
+use super::options::{self, ALL, OptionIndex, opt};
 use super::parse::{FoundOption, FoundOptions};
-use super::text;
+use super::{suggest, text};
 
 const DEFAULT_FILE: &str = "/etc/pgbackrest/pgbackrest.conf";
 const DEFAULT_INCLUDE_PATH: &str = "/etc/pgbackrest/conf.d";
@@ -86,6 +87,8 @@ impl ConfigFiles for SystemFiles {
 struct IniLine {
     key: String,
     value: String,
+    /// The file that contains it.
+    path: Arc<str>,
 }
 
 /// The content of all files.
@@ -103,8 +106,9 @@ impl Ini {
     fn add(&mut self, path: &str, text: &str) -> Result<()> {
         let entries =
             ini::read_config(text).map_err(|error| error.context(format_args!("configuration file '{path}'")))?;
+        let path = Arc::from(path);
         for entry in entries {
-            let line = IniLine { key: entry.key.to_owned(), value: entry.value.to_owned() };
+            let line = IniLine { key: entry.key.to_owned(), value: entry.value.to_owned(), path: Arc::clone(&path) };
             match self.0.get_mut(entry.section) {
                 Some(lines) => lines.push(line),
                 None => drop(self.0.insert(entry.section.to_owned(), vec![line])),
@@ -116,6 +120,15 @@ impl Ini {
     /// The names of the sections, in order.
     pub(super) fn sections(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
+    }
+
+    /// Returns the file whose line sets this option in a section, and its key.
+    pub(super) fn place_of(&self, section: &str, option: (OptionIndex, u32)) -> Option<&str> {
+        let sets = |key: &str| {
+            let found = find_option(key, Match::Exact).ok().flatten();
+            found.is_some_and(|found| (found.option, found.key) == option && !found.negate && !found.reset)
+        };
+        self.0.get(section)?.iter().find(|line| sets(&line.key)).map(|line| &*line.path)
     }
 
     /// Returns the keys of a section in the order of their first appearance, each with all its values.
@@ -270,11 +283,7 @@ pub(super) fn add(
     warn: &mut dyn FnMut(String),
 ) -> Result<()> {
     let stanza = options::find("stanza").and_then(|index| found.get(index, 1)).and_then(|found| found.values.first());
-    let owners = [stanza.map(String::as_str), Some("global")].into_iter().flatten();
-    let sections: Vec<(String, bool)> =
-        owners.flat_map(|name| [(format!("{name}:{}", command.name()), true), (name.to_owned(), false)]).collect();
-
-    for (section, of_command) in &sections {
+    for (section, of_command) in &sections(stanza.map(String::as_str), command) {
         let mut seen: Vec<(usize, u32, &str)> = Vec::new();
         for (key, values) in content.keys(section) {
             let Some(option) = option_of(key, warn)? else { continue };
@@ -305,11 +314,18 @@ pub(super) fn add(
     Ok(())
 }
 
+/// The sections that apply to a command, the first of which has precedence, and whether they are only for this command.
+pub(super) fn sections(stanza: Option<&str>, command: Command) -> Vec<(String, bool)> {
+    let owners = [stanza, Some("global")].into_iter().flatten();
+    owners.flat_map(|name| [(format!("{name}:{}", command.name()), true), (name.to_owned(), false)]).collect()
+}
+
 /// Returns the option that a key sets. Warns about a key that sets none.
 fn option_of(key: &str, warn: &mut dyn FnMut(String)) -> Result<Option<FoundName>> {
     // pgBackRest reads the same file and does not know our own options
     let Some(option) = find_option(key, Match::Exact)?.filter(|option| !ALL[option.option].own) else {
-        warn(format!("configuration file contains invalid option '{}'", text::show(&shown(key))));
+        let text = format!("configuration file contains invalid option '{}'", text::show(&shown(key)));
+        warn(suggest::with_hint(text, suggest::option_in_file(key)));
         return Ok(None);
     };
     let refused = match option {

@@ -172,6 +172,17 @@ pub static RESOLVE_ORDER: [u8; COUNT] = {
     order[0] = stanza as u8;
     done[stanza] = true;
     let mut count = 1;
+    // Our own options come before all others, so that an option that depends on one of them is not resolved later than
+    // pgBackRest resolves it
+    let mut index = 0;
+    while index < COUNT {
+        if SORTED[index].own && dependencies_done(SORTED[index], &done) {
+            done[index] = true;
+            order[count] = index as u8;
+            count += 1;
+        }
+        index += 1;
+    }
     while count < COUNT {
         let before = count;
         let mut index = 0;

@@ -9,7 +9,7 @@ use super::Source;
 use super::decl::{Command, CommandDecl, Role, ValueKind};
 use super::names::{FoundName, Match, find_option, shown};
 use super::options::{ALL, COUNT, OptionIndex};
-use super::text;
+use super::{suggest, text};
 
 /// What was found about an option (of one index), before it is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,15 @@ impl FoundOptions {
     /// Adds an option that was not there.
     pub(super) fn add(&mut self, option: OptionIndex, key: u32, found: FoundOption) {
         self.0[option].push((key, found));
+    }
+
+    /// Drops options that a command does not know.
+    pub(super) fn keep_valid(&mut self, command: Command, role: Role) {
+        for (found, decl) in self.0.iter_mut().zip(ALL) {
+            if !decl.is_valid(command, role) {
+                found.clear();
+            }
+        }
     }
 
     /// Sets the only value of an option.
@@ -144,7 +153,8 @@ impl CommandLine {
         let Some(found) = find_option(name, Match::Prefix)? else {
             let shown = shown(name);
             let shown = if shown == name { text } else { &shown };
-            return invalid(format!("invalid option '--{}'", text::show(shown)));
+            let error = Error::new(ErrorCode::OptionInvalid, format!("invalid option '--{}'", text::show(shown)));
+            return Err(suggest::hinted(error, suggest::option_on_command_line(name)));
         };
         let entry = read_argument(found, name, argument, next)?;
         let decl = ALL[found.option];
@@ -215,11 +225,11 @@ fn read_argument(
 /// The command whose name begins with the text up to a colon.
 fn find_command(text: &str) -> Result<Command> {
     let name = text.split(':').next().unwrap_or(text);
-    super::decl::COMMANDS
-        .iter()
-        .find(|decl| if decl.own { decl.name == name } else { decl.name.starts_with(name) })
-        .map(|decl| decl.command)
-        .ok_or_else(|| Error::new(ErrorCode::CommandInvalid, format!("invalid command '{text}'")))
+    let fits = |decl: &&CommandDecl| if decl.own { decl.name == name } else { decl.name.starts_with(name) };
+    super::decl::COMMANDS.iter().find(fits).map(|decl| decl.command).ok_or_else(|| {
+        let error = Error::new(ErrorCode::CommandInvalid, format!("invalid command '{text}'"));
+        suggest::hinted(error, suggest::command(name))
+    })
 }
 
 /// The role after the colon of the command.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use engine::{Error, ErrorCode, Result};
 
-use super::decl::{Command, DefaultValue, Depend, IndexGroup, OptionDecl, Range, ValueKind};
+use super::decl::{Command, DefaultValue, Depend, IndexGroup, OptionDecl, Range, Role, ValueKind};
 use super::env::Environment;
 use super::file::{ConfigFiles, Ini};
 use super::names::KEY_MAX;
@@ -85,6 +85,27 @@ pub(super) fn with_stanza(config: &Config, stanza: &str) -> Result<Config> {
         file::add(&mut found, ini, line.command, line.role, &mut ignore)?;
     }
     build(input, found, &mut ignore)
+}
+
+/// Resolves the configuration that another command would have with the same environment and files, and with those
+/// options of this command line that it knows.
+pub(super) fn of_command(config: &Config, command: Command) -> Result<Config> {
+    let InputData { line, environment, ini } = &*config.input.0;
+    let line = CommandLine { command, role: Role::Main, help: false, params: Vec::new(), ..line.clone() };
+    let mut found = line.found.clone();
+    found.keep_valid(command, line.role);
+    if let (Some(index), Some(stanza)) = (options::find(opt::STANZA.decl().name), config.find(opt::STANZA)) {
+        let values = vec![stanza.to_owned()];
+        found.replace(index, FoundOption { negate: false, reset: false, source: Source::CommandLine, values });
+    }
+    // The first run has already said what is wrong
+    let mut ignore = |_| ();
+    env::add(&mut found, environment, command, line.role, &mut ignore)?;
+    if let Some(ini) = ini {
+        file::add(&mut found, ini, command, line.role, &mut ignore)?;
+    }
+    let input = InputData { line, environment: environment.clone(), ini: ini.clone() };
+    build(ConfigInput(Arc::new(input)), found, &mut ignore)
 }
 
 fn build(input: ConfigInput, found: FoundOptions, warn: &mut dyn FnMut(String)) -> Result<Config> {

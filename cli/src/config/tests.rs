@@ -318,7 +318,7 @@ fn wrong_command_lines_have_pgbackrests_errors() {
         ("--no-delta --no-delta", "[031] option 'delta' is negated multiple times"),
         ("--reset-delta --reset-delta", "[031] option 'delta' is reset multiple times"),
         ("--reset-delta --no-delta", "[031] option 'delta' cannot be negated and reset"),
-        ("--stanza1-x=1", "[031] invalid option '--stanza1-x=1'"),
+        ("--stanza1-x=1", "[031] invalid option '--stanza1-x=1'\nHINT: did you mean '--stanza'?"),
         ("--start1-fast", "[031] option 'start1-fast' cannot have an index"),
         ("--repo0-path=/x", "[031] option 'repo0-path' key must be between 1 and 256"),
         (

@@ -240,6 +240,18 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "An info file or manifest of which either the file or the copy is damaged causes a warning, and `--repair` repairs it. pgBackRest does not have this option.",
     ),
     (
+        "check",
+        "`--diagnose` looks for what usually goes wrong in PostgreSQL, the repositories and on the host, and says how to mend it. pgBackRest does not have this option.",
+    ),
+    (
+        "all",
+        "A mistyped option or command is an error with pgBackRest's number and text, and a hint with the name that was probably meant.",
+    ),
+    (
+        "help",
+        "After pgBackRest's text, help for an option says where its value was set, when to change it, and how to write it.",
+    ),
+    (
         "verify",
         "`--verify-exit-code` exits with status 104 if anything is invalid. pgBackRest does not have this option and always succeeds.",
     ),
@@ -373,8 +385,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
     (
         "remote",
         "A client reaches only the repository, without the directories of other stanzas if it has one, or the data \
-            directory, which it can't change. It asks only for the options that pgBackRest asks for, and runs single \
-            statements that begin with `select`, `set` or `checkpoint`. pgBackRest opens any file.",
+            directory, which it can't change. It asks only for the options that pgBackRest asks for, and sends only \
+            statements that consist of the words of pgBackRest's. pgBackRest opens any file.",
     ),
     (
         "remote",

@@ -96,7 +96,8 @@ fn option_help_lists_the_allowed_values_as_completion_reads_them() {
     };
     let text = help("--no-config help backup compress-type");
     assert_eq!(stars(&text), ["none", "bz2", "gz", "lz4", "zst"]);
-    assert!(text.ends_with("default: gz\n\nexample: --compress-type=none\n"), "{text}");
+    assert!(text.contains("\ndefault: gz\n\nwhen to change: to zst"), "{text}");
+    assert!(text.contains("\nexample: --compress-type=none\nin a configuration file: compress-type=none "), "{text}");
     let text = help("--no-config help repo-ls output");
     assert_eq!(stars(&text), ["text", "json", "name", "type", "size", "time", "destination"]);
     let text = help("--no-config help restore type");
@@ -105,6 +106,36 @@ fn option_help_lists_the_allowed_values_as_completion_reads_them() {
     assert!(text.contains(
         "Allowed values are 16KiB, 32KiB, 64KiB, 128KiB, 256KiB, 512KiB, 1MiB, 2MiB,\n4MiB, 8MiB, and 16MiB.\n"
     ));
+}
+
+#[test]
+fn option_help_names_the_place_of_the_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("test.conf");
+    std::fs::write(
+        &path,
+        "[global]\nrepo1-path=/a\nprocess-max=2\n[demo]\nprocess-max=3\n[demo:backup]\nstart-fast=y\n",
+    )
+    .unwrap();
+    let path = path.display();
+    let line = |option: &str| {
+        let args = format!("x --config={path} --stanza=demo --delta help backup {option}");
+        let line = CommandLine::parse(args.split_whitespace()).unwrap();
+        let environment = Environment(vec![("PGBACKREST_COMPRESS_TYPE".to_owned(), "zst".to_owned())]);
+        let config = Config::resolve(line, environment, &SystemFiles, &mut |_| ()).unwrap();
+        let text = render(&config).unwrap();
+        text.lines().find(|line| line.starts_with("source: ")).map(ToOwned::to_owned)
+    };
+    for (option, place) in [
+        ("repo-path", format!("{path}, section [global]")),
+        ("process-max", format!("{path}, section [demo]")),
+        ("start-fast", format!("{path}, section [demo:backup]")),
+        ("compress-type", "environment variable PGBACKREST_COMPRESS_TYPE".to_owned()),
+        ("delta", "command line".to_owned()),
+    ] {
+        assert_eq!(line(option), Some(format!("source: {place}")), "{option}");
+    }
+    assert_eq!(line("resume"), None);
 }
 
 #[test]

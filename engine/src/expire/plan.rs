@@ -72,7 +72,7 @@ impl Retention {
 
 /// The facts about a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackupCandidate {
+pub(crate) struct BackupCandidate {
     /// Its label.
     pub label: BackupLabel,
     /// The backup that it is based on.
@@ -146,7 +146,7 @@ impl BackupPlan {
     }
 
     /// Keeps the sets of these full backups. Returns the backups that are kept instead of removed.
-    pub fn keep_sets(&mut self, fulls: &BTreeSet<BackupLabel>, facts: &[BackupCandidate]) -> Vec<BackupLabel> {
+    pub(crate) fn keep_sets(&mut self, fulls: &BTreeSet<BackupLabel>, facts: &[BackupCandidate]) -> Vec<BackupLabel> {
         let stays = |set: &ExpiredSet| set.labels.iter().any(|label| fulls.contains(&label.full_label()));
         let (stay, expired): (Vec<_>, Vec<_>) = self.expired.drain(..).partition(stays);
         self.expired = expired;
@@ -198,7 +198,7 @@ impl BackupPlan {
 /// Returns a retention that expires exactly the oldest full backup (with its dependents and WAL).
 ///
 /// Returns `None` if there is at most one full backup, which is never expired.
-pub fn oldest(backups: &[BackupCandidate], retention: &Retention) -> Option<Retention> {
+pub(crate) fn oldest(backups: &[BackupCandidate], retention: &Retention) -> Option<Retention> {
     let full_total = backups.iter().filter(|b| b.label.backup_type() == BackupType::Full).count();
     let keep = u32::try_from(full_total.checked_sub(1)?).ok().filter(|keep| *keep > 0)?;
     Some(Retention {
@@ -275,7 +275,7 @@ pub(crate) fn ad_hoc(backups: Vec<BackupCandidate>, label: &BackupLabel, retenti
 ///
 /// `keep_newest` protects the newest directory although it is not in the list of backups, because the next backup may
 /// resume it.
-pub fn directories(
+pub(crate) fn directories(
     on_disk: &[BackupLabel],
     kept: &[BackupCandidate],
     running: &[BackupLabel],

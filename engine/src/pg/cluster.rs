@@ -121,7 +121,7 @@ fn check_archive(mode: &str, command: &str, check: ArchiveCheck) -> Result<()> {
 /// Returns whether the command can put WAL into a repository of this format. pgBackRest requires its own name anywhere
 /// in the text, which is accepted here too while a site migrates. Our own name is short, so it must be a word
 /// (`/usr/bin/rbr`, but not `xrbr1`).
-fn calls_archiver(command: &str) -> bool {
+pub(crate) fn calls_archiver(command: &str) -> bool {
     command.contains("pgbackrest")
         || command.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == "rbr")
 }

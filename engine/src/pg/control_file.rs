@@ -11,7 +11,7 @@ use super::data_dir::open_file;
 use crate::{Error, ErrorCode, Result};
 
 /// The path of the file below the data directory.
-pub const FILE_NAME: &str = "global/pg_control";
+pub(crate) const FILE_NAME: &str = "global/pg_control";
 
 /// How long to wait for a write of the server to complete.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -29,7 +29,7 @@ pub fn read(pg_path: &Path, force: Option<PgVersion>) -> Result<PgControl> {
 ///
 /// # Errors
 /// The same as [`read`].
-pub fn read_bytes(pg_path: &Path, force: Option<PgVersion>) -> Result<(PgControl, Vec<u8>)> {
+pub(crate) fn read_bytes(pg_path: &Path, force: Option<PgVersion>) -> Result<(PgControl, Vec<u8>)> {
     let (control, mut bytes) = read_valid(pg_path, force)?;
     bytes.resize(CONTROL_FILE_SIZE, 0);
     Ok((control, bytes))

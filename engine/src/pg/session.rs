@@ -54,7 +54,7 @@ pub struct BackupStop {
 
 /// Another session that makes a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OtherBackup {
+pub(crate) struct OtherBackup {
     /// A description for messages.
     pub text: String,
     /// When it began, in seconds since 1970 by the clock of the server, if the role may see that.
@@ -286,7 +286,7 @@ impl PgSession {
     ///
     /// # Errors
     /// [`ErrorCode::DbQuery`].
-    pub fn other_backups(&mut self) -> Result<Vec<OtherBackup>> {
+    pub(crate) fn other_backups(&mut self) -> Result<Vec<OtherBackup>> {
         // Every role may see these columns
         let query = "select 'process ' || pid || ', client ' || coalesce(pg_catalog.host(client_addr), 'local') || ', since ' || \
                      backend_start, pg_catalog.floor(extract(epoch from backend_start))::int8::text from \
@@ -301,6 +301,53 @@ impl PgSession {
                 Ok(OtherBackup { text, since: since.map(|since| number(&since)).transpose()? })
             })
             .collect()
+    }
+
+    /// Returns the value of a setting; `None` if the server's version does not have it.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbQuery`].
+    pub(crate) fn setting(&mut self, name: &str) -> Result<Option<String>> {
+        let query = format!("select setting::text from pg_catalog.pg_settings where name = '{name}'");
+        let rows = self.client.rows(&query)?;
+        Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
+    }
+
+    /// Returns the file that the server could not archive, if that was its last attempt.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbQuery`].
+    pub(crate) fn archive_failing(&mut self) -> Result<Option<String>> {
+        let [file] = self.client.row(
+            "select case when last_failed_time > coalesce(last_archived_time, '-infinity') then last_failed_wal end::text \
+             from pg_catalog.pg_stat_archiver",
+        )?;
+        Ok(file)
+    }
+
+    /// Returns how many files wait to be archived, and for how many seconds the oldest has waited (0 if the server's
+    /// version does not tell it); `None` if the role may not see them.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbQuery`] for another reason.
+    pub(crate) fn archive_ready(&mut self) -> Result<Option<(i64, i64)>> {
+        let (function, query) = if self.version >= PgVersion::V12 {
+            let age = "coalesce(extract(epoch from pg_catalog.now() - min(modification)), 0)::int4";
+            let query = format!("{age} from pg_catalog.pg_ls_archive_statusdir() where name like '%.ready'");
+            ("pg_ls_archive_statusdir()", query)
+        } else {
+            let wal = if self.version >= PgVersion::V10 { "pg_wal" } else { "pg_xlog" };
+            let query =
+                format!("0 from pg_catalog.pg_ls_dir('{wal}/archive_status') as name where name like '%.ready'");
+            ("pg_ls_dir(text)", query)
+        };
+        let may = format!("select pg_catalog.has_function_privilege('pg_catalog.{function}', 'execute')");
+        if self.client.value(&may)? != "t" {
+            return Ok(None);
+        }
+        let [count, age] = self.client.row(&format!("select count(*)::int4, {query}"))?;
+        let number = |text: Option<String>| text.and_then(|text| text.parse().ok()).unwrap_or(0);
+        Ok(Some((number(count), number(age))))
     }
 
     /// The databases of the cluster.

@@ -5,6 +5,7 @@ use crate::Result;
 use crate::annotate::{self, AnnotateRequest, AnnotateSummary};
 use crate::backup::{BackupRequest, BackupSummary};
 use crate::check::{self, CheckRequest, CheckSummary};
+use crate::diagnose::{self, DiagnoseRequest, DiagnoseSummary};
 use crate::expire::{ExpireRequest, ExpireSummary};
 use crate::info::{self, BackupFact, InfoRequest, StanzaFact};
 use crate::lock::LockType;
@@ -97,6 +98,15 @@ impl Session {
     /// [`ErrorCode::Config`](crate::ErrorCode::Config) if no cluster can be reached, and the first problem.
     pub fn check(&self, request: &CheckRequest) -> Result<CheckSummary> {
         check::run(request, self, &self.open_all()?)
+    }
+
+    /// Looks for what usually goes wrong, in PostgreSQL, in every repository and on this host. What is wrong is in the
+    /// summary, and no error.
+    ///
+    /// # Errors
+    /// The error of the token.
+    pub fn diagnose(&self, request: &DiagnoseRequest) -> Result<DiagnoseSummary> {
+        diagnose::run(request, self, &self.open_each())
     }
 
     /// Changes the annotations of a backup in every repository that has it.

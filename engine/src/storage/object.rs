@@ -15,6 +15,7 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -26,8 +27,8 @@ use self::error::request_error;
 use self::reader::ObjectReader;
 use self::writer::ObjectUpload;
 use super::{
-    Concurrency, Entry, EntryKind, Features, FileSize, PendingRead, ReadAhead, ReadRange, RepoPath, RepoReader,
-    RepoStorage, RepoWriter, WriteOptions,
+    Concurrency, Entry, EntryKind, Features, FileSize, PendingRead, Protection, ReadAhead, ReadRange, RepoPath,
+    RepoReader, RepoStorage, RepoWriter, WriteOptions,
 };
 use crate::{Error, ErrorCode, Result};
 
@@ -60,6 +61,15 @@ pub(crate) struct ObjectStorage {
     is_forbidden: fn(char) -> bool,
     /// Parts that may still be sent, over all writers.
     parts_free: Arc<Semaphore>,
+    /// Where to ask for the settings of the bucket.
+    bucket: Option<Arc<dyn DescribeBucket>>,
+}
+
+/// Reads the settings of a bucket.
+#[async_trait]
+pub(crate) trait DescribeBucket: Send + Sync {
+    /// Returns what protects its objects.
+    async fn protection(&self) -> object_store::Result<Protection>;
 }
 
 impl ObjectStorage {
@@ -87,6 +97,7 @@ impl ObjectStorage {
             read_ahead: ReadAhead::NEAR,
             is_forbidden: |_| false,
             parts_free: Arc::new(Semaphore::new(PARTS_IN_FLIGHT_MAX)),
+            bucket: None,
         })
     }
 
@@ -94,6 +105,12 @@ impl ObjectStorage {
     #[must_use]
     pub fn with_read_ahead(self, read_ahead: ReadAhead) -> Self {
         ObjectStorage { read_ahead, ..self }
+    }
+
+    /// Asks there for the settings of the bucket.
+    #[must_use]
+    pub(crate) fn with_bucket(self, bucket: Arc<dyn DescribeBucket>) -> Self {
+        ObjectStorage { bucket: Some(bucket), ..self }
     }
 
     /// Refuses names that contain these characters.
@@ -204,6 +221,12 @@ impl RepoStorage for ObjectStorage {
             (prefix, "") => format!("/{prefix}"),
             (prefix, path) => format!("/{prefix}/{path}"),
         }
+    }
+
+    fn protection(&self) -> Result<Option<Protection>> {
+        let Some(bucket) = &self.bucket else { return Ok(None) };
+        let protection = self.wait(bucket.protection());
+        protection.map(Some).map_err(|error| request_error("unable to get the settings of the bucket", error))
     }
 
     fn check_name(&self, path: &RepoPath) -> Result<()> {

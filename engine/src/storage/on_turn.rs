@@ -30,7 +30,7 @@ where
     }
 
     /// Takes over a read that was begun without a turn.
-    pub fn adopt(&self, pending: PendingRead) -> PendingRead {
+    pub(crate) fn adopt(&self, pending: PendingRead) -> PendingRead {
         let Some(turn) = self.turn.clone() else { return pending };
         PendingRead::later(move || {
             let opened = turn.waiting(|| pending.wait())?;

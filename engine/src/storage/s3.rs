@@ -5,6 +5,7 @@
 //! listings, also of object versions (`list.rs`).
 
 mod answers;
+mod bucket;
 pub(crate) mod credentials;
 pub(crate) mod list;
 mod sign;
@@ -152,9 +153,10 @@ pub(crate) fn open(settings: &S3Settings) -> Result<ObjectStorage> {
     let mut store: Arc<dyn ObjectStore> =
         Arc::new(ListingStore { store: Arc::new(store), list: Arc::clone(&list), objects });
     if let Some(time) = settings.target_time {
-        store = Arc::new(AsOf::new(store, list, time));
+        store = Arc::new(AsOf::new(store, Arc::<S3List>::clone(&list), time));
     }
-    ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &settings.tags)
+    let storage = ObjectStorage::new(store, &settings.repo_path, settings.part_size_bytes, &settings.tags)?;
+    Ok(storage.with_bucket(list))
 }
 
 /// How requests reach the server.

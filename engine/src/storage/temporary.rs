@@ -26,7 +26,7 @@ const ABANDONED_AFTER_S: i64 = 24 * 60 * 60;
 const DOMAIN_SIZE: usize = 12;
 
 /// A new name for a file, or path of a file, until it is complete.
-pub(super) fn name(of: &str) -> String {
+pub(crate) fn name(of: &str) -> String {
     let of = match of.strip_suffix(".history") {
         // pgBackRest searches for timelines by a part of the name, and would fail to read this one
         Some(timeline) => format!("{timeline}-history").into(),

@@ -36,7 +36,7 @@ pub enum Growth {
 impl Backoff {
     /// Returns pgBackRest's pauses for a wait of this length (`src/common/wait.c`). The first is a tenth of the time, at
     /// most 100 ms. Without time there is only one try.
-    pub fn polling(limit: Duration) -> Self {
+    pub(crate) fn polling(limit: Duration) -> Self {
         let first = (limit / 10).min(Duration::from_millis(100));
         Backoff { first, max: limit, growth: Growth::Sum, limit, tries_min: 3 }
     }

@@ -61,7 +61,7 @@ impl RetryPolicy {
     ///
     /// # Errors
     /// The same as [`RetryPolicy::run`], and the errors that are an answer.
-    pub fn run_to_answer<R>(
+    pub(crate) fn run_to_answer<R>(
         &self,
         pause: impl Fn(Duration) -> Result<()>,
         is_answer: impl Fn(&Error) -> bool,

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::config::decl::Command::{Attest, Backup, Expire, RecoveryPoints, TestRestore, Verify};
+use crate::config::decl::Command::{Attest, Backup, Check, Expire, RecoveryPoints, TestRestore, Verify};
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{MAIN, OptionDecl, Range, Section, ValueKind, depend, on};
 use crate::config::handle::{Opt, options};
@@ -13,6 +13,28 @@ use crate::config::handle::{Opt, options};
 const OWN: OptionDecl = OptionDecl { section: Section::CommandLine, roles: MAIN, own: true, ..OptionDecl::BASE };
 
 options! {
+    DIAGNOSE: Opt<String> = OptionDecl {
+        name: "diagnose",
+        kind: ValueKind::StringId,
+        commands: on(&[Check]),
+        default: Fixed("n"),
+        allow: &["n", "y", "json"],
+        values: &[
+            ("n", "make the check as pgBackRest does"),
+            ("y", "print what was found as text"),
+            ("json", "print what was found as JSON"),
+        ],
+        bool_like: true,
+        summary: "Find what usually goes wrong.",
+        detail: "Looks at PostgreSQL (connection, data directory, clock, archive settings, queue of WAL), at each \
+            repository (stanza, permissions, clock, retention, backups, versions and lifecycle rules of an S3 bucket) \
+            and at this host (lock, log and spool path, stop file), and says how to mend what is wrong. It goes on after \
+            an error. If there is no error it also makes the check, which archives a WAL segment. It writes and removes \
+            a small file in each repository and changes nothing else. The exit status is 0 if backups and archiving \
+            work, also with warnings, and 104 if they do not.",
+        ..OWN
+    };
+
     AMCHECK: Opt<bool> = OptionDecl {
         name: "amcheck",
         kind: ValueKind::Boolean,

@@ -304,3 +304,11 @@ fn no_text_has_a_word_that_was_torn_at_a_line_end() {
         }
     }
 }
+
+#[test]
+fn option_that_depends_on_one_of_our_own_is_resolved_where_pgbackrest_resolves_it() {
+    let place = |name| RESOLVE_ORDER.iter().position(|&index| ALL[usize::from(index)].name == name).unwrap();
+    // On verify, lock-path depends on repair
+    assert!(place("repair") < place("lock-path"));
+    assert!(place("lock-path") < place("tcp-keep-alive-interval"));
+}
