@@ -3,6 +3,7 @@
 mod chain;
 mod kill;
 mod pages;
+mod plan;
 mod recovery;
 mod selective;
 mod target;

@@ -9,6 +9,8 @@ pub mod info_text;
 pub mod ls;
 pub mod manifest_json;
 pub mod manifest_text;
+pub mod plan_json;
+pub mod plan_text;
 pub mod proof_text;
 pub mod recovery_json;
 pub mod recovery_text;

@@ -140,7 +140,7 @@ impl<'a> StoredManifest<'a> {
         let compress_type = self.manifest.data.options.compress_type;
         let mut pipeline = RestorePipeline::new(Cipher::None, compress_type, &Turn::FREE);
         pipeline.begin_job(cancel);
-        pipeline.hash_file(&existing, &path.display().to_string(), Some(geometry))
+        pipeline.hash_file(&existing, &path.display().to_string(), u64::MAX, Some(geometry))
     }
 
     /// Reads the block map at the end of a stored file.

@@ -25,7 +25,7 @@ use crate::restore::target_time;
 use crate::session::Session;
 use crate::work::crew::CrewSettings;
 use crate::work::retry::RetryPolicy;
-use crate::{Error, ErrorCode, Repo, Result};
+use crate::{Cipher, Error, ErrorCode, Repo, Result};
 
 /// What to list. [`RecoveryPointsRequest::new`] lists everything without reading WAL.
 #[derive(Clone, Debug)]
@@ -186,6 +186,32 @@ pub(crate) fn run(request: &RecoveryPointsRequest, session: &Session, repos: &[R
     Ok(all)
 }
 
+/// How far a recovery can go.
+pub(crate) struct Reach {
+    /// The archive has the WAL up to here.
+    pub(crate) end: Lsn,
+    /// Why it ends there.
+    pub(crate) end_reason: WindowEnd,
+    /// In bytes.
+    pub(crate) segment_size: u32,
+}
+
+/// Returns how far a recovery from a position can go on its way to a timeline. The archive comes with how it is encrypted.
+///
+/// # Errors
+/// The archive can't be listed, or a history can't be read.
+pub(crate) fn reach(
+    repo: &Repo,
+    stanza: &Stanza,
+    archive: (ArchiveId, &Cipher),
+    from: (TimelineId, Lsn),
+) -> Result<Reach> {
+    let (timeline, from) = from;
+    let listing = Listing::read(repo, stanza, archive.0, archive.1)?;
+    let (end, end_reason) = windows::reach(&listing, &listing.path(timeline), from);
+    Ok(Reach { end, end_reason, segment_size: listing.segment_size })
+}
+
 /// What is needed to list the points of a repository.
 struct Collector<'a> {
     request: &'a RecoveryPointsRequest,
@@ -242,7 +268,7 @@ impl Collector<'_> {
         cluster: &ArchiveCluster,
         mut listing: Listing,
         backups: &[BackupPoint],
-        cipher: &repo_format::cipher::Cipher,
+        cipher: &Cipher,
     ) -> Result<ArchivePoints> {
         let scan = match self.request.scan {
             true => Some(self.scan(cluster, &mut listing, backups, cipher)?),
@@ -270,7 +296,7 @@ impl Collector<'_> {
         cluster: &ArchiveCluster,
         listing: &mut Listing,
         backups: &[BackupPoint],
-        cipher: &repo_format::cipher::Cipher,
+        cipher: &Cipher,
     ) -> Result<Scan> {
         repo_format::pg::wal::check_version(cluster.version)?;
         let retry = RetryPolicy::new(self.request.job_retry, self.request.job_retry_interval);

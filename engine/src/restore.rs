@@ -20,6 +20,7 @@ mod names;
 mod open_files;
 mod ownership;
 mod places;
+mod plan;
 mod present_cluster;
 mod queue;
 mod real_path;
@@ -54,6 +55,8 @@ use repo_format::wal_name::WalSegment;
 use rustix::fs::{Mode, OFlags};
 
 pub use self::destinations::KeepOut;
+pub(crate) use self::plan::plan;
+pub use self::plan::{MissingPiece, PlannedWal, RestorePlan, SampleRate};
 pub use self::recovery_conf::{RecoverySettings, RecoveryType, TargetAction};
 pub use self::remap::MapSettings;
 pub use self::request::{RestoreRequest, RestoreSummary};
@@ -111,27 +114,13 @@ struct Restored {
 fn restore(request: &RestoreRequest, session: &Session, repos: &[Repo], lock: &mut dyn HeldLocks) -> Result<Restored> {
     let (pg_path, stanza) = (request.pg_path.as_str(), session.stanza());
     check_not_running(pg_path)?;
-    let wanted = Existing::of(request);
-    let existing = wanted.unless_unproven(pg_path)?;
-    let BackupSet { repo, mut manifest, recovery, history } = backup_set::find(request, stanza, repos)?;
+    let decided = Decided::new(request, stanza, repos)?;
+    let present = decided.check_target(request, &mut Err)?;
+    let delta_by_time = decided.delta_by_time(present);
+    let Decided { set, existing, tablespace_dir, ownership, zero, cipher, is_continued, .. } = decided;
+    let BackupSet { repo, mut manifest, recovery, .. } = set;
     let version = manifest.data.pg_version;
-    let tablespace_dir = version.tablespace_dir(manifest.data.pg_catalog_version);
-    remap(request, &mut manifest, &tablespace_dir)?;
-    let ownership = ownership(&manifest, pg_path)?;
-    let zero = zero_filter(request, &manifest, &tablespace_dir)?;
-    // The passphrase of the backup must not be stored in the data directory
-    let cipher = Cipher::from_passphrase(manifest.cipher_pass.take().as_ref());
-    let is_continued = existing.is_compared() && is_unfinished(pg_path)?;
-    let clean = CleanSettings {
-        pg_path,
-        delta: existing.is_expected(),
-        keep: kept_files(&recovery, version),
-        tablespace_dir: &tablespace_dir,
-    };
-    check_destinations(request, &manifest, &ownership, &clean)
-        .map_err(|error| if existing == wanted { error } else { clean::hint_without_delta(error) })?;
-    let present = check_present(request, existing, &history)?;
-    space::check(&manifest, &clean, zero.as_ref())?;
+    let clean = clean_settings(pg_path, existing, &recovery, (version, &tablespace_dir));
     open_files::allow(manifest.targets.len())?;
     // Somebody may have started the server while the manifest was loaded
     check_not_running(pg_path)?;
@@ -153,11 +142,10 @@ fn restore(request: &RestoreRequest, session: &Session, repos: &[Repo], lock: &m
         ownership: &ownership,
         zero: zero.as_ref(),
         delta: existing.is_compared(),
-        // For another cluster, size and time prove nothing. Nor do they after an unfinished restore, which makes files
-        // durable only at its end
-        delta_by_time: existing == Existing::KeepByTime && !is_continued && present == Present::Own,
+        delta_by_time,
         page_cache: is_continued.then(|| file_systems.write_back()),
         cipher,
+        looks_only: false,
     };
     let display = Display { progress: session.progress(), lock, repo_key: repo.key };
     let copied = copy::run(&context, request, display, session.cancel_token())?;
@@ -167,6 +155,80 @@ fn restore(request: &RestoreRequest, session: &Session, repos: &[Repo], lock: &m
     info!("restore size = {}, file total = {files}", format_size(copied.bytes));
     let wal = manifest.data.archive_start.zip(manifest.data.archive_stop);
     Ok(Restored { repo_key: repo.key, label: manifest.data.label, wal, files, copied })
+}
+
+/// What is decided before anything is changed. A restore and its plan have it in common.
+struct Decided<'a> {
+    set: BackupSet<'a>,
+    /// What the request says about existing files.
+    wanted: Existing,
+    /// What happens to them.
+    existing: Existing,
+    tablespace_dir: String,
+    ownership: Ownership,
+    zero: Option<ZeroFilter>,
+    cipher: Cipher,
+    is_continued: bool,
+}
+
+impl<'a> Decided<'a> {
+    /// Chooses the set, and maps and checks the names of its manifest.
+    fn new(request: &RestoreRequest, stanza: &Stanza, repos: &'a [Repo]) -> Result<Self> {
+        let pg_path = request.pg_path.as_str();
+        let wanted = Existing::of(request);
+        let existing = wanted.unless_unproven(pg_path)?;
+        let mut set = backup_set::find(request, stanza, repos)?;
+        let manifest = &mut set.manifest;
+        let tablespace_dir = manifest.data.pg_version.tablespace_dir(manifest.data.pg_catalog_version);
+        remap(request, manifest, &tablespace_dir)?;
+        let ownership = ownership(manifest, pg_path)?;
+        let zero = zero_filter(request, manifest, &tablespace_dir)?;
+        // The passphrase of the backup must not be stored in the data directory
+        let cipher = Cipher::from_passphrase(manifest.cipher_pass.take().as_ref());
+        let is_continued = existing.is_compared() && is_unfinished(pg_path)?;
+        Ok(Decided { set, wanted, existing, tablespace_dir, ownership, zero, cipher, is_continued })
+    }
+
+    /// Checks the target directories, the cluster in them and the space. `refuse` gets each reason to refuse the
+    /// restore, and decides with its result whether the checks go on.
+    fn check_target(&self, request: &RestoreRequest, refuse: &mut dyn FnMut(Error) -> Result<()>) -> Result<Present> {
+        let BackupSet { manifest, recovery, history, .. } = &self.set;
+        let version = manifest.data.pg_version;
+        let clean = clean_settings(&request.pg_path, self.existing, recovery, (version, &self.tablespace_dir));
+        if let Err(error) = check_destinations(request, manifest, &self.ownership, &clean) {
+            let has_delta = self.existing == self.wanted;
+            refuse(if has_delta { error } else { clean::hint_without_delta(error) })?;
+        }
+        let present = match check_present(request, self.existing, history) {
+            Ok(present) => present,
+            Err(error) => {
+                refuse(error)?;
+                Present::Foreign
+            }
+        };
+        if let Err(error) = space::check(manifest, &clean, self.zero.as_ref()) {
+            refuse(error)?;
+        }
+        Ok(present)
+    }
+
+    /// Returns whether size and time prove that a file matches. For another cluster they prove nothing. Nor do they after
+    /// an unfinished restore, which makes files durable only at its end.
+    fn delta_by_time(&self, present: Present) -> bool {
+        self.existing == Existing::KeepByTime && !self.is_continued && present == Present::Own
+    }
+}
+
+/// `version` comes with its directory in a tablespace.
+fn clean_settings<'a>(
+    pg_path: &'a str,
+    existing: Existing,
+    recovery: &RecoverySettings,
+    version: (PgVersion, &'a str),
+) -> CleanSettings<'a> {
+    let (version, tablespace_dir) = version;
+    let keep = kept_files(recovery, version);
+    CleanSettings { pg_path, delta: existing.is_expected(), keep, tablespace_dir }
 }
 
 /// Makes a cluster that can be started of what was copied: recovery settings, durable files, and `pg_control` last.
@@ -310,6 +372,15 @@ fn remove_spool(request: &RestoreRequest, stanza: &Stanza) -> Result<()> {
 /// Cleans and creates the target directories, with the manifest in the data directory. Removes files from the manifest
 /// that must not be restored.
 fn prepare(manifest: &mut Manifest, ownership: &Ownership, clean: &CleanSettings<'_>) -> Result<Places> {
+    take_out_files(manifest, clean);
+    let mut places = build::open_data_dir(manifest, ownership, clean)?;
+    save_manifest(places.data_dir()?, manifest)?;
+    build::build(manifest, ownership, clean, &mut places)?;
+    Ok(places)
+}
+
+/// Removes files from the manifest that must not be restored.
+fn take_out_files(manifest: &mut Manifest, clean: &CleanSettings<'_>) {
     let mut take_out = |file: &str, reason: &str| {
         let name = format!("{PG_DATA}/{file}");
         if let Ok(index) = manifest.files.binary_search_by(|file| (*file.name).cmp(&name)) {
@@ -322,10 +393,6 @@ fn prepare(manifest: &mut Manifest, ownership: &Ownership, clean: &CleanSettings
     if clean.keep.contains(&"postgresql.auto.conf") {
         take_out("postgresql.auto.conf", "recovery type is preserve");
     }
-    let mut places = build::open_data_dir(manifest, ownership, clean)?;
-    save_manifest(places.data_dir()?, manifest)?;
-    build::build(manifest, ownership, clean, &mut places)?;
-    Ok(places)
 }
 
 /// Leaves the manifest in the data directory until the restore is complete. It proves to a later restore with delta

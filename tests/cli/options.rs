@@ -70,6 +70,8 @@ impl Random {
             // Root would be accepted, more would be logged than both programs share, and pgBackRest does not know our
             // own options
             let unwanted = decl.name == "allow-root" || decl.name.starts_with("log-level") || decl.own;
+            // Only a plan has it, which is our own
+            let unwanted = unwanted || decl.name == "output" && command == cli::Command::Restore;
             if !unwanted && (decl.commands.has(command) || self.chance(1)) {
                 return decl;
             }

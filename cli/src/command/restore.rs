@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use engine::restore::{KeepOut, MapSettings, RecoverySettings, RecoveryType, RestoreRequest, TargetAction};
-use engine::{Error, ErrorCode, Result};
+use engine::{Error, ErrorCode, Result, Session};
 
 use crate::config::{Config, Source, opt};
 use crate::exit::ExitStatus;
 use crate::progress::LiveProgress;
-use crate::repos;
+use crate::render::{plan_json, plan_text};
 use crate::wal_command::restore_command;
+use crate::{print, repos};
 
 /// Restores a backup into the data directory of `pg1-path`.
 ///
@@ -18,8 +19,32 @@ use crate::wal_command::restore_command;
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let request = request(config)?;
     let session = repos::session(config, &config.repo_keys_selected())?;
+    if config.get(opt::PLAN)? {
+        return plan(config, &session.with_progress(LiveProgress::of("compare")), &request);
+    }
     session.with_progress(LiveProgress::of("restore")).restore(&request)?;
     Ok(ExitStatus::SUCCESS)
+}
+
+/// Prints what the restore would do.
+fn plan(config: &Config, session: &Session, request: &RestoreRequest) -> Result<ExitStatus> {
+    let mut plan = session.plan_restore(request)?;
+    let text = match config.find(opt::OUTPUT) {
+        Some("json") => plan_json::render(&plan),
+        _ => plan_text::render(&plan),
+    };
+    print(&text)?;
+    if !plan.refusals.is_empty() {
+        return Err(plan.refusals.swap_remove(0));
+    }
+    let missing = |what: String| Err(Error::new(ErrorCode::FileMissing, format!("the restore would fail: {what}")));
+    if plan.missing_total > 0 {
+        return missing(format!("{} file(s) of the repository are missing or too short", plan.missing_total));
+    }
+    match plan.wal {
+        Some(wal) if !wal.is_complete => missing(format!("the archive has the WAL only up to {}", wal.available)),
+        _ => Ok(ExitStatus::SUCCESS),
+    }
 }
 
 fn request(config: &Config) -> Result<RestoreRequest> {

@@ -100,7 +100,7 @@ fn render_window(timed: &TimedWindow, zone: &TimeZone) -> String {
     })
 }
 
-fn render_end(end: &WindowEnd) -> String {
+pub(super) fn render_end(end: &WindowEnd) -> String {
     object(|json| match end {
         WindowEnd::Newest => json.plain("reason", "newest"),
         WindowEnd::Missing(segment) => {

@@ -80,7 +80,7 @@ fn render_window(out: &mut String, timed: &TimedWindow, zone: &TimeZone) {
     }
 }
 
-fn why(end: &WindowEnd) -> String {
+pub(super) fn why(end: &WindowEnd) -> String {
     match end {
         WindowEnd::Newest => "the newest archived WAL".to_owned(),
         WindowEnd::Missing(segment) => format!("WAL segment {segment} is missing"),

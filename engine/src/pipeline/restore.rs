@@ -197,11 +197,17 @@ impl RestorePipeline {
         Decryptor::new(&self.cipher, Framing::Raw, stored)
     }
 
-    /// Reads a file from its first byte and hashes it, and its blocks if their geometry is given.
+    /// Reads a file from its first byte, at most so many bytes, and hashes it, and its blocks if their geometry is given.
     ///
     /// # Errors
     /// [`ErrorCode::FileRead`]. `name` is the file's name in messages.
-    pub fn hash_file(&mut self, file: &File, name: &str, geometry: Option<BlockGeometry>) -> Result<Hashed> {
+    pub fn hash_file(
+        &mut self,
+        file: &File,
+        name: &str,
+        size_max: u64,
+        geometry: Option<BlockGeometry>,
+    ) -> Result<Hashed> {
         self.hasher.finish_reset();
         let mut blocks = Vec::new();
         // Whole blocks at a time; a block larger than the buffer gets its own buffer, but never more than the file
@@ -219,12 +225,13 @@ impl RestorePipeline {
             }
             None => &mut self.buffer,
         };
-        let mut offset = 0;
+        let mut offset = 0u64;
         loop {
             self.cancel.check()?;
             let mut filled = 0;
-            while filled < buffer.len() {
-                match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            let wanted = usize::try_from(size_max - offset).unwrap_or(usize::MAX).min(buffer.len());
+            while filled < wanted {
+                match file.read_at(&mut buffer[filled..wanted], offset + filled as u64) {
                     Ok(0) => break,
                     Ok(read) => filled += read,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

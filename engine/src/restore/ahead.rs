@@ -103,6 +103,7 @@ mod tests {
             delta,
             delta_by_time: false,
             page_cache: None,
+            looks_only: false,
             cipher: Cipher::None,
         };
         let jobs = (0u32..).zip(sizes).map(|(index, &size)| RestoreJob { files: vec![index], size });

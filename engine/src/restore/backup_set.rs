@@ -7,7 +7,7 @@ use repo_format::hash::Sha1;
 use repo_format::label::BackupLabel;
 use repo_format::layout::{ArchiveId, Stanza};
 use repo_format::manifest::Manifest;
-use repo_format::wal_name::Lsn;
+use repo_format::wal_name::{Lsn, TimelineId};
 
 use super::recovery_conf::{RecoverySettings, RecoveryType};
 use super::request::RestoreRequest;
@@ -27,6 +27,8 @@ pub(super) struct BackupSet<'a> {
     pub(super) recovery: RecoverySettings,
     /// The clusters that the stanza had.
     pub(super) history: Vec<PgHistory>,
+    /// The timeline that recovery goes to; `None` for an offline backup.
+    pub(super) timeline: Option<TimelineId>,
 }
 
 /// A backup set in backup.info.
@@ -57,9 +59,11 @@ pub(super) fn find<'a>(request: &RestoreRequest, stanza: &Stanza, repos: &'a [Re
         recovery.kind = RecoveryType::Time(target.setting);
     }
     let manifest = manifest_store::load(repo, stanza, &label, &cipher)?;
-    if manifest.data.options.online {
-        verify_timeline(&recovery, stanza, repo, &manifest)?;
-    } else if request.recovery_is_default {
+    let timeline = match manifest.data.options.online {
+        true => Some(verify_timeline(&recovery, stanza, repo, &manifest)?),
+        false => None,
+    };
+    if timeline.is_none() && request.recovery_is_default {
         recovery.kind = RecoveryType::None;
     }
     recovery.check(manifest.data.pg_version)?;
@@ -69,7 +73,7 @@ pub(super) fn find<'a>(request: &RestoreRequest, stanza: &Stanza, repos: &'a [Re
         false => String::new(),
     };
     info!("{}: restore backup set {label}{start}", repo.name());
-    Ok(BackupSet { repo, manifest, recovery, history })
+    Ok(BackupSet { repo, manifest, recovery, history, timeline })
 }
 
 /// Checks what a manifest of a complete backup has.
@@ -159,7 +163,12 @@ fn choose<'a>(
     Err(cipher_hints.into_iter().fold(set_select::not_found(&criterion, target), Error::hint))
 }
 
-fn verify_timeline(recovery: &RecoverySettings, stanza: &Stanza, repo: &Repo, manifest: &Manifest) -> Result<()> {
+fn verify_timeline(
+    recovery: &RecoverySettings,
+    stanza: &Stanza,
+    repo: &Repo,
+    manifest: &Manifest,
+) -> Result<TimelineId> {
     let data = &manifest.data;
     let missing = |key: &str| Error::new(ErrorCode::Format, format!("online backup has no '{key}' in its manifest"));
     let archive_start = data.archive_start.ok_or_else(|| missing("backup-archive-start"))?;

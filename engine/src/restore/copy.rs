@@ -110,7 +110,7 @@ fn has_invalid_pages(context: &FileContext<'_>, file: &ManifestFile) -> bool {
 
 /// Returns the crew for these files. The first read of a job is started ahead, so more than one job per worker is useful
 /// only if jobs wait for reads that depend on earlier results. Each has a decoder with its window.
-fn crew(context: &FileContext<'_>, request: &RestoreRequest) -> CrewSettings {
+pub(super) fn crew(context: &FileContext<'_>, request: &RestoreRequest) -> CrewSettings {
     let retry = RetryPolicy::new(request.job_retry, request.job_retry_interval);
     let mut crew = CrewSettings::new(request.process_max, retry);
     let jobs_max = if context.delta || context.manifest.data.block_incr { JOBS_DEPENDENT } else { 1 };
@@ -123,7 +123,7 @@ fn crew(context: &FileContext<'_>, request: &RestoreRequest) -> CrewSettings {
 }
 
 /// Takes jobs from all queues in turn, so that the file systems of tablespaces are busy at the same time.
-fn interleave(queues: Vec<Vec<RestoreJob>>) -> impl Iterator<Item = RestoreJob> + Send {
+pub(super) fn interleave(queues: Vec<Vec<RestoreJob>>) -> impl Iterator<Item = RestoreJob> + Send {
     // Only queues with remaining jobs, so that thousands of small tablespaces are not checked again and again
     let mut queues: VecDeque<_> = queues.into_iter().map(|queue| queue.into_iter().peekable()).collect();
     std::iter::from_fn(move || {

@@ -1,6 +1,7 @@
 //! Restores the files of a job: determines which ones already match, then copies the others from the repository.
 
 mod blocks;
+pub(in crate::restore) mod look;
 
 use std::fs::{File, Metadata};
 use std::io::{BufReader, ErrorKind, Read};
@@ -64,6 +65,8 @@ pub(crate) struct FileContext<'a> {
     pub(crate) page_cache: Option<PageCache>,
     /// How the files are encrypted.
     pub cipher: Cipher,
+    /// Existing files stay as they are, because the restore is only planned.
+    pub(super) looks_only: bool,
 }
 
 /// What was done with a file.
@@ -229,6 +232,7 @@ impl FileContext<'_> {
         let existing = match longer {
             false => existing,
             true if shared => return copy(None),
+            true if self.looks_only => existing,
             true => match self.open_existing(file, &path, OFlags::RDWR)? {
                 Some((existing, _)) => existing,
                 None => return copy(None),
@@ -237,7 +241,7 @@ impl FileContext<'_> {
         if let Some(page_cache) = self.page_cache {
             page_cache.forget(&existing);
         }
-        if longer {
+        if longer && !self.looks_only {
             self.wrote(&on_disk, file);
             existing.set_len(file.size).map_err(|error| {
                 Error::from_io(ErrorCode::FileWrite, format!("unable to truncate file '{path}'"), error)
@@ -246,13 +250,13 @@ impl FileContext<'_> {
         let (right, blocks) = if file.size == 0 {
             (true, Vec::new())
         } else {
-            let hashed = pipeline.hash_file(&existing, &path, file.stored_blocks().map(geometry))?;
+            let hashed = pipeline.hash_file(&existing, &path, file.size, file.stored_blocks().map(geometry))?;
             (on_disk.size() >= file.size && Some(hashed.sha1) == file.checksum, hashed.blocks)
         };
         let same_time = on_disk.mtime() == file.timestamp && !longer;
         if right && (same_time || !shared) {
             // Only if it differs: a matching file is not touched
-            if !same_time {
+            if !same_time && !self.looks_only {
                 set_time(&existing, file.timestamp, &path)?;
             }
             return Ok(Decision::Preserve);
@@ -359,8 +363,7 @@ impl FileContext<'_> {
     fn copy_whole(&self, pipeline: &mut RestorePipeline, file: &ManifestFile, stored: &mut dyn Read) -> Result<u64> {
         let path = restored_path(self.pg_path, &file.name);
         let out = self.create(file, &path, OFlags::WRONLY, false)?;
-        let framing = if file.bundle.is_some() && self.manifest.data.bundle_raw { Framing::Raw } else { Framing::Full };
-        match pipeline.copy(stored, framing, file.size, OutFile { file: &out, name: &path })? {
+        match pipeline.copy(stored, self.framing(file), file.size, OutFile { file: &out, name: &path })? {
             Some((sha1, size)) => {
                 check_sha1(file, &path, sha1)?;
                 if size != file.size {
@@ -371,6 +374,11 @@ impl FileContext<'_> {
         }
         set_time(&out, file.timestamp, &path)?;
         Ok(file.size)
+    }
+
+    /// How the stored form of a whole file is framed.
+    fn framing(&self, file: &ManifestFile) -> Framing {
+        if file.bundle.is_some() && self.manifest.data.bundle_raw { Framing::Raw } else { Framing::Full }
     }
 
     /// Adds where the stored bytes are to an error about them. Other errors stay as they are.
@@ -538,6 +546,7 @@ mod tests {
             delta_by_time: false,
             page_cache: None,
             cipher: Cipher::None,
+            looks_only: false,
         };
         let job = RestoreJob { files: vec![0], size: 7 };
         let mut pipeline = RestorePipeline::new(Cipher::None, CompressType::None, &Turn::FREE);

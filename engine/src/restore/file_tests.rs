@@ -70,6 +70,7 @@ impl Restore {
             delta,
             delta_by_time: self.by_time,
             page_cache: None,
+            looks_only: false,
             cipher: Cipher::None,
         };
         let job = RestoreJob { files: (0..self.manifest.files.len() as u32).collect(), size: 0 };

@@ -86,6 +86,7 @@ fn restore(manifest: &Manifest, storage: &MemoryStorage, stanza: &Stanza, pg_pat
         delta,
         delta_by_time: false,
         page_cache: None,
+        looks_only: false,
         cipher: Cipher::None,
     };
     let job = RestoreJob { files: (0..manifest.files.len() as u32).collect(), size: 0 };

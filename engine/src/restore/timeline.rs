@@ -93,7 +93,8 @@ pub(crate) struct ArchivePlace<'a> {
     pub cipher: Cipher,
 }
 
-/// Verifies the target timeline with the history files of the archive (pgBackRest `src/command/restore/timeline.c`).
+/// Verifies the target timeline with the history files of the archive (pgBackRest `src/command/restore/timeline.c`), and
+/// returns it.
 ///
 /// # Errors
 /// [`ErrorCode::DbMismatch`] if recovery can't get from the backup to the target; [`ErrorCode::FileMissing`] and
@@ -104,13 +105,16 @@ pub fn verify(
     version: PgVersion,
     is_immediate: bool,
     backup: BackupPosition,
-) -> Result<()> {
+) -> Result<TimelineId> {
     let target = match wanted(option, version, is_immediate)? {
-        Wanted::Current => return Ok(()),
+        Wanted::Current => return Ok(backup.timeline),
         Wanted::Latest => latest(archive, backup.timeline)?,
         Wanted::Id(id) => id,
     };
-    if target == backup.timeline { Ok(()) } else { check(&load(archive, target)?, target, backup) }
+    if target != backup.timeline {
+        check(&load(archive, target)?, target, backup)?;
+    }
+    Ok(target)
 }
 
 /// Returns the highest timeline with a history file, if it is above the backup's.

@@ -11,7 +11,7 @@ use crate::info::{self, BackupFact, InfoRequest, StanzaFact};
 use crate::lock::LockType;
 use crate::recovery_points::{self, RecoveryPointsRequest, RepoPoints};
 use crate::repo::info_files;
-use crate::restore::{self, RestoreRequest, RestoreSummary};
+use crate::restore::{self, RestorePlan, RestoreRequest, RestoreSummary};
 use crate::stanza::{self, StanzaDeleteRequest, StanzaDeleteSummary, StanzaRequest, StanzaSummary};
 use crate::verify::{self, VerifyRequest, VerifySummary};
 
@@ -39,6 +39,21 @@ impl Session {
         };
         let mut lock = self.lock(&[LockType::Restore])?;
         restore::run(request, self, &repos, &mut *lock)
+    }
+
+    /// Plans a restore: decides and compares everything as the restore would, and changes nothing. Reasons for which the
+    /// restore would be refused, and what is missing, are part of the plan.
+    ///
+    /// # Errors
+    /// The same as [`Session::restore`] for what the plan depends on: no set matches (75, 29), the timeline can't be
+    /// reached (58), mappings or databases do not exist (76, 78, 80, 81), existing files can't be read.
+    pub fn plan_restore(&self, request: &RestoreRequest) -> Result<RestorePlan> {
+        let repos = match self.repos.as_slice() {
+            [single] => vec![single.open()?],
+            // Another one may have the backup
+            _ => self.open_each(),
+        };
+        restore::plan(request, self, &repos)
     }
 
     /// Lists the points that the stanza can be recovered to, by repository. A repository that can't be read has its

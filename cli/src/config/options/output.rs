@@ -1,10 +1,14 @@
 //! Options of what commands show.
 
 use crate::config::decl::Command::{
+<<<<<<< HEAD
     Attest, Check, Info, Manifest, RecoveryPoints, RepoGet, RepoLs, RepoRm, TestRestore, Verify, Version,
+=======
+    Check, Info, Manifest, RecoveryPoints, RepoGet, RepoLs, RepoRm, Restore, TestRestore, Verify, Version,
+>>>>>>> main
 };
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::{HelpGroup, MAIN, OptionDecl, Override, Section, ValueKind, on};
+use crate::config::decl::{HelpGroup, MAIN, OptionDecl, Override, Section, ValueKind, depend, on};
 use crate::config::handle::{Opt, options};
 
 options! {
@@ -60,7 +64,11 @@ options! {
         name: "output",
         kind: ValueKind::StringId,
         section: Section::CommandLine,
+<<<<<<< HEAD
         commands: on(&[Attest, Info, Manifest, RecoveryPoints, RepoLs, TestRestore, Verify, Version]),
+=======
+        commands: on(&[Info, Manifest, RecoveryPoints, RepoLs, Restore, TestRestore, Verify, Version]),
+>>>>>>> main
         roles: MAIN,
         default: Fixed("text"),
         allow: &["text", "json"],
@@ -74,6 +82,13 @@ options! {
                     with --recurse the path relative to the listed path\n* type - file, path or link\n* size - size \
                     of a file in bytes\n* time - last modification time of a file, in seconds since 1970\n* \
                     destination - destination of a link",
+                ..Override::NONE
+            },
+            Override {
+                command: Restore,
+                depend: depend("plan", &["y"]),
+                summary: "Output format of a plan.",
+                detail: "How --plan prints its result. pgBackRest does not have this option here.",
                 ..Override::NONE
             },
             Override {

@@ -5,7 +5,11 @@
 
 use std::time::Duration;
 
+<<<<<<< HEAD
 use crate::config::decl::Command::{Attest, Backup, Check, Expire, RecoveryPoints, TestRestore, Verify};
+=======
+use crate::config::decl::Command::{Check, RecoveryPoints, Restore, TestRestore, Verify};
+>>>>>>> main
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{MAIN, OptionDecl, Range, Section, ValueKind, depend, on};
 use crate::config::handle::{Opt, options};
@@ -203,6 +207,18 @@ options! {
             a backup or WAL is invalid, or if one of the two files of an info file or manifest is damaged and was not \
             repaired. The error names the first invalid files. Other exit statuses mean that the repository, or a part of \
             it, could not be checked: for example, a file can't be read or the passphrase is wrong.",
+        ..OWN
+    };
+
+    PLAN: Opt<bool> = OptionDecl {
+        name: "plan",
+        kind: ValueKind::Boolean,
+        commands: on(&[Restore]),
+        default: Fixed("n"),
+        summary: "Show what the restore would do, and change nothing.",
+        detail: "Shows the backup and those it depends on, the bytes to read and to write with --delta against what is there, \
+            the number of requests, the WAL, the expected time of reading at a measured rate, and what is missing. The exit \
+            status is that of the first reason for which the restore would fail. With --output=json it is for programs.",
         ..OWN
     };
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read, Take};
+use std::ops::Range;
 
 use repo_format::block_map::BlockMap;
 use repo_format::cipher::Cipher;
@@ -88,7 +89,7 @@ impl FileContext<'_> {
     }
 
     /// Reads the block map, and with it the file's own stored data if they are small.
-    fn read_map(
+    pub(super) fn read_map(
         &self,
         pipeline: &RestorePipeline,
         copy: &Copy<'_>,
@@ -165,18 +166,27 @@ impl FileContext<'_> {
                 Err(_) => error,
             })?;
         }
-        let sha1 = if plan.sequential { pipeline.finish_hash() } else { pipeline.hash_file(&out, &path, None)?.sha1 };
+        let sha1 = if plan.sequential {
+            pipeline.finish_hash()
+        } else {
+            pipeline.hash_file(&out, &path, u64::MAX, None)?.sha1
+        };
         Ok((out, sha1))
     }
 
     /// Returns the bytes of a read that were already read with the file's own stored data.
     fn member_part<'m>(&self, copy: &Copy<'_>, member: &'m [u8], read: &BlockRead) -> Option<&'m [u8]> {
+        member.get(self.member_range(copy, read)?)
+    }
+
+    /// Returns where the bytes of a read are in the file's own stored data, if it has that much.
+    pub(super) fn member_range(&self, copy: &Copy<'_>, read: &BlockRead) -> Option<Range<usize>> {
         let own = copy.file.reference.map_or(self.manifest.references.len().checked_sub(1)?, |index| index as usize);
         if read.reference != own || read.bundle_id != copy.file.bundle.map_or(0, |bundle| bundle.id()) {
             return None;
         }
         let start = usize::try_from(read.offset.checked_sub(copy.offset)?).ok()?;
-        member.get(start..start.checked_add(usize::try_from(read.size).ok()?)?)
+        Some(start..start.checked_add(usize::try_from(read.size).ok()?)?)
     }
 
     pub(super) fn block_file(&self, file: &ManifestFile, block: BlockIncr) -> BlockFile {
@@ -189,7 +199,7 @@ impl FileContext<'_> {
     }
 
     /// The repository file that holds super blocks.
-    fn block_repo_file(&self, file: &ManifestFile, read: &BlockRead) -> Result<RepoPath> {
+    pub(super) fn block_repo_file(&self, file: &ManifestFile, read: &BlockRead) -> Result<RepoPath> {
         let label = self
             .manifest
             .references
