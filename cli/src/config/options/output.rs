@@ -1,11 +1,7 @@
 //! Options of what commands show.
 
 use crate::config::decl::Command::{
-<<<<<<< HEAD
-    Attest, Check, Info, Manifest, RecoveryPoints, RepoGet, RepoLs, RepoRm, TestRestore, Verify, Version,
-=======
-    Check, Info, Manifest, RecoveryPoints, RepoGet, RepoLs, RepoRm, Restore, TestRestore, Verify, Version,
->>>>>>> main
+    Attest, Check, Info, Manifest, RecoveryPoints, RepoGet, RepoLs, RepoRm, Restore, TestRestore, Verify, Version,
 };
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{HelpGroup, MAIN, OptionDecl, Override, Section, ValueKind, depend, on};
@@ -64,11 +60,7 @@ options! {
         name: "output",
         kind: ValueKind::StringId,
         section: Section::CommandLine,
-<<<<<<< HEAD
-        commands: on(&[Attest, Info, Manifest, RecoveryPoints, RepoLs, TestRestore, Verify, Version]),
-=======
-        commands: on(&[Info, Manifest, RecoveryPoints, RepoLs, Restore, TestRestore, Verify, Version]),
->>>>>>> main
+        commands: on(&[Attest, Info, Manifest, RecoveryPoints, RepoLs, Restore, TestRestore, Verify, Version]),
         roles: MAIN,
         default: Fixed("text"),
         allow: &["text", "json"],

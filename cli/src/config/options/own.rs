@@ -5,11 +5,7 @@
 
 use std::time::Duration;
 
-<<<<<<< HEAD
-use crate::config::decl::Command::{Attest, Backup, Check, Expire, RecoveryPoints, TestRestore, Verify};
-=======
-use crate::config::decl::Command::{Check, RecoveryPoints, Restore, TestRestore, Verify};
->>>>>>> main
+use crate::config::decl::Command::{Attest, Backup, Check, Expire, RecoveryPoints, Restore, TestRestore, Verify};
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{MAIN, OptionDecl, Range, Section, ValueKind, depend, on};
 use crate::config::handle::{Opt, options};
