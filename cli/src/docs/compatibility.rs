@@ -364,8 +364,14 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "Objects with names that are not paths (`a//b`, `./x`) cause a warning and are ignored. No path of a repository has such a name.",
     ),
     ("restore", "`--plan` and, with it, `--output` show what the restore would do. pgBackRest does not have them."),
-    ("recovery-points", "pgBackRest does not have this command. Only its full name is accepted."),
-    ("test-restore", "pgBackRest does not have this command. Only its full name is accepted."),
+    (
+        "attest, recovery-points, test-restore",
+        "pgBackRest does not have these commands. Only their full names are accepted.",
+    ),
+    (
+        "info, expire, stanza-delete",
+        "Proofs of recovery, which `test-restore` keeps in the directory `proof` of the repository, are shown (`rbr-proof` in the JSON) and removed with their backups. pgBackRest ignores the directory.",
+    ),
     ("all", "`repo-storage-ca-file` and `repo-storage-ca-path` without a certificate are an error [095]."),
     (
         "all",
