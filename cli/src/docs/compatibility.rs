@@ -394,7 +394,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "A repository on another host can't be read as of a time. Files are written with pgBackRest's modes only.",
     ),
     ("all", "For repositories on local file systems, connection options (`io-timeout` and similar) have no effect."),
-    ("all", "`pg-host` is not built and is refused."),
+    (
+        "backup",
+        "For a cluster on another host (`pg-host`), requests for lists and files are sent before they are needed. Size and checksum of what arrives are compared with what the host read. A process of a worker that ends is started again when its job is retried; pgBackRest fails.",
+    ),
     (
         "server",
         "A client may run the role `remote` only, and may not name other places of the host than its configuration does (`repo-path` and other options of where a repository is, `pg-path`, `config`, `lock-path`, `log-path`): access is denied [105]. A client that names no configuration gets that of the server, not the default file. In pgBackRest, a client with access to one stanza can read all files of the server's user.",
