@@ -19,6 +19,7 @@ mod hostile;
 mod info;
 mod library;
 mod object;
+mod postgres_host;
 mod recovery_points;
 mod remote;
 mod repository_host;

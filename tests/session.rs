@@ -95,7 +95,7 @@ fn query_too_slow_or_cancelled_leaves_the_connection_usable() {
     let cancel = CancelToken::new();
     let quick = PgSettings { db_timeout: Duration::from_millis(300), ..settings(&cluster, 1) };
     let mut client = host(quick).connect(&cancel).unwrap();
-    let error = client.rows("select pg_sleep(60)").unwrap_err();
+    let error = client.rows::<1>("select pg_sleep(60)").unwrap_err();
     assert_eq!(error.code, ErrorCode::DbQuery);
     assert_eq!(error.message, "query 'select pg_sleep(60)' timed out after 300ms");
     assert_eq!(client.value("select 1").unwrap(), "1");
@@ -110,7 +110,7 @@ fn query_too_slow_or_cancelled_leaves_the_connection_usable() {
 
     let mut client = host(settings(&cluster, 1)).connect(&cancel).unwrap();
     cancel.cancel_by_signal(15);
-    assert_eq!(client.rows("select pg_sleep(60)").unwrap_err().code, ErrorCode::Term);
+    assert_eq!(client.rows::<1>("select pg_sleep(60)").unwrap_err().code, ErrorCode::Term);
 }
 
 #[test]
@@ -503,7 +503,7 @@ fn timeouts_set_for_the_role_do_not_end_the_session() {
         let mut client = connect(&cluster);
         let count = format!("select count(*) from pg_settings where name in {settable} and setting <> '0'");
         assert_eq!(client.value(&count).unwrap(), names.lines().count().to_string());
-        client.rows(NO_TIMEOUTS).unwrap();
+        client.rows::<1>(NO_TIMEOUTS).unwrap();
         assert_eq!(client.value(&count).unwrap(), "0", "{version}");
     }
 }

@@ -1,5 +1,6 @@
 //! `test-restore` proves real backups with real servers, and says why it can't prove damaged ones.
 
+mod attest;
 mod damage;
 mod isolation;
 mod leftovers;

@@ -1,4 +1,4 @@
-//! Code that archive-push and archive-get share.
+//! Code that archive-push, archive-get and restore share.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -30,7 +30,7 @@ pub(crate) fn pg_path(config: &Config) -> Option<&str> {
     config.find_at(opt::PG_PATH, pg_key(config))
 }
 
-/// Fails if the cluster is on another host. WAL can only be pushed and fetched where PostgreSQL runs.
+/// Fails if the cluster is on another host. Files are restored, and WAL is pushed and fetched, where PostgreSQL runs.
 pub(crate) fn check_local(config: &Config) -> Result<()> {
     match config.find_at(opt::PG_HOST, pg_key(config)) {
         None => Ok(()),

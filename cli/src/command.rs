@@ -3,6 +3,7 @@
 pub mod annotate;
 pub mod archive_get;
 pub mod archive_push;
+pub mod attest;
 pub mod backup;
 pub mod check;
 pub mod daemon;
@@ -64,6 +65,7 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
         (Command::Start, Role::Main) => Some(start::run),
         (Command::Stop, Role::Main) => Some(stop::run),
         (Command::Restore, Role::Main) => Some(restore::run),
+        (Command::Attest, Role::Main) => Some(attest::run),
         (Command::Server, Role::Main) => Some(server::run),
         (Command::ServerPing, Role::Main) => Some(server_ping::run),
         (Command::TestRestore, Role::Main) => Some(test_restore::run),

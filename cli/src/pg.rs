@@ -4,17 +4,44 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use engine::pg::cluster::ArchiveCheck;
-use engine::pg::{PgHost, PgSettings};
+use engine::pg::{PgHost, PgSettings, RemoteHost, RemotePgSettings};
 use engine::{Error, ErrorCode, Result};
+use repo_format::pg::PgVersion;
 
 use crate::config::{Config, opt};
+use crate::remote;
 
 /// Returns the host of the cluster with this number.
 ///
 /// # Errors
 /// The same as [`settings`].
 pub fn host(config: &Config, key: u32) -> Result<Arc<dyn PgHost>> {
-    Ok(settings(config, key)?.into())
+    match remote::PG.host(config, key) {
+        Some(_) => Ok(Arc::new(RemoteHost::new(remote_settings(config, key)?))),
+        None => Ok(settings(config, key)?.into()),
+    }
+}
+
+fn remote_settings(config: &Config, key: u32) -> Result<RemotePgSettings> {
+    // A backup from a standby has one worker more, which copies from the primary
+    let workers = config.find(opt::PROCESS_MAX).map_or(0, |workers| u32::try_from(workers).unwrap_or(0) + 1);
+    Ok(RemotePgSettings {
+        key,
+        path: PathBuf::from(config.get_at(opt::PG_PATH, key)?),
+        version_force: version_force(config)?,
+        command: config.command().name().to_owned(),
+        network_level: network_level(config),
+        processes: (0..=workers).map(|process| remote::PG.settings(config, key, process)).collect::<Result<_>>()?,
+    })
+}
+
+/// Returns the level of compression between hosts. 0 disables it.
+fn network_level(config: &Config) -> Option<i32> {
+    config.find(opt::COMPRESS_LEVEL_NETWORK).and_then(|level| i32::try_from(level).ok()).filter(|level| *level != 0)
+}
+
+fn version_force(config: &Config) -> Result<Option<PgVersion>> {
+    config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()
 }
 
 /// Returns how to reach the cluster with this number on this host.
@@ -35,7 +62,7 @@ pub fn settings(config: &Config, key: u32) -> Result<PgSettings> {
         user: config.find_at(opt::PG_USER, key).map(str::to_owned),
         database: config.get_at(opt::PG_DATABASE, key)?.to_owned(),
         db_timeout: config.get(opt::DB_TIMEOUT)?,
-        version_force: config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()?,
+        version_force: version_force(config)?,
         command: config.command().name().to_owned(),
     })
 }

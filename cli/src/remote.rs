@@ -1,4 +1,4 @@
-//! How to reach the process on another host that serves a repository.
+//! How to reach the processes on other hosts that serve a repository or a cluster.
 //!
 //! Source: pgBackRest `protocolRemoteParam`, `protocolRemoteParamSsh` and `protocolRemoteExec` (`src/protocol/helper.c`).
 //! The other host may run pgBackRest, so the command line is the one that pgBackRest sends.
@@ -13,47 +13,193 @@ use engine::tls::ClientSettings;
 use repo_format::lock_file::lock_name;
 
 use crate::config::decl::{IndexGroup, Role};
+use crate::config::handle::OptIndexed;
 use crate::config::{Config, ExecTarget, Replacement, Source, opt};
 use crate::repos;
 
-/// Returns how to reach the host of a repository. `asks_passphrase` says whether the host is asked for the passphrase.
-///
-/// # Errors
-/// An option is missing.
-pub fn settings(config: &Config, key: u32, asks_passphrase: bool) -> Result<RemoteSettings> {
-    let way = match config.get_at(opt::REPO_HOST_TYPE, key)? {
-        "tls" => Way::Tls {
-            client: Box::new(tls_settings(config, key)?),
-            // They do not pass through a shell
-            arguments: process_arguments(config, key, false)?,
-        },
-        _ => Way::Ssh(SshSettings {
-            program: config.get(opt::CMD_SSH)?.to_owned(),
-            arguments: ssh_arguments(config, key)?,
-        }),
-    };
-    Ok(RemoteSettings {
-        host: config.get_at(opt::REPO_HOST, key)?.to_owned(),
-        way,
-        timeout: config.get(opt::PROTOCOL_TIMEOUT)?,
-        key,
-        asks_passphrase,
-    })
+/// What a process on another host serves, with the options that tell where it is.
+pub struct Served {
+    /// The value of `--remote-type`.
+    kind: &'static str,
+    group: IndexGroup,
+    host: OptIndexed<String>,
+    protocol: OptIndexed<String>,
+    user: OptIndexed<String>,
+    port: OptIndexed<i64>,
+    program: OptIndexed<String>,
+    ca_file: OptIndexed<String>,
+    ca_path: OptIndexed<String>,
+    cert_file: OptIndexed<String>,
+    key_file: OptIndexed<String>,
+    /// The options of the host's configuration, with the option of the process that each becomes.
+    config: [(&'static str, OptIndexed<String>); 3],
 }
 
-fn tls_settings(config: &Config, key: u32) -> Result<ClientSettings> {
-    Ok(ClientSettings {
-        host: config.get_at(opt::REPO_HOST, key)?.to_owned(),
-        port: port(config.get_at(opt::REPO_HOST_PORT, key)?),
-        ca_file: config.find_at(opt::REPO_HOST_CA_FILE, key).map(PathBuf::from),
-        ca_path: config.find_at(opt::REPO_HOST_CA_PATH, key).map(PathBuf::from),
-        certificate: PathBuf::from(config.get_at(opt::REPO_HOST_CERT_FILE, key)?),
-        key: PathBuf::from(config.get_at(opt::REPO_HOST_KEY_FILE, key)?),
-        ciphers_12: config.find(opt::TLS_CIPHER_12).map(str::to_owned),
-        ciphers_13: config.find(opt::TLS_CIPHER_13).map(str::to_owned),
-        connect_timeout: config.get(opt::IO_TIMEOUT)?,
-        keep_alive: keep_alive(config),
-    })
+/// A repository.
+pub const REPO: Served = Served {
+    kind: "repo",
+    group: IndexGroup::Repo,
+    host: opt::REPO_HOST,
+    protocol: opt::REPO_HOST_TYPE,
+    user: opt::REPO_HOST_USER,
+    port: opt::REPO_HOST_PORT,
+    program: opt::REPO_HOST_CMD,
+    ca_file: opt::REPO_HOST_CA_FILE,
+    ca_path: opt::REPO_HOST_CA_PATH,
+    cert_file: opt::REPO_HOST_CERT_FILE,
+    key_file: opt::REPO_HOST_KEY_FILE,
+    config: [
+        ("config", opt::REPO_HOST_CONFIG),
+        ("config-include-path", opt::REPO_HOST_CONFIG_INCLUDE_PATH),
+        ("config-path", opt::REPO_HOST_CONFIG_PATH),
+    ],
+};
+
+/// A cluster.
+pub const PG: Served = Served {
+    kind: "pg",
+    group: IndexGroup::Pg,
+    host: opt::PG_HOST,
+    protocol: opt::PG_HOST_TYPE,
+    user: opt::PG_HOST_USER,
+    port: opt::PG_HOST_PORT,
+    program: opt::PG_HOST_CMD,
+    ca_file: opt::PG_HOST_CA_FILE,
+    ca_path: opt::PG_HOST_CA_PATH,
+    cert_file: opt::PG_HOST_CERT_FILE,
+    key_file: opt::PG_HOST_KEY_FILE,
+    config: [
+        ("config", opt::PG_HOST_CONFIG),
+        ("config-include-path", opt::PG_HOST_CONFIG_INCLUDE_PATH),
+        ("config-path", opt::PG_HOST_CONFIG_PATH),
+    ],
+};
+
+impl Served {
+    /// Returns the host of what has this number; `None` if that is this host.
+    pub fn host<'a>(&self, config: &'a Config, key: u32) -> Option<&'a str> {
+        config.find_at(self.host, key)
+    }
+
+    /// Returns how to reach a process on the host. Process 0 belongs to the command itself, others to its workers.
+    ///
+    /// # Errors
+    /// An option is missing.
+    pub fn settings(&self, config: &Config, key: u32, process: u32) -> Result<RemoteSettings> {
+        let way = match config.get_at(self.protocol, key)? {
+            "tls" => Way::Tls {
+                client: Box::new(self.tls_settings(config, key)?),
+                // They do not pass through a shell
+                arguments: self.process_arguments(config, key, process, false)?,
+            },
+            _ => Way::Ssh(SshSettings {
+                program: config.get(opt::CMD_SSH)?.to_owned(),
+                arguments: self.ssh_arguments(config, key, process)?,
+            }),
+        };
+        Ok(RemoteSettings {
+            host: config.get_at(self.host, key)?.to_owned(),
+            process,
+            way,
+            timeout: config.get(opt::PROTOCOL_TIMEOUT)?,
+            key,
+            asks_passphrase: false,
+        })
+    }
+
+    fn tls_settings(&self, config: &Config, key: u32) -> Result<ClientSettings> {
+        Ok(ClientSettings {
+            host: config.get_at(self.host, key)?.to_owned(),
+            port: port(config.get_at(self.port, key)?),
+            ca_file: config.find_at(self.ca_file, key).map(PathBuf::from),
+            ca_path: config.find_at(self.ca_path, key).map(PathBuf::from),
+            certificate: PathBuf::from(config.get_at(self.cert_file, key)?),
+            key: PathBuf::from(config.get_at(self.key_file, key)?),
+            ciphers_12: config.find(opt::TLS_CIPHER_12).map(str::to_owned),
+            ciphers_13: config.find(opt::TLS_CIPHER_13).map(str::to_owned),
+            connect_timeout: config.get(opt::IO_TIMEOUT)?,
+            keep_alive: keep_alive(config),
+        })
+    }
+
+    /// Returns the arguments of the SSH client.
+    fn ssh_arguments(&self, config: &Config, key: u32, process: u32) -> Result<Vec<String>> {
+        let fixed = ["-o", "LogLevel=error", "-o", "Compression=no", "-o", "PasswordAuthentication=no"];
+        let mut arguments: Vec<String> = fixed.map(str::to_owned).to_vec();
+        if let Some(port) = config.find_at(self.port, key) {
+            arguments.extend(["-p".to_owned(), port.to_string()]);
+        }
+        let (user, host) = (config.get_at(self.user, key)?, config.get_at(self.host, key)?);
+        arguments.push(format!("{user}@{host}"));
+        let mut command = vec![config.get_at(self.program, key)?.to_owned()];
+        command.extend(self.process_arguments(config, key, process, true)?);
+        arguments.push(command.join(" "));
+        Ok(arguments)
+    }
+
+    /// Returns the arguments of the process, with the command last. With `quote`, they are quoted for a shell.
+    fn process_arguments(&self, config: &Config, key: u32, process: u32, quote: bool) -> Result<Vec<String>> {
+        let text = |text: &str| Replacement::Text(text.to_owned());
+        let file_level = match config.find(opt::LOG_SUBPROCESS) {
+            Some(true) => config.find(opt::LOG_LEVEL_FILE).unwrap_or("off"),
+            _ => "off",
+        };
+        let mut replace = vec![
+            // The process of number 0 takes the locks
+            ("process".to_owned(), Replacement::Text(process.to_string())),
+            ("log-path".to_owned(), Replacement::Omit),
+            ("lock-path".to_owned(), Replacement::Omit),
+            ("log-level-file".to_owned(), text(file_level)),
+            ("log-level-stderr".to_owned(), text("error")),
+            // Standard output belongs to the protocol
+            ("log-level-console".to_owned(), text("off")),
+            ("remote-type".to_owned(), text(self.kind)),
+            ("lock".to_owned(), Replacement::Texts(lock_files(config)?)),
+        ];
+        // The host has its own configuration files
+        replace.extend(self.config.iter().map(|&(name, option)| {
+            let is_default = config.source_at(option, key) == Source::Default;
+            let value = config.find_at(option, key).filter(|_| !is_default);
+            (name.to_owned(), value.map_or(Replacement::Omit, text))
+        }));
+        replace.extend(self.group_options(config, key));
+        let replace: Vec<(&str, Replacement)> =
+            replace.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        let (command, role) = (config.command(), Role::Remote);
+        Ok(config.options_for_exec(&ExecTarget { command, role, replace: &replace, local: false, quote }))
+    }
+
+    /// Returns what becomes of the options with numbers.
+    fn group_options(&self, config: &Config, key: u32) -> Vec<(String, Replacement)> {
+        let omit = |name: String| (name, Replacement::Omit);
+        if self.group == IndexGroup::Repo {
+            // Options of other repositories would be incomplete there
+            let others = config.each_slot().filter(|(decl, other, _)| decl.group == Some(self.group) && *other != key);
+            let mut replace: Vec<_> = others.map(|(decl, other, _)| omit(decl.indexed_name(other))).collect();
+            replace.push(("repo".to_owned(), Replacement::Text(key.to_string())));
+            return replace;
+        }
+        // The process works on the cluster with the first number, whichever it has here
+        let first = config.pg_keys().first().copied().unwrap_or(key);
+        let mut replace = vec![omit("repo".to_owned())];
+        for (decl, number, slot) in config.each_slot() {
+            match decl.group {
+                Some(IndexGroup::Repo) => replace.push(omit(decl.indexed_name(number))),
+                Some(IndexGroup::Pg) if number != first => {
+                    if number == key {
+                        let value = match config.argument(decl, key, slot, false) {
+                            Replacement::Reset => Replacement::Omit,
+                            value => value,
+                        };
+                        replace.push((decl.indexed_name(first), value));
+                    }
+                    replace.push(omit(decl.indexed_name(number)));
+                }
+                _ => {}
+            }
+        }
+        replace
+    }
 }
 
 /// Returns the port of an option, whose range fits.
@@ -70,59 +216,6 @@ pub fn keep_alive(config: &Config) -> KeepAlive {
         idle: seconds(opt::TCP_KEEP_ALIVE_IDLE),
         interval: seconds(opt::TCP_KEEP_ALIVE_INTERVAL),
     }
-}
-
-/// Returns the arguments of the SSH client that starts the process on a repository's host.
-fn ssh_arguments(config: &Config, key: u32) -> Result<Vec<String>> {
-    let fixed = ["-o", "LogLevel=error", "-o", "Compression=no", "-o", "PasswordAuthentication=no"];
-    let mut arguments: Vec<String> = fixed.map(str::to_owned).to_vec();
-    if let Some(port) = config.find_at(opt::REPO_HOST_PORT, key) {
-        arguments.extend(["-p".to_owned(), port.to_string()]);
-    }
-    let (user, host) = (config.get_at(opt::REPO_HOST_USER, key)?, config.get_at(opt::REPO_HOST, key)?);
-    arguments.push(format!("{user}@{host}"));
-    let mut command = vec![config.get_at(opt::REPO_HOST_CMD, key)?.to_owned()];
-    command.extend(process_arguments(config, key, true)?);
-    arguments.push(command.join(" "));
-    Ok(arguments)
-}
-
-/// Returns the arguments of the process on a repository's host, with the command last. With `quote`, they are quoted for
-/// a shell.
-fn process_arguments(config: &Config, key: u32, quote: bool) -> Result<Vec<String>> {
-    let text = |text: &str| Replacement::Text(text.to_owned());
-    // The host has its own configuration files
-    let of_host = |option| match config.source_at(option, key) {
-        Source::Default => Replacement::Omit,
-        _ => config.find_at(option, key).map_or(Replacement::Omit, text),
-    };
-    let file_level = match config.find(opt::LOG_SUBPROCESS) {
-        Some(true) => config.find(opt::LOG_LEVEL_FILE).unwrap_or("off"),
-        _ => "off",
-    };
-    let mut replace = vec![
-        ("config".to_owned(), of_host(opt::REPO_HOST_CONFIG)),
-        ("config-include-path".to_owned(), of_host(opt::REPO_HOST_CONFIG_INCLUDE_PATH)),
-        ("config-path".to_owned(), of_host(opt::REPO_HOST_CONFIG_PATH)),
-        ("repo".to_owned(), Replacement::Text(key.to_string())),
-        // The process of number 0 takes the locks. pgBackRest starts others for its workers
-        ("process".to_owned(), text("0")),
-        ("log-path".to_owned(), Replacement::Omit),
-        ("lock-path".to_owned(), Replacement::Omit),
-        ("log-level-file".to_owned(), text(file_level)),
-        ("log-level-stderr".to_owned(), text("error")),
-        // Standard output belongs to the protocol
-        ("log-level-console".to_owned(), text("off")),
-        ("remote-type".to_owned(), text("repo")),
-        ("lock".to_owned(), Replacement::Texts(lock_files(config)?)),
-    ];
-    // Options of other repositories would be incomplete there
-    let others = config.each_slot().filter(|(decl, other, _)| decl.group == Some(IndexGroup::Repo) && *other != key);
-    replace.extend(others.map(|(decl, other, _)| (decl.indexed_name(other), Replacement::Omit)));
-    let replace: Vec<(&str, Replacement)> =
-        replace.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-    let (command, role) = (config.command(), Role::Remote);
-    Ok(config.options_for_exec(&ExecTarget { command, role, replace: &replace, local: false, quote }))
 }
 
 /// Returns the names of the locks that the process on the other host takes.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use engine::claim::Claimant;
 use engine::host_locks::{HostLocks, LocalLocks};
 use engine::lock::{Lock, LockRequest, LockType};
+use engine::remote::RemoteSettings;
 use engine::repo::RepoSettings;
 use engine::storage::OpenStorage;
 use engine::storage::posix::{CifsSettings, PosixSettings};
@@ -94,7 +95,7 @@ pub fn session(config: &Config, keys: &[u32]) -> Result<Session> {
 pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
     let path = PathBuf::from(config.get_at(opt::REPO_PATH, key)?);
     let kind = config.get_at(opt::REPO_TYPE, key)?;
-    let host = config.find_at(opt::REPO_HOST, key);
+    let host = remote::REPO.host(config, key);
     if !(host.is_none() && matches!(kind, "azure" | "gcs" | "s3")) && config.find(opt::REPO_TARGET_TIME).is_some() {
         // Reading the present when the past was requested would be worse than an error
         let text = format!("option 'repo-target-time' is not supported for repo{key}-type '{kind}'");
@@ -104,7 +105,10 @@ pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
     // The option is valid only with a cipher type that needs it
     let cipher_pass = config.find_at(opt::REPO_CIPHER_PASS, key).map(Passphrase::new);
     let storage: Box<dyn OpenStorage> = match (kind, host) {
-        (_, Some(_)) => Box::new(remote::settings(config, key, cipher_pass.is_none())?),
+        (_, Some(_)) => {
+            let asks_passphrase = cipher_pass.is_none();
+            Box::new(RemoteSettings { asks_passphrase, ..remote::REPO.settings(config, key, 0)? })
+        }
         ("posix", None) => {
             // Commands that create no links do not know the option
             let symlinks = config.find_at(opt::REPO_SYMLINK, key).unwrap_or(true);

@@ -6,6 +6,7 @@
 
 mod interrupted;
 pub mod plan;
+mod proofs;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -119,6 +120,7 @@ impl Task<'_> {
         let now = Timestamp::now().as_second();
         let mut plan = self.plan(facts.clone(), &retention, now)?;
         self.keep_needed(&mut plan, &running, &facts)?;
+        self.keep_proven(&mut plan, &found.info, &facts)?;
         let damaged = self.check_damaged(&found.info, &plan)?;
         // Anything that can fail because of what others left comes before the first removal
         let amount = plan.archive.filter(|amount| *amount > 0);
@@ -153,6 +155,7 @@ impl Task<'_> {
             _ => self.explain_kept_archive(&retention),
         }
         self.remove_history(&plan, &retention, now)?;
+        self.remove_proofs(&found.info)?;
         self.change(|| {
             unfinished::remove(self.repo, stanza);
             Ok(())

@@ -12,6 +12,8 @@ use repo_format::label::{BackupLabel, BackupType};
 use repo_format::layout::ArchiveId;
 use repo_format::pg::PgVersion;
 
+use crate::proof::ProofFact;
+
 pub use collect::of_all_stanzas;
 pub(crate) use collect::of_stanza;
 pub use set::{DatabaseRef, LinkRef, ManifestFacts, TablespaceRef};
@@ -185,6 +187,8 @@ pub struct BackupFact {
     pub entry: BackupEntry,
     /// The facts of its manifest, if the backup was requested by label.
     pub set: Option<ManifestFacts>,
+    /// The last proof that it can or can't be recovered, if there is one.
+    pub proof: Option<ProofFact>,
 }
 
 /// A stanza in one repository.

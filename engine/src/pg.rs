@@ -16,5 +16,5 @@ mod tls;
 
 pub use client::PgSettings;
 pub use connection::PgConnection;
-pub use host::{LocalHost, PgHost};
+pub use host::{LocalHost, PgHost, RemoteHost, RemotePgSettings};
 pub use session::PgSession;

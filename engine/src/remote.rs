@@ -1,14 +1,15 @@
-//! Repositories on other hosts, which a process there serves.
+//! Repositories and clusters on other hosts, which a process there serves.
 //!
 //! The process is `pgbackrest COMMAND:remote`, or rbr in its place. An SSH client starts it ([`mod@self::process`]), or a
 //! server that is reached by TLS ([`mod@self::tls`]). It speaks the protocol of the crate `protocol`. All threads share one
 //! connection ([`mod@self::connection`]), whose server answers requests in order. [`crate::storage::remote`] is the storage
-//! driver on top of it.
+//! driver on top of it, [`crate::pg::RemoteHost`] the host of a cluster.
 
 mod connection;
 mod link;
 mod ping;
 mod process;
+mod reader;
 mod tls;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub(crate) use self::connection::{Answer, Connection, PendingAnswer};
 pub use self::ping::ping;
 pub use self::process::SshSettings;
+pub(crate) use self::reader::RemoteReader;
 use crate::tls::ClientSettings;
 
 /// How to reach the process on another host.
@@ -23,6 +25,9 @@ use crate::tls::ClientSettings;
 pub struct RemoteSettings {
     /// The host, for messages.
     pub host: String,
+    /// The number of the process, as in its arguments, for messages. Number 0 is that of the command itself and takes
+    /// the locks on the host. Workers have the others.
+    pub process: u32,
     /// The way there.
     pub way: Way,
     /// The maximum time that an answer may take.

@@ -251,6 +251,7 @@ fn delete_in(request: &StanzaDeleteRequest, session: &Session, repo: &Repo) -> R
             repo.storage.remove_all(path)?;
         }
     }
+    repo.storage.remove_all(&layout::proof_stanza(stanza))?;
     session.locks().remove_stop_file(Some(stanza))?;
     Ok(true)
 }

@@ -29,6 +29,8 @@ use repo_format::wal_name::{Lsn, TimelineId};
 pub use checks::CheckSettings;
 pub use choose::BackupPick;
 
+pub(crate) use plan::manifest_sha256;
+
 use self::access::PgAccess;
 use self::binaries::PgPrograms;
 use self::checks::{CheckContext, CheckList};

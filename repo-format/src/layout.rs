@@ -16,6 +16,8 @@ use crate::{Error, ErrorCode, Result};
 pub const ARCHIVE: &str = "archive";
 /// The directory of the backups.
 pub const BACKUP: &str = "backup";
+/// The directory of the proofs of recovery. pgBackRest looks only into those of archives and backups.
+pub const PROOF: &str = "proof";
 /// The name of a stanza's archive information.
 pub const ARCHIVE_INFO: &str = "archive.info";
 /// The name of a stanza's backup information.
@@ -308,6 +310,25 @@ pub fn backup_file(stanza: &Stanza, label: &BackupLabel, name: &str, form: FileF
     // Checked before the extension is added, which would hide a name that ends with a slash
     RepoPath::new(name)?;
     backup_path(stanza, label).join(&format!("{name}{}", form.extension()))
+}
+
+/// `proof/<stanza>`.
+pub fn proof_stanza(stanza: &Stanza) -> RepoPath {
+    RepoPath(format!("{PROOF}/{stanza}"))
+}
+
+/// `proof/<stanza>/<label>`.
+pub fn proof_backup(stanza: &Stanza, label: &BackupLabel) -> RepoPath {
+    RepoPath(format!("{PROOF}/{stanza}/{label}"))
+}
+
+/// `proof/<stanza>/<label>/<name>`.
+///
+/// # Errors
+/// [`ErrorCode::Format`] if the name cannot be a file name.
+pub fn proof_file(stanza: &Stanza, label: &BackupLabel, name: &str) -> Result<RepoPath> {
+    check_component(name)?;
+    proof_backup(stanza, label).join(name)
 }
 
 /// Checks that `name` is a single path component.

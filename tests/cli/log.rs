@@ -99,10 +99,10 @@ fn missing_feature_ends_with_67() {
         .into_iter()
         .map(|argument| if argument == "start" { "stanza-create".to_owned() } else { argument })
         .collect();
-    arguments.extend(["--pg1-path=/p".to_owned(), "--pg1-host=x".to_owned()]);
+    arguments.extend(["--pg1-path=/p".to_owned(), "--repo1-format=6".to_owned()]);
     let run = space.run(space.path("bin/rbr"), &arguments);
     assert_eq!(run.code, 67, "{}", run.describe());
-    run.says("ERROR: [067]: option 'pg1-host' is not supported yet: it needs remote hosts");
+    run.says("ERROR: [067]: value '6' of option 'repo1-format' is not supported yet: it needs repository format 6");
 }
 
 #[test]

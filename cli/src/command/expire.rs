@@ -36,6 +36,7 @@ fn request(config: &Config) -> Result<ExpireRequest> {
         archive_expire_before: config.find(opt::ARCHIVE_EXPIRE_BEFORE).map(segment).transpose()?,
         // Within a backup this is the option of the backup
         checksum_page_error: config.find(opt::CHECKSUM_PAGE_ERROR).unwrap_or(true),
+        keep_proven: config.find(opt::KEEP_PROVEN).unwrap_or(false),
         dry_run: config.find(opt::DRY_RUN).unwrap_or(false),
     })
 }

@@ -10,13 +10,14 @@ use crate::exit::ExitStatus;
 use crate::progress::LiveProgress;
 use crate::render::{plan_json, plan_text};
 use crate::wal_command::restore_command;
-use crate::{print, repos};
+use crate::{archive, print, repos};
 
 /// Restores a backup into the data directory of `pg1-path`.
 ///
 /// # Errors
 /// The same as [`engine::Session::restore`].
 pub fn run(config: &Config) -> Result<ExitStatus> {
+    archive::check_local(config)?;
     let request = request(config)?;
     let session = repos::session(config, &config.repo_keys_selected())?;
     if config.get(opt::PLAN)? {

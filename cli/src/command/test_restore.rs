@@ -1,8 +1,10 @@
 //! `test-restore`: proves that a backup can be recovered.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use engine::proof::{ProofReport, Verdict};
+use engine::annotate::AnnotateRequest;
+use engine::proof::{ProofReport, ProofSigner, Verdict, store};
 use engine::restore::{RecoverySettings, RecoveryType};
 use engine::test_restore::{self, BackupPick, CheckSettings, TestRestoreContext, TestRestoreRequest, WalCommandPaths};
 use engine::{Error, ErrorCode, Result};
@@ -15,6 +17,10 @@ use crate::progress::LiveProgress;
 use crate::render::proof_text;
 use crate::wal_command::test_restore_command;
 use crate::{print, repos};
+
+/// How long to wait for a backup or expire that holds the lock.
+const ANNOTATE_MAX: Duration = Duration::from_secs(60);
+const ANNOTATE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Tests a backup and prints the report.
 ///
@@ -29,12 +35,56 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         progress: LiveProgress::of("test-restore"),
         cancel: exit::cancel_token(),
     };
+    let signer = config.find(opt::ATTEST_KEY_FILE).map(|path| ProofSigner::read(Path::new(path))).transpose()?;
     let report = test_restore::run(&request, &context)?;
+    let kept = if config.get(opt::ATTEST)? { keep(config, &report, signer.as_ref()) } else { Ok(()) };
     print(&match config.get(opt::OUTPUT)? {
         "json" => report.to_json()? + "\n",
         _ => proof_text::render(&report, engine::time_zone::local()),
     })?;
-    judge(&report)
+    match (judge(&report), kept) {
+        (Ok(status), kept) => kept.map(|()| status),
+        (Err(error), Ok(())) => Err(error),
+        (Err(error), Err(not_kept)) => {
+            engine::warn!("[{:03}] {not_kept}", not_kept.code.number());
+            Err(error)
+        }
+    }
+}
+
+/// Stores the proof in the repository of the backup, and annotates the backup. The proof does not depend on the
+/// annotation, so a backup that holds the lock is only a warning.
+fn keep(config: &Config, report: &ProofReport, signer: Option<&ProofSigner>) -> Result<()> {
+    let repo = repos::open(config, report.repo)?;
+    let path = store::save(&repo, report, signer).map_err(|error| error.context("unable to keep the proof"))?;
+    engine::info!("repo{}: proof is kept as '{}'", report.repo, repo.storage.display(&path));
+    let request = AnnotateRequest::new(report.backup.label.parse()?).set("rbr-proof", annotation(report));
+    let end = Instant::now() + ANNOTATE_MAX;
+    loop {
+        match repos::session(config, &[report.repo])?.annotate(&request) {
+            Err(error) if error.code == ErrorCode::LockAcquire && Instant::now() < end => {
+                exit::cancel_token().sleep(ANNOTATE_PAUSE)?;
+            }
+            Err(error) if error.code == ErrorCode::Term => return Err(error),
+            Err(error) => {
+                engine::warn!("backup {} is not annotated with its proof: {error}", report.backup.label);
+                return Ok(());
+            }
+            Ok(_) => return Ok(()),
+        }
+    }
+}
+
+/// Returns the text that `info` shows of the annotations.
+fn annotation(report: &ProofReport) -> String {
+    let time =
+        jiff::Timestamp::from_second(report.stop).map_or_else(|_| report.stop.to_string(), |time| time.to_string());
+    match (report.result, &report.recovery.reached) {
+        (Verdict::Passed, Some(end)) => {
+            format!("{time} passed, recovered to {} in {} s", end.lsn, report.rto_ms.div_ceil(1000))
+        }
+        _ => format!("{time} failed"),
+    }
 }
 
 fn judge(report: &ProofReport) -> Result<ExitStatus> {

@@ -29,6 +29,7 @@ pub enum Command {
     Version,
     RecoveryPoints,
     TestRestore,
+    Attest,
     Daemon,
     Schedule,
 }

@@ -23,7 +23,7 @@ const BASE: CommandDecl = CommandDecl {
 };
 
 /// Every command, in the order of [`Command`], which is also the order in which prefixes match.
-pub static COMMANDS: [CommandDecl; 26] = [
+pub static COMMANDS: [CommandDecl; 27] = [
     CommandDecl {
         command: Command::Annotate,
         name: "annotate",
@@ -280,6 +280,17 @@ pub static COMMANDS: [CommandDecl; 26] = [
             archives nothing, runs no jobs or subscriptions and does not listen to TCP. Exit status 104 means that the \
             backup was not proven; the report gives the reason. Other exit statuses mean that it could not be tested. \
             PostgreSQL refuses root, so run it as another user that can read the repository.",
+        ..BASE
+    },
+    CommandDecl {
+        command: Command::Attest,
+        name: "attest",
+        parameters: true,
+        own: true,
+        summary: "Verify proofs of recovery.",
+        detail: "attest verify checks the proofs that test-restore keeps in the repository: whether they are signed by the \
+            key in --public-key-file, and whether each is about the backup that is there now. Exit status 104 means that \
+            something speaks against a proof.",
         ..BASE
     },
     CommandDecl {

@@ -109,7 +109,7 @@ impl Config {
     }
 
     /// Returns what another process gets for an option that nothing replaces.
-    fn argument(&self, decl: &OptionDecl, key: u32, slot: &Slot, local: bool) -> Replacement {
+    pub(crate) fn argument(&self, decl: &OptionDecl, key: u32, slot: &Slot, local: bool) -> Replacement {
         if !slot.negate && slot.source == Source::Default {
             return if slot.reset { Replacement::Reset } else { Replacement::Omit };
         }

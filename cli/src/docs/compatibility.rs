@@ -364,8 +364,14 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "Objects with names that are not paths (`a//b`, `./x`) cause a warning and are ignored. No path of a repository has such a name.",
     ),
     ("restore", "`--plan` and, with it, `--output` show what the restore would do. pgBackRest does not have them."),
-    ("recovery-points", "pgBackRest does not have this command. Only its full name is accepted."),
-    ("test-restore", "pgBackRest does not have this command. Only its full name is accepted."),
+    (
+        "attest, recovery-points, test-restore",
+        "pgBackRest does not have these commands. Only their full names are accepted.",
+    ),
+    (
+        "info, expire, stanza-delete",
+        "Proofs of recovery, which `test-restore` keeps in the directory `proof` of the repository, are shown (`rbr-proof` in the JSON) and removed with their backups. pgBackRest ignores the directory.",
+    ),
     ("all", "`repo-storage-ca-file` and `repo-storage-ca-path` without a certificate are an error [095]."),
     (
         "all",
@@ -388,7 +394,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "A repository on another host can't be read as of a time. Files are written with pgBackRest's modes only.",
     ),
     ("all", "For repositories on local file systems, connection options (`io-timeout` and similar) have no effect."),
-    ("all", "`pg-host` is not built and is refused."),
+    (
+        "backup",
+        "For a cluster on another host (`pg-host`), requests for lists and files are sent before they are needed. Size and checksum of what arrives are compared with what the host read. A process of a worker that ends is started again when its job is retried; pgBackRest fails.",
+    ),
     (
         "server",
         "A client may run the role `remote` only, and may not name other places of the host than its configuration does (`repo-path` and other options of where a repository is, `pg-path`, `config`, `lock-path`, `log-path`): access is denied [105]. A client that names no configuration gets that of the server, not the default file. In pgBackRest, a client with access to one stanza can read all files of the server's user.",

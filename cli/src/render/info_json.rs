@@ -2,6 +2,7 @@
 //! difference is that control characters are escaped.
 
 use engine::info::{BackupFact, DatabaseRef, Detail, LinkRef, RunningLock, StanzaFact, TablespaceRef};
+use engine::proof::ProofFact;
 use repo_format::json::{ObjectWriter, write_string};
 
 use super::control::valid_json;
@@ -151,6 +152,10 @@ fn render_backup(backup: &BackupFact) -> String {
             lsn.end();
         }
         json.string_or_null("prior", entry.prior.as_ref().map(AsRef::as_ref));
+        // pgBackRest does not have it, so that a repository without proofs looks the same
+        if let Some(proof) = &backup.proof {
+            json.raw("rbr-proof", &proof_json(proof));
+        }
         json.raw("reference", &list_or_null(&entry.reference, |label| string(label.as_ref())));
         if let Some(set) = &backup.set {
             json.raw("tablespace", &list_or_null(&set.tablespaces, render_tablespace));
@@ -160,6 +165,22 @@ fn render_backup(backup: &BackupFact) -> String {
         timestamp.scalar("stop", entry.timestamp_stop);
         timestamp.end();
         json.plain("type", entry.backup_type);
+    })
+}
+
+/// The last proof: result, time, LSN that was reached, recovery time and the id of the key that signed it.
+fn proof_json(proof: &ProofFact) -> String {
+    object(|json| match proof {
+        ProofFact::Unreadable(error) => json.string("error", error),
+        ProofFact::Known(proof) => {
+            let report = &proof.report;
+            json.string_or_null("key-id", proof.signature.as_ref().map(|signature| signature.key_id.as_str()));
+            json.string_or_null("lsn", report.recovery.reached.as_ref().map(|end| end.lsn.as_str()));
+            json.string_or_null("reason", report.reason.as_deref());
+            json.string("result", report.result.word());
+            json.scalar("rto-ms", report.rto_ms);
+            json.scalar("timestamp", report.stop);
+        }
     })
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use engine::info::{BackupFact, Detail, ManifestFacts, RunningLock, StanzaFact, StatusCode};
+use engine::proof::ProofFact;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use repo_format::label::{BackupLabel, BackupType};
@@ -245,10 +246,34 @@ fn render_backup(out: &mut String, backup: &BackupFact, settings: &TextSettings)
             None => line("error(s) detected during backup".to_owned()),
         }
     }
+    if let Some(proof) = &backup.proof {
+        line(proof_line(proof, &settings.time_zone));
+    }
     if settings.set && !entry.annotation.is_empty() {
         line("annotation(s)".to_owned());
         for (key, value) in &entry.annotation {
             line(format!("    {}: {}", visible_value(key), visible_value(value)));
+        }
+    }
+}
+
+/// Returns the line about the last proof, which pgBackRest does not have.
+fn proof_line(proof: &ProofFact, time_zone: &TimeZone) -> String {
+    let proof = match proof {
+        ProofFact::Known(proof) => proof,
+        ProofFact::Unreadable(error) => return format!("last proof: unreadable: {}", visible_value(error)),
+    };
+    let report = &proof.report;
+    let time = format_time(report.stop, time_zone);
+    let signed = if proof.signature.is_some() { ", signed" } else { "" };
+    match (&report.reason, &report.recovery.reached) {
+        (None, Some(end)) => {
+            let seconds = report.rto_ms.div_ceil(1000);
+            format!("last proof: {time} passed, recovered to {} in {seconds}s{signed}", visible_value(&end.lsn))
+        }
+        (reason, _) => {
+            let reason = reason.as_deref().unwrap_or_default().lines().next().unwrap_or_default();
+            format!("last proof: {time} {}: {}{signed}", report.result.word(), visible_value(reason))
         }
     }
 }

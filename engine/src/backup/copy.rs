@@ -136,7 +136,7 @@ impl CopyPhase<'_> {
             |worker| shared.next(worker as usize - 1),
             |worker, turn| {
                 let from = worker_source(hosts.standby.is_some(), worker as usize - 1);
-                let copies = hosts.of(from).copy_worker(rules, turn)?;
+                let copies = hosts.of(from).copy_worker(worker, rules, turn)?;
                 Ok(Copier::new(rules, OnTurn::new(storage, turn), copies))
             },
             |copier, job: &CopyJob, cancel| copier.run(job, cancel),
@@ -192,7 +192,7 @@ impl Backup<'_> {
             rules: &rules,
             storage: &*self.repo.storage,
             crew: CrewSettings {
-                jobs_per_worker: self.repo.storage.concurrency().jobs_per_worker,
+                jobs_per_worker: self.repo.storage.concurrency().jobs_per_worker.max(hosts.jobs_per_worker()),
                 ..CrewSettings::new(workers, RetryPolicy::new(settings.job_retry, settings.job_retry_interval))
             },
             save_bytes: settings.manifest_save_threshold.max(total.bytes / 100),
@@ -230,7 +230,8 @@ impl Backup<'_> {
             super_block_size: settings.block.as_ref().map(super_block_size),
             xact_path: source.version().xact_dir(),
             standby: source.has_standby(),
-            threads_max: match settings.compression.gains_from_threads() {
+            // Another host compresses each file with one thread
+            threads_max: match settings.compression.gains_from_threads() && !source.hosts.are_elsewhere() {
                 true => (settings.process_max as usize).min(available_parallelism().map_or(1, NonZero::get)),
                 false => 1,
             },

@@ -1,7 +1,6 @@
 //! Logs the results of copy jobs and applies them to the manifest.
 
 use std::fmt::{self, Display};
-use std::path::PathBuf;
 
 use repo_format::hash::Sha1;
 use repo_format::layout::{self, FileForm, Stanza};
@@ -68,7 +67,7 @@ impl<'a> Report<'a> {
         self.log(worker, job, &Known { name: &name, original, checksum }, &outcome);
         let pages = match &outcome {
             CopyOutcome::Copied(Copied { pages: Some(pages), size, .. }) => {
-                Some(self.page_check(pages, &self.path(job, &name).display(), *size)?)
+                Some(self.page_check(pages, &self.path(job, &name), *size)?)
             }
             _ => None,
         };
@@ -80,14 +79,13 @@ impl<'a> Report<'a> {
         })?
     }
 
-    fn path(&self, job: &CopyJob, name: &str) -> PathBuf {
-        self.settings.hosts.file_path(job.from, name)
+    fn path(&self, job: &CopyJob, name: &str) -> String {
+        self.settings.hosts.file_place(job.from, name)
     }
 
     /// Logs what was done with a file.
     fn log(&self, worker: u32, job: &CopyJob, before: &Known<'_>, outcome: &CopyOutcome) {
         let path = self.path(job, before.name);
-        let path = path.display();
         let facts = |place, size, checksum| Facts {
             place,
             original: before.original,

@@ -56,9 +56,29 @@ impl Hosts {
         }
     }
 
+    /// Returns how many jobs of one worker are best in progress at a time.
+    pub(super) fn jobs_per_worker(&self) -> u32 {
+        let all = std::iter::once(&self.primary).chain(&self.standby);
+        all.map(|host| host.concurrency().jobs_per_worker).max().unwrap_or(1)
+    }
+
+    /// Returns whether files are read on another host.
+    pub(super) fn are_elsewhere(&self) -> bool {
+        self.jobs_per_worker() > 1
+    }
+
     /// Returns the absolute path of a file, for messages.
     pub(super) fn file_path(&self, from: CopyFrom, name: &str) -> PathBuf {
         DataDir::new(self.of(from).path()).file_path(name)
+    }
+
+    /// Like [`Hosts::file_path`], with the name of the host in front if it is another one.
+    pub(super) fn file_place(&self, from: CopyFrom, name: &str) -> String {
+        let path = self.file_path(from, name);
+        match self.of(from).name() {
+            Some(host) => format!("{host}:{}", path.display()),
+            None => path.display().to_string(),
+        }
     }
 }
 

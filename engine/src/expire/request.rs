@@ -23,6 +23,8 @@ pub struct ExpireRequest {
     pub archive_expire_before: Option<WalSegment>,
     /// Expire nothing if the oldest backup that would remain has invalid pages. Otherwise this is only a warning.
     pub checksum_page_error: bool,
+    /// Keep the newest backup that a test restore has proven, with its set.
+    pub keep_proven: bool,
     /// Only show what would be removed.
     pub dry_run: bool,
 }
@@ -35,6 +37,7 @@ impl Default for ExpireRequest {
             oldest: false,
             archive_expire_before: None,
             checksum_page_error: true,
+            keep_proven: false,
             dry_run: false,
         }
     }

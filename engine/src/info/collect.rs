@@ -13,6 +13,7 @@ use super::archives::{self, History};
 use super::{BackupFact, Detail, InfoRequest, ManifestFacts, RepoFact, RunningLock, StanzaFact, StatusCode};
 use crate::host_locks::HostLocks;
 use crate::lock::{LockStatus, LockType};
+use crate::proof::{ProofFact, store};
 use crate::repo::info_files::{self, manifest_cipher};
 use crate::repo::{Repo, manifest_store};
 use crate::session::Session;
@@ -26,6 +27,8 @@ struct RepoState {
     manifest: Option<Manifest>,
     /// The backup that was asked for.
     label: Option<BackupLabel>,
+    /// The last proof of each backup.
+    proofs: BTreeMap<BackupLabel, ProofFact>,
 }
 
 /// A stanza in all repositories while it is collected.
@@ -202,7 +205,7 @@ impl RepoState {
             error: None,
             backup_lock: RunningLock::default(),
         };
-        RepoState { fact, backup_info: None, archive_info: None, manifest: None, label: None }
+        RepoState { fact, backup_info: None, archive_info: None, manifest: None, label: None, proofs: BTreeMap::new() }
     }
 
     fn fail(&mut self, error: &Error) {
@@ -252,7 +255,14 @@ impl RepoState {
         }
         if let (Some(backup_info), Some(archive_info)) = (&self.backup_info, &self.archive_info) {
             let read = stanza.parse().and_then(|stanza| {
-                let (read, result) = archives::read_history(repo, &stanza, backup_info, archive_info);
+                let read_history = || Ok(archives::read_history(repo, &stanza, backup_info, archive_info));
+                let (read, proofs) = repo.both(read_history, || store::last_proofs(repo, &stanza));
+                // Without them the report is as useful as pgBackRest's
+                self.proofs = proofs.unwrap_or_else(|error| {
+                    crate::warn!("{}: proofs can't be read: {error}", repo.name());
+                    BTreeMap::new()
+                });
+                let (read, result) = read?;
                 history = read;
                 result
             });
@@ -327,13 +337,14 @@ fn merge_backups(repos: &mut [RepoState], settings: &InfoSettings<'_>) -> Vec<Ba
         .filter_map(|state| {
             let info = state.backup_info.take()?;
             let asked_for = (state.label.take(), state.manifest.take());
-            Some((state.fact.key, info.backups.into_iter().peekable(), asked_for))
+            let proofs = std::mem::take(&mut state.proofs);
+            Some((state.fact.key, info.backups.into_iter().peekable(), asked_for, proofs))
         })
         .collect();
     let mut result = Vec::new();
     loop {
         let mut next: Option<(usize, i64)> = None;
-        for (index, (_, queue, _)) in queues.iter_mut().enumerate() {
+        for (index, (_, queue, ..)) in queues.iter_mut().enumerate() {
             if let Some((_, entry)) = queue.peek()
                 && next.is_none_or(|(_, time)| entry.timestamp_stop < time)
             {
@@ -341,13 +352,14 @@ fn merge_backups(repos: &mut [RepoState], settings: &InfoSettings<'_>) -> Vec<Ba
             }
         }
         let Some((index, _)) = next else { return result };
-        let (repo_key, queue, (asked_label, manifest)) = &mut queues[index];
+        let (repo_key, queue, (asked_label, manifest), proofs) = &mut queues[index];
         let Some((label, entry)) = queue.next() else { return result };
         let is_named = settings.request.set.as_ref().is_none_or(|set| label.as_str() == set);
         let asked_for = is_named || asked_label.as_ref() == Some(&label);
         if asked_for && settings.request.backup_type.is_none_or(|kind| kind == label.backup_type()) {
             let set = manifest.as_ref().filter(|_| settings.request.set.is_some()).map(ManifestFacts::new);
-            result.push(BackupFact { label, repo_key: *repo_key, entry, set });
+            let proof = proofs.remove(&label);
+            result.push(BackupFact { label, repo_key: *repo_key, entry, set, proof });
         }
     }
 }

@@ -237,10 +237,20 @@ fn rows_of(messages: Vec<SimpleQueryMessage>) -> Vec<Row> {
         .collect()
 }
 
-impl PgConnection for PgClient {
-    fn query(&mut self, query: &str, _: Expect) -> Result<Vec<Row>> {
+impl PgClient {
+    /// Runs a query and returns its rows, with whatever columns they have.
+    ///
+    /// # Errors
+    /// The same as [`PgConnection::query`].
+    pub fn rows(&mut self, query: &str) -> Result<Vec<Row>> {
         let Some(client) = &self.client else { return Err(invalid_connection()) };
         Ok(rows_of(self.run(client, query, client.simple_query(query))?))
+    }
+}
+
+impl PgConnection for PgClient {
+    fn query(&mut self, query: &str, _: Expect) -> Result<Vec<Row>> {
+        self.rows(query)
     }
 
     fn timeout(&self) -> Duration {

@@ -12,17 +12,17 @@ pub type Row = Vec<Option<String>>;
 pub enum Expect {
     /// No rows.
     Nothing,
-    /// Exactly one row.
-    OneRow,
-    /// Any number of rows.
-    Rows,
+    /// Exactly one row with this number of columns.
+    OneRow(usize),
+    /// Any number of rows with this number of columns.
+    Rows(usize),
 }
 
 /// An open connection. Columns of queries have the types boolean, integer, oid or text: pgBackRest passes no others
 /// between hosts.
 pub trait PgConnection: Send {
-    /// Runs a query and returns its rows. The caller checks their number. A connection through another host needs to
-    /// know it before.
+    /// Runs a query and returns its rows. The caller checks the numbers of rows and columns. A connection through
+    /// another host needs to know them before.
     ///
     /// # Errors
     /// [`ErrorCode::DbQuery`] if it fails or takes too long, [`ErrorCode::Term`] after a signal.
@@ -33,12 +33,12 @@ pub trait PgConnection: Send {
 }
 
 impl dyn PgConnection + '_ {
-    /// Runs a query and returns its rows.
+    /// Runs a query and returns its rows, each with this number of columns.
     ///
     /// # Errors
-    /// The same as [`PgConnection::query`].
-    pub fn rows(&mut self, query: &str) -> Result<Vec<Row>> {
-        self.query(query, Expect::Rows)
+    /// The same as [`PgConnection::query`], and [`ErrorCode::DbQuery`] for another number of columns.
+    pub fn rows<const COLUMNS: usize>(&mut self, query: &str) -> Result<Vec<[Option<String>; COLUMNS]>> {
+        self.query(query, Expect::Rows(COLUMNS))?.into_iter().map(|row| columns(row, query)).collect()
     }
 
     /// Runs a statement that returns nothing.
@@ -58,14 +58,11 @@ impl dyn PgConnection + '_ {
     /// The same as [`PgConnection::query`], and [`ErrorCode::DbQuery`] for any other result.
     pub fn row<const COLUMNS: usize>(&mut self, query: &str) -> Result<[Option<String>; COLUMNS]> {
         let rows: [Row; 1] = self
-            .query(query, Expect::OneRow)?
+            .query(query, Expect::OneRow(COLUMNS))?
             .try_into()
             .map_err(|_| Error::new(ErrorCode::DbQuery, format!("expected one row from '{query}'")))?;
         let [row] = rows;
-        row.try_into().map_err(|_| {
-            let columns = if COLUMNS == 1 { "one column".to_owned() } else { format!("{COLUMNS} columns") };
-            Error::new(ErrorCode::DbQuery, format!("expected {columns} from '{query}'"))
-        })
+        columns(row, query)
     }
 
     /// Runs a query that returns exactly one value.
@@ -76,4 +73,11 @@ impl dyn PgConnection + '_ {
         let [value] = self.row(query)?;
         value.ok_or_else(|| Error::new(ErrorCode::DbQuery, format!("unexpected null from '{query}'")))
     }
+}
+
+fn columns<const COLUMNS: usize>(row: Row, query: &str) -> Result<[Option<String>; COLUMNS]> {
+    row.try_into().map_err(|_| {
+        let columns = if COLUMNS == 1 { "one column".to_owned() } else { format!("{COLUMNS} columns") };
+        Error::new(ErrorCode::DbQuery, format!("expected {columns} from '{query}'"))
+    })
 }

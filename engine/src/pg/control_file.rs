@@ -21,7 +21,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// # Errors
 /// The file can't be read, or has the same damaged content twice in a row.
 pub fn read(pg_path: &Path, force: Option<PgVersion>) -> Result<PgControl> {
-    Ok(read_valid(pg_path, force)?.0)
+    Ok(read_bytes(pg_path, force)?.0)
 }
 
 /// Reads and checks `pg_control`, and returns the complete file as it is stored: [`CONTROL_FILE_SIZE`] bytes, zero
@@ -30,19 +30,31 @@ pub fn read(pg_path: &Path, force: Option<PgVersion>) -> Result<PgControl> {
 /// # Errors
 /// The same as [`read`].
 pub(crate) fn read_bytes(pg_path: &Path, force: Option<PgVersion>) -> Result<(PgControl, Vec<u8>)> {
-    let (control, mut bytes) = read_valid(pg_path, force)?;
-    bytes.resize(CONTROL_FILE_SIZE, 0);
-    Ok((control, bytes))
+    let path = pg_path.join(FILE_NAME);
+    let mut open = || Ok(open_file(&path)?.map(|file| Box::new(file) as Box<dyn Read>));
+    read_valid(&path, &mut open, force)
 }
 
 /// Reads the file until it is valid or does not change any more. On some file systems, a read that meets a write of the
 /// server returns half of both. There is no time limit, because the server does not write forever.
-fn read_valid(pg_path: &Path, force: Option<PgVersion>) -> Result<(PgControl, Vec<u8>)> {
+///
+/// `open` opens the file, and returns `None` if it is missing.
+///
+/// # Errors
+/// The same as [`read`].
+pub(crate) fn read_valid(
+    path: &Path,
+    open: &mut dyn FnMut() -> Result<Option<Box<dyn Read>>>,
+    force: Option<PgVersion>,
+) -> Result<(PgControl, Vec<u8>)> {
     let mut before: Option<Vec<u8>> = None;
     loop {
-        let bytes = read_once(&pg_path.join(FILE_NAME))?;
+        let mut bytes = read_once(path, open()?)?;
         match PgControl::parse(&bytes, force) {
-            Ok(control) => return Ok((control, bytes)),
+            Ok(control) => {
+                bytes.resize(CONTROL_FILE_SIZE, 0);
+                return Ok((control, bytes));
+            }
             Err(error) if before.as_ref() == Some(&bytes) => return Err(error),
             Err(_) => before = Some(bytes),
         }
@@ -50,9 +62,9 @@ fn read_valid(pg_path: &Path, force: Option<PgVersion>) -> Result<(PgControl, Ve
     }
 }
 
-fn read_once(path: &Path) -> Result<Vec<u8>> {
+fn read_once(path: &Path, file: Option<Box<dyn Read>>) -> Result<Vec<u8>> {
     let name = path.display();
-    let Some(file) = open_file(path)? else {
+    let Some(file) = file else {
         return Err(Error::new(ErrorCode::FileMissing, format!("unable to open missing file '{name}' for read")));
     };
     let mut bytes = Vec::with_capacity(CONTROL_DATA_SIZE);

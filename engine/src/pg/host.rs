@@ -6,6 +6,7 @@
 mod local;
 #[cfg(test)]
 pub(crate) mod loopback;
+mod remote;
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -13,6 +14,7 @@ use std::path::Path;
 use repo_format::pg::control::PgControl;
 
 pub use self::local::LocalHost;
+pub use self::remote::{RemoteHost, RemotePgSettings};
 use super::connection::PgConnection;
 use super::data_dir::{Scan, ScanOptions, ServerTablespace};
 // What a worker on another host exchanges
@@ -21,6 +23,7 @@ pub use crate::pipeline::backup::{
     BlockJob, Copied, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyResult, CopyRules, CopyWorker,
     JobStore, PriorMap,
 };
+use crate::storage::Concurrency;
 use crate::work::turn::Turn;
 use crate::{CancelToken, Result};
 
@@ -28,6 +31,11 @@ use crate::{CancelToken, Result};
 pub trait PgHost: Debug + Send + Sync {
     /// The N of the options `pgN-...`, for messages.
     fn key(&self) -> u32;
+
+    /// The name of the host, for messages; `None` if it is this host.
+    fn name(&self) -> Option<&str> {
+        None
+    }
 
     /// The data directory as configured.
     fn path(&self) -> &Path;
@@ -69,10 +77,15 @@ pub trait PgHost: Debug + Send + Sync {
         tablespaces_now: &mut dyn FnMut() -> Result<Vec<ServerTablespace>>,
     ) -> Result<Scan>;
 
+    /// Returns how many jobs are best in progress at a time.
+    fn concurrency(&self) -> Concurrency {
+        Concurrency::LOCAL
+    }
+
     /// Returns a worker that copies files of the data directory by these rules, for the thread that has this turn to
-    /// compute.
+    /// compute. `number` is that of the worker, from 1 on. Several threads may have the same.
     ///
     /// # Errors
-    /// The codec refuses the level.
-    fn copy_worker<'a>(&self, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>>;
+    /// The codec refuses the level, or the host can't be reached.
+    fn copy_worker<'a>(&self, number: u32, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>>;
 }

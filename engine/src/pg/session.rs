@@ -120,7 +120,7 @@ impl PgSession {
                 .hint("is the pg_read_all_settings role assigned for PostgreSQL >= 10?"));
         };
         client.exec(&format!("set application_name = 'pgBackRest [{}]'", host.command().replace('\'', "''")))?;
-        client.rows(NO_TIMEOUTS)?;
+        client.rows::<1>(NO_TIMEOUTS)?;
         // 9.6 allows pg_stop_backup() to run in a parallel worker, where it then fails
         client.exec("set max_parallel_workers_per_gather = 0")?;
         let standby = is_in_recovery(&mut *client)?;
@@ -294,8 +294,7 @@ impl PgSession {
                      pg_catalog.pg_backend_pid() order by pid";
         let rows = self.client.rows(query)?;
         rows.into_iter()
-            .map(|row| {
-                let [text, since] = columns(row, query)?;
+            .map(|[text, since]| {
                 // The times of other roles' sessions may be hidden
                 let text = text.unwrap_or_else(|| "of another role".to_owned());
                 Ok(OtherBackup { text, since: since.map(|since| number(&since)).transpose()? })
@@ -310,7 +309,7 @@ impl PgSession {
     pub(crate) fn setting(&mut self, name: &str) -> Result<Option<String>> {
         let query = format!("select setting::text from pg_catalog.pg_settings where name = '{name}'");
         let rows = self.client.rows(&query)?;
-        Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
+        Ok(rows.into_iter().next().and_then(|[value]| value))
     }
 
     /// Returns the file that the server could not archive, if that was its last attempt.
@@ -359,8 +358,7 @@ impl PgSession {
                      'template0') as datlastsysoid from pg_catalog.pg_database";
         let rows = self.client.rows(query)?;
         rows.into_iter()
-            .map(|row| {
-                let [oid, name, last] = columns(row, query)?;
+            .map(|[oid, name, last]| {
                 let last_system_oid = last.map_or(Ok(0), |last| number(&last))?;
                 Ok(DatabaseRow { oid: number(&required(oid, query)?)?, name: required(name, query)?, last_system_oid })
             })
@@ -375,10 +373,7 @@ impl PgSession {
         let query = "select oid::oid, spcname::text from pg_catalog.pg_tablespace";
         let rows = self.client.rows(query)?;
         rows.into_iter()
-            .map(|row| {
-                let [oid, name] = columns(row, query)?;
-                Ok(TablespaceRow { oid: number(&required(oid, query)?)?, name: required(name, query)? })
-            })
+            .map(|[oid, name]| Ok(TablespaceRow { oid: number(&required(oid, query)?)?, name: required(name, query)? }))
             .collect()
     }
 
@@ -465,10 +460,6 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T> {
 
 fn required(value: Option<String>, query: &str) -> Result<String> {
     value.ok_or_else(|| Error::new(ErrorCode::DbQuery, format!("unexpected null from '{query}'")))
-}
-
-fn columns<const N: usize>(row: Vec<Option<String>>, query: &str) -> Result<[Option<String>; N]> {
-    row.try_into().map_err(|_| Error::new(ErrorCode::DbQuery, format!("expected {N} columns from '{query}'")))
 }
 
 fn backup_start_query(version: PgVersion, start_fast: bool) -> String {

@@ -4,6 +4,7 @@
 //! Source of the rules: pgBackRest `src/command/backup/file.c.inc`.
 
 mod copier;
+mod file_encoder;
 mod job;
 mod local_worker;
 mod pass;
@@ -18,8 +19,10 @@ use repo_format::cipher::Cipher;
 use repo_format::compress::Compression;
 
 pub use self::copier::Copier;
+pub(crate) use self::file_encoder::{Compared, FileEncoder, OpenJob};
 pub use self::job::{BlockJob, Copied, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyResult, PriorMap};
 pub use self::local_worker::LocalWorker;
+pub(crate) use self::pass::{Input, Passed};
 pub use self::worker::{CopyWorker, JobStore};
 use crate::storage::WriteOptions;
 

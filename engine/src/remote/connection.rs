@@ -205,12 +205,12 @@ impl Connection {
     /// The host can't be reached, speaks another version, or refuses, for example because a lock is held there.
     pub(crate) fn open(settings: &RemoteSettings) -> Result<Arc<Self>> {
         let (kind, opened) = match &settings.way {
-            Way::Ssh(ssh) => ("ssh", Process::start(&settings.host, ssh, settings.timeout)?),
+            Way::Ssh(ssh) => ("ssh", Process::start(settings, ssh)?),
             Way::Tls { client, .. } => ("tls", tls::open(client, settings.timeout)?),
         };
         let Opened { link, input, output } = opened;
         let mut connection = Connection {
-            name: format!("remote-0 {kind} protocol on '{}'", settings.host),
+            name: format!("remote-{} {kind} protocol on '{}'", settings.process, settings.host),
             read_name: link.read_name(),
             dialect: Dialect::NEWEST,
             timeout: settings.timeout,
@@ -233,6 +233,11 @@ impl Connection {
         }
         connection.call(&Call::Noop)?;
         Ok(connection)
+    }
+
+    /// Returns whether nothing can be sent any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        lock(&self.shared.queue).end.is_some()
     }
 
     fn start_thread(&mut self, name: &str, body: impl FnOnce(&Shared) + Send + 'static) -> Result<()> {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::RemoteSettings;
 use super::link::{Link, Opened};
 use crate::{Error, ErrorCode, Result};
 
@@ -39,11 +40,11 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts the client. `host` is for messages.
+    /// Starts the client.
     ///
     /// # Errors
     /// [`ErrorCode::Execute`] if the program can't be started, [`ErrorCode::Kernel`] if no thread can be started.
-    pub(super) fn start(host: &str, settings: &SshSettings, timeout: Duration) -> Result<Opened> {
+    pub(super) fn start(remote: &RemoteSettings, settings: &SshSettings) -> Result<Opened> {
         let mut child = Command::new(&settings.program)
             .args(&settings.arguments)
             .stdin(Stdio::piped())
@@ -64,8 +65,8 @@ impl Process {
             // The client must not block
             let _ = std::io::copy(&mut stderr, &mut std::io::sink());
         });
-        let name = format!("remote-0 process on '{host}'");
-        let output = ProcessInput::new(stdin, &name, timeout);
+        let name = format!("remote-{} process on '{}'", remote.process, remote.host);
+        let output = ProcessInput::new(stdin, &name, remote.timeout);
         let mut process = Process { name, child, stderr: receiver };
         let started = started.map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start a thread", e));
         match started.and(output) {

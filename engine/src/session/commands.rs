@@ -76,7 +76,7 @@ impl Session {
         for source in &self.repos {
             let repo = source.open()?;
             let info = info_files::load_backup_info(&repo, &self.stanza)?;
-            let fact = |(label, entry)| BackupFact { label, repo_key: repo.key, entry, set: None };
+            let fact = |(label, entry)| BackupFact { label, repo_key: repo.key, entry, set: None, proof: None };
             backups.extend(info.backups.into_iter().map(fact));
         }
         Ok(backups)

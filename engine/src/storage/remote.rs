@@ -3,16 +3,15 @@
 //! Files are stored and read as they are: this host compresses and encrypts. Source of the requests: pgBackRest
 //! `src/storage/remote/storage.c`, `read.c` and `write.c`.
 
-use std::io::{self, Cursor, Read, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use protocol::Call;
 use protocol::call::CallKind;
 use protocol::options::{OptionValue, OptionsAnswer, OptionsRequest};
 use protocol::storage::{
-    Chunk, FeaturesAnswer, FileKind, Info, InfoAnswer, InfoLevel, InfoRequest, LinkRequest, LinkType, ListAnswer,
-    ListRequest, PathCreateRequest, PathRemoveRequest, ReadAnswer, ReadRequest, RemoveRequest, StorageFeatures,
-    WriteAnswer, WriteRequest,
+    FeaturesAnswer, FileKind, Info, InfoAnswer, InfoLevel, InfoRequest, LinkRequest, LinkType, ListAnswer, ListRequest,
+    PathCreateRequest, PathRemoveRequest, RemoveRequest, StorageFeatures, WriteAnswer, WriteRequest,
 };
 use repo_format::cipher::Passphrase;
 
@@ -20,7 +19,7 @@ use super::{
     Concurrency, Entry, EntryKind, Features, OpenStorage, OpenedStorage, ReadRange, RepoPath, RepoReader, RepoStorage,
     RepoWriter, WriteOptions,
 };
-use crate::remote::{Answer, Connection, PendingAnswer, RemoteSettings};
+use crate::remote::{Answer, Connection, PendingAnswer, RemoteReader, RemoteSettings};
 use crate::{Error, ErrorCode, Result};
 
 /// Mode of a repository file.
@@ -147,26 +146,8 @@ impl RepoStorage for RemoteStorage {
             // Such a limit can't be sent
             return Ok(self.info(path)?.map(|_| Box::new(io::empty()) as Box<dyn RepoReader>));
         }
-        let absolute = self.absolute(path);
-        let ReadRange { offset, limit } = range;
-        let request = ReadRequest { path: &absolute, offset, limit, version: None, filters: Vec::new() };
-        let sent = self.connection.send(&Call::ReadOpen(request), None)?;
-        let session = sent.session;
-        let answer = sent.wait()?;
-        let is_closed = answer.is_closed;
-        let data = match ReadAnswer::decode(answer.data(), is_closed)? {
-            ReadAnswer::Missing => return Ok(None),
-            ReadAnswer::Chunk(chunk) => chunk.data.to_vec(),
-        };
-        let mut reader = RemoteReader {
-            connection: Arc::clone(&self.connection),
-            session,
-            left: limit.unwrap_or(u64::MAX),
-            chunk: Cursor::new(Vec::new()),
-            next: Next::Failed,
-        };
-        reader.accept(data, is_closed)?;
-        Ok(Some(Box::new(reader)))
+        let reader = RemoteReader::open(&self.connection, &self.absolute(path), range.offset, range.limit)?;
+        Ok(reader.map(|reader| Box::new(reader) as Box<dyn RepoReader>))
     }
 
     fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
@@ -255,74 +236,9 @@ impl RepoStorage for RemoteStorage {
     }
 }
 
-/// A file that is read. The next chunk is on its way while this one is used.
-struct RemoteReader {
-    connection: Arc<Connection>,
-    session: u64,
-    /// Bytes that may still come.
-    left: u64,
-    chunk: Cursor<Vec<u8>>,
-    next: Next,
-}
-
-/// What follows the current chunk.
-enum Next {
-    Pending(PendingAnswer),
-    End,
-    /// A read that continued after an error must not look like the end of the file.
-    Failed,
-}
-
-impl RemoteReader {
-    fn accept(&mut self, data: Vec<u8>, is_closed: bool) -> Result<()> {
-        let size = data.len() as u64;
-        if size > self.left {
-            return Err(Error::new(ErrorCode::Protocol, "server sent more bytes than it was asked for"));
-        }
-        self.left -= size;
-        self.chunk = Cursor::new(data);
-        self.next = match is_closed {
-            true => Next::End,
-            false => Next::Pending(self.connection.send(&Call::ReadNext, Some(self.session))?),
-        };
-        Ok(())
-    }
-}
-
-impl Read for RemoteReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let read = self.chunk.read(buffer)?;
-            if read > 0 || buffer.is_empty() {
-                return Ok(read);
-            }
-            let next = match std::mem::replace(&mut self.next, Next::Failed) {
-                Next::Pending(next) => next,
-                Next::End => {
-                    self.next = Next::End;
-                    return Ok(0);
-                }
-                Next::Failed => return Err(io::Error::other("unable to continue a read that failed")),
-            };
-            let answer = next.wait()?;
-            let data = Chunk::decode(answer.data(), answer.is_closed)?.data.to_vec();
-            self.accept(data, answer.is_closed)?;
-        }
-    }
-}
-
 impl RepoReader for RemoteReader {
     fn is_ready(&self) -> bool {
-        self.chunk.position() < self.chunk.get_ref().len() as u64 || !matches!(self.next, Next::Pending(_))
-    }
-}
-
-impl Drop for RemoteReader {
-    fn drop(&mut self) {
-        if !matches!(self.next, Next::End) {
-            // The connection goes on without the answer
-            drop(self.connection.send(&Call::Cancel(CallKind::StorageRead), Some(self.session)));
-        }
+        self.is_buffered()
     }
 }
 

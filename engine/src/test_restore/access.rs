@@ -80,9 +80,7 @@ impl PgAccess {
     /// # Errors
     /// The same as [`PgClient::connect`] and [`PgConnection::query`].
     pub fn rows(&self, database: &str, query: &str) -> Result<Vec<Row>> {
-        let mut client = self.connect(database)?;
-        let connection: &mut dyn PgConnection = &mut client;
-        connection.rows(query)
+        self.connect(database)?.rows(query)
     }
 
     /// Runs a query that returns one row of this number of columns.

@@ -1,8 +1,8 @@
 //! Other options of single commands, valid only on the command line and in the environment.
 
 use crate::config::decl::Command::{
-    Annotate, Backup, Expire, Info, Manifest, RecoveryPoints, Restore, StanzaCreate, StanzaDelete, StanzaUpgrade, Stop,
-    TestRestore, Verify,
+    Annotate, Attest, Backup, Expire, Info, Manifest, RecoveryPoints, Restore, StanzaCreate, StanzaDelete,
+    StanzaUpgrade, Stop, TestRestore, Verify,
 };
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{HelpGroup, MAIN, OptionDecl, Override, Section, ValueKind, depend, on};
@@ -119,7 +119,7 @@ options! {
         name: "set",
         kind: ValueKind::String,
         section: Section::CommandLine,
-        commands: on(&[Annotate, Expire, Info, Manifest, RecoveryPoints, Restore, TestRestore, Verify]),
+        commands: on(&[Annotate, Attest, Expire, Info, Manifest, RecoveryPoints, Restore, TestRestore, Verify]),
         roles: MAIN,
         required: false,
         overrides: &[
@@ -151,6 +151,12 @@ options! {
                 default: Some(Fixed("latest")),
                 summary: "Backup to restore.",
                 detail: "The backup's label, or latest.",
+                ..Override::NONE
+            },
+            Override {
+                command: Attest,
+                summary: "Backup whose proofs are verified.",
+                detail: "The backup's label. Without it, the proofs of all backups are verified.",
                 ..Override::NONE
             },
             Override {

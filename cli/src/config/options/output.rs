@@ -1,7 +1,8 @@
 //! Options of what commands show.
 
 use crate::config::decl::Command::{
-    Check, Info, Manifest, RecoveryPoints, RepoGet, RepoLs, RepoRm, Restore, Schedule, TestRestore, Verify, Version,
+    Attest, Check, Info, Manifest, RecoveryPoints, RepoGet, RepoLs, RepoRm, Restore, Schedule, TestRestore, Verify,
+    Version,
 };
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{HelpGroup, MAIN, OptionDecl, Override, Section, ValueKind, depend, on};
@@ -60,7 +61,7 @@ options! {
         name: "output",
         kind: ValueKind::StringId,
         section: Section::CommandLine,
-        commands: on(&[Info, Manifest, RecoveryPoints, RepoLs, Schedule, Restore, TestRestore, Verify, Version]),
+        commands: on(&[Attest, Info, Manifest, RecoveryPoints, RepoLs, Schedule, Restore, TestRestore, Verify, Version]),
         roles: MAIN,
         default: Fixed("text"),
         allow: &["text", "json"],

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use crate::config::decl::Command::{Check, RecoveryPoints, Restore, TestRestore, Verify};
+use crate::config::decl::Command::{Attest, Backup, Check, Expire, RecoveryPoints, Restore, TestRestore, Verify};
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::{MAIN, OptionDecl, Range, Section, ValueKind, on};
+use crate::config::decl::{MAIN, OptionDecl, Range, Section, ValueKind, depend, on};
 use crate::config::handle::{Opt, options};
 
 const OWN: OptionDecl = OptionDecl { section: Section::CommandLine, roles: MAIN, own: true, ..OptionDecl::BASE };
@@ -48,6 +48,29 @@ options! {
         ..OWN
     };
 
+    ATTEST: Opt<bool> = OptionDecl {
+        name: "attest",
+        kind: ValueKind::Boolean,
+        commands: on(&[TestRestore]),
+        default: Fixed("y"),
+        negate: true,
+        summary: "Keep the proof in the repository.",
+        detail: "Writes the report to the directory proof of the repository, which pgBackRest ignores, and annotates the \
+            backup with the result (rbr-proof). info shows the last proof of each backup. --no-attest writes nothing.",
+        ..OWN
+    };
+
+    ATTEST_KEY_FILE: Opt<String> = OptionDecl {
+        name: "attest-key-file",
+        kind: ValueKind::Path,
+        commands: on(&[TestRestore]),
+        required: false,
+        depend: depend("attest", &["y"]),
+        summary: "Private key that signs the proof.",
+        detail: "An Ed25519 key in PEM form, as written by: openssl genpkey -algorithm ed25519",
+        ..OWN
+    };
+
     CHECKSUMS: Opt<bool> = OptionDecl {
         name: "checksums",
         kind: ValueKind::Boolean,
@@ -81,6 +104,17 @@ options! {
         ..OWN
     };
 
+    KEEP_PROVEN: Opt<bool> = OptionDecl {
+        name: "keep-proven",
+        kind: ValueKind::Boolean,
+        commands: on(&[Backup, Expire]),
+        default: Fixed("n"),
+        summary: "Keep the newest proven backup.",
+        detail: "The newest backup whose last test-restore passed is not expired, nor is the set that it belongs to, \
+            whatever the retention settings are.",
+        ..OWN
+    };
+
     PG_BIN_PATH: Opt<String> = OptionDecl {
         name: "pg-bin-path",
         kind: ValueKind::Path,
@@ -89,6 +123,16 @@ options! {
         summary: "Directory of PostgreSQL's programs.",
         detail: "Contains postgres and pg_controldata of the backup's major version, and pg_checksums, pg_amcheck and \
             pg_dump for the checks. Without it, pg_config, the usual directories and PATH are searched.",
+        ..OWN
+    };
+
+    PUBLIC_KEY_FILE: Opt<String> = OptionDecl {
+        name: "public-key-file",
+        kind: ValueKind::Path,
+        commands: on(&[Attest]),
+        required: false,
+        summary: "Public key of signed proofs.",
+        detail: "An Ed25519 key in PEM form, as written by: openssl pkey -pubout. Without it, signatures are not checked.",
         ..OWN
     };
 

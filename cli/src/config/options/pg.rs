@@ -6,7 +6,6 @@ use crate::config::decl::Command::{
     ArchiveGet, ArchivePush, Backup, Check, Manifest, Restore, StanzaCreate, StanzaDelete, StanzaUpgrade, Verify,
 };
 use crate::config::decl::DefaultValue::{ByDepend, Fixed};
-use crate::config::decl::Support::NotYet;
 use crate::config::decl::{
     DefaultValue, HelpGroup, IndexGroup, MAIN, NOT_REMOTE, OptionDecl, Override, Range, Role, RoleSet, Section,
     ValueKind, depend, on,
@@ -93,7 +92,6 @@ options! {
         ],
         deprecated: &["db-host", "db?-host"],
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "Host of the cluster.",
         detail: "PostgreSQL runs on another host, which is reached by SSH or TLS.",
         ..OptionDecl::BASE
@@ -108,7 +106,6 @@ options! {
         required: false,
         depend: depend("pg-host-type", &["tls"]),
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "File of certificate authorities for the host.",
         detail: "Replaces those of the system.",
         ..OptionDecl::BASE
@@ -123,7 +120,6 @@ options! {
         required: false,
         depend: depend("pg-host-type", &["tls"]),
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "Directory of certificate authorities for the host.",
         detail: "Replaces those of the system.",
         ..OptionDecl::BASE
@@ -137,7 +133,6 @@ options! {
         roles: NOT_REMOTE,
         depend: depend("pg-host-type", &["tls"]),
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "Certificate to present to the host.",
         detail: "Authenticates this host to the server on the other host.",
         ..OptionDecl::BASE
@@ -154,7 +149,6 @@ options! {
         depend: depend("pg-host-type", &["ssh"]),
         deprecated: &["db-cmd", "db?-cmd"],
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "Command that runs this program on the host.",
         detail: "Required if its path differs between the hosts.",
         ..OptionDecl::BASE
@@ -171,7 +165,6 @@ options! {
         depend: depend("pg-host", &[]),
         deprecated: &["db-config", "db?-config"],
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "Configuration file on the host.",
         detail: "Required if it is not at the default location.",
         ..OptionDecl::BASE
@@ -187,7 +180,6 @@ options! {
         default: Fixed("/etc/pgbackrest/conf.d"),
         depend: depend("pg-host", &[]),
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "Directory of further configuration files on the host.",
         detail: "Required if it is not at the default location.",
         ..OptionDecl::BASE
@@ -203,7 +195,6 @@ options! {
         default: Fixed("/etc/pgbackrest"),
         depend: depend("pg-host", &[]),
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "Directory of the configuration on the host.",
         detail: "Required if it is not at the default location.",
         ..OptionDecl::BASE
@@ -217,7 +208,6 @@ options! {
         roles: NOT_REMOTE,
         depend: depend("pg-host-type", &["tls"]),
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "Private key of the certificate to present to the host.",
         detail: "Must be readable only by its owner.",
         ..OptionDecl::BASE
@@ -236,7 +226,6 @@ options! {
         depend: depend("pg-host-type", &["ssh", "tls"]),
         deprecated: &["db-ssh-port", "db?-ssh-port"],
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "Port of the host.",
         detail: "Defaults to the setting of the SSH client, or to 8432 for TLS.",
         ..OptionDecl::BASE
@@ -253,7 +242,6 @@ options! {
         values: PROTOCOLS,
         depend: depend("pg-host", &[]),
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "Protocol to the host.",
         detail: "How the host is reached.",
         ..OptionDecl::BASE
@@ -271,7 +259,6 @@ options! {
         depend: depend("pg-host-type", &["ssh"]),
         deprecated: &["db-user", "db?-user"],
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "User on the host.",
         detail: "Must own the cluster, usually postgres.",
         ..OptionDecl::BASE
@@ -287,7 +274,6 @@ options! {
         default: Fixed("n"),
         internal: true,
         help: HelpGroup::Stanza,
-        support: NotYet("remote hosts"),
         summary: "The cluster is on this host.",
         detail: "A process sets it for the processes that it starts.",
         ..OptionDecl::BASE

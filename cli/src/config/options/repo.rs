@@ -5,7 +5,6 @@ use crate::config::decl::Command::{
     StanzaCreate, StanzaUpgrade, Verify,
 };
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::Support::NotYet;
 use crate::config::decl::{
     HelpGroup, IndexGroup, MAIN, NOT_REMOTE, OptionDecl, Override, Range, Role, RoleSet, Section, ValueKind, depend,
     depend_or, on,
@@ -108,7 +107,6 @@ options! {
         default: Fixed("n"),
         internal: true,
         help: HelpGroup::Repository,
-        support: NotYet("remote hosts"),
         summary: "The repository is on this host.",
         detail: "A process sets it for the processes that it starts.",
         ..OptionDecl::BASE

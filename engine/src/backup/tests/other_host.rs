@@ -142,7 +142,7 @@ fn worker_elsewhere_resumes_fails_and_finds_nothing_like_a_local_one() {
     let (rules, path) = (rules(), RepoPath::new("file").unwrap());
     let host = LoopBack::new(Arc::clone(&world.settings(BackupType::Full).pg[0]));
     let run = |storage: &dyn RepoStorage, job: &CopyJob| {
-        let worker = host.copy_worker(&rules, &Turn::FREE).unwrap();
+        let worker = host.copy_worker(1, &rules, &Turn::FREE).unwrap();
         let results = Copier::new(&rules, OnTurn::new(storage, &Turn::FREE), worker).run(job, &CancelToken::new());
         results.map(|mut results| results.remove(0).outcome)
     };
@@ -193,8 +193,8 @@ impl PgHost for Scripted {
     fn scan(&self, options: &ScanOptions<'_>, now: &mut dyn FnMut() -> Result<Vec<ServerTablespace>>) -> Result<Scan> {
         self.0.scan(options, now)
     }
-    fn copy_worker<'a>(&self, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {
-        self.0.copy_worker(rules, turn)
+    fn copy_worker<'a>(&self, number: u32, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {
+        self.0.copy_worker(number, rules, turn)
     }
 }
 
@@ -205,13 +205,13 @@ impl PgConnection for ScriptedConnection {
         let row = |values: &[&str]| Ok(vec![values.iter().map(|value| Some((*value).to_owned())).collect()]);
         match expect {
             Expect::Nothing => Ok(Vec::new()),
-            Expect::Rows if query.contains("pg_tablespace") => row(&["1663", "pg_default"]),
-            Expect::Rows => Ok(Vec::new()),
-            Expect::OneRow if query.contains("server_version_num") => {
+            Expect::Rows(_) if query.contains("pg_tablespace") => row(&["1663", "pg_default"]),
+            Expect::Rows(_) => Ok(Vec::new()),
+            Expect::OneRow(_) if query.contains("server_version_num") => {
                 row(&["150004", "/pg", "on", "rbr archive-push %p", "300"])
             }
-            Expect::OneRow if query.contains("pg_is_in_recovery") => row(&["f"]),
-            Expect::OneRow => Err(Error::new(ErrorCode::DbQuery, format!("unable to execute query '{query}'"))),
+            Expect::OneRow(_) if query.contains("pg_is_in_recovery") => row(&["f"]),
+            Expect::OneRow(_) => Err(Error::new(ErrorCode::DbQuery, format!("unable to execute query '{query}'"))),
         }
     }
 

@@ -51,6 +51,15 @@ pub trait PgFiles {
     /// [`ErrorCode::PathOpen`], [`ErrorCode::FileOpen`], and [`ErrorCode::Format`] for a name that is not UTF-8.
     fn list(&mut self, path: &str) -> Result<Option<Vec<DirEntry>>>;
 
+    /// Tells which directories are listed next, in order. Those of another host can be asked for in advance.
+    ///
+    /// # Errors
+    /// The host can't be reached any more.
+    fn lists_next(&mut self, paths: Vec<String>) -> Result<()> {
+        drop(paths);
+        Ok(())
+    }
+
     /// Returns the attributes of an entry, of a link those of the link itself; `None` if it is missing.
     ///
     /// # Errors

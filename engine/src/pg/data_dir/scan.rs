@@ -165,9 +165,7 @@ pub fn scan(
             format!("unable to list file info for missing path '{pg_path}'"),
         ));
     };
-    for entry in entries {
-        scanner.entry(&Dir { name: PG_DATA, path: pg_path, is_database: false }, &entry)?;
-    }
+    scanner.entries(&Dir { name: PG_DATA, path: pg_path, is_database: false }, &entries)?;
 
     let mut scan = scanner.scan;
     scan.targets.sort_by(|a, b| a.name.cmp(&b.name));
@@ -242,10 +240,35 @@ impl Scanner<'_> {
         Ok(())
     }
 
+    /// Adds the entries of a directory.
+    fn entries(&mut self, dir: &Dir<'_>, entries: &[DirEntry]) -> Result<()> {
+        let is_listed = |entry: &&DirEntry| {
+            let name = format!("{}/{}", dir.name, entry.name);
+            entry.attributes.kind == EntryKind::Path
+                && !is_temporary(&entry.name)
+                && !self.exclude_single.contains(&name)
+                && !self.exclude_content.contains(&format!("{name}/"))
+                && !self.is_unused(dir, &entry.name)
+        };
+        let listed = entries.iter().filter(is_listed).map(|entry| format!("{}/{}", dir.path, entry.name)).collect();
+        self.files.lists_next(listed)?;
+        entries.iter().try_for_each(|entry| self.entry(dir, entry))
+    }
+
+    /// Returns whether a directory's contents are left out, although it is in the backup itself.
+    fn is_unused(&self, dir: &Dir<'_>, entry: &str) -> bool {
+        // Contents that PostgreSQL does not use after recovery. Extensions use pg_stat_tmp in all versions.
+        let unused = matches!(
+            entry,
+            "pg_dynshmem" | "pg_notify" | "pg_replslot" | "pg_serial" | "pg_snapshots" | "pg_stat_tmp" | "pg_subtrans"
+        );
+        (unused && dir.name == PG_DATA)
+            || (self.options.online && dir.name == self.wal_name && entry == "archive_status")
+    }
+
     /// Adds an entry of a directory.
     fn entry(&mut self, dir: &Dir<'_>, entry: &DirEntry) -> Result<()> {
-        // PostgreSQL removes these files and recreates the directories when it starts
-        if entry.name.starts_with("pgsql_tmp") {
+        if is_temporary(&entry.name) {
             return Ok(());
         }
         let (name, path) = (format!("{}/{}", dir.name, entry.name), dir.path);
@@ -278,23 +301,13 @@ impl Scanner<'_> {
             info!("exclude contents of '{path}' from backup using '{}/' exclusion", &name[PG_DATA.len() + 1..]);
             return Ok(());
         }
-        // Contents that PostgreSQL does not use after recovery. Extensions use pg_stat_tmp in all versions.
-        let unused = matches!(
-            entry.name.as_str(),
-            "pg_dynshmem" | "pg_notify" | "pg_replslot" | "pg_serial" | "pg_snapshots" | "pg_stat_tmp" | "pg_subtrans"
-        );
-        if unused && dir.name == PG_DATA {
-            return Ok(());
-        }
-        if self.options.online && dir.name == self.wal_name && entry.name == "archive_status" {
+        if self.is_unused(dir, &entry.name) {
             return Ok(());
         }
         let dir = Dir { is_database: self.database_paths.is_database(&name), name: &name, path: &path };
         // A directory that PostgreSQL removed in the meantime counts as empty
-        for entry in self.list(&path)?.unwrap_or_default() {
-            self.entry(&dir, &entry)?;
-        }
-        Ok(())
+        let entries = self.list(&path)?.unwrap_or_default();
+        self.entries(&dir, &entries)
     }
 
     fn file(&mut self, dir: &Dir<'_>, name: String, entry: &DirEntry) -> Result<()> {
@@ -336,6 +349,11 @@ impl Scanner<'_> {
             _ => false,
         }
     }
+}
+
+/// Returns whether PostgreSQL removes the file, or recreates the directory, when it starts.
+fn is_temporary(entry: &str) -> bool {
+    entry.starts_with("pgsql_tmp")
 }
 
 /// Checks that a name can be one line in the manifest. pgBackRest writes any name and can't read the result back.

@@ -82,8 +82,8 @@ impl PgHost for LocalHost {
         data_dir::scan(&mut LocalFiles::default(), &self.settings.path, options, tablespaces_now)
     }
 
-    fn copy_worker<'a>(&self, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {
+    fn copy_worker<'a>(&self, _: u32, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {
         let data_dir = DataDir::new(&self.settings.path);
-        Ok(Box::new(LocalWorker::new(data_dir, self.settings.version_force, rules, turn)?))
+        Ok(Box::new(LocalWorker::new(data_dir, self.settings.version_force, rules, turn)))
     }
 }

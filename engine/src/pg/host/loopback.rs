@@ -129,14 +129,14 @@ fn serve_connection(host: &dyn PgHost, mut pipe: Pipe) {
     let mut answered = pipe.answer(Ok(to_value(connection.timeout().as_millis() as u64).unwrap()));
     while answered.is_ok() {
         let Ok((_, value)) = pipe.receive() else { return };
-        let (query, expect): (String, u8) = from_value(value).unwrap();
-        let expect = [Expect::Nothing, Expect::OneRow, Expect::Rows][usize::from(expect)];
+        let (query, expect, columns): (String, u8, usize) = from_value(value).unwrap();
+        let expect = [Expect::Nothing, Expect::OneRow(columns), Expect::Rows(columns)][usize::from(expect)];
         answered = pipe.answer(connection.query(&query, expect).map(|rows| to_value(rows).unwrap()));
     }
 }
 
 fn serve_worker(host: &dyn PgHost, rules: &CopyRules, mut pipe: Pipe) {
-    let mut worker = match host.copy_worker(rules, &Turn::FREE) {
+    let mut worker = match host.copy_worker(1, rules, &Turn::FREE) {
         Ok(worker) => worker,
         Err(error) => return drop(pipe.answer(Err(error))),
     };
@@ -236,7 +236,7 @@ impl PgHost for LoopBack {
         self.open().ask("scan", &to_value(value).unwrap(), &mut now).map(wire::scan_from)
     }
 
-    fn copy_worker<'a>(&self, rules: &'a CopyRules, _: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {
+    fn copy_worker<'a>(&self, _: u32, rules: &'a CopyRules, _: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {
         let mut pipe = self.open();
         pipe.ask_only("worker", &wire::rules_to(rules))?;
         Ok(Box::new(NearWorker(pipe)))
@@ -250,12 +250,12 @@ struct NearConnection {
 
 impl PgConnection for NearConnection {
     fn query(&mut self, query: &str, expect: Expect) -> Result<Vec<Row>> {
-        let expect = match expect {
-            Expect::Nothing => 0,
-            Expect::OneRow => 1,
-            Expect::Rows => 2,
+        let (expect, columns) = match expect {
+            Expect::Nothing => (0, 0),
+            Expect::OneRow(columns) => (1, columns),
+            Expect::Rows(columns) => (2, columns),
         };
-        Ok(from_value(self.pipe.ask_only("query", &json!([query, expect]))?).unwrap())
+        Ok(from_value(self.pipe.ask_only("query", &json!([query, expect, columns]))?).unwrap())
     }
 
     fn timeout(&self) -> Duration {

@@ -18,10 +18,10 @@ use crate::work::turn::Turn;
 use crate::{Error, ErrorCode, Result};
 
 /// What a file's bytes are read from.
-pub(super) enum Input {
+pub(crate) enum Input {
     File(Take<File>),
-    /// `pg_control`, of which a consistent copy is read at once.
-    Control(Cursor<Vec<u8>>),
+    /// What was read at once, such as a consistent copy of `pg_control`.
+    Bytes(Cursor<Vec<u8>>),
 }
 
 impl Input {
@@ -34,7 +34,7 @@ impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Input::File(file) => file.read(buffer),
-            Input::Control(bytes) => bytes.read(buffer),
+            Input::Bytes(bytes) => bytes.read(buffer),
         }
     }
 }
@@ -113,13 +113,13 @@ impl Transform<'_> {
 }
 
 /// What is known about a file after the pass.
-pub(super) struct Passed {
-    pub(super) size: u64,
-    pub(super) checksum: Sha1,
+pub(crate) struct Passed {
+    pub(crate) size: u64,
+    pub(crate) checksum: Sha1,
     /// Stored bytes of the block map; `None` unless block incremental.
-    pub(super) map_size: Option<u64>,
+    pub(crate) map_size: Option<u64>,
     /// `None` if no page check was requested.
-    pub(super) pages: Option<PageOutcome>,
+    pub(crate) pages: Option<PageOutcome>,
 }
 
 /// The pass.

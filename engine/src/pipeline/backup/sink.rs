@@ -7,9 +7,9 @@ use crate::Result;
 
 /// The stored bytes of a job. Those of an unchanged file can be dropped as long as they are here.
 #[derive(Default)]
-pub(super) struct Sink {
+pub(crate) struct Sink {
     /// Bytes not written yet.
-    pub(super) pending: Vec<u8>,
+    pub(crate) pending: Vec<u8>,
     /// Bytes of complete files.
     offset: u64,
     file: CurrentFile,
@@ -28,33 +28,33 @@ struct CurrentFile {
 }
 
 impl Sink {
-    pub(super) fn begin_job(&mut self) {
+    pub(crate) fn begin_job(&mut self) {
         self.pending.clear();
         *self = Sink { pending: std::mem::take(&mut self.pending), ..Sink::default() };
     }
 
-    pub(super) fn begin_file(&mut self, hash: bool) {
+    pub(crate) fn begin_file(&mut self, hash: bool) {
         self.file =
             CurrentFile { begin: self.pending.len(), written: false, size: 0, hasher: hash.then(Sha1Hasher::new) };
     }
 
     /// The offset of the current file in the job's file.
-    pub(super) fn offset(&self) -> u64 {
+    pub(crate) fn offset(&self) -> u64 {
         self.offset
     }
 
     /// Bytes of the current file that are not written yet.
-    pub(super) fn file_pending(&self) -> &[u8] {
+    pub(crate) fn file_pending(&self) -> &[u8] {
         &self.pending[self.file.begin..]
     }
 
     /// Returns whether nothing of the current file was written, so that it can be dropped.
-    pub(super) fn may_drop_file(&self) -> bool {
+    pub(crate) fn may_drop_file(&self) -> bool {
         !self.file.written
     }
 
     /// Writes the pending bytes.
-    pub(super) fn flush(&mut self, store: &mut dyn JobStore) -> Result<()> {
+    pub(crate) fn flush(&mut self, store: &mut dyn JobStore) -> Result<()> {
         if let Some(hasher) = &mut self.file.hasher {
             hasher.update(&self.pending[self.file.begin..]);
         }
@@ -67,12 +67,12 @@ impl Sink {
     }
 
     /// Drops the current file, of which nothing may be written yet.
-    pub(super) fn drop_file(&mut self) {
+    pub(crate) fn drop_file(&mut self) {
         self.pending.truncate(self.file.begin);
     }
 
     /// Ends the current file. Returns its stored size and checksum.
-    pub(super) fn end_file(&mut self) -> (u64, Option<Sha1>) {
+    pub(crate) fn end_file(&mut self) -> (u64, Option<Sha1>) {
         let checksum = self.file.hasher.take().map(|mut hasher| {
             hasher.update(&self.pending[self.file.begin..]);
             hasher.finish()
@@ -84,7 +84,7 @@ impl Sink {
     }
 
     /// Writes the rest.
-    pub(super) fn end_job(&mut self, store: &mut dyn JobStore) -> Result<()> {
+    pub(crate) fn end_job(&mut self, store: &mut dyn JobStore) -> Result<()> {
         if self.pending.is_empty() {
             return Ok(());
         }

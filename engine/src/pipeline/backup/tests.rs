@@ -72,7 +72,7 @@ fn run(settings: &Settings, job: &CopyJob) -> Result<Vec<CopyResult>> {
 }
 
 fn run_on(turn: &Turn, settings: &Settings, job: &CopyJob) -> Result<Vec<CopyResult>> {
-    let worker = LocalWorker::new(settings.data_dir.clone(), None, &settings.rules, turn)?;
+    let worker = LocalWorker::new(settings.data_dir.clone(), None, &settings.rules, turn);
     let storage = OnTurn::new(&*settings.storage, turn);
     Copier::new(&settings.rules, storage, Box::new(worker)).run(job, &CancelToken::new())
 }
@@ -439,7 +439,7 @@ fn job_whose_stored_bytes_are_not_those_of_its_results_fails_and_leaves_nothing(
     std::fs::write(dir.path().join("a"), b"abc").unwrap();
     let storage = Arc::new(MemoryStorage::new());
     let settings = settings(dir.path(), &storage, CompressType::None, Cipher::None);
-    let worker = Loses(LocalWorker::new(settings.data_dir.clone(), None, &settings.rules, &Turn::FREE).unwrap());
+    let worker = Loses(LocalWorker::new(settings.data_dir.clone(), None, &settings.rules, &Turn::FREE));
     let mut copier = Copier::new(&settings.rules, OnTurn::new(&*settings.storage, &Turn::FREE), Box::new(worker));
     let error = copier.run(&job(vec![file("a", 3)], None), &CancelToken::new()).unwrap_err();
     assert_eq!(error.code, ErrorCode::Assert);

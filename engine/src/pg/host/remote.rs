@@ -1,0 +1,184 @@
+//! A cluster on another host, whose files and server are reached through processes there.
+//!
+//! The processes are `pgbackrest COMMAND:remote`, or rbr in its place ([`crate::remote`]). The first one belongs to the
+//! command itself: it holds the locks of that host until the end, connects to the server and lists the data directory.
+//! Each worker has one more, which reads, checks, compresses and encrypts files, because a process answers one request
+//! after the other. They are started when they are first needed.
+//!
+//! Source of the requests: pgBackRest `src/protocol/helper.c`, `src/db/db.c` and `src/storage/remote/storage.c`.
+
+mod files;
+mod filters;
+mod queries;
+mod stream;
+mod worker;
+
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use protocol::Call;
+use protocol::storage::{FeaturesAnswer, InfoAnswer, InfoLevel, InfoRequest, ListAnswer, ListRequest};
+use repo_format::pg::PgVersion;
+use repo_format::pg::control::PgControl;
+
+use self::files::RemoteFiles;
+use self::queries::RemoteConnection;
+use self::worker::RemoteWorker;
+use super::PgHost;
+use crate::pg::connection::PgConnection;
+use crate::pg::control_file;
+use crate::pg::data_dir::{self, Scan, ScanOptions, ServerTablespace};
+use crate::pipeline::backup::{CopyRules, CopyWorker};
+use crate::remote::{Connection, RemoteSettings};
+use crate::storage::Concurrency;
+use crate::work::turn::Turn;
+use crate::{CancelToken, Error, ErrorCode, Result};
+
+/// How to reach a cluster on another host.
+#[derive(Clone, Debug)]
+pub struct RemotePgSettings {
+    /// The N of the options `pgN-...`, for messages.
+    pub key: u32,
+    /// The data directory.
+    pub path: PathBuf,
+    /// The version to assume instead of the one in `pg_control`.
+    pub version_force: Option<PgVersion>,
+    /// The command, which the server shows as `pgBackRest [command]`.
+    pub command: String,
+    /// The level of compression on the way of what is stored as it is; `None` for none.
+    pub network_level: Option<i32>,
+    /// How to start each process: first that of the command itself, then those of its workers.
+    pub processes: Vec<RemoteSettings>,
+}
+
+/// Another host, with the settings of one cluster.
+pub struct RemoteHost {
+    settings: Arc<RemotePgSettings>,
+    /// The connection of the command itself. It is kept, because its process holds the locks of that host.
+    main: Mutex<Option<Arc<Connection>>>,
+    /// The connections of the workers. They end with the threads that use them.
+    workers: Vec<Mutex<Weak<Connection>>>,
+}
+
+impl RemoteHost {
+    /// The host of the cluster with these settings.
+    pub fn new(settings: RemotePgSettings) -> Self {
+        let workers = settings.processes.iter().skip(1).map(|_| Mutex::new(Weak::new())).collect();
+        RemoteHost { settings: Arc::new(settings), main: Mutex::new(None), workers }
+    }
+
+    /// Starts a process on the host.
+    fn start(&self, number: usize) -> Result<Arc<Connection>> {
+        let settings = self.settings.processes.get(number);
+        let settings =
+            settings.ok_or_else(|| Error::new(ErrorCode::Assert, format!("no settings of remote process {number}")))?;
+        let connection = Connection::open(settings)?;
+        // Must come before all other requests about files
+        FeaturesAnswer::decode(connection.call(&Call::Features)?.data())?;
+        Ok(connection)
+    }
+
+    fn main(&self) -> Result<Arc<Connection>> {
+        let mut main = lock(&self.main);
+        match &*main {
+            Some(connection) => Ok(Arc::clone(connection)),
+            None => Ok(Arc::clone(main.insert(self.start(0)?))),
+        }
+    }
+
+    /// Returns the connection of a worker's threads. One that has ended is replaced.
+    fn worker_connection(&self, number: u32) -> Result<Arc<Connection>> {
+        let Some(slot) = (number as usize).checked_sub(1).and_then(|index| self.workers.get(index)) else {
+            return Err(Error::new(ErrorCode::Assert, format!("no settings of remote process {number}")));
+        };
+        let mut slot = lock(slot);
+        if let Some(connection) = slot.upgrade().filter(|connection| !connection.has_ended()) {
+            return Ok(connection);
+        }
+        let connection = self.start(number as usize)?;
+        *slot = Arc::downgrade(&connection);
+        Ok(connection)
+    }
+
+    fn path_text(&self) -> Result<&str> {
+        let path = &self.settings.path;
+        path.to_str()
+            .ok_or_else(|| Error::new(ErrorCode::Format, format!("path '{}' is not valid UTF-8", path.display())))
+    }
+}
+
+impl fmt::Debug for RemoteHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteHost").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl PgHost for RemoteHost {
+    fn key(&self) -> u32 {
+        self.settings.key
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.settings.processes.first().map(|process| process.host.as_str())
+    }
+
+    fn path(&self) -> &Path {
+        &self.settings.path
+    }
+
+    fn command(&self) -> &str {
+        &self.settings.command
+    }
+
+    fn control(&self) -> Result<PgControl> {
+        Ok(read_control(&self.main()?, &self.settings)?.0)
+    }
+
+    fn has_postmaster_pid(&self) -> Result<bool> {
+        let path = format!("{}/postmaster.pid", self.path_text()?);
+        let request = InfoRequest { path: &path, level: InfoLevel::Exists, follow_link: true };
+        let answer = self.main()?.call(&Call::Info(request))?;
+        Ok(InfoAnswer::decode(answer.data(), InfoLevel::Exists)?.info.is_some())
+    }
+
+    fn check_data_dir(&self) -> Result<()> {
+        let request = ListRequest { path: self.path_text()?, level: InfoLevel::Exists, target_time: 0 };
+        let answer = self.main()?.call(&Call::List(request))?;
+        ListAnswer::decode(answer.data(), InfoLevel::Exists).map(drop)
+    }
+
+    fn connect(&self, _: &CancelToken) -> Result<Box<dyn PgConnection>> {
+        Ok(Box::new(RemoteConnection::open(&self.main()?)?))
+    }
+
+    fn scan(
+        &self,
+        options: &ScanOptions<'_>,
+        tablespaces_now: &mut dyn FnMut() -> Result<Vec<ServerTablespace>>,
+    ) -> Result<Scan> {
+        data_dir::scan(&mut RemoteFiles::new(self.main()?), &self.settings.path, options, tablespaces_now)
+    }
+
+    fn concurrency(&self) -> Concurrency {
+        Concurrency::SERVER
+    }
+
+    fn copy_worker<'a>(&self, number: u32, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {
+        let connection = turn.waiting(|| self.worker_connection(number))?;
+        Ok(Box::new(RemoteWorker::new(connection, Arc::clone(&self.settings), rules, turn)))
+    }
+}
+
+/// Reads and checks `pg_control`, and returns the complete file as it is stored.
+fn read_control(connection: &Arc<Connection>, settings: &RemotePgSettings) -> Result<(PgControl, Vec<u8>)> {
+    let path = settings.path.join(control_file::FILE_NAME);
+    let text = path.to_string_lossy();
+    let mut open = || files::read_plain(connection, &text).map(|file| file.map(|file| Box::new(file) as Box<dyn Read>));
+    control_file::read_valid(&path, &mut open, settings.version_force)
+}

@@ -1,0 +1,145 @@
+//! The files of another host as a scan sees them.
+//!
+//! Source: pgBackRest `src/storage/remote/storage.c` (`storageRemoteInfo`, `storageRemoteList`).
+//!
+//! Lists of directories are asked for before they are needed, so that a scan does not wait for each. The number that is
+//! on its way is limited, because an answer stays in memory until it is taken.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use protocol::Call;
+use protocol::storage::{
+    FileKind, Info, InfoAnswer, InfoDetail, InfoLevel, InfoRequest, ListAnswer, ListRequest, OwnerInfo,
+};
+
+use crate::pg::data_dir::files::{Attributes, DirEntry, OwnerNames, PgFiles};
+use crate::remote::{Connection, PendingAnswer, RemoteReader};
+use crate::storage::EntryKind;
+use crate::{Error, ErrorCode, Result};
+
+/// The longest path that Linux accepts. A host must not have the scan descend without end.
+const PATH_BYTES_MAX: usize = 4096;
+/// Lists that are asked for before they are needed.
+const LISTS_AHEAD_MAX: usize = 32;
+
+/// The files of another host.
+pub(super) struct RemoteFiles {
+    connection: Arc<Connection>,
+    /// The owner of the entry before. Adjacent entries mostly have the same.
+    owner_last: Arc<OwnerNames>,
+    /// Directories whose list is on its way.
+    asked: HashMap<String, PendingAnswer>,
+    /// Directories to ask for, in the order in which they are needed.
+    ahead: VecDeque<String>,
+}
+
+impl RemoteFiles {
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
+        let owner_last = Arc::new(OwnerNames::default());
+        RemoteFiles { connection, owner_last, asked: HashMap::new(), ahead: VecDeque::new() }
+    }
+
+    fn ask(&self, path: &str) -> Result<PendingAnswer> {
+        self.connection.send(&Call::List(ListRequest { path, level: InfoLevel::Detail, target_time: 0 }), None)
+    }
+
+    fn ask_ahead(&mut self) -> Result<()> {
+        while self.asked.len() < LISTS_AHEAD_MAX
+            && let Some(path) = self.ahead.pop_front()
+        {
+            let asked = self.ask(&path)?;
+            self.asked.insert(path, asked);
+        }
+        Ok(())
+    }
+
+    fn attributes(&mut self, info: &Info<'_>) -> Result<Attributes> {
+        let detail = detail(info)?;
+        let (kind, size) = match info.kind {
+            FileKind::File(size) => (EntryKind::File, size),
+            FileKind::Path => (EntryKind::Path, 0),
+            FileKind::Link => (EntryKind::Link, 0),
+            FileKind::Special => (EntryKind::Special, 0),
+        };
+        let owner = self.owner(detail.user, detail.group);
+        Ok(Attributes { kind, size, modified: info.modified, mode: (detail.mode & 0o777) as u16, owner })
+    }
+
+    fn owner(&mut self, user: OwnerInfo<'_>, group: OwnerInfo<'_>) -> Arc<OwnerNames> {
+        let last = &self.owner_last;
+        if last.user.as_deref() != user.name || last.group.as_deref() != group.name {
+            let names = OwnerNames { user: user.name.map(str::to_owned), group: group.name.map(str::to_owned) };
+            self.owner_last = Arc::new(names);
+        }
+        Arc::clone(&self.owner_last)
+    }
+
+    fn info_at(&mut self, path: &str, follow_link: bool) -> Result<Option<Attributes>> {
+        let request = InfoRequest { path, level: InfoLevel::Detail, follow_link };
+        let answer = self.connection.call(&Call::Info(request))?;
+        let info = InfoAnswer::decode(answer.data(), InfoLevel::Detail)?.info;
+        info.map(|info| self.attributes(&info)).transpose()
+    }
+}
+
+fn detail<'a>(info: &Info<'a>) -> Result<InfoDetail<'a>> {
+    info.detail.ok_or_else(|| Error::new(ErrorCode::Protocol, "details of a file are missing"))
+}
+
+impl PgFiles for RemoteFiles {
+    fn list(&mut self, path: &str) -> Result<Option<Vec<DirEntry>>> {
+        let asked = match self.asked.remove(path) {
+            Some(asked) => asked,
+            None => self.ask(path)?,
+        };
+        self.ask_ahead()?;
+        let answer = asked.wait()?;
+        let Some(found) = ListAnswer::decode(answer.data(), InfoLevel::Detail)?.entries else { return Ok(None) };
+        let mut entries = Vec::new();
+        for entry in found {
+            let entry = entry?;
+            let is_name = !matches!(entry.name, "" | "." | "..") && !entry.name.contains('/');
+            if !is_name || path.len() + entry.name.len() >= PATH_BYTES_MAX {
+                let text = format!("'{}' in the list of '{path}' is not a file name", entry.name);
+                return Err(Error::new(ErrorCode::Protocol, text));
+            }
+            entries.push(DirEntry { name: entry.name.to_owned(), attributes: self.attributes(&entry.info)? });
+        }
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(Some(entries))
+    }
+
+    fn lists_next(&mut self, paths: Vec<String>) -> Result<()> {
+        for path in paths.into_iter().rev() {
+            self.ahead.push_front(path);
+        }
+        self.ask_ahead()
+    }
+
+    fn info(&mut self, path: &str) -> Result<Option<Attributes>> {
+        self.info_at(path, false)
+    }
+
+    fn info_followed(&mut self, path: &str) -> Result<Option<Attributes>> {
+        self.info_at(path, true)
+    }
+
+    fn link_destination(&mut self, link: &str) -> Result<Option<String>> {
+        let request = InfoRequest { path: link, level: InfoLevel::Detail, follow_link: false };
+        let answer = self.connection.call(&Call::Info(request))?;
+        let Some(info) = InfoAnswer::decode(answer.data(), InfoLevel::Detail)?.info else { return Ok(None) };
+        match detail(&info)?.link_target {
+            Some(target) => Ok(Some(target.to_owned())),
+            None => {
+                let text = format!("unable to get destination for link '{link}'");
+                Err(Error::new(ErrorCode::FileRead, text))
+            }
+        }
+    }
+}
+
+/// Opens a file; `None` if it is missing.
+pub(super) fn read_plain(connection: &Arc<Connection>, path: &str) -> Result<Option<RemoteReader>> {
+    RemoteReader::open(connection, path, 0, None)
+}

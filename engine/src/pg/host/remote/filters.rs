@@ -1,0 +1,197 @@
+//! What the other host does with a file while it reads it, and what it finds.
+//!
+//! Source of the order: pgBackRest `src/command/backup/file.c.inc` (`backupFile`).
+
+use protocol::filter::{
+    BlockFilter, CipherFilter, CipherHeader, Codec, CompressFilter, Digest, Direction, Filter, FilterResult,
+    PageCheckFilter, PageCheckResult, PassphraseBytes,
+};
+use repo_format::cipher::Cipher;
+use repo_format::compress::CompressType;
+use repo_format::hash::Sha1;
+use repo_format::manifest::PageRange;
+use repo_format::pg::page::SEGMENT_SIZE;
+
+use crate::pg::data_dir::segment_number;
+use crate::pipeline::PageOutcome;
+use crate::pipeline::backup::{BlockJob, CopyFile, CopyRules};
+use crate::{Error, ErrorCode, Result};
+
+/// The header of an encrypted stream in [`repo_format::cipher::Framing::Full`].
+const HEADER_FULL: CipherHeader = CipherHeader(0);
+/// The header of an encrypted stream in [`repo_format::cipher::Framing::Raw`].
+const HEADER_RAW: CipherHeader = CipherHeader(1);
+
+/// How a file is copied.
+pub(super) struct FileFilters<'a> {
+    pub(super) rules: &'a CopyRules,
+    pub(super) file: &'a CopyFile,
+    /// The absolute path on the other host.
+    pub(super) path: &'a str,
+    /// The bundle that the file goes to.
+    pub(super) bundle_id: Option<u64>,
+    /// The offset of the file's first byte in the bundle.
+    pub(super) offset: u64,
+    /// The block map that the file continues.
+    pub(super) prior_map: Option<&'a [u8]>,
+    /// The level of the compression on the way; `None` if there is none.
+    pub(super) network_level: Option<i32>,
+}
+
+impl<'a> FileFilters<'a> {
+    /// Whether stored bytes differ from the file's.
+    pub(super) fn transforms(&self) -> bool {
+        let CopyRules { compression, cipher, .. } = self.rules;
+        self.file.block.is_some() || compression.kind != CompressType::None || !cipher.is_none()
+    }
+
+    /// The filters in the order in which they run.
+    pub(super) fn list(&self) -> Vec<Filter<'a>> {
+        let FileFilters { rules, file, .. } = *self;
+        let mut filters = vec![Filter::Hash(Digest::Sha1), Filter::Size];
+        if file.page_check {
+            filters.push(Filter::PageCheck(PageCheckFilter {
+                segment: segment_number(&file.name),
+                segment_pages: (SEGMENT_SIZE / u64::from(rules.page_size.max(1))) as u32,
+                page_size: rules.page_size,
+                header_check: rules.page_header_check,
+                file: self.path,
+            }));
+        }
+        let is_raw = file.block.is_some() || (self.bundle_id.is_some() && rules.bundle_raw);
+        let (compress, cipher) = (self.compress(is_raw), self.cipher(is_raw));
+        match &file.block {
+            Some(block) => filters.push(Filter::BlockIncremental(self.blocks(block, compress, cipher))),
+            None => filters.extend(compress.map(Filter::Compress).into_iter().chain(cipher.map(Filter::Cipher))),
+        }
+        if self.transforms() {
+            filters.push(Filter::Hash(Digest::Sha1));
+        }
+        filters.push(Filter::Size);
+        if let Some(level) = self.network_level {
+            filters.push(Filter::Compress(CompressFilter { codec: Codec::Lz4, level, is_raw: true }));
+        }
+        filters
+    }
+
+    fn compress(&self, is_raw: bool) -> Option<CompressFilter> {
+        let codec = match self.rules.compression.kind {
+            CompressType::None => return None,
+            CompressType::Bz2 => Codec::Bz2,
+            CompressType::Gz => Codec::Gz,
+            CompressType::Lz4 => Codec::Lz4,
+            CompressType::Zst => Codec::Zst,
+        };
+        Some(CompressFilter { codec, level: self.rules.compression.level, is_raw })
+    }
+
+    fn cipher(&self, is_raw: bool) -> Option<CipherFilter<'a>> {
+        match &self.rules.cipher {
+            Cipher::None => None,
+            Cipher::Aes256Cbc(passphrase) => Some(CipherFilter {
+                direction: Direction::Encrypt,
+                digest: Some(Digest::Sha1),
+                passphrase: PassphraseBytes(passphrase.expose().as_bytes()),
+                header: if is_raw { HEADER_RAW } else { HEADER_FULL },
+            }),
+        }
+    }
+
+    fn blocks(
+        &self,
+        block: &BlockJob,
+        compression: Option<CompressFilter>,
+        cipher: Option<CipherFilter<'a>>,
+    ) -> BlockFilter<'a> {
+        BlockFilter {
+            super_block_size: block.super_block_size,
+            block_size: u64::from(block.block_size),
+            checksum_size: u64::from(block.checksum_size),
+            reference: self.rules.reference,
+            bundle_id: self.bundle_id.unwrap_or(0),
+            bundle_offset: self.offset,
+            prior_map: self.prior_map,
+            compression,
+            cipher,
+        }
+    }
+}
+
+/// The filters that only find out size and checksum of a file.
+pub(super) fn sum_filters() -> Vec<Filter<'static>> {
+    vec![Filter::Hash(Digest::Sha1), Filter::Size, Filter::Sink]
+}
+
+/// What the other host found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Findings {
+    /// Checksums: of the file, and of the stored bytes if they differ.
+    checksums: Vec<Sha1>,
+    /// Numbers of bytes: of the file, then as stored.
+    sizes: Vec<u64>,
+    /// Stored bytes of the block map; `None` unless block incremental.
+    pub(super) map_size: Option<u64>,
+    /// The result of the page check; `None` if not requested.
+    pub(super) pages: Option<PageOutcome>,
+}
+
+impl Findings {
+    /// # Errors
+    /// [`ErrorCode::Protocol`] for a checksum of another size.
+    pub(super) fn new(results: &[FilterResult<'_>]) -> Result<Self> {
+        let mut findings = Findings::default();
+        for result in results {
+            match result {
+                FilterResult::Hash(hash) => {
+                    let hash = <[u8; 20]>::try_from(*hash).map_err(|_| missing("checksum"))?;
+                    findings.checksums.push(Sha1(hash));
+                }
+                FilterResult::Size(size) => findings.sizes.push(*size),
+                FilterResult::BlockIncremental(size) => findings.map_size = Some(*size),
+                FilterResult::PageCheck(pages) => findings.pages = Some(page_outcome(pages)),
+                _ => {}
+            }
+        }
+        Ok(findings)
+    }
+
+    /// Size and checksum of the file.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Protocol`] if one is missing.
+    pub(super) fn plain(&self) -> Result<(u64, Sha1)> {
+        let (size, checksum) = (self.sizes.first().copied(), self.checksums.first().copied());
+        Ok((size.ok_or_else(|| missing("size"))?, checksum.ok_or_else(|| missing("checksum"))?))
+    }
+
+    /// Size and checksum of the stored bytes.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Protocol`] if one is missing.
+    pub(super) fn stored(&self, transforms: bool) -> Result<(u64, Sha1)> {
+        let checksum = self.checksums.get(usize::from(transforms)).copied();
+        let size = self.sizes.get(1).copied();
+        Ok((size.ok_or_else(|| missing("stored size"))?, checksum.ok_or_else(|| missing("stored checksum"))?))
+    }
+}
+
+fn missing(what: &str) -> Error {
+    Error::new(ErrorCode::Protocol, format!("the {what} is missing in the answer"))
+}
+
+fn page_outcome(found: &PageCheckResult) -> PageOutcome {
+    if found.is_valid {
+        return PageOutcome::Valid;
+    }
+    if !found.is_aligned {
+        return PageOutcome::Misaligned;
+    }
+    let mut ranges: Vec<PageRange> = Vec::new();
+    for &number in &found.errors {
+        match ranges.last_mut() {
+            Some(range) if range.last.checked_add(1) == Some(number) => range.last = number,
+            _ => ranges.push(PageRange { first: number, last: number }),
+        }
+    }
+    PageOutcome::Errors(ranges)
+}

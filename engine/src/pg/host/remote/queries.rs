@@ -1,0 +1,83 @@
+//! A connection to the server of another host, which a process there makes.
+//!
+//! Source: pgBackRest `src/db/db.c` (`dbOpen`, `dbQuery`), `src/db/protocol.c`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::Call;
+use protocol::call::CallKind;
+use protocol::database::{Column, Expected, QueryAnswer, QueryRequest, columns};
+use protocol::options::{OptionValue, OptionsAnswer, OptionsRequest};
+
+use crate::pg::connection::{Expect, PgConnection, Row};
+use crate::remote::Connection;
+use crate::{Error, ErrorCode, Result};
+
+/// An open connection.
+pub(super) struct RemoteConnection {
+    connection: Arc<Connection>,
+    session: u64,
+    /// The `db-timeout` of that host.
+    timeout: Duration,
+}
+
+impl RemoteConnection {
+    /// Has the process connect.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbConnect`], and the error that ended the connection to the process.
+    pub(super) fn open(connection: &Arc<Connection>) -> Result<Self> {
+        const OPTION: &str = "db-timeout";
+        let opened = connection.send(&Call::DatabaseOpen, None)?;
+        let asked = connection.send(&Call::Options(OptionsRequest { names: vec![OPTION] }), None)?;
+        let session = opened.session;
+        opened.wait()?;
+        // From here on the session is closed
+        let mut opened = RemoteConnection { connection: Arc::clone(connection), session, timeout: Duration::ZERO };
+        let values = OptionsAnswer::decode(asked.wait()?.data(), 1)?.values;
+        let [OptionValue::Number(timeout_ms)] = values.as_slice() else {
+            return Err(Error::new(ErrorCode::Protocol, format!("unknown value of option '{OPTION}'")));
+        };
+        opened.timeout = Duration::from_millis(*timeout_ms);
+        Ok(opened)
+    }
+}
+
+impl PgConnection for RemoteConnection {
+    fn query(&mut self, query: &str, expect: Expect) -> Result<Vec<Row>> {
+        let (expected, count) = match expect {
+            Expect::Nothing => (Expected::None, 0),
+            Expect::OneRow(1) => (Expected::Column, 1),
+            Expect::OneRow(count) => (Expected::Row, count),
+            Expect::Rows(count) => (Expected::Any, count),
+        };
+        let request = QueryRequest { expected, sql: query };
+        let answer = self.connection.send(&Call::DatabaseQuery(request), Some(self.session))?.wait()?;
+        let answer = QueryAnswer::decode(answer.data(), expected)?;
+        answer.rows().map(|row| Ok(columns(&row?, count)?.into_iter().map(text).collect())).collect()
+    }
+
+    fn timeout(&self) -> Duration {
+        self.timeout
+    }
+}
+
+impl Drop for RemoteConnection {
+    fn drop(&mut self) {
+        // The answer is empty. If the connection to the process has ended, the process ends this one
+        drop(self.connection.send(&Call::Cancel(CallKind::Database), Some(self.session)));
+    }
+}
+
+/// Returns a value as the server prints it.
+fn text(column: Column<'_>) -> Option<String> {
+    match column {
+        Column::Null => None,
+        Column::Bool(value) => Some(if value { "t" } else { "f" }.to_owned()),
+        Column::I32(value) => Some(value.to_string()),
+        Column::I64(value) => Some(value.to_string()),
+        Column::U32(value) => Some(value.to_string()),
+        Column::Text(value) => Some(value.to_owned()),
+    }
+}

@@ -1,0 +1,151 @@
+//! What stored proofs are worth: their signatures, and whether they are about the backup that is there now.
+
+use std::collections::BTreeMap;
+
+use repo_format::backup_info::BackupInfo;
+use repo_format::cipher::Cipher;
+use repo_format::label::BackupLabel;
+use repo_format::layout::Stanza;
+
+use super::report::Verdict;
+use super::signature::ProofVerifier;
+use super::store::{self, ProofPlace, StoredProof};
+use crate::repo::info_files;
+use crate::test_restore::manifest_sha256;
+use crate::{ErrorCode, Repo, Result};
+
+/// What a proof is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is about this backup, and its signature is valid if there is a key to check it with.
+    Valid,
+    /// It is not signed.
+    Unsigned,
+    /// Its signature is not valid for the key.
+    WrongSignature,
+    /// It is about another backup, or the manifest changed since.
+    OtherBackup,
+    /// The backup is gone.
+    BackupGone,
+    /// It can't be read.
+    Unreadable,
+}
+
+impl Standing {
+    /// The word in reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Standing::Valid => "valid",
+            Standing::Unsigned => "not signed",
+            Standing::WrongSignature => "wrong signature",
+            Standing::OtherBackup => "of another backup",
+            Standing::BackupGone => "backup is gone",
+            Standing::Unreadable => "unreadable",
+        }
+    }
+
+    /// Returns whether nothing speaks against the proof. A backup that expired does not.
+    pub fn is_good(self) -> bool {
+        matches!(self, Standing::Valid | Standing::BackupGone)
+    }
+}
+
+/// A proof with its standing.
+#[derive(Clone, Debug)]
+pub struct AttestedProof {
+    /// Where it is.
+    pub place: ProofPlace,
+    /// What it is worth.
+    pub standing: Standing,
+    /// The proof, unless it can't be read.
+    pub proof: Option<StoredProof>,
+    /// Why it can't be read.
+    pub error: Option<String>,
+}
+
+impl AttestedProof {
+    /// Returns whether the proof says that the backup can be recovered, and nothing speaks against it.
+    pub fn is_proven(&self) -> bool {
+        self.standing == Standing::Valid
+            && self.proof.as_ref().is_some_and(|proof| proof.report.result == Verdict::Passed)
+    }
+}
+
+/// Checks all proofs of a stanza, or those of one backup.
+///
+/// # Errors
+/// The repository can't be read.
+pub fn verify(
+    repo: &Repo,
+    stanza: &Stanza,
+    set: Option<&str>,
+    verifier: Option<&ProofVerifier>,
+) -> Result<Vec<AttestedProof>> {
+    let info = info_files::load_backup_info(repo, stanza)?;
+    let cipher = info_files::manifest_cipher(&info);
+    let mut places = store::list(repo, stanza)?;
+    places.retain(|place| set.is_none_or(|set| place.label.as_str() == set));
+    repo.each(&places, |place| {
+        let attested = |standing, proof, error| AttestedProof { place: place.clone(), standing, proof, error };
+        let proof = match store::load(repo, stanza, place) {
+            Ok(proof) => proof,
+            Err(error) if error.code == ErrorCode::Term => return Err(error),
+            Err(error) => return Ok(attested(Standing::Unreadable, None, Some(error.to_string()))),
+        };
+        let entry = info.backups.get(&place.label);
+        let cluster = entry.and_then(|entry| info.history.iter().find(|pg| pg.id == entry.pg_id));
+        let standing = match (signature_standing(&proof, verifier), cluster) {
+            (Some(standing), _) => standing,
+            (None, None) => Standing::BackupGone,
+            (None, Some(cluster)) => {
+                let is_same = proof.report.system_id == cluster.system_id
+                    && proof.report.stanza == stanza.as_str()
+                    && proof.report.backup.label == place.label.as_str()
+                    && has_manifest(repo, stanza, place, &cipher, &proof)?;
+                if is_same { Standing::Valid } else { Standing::OtherBackup }
+            }
+        };
+        Ok(attested(standing, Some(proof), None))
+    })
+}
+
+/// Returns what the signature says against a proof.
+fn signature_standing(proof: &StoredProof, verifier: Option<&ProofVerifier>) -> Option<Standing> {
+    let verifier = verifier?;
+    match &proof.signature {
+        None => Some(Standing::Unsigned),
+        Some(signature) if verifier.verifies(&proof.line, signature) => None,
+        Some(_) => Some(Standing::WrongSignature),
+    }
+}
+
+fn has_manifest(
+    repo: &Repo,
+    stanza: &Stanza,
+    place: &ProofPlace,
+    cipher: &Cipher,
+    proof: &StoredProof,
+) -> Result<bool> {
+    Ok(manifest_sha256(repo, stanza, &place.label, cipher)? == proof.report.backup.manifest_sha256)
+}
+
+/// Returns the newest backup in `backup.info` with a proof that says that it can be recovered. Its last proof counts.
+///
+/// # Errors
+/// The proofs can't be read.
+pub(crate) fn newest_proven(repo: &Repo, stanza: &Stanza, info: &BackupInfo) -> Result<Option<BackupLabel>> {
+    let last: BTreeMap<BackupLabel, ProofPlace> =
+        store::list(repo, stanza)?.into_iter().map(|place| (place.label.clone(), place)).collect();
+    for (label, place) in last.iter().rev() {
+        let cluster = info.backups.get(label).and_then(|entry| info.history.iter().find(|pg| pg.id == entry.pg_id));
+        let Some(cluster) = cluster else { continue };
+        let report = store::load(repo, stanza, place)?.report;
+        if report.result == Verdict::Passed
+            && report.system_id == cluster.system_id
+            && report.backup.label == label.as_str()
+        {
+            return Ok(Some(label.clone()));
+        }
+    }
+    Ok(None)
+}
