@@ -67,7 +67,7 @@ options! {
         required: false,
         depend: depend("attest", &["y"]),
         summary: "Private key that signs the proof.",
-        detail: "An Ed25519 key in PEM form, as written by: openssl genpkey -algorithm ed25519",
+        detail: "An Ed25519 key in PEM form. This command makes one: openssl genpkey -algorithm ed25519 -out FILE.",
         ..OWN
     };
 
