@@ -16,6 +16,7 @@ mod hostile;
 mod info;
 mod library;
 mod object;
+mod packaging;
 mod remote;
 mod repository_host;
 mod restore;
