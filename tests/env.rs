@@ -5,6 +5,7 @@
 //! unprivileged user (PostgreSQL and the backup programs refuse root) and is removed when the test ends.
 //! `RBR_TEST_KEEP=1` keeps the folders and prints their paths.
 
+mod authority;
 pub mod azurite;
 mod cluster;
 mod command;
@@ -22,6 +23,7 @@ mod sshd;
 mod user;
 pub mod weed;
 
+pub use authority::Authority;
 pub use azurite::Azurite;
 pub use cluster::{Cluster, Shutdown};
 pub use command::{Background, Run, Tool};

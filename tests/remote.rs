@@ -13,8 +13,8 @@ use protocol::filter::{Digest, Filter, FilterResult};
 use protocol::greeting::Service;
 use protocol::options::OptionValue;
 use protocol::storage::{
-    Features, FeaturesAnswer, FileKind, InfoRequest, Level, LinkRequest, LinkType, ListRequest, PathRemoveRequest,
-    ReadRequest, WriteRequest,
+    FeaturesAnswer, FileKind, InfoLevel, InfoRequest, LinkRequest, LinkType, ListRequest, PathRemoveRequest,
+    ReadRequest, StorageFeatures, WriteRequest,
 };
 
 use crate::env::{Cluster, Space, oracles};
@@ -88,17 +88,17 @@ fn request_for_files_is_answered_by_pgbackrest() {
     let client = remote.client();
     let FeaturesAnswer { path, features } = client.features().unwrap();
     assert_eq!(path, space.text("repo"));
-    assert!(features.has(Features::PATH | Features::PATH_SYNC | Features::INFO_DETAIL));
+    assert!(features.has(StorageFeatures::PATH | StorageFeatures::PATH_SYNC | StorageFeatures::INFO_DETAIL));
 
     let repo = space.text("repo");
-    let list = client.list(ListRequest { path: &repo, level: Level::Detail, target_time: 0 }).unwrap();
+    let list = client.list(ListRequest { path: &repo, level: InfoLevel::Detail, target_time: 0 }).unwrap();
     let entries = list.entries.expect("the directory");
     let mut names: Vec<_> = entries.map(|entry| entry.map(|entry| (entry.name, entry.info.kind)).unwrap()).collect();
     names.sort_by_key(|(name, _)| *name);
     assert_eq!(names, [("file", FileKind::File(2_500_000)), ("link", FileKind::Link)]);
 
     let (file, missing) = (space.text("repo/file"), space.text("repo/missing"));
-    let info = client.info(InfoRequest { path: &file, level: Level::Basic, follow_link: false }).unwrap();
+    let info = client.info(InfoRequest { path: &file, level: InfoLevel::Basic, follow_link: false }).unwrap();
     assert_eq!(info.info.map(|info| (info.kind, info.detail)), Some((FileKind::File(2_500_000), None)));
     assert!(client.open_read(read(&missing, None), 1).unwrap().is_none());
     for ahead in [0, 1, 6] {

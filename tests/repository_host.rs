@@ -10,7 +10,7 @@ use crate::env::{Scenario, ScenarioOptions, Tool};
 const FAR: &str = "far.conf";
 
 /// The script that takes the place of the SSH client. Its last argument is the command.
-const SSH: &str = "#!/bin/sh\nfor last; do :; done\nexec sh -c \"$last\"\n";
+pub const SSH: &str = "#!/bin/sh\nfor last; do :; done\nexec sh -c \"$last\"\n";
 
 /// Returns the options of a repository on another host, which runs pgBackRest.
 fn host_options(scenario: &Scenario) -> Vec<String> {

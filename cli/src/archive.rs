@@ -12,7 +12,7 @@ use repo_format::spool::SpoolQueue;
 use wal::background::Background;
 use wal::spool::Spool;
 
-use crate::config::{Command, Config, Replacement, Role, opt};
+use crate::config::{Command, Config, ExecTarget, Replacement, Role, opt};
 use crate::{lifecycle, repos};
 
 /// The number of the cluster that the command is about.
@@ -93,7 +93,13 @@ pub(crate) fn background(config: &Config, queue: SpoolQueue) -> Result<Backgroun
 pub(crate) fn launch(config: &Config, command: Command, params: &[String]) -> Result<impl FnMut() -> bool + use<>> {
     let off = || Replacement::Text("off".to_owned());
     let replace = [("log-level-console", off()), ("log-level-stderr", off())];
-    let mut args = config.options_for_exec(command, Role::Async, &replace, true, false);
+    let mut args = config.options_for_exec(&ExecTarget {
+        command,
+        role: Role::Async,
+        replace: &replace,
+        local: true,
+        quote: false,
+    });
     args.extend_from_slice(params);
     let failed = |error| Error::from_io(ErrorCode::Execute, "unable to start the asynchronous process", error);
     // The name by which the program was called determines its identity; without a directory it may not be found again

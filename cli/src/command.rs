@@ -9,15 +9,20 @@ pub mod expire;
 pub mod help;
 pub mod info;
 pub mod manifest;
+pub mod recovery_points;
+pub mod remote;
 pub mod repo_get;
 pub mod repo_ls;
 pub mod repo_rm;
 pub mod restore;
+pub mod server;
+pub mod server_ping;
 pub mod stanza_create;
 pub mod stanza_delete;
 pub mod stanza_upgrade;
 pub mod start;
 pub mod stop;
+pub mod test_restore;
 pub mod verify;
 pub mod version;
 
@@ -33,6 +38,8 @@ type Handler = fn(&Config) -> Result<ExitStatus>;
 /// add `pub mod NAME;` above and `Some(NAME::run)` here.
 pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
     match (command, role) {
+        // Which commands have the role is in their declarations
+        (_, Role::Remote) => Some(remote::run),
         (Command::Annotate, Role::Main) => Some(annotate::run),
         (Command::RepoGet, Role::Main) => Some(repo_get::run),
         (Command::RepoLs, Role::Main) => Some(repo_ls::run),
@@ -53,7 +60,11 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
         (Command::Start, Role::Main) => Some(start::run),
         (Command::Stop, Role::Main) => Some(stop::run),
         (Command::Restore, Role::Main) => Some(restore::run),
+        (Command::Server, Role::Main) => Some(server::run),
+        (Command::ServerPing, Role::Main) => Some(server_ping::run),
+        (Command::TestRestore, Role::Main) => Some(test_restore::run),
         (Command::Verify, Role::Main) => Some(verify::run),
+        (Command::RecoveryPoints, Role::Main) => Some(recovery_points::run),
         (Command::Version, Role::Main) => Some(version::run),
         _ => None,
     }

@@ -25,7 +25,7 @@ use engine::{Error, ErrorCode, Result};
 
 pub use self::decl::{Command, IndexGroup, OptionDecl, Role};
 pub use self::env::Environment;
-pub use self::export::{Replacement, quote_for_shell};
+pub use self::export::{ExecTarget, Replacement, quote_for_shell};
 pub use self::file::{ConfigFiles, SystemFiles};
 use self::handle::{Opt, OptIndexed};
 pub use self::names::{FoundName, Match as NameMatch, find_option};
@@ -76,6 +76,11 @@ pub(crate) struct Slot {
 impl Slot {
     const EMPTY: Slot =
         Slot { value: None, display: None, default: None, source: Source::Default, negate: false, reset: false };
+
+    /// Returns whether the command line decides the value, also by saying that it is the default.
+    pub(crate) fn is_from_command_line(&self) -> bool {
+        self.source == Source::CommandLine || self.negate || self.reset
+    }
 }
 
 /// The indexes in use of one group.

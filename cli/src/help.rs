@@ -112,27 +112,13 @@ fn of_option(config: &Config, identity: Identity, name: &str) -> Result<String> 
         let text = format!("option '{name}' is not valid for command '{}'", command.name());
         return Err(Error::new(ErrorCode::OptionInvalid, text));
     };
-    let (summary, detail) = summary_of(option, command);
-    let mut detail = with_values(detail, option, command);
-    match option.support {
-        Support::Full => (),
-        Support::Moot(reason) => detail += &format!("\n\nThe option has no effect yet: {reason}."),
-        Support::NotYet(feature) => detail += &format!("\n\nThe option is not supported yet: it needs {feature}."),
-    }
-    let special = option.for_command(command).map_or(&[][..], |special| special.not_yet);
-    for (value, feature) in option.not_yet.iter().chain(special) {
-        detail += &format!("\n\nThe value {value} is not supported yet: it needs {feature}.");
-    }
-    if option.internal_for(command) {
-        detail += "\n\nFOR INTERNAL USE ONLY. DO NOT USE IN PRODUCTION.";
-    }
     let mut text = format!(
         "{} - '{}' command - '{}' option help\n\n{}\n\n{}\n",
         identity.title(),
         command.name(),
         option.name,
-        wrap(summary, 0, true),
-        wrap(&detail, 0, true)
+        wrap(summary_of(option, command).0, 0, true),
+        wrap(&full_detail(option, command), 0, true)
     );
 
     let value = current(config, option);
@@ -166,6 +152,24 @@ fn of_option(config: &Config, identity: Identity, name: &str) -> Result<String> 
         let _ = write!(text, "\ndeprecated name{plural}: {}\n", old.join(", "));
     }
     Ok(text)
+}
+
+/// Returns the description with the allowed values and what is not supported.
+fn full_detail(option: &OptionDecl, command: Command) -> String {
+    let mut detail = with_values(summary_of(option, command).1, option, command);
+    match option.support {
+        Support::Full => (),
+        Support::Moot(reason) => detail += &format!("\n\nThe option has no effect yet: {reason}."),
+        Support::NotYet(feature) => detail += &format!("\n\nThe option is not supported yet: it needs {feature}."),
+    }
+    let special = option.for_command(command).map_or(&[][..], |special| special.not_yet);
+    for (value, feature) in option.not_yet.iter().chain(special) {
+        detail += &format!("\n\nThe value {value} is not supported yet: it needs {feature}.");
+    }
+    if option.internal_for(command) {
+        detail += "\n\nFOR INTERNAL USE ONLY. DO NOT USE IN PRODUCTION.";
+    }
+    detail
 }
 
 /// Returns the description with the allowed values, in place of their mark or at its end. Shell completion for

@@ -20,7 +20,10 @@ mod remote;
 pub mod render;
 pub mod repos;
 mod running;
+pub mod serve;
+mod server;
 pub mod sftp_store;
+mod wal_command;
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -15,13 +15,15 @@ use crate::{exit, running};
 /// [`ErrorCode::OptionInvalid`] if root is not allowed, [`ErrorCode::FeatureNotSupported`], [`ErrorCode::Kernel`], and
 /// the errors of [`Config::adjust`].
 pub fn start(config: &mut Config, started: Instant) -> Result<()> {
-    log::configure(log_settings(config));
+    configure_log(config);
     if config.is_help() {
         return config.adjust();
     }
     running::set(config, started);
     match (config.command(), config.role()) {
         (Command::ArchivePush | Command::ArchiveGet, Role::Main) => exit::end_on_signals()?,
+        // Its signals do not only end it
+        (Command::Server, _) => {}
         _ => exit::catch_signals()?,
     }
     check_root(config)?;
@@ -43,11 +45,20 @@ pub fn start(config: &mut Config, started: Instant) -> Result<()> {
     config.check_support()
 }
 
+/// Sets up the log as the options say.
+pub(crate) fn configure_log(config: &Config) {
+    log::configure(log_settings(config));
+}
+
 fn log_settings(config: &Config) -> LogSettings {
     let level = |option| config.find(option).map_or(Level::Off, level_of);
+    let (console, stderr) = (level(opt::LOG_LEVEL_CONSOLE), level(opt::LOG_LEVEL_STDERR));
+    // Log lines would make the JSON on standard output unreadable
+    let is_json = config.command() == Command::TestRestore && config.find(opt::OUTPUT) == Some("json");
+    let (console, stderr) = if is_json { (Level::Off, stderr.max(console)) } else { (console, stderr) };
     LogSettings {
-        console: level(opt::LOG_LEVEL_CONSOLE),
-        stderr: level(opt::LOG_LEVEL_STDERR),
+        console,
+        stderr,
         file: level(opt::LOG_LEVEL_FILE),
         timestamp: config.find(opt::LOG_TIMESTAMP).unwrap_or(true),
         process_width: if config.find(opt::PROCESS_MAX).unwrap_or(1) > 99 { 3 } else { 2 },

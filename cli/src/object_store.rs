@@ -7,9 +7,10 @@ use engine::restore::target_time;
 use engine::storage::ReadAhead;
 use engine::storage::azure::{self, AzureCredentials, AzureSettings};
 use engine::storage::gcs::{GcsCredentials, GcsSettings};
-use engine::storage::http::{HttpSettings, ciphers};
+use engine::storage::http::HttpSettings;
 use engine::storage::object::UriStyle;
 use engine::storage::s3::{S3Credentials, S3Settings};
+use engine::tls::ciphers;
 use engine::{Error, ErrorCode, Result, time_zone};
 
 use crate::config::handle::OptIndexed;

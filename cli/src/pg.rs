@@ -12,9 +12,17 @@ use crate::config::{Config, opt};
 /// Returns the host of the cluster with this number.
 ///
 /// # Errors
+/// The same as [`settings`].
+pub fn host(config: &Config, key: u32) -> Result<Arc<dyn PgHost>> {
+    Ok(settings(config, key)?.into())
+}
+
+/// Returns how to reach the cluster with this number on this host.
+///
+/// # Errors
 /// [`ErrorCode::OptionInvalidValue`] for an invalid port or version, [`ErrorCode::Assert`] if the command has no
 /// clusters.
-pub fn host(config: &Config, key: u32) -> Result<Arc<dyn PgHost>> {
+pub fn settings(config: &Config, key: u32) -> Result<PgSettings> {
     let port = config.get_at(opt::PG_PORT, key)?;
     Ok(PgSettings {
         key,
@@ -29,8 +37,7 @@ pub fn host(config: &Config, key: u32) -> Result<Arc<dyn PgHost>> {
         db_timeout: config.get(opt::DB_TIMEOUT)?,
         version_force: config.find(opt::PG_VERSION_FORCE).map(str::parse).transpose()?,
         command: config.command().name().to_owned(),
-    }
-    .into())
+    })
 }
 
 /// Returns the hosts of all configured clusters, in the order of their numbers.

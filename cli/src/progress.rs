@@ -1,7 +1,7 @@
 //! The live line of a long copy, on a terminal only.
 
 use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use engine::progress::Progress;
@@ -22,8 +22,8 @@ pub struct LiveProgress {
 
 impl LiveProgress {
     /// A line that begins with `what`, e.g. `backup`.
-    pub fn new(what: &'static str) -> Self {
-        LiveProgress { what, bar: Mutex::new(None) }
+    pub fn of(what: &'static str) -> Arc<dyn Progress> {
+        Arc::new(LiveProgress { what, bar: Mutex::new(None) })
     }
 
     fn with_bar(&self, change: impl FnOnce(&mut Option<(ProgressBar, u64, u64)>)) {

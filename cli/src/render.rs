@@ -8,3 +8,7 @@ pub mod info_text;
 pub mod ls;
 pub mod manifest_json;
 pub mod manifest_text;
+pub mod proof_text;
+pub mod recovery_json;
+pub mod recovery_text;
+mod wal_time;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use engine::claim::Claimant;
 use engine::host_locks::{HostLocks, LocalLocks};
 use engine::lock::{Lock, LockRequest, LockType};
-use engine::remote::RemoteSettings;
 use engine::repo::RepoSettings;
 use engine::storage::OpenStorage;
 use engine::storage::posix::{CifsSettings, PosixSettings};
@@ -17,7 +16,6 @@ use wal::repos::Repos;
 
 use crate::config::decl::LockKind;
 use crate::config::{Command, Config, opt};
-use crate::progress::LiveProgress;
 use crate::{cancel_token, object_store, remote, sftp_store};
 
 /// Opens the repository with this number.
@@ -73,17 +71,20 @@ pub fn open_default(config: &Config) -> Result<Repo> {
     open(config, config.repo_default())
 }
 
-/// Returns a session with these repositories for a command that shows its progress under this name.
+/// Returns a session with these repositories.
 ///
 /// # Errors
 /// The same as [`settings`], and the name of the stanza is not valid.
-pub fn session(config: &Config, keys: &[u32], what: &'static str) -> Result<Session> {
+pub fn session(config: &Config, keys: &[u32]) -> Result<Session> {
     let repos = keys.iter().map(|&key| settings(config, key)).collect::<Result<Vec<_>>>()?;
-    Ok(Session::new(stanza(config)?, repos)?
-        .with_lock_path(lock_path(config)?)
+    let session = Session::new(stanza(config)?, repos)?
         .with_exec_id(config.get(opt::EXEC_ID)?)
-        .with_progress(Arc::new(LiveProgress::new(what)))
-        .with_cancel(cancel_token().clone()))
+        .with_cancel(cancel_token().clone());
+    // A command without locks does not know the option
+    Ok(match config.find(opt::LOCK_PATH) {
+        Some(path) => session.with_lock_path(path),
+        None => session,
+    })
 }
 
 /// Returns how to open a repository.
@@ -103,14 +104,7 @@ pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
     // The option is valid only with a cipher type that needs it
     let cipher_pass = config.find_at(opt::REPO_CIPHER_PASS, key).map(Passphrase::new);
     let storage: Box<dyn OpenStorage> = match (kind, host) {
-        (_, Some(host)) => Box::new(RemoteSettings {
-            host: host.to_owned(),
-            program: config.get(opt::CMD_SSH)?.to_owned(),
-            arguments: remote::ssh_arguments(config, key)?,
-            timeout: config.get(opt::PROTOCOL_TIMEOUT)?,
-            key,
-            asks_passphrase: cipher_pass.is_none(),
-        }),
+        (_, Some(_)) => Box::new(remote::settings(config, key, cipher_pass.is_none())?),
         ("posix", None) => {
             // Commands that create no links do not know the option
             let symlinks = config.find_at(opt::REPO_SYMLINK, key).unwrap_or(true);

@@ -1,27 +1,56 @@
 //! `annotate`: changes the annotations of a backup.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use repo_format::json::check_key;
 use repo_format::label::BackupLabel;
-use repo_format::layout::Stanza;
 
-use crate::claim::{Claim, Claimant};
+use crate::claim::Claim;
+use crate::log::{self, Warnings};
 use crate::repo::reconstruct::load_backup_info_reconstruct;
 use crate::repo::{Repo, info_files};
-use crate::{CancelToken, Error, ErrorCode, Result};
+use crate::session::Session;
+use crate::{Error, ErrorCode, Result};
 
-/// The settings of `annotate`.
+/// Which annotations to change.
 #[derive(Clone, Debug)]
-pub struct AnnotateSettings {
-    /// The stanza.
-    pub stanza: Stanza,
+pub struct AnnotateRequest {
     /// The backup.
     pub label: BackupLabel,
     /// Keys and texts. An empty text removes an annotation.
     pub annotation: BTreeMap<String, String>,
-    /// The identity of this process for claims.
-    pub claimant: Claimant,
+}
+
+impl AnnotateRequest {
+    /// Changes nothing yet.
+    pub fn new(label: BackupLabel) -> Self {
+        AnnotateRequest { label, annotation: BTreeMap::new() }
+    }
+
+    /// Sets this annotation.
+    #[must_use]
+    pub fn set(mut self, key: impl Into<String>, text: impl Into<String>) -> Self {
+        self.annotation.insert(key.into(), text.into());
+        self
+    }
+
+    /// Removes this annotation.
+    #[must_use]
+    pub fn remove(self, key: impl Into<String>) -> Self {
+        self.set(key, "")
+    }
+}
+
+/// What annotate did.
+#[derive(Clone, Debug)]
+pub struct AnnotateSummary {
+    /// The repositories that have the backup, where the annotations were changed.
+    pub repo_keys: Vec<u32>,
+    /// The warnings that were logged.
+    pub warnings: Warnings,
+    /// How long it took.
+    pub duration: Duration,
 }
 
 /// Sets annotations of a backup in every repository that has it. An empty text removes an annotation. Changes only
@@ -30,37 +59,45 @@ pub struct AnnotateSettings {
 /// # Errors
 /// [`ErrorCode::OptionInvalidValue`] if a key could not be read back, [`ErrorCode::Command`] if any repository failed,
 /// and [`ErrorCode::BackupSetInvalid`] if no repository has the backup.
-pub fn annotate(repos: &[Repo], settings: &AnnotateSettings, cancel: &CancelToken) -> Result<()> {
-    for key in settings.annotation.keys() {
+pub(crate) fn run(request: &AnnotateRequest, session: &Session, repos: &[Repo]) -> Result<AnnotateSummary> {
+    let (repo_keys, warnings, duration) = log::observe(|| annotate(request, session, repos))?;
+    Ok(AnnotateSummary { repo_keys, warnings, duration })
+}
+
+/// Returns the repositories that have the backup.
+fn annotate(request: &AnnotateRequest, session: &Session, repos: &[Repo]) -> Result<Vec<u32>> {
+    for key in request.annotation.keys() {
         check_key(key).map_err(|error| error.context("annotation"))?;
     }
-    let (mut found, mut errors) = (false, 0);
+    let (mut found, mut errors) = (Vec::new(), Vec::new());
     for repo in repos {
-        match annotate_in(repo, settings, cancel) {
-            Ok(here) => found |= here,
+        match annotate_in(repo, request, session) {
+            Ok(true) => found.push(repo.key),
+            Ok(false) => {}
             Err(error) => {
                 crate::error!(error.code, "repo{}: {error}", repo.key);
-                errors += 1;
+                errors.push(error);
             }
         }
     }
-    if errors > 0 {
-        let text = format!("annotate command encountered {errors} error(s), check the log file for details");
-        return Err(Error::new(ErrorCode::Command, text));
+    let count = errors.len();
+    if let Some(first) = errors.into_iter().next() {
+        let text = format!("annotate command encountered {count} error(s), check the log file for details");
+        return Err(Error::new(ErrorCode::Command, text).cause(first));
     }
-    if !found {
+    if found.is_empty() {
         return Err(Error::new(ErrorCode::BackupSetInvalid, "no backup set to annotate found"));
     }
-    Ok(())
+    Ok(found)
 }
 
-fn annotate_in(repo: &Repo, settings: &AnnotateSettings, cancel: &CancelToken) -> Result<bool> {
-    let AnnotateSettings { stanza, label, annotation, claimant } = settings;
+fn annotate_in(repo: &Repo, request: &AnnotateRequest, session: &Session) -> Result<bool> {
+    let (AnnotateRequest { label, annotation }, stanza) = (request, session.stanza());
     // A repository without the backup is not changed
     if !load_backup_info_reconstruct(repo, stanza)?.info.backups.contains_key(label) {
         return Ok(false);
     }
-    let claim = Claim::acquire(repo, stanza, claimant, "annotate", cancel)?;
+    let claim = Claim::acquire(repo, stanza, session.claimant(), "annotate", session.cancel_token())?;
     let repo = &claim.guard(repo);
     // A backup or expire on another host may have changed it before the claim
     let mut info = load_backup_info_reconstruct(repo, stanza)?.info;

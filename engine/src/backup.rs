@@ -39,15 +39,17 @@ use repo_format::size::format_size;
 
 use self::copy::{Processed, Running};
 use self::draft::Draft;
+use self::incr::Basis;
 use self::plan::Begin;
 pub use self::settings::{BackupRequest, BackupSummary, BlockSettings, BundleSettings, StandbyChoice};
-use self::source::{Source, Start};
+use self::source::{BackupSource, Start};
 use self::stop::Span;
 use crate::cancel::CancelToken;
 use crate::claim::Claim;
 use crate::host_locks::HeldLocks;
+use crate::repo::archive_find::WalSegmentFind;
 use crate::repo::manifest_store::{CopyProgress, ManifestCopy};
-use crate::repo::{Repo, archive_find, info_files, manifest_store, reconstruct};
+use crate::repo::{Repo, info_files, manifest_store, reconstruct};
 use crate::session::Session;
 use crate::storage::WriteOptions;
 use crate::{Result, info, log, warn};
@@ -94,19 +96,20 @@ pub(crate) struct Held<'a> {
 
 fn make(request: &BackupRequest, session: &Session, held: &mut Held<'_>) -> Result<Made> {
     let (stanza, cancel, claim) = (session.stanza(), session.cancel_token(), held.claim);
-    let mut settings = request.clone();
-    check_settings(&settings)?;
+    check_settings(request)?;
     let repo = &claim.guard(held.repo);
     let info = reconstruct::load_listed(repo, stanza, claim.names())?.info;
-    let mut source = Source::open(&settings, cancel)?;
+    let mut source = BackupSource::open(request, cancel)?;
     source.check_stanza(&info)?;
-    let mut checksum_page = source.checksum_page(settings.checksum_page);
-    let archive = match settings.archive_check {
+    let checksum_page = source.checksum_page(request.checksum_page);
+    let archive = match request.archive_check {
         true => Some(info_files::load_archive_info(repo, stanza)?),
         false => None,
     };
     let timestamp = source.time()?;
-    let prior = incr::load_prior(repo, stanza, &info, &mut settings, &mut checksum_page)?;
+    let Basis { kind, compression, checksum_page, prior } =
+        incr::load_prior(repo, stanza, &info, request, checksum_page)?;
+    let settings = BackupRequest { kind, compression, ..request.clone() };
 
     let start = source.start(&settings)?;
     let backup = Backup { settings: &settings, stanza, repo, claim, manifest_pass: info.cipher_pass.clone() };
@@ -169,11 +172,11 @@ impl Backup<'_> {
         info!("check archive for {before}segment {segment}");
         let id = archive.current().archive_id();
         let timeout = self.settings.archive_timeout;
-        archive_find::find_one(&*self.repo.storage, self.stanza, id, segment, timeout, cancel).map(drop)
+        WalSegmentFind::new(&*self.repo.storage, self.stanza, id, timeout, cancel).find(segment, false).map(drop)
     }
 
     /// Copies all files of a draft and makes them durable.
-    fn copy(&self, source: &mut Source, draft: Draft, running: Running<'_>) -> Result<Processed> {
+    fn copy(&self, source: &mut BackupSource, draft: Draft, running: Running<'_>) -> Result<Processed> {
         let cancel = running.cancel;
         let batch = self.begin_batch(&draft)?;
         let files = draft.files.iter().map(|file| file.entry.clone());

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use repo_format::layout::Stanza;
+use repo_format::wal_name::WalSegment;
 
+use crate::log::{self, Warnings};
 use crate::pg::cluster::{self, ArchiveCheck, Search};
 use crate::pg::{PgHost, PgSession};
-use crate::repo::archive_find::find_one;
+use crate::repo::archive_find::WalSegmentFind;
+use crate::session::Session;
 use crate::stanza::check_info;
-use crate::{CancelToken, Error, ErrorCode, Repo, Result};
+use crate::{Error, ErrorCode, Repo, Result};
 
-/// The settings of check.
+/// What to check. [`CheckRequest::new`] sets pgBackRest's defaults.
 #[derive(Clone, Debug)]
-pub struct CheckSettings {
-    /// The stanza.
-    pub stanza: Stanza,
+pub struct CheckRequest {
     /// The hosts of the clusters, in the order of their keys.
     pub pg: Vec<Arc<dyn PgHost>>,
     /// Check the archive settings of the primary; `None` skips the check.
@@ -26,73 +26,131 @@ pub struct CheckSettings {
     pub backup_standby: bool,
 }
 
+impl CheckRequest {
+    /// Checks this cluster.
+    pub fn new(pg: impl Into<Arc<dyn PgHost>>) -> Self {
+        CheckRequest {
+            pg: vec![pg.into()],
+            archive: Some(ArchiveCheck { mode_check: true }),
+            archive_timeout: Duration::from_secs(60),
+            backup_standby: false,
+        }
+    }
+}
+
+/// What a check found to work.
+#[derive(Clone, Debug)]
+pub struct CheckSummary {
+    /// Whether a standby was checked.
+    pub standby: bool,
+    /// The segment that the primary archived to show that this works; `None` if only a standby was checked.
+    pub segment: Option<WalSegment>,
+    /// Where that segment is in each repository.
+    pub archived: Vec<ArchivedSegment>,
+    /// The warnings that were logged.
+    pub warnings: Warnings,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// A WAL segment in a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchivedSegment {
+    /// The repository.
+    pub repo_key: u32,
+    /// The path as messages have it.
+    pub path: String,
+}
+
+/// What was found to work on a primary.
+#[derive(Default)]
+struct CheckedArchive {
+    segment: Option<WalSegment>,
+    archived: Vec<ArchivedSegment>,
+}
+
 /// Checks settings and repositories of every reachable cluster. On a primary it switches WAL and waits for the segment
 /// in each repository.
 ///
 /// # Errors
 /// [`ErrorCode::Config`] if no cluster can be reached, and the first problem.
-pub fn check(settings: &CheckSettings, repos: &[Repo], cancel: &CancelToken) -> Result<()> {
-    let found = cluster::find(&settings.pg, Search::default(), cancel)?;
+pub(crate) fn run(request: &CheckRequest, session: &Session, repos: &[Repo]) -> Result<CheckSummary> {
+    let ((standby, checked), warnings, duration) = log::observe(|| check(request, session, repos))?;
+    let CheckedArchive { segment, archived } = checked;
+    Ok(CheckSummary { standby, segment, archived, warnings, duration })
+}
+
+/// Returns whether a standby was checked, and what the primary archived.
+fn check(request: &CheckRequest, session: &Session, repos: &[Repo]) -> Result<(bool, CheckedArchive)> {
+    let mut found = cluster::find(&request.pg, Search::default(), session.cancel_token())?;
     if found.primary.is_none() && found.standby.is_none() {
         return Err(
             Error::new(ErrorCode::Config, "no database found").hint("check indexed pg-path/pg-host configurations")
         );
     }
-    settings.pg.iter().try_for_each(|host| host.check_data_dir())?;
+    request.pg.iter().try_for_each(|host| host.check_data_dir())?;
     match &found.standby {
-        Some(standby) => check_standby(settings, repos, standby, found.primary.is_some())?,
-        None if settings.backup_standby => {
+        Some(standby) => {
+            // The primary's host writes a repository on this host, so the primary must be configured here
+            if found.primary.is_none() && (request.pg.len() > 1 || !repos.is_empty()) {
+                return Err(Error::new(ErrorCode::Config, "primary database not found")
+                    .hint("check indexed pg-path/pg-host configurations"));
+            }
+            check_standby(session, repos, standby)?;
+        }
+        None if request.backup_standby => {
             crate::warn!("option 'backup-standby' is enabled but standby is not properly configured");
         }
         None => {}
     }
     // Its session is not needed while the archive is waited for
-    drop(found.standby);
-    found.primary.map_or(Ok(()), |mut primary| check_primary(settings, repos, &mut primary, cancel))
+    let has_standby = found.standby.take().is_some();
+    let checked = match &mut found.primary {
+        Some(primary) => check_primary(request, session, repos, primary)?,
+        None => CheckedArchive::default(),
+    };
+    Ok((has_standby, checked))
 }
 
-fn check_standby(settings: &CheckSettings, repos: &[Repo], standby: &PgSession, has_primary: bool) -> Result<()> {
-    // The primary's host writes a repository on this host, so the primary must be configured here
-    if !has_primary && (settings.pg.len() > 1 || !repos.is_empty()) {
-        return Err(Error::new(ErrorCode::Config, "primary database not found")
-            .hint("check indexed pg-path/pg-host configurations"));
-    }
+fn check_standby(session: &Session, repos: &[Repo], standby: &PgSession) -> Result<()> {
     cluster::check_config(standby, None)?;
     for repo in repos {
         crate::info!("check {} (standby)", repo.name());
-        check_info(repo, &settings.stanza, standby.control().version, standby.control().system_id)?;
+        check_info(repo, session.stanza(), standby.control().version, standby.control().system_id)?;
     }
     crate::info!("switch wal not performed because this is a standby");
     Ok(())
 }
 
 fn check_primary(
-    settings: &CheckSettings,
+    request: &CheckRequest,
+    session: &Session,
     repos: &[Repo],
     primary: &mut PgSession,
-    cancel: &CancelToken,
-) -> Result<()> {
-    cluster::check_config(primary, settings.archive)?;
+) -> Result<CheckedArchive> {
+    cluster::check_config(primary, request.archive)?;
     let mut archive_ids = Vec::with_capacity(repos.len());
     for repo in repos {
         crate::info!("check {} configuration (primary)", repo.name());
-        let archive = check_info(repo, &settings.stanza, primary.control().version, primary.control().system_id)?;
+        let archive = check_info(repo, session.stanza(), primary.control().version, primary.control().system_id)?;
         archive_ids.push(archive.current().archive_id());
     }
     let segment = primary.wal_switch()?;
+    let (stanza, cancel) = (session.stanza(), session.cancel_token());
+    let mut archived = Vec::with_capacity(repos.len());
     for (repo, archive_id) in repos.iter().zip(archive_ids) {
         crate::info!("check {} archive for WAL (primary)", repo.name());
-        let found = find_one(&*repo.storage, &settings.stanza, archive_id, &segment, settings.archive_timeout, cancel)?;
+        let timeout = request.archive_timeout;
+        let mut find = WalSegmentFind::new(&*repo.storage, stanza, archive_id, timeout, cancel);
+        let found = find.find(&segment, false)?;
         // Without a timeout there would be no error for a missing segment, but the option does not allow zero
         let Some(found) = found else {
             let text = format!("WAL segment {segment} was not archived");
             return Err(Error::new(ErrorCode::ArchiveTimeout, text));
         };
-        crate::info!(
-            "WAL segment {segment} successfully archived to '{}' on {}",
-            repo.storage.display(&found.path),
-            repo.name()
-        );
+        let path = repo.storage.display(&found.path).to_string();
+        crate::info!("WAL segment {segment} successfully archived to '{path}' on {}", repo.name());
+        archived.push(ArchivedSegment { repo_key: repo.key, path });
     }
-    Ok(())
+    Ok(CheckedArchive { segment: Some(segment), archived })
 }

@@ -36,7 +36,7 @@ use repo_format::layout::{self, RepoPath, Stanza};
 
 use self::guard::GuardedStorage;
 use self::holder::Fate;
-use self::lease::{Lease, Place};
+use self::lease::{ClaimPlace, Lease};
 use crate::repo::info_files;
 use crate::storage::{self, Entry};
 use crate::{CancelToken, Error, ErrorCode, Repo, Result};
@@ -120,19 +120,12 @@ impl Claim {
     /// [`ErrorCode::LockAcquire`] if another process is working on it, and errors of listing and writing.
     pub fn acquire(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str, cancel: &CancelToken) -> Result<Self> {
         let listing = list(repo, stanza)?;
-        Self::acquire_after(listing, repo, stanza, who, command, cancel)
+        Self::acquire_after(listing, Others { repo, stanza, who, cancel }, command)
     }
 
     /// Like [`Claim::acquire`], with the first listing of the stanza's directory.
-    fn acquire_after(
-        mut listing: Option<Vec<Entry>>,
-        repo: &Repo,
-        stanza: &Stanza,
-        who: &Claimant,
-        command: &str,
-        cancel: &CancelToken,
-    ) -> Result<Self> {
-        let others = Others { repo, stanza, who, cancel };
+    fn acquire_after(mut listing: Option<Vec<Entry>>, others: Others<'_>, command: &str) -> Result<Self> {
+        let Others { repo, stanza, who, cancel } = others;
         for attempt in 1..=TRIES_MAX {
             match &listing {
                 Some(listing) => others.settle(listing)?,
@@ -173,21 +166,15 @@ impl Claim {
         cancel: &CancelToken,
     ) -> Result<Self> {
         let listing = list(repo, stanza)?;
-        Self::acquire_to_remove_after(listing, repo, stanza, who, command, cancel)
+        Self::acquire_to_remove_after(listing, Others { repo, stanza, who, cancel }, command)
     }
 
-    fn acquire_to_remove_after(
-        listing: Option<Vec<Entry>>,
-        repo: &Repo,
-        stanza: &Stanza,
-        who: &Claimant,
-        command: &str,
-        cancel: &CancelToken,
-    ) -> Result<Self> {
-        match Self::acquire_after(listing, repo, stanza, who, command, cancel) {
+    fn acquire_to_remove_after(listing: Option<Vec<Entry>>, others: Others<'_>, command: &str) -> Result<Self> {
+        match Self::acquire_after(listing, others, command) {
             Err(error) if is_full(&error) => {
+                let Others { repo, stanza, who, .. } = others;
                 let listing = list(repo, stanza)?.unwrap_or_default();
-                Others { repo, stanza, who, cancel }.settle(&listing)?;
+                others.settle(&listing)?;
                 crate::warn!("unable to claim stanza '{stanza}' on {}, go on without a claim: {error}", repo.name());
                 let lease = new_lease(repo, stanza, who, command)?.unclaimed();
                 Ok(Claim { lease: Arc::new(lease), beat: None, joined: true, listing })
@@ -208,7 +195,7 @@ impl Claim {
                 let lease = Arc::new(new_lease(repo, stanza, who, command)?);
                 Ok(Claim { lease, beat: None, joined: true, listing })
             }
-            listing => Self::acquire_to_remove_after(listing, repo, stanza, who, command, cancel),
+            listing => Self::acquire_to_remove_after(listing, Others { repo, stanza, who, cancel }, command),
         }
     }
 
@@ -347,14 +334,15 @@ pub fn claim_path(repo: &Repo, path: &RepoPath, who: &Claimant, cancel: &CancelT
 }
 
 fn new_lease(repo: &Repo, stanza: &Stanza, who: &Claimant, command: &str) -> Result<Lease> {
-    let claim = format::Claim {
+    let claim = format::ClaimFile {
         beat: 0,
         command: command.to_owned(),
         holder: who.holder.clone(),
         since: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
     };
     let path = format::stanza_claim(stanza, &who.exec_id)?;
-    let place = Place { storage: Arc::clone(&repo.storage), cipher: repo.cipher.clone(), stanza: stanza.clone(), path };
+    let place =
+        ClaimPlace { storage: Arc::clone(&repo.storage), cipher: repo.cipher.clone(), stanza: stanza.clone(), path };
     Ok(Lease::new(place, who.exec_id.clone(), claim, who.timing))
 }
 
@@ -422,6 +410,7 @@ fn has_other(listing: &[Entry], exec_id: &str) -> bool {
 }
 
 /// The claims of other processes on a stanza.
+#[derive(Clone, Copy)]
 struct Others<'a> {
     repo: &'a Repo,
     stanza: &'a Stanza,
@@ -479,11 +468,11 @@ impl Others<'_> {
         storage::get(&*self.repo.storage, path, format::SIZE_MAX)
     }
 
-    fn read(&self, stored: &[u8]) -> Option<format::Claim> {
-        format::Claim::parse(&cipher::decrypt(&self.repo.cipher, stored).ok()?).ok()
+    fn read(&self, stored: &[u8]) -> Option<format::ClaimFile> {
+        format::ClaimFile::parse(&cipher::decrypt(&self.repo.cipher, stored).ok()?).ok()
     }
 
-    fn runs(&self, path: &RepoPath, claim: Option<&format::Claim>) -> Error {
+    fn runs(&self, path: &RepoPath, claim: Option<&format::ClaimFile>) -> Error {
         let name = self.repo.storage.display(path);
         Error::new(
             ErrorCode::LockAcquire,
@@ -498,7 +487,7 @@ impl Others<'_> {
 }
 
 /// Describes the process of a claim.
-fn of(claim: Option<&format::Claim>) -> String {
+fn of(claim: Option<&format::ClaimFile>) -> String {
     let Some(claim) = claim else { return "an unknown process".to_owned() };
     let holder = &claim.holder;
     format!("{} on host '{}' (process {}, since {})", claim.command, holder.host, holder.process_id, claim.since)

@@ -6,104 +6,90 @@
 
 mod interrupted;
 pub mod plan;
+mod request;
 #[cfg(test)]
 mod tests;
 mod unfinished;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
 use repo_format::label::{BackupLabel, BackupType, CivilTime};
-use repo_format::layout::{self, ArchiveId, RepoPath, Stanza};
-use repo_format::wal_name::WalSegment;
+use repo_format::layout::{self, ArchiveId, RepoPath};
 
-use crate::claim::{Claim, Claimant};
+pub use self::request::{ExpireRequest, ExpireSummary, Expired, ExpiredWal};
+use crate::claim::Claim;
 use crate::repo::Repo;
-use crate::repo::reconstruct::Reconstructed;
 use crate::repo::{info_files, reconstruct};
-use crate::{CancelToken, Error, ErrorCode, Result};
+use crate::session::Session;
+use crate::{Error, ErrorCode, Result, log};
 use plan::{ArchivePlan, ArchiveRules, BackupCandidate, BackupPlan, DirVerdict, FullRetention, Retention, WalPlan};
 
+/// The hint for a backup with invalid pages.
+const DAMAGED_HINT: &str = "use info --set command to get details about errors in the backup.";
 /// Files that are removed before the next check for cancellation.
 const REMOVED_AT_ONCE: usize = 100;
 /// The same for directories of WAL.
 const DIRECTORIES_AT_ONCE: usize = 4;
-
-/// What to expire.
-#[derive(Clone, Debug)]
-pub struct ExpireSettings {
-    /// The stanza.
-    pub stanza: Stanza,
-    /// The identity for claims.
-    pub claimant: Claimant,
-    /// Only this backup and its dependents, regardless of retention.
-    pub set: Option<BackupLabel>,
-    /// The oldest full backup, its dependents and its WAL.
-    pub oldest: bool,
-    /// Only WAL before this segment may be removed.
-    pub archive_expire_before: Option<WalSegment>,
-    /// Expire nothing if the oldest backup that would remain has invalid pages. Otherwise this is only a warning.
-    pub checksum_page_error: bool,
-    /// Only show what would be removed.
-    pub dry_run: bool,
-}
-
-/// A repository with its retention.
-#[derive(Clone)]
-pub struct ExpireRepo<'a> {
-    /// The repository.
-    pub repo: &'a Repo,
-    /// What to keep.
-    pub retention: Retention,
-}
 
 /// Expires in every repository. A failure in one is logged and does not affect the others.
 ///
 /// # Errors
 /// [`ErrorCode::OptionInvalid`] for a backup together with the oldest one, [`ErrorCode::Command`] if any repository
 /// failed, and the error of the token.
-pub fn run(repos: &[ExpireRepo<'_>], settings: &ExpireSettings, cancel: &CancelToken) -> Result<()> {
-    if settings.set.is_some() && settings.oldest {
+pub(crate) fn run(request: &ExpireRequest, session: &Session, repos: &[Repo]) -> Result<ExpireSummary> {
+    let (repos, warnings, duration) = log::observe(|| expire(request, session, repos))?;
+    Ok(ExpireSummary { repos, warnings, duration })
+}
+
+fn expire(request: &ExpireRequest, session: &Session, repos: &[Repo]) -> Result<Vec<Expired>> {
+    if request.set.is_some() && request.oldest {
         return Err(Error::new(ErrorCode::OptionInvalid, "--oldest and --set cannot be used together"));
     }
-    let mut errors = 0;
-    let mut set_found = false;
+    let (mut expired, mut errors) = (Vec::new(), Vec::new());
+    let set_found = AtomicBool::new(false);
     for (index, repo) in repos.iter().enumerate() {
         let is_last = index + 1 == repos.len();
-        if let Err(error) = run_in(repo, settings, is_last, &mut set_found, cancel) {
-            cancel.check()?;
-            crate::error!(error.code, "repo{}: {error}", repo.repo.key);
-            errors += 1;
+        match run_in(repo, request, session, is_last, &set_found) {
+            Ok(here) => expired.push(here),
+            Err(error) => {
+                session.cancel_token().check()?;
+                crate::error!(error.code, "repo{}: {error}", repo.key);
+                errors.push(error);
+            }
         }
     }
-    match errors {
-        0 => Ok(()),
-        _ => Err(Error::new(
-            ErrorCode::Command,
-            format!("expire command encountered {errors} error(s), check the log file for details"),
-        )),
+    let count = errors.len();
+    match errors.into_iter().next() {
+        None => Ok(expired),
+        Some(first) => {
+            let text = format!("expire command encountered {count} error(s), check the log file for details");
+            Err(Error::new(ErrorCode::Command, text).cause(first))
+        }
     }
 }
 
 /// Expires in one repository, under a claim.
 fn run_in(
-    repo: &ExpireRepo<'_>,
-    settings: &ExpireSettings,
+    repo: &Repo,
+    request: &ExpireRequest,
+    session: &Session,
     is_last: bool,
-    set_found: &mut bool,
-    cancel: &CancelToken,
-) -> Result<()> {
-    let stanza = &settings.stanza;
-    if settings.dry_run {
+    set_found: &AtomicBool,
+) -> Result<Expired> {
+    let retention = request.retention.get(&repo.key).cloned().unwrap_or_default();
+    if request.dry_run {
         // A dry run writes nothing from which the store's time could be read, and removes nothing because of a wrong
         // local clock
         let now = Timestamp::now().as_second();
-        return Task { repo: repo.repo, claim: None, now, settings, cancel, is_last }.run(&repo.retention, set_found);
+        return Task { repo, claim: None, now, request, session, is_last, set_found }.run(&retention);
     }
-    let claim = Claim::join(repo.repo, stanza, &settings.claimant, "expire", cancel)?;
+    let claim = Claim::join(repo, session.stanza(), session.claimant(), "expire", session.cancel_token())?;
     let now = claim.acquired_at()?;
-    let guarded = claim.guard(repo.repo);
-    Task { repo: &guarded, claim: Some(&claim), now, settings, cancel, is_last }.run(&repo.retention, set_found)
+    let guarded = claim.guard(repo);
+    Task { repo: &guarded, claim: Some(&claim), now, request, session, is_last, set_found }.run(&retention)
 }
 
 /// Expiry in one repository.
@@ -113,51 +99,30 @@ struct Task<'a> {
     claim: Option<&'a Claim>,
     /// The time by the clock of the store, or in a dry run by this host's clock, in seconds since 1970.
     now: i64,
-    settings: &'a ExpireSettings,
-    cancel: &'a CancelToken,
+    request: &'a ExpireRequest,
+    session: &'a Session,
     is_last: bool,
+    /// Whether a repository had the backup that is to be expired.
+    set_found: &'a AtomicBool,
 }
 
 impl Task<'_> {
-    fn run(&self, retention: &Retention, set_found: &mut bool) -> Result<()> {
-        let stanza = &self.settings.stanza;
-        let found = match self.claim {
+    fn run(&self, retention: &Retention) -> Result<Expired> {
+        let stanza = self.session.stanza();
+        let mut found = match self.claim {
             Some(claim) => reconstruct::load_listed(self.repo, stanza, claim.names()),
             None => reconstruct::load_backup_info_reconstruct(self.repo, stanza),
-        };
-        let Reconstructed { mut info, changed: repaired, labels, unfinished } = found?;
-        let running = self.maybe_running(&info, &labels, &unfinished)?;
-        let facts = facts(&info);
-        let all = facts.clone();
+        }?;
+        let running = self.maybe_running(&found)?;
+        let facts = facts(&found.info);
         let retention = self.lower_for_oldest(&facts, retention);
         let now = Timestamp::now().as_second();
-        let mut plan = match &self.settings.set {
-            None => plan::by_retention(facts, &retention, now),
-            Some(set) => {
-                if info.backups.contains_key(set) {
-                    *set_found = true;
-                } else if !*set_found && self.is_last {
-                    crate::warn!(
-                        "backup {set} does not exist\nHINT: run the info command and confirm the backup is listed"
-                    );
-                }
-                plan::ad_hoc(facts, set, &retention)?
-            }
-        };
-        self.keep_needed(&mut plan, &running, &all)?;
-        let damaged = oldest_damaged(&info, &plan)
-            .map(|label| format!("oldest retained backup {label} contains invalid page checksum(s)"));
-        let hint = "use info --set command to get details about errors in the backup.";
-        if let Some(text) = &damaged
-            && self.settings.checksum_page_error
-            && self.settings.set.is_none()
-            && !plan.expired.is_empty()
-        {
-            return Err(Error::new(ErrorCode::Checksum, text).hint(hint));
-        }
+        let mut plan = self.plan(facts.clone(), &retention, now)?;
+        self.keep_needed(&mut plan, &running, &facts)?;
+        let damaged = self.check_damaged(&found.info, &plan)?;
         // Anything that can fail because of what others left comes before the first removal
         let amount = plan.archive.filter(|amount| *amount > 0);
-        let before = self.settings.archive_expire_before.map(|segment| segment.to_string());
+        let before = self.request.archive_expire_before.map(|segment| segment.to_string());
         let rules = ArchiveRules {
             kept: &plan.kept,
             archive_type: retention.archive_type,
@@ -165,47 +130,75 @@ impl Task<'_> {
             expire_before: before.as_deref(),
         };
         let archive_info = match amount.is_some() && rules.satisfied() {
-            true => Some(self.load_archive_info(&info)?),
+            true => Some(self.load_archive_info(&found.info)?),
             false => None,
         };
-        let directories = self.directories(&info, &labels, &unfinished, &running, &plan)?;
-        self.remove_backups(&mut info, &plan, repaired)?;
+        let directories = self.directories(&found, &running, &plan)?;
+        self.remove_backups(&mut found.info, &plan, found.changed)?;
         self.remove_directories(&directories)?;
         if let Some(text) = damaged {
-            crate::warn!("repo{}: {text}\nHINT: {hint}", self.repo.key);
+            crate::warn!("repo{}: {text}\nHINT: {DAMAGED_HINT}", self.repo.key);
         }
         // Backups that came after it do not need the WAL of its start
         let needs_wal =
             running.iter().find(|label| plan.kept.iter().any(|backup| backup.label.time_part() > label.time_part()));
+        let mut wal = Vec::new();
         match (&archive_info, needs_wal) {
             (Some(_), Some(label)) => crate::warn!(
                 "repo{}: archive is not expired: unfinished backup {label} may run on another host and need it",
                 self.repo.key
             ),
-            (Some(archive_info), None) => self.remove_archives(archive_info, &rules)?,
+            (Some(archive_info), None) => wal = self.remove_archives(archive_info, &rules)?,
             _ if amount.is_some() => {}
-            _ if retention.full_type == FullRetention::Time => {
-                crate::info!(
-                    "repo{}: time-based archive retention not met - archive logs will not be expired",
-                    self.repo.key
-                );
-            }
-            _ => crate::info!(
-                "option 'repo{}-retention-archive' is not set - archive logs will not be expired",
-                self.repo.key
-            ),
+            _ => self.explain_kept_archive(&retention),
         }
         self.remove_history(&plan, &retention, now)?;
         self.change(|| {
             unfinished::remove(self.repo, stanza);
             Ok(())
-        })
+        })?;
+        let backups = plan.expired.into_iter().flat_map(|set| set.labels).collect();
+        Ok(Expired { repo_key: self.repo.key, backups, directories, wal })
+    }
+
+    /// Plans by retention, or for the backup that is to be expired.
+    fn plan(&self, facts: Vec<BackupCandidate>, retention: &Retention, now: i64) -> Result<BackupPlan> {
+        let Some(set) = &self.request.set else { return Ok(plan::by_retention(facts, retention, now)) };
+        if facts.iter().any(|backup| backup.label == *set) {
+            self.set_found.store(true, Ordering::Relaxed);
+        } else if !self.set_found.load(Ordering::Relaxed) && self.is_last {
+            crate::warn!("backup {set} does not exist\nHINT: run the info command and confirm the backup is listed");
+        }
+        plan::ad_hoc(facts, set, retention)
+    }
+
+    /// Returns a warning if the oldest backup that would remain has invalid pages.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Checksum`] if that is to be an error, and retention would expire something.
+    fn check_damaged(&self, info: &BackupInfo, plan: &BackupPlan) -> Result<Option<String>> {
+        let Some(label) = oldest_damaged(info, plan) else { return Ok(None) };
+        let text = format!("oldest retained backup {label} contains invalid page checksum(s)");
+        if self.request.checksum_page_error && self.request.set.is_none() && !plan.expired.is_empty() {
+            return Err(Error::new(ErrorCode::Checksum, text).hint(DAMAGED_HINT));
+        }
+        Ok(Some(text))
+    }
+
+    /// Logs why all WAL stays.
+    fn explain_kept_archive(&self, retention: &Retention) {
+        let key = self.repo.key;
+        if retention.full_type == FullRetention::Time {
+            crate::info!("repo{key}: time-based archive retention not met - archive logs will not be expired");
+        } else {
+            crate::info!("option 'repo{key}-retention-archive' is not set - archive logs will not be expired");
+        }
     }
 
     /// Runs a step that changes the repository, except in a dry run.
     fn change(&self, step: impl FnOnce() -> Result<()>) -> Result<()> {
-        self.cancel.check()?;
-        if self.settings.dry_run { Ok(()) } else { step() }
+        self.session.cancel_token().check()?;
+        if self.request.dry_run { Ok(()) } else { step() }
     }
 
     fn list(&self, path: &RepoPath) -> Result<Vec<String>> {
@@ -213,7 +206,7 @@ impl Task<'_> {
     }
 
     fn lower_for_oldest(&self, facts: &[BackupCandidate], retention: &Retention) -> Retention {
-        if !self.settings.oldest {
+        if !self.request.oldest {
             return retention.clone();
         }
         let key = self.repo.key;
@@ -235,7 +228,7 @@ impl Task<'_> {
     }
 
     fn remove_backups(&self, info: &mut BackupInfo, plan: &BackupPlan, repaired: bool) -> Result<()> {
-        let (storage, stanza, key) = (&self.repo.storage, &self.settings.stanza, self.repo.key);
+        let (storage, stanza, key) = (&self.repo.storage, self.session.stanza(), self.repo.key);
         for set in &plan.expired {
             for label in set.labels.iter().rev() {
                 let manifests = [layout::manifest(stanza, label), layout::manifest_copy(stanza, label)];
@@ -261,7 +254,7 @@ impl Task<'_> {
     }
 
     fn link_latest(&self, plan: &BackupPlan) -> Result<()> {
-        let (storage, stanza) = (&self.repo.storage, &self.settings.stanza);
+        let (storage, stanza) = (&self.repo.storage, self.session.stanza());
         let latest = layout::latest(stanza);
         match plan.kept.last() {
             Some(backup) if storage.features().symlinks => storage.symlink(backup.label.as_str(), &latest)?,
@@ -271,7 +264,7 @@ impl Task<'_> {
     }
 
     fn remove_directories(&self, directories: &[BackupLabel]) -> Result<()> {
-        let (storage, stanza, key) = (&self.repo.storage, &self.settings.stanza, self.repo.key);
+        let (storage, stanza, key) = (&self.repo.storage, self.session.stanza(), self.repo.key);
         self.repo.each(directories, |label| {
             crate::info!("repo{key}: remove expired backup {label}");
             self.change(|| storage.remove_all(&layout::backup_path(stanza, label)))
@@ -281,7 +274,7 @@ impl Task<'_> {
 
     /// Loads archive.info, whose clusters must match backup.info.
     fn load_archive_info(&self, info: &BackupInfo) -> Result<ArchiveInfo> {
-        let archive_info = info_files::load_archive_info(self.repo, &self.settings.stanza)?;
+        let archive_info = info_files::load_archive_info(self.repo, self.session.stanza())?;
         let mut backup_history = info.history.iter().rev();
         for pg in archive_info.history.iter().rev() {
             let same = backup_history
@@ -297,9 +290,10 @@ impl Task<'_> {
         Ok(archive_info)
     }
 
-    fn remove_archives(&self, archive_info: &ArchiveInfo, rules: &ArchiveRules<'_>) -> Result<()> {
-        let (stanza, key) = (&self.settings.stanza, self.repo.key);
+    fn remove_archives(&self, archive_info: &ArchiveInfo, rules: &ArchiveRules<'_>) -> Result<Vec<ExpiredWal>> {
+        let (stanza, key) = (self.session.stanza(), self.repo.key);
         let on_disk = self.list(&layout::archive_stanza(stanza))?;
+        let mut removed = Vec::new();
         for pg in &archive_info.history {
             let id = pg.archive_id();
             if !on_disk.contains(&id.to_string()) {
@@ -311,16 +305,21 @@ impl Task<'_> {
                     let path = layout::archive_path(stanza, id);
                     crate::info!("repo{key}: remove archive path {}", self.repo.storage.display(&path));
                     self.change(|| self.repo.storage.remove_all(&path))?;
+                    removed.push(ExpiredWal { archive_id: id, range: None });
                 }
-                ArchivePlan::Expire(wal) => self.remove_wal(id, &wal)?,
+                ArchivePlan::Expire(wal) => {
+                    let ranges = self.remove_wal(id, &wal)?.into_iter();
+                    removed.extend(ranges.map(|range| ExpiredWal { archive_id: id, range: Some(range) }));
+                }
             }
         }
-        Ok(())
+        Ok(removed)
     }
 
-    fn remove_wal(&self, id: ArchiveId, plan: &WalPlan) -> Result<()> {
+    /// Returns the first and the last name of each range that was removed.
+    fn remove_wal(&self, id: ArchiveId, plan: &WalPlan) -> Result<Vec<(String, String)>> {
         let key = self.repo.key;
-        let archive = layout::archive_path(&self.settings.stanza, id);
+        let archive = layout::archive_path(self.session.stanza(), id);
         for (label, range) in &plan.ranges {
             if let Some(label) = label {
                 let stop = range.stop.as_ref().map_or_else(String::new, |stop| format!(", stop = {stop}"));
@@ -341,16 +340,15 @@ impl Task<'_> {
             }
         }
         self.remove_wal_directories(id, &archive, &mut whole, &mut run)?;
-        if run.any {
-            run.log(key, id);
-        } else {
+        run.log(key, id);
+        if run.ranges.is_empty() {
             crate::info!("repo{key}: {id} no archive to remove");
         }
         for file in entries.iter().filter(|name| is_timeline_history(name) && plan.removes_history(name)) {
             self.change(|| self.repo.storage.remove(&archive.join(file)?))?;
             crate::info!("repo{key}: {id} remove history file {file}");
         }
-        Ok(())
+        Ok(run.ranges)
     }
 
     /// Removes directories of which nothing is kept, oldest first, several at a time on a server.
@@ -397,7 +395,7 @@ impl Task<'_> {
         let Some(days) = retention.history else { return Ok(()) };
         let (storage, key) = (&self.repo.storage, self.repo.key);
         let minimum = label_at(now - i64::from(days) * plan::SECONDS_PER_DAY)?;
-        let history = layout::history(&self.settings.stanza);
+        let history = layout::history(self.session.stanza());
         for year in self.list(&history)? {
             if year.len() != 4 || !year.starts_with('2') || !year.bytes().all(|byte| byte.is_ascii_digit()) {
                 continue;
@@ -428,13 +426,13 @@ impl Task<'_> {
 /// Consecutively removed WAL, for one log line.
 #[derive(Default)]
 struct Run {
-    any: bool,
     bounds: Option<(String, String)>,
+    /// Those that were logged.
+    ranges: Vec<(String, String)>,
 }
 
 impl Run {
     fn add(&mut self, name: &str) {
-        self.any = true;
         let start = self.bounds.take().map_or_else(|| name.to_owned(), |(start, _)| start);
         self.bounds = Some((start, name.to_owned()));
     }
@@ -442,6 +440,7 @@ impl Run {
     fn log(&mut self, repo_key: u32, id: ArchiveId) {
         if let Some((start, stop)) = self.bounds.take() {
             crate::info!("repo{repo_key}: {id} remove archive, start = {start}, stop = {stop}");
+            self.ranges.push((start, stop));
         }
     }
 }

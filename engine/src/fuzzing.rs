@@ -12,7 +12,7 @@ pub use crate::pipeline::block_delta;
 
 use crate::pg::passfile;
 use crate::restore::target_time;
-use crate::storage::as_of::Versions;
+use crate::storage::http::foreign::MESSAGE_SIZE_MAX_BYTES;
 use crate::storage::http::xml::Element;
 use crate::storage::http::{refusal, token};
 use crate::storage::sftp::host_key::{KnownHosts, Verdict};
@@ -44,7 +44,7 @@ pub fn known_hosts(text: &str) {
 
 /// A password file.
 pub fn passfile(text: &str) {
-    let target = passfile::Target { host: "db.example", port: 5432, database: "postgres", user: "backup" };
+    let target = passfile::PasswordTarget { host: "db.example", port: 5432, database: "postgres", user: "backup" };
     if let Some(password) = passfile::find(text, target) {
         assert!(password.len() <= text.len());
     }
@@ -61,22 +61,23 @@ pub fn target_time(text: &str) {
 /// An XML answer: a page of a listing, or credentials.
 pub fn xml_answer(data: &[u8]) {
     let Ok(root) = Element::parse(data) else { return };
-    let (mut of_s3, mut of_azure) = (Versions::default(), Versions::default());
-    if let Ok(Some(token)) = s3::list::read_versions(&root, "prefix/", &mut of_s3) {
+    let of_s3 = s3::list::read_versions(&root, "prefix/");
+    if let Ok((_, Some(token))) = &of_s3 {
         assert!(token.starts_with("key-marker="));
     }
-    let _ = azure::list::read_versions(&root, "prefix/", &mut of_azure);
+    let of_azure = azure::list::read_versions(&root, "prefix/");
     let pages = [s3::list::read_page(&root, "prefix/"), azure::list::read_page(&root, "prefix/")];
     for page in pages.into_iter().flatten() {
         assert!(page.result.objects.iter().all(|object| object.location.as_ref().starts_with("prefix/")));
     }
-    assert!(of_s3.versions.len() + of_azure.versions.len() <= data.len());
+    let versions: usize = [of_s3, of_azure].iter().flatten().map(|(found, _)| found.versions.len()).sum();
+    assert!(versions <= data.len());
     let _ = s3::credentials::of_web_identity(&root);
 }
 
 /// A JSON answer: an error, a token, credentials, or an object of a listing.
 pub fn json_answer(data: &[u8]) {
-    assert!(refusal::message(data, None).len() <= refusal::MESSAGE_SIZE_MAX_BYTES);
+    assert!(refusal::message(data, None).len() <= MESSAGE_SIZE_MAX_BYTES);
     let Ok(answer) = serde_json::from_slice::<serde_json::Value>(data) else { return };
     let _ = token::validity(&answer, SystemTime::now(), Duration::from_secs(60));
     let _ = s3::credentials::of_json(&answer);

@@ -7,17 +7,14 @@ mod archives;
 mod collect;
 mod set;
 
-use std::sync::Arc;
-
 use repo_format::backup_info::BackupEntry;
 use repo_format::label::{BackupLabel, BackupType};
-use repo_format::layout::{ArchiveId, Stanza};
+use repo_format::layout::ArchiveId;
 use repo_format::pg::PgVersion;
 
-pub use collect::collect;
+pub use collect::of_all_stanzas;
+pub(crate) use collect::of_stanza;
 pub use set::{DatabaseRef, LinkRef, ManifestFacts, TablespaceRef};
-
-use crate::host_locks::HostLocks;
 
 /// The status of a stanza, in one repository or over all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,19 +68,29 @@ pub enum Detail {
     Progress,
 }
 
-/// The settings of `info`.
+/// What to report. [`InfoRequest::default`] reports everything.
 #[derive(Clone, Debug)]
-pub struct InfoSettings {
-    /// Only this stanza; `None` reports all stanzas found.
-    pub stanza: Option<Stanza>,
+pub struct InfoRequest {
     /// Only this backup, or the `latest` of each repository, with the facts of its manifest. Requires a stanza.
     pub set: Option<String>,
     /// Only backups of this type.
     pub backup_type: Option<BackupType>,
     /// How much to collect.
     pub detail: Detail,
-    /// The locks of this host.
-    pub locks: Arc<dyn HostLocks>,
+}
+
+impl Default for InfoRequest {
+    fn default() -> Self {
+        InfoRequest { set: None, backup_type: None, detail: Detail::Full }
+    }
+}
+
+impl InfoRequest {
+    /// Reports only this backup, with the facts of its manifest.
+    #[must_use]
+    pub fn set(self, label: &BackupLabel) -> Self {
+        InfoRequest { set: Some(label.to_string()), ..self }
+    }
 }
 
 /// A running backup (or expire) or restore on this host.

@@ -112,6 +112,23 @@ impl Lock {
         }
     }
 
+    /// Takes the locks with these file names, which another host chose, or none.
+    ///
+    /// # Errors
+    /// The same as [`Lock::acquire`].
+    pub(crate) fn acquire_named(lock_path: &Path, names: &[String], exec_id: &str) -> Result<Self> {
+        let mut lock = Lock { exec_id: exec_id.to_owned(), held: Vec::new(), percent_written: 0, warned: false };
+        for name in names {
+            let path = lock_path.join(name);
+            let file = open_locked(&path, exec_id, TRIES_HOLDER)?;
+            // Progress is not shown on this host
+            let held = HeldFile::new(0, path, file);
+            held.write(&lock.content()).map_err(|error| held.write_error(error))?;
+            lock.held.push(held);
+        }
+        Ok(lock)
+    }
+
     fn acquire_within(request: LockRequest<'_>, tries_holder: u32) -> Result<Self> {
         let LockRequest { lock_path, stanza, kinds, repo_keys, exec_id } = request;
         let mut lock = Lock { exec_id: exec_id.to_owned(), held: Vec::new(), percent_written: 0, warned: false };

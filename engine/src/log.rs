@@ -20,8 +20,11 @@ pub use ::log as facade;
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use facade::LevelFilter;
+
+use crate::Result;
 
 /// The target of all records.
 pub const TARGET: &str = "rbr";
@@ -69,6 +72,13 @@ pub(crate) fn collect_warnings<T>(run: impl FnOnce() -> T) -> (T, Warnings) {
     let result = Inherited(Some(collector.clone())).during(run);
     let warnings = std::mem::take(&mut *collector.lock());
     (result, warnings)
+}
+
+/// Runs a command, and returns its result, the warnings that it logged and how long it took.
+pub(crate) fn observe<T>(run: impl FnOnce() -> Result<T>) -> Result<(T, Warnings, Duration)> {
+    let started = Instant::now();
+    let (result, warnings) = collect_warnings(run);
+    Ok((result?, warnings, started.elapsed()))
 }
 
 /// Where the warnings of a thread are collected, for the threads that it starts.

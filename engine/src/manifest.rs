@@ -137,12 +137,10 @@ impl<'a> StoredManifest<'a> {
         let existing = open_existing(&path)?;
         let geometry =
             BlockGeometry { block_size: block.size.max(1) as usize, checksum_size: usize::from(block.checksum_size) };
-        RestorePipeline::new(Cipher::None, self.manifest.data.options.compress_type, &Turn::FREE).hash_file(
-            &existing,
-            &path.display().to_string(),
-            Some(geometry),
-            cancel,
-        )
+        let compress_type = self.manifest.data.options.compress_type;
+        let mut pipeline = RestorePipeline::new(Cipher::None, compress_type, &Turn::FREE);
+        pipeline.begin_job(cancel);
+        pipeline.hash_file(&existing, &path.display().to_string(), Some(geometry))
     }
 
     /// Reads the block map at the end of a stored file.

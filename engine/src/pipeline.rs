@@ -7,6 +7,8 @@ pub(crate) mod encode;
 mod page_check;
 pub mod restore;
 
+pub(crate) use block_writer::{BlockLayout, BlockWriter, SuperBlockEncoders};
+pub(crate) use page_check::PageChecker;
 pub use page_check::PageOutcome;
 
 /// From this number of plain bytes on, a job computes longer than it waits for its requests.

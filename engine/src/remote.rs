@@ -1,29 +1,48 @@
 //! Repositories on other hosts, which a process there serves.
 //!
-//! The process is `pgbackrest COMMAND:remote`, or rbr in its place, started by an SSH client ([`mod@self::process`]). It
-//! speaks the protocol of the crate `protocol`. All threads share one connection ([`mod@self::connection`]), whose
-//! server answers requests in order. [`crate::storage::remote`] is the storage driver on top of it.
+//! The process is `pgbackrest COMMAND:remote`, or rbr in its place. An SSH client starts it ([`mod@self::process`]), or a
+//! server that is reached by TLS ([`mod@self::tls`]). It speaks the protocol of the crate `protocol`. All threads share one
+//! connection ([`mod@self::connection`]), whose server answers requests in order. [`crate::storage::remote`] is the storage
+//! driver on top of it.
 
 mod connection;
+mod link;
+mod ping;
 mod process;
+mod tls;
 
 use std::time::Duration;
 
 pub(crate) use self::connection::{Answer, Connection, PendingAnswer};
+pub use self::ping::ping;
+pub use self::process::SshSettings;
+use crate::tls::ClientSettings;
 
 /// How to reach the process on another host.
 #[derive(Clone, Debug)]
 pub struct RemoteSettings {
     /// The host, for messages.
     pub host: String,
-    /// The SSH client.
-    pub program: String,
-    /// Its arguments. The last one is the command line of the process on the host.
-    pub arguments: Vec<String>,
+    /// The way there.
+    pub way: Way,
     /// The maximum time that an answer may take.
     pub timeout: Duration,
     /// The N of the options `repoN-...`, on that host as on this one.
     pub key: u32,
     /// Whether the host is asked for the passphrase, because this host has none.
     pub asks_passphrase: bool,
+}
+
+/// The way to another host.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// A process that an SSH client starts.
+    Ssh(SshSettings),
+    /// A server.
+    Tls {
+        /// How to reach it.
+        client: Box<ClientSettings>,
+        /// The arguments of the process, with the command last.
+        arguments: Vec<String>,
+    },
 }

@@ -9,6 +9,7 @@ pub(crate) mod manifest_store;
 pub(crate) mod reconstruct;
 #[cfg(test)]
 mod secret_tests;
+pub(crate) mod wal_header;
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@
 //! Source of the order of steps and of messages: pgBackRest `src/command/restore/restore.c`.
 
 mod ahead;
-mod backup_set;
+pub(crate) mod backup_set;
 mod build;
 mod clean;
 mod copy;
@@ -28,14 +28,14 @@ mod recovery_write;
 mod remap;
 mod request;
 mod select_db;
-mod set_select;
+pub(crate) mod set_select;
 mod space;
 #[cfg(test)]
 mod swap_tests;
 mod sync;
 mod target_dir;
 pub mod target_time;
-mod timeline;
+pub(crate) mod timeline;
 
 use std::fs;
 use std::io::BufWriter;
@@ -60,7 +60,7 @@ pub use self::request::{RestoreRequest, RestoreSummary};
 
 use self::backup_set::BackupSet;
 use self::clean::{BACKUP_MANIFEST, CleanSettings, metadata};
-use self::copy::{Copied, Display};
+use self::copy::{CopyTotals, Display};
 use self::file::FileContext;
 use self::ownership::{Owner, Ownership};
 use self::places::Places;
@@ -71,7 +71,7 @@ use self::target_dir::TargetDir;
 use crate::host_locks::HeldLocks;
 use crate::session::Session;
 use crate::users::Users;
-use crate::{Error, ErrorCode, Repo, Result, detail, info, log, warn};
+use crate::{CancelToken, Error, ErrorCode, Repo, Result, detail, info, log, warn};
 
 /// Restores a backup from the first of `repos` that has a suitable one. The caller holds the lock of restores.
 ///
@@ -105,7 +105,7 @@ struct Restored {
     label: BackupLabel,
     wal: Option<(WalSegment, WalSegment)>,
     files: usize,
-    copied: Copied,
+    copied: CopyTotals,
 }
 
 fn restore(request: &RestoreRequest, session: &Session, repos: &[Repo], lock: &mut dyn HeldLocks) -> Result<Restored> {
@@ -116,10 +116,7 @@ fn restore(request: &RestoreRequest, session: &Session, repos: &[Repo], lock: &m
     let BackupSet { repo, mut manifest, recovery, history } = backup_set::find(request, stanza, repos)?;
     let version = manifest.data.pg_version;
     let tablespace_dir = version.tablespace_dir(manifest.data.pg_catalog_version);
-    names::remove_own_files(&mut manifest);
-    remap::remap(&mut manifest, pg_path, &request.map)?;
-    names::check_manifest(&manifest, &tablespace_dir)?;
-    names::check_links(&manifest, pg_path)?;
+    remap(request, &mut manifest, &tablespace_dir)?;
     let ownership = ownership(&manifest, pg_path)?;
     let zero = zero_filter(request, &manifest, &tablespace_dir)?;
     // The passphrase of the backup must not be stored in the data directory
@@ -165,21 +162,32 @@ fn restore(request: &RestoreRequest, session: &Session, repos: &[Repo], lock: &m
     let display = Display { progress: session.progress(), lock, repo_key: repo.key };
     let copied = copy::run(&context, request, display, session.cancel_token())?;
 
-    recovery_write::write(&recovery, pg_path, &places, version, &ownership)?;
-    places.data_dir()?.remove_if_there(BACKUP_MANIFEST)?;
-    let global = format!("{pg_path}/global");
-    file_systems.sync(&manifest, &places, pg_path, request.process_max, &global)?;
-    build::take_rights(&manifest, &places)?;
-    session.cancel_token().check()?;
-    finish::give_control_its_name(request, &places, &manifest)?;
-    detail!("sync path '{global}'");
-    let global = places.content("pg_data/global")?;
-    global.dir.sync_dir(global.name)?;
-
+    complete(request, &recovery, &context, &file_systems, session.cancel_token())?;
     let files = manifest.files.len();
     info!("restore size = {}, file total = {files}", format_size(copied.bytes));
     let wal = manifest.data.archive_start.zip(manifest.data.archive_stop);
     Ok(Restored { repo_key: repo.key, label: manifest.data.label, wal, files, copied })
+}
+
+/// Makes a cluster that can be started of what was copied: recovery settings, durable files, and `pg_control` last.
+fn complete(
+    request: &RestoreRequest,
+    recovery: &RecoverySettings,
+    context: &FileContext<'_>,
+    file_systems: &SyncSet<'_>,
+    cancel: &CancelToken,
+) -> Result<()> {
+    let FileContext { manifest, places, ownership, pg_path, .. } = *context;
+    recovery_write::write(recovery, pg_path, places, manifest.data.pg_version, ownership)?;
+    places.data_dir()?.remove_if_there(BACKUP_MANIFEST)?;
+    let global = format!("{pg_path}/global");
+    file_systems.sync(request.process_max, &global)?;
+    build::take_rights(manifest, places)?;
+    cancel.check()?;
+    finish::give_control_its_name(request, places, manifest)?;
+    detail!("sync path '{global}'");
+    let global = places.content("pg_data/global")?;
+    global.dir.sync_dir(global.name)
 }
 
 /// What happens to files that exist in the target directories.
@@ -226,6 +234,14 @@ impl Existing {
     fn is_compared(self) -> bool {
         matches!(self, Existing::KeepByChecksum | Existing::KeepByTime)
     }
+}
+
+/// Maps tablespaces and links, and checks that nothing leads out of the target.
+fn remap(request: &RestoreRequest, manifest: &mut Manifest, tablespace_dir: &str) -> Result<()> {
+    names::remove_own_files(manifest);
+    remap::remap(manifest, &request.pg_path, &request.map)?;
+    names::check_manifest(manifest, tablespace_dir)?;
+    names::check_links(manifest, &request.pg_path)
 }
 
 fn ownership(manifest: &Manifest, pg_path: &str) -> Result<Ownership> {

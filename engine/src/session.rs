@@ -1,4 +1,4 @@
-//! A session, through which a program uses the engine: backups and restores of one stanza.
+//! A session, through which a program uses the engine: the commands on one stanza.
 //!
 //! ```no_run
 //! use engine::backup::BackupRequest;
@@ -22,20 +22,20 @@
 //! # }
 //! ```
 
+mod commands;
+pub mod turn;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use repo_format::layout::Stanza;
 
-use crate::backup::{self, BackupRequest, BackupSummary, Held};
-use crate::claim::{Claim, Claimant};
+use crate::claim::Claimant;
 use crate::host_locks::{HeldLocks, HostLocks, LocalLocks};
-use crate::info::BackupFact;
 use crate::lock::{LockType, new_exec_id};
 use crate::progress::{NoProgress, Progress};
-use crate::repo::{RepoSettings, info_files};
-use crate::restore::{self, RestoreRequest, RestoreSummary};
-use crate::{CancelToken, Error, ErrorCode, Repo, Result};
+use crate::repo::RepoSettings;
+use crate::{CancelToken, Cipher, Error, ErrorCode, Repo, Result};
 
 /// The directory of lock files, as in pgBackRest.
 const LOCK_PATH_DEFAULT: &str = "/tmp/pgbackrest";
@@ -48,6 +48,8 @@ pub struct Session {
     lock_keys: Vec<u32>,
     locks: Arc<dyn HostLocks>,
     exec_id: String,
+    /// The identity for claims.
+    claimant: Claimant,
     progress: Arc<dyn Progress>,
     cancel: CancelToken,
 }
@@ -80,8 +82,16 @@ impl RepoSource {
         }
     }
 
+    /// Opens it. If that fails, each use of it gives the error.
     fn open_or_unreachable(&self) -> Repo {
-        self.open().unwrap_or_else(|error| Repo::unreachable(self.key(), error))
+        match self {
+            RepoSource::Settings(settings) => Repo::open(settings).unwrap_or_else(|error| {
+                // Only reports show it
+                let cipher = Cipher::from_passphrase(settings.cipher_pass.as_ref());
+                Repo { cipher, ..Repo::unreachable(settings.key, error) }
+            }),
+            RepoSource::Open(repo) => repo.clone(),
+        }
     }
 
     fn open(&self) -> Result<Repo> {
@@ -100,12 +110,14 @@ impl Session {
     /// [`ErrorCode::Kernel`] if the system provides no random bytes.
     pub fn new<R: Into<RepoSource>>(stanza: Stanza, repos: impl IntoIterator<Item = R>) -> Result<Self> {
         let repos: Vec<RepoSource> = repos.into_iter().map(Into::into).collect();
+        let exec_id = new_exec_id()?;
         Ok(Session {
             stanza,
             lock_keys: repos.iter().map(RepoSource::key).collect(),
             repos,
             locks: LocalLocks::at(LOCK_PATH_DEFAULT),
-            exec_id: new_exec_id()?,
+            claimant: Claimant::this_process(&exec_id),
+            exec_id,
             progress: Arc::new(NoProgress),
             cancel: CancelToken::new(),
         })
@@ -126,7 +138,8 @@ impl Session {
     /// Uses this id in lock files and claims. Processes with the same id share their locks.
     #[must_use]
     pub fn with_exec_id(self, exec_id: impl Into<String>) -> Self {
-        Session { exec_id: exec_id.into(), ..self }
+        let exec_id = exec_id.into();
+        Session { claimant: Claimant::this_process(&exec_id), exec_id, ..self }
     }
 
     /// Shows the progress of copies there.
@@ -141,59 +154,27 @@ impl Session {
         Session { cancel, ..self }
     }
 
-    /// Makes a backup in the first repository.
-    ///
-    /// # Errors
-    /// The same as [`Session::begin_backup`] and [`BackupTurn::run`].
-    pub fn backup(&self, request: &BackupRequest) -> Result<BackupSummary> {
-        self.begin_backup()?.run(request)
-    }
-
-    /// Takes the lock of the stanza's backups on this host.
-    ///
-    /// # Errors
-    /// [`ErrorCode::LockAcquire`] if another process holds it, [`ErrorCode::Stop`] if commands were stopped.
-    pub fn begin_backup(&self) -> Result<BackupTurn<'_>> {
-        let lock = self.lock(LockType::Backup)?;
-        self.locks.check_stop(Some(&self.stanza))?;
-        Ok(BackupTurn { session: self, claim: None, lock })
-    }
-
-    /// Restores a backup from the first repository that has a suitable one.
-    ///
-    /// # Errors
-    /// Many, each with pgBackRest's number: another restore is running (50), the target directories are unsuitable (38,
-    /// 40, 53, 93), no set matches (75, 29), the timeline can't be reached (58), mappings or databases do not exist (76,
-    /// 78, 80, 81), stored files are missing or damaged (26, 29, 55, 95), writing fails. After an error the cluster
-    /// can't be started. A later restore with delta continues.
-    pub fn restore(&self, request: &RestoreRequest) -> Result<RestoreSummary> {
-        let repos = match self.repos.as_slice() {
-            [single] => vec![single.open()?],
-            // Another one may have the backup
-            several => several.iter().map(RepoSource::open_or_unreachable).collect(),
-        };
-        let mut lock = self.lock(LockType::Restore)?;
-        restore::run(request, self, &repos, &mut *lock)
-    }
-
-    /// Lists the backups of all repositories, by repository, oldest first.
-    ///
-    /// # Errors
-    /// A repository has no readable backup.info for the stanza.
-    pub fn backups(&self) -> Result<Vec<BackupFact>> {
-        let mut backups = Vec::new();
-        for source in &self.repos {
-            let repo = source.open()?;
-            let info = info_files::load_backup_info(&repo, &self.stanza)?;
-            let fact = |(label, entry)| BackupFact { label, repo_key: repo.key, entry, set: None };
-            backups.extend(info.backups.into_iter().map(fact));
-        }
-        Ok(backups)
-    }
-
     /// The stanza.
     pub fn stanza(&self) -> &Stanza {
         &self.stanza
+    }
+
+    /// Claims stanzas as this process does, e.g. one on another host.
+    #[cfg(test)]
+    pub(crate) fn with_claimant(self, claimant: Claimant) -> Self {
+        Session { claimant, ..self }
+    }
+
+    pub(crate) fn locks(&self) -> &dyn HostLocks {
+        &*self.locks
+    }
+
+    pub(crate) fn claimant(&self) -> &Claimant {
+        &self.claimant
+    }
+
+    pub(crate) fn exec_id(&self) -> &str {
+        &self.exec_id
     }
 
     pub(crate) fn cancel_token(&self) -> &CancelToken {
@@ -204,52 +185,33 @@ impl Session {
         &*self.progress
     }
 
-    fn lock(&self, kind: LockType) -> Result<Box<dyn HeldLocks>> {
-        self.locks.acquire(&self.stanza, &[kind], &self.lock_keys, &self.exec_id)
+    fn lock(&self, kinds: &[LockType]) -> Result<Box<dyn HeldLocks>> {
+        self.locks.acquire(&self.stanza, kinds, &self.lock_keys, &self.exec_id)
     }
 
+    /// Opens the repository of a command that works on one.
     fn open_first(&self) -> Result<Repo> {
         match self.repos.first() {
             Some(source) => source.open(),
             None => Err(Error::new(ErrorCode::Assert, "the session has no repository")),
         }
     }
-}
 
-/// The right to make a backup of the stanza. It ends when the value is dropped, so that an expire in between excludes
-/// others too.
-pub struct BackupTurn<'a> {
-    session: &'a Session,
-    // Dropped before the lock: the claim is removed while no other process of this host looks for it
-    claim: Option<Claim>,
-    lock: Box<dyn HeldLocks>,
-}
+    /// Opens all repositories of a command that needs all of them.
+    fn open_all(&self) -> Result<Vec<Repo>> {
+        self.repos.iter().map(RepoSource::open).collect()
+    }
 
-impl BackupTurn<'_> {
-    /// Makes a backup in the first repository of the session. From then on the turn includes a claim on the stanza in
-    /// that repository, which keeps other hosts away.
-    ///
-    /// # Errors
-    /// [`ErrorCode::LockAcquire`] if another host is working on the stanza, and anything that keeps the backup from
-    /// being complete. The next full backup can resume from the files that were copied.
-    pub fn run(&mut self, request: &BackupRequest) -> Result<BackupSummary> {
-        let session = self.session;
-        let repo = session.open_first()?;
-        // A claim knows what was in the repository when it began, so every backup needs its own
-        self.claim = None;
-        let who = Claimant::this_process(&session.exec_id);
-        let claim = self.claim.insert(Claim::acquire(&repo, &session.stanza, &who, "backup", &session.cancel)?);
-        let lock = &mut *self.lock;
-        let summary = backup::run(request, session, &mut Held { repo: &repo, lock, claim })?;
-        // What follows may run under the same lock
-        self.lock.update_clear(repo.key);
-        Ok(summary)
+    /// Opens the repositories of a command that continues if one of them is out of reach.
+    fn open_each(&self) -> Vec<Repo> {
+        self.repos.iter().map(RepoSource::open_or_unreachable).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backup::BackupRequest;
     use crate::storage::posix::PosixSettings;
 
     fn session(dir: &tempfile::TempDir) -> Session {

@@ -1,7 +1,8 @@
 //! Creates, upgrades and deletes a stanza (pgBackRest `src/command/stanza`).
 
+mod request;
+
 use std::fmt;
-use std::sync::Arc;
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
@@ -9,38 +10,26 @@ use repo_format::layout::{self, RepoPath, Stanza};
 use repo_format::pg::control::PgControl;
 use repo_format::pg::version::PgVersion;
 
-use crate::claim::{Claim, Claimant, unclaimed};
-use crate::host_locks::HostLocks;
-use crate::pg::{PgHost, cluster};
+pub use self::request::{
+    StanzaChange, StanzaDeleteRequest, StanzaDeleteSummary, StanzaOutcome, StanzaRequest, StanzaSummary,
+};
+use crate::claim::{Claim, unclaimed};
+use crate::pg::cluster;
 use crate::repo::formats;
 use crate::repo::info_files::{self, generate_passphrase};
-use crate::{CancelToken, Error, ErrorCode, Repo, Result};
-
-/// The settings of stanza-create and stanza-upgrade.
-#[derive(Clone, Debug)]
-pub struct StanzaSettings {
-    /// The stanza.
-    pub stanza: Stanza,
-    /// The stop files of this host.
-    pub locks: Arc<dyn HostLocks>,
-    /// Ask the running primary for its identity. Otherwise the first data directory counts as the primary's.
-    pub online: bool,
-    /// The hosts of the clusters, in the order of their keys.
-    pub pg: Vec<Arc<dyn PgHost>>,
-    /// The identity of this process for claims.
-    pub claimant: Claimant,
-}
+use crate::session::Session;
+use crate::{CancelToken, Error, ErrorCode, Repo, Result, log};
 
 /// The identity of the cluster that the stanza is for.
-fn primary_control(settings: &StanzaSettings, cancel: &CancelToken) -> Result<PgControl> {
-    if settings.online {
+fn primary_control(request: &StanzaRequest, cancel: &CancelToken) -> Result<PgControl> {
+    if request.online {
         let search = cluster::Search { primary_required: true, ..cluster::Search::default() };
-        let found = cluster::find(&settings.pg, search, cancel)?;
+        let found = cluster::find(&request.pg, search, cancel)?;
         let Some(primary) = found.primary else { return Err(cluster::no_primary()) };
         cluster::check_config(&primary, None)?;
         return Ok(*primary.control());
     }
-    match settings.pg.first() {
+    match request.pg.first() {
         Some(host) => host.control(),
         None => Err(Error::new(ErrorCode::OptionRequired, "stanza-create command requires option: pg1-path")),
     }
@@ -51,31 +40,45 @@ fn primary_control(settings: &StanzaSettings, cancel: &CancelToken) -> Result<Pg
 /// # Errors
 /// [`ErrorCode::Stop`]; [`ErrorCode::PathNotEmpty`] if something else is in its place; [`ErrorCode::FileMissing`] if
 /// one of its info files is missing; [`ErrorCode::FileInvalid`] if it belongs to another cluster.
-pub fn create(settings: &StanzaSettings, repos: &[Repo], cancel: &CancelToken) -> Result<()> {
-    settings.locks.check_stop(Some(&settings.stanza))?;
-    let pg = primary_control(settings, cancel)?;
-    for repo in repos {
-        crate::info!("stanza-create for stanza '{}' on {}", settings.stanza, repo.name());
-        create_in(repo, &settings.stanza, &pg)?;
-    }
-    Ok(())
+pub(crate) fn create(request: &StanzaRequest, session: &Session, repos: &[Repo]) -> Result<StanzaSummary> {
+    in_each(request, session, repos, |repo, pg| {
+        crate::info!("stanza-create for stanza '{}' on {}", session.stanza(), repo.name());
+        create_in(repo, session.stanza(), pg)
+    })
 }
 
-fn create_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<()> {
+/// Finds the cluster, and changes the stanza for it in every repository.
+fn in_each(
+    request: &StanzaRequest,
+    session: &Session,
+    repos: &[Repo],
+    change: impl Fn(&Repo, &PgControl) -> Result<StanzaChange>,
+) -> Result<StanzaSummary> {
+    let ((pg, repos), warnings, duration) = log::observe(|| {
+        session.locks().check_stop(Some(session.stanza()))?;
+        let pg = primary_control(request, session.cancel_token())?;
+        let outcome = |repo: &Repo| Ok(StanzaOutcome { repo_key: repo.key, change: change(repo, &pg)? });
+        Ok((pg, repos.iter().map(outcome).collect::<Result<_>>()?))
+    })?;
+    Ok(StanzaSummary { version: pg.version, system_id: pg.system_id, repos, warnings, duration })
+}
+
+fn create_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<StanzaChange> {
     let (archive_info, backup_info) = (layout::archive_info(stanza), layout::backup_info(stanza));
     let archive_exists = info_files::exists_any(repo, &archive_info)?;
     let backup_exists = info_files::exists_any(repo, &backup_info)?;
     match (archive_exists, backup_exists) {
-        (false, false) => create_new(repo, stanza, pg),
+        (false, false) => create_new(repo, stanza, pg).map(|()| StanzaChange::Created),
         (true, true) => {
             check_info(repo, stanza, pg.version, pg.system_id)?;
             // Both are replaced, even if the first one was
             let archive_copied = info_files::copy_if_missing(repo, &archive_info)?;
             let backup_copied = info_files::copy_if_missing(repo, &backup_info)?;
-            if !archive_copied && !backup_copied {
-                crate::info!("stanza '{stanza}' already exists on {} and is valid", repo.name());
+            if archive_copied || backup_copied {
+                return Ok(StanzaChange::Completed);
             }
-            Ok(())
+            crate::info!("stanza '{stanza}' already exists on {} and is valid", repo.name());
+            Ok(StanzaChange::Unchanged)
         }
         (archive_exists, _) => {
             let what = match archive_exists {
@@ -116,25 +119,22 @@ fn is_empty(repo: &Repo, path: &RepoPath) -> Result<bool> {
 /// # Errors
 /// [`ErrorCode::Stop`]; the info files can't be loaded or saved; [`ErrorCode::FileInvalid`] if they do not agree;
 /// [`ErrorCode::LockAcquire`] if another host is working on the stanza.
-pub fn upgrade(settings: &StanzaSettings, repos: &[Repo], cancel: &CancelToken) -> Result<()> {
-    settings.locks.check_stop(Some(&settings.stanza))?;
-    let pg = primary_control(settings, cancel)?;
-    for repo in repos {
-        crate::info!("stanza-upgrade for stanza '{}' on {}", settings.stanza, repo.name());
+pub(crate) fn upgrade(request: &StanzaRequest, session: &Session, repos: &[Repo]) -> Result<StanzaSummary> {
+    let stanza = session.stanza();
+    in_each(request, session, repos, |repo, pg| {
+        crate::info!("stanza-upgrade for stanza '{stanza}' on {}", repo.name());
         // Nothing is claimed or written if nothing changes
-        let (archive, backup) = formats::load(repo, &settings.stanza)?;
+        let (archive, backup) = formats::load(repo, stanza)?;
         let is_current = |current: &ClusterIdentity| (current.version, current.system_id) == (pg.version, pg.system_id);
         if is_current(&ClusterIdentity::of_archive(&archive)) && is_current(&ClusterIdentity::of_backup(&backup)) {
-            upgrade_in(repo, &settings.stanza, &pg)?;
-            continue;
+            return upgrade_in(repo, stanza, pg);
         }
-        let claim = Claim::acquire(repo, &settings.stanza, &settings.claimant, "stanza-upgrade", cancel)?;
-        upgrade_in(&claim.guard(repo), &settings.stanza, &pg)?;
-    }
-    Ok(())
+        let claim = Claim::acquire(repo, stanza, session.claimant(), "stanza-upgrade", session.cancel_token())?;
+        upgrade_in(&claim.guard(repo), stanza, pg)
+    })
 }
 
-fn upgrade_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<()> {
+fn upgrade_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<StanzaChange> {
     let (mut archive, mut backup) = formats::load(repo, stanza)?;
     let is_other = |current: &ClusterIdentity| (current.version, current.system_id) != (pg.version, pg.system_id);
     // Separately, because an interrupted upgrade changed only one of them
@@ -153,10 +153,11 @@ fn upgrade_in(repo: &Repo, stanza: &Stanza, pg: &PgControl) -> Result<()> {
     if backup_upgrade {
         info_files::save_backup_info(repo, stanza, &backup)?;
     }
-    if !archive_upgrade && !backup_upgrade {
-        crate::info!("stanza '{stanza}' on {} is already up to date", repo.name());
+    if archive_upgrade || backup_upgrade {
+        return Ok(StanzaChange::Upgraded);
     }
-    Ok(())
+    crate::info!("stanza '{stanza}' on {} is already up to date", repo.name());
+    Ok(StanzaChange::Unchanged)
 }
 
 /// The current cluster as both info files have it.
@@ -211,40 +212,31 @@ pub(crate) fn check_info(repo: &Repo, stanza: &Stanza, version: PgVersion, syste
     Ok(archive)
 }
 
-/// The settings of stanza-delete.
-#[derive(Clone, Debug)]
-pub struct DeleteSettings {
-    /// The stanza.
-    pub stanza: Stanza,
-    /// The stop files of this host.
-    pub locks: Arc<dyn HostLocks>,
-    /// The host of the cluster, where a running server can be seen.
-    pub pg: Option<Arc<dyn PgHost>>,
-    /// Delete even if the server is running.
-    pub force: bool,
-    /// The identity for claims.
-    pub claimant: Claimant,
-}
-
 /// Deletes a stanza from one repository. A missing stanza is not an error.
 ///
 /// # Errors
 /// [`ErrorCode::FileMissing`] without a stop file, [`ErrorCode::PgRunning`], [`ErrorCode::LockAcquire`] if a command of
 /// another host works on the stanza, or something can't be removed.
-pub fn delete(settings: &DeleteSettings, repo: &Repo, cancel: &CancelToken) -> Result<()> {
-    let stanza = &settings.stanza;
+pub(crate) fn delete(request: &StanzaDeleteRequest, session: &Session, repo: &Repo) -> Result<StanzaDeleteSummary> {
+    let (existed, warnings, duration) = log::observe(|| delete_in(request, session, repo))?;
+    Ok(StanzaDeleteSummary { repo_key: repo.key, existed, warnings, duration })
+}
+
+/// Returns whether the repository had the stanza.
+fn delete_in(request: &StanzaDeleteRequest, session: &Session, repo: &Repo) -> Result<bool> {
+    let (stanza, cancel) = (session.stanza(), session.cancel_token());
     let (archive_path, backup_path) = (layout::archive_stanza(stanza), layout::backup_stanza(stanza));
     let archive = repo.storage.list(&archive_path)?;
     let backup = repo.storage.list(&backup_path)?;
     if archive.is_none() && backup.is_none() {
-        return Ok(());
+        return Ok(false);
     }
     let is_used = |entries: &Option<Vec<_>>| entries.as_ref().is_some_and(|entries| !entries.is_empty());
     if is_used(&archive) || is_used(&backup) {
-        check_delete(settings, repo)?;
+        check_delete(request, session, repo)?;
         if is_used(&backup) {
             // The claim goes with all else
-            let claim = Claim::acquire_to_remove(repo, stanza, &settings.claimant, "stanza-delete", cancel)?;
+            let claim = Claim::acquire_to_remove(repo, stanza, session.claimant(), "stanza-delete", cancel)?;
             unclaimed::watch_all(repo, stanza, None, cancel)?;
             claim.leave();
         }
@@ -259,17 +251,18 @@ pub fn delete(settings: &DeleteSettings, repo: &Repo, cancel: &CancelToken) -> R
             repo.storage.remove_all(path)?;
         }
     }
-    settings.locks.remove_stop_file(Some(stanza))
+    session.locks().remove_stop_file(Some(stanza))?;
+    Ok(true)
 }
 
-fn check_delete(settings: &DeleteSettings, repo: &Repo) -> Result<()> {
-    let stanza = &settings.stanza;
-    if !settings.locks.is_stopped(Some(stanza))? {
+fn check_delete(request: &StanzaDeleteRequest, session: &Session, repo: &Repo) -> Result<()> {
+    let stanza = session.stanza();
+    if !session.locks().is_stopped(Some(stanza))? {
         return Err(Error::new(ErrorCode::FileMissing, format!("stop file does not exist for stanza '{stanza}'"))
             .hint("has the pgbackrest stop command been run on this server for this stanza?"));
     }
-    let runs = settings.pg.as_ref().map_or(Ok(false), |host| host.has_postmaster_pid())?;
-    if runs && !settings.force {
+    let runs = request.pg.as_ref().map_or(Ok(false), |host| host.has_postmaster_pid())?;
+    if runs && !request.force {
         return Err(Error::new(
             ErrorCode::PgRunning,
             format!(
@@ -290,7 +283,6 @@ mod tests {
     use repo_format::wal_name::{Lsn, TimelineId};
 
     use super::*;
-    use crate::host_locks::LocalLocks;
     use crate::pg::PgSettings;
     use crate::storage::faulty::FaultyStorage;
     use crate::storage::memory::MemoryStorage;
@@ -417,26 +409,20 @@ mod tests {
         let memory = MemoryStorage::new();
         let repo = repo_on(Arc::new(memory.clone()), None);
         let lock_path = dir.path().join("lock");
-        let mut settings = DeleteSettings {
-            stanza: stanza(),
-            locks: LocalLocks::at(&lock_path),
-            pg: Some(PgSettings::new(dir.path()).into()),
-            force: false,
-            claimant: Claimant::this_process("1-x"),
-        };
-        let delete = |settings: &DeleteSettings, repo: &Repo| super::delete(settings, repo, &CancelToken::new());
-        delete(&settings, &repo).unwrap();
+        let session = Session::new(stanza(), [repo.clone()]).unwrap().with_lock_path(&lock_path).with_exec_id("1-x");
+        let request = StanzaDeleteRequest::new(PgSettings::new(dir.path()));
+        let delete = |request| super::delete(request, &session, &repo).map(|summary| summary.existed);
+        assert!(!delete(&request).unwrap());
         create_in(&repo, &stanza(), &pg(VERSION, 7)).unwrap();
         put_text(&repo, "archive/main/15-1/0000000100000000/x");
         put_text(&repo, "archive/other/archive.info");
-        assert_eq!(delete(&settings, &repo).unwrap_err().code, ErrorCode::FileMissing);
+        assert_eq!(delete(&request).unwrap_err().code, ErrorCode::FileMissing);
 
         crate::control::stop(&lock_path, Some(&stanza()), false).unwrap();
         std::fs::write(dir.path().join("postmaster.pid"), "").unwrap();
-        assert_eq!(delete(&settings, &repo).unwrap_err().code, ErrorCode::PgRunning);
-        settings.force = true;
-        delete(&settings, &repo).unwrap();
+        assert_eq!(delete(&request).unwrap_err().code, ErrorCode::PgRunning);
+        assert!(delete(&request.clone().force()).unwrap());
         assert_eq!(memory.paths(), ["archive/other/archive.info"]);
-        settings.locks.check_stop(Some(&stanza())).unwrap();
+        session.locks().check_stop(Some(&stanza())).unwrap();
     }
 }

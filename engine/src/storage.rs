@@ -6,6 +6,7 @@
 pub(crate) mod as_of;
 pub mod azure;
 mod concurrency;
+pub(crate) mod decorator;
 pub mod faulty;
 #[cfg(test)]
 mod gateway;

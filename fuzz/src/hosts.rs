@@ -3,9 +3,10 @@
 use protocol::database::{Expected, QueryAnswer, columns};
 use protocol::greeting::{self, Service};
 use protocol::options::OptionsAnswer;
-use protocol::pack::{PackReader, Scan, Scanner, Value, read_message};
+use protocol::pack::{PackReader, PackScan, PackScanner, PackValue, read_message};
 use protocol::storage::{
-    Chunk, FeaturesAnswer, InfoAnswer, Level, ListAnswer, ListAnswerWriter, PathRemoveAnswer, ReadAnswer, WriteAnswer,
+    Chunk, FeaturesAnswer, InfoAnswer, InfoLevel, ListAnswer, ListAnswerWriter, PathRemoveAnswer, ReadAnswer,
+    WriteAnswer,
 };
 use protocol::{AnswerMessage, Call, Dialect, PackWriter, RequestMessage};
 
@@ -23,9 +24,9 @@ pub fn remote_greeting(data: &[u8]) {
 pub fn remote_pack(data: &[u8]) {
     let mut message = Vec::new();
     let read = read_message(&mut &data[..], &mut message, 1 << 20);
-    match Scanner::new(data.len()).scan(data) {
-        Ok(Scan::Whole(size)) => assert!(read.is_ok() && message == data[..size]),
-        Ok(Scan::Missing(missing)) => assert!(missing > 0 && read.is_err()),
+    match PackScanner::new(data.len()).scan(data) {
+        Ok(PackScan::Whole(size)) => assert!(read.is_ok() && message == data[..size]),
+        Ok(PackScan::Missing(missing)) => assert!(missing > 0 && read.is_err()),
         Err(_) => assert!(read.is_err()),
     }
     if let Some(pack) = rewritten(data) {
@@ -44,24 +45,24 @@ fn copy<'a>(mut reader: PackReader<'a>, writer: &mut PackWriter<'a>) -> Option<(
     while let Some((id, value)) = reader.value().ok()? {
         writer.skip_to(id);
         match value {
-            Value::Bool(value) => writer.bool_always(value),
-            Value::I32(value) => writer.i32_always(value),
-            Value::I64(value) => writer.i64_always(value),
-            Value::U32(value) => writer.u32_always(value),
-            Value::U64(value) => writer.u64_or_null(Some(value)),
-            Value::StringId(value) => writer.string_id_always(value),
-            Value::Time(value) => writer.time_always(value),
-            Value::Mode(value) => writer.mode_always(value),
-            Value::Text(value) => writer.text(value),
-            Value::Binary(value) => writer.binary(value),
-            Value::Pack(value) => writer.pack_bytes(value),
-            Value::Array(inner) => {
+            PackValue::Bool(value) => writer.bool_always(value),
+            PackValue::I32(value) => writer.i32_always(value),
+            PackValue::I64(value) => writer.i64_always(value),
+            PackValue::U32(value) => writer.u32_always(value),
+            PackValue::U64(value) => writer.u64_or_null(Some(value)),
+            PackValue::StringId(value) => writer.string_id_always(value),
+            PackValue::Time(value) => writer.time_always(value),
+            PackValue::Mode(value) => writer.mode_always(value),
+            PackValue::Text(value) => writer.text(value),
+            PackValue::Binary(value) => writer.binary(value),
+            PackValue::Pack(value) => writer.pack_bytes(value),
+            PackValue::Array(inner) => {
                 let mut whole = None;
                 writer.array(|writer| whole = copy(inner, writer));
                 whole?;
                 continue;
             }
-            Value::Object(inner) => {
+            PackValue::Object(inner) => {
                 let mut whole = None;
                 writer.object(|writer| whole = copy(inner, writer));
                 whole?;
@@ -100,7 +101,7 @@ pub fn remote_answer(data: &[u8]) {
     }
     check(FeaturesAnswer::decode(data), FeaturesAnswer::encode, |data| FeaturesAnswer::decode(data).map(drop));
     check(PathRemoveAnswer::decode(data), |answer| answer.encode(), PathRemoveAnswer::decode);
-    for level in [Level::Exists, Level::Type, Level::Basic, Level::Detail] {
+    for level in [InfoLevel::Exists, InfoLevel::Type, InfoLevel::Basic, InfoLevel::Detail] {
         check(InfoAnswer::decode(data, level), InfoAnswer::encode, |data| InfoAnswer::decode(data, level).map(drop));
         list(data, level);
     }
@@ -132,7 +133,7 @@ fn check<'a, T, E, U>(
     }
 }
 
-fn list(data: Option<&[u8]>, level: Level) {
+fn list(data: Option<&[u8]>, level: InfoLevel) {
     let Ok(ListAnswer { entries: Some(entries) }) = ListAnswer::decode(data, level) else { return };
     let Ok(entries) = entries.collect::<Result<Vec<_>, _>>() else { return };
     let mut writer = ListAnswerWriter::new(true);

@@ -3,7 +3,7 @@
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
-use repo_format::claim::Claim;
+use repo_format::claim::ClaimFile;
 use repo_format::info::Origin;
 use repo_format::ini::LINE_SIZE_MAX;
 use repo_format::json::{self, Reader};
@@ -92,8 +92,8 @@ pub fn manifest(data: &[u8]) {
 
 /// Claims.
 pub fn claim(data: &[u8]) {
-    if let Ok(claim) = Claim::parse(data) {
-        assert_eq!(Claim::parse(claim.serialize().as_bytes()).expect("what was written reads back"), claim);
+    if let Ok(claim) = ClaimFile::parse(data) {
+        assert_eq!(ClaimFile::parse(claim.serialize().as_bytes()).expect("what was written reads back"), claim);
     }
 }
 

@@ -47,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     ("target_time", engine_parts::target_time),
     ("wal_header", postgres::wal_header),
     ("wal_name", info_files::wal_name),
+    ("wal_records", postgres::wal_records),
     ("xml_answer", engine_parts::xml_answer),
 ];
 

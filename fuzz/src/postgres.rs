@@ -1,7 +1,9 @@
 //! Targets for PostgreSQL's structures.
 
 use repo_format::pg::page::{PAGE_SIZES, PageRules, checksum};
+use repo_format::pg::wal::{PageHeader, RecordStream, StreamStart, WalEvent};
 use repo_format::pg::{PgControl, PgVersion, TimelineHistory, WalHeader, control};
+use repo_format::wal_name::{Lsn, WalSegment};
 
 /// Timeline history files.
 pub fn history(data: &[u8]) {
@@ -52,6 +54,30 @@ pub fn wal_header(data: &[u8]) {
     for force in [None, Some(PgVersion::V15)] {
         if let Ok(header) = WalHeader::parse(data, force) {
             assert!(header.segment_size.is_power_of_two() && header.version.is_supported());
+        }
+    }
+}
+
+/// WAL pages from the beginning of a segment on. The first byte chooses the version.
+pub fn wal_records(data: &[u8]) {
+    const VERSIONS: [PgVersion; 3] = [PgVersion::V13, PgVersion::V15, PgVersion::V18];
+    let Some((&choice, data)) = data.split_first() else { return };
+    let version = VERSIONS[usize::from(choice) % VERSIONS.len()];
+    let Ok(PageHeader { long: Some(long), lsn, timeline, .. }) = PageHeader::parse(data, version) else { return };
+    let segment = WalSegment::from_lsn(timeline, lsn, long.segment_bytes);
+    let Ok(start) = StreamStart::parse(data, segment, version) else { return };
+    let mut stream = RecordStream::new(start, Lsn(u64::MAX));
+    for page in data.chunks(start.long.page_bytes as usize) {
+        let read = stream.page(page, &mut |record| {
+            assert!(record.lsn < record.end);
+            if let Ok(Some(WalEvent::Commit(xact) | WalEvent::Abort(xact))) = WalEvent::decode(record, version) {
+                let files = xact.removed_files().len() + xact.subtransactions().len();
+                assert!(files <= record.header.size as usize);
+            }
+            Ok(())
+        });
+        if read.is_err() {
+            return;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Every request that a server accepts, with its parameters.
 
+pub use crate::call_kind::CallKind;
 use crate::database::QueryRequest;
 use crate::message::{RequestMessage, Step};
 use crate::options::{ConfigRequest, OptionsRequest};
@@ -8,121 +9,35 @@ use crate::storage::{
     InfoRequest, LinkRequest, ListRequest, PathCreateRequest, PathRemoveRequest, ReadManyRequest, ReadRequest,
     RemoveRequest, WriteRequest,
 };
-use crate::{Dialect, StringId, format_error};
+use crate::{Dialect, format_error};
 use repo_format::{Error, ErrorCode, Result};
-
-/// A command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Does nothing. The first one is answered when the server is ready; later ones keep the connection alive.
-    Noop,
-    /// Ends the server. It has no answer.
-    Exit,
-    /// Sets the server's command line; over TLS only, and first.
-    Config,
-    /// Asks for values of options.
-    Options,
-    /// Queries.
-    Database,
-    /// Asks what the storage is.
-    StorageFeatures,
-    /// Asks for information about a file.
-    StorageInfo,
-    /// Lists a directory.
-    StorageList,
-    /// Creates a link.
-    StorageLink,
-    /// Creates a directory.
-    StoragePathCreate,
-    /// Removes a directory.
-    StoragePathRemove,
-    /// Syncs a directory.
-    StoragePathSync,
-    /// Removes a file.
-    StorageRemove,
-    /// Reads a file.
-    StorageRead,
-    /// Reads parts of files.
-    StorageReadMany,
-    /// Writes a file.
-    StorageWrite,
-}
-
-impl Command {
-    /// Every command.
-    pub const ALL: [Command; 16] = [
-        Command::Noop,
-        Command::Exit,
-        Command::Config,
-        Command::Options,
-        Command::Database,
-        Command::StorageFeatures,
-        Command::StorageInfo,
-        Command::StorageList,
-        Command::StorageLink,
-        Command::StoragePathCreate,
-        Command::StoragePathRemove,
-        Command::StoragePathSync,
-        Command::StorageRemove,
-        Command::StorageRead,
-        Command::StorageReadMany,
-        Command::StorageWrite,
-    ];
-
-    /// The name on the wire.
-    pub const fn id(self) -> StringId {
-        StringId::known(match self {
-            Command::Noop => "noop",
-            Command::Exit => "exit",
-            Command::Config => "config",
-            Command::Options => "opt-g",
-            Command::Database => "db",
-            Command::StorageFeatures => "s-f",
-            Command::StorageInfo => "s-i",
-            Command::StorageList => "s-l",
-            Command::StorageLink => "s-lc",
-            Command::StoragePathCreate => "s-pc",
-            Command::StoragePathRemove => "s-pr",
-            Command::StoragePathSync => "s-ps",
-            Command::StorageRemove => "s-r",
-            Command::StorageRead => "s-rd",
-            Command::StorageReadMany => "s-rdm",
-            Command::StorageWrite => "s-wr",
-        })
-    }
-
-    /// Whether its requests belong to sessions.
-    pub fn has_sessions(self) -> bool {
-        matches!(self, Command::Database | Command::StorageRead | Command::StorageReadMany | Command::StorageWrite)
-    }
-}
 
 /// A request with its parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call<'a> {
-    /// [`Command::Noop`].
+    /// [`CallKind::Noop`].
     Noop,
-    /// [`Command::Exit`].
+    /// [`CallKind::Exit`].
     Exit,
-    /// [`Command::Config`].
+    /// [`CallKind::Config`].
     Config(ConfigRequest<'a>),
-    /// [`Command::Options`]. The answer is an [`crate::options::OptionsAnswer`].
+    /// [`CallKind::Options`]. The answer is an [`crate::options::OptionsAnswer`].
     Options(OptionsRequest<'a>),
-    /// [`Command::StorageFeatures`]. The answer is a [`crate::storage::FeaturesAnswer`].
+    /// [`CallKind::StorageFeatures`]. The answer is a [`crate::storage::FeaturesAnswer`].
     Features,
-    /// [`Command::StorageInfo`]. The answer is a [`crate::storage::InfoAnswer`].
+    /// [`CallKind::StorageInfo`]. The answer is a [`crate::storage::InfoAnswer`].
     Info(InfoRequest<'a>),
-    /// [`Command::StorageList`]. The answer is a [`crate::storage::ListAnswer`].
+    /// [`CallKind::StorageList`]. The answer is a [`crate::storage::ListAnswer`].
     List(ListRequest<'a>),
-    /// [`Command::StorageLink`].
+    /// [`CallKind::StorageLink`].
     Link(LinkRequest<'a>),
-    /// [`Command::StoragePathCreate`].
+    /// [`CallKind::StoragePathCreate`].
     PathCreate(PathCreateRequest<'a>),
-    /// [`Command::StoragePathRemove`]. The answer is a [`crate::storage::PathRemoveAnswer`].
+    /// [`CallKind::StoragePathRemove`]. The answer is a [`crate::storage::PathRemoveAnswer`].
     PathRemove(PathRemoveRequest<'a>),
-    /// [`Command::StoragePathSync`] with the directory.
+    /// [`CallKind::StoragePathSync`] with the directory.
     PathSync(&'a str),
-    /// [`Command::StorageRemove`].
+    /// [`CallKind::StorageRemove`].
     Remove(RemoveRequest<'a>),
     /// Opens a file. The answer is a [`crate::storage::ReadAnswer`].
     ReadOpen(ReadRequest<'a>),
@@ -141,31 +56,31 @@ pub enum Call<'a> {
     /// Runs a statement. The answer is a [`crate::database::QueryAnswer`].
     DatabaseQuery(QueryRequest<'a>),
     /// Closes a session. A written file answers with a [`crate::storage::WriteAnswer`], others have an empty answer.
-    Close(Command),
+    Close(CallKind),
     /// Drops a session. The answer is empty.
-    Cancel(Command),
+    Cancel(CallKind),
 }
 
 impl<'a> Call<'a> {
     /// The command.
-    pub fn command(&self) -> Command {
+    pub fn command(&self) -> CallKind {
         match self {
-            Call::Noop => Command::Noop,
-            Call::Exit => Command::Exit,
-            Call::Config(_) => Command::Config,
-            Call::Options(_) => Command::Options,
-            Call::Features => Command::StorageFeatures,
-            Call::Info(_) => Command::StorageInfo,
-            Call::List(_) => Command::StorageList,
-            Call::Link(_) => Command::StorageLink,
-            Call::PathCreate(_) => Command::StoragePathCreate,
-            Call::PathRemove(_) => Command::StoragePathRemove,
-            Call::PathSync(_) => Command::StoragePathSync,
-            Call::Remove(_) => Command::StorageRemove,
-            Call::ReadOpen(_) | Call::ReadNext => Command::StorageRead,
-            Call::ReadManyOpen(_) | Call::ReadManyNext => Command::StorageReadMany,
-            Call::WriteOpen(_) | Call::WriteBlock(_) => Command::StorageWrite,
-            Call::DatabaseOpen | Call::DatabaseQuery(_) => Command::Database,
+            Call::Noop => CallKind::Noop,
+            Call::Exit => CallKind::Exit,
+            Call::Config(_) => CallKind::Config,
+            Call::Options(_) => CallKind::Options,
+            Call::Features => CallKind::StorageFeatures,
+            Call::Info(_) => CallKind::StorageInfo,
+            Call::List(_) => CallKind::StorageList,
+            Call::Link(_) => CallKind::StorageLink,
+            Call::PathCreate(_) => CallKind::StoragePathCreate,
+            Call::PathRemove(_) => CallKind::StoragePathRemove,
+            Call::PathSync(_) => CallKind::StoragePathSync,
+            Call::Remove(_) => CallKind::StorageRemove,
+            Call::ReadOpen(_) | Call::ReadNext => CallKind::StorageRead,
+            Call::ReadManyOpen(_) | Call::ReadManyNext => CallKind::StorageReadMany,
+            Call::WriteOpen(_) | Call::WriteBlock(_) => CallKind::StorageWrite,
+            Call::DatabaseOpen | Call::DatabaseQuery(_) => CallKind::Database,
             Call::Close(command) | Call::Cancel(command) => *command,
         }
     }
@@ -241,33 +156,33 @@ impl<'a> Call<'a> {
         Ok(call)
     }
 
-    fn decode_open(command: Command, reader: &mut PackReader<'a>, dialect: &Dialect) -> Result<Self> {
+    fn decode_open(command: CallKind, reader: &mut PackReader<'a>, dialect: &Dialect) -> Result<Self> {
         Ok(match command {
-            Command::StorageRead => Call::ReadOpen(ReadRequest::read(reader, dialect)?),
-            Command::StorageReadMany => Call::ReadManyOpen(ReadManyRequest::read(reader, dialect)?),
-            Command::StorageWrite => Call::WriteOpen(WriteRequest::read(reader, dialect)?),
+            CallKind::StorageRead => Call::ReadOpen(ReadRequest::read(reader, dialect)?),
+            CallKind::StorageReadMany => Call::ReadManyOpen(ReadManyRequest::read(reader, dialect)?),
+            CallKind::StorageWrite => Call::WriteOpen(WriteRequest::read(reader, dialect)?),
             _ => Call::DatabaseOpen,
         })
     }
 
-    fn decode_process(command: Command, reader: &mut PackReader<'a>) -> Result<Self> {
+    fn decode_process(command: CallKind, reader: &mut PackReader<'a>) -> Result<Self> {
         Ok(match command {
-            Command::Noop => Call::Noop,
-            Command::Exit => Call::Exit,
-            Command::Config => Call::Config(ConfigRequest::read(reader)?),
-            Command::Options => Call::Options(OptionsRequest::read(reader)?),
-            Command::Database => Call::DatabaseQuery(QueryRequest::read(reader)?),
-            Command::StorageFeatures => Call::Features,
-            Command::StorageInfo => Call::Info(InfoRequest::read(reader)?),
-            Command::StorageList => Call::List(ListRequest::read(reader)?),
-            Command::StorageLink => Call::Link(LinkRequest::read(reader)?),
-            Command::StoragePathCreate => Call::PathCreate(PathCreateRequest::read(reader)?),
-            Command::StoragePathRemove => Call::PathRemove(PathRemoveRequest::read(reader)?),
-            Command::StoragePathSync => Call::PathSync(reader.text_required("path")?),
-            Command::StorageRemove => Call::Remove(RemoveRequest::read(reader)?),
-            Command::StorageRead => Call::ReadNext,
-            Command::StorageReadMany => Call::ReadManyNext,
-            Command::StorageWrite => {
+            CallKind::Noop => Call::Noop,
+            CallKind::Exit => Call::Exit,
+            CallKind::Config => Call::Config(ConfigRequest::read(reader)?),
+            CallKind::Options => Call::Options(OptionsRequest::read(reader)?),
+            CallKind::Database => Call::DatabaseQuery(QueryRequest::read(reader)?),
+            CallKind::StorageFeatures => Call::Features,
+            CallKind::StorageInfo => Call::Info(InfoRequest::read(reader)?),
+            CallKind::StorageList => Call::List(ListRequest::read(reader)?),
+            CallKind::StorageLink => Call::Link(LinkRequest::read(reader)?),
+            CallKind::StoragePathCreate => Call::PathCreate(PathCreateRequest::read(reader)?),
+            CallKind::StoragePathRemove => Call::PathRemove(PathRemoveRequest::read(reader)?),
+            CallKind::StoragePathSync => Call::PathSync(reader.text_required("path")?),
+            CallKind::StorageRemove => Call::Remove(RemoveRequest::read(reader)?),
+            CallKind::StorageRead => Call::ReadNext,
+            CallKind::StorageReadMany => Call::ReadManyNext,
+            CallKind::StorageWrite => {
                 Call::WriteBlock(reader.binary()?.ok_or_else(|| format_error("block is missing"))?)
             }
         })

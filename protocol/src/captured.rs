@@ -5,10 +5,10 @@ mod streams;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::call::Command;
+use crate::call::CallKind;
 use crate::filter::FilterResult;
 use crate::storage::{
-    Chunk, FileKind, Info, InfoAnswer, InfoRequest, Level, ListAnswer, ReadAnswer, ReadRequest, WriteRequest,
+    Chunk, FileKind, Info, InfoAnswer, InfoLevel, InfoRequest, ListAnswer, ReadAnswer, ReadRequest, WriteRequest,
 };
 use crate::{AnswerMessage, Call};
 
@@ -47,7 +47,7 @@ fn captured_streams_decode_and_encode_to_the_same_bytes() {
             }
         }
     }
-    for command in Command::ALL {
+    for command in CallKind::ALL {
         assert!(counts.keys().any(|kind| kind.starts_with(&format!("{command:?}:"))), "{command:?} in {counts:#?}");
     }
     assert!(counts.contains_key("Error"), "{counts:#?}");
@@ -93,8 +93,8 @@ fn captured_answers_have_the_content_of_the_files() {
 fn captured_lists_have_kinds_owners_and_links() {
     let captured = Captured::read("by-hand");
     let exchanges = captured.exchanges();
-    let (list, _) = data(&exchanges, |call| matches!(call, Call::List(request) if request.level == Level::Detail));
-    let entries: BTreeMap<&str, Info<'_>> = ListAnswer::decode(list, Level::Detail)
+    let (list, _) = data(&exchanges, |call| matches!(call, Call::List(request) if request.level == InfoLevel::Detail));
+    let entries: BTreeMap<&str, Info<'_>> = ListAnswer::decode(list, InfoLevel::Detail)
         .unwrap()
         .entries
         .unwrap()
@@ -124,7 +124,7 @@ fn captured_lists_have_kinds_owners_and_links() {
         &exchanges,
         |call| matches!(call, Call::Info(InfoRequest { path, follow_link: true, .. }) if path.ends_with("/sym")),
     );
-    assert_eq!(InfoAnswer::decode(info, Level::Detail).unwrap().info.unwrap().kind, FileKind::File(5));
+    assert_eq!(InfoAnswer::decode(info, InfoLevel::Detail).unwrap().info.unwrap().kind, FileKind::File(5));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! (u32), and text, name and char (text). Values are always written, NULLs are left out (source: pgBackRest
 //! `src/db/protocol.c`, `src/postgres/client.c`).
 
-use crate::pack::{PackReader, PackWriter, Value};
+use crate::pack::{PackReader, PackValue, PackWriter};
 use crate::{StringId, format_error};
 use repo_format::{Error, ErrorCode, Result};
 
@@ -167,11 +167,11 @@ pub fn columns<'a>(row: &PackReader<'a>, count: usize) -> Result<Vec<Column<'a>>
         let column = columns.get_mut(id as usize - 1);
         let column = column.ok_or_else(|| format_error(format!("row has column {id} but {count} are expected")))?;
         *column = match value {
-            Value::Bool(value) => Column::Bool(value),
-            Value::I32(value) => Column::I32(value),
-            Value::I64(value) => Column::I64(value),
-            Value::U32(value) => Column::U32(value),
-            Value::Text(value) => Column::Text(value),
+            PackValue::Bool(value) => Column::Bool(value),
+            PackValue::I32(value) => Column::I32(value),
+            PackValue::I64(value) => Column::I64(value),
+            PackValue::U32(value) => Column::U32(value),
+            PackValue::Text(value) => Column::Text(value),
             _ => return Err(format_error(format!("column {id} has an unexpected type"))),
         };
     }

@@ -7,12 +7,12 @@
 //! enum of that place, or an enum, and match on it where the message is encoded and decoded.
 
 use crate::StringId;
-use crate::call::Command;
+use crate::call_kind::CallKind;
 
 /// The form of the parameters of filters that encrypt and decrypt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CipherForm {
-    /// A direction, cipher, digest, passphrase and [header form](crate::filter::Header). The filter `cipher-fmt` reads
+    /// A direction, cipher, digest, passphrase and [header form](crate::filter::CipherHeader). The filter `cipher-fmt` reads
     /// the format of a repository from a file. From 2.60.0 on; earlier versions have other lists.
     DigestAndHeader,
 }
@@ -23,13 +23,13 @@ pub struct Dialect {
     /// The version, as greetings contain it.
     pub version: &'static str,
     /// The commands that a server of this version knows.
-    pub commands: &'static [Command],
+    pub commands: &'static [CallKind],
     /// The form of ciphers' parameters.
     pub cipher: CipherForm,
 }
 
 /// pgBackRest 2.60.0.
-static V2_60_0: Dialect = Dialect { version: "2.60.0", commands: &Command::ALL, cipher: CipherForm::DigestAndHeader };
+static V2_60_0: Dialect = Dialect { version: "2.60.0", commands: &CallKind::ALL, cipher: CipherForm::DigestAndHeader };
 
 impl Dialect {
     /// The dialect that a server announces.
@@ -43,7 +43,7 @@ impl Dialect {
     }
 
     /// The command with this name, if this version has it.
-    pub fn command(&self, id: StringId) -> Option<Command> {
+    pub fn command(&self, id: StringId) -> Option<CallKind> {
         self.commands.iter().copied().find(|command| command.id() == id)
     }
 }

@@ -7,7 +7,7 @@
 mod cipher;
 mod result;
 
-pub use cipher::{CIPHER_KEYS_MAX, Cipher, CipherKey, Direction, Header, Passphrase};
+pub use cipher::{CIPHER_KEYS_MAX, CipherFilter, CipherHeader, CipherKey, Direction, PassphraseBytes};
 pub use result::{FilterResult, PageCheckResult, decode_results, encode_results};
 
 use crate::pack::{EMPTY, PackReader, PackWriter};
@@ -43,7 +43,7 @@ pub enum Codec {
 
 /// How a stream is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Compression {
+pub struct CompressFilter {
     /// The compression.
     pub codec: Codec,
     /// The level.
@@ -85,9 +85,9 @@ pub struct BlockFilter<'a> {
     /// The file's block map in the prior backup.
     pub prior_map: Option<&'a [u8]>,
     /// How super blocks are compressed.
-    pub compression: Option<Compression>,
+    pub compression: Option<CompressFilter>,
     /// How super blocks are encrypted.
-    pub cipher: Option<Cipher<'a>>,
+    pub cipher: Option<CipherFilter<'a>>,
 }
 
 /// A filter with its parameters.
@@ -100,16 +100,16 @@ pub enum Filter<'a> {
     /// Swallows the data, so that only results come back.
     Sink,
     /// Compresses.
-    Compress(Compression),
+    Compress(CompressFilter),
     /// Decompresses.
     Decompress {
         /// The compression.
         codec: Codec,
-        /// As in [`Compression`].
+        /// As in [`CompressFilter`].
         is_raw: bool,
     },
     /// Encrypts or decrypts.
-    Cipher(Cipher<'a>),
+    Cipher(CipherFilter<'a>),
     /// Decrypts a file whose header contains the format of its repository.
     CipherFormat {
         /// The keys to choose from.
@@ -298,7 +298,7 @@ impl<'a> Filter<'a> {
             name::HASH => Filter::Hash(Digest::from_id(reader.string_id()?.unwrap_or(StringId(0)))?),
             name::SIZE => Filter::Size,
             name::SINK => Filter::Sink,
-            name::CIPHER => Filter::Cipher(Cipher::read(&mut reader, dialect)?),
+            name::CIPHER => Filter::Cipher(CipherFilter::read(&mut reader, dialect)?),
             name::CIPHER_FORMAT => {
                 let keys = CipherKey::read_all(&mut reader)?;
                 Filter::CipherFormat { keys, key: reader.text()?, format: reader.u32()? }
@@ -320,7 +320,7 @@ impl<'a> Filter<'a> {
 
     fn decode_codec(id: StringId, reader: &mut PackReader<'_>) -> Result<Self> {
         if let Some(codec) = Codec::compressing(id) {
-            return Ok(Filter::Compress(Compression::read(codec, reader)?));
+            return Ok(Filter::Compress(CompressFilter::read(codec, reader)?));
         }
         let codec = Codec::decompressing(id)
             .ok_or_else(|| Error::new(ErrorCode::Assert, format!("unable to add filter '{id}'")))?;
@@ -328,7 +328,7 @@ impl<'a> Filter<'a> {
     }
 }
 
-impl Compression {
+impl CompressFilter {
     fn encode<'a>(&self) -> PackWriter<'a> {
         let mut writer = PackWriter::new();
         writer.i32(self.level).bool(self.is_raw);
@@ -336,7 +336,7 @@ impl Compression {
     }
 
     fn read(codec: Codec, reader: &mut PackReader<'_>) -> Result<Self> {
-        Ok(Compression { codec, level: reader.i32()?, is_raw: reader.bool()? })
+        Ok(CompressFilter { codec, level: reader.i32()?, is_raw: reader.bool()? })
     }
 }
 
@@ -365,12 +365,12 @@ impl<'a> BlockFilter<'a> {
                 Some(parameters) => {
                     let id = reader.string_id()?.unwrap_or(StringId(0));
                     let codec = Codec::compressing(id).ok_or_else(|| unsupported("compression", id))?;
-                    Some(Compression::read(codec, &mut PackReader::new(parameters))?)
+                    Some(CompressFilter::read(codec, &mut PackReader::new(parameters))?)
                 }
                 None => None,
             },
             cipher: match reader.pack()? {
-                Some(parameters) => Some(Cipher::read(&mut PackReader::new(parameters), dialect)?),
+                Some(parameters) => Some(CipherFilter::read(&mut PackReader::new(parameters), dialect)?),
                 None => None,
             },
         })

@@ -30,6 +30,7 @@
 //! ciphers differ from the published source.
 
 pub mod call;
+mod call_kind;
 pub mod database;
 pub mod dialect;
 pub mod filter;

@@ -15,8 +15,8 @@ mod scan;
 mod tag;
 mod write;
 
-pub use read::{PackReader, Value};
-pub use scan::{MESSAGE_SIZE_MAX, Scan, Scanner, read_message};
+pub use read::{PackReader, PackValue};
+pub use scan::{MESSAGE_SIZE_MAX, PackScan, PackScanner, read_message};
 pub use write::{PackWriter, Packed};
 
 use crate::format_error;

@@ -342,26 +342,17 @@ impl MapWriter<'_> {
     /// Writes a run of blocks with one reference.
     fn group(&mut self, group: &[BlockRef], last: bool) -> Result<()> {
         let begin = &group[0];
-        let mut flags = if last { REFERENCE_LAST } else { 0 };
+        let flags = if last { REFERENCE_LAST } else { 0 };
         let mut super_blocks = group.chunk_by(|one, next| one.offset == next.offset).peekable();
         let mut state = match self.references.get(&begin.reference) {
-            None => {
-                flags |= if begin.bundle_id > 0 { REFERENCE_BUNDLE_ID } else { 0 };
-                flags |= if begin.offset > 0 { REFERENCE_OFFSET } else { 0 };
-                self.number(Self::shifted(u64::from(begin.reference), REFERENCE_SHIFT, flags)?);
-                if begin.bundle_id > 0 {
-                    self.number(begin.bundle_id);
-                }
-                if begin.offset > 0 {
-                    self.number(begin.offset);
-                }
-                let super_block_size = self.block_size;
-                ReferenceState { super_block_size, bundle_id: begin.bundle_id, offset: begin.offset, size: 0, block: 0 }
-            }
             Some(&(mut state)) if begin.offset == state.offset => {
                 let first = super_blocks.next().unwrap_or(&[]);
-                flags |= REFERENCE_CONTINUE | if super_blocks.peek().is_none() { REFERENCE_CONTINUE_LAST } else { 0 };
-                self.number(Self::shifted(u64::from(begin.reference), REFERENCE_SHIFT, flags)?);
+                let only = if super_blocks.peek().is_none() { REFERENCE_CONTINUE_LAST } else { 0 };
+                self.number(Self::shifted(
+                    u64::from(begin.reference),
+                    REFERENCE_SHIFT,
+                    flags | REFERENCE_CONTINUE | only,
+                )?);
                 if begin.size != state.size || begin.super_block_size != state.super_block_size {
                     return Err(Self::order_error(begin));
                 }
@@ -369,54 +360,80 @@ impl MapWriter<'_> {
                 self.blocks(first, &mut state, true)?;
                 state
             }
-            Some(&(mut state)) => {
-                // The reader adds the last super block's size and the gap.
-                let next = state.offset.saturating_add(state.size);
-                let gap = begin.offset.checked_sub(next).ok_or_else(|| Self::order_error(begin))?;
-                flags |= if gap > 0 { REFERENCE_OFFSET } else { 0 };
-                self.number(Self::shifted(u64::from(begin.reference), REFERENCE_SHIFT, flags)?);
-                if gap > 0 {
-                    self.number(gap);
-                }
-                (state.offset, state.size) = (begin.offset, 0);
-                state
+            known => {
+                let known = known.copied();
+                self.begin_reference(begin, known, flags)?
             }
         };
         while let Some(blocks) = super_blocks.next() {
-            let block = &blocks[0];
-            // Inside a group, and after its continued super block, super blocks are contiguous
-            let follows = state.size == 0 || state.offset.checked_add(state.size) == Some(block.offset);
-            if !follows || block.size == 0 || block.super_block_size == 0 || block.bundle_id != state.bundle_id {
-                return Err(Self::order_error(block));
-            }
-            let changed = block.super_block_size != state.super_block_size;
-            let whole = block.block == 0 && blocks.len() as u64 == block.super_block_size.div_ceil(self.block_size);
-            (state.offset, state.size, state.super_block_size, state.block) =
-                (block.offset, block.size, block.super_block_size, 0);
-            let flags = if super_blocks.peek().is_none() { SUPER_BLOCK_LAST } else { 0 }
-                | if changed { SUPER_BLOCK_CHANGE } else { 0 }
-                | if whole { 0 } else { SUPER_BLOCK_TOTAL };
-            let size = match self.size_last {
-                0 => block.size,
-                last => {
-                    let difference = block.size.wrapping_sub(last).cast_signed();
-                    (difference << 1 ^ difference >> 63).cast_unsigned()
-                }
-            };
-            self.number(Self::shifted(size, SUPER_BLOCK_SHIFT, flags)?);
-            if changed {
-                let (blocks, remainder) =
-                    (block.super_block_size / self.block_size, block.super_block_size % self.block_size);
-                self.number(Self::shifted(blocks, 1, if remainder > 0 { SIZE_REMAINDER } else { 0 })?);
-                if remainder > 0 {
-                    self.number(remainder);
-                }
-            }
-            self.size_last = block.size;
-            self.blocks(blocks, &mut state, !whole)?;
+            self.super_block(blocks, &mut state, super_blocks.peek().is_none())?;
         }
         self.references.insert(begin.reference, state);
         Ok(())
+    }
+
+    /// Writes where the first super block of a run is, in a repository file that is new or was written up to `known`.
+    fn begin_reference(
+        &mut self,
+        begin: &BlockRef,
+        known: Option<ReferenceState>,
+        mut flags: u64,
+    ) -> Result<ReferenceState> {
+        let (bundle_id, gap, state) = match known {
+            None => {
+                let (bundle_id, offset) = (begin.bundle_id, begin.offset);
+                let super_block_size = self.block_size;
+                (bundle_id, offset, ReferenceState { super_block_size, bundle_id, offset, size: 0, block: 0 })
+            }
+            Some(state) => {
+                // The reader adds the last super block's size and the gap.
+                let next = state.offset.saturating_add(state.size);
+                let gap = begin.offset.checked_sub(next).ok_or_else(|| Self::order_error(begin))?;
+                (0, gap, ReferenceState { offset: begin.offset, size: 0, ..state })
+            }
+        };
+        flags |= if bundle_id > 0 { REFERENCE_BUNDLE_ID } else { 0 };
+        flags |= if gap > 0 { REFERENCE_OFFSET } else { 0 };
+        self.number(Self::shifted(u64::from(begin.reference), REFERENCE_SHIFT, flags)?);
+        for number in [bundle_id, gap].into_iter().filter(|number| *number > 0) {
+            self.number(number);
+        }
+        Ok(state)
+    }
+
+    /// Writes a super block and its blocks.
+    fn super_block(&mut self, blocks: &[BlockRef], state: &mut ReferenceState, last: bool) -> Result<()> {
+        let block = &blocks[0];
+        // Inside a group, and after its continued super block, super blocks are contiguous
+        let follows = state.size == 0 || state.offset.checked_add(state.size) == Some(block.offset);
+        if !follows || block.size == 0 || block.super_block_size == 0 || block.bundle_id != state.bundle_id {
+            return Err(Self::order_error(block));
+        }
+        let changed = block.super_block_size != state.super_block_size;
+        let whole = block.block == 0 && blocks.len() as u64 == block.super_block_size.div_ceil(self.block_size);
+        (state.offset, state.size, state.super_block_size, state.block) =
+            (block.offset, block.size, block.super_block_size, 0);
+        let flags = if last { SUPER_BLOCK_LAST } else { 0 }
+            | if changed { SUPER_BLOCK_CHANGE } else { 0 }
+            | if whole { 0 } else { SUPER_BLOCK_TOTAL };
+        let size = match self.size_last {
+            0 => block.size,
+            last => {
+                let difference = block.size.wrapping_sub(last).cast_signed();
+                (difference << 1 ^ difference >> 63).cast_unsigned()
+            }
+        };
+        self.number(Self::shifted(size, SUPER_BLOCK_SHIFT, flags)?);
+        if changed {
+            let (blocks, remainder) =
+                (block.super_block_size / self.block_size, block.super_block_size % self.block_size);
+            self.number(Self::shifted(blocks, 1, if remainder > 0 { SIZE_REMAINDER } else { 0 })?);
+            if remainder > 0 {
+                self.number(remainder);
+            }
+        }
+        self.size_last = block.size;
+        self.blocks(blocks, state, !whole)
     }
 
     /// Writes the checksums of a run of blocks in one super block.

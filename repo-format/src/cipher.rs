@@ -16,6 +16,7 @@ use secrecy::zeroize::{Zeroize, Zeroizing};
 use secrecy::{ExposeSecret, SecretString};
 use sha1::Digest;
 
+use crate::read::read_some;
 use crate::{Error, ErrorCode, Result, format};
 
 type CbcEncryptor = cbc::Encryptor<Aes256>;
@@ -32,15 +33,30 @@ const PASSPHRASE_RANDOM_BYTES: usize = 48;
 /// Bytes of ciphertext that a [`Decryptor`] reads at a time.
 const DECRYPT_BUFFER_BYTES: usize = 64 * 1024;
 
-/// A passphrase, which `Debug` does not show.
+/// The digest that derives a key from a passphrase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyDigest {
+    /// SHA-1: every key of repository format 5.
+    #[default]
+    Sha1,
+    /// SHA-256: keys that were made at repository format 6.
+    Sha256,
+}
+
+/// A passphrase, which `Debug` does not show, and the digest that derives its keys.
 #[derive(Clone)]
-pub struct Passphrase(SecretString);
+pub struct Passphrase(SecretString, KeyDigest);
 
 impl Passphrase {
     /// Creates a passphrase from its text. The text is used unchanged: the 64 characters of a generated passphrase are
     /// not decoded.
     pub fn new(text: impl Into<String>) -> Self {
-        Passphrase(SecretString::from(text.into()))
+        Self::with_digest(text, KeyDigest::default())
+    }
+
+    /// Creates a passphrase whose keys are derived with this digest.
+    pub fn with_digest(text: impl Into<String>, digest: KeyDigest) -> Self {
+        Passphrase(SecretString::from(text.into()), digest)
     }
 
     /// Generates a passphrase: 48 random bytes of the system as 64 base64 characters. Returns a crypto error (095) if
@@ -59,7 +75,7 @@ impl Passphrase {
 
 impl PartialEq for Passphrase {
     fn eq(&self, other: &Self) -> bool {
-        self.expose() == other.expose()
+        self.expose() == other.expose() && self.1 == other.1
     }
 }
 
@@ -128,17 +144,26 @@ fn fill_random(bytes: &mut [u8]) -> Result<()> {
 /// Key and IV of a stream. They are cleared from memory after use.
 type KeyAndIv = (Zeroizing<[u8; KEY_SIZE]>, Zeroizing<[u8; BLOCK_SIZE]>);
 
-/// `EVP_BytesToKey` with SHA-1 and one iteration: hashes (previous hash, passphrase, salt) until 48 bytes are complete.
+/// `EVP_BytesToKey` with one iteration: hashes (previous hash, passphrase, salt) until 48 bytes are complete.
 fn derive_key(passphrase: &Passphrase, salt: &[u8]) -> KeyAndIv {
-    const HASH_SIZE: usize = 20;
-    let mut material = Zeroizing::new([0u8; 3 * HASH_SIZE]);
-    for begin in (0..material.len()).step_by(HASH_SIZE) {
-        let mut hasher = sha1::Sha1::new();
-        hasher.update(&material[begin.saturating_sub(HASH_SIZE)..begin]);
+    match passphrase.1 {
+        KeyDigest::Sha1 => derive_key_with::<sha1::Sha1>(passphrase, salt),
+        KeyDigest::Sha256 => derive_key_with::<sha2::Sha256>(passphrase, salt),
+    }
+}
+
+fn derive_key_with<D: Digest>(passphrase: &Passphrase, salt: &[u8]) -> KeyAndIv {
+    let mut material = Zeroizing::new(Vec::with_capacity(KEY_SIZE + BLOCK_SIZE + <D as Digest>::output_size()));
+    let mut begin = 0;
+    while material.len() < KEY_SIZE + BLOCK_SIZE {
+        let mut hasher = D::new();
+        hasher.update(&material[begin..]);
         hasher.update(passphrase.expose().as_bytes());
         hasher.update(salt);
-        let hash = Zeroizing::new(<[u8; HASH_SIZE]>::from(hasher.finalize()));
-        material[begin..begin + HASH_SIZE].copy_from_slice(&*hash);
+        begin = material.len();
+        let mut hash = hasher.finalize();
+        material.extend_from_slice(&hash);
+        hash.as_mut_slice().zeroize();
     }
     let mut key = Zeroizing::new([0; KEY_SIZE]);
     let mut iv = Zeroizing::new([0; BLOCK_SIZE]);
@@ -344,11 +369,7 @@ impl AesDecryptor {
         self.filled -= self.end;
         (self.start, self.end) = (0, 0);
         while self.start == self.end && !self.done {
-            let read = match reader.read(&mut self.buffer[self.filled..]) {
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
+            let read = read_some(reader, &mut self.buffer[self.filled..])?;
             self.filled += read;
             self.used = self.used.max(self.filled);
             if self.stream.is_none() {

@@ -58,7 +58,7 @@ pub struct Holder {
 
 /// The content of a claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Claim {
+pub struct ClaimFile {
     /// How often the claim was renewed. Other processes watch it for changes.
     pub beat: u64,
     /// The command that runs.
@@ -69,7 +69,7 @@ pub struct Claim {
     pub since: String,
 }
 
-impl Claim {
+impl ClaimFile {
     /// Parses a claim's content.
     ///
     /// # Errors
@@ -77,7 +77,7 @@ impl Claim {
     pub fn parse(content: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(content).map_err(|_| Error::new(ErrorCode::Format, "claim is not UTF-8"))?;
         let mut json = Reader::new(text);
-        let mut claim = Claim::default();
+        let mut claim = ClaimFile::default();
         json.object_begin()?;
         json.key_require("beat")?;
         claim.beat = json.u64()?;
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn claim_damaged_is_an_error() {
         for content in [&b""[..], b"{", b"{}", b"{\"beat\":1}", b"{\"beat\":\"1\"}", b"\xff"] {
-            assert!(Claim::parse(content).is_err());
+            assert!(ClaimFile::parse(content).is_err());
         }
     }
 
@@ -149,13 +149,13 @@ mod tests {
         ) {
             let [boot, command, host, since] = texts;
             let holder = Holder { process_namespace: host.clone(), boot, host, process_id: pid, process_start: start };
-            let claim = Claim { beat, command, holder, since };
-            prop_assert_eq!(Claim::parse(claim.serialize().as_bytes()).ok(), Some(claim));
+            let claim = ClaimFile { beat, command, holder, since };
+            prop_assert_eq!(ClaimFile::parse(claim.serialize().as_bytes()).ok(), Some(claim));
         }
 
         #[test]
         fn claim_any_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _ = Claim::parse(&bytes);
+            let _ = ClaimFile::parse(&bytes);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::io::{BufRead, Write};
 
 use crate::cipher::{Cipher, Passphrase};
 use crate::hash::{Sha1, Sha1Hasher};
-use crate::ini::{self, DamagedEntry, Entry, StrictReader};
+use crate::ini::{self, DamagedEntry, IniEntry, StrictReader};
 use crate::json::{Reader, write_string};
 use crate::{BACKREST_VERSION, Error, ErrorCode, REPOSITORY_FORMAT, Result, format};
 
@@ -79,7 +79,7 @@ pub fn read<R: BufRead>(
     input: R,
     origin: Origin,
     line_size_max: usize,
-    mut on_value: impl FnMut(&Entry<'_>) -> Result<()>,
+    mut on_value: impl FnMut(&IniEntry<'_>) -> Result<()>,
 ) -> Result<Header> {
     let mut reader = StrictReader::new(input).with_line_size_max(line_size_max);
     if origin == Origin::Decrypted {
@@ -128,7 +128,7 @@ impl InfoContent {
         InfoContent { checksum: ChecksumBuilder::new(), expected: None, has_format: false, header }
     }
 
-    fn value(&mut self, entry: &Entry<'_>, on_value: &mut impl FnMut(&Entry<'_>) -> Result<()>) -> Result<()> {
+    fn value(&mut self, entry: &IniEntry<'_>, on_value: &mut impl FnMut(&IniEntry<'_>) -> Result<()>) -> Result<()> {
         let mut json = Reader::new(entry.value);
         if entry.section == SECTION_BACKREST && entry.key == KEY_CHECKSUM {
             self.expected = Some(json.string()?.into_owned());
@@ -414,7 +414,7 @@ mod tests {
     #[test]
     fn read_decrypted_file_with_wrong_value_tells_its_line_alone() {
         let text = format!("{NO_VALUES}[db]\nkey=\"topsecret\"\n");
-        let fails = |entry: &Entry<'_>| Err(Error::new(ErrorCode::JsonFormat, format!("bad {}", entry.value)));
+        let fails = |entry: &IniEntry<'_>| Err(Error::new(ErrorCode::JsonFormat, format!("bad {}", entry.value)));
         for (origin, message) in [(Origin::Plain, "bad \"topsecret\""), (Origin::Decrypted, "invalid value at line 5")]
         {
             let error = read(text.as_bytes(), origin, ini::LINE_SIZE_MAX, fails).unwrap_err();

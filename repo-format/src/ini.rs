@@ -16,7 +16,7 @@ const CONTEXT_CHARS: usize = 120;
 
 /// One `key=value` line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry<'a> {
+pub struct IniEntry<'a> {
     /// The section that the line is in.
     pub section: &'a str,
     /// The text before the split.
@@ -142,7 +142,7 @@ impl<R: BufRead> StrictReader<R> {
     /// # Errors
     /// [`ErrorCode::Format`] for a line that matches no rule, names that are not UTF-8, lines that are too long, and a
     /// file of another format; the input's own error if reading fails.
-    pub fn next_entry(&mut self) -> Result<Option<Entry<'_>>> {
+    pub fn next_entry(&mut self) -> Result<Option<IniEntry<'_>>> {
         loop {
             if !self.read_line()? {
                 return Ok(None);
@@ -178,7 +178,7 @@ impl<R: BufRead> StrictReader<R> {
         }
         let Ok(line) = std::str::from_utf8(&self.buffer) else { return error("text that is not UTF-8") };
         let (key, value) = split_strict(line, number, self.quotes && is_harmless(&self.section, line))?;
-        Ok(Some(Entry { section: &self.section, key, value, line: number }))
+        Ok(Some(IniEntry { section: &self.section, key, value, line: number }))
     }
 }
 
@@ -249,7 +249,7 @@ pub fn check_key(key: &str) -> Result<()> {
 /// [`ErrorCode::Format`] for a section without `]` or without a name, a key before any section, a line without `=` or
 /// with an empty key. Messages contain the number of the line but not its text, because a line that lacks its `=` may
 /// contain a passphrase.
-pub fn read_config(text: &str) -> Result<Vec<Entry<'_>>> {
+pub fn read_config(text: &str) -> Result<Vec<IniEntry<'_>>> {
     const BLANK: [char; 4] = [' ', '\t', '\r', '\n'];
     let mut entries = Vec::new();
     let mut section = "";
@@ -276,7 +276,7 @@ pub fn read_config(text: &str) -> Result<Vec<Entry<'_>>> {
         if key.is_empty() {
             return Err(format_error("key is zero-length", number, line, false));
         }
-        entries.push(Entry { section, key, value, line: number });
+        entries.push(IniEntry { section, key, value, line: number });
     }
     Ok(entries)
 }

@@ -19,6 +19,7 @@ pub mod layout;
 pub mod lock_file;
 pub mod manifest;
 pub mod pg;
+pub mod read;
 pub mod size;
 pub mod spool;
 pub mod wal_name;

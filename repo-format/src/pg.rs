@@ -7,6 +7,7 @@ pub mod control;
 pub mod history;
 pub mod page;
 pub mod version;
+pub mod wal;
 pub mod wal_page;
 
 pub use control::PgControl;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use cli::config::decl::COMMANDS;
 use cli::config::options::ALL;
 
 use crate::env::{Space, oracles};
@@ -26,7 +27,10 @@ fn general_help_lists_the_commands_of_pgbackrest() {
     let commands = |text: &str| -> BTreeSet<String> {
         first_words(text, 4).into_iter().filter(|word| word != "rbr" && word != "pgbackrest").collect()
     };
-    let (expected, found) = (commands(&theirs), commands(&ours));
+    let (expected, mut found) = (commands(&theirs), commands(&ours));
+    for own in COMMANDS.iter().filter(|decl| decl.own) {
+        assert!(found.remove(own.name), "{ours}");
+    }
     assert!(expected.len() > 15, "{theirs}");
     assert_eq!(expected, found, "{ours}");
 }

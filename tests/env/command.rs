@@ -145,6 +145,23 @@ impl Background {
         }
     }
 
+    /// Sends SIGHUP to the command.
+    pub fn hang_up(&self) {
+        kill_process(self.group(), Signal::HUP).expect("SIGHUP");
+    }
+
+    /// Returns the memory that the command uses, in KiB.
+    pub fn memory_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("memory");
+        line.trim().trim_end_matches(" kB").parse().expect("number")
+    }
+
+    /// Returns the number of the command's children.
+    pub fn child_count(&self) -> usize {
+        children(self.group()).len()
+    }
+
     /// Stops the command and its children, if they are still running, until [`Background::go_on`].
     pub fn stand_still(&mut self) {
         self.signal_group(Signal::STOP);

@@ -132,9 +132,14 @@ impl Space {
 
     /// Starts `program` and returns at once.
     pub fn start<S: AsRef<str>>(&self, program: impl AsRef<Path>, arguments: &[S]) -> Background {
+        self.start_with_log("background", program, arguments)
+    }
+
+    /// The same with an output file of its own (`log/NAME.log`), for a program that runs beside another.
+    pub fn start_with_log<S: AsRef<str>>(&self, name: &str, program: impl AsRef<Path>, arguments: &[S]) -> Background {
         let mut command = self.command(program);
         command.args(arguments.iter().map(AsRef::as_ref));
-        Background::of(command, self.path("log/background.log"))
+        Background::of(command, self.path(&format!("log/{name}.log")))
     }
 
     /// Copies a folder with its content, like `cp -a`.

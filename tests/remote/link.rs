@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, Write};
 
-use protocol::call::Command;
+use protocol::call::CallKind;
 use protocol::message::Step;
 use protocol::pack::{MESSAGE_SIZE_MAX, read_message};
 use protocol::{AnswerMessage, Call, Dialect};
@@ -173,8 +173,8 @@ impl<R: BufRead, W: Write> Link<R, W> {
 /// Whether the answer has no more than a few bytes, unless it is an error.
 fn has_short_answer(call: &Call<'_>) -> bool {
     match call.step() {
-        Step::Process => call.command() == Command::StorageWrite || call.command() == Command::Noop,
-        Step::Open => call.command() == Command::StorageWrite,
+        Step::Process => call.command() == CallKind::StorageWrite || call.command() == CallKind::Noop,
+        Step::Open => call.command() == CallKind::StorageWrite,
         Step::Close | Step::Cancel => true,
     }
 }

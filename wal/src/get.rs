@@ -13,7 +13,7 @@ use engine::Result;
 
 pub use find::WalCluster;
 
-use self::claim::{Caller, Claim};
+use self::claim::{Caller, DestinationClaim};
 use self::segment::Decode;
 use crate::repos::Repos;
 
@@ -26,7 +26,7 @@ use crate::repos::Repos;
 pub fn get(repos: &Repos, cluster: &WalCluster, wal_file: &str, destination: &Path) -> Result<bool> {
     let mut caller = Caller::now();
     loop {
-        match get_into(Claim::new(destination), repos, cluster, wal_file) {
+        match get_into(DestinationClaim::new(destination), repos, cluster, wal_file) {
             Err(error) if claim::is_lost(&error) && caller.still_waits() => {}
             answer => return answer,
         }
@@ -34,7 +34,7 @@ pub fn get(repos: &Repos, cluster: &WalCluster, wal_file: &str, destination: &Pa
 }
 
 /// Like [`get`], but tries once, with a temporary file that already exists.
-fn get_into(mut claim: Claim, repos: &Repos, cluster: &WalCluster, wal_file: &str) -> Result<bool> {
+fn get_into(mut claim: DestinationClaim, repos: &Repos, cluster: &WalCluster, wal_file: &str) -> Result<bool> {
     let findings = find::find(repos, cluster, &[wal_file.to_owned()])?;
     if let Some(failure) = findings.failure {
         return Err(failure.error);

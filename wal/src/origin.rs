@@ -21,12 +21,12 @@ const UNKNOWN: &str = "unknown";
 
 /// The mark of a cluster since the current boot of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct SpoolOrigin {
     mark: String,
     is_boot_known: bool,
 }
 
-impl Origin {
+impl SpoolOrigin {
     /// Creates the mark of the cluster with this system identifier.
     pub fn of(system_id: u64) -> Self {
         Self::from_ids(std::fs::read_to_string(BOOT_ID).ok().as_deref(), system_id)
@@ -36,7 +36,7 @@ impl Origin {
         let is_id = |id: &&str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
         let boot = boot.map(str::trim).filter(is_id);
         let mark = format!("{MARK_PREFIX}{}.{system_id}", boot.unwrap_or(UNKNOWN));
-        Origin { mark, is_boot_known: boot.is_some() }
+        SpoolOrigin { mark, is_boot_known: boot.is_some() }
     }
 
     /// Returns whether files must be synced before they get their names, because the boot is unknown and a mark may be
@@ -81,15 +81,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let spool = Spool::new(dir.path(), &"demo".parse().expect("stanza"), SpoolQueue::In);
         spool.create().expect("create");
-        let first = Origin::from_ids(Some("1-a\n"), 7);
+        let first = SpoolOrigin::from_ids(Some("1-a\n"), 7);
         assert!(!first.is_of(&spool).expect("no mark"));
         first.begin(&spool).expect("begin");
         spool.write_ok("000000010000000000000001", &[]).expect("state");
         assert!(first.is_of(&spool).expect("marked"));
-        for other in [Origin::from_ids(Some("2-b\n"), 7), Origin::from_ids(Some("1-a"), 8)] {
+        for other in [SpoolOrigin::from_ids(Some("2-b\n"), 7), SpoolOrigin::from_ids(Some("1-a"), 8)] {
             assert!(!other.is_of(&spool).expect("other mark"));
         }
-        let now = Origin::from_ids(Some("2-b\n"), 8);
+        let now = SpoolOrigin::from_ids(Some("2-b\n"), 8);
         now.begin(&spool).expect("begin");
         assert_eq!(spool.list().expect("list"), ["boot.2-b.8"]);
         assert!(now.is_of(&spool).expect("marked") && !first.is_of(&spool).expect("gone"));
@@ -98,10 +98,10 @@ mod tests {
 
     #[test]
     fn boot_is_known_here_and_files_are_synced_where_it_is_not() {
-        assert!(!Origin::of(1).needs_sync());
-        assert_eq!(Origin::of(1), Origin::of(1));
+        assert!(!SpoolOrigin::of(1).needs_sync());
+        assert_eq!(SpoolOrigin::of(1), SpoolOrigin::of(1));
         for id in [None, Some(""), Some("\n"), Some("../x")] {
-            let origin = Origin::from_ids(id, 1);
+            let origin = SpoolOrigin::from_ids(id, 1);
             assert!(origin.needs_sync() && origin.is_mark("boot.unknown.1"), "{id:?}");
         }
     }

@@ -7,7 +7,8 @@ use engine::{Error, ErrorCode, Result};
 use repo_format::spool::SpoolQueue;
 use repo_format::wal_name;
 use wal::get::foreground::{self, PrefetchSettings};
-use wal::get::{self, WalCluster, prefetch};
+use wal::get::prefetch::Prefetch;
+use wal::get::{self, WalCluster};
 
 use crate::archive;
 use crate::config::{Command, Config, opt};
@@ -63,7 +64,8 @@ pub fn run_async(config: &Config) -> Result<ExitStatus> {
     };
     let (workers, cluster) = prepare().inspect_err(|error| spool.tell_all(error))?;
     let repos = repos::open_usable(config, &config.repo_keys_selected());
-    prefetch::run(&repos, &cluster, &spool, segments, &workers, cancel_token())?;
+    let prefetch = Prefetch { repos: &repos, cluster: &cluster, spool: &spool, workers: &workers };
+    prefetch.run(segments, cancel_token())?;
     Ok(ExitStatus::SUCCESS)
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use engine::{Error, ErrorCode, Result};
 use repo_format::compress::Compression;
 use repo_format::spool::SpoolQueue;
-use wal::push::async_worker::{self, WorkerSettings};
+use wal::push::async_worker::{PushWorker, WorkerSettings};
 use wal::push::{self, PushSettings};
 
 use crate::archive;
@@ -57,7 +57,8 @@ pub fn run_async(config: &Config) -> Result<ExitStatus> {
     let spool = archive::spool(config, SpoolQueue::Out)?;
     let settings = worker_settings(config, asked).inspect_err(|error| spool.tell_all(error))?;
     let repos = repos::open_usable(config, config.repo_keys());
-    async_worker::run(&repos, &settings, &spool, Path::new(wal_path), || check_stop(config), cancel_token())?;
+    let worker = PushWorker { repos: &repos, settings: &settings, spool: &spool, wal_path: Path::new(wal_path) };
+    worker.run(|| check_stop(config), cancel_token())?;
     Ok(ExitStatus::SUCCESS)
 }
 

@@ -10,6 +10,7 @@ use crate::config::handle::OptIndexed;
 use crate::config::value::parse_size;
 use crate::config::{Command, Config, Source, opt};
 use crate::exit::ExitStatus;
+use crate::progress::LiveProgress;
 use crate::{command, lifecycle, pg, repos};
 
 /// Bytes of a block checksum at least and at most.
@@ -21,7 +22,9 @@ const CHECKSUM_SIZES: std::ops::RangeInclusive<i64> = 6..=16;
 /// Commands are stopped, another backup or expire is running, or the backup fails.
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let key = config.repo_default();
-    let session = repos::session(config, &[key], "backup")?.with_lock_keys(config.repo_keys_selected());
+    let session = repos::session(config, &[key])?
+        .with_progress(LiveProgress::of("backup"))
+        .with_lock_keys(config.repo_keys_selected());
     // Held until the expire that follows has ended
     let mut turn = session.begin_backup()?;
     if config.source(opt::REPO) == Source::Default && config.repo_keys().len() > 1 {

@@ -1,11 +1,11 @@
 //! `check`: checks that a stanza can archive and be backed up, or reports the configuration.
 
 use engine::Result;
-use engine::check::{self, CheckSettings};
+use engine::check::CheckRequest;
 
 use crate::config::{Config, opt};
 use crate::render::check_report;
-use crate::{ExitStatus, cancel_token, pg, print, repos};
+use crate::{ExitStatus, pg, print, repos};
 
 /// Checks the stanza, or every stanza of the configuration file if none is given. With `--report` it checks nothing and
 /// prints what the environment and the configuration files contain.
@@ -32,13 +32,12 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
 }
 
 fn check_one(config: &Config) -> Result<ExitStatus> {
-    let settings = CheckSettings {
-        stanza: repos::stanza(config)?,
+    let request = CheckRequest {
         pg: pg::all(config)?,
         archive: pg::archive_check(config),
         archive_timeout: config.get(opt::ARCHIVE_TIMEOUT)?,
         backup_standby: config.get(opt::BACKUP_STANDBY)? != "n",
     };
-    check::check(&settings, &repos::open_all(config)?, cancel_token())?;
+    repos::session(config, config.repo_keys())?.check(&request)?;
     Ok(ExitStatus::SUCCESS)
 }

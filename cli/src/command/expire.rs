@@ -1,55 +1,43 @@
 //! `expire`: removes what exceeds the retention settings. A backup also ends with it.
 
+use engine::expire::ExpireRequest;
 use engine::expire::plan::{FullRetention, Retention};
-use engine::expire::{self, ExpireRepo, ExpireSettings};
 use engine::{Error, ErrorCode, Result};
 use repo_format::label::BackupLabel;
 use repo_format::wal_name::WalSegment;
 
 use crate::config::{Config, Source, opt};
-use crate::{ExitStatus, cancel_token, repos};
+use crate::{ExitStatus, repos};
 
-/// Takes the lock and expires.
+/// Expires in the repositories of the configuration. A backup runs it with its own configuration converted to that of
+/// expire, and shares the lock.
 ///
 /// # Errors
-/// The same as [`run_locked`]; another process holds the lock.
+/// Invalid or contradictory options, a stopped stanza, and failures in any repository; another process holds the lock.
 pub fn run(config: &Config) -> Result<ExitStatus> {
-    let _lock = repos::lock(config)?;
-    run_locked(config)?;
+    let session = repos::session(config, &config.repo_keys_selected())?;
+    let turn = session.begin_backup()?;
+    turn.expire(&request(config)?)?;
+    warn_rotation(config);
     Ok(ExitStatus::SUCCESS)
 }
 
-/// Expires in the repositories of the configuration. The caller holds the lock. A backup calls this with its
-/// configuration converted to that of expire.
-///
-/// # Errors
-/// Invalid or contradictory options, a stopped stanza, and failures in any repository.
-pub fn run_locked(config: &Config) -> Result<()> {
-    let stanza = repos::stanza(config)?;
-    repos::locks(config)?.check_stop(Some(&stanza))?;
+fn request(config: &Config) -> Result<ExpireRequest> {
     let oldest = config.find(opt::OLDEST).unwrap_or(false);
     // Checked before the label, because the combination is invalid for any label
     if config.find(opt::SET).is_some() && oldest {
         return Err(Error::new(ErrorCode::OptionInvalid, "--oldest and --set cannot be used together"));
     }
-    let settings = ExpireSettings {
-        stanza,
-        claimant: repos::claimant(config)?,
+    let retention = |key| Ok((key, retention(config, key)?));
+    Ok(ExpireRequest {
+        retention: config.repo_keys_selected().into_iter().map(retention).collect::<Result<_>>()?,
         set: config.find(opt::SET).map(label).transpose()?,
         oldest,
         archive_expire_before: config.find(opt::ARCHIVE_EXPIRE_BEFORE).map(segment).transpose()?,
         // Within a backup this is the option of the backup
         checksum_page_error: config.find(opt::CHECKSUM_PAGE_ERROR).unwrap_or(true),
         dry_run: config.find(opt::DRY_RUN).unwrap_or(false),
-    };
-    let repos = repos::open_each(config)?;
-    let mut targets = Vec::new();
-    for repo in &repos {
-        targets.push(ExpireRepo { repo, retention: retention(config, repo.key)? });
-    }
-    expire::run(&targets, &settings, cancel_token())?;
-    warn_rotation(config);
-    Ok(())
+    })
 }
 
 /// Warns about key rotation, which only repositories of format 6 support.
@@ -88,4 +76,28 @@ fn retention(config: &Config, key: u32) -> Result<Retention> {
         archive: number(opt::REPO_RETENTION_ARCHIVE),
         history: number(opt::REPO_RETENTION_HISTORY),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::resolved;
+
+    fn asked(options: &str) -> ExpireRequest {
+        let mut config = resolved(&format!("expire --stanza=demo {options}"));
+        config.adjust().unwrap();
+        request(&config).unwrap()
+    }
+
+    fn same(options: &str, retention: Retention) {
+        let wanted = ExpireRequest::default().keep(1, retention);
+        assert_eq!(format!("{:#?}", asked(options)), format!("{wanted:#?}"));
+    }
+
+    #[test]
+    fn request_without_options_is_the_request_of_the_engine() {
+        same("", Retention::default());
+        same("--repo1-retention-full=2", Retention::full_backups(2));
+        same("--repo1-retention-full-type=time --repo1-retention-full=9", Retention::days(9));
+    }
 }

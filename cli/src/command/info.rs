@@ -1,6 +1,6 @@
 //! `info`: shows the content of the repositories.
 
-use engine::info::{self, Detail, InfoSettings};
+use engine::info::{self, Detail, InfoRequest};
 use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Config, opt};
@@ -16,22 +16,23 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         "progress" => Detail::Progress,
         _ => Detail::Full,
     };
-    let settings = InfoSettings {
-        stanza: repos::stanza_if_set(config)?,
+    let request = InfoRequest {
         set: config.find(opt::SET).map(str::to_owned),
         backup_type: config.find(opt::TYPE).map(str::parse).transpose()?,
         detail,
-        locks: repos::locks(config)?,
     };
-    if settings.set.is_some() && detail == Detail::Progress {
+    if request.set.is_some() && detail == Detail::Progress {
         let text = "option 'set' cannot be used with option 'detail-level' = 'progress'";
         return Err(Error::new(ErrorCode::OptionInvalid, text));
     }
-    let stanzas = info::collect(&repos::open_each(config)?, &settings);
+    let stanzas = match config.find(opt::STANZA) {
+        Some(_) => vec![repos::session(config, &config.repo_keys_selected())?.info(&request)?],
+        None => info::of_all_stanzas(&request, &repos::open_each(config)?, &*repos::locks(config)?),
+    };
     let text = match config.get(opt::OUTPUT)? {
         "json" => info_json::render(&stanzas, detail),
         _ => {
-            let set = settings.set.is_some();
+            let set = request.set.is_some();
             info_text::render(
                 &stanzas,
                 &info_text::TextSettings { detail, set, time_zone: engine::time_zone::local().clone() },

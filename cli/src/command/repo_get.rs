@@ -1,11 +1,12 @@
 //! `repo-get`: prints a file of a repository, decrypted.
 
-use std::io::{Read, Write};
+use std::io::Write;
 
 use engine::repo::browse;
 use engine::storage::{ReadRange, missing};
 use engine::{Error, ErrorCode, Result};
 use repo_format::cipher::{Cipher, Decryptor, Framing};
+use repo_format::read::read_some;
 
 use crate::config::{Config, opt};
 use crate::{ExitStatus, repos};
@@ -39,15 +40,13 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     let mut out = std::io::stdout().lock();
     let mut buffer = vec![0; CHUNK];
     loop {
-        let size = match reader.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(size) => size,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => {
-                let text = format!("unable to read '{}'", repo.storage.display(&path));
-                return Err(Error::from_io(ErrorCode::FileRead, text, error));
-            }
-        };
+        let size = read_some(&mut reader, &mut buffer).map_err(|error| {
+            let text = format!("unable to read '{}'", repo.storage.display(&path));
+            Error::from_io(ErrorCode::FileRead, text, error)
+        })?;
+        if size == 0 {
+            break;
+        }
         // Most likely the output goes to a program that has read enough
         if out.write_all(&buffer[..size]).is_err() {
             return Ok(ExitStatus::NOT_FOUND);

@@ -5,24 +5,11 @@ use std::path::PathBuf;
 use engine::restore::{KeepOut, MapSettings, RecoverySettings, RecoveryType, RestoreRequest, TargetAction};
 use engine::{Error, ErrorCode, Result};
 
-use crate::config::{Command, Config, Replacement, Role, Source, opt, quote_for_shell};
+use crate::config::{Config, Source, opt};
 use crate::exit::ExitStatus;
+use crate::progress::LiveProgress;
 use crate::repos;
-
-/// Options of restore that `restore_command` must not pass on, because they have no meaning for archive-get or would
-/// mislead it.
-const NOT_FOR_ARCHIVE_GET: [&str; 10] = [
-    "exec-id",
-    "job-retry",
-    "job-retry-interval",
-    "log-level-console",
-    "log-level-file",
-    "log-level-stderr",
-    "log-subprocess",
-    "log-timestamp",
-    "process-max",
-    "cmd",
-];
+use crate::wal_command::restore_command;
 
 /// Restores a backup into the data directory of `pg1-path`.
 ///
@@ -30,7 +17,8 @@ const NOT_FOR_ARCHIVE_GET: [&str; 10] = [
 /// The same as [`engine::Session::restore`].
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let request = request(config)?;
-    repos::session(config, &config.repo_keys_selected(), "restore")?.restore(&request)?;
+    let session = repos::session(config, &config.repo_keys_selected())?;
+    session.with_progress(LiveProgress::of("restore")).restore(&request)?;
     Ok(ExitStatus::SUCCESS)
 }
 
@@ -95,7 +83,7 @@ fn request(config: &Config) -> Result<RestoreRequest> {
 
 /// The paths that this program uses. If a link were mapped to one of them, or to a parent of one, a restore with
 /// `--delta` would clean it.
-fn keep_out(config: &Config) -> Result<Vec<KeepOut>> {
+pub(super) fn keep_out(config: &Config) -> Result<Vec<KeepOut>> {
     let mut places = Vec::new();
     for &key in config.repo_keys() {
         if matches!(config.get_at(opt::REPO_TYPE, key)?, "posix" | "cifs") {
@@ -109,31 +97,6 @@ fn keep_out(config: &Config) -> Result<Vec<KeepOut>> {
         }
     }
     Ok(places)
-}
-
-/// The command that PostgreSQL runs to get WAL: this program, with those options of this command line that archive-get
-/// knows.
-fn restore_command(config: &Config) -> String {
-    let replace = NOT_FOR_ARCHIVE_GET.map(|name| (name, Replacement::Omit));
-    let args = config.options_for_exec(Command::ArchiveGet, Role::Main, &replace, true, true);
-    let program = match (config.source(opt::CMD), config.find(opt::CMD)) {
-        (Source::Default, _) | (_, None) => called_program(config.program()),
-        (_, Some(cmd)) => cmd.to_owned(),
-    };
-    // PostgreSQL expands what follows a percent sign
-    let command = format!("{} {}", quote_for_shell(&program), args.join(" ")).replace('%', "%%");
-    format!("{command} %f \"%p\"")
-}
-
-/// Returns the name by which this program was called. A name without a path stays unchanged, so that the restored
-/// cluster may recover on a host where the program is elsewhere. A relative path becomes absolute, because PostgreSQL
-/// calls it from another directory.
-fn called_program(called: &str) -> String {
-    if !called.contains('/') {
-        return called.to_owned();
-    }
-    let absolute = std::path::absolute(called).ok().and_then(|path| path.to_str().map(ToOwned::to_owned));
-    absolute.unwrap_or_else(|| called.to_owned())
 }
 
 #[cfg(test)]
@@ -153,17 +116,5 @@ mod tests {
             ..engines
         };
         assert_eq!(format!("{asked:#?}"), format!("{wanted:#?}"));
-    }
-
-    #[test]
-    fn program_called_by_path_is_called_by_its_absolute_path() {
-        assert_eq!(called_program("/usr/bin/pgbackrest"), "/usr/bin/pgbackrest");
-        let relative = called_program("./pgbackrest");
-        assert!(relative.starts_with('/') && relative.ends_with("/pgbackrest"), "{relative}");
-    }
-
-    #[test]
-    fn program_called_by_bare_name_keeps_it() {
-        assert_eq!(called_program("pgbackrest"), "pgbackrest");
     }
 }

@@ -1,31 +1,40 @@
 //! `stanza-create`: creates a stanza in every repository.
 
 use engine::Result;
-use engine::stanza::{self, StanzaSettings};
+use engine::stanza::StanzaRequest;
 
 use crate::config::{Config, opt};
-use crate::{ExitStatus, cancel_token, pg, repos};
+use crate::{ExitStatus, pg, repos};
 
 /// Creates the stanza, or checks it if it exists.
 ///
 /// # Errors
 /// The stanza can't be created or belongs to another cluster.
 pub fn run(config: &Config) -> Result<ExitStatus> {
-    let _lock = repos::lock(config)?;
+    let session = repos::session(config, config.repo_keys())?;
     if config.find(opt::FORCE) == Some(true) {
         engine::warn!("option --force is no longer supported");
     }
-    stanza::create(&settings(config)?, &repos::open_all(config)?, cancel_token())?;
+    session.stanza_create(&request(config)?)?;
     Ok(ExitStatus::SUCCESS)
 }
 
-/// The settings that stanza-create and stanza-upgrade need.
-pub(super) fn settings(config: &Config) -> Result<StanzaSettings> {
-    Ok(StanzaSettings {
-        stanza: repos::stanza(config)?,
-        locks: repos::locks(config)?,
-        online: config.get(opt::ONLINE)?,
-        pg: pg::all(config)?,
-        claimant: repos::claimant(config)?,
-    })
+/// What stanza-create and stanza-upgrade are asked to do.
+pub(super) fn request(config: &Config) -> Result<StanzaRequest> {
+    Ok(StanzaRequest { online: config.get(opt::ONLINE)?, pg: pg::all(config)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::pg::PgSettings;
+
+    use super::*;
+    use crate::config::tests::resolved;
+
+    #[test]
+    fn request_without_options_is_the_request_of_the_engine() {
+        let config = resolved("stanza-create --stanza=demo --pg1-path=/pg");
+        let wanted = StanzaRequest::new(PgSettings { command: "stanza-create".to_owned(), ..PgSettings::new("/pg") });
+        assert_eq!(format!("{:#?}", request(&config).unwrap()), format!("{wanted:#?}"));
+    }
 }

@@ -1,25 +1,19 @@
 //! `stanza-delete`: deletes a stanza from one repository.
 
 use engine::Result;
-use engine::stanza::{self, DeleteSettings};
+use engine::stanza::StanzaDeleteRequest;
 
 use crate::config::{Config, opt};
-use crate::{ExitStatus, cancel_token, pg, repos};
+use crate::{ExitStatus, pg, repos};
 
 /// Deletes the stanza from the repository of `--repo`.
 ///
 /// # Errors
 /// Commands were not stopped, PostgreSQL is running, or something can't be removed.
 pub fn run(config: &Config) -> Result<ExitStatus> {
-    let _lock = repos::lock(config)?;
+    let session = repos::session(config, &[config.repo_default()])?.with_lock_keys(config.repo_keys_selected());
     let pg_key = config.pg_keys().first().filter(|&&key| config.find_at(opt::PG_PATH, key).is_some());
-    let settings = DeleteSettings {
-        stanza: repos::stanza(config)?,
-        locks: repos::locks(config)?,
-        pg: pg_key.map(|&key| pg::host(config, key)).transpose()?,
-        force: config.get(opt::FORCE)?,
-        claimant: repos::claimant(config)?,
-    };
-    stanza::delete(&settings, &repos::open_default(config)?, cancel_token())?;
+    let pg = pg_key.map(|&key| pg::host(config, key)).transpose()?;
+    session.stanza_delete(&StanzaDeleteRequest { pg, force: config.get(opt::FORCE)? })?;
     Ok(ExitStatus::SUCCESS)
 }

@@ -27,6 +27,8 @@ pub enum Command {
     Stop,
     Verify,
     Version,
+    RecoveryPoints,
+    TestRestore,
 }
 
 /// The role of a process of a command.
@@ -163,6 +165,9 @@ pub struct CommandDecl {
     pub parameters: bool,
     /// Whether help omits the command.
     pub internal: bool,
+    /// Whether pgBackRest lacks the command. Such a command is accepted by its full name only, so that prefixes keep their
+    /// meaning.
+    pub own: bool,
     /// One sentence, with its period.
     pub summary: &'static str,
     /// More sentences; empty lines separate paragraphs.

@@ -16,12 +16,13 @@ const BASE: CommandDecl = CommandDecl {
     quiet: false,
     parameters: false,
     internal: false,
+    own: false,
     summary: "",
     detail: "",
 };
 
 /// Every command, in the order of [`Command`], which is also the order in which prefixes match.
-pub static COMMANDS: [CommandDecl; 22] = [
+pub static COMMANDS: [CommandDecl; 24] = [
     CommandDecl {
         command: Command::Annotate,
         name: "annotate",
@@ -248,6 +249,31 @@ pub static COMMANDS: [CommandDecl; 22] = [
         quiet: true,
         summary: "Get version.",
         detail: "Prints the version of the program.",
+        ..BASE
+    },
+    CommandDecl {
+        command: Command::RecoveryPoints,
+        name: "recovery-points",
+        quiet: true,
+        own: true,
+        summary: "List the points to recover to.",
+        detail: "Lists for each repository and timeline the ranges of WAL positions that a restore can recover to, from which \
+            backups, and why a range ends. With --scan it also reads the WAL and lists named restore points, commit times, and \
+            what removed data: dropped, truncated and rewritten relations, and dropped databases. So the position before a \
+            mistake can be found.",
+        ..BASE
+    },
+    CommandDecl {
+        command: Command::TestRestore,
+        name: "test-restore",
+        log_file: true,
+        own: true,
+        summary: "Prove that a backup can be recovered.",
+        detail: "Restores a backup into a scratch directory, starts PostgreSQL on it, replays WAL, checks the cluster and \
+            removes everything. Nothing of the original cluster is touched, and nobody else can connect to the copy: it \
+            archives nothing, runs no jobs or subscriptions and does not listen to TCP. Exit status 104 means that the \
+            backup was not proven; the report gives the reason. Other exit statuses mean that it could not be tested. \
+            PostgreSQL refuses root, so run it as another user that can read the repository.",
         ..BASE
     },
 ];

@@ -11,10 +11,27 @@ pub enum Replacement {
     Omit,
     /// `--name` or `--no-name`.
     Bool(bool),
+    /// `--reset-name`.
+    Reset,
     /// `--name=text`.
     Text(String),
     /// `--name=text` for each text.
     Texts(Vec<String>),
+}
+
+/// The process that gets the options of this one.
+#[derive(Clone, Copy, Debug)]
+pub struct ExecTarget<'a> {
+    /// Its command.
+    pub command: Command,
+    /// Its role.
+    pub role: Role,
+    /// Values that it gets instead, by full name.
+    pub replace: &'a [(&'a str, Replacement)],
+    /// A process on the same host reads the same files and environment, so it gets only options from the command line.
+    pub local: bool,
+    /// Whether to quote values if a shell needs it.
+    pub quote: bool,
 }
 
 impl Config {
@@ -51,76 +68,58 @@ impl Config {
         text
     }
 
-    /// Returns the arguments with which another process runs `command` with the options of this process. The command
+    /// Returns the arguments with which another process runs a command with the options of this process. The command
     /// comes last.
     ///
-    /// The arguments contain options that the other process knows and that are not secret. `replace` contains changes,
-    /// by full name. A process on the same host (`local`) reads the same files and environment, so it gets only options
-    /// from the command line. With `quote`, values are quoted if a shell needs it.
-    pub fn options_for_exec(
-        &self,
-        command: Command,
-        role: Role,
-        replace: &[(&str, Replacement)],
-        local: bool,
-        quote: bool,
-    ) -> Vec<String> {
+    /// The arguments contain options that the other process knows and that are not secret.
+    pub fn options_for_exec(&self, target: &ExecTarget<'_>) -> Vec<String> {
         let mut args = Vec::new();
+        let quoted = |value: &str| if target.quote { quote_for_shell(value) } else { value.to_owned() };
         for (index, decl) in ALL.iter().enumerate() {
             // Without the passphrase the cipher type is useless
-            if !decl.is_valid(command, role) || decl.secure || decl.name == opt::REPO_CIPHER_TYPE.decl().name {
+            if !decl.is_valid(target.command, target.role)
+                || decl.secure
+                || decl.name == opt::REPO_CIPHER_TYPE.decl().name
+            {
                 continue;
             }
             let keys = decl.group.map_or_else(|| vec![0], |group| self.keys(group).to_vec());
             for (position, key) in keys.into_iter().enumerate() {
                 let name = decl.indexed_name(key);
-                let slot = self.slots[index].get(position);
-                let replaced = replace.iter().find(|(replaced, _)| *replaced == name).map(|(_, value)| value);
-                self.exec_args(&mut args, decl, key, slot, replaced, local, quote);
-            }
-        }
-        args.push(command.role_name(role));
-        args
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the body of one loop")]
-    fn exec_args(
-        &self,
-        args: &mut Vec<String>,
-        decl: &OptionDecl,
-        key: u32,
-        slot: Option<&Slot>,
-        replaced: Option<&Replacement>,
-        local: bool,
-        quote: bool,
-    ) {
-        let name = decl.indexed_name(key);
-        let quoted = |value: &str| if quote { quote_for_shell(value) } else { value.to_owned() };
-        match (replaced, slot) {
-            (Some(Replacement::Omit), _) | (None, None) => (),
-            (Some(Replacement::Bool(value)), _) => {
-                args.push(format!("--{}{name}", if *value { "" } else { "no-" }));
-            }
-            (Some(Replacement::Text(value)), _) => args.push(format!("--{name}={}", quoted(value))),
-            (Some(Replacement::Texts(values)), _) => {
-                args.extend(values.iter().map(|value| format!("--{name}={}", quoted(value))));
-            }
-            (None, Some(slot)) if slot.negate || slot.source != Source::Default => {
-                if local && slot.source != Source::CommandLine {
-                    return;
-                }
-                match &slot.value {
-                    _ if slot.negate => args.push(format!("--no-{name}")),
-                    Some(Value::Bool(value)) => args.push(format!("--{}{name}", if *value { "" } else { "no-" })),
-                    _ => {
-                        args.extend(
-                            self.texts(decl, key, slot).iter().map(|value| format!("--{name}={}", quoted(value))),
-                        );
+                let replaced = target.replace.iter().find(|(replaced, _)| *replaced == name);
+                let argument = match (replaced, self.slots[index].get(position)) {
+                    (Some((_, value)), _) => value.clone(),
+                    (None, Some(slot)) => self.argument(decl, key, slot, target.local),
+                    (None, None) => Replacement::Omit,
+                };
+                match argument {
+                    Replacement::Omit => (),
+                    Replacement::Bool(true) => args.push(format!("--{name}")),
+                    Replacement::Bool(false) => args.push(format!("--no-{name}")),
+                    Replacement::Reset => args.push(format!("--reset-{name}")),
+                    Replacement::Text(value) => args.push(format!("--{name}={}", quoted(&value))),
+                    Replacement::Texts(values) => {
+                        args.extend(values.iter().map(|value| format!("--{name}={}", quoted(value))));
                     }
                 }
             }
-            (None, Some(slot)) if slot.reset => args.push(format!("--reset-{name}")),
-            (None, Some(_)) => (),
+        }
+        args.push(target.command.role_name(target.role));
+        args
+    }
+
+    /// Returns what another process gets for an option that nothing replaces.
+    fn argument(&self, decl: &OptionDecl, key: u32, slot: &Slot, local: bool) -> Replacement {
+        if !slot.negate && slot.source == Source::Default {
+            return if slot.reset { Replacement::Reset } else { Replacement::Omit };
+        }
+        if local && slot.source != Source::CommandLine {
+            return Replacement::Omit;
+        }
+        match &slot.value {
+            _ if slot.negate => Replacement::Bool(false),
+            Some(Value::Bool(value)) => Replacement::Bool(*value),
+            _ => Replacement::Texts(self.texts(decl, key, slot)),
         }
     }
 

@@ -9,7 +9,7 @@ use repo_format::ini;
 
 use super::Source;
 use super::decl::{Command, Role, Section, ValueKind};
-use super::names::{self, Match, find_option, shown};
+use super::names::{self, FoundName, Match, find_option, shown};
 use super::options::{self, ALL, opt};
 use super::parse::{FoundOption, FoundOptions};
 use super::text;
@@ -133,98 +133,124 @@ impl Ini {
     }
 }
 
+/// A path to read. It must exist if the user named it.
+struct ConfigPath {
+    path: String,
+    required: bool,
+}
+
+/// The paths to read, as chosen on the command line and in the environment.
+struct ConfigPaths {
+    file: Option<ConfigPath>,
+    include: Option<ConfigPath>,
+}
+
+impl ConfigPaths {
+    fn of(found: &FoundOptions) -> Result<Self> {
+        let given = |decl: &super::OptionDecl| {
+            // Only the command line and the environment have been read at this point
+            options::find(decl.name).and_then(|index| found.get(index, 1))
+        };
+        let decls = [opt::CONFIG.decl(), opt::CONFIG_PATH.decl(), opt::CONFIG_INCLUDE_PATH.decl()];
+        for decl in decls {
+            if given(decl).is_some_and(|found| found.values.iter().any(|value| !text::is_whole(value))) {
+                return Err(text::not_whole(decl.name));
+            }
+        }
+        let [config, config_path, include_path] = decls.map(given);
+        debug_assert!(config.is_none_or(|found| found.source != Source::File));
+        // Paths are relative to the root, not to the working directory
+        let path_of = |entry: Option<&FoundOption>| {
+            let path = entry?.values.first()?;
+            Some(if path.starts_with('/') { path.clone() } else { format!("/{path}") })
+        };
+        let base = path_of(config_path);
+        let path = |named: Option<String>, name: &str, default: &str| ConfigPath {
+            required: named.is_some(),
+            path: named.unwrap_or_else(|| match &base {
+                Some(base) => format!("{base}/{name}"),
+                None => default.to_owned(),
+            }),
+        };
+        let (file, include) = (path_of(config), path_of(include_path));
+        let no_config = config.is_some_and(|found| found.negate);
+        // An explicit file is the only one unless a directory is named too; --no-config counts as one
+        let file_only = config.is_some() && base.is_none() && include.is_none();
+        Ok(ConfigPaths {
+            file: (!no_config).then(|| path(file, "pgbackrest.conf", DEFAULT_FILE)),
+            include: (!file_only).then(|| path(include, "conf.d", DEFAULT_INCLUDE_PATH)),
+        })
+    }
+}
+
 /// Reads the files that the command line names, or the default files. Returns `None` if there are none.
 ///
 /// # Errors
 /// A file that the command line names is missing, a file can't be read, or its syntax is wrong.
 pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Option<Ini>> {
-    let given = |decl: &super::OptionDecl| {
-        // Only the command line and the environment have been read at this point
-        options::find(decl.name).and_then(|index| found.get(index, 1))
-    };
-    let first = |entry: Option<&FoundOption>| entry.and_then(|found| found.values.first().cloned());
-    for decl in [opt::CONFIG.decl(), opt::CONFIG_PATH.decl(), opt::CONFIG_INCLUDE_PATH.decl()] {
-        if given(decl).is_some_and(|found| found.values.iter().any(|value| !text::is_whole(value))) {
-            return Err(text::not_whole(decl.name));
-        }
-    }
-    let config = given(opt::CONFIG.decl());
-    let no_config = config.is_some_and(|found| found.negate);
-    // Paths are relative to the root, not to the working directory
-    let path_of = |entry| first(entry).map(|path| if path.starts_with('/') { path } else { format!("/{path}") });
-    let config_path = path_of(given(opt::CONFIG_PATH.decl()));
-    let include_path = path_of(given(opt::CONFIG_INCLUDE_PATH.decl()));
-    debug_assert!(config.is_none_or(|found| found.source != Source::File));
-
+    let paths = ConfigPaths::of(found)?;
     let mut ini = None;
     let mut size = 0;
-    if !no_config {
-        let chosen = path_of(config);
-        let required = chosen.is_some();
-        let mut path = match (&chosen, &config_path) {
-            (Some(path), _) => path.clone(),
-            (None, Some(base)) => format!("{base}/pgbackrest.conf"),
-            (None, None) => DEFAULT_FILE.to_owned(),
-        };
-        let mut found = files.read(&path)?;
-        if found.is_none() && path == DEFAULT_FILE && !required {
-            found = files.read(OLD_FILE)?;
-            OLD_FILE.clone_into(&mut path);
-        }
-        match found {
-            Some(found) => {
-                size = found.len() as u64;
-                // An empty file is a configuration without options
-                ini.get_or_insert_with(Ini::default).add(&path, &found)?;
-            }
-            None if required => {
-                let text = format!("unable to open missing file '{path}' for read");
-                return Err(Error::new(ErrorCode::FileMissing, text));
-            }
-            None => (),
-        }
+    if let Some(chosen) = paths.file
+        && let Some((path, text)) = read_file(files, chosen)?
+    {
+        size = text.len() as u64;
+        // An empty file is a configuration without options
+        ini.get_or_insert_with(Ini::default).add(&path, &text)?;
     }
-
-    // An explicit file is the only one unless a directory is named too; --no-config counts as one
-    if config.is_none() || config_path.is_some() || include_path.is_some() {
-        let required = include_path.is_some();
-        let path = match (include_path, &config_path) {
-            (Some(path), _) => path,
-            (None, Some(base)) => format!("{base}/conf.d"),
-            (None, None) => DEFAULT_INCLUDE_PATH.to_owned(),
-        };
-        let mut names = match files.list(&path)? {
-            Some(names) => names,
-            None if required => {
-                let text = format!("unable to list file info for missing path '{path}'");
-                return Err(Error::new(ErrorCode::PathMissing, text));
-            }
-            None => Vec::new(),
-        };
-        names.retain(|name| name.len() > ".conf".len() && name.ends_with(".conf"));
-        names.sort();
-        for name in names {
-            if !text::is_whole(&name) {
-                let name = text::show(&name);
-                let text = format!("name of configuration file '{name}' in path '{path}' is not valid UTF-8");
-                return Err(Error::new(ErrorCode::FileOpen, text).hint("rename the file."));
-            }
-            // It may have been removed since
-            let path_of_part = format!("{path}/{name}");
-            if let Some(part) = files.read(&path_of_part)? {
-                size = size.saturating_add(part.len() as u64);
-                if size > SIZE_MAX {
-                    let text = format!("configuration files in '{path}' are larger than {SIZE_MAX} bytes together");
-                    return Err(Error::new(ErrorCode::FileInvalid, text));
-                }
-                // Each file must be complete by itself. An empty one counts as none
-                if !part.is_empty() {
-                    ini.get_or_insert_with(Ini::default).add(&path_of_part, &part)?;
-                }
-            }
+    let Some(include) = paths.include else { return Ok(ini) };
+    for name in list_parts(files, &include)? {
+        let path = &include.path;
+        if !text::is_whole(&name) {
+            let name = text::show(&name);
+            let text = format!("name of configuration file '{name}' in path '{path}' is not valid UTF-8");
+            return Err(Error::new(ErrorCode::FileOpen, text).hint("rename the file."));
+        }
+        // It may have been removed since
+        let path_of_part = format!("{path}/{name}");
+        let Some(part) = files.read(&path_of_part)? else { continue };
+        size = size.saturating_add(part.len() as u64);
+        if size > SIZE_MAX {
+            let text = format!("configuration files in '{path}' are larger than {SIZE_MAX} bytes together");
+            return Err(Error::new(ErrorCode::FileInvalid, text));
+        }
+        // Each file must be complete by itself. An empty one counts as none
+        if !part.is_empty() {
+            ini.get_or_insert_with(Ini::default).add(&path_of_part, &part)?;
         }
     }
     Ok(ini)
+}
+
+/// Reads the main file, or the one that old versions read by default. Returns its path and content.
+fn read_file(files: &dyn ConfigFiles, chosen: ConfigPath) -> Result<Option<(String, String)>> {
+    let ConfigPath { path, required } = chosen;
+    if let Some(text) = files.read(&path)? {
+        return Ok(Some((path, text)));
+    }
+    if required {
+        let text = format!("unable to open missing file '{path}' for read");
+        return Err(Error::new(ErrorCode::FileMissing, text));
+    }
+    if path != DEFAULT_FILE {
+        return Ok(None);
+    }
+    Ok(files.read(OLD_FILE)?.map(|text| (OLD_FILE.to_owned(), text)))
+}
+
+/// Returns the names of the files in the include path, in order.
+fn list_parts(files: &dyn ConfigFiles, include: &ConfigPath) -> Result<Vec<String>> {
+    let mut names = match files.list(&include.path)? {
+        Some(names) => names,
+        None if include.required => {
+            let text = format!("unable to list file info for missing path '{}'", include.path);
+            return Err(Error::new(ErrorCode::PathMissing, text));
+        }
+        None => Vec::new(),
+    };
+    names.retain(|name| name.len() > ".conf".len() && name.ends_with(".conf"));
+    names.sort();
+    Ok(names)
 }
 
 /// Adds options that the files set and neither command line nor environment do. Sections of the stanza precede global
@@ -244,42 +270,21 @@ pub(super) fn add(
     warn: &mut dyn FnMut(String),
 ) -> Result<()> {
     let stanza = options::find("stanza").and_then(|index| found.get(index, 1)).and_then(|found| found.values.first());
-    let mut sections = Vec::new();
-    if let Some(stanza) = stanza {
-        sections.push((format!("{stanza}:{}", command.name()), true));
-        sections.push((stanza.clone(), false));
-    }
-    sections.push((format!("global:{}", command.name()), true));
-    sections.push(("global".to_owned(), false));
+    let owners = [stanza.map(String::as_str), Some("global")].into_iter().flatten();
+    let sections: Vec<(String, bool)> =
+        owners.flat_map(|name| [(format!("{name}:{}", command.name()), true), (name.to_owned(), false)]).collect();
 
     for (section, of_command) in &sections {
         let mut seen: Vec<(usize, u32, &str)> = Vec::new();
         for (key, values) in content.keys(section) {
-            // pgBackRest reads the same file and does not know our own options
-            let option = find_option(key, Match::Exact)?.filter(|option| !ALL[option.option].own);
-            let Some(option) = option else {
-                warn(format!("configuration file contains invalid option '{}'", text::show(&shown(key))));
-                continue;
-            };
-            if option.negate {
-                warn(format!("configuration file contains negate option '{key}'"));
-                continue;
-            }
-            if option.reset {
-                warn(format!("configuration file contains reset option '{key}'"));
-                continue;
-            }
+            let Some(option) = option_of(key, warn)? else { continue };
             let decl = ALL[option.option];
-            if decl.section == Section::CommandLine {
-                warn(format!("configuration file contains command-line only option '{key}'"));
-                continue;
-            }
-            let invalid = |text: String| Err(Error::new(ErrorCode::OptionInvalid, text));
             let same = seen.iter().find(|(index, number, _)| (*index, *number) == (option.option, option.key));
             if let Some((_, _, other)) = same {
-                return invalid(format!(
+                let text = format!(
                     "configuration file contains duplicate options ('{key}', '{other}') in section '[{section}]'"
-                ));
+                );
+                return Err(Error::new(ErrorCode::OptionInvalid, text));
             }
             seen.push((option.option, option.key, key));
             if !decl.is_valid(command, role) {
@@ -292,38 +297,55 @@ pub(super) fn add(
                 warn(format!("configuration file contains stanza-only option '{key}' in global section '{section}'"));
                 continue;
             }
-            if found.get(option.option, option.key).is_some() {
-                continue;
+            if found.get(option.option, option.key).is_none() {
+                found.add(option.option, option.key, read_values(option, section, key, &values)?);
             }
-            if !decl.secure
-                && let Some(secret) = values.iter().find_map(|value| names::secure_option_in(value))
-            {
-                let text = format!("section '{section}', key '{key}' has a value that holds '{secret}='");
-                return Err(Error::new(ErrorCode::OptionInvalidValue, text)
-                    .hint("put each option on its own line; a line feed may be missing."));
-            }
-            let mut entry = FoundOption { negate: false, reset: false, source: Source::File, values: Vec::new() };
-            if values.len() > 1 {
-                if !decl.kind.is_multi() {
-                    let name = decl.indexed_name(option.key);
-                    return invalid(format!("option '{name}' cannot be set multiple times"));
-                }
-                entry.values = values.into_iter().map(str::to_owned).collect();
-            } else {
-                let value = values.first().copied().unwrap_or_default();
-                let invalid = |text: String| Err(Error::new(ErrorCode::OptionInvalidValue, text));
-                if value.is_empty() {
-                    return invalid(format!("section '{section}', key '{key}' must have a value"));
-                }
-                match (decl.kind, value) {
-                    (ValueKind::Boolean, "y") => (),
-                    (ValueKind::Boolean, "n") => entry.negate = true,
-                    (ValueKind::Boolean, _) => return invalid(format!("boolean option '{key}' must be 'y' or 'n'")),
-                    _ => entry.values.push(value.to_owned()),
-                }
-            }
-            found.add(option.option, option.key, entry);
         }
     }
     Ok(())
+}
+
+/// Returns the option that a key sets. Warns about a key that sets none.
+fn option_of(key: &str, warn: &mut dyn FnMut(String)) -> Result<Option<FoundName>> {
+    // pgBackRest reads the same file and does not know our own options
+    let Some(option) = find_option(key, Match::Exact)?.filter(|option| !ALL[option.option].own) else {
+        warn(format!("configuration file contains invalid option '{}'", text::show(&shown(key))));
+        return Ok(None);
+    };
+    let refused = match option {
+        FoundName { negate: true, .. } => "negate",
+        FoundName { reset: true, .. } => "reset",
+        _ if ALL[option.option].section == Section::CommandLine => "command-line only",
+        _ => return Ok(Some(option)),
+    };
+    warn(format!("configuration file contains {refused} option '{key}'"));
+    Ok(None)
+}
+
+/// Reads the values that the lines of a section give to an option.
+fn read_values(option: FoundName, section: &str, key: &str, values: &[&str]) -> Result<FoundOption> {
+    let decl = ALL[option.option];
+    let invalid = |text: String| Err(Error::new(ErrorCode::OptionInvalidValue, text));
+    if !decl.secure
+        && let Some(secret) = values.iter().find_map(|value| names::secure_option_in(value))
+    {
+        let text = format!("section '{section}', key '{key}' has a value that holds '{secret}='");
+        return Err(Error::new(ErrorCode::OptionInvalidValue, text)
+            .hint("put each option on its own line; a line feed may be missing."));
+    }
+    let mut entry = FoundOption { negate: false, reset: false, source: Source::File, values: Vec::new() };
+    match (decl.kind, values) {
+        (kind, [_, _, ..]) if !kind.is_multi() => {
+            let name = decl.indexed_name(option.key);
+            let text = format!("option '{name}' cannot be set multiple times");
+            return Err(Error::new(ErrorCode::OptionInvalid, text));
+        }
+        (_, [_, _, ..]) => entry.values = values.iter().map(|&value| value.to_owned()).collect(),
+        (_, [] | [""]) => return invalid(format!("section '{section}', key '{key}' must have a value")),
+        (ValueKind::Boolean, ["y"]) => (),
+        (ValueKind::Boolean, ["n"]) => entry.negate = true,
+        (ValueKind::Boolean, [_]) => return invalid(format!("boolean option '{key}' must be 'y' or 'n'")),
+        (_, [value]) => entry.values.push((*value).to_owned()),
+    }
+    Ok(entry)
 }

@@ -1,5 +1,7 @@
 //! Resolves a name that a user wrote to an option: prefixes, indexes, `no-`, `reset-` and deprecated names.
 
+use std::borrow::Cow;
+
 use engine::{Error, ErrorCode, Result};
 
 use super::decl::IndexGroup;
@@ -93,57 +95,14 @@ pub fn find_option(candidate: &str, matching: Match) -> Result<Option<FoundName>
     } else {
         (candidate, false, false)
     };
-
-    // The index stands before the first dash
-    let mut key = None;
-    let mut base = std::borrow::Cow::Borrowed(name);
-    if let Some(dash) = name.find('-') {
-        if dash == 0 {
-            return invalid(format!("option '{}' cannot begin with a dash", shown(candidate)));
-        }
-        let head = name[..dash].trim_end_matches(|c: char| c.is_ascii_digit());
-        if head.is_empty() {
-            return invalid(format!("option '{}' cannot begin with a number", shown(candidate)));
-        }
-        if head.len() < dash {
-            key = match name[head.len()..dash].parse() {
-                Ok(key @ 1..=KEY_MAX) => Some(key),
-                _ => return invalid(format!("option '{}' key must be between 1 and {KEY_MAX}", shown(candidate))),
-            };
-            base = format!("{head}{}", &name[dash..]).into();
-        }
-    }
-    let prefix = matching == Match::Prefix;
-
-    let mut found = options::find(&base);
-    if found.is_none() && prefix {
-        let mut starting = (0..ALL.len()).filter(|&index| !ALL[index].own && ALL[index].name.starts_with(&*base));
-        if let (Some(only), None) = (starting.next(), starting.next()) {
-            found = Some(only);
-        }
-    }
-    let mut deprecated = false;
-    if found.is_none()
-        && let Some(old) = options::find_deprecated(&base, prefix)
-    {
-        if key.is_some() && !old.indexed {
-            return invalid(format!("deprecated option '{candidate}' cannot have an index"));
-        }
-        let decl = ALL[old.option];
-        if key.is_none() && !old.unindexed && matching != Match::WithoutIndex {
-            let dash = base.find('-').unwrap_or(base.len());
-            return Err(Error::new(
-                ErrorCode::OptionInvalid,
-                format!("deprecated option '{candidate}' requires an index"),
-            )
-            .hint(format!("add the required index, e.g. {}1{}.", &base[..dash], &base[dash..]))
-            .hint(format!("consider using the non-deprecated name, e.g. {}.", decl.indexed_name(1))));
-        }
-        found = Some(old.option);
-        deprecated = true;
-    }
-
-    let Some(option) = found else { return Ok(None) };
+    let (base, key) = split_index(candidate, name)?;
+    let (option, deprecated) = match find_current(&base, matching) {
+        Some(option) => (option, false),
+        None => match find_deprecated(candidate, &base, key, matching)? {
+            Some(option) => (option, true),
+            None => return Ok(None),
+        },
+    };
     let decl = ALL[option];
     if negate && !decl.can_negate() {
         return invalid(format!("option '{candidate}' cannot be negated"));
@@ -152,10 +111,8 @@ pub fn find_option(candidate: &str, matching: Match) -> Result<Option<FoundName>
         return invalid(format!("option '{candidate}' cannot be reset"));
     }
     // A name without an index may be the old form of an indexed name, e.g. repo-path
-    if key.is_none() && decl.deprecated.contains(&decl.name) {
-        deprecated = true;
-    }
-    if !deprecated {
+    let old_form = key.is_none() && decl.deprecated.contains(&decl.name);
+    if !deprecated && !old_form {
         if key.is_some() && decl.group.is_none() {
             return invalid(format!("option '{candidate}' cannot have an index"));
         }
@@ -165,6 +122,57 @@ pub fn find_option(candidate: &str, matching: Match) -> Result<Option<FoundName>
         }
     }
     Ok(Some(FoundName { option, key: key.unwrap_or(1), negate, reset }))
+}
+
+/// Splits a name without prefix into the name without index and the index, which stands before the first dash.
+fn split_index<'a>(candidate: &str, name: &'a str) -> Result<(Cow<'a, str>, Option<u32>)> {
+    let invalid =
+        |problem: &str| Err(Error::new(ErrorCode::OptionInvalid, format!("option '{}' {problem}", shown(candidate))));
+    let Some(dash) = name.find('-') else { return Ok((name.into(), None)) };
+    if dash == 0 {
+        return invalid("cannot begin with a dash");
+    }
+    let head = name[..dash].trim_end_matches(|c: char| c.is_ascii_digit());
+    if head.is_empty() {
+        return invalid("cannot begin with a number");
+    }
+    if head.len() == dash {
+        return Ok((name.into(), None));
+    }
+    match name[head.len()..dash].parse() {
+        Ok(key @ 1..=KEY_MAX) => Ok((format!("{head}{}", &name[dash..]).into(), Some(key))),
+        _ => invalid(&format!("key must be between 1 and {KEY_MAX}")),
+    }
+}
+
+/// Finds the option of a name without index that is not deprecated.
+fn find_current(base: &str, matching: Match) -> Option<OptionIndex> {
+    let exact = options::find(base);
+    if exact.is_some() || matching != Match::Prefix {
+        return exact;
+    }
+    let mut starting = (0..ALL.len()).filter(|&index| !ALL[index].own && ALL[index].name.starts_with(base));
+    match (starting.next(), starting.next()) {
+        (only @ Some(_), None) => only,
+        _ => None,
+    }
+}
+
+/// Finds the option of a deprecated name, whose parts are a name without index and an index.
+fn find_deprecated(candidate: &str, base: &str, key: Option<u32>, matching: Match) -> Result<Option<OptionIndex>> {
+    let Some(old) = options::find_deprecated(base, matching == Match::Prefix) else { return Ok(None) };
+    if key.is_some() && !old.indexed {
+        let text = format!("deprecated option '{candidate}' cannot have an index");
+        return Err(Error::new(ErrorCode::OptionInvalid, text));
+    }
+    if key.is_none() && !old.unindexed && matching != Match::WithoutIndex {
+        let (head, rest) = base.split_at(base.find('-').unwrap_or(base.len()));
+        let text = format!("deprecated option '{candidate}' requires an index");
+        return Err(Error::new(ErrorCode::OptionInvalid, text)
+            .hint(format!("add the required index, e.g. {head}1{rest}."))
+            .hint(format!("consider using the non-deprecated name, e.g. {}.", ALL[old.option].indexed_name(1))));
+    }
+    Ok(Some(old.option))
 }
 
 #[cfg(test)]

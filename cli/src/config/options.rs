@@ -20,8 +20,8 @@ mod restore;
 mod server;
 
 use crate::config::decl::Command::{
-    ArchiveGet, ArchivePush, Backup, Check, Help, Manifest, Restore, Server, ServerPing, StanzaCreate, StanzaDelete,
-    StanzaUpgrade, Start, Stop, Verify, Version,
+    ArchiveGet, ArchivePush, Backup, Check, Help, Manifest, RecoveryPoints, Restore, Server, ServerPing, StanzaCreate,
+    StanzaDelete, StanzaUpgrade, Start, Stop, TestRestore, Verify, Version,
 };
 use crate::config::decl::{COMMANDS, Command, CommandSet, OptionDecl, on};
 
@@ -62,7 +62,7 @@ const WITH_IO: CommandSet = EVERY.without(&[Start, Stop]);
 /// Commands that access a repository.
 const STANZA_AND_REPO: CommandSet = WITH_IO.without(&[Server, ServerPing]);
 /// Commands that use workers.
-const WITH_WORKERS: CommandSet = on(&[ArchiveGet, ArchivePush, Backup, Restore, Verify]);
+const WITH_WORKERS: CommandSet = on(&[ArchiveGet, ArchivePush, Backup, RecoveryPoints, Restore, TestRestore, Verify]);
 /// Commands that access a PostgreSQL data directory.
 const WITH_PG_DATA: CommandSet = WITH_PG_HOST.with(&[ArchiveGet, ArchivePush, Restore]);
 /// Commands that may access a PostgreSQL data directory on another host.

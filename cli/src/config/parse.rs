@@ -7,7 +7,7 @@ use engine::{Error, ErrorCode, Result};
 
 use super::Source;
 use super::decl::{Command, CommandDecl, Role, ValueKind};
-use super::names::{Match, find_option, shown};
+use super::names::{FoundName, Match, find_option, shown};
 use super::options::{ALL, COUNT, OptionIndex};
 use super::text;
 
@@ -138,7 +138,7 @@ impl CommandLine {
     fn add_option(&mut self, text: &str, next: impl FnOnce() -> Option<OsString>) -> Result<()> {
         let invalid = |text: String| Err(Error::new(ErrorCode::OptionInvalid, text));
         let (name, argument) = match text.split_once('=') {
-            Some((name, argument)) => (name, Some(argument.to_owned())),
+            Some((name, argument)) => (name, Some(argument)),
             None => (text, None),
         };
         let Some(found) = find_option(name, Match::Prefix)? else {
@@ -146,40 +146,8 @@ impl CommandLine {
             let shown = if shown == name { text } else { &shown };
             return invalid(format!("invalid option '--{}'", text::show(shown)));
         };
+        let entry = read_argument(found, name, argument, next)?;
         let decl = ALL[found.option];
-        let (mut negate, mut argument) = (found.negate, argument);
-        if !negate && !found.reset {
-            if decl.kind == ValueKind::Boolean {
-                match argument.as_deref() {
-                    None | Some("y") => (),
-                    Some("n") => negate = true,
-                    Some(_) => {
-                        let text = format!("boolean option '--{name}' argument must be 'y' or 'n'");
-                        return Err(Error::new(ErrorCode::OptionInvalidValue, text));
-                    }
-                }
-            } else if argument.is_none() {
-                argument = if decl.bool_like {
-                    Some("y".to_owned())
-                } else {
-                    let Some(argument) = next() else {
-                        return invalid(format!("option '--{name}' requires an argument"));
-                    };
-                    Some(text::decode_os(&argument))
-                };
-            }
-        } else if argument.is_some() {
-            return invalid(format!("option '{name}' does not allow an argument"));
-        }
-        if negate && decl.bool_like {
-            negate = false;
-            argument = Some("n".to_owned());
-        }
-        if decl.kind == ValueKind::Boolean {
-            // The negation says all of it
-            argument = argument.filter(|_| false);
-        }
-
         let full_name = decl.indexed_name(found.key);
         if decl.secure {
             return Err(Error::new(
@@ -190,28 +158,57 @@ impl CommandLine {
             .hint("specify the option in a configuration file or an environment variable instead."));
         }
         let Some(known) = self.found.get_mut(found.option, found.key) else {
-            let values = argument.into_iter().collect();
-            let entry = FoundOption { negate, reset: found.reset, source: Source::CommandLine, values };
             self.found.add(found.option, found.key, entry);
             return Ok(());
         };
-        let problem = if known.negate && negate {
-            "is negated multiple times"
-        } else if known.reset && found.reset {
-            "is reset multiple times"
-        } else if (known.reset && negate) || (known.negate && found.reset) {
-            "cannot be negated and reset"
-        } else if known.negate != negate {
-            "cannot be set and negated"
-        } else if known.reset != found.reset {
-            "cannot be set and reset"
-        } else if let (Some(argument), true) = (argument, decl.kind.is_multi()) {
-            known.values.push(argument);
-            return Ok(());
-        } else {
-            "cannot be set multiple times"
+        let problem = match ((known.negate, known.reset), (entry.negate, entry.reset)) {
+            ((true, _), (true, _)) => "is negated multiple times",
+            ((_, true), (_, true)) => "is reset multiple times",
+            ((_, true), (true, _)) | ((true, _), (_, true)) => "cannot be negated and reset",
+            ((was, _), (is, _)) if was != is => "cannot be set and negated",
+            ((_, was), (_, is)) if was != is => "cannot be set and reset",
+            _ if decl.kind.is_multi() => {
+                known.values.extend(entry.values);
+                return Ok(());
+            }
+            _ => "cannot be set multiple times",
         };
         invalid(format!("option '{full_name}' {problem}"))
+    }
+}
+
+/// Reads the argument of an option, which may be the following argument of the command line.
+fn read_argument(
+    found: FoundName,
+    name: &str,
+    argument: Option<&str>,
+    next: impl FnOnce() -> Option<OsString>,
+) -> Result<FoundOption> {
+    let FoundName { negate, reset, .. } = found;
+    let decl = ALL[found.option];
+    let invalid = |code, text: String| Err(Error::new(code, text));
+    let entry = |negate, value: Option<String>| {
+        let values = value.into_iter().collect();
+        Ok(FoundOption { negate, reset, source: Source::CommandLine, values })
+    };
+    if (negate || reset) && argument.is_some() {
+        return invalid(ErrorCode::OptionInvalid, format!("option '{name}' does not allow an argument"));
+    }
+    match argument {
+        _ if negate && decl.bool_like => entry(false, Some("n".to_owned())),
+        _ if negate || reset => entry(negate, None),
+        None | Some("y") if decl.kind == ValueKind::Boolean => entry(false, None),
+        Some("n") if decl.kind == ValueKind::Boolean => entry(true, None),
+        Some(_) if decl.kind == ValueKind::Boolean => {
+            let text = format!("boolean option '--{name}' argument must be 'y' or 'n'");
+            invalid(ErrorCode::OptionInvalidValue, text)
+        }
+        Some(argument) => entry(false, Some(argument.to_owned())),
+        None if decl.bool_like => entry(false, Some("y".to_owned())),
+        None => match next() {
+            Some(argument) => entry(false, Some(text::decode_os(&argument))),
+            None => invalid(ErrorCode::OptionInvalid, format!("option '--{name}' requires an argument")),
+        },
     }
 }
 
@@ -220,7 +217,7 @@ fn find_command(text: &str) -> Result<Command> {
     let name = text.split(':').next().unwrap_or(text);
     super::decl::COMMANDS
         .iter()
-        .find(|decl| decl.name.starts_with(name))
+        .find(|decl| if decl.own { decl.name == name } else { decl.name.starts_with(name) })
         .map(|decl| decl.command)
         .ok_or_else(|| Error::new(ErrorCode::CommandInvalid, format!("invalid command '{text}'")))
 }

@@ -198,7 +198,13 @@ fn secret_is_shown_nowhere() {
     assert_eq!(config.get_at(opt::REPO_CIPHER_PASS, 1).unwrap(), "xyzzy");
     assert!(config.begin_text().contains("--repo1-cipher-pass=<redacted> --repo1-cipher-type=aes-256-cbc"));
     assert!(!format!("{config:?}").contains("xyzzy"));
-    let args = config.options_for_exec(Command::Backup, Role::Local, &[], false, false);
+    let args = config.options_for_exec(&ExecTarget {
+        command: Command::Backup,
+        role: Role::Local,
+        replace: &[],
+        local: false,
+        quote: false,
+    });
     assert!(!args.iter().any(|arg| arg.contains("xyzzy") || arg.contains("cipher")), "{args:?}");
 }
 
@@ -207,9 +213,10 @@ fn options_for_a_child_on_this_host_are_those_of_the_command_line() {
     let run = || run().config("[global]\nprocess-max=4\n[s]\npg1-path=/p q\n").env("COMPRESS_TYPE", "lz4");
     let config = run().ok("--stanza=s --archive-timeout=5 --no-neutral-umask --reset-log-path archive-push x");
     let replace = [("log-level-console", Replacement::Text("off".to_owned())), ("stanza", Replacement::Omit)];
-    let local = config.options_for_exec(Command::ArchivePush, Role::Async, &replace, true, true);
+    let (command, role) = (Command::ArchivePush, Role::Async);
+    let local = config.options_for_exec(&ExecTarget { command, role, replace: &replace, local: true, quote: true });
     assert_eq!(local, ["--log-level-console=off", "--reset-log-path", "--no-neutral-umask", "archive-push:async"]);
-    let remote = config.options_for_exec(Command::ArchivePush, Role::Async, &[], false, true);
+    let remote = config.options_for_exec(&ExecTarget { command, role, replace: &[], local: false, quote: true });
     let expected = [
         "--compress-type=lz4",
         "--reset-log-path",

@@ -351,6 +351,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "all",
         "Objects with names that are not paths (`a//b`, `./x`) cause a warning and are ignored. No path of a repository has such a name.",
     ),
+    ("recovery-points", "pgBackRest does not have this command. Only its full name is accepted."),
+    ("test-restore", "pgBackRest does not have this command. Only its full name is accepted."),
     ("all", "`repo-storage-ca-file` and `repo-storage-ca-path` without a certificate are an error [095]."),
     (
         "all",
@@ -363,7 +365,27 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("all", "Errors of the system include their cause (`[28] No space left on device`)."),
     ("all", "Workers are threads. There are no processes of the roles `local` and `remote`."),
     ("all", "For repositories on local file systems, connection options (`io-timeout` and similar) have no effect."),
-    ("all", "The TLS server and remote hosts (`pg-host`, `repo-host`) are not built and are refused."),
+    ("all", "`pg-host` is not built and is refused."),
+    (
+        "server",
+        "A client may run the role `remote` only, and may not name other places of the host than its configuration does (`repo-path` and other options of where a repository is, `pg-path`, `config`, `lock-path`, `log-path`): access is denied [105]. A client that names no configuration gets that of the server, not the default file. In pgBackRest, a client with access to one stanza can read all files of the server's user.",
+    ),
+    (
+        "server",
+        "The server listens on all addresses of `tls-server-address`; pgBackRest listens on the first. A port in use is an error at once. `SIGHUP` logs what has changed, and a configuration or certificate that can't be used leaves the previous one in place; pgBackRest ends. A client has 30 seconds to say who it is; at most 100 such clients of one address, 400 sessions of one client and 1000 in all are served at a time.",
+    ),
+    (
+        "server",
+        "Errors of clients and of their processes are in the log of the server. When a client is gone, its process ends after ten seconds at most, also while it waits for PostgreSQL.",
+    ),
+    (
+        "server-ping",
+        "With `log-level-console=info` it shows until when the server's certificate is valid, and warns if that is over.",
+    ),
+    (
+        "all",
+        "With `repo-host-type=tls`, a server that does not speak TLS, or that refuses this host, is an error at once. pgBackRest tries again until `io-timeout` has passed. `io-timeout` also limits the TLS handshake with a silent server. Options with blanks reach the server as they are. pgBackRest adds quotes, which its server takes for a part of the value.",
+    ),
 ];
 
 /// Renders the page.

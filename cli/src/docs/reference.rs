@@ -42,9 +42,8 @@ fn name(decl: &OptionDecl) -> String {
     }
 }
 
-fn option(text: &mut String, decl: &OptionDecl) {
-    let _ = write!(text, "\n### {}\n\n{} {}\n\n", name(decl), decl.summary, decl.detail);
-    let kind = match decl.kind {
+fn kind(kind: ValueKind) -> &'static str {
+    match kind {
         ValueKind::Boolean => "y or n",
         ValueKind::Integer => "a number",
         ValueKind::Size => "a size (`b`, `k`, `m`, `g`, `t`, `p`; bytes without a unit)",
@@ -54,8 +53,12 @@ fn option(text: &mut String, decl: &OptionDecl) {
         ValueKind::StringId => "a word",
         ValueKind::List => "a text, may be repeated",
         ValueKind::Hash => "`key=value`, may be repeated",
-    };
-    let _ = writeln!(text, "- value: {kind}");
+    }
+}
+
+fn option(text: &mut String, decl: &OptionDecl) {
+    let _ = write!(text, "\n### {}\n\n{} {}\n\n", name(decl), decl.summary, decl.detail);
+    let _ = writeln!(text, "- value: {}", kind(decl.kind));
     if !decl.allow.is_empty() {
         let _ = writeln!(text, "- allowed: {}", decl.allow.join(", "));
     }
@@ -79,21 +82,7 @@ fn option(text: &mut String, decl: &OptionDecl) {
     }
     let commands: Vec<&str> = decl.commands.iter().map(|command| command.name()).collect();
     let _ = writeln!(text, "- commands: {}", commands.join(", "));
-    for special in decl.overrides {
-        let mut parts = Vec::new();
-        parts.extend(special.default.and_then(default).map(|default| format!("default {default}")));
-        parts.extend(special.required.map(|required| if required { "required" } else { "optional" }.to_owned()));
-        if !special.allow.is_empty() {
-            parts.push(format!("allowed {}", special.allow.join(", ")));
-        }
-        if let Some(depend) = special.depend {
-            parts.push(format!("only with {}", depend.option));
-        }
-        if !parts.is_empty() {
-            let _ = writeln!(text, "- {}: {}", special.command.name(), parts.join("; "));
-            values(text, special.values);
-        }
-    }
+    overrides(text, decl);
     if decl.own {
         text.push_str("- not in pgBackRest: on the command line only, by its full name\n");
     } else if decl.section == Section::CommandLine {
@@ -112,6 +101,25 @@ fn option(text: &mut String, decl: &OptionDecl) {
         }
         Support::NotYet(feature) => {
             let _ = writeln!(text, "- not supported yet: needs {feature}");
+        }
+    }
+}
+
+/// Appends what is different for some commands.
+fn overrides(text: &mut String, decl: &OptionDecl) {
+    for special in decl.overrides {
+        let mut parts = Vec::new();
+        parts.extend(special.default.and_then(default).map(|default| format!("default {default}")));
+        parts.extend(special.required.map(|required| if required { "required" } else { "optional" }.to_owned()));
+        if !special.allow.is_empty() {
+            parts.push(format!("allowed {}", special.allow.join(", ")));
+        }
+        if let Some(depend) = special.depend {
+            parts.push(format!("only with {}", depend.option));
+        }
+        if !parts.is_empty() {
+            let _ = writeln!(text, "- {}: {}", special.command.name(), parts.join("; "));
+            values(text, special.values);
         }
     }
 }

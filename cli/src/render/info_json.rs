@@ -1,7 +1,7 @@
 //! The JSON form of `info`, byte for byte pgBackRest's: compact, keys in byte order, no line feed at the end. The only
 //! difference is that control characters are escaped.
 
-use engine::info::{BackupFact, Detail, RunningLock, StanzaFact};
+use engine::info::{BackupFact, DatabaseRef, Detail, LinkRef, RunningLock, StanzaFact, TablespaceRef};
 use repo_format::json::{ObjectWriter, write_string};
 
 use super::control::valid_json;
@@ -131,32 +131,18 @@ fn render_backup(backup: &BackupFact) -> String {
         database.scalar("repo-key", backup.repo_key);
         database.end();
         if let Some(set) = &backup.set {
-            json.raw(
-                "database-ref",
-                &list(&set.databases, |database| {
-                    object(|json| {
-                        json.string("name", &database.name);
-                        json.scalar("oid", database.oid);
-                    })
-                }),
-            );
+            json.raw("database-ref", &list(&set.databases, render_database));
         }
         if let Some(error) = backup.error() {
             json.scalar("error", error);
         }
         if let Some(set) = backup.set.as_ref().filter(|set| !set.errors.is_empty()) {
-            json.raw("error-list", &strings(&set.errors));
+            json.raw("error-list", &list(&set.errors, |error| string(error)));
         }
         render_size(json, backup);
         json.plain("label", &backup.label);
         if let Some(set) = &backup.set {
-            let links = list(&set.links, |link| {
-                object(|json| {
-                    json.string("destination", &link.destination);
-                    json.string("name", &link.name);
-                })
-            });
-            json.raw("link", if set.links.is_empty() { "null" } else { &links });
+            json.raw("link", &list_or_null(&set.links, render_link));
         }
         if let (Some(start), Some(stop)) = (&entry.lsn_start, &entry.lsn_stop) {
             let mut lsn = json.object("lsn");
@@ -165,23 +151,37 @@ fn render_backup(backup: &BackupFact) -> String {
             lsn.end();
         }
         json.string_or_null("prior", entry.prior.as_ref().map(AsRef::as_ref));
-        let references = strings(&entry.reference);
-        json.raw("reference", if entry.reference.is_empty() { "null" } else { &references });
+        json.raw("reference", &list_or_null(&entry.reference, |label| string(label.as_ref())));
         if let Some(set) = &backup.set {
-            let tablespaces = list(&set.tablespaces, |tablespace| {
-                object(|json| {
-                    json.string("destination", &tablespace.destination);
-                    json.string("name", &tablespace.name);
-                    json.scalar("oid", tablespace.oid);
-                })
-            });
-            json.raw("tablespace", if set.tablespaces.is_empty() { "null" } else { &tablespaces });
+            json.raw("tablespace", &list_or_null(&set.tablespaces, render_tablespace));
         }
         let mut timestamp = json.object("timestamp");
         timestamp.scalar("start", entry.timestamp_start);
         timestamp.scalar("stop", entry.timestamp_stop);
         timestamp.end();
         json.plain("type", entry.backup_type);
+    })
+}
+
+fn render_database(database: &DatabaseRef) -> String {
+    object(|json| {
+        json.string("name", &database.name);
+        json.scalar("oid", database.oid);
+    })
+}
+
+fn render_link(link: &LinkRef) -> String {
+    object(|json| {
+        json.string("destination", &link.destination);
+        json.string("name", &link.name);
+    })
+}
+
+fn render_tablespace(tablespace: &TablespaceRef) -> String {
+    object(|json| {
+        json.string("destination", &tablespace.destination);
+        json.string("name", &tablespace.name);
+        json.scalar("oid", tablespace.oid);
     })
 }
 
@@ -203,7 +203,7 @@ fn render_size(json: &mut ObjectWriter<'_>, backup: &BackupFact) {
     info.end();
 }
 
-fn object(fill: impl FnOnce(&mut ObjectWriter<'_>)) -> String {
+pub(super) fn object(fill: impl FnOnce(&mut ObjectWriter<'_>)) -> String {
     let mut out = String::new();
     let mut json = ObjectWriter::new(&mut out);
     fill(&mut json);
@@ -211,14 +211,16 @@ fn object(fill: impl FnOnce(&mut ObjectWriter<'_>)) -> String {
     out
 }
 
-fn list<T>(items: &[T], render: impl Fn(&T) -> String) -> String {
+pub(super) fn list<T>(items: &[T], render: impl Fn(&T) -> String) -> String {
     format!("[{}]", items.iter().map(render).collect::<Vec<_>>().join(","))
 }
 
-fn strings<T: AsRef<str>>(items: &[T]) -> String {
-    list(items, |item| {
-        let mut out = String::new();
-        write_string(&mut out, item.as_ref());
-        out
-    })
+fn list_or_null<T>(items: &[T], render: impl Fn(&T) -> String) -> String {
+    if items.is_empty() { "null".to_owned() } else { list(items, render) }
+}
+
+fn string(text: &str) -> String {
+    let mut out = String::new();
+    write_string(&mut out, text);
+    out
 }

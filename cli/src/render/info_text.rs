@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use engine::info::{BackupFact, Detail, RunningLock, StanzaFact, StatusCode};
+use engine::info::{BackupFact, Detail, ManifestFacts, RunningLock, StanzaFact, StatusCode};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use repo_format::label::{BackupLabel, BackupType};
@@ -237,23 +237,7 @@ fn render_backup(out: &mut String, backup: &BackupFact, settings: &TextSettings)
         });
     }
     if let Some(set) = &backup.set {
-        let databases: Vec<String> =
-            set.databases.iter().map(|d| format!("{} ({})", visible_value(&d.name), d.oid)).collect();
-        let databases = if databases.is_empty() { "none".to_owned() } else { databases.join(", ") };
-        line(format!("database list: {databases}"));
-        if !set.links.is_empty() {
-            line("symlinks:".to_owned());
-            for link in &set.links {
-                line(format!("    {} => {}", visible_value(&link.name), visible_value(&link.destination)));
-            }
-        }
-        if !set.tablespaces.is_empty() {
-            line("tablespaces:".to_owned());
-            for tablespace in &set.tablespaces {
-                let (name, destination) = (visible_value(&tablespace.name), visible_value(&tablespace.destination));
-                line(format!("    {name} ({}) => {destination}", tablespace.oid));
-            }
-        }
+        set_lines(set).into_iter().for_each(&mut line);
     }
     if backup.error() == Some(true) {
         match backup.set.as_ref().filter(|set| !set.errors.is_empty()) {
@@ -267,6 +251,28 @@ fn render_backup(out: &mut String, backup: &BackupFact, settings: &TextSettings)
             line(format!("    {}: {}", visible_value(key), visible_value(value)));
         }
     }
+}
+
+/// Returns the lines about databases, links and tablespaces.
+fn set_lines(set: &ManifestFacts) -> Vec<String> {
+    let databases: Vec<String> =
+        set.databases.iter().map(|d| format!("{} ({})", visible_value(&d.name), d.oid)).collect();
+    let databases = if databases.is_empty() { "none".to_owned() } else { databases.join(", ") };
+    let mut lines = vec![format!("database list: {databases}")];
+    if !set.links.is_empty() {
+        lines.push("symlinks:".to_owned());
+    }
+    for link in &set.links {
+        lines.push(format!("    {} => {}", visible_value(&link.name), visible_value(&link.destination)));
+    }
+    if !set.tablespaces.is_empty() {
+        lines.push("tablespaces:".to_owned());
+    }
+    for tablespace in &set.tablespaces {
+        let (name, destination) = (visible_value(&tablespace.name), visible_value(&tablespace.destination));
+        lines.push(format!("    {name} ({}) => {destination}", tablespace.oid));
+    }
+    lines
 }
 
 /// Returns how many backups of each type a backup refers to.

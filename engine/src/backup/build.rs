@@ -2,12 +2,12 @@
 
 use repo_format::hash::Sha1;
 use repo_format::manifest::{
-    BlockIncr, Manifest, ManifestFile, ManifestLink, ManifestPath, PageCheck, Tablespace, Target, TargetType,
+    BlockIncr, Manifest, ManifestFile, ManifestLink, ManifestPath, PageCheck, Tablespace, Target, TargetType, pg_path,
 };
 
 use super::block_size::BlockSizes;
 use super::draft::{BackupFile, Draft, FileState};
-use crate::pg::data_dir::{Scan, relative_path};
+use crate::pg::data_dir::{Scan, ScannedFile};
 use crate::pipeline::backup::CopyMethod;
 use crate::{Error, ErrorCode, Result, warn};
 
@@ -48,16 +48,7 @@ pub(super) fn fill(
         // In a backup with bundles, an empty file is only a line in the manifest
         let stored = file.size != 0 || !manifest.data.bundle;
         let state = if stored { FileState::Pending(CopyMethod::Copy) } else { FileState::Complete };
-        let block = match blocks.and_then(|blocks| blocks.of(file.size, start - file.modified)) {
-            Some((size, checksum_size)) => Some(BlockIncr {
-                size: u32::try_from(size).map_err(|_| {
-                    Error::new(ErrorCode::Format, format!("block size {size} for '{}' is too large", file.name))
-                })?,
-                checksum_size,
-                map_size: 0,
-            }),
-            None => None,
-        };
+        let block = blocks.map(|blocks| block(blocks, &file, start)).transpose()?.flatten();
         let entry = ManifestFile {
             size: file.size,
             size_original: file.size,
@@ -79,6 +70,14 @@ pub(super) fn fill(
     Ok(Draft { manifest, files })
 }
 
+/// Returns the blocks of a file; `None` if it is stored as a whole. `start` is when the backup began.
+fn block(blocks: &BlockSizes, file: &ScannedFile, start: i64) -> Result<Option<BlockIncr>> {
+    let Some((size, checksum_size)) = blocks.of(file.size, start - file.modified) else { return Ok(None) };
+    let size = u32::try_from(size)
+        .map_err(|_| Error::new(ErrorCode::Format, format!("block size {size} for '{}' is too large", file.name)))?;
+    Ok(Some(BlockIncr { size, checksum_size, map_size: 0 }))
+}
+
 /// Records when copying starts, and enables comparison by checksum if a file has a later time: such a file could change
 /// without getting a newer time.
 pub(super) fn validate_times(draft: &mut Draft, delta: bool, copy_start: i64) {
@@ -91,7 +90,7 @@ pub(super) fn validate_times(draft: &mut Draft, delta: bool, copy_start: i64) {
     if let Some(file) = files.iter().map(|file| &file.entry).find(|file| file.timestamp > copy_start) {
         warn!(
             "file '{}' has timestamp ({}) in the future (relative to copy start {copy_start}), enabling delta checksum",
-            relative_path(&file.name),
+            pg_path(&file.name),
             file.timestamp
         );
         manifest.data.options.delta = Some(true);

@@ -16,7 +16,7 @@ use super::report::{Report, ReportSettings};
 use super::saver::Saver;
 use super::settings::BlockSettings;
 use super::shared::Shared;
-use super::source::Source;
+use super::source::BackupSource;
 use crate::cancel::CancelToken;
 use crate::host_locks::HeldLocks;
 use crate::pipeline::backup::{Copier, CopyFrom, CopyJob, CopyResult, CopyRules};
@@ -165,7 +165,7 @@ impl Backup<'_> {
     /// Copies all files.
     pub(super) fn copy_files(
         &self,
-        source: &mut Source,
+        source: &mut BackupSource,
         draft: Draft,
         write_options: WriteOptions,
         running: Running<'_>,
@@ -215,7 +215,7 @@ impl Backup<'_> {
         phase.run(queues, draft, &mut look_after, &|copy| self.save_copy(copy))
     }
 
-    fn job_settings(&self, source: &Source, manifest: &Manifest) -> JobSettings {
+    fn job_settings(&self, source: &BackupSource, manifest: &Manifest) -> JobSettings {
         let settings = self.settings;
         let super_block_size = |block: &BlockSettings| match manifest.data.backup_type {
             BackupType::Full => block.super_full,
@@ -242,7 +242,7 @@ impl Backup<'_> {
         }
     }
 
-    fn copy_rules(&self, source: &Source, manifest: &Manifest, write_options: WriteOptions) -> CopyRules {
+    fn copy_rules(&self, source: &BackupSource, manifest: &Manifest, write_options: WriteOptions) -> CopyRules {
         let settings = self.settings;
         CopyRules {
             compression: settings.compression,

@@ -2,12 +2,11 @@
 
 use repo_format::label::{BackupLabel, BackupType};
 use repo_format::layout::{self, RepoPath, Stanza};
-use repo_format::manifest::{Manifest, ManifestFile};
+use repo_format::manifest::{Manifest, ManifestFile, PG_DATA, PG_TBLSPC};
 
 use super::Backup;
 use super::draft::Draft;
 use crate::cancel::CancelToken;
-use crate::pg::data_dir;
 use crate::pipeline::backup::CopyMethod;
 use crate::repo::Repo;
 use crate::repo::manifest_store::CopyProgress;
@@ -40,8 +39,8 @@ impl Backup<'_> {
         if storage.features().symlinks {
             let tablespaces = manifest.targets.iter().filter_map(|target| Some((target, target.tablespace.as_ref()?)));
             for (target, tablespace) in tablespaces {
-                let link = member(&format!("{}/{}", data_dir::TARGET_PGDATA, target.name))?;
-                storage.symlink(&format!("../../{}/{}", data_dir::TARGET_TBLSPC, tablespace.id), &link)?;
+                let link = member(&format!("{}/{}", PG_DATA, target.name))?;
+                storage.symlink(&format!("../../{}/{}", PG_TBLSPC, tablespace.id), &link)?;
             }
         }
         Ok(())

@@ -5,11 +5,10 @@
 use std::time::Duration;
 
 use repo_format::backup_info::BackupEntry;
-use repo_format::layout::{self, RepoPath};
+use repo_format::layout;
 use repo_format::manifest::Manifest;
 
 use super::{Backup, whole};
-use crate::claim::Claim;
 use crate::repo::{Repo, formats, info_files, manifest_store, reconstruct};
 use crate::{ErrorCode, Result, ending, warn};
 
@@ -27,45 +26,12 @@ pub(super) fn complete(
     is_alone: &mut dyn FnMut() -> bool,
 ) -> Result<BackupEntry> {
     let Backup { repo, stanza, claim, .. } = *backup;
-    let cipher = &backup.manifest_cipher();
     // From here on a signal would only cause the backup to be made again
     let _saving = ending::saving();
     let storage = &*repo.storage;
-    manifest.validate(true)?;
-    // Another host may have started an upgrade to another format since the backup began
-    formats::check(repo, stanza)?;
-    let check = || {
-        let (whole, held) = repo.both(|| whole::check(repo, stanza, manifest), || claim.check());
-        whole.and(held)
-    };
-    check()?;
-    manifest_store::save(repo, stanza, manifest, cipher)?;
-    let withdraw = |error| {
-        withdraw(repo, claim, &layout::manifest(stanza, &manifest.data.label));
-        error
-    };
-    let held = if is_alone() {
-        claim.check()
-    } else {
-        // pgBackRest may have checked for the manifest just before it was written. In that case it removes the
-        // directory now
-        std::thread::sleep(REMOVAL_BEGINS);
-        check()
-    };
-    if let Err(error) = held {
-        // If this process stood still, another host may have added the backup to backup.info, and expired earlier ones
-        // in favor of it. Then only a manifest that names something that is missing may go
-        return Err(match whole::check(repo, stanza, manifest) {
-            Err(missing) if missing.code == ErrorCode::FileMissing => withdraw(error),
-            Err(_) => error,
-            Ok(()) => error.hint(format!(
-                "backup '{}' is complete: the next command that needs backup.info adds it.",
-                manifest.data.label
-            )),
-        });
-    }
+    save_manifest(backup, manifest, is_alone)?;
 
-    let save_history = || manifest_store::save_history(repo, stanza, manifest, cipher);
+    let save_history = || manifest_store::save_history(repo, stanza, manifest, &backup.manifest_cipher());
     // Only for people: nothing reads it
     let link_latest = || {
         let latest = layout::latest(stanza);
@@ -88,7 +54,7 @@ pub(super) fn complete(
         // backup.info may have lacked this backup from the start. If the reconstructed backup.info lacks it too,
         // another host has expired it
         info = reconstruct::load_backup_info_reconstruct(repo, stanza)?.info;
-        whole::check_needed(&info, manifest).map_err(withdraw)?;
+        whole::check_needed(&info, manifest).inspect_err(|_| withdraw(backup, manifest))?;
     }
 
     let entry = BackupEntry::from_manifest(manifest)?;
@@ -111,10 +77,46 @@ pub(super) fn complete(
     Ok(entry)
 }
 
+/// Writes the manifest, which completes the backup. Removes it again if the backup turns out to be incomplete.
+fn save_manifest(backup: &Backup<'_>, manifest: &Manifest, is_alone: &mut dyn FnMut() -> bool) -> Result<()> {
+    let Backup { repo, stanza, claim, .. } = *backup;
+    manifest.validate(true)?;
+    // Another host may have started an upgrade to another format since the backup began
+    formats::check(repo, stanza)?;
+    let check = || {
+        let (whole, held) = repo.both(|| whole::check(repo, stanza, manifest), || claim.check());
+        whole.and(held)
+    };
+    check()?;
+    manifest_store::save(repo, stanza, manifest, &backup.manifest_cipher())?;
+    let held = if is_alone() {
+        claim.check()
+    } else {
+        // pgBackRest may have checked for the manifest just before it was written. In that case it removes the
+        // directory now
+        std::thread::sleep(REMOVAL_BEGINS);
+        check()
+    };
+    let Err(error) = held else { return Ok(()) };
+    // If this process stood still, another host may have added the backup to backup.info, and expired earlier ones
+    // in favor of it. Then only a manifest that names something that is missing may go
+    match whole::check(repo, stanza, manifest) {
+        Err(missing) if missing.code == ErrorCode::FileMissing => withdraw(backup, manifest),
+        Err(_) => {}
+        Ok(()) => {
+            let label = &manifest.data.label;
+            let text = format!("backup '{label}' is complete: the next command that needs backup.info adds it.");
+            return Err(error.hint(text));
+        }
+    }
+    Err(error)
+}
+
 /// Removes a manifest that was written into a directory which another process has taken meanwhile.
-fn withdraw(repo: &Repo, claim: &Claim, manifest: &RepoPath) {
-    if let Err(error) = claim.withdraw(manifest) {
-        warn!("remove '{}', the backup is not complete: {error}", repo.storage.display(manifest));
+fn withdraw(backup: &Backup<'_>, manifest: &Manifest) {
+    let path = layout::manifest(backup.stanza, &manifest.data.label);
+    if let Err(error) = backup.claim.withdraw(&path) {
+        warn!("remove '{}', the backup is not complete: {error}", backup.repo.storage.display(&path));
     }
 }
 

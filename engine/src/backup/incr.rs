@@ -7,12 +7,11 @@ use repo_format::backup_info::BackupInfo;
 use repo_format::compress::{CompressType, Compression};
 use repo_format::label::{BackupLabel, BackupType};
 use repo_format::layout::Stanza;
-use repo_format::manifest::Manifest;
+use repo_format::manifest::{Manifest, pg_path};
 use repo_format::wal_name::WalSegment;
 
 use super::draft::{BackupFile, Draft, FileState};
 use super::settings::BackupRequest;
-use crate::pg::data_dir::relative_path;
 use crate::pipeline::backup::CopyMethod;
 use crate::repo::{Repo, info_files, manifest_store};
 use crate::{Error, ErrorCode, Result, info, warn};
@@ -29,6 +28,16 @@ pub(super) fn prior_label(info: &BackupInfo, kind: BackupType) -> Option<BackupL
         .map(|(label, _)| label.clone())
 }
 
+/// What a backup is based on, and the settings that follow from it.
+pub(super) struct Basis {
+    pub(super) kind: BackupType,
+    pub(super) compression: Compression,
+    /// Whether pages are checked.
+    pub(super) checksum_page: bool,
+    /// The manifest of the prior backup; `None` for a full backup.
+    pub(super) prior: Option<Manifest>,
+}
+
 /// Loads the manifest of the prior backup, and resets settings that must not change within a set to those of the prior
 /// backup. Without a prior backup the type becomes full.
 ///
@@ -40,43 +49,37 @@ pub(super) fn load_prior(
     repo: &Repo,
     stanza: &Stanza,
     info: &BackupInfo,
-    settings: &mut BackupRequest,
-    checksum_page: &mut bool,
-) -> Result<Option<Manifest>> {
-    let kind = settings.kind;
+    settings: &BackupRequest,
+    checksum_page: bool,
+) -> Result<Basis> {
+    let (kind, compression) = (settings.kind, settings.compression);
+    let full = Basis { kind: BackupType::Full, compression, checksum_page, prior: None };
     if kind == BackupType::Full {
-        return Ok(None);
+        return Ok(full);
     }
     let Some(label) = prior_label(info, kind) else {
         warn!("no prior backup exists, {kind} backup has been changed to full");
-        settings.kind = BackupType::Full;
-        return Ok(None);
+        return Ok(full);
     };
     let prior = manifest_store::load(repo, stanza, &label, &info_files::manifest_cipher(info))?;
     info!("last backup label = {label}, version = {}", prior.backrest_version);
 
     let options = &prior.data.options;
-    if options.compress_type != settings.compression.kind {
+    let compression = if options.compress_type == compression.kind {
+        compression
+    } else {
+        warn!("{kind} backup cannot alter compress-type option to '{}', reset to value in {label}", compression.kind);
+        prior_compression(options.compress_type, options.compress_level)?
+    };
+    if let Some(prior_value) = options.checksum_page.filter(|value| *value != checksum_page) {
         warn!(
-            "{kind} backup cannot alter compress-type option to '{}', reset to value in {label}",
-            settings.compression.kind
+            "{kind} backup cannot alter 'checksum-page' option to '{checksum_page}', reset to '{prior_value}' from \
+             {label}"
         );
-        settings.compression = prior_compression(options.compress_type, options.compress_level)?;
     }
-    match options.checksum_page {
-        // The set is older than page checks; they start with the next full backup
-        None => *checksum_page = false,
-        Some(prior_value) => {
-            if prior_value != *checksum_page {
-                warn!(
-                    "{kind} backup cannot alter 'checksum-page' option to '{checksum_page}', reset to '{prior_value}' \
-                     from {label}"
-                );
-            }
-            *checksum_page = prior_value;
-        }
-    }
-    Ok(Some(prior))
+    // A set without the option is older than page checks; they start with the next full backup
+    let checksum_page = options.checksum_page.unwrap_or(false);
+    Ok(Basis { kind, compression, checksum_page, prior: Some(prior) })
 }
 
 fn prior_compression(kind: CompressType, level: Option<u32>) -> Result<Compression> {
@@ -160,7 +163,7 @@ fn decide_delta(draft: &Draft, prior: &Manifest, archive_start: Option<&WalSegme
     }
     for file in draft.files.iter().map(|file| &file.entry) {
         let Some(known) = prior.file(&file.name) else { continue };
-        let path = relative_path(&file.name);
+        let path = pg_path(&file.name);
         if file.timestamp < known.timestamp {
             warn!(
                 "file '{path}' has timestamp earlier than prior backup (prior {}, current {}), enabling delta checksum",

@@ -7,7 +7,7 @@ use repo_format::manifest::{Manifest, ManifestData};
 
 use super::block_size::BlockSizes;
 use super::draft::Draft;
-use super::source::{Source, Start};
+use super::source::{BackupSource, Start};
 use super::unfinished::Unfinished;
 use super::{Backup, build, incr, label, names, resume};
 use crate::cancel::CancelToken;
@@ -29,7 +29,7 @@ impl Backup<'_> {
     /// Lists the data directory, reuses what the prior or an interrupted backup has, and marks the backup's directory.
     pub(super) fn plan(
         &self,
-        source: &mut Source,
+        source: &mut BackupSource,
         begin: &Begin<'_>,
         prior: Option<Manifest>,
         cancel: &CancelToken,
@@ -51,7 +51,7 @@ impl Backup<'_> {
     }
 
     /// Lists the data directory and waits until later changes get a later time.
-    fn scan(&self, source: &mut Source, begin: &Begin<'_>) -> Result<Draft> {
+    fn scan(&self, source: &mut BackupSource, begin: &Begin<'_>) -> Result<Draft> {
         let &Begin { start, timestamp: timestamp_start, checksum_page, catalog_version } = begin;
         let settings = self.settings;
         let version = source.version();
@@ -85,9 +85,9 @@ impl Backup<'_> {
     }
 
     /// Resumes an interrupted backup, or creates a new label.
-    fn choose_label(&self, source: &mut Source, draft: &mut Draft, cancel: &CancelToken) -> Result<()> {
+    fn choose_label(&self, source: &mut BackupSource, draft: &mut Draft, cancel: &CancelToken) -> Result<()> {
         let storage = &*self.repo.storage;
-        let resume = |source: &mut Source, draft: &mut Draft| {
+        let resume = |source: &mut BackupSource, draft: &mut Draft| {
             let mut unfinished = Unfinished {
                 repo: self.repo,
                 stanza: self.stanza,

@@ -15,7 +15,7 @@ use super::label;
 use super::settings::{BackupRequest, StandbyChoice};
 use crate::cancel::CancelToken;
 use crate::pg::cluster::{self, ArchiveCheck, Search};
-use crate::pg::data_dir::{DataDir, Tablespace};
+use crate::pg::data_dir::{DataDir, ServerTablespace};
 use crate::pg::session::{BackupStop, DatabaseRow, OtherBackup};
 use crate::pg::{PgHost, PgSession};
 use crate::pipeline::backup::CopyFrom;
@@ -29,7 +29,7 @@ const LABEL_ATTEMPTS_MAX: u32 = 5;
 const CLOCK_LOOK: Duration = Duration::from_millis(250);
 
 /// The cluster.
-pub(super) struct Source {
+pub(super) struct BackupSource {
     /// The sessions of an online backup.
     primary: Option<PgSession>,
     standby: Option<PgSession>,
@@ -71,7 +71,7 @@ pub(super) struct Start {
     pub(super) wal_segment_check: Option<WalSegment>,
     pub(super) databases: Vec<DatabaseRow>,
     /// `None` offline.
-    pub(super) tablespaces: Option<Vec<Tablespace>>,
+    pub(super) tablespaces: Option<Vec<ServerTablespace>>,
 }
 
 /// The result of stopping the backup.
@@ -83,7 +83,7 @@ pub(super) struct Stop {
     pub(super) online: Option<BackupStop>,
 }
 
-impl Source {
+impl BackupSource {
     /// Finds the cluster and reads its `pg_control`.
     ///
     /// # Errors
@@ -99,7 +99,7 @@ impl Source {
             let Some(host) = settings.pg.first() else {
                 return Err(Error::new(ErrorCode::OptionRequired, "a backup requires option: pg1-path"));
             };
-            return Ok(Source {
+            return Ok(BackupSource {
                 primary: None,
                 standby: None,
                 control: host.control()?,
@@ -126,7 +126,7 @@ impl Source {
             primary: Arc::clone(primary.host()),
             standby: found.standby.as_ref().map(|standby| Arc::clone(standby.host())),
         };
-        Ok(Source {
+        Ok(BackupSource {
             control: *primary.control(),
             primary: Some(primary),
             standby: found.standby,
@@ -190,7 +190,7 @@ impl Source {
         }
     }
 
-    /// Like [`Source::time`], but waits for the next second of the server's clock, so that later changes get a later
+    /// Like [`BackupSource::time`], but waits for the next second of the server's clock, so that later changes get a later
     /// time than the returned one.
     ///
     /// # Errors
@@ -294,7 +294,7 @@ impl Source {
     ///
     /// # Errors
     /// Errors of the session.
-    pub(super) fn tablespaces(&mut self) -> Result<Vec<Tablespace>> {
+    pub(super) fn tablespaces(&mut self) -> Result<Vec<ServerTablespace>> {
         self.primary.as_mut().map_or_else(|| Ok(Vec::new()), tablespaces)
     }
 
@@ -342,9 +342,9 @@ fn check_standby(primary: &PgControl, standby: &PgControl, standby_key: u32) -> 
     .hint(format!("does pg{standby_key} reference a standby of another cluster?")))
 }
 
-fn tablespaces(session: &mut PgSession) -> Result<Vec<Tablespace>> {
+fn tablespaces(session: &mut PgSession) -> Result<Vec<ServerTablespace>> {
     let found = session.tablespaces()?;
-    Ok(found.into_iter().map(|found| Tablespace { id: found.oid, name: found.name }).collect())
+    Ok(found.into_iter().map(|found| ServerTablespace { id: found.oid, name: found.name }).collect())
 }
 
 fn local_time() -> i64 {

@@ -5,14 +5,13 @@ use repo_format::backup_info::BackupInfo;
 use repo_format::cipher::{Cipher, Framing};
 use repo_format::hash::Sha1;
 use repo_format::layout::{self, FileForm};
-use repo_format::manifest::{Database, Manifest, ManifestFile};
+use repo_format::manifest::{Database, Manifest, ManifestFile, PG_DATA};
 use repo_format::wal_name::WalSegment;
 
 use super::Backup;
 use super::source::{Start, Stop};
-use super::wal_copy::WalCopy;
+use super::wal_copy::{Wal, WalCopy, add_file};
 use crate::cancel::CancelToken;
-use crate::pg::data_dir::TARGET_PGDATA;
 use crate::pipeline::encode::StreamEncoder;
 use crate::repo::archive_find::WalSegmentFind;
 use crate::repo::manifest_store::CopyProgress;
@@ -126,7 +125,7 @@ pub(super) fn put_files(backup: &Backup<'_>, manifest: &mut Manifest, stop: &Sto
 
 fn put_file(backup: &Backup<'_>, manifest: &mut Manifest, name: &str, timestamp: i64, content: &[u8]) -> Result<()> {
     let Backup { repo, stanza, settings, .. } = *backup;
-    let manifest_name = format!("{TARGET_PGDATA}/{name}");
+    let manifest_name = format!("{PG_DATA}/{name}");
     let form = FileForm::Whole(settings.compression.kind);
     let path = layout::backup_file(stanza, &manifest.data.label, &manifest_name, form)?;
     let cipher = Cipher::from_passphrase(manifest.cipher_pass.as_ref());
@@ -144,23 +143,4 @@ fn put_file(backup: &Backup<'_>, manifest: &mut Manifest, name: &str, timestamp:
     add_file(manifest, file);
     detail!("wrote '{name}' file returned from backup stop function");
     Ok(())
-}
-
-/// Adds a file that was not in the scan, with owner and mode of the data directory.
-pub(super) fn add_file(manifest: &mut Manifest, mut file: ManifestFile) {
-    if let Some(base) = manifest.base_path() {
-        (file.mode, file.user, file.group) = (base.mode & 0o644, base.user, base.group);
-    }
-    match manifest.files.binary_search_by(|known| known.name.cmp(&file.name)) {
-        Ok(index) => manifest.files[index] = file,
-        Err(index) => manifest.files.insert(index, file),
-    }
-}
-
-/// The WAL that a backup needs.
-pub(super) struct Wal<'a> {
-    pub(super) archive: &'a ArchiveInfo,
-    pub(super) segments: &'a [WalSegment],
-    /// Bytes of a segment.
-    pub(super) segment_size: u32,
 }

@@ -16,6 +16,7 @@ use repo_format::compress::{CompressType, Compression, Decompressor};
 use repo_format::hash::Sha1;
 use repo_format::label::{BackupLabel, BackupType};
 use repo_format::layout::{self, FileForm, RepoPath};
+use repo_format::manifest::pg_path;
 use repo_format::pg::control::PgControl;
 use tempfile::TempDir;
 
@@ -24,13 +25,11 @@ use crate::ErrorCode;
 use crate::claim::Claimant;
 use crate::lock::{Lock, LockRequest, LockType};
 use crate::pg::PgSettings;
-use crate::pg::data_dir;
 use crate::progress::Progress;
 use crate::storage::faulty::{FaultyStorage, Op};
 use crate::storage::posix::PosixStorage;
 use crate::storage::{RepoStorage, exists, get};
-use crate::work::crew::CrewSettings;
-use crate::work::retry::RetryPolicy;
+use crate::verify::VerifyRequest;
 
 const CONTROL: &[u8] = include_bytes!("../../../tests/fixtures/pg/pg_control_15");
 
@@ -146,7 +145,7 @@ impl World {
             let compressed = decrypt_framed(&cipher, framing, stored).unwrap();
             let mut plain = Vec::new();
             Decompressor::new(CompressType::Lz4, framing, &*compressed).unwrap().read_to_end(&mut plain).unwrap();
-            let now = fs::read(self.pg_path().join(data_dir::relative_path(&file.name))).unwrap();
+            let now = fs::read(self.pg_path().join(pg_path(&file.name))).unwrap();
             assert!(plain == now && file.size == now.len() as u64, "{}", file.name);
             assert_eq!(file.checksum, Some(Sha1::of(&plain)));
         }
@@ -193,18 +192,11 @@ fn save_of_the_manifest_that_blocks_does_not_hold_up_workers() {
 }
 
 fn verify(world: &World) -> crate::verify::VerifySummary {
-    crate::verify::run(&verify_settings(), &world.repo, &CancelToken::new()).unwrap()
+    crate::verify::run(&verify_request(), &world.session(&world.repo), &world.repo).unwrap()
 }
 
-fn verify_settings() -> crate::verify::VerifySettings {
-    crate::verify::VerifySettings {
-        stanza: stanza(),
-        set: None,
-        verbose: false,
-        repair: None,
-        pg_version_force: None,
-        crew: CrewSettings::new(1, RetryPolicy::NONE),
-    }
+fn verify_request() -> VerifyRequest {
+    VerifyRequest { job_retry: 0, ..VerifyRequest::default() }
 }
 
 fn stanza() -> layout::Stanza {
@@ -223,7 +215,7 @@ fn full_backup_stores_every_file_and_its_facts() {
             let settings = world.settings(BackupType::Full);
             let label = world.run(if bundle { bundled(settings) } else { settings }).unwrap();
             let manifest = world.check(&label);
-            let names: Vec<&str> = manifest.files.iter().map(|file| data_dir::relative_path(&file.name)).collect();
+            let names: Vec<&str> = manifest.files.iter().map(|file| pg_path(&file.name)).collect();
             // Offline, the content of the WAL directory belongs to the cluster
             let expected =
                 ["PG_VERSION", "base/5/1", "base/5/2", "base/5/3", "global/pg_control", "pg_wal/x", "postgresql.conf"];

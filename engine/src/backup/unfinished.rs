@@ -4,10 +4,10 @@ use repo_format::cipher::Cipher;
 use repo_format::claim::RUNNING_SUFFIX;
 use repo_format::label::BackupLabel;
 use repo_format::layout::{self, Stanza};
+use repo_format::manifest::PG_DATA;
 
 use crate::cancel::CancelToken;
 use crate::claim::unclaimed;
-use crate::pg::data_dir::TARGET_PGDATA;
 use crate::pg::session::OtherBackup;
 use crate::repo::{Repo, manifest_store};
 use crate::{Result, detail};
@@ -97,7 +97,7 @@ impl Unfinished<'_> {
 
     /// Returns whether PostgreSQL was told that the backup ends.
     fn has_stopped(&self, label: &BackupLabel) -> Result<bool> {
-        let names = self.repo.storage.names(&layout::backup_member(self.stanza, label, TARGET_PGDATA)?)?;
+        let names = self.repo.storage.names(&layout::backup_member(self.stanza, label, PG_DATA)?)?;
         Ok(names.iter().flatten().any(|name| name.starts_with("backup_label")))
     }
 }

@@ -4,15 +4,14 @@ use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::rc::Rc;
 
+use repo_format::archive_info::ArchiveInfo;
 use repo_format::cipher::{Cipher, Decryptor, Framing};
 use repo_format::compress::{CompressType, Compression};
 use repo_format::hash::{Sha1, Sha1Hasher};
 use repo_format::layout::{self, FileForm, Stanza};
-use repo_format::manifest::{Manifest, ManifestFile};
+use repo_format::manifest::{Manifest, ManifestFile, PG_DATA};
 use repo_format::wal_name::WalSegment;
 
-use super::stop::{Wal, add_file};
-use crate::pg::data_dir::TARGET_PGDATA;
 use crate::pipeline::encode::StreamEncoder;
 use crate::repo::archive_find::FoundSegment;
 use crate::repo::{Repo, info_files};
@@ -49,6 +48,14 @@ impl<R: Read> Read for Keeping<R> {
     }
 }
 
+/// The WAL that a backup needs.
+pub(super) struct Wal<'a> {
+    pub(super) archive: &'a ArchiveInfo,
+    pub(super) segments: &'a [WalSegment],
+    /// Bytes of a segment.
+    pub(super) segment_size: u32,
+}
+
 /// Copies segments from the archive into a backup.
 pub(super) struct WalCopy<'a> {
     pub(super) repo: &'a Repo,
@@ -79,7 +86,7 @@ impl WalCopy<'_> {
     /// [`ErrorCode::Checksum`] if it does not, and errors of reading and writing.
     pub(super) fn copy(&self, manifest: &mut Manifest, segment: &WalSegment, found: &FoundSegment) -> Result<()> {
         let storage = &*self.repo.storage;
-        let name = format!("{TARGET_PGDATA}/{}/{segment}", manifest.data.pg_version.wal_dir());
+        let name = format!("{PG_DATA}/{}/{segment}", manifest.data.pg_version.wal_dir());
         let form = FileForm::Whole(self.compression.kind);
         let path = layout::backup_file(self.stanza, &manifest.data.label, &name, form)?;
         let mut stored = self.open(found)?;
@@ -126,6 +133,17 @@ impl WalCopy<'_> {
             stored => Box::new(decode::decompressor(stored, kept, u64::from(self.wal.segment_size), &Turn::FREE)?),
         };
         Ok(Stored { reader, taken })
+    }
+}
+
+/// Adds a file that was not in the scan, with owner and mode of the data directory.
+pub(super) fn add_file(manifest: &mut Manifest, mut file: ManifestFile) {
+    if let Some(base) = manifest.base_path() {
+        (file.mode, file.user, file.group) = (base.mode & 0o644, base.user, base.group);
+    }
+    match manifest.files.binary_search_by(|known| known.name.cmp(&file.name)) {
+        Ok(index) => manifest.files[index] = file,
+        Err(index) => manifest.files.insert(index, file),
     }
 }
 
@@ -177,7 +195,6 @@ mod tests {
 
     use repo_format::compress::Decompressor;
 
-    use repo_format::archive_info::ArchiveInfo;
     use repo_format::compress::Compressor;
     use repo_format::label::BackupType;
     use repo_format::manifest::ManifestData;

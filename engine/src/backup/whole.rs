@@ -28,7 +28,8 @@ pub(super) fn check(repo: &Repo, stanza: &Stanza, manifest: &Manifest) -> Result
     if let Some((label, _)) = earlier.iter().zip(complete).find(|(_, complete)| !complete) {
         return Err(missing(manifest, &format!("backup '{label}', which it needs, is no longer complete")));
     }
-    let sizes: HashMap<&str, u64> = files.iter().map(|file| (file.path.as_str(), file.size)).collect();
+    let sizes = files.iter().map(|file| (file.path.as_str(), file.size)).collect();
+    let listed = Listing { repo, manifest, directory: &directory, sizes };
     let mut bundles: BTreeMap<u64, u64> = BTreeMap::new();
     for file in manifest.files.iter().filter(|file| file.reference.is_none()) {
         if let Some(bundle) = file.bundle {
@@ -37,12 +38,12 @@ pub(super) fn check(repo: &Repo, stanza: &Stanza, manifest: &Manifest) -> Result
         } else if file.size > 0 {
             // An empty file is not always stored, and nothing reads it
             let path = stored_path(manifest, stanza, file)?;
-            check_size(repo, manifest, &directory, &sizes, &path, |size| size == file.size_repo)?;
+            listed.check_size(&path, |size| size == file.size_repo)?;
         }
     }
     for (id, end) in bundles {
         let path = layout::bundle(stanza, label, id);
-        check_size(repo, manifest, &directory, &sizes, &path, |size| size >= end)?;
+        listed.check_size(&path, |size| size >= end)?;
     }
     Ok(())
 }
@@ -72,24 +73,26 @@ fn stored_path(manifest: &Manifest, stanza: &Stanza, file: &ManifestFile) -> Res
     layout::backup_file(stanza, &manifest.data.label, &file.name, form)
 }
 
-fn check_size(
-    repo: &Repo,
-    manifest: &Manifest,
-    directory: &RepoPath,
-    sizes: &HashMap<&str, u64>,
-    path: &RepoPath,
-    fits: impl Fn(u64) -> bool,
-) -> Result<()> {
-    let name =
-        path.as_str().strip_prefix(directory.as_str()).map_or(path.as_str(), |name| name.trim_start_matches('/'));
-    let text = match sizes.get(name) {
-        Some(size) if fits(*size) => return Ok(()),
-        Some(size) => {
-            format!("file '{}' has {size} byte(s) instead of the size that was written", repo.storage.display(path))
-        }
-        None => format!("file '{}' is missing", repo.storage.display(path)),
-    };
-    Err(missing(manifest, &text))
+/// The files of a backup's directory.
+struct Listing<'a> {
+    repo: &'a Repo,
+    manifest: &'a Manifest,
+    directory: &'a RepoPath,
+    /// By path below the directory.
+    sizes: HashMap<&'a str, u64>,
+}
+
+impl Listing<'_> {
+    fn check_size(&self, path: &RepoPath, fits: impl Fn(u64) -> bool) -> Result<()> {
+        let name = path.as_str().strip_prefix(self.directory.as_str());
+        let name = name.map_or(path.as_str(), |name| name.trim_start_matches('/'));
+        let problem = match self.sizes.get(name) {
+            Some(size) if fits(*size) => return Ok(()),
+            Some(size) => format!("has {size} byte(s) instead of the size that was written"),
+            None => "is missing".to_owned(),
+        };
+        Err(missing(self.manifest, &format!("file '{}' {problem}", self.repo.storage.display(path))))
+    }
 }
 
 fn missing(manifest: &Manifest, why: &str) -> Error {

@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use super::lease::Lease;
 use crate::Result;
-use crate::storage::{
-    Concurrency, Entry, Features, FileSize, PendingRead, ReadAhead, ReadRange, RepoPath, RepoReader, RepoStorage,
-    RepoWriter, SyncBatch, WriteOptions,
-};
+use crate::storage::decorator::Decorator;
+use crate::storage::{RepoStorage, RepoWriter};
 
 /// Passes calls on. Before each change it checks that the claim is held, because a process that was suspended for
 /// longer than others wait must not write into a repository that another process uses by now.
@@ -23,105 +21,20 @@ impl GuardedStorage {
     }
 }
 
-impl RepoStorage for GuardedStorage {
-    fn features(&self) -> Features {
-        self.inner.features()
+impl Decorator for GuardedStorage {
+    type Inner = dyn RepoStorage;
+
+    fn inner(&self) -> &Self::Inner {
+        &*self.inner
     }
 
-    fn concurrency(&self) -> Concurrency {
-        self.inner.concurrency()
-    }
-
-    fn display(&self, path: &RepoPath) -> String {
-        self.inner.display(path)
-    }
-
-    fn check_name(&self, path: &RepoPath) -> Result<()> {
-        self.inner.check_name(path)
-    }
-
-    fn info(&self, path: &RepoPath) -> Result<Option<Entry>> {
-        self.inner.info(path)
-    }
-
-    fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
-        self.inner.list(path)
-    }
-
-    fn list_files(&self, path: &RepoPath) -> Result<Vec<FileSize>> {
-        self.inner.list_files(path)
-    }
-
-    fn names(&self, path: &RepoPath) -> Result<Option<Vec<String>>> {
-        self.inner.names(path)
-    }
-
-    fn names_after(&self, path: &RepoPath, after: &str) -> Result<Vec<String>> {
-        self.inner.names_after(path, after)
-    }
-
-    fn link_destination(&self, path: &RepoPath) -> Result<Option<String>> {
-        self.inner.link_destination(path)
-    }
-
-    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn RepoReader>>> {
-        self.inner.read(path, range)
-    }
-
-    fn read_ahead(&self) -> ReadAhead {
-        self.inner.read_ahead()
-    }
-
-    fn begin_read(&self, path: &RepoPath, range: ReadRange) -> PendingRead {
-        self.inner.begin_read(path, range)
-    }
-
-    fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
+    fn change<R>(&self, call: impl FnOnce(&Self::Inner) -> Result<R>) -> Result<R> {
         self.lease.ensure()?;
-        let inner = self.inner.write(path, options)?;
-        Ok(Box::new(GuardedWriter { inner, lease: Arc::clone(&self.lease) }))
+        call(&*self.inner)
     }
 
-    fn create_path(&self, path: &RepoPath) -> Result<()> {
-        self.lease.ensure()?;
-        self.inner.create_path(path)
-    }
-
-    fn remove(&self, path: &RepoPath) -> Result<()> {
-        self.lease.ensure()?;
-        self.inner.remove(path)
-    }
-
-    fn remove_many(&self, paths: &[RepoPath]) -> Result<()> {
-        self.lease.ensure()?;
-        self.inner.remove_many(paths)
-    }
-
-    fn remove_all(&self, path: &RepoPath) -> Result<()> {
-        self.lease.ensure()?;
-        self.inner.remove_all(path)
-    }
-
-    fn sync_path(&self, path: &RepoPath) -> Result<()> {
-        self.inner.sync_path(path)
-    }
-
-    fn forget_cached(&self, files: &[RepoPath]) {
-        self.inner.forget_cached(files);
-    }
-
-    fn begin_batch(&self, path: &RepoPath) -> Result<Option<Box<dyn SyncBatch>>> {
-        self.inner.begin_batch(path)
-    }
-
-    fn symlink(&self, destination: &str, link: &RepoPath) -> Result<()> {
-        self.lease.ensure()?;
-        self.inner.symlink(destination, link)
-    }
-
-    fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()> {
-        self.lease.ensure()?;
-        self.inner.hard_link(existing, link)
+    fn writer(&self, inner: Box<dyn RepoWriter>) -> Box<dyn RepoWriter> {
+        Box::new(GuardedWriter { inner, lease: Arc::clone(&self.lease) })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use repo_format::cipher::{self, Cipher};
-use repo_format::claim::{self, Claim};
+use repo_format::claim::{self, ClaimFile};
 use repo_format::label::BackupLabel;
 use repo_format::layout::{self, RepoPath, Stanza};
 use rustix::time::{ClockId, clock_gettime};
@@ -18,7 +18,7 @@ use crate::{Error, ErrorCode, Result};
 const RENEWAL: WriteOptions = WriteOptions { atomic: true, sync_file: false, sync_path: false };
 
 /// The location of a claim.
-pub(super) struct Place {
+pub(super) struct ClaimPlace {
     pub(super) storage: Arc<dyn RepoStorage>,
     pub(super) cipher: Cipher,
     pub(super) stanza: Stanza,
@@ -30,7 +30,7 @@ const RENEWALS_MAX: u32 = 4;
 
 /// What the threads of a command know about its claim.
 pub(super) struct Lease {
-    place: Place,
+    place: ClaimPlace,
     exec_id: String,
     timing: Timing,
     state: Mutex<State>,
@@ -43,7 +43,7 @@ pub(super) struct Lease {
 
 /// Held while the repository is asked, so that two threads do not renew at the same time.
 struct State {
-    claim: Claim,
+    claim: ClaimFile,
     /// The claim on the directory of the backup.
     directory: Option<RepoPath>,
 }
@@ -60,7 +60,7 @@ fn age(since_ms: u64) -> Duration {
 }
 
 impl Lease {
-    pub(super) fn new(place: Place, exec_id: String, claim: Claim, timing: Timing) -> Self {
+    pub(super) fn new(place: ClaimPlace, exec_id: String, claim: ClaimFile, timing: Timing) -> Self {
         Lease {
             place,
             exec_id,
@@ -94,7 +94,7 @@ impl Lease {
         self.place.storage.remove(&self.place.path)
     }
 
-    fn write(&self, path: &RepoPath, claim: &Claim) -> Result<()> {
+    fn write(&self, path: &RepoPath, claim: &ClaimFile) -> Result<()> {
         let stored = cipher::encrypt(&self.place.cipher, claim.serialize().as_bytes())?;
         storage::put(&*self.place.storage, path, &stored, RENEWAL)
     }

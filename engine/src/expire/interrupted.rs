@@ -9,6 +9,7 @@ use super::plan::{self, BackupCandidate, BackupPlan};
 use crate::claim::unclaimed;
 use crate::repo::info_files::manifest_cipher;
 use crate::repo::manifest_store;
+use crate::repo::reconstruct::Reconstructed;
 use crate::{Error, ErrorCode, Result};
 
 /// How long an unfinished backup without a claim must not have changed before its directory is removed, in seconds.
@@ -17,15 +18,11 @@ const UNCLAIMED_SECONDS: i64 = plan::SECONDS_PER_DAY;
 
 impl Task<'_> {
     /// Returns the backups without a manifest that another process may be making: no claim shows that it has ended, and
-    /// the directory changed recently. `unfinished` are backups known to have had no manifest: if one has been
-    /// completed since, it counts as running and is kept.
-    pub(super) fn maybe_running(
-        &self,
-        info: &BackupInfo,
-        labels: &[BackupLabel],
-        unfinished: &[BackupLabel],
-    ) -> Result<Vec<BackupLabel>> {
-        let (repo, stanza) = (self.repo, &self.settings.stanza);
+    /// the directory changed recently. A backup that is known to have had no manifest and has been completed since
+    /// counts as running and is kept.
+    pub(super) fn maybe_running(&self, found: &Reconstructed) -> Result<Vec<BackupLabel>> {
+        let Reconstructed { info, labels, unfinished, .. } = found;
+        let (repo, stanza) = (self.repo, self.session.stanza());
         let mut running = Vec::new();
         for label in labels.iter().filter(|label| !info.backups.contains_key(label)) {
             if (unfinished.contains(label) || !manifest_store::is_complete(repo, stanza, label)?)
@@ -40,7 +37,7 @@ impl Task<'_> {
 
     /// Returns whether the directory of a backup changed recently, by the clock of the store.
     fn changed_since(&self, label: &BackupLabel) -> Result<bool> {
-        Ok(self.now - unclaimed::last_change(self.repo, &self.settings.stanza, label)? < UNCLAIMED_SECONDS)
+        Ok(self.now - unclaimed::last_change(self.repo, self.session.stanza(), label)? < UNCLAIMED_SECONDS)
     }
 
     /// Keeps backups on which possibly running backups are based.
@@ -56,7 +53,7 @@ impl Task<'_> {
         let Some(first) = stay.first() else { return Ok(()) };
         let labels: Vec<&str> = running.iter().map(AsRef::as_ref).collect();
         let text = format!("unfinished backup {} may be running on another host and be based on it", labels.join(", "));
-        if self.settings.set.is_some() {
+        if self.request.set.is_some() {
             return Err(Error::new(ErrorCode::LockAcquire, format!("backup {first} cannot be expired: {text}"))
                 .hint("wait until it has ended. If none is running, the next backup removes the unfinished one."));
         }
@@ -64,16 +61,14 @@ impl Task<'_> {
         Ok(())
     }
 
-    /// Returns the directories of backups to remove. `labels` are the backups with a directory, `unfinished` those that
-    /// had no manifest when `info` was loaded.
+    /// Returns the directories of backups to remove.
     pub(super) fn directories(
         &self,
-        info: &BackupInfo,
-        labels: &[BackupLabel],
-        unfinished: &[BackupLabel],
+        found: &Reconstructed,
         running: &[BackupLabel],
         plan: &BackupPlan,
     ) -> Result<Vec<BackupLabel>> {
+        let Reconstructed { info, labels, unfinished, .. } = found;
         let keep_newest = match labels.last() {
             // A backup in backup.info has a manifest
             Some(newest) if info.backups.contains_key(newest) || running.contains(newest) => false,
@@ -89,18 +84,18 @@ impl Task<'_> {
     fn is_unfinished(&self, label: &BackupLabel, unfinished: &[BackupLabel]) -> Result<bool> {
         let has = |path| Ok(self.repo.storage.info(&path)?.is_some());
         let (manifest, copy) =
-            (layout::manifest(&self.settings.stanza, label), layout::manifest_copy(&self.settings.stanza, label));
+            (layout::manifest(self.session.stanza(), label), layout::manifest_copy(self.session.stanza(), label));
         if unfinished.contains(label) { Ok(has(copy)? || has(manifest)?) } else { Ok(!has(manifest)? && has(copy)?) }
     }
 
     /// Returns whether an unfinished backup depends on the backup that was named to be expired and so can't be resumed
     /// any more. An unreadable backup can't be resumed either, and does no harm until the next backup removes it.
     fn is_orphan(&self, label: &BackupLabel, info: &BackupInfo, plan: &BackupPlan) -> bool {
-        let Some(set) = &self.settings.set else { return false };
+        let Some(set) = &self.request.set else { return false };
         if label.full_part() != set.full_part() {
             return false;
         }
-        match manifest_store::load(self.repo, &self.settings.stanza, label, &manifest_cipher(info)) {
+        match manifest_store::load(self.repo, self.session.stanza(), label, &manifest_cipher(info)) {
             Ok(manifest) => {
                 manifest.data.prior.is_some_and(|prior| !plan.kept.iter().any(|backup| backup.label == prior))
             }

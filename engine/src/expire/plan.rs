@@ -27,7 +27,7 @@ pub enum FullRetention {
     Time,
 }
 
-/// What to keep in one repository.
+/// What to keep in one repository. [`Retention::default`] keeps everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// The unit of `full`.
@@ -42,6 +42,32 @@ pub struct Retention {
     pub archive: Option<u32>,
     /// Days for which manifests of removed backups stay in the history; `None` keeps them forever.
     pub history: Option<u32>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention {
+            full_type: FullRetention::Count,
+            full: None,
+            diff: None,
+            archive_type: BackupType::Full,
+            archive: None,
+            history: None,
+        }
+    }
+}
+
+impl Retention {
+    /// Keeps so many full backups, at least one, with their dependents and their WAL.
+    pub fn full_backups(count: u32) -> Self {
+        let count = Some(count.max(1));
+        Retention { full: count, archive: count, ..Retention::default() }
+    }
+
+    /// Keeps what recovery to any time of the last so many days needs.
+    pub fn days(count: u32) -> Self {
+        Retention { full_type: FullRetention::Time, full: Some(count.max(1)), ..Retention::default() }
+    }
 }
 
 /// The facts about a backup.

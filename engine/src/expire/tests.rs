@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use repo_format::cipher::Cipher;
+use repo_format::layout::Stanza;
 use repo_format::manifest::{Manifest, ManifestData};
 use repo_format::pg::PgVersion;
 
@@ -59,32 +60,25 @@ fn newest_backup_that_had_no_manifest_stays_also_if_it_is_complete_by_now() -> R
             write(label, "pg_data/x")?;
             before.iter().try_for_each(|file| write(label, file))?;
         }
-        let Reconstructed { info, labels, unfinished, .. } = reconstruct::load_backup_info_reconstruct(&repo, &stanza)?;
-        assert_eq!(labels, [older.clone(), newest.clone()]);
+        let found = reconstruct::load_backup_info_reconstruct(&repo, &stanza)?;
+        assert_eq!(found.labels, [older.clone(), newest.clone()]);
         // Another host goes on meanwhile
         before.iter().try_for_each(|file| storage.remove(&path(&newest, file)?))?;
         after.iter().try_for_each(|file| write(&newest, file))?;
 
-        let settings = ExpireSettings {
-            stanza: stanza.clone(),
-            claimant: Claimant::this_process("1-x"),
-            set: None,
-            oldest: false,
-            archive_expire_before: None,
-            checksum_page_error: false,
-            dry_run: false,
-        };
+        let session = Session::new(stanza.clone(), [repo.clone()])?;
         let calls = storage.calls().len();
         let task = Task {
             claim: None,
             repo: &repo,
             now: Timestamp::now().as_second(),
-            settings: &settings,
-            cancel: &CancelToken::new(),
+            request: &ExpireRequest::default(),
+            session: &session,
             is_last: true,
+            set_found: &AtomicBool::new(false),
         };
         let plan = BackupPlan { expired: Vec::new(), kept: Vec::new(), archive: None, newest_expired: None };
-        task.remove_directories(&task.directories(&info, &labels, &unfinished, &[], &plan)?)?;
+        task.remove_directories(&task.directories(&found, &[], &plan)?)?;
         let asked = storage.calls()[calls..].iter().filter(|(op, _)| *op == Op::Info).count();
         assert!(asked <= 2, "{asked}");
         assert!(!exists(&storage, &path(&older, "pg_data/x")?)?);
@@ -135,16 +129,12 @@ fn expire(repo: &Repo, full: u32, set: Option<&str>) -> Result<()> {
         archive: Some(full),
         history: None,
     };
-    let settings = ExpireSettings {
-        stanza: "demo".parse()?,
-        claimant: Claimant::this_process("1-x"),
-        set: set.map(str::parse).transpose()?,
-        oldest: false,
-        archive_expire_before: None,
-        checksum_page_error: true,
-        dry_run: false,
-    };
-    run(&[ExpireRepo { repo, retention }], &settings, &CancelToken::new())
+    let request = ExpireRequest { set: set.map(str::parse).transpose()?, ..ExpireRequest::default() };
+    run(&request.keep(1, retention), &session(repo)?, std::slice::from_ref(repo)).map(drop)
+}
+
+fn session(repo: &Repo) -> Result<Session> {
+    Ok(Session::new("demo".parse()?, [repo.clone()])?.with_exec_id("1-x"))
 }
 
 fn labels(repo: &Repo) -> Result<Vec<String>> {

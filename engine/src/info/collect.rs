@@ -10,11 +10,12 @@ use repo_format::manifest::Manifest;
 use repo_format::pg::PgVersion;
 
 use super::archives::{self, History};
-use super::{BackupFact, Detail, InfoSettings, ManifestFacts, RepoFact, RunningLock, StanzaFact, StatusCode};
+use super::{BackupFact, Detail, InfoRequest, ManifestFacts, RepoFact, RunningLock, StanzaFact, StatusCode};
 use crate::host_locks::HostLocks;
 use crate::lock::{LockStatus, LockType};
 use crate::repo::info_files::{self, manifest_cipher};
 use crate::repo::{Repo, manifest_store};
+use crate::session::Session;
 use crate::{Error, ErrorCode, Result};
 
 /// A stanza in one repository while it is collected.
@@ -35,10 +36,18 @@ struct StanzaState {
     repos: Vec<RepoState>,
 }
 
+/// What is known of a stanza in a repository before it is read.
+struct Preloaded {
+    /// The backup that was asked for, if the repository has it.
+    label: Option<BackupLabel>,
+    /// The files, if they were loaded.
+    infos: Option<Infos>,
+}
+
 /// All that was collected so far.
 struct InfoCollector<'a> {
     repos: &'a [Repo],
-    settings: &'a InfoSettings,
+    settings: &'a InfoSettings<'a>,
     stanzas: BTreeMap<String, StanzaState>,
     /// Whether some repository has the backup that was asked for.
     set_found: bool,
@@ -47,8 +56,31 @@ struct InfoCollector<'a> {
 /// backup.info, and archive.info if it was loaded at the same time.
 type Infos = (Result<BackupInfo>, Result<Option<ArchiveInfo>>);
 
+/// A request, and what it is about.
+struct InfoSettings<'a> {
+    /// Only this stanza; `None` reports all stanzas found.
+    stanza: Option<&'a Stanza>,
+    request: &'a InfoRequest,
+    /// The locks of this host.
+    locks: &'a dyn HostLocks,
+}
+
 /// Collects the facts of all stanzas, sorted by name. `repos` are the repositories to read, by key.
-pub fn collect(repos: &[Repo], settings: &InfoSettings) -> Vec<StanzaFact> {
+pub fn of_all_stanzas(request: &InfoRequest, repos: &[Repo], locks: &dyn HostLocks) -> Vec<StanzaFact> {
+    collect(repos, &InfoSettings { stanza: None, request, locks })
+}
+
+/// Collects the facts of the stanza of a session.
+///
+/// # Errors
+/// [`ErrorCode::Assert`] without a repository.
+pub(crate) fn of_stanza(request: &InfoRequest, session: &Session, repos: &[Repo]) -> Result<StanzaFact> {
+    let settings = InfoSettings { stanza: Some(session.stanza()), request, locks: session.locks() };
+    let fact = collect(repos, &settings).pop();
+    fact.ok_or_else(|| Error::new(ErrorCode::Assert, "the session has no repository"))
+}
+
+fn collect(repos: &[Repo], settings: &InfoSettings<'_>) -> Vec<StanzaFact> {
     let mut collector = InfoCollector { repos, settings, stanzas: BTreeMap::new(), set_found: false };
     let mut repo_errors: Vec<(usize, Error)> = Vec::new();
     for index in 0..repos.len() {
@@ -60,7 +92,7 @@ pub fn collect(repos: &[Repo], settings: &InfoSettings) -> Vec<StanzaFact> {
 
     // An unreadable repository is reported with every stanza, or with a placeholder if there is no stanza
     if !repo_errors.is_empty() && stanzas.is_empty() {
-        let name = settings.stanza.as_ref().map_or_else(|| "[invalid]".to_owned(), ToString::to_string);
+        let name = settings.stanza.map_or_else(|| "[invalid]".to_owned(), ToString::to_string);
         stanzas.insert(name.clone(), StanzaState::new(name, repos));
     }
     for stanza in stanzas.values_mut() {
@@ -69,7 +101,7 @@ pub fn collect(repos: &[Repo], settings: &InfoSettings) -> Vec<StanzaFact> {
         }
     }
 
-    if settings.set.is_some() && !set_found {
+    if settings.request.set.is_some() && !set_found {
         for repo in stanzas.values_mut().flat_map(|stanza| &mut stanza.repos) {
             if repo.fact.status == StatusCode::Ok {
                 repo.fact.status = StatusCode::BackupMissing;
@@ -90,21 +122,21 @@ impl InfoCollector<'_> {
         let backup_path = RepoPath::new(layout::BACKUP)?;
         let list = || repo.storage.names(&backup_path);
         // A requested stanza usually exists, so load its files without waiting for the listing
-        let (found, mut infos) = match settings.stanza.as_ref().filter(|_| settings.detail == Detail::Full) {
+        let (found, mut infos) = match settings.stanza.filter(|_| settings.request.detail == Detail::Full) {
             Some(stanza) => repo.with_ahead(list, || Ok(load_infos(repo, stanza))),
             None => (list(), None),
         };
         let found = found?.unwrap_or_default();
-        let names = match &settings.stanza {
+        let names = match settings.stanza {
             Some(stanza) => vec![stanza.to_string()],
             None => found.clone(),
         };
         for name in names {
             let exists = found.contains(&name);
             let stanza = self.stanzas.entry(name.clone()).or_insert_with(|| StanzaState::new(name, repos));
-            let infos = infos.take().and_then(Result::ok);
             if exists {
-                stanza.read(repo, index, settings, label.as_ref(), infos);
+                let infos = infos.take().and_then(Result::ok);
+                stanza.read(repo, index, settings, Preloaded { label: label.clone(), infos });
             } else {
                 stanza.repos[index].fact.status = StatusCode::MissingStanzaPath;
             }
@@ -115,10 +147,10 @@ impl InfoCollector<'_> {
 }
 
 /// Returns the requested backup if the repository has it.
-fn requested_label(repo: &Repo, settings: &InfoSettings) -> Result<Option<BackupLabel>> {
+fn requested_label(repo: &Repo, settings: &InfoSettings<'_>) -> Result<Option<BackupLabel>> {
     // Only backup.info says which backup is the latest: object stores have no link of that name
-    let set = settings.set.as_ref().filter(|set| *set != layout::LATEST).and_then(|set| set.parse().ok());
-    let (Some(stanza), Some(set)) = (&settings.stanza, set) else { return Ok(None) };
+    let set = settings.request.set.as_ref().filter(|set| *set != layout::LATEST).and_then(|set| set.parse().ok());
+    let (Some(stanza), Some(set)) = (settings.stanza, set) else { return Ok(None) };
     let exists = repo.storage.info(&layout::manifest(stanza, &set))?.is_some();
     Ok(exists.then_some(set))
 }
@@ -136,24 +168,16 @@ impl StanzaState {
         StanzaState { name, current: None, restore_lock: RunningLock::default(), repos }
     }
 
-    /// Reads the facts of this stanza in one repository. A failure becomes its status there. `infos` are files that were
-    /// loaded before.
-    fn read(
-        &mut self,
-        repo: &Repo,
-        index: usize,
-        settings: &InfoSettings,
-        label: Option<&BackupLabel>,
-        infos: Option<Infos>,
-    ) {
+    /// Reads the facts of this stanza in one repository. A failure becomes its status there.
+    fn read(&mut self, repo: &Repo, index: usize, settings: &InfoSettings<'_>, known: Preloaded) {
         let target = &mut self.repos[index];
         let stanza = self.name.parse::<Stanza>();
         let loaded = stanza.and_then(|stanza| {
-            if settings.detail == Detail::Full {
-                target.load(repo, &stanza, settings, label, infos)?;
+            if settings.request.detail == Detail::Full {
+                target.load(repo, &stanza, settings, known)?;
             }
-            if target.backup_info.is_some() || settings.detail == Detail::Progress {
-                let lock = |kind| read_lock(&*settings.locks, &stanza, kind, repo.key);
+            if target.backup_info.is_some() || settings.request.detail == Detail::Progress {
+                let lock = |kind| read_lock(settings.locks, &stanza, kind, repo.key);
                 target.fact.backup_lock.add(lock(LockType::Backup));
                 self.restore_lock.add(lock(LockType::Restore));
             }
@@ -190,15 +214,8 @@ impl RepoState {
     }
 
     /// Loads the info files, and the manifest of the requested backup.
-    fn load(
-        &mut self,
-        repo: &Repo,
-        stanza: &Stanza,
-        settings: &InfoSettings,
-        label: Option<&BackupLabel>,
-        infos: Option<Infos>,
-    ) -> Result<()> {
-        let (backup_info, archive_info) = infos.unwrap_or_else(|| load_infos(repo, stanza));
+    fn load(&mut self, repo: &Repo, stanza: &Stanza, settings: &InfoSettings<'_>, known: Preloaded) -> Result<()> {
+        let (backup_info, archive_info) = known.infos.unwrap_or_else(|| load_infos(repo, stanza));
         let backup_info = match backup_info {
             Ok(info) => info,
             Err(error) if error.code == ErrorCode::FileMissing => {
@@ -217,8 +234,8 @@ impl RepoState {
             None => Some(info_files::load_archive_info(repo, stanza)?),
             info => info,
         };
-        let is_latest = settings.set.as_deref() == Some(layout::LATEST);
-        self.label = if is_latest { newest(backup_info, settings.backup_type) } else { label.cloned() };
+        let is_latest = settings.request.set.as_deref() == Some(layout::LATEST);
+        self.label = if is_latest { newest(backup_info, settings.request.backup_type) } else { known.label };
         if let Some(label) = &self.label {
             let cipher = manifest_cipher(backup_info);
             self.manifest = Some(manifest_store::load(repo, stanza, label, &cipher)?);
@@ -271,11 +288,11 @@ fn read_lock(locks: &dyn HostLocks, stanza: &Stanza, kind: LockType, repo_key: u
 }
 
 /// Adds up what the repositories say.
-fn finish(mut stanza: StanzaState, repos: &[Repo], settings: &InfoSettings) -> StanzaFact {
+fn finish(mut stanza: StanzaState, repos: &[Repo], settings: &InfoSettings<'_>) -> StanzaFact {
     let mut status: Option<StatusCode> = None;
     let (mut databases, mut archives) = (Vec::new(), Vec::new());
     for (state, repo) in stanza.repos.iter_mut().zip(repos) {
-        if settings.detail == Detail::Full {
+        if settings.request.detail == Detail::Full {
             let history = state.finish(repo, &stanza.name);
             databases.extend(history.databases);
             archives.extend(history.archives);
@@ -304,7 +321,7 @@ fn finish(mut stanza: StanzaState, repos: &[Repo], settings: &InfoSettings) -> S
 }
 
 /// Merges the backups of all repositories by their end. Within a repository, the order by label stays.
-fn merge_backups(repos: &mut [RepoState], settings: &InfoSettings) -> Vec<BackupFact> {
+fn merge_backups(repos: &mut [RepoState], settings: &InfoSettings<'_>) -> Vec<BackupFact> {
     let mut queues: Vec<_> = repos
         .iter_mut()
         .filter_map(|state| {
@@ -326,10 +343,10 @@ fn merge_backups(repos: &mut [RepoState], settings: &InfoSettings) -> Vec<Backup
         let Some((index, _)) = next else { return result };
         let (repo_key, queue, (asked_label, manifest)) = &mut queues[index];
         let Some((label, entry)) = queue.next() else { return result };
-        let is_named = settings.set.as_ref().is_none_or(|set| label.as_str() == set);
+        let is_named = settings.request.set.as_ref().is_none_or(|set| label.as_str() == set);
         let asked_for = is_named || asked_label.as_ref() == Some(&label);
-        if asked_for && settings.backup_type.is_none_or(|kind| kind == label.backup_type()) {
-            let set = manifest.as_ref().filter(|_| settings.set.is_some()).map(ManifestFacts::new);
+        if asked_for && settings.request.backup_type.is_none_or(|kind| kind == label.backup_type()) {
+            let set = manifest.as_ref().filter(|_| settings.request.set.is_some()).map(ManifestFacts::new);
             result.push(BackupFact { label, repo_key: *repo_key, entry, set });
         }
     }

@@ -14,9 +14,9 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
 use super::connection::{Expect, PgConnection, Row};
-use super::environment::{Environment, SslMode};
+use super::environment::{PgEnvironment, SslMode};
 use super::passfile;
-use super::tls::Connector;
+use super::tls::PgConnector;
 use crate::users::Users;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
@@ -79,7 +79,7 @@ pub struct PgClient {
     client: Option<Client>,
     connection: Option<JoinHandle<()>>,
     /// For the connection that cancels a query.
-    tls: Connector,
+    tls: PgConnector,
     runtime: Runtime,
     timeout: Duration,
     cancel: CancelToken,
@@ -94,7 +94,7 @@ impl PgClient {
         let failed = |text: String| {
             Error::new(ErrorCode::DbConnect, format!("unable to connect to '{}': {text}", conninfo(settings)))
         };
-        let environment = Environment::read()?;
+        let environment = PgEnvironment::read()?;
         let mut texts = Vec::new();
         for &kind in environment.session.passes() {
             texts.clear();
@@ -115,7 +115,7 @@ impl PgClient {
     fn connect_to(
         target: &Target,
         settings: &PgSettings,
-        environment: &Environment,
+        environment: &PgEnvironment,
         cancel: &CancelToken,
     ) -> Result<std::result::Result<Self, Vec<String>>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -125,8 +125,8 @@ impl PgClient {
         let mut texts = Vec::new();
         for &encryption in target.encryptions(environment.ssl_mode) {
             let tls = match encryption {
-                Encryption::Never => Ok(Connector::plain()),
-                _ => Connector::new(environment.ssl_mode, &environment.ssl),
+                Encryption::Never => Ok(PgConnector::plain()),
+                _ => PgConnector::new(environment.ssl_mode, &environment.ssl),
             };
             let tls = tls.map_err(|e| {
                 let text = format!("unable to connect to '{}': {}: {e}", conninfo(settings), target.place());
@@ -167,13 +167,40 @@ impl PgClient {
     }
 }
 
-impl PgConnection for PgClient {
-    fn query(&mut self, query: &str, _: Expect) -> Result<Vec<Row>> {
-        let Some(client) = &self.client else { return Err(Error::new(ErrorCode::Assert, "invalid connection")) };
-        let (timeout, cancel) = (self.timeout, &self.cancel);
-        let messages = self.runtime.block_on(async {
-            let mut running = pin!(client.simple_query(query));
-            let reason = match within(timeout, cancel, running.as_mut()).await {
+/// The result of a statement with the types of its columns.
+pub(crate) struct TypedRows {
+    /// The numbers of the types; `None` if the statement returns nothing.
+    pub(crate) types: Option<Vec<u32>>,
+    /// The rows as text.
+    pub(crate) rows: Vec<Row>,
+}
+
+impl PgClient {
+    /// Runs a single statement and returns its rows with the types of the columns.
+    ///
+    /// # Errors
+    /// The same as [`PgConnection::query`].
+    pub(crate) fn query_typed(&mut self, query: &str) -> Result<TypedRows> {
+        let Some(client) = &self.client else { return Err(invalid_connection()) };
+        // Rows of simple queries have no types
+        let statement = self.run(client, query, client.prepare(query))?;
+        let types: Vec<u32> = statement.columns().iter().map(|column| column.type_().oid()).collect();
+        drop(statement);
+        let rows = rows_of(self.run(client, query, client.simple_query(query))?);
+        Ok(TypedRows { types: (!types.is_empty()).then_some(types), rows })
+    }
+
+    /// Waits for the server. A call that takes too long is cancelled there.
+    fn run<T>(
+        &self,
+        client: &Client,
+        query: &str,
+        call: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
+    ) -> Result<T> {
+        let timeout = self.timeout;
+        self.runtime.block_on(async {
+            let mut running = pin!(call);
+            let reason = match within(timeout, &self.cancel, running.as_mut()).await {
                 Ok(Some(done)) => return done.map_err(|e| query_error(query, &e).cause(e)),
                 Ok(None) => {
                     let text = format!("query '{query}' timed out after {}ms", timeout.as_millis());
@@ -190,16 +217,30 @@ impl PgConnection for PgClient {
             };
             let _ = tokio::time::timeout(CANCEL_TIMEOUT, cancelling).await;
             Err(reason)
-        })?;
-        Ok(messages
-            .into_iter()
-            .filter_map(|message| match message {
-                SimpleQueryMessage::Row(row) => {
-                    Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect())
-                }
-                _ => None,
-            })
-            .collect())
+        })
+    }
+}
+
+fn invalid_connection() -> Error {
+    Error::new(ErrorCode::Assert, "invalid connection")
+}
+
+fn rows_of(messages: Vec<SimpleQueryMessage>) -> Vec<Row> {
+    messages
+        .into_iter()
+        .filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect())
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+impl PgConnection for PgClient {
+    fn query(&mut self, query: &str, _: Expect) -> Result<Vec<Row>> {
+        let Some(client) = &self.client else { return Err(invalid_connection()) };
+        Ok(rows_of(self.run(client, query, client.simple_query(query))?))
     }
 
     fn timeout(&self) -> Duration {
@@ -278,7 +319,7 @@ struct Target {
 
 impl Target {
     /// All of them, to be tried one after the other.
-    fn all(settings: &PgSettings, environment: &Environment) -> Vec<Self> {
+    fn all(settings: &PgSettings, environment: &PgEnvironment) -> Vec<Self> {
         let hosts = match &settings.socket_path {
             Some(path) => vec![path.to_string_lossy().into_owned()],
             None if environment.hosts.is_empty() => match environment.addresses.as_slice() {
@@ -327,7 +368,7 @@ impl Target {
         }
     }
 
-    fn config(&self, settings: &PgSettings, environment: &Environment, encryption: Encryption) -> Config {
+    fn config(&self, settings: &PgSettings, environment: &PgEnvironment, encryption: Encryption) -> Config {
         let mut config = Config::new();
         if self.is_socket() {
             config.host_path(match self.host.strip_prefix('@') {
@@ -360,13 +401,13 @@ impl Target {
         config
     }
 
-    fn password(&self, settings: &PgSettings, environment: &Environment) -> Option<String> {
+    fn password(&self, settings: &PgSettings, environment: &PgEnvironment) -> Option<String> {
         if let Some(password) = &environment.password {
             return Some(password.clone());
         }
         let path = environment.passfile.as_ref()?;
         let host = if self.host == SOCKET_PATH_DEFAULT { "localhost" } else { &self.host };
-        let target = passfile::Target { host, port: self.port, database: &settings.database, user: &self.user };
+        let target = passfile::PasswordTarget { host, port: self.port, database: &settings.database, user: &self.user };
         passfile::lookup(path, target)
     }
 

@@ -9,33 +9,19 @@ mod names;
 mod scan;
 
 use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 pub use names::{DatabasePaths, from_standby, segment_number};
-pub use scan::{Scan, ScanOptions, ScannedFile, ScannedLink, ScannedPath, ScannedTarget, Tablespace, scan};
+pub use scan::{Scan, ScanOptions, ScannedFile, ScannedLink, ScannedPath, ScannedTarget, ServerTablespace, scan};
 
+use repo_format::manifest::pg_path;
 use rustix::fs::OFlags;
 
 use crate::{Error, ErrorCode, Result};
 
-/// The manifest name of the data directory. Names of its files begin with it and a slash.
-pub const TARGET_PGDATA: &str = "pg_data";
-/// The prefix of names of files in tablespaces, before the oid.
-pub const TARGET_TBLSPC: &str = "pg_tblspc";
 /// The manifest name of `pg_control`.
 pub const PG_CONTROL: &str = "pg_data/global/pg_control";
-
-/// Returns the path of a manifest entry relative to the data directory; empty for the data directory itself. Names of
-/// tablespace files resolve through the links in `pg_tblspc`.
-pub fn relative_path(name: &str) -> &str {
-    match name.strip_prefix(TARGET_PGDATA) {
-        Some("") => "",
-        Some(rest) => rest.strip_prefix('/').unwrap_or(name),
-        None => name,
-    }
-}
 
 /// A data directory on this host.
 #[derive(Clone, Debug)]
@@ -56,7 +42,7 @@ impl DataDir {
 
     /// The absolute path of the file with this manifest name.
     pub fn file_path(&self, name: &str) -> PathBuf {
-        match relative_path(name) {
+        match pg_path(name) {
             "" => self.path.clone(),
             relative => self.path.join(relative),
         }
@@ -93,33 +79,9 @@ pub(crate) fn open_file(path: &Path) -> Result<Option<File>> {
     Ok(Some(file))
 }
 
-/// Reads until the buffer is full or the file ends. Returns the number of bytes.
-///
-/// # Errors
-/// The error of the read, except interruptions.
-pub fn read_full(file: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn relative_path_of_names_strips_only_pg_data() {
-        assert_eq!(relative_path("pg_data"), "");
-        assert_eq!(relative_path("pg_data/base/1/1"), "base/1/1");
-        assert_eq!(relative_path("pg_tblspc/1/PG_15_1/2"), "pg_tblspc/1/PG_15_1/2");
-    }
 
     #[test]
     fn open_of_a_pipe_or_directory_fails_at_once() {

@@ -54,7 +54,7 @@ pub(super) struct SslFiles {
 
 /// The values of the variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Environment {
+pub(super) struct PgEnvironment {
     /// `PGHOST`, as a list.
     pub hosts: Vec<String>,
     /// `PGHOSTADDR`, one for each host.
@@ -87,7 +87,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("PGMINPROTOCOLVERSION", &["3.0"]),
 ];
 
-impl Environment {
+impl PgEnvironment {
     /// Reads the variables of this process.
     ///
     /// # Errors
@@ -97,90 +97,24 @@ impl Environment {
     }
 
     fn from(variable: impl Fn(&str) -> Option<String>, home: impl Fn() -> Option<PathBuf>) -> Result<Self> {
-        // libpq also ignores an empty variable that has a default
-        let own = |name: &str| variable(name).filter(|value| !value.is_empty());
-        // HOME first, then the passwd entry, because servers started by a service manager have no HOME
-        let home = own("HOME").map(PathBuf::from).or_else(home);
-        let usual = |name: &str| home.as_ref().map(|home| home.join(name));
-        let service = match own("PGSERVICE") {
-            Some(name) => ServiceFiles {
-                chosen: own("PGSERVICEFILE").map(PathBuf::from),
-                usual: usual(".pg_service.conf"),
-                system_directory: own("PGSYSCONFDIR").map(PathBuf::from),
-            }
-            .find(&name)?,
-            None => Service::new(),
-        };
-        // The service takes precedence over the other variables
-        let set = |name: &str| service.get(name).filter(|value| !value.is_empty()).cloned().or_else(|| own(name));
-        let refuse = |text: String| Error::new(ErrorCode::DbConnect, text);
-        for (name, harmless) in REFUSED {
-            if let Some(value) = set(name).filter(|value| !harmless.contains(&value.as_str())) {
-                let place =
-                    if service.contains_key(name) { "by the service of PGSERVICE" } else { "in the environment" };
-                return Err(refuse(format!("{name} is set to '{value}' {place}, which is not supported"))
-                    .hint(format!("unset {name} for this command.")));
-            }
-        }
-        let file = |name: &str, usual_name: &str| set(name).map(PathBuf::from).or_else(|| usual(usual_name));
-        let list = |name: &str| -> Vec<String> {
-            set(name).map(|value| value.split(',').map(|part| part.trim().to_owned()).collect()).unwrap_or_default()
-        };
-        let addresses = list("PGHOSTADDR")
-            .iter()
-            .map(|text| text.parse())
-            .collect::<std::result::Result<Vec<IpAddr>, std::net::AddrParseError>>()
-            .map_err(|error| refuse(format!("PGHOSTADDR is not a list of network addresses: {error}")))?;
-        let hosts = list("PGHOST");
-        if !addresses.is_empty() && !hosts.is_empty() && addresses.len() != hosts.len() {
-            let (hosts, addresses) = (hosts.len(), addresses.len());
-            return Err(refuse(format!("could not match {hosts} host names to {addresses} hostaddr values")));
-        }
-        let ssl_mode = match set("PGSSLMODE").as_deref() {
-            None if set("PGREQUIRESSL").is_some_and(|value| value.starts_with('1')) => SslMode::Require,
-            None | Some("prefer") => SslMode::Prefer,
-            Some("disable") => SslMode::Disable,
-            Some("allow") => SslMode::Allow,
-            Some("require") => SslMode::Require,
-            Some("verify-ca") => SslMode::VerifyCa,
-            Some("verify-full") => SslMode::VerifyFull,
-            Some(other) => return Err(refuse(format!("invalid sslmode value: \"{other}\" (PGSSLMODE)"))),
-        };
-        let invalid = |keyword: &str, value: &str| refuse(format!("invalid {keyword} value: \"{value}\""));
-        let channel_binding = match set("PGCHANNELBINDING").as_deref() {
-            None | Some("prefer") => ChannelBinding::Prefer,
-            Some("disable") => ChannelBinding::Disable,
-            Some("require") => ChannelBinding::Require,
-            Some(other) => return Err(invalid("channel_binding", other)),
-        };
+        let variables = Variables::find(&variable, home)?;
+        variables.check_refused()?;
+        let set = |name: &str| variables.get(name);
+        let file = |name: &str, usual_name: &str| set(name).map(PathBuf::from).or_else(|| variables.usual(usual_name));
+        let (hosts, addresses) = variables.hosts()?;
+        let ssl_mode = variables.ssl_mode()?;
+        let channel_binding = variables.channel_binding()?;
         let session = match set("PGTARGETSESSIONATTRS") {
             None => SessionKind::Any,
             Some(word) => SessionKind::parse(&word).ok_or_else(|| invalid("target_session_attrs", &word))?,
         };
-        let direct = match set("PGSSLNEGOTIATION").as_deref() {
-            None | Some("postgres") => false,
-            Some("direct") if ssl_mode < SslMode::Require => {
-                return Err(refuse(
-                    "a weak sslmode may not be used with sslnegotiation=direct (use \"require\", \"verify-ca\", or \
-                     \"verify-full\")"
-                        .to_owned(),
-                ));
-            }
-            Some("direct") => true,
-            Some(other) => return Err(invalid("sslnegotiation", other)),
-        };
-        let version = |name: &str| match set(name).as_deref() {
-            None => Ok(None),
-            Some("TLSv1" | "TLSv1.1") => Ok(Some(11)),
-            Some("TLSv1.2") => Ok(Some(12)),
-            Some("TLSv1.3") => Ok(Some(13)),
-            Some(other) => Err(refuse(format!("invalid {name} value: \"{other}\""))),
-        };
-        let (version_min, version_max) = (version("PGSSLMINPROTOCOLVERSION")?, version("PGSSLMAXPROTOCOLVERSION")?);
+        let direct = variables.is_direct(ssl_mode)?;
+        let version_min = variables.tls_version("PGSSLMINPROTOCOLVERSION")?;
+        let version_max = variables.tls_version("PGSSLMAXPROTOCOLVERSION")?;
         if version_max == Some(11) || version_max < version_min && version_max.is_some() {
-            return Err(refuse("PGSSLMAXPROTOCOLVERSION allows no version of TLS that can be used".to_owned()));
+            return Err(refused("PGSSLMAXPROTOCOLVERSION allows no version of TLS that can be used"));
         }
-        Ok(Environment {
+        Ok(PgEnvironment {
             hosts,
             addresses,
             user: set("PGUSER"),
@@ -207,13 +141,137 @@ impl Environment {
     }
 }
 
+fn refused(text: impl Into<String>) -> Error {
+    Error::new(ErrorCode::DbConnect, text)
+}
+
+fn invalid(keyword: &str, value: &str) -> Error {
+    refused(format!("invalid {keyword} value: \"{value}\""))
+}
+
+/// The variables of a process, and the service that takes precedence over them.
+struct Variables<'a> {
+    variable: &'a dyn Fn(&str) -> Option<String>,
+    home: Option<PathBuf>,
+    service: Service,
+}
+
+impl<'a> Variables<'a> {
+    fn find(variable: &'a dyn Fn(&str) -> Option<String>, home: impl Fn() -> Option<PathBuf>) -> Result<Self> {
+        let mut variables = Variables { variable, home: None, service: Service::new() };
+        // HOME first, then the passwd entry, because servers started by a service manager have no HOME
+        variables.home = variables.own("HOME").map(PathBuf::from).or_else(home);
+        if let Some(name) = variables.own("PGSERVICE") {
+            let files = ServiceFiles {
+                chosen: variables.own("PGSERVICEFILE").map(PathBuf::from),
+                usual: variables.usual(".pg_service.conf"),
+                system_directory: variables.own("PGSYSCONFDIR").map(PathBuf::from),
+            };
+            variables.service = files.find(&name)?;
+        }
+        Ok(variables)
+    }
+
+    /// A variable of the process. libpq also ignores an empty variable that has a default.
+    fn own(&self, name: &str) -> Option<String> {
+        (self.variable)(name).filter(|value| !value.is_empty())
+    }
+
+    /// The setting of the service, or the variable.
+    fn get(&self, name: &str) -> Option<String> {
+        self.service.get(name).filter(|value| !value.is_empty()).cloned().or_else(|| self.own(name))
+    }
+
+    fn list(&self, name: &str) -> Vec<String> {
+        self.get(name).map(|value| value.split(',').map(|part| part.trim().to_owned()).collect()).unwrap_or_default()
+    }
+
+    /// The file of this name in the home directory.
+    fn usual(&self, name: &str) -> Option<PathBuf> {
+        self.home.as_ref().map(|home| home.join(name))
+    }
+
+    fn check_refused(&self) -> Result<()> {
+        for (name, harmless) in REFUSED {
+            if let Some(value) = self.get(name).filter(|value| !harmless.contains(&value.as_str())) {
+                let is_of_service = self.service.contains_key(name);
+                let place = if is_of_service { "by the service of PGSERVICE" } else { "in the environment" };
+                return Err(refused(format!("{name} is set to '{value}' {place}, which is not supported"))
+                    .hint(format!("unset {name} for this command.")));
+            }
+        }
+        Ok(())
+    }
+
+    fn hosts(&self) -> Result<(Vec<String>, Vec<IpAddr>)> {
+        let addresses = self
+            .list("PGHOSTADDR")
+            .iter()
+            .map(|text| text.parse())
+            .collect::<std::result::Result<Vec<IpAddr>, std::net::AddrParseError>>()
+            .map_err(|error| refused(format!("PGHOSTADDR is not a list of network addresses: {error}")))?;
+        let hosts = self.list("PGHOST");
+        if !addresses.is_empty() && !hosts.is_empty() && addresses.len() != hosts.len() {
+            let (hosts, addresses) = (hosts.len(), addresses.len());
+            return Err(refused(format!("could not match {hosts} host names to {addresses} hostaddr values")));
+        }
+        Ok((hosts, addresses))
+    }
+
+    fn ssl_mode(&self) -> Result<SslMode> {
+        Ok(match self.get("PGSSLMODE").as_deref() {
+            None if self.get("PGREQUIRESSL").is_some_and(|value| value.starts_with('1')) => SslMode::Require,
+            None | Some("prefer") => SslMode::Prefer,
+            Some("disable") => SslMode::Disable,
+            Some("allow") => SslMode::Allow,
+            Some("require") => SslMode::Require,
+            Some("verify-ca") => SslMode::VerifyCa,
+            Some("verify-full") => SslMode::VerifyFull,
+            Some(other) => return Err(refused(format!("invalid sslmode value: \"{other}\" (PGSSLMODE)"))),
+        })
+    }
+
+    fn channel_binding(&self) -> Result<ChannelBinding> {
+        match self.get("PGCHANNELBINDING").as_deref() {
+            None | Some("prefer") => Ok(ChannelBinding::Prefer),
+            Some("disable") => Ok(ChannelBinding::Disable),
+            Some("require") => Ok(ChannelBinding::Require),
+            Some(other) => Err(invalid("channel_binding", other)),
+        }
+    }
+
+    /// Whether a connection begins with TLS at once.
+    fn is_direct(&self, ssl_mode: SslMode) -> Result<bool> {
+        match self.get("PGSSLNEGOTIATION").as_deref() {
+            None | Some("postgres") => Ok(false),
+            Some("direct") if ssl_mode < SslMode::Require => Err(refused(
+                "a weak sslmode may not be used with sslnegotiation=direct (use \"require\", \"verify-ca\", or \
+                 \"verify-full\")",
+            )),
+            Some("direct") => Ok(true),
+            Some(other) => Err(invalid("sslnegotiation", other)),
+        }
+    }
+
+    /// A version of TLS, as ten times its number.
+    fn tls_version(&self, name: &str) -> Result<Option<u8>> {
+        match self.get(name).as_deref() {
+            None => Ok(None),
+            Some("TLSv1" | "TLSv1.1") => Ok(Some(11)),
+            Some("TLSv1.2") => Ok(Some(12)),
+            Some("TLSv1.3") => Ok(Some(13)),
+            Some(other) => Err(refused(format!("invalid {name} value: \"{other}\""))),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(variables: &[(&str, &str)]) -> Result<Environment> {
+    fn read(variables: &[(&str, &str)]) -> Result<PgEnvironment> {
         let find = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string());
-        Environment::from(find, || Some(PathBuf::from("/passwd")))
+        PgEnvironment::from(find, || Some(PathBuf::from("/passwd")))
     }
 
     #[test]

@@ -14,7 +14,7 @@ use repo_format::pg::control::PgControl;
 
 pub use self::local::LocalHost;
 use super::connection::PgConnection;
-use super::data_dir::{Scan, ScanOptions, Tablespace};
+use super::data_dir::{Scan, ScanOptions, ServerTablespace};
 // What a worker on another host exchanges
 pub use crate::pipeline::PageOutcome;
 pub use crate::pipeline::backup::{
@@ -66,7 +66,7 @@ pub trait PgHost: Debug + Send + Sync {
     fn scan(
         &self,
         options: &ScanOptions<'_>,
-        tablespaces_now: &mut dyn FnMut() -> Result<Vec<Tablespace>>,
+        tablespaces_now: &mut dyn FnMut() -> Result<Vec<ServerTablespace>>,
     ) -> Result<Scan>;
 
     /// Returns a worker that copies files of the data directory by these rules, for the thread that has this turn to

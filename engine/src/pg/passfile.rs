@@ -9,7 +9,7 @@ const SIZE_MAX: u64 = 1024 * 1024;
 
 /// The connection whose password is looked up.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Target<'a> {
+pub(crate) struct PasswordTarget<'a> {
     /// `localhost` for the default socket directory, otherwise the configured socket directory or host.
     pub host: &'a str,
     pub port: u16,
@@ -18,7 +18,7 @@ pub(crate) struct Target<'a> {
 }
 
 /// Returns the password for this target; `None` if there is no file, no matching line, or others may read the file.
-pub(super) fn lookup(path: &Path, target: Target<'_>) -> Option<String> {
+pub(super) fn lookup(path: &Path, target: PasswordTarget<'_>) -> Option<String> {
     let metadata = fs::metadata(path).ok()?;
     if !metadata.is_file() {
         crate::warn!("password file '{}' is not a plain file", path.display());
@@ -41,7 +41,7 @@ pub(super) fn lookup(path: &Path, target: Target<'_>) -> Option<String> {
 
 /// Returns the password of the first matching line (`host:port:database:user:password`, `*` for any, `\` before `:` and
 /// `\`).
-pub(crate) fn find(text: &str, target: Target<'_>) -> Option<String> {
+pub(crate) fn find(text: &str, target: PasswordTarget<'_>) -> Option<String> {
     let port = target.port.to_string();
     let wanted = [target.host, &port, target.database, target.user];
     text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
@@ -88,14 +88,15 @@ mod tests {
 
     use super::*;
 
-    const TARGET: Target<'_> = Target { host: "localhost", port: 5432, database: "postgres", user: "backup" };
+    const TARGET: PasswordTarget<'_> =
+        PasswordTarget { host: "localhost", port: 5432, database: "postgres", user: "backup" };
 
     #[test]
     fn find_takes_first_match_with_wildcards_and_escapes() {
         let text = "# localhost:5432:postgres:backup:comment\nbroken\nlocalhost:5433:*:*:other\n*:*:postgres:backup:p\\:w\\\\d:x\n*:*:*:*:late";
         assert_eq!(find(text, TARGET).as_deref(), Some("p:w\\d"));
         assert_eq!(find("localhost:5432:postgres:backup:p w ", TARGET).as_deref(), Some("p w "));
-        assert_eq!(find("a\\:b:*:*:*:x", Target { host: "a:b", ..TARGET }).as_deref(), Some("x"));
+        assert_eq!(find("a\\:b:*:*:*:x", PasswordTarget { host: "a:b", ..TARGET }).as_deref(), Some("x"));
         assert_eq!(find("otherhost:*:*:*:x", TARGET), None);
     }
 
@@ -119,7 +120,7 @@ mod tests {
         #[test]
         fn escaped_line_is_found_again(host in "[^\n\r#*]{1,9}", user in "[^\n\r*]{1,9}", password in "[^\n\r]{0,20}") {
             let line = format!("{}:5432:*:{}:{}", escape(&host), escape(&user), escape(&password));
-            let target = Target { host: &host, user: &user, ..TARGET };
+            let target = PasswordTarget { host: &host, user: &user, ..TARGET };
             prop_assert_eq!(find(&line, target), Some(password));
         }
 

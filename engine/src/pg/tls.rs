@@ -27,14 +27,14 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Starts TLS on connections, or never does.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub(super) struct PgConnector {
     config: Option<Arc<ClientConfig>>,
 }
 
-impl Connector {
+impl PgConnector {
     /// Creates a connector for unencrypted sessions.
     pub(super) fn plain() -> Self {
-        Connector { config: None }
+        PgConnector { config: None }
     }
 
     /// Creates a connector for encrypted sessions, which check the server according to the mode.
@@ -73,7 +73,7 @@ impl Connector {
             // The server accepts TLS without a request only with this protocol
             config.alpn_protocols = vec![b"postgresql".to_vec()];
         }
-        Ok(Connector { config: Some(Arc::new(config)) })
+        Ok(PgConnector { config: Some(Arc::new(config)) })
     }
 }
 
@@ -251,7 +251,7 @@ impl ServerCertVerifier for ServerCheck {
     }
 }
 
-impl<S> MakeTlsConnect<S> for Connector
+impl<S> MakeTlsConnect<S> for PgConnector
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

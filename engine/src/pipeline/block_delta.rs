@@ -4,7 +4,7 @@
 //! inside them to write (pgBackRest `src/command/restore/blockDelta.c`). Everything in a map is checked before it is
 //! used, because only the checksum of the finished file protects a map.
 
-use repo_format::block_map::{BlockMap, SUPER_BLOCK_SIZE_MAX};
+use repo_format::block_map::{BlockMap, BlockRef, SUPER_BLOCK_SIZE_MAX};
 
 use crate::{Error, ErrorCode, Result};
 
@@ -149,51 +149,16 @@ pub fn plan(map: &BlockMap, file: &BlockFile, existing: &[u8], read_over_bytes: 
 
     let mut plan = BlockPlan::default();
     for (reference, blocks) in by_reference.iter().enumerate().rev() {
-        let mut last: Option<(u64, u64, u64, u64)> = None;
+        let mut last = None;
         for &block in blocks {
             // `block` counts entries of the map, so the index is valid
             let Some(entry) = usize::try_from(block).ok().and_then(|block| map.0.get(block)) else { continue };
             let size = file.block_len(block);
             let super_block_offset = entry.block.saturating_mul(file.block_size);
-            let end = entry.offset.checked_add(entry.size).ok_or_else(|| invalid("offset out of range"))?;
             let wanted = WantedBlock { super_block_offset, file_offset: block * file.block_size, size };
-
-            let (same_super_block, gap) = match last {
-                Some((bundle_id, offset, last_end, last_block)) if bundle_id == entry.bundle_id => (
-                    offset == entry.offset && last_end == end && last_block < entry.block,
-                    entry.offset.checked_sub(last_end).filter(|gap| *gap <= read_over_bytes),
-                ),
-                _ => (false, None),
-            };
-            let new_super_block = |skip| SuperBlockRead {
-                skip,
-                size: entry.size,
-                decoded_size: entry.super_block_size,
-                blocks: vec![wanted],
-            };
-            match plan.reads.last_mut() {
-                Some(read) if same_super_block => match read.super_blocks.last_mut() {
-                    Some(super_block) if super_block.decoded_size == entry.super_block_size => {
-                        super_block.blocks.push(wanted);
-                    }
-                    _ => return Err(invalid("super block with two sizes")),
-                },
-                last_read => match (last_read, gap) {
-                    (Some(read), Some(gap)) => {
-                        read.size = read.size.saturating_add(gap).saturating_add(entry.size);
-                        read.super_blocks.push(new_super_block(gap));
-                    }
-                    _ => plan.reads.push(BlockRead {
-                        reference,
-                        bundle_id: entry.bundle_id,
-                        offset: entry.offset,
-                        size: entry.size,
-                        super_blocks: vec![new_super_block(0)],
-                    }),
-                },
-            }
-            last = Some((entry.bundle_id, entry.offset, end, entry.block));
-            plan.size += size;
+            let placement = Placement::of(entry, last, read_over_bytes)?;
+            plan.add(reference, entry, placement, wanted)?;
+            last = Some(entry);
         }
     }
 
@@ -203,12 +168,69 @@ pub fn plan(map: &BlockMap, file: &BlockFile, existing: &[u8], read_over_bytes: 
     Ok(plan)
 }
 
+/// Where a block is, as seen from the one that is read before it.
+#[derive(Clone, Copy)]
+enum Placement {
+    /// In the same super block.
+    SameSuperBlock,
+    /// In a super block after a gap of so many bytes, which are read over.
+    After(u64),
+    /// Elsewhere.
+    Apart,
+}
+
+impl Placement {
+    fn of(entry: &BlockRef, last: Option<&BlockRef>, read_over_bytes: u64) -> Result<Self> {
+        let end_of =
+            |entry: &BlockRef| entry.offset.checked_add(entry.size).ok_or_else(|| invalid("offset out of range"));
+        let end = end_of(entry)?;
+        let Some(last) = last.filter(|last| last.bundle_id == entry.bundle_id) else { return Ok(Placement::Apart) };
+        let last_end = end_of(last)?;
+        if last.offset == entry.offset && last_end == end && last.block < entry.block {
+            return Ok(Placement::SameSuperBlock);
+        }
+        let gap = entry.offset.checked_sub(last_end).filter(|gap| *gap <= read_over_bytes);
+        Ok(gap.map_or(Placement::Apart, Placement::After))
+    }
+}
+
+impl BlockPlan {
+    /// Adds a block of a backup.
+    fn add(&mut self, reference: usize, entry: &BlockRef, placement: Placement, wanted: WantedBlock) -> Result<()> {
+        let new_super_block = |skip| SuperBlockRead {
+            skip,
+            size: entry.size,
+            decoded_size: entry.super_block_size,
+            blocks: vec![wanted],
+        };
+        match (placement, self.reads.last_mut()) {
+            (Placement::SameSuperBlock, Some(read)) => match read.super_blocks.last_mut() {
+                Some(super_block) if super_block.decoded_size == entry.super_block_size => {
+                    super_block.blocks.push(wanted);
+                }
+                _ => return Err(invalid("super block with two sizes")),
+            },
+            (Placement::After(gap), Some(read)) => {
+                read.size = read.size.saturating_add(gap).saturating_add(entry.size);
+                read.super_blocks.push(new_super_block(gap));
+            }
+            _ => self.reads.push(BlockRead {
+                reference,
+                bundle_id: entry.bundle_id,
+                offset: entry.offset,
+                size: entry.size,
+                super_blocks: vec![new_super_block(0)],
+            }),
+        }
+        self.size += wanted.size;
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use repo_format::block_map::BlockRef;
-
     use super::*;
+    use proptest::prelude::*;
 
     const BLOCK: u64 = 8192;
 

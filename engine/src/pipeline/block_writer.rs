@@ -3,6 +3,7 @@
 //! Source of the form: pgBackRest `src/command/backup/blockIncr.c`. Changed blocks are gathered, in the order of the
 //! file, into super blocks, each an independent compressed and encrypted stream. The block map follows the last one.
 
+use std::ops::DerefMut;
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
@@ -28,23 +29,23 @@ const LANES_MAX: usize = 8;
 
 /// How a file is divided into blocks, and where its bytes go.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BlockLayout {
+pub(crate) struct BlockLayout {
     /// Bytes of a block.
-    pub(super) block_size: u32,
+    pub(crate) block_size: u32,
     /// Bytes of a checksum in the map.
-    pub(super) checksum_size: u8,
+    pub(crate) checksum_size: u8,
     /// Minimum plain bytes per super block. A multiple of the block size is used.
-    pub(super) super_block_size: u64,
+    pub(crate) super_block_size: u64,
     /// The index of this backup in the list of references.
-    pub(super) reference: u32,
+    pub(crate) reference: u32,
     /// The bundle of the file; 0 for a file on its own.
-    pub(super) bundle_id: u64,
+    pub(crate) bundle_id: u64,
     /// The offset of the first byte in that file.
-    pub(super) offset: u64,
+    pub(crate) offset: u64,
 }
 
 /// Encodes super blocks, several at a time while compute slots are free.
-pub(super) struct SuperBlockEncoders {
+pub(crate) struct SuperBlockEncoders {
     compression: Compression,
     cipher: Cipher,
     /// The turn to compute of the thread that gathers the blocks.
@@ -61,7 +62,7 @@ struct Lane {
 }
 
 impl SuperBlockEncoders {
-    pub(super) fn new(compression: Compression, cipher: Cipher, turn: &Turn) -> Self {
+    pub(crate) fn new(compression: Compression, cipher: Cipher, turn: &Turn) -> Self {
         SuperBlockEncoders { compression, cipher, turn: turn.clone(), lanes: Vec::new() }
     }
 
@@ -92,12 +93,12 @@ impl Lane {
     }
 }
 
-/// A file on its way into block incremental form.
-pub(super) struct BlockWriter<'a> {
+/// A file on its way into block incremental form. It borrows or owns its encoders.
+pub(crate) struct BlockWriter<E> {
     layout: BlockLayout,
     super_block_size: usize,
     checksum_size: usize,
-    encoders: &'a mut SuperBlockEncoders,
+    encoders: E,
     /// The lane that takes the next block.
     current: usize,
     prior: Option<BlockMap>,
@@ -108,13 +109,9 @@ pub(super) struct BlockWriter<'a> {
     changed: bool,
 }
 
-impl<'a> BlockWriter<'a> {
+impl<E: DerefMut<Target = SuperBlockEncoders>> BlockWriter<E> {
     /// Begins a file. `prior` is the map of the same file in the prior backup, with equal block and checksum size.
-    pub(super) fn new(
-        layout: BlockLayout,
-        prior: Option<BlockMap>,
-        encoders: &'a mut SuperBlockEncoders,
-    ) -> Result<Self> {
+    pub(crate) fn new(layout: BlockLayout, prior: Option<BlockMap>, mut encoders: E) -> Result<Self> {
         encoders.prepare(1)?;
         let blocks = layout.super_block_size.div_ceil(u64::from(layout.block_size)).max(1);
         Ok(BlockWriter {
@@ -132,7 +129,7 @@ impl<'a> BlockWriter<'a> {
     }
 
     /// Adds plain bytes and appends complete super blocks to `out`.
-    pub(super) fn push(&mut self, mut data: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    pub(crate) fn push(&mut self, mut data: &[u8], out: &mut Vec<u8>) -> Result<()> {
         let size = self.layout.block_size as usize;
         if !self.partial.is_empty() {
             let take = data.len().min(size - self.partial.len());
@@ -156,7 +153,7 @@ impl<'a> BlockWriter<'a> {
 
     /// Ends the file: appends the last super blocks and, if anything is new or the file became shorter, the map.
     /// Returns the map's stored size, 0 for a file that did not change or is empty.
-    pub(super) fn finish(mut self, out: &mut Vec<u8>) -> Result<u64> {
+    pub(crate) fn finish(mut self, out: &mut Vec<u8>) -> Result<u64> {
         if !self.partial.is_empty() {
             let block = std::mem::take(&mut self.partial);
             self.block(&block, out)?;
@@ -213,10 +210,11 @@ impl<'a> BlockWriter<'a> {
     /// Continues in another lane while helpers are available, and otherwise encodes what is there.
     fn super_block_complete(&mut self, out: &mut Vec<u8>) -> Result<()> {
         let filled = self.current + 1;
-        if filled < LANES_MAX && self.encoders.turn.borrow(filled).taken() == filled {
-            if self.encoders.lanes.len() == filled {
-                self.encoders.lanes.push(Lane {
-                    encoder: StreamEncoder::new(self.encoders.compression, &self.encoders.cipher, Framing::Raw)?,
+        let encoders = &mut *self.encoders;
+        if filled < LANES_MAX && encoders.turn.borrow(filled).taken() == filled {
+            if encoders.lanes.len() == filled {
+                encoders.lanes.push(Lane {
+                    encoder: StreamEncoder::new(encoders.compression, &encoders.cipher, Framing::Raw)?,
                     plain: Vec::with_capacity(self.super_block_size),
                     stored: Vec::new(),
                     items: Vec::new(),
@@ -232,8 +230,9 @@ impl<'a> BlockWriter<'a> {
     fn flush(&mut self, out: &mut Vec<u8>) -> Result<()> {
         let used = self.current + usize::from(!self.encoders.lanes[self.current].items.is_empty());
         self.current = 0;
-        let turn = self.encoders.turn.clone();
-        let lanes = &mut self.encoders.lanes[..used];
+        let encoders = &mut *self.encoders;
+        let turn = encoders.turn.clone();
+        let lanes = &mut encoders.lanes[..used];
         match lanes {
             [] => return Ok(()),
             [lane] => lane.encode()?,

@@ -6,8 +6,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
+use protocol::filter::PageCheckResult;
 use repo_format::manifest::PageRange;
 use repo_format::pg::page::{PageRules, first_page};
+
+/// From this size on, pgBackRest takes a part of a page for a write that was not completed.
+const PARTIAL_PAGE_BYTES_MIN: usize = 512;
 
 /// The result of checking a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +25,7 @@ pub enum PageOutcome {
 }
 
 /// The check of one file.
-pub(super) struct PageChecker {
+pub(crate) struct PageChecker {
     check: PageRules,
     /// Bytes seen so far.
     offset: u64,
@@ -35,8 +39,13 @@ pub(super) struct PageChecker {
 impl PageChecker {
     /// Creates a check for a file, whose name tells which part of the relation it is.
     pub(super) fn new(name: &str, page_size: u32, header_check: bool) -> Self {
+        Self::of_segment(first_page(name, page_size), page_size, header_check)
+    }
+
+    /// Creates a check for a file that begins with this page of its relation.
+    pub(crate) fn of_segment(first_page: u32, page_size: u32, header_check: bool) -> Self {
         PageChecker {
-            check: PageRules { page_size, first_page: first_page(name, page_size), header_check },
+            check: PageRules { page_size, first_page, header_check },
             offset: 0,
             misaligned: false,
             suspects: Vec::new(),
@@ -47,7 +56,7 @@ impl PageChecker {
 
     /// Checks the next bytes of the file. All calls except the last must pass whole pages. Suspect pages are read again
     /// from `file`, whose position does not change.
-    pub(super) fn push(&mut self, data: &[u8], file: &File) -> io::Result<()> {
+    pub(crate) fn push(&mut self, data: &[u8], file: &File) -> io::Result<()> {
         self.misaligned |= self.check.check(data, self.offset, &mut self.suspects) != 0;
         let size = self.check.page_size as usize;
         self.page.resize(if self.suspects.is_empty() { 0 } else { size }, 0);
@@ -64,6 +73,17 @@ impl PageChecker {
         }
         self.offset += data.len() as u64;
         Ok(())
+    }
+
+    /// The result for a client on another host, after all bytes of the file. `rest` is what follows the last whole page.
+    /// A large part of a page counts as a damaged page.
+    pub(crate) fn result(&self, rest: &[u8]) -> PageCheckResult {
+        let mut errors: Vec<u32> = self.errors.iter().flat_map(|range| range.first..=range.last).collect();
+        if rest.len() >= PARTIAL_PAGE_BYTES_MIN {
+            let pages = self.offset / u64::from(self.check.page_size);
+            errors.push(self.check.first_page.wrapping_add(pages as u32));
+        }
+        PageCheckResult { is_valid: errors.is_empty() && rest.is_empty(), is_aligned: rest.is_empty(), errors }
     }
 
     /// The result, after all bytes of the file.

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use repo_format::cipher::{Cipher, Decryptor};
 use repo_format::compress::{CompressType, DecompressContext, Decompressor, Framing};
 use repo_format::hash::{Sha1, Sha1Hasher, block_checksum};
+use repo_format::read::read_full;
 
 use super::block_delta::BlockRead;
 use crate::work::turn::Turn;
@@ -20,6 +21,8 @@ const BUFFER_BYTES: usize = 256 * 1024;
 pub struct RestorePipeline {
     /// The turn to compute of the thread that restores.
     turn: Turn,
+    /// Stops the job.
+    cancel: CancelToken,
     cipher: Cipher,
     compress_type: CompressType,
     /// Decompression states, created when first needed: full and raw framing.
@@ -47,11 +50,21 @@ pub struct BlockGeometry {
     pub checksum_size: usize,
 }
 
+/// A file that is written.
+#[derive(Clone, Copy, Debug)]
+pub struct OutFile<'a> {
+    /// The open file.
+    pub file: &'a File,
+    /// Its name in messages.
+    pub name: &'a str,
+}
+
 impl RestorePipeline {
     /// Creates a pipeline for files that are encrypted and compressed this way.
     pub fn new(cipher: Cipher, compress_type: CompressType, turn: &Turn) -> Self {
         RestorePipeline {
             turn: turn.clone(),
+            cancel: CancelToken::new(),
             cipher,
             compress_type,
             full: None,
@@ -59,6 +72,19 @@ impl RestorePipeline {
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             hasher: Sha1Hasher::new(),
         }
+    }
+
+    /// Begins a job, which this token stops.
+    pub fn begin_job(&mut self, cancel: &CancelToken) {
+        self.cancel = cancel.clone();
+    }
+
+    /// Fails if the job is to stop.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Term`].
+    pub fn check_cancel(&self) -> Result<()> {
+        self.cancel.check()
     }
 
     /// Returns the turn to compute of the thread that restores.
@@ -70,35 +96,34 @@ impl RestorePipeline {
     /// `size` bytes, whatever the stream contains. Returns `None` if it contains more.
     ///
     /// # Errors
-    /// The stored bytes can't be read or decoded, or the file can't be written. `out_name` is its name in messages.
+    /// The stored bytes can't be read or decoded, or the file can't be written.
     pub fn copy(
         &mut self,
         stored: &mut dyn Read,
         framing: Framing,
         size: u64,
-        out: &mut File,
-        out_name: &str,
-        cancel: &CancelToken,
+        out: OutFile<'_>,
     ) -> Result<Option<(Sha1, u64)>> {
+        let OutFile { mut file, name } = out;
         self.hasher.finish_reset();
         let context = self.context(framing)?;
         let decryptor = Decryptor::new(&self.cipher, framing, stored);
         let mut reader = Decompressor::with_context(context, decryptor).reading_at_most(size);
         let mut left = size;
         let fits = loop {
-            let read = fill(&mut reader, &mut self.buffer).map_err(|error| read_error(out_name, error))?;
+            let read = read_full(&mut reader, &mut self.buffer).map_err(|error| read_error(name, error))?;
             if read as u64 > left {
                 break false;
             }
             left -= read as u64;
             let plain = &self.buffer[..read];
             self.hasher.update(plain);
-            out.write_all(plain).map_err(|error| write_error(out_name, error))?;
+            file.write_all(plain).map_err(|error| write_error(name, error))?;
             // A short read means the end was seen
             if read < self.buffer.len() {
                 break true;
             }
-            cancel.check()?;
+            self.cancel.check()?;
             self.turn.give_way();
         };
         self.keep(framing, reader.into_context()?);
@@ -111,20 +136,13 @@ impl RestorePipeline {
     ///
     /// # Errors
     /// The same as [`RestorePipeline::copy`]; also [`ErrorCode::Format`] if a super block is shorter than the map says.
-    pub fn copy_blocks(
-        &mut self,
-        stored: &mut dyn Read,
-        read: &BlockRead,
-        hash: bool,
-        out: &File,
-        out_name: &str,
-        cancel: &CancelToken,
-    ) -> Result<()> {
+    pub fn copy_blocks(&mut self, stored: &mut dyn Read, read: &BlockRead, hash: bool, out: OutFile<'_>) -> Result<()> {
+        let OutFile { file, name } = out;
         for super_block in &read.super_blocks {
-            cancel.check()?;
+            self.cancel.check()?;
             self.turn.give_way();
             io::copy(&mut (&mut *stored).take(super_block.skip), &mut io::sink())
-                .map_err(|error| read_error(out_name, error))?;
+                .map_err(|error| read_error(name, error))?;
             let mut stored = stored.take(super_block.size);
             let context = self.context(Framing::Raw)?;
             let decryptor = Decryptor::new(&self.cipher, Framing::Raw, &mut stored);
@@ -134,31 +152,31 @@ impl RestorePipeline {
                 // Blocks are planned in ascending order
                 let mut skip = block.super_block_offset.saturating_sub(position);
                 while skip > 0 {
-                    skip -= self.read_some(&mut reader, skip, out_name)? as u64;
+                    skip -= self.read_some(&mut reader, skip, name)? as u64;
                 }
                 let mut done = 0u64;
                 while done < block.size {
-                    let read = self.read_some(&mut reader, block.size - done, out_name)?;
+                    let read = self.read_some(&mut reader, block.size - done, name)?;
                     let plain = &self.buffer[..read];
                     if hash {
                         self.hasher.update(plain);
                     }
-                    out.write_all_at(plain, block.file_offset + done).map_err(|error| write_error(out_name, error))?;
+                    file.write_all_at(plain, block.file_offset + done).map_err(|error| write_error(name, error))?;
                     done += read as u64;
                 }
                 position = block.super_block_offset + block.size;
             }
             // If all of it was wanted, its end is checked too; otherwise the rest does not matter
             if position == super_block.decoded_size
-                && reader.read(&mut [0]).map_err(|error| read_error(out_name, error))? != 0
+                && reader.read(&mut [0]).map_err(|error| read_error(name, error))? != 0
             {
-                return Err(Error::new(ErrorCode::Format, format!("super block of '{out_name}' is too long")));
+                return Err(Error::new(ErrorCode::Format, format!("super block of '{name}' is too long")));
             }
             self.keep(Framing::Raw, reader.into_context()?);
             // The next super block begins where the stored bytes of this one end
-            io::copy(&mut stored, &mut io::sink()).map_err(|error| read_error(out_name, error))?;
+            io::copy(&mut stored, &mut io::sink()).map_err(|error| read_error(name, error))?;
             if stored.limit() != 0 {
-                return Err(Error::new(ErrorCode::Format, format!("super block of '{out_name}' is too short")));
+                return Err(Error::new(ErrorCode::Format, format!("super block of '{name}' is too short")));
             }
         }
         Ok(())
@@ -183,13 +201,7 @@ impl RestorePipeline {
     ///
     /// # Errors
     /// [`ErrorCode::FileRead`]. `name` is the file's name in messages.
-    pub fn hash_file(
-        &mut self,
-        file: &File,
-        name: &str,
-        geometry: Option<BlockGeometry>,
-        cancel: &CancelToken,
-    ) -> Result<Hashed> {
+    pub fn hash_file(&mut self, file: &File, name: &str, geometry: Option<BlockGeometry>) -> Result<Hashed> {
         self.hasher.finish_reset();
         let mut blocks = Vec::new();
         // Whole blocks at a time; a block larger than the buffer gets its own buffer, but never more than the file
@@ -209,7 +221,7 @@ impl RestorePipeline {
         };
         let mut offset = 0;
         loop {
-            cancel.check()?;
+            self.cancel.check()?;
             let mut filled = 0;
             while filled < buffer.len() {
                 match file.read_at(&mut buffer[filled..], offset + filled as u64) {
@@ -237,7 +249,7 @@ impl RestorePipeline {
     /// Reads up to `limit` bytes into the buffer. The end of the stream is an error here.
     fn read_some(&mut self, reader: &mut dyn Read, limit: u64, name: &str) -> Result<usize> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(self.buffer.len());
-        match fill(reader, &mut self.buffer[..limit]).map_err(|error| read_error(name, error))? {
+        match read_full(reader, &mut self.buffer[..limit]).map_err(|error| read_error(name, error))? {
             0 => Err(Error::new(ErrorCode::Format, format!("super block of '{name}' is too short"))),
             read => Ok(read),
         }
@@ -260,20 +272,6 @@ impl RestorePipeline {
             Framing::Raw => &mut self.raw,
         }
     }
-}
-
-/// Reads until the buffer is full or the end is reached.
-fn fill(reader: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match reader.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 fn read_error(name: &str, error: io::Error) -> Error {

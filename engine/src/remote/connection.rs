@@ -6,8 +6,7 @@
 //! sends a request, which hides the time that messages travel.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, Read};
-use std::process::ChildStdout;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,11 +14,13 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use protocol::greeting::{self, GREETING_SIZE_MAX, Service};
+use protocol::options::ConfigRequest;
 use protocol::pack::read_message;
 use protocol::{AnswerMessage, Call, Dialect};
 
-use super::RemoteSettings;
-use super::process::{Process, ProcessInput};
+use super::link::{Link, Opened};
+use super::process::Process;
+use super::{RemoteSettings, Way, tls};
 use crate::{Error, ErrorCode, Result};
 
 /// The largest answer that is accepted, in bytes. The list of a directory with a million entries takes some 40 MB.
@@ -29,7 +30,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// A connection on which nothing was sent for this time gets a request, so that nothing between the hosts takes it for
 /// dead.
 const IDLE: Duration = Duration::from_secs(30);
-/// How long the SSH client may take to end after the connection was closed.
+/// How long the server may take to end after the connection was closed.
 const EXIT_WAIT: Duration = Duration::from_secs(10);
 
 /// The error that ended a connection. Every later request gets it.
@@ -93,16 +94,16 @@ struct Waiting {
     sender: Sender<Reply>,
 }
 
-/// Who waits for answers. The thread that reads takes this lock, so nobody writes to the process under it.
+/// Who waits for answers. The thread that reads takes this lock, so nobody writes to the server under it.
 struct Queue {
     waiting: VecDeque<Waiting>,
     session_last: u64,
     end: Option<End>,
 }
 
-/// The way to the process. `input` is `None` once nothing can be sent any more.
+/// What the server gets. `writer` is `None` once nothing can be sent any more.
 struct Output {
-    input: Option<ProcessInput>,
+    writer: Option<Box<dyn Write + Send>>,
     sent_last: Instant,
 }
 
@@ -113,7 +114,7 @@ struct Shared {
     /// When the last answer came, in milliseconds after `begun`.
     answered_ms: AtomicU64,
     begun: Instant,
-    process: Mutex<Process>,
+    link: Mutex<Box<dyn Link>>,
     /// The thread that keeps the connection alive stops.
     stop: (Mutex<bool>, Condvar),
 }
@@ -123,13 +124,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    fn new(process: Process, input: ProcessInput) -> Self {
+    fn new(link: Box<dyn Link>, writer: Box<dyn Write + Send>) -> Self {
         Shared {
             queue: Mutex::new(Queue { waiting: VecDeque::new(), session_last: 0, end: None }),
-            output: Mutex::new(Output { input: Some(input), sent_last: Instant::now() }),
+            output: Mutex::new(Output { writer: Some(writer), sent_last: Instant::now() }),
             answered_ms: AtomicU64::new(0),
             begun: Instant::now(),
-            process: Mutex::new(process),
+            link: Mutex::new(link),
             stop: (Mutex::new(false), Condvar::new()),
         }
     }
@@ -140,15 +141,15 @@ impl Shared {
         let mut output = lock(&self.output);
         let session = lock(&self.queue).enter(session, sender)?;
         output.sent_last = Instant::now();
-        if let Some(input) = &mut output.input
-            && let Err(error) = call.encode(session, dialect).write_to(input)
+        if let Some(writer) = &mut output.writer
+            && let Err(error) = call.encode(session, dialect).write_to(writer)
         {
-            // Half a request must not be continued. The thread that reads finds out why a process has ended
-            output.input = None;
+            // Half a request must not be continued. The thread that reads finds out why the way has ended
+            output.writer = None;
             if error.kind() == io::ErrorKind::TimedOut {
                 let end = End::of(Error::new(ErrorCode::FileWrite, error.to_string()));
                 self.fail(&end);
-                lock(&self.process).kill();
+                lock(&self.link).kill();
                 return Err(end.to_error());
             }
         }
@@ -185,12 +186,12 @@ impl Queue {
     }
 }
 
-/// A connection to the process on another host. Dropping it ends the process.
+/// A connection to the server on another host. Dropping it ends the server's process.
 pub(crate) struct Connection {
     /// The name in errors of the server, such as `remote-0 ssh protocol on 'HOST'`.
     name: String,
-    /// The name of the process in errors.
-    process_name: String,
+    /// The name of the way in errors of reading.
+    read_name: String,
     dialect: &'static Dialect,
     timeout: Duration,
     shared: Arc<Shared>,
@@ -198,23 +199,26 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Starts the process on the other host, and waits until it is ready.
+    /// Starts the process on the other host, or connects to its server, and waits until it is ready.
     ///
     /// # Errors
-    /// The process can't be started, speaks another version, or refuses, for example because a lock is held there.
+    /// The host can't be reached, speaks another version, or refuses, for example because a lock is held there.
     pub(crate) fn open(settings: &RemoteSettings) -> Result<Arc<Self>> {
-        let (process, stdin, stdout) = Process::start(settings)?;
-        let input = ProcessInput::new(stdin, process.name(), settings.timeout)?;
+        let (kind, opened) = match &settings.way {
+            Way::Ssh(ssh) => ("ssh", Process::start(&settings.host, ssh, settings.timeout)?),
+            Way::Tls { client, .. } => ("tls", tls::open(client, settings.timeout)?),
+        };
+        let Opened { link, input, output } = opened;
         let mut connection = Connection {
-            name: format!("remote-0 ssh protocol on '{}'", settings.host),
-            process_name: process.name().to_owned(),
+            name: format!("remote-0 {kind} protocol on '{}'", settings.host),
+            read_name: link.read_name(),
             dialect: Dialect::NEWEST,
             timeout: settings.timeout,
-            shared: Arc::new(Shared::new(process, input)),
+            shared: Arc::new(Shared::new(link, output)),
             threads: Vec::new(),
         };
         let (sender, greeted) = channel();
-        connection.start_thread("remote-read", move |shared| read(stdout, &sender, shared))?;
+        connection.start_thread("remote-read", move |shared| read(input, &sender, shared))?;
         connection.dialect = match greeted.recv_timeout(settings.timeout) {
             Ok(dialect) => dialect.map_err(|end: End| end.to_error())?,
             Err(error) => return Err(connection.silent(error)),
@@ -222,6 +226,11 @@ impl Connection {
         let dialect = connection.dialect;
         connection.start_thread("remote-idle", move |shared| keep_alive(shared, dialect))?;
         let connection = Arc::new(connection);
+        if let Way::Tls { arguments, .. } = &settings.way {
+            // The process that serves has no command line
+            let arguments = arguments.iter().map(String::as_str).collect();
+            connection.call(&Call::Config(ConfigRequest { arguments }))?;
+        }
         connection.call(&Call::Noop)?;
         Ok(connection)
     }
@@ -276,11 +285,7 @@ impl Connection {
         let end = match error {
             RecvTimeoutError::Timeout => Error::new(
                 ErrorCode::FileRead,
-                format!(
-                    "timeout after {}ms waiting for read from '{} read'",
-                    self.timeout.as_millis(),
-                    self.process_name
-                ),
+                format!("timeout after {}ms waiting for read from '{}'", self.timeout.as_millis(), self.read_name),
             ),
             // The thread that reads has ended without a reason
             RecvTimeoutError::Disconnected => Error::new(ErrorCode::Assert, "connection has ended"),
@@ -288,7 +293,7 @@ impl Connection {
         let end = End::of(end);
         self.shared.fail(&end);
         // A thread may be blocked while it sends
-        lock(&self.shared.process).kill();
+        lock(&self.shared.link).kill();
         end.to_error()
     }
 }
@@ -300,8 +305,8 @@ fn position(message: &[u8], part: &[u8]) -> (usize, usize) {
 }
 
 /// Reads the greeting and all answers.
-fn read(stdout: ChildStdout, greeted: &Sender<std::result::Result<&'static Dialect, End>>, shared: &Shared) {
-    let mut input = BufReader::with_capacity(BUFFER_BYTES, Input { stdout, has_ended: false });
+fn read(input: Box<dyn Read + Send>, greeted: &Sender<std::result::Result<&'static Dialect, End>>, shared: &Shared) {
+    let mut input = BufReader::with_capacity(BUFFER_BYTES, Input { reader: input, has_ended: false });
     let error = match read_greeting(&mut input) {
         Ok(dialect) => {
             // The thread that opens the connection may have given up
@@ -310,27 +315,27 @@ fn read(stdout: ChildStdout, greeted: &Sender<std::result::Result<&'static Diale
         }
         Err(error) => error,
     };
-    // A process that has ended says why
-    let end = End::of(if input.get_ref().has_ended { lock(&shared.process).ended(EXIT_WAIT) } else { error });
+    // A process that has ended says why, and a session that was closed has no other error
+    let end = End::of(if input.get_ref().has_ended { lock(&shared.link).ended(EXIT_WAIT) } else { error });
     shared.fail(&end);
     let _ = greeted.send(Err(end));
 }
 
-/// The output of the process.
+/// What the server sends.
 struct Input {
-    stdout: ChildStdout,
+    reader: Box<dyn Read + Send>,
     has_ended: bool,
 }
 
 impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.stdout.read(buffer)?;
+        let read = self.reader.read(buffer)?;
         self.has_ended |= read == 0;
         Ok(read)
     }
 }
 
-fn read_greeting(input: &mut impl BufRead) -> Result<&'static Dialect> {
+pub(super) fn read_greeting(input: &mut impl BufRead) -> Result<&'static Dialect> {
     let mut line = Vec::new();
     input
         .by_ref()
@@ -389,15 +394,15 @@ impl Drop for Connection {
         self.shared.stop.1.notify_all();
         let is_well = lock(&self.shared.queue).end.is_none();
         // Nobody else sends any more, except the thread that keeps the connection alive
-        let input = lock(&self.shared.output).input.take();
-        if let Some(mut input) = input.filter(|_| is_well) {
-            // The end of the input says the same
-            let _ = Call::Exit.encode(u64::MAX, self.dialect).write_to(&mut input);
-            drop(input);
-            lock(&self.shared.process).finish(EXIT_WAIT);
+        let writer = lock(&self.shared.output).writer.take();
+        if let Some(mut writer) = writer.filter(|_| is_well) {
+            // The end of what is sent says the same
+            let _ = Call::Exit.encode(u64::MAX, self.dialect).write_to(&mut writer);
+            drop(writer);
+            lock(&self.shared.link).finish(EXIT_WAIT);
         } else {
             // The threads are not waited for: a process that the client started may keep its output open
-            lock(&self.shared.process).kill();
+            lock(&self.shared.link).kill();
             return;
         }
         for thread in self.threads.drain(..) {

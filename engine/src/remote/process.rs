@@ -2,14 +2,14 @@
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::RemoteSettings;
+use super::link::{Link, Opened};
 use crate::{Error, ErrorCode, Result};
 
 /// The most bytes of the client's standard error that are shown.
@@ -19,6 +19,15 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How long to wait for the last lines of standard error after the client has ended. A process that it started may keep
 /// it open.
 const STDERR_WAIT: Duration = Duration::from_secs(1);
+
+/// How to start the process through SSH.
+#[derive(Clone, Debug)]
+pub struct SshSettings {
+    /// The SSH client.
+    pub program: String,
+    /// Its arguments. The last one is the command line of the process on the host.
+    pub arguments: Vec<String>,
+}
 
 /// A running SSH client.
 pub(super) struct Process {
@@ -30,11 +39,11 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts the client. Returns it with its standard input and output.
+    /// Starts the client. `host` is for messages.
     ///
     /// # Errors
     /// [`ErrorCode::Execute`] if the program can't be started, [`ErrorCode::Kernel`] if no thread can be started.
-    pub(super) fn start(settings: &RemoteSettings) -> Result<(Self, ChildStdin, ChildStdout)> {
+    pub(super) fn start(host: &str, settings: &SshSettings, timeout: Duration) -> Result<Opened> {
         let mut child = Command::new(&settings.program)
             .args(&settings.arguments)
             .stdin(Stdio::piped())
@@ -55,27 +64,17 @@ impl Process {
             // The client must not block
             let _ = std::io::copy(&mut stderr, &mut std::io::sink());
         });
-        let mut process = Process { name: format!("remote-0 process on '{}'", settings.host), child, stderr: receiver };
-        match started {
-            Ok(_) => Ok((process, stdin, stdout)),
-            Err(e) => {
+        let name = format!("remote-0 process on '{host}'");
+        let output = ProcessInput::new(stdin, &name, timeout);
+        let mut process = Process { name, child, stderr: receiver };
+        let started = started.map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start a thread", e));
+        match started.and(output) {
+            Ok(output) => Ok(Opened { link: Box::new(process), input: Box::new(stdout), output: Box::new(output) }),
+            Err(error) => {
                 process.kill();
-                Err(Error::from_io(ErrorCode::Kernel, "unable to start a thread", e))
+                Err(error)
             }
         }
-    }
-
-    /// The name in messages.
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Returns the error for the end of the client's output before the connection was closed.
-    pub(super) fn ended(&mut self, timeout: Duration) -> Error {
-        let Some(status) = self.wait(timeout) else {
-            return Error::new(ErrorCode::Format, format!("unexpected EOF from {}", self.name));
-        };
-        self.status_error(status)
     }
 
     fn status_error(&self, status: ExitStatus) -> Error {
@@ -95,14 +94,6 @@ impl Process {
         }
     }
 
-    /// Waits until the client has ended, after its standard input was closed. Ends it after `timeout`.
-    pub(super) fn finish(&mut self, timeout: Duration) {
-        if self.wait(timeout).is_none() {
-            crate::warn!("{} did not exit when expected", self.name);
-            self.kill();
-        }
-    }
-
     /// Returns the status when the client has ended, or `None` after `timeout`.
     fn wait(&mut self, timeout: Duration) -> Option<ExitStatus> {
         let begin = Instant::now();
@@ -115,8 +106,29 @@ impl Process {
             }
         }
     }
+}
 
-    pub(super) fn kill(&mut self) {
+impl Link for Process {
+    fn read_name(&self) -> String {
+        format!("{} read", self.name)
+    }
+
+    fn ended(&mut self, timeout: Duration) -> Error {
+        let Some(status) = self.wait(timeout) else {
+            return Error::new(ErrorCode::Format, format!("unexpected EOF from {}", self.name));
+        };
+        self.status_error(status)
+    }
+
+    fn finish(&mut self, timeout: Duration) {
+        // Its standard input was closed
+        if self.wait(timeout).is_none() {
+            crate::warn!("{} did not exit when expected", self.name);
+            self.kill();
+        }
+    }
+
+    fn kill(&mut self) {
         // It may have ended already
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -124,7 +136,7 @@ impl Process {
 }
 
 /// The client's standard input. A write fails if nothing can be written for too long.
-pub(super) struct ProcessInput {
+struct ProcessInput {
     stdin: ChildStdin,
     /// The name of the process in errors.
     name: String,
@@ -134,7 +146,7 @@ pub(super) struct ProcessInput {
 impl ProcessInput {
     /// # Errors
     /// [`ErrorCode::Kernel`] if the input can't be made non-blocking.
-    pub(super) fn new(stdin: ChildStdin, name: &str, timeout: Duration) -> Result<Self> {
+    fn new(stdin: ChildStdin, name: &str, timeout: Duration) -> Result<Self> {
         rustix::io::ioctl_fionbio(&stdin, true)
             .map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to set up the SSH client's input", e.into()))?;
         Ok(ProcessInput { stdin, name: name.to_owned(), timeout })

@@ -21,7 +21,7 @@ pub struct FoundSegment {
 
 /// The names in a segment's directory from the segment on.
 #[derive(Clone, Debug)]
-pub struct Listed {
+pub struct ListedNames {
     directory: RepoPath,
     names: Vec<String>,
 }
@@ -36,10 +36,10 @@ pub fn list_ahead(
     stanza: &Stanza,
     version: PgVersion,
     segment: &WalSegment,
-) -> Result<Listed> {
+) -> Result<ListedNames> {
     let directory = layout::wal_dir(stanza, ArchiveId::first(version), segment);
     let names = storage.names_after(&directory, &segment.to_string())?;
-    Ok(Listed { directory, names })
+    Ok(ListedNames { directory, names })
 }
 
 /// Looks for segments in one archive. The listing of a directory is kept while it is useful, so that looking for many
@@ -54,7 +54,7 @@ pub struct WalSegmentFind<'a> {
     /// Names of the directory that were not passed yet, in ascending order.
     names: Vec<String>,
     /// A listing from before the first lookup.
-    ahead: Option<Listed>,
+    ahead: Option<ListedNames>,
     /// Names of temporary files of the segment looked up last.
     temporary: Vec<String>,
 }
@@ -84,7 +84,7 @@ impl<'a> WalSegmentFind<'a> {
 
     /// The same, where a directory was listed just now.
     #[must_use]
-    pub fn with_listed(self, ahead: Option<Listed>) -> Self {
+    pub fn with_listed(self, ahead: Option<ListedNames>) -> Self {
         WalSegmentFind { ahead, ..self }
     }
 
@@ -193,21 +193,6 @@ impl<'a> WalSegmentFind<'a> {
             }
         }
     }
-}
-
-/// Finds one segment, see [`WalSegmentFind`].
-///
-/// # Errors
-/// The same as [`WalSegmentFind::find`].
-pub fn find_one(
-    storage: &dyn RepoStorage,
-    stanza: &Stanza,
-    archive_id: ArchiveId,
-    segment: &WalSegment,
-    timeout: Duration,
-    cancel: &CancelToken,
-) -> Result<Option<FoundSegment>> {
-    WalSegmentFind::new(storage, stanza, archive_id, timeout, cancel).find(segment, false)
 }
 
 #[cfg(test)]

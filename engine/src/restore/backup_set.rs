@@ -96,7 +96,7 @@ fn check(manifest: &Manifest, label: &BackupLabel) -> Result<()> {
 
 /// Reads the target that selects the set and ends recovery. Both must be the same instant, and PostgreSQL must be able
 /// to read it after hours of copying.
-fn read_target_time(text: &str) -> Result<TargetTime> {
+pub(crate) fn read_target_time(text: &str) -> Result<TargetTime> {
     target_time::read(text, crate::time_zone::local()).map_err(|_| {
         Error::new(
             ErrorCode::Format,
@@ -143,16 +143,7 @@ fn choose<'a>(
             warn!("{name}: [{}] no backup sets to restore", ErrorCode::BackupSetInvalid);
             continue;
         }
-        let candidates: Vec<Candidate> = info
-            .backups
-            .iter()
-            .map(|(label, backup)| Candidate {
-                label: label.clone(),
-                stop_time: backup.timestamp_stop,
-                stop_lsn: backup.lsn_stop.as_deref().and_then(|lsn| lsn.parse().ok()),
-                history_id: backup.pg_id,
-            })
-            .collect();
+        let candidates = Candidate::all(&info);
         match set_select::choose(&criterion, &candidates, info.current().id)? {
             Choice::Found(label) => {
                 let cipher = Cipher::from_passphrase(info.cipher_pass.as_ref());

@@ -12,7 +12,7 @@ use repo_format::manifest::{Manifest, ManifestFile, ManifestPath, PG_DATA, PG_TB
 use rustix::fs::{AtFlags, FileType, Mode, Stat, fchmod, fstat, readlinkat, unlinkat};
 
 use super::clean::{CleanSettings, Directory, MODE_MASK, directories, is_kept, manifest_path, metadata};
-use super::handle::{self, Entry};
+use super::handle::{self, HandleEntry};
 use super::names::{pg_absolute, target_path};
 use super::ownership::{Owner, Ownership};
 use super::places::Places;
@@ -245,7 +245,7 @@ impl FoundEntry<'_> {
             return Ok(());
         }
         detail!("update ownership for '{}'", self.shown);
-        let entry = Entry::open(self.dir, self.file_name, &self.stat);
+        let entry = HandleEntry::open(self.dir, self.file_name, &self.stat);
         entry
             .and_then(|entry| entry.set_owner(owner))
             .map_err(|error| self.fail(ErrorCode::FileOwner, "set ownership for", error))
@@ -256,7 +256,7 @@ impl FoundEntry<'_> {
             return Ok(());
         }
         detail!("update mode for '{}' to {:04o}", self.shown, mode.as_raw_mode());
-        let entry = Entry::open(self.dir, self.file_name, &self.stat);
+        let entry = HandleEntry::open(self.dir, self.file_name, &self.stat);
         entry
             .and_then(|entry| entry.set_mode(mode))
             .map_err(|error| self.fail(ErrorCode::FileMode, "set mode for", error))

@@ -32,7 +32,7 @@ pub(super) struct Display<'a> {
 
 /// What was copied.
 #[derive(Debug, Default)]
-pub(super) struct Copied {
+pub(super) struct CopyTotals {
     /// Bytes of all files.
     pub(super) bytes: u64,
     /// Number of files that existed and matched.
@@ -50,11 +50,11 @@ pub(super) fn run(
     request: &RestoreRequest,
     display: Display<'_>,
     cancel: &CancelToken,
-) -> Result<Copied> {
+) -> Result<CopyTotals> {
     let Display { progress, lock, repo_key } = display;
     let queues = queue::queues(context.manifest)?;
     let total = queues.size;
-    let mut copied = Copied::default();
+    let mut copied = CopyTotals::default();
     lock.update_begin(repo_key, total);
     progress.start(context.manifest.files.len() as u64, total);
     let crew = crew(context, request);

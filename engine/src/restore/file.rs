@@ -22,7 +22,7 @@ use super::queue::RestoreJob;
 use super::select_db::{self, ZeroFilter};
 use super::sync::SyncSet;
 use crate::pipeline::LONG_MIN_BYTES;
-use crate::pipeline::restore::{BlockGeometry, RestorePipeline};
+use crate::pipeline::restore::{BlockGeometry, OutFile, RestorePipeline};
 use crate::storage::on_turn::OnTurn;
 use crate::storage::page_cache::PageCache;
 use crate::storage::read_ahead::{PendingRead, ReadQueue};
@@ -129,6 +129,14 @@ enum Decision {
     Copy { existing: Option<Vec<u8>> },
 }
 
+/// What size and time say of a file on disk.
+enum SameTime {
+    Differs,
+    Matches,
+    /// A restore of other databases leaves zeros with the file's size and time, so the content decides.
+    UnlessZeroed,
+}
+
 impl FileContext<'_> {
     /// Returns the first read of a job, unless it depends on what is on disk.
     ///
@@ -161,6 +169,7 @@ impl FileContext<'_> {
         begun: Option<PendingRead>,
         cancel: &CancelToken,
     ) -> Result<Vec<FileResult>> {
+        pipeline.begin_job(cancel);
         if job.size >= LONG_MIN_BYTES {
             pipeline.turn().takes_long();
         }
@@ -169,7 +178,7 @@ impl FileContext<'_> {
         for &index in &job.files {
             cancel.check()?;
             let Some(file) = self.manifest.files.get(index as usize) else { continue };
-            match self.decide(pipeline, file, cancel)? {
+            match self.decide(pipeline, file)? {
                 Decision::Preserve => results.push(FileResult { index, outcome: Outcome::Preserved }),
                 Decision::Zero => {
                     self.write_zeros(file)?;
@@ -184,13 +193,13 @@ impl FileContext<'_> {
         let storage = OnTurn::new(self.storage, pipeline.turn());
         let mut reads = ReadQueue::new(&storage, reads).go_on(begun.map(|begun| storage.adopt(begun)));
         for run in runs {
-            self.copy_run(pipeline, run, reads.next()?, &mut results, cancel)?;
+            results.extend(self.copy_run(pipeline, run, reads.next()?)?);
         }
         Ok(results)
     }
 
     /// Checks the file on disk.
-    fn decide(&self, pipeline: &mut RestorePipeline, file: &ManifestFile, cancel: &CancelToken) -> Result<Decision> {
+    fn decide(&self, pipeline: &mut RestorePipeline, file: &ManifestFile) -> Result<Decision> {
         let copy = |existing| Ok(if file.size == 0 { Decision::Zero } else { Decision::Copy { existing } });
         if self.is_zeroed(file) {
             return Ok(Decision::Zero);
@@ -200,24 +209,17 @@ impl FileContext<'_> {
         }
         let path = restored_path(self.pg_path, &file.name);
         if self.delta_by_time {
-            let Some(stat) = self.place(file)?.look() else { return copy(None) };
-            let same = u64::try_from(stat.st_size) == Ok(file.size)
-                && stat.st_mtime == file.timestamp
-                && file.timestamp < self.manifest.data.timestamp_copy_start;
-            if !same {
-                return copy(None);
-            }
-            // A restore of other databases leaves zeros with the file's size and time, so check the content
-            if file.size == 0 || !select_db::is_in_database(&file.name) {
-                return Ok(Decision::Preserve);
+            match self.compare_time(file)? {
+                SameTime::Differs => return copy(None),
+                SameTime::Matches => return Ok(Decision::Preserve),
+                SameTime::UnlessZeroed => {}
             }
         }
         let Some((existing, on_disk)) = self.open_existing(file, &path, OFlags::RDONLY)? else { return copy(None) };
         if self.delta_by_time && !begins_with_zeros(&existing, &path)? {
             return Ok(Decision::Preserve);
         }
-        // A longer file may only have been appended to. A shorter file is useful if its blocks can be compared one by
-        // one.
+        // A longer file may only have been appended to. A shorter one is useful if its blocks can be compared
         if on_disk.size() < file.size && (file.stored_blocks().is_none() || on_disk.size() == 0) {
             return copy(None);
         }
@@ -241,13 +243,11 @@ impl FileContext<'_> {
                 Error::from_io(ErrorCode::FileWrite, format!("unable to truncate file '{path}'"), error)
             })?;
         }
-        let mut blocks = Vec::new();
-        let right = if file.size == 0 {
-            true
+        let (right, blocks) = if file.size == 0 {
+            (true, Vec::new())
         } else {
-            let hashed = pipeline.hash_file(&existing, &path, file.stored_blocks().map(geometry), cancel)?;
-            blocks = hashed.blocks;
-            on_disk.size() >= file.size && Some(hashed.sha1) == file.checksum
+            let hashed = pipeline.hash_file(&existing, &path, file.stored_blocks().map(geometry))?;
+            (on_disk.size() >= file.size && Some(hashed.sha1) == file.checksum, hashed.blocks)
         };
         let same_time = on_disk.mtime() == file.timestamp && !longer;
         if right && (same_time || !shared) {
@@ -258,6 +258,21 @@ impl FileContext<'_> {
             return Ok(Decision::Preserve);
         }
         copy(file.stored_blocks().filter(|_| !shared).map(|_| blocks))
+    }
+
+    /// Compares size and time of the file on disk.
+    fn compare_time(&self, file: &ManifestFile) -> Result<SameTime> {
+        let Some(stat) = self.place(file)?.look() else { return Ok(SameTime::Differs) };
+        let same = u64::try_from(stat.st_size) == Ok(file.size)
+            && stat.st_mtime == file.timestamp
+            && file.timestamp < self.manifest.data.timestamp_copy_start;
+        Ok(if !same {
+            SameTime::Differs
+        } else if file.size == 0 || !select_db::is_in_database(&file.name) {
+            SameTime::Matches
+        } else {
+            SameTime::UnlessZeroed
+        })
     }
 
     /// Opens an existing file. Returns `None` if it is missing, and also if its mode forbids opening it. A new file
@@ -312,9 +327,8 @@ impl FileContext<'_> {
         pipeline: &mut RestorePipeline,
         run: ReadRun<'_, '_>,
         stored: Box<dyn RepoReader>,
-        results: &mut Vec<FileResult>,
-        cancel: &CancelToken,
-    ) -> Result<()> {
+    ) -> Result<Vec<FileResult>> {
+        let mut results = Vec::with_capacity(run.copies.len());
         let (repo_file, ReadRange { limit, .. }) = self.read_of(&run)?;
         // Large reads bypass the buffer
         let capacity = usize::try_from(limit.unwrap_or(READ_BUFFER_BYTES).min(READ_BUFFER_BYTES)).unwrap_or(0);
@@ -322,13 +336,13 @@ impl FileContext<'_> {
         let mut position = run.first.offset;
         let mut copies = run.copies.iter().peekable();
         while let Some(copy) = copies.next() {
-            cancel.check()?;
+            pipeline.check_cancel()?;
             skip(&mut stored, copy.offset - position, &repo_file)?;
             let mut part = (&mut stored).take(copy.limit.unwrap_or(u64::MAX));
             let size = match copy.file.stored_blocks() {
-                Some(block) => self.copy_blocks(pipeline, copy, block, &mut part, cancel)?,
+                Some(block) => self.copy_blocks(pipeline, copy, block, &mut part)?,
                 None => self
-                    .copy_whole(pipeline, copy.file, &mut part, cancel)
+                    .copy_whole(pipeline, copy.file, &mut part)
                     .map_err(|error| self.stored_in(error, &repo_file, copy.offset))?,
             };
             // The bytes after the last file are not needed and may be missing
@@ -339,20 +353,14 @@ impl FileContext<'_> {
             }
             results.push(FileResult { index: copy.index, outcome: Outcome::Copied { size } });
         }
-        Ok(())
+        Ok(results)
     }
 
-    fn copy_whole(
-        &self,
-        pipeline: &mut RestorePipeline,
-        file: &ManifestFile,
-        stored: &mut dyn Read,
-        cancel: &CancelToken,
-    ) -> Result<u64> {
+    fn copy_whole(&self, pipeline: &mut RestorePipeline, file: &ManifestFile, stored: &mut dyn Read) -> Result<u64> {
         let path = restored_path(self.pg_path, &file.name);
-        let mut out = self.create(file, &path, OFlags::WRONLY, false)?;
+        let out = self.create(file, &path, OFlags::WRONLY, false)?;
         let framing = if file.bundle.is_some() && self.manifest.data.bundle_raw { Framing::Raw } else { Framing::Full };
-        match pipeline.copy(stored, framing, file.size, &mut out, &path, cancel)? {
+        match pipeline.copy(stored, framing, file.size, OutFile { file: &out, name: &path })? {
             Some((sha1, size)) => {
                 check_sha1(file, &path, sha1)?;
                 if size != file.size {

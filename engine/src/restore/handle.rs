@@ -63,19 +63,19 @@ pub(super) fn remove_tree(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Resul
 
 /// An entry whose attributes were read, opened only to change them. Opening fails if something else has replaced it
 /// since.
-pub(super) struct Entry<'a> {
+pub(super) struct HandleEntry<'a> {
     dir: BorrowedFd<'a>,
     name: &'a CStr,
     stat: &'a Stat,
     fd: OwnedFd,
 }
 
-impl<'a> Entry<'a> {
+impl<'a> HandleEntry<'a> {
     pub(super) fn open(dir: BorrowedFd<'a>, name: &'a CStr, stat: &'a Stat) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::openat(dir, name, flags, Mode::empty())?;
         check_same(&fd, stat)?;
-        Ok(Entry { dir, name, stat, fd })
+        Ok(HandleEntry { dir, name, stat, fd })
     }
 
     pub(super) fn set_owner(&self, owner: Owner) -> io::Result<()> {

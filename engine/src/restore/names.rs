@@ -119,78 +119,102 @@ fn invalid(what: impl Into<String>) -> Error {
 /// # Errors
 /// [`ErrorCode::Format`].
 pub(super) fn check_manifest(manifest: &Manifest, tablespace_dir: &str) -> Result<()> {
-    let is_path = |name: &str| manifest.path(name).is_some();
-    let parent_is_path = |name: &str| match name.rsplit_once('/') {
-        Some((parent, _)) => is_path(parent) || parent == PG_TBLSPC,
-        None => true,
-    };
-    if !is_path(PG_DATA) {
+    let tree = Tree { manifest, tablespace_dir };
+    if !tree.is_path(PG_DATA) {
         return Err(invalid("manifest has no path 'pg_data'"));
     }
-    // Below a tablespace, only the directory of this version and catalog is ours
-    let tablespace_part_is_right = |name: &str| {
+    check_unique(manifest)?;
+    tree.check_paths()?;
+    tree.check_files()?;
+    manifest.targets.iter().try_for_each(|target| check_target(manifest, target))?;
+    tree.check_links()
+}
+
+/// The tree that a manifest describes.
+struct Tree<'a> {
+    manifest: &'a Manifest,
+    /// The directory of this version and catalog in a tablespace.
+    tablespace_dir: &'a str,
+}
+
+impl Tree<'_> {
+    fn is_path(&self, name: &str) -> bool {
+        self.manifest.path(name).is_some()
+    }
+
+    fn parent_is_path(&self, name: &str) -> bool {
+        name.rsplit_once('/').is_none_or(|(parent, _)| self.is_path(parent) || parent == PG_TBLSPC)
+    }
+
+    /// Whether a name below a tablespace is in the only directory there that is ours.
+    fn tablespace_part_is_right(&self, name: &str) -> bool {
         let Some(below) = name.strip_prefix("pg_tblspc/") else { return true };
         let (id, inside) = below.split_once('/').map_or((below, None), |(id, inside)| (id, Some(inside)));
         let is_ours = |inside: &str| {
-            inside.strip_prefix(tablespace_dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            inside.strip_prefix(self.tablespace_dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        manifest.target(&format!("{PG_TBLSPC}/{id}")).is_some_and(|target| target.tablespace.is_some())
+        self.manifest.target(&format!("{PG_TBLSPC}/{id}")).is_some_and(|target| target.tablespace.is_some())
             && inside.is_none_or(is_ours)
-    };
-
-    check_unique(manifest)?;
-    for path in &manifest.paths {
-        check_name(&path.name)?;
-        if !parent_is_path(&path.name) {
-            return Err(invalid(format!("manifest path '{}' has no parent path", path.name)));
-        }
-        if !tablespace_part_is_right(&path.name) {
-            return Err(invalid("backup target not found"));
-        }
-        if manifest.file(&path.name).is_some() {
-            return Err(invalid(format!("manifest has '{}' as file and as path", path.name)));
-        }
     }
-    // Files are sorted, so most share the directory of the previous one
-    let mut parent_checked = "";
-    for file in &manifest.files {
-        let name: &str = &file.name;
-        check_name(name)?;
-        let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
-        if parent != parent_checked {
-            if !is_path(parent) || parent == PG_TBLSPC {
-                return Err(invalid(format!("manifest file '{name}' has no parent path")));
+
+    fn check_paths(&self) -> Result<()> {
+        for path in &self.manifest.paths {
+            check_name(&path.name)?;
+            if !self.parent_is_path(&path.name) {
+                return Err(invalid(format!("manifest path '{}' has no parent path", path.name)));
             }
-            parent_checked = parent;
+            if !self.tablespace_part_is_right(&path.name) {
+                return Err(invalid("backup target not found"));
+            }
+            if self.manifest.file(&path.name).is_some() {
+                return Err(invalid(format!("manifest has '{}' as file and as path", path.name)));
+            }
         }
-        if !tablespace_part_is_right(name) || matches!(name.split('/').count(), 0..=1) {
-            return Err(invalid("backup target not found"));
-        }
-        if let Some(below) = name.strip_prefix("pg_tblspc/")
-            && below.split('/').count() < 3
-        {
-            return Err(invalid("backup target not found"));
-        }
+        Ok(())
     }
 
-    for target in &manifest.targets {
-        check_target(manifest, target)?;
-    }
-    for link in &manifest.links {
-        let name = link.name.as_str();
-        check_name(name)?;
-        let target_name = match name.strip_prefix("pg_data/") {
-            Some(below) if below.starts_with("pg_tblspc/") => below,
-            _ => name,
-        };
-        if manifest.target(target_name).is_none_or(|target| target.target_type != TargetType::Link) {
-            return Err(invalid(format!("manifest link '{name}' has no target")));
+    fn check_files(&self) -> Result<()> {
+        // Files are sorted, so most share the directory of the previous one
+        let mut parent_checked = "";
+        for file in &self.manifest.files {
+            let name: &str = &file.name;
+            check_name(name)?;
+            let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
+            if parent != parent_checked {
+                if !self.is_path(parent) || parent == PG_TBLSPC {
+                    return Err(invalid(format!("manifest file '{name}' has no parent path")));
+                }
+                parent_checked = parent;
+            }
+            if !self.tablespace_part_is_right(name) || matches!(name.split('/').count(), 0..=1) {
+                return Err(invalid("backup target not found"));
+            }
+            if let Some(below) = name.strip_prefix("pg_tblspc/")
+                && below.split('/').count() < 3
+            {
+                return Err(invalid("backup target not found"));
+            }
         }
-        if !name.starts_with("pg_data/") || !parent_is_path(name) {
-            return Err(invalid(format!("manifest link '{name}' has no parent path")));
-        }
+        Ok(())
     }
-    Ok(())
+
+    fn check_links(&self) -> Result<()> {
+        for link in &self.manifest.links {
+            let name = link.name.as_str();
+            check_name(name)?;
+            let target_name = match name.strip_prefix("pg_data/") {
+                Some(below) if below.starts_with("pg_tblspc/") => below,
+                _ => name,
+            };
+            if self.manifest.target(target_name).is_none_or(|target| target.target_type != TargetType::Link) {
+                return Err(invalid(format!("manifest link '{name}' has no target")));
+            }
+            if !name.starts_with("pg_data/") || !self.parent_is_path(name) {
+                return Err(invalid(format!("manifest link '{name}' has no parent path")));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Checks that no two entries restore to the same path. Names lead through links: a tablespace's files are in the

@@ -102,31 +102,12 @@ fn map_links(manifest: &mut Manifest, links: &BTreeMap<String, String>) -> Resul
     for (link, destination) in links {
         let name = format!("{PG_DATA}/{link}");
         let known = manifest.targets.binary_search_by(|target| target.name.as_str().cmp(&name)).ok();
-        let is_file = match known {
-            Some(index) => {
-                let target = &manifest.targets[index];
-                if target.target_type != TargetType::Link {
-                    return Err(Error::new(ErrorCode::Format, "target must be a link"));
-                }
-                target.file.is_some()
+        let is_file = match known.map(|index| &manifest.targets[index]) {
+            Some(target) if target.target_type != TargetType::Link => {
+                return Err(Error::new(ErrorCode::Format, "target must be a link"));
             }
-            None => {
-                let path_exists = manifest.path(&name).is_some();
-                let file_exists = manifest.file(&name).is_some();
-                // The name of a tablespace's target does not begin with pg_data/, so its link is looked up here
-                if manifest.target(link).is_some_and(|target| target.tablespace.is_some()) {
-                    return Err(Error::new(ErrorCode::LinkMap, format!("unable to remap tablespace '{link}'"))
-                        .hint("use 'tablespace-map' option to remap tablespaces."));
-                }
-                match (path_exists, file_exists) {
-                    (true, true) => return Err(Error::new(ErrorCode::Format, "link may not be both file and path")),
-                    (false, false) => {
-                        return Err(Error::new(ErrorCode::LinkMap, format!("unable to map link '{link}'"))
-                            .hint("Does the link reference a valid backup path or file?"));
-                    }
-                    (_, is_file) => is_file,
-                }
-            }
+            Some(target) => target.file.is_some(),
+            None => is_new_link_to_file(manifest, link, &name)?,
         };
         info!("{}link '{link}' to '{destination}'", if known.is_some() { "map " } else { "" });
 
@@ -159,6 +140,21 @@ fn map_links(manifest: &mut Manifest, links: &BTreeMap<String, String>) -> Resul
     manifest.links.sort_by(|a, b| a.name.cmp(&b.name));
     manifest.targets.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(())
+}
+
+/// Returns whether what becomes a link is a file now, and not a directory.
+fn is_new_link_to_file(manifest: &Manifest, link: &str, name: &str) -> Result<bool> {
+    // The name of a tablespace's target does not begin with pg_data/, so its link is looked up here
+    if manifest.target(link).is_some_and(|target| target.tablespace.is_some()) {
+        return Err(Error::new(ErrorCode::LinkMap, format!("unable to remap tablespace '{link}'"))
+            .hint("use 'tablespace-map' option to remap tablespaces."));
+    }
+    match (manifest.path(name).is_some(), manifest.file(name).is_some()) {
+        (true, true) => Err(Error::new(ErrorCode::Format, "link may not be both file and path")),
+        (false, false) => Err(Error::new(ErrorCode::LinkMap, format!("unable to map link '{link}'"))
+            .hint("Does the link reference a valid backup path or file?")),
+        (_, is_file) => Ok(is_file),
+    }
 }
 
 /// Creates a link for a former file or directory, with the owner of the data directory.

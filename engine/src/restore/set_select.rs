@@ -1,5 +1,6 @@
 //! The backup set to restore: `--set`, or the newest that matches the target.
 
+use repo_format::backup_info::{BackupEntry, BackupInfo};
 use repo_format::label::BackupLabel;
 use repo_format::wal_name::Lsn;
 
@@ -29,6 +30,19 @@ pub(crate) struct Candidate {
     pub stop_lsn: Option<Lsn>,
     /// The id of its cluster in the history of `backup.info`.
     pub history_id: u32,
+}
+
+impl Candidate {
+    /// The backups of a repository, in the order of their labels.
+    pub(crate) fn all(info: &BackupInfo) -> Vec<Self> {
+        let candidate = |(label, backup): (&BackupLabel, &BackupEntry)| Candidate {
+            label: label.clone(),
+            stop_time: backup.timestamp_stop,
+            stop_lsn: backup.lsn_stop.as_deref().and_then(|lsn| lsn.parse().ok()),
+            history_id: backup.pg_id,
+        };
+        info.backups.iter().map(candidate).collect()
+    }
 }
 
 /// The answer of one repository.

@@ -91,7 +91,7 @@ fn restore(manifest: &Manifest, storage: &MemoryStorage, stanza: &Stanza, pg_pat
     let job = RestoreJob { files: (0..manifest.files.len() as u32).collect(), size: 0 };
     let mut pipeline = RestorePipeline::new(Cipher::None, CompressType::None, &Turn::FREE);
     context.restore(&mut pipeline, &job, None, &CancelToken::new())?;
-    file_systems.sync(manifest, &places, pg_path, 1, "")?;
+    file_systems.sync(1, "")?;
     build::take_rights(manifest, &places)
 }
 

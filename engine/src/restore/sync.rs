@@ -55,6 +55,9 @@ impl SyncDir<'_> {
 /// The file systems that a restore writes to. Opened before the first write, because errors are reported to descriptors
 /// that were open when they happened.
 pub(super) struct SyncSet<'a> {
+    manifest: &'a Manifest,
+    places: &'a Places,
+    pg_path: &'a str,
     /// Every directory of the cluster, in the order of the manifest and without duplicates.
     dirs: Vec<SyncDir<'a>>,
     file_systems: Vec<FileSystem>,
@@ -66,7 +69,7 @@ pub(super) struct SyncSet<'a> {
 
 impl<'a> SyncSet<'a> {
     /// Opens every directory that gets files. They exist already.
-    pub fn open(manifest: &'a Manifest, places: &'a Places, pg_path: &str) -> Result<Self> {
+    pub fn open(manifest: &'a Manifest, places: &'a Places, pg_path: &'a str) -> Result<Self> {
         let mut dirs = Vec::new();
         let mut known = HashSet::new();
         for target in manifest.targets.iter().filter(|target| target.file.is_some()) {
@@ -96,7 +99,7 @@ impl<'a> SyncSet<'a> {
             let trusted = whole_sync::is_trusted(&dir);
             file_systems.push(FileSystem { dir, trusted });
         }
-        Ok(SyncSet { dirs, file_systems, devices, elsewhere: Mutex::default() })
+        Ok(SyncSet { manifest, places, pg_path, dirs, file_systems, devices, elsewhere: Mutex::default() })
     }
 
     /// Records the device that a file was written to.
@@ -116,14 +119,8 @@ impl<'a> SyncSet<'a> {
     ///
     /// # Errors
     /// [`ErrorCode::FileSync`] and [`ErrorCode::PathSync`]: what was restored must not be used.
-    pub fn sync(
-        &self,
-        manifest: &Manifest,
-        places: &Places,
-        pg_path: &str,
-        process_max: u32,
-        last_dir: &str,
-    ) -> Result<()> {
+    pub fn sync(&self, process_max: u32, last_dir: &str) -> Result<()> {
+        let SyncSet { manifest, places, pg_path, .. } = *self;
         for file_system in &self.file_systems {
             syncfs(file_system.dir.as_fd()).map_err(|error| {
                 Error::from_io(ErrorCode::FileSync, format!("unable to sync file system of '{pg_path}'"), error.into())
@@ -177,11 +174,11 @@ mod tests {
         let set = SyncSet::open(&manifest, &places, pg_path).unwrap();
         let device = dir.path().metadata().unwrap().dev();
         set.wrote(device, "pg_data/none");
-        set.sync(&manifest, &places, pg_path, 1, "").unwrap();
+        set.sync(1, "").unwrap();
         // The error shows that the file was synced separately
         set.wrote(device + 1, "pg_data/none");
-        assert_eq!(set.sync(&manifest, &places, pg_path, 1, "").unwrap_err().code, ErrorCode::FileSync);
+        assert_eq!(set.sync(1, "").unwrap_err().code, ErrorCode::FileSync);
         std::fs::write(dir.path().join("none"), "x").unwrap();
-        set.sync(&manifest, &places, pg_path, 1, "").unwrap();
+        set.sync(1, "").unwrap();
     }
 }

@@ -56,27 +56,9 @@ pub(crate) fn read(text: &str, local: &TimeZone) -> Result<TargetTime> {
         }
     }
 
-    let zone = match bytes.get(at) {
-        None => None,
-        Some(&sign @ (b'+' | b'-')) => {
-            let hours = part(at + 1, 2)?;
-            at += 3;
-            at += usize::from(bytes.get(at) == Some(&b':'));
-            let minutes = match bytes.len().saturating_sub(at) {
-                0 => 0,
-                2 => part(at, 2)?,
-                _ => return Err(invalid()),
-            };
-            // From GMT-12 to GMT+14, in quarters of an hour
-            let hours_max = if sign == b'-' { 12 } else { 14 };
-            if hours > hours_max || (hours == hours_max && minutes != 0) || minutes > 59 || minutes % 15 != 0 {
-                return Err(invalid());
-            }
-            let seconds = hours * 3600 + minutes * 60;
-            let seconds = if sign == b'-' { -seconds } else { seconds };
-            Some(Offset::from_seconds(seconds).map_err(|error| invalid().cause(error))?.to_time_zone())
-        }
-        Some(_) => return Err(invalid()),
+    let zone = match bytes.get(at..).unwrap_or_default() {
+        [] => None,
+        offset => Some(read_offset(offset).ok_or_else(invalid)?.to_time_zone()),
     };
     let is_local = zone.is_none();
     let timestamp = zone
@@ -92,6 +74,24 @@ pub(crate) fn read(text: &str, local: &TimeZone) -> Result<TargetTime> {
         setting += &offset_text(as_utc.as_second() - timestamp.as_second());
     }
     Ok(TargetTime { seconds: timestamp.as_second(), setting, is_local })
+}
+
+/// Parses an offset `+HH[[:]MM]`; `None` if there is no such offset.
+fn read_offset(text: &[u8]) -> Option<Offset> {
+    let &[sign @ (b'+' | b'-'), h1, h2, ref rest @ ..] = text else { return None };
+    let hours = digits(Some(&[h1, h2]))?;
+    let minutes = match rest.strip_prefix(b":").unwrap_or(rest) {
+        [] => 0,
+        minutes @ [_, _] => digits(Some(minutes))?,
+        _ => return None,
+    };
+    // From GMT-12 to GMT+14, in quarters of an hour
+    let hours_max = if sign == b'-' { 12 } else { 14 };
+    if hours > hours_max || (hours == hours_max && minutes != 0) || minutes > 59 || minutes % 15 != 0 {
+        return None;
+    }
+    let seconds = hours * 3600 + minutes * 60;
+    Offset::from_seconds(if sign == b'-' { -seconds } else { seconds }).ok()
 }
 
 /// Formats an offset as PostgreSQL reads it: `+02`, `-03:30`, `+00:53:28`.

@@ -126,7 +126,11 @@ fn latest(archive: &ArchivePlace<'_>, backup: TimelineId) -> Result<TimelineId> 
     Ok(highest.map(TimelineId).filter(|highest| *highest > backup).unwrap_or(backup))
 }
 
-fn load(archive: &ArchivePlace<'_>, timeline: TimelineId) -> Result<TimelineHistory> {
+/// Reads the history of a timeline.
+///
+/// # Errors
+/// [`ErrorCode::FileMissing`] if the archive has none; [`ErrorCode::Format`] if it can't be parsed.
+pub(crate) fn load(archive: &ArchivePlace<'_>, timeline: TimelineId) -> Result<TimelineHistory> {
     let name = format!("{:08X}{}", timeline.0, layout::TIMELINE_HISTORY_SUFFIX);
     let path = layout::archive_file(archive.stanza, archive.id, &name)?;
     let shown = archive.repo.storage.display(&path);

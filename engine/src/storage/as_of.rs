@@ -53,9 +53,9 @@ pub(crate) trait ListVersions: fmt::Debug + Send + Sync + 'static {
     /// The order of one object's versions.
     fn order(&self) -> Order;
 
-    /// Adds a page of the entries directly below `prefix`, which is empty for the whole store and otherwise ends with a
-    /// slash. Returns the token of the next page, if there is one.
-    async fn page(&self, prefix: &str, token: Option<&str>, found: &mut Versions) -> Result<Option<String>>;
+    /// Returns a page of the entries directly below `prefix`, which is empty for the whole store and otherwise ends with
+    /// a slash, and the token of the next page, if there is one.
+    async fn page(&self, prefix: &str, token: Option<&str>) -> Result<(Versions, Option<String>)>;
 }
 
 /// Returns the versions of everything directly below a prefix (`None`: the whole store). Of versions with the same time
@@ -65,7 +65,9 @@ async fn list_versions(store: &dyn ListVersions, prefix: Option<&Path>) -> Resul
     let (mut found, mut seen, mut token) = (Versions::default(), Pages::kept(), None);
     loop {
         let before = found.versions.len() + found.prefixes.len();
-        let next = store.page(&prefix, token.as_deref(), &mut found).await?;
+        let (page, next) = store.page(&prefix, token.as_deref()).await?;
+        found.versions.extend(page.versions);
+        found.prefixes.extend(page.prefixes);
         let entries = found.versions.len() + found.prefixes.len() - before;
         token = seen.next(entries, next).map_err(|error| store_error("remote", error))?;
         if token.is_none() {
@@ -289,12 +291,12 @@ mod tests {
             self.1
         }
 
-        async fn page(&self, prefix: &str, token: Option<&str>, found: &mut Versions) -> Result<Option<String>> {
+        async fn page(&self, prefix: &str, token: Option<&str>) -> Result<(Versions, Option<String>)> {
             assert!(["", "p/"].contains(&prefix), "{prefix}");
             // One version per page
             let number = token.map_or(0, |token| token.parse().unwrap());
-            found.versions.push(self.0[number].clone());
-            Ok((number + 1 < self.0.len()).then(|| (number + 1).to_string()))
+            let found = Versions { versions: vec![self.0[number].clone()], ..Versions::default() };
+            Ok((found, (number + 1 < self.0.len()).then(|| (number + 1).to_string())))
         }
     }
 

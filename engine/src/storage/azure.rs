@@ -25,7 +25,7 @@ use super::http::request::Requests;
 use super::http::service::Connector;
 use super::http::{Endpoint, HttpSettings, retry_config};
 use super::object::{ObjectStorage, UriStyle};
-use super::pages::{Listed, Objects};
+use super::pages::{ListingStore, Objects};
 use super::{OpenStorage, OpenedStorage, ReadAhead};
 use crate::{Error, ErrorCode, Result};
 
@@ -128,7 +128,8 @@ pub(crate) fn open(settings: &AzureSettings) -> Result<ObjectStorage> {
     let objects = Arc::new(Objects { url: format!("{url}/"), requests: checked.requests() });
     let signer = AzureSigner { account: settings.account.clone(), credentials };
     let list = Arc::new(AzureList { url, signer, requests: Requests::over(&connector) });
-    let mut store: Arc<dyn ObjectStore> = Arc::new(Listed { store: Arc::new(store), list: Arc::clone(&list), objects });
+    let mut store: Arc<dyn ObjectStore> =
+        Arc::new(ListingStore { store: Arc::new(store), list: Arc::clone(&list), objects });
     if let Some(time) = settings.target_time {
         store = Arc::new(AsOf::new(store, list, time));
     }

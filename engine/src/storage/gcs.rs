@@ -1,12 +1,13 @@
 //! Google Cloud Storage.
 //!
 //! The driver sends requests of the JSON API, as pgBackRest does, below the general driver of object stores. `api.rs`
-//! sends them, `token.rs` and `federation.rs` authenticate them, `upload.rs` and `batch.rs` contain the two operations
+//! sends them, `token.rs`, `exchange.rs` and `federation.rs` authenticate them, `upload.rs` and `batch.rs` contain the two operations
 //! with more than one call, `list.rs` reads listings, `missing.rs` recognizes missing objects. The crate `object_store`
 //! uses the XML API, which emulators lack and which accepts no checksums.
 
 mod api;
 mod batch;
+mod exchange;
 mod federation;
 pub(crate) mod list;
 mod missing;
@@ -19,6 +20,7 @@ mod upload;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use ::http::HeaderValue;
 use object_store::ObjectStore;
 use secrecy::SecretString;
 
@@ -120,4 +122,10 @@ fn boundary() -> Result<String> {
         Error::new(ErrorCode::Kernel, format!("unable to get random numbers: {error}")).cause(error)
     })?;
     Ok(format!("{first:016x}{second:016x}"))
+}
+
+/// The type of a body that has parts.
+fn multipart_type(kind: &str, boundary: &str) -> Result<HeaderValue> {
+    HeaderValue::from_str(&format!("multipart/{kind}; boundary={boundary}"))
+        .map_err(|error| Error::new(ErrorCode::Assert, "a boundary can't be sent").cause(error))
 }

@@ -1,8 +1,8 @@
 //! What all object stores share on the wire: TLS, certificates, time limits and retries.
 
-mod certificates;
 pub(crate) mod checked;
-pub mod ciphers;
+mod failure;
+pub(crate) mod foreign;
 pub(crate) mod listing;
 #[cfg(test)]
 pub(crate) mod mock;
@@ -22,9 +22,12 @@ use std::time::Duration;
 
 use object_store::{BackoffConfig, RetryConfig};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
+use reqwest::Certificate;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
+use rustls_pki_types::CertificateDer;
 
+use crate::tls;
 use crate::work::backoff::{Backoff, Growth};
 use crate::{Error, ErrorCode, Result};
 
@@ -75,11 +78,7 @@ impl HttpSettings {
             .dns_resolver(Arc::new(Shuffled))
             .tls_danger_accept_invalid_certs(!self.verify_tls);
         // An unchecked certificate needs nothing to compare it with
-        let trusted = if self.verify_tls {
-            certificates::trusted(self.ca_file.as_deref(), self.ca_path.as_deref())?
-        } else {
-            None
-        };
+        let trusted = if self.verify_tls { self.trusted()? } else { None };
         let client = match trusted {
             Some(certificates) => client.tls_certs_only(certificates),
             None => client,
@@ -87,6 +86,17 @@ impl HttpSettings {
         client.build().map_err(|error| {
             Error::new(ErrorCode::Service, format!("unable to set up requests: {}", error_text(&error))).cause(error)
         })
+    }
+
+    /// Returns the only certificates to trust, if options name any.
+    fn trusted(&self) -> Result<Option<Vec<Certificate>>> {
+        let options = "repo-storage-ca-file or repo-storage-ca-path";
+        let found = tls::authorities_in(self.ca_file.as_deref(), self.ca_path.as_deref(), options)?;
+        let convert = |certificate: CertificateDer<'_>| {
+            Certificate::from_der(&certificate)
+                .map_err(|error| Error::new(ErrorCode::Crypto, format!("unable to load certificates: {error}")))
+        };
+        found.map(|found| found.into_iter().map(convert).collect()).transpose()
     }
 }
 

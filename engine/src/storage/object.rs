@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 
 use self::error::request_error;
 use self::reader::ObjectReader;
-use self::writer::ObjectWriter;
+use self::writer::ObjectUpload;
 use super::{
     Concurrency, Entry, EntryKind, Features, FileSize, PendingRead, ReadAhead, ReadRange, RepoPath, RepoReader,
     RepoStorage, RepoWriter, WriteOptions,
@@ -294,7 +294,7 @@ impl RepoStorage for ObjectStorage {
     }
 
     fn write(&self, path: &RepoPath, _options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
-        Ok(Box::new(ObjectWriter::new(self, path)?))
+        Ok(Box::new(ObjectUpload::new(self, path)?))
     }
 
     fn create_path(&self, _path: &RepoPath) -> Result<()> {

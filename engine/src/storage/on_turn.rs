@@ -5,10 +5,8 @@
 use std::io::{self, Read, Write};
 use std::ops::Deref;
 
-use super::{
-    Concurrency, Entry, Features, FileSize, PendingRead, ReadAhead, ReadRange, RepoPath, RepoReader, RepoStorage,
-    RepoWriter, SyncBatch, WriteOptions,
-};
+use super::decorator::Decorator;
+use super::{PendingRead, RepoReader, RepoStorage, RepoWriter};
 use crate::Result;
 use crate::work::turn::Turn;
 
@@ -31,13 +29,6 @@ where
         OnTurn { inner, turn }
     }
 
-    fn waiting<R>(&self, call: impl FnOnce(&S::Target) -> R) -> R {
-        match &self.turn {
-            Some(turn) => turn.waiting(|| call(&self.inner)),
-            None => call(&self.inner),
-        }
-    }
-
     /// Takes over a read that was begun without a turn.
     pub fn adopt(&self, pending: PendingRead) -> PendingRead {
         let Some(turn) = self.turn.clone() else { return pending };
@@ -48,106 +39,40 @@ where
     }
 }
 
-impl<S> RepoStorage for OnTurn<S>
+impl<S> Decorator for OnTurn<S>
 where
     S: Deref + Send + Sync,
     S::Target: RepoStorage,
 {
-    fn features(&self) -> Features {
-        self.inner.features()
+    type Inner = S::Target;
+
+    fn inner(&self) -> &Self::Inner {
+        &self.inner
     }
 
-    fn concurrency(&self) -> Concurrency {
-        self.inner.concurrency()
+    fn call<R>(&self, call: impl FnOnce(&Self::Inner) -> Result<R>) -> Result<R> {
+        match &self.turn {
+            Some(turn) => turn.waiting(|| call(self.inner())),
+            None => call(self.inner()),
+        }
     }
 
-    fn display(&self, path: &RepoPath) -> String {
-        self.inner.display(path)
+    fn reader(&self, inner: Box<dyn RepoReader>) -> Box<dyn RepoReader> {
+        match &self.turn {
+            Some(turn) => Box::new(TurnReader { inner, turn: turn.clone() }),
+            None => inner,
+        }
     }
 
-    fn check_name(&self, path: &RepoPath) -> Result<()> {
-        self.inner.check_name(path)
+    fn pending(&self, pending: PendingRead) -> PendingRead {
+        self.adopt(pending)
     }
 
-    fn info(&self, path: &RepoPath) -> Result<Option<Entry>> {
-        self.waiting(|inner| inner.info(path))
-    }
-
-    fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
-        self.waiting(|inner| inner.list(path))
-    }
-
-    fn list_files(&self, path: &RepoPath) -> Result<Vec<FileSize>> {
-        self.waiting(|inner| inner.list_files(path))
-    }
-
-    fn names(&self, path: &RepoPath) -> Result<Option<Vec<String>>> {
-        self.waiting(|inner| inner.names(path))
-    }
-
-    fn names_after(&self, path: &RepoPath, after: &str) -> Result<Vec<String>> {
-        self.waiting(|inner| inner.names_after(path, after))
-    }
-
-    fn link_destination(&self, path: &RepoPath) -> Result<Option<String>> {
-        self.waiting(|inner| inner.link_destination(path))
-    }
-
-    fn read(&self, path: &RepoPath, range: ReadRange) -> Result<Option<Box<dyn RepoReader>>> {
-        let opened = self.waiting(|inner| inner.read(path, range))?;
-        let Some(turn) = &self.turn else { return Ok(opened) };
-        Ok(opened.map(|inner| Box::new(TurnReader { inner, turn: turn.clone() }) as Box<dyn RepoReader>))
-    }
-
-    fn read_ahead(&self) -> ReadAhead {
-        self.inner.read_ahead()
-    }
-
-    fn begin_read(&self, path: &RepoPath, range: ReadRange) -> PendingRead {
-        // Begins without waiting
-        self.adopt(self.inner.begin_read(path, range))
-    }
-
-    fn write(&self, path: &RepoPath, options: WriteOptions) -> Result<Box<dyn RepoWriter>> {
-        let writer = self.waiting(|inner| inner.write(path, options))?;
-        let Some(turn) = &self.turn else { return Ok(writer) };
-        Ok(Box::new(TurnWriter { inner: Some(writer), turn: turn.clone() }))
-    }
-
-    fn create_path(&self, path: &RepoPath) -> Result<()> {
-        self.waiting(|inner| inner.create_path(path))
-    }
-
-    fn remove(&self, path: &RepoPath) -> Result<()> {
-        self.waiting(|inner| inner.remove(path))
-    }
-
-    fn remove_many(&self, paths: &[RepoPath]) -> Result<()> {
-        self.waiting(|inner| inner.remove_many(paths))
-    }
-
-    fn remove_all(&self, path: &RepoPath) -> Result<()> {
-        self.waiting(|inner| inner.remove_all(path))
-    }
-
-    fn sync_path(&self, path: &RepoPath) -> Result<()> {
-        self.waiting(|inner| inner.sync_path(path))
-    }
-
-    fn forget_cached(&self, files: &[RepoPath]) {
-        self.inner.forget_cached(files);
-    }
-
-    fn begin_batch(&self, path: &RepoPath) -> Result<Option<Box<dyn SyncBatch>>> {
-        self.waiting(|inner| inner.begin_batch(path))
-    }
-
-    fn symlink(&self, destination: &str, link: &RepoPath) -> Result<()> {
-        self.waiting(|inner| inner.symlink(destination, link))
-    }
-
-    fn hard_link(&self, existing: &RepoPath, link: &RepoPath) -> Result<()> {
-        self.waiting(|inner| inner.hard_link(existing, link))
+    fn writer(&self, inner: Box<dyn RepoWriter>) -> Box<dyn RepoWriter> {
+        match &self.turn {
+            Some(turn) => Box::new(TurnWriter { inner: Some(inner), turn: turn.clone() }),
+            None => inner,
+        }
     }
 }
 
@@ -222,7 +147,7 @@ mod tests {
     use crate::storage::faulty::FaultyStorage;
     use crate::storage::memory::MemoryStorage;
     use crate::storage::object::ObjectStorage;
-    use crate::storage::{get, put};
+    use crate::storage::{RepoPath, WriteOptions, get, put};
     use crate::work::turn::Slots;
 
     fn path(name: &str) -> RepoPath {

@@ -22,8 +22,7 @@ use percent_encoding::{AsciiSet, utf8_percent_encode};
 use tokio::sync::Mutex;
 
 use super::http::URL_ENCODED;
-use super::http::checked::foreign;
-use super::http::refusal::shown;
+use super::http::foreign::{foreign, shown};
 use super::http::request::{Failure, Requests, store_error};
 use super::object::key;
 use crate::{Error, ErrorCode, Result};
@@ -218,20 +217,20 @@ impl Objects {
 
 /// A store of the crate `object_store` with our own listings, which always end.
 #[derive(Debug)]
-pub(crate) struct Listed<L> {
+pub(crate) struct ListingStore<L> {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) list: Arc<L>,
     pub(crate) objects: Arc<Objects>,
 }
 
-impl<L> fmt::Display for Listed<L> {
+impl<L> fmt::Display for ListingStore<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.store.fmt(f)
     }
 }
 
 #[async_trait]
-impl<L: PaginatedListStore + fmt::Debug> ObjectStore for Listed<L> {
+impl<L: PaginatedListStore + fmt::Debug> ObjectStore for ListingStore<L> {
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
         list(Arc::clone(&self.list), prefix)
     }

@@ -7,12 +7,12 @@ use std::io::{self, Cursor, Read, Write};
 use std::sync::Arc;
 
 use protocol::Call;
-use protocol::call::Command;
+use protocol::call::CallKind;
 use protocol::options::{OptionValue, OptionsAnswer, OptionsRequest};
 use protocol::storage::{
-    Chunk, Features as Bits, FeaturesAnswer, FileKind, Info, InfoAnswer, InfoRequest, Level, LinkRequest, LinkType,
-    ListAnswer, ListRequest, PathCreateRequest, PathRemoveRequest, ReadAnswer, ReadRequest, RemoveRequest, WriteAnswer,
-    WriteRequest,
+    Chunk, FeaturesAnswer, FileKind, Info, InfoAnswer, InfoLevel, InfoRequest, LinkRequest, LinkType, ListAnswer,
+    ListRequest, PathCreateRequest, PathRemoveRequest, ReadAnswer, ReadRequest, RemoveRequest, StorageFeatures,
+    WriteAnswer, WriteRequest,
 };
 use repo_format::cipher::Passphrase;
 
@@ -51,10 +51,10 @@ impl OpenStorage for RemoteSettings {
         let found = FeaturesAnswer::decode(answer.data())?;
         let has = |bit| found.features.has(bit);
         let features = Features {
-            paths: has(Bits::PATH),
-            hard_links: has(Bits::HARD_LINK),
-            symlinks: has(Bits::SYMLINK),
-            path_sync: has(Bits::PATH_SYNC),
+            paths: has(StorageFeatures::PATH),
+            hard_links: has(StorageFeatures::HARD_LINK),
+            symlinks: has(StorageFeatures::SYMLINK),
+            path_sync: has(StorageFeatures::PATH_SYNC),
             errors_last: false,
         };
         let root = found.path.trim_end_matches('/').to_owned();
@@ -91,7 +91,7 @@ impl RemoteStorage {
         self.connection.call(call)
     }
 
-    fn info_of(&self, path: &str, level: Level) -> Result<Answer> {
+    fn info_of(&self, path: &str, level: InfoLevel) -> Result<Answer> {
         self.call(&Call::Info(InfoRequest { path, level, follow_link: false }))
     }
 }
@@ -121,13 +121,13 @@ impl RepoStorage for RemoteStorage {
     }
 
     fn info(&self, path: &RepoPath) -> Result<Option<Entry>> {
-        let answer = self.info_of(&self.absolute(path), Level::Basic)?;
-        let info = InfoAnswer::decode(answer.data(), Level::Basic)?.info;
+        let answer = self.info_of(&self.absolute(path), InfoLevel::Basic)?;
+        let info = InfoAnswer::decode(answer.data(), InfoLevel::Basic)?.info;
         Ok(info.map(|info| entry_of(path.file_name(), &info)))
     }
 
     fn list(&self, path: &RepoPath) -> Result<Option<Vec<Entry>>> {
-        let (absolute, level) = (self.absolute(path), Level::Basic);
+        let (absolute, level) = (self.absolute(path), InfoLevel::Basic);
         let answer = self.call(&Call::List(ListRequest { path: &absolute, level, target_time: 0 }))?;
         let Some(entries) = ListAnswer::decode(answer.data(), level)?.entries else { return Ok(None) };
         let entries = entries.map(|entry| entry.map(|entry| entry_of(entry.name, &entry.info)));
@@ -137,8 +137,8 @@ impl RepoStorage for RemoteStorage {
     }
 
     fn link_destination(&self, path: &RepoPath) -> Result<Option<String>> {
-        let answer = self.info_of(&self.absolute(path), Level::Detail)?;
-        let detail = InfoAnswer::decode(answer.data(), Level::Detail)?.info.and_then(|info| info.detail);
+        let answer = self.info_of(&self.absolute(path), InfoLevel::Detail)?;
+        let detail = InfoAnswer::decode(answer.data(), InfoLevel::Detail)?.info.and_then(|info| info.detail);
         Ok(detail.and_then(|detail| detail.link_target).map(str::to_owned))
     }
 
@@ -228,8 +228,8 @@ impl RepoStorage for RemoteStorage {
     fn remove_all(&self, path: &RepoPath) -> Result<()> {
         let absolute = self.absolute(path);
         // The server removes what is behind a link
-        let answer = self.info_of(&absolute, Level::Type)?;
-        match InfoAnswer::decode(answer.data(), Level::Type)?.info.map(|info| info.kind) {
+        let answer = self.info_of(&absolute, InfoLevel::Type)?;
+        match InfoAnswer::decode(answer.data(), InfoLevel::Type)?.info.map(|info| info.kind) {
             Some(FileKind::Link) => self.remove(path),
             _ => self.call(&Call::PathRemove(PathRemoveRequest { path: &absolute, recurse: true })).map(drop),
         }
@@ -321,7 +321,7 @@ impl Drop for RemoteReader {
     fn drop(&mut self) {
         if !matches!(self.next, Next::End) {
             // The connection goes on without the answer
-            drop(self.connection.send(&Call::Cancel(Command::StorageRead), Some(self.session)));
+            drop(self.connection.send(&Call::Cancel(CallKind::StorageRead), Some(self.session)));
         }
     }
 }
@@ -403,7 +403,7 @@ impl RepoWriter for RemoteWriter {
         if !self.block.is_empty() {
             self.send_block()?;
         }
-        self.send(&Call::Close(Command::StorageWrite))?;
+        self.send(&Call::Close(CallKind::StorageWrite))?;
         let answer = self.confirm()?;
         WriteAnswer::decode(answer.as_ref().and_then(Answer::data))?;
         self.state = WriterState::Finished;
@@ -417,7 +417,7 @@ impl Drop for RemoteWriter {
             return;
         }
         // If the connection is lost, the next command removes what is left
-        drop(self.connection.send(&Call::Cancel(Command::StorageWrite), Some(self.session)));
+        drop(self.connection.send(&Call::Cancel(CallKind::StorageWrite), Some(self.session)));
         if let Some(path) = &self.temporary {
             drop(self.connection.send(&Call::Remove(RemoveRequest { path, error_on_missing: false }), None));
         }

@@ -24,7 +24,7 @@ use super::http::request::Requests;
 use super::http::service::Connector;
 use super::http::{Endpoint, HttpSettings, retry_config};
 use super::object::{ObjectStorage, UriStyle};
-use super::pages::{Listed, Objects};
+use super::pages::{ListingStore, Objects};
 use super::{OpenStorage, OpenedStorage, ReadAhead};
 use crate::{Error, ErrorCode, Result};
 
@@ -149,7 +149,8 @@ pub(crate) fn open(settings: &S3Settings) -> Result<ObjectStorage> {
     let url = route.bucket_url(settings);
     let objects = Arc::new(Objects { url: url.clone(), requests: checked.requests() });
     let list = Arc::new(S3List { url, signer, requests: Requests::over(&connector) });
-    let mut store: Arc<dyn ObjectStore> = Arc::new(Listed { store: Arc::new(store), list: Arc::clone(&list), objects });
+    let mut store: Arc<dyn ObjectStore> =
+        Arc::new(ListingStore { store: Arc::new(store), list: Arc::clone(&list), objects });
     if let Some(time) = settings.target_time {
         store = Arc::new(AsOf::new(store, list, time));
     }

@@ -29,9 +29,9 @@ use secrecy::SecretString;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
-use self::client::{Client, Failure, unexpected};
+use self::client::{Client, SftpFailure, unexpected};
 pub use self::host_key::{HashType, HostKeyCheck};
-use self::protocol::{Attributes, MODE_FILE, MODE_LINK, MODE_PATH, MODE_TYPE, Response, status, status_name};
+use self::protocol::{MODE_FILE, MODE_LINK, MODE_PATH, MODE_TYPE, Response, SftpAttributes, status, status_name};
 use self::remove::remove_tree;
 use super::posix::PATH_MODE;
 use super::{
@@ -145,9 +145,9 @@ impl SftpStorage {
         }
     }
 
-    fn run<T, F>(&self, operation: impl Fn(Arc<Client>) -> F) -> std::result::Result<T, Failure>
+    fn run<T, F>(&self, operation: impl Fn(Arc<Client>) -> F) -> std::result::Result<T, SftpFailure>
     where
-        F: Future<Output = std::result::Result<T, Failure>>,
+        F: Future<Output = std::result::Result<T, SftpFailure>>,
     {
         self.0.runtime.block_on(self.0.repeat(operation))
     }
@@ -155,7 +155,7 @@ impl SftpStorage {
 
 impl Shared {
     /// The connection, opened again if it was lost.
-    async fn client(&self) -> std::result::Result<Arc<Client>, Failure> {
+    async fn client(&self) -> std::result::Result<Arc<Client>, SftpFailure> {
         let attempts = self.attempts.load(Ordering::Relaxed);
         let mut current = self.connection.lock().await;
         if let Some(client) = &current.client {
@@ -169,7 +169,7 @@ impl Shared {
         if let Some(failure) = &current.failure
             && self.attempts.load(Ordering::Relaxed) != attempts
         {
-            return Err(Failure::Connect(Arc::clone(failure)));
+            return Err(SftpFailure::Connect(Arc::clone(failure)));
         }
         let connected = connection::connect(&self.settings).await;
         self.attempts.fetch_add(1, Ordering::Relaxed);
@@ -182,7 +182,7 @@ impl Shared {
             Err(error) => {
                 let error = Arc::new(error);
                 current.failure = Some(Arc::clone(&error));
-                Err(Failure::Connect(error))
+                Err(SftpFailure::Connect(error))
             }
         }
     }
@@ -192,24 +192,24 @@ impl Shared {
     }
 
     /// Runs an operation that is harmless to repeat, again if the connection is lost.
-    async fn repeat<T, F>(&self, operation: impl Fn(Arc<Client>) -> F) -> std::result::Result<T, Failure>
+    async fn repeat<T, F>(&self, operation: impl Fn(Arc<Client>) -> F) -> std::result::Result<T, SftpFailure>
     where
-        F: Future<Output = std::result::Result<T, Failure>>,
+        F: Future<Output = std::result::Result<T, SftpFailure>>,
     {
         let mut tries = 1;
         loop {
             match operation(self.client().await?).await {
-                Err(Failure::Lost(_)) if tries < TRIES_MAX => tries += 1,
+                Err(SftpFailure::Lost(_)) if tries < TRIES_MAX => tries += 1,
                 done => return done,
             }
         }
     }
 
     /// Returns the error of a failed operation: the operation with its path, the server's message, and the server.
-    fn error(&self, code: ErrorCode, message: &str, failure: &Failure) -> Error {
+    fn error(&self, code: ErrorCode, message: &str, failure: &SftpFailure) -> Error {
         let address = self.settings.address();
         match failure {
-            Failure::Status { code: status, message: words } => {
+            SftpFailure::Status { code: status, message: words } => {
                 let name = status_name(*status);
                 // Most servers repeat the status name, OpenSSH in capitals
                 let words = match words.trim() {
@@ -218,11 +218,11 @@ impl Shared {
                 };
                 Error::new(code, format!("{message}: sftp error [{status}] {name}{words} on host '{address}'"))
             }
-            Failure::Lost(why) => Error::new(code, format!("{message}: {why} (host '{address}')")),
-            Failure::Protocol => {
+            SftpFailure::Lost(why) => Error::new(code, format!("{message}: {why} (host '{address}')")),
+            SftpFailure::Protocol => {
                 Error::new(code, format!("{message}: host '{address}' does not follow the SFTP protocol"))
             }
-            Failure::Connect(error) => {
+            SftpFailure::Connect(error) => {
                 let mut found = Error::new(error.code, error.message.clone());
                 found.hints.clone_from(&error.hints);
                 found.cause(Arc::clone(error))
@@ -235,7 +235,7 @@ impl Shared {
 fn create_path<'a>(
     client: &'a Client,
     path: &'a str,
-) -> Pin<Box<dyn Future<Output = std::result::Result<(), Failure>> + Send + 'a>> {
+) -> Pin<Box<dyn Future<Output = std::result::Result<(), SftpFailure>> + Send + 'a>> {
     Box::pin(async move {
         match client.make_directory(path, PATH_MODE).await {
             Err(failure) if failure.may_exist() => match client.attributes(path, true).await {
@@ -267,7 +267,7 @@ fn parent(path: &str) -> Option<&str> {
     }
 }
 
-fn entry(name: String, found: Attributes) -> Entry {
+fn entry(name: String, found: SftpAttributes) -> Entry {
     let kind = match found.mode.map_or(MODE_FILE, |mode| mode & MODE_TYPE) {
         MODE_FILE => EntryKind::File,
         MODE_PATH => EntryKind::Path,
@@ -279,7 +279,7 @@ fn entry(name: String, found: Attributes) -> Entry {
 }
 
 /// Returns names and attributes in a directory without `.` and `..`.
-async fn list(client: &Client, path: &str) -> std::result::Result<Vec<(Bytes, Attributes)>, Failure> {
+async fn list(client: &Client, path: &str) -> std::result::Result<Vec<(Bytes, SftpAttributes)>, SftpFailure> {
     let handle = client.open_directory(path).await?;
     let found = read_names(client, &handle).await;
     // It does not matter when the server closes the handle, but without a close it would stay open as long as the
@@ -291,7 +291,7 @@ async fn list(client: &Client, path: &str) -> std::result::Result<Vec<(Bytes, At
     found
 }
 
-async fn read_names(client: &Client, handle: &[u8]) -> std::result::Result<Vec<(Bytes, Attributes)>, Failure> {
+async fn read_names(client: &Client, handle: &[u8]) -> std::result::Result<Vec<(Bytes, SftpAttributes)>, SftpFailure> {
     let mut found = Vec::new();
     let mut empty = 0;
     let mut in_flight = std::collections::VecDeque::new();
@@ -309,7 +309,7 @@ async fn read_names(client: &Client, handle: &[u8]) -> std::result::Result<Vec<(
                 empty = if found.len() == before { empty + 1 } else { 0 };
                 // No directory is like that, but a server could go on forever
                 if found.len() > pages::ENTRIES_MAX || empty > pages::EMPTY_PAGES_MAX {
-                    return Err(Failure::Protocol);
+                    return Err(SftpFailure::Protocol);
                 }
                 width = (width * 2).min(LISTS_IN_FLIGHT_MAX);
             }

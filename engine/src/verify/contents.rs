@@ -9,19 +9,18 @@ use repo_format::label::BackupLabel;
 use repo_format::layout::{self, Stanza};
 
 use super::file::FileChecker;
-use super::info_file::Retry;
 use super::plan::{Plan, PlanSettings};
 use super::report::{self, BackupStatus};
 use super::scope::{Scope, WalScope};
 use super::tally::{Tally, VerifyJob};
 use super::unread::UnopenedBundles;
 use super::walk::{Walk, WalkSettings};
-use super::{VerifyFindings, VerifySettings, backup_wal};
+use super::{VerifyFindings, VerifyRequest, VerifyTask, backup_wal};
 use crate::repo::{info_files, manifest_store};
 use crate::storage::on_turn::OnTurn;
 use crate::work::crew::{Crew, CrewSettings, Event};
 use crate::work::retry::{RetryPolicy, is_lasting_locally};
-use crate::{CancelToken, Error, Repo, Result, detail, info, log, warn};
+use crate::{Error, Repo, Result, detail, info, log, warn};
 
 /// Jobs of one worker. Each has a decoder with its window.
 const JOBS_PER_WORKER_MAX: u32 = 3;
@@ -37,29 +36,24 @@ pub(super) struct StanzaInfos<'a> {
 ///
 /// # Errors
 /// Directories can't be listed, or the manifest of the requested set can't be read now.
-pub(super) fn check(
-    settings: &VerifySettings,
-    repo: &Repo,
-    infos: StanzaInfos<'_>,
-    cancel: &CancelToken,
-) -> Result<VerifyFindings> {
-    let stanza = &settings.stanza;
-    if let Some(set) = settings.set.as_ref().filter(|set| !BackupLabel::is_label(set)) {
+pub(super) fn check(task: &VerifyTask<'_>, infos: StanzaInfos<'_>) -> Result<VerifyFindings> {
+    let (request, stanza, repo) = (task.request, task.session.stanza(), task.repo);
+    if let Some(set) = request.set.as_ref().filter(|set| !BackupLabel::is_label(set)) {
         return Ok(VerifyFindings::new(format!("\n  '{set}' is not a valid backup label format"), 1));
     }
-    let labels = list_labels(settings, repo)?;
+    let labels = list_labels(task)?;
     for label in labels.iter().filter(|label| !infos.backup.backups.contains_key(label)) {
         // It may be left over from an interrupted expire
         warn!("backup '{label}' found in the repository but not in backup.info");
     }
-    if let Some(set) = settings.set.as_ref().filter(|_| labels.is_empty()) {
+    if let Some(set) = request.set.as_ref().filter(|_| labels.is_empty()) {
         return Ok(VerifyFindings::new(format!("\n  backup set {set} is not valid"), 1));
     }
     let archive_ids = list_archive_ids(stanza, repo)?;
-    let retry = Retry { policy: &settings.crew.retry, cancel };
+    let retry = task.retry();
     let manifest_cipher = info_files::manifest_cipher(infos.backup);
     let scope = match labels.first() {
-        Some(label) if settings.set.is_some() => {
+        Some(label) if request.set.is_some() => {
             let manifest = retry.run(|| manifest_store::load(repo, stanza, label, &manifest_cipher));
             Scope::of_set(label.clone(), manifest)?
         }
@@ -79,16 +73,16 @@ pub(super) fn check(
         stanza,
         archive_cipher: info_files::archive_cipher(infos.archive),
         manifest_cipher,
-        version_force: settings.pg_version_force,
+        version_force: request.pg_version_force,
         retry,
         current_backup: scope.labels.last().filter(|label| !infos.backup.backups.contains_key(label)).cloned(),
     };
     let mut walk = Walk::new(walk_settings, archive_ids, scope);
-    let mut tally = check_files(settings, &mut walk, infos.archive, cancel)?;
+    let mut tally = check_files(task, &mut walk, infos.archive)?;
     log_ranges(&tally);
-    let missing_wal = if checks_wal { check_backup_wal(settings, infos, &mut tally) } else { 0 };
+    let missing_wal = if checks_wal { check_backup_wal(request, infos, &mut tally) } else { 0 };
     Ok(VerifyFindings {
-        text: report::render(&tally.archives, &tally.backups, settings.verbose),
+        text: report::render(&tally.archives, &tally.backups, request.verbose),
         errors: errors + tally.errors + missing_wal,
         half_whole: walk.half_whole,
         unread: tally.unread,
@@ -106,9 +100,9 @@ fn everything(labels: Vec<BackupLabel>, backup_info: &BackupInfo) -> Scope {
 }
 
 /// Returns backups with a directory, in order, or only the requested one.
-fn list_labels(settings: &VerifySettings, repo: &Repo) -> Result<Vec<BackupLabel>> {
-    let entries = repo.storage.list(&layout::backup_stanza(&settings.stanza))?.unwrap_or_default();
-    let wanted = |name: &str| settings.set.as_ref().is_none_or(|set| set == name);
+fn list_labels(task: &VerifyTask<'_>) -> Result<Vec<BackupLabel>> {
+    let entries = task.repo.storage.list(&layout::backup_stanza(task.session.stanza()))?.unwrap_or_default();
+    let wanted = |name: &str| task.request.set.as_ref().is_none_or(|set| set == name);
     Ok(entries.iter().filter(|entry| wanted(&entry.name)).filter_map(|entry| entry.name.parse().ok()).collect())
 }
 
@@ -142,15 +136,10 @@ fn check_archive_ids(archive_ids: &[String], archive_info: &ArchiveInfo) -> u32 
 }
 
 /// Checks all files that the walk leads to.
-fn check_files(
-    settings: &VerifySettings,
-    walk: &mut Walk<'_>,
-    archive_info: &ArchiveInfo,
-    cancel: &CancelToken,
-) -> Result<Tally> {
-    let repo = walk.repo();
+fn check_files(task: &VerifyTask<'_>, walk: &mut Walk<'_>, archive_info: &ArchiveInfo) -> Result<Tally> {
+    let (repo, cancel) = (walk.repo(), task.session.cancel_token());
     let mut plan = Plan::new(PlanSettings {
-        stanza: &settings.stanza,
+        stanza: task.session.stanza(),
         archive_cipher: info_files::archive_cipher(archive_info),
         history: &archive_info.history,
     });
@@ -162,7 +151,7 @@ fn check_files(
     let crew = CrewSettings {
         jobs_per_worker: repo.storage.concurrency().jobs_per_worker.min(JOBS_PER_WORKER_MAX),
         retry: RetryPolicy::NONE,
-        ..settings.crew.clone()
+        ..task.crew.clone()
     };
     let storage = &*repo.storage;
     let is_answer = |error: &Error| storage.features().errors_last && is_lasting_locally(error);
@@ -173,7 +162,7 @@ fn check_files(
             let storage = OnTurn::new(storage, turn);
             let check = || checker.check(&storage, &job.check, cancel);
             let pause = |interval| turn.waiting(|| cancel.sleep(interval));
-            let result = unopened.check(&job.check, || settings.crew.retry.run_to_answer(pause, is_answer, check));
+            let result = unopened.check(&job.check, || task.crew.retry.run_to_answer(pause, is_answer, check));
             cancel.check()?;
             Ok(result)
         },
@@ -217,13 +206,13 @@ fn log_ranges(tally: &Tally) {
 }
 
 /// Looks for missing WAL of the backups. Returns the number of errors.
-fn check_backup_wal(settings: &VerifySettings, infos: StanzaInfos<'_>, tally: &mut Tally) -> u32 {
+fn check_backup_wal(request: &VerifyRequest, infos: StanzaInfos<'_>, tally: &mut Tally) -> u32 {
     let Tally { archives, backups, .. } = tally;
     let mut errors = 0;
     for backup in backups {
         // Expire may have removed a backup without a manifest together with its WAL
         let is_wanted = backup.status != BackupStatus::ManifestMissing
-            && settings.set.as_ref().is_none_or(|set| set == backup.label.as_ref());
+            && request.set.as_ref().is_none_or(|set| set == backup.label.as_ref());
         let entry = infos.backup.backups.get(&backup.label).filter(|_| is_wanted);
         if entry.is_some_and(|entry| !backup_wal::check(backup, entry, &infos.archive.history, archives)) {
             errors += 1;

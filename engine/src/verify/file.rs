@@ -1,6 +1,6 @@
 //! Checks the bytes of one stored file.
 
-use std::io::{self, BufReader, Read};
+use std::io::{BufReader, Read};
 use std::sync::Arc;
 
 use repo_format::block_map::BlockMap;
@@ -10,6 +10,7 @@ use repo_format::hash::{Sha1, Sha1Hasher};
 use repo_format::label::BackupLabel;
 use repo_format::layout::{self, FileForm, RepoPath, Stanza};
 use repo_format::manifest::BlockIncr;
+use repo_format::read::read_some;
 
 use crate::pipeline::block_delta::{self, BlockFile};
 use crate::storage::{ReadRange, RepoStorage};
@@ -193,8 +194,7 @@ impl FileChecker {
             Err(fault) => return found(fault),
         };
         let Some(stored) = storage.read(&check.path, check.range)? else { return found(FileFault::Missing) };
-        let kept_map = map_start.filter(|_| check.block.as_ref().is_some_and(BlockCheck::keeps_map));
-        let Some(content) = self.read(storage, check, stored, kept_map, cancel)? else {
+        let Some(content) = self.read(storage, check, stored, cancel)? else {
             return found(FileFault::Size);
         };
         if content.checksum != check.checksum {
@@ -215,16 +215,17 @@ impl FileChecker {
         Ok(Checked { fault: None, needs })
     }
 
-    /// Reads a file to its end, and keeps its block map if it begins at `map_start`. Returns `None` if the file is far
-    /// larger than expected.
+    /// Reads a file to its end, and keeps its block map if the check says so. Returns `None` if the file is far larger
+    /// than expected.
     fn read(
         &mut self,
         storage: &dyn RepoStorage,
         check: &FileCheck,
         stored: impl Read,
-        map_start: Option<u64>,
         cancel: &CancelToken,
     ) -> Result<Option<ReadContent>> {
+        let map_start = check.map_start().ok().flatten();
+        let map_start = map_start.filter(|_| check.block.as_ref().is_some_and(BlockCheck::keeps_map));
         let context = match self.contexts.iter().position(|(kind, _)| *kind == check.compress_type) {
             Some(index) => self.contexts.swap_remove(index).1,
             None => decode::context(check.compress_type, Framing::Full, &self.turn)?,
@@ -239,23 +240,20 @@ impl FileChecker {
             if size > size_max {
                 return Ok(None);
             }
-            match reader.read(&mut self.buffer) {
-                Ok(0) => break,
-                Ok(read) => {
-                    let bytes = &self.buffer[..read];
-                    hasher.update(bytes);
-                    if let Some(start) = map_start.filter(|_| check.size.is_some_and(|expected| size < expected)) {
-                        let skip = usize::try_from(start.saturating_sub(size)).unwrap_or(usize::MAX);
-                        map.extend_from_slice(bytes.get(skip..).unwrap_or_default());
-                    }
-                    size += read as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    let shown = storage.display(&check.path);
-                    return Err(Error::from_io(ErrorCode::FileRead, format!("unable to read '{shown}'"), error));
-                }
+            let read = read_some(&mut reader, &mut self.buffer).map_err(|error| {
+                let shown = storage.display(&check.path);
+                Error::from_io(ErrorCode::FileRead, format!("unable to read '{shown}'"), error)
+            })?;
+            if read == 0 {
+                break;
             }
+            let bytes = &self.buffer[..read];
+            hasher.update(bytes);
+            if let Some(start) = map_start.filter(|_| check.size.is_some_and(|expected| size < expected)) {
+                let skip = usize::try_from(start.saturating_sub(size)).unwrap_or(usize::MAX);
+                map.extend_from_slice(bytes.get(skip..).unwrap_or_default());
+            }
+            size += read as u64;
         }
         self.contexts.push((check.compress_type, reader.into_context()?));
         Ok(Some(ReadContent { checksum: hasher.finish(), size, map }))

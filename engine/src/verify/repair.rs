@@ -1,31 +1,21 @@
 //! Repairs an info file or manifest from its copy, or the copy from the file.
 
 use std::io;
-use std::sync::Arc;
 
 use repo_format::archive_info::ArchiveInfo;
 use repo_format::backup_info::BackupInfo;
 use repo_format::cipher::Cipher;
-use repo_format::layout::{RepoPath, Stanza};
+use repo_format::layout::RepoPath;
 use repo_format::manifest::Manifest;
 
 use super::info_file::{FilePair, LoadedPair, Repair, Retry};
-use crate::claim::{Claim, Claimant};
-use crate::host_locks::HostLocks;
+use crate::claim::Claim;
 use crate::lock::LockType;
 use crate::repo::info_files::limited;
+use crate::session::Session;
 use crate::storage::{self, ReadRange, WriteOptions};
 use crate::work::retry::RetryPolicy;
 use crate::{CancelToken, Error, ErrorCode, Repo, Result, info, warn};
-
-/// What a repair needs to lock out others while it writes.
-#[derive(Clone, Debug)]
-pub struct RepairSettings {
-    /// The locks and stop files of this host.
-    pub locks: Arc<dyn HostLocks>,
-    /// Id of this run.
-    pub exec_id: String,
-}
 
 /// The type of file, which determines how it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,16 +83,11 @@ pub(super) struct Pairs<'a> {
 ///
 /// # Errors
 /// The lock is taken, the stanza is stopped, or a file can't be written.
-pub(super) fn run(
-    settings: &RepairSettings,
-    repo: &Repo,
-    stanza: &Stanza,
-    pairs: Pairs<'_>,
-    cancel: &CancelToken,
-) -> Result<u32> {
-    settings.locks.check_stop(Some(stanza))?;
-    let _lock = settings.locks.acquire(stanza, &[LockType::Backup], &[repo.key], &settings.exec_id)?;
-    let claim = Claim::acquire(repo, stanza, &Claimant::this_process(&settings.exec_id), "verify", cancel)?;
+pub(super) fn run(session: &Session, repo: &Repo, pairs: Pairs<'_>) -> Result<u32> {
+    let (stanza, cancel) = (session.stanza(), session.cancel_token());
+    session.locks().check_stop(Some(stanza))?;
+    let _lock = session.locks().acquire(stanza, &[LockType::Backup], &[repo.key], session.exec_id())?;
+    let claim = Claim::acquire(repo, stanza, session.claimant(), "verify", cancel)?;
     let repo = &claim.guard(repo);
     let mut left = 0;
     for file in pairs.files {

@@ -1,25 +1,19 @@
 //! Reads what the plan needs to know: lists the archives and reads the manifests, one directory or backup at a time.
 
 use std::collections::VecDeque;
-use std::io::Read as _;
 
-use repo_format::cipher::{Cipher, Decryptor, Framing};
-use repo_format::compress::CompressType;
+use repo_format::cipher::Cipher;
 use repo_format::label::BackupLabel;
 use repo_format::layout::{self, RepoPath, Stanza};
 use repo_format::manifest::Manifest;
-use repo_format::pg::{PgVersion, WalHeader};
+use repo_format::pg::PgVersion;
 
 use super::info_file::{FilePair, Retry};
 use super::plan::{self, Fact, ManifestFact, WalDir};
 use super::repair::{HalfWhole, PairKind};
 use super::scope::{Scope, WalScope};
-use crate::storage::{self, ReadRange};
-use crate::work::turn::Turn;
-use crate::{Error, ErrorCode, Repo, Result, detail};
-
-/// Bytes of a segment that tell its size.
-const WAL_HEADER_BYTES: u64 = 512;
+use crate::repo::wal_header;
+use crate::{Repo, Result, detail};
 
 /// Where to look and how to read.
 pub(super) struct WalkSettings<'a> {
@@ -151,16 +145,8 @@ fn first_segment_size(settings: &WalkSettings<'_>, path: &RepoPath, files: &[Str
 }
 
 fn segment_size(settings: &WalkSettings<'_>, path: &RepoPath) -> Result<u32> {
-    let storage = &*settings.repo.storage;
-    let stored = storage.read(path, ReadRange::default())?.ok_or_else(|| storage::missing(storage, path))?;
-    let plain = Decryptor::new(&settings.archive_cipher, Framing::Full, stored);
-    let kind = CompressType::from_file_name(path.file_name())?;
-    let mut header = Vec::new();
-    let mut reader = crate::decode::decompressor(kind, plain, WAL_HEADER_BYTES, &Turn::FREE)?.take(WAL_HEADER_BYTES);
-    reader.read_to_end(&mut header).map_err(|error| {
-        Error::from_io(ErrorCode::FileRead, format!("unable to read '{}'", storage.display(path)), error)
-    })?;
-    Ok(WalHeader::parse(&header, settings.version_force)?.segment_size)
+    let (storage, force) = (&*settings.repo.storage, settings.version_force);
+    Ok(wal_header::read(storage, path, &settings.archive_cipher, force)?.segment_size)
 }
 
 /// Returns the names in a directory that are wanted, in order.

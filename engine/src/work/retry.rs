@@ -36,9 +36,7 @@ impl RetryPolicy {
     /// The first error. It lists the errors of the retries as pgBackRest does (`src/common/error/retry.c`): the first
     /// message, then each further message with its time.
     pub fn run<R>(&self, pause: impl Fn(Duration) -> Result<()>, mut step: impl FnMut() -> Result<R>) -> Result<R> {
-        let begin = Instant::now();
-        let mut first: Option<Error> = None;
-        let mut more: Vec<Retried> = Vec::new();
+        let mut failures = Failures::begin();
         let mut intervals = self.intervals.iter();
         loop {
             let error = match step() {
@@ -47,13 +45,7 @@ impl RetryPolicy {
             };
             let may_help = |interval: &&Duration| !is_always_final(&error) && !(self.is_final)(&error, **interval);
             let interval = intervals.next().filter(may_help);
-            let first = match &mut first {
-                Some(first) => {
-                    add(&mut more, &error, begin.elapsed());
-                    &*first
-                }
-                none => &*none.insert(error),
-            };
+            let first = failures.add(error);
             let Some(interval) = interval else { break };
             crate::debug!("retry {} after {}ms: {first}", first.code, interval.as_millis());
             // If this is stopped while it waits, the earlier error is more informative
@@ -61,10 +53,7 @@ impl RetryPolicy {
                 break;
             }
         }
-        Err(first.map_or_else(
-            || Error::new(ErrorCode::Assert, "a step failed without an error"),
-            |first| told(first, &more),
-        ))
+        Err(failures.into_error(|| Error::new(ErrorCode::Assert, "a step failed without an error")))
     }
 
     /// The same for a step some of whose errors are an answer, for example that a file is damaged. Such an error ends
@@ -88,6 +77,33 @@ impl RetryPolicy {
 /// A retry can't help after a signal or a broken invariant.
 fn is_always_final(error: &Error) -> bool {
     matches!(error.code, ErrorCode::Term | ErrorCode::Assert)
+}
+
+/// The errors of all tries of one thing.
+pub(crate) struct Failures {
+    begun: Instant,
+    first: Option<Error>,
+    more: Vec<Retried>,
+}
+
+impl Failures {
+    /// Starts the clock. The first try follows.
+    pub(crate) fn begin() -> Self {
+        Failures { begun: Instant::now(), first: None, more: Vec::new() }
+    }
+
+    /// Adds the error of a try. Returns the first one.
+    pub(crate) fn add(&mut self, error: Error) -> &Error {
+        if self.first.is_some() {
+            add(&mut self.more, &error, self.begun.elapsed());
+        }
+        self.first.get_or_insert(error)
+    }
+
+    /// Returns the first error, whose message lists the later ones, or the error of `none` without any.
+    pub(crate) fn into_error(self, none: impl FnOnce() -> Error) -> Error {
+        self.first.map_or_else(none, |first| told(first, &self.more))
+    }
 }
 
 /// Equal errors of retries.

@@ -3,11 +3,13 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::StringId;
 use crate::database::Expected;
 use crate::filter::{
-    BlockFilter, Cipher, CipherKey, Codec, Compression, Digest, Direction, Filter, Header, PageCheckFilter, Passphrase,
+    BlockFilter, CipherFilter, CipherHeader, CipherKey, Codec, CompressFilter, Digest, Direction, Filter,
+    PageCheckFilter, PassphraseBytes,
 };
-use crate::storage::{FileRange, Level, LinkType};
+use crate::storage::{FileRange, InfoLevel, LinkType};
 
 /// Values that requests refer to.
 #[derive(Clone, Debug)]
@@ -40,21 +42,21 @@ impl Values {
         [Codec::Gz, Codec::Bz2, Codec::Lz4, Codec::Zst][self.small[1] as usize % 4]
     }
 
-    fn compression(&self) -> Compression {
-        Compression { codec: self.codec(), level: self.small[2] as i32, is_raw: self.flags[0] }
+    fn compression(&self) -> CompressFilter {
+        CompressFilter { codec: self.codec(), level: self.small[2] as i32, is_raw: self.flags[0] }
     }
 
-    fn cipher(&self) -> Cipher<'_> {
-        Cipher {
+    fn cipher(&self) -> CipherFilter<'_> {
+        CipherFilter {
             direction: if self.flags[1] { Direction::Encrypt } else { Direction::Decrypt },
             digest: self.flags[2].then(|| self.digest()),
-            passphrase: Passphrase(&self.bytes),
-            header: Header(self.small[2]),
+            passphrase: PassphraseBytes(&self.bytes),
+            header: CipherHeader(self.small[2]),
         }
     }
 
     fn filters(&self) -> Vec<Filter<'_>> {
-        let key = |name| CipherKey { name, digest: Some(self.digest()), passphrase: Passphrase(&self.bytes) };
+        let key = |name| CipherKey { name, digest: Some(self.digest()), passphrase: PassphraseBytes(&self.bytes) };
         vec![
             Filter::Hash(self.digest()),
             Filter::Size,
@@ -92,7 +94,8 @@ impl Values {
     fn storage_calls(&self) -> Vec<Call<'_>> {
         let [path, other, third] = [&*self.texts[0], &*self.texts[1], &*self.texts[2]];
         let [first, second, ..] = self.flags;
-        let level = [Level::Exists, Level::Type, Level::Basic, Level::Detail][self.small[0] as usize % 4];
+        let level =
+            [InfoLevel::Exists, InfoLevel::Type, InfoLevel::Basic, InfoLevel::Detail][self.small[0] as usize % 4];
         let link_type = if first { LinkType::Hard } else { LinkType::Symbolic };
         vec![
             Call::Features,
@@ -160,7 +163,7 @@ impl Values {
             Call::DatabaseOpen,
             Call::DatabaseQuery(QueryRequest { expected, sql: &self.texts[0] }),
         ]);
-        let sessions = Command::ALL.into_iter().filter(|command| command.has_sessions());
+        let sessions = CallKind::ALL.into_iter().filter(|command| command.has_sessions());
         calls.extend(sessions.flat_map(|command| [Call::Close(command), Call::Cancel(command)]));
         calls
     }
@@ -239,9 +242,9 @@ fn parameters_that_are_not_known_are_passed_over() {
     parameters.text("/path").u32(3).bool(true).u64(77).object(|object| {
         object.text("more");
     });
-    let call = Call::Info(InfoRequest { path: "/path", level: Level::Basic, follow_link: true });
+    let call = Call::Info(InfoRequest { path: "/path", level: InfoLevel::Basic, follow_link: true });
     let message = RequestMessage {
-        command: Command::StorageInfo.id(),
+        command: CallKind::StorageInfo.id(),
         step: Step::Process,
         session: 1,
         is_open: false,
@@ -254,11 +257,11 @@ fn parameters_that_are_not_known_are_passed_over() {
 
 #[test]
 fn passphrases_are_not_printed() {
-    let cipher = Cipher {
+    let cipher = CipherFilter {
         direction: Direction::Encrypt,
         digest: Some(Digest::Sha1),
-        passphrase: Passphrase(b"secret"),
-        header: Header(0),
+        passphrase: PassphraseBytes(b"secret"),
+        header: CipherHeader(0),
     };
     let filters = vec![Filter::Cipher(cipher)];
     let call = Call::ReadOpen(ReadRequest { path: "/f", offset: 0, limit: None, version: None, filters });

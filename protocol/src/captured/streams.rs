@@ -6,7 +6,7 @@ use protocol::database::{Column, Expected, QueryAnswer, columns};
 use protocol::greeting::{self, Service};
 use protocol::message::ErrorAnswer;
 use protocol::options::OptionsAnswer;
-use protocol::pack::{Scan, Scanner};
+use protocol::pack::{PackScan, PackScanner};
 use protocol::storage::{
     Chunk, FeaturesAnswer, InfoAnswer, ListAnswer, ListAnswerWriter, PathRemoveAnswer, ReadAnswer, WriteAnswer,
 };
@@ -16,7 +16,7 @@ use protocol::{AnswerMessage, Call, PackWriter, Packed, RequestMessage};
 fn messages(mut stream: &[u8]) -> Vec<&[u8]> {
     let mut messages = Vec::new();
     while !stream.is_empty() {
-        let Scan::Whole(size) = Scanner::new(stream.len()).scan(stream).expect("a message") else {
+        let PackScan::Whole(size) = PackScanner::new(stream.len()).scan(stream).expect("a message") else {
             panic!("the stream ends inside of a message");
         };
         let (message, rest) = stream.split_at(size);
@@ -94,7 +94,7 @@ fn encoded<'a>(call: &Call<'a>, answer: &AnswerMessage<'a>) -> Packed<'a> {
             Some(Chunk::decode(data, answer.is_closed).unwrap().encode())
         }
         Call::DatabaseQuery(request) => Some(encoded_rows(request.expected, data)),
-        Call::Close(protocol::call::Command::StorageWrite) => Some(WriteAnswer::decode(data).unwrap().encode()),
+        Call::Close(protocol::call::CallKind::StorageWrite) => Some(WriteAnswer::decode(data).unwrap().encode()),
         _ => {
             assert_eq!(data, None, "{call:?}");
             None

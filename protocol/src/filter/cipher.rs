@@ -22,9 +22,9 @@ pub enum Direction {
 
 /// A passphrase. `Debug` does not print it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Passphrase<'a>(pub &'a [u8]);
+pub struct PassphraseBytes<'a>(pub &'a [u8]);
 
-impl fmt::Debug for Passphrase<'_> {
+impl fmt::Debug for PassphraseBytes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Passphrase(..)")
     }
@@ -33,19 +33,19 @@ impl fmt::Debug for Passphrase<'_> {
 /// The form of the header of an encrypted stream, as a number: 0 is `Salted__` and the salt, 1 is the salt alone. The
 /// server also takes 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header(pub u32);
+pub struct CipherHeader(pub u32);
 
 /// The parameters of a cipher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cipher<'a> {
+pub struct CipherFilter<'a> {
     /// What it does.
     pub direction: Direction,
     /// The digest that derives the key.
     pub digest: Option<Digest>,
     /// The passphrase.
-    pub passphrase: Passphrase<'a>,
+    pub passphrase: PassphraseBytes<'a>,
     /// The header's form.
-    pub header: Header,
+    pub header: CipherHeader,
 }
 
 /// A key of [`super::Filter::CipherFormat`].
@@ -56,7 +56,7 @@ pub struct CipherKey<'a> {
     /// The digest that derives the key. Info files leave it to the format of the file.
     pub digest: Option<Digest>,
     /// The passphrase.
-    pub passphrase: Passphrase<'a>,
+    pub passphrase: PassphraseBytes<'a>,
 }
 
 /// The only cipher.
@@ -73,7 +73,7 @@ impl Direction {
     }
 }
 
-impl<'a> Cipher<'a> {
+impl<'a> CipherFilter<'a> {
     pub(super) fn encode(&self, dialect: &Dialect) -> PackWriter<'a> {
         let mut writer = PackWriter::new();
         match dialect.cipher {
@@ -97,7 +97,7 @@ impl<'a> Cipher<'a> {
                 read_cipher_type(reader)?;
                 let digest = reader.string_id()?.map(Digest::from_id).transpose()?;
                 let passphrase = read_passphrase(reader)?;
-                Ok(Cipher { direction, digest, passphrase, header: Header(reader.u32()?) })
+                Ok(CipherFilter { direction, digest, passphrase, header: CipherHeader(reader.u32()?) })
             }
         }
     }
@@ -135,6 +135,6 @@ fn read_cipher_type(reader: &mut PackReader<'_>) -> Result<()> {
     }
 }
 
-fn read_passphrase<'a>(reader: &mut PackReader<'a>) -> Result<Passphrase<'a>> {
-    reader.binary()?.map(Passphrase).ok_or_else(|| format_error("passphrase is missing"))
+fn read_passphrase<'a>(reader: &mut PackReader<'a>) -> Result<PassphraseBytes<'a>> {
+    reader.binary()?.map(PassphraseBytes).ok_or_else(|| format_error("passphrase is missing"))
 }

@@ -1,7 +1,7 @@
 //! Reading the fields of a pack one after the other.
 
 use super::tag::{Next, Tag};
-use super::{FieldType, Scan, Scanner, unzigzag};
+use super::{FieldType, PackScan, PackScanner, unzigzag};
 use crate::{StringId, format_error};
 use repo_format::Result;
 
@@ -27,7 +27,7 @@ enum Peeked {
 
 /// A field of any type.
 #[derive(Clone, Debug)]
-pub enum Value<'a> {
+pub enum PackValue<'a> {
     /// True or false.
     Bool(bool),
     /// A signed number of 32 bits.
@@ -119,9 +119,9 @@ impl<'a> PackReader<'a> {
     /// The reader of an array or object whose tag was just read. Moves past its end.
     fn container(&mut self) -> Result<PackReader<'a>> {
         let rest = self.bytes.get(self.position..).unwrap_or_default();
-        match Scanner::new(rest.len()).scan(rest)? {
-            Scan::Whole(size) => Ok(PackReader::new(self.slice(size as u64)?)),
-            Scan::Missing(_) => Err(format_error("unexpected EOF")),
+        match PackScanner::new(rest.len()).scan(rest)? {
+            PackScan::Whole(size) => Ok(PackReader::new(self.slice(size as u64)?)),
+            PackScan::Missing(_) => Err(format_error("unexpected EOF")),
         }
     }
 
@@ -327,25 +327,25 @@ impl<'a> PackReader<'a> {
     ///
     /// # Errors
     /// As all methods.
-    pub fn value(&mut self) -> Result<Option<(u32, Value<'a>)>> {
+    pub fn value(&mut self) -> Result<Option<(u32, PackValue<'a>)>> {
         let Peeked::Field { id, tag } = self.peek()? else { return Ok(None) };
         self.peeked = None;
         self.last_id = id;
         let signed = unzigzag(tag.value);
         let value = match tag.field_type {
-            FieldType::Array => Value::Array(self.container()?),
-            FieldType::Bool => Value::Bool(tag.value != 0),
-            FieldType::I32 => Value::I32(i32::try_from(signed).map_err(|_| self.out_of_range(signed))?),
-            FieldType::I64 => Value::I64(signed),
-            FieldType::Object => Value::Object(self.container()?),
-            FieldType::Text => Value::Text(self.text_of(id, tag)?),
-            FieldType::U32 => Value::U32(self.narrow(Some(tag.value), 0)?),
-            FieldType::U64 => Value::U64(tag.value),
-            FieldType::StringId => Value::StringId(StringId(tag.value)),
-            FieldType::Time => Value::Time(signed),
-            FieldType::Binary => Value::Binary(self.slice(tag.size)?),
-            FieldType::Pack => Value::Pack(self.slice(tag.size)?),
-            FieldType::Mode => Value::Mode(self.narrow(Some(tag.value), 0)?),
+            FieldType::Array => PackValue::Array(self.container()?),
+            FieldType::Bool => PackValue::Bool(tag.value != 0),
+            FieldType::I32 => PackValue::I32(i32::try_from(signed).map_err(|_| self.out_of_range(signed))?),
+            FieldType::I64 => PackValue::I64(signed),
+            FieldType::Object => PackValue::Object(self.container()?),
+            FieldType::Text => PackValue::Text(self.text_of(id, tag)?),
+            FieldType::U32 => PackValue::U32(self.narrow(Some(tag.value), 0)?),
+            FieldType::U64 => PackValue::U64(tag.value),
+            FieldType::StringId => PackValue::StringId(StringId(tag.value)),
+            FieldType::Time => PackValue::Time(signed),
+            FieldType::Binary => PackValue::Binary(self.slice(tag.size)?),
+            FieldType::Pack => PackValue::Pack(self.slice(tag.size)?),
+            FieldType::Mode => PackValue::Mode(self.narrow(Some(tag.value), 0)?),
         };
         Ok(Some((id, value)))
     }

@@ -16,7 +16,7 @@ const DIRECT_SIZE_MIN: usize = 4096;
 
 /// What a scan found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scan {
+pub enum PackScan {
     /// The message ends after this many bytes.
     Whole(usize),
     /// At least this many bytes of the message are missing.
@@ -25,30 +25,30 @@ pub enum Scan {
 
 /// Finds the end of the message at the start of a buffer that grows. A call continues where the one before stopped.
 #[derive(Debug)]
-pub struct Scanner {
+pub struct PackScanner {
     size_max: usize,
     position: usize,
     depth: usize,
 }
 
-impl Scanner {
+impl PackScanner {
     /// A scanner for a message of at most `size_max` bytes.
     pub fn new(size_max: usize) -> Self {
-        Scanner { size_max, position: 0, depth: 0 }
+        PackScanner { size_max, position: 0, depth: 0 }
     }
 
     /// Scans `bytes`, which must begin with the bytes of the calls before.
     ///
     /// # Errors
     /// [`ErrorCode::Format`] if no message begins like this, or if it is too large or too deep.
-    pub fn scan(&mut self, bytes: &[u8]) -> Result<Scan> {
+    pub fn scan(&mut self, bytes: &[u8]) -> Result<PackScan> {
         while self.position < bytes.len() {
             let mut at = self.position;
-            let Some(next) = Tag::read(bytes, &mut at)? else { return Ok(Scan::Missing(1)) };
+            let Some(next) = Tag::read(bytes, &mut at)? else { return Ok(PackScan::Missing(1)) };
             match next {
                 Next::End if self.depth == 0 => {
                     self.advance(at, 0)?;
-                    return Ok(Scan::Whole(at));
+                    return Ok(PackScan::Whole(at));
                 }
                 Next::End => {
                     self.depth -= 1;
@@ -65,7 +65,7 @@ impl Scanner {
                 }
             }
         }
-        Ok(Scan::Missing(self.position - bytes.len() + self.depth + 1))
+        Ok(PackScan::Missing(self.position - bytes.len() + self.depth + 1))
     }
 
     /// Moves past the `size` bytes that follow `at`.
@@ -86,7 +86,7 @@ impl Scanner {
 pub fn read_message(input: &mut impl BufRead, message: &mut Vec<u8>, size_max: usize) -> Result<()> {
     let failed = |error| Error::from_io(ErrorCode::FileRead, "unable to read message", error);
     message.clear();
-    let mut scanner = Scanner::new(size_max);
+    let mut scanner = PackScanner::new(size_max);
     let mut missing = 1;
     loop {
         let before = message.len();
@@ -100,7 +100,7 @@ pub fn read_message(input: &mut impl BufRead, message: &mut Vec<u8>, size_max: u
             return Err(format_error("unexpected EOF"));
         }
         let scan = scanner.scan(message)?;
-        if let Scan::Whole(size) = scan {
+        if let PackScan::Whole(size) = scan {
             message.truncate(size);
         }
         if missing <= DIRECT_SIZE_MIN {
@@ -108,8 +108,8 @@ pub fn read_message(input: &mut impl BufRead, message: &mut Vec<u8>, size_max: u
             input.consume(read.min(message.len() - before));
         }
         match scan {
-            Scan::Whole(_) => return Ok(()),
-            Scan::Missing(more) => missing = more,
+            PackScan::Whole(_) => return Ok(()),
+            PackScan::Missing(more) => missing = more,
         }
     }
 }

@@ -13,22 +13,22 @@ fn hex(text: &str) -> Vec<u8> {
 }
 
 /// Writes a value with its id.
-fn write<'a>(writer: &mut PackWriter<'a>, id: u32, value: &Value<'a>) {
+fn write<'a>(writer: &mut PackWriter<'a>, id: u32, value: &PackValue<'a>) {
     writer.skip_to(id);
     match value {
-        Value::Bool(value) => writer.bool_always(*value),
-        Value::I32(value) => writer.i32_always(*value),
-        Value::I64(value) => writer.i64_always(*value),
-        Value::U32(value) => writer.u32_always(*value),
-        Value::U64(value) => writer.u64_or_null(Some(*value)),
-        Value::StringId(value) => writer.string_id_always(*value),
-        Value::Time(value) => writer.time_always(*value),
-        Value::Mode(value) => writer.mode_always(*value),
-        Value::Text(value) => writer.text(*value),
-        Value::Binary(value) => writer.binary(*value),
-        Value::Pack(value) => writer.pack_bytes(*value),
-        Value::Array(reader) => writer.array(|writer| copy(reader.clone(), writer)),
-        Value::Object(reader) => writer.object(|writer| copy(reader.clone(), writer)),
+        PackValue::Bool(value) => writer.bool_always(*value),
+        PackValue::I32(value) => writer.i32_always(*value),
+        PackValue::I64(value) => writer.i64_always(*value),
+        PackValue::U32(value) => writer.u32_always(*value),
+        PackValue::U64(value) => writer.u64_or_null(Some(*value)),
+        PackValue::StringId(value) => writer.string_id_always(*value),
+        PackValue::Time(value) => writer.time_always(*value),
+        PackValue::Mode(value) => writer.mode_always(*value),
+        PackValue::Text(value) => writer.text(*value),
+        PackValue::Binary(value) => writer.binary(*value),
+        PackValue::Pack(value) => writer.pack_bytes(*value),
+        PackValue::Array(reader) => writer.array(|writer| copy(reader.clone(), writer)),
+        PackValue::Object(reader) => writer.object(|writer| copy(reader.clone(), writer)),
     };
 }
 
@@ -108,8 +108,8 @@ fn damaged_packs_are_errors() {
 #[test]
 fn depth_is_limited() {
     let nested = |depth: usize| [vec![0x50; depth], vec![0; depth + 1]].concat();
-    let scan = |depth| Scanner::new(1000).scan(&nested(depth));
-    assert_eq!(scan(DEPTH_MAX).unwrap(), Scan::Whole(2 * DEPTH_MAX + 1));
+    let scan = |depth| PackScanner::new(1000).scan(&nested(depth));
+    assert_eq!(scan(DEPTH_MAX).unwrap(), PackScan::Whole(2 * DEPTH_MAX + 1));
     assert_eq!(scan(DEPTH_MAX + 1).unwrap_err().to_string(), "pack has more than 8 levels");
 }
 
@@ -123,12 +123,12 @@ fn scan_reads_no_byte_after_the_message() {
     });
     writer.pack(Some(PackWriter::new())).binary(&[7; 300][..]);
     let message = writer.finish().to_vec();
-    let mut scanner = Scanner::new(message.len());
+    let mut scanner = PackScanner::new(message.len());
     let mut known = 0;
     loop {
         match scanner.scan(&message[..known]).unwrap() {
-            Scan::Whole(size) => break assert_eq!((size, known), (message.len(), message.len())),
-            Scan::Missing(missing) => known += missing,
+            PackScan::Whole(size) => break assert_eq!((size, known), (message.len(), message.len())),
+            PackScan::Missing(missing) => known += missing,
         }
         assert!(known <= message.len());
     }
@@ -280,7 +280,7 @@ proptest! {
         let mut writer = PackWriter::new();
         write_owned(&mut writer, &fields);
         let pack = writer.finish().to_vec();
-        prop_assert_eq!(Scanner::new(pack.len()).scan(&pack).unwrap(), Scan::Whole(pack.len()));
+        prop_assert_eq!(PackScanner::new(pack.len()).scan(&pack).unwrap(), PackScan::Whole(pack.len()));
         prop_assert_eq!(rewritten(&pack), pack);
     }
 
@@ -289,7 +289,7 @@ proptest! {
         let mut reader = PackReader::new(&bytes);
         while let Ok(Some(_)) = reader.value() {}
         let _ = PackReader::new(&bytes).finish();
-        let _ = Scanner::new(bytes.len()).scan(&bytes);
+        let _ = PackScanner::new(bytes.len()).scan(&bytes);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use repo_format::Result;
 
 /// How much is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
+pub enum InfoLevel {
     /// Names only.
     Exists = 1,
     /// Kinds.
@@ -20,8 +20,8 @@ pub enum Level {
     Detail = 4,
 }
 
-impl Level {
-    const ALL: [Level; 4] = [Level::Exists, Level::Type, Level::Basic, Level::Detail];
+impl InfoLevel {
+    const ALL: [InfoLevel; 4] = [InfoLevel::Exists, InfoLevel::Type, InfoLevel::Basic, InfoLevel::Detail];
 
     fn read(reader: &mut PackReader<'_>) -> Result<Self> {
         let number = reader.u32()?;
@@ -38,7 +38,7 @@ pub struct InfoRequest<'a> {
     /// The file.
     pub path: &'a str,
     /// How much is asked.
-    pub level: Level,
+    pub level: InfoLevel,
     /// Whether the target of a link is asked for.
     pub follow_link: bool,
 }
@@ -50,7 +50,7 @@ impl<'a> InfoRequest<'a> {
 
     pub(crate) fn read(reader: &mut PackReader<'a>) -> Result<Self> {
         let path = reader.text_required("path")?;
-        Ok(InfoRequest { path, level: Level::read(reader)?, follow_link: reader.bool()? })
+        Ok(InfoRequest { path, level: InfoLevel::read(reader)?, follow_link: reader.bool()? })
     }
 }
 
@@ -60,7 +60,7 @@ pub struct ListRequest<'a> {
     /// The directory.
     pub path: &'a str,
     /// How much is asked.
-    pub level: Level,
+    pub level: InfoLevel,
     /// The time as of which a store with versions is listed; 0 for now.
     pub target_time: i64,
 }
@@ -72,14 +72,14 @@ impl<'a> ListRequest<'a> {
 
     pub(crate) fn read(reader: &mut PackReader<'a>) -> Result<Self> {
         let path = reader.text_required("path")?;
-        Ok(ListRequest { path, level: Level::read(reader)?, target_time: reader.time()? })
+        Ok(ListRequest { path, level: InfoLevel::read(reader)?, target_time: reader.time()? })
     }
 }
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
-    /// A file of this size in bytes. Below [`Level::Basic`] it is 0.
+    /// A file of this size in bytes. Below [`InfoLevel::Basic`] it is 0.
     File(u64),
     /// A directory.
     Path,
@@ -91,22 +91,22 @@ pub enum FileKind {
 
 /// An owner or a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Owner<'a> {
+pub struct OwnerInfo<'a> {
     /// The number.
     pub id: u32,
     /// The name, if it has one on the server.
     pub name: Option<&'a str>,
 }
 
-/// What [`Level::Detail`] adds.
+/// What [`InfoLevel::Detail`] adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Detail<'a> {
+pub struct InfoDetail<'a> {
     /// The mode.
     pub mode: u32,
     /// The owner.
-    pub user: Owner<'a>,
+    pub user: OwnerInfo<'a>,
     /// The group.
-    pub group: Owner<'a>,
+    pub group: OwnerInfo<'a>,
     /// The target of a link.
     pub link_target: Option<&'a str>,
 }
@@ -116,12 +116,12 @@ pub struct Detail<'a> {
 pub struct Info<'a> {
     /// What it is.
     pub kind: FileKind,
-    /// When it was changed, in seconds since 1970. Below [`Level::Basic`] it is 0.
+    /// When it was changed, in seconds since 1970. Below [`InfoLevel::Basic`] it is 0.
     pub modified: i64,
     /// The version in a store with versions.
     pub version: Option<&'a str>,
-    /// Present if the level is [`Level::Detail`].
-    pub detail: Option<Detail<'a>>,
+    /// Present if the level is [`InfoLevel::Detail`].
+    pub detail: Option<InfoDetail<'a>>,
 }
 
 /// What an entry is compared with.
@@ -129,8 +129,8 @@ pub struct Info<'a> {
 struct Baseline<'a> {
     modified: i64,
     mode: u32,
-    user: Owner<'a>,
-    group: Owner<'a>,
+    user: OwnerInfo<'a>,
+    group: OwnerInfo<'a>,
 }
 
 impl<'a> Info<'a> {
@@ -158,7 +158,7 @@ impl<'a> Info<'a> {
         }
     }
 
-    fn read(reader: &mut PackReader<'a>, level: Level, baseline: &mut Baseline<'a>) -> Result<Self> {
+    fn read(reader: &mut PackReader<'a>, level: InfoLevel, baseline: &mut Baseline<'a>) -> Result<Self> {
         let kind = reader.u32()?;
         let modified = baseline.modified.wrapping_add(reader.time()?);
         let kind = match kind {
@@ -170,13 +170,13 @@ impl<'a> Info<'a> {
         };
         let version = reader.text()?;
         baseline.modified = modified;
-        let detail = if level == Level::Detail {
+        let detail = if level == InfoLevel::Detail {
             let mode = reader.mode_or(baseline.mode)?;
             baseline.mode = mode;
-            let user = Owner::read(reader, &mut baseline.user)?;
-            let group = Owner::read(reader, &mut baseline.group)?;
+            let user = OwnerInfo::read(reader, &mut baseline.user)?;
+            let group = OwnerInfo::read(reader, &mut baseline.group)?;
             let link_target = if kind == FileKind::Link { reader.text()? } else { None };
-            Some(Detail { mode, user, group, link_target })
+            Some(InfoDetail { mode, user, group, link_target })
         } else {
             None
         };
@@ -184,33 +184,33 @@ impl<'a> Info<'a> {
     }
 }
 
-impl<'a> Owner<'a> {
-    fn write(&self, writer: &mut PackWriter<'_>, baseline: &mut Owner<'a>) {
+impl<'a> OwnerInfo<'a> {
+    fn write(&self, writer: &mut PackWriter<'_>, baseline: &mut OwnerInfo<'a>) {
         writer.u32_unless(self.id, baseline.id).bool(self.name.is_none());
         if self.name.is_some() {
             writer.text(self.name.filter(|name| baseline.name != Some(*name)));
         }
-        *baseline = Owner { id: self.id, name: self.name.or(baseline.name) };
+        *baseline = OwnerInfo { id: self.id, name: self.name.or(baseline.name) };
     }
 
-    fn read(reader: &mut PackReader<'a>, baseline: &mut Owner<'a>) -> Result<Self> {
+    fn read(reader: &mut PackReader<'a>, baseline: &mut OwnerInfo<'a>) -> Result<Self> {
         let id = reader.u32_or(baseline.id)?;
         let name = if reader.bool()? { None } else { reader.text()?.or(baseline.name) };
-        *baseline = Owner { id, name: name.or(baseline.name) };
-        Ok(Owner { id, name })
+        *baseline = OwnerInfo { id, name: name.or(baseline.name) };
+        Ok(OwnerInfo { id, name })
     }
 }
 
 /// The answer to an [`InfoRequest`]: nothing if the file is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InfoAnswer<'a> {
-    /// The information. It says nothing if the level is [`Level::Exists`].
+    /// The information. It says nothing if the level is [`InfoLevel::Exists`].
     pub info: Option<Info<'a>>,
 }
 
 impl<'a> InfoAnswer<'a> {
     /// The data of the answer.
-    pub fn encode(&self) -> PackWriter<'a> {
+    pub fn encode(&self) -> PackWriter<'static> {
         let mut writer = PackWriter::new();
         writer.bool_always(self.info.is_some());
         if let Some(info) = &self.info {
@@ -223,7 +223,7 @@ impl<'a> InfoAnswer<'a> {
     ///
     /// # Errors
     /// [`repo_format::ErrorCode::Format`] if it is damaged.
-    pub fn decode(data: Option<&'a [u8]>, level: Level) -> Result<Self> {
+    pub fn decode(data: Option<&'a [u8]>, level: InfoLevel) -> Result<Self> {
         let mut reader = PackReader::new(data.unwrap_or(EMPTY));
         let exists = reader.bool_required()?;
         let info = exists.then(|| Info::read(&mut reader, level, &mut Baseline::default())).transpose()?;
@@ -244,7 +244,7 @@ impl<'a> ListAnswer<'a> {
     ///
     /// # Errors
     /// [`repo_format::ErrorCode::Format`] if it is damaged.
-    pub fn decode(data: Option<&'a [u8]>, level: Level) -> Result<Self> {
+    pub fn decode(data: Option<&'a [u8]>, level: InfoLevel) -> Result<Self> {
         let mut reader = PackReader::new(data.unwrap_or(EMPTY));
         let exists = reader.bool_required()?;
         let entries = ListEntries { reader: Some(reader), level, baseline: Baseline::default() };
@@ -254,7 +254,7 @@ impl<'a> ListAnswer<'a> {
 
 /// An entry of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry<'a> {
+pub struct ListEntry<'a> {
     /// The name.
     pub name: &'a str,
     /// Information about it.
@@ -266,12 +266,12 @@ pub struct Entry<'a> {
 pub struct ListEntries<'a> {
     /// None after the end.
     reader: Option<PackReader<'a>>,
-    level: Level,
+    level: InfoLevel,
     baseline: Baseline<'a>,
 }
 
 impl<'a> ListEntries<'a> {
-    fn read(&mut self, reader: &mut PackReader<'a>) -> Result<Option<Entry<'a>>> {
+    fn read(&mut self, reader: &mut PackReader<'a>) -> Result<Option<ListEntry<'a>>> {
         if reader.at_end()? {
             reader.clone().finish()?;
             return Ok(None);
@@ -280,12 +280,12 @@ impl<'a> ListEntries<'a> {
         let name = object.text_required("name of a list entry")?;
         let info = Info::read(&mut object, self.level, &mut self.baseline)?;
         object.finish()?;
-        Ok(Some(Entry { name, info }))
+        Ok(Some(ListEntry { name, info }))
     }
 }
 
 impl<'a> Iterator for ListEntries<'a> {
-    type Item = Result<Entry<'a>>;
+    type Item = Result<ListEntry<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut reader = self.reader.take()?;
@@ -313,7 +313,7 @@ impl<'a> ListAnswerWriter<'a> {
     }
 
     /// Adds an entry.
-    pub fn entry(&mut self, entry: &Entry<'a>) {
+    pub fn entry(&mut self, entry: &ListEntry<'a>) {
         let baseline = &mut self.baseline;
         self.writer.object(|object| {
             object.text(entry.name);
@@ -336,11 +336,11 @@ mod tests {
     /// Names that entries refer to.
     const NAMES: [Option<&str>; 4] = [None, Some(""), Some("postgres"), Some("root")];
 
-    fn owner() -> impl Strategy<Value = Owner<'static>> {
-        (prop_oneof![0u32..3, any::<u32>()], 0usize..4).prop_map(|(id, name)| Owner { id, name: NAMES[name] })
+    fn owner() -> impl Strategy<Value = OwnerInfo<'static>> {
+        (prop_oneof![0u32..3, any::<u32>()], 0usize..4).prop_map(|(id, name)| OwnerInfo { id, name: NAMES[name] })
     }
 
-    fn info(level: Level) -> impl Strategy<Value = Info<'static>> {
+    fn info(level: InfoLevel) -> impl Strategy<Value = Info<'static>> {
         let kind = prop_oneof![
             any::<u64>().prop_map(FileKind::File),
             Just(FileKind::Path),
@@ -352,14 +352,14 @@ mod tests {
         (kind, modified, 0usize..4, mode, owner(), owner()).prop_map(
             move |(kind, modified, name, mode, user, group)| {
                 let link_target = if kind == FileKind::Link { NAMES[name] } else { None };
-                let detail = (level == Level::Detail).then_some(Detail { mode, user, group, link_target });
+                let detail = (level == InfoLevel::Detail).then_some(InfoDetail { mode, user, group, link_target });
                 Info { kind, modified, version: NAMES[name], detail }
             },
         )
     }
 
-    fn level() -> impl Strategy<Value = Level> {
-        (0usize..4).prop_map(|index| Level::ALL[index])
+    fn level() -> impl Strategy<Value = InfoLevel> {
+        (0usize..4).prop_map(|index| InfoLevel::ALL[index])
     }
 
     proptest! {
@@ -367,7 +367,7 @@ mod tests {
         fn lists_round_trip((level, infos) in level().prop_flat_map(|level| {
             (Just(level), prop::collection::vec(info(level), 0..10))
         })) {
-            let entries: Vec<_> = infos.iter().map(|info| Entry { name: "name", info: *info }).collect();
+            let entries: Vec<_> = infos.iter().map(|info| ListEntry { name: "name", info: *info }).collect();
             let mut writer = ListAnswerWriter::new(true);
             entries.iter().for_each(|entry| writer.entry(entry));
             let data = writer.finish().finish().to_vec();
@@ -390,13 +390,13 @@ mod tests {
             object.text("after a gap");
         });
         let data = writer.finish().to_vec();
-        let entries = ListAnswer::decode(Some(&data), Level::Exists).unwrap().entries.unwrap();
+        let entries = ListAnswer::decode(Some(&data), InfoLevel::Exists).unwrap().entries.unwrap();
         let names: Vec<_> =
             entries.map(|entry| entry.map(|entry| entry.name).map_err(|error| error.to_string())).collect();
         assert_eq!(names, [Ok("first"), Err("list entry is missing".to_owned())]);
-        assert!(ListAnswer::decode(None, Level::Exists).is_err());
+        assert!(ListAnswer::decode(None, InfoLevel::Exists).is_err());
         let cut = &data[..data.len() - 1];
-        let entries = ListAnswer::decode(Some(cut), Level::Exists).unwrap().entries.unwrap();
+        let entries = ListAnswer::decode(Some(cut), InfoLevel::Exists).unwrap().entries.unwrap();
         assert!(entries.last().unwrap().is_err());
     }
 }

@@ -221,3 +221,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn key_of_sha256_is_that_of_openssl() {
+    // printf abc | openssl enc -aes-256-cbc -md sha256 -pass pass:secret -S 0102030405060708, whose newer versions write
+    // no header for a given salt
+    let stored = [&[1u8, 2, 3, 4, 5, 6, 7, 8][..], &OPENSSL_SHA256].concat();
+    let cipher = Cipher::Aes256Cbc(Passphrase::with_digest("secret", KeyDigest::Sha256));
+    let mut plain = Vec::new();
+    Decryptor::new(&cipher, Framing::Raw, stored.as_slice()).read_to_end(&mut plain).unwrap();
+    assert_eq!(plain, b"abc");
+}
+
+const OPENSSL_SHA256: [u8; 16] =
+    [0xff, 0x03, 0x52, 0x0f, 0xf5, 0xc9, 0x3f, 0x3a, 0xf2, 0xb5, 0x11, 0x68, 0xff, 0x5f, 0xea, 0x76];

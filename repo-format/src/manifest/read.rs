@@ -11,7 +11,7 @@ use super::{
 use crate::compress::CompressType;
 use crate::hash::{BLOCK_CHECKSUM_SIZE_MAX, Sha1};
 use crate::info::{self, Origin};
-use crate::ini::Entry;
+use crate::ini::IniEntry;
 use crate::json::Reader;
 use crate::label::{BackupLabel, BackupType};
 use crate::pg::PgVersion;
@@ -131,7 +131,7 @@ struct Data {
 }
 
 impl Loader {
-    fn value(&mut self, entry: &Entry<'_>) -> Result<()> {
+    fn value(&mut self, entry: &IniEntry<'_>) -> Result<()> {
         let json = &mut Reader::new(entry.value);
         match entry.section {
             "target:file" => self.file(entry.key, json),

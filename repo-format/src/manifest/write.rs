@@ -106,6 +106,13 @@ impl Manifest {
         }
         self.write_files(&mut writer, files, &defaults)?;
         self.write_defaults(&mut writer, "target:file:default", &defaults, Some(defaults.file_mode))?;
+        self.write_links(&mut writer, &defaults)?;
+        self.write_paths(&mut writer, &defaults)?;
+        writer.finish().map(drop)
+    }
+
+    fn write_links<W: Write>(&self, writer: &mut Writer<W>, defaults: &OmittedValues) -> Result<()> {
+        let mut json = String::new();
         for link in &self.links {
             check_name(&link.name)?;
             json.clear();
@@ -116,9 +123,14 @@ impl Manifest {
             object.end();
             writer.value(TARGET_LINK, &link.name, &json)?;
         }
-        if !self.links.is_empty() {
-            self.write_defaults(&mut writer, "target:link:default", &defaults, None)?;
+        match self.links.is_empty() {
+            true => Ok(()),
+            false => self.write_defaults(writer, "target:link:default", defaults, None),
         }
+    }
+
+    fn write_paths<W: Write>(&self, writer: &mut Writer<W>, defaults: &OmittedValues) -> Result<()> {
+        let mut json = String::new();
         for path in &self.paths {
             check_name(&path.name)?;
             json.clear();
@@ -129,8 +141,7 @@ impl Manifest {
             object.end();
             writer.value(TARGET_PATH, &path.name, &json)?;
         }
-        self.write_defaults(&mut writer, "target:path:default", &defaults, Some(defaults.path_mode))?;
-        writer.finish().map(drop)
+        self.write_defaults(writer, "target:path:default", defaults, Some(defaults.path_mode))
     }
 
     fn write_backup<W: Write>(&self, writer: &mut Writer<W>) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::io::{BufRead, Write};
 
 use protocol::Call;
-use protocol::call::Command;
+use protocol::call::CallKind;
 use protocol::database::{QueryAnswer, QueryRequest};
 use repo_format::Result;
 
@@ -42,7 +42,7 @@ impl<R: BufRead, W: Write> Client<R, W> {
     /// # Errors
     /// As all methods.
     pub fn close_database(&mut self, database: Database) -> Result<()> {
-        self.link.send_in(database.session, &Call::Cancel(Command::Database))?;
+        self.link.send_in(database.session, &Call::Cancel(CallKind::Database))?;
         self.link.receive(database.session).map(drop)
     }
 }

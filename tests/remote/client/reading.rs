@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, Write};
 
-use protocol::call::Command;
+use protocol::call::CallKind;
 use protocol::filter::FilterResult;
 use protocol::storage::{Chunk, ReadAnswer, ReadRequest};
 use protocol::{AnswerMessage, Call};
@@ -15,7 +15,7 @@ use super::Client;
 #[must_use = "the server keeps the file open"]
 pub struct Reading {
     session: u64,
-    command: Command,
+    command: CallKind,
     /// How many chunks to ask for before they are needed.
     ahead: usize,
     /// Requests without an answer yet.
@@ -48,13 +48,13 @@ enum State {
 }
 
 impl Reading {
-    fn new(command: Command, session: u64, ahead: usize, is_closed: bool) -> Self {
+    fn new(command: CallKind, session: u64, ahead: usize, is_closed: bool) -> Self {
         let state = if is_closed { State::Ended } else { State::Open };
         Reading { session, command, ahead, in_flight: 0, message: Vec::new(), current: Current::Opening, state }
     }
 
     fn next_call(&self) -> Call<'static> {
-        if self.command == Command::StorageRead { Call::ReadNext } else { Call::ReadManyNext }
+        if self.command == CallKind::StorageRead { Call::ReadNext } else { Call::ReadManyNext }
     }
 
     /// The results of the filters.
@@ -71,7 +71,7 @@ impl Reading {
     fn chunk(&self) -> Result<Chunk<'_>> {
         let answer = AnswerMessage::decode(&self.message)?;
         let data = answer.outcome.unwrap_or_default();
-        if self.current == Current::Next || self.command == Command::StorageReadMany {
+        if self.current == Current::Next || self.command == CallKind::StorageReadMany {
             return Chunk::decode(data, answer.is_closed);
         }
         match ReadAnswer::decode(data, answer.is_closed)? {
@@ -93,7 +93,7 @@ impl<R: BufRead, W: Write> Client<R, W> {
         if ReadAnswer::decode(answer.outcome.unwrap_or_default(), is_closed)? == ReadAnswer::Missing {
             return Ok(None);
         }
-        self.opened(Reading::new(Command::StorageRead, session, ahead, is_closed)).map(Some)
+        self.opened(Reading::new(CallKind::StorageRead, session, ahead, is_closed)).map(Some)
     }
 
     fn opened(&mut self, mut reading: Reading) -> Result<Reading> {

@@ -3,7 +3,7 @@
 use std::io::{BufRead, Write};
 
 use protocol::Call;
-use protocol::call::Command;
+use protocol::call::CallKind;
 use protocol::storage::{WriteAnswer, WriteRequest};
 use repo_format::{Error, ErrorCode, Result};
 
@@ -71,7 +71,7 @@ impl<R: BufRead, W: Write> Client<R, W> {
             let _ = self.cancel_write(writing);
             return Err(error);
         }
-        self.link.send_in(writing.session, &Call::Close(Command::StorageWrite))?;
+        self.link.send_in(writing.session, &Call::Close(CallKind::StorageWrite))?;
         let answer = self.link.receive(writing.session)?;
         WriteAnswer::decode(answer.outcome.unwrap_or_default())
     }
@@ -88,7 +88,7 @@ impl<R: BufRead, W: Write> Client<R, W> {
                 _ => {}
             }
         }
-        self.link.send_in(writing.session, &Call::Cancel(Command::StorageWrite))?;
+        self.link.send_in(writing.session, &Call::Cancel(CallKind::StorageWrite))?;
         self.link.receive(writing.session).map(drop)
     }
 }

@@ -37,20 +37,20 @@ pub fn is_temporary(name: &[u8], of: &[u8]) -> bool {
 
 /// A file that will become `destination`. Dropping it earlier removes it.
 #[derive(Debug)]
-pub struct Claim {
+pub struct DestinationClaim {
     destination: PathBuf,
     path: PathBuf,
     /// The open file, or the reason why there is none. A caller that needs no file never sees the reason.
     file: Option<Result<File>>,
 }
 
-impl Claim {
+impl DestinationClaim {
     /// Creates a new file beside `destination` and removes the files of other calls there.
     pub fn new(destination: &Path) -> Self {
         let path = temporary(destination);
         // In this order, because then at least one of two calls that begin together sees the other's file
         let file = create(&path, destination).and_then(|file| remove_others(destination, &path).map(|()| file));
-        Claim { destination: destination.to_owned(), path, file: Some(file) }
+        DestinationClaim { destination: destination.to_owned(), path, file: Some(file) }
     }
 
     /// Returns the empty file.
@@ -142,7 +142,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for DestinationClaim {
     fn drop(&mut self) {
         if matches!(self.file, Some(Ok(_))) {
             // A file that stays is removed by the next call
@@ -258,9 +258,9 @@ mod tests {
     fn earlier_call_cannot_change_what_a_later_one_has_got() {
         let dir = tempfile::tempdir().expect("dir");
         let destination = dir.path().join("RECOVERYXLOG");
-        let mut earlier = Claim::new(&destination);
+        let mut earlier = DestinationClaim::new(&destination);
         earlier.begin().expect("file").write_all(b"of the ").expect("write");
-        let mut later = Claim::new(&destination);
+        let mut later = DestinationClaim::new(&destination);
         later.begin().expect("file").write_all(b"of the later call").expect("write");
         later.finish().expect("finish");
         // The earlier one still has its file open
@@ -276,8 +276,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let (destination, spooled) = (dir.path().join("RECOVERYXLOG"), dir.path().join("spooled"));
         std::fs::write(&spooled, "earlier").expect("spool");
-        let mut earlier = Claim::new(&destination);
-        let _later = Claim::new(&destination);
+        let mut earlier = DestinationClaim::new(&destination);
+        let _later = DestinationClaim::new(&destination);
         assert_eq!(earlier.take(&spooled).expect_err("outlived").code, ErrorCode::FileMove);
         assert!(spooled.exists() && !destination.exists());
     }
@@ -291,14 +291,14 @@ mod tests {
         for name in [&left, &fixed, &other] {
             std::fs::write(dir.path().join(name), "").expect("write");
         }
-        drop(Claim::new(&dir.path().join("RECOVERYXLOG")));
+        drop(DestinationClaim::new(&dir.path().join("RECOVERYXLOG")));
         assert_eq!(names(dir.path()), [other]);
     }
 
     #[test]
     fn missing_path_is_an_error_only_for_whoever_writes() {
         let dir = tempfile::tempdir().expect("dir");
-        let mut claim = Claim::new(&dir.path().join("missing/RECOVERYXLOG"));
+        let mut claim = DestinationClaim::new(&dir.path().join("missing/RECOVERYXLOG"));
         assert_eq!(claim.begin().expect_err("missing").code, ErrorCode::FileMissing);
     }
 
@@ -306,8 +306,8 @@ mod tests {
     fn only_a_claim_that_is_gone_is_lost() {
         let dir = tempfile::tempdir().expect("dir");
         let destination = dir.path().join("RECOVERYXLOG");
-        let earlier = Claim::new(&destination);
-        let later = Claim::new(&destination);
+        let earlier = DestinationClaim::new(&destination);
+        let later = DestinationClaim::new(&destination);
         assert!(is_lost(&earlier.finish().expect_err("removed")));
         // A directory occupies the destination
         std::fs::create_dir(&destination).expect("directory");

@@ -102,16 +102,15 @@ pub fn find<'a>(repos: &'a Repos, cluster: &WalCluster, requests: &[String]) -> 
             .hint("was the backup_label file removed?"));
     }
     let mut findings = Findings { system_id: control.system_id, ..Findings::default() };
-    let mut sources = Vec::new();
-    let mut lists = ListCache::default();
+    let mut search = FileSearch { stanza: &cluster.stanza, sources: Vec::new(), lists: ListCache::default() };
     let first = requests.first().and_then(|request| request.parse().ok());
     let mut trouble = repos.trouble();
     let repos = repos.open.as_slice();
     let looks = concurrency(repos).each(repos, |repo| Ok(look(repo, &cluster.stanza, &control, first.as_ref())))?;
     for (repo, (source, listed)) in repos.iter().zip(looks) {
-        lists.extend(listed);
+        search.lists.extend(listed);
         match source {
-            Ok(source) => sources.push(source),
+            Ok(source) => search.sources.push(source),
             Err(error) => trouble.push((repo.key, repo_error(repo.key, &error))),
         }
     }
@@ -119,14 +118,16 @@ pub fn find<'a>(repos: &'a Repos, cluster: &WalCluster, requests: &[String]) -> 
     for warning in &findings.warnings {
         engine::warn!("{warning}");
     }
-    if sources.is_empty() {
+    if search.sources.is_empty() {
         let error = Error::new(ErrorCode::RepoInvalid, NO_REPOSITORY);
         findings.failure = Some(SearchFailure { request: None, error, warnings: findings.warnings.clone() });
         return Ok(findings);
     }
     for request in requests {
+        let (found, problems) = search.find_one(request);
         let mut warnings = findings.warnings.clone();
-        match find_one(&mut sources, &cluster.stanza, request, &mut lists, &mut warnings) {
+        warnings.extend(problems.into_iter().filter(|problem| !findings.warnings.contains(problem)));
+        match found {
             Ok(Some(candidates)) => {
                 findings.answers.push(FoundFile {
                     request: request.clone(),
@@ -202,83 +203,84 @@ impl NamesFrom {
     }
 }
 
-/// Returns `None` if no repository has the file.
-fn find_one<'a>(
-    sources: &mut [SearchedRepo<'a>],
-    stanza: &Stanza,
-    request: &str,
-    lists: &mut ListCache,
-    warnings: &mut Vec<String>,
-) -> Result<Option<Vec<StoredCopy<'a>>>> {
-    let mut candidates = Vec::new();
-    let mut failed = 0;
-    for source in sources.iter_mut() {
-        if let Err(error) = find_in(source, stanza, request, lists, &mut candidates) {
-            failed += 1;
-            let warning = repo_error(source.repo.key, &error);
-            if source.warned.insert(warning.clone()) {
-                engine::warn!("{warning}");
-            }
-            if !warnings.contains(&warning) {
-                warnings.push(warning);
-            }
-        }
-    }
-    if failed == sources.len() {
-        return Err(Error::new(ErrorCode::RepoInvalid, NO_REPOSITORY));
-    }
-    if candidates.is_empty() {
-        return Ok(None);
-    }
-    let checksums: BTreeSet<_> = candidates.iter().filter_map(|c| c.segment.map(|segment| segment.checksum)).collect();
-    if checksums.len() > 1 {
-        return Err(duplicates(request, candidates));
-    }
-    Ok(Some(candidates))
+/// A search for several files.
+struct FileSearch<'a, 's> {
+    stanza: &'s Stanza,
+    sources: Vec<SearchedRepo<'a>>,
+    lists: ListCache,
 }
 
-fn find_in<'a>(
-    source: &SearchedRepo<'a>,
-    stanza: &Stanza,
-    request: &str,
-    lists: &mut ListCache,
-    candidates: &mut Vec<StoredCopy<'a>>,
-) -> Result<()> {
-    let repo = source.repo;
-    let cipher = &source.cipher;
-    for &archive_id in &source.archive_ids {
-        if !wal_name::kind(request).is_segment() {
-            let path = layout::archive_file(stanza, archive_id, request)?;
-            if repo.storage.info(&path)?.is_some() {
-                let name = format!("{archive_id}/{request}");
-                candidates.push(StoredCopy { repo, archive_id, path, name, cipher: cipher.clone(), segment: None });
+impl<'a> FileSearch<'a, '_> {
+    /// Returns the stored files that answer a request, and the problems of repositories. The answer is `None` if no
+    /// repository has the file.
+    fn find_one(&mut self, request: &str) -> (Result<Option<Vec<StoredCopy<'a>>>>, Vec<String>) {
+        let mut candidates = Vec::new();
+        let mut problems: Vec<String> = Vec::new();
+        let mut failed = 0;
+        for source in &mut self.sources {
+            let (found, result) = source.find(self.stanza, request, &mut self.lists);
+            candidates.extend(found);
+            let Err(error) = result else { continue };
+            failed += 1;
+            let problem = repo_error(source.repo.key, &error);
+            if source.warned.insert(problem.clone()) {
+                engine::warn!("{problem}");
             }
-            continue;
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
         }
-        let directory = request[..wal_name::SEGMENT_DIR_LEN].to_owned();
-        let path = layout::archive_path(stanza, archive_id).join(&directory)?;
-        let listed = match lists.entry((repo.key, archive_id, directory.clone())) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(NamesFrom::read(repo, &path, request)?),
+        let checksums = candidates.iter().filter_map(|c| c.segment.map(|segment| segment.checksum));
+        let found = if failed == self.sources.len() {
+            Err(Error::new(ErrorCode::RepoInvalid, NO_REPOSITORY))
+        } else if checksums.collect::<BTreeSet<_>>().len() > 1 {
+            Err(duplicates(request, candidates))
+        } else {
+            Ok(Some(candidates).filter(|candidates| !candidates.is_empty()))
         };
-        if request < listed.after.as_str() {
-            *listed = NamesFrom::read(repo, &path, request)?;
-        }
-        for stored in
-            listed.names.iter().filter(|name| name.strip_prefix(request).is_some_and(|rest| rest.starts_with('-')))
-        {
-            let segment: ArchivedSegment = match stored.parse() {
-                Ok(segment) => segment,
-                // Not the name of a segment, whatever its origin
-                Err(Error { code: ErrorCode::Format, .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            let name = format!("{archive_id}/{directory}/{stored}");
-            let (path, cipher) = (path.join(stored)?, cipher.clone());
-            candidates.push(StoredCopy { repo, archive_id, path, name, cipher, segment: Some(segment) });
-        }
+        (found, problems)
     }
-    Ok(())
+}
+
+impl<'a> SearchedRepo<'a> {
+    /// Returns the stored files that answer a request, up to the first failure.
+    fn find(&self, stanza: &Stanza, request: &str, lists: &mut ListCache) -> (Vec<StoredCopy<'a>>, Result<()>) {
+        let (repo, cipher) = (self.repo, &self.cipher);
+        let mut found = Vec::new();
+        let result = self.archive_ids.iter().try_for_each(|&archive_id| {
+            if !wal_name::kind(request).is_segment() {
+                let path = layout::archive_file(stanza, archive_id, request)?;
+                if repo.storage.info(&path)?.is_some() {
+                    let name = format!("{archive_id}/{request}");
+                    found.push(StoredCopy { repo, archive_id, path, name, cipher: cipher.clone(), segment: None });
+                }
+                return Ok(());
+            }
+            let directory = request[..wal_name::SEGMENT_DIR_LEN].to_owned();
+            let path = layout::archive_path(stanza, archive_id).join(&directory)?;
+            let listed = match lists.entry((repo.key, archive_id, directory.clone())) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(NamesFrom::read(repo, &path, request)?),
+            };
+            if request < listed.after.as_str() {
+                *listed = NamesFrom::read(repo, &path, request)?;
+            }
+            let is_of_request = |name: &&String| name.strip_prefix(request).is_some_and(|rest| rest.starts_with('-'));
+            for stored in listed.names.iter().filter(is_of_request) {
+                let segment: ArchivedSegment = match stored.parse() {
+                    Ok(segment) => segment,
+                    // Not the name of a segment, whatever its origin
+                    Err(Error { code: ErrorCode::Format, .. }) => continue,
+                    Err(error) => return Err(error),
+                };
+                let name = format!("{archive_id}/{directory}/{stored}");
+                let (path, cipher) = (path.join(stored)?, cipher.clone());
+                found.push(StoredCopy { repo, archive_id, path, name, cipher, segment: Some(segment) });
+            }
+            Ok(())
+        });
+        (found, result)
+    }
 }
 
 /// Returns the error for a segment that is stored with different contents.

@@ -7,11 +7,11 @@ use engine::{CancelToken, Error, ErrorCode, Result};
 use repo_format::pg::control::PgControl;
 use repo_format::wal_name::{self, WalFileKind, WalSegment};
 
-use super::claim::{self, Caller, Claim};
+use super::claim::{self, Caller, DestinationClaim};
 use super::find::WalCluster;
 use super::look::{Beliefs, Seen, look};
 use crate::background::Background;
-use crate::origin::Origin;
+use crate::origin::SpoolOrigin;
 use crate::repos::Repos;
 
 /// The minimum number of segments that a worker fetches, because fewer would be useless.
@@ -56,7 +56,7 @@ pub fn get<W: FnMut() -> bool>(
 ) -> Result<bool> {
     let GetRequest { cluster, wal_segment, destination, .. } = *request;
     let mut caller = Caller::now();
-    let mut claim = Claim::new(destination);
+    let mut claim = DestinationClaim::new(destination);
     let answer = match from_spool(background, request, &mut claim, launch, cancel) {
         Ok(FromSpool::Taken) => claim.finish().map(|()| true),
         Ok(FromSpool::Missing) => Ok(false),
@@ -130,14 +130,14 @@ impl<W: FnMut() -> bool> Fetcher<W> {
 fn from_spool<W: FnMut() -> bool>(
     background: &Background,
     request: &GetRequest<'_>,
-    claim: &mut Claim,
+    claim: &mut DestinationClaim,
     launch: impl Fn(&[String]) -> Result<W>,
     cancel: &CancelToken,
 ) -> Result<FromSpool> {
     let GetRequest { cluster, wal_segment, .. } = *request;
     let spool = &background.spool;
     let control = engine::pg::control_file::read(&cluster.pg_path, cluster.version_force)?;
-    let origin = Origin::of(control.system_id);
+    let origin = SpoolOrigin::of(control.system_id);
     // Without the mark, the files are from before a crash, from another cluster, or from another program
     let mut queue = Queue { background, request, control: &control, is_marked: origin.is_of(spool)?, origin: &origin };
     let mut pauses = background.pauses();
@@ -184,7 +184,7 @@ fn from_spool<W: FnMut() -> bool>(
 /// Takes a segment that is in the spool, and starts a worker for the next ones unless this call has one.
 fn take<W>(
     queue: &mut Queue<'_>,
-    claim: &mut Claim,
+    claim: &mut DestinationClaim,
     has_worker: bool,
     launch: impl Fn(&[String]) -> Result<W>,
 ) -> Result<()> {
@@ -202,7 +202,7 @@ struct Queue<'a> {
     background: &'a Background,
     request: &'a GetRequest<'a>,
     control: &'a PgControl,
-    origin: &'a Origin,
+    origin: &'a SpoolOrigin,
     /// Whether the queue has the mark of this boot and cluster.
     is_marked: bool,
 }
@@ -330,7 +330,7 @@ mod tests {
                 log_file: "log".to_owned(),
             };
             background.spool.create().expect("spool");
-            Origin::of(control.system_id).begin(&background.spool).expect("mark");
+            SpoolOrigin::of(control.system_id).begin(&background.spool).expect("mark");
             Place { dir, background, cluster, repo }
         }
 
@@ -381,7 +381,7 @@ mod tests {
         spool.write_ok(WAL, &["a warning".to_owned()]).expect("state");
         assert_eq!(look_again(spool, WAL).expect("look"), Now::Missing);
         let path = spool.file(WAL);
-        let mut claim = Claim::new(&path);
+        let mut claim = DestinationClaim::new(&path);
         claim.begin().expect("file").write_all(b"wal").expect("write");
         assert_eq!(look_again(spool, WAL).expect("look"), Now::OnItsWay);
         claim.finish().expect("rename");
@@ -394,7 +394,7 @@ mod tests {
         let launch = |_: &[String]| {
             let (lock, spool) = (place.worker(EXEC_ID), place.background.spool.clone());
             let path = spool.file(WAL);
-            let mut claim = Claim::new(&path);
+            let mut claim = DestinationClaim::new(&path);
             claim.begin().expect("file").write_all(b"wal").expect("write");
             spool.write_ok(WAL, &["a warning".to_owned()])?;
             let worker = std::thread::spawn(move || {
@@ -415,7 +415,7 @@ mod tests {
         place.archive(b"archived");
         let spool = &place.background.spool;
         let launch = |_: &[String]| {
-            std::mem::forget(Claim::new(&spool.file(WAL)));
+            std::mem::forget(DestinationClaim::new(&spool.file(WAL)));
             spool.write_ok(WAL, &["a warning".to_owned()])
         };
         assert!(place.get(launch).expect("get"));
@@ -513,7 +513,7 @@ mod tests {
         let place = Place::make();
         place.archive(b"archived");
         let spool = &place.background.spool;
-        Origin::of(1).begin(spool).expect("mark");
+        SpoolOrigin::of(1).begin(spool).expect("mark");
         place.in_spool();
         spool.write_ok(WAL, &["of another cluster".to_owned()]).expect("state");
         let nothing_left = |_: &[String]| {
@@ -552,7 +552,7 @@ mod tests {
         place.archive(b"archived");
         // A call of an earlier server begins while this call runs
         let launch = |_: &[String]| {
-            std::mem::forget(Claim::new(&place.destination()));
+            std::mem::forget(DestinationClaim::new(&place.destination()));
             Ok(())
         };
         assert!(place.get(launch).expect("not in the spool"));

@@ -7,55 +7,80 @@ use engine::work::crew::{Crew, CrewSettings, Event};
 use engine::work::turn::Turn;
 use engine::{CancelToken, Error, Result};
 
-use super::claim::Claim;
+use super::claim::DestinationClaim;
 use super::find::{self, FoundFile, WalCluster};
 use super::segment::{self, Decode, FetchFailure};
 use crate::background::crew_for;
-use crate::origin::Origin;
+use crate::origin::SpoolOrigin;
 use crate::repos::Repos;
 use crate::spool::Spool;
 
-/// Fetches the segments up to the first missing one, several in parallel. A failure that concerns all of them is also
-/// written to the spool.
-///
-/// # Errors
-/// The failure that concerns all segments. Problems with single segments are in the spool.
-pub fn run(
-    repos: &Repos,
-    cluster: &WalCluster,
-    spool: &Spool,
-    segments: &[String],
-    workers: &CrewSettings,
-    cancel: &CancelToken,
-) -> Result<()> {
-    fetch_all(repos, cluster, spool, segments, workers, cancel).inspect_err(|error| spool.tell_all(error))
+/// A background worker that fetches segments.
+#[derive(Clone, Copy)]
+pub struct Prefetch<'a> {
+    /// The repositories.
+    pub repos: &'a Repos,
+    /// The cluster that asks for the segments.
+    pub cluster: &'a WalCluster,
+    /// The spool.
+    pub spool: &'a Spool,
+    /// How to run in parallel.
+    pub workers: &'a CrewSettings,
 }
 
-fn fetch_all(
-    repos: &Repos,
-    cluster: &WalCluster,
-    spool: &Spool,
-    segments: &[String],
-    workers: &CrewSettings,
-    cancel: &CancelToken,
-) -> Result<()> {
-    if let Some(first) = segments.first() {
-        let last = if segments.len() > 1 { segments.last() } else { None };
-        let last = last.map_or_else(String::new, |last| format!("...{last}"));
-        engine::info!("get {} WAL file(s) from archive: {first}{last}", segments.len());
+impl Prefetch<'_> {
+    /// Fetches the segments up to the first missing one, several in parallel. A failure that concerns all of them is also
+    /// written to the spool.
+    ///
+    /// # Errors
+    /// The failure that concerns all segments. Problems with single segments are in the spool.
+    pub fn run(&self, segments: &[String], cancel: &CancelToken) -> Result<()> {
+        self.fetch_all(segments, cancel).inspect_err(|error| self.spool.tell_all(error))
     }
-    let findings = find::find(repos, cluster, segments)?;
-    let needs_sync = Origin::of(findings.system_id).needs_sync();
-    let fetch = |turn: &mut Turn, answer: &&FoundFile<'_>, _: &CancelToken| {
-        let mut claim = Claim::new(&spool.file(&answer.request));
-        match segment::fetch(answer, &mut claim, Decode::On(turn)) {
-            // A spool that cannot be written is no better a moment later
-            Err(FetchFailure::Destination(error)) => Ok(Err(error)),
-            Err(FetchFailure::Stored(error)) => Err(error),
-            Ok((index, warnings)) => Ok(Ok((index, warnings, claim))),
+
+    fn fetch_all(&self, segments: &[String], cancel: &CancelToken) -> Result<()> {
+        let Prefetch { repos, cluster, spool, workers } = *self;
+        if let Some(first) = segments.first() {
+            let last = if segments.len() > 1 { segments.last() } else { None };
+            let last = last.map_or_else(String::new, |last| format!("...{last}"));
+            engine::info!("get {} WAL file(s) from archive: {first}{last}", segments.len());
         }
-    };
-    let report = |process, answer: &FoundFile<'_>, result: Result<Result<(usize, Vec<String>, Claim)>>| {
+        let findings = find::find(repos, cluster, segments)?;
+        let needs_sync = SpoolOrigin::of(findings.system_id).needs_sync();
+        let fetch = |turn: &mut Turn, answer: &&FoundFile<'_>, _: &CancelToken| {
+            let mut claim = DestinationClaim::new(&spool.file(&answer.request));
+            match segment::fetch(answer, &mut claim, Decode::On(turn)) {
+                // A spool that cannot be written is no better a moment later
+                Err(FetchFailure::Destination(error)) => Ok(Err(error)),
+                Err(FetchFailure::Stored(error)) => Err(error),
+                Ok((index, warnings)) => Ok(Ok((index, warnings, claim))),
+            }
+        };
+        let crew = CrewSettings { goes_on: true, ..crew_for(findings.answers.len(), repos, workers) };
+        let mut answers = findings.answers.iter();
+        Crew { settings: &crew, cancel }.run(
+            |_| Ok(answers.next()),
+            |_, turn| Ok(turn.clone()),
+            fetch,
+            |event| match event {
+                Event::Done { worker, job, result } => self.report(worker, job, result, needs_sync),
+                Event::Idle | Event::Stopping => Ok(()),
+            },
+        )?;
+        // Everything that could be fetched was fetched before this is reported
+        if let Some(failure) = &findings.failure {
+            engine::warn!("[{}] {}", failure.error.code, failure.error);
+            return spool.write_error(failure.request.as_deref(), &with_lines(&failure.error, &failure.warnings));
+        }
+        if let Some(missing) = segments.get(findings.answers.len()) {
+            engine::detail!("unable to find {missing} in the archive");
+            spool.write_ok(missing, &findings.warnings)?;
+        }
+        Ok(())
+    }
+
+    /// Reports a fetched segment. With `needs_sync` it gets its name when it is durable.
+    fn report(&self, process: u32, answer: &FoundFile<'_>, result: Result<Fetched>, needs_sync: bool) -> Result<()> {
         let segment = &answer.request;
         let mut warnings = answer.warnings.clone();
         match result {
@@ -67,7 +92,7 @@ fn fetch_all(
                 warnings.extend(more);
                 // Written before the segment appears, so that whoever finds the segment finds the warnings too
                 if !warnings.is_empty() {
-                    spool.write_ok(segment, &warnings)?;
+                    self.spool.write_ok(segment, &warnings)?;
                 }
                 let candidate = &answer.candidates[index];
                 engine::detail!(
@@ -83,32 +108,14 @@ fn fetch_all(
             }
             Err(error) => {
                 engine::warn!(process: process, "[{}] {error}", error.code);
-                spool.write_error(Some(segment), &with_lines(&error, &warnings))
+                self.spool.write_error(Some(segment), &with_lines(&error, &warnings))
             }
         }
-    };
-    let crew = CrewSettings { goes_on: true, ..crew_for(findings.answers.len(), repos, workers) };
-    let mut answers = findings.answers.iter();
-    Crew { settings: &crew, cancel }.run(
-        |_| Ok(answers.next()),
-        |_, turn| Ok(turn.clone()),
-        fetch,
-        |event| match event {
-            Event::Done { worker, job, result } => report(worker, job, result),
-            Event::Idle | Event::Stopping => Ok(()),
-        },
-    )?;
-    // Everything that could be fetched was fetched before this is reported
-    if let Some(failure) = &findings.failure {
-        engine::warn!("[{}] {}", failure.error.code, failure.error);
-        return spool.write_error(failure.request.as_deref(), &with_lines(&failure.error, &failure.warnings));
     }
-    if let Some(missing) = segments.get(findings.answers.len()) {
-        engine::detail!("unable to find {missing} in the archive");
-        spool.write_ok(missing, &findings.warnings)?;
-    }
-    Ok(())
 }
+
+/// The index of the stored file, warnings, and the written file. An inner error is about the spool.
+type Fetched = Result<(usize, Vec<String>, DestinationClaim)>;
 
 /// An error with more lines below its message.
 fn with_lines(error: &Error, lines: &[String]) -> Error {

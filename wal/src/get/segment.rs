@@ -11,8 +11,9 @@ use engine::work::turn::Turn;
 use engine::{Error, ErrorCode, Result, decode};
 use repo_format::cipher::{Decryptor, Framing};
 use repo_format::hash::Sha1Hasher;
+use repo_format::read::read_some;
 
-use super::claim::Claim;
+use super::claim::DestinationClaim;
 use super::find::{FoundFile, StoredCopy};
 
 /// Bytes moved at a time.
@@ -35,7 +36,7 @@ const OTHER_MAX: u64 = 64 << 20;
 /// pgBackRest.
 pub fn fetch(
     answer: &FoundFile<'_>,
-    claim: &mut Claim,
+    claim: &mut DestinationClaim,
     decode: Decode<'_>,
 ) -> std::result::Result<(usize, Vec<String>), FetchFailure> {
     let mut warnings = Vec::new();
@@ -77,7 +78,7 @@ impl From<FetchFailure> for Error {
 fn copy(
     candidate: &StoredCopy<'_>,
     segment_size: u64,
-    claim: &mut Claim,
+    claim: &mut DestinationClaim,
     decode: Decode<'_>,
 ) -> std::result::Result<(), FetchFailure> {
     let turn = match decode {
@@ -85,19 +86,7 @@ fn copy(
         Decode::Beside => &Turn::FREE,
     };
     let storage = OnTurn::new(&*candidate.repo.storage, turn);
-    let open = || {
-        let Some(stored) = storage.read(&candidate.path, ReadRange::default())? else {
-            let text = format!("unable to open missing file '{}' for read", storage.display(&candidate.path));
-            return Err(Error::new(ErrorCode::FileMissing, text));
-        };
-        let plain = Decryptor::new(&candidate.cipher, Framing::Full, stored);
-        let reader: Box<dyn Read + Send> = match candidate.segment {
-            Some(segment) => Box::new(decode::decompressor(segment.compress_type, plain, segment_size, turn)?),
-            None => Box::new(plain),
-        };
-        Ok(reader)
-    };
-    let reader = open().map_err(FetchFailure::Stored)?;
+    let reader = open(candidate, &storage, segment_size, turn).map_err(FetchFailure::Stored)?;
     let path = claim.path().to_owned();
     let file = claim.begin().map_err(FetchFailure::Destination)?;
     let mut hasher = candidate.segment.map(|_| Sha1Hasher::new());
@@ -143,6 +132,24 @@ fn copy(
     Ok(())
 }
 
+/// Opens a stored file and returns its plain content.
+fn open(
+    candidate: &StoredCopy<'_>,
+    storage: &dyn RepoStorage,
+    segment_size: u64,
+    turn: &Turn,
+) -> Result<Box<dyn Read + Send>> {
+    let Some(stored) = storage.read(&candidate.path, ReadRange::default())? else {
+        let text = format!("unable to open missing file '{}' for read", storage.display(&candidate.path));
+        return Err(Error::new(ErrorCode::FileMissing, text));
+    };
+    let plain = Decryptor::new(&candidate.cipher, Framing::Full, stored);
+    Ok(match candidate.segment {
+        Some(segment) => Box::new(decode::decompressor(segment.compress_type, plain, segment_size, turn)?),
+        None => Box::new(plain),
+    })
+}
+
 /// Whether a stored segment is decoded in parallel with hashing and writing.
 #[derive(Clone, Copy, Debug)]
 pub enum Decode<'a> {
@@ -153,13 +160,8 @@ pub enum Decode<'a> {
 }
 
 /// Reads up to the buffer's size.
-fn read_some(reader: &mut dyn Read, buffer: &mut [u8], failed: &dyn Fn() -> String) -> Result<usize> {
-    loop {
-        match reader.read(buffer) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            result => return result.map_err(|error| Error::from_io(ErrorCode::FileRead, failed(), error)),
-        }
-    }
+fn read_chunk(reader: &mut dyn Read, buffer: &mut [u8], failed: &dyn Fn() -> String) -> Result<usize> {
+    read_some(reader, buffer).map_err(|error| Error::from_io(ErrorCode::FileRead, failed(), error))
 }
 
 /// Passes everything that is read to `take`.
@@ -170,7 +172,7 @@ fn each_chunk(
 ) -> Result<()> {
     let mut buffer = vec![0; CHUNK];
     loop {
-        match read_some(&mut reader, &mut buffer, failed)? {
+        match read_chunk(&mut reader, &mut buffer, failed)? {
             0 => return Ok(()),
             size => take(&buffer[..size])?,
         }
@@ -196,7 +198,7 @@ fn each_chunk_beside(
             let Some(mut reader) = reader() else { return Ok(()) };
             // Ends with the first error, and when the other side has ended with one
             while let Ok(mut buffer) = emptied.recv() {
-                let read = read_some(&mut reader, &mut buffer, failed).map(|size| (size, buffer));
+                let read = read_chunk(&mut reader, &mut buffer, failed).map(|size| (size, buffer));
                 let is_last = read.as_ref().map_or(true, |(size, _)| *size == 0);
                 if fill.send(read).is_err() || is_last {
                     break;

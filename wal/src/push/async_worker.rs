@@ -34,52 +34,114 @@ pub struct WorkerSettings {
     pub asked: Option<String>,
 }
 
-/// Pushes everything that is ready below `wal_path` and writes each file's status to the spool. A failure that concerns
-/// all files is also written there. `check_stop` tells whether the operator stopped the stanza.
-///
-/// # Errors
-/// The failure that concerns all files. Problems with single files are in the spool.
-pub fn run(
-    repos: &Repos,
-    settings: &WorkerSettings,
-    spool: &Spool,
-    wal_path: &Path,
-    check_stop: impl Fn() -> Result<()>,
-    cancel: &CancelToken,
-) -> Result<()> {
-    let begin = Instant::now();
-    let rounds = || {
-        let mut first = true;
-        let mut pushed = BTreeSet::new();
-        loop {
-            check_stop()?;
-            let (ready, mut todo) = todo(spool, wal_path, &pushed)?;
-            if todo.is_empty() {
-                if first {
-                    return Err(Error::new(ErrorCode::Assert, "no WAL files to process"));
+/// A background worker that pushes everything that is ready.
+#[derive(Clone, Copy)]
+pub struct PushWorker<'a> {
+    /// The repositories.
+    pub repos: &'a Repos,
+    /// How to push.
+    pub settings: &'a WorkerSettings,
+    /// The spool.
+    pub spool: &'a Spool,
+    /// The WAL directory.
+    pub wal_path: &'a Path,
+}
+
+impl PushWorker<'_> {
+    /// Pushes everything that is ready and writes each file's status to the spool. A failure that concerns all files is
+    /// also written there. `check_stop` tells whether the operator stopped the stanza.
+    ///
+    /// # Errors
+    /// The failure that concerns all files. Problems with single files are in the spool.
+    pub fn run(&self, check_stop: impl Fn() -> Result<()>, cancel: &CancelToken) -> Result<()> {
+        let PushWorker { settings, spool, wal_path, .. } = *self;
+        let begin = Instant::now();
+        let rounds = || {
+            let mut first = true;
+            let mut pushed = BTreeSet::new();
+            loop {
+                check_stop()?;
+                let (ready, mut todo) = todo(spool, wal_path, &pushed)?;
+                if todo.is_empty() {
+                    if first {
+                        return Err(Error::new(ErrorCode::Assert, "no WAL files to process"));
+                    }
+                    return Ok(());
                 }
-                return Ok(());
+                // In later rounds PostgreSQL is still acknowledging what was pushed before. In the first round everything
+                // that waits counts, including files that were pushed already, because PostgreSQL keeps them until earlier
+                // files are pushed
+                let waiting = if first { ready } else { todo.clone() };
+                let is_full = match settings.push.queue_max {
+                    Some(queue_max) => queue::is_exceeded(wal_path, &waiting, queue_max)?.then_some(queue_max),
+                    None => None,
+                };
+                if let Some(queue_max) = is_full {
+                    return drop_all(spool, &todo, queue_max);
+                }
+                limit(&mut todo, wal_path, settings)?;
+                if !self.round(&todo, cancel)? || begin.elapsed() > GO_ON_MAX {
+                    return Ok(());
+                }
+                pushed.extend(todo);
+                first = false;
             }
-            // In later rounds PostgreSQL is still acknowledging what was pushed before. In the first round everything
-            // that waits counts, including files that were pushed already, because PostgreSQL keeps them until earlier
-            // files are pushed
-            let waiting = if first { ready } else { todo.clone() };
-            let is_full = match settings.push.queue_max {
-                Some(queue_max) => queue::is_exceeded(wal_path, &waiting, queue_max)?.then_some(queue_max),
-                None => None,
-            };
-            if let Some(queue_max) = is_full {
-                return drop_all(spool, &todo, queue_max);
+        };
+        rounds().inspect_err(|error| spool.tell_all(error))
+    }
+
+    /// Pushes one batch. Returns `false` if it was interrupted.
+    fn round(&self, todo: &[String], cancel: &CancelToken) -> Result<bool> {
+        let PushWorker { repos, settings, spool, wal_path } = *self;
+        begin_line(todo);
+        let targets = check::check(repos, &settings.push, None)?;
+        let mut failed = false;
+        let process_max = settings.push.process_max;
+        let left = AtomicUsize::new(todo.len());
+        let push = |targets: &mut PushTargets, file: &&String, _: &CancelToken| {
+            // Towards the end there are fewer files than workers
+            let threads = process_max / left.load(Ordering::Relaxed).clamp(1, process_max.max(1));
+            let to_push = ToPush { path: &wal_path.join(file), name: file, threads };
+            segment::push_file(targets, &settings.push, to_push, None)
+        };
+        let mut report = |process, file: &str, result: Result<Vec<String>>| match result {
+            Ok(warnings) => {
+                for warning in &warnings {
+                    engine::warn!(process: process, "{warning}");
+                }
+                engine::detail!(process: process, "pushed WAL file '{file}' to the archive");
+                spool.write_ok(file, &warnings)
             }
-            limit(&mut todo, wal_path, settings)?;
-            if !round(repos, settings, spool, wal_path, &todo, cancel)? || begin.elapsed() > GO_ON_MAX {
-                return Ok(());
+            Err(error) => {
+                failed = true;
+                engine::warn!(
+                    process: process,
+                    "could not push WAL file '{file}' to the archive (will be retried): [{}] {error}",
+                    error.code.number()
+                );
+                spool.write_error(Some(file), &error)
             }
-            pushed.extend(todo);
-            first = false;
+        };
+        let workers = u32::try_from(process_max).unwrap_or(u32::MAX);
+        let crew = crew_for(todo.len(), repos, &CrewSettings::new(workers, settings.retry.clone()));
+        let mut files = todo.iter();
+        Crew { settings: &crew, cancel }.run(
+            |_| Ok(files.next()),
+            |_, turn| Ok(targets.on_turn(turn)),
+            push,
+            |event| match event {
+                Event::Done { worker, job, result } => {
+                    left.fetch_sub(1, Ordering::Relaxed);
+                    report(worker, job, result)
+                }
+                Event::Idle | Event::Stopping => Ok(()),
+            },
+        )?;
+        if failed {
+            engine::warn!("stopped archive-push after an error, remaining WAL will be processed on the next run");
         }
-    };
-    rounds().inspect_err(|error| spool.tell_all(error))
+        Ok(!failed)
+    }
 }
 
 /// Returns what PostgreSQL wants archived, and the part of it that is not pushed yet. Removes statuses that nobody asks
@@ -140,65 +202,6 @@ fn drop_all(spool: &Spool, todo: &[String], queue_max: u64) -> Result<()> {
         spool.write_ok(file, &[warning])?;
     }
     Ok(())
-}
-
-/// Pushes one batch. Returns `false` if it was interrupted.
-fn round(
-    repos: &Repos,
-    settings: &WorkerSettings,
-    spool: &Spool,
-    wal_path: &Path,
-    todo: &[String],
-    cancel: &CancelToken,
-) -> Result<bool> {
-    begin_line(todo);
-    let targets = check::check(repos, &settings.push, None)?;
-    let mut failed = false;
-    let process_max = settings.push.process_max;
-    let left = AtomicUsize::new(todo.len());
-    let push = |targets: &mut PushTargets, file: &&String, _: &CancelToken| {
-        // Towards the end there are fewer files than workers
-        let threads = process_max / left.load(Ordering::Relaxed).clamp(1, process_max.max(1));
-        let to_push = ToPush { path: &wal_path.join(file), name: file, threads };
-        segment::push_file(targets, &settings.push, to_push, None)
-    };
-    let mut report = |process, file: &str, result: Result<Vec<String>>| match result {
-        Ok(warnings) => {
-            for warning in &warnings {
-                engine::warn!(process: process, "{warning}");
-            }
-            engine::detail!(process: process, "pushed WAL file '{file}' to the archive");
-            spool.write_ok(file, &warnings)
-        }
-        Err(error) => {
-            failed = true;
-            engine::warn!(
-                process: process,
-                "could not push WAL file '{file}' to the archive (will be retried): [{}] {error}",
-                error.code.number()
-            );
-            spool.write_error(Some(file), &error)
-        }
-    };
-    let workers = u32::try_from(process_max).unwrap_or(u32::MAX);
-    let crew = crew_for(todo.len(), repos, &CrewSettings::new(workers, settings.retry.clone()));
-    let mut files = todo.iter();
-    Crew { settings: &crew, cancel }.run(
-        |_| Ok(files.next()),
-        |_, turn| Ok(targets.on_turn(turn)),
-        push,
-        |event| match event {
-            Event::Done { worker, job, result } => {
-                left.fetch_sub(1, Ordering::Relaxed);
-                report(worker, job, result)
-            }
-            Event::Idle | Event::Stopping => Ok(()),
-        },
-    )?;
-    if failed {
-        engine::warn!("stopped archive-push after an error, remaining WAL will be processed on the next run");
-    }
-    Ok(!failed)
 }
 
 #[cfg(test)]
@@ -267,8 +270,12 @@ mod tests {
             storage::put(&*self.repos.open[0].storage, &path, b"other", WriteOptions::ATOMIC).expect("put");
         }
 
+        fn worker(&self) -> PushWorker<'_> {
+            PushWorker { repos: &self.repos, settings: &self.settings, spool: &self.spool, wal_path: self.dir.path() }
+        }
+
         fn run(&self, cancel: &CancelToken) -> Result<()> {
-            run(&self.repos, &self.settings, &self.spool, self.dir.path(), || Ok(()), cancel)
+            self.worker().run(|| Ok(()), cancel)
         }
 
         fn states(&self) -> Vec<String> {
@@ -318,8 +325,7 @@ mod tests {
             }
             Ok(())
         };
-        run(&place.repos, &place.settings, &place.spool, place.dir.path(), check_stop, &CancelToken::new())
-            .expect("run");
+        place.worker().run(check_stop, &CancelToken::new()).expect("run");
         let states = place.states();
         assert_eq!(states.len(), 4, "{states:?}");
         for state in states {

@@ -1,6 +1,6 @@
 //! Checks that the repositories belong to the cluster, and determines where its WAL is stored.
 
-use engine::repo::archive_find::{self, Listed};
+use engine::repo::archive_find::{self, ListedNames};
 use engine::repo::{Repo, info_files};
 use engine::work::turn::Turn;
 use engine::{Error, ErrorCode, Result};
@@ -25,7 +25,7 @@ pub struct PushTarget {
     /// How files of the archive are encrypted.
     pub cipher: Cipher,
     /// The listing of the archive from the segment to push on, if it was loaded together with archive.info.
-    pub listed: Option<Listed>,
+    pub listed: Option<ListedNames>,
 }
 
 /// Where WAL of the cluster is stored.
@@ -90,7 +90,7 @@ pub fn check(repos: &Repos, settings: &PushSettings, segment: Option<&WalSegment
     }
 }
 
-type Loaded = (Result<ArchiveInfo>, Option<Listed>);
+type Loaded = (Result<ArchiveInfo>, Option<ListedNames>);
 
 /// Loads archive.info, and lists a segment's directory in the archive that is probably the right one.
 fn load(repo: &Repo, stanza: &Stanza, ahead: Option<(PgVersion, &WalSegment)>) -> Loaded {

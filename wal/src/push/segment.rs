@@ -347,7 +347,7 @@ fn sync_entry(target: &PushTarget, stanza: &Stanza, name: &str) -> Result<()> {
 mod tests {
     use std::sync::Arc;
 
-    use engine::repo::archive_find::{self, Listed};
+    use engine::repo::archive_find::{self, ListedNames};
     use engine::storage::faulty::{FaultyStorage, Op};
     use engine::storage::memory::MemoryStorage;
     use engine::storage::posix::PosixStorage;
@@ -456,7 +456,12 @@ mod tests {
     }
 
     /// Pushes content to a repository that was listed before.
-    fn push_listed(dir: &std::path::Path, repo: &Repo, content: &[u8], listed: Option<Listed>) -> Result<Vec<String>> {
+    fn push_listed(
+        dir: &std::path::Path,
+        repo: &Repo,
+        content: &[u8],
+        listed: Option<ListedNames>,
+    ) -> Result<Vec<String>> {
         let source = dir.join(SEGMENT);
         std::fs::write(&source, content).expect("segment");
         let mut targets = targets(repo);
@@ -464,7 +469,7 @@ mod tests {
         push_file(&targets, &PushSettings::of_tests(Compression::NONE), to_push(&source, 1), None)
     }
 
-    fn list(repo: &Repo) -> Listed {
+    fn list(repo: &Repo) -> ListedNames {
         let (stanza, segment) = ("demo".parse().expect("stanza"), SEGMENT.parse().expect("segment"));
         archive_find::list_ahead(&*repo.storage, &stanza, PgVersion::V15, &segment).expect("listing")
     }

@@ -12,6 +12,7 @@ use repo_format::cipher::{Decryptor, Framing};
 use repo_format::compress::CompressType;
 use repo_format::hash::{Sha1, Sha1Hasher};
 use repo_format::layout::{self, Stanza};
+use repo_format::read::read_some;
 use repo_format::wal_name::{ArchivedSegment, PARTIAL_SUFFIX};
 
 use super::check::PushTarget;
@@ -41,18 +42,15 @@ pub(super) fn check(target: &PushTarget, found: &FoundSegment, size: u64) -> Res
     let (mut hasher, mut read) = (Sha1Hasher::new(), 0);
     let mut buffer = vec![0; CHUNK];
     loop {
-        match plain.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => {
-                hasher.update(&buffer[..count]);
-                read += count as u64;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                let text = format!("unable to read '{}'", storage.display(&found.path));
-                return Err(Error::from_io(ErrorCode::FileRead, text, error));
-            }
+        let count = read_some(&mut plain, &mut buffer).map_err(|error| {
+            let text = format!("unable to read '{}'", storage.display(&found.path));
+            Error::from_io(ErrorCode::FileRead, text, error)
+        })?;
+        if count == 0 {
+            break;
         }
+        hasher.update(&buffer[..count]);
+        read += count as u64;
     }
     if read != size {
         let text = format!("'{}' does not hold {size} byte(s)", storage.display(&found.path));

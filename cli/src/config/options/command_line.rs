@@ -1,7 +1,8 @@
 //! Other options of single commands, valid only on the command line and in the environment.
 
 use crate::config::decl::Command::{
-    Annotate, Backup, Expire, Info, Manifest, Restore, StanzaCreate, StanzaDelete, StanzaUpgrade, Stop, Verify,
+    Annotate, Backup, Expire, Info, Manifest, RecoveryPoints, Restore, StanzaCreate, StanzaDelete, StanzaUpgrade, Stop,
+    TestRestore, Verify,
 };
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{HelpGroup, MAIN, OptionDecl, Override, Section, ValueKind, depend, on};
@@ -118,7 +119,7 @@ options! {
         name: "set",
         kind: ValueKind::String,
         section: Section::CommandLine,
-        commands: on(&[Annotate, Expire, Info, Manifest, Restore, Verify]),
+        commands: on(&[Annotate, Expire, Info, Manifest, RecoveryPoints, Restore, TestRestore, Verify]),
         roles: MAIN,
         required: false,
         overrides: &[
@@ -153,9 +154,22 @@ options! {
                 ..Override::NONE
             },
             Override {
+                command: TestRestore,
+                default: Some(Fixed("latest")),
+                summary: "Backup to test.",
+                detail: "The backup's label, latest, or random for one of the older backups by chance.",
+                ..Override::NONE
+            },
+            Override {
                 command: Expire,
                 summary: "Backup to expire.",
                 detail: "Also expires all backups that depend on it, regardless of retention.",
+                ..Override::NONE
+            },
+            Override {
+                command: RecoveryPoints,
+                summary: "Backup to recover from.",
+                detail: "The backup's label. Only what can be recovered from it is listed.",
                 ..Override::NONE
             },
             Override {
@@ -174,7 +188,7 @@ options! {
         name: "target",
         kind: ValueKind::String,
         section: Section::CommandLine,
-        commands: on(&[Restore]),
+        commands: on(&[Restore, TestRestore]),
         roles: MAIN,
         depend: depend("type", &["lsn", "name", "time", "xid"]),
         summary: "Where recovery stops.",
@@ -205,7 +219,7 @@ options! {
         name: "target-exclusive",
         kind: ValueKind::Boolean,
         section: Section::CommandLine,
-        commands: on(&[Restore]),
+        commands: on(&[Restore, TestRestore]),
         roles: MAIN,
         default: Fixed("n"),
         depend: depend("type", &["lsn", "time", "xid"]),
@@ -218,7 +232,7 @@ options! {
         name: "target-timeline",
         kind: ValueKind::String,
         section: Section::CommandLine,
-        commands: on(&[Restore]),
+        commands: on(&[Restore, TestRestore]),
         roles: MAIN,
         required: false,
         depend: depend("type", &["default", "lsn", "name", "standby", "time", "xid"]),
@@ -231,7 +245,7 @@ options! {
         name: "type",
         kind: ValueKind::StringId,
         section: Section::CommandLine,
-        commands: on(&[Backup, Info, Restore]),
+        commands: on(&[Backup, Info, Restore, TestRestore]),
         roles: MAIN,
         overrides: &[
             Override {
@@ -274,6 +288,23 @@ options! {
                 ],
                 summary: "Where recovery ends.",
                 detail: "How far PostgreSQL replays WAL when it starts on the restored files.",
+                ..Override::NONE
+            },
+            Override {
+                command: TestRestore,
+                default: Some(Fixed("default")),
+                allow: &["default", "immediate", "name", "time", "lsn", "xid"],
+                values: &[
+                    ("default", "recover to the end of the archive"),
+                    ("immediate", "recover until the cluster is consistent"),
+                    ("lsn", "recover to the LSN in --target"),
+                    ("name", "recover to the restore point in --target"),
+                    ("xid", "recover to the transaction in --target"),
+                    ("time", "recover to the time in --target"),
+                ],
+                summary: "Where recovery ends.",
+                detail: "How far PostgreSQL replays WAL. By default the test fails if recovery ends before the newest \
+                    WAL segment that was in the archive when the test began.",
                 ..Override::NONE
             },
         ],

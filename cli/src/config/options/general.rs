@@ -296,7 +296,7 @@ options! {
         default: Fixed("n"),
         internal: true,
         help: HelpGroup::General,
-        support: Moot("it applies to TLS connections to other hosts, which are not supported yet"),
+        support: Moot("sockets never block; each read and write has a time limit all the same"),
         summary: "Use blocking sockets.",
         detail: "Only for tests.",
         ..OptionDecl::BASE
@@ -308,7 +308,6 @@ options! {
         commands: WITH_IO,
         default: Fixed("y"),
         help: HelpGroup::General,
-        support: Moot("io-timeout applies to stores, and TLS connections to other hosts are not supported yet"),
         summary: "Send keep-alive probes.",
         detail: "Detects that a peer is gone.",
         ..OptionDecl::BASE
@@ -351,7 +350,6 @@ options! {
         range: Range::Fixed("1", "32"),
         depend: depend("sck-keep-alive", &["y"]),
         help: HelpGroup::General,
-        support: Moot("io-timeout applies to stores, and TLS connections to other hosts are not supported yet"),
         summary: "Number of keep-alive probes.",
         detail: "Defaults to the system's setting.",
         ..OptionDecl::BASE
@@ -365,7 +363,6 @@ options! {
         range: Range::Fixed("1", "3600"),
         depend: depend("sck-keep-alive", &["y"]),
         help: HelpGroup::General,
-        support: Moot("io-timeout applies to stores, and TLS connections to other hosts are not supported yet"),
         summary: "Seconds without data before the first probe.",
         detail: "Defaults to the system's setting.",
         ..OptionDecl::BASE
@@ -379,7 +376,6 @@ options! {
         range: Range::Fixed("1", "900"),
         depend: depend("sck-keep-alive", &["y"]),
         help: HelpGroup::General,
-        support: Moot("io-timeout applies to stores, and TLS connections to other hosts are not supported yet"),
         summary: "Seconds between probes.",
         detail: "Defaults to the system's setting.",
         ..OptionDecl::BASE

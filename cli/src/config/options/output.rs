@@ -1,6 +1,8 @@
 //! Options of what commands show.
 
-use crate::config::decl::Command::{Check, Info, Manifest, RepoGet, RepoLs, RepoRm, Verify, Version};
+use crate::config::decl::Command::{
+    Check, Info, Manifest, RecoveryPoints, RepoGet, RepoLs, RepoRm, TestRestore, Verify, Version,
+};
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{HelpGroup, MAIN, OptionDecl, Override, Section, ValueKind, on};
 use crate::config::handle::{Opt, options};
@@ -58,7 +60,7 @@ options! {
         name: "output",
         kind: ValueKind::StringId,
         section: Section::CommandLine,
-        commands: on(&[Info, Manifest, RepoLs, Verify, Version]),
+        commands: on(&[Info, Manifest, RecoveryPoints, RepoLs, TestRestore, Verify, Version]),
         roles: MAIN,
         default: Fixed("text"),
         allow: &["text", "json"],
@@ -82,6 +84,13 @@ options! {
                 summary: "Output format.",
                 detail: "What verify prints to standard output. The report contains only what is invalid, and is empty if \
                     everything is valid. With --verbose it also contains what is valid.",
+                ..Override::NONE
+            },
+            Override {
+                command: TestRestore,
+                summary: "Output format.",
+                detail: "How the report is printed to standard output. With json, log lines for the console go to standard \
+                    error.",
                 ..Override::NONE
             },
             Override {

@@ -5,7 +5,6 @@ use crate::config::decl::Command::{
     StanzaCreate, StanzaDelete, StanzaUpgrade, Start, Stop,
 };
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::Support::NotYet;
 use crate::config::decl::{
     HelpGroup, LOCAL_REMOTE, OptionDecl, Override, Range, Role, RoleSet, Section, ValueKind, on,
 };
@@ -85,7 +84,6 @@ options! {
         required: false,
         internal: true,
         help: HelpGroup::General,
-        support: NotYet("worker processes"),
         summary: "Locks to take on another host.",
         detail: "A process passes it to the processes that it starts.",
         ..OptionDecl::BASE
@@ -101,7 +99,6 @@ options! {
         range: Range::Fixed("0", "1024"),
         internal: true,
         help: HelpGroup::General,
-        support: NotYet("worker processes"),
         summary: "Number of the worker.",
         detail: "A process passes it to the processes that it starts.",
         ..OptionDecl::BASE
@@ -117,7 +114,6 @@ options! {
         allow: &["pg", "repo"],
         internal: true,
         help: HelpGroup::General,
-        support: NotYet("worker processes"),
         summary: "Target of the other process.",
         detail: "A process passes it to the processes that it starts.",
         ..OptionDecl::BASE

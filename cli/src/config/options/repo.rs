@@ -1,8 +1,8 @@
 //! Options of the repositories.
 
 use crate::config::decl::Command::{
-    ArchiveGet, ArchivePush, Backup, Check, Expire, Info, Manifest, RepoGet, RepoLs, Restore, StanzaCreate,
-    StanzaUpgrade, Verify,
+    ArchiveGet, ArchivePush, Backup, Check, Expire, Info, Manifest, RecoveryPoints, RepoGet, RepoLs, Restore,
+    StanzaCreate, StanzaUpgrade, Verify,
 };
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::Support::NotYet;
@@ -144,7 +144,7 @@ options! {
     REPO_TARGET_TIME: Opt<String> = OptionDecl {
         name: "repo-target-time",
         kind: ValueKind::String,
-        commands: on(&[ArchiveGet, Info, Manifest, RepoGet, RepoLs, Restore, Verify]),
+        commands: on(&[ArchiveGet, Info, Manifest, RecoveryPoints, RepoGet, RepoLs, Restore, Verify]),
         roles: NOT_REMOTE,
         required: false,
         help: HelpGroup::Repository,

@@ -1,7 +1,6 @@
 //! Options of repository hosts.
 
 use crate::config::decl::DefaultValue::{ByDepend, Fixed};
-use crate::config::decl::Support::NotYet;
 use crate::config::decl::{DefaultValue, HelpGroup, IndexGroup, NOT_REMOTE, OptionDecl, Range, ValueKind, depend};
 use crate::config::handle::{OptIndexed, options};
 use crate::config::options::{PROTOCOLS, STANZA_AND_REPO};
@@ -31,7 +30,6 @@ options! {
         required: false,
         depend: depend("repo-host-type", &["tls"]),
         help: HelpGroup::Repository,
-        support: NotYet("a TLS client"),
         summary: "File of certificate authorities for the host.",
         detail: "Replaces those of the system.",
         ..OptionDecl::BASE
@@ -46,7 +44,6 @@ options! {
         required: false,
         depend: depend("repo-host-type", &["tls"]),
         help: HelpGroup::Repository,
-        support: NotYet("a TLS client"),
         summary: "Directory of certificate authorities for the host.",
         detail: "Replaces those of the system.",
         ..OptionDecl::BASE
@@ -60,7 +57,6 @@ options! {
         roles: NOT_REMOTE,
         depend: depend("repo-host-type", &["tls"]),
         help: HelpGroup::Repository,
-        support: NotYet("a TLS client"),
         summary: "Certificate to present to the host.",
         detail: "Authenticates this host to the server on the other host.",
         ..OptionDecl::BASE
@@ -132,7 +128,6 @@ options! {
         roles: NOT_REMOTE,
         depend: depend("repo-host-type", &["tls"]),
         help: HelpGroup::Repository,
-        support: NotYet("a TLS client"),
         summary: "Private key of the certificate to present to the host.",
         detail: "Must be readable only by its owner.",
         ..OptionDecl::BASE
@@ -166,7 +161,6 @@ options! {
         values: PROTOCOLS,
         depend: depend("repo-host", &[]),
         help: HelpGroup::Repository,
-        not_yet: &[("tls", "a TLS client")],
         summary: "Protocol to the host.",
         detail: "How the host is reached.",
         ..OptionDecl::BASE

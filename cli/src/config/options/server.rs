@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use crate::config::decl::Command::{Server, ServerPing};
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::Support::NotYet;
 use crate::config::decl::{OptionDecl, Range, ValueKind, on};
 use crate::config::handle::{Opt, options};
 
@@ -14,7 +13,6 @@ options! {
         kind: ValueKind::String,
         commands: on(&[Server, ServerPing]),
         default: Fixed("localhost"),
-        support: NotYet("the TLS server"),
         summary: "Address of the server.",
         detail: "The address to listen on. An asterisk means every address.",
         ..OptionDecl::BASE
@@ -24,7 +22,6 @@ options! {
         name: "tls-server-auth",
         kind: ValueKind::Hash,
         commands: on(&[Server]),
-        support: NotYet("the TLS server"),
         summary: "Clients that may connect.",
         detail: "A name in the client's certificate and the stanzas that it may access. An asterisk means all \
             stanzas. May be repeated.",
@@ -35,7 +32,6 @@ options! {
         name: "tls-server-ca-file",
         kind: ValueKind::Path,
         commands: on(&[Server]),
-        support: NotYet("the TLS server"),
         summary: "File of certificate authorities for clients.",
         detail: "One of them must have signed the certificates of clients.",
         ..OptionDecl::BASE
@@ -45,7 +41,6 @@ options! {
         name: "tls-server-cert-file",
         kind: ValueKind::Path,
         commands: on(&[Server]),
-        support: NotYet("the TLS server"),
         summary: "Certificate of the server.",
         detail: "Authenticates the server to clients.",
         ..OptionDecl::BASE
@@ -55,7 +50,6 @@ options! {
         name: "tls-server-key-file",
         kind: ValueKind::Path,
         commands: on(&[Server]),
-        support: NotYet("the TLS server"),
         summary: "Key of the server's certificate.",
         detail: "Must be readable only by its owner.",
         ..OptionDecl::BASE
@@ -67,7 +61,6 @@ options! {
         commands: on(&[Server, ServerPing]),
         default: Fixed("8432"),
         range: Range::Fixed("1", "65535"),
-        support: NotYet("the TLS server"),
         summary: "Port of the server.",
         detail: "The port to listen on.",
         ..OptionDecl::BASE

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::Error;
 use crate::pg::connection::{Expect, PgConnection, Row};
-use crate::pg::data_dir::{Scan, ScanOptions, Tablespace};
+use crate::pg::data_dir::{Scan, ScanOptions, ServerTablespace};
 use crate::pg::host::loopback::LoopBack;
 use crate::pg::{PgHost, PgSession};
 use crate::pipeline::backup::{Copier, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyRules, CopyWorker};
@@ -90,7 +90,7 @@ fn host_elsewhere_answers_like_this_one() {
         exclude: &["postgresql.conf".to_owned()],
         tablespaces: Some(&[]),
     };
-    let mut now = || Ok(vec![Tablespace { id: 16385, name: "new".to_owned() }]);
+    let mut now = || Ok(vec![ServerTablespace { id: 16385, name: "new".to_owned() }]);
     let found = other.scan(&options, &mut now).unwrap();
     assert_eq!(found.targets[1].tablespace.as_ref().unwrap().name, "new");
     assert_eq!(found, local.scan(&options, &mut now).unwrap());
@@ -190,7 +190,7 @@ impl PgHost for Scripted {
     fn connect(&self, _: &CancelToken) -> Result<Box<dyn PgConnection>> {
         Ok(Box::new(ScriptedConnection))
     }
-    fn scan(&self, options: &ScanOptions<'_>, now: &mut dyn FnMut() -> Result<Vec<Tablespace>>) -> Result<Scan> {
+    fn scan(&self, options: &ScanOptions<'_>, now: &mut dyn FnMut() -> Result<Vec<ServerTablespace>>) -> Result<Scan> {
         self.0.scan(options, now)
     }
     fn copy_worker<'a>(&self, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {

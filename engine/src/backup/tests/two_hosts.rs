@@ -6,14 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use repo_format::claim;
 
 use super::*;
-use crate::annotate::AnnotateSettings;
+use crate::annotate::AnnotateRequest;
 use crate::claim::Timing;
 use crate::expire::plan::{FullRetention, Retention};
-use crate::expire::{self, ExpireRepo, ExpireSettings};
-use crate::host_locks::LocalLocks;
-use crate::stanza::StanzaSettings;
+use crate::expire::{self, ExpireRequest};
+use crate::stanza::StanzaRequest;
 use crate::storage::memory::MemoryStorage;
-use crate::verify::{RepairSettings, VerifySettings};
+use crate::verify::VerifyRequest;
 
 const NEVER: Duration = Duration::from_secs(3600);
 /// The timing of the host that is stopped. Its claim is soon no longer trusted.
@@ -79,19 +78,10 @@ impl Other {
                 let _ = backup_on(world, repo, kind, "b", WAITS);
             }
             Other::Expire => {
-                let settings = ExpireSettings {
-                    stanza: stanza(),
-                    claimant: Claimant::on_host("b", WAITS),
-                    set: None,
-                    oldest: false,
-                    archive_expire_before: None,
-                    checksum_page_error: false,
-                    dry_run: false,
-                };
-                let run = || {
-                    let target = ExpireRepo { repo, retention: retention() };
-                    expire::run(&[target], &settings, &CancelToken::new())
-                };
+                let session = world.session(repo).with_claimant(Claimant::on_host("b", WAITS));
+                let request = ExpireRequest { checksum_page_error: false, ..ExpireRequest::default() };
+                let request = request.keep(repo.key, retention());
+                let run = || expire::run(&request, &session, std::slice::from_ref(repo));
                 // On a busy machine its own claim may seem too old
                 while run().is_err_and(|error| error.message.contains("in time")) {}
             }
@@ -245,7 +235,6 @@ fn info_files_are_not_changed_while_another_host_has_a_claim() {
     let world = world_of(false);
     let label = world.info().backups.keys().next().unwrap().clone();
     let renewing = Timing { interval: Duration::from_millis(1), ..ALONE };
-    let who = Claimant::on_host("b", renewing);
     let cancel = CancelToken::new();
     // The info files belong to another cluster and one copy is damaged, so that every command has work to do
     let mut info = world.info();
@@ -257,29 +246,19 @@ fn info_files_are_not_changed_while_another_host_has_a_claim() {
     let copy = layout::copy(&layout::backup_info(&stanza()));
     crate::storage::put(&*world.repo.storage, &copy, b"", WriteOptions::ATOMIC).unwrap();
 
+    let session = world.session(&world.repo).with_claimant(Claimant::on_host("b", renewing));
+    let repos = std::slice::from_ref(&world.repo);
     let annotate = || {
-        let settings = AnnotateSettings {
-            stanza: stanza(),
-            label: label.clone(),
-            annotation: [("key".to_owned(), "text".to_owned())].into(),
-            claimant: who.clone(),
-        };
-        crate::annotate::annotate(std::slice::from_ref(&world.repo), &settings, &cancel)
+        let request = AnnotateRequest::new(label.clone()).set("key", "text");
+        crate::annotate::run(&request, &session, repos).map(drop)
     };
     let upgrade = || {
-        let settings = StanzaSettings {
-            stanza: stanza(),
-            locks: LocalLocks::at(world.dir.path().join("lock")),
-            online: false,
-            pg: world.settings(BackupType::Full).pg,
-            claimant: who.clone(),
-        };
-        crate::stanza::upgrade(&settings, std::slice::from_ref(&world.repo), &cancel)
+        let request = StanzaRequest { online: false, pg: world.settings(BackupType::Full).pg };
+        crate::stanza::upgrade(&request, &session, repos).map(drop)
     };
     let repair = || {
-        let repair = RepairSettings { locks: LocalLocks::at(world.dir.path().join("lock")), exec_id: "9-b".to_owned() };
-        let settings = VerifySettings { repair: Some(repair), ..verify_settings() };
-        crate::verify::run(&settings, &world.repo, &cancel).unwrap().failure.map_or(Ok(()), Err)
+        let request = VerifyRequest { repair: true, ..verify_request() };
+        crate::verify::run(&request, &session, &world.repo).unwrap().failure.map_or(Ok(()), Err)
     };
     let before = world.info();
     let claim = Claim::acquire(&world.repo, &stanza(), &Claimant::on_host("a", renewing), "backup", &cancel).unwrap();

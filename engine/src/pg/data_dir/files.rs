@@ -1,11 +1,11 @@
 //! What a scan sees of the files on PostgreSQL's host.
 
+use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use super::scan::not_utf8;
 use crate::storage::EntryKind;
 use crate::users::Users;
 use crate::{Error, ErrorCode, Result};
@@ -162,6 +162,12 @@ impl PgFiles for LocalFiles {
     }
 }
 
+/// The error for a name that is not UTF-8, which a manifest can't contain either.
+fn not_utf8(name: &OsStr, place: &str) -> Error {
+    Error::new(ErrorCode::Format, format!("name '{}' in '{place}' is not valid UTF-8", name.display()))
+        .hint("rename the file, or exclude its directory.")
+}
+
 fn info_error(path: &str, error: std::io::Error) -> Error {
     Error::from_io(ErrorCode::FileOpen, format!("unable to get info for path/file '{path}'"), error)
 }
@@ -174,7 +180,7 @@ mod tests {
     use repo_format::pg::PgVersion;
 
     use super::*;
-    use crate::pg::data_dir::{Scan, ScanOptions, Tablespace, scan};
+    use crate::pg::data_dir::{Scan, ScanOptions, ServerTablespace, scan};
 
     /// Files that are not on this host, by path. The destination is that of a link.
     #[derive(Default)]
@@ -210,7 +216,7 @@ mod tests {
                 wal_path: "pg_wal",
                 online: true,
                 exclude: &[],
-                tablespaces: Some(&[Tablespace { id: 16385, name: "ts".to_owned() }]),
+                tablespaces: Some(&[ServerTablespace { id: 16385, name: "ts".to_owned() }]),
             };
             scan(&mut self, Path::new("/far/pg"), &options, &mut || Ok(Vec::new()))
         }

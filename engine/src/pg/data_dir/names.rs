@@ -1,6 +1,8 @@
 //! The meaning of names in a data directory.
 
-use super::{PG_CONTROL, TARGET_PGDATA, TARGET_TBLSPC};
+use repo_format::manifest::{PG_DATA, PG_TBLSPC};
+
+use super::PG_CONTROL;
 
 /// The manifest name of `pg_control` during an unfinished restore.
 pub(super) const RESTORED_CONTROL: &str = "pg_data/global/pg_control.pgbackrest.tmp";
@@ -78,8 +80,8 @@ pub fn from_standby(name: &str, xact_path: &str) -> bool {
         return false;
     }
     match name.split_once('/') {
-        Some((TARGET_TBLSPC, _)) => true,
-        Some((TARGET_PGDATA, rest)) => rest
+        Some((PG_TBLSPC, _)) => true,
+        Some((PG_DATA, rest)) => rest
             .split_once('/')
             .is_some_and(|(path, _)| matches!(path, "base" | "global" | "pg_multixact") || path == xact_path),
         _ => false,

@@ -3,23 +3,21 @@
 mod link;
 
 use std::collections::{BTreeSet, HashMap};
-use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
-use repo_format::manifest::{OwnerId, OwnerTable};
+use repo_format::manifest::{OwnerId, OwnerTable, PG_DATA, PG_TBLSPC};
 use repo_format::pg::PgVersion;
 
 use super::files::{Attributes, DirEntry, OwnerNames, PgFiles};
 use super::links::LinkCheck;
 use super::names::{self, DatabasePaths};
-use super::{TARGET_PGDATA, TARGET_TBLSPC};
 use crate::storage::EntryKind;
 use crate::{Error, ErrorCode, Result, info, warn};
 
 /// A tablespace as the server names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tablespace {
+pub struct ServerTablespace {
     /// Its oid.
     pub id: u32,
     /// Its name.
@@ -40,7 +38,7 @@ pub struct ScanOptions<'a> {
     /// The user's exclusions, relative to the data directory. With a trailing slash only the content is omitted.
     pub exclude: &'a [String],
     /// The server's tablespaces; `None` offline.
-    pub tablespaces: Option<&'a [Tablespace]>,
+    pub tablespaces: Option<&'a [ServerTablespace]>,
 }
 
 /// A file to back up.
@@ -98,7 +96,7 @@ pub struct ScannedTarget {
     /// The file name, for links to files.
     pub file: Option<String>,
     /// Set for tablespaces.
-    pub tablespace: Option<Tablespace>,
+    pub tablespace: Option<ServerTablespace>,
     /// False only for the data directory.
     pub is_link: bool,
 }
@@ -130,26 +128,18 @@ pub fn scan(
     files: &mut dyn PgFiles,
     pg_path: &Path,
     options: &ScanOptions<'_>,
-    tablespaces_now: &mut dyn FnMut() -> Result<Vec<Tablespace>>,
+    tablespaces_now: &mut dyn FnMut() -> Result<Vec<ServerTablespace>>,
 ) -> Result<Scan> {
     let Some(pg_path) = pg_path.to_str() else {
         return Err(Error::new(ErrorCode::Format, format!("path '{}' is not valid UTF-8", pg_path.display())));
     };
-    let mut exclude_single = BTreeSet::new();
-    let mut exclude_content = BTreeSet::new();
-    for exclude in options.exclude {
-        let name = format!("{TARGET_PGDATA}/{exclude}");
-        match name.strip_suffix('/') {
-            Some(path) => exclude_content.insert(path.to_owned()),
-            None => exclude_single.insert(name),
-        };
-    }
-
+    let exclude = options.exclude.iter().map(|exclude| format!("{PG_DATA}/{exclude}"));
+    let (exclude_content, exclude_single): (BTreeSet<_>, _) = exclude.partition(|name| name.ends_with('/'));
     let Some(root) = files.info_followed(pg_path)? else { return Err(missing_info(pg_path)) };
     let mut scanner = Scanner {
         files,
         options,
-        wal_name: format!("{TARGET_PGDATA}/{}", options.wal_path),
+        wal_name: format!("{PG_DATA}/{}", options.wal_path),
         database_paths: DatabasePaths::new(options.tablespace_id),
         exclude_single,
         exclude_content,
@@ -161,9 +151,9 @@ pub fn scan(
         tablespaces_now,
         tablespace_base: None,
     };
-    scanner.add_path(TARGET_PGDATA.to_owned(), &root)?;
+    scanner.add_path(PG_DATA.to_owned(), &root)?;
     scanner.scan.targets.push(ScannedTarget {
-        name: TARGET_PGDATA.to_owned(),
+        name: PG_DATA.to_owned(),
         path: pg_path.to_owned(),
         file: None,
         tablespace: None,
@@ -176,7 +166,7 @@ pub fn scan(
         ));
     };
     for entry in entries {
-        scanner.entry(TARGET_PGDATA, pg_path, false, &entry)?;
+        scanner.entry(&Dir { name: PG_DATA, path: pg_path, is_database: false }, &entry)?;
     }
 
     let mut scan = scanner.scan;
@@ -188,12 +178,30 @@ pub fn scan(
     Ok(scan)
 }
 
+/// A directory that is listed.
+struct Dir<'a> {
+    /// The manifest name.
+    name: &'a str,
+    path: &'a str,
+    /// Whether its files belong to a database.
+    is_database: bool,
+}
+
+impl Dir<'_> {
+    /// Whether it contains only the links to tablespaces.
+    fn has_tablespaces(&self) -> bool {
+        self.name.strip_prefix(PG_DATA) == Some("/pg_tblspc")
+    }
+}
+
 struct Scanner<'a> {
     files: &'a mut dyn PgFiles,
     options: &'a ScanOptions<'a>,
     wal_name: String,
     database_paths: DatabasePaths,
+    /// Manifest names of what is omitted.
     exclude_single: BTreeSet<String>,
+    /// Manifest names, with a slash, of directories whose content is omitted.
     exclude_content: BTreeSet<String>,
     pg_path: &'a str,
     links: LinkCheck,
@@ -202,7 +210,7 @@ struct Scanner<'a> {
     owner_last: Option<(Arc<OwnerNames>, (OwnerId, OwnerId))>,
     /// The names of the server's tablespaces by oid, as last returned; `None` offline.
     tablespaces: Option<HashMap<u32, String>>,
-    tablespaces_now: &'a mut dyn FnMut() -> Result<Vec<Tablespace>>,
+    tablespaces_now: &'a mut dyn FnMut() -> Result<Vec<ServerTablespace>>,
     /// The entry of `pg_tblspc`, from the first tablespace on.
     tablespace_base: Option<ScannedPath>,
 }
@@ -234,29 +242,28 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Adds an entry of the directory `path`, whose manifest name is `parent`.
-    fn entry(&mut self, parent: &str, path: &str, is_database: bool, entry: &DirEntry) -> Result<()> {
+    /// Adds an entry of a directory.
+    fn entry(&mut self, dir: &Dir<'_>, entry: &DirEntry) -> Result<()> {
         // PostgreSQL removes these files and recreates the directories when it starts
         if entry.name.starts_with("pgsql_tmp") {
             return Ok(());
         }
-        let name = format!("{parent}/{}", entry.name);
+        let (name, path) = (format!("{}/{}", dir.name, entry.name), dir.path);
         if self.exclude_single.contains(&name) {
-            info!("exclude '{path}/{}' from backup using '{}' exclusion", entry.name, &name[TARGET_PGDATA.len() + 1..]);
+            info!("exclude '{path}/{}' from backup using '{}' exclusion", entry.name, &name[PG_DATA.len() + 1..]);
             return Ok(());
         }
         let kind = entry.attributes.kind;
-        let in_tablespaces = parent.strip_prefix(TARGET_PGDATA) == Some("/pg_tblspc");
-        if in_tablespaces && matches!(kind, EntryKind::Path | EntryKind::File) {
+        if dir.has_tablespaces() && matches!(kind, EntryKind::Path | EntryKind::File) {
             return Err(Error::new(
                 ErrorCode::LinkExpected,
-                format!("'{name}' is not a symlink - {TARGET_TBLSPC} should contain only symlinks"),
+                format!("'{name}' is not a symlink - {PG_TBLSPC} should contain only symlinks"),
             ));
         }
         match kind {
-            EntryKind::Path => self.path(parent, path, name, entry),
-            EntryKind::File => self.file(parent, is_database, name, entry),
-            EntryKind::Link => self.link(parent, path, is_database, in_tablespaces, name, entry),
+            EntryKind::Path => self.path(dir, name, entry),
+            EntryKind::File => self.file(dir, name, entry),
+            EntryKind::Link => self.link(dir, name, entry),
             EntryKind::Special => {
                 warn!("exclude special file '{path}/{}' from backup", entry.name);
                 Ok(())
@@ -264,11 +271,11 @@ impl Scanner<'_> {
         }
     }
 
-    fn path(&mut self, parent: &str, path: &str, name: String, entry: &DirEntry) -> Result<()> {
+    fn path(&mut self, dir: &Dir<'_>, name: String, entry: &DirEntry) -> Result<()> {
         self.add_path(name.clone(), &entry.attributes)?;
-        let path = format!("{path}/{}", entry.name);
-        if self.exclude_content.contains(&name) {
-            info!("exclude contents of '{path}' from backup using '{}/' exclusion", &name[TARGET_PGDATA.len() + 1..]);
+        let path = format!("{}/{}", dir.path, entry.name);
+        if self.exclude_content.contains(&format!("{name}/")) {
+            info!("exclude contents of '{path}' from backup using '{}/' exclusion", &name[PG_DATA.len() + 1..]);
             return Ok(());
         }
         // Contents that PostgreSQL does not use after recovery. Extensions use pg_stat_tmp in all versions.
@@ -276,28 +283,28 @@ impl Scanner<'_> {
             entry.name.as_str(),
             "pg_dynshmem" | "pg_notify" | "pg_replslot" | "pg_serial" | "pg_snapshots" | "pg_stat_tmp" | "pg_subtrans"
         );
-        if unused && parent == TARGET_PGDATA {
+        if unused && dir.name == PG_DATA {
             return Ok(());
         }
-        if self.options.online && parent == self.wal_name && entry.name == "archive_status" {
+        if self.options.online && dir.name == self.wal_name && entry.name == "archive_status" {
             return Ok(());
         }
-        let is_database = self.database_paths.is_database(&name);
+        let dir = Dir { is_database: self.database_paths.is_database(&name), name: &name, path: &path };
         // A directory that PostgreSQL removed in the meantime counts as empty
         for entry in self.list(&path)?.unwrap_or_default() {
-            self.entry(&name, &path, is_database, &entry)?;
+            self.entry(&dir, &entry)?;
         }
         Ok(())
     }
 
-    fn file(&mut self, parent: &str, is_database: bool, name: String, entry: &DirEntry) -> Result<()> {
-        let left_out = (is_database
+    fn file(&mut self, dir: &Dir<'_>, name: String, entry: &DirEntry) -> Result<()> {
+        let left_out = (dir.is_database
             && (names::is_relation_cache(&entry.name) || names::is_temporary_relation(&entry.name)))
-            || (parent == TARGET_PGDATA && self.is_root_file_left_out(&entry.name))
+            || (dir.name == PG_DATA && self.is_root_file_left_out(&entry.name))
             // The control file of an unfinished restore: the next restore would write two files to its name
             || name == names::RESTORED_CONTROL
             // WAL comes from the archive, or is copied from there at the end
-            || (self.options.online && parent == self.wal_name);
+            || (self.options.online && dir.name == self.wal_name);
         if left_out {
             return Ok(());
         }
@@ -309,7 +316,7 @@ impl Scanner<'_> {
             mode: attributes.mode,
             user,
             group,
-            pages: is_database && names::has_pages(&name),
+            pages: dir.is_database && names::has_pages(&name),
             name: name.into_boxed_str(),
         });
         Ok(())
@@ -341,12 +348,6 @@ fn check_line(name: &str, place: &str) -> Result<()> {
         .hint("rename the file, or exclude its directory."));
     }
     Ok(())
-}
-
-/// The error for a name that is not UTF-8, which a manifest can't contain either.
-pub(super) fn not_utf8(name: &OsStr, place: &str) -> Error {
-    Error::new(ErrorCode::Format, format!("name '{}' in '{place}' is not valid UTF-8", name.display()))
-        .hint("rename the file, or exclude its directory.")
 }
 
 fn missing_info(path: &str) -> Error {
@@ -388,7 +389,7 @@ mod tests {
         })
     }
 
-    fn options<'a>(exclude: &'a [String], tablespaces: Option<&'a [Tablespace]>) -> ScanOptions<'a> {
+    fn options<'a>(exclude: &'a [String], tablespaces: Option<&'a [ServerTablespace]>) -> ScanOptions<'a> {
         ScanOptions {
             version: PgVersion::V15,
             tablespace_id: ID,
@@ -482,7 +483,7 @@ mod tests {
         fs::create_dir(root.join("pg_tblspc")).unwrap();
         symlink(dir.path().join("ts"), root.join("pg_tblspc/16385")).unwrap();
 
-        let known = [Tablespace { id: 16385, name: "fast".into() }];
+        let known = [ServerTablespace { id: 16385, name: "fast".into() }];
         let scan1 = scan(&root, &options(&[], Some(&known))).unwrap();
         assert_eq!(names(&scan1), ["pg_data/PG_VERSION", &format!("pg_tblspc/16385/{ID}/5/16400")]);
         assert!(scan1.files[1].pages);
@@ -528,7 +529,7 @@ mod tests {
         let mut asked = 0;
         let mut now = || {
             asked += 1;
-            Ok(if asked < 3 { Vec::new() } else { vec![Tablespace { id: 16385, name: "new".into() }] })
+            Ok(if asked < 3 { Vec::new() } else { vec![ServerTablespace { id: 16385, name: "new".into() }] })
         };
         let found = super::scan(&mut LocalFiles::default(), &root, &options(&[], Some(&[])), &mut now).unwrap();
         assert_eq!(found.targets[1].tablespace.as_ref().unwrap().name, "new");
@@ -554,7 +555,7 @@ mod tests {
     fn tablespace_whose_directory_goes_before_its_link_is_left_out() {
         let dir = tempfile::tempdir().unwrap();
         let root = with_tablespace(dir.path());
-        let known = [Tablespace { id: 16385, name: "old".into() }];
+        let known = [ServerTablespace { id: 16385, name: "old".into() }];
         fs::remove_dir_all(dir.path().join("ts").join(ID)).unwrap();
         let mut drop = || {
             fs::remove_file(root.join("pg_tblspc/16385")).unwrap();

@@ -12,7 +12,7 @@ use crate::pg::client::{PgClient, PgSettings};
 use crate::pg::connection::PgConnection;
 use crate::pg::control_file;
 use crate::pg::data_dir::files::LocalFiles;
-use crate::pg::data_dir::{self, DataDir, Scan, ScanOptions, Tablespace};
+use crate::pg::data_dir::{self, DataDir, Scan, ScanOptions, ServerTablespace};
 use crate::pipeline::backup::{CopyRules, CopyWorker, LocalWorker};
 use crate::work::turn::Turn;
 use crate::{CancelToken, Error, ErrorCode, Result};
@@ -77,7 +77,7 @@ impl PgHost for LocalHost {
     fn scan(
         &self,
         options: &ScanOptions<'_>,
-        tablespaces_now: &mut dyn FnMut() -> Result<Vec<Tablespace>>,
+        tablespaces_now: &mut dyn FnMut() -> Result<Vec<ServerTablespace>>,
     ) -> Result<Scan> {
         data_dir::scan(&mut LocalFiles::default(), &self.settings.path, options, tablespaces_now)
     }

@@ -20,7 +20,7 @@ use serde_json::{Value, from_value, json, to_value};
 
 use super::PgHost;
 use crate::pg::connection::{Expect, PgConnection, Row};
-use crate::pg::data_dir::{Scan, ScanOptions, Tablespace};
+use crate::pg::data_dir::{Scan, ScanOptions, ServerTablespace};
 use crate::pipeline::backup::{CopyFile, CopyJob, CopyResult, CopyRules, CopyWorker, JobStore};
 use crate::work::turn::Turn;
 use crate::{CancelToken, Error, ErrorCode, Result};
@@ -226,7 +226,7 @@ impl PgHost for LoopBack {
     fn scan(
         &self,
         options: &ScanOptions<'_>,
-        tablespaces_now: &mut dyn FnMut() -> Result<Vec<Tablespace>>,
+        tablespaces_now: &mut dyn FnMut() -> Result<Vec<ServerTablespace>>,
     ) -> Result<Scan> {
         let names = (options.tablespace_id.to_owned(), options.wal_path.to_owned());
         let tablespaces = options.tablespaces.map(wire::tablespaces_to);

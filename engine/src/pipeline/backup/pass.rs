@@ -6,10 +6,10 @@ use std::io::{self, Cursor, Read, Take};
 use repo_format::block_map::BlockMap;
 use repo_format::cipher::Framing;
 use repo_format::hash::{Sha1, Sha1Hasher};
+use repo_format::read::read_full;
 
 use super::CopyRules;
 use super::job::{CopyFile, CopyJob};
-use crate::pg::data_dir::read_full;
 use crate::pipeline::PageOutcome;
 use crate::pipeline::block_writer::{BlockLayout, BlockWriter, SuperBlockEncoders};
 use crate::pipeline::encode::StreamEncoder;
@@ -81,7 +81,7 @@ impl Encoders {
 pub(super) enum Transform<'a> {
     Whole(&'a mut StreamEncoder),
     Parallel(Box<StreamEncoder>),
-    Blocks(BlockWriter<'a>),
+    Blocks(BlockWriter<&'a mut SuperBlockEncoders>),
 }
 
 impl Transform<'_> {

@@ -12,12 +12,12 @@ use rustix::fs::OFlags;
 
 use super::{Copy, FileContext, MEMBER_SIZE_MAX, check_sha1, set_time};
 use crate::pipeline::block_delta::{self, BlockFile, BlockPlan, BlockRead};
-use crate::pipeline::restore::RestorePipeline;
+use crate::pipeline::restore::{OutFile, RestorePipeline};
 use crate::restore::names::restored_path;
 use crate::storage::ReadRange;
 use crate::storage::on_turn::OnTurn;
 use crate::storage::read_ahead::ReadQueue;
-use crate::{CancelToken, Error, ErrorCode, Result, warn};
+use crate::{Error, ErrorCode, Result, warn};
 
 /// Stored data that may lack its last bytes if they belong to the checksum of the last block. That checksum is only
 /// compared with blocks on disk, and the checksum of the file proves the content. Zeros replace the missing bytes.
@@ -58,15 +58,49 @@ impl FileContext<'_> {
         copy: &Copy<'_>,
         block: BlockIncr,
         stored: &mut dyn Read,
-        cancel: &CancelToken,
     ) -> Result<u64> {
         let file = copy.file;
         let path = restored_path(self.pg_path, &file.name);
         let repo_file = self.repo_file(file)?;
         let own = |error| self.stored_in(error, &repo_file, copy.offset);
+        let (map, member) = self.read_map(pipeline, copy, block, stored)?;
+        let existing = copy.existing.as_deref().unwrap_or_default();
+        let read_over_bytes = self.storage.read_ahead().read_over_bytes;
+        let plan = block_delta::plan(&map, &self.block_file(file, block), existing, read_over_bytes).map_err(own)?;
+        let mut written = plan.size;
+        let (mut out, mut sha1) = self.write_blocks(pipeline, copy, &member, &plan)?;
+        if !existing.is_empty() && Some(sha1) != file.checksum {
+            // The short checksum of a block on disk can match by chance: then all blocks are copied
+            let plan = block_delta::plan(&map, &self.block_file(file, block), &[], read_over_bytes).map_err(own)?;
+            (out, sha1) = self.write_blocks(pipeline, copy, &member, &plan)?;
+            written = plan.size;
+        }
+        check_sha1(file, &path, sha1).map_err(own)?;
+        if copy.existing.is_some() {
+            // Size and time of the file say nothing about its blocks, so they must be durable before the time says that
+            // they match
+            out.sync_data().map_err(|error| {
+                Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{path}' after write"), error)
+            })?;
+        }
+        set_time(&out, file.timestamp, &path)?;
+        Ok(written)
+    }
+
+    /// Reads the block map, and with it the file's own stored data if they are small.
+    fn read_map(
+        &self,
+        pipeline: &RestorePipeline,
+        copy: &Copy<'_>,
+        block: BlockIncr,
+        stored: &mut dyn Read,
+    ) -> Result<(BlockMap, Vec<u8>)> {
+        let path = restored_path(self.pg_path, &copy.file.name);
+        let repo_file = self.repo_file(copy.file)?;
+        let own = |error| self.stored_in(error, &repo_file, copy.offset);
         let short = || own(Error::new(ErrorCode::Format, format!("stored form of '{path}' is too short")));
         let limit = copy.limit.unwrap_or(0);
-        let block_total = self.block_file(file, block).block_total();
+        let block_total = self.block_file(copy.file, block).block_total();
         let read_map = |map: &mut dyn Read| {
             let map = BufReader::new(pipeline.decrypt_raw(map));
             BlockMap::read_from(map, block.size, block.checksum_size, block_total).map_err(own)
@@ -99,27 +133,7 @@ impl FileContext<'_> {
                 stored.missing
             );
         }
-        let existing = copy.existing.as_deref().unwrap_or_default();
-        let read_over_bytes = self.storage.read_ahead().read_over_bytes;
-        let plan = block_delta::plan(&map, &self.block_file(file, block), existing, read_over_bytes).map_err(own)?;
-        let mut written = plan.size;
-        let (mut out, mut sha1) = self.write_blocks(pipeline, copy, &member, &plan, cancel)?;
-        if !existing.is_empty() && Some(sha1) != file.checksum {
-            // The short checksum of a block on disk can match by chance: then all blocks are copied
-            let plan = block_delta::plan(&map, &self.block_file(file, block), &[], read_over_bytes).map_err(own)?;
-            (out, sha1) = self.write_blocks(pipeline, copy, &member, &plan, cancel)?;
-            written = plan.size;
-        }
-        check_sha1(file, &path, sha1).map_err(own)?;
-        if copy.existing.is_some() {
-            // Size and time of the file say nothing about its blocks, so they must be durable before the time says that
-            // they match
-            out.sync_data().map_err(|error| {
-                Error::from_io(ErrorCode::FileSync, format!("unable to sync file '{path}' after write"), error)
-            })?;
-        }
-        set_time(&out, file.timestamp, &path)?;
-        Ok(written)
+        Ok((map, member))
     }
 
     /// Writes what a plan says into a file and hashes the file.
@@ -129,7 +143,6 @@ impl FileContext<'_> {
         copy: &Copy<'_>,
         member: &[u8],
         plan: &BlockPlan,
-        cancel: &CancelToken,
     ) -> Result<(File, Sha1)> {
         let file = copy.file;
         let path = restored_path(self.pg_path, &file.name);
@@ -139,20 +152,20 @@ impl FileContext<'_> {
         let wanted = from_repo.map(|read| {
             Ok((self.block_repo_file(file, read)?, ReadRange { offset: read.offset, limit: Some(read.size) }))
         });
+        let target = OutFile { file: &out, name: &path };
         let storage = OnTurn::new(self.storage, pipeline.turn());
         let mut reads = ReadQueue::new(&storage, wanted.collect::<Result<Vec<_>>>()?);
         for read in &plan.reads {
             let copied = match self.member_part(copy, member, read) {
-                Some(mut part) => pipeline.copy_blocks(&mut part, read, plan.sequential, &out, &path, cancel),
-                None => pipeline.copy_blocks(&mut reads.next()?, read, plan.sequential, &out, &path, cancel),
+                Some(mut part) => pipeline.copy_blocks(&mut part, read, plan.sequential, target),
+                None => pipeline.copy_blocks(&mut reads.next()?, read, plan.sequential, target),
             };
             copied.map_err(|error| match self.block_repo_file(file, read) {
                 Ok(repo_file) => self.stored_in(error, &repo_file, read.offset),
                 Err(_) => error,
             })?;
         }
-        let sha1 =
-            if plan.sequential { pipeline.finish_hash() } else { pipeline.hash_file(&out, &path, None, cancel)?.sha1 };
+        let sha1 = if plan.sequential { pipeline.finish_hash() } else { pipeline.hash_file(&out, &path, None)?.sha1 };
         Ok((out, sha1))
     }
 

@@ -10,8 +10,9 @@ use object_store::azure::{AzureAuthorizer, AzureCredential, AzureCredentialProvi
 use object_store::client::{HttpRequest, HttpRequestBody};
 
 use crate::storage::http::checked::{
-    Asked, CONTENT_MD5, Store, Wrong, body_parts, describes_object, foreign, header, is_empty, is_status, md5_header,
+    Asked, CONTENT_MD5, Store, Wrong, body_parts, describes_object, header, is_empty, is_status, md5_header,
 };
+use crate::storage::http::foreign::foreign;
 use crate::storage::http::multipart;
 use crate::{Error, ErrorCode, Result};
 

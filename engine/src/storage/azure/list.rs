@@ -67,16 +67,11 @@ impl ListVersions for AzureList {
         Order::OldestFirst
     }
 
-    async fn page(
-        &self,
-        prefix: &str,
-        token: Option<&str>,
-        found: &mut Versions,
-    ) -> object_store::Result<Option<String>> {
+    async fn page(&self, prefix: &str, token: Option<&str>) -> object_store::Result<(Versions, Option<String>)> {
         let mut query = [&LIST[..], &[("delimiter", "/"), ("include", "versions")]].concat();
         query.extend(token.map(|token| ("marker", token)));
         let page = self.ask(prefix, query).await?;
-        read_versions(&page, prefix, found).map_err(Self::failed)
+        read_versions(&page, prefix).map_err(Self::failed)
     }
 }
 
@@ -98,14 +93,11 @@ pub(crate) fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListRes
     Ok(PaginatedListResult { result, page_token: next(page) })
 }
 
-/// Adds the content of a page of versions. Returns the token of the next page.
-pub(crate) fn read_versions(page: &Element, prefix: &str, found: &mut Versions) -> Result<Option<String>> {
+/// Returns the content of a page of versions and the token of the next page.
+pub(crate) fn read_versions(page: &Element, prefix: &str) -> Result<(Versions, Option<String>)> {
     let (versions, prefixes) = entries(page, prefix)?;
-    found.prefixes.extend(prefixes);
-    for (location, blob) in versions {
-        found.versions.push(version(location, blob)?);
-    }
-    Ok(next(page))
+    let versions = versions.into_iter().map(|(location, blob)| version(location, blob)).collect::<Result<_>>()?;
+    Ok((Versions { versions, prefixes: prefixes.into_iter().collect() }, next(page)))
 }
 
 /// Reads the description of an object.
@@ -143,9 +135,7 @@ mod tests {
         </Blobs><NextMarker>2!4!x</NextMarker></EnumerationResults>";
 
     fn read(page: &str) -> Result<(Versions, Option<String>)> {
-        let mut found = Versions::default();
-        let token = read_versions(&Element::parse(page.as_bytes())?, "p/", &mut found)?;
-        Ok((found, token))
+        read_versions(&Element::parse(page.as_bytes())?, "p/")
     }
 
     #[test]

@@ -11,7 +11,8 @@ use percent_encoding::utf8_percent_encode;
 
 use super::token::Tokens;
 use crate::storage::http::URL_ENCODED;
-use crate::storage::http::checked::{foreign, not_html};
+use crate::storage::http::checked::not_html;
+use crate::storage::http::foreign::foreign;
 use crate::storage::http::request::{Answer, Failure, Requests};
 use crate::storage::object::key;
 use crate::{Error, ErrorCode};
@@ -37,7 +38,7 @@ pub(super) struct Api {
 
 /// A request to the server.
 #[derive(Debug)]
-pub(super) struct Call<'a> {
+pub(super) struct ApiCall<'a> {
     pub(super) method: Method,
     /// Begins with a slash.
     pub(super) path: String,
@@ -48,9 +49,9 @@ pub(super) struct Call<'a> {
     pub(super) with_token: bool,
 }
 
-impl<'a> Call<'a> {
+impl<'a> ApiCall<'a> {
     pub(super) fn new(method: Method, path: String, query: &'a [(&'a str, &'a str)]) -> Self {
-        Call { method, path, query, headers: HeaderMap::new(), body: None, with_token: true }
+        ApiCall { method, path, query, headers: HeaderMap::new(), body: None, with_token: true }
     }
 }
 
@@ -82,7 +83,7 @@ impl Api {
         target
     }
 
-    async fn request(&self, call: Call<'_>) -> std::result::Result<HttpRequest, Failure> {
+    async fn request(&self, call: ApiCall<'_>) -> std::result::Result<HttpRequest, Failure> {
         let size = call.body.as_ref().map_or(0, PutPayload::content_length);
         let url = format!("{}{}", self.server, self.target(&call.path, call.query));
         let mut request = ::http::Request::builder()
@@ -99,17 +100,17 @@ impl Api {
     }
 
     /// Sends a request and returns any answer of the server.
-    pub(super) async fn send_any(&self, call: Call<'_>) -> std::result::Result<Answer, Failure> {
+    pub(super) async fn send_any(&self, call: ApiCall<'_>) -> std::result::Result<Answer, Failure> {
         self.requests.send(&self.request(call).await?).await
     }
 
     /// Sends a request for content, which the caller reads as it arrives.
-    pub(super) async fn stream(&self, call: Call<'_>) -> std::result::Result<HttpResponse, Failure> {
+    pub(super) async fn stream(&self, call: ApiCall<'_>) -> std::result::Result<HttpResponse, Failure> {
         self.requests.stream(&self.request(call).await?).await
     }
 
     /// Sends a request that has to succeed.
-    pub(super) async fn send(&self, call: Call<'_>) -> std::result::Result<Answer, Failure> {
+    pub(super) async fn send(&self, call: ApiCall<'_>) -> std::result::Result<Answer, Failure> {
         let method = call.method.clone();
         let answer = self.send_any(call).await?;
         if !answer.status().is_success() {

@@ -6,9 +6,8 @@ use std::fmt::Write;
 use ::http::{Method, header};
 use object_store::path::Path;
 
-use super::api::{Api, Call};
-use super::boundary;
-use super::upload::multipart_type;
+use super::api::{Api, ApiCall};
+use super::{boundary, multipart_type};
 use crate::storage::http::multipart;
 use crate::storage::http::request::{Answer, Failure};
 
@@ -20,7 +19,7 @@ pub(super) const SIZE_MAX: usize = 100;
 pub(super) async fn delete(api: &Api, locations: &[Path]) -> Result<(), Failure> {
     let done = if locations.len() > 1 { send(api, locations).await? } else { BTreeSet::new() };
     for (_, location) in locations.iter().enumerate().filter(|(at, _)| !done.contains(at)) {
-        api.send(Call::new(Method::DELETE, api.object_path(Some(location)), &[])).await?;
+        api.send(ApiCall::new(Method::DELETE, api.object_path(Some(location)), &[])).await?;
     }
     Ok(())
 }
@@ -39,7 +38,7 @@ async fn send(api: &Api, locations: &[Path]) -> Result<BTreeSet<usize>, Failure>
         );
     }
     let _ = write!(body, "--{boundary}--\r\n");
-    let mut call = Call::new(Method::POST, "/batch/storage/v1".to_owned(), &[]);
+    let mut call = ApiCall::new(Method::POST, "/batch/storage/v1".to_owned(), &[]);
     call.headers.insert(header::CONTENT_TYPE, multipart_type("mixed", &boundary)?);
     call.body = Some(body.into());
     Ok(confirmed(&api.send(call).await?))

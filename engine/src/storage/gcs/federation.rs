@@ -8,7 +8,7 @@ use object_store::client::HttpRequest;
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
-use super::token::{KEY_FILE_SIZE_MAX_BYTES, SCOPE, form_request, key_json, open_key_file, token_server};
+use super::exchange::{KEY_FILE_SIZE_MAX_BYTES, SCOPE, form_request, key_json, open_key_file, token_server};
 use crate::storage::http::URL_ENCODED;
 use crate::storage::http::token::missing;
 use crate::{Error, ErrorCode, Result};

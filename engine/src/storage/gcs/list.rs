@@ -12,11 +12,12 @@ use object_store::path::{DELIMITER, Path};
 use object_store::{Extensions, ListResult, ObjectMeta, Result};
 use serde_json::Value;
 
-use super::api::{Api, Call};
+use super::api::{Api, ApiCall};
 use super::failed;
 use crate::storage::as_of::{ListVersions, Order, Version, Versions};
-use crate::storage::http::checked::foreign;
+use crate::storage::http::foreign::{foreign, shown};
 use crate::storage::http::request::{Failure, json};
+use crate::storage::object::key;
 use crate::storage::pages::{Located, Reached};
 use crate::{Error, ErrorCode};
 
@@ -45,16 +46,14 @@ impl ListVersions for Api {
         Order::OldestFirst
     }
 
-    async fn page(&self, prefix: &str, token: Option<&str>, found: &mut Versions) -> Result<Option<String>> {
+    async fn page(&self, prefix: &str, token: Option<&str>) -> Result<(Versions, Option<String>)> {
         let fields = "kind,nextPageToken,prefixes,items(name,size,updated,generation)";
         let query = vec![("fields", fields), ("delimiter", DELIMITER), ("versions", "true")];
         let page = Page::ask(self, query, prefix, token).await.map_err(failed)?;
         let (items, prefixes) = page.entries(prefix).map_err(failed)?;
-        found.prefixes.extend(prefixes);
-        for (location, item) in items {
-            found.versions.push(version(location, item).map_err(failed)?);
-        }
-        Ok(page.next())
+        let versions = items.into_iter().map(|(location, item)| version(location, item));
+        let versions = versions.collect::<crate::Result<_>>().map_err(failed)?;
+        Ok((Versions { versions, prefixes: prefixes.into_iter().collect() }, page.next()))
     }
 }
 
@@ -78,7 +77,7 @@ impl Page {
             query.push(("prefix", prefix));
         }
         query.extend(token.map(|token| ("pageToken", token)));
-        let page = json(&api.send(Call::new(Method::GET, api.object_path(None), &query)).await?)?;
+        let page = json(&api.send(ApiCall::new(Method::GET, api.object_path(None), &query)).await?)?;
         let page = Page::of(page)?;
         api.has_bucket.store(true, Ordering::Relaxed);
         Ok(page)
@@ -124,6 +123,18 @@ impl Page {
 pub(super) fn text<'a>(item: &'a Value, key: &str) -> crate::Result<&'a str> {
     let found = item.get(key).and_then(Value::as_str);
     found.ok_or_else(|| Error::new(ErrorCode::Format, format!("object's {key} missing")))
+}
+
+/// Refuses the description of another object.
+///
+/// # Errors
+/// [`ErrorCode::Format`]
+pub(super) fn is_of(location: &Path, item: &Value) -> crate::Result<()> {
+    let name = text(item, "name")?;
+    if name == key::name(location) {
+        return Ok(());
+    }
+    Err(foreign(&format!("it describes '{}' instead of '{location}'", shown(name))))
 }
 
 /// Reads the description of an object.

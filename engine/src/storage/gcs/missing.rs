@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering;
 
 use ::http::Method;
 
-use super::api::{Api, Call};
+use super::api::{Api, ApiCall};
 use super::list::Page;
-use crate::storage::http::checked::foreign;
+use crate::storage::http::foreign::foreign;
 use crate::storage::http::request::{Failure, json};
 
 /// Google's text for a missing object. The object's name follows.
@@ -38,7 +38,7 @@ impl Api {
         }
         if !self.has_bucket.load(Ordering::Relaxed) {
             let query = [("fields", "kind"), ("maxResults", "1")];
-            let answer = self.send_any(Call::new(Method::GET, self.object_path(None), &query)).await?;
+            let answer = self.send_any(ApiCall::new(Method::GET, self.object_path(None), &query)).await?;
             if !answer.status().is_success() {
                 return Err(Failure::of(&answer));
             }

@@ -18,12 +18,11 @@ use object_store::{
 };
 use serde_json::Value;
 
-use super::api::{Api, Call};
-use super::list::{object, text};
+use super::api::{Api, ApiCall};
+use super::list::{is_of, object};
 use super::upload::{Resumable, put};
 use super::{batch, failed};
-use crate::storage::http::checked::foreign;
-use crate::storage::http::refusal::shown;
+use crate::storage::http::foreign::{foreign, shown};
 use crate::storage::http::request::{Failure, json};
 use crate::storage::object::key;
 use crate::storage::pages;
@@ -180,22 +179,10 @@ fn result(meta: ObjectMeta, range: Range<u64>, payload: GetResultPayload) -> Get
 /// Asks for an object's size and age.
 async fn head(api: &Api, location: &Path) -> std::result::Result<ObjectMeta, Failure> {
     let query = [("fields", "name,size,updated")];
-    let answer = api.send(Call::new(Method::GET, api.object_path(Some(location)), &query)).await?;
+    let answer = api.send(ApiCall::new(Method::GET, api.object_path(Some(location)), &query)).await?;
     let found = json(&answer)?;
     is_of(location, &found)?;
     Ok(object(location.clone(), &found)?)
-}
-
-/// Refuses the description of another object.
-///
-/// # Errors
-/// [`ErrorCode::Format`]
-pub(super) fn is_of(location: &Path, item: &Value) -> crate::Result<()> {
-    let name = text(item, "name")?;
-    if name == key::name(location) {
-        return Ok(());
-    }
-    Err(foreign(&format!("it describes '{}' instead of '{location}'", shown(name))))
 }
 
 /// Asks for an object's content.
@@ -206,7 +193,7 @@ async fn media(
     generation: Option<&str>,
 ) -> std::result::Result<HttpResponse, Failure> {
     let query: Vec<_> = [("alt", "media")].into_iter().chain(generation.map(|value| ("generation", value))).collect();
-    let mut call = Call::new(Method::GET, api.object_path(Some(location)), &query);
+    let mut call = ApiCall::new(Method::GET, api.object_path(Some(location)), &query);
     if let Some(range) = range {
         let value = HeaderValue::from_str(&range);
         let value = value.map_err(|_| EngineError::new(ErrorCode::Assert, format!("'{range}' is not a range")))?;

@@ -396,7 +396,7 @@ fn token_service_is_checked_though_the_storage_is_not() {
     let services = token::Services::new("https://localhost:4443", &http).unwrap();
     assert!(!std::sync::Arc::ptr_eq(&services.storage, &services.others));
     let of = |url: &str| {
-        let request = token::form_request(url, String::new()).unwrap();
+        let request = exchange::form_request(url, String::new()).unwrap();
         std::ptr::eq(services.of(&request), &*services.storage)
     };
     assert!(of("https://localhost:4443/token"));

@@ -1,11 +1,9 @@
 //! Tokens that authenticate requests to Google Cloud Storage (`repo-gcs-key-type`).
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ::http::{HeaderValue, Uri, header};
+use ::http::{HeaderValue, Uri};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
@@ -16,21 +14,19 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::GcsCredentials;
+use super::exchange::{SCOPE, form_request, key_json, token_server};
 use super::federation::ExternalAccount;
 use crate::storage::http::HttpSettings;
-use crate::storage::http::refusal::{Refusal, redacted, shown};
+use crate::storage::http::foreign::shown;
+use crate::storage::http::refusal::{Refusal, redacted};
 use crate::storage::http::request::{Failure, Requests, json};
 use crate::storage::http::token::{Kept, Token, missing, validity};
 use crate::{Error, ErrorCode, Result};
 
 /// The service from which an instance in Google's cloud gets the token of its service account.
 const METADATA_URL: &str = "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token";
-/// The permitted use of a service account's token.
-pub(super) const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
 /// How long a signed request for a token is valid, in seconds.
 const CLAIM_SECONDS: u64 = 3600;
-/// A key file larger than this is not one.
-pub(super) const KEY_FILE_SIZE_MAX_BYTES: u64 = 1 << 20;
 
 /// The source of tokens.
 enum Source {
@@ -176,45 +172,6 @@ fn secret_header(text: &str) -> Result<HeaderValue> {
     })?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// Opens a file with credentials.
-pub(super) fn open_key_file(path: &str) -> Result<File> {
-    File::open(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => {
-            Error::new(ErrorCode::FileMissing, format!("unable to open missing file '{path}' for read")).cause(error)
-        }
-        _ => Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{path}' for read"), error),
-    })
-}
-
-/// Reads a file of credentials as JSON. Invalid content is not shown.
-pub(super) fn key_json(path: &str) -> Result<Value> {
-    let failed = |error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{path}'"), error);
-    let mut text = Vec::new();
-    open_key_file(path)?.take(KEY_FILE_SIZE_MAX_BYTES).read_to_end(&mut text).map_err(failed)?;
-    serde_json::from_slice(&text).map_err(|_| Error::new(ErrorCode::JsonFormat, format!("'{path}' is not valid JSON")))
-}
-
-/// Refuses a token service that would receive secrets in clear text, except on this host.
-pub(super) fn token_server(url: &str) -> Result<()> {
-    let uri: Uri =
-        url.parse().map_err(|error| Error::new(ErrorCode::Format, format!("invalid URL '{url}'")).cause(error))?;
-    let is_local = uri.host().is_some_and(|host| ["127.0.0.1", "[::1]", "localhost"].contains(&host));
-    match uri.scheme_str() {
-        Some("https") => Ok(()),
-        Some("http") if is_local => Ok(()),
-        _ => Err(Error::new(ErrorCode::Format, format!("expected protocol 'https' in URL '{url}'"))),
-    }
-}
-
-/// A form that is sent to a token service.
-pub(super) fn form_request(url: &str, form: String) -> Result<HttpRequest> {
-    ::http::Request::post(url)
-        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .header(header::CONTENT_LENGTH, form.len())
-        .body(HttpRequestBody::from(form))
-        .map_err(|error| Error::new(ErrorCode::Format, format!("invalid URL '{url}'")).cause(error))
 }
 
 /// The content of a service account's key file.

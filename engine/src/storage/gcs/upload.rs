@@ -15,9 +15,9 @@ use object_store::{Extensions, MultipartUpload, PutPayload, PutResult, UploadPar
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
-use super::api::{Api, Call};
-use super::store::is_of;
-use super::{boundary, failed};
+use super::api::{Api, ApiCall};
+use super::list::is_of;
+use super::{boundary, failed, multipart_type};
 use crate::storage::http::request::{Failure, json};
 use crate::storage::object::key;
 use crate::{Error, ErrorCode};
@@ -57,18 +57,12 @@ pub(super) async fn put(
     );
     let tail = format!("\r\n--{boundary}--\r\n");
     let query = [("uploadType", "multipart"), CHECKED_FIELDS];
-    let mut call = Call::new(Method::POST, api.upload_path(), &query);
+    let mut call = ApiCall::new(Method::POST, api.upload_path(), &query);
     call.headers.insert(header::CONTENT_TYPE, multipart_type("related", &boundary)?);
     call.body = Some([Bytes::from(head)].into_iter().chain(payload).chain([Bytes::from(tail)]).collect());
     let answer = json(&api.send(call).await?)?;
     check(api, location, &answer, crc, size).await?;
     Ok(put_result())
-}
-
-/// The type of a body that has parts.
-pub(super) fn multipart_type(kind: &str, boundary: &str) -> crate::Result<HeaderValue> {
-    HeaderValue::from_str(&format!("multipart/{kind}; boundary={boundary}"))
-        .map_err(|error| Error::new(ErrorCode::Assert, "a boundary can't be sent").cause(error))
 }
 
 /// Compares what the server stored with what was sent. An object that differs is removed, because nothing under its
@@ -87,7 +81,7 @@ async fn check(api: &Api, location: &Path, answer: &Value, crc: u32, size: u64) 
         "expected crc32c '{expected_crc}' and {size} bytes for '/{location}' but actual is '{found_crc}' and {found_size} bytes"
     );
     let error = Error::new(ErrorCode::Format, text);
-    Err(match api.send(Call::new(Method::DELETE, api.object_path(Some(location)), &[])).await {
+    Err(match api.send(ApiCall::new(Method::DELETE, api.object_path(Some(location)), &[])).await {
         Ok(_) => error,
         Err(other) => error.hint(format!("it must be removed, but that failed: {other}")),
     }
@@ -128,7 +122,7 @@ impl Resumable {
     pub(super) async fn begin(api: Arc<Api>, location: &Path, metadata: Map<String, Value>) -> Result<Self, Failure> {
         let name = key::name(location);
         let query = [("uploadType", "resumable"), ("name", &*name)];
-        let mut call = Call::new(Method::POST, api.upload_path(), &query);
+        let mut call = ApiCall::new(Method::POST, api.upload_path(), &query);
         call.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
         call.body = Some(Value::Object(metadata).to_string().into());
         let answer = api.send(call).await?;
@@ -216,7 +210,7 @@ impl Session {
             let range = if chunk.is_empty() { "*".to_owned() } else { format!("{}-{}", progress.sent, end - 1) };
             let total_text = total.map_or_else(|| "*".to_owned(), |total| total.to_string());
             let query = [("uploadType", "resumable"), ("upload_id", self.id.as_str()), CHECKED_FIELDS];
-            let mut call = Call::new(Method::PUT, self.api.upload_path(), &query);
+            let mut call = ApiCall::new(Method::PUT, self.api.upload_path(), &query);
             let range = HeaderValue::from_str(&format!("bytes {range}/{total_text}"));
             let range = range.map_err(|_| Error::new(ErrorCode::Assert, "a range can't be sent"))?;
             call.headers.insert(header::CONTENT_RANGE, range);
@@ -261,7 +255,7 @@ impl Session {
     /// Tells the server to discard the upload.
     async fn cancel(&self) -> Result<(), Failure> {
         let query = [("uploadType", "resumable"), ("upload_id", self.id.as_str())];
-        let mut call = Call::new(Method::DELETE, self.api.upload_path(), &query);
+        let mut call = ApiCall::new(Method::DELETE, self.api.upload_path(), &query);
         call.with_token = false;
         let answer = self.api.send_any(call).await?;
         let status = answer.status();

@@ -23,6 +23,7 @@ use object_store::client::{
 };
 use percent_encoding::percent_decode_str;
 
+use super::foreign::foreign;
 use super::refusal::{Refusal, redacted};
 use super::request::{Requests, is_passing};
 use super::service::{Connector, receive};
@@ -82,12 +83,6 @@ impl From<Error> for Wrong {
     fn from(error: Error) -> Self {
         Wrong::Final(error)
     }
-}
-
-/// The error for an answer that can't be the store's.
-pub(crate) fn foreign(why: &str) -> Error {
-    Error::new(ErrorCode::Format, format!("the answer is not the store's: {why}"))
-        .hint("does a gateway or a proxy answer instead of the store, or is the endpoint wrong?")
 }
 
 /// The parts of a request on which the answer depends.

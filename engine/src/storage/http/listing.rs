@@ -10,7 +10,7 @@ use object_store::client::{HttpRequest, HttpRequestBody};
 use percent_encoding::utf8_percent_encode;
 
 use super::URL_ENCODED;
-use super::checked::foreign;
+use super::foreign::foreign;
 use super::request::{Failure, Requests, store_error};
 use super::xml::Element;
 use crate::storage::pages::{Located, Reached};

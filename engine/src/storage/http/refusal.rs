@@ -9,10 +9,9 @@ use ::http::{Response, StatusCode};
 use object_store::client::HttpRequest;
 use percent_encoding::percent_decode_str;
 
+use super::foreign::shown;
 use super::xml::Element;
 
-/// The maximum size of a shown server message.
-pub(crate) const MESSAGE_SIZE_MAX_BYTES: usize = 2048;
 /// Shorter values are not replaced, because they occur in texts by chance.
 const SECRET_SIZE_MIN_BYTES: usize = 6;
 /// The replacement of a secret, as in pgBackRest.
@@ -220,15 +219,9 @@ fn xml_message(body: &[u8]) -> Option<String> {
     Some(if message.trim().is_empty() { code.to_owned() } else { format!("{code}: {}", message.trim()) })
 }
 
-/// As much of a message as is shown.
-pub(crate) fn shown(text: &str) -> &str {
-    let fits = |end: &usize| *end <= MESSAGE_SIZE_MAX_BYTES;
-    let ends = text.char_indices().map(|(start, char)| start + char.len_utf8());
-    &text[..ends.take_while(fits).last().unwrap_or(0)]
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::foreign::MESSAGE_SIZE_MAX_BYTES;
     use super::*;
 
     fn sent(url: &str, headers: &[(&'static str, &str)], form: &str) -> Sent {

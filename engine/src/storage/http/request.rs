@@ -10,8 +10,10 @@ use ::http::{Response, StatusCode};
 use bytes::Bytes;
 use object_store::client::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse};
 
-use super::refusal::{Refusal, shown};
-use super::service::{Connector, is_certificate_refused, receive};
+use super::failure::is_certificate_refused;
+use super::foreign::shown;
+use super::refusal::Refusal;
+use super::service::{Connector, receive};
 use super::xml::Element;
 use super::{HttpSettings, backoff};
 use crate::work::backoff::{Backoff, Pauses};

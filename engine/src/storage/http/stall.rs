@@ -13,22 +13,22 @@ use http_body::{Body, Frame, SizeHint};
 use object_store::client::{HttpError, HttpErrorKind, HttpRequestBody};
 use tokio::time::{Instant, Sleep};
 
-use super::service::http_error;
+use super::failure::http_error;
 
 /// Bytes of a body after which progress is noted.
 const PIECE_SIZE_BYTES: usize = 64 << 10;
 
 /// When a request last made progress.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct BodyProgress {
     begun: Instant,
     /// Milliseconds since the beginning.
     last: AtomicU64,
 }
 
-impl Progress {
+impl BodyProgress {
     pub(super) fn begin() -> Arc<Self> {
-        Arc::new(Progress { begun: Instant::now(), last: AtomicU64::new(0) })
+        Arc::new(BodyProgress { begun: Instant::now(), last: AtomicU64::new(0) })
     }
 
     fn note(&self) {
@@ -53,11 +53,11 @@ pub(super) struct WatchedBody {
     body: HttpRequestBody,
     /// The rest of the part of the body that is being sent.
     current: Bytes,
-    progress: Arc<Progress>,
+    progress: Arc<BodyProgress>,
 }
 
 impl WatchedBody {
-    pub(super) fn new(body: HttpRequestBody, progress: &Arc<Progress>) -> Self {
+    pub(super) fn new(body: HttpRequestBody, progress: &Arc<BodyProgress>) -> Self {
         WatchedBody { body, current: Bytes::new(), progress: Arc::clone(progress) }
     }
 }

@@ -5,8 +5,7 @@ use quick_xml::Reader;
 use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::{BytesRef, Event};
 
-use super::checked::foreign;
-use super::refusal::shown;
+use super::foreign::{foreign, shown};
 use crate::{Error, ErrorCode, Result};
 
 /// The maximum nesting of elements.

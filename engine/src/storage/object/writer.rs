@@ -30,7 +30,7 @@ struct Upload {
 }
 
 /// Writes one object, in parts if it is larger than one part.
-pub(super) struct ObjectWriter {
+pub(super) struct ObjectUpload {
     store: Arc<dyn ObjectStore>,
     runtime: Handle,
     parts_free: Arc<Semaphore>,
@@ -45,9 +45,9 @@ pub(super) struct ObjectWriter {
     upload: Option<Upload>,
 }
 
-impl ObjectWriter {
+impl ObjectUpload {
     pub(super) fn new(storage: &ObjectStorage, path: &RepoPath) -> Result<Self> {
-        Ok(ObjectWriter {
+        Ok(ObjectUpload {
             store: Arc::clone(&storage.store),
             runtime: storage.runtime.clone(),
             parts_free: Arc::clone(&storage.parts_free),
@@ -109,7 +109,7 @@ impl ObjectWriter {
     }
 }
 
-impl ObjectWriter {
+impl ObjectUpload {
     /// Removes an object that the store reports to differ from what was sent, because nothing under its name would
     /// reveal the difference. An object with the sent content stays. Returns the error of the upload.
     fn withdraw(&self, data: &[u8], error: Error) -> Error {
@@ -138,7 +138,7 @@ async fn join_one(in_flight: &mut JoinSet<object_store::Result<()>>) -> object_s
     }
 }
 
-impl Write for ObjectWriter {
+impl Write for ObjectUpload {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         if self.buffer.len() >= self.part_size_bytes {
             self.send_part()?;
@@ -154,7 +154,7 @@ impl Write for ObjectWriter {
     }
 }
 
-impl RepoWriter for ObjectWriter {
+impl RepoWriter for ObjectUpload {
     fn is_ready(&self) -> bool {
         self.buffer.len() < self.part_size_bytes
     }
@@ -187,7 +187,7 @@ impl RepoWriter for ObjectWriter {
     }
 }
 
-impl Drop for ObjectWriter {
+impl Drop for ObjectUpload {
     fn drop(&mut self) {
         if let Some(mut state) = self.upload.take() {
             // Nothing was completed, so no reader sees the object; the parts are removed so that they cost nothing

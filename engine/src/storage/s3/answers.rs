@@ -11,8 +11,9 @@ use object_store::client::HttpRequest;
 
 use super::sign::Signer;
 use crate::storage::http::checked::{
-    Asked, CONTENT_MD5, Completion, Store, Wrong, describes_object, foreign, header, is_empty, is_status, not_html,
+    Asked, CONTENT_MD5, Completion, Store, Wrong, describes_object, header, is_empty, is_status, not_html,
 };
+use crate::storage::http::foreign::foreign;
 use crate::storage::http::xml::Element;
 use crate::{Error, ErrorCode, Result};
 

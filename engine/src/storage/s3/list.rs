@@ -12,7 +12,7 @@ use percent_encoding::{PercentEncode, percent_decode_str, utf8_percent_encode};
 use super::sign::Signer;
 use crate::storage::as_of::{ListVersions, Order, Version, Versions};
 use crate::storage::http::URL_ENCODED;
-use crate::storage::http::checked::foreign;
+use crate::storage::http::foreign::foreign;
 use crate::storage::http::listing::{Form, Listings, Sign, is_page};
 use crate::storage::http::xml::Element;
 use crate::{Error, ErrorCode, Result};
@@ -58,12 +58,7 @@ impl ListVersions for S3List {
         Order::NewestFirst
     }
 
-    async fn page(
-        &self,
-        prefix: &str,
-        token: Option<&str>,
-        found: &mut Versions,
-    ) -> object_store::Result<Option<String>> {
+    async fn page(&self, prefix: &str, token: Option<&str>) -> object_store::Result<(Versions, Option<String>)> {
         // As it was read from the page before
         let markers = token.unwrap_or_default().split('&').filter_map(|marker| marker.split_once('='));
         let markers: Vec<_> =
@@ -71,7 +66,7 @@ impl ListVersions for S3List {
         let mut query = vec![("delimiter", "/"), ("versions", "")];
         query.extend(markers.iter().map(|(name, value)| (*name, &**value)));
         let page = named(self, prefix, query).await?;
-        read_versions(&page, prefix, found).map_err(Self::failed)
+        read_versions(&page, prefix).map_err(Self::failed)
     }
 }
 
@@ -122,23 +117,21 @@ pub(crate) fn read_page(page: &Element, prefix: &str) -> Result<PaginatedListRes
     })
 }
 
-/// Adds the content of a page of versions. The token of the next page consists of this page's last key and version, in
-/// the form of a request.
-pub(crate) fn read_versions(page: &Element, prefix: &str, found: &mut Versions) -> Result<Option<String>> {
+/// Returns the content of a page of versions and the token of the next page, which consists of this page's last key and
+/// version, in the form of a request.
+pub(crate) fn read_versions(page: &Element, prefix: &str) -> Result<(Versions, Option<String>)> {
     let is_truncated = is_truncated(page, "ListVersionsResult", prefix)?;
     let (versions, prefixes) = VERSIONS.entries(&page.children, prefix)?;
-    found.prefixes.extend(prefixes);
-    for (location, entry) in versions {
-        found.versions.push(version(location, entry)?);
-    }
+    let versions = versions.into_iter().map(|(location, entry)| version(location, entry)).collect::<Result<_>>()?;
+    let found = Versions { versions, prefixes: prefixes.into_iter().collect() };
     if !is_truncated {
-        return Ok(None);
+        return Ok((found, None));
     }
     let mut token = format!("key-marker={}", encode(page.required("NextKeyMarker")?));
     if let Some(version) = page.child("NextVersionIdMarker").filter(|version| !version.text.is_empty()) {
         token += &format!("&version-id-marker={}", encode(&version.text));
     }
-    Ok(Some(token))
+    Ok((found, Some(token)))
 }
 
 /// Reads the description of an object.
@@ -183,9 +176,7 @@ mod tests {
         <CommonPrefixes><Prefix>p/d/</Prefix></CommonPrefixes></ListVersionsResult>";
 
     fn read(page: &str) -> Result<(Versions, Option<String>)> {
-        let mut found = Versions::default();
-        let marker = read_versions(&Element::parse(page.as_bytes())?, "p/", &mut found)?;
-        Ok((found, marker))
+        read_versions(&Element::parse(page.as_bytes())?, "p/")
     }
 
     #[test]
@@ -222,12 +213,13 @@ mod tests {
         let last = PAGE.replace("<IsTruncated>true", "<IsTruncated>false");
         let (address, requests) = server(vec![answer(PAGE), answer(&last)]);
         let list = list_at(&address);
-        let (mut found, mut token) = (Versions::default(), None);
+        let (mut versions, mut token) = (0, None);
         for _ in 0..2 {
-            let page = list.page("p/", token.as_deref(), &mut found);
-            token = network::handle().unwrap().block_on(page).unwrap();
+            let page = list.page("p/", token.as_deref());
+            let (found, next) = network::handle().unwrap().block_on(page).unwrap();
+            (versions, token) = (versions + found.versions.len(), next);
         }
-        assert_eq!((token, found.versions.len()), (None, 4));
+        assert_eq!((token, versions), (None, 4));
         let lines: Vec<_> = requests.iter().map(|request| request.line).collect();
         assert_eq!(
             lines,

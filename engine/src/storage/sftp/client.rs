@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use super::protocol::{self, Attributes, PACKET_SIZE_MAX_BYTES, Request, Response, kind, status};
+use super::protocol::{self, PACKET_SIZE_MAX_BYTES, Request, Response, SftpAttributes, kind, status};
 use crate::storage::network;
 
 /// Packets that may wait for the connection. A sender waits if there are more.
@@ -25,7 +25,7 @@ const POSIX_RENAME: &str = "posix-rename@openssh.com";
 
 /// Why a request failed.
 #[derive(Clone, Debug)]
-pub(super) enum Failure {
+pub(super) enum SftpFailure {
     /// The server refused it.
     Status {
         /// The protocol's number.
@@ -41,19 +41,19 @@ pub(super) enum Failure {
     Connect(Arc<crate::Error>),
 }
 
-impl Failure {
+impl SftpFailure {
     /// Returns whether a file or directory was missing.
     pub(super) fn is_missing(&self) -> bool {
-        matches!(self, Failure::Status { code: status::NO_SUCH_FILE | status::NO_SUCH_PATH, .. })
+        matches!(self, SftpFailure::Status { code: status::NO_SUCH_FILE | status::NO_SUCH_PATH, .. })
     }
 
     /// Returns whether this may mean that the target already exists: most servers only say "failure" for it.
     pub(super) fn may_exist(&self) -> bool {
-        matches!(self, Failure::Status { code: status::FAILURE | status::FILE_ALREADY_EXISTS, .. })
+        matches!(self, SftpFailure::Status { code: status::FAILURE | status::FILE_ALREADY_EXISTS, .. })
     }
 }
 
-type Done<T> = std::result::Result<T, Failure>;
+type Done<T> = std::result::Result<T, SftpFailure>;
 
 /// The transport of a connection, kept as long as the connection is used.
 pub(super) trait Transport: Send + Sync {
@@ -106,11 +106,11 @@ impl Pending {
     pub(super) async fn response(self) -> Done<Response> {
         match tokio::time::timeout(self.time_out, self.response).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(_)) => Err(Failure::Lost("connection lost".into())),
+            Ok(Err(_)) => Err(SftpFailure::Lost("connection lost".into())),
             Err(_) => {
                 // Whatever is wrong with this connection, the next request gets a new one
                 self.line.lose();
-                Err(Failure::Lost(format!("no answer within {} seconds", self.time_out.as_secs())))
+                Err(SftpFailure::Lost(format!("no answer within {} seconds", self.time_out.as_secs())))
             }
         }
     }
@@ -125,10 +125,10 @@ impl Pending {
 }
 
 /// The failure that a response means where another was wanted.
-pub(super) fn unexpected(response: Response) -> Failure {
+pub(super) fn unexpected(response: Response) -> SftpFailure {
     match response {
-        Response::Status { code, message } if code != status::OK => Failure::Status { code, message },
-        _ => Failure::Protocol,
+        Response::Status { code, message } if code != status::OK => SftpFailure::Status { code, message },
+        _ => SftpFailure::Protocol,
     }
 }
 
@@ -157,12 +157,12 @@ impl Client {
         };
         let packet = match tokio::time::timeout(time_out, answer).await {
             Ok(Some(packet)) => packet,
-            Ok(None) => return Err(Failure::Lost("the server does not speak SFTP".into())),
-            Err(_) => return Err(Failure::Lost(format!("no answer within {} seconds", time_out.as_secs()))),
+            Ok(None) => return Err(SftpFailure::Lost("the server does not speak SFTP".into())),
+            Err(_) => return Err(SftpFailure::Lost(format!("no answer within {} seconds", time_out.as_secs()))),
         };
-        let (version, extensions) = protocol::version(packet).map_err(|_| Failure::Protocol)?;
+        let (version, extensions) = protocol::version(packet).map_err(|_| SftpFailure::Protocol)?;
         if version != protocol::VERSION {
-            return Err(Failure::Protocol);
+            return Err(SftpFailure::Protocol);
         }
         let offered = |name: &str| extensions.iter().any(|extension| extension == name);
         let (outgoing, packets) = mpsc::channel(PACKETS_WAITING_MAX);
@@ -207,7 +207,7 @@ impl Client {
         let (sender, response) = oneshot::channel();
         match &mut *self.line.waiting() {
             Some(waiting) => waiting.insert(id, sender),
-            None => return Err(Failure::Lost("connection lost".into())),
+            None => return Err(SftpFailure::Lost("connection lost".into())),
         };
         let pending = Pending { response, time_out: self.time_out, line: Arc::clone(&self.line) };
         match tokio::time::timeout(self.time_out, self.outgoing.send(request.packet(id))).await {
@@ -215,11 +215,11 @@ impl Client {
             Ok(Err(_)) => {
                 // Sending ends slightly before receiving does; a retry in between must get a new connection
                 self.line.lose();
-                Err(Failure::Lost("connection lost".into()))
+                Err(SftpFailure::Lost("connection lost".into()))
             }
             Err(_) => {
                 self.line.lose();
-                Err(Failure::Lost(format!("nothing could be sent for {} seconds", self.time_out.as_secs())))
+                Err(SftpFailure::Lost(format!("nothing could be sent for {} seconds", self.time_out.as_secs())))
             }
         }
     }
@@ -274,7 +274,7 @@ impl Client {
     }
 
     /// Attributes of a file, or of the link itself.
-    pub(super) async fn attributes(&self, path: &str, follow_link: bool) -> Done<Attributes> {
+    pub(super) async fn attributes(&self, path: &str, follow_link: bool) -> Done<SftpAttributes> {
         let kind = if follow_link { kind::STAT } else { kind::LSTAT };
         match self.ask(Request::new(kind).bytes(path.as_bytes())).await? {
             Response::Attributes(attributes) => Ok(attributes),
@@ -285,7 +285,7 @@ impl Client {
     /// Returns the destination of a link.
     pub(super) async fn link_destination(&self, path: &str) -> Done<Bytes> {
         match self.ask(Request::new(kind::READLINK).bytes(path.as_bytes())).await? {
-            Response::Names(names) => names.into_iter().next().map(|(name, _)| name).ok_or(Failure::Protocol),
+            Response::Names(names) => names.into_iter().next().map(|(name, _)| name).ok_or(SftpFailure::Protocol),
             other => Err(unexpected(other)),
         }
     }
@@ -328,7 +328,7 @@ impl Client {
             return Err(failure);
         }
         if let Err(failure) = self.rename(from, to).await {
-            if matches!(failure, Failure::Status { .. }) {
+            if matches!(failure, SftpFailure::Status { .. }) {
                 self.rename(aside, to).await?;
             }
             return Err(failure);

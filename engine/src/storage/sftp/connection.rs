@@ -18,7 +18,7 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpStream;
 
 use super::SftpSettings;
-use super::client::{Client, Failure, Transport};
+use super::client::{Client, SftpFailure, Transport};
 use super::host_key::{self, HostKeyCheck, KnownHosts, Verdict};
 use crate::work::backoff::{Backoff, Growth};
 use crate::{Error, ErrorCode, Result};
@@ -355,7 +355,7 @@ async fn start(settings: &SftpSettings, session: Handle<ServerCheck>, socket: Ow
     let transport = Box::new(SshTransport { _session: session, socket });
     let client = Client::start(channel.into_stream(), settings.io_timeout, transport).await;
     let client = client.map_err(|failure| match failure {
-        Failure::Lost(why) => failed(why),
+        SftpFailure::Lost(why) => failed(why),
         _ => failed("the server does not speak version 3 of the protocol".into()),
     })?;
     if !client.can_sync() {

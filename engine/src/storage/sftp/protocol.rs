@@ -86,7 +86,7 @@ pub(super) fn status_name(code: u32) -> &'static str {
 
 /// A server's information about a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Attributes {
+pub(crate) struct SftpAttributes {
     /// Bytes.
     pub(super) size: Option<u64>,
     /// Type and permissions as in `st_mode`.
@@ -95,7 +95,7 @@ pub(crate) struct Attributes {
     pub(super) modified: Option<u32>,
 }
 
-impl Attributes {
+impl SftpAttributes {
     /// Returns whether it is a directory, as far as the server says.
     pub(super) fn is_directory(&self) -> bool {
         self.is_kind(MODE_PATH)
@@ -136,9 +136,9 @@ pub(crate) enum Response {
     /// Data that was read.
     Data(Bytes),
     /// Names in a directory, or of a link's destination.
-    Names(Vec<(Bytes, Attributes)>),
+    Names(Vec<(Bytes, SftpAttributes)>),
     /// Attributes of a file.
-    Attributes(Attributes),
+    Attributes(SftpAttributes),
     /// An extension's own answer.
     Extended,
 }
@@ -218,9 +218,9 @@ fn take_bytes(packet: &mut Bytes) -> Result<Bytes, Malformed> {
     Ok(packet.split_to(size))
 }
 
-fn take_attributes(packet: &mut Bytes) -> Result<Attributes, Malformed> {
+fn take_attributes(packet: &mut Bytes) -> Result<SftpAttributes, Malformed> {
     let flags = take_u32(packet)?;
-    let mut attributes = Attributes::default();
+    let mut attributes = SftpAttributes::default();
     if flags & ATTR_SIZE != 0 {
         attributes.size = Some(take_u64(packet)?);
     }
@@ -319,7 +319,7 @@ mod tests {
         packet.put_u32(2);
         packet.put_u32(1);
         packet.put_u64(0);
-        let expected = Attributes { size: Some(1 << 40), mode: Some(0o100640), modified: Some(2) };
+        let expected = SftpAttributes { size: Some(1 << 40), mode: Some(0o100640), modified: Some(2) };
         let names = vec![(Bytes::from_static(b"file"), expected)];
         assert_eq!(response(packet.freeze()), Ok((9, Response::Names(names))));
     }

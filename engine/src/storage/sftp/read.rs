@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::Shared;
-use super::client::{Client, Failure, Pending, unexpected};
+use super::client::{Client, Pending, SftpFailure, unexpected};
 use super::protocol::{Response, open, status};
 use crate::ErrorCode;
 use crate::storage::{ReadRange, RepoReader};
@@ -26,7 +26,7 @@ const LOST_MAX: u32 = 2;
 
 /// A file being read.
 pub(super) struct SftpReader {
-    chunks: mpsc::Receiver<std::result::Result<Bytes, Failure>>,
+    chunks: mpsc::Receiver<std::result::Result<Bytes, SftpFailure>>,
     current: Bytes,
     shared: Arc<Shared>,
     path: String,
@@ -34,7 +34,11 @@ pub(super) struct SftpReader {
 
 impl SftpReader {
     /// Opens a file and starts reading.
-    pub(super) async fn open(shared: Arc<Shared>, path: &str, range: ReadRange) -> std::result::Result<Self, Failure> {
+    pub(super) async fn open(
+        shared: Arc<Shared>,
+        path: &str,
+        range: ReadRange,
+    ) -> std::result::Result<Self, SftpFailure> {
         let (client, handle) = shared
             .repeat(|client| async move {
                 let handle = client.open(path, open::READ, None).await?;
@@ -43,7 +47,7 @@ impl SftpReader {
             .await?;
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD_MAX);
         let end = range.limit.map_or(u64::MAX, |limit| range.offset.saturating_add(limit));
-        let task = ReadAhead { shared: Arc::clone(&shared), path: path.to_owned(), at: range.offset, end, sender };
+        let task = ReadTask { shared: Arc::clone(&shared), path: path.to_owned(), at: range.offset, end, sender };
         tokio::spawn(task.run(client, handle));
         Ok(SftpReader { chunks, current: Bytes::new(), shared, path: path.to_owned() })
     }
@@ -74,17 +78,17 @@ impl RepoReader for SftpReader {
 }
 
 /// The task that reads.
-struct ReadAhead {
+struct ReadTask {
     shared: Arc<Shared>,
     path: String,
     /// The next byte for the reader.
     at: u64,
     /// The byte after the last one for the reader.
     end: u64,
-    sender: mpsc::Sender<std::result::Result<Bytes, Failure>>,
+    sender: mpsc::Sender<std::result::Result<Bytes, SftpFailure>>,
 }
 
-impl ReadAhead {
+impl ReadTask {
     async fn run(mut self, mut client: Arc<Client>, mut handle: Bytes) {
         let mut lost = 0;
         loop {
@@ -95,10 +99,10 @@ impl ReadAhead {
                     drop(client.close(&handle).await);
                     return;
                 }
-                Err(Failure::Lost(why)) => {
+                Err(SftpFailure::Lost(why)) => {
                     lost = if self.at > before { 1 } else { lost + 1 };
                     if lost > LOST_MAX {
-                        drop(self.sender.send(Err(Failure::Lost(why))).await);
+                        drop(self.sender.send(Err(SftpFailure::Lost(why))).await);
                         return;
                     }
                 }
@@ -125,7 +129,7 @@ impl ReadAhead {
     }
 
     /// Reads to the end, in order.
-    async fn pump(&mut self, client: &Client, handle: &Bytes) -> std::result::Result<(), Failure> {
+    async fn pump(&mut self, client: &Client, handle: &Bytes) -> std::result::Result<(), SftpFailure> {
         let mut in_flight: VecDeque<(u32, Pending)> = VecDeque::new();
         let mut width = IN_FLIGHT_FIRST;
         let mut asked = self.at;
@@ -139,7 +143,7 @@ impl ReadAhead {
             let data = match pending.response().await? {
                 Response::Data(data) if !data.is_empty() && data.len() <= size as usize => data,
                 Response::Status { code: status::EOF, .. } => return Ok(()),
-                Response::Data(_) => return Err(Failure::Protocol),
+                Response::Data(_) => return Err(SftpFailure::Protocol),
                 other => return Err(unexpected(other)),
             };
             let received = data.len() as u64;

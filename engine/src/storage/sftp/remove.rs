@@ -3,7 +3,7 @@
 use futures_util::future::join;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::client::{Client, Failure};
+use super::client::{Client, SftpFailure};
 use super::list;
 use crate::storage::PATH_SIZE_MAX_BYTES;
 use crate::warn;
@@ -17,12 +17,12 @@ struct Doomed {
     /// Whether its content is already removed.
     is_empty: bool,
     /// Why it could not be removed as a file.
-    failure: Option<Failure>,
+    failure: Option<SftpFailure>,
 }
 
 /// Removes the content of a directory, and the directory. A link in its place is removed itself, unless it is the
 /// `root` of the repository, because any other link may lead to something else.
-pub(super) async fn remove_tree(client: &Client, path: &str, root: bool) -> std::result::Result<(), Failure> {
+pub(super) async fn remove_tree(client: &Client, path: &str, root: bool) -> std::result::Result<(), SftpFailure> {
     // Not recursive: a server could invent directories without end
     let mut left = vec![Doomed { path: path.to_owned(), is_empty: false, failure: None }];
     while let Some(Doomed { path, is_empty, failure }) = left.pop() {
@@ -46,10 +46,10 @@ pub(super) async fn remove_tree(client: &Client, path: &str, root: bool) -> std:
         left.push(Doomed { path: path.clone(), is_empty: true, failure: None });
         let mut files = Vec::new();
         for (name, attributes) in found {
-            let name = std::str::from_utf8(&name).map_err(|_| Failure::Protocol)?;
+            let name = std::str::from_utf8(&name).map_err(|_| SftpFailure::Protocol)?;
             let child = format!("{path}/{name}");
             if name.is_empty() || name.contains('/') || child.len() > PATH_SIZE_MAX_BYTES {
-                return Err(Failure::Protocol);
+                return Err(SftpFailure::Protocol);
             }
             if attributes.is_directory() {
                 left.push(Doomed { path: child, is_empty: false, failure: None });
@@ -73,7 +73,7 @@ pub(super) async fn remove_tree(client: &Client, path: &str, root: bool) -> std:
 }
 
 /// Treats a missing file as removed.
-fn present(removed: std::result::Result<(), Failure>) -> std::result::Result<(), Failure> {
+fn present(removed: std::result::Result<(), SftpFailure>) -> std::result::Result<(), SftpFailure> {
     match removed {
         Err(failure) if failure.is_missing() => Ok(()),
         done => done,

@@ -18,7 +18,7 @@ fn parent_of_paths() {
 
 #[test]
 fn entry_kind_is_that_of_the_mode() {
-    let kind = |mode| entry(String::new(), Attributes { mode, size: Some(7), ..Attributes::default() });
+    let kind = |mode| entry(String::new(), SftpAttributes { mode, size: Some(7), ..SftpAttributes::default() });
     assert_eq!((kind(Some(0o100_640)).kind, kind(Some(0o100_640)).size), (EntryKind::File, 7));
     assert_eq!((kind(Some(0o040_750)).kind, kind(Some(0o040_750)).size), (EntryKind::Path, 0));
     assert_eq!(kind(Some(0o120_777)).kind, EntryKind::Link);
@@ -47,7 +47,7 @@ fn error_names_host_path_and_what_the_server_said() {
     let settings = SftpSettings { private_key_passphrase: Some("topsecret".into()), ..settings() };
     assert!(!format!("{settings:?}").contains("topsecret"));
     let storage = SftpStorage::new(settings).unwrap();
-    let refused = Failure::Status { code: 3, message: "Permission denied".into() };
+    let refused = SftpFailure::Status { code: 3, message: "Permission denied".into() };
     let error = storage.0.error(ErrorCode::FileOpen, "unable to open file '/repo/x' for read", &refused);
     let expected = "unable to open file '/repo/x' for read: sftp error [3] permission denied on host 'backup:22'";
     assert_eq!(error.message, expected);
@@ -74,7 +74,10 @@ fn requests_that_wait_to_be_sent_fail_when_the_connection_ends() {
         tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(requests, end).0 }).await
     });
     let done = done.expect("an answer long before the time-out of a request");
-    assert!(done.iter().all(|done| matches!(done, Err(Failure::Lost(why)) if why == "connection lost")), "{done:?}");
+    assert!(
+        done.iter().all(|done| matches!(done, Err(SftpFailure::Lost(why)) if why == "connection lost")),
+        "{done:?}"
+    );
 }
 
 /// Counts how often a connection was cut.
@@ -96,7 +99,7 @@ fn a_request_without_answer_ends_the_connection() {
         let client = Client::start(stream, Duration::from_millis(50), Box::new(cuts.clone())).await.ok().unwrap();
         let other = client.send(protocol::Request::new(protocol::kind::STAT).bytes(b"y")).await.ok().unwrap();
         let failure = client.remove("x").await.unwrap_err();
-        assert!(matches!(&failure, Failure::Lost(why) if why.starts_with("no answer")), "{failure:?}");
+        assert!(matches!(&failure, SftpFailure::Lost(why) if why.starts_with("no answer")), "{failure:?}");
         assert!(client.is_lost());
         assert_eq!(cuts.0.load(Ordering::Relaxed), 1);
         assert!(other.response().await.is_err());
@@ -161,7 +164,7 @@ fn directories_without_end_are_an_error() {
         drop(client);
         (result, server.await.unwrap())
     });
-    assert!(matches!(result, Err(Failure::Protocol)), "{result:?}");
+    assert!(matches!(result, Err(SftpFailure::Protocol)), "{result:?}");
     assert!(longest > PATH_SIZE_MAX_BYTES - 10, "{longest}");
 }
 

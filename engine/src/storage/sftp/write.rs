@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join;
 
-use super::client::{Client, Failure, Pending};
-use super::protocol::{Attributes, open};
+use super::client::{Client, Pending, SftpFailure};
+use super::protocol::{SftpAttributes, open};
 use super::{Shared, create_path, parent};
 use crate::storage::posix::{FILE_MODE, wrong_size};
 use crate::storage::{RepoWriter, WriteOptions, temporary};
@@ -37,10 +37,10 @@ pub(super) struct SftpWriter {
 
 /// Creates an empty file and opens it. An existing file is replaced, not truncated: it is mostly left over from an
 /// attempt whose connection was lost, and the server may still be about to open it or write to it for that attempt.
-async fn create(client: &Client, path: &str) -> std::result::Result<Bytes, Failure> {
+async fn create(client: &Client, path: &str) -> std::result::Result<Bytes, SftpFailure> {
     // A server that does not know the last flag empties the file
     let new = open::WRITE | open::CREATE | open::TRUNCATE | open::EXCLUSIVE;
-    let is_refusal = |failure: &Failure| matches!(failure, Failure::Status { .. }) && !failure.is_missing();
+    let is_refusal = |failure: &SftpFailure| matches!(failure, SftpFailure::Status { .. }) && !failure.is_missing();
     let exists = match client.open(path, new, Some(FILE_MODE)).await {
         Err(failure) if is_refusal(&failure) => failure.may_exist(),
         done => return done,
@@ -51,7 +51,7 @@ async fn create(client: &Client, path: &str) -> std::result::Result<Bytes, Failu
                 Err(failure) if is_refusal(&failure) => {}
                 done => return done,
             },
-            Err(lost @ Failure::Lost(_)) => return Err(lost),
+            Err(lost @ SftpFailure::Lost(_)) => return Err(lost),
             // It was something else, or it can't be removed
             Err(_) => {}
         }
@@ -105,12 +105,12 @@ impl SftpWriter {
         })
     }
 
-    fn fail(&self, code: ErrorCode, message: &str, failure: &Failure) -> crate::Error {
+    fn fail(&self, code: ErrorCode, message: &str, failure: &SftpFailure) -> crate::Error {
         self.shared.error(code, &message.replace("{}", &self.path_open), failure)
     }
 
     /// Sends the buffer. Waits only while too much is in flight.
-    async fn send(&mut self) -> std::result::Result<(), Failure> {
+    async fn send(&mut self) -> std::result::Result<(), SftpFailure> {
         let Some(handle) = self.handle.clone() else { return Ok(()) };
         while self.in_flight.len() >= IN_FLIGHT_MAX {
             if let Some(oldest) = self.in_flight.pop_front() {
@@ -125,7 +125,7 @@ impl SftpWriter {
     }
 
     /// Waits for all writes, the sync and the close, which are sent together: the server processes them in this order.
-    async fn close(&mut self) -> std::result::Result<(), (ErrorCode, &'static str, Failure)> {
+    async fn close(&mut self) -> std::result::Result<(), (ErrorCode, &'static str, SftpFailure)> {
         const WRITE: (ErrorCode, &str) = (ErrorCode::FileWrite, "unable to write '{}'");
         const SYNC: (ErrorCode, &str) = (ErrorCode::FileSync, "unable to sync file '{}' after write");
         const CLOSE: (ErrorCode, &str) = (ErrorCode::FileClose, "unable to close file '{}' after write");
@@ -150,11 +150,11 @@ impl SftpWriter {
     }
 
     /// Gives the file its final name.
-    async fn rename(&self) -> std::result::Result<(), Failure> {
+    async fn rename(&self) -> std::result::Result<(), SftpFailure> {
         let (from, to) = (self.path_open.as_str(), self.path.as_str());
         let aside = &temporary::name(to);
         let done = self.client.replace(from, to, aside).await;
-        let Err(Failure::Lost(_)) = done else { return done };
+        let Err(SftpFailure::Lost(_)) = done else { return done };
         // If the outcome is unknown, the rename succeeded if the temporary name is gone, because only this writer uses
         // it. The final name is checked afterwards
         self.shared
@@ -172,8 +172,8 @@ impl SftpWriter {
 
     /// Checks that the final name has all the bytes that were sent. `found` was requested ahead, together with the
     /// rename. A server that answers in another order is asked again.
-    async fn check_size(&self, found: std::result::Result<Attributes, Failure>) -> Result<()> {
-        let is_whole = |found: &Attributes| found.size.is_none_or(|size| size == self.offset);
+    async fn check_size(&self, found: std::result::Result<SftpAttributes, SftpFailure>) -> Result<()> {
+        let is_whole = |found: &SftpAttributes| found.size.is_none_or(|size| size == self.offset);
         if found.is_ok_and(|found| is_whole(&found)) {
             return Ok(());
         }

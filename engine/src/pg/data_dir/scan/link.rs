@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::super::{TARGET_PGDATA, TARGET_TBLSPC, relative_path};
-use super::{DirEntry, ScannedLink, ScannedPath, ScannedTarget, Scanner, Tablespace, check_line, missing_info};
+use repo_format::manifest::{PG_DATA, PG_TBLSPC, pg_path};
+
+use super::{
+    Dir, DirEntry, ScannedLink, ScannedPath, ScannedTarget, Scanner, ServerTablespace, check_line, missing_info,
+};
 use crate::storage::EntryKind;
 use crate::{Error, ErrorCode, Result};
 
@@ -15,18 +18,10 @@ const TABLESPACE_PAUSE: Duration = Duration::from_millis(100);
 
 impl Scanner<'_> {
     /// Adds a symbolic link and continues with its destination.
-    pub(super) fn link(
-        &mut self,
-        parent: &str,
-        path: &str,
-        is_database: bool,
-        in_tablespaces: bool,
-        name: String,
-        entry: &DirEntry,
-    ) -> Result<()> {
-        let link_path = format!("{path}/{}", entry.name);
+    pub(super) fn link(&mut self, dir: &Dir<'_>, name: String, entry: &DirEntry) -> Result<()> {
+        let link_path = format!("{}/{}", dir.path, entry.name);
         // Looked up before anything is recorded: a tablespace that was dropped since the listing does not exist
-        let tablespace = match in_tablespaces {
+        let tablespace = match dir.has_tablespaces() {
             true => match self.tablespace(&link_path, &entry.name)? {
                 Some(tablespace) => Some(tablespace),
                 None => return Ok(()),
@@ -35,7 +30,7 @@ impl Scanner<'_> {
         };
         let Some(destination) = self.files.link_destination(&link_path)? else { return Ok(()) };
         check_line(&destination, &link_path)?;
-        let absolute = absolute_path(&destination, path)?;
+        let absolute = absolute_path(&destination, dir.path)?;
         if self.files.info(&absolute)?.is_some_and(|found| found.kind == EntryKind::Link) {
             return Err(Error::new(
                 ErrorCode::LinkDestination,
@@ -46,26 +41,21 @@ impl Scanner<'_> {
         self.scan.links.push(ScannedLink { name: name.clone(), destination: destination.clone(), user, group });
 
         // Where the scan continues: for a tablespace, in the directory of this cluster below the destination
-        let (target_name, tablespace, next_parent, next_path, next_name) = if in_tablespaces {
-            let target = format!("{TARGET_TBLSPC}/{}", entry.name);
-            self.tablespace_paths(&target);
-            (target.clone(), tablespace, target, link_path.clone(), self.options.tablespace_id.to_owned())
+        let tablespace_name = format!("{PG_TBLSPC}/{}", entry.name);
+        let (target_name, next, next_name) = if tablespace.is_some() {
+            self.tablespace_paths(&tablespace_name);
+            let next = Dir { name: &tablespace_name, path: &link_path, is_database: dir.is_database };
+            (tablespace_name.clone(), next, self.options.tablespace_id.to_owned())
         } else {
-            (name, None, parent.to_owned(), path.to_owned(), entry.name.clone())
+            (name, Dir { ..*dir }, entry.name.clone())
         };
-        let linked_path = format!("{next_path}/{next_name}");
+        let linked_path = format!("{}/{next_name}", next.path);
         let linked = self.files.info_followed(&linked_path)?;
         let is_file = linked.as_ref().is_some_and(|found| found.kind != EntryKind::Path);
         if is_file && tablespace.is_some() {
             return Err(Error::new(ErrorCode::Format, format!("tablespace '{link_path}' links to a file")));
         }
-        let (target_path, target_file) = if is_file {
-            let (path, file) = destination.rsplit_once('/').unwrap_or(("", &destination));
-            let path = if path.is_empty() && destination.starts_with('/') { "/" } else { path };
-            (path.to_owned(), Some(file.to_owned()))
-        } else {
-            (destination, None)
-        };
+        let (target_path, target_file) = if is_file { split_file(&destination) } else { (destination, None) };
         self.check_link(&target_name, &target_path, target_file.as_deref())?;
         self.scan.targets.push(ScannedTarget {
             name: target_name,
@@ -77,7 +67,7 @@ impl Scanner<'_> {
         // The checks above come first, so that a link into the data directory is reported as such even if it is
         // dangling
         let Some(attributes) = linked else { return Err(missing_info(&linked_path)) };
-        self.entry(&next_parent, &next_path, is_database, &DirEntry { name: next_name, attributes })
+        self.entry(&next, &DirEntry { name: next_name, attributes })
     }
 
     /// Looks up the tablespace of a link in `pg_tblspc`; `None` if it no longer exists.
@@ -85,14 +75,16 @@ impl Scanner<'_> {
     /// A link exists before the transaction that creates its tablespace ends, and briefly after its directory was
     /// removed. Recovery repeats the creation and removal of tablespaces since the start of the backup, so it is enough
     /// to know which case it is.
-    fn tablespace(&mut self, link_path: &str, link: &str) -> Result<Option<Tablespace>> {
+    fn tablespace(&mut self, link_path: &str, link: &str) -> Result<Option<ServerTablespace>> {
         let id = link.parse().map_err(|_| {
-            Error::new(ErrorCode::Format, format!("'{TARGET_TBLSPC}/{link}' is not named by a tablespace's oid"))
+            Error::new(ErrorCode::Format, format!("'{PG_TBLSPC}/{link}' is not named by a tablespace's oid"))
         })?;
         let directory = format!("{link_path}/{}", self.options.tablespace_id);
         for attempt in 1.. {
-            let Some(known) = &self.tablespaces else { return Ok(Some(Tablespace { id, name: format!("ts{link}") })) };
-            let found = known.get(&id).map(|name| Tablespace { id, name: name.clone() });
+            let Some(known) = &self.tablespaces else {
+                return Ok(Some(ServerTablespace { id, name: format!("ts{link}") }));
+            };
+            let found = known.get(&id).map(|name| ServerTablespace { id, name: name.clone() });
             let is_last = attempt == TABLESPACE_TRIES_MAX;
             // What is missing permanently is reported by the other checks
             if found.is_some() && (is_last || self.files.info_followed(&directory)?.is_some()) {
@@ -119,8 +111,8 @@ impl Scanner<'_> {
         if self.tablespace_base.is_none() {
             let find = |name: &str| self.scan.paths.iter().find(|path| path.name == name).cloned();
             // Both were scanned before the links in pg_tblspc
-            let (Some(data), Some(base)) = (find(TARGET_PGDATA), find("pg_data/pg_tblspc")) else { return };
-            self.scan.paths.push(ScannedPath { name: TARGET_TBLSPC.to_owned(), ..data });
+            let (Some(data), Some(base)) = (find(PG_DATA), find("pg_data/pg_tblspc")) else { return };
+            self.scan.paths.push(ScannedPath { name: PG_TBLSPC.to_owned(), ..data });
             self.tablespace_base = Some(base);
         }
         if let Some(base) = &self.tablespace_base {
@@ -129,7 +121,7 @@ impl Scanner<'_> {
     }
 
     fn check_link(&mut self, target_name: &str, target_path: &str, file: Option<&str>) -> Result<()> {
-        let link = relative_path(target_name);
+        let link = pg_path(target_name);
         let absolute = if target_path.starts_with('/') {
             target_path.to_owned()
         } else {
@@ -142,8 +134,15 @@ impl Scanner<'_> {
     }
 }
 
+/// Splits the destination of a link to a file into its directory and its name.
+fn split_file(destination: &str) -> (String, Option<String>) {
+    let (path, file) = destination.rsplit_once('/').unwrap_or(("", destination));
+    let path = if path.is_empty() && destination.starts_with('/') { "/" } else { path };
+    (path.to_owned(), Some(file.to_owned()))
+}
+
 /// Returns the names of tablespaces by their oids.
-pub(super) fn by_id(tablespaces: &[Tablespace]) -> HashMap<u32, String> {
+pub(super) fn by_id(tablespaces: &[ServerTablespace]) -> HashMap<u32, String> {
     tablespaces.iter().map(|known| (known.id, known.name.clone())).collect()
 }
 

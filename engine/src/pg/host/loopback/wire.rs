@@ -10,7 +10,7 @@ use repo_format::pg::control::PgControl;
 use repo_format::wal_name::{Lsn, TimelineId};
 use serde_json::{Value, from_value, to_value};
 
-use crate::pg::data_dir::{Scan, ScannedFile, ScannedLink, ScannedPath, ScannedTarget, Tablespace};
+use crate::pg::data_dir::{Scan, ScannedFile, ScannedLink, ScannedPath, ScannedTarget, ServerTablespace};
 use crate::pipeline::PageOutcome;
 use crate::pipeline::backup::{
     BlockJob, Copied, CopyFile, CopyFrom, CopyJob, CopyMethod, CopyOutcome, CopyResult, CopyRules, PriorMap,
@@ -51,13 +51,13 @@ pub(super) fn control_from(value: Value) -> PgControl {
     }
 }
 
-pub(super) fn tablespaces_to(tablespaces: &[Tablespace]) -> Value {
+pub(super) fn tablespaces_to(tablespaces: &[ServerTablespace]) -> Value {
     tablespaces.iter().map(|tablespace| to_value((tablespace.id, &tablespace.name)).unwrap()).collect()
 }
 
-pub(super) fn tablespaces_from(value: Value) -> Vec<Tablespace> {
+pub(super) fn tablespaces_from(value: Value) -> Vec<ServerTablespace> {
     let list: Vec<(u32, Text)> = from_value(value).unwrap();
-    list.into_iter().map(|(id, name)| Tablespace { id, name }).collect()
+    list.into_iter().map(|(id, name)| ServerTablespace { id, name }).collect()
 }
 
 pub(super) fn scan_to(scan: &Scan) -> Value {
@@ -97,7 +97,7 @@ pub(super) fn scan_from(value: Value) -> Scan {
         scan.files.push(ScannedFile { name, size, modified, mode, user: id(user), group: id(group), pages });
     }
     for (name, path, file, tablespace, is_link) in targets {
-        let tablespace = tablespace.map(|(id, name)| Tablespace { id, name });
+        let tablespace = tablespace.map(|(id, name)| ServerTablespace { id, name });
         scan.targets.push(ScannedTarget { name, path, file, tablespace, is_link });
     }
     scan

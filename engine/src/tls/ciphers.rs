@@ -29,20 +29,28 @@ static TLS_13: [Named; 3] = [
     ("TLS_CHACHA20_POLY1305_SHA256", cipher_suite::TLS13_CHACHA20_POLY1305_SHA256),
 ];
 
-/// Limits the connections of this process to the suites of these lists, whose names are separated by colons. Without a
-/// list, all suites of the version are allowed. Call it before connections are set up.
+/// Returns the provider of cryptography for connections with the suites of these lists, whose names are separated by
+/// colons. Without a list, all suites of the version are allowed.
 ///
 /// # Errors
 /// [`ErrorCode::FeatureNotSupported`] for a name that is not an available suite.
+pub fn provider(tls_12: Option<&str>, tls_13: Option<&str>) -> Result<CryptoProvider> {
+    let mut cipher_suites = suites("tls-cipher-13", tls_13, &TLS_13)?;
+    cipher_suites.extend(suites("tls-cipher-12", tls_12, &TLS_12)?);
+    Ok(CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() })
+}
+
+/// Limits the connections of this process to object stores to the suites of these lists. Call it before connections are
+/// set up.
+///
+/// # Errors
+/// The same as [`provider`].
 pub fn choose(tls_12: Option<&str>, tls_13: Option<&str>) -> Result<()> {
     if tls_12.is_none() && tls_13.is_none() {
         return Ok(());
     }
-    let mut cipher_suites = suites("tls-cipher-13", tls_13, &TLS_13)?;
-    cipher_suites.extend(suites("tls-cipher-12", tls_12, &TLS_12)?);
-    let provider = CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() };
     // Every repository requests the same, because the options apply to the whole process
-    if let Err(installed) = provider.install_default()
+    if let Err(installed) = provider(tls_12, tls_13)?.install_default()
         && CryptoProvider::get_default().is_none_or(|current| current.cipher_suites != installed.cipher_suites)
     {
         return Err(Error::new(ErrorCode::Assert, "other cipher suites were chosen before"));

@@ -1,9 +1,8 @@
-//! The trusted certificates (`repo-storage-ca-file`, `repo-storage-ca-path`).
+//! The trusted certificates of files and directories (options such as `repo-storage-ca-file`, `repo-host-ca-path`).
 
 use std::fs;
 use std::path::Path;
 
-use reqwest::Certificate;
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -13,12 +12,17 @@ use crate::{Error, ErrorCode, Result};
 /// A certificate file larger than this is not one.
 const SIZE_MAX_BYTES: u64 = 16 << 20;
 
-/// Returns the only certificates to trust; `None` if no option names any, and those of the system are trusted.
+/// Returns the only certificates to trust; `None` if no option names any, and those of the system are trusted. `options`
+/// names the options, for a hint.
 ///
 /// # Errors
 /// [`ErrorCode::Crypto`] if the options name no certificate at all: trusting the system's instead would trust servers
 /// that the options exclude. The file or the directory can't be read.
-pub(super) fn trusted(file: Option<&Path>, path: Option<&Path>) -> Result<Option<Vec<Certificate>>> {
+pub(crate) fn in_files(
+    file: Option<&Path>,
+    path: Option<&Path>,
+    options: &str,
+) -> Result<Option<Vec<CertificateDer<'static>>>> {
     if file.is_none() && path.is_none() {
         return Ok(None);
     }
@@ -26,27 +30,27 @@ pub(super) fn trusted(file: Option<&Path>, path: Option<&Path>) -> Result<Option
     if let Some(file) = file {
         found = in_file(file)?;
         if found.is_empty() {
-            return Err(without(file));
+            return Err(without(file, options));
         }
     }
     if let Some(path) = path {
         found.extend(in_path(path)?);
     }
     match path {
-        Some(path) if found.is_empty() => Err(without(path)),
+        Some(path) if found.is_empty() => Err(without(path, options)),
         _ => Ok(Some(found)),
     }
 }
 
-fn without(place: &Path) -> Error {
+fn without(place: &Path, options: &str) -> Error {
     let place = place.display();
     Error::new(ErrorCode::Crypto, format!("unable to load certificates from '{place}': it holds no certificate"))
-        .hint("if repo-storage-ca-file or repo-storage-ca-path is set, only their certificates are trusted.")
+        .hint(format!("if {options} is set, only their certificates are trusted."))
 }
 
 /// Returns the certificates of all files in a directory. OpenSSL only reads the files that it looks up, so an
 /// unreadable file or one without a certificate is not an error, but a warning.
-fn in_path(path: &Path) -> Result<Vec<Certificate>> {
+fn in_path(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let failed = |error| Error::from_io(ErrorCode::PathOpen, format!("unable to open '{}'", path.display()), error);
     let mut found = Vec::new();
     for entry in fs::read_dir(path).map_err(failed)? {
@@ -62,7 +66,7 @@ fn in_path(path: &Path) -> Result<Vec<Certificate>> {
     Ok(found)
 }
 
-fn in_file(file: &Path) -> Result<Vec<Certificate>> {
+fn in_file(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let failed = |error| Error::from_io(ErrorCode::FileOpen, format!("unable to open '{}'", file.display()), error);
     let invalid = |why: &dyn std::fmt::Display| {
         Error::new(ErrorCode::Crypto, format!("unable to load certificates from '{}': {why}", file.display()))
@@ -72,13 +76,13 @@ fn in_file(file: &Path) -> Result<Vec<Certificate>> {
         return Err(invalid(&"it is too large"));
     }
     let pem = fs::read(file).map_err(failed)?;
-    // The client reports invalid certificates only when it is created, and not for each
+    // An invalid certificate is reported here, and not when a connection fails
     let mut known = RootCertStore::empty();
     CertificateDer::pem_slice_iter(&pem)
         .map(|certificate| {
             let certificate = certificate.map_err(|error| invalid(&error))?;
             known.add(certificate.clone()).map_err(|error| invalid(&error))?;
-            Certificate::from_der(&certificate).map_err(|error| invalid(&error))
+            Ok(certificate)
         })
         .collect()
 }
@@ -102,7 +106,7 @@ mod tests {
         7M1eojiv9w5eFCMfMPI=\n\
         -----END CERTIFICATE-----\n";
 
-    fn code(result: Result<Option<Vec<Certificate>>>) -> Option<ErrorCode> {
+    fn code(result: Result<Option<Vec<CertificateDer<'static>>>>) -> Option<ErrorCode> {
         result.err().map(|error| error.code)
     }
 
@@ -112,22 +116,22 @@ mod tests {
         let file = folder.path().join("ca.crt");
         for text in ["", "no certificate", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
             fs::write(&file, text).unwrap();
-            let error = trusted(Some(&file), None).unwrap_err();
+            let error = in_files(Some(&file), None, "an option").unwrap_err();
             assert_eq!(error.code, ErrorCode::Crypto, "{text}");
             assert!(error.message.contains("holds no certificate"), "{error}");
         }
         fs::write(&file, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
-        assert_eq!(code(trusted(Some(&file), None)), Some(ErrorCode::Crypto));
-        assert_eq!(code(trusted(Some(&folder.path().join("none")), None)), Some(ErrorCode::FileOpen));
-        assert!(trusted(None, None).unwrap().is_none());
+        assert_eq!(code(in_files(Some(&file), None, "an option")), Some(ErrorCode::Crypto));
+        assert_eq!(code(in_files(Some(&folder.path().join("none")), None, "an option")), Some(ErrorCode::FileOpen));
+        assert!(in_files(None, None, "an option").unwrap().is_none());
     }
 
     #[test]
     fn path_without_a_certificate_is_refused_and_the_system_is_not_trusted_instead() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(code(trusted(None, Some(folder.path()))), Some(ErrorCode::Crypto));
+        assert_eq!(code(in_files(None, Some(folder.path()), "an option")), Some(ErrorCode::Crypto));
         fs::write(folder.path().join("README"), "nothing").unwrap();
-        assert_eq!(code(trusted(None, Some(folder.path()))), Some(ErrorCode::Crypto));
+        assert_eq!(code(in_files(None, Some(folder.path()), "an option")), Some(ErrorCode::Crypto));
     }
 
     #[test]
@@ -140,6 +144,6 @@ mod tests {
         write("good.pem", CERTIFICATE);
         std::os::unix::fs::symlink("good.pem", folder.path().join("0a1b2c3d.0")).unwrap();
         std::os::unix::fs::symlink("gone.pem", folder.path().join("0a1b2c3e.0")).unwrap();
-        assert_eq!(trusted(None, Some(folder.path())).unwrap().unwrap().len(), 2);
+        assert_eq!(in_files(None, Some(folder.path()), "an option").unwrap().unwrap().len(), 2);
     }
 }

@@ -1,0 +1,14 @@
+//! `server`: serves other hosts by TLS.
+
+use engine::Result;
+
+use crate::config::Config;
+use crate::{ExitStatus, server};
+
+/// Serves until a signal ends the server.
+///
+/// # Errors
+/// Those of [`server::run`].
+pub fn run(config: &Config) -> Result<ExitStatus> {
+    server::run(config)
+}

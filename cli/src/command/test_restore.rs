@@ -1,0 +1,99 @@
+//! `test-restore`: proves that a backup can be recovered.
+
+use std::path::PathBuf;
+
+use engine::proof::{ProofReport, Verdict};
+use engine::restore::{RecoverySettings, RecoveryType};
+use engine::test_restore::{self, BackupPick, CheckSettings, TestRestoreContext, TestRestoreRequest, WalCommandPaths};
+use engine::{Error, ErrorCode, Result};
+
+use crate::command::restore;
+use crate::config::handle::Opt;
+use crate::config::{Config, opt};
+use crate::exit::{self, ExitStatus};
+use crate::progress::LiveProgress;
+use crate::render::proof_text;
+use crate::wal_command::test_restore_command;
+use crate::{print, repos};
+
+/// Tests a backup and prints the report.
+///
+/// # Errors
+/// [`ErrorCode::Command`] if the backup is not proven; the errors of [`engine::test_restore::run`] if it could not be
+/// tested.
+pub fn run(config: &Config) -> Result<ExitStatus> {
+    let request = request(config)?;
+    let context = TestRestoreContext {
+        stanza: &repos::stanza(config)?,
+        repos: &repos::open_each(config)?,
+        progress: LiveProgress::of("test-restore"),
+        cancel: exit::cancel_token(),
+    };
+    let report = test_restore::run(&request, &context)?;
+    print(&match config.get(opt::OUTPUT)? {
+        "json" => report.to_json()? + "\n",
+        _ => proof_text::render(&report, engine::time_zone::local()),
+    })?;
+    judge(&report)
+}
+
+fn judge(report: &ProofReport) -> Result<ExitStatus> {
+    match report.result {
+        Verdict::Passed => Ok(ExitStatus::SUCCESS),
+        Verdict::Failed => {
+            let reason = report.reason.as_deref().unwrap_or_default();
+            let text = format!("backup {} was not proven: {reason}", report.backup.label);
+            Err(Error::new(ErrorCode::Command, text))
+        }
+    }
+}
+
+fn request(config: &Config) -> Result<TestRestoreRequest> {
+    // Everything that the command needs from the configuration, since it outlives the borrow
+    let for_wal = config.clone();
+    let list = |option: Opt<Vec<String>>| config.find(option).unwrap_or_default().to_vec();
+    Ok(TestRestoreRequest {
+        scratch_path: PathBuf::from(config.get(opt::SCRATCH_PATH)?),
+        pick: match config.get(opt::SET)? {
+            "latest" => BackupPick::Newest,
+            "random" => BackupPick::Random,
+            label => BackupPick::Label(label.to_owned()),
+        },
+        recovery: RecoverySettings {
+            kind: recovery_type(config)?,
+            target_exclusive: config.find(opt::TARGET_EXCLUSIVE).unwrap_or(false),
+            target_timeline: config.find(opt::TARGET_TIMELINE).map(ToOwned::to_owned),
+            ..RecoverySettings::default()
+        },
+        wal_command: Box::new(move |paths: &WalCommandPaths| test_restore_command(&for_wal, paths)),
+        pg_bin_path: config.find(opt::PG_BIN_PATH).map(PathBuf::from),
+        superuser: config.find(opt::SUPERUSER).map(ToOwned::to_owned),
+        checks: CheckSettings {
+            amcheck: config.get(opt::AMCHECK)?,
+            checksums: config.get(opt::CHECKSUMS)?,
+            count_tables: list(opt::COUNT_TABLE),
+            dump_databases: list(opt::DUMP_DATABASE),
+            sql_file: config.find(opt::SQL_FILE).map(PathBuf::from),
+        },
+        recovery_timeout: config.get(opt::RECOVERY_TIMEOUT)?,
+        keep_out: restore::keep_out(config)?,
+        process_max: u32::try_from(config.get(opt::PROCESS_MAX)?).unwrap_or(1),
+        job_retry: u32::try_from(config.get(opt::JOB_RETRY)?).unwrap_or(0),
+        job_retry_interval: config.get(opt::JOB_RETRY_INTERVAL)?,
+    })
+}
+
+fn recovery_type(config: &Config) -> Result<RecoveryType> {
+    let target = || {
+        let target = config.find(opt::TARGET).map(ToOwned::to_owned);
+        target.ok_or_else(|| Error::new(ErrorCode::OptionRequired, "test-restore command requires option: target"))
+    };
+    Ok(match config.get(opt::TYPE)? {
+        "immediate" => RecoveryType::Immediate,
+        "lsn" => RecoveryType::Lsn(target()?),
+        "name" => RecoveryType::Name(target()?),
+        "time" => RecoveryType::Time(target()?),
+        "xid" => RecoveryType::Xid(target()?),
+        _ => RecoveryType::Default,
+    })
+}

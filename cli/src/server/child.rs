@@ -1,0 +1,109 @@
+//! The process that serves a client.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use engine::{Error, ErrorCode, Result};
+
+use super::admit::Admitted;
+use super::sessions::{Sessions, SharedChild, wait};
+use super::state::ServerState;
+
+/// The longest greeting.
+const GREETING_BYTES_MAX: usize = 4096;
+/// The most bytes of a line of the process's standard error that are logged.
+const LINE_BYTES_MAX: u64 = 4096;
+/// The most lines of a process that are logged.
+const LINES_MAX: usize = 100;
+/// How long a process may take to end after it closed its output.
+const END_WAIT: Duration = Duration::from_secs(2);
+
+/// A process that is ready to serve.
+pub(super) struct Serving {
+    pub(super) child: SharedChild,
+    pub(super) id: u32,
+    pub(super) stdin: ChildStdin,
+    pub(super) stdout: ChildStdout,
+}
+
+/// Starts the process, and waits for its greeting, which the server has sent in its place. `client` is for messages.
+///
+/// # Errors
+/// [`ErrorCode::Execute`] if it can't be started; the error with which it ends.
+pub(super) fn start(state: &ServerState, sessions: &Sessions, admitted: &Admitted, client: &str) -> Result<Serving> {
+    let failed = |e| Error::from_io(ErrorCode::Execute, "unable to start the process that serves", e);
+    let mut child = Command::new(&state.program)
+        .args(&admitted.arguments)
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let id = child.id();
+    let child = sessions.add(child)?;
+    let (Some(stdin), Some(mut stdout), Some(stderr)) = (stdin, stdout, stderr) else {
+        return Err(Error::new(ErrorCode::Assert, "standard streams of the process are missing"));
+    };
+    let errors = log_errors(stderr, format!("process {id} of client {client}"))?;
+    if has_greeted(&mut stdout) {
+        return Ok(Serving { child, id, stdin, stdout });
+    }
+    drop((stdin, stdout));
+    let error = end_error(&child, &errors);
+    sessions.remove(id);
+    Err(error)
+}
+
+/// Passes over the greeting. Returns whether there was one.
+fn has_greeted(stdout: &mut ChildStdout) -> bool {
+    // What follows is for the client, so nothing is read ahead
+    let mut byte = [0];
+    for _ in 0..GREETING_BYTES_MAX {
+        if stdout.read_exact(&mut byte).is_err() {
+            return false;
+        }
+        if byte == *b"\n" {
+            return true;
+        }
+    }
+    false
+}
+
+/// The error with which a process has ended that did not greet.
+fn end_error(child: &SharedChild, errors: &Receiver<String>) -> Error {
+    if !wait(child, END_WAIT) {
+        return Error::new(ErrorCode::Execute, "the process that serves does not answer");
+    }
+    let status = child.lock().ok().and_then(|mut child| child.wait().ok());
+    let code = status.and_then(|status| u8::try_from(status.code()?).ok()).and_then(ErrorCode::from_number);
+    let text = errors.recv_timeout(END_WAIT).unwrap_or_default();
+    Error::new(code.unwrap_or(ErrorCode::Execute), format!("the process that serves ended: {text}"))
+}
+
+/// Logs what the process writes to standard error. Returns where its first line arrives.
+fn log_errors(stderr: ChildStderr, name: String) -> Result<Receiver<String>> {
+    let (sender, receiver) = channel();
+    let body = move || {
+        let mut stderr = BufReader::new(stderr);
+        for line_number in 0.. {
+            let mut line = Vec::new();
+            let read = stderr.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
+            if !read.is_ok_and(|read| read > 0) {
+                return;
+            }
+            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if line_number < LINES_MAX && !line.is_empty() {
+                engine::warn!("{name}: {line}");
+            }
+            // Nobody may wait for it
+            let _ = sender.send(line);
+        }
+    };
+    let started = std::thread::Builder::new().name("stderr".to_owned()).spawn(body);
+    started.map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start a thread", e))?;
+    Ok(receiver)
+}

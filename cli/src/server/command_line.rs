@@ -1,0 +1,21 @@
+//! Command lines that clients send.
+
+use engine::{Error, ErrorCode, Result};
+
+use crate::config::{CommandLine, Config, Environment, Role, SystemFiles};
+
+/// Resolves the options of a command in the role `remote`.
+///
+/// # Errors
+/// [`ErrorCode::Access`] for another role, and errors of the options.
+pub(super) fn resolve(program: &str, arguments: &[String]) -> Result<Config> {
+    let line = CommandLine::parse(std::iter::once(program).chain(arguments.iter().map(String::as_str)))?;
+    if line.role() != Role::Remote {
+        let text = format!("access denied: command '{}' is not served", line.command().role_name(line.role()));
+        return Err(Error::new(ErrorCode::Access, text));
+    }
+    let mut config = Config::resolve(line, Environment::from_process(), &SystemFiles, &mut |_| ())?;
+    config.adjust()?;
+    config.check_support()?;
+    Ok(config)
+}

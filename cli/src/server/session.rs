@@ -1,0 +1,163 @@
+//! One client: from its connection to its end.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use engine::serve::Server;
+use engine::tls::{Session, SessionReader, SessionWriter};
+use engine::{Error, ErrorCode, Result};
+use rustix::process::Signal;
+
+use super::admit::admit;
+use super::child::{self, Serving};
+use super::sessions::{Sessions, UnknownClient, signal, wait};
+use super::state::ServerState;
+use crate::log;
+
+/// The maximum time until a client has said who it is and what it wants.
+const KNOWN_MAX: Duration = Duration::from_secs(30);
+/// How long a process may go on after its client is gone.
+const LEFT_ALONE_MAX: Duration = Duration::from_secs(10);
+/// How long a client may take to close its side after the last answer.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// How long a process may take to end after a signal.
+const SIGNALLED_MAX: Duration = Duration::from_secs(30);
+/// Bytes that are passed on at once.
+const RELAY_BYTES: usize = 64 << 10;
+
+/// Serves a client. Errors are logged.
+pub(super) fn serve(
+    state: &ServerState,
+    sessions: &Sessions,
+    unknown: UnknownClient,
+    tcp: TcpStream,
+    peer: SocketAddr,
+) {
+    let peer = peer.to_string();
+    if let Err(error) = serve_client(state, sessions, unknown, tcp, &peer) {
+        let error = error.context(format!("client at {peer}"));
+        log::error(&error, String::new);
+    }
+}
+
+fn serve_client(
+    state: &ServerState,
+    sessions: &Sessions,
+    unknown: UnknownClient,
+    tcp: TcpStream,
+    peer: &str,
+) -> Result<()> {
+    let end = Instant::now() + KNOWN_MAX;
+    tcp.set_nonblocking(true).map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to set options of a socket", e))?;
+    state.keep_alive.set_up(&tcp)?;
+    let client = state.tls.accept(peer, tcp, end)?;
+    let session = client.session;
+    session.set_deadline(Some(end));
+    let mut server = Server::greet(session.reader(Some(state.timeout)), session.writer(state.timeout.min(KNOWN_MAX)))?;
+    let Some(name) = client.name else {
+        let answered = server.answer_ping();
+        session.close(Duration::ZERO);
+        return answered;
+    };
+    let named = |error: Error| error.context(format!("'{name}'"));
+    let arguments = server.read_command_line().map_err(named)?;
+    let begun = sessions.begin(&name).and_then(|known| {
+        let admitted = admit(state, &name, &arguments)?;
+        let serving = child::start(state, sessions, &admitted, &format!("'{name}' at {peer}"))?;
+        Ok((known, admitted, serving))
+    });
+    let (_known, admitted, serving) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            let told = server.refuse(&error);
+            session.close_writing();
+            return told.and(Err(named(error)));
+        }
+    };
+    drop(unknown);
+    session.set_deadline(None);
+    log::line(
+        log::Level::Detail,
+        &format!("process {} serves client '{name}' at {peer}: {}", serving.id, admitted.purpose),
+    );
+    let id = serving.id;
+    let result = server.accept().and_then(|()| {
+        let (input, _) = server.into_streams();
+        pass_on(&session, input, session.writer(state.timeout), serving)
+    });
+    sessions.remove(id);
+    log::line(log::Level::Detail, &format!("process {id} has ended"));
+    result.map_err(named)
+}
+
+/// Passes bytes on until the process has ended. A client that is gone is no error of the server.
+fn pass_on(
+    session: &Session,
+    mut input: BufReader<SessionReader>,
+    output: SessionWriter,
+    serving: Serving,
+) -> Result<()> {
+    let Serving { child, mut stdin, mut stdout, .. } = serving;
+    let watched = Arc::clone(&child);
+    let requests = move || {
+        let _ = copy_buffered(&mut input, &mut stdin);
+        // The process sees the end
+        drop(stdin);
+        // An answer that the client has not read would be lost if it sends to a connection that is closed
+        let _ = copy_buffered(&mut input, &mut io::sink());
+        if !wait(&watched, LEFT_ALONE_MAX) {
+            signal(&watched, Signal::TERM);
+            if !wait(&watched, SIGNALLED_MAX) {
+                signal(&watched, Signal::KILL);
+            }
+        }
+    };
+    let started = std::thread::Builder::new().name("requests".to_owned()).spawn(requests);
+    let thread = match started {
+        Ok(thread) => thread,
+        Err(e) => {
+            signal(&child, Signal::KILL);
+            wait(&child, SIGNALLED_MAX);
+            return Err(Error::from_io(ErrorCode::Kernel, "unable to start a thread", e));
+        }
+    };
+    let answered = copy(&mut stdout, output);
+    drop(stdout);
+    match answered {
+        Ok(()) => session.close(CLOSE_WAIT),
+        Err(_) => session.abort(),
+    }
+    // A thread that panicked needs nothing more
+    let _ = thread.join();
+    Ok(())
+}
+
+/// Copies until the end, through the buffer that the input has.
+fn copy_buffered(from: &mut impl BufRead, to: &mut impl Write) -> io::Result<()> {
+    loop {
+        let bytes = match from.fill_buf() {
+            Ok([]) => return Ok(()),
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        to.write_all(bytes)?;
+        let size = bytes.len();
+        from.consume(size);
+    }
+}
+
+/// Copies until the end.
+fn copy(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; RELAY_BYTES];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => to.write_all(&buffer[..read])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! All sessions of the server: their number, and their processes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::process::Child;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use engine::{Error, ErrorCode, Result};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Clients at a time that have not said who they are.
+const UNKNOWN_MAX: usize = 400;
+/// The same for clients of one address, so that one host does not keep out others.
+const OF_ADDRESS_MAX: usize = 100;
+/// Sessions at a time of one client. A command has one more than its `process-max`.
+const OF_CLIENT_MAX: usize = 400;
+/// Sessions at a time.
+const ALL_MAX: usize = 1000;
+/// The time between two looks at processes.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The sessions of a server.
+#[derive(Clone, Default)]
+pub(super) struct Sessions(Arc<Mutex<Table>>);
+
+#[derive(Default)]
+struct Table {
+    unknown: BTreeMap<IpAddr, usize>,
+    of_client: BTreeMap<String, usize>,
+    processes: BTreeMap<u32, SharedChild>,
+    is_stopping: bool,
+}
+
+/// A process that one thread waits for and others may end.
+pub(super) type SharedChild = Arc<Mutex<Child>>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Sessions {
+    /// Counts a client that has not said who it is; `None` if there are too many.
+    pub(super) fn enter(&self, address: IpAddr) -> Option<UnknownClient> {
+        let mut table = lock(&self.0);
+        let all: usize = table.unknown.values().sum();
+        let of_address = table.unknown.get(&address).copied().unwrap_or(0);
+        if all >= UNKNOWN_MAX || of_address >= OF_ADDRESS_MAX {
+            return None;
+        }
+        table.unknown.insert(address, of_address + 1);
+        Some(UnknownClient { sessions: self.clone(), address })
+    }
+
+    /// Counts a session of a client.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Service`] if there are too many.
+    pub(super) fn begin(&self, client: &str) -> Result<KnownClient> {
+        let mut table = lock(&self.0);
+        let all: usize = table.of_client.values().sum();
+        let count = table.of_client.get(client).copied().unwrap_or(0);
+        if count >= OF_CLIENT_MAX || all >= ALL_MAX {
+            let text = format!("server has too many sessions: {count} of client '{client}', {all} of all clients");
+            return Err(Error::new(ErrorCode::Service, text));
+        }
+        table.of_client.insert(client.to_owned(), count + 1);
+        Ok(KnownClient { sessions: self.clone(), client: client.to_owned() })
+    }
+
+    /// Adds a process.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Term`] if the server ends. The process was ended.
+    pub(super) fn add(&self, child: Child) -> Result<SharedChild> {
+        let mut table = lock(&self.0);
+        let (id, child) = (child.id(), Arc::new(Mutex::new(child)));
+        if table.is_stopping {
+            signal(&child, Signal::TERM);
+            return Err(Error::new(ErrorCode::Term, "server ends"));
+        }
+        table.processes.insert(id, Arc::clone(&child));
+        Ok(child)
+    }
+
+    /// Removes a process that has ended.
+    pub(super) fn remove(&self, id: u32) {
+        lock(&self.0).processes.remove(&id);
+    }
+
+    /// Ends all processes, and lets no more begin. Waits for them, at most for `timeout`.
+    pub(super) fn stop(&self, timeout: Duration) {
+        let processes: Vec<(u32, SharedChild)> = {
+            let mut table = lock(&self.0);
+            table.is_stopping = true;
+            table.processes.iter().map(|(id, child)| (*id, Arc::clone(child))).collect()
+        };
+        for (id, child) in &processes {
+            if signal(child, Signal::TERM) {
+                engine::warn!("terminate child process {id}");
+            }
+        }
+        let end = Instant::now() + timeout;
+        while Instant::now() < end && processes.iter().any(|(_, child)| is_running(child)) {
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+/// Returns whether a process has not ended.
+pub(super) fn is_running(child: &SharedChild) -> bool {
+    // A process whose state is unknown can't be waited for
+    matches!(lock(child).try_wait(), Ok(None))
+}
+
+/// Sends a signal to a process that has not ended. Returns whether it was sent.
+pub(super) fn signal(child: &SharedChild, signal: Signal) -> bool {
+    let mut child = lock(child);
+    // Its number belongs to it until it was waited for
+    matches!(child.try_wait(), Ok(None)) && kill_process(Pid::from_child(&child), signal).is_ok()
+}
+
+/// Waits until a process has ended, at most for `timeout`. Returns whether it has.
+pub(super) fn wait(child: &SharedChild, timeout: Duration) -> bool {
+    let end = Instant::now() + timeout;
+    while is_running(child) {
+        if Instant::now() >= end {
+            return false;
+        }
+        std::thread::sleep(LOOK);
+    }
+    true
+}
+
+/// A client that has not said who it is. Dropping it counts it no more.
+pub(super) struct UnknownClient {
+    sessions: Sessions,
+    address: IpAddr,
+}
+
+impl Drop for UnknownClient {
+    fn drop(&mut self) {
+        count_down(&mut lock(&self.sessions.0).unknown, &self.address);
+    }
+}
+
+/// A session of a client. Dropping it counts it no more.
+pub(super) struct KnownClient {
+    sessions: Sessions,
+    client: String,
+}
+
+impl Drop for KnownClient {
+    fn drop(&mut self) {
+        count_down(&mut lock(&self.sessions.0).of_client, &self.client);
+    }
+}
+
+/// Counts one less, and forgets a key without any.
+fn count_down<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_and_sessions_have_limits_and_ended_ones_do_not_count() {
+        let sessions = Sessions::default();
+        let address = |last| IpAddr::from([10, 0, 0, last]);
+        let mut unknown: Vec<_> = (0..OF_ADDRESS_MAX).map(|_| sessions.enter(address(1)).unwrap()).collect();
+        assert!(sessions.enter(address(1)).is_none());
+        for other in 2..5 {
+            unknown.extend((0..OF_ADDRESS_MAX).map(|_| sessions.enter(address(other)).unwrap()));
+        }
+        assert!(sessions.enter(address(5)).is_none());
+        drop(unknown);
+        assert!(sessions.enter(address(1)).is_some() && lock(&sessions.0).unknown.is_empty());
+        let mut known: Vec<_> = (0..OF_CLIENT_MAX).map(|_| sessions.begin("a").unwrap()).collect();
+        let error = sessions.begin("a").err().unwrap();
+        assert_eq!(error.code, ErrorCode::Service);
+        known.extend((0..OF_CLIENT_MAX).map(|_| sessions.begin("b").unwrap()));
+        known.extend((2 * OF_CLIENT_MAX..ALL_MAX).map(|_| sessions.begin("c").unwrap()));
+        assert!(sessions.begin("c").is_err() && sessions.begin("d").is_err());
+        drop(known);
+        assert!(sessions.begin("a").is_ok() && lock(&sessions.0).of_client.is_empty());
+    }
+
+    #[test]
+    fn stop_ends_processes_and_a_process_that_comes_later() {
+        let sessions = Sessions::default();
+        let sleep = || std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let child = sessions.add(sleep()).unwrap();
+        sessions.stop(Duration::from_secs(10));
+        assert!(!is_running(&child));
+        let late = sleep();
+        let id = late.id();
+        assert_eq!(sessions.add(late).err().unwrap().code, ErrorCode::Term);
+        assert!(!signal(&child, Signal::TERM), "its number may be another's");
+        assert!(!lock(&sessions.0).processes.contains_key(&id));
+    }
+}

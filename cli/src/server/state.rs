@@ -1,0 +1,159 @@
+//! What the server has read: its options and files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use engine::tcp::KeepAlive;
+use engine::tls::{ServerFiles, ServerTls};
+use engine::{Error, ErrorCode, Result};
+
+use crate::config::{Config, Source, opt};
+use crate::remote;
+
+/// The server's options and files. A reload makes a new one; sessions keep theirs.
+pub(super) struct ServerState {
+    /// The address to listen on.
+    pub(super) address: String,
+    /// The port to listen on.
+    pub(super) port: u16,
+    /// Names of clients with the stanzas that each may access.
+    pub(super) auth: BTreeMap<String, String>,
+    files: ServerFiles,
+    /// Certificates.
+    pub(super) tls: ServerTls,
+    /// How connections notice that a client is gone.
+    pub(super) keep_alive: KeepAlive,
+    /// The maximum time without a request or progress.
+    pub(super) timeout: Duration,
+    /// The program that serves a client.
+    pub(super) program: PathBuf,
+    /// The options by which the program finds the server's configuration.
+    pub(super) config_options: Vec<String>,
+}
+
+impl ServerState {
+    /// Reads the files of the options.
+    ///
+    /// # Errors
+    /// [`ErrorCode::OptionInvalidValue`] for a client without a value; a file can't be used.
+    pub(super) fn load(config: &Config) -> Result<Self> {
+        let auth = config.get(opt::TLS_SERVER_AUTH)?;
+        if auth.values().any(|stanzas| stanzas.trim().is_empty()) {
+            return Err(Error::new(ErrorCode::OptionInvalidValue, "'tls-server-auth' option must have a value"));
+        }
+        let files = ServerFiles {
+            certificate: PathBuf::from(config.get(opt::TLS_SERVER_CERT_FILE)?),
+            key: PathBuf::from(config.get(opt::TLS_SERVER_KEY_FILE)?),
+            ca: PathBuf::from(config.get(opt::TLS_SERVER_CA_FILE)?),
+            ciphers_12: config.find(opt::TLS_CIPHER_12).map(str::to_owned),
+            ciphers_13: config.find(opt::TLS_CIPHER_13).map(str::to_owned),
+        };
+        Ok(ServerState {
+            address: config.get(opt::TLS_SERVER_ADDRESS)?.to_owned(),
+            port: remote::port(config.get(opt::TLS_SERVER_PORT)?),
+            auth,
+            tls: ServerTls::load(&files)?,
+            files,
+            keep_alive: remote::keep_alive(config),
+            timeout: config.get(opt::PROTOCOL_TIMEOUT)?,
+            program: program(config)?,
+            config_options: config_options(config),
+        })
+    }
+
+    /// Returns whether the address differs.
+    pub(super) fn has_other_address(&self, other: &ServerState) -> bool {
+        (&self.address, self.port) != (&other.address, other.port)
+    }
+
+    /// Returns what `next` changes, one line each.
+    pub(super) fn changes(&self, next: &ServerState) -> Vec<String> {
+        let mut changes = Vec::new();
+        if self.has_other_address(next) {
+            changes.push(format!("address is {}:{}", next.address, next.port));
+        }
+        changes.extend(auth_changes(&self.auth, &next.auth));
+        if self.tls.has_other_identity(&next.tls) {
+            changes.push(format!("certificate is {}", next.certificate_text()));
+        }
+        if self.tls.has_other_authorities(&next.tls) {
+            changes.push("certificate authorities of clients differ".to_owned());
+        }
+        let ciphers = |state: &ServerState| (state.files.ciphers_12.clone(), state.files.ciphers_13.clone());
+        if ciphers(self) != ciphers(next) {
+            changes.push("cipher suites differ".to_owned());
+        }
+        if self.timeout != next.timeout {
+            changes.push(format!("protocol-timeout is {}s", next.timeout.as_secs_f64()));
+        }
+        changes
+    }
+
+    /// The server's certificate in messages.
+    pub(super) fn certificate_text(&self) -> String {
+        let until = self.tls.valid_until().and_then(|until| i64::try_from(until).ok());
+        let until = until.and_then(|until| jiff::Timestamp::from_second(until).ok());
+        let until = until.map_or_else(|| "an unknown time".to_owned(), |until| until.to_string());
+        format!("'{}', valid until {until}", self.files.certificate.display())
+    }
+}
+
+fn auth_changes(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
+    let mut changes = Vec::new();
+    for (client, stanzas) in after {
+        match before.get(client) {
+            None => changes.push(format!("client '{client}' may access '{stanzas}'")),
+            Some(before) if before != stanzas => {
+                changes.push(format!("client '{client}' may access '{stanzas}' instead of '{before}'"));
+            }
+            Some(_) => {}
+        }
+    }
+    let gone = before.keys().filter(|client| !after.contains_key(*client));
+    changes.extend(gone.map(|client| format!("client '{client}' may access nothing")));
+    changes
+}
+
+/// The path by which the server was started. It stays valid if the program is replaced.
+fn program(config: &Config) -> Result<PathBuf> {
+    match Path::new(config.program()) {
+        path if path.is_absolute() => Ok(path.to_owned()),
+        _ => std::env::current_exe()
+            .map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to find the program's own path", e)),
+    }
+}
+
+fn config_options(config: &Config) -> Vec<String> {
+    let options =
+        [("config", opt::CONFIG), ("config-include-path", opt::CONFIG_INCLUDE_PATH), ("config-path", opt::CONFIG_PATH)];
+    let set = options.into_iter().filter(|(_, option)| config.source(*option) != Source::Default);
+    set.map(|(name, option)| match config.find(option) {
+        Some(value) => format!("--{name}={value}"),
+        None => format!("--no-{name}"),
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_name_what_a_reload_changes() {
+        // Certificates are in the integration tests
+        let auth = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(client, stanzas)| ((*client).to_owned(), (*stanzas).to_owned())).collect()
+        };
+        let before = auth(&[("a", "*"), ("b", "x"), ("c", "x")]);
+        let after = auth(&[("a", "*"), ("b", "x,y"), ("d", "z")]);
+        assert_eq!(
+            auth_changes(&before, &after),
+            [
+                "client 'b' may access 'x,y' instead of 'x'",
+                "client 'd' may access 'z'",
+                "client 'c' may access nothing",
+            ]
+        );
+    }
+}

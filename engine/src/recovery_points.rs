@@ -1,0 +1,381 @@
+//! Lists the points that a stanza can be recovered to: ranges of positions that backups and WAL allow, timelines, and
+//! with a scan of the WAL what happened when, so that the moment before a mistake can be found.
+
+mod archive;
+mod scan;
+mod windows;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use repo_format::archive_info::ArchiveCluster;
+use repo_format::backup_info::BackupInfo;
+use repo_format::label::BackupLabel;
+use repo_format::layout::{ArchiveId, Stanza};
+use repo_format::pg::wal::PgTime;
+use repo_format::wal_name::{Lsn, TimelineId, WalSegment};
+
+use self::archive::{Listing, Run};
+pub use self::scan::{CommitTimes, Removed, RemovedBy, WalFact, WalFactKind};
+use self::scan::{Scan, ScanRequest};
+use self::windows::BackupPoint;
+pub use self::windows::{Unreachable, Window, WindowEnd};
+use crate::repo::info_files;
+use crate::restore::target_time;
+use crate::session::Session;
+use crate::work::crew::CrewSettings;
+use crate::work::retry::RetryPolicy;
+use crate::{Error, ErrorCode, Repo, Result};
+
+/// What to list. [`RecoveryPointsRequest::new`] lists everything without reading WAL.
+#[derive(Clone, Debug)]
+pub struct RecoveryPointsRequest {
+    /// Only what can be recovered from this backup.
+    pub set: Option<String>,
+    /// Read the WAL.
+    pub scan: bool,
+    /// Only what happened at this time or later, as `--target` of a restore has it.
+    pub since: Option<String>,
+    /// Only what happened at this time or earlier.
+    pub until: Option<String>,
+    /// Number of workers of a scan.
+    pub process_max: u32,
+    /// How often a segment that can't be read is tried again.
+    pub job_retry: u32,
+    /// The pause before each retry except the first.
+    pub job_retry_interval: Duration,
+}
+
+impl RecoveryPointsRequest {
+    /// Lists everything without reading WAL.
+    pub fn new() -> Self {
+        RecoveryPointsRequest {
+            set: None,
+            scan: false,
+            since: None,
+            until: None,
+            process_max: 1,
+            job_retry: 2,
+            job_retry_interval: Duration::from_secs(15),
+        }
+    }
+
+    /// Reads the WAL with so many workers.
+    #[must_use]
+    pub fn scan(self, process_max: u32) -> Self {
+        RecoveryPointsRequest { scan: true, process_max, ..self }
+    }
+}
+
+impl Default for RecoveryPointsRequest {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The points of one repository.
+#[derive(Debug)]
+pub struct RepoPoints {
+    /// The N of the options `repoN-...`.
+    pub repo_key: u32,
+    /// The archives that have backups or WAL, oldest first, or why the repository can't be read.
+    pub archives: Result<Vec<ArchivePoints>>,
+}
+
+/// The points of the archive of one cluster.
+#[derive(Debug)]
+pub struct ArchivePoints {
+    /// The archive.
+    pub id: ArchiveId,
+    /// The cluster's identifier.
+    pub system_id: u64,
+    /// Size of a segment in bytes.
+    pub segment_size: u32,
+    /// The timelines, in order.
+    pub timelines: Vec<TimelinePoints>,
+    /// Backups of a stopped cluster, which are restored as they are.
+    pub offline: Vec<BackupLabel>,
+    /// What the scan found.
+    pub scan: Option<ScanPoints>,
+}
+
+/// The points of a timeline.
+#[derive(Debug)]
+pub struct TimelinePoints {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// Where it begins: the timeline before, and the position where it was left. `None` for the first one, and if the
+    /// archive has no history file.
+    pub parent: Option<(TimelineId, Lsn)>,
+    /// First and last segment of the timeline in the archive.
+    pub wal: Option<(WalSegment, WalSegment)>,
+    /// Ranges without a gap that a recovery to this timeline can reach, with those on its ancestors.
+    pub windows: Vec<TimedWindow>,
+    /// Backups on the way to this timeline that can't be recovered.
+    pub unreachable: Vec<Unreachable>,
+}
+
+/// A window with the transactions in it.
+#[derive(Debug)]
+pub struct TimedWindow {
+    /// The window.
+    pub window: Window,
+    /// The transactions in its segments, as far as they were read.
+    pub commits: Option<CommitTimes>,
+}
+
+/// What a scan found.
+#[derive(Debug)]
+pub struct ScanPoints {
+    /// What happened, in the order of timelines and positions.
+    pub facts: Vec<WalFact>,
+    /// How many events had no room in memory. A narrower range shows them.
+    pub facts_omitted: usize,
+    /// The transactions of each segment that was read.
+    pub segments: Vec<(WalSegment, CommitTimes)>,
+    /// Bytes of WAL that were read.
+    pub bytes: u64,
+    /// Records in them.
+    pub records: u64,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// The time range of a request.
+#[derive(Clone, Copy, Debug, Default)]
+struct Range {
+    /// Seconds since the epoch.
+    since: Option<i64>,
+    until: Option<i64>,
+}
+
+impl Range {
+    fn of(request: &RecoveryPointsRequest) -> Result<Self> {
+        let parse = |text: &Option<String>| -> Result<Option<i64>> {
+            text.as_ref().map(|text| target_time::parse(text, crate::time_zone::local())).transpose()
+        };
+        let range = Range { since: parse(&request.since)?, until: parse(&request.until)? };
+        if range.since.zip(range.until).is_some_and(|(since, until)| since > until) {
+            return Err(Error::new(ErrorCode::OptionInvalid, "the time range ends before it begins"));
+        }
+        Ok(range)
+    }
+
+    fn has(self, time: Option<PgTime>) -> bool {
+        let Some(time) = time else { return true };
+        let micros = |seconds: i64| seconds.saturating_mul(1_000_000);
+        let time = time.unix_micros();
+        self.since.is_none_or(|since| micros(since) <= time)
+            && self.until.is_none_or(|until| time < micros(until.saturating_add(1)))
+    }
+}
+
+/// Lists the points of each repository. A repository that can't be read has its error.
+///
+/// # Errors
+/// The times of the request are not valid; the session is cancelled.
+pub(crate) fn run(request: &RecoveryPointsRequest, session: &Session, repos: &[Repo]) -> Result<Vec<RepoPoints>> {
+    let range = Range::of(request)?;
+    let mut all = Vec::new();
+    for repo in repos {
+        let collector = Collector { request, range, session, repo };
+        let archives = collector.archives();
+        session.cancel_token().check()?;
+        all.push(RepoPoints { repo_key: repo.key, archives });
+    }
+    Ok(all)
+}
+
+/// What is needed to list the points of a repository.
+struct Collector<'a> {
+    request: &'a RecoveryPointsRequest,
+    range: Range,
+    session: &'a Session,
+    repo: &'a Repo,
+}
+
+impl Collector<'_> {
+    fn stanza(&self) -> &Stanza {
+        self.session.stanza()
+    }
+
+    fn archives(&self) -> Result<Vec<ArchivePoints>> {
+        let (repo, stanza) = (self.repo, self.stanza());
+        let (backup_info, archive_info) =
+            repo.both(|| info_files::load_backup_info(repo, stanza), || info_files::load_archive_info(repo, stanza));
+        let (backup_info, archive_info) = (backup_info?, archive_info?);
+        if let Some(set) = &self.request.set
+            && !backup_info.backups.keys().any(|label| label.to_string() == *set)
+        {
+            return Err(Error::new(ErrorCode::BackupSetInvalid, format!("backup set {set} is not valid")));
+        }
+        let cipher = info_files::archive_cipher(&archive_info);
+        let mut archives = Vec::new();
+        for cluster in &archive_info.history {
+            let backups = self.backups(&backup_info, cluster)?;
+            if self.request.set.is_some() && backups.is_empty() {
+                continue;
+            }
+            let listing = Listing::read(repo, stanza, cluster.archive_id(), &cipher)?;
+            if !backups.is_empty() || !listing.runs.is_empty() {
+                archives.push(self.archive(cluster, listing, &backups, &cipher)?);
+            }
+        }
+        Ok(archives)
+    }
+
+    /// The backups of a cluster that the request is about.
+    fn backups(&self, info: &BackupInfo, cluster: &ArchiveCluster) -> Result<Vec<BackupPoint>> {
+        let is_of_cluster = |pg_id: u32| {
+            let pg = info.history.iter().find(|pg| pg.id == pg_id);
+            pg.is_some_and(|pg| pg.system_id == cluster.system_id && pg.version == cluster.version)
+        };
+        let backups = info.backups.iter().filter(|(label, entry)| {
+            let is_wanted = self.request.set.as_ref().is_none_or(|set| label.to_string() == *set);
+            is_wanted && is_of_cluster(entry.pg_id)
+        });
+        backups.map(|(label, entry)| BackupPoint::new(label, entry)).collect()
+    }
+
+    fn archive(
+        &self,
+        cluster: &ArchiveCluster,
+        mut listing: Listing,
+        backups: &[BackupPoint],
+        cipher: &repo_format::cipher::Cipher,
+    ) -> Result<ArchivePoints> {
+        let scan = match self.request.scan {
+            true => Some(self.scan(cluster, &mut listing, backups, cipher)?),
+            false => None,
+        };
+        // A recovery to an earlier time can't begin with a later backup
+        let in_time = |backup: &&BackupPoint| self.range.until.is_none_or(|until| backup.stop_time <= until);
+        let backups: Vec<BackupPoint> = backups.iter().filter(in_time).cloned().collect();
+        let timelines = timelines(&listing, &backups);
+        let timelines =
+            timelines.into_iter().map(|timeline| timeline_points(&listing, timeline, &backups, scan.as_ref()));
+        let offline = backups.iter().filter(|backup| backup.wal.is_none()).map(|backup| backup.label.clone()).collect();
+        Ok(ArchivePoints {
+            id: cluster.archive_id(),
+            system_id: cluster.system_id,
+            segment_size: listing.segment_size,
+            timelines: timelines.collect(),
+            offline,
+            scan: scan.map(|scan| self.scan_points(scan, &listing)),
+        })
+    }
+
+    fn scan(
+        &self,
+        cluster: &ArchiveCluster,
+        listing: &mut Listing,
+        backups: &[BackupPoint],
+        cipher: &repo_format::cipher::Cipher,
+    ) -> Result<Scan> {
+        repo_format::pg::wal::check_version(cluster.version)?;
+        let retry = RetryPolicy::new(self.request.job_retry, self.request.job_retry_interval);
+        let mut crew = CrewSettings::new(self.request.process_max, retry);
+        crew.jobs_per_worker = self.repo.storage.concurrency().jobs_per_worker.min(2);
+        let request = ScanRequest {
+            repo: self.repo,
+            stanza: self.stanza(),
+            id: cluster.archive_id(),
+            cipher: cipher.clone(),
+            version: cluster.version,
+            runs: self.scanned_runs(listing, backups),
+            crew: &crew,
+            progress: self.session.progress(),
+            cancel: self.session.cancel_token(),
+        };
+        scan::scan(&request, listing)
+    }
+
+    /// The segments that the request is about.
+    fn scanned_runs(&self, listing: &Listing, backups: &[BackupPoint]) -> Vec<(TimelineId, Run)> {
+        let size = listing.segment_size;
+        let mut ranges = Vec::new();
+        for (&timeline, runs) in &listing.runs {
+            let of_timeline =
+                || backups.iter().filter(move |backup| backup.wal.is_some_and(|wal| wal.timeline == timeline));
+            let (mut first, mut last) = (0, u64::MAX);
+            if self.request.set.is_some() {
+                let path = listing.path(timeline);
+                let start = backups.iter().filter_map(|backup| backup.wal).find(|wal| {
+                    path.iter().any(|part| part.timeline == wal.timeline && part.end.is_none_or(|end| wal.stop <= end))
+                });
+                let Some(start) = start else { continue };
+                first = archive::number(start.start, size);
+            }
+            // All that precedes a backup was committed before the backup stopped
+            if let Some(since) = self.range.since {
+                let before = of_timeline().filter(|backup| backup.stop_time < since).filter_map(|backup| backup.wal);
+                first = before.map(|wal| archive::number(wal.start, size)).max().unwrap_or(0).max(first);
+            }
+            if let Some(until) = self.range.until {
+                let after = of_timeline().filter(|backup| backup.start_time > until).filter_map(|backup| backup.wal);
+                last = after.map(|wal| archive::number(wal.start, size)).min().unwrap_or(u64::MAX);
+            }
+            let clipped = runs.iter().map(|run| Run { first: run.first.max(first), last: run.last.min(last) });
+            ranges.extend(clipped.filter(|run| run.first <= run.last).map(|run| (timeline, run)));
+        }
+        ranges
+    }
+
+    fn scan_points(&self, scan: Scan, listing: &Listing) -> ScanPoints {
+        let Scan { facts, facts_omitted, segments, bytes, records, duration } = scan;
+        let facts = facts.into_iter().filter(|fact| self.range.has(fact.time.or(fact.after))).collect();
+        let name = |timeline, number| archive::segment(timeline, number, listing.segment_size);
+        let segments =
+            segments.into_iter().map(|((timeline, number), times)| (name(timeline, number), times)).collect();
+        ScanPoints { facts, facts_omitted, segments, bytes, records, duration }
+    }
+}
+
+/// The timelines that the archive or a backup knows.
+fn timelines(listing: &Listing, backups: &[BackupPoint]) -> Vec<TimelineId> {
+    let of_backups = backups.iter().filter_map(|backup| Some(backup.wal?.timeline));
+    let mut timelines: Vec<TimelineId> =
+        listing.runs.keys().chain(listing.histories.keys()).copied().chain(of_backups).collect();
+    timelines.sort_unstable();
+    timelines.dedup();
+    timelines
+}
+
+fn timeline_points(
+    listing: &Listing,
+    timeline: TimelineId,
+    backups: &[BackupPoint],
+    scan: Option<&Scan>,
+) -> TimelinePoints {
+    let path = listing.path(timeline);
+    let parent = path.iter().rev().nth(1).and_then(|part| Some((part.timeline, part.end?)));
+    let runs = listing.runs.get(&timeline).map(Vec::as_slice).unwrap_or_default();
+    let name = |number| archive::segment(timeline, number, listing.segment_size);
+    let wal = runs.first().zip(runs.last()).map(|(first, last)| (name(first.first), name(last.last)));
+    let (windows, unreachable) = windows::windows(listing, timeline, backups);
+    let timed = |window: Window| {
+        let commits = scan.map(|scan| commits(listing, &path, &window, &scan.segments));
+        TimedWindow { window, commits }
+    };
+    TimelinePoints { timeline, parent, wal, windows: windows.into_iter().map(timed).collect(), unreachable }
+}
+
+/// Returns the transactions in the segments of a window.
+fn commits(
+    listing: &Listing,
+    path: &[archive::PathPart],
+    window: &Window,
+    segments: &BTreeMap<(TimelineId, u64), CommitTimes>,
+) -> CommitTimes {
+    let size = listing.segment_size;
+    let (mut number, end) = (archive::number(window.start, size), archive::number(window.end, size));
+    let mut all = CommitTimes::default();
+    while number <= end {
+        let (timeline, limit) = windows::owner(path, number, size);
+        let last = limit.map_or(end, |limit| end.min(limit.saturating_sub(1)));
+        segments.range((timeline, number)..=(timeline, last)).for_each(|(_, times)| all.add(*times));
+        let Some(next) = last.checked_add(1) else { break };
+        number = next;
+    }
+    all
+}

@@ -1,0 +1,39 @@
+//! The TLS session with the server on another host.
+
+use std::time::Duration;
+
+use super::link::{Link, Opened};
+use crate::tls::{ClientSettings, Session, connect};
+use crate::{Error, ErrorCode, Result};
+
+struct TlsLink(Session);
+
+/// Begins a session.
+///
+/// # Errors
+/// The same as [`connect`].
+pub(super) fn open(settings: &ClientSettings, timeout: Duration) -> Result<Opened> {
+    let session = connect(settings)?;
+    // Whoever waits for an answer knows for how long
+    let input = Box::new(session.reader(None));
+    let output = Box::new(session.writer(timeout));
+    Ok(Opened { link: Box::new(TlsLink(session)), input, output })
+}
+
+impl Link for TlsLink {
+    fn read_name(&self) -> String {
+        self.0.name().to_owned()
+    }
+
+    fn ended(&mut self, _timeout: Duration) -> Error {
+        Error::new(ErrorCode::Format, format!("unexpected EOF from '{}'", self.0.name()))
+    }
+
+    fn finish(&mut self, timeout: Duration) {
+        self.0.close(timeout);
+    }
+
+    fn kill(&mut self) {
+        self.0.abort();
+    }
+}

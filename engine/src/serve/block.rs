@@ -1,0 +1,148 @@
+//! Filters that work block by block.
+
+use std::io;
+use std::sync::Mutex;
+
+use protocol::filter::BlockFilter;
+use repo_format::block_map::BlockMap;
+use repo_format::cipher::{Cipher, Framing};
+use repo_format::compress::Compression;
+use repo_format::hash::{BLOCK_CHECKSUM_SIZE_MAX, block_checksum};
+
+use super::Shared;
+use super::filters::{cipher, compression};
+use super::stages::{Convert, Tap};
+use crate::pipeline::{BlockLayout, BlockWriter, SuperBlockEncoders};
+use crate::work::turn::Turn;
+use crate::{Error, ErrorCode, Result};
+
+/// The largest block and super block, in bytes. pgBackRest's largest ones by default are 96 KiB and 1 MiB.
+const BLOCK_BYTES_MAX: u64 = 64 << 20;
+const SUPER_BLOCK_BYTES_MAX: u64 = 256 << 20;
+/// A block of a map in memory takes less than this many bytes.
+const MAP_ENTRY_BYTES: u64 = 80;
+/// The smallest stored form of a block in a map.
+const MAP_STORED_BYTES: u64 = 5;
+
+/// An estimate of the memory that the filter uses.
+pub(super) fn memory_bytes(filter: &BlockFilter<'_>) -> u64 {
+    let compression = filter.compression.as_ref().and_then(|filter| compression(filter).ok());
+    let map = filter.prior_map.map_or(0, |map| map.len() as u64 / MAP_STORED_BYTES * MAP_ENTRY_BYTES);
+    let blocks = filter.super_block_size.saturating_add(filter.block_size).saturating_mul(2);
+    compression.map_or(0, Compression::memory_bytes_max).saturating_add(map).saturating_add(blocks)
+}
+
+/// Stores the blocks that changed.
+pub(super) struct BlockConvert {
+    /// None after the end.
+    writer: Option<BlockWriter<Box<SuperBlockEncoders>>>,
+    map_size: Shared<Option<u64>>,
+}
+
+impl BlockConvert {
+    /// Returns the filter and where its result will be: the size of the map.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] for sizes out of range and a map that is damaged.
+    pub(super) fn new(filter: &BlockFilter<'_>) -> Result<(Self, Shared<Option<u64>>)> {
+        let (block_size, checksum_size) = sizes(filter.block_size, filter.checksum_size)?;
+        if filter.super_block_size > SUPER_BLOCK_BYTES_MAX {
+            return Err(invalid("super block size"));
+        }
+        let prior = filter.prior_map.map(|map| BlockMap::read(map, block_size, checksum_size)).transpose()?;
+        let compression = filter.compression.as_ref().map_or(Ok(Compression::NONE), compression)?;
+        let cipher = match &filter.cipher {
+            None => Cipher::None,
+            Some(filter) => match cipher(filter)? {
+                (cipher, Framing::Raw) => cipher,
+                (_, Framing::Full) => return Err(invalid("cipher header")),
+            },
+        };
+        let layout = BlockLayout {
+            block_size,
+            checksum_size,
+            super_block_size: filter.super_block_size,
+            reference: filter.reference,
+            bundle_id: filter.bundle_id,
+            offset: filter.bundle_offset,
+        };
+        let encoders = Box::new(SuperBlockEncoders::new(compression, cipher, &Turn::FREE));
+        let map_size = Shared::new(Mutex::new(None));
+        let writer = BlockWriter::new(layout, prior, encoders)?;
+        Ok((BlockConvert { writer: Some(writer), map_size: Shared::clone(&map_size) }, map_size))
+    }
+}
+
+impl Convert for BlockConvert {
+    fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        self.writer.as_mut().map_or(Ok(()), |writer| writer.push(data, out))
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        if let Some(writer) = self.writer.take() {
+            let size = writer.finish(out)?;
+            *self.map_size.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(size);
+        }
+        Ok(())
+    }
+}
+
+fn invalid(what: &str) -> Error {
+    Error::new(ErrorCode::Format, format!("{what} of a block filter is not valid"))
+}
+
+fn sizes(block_size: u64, checksum_size: u64) -> Result<(u32, u8)> {
+    let block = u32::try_from(block_size).ok().filter(|size| (1..=BLOCK_BYTES_MAX).contains(&u64::from(*size)));
+    let checksum = u8::try_from(checksum_size).ok();
+    let checksum = checksum.filter(|size| (1..=BLOCK_CHECKSUM_SIZE_MAX).contains(&usize::from(*size)));
+    block.zip(checksum).ok_or_else(|| invalid("block or checksum size"))
+}
+
+/// Computes the checksum of each block.
+pub(super) struct BlockChecksums {
+    block_size: usize,
+    checksum_size: usize,
+    partial: Vec<u8>,
+    checksums: Vec<u8>,
+}
+
+impl BlockChecksums {
+    /// # Errors
+    /// [`ErrorCode::Format`] for sizes out of range.
+    pub(super) fn new(block_size: u64, checksum_size: u64) -> Result<Self> {
+        let (block_size, checksum_size) = sizes(block_size, checksum_size)?;
+        Ok(BlockChecksums {
+            block_size: block_size as usize,
+            checksum_size: usize::from(checksum_size),
+            partial: Vec::new(),
+            checksums: Vec::new(),
+        })
+    }
+
+    fn block(&mut self) {
+        if !self.partial.is_empty() {
+            self.checksums.extend_from_slice(&block_checksum(&self.partial)[..self.checksum_size]);
+            self.partial.clear();
+        }
+    }
+
+    /// The checksums, one after the other.
+    pub(super) fn result(&mut self) -> Vec<u8> {
+        self.block();
+        self.checksums.clone()
+    }
+}
+
+impl Tap for BlockChecksums {
+    fn push(&mut self, mut data: &[u8]) -> io::Result<()> {
+        while !data.is_empty() {
+            let taken = data.len().min(self.block_size - self.partial.len());
+            self.partial.extend_from_slice(&data[..taken]);
+            data = &data[taken..];
+            if self.partial.len() == self.block_size {
+                self.block();
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,183 @@
+//! A connection to a client: greeting, command line, first answer, requests.
+//!
+//! Source of the order: pgBackRest `src/protocol/server.c`, `src/command/remote/remote.c` and
+//! `src/command/server/server.c`.
+
+use std::io::{BufReader, Read, Write};
+
+use protocol::call::CallKind;
+use protocol::greeting::{self, Service};
+use protocol::message::{AnswerMessage, ErrorAnswer, RequestMessage};
+use protocol::pack::{Packed, read_message};
+use protocol::{Call, Dialect};
+
+use super::Served;
+use super::handlers::{Handlers, is_known};
+use crate::{Error, ErrorCode, Result};
+
+/// The largest request, in bytes. pgBackRest's largest ones contain a block of `buffer-size`, which is at most 16 MiB, or
+/// a block map.
+const REQUEST_BYTES_MAX: usize = 64 << 20;
+/// The largest request before the client is known, in bytes.
+const COMMAND_LINE_BYTES_MAX: usize = 1 << 20;
+/// The size of the buffer between the input and messages.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// The server's side of a connection, over a pair of byte streams.
+///
+/// After SSH, the command line is known: [`Server::greet`], [`Server::serve`]. With TLS, the client sends it:
+/// [`Server::greet`], [`Server::read_command_line`], then [`Server::refuse`], or [`Server::accept`] and
+/// [`Server::serve`]. A client that only looks whether the server is there is answered by [`Server::answer_ping`].
+pub struct Server<R, W> {
+    input: BufReader<R>,
+    output: W,
+    dialect: &'static Dialect,
+    /// The request that is being answered.
+    message: Vec<u8>,
+    session: u64,
+}
+
+impl<R: Read, W: Write> Server<R, W> {
+    /// Sends the greeting.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileWrite`]
+    pub fn greet(input: R, output: W) -> Result<Self> {
+        let input = BufReader::with_capacity(BUFFER_BYTES, input);
+        let mut server = Server { input, output, dialect: Dialect::NEWEST, message: Vec::new(), session: 0 };
+        let line = greeting::encode(Service::Remote, server.dialect);
+        let written = server.output.write_all(line.as_bytes()).and_then(|()| server.output.flush());
+        written.map_err(|e| Error::from_io(ErrorCode::FileWrite, "unable to write greeting", e))?;
+        Ok(server)
+    }
+
+    /// Answers a client that only looks whether the server is there: one request that does nothing.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] for another request, and errors of the streams.
+    pub fn answer_ping(&mut self) -> Result<()> {
+        match self.read_first()? {
+            Some(CallKind::Noop) => self.accept(),
+            _ => Err(Error::new(ErrorCode::Format, "noop expected")),
+        }
+    }
+
+    /// Reads the command line of a client that connects by TLS: options, and the command with its role as the last one.
+    /// It waits for [`Server::accept`] or [`Server::refuse`].
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] for another request, and errors of the streams. The client was told.
+    pub fn read_command_line(&mut self) -> Result<Vec<String>> {
+        let command = self.read_first()?;
+        let arguments = match (command, Self::call(&self.message, self.dialect)) {
+            (Some(CallKind::Config), Ok(Call::Config(request))) => {
+                Ok(request.arguments.iter().map(|argument| (*argument).to_owned()).collect())
+            }
+            (Some(CallKind::Config), Err(error)) => Err(error),
+            _ => Err(Error::new(ErrorCode::Format, "expected config command")),
+        };
+        if let Err(error) = &arguments {
+            self.refuse(error)?;
+        }
+        arguments
+    }
+
+    /// Returns the streams, for a server that passes the rest of the connection on. The first one may have read ahead.
+    pub fn into_streams(self) -> (BufReader<R>, W) {
+        (self.input, self.output)
+    }
+
+    /// Answers that what the client asked for last is right.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileWrite`]
+    pub fn accept(&mut self) -> Result<()> {
+        send(&mut self.output, &AnswerMessage::encode(self.session, false, None))
+    }
+
+    /// Answers with an error.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileWrite`]
+    pub fn refuse(&mut self, error: &Error) -> Result<()> {
+        let session = Some(self.session).filter(|session| *session != 0);
+        send(&mut self.output, &AnswerMessage::encode_error(session, &ErrorAnswer::from(error)))
+    }
+
+    /// Takes the locks and answers the first request, then serves until the client says that it ends. A refusal at the
+    /// start is reported to the client and is no error.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Format`] if the input ends or is no request, and those that end a connection, which the client was
+    /// told; errors of the streams; [`ErrorCode::Term`] after a signal.
+    pub fn serve(mut self, served: Served) -> Result<()> {
+        let first = match self.read_first() {
+            Ok(Some(CallKind::Noop)) => served.locks.as_ref().map(super::ServedLocks::acquire).transpose(),
+            Ok(_) => Err(Error::new(ErrorCode::Format, "noop expected")),
+            Err(error) if error.code == ErrorCode::Term => return Err(error),
+            Err(error) => Err(error),
+        };
+        // Held until the end of the connection
+        let _locks = match first {
+            Ok(locks) => locks,
+            Err(error) => return self.refuse(&error),
+        };
+        self.accept()?;
+        let mut handlers = Handlers::new(served);
+        loop {
+            match self.next(&mut handlers) {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(error) => {
+                    // Whichever call waits gets it. A client that is gone gets nothing
+                    let _ = send(&mut self.output, &AnswerMessage::encode_error(None, &ErrorAnswer::from(&error)));
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Reads a request before the client is served. Returns its command, if it has a known one.
+    fn read_first(&mut self) -> Result<Option<CallKind>> {
+        read_message(&mut self.input, &mut self.message, COMMAND_LINE_BYTES_MAX)?;
+        let request = RequestMessage::decode(&self.message)?;
+        self.session = request.session;
+        Ok(self.dialect.command(request.command))
+    }
+
+    fn call<'a>(message: &'a [u8], dialect: &Dialect) -> Result<Call<'a>> {
+        Call::decode(&RequestMessage::decode(message)?, dialect)
+    }
+
+    /// Answers one request. Returns whether more may follow.
+    fn next(&mut self, handlers: &mut Handlers) -> Result<bool> {
+        read_message(&mut self.input, &mut self.message, REQUEST_BYTES_MAX)?;
+        let request = RequestMessage::decode(&self.message)?;
+        self.session = request.session;
+        if !is_known(request.command, self.dialect) {
+            let text = format!("invalid request '{}' (0x{:x})", request.command, request.command.0);
+            return Err(Error::new(ErrorCode::Protocol, text));
+        }
+        let reply = Call::decode(&request, self.dialect).and_then(|call| match call {
+            Call::Exit => Ok(None),
+            call => handlers.handle(&call, request.session).map(Some),
+        });
+        let message = match &reply {
+            Ok(None) => return Ok(false),
+            Ok(Some(reply)) => handlers.message(self.session, reply),
+            Err(error) if matches!(error.code, ErrorCode::Assert | ErrorCode::Term) => {
+                return reply.map(|_| false);
+            }
+            Err(error) => AnswerMessage::encode_error(Some(self.session), &ErrorAnswer::from(error)),
+        };
+        send(&mut self.output, &message)?;
+        Ok(true)
+    }
+}
+
+fn send(output: &mut impl Write, message: &Packed<'_>) -> Result<()> {
+    message
+        .write_to(output)
+        .and_then(|()| output.flush())
+        .map_err(|e| Error::from_io(ErrorCode::FileWrite, "unable to write message", e))
+}

@@ -1,0 +1,363 @@
+//! The files of a repository or of a data directory, as requests name them: by absolute paths.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use protocol::storage::{
+    FeaturesAnswer, InfoLevel, InfoRequest, LinkRequest, LinkType, ListRequest, PathCreateRequest, PathRemoveRequest,
+    RemoveRequest, StorageFeatures, WriteRequest,
+};
+use repo_format::layout::RepoPath;
+use rustix::fs::OFlags;
+
+use super::area::{DataArea, RepositoryArea};
+use super::entry::{self, FileInfo, failed};
+use super::stages::Stage;
+use super::{RepositoryKind, ServedRepository, ServedStorage};
+use crate::storage::{Entry, EntryKind, ReadRange, RepoStorage, RepoWriter, WriteOptions};
+use crate::users::Users;
+use crate::{Error, ErrorCode, Result};
+
+/// The modes that pgBackRest gives to files and directories of a repository, and that rbr gives them, too.
+const FILE_MODES: [u32; 2] = [0, 0o640];
+const PATH_MODES: [u32; 2] = [0, 0o750];
+
+/// What a client reaches.
+pub(super) enum Files {
+    Repository(Repository),
+    Data(DataArea, Users),
+}
+
+/// An open repository.
+pub(super) struct Repository {
+    storage: Arc<dyn RepoStorage>,
+    area: RepositoryArea,
+    path: String,
+    kind: RepositoryKind,
+    users: Users,
+}
+
+impl Files {
+    /// Opens what is served.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    pub(super) fn open(served: &ServedStorage) -> Result<Self> {
+        Ok(match served {
+            ServedStorage::Repository(ServedRepository { storage, path, kind, stanza }) => {
+                let is_local = matches!(kind, RepositoryKind::Posix { .. } | RepositoryKind::Cifs);
+                Files::Repository(Repository {
+                    storage: storage.open()?.storage,
+                    area: RepositoryArea::new(path, stanza.clone(), is_local),
+                    path: path.clone(),
+                    kind: *kind,
+                    users: Users::new(),
+                })
+            }
+            ServedStorage::DataDirectory(path) => Files::Data(DataArea::new(path), Users::new()),
+        })
+    }
+
+    /// The answer to the request for features.
+    pub(super) fn features(&self) -> FeaturesAnswer<'_> {
+        let links = StorageFeatures::PATH
+            | StorageFeatures::PATH_SYNC
+            | StorageFeatures::HARD_LINK
+            | StorageFeatures::INFO_DETAIL
+            | StorageFeatures::REMOVE_MISSING;
+        match self {
+            Files::Data(area, _) => FeaturesAnswer { path: area.base(), features: links | StorageFeatures::SYMLINK },
+            Files::Repository(repository) => {
+                let features = match repository.kind {
+                    RepositoryKind::Posix { symlinks: true } => links | StorageFeatures::SYMLINK,
+                    RepositoryKind::Posix { symlinks: false } => links,
+                    RepositoryKind::Cifs | RepositoryKind::Sftp => StorageFeatures::PATH,
+                    // Versions are not offered, because a client would ask for those of its own time
+                    RepositoryKind::Objects => StorageFeatures::READ_RETRY,
+                };
+                FeaturesAnswer { path: &repository.path, features }
+            }
+        }
+    }
+
+    /// Returns information about a file; `None` if it is missing.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Access`], and those of the storage.
+    pub(super) fn info(&self, request: &InfoRequest<'_>) -> Result<Option<FileInfo>> {
+        let InfoRequest { path, level, follow_link } = *request;
+        match self {
+            Files::Data(area, users) => entry::info(&area.reach(path)?, level, follow_link, users),
+            Files::Repository(repository) => repository.info(path, level, follow_link),
+        }
+    }
+
+    /// Returns the entries of a directory; `None` if it is missing.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn list(&self, request: &ListRequest<'_>) -> Result<Option<Vec<FileInfo>>> {
+        let ListRequest { path, level, target_time } = *request;
+        if target_time != 0 {
+            return Err(no_versions());
+        }
+        match self {
+            Files::Data(area, users) => entry::list(&area.reach(path)?, level, users),
+            Files::Repository(repository) => repository.list(path, level),
+        }
+    }
+
+    /// Opens a file; `None` if it is missing.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn read(&self, path: &str, range: ReadRange, version: Option<&str>) -> Result<Option<Stage>> {
+        if version.is_some() {
+            return Err(no_versions());
+        }
+        match self {
+            Files::Data(area, _) => {
+                let Some(mut file) = open_file(&area.reach(path)?)? else { return Ok(None) };
+                if range.offset != 0 {
+                    let what = format!("unable to seek to {} in file", range.offset);
+                    file.seek(SeekFrom::Start(range.offset))
+                        .map_err(|e| failed(ErrorCode::FileOpen, &what, Path::new(path), e))?;
+                }
+                let file = NamedFile { file, path: path.to_owned() };
+                Ok(Some(Box::new(file.take(range.limit.unwrap_or(u64::MAX)))))
+            }
+            Files::Repository(repository) => {
+                let relative = repository.area.reach(path, true)?;
+                let reader = repository.storage.read(&relative, range)?;
+                Ok(reader.map(|reader| Box::new(reader) as Stage))
+            }
+        }
+    }
+
+    /// Opens a file of the data directory from which pages are read again; `None` if it is missing.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Access`], [`ErrorCode::FileOpen`].
+    pub(super) fn open_pages(&self, path: &str) -> Result<Option<File>> {
+        match self {
+            Files::Data(area, _) => open_file(&area.reach(path)?),
+            Files::Repository(_) => Err(super::area::refuse(path, "it is not in a data directory of PostgreSQL")),
+        }
+    }
+
+    /// Begins to write a file.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Access`], and those of the storage.
+    pub(super) fn write(&self, request: &WriteRequest<'_>) -> Result<Box<dyn RepoWriter>> {
+        let repository = self.changed(request.path)?;
+        let relative = repository.area.change(request.path, true)?;
+        if !FILE_MODES.contains(&request.file_mode)
+            || !PATH_MODES.contains(&request.path_mode)
+            || request.user.is_some()
+            || request.group.is_some()
+            || request.modified != 0
+        {
+            let text = format!("mode, owner and time of file '{}' can't be set in a repository", request.path);
+            return Err(Error::new(ErrorCode::FeatureNotSupported, text));
+        }
+        if !request.create_path && repository.has_paths() {
+            repository.check_parent(request.path, &relative)?;
+        }
+        let options = WriteOptions {
+            atomic: request.is_atomic,
+            sync_file: request.sync_file,
+            sync_path: request.sync_path && repository.storage.features().path_sync,
+        };
+        repository.storage.write(&relative, options)
+    }
+
+    /// Creates a directory.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn create_path(&self, request: &PathCreateRequest<'_>) -> Result<()> {
+        let repository = self.changed(request.path)?;
+        let relative = repository.area.reach(request.path, true)?;
+        if !PATH_MODES.contains(&request.mode) {
+            let text = format!("mode of path '{}' can't be set in a repository", request.path);
+            return Err(Error::new(ErrorCode::FeatureNotSupported, text));
+        }
+        let create_error = |errno: rustix::io::Errno| {
+            failed(ErrorCode::PathCreate, "unable to create path", Path::new(request.path), errno.into())
+        };
+        if request.error_on_exists && repository.storage.info(&relative)?.is_some() {
+            return Err(create_error(rustix::io::Errno::EXIST));
+        }
+        if request.no_parents
+            && let Some(parent) = relative.parent()
+            && repository.has_paths()
+            && repository.storage.list(&parent)?.is_none()
+        {
+            return Err(create_error(rustix::io::Errno::NOENT));
+        }
+        repository.storage.create_path(&relative)
+    }
+
+    /// Removes a directory. Returns whether it existed.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn remove_path(&self, request: &PathRemoveRequest<'_>) -> Result<bool> {
+        let repository = self.changed(request.path)?;
+        let relative = repository.area.change(request.path, false)?;
+        if !request.recurse && repository.is_local() {
+            return match fs::remove_dir(request.path) {
+                Ok(()) => Ok(true),
+                Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+                Err(e) => Err(failed(ErrorCode::PathRemove, "unable to remove path", Path::new(request.path), e)),
+            };
+        }
+        let entries = repository.storage.list(&relative)?;
+        if !request.recurse && entries.as_ref().is_some_and(|entries| !entries.is_empty()) {
+            let errno = rustix::io::Errno::NOTEMPTY;
+            let path = Path::new(request.path);
+            return Err(failed(ErrorCode::PathRemove, "unable to remove path", path, errno.into()));
+        }
+        if entries.is_some() {
+            repository.storage.remove_all(&relative)?;
+        }
+        Ok(entries.is_some())
+    }
+
+    /// Syncs a directory.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn sync_path(&self, path: &str) -> Result<()> {
+        let repository = self.changed(path)?;
+        repository.storage.sync_path(&repository.area.reach(path, true)?)
+    }
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn remove(&self, request: &RemoveRequest<'_>) -> Result<()> {
+        let repository = self.changed(request.path)?;
+        let relative = repository.area.change(request.path, false)?;
+        if request.error_on_missing && repository.storage.info(&relative)?.is_none() {
+            let errno = rustix::io::Errno::NOENT;
+            let path = Path::new(request.path);
+            return Err(failed(ErrorCode::FileRemove, "unable to remove file", path, errno.into()));
+        }
+        repository.storage.remove(&relative)
+    }
+
+    /// Creates a link.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn link(&self, request: &LinkRequest<'_>) -> Result<()> {
+        let repository = self.changed(request.path)?;
+        let link = repository.area.change(request.path, false)?;
+        let (what, is_hard) = match request.link_type {
+            LinkType::Symbolic => ("symlink", false),
+            LinkType::Hard => ("hardlink", true),
+        };
+        if repository.storage.info(&link)?.is_some() {
+            let what = format!("unable to create {what} '{}' to '{}'", request.path, request.target);
+            return Err(Error::from_io(ErrorCode::FileOpen, what, rustix::io::Errno::EXIST.into()));
+        }
+        if is_hard {
+            let existing = repository.area.change(request.target, false)?;
+            return repository.storage.hard_link(&existing, &link);
+        }
+        repository.area.link_target(&link, request.target)?;
+        repository.storage.symlink(request.target, &link)
+    }
+
+    fn changed(&self, path: &str) -> Result<&Repository> {
+        match self {
+            Files::Repository(repository) => Ok(repository),
+            Files::Data(..) => Err(DataArea::read_only(path)),
+        }
+    }
+}
+
+impl Repository {
+    fn is_local(&self) -> bool {
+        matches!(self.kind, RepositoryKind::Posix { .. } | RepositoryKind::Cifs)
+    }
+
+    fn has_paths(&self) -> bool {
+        self.storage.features().paths
+    }
+
+    fn info(&self, path: &str, level: InfoLevel, follow: bool) -> Result<Option<FileInfo>> {
+        let relative = self.area.reach(path, follow)?;
+        if self.is_local() {
+            return entry::info(Path::new(path), level, follow, &self.users);
+        }
+        if relative.as_str().is_empty() {
+            // Not every store has an entry for its root
+            let root = Entry { name: String::new(), kind: EntryKind::Path, size: 0, modified: 0, version: None };
+            return Ok(self.storage.list(&relative)?.map(|_| FileInfo::stored(root, level)));
+        }
+        let found = self.storage.info(&relative)?.filter(|found| found.kind != EntryKind::Path || self.has_paths());
+        Ok(found.map(|found| FileInfo::stored(Entry { name: String::new(), ..found }, level)))
+    }
+
+    fn list(&self, path: &str, level: InfoLevel) -> Result<Option<Vec<FileInfo>>> {
+        let relative = self.area.reach(path, true)?;
+        if self.is_local() {
+            return entry::list(Path::new(path), level, &self.users);
+        }
+        let entries = self.storage.list(&relative)?;
+        // An object store has no directories, so none is missing
+        let entries = if self.has_paths() { entries } else { Some(entries.unwrap_or_default()) };
+        Ok(entries.map(|entries| entries.into_iter().map(|entry| FileInfo::stored(entry, level)).collect()))
+    }
+
+    /// Checks that the directory of a file exists.
+    fn check_parent(&self, path: &str, relative: &RepoPath) -> Result<()> {
+        match relative.parent() {
+            Some(parent) if self.storage.list(&parent)?.is_none() => {
+                let text = format!("unable to open file '{path}' for write in missing path");
+                Err(Error::new(ErrorCode::FileMissing, text))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn no_versions() -> Error {
+    Error::new(ErrorCode::FeatureNotSupported, "reading a repository on another host as of a time is not supported")
+}
+
+/// Opens a file of this host; `None` if it is missing. A pipe in its place does not block.
+fn open_file(path: &Path) -> Result<Option<File>> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => {
+            Err(Error::from_io(ErrorCode::FileOpen, format!("unable to open file '{}' for read", path.display()), e))
+        }
+    }
+}
+
+/// A file with its name for errors.
+struct NamedFile {
+    file: File,
+    path: String,
+}
+
+impl Read for NamedFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.file.read(buffer) {
+            Err(e) if e.kind() != ErrorKind::Interrupted => {
+                Err(failed(ErrorCode::FileRead, "unable to read", Path::new(&self.path), e).into())
+            }
+            result => result,
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! The filters that a client asks for, run beside the file.
+//!
+//! Source of the results: pgBackRest `src/common/io/filter/group.c`. A list whose last filter does not put out data gets
+//! an entry `buffer`, which has no result.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use protocol::StringId;
+use protocol::filter::{
+    CipherFilter, Codec, CompressFilter, Direction, Filter, FilterResult, PageCheckFilter, PageCheckResult, name,
+};
+use repo_format::cipher::{Cipher, Decryptor, Encryptor, Framing, KeyDigest, Passphrase};
+use repo_format::compress::{CompressType, Compression, Compressor, Decompressor};
+use repo_format::pg::page::check_page_size;
+
+use super::Shared;
+use super::block::{BlockChecksums, BlockConvert};
+use super::files::Files;
+use super::formats::{FormatStage, key_digest, passphrase_text};
+use super::hashes::RunningHash;
+use super::stages::{Convert, ConvertStage, SinkStage, Stage, Tap, TapStage};
+use crate::pipeline::PageChecker;
+use crate::{Error, ErrorCode, Result};
+
+/// The memory that the codecs of one connection may use, in bytes. The largest that a client of one thread needs is that
+/// of zst at level 22.
+pub(super) const MEMORY_BYTES_MAX: u64 = 2 << 30;
+/// An estimate of what a decoder uses: its window and buffers.
+const DECODER_BYTES: u64 = 16 << 20;
+
+/// A chain of filters behind a file.
+pub(super) struct Chain {
+    pub(super) stage: Stage,
+    /// One for each filter, in order.
+    entries: Vec<(StringId, Outcome)>,
+    /// The memory that it may use.
+    pub(super) memory_bytes: u64,
+}
+
+/// Where the result of a filter comes from.
+enum Outcome {
+    None,
+    Hash(Shared<RunningHash>),
+    Size(Shared<u64>),
+    Format(Shared<u32>),
+    Pages(Shared<PageTap>),
+    MapSize(Shared<Option<u64>>),
+    Checksums(Shared<BlockChecksums>),
+}
+
+/// A result that owns its data.
+#[derive(Clone, Debug)]
+pub(super) enum OwnedResult {
+    Hash(Vec<u8>),
+    Size(u64),
+    Format(u32),
+    Pages(PageCheckResult),
+    MapSize(u64),
+    Checksums(Vec<u8>),
+    Other(StringId),
+}
+
+impl OwnedResult {
+    /// The result in the form of an answer.
+    pub(super) fn result(&self) -> FilterResult<'_> {
+        match self {
+            OwnedResult::Hash(hash) => FilterResult::Hash(hash),
+            OwnedResult::Size(size) => FilterResult::Size(*size),
+            OwnedResult::Format(format) => FilterResult::CipherFormat(*format),
+            OwnedResult::Pages(pages) => FilterResult::PageCheck(pages.clone()),
+            OwnedResult::MapSize(size) => FilterResult::BlockIncremental(*size),
+            OwnedResult::Checksums(checksums) => FilterResult::BlockChecksum(checksums),
+            OwnedResult::Other(filter) => FilterResult::Other { filter: *filter, result: None },
+        }
+    }
+}
+
+/// Limits what the filters of a connection use.
+pub(super) struct Budget {
+    pub(super) memory_bytes_left: u64,
+}
+
+impl Chain {
+    /// Puts filters behind `input`.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Access`] for a file of a page check that is out of reach, [`ErrorCode::Memory`] if the filters need
+    /// too much, and others for parameters that are not valid.
+    pub(super) fn new(input: Stage, filters: &[Filter<'_>], files: &Files, budget: &Budget) -> Result<Self> {
+        let mut chain = Chain { stage: input, entries: Vec::new(), memory_bytes: 0 };
+        for filter in filters {
+            chain.memory_bytes = chain.memory_bytes.saturating_add(memory_bytes(filter));
+            if chain.memory_bytes > budget.memory_bytes_left {
+                return Err(Error::new(ErrorCode::Memory, "filters of this connection need too much memory"));
+            }
+            let input = std::mem::replace(&mut chain.stage, Box::new(io::empty()));
+            let (stage, outcome) = build(filter, input, files)?;
+            chain.stage = stage;
+            chain.entries.push((filter.id(), outcome));
+        }
+        if filters.last().is_none_or(|last| !changes_data(last)) {
+            chain.entries.push((name::BUFFER, Outcome::None));
+        }
+        Ok(chain)
+    }
+
+    /// Returns the results, once the data has ended.
+    pub(super) fn results(&mut self) -> Vec<OwnedResult> {
+        self.entries.iter().map(|(id, outcome)| outcome.result(*id)).collect()
+    }
+}
+
+impl Outcome {
+    fn result(&self, id: StringId) -> OwnedResult {
+        match self {
+            Outcome::None => OwnedResult::Other(id),
+            Outcome::Hash(hash) => OwnedResult::Hash(locked(hash, |hash| hash.clone().finish())),
+            Outcome::Size(size) => OwnedResult::Size(locked(size, |size| *size)),
+            Outcome::Format(format) => OwnedResult::Format(locked(format, |format| *format)),
+            Outcome::Pages(pages) => OwnedResult::Pages(locked(pages, |pages| pages.result())),
+            Outcome::MapSize(size) => OwnedResult::MapSize(locked(size, |size| size.unwrap_or(0))),
+            Outcome::Checksums(checksums) => OwnedResult::Checksums(locked(checksums, BlockChecksums::result)),
+        }
+    }
+}
+
+fn locked<T, R>(shared: &Shared<T>, work: impl FnOnce(&mut T) -> R) -> R {
+    work(&mut shared.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Whether a filter puts out data of its own. Others only look at what passes.
+fn changes_data(filter: &Filter<'_>) -> bool {
+    !matches!(filter, Filter::Hash(_) | Filter::Size | Filter::PageCheck(_) | Filter::BlockChecksum { .. })
+}
+
+fn memory_bytes(filter: &Filter<'_>) -> u64 {
+    match filter {
+        Filter::Compress(compression) => self::compression(compression).map_or(0, Compression::memory_bytes_max),
+        Filter::Decompress { .. } => DECODER_BYTES,
+        Filter::BlockIncremental(block) => super::block::memory_bytes(block),
+        _ => 0,
+    }
+}
+
+fn build(filter: &Filter<'_>, input: Stage, files: &Files) -> Result<(Stage, Outcome)> {
+    Ok(match filter {
+        Filter::Hash(digest) => {
+            let (stage, tap) = tapped(input, RunningHash::new(*digest));
+            (stage, Outcome::Hash(tap))
+        }
+        Filter::Size => {
+            let (stage, tap) = tapped(input, 0);
+            (stage, Outcome::Size(tap))
+        }
+        Filter::PageCheck(check) => {
+            let (stage, tap) = tapped(input, PageTap::new(check, files)?);
+            (stage, Outcome::Pages(tap))
+        }
+        Filter::BlockChecksum { block_size, checksum_size } => {
+            let (stage, tap) = tapped(input, BlockChecksums::new(*block_size, *checksum_size)?);
+            (stage, Outcome::Checksums(tap))
+        }
+        Filter::Sink => (Box::new(SinkStage::new(input)), Outcome::None),
+        Filter::Compress(compression) => {
+            let compressor = Compressor::new(self::compression(compression)?, framing(compression.is_raw))?;
+            (Box::new(ConvertStage::new(input, compressor)), Outcome::None)
+        }
+        Filter::Decompress { codec, is_raw } => {
+            (Box::new(Decompressor::new(kind(*codec), framing(*is_raw), input)?), Outcome::None)
+        }
+        Filter::Cipher(cipher) => (ciphered(cipher, input)?, Outcome::None),
+        Filter::CipherFormat { keys, key, format } => {
+            let (stage, format) = FormatStage::new(input, keys, *key, *format)?;
+            (Box::new(stage), Outcome::Format(format))
+        }
+        Filter::BlockIncremental(block) => {
+            let (convert, map_size) = BlockConvert::new(block)?;
+            (Box::new(ConvertStage::new(input, convert)), Outcome::MapSize(map_size))
+        }
+    })
+}
+
+fn tapped<T: Tap + 'static>(input: Stage, tap: T) -> (Stage, Shared<T>) {
+    let tap = Shared::new(Mutex::new(tap));
+    (Box::new(TapStage { input, tap: Shared::clone(&tap) }), tap)
+}
+
+pub(super) fn framing(is_raw: bool) -> Framing {
+    if is_raw { Framing::Raw } else { Framing::Full }
+}
+
+fn kind(codec: Codec) -> CompressType {
+    match codec {
+        Codec::Gz => CompressType::Gz,
+        Codec::Bz2 => CompressType::Bz2,
+        Codec::Lz4 => CompressType::Lz4,
+        Codec::Zst => CompressType::Zst,
+    }
+}
+
+/// The compression that a client asks for.
+///
+/// # Errors
+/// [`ErrorCode::OptionInvalidValue`] for a level that the codec does not have.
+pub(super) fn compression(filter: &CompressFilter) -> Result<Compression> {
+    Compression::new(kind(filter.codec), Some(filter.level))
+}
+
+/// The key of a cipher, and how its streams begin.
+///
+/// # Errors
+/// [`ErrorCode::FeatureNotSupported`] for a header with the number of repository format 6.
+pub(super) fn cipher(filter: &CipherFilter<'_>) -> Result<(Cipher, Framing)> {
+    let framing = match filter.header.0 {
+        0 => Framing::Full,
+        1 => Framing::Raw,
+        other => {
+            let text = format!("cipher header {other} is not supported yet: it needs repository format 6");
+            return Err(Error::new(ErrorCode::FeatureNotSupported, text));
+        }
+    };
+    let digest = filter.digest.map_or(Ok(KeyDigest::Sha1), key_digest)?;
+    let text = passphrase_text(filter.passphrase.0)?;
+    Ok((Cipher::Aes256Cbc(Passphrase::with_digest(text, digest)), framing))
+}
+
+fn ciphered(filter: &CipherFilter<'_>, input: Stage) -> Result<Stage> {
+    let (cipher, framing) = cipher(filter)?;
+    Ok(match filter.direction {
+        Direction::Encrypt => Box::new(ConvertStage::new(input, Encryptor::new(&cipher, framing))),
+        Direction::Decrypt => Box::new(Decryptor::new(&cipher, framing, input)),
+    })
+}
+
+impl Convert for Compressor {
+    fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        Compressor::push(self, data, out)
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        Compressor::finish(self, out)
+    }
+}
+
+impl Convert for Encryptor {
+    fn push(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        Encryptor::push(self, data, out)
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        Encryptor::finish(self, out)
+    }
+}
+
+impl Tap for RunningHash {
+    fn push(&mut self, data: &[u8]) -> io::Result<()> {
+        self.update(data);
+        Ok(())
+    }
+}
+
+impl Tap for u64 {
+    fn push(&mut self, data: &[u8]) -> io::Result<()> {
+        *self += data.len() as u64;
+        Ok(())
+    }
+}
+
+/// Checks pages. Suspect pages are read again.
+pub(super) struct PageTap {
+    checker: PageChecker,
+    file: File,
+    page_size: usize,
+    /// Bytes of a page that is not complete yet.
+    partial: Vec<u8>,
+}
+
+impl PageTap {
+    fn new(check: &PageCheckFilter<'_>, files: &Files) -> Result<Self> {
+        check_page_size(check.page_size)?;
+        let file = files.open_pages(check.file)?.ok_or_else(|| {
+            Error::new(ErrorCode::FileMissing, format!("unable to open missing file '{}' for read", check.file))
+        })?;
+        let first_page = check.segment.wrapping_mul(check.segment_pages);
+        Ok(PageTap {
+            checker: PageChecker::of_segment(first_page, check.page_size, check.header_check),
+            file,
+            page_size: check.page_size as usize,
+            partial: Vec::new(),
+        })
+    }
+
+    fn result(&mut self) -> PageCheckResult {
+        self.checker.result(&self.partial)
+    }
+}
+
+impl Tap for PageTap {
+    fn push(&mut self, mut data: &[u8]) -> io::Result<()> {
+        if !self.partial.is_empty() {
+            let taken = data.len().min(self.page_size - self.partial.len());
+            self.partial.extend_from_slice(&data[..taken]);
+            data = &data[taken..];
+            if self.partial.len() < self.page_size {
+                return Ok(());
+            }
+            self.checker.push(&self.partial, &self.file)?;
+            self.partial.clear();
+        }
+        let (pages, rest) = data.split_at(data.len() - data.len() % self.page_size);
+        if !pages.is_empty() {
+            self.checker.push(pages, &self.file)?;
+        }
+        self.partial.extend_from_slice(rest);
+        Ok(())
+    }
+}

@@ -1,0 +1,281 @@
+//! The requests of a connection and its sessions.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use protocol::call::CallKind;
+use protocol::message::{AnswerMessage, Step};
+use protocol::options::{OptionsAnswer, OptionsRequest};
+use protocol::pack::{PackWriter, Packed};
+use protocol::storage::{
+    Chunk, InfoAnswer, InfoRequest, ListAnswerWriter, ListRequest, PathRemoveAnswer, ReadAnswer, WriteAnswer,
+};
+use protocol::{Call, StringId};
+
+use super::Served;
+use super::database::DatabaseSession;
+use super::entry::FileInfo;
+use super::files::Files;
+use super::filters::{Budget, MEMORY_BYTES_MAX, OwnedResult};
+use super::read::{ReadSession, SentChunk};
+use super::write::WriteSession;
+use crate::{Error, ErrorCode, Result};
+
+/// The most sessions of a connection. Each may hold an open file.
+const SESSIONS_MAX: usize = 4096;
+/// The most connections to PostgreSQL.
+const DATABASE_SESSIONS_MAX: usize = 8;
+
+/// An open session.
+enum Session {
+    Read(ReadSession),
+    Write(Box<WriteSession>),
+    Database(Box<DatabaseSession>),
+}
+
+impl Session {
+    fn memory_bytes(&self) -> u64 {
+        match self {
+            Session::Read(session) => session.memory_bytes(),
+            Session::Write(session) => session.memory_bytes(),
+            Session::Database(_) => 0,
+        }
+    }
+
+    fn belongs_to(&self, command: CallKind) -> bool {
+        matches!(
+            (self, command),
+            (Session::Read(_), CallKind::StorageRead | CallKind::StorageReadMany)
+                | (Session::Write(_), CallKind::StorageWrite)
+                | (Session::Database(_), CallKind::Database)
+        )
+    }
+}
+
+/// What a request is answered with.
+pub(super) struct Reply {
+    data: Data,
+    is_closed: bool,
+}
+
+enum Data {
+    None,
+    Pack(PackWriter<'static>),
+    /// A chunk in the block. `opens` tells whether it is the answer that says whether the file exists.
+    Chunk {
+        chunk: SentChunk,
+        opens: bool,
+    },
+    Results(Vec<OwnedResult>),
+}
+
+impl Reply {
+    fn empty() -> Self {
+        Reply { data: Data::None, is_closed: false }
+    }
+
+    fn pack(pack: PackWriter<'static>) -> Self {
+        Reply { data: Data::Pack(pack), is_closed: false }
+    }
+
+    fn closed() -> Self {
+        Reply { data: Data::None, is_closed: true }
+    }
+}
+
+/// The state of a connection.
+pub(super) struct Handlers {
+    served: Served,
+    /// Open once the client has asked for the features.
+    files: Option<Arc<Files>>,
+    sessions: HashMap<u64, Session>,
+    /// Where chunks are read to.
+    block: Vec<u8>,
+}
+
+impl Handlers {
+    pub(super) fn new(served: Served) -> Self {
+        let block = vec![0; served.block_bytes.max(1)];
+        Handlers { served, files: None, sessions: HashMap::new(), block }
+    }
+
+    /// The message with a reply.
+    pub(super) fn message<'a>(&'a self, session: u64, reply: &'a Reply) -> Packed<'a> {
+        fn results(results: &[OwnedResult]) -> Vec<protocol::filter::FilterResult<'_>> {
+            results.iter().map(OwnedResult::result).collect()
+        }
+        let data = match &reply.data {
+            Data::None => None,
+            Data::Pack(pack) => Some(pack.clone()),
+            Data::Chunk { chunk, opens } => {
+                let data = self.block.get(..chunk.size).unwrap_or_default();
+                let chunk = Chunk { data, results: chunk.results.as_deref().map(results) };
+                Some(if *opens { ReadAnswer::Chunk(chunk).encode() } else { chunk.encode() })
+            }
+            Data::Results(owned) => Some(WriteAnswer { results: results(owned) }.encode()),
+        };
+        AnswerMessage::encode(session, reply.is_closed, data)
+    }
+
+    /// Handles a request of the session with this number.
+    ///
+    /// # Errors
+    /// Those of the request. [`ErrorCode::Assert`] ends the connection.
+    pub(super) fn handle(&mut self, call: &Call<'_>, session: u64) -> Result<Reply> {
+        if call.step() != Step::Open && call.command().has_sessions() {
+            return self.in_session(call, session);
+        }
+        Ok(match call {
+            Call::Options(request) => Reply::pack(self.options(request)?),
+            Call::Features => self.features()?,
+            Call::Info(request) => self.info(request)?,
+            Call::List(request) => self.list(request)?,
+            Call::Link(request) => self.changed(|files| files.link(request))?,
+            Call::PathCreate(request) => self.changed(|files| files.create_path(request))?,
+            Call::PathRemove(request) => {
+                let existed = self.files()?.remove_path(request)?;
+                Reply::pack(PathRemoveAnswer { existed }.encode())
+            }
+            Call::PathSync(path) => self.changed(|files| files.sync_path(path))?,
+            Call::Remove(request) => self.changed(|files| files.remove(request))?,
+            Call::ReadOpen(request) => {
+                let opened = ReadSession::open(request, self.files()?, &self.budget())?;
+                match opened {
+                    Some(reading) => self.begin_read(reading, session, true)?,
+                    None => Reply { data: Data::Pack(ReadAnswer::Missing.encode()), is_closed: true },
+                }
+            }
+            Call::ReadManyOpen(request) => {
+                let files = Arc::clone(self.files()?);
+                let reading = ReadSession::open_many(request, &files, &self.budget())?;
+                self.begin_read(reading, session, false)?
+            }
+            Call::WriteOpen(request) => {
+                let writing = WriteSession::open(request, self.files()?, &self.budget())?;
+                self.enter(session, Session::Write(Box::new(writing)))?
+            }
+            Call::DatabaseOpen => {
+                let open = self.sessions.values().filter(|open| matches!(open, Session::Database(_))).count();
+                if open >= DATABASE_SESSIONS_MAX {
+                    return Err(too_many("sessions with PostgreSQL"));
+                }
+                let database = DatabaseSession::open(self.served.database.as_ref(), &self.served.cancel)?;
+                self.enter(session, Session::Database(Box::new(database)))?
+            }
+            // The rest belongs to the connection or to a session
+            _ => Reply::empty(),
+        })
+    }
+
+    fn options(&self, request: &OptionsRequest<'_>) -> Result<PackWriter<'static>> {
+        let values = request.names.iter().map(|name| self.served.options.value(name)).collect::<Result<_>>()?;
+        Ok(OptionsAnswer { values }.encode())
+    }
+
+    fn features(&mut self) -> Result<Reply> {
+        let files = match &self.files {
+            Some(files) => files,
+            None => self.files.insert(Arc::new(Files::open(&self.served.storage)?)),
+        };
+        Ok(Reply::pack(files.features().encode()))
+    }
+
+    fn files(&self) -> Result<&Arc<Files>> {
+        self.files
+            .as_ref()
+            .ok_or_else(|| Error::new(ErrorCode::Assert, "features of the storage must be asked for first"))
+    }
+
+    fn changed(&self, change: impl FnOnce(&Files) -> Result<()>) -> Result<Reply> {
+        change(self.files()?).map(|()| Reply::empty())
+    }
+
+    fn info(&self, request: &InfoRequest<'_>) -> Result<Reply> {
+        let found = self.files()?.info(request)?;
+        Ok(Reply::pack(InfoAnswer { info: found.as_ref().map(FileInfo::info) }.encode()))
+    }
+
+    fn list(&self, request: &ListRequest<'_>) -> Result<Reply> {
+        let entries = self.files()?.list(request)?;
+        let mut list = ListAnswerWriter::new(entries.is_some());
+        for entry in entries.iter().flatten() {
+            list.entry(&entry.entry());
+        }
+        Ok(Reply::pack(list.finish()))
+    }
+
+    fn budget(&self) -> Budget {
+        let used: u64 = self.sessions.values().map(Session::memory_bytes).sum();
+        Budget { memory_bytes_left: MEMORY_BYTES_MAX.saturating_sub(used) }
+    }
+
+    /// Keeps a session.
+    fn enter(&mut self, session: u64, opened: Session) -> Result<Reply> {
+        if self.sessions.len() >= SESSIONS_MAX {
+            return Err(too_many("sessions"));
+        }
+        if self.sessions.contains_key(&session) {
+            return Err(Error::new(ErrorCode::Protocol, format!("session id {session} is in use")));
+        }
+        self.sessions.insert(session, opened);
+        Ok(Reply::empty())
+    }
+
+    /// Answers with the first chunk, and keeps the session if there is more.
+    fn begin_read(&mut self, mut reading: ReadSession, session: u64, opens: bool) -> Result<Reply> {
+        let chunk = reading.next(&mut self.block, &self.served.cancel)?;
+        let is_closed = chunk.results.is_some();
+        if !is_closed {
+            self.enter(session, Session::Read(reading))?;
+        }
+        Ok(Reply { data: Data::Chunk { chunk, opens }, is_closed })
+    }
+
+    fn in_session(&mut self, call: &Call<'_>, number: u64) -> Result<Reply> {
+        let command = call.command();
+        let Some(session) = self.sessions.get_mut(&number).filter(|session| session.belongs_to(command)) else {
+            if let Call::Cancel(_) = call {
+                return Ok(Reply::closed());
+            }
+            let (id, step) = (command.id(), call.step().id());
+            let text = format!("unable to find session id {number} for request {id}:{step}");
+            return Err(Error::new(ErrorCode::Protocol, text));
+        };
+        let cancel = &self.served.cancel;
+        match (call, session) {
+            (Call::ReadNext | Call::ReadManyNext, Session::Read(reading)) => {
+                let chunk = reading.next(&mut self.block, cancel)?;
+                let is_closed = chunk.results.is_some();
+                if is_closed {
+                    self.sessions.remove(&number);
+                }
+                Ok(Reply { data: Data::Chunk { chunk, opens: false }, is_closed })
+            }
+            (Call::WriteBlock(block), Session::Write(writing)) => {
+                writing.write(block, cancel)?;
+                Ok(Reply::empty())
+            }
+            (Call::DatabaseQuery(request), Session::Database(database)) => Ok(Reply::pack(database.query(request)?)),
+            (Call::Close(_), _) => match self.sessions.remove(&number) {
+                Some(Session::Write(writing)) => {
+                    let results = writing.finish(&self.served.cancel)?;
+                    Ok(Reply { data: Data::Results(results), is_closed: true })
+                }
+                _ => Ok(Reply::closed()),
+            },
+            _ => {
+                self.sessions.remove(&number);
+                Ok(Reply::closed())
+            }
+        }
+    }
+}
+
+fn too_many(what: &str) -> Error {
+    Error::new(ErrorCode::Access, format!("too many {what}"))
+}
+
+/// Whether a command has a handler here. The others belong to the connection.
+pub(super) fn is_known(command: StringId, dialect: &protocol::Dialect) -> bool {
+    dialect.command(command).is_some_and(|command| command != CallKind::Config)
+}

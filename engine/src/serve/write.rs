@@ -1,0 +1,88 @@
+//! Files that a client writes.
+
+use std::io::{ErrorKind, Read, Write as _};
+
+use protocol::storage::WriteRequest;
+
+use super::files::Files;
+use super::filters::{Budget, Chain, OwnedResult};
+use super::stages::Feed;
+use crate::storage::RepoWriter;
+use crate::{CancelToken, Error, ErrorCode, Result};
+
+/// Bytes that go to the file at a time.
+const OUTPUT_BYTES: usize = 256 << 10;
+
+/// A file that is written. Dropping it abandons the file.
+pub(super) struct WriteSession {
+    path: String,
+    chain: Chain,
+    feed: Feed,
+    writer: Box<dyn RepoWriter>,
+    /// None if no filter changes the data and none looks at it.
+    buffer: Vec<u8>,
+}
+
+impl WriteSession {
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// Those of [`Files::write`] and [`Chain::new`].
+    pub(super) fn open(request: &WriteRequest<'_>, files: &Files, budget: &Budget) -> Result<Self> {
+        let feed = Feed::default();
+        let chain = Chain::new(Box::new(feed.clone()), &request.filters, files, budget)?;
+        let writer = files.write(request)?;
+        let buffer = if request.filters.is_empty() { Vec::new() } else { vec![0; OUTPUT_BYTES] };
+        Ok(WriteSession { path: request.path.to_owned(), chain, feed, writer, buffer })
+    }
+
+    /// The memory that its filters may use.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.chain.memory_bytes
+    }
+
+    /// Writes a block.
+    ///
+    /// # Errors
+    /// [`ErrorCode::FileWrite`] and those of the filters.
+    pub(super) fn write(&mut self, block: &[u8], cancel: &CancelToken) -> Result<()> {
+        cancel.check()?;
+        if self.buffer.is_empty() {
+            return self.writer.write_all(block).map_err(|e| self.failed(e));
+        }
+        self.feed.give(block);
+        self.drain(cancel)
+    }
+
+    /// Completes the file, and returns the results of the filters.
+    ///
+    /// # Errors
+    /// Those of [`WriteSession::write`] and [`RepoWriter::finish`].
+    pub(super) fn finish(mut self, cancel: &CancelToken) -> Result<Vec<OwnedResult>> {
+        if !self.buffer.is_empty() {
+            self.feed.end();
+            self.drain(cancel)?;
+        }
+        let results = self.chain.results();
+        self.writer.finish()?;
+        Ok(results)
+    }
+
+    /// Moves to the file what the filters put out.
+    fn drain(&mut self, cancel: &CancelToken) -> Result<()> {
+        loop {
+            cancel.check()?;
+            match self.chain.stage.read(&mut self.buffer) {
+                Ok(0) => return Ok(()),
+                Ok(size) => self.writer.write_all(&self.buffer[..size]).map_err(|e| self.failed(e))?,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.failed(e)),
+            }
+        }
+    }
+
+    fn failed(&self, error: std::io::Error) -> Error {
+        Error::from_io(ErrorCode::FileWrite, format!("unable to write '{}'", self.path), error)
+    }
+}

@@ -1,0 +1,63 @@
+//! The right to work on the backups of a stanza, over several commands.
+
+use super::Session;
+use crate::Result;
+use crate::backup::{self, BackupRequest, BackupSummary, Held};
+use crate::claim::Claim;
+use crate::expire::{self, ExpireRequest, ExpireSummary};
+use crate::host_locks::HeldLocks;
+use crate::lock::LockType;
+
+impl Session {
+    /// Takes the lock of the stanza's backups on this host.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LockAcquire`](crate::ErrorCode::LockAcquire) if another process holds it, [`ErrorCode::Stop`](crate::ErrorCode::Stop) if commands were stopped.
+    pub fn begin_backup(&self) -> Result<BackupTurn<'_>> {
+        let lock = self.lock(&[LockType::Backup])?;
+        self.locks.check_stop(Some(&self.stanza))?;
+        Ok(BackupTurn { session: self, claim: None, lock })
+    }
+}
+
+/// The right to make a backup of the stanza. It ends when the value is dropped, so that an expire in between excludes
+/// others too.
+pub struct BackupTurn<'a> {
+    session: &'a Session,
+    // Dropped before the lock: the claim is removed while no other process of this host looks for it
+    claim: Option<Claim>,
+    lock: Box<dyn HeldLocks>,
+}
+
+impl BackupTurn<'_> {
+    /// Makes a backup in the first repository of the session. From then on the turn includes a claim on the stanza in
+    /// that repository, which keeps other hosts away.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LockAcquire`](crate::ErrorCode::LockAcquire) if another host is working on the stanza, and anything that keeps the backup from
+    /// being complete. The next full backup can resume from the files that were copied.
+    pub fn run(&mut self, request: &BackupRequest) -> Result<BackupSummary> {
+        let session = self.session;
+        let repo = session.open_first()?;
+        // A claim knows what was in the repository when it began, so every backup needs its own
+        self.claim = None;
+        let who = session.claimant();
+        let claim = self.claim.insert(Claim::acquire(&repo, &session.stanza, who, "backup", &session.cancel)?);
+        let lock = &mut *self.lock;
+        let summary = backup::run(request, session, &mut Held { repo: &repo, lock, claim })?;
+        // What follows may run under the same lock
+        self.lock.update_clear(repo.key);
+        Ok(summary)
+    }
+
+    /// Removes what exceeds the retention of the request, from every repository of the session. A failure in one is
+    /// logged and does not affect the others.
+    ///
+    /// # Errors
+    /// [`ErrorCode::OptionInvalid`](crate::ErrorCode::OptionInvalid) for a backup together with the oldest one,
+    /// [`ErrorCode::Command`](crate::ErrorCode::Command) if any repository failed, with the first failure as its source,
+    /// and the error of the token.
+    pub fn expire(&self, request: &ExpireRequest) -> Result<ExpireSummary> {
+        expire::run(request, self.session, &self.session.open_each())
+    }
+}

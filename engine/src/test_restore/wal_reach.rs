@@ -1,0 +1,156 @@
+//! Whether recovery replayed all WAL that the archive has.
+//!
+//! PostgreSQL ends a recovery without a target at the first segment that it can't get, and calls that success. So a
+//! missing or damaged segment would only show as lost transactions.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use repo_format::layout::{self, ArchiveId, Stanza};
+use repo_format::wal_name::{ArchivedSegment, Lsn, SEGMENT_DIR_LEN, TimelineId, WalSegment};
+
+use crate::proof::CheckOutcome;
+use crate::repo::archive_find::WalSegmentFind;
+use crate::{CancelToken, ErrorCode, Repo, Result};
+
+/// The archive of a cluster.
+#[derive(Clone)]
+pub struct WalPlace<'a> {
+    /// The repository.
+    pub repo: &'a Repo,
+    /// The stanza.
+    pub stanza: &'a Stanza,
+    /// The directory of the cluster.
+    pub id: ArchiveId,
+}
+
+/// The newest segment of each timeline.
+pub type NewestSegments = BTreeMap<TimelineId, WalSegment>;
+
+/// Lists the newest segment of each timeline from `first` on. It is taken before a test, because the cluster archives
+/// more meanwhile.
+///
+/// # Errors
+/// The archive can't be listed.
+pub fn newest_segments(place: &WalPlace<'_>, first: TimelineId) -> Result<NewestSegments> {
+    let storage = &place.repo.storage;
+    let path = layout::archive_path(place.stanza, place.id);
+    let mut newest = NewestSegments::new();
+    let directories = storage.names(&path)?.unwrap_or_default();
+    let is_directory =
+        |name: &&String| name.len() == SEGMENT_DIR_LEN && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    for directory in directories.iter().rev().filter(is_directory) {
+        let Some(timeline) = directory.get(..8).and_then(|hex| u32::from_str_radix(hex, 16).ok()) else { continue };
+        let timeline = TimelineId(timeline);
+        if timeline < first || newest.contains_key(&timeline) {
+            continue;
+        }
+        let names = storage.names(&path.join(directory)?)?.unwrap_or_default();
+        let segments = names.iter().filter_map(|name| name.parse::<ArchivedSegment>().ok());
+        if let Some(last) = segments.filter(|stored| !stored.partial).map(|stored| stored.segment).max() {
+            newest.insert(timeline, last);
+        }
+    }
+    Ok(newest)
+}
+
+/// Where recovery ended, on the timeline that it had followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecoveryEnd {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// The end of the last record that was replayed.
+    pub lsn: Lsn,
+}
+
+/// What is wrong with the end of a recovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalShort {
+    /// All WAL was replayed.
+    No,
+    /// WAL from this segment on was not replayed, although the archive has WAL up to the other.
+    From(WalSegment, WalSegment),
+}
+
+/// Compares the end of a recovery with the newest segment of its timeline.
+pub fn compare(end: RecoveryEnd, newest: &NewestSegments, segment_size: u32) -> WalShort {
+    let Some(&last) = newest.get(&end.timeline) else { return WalShort::No };
+    // A record that ends with its segment does not need the next one
+    let last_byte = Lsn(end.lsn.0.saturating_sub(1));
+    let reached = WalSegment::from_lsn(end.timeline, last_byte, segment_size);
+    if reached >= last { WalShort::No } else { WalShort::From(reached.next(segment_size), last) }
+}
+
+/// Checks that recovery reached the newest segment. Returns the outcome and its reason.
+///
+/// # Errors
+/// The archive can't be listed.
+pub fn check(
+    place: &WalPlace<'_>,
+    end: RecoveryEnd,
+    newest: &NewestSegments,
+    segment_size: u32,
+    cancel: &CancelToken,
+) -> Result<(CheckOutcome, String)> {
+    let (next, last) = match compare(end, newest, segment_size) {
+        WalShort::No => {
+            let text = match newest.get(&end.timeline) {
+                Some(last) => format!("recovered to {} in the newest archived segment {last} or after it", end.lsn),
+                None => format!("recovered to {}, no WAL of timeline {} in the archive", end.lsn, end.timeline.0),
+            };
+            return Ok((CheckOutcome::Passed, text));
+        }
+        WalShort::From(next, last) => (next, last),
+    };
+    let mut find = WalSegmentFind::new(&*place.repo.storage, place.stanza, place.id, Duration::ZERO, cancel);
+    let why = match find.find(&next, false) {
+        Ok(None) => format!("WAL segment {next} is missing in the archive"),
+        Ok(Some(_)) => format!("WAL from segment {next} on could not be used"),
+        Err(error) if error.code == ErrorCode::Term => return Err(error),
+        Err(error) => format!("WAL segment {next} can't be used: {error}"),
+    };
+    let text = format!("{why}: recovery ended at {}, but the archive has WAL up to segment {last}", end.lsn);
+    Ok((CheckOutcome::Failed, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: u32 = 16 << 20;
+
+    fn segment(name: &str) -> WalSegment {
+        name.parse().unwrap()
+    }
+
+    fn compared(lsn: u64, last: &str) -> WalShort {
+        let newest = NewestSegments::from([(TimelineId(1), segment(last))]);
+        compare(RecoveryEnd { timeline: TimelineId(1), lsn: Lsn(lsn) }, &newest, SIZE)
+    }
+
+    #[test]
+    fn recovery_within_or_after_the_newest_segment_is_complete() {
+        for lsn in [0x0300_0001, 0x0300_0028, 0x0400_0000, 0x0500_0000] {
+            assert_eq!(compared(lsn, "000000010000000000000003"), WalShort::No, "{lsn:x}");
+        }
+    }
+
+    #[test]
+    fn recovery_that_ends_where_the_newest_segment_begins_lacks_it() {
+        let last = segment("000000010000000000000003");
+        assert_eq!(compared(0x0300_0000, "000000010000000000000003"), WalShort::From(last, last));
+    }
+
+    #[test]
+    fn recovery_that_ends_earlier_names_the_first_segment_that_it_lacks() {
+        let short = WalShort::From(segment("000000010000000000000003"), segment("000000010000000100000000"));
+        assert_eq!(compared(0x0200_0100, "000000010000000100000000"), short);
+    }
+
+    #[test]
+    fn newest_segment_of_another_timeline_does_not_count() {
+        let newest = NewestSegments::from([(TimelineId(2), segment("000000020000000000000009"))]);
+        let end = RecoveryEnd { timeline: TimelineId(1), lsn: Lsn(0x0200_0000) };
+        assert_eq!(compare(end, &newest, SIZE), WalShort::No);
+    }
+}

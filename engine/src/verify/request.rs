@@ -1,0 +1,113 @@
+//! What verify is asked to do, and what it found.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use repo_format::pg::PgVersion;
+
+use super::unread::Unread;
+use crate::log::Warnings;
+use crate::work::crew::CrewSettings;
+use crate::work::retry::RetryPolicy;
+use crate::{BackupLabel, Error, ErrorCode};
+
+/// Lines of the report in the error of [`VerifySummary::into_error`].
+const REPORT_LINES_MAX: usize = 10;
+
+/// What to check and how. [`VerifyRequest::default`] checks everything, with pgBackRest's defaults.
+#[derive(Clone, Debug)]
+pub struct VerifyRequest {
+    /// Check only this backup, the backups that it refers to, and the WAL that makes it consistent.
+    pub set: Option<String>,
+    /// Also report what is valid.
+    pub verbose: bool,
+    /// Read WAL as this version, regardless of its content.
+    pub pg_version_force: Option<PgVersion>,
+    /// Repair info files and manifests of which either the file or the copy is damaged.
+    pub repair: bool,
+    /// Number of workers.
+    pub process_max: u32,
+    /// How often a failed job is retried.
+    pub job_retry: u32,
+    /// The pause before each retry except the first.
+    pub job_retry_interval: Duration,
+}
+
+impl Default for VerifyRequest {
+    fn default() -> Self {
+        VerifyRequest {
+            set: None,
+            verbose: false,
+            pg_version_force: None,
+            repair: false,
+            process_max: 1,
+            job_retry: 2,
+            job_retry_interval: Duration::from_secs(15),
+        }
+    }
+}
+
+impl VerifyRequest {
+    /// Checks only this backup, the backups that it refers to, and the WAL that makes it consistent.
+    #[must_use]
+    pub fn set(self, label: &BackupLabel) -> Self {
+        VerifyRequest { set: Some(label.to_string()), ..self }
+    }
+
+    /// Checks with so many workers.
+    #[must_use]
+    pub fn process_max(self, process_max: u32) -> Self {
+        VerifyRequest { process_max, ..self }
+    }
+
+    pub(super) fn crew(&self) -> CrewSettings {
+        CrewSettings::new(self.process_max, RetryPolicy::new(self.job_retry, self.job_retry_interval))
+    }
+}
+
+/// The outcome.
+#[derive(Debug)]
+pub struct VerifySummary {
+    /// The report, without a trailing line feed; empty if everything is valid and no details were requested.
+    pub text: String,
+    /// Number of faults.
+    pub errors: u32,
+    /// Number of info files and manifests of which either the file or the copy is damaged.
+    pub half_whole: u32,
+    /// What prevented their repair.
+    pub failure: Option<Error>,
+    /// Those of the faults that say nothing about the content, because something could not be read.
+    pub unread: Unread,
+    /// The first few invalid files.
+    pub first_faults: Vec<String>,
+    /// The warnings that were logged.
+    pub warnings: Warnings,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl VerifySummary {
+    /// Returns whether everything is known to be valid.
+    pub fn is_valid(&self) -> bool {
+        self.errors == 0 && self.half_whole == 0
+    }
+
+    /// Returns the error for a caller that wants one if anything is not known to be valid: [`ErrorCode::Command`] if
+    /// something is invalid, and the first error if something could only not be read.
+    pub fn into_error(self) -> Option<Error> {
+        let faults = self.errors.saturating_add(self.half_whole);
+        if faults == 0 {
+            return None;
+        }
+        if let (Some(first), true) = (self.unread.first, self.unread.total >= faults) {
+            return Some(first.context(format_args!("verify could not check everything, {faults} error(s)")));
+        }
+        let mut text = format!("verify found {faults} fault(s), the log has details at log level info");
+        // Without the stanza and its status
+        let report = self.text.lines().skip(2).map(str::trim_end).take(REPORT_LINES_MAX);
+        for line in report.map(ToOwned::to_owned).chain(self.first_faults.iter().map(|fault| format!("  {fault}"))) {
+            let _ = write!(text, "\n{line}");
+        }
+        Some(Error::new(ErrorCode::Command, text))
+    }
+}
