@@ -19,6 +19,7 @@ mod hostile;
 mod info;
 mod library;
 mod object;
+mod packaging;
 mod postgres_host;
 mod recovery_points;
 mod remote;
