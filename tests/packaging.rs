@@ -6,7 +6,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::env::command::Run;
+use crate::env::Run;
 use crate::env::oracle::{optional_oracle, skip};
 
 /// The project's directory.
