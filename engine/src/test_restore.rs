@@ -1,12 +1,13 @@
 //! Restores a backup into a scratch directory, starts PostgreSQL on it and checks it: a proof that it can be recovered.
 //!
-//! Nothing outside of the scratch directory is written: tablespaces are mapped into it, and links become directories and
-//! files. The server accepts no connection from other hosts or users, archives nothing and runs no jobs.
+//! Nothing outside of the scratch directory is written: tablespaces are mapped into it, links become directories and
+//! files, and the kernel keeps the server from changing anything else ([`mod@self::confine`]). The server accepts no connection from other hosts or users, archives nothing and runs no jobs.
 
 mod access;
 mod binaries;
 mod checks;
 mod choose;
+mod confine;
 mod machine;
 mod plan;
 mod scratch;
@@ -150,6 +151,24 @@ pub fn run(request: &TestRestoreRequest, context: &TestRestoreContext<'_>) -> Re
     Ok(report.judged())
 }
 
+/// Returns whether PostgreSQL ended because it was kept from changing a file.
+fn is_denied(log: &str) -> bool {
+    log.lines().any(|line| {
+        let is_end = ["FATAL:", "PANIC:"].iter().any(|word| line.contains(word));
+        is_end && line.contains("Permission denied")
+    })
+}
+
+/// The error for a recovery that wanted to write outside of the scratch directory. It says nothing about the backup.
+fn outside_error(text: &str) -> Error {
+    Error::new(
+        ErrorCode::FeatureNotSupported,
+        format!("WAL could not be replayed within the scratch directory: {text}"),
+    )
+    .hint("WAL that creates a tablespace contains its path, which test-restore does not let PostgreSQL write to.")
+    .hint("test a backup that was taken after the tablespace was created.")
+}
+
 /// Checks what needs no repository.
 fn check_request(request: &TestRestoreRequest) -> Result<()> {
     if rustix::process::geteuid().is_root() {
@@ -202,6 +221,7 @@ impl Test<'_> {
         progress.phases.recovery_ms = milliseconds(begin);
         let found = match &recovered {
             Recovered::Ready => (CheckOutcome::Passed, "PostgreSQL accepts writes".to_owned()),
+            Recovered::Failed(text) if is_denied(text) => return Err(outside_error(text)),
             Recovered::Failed(text) => (CheckOutcome::Failed, text.clone()),
         };
         progress.checks.add("recovery", begin, Ok(found))?;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use crate::env::{Scenario, ScenarioOptions, Shutdown, Tree, Weed};
-use crate::test_restore::{outcome, proven, test_restore, with_chain};
+use crate::test_restore::{archive_now, leftovers, outcome, proven, test_restore, with_chain};
 
 fn append(path: &Path, text: &str) {
     fs::OpenOptions::new().append(true).open(path).expect("open").write_all(text.as_bytes()).expect("append");
@@ -111,4 +111,27 @@ fn report_as_text_names_phases_checks_and_the_reason() {
     let run = scenario.rbr(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).fails(104);
     let run = run.says("check amcheck: skipped").says("check checksums: passed").says("recovery time");
     run.says("was not proven: sql: the query at line 1 returned '1' instead of '2' as row 1");
+}
+
+#[test]
+fn tablespace_that_wal_creates_on_the_original_host_is_not_written_to() {
+    let Some(mut scenario) = with_chain(ScenarioOptions::default()) else { return };
+    let location = scenario.space.folder("later");
+    scenario.cluster.sql(&format!("create tablespace later location '{}'", location.display()));
+    scenario.cluster.sql(
+        "create table kept tablespace later as select g from generate_series(1, 1000) g; \
+         create table changed tablespace later as select g from generate_series(1, 1000) g; checkpoint; \
+         update changed set g = 0; truncate changed; checkpoint",
+    );
+    archive_now(&scenario);
+    scenario.cluster.stop(Shutdown::Fast);
+    let before = Tree::read(&location);
+    let run = test_restore(&scenario, &[]);
+    before.assert_same(&Tree::read(&location));
+    // That says nothing about the backup
+    assert!(run.code != 0 && run.code != 104, "{}", run.describe());
+    run.says("WAL could not be replayed within the scratch directory").says("that creates a tablespace");
+    assert_eq!(leftovers(&scenario), [""; 0]);
+    // Up to there, the backup is proven
+    proven(&scenario, &["--type=immediate"]);
 }

@@ -79,6 +79,11 @@ impl Scratch {
         Ok(scratch)
     }
 
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
     /// The data directory.
     pub fn data(&self) -> PathBuf {
         self.root.join("data")

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::binaries::PgPrograms;
+use super::confine;
 use super::scratch::Scratch;
 use crate::proof::report::shortened;
 use crate::{CancelToken, Error, ErrorCode, Result, ending, warn};
@@ -52,9 +53,7 @@ impl Server {
         let mut command = Command::new(&program);
         command.arg("-D").arg(scratch.data()).arg("-c").arg(format!("config_file={}", configuration.display()));
         // A signal from the terminal is for this program, which then stops the server
-        let child = prepared(&mut command, &log)?.process_group(0).spawn().map_err(|error| {
-            Error::from_io(ErrorCode::Execute, format!("unable to start '{}'", program.display()), error)
-        })?;
+        let child = confine::spawn(prepared(&mut command, &log)?.process_group(0), scratch.path())?;
         Ok(Server { child, data: scratch.data(), log })
     }
 

@@ -8,13 +8,8 @@ use std::collections::BTreeMap;
 use super::machine::Memory;
 
 /// Settings of the primary that the server needs at least, as `pg_controldata` shows them.
-const AT_LEAST: [(&str, u64); 5] = [
-    ("max_connections", 20),
-    ("max_worker_processes", 8),
-    ("max_wal_senders", 0),
-    ("max_prepared_xacts", 0),
-    ("max_locks_per_xact", 64),
-];
+const AT_LEAST: [(&str, u64); 4] =
+    [("max_connections", 20), ("max_wal_senders", 0), ("max_prepared_xacts", 0), ("max_locks_per_xact", 64)];
 
 /// Libraries that start jobs or connections of their own. They change data or reach other hosts, and are not needed to
 /// read anything.
@@ -55,7 +50,12 @@ pub fn server_configuration(settings: &ServerSettings<'_>) -> String {
     // Nothing runs by itself, and nothing reaches another host
     set("archive_mode", "off");
     set("autovacuum", "off");
+    // Extensions start jobs in background workers. The primary's number is needed with hot_standby only
+    set("max_worker_processes", "0");
+    set("max_parallel_workers", "0");
     set("max_logical_replication_workers", "0");
+    // Recovery fails if there are fewer than the cluster has used
+    set("max_replication_slots", "1000");
     set("primary_conninfo", "");
     set("hot_standby", "off");
     set("wal_level", "replica");
@@ -66,6 +66,9 @@ pub fn server_configuration(settings: &ServerSettings<'_>) -> String {
     if settings.version_major >= 17 {
         set("event_triggers", "off");
         set("sync_replication_slots", "off");
+    }
+    if settings.version_major >= 18 {
+        set("max_active_replication_origins", "1000");
     }
     // Files that disappear with the directory, even if the server is killed
     set("dynamic_shared_memory_type", "mmap");
@@ -232,7 +235,7 @@ mod tests {
         let text = configuration(control, 15);
         for line in [
             "max_connections = '500'",
-            "max_worker_processes = '8'",
+            "max_worker_processes = '0'",
             "max_wal_senders = '0'",
             "max_prepared_transactions = '7'",
             "max_locks_per_transaction = '1024'",
