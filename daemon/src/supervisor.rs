@@ -51,6 +51,14 @@ struct Managed {
     is_unsaved: bool,
     /// How many looks in a row did not show whose turn it is.
     unclear: u32,
+    /// Since when the state says that a process has started that has left no trace.
+    traceless_since: Option<Duration>,
+}
+
+impl Managed {
+    fn new(job: Job, state: JobState) -> Self {
+        Managed { job: Arc::new(job), state, waiting: None, is_unsaved: false, unclear: 0, traceless_since: None }
+    }
 }
 
 /// See the module documentation.
@@ -116,8 +124,7 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
             let schedule = job.schedule_text();
             let (state, saved) = self.records.update(&job.key, &mut |state| state_for(state, &schedule, now.time));
             let key = job.key.clone();
-            let managed = Managed { job: Arc::new(job), state, waiting: None, is_unsaved: false, unclear: 0 };
-            self.jobs.insert(key.clone(), managed);
+            self.jobs.insert(key.clone(), Managed::new(job, state));
             self.warn_unsaved(&key, saved);
             self.recover(&key, now);
         }

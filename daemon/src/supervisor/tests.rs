@@ -571,6 +571,22 @@ fn job_that_was_killed_together_with_the_daemon_is_told_and_runs_again() {
 }
 
 #[test]
+fn job_whose_daemon_was_killed_before_the_job_left_a_trace_is_not_started_again() {
+    let mut simulation = Simulation::new("2026-06-01T00:30:00Z", hourly, takes(1200));
+    simulation.run_for(1800 + 1);
+    let key = JobKey::new("demo", "hourly").unwrap();
+    simulation.kill_daemon(false);
+    let trace = simulation.world.borrow_mut().traces.remove(&key).unwrap();
+    simulation.start_daemon();
+    simulation.run_for(2);
+    simulation.world.borrow_mut().traces.insert(key, trace);
+    simulation.run_for(1800);
+    assert_eq!(simulation.commands("hourly"), [("2026-06-01T01:00:00Z".to_owned(), Ok(0))]);
+    let results: Vec<_> = simulation.told().iter().map(|body| body["result"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(results, ["success"]);
+}
+
+#[test]
 fn stopped_daemon_ends_its_job_and_the_next_runs_it_again() {
     let mut simulation = Simulation::new("2026-06-01T00:30:00Z", hourly, takes(1200));
     simulation.run_for(1800 + 300);
