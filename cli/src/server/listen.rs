@@ -52,11 +52,11 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
             server.sessions.stop(END_MAX);
             return Ok(status);
         }
-        if signals.reload.swap(false, Ordering::SeqCst) {
-            if let Err(error) = server.reload() {
-                server.sessions.stop(END_MAX);
-                return Err(error);
-            }
+        if signals.reload.swap(false, Ordering::SeqCst)
+            && let Err(error) = server.reload()
+        {
+            server.sessions.stop(END_MAX);
+            return Err(error);
         }
         server.accept();
     }
