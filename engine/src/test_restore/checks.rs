@@ -123,7 +123,8 @@ impl CheckContext<'_> {
 
     /// Connects to every database and reads its list of relations.
     fn connect(&self) -> Result<Found> {
-        let query = "select datname from pg_database where datallowconn order by datname";
+        // An interrupted DROP DATABASE leaves an invalid database (-2), which nobody can connect to
+        let query = "select datname from pg_database where datallowconn and datconnlimit <> -2 order by datname";
         let databases = self.access.rows(&self.access.database, query)?;
         let names: Vec<&str> = databases.iter().filter_map(|row| row.first()?.as_deref()).collect();
         for name in &names {

@@ -29,7 +29,9 @@ pub struct PlannedWal {
     pub segments: u64,
     /// Bytes of these segments when decompressed.
     pub bytes: u64,
-    /// Whether the archive has all of them, and at least those that make the backup consistent.
+    /// Whether the archive has all of them, and at least those that make the backup consistent. Without a target, and
+    /// for a target whose position is not known, no segment may be missing before the newest one: recovery would end
+    /// there.
     pub is_complete: bool,
 }
 
@@ -64,6 +66,11 @@ pub(super) fn plan(
     let last = target.map_or(available, |target| Lsn(target.0.saturating_add(1)));
     let size = u64::from(reach.segment_size);
     let segments = last.0.div_ceil(size).saturating_sub(start.0 / size);
+    let is_complete = available >= stop
+        && match target {
+            Some(target) => target < available || target == stop,
+            None => reach.end_reason == WindowEnd::Newest,
+        };
     Ok(PlannedWal {
         timeline,
         first,
@@ -73,6 +80,6 @@ pub(super) fn plan(
         available_end: reach.end_reason,
         segments,
         bytes: segments.saturating_mul(size),
-        is_complete: available >= stop && target.is_none_or(|target| target < available || target == stop),
+        is_complete,
     })
 }
