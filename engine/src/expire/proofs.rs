@@ -24,10 +24,10 @@ impl Task<'_> {
         let found = attest::newest_proven(self.repo, self.session.stanza(), info)?;
         for (label, error) in &found.unreadable {
             crate::warn!("repo{key}: the last proof of backup {label} can't be read, so it may be proven: {error}");
-            self.keep_set_of(label, "whose last proof can't be read", plan, all)?;
+            self.keep_set_of(label, "its last proof can't be read", plan, all)?;
         }
         match &found.proven {
-            Some(proven) => self.keep_set_of(proven, "the newest proven backup", plan, all),
+            Some(proven) => self.keep_set_of(proven, "it is the newest proven backup", plan, all),
             None => {
                 crate::warn!("repo{key}: no backup is proven, so --keep-proven keeps none");
                 Ok(())
@@ -48,10 +48,10 @@ impl Task<'_> {
             return Ok(());
         }
         if self.request.set.is_some() {
-            let text = format!("backup set of {label}, {reason}, cannot be expired with --keep-proven");
+            let text = format!("backup set of {label} cannot be expired with --keep-proven: {reason}");
             return Err(Error::new(ErrorCode::OptionInvalidValue, text));
         }
-        crate::info!("repo{key}: backup {label}, {reason}, is kept with its set");
+        crate::info!("repo{key}: backup {label} is kept with its set: {reason}");
         Ok(())
     }
 

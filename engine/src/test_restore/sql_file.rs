@@ -56,8 +56,9 @@ pub fn parse(text: &str) -> Result<Vec<ExpectedQuery>> {
             current.expected.get_or_insert_default().push(row);
         } else if let Some(word) = lookalike(line) {
             let text = format!("line {number} has '{word}:', which is neither 'expect:' nor 'database:'");
-            return Err(Error::new(ErrorCode::Format, text)
-                .hint("as a comment, it would leave the query without expected rows: write '-- expect:' or '-- database:'."));
+            return Err(Error::new(ErrorCode::Format, text).hint(
+                "as a comment, it would leave the query without expected rows: write '-- expect:' or '-- database:'.",
+            ));
         } else {
             if current.expected.is_some() && !line.trim().is_empty() {
                 let next = ExpectedQuery::empty(current.database.clone());
@@ -167,7 +168,8 @@ mod tests {
 
     #[test]
     fn comment_that_looks_like_an_expected_row_is_refused_instead_of_leaving_the_query_unchecked() {
-        for line in ["-- Expect: 1", "-- expected: 1", "--EXPECT:1", "-- expect : 1", "--- expect: 1", "-- Database: x"] {
+        for line in ["-- Expect: 1", "-- expected: 1", "--EXPECT:1", "-- expect : 1", "--- expect: 1", "-- Database: x"]
+        {
             let error = parse(&format!("select 1;\n{line}\n")).unwrap_err();
             assert_eq!(error.code, ErrorCode::Format, "{line}");
             assert!(error.message.contains("line 2"), "{error}");

@@ -33,6 +33,8 @@ pub struct PlannedWal {
     /// for a target whose position is not known, no segment may be missing before the newest one: recovery would end
     /// there.
     pub is_complete: bool,
+    /// Whether it has at least those that make the backup consistent.
+    pub is_consistent: bool,
 }
 
 /// Compares what a recovery reads with the archive.
@@ -66,10 +68,11 @@ pub(super) fn plan(
     let last = target.map_or(available, |target| Lsn(target.0.saturating_add(1)));
     let size = u64::from(reach.segment_size);
     let segments = last.0.div_ceil(size).saturating_sub(start.0 / size);
-    let is_complete = available >= stop
+    let is_consistent = available >= stop;
+    let is_complete = is_consistent
         && match target {
             Some(target) => target < available || target == stop,
-            None => reach.end_reason == WindowEnd::Newest,
+            None => reach.end_reason == WindowEnd::Newest || recovery.kind == RecoveryType::None,
         };
     Ok(PlannedWal {
         timeline,
@@ -81,5 +84,6 @@ pub(super) fn plan(
         segments,
         bytes: segments.saturating_mul(size),
         is_complete,
+        is_consistent,
     })
 }
