@@ -47,9 +47,10 @@ impl Scratch {
     /// The scratch path is missing, can't be written, or is too long for a socket; a leftover can't be removed; a
     /// signal arrived.
     pub fn create(scratch_path: &Path, cancel: &CancelToken) -> Result<Self> {
-        let missing = |error| {
+        let missing = |error: std::io::Error| {
             let text = format!("unable to open scratch path '{}'", scratch_path.display());
-            Error::from_io(ErrorCode::PathOpen, text, error)
+            let is_missing = error.kind() == ErrorKind::NotFound;
+            Error::from_io(if is_missing { ErrorCode::PathMissing } else { ErrorCode::PathOpen }, text, error)
         };
         // Links in it would make names differ from those that processes show
         let scratch_path = &scratch_path.canonicalize().map_err(missing)?;
