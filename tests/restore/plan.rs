@@ -147,6 +147,8 @@ fn wal_gap_that_ends_recovery_early_is_not_complete(scenario: &Scenario, all: &[
             name.starts_with(segment) && !name.contains(".backup")
         })
     };
+    // A switch without WAL before it does nothing
+    scenario.cluster.sql("create table before_lost (id int)");
     let lost = scenario.cluster.sql("select pg_walfile_name(pg_switch_wal())");
     scenario.cluster.sql("create table after_lost (id int)");
     let last = scenario.cluster.sql("select pg_walfile_name(pg_switch_wal())");
