@@ -98,5 +98,5 @@ pub fn outcome<'a>(report: &'a Value, check: &str) -> &'a str {
 pub fn leftovers(scenario: &Scenario) -> Vec<String> {
     let entries = std::fs::read_dir(scenario.space.path("scratch")).expect("scratch path");
     let names = entries.map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned());
-    names.filter(|name| name != ".rbr-test-restore.lock").collect()
+    names.filter(|name| !(name.starts_with(".rbr-test-restore-") && name.ends_with(".lock"))).collect()
 }

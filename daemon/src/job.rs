@@ -13,7 +13,7 @@ use crate::cron::Cron;
 /// The longest name of a job in bytes. The name is part of file names.
 const NAME_SIZE_MAX: usize = 64;
 /// The longest pause before a failed job is tried again.
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const RETRY_PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Identifies a job.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::job::Job;
+use crate::job::{Job, RETRY_PAUSE_MAX};
 use crate::state::{JobState, OpenRun, Outcome, RunResult, Stage};
 
 /// A run that starts later than this was missed.
@@ -50,7 +50,7 @@ pub fn next(job: &Job, state: &JobState, now: Timestamp, host: &str) -> Next {
     // A failure was told, and what another host does is not missed
     let is_untold = |open: &&OpenRun| open.stage == Stage::Stopped && open.attempt == 1 && open.due.is_some();
     if let Some(open) = open.filter(is_untold) {
-        missed += open.missed + 1;
+        missed = missed.saturating_add(open.missed).saturating_add(1);
     }
     if !job.catch_up && now.duration_since(due + job.delay(due, host)) > LATE {
         return Next::Skip(Outcome {
@@ -98,7 +98,9 @@ fn newest(job: &Job, after: Timestamp, now: Timestamp, host: &str) -> (Option<Ti
 
 /// Returns whether the state knows of times that are far in the future. Nothing would run until the clock gets there.
 pub fn is_from_the_future(state: &JobState, now: Timestamp) -> bool {
-    base(state) > now + CLOCK_WRONG
+    // An unfinished run hides all times up to its own
+    let open = state.open.as_ref().and_then(|open| open.due);
+    base(state).max(open.unwrap_or(state.since)) > now + CLOCK_WRONG
 }
 
 /// Returns the time up to which nothing is due any more.
@@ -112,7 +114,8 @@ fn unfinished(open: Option<&OpenRun>, now: Timestamp, later: Option<Timestamp>) 
     let Some(open) = open else { return wait(None) };
     let planned = Planned { due: open.due, attempt: open.attempt, missed: open.missed };
     match open.stage {
-        Stage::Retry(at) | Stage::Elsewhere(at) if at > now => wait(Some(at)),
+        // No pause is that long, so a clock that was wrong made a later time
+        Stage::Retry(at) | Stage::Elsewhere(at) if at > now && at <= now + RETRY_PAUSE_MAX => wait(Some(at)),
         _ => Next::Run(planned),
     }
 }
@@ -225,5 +228,20 @@ mod tests {
         let now = at("02T03:00:00");
         assert!(!is_from_the_future(&state(Some("02T03:59:00"), None), now));
         assert!(is_from_the_future(&state(Some("02T04:01:00"), None), now));
+        for stage in [Stage::Retry(at("09T03:05:00")), Stage::Elsewhere(at("09T03:05:00")), Stage::Stopped] {
+            assert!(is_from_the_future(&state(None, Some(("09T03:00:00", 2, stage.clone()))), now));
+            assert!(!is_from_the_future(&state(None, Some(("02T03:00:00", 2, stage))), now));
+        }
+    }
+
+    #[test]
+    fn retry_that_a_wrong_clock_put_years_ahead_is_due_now() {
+        let job = job("demo", "monthly", "0 3 1 * *");
+        let far: Timestamp = "2030-06-01T03:05:00Z".parse().unwrap();
+        for stage in [Stage::Retry(far), Stage::Elsewhere(far)] {
+            let mut state = state(None, Some(("01T03:00:00", 2, stage)));
+            state.since = Timestamp::UNIX_EPOCH;
+            assert_eq!(next(&job, &state, at("02T03:00:00"), "host"), run("01T03:00:00", 2, 0));
+        }
     }
 }

@@ -230,7 +230,10 @@ impl Service {
                 let text = error.to_string();
                 // A file that changes all the time is not reported all the time
                 if is_asked || refused.as_ref() != Some(&text) {
-                    engine::warn!("the new configuration is refused, the old schedules stay: {text}");
+                    engine::warn!(
+                        "the new configuration is refused, the old schedules stay: {text}\nNOTE: the commands of the \
+                         schedules read the files themselves when they start, and fail if these are not valid."
+                    );
                 }
                 *refused = Some(text);
             }

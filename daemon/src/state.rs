@@ -16,6 +16,10 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 const VERSION: u64 = 1;
+/// Times from here on are not valid in a state file, so that calculations with times do not overflow.
+const TIME_END: &str = "9000-01-01T00:00:00Z";
+/// The highest valid count of missed runs and failures, for the same reason.
+const COUNT_MAX: u64 = 1 << 40;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +203,7 @@ impl JobState {
             open: optional(value, "open", open_of)?,
             last: optional(value, "last", outcome_of)?,
             success: optional(value, "success", outcome_of)?,
-            failures: value.get("failures")?.as_u64()?,
+            failures: count_of(value.get("failures")?)?,
             events: value.get("events")?.as_array()?.iter().map(event_of).collect::<Option<_>>()?,
         })
     }
@@ -211,7 +215,12 @@ pub fn time(time: Timestamp) -> Value {
 }
 
 fn time_of(value: &Value) -> Option<Timestamp> {
-    value.as_str()?.parse().ok()
+    let end: Timestamp = TIME_END.parse().ok()?;
+    value.as_str()?.parse().ok().filter(|time| (Timestamp::UNIX_EPOCH..end).contains(time))
+}
+
+fn count_of(value: &Value) -> Option<u64> {
+    value.as_u64().filter(|count| *count <= COUNT_MAX)
 }
 
 /// Reads a member that may be null. The outer `None` means that it is invalid.
@@ -244,7 +253,7 @@ fn outcome_of(value: &Value) -> Option<Outcome> {
         started: time_of(value.get("started")?)?,
         ended: time_of(value.get("ended")?)?,
         attempt: u32::try_from(value.get("attempt")?.as_u64()?).ok()?,
-        missed: value.get("missed")?.as_u64()?,
+        missed: count_of(value.get("missed")?)?,
         exit_status: optional(value, "exit_status", |value| u8::try_from(value.as_u64()?).ok())?,
         error: optional(value, "error", |value| Some(value.as_str()?.to_owned()))?,
     })
@@ -271,7 +280,7 @@ fn open_of(value: &Value) -> Option<OpenRun> {
     Some(OpenRun {
         due: optional(value, "due", time_of)?,
         attempt: u32::try_from(value.get("attempt")?.as_u64()?).ok()?,
-        missed: value.get("missed")?.as_u64()?,
+        missed: count_of(value.get("missed")?)?,
         stage: match value.get("stage")?.as_str()? {
             "retry" => Stage::Retry(at?),
             "elsewhere" => Stage::Elsewhere(at?),
@@ -364,5 +373,17 @@ mod tests {
         for text in ["", "{", "[]", "{}", &other.to_string(), &open.to_string()] {
             assert_eq!(JobState::parse(text).unwrap_err().code, ErrorCode::Format, "{text}");
         }
+    }
+
+    #[test]
+    fn state_with_times_at_the_end_of_the_calendar_is_an_error() {
+        for time in [Timestamp::MIN, Timestamp::MAX] {
+            let mut state = JobState::new("@daily".to_owned(), at(5));
+            state.open = Some(OpenRun { due: Some(time), attempt: 1, missed: 0, stage: Stage::Stopped });
+            assert_eq!(JobState::parse(&state.to_json().to_string()).unwrap_err().code, ErrorCode::Format);
+        }
+        let mut state = JobState::new("@daily".to_owned(), at(5));
+        state.failures = u64::MAX;
+        assert!(JobState::parse(&state.to_json().to_string()).is_err());
     }
 }

@@ -4,9 +4,10 @@
 //! | --- | --- |
 //! | `daemon.lock` | locked by the daemon |
 //! | `STANZA/NAME.json` | the state of a job ([`crate::state`]) |
+//! | `STANZA/NAME.json.damaged` | a state file that could not be understood |
 //! | `STANZA/NAME.lock` | locked while the state changes |
 //! | `STANZA/NAME.job` | the trace of the job's process ([`crate::trace`]) |
-//! | `STANZA/repoN.lock` | locked while a job uses the repository |
+//! | `STANZA/.repoN.lock` | locked while a job uses the repository; no job's name begins with a dot |
 //!
 //! A state file is written to a temporary name, synced, and renamed, so it is complete at any time.
 
@@ -14,6 +15,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use engine::{Error, ErrorCode, Result};
 use rustix::fs::{FlockOperation, flock};
@@ -29,6 +31,9 @@ const PATH_MODE: u32 = 0o750;
 /// The largest size in bytes of a state file. It holds at most a hundred events of a few hundred bytes, and error
 /// messages.
 const STATE_SIZE_MAX: u64 = 16 << 20;
+/// How long a daemon that starts waits for the lock, which [`StateDirectory::has_daemon`] holds for a moment.
+const DAEMON_LOCK_MAX: Duration = Duration::from_secs(2);
+const DAEMON_LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The state directory.
 #[derive(Clone, Debug)]
@@ -61,12 +66,16 @@ impl StateDirectory {
     /// [`ErrorCode::LockAcquire`] if another daemon has it.
     pub fn lock_daemon(&self) -> Result<Box<dyn Reservation>> {
         let path = self.path.join("daemon.lock");
-        match try_lock(&path)? {
-            Some(file) => Ok(Box::new(LockedFiles(vec![file]))),
-            None => {
-                let text = format!("unable to lock '{}': another daemon is running", path.display());
-                Err(Error::new(ErrorCode::LockAcquire, text))
+        let end = Instant::now() + DAEMON_LOCK_MAX;
+        loop {
+            if let Some(file) = try_lock(&path)? {
+                return Ok(Box::new(LockedFiles(vec![file])));
             }
+            if Instant::now() >= end {
+                let text = format!("unable to lock '{}': another daemon is running", path.display());
+                return Err(Error::new(ErrorCode::LockAcquire, text));
+            }
+            std::thread::sleep(DAEMON_LOCK_PAUSE);
         }
     }
 
@@ -82,16 +91,16 @@ impl StateDirectory {
     /// Reads the state of a job; `None` if there is none.
     ///
     /// # Errors
-    /// The file can't be read, or its content is not valid.
+    /// The file can't be read, or its content is not valid ([`ErrorCode::Format`]).
     pub fn state(&self, key: &JobKey) -> Result<Option<JobState>> {
         let path = self.file(key, "json");
         let failed = |error| Error::from_io(ErrorCode::FileRead, format!("unable to read '{}'", path.display()), error);
-        let text = match read(&path) {
+        let bytes = match read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            text => text.map_err(failed)?,
+            bytes => bytes.map_err(failed)?,
         };
         let context = format!("state file '{}'", path.display());
-        JobState::parse(&text).map(Some).map_err(|error| error.context(context))
+        JobState::parse(&String::from_utf8_lossy(&bytes)).map(Some).map_err(|error| error.context(context))
     }
 
     fn file(&self, key: &JobKey, extension: &str) -> PathBuf {
@@ -114,6 +123,15 @@ impl StateDirectory {
         })
     }
 
+    /// Moves a state file that is not valid out of the way, for a look at it. The state starts anew.
+    fn set_aside(&self, key: &JobKey, damage: &Error) -> Result<()> {
+        let (path, aside) = (self.file(key, "json"), self.file(key, "json.damaged"));
+        engine::warn!("job {key}: {damage}\nNOTE: it is kept as '{}', and the state starts anew.", aside.display());
+        fs::rename(&path, &aside).map_err(|error| {
+            Error::from_io(ErrorCode::FileMove, format!("unable to rename '{}'", path.display()), error)
+        })
+    }
+
     fn locked(&self, key: &JobKey) -> Result<File> {
         let path = self.file(key, "lock");
         let failed = |error| Error::from_io(ErrorCode::FileOpen, format!("unable to lock '{}'", path.display()), error);
@@ -129,10 +147,11 @@ impl Records for StateDirectory {
         let lock = self.locked(key);
         let (old, damage) = match self.state(key) {
             Ok(old) => (old, Ok(())),
+            // Left in its place, it would fail every start of a daemon
+            Err(error) if error.code == ErrorCode::Format && lock.is_ok() => (None, self.set_aside(key, &error)),
             Err(error) => (None, Err(error)),
         };
         let state = change(old.clone());
-        // A damaged file stays for a look at it, and the daemon knows the state
         let saved = lock.and_then(|_lock| {
             damage.and_then(|()| match old {
                 Some(old) if old == state => Ok(()),
@@ -149,7 +168,7 @@ impl Records for StateDirectory {
         })?;
         let mut held = Vec::new();
         for repo in repos {
-            match try_lock(&path.join(format!("repo{repo}.lock")))? {
+            match try_lock(&path.join(format!(".repo{repo}.lock")))? {
                 Some(file) => held.push(file),
                 None => return Ok(None),
             }
@@ -172,12 +191,12 @@ impl Records for StateDirectory {
     }
 }
 
-/// Reads a text of limited size.
-fn read(path: &Path) -> io::Result<String> {
+/// Reads a file of limited size.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
     use std::io::Read;
-    let mut text = String::new();
-    File::open(path)?.take(STATE_SIZE_MAX).read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    File::open(path)?.take(STATE_SIZE_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn create(path: &Path) -> io::Result<()> {
@@ -229,17 +248,48 @@ mod tests {
     }
 
     #[test]
-    fn damaged_state_is_told_and_kept() {
+    fn damaged_state_is_kept_aside_and_the_next_daemon_knows_the_new_one() {
+        for damage in [&b"{\"version\":"[..], b"\xff\xfe{}", b""] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut store = StateDirectory::open(dir.path()).unwrap();
+            fs::create_dir(dir.path().join("demo")).unwrap();
+            let path = dir.path().join("demo/nightly.json");
+            fs::write(&path, damage).unwrap();
+            let error = store.state(&key()).unwrap_err();
+            assert_eq!(error.code, ErrorCode::Format);
+            assert!(error.to_string().contains("nightly.json"), "{error}");
+            let (state, saved) = store.update(&key(), &mut |old| old.unwrap_or_else(new_state));
+            saved.unwrap();
+            assert_eq!(store.state(&key()).unwrap(), Some(state));
+            assert_eq!(fs::read(dir.path().join("demo/nightly.json.damaged")).unwrap(), damage);
+        }
+    }
+
+    #[test]
+    fn state_of_a_job_named_like_a_repository_changes_while_the_repository_is_reserved() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = StateDirectory::open(dir.path()).unwrap();
-        fs::create_dir(dir.path().join("demo")).unwrap();
-        let path = dir.path().join("demo/nightly.json");
-        fs::write(&path, "{\"version\":").unwrap();
-        let (state, saved) = store.update(&key(), &mut |old| old.unwrap_or_else(new_state));
-        assert_eq!(state, new_state());
-        let error = saved.unwrap_err();
-        assert!(error.to_string().contains("nightly.json"), "{error}");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"version\":");
+        let _held = store.reserve("demo", &[1]).unwrap().unwrap();
+        let (done, received) = std::sync::mpsc::channel();
+        let mut other = store.clone();
+        std::thread::spawn(move || {
+            let key = JobKey::new("demo", "repo1").unwrap();
+            let (_, saved) = other.update(&key, &mut |old| old.unwrap_or_else(new_state));
+            done.send(saved.is_ok()).unwrap();
+        });
+        assert_eq!(received.recv_timeout(Duration::from_secs(10)), Ok(true));
+    }
+
+    #[test]
+    fn daemon_that_starts_while_another_process_looks_for_one_gets_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = StateDirectory::open(dir.path()).unwrap();
+        let look = try_lock(&dir.path().join("daemon.lock")).unwrap().unwrap();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(look);
+        });
+        store.lock_daemon().unwrap();
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod run;
 mod tell;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +49,16 @@ struct Managed {
     waiting: Option<Planned>,
     /// Whether the state could not be written, which was told.
     is_unsaved: bool,
+    /// How many looks in a row did not show whose turn it is.
+    unclear: u32,
+    /// Since when the state says that a process has started that has left no trace.
+    traceless_since: Option<Duration>,
+}
+
+impl Managed {
+    fn new(job: Job, state: JobState) -> Self {
+        Managed { job: Arc::new(job), state, waiting: None, is_unsaved: false, unclear: 0, traceless_since: None }
+    }
 }
 
 /// See the module documentation.
@@ -113,7 +124,7 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
             let schedule = job.schedule_text();
             let (state, saved) = self.records.update(&job.key, &mut |state| state_for(state, &schedule, now.time));
             let key = job.key.clone();
-            self.jobs.insert(key.clone(), Managed { job: Arc::new(job), state, waiting: None, is_unsaved: false });
+            self.jobs.insert(key.clone(), Managed::new(job, state));
             self.warn_unsaved(&key, saved);
             self.recover(&key, now);
         }
@@ -306,7 +317,7 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
         let (state, saved) = self.records.update(key, &mut |state| {
             // A file that was removed or damaged meanwhile does not make past runs happen again
             let state = state.filter(|_| !is_behind).or_else(|| known.clone());
-            let mut state = state.unwrap_or_else(|| JobState::new(String::new(), Timestamp::MIN));
+            let mut state = state.unwrap_or_else(|| JobState::new(String::new(), Timestamp::UNIX_EPOCH));
             change(&mut state);
             state
         });
@@ -362,7 +373,11 @@ fn differences(old: &Job, new: &Job) -> Vec<String> {
     let mut differences: Vec<String> = names
         .into_iter()
         .filter(|name| value(old, name) != value(new, name))
-        .map(|name| format!("{name}: {} -> {}", value(old, name), value(new, name)))
+        .map(|name| match name.starts_with("hook-") && !name.ends_with("timeout") {
+            // Command lines often contain passwords
+            true => name.clone(),
+            false => format!("{name}: {} -> {}", value(old, name), value(new, name)),
+        })
         .collect();
     if old.secret_mark != new.secret_mark {
         differences.push("a secret option".to_owned());

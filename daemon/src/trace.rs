@@ -75,10 +75,10 @@ pub(crate) fn read(path: &Path) -> Result<Trace> {
         Err(Errno::WOULDBLOCK) => true,
         Err(errno) => return Err(failed(errno.into())),
     };
-    let mut text = String::new();
-    (&mut file).take(SIZE_MAX).read_to_string(&mut text).map_err(failed)?;
+    let mut bytes = Vec::new();
+    (&mut file).take(SIZE_MAX).read_to_end(&mut bytes).map_err(failed)?;
     // A process that was killed may have left anything
-    let value: Value = serde_json::from_str(&text).unwrap_or_default();
+    let value: Value = serde_json::from_str(&String::from_utf8_lossy(&bytes)).unwrap_or_default();
     let number = |name: &str| value.get(name).and_then(Value::as_i64);
     Ok(Trace {
         is_running,
@@ -121,7 +121,11 @@ mod tests {
         let ended = Trace { pid, exit_status: Some(82), error: Some("it \"failed\"".to_owned()), is_running: false };
         assert_eq!(read(&path).unwrap(), ended);
         assert_eq!(wait(&path).unwrap(), ended);
-        std::fs::write(&path, "{\"pid\":").unwrap();
-        assert_eq!(read(&path).unwrap(), Trace::default());
+        for damage in [&b"{\"pid\":"[..], b"\xff\xfe"] {
+            std::fs::write(&path, damage).unwrap();
+            assert_eq!(read(&path).unwrap(), Trace::default());
+        }
+        std::fs::write(&path, b"{\"exit_status\":25,\"error\":\"file '\xe4'\"}").unwrap();
+        assert_eq!(read(&path).unwrap().exit_status, Some(25));
     }
 }

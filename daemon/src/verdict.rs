@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::job::{Job, RunOn};
-use crate::state::JobState;
+use crate::state::{JobState, Outcome, RunResult};
 
 /// How much the clocks of two hosts may differ.
 const SKEW_MAX: SignedDuration = SignedDuration::from_secs(60);
@@ -94,22 +94,31 @@ pub enum Verdict {
     Run,
     /// Another host has made this backup for it.
     Done(String),
+    /// An earlier try of this run has made this backup, and something failed after it.
+    Made(String),
     /// It is another host's turn, and nothing shows whether that host does it.
     NotHere,
     /// It is another host's turn. Look again at this time.
     Later(Timestamp),
+    /// No local cluster answers, so nothing shows whose turn it is.
+    Unclear,
 }
 
 /// Decides about the run for `due`.
 pub fn decide(job: &Job, state: &JobState, probe: &Probe, due: Timestamp, now: Timestamp) -> Verdict {
-    if let Some(backup) = probe.backup.as_ref().filter(|_| job.leaves_backup)
-        && backup.started >= due - tolerance(job, due)
-        && !is_own(state, backup.started)
-    {
-        return Verdict::Done(backup.label.clone());
+    if let Some(backup) = probe.backup.as_ref().filter(|_| job.leaves_backup) {
+        if interrupted_try(job, state, due).is_some_and(|run| has_made(run, backup.started)) {
+            return Verdict::Made(backup.label.clone());
+        }
+        let is_new = backup.started >= due - tolerance(job, due) && !is_own(state, backup.started);
+        // Without a condition each host makes its own
+        if is_new && job.run_on != RunOn::Any {
+            return Verdict::Done(backup.label.clone());
+        }
     }
     let is_here = match (job.run_on, probe.role) {
-        (RunOn::Any, _) | (_, ClusterRole::None | ClusterRole::Unreachable) => true,
+        (RunOn::Any, _) | (_, ClusterRole::None) => true,
+        (_, ClusterRole::Unreachable) => return Verdict::Unclear,
         (RunOn::Primary, role) => role == ClusterRole::Primary,
         (RunOn::Standby, role) => role == ClusterRole::Standby,
     };
@@ -124,6 +133,13 @@ pub fn decide(job: &Job, state: &JobState, probe: &Probe, due: Timestamp, now: T
     }
 }
 
+/// Returns an earlier try of the run for `due` that may have made a backup before it failed or was stopped. The command
+/// expires after the backup, for instance.
+pub fn interrupted_try<'a>(job: &Job, state: &'a JobState, due: Timestamp) -> Option<&'a Outcome> {
+    let is_try = |run: &&Outcome| run.due == Some(due) && matches!(run.result, RunResult::Failure | RunResult::Stopped);
+    state.last.as_ref().filter(|_| job.leaves_backup).filter(is_try)
+}
+
 /// Returns how much earlier than the time of the schedule a backup on another host may have started.
 fn tolerance(job: &Job, due: Timestamp) -> SignedDuration {
     let before = job.cron.last(Timestamp::MIN, due - SignedDuration::from_secs(1), &job.zone);
@@ -133,9 +149,12 @@ fn tolerance(job: &Job, due: Timestamp) -> SignedDuration {
 
 /// Returns whether a backup of this time is from an earlier run of the job on this host.
 fn is_own(state: &JobState, started: Timestamp) -> bool {
-    let second = SignedDuration::from_secs(1);
-    let runs = state.last.iter().chain(&state.success);
-    runs.into_iter().any(|run| run.started - second <= started && started <= run.ended)
+    state.last.iter().chain(&state.success).any(|run| has_made(run, started))
+}
+
+/// Returns whether a backup of this time was made during the run. The times of backups are whole seconds.
+fn has_made(run: &Outcome, started: Timestamp) -> bool {
+    run.started - SignedDuration::from_secs(1) <= started && started <= run.ended
 }
 
 #[cfg(test)]
@@ -169,12 +188,17 @@ mod tests {
             (RunOn::Any, Standby, true),
             (RunOn::Primary, NoCluster, true),
             (RunOn::Standby, NoCluster, true),
-            // The command reports what is wrong
-            (RunOn::Primary, Unreachable, true),
+            (RunOn::Any, Unreachable, true),
         ] {
             let expected = if runs { Verdict::Run } else { Verdict::Later(at("03:01:00")) };
             assert_eq!(verdict(run_on, role, None, now), expected, "{run_on:?} {role:?}");
         }
+        for run_on in [RunOn::Primary, RunOn::Standby] {
+            assert_eq!(verdict(run_on, Unreachable, None, now), Verdict::Unclear);
+            assert_eq!(verdict(run_on, Unreachable, Some("03:00:05"), now), Verdict::Done("label".to_owned()));
+        }
+        // Each host makes its own
+        assert_eq!(verdict(RunOn::Any, Primary, Some("03:00:05"), now), Verdict::Run);
     }
 
     #[test]
@@ -208,7 +232,7 @@ mod tests {
     #[test]
     fn own_backup_of_an_earlier_run_that_took_long_does_not_count() {
         let mut job = job("demo", "often", "*/10 * * * *");
-        job.leaves_backup = true;
+        (job.run_on, job.leaves_backup) = (RunOn::Primary, true);
         let mut state = JobState::new(String::new(), at("00:00:00"));
         let found = |started| Probe {
             role: ClusterRole::Primary,
@@ -227,6 +251,35 @@ mod tests {
             error: None,
         });
         assert_eq!(verdict(&state, "03:01:00"), Verdict::Run);
+    }
+
+    #[test]
+    fn backup_of_a_try_that_failed_after_it_is_not_made_again() {
+        for run_on in [RunOn::Any, RunOn::Primary] {
+            let mut job = job("demo", "nightly", "0 3 * * *");
+            (job.run_on, job.leaves_backup) = (run_on, true);
+            let mut state = JobState::new(String::new(), at("00:00:00"));
+            state.record(Outcome {
+                result: RunResult::Failure,
+                due: Some(at("03:00:00")),
+                started: at("03:00:00"),
+                ended: at("03:05:00"),
+                attempt: 1,
+                missed: 0,
+                exit_status: Some(55),
+                error: None,
+            });
+            let verdict = |state: &JobState, started| {
+                let backup = Some(FoundBackup { label: "label".to_owned(), started: at(started) });
+                let probe = Probe { role: ClusterRole::Primary, backup };
+                decide(&job, state, &probe, at("03:00:00"), at("03:10:00"))
+            };
+            assert_eq!(verdict(&state, "03:00:02"), Verdict::Made("label".to_owned()));
+            assert_eq!(verdict(&state, "02:00:00"), Verdict::Run);
+            // That of the day before
+            state.last.as_mut().unwrap().due = Some(at("02:00:00"));
+            assert_eq!(verdict(&state, "03:00:02"), Verdict::Run);
+        }
     }
 
     #[test]

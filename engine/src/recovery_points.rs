@@ -21,6 +21,7 @@ use self::scan::{Scan, ScanRequest};
 use self::windows::BackupPoint;
 pub use self::windows::{Unreachable, Window, WindowEnd};
 use crate::repo::info_files;
+use crate::repo::reconstruct::load_backup_info_reconstruct;
 use crate::restore::target_time;
 use crate::session::Session;
 use crate::work::crew::CrewSettings;
@@ -228,8 +229,9 @@ impl Collector<'_> {
     fn archives(&self) -> Result<Vec<ArchivePoints>> {
         let (repo, stanza) = (self.repo, self.stanza());
         let (backup_info, archive_info) =
-            repo.both(|| info_files::load_backup_info(repo, stanza), || info_files::load_archive_info(repo, stanza));
-        let (backup_info, archive_info) = (backup_info?, archive_info?);
+            repo.both(|| load_backup_info_reconstruct(repo, stanza), || info_files::load_archive_info(repo, stanza));
+        // An interrupted expire leaves backups in backup.info whose manifest is gone
+        let (backup_info, archive_info) = (backup_info?.info, archive_info?);
         if let Some(set) = &self.request.set
             && !backup_info.backups.keys().any(|label| label.to_string() == *set)
         {

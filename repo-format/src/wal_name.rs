@@ -97,6 +97,12 @@ impl WalSegment {
         Lsn(u64::from(self.log) << 32 | (u64::from(self.segment) * u64::from(wal_segment_size)) & 0xffff_ffff)
     }
 
+    /// Returns whether a cluster with this segment size has a segment of this name. The names of others stand for the
+    /// position of another segment.
+    pub fn fits(&self, wal_segment_size: u32) -> bool {
+        Self::from_lsn(self.timeline, self.start_lsn(wal_segment_size), wal_segment_size) == *self
+    }
+
     /// The following segment of the same timeline.
     #[must_use]
     pub fn next(&self, wal_segment_size: u32) -> Self {
@@ -283,6 +289,14 @@ mod tests {
         let last: WalSegment = "0000000A0000000100000003".parse()?;
         assert_eq!(last.next(1 << 30).to_string(), "0000000A0000000200000000");
         assert_eq!(last.directory(), "0000000A00000001");
+        Ok(())
+    }
+
+    #[test]
+    fn segment_name_beyond_its_log_does_not_fit_the_size() -> Result<()> {
+        for (name, fits) in [("0000000100000000000000FF", true), ("000000010000000000000105", false)] {
+            assert_eq!(name.parse::<WalSegment>()?.fits(SIZE), fits, "{name}");
+        }
         Ok(())
     }
 

@@ -125,6 +125,7 @@ fn plan_names_what_is_missing_and_why_the_restore_would_be_refused() {
     scenario.rbr(&all).success();
     let target = [all.as_slice(), &["--type=lsn", "--target=FF/0"]].concat();
     scenario.rbr(&target).fails(55).says("the archive has the WAL only up to");
+    wal_gap_that_ends_recovery_early_is_not_complete(&scenario, &all);
     let full = scenario.labels().remove(0);
     let stored = scenario.space.path(&format!("repo/backup/demo/{full}/pg_data/PG_VERSION.zst"));
     fs::remove_file(stored).expect("remove");
@@ -134,4 +135,34 @@ fn plan_names_what_is_missing_and_why_the_restore_would_be_refused() {
     assert!(text.contains("expected time to read and decode"), "{text}");
     // Without a plan the option has no meaning
     scenario.rbr(&[places[0].as_str(), "restore", "--output=json"]).fails(31);
+}
+
+/// Two segments follow the backup, and the first one is lost: PostgreSQL would end a recovery there and call it a success.
+fn wal_gap_that_ends_recovery_early_is_not_complete(scenario: &Scenario, all: &[&str]) {
+    let archive = scenario.space.path("repo/archive/demo/15-1/0000000100000000");
+    let stored = |segment: &str| {
+        let entries = fs::read_dir(&archive).expect("archive").map(|entry| entry.expect("entry").path());
+        entries.into_iter().find(|path| {
+            let name = path.file_name().expect("name").to_string_lossy();
+            name.starts_with(segment) && !name.contains(".backup")
+        })
+    };
+    // A switch without WAL before it does nothing
+    scenario.cluster.sql("create table before_lost (id int)");
+    let lost = scenario.cluster.sql("select pg_walfile_name(pg_switch_wal())");
+    scenario.cluster.sql("create table after_lost (id int)");
+    let last = scenario.cluster.sql("select pg_walfile_name(pg_switch_wal())");
+    assert!(lost < last);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while stored(&last).is_none() {
+        assert!(std::time::Instant::now() < end, "segment {last} does not arrive");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    scenario.rbr(all).success();
+    let path = stored(&lost).expect("segment");
+    let hidden = scenario.space.path("hidden");
+    fs::rename(&path, &hidden).expect("rename");
+    scenario.rbr(all).fails(55).says("the recovery would end early");
+    scenario.rbr(&[all, &["--type=immediate"]].concat()).success();
+    fs::rename(&hidden, &path).expect("rename");
 }

@@ -63,8 +63,13 @@ fn signed_proof_is_shown_and_verified_and_pgbackrest_does_not_mind() {
     let theirs = scenario.pgbackrest(&["info", "--output=json", "--log-level-console=off"]).success().json();
     assert_eq!(same, theirs);
     let annotation = theirs[0]["backup"][1]["annotation"]["rbr-proof"].as_str().expect("annotation");
-    assert!(annotation.contains("passed, recovered to"), "{annotation}");
-    scenario.rbr(&["info"]).success().says("last proof: ").says(" passed, recovered to ").says(", signed");
+    assert!(annotation.contains("passed without amcheck, checksums, recovered to"), "{annotation}");
+    scenario
+        .rbr(&["info"])
+        .success()
+        .says("last proof: ")
+        .says(" passed without amcheck, checksums, recovered to ")
+        .says(", signed");
     assert!(!without.contains("rbr-proof"));
 
     let found = attested(&scenario, &public, 0);
@@ -160,7 +165,7 @@ fn proof_in_s3_is_encrypted_with_the_repository_and_removed_with_the_stanza() {
     global.extend(["repo1-cipher-type=aes-256-cbc", "repo1-cipher-pass=secret"].map(str::to_owned));
     let Some(mut scenario) = with_chain(ScenarioOptions { global, ..ScenarioOptions::default() }) else { return };
     proven(&scenario, &QUICK);
-    scenario.rbr(&["info"]).success().says(" passed, recovered to ");
+    scenario.rbr(&["info"]).success().says(" passed without amcheck, checksums, recovered to ");
     let listed = scenario.rbr(&["repo-ls", "--recurse", "proof", "--log-level-console=off"]).success().stdout;
     let name = listed.lines().find(|name| name.ends_with(".json")).expect("proof");
     let stored = weed.curl("GET", &format!("/demo/proof/{name}"));

@@ -43,6 +43,10 @@ fn plan(config: &Config, session: &Session, request: &RestoreRequest) -> Result<
         return missing(format!("{} file(s) of the repository are missing or too short", plan.missing_total));
     }
     match plan.wal {
+        Some(wal) if wal.is_consistent && !wal.is_complete => {
+            let text = format!("the recovery would end early: the archive has the WAL only up to {}", wal.available);
+            Err(Error::new(ErrorCode::FileMissing, text))
+        }
         Some(wal) if !wal.is_complete => missing(format!("the archive has the WAL only up to {}", wal.available)),
         _ => Ok(ExitStatus::SUCCESS),
     }

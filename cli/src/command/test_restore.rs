@@ -81,7 +81,7 @@ fn annotation(report: &ProofReport) -> String {
         jiff::Timestamp::from_second(report.stop).map_or_else(|_| report.stop.to_string(), |time| time.to_string());
     match (report.result, &report.recovery.reached) {
         (Verdict::Passed, Some(end)) => {
-            format!("{time} passed, recovered to {} in {} s", end.lsn, report.rto_ms.div_ceil(1000))
+            format!("{time} {}, recovered to {} in {} s", report.verdict(), end.lsn, report.rto_ms.div_ceil(1000))
         }
         _ => format!("{time} failed"),
     }

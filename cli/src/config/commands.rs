@@ -309,7 +309,7 @@ pub static COMMANDS: [CommandDecl; 27] = [
             [global:daemon].\n\nEach run is a process of its own with its own log. Runs of one stanza and repository do \
             not overlap. A run that was missed is made up for once. A scheduled verify fails if anything is invalid.\n\n\
             SIGHUP, or a change of the files, reads the configuration again. If it is not valid, the schedules stay as they \
-            are.",
+            are. The commands read the files themselves when they start, so they fail until the files are valid again.",
         ..BASE
     },
     CommandDecl {

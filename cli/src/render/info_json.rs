@@ -168,7 +168,8 @@ fn render_backup(backup: &BackupFact) -> String {
     })
 }
 
-/// The last proof: result, time, LSN that was reached, recovery time and the id of the key that signed it.
+/// The last proof: result, checks that did not run, time, LSN that was reached, recovery time and the id of the key that
+/// signed it.
 fn proof_json(proof: &ProofFact) -> String {
     object(|json| match proof {
         ProofFact::Unreadable(error) => json.string("error", error),
@@ -180,6 +181,8 @@ fn proof_json(proof: &ProofFact) -> String {
             json.string("result", report.result.word());
             json.scalar("rto-ms", report.rto_ms);
             json.scalar("timestamp", report.stop);
+            let without: Vec<String> = report.without().into_iter().map(string).collect();
+            json.raw("without", &format!("[{}]", without.join(",")));
         }
     })
 }

@@ -269,7 +269,8 @@ fn proof_line(proof: &ProofFact, time_zone: &TimeZone) -> String {
     match (&report.reason, &report.recovery.reached) {
         (None, Some(end)) => {
             let seconds = report.rto_ms.div_ceil(1000);
-            format!("last proof: {time} passed, recovered to {} in {seconds}s{signed}", visible_value(&end.lsn))
+            let (verdict, lsn) = (report.verdict(), visible_value(&end.lsn));
+            format!("last proof: {time} {verdict}, recovered to {lsn} in {seconds}s{signed}")
         }
         (reason, _) => {
             let reason = reason.as_deref().unwrap_or_default().lines().next().unwrap_or_default();

@@ -70,7 +70,9 @@ fn render_wal(out: &mut String, wal: Option<&PlannedWal>) {
         format_size(wal.bytes)
     );
     let _ = writeln!(out, "        the archive has it up to {}: {}", wal.available, why(&wal.available_end));
-    if !wal.is_complete {
+    if wal.is_consistent && !wal.is_complete {
+        let _ = writeln!(out, "        this may not be enough: recovery ends there");
+    } else if !wal.is_complete {
         let _ = writeln!(out, "        this is not enough: the backup is consistent with segment {}", wal.consistent);
     }
 }

@@ -14,7 +14,7 @@ pub fn render(report: &ProofReport, time_zone: &TimeZone) -> String {
     let time = |seconds: i64| local(seconds, time_zone);
     let backup = &report.backup;
     let mut out =
-        format!("backup {} of stanza {} in repo{}: {}\n", backup.label, report.stanza, report.repo, verdict(report));
+        format!("backup {} of stanza {} in repo{}: {}\n", backup.label, report.stanza, report.repo, report.verdict());
     // Writing into a String can't fail
     let _ = writeln!(
         out,
@@ -59,10 +59,6 @@ pub fn render(report: &ProofReport, time_zone: &TimeZone) -> String {
     visible_text(&out).into_owned()
 }
 
-fn verdict(report: &ProofReport) -> &'static str {
-    report.result.word()
-}
-
 fn recovery_line(recovery: &RecoveryFacts) -> String {
     let target = match &recovery.target {
         Some(target) => format!("{} '{target}'", recovery.target_type),
@@ -86,7 +82,7 @@ pub fn attested_text(proofs: &[AttestedProof], is_signature_checked: bool, time_
         let result = match (&attested.proof, &attested.error) {
             (Some(proof), _) => {
                 let report = &proof.report;
-                format!("{} {}", local(report.stop, time_zone), report.result.word())
+                format!("{} {}", local(report.stop, time_zone), report.verdict())
             }
             (None, error) => error.clone().unwrap_or_default(),
         };
@@ -112,6 +108,7 @@ pub fn attested_json(proofs: &[AttestedProof]) -> String {
             "error": attested.error,
             "proven": attested.is_proven(),
             "result": proof.map(|proof| proof.report.result.word()),
+            "without": proof.map(|proof| proof.report.without()),
             "timestamp": proof.map(|proof| proof.report.stop),
             "key-id": proof.and_then(|proof| Some(proof.signature.as_ref()?.key_id.clone())),
         })

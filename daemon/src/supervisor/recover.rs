@@ -1,6 +1,7 @@
 //! Runs that an earlier daemon did not see the end of.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::run::{Active, Phase, outcome};
 use super::{Supervisor, is_started};
@@ -8,6 +9,9 @@ use crate::job::JobKey;
 use crate::plan::Planned;
 use crate::state::{OpenRun, Outcome, RunResult, Stage};
 use crate::world::{Moment, Processes, Records};
+
+/// How long a process may take until it begins its trace.
+const TRACE_MAX: Duration = Duration::from_secs(10);
 
 impl<P: Processes, R: Records> Supervisor<P, R> {
     /// Takes over a run that the state says has started, although this supervisor did not start it: follows it if it is
@@ -28,6 +32,18 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
             Ok(trace) => trace,
             Err(error) => return engine::warn!("job {key}: {error}"),
         };
+        // The earlier daemon may have been killed right after it started the process
+        let has_begun = trace.is_running || trace.pid.is_some() || trace.exit_status.is_some();
+        if let Some(managed) = self.jobs.get_mut(key) {
+            let since = managed.traceless_since.filter(|_| !has_begun);
+            managed.traceless_since = (!has_begun).then(|| since.unwrap_or(now.elapsed));
+            let is_young = managed.traceless_since.is_some_and(|since| now.elapsed < since + TRACE_MAX);
+            if is_young {
+                // The caller comes back, as it does for the processes of others
+                return;
+            }
+            managed.traceless_since = None;
+        }
         if trace.is_running {
             match self.processes.adopt(key, &trace) {
                 Ok(process) => {

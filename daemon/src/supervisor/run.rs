@@ -3,18 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Error, Result};
+use engine::Result;
 use jiff::Timestamp;
 
-use super::{Managed, Supervisor, is_started, tell};
+use super::{Supervisor, is_started, tell};
 use crate::job::{Job, JobKey};
 use crate::plan::{self, LATE, Next, Planned};
 use crate::state::{JobState, OpenRun, Outcome, RunResult, Stage};
-use crate::verdict::{Probe, Verdict, decide};
 use crate::world::{Launch, Moment, ProcessEnd, ProcessId, Processes, Program, Records, Reservation, Stop};
 
 /// How long a look at PostgreSQL and the repository may take.
-const PROBE_MAX: Duration = Duration::from_secs(60);
+pub(super) const PROBE_MAX: Duration = Duration::from_secs(60);
 /// How long a process may take to end after it was asked to.
 const END_MAX: Duration = Duration::from_secs(120);
 /// The option with the path of the job's trace.
@@ -82,38 +81,7 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
             Next::Run(again) if again == planned => (),
             _ => return self.wake_at(now.elapsed),
         }
-        let Some(due) = planned.due.filter(|_| job.run_on != crate::job::RunOn::Any) else {
-            return self.begin(job, planned, Some(reservation), now);
-        };
-        let mut arguments = job.helper.clone();
-        arguments.extend(["probe".to_owned(), key.name.clone()]);
-        let launch = Launch {
-            program: Program::Own { arguments, environment: job.environment.clone() },
-            input: String::new(),
-            captures: true,
-        };
-        match self.processes.start(&launch) {
-            Ok(process) => {
-                let active = Active {
-                    job,
-                    planned,
-                    phase: Phase::Probe,
-                    process,
-                    deadline: Some(now.elapsed + PROBE_MAX),
-                    ended_because: None,
-                    is_stopping: false,
-                    started: now.time,
-                    outcome: None,
-                    reservation: Some(reservation),
-                };
-                self.active.insert(key, active);
-                self.wake_at(now.elapsed + PROBE_MAX);
-            }
-            Err(error) => {
-                engine::warn!("job {key}: unable to find out whether the run of {due} is due on this host: {error}");
-                self.begin(job, planned, Some(reservation), now);
-            }
-        }
+        self.take_turn(job, planned, reservation, now);
     }
 
     /// Begins with the hook before the command, or the command.
@@ -240,50 +208,6 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
         }
     }
 
-    fn probed(&mut self, key: &JobKey, end: &ProcessEnd, now: Moment) {
-        let Some(active) = self.active.remove(key) else { return };
-        if active.is_stopping {
-            return;
-        }
-        let (Some(managed), Some(due)) = (self.jobs.get(key), active.planned.due) else { return };
-        let probe = match problem(&active, end) {
-            Some(problem) => Err(Error::new(engine::ErrorCode::Execute, problem)),
-            None => Probe::parse(&end.output),
-        };
-        let verdict = match probe {
-            Ok(probe) => decide(&active.job, &managed.state, &probe, due, now.time),
-            Err(error) => {
-                engine::warn!("job {key}: unable to find out whether the run of {due} is due on this host: {error}");
-                Verdict::Run
-            }
-        };
-        let missed = active.planned.missed;
-        match verdict {
-            Verdict::Run => self.begin(active.job, active.planned, active.reservation, now),
-            Verdict::Later(at) => {
-                if active.planned.attempt == 1 && !is_elsewhere(managed) {
-                    engine::info!("job {key}: the run of {due} is left to another host unless it fails");
-                }
-                let attempt = active.planned.attempt;
-                let open = OpenRun { due: Some(due), attempt, missed, stage: Stage::Elsewhere(at) };
-                self.change(key, |state| state.open = Some(open.clone()));
-            }
-            Verdict::Done(_) | Verdict::NotHere => {
-                let text = match verdict {
-                    Verdict::Done(label) => format!("another host has made backup {label}"),
-                    _ => "it is another host's turn".to_owned(),
-                };
-                engine::info!("job {key}: the run of {due} is not needed: {text}");
-                let outcome = Outcome {
-                    result: RunResult::Elsewhere,
-                    error: Some(text),
-                    ..outcome(&active.planned, now.time, now.time)
-                };
-                self.settle(key, None, outcome, now);
-            }
-        }
-    }
-
     fn command_ended(&mut self, key: &JobKey, end: &ProcessEnd, now: Moment) {
         let trace = self.records.trace(key).unwrap_or_default();
         let Some(active) = self.active.get(key) else { return };
@@ -368,11 +292,16 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
             return;
         };
         let open = following(&job, &outcome, now.time);
+        self.record(&job, outcome, open, now);
+    }
+
+    /// Records an outcome that this is to follow.
+    pub(super) fn record(&mut self, job: &Job, outcome: Outcome, open: Option<OpenRun>, now: Moment) {
         if let Some(OpenRun { stage: Stage::Retry(at), attempt, .. }) = &open {
-            engine::info!("job {key}: try {attempt} of {} at {at}", job.retry + 1);
+            engine::info!("job {}: try {attempt} of {} at {at}", job.key, job.retry + 1);
         }
-        let event = tell::event(&job, &outcome, open.as_ref(), &self.settings, now.time);
-        self.change(key, |state: &mut JobState| {
+        let event = tell::event(job, &outcome, open.as_ref(), &self.settings, now.time);
+        self.change(&job.key, |state: &mut JobState| {
             state.record(outcome.clone());
             if open.is_none() {
                 state.handle(outcome.due);
@@ -412,12 +341,8 @@ pub(super) fn outcome(planned: &Planned, started: Timestamp, ended: Timestamp) -
     }
 }
 
-fn is_elsewhere(managed: &Managed) -> bool {
-    managed.state.open.as_ref().is_some_and(|open| matches!(open.stage, Stage::Elsewhere(_)))
-}
-
 /// Returns why a process did not succeed.
-fn problem(active: &Active, end: &ProcessEnd) -> Option<String> {
+pub(super) fn problem(active: &Active, end: &ProcessEnd) -> Option<String> {
     match end.status {
         Ok(0) => None,
         _ if active.ended_because.is_some() => active.ended_because.clone(),

@@ -23,6 +23,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(3600);
 pub(super) struct Delivery {
     pub(super) process: ProcessId,
     deadline: Duration,
+    /// The event's body, which identifies it. Another process may have changed the list meanwhile.
+    body: Value,
 }
 
 /// Returns the JSON that a hook reads. `outcome` is `None` before the command.
@@ -90,6 +92,13 @@ pub(super) fn add(state: &mut JobState, event: Option<Event>) {
     }
 }
 
+/// Removes an event that the webhook need not receive any more.
+fn forget(state: &mut JobState, body: &Value) {
+    if let Some(at) = state.events.iter().position(|event| event.body == *body) {
+        state.events.remove(at);
+    }
+}
+
 impl<P: Processes, R: Records> Supervisor<P, R> {
     /// Starts the requests that are due, and ends those that take too long.
     pub(super) fn deliver(&mut self, now: Moment) {
@@ -111,7 +120,8 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
                 self.change(&key, |state| state.events.clear());
                 continue;
             }
-            if event.not_before > now.time {
+            // No pause is that long, so a clock that was wrong made a later time
+            if event.not_before > now.time && event.not_before <= now.time + PAUSE_MAX {
                 let time = event.not_before;
                 self.wake_at_time(time, now);
                 continue;
@@ -123,48 +133,48 @@ impl<P: Processes, R: Records> Supervisor<P, R> {
                 input: event.body.to_string(),
                 captures: false,
             };
-            let deadline = now.elapsed + managed.job.hook_timeout;
+            let (deadline, body) = (now.elapsed + managed.job.hook_timeout, event.body.clone());
             match self.processes.start(&launch) {
                 Ok(process) => {
-                    self.deliveries.insert(key, Delivery { process, deadline });
+                    self.deliveries.insert(key, Delivery { process, deadline, body });
                     self.wake_at(deadline);
                 }
-                Err(error) => self.undelivered(&key, &error.to_string(), now),
+                Err(error) => self.undelivered(&key, &body, &error.to_string(), now),
             }
         }
     }
 
     /// Continues after a request has ended.
     pub(super) fn delivered(&mut self, key: &JobKey, end: &ProcessEnd, now: Moment) {
-        self.deliveries.remove(key);
+        let Some(Delivery { body, .. }) = self.deliveries.remove(key) else { return };
         match end.status {
-            Ok(0) => self.change(key, |state| {
-                if !state.events.is_empty() {
-                    state.events.remove(0);
-                }
-            }),
+            Ok(0) => self.change(key, |state| forget(state, &body)),
             // The next daemon sends it
             _ if self.is_stopping => (),
-            Ok(status) => self.undelivered(key, &format!("exit status {status}"), now),
-            Err(signal) => self.undelivered(key, &format!("ended by signal {signal}"), now),
+            Ok(status) => self.undelivered(key, &body, &format!("exit status {status}"), now),
+            Err(signal) => self.undelivered(key, &body, &format!("ended by signal {signal}"), now),
         }
     }
 
-    fn undelivered(&mut self, key: &JobKey, problem: &str, now: Moment) {
-        let Some(event) = self.jobs.get(key).and_then(|managed| managed.state.events.first()) else { return };
+    fn undelivered(&mut self, key: &JobKey, body: &Value, problem: &str, now: Moment) {
+        let events = self.jobs.get(key).map(|managed| &managed.state.events);
+        let Some(event) = events.and_then(|events| events.iter().find(|event| event.body == *body)) else { return };
         if now.time >= event.until {
             engine::warn!("job {key}: the webhook did not take a result for a day, which is given up: {problem}");
-            self.change(key, |state| drop(state.events.remove(0)));
+            self.change(key, |state| forget(state, body));
             return;
         }
         let doubled = 1_u32.checked_shl(event.tries).unwrap_or(u32::MAX);
         let pause = PAUSE_FIRST.saturating_mul(doubled).min(PAUSE_MAX);
         let at = now.time.checked_add(pause).unwrap_or(Timestamp::MAX);
         engine::warn!("job {key}: the webhook did not take a result, next try in {}s: {problem}", pause.as_secs());
+        let until = now.time.checked_add(EVENT_AGE_MAX).unwrap_or(Timestamp::MAX);
         self.change(key, |state| {
-            if let Some(event) = state.events.first_mut() {
-                event.tries += 1;
+            if let Some(event) = state.events.iter_mut().find(|event| event.body == *body) {
+                event.tries = event.tries.saturating_add(1);
                 event.not_before = at;
+                // It was later if the clock was wrong
+                event.until = event.until.min(until);
             }
         });
     }

@@ -571,6 +571,22 @@ fn job_that_was_killed_together_with_the_daemon_is_told_and_runs_again() {
 }
 
 #[test]
+fn job_whose_daemon_was_killed_before_the_job_left_a_trace_is_not_started_again() {
+    let mut simulation = Simulation::new("2026-06-01T00:30:00Z", hourly, takes(1200));
+    simulation.run_for(1800 + 1);
+    let key = JobKey::new("demo", "hourly").unwrap();
+    simulation.kill_daemon(false);
+    let trace = simulation.world.borrow_mut().traces.remove(&key).unwrap();
+    simulation.start_daemon();
+    simulation.run_for(2);
+    simulation.world.borrow_mut().traces.insert(key, trace);
+    simulation.run_for(1800);
+    assert_eq!(simulation.commands("hourly"), [("2026-06-01T01:00:00Z".to_owned(), Ok(0))]);
+    let results: Vec<_> = simulation.told().iter().map(|body| body["result"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(results, ["success"]);
+}
+
+#[test]
 fn stopped_daemon_ends_its_job_and_the_next_runs_it_again() {
     let mut simulation = Simulation::new("2026-06-01T00:30:00Z", hourly, takes(1200));
     simulation.run_for(1800 + 300);
@@ -641,6 +657,142 @@ fn reload_tells_what_changed_and_leaves_running_jobs_alone() {
     simulation.run_for(3 * 3600);
     assert_eq!(simulation.commands("hourly"), [("2026-06-01T01:00:00Z".to_owned(), Ok(0))]);
     assert_eq!(simulation.state("demo", "hourly").success.unwrap().result, RunResult::Success);
+}
+
+#[test]
+fn command_lines_of_hooks_are_not_logged_when_they_change() {
+    let with = |hook: &str| {
+        let mut job = job("demo", "a", "0 3 * * *");
+        job.settings =
+            ["hook-after", "hook-before", "hook-failure"].map(|name| (name.to_owned(), hook.to_owned())).to_vec();
+        job.settings.push(("hook-timeout".to_owned(), hook.len().to_string()));
+        job
+    };
+    let differences = differences(&with("curl -H 'Authorization: secret'"), &with("curl"));
+    assert_eq!(differences, ["hook-after", "hook-before", "hook-failure", "hook-timeout: '31' -> '4'"]);
+}
+
+/// A backup whose expire fails, and a repository that shows the backup.
+#[test]
+fn expire_that_fails_after_the_backup_does_not_make_the_backup_thrice() {
+    for run_on in [RunOn::Any, RunOn::Primary] {
+        fn jobs_of(run_on: RunOn) -> Vec<Job> {
+            let mut job = job("demo", "full", "0 3 * * *");
+            (job.run_on, job.leaves_backup, job.retry, job.webhook) = (run_on, true, 2, Webhook::Results);
+            vec![job]
+        }
+        let jobs: fn() -> Vec<Job> = match run_on {
+            RunOn::Any => || jobs_of(RunOn::Any),
+            _ => || jobs_of(RunOn::Primary),
+        };
+        let mut made = None;
+        let script: Script = Box::new(move |purpose, _, now| match purpose {
+            Purpose::Probe(_) => {
+                let backup = made.map(|started| FoundBackup { label: "label".to_owned(), started });
+                let probe = Probe { role: ClusterRole::Primary, backup };
+                Course { output: probe.to_json().to_string(), ..Course::of(1, 0) }
+            }
+            Purpose::Command(_) => {
+                made = Some(now);
+                Course::of(600, 82)
+            }
+            _ => Course::of(1, 0),
+        });
+        let mut simulation = Simulation::new("2026-06-01T00:00:00Z", jobs, script);
+        simulation.run_for(24 * 3600);
+        assert_eq!(simulation.commands("full").len(), 1);
+        let told = simulation.told();
+        assert_eq!(told.len(), 2);
+        assert!(told.iter().all(|body| body["result"] == "failure" && body["exit_status"] == 82), "{told:?}");
+        assert!(told[1]["error"].as_str().unwrap().contains("backup label is complete"), "{told:?}");
+        assert!(told[1]["retry_at"].is_null());
+        // The next night has its own backup
+        simulation.run_for(24 * 3600);
+        assert_eq!(simulation.commands("full").len(), 2);
+    }
+}
+
+#[test]
+fn host_whose_cluster_is_down_waits_for_a_while_before_its_backup_fails() {
+    fn jobs() -> Vec<Job> {
+        let mut job = job("demo", "nightly", "0 3 * * *");
+        (job.run_on, job.leaves_backup) = (RunOn::Primary, true);
+        vec![job]
+    }
+    for (minutes, status, runs) in [(5, 0, 0), (5, 25, 0), (60, 0, 1), (60, 25, 1)] {
+        // Another host's backup is there after some minutes
+        let done: Timestamp = "2026-06-01T03:00:05Z".parse().unwrap();
+        let seen = done + SignedDuration::from_mins(minutes);
+        let script: Script = Box::new(move |purpose, _, now| match purpose {
+            Purpose::Probe(_) => {
+                let backup = (now >= seen).then(|| FoundBackup { label: "label".to_owned(), started: done });
+                let status = if backup.is_some() { 0 } else { status };
+                let probe = Probe { role: ClusterRole::Unreachable, backup };
+                Course { output: probe.to_json().to_string(), ..Course::of(1, status) }
+            }
+            _ => Course::of(1, 25),
+        });
+        let mut simulation = Simulation::new("2026-06-01T00:00:00Z", jobs, script);
+        simulation.run_for(20 * 3600);
+        let commands = simulation.commands("nightly");
+        assert_eq!(commands.len(), runs, "{minutes} {status}");
+        assert!(commands.iter().all(|(began, _)| began.starts_with("2026-06-01T03:10:")), "{commands:?}");
+    }
+}
+
+#[test]
+fn clock_that_was_far_ahead_while_the_job_failed_does_not_keep_it_from_running() {
+    fn jobs() -> Vec<Job> {
+        let mut job = hourly().remove(0);
+        job.retry = 5;
+        vec![job]
+    }
+    let fails: Script = Box::new(|purpose, _, now| match purpose {
+        // The webhook does not answer either
+        _ if now.to_string().starts_with("2030") => Course::of(1, 25),
+        Purpose::Command(_) => Course::of(60, 0),
+        _ => Course::of(1, 0),
+    });
+    let mut simulation = Simulation::new("2030-06-01T00:30:00Z", jobs, fails);
+    simulation.run_for(1800 + 400);
+    assert!(matches!(simulation.state("demo", "hourly").open.unwrap().stage, Stage::Retry(_)));
+    simulation.supervisor = None;
+    let begin: Timestamp = "2026-06-01T00:30:00Z".parse().unwrap();
+    {
+        let mut world = simulation.world.borrow_mut();
+        (world.now, world.zero) = (begin, begin);
+        world.running.clear();
+    }
+    simulation.start_daemon();
+    simulation.run_for(3600);
+    let last = simulation.commands("hourly").pop().unwrap();
+    assert_eq!(last, ("2026-06-01T01:00:00Z".to_owned(), Ok(0)));
+    assert!(simulation.told().iter().any(|body| body["result"] == "success"), "{:?}", simulation.told());
+    assert!(simulation.state("demo", "hourly").events.is_empty());
+}
+
+#[test]
+fn result_that_another_process_has_told_meanwhile_does_not_take_the_next_with_it() {
+    let mut simulation = Simulation::new(
+        "2026-06-01T00:30:00Z",
+        hourly,
+        Box::new(|purpose, _, _| match purpose {
+            Purpose::Webhook(_) => Course::of(30, 0),
+            _ => Course::of(60, 0),
+        }),
+    );
+    simulation.run_for(1800 + 70);
+    // The request is under way; another process has told the result, and another run has ended
+    let key = JobKey::new("demo", "hourly").unwrap();
+    let mut state = simulation.state("demo", "hourly");
+    assert_eq!(state.events.len(), 1);
+    let mut event = state.events.remove(0);
+    event.body["due"] = Value::from("another");
+    state.events.push(event);
+    simulation.world.borrow_mut().states.insert(key, state.to_json().to_string());
+    simulation.run_for(600);
+    assert!(simulation.told().iter().any(|body| body["due"] == "another"), "{:?}", simulation.told());
+    assert!(simulation.state("demo", "hourly").events.is_empty());
 }
 
 /// Two hosts with one repository. The primary fails in the middle of its backup.

@@ -15,31 +15,63 @@ impl Task<'_> {
     /// Keeps the newest backup that a test restore has proven, with its set.
     ///
     /// # Errors
-    /// The proofs can't be read; [`ErrorCode::OptionInvalidValue`] if the operator named this backup to be expired.
+    /// The proofs can't be listed; [`ErrorCode::OptionInvalidValue`] if the operator named this backup to be expired.
     pub(super) fn keep_proven(&self, plan: &mut BackupPlan, info: &BackupInfo, all: &[BackupCandidate]) -> Result<()> {
         if !self.request.keep_proven || plan.expired.is_empty() {
             return Ok(());
         }
         let key = self.repo.key;
-        let Some(proven) = attest::newest_proven(self.repo, self.session.stanza(), info)? else {
-            crate::warn!("repo{key}: no backup is proven, so --keep-proven keeps none");
-            return Ok(());
-        };
-        let fulls = BTreeSet::from([proven.full_label()]);
-        if plan.keep_sets(&fulls, all).is_empty() {
+        let found = attest::newest_proven(self.repo, self.session.stanza(), info)?;
+        for (label, error) in &found.unreadable {
+            crate::warn!("repo{key}: the last proof of backup {label} can't be read, so it may be proven: {error}");
+            self.keep_set_of(label, "its last proof can't be read", plan, all)?;
+        }
+        match &found.proven {
+            Some(proven) => self.keep_set_of(proven, "it is the newest proven backup", plan, all),
+            None => {
+                crate::warn!("repo{key}: no backup is proven, so --keep-proven keeps none");
+                Ok(())
+            }
+        }
+    }
+
+    /// Keeps the set of a backup for this reason.
+    fn keep_set_of(
+        &self,
+        label: &BackupLabel,
+        reason: &str,
+        plan: &mut BackupPlan,
+        all: &[BackupCandidate],
+    ) -> Result<()> {
+        let key = self.repo.key;
+        if plan.keep_sets(&BTreeSet::from([label.full_label()]), all).is_empty() {
             return Ok(());
         }
         if self.request.set.is_some() {
-            let text =
-                format!("backup set of {proven}, the newest proven backup, cannot be expired with --keep-proven");
+            let text = format!("backup set of {label} cannot be expired with --keep-proven: {reason}");
             return Err(Error::new(ErrorCode::OptionInvalidValue, text));
         }
-        crate::info!("repo{key}: backup {proven} is kept with its set because it is the newest proven backup");
+        crate::info!("repo{key}: backup {label} is kept with its set: {reason}");
         Ok(())
     }
 
-    /// Removes the proofs of backups that are not in backup.info any more.
+    /// Removes the proofs of backups that are not in backup.info any more. What can't be removed, for example because
+    /// another user made it, stays with a warning: nothing else depends on it.
+    ///
+    /// # Errors
+    /// A signal arrived.
     pub(super) fn remove_proofs(&self, info: &BackupInfo) -> Result<()> {
+        match self.remove_proofs_of_expired(info) {
+            Err(error) => {
+                self.session.cancel_token().check()?;
+                crate::warn!("repo{}: proofs of expired backups are not removed: {error}", self.repo.key);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn remove_proofs_of_expired(&self, info: &BackupInfo) -> Result<()> {
         let (storage, stanza, key) = (&self.repo.storage, self.session.stanza(), self.repo.key);
         for name in self.list(&layout::proof_stanza(stanza))? {
             let Ok(label) = name.parse::<BackupLabel>() else { continue };

@@ -221,3 +221,48 @@ fn expire_with_nothing_to_do_writes_no_info_file() -> Result<()> {
     assert_eq!(written, ["backup/demo/backup.claim.1-x"]);
     Ok(())
 }
+
+/// Stores a proof that the backup passed.
+fn prove(repo: &Repo, label: &str) -> Result<()> {
+    let mut report = crate::proof::report::tests::report(Vec::new());
+    (report.backup.label, report.system_id) = (label.to_owned(), 7);
+    crate::proof::store::save(repo, &report, None).map(drop)
+}
+
+/// Expires with retention of one full backup.
+fn expire_keeping_proven(repo: &Repo) -> Result<ExpireSummary> {
+    let session = Session::new("demo".parse()?, [repo.clone()])?;
+    let retention = [(1, Retention::full_backups(1))].into();
+    let request = ExpireRequest { retention, keep_proven: true, dry_run: true, ..ExpireRequest::default() };
+    run(&request, &session, std::slice::from_ref(repo))
+}
+
+#[test]
+fn damaged_proof_keeps_its_backup_instead_of_ending_every_expire() -> Result<()> {
+    let (storage, repo) = repository()?;
+    prove(&repo, LATER)?;
+    assert_eq!(expire_keeping_proven(&repo)?.repos[0].backups.len(), 2);
+    // Older than the newest proven backup: nobody asks for it
+    put(&storage, &RepoPath::new(format!("proof/demo/{FULL}/x.json"))?, b"{\"format\":99}", WriteOptions::ATOMIC)?;
+    assert_eq!(expire_keeping_proven(&repo)?.repos[0].backups.len(), 2);
+    storage.remove_all(&RepoPath::new(format!("proof/demo/{LATER}"))?)?;
+    let summary = expire_keeping_proven(&repo)?;
+    assert!(summary.repos[0].backups.is_empty(), "{summary:?}");
+    assert!(!summary.warnings.texts.is_empty());
+    Ok(())
+}
+
+#[test]
+fn proofs_that_cannot_be_removed_are_only_a_warning() -> Result<()> {
+    let (storage, repo) = repository()?;
+    prove(&repo, FULL)?;
+    let storage = FaultyStorage::new(Arc::new(storage)).fail_path(Op::List, "proof/demo");
+    let repo = Repo { storage: Arc::new(storage), ..repo };
+    let session = Session::new("demo".parse()?, [repo.clone()])?;
+    let retention = [(1, Retention::full_backups(1))].into();
+    let request = ExpireRequest { retention, ..ExpireRequest::default() };
+    let summary = run(&request, &session, std::slice::from_ref(&repo))?;
+    assert_eq!(summary.repos[0].backups.len(), 2);
+    assert!(!summary.warnings.texts.is_empty());
+    Ok(())
+}

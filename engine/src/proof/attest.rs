@@ -27,7 +27,7 @@ pub enum Standing {
     OtherBackup,
     /// The backup is gone.
     BackupGone,
-    /// It can't be read.
+    /// It or the manifest of its backup can't be read.
     Unreadable,
 }
 
@@ -100,9 +100,14 @@ pub fn verify(
             (None, Some(cluster)) => {
                 let is_same = proof.report.system_id == cluster.system_id
                     && proof.report.stanza == stanza.as_str()
-                    && proof.report.backup.label == place.label.as_str()
-                    && has_manifest(repo, stanza, place, &cipher, &proof)?;
-                if is_same { Standing::Valid } else { Standing::OtherBackup }
+                    && proof.report.backup.label == place.label.as_str();
+                match has_manifest(repo, stanza, place, &cipher, &proof) {
+                    Ok(true) if is_same => Standing::Valid,
+                    Ok(_) => Standing::OtherBackup,
+                    Err(error) if error.code == ErrorCode::Term => return Err(error),
+                    // Other proofs can be checked nevertheless
+                    Err(error) => return Ok(attested(Standing::Unreadable, None, Some(error.to_string()))),
+                }
             }
         };
         Ok(attested(standing, Some(proof), None))
@@ -129,23 +134,41 @@ fn has_manifest(
     Ok(manifest_sha256(repo, stanza, &place.label, cipher)? == proof.report.backup.manifest_sha256)
 }
 
-/// Returns the newest backup in `backup.info` with a proof that says that it can be recovered. Its last proof counts.
+/// What the proofs of a stanza say about the newest backup that can be recovered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NewestProven {
+    /// The newest backup in `backup.info` whose last proof says that it can be recovered.
+    pub proven: Option<BackupLabel>,
+    /// Newer backups whose last proof can't be read, and why. They may be proven, too.
+    pub unreadable: Vec<(BackupLabel, String)>,
+}
+
+/// Returns the newest proven backup. The last proof of a backup counts. No signature is checked.
 ///
 /// # Errors
-/// The proofs can't be read.
-pub(crate) fn newest_proven(repo: &Repo, stanza: &Stanza, info: &BackupInfo) -> Result<Option<BackupLabel>> {
+/// The proofs can't be listed; a signal arrived. A proof that can't be read is part of the result.
+pub(crate) fn newest_proven(repo: &Repo, stanza: &Stanza, info: &BackupInfo) -> Result<NewestProven> {
+    let mut found = NewestProven::default();
     let last: BTreeMap<BackupLabel, ProofPlace> =
         store::list(repo, stanza)?.into_iter().map(|place| (place.label.clone(), place)).collect();
     for (label, place) in last.iter().rev() {
         let cluster = info.backups.get(label).and_then(|entry| info.history.iter().find(|pg| pg.id == entry.pg_id));
         let Some(cluster) = cluster else { continue };
-        let report = store::load(repo, stanza, place)?.report;
+        let report = match store::load(repo, stanza, place) {
+            Ok(proof) => proof.report,
+            Err(error) if error.code == ErrorCode::Term => return Err(error),
+            Err(error) => {
+                found.unreadable.push((label.clone(), error.to_string()));
+                continue;
+            }
+        };
         if report.result == Verdict::Passed
             && report.system_id == cluster.system_id
             && report.backup.label == label.as_str()
         {
-            return Ok(Some(label.clone()));
+            found.proven = Some(label.clone());
+            break;
         }
     }
-    Ok(None)
+    Ok(found)
 }

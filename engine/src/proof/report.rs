@@ -13,6 +13,9 @@ pub const FORMAT: u32 = 1;
 /// The maximum length of a text that comes from a program or a server, in bytes. Longer texts lose their middle.
 pub const TEXT_BYTES_MAX: usize = 4096;
 
+/// The checks that look for damage of every page and index.
+const DEEP_CHECKS: [&str; 2] = ["amcheck", "checksums"];
+
 /// Whether a backup was proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -206,6 +209,23 @@ impl ProofReport {
         self
     }
 
+    /// The checks of every page and index that did not run, because they were not wanted or not possible. Without them
+    /// damage of heaps and indexes is not looked for.
+    pub fn without(&self) -> Vec<&'static str> {
+        let has_run =
+            |name: &str| self.checks.iter().any(|check| check.name == name && check.result != CheckOutcome::Skipped);
+        DEEP_CHECKS.into_iter().filter(|name| !has_run(name)).collect()
+    }
+
+    /// The verdict in a few words: `passed`, `passed without amcheck, checksums` or `failed`.
+    pub fn verdict(&self) -> String {
+        let without = self.without();
+        match self.result {
+            Verdict::Passed if !without.is_empty() => format!("passed without {}", without.join(", ")),
+            result => result.word().to_owned(),
+        }
+    }
+
     /// Returns the JSON form on one line, without a line feed.
     ///
     /// # Errors
@@ -295,6 +315,16 @@ pub(crate) mod tests {
     fn report_without_failed_checks_passes_and_has_a_recovery_time() {
         let report = report(vec![check("connect", CheckOutcome::Passed), check("amcheck", CheckOutcome::Skipped)]);
         assert_eq!((report.result, report.reason, report.rto_ms), (Verdict::Passed, None, 321));
+    }
+
+    #[test]
+    fn verdict_names_the_checks_that_did_not_run() {
+        let both = report(vec![check("amcheck", CheckOutcome::Passed), check("checksums", CheckOutcome::Passed)]);
+        assert_eq!(both.verdict(), "passed");
+        let neither = report(vec![check("amcheck", CheckOutcome::Skipped)]);
+        assert_eq!(neither.verdict(), "passed without amcheck, checksums");
+        let failed = report(vec![check("sql", CheckOutcome::Failed)]);
+        assert_eq!(failed.verdict(), "failed");
     }
 
     #[test]

@@ -84,7 +84,10 @@ impl Listing {
         let mut listing = Listing { segment_size, runs: BTreeMap::new(), histories, unusable: BTreeMap::new() };
         let read = |dir: &&String| -> Result<DirSegments> {
             let names = repo.storage.names(&path.join(dir)?)?.unwrap_or_default();
-            Ok(runs_of(&segments(&names), segment_size))
+            let mut segments = segments(&names);
+            // A name that no cluster of this size writes must not fill the gap of another
+            segments.retain(|segment| segment.fits(segment_size));
+            Ok(runs_of(&segments, segment_size))
         };
         for DirSegments { runs, duplicates } in repo.each(&dirs, read)? {
             runs.into_iter().for_each(|(timeline, run)| listing.add(timeline, run));

@@ -7,12 +7,13 @@ use std::time::Instant;
 
 use super::access::PgAccess;
 use super::binaries::PgPrograms;
+use super::blame::{host_trouble, is_about_backup};
 use super::scratch::Scratch;
 use super::server::run_tool;
 use super::sql_file;
 use crate::proof::report::shortened;
 use crate::proof::{CheckOutcome, CheckReport};
-use crate::{CancelToken, ErrorCode, Result, info};
+use crate::{CancelToken, Error, ErrorCode, Result, info};
 
 /// The maximum size of an SQL file, in bytes.
 const SQL_FILE_BYTES_MAX: u64 = 16 << 20;
@@ -52,10 +53,10 @@ pub type Found = (CheckOutcome, String);
 pub struct CheckList(pub Vec<CheckReport>);
 
 impl CheckList {
-    /// Runs a check and adds its result. An error is a failed check.
+    /// Runs a check and adds its result. An error that says something about the backup is a failed check.
     ///
     /// # Errors
-    /// [`ErrorCode::Term`] after a signal.
+    /// Those that say nothing about the backup, as [`ErrorCode::Term`] after a signal.
     pub fn run(&mut self, name: &str, check: impl FnOnce() -> Result<Found>) -> Result<()> {
         let begin = Instant::now();
         let found = check();
@@ -69,6 +70,7 @@ impl CheckList {
     pub fn add(&mut self, name: &str, begin: Instant, found: Result<Found>) -> Result<()> {
         let (result, detail) = match found {
             Err(error) if error.code == ErrorCode::Term => return Err(error),
+            Err(error) if !is_about_backup(&error) => return Err(error.context(format!("check {name}"))),
             Err(error) => (CheckOutcome::Failed, format!("[{:03}] {error}", error.code.number())),
             Ok(found) => found,
         };
@@ -123,7 +125,8 @@ impl CheckContext<'_> {
 
     /// Connects to every database and reads its list of relations.
     fn connect(&self) -> Result<Found> {
-        let query = "select datname from pg_database where datallowconn order by datname";
+        // An interrupted DROP DATABASE leaves an invalid database (-2), which nobody can connect to
+        let query = "select datname from pg_database where datallowconn and datconnlimit <> -2 order by datname";
         let databases = self.access.rows(&self.access.database, query)?;
         let names: Vec<&str> = databases.iter().filter_map(|row| row.first()?.as_deref()).collect();
         for name in &names {
@@ -194,10 +197,10 @@ impl CheckContext<'_> {
 
     fn judge(&self, command: &mut Command, log: &str, good: &str) -> Result<Found> {
         let run = run_tool(command, &self.scratch.file(log), self.cancel)?;
-        Ok(match run.code {
-            0 => (CheckOutcome::Passed, good.to_owned()),
-            code => (CheckOutcome::Failed, format!("exit status {code}: {}", run.output)),
-        })
+        match run.code {
+            0 => Ok((CheckOutcome::Passed, good.to_owned())),
+            code => failed(format!("{}: {}", exit_text(code), run.output)),
+        }
     }
 }
 
@@ -216,10 +219,28 @@ pub fn checksums(programs: &PgPrograms, scratch: &Scratch, enabled: bool, cancel
     command.args(["--check", "-D"]).arg(scratch.data());
     let run = run_tool(&mut command, &scratch.file("checksums.log"), cancel)?;
     let blocks = run.output.lines().find_map(|line| line.strip_prefix("Blocks scanned:")).unwrap_or("").trim();
-    Ok(match run.code {
-        0 => (CheckOutcome::Passed, format!("{blocks} page(s)")),
-        code => (CheckOutcome::Failed, format!("exit status {code}: {}", run.output)),
-    })
+    match run.code {
+        0 => Ok((CheckOutcome::Passed, format!("{blocks} page(s)"))),
+        code => failed(format!("{}: {}", exit_text(code), run.output)),
+    }
+}
+
+fn exit_text(code: i32) -> String {
+    if code > 128 { format!("ended by signal {}", code - 128) } else { format!("exit status {code}") }
+}
+
+/// The outcome of a check that a program failed, with what it said.
+///
+/// # Errors
+/// [`ErrorCode::Execute`] if it failed because of this host, which says nothing about the backup.
+pub fn failed(text: String) -> Result<Found> {
+    match host_trouble(&text) {
+        Some(words) => {
+            let text = format!("the test can't be completed on this host ({words}): {text}");
+            Err(Error::new(ErrorCode::Execute, text))
+        }
+        None => Ok((CheckOutcome::Failed, text)),
+    }
 }
 
 /// Reads an SQL file. It is also read before a test, so that a wrong path does not show only at its end.

@@ -9,6 +9,7 @@ use repo_format::label::BackupLabel;
 use repo_format::layout::{self, ArchiveId, Stanza};
 use repo_format::manifest::Manifest;
 use repo_format::size::format_size;
+use repo_format::wal_name::WalSegment;
 
 use super::choose::{self, BackupPick};
 use super::wal_reach::{self, NewestSegments, WalPlace};
@@ -23,6 +24,8 @@ use crate::{Error, ErrorCode, Repo, Result, warn};
 
 /// Bytes read from the storage at once.
 const BUFFER_BYTES: usize = 256 * 1024;
+/// Segments of a backup that are read again.
+const SEGMENTS_MAX: usize = 1000;
 /// What a server writes beside the restored files, at least, in bytes: WAL up to its limit, and logs.
 const SERVER_SPACE_BYTES: u64 = 1 << 30;
 
@@ -45,6 +48,19 @@ impl TestPlan<'_> {
     pub fn wal_place<'s>(&'s self, stanza: &'s Stanza) -> WalPlace<'s> {
         let data = &self.manifest.data;
         WalPlace { repo: self.repo, stanza, id: ArchiveId { version: data.pg_version, id: data.pg_id } }
+    }
+}
+
+impl TestPlan<'_> {
+    /// The segments without which the backup is not consistent.
+    ///
+    /// # Errors
+    /// The positions in the manifest contradict each other.
+    pub fn wal_of_backup(&self, segment_size: u32) -> Result<Vec<WalSegment>> {
+        let data = &self.manifest.data;
+        let (Some(first), Some(last)) = (data.archive_start, data.archive_stop) else { return Ok(Vec::new()) };
+        let (start, stop) = (first.start_lsn(segment_size), last.start_lsn(segment_size));
+        Ok(WalSegment::range(first.timeline, start, stop, segment_size)?.take(SEGMENTS_MAX).collect())
     }
 }
 

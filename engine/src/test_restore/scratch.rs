@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::lock::new_exec_id;
@@ -18,8 +18,8 @@ use crate::{CancelToken, Error, ErrorCode, Result, ending, info, warn};
 
 /// The beginning of the name of every scratch directory.
 const PREFIX: &str = "rbr-test-restore-";
-/// The lock of the scratch path.
-const PATH_LOCK: &str = ".rbr-test-restore.lock";
+/// The beginning of the name of the scratch path's lock. Each user has an own one, since none can open another's.
+const PATH_LOCK_PREFIX: &str = ".rbr-test-restore-";
 /// The lock of a run, in its directory.
 const RUN_LOCK: &str = "run.lock";
 /// How long another run may take to create its directory.
@@ -47,9 +47,10 @@ impl Scratch {
     /// The scratch path is missing, can't be written, or is too long for a socket; a leftover can't be removed; a
     /// signal arrived.
     pub fn create(scratch_path: &Path, cancel: &CancelToken) -> Result<Self> {
-        let missing = |error| {
+        let missing = |error: std::io::Error| {
             let text = format!("unable to open scratch path '{}'", scratch_path.display());
-            Error::from_io(ErrorCode::PathOpen, text, error)
+            let is_missing = error.kind() == ErrorKind::NotFound;
+            Error::from_io(if is_missing { ErrorCode::PathMissing } else { ErrorCode::PathOpen }, text, error)
         };
         // Links in it would make names differ from those that processes show
         let scratch_path = &scratch_path.canonicalize().map_err(missing)?;
@@ -127,7 +128,10 @@ impl Drop for Scratch {
 }
 
 fn open_lock(path: &Path) -> Result<File> {
-    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(|error| {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    // Others may write to the scratch path, and a link of theirs must not make a file elsewhere
+    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path).map_err(|error| {
         Error::from_io(ErrorCode::FileOpen, format!("unable to open lock file '{}'", path.display()), error)
     })
 }
@@ -141,9 +145,13 @@ fn try_lock(file: &File) -> Result<bool> {
     }
 }
 
-/// Takes the lock of the scratch path. It stays in the path, since others may wait for the same file.
+fn path_lock_name() -> String {
+    format!("{PATH_LOCK_PREFIX}{}.lock", rustix::process::geteuid().as_raw())
+}
+
+/// Takes this user's lock of the scratch path. It stays in the path, since others may wait for the same file.
 fn lock_path(scratch_path: &Path, cancel: &CancelToken) -> Result<File> {
-    let path = scratch_path.join(PATH_LOCK);
+    let path = scratch_path.join(path_lock_name());
     let file = open_lock(&path)?;
     let end = Instant::now() + PATH_LOCK_MAX;
     while !try_lock(&file)? {
@@ -261,7 +269,7 @@ mod tests {
     fn names(path: &Path) -> Vec<String> {
         let mut names: Vec<_> =
             fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.retain(|name| name != PATH_LOCK);
+        names.retain(|name| *name != path_lock_name());
         names.sort();
         names
     }
@@ -306,6 +314,21 @@ mod tests {
         drop(Scratch::create(dir.path(), &CancelToken::new()).unwrap());
         assert_eq!(names(dir.path()), ["data", &format!("{PREFIX}link")]);
         assert_eq!(fs::read_to_string(elsewhere.path().join("file")).unwrap(), "kept");
+    }
+
+    #[test]
+    fn lock_of_another_user_or_a_link_in_its_place_does_no_harm() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = format!("{PATH_LOCK_PREFIX}{}.lock", rustix::process::geteuid().as_raw() + 1);
+        let held = open_lock(&dir.path().join(&other)).unwrap();
+        assert!(try_lock(&held).unwrap());
+        drop(Scratch::create(dir.path(), &CancelToken::new()).unwrap());
+
+        let lock = dir.path().join(path_lock_name());
+        fs::remove_file(&lock).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("made"), &lock).unwrap();
+        assert!(Scratch::create(dir.path(), &CancelToken::new()).is_err());
+        assert!(!dir.path().join("made").exists());
     }
 
     #[test]

@@ -227,7 +227,8 @@ fn complaints(log: &str) -> String {
 }
 
 fn problems(log: &str) -> Vec<&str> {
-    const WORDS: [&str; 7] = ["WARN:", "WARNING:", "ERROR:", "FATAL:", "PANIC:", "DETAIL:", "HINT:"];
+    const WORDS: [&str; 8] =
+        ["WARN:", "WARNING:", "ERROR:", "FATAL:", "PANIC:", "DETAIL:", "HINT:", "terminated by signal"];
     log.lines().filter(|line| WORDS.iter().any(|word| line.contains(word))).collect()
 }
 
@@ -247,6 +248,12 @@ mod tests {
         assert_eq!(complaints("postgres: could not\nLOG:  x"), "postgres: could not\nLOG:  x");
         let many: String = (0..100).map(|number| format!("ERROR:  {number}\n")).collect();
         assert!(complaints(&many).starts_with("ERROR:  88\n"), "{}", complaints(&many));
+    }
+
+    #[test]
+    fn signal_that_ended_a_process_is_a_problem_although_the_log_does_not_call_it_one() {
+        let log = "LOG:  starting\nLOG:  startup process (PID 7) was terminated by signal 9: Killed\nLOG:  aborting\n";
+        assert_eq!(complaints(log), "LOG:  startup process (PID 7) was terminated by signal 9: Killed");
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub struct ExpectedQuery {
 /// Reads an SQL file.
 ///
 /// # Errors
-/// [`ErrorCode::Format`] if an `expect` line has no statement before it, or the file has no statement.
+/// [`ErrorCode::Format`] if an `expect` line has no statement before it, a comment only looks like such a line, or the
+/// file has no statement.
 pub fn parse(text: &str) -> Result<Vec<ExpectedQuery>> {
     let (mut queries, mut current) = (Vec::new(), ExpectedQuery::empty(None));
     for (index, line) in text.lines().enumerate() {
@@ -53,6 +54,11 @@ pub fn parse(text: &str) -> Result<Vec<ExpectedQuery>> {
             // One blank separates the row from the colon. Further blanks belong to it
             let row = row.strip_prefix(' ').unwrap_or(row).to_owned();
             current.expected.get_or_insert_default().push(row);
+        } else if let Some(word) = lookalike(line) {
+            let text = format!("line {number} has '{word}:', which is neither 'expect:' nor 'database:'");
+            return Err(Error::new(ErrorCode::Format, text).hint(
+                "as a comment, it would leave the query without expected rows: write '-- expect:' or '-- database:'.",
+            ));
         } else {
             if current.expected.is_some() && !line.trim().is_empty() {
                 let next = ExpectedQuery::empty(current.database.clone());
@@ -91,6 +97,15 @@ fn finish(queries: &mut Vec<ExpectedQuery>, query: ExpectedQuery) {
 
 fn directive<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     line.trim_start().strip_prefix("--")?.trim_start().strip_prefix(name)
+}
+
+/// Returns the word before the colon of a comment line that looks like a directive but is none.
+fn lookalike(line: &str) -> Option<&str> {
+    const WORDS: [&str; 5] = ["expect", "expected", "expects", "database", "databases"];
+    let comment = line.trim_start().strip_prefix("--")?;
+    let (word, _) = comment.split_once(':')?;
+    let word = word.trim_start_matches('-').trim();
+    WORDS.iter().any(|known| word.eq_ignore_ascii_case(known)).then_some(word)
 }
 
 /// Compares the rows of a query with the expected ones. Returns what differs.
@@ -149,6 +164,17 @@ mod tests {
         for text in ["", "\n-- only a comment\n", "-- expect: 1\nselect 1", "-- database: x\n"] {
             assert_eq!(parse(text).unwrap_err().code, ErrorCode::Format, "{text}");
         }
+    }
+
+    #[test]
+    fn comment_that_looks_like_an_expected_row_is_refused_instead_of_leaving_the_query_unchecked() {
+        for line in ["-- Expect: 1", "-- expected: 1", "--EXPECT:1", "-- expect : 1", "--- expect: 1", "-- Database: x"]
+        {
+            let error = parse(&format!("select 1;\n{line}\n")).unwrap_err();
+            assert_eq!(error.code, ErrorCode::Format, "{line}");
+            assert!(error.message.contains("line 2"), "{error}");
+        }
+        assert!(parse("-- what to expect: all\n-- expect nothing\nselect 1;\n").is_ok());
     }
 
     #[test]

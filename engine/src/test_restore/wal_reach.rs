@@ -4,14 +4,26 @@
 //! missing or damaged segment would only show as lost transactions.
 
 use std::collections::BTreeMap;
+use std::io::{BufReader, Read};
 use std::time::Duration;
 
+use repo_format::cipher::{Decryptor, Framing};
+use repo_format::hash::Sha1Hasher;
 use repo_format::layout::{self, ArchiveId, Stanza};
 use repo_format::wal_name::{ArchivedSegment, Lsn, SEGMENT_DIR_LEN, TimelineId, WalSegment};
 
+use super::blame::is_about_backup;
 use crate::proof::CheckOutcome;
 use crate::repo::archive_find::WalSegmentFind;
-use crate::{CancelToken, ErrorCode, Repo, Result};
+use crate::repo::info_files;
+use crate::storage::ReadRange;
+use crate::work::turn::Turn;
+use crate::{CancelToken, Error, ErrorCode, Repo, Result, decode};
+
+/// The size of the largest segment, in bytes.
+const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of a segment that are decoded at a time.
+const BUFFER_BYTES: usize = 256 * 1024;
 
 /// The archive of a cluster.
 #[derive(Clone)]
@@ -106,11 +118,43 @@ pub fn check(
     let why = match find.find(&next, false) {
         Ok(None) => format!("WAL segment {next} is missing in the archive"),
         Ok(Some(_)) => format!("WAL from segment {next} on could not be used"),
-        Err(error) if error.code == ErrorCode::Term => return Err(error),
+        Err(error) if !is_about_backup(&error) => return Err(error),
         Err(error) => format!("WAL segment {next} can't be used: {error}"),
     };
     let text = format!("{why}: recovery ended at {}, but the archive has WAL up to segment {last}", end.lsn);
     Ok((CheckOutcome::Failed, text))
+}
+
+/// Reads a segment. Returns whether the archive has it, and its content has the checksum in its name.
+///
+/// # Errors
+/// It can't be read now.
+pub fn is_good(place: &WalPlace<'_>, segment: &WalSegment, cancel: &CancelToken) -> Result<bool> {
+    let good = || -> Result<bool> {
+        let storage = &*place.repo.storage;
+        let mut find = WalSegmentFind::new(storage, place.stanza, place.id, Duration::ZERO, cancel);
+        let Some(found) = find.find(segment, false)? else { return Ok(false) };
+        let cipher = info_files::archive_cipher(&info_files::load_archive_info(place.repo, place.stanza)?);
+        let Some(stored) = storage.read(&found.path, ReadRange::default())? else { return Ok(false) };
+        let plain = Decryptor::new(&cipher, Framing::Full, BufReader::new(stored));
+        let mut reader = decode::decompressor(found.name.compress_type, plain, SEGMENT_BYTES_MAX, &Turn::FREE)?;
+        let (mut hasher, mut buffer) = (Sha1Hasher::new(), vec![0; BUFFER_BYTES]);
+        loop {
+            cancel.check()?;
+            let read = reader.read(&mut buffer).map_err(|error| {
+                let shown = storage.display(&found.path);
+                Error::from_io(ErrorCode::FileRead, format!("unable to read '{shown}'"), error)
+            })?;
+            if read == 0 {
+                return Ok(hasher.finish() == found.name.checksum);
+            }
+            hasher.update(buffer.get(..read).unwrap_or_default());
+        }
+    };
+    match good() {
+        Err(error) if is_about_backup(&error) => Ok(false),
+        result => result,
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use daemon::plan;
 use daemon::service::DaemonPlan;
 use daemon::state::{JobState, Stage, outcome_json, time};
 use daemon::store::StateDirectory;
-use engine::Result;
+use engine::{ErrorCode, Result};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -35,9 +35,13 @@ pub(super) fn run(config: &Config, as_json: bool) -> Result<ExitStatus> {
     let now = Timestamp::now();
     let mut shown = Vec::new();
     for job in jobs {
-        let state = match &store {
-            Some(store) => store.state(&job.key)?,
-            None => None,
+        let state = match store.as_ref().map(|store| store.state(&job.key)) {
+            // The other jobs are shown nevertheless, and the daemon replaces the file
+            Some(Err(error)) if error.code == ErrorCode::Format => {
+                engine::warn!("job {}: {error}", job.key);
+                None
+            }
+            state => state.transpose()?.flatten(),
         };
         let late = state.as_ref().and_then(|state| plan::late(&job, state, now, &settings.host));
         let next = std::iter::successors(job.cron.next(now, &job.zone), |time| job.cron.next(*time, &job.zone));

@@ -111,7 +111,8 @@ options! {
         default: Fixed("n"),
         summary: "Keep the newest proven backup.",
         detail: "The newest backup whose last test-restore passed is not expired, nor is the set that it belongs to, \
-            whatever the retention settings are.",
+            whatever the retention settings are. A backup whose last proof can't be read is kept, too. No signature \
+            is checked: whoever can write to the repository can make a backup count as proven.",
         ..OWN
     };
 

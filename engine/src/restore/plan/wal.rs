@@ -29,8 +29,12 @@ pub struct PlannedWal {
     pub segments: u64,
     /// Bytes of these segments when decompressed.
     pub bytes: u64,
-    /// Whether the archive has all of them, and at least those that make the backup consistent.
+    /// Whether the archive has all of them, and at least those that make the backup consistent. Without a target, and
+    /// for a target whose position is not known, no segment may be missing before the newest one: recovery would end
+    /// there.
     pub is_complete: bool,
+    /// Whether it has at least those that make the backup consistent.
+    pub is_consistent: bool,
 }
 
 /// Compares what a recovery reads with the archive.
@@ -64,6 +68,12 @@ pub(super) fn plan(
     let last = target.map_or(available, |target| Lsn(target.0.saturating_add(1)));
     let size = u64::from(reach.segment_size);
     let segments = last.0.div_ceil(size).saturating_sub(start.0 / size);
+    let is_consistent = available >= stop;
+    let is_complete = is_consistent
+        && match target {
+            Some(target) => target < available || target == stop,
+            None => reach.end_reason == WindowEnd::Newest || recovery.kind == RecoveryType::None,
+        };
     Ok(PlannedWal {
         timeline,
         first,
@@ -73,6 +83,7 @@ pub(super) fn plan(
         available_end: reach.end_reason,
         segments,
         bytes: segments.saturating_mul(size),
-        is_complete: available >= stop && target.is_none_or(|target| target < available || target == stop),
+        is_complete,
+        is_consistent,
     })
 }
