@@ -198,7 +198,7 @@ mod tests {
         assert!(more > parts.memory_bytes + 999 * PATH_BYTES, "{more}");
         let error = Parts::new(&other, "/repo", &left(more - 1)).err().unwrap();
         assert_eq!(error.code, ErrorCode::Memory);
-        let back = [same[5].clone(), same[4].clone()];
+        let back = [same[5], same[4]];
         assert_eq!(Parts::new(&back, "/repo", &left(1 << 20)).err().unwrap().code, ErrorCode::Assert);
     }
 }
