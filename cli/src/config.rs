@@ -83,6 +83,11 @@ impl Slot {
     const EMPTY: Slot =
         Slot { value: None, display: None, default: None, source: Source::Default, negate: false, reset: false };
 
+    /// Returns whether nothing has set the value.
+    pub(crate) fn is_default(&self) -> bool {
+        self.source == Source::Default && !self.negate
+    }
+
     /// Returns whether the command line decides the value, also by saying that it is the default.
     pub(crate) fn is_from_command_line(&self) -> bool {
         self.source == Source::CommandLine || self.negate || self.reset

@@ -6,9 +6,9 @@ use std::ffi::OsString;
 use engine::{Error, ErrorCode, Result};
 
 use super::Source;
-use super::decl::{Command, CommandDecl, Role, ValueKind};
+use super::decl::{Command, CommandDecl, OptionDecl, Role, ValueKind};
 use super::names::{FoundName, Match, find_option, shown};
-use super::options::{ALL, COUNT, OptionIndex};
+use super::options::{self, ALL, COUNT, OptionIndex};
 use super::{suggest, text};
 
 /// What was found about an option (of one index), before it is checked.
@@ -85,6 +85,21 @@ pub struct CommandLine {
 }
 
 impl CommandLine {
+    /// Returns the arguments that set an option, in the form `--name=value`, `--no-name` or `--reset-name`.
+    pub(crate) fn arguments_of(&self, decl: &OptionDecl) -> Vec<String> {
+        let Some(option) = options::find(decl.name) else { return Vec::new() };
+        let mut arguments = Vec::new();
+        for (key, found) in self.found.of(option) {
+            let name = decl.indexed_name(*key);
+            match found {
+                FoundOption { negate: true, .. } => arguments.push(format!("--no-{name}")),
+                FoundOption { reset: true, .. } => arguments.push(format!("--reset-{name}")),
+                FoundOption { values, .. } => arguments.extend(values.iter().map(|value| format!("--{name}={value}"))),
+            }
+        }
+        arguments
+    }
+
     /// Parses the arguments. The first is the path of the program. The default command is `help`.
     ///
     /// # Errors

@@ -6,10 +6,11 @@
 
 use engine::{Error, ErrorCode, Result};
 
-use super::command_line::resolve;
+use super::command_line::{parse, resolve};
 use super::places;
-use super::state::ServerState;
+use super::state::{ConfigOption, ServerState};
 use crate::config::opt;
+use crate::repos;
 
 /// A client that may do what it asks for.
 pub(super) struct Admitted {
@@ -26,20 +27,49 @@ pub(super) struct Admitted {
 pub(super) fn admit(state: &ServerState, client: &str, arguments: &[String]) -> Result<Admitted> {
     let allowed = state.auth.get(client).ok_or_else(denied)?;
     let program = state.program.to_string_lossy().into_owned();
-    let mut all = Vec::new();
-    if !arguments.iter().any(|argument| argument.starts_with("--config") || argument.starts_with("--no-config")) {
-        all.extend(state.config_options.iter().cloned());
-    }
-    all.extend(arguments.iter().cloned());
+    // Before anything is opened that the client names
+    let (own, all) = with_own_files(&state.config_options, &program, arguments)?;
     let config = resolve(&program, &all)?;
-    let stanza = config.find(opt::STANZA);
-    if !is_allowed(allowed, stanza) {
+    // The name becomes part of file names, of the log too
+    let stanza = repos::stanza_if_set(&config)?;
+    if !is_allowed(allowed, config.find(opt::STANZA)) {
         return Err(denied());
     }
-    places::check(&config, &program, &state.config_options)?;
+    places::check(&config, &program, &own)?;
     let purpose = config.command().role_name(config.role());
     let purpose = stanza.map_or_else(|| purpose.clone(), |stanza| format!("{purpose} of stanza '{stanza}'"));
     Ok(Admitted { arguments: all, purpose })
+}
+
+/// Returns the options by which the server was told its configuration files, and the client's arguments with them. A client
+/// may name the same files.
+///
+/// # Errors
+/// [`ErrorCode::Access`] for other files and another role than `remote`; errors of the syntax.
+fn with_own_files(
+    config_options: &[ConfigOption],
+    program: &str,
+    arguments: &[String],
+) -> Result<(Vec<String>, Vec<String>)> {
+    // What looks like an option may be the value of another
+    let line = parse(program, arguments)?;
+    let (mut own, mut all) = (Vec::new(), Vec::new());
+    for option in config_options {
+        let named = line.arguments_of(option.decl);
+        if let Some(other) = named.iter().find(|named| **named != option.argument) {
+            let name = option.decl.name;
+            let text = format!("access denied: '{other}' is not the '{name}' of this host");
+            return Err(Error::new(ErrorCode::Access, text).hint(format!(
+                "the server must have been started with the same '{name}', or the client's options name none."
+            )));
+        }
+        if option.is_set {
+            own.push(option.argument.clone());
+            all.extend(named.is_empty().then(|| option.argument.clone()));
+        }
+    }
+    all.extend(arguments.iter().cloned());
+    Ok((own, all))
 }
 
 fn denied() -> Error {
@@ -53,7 +83,57 @@ fn is_allowed(allowed: &str, stanza: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_allowed;
+    use engine::ErrorCode;
+
+    use super::{is_allowed, with_own_files};
+    use crate::config::opt;
+    use crate::server::state::ConfigOption;
+
+    /// A server that was started with `--config=/custom`.
+    fn custom() -> [ConfigOption; 2] {
+        [(opt::CONFIG, "--config=/custom", true), (opt::CONFIG_INCLUDE_PATH, "--config-include-path=/usual", false)]
+            .map(|(option, argument, is_set)| ConfigOption {
+                decl: option.decl(),
+                argument: argument.to_owned(),
+                is_set,
+            })
+    }
+
+    fn arguments(words: &str) -> Vec<String> {
+        words.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn value_that_looks_like_config_does_not_replace_the_configuration_of_the_server() {
+        for (client, expected) in [
+            (
+                "--exec-id --config --stanza=demo info:remote",
+                "--config=/custom --exec-id --config --stanza=demo info:remote",
+            ),
+            ("--stanza=demo info:remote", "--config=/custom --stanza=demo info:remote"),
+            ("--config=/custom info:remote", "--config=/custom info:remote"),
+            ("--config /custom info:remote", "--config /custom info:remote"),
+            ("--config-include-path=/usual info:remote", "--config=/custom --config-include-path=/usual info:remote"),
+        ] {
+            let (own, all) = with_own_files(&custom(), "rbr", &arguments(client)).unwrap();
+            assert_eq!(all, arguments(expected), "{client}");
+            assert_eq!(own, ["--config=/custom"], "{client}");
+        }
+    }
+
+    #[test]
+    fn other_configuration_files_are_refused_before_they_are_opened() {
+        for client in ["--config=/proc/self/fd/9", "--config=/custom2", "--no-config", "--config-include-path=/other"] {
+            let all = arguments(&format!("{client} --stanza=demo info:remote"));
+            assert_eq!(
+                with_own_files(&custom(), "rbr", &all).err().map(|e| e.code),
+                Some(ErrorCode::Access),
+                "{client}"
+            );
+        }
+        let other_role = arguments("--stanza=demo info");
+        assert_eq!(with_own_files(&custom(), "rbr", &other_role).err().map(|e| e.code), Some(ErrorCode::Access));
+    }
 
     #[test]
     fn list_allows_its_stanzas_and_an_asterisk_everything() {

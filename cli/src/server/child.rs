@@ -3,14 +3,18 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use engine::tcp::wait_for;
 use engine::{Error, ErrorCode, Result};
+use rustix::event::{PollFd, PollFlags};
 
 use super::admit::Admitted;
-use super::sessions::{Sessions, SharedChild, wait};
+use super::sessions::{OwnedProcess, Sessions, wait};
 use super::state::ServerState;
 
+/// How long a process may take to greet.
+const GREETING_MAX: Duration = Duration::from_secs(30);
 /// The longest greeting.
 const GREETING_BYTES_MAX: usize = 4096;
 /// The most bytes of a line of the process's standard error that are logged.
@@ -22,10 +26,10 @@ const END_WAIT: Duration = Duration::from_secs(2);
 
 /// A process that is ready to serve.
 pub(super) struct Serving {
-    pub(super) child: SharedChild,
-    pub(super) id: u32,
     pub(super) stdin: ChildStdin,
     pub(super) stdout: ChildStdout,
+    // Declared after its streams, so that it is dropped after them
+    pub(super) process: OwnedProcess,
 }
 
 /// Starts the process, and waits for its greeting, which the server has sent in its place. `client` is for messages.
@@ -43,27 +47,24 @@ pub(super) fn start(state: &ServerState, sessions: &Sessions, admitted: &Admitte
         .spawn()
         .map_err(failed)?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let id = child.id();
-    let child = sessions.add(child)?;
+    let process = sessions.add(child)?;
     let (Some(stdin), Some(mut stdout), Some(stderr)) = (stdin, stdout, stderr) else {
         return Err(Error::new(ErrorCode::Assert, "standard streams of the process are missing"));
     };
-    let errors = log_errors(stderr, format!("process {id} of client {client}"))?;
-    if has_greeted(&mut stdout) {
-        return Ok(Serving { child, id, stdin, stdout });
+    let errors = log_errors(stderr, format!("process {} of client {client}", process.id()))?;
+    if has_greeted(&mut stdout, Instant::now() + GREETING_MAX) {
+        return Ok(Serving { stdin, stdout, process });
     }
     drop((stdin, stdout));
-    let error = end_error(&child, &errors);
-    sessions.remove(id);
-    Err(error)
+    Err(end_error(&process, &errors))
 }
 
-/// Passes over the greeting. Returns whether there was one.
-fn has_greeted(stdout: &mut ChildStdout) -> bool {
+/// Passes over the greeting. Returns whether there was one before `end`.
+fn has_greeted(stdout: &mut ChildStdout, end: Instant) -> bool {
     // What follows is for the client, so nothing is read ahead
     let mut byte = [0];
     for _ in 0..GREETING_BYTES_MAX {
-        if stdout.read_exact(&mut byte).is_err() {
+        if !is_readable(stdout, end) || stdout.read_exact(&mut byte).is_err() {
             return false;
         }
         if byte == *b"\n" {
@@ -73,9 +74,27 @@ fn has_greeted(stdout: &mut ChildStdout) -> bool {
     false
 }
 
+/// Waits until there is something to read, also the end, at most until `end`. Returns whether there is.
+fn is_readable(stdout: &ChildStdout, end: Instant) -> bool {
+    loop {
+        let mut polled = [PollFd::new(stdout, PollFlags::IN)];
+        let left = end.saturating_duration_since(Instant::now());
+        if wait_for(&mut polled, left).is_err() {
+            return false;
+        }
+        if !polled[0].revents().is_empty() {
+            return true;
+        }
+        if left.is_zero() {
+            return false;
+        }
+    }
+}
+
 /// The error with which a process has ended that did not greet.
-fn end_error(child: &SharedChild, errors: &Receiver<String>) -> Error {
-    if !wait(child, END_WAIT) {
+fn end_error(process: &OwnedProcess, errors: &Receiver<String>) -> Error {
+    let child = process.shared();
+    if !wait(&child, END_WAIT) {
         return Error::new(ErrorCode::Execute, "the process that serves does not answer");
     }
     let status = child.lock().ok().and_then(|mut child| child.wait().ok());
@@ -106,4 +125,33 @@ fn log_errors(stderr: ChildStderr, name: String) -> Result<Receiver<String>> {
     let started = std::thread::Builder::new().name("stderr".to_owned()).spawn(body);
     started.map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start a thread", e))?;
     Ok(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns whether a shell that runs this greets before some time has passed.
+    fn greets(script: &str, time: Duration) -> bool {
+        let mut shell = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let greeted = has_greeted(shell.stdout.as_mut().unwrap(), Instant::now() + time);
+        shell.kill().unwrap();
+        shell.wait().unwrap();
+        greeted
+    }
+
+    #[test]
+    fn process_that_never_greets_is_not_waited_for_without_end() {
+        let begin = Instant::now();
+        assert!(!greets("printf half; exec sleep 60", Duration::from_millis(300)));
+        assert!(begin.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn greeting_is_a_whole_line() {
+        let long = Duration::from_secs(20);
+        assert!(greets("printf 'gree'; sleep 0.1; echo ting", long));
+        assert!(!greets("printf 'gree'", long));
+        assert!(!greets("printf '%5000d\n' 1", long));
+    }
 }

@@ -52,8 +52,11 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
             server.sessions.stop(END_MAX);
             return Ok(status);
         }
-        if signals.reload.swap(false, Ordering::SeqCst) {
-            server.reload();
+        if signals.reload.swap(false, Ordering::SeqCst)
+            && let Err(error) = server.reload()
+        {
+            server.sessions.stop(END_MAX);
+            return Err(error);
         }
         server.accept();
     }
@@ -94,7 +97,10 @@ impl Listening {
     }
 
     /// Reads the configuration again. If that fails, the server goes on with what it has.
-    fn reload(&mut self) {
+    ///
+    /// # Errors
+    /// The server listens nowhere now. What supervises it should know.
+    fn reload(&mut self) -> Result<()> {
         notify::reloading();
         log::line(Level::Detail, "configuration reload begin");
         match self.load_again() {
@@ -104,6 +110,9 @@ impl Listening {
                     log::line(Level::Info, &format!("configuration reload: {change}"));
                 }
             }
+            Err(error) if self.listeners.is_empty() => {
+                return Err(error.context("configuration reload: unable to listen on the previous address again"));
+            }
             Err(error) => engine::warn!(
                 "configuration reload refused, the previous configuration stays: [{:03}] {error}",
                 error.code.number()
@@ -111,6 +120,7 @@ impl Listening {
         }
         log::line(Level::Detail, "configuration reload end");
         notify::ready();
+        Ok(())
     }
 
     fn load_again(&mut self) -> Result<Vec<String>> {
@@ -129,7 +139,8 @@ impl Listening {
         Ok(changes)
     }
 
-    /// Listens on another address. If that fails, the server listens on the previous one.
+    /// Listens on another address. If that fails, the server listens on the previous one. If that fails too, there are no
+    /// listeners.
     fn listen_elsewhere(&mut self, next: &ServerState) -> Result<()> {
         self.listeners = match tcp::listen(&next.address, next.port) {
             Err(_) if next.port == self.state.port => {

@@ -37,31 +37,64 @@ pub(super) fn check(config: &Config, program: &str, config_options: &[String]) -
         return Ok(());
     }
     let own = own(config, program, config_options, asks_for_data)?;
-    for (decl, key) in named {
-        let wanted = config.display(decl, key);
-        let matches = match decl.group {
-            // The client's own number of the cluster is not sent
-            Some(IndexGroup::Pg) => own.pg_keys().iter().any(|&key| own.display(decl, key) == wanted),
-            _ => own.display(decl, key) == wanted,
-        };
-        if !matches {
-            let name = decl.indexed_name(key);
-            let text =
-                format!("access denied: '{}' is not the '{name}' of this host", wanted.as_deref().unwrap_or_default());
-            return Err(Error::new(ErrorCode::Access, text).hint(format!(
-                "the configuration of the host that serves must have the same '{name}', or the client none."
-            )));
+    let (of_cluster, others): (Vec<_>, Vec<_>) =
+        named.into_iter().partition(|(decl, _)| decl.group == Some(IndexGroup::Pg));
+    for (decl, key) in others {
+        if own.display(decl, key) != config.display(decl, key) {
+            return Err(refused(config, decl, key));
         }
     }
-    Ok(())
+    check_cluster(config, &own, &of_cluster)
+}
+
+/// Checks that the options of the cluster are those of one of this host's clusters. The number that the client has for it is
+/// not sent.
+fn check_cluster(config: &Config, own: &Config, named: &[(&OptionDecl, u32)]) -> Result<()> {
+    let mismatch = |own_key: u32| {
+        named.iter().find(|(decl, key)| {
+            let wanted = config.display(decl, *key);
+            match own.display(decl, own_key) == wanted {
+                true => false,
+                // The client decides what this host's configuration leaves open
+                false if is_connection(decl) && !is_set(own, decl, own_key) => {
+                    // Without one of these at its start, it would be another host
+                    decl.name == opt::PG_SOCKET_PATH.decl().name
+                        && !wanted.is_some_and(|wanted| wanted.starts_with(['/', '@']))
+                }
+                false => true,
+            }
+        })
+    };
+    // The most telling reason is that of the cluster with the right path
+    let path = opt::PG_PATH.decl();
+    let mismatches = own.pg_keys().iter().map(|&key| mismatch(key)).collect::<Option<Vec<_>>>();
+    let Some(mismatches) = mismatches else { return Ok(()) };
+    let best = mismatches.iter().find(|(decl, _)| decl.name != path.name).or(mismatches.first());
+    best.map_or(Ok(()), |(decl, key)| Err(refused(config, decl, *key)))
+}
+
+fn is_set(config: &Config, decl: &OptionDecl, key: u32) -> bool {
+    config.each_slot().any(|(other, number, slot)| other.name == decl.name && number == key && !slot.is_default())
+}
+
+fn refused(config: &Config, decl: &OptionDecl, key: u32) -> Error {
+    let (name, wanted) = (decl.indexed_name(key), config.display(decl, key));
+    let text = format!("access denied: '{}' is not the '{name}' of this host", wanted.as_deref().unwrap_or_default());
+    Error::new(ErrorCode::Access, text)
+        .hint(format!("the configuration of the host that serves must have the same '{name}', or the client none."))
 }
 
 fn is_place(decl: &OptionDecl, asks_for_data: bool) -> bool {
     match decl.group {
         Some(IndexGroup::Repo) => !NO_PLACES.iter().any(|harmless| decl.name.starts_with(harmless)),
-        Some(IndexGroup::Pg) => asks_for_data && decl.name == opt::PG_PATH.decl().name,
+        Some(IndexGroup::Pg) => asks_for_data && (decl.name == opt::PG_PATH.decl().name || is_connection(decl)),
         None => FILES.contains(&decl.name),
     }
+}
+
+/// Returns whether the option tells to which server to connect, and as whom.
+fn is_connection(decl: &OptionDecl) -> bool {
+    ["pg-database", "pg-port", "pg-socket-path", "pg-user"].contains(&decl.name)
 }
 
 /// Resolves the options that this host has for the client's command.
@@ -78,4 +111,53 @@ fn own(config: &Config, program: &str, config_options: &[String], asks_for_data:
     resolve(program, &arguments).map_err(|error| {
         error.context("access denied: the configuration of the host that serves does not have what the client asks for")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checks what a client asks for at a host with this configuration.
+    fn check_at(host: &str, client: &[&str]) -> Result<()> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("host.conf");
+        std::fs::write(&file, format!("[demo]\n{host}\n")).unwrap();
+        let own = vec![format!("--config={}", file.display())];
+        let mut all = own.clone();
+        all.extend(client.iter().map(ToString::to_string));
+        all.extend(["--stanza=demo", "--remote-type=pg", "backup:remote"].map(str::to_owned));
+        check(&resolve("rbr", &all)?, "rbr", &own)
+    }
+
+    fn code(result: Result<()>) -> Option<ErrorCode> {
+        result.err().map(|error| error.code)
+    }
+
+    #[test]
+    fn client_can_not_make_the_database_host_connect_elsewhere() {
+        let host = "pg1-path=/pg";
+        for socket in ["evil.example.com", "/run", "@name"] {
+            let expected = (socket == "evil.example.com").then_some(ErrorCode::Access);
+            let socket = format!("--pg1-socket-path={socket}");
+            assert_eq!(code(check_at(host, &["--pg1-path=/pg", &socket])), expected, "{socket}");
+        }
+        // The host's own choice
+        let host = "pg1-path=/pg\npg1-socket-path=db.example.com\npg1-user=backup\npg1-database=db\npg1-port=5433";
+        let same = ["--pg1-path=/pg", "--pg1-socket-path=db.example.com", "--pg1-user=backup", "--pg1-port=5433"];
+        assert_eq!(code(check_at(host, &same)), None);
+        for other in ["--pg1-socket-path=/run", "--pg1-user=postgres", "--pg1-database=other", "--pg1-port=5432"] {
+            let error = check_at(host, &["--pg1-path=/pg", other]).unwrap_err();
+            assert_eq!(error.code, ErrorCode::Access, "{other}");
+            assert!(error.message.contains(&other[2..other.find('=').unwrap()]), "{error}");
+        }
+    }
+
+    #[test]
+    fn client_decides_what_the_host_leaves_open_for_any_of_its_clusters() {
+        let host = "pg1-path=/pg\npg1-port=5433\npg2-path=/pg2\npg2-port=5434";
+        let client = ["--pg1-path=/pg2", "--pg1-port=5434", "--pg1-user=backup", "--pg1-database=db"];
+        assert_eq!(code(check_at(host, &client)), None);
+        assert_eq!(code(check_at(host, &["--pg1-path=/pg2", "--pg1-port=5433"])), Some(ErrorCode::Access));
+        assert_eq!(code(check_at(host, &["--pg1-path=/elsewhere"])), Some(ErrorCode::Access));
+    }
 }

@@ -2,17 +2,15 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::serve::Server;
 use engine::tls::{Session, SessionReader, SessionWriter};
 use engine::{Error, ErrorCode, Result};
-use rustix::process::Signal;
 
 use super::admit::admit;
 use super::child::{self, Serving};
-use super::sessions::{Sessions, UnknownClient, signal, wait};
+use super::sessions::{Sessions, UnknownClient, end};
 use super::state::ServerState;
 use crate::log;
 
@@ -22,8 +20,6 @@ const KNOWN_MAX: Duration = Duration::from_secs(30);
 const LEFT_ALONE_MAX: Duration = Duration::from_secs(10);
 /// How long a client may take to close its side after the last answer.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// How long a process may take to end after a signal.
-const SIGNALLED_MAX: Duration = Duration::from_secs(30);
 /// Bytes that are passed on at once.
 const RELAY_BYTES: usize = 64 << 10;
 
@@ -80,14 +76,15 @@ fn serve_client(
     session.set_deadline(None);
     log::line(
         log::Level::Detail,
-        &format!("process {} serves client '{name}' at {peer}: {}", serving.id, admitted.purpose),
+        &format!("process {} serves client '{name}' at {peer}: {}", serving.process.id(), admitted.purpose),
     );
-    let id = serving.id;
+    let id = serving.process.id();
     let result = server.accept().and_then(|()| {
-        let (input, _) = server.into_streams();
+        let (mut input, _) = server.into_streams();
+        // A client is silent while its process works on a request, which may take longer. The process has the limit
+        input.get_mut().set_timeout(None);
         pass_on(&session, input, session.writer(state.timeout), serving)
     });
-    sessions.remove(id);
     log::line(log::Level::Detail, &format!("process {id} has ended"));
     result.map_err(named)
 }
@@ -99,29 +96,21 @@ fn pass_on(
     output: SessionWriter,
     serving: Serving,
 ) -> Result<()> {
-    let Serving { child, mut stdin, mut stdout, .. } = serving;
-    let watched = Arc::clone(&child);
+    let Serving { mut stdin, mut stdout, process } = serving;
+    let watched = process.shared();
     let requests = move || {
         let _ = copy_buffered(&mut input, &mut stdin);
         // The process sees the end
         drop(stdin);
         // An answer that the client has not read would be lost if it sends to a connection that is closed
         let _ = copy_buffered(&mut input, &mut io::sink());
-        if !wait(&watched, LEFT_ALONE_MAX) {
-            signal(&watched, Signal::TERM);
-            if !wait(&watched, SIGNALLED_MAX) {
-                signal(&watched, Signal::KILL);
-            }
-        }
+        end(&watched, LEFT_ALONE_MAX);
     };
     let started = std::thread::Builder::new().name("requests".to_owned()).spawn(requests);
     let thread = match started {
         Ok(thread) => thread,
-        Err(e) => {
-            signal(&child, Signal::KILL);
-            wait(&child, SIGNALLED_MAX);
-            return Err(Error::from_io(ErrorCode::Kernel, "unable to start a thread", e));
-        }
+        // The process ends with its streams
+        Err(e) => return Err(Error::from_io(ErrorCode::Kernel, "unable to start a thread", e)),
     };
     let answered = copy(&mut stdout, output);
     drop(stdout);

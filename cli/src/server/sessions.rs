@@ -19,6 +19,10 @@ const OF_CLIENT_MAX: usize = 400;
 const ALL_MAX: usize = 1000;
 /// The time between two looks at processes.
 const LOOK: Duration = Duration::from_millis(10);
+/// How long a process may take to end after its input has ended.
+const END_WAIT: Duration = Duration::from_secs(2);
+/// How long a process may take to end after a signal.
+const SIGNALLED_MAX: Duration = Duration::from_secs(30);
 
 /// The sessions of a server.
 #[derive(Clone, Default)]
@@ -72,7 +76,7 @@ impl Sessions {
     ///
     /// # Errors
     /// [`ErrorCode::Term`] if the server ends. The process was ended.
-    pub(super) fn add(&self, child: Child) -> Result<SharedChild> {
+    pub(super) fn add(&self, child: Child) -> Result<OwnedProcess> {
         let mut table = lock(&self.0);
         let (id, child) = (child.id(), Arc::new(Mutex::new(child)));
         if table.is_stopping {
@@ -80,12 +84,12 @@ impl Sessions {
             return Err(Error::new(ErrorCode::Term, "server ends"));
         }
         table.processes.insert(id, Arc::clone(&child));
-        Ok(child)
+        Ok(OwnedProcess { sessions: self.clone(), id, child })
     }
 
-    /// Removes a process that has ended.
-    pub(super) fn remove(&self, id: u32) {
-        lock(&self.0).processes.remove(&id);
+    /// Forgets processes that have ended. One that could not be ended is waited for by a later call.
+    fn forget_ended(&self) {
+        lock(&self.0).processes.retain(|_, child| is_running(child));
     }
 
     /// Ends all processes, and lets no more begin. Waits for them, at most for `timeout`.
@@ -130,6 +134,44 @@ pub(super) fn wait(child: &SharedChild, timeout: Duration) -> bool {
         std::thread::sleep(LOOK);
     }
     true
+}
+
+/// Waits until a process has ended, and ends it after `patience`. A process that nobody waits for would stay in the system's
+/// table until the server ends.
+pub(super) fn end(child: &SharedChild, patience: Duration) {
+    let is_over = wait(child, patience)
+        || (signal(child, Signal::TERM) && wait(child, SIGNALLED_MAX))
+        || (signal(child, Signal::KILL) && wait(child, SIGNALLED_MAX));
+    if !is_over && is_running(child) {
+        engine::warn!("process {} does not end", lock(child).id());
+    }
+}
+
+/// A process of a session. Dropping it ends it and waits for it. What it reads from must be dropped before, so that it can
+/// end by itself.
+pub(super) struct OwnedProcess {
+    sessions: Sessions,
+    id: u32,
+    child: SharedChild,
+}
+
+impl OwnedProcess {
+    /// The system's number of it.
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The process, for another thread that waits for it or ends it.
+    pub(super) fn shared(&self) -> SharedChild {
+        Arc::clone(&self.child)
+    }
+}
+
+impl Drop for OwnedProcess {
+    fn drop(&mut self) {
+        end(&self.child, END_WAIT);
+        self.sessions.forget_ended();
+    }
 }
 
 /// A client that has not said who it is. Dropping it counts it no more.
@@ -198,11 +240,29 @@ mod tests {
         let sleep = || std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let child = sessions.add(sleep()).unwrap();
         sessions.stop(Duration::from_secs(10));
-        assert!(!is_running(&child));
+        assert!(!is_running(&child.shared()));
         let late = sleep();
         let id = late.id();
         assert_eq!(sessions.add(late).err().unwrap().code, ErrorCode::Term);
-        assert!(!signal(&child, Signal::TERM), "its number may be another's");
+        assert!(!signal(&child.shared(), Signal::TERM), "its number may be another's");
         assert!(!lock(&sessions.0).processes.contains_key(&id));
+    }
+
+    #[test]
+    fn process_whose_session_fails_is_ended_and_leaves_no_zombie() {
+        let sessions = Sessions::default();
+        let mut ends = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let input = ends.stdin.take();
+        let endless = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        for (process, input) in [(ends, input), (endless, None)] {
+            let process = sessions.add(process).unwrap();
+            let status = format!("/proc/{}/status", process.id());
+            assert!(std::path::Path::new(&status).exists());
+            drop(input);
+            drop(process);
+            // The system still lists a process that has ended and that nobody has waited for
+            assert!(!std::path::Path::new(&status).exists());
+            assert!(lock(&sessions.0).processes.is_empty());
+        }
     }
 }

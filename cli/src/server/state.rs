@@ -8,8 +8,20 @@ use engine::tcp::KeepAlive;
 use engine::tls::{ServerFiles, ServerTls};
 use engine::{Error, ErrorCode, Result};
 
+use crate::config::decl::OptionDecl;
+use crate::config::handle::Opt;
 use crate::config::{Config, Source, opt};
 use crate::remote;
+
+/// An option that tells which configuration files are read.
+pub(super) struct ConfigOption {
+    /// The option.
+    pub(super) decl: &'static OptionDecl,
+    /// The argument that gives a process the server's value.
+    pub(super) argument: String,
+    /// Whether the server was started with it, so that the value is not the default.
+    pub(super) is_set: bool,
+}
 
 /// The server's options and files. A reload makes a new one; sessions keep theirs.
 pub(super) struct ServerState {
@@ -29,7 +41,7 @@ pub(super) struct ServerState {
     /// The program that serves a client.
     pub(super) program: PathBuf,
     /// The options by which the program finds the server's configuration.
-    pub(super) config_options: Vec<String>,
+    pub(super) config_options: Vec<ConfigOption>,
 }
 
 impl ServerState {
@@ -124,15 +136,17 @@ fn program(config: &Config) -> Result<PathBuf> {
     }
 }
 
-fn config_options(config: &Config) -> Vec<String> {
-    let options =
-        [("config", opt::CONFIG), ("config-include-path", opt::CONFIG_INCLUDE_PATH), ("config-path", opt::CONFIG_PATH)];
-    let set = options.into_iter().filter(|(_, option)| config.source(*option) != Source::Default);
-    set.map(|(name, option)| match config.find(option) {
-        Some(value) => format!("--{name}={value}"),
-        None => format!("--no-{name}"),
-    })
-    .collect()
+fn config_options(config: &Config) -> Vec<ConfigOption> {
+    let options = [opt::CONFIG, opt::CONFIG_INCLUDE_PATH, opt::CONFIG_PATH];
+    let of = |option: Opt<String>| {
+        let name = option.decl().name;
+        let argument = match config.find(option) {
+            Some(value) => format!("--{name}={value}"),
+            None => format!("--no-{name}"),
+        };
+        ConfigOption { decl: option.decl(), argument, is_set: config.source(option) != Source::Default }
+    };
+    options.map(of).into()
 }
 
 #[cfg(test)]

@@ -6,9 +6,10 @@ use der::asn1::{Ia5StringRef, PrintableStringRef, TeletexStringRef, Utf8StringRe
 use der::{Decode, Tag, Tagged};
 use rustls_pki_types::CertificateDer;
 use x509_cert::Certificate;
+use x509_cert::certificate::Version;
 use x509_cert::der::oid::db::rfc4519::CN;
-use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName};
 
 use crate::{Error, ErrorCode, Result};
 
@@ -67,6 +68,23 @@ impl Decoded {
             }
         }
         Ok(false)
+    }
+
+    /// Returns whether the certificate may be that of an authority, as OpenSSL's `X509_check_ca` decides. A certificate of
+    /// version 1 can't say it, so one that is its own issuer may be.
+    pub(crate) fn is_authority(&self) -> bool {
+        let certificate = self.0.tbs_certificate();
+        let (Ok(usage), Ok(constraints)) =
+            (certificate.get_extension::<KeyUsage>(), certificate.get_extension::<BasicConstraints>())
+        else {
+            return false;
+        };
+        match (usage, constraints) {
+            (Some((_, usage)), _) if !usage.key_cert_sign() => false,
+            (_, Some((_, constraints))) => constraints.ca,
+            (Some(_), None) => true,
+            (None, None) => certificate.version() == Version::V1 && certificate.subject() == certificate.issuer(),
+        }
     }
 
     /// Returns the seconds since 1970 from when on and until when the certificate is valid.

@@ -15,18 +15,25 @@ use crate::{Error, ErrorCode, Result};
 /// The authorities that are trusted.
 #[derive(Clone, Debug)]
 pub(super) struct Trust {
+    /// All certificates that are trusted, also those of no authority.
+    certificates: Arc<[CertificateDer<'static>]>,
+    /// Those that may have signed others.
     authorities: Arc<[CertificateDer<'static>]>,
     store: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
 }
 
 impl Trust {
-    /// Trusts these certificates.
-    pub(super) fn new(authorities: Vec<CertificateDer<'static>>, provider: Arc<CryptoProvider>) -> Self {
+    /// Trusts these certificates. One that is no authority only stands for itself: the owner of its key must not be able to
+    /// issue certificates with the names of others.
+    pub(super) fn new(certificates: Vec<CertificateDer<'static>>, provider: Arc<CryptoProvider>) -> Self {
+        let may_sign =
+            |certificate: &&CertificateDer<'_>| Decoded::of(certificate).is_ok_and(|found| found.is_authority());
+        let authorities: Vec<_> = certificates.iter().filter(may_sign).cloned().collect();
         let mut store = RootCertStore::empty();
         // One that is not understood is no authority. The others remain
         store.add_parsable_certificates(authorities.iter().cloned());
-        Trust { authorities: authorities.into(), store: Arc::new(store), provider }
+        Trust { certificates: certificates.into(), authorities: authorities.into(), store: Arc::new(store), provider }
     }
 
     /// The authorities in the form of the TLS library.
@@ -34,9 +41,9 @@ impl Trust {
         Arc::clone(&self.store)
     }
 
-    /// Returns whether the certificate itself is trusted, as one that is its own authority.
+    /// Returns whether the certificate itself is trusted.
     fn contains(&self, certificate: &CertificateDer<'_>) -> bool {
-        self.authorities.iter().any(|authority| authority == certificate)
+        self.certificates.iter().any(|trusted| trusted == certificate)
     }
 
     /// Checks a certificate that is itself trusted or of version 1. Returns `None` for any other.

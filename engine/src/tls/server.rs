@@ -10,7 +10,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, ServerConnection, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, ServerConnection, SignatureScheme,
+};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::certificate::Decoded;
@@ -109,17 +111,21 @@ impl ServerTls {
 #[derive(Debug)]
 struct ClientCheck {
     trust: Trust,
-    chain: Arc<dyn ClientCertVerifier>,
+    /// `None` if none of the trusted certificates may sign others.
+    chain: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl ClientCheck {
     fn new(authorities: Vec<CertificateDer<'static>>, provider: &Arc<CryptoProvider>) -> Result<Self> {
         let trust = Trust::new(authorities, Arc::clone(provider));
+        if trust.store().is_empty() {
+            return Ok(ClientCheck { trust, chain: None });
+        }
         let chain = WebPkiClientVerifier::builder_with_provider(trust.store(), Arc::clone(provider))
             .allow_unauthenticated()
             .build()
             .map_err(|e| Error::new(ErrorCode::Crypto, format!("unable to use the authorities of clients: {e}")))?;
-        Ok(ClientCheck { trust, chain })
+        Ok(ClientCheck { trust, chain: Some(chain) })
     }
 }
 
@@ -130,7 +136,7 @@ impl ClientCertVerifier for ClientCheck {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain.root_hint_subjects()
+        self.chain.as_ref().map_or(&[], |chain| chain.root_hint_subjects())
     }
 
     fn verify_client_cert(
@@ -139,9 +145,10 @@ impl ClientCertVerifier for ClientCheck {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> std::result::Result<ClientCertVerified, rustls::Error> {
-        match self.trust.check_special(end_entity, now) {
-            Some(result) => result.map(|()| ClientCertVerified::assertion()),
-            None => self.chain.verify_client_cert(end_entity, intermediates, now),
+        match (self.trust.check_special(end_entity, now), &self.chain) {
+            (Some(result), _) => result.map(|()| ClientCertVerified::assertion()),
+            (None, None) => Err(CertificateError::UnknownIssuer.into()),
+            (None, Some(chain)) => chain.verify_client_cert(end_entity, intermediates, now),
         }
     }
 
@@ -167,3 +174,6 @@ impl ClientCertVerifier for ClientCheck {
         self.trust.schemes()
     }
 }
+
+#[cfg(test)]
+mod tests;

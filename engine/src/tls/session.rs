@@ -214,6 +214,11 @@ pub struct SessionReader {
 }
 
 impl SessionReader {
+    /// Sets for how long a read waits for something to arrive; `None` for ever.
+    pub fn set_timeout(&mut self, timeout: Option<Duration>) {
+        self.timeout = timeout;
+    }
+
     /// Returns decrypted bytes; `None` if more encrypted ones are needed.
     fn decrypt(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
         let mut tls = lock(&self.shared.tls);
