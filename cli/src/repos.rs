@@ -111,7 +111,7 @@ pub fn settings(config: &Config, key: u32) -> Result<RepoSettings> {
         }
         ("posix", None) => {
             // Commands that create no links do not know the option
-            let symlinks = config.find_at(opt::REPO_SYMLINK, key).unwrap_or(true);
+            let symlinks = config.find_at(opt::REPO_SYMLINK, key).unwrap_or(false);
             Box::new(PosixSettings { path, symlinks })
         }
         ("cifs", None) => Box::new(CifsSettings { path }),

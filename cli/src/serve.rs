@@ -43,8 +43,7 @@ fn repository(config: &Config) -> Result<ServedRepository> {
     let key = config.repo_default();
     let settings = repos::settings(config, key)?;
     let kind = match config.get_at(opt::REPO_TYPE, key)? {
-        // Commands that create no links do not know the option
-        "posix" => RepositoryKind::Posix { symlinks: config.find_at(opt::REPO_SYMLINK, key).unwrap_or(false) },
+        "posix" => RepositoryKind::Posix,
         "cifs" => RepositoryKind::Cifs,
         "sftp" => RepositoryKind::Sftp,
         _ => RepositoryKind::Objects,

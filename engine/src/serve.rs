@@ -90,10 +90,7 @@ pub struct ServedRepository {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepositoryKind {
     /// A file system of this host.
-    Posix {
-        /// Whether links are created.
-        symlinks: bool,
-    },
+    Posix,
     /// A mount of a CIFS server.
     Cifs,
     /// An SFTP server.

@@ -233,12 +233,7 @@ fn change_all(served: &mut Served, path: &dyn Fn(&str) -> String, ask: Ask<'_>) 
     }
     let (link, hard, dropped, missing) = (path("new/link"), path("new/hard"), path("new/dropped"), path("missing"));
     let file = path("new/file");
-    for (target, path, link_type) in [
-        ("file", &link, LinkType::Symbolic),
-        ("file", &link, LinkType::Symbolic),
-        (file.as_str(), &hard, LinkType::Hard),
-        (file.as_str(), &hard, LinkType::Hard),
-    ] {
+    for (target, path, link_type) in [(file.as_str(), &hard, LinkType::Hard), (file.as_str(), &hard, LinkType::Hard)] {
         ask(served, &Call::Link(LinkRequest { target, path, link_type }), None);
     }
     for path in [&hard, &link, &dropped] {

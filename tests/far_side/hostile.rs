@@ -95,9 +95,9 @@ fn serve(stream: &[u8], storage: ServedStorage) {
 fn storages(top: &Path) -> [ServedStorage; 2] {
     let path = top.join("repo");
     let repository = ServedRepository {
-        storage: Box::new(PosixSettings { path: path.clone(), symlinks: true }),
+        storage: Box::new(PosixSettings { path: path.clone(), symlinks: false }),
         path: path.to_string_lossy().into_owned(),
-        kind: RepositoryKind::Posix { symlinks: true },
+        kind: RepositoryKind::Posix,
         stanza: "demo".parse().ok(),
     };
     [ServedStorage::Repository(repository), ServedStorage::DataDirectory(top.join("data"))]

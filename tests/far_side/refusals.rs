@@ -50,6 +50,7 @@ fn client_reaches_nothing_outside_of_its_stanza() {
     fs::write(space.path("elsewhere/secret"), "secret").unwrap();
     fs::write(space.path("repo/backup/other/backup.info"), "secret").unwrap();
     symlink(space.path("elsewhere"), space.path("repo/backup/demo/out")).unwrap();
+    symlink(space.path("repo/backup"), space.path("repo/backup/demo/all")).unwrap();
     let options = ["--repo=1", "--log-level-file=warn", "info:remote"];
     let mut served = Served::start(&space, &space.path("bin/rbr"), "repo", &options);
     served.ask(&Call::Features, None);
@@ -59,6 +60,7 @@ fn client_reaches_nothing_outside_of_its_stanza() {
         text("elsewhere/secret"),
         format!("{}/../elsewhere/secret", text("repo")),
         text("repo/backup/other/backup.info"),
+        text("repo/backup/demo/all/other/backup.info"),
         text("repo/backup/demo/out/secret"),
     ] {
         for call in [
@@ -79,7 +81,7 @@ fn client_reaches_nothing_outside_of_its_stanza() {
         assert_eq!(served.refuses(&Call::PathRemove(PathRemoveRequest { path: &path, recurse: true })).0, ACCESS);
     }
     let link = text("repo/backup/demo/new");
-    for target in ["/etc", "../other", "../../.."] {
+    for target in ["/etc", "../other", "../../..", "backup.info"] {
         let request = LinkRequest { target, path: &link, link_type: LinkType::Symbolic };
         assert_eq!(served.refuses(&Call::Link(request)).0, ACCESS, "{target}");
     }
@@ -96,7 +98,7 @@ fn client_reaches_nothing_outside_of_its_stanza() {
     }
     assert_eq!(fs::read_to_string(space.path("elsewhere/secret")).unwrap(), "secret");
     assert_eq!(fs::read_dir(space.path("elsewhere")).unwrap().count(), 1);
-    assert_eq!(fs::read_dir(space.path("repo/backup/demo")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(space.path("repo/backup/demo")).unwrap().count(), 2);
 }
 
 #[test]

@@ -24,6 +24,12 @@ pub const NO_TIMEOUTS: &str = "select pg_catalog.set_config(name, '0', false) fr
                            ('idle_session_timeout', 'idle_in_transaction_session_timeout', 'statement_timeout', \
                            'lock_timeout', 'transaction_timeout')";
 
+/// Finds the other sessions that make a backup. Every role may see these columns.
+pub(crate) const OTHER_BACKUPS: &str = "select 'process ' || pid || ', client ' || \
+    coalesce(pg_catalog.host(client_addr), 'local') || ', since ' || backend_start, \
+    pg_catalog.floor(extract(epoch from backend_start))::int8::text from pg_catalog.pg_stat_activity where \
+    application_name like 'pgBackRest [backup%' and pid <> pg_catalog.pg_backend_pid() order by pid";
+
 /// The result of starting a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupStart {
@@ -287,12 +293,7 @@ impl PgSession {
     /// # Errors
     /// [`ErrorCode::DbQuery`].
     pub(crate) fn other_backups(&mut self) -> Result<Vec<OtherBackup>> {
-        // Every role may see these columns
-        let query = "select 'process ' || pid || ', client ' || coalesce(pg_catalog.host(client_addr), 'local') || ', since ' || \
-                     backend_start, pg_catalog.floor(extract(epoch from backend_start))::int8::text from \
-                     pg_catalog.pg_stat_activity where application_name like 'pgBackRest [backup%' and pid <> \
-                     pg_catalog.pg_backend_pid() order by pid";
-        let rows = self.client.rows(query)?;
+        let rows = self.client.rows(OTHER_BACKUPS)?;
         rows.into_iter()
             .map(|[text, since]| {
                 // The times of other roles' sessions may be hidden

@@ -1,23 +1,23 @@
 //! What a client may reach.
 //!
 //! Paths in requests are absolute. A path counts only if it is the base or below it and has no `..`. In a repository, the
-//! directories of other stanzas are out of reach, and links lead only where the client may go anyway: a link that was
-//! there before the connection may connect the repository, its `archive` and `backup`, or the stanza's directories with
-//! another place; a client creates links only within its stanza. The data directory is read only, and its links are
-//! followed as a backup follows them, because a client can't create one there. A client may also ask what a link leads
-//! to, after it was told about the link.
+//! directories of other stanzas are out of reach, and links lead only where the client may go anyway. A link that an
+//! administrator made may connect the repository, its `archive` and `backup`, or the stanza's directories with another
+//! place. Clients create no symbolic links: one in the place of such a directory would decide what they reach. The data
+//! directory is read only, and its links are followed as a backup follows them, because a client can't create one there.
+//! A client may also ask what a link leads to, after it was told about the link.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use repo_format::layout::RepoPath;
+use repo_format::layout::{self, RepoPath};
 
 use crate::{Error, ErrorCode, Result, Stanza};
 
 /// The directories of a repository that have one directory for each stanza.
-const STANZA_PARENTS: [&str; 2] = ["archive", "backup"];
+const STANZA_PARENTS: [&str; 3] = [layout::ARCHIVE, layout::BACKUP, layout::PROOF];
 
 /// Returns the error for a path out of reach, and logs it.
 pub(super) fn refuse(path: &str, why: &str) -> Error {
@@ -41,24 +41,41 @@ pub(super) struct RepositoryArea {
     /// The repository's path without a slash at its end.
     base: String,
     stanza: Option<Stanza>,
-    /// Where the base and the directories above stanzas really are; empty if the storage has no links.
-    roots: Vec<PathBuf>,
+    /// Whether links may lead elsewhere.
+    has_links: bool,
+    /// Directories whose real places count.
+    roots: Vec<Root>,
+}
+
+/// A directory of the repository, and where it really is.
+#[derive(Debug)]
+struct Root {
+    /// Its path within the repository.
+    path: String,
+    place: PathBuf,
 }
 
 impl RepositoryArea {
     /// `has_links` tells whether the repository is in a file system of this host.
     pub(super) fn new(path: &str, stanza: Option<Stanza>, has_links: bool) -> Self {
         let base = path.trim_end_matches('/').to_owned();
-        let mut area = RepositoryArea { base, stanza, roots: Vec::new() };
+        let mut roots = Vec::new();
         if has_links {
-            let root = Path::new(path);
-            area.roots.push(real(root));
-            for parent in STANZA_PARENTS {
-                area.roots.push(real(&root.join(parent)));
-                area.roots.extend(area.stanza.as_ref().map(|stanza| real(&root.join(parent).join(stanza.as_str()))));
-            }
+            let root =
+                |relative: &str| Root { path: relative.to_owned(), place: real(&Path::new(path).join(relative)) };
+            roots.push(root(""));
+            roots.extend(STANZA_PARENTS.map(root));
+            // Every path would be below an empty one
+            roots.retain(|root| !root.place.as_os_str().is_empty());
+            let own = stanza.iter().flat_map(|stanza| STANZA_PARENTS.map(|parent| root(&format!("{parent}/{stanza}"))));
+            // A link from the stanza's directory to another part of the repository, or to what contains it, gives nothing
+            let own: Vec<Root> = own
+                .filter(|own| !own.place.as_os_str().is_empty())
+                .filter(|own| !roots.iter().any(|r| own.place.starts_with(&r.place) || r.place.starts_with(&own.place)))
+                .collect();
+            roots.extend(own);
         }
-        area
+        RepositoryArea { base, stanza, has_links, roots }
     }
 
     /// Returns the path within the repository.
@@ -67,14 +84,20 @@ impl RepositoryArea {
     /// [`ErrorCode::Access`] if the client may not reach it.
     pub(super) fn relative(&self, path: &str) -> Result<RepoPath> {
         let relative = below(&self.base, path).ok_or_else(|| refuse(path, "it is not in the repository"))?;
+        self.check_stanza(path, relative.as_str())?;
+        Ok(relative)
+    }
+
+    /// Checks that a path within the repository is not of another stanza.
+    fn check_stanza(&self, path: &str, relative: &str) -> Result<()> {
         if let Some(stanza) = &self.stanza
-            && let [parent, name, ..] = relative.as_str().split('/').collect::<Vec<_>>()[..]
+            && let [parent, name, ..] = relative.split('/').collect::<Vec<_>>()[..]
             && STANZA_PARENTS.contains(&parent)
             && name != stanza.as_str()
         {
             return Err(refuse(path, &format!("it is not of stanza '{stanza}'")));
         }
-        Ok(relative)
+        Ok(())
     }
 
     /// Like [`RepositoryArea::relative`], and checks where links lead. If `follow`, the path itself may be a link.
@@ -83,77 +106,104 @@ impl RepositoryArea {
     /// The same.
     pub(super) fn reach(&self, path: &str, follow: bool) -> Result<RepoPath> {
         let relative = self.relative(path)?;
-        if !self.roots.is_empty() {
-            let place = match Path::new(path).parent() {
-                Some(parent) if !follow && !relative.as_str().is_empty() => real(parent),
-                _ => real(Path::new(path)),
-            };
-            if !self.roots.iter().any(|root| place.starts_with(root)) {
-                return Err(refuse(path, "a link leads out of the repository"));
-            }
-        }
+        self.led(path, &relative, follow)?;
         Ok(relative)
     }
 
+    /// Returns the path within the repository to which links lead from this one.
+    fn led(&self, path: &str, relative: &RepoPath, follow: bool) -> Result<String> {
+        if !self.has_links {
+            return Ok(relative.as_str().to_owned());
+        }
+        let shown = Path::new(path);
+        let place = match (shown.parent(), shown.file_name()) {
+            (Some(parent), Some(name)) if !follow && !relative.as_str().is_empty() => real(parent).join(name),
+            _ => real(shown),
+        };
+        // The deepest directory says what the place is: `backup` may be anywhere, also in the repository
+        let above = self.roots.iter().filter(|root| place.starts_with(&root.place));
+        let root = above.max_by_key(|root| root.place.components().count());
+        let root = root.ok_or_else(|| refuse(path, "a link leads out of the repository"))?;
+        let rest = place.strip_prefix(&root.place).unwrap_or(&place);
+        let led = Path::new(&root.path).join(rest).to_string_lossy().trim_end_matches('/').to_owned();
+        self.check_stanza(path, &led)?;
+        Ok(led)
+    }
+
     /// Like [`RepositoryArea::reach`], for a change. What contains other stanzas can't be changed by a client that is
-    /// limited to one.
+    /// limited to one, nor what belongs to no stanza.
     ///
     /// # Errors
     /// The same.
     pub(super) fn change(&self, path: &str, follow: bool) -> Result<RepoPath> {
-        let relative = self.reach(path, follow)?;
-        if self.stanza.is_some() && (relative.as_str().is_empty() || STANZA_PARENTS.contains(&relative.as_str())) {
-            return Err(refuse(path, "it contains other stanzas"));
+        let relative = self.relative(path)?;
+        let led = self.led(path, &relative, follow)?;
+        if self.stanza.is_some() {
+            for changed in [relative.as_str(), &led] {
+                if changed.is_empty() || STANZA_PARENTS.contains(&changed) {
+                    return Err(refuse(path, "it contains other stanzas"));
+                }
+                Self::check_owned(path, changed)?;
+            }
         }
         Ok(relative)
     }
 
-    /// Checks that a link at this path may have the text as its target.
+    /// Like [`RepositoryArea::reach`], for a directory that is created. Those that contain stanzas may be, too.
     ///
     /// # Errors
-    /// [`ErrorCode::Access`] if it would lead out of what the client may reach.
-    pub(super) fn link_target(&self, link: &RepoPath, target: &str) -> Result<()> {
-        let outside = || refuse(target, "a link must lead to a place in the repository");
-        if target.starts_with('/') {
-            return self.relative(target).map(drop);
-        }
-        let mut parts: Vec<&str> = link.as_str().split('/').collect();
-        parts.pop();
-        // Below the stanza's directory, so that its name can't be used to reach another one
-        let depth_min = if self.stanza.is_some() { 2 } else { 0 };
-        for part in target.split('/') {
-            match part {
-                "" | "." => {}
-                ".." => {
-                    parts.pop().ok_or_else(outside)?;
+    /// The same.
+    pub(super) fn create(&self, path: &str) -> Result<RepoPath> {
+        let relative = self.relative(path)?;
+        let led = self.led(path, &relative, true)?;
+        if self.stanza.is_some() {
+            for created in [relative.as_str(), &led] {
+                if !created.is_empty() {
+                    Self::check_owned(path, created)?;
                 }
-                part => parts.push(part),
-            }
-            if parts.len() < depth_min {
-                return Err(outside());
             }
         }
-        self.relative(&[&[self.base.as_str()], parts.as_slice()].concat().join("/")).map(drop)
+        Ok(relative)
+    }
+
+    /// Checks that a path within the repository is in a directory that contains stanzas.
+    fn check_owned(path: &str, relative: &str) -> Result<()> {
+        let top = relative.split('/').next().unwrap_or_default();
+        if STANZA_PARENTS.contains(&top) { Ok(()) } else { Err(refuse(path, "it is not of a stanza")) }
     }
 }
 
-/// Where a path leads. Parts that do not exist are taken as they are.
+/// How many links to missing files are followed.
+const DANGLING_MAX: u8 = 8;
+
+/// Where a path leads. Parts that do not exist are taken as they are. Empty if that can't be told: below no root.
 fn real(path: &Path) -> PathBuf {
+    real_within(path, DANGLING_MAX).unwrap_or_default()
+}
+
+fn real_within(path: &Path, dangling_max: u8) -> Option<PathBuf> {
     let mut missing = Vec::new();
     for ancestor in path.ancestors() {
         match ancestor.canonicalize() {
             Ok(mut place) => {
                 place.extend(missing.iter().rev());
-                return place;
+                return Some(place);
             }
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                missing.extend(ancestor.file_name());
+                if let Ok(target) = ancestor.read_link() {
+                    // What is written through a link to a missing file is created there
+                    let target = ancestor.parent()?.join(target);
+                    let mut place = real_within(&target, dangling_max.checked_sub(1)?)?;
+                    place.extend(missing.iter().rev());
+                    return Some(place);
+                }
+                // Nobody knows what is above a part that does not exist
+                missing.push(ancestor.file_name()?);
             }
-            // Below no root, so nothing there is reached
-            Err(_) => return PathBuf::new(),
+            Err(_) => return None,
         }
     }
-    PathBuf::new()
+    None
 }
 
 /// The path without `.` and `..`.

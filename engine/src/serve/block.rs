@@ -18,6 +18,9 @@ use crate::{Error, ErrorCode, Result};
 
 /// The largest block and super block, in bytes. pgBackRest's largest ones by default are 96 KiB and 1 MiB.
 const BLOCK_BYTES_MAX: u64 = 64 << 20;
+/// The smallest block, in bytes: the unit of block sizes in manifests. Smaller ones would need more memory for the map
+/// than the file has bytes.
+const BLOCK_BYTES_MIN: u64 = 8192;
 const SUPER_BLOCK_BYTES_MAX: u64 = 256 << 20;
 /// A block of a map in memory takes less than this many bytes.
 const MAP_ENTRY_BYTES: u64 = 80;
@@ -92,7 +95,8 @@ fn invalid(what: &str) -> Error {
 }
 
 fn sizes(block_size: u64, checksum_size: u64) -> Result<(u32, u8)> {
-    let block = u32::try_from(block_size).ok().filter(|size| (1..=BLOCK_BYTES_MAX).contains(&u64::from(*size)));
+    let block =
+        u32::try_from(block_size).ok().filter(|size| (BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&u64::from(*size)));
     let checksum = u8::try_from(checksum_size).ok();
     let checksum = checksum.filter(|size| (1..=BLOCK_CHECKSUM_SIZE_MAX).contains(&usize::from(*size)));
     block.zip(checksum).ok_or_else(|| invalid("block or checksum size"))
@@ -144,5 +148,18 @@ impl Tap for BlockChecksums {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn block_of_a_byte_is_refused() {
+        for size in [0, 1, 512, BLOCK_BYTES_MIN - 1, BLOCK_BYTES_MAX + 1] {
+            assert_eq!(BlockChecksums::new(size, 6).err().map(|error| error.code), Some(ErrorCode::Format), "{size}");
+        }
+        assert!(BlockChecksums::new(BLOCK_BYTES_MIN, 6).is_ok() && BlockChecksums::new(96 << 10, 11).is_ok());
     }
 }

@@ -39,7 +39,10 @@ impl DatabaseSession {
             crate::warn!("connection to PostgreSQL denied: the client asked for a repository");
             Error::new(ErrorCode::Access, "connection to PostgreSQL denied: the client asked for a repository")
         })?;
-        Ok(DatabaseSession { client: PgClient::connect(settings, cancel)? })
+        let mut client = PgClient::connect(settings, cancel)?;
+        // A function of a database's owner must not run in the place of one that a client may call
+        client.rows("set search_path = 'pg_catalog'")?;
+        Ok(DatabaseSession { client })
     }
 
     /// Runs a statement, and returns the data of the answer.

@@ -78,7 +78,8 @@ impl FileInfo {
         FileInfo { name, kind: FileKind::File(0), modified: 0, version: None, detail: None }
     }
 
-    fn of(name: String, path: &Path, metadata: &Metadata, level: InfoLevel, users: &Users) -> Result<Self> {
+    fn of(name: String, path: &Path, metadata: &Metadata, asked: Asked<'_>) -> Result<Self> {
+        let level = asked.level;
         if level == InfoLevel::Exists {
             return Ok(Self::exists(name));
         }
@@ -91,27 +92,34 @@ impl FileInfo {
             _ => FileKind::Special,
         };
         let modified = if is_basic { metadata.mtime() } else { 0 };
-        let detail = if level == InfoLevel::Detail { Some(detail(path, kind, metadata, users)?) } else { None };
+        let detail = if level == InfoLevel::Detail { Some(detail(path, kind, metadata, asked)?) } else { None };
         Ok(FileInfo { name, kind, modified, version: None, detail })
     }
 }
 
-fn detail(path: &Path, kind: FileKind, metadata: &Metadata, users: &Users) -> Result<FileDetail> {
-    let link_target = match kind {
-        FileKind::Link => Some(
-            fs::read_link(path)
-                .map_err(|e| failed(ErrorCode::FileRead, "unable to get destination for link", path, e))?
-                .to_string_lossy()
-                .into_owned(),
-        ),
-        _ => None,
-    };
+fn detail(path: &Path, kind: FileKind, metadata: &Metadata, asked: Asked<'_>) -> Result<FileDetail> {
+    let link_target = if kind == FileKind::Link { Some(link_target(path, asked.names)?) } else { None };
+    let users = asked.users;
     Ok(FileDetail {
         mode: metadata.permissions().mode() & MODE_MASK,
         user: (metadata.uid(), users.user_name(metadata.uid())),
         group: (metadata.gid(), users.group_name(metadata.gid())),
         link_target,
     })
+}
+
+fn link_target(path: &Path, names: Names) -> Result<String> {
+    let target =
+        fs::read_link(path).map_err(|e| failed(ErrorCode::FileRead, "unable to get destination for link", path, e))?;
+    match target.into_os_string().into_string() {
+        Ok(target) => Ok(target),
+        // A backup would record a place that does not exist
+        Err(target) if names == Names::Exact => {
+            let text = format!("destination '{}' of link '{}' is not valid UTF-8", target.display(), path.display());
+            Err(Error::new(ErrorCode::Format, text))
+        }
+        Err(target) => Ok(target.to_string_lossy().into_owned()),
+    }
 }
 
 /// An error about a path.
@@ -122,17 +130,25 @@ pub(super) fn failed(code: ErrorCode, what: &str, path: &Path, error: io::Error)
 /// Returns information about a file of this host; `None` if it is missing.
 ///
 /// # Errors
-/// [`ErrorCode::FileOpen`], [`ErrorCode::FileRead`].
-pub(super) fn info(path: &Path, level: InfoLevel, follow: bool, users: &Users) -> Result<Option<FileInfo>> {
+/// [`ErrorCode::FileOpen`], [`ErrorCode::FileRead`], and [`ErrorCode::Format`] for the target of a link that is no text.
+pub(super) fn info(path: &Path, follow: bool, asked: Asked<'_>) -> Result<Option<FileInfo>> {
     let metadata = if follow { fs::metadata(path) } else { fs::symlink_metadata(path) };
     match metadata {
-        Ok(metadata) => FileInfo::of(String::new(), path, &metadata, level, users).map(Some),
+        Ok(metadata) => FileInfo::of(String::new(), path, &metadata, asked).map(Some),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(failed(ErrorCode::FileOpen, "unable to get info for path/file", path, e)),
     }
 }
 
-/// What happens with names that are no text.
+/// What is asked about files, and who their owners are.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) level: InfoLevel,
+    pub(super) names: Names,
+    pub(super) users: &'a Users,
+}
+
+/// What happens with names and the targets of links that are no text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Names {
     /// They are an error.
@@ -145,7 +161,7 @@ pub(super) enum Names {
 ///
 /// # Errors
 /// [`ErrorCode::PathOpen`], and those of [`info`].
-pub(super) fn list(path: &Path, level: InfoLevel, names: Names, users: &Users) -> Result<Option<Vec<FileInfo>>> {
+pub(super) fn list(path: &Path, asked: Asked<'_>) -> Result<Option<Vec<FileInfo>>> {
     let list_error = |e| failed(ErrorCode::PathOpen, "unable to list file info for path", path, e);
     let directory = match fs::read_dir(path) {
         Ok(directory) => directory,
@@ -158,20 +174,46 @@ pub(super) fn list(path: &Path, level: InfoLevel, names: Names, users: &Users) -
         let name = match item.file_name().into_string() {
             Ok(name) => name,
             // The client could not find the file under another name, and would take it for a removed one
-            Err(name) if names == Names::Exact => {
+            Err(name) if asked.names == Names::Exact => {
                 let text = format!("name of file '{}' in path '{}' is not valid UTF-8", name.display(), path.display());
                 return Err(Error::new(ErrorCode::Format, text));
             }
             Err(name) => name.to_string_lossy().into_owned(),
         };
-        if level == InfoLevel::Exists {
+        if asked.level == InfoLevel::Exists {
             entries.push(FileInfo::exists(name));
             continue;
         }
         // A file that was removed since the directory was read does not exist
-        if let Some(found) = info(&item.path(), level, false, users)? {
+        if let Some(found) = info(&item.path(), false, asked)? {
             entries.push(FileInfo { name, ..found });
         }
     }
     Ok(Some(entries))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn link_target_that_is_no_text_is_an_error_in_a_data_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("16384");
+        symlink(OsStr::from_bytes(b"/ts\xff"), &link).unwrap();
+        let users = Users::new();
+        let asked = |names| Asked { level: InfoLevel::Detail, names, users: &users };
+        let found = [info(&link, false, asked(Names::Exact)).err(), list(dir.path(), asked(Names::Exact)).err()];
+        for error in found {
+            assert_eq!(error.unwrap().code, ErrorCode::Format);
+        }
+        let shown = info(&link, false, asked(Names::Shown)).unwrap().unwrap();
+        assert_eq!(shown.link_target(), Some("/ts\u{fffd}"));
+        let basic = Asked { level: InfoLevel::Basic, ..asked(Names::Exact) };
+        assert!(info(&link, false, basic).unwrap().is_some());
+    }
 }

@@ -14,7 +14,7 @@ use repo_format::layout::RepoPath;
 use rustix::fs::OFlags;
 
 use super::area::{DataArea, RepositoryArea};
-use super::entry::{self, FileInfo, Names, failed};
+use super::entry::{self, Asked, FileInfo, Names, failed};
 use super::stages::Stage;
 use super::{RepositoryKind, ServedRepository, ServedStorage};
 use crate::storage::{Entry, EntryKind, ReadRange, RepoStorage, RepoWriter, WriteOptions};
@@ -48,7 +48,7 @@ impl Files {
     pub(super) fn open(served: &ServedStorage) -> Result<Self> {
         Ok(match served {
             ServedStorage::Repository(ServedRepository { storage, path, kind, stanza }) => {
-                let is_local = matches!(kind, RepositoryKind::Posix { .. } | RepositoryKind::Cifs);
+                let is_local = matches!(kind, RepositoryKind::Posix | RepositoryKind::Cifs);
                 Files::Repository(Repository {
                     storage: storage.open()?.storage,
                     area: RepositoryArea::new(path, stanza.clone(), is_local),
@@ -72,8 +72,8 @@ impl Files {
             Files::Data(area, _) => FeaturesAnswer { path: area.base(), features: links | StorageFeatures::SYMLINK },
             Files::Repository(repository) => {
                 let features = match repository.kind {
-                    RepositoryKind::Posix { symlinks: true } => links | StorageFeatures::SYMLINK,
-                    RepositoryKind::Posix { symlinks: false } => links,
+                    // Clients create no symbolic links
+                    RepositoryKind::Posix => links,
                     RepositoryKind::Cifs | RepositoryKind::Sftp => StorageFeatures::PATH,
                     // Versions are not offered, because a client would ask for those of its own time
                     RepositoryKind::Objects => StorageFeatures::READ_RETRY,
@@ -92,7 +92,7 @@ impl Files {
         match self {
             Files::Data(area, users) => {
                 let path = if follow_link { area.reach(path)? } else { area.reach_link(path)? };
-                let found = entry::info(&path, level, follow_link, users)?;
+                let found = entry::info(&path, follow_link, Asked { level, names: Names::Exact, users })?;
                 if let (Some(target), Some(directory)) = (found.as_ref().and_then(FileInfo::link_target), path.parent())
                 {
                     area.told(directory, target);
@@ -115,7 +115,7 @@ impl Files {
         match self {
             Files::Data(area, users) => {
                 let directory = area.reach(path)?;
-                let entries = entry::list(&directory, level, Names::Exact, users)?;
+                let entries = entry::list(&directory, Asked { level, names: Names::Exact, users })?;
                 entries.iter().flatten().filter_map(FileInfo::link_target).for_each(|to| area.told(&directory, to));
                 Ok(entries)
             }
@@ -194,7 +194,7 @@ impl Files {
     /// The same.
     pub(super) fn create_path(&self, request: &PathCreateRequest<'_>) -> Result<()> {
         let repository = self.changed(request.path)?;
-        let relative = repository.area.reach(request.path, true)?;
+        let relative = repository.area.create(request.path)?;
         if !PATH_MODES.contains(&request.mode) {
             let text = format!("mode of path '{}' can't be set in a repository", request.path);
             return Err(Error::new(ErrorCode::FeatureNotSupported, text));
@@ -265,27 +265,26 @@ impl Files {
         repository.storage.remove(&relative)
     }
 
-    /// Creates a link.
+    /// Creates a hard link. Symbolic links are not offered to clients ([`mod@super::area`]).
     ///
     /// # Errors
     /// The same.
     pub(super) fn link(&self, request: &LinkRequest<'_>) -> Result<()> {
         let repository = self.changed(request.path)?;
         let link = repository.area.change(request.path, false)?;
-        let (what, is_hard) = match request.link_type {
-            LinkType::Symbolic => ("symlink", false),
-            LinkType::Hard => ("hardlink", true),
-        };
+        if request.link_type == LinkType::Symbolic {
+            return Err(super::area::refuse(request.path, "symbolic links are not created from another host"));
+        }
         if repository.storage.info(&link)?.is_some() {
-            let what = format!("unable to create {what} '{}' to '{}'", request.path, request.target);
+            let what = format!("unable to create hardlink '{}' to '{}'", request.path, request.target);
             return Err(Error::from_io(ErrorCode::FileOpen, what, rustix::io::Errno::EXIST.into()));
         }
-        if is_hard {
-            let existing = repository.area.change(request.target, false)?;
-            return repository.storage.hard_link(&existing, &link);
+        let existing = repository.area.change(request.target, false)?;
+        // Another name of a symbolic link would lead to another place
+        if repository.storage.info(&existing)?.is_some_and(|found| found.kind != EntryKind::File) {
+            return Err(super::area::refuse(request.target, "it is not a file"));
         }
-        repository.area.link_target(&link, request.target)?;
-        repository.storage.symlink(request.target, &link)
+        repository.storage.hard_link(&existing, &link)
     }
 
     fn changed(&self, path: &str) -> Result<&Repository> {
@@ -298,7 +297,7 @@ impl Files {
 
 impl Repository {
     fn is_local(&self) -> bool {
-        matches!(self.kind, RepositoryKind::Posix { .. } | RepositoryKind::Cifs)
+        matches!(self.kind, RepositoryKind::Posix | RepositoryKind::Cifs)
     }
 
     fn has_paths(&self) -> bool {
@@ -308,7 +307,7 @@ impl Repository {
     fn info(&self, path: &str, level: InfoLevel, follow: bool) -> Result<Option<FileInfo>> {
         let relative = self.area.reach(path, follow)?;
         if self.is_local() {
-            return entry::info(Path::new(path), level, follow, &self.users);
+            return entry::info(Path::new(path), follow, Asked { level, names: Names::Shown, users: &self.users });
         }
         if relative.as_str().is_empty() {
             // Not every store has an entry for its root
@@ -322,7 +321,7 @@ impl Repository {
     fn list(&self, path: &str, level: InfoLevel) -> Result<Option<Vec<FileInfo>>> {
         let relative = self.area.reach(path, true)?;
         if self.is_local() {
-            return entry::list(Path::new(path), level, Names::Shown, &self.users);
+            return entry::list(Path::new(path), Asked { level, names: Names::Shown, users: &self.users });
         }
         let entries = self.storage.list(&relative)?;
         // An object store has no directories, so none is missing

@@ -125,6 +125,10 @@ impl Handlers {
         if call.step() != Step::Open && call.command().has_sessions() {
             return self.in_session(call, session);
         }
+        if call.command().has_sessions() {
+            // Before anything is opened: a file that is written in place loses its content at once
+            self.check_free(session)?;
+        }
         Ok(match call {
             Call::Options(request) => Reply::pack(self.options(request)?),
             Call::Features => self.features()?,
@@ -152,7 +156,7 @@ impl Handlers {
             }
             Call::WriteOpen(request) => {
                 let writing = WriteSession::open(request, self.files()?, &self.budget())?;
-                self.enter(session, Session::Write(Box::new(writing)))?
+                self.enter(session, Session::Write(Box::new(writing)))
             }
             Call::DatabaseOpen => {
                 let open = self.sessions.values().filter(|open| matches!(open, Session::Database(_))).count();
@@ -160,7 +164,7 @@ impl Handlers {
                     return Err(too_many("sessions with PostgreSQL"));
                 }
                 let database = DatabaseSession::open(self.served.database.as_ref(), &self.served.cancel)?;
-                self.enter(session, Session::Database(Box::new(database)))?
+                self.enter(session, Session::Database(Box::new(database)))
             }
             // The rest belongs to the connection or to a session
             _ => Reply::empty(),
@@ -209,16 +213,21 @@ impl Handlers {
         Budget { memory_bytes_left: MEMORY_BYTES_MAX.saturating_sub(used) }
     }
 
-    /// Keeps a session.
-    fn enter(&mut self, session: u64, opened: Session) -> Result<Reply> {
+    /// Checks that a session with this number can be opened.
+    fn check_free(&self, session: u64) -> Result<()> {
         if self.sessions.len() >= SESSIONS_MAX {
             return Err(too_many("sessions"));
         }
         if self.sessions.contains_key(&session) {
             return Err(Error::new(ErrorCode::Protocol, format!("session id {session} is in use")));
         }
+        Ok(())
+    }
+
+    /// Keeps a session.
+    fn enter(&mut self, session: u64, opened: Session) -> Reply {
         self.sessions.insert(session, opened);
-        Ok(Reply::empty())
+        Reply::empty()
     }
 
     /// Answers with the first chunk, and keeps the session if there is more.
@@ -226,7 +235,7 @@ impl Handlers {
         let chunk = reading.next(&mut self.block, &self.served.cancel)?;
         let is_closed = chunk.results.is_some();
         if !is_closed {
-            self.enter(session, Session::Read(reading))?;
+            self.enter(session, Session::Read(reading));
         }
         Ok(Reply { data: Data::Chunk { chunk, opens }, is_closed })
     }
@@ -244,16 +253,21 @@ impl Handlers {
         let cancel = &self.served.cancel;
         match (call, session) {
             (Call::ReadNext | Call::ReadManyNext, Session::Read(reading)) => {
-                let chunk = reading.next(&mut self.block, cancel)?;
-                let is_closed = chunk.results.is_some();
+                let chunk = reading.next(&mut self.block, cancel);
+                let is_closed = chunk.as_ref().map_or(true, |chunk| chunk.results.is_some());
                 if is_closed {
+                    // Also after an error: what follows would not be the rest of the file
                     self.sessions.remove(&number);
                 }
-                Ok(Reply { data: Data::Chunk { chunk, opens: false }, is_closed })
+                Ok(Reply { data: Data::Chunk { chunk: chunk?, opens: false }, is_closed })
             }
             (Call::WriteBlock(block), Session::Write(writing)) => {
-                writing.write(block, cancel)?;
-                Ok(Reply::empty())
+                let written = writing.write(block, cancel);
+                if written.is_err() {
+                    // The file lacks the block, so it must not be completed
+                    self.sessions.remove(&number);
+                }
+                written.map(|()| Reply::empty())
             }
             (Call::DatabaseQuery(request), Session::Database(database)) => Ok(Reply::pack(database.query(request)?)),
             (Call::Close(_), _) => match self.sessions.remove(&number) {
@@ -279,3 +293,6 @@ fn too_many(what: &str) -> Error {
 pub(super) fn is_known(command: StringId, dialect: &protocol::Dialect) -> bool {
     dialect.command(command).is_some_and(|command| command != CallKind::Config)
 }
+
+#[cfg(test)]
+mod tests;

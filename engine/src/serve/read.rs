@@ -8,7 +8,7 @@ use std::sync::Arc;
 use protocol::storage::{FileRange, ReadManyRequest, ReadRequest};
 
 use super::files::Files;
-use super::filters::{Budget, Chain, OwnedResult};
+use super::filters::{Budget, Chain, OwnedResult, too_much_memory};
 use crate::storage::ReadRange;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
@@ -69,14 +69,20 @@ impl ReadSession {
     }
 }
 
+/// What a shared path needs besides its text, in bytes.
+const PATH_BYTES: u64 = 32;
+
 /// Parts of files that are sent as one stream.
 pub(super) struct Parts {
     ranges: std::vec::IntoIter<OwnedRange>,
     current: Option<Box<dyn Read + Send>>,
+    /// The memory of the ranges.
+    memory_bytes: u64,
 }
 
 struct OwnedRange {
-    path: String,
+    /// Shared by ranges of one file.
+    path: Arc<str>,
     offset: u64,
     limit: Option<u64>,
     version: Option<String>,
@@ -88,29 +94,49 @@ impl ReadSession {
     /// # Errors
     /// [`ErrorCode::FileMissing`], and those of [`ReadSession::open`].
     pub(super) fn open_many(request: &ReadManyRequest<'_>, files: &Arc<Files>, budget: &Budget) -> Result<Self> {
-        let parts = Parts::new(&request.ranges, files)?;
+        let parts = Parts::new(&request.ranges, files.features().path, budget)?;
+        let memory_bytes = parts.memory_bytes;
+        let left = Budget { memory_bytes_left: budget.memory_bytes_left.saturating_sub(memory_bytes) };
         let source = PartsSource { parts, files: Arc::clone(files) };
-        Ok(ReadSession { chain: Chain::new(Box::new(source), &request.filters, files, budget)? })
+        let mut chain = Chain::new(Box::new(source), &request.filters, files, &left)?;
+        chain.memory_bytes = chain.memory_bytes.saturating_add(memory_bytes);
+        Ok(ReadSession { chain })
     }
 }
 
 impl Parts {
-    fn new(ranges: &[FileRange<'_>], files: &Files) -> Result<Self> {
-        let base = files.features().path.trim_end_matches('/').to_owned();
-        let mut last: Option<(String, u64)> = None;
-        let mut owned = Vec::with_capacity(ranges.len());
+    /// Relative paths are below `base`.
+    fn new(ranges: &[FileRange<'_>], base: &str, budget: &Budget) -> Result<Self> {
+        let base = base.trim_end_matches('/');
+        let mut last: Option<(Arc<str>, u64)> = None;
+        let mut memory_bytes = (ranges.len() * size_of::<OwnedRange>()) as u64;
+        let mut owned = Vec::new();
         for range in ranges {
             let path =
                 if range.path.starts_with('/') { range.path.to_owned() } else { format!("{base}/{}", range.path) };
-            if last.as_ref().is_some_and(|(name, offset)| *name == path && range.offset < *offset) {
-                let text = format!("offset {} of file '{path}' is before the one of the range before", range.offset);
-                return Err(Error::new(ErrorCode::Assert, text));
-            }
-            last = Some((path.clone(), range.offset.saturating_add(range.limit.unwrap_or(0))));
+            let path = match &last {
+                Some((name, offset)) if **name == *path => {
+                    if range.offset < *offset {
+                        let text =
+                            format!("offset {} of file '{path}' is before the one of the range before", range.offset);
+                        return Err(Error::new(ErrorCode::Assert, text));
+                    }
+                    Arc::clone(name)
+                }
+                _ => {
+                    memory_bytes = memory_bytes.saturating_add(path.len() as u64 + PATH_BYTES);
+                    path.into()
+                }
+            };
+            last = Some((Arc::clone(&path), range.offset.saturating_add(range.limit.unwrap_or(0))));
             let version = range.version.map(str::to_owned);
+            memory_bytes = memory_bytes.saturating_add(version.as_ref().map_or(0, |version| version.len() as u64));
+            if memory_bytes > budget.memory_bytes_left {
+                return Err(too_much_memory());
+            }
             owned.push(OwnedRange { path, offset: range.offset, limit: range.limit, version });
         }
-        Ok(Parts { ranges: owned.into_iter(), current: None })
+        Ok(Parts { ranges: owned.into_iter(), current: None, memory_bytes })
     }
 }
 
@@ -142,5 +168,37 @@ impl Read for PartsSource {
             };
             self.parts.current = Some(file.ok_or_else(missing)?);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_a_file_share_its_path_and_count() {
+        let ranges = |path: fn(u64) -> &'static str| -> Vec<FileRange<'static>> {
+            (0..1000)
+                .map(|offset| FileRange {
+                    path: path(offset),
+                    offset,
+                    limit: Some(1),
+                    version: None,
+                    is_compressible: false,
+                })
+                .collect()
+        };
+        let same = ranges(|_| "backup/demo/x");
+        let left = |memory_bytes_left| Budget { memory_bytes_left };
+        let parts = Parts::new(&same, "/repo/", &left(1 << 20)).unwrap();
+        let paths: Vec<_> = parts.ranges.as_slice().iter().map(|range| &range.path).collect();
+        assert!(paths.iter().all(|path| Arc::ptr_eq(path, paths[0])) && **paths[0] == *"/repo/backup/demo/x");
+        let other = ranges(|offset| if offset % 2 == 0 { "backup/demo/a" } else { "backup/demo/b" });
+        let more = Parts::new(&other, "/repo", &left(1 << 20)).unwrap().memory_bytes;
+        assert!(more > parts.memory_bytes + 999 * PATH_BYTES, "{more}");
+        let error = Parts::new(&other, "/repo", &left(more - 1)).err().unwrap();
+        assert_eq!(error.code, ErrorCode::Memory);
+        let back = [same[5], same[4]];
+        assert_eq!(Parts::new(&back, "/repo", &left(1 << 20)).err().unwrap().code, ErrorCode::Assert);
     }
 }

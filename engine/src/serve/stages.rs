@@ -34,6 +34,15 @@ impl Feed {
         state.position = 0;
     }
 
+    /// Frees the block once it has been read, because many files may wait for their next one.
+    pub(super) fn release(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.position == state.block.len() {
+            state.block = Vec::new();
+            state.position = 0;
+        }
+    }
+
     /// Ends the input.
     pub(super) fn end(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).has_ended = true;
@@ -173,6 +182,21 @@ mod tests {
                 Err(e) => panic!("{e}"),
             }
         }
+    }
+
+    #[test]
+    fn feed_that_was_read_keeps_no_block() {
+        let feed = Feed::default();
+        feed.give(&[1; 1000]);
+        feed.clone().read_exact(&mut [0; 400]).unwrap();
+        feed.release();
+        assert_eq!(feed.0.lock().unwrap().block.len(), 1000);
+        let mut rest = [0; 600];
+        feed.clone().read_exact(&mut rest).unwrap();
+        assert_eq!(rest, [1; 600]);
+        feed.release();
+        assert_eq!(feed.0.lock().unwrap().block.capacity(), 0);
+        assert_eq!(feed.clone().read(&mut rest).unwrap_err().kind(), ErrorKind::WouldBlock);
     }
 
     #[test]

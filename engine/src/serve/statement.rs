@@ -3,27 +3,24 @@
 //! The session of a server can have the rights of a superuser, and a client needs them for a few statements only: to
 //! read settings, to start and stop a backup, to switch WAL, to look at recovery. pgBackRest words them a little
 //! differently from one version to the next, so what counts is the vocabulary: a statement may use the words of these
-//! statements, plain texts and numbers, and no other function, table or setting.
+//! statements, plain texts and numbers, and no other function, table or setting. A table stands alone behind `from`, so
+//! that results stay as small as the table. Of the settings, a client reads those that a backup needs.
 //!
 //! Source: pgBackRest 2.60.0 `src/db/db.c`, and [`crate::pg::session`].
 
-use crate::pg::session::NO_TIMEOUTS;
+use crate::pg::session::{NO_TIMEOUTS, OTHER_BACKUPS};
 
 /// The words of the statements, in lower case, sorted.
-const WORDS: [&str; 70] = [
-    "and",
+const WORDS: [&str; 58] = [
     "application_name",
     "as",
-    "backend_start",
     "backuplabel_file",
     "bigint",
     "bool",
-    "by",
     "checkpoint",
     "checkpoint_location",
     "checkpoint_lsn",
     "checkpointlsn",
-    "client_addr",
     "client_encoding",
     "clock_timestamp",
     "coalesce",
@@ -33,19 +30,13 @@ const WORDS: [&str; 70] = [
     "epoch",
     "extract",
     "false",
-    "floor",
     "from",
-    "host",
     "int4",
-    "int8",
     "labelfile",
-    "like",
     "lsn",
     "max_parallel_workers_per_gather",
     "name",
     "oid",
-    "order",
-    "pg_backend_pid",
     "pg_backup_start",
     "pg_backup_stop",
     "pg_catalog",
@@ -59,14 +50,12 @@ const WORDS: [&str; 70] = [
     "pg_last_xlog_replay_location",
     "pg_settings",
     "pg_start_backup",
-    "pg_stat_activity",
     "pg_stop_backup",
     "pg_switch_wal",
     "pg_switch_xlog",
     "pg_tablespace",
     "pg_walfile_name",
     "pg_xlogfile_name",
-    "pid",
     "replaylsn",
     "replayprogress",
     "search_path",
@@ -86,37 +75,139 @@ const WORDS: [&str; 70] = [
 /// Characters outside of words and texts.
 const SIGNS: &str = " \n().,:=|<>*";
 
+/// The largest statement, in bytes. Those of clients have some hundred.
+const STATEMENT_BYTES_MAX: usize = 8192;
+
+/// Tables, which have many rows.
+const TABLES: [&str; 3] = ["pg_database", "pg_settings", "pg_tablespace"];
+
+/// Words other than functions of PostgreSQL that a parenthesis may follow.
+const BEFORE_PARENTHESIS: [&str; 4] = ["clock_timestamp", "coalesce", "extract", "select"];
+
+/// The settings that a client may read. Others may contain passwords.
+const SETTINGS: [&str; 6] = [
+    "archive_command",
+    "archive_library",
+    "archive_mode",
+    "checkpoint_timeout",
+    "data_directory",
+    "server_version_num",
+];
+
+/// A part of a statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Token<'a> {
+    /// In lower case.
+    Word(String),
+    Number(&'a str),
+    Text(&'a str),
+    Sign(char),
+}
+
+impl Token<'_> {
+    fn is(&self, expected: &str) -> bool {
+        match self {
+            Token::Word(word) => word == expected,
+            Token::Number(number) => *number == expected,
+            Token::Text(_) => false,
+            Token::Sign(sign) => expected.chars().eq([*sign]),
+        }
+    }
+}
+
 /// Returns whether a client may send the statement.
 pub(super) fn is_for_clients(sql: &str) -> bool {
-    if sql == NO_TIMEOUTS {
+    if sql == NO_TIMEOUTS || sql == OTHER_BACKUPS {
         return true;
     }
+    if sql.len() > STATEMENT_BYTES_MAX {
+        return false;
+    }
+    let Some(tokens) = tokens(sql) else { return false };
+    match tokens.as_slice() {
+        [first, rest @ ..] if first.is("set") => is_setting_for_clients(rest),
+        tokens => (0..tokens.len()).all(|index| is_in_place(&tokens[..index], &tokens[index], &tokens[index + 1..])),
+    }
+}
+
+/// Whether a session's setting may have the value.
+fn is_setting_for_clients(rest: &[Token<'_>]) -> bool {
+    let [Token::Word(name), Token::Sign('='), value] = rest else { return false };
+    match (name.as_str(), value) {
+        // With another one, functions of a database's owner would run in the place of those of the vocabulary
+        ("search_path", value) => *value == Token::Text("pg_catalog"),
+        ("client_encoding", value) => *value == Token::Text("UTF8"),
+        ("application_name", Token::Text(_)) | ("max_parallel_workers_per_gather", Token::Number(_)) => true,
+        _ => false,
+    }
+}
+
+/// Whether a part of a statement that sets nothing may stand between those before and after it.
+fn is_in_place(before: &[Token<'_>], token: &Token<'_>, after: &[Token<'_>]) -> bool {
+    let is_next = |expected: &str| after.first().is_some_and(|next| next.is(expected));
+    let ends_with = |expected: &[&str]| {
+        before.len() >= expected.len()
+            && before[before.len() - expected.len()..].iter().zip(expected).all(|(token, expected)| token.is(expected))
+    };
+    match token {
+        Token::Word(word) if TABLES.contains(&word.as_str()) => {
+            let is_alone = after.first().is_none_or(|next| next.is(")") || next.is("where"));
+            ends_with(&["from", "pg_catalog", "."]) && is_alone && (word != "pg_settings" || names_setting(after))
+        }
+        Token::Word(word) => match word.as_str() {
+            "set" => false,
+            // Of `extract`, or of a statement
+            "from" => ends_with(&["(", "epoch"]) || is_next("pg_catalog"),
+            word => !is_next("(") || word.starts_with("pg_") || BEFORE_PARENTHESIS.contains(&word),
+        },
+        // A dot behind another word could call a function
+        Token::Sign('.') => ends_with(&["pg_catalog"]),
+        _ => true,
+    }
+}
+
+/// Whether the condition of a table limits it to a setting that clients may read.
+fn names_setting(condition: &[Token<'_>]) -> bool {
+    let [Token::Word(r#where), Token::Word(name), Token::Sign('='), Token::Text(setting), rest @ ..] = condition else {
+        return false;
+    };
+    r#where == "where" && name == "name" && SETTINGS.contains(setting) && rest.first().is_none_or(|next| next.is(")"))
+}
+
+/// Divides a statement; `None` if it has words that are not of the vocabulary, or something else.
+fn tokens(sql: &str) -> Option<Vec<Token<'_>>> {
+    let mut tokens = Vec::new();
     let mut rest = sql;
     while let Some(first) = rest.chars().next() {
-        rest = if first == '\'' {
+        if first == '\'' {
             // A quote within a text is doubled, which looks like two texts. A backslash means something in some settings
-            match rest[1..].split_once('\'') {
-                Some((text, rest)) if !text.contains('\\') => rest,
-                _ => return false,
-            }
+            let (text, after) = rest[1..].split_once('\'').filter(|(text, _)| !text.contains('\\'))?;
+            tokens.push(Token::Text(text));
+            rest = after;
         } else if first.is_ascii_alphanumeric() || first == '_' {
             let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-            let (word, rest) = rest.split_at(end);
-            let is_number = word.bytes().all(|byte| byte.is_ascii_digit());
-            // A text right behind a word may be of another kind, such as `e'...'`
-            if !is_number
-                && (WORDS.binary_search(&word.to_ascii_lowercase().as_str()).is_err() || rest.starts_with('\''))
-            {
-                return false;
+            let (word, after) = rest.split_at(end);
+            rest = after;
+            if word.bytes().all(|byte| byte.is_ascii_digit()) {
+                tokens.push(Token::Number(word));
+                continue;
             }
-            rest
+            let word = word.to_ascii_lowercase();
+            // A text right behind a word may be of another kind, such as `e'...'`
+            if WORDS.binary_search(&word.as_str()).is_err() || rest.starts_with('\'') {
+                return None;
+            }
+            tokens.push(Token::Word(word));
         } else if SIGNS.contains(first) {
-            &rest[first.len_utf8()..]
+            rest = &rest[first.len_utf8()..];
+            if !matches!(first, ' ' | '\n') {
+                tokens.push(Token::Sign(first));
+            }
         } else {
-            return false;
-        };
+            return None;
+        }
     }
-    true
+    Some(tokens)
 }
 
 #[cfg(test)]
@@ -156,7 +247,10 @@ mod tests {
             "checkpoint",
             "select (checkpoint_lsn >= '0/3000060')::bool as targetReached,\n       checkpoint_lsn::text as \
              checkpointLsn\n  from pg_catalog.pg_control_checkpoint()",
+            "select setting::text from pg_catalog.pg_settings where name = 'archive_library'",
+            "select replayLsn::text from pg_catalog.pg_last_xlog_replay_location() as replayLsn",
             NO_TIMEOUTS,
+            OTHER_BACKUPS,
         ] {
             assert!(is_for_clients(sql), "{sql}");
         }
@@ -181,5 +275,51 @@ mod tests {
         ] {
             assert!(!is_for_clients(sql), "{sql}");
         }
+    }
+
+    #[test]
+    fn statement_that_shows_sessions_of_others_is_not_allowed() {
+        for sql in [
+            "select pg_stat_activity::text from pg_catalog.pg_stat_activity",
+            "select application_name::text from pg_catalog.pg_stat_activity",
+            "select pg_database::text from pg_catalog.pg_database",
+            "select text(pg_tablespace) from pg_catalog.pg_tablespace",
+            "select pg_tablespace.spcname from pg_catalog.pg_tablespace",
+        ] {
+            assert!(!is_for_clients(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn functions_of_the_database_are_not_called() {
+        for sql in [
+            "set search_path = 'public'",
+            "set search_path = public",
+            "set search_path = 'pg_catalog', 'public'",
+            "set client_encoding = 'SJIS'",
+            "set checkpoint = 1",
+            "select checkpoint('x')",
+            "select lsn(1)",
+            "select lsn.wal_segment_name from pg_catalog.pg_switch_wal() as lsn",
+        ] {
+            assert!(!is_for_clients(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn result_does_not_grow_beyond_a_table() {
+        for sql in [
+            "select 1 from pg_catalog.pg_settings, pg_catalog.pg_settings as name",
+            "select 1 from pg_catalog.pg_database as name, pg_catalog.pg_database as lsn",
+            "select 1 from pg_catalog.pg_database, pg_catalog.pg_database",
+            "select 1 from (select 1 from pg_catalog.pg_database) as name, (select 1 from pg_catalog.pg_database) as lsn",
+            "select 1 from pg_catalog.pg_switch_wal() as lsn, pg_catalog.pg_database",
+            "select setting from pg_catalog.pg_settings",
+            "select setting from pg_catalog.pg_settings where name = 'primary_conninfo'",
+            "select setting from pg_catalog.pg_settings where name = 'archive_mode' = false",
+        ] {
+            assert!(!is_for_clients(sql), "{sql}");
+        }
+        assert!(!is_for_clients(&format!("select {}1", "1, ".repeat(STATEMENT_BYTES_MAX))));
     }
 }

@@ -12,6 +12,8 @@ use crate::{CancelToken, Error, ErrorCode, Result};
 
 /// An estimate of what the writer of a storage uses, in bytes.
 const WRITER_BYTES: u64 = 16 << 20;
+/// The largest block, in bytes: that of pgBackRest's option `buffer-size`.
+const BLOCK_BYTES_MAX: usize = 16 << 20;
 /// Bytes that go to the file at a time.
 const OUTPUT_BYTES: usize = 256 << 10;
 
@@ -49,14 +51,20 @@ impl WriteSession {
     /// Writes a block.
     ///
     /// # Errors
-    /// [`ErrorCode::FileWrite`] and those of the filters.
+    /// [`ErrorCode::FileWrite`] and those of the filters; [`ErrorCode::Format`] for a block that is too large.
     pub(super) fn write(&mut self, block: &[u8], cancel: &CancelToken) -> Result<()> {
         cancel.check()?;
+        if block.len() > BLOCK_BYTES_MAX {
+            let text = format!("block of {} bytes for '{}' exceeds {BLOCK_BYTES_MAX} bytes", block.len(), self.path);
+            return Err(Error::new(ErrorCode::Format, text));
+        }
         if self.buffer.is_empty() {
             return self.writer.write_all(block).map_err(|e| self.failed(e));
         }
         self.feed.give(block);
-        self.drain(cancel)
+        self.drain(cancel)?;
+        self.feed.release();
+        Ok(())
     }
 
     /// Completes the file, and returns the results of the filters.

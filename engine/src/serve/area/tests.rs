@@ -39,17 +39,72 @@ fn directory_of_another_stanza_is_refused() {
 }
 
 #[test]
-fn link_leads_only_to_places_of_the_stanza() {
+fn change_of_what_belongs_to_no_stanza_is_refused() {
     let area = area("/repo", Some("demo"), false);
-    let link = RepoPath::new("backup/demo/latest").unwrap();
-    for target in ["20250101-000000F", "./x", "a/../b", "/repo/backup/demo/x"] {
-        assert!(area.link_target(&link, target).is_ok(), "{target}");
+    for path in ["/repo/other", "/repo/lost+found/x", "/repo/archive.info", "/repo/proof", "/repo/proof/other/x"] {
+        assert!(denied(area.change(path, false)), "{path}");
     }
-    for target in
-        ["..", "../..", "../demo/x", "../other", "../../archive/demo", "/etc", "../../../etc", "../other/../demo/x"]
-    {
-        assert!(denied(area.link_target(&link, target)), "{target}");
+    for path in ["/repo/backup/demo", "/repo/archive/demo/archive.info", "/repo/proof/demo/20250101-000000F/x.json"] {
+        assert!(area.change(path, false).is_ok() && area.create(path).is_ok(), "{path}");
     }
+    for path in ["/repo", "/repo/archive", "/repo/backup"] {
+        assert!(area.create(path).is_ok(), "{path}");
+    }
+    assert!(denied(area.create("/repo/other")));
+    assert!(RepositoryArea::new("/repo", None, false).change("/repo/other", false).is_ok());
+}
+
+#[test]
+fn link_to_other_stanzas_is_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("repo");
+    for folder in ["backup/demo", "backup/other", "archive/demo"] {
+        fs::create_dir_all(base.join(folder)).unwrap();
+    }
+    symlink(base.join("backup"), base.join("backup/demo/x")).unwrap();
+    symlink(&base, base.join("backup/demo/top")).unwrap();
+    let text = |path: &str| base.join(path).to_string_lossy().into_owned();
+    let area = area(&base.to_string_lossy(), Some("demo"), true);
+    for path in ["backup/demo/x/other/backup.info", "backup/demo/x/other", "backup/demo/top/backup/other/x"] {
+        assert!(denied(area.reach(&text(path), true)) && denied(area.change(&text(path), false)), "{path}");
+    }
+    assert!(denied(area.change(&text("backup/demo/x"), true)), "the directory of all stanzas");
+    assert!(denied(area.change(&text("backup/demo/top/file"), true)));
+    assert!(area.change(&text("backup/demo/x/demo/file"), true).is_ok());
+}
+
+#[test]
+fn link_in_the_place_of_the_stanza_gives_no_other_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("repo");
+    for folder in ["backup/other", "archive/demo"] {
+        fs::create_dir_all(base.join(folder)).unwrap();
+    }
+    let text = |path: &str| base.join(path).to_string_lossy().into_owned();
+    for target in [Path::new("/"), dir.path(), &base, &base.join("backup"), &base.join("backup/other")] {
+        symlink(target, base.join("backup/demo")).unwrap();
+        let area = area(&base.to_string_lossy(), Some("demo"), true);
+        for path in ["backup/demo/file", "backup/demo/other/file"] {
+            assert!(denied(area.change(&text(path), true)), "{path} with {}", target.display());
+        }
+        assert!(denied(area.reach(&text("backup/demo/etc/passwd"), true)) || target.starts_with(&base));
+        fs::remove_file(base.join("backup/demo")).unwrap();
+    }
+    // A link to itself leads nowhere
+    symlink("demo", base.join("backup/demo")).unwrap();
+    let looped = area(&base.to_string_lossy(), Some("demo"), true);
+    symlink(dir.path(), base.join("archive/demo/out")).unwrap();
+    symlink(dir.path().join("missing"), base.join("archive/demo/dangling")).unwrap();
+    for path in ["backup/demo/file", "archive/demo/out/file", "archive/demo/dangling"] {
+        assert!(denied(looped.change(&text(path), true)), "{path}");
+    }
+    fs::remove_file(base.join("backup/demo")).unwrap();
+    // An administrator keeps the stanza on another disk
+    let disk = dir.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    symlink(&disk, base.join("backup/demo")).unwrap();
+    let area = area(&base.to_string_lossy(), Some("demo"), true);
+    assert!(area.change(&text("backup/demo/file"), true).is_ok() && area.reach(&text("backup/demo"), true).is_ok());
 }
 
 #[test]
