@@ -63,6 +63,7 @@ fn log_settings(config: &Config) -> LogSettings {
     let is_report = match config.command() {
         Command::Schedule => config.params().first().is_none_or(|word| word != "run"),
         Command::TestRestore => config.find(opt::OUTPUT) == Some("json"),
+        Command::Check => config.find(opt::DIAGNOSE) == Some("json"),
         _ => false,
     };
     let (console, stderr) = if is_report { (Level::Off, stderr.max(console)) } else { (console, stderr) };

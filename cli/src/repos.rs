@@ -27,14 +27,6 @@ pub fn open(config: &Config, key: u32) -> Result<Repo> {
     Repo::open(&settings(config, key)?)
 }
 
-/// Opens every configured repository, in the order of their numbers.
-///
-/// # Errors
-/// The same as [`open`].
-pub fn open_all(config: &Config) -> Result<Vec<Repo>> {
-    config.repo_keys().iter().map(|&key| open(config, key)).collect()
-}
-
 /// Opens the repositories that the command applies to. One that can't be opened is there, too: each use of it gives the
 /// error, so that the command can handle the others.
 ///

@@ -4,7 +4,7 @@ use crate::env::{Run, Scenario, ScenarioOptions, Weed};
 
 /// Looks, and returns the severity and text of what was found about a topic, worst first.
 fn found(run: &Run, topic: &str) -> Vec<(String, String)> {
-    let json: serde_json::Value = serde_json::from_str(run.stdout.lines().last().expect("JSON")).expect("JSON");
+    let json: serde_json::Value = serde_json::from_str(&run.stdout).expect("nothing but JSON");
     let all = json[0]["found"].as_array().expect("array").iter().filter(|found| found["topic"] == topic);
     let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
     let mut found: Vec<_> = all.map(|found| (text(&found["severity"]), text(&found["text"]))).collect();
@@ -14,9 +14,9 @@ fn found(run: &Run, topic: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Runs it with JSON as the only output.
+/// Runs it. Standard output contains nothing but JSON.
 fn diagnose(scenario: &Scenario) -> Run {
-    scenario.rbr(&["check", "--diagnose=json", "--log-level-console=off"])
+    scenario.rbr(&["check", "--diagnose=json"])
 }
 
 #[track_caller]

@@ -1,8 +1,8 @@
 //! Storages that pass calls on to another one and do something around them.
 
 use super::{
-    Concurrency, Entry, Features, FileSize, PendingRead, ReadAhead, ReadRange, RepoPath, RepoReader, RepoStorage,
-    RepoWriter, SyncBatch, WriteOptions,
+    Concurrency, Entry, Features, FileSize, PendingRead, Protection, ReadAhead, ReadRange, RepoPath, RepoReader,
+    RepoStorage, RepoWriter, SyncBatch, WriteOptions,
 };
 use crate::Result;
 
@@ -49,6 +49,10 @@ impl<D: Decorator> RepoStorage for D {
 
     fn display(&self, path: &RepoPath) -> String {
         self.inner().display(path)
+    }
+
+    fn protection(&self) -> Result<Option<Protection>> {
+        self.call(|inner| inner.protection())
     }
 
     fn check_name(&self, path: &RepoPath) -> Result<()> {
