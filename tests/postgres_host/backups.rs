@@ -80,5 +80,5 @@ fn cluster_on_another_host_is_backed_up_uncompressed() {
 
 #[test]
 fn cluster_on_another_host_with_rbr_is_backed_up() {
-    turns(Tool::Rbr, &["repo1-bundle=y", "repo1-block=y", "compress-type=zst"], false);
+    turns(Tool::Rbr, &["repo1-bundle=y", "repo1-block=y", "compress-type=zst"], true);
 }

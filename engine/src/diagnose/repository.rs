@@ -114,7 +114,11 @@ fn examine_writing(session: &Session, repo: &Repo, subject: &str, chart: &mut Ch
 fn write_once(storage: &dyn RepoStorage, directory: &RepoPath) -> Result<Option<i64>> {
     // No command takes this name for one of its files, and a later run removes it if this one is killed
     let path = directory.join(&temporary::name("check"))?;
-    put(storage, &path, CONTENT, WriteOptions::IN_PLACE)?;
+    if let Err(error) = put(storage, &path, CONTENT, WriteOptions::IN_PLACE) {
+        // What a full disk left of it
+        let _ = storage.remove(&path);
+        return Err(error);
+    }
     let read = get(storage, &path, CONTENT.len() as u64);
     let info = storage.info(&path);
     storage.remove(&path)?;

@@ -252,7 +252,7 @@ impl DataArea {
     /// [`ErrorCode::Access`]
     pub(super) fn reach_link(&self, path: &str) -> Result<PathBuf> {
         let found = PathBuf::from(path);
-        if self.linked.lock().unwrap_or_else(PoisonError::into_inner).contains(&found) {
+        if self.linked.lock().unwrap_or_else(PoisonError::into_inner).contains(&plain(&found)) {
             return Ok(found);
         }
         self.reach(path)
