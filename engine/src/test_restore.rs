@@ -126,6 +126,7 @@ pub fn run(request: &TestRestoreRequest, context: &TestRestoreContext<'_>) -> Re
         );
         return Err(Error::new(ErrorCode::FeatureNotSupported, text));
     }
+    confine::check()?;
     let programs = PgPrograms::find(data.pg_version, request.pg_bin_path.as_deref())?;
     if !request.checks.dump_databases.is_empty() && programs.program("pg_dump").is_none() {
         return Err(Error::new(

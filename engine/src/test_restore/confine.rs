@@ -44,6 +44,27 @@ pub fn spawn(command: &mut Command, root: &Path) -> Result<Child> {
     }
 }
 
+/// Checks that the kernel can confine a program, so that nothing is restored in vain.
+///
+/// # Errors
+/// [`ErrorCode::FeatureNotSupported`].
+pub fn check() -> Result<()> {
+    let created = || confinement()?.create();
+    created().map(drop).map_err(|error| not_supported(&error))
+}
+
+/// Writing anywhere needs a rule. Less than this is no confinement.
+fn confinement() -> std::result::Result<Ruleset, RulesetError> {
+    Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(AccessFs::from_all(VERSION))
+}
+
+fn not_supported(error: &RulesetError) -> Error {
+    let text = format!("unable to confine PostgreSQL to the scratch directory: {error}");
+    Error::new(ErrorCode::FeatureNotSupported, text)
+        .hint("test-restore needs Landlock, which Linux has since 6.2, unless it is switched off.")
+        .hint("without it, WAL that creates a tablespace would write to the files of the original cluster.")
+}
+
 fn restrict_thread(root: &Path) -> Result<()> {
     let opened = |path: &Path| {
         PathFd::new(path)
@@ -51,10 +72,7 @@ fn restrict_thread(root: &Path) -> Result<()> {
     };
     let (everything, root, null) = (opened(Path::new("/"))?, opened(root)?, opened(Path::new(NULL))?);
     let restricted = || -> std::result::Result<(), RulesetError> {
-        Ruleset::default()
-            // Less than this is no confinement
-            .set_compatibility(CompatLevel::HardRequirement)
-            .handle_access(AccessFs::from_all(VERSION))?
+        confinement()?
             .create()?
             .add_rule(PathBeneath::new(everything, AccessFs::from_read(VERSION)))?
             .add_rule(PathBeneath::new(root, AccessFs::from_all(VERSION)))?
@@ -62,14 +80,7 @@ fn restrict_thread(root: &Path) -> Result<()> {
             .restrict_self()?;
         Ok(())
     };
-    restricted().map_err(|error| {
-        Error::new(
-            ErrorCode::FeatureNotSupported,
-            format!("unable to confine PostgreSQL to the scratch directory: {error}"),
-        )
-        .hint("test-restore needs Landlock, which Linux has since 6.2, unless it is switched off.")
-        .hint("without it, WAL that creates a tablespace would write to the files of the original cluster.")
-    })
+    restricted().map_err(|error| not_supported(&error))
 }
 
 #[cfg(test)]
