@@ -101,6 +101,7 @@ impl Hosts {
         assert!(listed.contains(&label), "{listed}");
         run(self, &["backup", "--type=full", "--repo1-retention-full=1"]).success();
         assert_eq!(self.labels().len(), 1);
+        scenario.archiving_ends(&["lock", "far-lock"]);
         run(self, &["stanza-upgrade"]).success();
         let got = run(self, &["repo-get", "backup/demo/backup.info", "--log-level-console=off"]).success().stdout;
         assert!(got.contains("[backup:current]"), "{got}");

@@ -196,11 +196,34 @@ impl Scenario {
     /// Waits until the background worker has ended.
     #[track_caller]
     pub fn worker_ends(&self) {
-        let lock = self.space.path(&format!("lock/{STANZA}-archive-1.lock"));
+        self.worker_ends_in(&["lock"]);
+    }
+
+    /// Waits until PostgreSQL has nothing left to archive and no background worker holds the archive lock.
+    ///
+    /// A command that takes this lock fails with error 50 while a worker holds it, on the repository's host too.
+    /// `lock_folders` are the lock paths of all hosts.
+    #[track_caller]
+    pub fn archiving_ends(&self, lock_folders: &[&str]) {
         let end = Instant::now() + WORKER_END_MAX;
-        while lock.exists() {
-            assert!(Instant::now() < end, "the worker does not end");
+        let states = self.cluster.data().join("pg_wal/archive_status");
+        let is_ready = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|end| end == "ready");
+        while std::fs::read_dir(&states).expect("archive states").flatten().any(is_ready) {
+            assert!(Instant::now() < end, "segments wait still:\n{}", self.cluster.log_text());
             std::thread::sleep(Duration::from_millis(20));
+        }
+        self.worker_ends_in(lock_folders);
+    }
+
+    #[track_caller]
+    fn worker_ends_in(&self, lock_folders: &[&str]) {
+        let end = Instant::now() + WORKER_END_MAX;
+        for folder in lock_folders {
+            let lock = self.space.path(&format!("{folder}/{STANZA}-archive-1.lock"));
+            while lock.exists() {
+                assert!(Instant::now() < end, "the worker does not end");
+                std::thread::sleep(Duration::from_millis(20));
+            }
         }
     }
 

@@ -49,6 +49,7 @@ fn turns(options: HostOptions<'_>) {
     }
     scenario.rbr(&["backup", "--type=full", "--repo1-retention-full=1"]).success();
     assert_eq!(scenario.labels().len(), 1);
+    scenario.archiving_ends(&["lock", "far-lock"]);
     scenario.rbr(&["stop"]).success();
     scenario.rbr(&["stanza-delete", "--force", "--repo=1"]).success();
     assert!(!scenario.space.path("repo/backup/demo").exists());
