@@ -1,14 +1,18 @@
-//! A relay for TCP connections on loopback that can be cut.
+//! A relay for TCP connections on loopback that can be cut, and that can delay what it carries.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Bytes that are passed on at once.
 const BUFFER_BYTES: usize = 32 << 10;
+/// Pieces that are on their way in one direction.
+const PIECES_MAX: usize = 1024;
 
 /// A running relay. It ends with its connections when the value is dropped.
 pub struct Passage {
@@ -25,6 +29,10 @@ struct Shared {
     cuts: AtomicU64,
     /// The number of bytes, over all connections and both directions, before each of the next cuts.
     plan: Mutex<VecDeque<u64>>,
+    /// How long each piece is on its way, in either direction.
+    delay: Duration,
+    /// The number of connections so far.
+    connections: AtomicU64,
     /// Both sockets of every connection.
     open: Mutex<HashMap<u64, [TcpStream; 2]>>,
 }
@@ -36,6 +44,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Passage {
     /// A passage to a port of this machine.
     pub fn start(target: u16) -> Self {
+        Self::start_slow(target, Duration::ZERO)
+    }
+
+    /// A passage in which every piece is on its way for this time, in either direction. Connecting takes no longer.
+    pub fn start_slow(target: u16, delay: Duration) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("port of the passage");
         let address = listener.local_addr().expect("address of the passage");
         let shared = Arc::new(Shared {
@@ -44,6 +57,8 @@ impl Passage {
             closed: AtomicBool::new(false),
             cuts: AtomicU64::new(0),
             plan: Mutex::default(),
+            delay,
+            connections: AtomicU64::new(0),
             open: Mutex::default(),
         });
         let accepting = {
@@ -73,6 +88,11 @@ impl Passage {
     /// Sets whether new connections end at once.
     pub fn set_closed(&self, closed: bool) {
         self.shared.closed.store(closed, Ordering::SeqCst);
+    }
+
+    /// Returns how many connections there have been.
+    pub fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::SeqCst)
     }
 
     /// Returns how many connections have been cut.
@@ -113,6 +133,7 @@ impl Shared {
         server.set_nodelay(true)?;
         let ways = [(client.try_clone()?, server.try_clone()?), (server.try_clone()?, client.try_clone()?)];
         lock(&self.open).insert(number, [client, server]);
+        self.connections.fetch_add(1, Ordering::SeqCst);
         for (from, to) in ways {
             let shared = Arc::clone(self);
             std::thread::spawn(move || {
@@ -123,7 +144,22 @@ impl Shared {
         Ok(())
     }
 
-    fn carry(&self, mut from: TcpStream, mut to: &TcpStream) -> io::Result<()> {
+    fn carry(&self, from: TcpStream, to: &TcpStream) -> io::Result<()> {
+        if self.delay.is_zero() {
+            let mut to = to;
+            return self.each_piece(from, |piece| to.write_all(piece));
+        }
+        let (sender, receiver) = sync_channel(PIECES_MAX);
+        std::thread::scope(|scope| {
+            scope.spawn(move || deliver(&receiver, to));
+            self.each_piece(from, |piece| {
+                let sent = sender.send((Instant::now() + self.delay, piece.to_vec()));
+                sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
+            })
+        })
+    }
+
+    fn each_piece(&self, mut from: TcpStream, mut pass: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             let size = from.read(&mut buffer)?;
@@ -134,7 +170,7 @@ impl Shared {
                 self.cuts.fetch_add(1, Ordering::SeqCst);
                 return Ok(());
             }
-            to.write_all(&buffer[..size])?;
+            pass(&buffer[..size])?;
         }
     }
 
@@ -155,6 +191,16 @@ impl Shared {
         let sockets = lock(&self.open).remove(&number);
         for socket in sockets.iter().flatten() {
             let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Passes pieces on when they are due.
+fn deliver(pieces: &Receiver<(Instant, Vec<u8>)>, mut to: &TcpStream) {
+    for (due, piece) in pieces {
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        if to.write_all(&piece).is_err() {
+            return;
         }
     }
 }

@@ -9,14 +9,14 @@ use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use protocol::greeting::{self, GREETING_SIZE_MAX, Service};
 use protocol::options::ConfigRequest;
 use protocol::pack::read_message;
-use protocol::{AnswerMessage, Call, Dialect};
+use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect};
 
 use super::link::{Link, Opened};
 use super::process::Process;
@@ -196,6 +196,8 @@ pub(crate) struct Connection {
     timeout: Duration,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// What both sides can do beyond pgBackRest's protocol.
+    capabilities: OnceLock<Capabilities>,
 }
 
 impl Connection {
@@ -216,6 +218,7 @@ impl Connection {
             timeout: settings.timeout,
             shared: Arc::new(Shared::new(link, output)),
             threads: Vec::new(),
+            capabilities: OnceLock::new(),
         };
         let (sender, greeted) = channel();
         connection.start_thread("remote-read", move |shared| read(input, &sender, shared))?;
@@ -231,8 +234,16 @@ impl Connection {
             let arguments = arguments.iter().map(String::as_str).collect();
             connection.call(&Call::Config(ConfigRequest { arguments }))?;
         }
-        connection.call(&Call::Noop)?;
+        // pgBackRest passes over what is offered, and answers without data
+        let own = Capabilities::own();
+        let answer = connection.call(&Call::Offer(own.clone()))?;
+        let _ = connection.capabilities.set(own.common(&Capabilities::decode(answer.data())?));
         Ok(connection)
+    }
+
+    /// Returns whether both sides can do this.
+    pub(crate) fn has(&self, capability: Capability) -> bool {
+        self.capabilities.get().is_some_and(|common| common.has(capability))
     }
 
     /// Returns whether nothing can be sent any more.

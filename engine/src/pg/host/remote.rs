@@ -9,6 +9,7 @@
 
 mod files;
 mod filters;
+mod jobs;
 mod queries;
 mod stream;
 mod worker;
@@ -18,12 +19,13 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use protocol::Call;
 use protocol::storage::{FeaturesAnswer, InfoAnswer, InfoLevel, InfoRequest, ListAnswer, ListRequest};
+use protocol::{Call, Capability};
 use repo_format::pg::PgVersion;
 use repo_format::pg::control::PgControl;
 
 use self::files::RemoteFiles;
+use self::jobs::JobWorker;
 use self::queries::RemoteConnection;
 use self::worker::RemoteWorker;
 use super::PgHost;
@@ -171,7 +173,9 @@ impl PgHost for RemoteHost {
 
     fn copy_worker<'a>(&self, number: u32, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {
         let connection = turn.waiting(|| self.worker_connection(number))?;
-        Ok(Box::new(RemoteWorker::new(connection, Arc::clone(&self.settings), rules, turn)))
+        let has_jobs = connection.has(Capability::CopyJobs);
+        let worker = RemoteWorker::new(connection, Arc::clone(&self.settings), rules, turn);
+        Ok(if has_jobs { Box::new(JobWorker::new(worker, turn)) } else { Box::new(worker) })
     }
 }
 

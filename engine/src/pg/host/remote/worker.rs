@@ -35,8 +35,8 @@ const BYTES_AHEAD_MAX: u64 = 4 << 20;
 
 /// Copies files of one data directory.
 pub(super) struct RemoteWorker<'a> {
-    connection: Arc<Connection>,
-    settings: Arc<RemotePgSettings>,
+    pub(super) connection: Arc<Connection>,
+    pub(super) settings: Arc<RemotePgSettings>,
     encoder: FileEncoder<'a>,
 }
 
@@ -61,6 +61,11 @@ impl<'a> RemoteWorker<'a> {
         turn: &Turn,
     ) -> Self {
         RemoteWorker { connection, settings, encoder: FileEncoder::new(rules, turn) }
+    }
+
+    /// What all jobs share.
+    pub(super) fn rules(&self) -> &'a CopyRules {
+        self.encoder.rules
     }
 
     /// The absolute path of a file on the other host.
@@ -292,7 +297,7 @@ fn check(stream: &FileStream, file: &CopyFile, came: (u64, Sha1), transforms: bo
 }
 
 /// The plain bytes of a block map.
-fn encode_map(file: &CopyFile, map: &BlockMap) -> Result<Vec<u8>> {
+pub(super) fn encode_map(file: &CopyFile, map: &BlockMap) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if let Some(block) = &file.block {
         map.write(block.block_size, block.checksum_size, &mut bytes)?;
