@@ -70,8 +70,12 @@ impl Config {
         let mut ini = None;
         if !matches!(line.command, Command::Help | Command::Version) {
             env::add(&mut found, &environment, line.command, line.role, warn)?;
-            ini = file::load(files, &found)?;
-            if let Some(ini) = &ini {
+            ini = match line.command {
+                // It writes the file. What an existing one sets is not what it was asked to write
+                Command::Init => file::load_existing(files, &found)?,
+                _ => file::load(files, &found)?,
+            };
+            if let Some(ini) = ini.as_ref().filter(|_| line.command != Command::Init) {
                 file::add(&mut found, ini, line.command, line.role, warn)?;
             }
         }
