@@ -86,8 +86,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
 fn resolve(args: Vec<OsString>, format: LogFormat) -> Result<Config> {
     let line = CommandLine::parse(args)?;
     log::set_command(&line.command().role_name(line.role()), None);
+    summary::begin_of_line(&line);
     if line.role() == Role::Main {
-        log::configure(LogSettings { format, ..LogSettings::PARSING });
+        // Standard output may be for a summary only
+        let settings = if summary::has_begun() { LogSettings::PARSING_FOR_REPORT } else { LogSettings::PARSING };
+        log::configure(LogSettings { format, ..settings });
     }
     let environment = Environment::from_process();
     Config::resolve(line, environment, &SystemFiles, &mut |text| engine::warn!("{text}"))

@@ -10,8 +10,8 @@
 
 mod json;
 
-use std::fmt::Write as _;
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -125,6 +125,9 @@ impl LogSettings {
     };
     /// While the configuration is read, so that its warnings are shown.
     pub const PARSING: LogSettings = LogSettings { console: Level::Warn, stderr: Level::Off, ..Self::EARLY };
+    /// The same if standard output is for a report.
+    pub const PARSING_FOR_REPORT: LogSettings =
+        LogSettings { console: Level::Off, stderr: Level::Warn, is_report: true, ..Self::EARLY };
 }
 
 /// The state of the log of this process.

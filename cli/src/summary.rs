@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use engine::{Error, Result};
 use serde_json::{Map, Value, json};
 
-use crate::config::decl::COMMANDS;
-use crate::config::{Command, Config, opt};
+use crate::config::decl::{COMMANDS, OptionDecl};
+use crate::config::{Command, CommandLine, Config, opt};
 use crate::render::control::valid_json;
 
 /// The object, if it was asked for and is not printed yet.
@@ -42,6 +42,18 @@ pub(crate) fn begin_of_arguments(args: &[OsString]) {
     let mut found = names.filter(|name| args.iter().any(|arg| arg == name));
     if let (true, false, Some(name)) = (is_json, is_plan, found.next()) {
         begin_with(name, None);
+    }
+}
+
+/// Begins the summary of a command whose options are not resolved yet.
+pub(crate) fn begin_of_line(line: &CommandLine) {
+    let sets = |decl: &OptionDecl| !line.arguments_of(decl).is_empty();
+    let is_json = line.arguments_of(opt::OUTPUT.decl()) == ["--output=json"];
+    let is_summary = has_summary(line.command()) && !line.is_help();
+    if is_summary && is_json && !sets(opt::PLAN.decl()) && !sets(opt::REPORT.decl()) {
+        begin_with(line.command().name(), None);
+    } else {
+        *summary() = None;
     }
 }
 

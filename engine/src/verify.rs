@@ -26,9 +26,9 @@ use repo_format::backup_info::BackupInfo;
 use repo_format::cipher::Cipher;
 use repo_format::layout::{self, Stanza};
 
+pub use self::file::FileFault;
 use self::info_file::{FilePair, LoadedPair, Retry, Unusable};
 use self::repair::{HalfWhole, PairKind};
-pub use self::file::FileFault;
 pub use self::report::{ArchiveResult, BackupResult, BackupStatus, SegmentRun};
 pub use self::request::{VerifyRequest, VerifySummary};
 pub use self::unread::Unread;
@@ -118,18 +118,7 @@ pub(crate) fn run(request: &VerifyRequest, session: &Session, repo: &Repo) -> Re
     let task = VerifyTask { request, session, repo, crew: request.crew() };
     let (verified, warnings, duration) = log::observe(|| task.run())?;
     let Verified { text, errors, half_whole, failure, unread, first_faults, archives, backups } = verified;
-    Ok(VerifySummary {
-        text,
-        errors,
-        half_whole,
-        failure,
-        unread,
-        first_faults,
-        archives,
-        backups,
-        warnings,
-        duration,
-    })
+    Ok(VerifySummary { text, errors, half_whole, failure, unread, first_faults, archives, backups, warnings, duration })
 }
 
 /// The outcome of a run, as in [`VerifySummary`].

@@ -54,7 +54,8 @@ fn errors_in_json_have_code_and_hints_also_before_the_options_are_known() {
     assert_eq!((&found[0]["command"], &found[0]["code"]), (&json!("backup"), &json!(37)), "{}", run.describe());
     // A hint has its own place
     let lock = format!("--lock-path={}", space.text("lock"));
-    let missing = ["--no-config", "--stanza=demo", "--log-format=json", "--log-level-file=off", &lock, "--repo1-path=/x"];
+    let missing =
+        ["--no-config", "--stanza=demo", "--log-format=json", "--log-level-file=off", &lock, "--repo1-path=/x"];
     let run = space.run(space.path("bin/rbr"), &[&missing[..], &["annotate", "--set=a", "--annotation=a=b"]].concat());
     let found = lines(&run.fails(32).stdout);
     assert_eq!(found[0]["message"], "'a' is not a valid backup label format");
@@ -63,7 +64,8 @@ fn errors_in_json_have_code_and_hints_also_before_the_options_are_known() {
 #[test]
 fn format_of_the_log_is_no_option_of_a_file_or_the_environment() {
     let space = Space::new();
-    let run = space.run(space.path("bin/rbr"), &["--log-format=xml", "--no-config", "--stanza=demo", "start"]).fails(32);
+    let run =
+        space.run(space.path("bin/rbr"), &["--log-format=xml", "--no-config", "--stanza=demo", "start"]).fails(32);
     run.says("'xml' is not allowed for 'log-format' option");
 }
 
@@ -103,7 +105,10 @@ fn each_command_prints_its_summary_and_nothing_else_on_standard_output() {
 
     let verified = &run(&["verify"])["verify"];
     assert_eq!((&verified["valid"], &verified["errors"]), (&json!(true), &json!(0)));
-    assert_eq!((&verified["backup"][0]["label"], &verified["backup"][0]["status"]), (&json!(labels[0]), &json!("valid")));
+    assert_eq!(
+        (&verified["backup"][0]["label"], &verified["backup"][0]["status"]),
+        (&json!(labels[0]), &json!("valid"))
+    );
     assert_eq!(verified["backup"][0]["files"]["total"], verified["backup"][0]["files"]["valid"]);
 
     let set = format!("--set={}", labels[0]);
@@ -130,25 +135,29 @@ fn failed_command_says_why_in_its_summary() {
     assert_eq!(without_stanza["error"]["name"], "FileMissingError");
     assert!(!without_stanza["error"]["hints"].as_array().expect("hints").is_empty(), "{without_stanza}");
     assert_eq!(failed(&["--bogus", "backup"], 31)["command"], "backup");
+    // An abbreviation is known once the arguments are parsed
+    let run = scenario.rbr(&["--outp=json", "--type=bogus", "backup"]).fails(32);
+    assert_eq!((run.stdout.lines().count(), run.json()["command"].clone()), (1, json!("backup")), "{}", run.describe());
     assert_eq!(failed(&["--type=bogus", "backup"], 32)["command"], "backup");
-    // The backup counts although expire fails after it
     scenario.rbr(&["stanza-create"]).success();
-    scenario.rbr(&["--type=full", "backup"]).success();
-    let half = failed(&["--type=full", "--repo1-retention-archive-type=bogus", "backup"], 32);
-    assert_eq!(half.get("backup"), None);
-    assert_eq!(failed(&["--set=20200101-000000F", "expire"], 75)["error"]["name"], "BackupSetInvalidError");
+    assert_eq!(failed(&["--repo1-retention-archive-type=bogus", "backup"], 32).get("backup"), None);
+    assert_eq!(failed(&["--set=20200101-000000F", "--annotation=a=b", "annotate"], 75)["stanza"], "demo");
+    // The backup counts although expire fails after it
+    let half = failed(&["--repo2-path=/dev/null/repo", "--repo2-retention-full=1", "--type=full", "backup"], 104);
+    let newest = scenario.labels().pop().expect("label");
+    assert_eq!((&half["backup"]["label"], half.get("expire")), (&json!(newest), None), "{half}");
 }
 
 #[test]
 fn output_that_pgbackrest_refuses_stays_refused_where_rbr_has_no_summary() {
     let space = Space::new();
     for (arguments, code) in [
-        (&["--stanza=demo", "--output=bogus", "verify"][..], 32),
+        (&["--no-config", "--stanza=demo", "--output=bogus", "verify"][..], 32),
         (&["--output=json", "version"], 32),
-        (&["--stanza=demo", "--output=none", "--pg1-path=/pg", "backup"], 32),
-        (&["--stanza=demo", "--output=json", "start"], 31),
-        (&["--output=none", "info"], 32),
+        (&["--no-config", "--stanza=demo", "--output=none", "--pg1-path=/pg", "backup"], 32),
+        (&["--no-config", "--stanza=demo", "--output=json", "start"], 31),
+        (&["--no-config", "--output=none", "info"], 32),
     ] {
-        space.run(space.path("bin/rbr"), &[&["--no-config"], arguments].concat()).fails(code);
+        space.run(space.path("bin/rbr"), arguments).fails(code);
     }
 }

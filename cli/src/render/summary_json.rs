@@ -85,9 +85,7 @@ pub fn verify(summary: &VerifySummary) -> Value {
 }
 
 fn verified_archive(archive: &ArchiveResult) -> Value {
-    let range = |range: &engine::verify::SegmentRun| {
-        json!({ "start": range.start, "stop": range.stop, "faults": faults(&range.faults) })
-    };
+    let range = |range: &engine::verify::SegmentRun| json!({ "start": range.start, "stop": range.stop, "faults": faults(&range.faults) });
     json!({
         "id": archive.id,
         "wal": { "total": archive.total, "valid": archive.valid },

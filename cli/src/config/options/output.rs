@@ -1,16 +1,15 @@
 //! Options of what commands show.
 
 use crate::config::decl::Command::{
-    Annotate, Attest, Backup, Check, Expire, Info, Manifest, RecoveryPoints, RepoGet, RepoLs, RepoRm, Restore, Schedule,
-    StanzaCreate, StanzaDelete, StanzaUpgrade, TestRestore, Verify, Version,
+    Annotate, Attest, Backup, Check, Expire, Info, Manifest, RecoveryPoints, RepoGet, RepoLs, RepoRm, Restore,
+    Schedule, StanzaCreate, StanzaDelete, StanzaUpgrade, TestRestore, Verify, Version,
 };
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{Command, HelpGroup, MAIN, OptionDecl, Override, Section, ValueKind, on};
 use crate::config::handle::{Opt, options};
 
 /// Commands that print nothing but log lines in pgBackRest.
-const WITH_SUMMARY: &[Command] =
-    &[Annotate, Backup, Check, Expire, Restore, StanzaCreate, StanzaDelete, StanzaUpgrade];
+const WITH_SUMMARY: &[Command] = &[Annotate, Backup, Check, Expire, Restore, StanzaCreate, StanzaDelete, StanzaUpgrade];
 
 /// `--output` of a command that prints a summary.
 const fn summary(command: Command) -> Override {
