@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::config::decl::Command::{Attest, Backup, Check, Expire, RecoveryPoints, Restore, TestRestore, Verify};
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::{MAIN, OptionDecl, Range, Section, ValueKind, depend, on};
+use crate::config::decl::{HelpGroup, MAIN, MAIN_ASYNC, OptionDecl, Range, Section, ValueKind, depend, on};
 use crate::config::handle::{Opt, options};
+use crate::config::options::EVERY;
 
 const OWN: OptionDecl = OptionDecl { section: Section::CommandLine, roles: MAIN, own: true, ..OptionDecl::BASE };
 
@@ -113,6 +114,21 @@ options! {
         detail: "The newest backup whose last test-restore passed is not expired, nor is the set that it belongs to, \
             whatever the retention settings are. A backup whose last proof can't be read is kept, too. No signature \
             is checked: whoever can write to the repository can make a backup count as proven.",
+        ..OWN
+    };
+
+    LOG_FORMAT: Opt<String> = OptionDecl {
+        name: "log-format",
+        kind: ValueKind::StringId,
+        commands: EVERY,
+        roles: MAIN_ASYNC,
+        default: Fixed("text"),
+        allow: &["text", "json"],
+        values: &[("text", "as in pgBackRest"), ("json", "one JSON object a line")],
+        help: HelpGroup::Log,
+        summary: "Format of log lines.",
+        detail: "The format of all log lines: on standard output, standard error and in the log file. Processes that the \
+            command starts on this host, such as the commands of the daemon, use it too.",
         ..OWN
     };
 
