@@ -177,7 +177,7 @@ fn file_in_blocks_continues_the_map_of_the_request() {
     handlers.handle(&Call::Cancel(CallKind::Copy), 7).unwrap();
     open(&mut handlers, WorkerRequest { reference: 1, ..worker() });
     let next = RequestedFile { blocks: Some(blocks(Some(&map))), has_reference: true, ..file("pg_data/a") };
-    let (more, _) = run(&mut handlers, bundle(&[next.clone()])).unwrap();
+    let (more, _) = run(&mut handlers, bundle(std::slice::from_ref(&next))).unwrap();
     assert!(more.len() < 2 * 8192, "{}", more.len());
     // A damaged map is an error, after which the worker has ended
     let damaged = RequestedFile { blocks: Some(blocks(Some(&map[..9]))), ..next };

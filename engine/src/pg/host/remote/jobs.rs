@@ -267,3 +267,6 @@ fn copy_text(job: &CopyJob) -> String {
 fn read_error(job: &CopyJob, error: io::Error) -> Error {
     Error::from_io(ErrorCode::FileRead, copy_text(job), error)
 }
+
+#[cfg(test)]
+mod tests;
