@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::env::network::free_ports;
-use crate::env::{Authority, Background, Passage, Run, Scenario, ScenarioOptions, Tool};
+use crate::env::{Authority, Background, Passage, Run, Scenario, ScenarioOptions, Tool, restored_matches};
 
 /// The configuration of this host, and of the other one.
 const NEAR: &str = "near.conf";
@@ -96,19 +96,89 @@ impl Hosts {
     }
 }
 
+impl Hosts {
+    /// Creates tables of one page.
+    fn create_tables(&self, count: usize) {
+        let create: Vec<_> = (0..count).map(|number| format!("create table small_{number} as select 1 as a")).collect();
+        self.scenario.cluster.sql(&(create.join(";") + "; checkpoint"));
+    }
+
+    /// The time that one round trip for each file of the cluster would take.
+    fn time_of_round_trips(&self) -> Duration {
+        let count = self
+            .scenario
+            .cluster
+            .sql("select count(*) from pg_class where relkind in ('r', 't', 'i') and pg_relation_size(oid) > 0");
+        2 * DELAY * count.parse().unwrap_or(0)
+    }
+
+    /// Runs rbr, and returns how long it took.
+    fn time(&self, arguments: &[&str]) -> Duration {
+        let begin = Instant::now();
+        self.run(Tool::Rbr, arguments).success();
+        begin.elapsed()
+    }
+}
+
+#[test]
+fn small_files_of_a_distant_cluster_do_not_take_a_round_trip_each() {
+    let Some(hosts) = Hosts::start(Far::Cluster, Tool::Rbr, &["repo1-bundle=y", "compress-type=zst"]) else { return };
+    hosts.create_tables(1000);
+    hosts.run(Tool::Rbr, &["stanza-create"]).success();
+    let (taken, limit) = (hosts.time(&["backup", "--type=full"]), hosts.time_of_round_trips());
+    assert!(limit > Duration::from_secs(40), "{limit:?}");
+    assert!(taken < limit / 2, "{taken:?} of {limit:?}");
+    hosts.scenario.cluster.switch_wal();
+    let dump = hosts.scenario.cluster.dump();
+    let mut restored = hosts.scenario.restore(Tool::PgBackRest, "restored", &[]);
+    restored_matches(&mut restored, &dump);
+}
+
+#[test]
+fn files_of_a_distant_repository_are_read_and_written_many_at_a_time() {
+    for server in [Tool::Rbr, Tool::PgBackRest] {
+        let Some(hosts) = Hosts::start(Far::Repository, server, &["compress-type=zst"]) else { return };
+        hosts.create_tables(1000);
+        hosts.run(Tool::Rbr, &["stanza-create"]).success();
+        let limit = hosts.time_of_round_trips();
+        // A file is opened, written and closed
+        let taken = hosts.time(&["backup", "--type=full"]);
+        assert!(taken < limit, "{server:?}: {taken:?} of {limit:?}");
+        let target = hosts.scenario.space.folder("target");
+        let taken = hosts.time(&["restore", &format!("--pg1-path={}", target.display()), "--type=immediate"]);
+        assert!(taken < limit / 2, "{server:?}: {taken:?} of {limit:?}");
+    }
+}
+
+#[test]
+fn connection_that_is_cut_in_the_middle_of_a_job_ends_the_backup() {
+    let near = ["repo1-bundle=y", "compress-type=zst", "job-retry=0"];
+    let Some(hosts) = Hosts::start(Far::Cluster, Tool::Rbr, &near) else { return };
+    hosts.run(Tool::Rbr, &["stanza-create"]).success();
+    for bytes in [400_000, 700_000, 1_000_000] {
+        hosts.passage.cut_after(&[bytes]);
+        let run = hosts.run(Tool::Rbr, &["backup", "--type=full"]);
+        assert!(run.code != 0 && run.stdout.contains("localhost"), "{bytes}: {}", run.describe());
+        assert!(hosts.scenario.labels().is_empty(), "{bytes}");
+    }
+    hosts.passage.cut_after(&[]);
+    hosts.run(Tool::Rbr, &["backup", "--type=full"]).success();
+    hosts.scenario.cluster.switch_wal();
+    let dump = hosts.scenario.cluster.dump();
+    let mut restored = hosts.scenario.restore(Tool::PgBackRest, "restored", &[]);
+    restored_matches(&mut restored, &dump);
+}
+
 /// Prints how long both programs take. Run it alone: `cargo test --test rbr slow_link -- --ignored --nocapture`.
 #[test]
 #[ignore = "prints times"]
 fn times_of_both_programs() {
-    let tables = 500;
-    let create: Vec<_> = (0..tables).map(|number| format!("create table small_{number} as select 1 as a")).collect();
-    let sql = create.join(";") + "; checkpoint";
     for (far, bundle) in [(Far::Cluster, "n"), (Far::Cluster, "y"), (Far::Repository, "n"), (Far::Repository, "y")] {
         for tool in [Tool::Rbr, Tool::PgBackRest] {
             let bundle = format!("repo1-bundle={bundle}");
             let near = [bundle.as_str(), "compress-type=zst", "archive-async=y"];
             let Some(hosts) = Hosts::start(far, tool, &near) else { return };
-            hosts.scenario.cluster.sql(&sql);
+            hosts.create_tables(500);
             let time = |what: &str, arguments: &[&str]| {
                 let (before, begin) = (hosts.passage.connections(), Instant::now());
                 hosts.run(tool, arguments).success();

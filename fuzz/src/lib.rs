@@ -42,6 +42,7 @@ pub const TARGETS: &[Target] = &[
     ("remote_greeting", hosts::remote_greeting),
     ("remote_pack", hosts::remote_pack),
     ("remote_request", hosts::remote_request),
+    ("served_jobs", engine_parts::served_jobs),
     ("served_requests", engine_parts::served_requests),
     ("sftp_packet", engine_parts::sftp_packet),
     ("spool", info_files::spool),
