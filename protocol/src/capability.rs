@@ -30,23 +30,27 @@ pub enum Capability {
     /// Never completes a file of which a block failed, so that the request to complete it may be sent before the answers to
     /// the blocks have come. pgBackRest would complete it without that block.
     WholeWrites,
+    /// Answers contain the warnings that the server has logged since the one before
+    /// ([`AnswerMessage::warnings`](crate::AnswerMessage::warnings)).
+    Warnings,
 }
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Capability; 2] = [Capability::CopyJobs, Capability::WholeWrites];
+    pub const ALL: [Capability; 3] = [Capability::CopyJobs, Capability::WholeWrites, Capability::Warnings];
 
     fn name(self) -> &'static str {
         match self {
             Capability::CopyJobs => "copy-jobs",
             Capability::WholeWrites => "whole-writes",
+            Capability::Warnings => "warnings",
         }
     }
 
     /// The highest number that this version knows.
     fn newest(self) -> u32 {
         match self {
-            Capability::CopyJobs | Capability::WholeWrites => 1,
+            Capability::CopyJobs | Capability::WholeWrites | Capability::Warnings => 1,
         }
     }
 }
@@ -159,7 +163,7 @@ mod tests {
     #[test]
     fn peer_of_another_version_has_the_lower_number_and_unknown_names_count_for_nothing() {
         let own = Capabilities::own();
-        let newer = [("copy-jobs", 7), ("time-travel", 1), ("", 3), ("whole-writes", 1)];
+        let newer = [("copy-jobs", 7), ("time-travel", 1), ("", 3), ("whole-writes", 1), ("warnings", 2)];
         let newer = Capabilities::decode(Some(&list(&newer))).unwrap();
         assert_eq!(own.common(&newer), own);
         assert_eq!(newer.common(&own), own);

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -21,6 +21,7 @@ use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect};
 use super::link::{Link, Opened};
 use super::process::Process;
 use super::{RemoteSettings, Way, tls};
+use crate::log::Inherited;
 use crate::{Error, ErrorCode, Result};
 
 /// The largest answer that is accepted, in bytes. The list of a directory with a million entries takes some 40 MB.
@@ -30,6 +31,8 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// A connection on which nothing was sent for this time gets a request, so that nothing between the hosts takes it for
 /// dead.
 const IDLE: Duration = Duration::from_secs(30);
+/// The most warnings of a server that are logged.
+const WARNINGS_MAX: usize = 1000;
 /// How long the server may take to end after the connection was closed.
 const EXIT_WAIT: Duration = Duration::from_secs(10);
 
@@ -117,6 +120,8 @@ struct Shared {
     link: Mutex<Box<dyn Link>>,
     /// The thread that keeps the connection alive stops.
     stop: (Mutex<bool>, Condvar),
+    /// Answers may contain warnings.
+    has_warnings: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -132,6 +137,7 @@ impl Shared {
             begun: Instant::now(),
             link: Mutex::new(link),
             stop: (Mutex::new(false), Condvar::new()),
+            has_warnings: AtomicBool::new(false),
         }
     }
 
@@ -226,7 +232,10 @@ impl Connection {
             capabilities: OnceLock::new(),
         };
         let (sender, greeted) = channel();
-        connection.start_thread("remote-read", move |shared| read(input, &sender, shared))?;
+        let (name, collected) = (connection.name.clone(), Inherited::from_this_thread());
+        connection.start_thread("remote-read", move |shared| {
+            collected.during(|| read(input, &sender, shared, &name));
+        })?;
         connection.dialect = match greeted.recv_timeout(settings.timeout) {
             Ok(dialect) => dialect.map_err(|end: End| end.to_error())?,
             Err(error) => return Err(connection.silent(error)),
@@ -242,7 +251,9 @@ impl Connection {
         // pgBackRest passes over what is offered, and answers without data
         let own = Capabilities::own();
         let answer = connection.call(&Call::Offer(own.clone()))?;
-        let _ = connection.capabilities.set(own.common(&Capabilities::decode(answer.data())?));
+        let common = own.common(&Capabilities::decode(answer.data())?);
+        connection.shared.has_warnings.store(common.has(Capability::Warnings), Ordering::Relaxed);
+        let _ = connection.capabilities.set(common);
         Ok(connection)
     }
 
@@ -325,14 +336,19 @@ fn position(message: &[u8], part: &[u8]) -> (usize, usize) {
     (begin, begin + part.len())
 }
 
-/// Reads the greeting and all answers.
-fn read(input: Box<dyn Read + Send>, greeted: &Sender<std::result::Result<&'static Dialect, End>>, shared: &Shared) {
+/// Reads the greeting and all answers. `name` is that of the server, for its warnings.
+fn read(
+    input: Box<dyn Read + Send>,
+    greeted: &Sender<std::result::Result<&'static Dialect, End>>,
+    shared: &Shared,
+    name: &str,
+) {
     let mut input = BufReader::with_capacity(BUFFER_BYTES, Input { reader: input, has_ended: false });
     let error = match read_greeting(&mut input) {
         Ok(dialect) => {
             // The thread that opens the connection may have given up
             let _ = greeted.send(Ok(dialect));
-            read_answers(&mut input, shared)
+            read_answers(&mut input, shared, name)
         }
         Err(error) => error,
     };
@@ -367,7 +383,8 @@ pub(super) fn read_greeting(input: &mut impl BufRead) -> Result<&'static Dialect
 }
 
 /// Gives each answer to the thread that waits for it. Returns the error that ended the connection.
-fn read_answers(input: &mut impl BufRead, shared: &Shared) -> Error {
+fn read_answers(input: &mut impl BufRead, shared: &Shared, name: &str) -> Error {
+    let mut warnings_left = WARNINGS_MAX;
     loop {
         let mut message = Vec::new();
         if let Err(error) = read_message(input, &mut message, ANSWER_BYTES_MAX) {
@@ -377,6 +394,16 @@ fn read_answers(input: &mut impl BufRead, shared: &Shared) -> Error {
             Ok(answer) => answer.session,
             Err(error) => return error,
         };
+        if shared.has_warnings.load(Ordering::Relaxed) {
+            match AnswerMessage::warnings(&message) {
+                Ok(warnings) => {
+                    let some = warnings.iter().take(warnings_left);
+                    some.for_each(|text| crate::warn!("raised from {name}: {text}"));
+                    warnings_left = warnings_left.saturating_sub(warnings.len());
+                }
+                Err(error) => return error,
+            }
+        }
         let Some(waiting) = lock(&shared.queue).waiting.pop_front() else {
             return Error::new(ErrorCode::Protocol, "answer without a request");
         };

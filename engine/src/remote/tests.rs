@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::channel;
 
+use protocol::storage::{InfoLevel, ListRequest};
 use protocol::{AnswerMessage, Call, Capabilities, Capability, Dialect, PackWriter, StringId};
 
 use super::testing::{Script, connect, serve_data};
@@ -39,6 +40,23 @@ fn two_sides_of_this_version_agree_on_everything() {
     let connection = connect(move |stream| serve_data(stream, &path).unwrap()).unwrap();
     assert!(Capability::ALL.into_iter().all(|capability| connection.has(capability)));
     connection.call(&Call::Features).unwrap();
+}
+
+#[test]
+fn warning_of_the_server_is_one_of_the_command_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let (_, warnings) = crate::log::collect_warnings(|| {
+        let connection = connect(move |stream| serve_data(stream, &path).unwrap()).unwrap();
+        connection.call(&Call::Features).unwrap();
+        // The server warns of an attempt to leave its area
+        let request = ListRequest { path: "/etc", level: InfoLevel::Exists, target_time: 0 };
+        assert!(connection.call(&Call::List(request)).is_err());
+        connection.call(&Call::Noop).unwrap();
+    });
+    assert_eq!(warnings.total, 1);
+    let expected = "raised from remote-1 ssh protocol on 'far': access to '/etc' denied: ";
+    assert!(warnings.texts[0].starts_with(expected), "{}", warnings.texts[0]);
 }
 
 #[test]

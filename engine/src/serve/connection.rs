@@ -13,6 +13,7 @@ use protocol::{Call, Capabilities, Dialect};
 
 use super::handlers::Handlers;
 use super::{Served, ServedLocks};
+use crate::log::WarningInbox;
 use crate::{Error, ErrorCode, Result};
 
 /// The largest request, in bytes. pgBackRest's largest ones contain a block of `buffer-size`, which is at most 16 MiB, or
@@ -35,6 +36,8 @@ pub struct Server<R, W> {
     /// The request that is being answered.
     message: Vec<u8>,
     session: u64,
+    /// Warnings that the client has not got yet.
+    warned: WarningInbox,
 }
 
 impl<R: Read, W: Write> Server<R, W> {
@@ -44,7 +47,8 @@ impl<R: Read, W: Write> Server<R, W> {
     /// [`ErrorCode::FileWrite`]
     pub fn greet(input: R, output: W) -> Result<Self> {
         let input = BufReader::with_capacity(BUFFER_BYTES, input);
-        let mut server = Server { input, output, dialect: Dialect::NEWEST, message: Vec::new(), session: 0 };
+        let (message, warned) = (Vec::new(), WarningInbox::default());
+        let mut server = Server { input, output, dialect: Dialect::NEWEST, message, session: 0, warned };
         let line = greeting::encode(Service::Remote, server.dialect);
         let written = server.output.write_all(line.as_bytes()).and_then(|()| server.output.flush());
         written.map_err(|e| Error::from_io(ErrorCode::FileWrite, "unable to write greeting", e))?;
@@ -173,17 +177,25 @@ impl<R: Read, W: Write> Server<R, W> {
             let text = format!("invalid request '{}' (0x{:x})", request.command, request.command.0);
             return Err(Error::new(ErrorCode::Protocol, text));
         }
+        let warned = handlers.passes_warnings().then_some(&self.warned);
         let reply = Call::decode(&request, self.dialect).and_then(|call| match call {
             Call::Exit => Ok(None),
-            call => handlers.handle(&call, request.session).map(Some),
+            call => match warned {
+                Some(warned) => warned.during(|| handlers.handle(&call, request.session)),
+                None => handlers.handle(&call, request.session),
+            }
+            .map(Some),
         });
+        let warnings = warned.map(WarningInbox::take).unwrap_or_default();
         let message = match &reply {
             Ok(None) => return Ok(false),
-            Ok(Some(reply)) => handlers.message(self.session, reply),
+            Ok(Some(reply)) => handlers.message(self.session, reply, &warnings),
             Err(error) if matches!(error.code, ErrorCode::Assert | ErrorCode::Term) => {
                 return reply.map(|_| false);
             }
-            Err(error) => AnswerMessage::encode_error(Some(self.session), &ErrorAnswer::from(error)),
+            Err(error) => {
+                AnswerMessage::encode_error_with_warnings(Some(self.session), &ErrorAnswer::from(error), &warnings)
+            }
         };
         send(&mut self.output, &message)?;
         Ok(true)

@@ -10,7 +10,7 @@ use protocol::pack::{PackWriter, Packed};
 use protocol::storage::{
     Chunk, InfoAnswer, InfoRequest, ListAnswerWriter, ListRequest, PathRemoveAnswer, ReadAnswer, WriteAnswer,
 };
-use protocol::{Call, Capabilities, Dialect, StringId};
+use protocol::{Call, Capabilities, Capability, Dialect, StringId};
 
 use super::Served;
 use super::database::DatabaseSession;
@@ -116,8 +116,13 @@ impl Handlers {
         command.is_some_and(|command| command.capability().is_none_or(|needed| self.capabilities.has(needed)))
     }
 
-    /// The message with a reply.
-    pub(super) fn message<'a>(&'a self, session: u64, reply: &'a Reply) -> Packed<'a> {
+    /// Returns whether the client gets warnings.
+    pub(super) fn passes_warnings(&self) -> bool {
+        self.capabilities.has(Capability::Warnings)
+    }
+
+    /// The message with a reply, and with warnings.
+    pub(super) fn message<'a>(&'a self, session: u64, reply: &'a Reply, warnings: &[String]) -> Packed<'a> {
         fn results(results: &[OwnedResult]) -> Vec<protocol::filter::FilterResult<'_>> {
             results.iter().map(OwnedResult::result).collect()
         }
@@ -132,7 +137,7 @@ impl Handlers {
             Data::Job(chunk) => Some(chunk.answer(&self.block).encode()),
             Data::Results(owned) => Some(WriteAnswer { results: results(owned) }.encode()),
         };
-        AnswerMessage::encode(session, reply.is_closed, data)
+        AnswerMessage::encode_with_warnings(session, reply.is_closed, data, warnings)
     }
 
     /// Handles a request of the session with this number.

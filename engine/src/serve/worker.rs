@@ -22,6 +22,7 @@ use repo_format::hash::{Sha1, Sha1Hasher};
 use super::files::Files;
 use super::filters::{Budget, too_much_memory};
 use super::handlers::too_many;
+use crate::log::Inherited;
 use crate::pg::data_dir::DataDir;
 use crate::pipeline::backup::{CopyFile, CopyJob, CopyResult, CopyWorker, JobStore, LocalWorker};
 use crate::work::turn::{Slots, Turn};
@@ -142,11 +143,11 @@ impl Workers {
         let (jobs, next) = channel::<OwnedJob>();
         let (sender, pieces) = sync_channel(PIECES_WAITING_MAX);
         let (slots, cancel) = (Arc::clone(&self.slots), cancel.child());
-        let stop = cancel.clone();
+        let (stop, warnings) = (cancel.clone(), Inherited::from_this_thread());
         let body = move || {
             let _running = running;
             let turn = slots.turn();
-            turn.run(|| {
+            let work = || {
                 let mut worker = LocalWorker::new(data_dir, version_force, &rules, &turn);
                 while let Ok(job) = turn.waiting(|| next.recv()) {
                     let mut store = Store::new(&job, &sender, &turn, network);
@@ -157,7 +158,8 @@ impl Workers {
                         return;
                     }
                 }
-            });
+            };
+            warnings.during(|| turn.run(work));
         };
         let started = Builder::new().name("copy".to_owned()).spawn(body);
         started.map_err(|e| Error::from_io(ErrorCode::Kernel, "unable to start a thread", e))?;

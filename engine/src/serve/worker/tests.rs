@@ -71,7 +71,7 @@ type ReadEnd = (u64, Sha1, Vec<String>);
 /// The answer to a request: its data, and the end.
 fn ask(handlers: &mut Handlers, call: &Call<'_>) -> Result<(Vec<u8>, Option<ReadEnd>)> {
     let reply = handlers.handle(call, 7)?;
-    let message = handlers.message(7, &reply).to_vec();
+    let message = handlers.message(7, &reply, &[]).to_vec();
     let answer = AnswerMessage::decode(&message).unwrap();
     let chunk = JobChunk::decode(answer.outcome.unwrap()).unwrap();
     let end = chunk.end.map(|end| {
