@@ -25,7 +25,7 @@ enum Far {
 struct Hosts {
     // Declared before the folder that the server uses, so that it is dropped first
     passage: Passage,
-    _server: Background,
+    server: Background,
     scenario: Scenario,
 }
 
@@ -84,7 +84,7 @@ impl Hosts {
             assert!(Instant::now() < end, "the server does not listen:\n{}", server.log());
             std::thread::sleep(Duration::from_millis(20));
         }
-        Some(Self { passage, _server: server, scenario })
+        Some(Self { passage, server, scenario })
     }
 
     /// Runs a program on this host.
@@ -155,11 +155,19 @@ fn connection_that_is_cut_in_the_middle_of_a_job_ends_the_backup() {
     let near = ["repo1-bundle=y", "compress-type=zst", "job-retry=0"];
     let Some(hosts) = Hosts::start(Far::Cluster, Tool::Rbr, &near) else { return };
     hosts.run(Tool::Rbr, &["stanza-create"]).success();
+    let mut cuts = 0;
     for bytes in [400_000, 700_000, 1_000_000] {
         hosts.passage.cut_after(&[bytes]);
         let run = hosts.run(Tool::Rbr, &["backup", "--type=full"]);
         assert!(run.code != 0 && run.stdout.contains("localhost"), "{bytes}: {}", run.describe());
-        assert!(hosts.scenario.labels().is_empty(), "{bytes}");
+        assert!(hosts.passage.cuts() > cuts && hosts.scenario.labels().is_empty(), "{bytes}: {}", run.describe());
+        cuts = hosts.passage.cuts();
+        // The processes there notice that they are alone, and their locks end with them
+        let end = Instant::now() + START_MAX;
+        while hosts.server.child_count() > 0 {
+            assert!(Instant::now() < end, "processes go on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
     hosts.passage.cut_after(&[]);
     hosts.run(Tool::Rbr, &["backup", "--type=full"]).success();
