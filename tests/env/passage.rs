@@ -149,10 +149,11 @@ impl Shared {
             let mut to = to;
             return self.each_piece(from, |piece| to.write_all(piece));
         }
-        let (sender, receiver) = sync_channel(PIECES_MAX);
         std::thread::scope(|scope| {
+            let (sender, receiver) = sync_channel(PIECES_MAX);
             scope.spawn(move || deliver(&receiver, to));
-            self.each_piece(from, |piece| {
+            // The other thread ends after the last piece, when the sender is gone
+            self.each_piece(from, move |piece| {
                 let sent = sender.send((Instant::now() + self.delay, piece.to_vec()));
                 sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
             })
