@@ -28,10 +28,8 @@ pub struct CompatContext {
 const STANZA_STATUS: Metric = Metric { name: "pgbackrest_stanza_status", help: "Current stanza status." };
 const REPO_STATUS: Metric = Metric { name: "pgbackrest_repo_status", help: "Current repository status." };
 const WAL_STATUS: Metric = Metric { name: "pgbackrest_wal_archive_status", help: "Current WAL archive status." };
-const VERSION: Metric =
-    Metric { name: "pgbackrest_version_info", help: "Information about pgBackRest version." };
-const STATUS: Metric =
-    Metric { name: "pgbackrest_exporter_status", help: "pgBackRest exporter get data status." };
+const VERSION: Metric = Metric { name: "pgbackrest_version_info", help: "Information about pgBackRest version." };
+const STATUS: Metric = Metric { name: "pgbackrest_exporter_status", help: "pgBackRest exporter get data status." };
 const BUILD: Metric = Metric {
     name: "pgbackrest_exporter_build_info",
     help: "A metric with a constant '1' value labeled by version, revision, branch, goversion from which \

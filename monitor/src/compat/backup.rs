@@ -33,10 +33,9 @@ const OF_BACKUP: [OfBackup; 8] = [
     (Metric { name: "pgbackrest_backup_repo_delta_bytes", help: "Compressed files size in backup." }, |backup| {
         number(backup.info.repository.delta)
     }),
-    (
-        Metric { name: "pgbackrest_backup_repo_size_map_bytes", help: "Size of block incremental map." },
-        |backup| number(backup.info.repository.size_map.unwrap_or(0)),
-    ),
+    (Metric { name: "pgbackrest_backup_repo_size_map_bytes", help: "Size of block incremental map." }, |backup| {
+        number(backup.info.repository.size_map.unwrap_or(0))
+    }),
     (
         Metric { name: "pgbackrest_backup_repo_delta_map_bytes", help: "Size of block incremental delta map." },
         |backup| number(backup.info.repository.delta_map.unwrap_or(0)),
