@@ -18,6 +18,7 @@ mod guide;
 mod hostile;
 mod info;
 mod library;
+mod monitor;
 mod object;
 mod packaging;
 mod postgres_host;

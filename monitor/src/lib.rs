@@ -7,6 +7,7 @@
 //! * [`text`]: the text format of metrics.
 
 pub mod compat;
+pub mod files;
 pub mod info;
 pub mod metrics;
 pub mod snapshot;

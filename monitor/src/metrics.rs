@@ -8,6 +8,7 @@ use crate::compat::{number, signed};
 use crate::snapshot::{ClusterView, JobView, RepoView, Snapshot, StanzaView};
 use crate::text::Metrics;
 use table as m;
+pub use table::ALL;
 
 /// The results of a job, one of which has the value 1.
 const RESULTS: [&str; 5] = ["success", "failure", "elsewhere", "stopped", "missed"];

@@ -103,6 +103,8 @@ pub struct RecoveryView {
     pub time: i64,
     /// Why they could not be found.
     pub error: Option<String>,
+    /// The backups of the repository at that time.
+    pub backups: Vec<String>,
     /// Ranges without a gap.
     pub windows: Vec<WindowView>,
     /// Backups that can't be recovered, because WAL is missing.

@@ -32,6 +32,7 @@ pub enum Command {
     Attest,
     Daemon,
     Schedule,
+    Metrics,
 }
 
 /// The role of a process of a command.

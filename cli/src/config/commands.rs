@@ -23,7 +23,7 @@ const BASE: CommandDecl = CommandDecl {
 };
 
 /// Every command, in the order of [`Command`], which is also the order in which prefixes match.
-pub static COMMANDS: [CommandDecl; 27] = [
+pub static COMMANDS: [CommandDecl; 28] = [
     CommandDecl {
         command: Command::Annotate,
         name: "annotate",
@@ -322,6 +322,18 @@ pub static COMMANDS: [CommandDecl; 27] = [
         detail: "Without parameters, shows the schedules of the daemon with their next runs, their last results and what is \
             late. 'schedule run NAME' runs the command of a schedule now, with its hooks and webhook, whether or not a \
             daemon is running. The exit status is 0 if the command succeeds.",
+        ..BASE
+    },
+    CommandDecl {
+        command: Command::Metrics,
+        name: "metrics",
+        quiet: true,
+        own: true,
+        summary: "Print metrics for Prometheus.",
+        detail: "Looks at the repositories and clusters of all stanzas of the configuration and at the jobs of the daemon, \
+            and prints metrics in the text format of Prometheus and OpenMetrics, among them all those of \
+            pgbackrest_exporter. With --metrics-file it writes a file for the text collector of node_exporter instead. \
+            What can't be reached is a value of a metric and no error.",
         ..BASE
     },
 ];

@@ -6,7 +6,7 @@ macro_rules! metrics {
     ($($id:ident: $name:literal, $help:literal;)*) => {
         $(pub(super) const $id: Metric = Metric { name: $name, help: $help };)*
         /// Every metric of rbr that a collection gives.
-        pub(super) const ALL: &[Metric] = &[$($id),*];
+        pub const ALL: &[Metric] = &[$($id),*];
     };
 }
 

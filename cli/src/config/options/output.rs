@@ -1,8 +1,8 @@
 //! Options of what commands show.
 
 use crate::config::decl::Command::{
-    Attest, Check, Info, Manifest, RecoveryPoints, RepoGet, RepoLs, RepoRm, Restore, Schedule, TestRestore, Verify,
-    Version,
+    Attest, Check, Info, Manifest, Metrics, RecoveryPoints, RepoGet, RepoLs, RepoRm, Restore, Schedule, TestRestore,
+    Verify, Version,
 };
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{HelpGroup, MAIN, OptionDecl, Override, Section, ValueKind, depend, on};
@@ -61,12 +61,22 @@ options! {
         name: "output",
         kind: ValueKind::StringId,
         section: Section::CommandLine,
-        commands: on(&[Attest, Info, Manifest, RecoveryPoints, RepoLs, Schedule, Restore, TestRestore, Verify, Version]),
+        commands: on(&[Attest, Info, Manifest, Metrics, RecoveryPoints, RepoLs, Schedule, Restore, TestRestore, Verify, Version]),
         roles: MAIN,
         default: Fixed("text"),
         allow: &["text", "json"],
         values: &[("text", "readable by people"), ("json", "readable by programs, with all details")],
         overrides: &[
+            Override {
+                command: Metrics,
+                values: &[
+                    ("text", "metrics in the text format of Prometheus and OpenMetrics"),
+                    ("json", "all that was found"),
+                ],
+                summary: "Output format.",
+                detail: "{values}",
+                ..Override::NONE
+            },
             Override {
                 command: RepoLs,
                 values: &[("text", "one name per line"), ("json", "an object with a member for each entry")],
