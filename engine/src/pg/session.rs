@@ -292,6 +292,15 @@ impl PgSession {
         self.client.value(&format!("select pg_catalog.{file_name}(pg_catalog.{switch}())::text"))?.parse()
     }
 
+    /// Returns where the next WAL record is inserted.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbQuery`].
+    pub(crate) fn insert_lsn(&mut self) -> Result<Lsn> {
+        let function = self.version.current_wal_insert_lsn_function();
+        self.client.value(&format!("select pg_catalog.{function}()::text"))?.parse()
+    }
+
     /// Returns the other sessions that make a backup, with this program or pgBackRest.
     ///
     /// # Errors
