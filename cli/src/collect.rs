@@ -138,7 +138,8 @@ fn stanzas(request: &CollectRequest) -> (Vec<String>, Vec<String>) {
 
 /// Looks at each stanza, several at a time.
 fn all_stanzas(request: &CollectRequest, names: &[String], end: Instant) -> Vec<CollectedStanza> {
-    let queue = Arc::new(Mutex::new(names.to_vec().into_iter().enumerate()));
+    let owned: Vec<String> = names.to_vec();
+    let queue = Arc::new(Mutex::new(owned.into_iter().enumerate()));
     let (sender, receiver) = channel();
     for _ in 0..WORKERS.min(names.len()) {
         let (queue, sender, request) = (Arc::clone(&queue), sender.clone(), request.clone());

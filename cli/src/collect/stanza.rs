@@ -89,7 +89,7 @@ fn backup_view(backup: &BackupFact) -> BackupView {
         error: backup.error(),
         annotation: entry.annotation.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         databases: None,
-        proof: backup.proof.as_ref().map(|proof| proof_view(&backup.label.to_string(), proof)),
+        proof: backup.proof.as_ref().map(|proof| proof_view(backup.label.as_ref(), proof)),
     }
 }
 
