@@ -1,17 +1,20 @@
 //! The engine as a library: its examples, with a real server.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use engine::annotate::AnnotateRequest;
 use engine::check::CheckRequest;
 use engine::info::{InfoRequest, StatusCode};
-use engine::pg::PgSettings;
+use engine::objectives;
+use engine::pg::{PgHost, PgSettings};
 use engine::repo::RepoSettings;
 use engine::stanza::{StanzaChange, StanzaDeleteRequest, StanzaRequest};
 use engine::storage::posix::PosixSettings;
 use engine::{ErrorCode, Session};
 
 use crate::env::{Scenario, ScenarioOptions, restored_matches};
+use crate::test_restore::archive_now;
 
 #[allow(dead_code, reason = "the tests call its functions, not its main function")]
 #[path = "../engine/examples/backup.rs"]
@@ -164,4 +167,31 @@ fn session_keeps_a_stanza_from_its_creation_to_its_deletion_and_its_summaries_ag
     assert!(session.stanza_delete(&delete.clone().force()).unwrap().existed);
     assert!(!session.stanza_delete(&delete.force()).unwrap().existed);
     assert!(!scenario.space.path("repo/backup/demo").exists());
+}
+
+#[test]
+fn recovery_objectives_tell_how_much_wal_of_a_running_server_is_not_archived() {
+    let Some(scenario) = Scenario::start(ScenarioOptions::default()) else { return };
+    scenario.rbr(&["stanza-create"]).success();
+    scenario.rbr(&["backup", "--type=full"]).success();
+    let session = session(&scenario);
+    let pg: Vec<Arc<dyn PgHost>> = vec![cluster(&scenario).into()];
+    let newest = || {
+        let (key, objectives) = session.recovery_objectives().remove(0);
+        let objectives = objectives.unwrap();
+        assert_eq!((key, objectives.rto), (1, None));
+        objectives.rpo.expect("WAL")
+    };
+    let before = newest();
+    let server = objectives::server_wal(&pg, &session).unwrap().expect("primary");
+    scenario.cluster.sql("create table not_archived as select repeat('x', 100) from generate_series(1, 10000)");
+    let later = objectives::server_wal(&pg, &session).unwrap().expect("primary");
+    assert!(later.lsn.0 > server.lsn.0 + 1_000_000, "{server:?} {later:?}");
+    assert!(before.unarchived_bytes(&later) > before.unarchived_bytes(&server) + 1_000_000);
+
+    archive_now(&scenario);
+    let after = newest();
+    assert_eq!(after.segment.to_string(), scenario.cluster.sql("select last_archived_wal from pg_stat_archiver"));
+    assert_eq!(after.unarchived_bytes(&later), 0);
+    assert!(after.stored >= before.stored);
 }

@@ -12,6 +12,7 @@ use repo_format::label::{BackupLabel, BackupType};
 use repo_format::layout::ArchiveId;
 use repo_format::pg::PgVersion;
 
+use crate::objectives::RecoveryObjectives;
 use crate::proof::ProofFact;
 
 pub use collect::of_all_stanzas;
@@ -204,6 +205,8 @@ pub struct RepoFact {
     pub error: Option<String>,
     /// The backup that runs into it.
     pub backup_lock: RunningLock,
+    /// What a recovery takes and loses, if the repository has proofs.
+    pub objectives: Option<RecoveryObjectives>,
 }
 
 /// A stanza over all repositories.

@@ -20,6 +20,7 @@ pub mod info;
 pub mod lock;
 pub mod log;
 pub mod manifest;
+pub mod objectives;
 pub mod pg;
 mod pipeline;
 pub mod posix_regex;

@@ -26,8 +26,10 @@ use repo_format::backup_info::BackupInfo;
 use repo_format::cipher::Cipher;
 use repo_format::layout::{self, Stanza};
 
+pub use self::file::FileFault;
 use self::info_file::{FilePair, LoadedPair, Retry, Unusable};
 use self::repair::{HalfWhole, PairKind};
+pub use self::report::{ArchiveResult, BackupResult, BackupStatus, SegmentRun};
 pub use self::request::{VerifyRequest, VerifySummary};
 pub use self::unread::Unread;
 use crate::repo::{formats, info_files};
@@ -55,6 +57,8 @@ struct VerifyFindings {
     half_whole: Vec<HalfWhole>,
     unread: Unread,
     first_faults: Vec<String>,
+    archives: Vec<ArchiveResult>,
+    backups: Vec<BackupResult>,
 }
 
 impl VerifyFindings {
@@ -113,8 +117,8 @@ impl InfoFiles {
 pub(crate) fn run(request: &VerifyRequest, session: &Session, repo: &Repo) -> Result<VerifySummary> {
     let task = VerifyTask { request, session, repo, crew: request.crew() };
     let (verified, warnings, duration) = log::observe(|| task.run())?;
-    let Verified { text, errors, half_whole, failure, unread, first_faults } = verified;
-    Ok(VerifySummary { text, errors, half_whole, failure, unread, first_faults, warnings, duration })
+    let Verified { text, errors, half_whole, failure, unread, first_faults, archives, backups } = verified;
+    Ok(VerifySummary { text, errors, half_whole, failure, unread, first_faults, archives, backups, warnings, duration })
 }
 
 /// The outcome of a run, as in [`VerifySummary`].
@@ -125,6 +129,8 @@ struct Verified {
     failure: Option<Error>,
     unread: Unread,
     first_faults: Vec<String>,
+    archives: Vec<ArchiveResult>,
+    backups: Vec<BackupResult>,
 }
 
 impl Verified {
@@ -134,7 +140,16 @@ impl Verified {
         info!("{text}");
         let mut unread = Unread::default();
         unread.add("info files", error);
-        Verified { text, errors: 1, half_whole: 0, failure: None, unread, first_faults: Vec::new() }
+        Verified {
+            text,
+            errors: 1,
+            half_whole: 0,
+            failure: None,
+            unread,
+            first_faults: Vec::new(),
+            archives: Vec::new(),
+            backups: Vec::new(),
+        }
     }
 }
 
@@ -161,14 +176,14 @@ impl VerifyTask<'_> {
         half_whole.extend(findings.half_whole);
         let (half_whole, failure) = self.settle_half_whole(&half_whole, &manifest_cipher);
 
-        let VerifyFindings { errors, unread, first_faults, .. } = findings;
+        let VerifyFindings { errors, unread, first_faults, archives, backups, .. } = findings;
         let mut text = String::new();
         if self.request.verbose || errors > 0 {
             let status = if errors > 0 { "error" } else { "ok" };
             text = format!("stanza: {stanza}\nstatus: {status}{}", findings.text);
             info!("{text}");
         }
-        Ok(Verified { text, errors, half_whole, failure, unread, first_faults })
+        Ok(Verified { text, errors, half_whole, failure, unread, first_faults, archives, backups })
     }
 
     fn retry(&self) -> Retry<'_> {

@@ -56,7 +56,15 @@ fn signed_proof_is_shown_and_verified_and_pgbackrest_does_not_mind() {
     assert_eq!(last["rbr-proof"]["result"], "passed");
     assert_eq!(last["rbr-proof"]["lsn"], report["recovery"]["reached"]["lsn"]);
     assert!(last["rbr-proof"]["key-id"].is_string());
+    let recovery = &info[0]["rbr-recovery"][0];
+    assert_eq!((&recovery["repo-key"], &recovery["rto"]["label"]), (&1.into(), &last["label"]));
+    assert_eq!((&recovery["rto"]["ms"], &recovery["rto"]["timestamp"]), (&report["rto-ms"], &report["stop"]));
+    assert!(recovery["rto"]["ms-per-tib"].as_u64() > report["rto-ms"].as_u64());
+    assert_eq!(recovery["rpo"]["segment"], report["recovery"]["wal-newest"]);
+    let age = report["start"].as_i64().expect("start") - recovery["rpo"]["timestamp"].as_i64().expect("time");
+    assert!((0..120).contains(&age), "{age}");
     let mut same = scenario.rbr(&["info", "--output=json"]).success().json();
+    same[0].as_object_mut().expect("object").remove("rbr-recovery");
     for backup in same[0]["backup"].as_array_mut().expect("backups") {
         backup.as_object_mut().expect("object").remove("rbr-proof");
     }
@@ -70,7 +78,7 @@ fn signed_proof_is_shown_and_verified_and_pgbackrest_does_not_mind() {
         .says("last proof: ")
         .says(" passed without amcheck, checksums, recovered to ")
         .says(", signed");
-    assert!(!without.contains("rbr-proof"));
+    assert!(!without.contains("rbr-"));
 
     let found = attested(&scenario, &public, 0);
     assert_eq!((&found[0]["standing"], &found[0]["proven"]), (&"valid".into(), &true.into()));

@@ -3,15 +3,16 @@
 //! The daemon also starts it: `schedule probe NAME` finds out whether it is this host's turn, `schedule webhook NAME` sends
 //! a result. So neither a server that does not answer nor TLS is the daemon's own.
 
-mod list;
+pub(crate) mod list;
 mod probe;
 mod webhook;
 
 use daemon::job::{Job, JobKey};
 use daemon::process::HostProcesses;
-use daemon::service::{DaemonPlan, Service, Wakeups};
+use daemon::service::{DaemonPlan, Service};
 use daemon::store::StateDirectory;
 use daemon::supervisor::Supervisor;
+use daemon::wakeup::Wakeups;
 use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Config, ScheduleSection, opt};

@@ -6,6 +6,7 @@ use engine::{Error, ErrorCode, Result};
 use crate::config::{Config, opt};
 use crate::exit::ExitStatus;
 use crate::render::control::visible_text;
+use crate::render::summary_json;
 use crate::repos;
 
 /// Checks the repository and prints the report. By default the exit status does not depend on the result.
@@ -22,6 +23,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
             .hint("the locks of that host would not be held: run verify there."));
     }
     let mut summary = repos::session(config, &[key])?.verify(&request)?;
+    crate::summary::add("verify", || summary_json::verify(&summary));
     if !summary.text.is_empty() && config.find(opt::OUTPUT) == Some("text") {
         crate::print(&format!("{}\n", visible_text(&summary.text)))?;
     }

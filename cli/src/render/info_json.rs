@@ -1,7 +1,7 @@
 //! The JSON form of `info`, byte for byte pgBackRest's: compact, keys in byte order, no line feed at the end. The only
 //! difference is that control characters are escaped.
 
-use engine::info::{BackupFact, DatabaseRef, Detail, LinkRef, RunningLock, StanzaFact, TablespaceRef};
+use engine::info::{BackupFact, DatabaseRef, Detail, LinkRef, RepoFact, RunningLock, StanzaFact, TablespaceRef};
 use engine::proof::ProofFact;
 use repo_format::json::{ObjectWriter, write_string};
 
@@ -54,6 +54,11 @@ fn render_stanza(out: &mut String, stanza: &StanzaFact, detail: Detail) {
     }
     json.string("name", &stanza.name);
     if detail == Detail::Full {
+        // pgBackRest does not have it, so that a repository without proofs looks the same
+        let known: Vec<_> = stanza.repos.iter().filter(|repo| repo.objectives.is_some()).collect();
+        if !known.is_empty() {
+            json.raw("rbr-recovery", &list(&known, |repo| objectives_json(repo)));
+        }
         json.raw(
             "repo",
             &list(&stanza.repos, |repo| {
@@ -80,6 +85,32 @@ fn render_stanza(out: &mut String, stanza: &StanzaFact, detail: Detail) {
     status.string("message", stanza.status.message());
     status.end();
     json.end();
+}
+
+/// What a recovery from a repository takes and loses: the newest segment, and the time that the last proof
+/// measured.
+fn objectives_json(repo: &RepoFact) -> String {
+    object(|json| {
+        json.scalar("repo-key", repo.key);
+        let Some(objectives) = &repo.objectives else { return };
+        if let Some(wal) = &objectives.rpo {
+            let mut rpo = json.object("rpo");
+            rpo.plain("segment", wal.segment);
+            rpo.scalar("timestamp", wal.stored);
+            rpo.end();
+        }
+        if let Some(measured) = &objectives.rto {
+            let mut rto = json.object("rto");
+            rto.plain("label", &measured.backup);
+            rto.scalar("ms", measured.rto_ms);
+            if let Some(ms) = measured.rto_ms_per_tib() {
+                rto.scalar("ms-per-tib", ms);
+            }
+            rto.scalar("size", measured.size);
+            rto.scalar("timestamp", measured.time);
+            rto.end();
+        }
+    })
 }
 
 fn render_backup_lock(lock: &mut ObjectWriter<'_>, stanza: &StanzaFact) {
@@ -109,7 +140,7 @@ fn render_lock_size(json: &mut ObjectWriter<'_>, lock: &RunningLock) {
     }
 }
 
-fn render_backup(backup: &BackupFact) -> String {
+pub(super) fn render_backup(backup: &BackupFact) -> String {
     let entry = &backup.entry;
     object(|json| {
         if !entry.annotation.is_empty() {

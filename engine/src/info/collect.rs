@@ -13,6 +13,7 @@ use super::archives::{self, History};
 use super::{BackupFact, Detail, InfoRequest, ManifestFacts, RepoFact, RunningLock, StanzaFact, StatusCode};
 use crate::host_locks::HostLocks;
 use crate::lock::{LockStatus, LockType};
+use crate::objectives::{self, MeasuredRto, RecoveryObjectives};
 use crate::proof::{ProofFact, store};
 use crate::repo::info_files::{self, manifest_cipher};
 use crate::repo::{Repo, manifest_store};
@@ -204,6 +205,7 @@ impl RepoState {
             status: StatusCode::Ok,
             error: None,
             backup_lock: RunningLock::default(),
+            objectives: None,
         };
         RepoState { fact, backup_info: None, archive_info: None, manifest: None, label: None, proofs: BTreeMap::new() }
     }
@@ -264,6 +266,7 @@ impl RepoState {
                 });
                 let (read, result) = read?;
                 history = read;
+                self.fact.objectives = objectives(repo, &stanza, &self.proofs, archive_info);
                 result
             });
             if let Err(error) = read {
@@ -279,6 +282,23 @@ impl RepoState {
     fn current(&self) -> Option<(PgVersion, u64)> {
         self.backup_info.as_ref().map(|info| info.current()).map(|current| (current.version, current.system_id))
     }
+}
+
+/// Returns what a recovery takes and loses, if the repository has proofs. Others need no more requests than pgBackRest.
+fn objectives(
+    repo: &Repo,
+    stanza: &Stanza,
+    proofs: &BTreeMap<BackupLabel, ProofFact>,
+    archive_info: &ArchiveInfo,
+) -> Option<RecoveryObjectives> {
+    if proofs.is_empty() {
+        return None;
+    }
+    let rpo = objectives::newest_wal(repo, stanza, archive_info.current().archive_id()).unwrap_or_else(|error| {
+        crate::warn!("{}: time of the newest WAL can't be read: {error}", repo.name());
+        None
+    });
+    Some(RecoveryObjectives { rto: MeasuredRto::of(proofs.values()), rpo })
 }
 
 /// The newest backup, of a type if one is given.

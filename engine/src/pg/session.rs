@@ -16,6 +16,10 @@ use super::statements::{ARCHIVE_FAILING, ARCHIVE_QUEUE_9, ARCHIVE_QUEUE_10, ARCH
 use crate::work::backoff::Backoff;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
+mod wal_progress;
+
+pub use wal_progress::WalProgress;
+
 /// How often the recovery state is checked during a backup.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -277,6 +281,15 @@ impl PgSession {
         self.client.value("select pg_catalog.pg_create_restore_point('pgBackRest Archive Check')::text")?;
         let (file_name, switch) = (self.version.wal_file_name_function(), self.version.switch_wal_function());
         self.client.value(&format!("select pg_catalog.{file_name}(pg_catalog.{switch}())::text"))?.parse()
+    }
+
+    /// Returns where the next WAL record is inserted.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbQuery`].
+    pub(crate) fn insert_lsn(&mut self) -> Result<Lsn> {
+        let function = self.version.current_wal_insert_lsn_function();
+        self.client.value(&format!("select pg_catalog.{function}()::text"))?.parse()
     }
 
     /// Returns the other sessions that make a backup, with this program or pgBackRest.

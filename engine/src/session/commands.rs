@@ -9,6 +9,7 @@ use crate::diagnose::{self, DiagnoseRequest, DiagnoseSummary};
 use crate::expire::{ExpireRequest, ExpireSummary};
 use crate::info::{self, BackupFact, InfoRequest, StanzaFact};
 use crate::lock::LockType;
+use crate::objectives::{self, RecoveryObjectives};
 use crate::recovery_points::{self, RecoveryPointsRequest, RepoPoints};
 use crate::repo::info_files;
 use crate::restore::{self, RestorePlan, RestoreRequest, RestoreSummary};
@@ -65,6 +66,13 @@ impl Session {
     /// [`ErrorCode::Term`](crate::ErrorCode::Term) if the session is cancelled.
     pub fn recovery_points(&self, request: &RecoveryPointsRequest) -> Result<Vec<RepoPoints>> {
         recovery_points::run(request, self, &self.open_each())
+    }
+
+    /// Reads the measured recovery time and the newest WAL of each repository, with its key. A repository that can't be
+    /// read has its error.
+    pub fn recovery_objectives(&self) -> Vec<(u32, Result<RecoveryObjectives>)> {
+        let repos = self.open_each();
+        repos.iter().map(|repo| (repo.key, objectives::of_repo(repo, &self.stanza))).collect()
     }
 
     /// Lists the backups of all repositories, by repository, oldest first.

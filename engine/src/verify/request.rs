@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use repo_format::pg::PgVersion;
 
+use super::report::{ArchiveResult, BackupResult};
 use super::unread::Unread;
 use crate::log::Warnings;
 use crate::work::crew::CrewSettings;
@@ -80,6 +81,10 @@ pub struct VerifySummary {
     pub unread: Unread,
     /// The first few invalid files.
     pub first_faults: Vec<String>,
+    /// The result of each archive.
+    pub archives: Vec<ArchiveResult>,
+    /// The result of each backup.
+    pub backups: Vec<BackupResult>,
     /// The warnings that were logged.
     pub warnings: Warnings,
     /// How long it took.
