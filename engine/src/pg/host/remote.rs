@@ -79,6 +79,12 @@ impl RemoteHost {
         RemoteHost { settings: Arc::new(settings), main: Mutex::new(None), workers }
     }
 
+    /// The host at the other end of a connection, which has asked for the features. Its only worker uses it, too.
+    pub(crate) fn over(connection: Arc<Connection>, settings: RemotePgSettings) -> Self {
+        let worker = Worker { connection: Mutex::new(Arc::downgrade(&connection)), ..Worker::default() };
+        RemoteHost { settings: Arc::new(settings), main: Mutex::new(Some(connection)), workers: vec![worker] }
+    }
+
     /// Starts a process on the host.
     fn start(&self, number: usize) -> Result<Arc<Connection>> {
         let settings = self.settings.processes.get(number);
