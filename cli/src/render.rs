@@ -14,4 +14,5 @@ pub mod plan_text;
 pub mod proof_text;
 pub mod recovery_json;
 pub mod recovery_text;
+pub mod verify_text;
 mod wal_time;

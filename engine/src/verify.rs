@@ -9,7 +9,9 @@ mod contents;
 mod facts;
 mod file;
 mod info_file;
+mod memory;
 mod parts;
+mod passes;
 mod plan;
 mod repair;
 mod report;
@@ -27,9 +29,11 @@ use repo_format::cipher::Cipher;
 use repo_format::layout::{self, Stanza};
 
 use self::info_file::{FilePair, LoadedPair, Retry, Unusable};
+pub use self::memory::{ReadAmount, ReadFigures};
 use self::repair::{HalfWhole, PairKind};
 pub use self::request::{VerifyRequest, VerifySummary};
 pub use self::unread::Unread;
+use crate::recovery_points::ArchivePoints;
 use crate::repo::{formats, info_files};
 use crate::session::Session;
 use crate::work::crew::CrewSettings;
@@ -55,6 +59,8 @@ struct VerifyFindings {
     half_whole: Vec<HalfWhole>,
     unread: Unread,
     first_faults: Vec<String>,
+    figures: Option<ReadFigures>,
+    points: Option<Vec<ArchivePoints>>,
 }
 
 impl VerifyFindings {
@@ -113,8 +119,8 @@ impl InfoFiles {
 pub(crate) fn run(request: &VerifyRequest, session: &Session, repo: &Repo) -> Result<VerifySummary> {
     let task = VerifyTask { request, session, repo, crew: request.crew() };
     let (verified, warnings, duration) = log::observe(|| task.run())?;
-    let Verified { text, errors, half_whole, failure, unread, first_faults } = verified;
-    Ok(VerifySummary { text, errors, half_whole, failure, unread, first_faults, warnings, duration })
+    let Verified { text, errors, half_whole, failure, unread, first_faults, figures, points } = verified;
+    Ok(VerifySummary { text, errors, half_whole, failure, unread, first_faults, figures, points, warnings, duration })
 }
 
 /// The outcome of a run, as in [`VerifySummary`].
@@ -125,6 +131,8 @@ struct Verified {
     failure: Option<Error>,
     unread: Unread,
     first_faults: Vec<String>,
+    figures: Option<ReadFigures>,
+    points: Option<Vec<ArchivePoints>>,
 }
 
 impl Verified {
@@ -134,7 +142,16 @@ impl Verified {
         info!("{text}");
         let mut unread = Unread::default();
         unread.add("info files", error);
-        Verified { text, errors: 1, half_whole: 0, failure: None, unread, first_faults: Vec::new() }
+        Verified {
+            text,
+            errors: 1,
+            half_whole: 0,
+            failure: None,
+            unread,
+            first_faults: Vec::new(),
+            figures: None,
+            points: None,
+        }
     }
 }
 
@@ -161,14 +178,14 @@ impl VerifyTask<'_> {
         half_whole.extend(findings.half_whole);
         let (half_whole, failure) = self.settle_half_whole(&half_whole, &manifest_cipher);
 
-        let VerifyFindings { errors, unread, first_faults, .. } = findings;
+        let VerifyFindings { errors, unread, first_faults, figures, points, .. } = findings;
         let mut text = String::new();
         if self.request.verbose || errors > 0 {
             let status = if errors > 0 { "error" } else { "ok" };
             text = format!("stanza: {stanza}\nstatus: {status}{}", findings.text);
             info!("{text}");
         }
-        Ok(Verified { text, errors, half_whole, failure, unread, first_faults })
+        Ok(Verified { text, errors, half_whole, failure, unread, first_faults, figures, points })
     }
 
     fn retry(&self) -> Retry<'_> {
