@@ -6,6 +6,7 @@ mod errors;
 mod help;
 mod log;
 mod options;
+mod programs;
 mod report;
 mod threads;
 mod version;

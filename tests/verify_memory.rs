@@ -121,6 +121,12 @@ fn damage_is_found_when_its_turn_comes_and_is_never_forgotten() {
         assert!((1..=2).contains(&read(&again)), "{}", again.describe());
     }
     scenario.rbr(&["verify", "--older-than=7d", "--verify-exit-code", "--job-retry=0"]).fails(104);
+    let json = scenario.rbr(&["verify", "--older-than=7d", "--output=json", "--job-retry=0"]).success().json();
+    let json = &json["verify"];
+    assert_eq!((&json["valid"], &json["backup"][1]["status"]), (&false.into(), &"invalid".into()));
+    assert!(json["reading"]["read"]["bytes"].as_u64() < json["reading"]["remembered"]["bytes"].as_u64(), "{json:#}");
+    let timeline = &json["recoverable"][0]["timeline"][0];
+    assert_eq!((&timeline["timeline"], &timeline["window"]), (&1.into(), &serde_json::json!([])));
     // It is good again, at the same time and size
     let modified = bundle.metadata().expect("data").modified().expect("time");
     fs::write(&bundle, content).expect("write");

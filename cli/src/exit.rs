@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::Config;
 use crate::identity::Identity;
-use crate::{log, running};
+use crate::{log, running, summary};
 
 /// The exit status of a command that does not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ impl ExitStatus {
     pub const SUCCESS: ExitStatus = ExitStatus(0);
     /// archive-get, repo-get: the file does not exist.
     pub const NOT_FOUND: ExitStatus = ExitStatus(1);
+    /// init: something is left to do.
+    pub const LEFT_TO_DO: ExitStatus = ExitStatus(1);
 }
 
 /// How long a command that only waits may take to stop after a signal. Then the process ends, which is safe at any
@@ -103,10 +105,16 @@ fn decide() -> bool {
 
 /// Logs the signal and ends the process.
 fn end_by_signal(signal: i32) -> ! {
+    // The process ends for another reason
+    let _ = summary::end(Some(&terminated(signal)));
     log::signal(signal_name(signal), running::is_quiet());
     daemon::trace::end(ErrorCode::Term.number(), Some(&format!("terminated on signal {}", signal_name(signal))));
     engine::lock::remove_files();
     std::process::exit(i32::from(ErrorCode::Term.number()))
+}
+
+fn terminated(signal: i32) -> Error {
+    Error::new(ErrorCode::Term, format!("terminated on signal {}", signal_name(signal)))
 }
 
 fn signal_name(signal: i32) -> &'static str {
@@ -147,6 +155,7 @@ pub(crate) fn finish(outcome: engine::Result<ExitStatus>, config: Option<&Config
         }
     }
     let signal = cancel_token().signal();
+    let outcome = end_summary(outcome, signal);
     match (&outcome, signal) {
         (Ok(status), _) => daemon::trace::end(status.0, None),
         (Err(error), None) => daemon::trace::end(error.code.number(), Some(&error.to_string())),
@@ -174,6 +183,17 @@ pub(crate) fn finish(outcome: engine::Result<ExitStatus>, config: Option<&Config
             error.code.number()
         }
     }
+}
+
+/// Prints the summary. A command whose summary nobody gets has failed.
+fn end_summary(outcome: engine::Result<ExitStatus>, signal: Option<i32>) -> engine::Result<ExitStatus> {
+    match (&outcome, signal) {
+        (Ok(_), _) => summary::end(None)?,
+        // The error that ended the command comes first
+        (Err(error), None) => drop(summary::end(Some(error))),
+        (Err(_), Some(signal)) => drop(summary::end(Some(&terminated(signal)))),
+    }
+    outcome
 }
 
 /// Converts a panic to an error of the command. The panic itself was already reported on standard error.

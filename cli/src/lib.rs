@@ -11,6 +11,7 @@ pub mod docs;
 pub mod exit;
 pub mod help;
 pub mod identity;
+mod init;
 mod jobs;
 pub mod lifecycle;
 pub mod log;
@@ -24,6 +25,7 @@ mod running;
 pub mod serve;
 mod server;
 pub mod sftp_store;
+mod summary;
 mod wal_command;
 
 use std::ffi::OsString;
@@ -33,7 +35,7 @@ use std::time::Instant;
 use engine::{Error, ErrorCode, Result};
 
 use config::{CommandLine, Environment, SystemFiles};
-use log::LogSettings;
+use log::{LogFormat, LogSettings};
 
 pub use config::{Command, Config, Role, Source, opt};
 pub use exit::{ExitStatus, cancel_token};
@@ -53,18 +55,24 @@ pub fn print(text: &str) -> Result<()> {
 /// Runs the program with these arguments, the first of which is its path, and returns the exit status.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     let started = Instant::now();
-    log::configure(LogSettings::EARLY);
     let mut args: Vec<OsString> = args.into_iter().collect();
+    let format = LogFormat::of_arguments(&args);
+    log::configure(LogSettings { format, ..LogSettings::EARLY });
+    if format == LogFormat::Json {
+        log::report_panics_as_json();
+    }
     if let Some(status) = docs::run_if_asked(&args) {
         return exit::finish(status, None);
     }
     if args.is_empty() {
         args.push(OsString::from("rbr"));
     }
-    let mut config = match resolve(args) {
+    summary::begin_of_arguments(&args);
+    let mut config = match resolve(args, format) {
         Ok(config) => config,
         Err(error) => return exit::finish(Err(error), None),
     };
+    summary::begin(&config);
     // Help and version have no log, and a signal may interrupt them anywhere
     let prepared = match config.command() {
         Command::Help | Command::Version => Ok(()),
@@ -76,10 +84,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     exit::finish(outcome, Some(&config))
 }
 
-fn resolve(args: Vec<OsString>) -> Result<Config> {
+fn resolve(args: Vec<OsString>, format: LogFormat) -> Result<Config> {
     let line = CommandLine::parse(args)?;
+    log::set_command(&line.command().role_name(line.role()), None);
+    summary::begin_of_line(&line);
     if line.role() == Role::Main {
-        log::configure(LogSettings::PARSING);
+        // Standard output may be for a summary only
+        let settings = if summary::has_begun() { LogSettings::PARSING_FOR_REPORT } else { LogSettings::PARSING };
+        log::configure(LogSettings { format, ..settings });
     }
     let environment = Environment::from_process();
     Config::resolve(line, environment, &SystemFiles, &mut |text| engine::warn!("{text}"))

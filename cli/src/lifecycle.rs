@@ -5,8 +5,8 @@ use std::time::Instant;
 use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Command, Config, Role, Source, opt};
-use crate::log::{self, Level, LogSettings};
-use crate::{exit, running};
+use crate::log::{self, Level, LogFormat, LogSettings};
+use crate::{exit, running, summary};
 
 /// Prepares the process for a command (log, user, umask, priority, id) and logs the begin line. `started` is when the
 /// process started.
@@ -24,7 +24,8 @@ pub fn start(config: &mut Config, started: Instant) -> Result<()> {
         // It ends its jobs first
         (Command::Daemon, _) => (),
         (Command::Schedule, _) if config.params().first().is_some_and(|word| word == "run") => (),
-        (Command::ArchivePush | Command::ArchiveGet, Role::Main) => exit::end_on_signals()?,
+        // init may wait for an answer
+        (Command::ArchivePush | Command::ArchiveGet | Command::Init, Role::Main) => exit::end_on_signals()?,
         // Its signals do not only end it
         (Command::Server, _) => {}
         _ => exit::catch_signals()?,
@@ -63,8 +64,8 @@ fn log_settings(config: &Config) -> LogSettings {
     let is_report = match config.command() {
         Command::Schedule => config.params().first().is_none_or(|word| word != "run"),
         Command::TestRestore => config.find(opt::OUTPUT) == Some("json"),
-        Command::Check => config.find(opt::DIAGNOSE) == Some("json"),
-        _ => false,
+        Command::Check => config.find(opt::DIAGNOSE) == Some("json") || summary::is_wanted(config),
+        _ => summary::is_wanted(config),
     };
     let (console, stderr) = if is_report { (Level::Off, stderr.max(console)) } else { (console, stderr) };
     LogSettings {
@@ -74,6 +75,8 @@ fn log_settings(config: &Config) -> LogSettings {
         timestamp: config.find(opt::LOG_TIMESTAMP).unwrap_or(true),
         process_width: if config.find(opt::PROCESS_MAX).unwrap_or(1) > 99 { 3 } else { 2 },
         dry_run: config.find(opt::DRY_RUN).unwrap_or(false),
+        format: if config.find(opt::LOG_FORMAT) == Some("json") { LogFormat::Json } else { LogFormat::Text },
+        is_report,
     }
 }
 

@@ -5,7 +5,12 @@
 //! 2026-11-22 07:02:21.494 P00   INFO: message          standard output and file
 //! INFO: message                                        standard error
 //! ```
+//!
+//! With `--log-format=json` each line is an object instead, everywhere (`docs/output.md`).
 
+mod json;
+
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -67,6 +72,24 @@ impl Level {
     }
 }
 
+/// How lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// As pgBackRest writes them.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogFormat {
+    /// Finds the format that the arguments of a process ask for, before they are parsed.
+    pub fn of_arguments(args: &[OsString]) -> Self {
+        let is_json = |args: &[OsString]| args[0] == "--log-format=json";
+        let is_split = |args: &[OsString]| args[0] == "--log-format" && args[1] == "json";
+        if args.windows(1).any(is_json) || args.windows(2).any(is_split) { LogFormat::Json } else { LogFormat::Text }
+    }
+}
+
 /// The `log-*` options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogSettings {
@@ -82,6 +105,10 @@ pub struct LogSettings {
     pub process_width: usize,
     /// Whether lines are marked as a dry run.
     pub dry_run: bool,
+    /// How lines are written.
+    pub format: LogFormat,
+    /// Whether standard output is for a report, so that nothing else may go there.
+    pub is_report: bool,
 }
 
 impl LogSettings {
@@ -93,9 +120,14 @@ impl LogSettings {
         timestamp: false,
         process_width: 2,
         dry_run: false,
+        format: LogFormat::Text,
+        is_report: false,
     };
     /// While the configuration is read, so that its warnings are shown.
     pub const PARSING: LogSettings = LogSettings { console: Level::Warn, stderr: Level::Off, ..Self::EARLY };
+    /// The same if standard output is for a report.
+    pub const PARSING_FOR_REPORT: LogSettings =
+        LogSettings { console: Level::Off, stderr: Level::Warn, is_report: true, ..Self::EARLY };
 }
 
 /// The state of the log of this process.
@@ -105,10 +137,19 @@ struct LogOutput {
     banner_written: bool,
     /// The live progress line, which is hidden while a log line is written.
     live: Option<indicatif::ProgressBar>,
+    /// The command that runs and its stanza, for JSON.
+    command: Option<String>,
+    stanza: Option<String>,
 }
 
-static OUTPUT: Mutex<LogOutput> =
-    Mutex::new(LogOutput { settings: LogSettings::EARLY, file: None, banner_written: false, live: None });
+static OUTPUT: Mutex<LogOutput> = Mutex::new(LogOutput {
+    settings: LogSettings::EARLY,
+    file: None,
+    banner_written: false,
+    live: None,
+    command: None,
+    stanza: None,
+});
 
 /// A thread that panicked while logging leaves the state valid.
 fn output() -> MutexGuard<'static, LogOutput> {
@@ -178,6 +219,33 @@ pub fn configure(settings: LogSettings) {
     ::log::set_max_level(output.level_max().filter());
 }
 
+/// Names the command that runs, and its stanza, for lines in JSON.
+pub(crate) fn set_command(command: &str, stanza: Option<&str>) {
+    let mut output = output();
+    output.command = Some(command.to_owned());
+    output.stanza = stanza.map(str::to_owned);
+}
+
+/// Reports panics as lines in JSON on standard error.
+pub(crate) fn report_panics_as_json() {
+    std::panic::set_hook(Box::new(|panic| {
+        let text = panic.to_string();
+        let line = LogLine { code: Some(ErrorCode::Assert), ..LogLine::of_main(Level::Error, &text) };
+        // The thread may have panicked while it held the lock of the output
+        let (command, stanza) = match OUTPUT.try_lock() {
+            Ok(output) => (output.command.clone(), output.stanza.clone()),
+            Err(_) => (None, None),
+        };
+        let context = json::LineContext {
+            command: command.as_deref(),
+            stanza: stanza.as_deref(),
+            dry_run: false,
+            time: Some(json::now()),
+        };
+        let _ = io::stderr().lock().write_all(json::render(&line, &context, None).as_bytes());
+    }));
+}
+
 /// Returns whether lines of this level are shown.
 pub(crate) fn shows(level: Level) -> bool {
     level <= output().level_max()
@@ -230,10 +298,17 @@ pub fn error(error: &Error, detail: impl FnOnce() -> String) {
     output.write(&line, detail.as_deref());
 }
 
-/// Logs that a signal ends the process, as a line without time and level.
+/// Logs that a signal ends the process, in text as a line without time and level.
 pub fn signal(name: &str, quiet: bool) {
     let level = if quiet { Level::Debug } else { Level::Info };
-    output().write_plain(level, &format!("terminated on signal {name}\n"));
+    let text = format!("terminated on signal {name}");
+    let mut output = output();
+    match output.settings.format {
+        LogFormat::Text => output.write_plain(level, &format!("{text}\n")),
+        LogFormat::Json => {
+            output.write(&LogLine { code: Some(ErrorCode::Term), ..LogLine::of_main(level, &text) }, None);
+        }
+    }
 }
 
 /// Shows a live line, or none. Log lines are written above it.
@@ -241,9 +316,11 @@ pub(crate) fn set_live(live: Option<indicatif::ProgressBar>) {
     output().live = live;
 }
 
-/// Returns whether standard output shows a line per file or debug messages, between which a live line would flicker.
+/// Returns whether standard output has no place for a live line: it is for a report or JSON, or shows a line per file,
+/// between which it would flicker.
 pub(crate) fn console_is_busy() -> bool {
-    output().settings.console >= Level::Detail
+    let settings = output().settings;
+    settings.console >= Level::Detail || settings.is_report || settings.format == LogFormat::Json
 }
 
 impl LogOutput {
@@ -253,11 +330,42 @@ impl LogOutput {
     }
 
     fn write(&mut self, line: &LogLine, detail: Option<&str>) {
-        let settings = self.settings;
-        let LogLine { level, process, code, ref text } = *line;
-        if level > self.level_max() {
+        if line.level > self.level_max() {
             return;
         }
+        match self.settings.format {
+            LogFormat::Text => self.write_text(line, detail),
+            LogFormat::Json => self.write_json(line, detail),
+        }
+    }
+
+    fn write_json(&mut self, line: &LogLine, detail: Option<&str>) {
+        let settings = self.settings;
+        let render = |limit: Level| {
+            let context = json::LineContext {
+                command: self.command.as_deref(),
+                stanza: self.stanza.as_deref(),
+                dry_run: settings.dry_run,
+                time: settings.timestamp.then(json::now),
+            };
+            json::render(line, &context, detail.filter(|_| limit >= Level::Debug))
+        };
+        if line.level <= settings.stderr {
+            let text = render(settings.stderr.max(settings.console));
+            self.above_live(|| io::stderr().lock().write_all(text.as_bytes()));
+        } else if line.level <= settings.console {
+            let text = render(settings.console);
+            self.above_live(|| write_stdout(&text));
+        }
+        if line.level <= settings.file {
+            let text = render(settings.file);
+            self.write_file(&text);
+        }
+    }
+
+    fn write_text(&mut self, line: &LogLine, detail: Option<&str>) {
+        let settings = self.settings;
+        let LogLine { level, process, code, ref text } = *line;
         let label = match (level, code) {
             (_, Some(ErrorCode::Assert)) => "ASSERT",
             (Level::Off, _) => "OFF",
@@ -325,7 +433,7 @@ impl LogOutput {
     fn write_file(&mut self, text: &str) {
         let Some(file) = &mut self.file else { return };
         let mut out = String::new();
-        if !self.banner_written {
+        if !self.banner_written && self.settings.format == LogFormat::Text {
             self.banner_written = true;
             if file.metadata().is_ok_and(|metadata| metadata.len() > 0) {
                 out.push('\n');

@@ -14,5 +14,6 @@ pub mod plan_text;
 pub mod proof_text;
 pub mod recovery_json;
 pub mod recovery_text;
+pub mod summary_json;
 pub mod verify_text;
 mod wal_time;

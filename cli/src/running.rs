@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use engine::ErrorCode;
 
-use crate::config::Config;
+use crate::config::{Config, opt};
 use crate::identity::Identity;
 use crate::log::{self, Level};
 
@@ -21,6 +21,7 @@ static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
 /// Records the running command, so that an end line is due from now on.
 pub(crate) fn set(config: &Config, started: Instant) {
     let name = config.command().role_name(config.role());
+    log::set_command(&name, config.find(opt::STANZA));
     let running = Running { name, level: level(config), started };
     *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
 }

@@ -6,10 +6,11 @@ use crate::config::{Command, Config, ExecTarget, Replacement, Role, Source, opt,
 
 /// Options of restore that `restore_command` must not pass on, because they have no meaning for archive-get or would
 /// mislead it.
-const NOT_FOR_ARCHIVE_GET: [&str; 10] = [
+const NOT_FOR_ARCHIVE_GET: [&str; 11] = [
     "exec-id",
     "job-retry",
     "job-retry-interval",
+    "log-format",
     "log-level-console",
     "log-level-file",
     "log-level-stderr",

@@ -70,8 +70,9 @@ impl Random {
             // Root would be accepted, more would be logged than both programs share, and pgBackRest does not know our
             // own options
             let unwanted = decl.name == "allow-root" || decl.name.starts_with("log-level") || decl.own;
-            // Only a plan has it, which is our own
-            let unwanted = unwanted || decl.name == "output" && command == cli::Command::Restore;
+            // Summaries are our own
+            let prints_summary = decl.own_commands.has(command) || command == cli::Command::Verify;
+            let unwanted = unwanted || decl.name == "output" && prints_summary;
             if !unwanted && (decl.commands.has(command) || self.chance(1)) {
                 return decl;
             }

@@ -4,7 +4,8 @@ use engine::annotate::AnnotateRequest;
 use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Config, opt};
-use crate::{ExitStatus, repos};
+use crate::render::summary_json;
+use crate::{ExitStatus, repos, summary};
 
 /// Changes the annotations of the given backup.
 ///
@@ -16,6 +17,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     let label = text.parse().map_err(|_| {
         Error::new(ErrorCode::OptionInvalidValue, format!("'{text}' is not a valid backup label format"))
     })?;
-    session.annotate(&AnnotateRequest { label, annotation: config.get(opt::ANNOTATION)? })?;
+    let done = session.annotate(&AnnotateRequest { label, annotation: config.get(opt::ANNOTATION)? })?;
+    summary::add("annotate", || summary_json::annotate(text, &done));
     Ok(ExitStatus::SUCCESS)
 }

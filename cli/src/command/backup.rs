@@ -11,7 +11,8 @@ use crate::config::value::parse_size;
 use crate::config::{Command, Config, Source, opt};
 use crate::exit::ExitStatus;
 use crate::progress::LiveProgress;
-use crate::{command, lifecycle, pg, repos};
+use crate::render::summary_json;
+use crate::{command, lifecycle, pg, repos, summary};
 
 /// Bytes of a block checksum at least and at most.
 const CHECKSUM_SIZES: std::ops::RangeInclusive<i64> = 6..=16;
@@ -30,7 +31,8 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     if config.source(opt::REPO) == Source::Default && config.repo_keys().len() > 1 {
         engine::info!("repo option not specified, defaulting to repo{key}");
     }
-    turn.run(&request(config, key)?)?;
+    let done = turn.run(&request(config, key)?)?;
+    summary::add("backup", || summary_json::backup(&done));
     if config.get(opt::EXPIRE_AUTO)? {
         return command::run(&lifecycle::switch(config, Command::Expire));
     }

@@ -7,8 +7,8 @@ use engine::diagnose::{DiagnoseRequest, HostPaths, Severity};
 use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Command, Config, opt};
-use crate::render::{check_report, diagnosis};
-use crate::{ExitStatus, pg, print, repos};
+use crate::render::{check_report, diagnosis, summary_json};
+use crate::{ExitStatus, pg, print, repos, summary};
 
 /// Checks the stanza, or every stanza of the configuration file if none is given. With `--report` it checks nothing and
 /// prints what the environment and the configuration files contain. With `--diagnose` it looks at more, and goes on after
@@ -45,7 +45,9 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
 }
 
 fn check_one(config: &Config) -> Result<ExitStatus> {
-    repos::session(config, config.repo_keys())?.check(&request(config)?)?;
+    let session = repos::session(config, config.repo_keys())?;
+    let done = session.check(&request(config)?)?;
+    summary::push("check", || summary_json::check(&session.stanza().to_string(), &done));
     Ok(ExitStatus::SUCCESS)
 }
 
@@ -69,7 +71,11 @@ fn diagnose(stanzas: &[Config], as_json: bool) -> Result<ExitStatus> {
         }
         found.push((session.stanza().to_string(), session.diagnose(&request)?));
     }
-    print(&if as_json { diagnosis::json(&found) } else { diagnosis::text(&found) })?;
+    match (summary::has_begun(), as_json) {
+        (true, _) => summary::add("diagnose", || diagnosis::value(&found)),
+        (false, true) => print(&diagnosis::json(&found))?,
+        (false, false) => print(&diagnosis::text(&found))?,
+    }
     let all = found.iter().flat_map(|(_, summary)| &summary.found);
     match all.filter(|diagnosis| diagnosis.severity == Severity::Error).count() {
         0 => Ok(ExitStatus::SUCCESS),

@@ -7,7 +7,8 @@ use repo_format::label::BackupLabel;
 use repo_format::wal_name::WalSegment;
 
 use crate::config::{Config, Source, opt};
-use crate::{ExitStatus, repos};
+use crate::render::summary_json;
+use crate::{ExitStatus, repos, summary};
 
 /// Expires in the repositories of the configuration. A backup runs it with its own configuration converted to that of
 /// expire, and shares the lock.
@@ -17,7 +18,9 @@ use crate::{ExitStatus, repos};
 pub fn run(config: &Config) -> Result<ExitStatus> {
     let session = repos::session(config, &config.repo_keys_selected())?;
     let turn = session.begin_backup()?;
-    turn.expire(&request(config)?)?;
+    let request = request(config)?;
+    let done = turn.expire(&request)?;
+    summary::add("expire", || summary_json::expire(&done, request.dry_run));
     warn_rotation(config);
     Ok(ExitStatus::SUCCESS)
 }

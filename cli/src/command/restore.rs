@@ -8,9 +8,9 @@ use engine::{Error, ErrorCode, Result, Session};
 use crate::config::{Config, Source, opt};
 use crate::exit::ExitStatus;
 use crate::progress::LiveProgress;
-use crate::render::{plan_json, plan_text};
+use crate::render::{plan_json, plan_text, summary_json};
 use crate::wal_command::restore_command;
-use crate::{archive, print, repos};
+use crate::{archive, print, repos, summary};
 
 /// Restores a backup into the data directory of `pg1-path`.
 ///
@@ -23,7 +23,8 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     if config.get(opt::PLAN)? {
         return plan(config, &session.with_progress(LiveProgress::of("compare")), &request);
     }
-    session.with_progress(LiveProgress::of("restore")).restore(&request)?;
+    let done = session.with_progress(LiveProgress::of("restore")).restore(&request)?;
+    summary::add("restore", || summary_json::restore(&done));
     Ok(ExitStatus::SUCCESS)
 }
 

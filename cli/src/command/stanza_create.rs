@@ -4,7 +4,8 @@ use engine::Result;
 use engine::stanza::StanzaRequest;
 
 use crate::config::{Config, opt};
-use crate::{ExitStatus, pg, repos};
+use crate::render::summary_json;
+use crate::{ExitStatus, pg, repos, summary};
 
 /// Creates the stanza, or checks it if it exists.
 ///
@@ -15,7 +16,8 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     if config.find(opt::FORCE) == Some(true) {
         engine::warn!("option --force is no longer supported");
     }
-    session.stanza_create(&request(config)?)?;
+    let done = session.stanza_create(&request(config)?)?;
+    summary::add("stanza-create", || summary_json::stanza(&done));
     Ok(ExitStatus::SUCCESS)
 }
 

@@ -6,7 +6,7 @@ use engine::{Error, ErrorCode, Result};
 use crate::config::{Config, opt};
 use crate::exit::ExitStatus;
 use crate::render::control::visible_text;
-use crate::render::verify_text;
+use crate::render::{summary_json, verify_text};
 use crate::repos;
 
 /// Checks the repository and prints the report. By default the exit status does not depend on the result.
@@ -28,6 +28,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     }
     let session = repos::session(config, &[key])?;
     let mut summary = session.verify(&request)?;
+    crate::summary::add("verify", || summary_json::verify(&summary));
     if !summary.text.is_empty() && config.find(opt::OUTPUT) == Some("text") {
         crate::print(&format!("{}\n", visible_text(&summary.text)))?;
     }
@@ -58,7 +59,8 @@ fn request(config: &Config) -> Result<VerifyRequest> {
         job_retry: config.find(opt::JOB_RETRY).and_then(|retries| u32::try_from(retries).ok()).unwrap_or(0),
         job_retry_interval: config.find(opt::JOB_RETRY_INTERVAL).unwrap_or_default(),
     };
-    Ok(VerifyRequest { points: request.remembers(), ..request })
+    let is_json = config.find(opt::OUTPUT) == Some("json");
+    Ok(VerifyRequest { points: request.remembers() || is_json, ..request })
 }
 
 #[cfg(test)]

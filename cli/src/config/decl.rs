@@ -255,6 +255,8 @@ pub struct OptionDecl {
     pub internal: bool,
     /// Whether pgBackRest lacks the option. Such an option is accepted only on the command line, by its full name.
     pub own: bool,
+    /// Commands of pgBackRest for which it lacks the option. They accept it only on the command line.
+    pub own_commands: CommandSet,
     /// The heading in help.
     pub help: HelpGroup,
     /// Whether the feature behind the option is built.
@@ -289,6 +291,7 @@ impl OptionDecl {
         secure: false,
         internal: false,
         own: false,
+        own_commands: CommandSet::NONE,
         help: HelpGroup::Command,
         support: Support::Full,
         not_yet: &[],
@@ -333,7 +336,9 @@ impl OptionDecl {
 
     /// Returns whether a command requires the option.
     pub fn required_for(&self, command: Command) -> bool {
-        self.for_command(command).and_then(|special| special.required).unwrap_or(self.required)
+        // init asks for what is missing, and checks what it writes
+        command != Command::Init
+            && self.for_command(command).and_then(|special| special.required).unwrap_or(self.required)
     }
 
     /// The allowed words for a command.

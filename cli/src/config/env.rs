@@ -55,7 +55,7 @@ pub(super) fn add(
             continue;
         }
         let decl = ALL[option.option];
-        if !decl.is_valid(command, role) {
+        if !decl.is_valid(command, role) || decl.own_commands.has(command) {
             continue;
         }
         let invalid = |text: String| Err(Error::new(ErrorCode::OptionInvalidValue, text));

@@ -161,6 +161,11 @@ impl CommandLine {
         self.command
     }
 
+    /// Returns whether the user asks for help about the command.
+    pub fn is_help(&self) -> bool {
+        self.help
+    }
+
     /// The role of this process.
     pub fn role(&self) -> Role {
         self.role

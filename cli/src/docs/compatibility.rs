@@ -365,6 +365,11 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("restore", "`--plan` and, with it, `--output` show what the restore would do. pgBackRest does not have them."),
     (
+        "annotate, backup, check, expire, restore, stanza-create, stanza-delete, stanza-upgrade, verify",
+        "`--output=json` prints a summary, also after an error. It is an option of the command line only. pgBackRest refuses it [031, for `verify` 032].",
+    ),
+    ("all", "`--log-format=json` writes log lines as JSON. pgBackRest does not have the option."),
+    (
         "attest, recovery-points, test-restore",
         "pgBackRest does not have these commands. Only their full names are accepted.",
     ),

@@ -34,6 +34,12 @@ pub fn text(found: &[Found]) -> String {
 
 /// Shows an array with an object per stanza.
 pub fn json(found: &[Found]) -> String {
+    let text = format!("{}\n", value(found));
+    valid_json(&text).into_owned()
+}
+
+/// The array with an object per stanza.
+pub fn value(found: &[Found]) -> serde_json::Value {
     let diagnosis = |diagnosis: &Diagnosis| {
         json!({
             "severity": diagnosis.severity.name(),
@@ -50,8 +56,7 @@ pub fn json(found: &[Found]) -> String {
             "found": summary.found.iter().map(diagnosis).collect::<Vec<_>>(),
         })
     };
-    let text = format!("{}\n", serde_json::Value::Array(found.iter().map(stanza).collect()));
-    valid_json(&text).into_owned()
+    serde_json::Value::Array(found.iter().map(stanza).collect())
 }
 
 #[cfg(test)]

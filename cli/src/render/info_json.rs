@@ -140,7 +140,7 @@ fn render_lock_size(json: &mut ObjectWriter<'_>, lock: &RunningLock) {
     }
 }
 
-fn render_backup(backup: &BackupFact) -> String {
+pub(super) fn render_backup(backup: &BackupFact) -> String {
     let entry = &backup.entry;
     object(|json| {
         if !entry.annotation.is_empty() {

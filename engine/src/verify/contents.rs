@@ -87,6 +87,8 @@ pub(super) fn check(task: &VerifyTask<'_>, infos: StanzaInfos<'_>) -> Result<Ver
         points,
         unread: tally.unread,
         first_faults: tally.first_faults,
+        archives: tally.archives,
+        backups: tally.backups,
     })
 }
 

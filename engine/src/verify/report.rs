@@ -83,7 +83,8 @@ pub enum BackupStatus {
 }
 
 impl BackupStatus {
-    fn text(self) -> &'static str {
+    /// Returns the word for it in the report.
+    pub fn text(self) -> &'static str {
         match self {
             BackupStatus::Valid => "valid",
             BackupStatus::Invalid => "invalid",

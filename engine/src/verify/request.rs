@@ -6,6 +6,7 @@ use std::time::Duration;
 use repo_format::pg::PgVersion;
 
 use super::memory::ReadFigures;
+use super::report::{ArchiveResult, BackupResult};
 use super::unread::Unread;
 use crate::log::Warnings;
 use crate::recovery_points::ArchivePoints;
@@ -103,6 +104,10 @@ pub struct VerifySummary {
     pub figures: Option<ReadFigures>,
     /// What the good backups and WAL allow to recover to, if it was requested and both info files can be used.
     pub points: Option<Vec<ArchivePoints>>,
+    /// The result of each archive.
+    pub archives: Vec<ArchiveResult>,
+    /// The result of each backup.
+    pub backups: Vec<BackupResult>,
     /// The warnings that were logged.
     pub warnings: Warnings,
     /// How long it took.

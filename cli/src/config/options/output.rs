@@ -1,12 +1,28 @@
 //! Options of what commands show.
 
 use crate::config::decl::Command::{
-    Attest, Check, Info, Manifest, RecoveryPoints, RepoGet, RepoLs, RepoRm, Restore, Schedule, TestRestore, Verify,
-    Version,
+    Annotate, Attest, Backup, Check, Expire, Info, Manifest, RecoveryPoints, RepoGet, RepoLs, RepoRm, Restore,
+    Schedule, StanzaCreate, StanzaDelete, StanzaUpgrade, TestRestore, Verify, Version,
 };
 use crate::config::decl::DefaultValue::Fixed;
-use crate::config::decl::{HelpGroup, MAIN, OptionDecl, Override, Section, ValueKind, depend, on};
+use crate::config::decl::{Command, HelpGroup, MAIN, OptionDecl, Override, Section, ValueKind, on};
 use crate::config::handle::{Opt, options};
+
+/// Commands that print nothing but log lines in pgBackRest.
+const WITH_SUMMARY: &[Command] = &[Annotate, Backup, Check, Expire, Restore, StanzaCreate, StanzaDelete, StanzaUpgrade];
+
+/// `--output` of a command that prints a summary.
+const fn summary(command: Command) -> Override {
+    Override {
+        command,
+        values: &[("text", "log lines only"), ("json", "a summary for programs")],
+        summary: "Output format.",
+        detail: "With json, standard output contains one JSON object with what was done, also after an error, and nothing \
+            else. Log lines for the console go to standard error. docs/output.md describes the object. pgBackRest does not \
+            have this option here.",
+        ..Override::NONE
+    }
+}
 
 options! {
     DETAIL_LEVEL: Opt<String> = OptionDecl {
@@ -61,12 +77,21 @@ options! {
         name: "output",
         kind: ValueKind::StringId,
         section: Section::CommandLine,
-        commands: on(&[Attest, Info, Manifest, RecoveryPoints, RepoLs, Schedule, Restore, TestRestore, Verify, Version]),
+        commands: on(&[Attest, Info, Manifest, RecoveryPoints, RepoLs, Schedule, TestRestore, Verify, Version])
+            .with(WITH_SUMMARY),
+        own_commands: on(WITH_SUMMARY),
         roles: MAIN,
         default: Fixed("text"),
         allow: &["text", "json"],
         values: &[("text", "readable by people"), ("json", "readable by programs, with all details")],
         overrides: &[
+            summary(Annotate),
+            summary(Backup),
+            summary(Check),
+            summary(Expire),
+            summary(StanzaCreate),
+            summary(StanzaDelete),
+            summary(StanzaUpgrade),
             Override {
                 command: RepoLs,
                 values: &[("text", "one name per line"), ("json", "an object with a member for each entry")],
@@ -78,20 +103,26 @@ options! {
                 ..Override::NONE
             },
             Override {
-                command: Restore,
-                depend: depend("plan", &["y"]),
-                summary: "Output format of a plan.",
-                detail: "How --plan prints its result. pgBackRest does not have this option here.",
-                ..Override::NONE
+                detail: "How --plan prints its result. Without --plan, json prints one JSON object with what was done, also \
+                    after an error, and nothing else to standard output. Log lines for the console go to standard error. \
+                    docs/output.md describes the object. pgBackRest does not have this option here.",
+                values: &[("text", "a plan as text, and log lines"), ("json", "for programs")],
+                ..summary(Restore)
             },
             Override {
                 command: Verify,
                 default: Some(Fixed("none")),
-                allow: &["none", "text"],
-                values: &[("none", "errors only, in the log"), ("text", "a report")],
+                allow: &["none", "text", "json"],
+                values: &[
+                    ("none", "errors only, in the log"),
+                    ("text", "a report"),
+                    ("json", "a summary for programs, which pgBackRest does not have"),
+                ],
                 summary: "Output format.",
                 detail: "What verify prints to standard output. The report contains only what is invalid, and is empty if \
-                    everything is valid. With --verbose it also contains what is valid.",
+                    everything is valid. With --verbose it also contains what is valid. With json, standard output contains \
+                    one JSON object, also after an error, and nothing else; log lines for the console go to standard error. \
+                    docs/output.md describes the object.",
                 ..Override::NONE
             },
             Override {
