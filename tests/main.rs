@@ -17,6 +17,7 @@ mod fuzz;
 mod guide;
 mod hostile;
 mod info;
+mod init;
 mod library;
 mod object;
 mod packaging;

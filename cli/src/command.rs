@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod expire;
 pub mod help;
 pub mod info;
+pub mod init;
 pub mod manifest;
 pub mod recovery_points;
 pub mod remote;
@@ -53,6 +54,7 @@ pub(crate) fn handler(command: Command, role: Role) -> Option<Handler> {
         (Command::ArchivePush, Role::Async) => Some(archive_push::run_async),
         (Command::Expire, Role::Main) => Some(expire::run),
         (Command::Info, Role::Main) => Some(info::run),
+        (Command::Init, Role::Main) => Some(init::run),
         (Command::Manifest, Role::Main) => Some(manifest::run),
         (Command::Backup, Role::Main) => Some(backup::run),
         (Command::Daemon, Role::Main) => Some(daemon::run),

@@ -28,7 +28,9 @@ use engine::{Error, ErrorCode, Result};
 
 pub use self::decl::{Command, IndexGroup, OptionDecl, Role};
 pub use self::env::Environment;
+pub(crate) use self::export::FileLine;
 pub use self::export::{ExecTarget, Replacement, quote_for_shell};
+pub(crate) use self::file::DEFAULT_FILE;
 pub use self::file::{ConfigFiles, SystemFiles};
 use self::handle::{Opt, OptIndexed};
 pub use self::names::{FoundName, Match as NameMatch, find_option};
@@ -229,6 +231,32 @@ impl Config {
     /// Returns the stanzas that have sections in the configuration files, sorted.
     pub fn stanzas(&self) -> Vec<String> {
         self.input.stanzas()
+    }
+
+    /// Returns whether there are configuration files.
+    pub(crate) fn has_files(&self) -> bool {
+        self.input.ini().is_some()
+    }
+
+    /// Returns whether a section of the configuration files has this key.
+    pub(crate) fn files_set(&self, section: &str, key: &str) -> bool {
+        self.input.ini().is_some_and(|ini| ini.keys(section).iter().any(|(known, _)| *known == key))
+    }
+
+    /// Returns whether a section of the configuration files sets a key to this value.
+    pub(crate) fn files_set_to(&self, section: &str, key: &str, value: &str) -> bool {
+        let is_set = |(known, values): &(&str, Vec<&str>)| *known == key && values.contains(&value);
+        self.input.ini().is_some_and(|ini| ini.keys(section).iter().any(is_set))
+    }
+
+    /// Returns the path of the main configuration file, whether or not it exists; `None` with `--no-config`.
+    pub(crate) fn file_path(&self) -> Option<String> {
+        file::main_path(self)
+    }
+
+    /// Returns the arguments that set an option on this command line.
+    pub(crate) fn arguments_of(&self, decl: &OptionDecl) -> Vec<String> {
+        self.input.line().arguments_of(decl)
     }
 
     /// Returns the configuration of the same command for another stanza, for commands that process all stanzas.

@@ -21,6 +21,8 @@ impl ExitStatus {
     pub const SUCCESS: ExitStatus = ExitStatus(0);
     /// archive-get, repo-get: the file does not exist.
     pub const NOT_FOUND: ExitStatus = ExitStatus(1);
+    /// init: something is left to do.
+    pub const LEFT_TO_DO: ExitStatus = ExitStatus(1);
 }
 
 /// How long a command that only waits may take to stop after a signal. Then the process ends, which is safe at any

@@ -8,7 +8,6 @@ use std::fmt::Write as _;
 
 use engine::{Error, ErrorCode, Result};
 
-use crate::command;
 use crate::config::decl::{COMMANDS, DefaultValue, HelpGroup, OptionDecl, Range, Support, ValueKind};
 use crate::config::options::ALL;
 use crate::config::{Command, Config, NameMatch, Role, find_option, opt, suggest};
@@ -48,10 +47,7 @@ fn general(identity: Identity) -> String {
     let mut text = format!("{} - General help\n\nUsage:\n", identity.title());
     let _ = write!(text, "    {} [options] [command]\n\nCommands:\n", identity.program());
     for decl in shown() {
-        let mut summary = list_summary(decl.summary);
-        if command::handler(decl.command, Role::Main).is_none() {
-            summary += " (not supported yet)";
-        }
+        let summary = list_summary(decl.summary);
         let _ = writeln!(text, "    {:width$}  {}", decl.name, wrap(&summary, width + 6, false));
     }
     let _ = write!(text, "\nUse '{} help [command]' for more information.\n", identity.program());
@@ -63,9 +59,6 @@ fn of_command(config: &Config, identity: Identity) -> String {
     let command = config.command();
     let decl = command.decl();
     let mut detail = decl.detail.to_owned();
-    if command::handler(command, Role::Main).is_none() {
-        detail += "\n\nThis command is not supported yet.";
-    }
     if decl.internal {
         detail += "\n\nFOR INTERNAL USE ONLY. DO NOT USE IN PRODUCTION.";
     }

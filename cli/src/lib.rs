@@ -11,6 +11,7 @@ pub mod docs;
 pub mod exit;
 pub mod help;
 pub mod identity;
+mod init;
 mod jobs;
 pub mod lifecycle;
 pub mod log;

@@ -24,7 +24,8 @@ pub fn start(config: &mut Config, started: Instant) -> Result<()> {
         // It ends its jobs first
         (Command::Daemon, _) => (),
         (Command::Schedule, _) if config.params().first().is_some_and(|word| word == "run") => (),
-        (Command::ArchivePush | Command::ArchiveGet, Role::Main) => exit::end_on_signals()?,
+        // init may wait for an answer
+        (Command::ArchivePush | Command::ArchiveGet | Command::Init, Role::Main) => exit::end_on_signals()?,
         // Its signals do not only end it
         (Command::Server, _) => {}
         _ => exit::catch_signals()?,

@@ -10,12 +10,12 @@ use engine::Result;
 use engine::remote::{RemoteSettings, SshSettings, Way};
 use engine::tcp::KeepAlive;
 use engine::tls::ClientSettings;
+use repo_format::layout::Stanza;
 use repo_format::lock_file::lock_name;
 
 use crate::config::decl::{IndexGroup, Role};
 use crate::config::handle::OptIndexed;
 use crate::config::{Config, ExecTarget, Replacement, Source, opt};
-use crate::repos;
 
 /// What a process on another host serves, with the options that tell where it is.
 pub struct Served {
@@ -223,7 +223,7 @@ fn lock_files(config: &Config) -> Result<Vec<String>> {
     if !opt::LOCK.decl().is_valid(config.command(), Role::Remote) {
         return Ok(Vec::new());
     }
-    let (stanza, keys) = (repos::stanza(config)?, config.repo_keys_selected());
-    let kinds = repos::lock_types(config.command());
+    let (stanza, keys): (Stanza, _) = (config.get(opt::STANZA)?.parse()?, config.repo_keys_selected());
+    let kinds = config.command().decl().lock.types();
     Ok(kinds.iter().flat_map(|kind| keys.iter().map(|key| lock_name(&stanza, *kind, *key))).collect())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use engine::claim::Claimant;
 use engine::host_locks::{HostLocks, LocalLocks};
-use engine::lock::{Lock, LockRequest, LockType};
+use engine::lock::{Lock, LockRequest};
 use engine::remote::RemoteSettings;
 use engine::repo::RepoSettings;
 use engine::storage::OpenStorage;
@@ -15,8 +15,7 @@ use repo_format::cipher::{Cipher, Passphrase};
 use repo_format::layout::Stanza;
 use wal::repos::Repos;
 
-use crate::config::decl::LockKind;
-use crate::config::{Command, Config, opt};
+use crate::config::{Config, opt};
 use crate::{cancel_token, object_store, remote, sftp_store, throttle};
 
 /// Opens the repository with this number.
@@ -164,24 +163,13 @@ pub fn claimant(config: &Config) -> Result<Claimant> {
     Ok(Claimant::this_process(&exec_id.map_or_else(engine::lock::new_exec_id, |id| Ok(id.to_owned()))?))
 }
 
-/// Returns the types of lock that a command declares.
-pub fn lock_types(command: Command) -> &'static [LockType] {
-    match command.decl().lock {
-        LockKind::None => &[],
-        LockKind::Archive => &[LockType::Archive],
-        LockKind::Backup => &[LockType::Backup],
-        LockKind::Restore => &[LockType::Restore],
-        LockKind::All => &LockType::ALL,
-    }
-}
-
 /// Takes the lock that the command declares, on the repository of `--repo` or otherwise on all. Does nothing for a
 /// command without a lock. The lock is held until the value is dropped.
 ///
 /// # Errors
 /// [`ErrorCode::LockAcquire`] if another process holds it.
 pub fn lock(config: &Config) -> Result<Option<Lock>> {
-    let kinds = lock_types(config.command());
+    let kinds = config.command().decl().lock.types();
     if kinds.is_empty() {
         return Ok(None);
     }

@@ -9,8 +9,8 @@
 //! * [`verdict`]: on which of several hosts a job runs.
 //! * [`supervisor`]: runs the jobs.
 //!
-//! The rest is what they need of this host: [`process`], [`store`], [`trace`], and [`service`], which receives signals and
-//! reloads the configuration.
+//! The rest is what they need of this host: [`process`], [`store`], [`trace`], [`wakeup`], and [`service`], which acts on
+//! signals and reloads the configuration.
 
 pub mod cron;
 pub mod job;
@@ -24,4 +24,5 @@ pub mod supervisor;
 mod testing;
 pub mod trace;
 pub mod verdict;
+pub mod wakeup;
 pub mod world;

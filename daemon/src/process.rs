@@ -18,8 +18,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, wait};
 
 use crate::job::JobKey;
-use crate::service::Wakeup;
 use crate::trace;
+use crate::wakeup::Wakeup;
 use crate::world::{Launch, ProcessEnd, ProcessId, Processes, Program, Stop, Trace};
 
 /// How much of a process's output is read, in bytes.

@@ -1,35 +1,22 @@
 //! The daemon as a process: signals, reloads, and what systemd is told.
 
-use std::io;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use engine::{Error, ErrorCode, Result};
+use engine::Result;
 use jiff::Timestamp;
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::{SIGCHLD, SIGHUP};
 
 use crate::job::{Job, JobKey};
 use crate::process::HostProcesses;
 use crate::state::RunResult;
 use crate::store::StateDirectory;
 use crate::supervisor::{JobChanges, Supervisor, SupervisorSettings};
-use crate::world::{Moment, ProcessEnd};
+use crate::wakeup::{Wakeup, Wakeups};
+use crate::world::Moment;
 
 /// How often the configuration files are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
-/// The stack of the thread that waits for signals.
-const SIGNAL_STACK: usize = 64 * 1024;
-
-/// What ends a wait of the daemon.
-#[derive(Debug)]
-pub enum Wakeup {
-    /// A signal.
-    Signal(i32),
-    /// The end of a process that is no child.
-    Ended(ProcessEnd),
-}
 
 /// The jobs and settings that a configuration asks for.
 pub struct DaemonPlan {
@@ -49,47 +36,6 @@ pub trait PlanSource {
 
     /// Returns something that changes when the files of the configuration do, without reading them.
     fn fingerprint(&mut self) -> u64;
-}
-
-/// Receives wakeups.
-pub struct Wakeups {
-    /// For others that wake the daemon.
-    pub sender: Sender<Wakeup>,
-    receiver: Receiver<Wakeup>,
-}
-
-impl Wakeups {
-    /// Starts to receive signals. From now on they end nothing by themselves.
-    ///
-    /// # Errors
-    /// [`ErrorCode::Kernel`]
-    pub fn start() -> Result<Self> {
-        let failed = |error: io::Error| Error::from_io(ErrorCode::Kernel, "unable to catch signals", error);
-        let mut signals = Signals::new([SIGCHLD, SIGHUP, SIGINT, SIGTERM]).map_err(failed)?;
-        let (sender, receiver) = channel();
-        let forward = sender.clone();
-        let listen = move || {
-            for signal in signals.forever() {
-                if forward.send(Wakeup::Signal(signal)).is_err() {
-                    return;
-                }
-            }
-        };
-        std::thread::Builder::new()
-            .name("signals".to_owned())
-            .stack_size(SIGNAL_STACK)
-            .spawn(listen)
-            .map_err(failed)?;
-        Ok(Wakeups { sender, receiver })
-    }
-
-    /// Waits for a wakeup, at most this long.
-    fn wait(&self, pause: Option<Duration>) -> Option<Wakeup> {
-        match pause {
-            None => self.receiver.recv().ok(),
-            Some(pause) => self.receiver.recv_timeout(pause).ok(),
-        }
-    }
 }
 
 /// A supervisor of this host's processes, and what wakes it.

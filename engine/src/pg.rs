@@ -1,11 +1,13 @@
 //! PostgreSQL: the session of backups and checks, and the control file.
 
+pub mod archiving;
 mod channel_binding;
 pub(crate) mod client;
 pub mod cluster;
 pub(crate) mod connection;
 pub mod control_file;
 pub mod data_dir;
+pub mod discover;
 mod environment;
 pub mod host;
 pub(crate) mod passfile;

@@ -1,9 +1,10 @@
 //! `daemon`: runs commands by schedule.
 
 use daemon::process::HostProcesses;
-use daemon::service::{PlanSource, Service, Wakeups};
+use daemon::service::{PlanSource, Service};
 use daemon::store::StateDirectory;
 use daemon::supervisor::Supervisor;
+use daemon::wakeup::Wakeups;
 use engine::Result;
 
 use crate::ExitStatus;

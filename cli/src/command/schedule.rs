@@ -9,9 +9,10 @@ mod webhook;
 
 use daemon::job::{Job, JobKey};
 use daemon::process::HostProcesses;
-use daemon::service::{DaemonPlan, Service, Wakeups};
+use daemon::service::{DaemonPlan, Service};
 use daemon::store::StateDirectory;
 use daemon::supervisor::Supervisor;
+use daemon::wakeup::Wakeups;
 use engine::{Error, ErrorCode, Result};
 
 use crate::config::{Config, ScheduleSection, opt};

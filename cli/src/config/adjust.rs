@@ -18,6 +18,10 @@ impl Config {
     /// [`ErrorCode::OptionInvalid`], [`ErrorCode::OptionInvalidValue`], [`ErrorCode::OptionRequired`],
     /// [`ErrorCode::Config`]
     pub fn adjust(&mut self) -> Result<()> {
+        if self.command == Command::Init {
+            // Its options are written as they are. They are checked for the commands that will read them
+            return Ok(());
+        }
         self.check_repo_chosen()?;
         self.check_repo_paths()?;
         self.adjust_timeouts()?;

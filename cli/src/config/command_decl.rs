@@ -1,5 +1,7 @@
 //! The content of a command's declaration: roles, locks, and sets of commands and roles.
 
+use engine::lock::LockType;
+
 /// A command, in the order in which prefixes are matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -32,6 +34,7 @@ pub enum Command {
     Attest,
     Daemon,
     Schedule,
+    Init,
 }
 
 /// The role of a process of a command.
@@ -145,6 +148,19 @@ pub enum LockKind {
     Backup,
     Restore,
     All,
+}
+
+impl LockKind {
+    /// Returns the types of lock that the command takes.
+    pub const fn types(self) -> &'static [LockType] {
+        match self {
+            LockKind::None => &[],
+            LockKind::Archive => &[LockType::Archive],
+            LockKind::Backup => &[LockType::Backup],
+            LockKind::Restore => &[LockType::Restore],
+            LockKind::All => &LockType::ALL,
+        }
+    }
 }
 
 /// The declaration of a command.

@@ -23,7 +23,7 @@ const BASE: CommandDecl = CommandDecl {
 };
 
 /// Every command, in the order of [`Command`], which is also the order in which prefixes match.
-pub static COMMANDS: [CommandDecl; 27] = [
+pub static COMMANDS: [CommandDecl; 28] = [
     CommandDecl {
         command: Command::Annotate,
         name: "annotate",
@@ -322,6 +322,25 @@ pub static COMMANDS: [CommandDecl; 27] = [
         detail: "Without parameters, shows the schedules of the daemon with their next runs, their last results and what is \
             late. 'schedule run NAME' runs the command of a schedule now, with its hooks and webhook, whether or not a \
             daemon is running. The exit status is 0 if the command succeeds.",
+        ..BASE
+    },
+    CommandDecl {
+        command: Command::Init,
+        name: "init",
+        own: true,
+        summary: "Set up backups of a cluster.",
+        detail: "Finds the clusters of this host, writes a configuration for one of them and shows the settings that PostgreSQL \
+            needs, then runs stanza-create and check. Options that describe the repository, and others that a configuration \
+            file can contain, are written to the file. Unless they say otherwise, the file gets what suits most: \
+            retention-full=2, bundle=y and block=y for each repository, compress-type=zst, start-fast=y, and process-max by \
+            the number of processors. On a terminal, init asks for what is missing, and before it writes. \
+            Secrets come from the terminal or the environment (PGBACKREST_REPO1_S3_KEY and so on).\n\n\
+            Nothing is written before it is shown. An existing file is never changed: if it has no section of the stanza, init \
+            shows what to add and fails. If it has one, init writes nothing and goes on with the settings of PostgreSQL. So it \
+            can be run again after a restart of the server. Run as root, it gives the file and the directories to the owner of \
+            the cluster and runs the commands as this user.\n\n\
+            The exit status is 0 if everything is done and the check succeeded, and 1 if something is left to do, which the \
+            output tells.",
         ..BASE
     },
 ];

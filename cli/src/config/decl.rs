@@ -336,7 +336,9 @@ impl OptionDecl {
 
     /// Returns whether a command requires the option.
     pub fn required_for(&self, command: Command) -> bool {
-        self.for_command(command).and_then(|special| special.required).unwrap_or(self.required)
+        // init asks for what is missing, and checks what it writes
+        command != Command::Init
+            && self.for_command(command).and_then(|special| special.required).unwrap_or(self.required)
     }
 
     /// The allowed words for a command.

@@ -1,6 +1,6 @@
 //! Converts options back to text, for log lines and arguments of other processes.
 
-use super::decl::{Command, OptionDecl, Role, ValueKind};
+use super::decl::{Command, IndexGroup, OptionDecl, Role, Section, ValueKind};
 use super::options::{ALL, opt};
 use super::{Config, Slot, Source, Value};
 
@@ -131,6 +131,50 @@ impl Config {
             Some(Value::Map(pairs)) => pairs.iter().map(|(key, value)| format!("{key}={value}")).collect(),
             Some(_) => self.display(decl, key).map(std::borrow::Cow::into_owned).into_iter().collect(),
         }
+    }
+}
+
+/// A line of a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FileLine {
+    /// Whether it belongs into the section of the stanza.
+    pub(crate) of_stanza: bool,
+    /// The option's name with its index.
+    pub(crate) key: String,
+    /// The value as in the file.
+    pub(crate) value: String,
+    /// Whether the value is a secret.
+    pub(crate) secure: bool,
+    /// Whether it is from the command line.
+    pub(crate) typed: bool,
+}
+
+impl Config {
+    /// Returns what command line and environment set and a configuration file can contain. How much this process prints
+    /// is not part of it.
+    pub(crate) fn lines_for_file(&self) -> Vec<FileLine> {
+        let mut lines = Vec::new();
+        for (decl, key, slot) in self.each_slot() {
+            let is_set = matches!(slot.source, Source::CommandLine | Source::Environment);
+            let is_of_process =
+                [opt::LOG_LEVEL_CONSOLE.decl().name, opt::LOG_LEVEL_STDERR.decl().name].contains(&decl.name);
+            if !is_set || is_of_process || decl.section == Section::CommandLine {
+                continue;
+            }
+            let values = match &slot.value {
+                Some(Value::Bool(value)) => vec![if *value { "y" } else { "n" }.to_owned()],
+                _ => self.texts(decl, key, slot),
+            };
+            let line = |value| FileLine {
+                of_stanza: decl.section == Section::Stanza || decl.group == Some(IndexGroup::Pg),
+                key: decl.indexed_name(key),
+                value,
+                secure: decl.secure,
+                typed: slot.source == Source::CommandLine,
+            };
+            lines.extend(values.into_iter().map(line));
+        }
+        lines
     }
 }
 

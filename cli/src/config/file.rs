@@ -15,7 +15,8 @@ use super::options::{self, ALL, OptionIndex, opt};
 use super::parse::{FoundOption, FoundOptions};
 use super::{suggest, text};
 
-const DEFAULT_FILE: &str = "/etc/pgbackrest/pgbackrest.conf";
+/// The main file if none is named.
+pub(crate) const DEFAULT_FILE: &str = "/etc/pgbackrest/pgbackrest.conf";
 const DEFAULT_INCLUDE_PATH: &str = "/etc/pgbackrest/conf.d";
 /// The path of the file in old versions.
 const OLD_FILE: &str = "/etc/pgbackrest.conf";
@@ -219,7 +220,29 @@ pub(super) fn paths(config: &super::Config) -> Vec<std::path::PathBuf> {
 /// # Errors
 /// A file that the command line names is missing, a file can't be read, or its syntax is wrong.
 pub(super) fn load(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Option<Ini>> {
-    let paths = ConfigPaths::of(found)?;
+    read_all(files, ConfigPaths::of(found)?)
+}
+
+/// Like [`load`], but no file has to exist.
+///
+/// # Errors
+/// A file can't be read, or its syntax is wrong.
+pub(super) fn load_existing(files: &dyn ConfigFiles, found: &FoundOptions) -> Result<Option<Ini>> {
+    let ConfigPaths { file, include } = ConfigPaths::of(found)?;
+    let optional = |path: ConfigPath| ConfigPath { required: false, ..path };
+    read_all(files, ConfigPaths { file: file.map(optional), include: include.map(optional) })
+}
+
+/// Returns the path of the main file of a configuration, whether or not it exists.
+pub(super) fn main_path(config: &super::Config) -> Option<String> {
+    let mut found = config.input.line().found.clone();
+    let (environment, _) = config.input.environment_and_files();
+    // Both were valid when the process started
+    let _ = super::env::add(&mut found, environment, config.command(), config.role(), &mut |_| ());
+    ConfigPaths::of(&found).ok()?.file.map(|file| file.path)
+}
+
+fn read_all(files: &dyn ConfigFiles, paths: ConfigPaths) -> Result<Option<Ini>> {
     let mut ini = None;
     let mut size = 0;
     if let Some(chosen) = paths.file

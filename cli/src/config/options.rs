@@ -22,7 +22,7 @@ mod server;
 mod throttle;
 
 use crate::config::decl::Command::{
-    ArchiveGet, ArchivePush, Backup, Check, Daemon, Help, Manifest, RecoveryPoints, Restore, Schedule, Server,
+    ArchiveGet, ArchivePush, Backup, Check, Daemon, Help, Init, Manifest, RecoveryPoints, Restore, Schedule, Server,
     ServerPing, StanzaCreate, StanzaDelete, StanzaUpgrade, Start, Stop, TestRestore, Verify, Version,
 };
 use crate::config::decl::{COMMANDS, Command, CommandSet, OptionDecl, on};
@@ -65,6 +65,8 @@ const EVERY: CommandSet = {
 const WITH_IO: CommandSet = EVERY.without(&[Start, Stop]);
 /// Commands that access a repository.
 const STANZA_AND_REPO: CommandSet = WITH_IO.without(&[Daemon, Schedule, Server, ServerPing]);
+/// Commands that may access a repository on another host.
+const WITH_REPO_HOST: CommandSet = STANZA_AND_REPO.without(&[Init]);
 /// Commands that use workers.
 const WITH_WORKERS: CommandSet = on(&[ArchiveGet, ArchivePush, Backup, RecoveryPoints, Restore, TestRestore, Verify]);
 /// Commands that access a PostgreSQL data directory.

@@ -3,7 +3,7 @@
 use super::{Chart, DiagnoseRequest, Severity};
 use crate::Result;
 use crate::pg::PgSession;
-use crate::pg::cluster::calls_archiver;
+use crate::pg::archiving::command_problem;
 use crate::session::Session;
 
 /// So many segments that wait are more than a burst.
@@ -75,25 +75,6 @@ fn judge(request: &DiagnoseRequest, stanza: &str, subject: &str, archiver: &Arch
     }
     chart.ok(topic, subject, format!("archive_command is '{command}'"));
     judge_queue(subject, archiver, chart);
-}
-
-/// Returns what is wrong with a command.
-fn command_problem(command: &str, stanza: &str) -> Option<String> {
-    if command.trim().is_empty() || command == "(disabled)" {
-        return Some("archive_command is not set: WAL stays in pg_wal until the disk is full".to_owned());
-    }
-    if !calls_archiver(command) {
-        return Some(format!("archive_command '{command}' is that of another tool"));
-    }
-    if !command.contains("archive-push") {
-        return Some(format!("archive_command '{command}' does not call archive-push"));
-    }
-    if !command.contains("%p") {
-        return Some(format!("archive_command '{command}' does not pass the segment (%p)"));
-    }
-    let named = command.split_whitespace().find_map(|word| word.trim_matches(['"', '\'']).strip_prefix("--stanza="));
-    let named = named.map(|name| name.trim_matches(['"', '\'']));
-    named.filter(|name| *name != stanza).map(|name| format!("archive_command archives to the stanza '{name}'"))
 }
 
 fn judge_queue(subject: &str, archiver: &Archiver, chart: &mut Chart) {

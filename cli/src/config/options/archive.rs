@@ -1,6 +1,6 @@
 //! Options of archive-push and archive-get.
 
-use crate::config::decl::Command::{ArchiveGet, ArchivePush};
+use crate::config::decl::Command::{ArchiveGet, ArchivePush, Init};
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{HelpGroup, MAIN, MAIN_ASYNC, OptionDecl, Range, ValueKind, on};
 use crate::config::handle::{Opt, options};
@@ -9,7 +9,7 @@ options! {
     ARCHIVE_ASYNC: Opt<bool> = OptionDecl {
         name: "archive-async",
         kind: ValueKind::Boolean,
-        commands: on(&[ArchiveGet, ArchivePush]),
+        commands: on(&[ArchiveGet, ArchivePush, Init]),
         default: Fixed("n"),
         summary: "Push and get WAL segments in the background.",
         detail: "A background process works ahead of PostgreSQL and keeps its results in the spool path, so that \

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::decl::Command::{Annotate, ArchivePush, Backup, Check, Expire, Restore};
+use crate::config::decl::Command::{Annotate, ArchivePush, Backup, Check, Expire, Init, Restore};
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::Support::Moot;
 use crate::config::decl::{HelpGroup, MAIN, MAIN_ASYNC, OptionDecl, Override, Range, ValueKind, depend_or, on};
@@ -207,7 +207,7 @@ options! {
     START_FAST: Opt<bool> = OptionDecl {
         name: "start-fast",
         kind: ValueKind::Boolean,
-        commands: on(&[Backup]),
+        commands: on(&[Backup, Init]),
         roles: MAIN,
         default: Fixed("n"),
         summary: "Start the backup immediately.",

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::config::decl::Command::{
-    ArchiveGet, ArchivePush, Backup, Check, Daemon, Info, Manifest, RepoGet, RepoLs, RepoRm, Restore, Schedule, Server,
-    ServerPing, Start, Stop, Verify,
+    ArchiveGet, ArchivePush, Backup, Check, Daemon, Info, Init, Manifest, RepoGet, RepoLs, RepoRm, Restore, Schedule,
+    Server, ServerPing, Start, Stop, Verify,
 };
 use crate::config::decl::DefaultValue::{ByDepend, Fixed};
 use crate::config::decl::Support::Moot;
@@ -19,7 +19,8 @@ options! {
     ALLOW_ROOT: Opt<bool> = OptionDecl {
         name: "allow-root",
         kind: ValueKind::Boolean,
-        commands: EVERY,
+        // init hands over to the owner of the cluster
+        commands: EVERY.without(&[Init]),
         default: Fixed("n"),
         overrides: &[
             Override {
@@ -114,7 +115,7 @@ options! {
     COMPRESS_LEVEL: Opt<i64> = OptionDecl {
         name: "compress-level",
         kind: ValueKind::Integer,
-        commands: on(&[ArchivePush, Backup]),
+        commands: on(&[ArchivePush, Backup, Init]),
         roles: MAIN_ASYNC,
         required: false,
         default: ByDepend(&[("bz2", "9"), ("gz", "6"), ("lz4", "1"), ("zst", "3")]),
@@ -143,7 +144,7 @@ options! {
     COMPRESS_TYPE: Opt<String> = OptionDecl {
         name: "compress-type",
         kind: ValueKind::StringId,
-        commands: on(&[ArchivePush, Backup]),
+        commands: on(&[ArchivePush, Backup, Init]),
         roles: MAIN_ASYNC,
         default: Fixed("gz"),
         allow: &["none", "bz2", "gz", "lz4", "zst"],
@@ -267,7 +268,7 @@ options! {
     PROCESS_MAX: Opt<i64> = OptionDecl {
         name: "process-max",
         kind: ValueKind::Integer,
-        commands: WITH_WORKERS,
+        commands: WITH_WORKERS.with(&[Init]),
         roles: MAIN_ASYNC,
         default: Fixed("1"),
         range: Range::Fixed("1", "999"),
@@ -317,7 +318,7 @@ options! {
     SPOOL_PATH: Opt<String> = OptionDecl {
         name: "spool-path",
         kind: ValueKind::Path,
-        commands: on(&[ArchiveGet, ArchivePush, Restore]),
+        commands: on(&[ArchiveGet, ArchivePush, Init, Restore]),
         roles: NOT_REMOTE,
         default: Fixed("/var/spool/pgbackrest"),
         overrides: &[

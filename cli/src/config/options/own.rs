@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::config::decl::Command::{Attest, Backup, Check, Expire, RecoveryPoints, Restore, TestRestore, Verify};
+use crate::config::decl::Command::{Attest, Backup, Check, Expire, Init, RecoveryPoints, Restore, TestRestore, Verify};
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{HelpGroup, MAIN, MAIN_ASYNC, OptionDecl, Range, Section, ValueKind, depend, on};
 use crate::config::handle::{Opt, options};
@@ -46,6 +46,18 @@ options! {
         detail: "Runs pg_amcheck, which PostgreSQL has since version 14, on every database of the copy. It compares each \
             B-tree index with its table. The extension amcheck is installed into the copy only. If the program or the \
             extension is not installed on this host, the report says that the check was skipped.",
+        ..OWN
+    };
+
+    APPLY: Opt<bool> = OptionDecl {
+        name: "apply",
+        kind: ValueKind::Boolean,
+        commands: on(&[Init]),
+        default: Fixed("n"),
+        summary: "Set what PostgreSQL needs.",
+        detail: "Sets archive_mode and archive_command, and wal_level if it is minimal, with ALTER SYSTEM, and reloads the \
+            configuration of the server. Without it, init only shows the settings. An archive_command of something else is never \
+            replaced. init does not restart the server and says if that is needed.",
         ..OWN
     };
 
@@ -266,6 +278,17 @@ options! {
         summary: "List what happened at this time or earlier.",
         detail: "The form is that of --target: YYYY-MM-DD HH:MM:SS with an optional time zone. Only WAL up to the first \
             backup after this time is read. Requires --scan.",
+        ..OWN
+    };
+
+    YES: Opt<bool> = OptionDecl {
+        name: "yes",
+        kind: ValueKind::Boolean,
+        commands: on(&[Init]),
+        default: Fixed("n"),
+        summary: "Write what is shown without asking.",
+        detail: "For scripts: init asks nothing, and fails if something is missing. Without this option, init writes only after \
+            a question on a terminal; elsewhere it shows what it would write.",
         ..OWN
     };
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::decl::Command::{
-    ArchiveGet, ArchivePush, Backup, Check, Manifest, Restore, StanzaCreate, StanzaDelete, StanzaUpgrade, Verify,
+    ArchiveGet, ArchivePush, Backup, Check, Init, Manifest, Restore, StanzaCreate, StanzaDelete, StanzaUpgrade, Verify,
 };
 use crate::config::decl::DefaultValue::{ByDepend, Fixed};
 use crate::config::decl::{
@@ -55,7 +55,7 @@ options! {
         kind: ValueKind::String,
         section: Section::Stanza,
         group: Some(IndexGroup::Pg),
-        commands: WITH_PG_SESSION,
+        commands: WITH_PG_SESSION.with(&[Init]),
         default: Fixed("postgres"),
         depend: depend("pg-path", &[]),
         help: HelpGroup::Stanza,
@@ -284,7 +284,7 @@ options! {
         kind: ValueKind::Path,
         section: Section::Stanza,
         group: Some(IndexGroup::Pg),
-        commands: WITH_PG_DATA,
+        commands: WITH_PG_DATA.with(&[Init]),
         overrides: &[
             Override {
                 command: ArchivePush,
@@ -314,7 +314,7 @@ options! {
         kind: ValueKind::Integer,
         section: Section::Stanza,
         group: Some(IndexGroup::Pg),
-        commands: WITH_PG_SESSION,
+        commands: WITH_PG_SESSION.with(&[Init]),
         default: Fixed("5432"),
         range: Range::Fixed("0", "65535"),
         depend: depend("pg-path", &[]),
@@ -330,7 +330,7 @@ options! {
         kind: ValueKind::String,
         section: Section::Stanza,
         group: Some(IndexGroup::Pg),
-        commands: WITH_PG_SESSION,
+        commands: WITH_PG_SESSION.with(&[Init]),
         required: false,
         depend: depend("pg-path", &[]),
         deprecated: &["db-socket-path", "db?-socket-path"],
@@ -346,7 +346,7 @@ options! {
         kind: ValueKind::String,
         section: Section::Stanza,
         group: Some(IndexGroup::Pg),
-        commands: WITH_PG_SESSION,
+        commands: WITH_PG_SESSION.with(&[Init]),
         required: false,
         depend: depend("pg-path", &[]),
         help: HelpGroup::Stanza,

@@ -1,7 +1,7 @@
 //! Options of the process itself: its configuration, its stanza, its part among other processes.
 
 use crate::config::decl::Command::{
-    Annotate, ArchivePush, Backup, Check, Daemon, Expire, Help, Info, RepoGet, RepoLs, RepoRm, Schedule, Server,
+    Annotate, ArchivePush, Backup, Check, Daemon, Expire, Help, Info, Init, RepoGet, RepoLs, RepoRm, Schedule, Server,
     ServerPing, StanzaCreate, StanzaDelete, StanzaUpgrade, Start, Stop,
 };
 use crate::config::decl::DefaultValue::Fixed;
@@ -128,6 +128,11 @@ options! {
             Override {
                 command: Check,
                 required: Some(false),
+                ..Override::NONE
+            },
+            Override {
+                command: Init,
+                default: Some(Fixed("main")),
                 ..Override::NONE
             },
             Override {

@@ -1,7 +1,7 @@
 //! Options of the repositories.
 
 use crate::config::decl::Command::{
-    ArchiveGet, ArchivePush, Backup, Check, Expire, Info, Manifest, RecoveryPoints, RepoGet, RepoLs, Restore,
+    ArchiveGet, ArchivePush, Backup, Check, Expire, Info, Init, Manifest, RecoveryPoints, RepoGet, RepoLs, Restore,
     StanzaCreate, StanzaUpgrade, Verify,
 };
 use crate::config::decl::DefaultValue::Fixed;
@@ -17,7 +17,7 @@ options! {
         name: "repo",
         kind: ValueKind::Integer,
         section: Section::CommandLine,
-        commands: STANZA_AND_REPO,
+        commands: STANZA_AND_REPO.without(&[Init]),
         required: false,
         range: Range::Fixed("1", "256"),
         overrides: &[
@@ -102,7 +102,7 @@ options! {
         name: "repo-local",
         kind: ValueKind::Boolean,
         group: Some(IndexGroup::Repo),
-        commands: STANZA_AND_REPO,
+        commands: STANZA_AND_REPO.without(&[Init]),
         roles: NOT_REMOTE,
         default: Fixed("n"),
         internal: true,

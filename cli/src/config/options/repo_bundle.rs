@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::decl::Command::Backup;
+use crate::config::decl::Command::{Backup, Init};
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{HelpGroup, IndexGroup, MAIN, OptionDecl, Range, ValueKind, depend, depend_or, on};
 use crate::config::handle::{OptIndexed, options};
@@ -12,7 +12,7 @@ options! {
         name: "repo-block",
         kind: ValueKind::Boolean,
         group: Some(IndexGroup::Repo),
-        commands: on(&[Backup]),
+        commands: on(&[Backup, Init]),
         roles: MAIN,
         default: Fixed("n"),
         depend: depend_or("repo-bundle", &["y"], "n"),
@@ -104,7 +104,7 @@ options! {
         name: "repo-bundle",
         kind: ValueKind::Boolean,
         group: Some(IndexGroup::Repo),
-        commands: on(&[Backup]),
+        commands: on(&[Backup, Init]),
         roles: MAIN,
         default: Fixed("n"),
         help: HelpGroup::Repository,

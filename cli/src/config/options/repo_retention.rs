@@ -1,6 +1,6 @@
 //! Options that say what expire keeps.
 
-use crate::config::decl::Command::{Backup, Expire};
+use crate::config::decl::Command::{Backup, Expire, Init};
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{HelpGroup, IndexGroup, MAIN, OptionDecl, Range, ValueKind, on};
 use crate::config::handle::{OptIndexed, options};
@@ -10,7 +10,7 @@ options! {
         name: "repo-retention-archive",
         kind: ValueKind::Integer,
         group: Some(IndexGroup::Repo),
-        commands: on(&[Backup, Expire]),
+        commands: on(&[Backup, Expire, Init]),
         roles: MAIN,
         required: false,
         range: Range::Fixed("1", "9999999"),
@@ -26,7 +26,7 @@ options! {
         name: "repo-retention-archive-type",
         kind: ValueKind::StringId,
         group: Some(IndexGroup::Repo),
-        commands: on(&[Backup, Expire]),
+        commands: on(&[Backup, Expire, Init]),
         roles: MAIN,
         default: Fixed("full"),
         allow: &["full", "diff", "incr"],
@@ -47,7 +47,7 @@ options! {
         name: "repo-retention-diff",
         kind: ValueKind::Integer,
         group: Some(IndexGroup::Repo),
-        commands: on(&[Backup, Expire]),
+        commands: on(&[Backup, Expire, Init]),
         roles: MAIN,
         required: false,
         range: Range::Fixed("1", "9999999"),
@@ -63,7 +63,7 @@ options! {
         name: "repo-retention-full",
         kind: ValueKind::Integer,
         group: Some(IndexGroup::Repo),
-        commands: on(&[Backup, Expire]),
+        commands: on(&[Backup, Expire, Init]),
         roles: MAIN,
         required: false,
         range: Range::Fixed("1", "9999999"),
@@ -79,7 +79,7 @@ options! {
         name: "repo-retention-full-type",
         kind: ValueKind::StringId,
         group: Some(IndexGroup::Repo),
-        commands: on(&[Backup, Expire]),
+        commands: on(&[Backup, Expire, Init]),
         roles: MAIN,
         default: Fixed("count"),
         allow: &["count", "time"],
@@ -97,7 +97,7 @@ options! {
         name: "repo-retention-history",
         kind: ValueKind::Integer,
         group: Some(IndexGroup::Repo),
-        commands: on(&[Backup, Expire]),
+        commands: on(&[Backup, Expire, Init]),
         roles: MAIN,
         required: false,
         range: Range::Fixed("0", "9999999"),
