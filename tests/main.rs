@@ -19,6 +19,7 @@ mod hostile;
 mod info;
 mod init;
 mod library;
+mod monitor;
 mod object;
 mod packaging;
 mod postgres_host;

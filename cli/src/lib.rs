@@ -5,6 +5,7 @@
 
 pub mod allocator;
 mod archive;
+mod collect;
 pub mod command;
 pub mod config;
 pub mod docs;

@@ -4,7 +4,7 @@ pub mod check_report;
 pub mod control;
 pub mod diagnosis;
 pub mod info_json;
-mod info_lock;
+pub mod info_lock;
 pub mod info_text;
 pub mod ls;
 pub mod manifest_json;

@@ -110,10 +110,25 @@ pub struct TimelinePoints {
     pub parent: Option<(TimelineId, Lsn)>,
     /// First and last segment of the timeline in the archive.
     pub wal: Option<(WalSegment, WalSegment)>,
+    /// Segments that are missing between the first and the last one. Expire leaves some on purpose.
+    pub gaps: Vec<WalGap>,
     /// Ranges without a gap that a recovery to this timeline can reach, with those on its ancestors.
     pub windows: Vec<TimedWindow>,
     /// Backups on the way to this timeline that can't be recovered.
     pub unreachable: Vec<Unreachable>,
+}
+
+/// Successive segments of a timeline that are missing although there is WAL after them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalGap {
+    /// The first segment.
+    pub first: WalSegment,
+    /// The last segment.
+    pub last: WalSegment,
+    /// Their number.
+    pub segments: u64,
+    /// Where the first one begins.
+    pub start: Lsn,
 }
 
 /// A window with the transactions in it.
@@ -380,12 +395,23 @@ fn timeline_points(
     let runs = listing.runs.get(&timeline).map(Vec::as_slice).unwrap_or_default();
     let name = |number| archive::segment(timeline, number, listing.segment_size);
     let wal = runs.first().zip(runs.last()).map(|(first, last)| (name(first.first), name(last.last)));
+    let gaps = runs.iter().zip(runs.iter().skip(1)).filter_map(|(before, after)| {
+        let (first, last) = (before.last.checked_add(1)?, after.first.checked_sub(1)?);
+        let segments = last.checked_sub(first)?.saturating_add(1);
+        Some(WalGap {
+            first: name(first),
+            last: name(last),
+            segments,
+            start: archive::begin(first, listing.segment_size),
+        })
+    });
+    let gaps = gaps.collect();
     let (windows, unreachable) = windows::windows(listing, timeline, backups);
     let timed = |window: Window| {
         let commits = scan.map(|scan| commits(listing, &path, &window, &scan.segments));
         TimedWindow { window, commits }
     };
-    TimelinePoints { timeline, parent, wal, windows: windows.into_iter().map(timed).collect(), unreachable }
+    TimelinePoints { timeline, parent, wal, gaps, windows: windows.into_iter().map(timed).collect(), unreachable }
 }
 
 /// Returns the transactions in the segments of a window.

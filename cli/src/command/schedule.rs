@@ -3,7 +3,7 @@
 //! The daemon also starts it: `schedule probe NAME` finds out whether it is this host's turn, `schedule webhook NAME` sends
 //! a result. So neither a server that does not answer nor TLS is the daemon's own.
 
-mod list;
+pub(crate) mod list;
 mod probe;
 mod webhook;
 

@@ -23,7 +23,7 @@ const BASE: CommandDecl = CommandDecl {
 };
 
 /// Every command, in the order of [`Command`], which is also the order in which prefixes match.
-pub static COMMANDS: [CommandDecl; 28] = [
+pub static COMMANDS: [CommandDecl; 29] = [
     CommandDecl {
         command: Command::Annotate,
         name: "annotate",
@@ -341,6 +341,18 @@ pub static COMMANDS: [CommandDecl; 28] = [
             the cluster and runs the commands as this user.\n\n\
             The exit status is 0 if everything is done and the check succeeded, and 1 if something is left to do, which the \
             output tells.",
+        ..BASE
+    },
+    CommandDecl {
+        command: Command::Metrics,
+        name: "metrics",
+        quiet: true,
+        own: true,
+        summary: "Print metrics for Prometheus.",
+        detail: "Looks at the repositories and clusters of all stanzas of the configuration and at the jobs of the daemon, \
+            and prints metrics in the text format of Prometheus and OpenMetrics, among them all those of \
+            pgbackrest_exporter. With --metrics-file it writes a file for the text collector of node_exporter instead. \
+            What can't be reached is a value of a metric and no error.",
         ..BASE
     },
 ];

@@ -22,8 +22,8 @@ mod server;
 mod throttle;
 
 use crate::config::decl::Command::{
-    ArchiveGet, ArchivePush, Backup, Check, Daemon, Help, Init, Manifest, RecoveryPoints, Restore, Schedule, Server,
-    ServerPing, StanzaCreate, StanzaDelete, StanzaUpgrade, Start, Stop, TestRestore, Verify, Version,
+    ArchiveGet, ArchivePush, Backup, Check, Daemon, Help, Init, Manifest, Metrics, RecoveryPoints, Restore, Schedule,
+    Server, ServerPing, StanzaCreate, StanzaDelete, StanzaUpgrade, Start, Stop, TestRestore, Verify, Version,
 };
 use crate::config::decl::{COMMANDS, Command, CommandSet, OptionDecl, on};
 
@@ -64,7 +64,7 @@ const EVERY: CommandSet = {
 /// Commands that read or write data.
 const WITH_IO: CommandSet = EVERY.without(&[Start, Stop]);
 /// Commands that access a repository.
-const STANZA_AND_REPO: CommandSet = WITH_IO.without(&[Daemon, Schedule, Server, ServerPing]);
+const STANZA_AND_REPO: CommandSet = WITH_IO.without(&[Daemon, Metrics, Schedule, Server, ServerPing]);
 /// Commands that may access a repository on another host.
 const WITH_REPO_HOST: CommandSet = STANZA_AND_REPO.without(&[Init]);
 /// Commands that use workers.

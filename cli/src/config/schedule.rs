@@ -127,6 +127,16 @@ impl Config {
         self.with_section(Command::Backup, stanza, &[])
     }
 
+    /// Returns the configuration of a command on the stanza, ready for use.
+    ///
+    /// # Errors
+    /// The same as [`Config::resolve`].
+    pub fn for_stanza(&self, command: Command, stanza: &str) -> Result<Config> {
+        let mut config = self.with_section(command, stanza, &[])?;
+        config.adjust()?;
+        Ok(config)
+    }
+
     /// Returns the files and directories that the configuration is read from, whether or not they exist.
     pub fn config_paths(&self) -> Vec<std::path::PathBuf> {
         file::paths(self)
@@ -281,7 +291,12 @@ fn option(key: &str, command: Command) -> Result<FoundName> {
         return Err(invalid(format!("option '{shown}' cannot be negated or reset in a section")));
     }
     let decl = ALL[found.option];
-    let of_all = [opt::JOB_MAX.decl().name, opt::STATE_PATH.decl().name];
+    let of_all = [
+        opt::JOB_MAX.decl().name,
+        opt::METRICS_DATABASES.decl().name,
+        opt::METRICS_FILE.decl().name,
+        opt::STATE_PATH.decl().name,
+    ];
     if of_all.contains(&decl.name) {
         return Err(invalid(format!("option '{shown}' is for all schedules")).hint("set it in [global:daemon]."));
     }

@@ -14,6 +14,10 @@ use super::host::PgHost;
 use crate::work::backoff::Backoff;
 use crate::{CancelToken, Error, ErrorCode, Result};
 
+mod wal_progress;
+
+pub use wal_progress::WalProgress;
+
 /// How often the recovery state is checked during a backup.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 

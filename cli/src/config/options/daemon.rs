@@ -5,13 +5,15 @@
 
 use std::time::Duration;
 
-use crate::config::decl::Command::{Daemon, Schedule};
+use crate::config::decl::Command::{Daemon, Metrics, Schedule};
 use crate::config::decl::DefaultValue::Fixed;
 use crate::config::decl::{COMMANDS, CommandSet, MAIN, OptionDecl, Range, Section, ValueKind, on};
 use crate::config::handle::{Opt, options};
 
 /// The schedule command reads the same configuration as the daemon.
 const BOTH: CommandSet = on(&[Daemon, Schedule]);
+/// What metrics are made of.
+const WITH_METRICS: CommandSet = on(&[Daemon, Metrics]);
 
 /// Commands that a schedule may run.
 const SCHEDULED: CommandSet = {
@@ -117,6 +119,33 @@ options! {
         ..OWN
     };
 
+    METRICS_DATABASES: Opt<String> = OptionDecl {
+        name: "metrics-databases",
+        kind: ValueKind::StringId,
+        commands: WITH_METRICS,
+        default: Fixed("none"),
+        allow: &["none", "latest", "all"],
+        values: &[
+            ("none", "count no databases"),
+            ("latest", "count those of the newest backup of each type"),
+            ("all", "count those of every backup"),
+        ],
+        summary: "Count the databases of backups.",
+        detail: "The metrics pgbackrest_backup_databases and pgbackrest_backup_last_databases need the manifest of each \
+            backup. The daemon reads it once.",
+        ..OWN
+    };
+
+    METRICS_FILE: Opt<String> = OptionDecl {
+        name: "metrics-file",
+        kind: ValueKind::Path,
+        commands: WITH_METRICS,
+        summary: "File for metrics.",
+        detail: "The metrics are written to a file in the same directory, which then replaces this one. For the text collector \
+            of node_exporter the name ends with .prom.",
+        ..OWN
+    };
+
     RETRY: Opt<i64> = OptionDecl {
         name: "retry",
         kind: ValueKind::Integer,
@@ -157,6 +186,7 @@ options! {
     STATE_PATH: Opt<String> = OptionDecl {
         name: "state-path",
         kind: ValueKind::Path,
+        commands: BOTH.with(&[Metrics]),
         default: Fixed("/var/lib/rbr"),
         summary: "Directory of the daemon's state.",
         detail: "Contains the last results and runs in progress. It must survive a restart of the host, so that missed \

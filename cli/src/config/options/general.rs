@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::config::decl::Command::{
-    ArchiveGet, ArchivePush, Backup, Check, Daemon, Info, Init, Manifest, RepoGet, RepoLs, RepoRm, Restore, Schedule,
-    Server, ServerPing, Start, Stop, Verify,
+    ArchiveGet, ArchivePush, Backup, Check, Daemon, Info, Init, Manifest, Metrics, RepoGet, RepoLs, RepoRm, Restore,
+    Schedule, Server, ServerPing, Start, Stop, Verify,
 };
 use crate::config::decl::DefaultValue::{ByDepend, Fixed};
 use crate::config::decl::Support::Moot;
@@ -245,7 +245,7 @@ options! {
         name: "neutral-umask",
         kind: ValueKind::Boolean,
         // Hooks of the daemon keep the umask of the user
-        commands: EVERY.without(&[Daemon, Info, Manifest, Schedule, Server, ServerPing]),
+        commands: EVERY.without(&[Daemon, Info, Manifest, Metrics, Schedule, Server, ServerPing]),
         default: Fixed("y"),
         help: HelpGroup::General,
         summary: "Ignore the umask.",
