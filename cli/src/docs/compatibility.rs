@@ -349,6 +349,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "backup",
+        "A backup can begin directly after a standby was promoted. pgBackRest fails [058] until PostgreSQL has made its next checkpoint.",
+    ),
+    (
+        "backup",
         "A tablespace that is created or dropped while the data directory is listed does not end the backup. The server is asked again.",
     ),
     (
