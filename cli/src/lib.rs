@@ -28,6 +28,7 @@ pub mod serve;
 pub mod server;
 pub mod sftp_store;
 mod summary;
+mod throttle;
 mod wal_command;
 
 use std::ffi::OsString;

@@ -372,6 +372,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "annotate, backup, check, expire, restore, stanza-create, stanza-delete, stanza-upgrade, verify",
         "`--output=json` prints a summary, also after an error. It is an option of the command line only. pgBackRest refuses it [031, for `verify` 032].",
     ),
+    (
+        "backup, restore, verify",
+        "`--max-rate`, `--max-rate-file`, `--max-load` and `--max-replica-lag` limit the rate. pgBackRest does not have them.",
+    ),
     ("all", "`--log-format=json` writes log lines as JSON. pgBackRest does not have the option."),
     (
         "attest, recovery-points, test-restore",

@@ -335,6 +335,14 @@ impl BackupSource {
         self.primary.iter_mut().chain(self.standby.iter_mut()).try_for_each(|session| session.ping(force))
     }
 
+    /// Returns how many bytes of WAL the slowest standby of the primary is behind; `None` without a standby, or offline.
+    ///
+    /// # Errors
+    /// Errors of the session.
+    pub(super) fn replica_lag(&mut self) -> Result<Option<u64>> {
+        self.primary.as_mut().map_or(Ok(None), PgSession::replica_lag)
+    }
+
     /// Stops the backup on the server. The standby is no longer needed.
     ///
     /// # Errors

@@ -292,6 +292,24 @@ impl PgSession {
         self.client.value(&format!("select pg_catalog.{function}()::text"))?.parse()
     }
 
+    /// Returns how many bytes of WAL the slowest standby has not replayed yet; `None` without a standby.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DbQuery`], also if the role may not see it.
+    pub(crate) fn replica_lag(&mut self) -> Result<Option<u64>> {
+        let (now, lsn) = (self.version.current_wal_insert_lsn_function(), self.version.lsn_name());
+        let wal = self.version.wal_name();
+        let [lag, hidden] = self.client.row(&format!(
+            "select max(pg_catalog.pg_{wal}_{lsn}_diff(pg_catalog.{now}(), replay_{lsn}))::int8, \
+             count(case when state is null then 1 end)::int4 from pg_catalog.pg_stat_replication"
+        ))?;
+        if hidden.as_deref() != Some("0") {
+            let error = Error::new(ErrorCode::DbQuery, "the role may not see the positions of standbys");
+            return Err(error.hint("is the pg_monitor role assigned?"));
+        }
+        lag.map(|lag| number::<i64>(&lag).map(|lag| u64::try_from(lag).unwrap_or(0))).transpose()
+    }
+
     /// Returns the other sessions that make a backup, with this program or pgBackRest.
     ///
     /// # Errors

@@ -244,6 +244,7 @@ impl<'a> RemoteWorker<'a> {
             }
             hasher.update(data);
             size += count as u64;
+            open.pace.after(count as u64, open.cancel);
             sink.pending.extend_from_slice(data);
         }
         *self.encoder.read_buffer() = buffer;
@@ -269,7 +270,7 @@ impl CopyWorker for RemoteWorker<'_> {
             self.encoder.turn.takes_long();
         }
         self.encoder.sink.begin_job();
-        let mut open = OpenJob { job, store, cancel };
+        let mut open = OpenJob::new(job, store, cancel);
         let compared = self.compare(&mut open)?;
         let results = self.copy(&mut open, compared)?;
         self.encoder.sink.end_job(open.store)?;
