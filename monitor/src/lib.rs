@@ -10,5 +10,6 @@ pub mod compat;
 pub mod files;
 pub mod info;
 pub mod metrics;
+pub mod page;
 pub mod snapshot;
 pub mod text;
