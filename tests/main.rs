@@ -6,12 +6,14 @@
 
 mod archive;
 mod backup;
+mod between_hosts;
 mod cli;
 mod compat;
 mod daemon;
 mod dependencies;
 mod env;
 mod expire;
+mod failover;
 mod far_side;
 mod fuzz;
 mod guide;

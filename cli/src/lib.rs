@@ -27,6 +27,7 @@ pub mod serve;
 mod server;
 pub mod sftp_store;
 mod summary;
+mod throttle;
 mod wal_command;
 
 use std::ffi::OsString;

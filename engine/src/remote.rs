@@ -10,6 +10,7 @@ mod link;
 mod ping;
 mod process;
 mod reader;
+mod received;
 mod tls;
 
 use std::time::Duration;

@@ -43,6 +43,14 @@ pub trait PgHost: Debug + Send + Sync {
     /// The command, which the server shows as `pgBackRest [command]`.
     fn command(&self) -> &str;
 
+    /// Checks that what holds the locks on another host still runs.
+    ///
+    /// # Errors
+    /// The error that ended the connection to the host.
+    fn check_locks(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Reads and checks `pg_control`.
     ///
     /// # Errors

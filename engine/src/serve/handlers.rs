@@ -16,7 +16,8 @@ use super::Served;
 use super::database::DatabaseSession;
 use super::entry::FileInfo;
 use super::files::Files;
-use super::filters::{Budget, MEMORY_BYTES_MAX, OwnedResult};
+use super::filters::OwnedResult;
+use super::memory::{Budget, Grown, MEMORY_BYTES_MAX};
 use super::read::{ReadSession, SentChunk};
 use super::write::WriteSession;
 use crate::{Error, ErrorCode, Result};
@@ -89,6 +90,8 @@ pub(super) struct Handlers {
     /// Open once the client has asked for the features.
     files: Option<Arc<Files>>,
     sessions: HashMap<u64, Session>,
+    /// What the filters of all sessions have grown to.
+    grown: Grown,
     /// Where chunks are read to.
     block: Vec<u8>,
 }
@@ -96,7 +99,7 @@ pub(super) struct Handlers {
 impl Handlers {
     pub(super) fn new(served: Served) -> Self {
         let block = vec![0; served.block_bytes.max(1)];
-        Handlers { served, files: None, sessions: HashMap::new(), block }
+        Handlers { served, files: None, sessions: HashMap::new(), grown: Grown::default(), block }
     }
 
     /// The message with a reply.
@@ -210,7 +213,8 @@ impl Handlers {
 
     fn budget(&self) -> Budget {
         let used: u64 = self.sessions.values().map(Session::memory_bytes).sum();
-        Budget { memory_bytes_left: MEMORY_BYTES_MAX.saturating_sub(used) }
+        let used = used.saturating_add(self.grown.bytes());
+        Budget { memory_bytes_left: MEMORY_BYTES_MAX.saturating_sub(used), grown: self.grown.clone() }
     }
 
     /// Checks that a session with this number can be opened.

@@ -135,9 +135,9 @@ options! {
         default: Fixed("1"),
         range: Range::Fixed("-5", "12"),
         help: HelpGroup::General,
-        support: Moot("data is sent between hosts as it is stored"),
         summary: "Compression level between hosts.",
-        detail: "Applies to data that is not compressed already.",
+        detail: "Applies to a backup of a cluster on another host with compress-type=none and without encryption. Other \
+                 data is sent as it is stored. 0 disables it.",
         ..OptionDecl::BASE
     };
 

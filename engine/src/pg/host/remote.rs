@@ -9,6 +9,7 @@
 
 mod files;
 mod filters;
+mod open_files;
 mod queries;
 mod stream;
 mod worker;
@@ -24,13 +25,14 @@ use repo_format::pg::PgVersion;
 use repo_format::pg::control::PgControl;
 
 use self::files::RemoteFiles;
+use self::open_files::OpenFiles;
 use self::queries::RemoteConnection;
 use self::worker::RemoteWorker;
 use super::PgHost;
 use crate::pg::connection::PgConnection;
 use crate::pg::control_file;
 use crate::pg::data_dir::{self, Scan, ScanOptions, ServerTablespace};
-use crate::pipeline::backup::{CopyRules, CopyWorker};
+use crate::pipeline::backup::{CopyRules, CopyWorker, FileEncoder};
 use crate::remote::{Connection, RemoteSettings};
 use crate::storage::Concurrency;
 use crate::work::turn::Turn;
@@ -58,14 +60,22 @@ pub struct RemoteHost {
     settings: Arc<RemotePgSettings>,
     /// The connection of the command itself. It is kept, because its process holds the locks of that host.
     main: Mutex<Option<Arc<Connection>>>,
-    /// The connections of the workers. They end with the threads that use them.
-    workers: Vec<Mutex<Weak<Connection>>>,
+    /// The processes of the workers.
+    workers: Vec<Worker>,
+}
+
+/// The process of a worker.
+#[derive(Default)]
+struct Worker {
+    /// It ends with the threads that use it.
+    connection: Mutex<Weak<Connection>>,
+    open_files: Arc<OpenFiles>,
 }
 
 impl RemoteHost {
     /// The host of the cluster with these settings.
     pub fn new(settings: RemotePgSettings) -> Self {
-        let workers = settings.processes.iter().skip(1).map(|_| Mutex::new(Weak::new())).collect();
+        let workers = settings.processes.iter().skip(1).map(|_| Worker::default()).collect();
         RemoteHost { settings: Arc::new(settings), main: Mutex::new(None), workers }
     }
 
@@ -88,12 +98,14 @@ impl RemoteHost {
         }
     }
 
+    fn worker(&self, number: u32) -> Result<&Worker> {
+        let worker = (number as usize).checked_sub(1).and_then(|index| self.workers.get(index));
+        worker.ok_or_else(|| Error::new(ErrorCode::Assert, format!("no settings of remote process {number}")))
+    }
+
     /// Returns the connection of a worker's threads. One that has ended is replaced.
     fn worker_connection(&self, number: u32) -> Result<Arc<Connection>> {
-        let Some(slot) = (number as usize).checked_sub(1).and_then(|index| self.workers.get(index)) else {
-            return Err(Error::new(ErrorCode::Assert, format!("no settings of remote process {number}")));
-        };
-        let mut slot = lock(slot);
+        let mut slot = lock(&self.worker(number)?.connection);
         if let Some(connection) = slot.upgrade().filter(|connection| !connection.has_ended()) {
             return Ok(connection);
         }
@@ -153,8 +165,12 @@ impl PgHost for RemoteHost {
         ListAnswer::decode(answer.data(), InfoLevel::Exists).map(drop)
     }
 
-    fn connect(&self, _: &CancelToken) -> Result<Box<dyn PgConnection>> {
-        Ok(Box::new(RemoteConnection::open(&self.main()?)?))
+    fn check_locks(&self) -> Result<()> {
+        lock(&self.main).as_ref().map_or(Ok(()), |connection| connection.check())
+    }
+
+    fn connect(&self, cancel: &CancelToken) -> Result<Box<dyn PgConnection>> {
+        Ok(Box::new(RemoteConnection::open(&self.main()?, cancel)?))
     }
 
     fn scan(
@@ -171,7 +187,13 @@ impl PgHost for RemoteHost {
 
     fn copy_worker<'a>(&self, number: u32, rules: &'a CopyRules, turn: &Turn) -> Result<Box<dyn CopyWorker + 'a>> {
         let connection = turn.waiting(|| self.worker_connection(number))?;
-        Ok(Box::new(RemoteWorker::new(connection, Arc::clone(&self.settings), rules, turn)))
+        let open_files = Arc::clone(&self.worker(number)?.open_files);
+        Ok(Box::new(RemoteWorker::new(
+            connection,
+            open_files,
+            Arc::clone(&self.settings),
+            FileEncoder::new(rules, turn),
+        )))
     }
 }
 
