@@ -352,8 +352,9 @@ pub static COMMANDS: [CommandDecl; 29] = [
         summary: "Print metrics for Prometheus.",
         detail: "Looks at the repositories and clusters of all stanzas of the configuration and at the jobs of the daemon, \
             and prints metrics in the text format of Prometheus and OpenMetrics, among them all those of \
-            pgbackrest_exporter. With --metrics-file it writes a file for the text collector of node_exporter instead. \
-            What can't be reached is a value of a metric and no error.",
+            pgbackrest_exporter. With --metrics-file it writes a file for the text collector of node_exporter instead. The \
+            daemon does the same at intervals and serves the result. What can't be reached is a value of a metric and no \
+            error.",
         ..BASE
     },
 ];

@@ -59,7 +59,7 @@ impl<'a> Place<'a> {
             return String::new();
         }
         let lines: String = self.missing.iter().map(|path| format!("    {}\n", path.display())).collect();
-        format!("Directories to create, for {}\n\n{lines}", self.owner.name)
+        format!("Directories to create, for {}\n\n{lines}\n", self.owner.name)
     }
 
     /// Writes the file, which must not exist, and creates the directories.
