@@ -16,7 +16,8 @@ use super::Served;
 use super::database::DatabaseSession;
 use super::entry::FileInfo;
 use super::files::Files;
-use super::filters::{Budget, MEMORY_BYTES_MAX, OwnedResult};
+use super::filters::OwnedResult;
+use super::memory::{Budget, Grown, MEMORY_BYTES_MAX};
 use super::read::{ReadSession, SentChunk};
 use super::worker::{StoredChunk, WorkerSession, Workers};
 use super::write::WriteSession;
@@ -95,6 +96,8 @@ pub(super) struct Handlers {
     /// Open once the client has asked for the features.
     files: Option<Arc<Files>>,
     sessions: HashMap<u64, Session>,
+    /// What the filters of all sessions have grown to.
+    grown: Grown,
     /// Where chunks are read to.
     block: Vec<u8>,
     /// What both sides can do beyond pgBackRest's protocol.
@@ -106,8 +109,8 @@ impl Handlers {
     /// `capabilities` are those of both sides.
     pub(super) fn new(served: Served, capabilities: Capabilities) -> Self {
         let block = vec![0; served.block_bytes.max(1)];
-        let sessions = HashMap::new();
-        Handlers { served, files: None, sessions, block, capabilities, workers: Workers::default() }
+        let (sessions, grown, workers) = (HashMap::new(), Grown::default(), Workers::default());
+        Handlers { served, files: None, sessions, grown, block, capabilities, workers }
     }
 
     /// Returns whether a command has a handler here. The others belong to the connection.
@@ -238,7 +241,8 @@ impl Handlers {
 
     fn budget(&self) -> Budget {
         let used: u64 = self.sessions.values().map(Session::memory_bytes).sum();
-        Budget { memory_bytes_left: MEMORY_BYTES_MAX.saturating_sub(used) }
+        let used = used.saturating_add(self.grown.bytes());
+        Budget { memory_bytes_left: MEMORY_BYTES_MAX.saturating_sub(used), grown: self.grown.clone() }
     }
 
     /// Checks that a session with this number can be opened.

@@ -20,8 +20,8 @@ use repo_format::compress::{CompressType, Compression, Compressor};
 use repo_format::hash::{Sha1, Sha1Hasher};
 
 use super::files::Files;
-use super::filters::{Budget, too_much_memory};
 use super::handlers::too_many;
+use super::memory::{Budget, too_much_memory};
 use crate::log::Inherited;
 use crate::pg::data_dir::DataDir;
 use crate::pipeline::backup::{CopyFile, CopyJob, CopyResult, CopyWorker, JobStore, LocalWorker};

@@ -155,6 +155,11 @@ impl<'a> Pass<'a> {
         Ok(count == buffer.len())
     }
 
+    /// Bytes read so far.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Ends the stream.
     pub(super) fn finish(self, out: &mut Vec<u8>) -> Result<Passed> {
         Ok(Passed {
@@ -166,8 +171,13 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Returns size and checksum of all bytes.
-pub(super) fn sum(input: &mut dyn Read, buffer: &mut [u8], display: &dyn Fn() -> String) -> Result<(u64, Sha1)> {
+/// Returns size and checksum of all bytes. `after_read` is called with the number of bytes of each piece.
+pub(super) fn sum(
+    input: &mut dyn Read,
+    buffer: &mut [u8],
+    display: &dyn Fn() -> String,
+    after_read: &dyn Fn(u64),
+) -> Result<(u64, Sha1)> {
     let mut input = input;
     let mut hasher = Sha1Hasher::new();
     let mut size = 0;
@@ -175,6 +185,7 @@ pub(super) fn sum(input: &mut dyn Read, buffer: &mut [u8], display: &dyn Fn() ->
         let count = read_full(&mut input, buffer).map_err(|error| read_error(display, error))?;
         hasher.update(&buffer[..count]);
         size += count as u64;
+        after_read(count as u64);
         if count < buffer.len() {
             return Ok((size, hasher.finish()));
         }

@@ -10,6 +10,7 @@ use repo_format::compress::Decompressor;
 
 use super::*;
 use crate::serve::handlers::Handlers;
+use crate::serve::memory::Grown;
 use crate::serve::{Served, ServedOptions, ServedStorage};
 
 /// Bytes of a chunk.
@@ -208,7 +209,12 @@ fn file_out_of_reach_and_parameters_out_of_range_are_refused() {
     let large = WorkerRequest { compression: Some((Codec::Zst, 99)), ..worker() };
     assert!(
         Workers::default()
-            .begin(&large, DataDir::new("/"), &Budget { memory_bytes_left: 1 << 30 }, &CancelToken::new())
+            .begin(
+                &large,
+                DataDir::new("/"),
+                &Budget { memory_bytes_left: 1 << 30, grown: Grown::default() },
+                &CancelToken::new()
+            )
             .is_err()
     );
     let paged = RequestedFile { page_check: true, ..file("pg_data/a") };
@@ -241,7 +247,7 @@ fn worker_of_which_nothing_is_taken_waits_and_ends_with_its_session() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a"), vec![1; 64 << 20]).unwrap();
     let workers = Workers::default();
-    let budget = || Budget { memory_bytes_left: 1 << 30 };
+    let budget = || Budget { memory_bytes_left: 1 << 30, grown: Grown::default() };
     let mut worker = workers.begin(&worker(), DataDir::new(dir.path()), &budget(), &CancelToken::new()).unwrap();
     let files = Files::open(&ServedStorage::DataDirectory(dir.path().to_owned())).unwrap();
     let job = JobRequest { bundle_id: None, files: vec![file("pg_data/a")] };

@@ -119,7 +119,7 @@ impl<'a> JobWorker<'a> {
         let rules = self.per_file.rules();
         let kind = if self.network_level().is_some() { CompressType::Lz4 } else { CompressType::None };
         let mut stream = Decompressor::new(kind, Framing::Raw, stream)?;
-        let (mut hasher, mut size) = (Sha1Hasher::new(), 0u64);
+        let (mut hasher, mut size, pace) = (Sha1Hasher::new(), 0u64, store.pace());
         self.buffer.resize(WRITE_BYTES, 0);
         loop {
             let count = stream.read(&mut self.buffer).map_err(|error| read_error(job, error))?;
@@ -131,6 +131,7 @@ impl<'a> JobWorker<'a> {
             hasher.update(data);
             size += count as u64;
             store.write(data)?;
+            pace.after(count as u64, cancel);
         }
         let end = stream.get_ref().end.as_ref();
         let end = end.ok_or_else(|| Error::new(ErrorCode::Assert, "job was not read to its end"))?;

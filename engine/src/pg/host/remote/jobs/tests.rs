@@ -10,7 +10,7 @@ use repo_format::layout::RepoPath;
 use super::*;
 use crate::pg::RemotePgSettings;
 use crate::pg::data_dir::DataDir;
-use crate::pipeline::backup::{BlockJob, CopyFrom, CopyMethod, CopyOutcome, LocalWorker};
+use crate::pipeline::backup::{BlockJob, CopyFrom, CopyMethod, CopyOutcome, FileEncoder, LocalWorker};
 use crate::remote::testing::{Script, connect, serve_data};
 use crate::storage::WriteOptions;
 
@@ -57,6 +57,14 @@ fn rules(kind: CompressType, level: i32) -> CopyRules {
 fn settings(network_level: Option<i32>) -> Arc<RemotePgSettings> {
     let (path, command) = ("/far".into(), "backup".to_owned());
     Arc::new(RemotePgSettings { key: 1, path, version_force: None, command, network_level, processes: Vec::new() })
+}
+
+fn per_file<'a>(
+    connection: Arc<Connection>,
+    settings: Arc<RemotePgSettings>,
+    rules: &'a CopyRules,
+) -> RemoteWorker<'a> {
+    RemoteWorker::new(connection, Arc::default(), settings, FileEncoder::new(rules, &Turn::FREE))
 }
 
 fn file(name: &str, size: u64) -> CopyFile {
@@ -109,7 +117,7 @@ fn both(
     let served = path.to_owned();
     let connection = connect(move |stream| serve_data(stream, &served).unwrap()).unwrap();
     connection.call(&Call::Features).unwrap();
-    let per_file = RemoteWorker::new(connection, settings(network), rules, &Turn::FREE);
+    let per_file = per_file(connection, settings(network), rules);
     let mut worker = JobWorker::new(per_file, &Turn::FREE);
     let mut far = memory();
     worker.run(job, &mut memory(), &CancelToken::new()).unwrap();
@@ -175,7 +183,7 @@ fn job_of_an_interrupted_backup_is_asked_for_file_by_file() {
     let rules = rules(CompressType::None, 0);
     let mut settings = Arc::unwrap_or_clone(settings(None));
     settings.path = dir.path().to_owned();
-    let per_file = RemoteWorker::new(connection, Arc::new(settings), &rules, &Turn::FREE);
+    let per_file = per_file(connection, Arc::new(settings), &rules);
     let mut store = Memory { bytes: fs::read(dir.path().join("base/1/1")).unwrap(), map: None };
     let results = JobWorker::new(per_file, &Turn::FREE).run(&job(None, vec![file]), &mut store, &CancelToken::new());
     assert!(matches!(results.unwrap()[0].outcome, CopyOutcome::Resumed { .. }));
@@ -206,7 +214,7 @@ fn answered(
         }
     });
     let rules = rules(CompressType::None, 0);
-    let per_file = RemoteWorker::new(connection.unwrap(), settings(None), &rules, &Turn::FREE);
+    let per_file = per_file(connection.unwrap(), settings(None), &rules);
     JobWorker::new(per_file, &Turn::FREE).run(job, &mut Memory::default(), &CancelToken::new())
 }
 
