@@ -34,4 +34,5 @@ mod stanza;
 mod storage;
 mod test_restore;
 mod tls_server;
+mod verify_memory;
 mod wal;

@@ -16,6 +16,7 @@ mod init;
 mod jobs;
 pub mod lifecycle;
 pub mod log;
+mod monitor_server;
 pub mod object_store;
 pub mod pg;
 pub mod progress;

@@ -15,4 +15,5 @@ pub mod proof_text;
 pub mod recovery_json;
 pub mod recovery_text;
 pub mod summary_json;
+pub mod verify_text;
 mod wal_time;

@@ -3,6 +3,8 @@
 //! pgBackRest passes over them. Their keys are `schedule` and `command`, options of the command, and options of the daemon
 //! for this schedule.
 
+use std::path::Path;
+
 use daemon::job::Completion;
 use engine::{Error, ErrorCode, Result};
 
@@ -262,6 +264,25 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Returns the arguments with which the daemon starts the process that collects metrics, the command last. It writes
+    /// to this directory.
+    pub fn collector_arguments(&self, path: &Path) -> Vec<String> {
+        let text = |text: String| Replacement::Text(text);
+        let replace = [
+            (opt::MONITOR_PATH.decl().name, text(path.display().to_string())),
+            // What could not be collected is in the result
+            (opt::LOG_LEVEL_CONSOLE.decl().name, text("off".to_owned())),
+            (opt::LOG_LEVEL_STDERR.decl().name, text("error".to_owned())),
+            (OF_PROCESS[0], Replacement::Omit),
+            (OF_PROCESS[1], Replacement::Omit),
+        ];
+        let target =
+            ExecTarget { command: Command::Metrics, role: Role::Main, replace: &replace, local: true, quote: false };
+        self.options_for_exec(&target)
+    }
+}
+
 fn read_section(ini: &Ini, section: &str) -> Result<SectionContent> {
     let mut words: [Option<String>; 2] = [None, None];
     let mut shown = Vec::new();
@@ -328,6 +349,12 @@ fn option(key: &str, command: Command) -> Result<FoundName> {
         opt::JOB_MAX.decl().name,
         opt::METRICS_DATABASES.decl().name,
         opt::METRICS_FILE.decl().name,
+        opt::MONITOR_ADDRESS.decl().name,
+        opt::MONITOR_INTERVAL.decl().name,
+        opt::MONITOR_TLS_CA_FILE.decl().name,
+        opt::MONITOR_TLS_CERT_FILE.decl().name,
+        opt::MONITOR_TLS_KEY_FILE.decl().name,
+        opt::MONITOR_TOKEN_FILE.decl().name,
         opt::STATE_PATH.decl().name,
     ];
     if of_all.contains(&decl.name) {
