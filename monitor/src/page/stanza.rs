@@ -173,7 +173,7 @@ fn recovery(page: &mut Html, stanza: &StanzaView, clock: &Clock<'_>) {
         page.text(&words::count(recovery.windows.len() as u64, "range")).raw(", ");
         page.text(&words::count(recovery.missing_segments, "missing segment")).raw(")</summary><ul>");
         for window in recovery.windows.iter().rev().take(WINDOWS_MAX) {
-            page.raw("<li>").text(&chart::window_text(window, clock)).raw(", from ");
+            page.raw("<li>").text(&chart::window_text(stanza, window, clock)).raw(", from ");
             page.text(&words::count(window.backups.len() as u64, "backup")).raw("; it ends with ");
             page.text(&window.end_reason).raw("</li>");
         }

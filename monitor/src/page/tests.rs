@@ -101,6 +101,18 @@ fn page_tells_problems_and_the_end_of_what_can_be_recovered() {
 }
 
 #[test]
+fn recoverable_time_ends_where_the_archiver_stopped() {
+    let mut snapshot = complete();
+    let archiver = snapshot.stanzas[0].clusters[0].archiver.as_mut().unwrap();
+    archiver.last_archived_time = Some(snapshot.time - 600);
+    // The window begins 9000 seconds before now
+    let text = page(&snapshot);
+    assert!(text.contains("2027-01-15 05:30 to 2027-01-15 07:50, timeline 0"), "{text}");
+    snapshot.stanzas[0].clusters.clear();
+    assert!(page(&snapshot).contains("2027-01-15 05:30 to 2027-01-15 08:00, timeline 0"));
+}
+
+#[test]
 fn empty_snapshot_is_a_page() {
     let page = page(&Snapshot::default());
     assert!(page.contains("Everything is fine.") && page.ends_with("</html>\n"), "{page}");
