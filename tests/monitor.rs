@@ -1,5 +1,6 @@
 //! Metrics, the status page and the API, of real clusters and repositories.
 
+mod contrib;
 mod served;
 
 use std::fs;

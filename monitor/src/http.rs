@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_rustls::TlsAcceptor;
 
 pub use access::Access;
+pub use answer::AGE;
 
 /// How many connections are served at once. Others wait.
 const CONNECTIONS_MAX: usize = 32;

@@ -24,7 +24,7 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The age of the other metrics, which only the server knows.
-pub(super) const AGE: Metric =
+pub const AGE: Metric =
     Metric { name: "rbr_collect_age_seconds", help: "Seconds since the other metrics were collected." };
 
 type Answer = Response<Full<Bytes>>;
