@@ -26,10 +26,12 @@ use crate::command::schedule::list;
 use crate::repos;
 use stanza::CollectedStanza;
 
-/// How long everything may take.
-const ALL_MAX: Duration = Duration::from_secs(45);
+/// How long everything may take. The daemon ends a collection that takes longer than two minutes.
+const ALL_MAX: Duration = Duration::from_secs(100);
 /// How long a repository or cluster may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
+/// How long listing all archives of a stanza may take.
+const LIST_MAX: Duration = Duration::from_secs(60);
 /// How many stanzas are looked at at the same time.
 const WORKERS: usize = 4;
 

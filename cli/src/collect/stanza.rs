@@ -9,7 +9,7 @@ use engine::session::RepoSource;
 use engine::{Repo, Result, Session};
 use monitor::snapshot::{BackupView, ProofView, RunningView, StanzaView};
 
-use super::{ANSWER_MAX, CollectRequest, cluster, now, recovery, repo, spool, unreadable, within};
+use super::{ANSWER_MAX, CollectRequest, LIST_MAX, cluster, now, recovery, repo, spool, unreadable, within};
 use crate::config::{Command, Config, opt};
 use crate::render::{info_json, info_lock};
 use crate::{cancel_token, repos};
@@ -52,7 +52,7 @@ fn try_collect(request: &CollectRequest, name: &str) -> Result<CollectedStanza> 
     view.repos = fact.repos.iter().map(|found| repo::view(found, &fact, &latencies)).collect();
     recovery::add(&mut view, &fact, previous, || {
         let (config, opened) = (Arc::clone(&config), opened.clone());
-        within(ANSWER_MAX, move || session(&config, &opened)?.recovery_points(&Default::default()))
+        within(LIST_MAX, move || session(&config, &opened)?.recovery_points(&Default::default()))
     });
     // A host without clusters has no such configuration
     if let Ok(backup) = request.daemon.for_stanza(Command::Backup, name) {
