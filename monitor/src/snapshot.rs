@@ -106,6 +106,9 @@ pub struct RecoveryView {
     pub backups: Vec<String>,
     /// Ranges without a gap.
     pub windows: Vec<WindowView>,
+    /// Whether the newest backup can be recovered to the newest WAL of the newest timeline; `None` without a backup that
+    /// needs WAL.
+    pub newest_backup_is_current: Option<bool>,
     /// Backups that can't be recovered, because WAL is missing.
     pub unrecoverable: Vec<UnrecoverableView>,
     /// Missing segments after the oldest backup.
@@ -131,7 +134,7 @@ pub struct WindowView {
     pub end_lsn: String,
     /// When its newest backup stopped. The range ends at this time or later.
     pub last_backup_time: i64,
-    /// Whether it ends at the newest WAL of its timeline.
+    /// Whether it ends at the newest WAL of the newest timeline.
     pub is_newest: bool,
     /// Why it ends.
     pub end_reason: String,
@@ -372,6 +375,16 @@ impl Snapshot {
     /// Returns a stanza.
     pub fn stanza(&self, name: &str) -> Option<&StanzaView> {
         self.stanzas.iter().find(|stanza| stanza.name == name)
+    }
+}
+
+impl RepoView {
+    /// The status code of an error that is none of those of a stanza.
+    pub const STATUS_OTHER: u8 = 99;
+
+    /// Returns whether its content is known.
+    pub fn is_known(&self) -> bool {
+        self.latency_seconds.is_some() && self.status_code != Self::STATUS_OTHER
     }
 }
 

@@ -279,7 +279,8 @@ pub static COMMANDS: [CommandDecl; 29] = [
             removes everything. Nothing of the original cluster is touched, and nobody else can connect to the copy: it \
             archives nothing, runs no jobs or subscriptions and does not listen to TCP. Exit status 104 means that the \
             backup was not proven; the report gives the reason. Other exit statuses mean that it could not be tested. \
-            PostgreSQL refuses root, so run it as another user that can read the repository.",
+            PostgreSQL refuses root, so run it as another user that can read the repository. The kernel must be able to \
+            confine the server to the scratch directory: Linux 5.13 or later with Landlock.",
         ..BASE
     },
     CommandDecl {
