@@ -25,7 +25,8 @@ pub mod render;
 pub mod repos;
 mod running;
 pub mod serve;
-mod server;
+#[doc(hidden)]
+pub mod server;
 pub mod sftp_store;
 mod summary;
 mod throttle;

@@ -46,11 +46,7 @@ impl<'a> Place<'a> {
 
     /// The file and who can read it.
     pub(super) fn title(&self) -> String {
-        let readers = match self.is_root {
-            true => format!("readable by root and the group of {}", self.owner.name),
-            false => format!("readable by {}", self.owner.name),
-        };
-        format!("File {} ({readers})", self.path.display())
+        format!("File {} (readable by {})", self.path.display(), self.owner.name)
     }
 
     /// The directories that will be created.
