@@ -108,9 +108,35 @@ fn existing_configuration_stays_and_what_it_lacks_is_shown() {
     let text = "[global]\ncompress-type=lz4\n\n[other]\npg1-path=/other\n";
     host.space.write("etc/pgbackrest.conf", text);
     let run = host.init(&["--yes", "--apply"]).fails(93);
-    run.says("[main]").says("start-fast=y").says("add what is shown").never_says("compress-type");
+    let run = run.says("[main]").says("start-fast=y").says("add what is shown").never_says("compress-type");
+    // A retention for all stanzas would remove backups of the other one
+    run.never_says("[global]");
     assert_eq!(host.written(), text);
     assert_eq!(host.cluster.sql("show archive_command"), "(disabled)");
+}
+
+#[test]
+fn repository_with_more_backups_than_are_kept_is_told_before_they_are_removed() {
+    let Some(host) = Host::start(&["archive_mode = on"]) else { return };
+    let repo = format!("--repo1-path={}", host.space.text("repo"));
+    host.init(&[&repo, "--yes", "--apply", "--repo1-retention-full=9"]).success();
+    for _ in 0..3 {
+        host.rbr(&["--stanza=main", "backup", "--type=full"]).success();
+    }
+    fs::remove_file(host.space.path("etc/pgbackrest.conf")).expect("remove");
+    host.init(&[&repo, "--yes"]).fails(1).says("contains 3 full backups").says("keep 2").never_says("The first backup");
+    let backups = fs::read_dir(host.space.path("repo/backup/main")).expect("backups").flatten();
+    assert_eq!(backups.filter(|entry| entry.file_name().to_string_lossy().ends_with('F')).count(), 3);
+}
+
+#[test]
+fn stanza_that_cannot_be_created_leaves_the_settings_of_postgresql() {
+    let Some(host) = Host::start(&["archive_mode = on"]) else { return };
+    let repo = format!("--repo1-path={}", host.space.text("repo"));
+    host.space.folder("repo/archive/main");
+    host.space.write("repo/archive/main/archive.info", "damaged");
+    host.init(&[&repo, "--yes", "--apply"]).says("Running: ").says("ERROR");
+    assert_eq!(host.cluster.sql("show archive_command"), "");
 }
 
 #[test]

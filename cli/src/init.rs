@@ -111,7 +111,7 @@ fn add_passphrases(draft: &mut Draft, config: &Config) -> Result<()> {
 
 /// Shows what an existing configuration lacks, and returns the error.
 fn offer(draft: &Draft, config: &Config, stanza: &str, path: &str) -> Result<Error> {
-    let missing = draft.without(|key| config.files_set("global", key));
+    let missing = draft.lacking(|key| config.files_set("global", key));
     crate::print(&format!("{}\n", indent(&missing.text(stanza, Reveal::Nothing), "To add")))?;
     let text = format!("there is a configuration already, without the stanza '{stanza}'");
     Ok(Error::new(ErrorCode::FileExists, text)

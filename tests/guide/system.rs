@@ -78,6 +78,8 @@ impl System {
         let text = text.replace("/usr/lib/postgresql/17/bin/", "").replace("/usr/bin/rbr", &self.space.text("bin/rbr"));
         // A server of the guide is reached through its socket
         let text = text.replace("'host=db.example.com", &format!("'host={}", self.space.text("run")));
+        // Any port, since other daemons may run on this host
+        let text = text.replace("[global:daemon]", "[global:daemon]\nmonitor-address=127.0.0.1:0");
         let mut text = self.servers.inside(text).replace("/var/run/postgresql", &self.space.text("run"));
         for folder in FOLDERS {
             let host = if FOLDERS_OF_HOST.contains(&folder) { on } else { "" };

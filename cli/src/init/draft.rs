@@ -151,7 +151,11 @@ impl Draft {
     /// # Errors
     /// A path that a line can't contain.
     pub(super) fn add_cluster(&mut self, cluster: &FoundCluster) -> Result<()> {
-        let mut lines = vec![("pg1-path", cluster.data.display().to_string())];
+        let data = cluster.data.to_str().ok_or_else(|| {
+            let text = format!("the path '{}' is not UTF-8: a configuration can't contain it", cluster.data.display());
+            Error::new(ErrorCode::OptionInvalidValue, text)
+        })?;
+        let mut lines = vec![("pg1-path", data.to_owned())];
         if let Some(server) = &cluster.running {
             if server.port != PORT_DEFAULT {
                 lines.push(("pg1-port", server.port.to_string()));
@@ -193,9 +197,10 @@ impl Draft {
         self.add("start-fast", "y")
     }
 
-    /// The draft without the global lines that this is true for.
-    pub(super) fn without(&self, known: impl Fn(&str) -> bool) -> Self {
-        let lines = self.lines.iter().filter(|line| line.of_stanza || !known(&line.key)).cloned().collect();
+    /// What a file that has these global lines lacks, for the stanza alone: retention and the like of others stay.
+    pub(super) fn lacking(&self, known: impl Fn(&str) -> bool) -> Self {
+        let lines = self.lines.iter().filter(|line| line.of_stanza || !known(&line.key));
+        let lines = lines.map(|line| FileLine { of_stanza: true, ..line.clone() }).collect();
         Draft { lines, generated: self.generated.clone() }
     }
 

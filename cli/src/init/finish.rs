@@ -1,17 +1,19 @@
 //! What follows the configuration: settings of PostgreSQL, the stanza, the check.
 
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use engine::info::InfoRequest;
 use engine::pg::archiving::{ArchiveSettings, SettingChange, apply};
 use engine::pg::discover::{DiscoverRequest, FoundCluster, RunningServer};
 use engine::{Error, ErrorCode, Result};
+use repo_format::label::BackupType;
 
 use super::{Asked, choose};
 use crate::config::{self, CommandLine, Config, Environment, SystemFiles, opt, quote_for_shell};
 use crate::init::ask::is_yes;
-use crate::{ExitStatus, cancel_token, pg};
+use crate::{ExitStatus, cancel_token, pg, repos};
 
 /// Sets or shows what PostgreSQL needs, then runs stanza-create and check.
 ///
@@ -30,10 +32,18 @@ pub(crate) fn finish(config: &Config, path: &str, asked: &mut Asked) -> Result<E
         crate::print(&format!("PostgreSQL is not running. Start it, then run: {}\n", next.again()))?;
         return Ok(ExitStatus::LEFT_TO_DO);
     };
-    let settings = next.settings(config, &ready, asked).map_err(|error| with_place(error, server))?;
+    let connected = pg::host(&ready, ready.pg_default()).and_then(|host| host.connect(cancel_token()));
+    let mut connection = connected.map_err(|error| with_place(error, server))?;
+    let settings = ArchiveSettings::read(&mut *connection)?;
+    let changes = settings.changes(&next.archive_command(), &next.stanza)?;
+    // PostgreSQL keeps WAL that it can't archive, so it gets the command only when there is a stanza
     let status = next.run("stanza-create")?;
     if status != ExitStatus::SUCCESS {
         return Ok(status);
+    }
+    let settings = wanted(&changes, config, asked)?;
+    if settings != Settings::Open && !changes.is_empty() {
+        apply(&mut *connection, &changes)?;
     }
     match settings {
         Settings::Right => {}
@@ -50,6 +60,10 @@ pub(crate) fn finish(config: &Config, path: &str, asked: &mut Asked) -> Result<E
         }
     }
     let status = next.run("check")?;
+    if let Some(text) = next.would_expire()? {
+        crate::print(&format!("{text}\n"))?;
+        return Ok(ExitStatus::LEFT_TO_DO);
+    }
     if status == ExitStatus::SUCCESS {
         crate::print(&format!(
             "PostgreSQL archives its WAL into the repository. The first backup, as {}: {}\n",
@@ -92,14 +106,15 @@ struct Next {
 
 impl Next {
     fn new(config: &Config, path: &str) -> Result<Self> {
-        let program = std::env::current_exe()
-            .map_err(|error| Error::from_io(ErrorCode::Kernel, "unable to find the path of this program", error))?;
+        let program = own_path()?;
         let stanza = config.get(opt::STANZA)?.to_owned();
         let decls = [opt::CONFIG.decl(), opt::CONFIG_PATH.decl(), opt::CONFIG_INCLUDE_PATH.decl()];
-        let mut options: Vec<String> = decls.into_iter().flat_map(|decl| config.arguments_of(decl)).collect();
+        let typed = decls.into_iter().flat_map(|decl| config.arguments_of(decl));
+        // PostgreSQL runs the command in its data directory
+        let mut options: Vec<String> = typed.map(with_absolute_path).collect::<Result<_>>()?;
         let mut archive_options = options.clone();
         if archive_options.is_empty() && path != config::DEFAULT_FILE {
-            archive_options.push(format!("--config={path}"));
+            archive_options.push(with_absolute_path(format!("--config={path}"))?);
         }
         options.push(format!("--stanza={stanza}"));
         archive_options.push(format!("--stanza={stanza}"));
@@ -156,26 +171,57 @@ impl Next {
         status_of(process)
     }
 
-    /// Shows the settings that PostgreSQL lacks, and makes them if that is wanted.
-    fn settings(&self, config: &Config, ready: &Config, asked: &mut Asked) -> Result<Settings> {
-        let mut connection = pg::host(ready, ready.pg_default())?.connect(cancel_token())?;
-        let settings = ArchiveSettings::read(&mut *connection)?;
-        let changes = settings.changes(&self.archive_command(), &self.stanza)?;
-        if changes.is_empty() {
-            return Ok(Settings::Right);
+    /// Says which backups the next one would remove: those of a repository that was there before this configuration.
+    fn would_expire(&self) -> Result<Option<String>> {
+        let config = self.resolve("expire")?;
+        let keys = config.repo_keys_selected();
+        let facts = repos::session(&config, &keys)?.info(&InfoRequest::default())?;
+        for key in keys {
+            let is_full = |label: &repo_format::label::BackupLabel| label.backup_type() == BackupType::Full;
+            let full = facts.backups.iter().filter(|backup| backup.repo_key == key && is_full(&backup.label)).count();
+            let kept = config.find_at(opt::REPO_RETENTION_FULL, key).and_then(|kept| usize::try_from(kept).ok());
+            let is_count = config.find_at(opt::REPO_RETENTION_FULL_TYPE, key).is_none_or(|kind| kind == "count");
+            if let Some(kept) = kept.filter(|&kept| is_count && full > kept) {
+                return Ok(Some(format!(
+                    "repo{key} contains {full} full backups of the stanza '{}' and is to keep {kept}: the next backup removes the \
+                     others and their WAL. Change repo{key}-retention-full unless that is wanted.",
+                    self.stanza
+                )));
+            }
         }
-        crate::print(&format!("PostgreSQL needs these settings\n\n{}\n", shown_changes(&changes)))?;
-        let wanted = config.get(opt::APPLY)?
-            || match asked {
-                Some(asked) => is_yes(&asked.ask("Set them with ALTER SYSTEM?", "n")?),
-                None => false,
-            };
-        if !wanted {
-            return Ok(Settings::Open);
-        }
-        apply(&mut *connection, &changes)?;
-        Ok(if changes.iter().any(|change| change.needs_restart) { Settings::NeedRestart } else { Settings::Right })
+        Ok(None)
     }
+}
+
+/// Shows the settings that PostgreSQL lacks, and returns what there is if they are made as far as that is wanted.
+fn wanted(changes: &[SettingChange], config: &Config, asked: &mut Asked) -> Result<Settings> {
+    if changes.is_empty() {
+        return Ok(Settings::Right);
+    }
+    crate::print(&format!("PostgreSQL needs these settings\n\n{}\n", shown_changes(changes)))?;
+    let wanted = config.get(opt::APPLY)?
+        || match asked {
+            Some(asked) => is_yes(&asked.ask("Set them with ALTER SYSTEM?", "n")?),
+            None => false,
+        };
+    if !wanted {
+        return Ok(Settings::Open);
+    }
+    Ok(if changes.iter().any(|change| change.needs_restart) { Settings::NeedRestart } else { Settings::Right })
+}
+
+/// Returns the path of this program as it was called: behind a link that an upgrade moves there may be a version.
+fn own_path() -> Result<PathBuf> {
+    let failed = |error| Error::from_io(ErrorCode::Kernel, "unable to find the path of this program", error);
+    let real = std::env::current_exe().map_err(failed)?;
+    let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let candidates = match called.components().count() {
+        // The shell found it in a directory of PATH
+        1 => std::env::var_os("PATH").iter().flat_map(std::env::split_paths).map(|dir| dir.join(&called)).collect(),
+        _ => vec![std::path::absolute(&called).map_err(failed)?],
+    };
+    let is_this = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path == real);
+    Ok(candidates.into_iter().find(is_this).unwrap_or(real))
 }
 
 fn shown_changes(changes: &[SettingChange]) -> String {
@@ -184,6 +230,13 @@ fn shown_changes(changes: &[SettingChange]) -> String {
         format!("    {} = '{}'{restart}\n", change.name, change.value.replace('\'', "''"))
     };
     changes.iter().map(line).collect()
+}
+
+/// Makes the path of an argument absolute.
+fn with_absolute_path(argument: String) -> Result<String> {
+    let Some((option, path)) = argument.split_once('=') else { return Ok(argument) };
+    let failed = |error| Error::from_io(ErrorCode::PathOpen, format!("unable to find '{path}'"), error);
+    Ok(format!("{option}={}", std::path::absolute(path).map_err(failed)?.display()))
 }
 
 /// Waits for a process and returns its exit status.

@@ -148,7 +148,9 @@ fn value_that_would_be_another_line_is_refused() {
 
 #[test]
 fn lines_that_a_file_has_are_not_offered() {
-    let missing = draft("init", None).without(|key| key == "compress-type" || key == "pg1-path");
+    let missing = draft("init", None).lacking(|key| key == "compress-type" || key == "pg1-path");
     let text = missing.text("main", Reveal::All);
     assert!(!text.contains("compress-type") && text.contains("pg1-path=/data"), "{text}");
+    // For all stanzas it could remove backups of others
+    assert!(text.contains("retention-full=2") && !text.contains("[global]"), "{text}");
 }

@@ -109,6 +109,7 @@ impl DiscoverRequest {
 
     /// Returns whether a data directory is where distributions put them, which only root and PostgreSQL's user can do.
     pub fn is_usual(&self, data: &Path) -> bool {
+        let Ok(data) = data.canonicalize() else { return false };
         let mut places = USUAL_PLACES.iter().flat_map(|place| matching(&self.root, place));
         places.any(|place| place.canonicalize().is_ok_and(|place| place == data))
     }
@@ -121,8 +122,10 @@ impl DiscoverRequest {
         let meta = fs::metadata(data).ok()?;
         let name = users.user_name(meta.uid()).unwrap_or_else(|| meta.uid().to_string());
         let running = server_of(data).filter(|server| self.is_postmaster(server.pid, data));
+        // A server keeps the links of the path that it was started with, and compares it with that of a configuration
+        let named = running.as_ref().and_then(|_| named_by_server(data));
         Some(FoundCluster {
-            data: data.to_owned(),
+            data: named.unwrap_or_else(|| data.to_owned()),
             version,
             owner: Owner { uid: meta.uid(), gid: meta.gid(), name },
             running,
@@ -166,6 +169,12 @@ impl DiscoverRequest {
             Err(_) => process.is_dir(),
         }
     }
+}
+
+/// Returns the data directory as its server calls it, if it is this one.
+fn named_by_server(data: &Path) -> Option<PathBuf> {
+    let named = PathBuf::from(read_small(&data.join("postmaster.pid"))?.lines().nth(1)?);
+    (named.is_absolute() && named.canonicalize().ok()? == data).then_some(named)
 }
 
 /// Reads `postmaster.pid`.

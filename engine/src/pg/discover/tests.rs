@@ -121,3 +121,17 @@ fn size_includes_tablespaces_but_no_other_links() {
     assert_eq!(size, MeasuredSize { bytes: 8, complete: true });
     assert!(!measure(&host.path("data"), Duration::ZERO).complete);
 }
+
+#[test]
+fn data_directory_behind_a_link_is_called_what_its_server_calls_it() {
+    let host = Host::new();
+    host.cluster("mnt/pg", "17");
+    host.start("mnt/pg", 99, 5432);
+    std::os::unix::fs::symlink(host.path("mnt/pg"), host.path("main")).unwrap();
+    let rest = "1700000000\n5432\n/run/pg\nlocalhost\n  5 6\nready\n";
+    host.write("mnt/pg/postmaster.pid", &format!("99\n{}\n{rest}", host.path("main").display()));
+    assert_eq!(host.request().at(&host.path("mnt/pg")).unwrap().data, host.path("main"));
+    // One that leads elsewhere says nothing
+    host.write("mnt/pg/postmaster.pid", &format!("99\n{}\n{rest}", host.path("mnt").display()));
+    assert_eq!(host.request().at(&host.path("mnt/pg")).unwrap().data, host.path("mnt/pg"));
+}
